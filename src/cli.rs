@@ -1,0 +1,303 @@
+//! The command line: what can be said, and what each command prints. Data goes to stdout, logs to stderr.
+
+mod backups;
+mod check;
+mod documents;
+mod output;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use chrono::Utc;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{self, Config};
+use crate::fault::{self, Fault, Kind};
+use crate::job::{self, Job};
+use crate::progress::{LogWriter, Progress};
+use crate::report::{Outcome, Run};
+use crate::runner;
+use crate::task::Mode;
+use crate::toml_file::{Problems, did_you_mean};
+use crate::units;
+
+use output::print;
+
+/// Tends PostgreSQL databases: runs declared jobs, and proves that they worked.
+#[derive(Debug, Parser)]
+#[command(name = "pgtend", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 64 usage, 69 unreachable, 75 busy, 77 permission, 78 configuration, 143 terminated.\n\nStart with `pgtend check --connect`, then `pgtend run-job NAME --dry-run`.")]
+pub struct Arguments {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The configuration [default: config.toml, then /etc/pgtend/config.toml]
+    #[arg(long, global = true, value_name = "FILE", env = "PGTEND_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// The folder of jobs [default: `jobs` beside the configuration]
+    #[arg(long, global = true, value_name = "DIR", env = "PGTEND_JOBS")]
+    pub jobs: Option<PathBuf>,
+    /// Print data as JSON on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// How logs are written to stderr
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text", env = "PGTEND_LOG_FORMAT")]
+    pub log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, or a tracing filter [default: warn on a terminal, info elsewhere]
+    #[arg(long, global = true, value_name = "LEVEL", env = "PGTEND_LOG")]
+    pub log: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a job now
+    #[command(name = "run-job")]
+    RunJob {
+        /// The job: its file's name in the folder of jobs, without .toml
+        name: String,
+        /// Print what it would do, and why; write nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Check the configuration and all jobs, every mistake at once
+    Check {
+        /// Also try databases, stores and client tools
+        #[arg(long)]
+        connect: bool,
+    },
+    /// List the jobs and when they run next
+    Jobs,
+    /// List, verify, restore and prune backup sets
+    Backups {
+        #[command(subcommand)]
+        command: backups::Command,
+    },
+    /// Print the JSON Schema of the configuration and of jobs, for editors
+    Schema {
+        /// Only this one
+        which: Option<documents::Which>,
+    },
+    /// Print completions for a shell
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page, or write one for each command to a folder
+    Man {
+        #[arg(value_name = "DIR")]
+        folder: Option<PathBuf>,
+    },
+}
+
+/// Runs the command and says how it went.
+pub fn run(arguments: Arguments) -> ExitCode {
+    start_logging(&arguments.global);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&arguments.global, &anyhow::Error::from(error).context("cannot start")),
+    };
+    let result = runtime.block_on(dispatch(&arguments));
+    // A thread may still wait for a pipe: it ends with the process.
+    runtime.shutdown_background();
+    match result {
+        Ok(code) => code,
+        Err(error) => fail(&arguments.global, &error),
+    }
+}
+
+async fn dispatch(arguments: &Arguments) -> Result<ExitCode> {
+    let global = &arguments.global;
+    match &arguments.command {
+        Command::RunJob { name, dry_run } => run_job(global, name, if *dry_run { Mode::DryRun } else { Mode::Apply }).await,
+        Command::Check { connect } => check::run(global, *connect).await,
+        Command::Jobs => jobs(global),
+        Command::Backups { command } => backups::run(global, command).await,
+        Command::Schema { which } => documents::schema(*which),
+        Command::Completions { shell } => documents::completions(*shell),
+        Command::Man { folder } => documents::man(folder.as_deref()),
+    }
+}
+
+fn fail(global: &Global, error: &anyhow::Error) -> ExitCode {
+    if let Some(problems) = error.downcast_ref::<Problems>() {
+        if global.json {
+            let _ = print(&format!("{}\n", json!({ "problems": problems.to_json() })));
+        }
+        eprint!("{}", problems.render(output::colour()));
+        eprintln!("{problems}");
+    } else {
+        eprintln!("pgtend: {error:#}");
+    }
+    fault::exit_code(error)
+}
+
+fn start_logging(global: &Global) {
+    let quiet = Progress::detect(global.log_format == LogFormat::Json) == Progress::Bar;
+    let level = global.log.clone().unwrap_or_else(|| if quiet { "warn" } else { "warn,pgtend=info" }.to_owned());
+    let level = if level.contains(['=', ',']) { level } else { format!("warn,pgtend={level}") };
+    let filter = tracing_subscriber::EnvFilter::new(level);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| LogWriter).with_target(false);
+    match global.log_format {
+        LogFormat::Json => subscriber.json().flatten_event(true).init(),
+        LogFormat::Text => subscriber.with_ansi(output::colour()).init(),
+    }
+}
+
+impl Global {
+    fn config_path(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| {
+            let here = PathBuf::from("config.toml");
+            let system = PathBuf::from("/etc/pgtend/config.toml");
+            if !here.exists() && system.exists() { system } else { here }
+        })
+    }
+
+    fn jobs_dir(&self) -> PathBuf {
+        self.jobs.clone().unwrap_or_else(|| self.config_path().parent().unwrap_or(std::path::Path::new("")).join("jobs"))
+    }
+
+    /// The configuration alone: a store can be read without any job.
+    fn load_config(&self) -> Result<Config> {
+        let mut problems = Vec::new();
+        match config::load(&self.config_path(), &mut problems) {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(Problems(problems).into()),
+        }
+    }
+
+    /// The configuration and all jobs, or every mistake in any of them.
+    fn load(&self) -> Result<(Config, Vec<Job>)> {
+        let mut problems = Vec::new();
+        let config = config::load(&self.config_path(), &mut problems);
+        let jobs = config.as_ref().map(|config| job::load_dir(&self.jobs_dir(), config, &mut problems));
+        match (config, jobs) {
+            (Some(config), Some(jobs)) if problems.is_empty() => Ok((config, jobs)),
+            _ => Err(Problems(problems).into()),
+        }
+    }
+
+    /// One job of the loaded ones.
+    fn find_job<'a>(&self, jobs: &'a [Job], name: &str) -> Result<&'a Job> {
+        jobs.iter().find(|job| job.name == name).ok_or_else(|| {
+            let names = jobs.iter().map(|job| job.name.as_str());
+            let hint = did_you_mean(name, names.clone()).unwrap_or_else(|| format!("there are: {}", names.collect::<Vec<_>>().join(", ")));
+            Fault::new(Kind::Configuration, format!("no job `{name}` in {}; {hint}", self.jobs_dir().display())).into()
+        })
+    }
+
+    fn progress(&self) -> Progress {
+        Progress::detect(self.log_format == LogFormat::Json)
+    }
+}
+
+/// Cancelled by the first SIGTERM or SIGINT; the second ends the process at once.
+fn cancelled_by_signals() -> Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let cancel = CancellationToken::new();
+    let token = cancel.clone();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        for number in 1..=2 {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if number == 2 {
+                std::process::exit(143);
+            }
+            tracing::warn!("stopping: cleaning up; a second signal ends at once");
+            token.cancel();
+        }
+    });
+    Ok(cancel)
+}
+
+async fn run_job(global: &Global, name: &str, mode: Mode) -> Result<ExitCode> {
+    let (config, jobs) = global.load()?;
+    let job = global.find_job(&jobs, name)?;
+    let context = runner::Context { config: &config, progress: global.progress(), cancel: cancelled_by_signals()? };
+    let ended = runner::run_job(&context, job, mode).await;
+
+    if global.json {
+        let runs: Vec<&Run> = ended.iter().map(|ended| &ended.run).collect();
+        print(&format!("{:#}\n", json!({ "runs": runs })))?;
+    }
+    let mut code = ExitCode::SUCCESS;
+    for ended in &ended {
+        let run = &ended.run;
+        match (&ended.plan, &run.report) {
+            (Some(plan), _) if !global.json => print(plan)?,
+            (_, Some(report)) => {
+                for warning in &report.warnings {
+                    tracing::warn!(job = run.job, database = run.database, "{warning}");
+                }
+                if !global.json {
+                    print(&format!("{} on {}: succeeded in {}\n  {}\n", run.job, run.database, units::duration(run.elapsed()), report.summary))?;
+                }
+            }
+            _ => {}
+        }
+        if let Some(error) = &ended.error {
+            let outcome = match run.outcome {
+                Outcome::Skipped => "skipped",
+                Outcome::TimedOut => "timed out",
+                Outcome::Cancelled => "cancelled",
+                Outcome::Succeeded | Outcome::Failed => "failed",
+            };
+            eprintln!("pgtend: {} on {}: {outcome} after {}: {error:#}", run.job, run.database, units::duration(run.elapsed()));
+            code = fault::exit_code(error);
+        }
+    }
+    // Signalled between two databases: the rest did not run.
+    if context.cancel.is_cancelled() && ended.len() < job.databases.len() {
+        code = ExitCode::from(143);
+    }
+    Ok(code)
+}
+
+fn jobs(global: &Global) -> Result<ExitCode> {
+    let (_, jobs) = global.load()?;
+    let now = Utc::now();
+    if global.json {
+        let rows: Vec<_> = jobs
+            .iter()
+            .map(|job| {
+                let next = job.schedule.as_ref().and_then(|schedule| schedule.next_after(now, job.timezone));
+                json!({
+                    "job": job.name,
+                    "description": job.description,
+                    "task": job.task.kind(),
+                    "databases": job.databases,
+                    "schedule": job.schedule.as_ref().map(ToString::to_string),
+                    "timezone": job.timezone.name(),
+                    "next_run_at": next.map(|next| next.to_rfc3339()),
+                    "timeout_seconds": job.timeout.map(|timeout| timeout.0.as_secs()),
+                })
+            })
+            .collect();
+        print(&format!("{:#}\n", json!({ "jobs": rows })))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rows = jobs.iter().map(|job| {
+        let next = job.schedule.as_ref().and_then(|schedule| schedule.next_after(now, job.timezone));
+        let (schedule, next) = match (&job.schedule, next) {
+            (Some(schedule), Some(next)) => (schedule.in_words(), next.format("%a %Y-%m-%d %H:%M %Z").to_string()),
+            (Some(schedule), None) => (schedule.in_words(), "never".to_owned()),
+            (None, _) => ("by hand".to_owned(), String::new()),
+        };
+        vec![job.name.clone(), job.task.kind().to_owned(), job.databases.join(", "), schedule, next, job.description.clone().unwrap_or_default()]
+    });
+    print(&output::table(&["JOB", "TASK", "DATABASE", "SCHEDULE", "NEXT RUN", "DESCRIPTION"], rows))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,114 @@
+//! `pgtend check`: the loader of a real run, and with `--connect` everything that a run will need.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use serde_json::json;
+use sqlx::postgres::PgConnection;
+
+use super::Global;
+use super::output::{self, print};
+use crate::client_tools;
+use crate::config::Config;
+use crate::fault;
+use crate::job::Job;
+use crate::pg::{self, Server};
+use crate::store::Store;
+use crate::task::Task;
+use crate::task::backup::Verify;
+
+/// One thing that was tried.
+struct Tried {
+    what: String,
+    result: Result<String>,
+}
+
+pub async fn run(global: &Global, connect: bool) -> Result<ExitCode> {
+    let (config, jobs) = global.load()?;
+    let tried = if connect { try_all(&config, &jobs).await } else { Vec::new() };
+
+    if global.json {
+        let rows: Vec<_> = tried
+            .iter()
+            .map(|tried| json!({ "what": tried.what, "ok": tried.result.is_ok(), "detail": detail(tried) }))
+            .collect();
+        print(&format!("{:#}\n", json!({ "jobs": jobs.len(), "problems": [], "connections": rows })))?;
+    } else {
+        print(&format!("{}: {} databases, {} stores, {} jobs, no mistakes\n", config.path.display(), config.databases.len(), config.stores.len(), jobs.len()))?;
+        if connect {
+            let rows = tried.iter().map(|tried| vec![if tried.result.is_ok() { "ok" } else { "FAILED" }.to_owned(), tried.what.clone(), detail(tried)]);
+            print(&output::table(&["", "", ""], rows))?;
+        }
+    }
+    // The first failure gives the exit code: the rest may follow from it.
+    Ok(match tried.into_iter().find_map(|tried| tried.result.err()) {
+        Some(error) => fault::exit_code(&error),
+        None => ExitCode::SUCCESS,
+    })
+}
+
+fn detail(tried: &Tried) -> String {
+    match &tried.result {
+        Ok(detail) => detail.clone(),
+        Err(error) => format!("{error:#}"),
+    }
+}
+
+async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Tried> {
+    let mut tried = Vec::new();
+    for (name, database) in &config.databases {
+        let what = format!("database {name}");
+        let connected = async {
+            let settings = pg::Settings::resolve(database)?;
+            let mut connection = settings.connect().await?;
+            let server = Server::of(&mut connection).await?;
+            Ok((settings, connection, server))
+        };
+        match connected.await {
+            Ok((settings, mut connection, server)) => {
+                tried.push(Tried { what: what.clone(), result: Ok(format!("{}, PostgreSQL {}", settings.display(), server.version)) });
+                let tools = client_tools::find(config.tools.bin_dir.as_deref(), server.major()).await;
+                tried.push(Tried { what: format!("{what}: client tools"), result: tools.map(|tools| format!("{} in {}", tools.version, tools.folder.display())) });
+                for job in jobs.iter().filter(|job| job.databases.contains(name)) {
+                    tried.push(Tried { what: format!("{what}: privileges for {}", job.name), result: privileges(&mut connection, job).await });
+                }
+            }
+            Err(error) => tried.push(Tried { what, result: Err(error) }),
+        }
+    }
+    for (name, configured) in &config.stores {
+        let probed = async {
+            let store = Store::open(configured).await?;
+            store.probe().await?;
+            Ok(format!("{}: wrote, read, listed and deleted a probe", store.location("")))
+        };
+        tried.push(Tried { what: format!("store {name}"), result: probed.await });
+    }
+    tried
+}
+
+/// What a job's task needs of the role it connects as.
+async fn privileges(connection: &mut PgConnection, job: &Job) -> Result<String> {
+    let Task::Backup(backup) = &job.task;
+    // What pg_dump will do: lock and read every table, row security aside.
+    let unreadable: Vec<String> = sqlx::query_scalar(
+        "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relkind IN ('r', 'p', 'S') AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%'
+           AND NOT (has_schema_privilege(n.oid, 'USAGE')
+                    AND CASE WHEN c.relkind = 'S' THEN has_sequence_privilege(c.oid, 'SELECT') ELSE has_table_privilege(c.oid, 'SELECT') END)
+         ORDER BY 1",
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    if !unreadable.is_empty() && backup.filters.schemas.is_empty() && backup.filters.exclude_tables.is_empty() {
+        let some = unreadable.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+        let message = format!("the role cannot read {} relations ({some}{}): GRANT pg_read_all_data TO it", unreadable.len(), if unreadable.len() > 5 { ", …" } else { "" });
+        return Err(fault::Fault::new(fault::Kind::Permission, message).into());
+    }
+    let can_create: bool = sqlx::query_scalar("SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user").fetch_one(&mut *connection).await?;
+    if backup.verify == Verify::Restore && backup.scratch.is_none() && !can_create {
+        let message = "verify = \"restore\" needs CREATEDB for its scratch database: ALTER ROLE … CREATEDB, name another server with `scratch`, or verify = \"checksum\"";
+        return Err(fault::Fault::new(fault::Kind::Permission, message).into());
+    }
+    Ok("can read everything the job dumps".to_owned())
+}

@@ -1,0 +1,52 @@
+//! What is generated from the code itself: JSON Schema, completions, manual pages.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{CommandFactory as _, ValueEnum};
+use serde_json::json;
+
+use super::Arguments;
+use super::output::print;
+use crate::{config, job};
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Which {
+    Config,
+    Job,
+}
+
+pub fn schema(which: Option<Which>) -> Result<ExitCode> {
+    let config = || schemars::schema_for!(config::Written);
+    let job = || schemars::schema_for!(job::Written);
+    let schema = match which {
+        Some(Which::Config) => json!(config()),
+        Some(Which::Job) => json!(job()),
+        None => json!({ "config": config(), "job": job() }),
+    };
+    print(&format!("{schema:#}\n"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn completions(shell: clap_complete::Shell) -> Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "pgtend", &mut script);
+    print(&String::from_utf8(script)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn man(folder: Option<&Path>) -> Result<ExitCode> {
+    match folder {
+        Some(folder) => {
+            std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            clap_mangen::generate_to(Arguments::command(), folder).with_context(|| format!("cannot write to {}", folder.display()))?;
+        }
+        None => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
+            print(&String::from_utf8(page)?)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,37 @@
+//! stdout and its tables.
+
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
+
+use anyhow::Result;
+use comfy_table::{ContentArrangement, Table};
+
+/// Writes data to stdout. A reader that has gone (`pgtend jobs | head -1`) is no error.
+pub fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Columns under headers, fitted to the terminal.
+pub fn table(headers: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(headers.to_vec());
+    if let Some(size) = terminal_width() {
+        table.set_width(size);
+    }
+    table.add_rows(rows);
+    table.trim_fmt().lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// Colour on stderr: on a terminal, unless NO_COLOR says otherwise.
+pub fn colour() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+fn terminal_width() -> Option<u16> {
+    if !std::io::stdout().is_terminal() {
+        return None;
+    }
+    rustix::termios::tcgetwinsize(std::io::stdout()).ok().map(|size| size.ws_col).filter(|width| *width > 0)
+}

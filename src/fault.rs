@@ -1,0 +1,85 @@
+//! The few kinds of failure that code branches on, and the exit codes that they become.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// Why something did not work, where the caller must know the difference. Everything else is a plain
+/// `anyhow::Error` and exits with 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The files or the command ask for something that cannot be: exit 78.
+    Configuration,
+    /// A server or a network that does not answer: exit 69.
+    Unreachable,
+    /// Credentials or privileges: exit 77.
+    Permission,
+    /// Somebody else is at it: exit 75.
+    Busy,
+    /// The job's timeout passed: exit 1.
+    TimedOut,
+    /// SIGTERM or SIGINT: exit 143, as a shell reports a terminated program.
+    Cancelled,
+}
+
+/// An error with its kind. As an anyhow context it also names what was being done.
+#[derive(Debug)]
+pub struct Fault {
+    pub kind: Kind,
+    pub message: String,
+}
+
+impl Fault {
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// The kind of an error, wherever in its chain it was said.
+pub fn kind_of(error: &anyhow::Error) -> Option<Kind> {
+    if let Some(fault) = error.downcast_ref::<Fault>() {
+        return Some(fault.kind);
+    }
+    if error.downcast_ref::<crate::toml_file::Problems>().is_some() {
+        return Some(Kind::Configuration);
+    }
+    error.chain().find_map(|cause| {
+        cause
+            .downcast_ref::<Fault>()
+            .map(|fault| fault.kind)
+            .or_else(|| cause.downcast_ref::<sqlx::Error>().and_then(crate::pg::kind_of))
+    })
+}
+
+pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    ExitCode::from(match kind_of(error) {
+        Some(Kind::Configuration) => 78,
+        Some(Kind::Unreachable) => 69,
+        Some(Kind::Permission) => 77,
+        Some(Kind::Busy) => 75,
+        Some(Kind::Cancelled) => 143,
+        Some(Kind::TimedOut) | None => 1,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    #[test]
+    fn a_kind_is_found_under_and_over_other_contexts() {
+        let under = anyhow::Error::new(Fault::new(Kind::Busy, "busy")).context("run").context("job");
+        assert_eq!(kind_of(&under), Some(Kind::Busy));
+        let over = Err::<(), _>(std::io::Error::other("x")).context(Fault::new(Kind::Permission, "no")).context("job").unwrap_err();
+        assert_eq!(kind_of(&over), Some(Kind::Permission));
+        assert_eq!(kind_of(&anyhow::anyhow!("plain")), None);
+    }
+}

@@ -1,0 +1,23 @@
+//! pgtend tends PostgreSQL databases: it runs declared jobs and proves that they worked.
+//!
+//! Eight hops from file to effect, in reading order (docs/architecture.md has the map):
+//! `cli` → `config` → `job` → `runner` → `task::drive` (plan, decide, apply) → `pg`, `client_tools`,
+//! `store` → `report` → exit code.
+
+pub mod cli;
+pub mod config;
+pub mod job;
+pub mod toml_file;
+pub mod schedule;
+pub mod units;
+
+pub mod runner;
+pub mod task;
+pub mod report;
+pub mod fault;
+pub mod progress;
+
+pub mod pg;
+pub mod client_tools;
+pub mod child;
+pub mod store;

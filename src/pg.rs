@@ -1,0 +1,270 @@
+//! Talking to PostgreSQL: where a server is, connections, quoting, and what its errors mean.
+//!
+//! The only file with `AssertSqlSafe`: identifiers reach SQL through [`identifier`], literals of utility
+//! statements (which take no bound values) through [`literal`], all other values are bound.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _};
+
+use crate::config;
+use crate::fault::{Fault, Kind};
+
+/// Longer than a TCP handshake over any line that is worth a backup.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Where a database is and how to get in: resolved once, used by our own connections and, through the
+/// environment, by pg_dump and psql.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    options: PgConnectOptions,
+    /// A password of the URL. One of PGPASSWORD or `.pgpass` is found by libpq itself.
+    password: Option<SecretString>,
+    /// PGSSLROOTCERT and the like, where the URL says them.
+    tls_files: Vec<(&'static str, String)>,
+}
+
+impl Settings {
+    /// From the configuration; PG* variables and `.pgpass` fill what it leaves out.
+    pub fn resolve(database: &config::Database) -> Result<Self> {
+        let url = database.url.as_ref().map(ExposeSecret::expose_secret).unwrap_or("postgres://");
+        Self::from_url(url)
+    }
+
+    pub fn from_url(url: &str) -> Result<Self> {
+        Self::check_url(url)?;
+        let options = PgConnectOptions::from_str(url).context("not a database URL")?;
+        let options = match options.get_application_name() {
+            Some(_) => options,
+            None => options.application_name("pgtend"),
+        };
+        let parsed = url::Url::parse(url).context("not a database URL")?;
+        let query = |name: &str| parsed.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
+        let in_authority = parsed.password().map(|text| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned());
+        let password = query("password").or(in_authority).map(SecretString::from);
+        let tls_files = [("PGSSLROOTCERT", "sslrootcert"), ("PGSSLCERT", "sslcert"), ("PGSSLKEY", "sslkey")]
+            .into_iter()
+            .filter_map(|(variable, key)| query(key).map(|value| (variable, value)))
+            .collect();
+        Ok(Self { options, password, tls_files })
+    }
+
+    /// Says what is wrong with a URL without repeating it: it may hold a password.
+    pub fn check_url(url: &str) -> Result<()> {
+        let parsed = url::Url::parse(url)?;
+        anyhow::ensure!(matches!(parsed.scheme(), "postgres" | "postgresql"), "it starts with neither postgres:// nor postgresql://");
+        PgConnectOptions::from_str(url)?;
+        Ok(())
+    }
+
+    /// The same server, another database.
+    pub fn with_database(&self, name: &str) -> Self {
+        Self { options: self.options.clone().database(name), ..self.clone() }
+    }
+
+    pub fn database(&self) -> &str {
+        // As libpq: the database's name defaults to the user's.
+        self.options.get_database().unwrap_or_else(|| self.options.get_username())
+    }
+
+    /// `user@host:port/database`, for messages.
+    pub fn display(&self) -> String {
+        format!("{}@{}:{}/{}", self.options.get_username(), self.host(), self.options.get_port(), self.database())
+    }
+
+    fn host(&self) -> String {
+        match self.options.get_socket() {
+            Some(socket) => socket.display().to_string(),
+            None => self.options.get_host().to_owned(),
+        }
+    }
+
+    /// libpq's variables for a client tool. Everything goes this way and nothing by argument: arguments are
+    /// readable by every user of the host, and a database named `a=b` would be taken for a connection string.
+    pub fn apply_to(&self, command: &mut std::process::Command) {
+        for inherited in ["PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE"] {
+            command.env_remove(inherited);
+        }
+        let ssl_mode = match self.options.get_ssl_mode() {
+            PgSslMode::Disable => "disable",
+            PgSslMode::Allow => "allow",
+            PgSslMode::Prefer => "prefer",
+            PgSslMode::Require => "require",
+            PgSslMode::VerifyCa => "verify-ca",
+            PgSslMode::VerifyFull => "verify-full",
+        };
+        command
+            .env("PGHOST", self.host())
+            .env("PGPORT", self.options.get_port().to_string())
+            .env("PGUSER", self.options.get_username())
+            .env("PGDATABASE", self.database())
+            .env("PGSSLMODE", ssl_mode)
+            .env("PGAPPNAME", "pgtend")
+            .env("PGCONNECT_TIMEOUT", CONNECT_TIMEOUT.as_secs().to_string())
+            .env("PGCLIENTENCODING", "UTF8")
+            .envs(self.tls_files.iter().cloned());
+        if let Some(options) = self.options.get_options() {
+            command.env("PGOPTIONS", options);
+        }
+        if let Some(password) = &self.password {
+            command.env("PGPASSWORD", password.expose_secret());
+        }
+    }
+
+    /// A connection of its own. Errors name the server, and carry their [`Kind`].
+    pub async fn connect(&self) -> Result<PgConnection> {
+        let options = self.options.clone().disable_statement_logging();
+        let connected = match tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await {
+            Ok(connected) => connected.map_err(anyhow::Error::from),
+            Err(_) => Err(Fault::new(Kind::Unreachable, format!("no answer in {} s", CONNECT_TIMEOUT.as_secs())).into()),
+        };
+        connected.with_context(|| format!("cannot connect to {}", self.display()))
+    }
+}
+
+/// A quoted identifier, whatever is in the name. PostgreSQL itself allows all but NUL, which cannot occur in a
+/// catalog; one that comes from elsewhere is dropped rather than let through.
+pub fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('\0', "").replace('"', "\"\""))
+}
+
+/// `"schema"."name"`.
+pub fn qualified(schema: &str, name: &str) -> String {
+    format!("{}.{}", identifier(schema), identifier(name))
+}
+
+/// A string literal for a statement that takes no bound values (CREATE DATABASE). `E''` makes it independent
+/// of standard_conforming_strings.
+pub fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\0', "").replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// SQL whose variable parts went through [`identifier`] or [`literal`].
+pub fn quoted_sql(sql: String) -> AssertSqlSafe<String> {
+    AssertSqlSafe(sql)
+}
+
+/// Runs a statement made by [`identifier`] and [`literal`].
+pub async fn execute(connection: &mut PgConnection, sql: String) -> Result<()> {
+    connection.execute(AssertSqlSafe(sql)).await?;
+    Ok(())
+}
+
+/// What a server says about itself.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// As in `server_version_num`: 180004 is 18.4.
+    pub version_num: i32,
+    pub version: String,
+}
+
+impl Server {
+    pub async fn of(connection: &mut PgConnection) -> Result<Self> {
+        let (number, version): (String, String) =
+            sqlx::query_as("SELECT current_setting('server_version_num'), current_setting('server_version')").fetch_one(connection).await?;
+        // Debian adds its package's name: "15.18 (Debian 15.18-0+deb12u1)".
+        let version = version.split(' ').next().unwrap_or_default().to_owned();
+        Ok(Self { version_num: number.parse().context("server_version_num is not a number")?, version })
+    }
+
+    pub fn major(&self) -> u32 {
+        self.version_num as u32 / 10_000
+    }
+}
+
+/// Takes the session lock of a job on a database: true when nobody else holds it. It is let go when the
+/// connection ends, however it ends.
+pub async fn try_lock(connection: &mut PgConnection, name: &str) -> Result<bool> {
+    let locked = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtextextended($1, 0))").bind(name).fetch_one(connection).await?;
+    Ok(locked)
+}
+
+/// Who holds that lock: "pid 123 (application pgtend, from 10.0.0.1, since 02:00)".
+pub async fn lock_holder(connection: &mut PgConnection, name: &str) -> Result<Option<String>> {
+    let holder = sqlx::query_scalar(
+        "SELECT format('server process %s (%s, from %s, connected since %s)', a.pid, a.application_name,
+                       coalesce(a.client_addr::text, 'local'), to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SSOF'))
+         FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+         WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+           AND ((l.classid::bigint << 32) | l.objid::bigint) = hashtextextended($1, 0)",
+    )
+    .bind(name)
+    .fetch_optional(connection)
+    .await?;
+    Ok(holder)
+}
+
+/// The kind of a failure by its SQLSTATE class (PostgreSQL manual, appendix A) or by its transport.
+pub fn kind_of(error: &sqlx::Error) -> Option<Kind> {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut => Some(Kind::Unreachable),
+        sqlx::Error::Database(error) => match error.code()?.as_ref() {
+            "42501" | "28000" | "28P01" => Some(Kind::Permission),
+            "3D000" => Some(Kind::Configuration),
+            "57P01" | "57P02" | "57P03" | "53300" => Some(Kind::Unreachable),
+            code if code.starts_with("08") => Some(Kind::Unreachable),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The kind of a failure that a client tool reported on its stderr.
+pub fn kind_of_message(stderr: &str) -> Option<Kind> {
+    let says = |texts: &[&str]| texts.iter().any(|text| stderr.contains(text));
+    if says(&["permission denied", "password authentication failed", "no password supplied", "query would be affected by row-level security"]) {
+        Some(Kind::Permission)
+    } else if says(&["could not connect", "connection to server", "server closed the connection", "terminating connection"]) {
+        Some(Kind::Unreachable)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_names_stay_names() {
+        assert_eq!(identifier("we\"ird; drop"), "\"we\"\"ird; drop\"");
+        assert_eq!(qualified("Ö", "a.b"), "\"Ö\".\"a.b\"");
+        assert_eq!(literal("it's \\ x"), "E'it''s \\\\ x'");
+    }
+
+    #[test]
+    fn a_tool_gets_the_same_server_by_environment_only() {
+        let settings = Settings::from_url("postgres://tend:s%40crt@db.example:6543/we%22ird%3B?sslmode=verify-full&sslrootcert=%2Fca.pem").unwrap();
+        let mut command = std::process::Command::new("pg_dump");
+        settings.apply_to(&mut command);
+        let environment: std::collections::HashMap<_, _> =
+            command.get_envs().filter_map(|(key, value)| Some((key.to_str()?.to_owned(), value?.to_str()?.to_owned()))).collect();
+        assert_eq!(environment["PGHOST"], "db.example");
+        assert_eq!(environment["PGPORT"], "6543");
+        assert_eq!(environment["PGDATABASE"], "we\"ird;");
+        assert_eq!(environment["PGPASSWORD"], "s@crt");
+        assert_eq!(environment["PGSSLMODE"], "verify-full");
+        assert_eq!(environment["PGSSLROOTCERT"], "/ca.pem");
+        assert_eq!(command.get_args().count(), 0);
+        assert!(!settings.display().contains("crt"));
+        assert!(!format!("{:?}", settings.password).contains("crt"));
+    }
+
+    #[test]
+    fn a_socket_folder_is_a_host() {
+        let settings = Settings::from_url("postgres://postgres@%2Ftmp%2Fsock/demo").unwrap();
+        assert_eq!(settings.display(), "postgres@/tmp/sock:5432/demo");
+    }
+
+    #[test]
+    fn a_bad_url_is_named_without_repeating_it() {
+        for url in ["mysql://root:hunter2@x/y", "postgres://root:hunter2@x:port/y", "hunter2"] {
+            let error = format!("{:#}", Settings::from_url(url).unwrap_err());
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Progress of long work: a bar on a terminal, a log line now and then elsewhere.
+
+use std::io::{IsTerminal as _, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::units;
+
+/// Between two log lines of one phase.
+const LOG_EVERY: Duration = Duration::from_secs(15);
+
+/// All bars draw here, and [`LogWriter`] writes past them.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// Where progress goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    Bar,
+    Log,
+}
+
+impl Progress {
+    /// A bar when stderr is a terminal; as JSON logs are for machines, none with them.
+    pub fn detect(json_logs: bool) -> Self {
+        if std::io::stderr().is_terminal() && !json_logs { Self::Bar } else { Self::Log }
+    }
+
+    /// Starts a phase; `total_bytes` gives it an end where one is known.
+    pub fn phase(self, name: &str, total_bytes: Option<u64>) -> Phase {
+        let bar = (self == Self::Bar).then(|| {
+            let bar = BARS.add(ProgressBar::with_draw_target(total_bytes, ProgressDrawTarget::stderr()));
+            let template = match total_bytes {
+                Some(_) => "{prefix:>10} {bar:30.cyan} {bytes:>10} of {total_bytes}  {bytes_per_sec:>12}  {elapsed}",
+                None => "{prefix:>10} {spinner} {bytes:>10}  {bytes_per_sec:>12}  {elapsed}",
+            };
+            // The templates are ours: should one not parse, the default bar is as good.
+            let bar = bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.set_prefix(name.to_owned());
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        });
+        if bar.is_none() {
+            tracing::info!(phase = name, "started");
+        }
+        Phase(Arc::new(Inner { name: name.to_owned(), bar, started: Instant::now(), bytes: AtomicU64::new(0), logged_seconds: AtomicU64::new(0) }))
+    }
+}
+
+/// One step of a run, shared by the threads that work on it.
+#[derive(Clone)]
+pub struct Phase(Arc<Inner>);
+
+struct Inner {
+    name: String,
+    bar: Option<ProgressBar>,
+    started: Instant,
+    bytes: AtomicU64,
+    logged_seconds: AtomicU64,
+}
+
+impl Phase {
+    pub fn advance(&self, bytes: u64) {
+        let done = self.0.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        match &self.0.bar {
+            Some(bar) => bar.set_position(done),
+            None => {
+                let elapsed = self.0.started.elapsed().as_secs();
+                let logged = self.0.logged_seconds.load(Ordering::Relaxed);
+                if elapsed >= logged + LOG_EVERY.as_secs() && self.0.logged_seconds.compare_exchange(logged, elapsed, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                    tracing::info!(phase = self.0.name, bytes = done, elapsed_seconds = elapsed, "running: {}", units::bytes(done));
+                }
+            }
+        }
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.0.started.elapsed()
+    }
+
+    /// Says how the phase ended, in one line.
+    pub fn done(&self, what: &str) {
+        let elapsed = units::duration(self.elapsed());
+        match &self.0.bar {
+            Some(bar) => {
+                bar.finish_and_clear();
+                // A terminal that went away is no reason to fail.
+                let _ = BARS.println(format!("{:>10}  {what} in {elapsed}", self.0.name));
+            }
+            None => tracing::info!(phase = self.0.name, elapsed_seconds = self.elapsed().as_secs_f64(), "done: {what} in {elapsed}"),
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// stderr for tracing: takes the bars away, writes, and draws them again.
+pub struct LogWriter;
+
+impl Write for LogWriter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        BARS.suspend(|| std::io::stderr().write(bytes))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}

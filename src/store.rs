@@ -1,0 +1,209 @@
+//! Where objects go: a directory or an S3 bucket. An object is there completely or not at all.
+//!
+//! Keys are relative, `/`-separated and made by pgtend. One contract test suite (tests/it/store.rs) runs over
+//! both kinds.
+
+pub mod dir;
+pub mod s3;
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+
+use crate::config;
+
+/// Manifests and the like: larger ones are not ours.
+const SMALL_OBJECT_BYTES: u64 = 64 << 20;
+
+#[derive(Clone, Debug)]
+pub enum Store {
+    Dir(dir::Dir),
+    S3(s3::S3),
+}
+
+/// A complete object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    pub key: String,
+    pub bytes: u64,
+}
+
+/// What an upload that never ended has left: parts that are billed, a temporary file.
+#[derive(Clone, Debug)]
+pub struct Unfinished {
+    pub key: String,
+    /// Upload id, or the temporary file's key.
+    pub id: String,
+    pub started_at: Option<DateTime<Utc>>,
+}
+
+impl Store {
+    /// Reads credentials and region; contacts no server yet.
+    pub async fn open(configured: &config::Store) -> Result<Self> {
+        Ok(match configured {
+            config::Store::Dir { path } => Self::Dir(dir::Dir::new(path)),
+            config::Store::S3(s3) => Self::S3(s3::S3::open(s3).await?),
+        })
+    }
+
+    /// `s3://bucket/prefix/key` or the file's path, for people and for stock tools.
+    pub fn location(&self, key: &str) -> String {
+        match self {
+            Self::Dir(dir) => dir.path_of(key).display().to_string(),
+            Self::S3(s3) => s3.location(key),
+        }
+    }
+
+    /// Every complete object whose key starts with `folder`, which is empty or ends with `/`; in key order.
+    pub async fn list(&self, folder: &str) -> Result<Vec<Object>> {
+        let mut objects = match self {
+            Self::Dir(dir) => dir.list(folder).await,
+            Self::S3(s3) => s3.list(folder).await,
+        }
+        .with_context(|| format!("cannot list {}", self.location(folder)))?;
+        objects.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(objects)
+    }
+
+    /// A small object, whole; None when it does not exist.
+    pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        let Some(mut reader) = self.read(key).await? else { return Ok(None) };
+        let mut whole = Vec::new();
+        while let Some(chunk) = reader.chunk().await? {
+            whole.extend_from_slice(&chunk);
+            anyhow::ensure!(whole.len() as u64 <= SMALL_OBJECT_BYTES, "{} is larger than 64 MiB", self.location(key));
+        }
+        Ok(Some(whole))
+    }
+
+    /// An object as a stream; None when it does not exist. A connection that breaks midway is taken up again
+    /// where it broke.
+    pub async fn read(&self, key: &str) -> Result<Option<Reader>> {
+        let reader = match self {
+            Self::Dir(dir) => dir.read(key).await.map(|reader| reader.map(Reader::Dir)),
+            Self::S3(s3) => s3.read(key).await.map(|reader| reader.map(Reader::S3)),
+        };
+        reader.with_context(|| format!("cannot read {}", self.location(key)))
+    }
+
+    /// Writes a small object; it replaces one of the same key.
+    pub async fn put(&self, key: &str, content: Vec<u8>) -> Result<()> {
+        let mut upload = self.upload(key, content.len() as u64).await?;
+        let written = async {
+            upload.write(content.into()).await?;
+            upload.finish().await
+        };
+        match written.await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                upload.abort().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts an object of about `expected_bytes`. It exists only after [`Upload::finish`].
+    pub async fn upload(&self, key: &str, expected_bytes: u64) -> Result<Upload> {
+        let upload = match self {
+            Self::Dir(dir) => dir.upload(key).await.map(Upload::Dir),
+            Self::S3(s3) => s3.upload(key, expected_bytes).map(|upload| Upload::S3(Box::new(upload))),
+        };
+        upload.with_context(|| format!("cannot write {}", self.location(key)))
+    }
+
+    /// Removes an object; one that is not there is no error.
+    pub async fn delete(&self, key: &str) -> Result<()> {
+        match self {
+            Self::Dir(dir) => dir.delete(key).await,
+            Self::S3(s3) => s3.delete(key).await,
+        }
+        .with_context(|| format!("cannot delete {}", self.location(key)))
+    }
+
+    /// Uploads under `folder` that were started and neither finished nor aborted.
+    pub async fn unfinished(&self, folder: &str) -> Result<Vec<Unfinished>> {
+        match self {
+            Self::Dir(dir) => dir.unfinished(folder).await,
+            Self::S3(s3) => s3.unfinished(folder).await,
+        }
+        .with_context(|| format!("cannot list unfinished uploads in {}", self.location(folder)))
+    }
+
+    /// Aborts one of those.
+    pub async fn discard(&self, unfinished: &Unfinished) -> Result<()> {
+        match self {
+            Self::Dir(dir) => dir.delete(&unfinished.id).await,
+            Self::S3(s3) => s3.abort(&unfinished.key, &unfinished.id).await,
+        }
+        .with_context(|| format!("cannot remove the unfinished upload of {}", self.location(&unfinished.key)))
+    }
+
+    /// Writes, reads back, lists and deletes a small object.
+    pub async fn probe(&self) -> Result<()> {
+        let key = format!(".pgtend-probe/{}-{}", std::process::id(), Utc::now().timestamp_micros());
+        let content = b"pgtend was here for a moment".to_vec();
+        self.put(&key, content.clone()).await?;
+        let read_back = self.get(&key).await?;
+        self.delete(&key).await?;
+        anyhow::ensure!(read_back == Some(content), "{} did not read back as it was written", self.location(&key));
+        Ok(())
+    }
+
+    /// Bytes free for new objects, where the store has such a limit.
+    pub fn free_bytes(&self) -> Option<u64> {
+        match self {
+            Self::Dir(dir) => dir.free_bytes(),
+            Self::S3(_) => None,
+        }
+    }
+}
+
+pub enum Reader {
+    Dir(dir::Reader),
+    S3(s3::Reader),
+}
+
+impl Reader {
+    /// The next bytes; None at the end.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
+        match self {
+            Self::Dir(reader) => reader.chunk().await,
+            Self::S3(reader) => reader.chunk().await,
+        }
+    }
+}
+
+/// An object being written. Whoever starts one finishes or aborts it.
+pub enum Upload {
+    Dir(dir::Upload),
+    S3(Box<s3::Upload>),
+}
+
+impl Upload {
+    pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        match self {
+            Self::Dir(upload) => upload.write(&bytes).await,
+            Self::S3(upload) => upload.write(&bytes).await,
+        }
+    }
+
+    /// Makes the object visible, durable and complete.
+    pub async fn finish(&mut self) -> Result<()> {
+        match self {
+            Self::Dir(upload) => upload.finish().await,
+            Self::S3(upload) => upload.finish().await,
+        }
+    }
+
+    /// Leaves nothing behind, as far as the store can be reached; the next run's sweep does the rest. Nothing to
+    /// do after a finish.
+    pub async fn abort(&mut self) {
+        let aborted = match self {
+            Self::Dir(upload) => upload.abort().await,
+            Self::S3(upload) => upload.abort().await,
+        };
+        if let Err(error) = aborted {
+            tracing::warn!("an unfinished upload stays until the next run: {error:#}");
+        }
+    }
+}

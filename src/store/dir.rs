@@ -1,0 +1,184 @@
+//! A directory as a store: temporary name, fsync, rename, fsync of the folder.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use bytes::{Bytes, BytesMut};
+use tokio::fs;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::{Object, Unfinished};
+
+/// Ends the name of a file that is being written; such a file is not an object.
+const TEMPORARY: &str = ".partial";
+
+/// Deeper than DATABASE/JOB/SET/object by far; a loop of links ends here.
+const DEPTH: usize = 16;
+
+const READ_BYTES: usize = 1 << 20;
+
+#[derive(Clone, Debug)]
+pub struct Dir {
+    root: PathBuf,
+}
+
+impl Dir {
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    pub fn path_of(&self, key: &str) -> PathBuf {
+        self.root.join(key)
+    }
+
+    pub async fn list(&self, folder: &str) -> Result<Vec<Object>> {
+        let files = self.files(folder).await?;
+        Ok(files.into_iter().filter(|file| !file.key.ends_with(TEMPORARY)).collect())
+    }
+
+    pub async fn unfinished(&self, folder: &str) -> Result<Vec<Unfinished>> {
+        let files = self.files(folder).await?;
+        let temporary = files.into_iter().filter(|file| file.key.ends_with(TEMPORARY));
+        Ok(temporary.map(|file| Unfinished { key: file.key.clone(), id: file.key, started_at: None }).collect())
+    }
+
+    async fn files(&self, folder: &str) -> Result<Vec<Object>> {
+        let mut found = Vec::new();
+        let mut folders = vec![(folder.trim_end_matches('/').to_owned(), 0)];
+        while let Some((folder, depth)) = folders.pop() {
+            let mut entries = match fs::read_dir(self.path_of(&folder)).await {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(error).with_context(|| self.path_of(&folder).display().to_string()),
+            };
+            while let Some(entry) = entries.next_entry().await? {
+                let Ok(name) = entry.file_name().into_string() else { continue };
+                let key = if folder.is_empty() { name } else { format!("{folder}/{name}") };
+                // An object may be deleted while we look.
+                let Ok(metadata) = entry.metadata().await else { continue };
+                if metadata.is_dir() && depth < DEPTH {
+                    folders.push((key, depth + 1));
+                } else if metadata.is_file() {
+                    found.push(Object { key, bytes: metadata.len() });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    pub async fn read(&self, key: &str) -> Result<Option<Reader>> {
+        match fs::File::open(self.path_of(key)).await {
+            Ok(file) => Ok(Some(Reader { file })),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub async fn upload(&self, key: &str) -> Result<Upload> {
+        let path = self.path_of(key);
+        let folder = path.parent().context("a key names a file in the store")?.to_owned();
+        // Dumps hold everything that the database holds: for their owner only.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).await.map_err(|error| self.explain(error))?;
+        let name = path.file_name().context("a key has a name")?.to_string_lossy().into_owned();
+        let temporary = folder.join(format!(".{name}.{}{TEMPORARY}", std::process::id()));
+        let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary).await.map_err(|error| self.explain(error))?;
+        Ok(Upload { dir: self.clone(), path, temporary, file: Some(file) })
+    }
+
+    pub async fn delete(&self, key: &str) -> Result<()> {
+        match fs::remove_file(self.path_of(key)).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.remove_empty_folders(&self.path_of(key)).await;
+        Ok(())
+    }
+
+    /// Objects have no folders; files do. A folder that still holds something stays: rmdir refuses it.
+    async fn remove_empty_folders(&self, path: &Path) {
+        for folder in path.ancestors().skip(1).take_while(|folder| *folder != self.root && folder.starts_with(&self.root)) {
+            if fs::remove_dir(folder).await.is_err() {
+                break;
+            }
+        }
+    }
+
+    pub fn free_bytes(&self) -> Option<u64> {
+        let existing = self.root.ancestors().find(|path| path.exists())?;
+        let status = rustix::fs::statvfs(existing).ok()?;
+        Some(status.f_bavail * status.f_frsize)
+    }
+
+    fn explain(&self, error: std::io::Error) -> anyhow::Error {
+        let hint = match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                let free = self.free_bytes().map(crate::units::bytes).unwrap_or_default();
+                format!("the disk of {} is full ({free} free): make room, or keep fewer sets", self.root.display())
+            }
+            ErrorKind::PermissionDenied => {
+                let message = format!("no permission to write in {}", self.root.display());
+                return anyhow::Error::new(error).context(crate::fault::Fault::new(crate::fault::Kind::Permission, message));
+            }
+            _ => format!("cannot write in {}", self.root.display()),
+        };
+        anyhow::Error::new(error).context(hint)
+    }
+}
+
+pub struct Reader {
+    file: fs::File,
+}
+
+impl Reader {
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
+        let mut buffer = BytesMut::with_capacity(READ_BYTES);
+        let count = self.file.read_buf(&mut buffer).await?;
+        Ok((count > 0).then(|| buffer.freeze()))
+    }
+}
+
+pub struct Upload {
+    dir: Dir,
+    path: PathBuf,
+    temporary: PathBuf,
+    /// None once finished or aborted.
+    file: Option<fs::File>,
+}
+
+impl Upload {
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let file = self.file.as_mut().context("the upload has ended")?;
+        file.write_all(bytes).await.map_err(|error| self.dir.explain(error))
+    }
+
+    pub async fn finish(&mut self) -> Result<()> {
+        let file = self.file.as_mut().context("the upload has ended")?;
+        let made_durable = async {
+            file.flush().await?;
+            file.sync_all().await?;
+            fs::rename(&self.temporary, &self.path).await?;
+            // The rename is durable with its folder, a new folder with the one above it.
+            for folder in self.path.ancestors().skip(1).take_while(|folder| folder.starts_with(&self.dir.root)) {
+                fs::File::open(folder).await?.sync_all().await?;
+            }
+            Ok(())
+        };
+        made_durable.await.map_err(|error| self.dir.explain(error))?;
+        self.file = None;
+        Ok(())
+    }
+
+    pub async fn abort(&mut self) -> Result<()> {
+        if self.file.take().is_some() {
+            match fs::remove_file(&self.temporary).await {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error).with_context(|| format!("cannot remove {}", self.temporary.display())),
+            }
+            self.dir.remove_empty_folders(&self.temporary).await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,94 @@
+//! The kinds of work, and the one way that each of them is driven: plan, decide, apply.
+
+pub mod backup;
+
+use std::fmt::Display;
+
+use anyhow::Result;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::fault::{Fault, Kind};
+use crate::job::Job;
+use crate::pg;
+use crate::progress::Progress;
+use crate::report::Report;
+
+#[derive(Clone, Debug)]
+pub enum Task {
+    Backup(backup::Backup),
+}
+
+impl Task {
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Backup(_) => "backup",
+        }
+    }
+}
+
+/// What every task is: `plan` reads, and calls a pure `decide` of its own; `apply` acts on the plan.
+pub trait Work {
+    /// Shown as it stands by a dry run.
+    type Plan: Display + Serialize;
+
+    fn plan(&self, run: &RunContext) -> impl Future<Output = Result<Self::Plan>>;
+
+    /// Asked to stop by `run.cancel`, it leaves nothing half-done and returns the error of [`RunContext::or_cancelled`].
+    fn apply(&self, run: &RunContext, plan: Self::Plan) -> impl Future<Output = Result<Report>>;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    DryRun,
+    Apply,
+}
+
+/// What a run of a job on one database has at hand.
+pub struct RunContext<'a> {
+    pub config: &'a Config,
+    pub job: &'a Job,
+    /// The database's name in the configuration.
+    pub database: &'a str,
+    pub settings: pg::Settings,
+    pub progress: Progress,
+    pub cancel: CancellationToken,
+    pub now: DateTime<Utc>,
+}
+
+impl RunContext<'_> {
+    /// `work`, or the error of a cancelled run as soon as it is one. `work` is dropped then: what it must not
+    /// leave behind is cleaned up by the caller.
+    pub async fn or_cancelled<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            result = work => result,
+            () = self.cancel.cancelled() => Err(Fault::new(Kind::Cancelled, "cancelled").into()),
+        }
+    }
+}
+
+/// What came of it: the plan alone, or the report.
+pub enum Driven {
+    Planned { text: String, json: serde_json::Value },
+    Applied(Report),
+}
+
+pub async fn drive(task: &Task, run: &RunContext<'_>, mode: Mode) -> Result<Driven> {
+    match task {
+        Task::Backup(backup) => drive_work(backup, run, mode).await,
+    }
+}
+
+/// The only place where a dry run differs from a real one.
+async fn drive_work<W: Work>(work: &W, run: &RunContext<'_>, mode: Mode) -> Result<Driven> {
+    let plan = run.or_cancelled(work.plan(run)).await?;
+    match mode {
+        Mode::DryRun => Ok(Driven::Planned { text: plan.to_string(), json: serde_json::to_value(&plan)? }),
+        Mode::Apply => {
+            tracing::debug!("plan:\n{plan}");
+            Ok(Driven::Applied(work.apply(run, plan).await?))
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Compressed members: each an independent gzip member or zstd frame of about 1 MiB of input, so that several
+//! threads make them and, one after another, they are one ordinary `.gz` or `.zst` file.
+
+use std::io::{self, BufRead, Read};
+
+use anyhow::Result;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Input of one member. Smaller ones compress worse, larger ones cost memory: at 1 MiB the loss against one
+/// stream is under 1 %.
+pub const MEMBER_BYTES: usize = 1 << 20;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    #[default]
+    Gzip,
+    Zstd,
+}
+
+impl Compression {
+    /// gzip 4 by libdeflate: smaller than `gzip -6` at a fifth of its CPU time (docs/benchmarks.md).
+    pub fn default_level(self) -> i32 {
+        match self {
+            Self::Gzip => 4,
+            Self::Zstd => 3,
+        }
+    }
+
+    /// The highest level: libdeflate's, and zstd's without its `--ultra` memory.
+    pub fn highest_level(self) -> i32 {
+        match self {
+            Self::Gzip => 12,
+            Self::Zstd => 19,
+        }
+    }
+
+    /// `dump.sql.gz`
+    pub fn dump_object(self) -> &'static str {
+        match self {
+            Self::Gzip => "dump.sql.gz",
+            Self::Zstd => "dump.sql.zst",
+        }
+    }
+}
+
+/// One thread's compressor.
+pub enum Compressor {
+    Gzip(libdeflater::Compressor),
+    Zstd(zstd::bulk::Compressor<'static>),
+}
+
+impl Compressor {
+    pub fn new(compression: Compression, level: i32) -> Result<Self> {
+        Ok(match compression {
+            Compression::Gzip => {
+                let level = libdeflater::CompressionLvl::new(level).map_err(|_| anyhow::anyhow!("gzip has no level {level}"))?;
+                Self::Gzip(libdeflater::Compressor::new(level))
+            }
+            Compression::Zstd => {
+                let mut compressor = zstd::bulk::Compressor::new(level)?;
+                compressor.include_checksum(true)?;
+                Self::Zstd(compressor)
+            }
+        })
+    }
+
+    /// `input` as one complete member.
+    pub fn member(&mut self, input: &[u8]) -> Result<Vec<u8>> {
+        match self {
+            Self::Gzip(compressor) => {
+                let mut output = vec![0; compressor.gzip_compress_bound(input.len())];
+                let length = compressor.gzip_compress(input, &mut output)?;
+                output.truncate(length);
+                Ok(output)
+            }
+            Self::Zstd(compressor) => Ok(compressor.compress(input)?),
+        }
+    }
+}
+
+/// Decodes all members of `source` into `sink`, in pieces; returns how many there were. Their checksums are
+/// checked by the decoders. The error says on which side it happened.
+pub fn decode(compression: Compression, mut source: impl BufRead, mut sink: impl FnMut(&[u8]) -> io::Result<()>) -> Result<u64, DecodeError> {
+    let mut buffer = vec![0; 256 << 10];
+    let mut members = 0;
+    while !source.fill_buf().map_err(DecodeError::Source)?.is_empty() {
+        source = match compression {
+            Compression::Gzip => {
+                let mut decoder = flate2::bufread::GzDecoder::new(source);
+                drain(&mut decoder, &mut buffer, &mut sink)?;
+                decoder.into_inner()
+            }
+            Compression::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(source).map_err(DecodeError::Source)?.single_frame();
+                drain(&mut decoder, &mut buffer, &mut sink)?;
+                decoder.finish()
+            }
+        };
+        members += 1;
+    }
+    Ok(members)
+}
+
+#[derive(Debug)]
+pub enum DecodeError {
+    /// What was read is not what was written.
+    Source(io::Error),
+    /// Whoever takes the decoded bytes does not.
+    Sink(io::Error),
+}
+
+fn drain(decoder: &mut impl Read, buffer: &mut [u8], sink: &mut impl FnMut(&[u8]) -> io::Result<()>) -> Result<(), DecodeError> {
+    loop {
+        match decoder.read(buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => sink(&buffer[..count]).map_err(DecodeError::Sink)?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(DecodeError::Source(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(compression: Compression, parts: &[&[u8]]) -> Vec<u8> {
+        let mut compressor = Compressor::new(compression, compression.default_level()).unwrap();
+        parts.iter().flat_map(|part| compressor.member(part).unwrap()).collect()
+    }
+
+    fn decoded(compression: Compression, bytes: &[u8]) -> Result<(Vec<u8>, u64), DecodeError> {
+        let mut out = Vec::new();
+        let count = decode(compression, bytes, |piece| {
+            out.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok((out, count))
+    }
+
+    #[test]
+    fn members_in_a_row_are_one_stream_and_are_counted() {
+        for compression in [Compression::Gzip, Compression::Zstd] {
+            let bytes = members(compression, &[b"one ", b"two ", b"", b"three"]);
+            assert_eq!(decoded(compression, &bytes).unwrap(), (b"one two three".to_vec(), 4), "{compression:?}");
+        }
+    }
+
+    #[test]
+    fn a_cut_or_flipped_member_is_an_error() {
+        for compression in [Compression::Gzip, Compression::Zstd] {
+            let bytes = members(compression, &[&[7; 5000], b"second member"]);
+            assert!(decoded(compression, &bytes[..bytes.len() - 1]).is_err(), "{compression:?}");
+            for at in [12, bytes.len() / 2, bytes.len() - 6] {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 0x10;
+                let result = decoded(compression, &flipped);
+                assert!(result.is_err() || result.unwrap().0 != [[7; 5000].as_slice(), b"second member"].concat(), "{compression:?} at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_cut_at_a_member_boundary_decodes_and_only_the_count_tells() {
+        let first = members(Compression::Gzip, &[b"first"]);
+        assert_eq!(decoded(Compression::Gzip, &first).unwrap().1, 1);
+    }
+
+    #[test]
+    fn stock_gzip_and_zstd_levels_exist() {
+        for compression in [Compression::Gzip, Compression::Zstd] {
+            for level in 1..=compression.highest_level() {
+                assert!(Compressor::new(compression, level).is_ok());
+            }
+        }
+        assert!(Compressor::new(Compression::Gzip, 13).is_err());
+    }
+}

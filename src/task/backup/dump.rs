@@ -1,0 +1,177 @@
+//! Writes a set: the dump, the globals, and last, when everything has been looked at, the manifest.
+
+use anyhow::{Context as _, Result};
+use chrono::Utc;
+
+use super::plan::{self, Plan};
+use super::set::{self, DumpObject, FORMAT, GLOBALS, Globals, Manifest, Set, Verification};
+use super::stream::{self, Shape, Streamed};
+use super::{Backup, Compression};
+use crate::child::{Child, Ended};
+use crate::fault::Fault;
+use crate::pg;
+use crate::progress::Phase;
+use crate::store::{Store, Upload};
+use crate::task::RunContext;
+use crate::units;
+
+/// The set exists when this returns Ok, and leaves nothing when it does not.
+pub async fn write_set(store: &Store, plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Result<Set> {
+    let object = backup.compression.dump_object();
+    let written = async {
+        let started_at = Utc::now();
+        let phase = run.progress.phase("dump", None);
+        let (dump, stderr) = write_dump(store, plan, backup, run, object, &phase).await?;
+        let elapsed_seconds = phase.elapsed().as_secs_f64();
+        phase.done(&format!("{} → {}", units::bytes(dump.contents.bytes), units::bytes(dump.bytes)));
+        let globals = write_globals(store, plan, run).await?;
+
+        let mut warnings = plan.warnings.clone();
+        warnings.extend(plan::shrank(dump.bytes, plan.last_dump_bytes));
+        warnings.extend(stderr.lines().map(|line| format!("pg_dump: {line}")));
+        if dump.contents.tables.is_empty() {
+            warnings.push("the dump holds no table's data".to_owned());
+        }
+        let manifest = Manifest {
+            format: FORMAT,
+            pgtend_version: env!("CARGO_PKG_VERSION").to_owned(),
+            job: run.job.name.clone(),
+            database: run.database.to_owned(),
+            started_at,
+            finished_at: Utc::now(),
+            server: plan.server.clone(),
+            pg_dump_version: plan.tools.version.clone(),
+            dump: DumpObject {
+                object: object.to_owned(),
+                compression: backup.compression,
+                bytes: dump.bytes,
+                sha256: dump.sha256,
+                uncompressed_bytes: dump.contents.bytes,
+                members: dump.members,
+                elapsed_seconds,
+            },
+            globals,
+            tables: dump.contents.tables,
+            large_objects: dump.contents.large_objects,
+            filters: backup.filters.clone(),
+            warnings,
+        };
+        run.or_cancelled(set::write_manifest(store, &plan.name, &manifest)).await?;
+        Ok(Set { name: plan.name.clone(), manifest, verification: Verification::default() })
+    };
+    let written: Result<Set> = written.await;
+    if written.is_err() {
+        // The manifest goes first: an answer that was lost does not mean that it was not written.
+        for object in [set::MANIFEST, object, GLOBALS] {
+            if let Err(error) = store.delete(&plan.name.key(object)).await {
+                tracing::warn!("what this run has written stays until the next one: {error:#}");
+                break;
+            }
+        }
+    }
+    written
+}
+
+/// Runs pg_dump into the object. Returns what went in, and pg_dump's warnings.
+async fn write_dump(store: &Store, plan: &Plan, backup: &Backup, run: &RunContext<'_>, object: &str, phase: &Phase) -> Result<(Streamed, String)> {
+    let mut pg_dump = start_pg_dump(plan, backup, run)?;
+    let shape = Shape { compression: backup.compression, level: backup.level, threads: backup.threads };
+    let mut upload = store.upload(&plan.name.key(object), plan.server.database.size_bytes.max(0) as u64).await?;
+    let dumped = run.or_cancelled(dump_into(&mut upload, &mut pg_dump, shape, plan, phase)).await;
+    if dumped.is_err() {
+        pg_dump.kill();
+        upload.abort().await;
+    }
+    dumped
+}
+
+async fn dump_into(upload: &mut Upload, pg_dump: &mut Child, shape: Shape, plan: &Plan, phase: &Phase) -> Result<(Streamed, String)> {
+    let streamed = stream::compress_into(upload, pg_dump.take_stdout()?, shape, plan.known_settings.clone(), phase).await?;
+    let ended = pg_dump.wait().await?;
+    check_dump(&streamed, &ended)?;
+    // Only now: an object that nobody finished is not there.
+    upload.finish().await?;
+    Ok((streamed, ended.stderr))
+}
+
+/// A dump that failed and looked fine is the seed of most data loss: exit status, stderr and the last line all
+/// have a say.
+fn check_dump(streamed: &Streamed, ended: &Ended) -> Result<()> {
+    if !ended.status.success() || ended.stderr.contains("pg_dump: error:") {
+        let said = if ended.stderr.is_empty() { "it said nothing".to_owned() } else { ended.stderr.clone() };
+        let hint = match () {
+            () if said.contains("permission denied") => "; grant the role pg_read_all_data (PostgreSQL 14 and newer)",
+            () if said.contains("row-level security") => "; dump as a role with BYPASSRLS",
+            () if said.contains("lock timeout") => "; somebody holds a table locked: raise lock_wait_timeout, or run at another time",
+            () if said.contains("canceling statement due to conflict with recovery") => "; raise max_standby_streaming_delay or dump the primary",
+            () => "",
+        };
+        let message = format!("pg_dump failed ({}): {said}{hint}", ended.status);
+        return Err(match pg::kind_of_message(&said) {
+            Some(kind) => Fault::new(kind, message).into(),
+            None => anyhow::anyhow!(message),
+        });
+    }
+    anyhow::ensure!(streamed.contents.complete, "pg_dump ended well, but the last line of a complete dump is missing after {}", units::bytes(streamed.contents.bytes));
+    Ok(())
+}
+
+fn start_pg_dump(plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Result<Child> {
+    let mut command = plan.tools.command("pg_dump");
+    run.settings.apply_to(&mut command);
+    command.args(["--format=plain", "--encoding=UTF8", "--no-password"]);
+    command.arg(format!("--lock-wait-timeout={}", backup.lock_wait_timeout.0.as_millis()));
+    for (option, patterns) in
+        [("--schema", &backup.filters.schemas), ("--exclude-table", &backup.filters.exclude_tables), ("--exclude-table-data", &backup.filters.exclude_table_data)]
+    {
+        for pattern in patterns {
+            command.arg(format!("{option}={pattern}"));
+        }
+    }
+    Child::spawn(command)
+}
+
+/// Roles, their passwords and memberships, and tablespaces, as far as this role may read them. Without any of it a
+/// set is still a set: the manifest says why there are none.
+async fn write_globals(store: &Store, plan: &Plan, run: &RunContext<'_>) -> Result<Globals> {
+    let mut reason = String::new();
+    for role_passwords in [true, false] {
+        let mut upload = store.upload(&plan.name.key(GLOBALS), 0).await?;
+        let written = run.or_cancelled(globals_into(&mut upload, plan, run, role_passwords)).await;
+        if !matches!(written, Ok(Ok(_))) {
+            upload.abort().await;
+        }
+        match written.context("cannot dump the globals")? {
+            Ok(globals) => return Ok(Globals::Object { bytes: globals.bytes, sha256: globals.sha256, role_passwords }),
+            Err(said) => reason = said,
+        }
+    }
+    tracing::warn!("no globals in this set: {reason}");
+    Ok(Globals::Absent { reason })
+}
+
+/// Ok(Err(…)) when pg_dumpall refuses, with what it said.
+async fn globals_into(upload: &mut Upload, plan: &Plan, run: &RunContext<'_>, role_passwords: bool) -> Result<Result<Streamed, String>> {
+    let mut command = plan.tools.command("pg_dumpall");
+    run.settings.apply_to(&mut command);
+    command.args(["--globals-only", "--no-password"]);
+    if !role_passwords {
+        command.arg("--no-role-passwords");
+    }
+    // It connects to `postgres` by itself, where this role may have no business. Its option takes a connection
+    // string as well as a name: a name that could be one is not given.
+    let database = run.settings.database();
+    if !database.contains(['=', ':']) {
+        command.arg(format!("--database={database}"));
+    }
+    let mut pg_dumpall = Child::spawn(command)?;
+    let shape = Shape { compression: Compression::Gzip, level: Compression::Gzip.default_level(), threads: 1 };
+    let phase = run.progress.phase("globals", None);
+    let streamed = stream::compress_into(upload, pg_dumpall.take_stdout()?, shape, None, &phase).await?;
+    let ended = pg_dumpall.wait().await?;
+    if !ended.status.success() {
+        return Ok(Err(format!("pg_dumpall ended with {}: {}", ended.status, ended.stderr)));
+    }
+    upload.finish().await?;
+    Ok(Ok(streamed))
+}

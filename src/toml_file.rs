@@ -1,0 +1,246 @@
+//! Reads a TOML file into a typed value and reports **every** mistake in it at once, each with its file,
+//! line, column, the text underlined and a hint.
+//!
+//! serde stops at the first error. So the offending key is taken out of the parsed document and the rest is
+//! read again, until what is left is right: each round finds one mistake, and the rounds are bounded.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use miette::{Diagnostic, GraphicalReportHandler, NamedSource, SourceSpan};
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// More mistakes than this in one file are not worth listing.
+const MISTAKES_LISTED: usize = 100;
+
+/// One file's text, kept for pointing into it.
+#[derive(Clone)]
+pub struct Source {
+    name: String,
+    text: Arc<str>,
+}
+
+impl Source {
+    pub fn read(path: &Path) -> std::io::Result<Self> {
+        Ok(Self { name: path.display().to_string(), text: std::fs::read_to_string(path)?.into() })
+    }
+
+    #[cfg(test)]
+    pub fn from_text(text: &str) -> Self {
+        Self { name: "test.toml".to_owned(), text: text.into() }
+    }
+
+    /// A problem at a place in this file.
+    pub fn problem(&self, span: Option<Range<usize>>, message: impl Into<String>, hint: Option<String>) -> Problem {
+        Problem {
+            message: message.into(),
+            file: NamedSource::new(&self.name, Arc::clone(&self.text)),
+            position: span.clone().map(|span| position(&self.text, span.start)),
+            span: span.map(|span| SourceSpan::from((span.start, span.end.saturating_sub(span.start)))),
+            hint,
+        }
+    }
+}
+
+/// One mistake in one file.
+#[derive(Debug, Diagnostic, thiserror::Error)]
+#[error("{message}")]
+pub struct Problem {
+    pub message: String,
+    #[source_code]
+    file: NamedSource<Arc<str>>,
+    #[label]
+    span: Option<SourceSpan>,
+    /// Line and column, both from 1.
+    position: Option<(usize, usize)>,
+    #[help]
+    pub hint: Option<String>,
+}
+
+impl Problem {
+    /// A problem with a file as a whole: it cannot be read, say.
+    pub fn with_file(path: &Path, message: impl Into<String>, hint: Option<String>) -> Self {
+        Source { name: path.display().to_string(), text: "".into() }.problem(None, message, hint)
+    }
+}
+
+/// All mistakes of all files.
+#[derive(Debug)]
+pub struct Problems(pub Vec<Problem>);
+
+impl Problems {
+    /// As drawn on a terminal.
+    pub fn render(&self, colour: bool) -> String {
+        let theme = if colour { miette::GraphicalTheme::unicode() } else { miette::GraphicalTheme::unicode_nocolor() };
+        let handler = GraphicalReportHandler::new_themed(theme).with_links(false).with_width(100);
+        let mut text = String::new();
+        for problem in &self.0 {
+            if problem.span.is_some() {
+                // Writing to a String does not fail; a diagnostic that can't be drawn is still said plainly.
+                if handler.render_report(&mut text, problem).is_ok() {
+                    continue;
+                }
+            }
+            text += &format!("  × {}: {}\n", problem.file.name(), problem.message);
+            if let Some(hint) = &problem.hint {
+                text += &format!("  help: {hint}\n");
+            }
+        }
+        text
+    }
+
+    pub fn to_json(&self) -> serde_json::Value {
+        let rows = self.0.iter().map(|problem| {
+            serde_json::json!({
+                "file": problem.file.name(),
+                "line": problem.position.map(|position| position.0),
+                "column": problem.position.map(|position| position.1),
+                "message": problem.message,
+                "hint": problem.hint,
+            })
+        });
+        rows.collect()
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let count = self.0.len();
+        write!(f, "{count} mistake{} in the configuration", if count == 1 { "" } else { "s" })
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Reads `source` as a `T`. Mistakes are pushed to `problems`; a value comes back even then, made of what was
+/// right, so that what it refers to can be checked in the same pass. None when not even that can be read.
+pub fn parse<T: DeserializeOwned>(source: &Source, problems: &mut Vec<Problem>) -> Option<T> {
+    let (mut document, syntax_errors) = DeTable::parse_recoverable(&source.text);
+    if !syntax_errors.is_empty() {
+        for error in syntax_errors.into_iter().take(MISTAKES_LISTED) {
+            let message = format!("not valid TOML: {}", error.message());
+            problems.push(source.problem(error.span(), message, None));
+        }
+        return None;
+    }
+    for _ in 0..MISTAKES_LISTED {
+        match T::deserialize(toml::Deserializer::from(document.clone())) {
+            Ok(value) => return Some(value),
+            Err(error) => {
+                let (message, hint) = in_our_words(error.message());
+                problems.push(source.problem(error.span(), message, hint));
+                if !error.span().is_some_and(|span| remove_entry(document.get_mut(), &span)) {
+                    return None;
+                }
+            }
+        }
+    }
+    None
+}
+
+/// The nearest of `candidates` to a misspelt word, if one is near.
+pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .min()
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
+        .map(|(_, candidate)| format!("did you mean `{candidate}`?"))
+}
+
+/// serde's "unknown field `a`, expected one of `b`, `c`" in a user's words, with a hint.
+fn in_our_words(message: &str) -> (String, Option<String>) {
+    let Some(rest) = message.strip_prefix("unknown field `").or_else(|| message.strip_prefix("unknown variant `")) else {
+        return (message.to_owned(), None);
+    };
+    let mut quoted = rest.split('`');
+    let unknown = quoted.next().unwrap_or_default();
+    let known: Vec<&str> = quoted.skip(1).step_by(2).collect();
+    let what = if message.starts_with("unknown field") { "key" } else { "value" };
+    let hint = did_you_mean(unknown, known.iter().copied())
+        .or_else(|| (!known.is_empty()).then(|| format!("known here: {}", known.join(", "))));
+    (format!("unknown {what} `{unknown}`"), hint)
+}
+
+/// Takes out the innermost entry that holds `span`. False when no entry does.
+fn remove_entry(table: &mut DeTable<'_>, span: &Range<usize>) -> bool {
+    // Inner tables first, and whatever their own span: that of `[table]` is its header's alone.
+    let in_a_table = table.iter_mut().any(|(_, value)| matches!(value.get_mut(), DeValue::Table(inner) if remove_entry(inner, span)));
+    if in_a_table {
+        return true;
+    }
+    let holds = |outer: Range<usize>| outer.start <= span.start && span.end <= outer.end;
+    let found = table.iter().find(|(key, value)| holds(key.span()) || holds(value.span())).map(|(key, _)| key.clone());
+    // A mistake in a table as a whole has that table's own span: then the table goes.
+    found.is_some_and(|key| table.remove(&key).is_some())
+}
+
+fn position(text: &str, offset: usize) -> (usize, usize) {
+    let before = &text[..text.floor_char_boundary(offset)];
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Example {
+        schedule: Option<String>,
+        timeout: Option<crate::units::Span>,
+        inner: Option<Inner>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        last: Option<u32>,
+    }
+
+    fn problems_of(text: &str) -> (Option<Example>, Vec<(Option<(usize, usize)>, String)>) {
+        let mut problems = Vec::new();
+        let value = parse::<Example>(&Source::from_text(text), &mut problems);
+        let said = problems.into_iter().map(|p| (p.position, format!("{} / {}", p.message, p.hint.unwrap_or_default())));
+        (value, said.collect())
+    }
+
+    #[test]
+    fn every_mistake_is_found_in_one_pass_with_its_place() {
+        let (value, said) = problems_of("shedule = \"x\"\nschedule = 3\ntimeout = \"2\"\n[inner]\nlast = -1\nlst = 2\n");
+        let lines: Vec<_> = said.iter().map(|(position, _)| position.unwrap().0).collect();
+        assert_eq!(said.len(), 5, "{said:?}");
+        for line in [1, 2, 3, 5, 6] {
+            assert!(lines.contains(&line), "{said:?}");
+        }
+        assert!(said.iter().any(|(_, text)| text.contains("unknown key `shedule` / did you mean `schedule`?")), "{said:?}");
+        let value = value.expect("what was right comes back");
+        assert!(value.schedule.is_none() && value.timeout.is_none() && value.inner.unwrap().last.is_none());
+    }
+
+    #[test]
+    fn syntax_errors_are_found_too_and_nothing_is_guessed() {
+        let (value, said) = problems_of("schedule = \"x\ntimeout = \"1h\"\n");
+        assert!(value.is_none());
+        assert!(said[0].1.contains("not valid TOML"), "{said:?}");
+    }
+
+    #[test]
+    fn a_right_file_has_no_problems() {
+        let (value, said) = problems_of("schedule = \"x\"\ntimeout = \"2h\"\n");
+        assert!(said.is_empty() && value.is_some());
+    }
+
+    #[test]
+    fn columns_count_characters_and_start_at_one() {
+        assert_eq!(position("äö = 1\nx", 0), (1, 1));
+        assert_eq!(position("äö = 1\nx", 4), (1, 3));
+        assert_eq!(position("äö = 1\nx", 9), (2, 1));
+    }
+}

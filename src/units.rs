@@ -1,0 +1,130 @@
+//! Values that people write with a unit: `2h`, `90d`, `8MiB`.
+
+use std::fmt;
+use std::time::Duration;
+
+use chrono::Utc;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A length of time as written in a file: `30s`, `2h`, `90d`, `1h 30m`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct Span(pub Duration);
+
+impl TryFrom<String> for Span {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let duration = humantime::parse_duration(&text)
+            .map_err(|error| format!("`{text}` is not a length of time: {error}; write it like \"30s\", \"2h\" or \"90d\""))?;
+        if duration.is_zero() {
+            return Err(format!("`{text}` is no time at all; write it like \"30s\", \"2h\" or \"90d\""));
+        }
+        Ok(Self(duration))
+    }
+}
+
+impl From<Span> for String {
+    fn from(span: Span) -> String {
+        span.to_string()
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+/// A number of bytes as written in a file: `8MiB` is 8,388,608 bytes, `8MB` is 8,000,000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct Size(pub u64);
+
+impl TryFrom<String> for Size {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse::<bytesize::ByteSize>()
+            .map(|size| Self(size.as_u64()))
+            .map_err(|_| format!("`{text}` is not a size; write it like \"8MiB\" or \"10KB\""))
+    }
+}
+
+impl From<Size> for String {
+    fn from(size: Size) -> String {
+        size.to_string()
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(&bytes(self.0))
+    }
+}
+
+/// `134.2 MB`: decimal units, as disks and object stores are sold and billed.
+pub fn bytes(count: u64) -> String {
+    bytesize::ByteSize::b(count).display().si().to_string()
+}
+
+/// `4.2 s`, `3 min 20 s`, `2 h 5 min`: two units at the most, for people.
+pub fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..60 => format!("{:.1} s", duration.as_secs_f64()),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..172_800 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+/// How long ago `then` was, for people; a time in the future reads as `0.0 s`.
+pub fn age(then: chrono::DateTime<Utc>, now: chrono::DateTime<Utc>) -> String {
+    duration((now - then).to_std().unwrap_or_default())
+}
+
+/// `1,234,567`.
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_read_with_their_unit() {
+        let span = |text: &str| Span::try_from(text.to_owned()).map(|span| span.0.as_secs());
+        assert_eq!(span("2h"), Ok(7200));
+        assert_eq!(span("90d"), Ok(90 * 86_400));
+        assert_eq!(span("1h 30m"), Ok(5400));
+        assert!(span("2").unwrap_err().contains("2h"));
+        assert!(span("0s").unwrap_err().contains("no time at all"));
+        assert!(span("soon").is_err());
+    }
+
+    #[test]
+    fn sizes_tell_binary_from_decimal_units() {
+        let size = |text: &str| Size::try_from(text.to_owned()).map(|size| size.0);
+        assert_eq!(size("10KB"), Ok(10_000));
+        assert_eq!(size("8MiB"), Ok(8 << 20));
+        assert!(size("big").is_err());
+    }
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
+    }
+}
