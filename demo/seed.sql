@@ -5,7 +5,7 @@
 -- into an empty database on PostgreSQL 15 to 18 with pgvector. Variables (-v NAME=VALUE) say how much:
 --   scripts, embeddings, logs, messages    rows of scripts, script_embeddings, execution_logs, chat_history
 --   as_of                                  the newest data is this old (default: now); 200 days of it go back from here
--- A dump of scripts=5000 embeddings=11000 logs=900000 messages=1500 has about 470 MB. The same variables, as_of among them, give
+-- A dump of scripts=5000 embeddings=11000 logs=900000 messages=1500 has about 487 MB. The same variables, as_of among them, give
 -- the same data on each major version.
 --
 -- Tables, columns and most index names are the application's; so are its flaws, which an audit should find: redundant indexes,
@@ -495,7 +495,8 @@ SELECT id, verb() || '-' || noun() || noun() AS name,
        least(1100, greatest(2, exp(4.17 + 0.98 * sqrt(-2 * ln(1 - random())) * cos(2 * pi() * random()))::integer)) AS statements,
        roll(5, 16) AS function_length,
        -- An author has habits: a script uses only some of the templates, so that it repeats itself as real ones do.
-       (SELECT array_agg(template) FROM (SELECT template FROM seed.statements ORDER BY random() + id * 0 LIMIT 8) AS habits) AS templates,
+       (SELECT array_agg(template)
+        FROM (SELECT template FROM seed.statements ORDER BY random() + id * 0 LIMIT 8) AS habits) AS templates,
        (SELECT array_agg(lower(left(name, 1)) || substr(name, 2))
         FROM (SELECT noun() || (ARRAY[noun(), noun(), noun(), 'List', 'Name', 'Count'])[roll(1, 6)] AS name
               FROM generate_series(1, 9 + id * 0)) AS names) AS variables,
@@ -563,8 +564,8 @@ $t$,
             || (SELECT string_agg(
                     CASE
                         WHEN i % s.function_length = 0 THEN
-                            format(heads[1 + s.function_length % head_count], verb() || '-' || noun() || noun(), prose(1), noun() || property(),
-                                   words() || ' ' || words(), s.variables[roll(1, 9)], roll(10, 9000), hex(6))
+                            format(heads[1 + s.function_length % head_count], verb() || '-' || noun() || noun(), prose(1),
+                                   noun() || property(), words() || ' ' || words(), s.variables[roll(1, 9)], roll(10, 9000), hex(6))
                         WHEN i % s.function_length = s.function_length - 1 THEN
                             format(feet[1 + s.user_id % foot_count], s.variables[roll(1, 9)], s.variables[roll(1, 9)])
                         ELSE
@@ -642,8 +643,8 @@ INSERT INTO chat_history (id, user_id, messages, response, embedding, created_at
 SELECT n, roll(1, :users),
        jsonb_build_array(
            jsonb_build_object('role', 'system', 'content', 'You are a PowerShell expert. Answer briefly, with "code".'),
-           jsonb_build_object('role', 'user', 'content', 'How do I ' || lower(verb()) || ' ' || words() || '? ' || cmdlet() || E' says:\n\t"'
-                                                         || words() || E'\\' || noun() || '"')),
+           jsonb_build_object('role', 'user', 'content', 'How do I ' || lower(verb()) || ' ' || words() || '? ' || cmdlet()
+                                                         || E' says:\n\t"' || words() || E'\\' || noun() || '"')),
        prose(roll(2, 6)) || E'\n\n```powershell\n$' || lower(noun()) || ' = ' || cmdlet() || ' -' || property() || E' ''' || path()
            || E'''\n```\n' || prose(roll(1, 3)) || ' 👍',
        -- Some answers were never embedded.
@@ -818,7 +819,8 @@ CREATE TRIGGER update_scripts_updated_at BEFORE UPDATE ON scripts FOR EACH ROW E
 CREATE TRIGGER update_script_analysis_updated_at BEFORE UPDATE ON script_analysis
     FOR EACH ROW EXECUTE FUNCTION update_updated_at_column();
 CREATE TRIGGER update_comments_updated_at BEFORE UPDATE ON comments FOR EACH ROW EXECUTE FUNCTION update_updated_at_column();
-CREATE TRIGGER update_chat_history_updated_at BEFORE UPDATE ON chat_history FOR EACH ROW EXECUTE FUNCTION update_updated_at_column();
+CREATE TRIGGER update_chat_history_updated_at BEFORE UPDATE ON chat_history
+    FOR EACH ROW EXECUTE FUNCTION update_updated_at_column();
 
 CREATE VIEW script_overview AS
 SELECT scripts.id, scripts.title, categories.name AS category, users.display_name AS author, analysis.security_score,

@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use miette::{Diagnostic, GraphicalReportHandler, NamedSource, SourceSpan};
 use serde::de::DeserializeOwned;
-use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// More mistakes than this in one file are not worth listing.
@@ -169,7 +168,10 @@ fn in_our_words(message: &str) -> (String, Option<String>) {
 /// Takes out the innermost entry that holds `span`. False when no entry does.
 fn remove_entry(table: &mut DeTable<'_>, span: &Range<usize>) -> bool {
     // Inner tables first, and whatever their own span: that of `[table]` is its header's alone.
-    let in_a_table = table.iter_mut().any(|(_, value)| matches!(value.get_mut(), DeValue::Table(inner) if remove_entry(inner, span)));
+    let in_a_table = table.iter_mut().any(|(_, value)| match value.get_mut() {
+        DeValue::Table(inner) => remove_entry(inner, span),
+        _ => false,
+    });
     if in_a_table {
         return true;
     }

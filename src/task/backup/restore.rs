@@ -26,6 +26,11 @@ use crate::units;
 /// Counted in one DO block, so that no statement grows without bound.
 const TABLES_PER_BLOCK: usize = 200;
 
+/// Index builds of the restore's own session. An ivfflat index over 11,000 vectors of 1,536 dimensions refuses the
+/// server's default of 64 MB ("memory required is 65 MB"); a larger setting stays.
+const BUILD_MEMORY: &str =
+    "SELECT set_config('maintenance_work_mem', '512MB', false) FROM pg_settings WHERE name = 'maintenance_work_mem' AND setting::bigint < 524288;\n";
+
 /// Marks databases that pgtend makes for a moment; only such a one is ever dropped.
 const SCRATCH_COMMENT: &str = "made by pgtend, dropped when its restore ends";
 
@@ -54,9 +59,8 @@ pub async fn stream_into(store: &Store, set: &Set, target: &Target<'_>, phase: &
     // Its output is what SELECT set_config says; nobody reads it, so it must not fill the pipe.
     let stdin = psql.take_stdin()?;
     let mut sink = stdin.try_clone().context("cannot duplicate psql's input")?;
-    if target.in_transaction {
-        sink.write_all(b"BEGIN;\n").context("psql does not take its input")?;
-    }
+    let begin = if target.in_transaction { "BEGIN;\n" } else { "" };
+    sink.write_all(format!("{BUILD_MEMORY}{begin}").as_bytes()).context("psql does not take its input")?;
     let mut head = Some(known_settings);
     let read = read_back::read_dump(store, set, phase, move |bytes| write_dump(&mut sink, &mut head, bytes)).await?;
     if !read.problems.is_empty() {

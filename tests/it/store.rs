@@ -1,0 +1,253 @@
+//! The contract that both kinds of store keep, and what S3 alone must survive.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use hyper::Method;
+use pgtend::config;
+use pgtend::fault::{self, Kind};
+use pgtend::store::Store;
+use tempfile::TempDir;
+
+use crate::support::s3::{self, Fault, Rule, S3Server};
+
+/// Runs a test of the contract on a directory and on S3.
+fn on_both(test: impl AsyncFn(&Store) -> Result<()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let folder = TempDir::new().unwrap();
+    let dir = config::Store::Dir { path: folder.path().join("new/store") };
+    let server = S3Server::start();
+    for configured in [dir, s3_config(&server, "backups")] {
+        runtime.block_on(async { test(&Store::open(&configured).await?).await }).unwrap_or_else(|error| panic!("{configured:?}: {error:#}"));
+    }
+    assert_eq!(server.unfinished_uploads(), Vec::<String>::new());
+}
+
+fn on_s3(test: impl AsyncFn(&Store, &S3Server) -> Result<()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let server = S3Server::start();
+    runtime.block_on(async { test(&Store::open(&s3_config(&server, "backups")).await?, &server).await }).unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+/// Parts of 6 MiB, so that a test's object has several.
+fn s3_config(server: &S3Server, bucket: &str) -> config::Store {
+    // The default chain reads the environment; every test sets the same values.
+    unsafe {
+        std::env::set_var("AWS_ACCESS_KEY_ID", s3::ACCESS_KEY);
+        std::env::set_var("AWS_SECRET_ACCESS_KEY", s3::SECRET_KEY);
+    }
+    config::Store::S3(Box::new(config::S3 {
+        bucket: bucket.to_owned(),
+        prefix: "some/prefix".to_owned(),
+        region: Some("us-east-1".to_owned()),
+        endpoint: Some(server.endpoint()),
+        path_style: true,
+        server_side_encryption: None,
+        kms_key_id: None,
+        storage_class: None,
+        max_parts: 10_000,
+        parts_in_flight: 2,
+        upload_memory_bytes: 18 << 20,
+        part_timeout: None,
+    }))
+}
+
+/// Bytes that no two parts have in common.
+fn content(bytes: usize) -> Vec<u8> {
+    (0..bytes as u64).map(|index| (index.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect()
+}
+
+async fn upload(store: &Store, key: &str, content: &[u8]) -> Result<()> {
+    let mut upload = store.upload(key, content.len() as u64).await?;
+    let written = async {
+        // Pieces that fit neither parts nor buffers.
+        for piece in content.chunks(1_234_567) {
+            upload.write(piece.to_vec().into()).await?;
+        }
+        upload.finish().await
+    };
+    let written = written.await;
+    if written.is_err() {
+        upload.abort().await;
+    }
+    written
+}
+
+async fn keys(store: &Store, folder: &str) -> Result<Vec<String>> {
+    Ok(store.list(folder).await?.into_iter().map(|object| object.key).collect())
+}
+
+#[test]
+fn what_is_written_is_read_back_whatever_its_size() {
+    on_both(async |store| {
+        const PART: usize = 6 << 20;
+        for bytes in [0, 1, PART - 1, PART, PART + 1, 2 * PART, 3 * PART + 5] {
+            let content = content(bytes);
+            upload(store, "a/b/object", &content).await?;
+            assert!(store.get("a/b/object").await? == Some(content), "{bytes} bytes");
+            assert_eq!(store.list("a/").await?[0].bytes, bytes as u64);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn an_object_is_invisible_until_it_is_finished_and_gone_when_aborted() {
+    on_both(async |store| {
+        let mut upload = store.upload("a/b/object", 0).await?;
+        upload.write(content(20 << 20).into()).await?;
+        assert_eq!(keys(store, "").await?, Vec::<String>::new());
+        assert!(store.read("a/b/object").await?.is_none());
+        assert_eq!(store.unfinished("a/").await?.len(), 1);
+        upload.abort().await;
+        assert_eq!(keys(store, "").await?, Vec::<String>::new());
+        assert_eq!(store.unfinished("").await?.len(), 0);
+        Ok(())
+    });
+}
+
+#[test]
+fn what_a_killed_upload_left_is_found_in_its_own_folder_only_and_discarded() {
+    on_both(async |store| {
+        let mut upload = store.upload("job-a/set/object", 0).await?;
+        upload.write(content(20 << 20).into()).await?;
+        std::mem::forget(upload);
+        assert_eq!(store.unfinished("job-b/").await?.len(), 0);
+        assert_eq!(store.unfinished("job-/").await?.len(), 0);
+        let found = store.unfinished("job-a/").await?;
+        assert_eq!(found.len(), 1);
+        store.discard(&found[0]).await?;
+        assert_eq!(store.unfinished("job-a/").await?.len(), 0);
+        Ok(())
+    });
+}
+
+#[test]
+fn listing_stays_in_its_folder_and_in_order() {
+    on_both(async |store| {
+        for key in ["a/2", "a/10", "a/1", "ab/1", "b"] {
+            store.put(key, b"x".to_vec()).await?;
+        }
+        assert_eq!(keys(store, "a/").await?, ["a/1", "a/10", "a/2"]);
+        assert_eq!(keys(store, "nothing/").await?, Vec::<String>::new());
+        assert_eq!(keys(store, "").await?, ["a/1", "a/10", "a/2", "ab/1", "b"]);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_missing_object_is_none_and_deleting_it_is_no_error() {
+    on_both(async |store| {
+        assert!(store.get("no/such").await?.is_none());
+        store.delete("no/such").await?;
+        store.put("some/such", b"x".to_vec()).await?;
+        store.delete("some/such").await?;
+        assert!(store.get("some/such").await?.is_none());
+        Ok(())
+    });
+}
+
+#[test]
+fn encoded_names_are_kept_as_they_are() {
+    on_both(async |store| {
+        let key = "we%22ird%3B%20drop/%C3%A4/2026-11-23T02-00-00Z/dump.sql.gz";
+        store.put(key, b"x".to_vec()).await?;
+        assert_eq!(keys(store, "we%22ird%3B%20drop/").await?, [key]);
+        assert_eq!(store.get(key).await?.unwrap(), b"x");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_probe_leaves_nothing() {
+    on_both(async |store| {
+        store.probe().await?;
+        assert_eq!(keys(store, "").await?, Vec::<String>::new());
+        Ok(())
+    });
+}
+
+fn rule(method: Method, contains: &'static str, fault: Fault, times: u32) -> Rule {
+    Rule { method, contains, skip: 0, times, fault }
+}
+
+#[test]
+fn errors_resets_and_lost_answers_are_tried_again() {
+    on_s3(async |store, server| {
+        let content = content(20 << 20);
+        for broken in [
+            rule(Method::PUT, "partNumber=2", Fault::InternalError, 2),
+            rule(Method::PUT, "partNumber=1", Fault::Reset, 2),
+            rule(Method::PUT, "partNumber=3", Fault::LostAnswer, 1),
+            rule(Method::POST, "uploads", Fault::InternalError, 1),
+            rule(Method::POST, "uploadId", Fault::ErrorInside200, 1),
+            rule(Method::POST, "uploadId", Fault::InternalError, 1),
+            rule(Method::POST, "uploadId", Fault::LostAnswer, 1),
+            rule(Method::GET, "object", Fault::CutBody(7 << 20), 2),
+            rule(Method::GET, "object", Fault::CutBody(0), 1),
+        ] {
+            server.heal();
+            server.break_with(broken.clone());
+            upload(store, "a/object", &content).await.map_err(|error| error.context(format!("{broken:?}")))?;
+            assert!(store.get("a/object").await? == Some(content.clone()), "{broken:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn an_upload_that_cannot_be_completed_is_no_object_and_leaves_no_parts() {
+    on_s3(async |store, server| {
+        for fault in [Fault::ErrorInside200, Fault::InternalError] {
+            server.heal();
+            server.break_with(rule(Method::POST, "uploadId", fault, u32::MAX));
+            let error = upload(store, "a/object", &content(20 << 20)).await.unwrap_err();
+            assert!(format!("{error:#}").contains("cannot complete the upload of s3://backups/some/prefix/a/object"), "{error:#}");
+            assert!(format!("{error:#}").contains("InternalError"), "{error:#}");
+            server.heal();
+            assert_eq!(keys(store, "").await?, Vec::<String>::new());
+            assert_eq!(server.unfinished_uploads(), Vec::<String>::new(), "{fault:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn an_answer_that_stays_away_runs_into_the_parts_own_timeout() {
+    let server = S3Server::start();
+    let config::Store::S3(mut s3) = s3_config(&server, "backups") else { unreachable!() };
+    s3.part_timeout = Some(pgtend::units::Span(Duration::from_millis(700)));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = Store::open(&config::Store::S3(s3)).await.unwrap();
+        server.break_with(rule(Method::PUT, "object", Fault::Slow(Duration::from_secs(30)), 1));
+        upload(&store, "slow/object", &content(1000)).await.expect("the second attempt is answered");
+        server.break_with(rule(Method::PUT, "object", Fault::Slow(Duration::from_secs(30)), u32::MAX));
+        let error = upload(&store, "slow/object", &content(1000)).await.unwrap_err();
+        assert_eq!(fault::kind_of(&error), Some(Kind::Unreachable), "{error:#}");
+        assert!(format!("{error:#}").contains("did not answer in time"), "{error:#}");
+    });
+}
+
+#[test]
+fn refusals_say_which_and_why() {
+    let server = S3Server::start();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = Store::open(&s3_config(&server, "no-such-bucket")).await.unwrap();
+        for error in [store.list("").await.unwrap_err(), store.put("a", b"x".to_vec()).await.unwrap_err(), store.get("a").await.unwrap_err()] {
+            assert_eq!(fault::kind_of(&error), Some(Kind::Configuration), "{error:#}");
+            assert!(format!("{error:#}").contains("no bucket `no-such-bucket`"), "{error:#}");
+        }
+        let gone = config::Store::S3(match s3_config(&server, "backups") {
+            config::Store::S3(mut s3) => {
+                s3.endpoint = Some("http://127.0.0.1:1".to_owned());
+                s3
+            }
+            config::Store::Dir { .. } => unreachable!(),
+        });
+        let error = Store::open(&gone).await.unwrap().put("a", b"x".to_vec()).await.unwrap_err();
+        assert_eq!(fault::kind_of(&error), Some(Kind::Unreachable), "{error:#}");
+        assert!(format!("{error:#}").contains("http://127.0.0.1:1"), "{error:#}");
+    });
+}

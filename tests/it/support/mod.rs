@@ -1,0 +1,222 @@
+//! What tests are made of. A [`Scenario`] is a folder with a configuration, jobs and a store, and runs the binary in it.
+
+pub mod postgres;
+pub mod s3;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use postgres::Server;
+use s3::S3Server;
+
+/// Longer than any step of a test takes on a loaded machine; a test that waits this long has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct Scenario {
+    folder: TempDir,
+    config: String,
+    environment: BTreeMap<String, String>,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Output {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Scenario {
+    /// Without databases and stores.
+    pub fn empty() -> Self {
+        let folder = TempDir::new().unwrap();
+        std::fs::create_dir(folder.path().join("jobs")).unwrap();
+        Self { folder, config: String::new(), environment: BTreeMap::new() }
+    }
+
+    /// With `[databases.app]`, the server's client tools, and `[stores.local]`, a folder.
+    pub fn with_database(server: &Server, database: &str) -> Self {
+        let url = server.url(database);
+        Self::empty()
+            .config(&format!("[databases.app]\nurl = {}\n", quoted(&url)))
+            .config(&format!("[tools]\nbin_dir = {}\n", quoted(&server.bin_dir.display().to_string())))
+            .config("[stores.local]\npath = \"store\"\n")
+    }
+
+    /// Adds to config.toml.
+    pub fn config(mut self, text: &str) -> Self {
+        self.config += text;
+        std::fs::write(self.path("config.toml"), &self.config).unwrap();
+        self
+    }
+
+    /// Adds `[stores.bucket]` with credentials in the environment.
+    pub fn s3(self, server: &S3Server) -> Self {
+        self.config(&format!("[stores.bucket]\nbucket = \"backups\"\nprefix = \"test\"\nregion = \"us-east-1\"\nendpoint = {}\n", quoted(&server.endpoint())))
+            .env("AWS_ACCESS_KEY_ID", s3::ACCESS_KEY)
+            .env("AWS_SECRET_ACCESS_KEY", s3::SECRET_KEY)
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    pub fn job(self, name: &str, text: &str) -> Self {
+        std::fs::write(self.path(&format!("jobs/{name}.toml")), text).unwrap();
+        self
+    }
+
+    /// A backup job `nightly` of `app` into `store`, with more lines for `[backup]`.
+    pub fn backup_job(self, store: &str, more: &str) -> Self {
+        self.job("nightly", &format!("database = \"app\"\n[backup]\nstore = \"{store}\"\n{more}\n"))
+    }
+
+    pub fn path(&self, relative: &str) -> PathBuf {
+        self.folder.path().join(relative)
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgtend"));
+        command.current_dir(self.folder.path()).args(arguments).stdin(Stdio::null());
+        for inherited in ["PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGPASSWORD", "PGTEND_LOG", "RUST_BACKTRACE"] {
+            command.env_remove(inherited);
+        }
+        // No metadata service here: without this, finding no credentials takes seconds.
+        command.env("AWS_EC2_METADATA_DISABLED", "true").env("HOME", self.folder.path());
+        command.envs(&self.environment);
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let output = self.command(arguments).output().unwrap();
+        Output {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Starts a command that the test will interrupt.
+    pub fn start(&self, arguments: &[&str]) -> Running {
+        let child = self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Running { child: Some(child) }
+    }
+
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.run(&[arguments, &["--json"]].concat()).succeeded();
+        serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", output.stdout))
+    }
+
+    /// The names of the sets that are listed.
+    pub fn sets(&self) -> Vec<String> {
+        let listed = self.json(&["backups", "list"]);
+        listed["sets"].as_array().unwrap().iter().map(|set| set["set"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Every file below a folder of the scenario, relative to it.
+    pub fn files(&self, folder: &str) -> Vec<String> {
+        let root = self.path(folder);
+        let mut files = Vec::new();
+        collect_files(&root, &root, &mut files);
+        files.sort();
+        files
+    }
+}
+
+fn collect_files(root: &Path, folder: &Path, files: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.path() {
+            path if path.is_dir() => collect_files(root, &path, files),
+            path => files.push(path.strip_prefix(root).unwrap().display().to_string()),
+        }
+    }
+}
+
+impl Output {
+    #[track_caller]
+    pub fn succeeded(self) -> Self {
+        self.exited(0)
+    }
+
+    #[track_caller]
+    pub fn exited(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self
+    }
+
+    /// stderr says all of these.
+    #[track_caller]
+    pub fn says(self, texts: &[&str]) -> Self {
+        for text in texts {
+            assert!(self.stderr.contains(text), "`{text}` is not in: {}", self.stderr);
+        }
+        self
+    }
+
+    /// stdout says all of these.
+    #[track_caller]
+    pub fn prints(self, texts: &[&str]) -> Self {
+        for text in texts {
+            assert!(self.stdout.contains(text), "`{text}` is not in: {}", self.stdout);
+        }
+        self
+    }
+}
+
+/// A command under way. Dropped, it is killed.
+pub struct Running {
+    child: Option<Child>,
+}
+
+impl Running {
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// kill -9.
+    pub fn kill(mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    pub fn wait(mut self) -> Output {
+        let output = self.child.take().unwrap().wait_with_output().unwrap();
+        Output { code: output.status.code(), stdout: String::from_utf8(output.stdout).unwrap(), stderr: String::from_utf8_lossy(&output.stderr).into_owned() }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Waits until something is so.
+#[track_caller]
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < PATIENCE, "in {} s it did not come to be that {what}", PATIENCE.as_secs());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A TOML string.
+pub fn quoted(text: &str) -> String {
+    format!("'{text}'")
+}

@@ -1,0 +1,146 @@
+//! Real PostgreSQL servers, one of each version for all tests, or one of a test's own to break.
+
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tempfile::TempDir;
+
+use super::eventually;
+
+/// Runs initdb and the server until its standard input ends, which it does when the test process does, however
+/// that comes about; then stops it and removes its data.
+const SUPERVISOR: &str = r#"
+bin=$1 dir=$2
+"$bin/initdb" -D "$dir/data" -U postgres --auth=trust -E UTF8 --locale=C.UTF-8 --no-sync >"$dir/initdb.log" 2>&1 || { cat "$dir/initdb.log" >&2; exit 1; }
+"$bin/postgres" -D "$dir/data" -k "$dir/socket" -c listen_addresses= -c fsync=off -c max_wal_size=2GB -c max_connections=200 -c shared_buffers=64MB >"$dir/log" 2>&1 </dev/null &
+pid=$!
+read -r how
+case $how in immediate) kill -QUIT $pid ;; *) kill -INT $pid ;; esac
+wait $pid
+rm -rf "$dir/data" "$dir/socket"
+"#;
+
+/// A running server.
+pub struct Server {
+    pub major: u32,
+    pub bin_dir: PathBuf,
+    folder: TempDir,
+    supervisor: Child,
+}
+
+/// The shared server of that major version.
+pub fn server(major: u32) -> &'static Server {
+    static SERVERS: [OnceLock<Server>; 3] = [const { OnceLock::new() }; 3];
+    let slot = match major {
+        15 => 0,
+        16 => 1,
+        18 => 2,
+        _ => panic!("no PostgreSQL {major} in the tests"),
+    };
+    SERVERS[slot].get_or_init(|| Server::start(major))
+}
+
+pub const MAJORS: [u32; 3] = [15, 16, 18];
+
+/// The folder with the client tools of that version.
+pub fn bin_dir(major: u32) -> PathBuf {
+    static LIST: OnceLock<String> = OnceLock::new();
+    let list = LIST.get_or_init(|| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/postgres");
+        let output = Command::new(script).arg("list").output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    });
+    let line = list.lines().find(|line| line.starts_with(&format!("{major} ")));
+    let line = line.unwrap_or_else(|| panic!("no PostgreSQL {major}: run `scripts/postgres install` (`make test` does); there are:\n{list}"));
+    line.split(' ').nth(1).unwrap().into()
+}
+
+impl Server {
+    /// One that no other test uses.
+    pub fn start(major: u32) -> Self {
+        let bin_dir = bin_dir(major);
+        let folder = tempfile::Builder::new().prefix("pgt").tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("socket")).unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", SUPERVISOR, "sh"]).arg(&bin_dir).arg(folder.path()).stdin(Stdio::piped());
+        // initdb refuses root.
+        if rustix::process::geteuid().is_root() {
+            let (uid, gid) = (nobody("-u"), nobody("-g"));
+            for path in [folder.path(), &folder.path().join("socket")] {
+                std::os::unix::fs::chown(path, Some(uid), Some(gid)).unwrap();
+            }
+            command.uid(uid).gid(gid);
+        }
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).current_dir(folder.path());
+        let server = Self { major, bin_dir, supervisor: command.spawn().unwrap(), folder };
+        eventually("the server accepts connections", || server.psql("postgres", "SELECT 1").is_ok());
+        server
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("socket")
+    }
+
+    pub fn url(&self, database: &str) -> String {
+        self.url_as("postgres", database)
+    }
+
+    pub fn url_as(&self, user: &str, database: &str) -> String {
+        let encode = |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
+        format!("postgres://{}@{}/{}", encode(user), encode(&self.socket().display().to_string()), encode(database))
+    }
+
+    /// A new database with a name of its own.
+    pub fn new_database(&self) -> String {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("t{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        self.sql("postgres", &format!("CREATE DATABASE {name}"));
+        name
+    }
+
+    /// Runs SQL; it must succeed. Returns unaligned rows.
+    #[track_caller]
+    pub fn sql(&self, database: &str, sql: &str) -> String {
+        self.psql(database, sql).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    pub fn psql(&self, database: &str, sql: &str) -> Result<String, String> {
+        let mut psql = self.tool("psql", database).args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // It may have ended before it read anything: its stderr says why.
+        let _ = psql.stdin.take().unwrap().write_all(sql.as_bytes());
+        let output = psql.wait_with_output().unwrap();
+        match output.status.success() {
+            true => Ok(String::from_utf8(output.stdout).unwrap().trim_end().to_owned()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    }
+
+    /// A client tool of this server's version, for this server.
+    pub fn tool(&self, name: &str, database: &str) -> Command {
+        let mut command = Command::new(self.bin_dir.join(name));
+        command.env("PGHOST", self.socket()).env("PGUSER", "postgres").env("PGDATABASE", database);
+        command
+    }
+
+    /// Stops it at once, as a crash would.
+    pub fn stop_immediately(&mut self) {
+        self.supervisor.stdin.take().unwrap().write_all(b"immediate\n").unwrap();
+        self.supervisor.wait().unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.supervisor.stdin.take());
+        let _ = self.supervisor.wait();
+    }
+}
+
+fn nobody(which: &str) -> u32 {
+    let output = Command::new("id").args([which, "nobody"]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+}
