@@ -1,0 +1,364 @@
+//! Backups that break. Each time: a clear error, the right exit code, no set that can't be restored, and nothing
+//! left behind after the next run.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+use std::time::Duration;
+
+use hyper::Method;
+use rustix::process::Signal;
+
+use crate::support::postgres::{Server, server};
+use crate::support::s3::{Fault, Rule, S3Server};
+use crate::support::{Scenario, eventually, quoted};
+
+/// About 25 MB of dump that compresses to about 14: several parts of an upload.
+fn large_database(server: &Server) -> String {
+    let name = server.new_database();
+    server.sql(&name, "CREATE TABLE big AS SELECT i, md5(i::text) || md5((i * 7)::text) || md5((i * 13)::text) AS body FROM generate_series(1, 240000) i");
+    name
+}
+
+/// Parts of 5 MiB, so that a test's dump has several.
+const SMALL_PARTS: &str = "parts_in_flight = 1\nupload_memory = \"10MiB\"\n";
+
+impl Scenario {
+    /// Client tools in a folder of the scenario: scripts that call the real ones, with `script` in place of `tool`.
+    /// In it, `$real` is the real tool.
+    fn with_tool(server: &Server, database: &str, tool: &str, script: &str) -> Self {
+        let scenario = Scenario::empty().config(&format!("[databases.app]\nurl = {}\n[stores.local]\npath = \"store\"\n[tools]\nbin_dir = \"bin\"\n", quoted(&server.url(database))));
+        let bin = scenario.path("bin");
+        std::fs::create_dir(&bin).unwrap();
+        for name in ["pg_dump", "pg_dumpall", "psql"] {
+            let real = server.bin_dir.join(name);
+            let body = if name == tool { script } else { "exec \"$real\" \"$@\"" };
+            let text = format!("#!/bin/bash\nreal='{}'\n[ \"$1\" = --version ] && exec \"$real\" \"$@\"\n{body}\n", real.display());
+            std::fs::write(bin.join(name), text).unwrap();
+            std::fs::set_permissions(bin.join(name), std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        scenario
+    }
+
+    /// From now on the real tool.
+    fn heal_tool(&self, server: &Server, tool: &str) {
+        let real = server.bin_dir.join(tool);
+        std::fs::write(self.path(&format!("bin/{tool}")), format!("#!/bin/sh\nexec '{}' \"$@\"\n", real.display())).unwrap();
+    }
+
+    /// The next run works, and leaves its set and nothing else.
+    #[track_caller]
+    fn next_run_is_clean(&self) {
+        self.run(&["run-job", "nightly"]).succeeded();
+        assert_eq!(self.sets().len(), 1);
+        let files = self.files("store");
+        let names: Vec<&str> = files.iter().map(|file| file.rsplit('/').next().unwrap()).collect();
+        assert_eq!(names, ["dump.sql.gz", "globals.sql.gz", "manifest.json", "verification.json"], "{files:?}");
+        self.run(&["backups", "verify", "latest"]).succeeded();
+    }
+
+    #[track_caller]
+    fn has_nothing(&self) {
+        assert_eq!(self.sets(), Vec::<String>::new());
+        assert_eq!(self.files("store"), Vec::<String>::new());
+    }
+}
+
+/// Writes half of the dump, says so in a file, and goes on after some seconds.
+const PAUSES: &str = "set -o pipefail; \"$real\" \"$@\" | { head -c 18000000; touch paused; sleep 20; cat; }";
+
+fn paused(scenario: &Scenario) {
+    let flag = scenario.path("paused");
+    eventually("the tool pauses", || flag.exists());
+}
+
+#[test]
+fn a_wrong_password_exits_with_77_and_says_who_was_refused() {
+    let server = Server::start(16);
+    server.sql("postgres", "CREATE ROLE secretive LOGIN PASSWORD 'right'");
+    let hba = server.socket().parent().unwrap().join("data/pg_hba.conf");
+    let rules = std::fs::read_to_string(&hba).unwrap();
+    std::fs::write(&hba, format!("local all secretive scram-sha-256\n{rules}")).unwrap();
+    server.sql("postgres", "SELECT pg_reload_conf()");
+
+    let url = server.url_as("secretive", "postgres");
+    let scenario = |password: &str| {
+        Scenario::empty()
+            .config(&format!("[databases.app]\nurl = {}\n[stores.local]\npath = \"store\"\n[tools]\nbin_dir = {}\n", quoted(&url), quoted(&server.bin_dir.display().to_string())))
+            .backup_job("local", "")
+            .env("PGPASSWORD", password)
+    };
+    eventually("the rules are loaded", || scenario("wrong").run(&["run-job", "nightly"]).code == Some(77));
+    let refused = scenario("wrong");
+    refused.run(&["run-job", "nightly"]).exited(77).says(&["password authentication failed", "secretive"]);
+    refused.has_nothing();
+    scenario("right").run(&["run-job", "nightly"]).succeeded();
+}
+
+#[test]
+fn a_missing_database_exits_with_78() {
+    let scenario = Scenario::with_database(server(18), "no_such_database").backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).exited(78).says(&["no_such_database", "does not exist"]);
+    scenario.has_nothing();
+}
+
+#[test]
+fn a_table_that_may_not_be_read_exits_with_77_and_is_named() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(&database, "CREATE ROLE half_blind LOGIN; CREATE TABLE open (x int); GRANT SELECT ON open TO half_blind; CREATE TABLE \"clo\"\"sed\" (x int)");
+    let scenario = Scenario::empty()
+        .config(&format!("[databases.app]\nurl = {}\n[stores.local]\npath = \"store\"\n[tools]\nbin_dir = {}\n", quoted(&server.url_as("half_blind", &database)), quoted(&server.bin_dir.display().to_string())))
+        .backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).exited(77).says(&["permission denied for table clo\"sed", "pg_read_all_data"]);
+    scenario.has_nothing();
+    scenario.run(&["check", "--connect"]).exited(77).prints(&["clo\"\"sed"]);
+    server.sql(&database, "GRANT pg_read_all_data TO half_blind");
+    scenario.next_run_is_clean();
+}
+
+#[test]
+fn a_pg_dump_that_dies_midway_makes_no_set() {
+    let server = server(18);
+    let database = large_database(server);
+    let scenario = Scenario::with_tool(server, &database, "pg_dump", "\"$real\" \"$@\" | head -c 9000000; kill -9 $$").backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).exited(1).says(&["pg_dump failed", "signal: 9"]);
+    scenario.has_nothing();
+    scenario.heal_tool(server, "pg_dump");
+    scenario.next_run_is_clean();
+}
+
+#[test]
+fn a_pg_dump_that_is_cut_short_and_claims_success_makes_no_set() {
+    let server = server(18);
+    let database = large_database(server);
+    // As when the exit code is lost in a pipeline; then at the end of a line, and with nothing at all.
+    for script in ["\"$real\" \"$@\" | head -c 9000000; exit 0", "\"$real\" \"$@\" | head -n 1000; exit 0", "exit 0"] {
+        let scenario = Scenario::with_tool(server, &database, "pg_dump", script).backup_job("local", "");
+        scenario.run(&["run-job", "nightly"]).exited(1).says(&["last line of a complete dump is missing"]);
+        scenario.has_nothing();
+    }
+}
+
+#[test]
+fn a_pg_dump_that_fails_after_its_last_line_makes_no_set() {
+    let server = server(18);
+    let database = server.new_database();
+    let scenario = Scenario::with_tool(server, &database, "pg_dump", "\"$real\" \"$@\"; echo 'pg_dump: error: something' >&2; exit 1").backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).exited(1).says(&["pg_dump: error: something"]);
+    scenario.has_nothing();
+}
+
+#[test]
+fn a_server_that_stops_midway_exits_with_69_and_makes_no_set() {
+    let mut server = Server::start(18);
+    let database = large_database(&server);
+    let script = "set -o pipefail; \"$real\" \"$@\" | { head -c 9000000; touch paused; sleep 2; cat; }";
+    let scenario = Scenario::with_tool(&server, &database, "pg_dump", script).backup_job("local", "");
+    let running = scenario.start(&["run-job", "nightly"]);
+    paused(&scenario);
+    server.stop_immediately();
+    running.wait().exited(69).says(&["server closed the connection"]);
+    scenario.has_nothing();
+}
+
+#[test]
+fn pgtend_killed_midway_leaves_no_set_and_the_next_run_cleans_up() {
+    let server = server(18);
+    let database = large_database(server);
+    let scenario = Scenario::with_tool(server, &database, "pg_dump", PAUSES).backup_job("local", "");
+    let running = scenario.start(&["run-job", "nightly"]);
+    paused(&scenario);
+    running.kill();
+    assert_eq!(scenario.sets(), Vec::<String>::new());
+    assert!(scenario.files("store").iter().all(|file| file.ends_with(".partial")), "{:?}", scenario.files("store"));
+    scenario.heal_tool(server, "pg_dump");
+    eventually("the lock of the killed run is gone", || scenario.run(&["run-job", "nightly", "--dry-run"]).code == Some(0) && lock_is_free(server, &database));
+    scenario.next_run_is_clean();
+}
+
+#[test]
+fn pgtend_killed_midway_leaves_an_upload_that_the_next_run_aborts() {
+    let (server, s3) = (server(18), S3Server::start());
+    let database = large_database(server);
+    let scenario = Scenario::with_tool(server, &database, "pg_dump", PAUSES).s3(&s3).config(SMALL_PARTS).backup_job("bucket", "");
+    let running = scenario.start(&["run-job", "nightly"]);
+    paused(&scenario);
+    eventually("an upload has started", || !s3.unfinished_uploads().is_empty());
+    running.kill();
+    assert_eq!((scenario.sets().len(), s3.objects().len()), (0, 0));
+    scenario.heal_tool(server, "pg_dump");
+    eventually("the lock of the killed run is gone", || lock_is_free(server, &database));
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    assert_eq!(s3.unfinished_uploads(), Vec::<String>::new());
+    assert_eq!((scenario.sets().len(), s3.objects().len()), (1, 4));
+}
+
+fn lock_is_free(server: &Server, database: &str) -> bool {
+    server.sql(database, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())") == "0"
+}
+
+#[test]
+fn a_signal_stops_a_run_cleanly_with_143() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let (server, s3) = (server(18), S3Server::start());
+        let database = large_database(server);
+        let scenario = Scenario::with_tool(server, &database, "pg_dump", PAUSES).s3(&s3).config(SMALL_PARTS).backup_job("bucket", "");
+        let running = scenario.start(&["run-job", "nightly"]);
+        paused(&scenario);
+        eventually("an upload has started", || !s3.unfinished_uploads().is_empty());
+        running.signal(signal);
+        running.wait().exited(143).says(&["cancelled"]);
+        assert_eq!((s3.unfinished_uploads().len(), s3.objects().len()), (0, 0));
+        eventually("pg_dump is gone", || server.sql(&database, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()") == "0");
+    }
+}
+
+#[test]
+fn a_run_over_its_timeout_is_stopped_and_says_so() {
+    let server = server(18);
+    let database = large_database(server);
+    let scenario = Scenario::with_tool(server, &database, "pg_dump", PAUSES).job("nightly", "database = \"app\"\ntimeout = \"2s\"\n[backup]\nstore = \"local\"\n");
+    scenario.run(&["run-job", "nightly"]).exited(1).says(&["timed out", "the job's timeout of 2s passed"]);
+    scenario.has_nothing();
+}
+
+#[test]
+fn a_locked_table_fails_after_lock_wait_timeout_with_a_hint() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(&database, "CREATE TABLE t (x int)");
+    let mut holder = server.tool("psql", &database).args(["-Xq", "-c", "BEGIN; LOCK TABLE t; SELECT pg_sleep(20)"]).stdout(std::process::Stdio::null()).spawn().unwrap();
+    eventually("the table is locked", || server.sql(&database, "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND relation = 't'::regclass AND granted") == "1");
+    let scenario = Scenario::with_database(server, &database).backup_job("local", "lock_wait_timeout = \"500ms\"");
+    scenario.run(&["run-job", "nightly"]).exited(1).says(&["lock timeout", "lock_wait_timeout"]);
+    scenario.has_nothing();
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+}
+
+#[test]
+fn a_full_disk_makes_no_set_and_leaves_nothing_on_it() {
+    let server = server(18);
+    let database = large_database(server);
+    let scenario = Scenario::with_database(server, &database).backup_job("local", "");
+    std::fs::create_dir(scenario.path("store")).unwrap();
+    // A disk of 4 MB in a mount namespace of its own; without root, in a user namespace.
+    let flags = if rustix::process::geteuid().is_root() { "-m" } else { "-rm" };
+    let script = format!("mount -t tmpfs -o size=4m none store && {{ {} run-job nightly; code=$?; find store -type f; exit $code; }}", env!("CARGO_BIN_EXE_pgtend"));
+    let output = scenario.command(&[]).get_current_dir().map(|folder| Command::new("unshare").current_dir(folder).args([flags, "sh", "-c", &script]).output().unwrap()).unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("the disk of") && stderr.contains("is full"), "{stderr}");
+    assert_eq!(stdout, "", "no file is left");
+}
+
+#[test]
+fn a_missing_bucket_exits_with_78_before_the_dump() {
+    let (server, s3) = (server(18), S3Server::start());
+    let database = server.new_database();
+    std::fs::remove_dir(s3.file_of("")).unwrap();
+    let scenario = Scenario::with_database(server, &database).s3(&s3).backup_job("bucket", "");
+    scenario.run(&["run-job", "nightly"]).exited(78).says(&["there is no bucket `backups`"]);
+    scenario.run(&["check", "--connect"]).exited(78).prints(&["there is no bucket `backups`"]);
+}
+
+#[test]
+fn wrong_s3_credentials_exit_with_77() {
+    let (server, s3) = (server(18), S3Server::start());
+    let database = server.new_database();
+    let scenario = Scenario::with_database(server, &database).s3(&s3).backup_job("bucket", "");
+    let scenario = scenario.env("AWS_SECRET_ACCESS_KEY", "not-the-secret-of-the-tests");
+    let output = scenario.run(&["run-job", "nightly"]).exited(77).says(&["refuses the credentials", "SignatureDoesNotMatch"]);
+    assert!(!output.stderr.contains("not-the-secret"));
+}
+
+fn always(method: Method, contains: &'static str, fault: Fault) -> Rule {
+    Rule { method, contains, skip: 0, times: u32::MAX, fault }
+}
+
+#[test]
+fn an_object_store_that_fails_for_good_makes_no_set_and_leaves_no_parts() {
+    let server = server(18);
+    let database = large_database(server);
+    let s3 = S3Server::start();
+    let scenario = Scenario::with_database(server, &database).s3(&s3).config(SMALL_PARTS).backup_job("bucket", "");
+    for (rule, says) in [
+        (always(Method::PUT, "partNumber=2", Fault::InternalError), "cannot upload part 2"),
+        (always(Method::PUT, "partNumber=1", Fault::Reset), "cannot upload part 1"),
+        (always(Method::POST, "uploadId", Fault::ErrorInside200), "cannot complete the upload"),
+        (always(Method::PUT, "manifest.json", Fault::InternalError), "manifest.json"),
+    ] {
+        s3.heal();
+        s3.break_with(rule);
+        scenario.run(&["run-job", "nightly"]).exited(69).says(&[says]);
+        s3.heal();
+        assert_eq!(scenario.sets(), Vec::<String>::new(), "{says}");
+        assert_eq!((s3.unfinished_uploads().len(), s3.objects()), (0, vec![]), "{says}");
+    }
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    assert_eq!(scenario.sets().len(), 1);
+}
+
+#[test]
+fn an_abort_that_fails_with_the_network_is_made_up_for_by_the_next_run() {
+    let (server, s3) = (server(18), S3Server::start());
+    let database = large_database(server);
+    let scenario = Scenario::with_database(server, &database).s3(&s3).config(SMALL_PARTS).backup_job("bucket", "");
+    s3.break_with(always(Method::PUT, "partNumber=2", Fault::InternalError));
+    s3.break_with(always(Method::DELETE, "uploadId", Fault::InternalError));
+    scenario.run(&["run-job", "nightly"]).exited(69).says(&["stays until the next run"]);
+    assert_eq!(s3.unfinished_uploads().len(), 1);
+    s3.heal();
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    assert_eq!((s3.unfinished_uploads().len(), scenario.sets().len()), (0, 1));
+}
+
+#[test]
+fn slow_answers_within_the_timeout_are_waited_for() {
+    let (server, s3) = (server(18), S3Server::start());
+    let database = large_database(server);
+    let scenario = Scenario::with_database(server, &database).s3(&s3).config(SMALL_PARTS).backup_job("bucket", "");
+    s3.break_with(Rule { method: Method::PUT, contains: "partNumber", skip: 0, times: 2, fault: Fault::Slow(Duration::from_millis(700)) });
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    assert_eq!(scenario.sets().len(), 1);
+}
+
+#[test]
+fn a_scratch_database_of_a_killed_verification_is_dropped_by_the_next_run() {
+    let server = server(18);
+    let database = large_database(server);
+    let script = "{ head -c 300000; touch paused; sleep 20; cat; } | \"$real\" \"$@\"";
+    let scenario = Scenario::with_tool(server, &database, "psql", script).backup_job("local", "verify = \"restore\"");
+    // Not the scratch database of another test.
+    let scratch = |server: &Server| -> Vec<String> {
+        let tables = "SELECT datname FROM pg_database WHERE datname LIKE 'pgtend_verify_%'";
+        server.sql("postgres", tables).lines().map(str::to_owned).collect()
+    };
+    let before = scratch(server);
+    let running = scenario.start(&["run-job", "nightly"]);
+    paused(&scenario);
+    let ours: Vec<String> = scratch(server).into_iter().filter(|name| !before.contains(name)).collect();
+    running.kill();
+    let planned = |scenario: &Scenario| scenario.run(&["run-job", "nightly", "--dry-run"]).stdout;
+    scenario.heal_tool(server, "psql");
+    eventually("its sessions have ended", || planned(&scenario).contains("1 scratch databases") && lock_is_free(server, &database));
+    assert_eq!(scenario.json(&["backups", "list"])["sets"][0]["proof"], "unknown");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    assert!(!planned(&scenario).contains("scratch databases"));
+    assert!(ours.iter().any(|name| !scratch(server).contains(name)));
+}
+
+#[test]
+fn a_database_that_only_looks_like_scratch_is_left_alone() {
+    let server = server(18);
+    let database = server.new_database();
+    let scenario = Scenario::with_database(server, &database).backup_job("local", "verify = \"restore\"");
+    let plan = scenario.json(&["run-job", "nightly", "--dry-run"]);
+    assert_eq!(plan["runs"][0]["plan"]["sweep"]["scratch_databases"].as_array().unwrap().len(), 0);
+    let text = scenario.run(&["run-job", "nightly", "--dry-run"]).stdout;
+    let name = text.split("scratch database ").nth(1).unwrap().split(',').next().unwrap().to_owned();
+    let lookalike = format!("{}1", &name[..name.len() - 1]);
+    server.sql("postgres", &format!("CREATE DATABASE {lookalike}"));
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    assert_eq!(server.sql("postgres", &format!("SELECT count(*) FROM pg_database WHERE datname = '{lookalike}'")), "1");
+}

@@ -1,0 +1,197 @@
+//! Sets that were damaged, what prune may delete, and what warns.
+
+use std::path::PathBuf;
+
+use crate::support::Scenario;
+use crate::support::postgres::{Server, server};
+
+fn database(server: &Server) -> String {
+    let name = server.new_database();
+    server.sql(&name, "CREATE TABLE t AS SELECT i, md5(i::text) || md5((i * 3)::text) AS body FROM generate_series(1, 60000) i");
+    name
+}
+
+/// A scenario with one set, and the path of its dump.
+fn with_set(server: &Server) -> (Scenario, PathBuf) {
+    let database = database(server);
+    let scenario = Scenario::with_database(server, &database).backup_job("local", "keep = { last = 2 }");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let dump = scenario.path(&format!("store/{}/dump.sql.gz", scenario.sets()[0]));
+    (scenario, dump)
+}
+
+/// Where the members of the dump start.
+fn member_offsets(dump: &std::path::Path) -> Vec<usize> {
+    let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(dump.with_file_name("manifest.json")).unwrap()).unwrap();
+    let points = manifest["dump"]["members"]["points"].as_array().unwrap();
+    points.iter().map(|point| point[0].as_u64().unwrap() as usize).collect()
+}
+
+/// A database that is restored into is there completely or not at all.
+fn nothing_is_restored(scenario: &Scenario, server: &Server, name: &str) {
+    let output = scenario.run(&["backups", "restore", "latest", "--into", &server.url(name), "--create"]);
+    assert_ne!(output.code, Some(0), "{output:?}");
+    let left = server.sql("postgres", &format!("SELECT datname FROM pg_database WHERE datname = '{name}' OR datname LIKE 'pgtend_restore%'"));
+    assert_eq!(left, "");
+    let empty = server.new_database();
+    let output = scenario.run(&["backups", "restore", "latest", "--into", &server.url(&empty)]);
+    assert_ne!(output.code, Some(0), "{output:?}");
+    assert_eq!(server.sql(&empty, "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"), "0");
+}
+
+#[test]
+fn a_set_with_a_flipped_byte_is_found_out_and_never_restored() {
+    let server = server(18);
+    let (scenario, dump) = with_set(server);
+    let good = std::fs::read(&dump).unwrap();
+    for at in [20, good.len() / 2, good.len() - 3] {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1;
+        std::fs::write(&dump, bytes).unwrap();
+        scenario.run(&["backups", "verify", "latest"]).exited(1).says(&["is damaged"]);
+        assert_eq!(scenario.json(&["backups", "list"])["sets"][0]["proof"], "damaged");
+        nothing_is_restored(&scenario, server, "flipped");
+    }
+    std::fs::write(&dump, good).unwrap();
+    scenario.run(&["backups", "verify", "latest"]).succeeded();
+    assert_eq!(scenario.json(&["backups", "list"])["sets"][0]["proof"], "verified");
+}
+
+#[test]
+fn a_dump_cut_at_a_member_boundary_is_not_restored() {
+    let server = server(18);
+    let (scenario, dump) = with_set(server);
+    let good = std::fs::read(&dump).unwrap();
+    let boundary = *member_offsets(&dump).last().unwrap();
+    assert!(boundary > 0, "several members");
+    for length in [boundary, boundary + 10, 0] {
+        std::fs::write(&dump, &good[..length]).unwrap();
+        assert_eq!(scenario.sets(), Vec::<String>::new(), "cut to {length}");
+        scenario.run(&["backups", "list"]).succeeded().says(&["cannot be restored"]);
+        scenario.run(&["backups", "verify", "latest"]).exited(78).says(&["cannot be restored"]);
+    }
+    // The same, where even the length fits: the members' count, the hash and the trailer still tell.
+    let mut filled = good[..boundary].to_vec();
+    let mut compressor = libdeflater::Compressor::new(libdeflater::CompressionLvl::default());
+    let mut member = vec![0; 64];
+    let bytes = compressor.gzip_compress(b"", &mut member).unwrap();
+    while good.len() - filled.len() >= bytes {
+        filled.extend_from_slice(&member[..bytes]);
+    }
+    filled.resize(good.len(), 0);
+    std::fs::write(&dump, filled).unwrap();
+    scenario.run(&["backups", "verify", "latest"]).exited(1).says(&["is damaged"]);
+    nothing_is_restored(&scenario, server, "cut");
+}
+
+#[test]
+fn a_set_without_its_manifest_is_no_set() {
+    let server = server(18);
+    let (scenario, dump) = with_set(server);
+    std::fs::remove_file(dump.with_file_name("manifest.json")).unwrap();
+    assert_eq!(scenario.sets(), Vec::<String>::new());
+    scenario.run(&["backups", "restore", "latest", "--into", &server.url("nothing"), "--create"]).exited(78).says(&["no set `latest`"]);
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    assert!(!dump.exists(), "what has no manifest is swept by the next run");
+}
+
+#[test]
+fn a_manifest_from_the_future_or_in_ruins_is_left_alone() {
+    let server = server(18);
+    let (scenario, dump) = with_set(server);
+    let manifest = dump.with_file_name("manifest.json");
+    for (text, says) in [("{\"format\": 99}", "use a newer one"), ("{ not json", "is not a manifest")] {
+        std::fs::write(&manifest, text).unwrap();
+        scenario.run(&["backups", "list"]).succeeded().says(&[says]);
+        scenario.run(&["backups", "prune"]).succeeded();
+        scenario.run(&["run-job", "nightly"]).succeeded();
+        assert!(dump.exists() && manifest.exists());
+    }
+}
+
+/// Copies of the set at other times, as if made then. Their `verification.json` says `proof`.
+fn copy_set(scenario: &Scenario, job: &str, time: &str, proof: &str) {
+    let from = scenario.path(&format!("store/{}", scenario.sets().last().unwrap()));
+    let to = scenario.path(&format!("store/app/{job}/{time}"));
+    std::fs::create_dir_all(&to).unwrap();
+    for file in ["dump.sql.gz", "globals.sql.gz", "manifest.json"] {
+        std::fs::copy(from.join(file), to.join(file)).unwrap();
+    }
+    let check = |problems: &str| format!("{{\"checks\":{{\"checksum\":{{\"checked_at\":\"2026-01-01T00:00:00Z\",\"problems\":[{problems}],\"elapsed_seconds\":1.0}}}}}}");
+    match proof {
+        "verified" => std::fs::write(to.join("verification.json"), check("")).unwrap(),
+        "damaged" => std::fs::write(to.join("verification.json"), check("\"flipped\"")).unwrap(),
+        _ => {}
+    }
+}
+
+fn times(scenario: &Scenario, job: &str) -> Vec<String> {
+    scenario.sets().iter().filter(|set| set.starts_with(&format!("app/{job}/"))).map(|set| set.rsplit('/').next().unwrap()[..10].to_owned()).collect()
+}
+
+#[test]
+fn prune_keeps_the_configured_number_of_verified_sets_and_stays_in_its_prefix() {
+    let server = server(18);
+    let (scenario, _) = with_set(server);
+    for day in 1..=4 {
+        copy_set(&scenario, "nightly", &format!("2025-01-0{day}T02-00-00Z"), "verified");
+        copy_set(&scenario, "nightly-too", &format!("2025-01-0{day}T02-00-00Z"), "verified");
+    }
+    for day in 5..=9 {
+        copy_set(&scenario, "nightly", &format!("2025-01-0{day}T02-00-00Z"), "damaged");
+    }
+    std::fs::write(scenario.path("store/app/nightly/notes.txt"), "mine").unwrap();
+    std::fs::write(scenario.path("store/app/nightly/2025-01-01T02-00-00Z/notes.txt"), "mine").unwrap();
+    let before = scenario.files("store");
+
+    scenario.run(&["backups", "prune", "--dry-run"]).succeeded().prints(&["delete", "keep", "last 1 of 2"]);
+    assert_eq!(scenario.files("store"), before);
+
+    scenario.run(&["backups", "prune"]).succeeded();
+    let today = times(&scenario, "nightly").pop().unwrap();
+    assert_eq!(times(&scenario, "nightly"), ["2025-01-04", today.as_str()]);
+    assert_eq!(times(&scenario, "nightly-too").len(), 4);
+    assert!(scenario.path("store/app/nightly/notes.txt").exists() && scenario.path("store/app/nightly/2025-01-01T02-00-00Z/notes.txt").exists());
+}
+
+#[test]
+fn while_backups_fail_their_verification_nothing_good_is_pruned() {
+    let server = server(18);
+    let (scenario, _) = with_set(server);
+    for day in 1..=3 {
+        copy_set(&scenario, "nightly", &format!("2025-01-0{day}T02-00-00Z"), "verified");
+    }
+    for day in 1..=9 {
+        copy_set(&scenario, "nightly", &format!("2027-01-0{day}T02-00-00Z"), "damaged");
+        copy_set(&scenario, "nightly", &format!("2027-02-0{day}T02-00-00Z"), "unknown");
+    }
+    scenario.run(&["backups", "prune"]).succeeded();
+    let kept = times(&scenario, "nightly");
+    assert!(kept.contains(&"2025-01-03".to_owned()), "{kept:?}");
+    assert_eq!(kept.iter().filter(|time| time.starts_with("2027")).count(), 18, "newer than the newest verified one: {kept:?}");
+}
+
+#[test]
+fn a_dump_that_lost_more_than_half_is_a_set_with_a_warning() {
+    let server = server(18);
+    let database = database(server);
+    let scenario = Scenario::with_database(server, &database).backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    server.sql(&database, "DELETE FROM t WHERE i > 10");
+    scenario.run(&["run-job", "nightly"]).succeeded().says(&["the dump shrank to"]);
+    assert_eq!(scenario.sets().len(), 2);
+}
+
+#[test]
+fn sets_are_found_by_full_name_by_time_and_as_latest() {
+    let server = server(18);
+    let (scenario, _) = with_set(server);
+    copy_set(&scenario, "nightly", "2025-01-01T02-00-00Z", "verified");
+    for name in ["app/nightly/2025-01-01T02-00-00Z", "2025-01-01T02-00-00Z"] {
+        scenario.run(&["backups", "verify", name]).succeeded().prints(&["app/nightly/2025-01-01T02-00-00Z: read back"]);
+    }
+    copy_set(&scenario, "weekly", "2025-01-01T02-00-00Z", "verified");
+    scenario.run(&["backups", "verify", "latest"]).exited(78).says(&["could be of app/nightly, app/weekly", "--job"]);
+    scenario.run(&["backups", "verify", "latest", "--job", "weekly"]).succeeded();
+    scenario.run(&["backups", "verify", "2030-01-01T02-00-00Z"]).exited(78).says(&["no set `2030-01-01T02-00-00Z`"]);
+}

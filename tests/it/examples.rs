@@ -1,0 +1,41 @@
+//! What is shipped is right: the configuration parses, every job runs, and the editors' schema accepts it.
+
+use std::path::{Path, PathBuf};
+
+use crate::support::postgres::server;
+use crate::support::{Scenario, quoted};
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn example_jobs() -> Vec<PathBuf> {
+    let mut jobs: Vec<PathBuf> = std::fs::read_dir(repository().join("jobs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    jobs.sort();
+    assert!(!jobs.is_empty());
+    jobs
+}
+
+#[test]
+fn the_shipped_configuration_and_jobs_have_no_mistakes() {
+    let config = repository().join("config.toml");
+    Scenario::empty().run(&["check", "--config", config.to_str().unwrap()]).succeeded().prints(&["no mistakes"]);
+}
+
+#[test]
+fn every_shipped_job_runs() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(&database, "CREATE TABLE scripts (id int, content text); INSERT INTO scripts SELECT i, repeat('Get-Item ', 100) FROM generate_series(1, 100) i");
+    for path in example_jobs() {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let mut scenario = Scenario::empty()
+            .config(&format!("[databases.psscript]\nurl = {}\n", quoted(&server.url(&database))))
+            .config(&format!("[tools]\nbin_dir = {}\n", quoted(&server.bin_dir.display().to_string())))
+            .job(name, &std::fs::read_to_string(&path).unwrap());
+        for store in ["local", "offsite"] {
+            scenario = scenario.config(&format!("[stores.{store}]\npath = \"{store}\"\n"));
+        }
+        scenario.run(&["run-job", name]).succeeded();
+    }
+}
