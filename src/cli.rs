@@ -29,7 +29,9 @@ use output::print;
 /// Tends PostgreSQL databases: runs declared jobs, and proves that they worked.
 #[derive(Debug, Parser)]
 #[command(name = "pgtend", version, max_term_width = 100, disable_help_subcommand = true)]
-#[command(after_help = "Exit codes: 0 done, 1 failed, 64 usage, 69 unreachable, 75 busy, 77 permission, 78 configuration, 143 terminated.\n\nStart with `pgtend check --connect`, then `pgtend run-job NAME --dry-run`.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 64 usage, 69 unreachable, 75 busy, 77 permission, 78 configuration, 143 terminated.\n\nStart with `pgtend check --connect`, then `pgtend run-job NAME --dry-run`."
+)]
 pub struct Arguments {
     #[command(flatten)]
     pub global: Global,
@@ -191,7 +193,8 @@ impl Global {
     fn find_job<'a>(&self, jobs: &'a [Job], name: &str) -> Result<&'a Job> {
         jobs.iter().find(|job| job.name == name).ok_or_else(|| {
             let names = jobs.iter().map(|job| job.name.as_str());
-            let hint = did_you_mean(name, names.clone()).unwrap_or_else(|| format!("there are: {}", names.collect::<Vec<_>>().join(", ")));
+            let hint = did_you_mean(name, names.clone())
+                .unwrap_or_else(|| format!("there are: {}", names.collect::<Vec<_>>().join(", ")));
             Fault::new(Kind::Configuration, format!("no job `{name}` in {}; {hint}", self.jobs_dir().display())).into()
         })
     }
@@ -243,7 +246,13 @@ async fn run_job(global: &Global, name: &str, mode: Mode) -> Result<ExitCode> {
                     tracing::warn!(job = run.job, database = run.database, "{warning}");
                 }
                 if !global.json {
-                    print(&format!("{} on {}: succeeded in {}\n  {}\n", run.job, run.database, units::duration(run.elapsed()), report.summary))?;
+                    print(&format!(
+                        "{} on {}: succeeded in {}\n  {}\n",
+                        run.job,
+                        run.database,
+                        units::duration(run.elapsed()),
+                        report.summary
+                    ))?;
                 }
             }
             _ => {}
@@ -296,7 +305,14 @@ fn jobs(global: &Global) -> Result<ExitCode> {
             (Some(schedule), None) => (schedule.in_words(), "never".to_owned()),
             (None, _) => ("by hand".to_owned(), String::new()),
         };
-        vec![job.name.clone(), job.task.kind().to_owned(), job.databases.join(", "), schedule, next, job.description.clone().unwrap_or_default()]
+        vec![
+            job.name.clone(),
+            job.task.kind().to_owned(),
+            job.databases.join(", "),
+            schedule,
+            next,
+            job.description.clone().unwrap_or_default(),
+        ]
     });
     print(&output::table(&["JOB", "TASK", "DATABASE", "SCHEDULE", "NEXT RUN", "DESCRIPTION"], rows))?;
     Ok(ExitCode::SUCCESS)

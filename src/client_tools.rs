@@ -39,6 +39,19 @@ pub async fn find(bin_dir: Option<&Path>, server_major: u32) -> Result<Tools> {
     choose(&found, server_major).map_err(|reason| Fault::new(Kind::Configuration, reason).into())
 }
 
+/// The tools for restoring into such a server. psql speaks to newer servers, too, so the newest there is will do.
+pub async fn find_for_restore(bin_dir: Option<&Path>, server_major: u32) -> Result<Tools> {
+    let mut found = Vec::new();
+    for folder in folders(bin_dir) {
+        found.extend(inspect(&folder).await);
+    }
+    let newest = found.iter().max_by_key(|tools| tools.major).cloned();
+    match choose(&found, server_major) {
+        Ok(tools) => Ok(tools),
+        Err(reason) => newest.ok_or_else(|| Fault::new(Kind::Configuration, reason).into()),
+    }
+}
+
 /// Pure: the same major, else the nearest newer.
 fn choose(found: &[Tools], server_major: u32) -> Result<Tools, String> {
     if let Some(tools) = found.iter().filter(|tools| tools.major >= server_major).min_by_key(|tools| tools.major) {
@@ -57,9 +70,12 @@ fn choose(found: &[Tools], server_major: u32) -> Result<Tools, String> {
 /// Where packages put client tools: Debian and Ubuntu, Red Hat's PGDG packages, Homebrew, then PATH.
 fn folders(bin_dir: Option<&Path>) -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = bin_dir.map(Path::to_owned).into_iter().collect();
-    for (parent, prefix, suffix) in
-        [("/usr/lib/postgresql", "", "bin"), ("/usr", "pgsql-", "bin"), ("/opt/homebrew/opt", "postgresql@", "bin"), ("/usr/local/opt", "postgresql@", "bin")]
-    {
+    for (parent, prefix, suffix) in [
+        ("/usr/lib/postgresql", "", "bin"),
+        ("/usr", "pgsql-", "bin"),
+        ("/opt/homebrew/opt", "postgresql@", "bin"),
+        ("/usr/local/opt", "postgresql@", "bin"),
+    ] {
         let Ok(entries) = std::fs::read_dir(parent) else { continue };
         let mut versions: Vec<(u32, PathBuf)> = entries
             .flatten()
@@ -97,7 +113,10 @@ mod tests {
     use super::*;
 
     fn tools(majors: &[u32]) -> Vec<Tools> {
-        majors.iter().map(|major| Tools { folder: format!("/pg/{major}").into(), major: *major, version: String::new() }).collect()
+        majors
+            .iter()
+            .map(|major| Tools { folder: format!("/pg/{major}").into(), major: *major, version: String::new() })
+            .collect()
     }
 
     #[test]

@@ -147,7 +147,14 @@ pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
     let written: Written = toml_file::parse(&source, problems)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut loader = Loader { source: &source, folder, problems };
-    let databases = written.databases.into_iter().map(|(name, database)| (name, loader.database(database))).collect();
+    let databases = written
+        .databases
+        .into_iter()
+        .map(|(name, database)| {
+            let database = loader.database(&name, database);
+            (name, database)
+        })
+        .collect();
     let mut stores = BTreeMap::new();
     for (name, store) in written.stores {
         if let Some(store) = loader.store(&name, store) {
@@ -168,7 +175,7 @@ impl Loader<'_> {
         self.problems.push(self.source.problem(Some(at.span()), message, Some(hint.to_owned())));
     }
 
-    fn database(&mut self, written: WrittenDatabase) -> Database {
+    fn database(&mut self, name: &str, written: WrittenDatabase) -> Database {
         let WrittenDatabase { url, url_env, url_file } = written;
         if let (Some(first), true) = (&url, url_env.is_some() || url_file.is_some()) {
             self.problem(first, "`url` stands beside `url_env` or `url_file`".to_owned(), "keep one of them");
@@ -198,9 +205,10 @@ impl Loader<'_> {
         };
         // A URL that does not parse is a mistake of the file, wherever the text came from.
         if let Some(Err(error)) = text.as_deref().map(crate::pg::Settings::check_url) {
-            let span = url.map(|at| at.span()).or(url_env.map(|at| at.span())).or(url_file.map(|at| at.span()));
+            // Not the place of `url` itself: its line would be shown, and with it the password.
+            let span = url_env.map(|at| at.span()).or(url_file.map(|at| at.span()));
             let hint = "write it like \"postgres://user@host:5432/database\"".to_owned();
-            self.problems.push(self.source.problem(span, format!("not a database URL: {error}"), Some(hint)));
+            self.problems.push(self.source.problem(span, format!("database `{name}`: not a database URL: {error}"), Some(hint)));
         }
         Database { url: text.map(SecretString::from) }
     }
@@ -213,7 +221,11 @@ impl Loader<'_> {
                 Some(Store::S3(Box::new(self.s3(bucket, written))))
             }
             (Some(path), Some(_)) => {
-                self.problem(path, format!("store `{name}` has a `path` and a `bucket`"), "a store is one or the other: make two stores");
+                self.problem(
+                    path,
+                    format!("store `{name}` has a `path` and a `bucket`"),
+                    "a store is one or the other: make two stores",
+                );
                 None
             }
             (None, None) => {
@@ -229,7 +241,11 @@ impl Loader<'_> {
         if let Some(endpoint) = &written.endpoint
             && !url::Url::parse(endpoint.get_ref()).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
         {
-            self.problem(endpoint, format!("`{}` is not an endpoint", endpoint.get_ref()), "write it like \"https://s3.example.com\"");
+            self.problem(
+                endpoint,
+                format!("`{}` is not an endpoint", endpoint.get_ref()),
+                "write it like \"https://s3.example.com\"",
+            );
         }
         if let Some(key) = &written.kms_key_id
             && written.server_side_encryption != Some(Encryption::Kms)
@@ -243,7 +259,11 @@ impl Loader<'_> {
             self.problem(parts, format!("`parts_in_flight = {}`", parts.get_ref()), "1 to 64");
         }
         if let Some(memory) = written.upload_memory.as_ref().filter(|memory| memory.get_ref().0 < 10 << 20) {
-            self.problem(memory, format!("`upload_memory` of {}", memory.get_ref()), "S3's smallest part is 5 MiB, and two are needed: 10MiB or more");
+            self.problem(
+                memory,
+                format!("`upload_memory` of {}", memory.get_ref()),
+                "S3's smallest part is 5 MiB, and two are needed: 10MiB or more",
+            );
         }
         S3 {
             bucket,

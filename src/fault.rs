@@ -78,7 +78,8 @@ mod tests {
     fn a_kind_is_found_under_and_over_other_contexts() {
         let under = anyhow::Error::new(Fault::new(Kind::Busy, "busy")).context("run").context("job");
         assert_eq!(kind_of(&under), Some(Kind::Busy));
-        let over = Err::<(), _>(std::io::Error::other("x")).context(Fault::new(Kind::Permission, "no")).context("job").unwrap_err();
+        let over =
+            Err::<(), _>(std::io::Error::other("x")).context(Fault::new(Kind::Permission, "no")).context("job").unwrap_err();
         assert_eq!(kind_of(&over), Some(Kind::Permission));
         assert_eq!(kind_of(&anyhow::anyhow!("plain")), None);
     }

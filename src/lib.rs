@@ -7,17 +7,17 @@
 pub mod cli;
 pub mod config;
 pub mod job;
-pub mod toml_file;
 pub mod schedule;
+pub mod toml_file;
 pub mod units;
 
-pub mod runner;
-pub mod task;
-pub mod report;
 pub mod fault;
 pub mod progress;
+pub mod report;
+pub mod runner;
+pub mod task;
 
-pub mod pg;
-pub mod client_tools;
 pub mod child;
+pub mod client_tools;
+pub mod pg;
 pub mod store;

@@ -44,7 +44,8 @@ impl Settings {
         };
         let parsed = url::Url::parse(url).context("not a database URL")?;
         let query = |name: &str| parsed.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
-        let in_authority = parsed.password().map(|text| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned());
+        let in_authority =
+            parsed.password().map(|text| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned());
         let password = query("password").or(in_authority).map(SecretString::from);
         let tls_files = [("PGSSLROOTCERT", "sslrootcert"), ("PGSSLCERT", "sslcert"), ("PGSSLKEY", "sslkey")]
             .into_iter()
@@ -56,7 +57,10 @@ impl Settings {
     /// Says what is wrong with a URL without repeating it: it may hold a password.
     pub fn check_url(url: &str) -> Result<()> {
         let parsed = url::Url::parse(url)?;
-        anyhow::ensure!(matches!(parsed.scheme(), "postgres" | "postgresql"), "it starts with neither postgres:// nor postgresql://");
+        anyhow::ensure!(
+            matches!(parsed.scheme(), "postgres" | "postgresql"),
+            "it starts with neither postgres:// nor postgresql://"
+        );
         PgConnectOptions::from_str(url)?;
         Ok(())
     }
@@ -165,7 +169,9 @@ pub struct Server {
 impl Server {
     pub async fn of(connection: &mut PgConnection) -> Result<Self> {
         let (number, version): (String, String) =
-            sqlx::query_as("SELECT current_setting('server_version_num'), current_setting('server_version')").fetch_one(connection).await?;
+            sqlx::query_as("SELECT current_setting('server_version_num'), current_setting('server_version')")
+                .fetch_one(connection)
+                .await?;
         // Debian adds its package's name: "15.18 (Debian 15.18-0+deb12u1)".
         let version = version.split(' ').next().unwrap_or_default().to_owned();
         Ok(Self { version_num: number.parse().context("server_version_num is not a number")?, version })
@@ -179,7 +185,8 @@ impl Server {
 /// Takes the session lock of a job on a database: true when nobody else holds it. It is let go when the
 /// connection ends, however it ends.
 pub async fn try_lock(connection: &mut PgConnection, name: &str) -> Result<bool> {
-    let locked = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtextextended($1, 0))").bind(name).fetch_one(connection).await?;
+    let locked =
+        sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtextextended($1, 0))").bind(name).fetch_one(connection).await?;
     Ok(locked)
 }
 
@@ -216,7 +223,12 @@ pub fn kind_of(error: &sqlx::Error) -> Option<Kind> {
 /// The kind of a failure that a client tool reported on its stderr.
 pub fn kind_of_message(stderr: &str) -> Option<Kind> {
     let says = |texts: &[&str]| texts.iter().any(|text| stderr.contains(text));
-    if says(&["permission denied", "password authentication failed", "no password supplied", "query would be affected by row-level security"]) {
+    if says(&[
+        "permission denied",
+        "password authentication failed",
+        "no password supplied",
+        "query would be affected by row-level security",
+    ]) {
         Some(Kind::Permission)
     } else if says(&["could not connect", "connection to server", "server closed the connection", "terminating connection"]) {
         Some(Kind::Unreachable)
@@ -238,7 +250,9 @@ mod tests {
 
     #[test]
     fn a_tool_gets_the_same_server_by_environment_only() {
-        let settings = Settings::from_url("postgres://tend:s%40crt@db.example:6543/we%22ird%3B?sslmode=verify-full&sslrootcert=%2Fca.pem").unwrap();
+        let settings =
+            Settings::from_url("postgres://tend:s%40crt@db.example:6543/we%22ird%3B?sslmode=verify-full&sslrootcert=%2Fca.pem")
+                .unwrap();
         let mut command = std::process::Command::new("pg_dump");
         settings.apply_to(&mut command);
         let environment: std::collections::HashMap<_, _> =

@@ -45,7 +45,13 @@ impl Progress {
         if bar.is_none() {
             tracing::info!(phase = name, "started");
         }
-        Phase(Arc::new(Inner { name: name.to_owned(), bar, started: Instant::now(), bytes: AtomicU64::new(0), logged_seconds: AtomicU64::new(0) }))
+        Phase(Arc::new(Inner {
+            name: name.to_owned(),
+            bar,
+            started: Instant::now(),
+            bytes: AtomicU64::new(0),
+            logged_seconds: AtomicU64::new(0),
+        }))
     }
 }
 
@@ -69,8 +75,16 @@ impl Phase {
             None => {
                 let elapsed = self.0.started.elapsed().as_secs();
                 let logged = self.0.logged_seconds.load(Ordering::Relaxed);
-                if elapsed >= logged + LOG_EVERY.as_secs() && self.0.logged_seconds.compare_exchange(logged, elapsed, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-                    tracing::info!(phase = self.0.name, bytes = done, elapsed_seconds = elapsed, "running: {}", units::bytes(done));
+                if elapsed >= logged + LOG_EVERY.as_secs()
+                    && self.0.logged_seconds.compare_exchange(logged, elapsed, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+                {
+                    tracing::info!(
+                        phase = self.0.name,
+                        bytes = done,
+                        elapsed_seconds = elapsed,
+                        "running: {}",
+                        units::bytes(done)
+                    );
                 }
             }
         }
@@ -89,7 +103,9 @@ impl Phase {
                 // A terminal that went away is no reason to fail.
                 let _ = BARS.println(format!("{:>10}  {what} in {elapsed}", self.0.name));
             }
-            None => tracing::info!(phase = self.0.name, elapsed_seconds = self.elapsed().as_secs_f64(), "done: {what} in {elapsed}"),
+            None => {
+                tracing::info!(phase = self.0.name, elapsed_seconds = self.elapsed().as_secs_f64(), "done: {what} in {elapsed}")
+            }
         }
     }
 }

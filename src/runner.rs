@@ -80,7 +80,8 @@ async fn run_on(context: &Context<'_>, job: &Job, database: &str, mode: Mode) ->
 }
 
 async fn locked_and_timed(context: &Context<'_>, job: &Job, database: &str, mode: Mode) -> Result<Driven> {
-    let configured = context.config.databases.get(database).with_context(|| format!("the configuration has no database `{database}`"))?;
+    let configured =
+        context.config.databases.get(database).with_context(|| format!("the configuration has no database `{database}`"))?;
     let settings = pg::Settings::resolve(configured).with_context(|| format!("database `{database}`"))?;
     // Its own token: this run's timeout must not cancel the next one.
     let cancel = context.cancel.child_token();
@@ -113,7 +114,10 @@ async fn locked_and_timed(context: &Context<'_>, job: &Job, database: &str, mode
         Ok(Ok(driven)) => Ok(driven),
         Ok(Err(error)) if fault::kind_of(&error) == Some(Kind::Cancelled) => Err(stopped_by.into()),
         Ok(Err(error)) => Err(error.context(stopped_by)),
-        Err(_) => Err(anyhow::anyhow!("its clean-up took more than {} s and was given up", CLEAN_UP_TIMEOUT.as_secs()).context(stopped_by)),
+        Err(_) => {
+            Err(anyhow::anyhow!("its clean-up took more than {} s and was given up", CLEAN_UP_TIMEOUT.as_secs())
+                .context(stopped_by))
+        }
     }
 }
 
@@ -124,5 +128,9 @@ async fn lock(run: &RunContext<'_>) -> Result<sqlx::PgConnection> {
         return Ok(connection);
     }
     let holder = pg::lock_holder(&mut connection, &name).await?.unwrap_or_else(|| "somebody who has just ended".to_owned());
-    Err(Fault::new(Kind::Busy, format!("job `{}` is already running on `{}`: its lock is held by {holder}", run.job.name, run.database)).into())
+    Err(Fault::new(
+        Kind::Busy,
+        format!("job `{}` is already running on `{}`: its lock is held by {holder}", run.job.name, run.database),
+    )
+    .into())
 }

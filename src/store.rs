@@ -140,12 +140,17 @@ impl Store {
 
     /// Writes, reads back, lists and deletes a small object.
     pub async fn probe(&self) -> Result<()> {
-        let key = format!(".pgtend-probe/{}-{}", std::process::id(), Utc::now().timestamp_micros());
+        let folder = ".pgtend-probe/";
+        let key = format!("{folder}{}-{}", std::process::id(), Utc::now().timestamp_micros());
+        // Before anything is written: some S3-compatible servers make a bucket that does not exist.
+        self.list(folder).await?;
         let content = b"pgtend was here for a moment".to_vec();
         self.put(&key, content.clone()).await?;
         let read_back = self.get(&key).await?;
+        let listed = self.list(folder).await?.iter().any(|object| object.key == key);
         self.delete(&key).await?;
         anyhow::ensure!(read_back == Some(content), "{} did not read back as it was written", self.location(&key));
+        anyhow::ensure!(listed, "{} was written and is not listed", self.location(&key));
         Ok(())
     }
 

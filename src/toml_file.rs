@@ -75,7 +75,8 @@ impl Problems {
     /// As drawn on a terminal.
     pub fn render(&self, colour: bool) -> String {
         let theme = if colour { miette::GraphicalTheme::unicode() } else { miette::GraphicalTheme::unicode_nocolor() };
-        let handler = GraphicalReportHandler::new_themed(theme).with_links(false).with_width(100);
+        // No lines around the mistake: one of them may hold a URL with its password.
+        let handler = GraphicalReportHandler::new_themed(theme).with_links(false).with_width(100).with_context_lines(0);
         let mut text = String::new();
         for problem in &self.0 {
             if problem.span.is_some() {

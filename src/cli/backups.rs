@@ -92,7 +92,9 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
         match command {
             Command::List { filter } => list(global, filter).await,
             Command::Verify { set, filter, restore_on } => verify(global, set, filter, restore_on.as_deref()).await,
-            Command::Restore { set, filter, into, create, create_roles } => restore(global, set, filter, into, *create, *create_roles).await,
+            Command::Restore { set, filter, into, create, create_roles } => {
+                restore(global, set, filter, into, *create, *create_roles).await
+            }
             Command::Prune { job, dry_run } => prune(global, job.as_deref(), *dry_run).await,
         }
     };
@@ -145,10 +147,19 @@ async fn list(global: &Global, filter: &Filter) -> Result<ExitCode> {
                 "warnings": manifest.warnings,
             }));
         }
-        broken.extend(listing.unreadable.into_iter().filter(|(name, _)| filter.matches(name)).map(|(name, reason)| (store_name.clone(), name, reason)));
+        broken.extend(
+            listing
+                .unreadable
+                .into_iter()
+                .filter(|(name, _)| filter.matches(name))
+                .map(|(name, reason)| (store_name.clone(), name, reason)),
+        );
     }
     if global.json {
-        let broken: Vec<_> = broken.iter().map(|(store, name, reason)| json!({ "store": store, "set": name.to_string(), "reason": reason })).collect();
+        let broken: Vec<_> = broken
+            .iter()
+            .map(|(store, name, reason)| json!({ "store": store, "set": name.to_string(), "reason": reason }))
+            .collect();
         print(&format!("{:#}\n", json!({ "sets": json_rows, "unrestorable": broken })))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -178,7 +189,8 @@ async fn verify(global: &Global, wanted: &str, filter: &Filter, restore_on: Opti
             let tools = tools_for(&config, &mut connection).await?;
             let system_identifier = found.set.manifest.server.system_identifier.as_deref();
             // Not the job's own prefix: its run may be going on.
-            let prefix = restore::scratch_prefix(&found.set.name.database, &format!("{} by hand", found.set.name.job), system_identifier);
+            let prefix =
+                restore::scratch_prefix(&found.set.name.database, &format!("{} by hand", found.set.name.job), system_identifier);
             for leftover in restore::scratch_leftovers(&mut connection, &prefix).await? {
                 restore::drop_scratch(&mut connection, &leftover).await?;
             }
@@ -188,15 +200,30 @@ async fn verify(global: &Global, wanted: &str, filter: &Filter, restore_on: Opti
     }
     let set = &found.set;
     if global.json {
-        print(&format!("{:#}\n", json!({ "set": set.name.to_string(), "store": found.store_name, "verification": set.verification, "proof": set.verification.proof() })))?;
+        print(&format!(
+            "{:#}\n",
+            json!({ "set": set.name.to_string(), "store": found.store_name, "verification": set.verification, "proof": set.verification.proof() })
+        ))?;
     } else {
         let how = if restore_on.is_some() { "restored" } else { "read back" };
-        print(&format!("{}: {how}, {} tables and {} rows are as the manifest says\n", set.name, units::count(set.manifest.tables.len() as u64), units::count(set.manifest.rows())))?;
+        print(&format!(
+            "{}: {how}, {} tables and {} rows are as the manifest says\n",
+            set.name,
+            units::count(set.manifest.tables.len() as u64),
+            units::count(set.manifest.rows())
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn restore(global: &Global, wanted: &str, filter: &Filter, into: &str, create: bool, create_roles: bool) -> Result<ExitCode> {
+async fn restore(
+    global: &Global,
+    wanted: &str,
+    filter: &Filter,
+    into: &str,
+    create: bool,
+    create_roles: bool,
+) -> Result<ExitCode> {
     let config = global.load_config()?;
     let settings = settings_of(&config, into)?;
     let found = find(&config, wanted, filter, true).await?;
@@ -228,9 +255,18 @@ async fn restore(global: &Global, wanted: &str, filter: &Filter, into: &str, cre
     phase.done(&format!("{} from {}", settings.display(), set.name));
     let (tables, rows) = (manifest.tables.len() as u64, manifest.rows());
     if global.json {
-        print(&format!("{:#}\n", json!({ "set": set.name.to_string(), "into": settings.display(), "tables": tables, "rows": rows, "elapsed_seconds": phase.elapsed().as_secs_f64() })))?;
+        print(&format!(
+            "{:#}\n",
+            json!({ "set": set.name.to_string(), "into": settings.display(), "tables": tables, "rows": rows, "elapsed_seconds": phase.elapsed().as_secs_f64() })
+        ))?;
     } else {
-        print(&format!("{} is restored into {}: {} tables, {} rows, each table counted\n", set.name, settings.display(), units::count(tables), units::count(rows)))?;
+        print(&format!(
+            "{} is restored into {}: {} tables, {} rows, each table counted\n",
+            set.name,
+            settings.display(),
+            units::count(tables),
+            units::count(rows)
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -250,7 +286,12 @@ async fn prune(global: &Global, only: Option<&str>, dry_run: bool) -> Result<Exi
             let listing = set::list(&store, &set::folder(database, &job.name)).await?;
             let candidates: Vec<_> = listing.sets.iter().map(Set::candidate).collect();
             for decision in keep::decide(&candidates, keep, job.timezone) {
-                text += &format!("{:<8} {}  ({})\n", if decision.keep { "keep" } else { "delete" }, decision.name, decision.reasons.join(", "));
+                text += &format!(
+                    "{:<8} {}  ({})\n",
+                    if decision.keep { "keep" } else { "delete" },
+                    decision.name,
+                    decision.reasons.join(", ")
+                );
                 json_rows.push(json!(decision));
             }
             if !dry_run {
@@ -268,7 +309,8 @@ async fn prune(global: &Global, only: Option<&str>, dry_run: bool) -> Result<Exi
 
 impl Filter {
     fn matches(&self, name: &SetName) -> bool {
-        self.database.as_ref().is_none_or(|database| *database == name.database) && self.job.as_ref().is_none_or(|job| *job == name.job)
+        self.database.as_ref().is_none_or(|database| *database == name.database)
+            && self.job.as_ref().is_none_or(|job| *job == name.job)
     }
 }
 
@@ -278,7 +320,8 @@ async fn stores(config: &Config, filter: &Filter) -> Result<Vec<(String, Store)>
         return Err(Fault::new(Kind::Configuration, format!("the configuration has no store `{name}`; it has: {names}")).into());
     }
     let mut stores = Vec::new();
-    for (name, configured) in config.stores.iter().filter(|(name, _)| filter.store.as_ref().is_none_or(|wanted| wanted == *name)) {
+    for (name, configured) in config.stores.iter().filter(|(name, _)| filter.store.as_ref().is_none_or(|wanted| wanted == *name))
+    {
         stores.push((name.clone(), Store::open(configured).await.with_context(|| format!("store `{name}`"))?));
     }
     Ok(stores)
@@ -291,9 +334,18 @@ async fn find(config: &Config, wanted: &str, filter: &Filter, prefer_verified: b
     for (store_name, store) in stores(config, filter).await? {
         let listing = set::list(&store, "").await?;
         let meant = |name: &SetName| {
-            filter.matches(name) && (wanted == "latest" || wanted.parse::<SetName>().is_ok_and(|full| full == *name) || set::parse_time(wanted) == Some(name.taken_at))
+            filter.matches(name)
+                && (wanted == "latest"
+                    || wanted.parse::<SetName>().is_ok_and(|full| full == *name)
+                    || set::parse_time(wanted) == Some(name.taken_at))
         };
-        reasons.extend(listing.unreadable.iter().filter(|(name, _)| meant(name)).map(|(name, reason)| format!("{name} cannot be restored: {reason}")));
+        reasons.extend(
+            listing
+                .unreadable
+                .iter()
+                .filter(|(name, _)| meant(name))
+                .map(|(name, reason)| format!("{name} cannot be restored: {reason}")),
+        );
         for set in listing.sets.into_iter().filter(|set| meant(&set.name)) {
             candidates.push(Found { store_name: store_name.clone(), store: store.clone(), set });
         }
@@ -304,7 +356,11 @@ async fn find(config: &Config, wanted: &str, filter: &Filter, prefer_verified: b
     distinct.dedup();
     if distinct.len() > 1 {
         let list = distinct.iter().map(|(database, job)| format!("{database}/{job}")).collect::<Vec<_>>().join(", ");
-        return Err(Fault::new(Kind::Configuration, format!("`{wanted}` could be of {list}: say which with --database and --job")).into());
+        return Err(Fault::new(
+            Kind::Configuration,
+            format!("`{wanted}` could be of {list}: say which with --database and --job"),
+        )
+        .into());
     }
     if prefer_verified && wanted == "latest" && candidates.iter().any(|found| found.set.verification.proof() == Proof::Verified) {
         candidates.retain(|found| found.set.verification.proof() == Proof::Verified);
@@ -323,16 +379,26 @@ fn settings_of(config: &Config, target: &str) -> Result<pg::Settings> {
     }
     if !target.contains("://") {
         let names = config.databases.keys().cloned().collect::<Vec<_>>().join(", ");
-        return Err(Fault::new(Kind::Configuration, format!("`{target}` is neither a URL nor a database of the configuration ({names})")).into());
+        return Err(Fault::new(
+            Kind::Configuration,
+            format!("`{target}` is neither a URL nor a database of the configuration ({names})"),
+        )
+        .into());
     }
     let parsed = url::Url::parse(target).context("not a database URL")?;
     let has_password = parsed.password().is_some() || parsed.query_pairs().any(|(key, _)| key == "password");
-    anyhow::ensure!(!has_password, Fault::new(Kind::Configuration, "a password in an argument can be read by every user of this host: use PGPASSWORD or ~/.pgpass"));
+    anyhow::ensure!(
+        !has_password,
+        Fault::new(
+            Kind::Configuration,
+            "a password in an argument can be read by every user of this host: use PGPASSWORD or ~/.pgpass"
+        )
+    );
     pg::Settings::resolve(&config::Database { url: Some(target.to_owned().into()) })
 }
 
 /// psql for the target.
 async fn tools_for(config: &Config, connection: &mut sqlx::PgConnection) -> Result<client_tools::Tools> {
     let server = Server::of(connection).await?;
-    client_tools::find(config.tools.bin_dir.as_deref(), server.major()).await
+    client_tools::find_for_restore(config.tools.bin_dir.as_deref(), server.major()).await
 }

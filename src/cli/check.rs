@@ -34,9 +34,17 @@ pub async fn run(global: &Global, connect: bool) -> Result<ExitCode> {
             .collect();
         print(&format!("{:#}\n", json!({ "jobs": jobs.len(), "problems": [], "connections": rows })))?;
     } else {
-        print(&format!("{}: {} databases, {} stores, {} jobs, no mistakes\n", config.path.display(), config.databases.len(), config.stores.len(), jobs.len()))?;
+        print(&format!(
+            "{}: {} databases, {} stores, {} jobs, no mistakes\n",
+            config.path.display(),
+            config.databases.len(),
+            config.stores.len(),
+            jobs.len()
+        ))?;
         if connect {
-            let rows = tried.iter().map(|tried| vec![if tried.result.is_ok() { "ok" } else { "FAILED" }.to_owned(), tried.what.clone(), detail(tried)]);
+            let rows = tried.iter().map(|tried| {
+                vec![if tried.result.is_ok() { "ok" } else { "FAILED" }.to_owned(), tried.what.clone(), detail(tried)]
+            });
             print(&output::table(&["", "", ""], rows))?;
         }
     }
@@ -66,11 +74,20 @@ async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Tried> {
         };
         match connected.await {
             Ok((settings, mut connection, server)) => {
-                tried.push(Tried { what: what.clone(), result: Ok(format!("{}, PostgreSQL {}", settings.display(), server.version)) });
+                tried.push(Tried {
+                    what: what.clone(),
+                    result: Ok(format!("{}, PostgreSQL {}", settings.display(), server.version)),
+                });
                 let tools = client_tools::find(config.tools.bin_dir.as_deref(), server.major()).await;
-                tried.push(Tried { what: format!("{what}: client tools"), result: tools.map(|tools| format!("{} in {}", tools.version, tools.folder.display())) });
+                tried.push(Tried {
+                    what: format!("{what}: client tools"),
+                    result: tools.map(|tools| format!("{} in {}", tools.version, tools.folder.display())),
+                });
                 for job in jobs.iter().filter(|job| job.databases.contains(name)) {
-                    tried.push(Tried { what: format!("{what}: privileges for {}", job.name), result: privileges(&mut connection, job).await });
+                    tried.push(Tried {
+                        what: format!("{what}: privileges for {}", job.name),
+                        result: privileges(&mut connection, job).await,
+                    });
                 }
             }
             Err(error) => tried.push(Tried { what, result: Err(error) }),
@@ -102,10 +119,16 @@ async fn privileges(connection: &mut PgConnection, job: &Job) -> Result<String> 
     .await?;
     if !unreadable.is_empty() && backup.filters.schemas.is_empty() && backup.filters.exclude_tables.is_empty() {
         let some = unreadable.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
-        let message = format!("the role cannot read {} relations ({some}{}): GRANT pg_read_all_data TO it", unreadable.len(), if unreadable.len() > 5 { ", …" } else { "" });
+        let message = format!(
+            "the role cannot read {} relations ({some}{}): GRANT pg_read_all_data TO it",
+            unreadable.len(),
+            if unreadable.len() > 5 { ", …" } else { "" }
+        );
         return Err(fault::Fault::new(fault::Kind::Permission, message).into());
     }
-    let can_create: bool = sqlx::query_scalar("SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user").fetch_one(&mut *connection).await?;
+    let can_create: bool = sqlx::query_scalar("SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user")
+        .fetch_one(&mut *connection)
+        .await?;
     if backup.verify == Verify::Restore && backup.scratch.is_none() && !can_create {
         let message = "verify = \"restore\" needs CREATEDB for its scratch database: ALTER ROLE … CREATEDB, name another server with `scratch`, or verify = \"checksum\"";
         return Err(fault::Fault::new(fault::Kind::Permission, message).into());

@@ -40,7 +40,8 @@ pub fn man(folder: Option<&Path>) -> Result<ExitCode> {
     match folder {
         Some(folder) => {
             std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-            clap_mangen::generate_to(Arguments::command(), folder).with_context(|| format!("cannot write to {}", folder.display()))?;
+            clap_mangen::generate_to(Arguments::command(), folder)
+                .with_context(|| format!("cannot write to {}", folder.display()))?;
         }
         None => {
             let mut page = Vec::new();

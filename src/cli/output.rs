@@ -16,7 +16,10 @@ pub fn print(text: &str) -> Result<()> {
 /// Columns under headers, fitted to the terminal.
 pub fn table(headers: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(headers.to_vec());
+    table
+        .load_style(comfy_table::presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(headers.to_vec());
     if let Some(size) = terminal_width() {
         table.set_width(size);
     }

@@ -82,7 +82,14 @@ impl Dir {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).await.map_err(|error| self.explain(error))?;
         let name = path.file_name().context("a key has a name")?.to_string_lossy().into_owned();
         let temporary = folder.join(format!(".{name}.{}{TEMPORARY}", std::process::id()));
-        let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary).await.map_err(|error| self.explain(error))?;
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)
+            .await
+            .map_err(|error| self.explain(error))?;
         Ok(Upload { dir: self.clone(), path, temporary, file: Some(file) })
     }
 

@@ -48,7 +48,12 @@ impl S3 {
         let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
             .http_client(http)
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
-            .timeout_config(TimeoutConfig::builder().connect_timeout(Duration::from_secs(10)).operation_attempt_timeout(REQUEST_TIMEOUT).build())
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .connect_timeout(Duration::from_secs(10))
+                    .operation_attempt_timeout(REQUEST_TIMEOUT)
+                    .build(),
+            )
             // Uploads have a timeout of our own, per part: the SDK's protection takes a slow line for a dead one.
             .stalled_stream_protection(StalledStreamProtectionConfig::enabled().upload_enabled(false).build());
         if let Some(region) = &configured.region {
@@ -69,7 +74,10 @@ impl S3 {
         if shared.region().is_none() {
             anyhow::ensure!(
                 compatible,
-                Fault::new(Kind::Configuration, format!("no region for bucket `{}`: set `region` in its store, or AWS_REGION", configured.bucket))
+                Fault::new(
+                    Kind::Configuration,
+                    format!("no region for bucket `{}`: set `region` in its store, or AWS_REGION", configured.bucket)
+                )
             );
             builder = builder.region(Region::new("us-east-1"));
         }
@@ -115,7 +123,8 @@ impl S3 {
     }
 
     pub async fn read(&self, key: &str) -> Result<Option<Reader>> {
-        let mut reader = Reader { s3: self.clone(), key: key.to_owned(), body: ByteStream::default(), etag: None, length: 0, position: 0 };
+        let mut reader =
+            Reader { s3: self.clone(), key: key.to_owned(), body: ByteStream::default(), etag: None, length: 0, position: 0 };
         Ok(reader.open().await?.then_some(reader))
     }
 
@@ -204,7 +213,8 @@ impl S3 {
 
     /// With checksums on each part, their algorithm must be said when the upload starts.
     fn checksum_algorithm(&self) -> Option<ChecksumAlgorithm> {
-        let on_every_request = self.client.config().request_checksum_calculation() != Some(&RequestChecksumCalculation::WhenRequired);
+        let on_every_request =
+            self.client.config().request_checksum_calculation() != Some(&RequestChecksumCalculation::WhenRequired);
         on_every_request.then_some(ChecksumAlgorithm::Crc32)
     }
 
@@ -222,14 +232,26 @@ impl S3 {
         let detail = detail.split(" (").next().unwrap_or_default();
         let (kind, message) = match (&error, error.code()) {
             (_, Some("NoSuchBucket")) => (Kind::Configuration, format!("there is no bucket `{bucket}` at {at}")),
-            (_, Some(code @ ("AccessDenied" | "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "NotSignedUp"))) => {
-                (Kind::Permission, format!("bucket `{bucket}` at {at} refuses the credentials ({code}: {})", error.message().unwrap_or("no reason given")))
-            }
+            (
+                _,
+                Some(code @ ("AccessDenied" | "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "NotSignedUp")),
+            ) => (
+                Kind::Permission,
+                format!(
+                    "bucket `{bucket}` at {at} refuses the credentials ({code}: {})",
+                    error.message().unwrap_or("no reason given")
+                ),
+            ),
             (SdkError::TimeoutError(_), _) => (Kind::Unreachable, format!("{at} did not answer in time")),
-            (SdkError::DispatchFailure(_), _) if detail.contains("redential") => {
-                (Kind::Permission, format!("no credentials for bucket `{bucket}`: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role"))
+            (SdkError::DispatchFailure(_), _) if detail.contains("redential") => (
+                Kind::Permission,
+                format!(
+                    "no credentials for bucket `{bucket}`: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role"
+                ),
+            ),
+            (SdkError::DispatchFailure(_) | SdkError::ResponseError(_), _) => {
+                (Kind::Unreachable, format!("cannot talk to {at}: {detail}"))
             }
-            (SdkError::DispatchFailure(_) | SdkError::ResponseError(_), _) => (Kind::Unreachable, format!("cannot talk to {at}: {detail}")),
             (_, code) => {
                 let said = [code, error.message()].into_iter().flatten().collect::<Vec<_>>().join(": ");
                 let said = if said.is_empty() { detail.to_owned() } else { said };
@@ -297,7 +319,11 @@ impl Reader {
                 self.body = object.body;
                 Ok(true)
             }
-            Err(error) if error.code() == Some("NoSuchKey") || (status(&error) == Some(404) && error.code() != Some("NoSuchBucket")) => Ok(false),
+            Err(error)
+                if error.code() == Some("NoSuchKey") || (status(&error) == Some(404) && error.code() != Some("NoSuchBucket")) =>
+            {
+                Ok(false)
+            }
             Err(error) => Err(self.s3.explain(error)),
         }
     }
@@ -317,7 +343,11 @@ impl Reader {
             tokio::time::sleep(Duration::from_millis(200) * 4_u32.pow(attempt - 1)).await;
             anyhow::ensure!(self.open().await?, "{} vanished while it was read", self.s3.location(&self.key));
         }
-        Err(Fault::new(Kind::Unreachable, format!("{} broke off {ATTEMPTS} times at byte {} of {}", self.s3.location(&self.key), self.position, self.length)).into())
+        Err(Fault::new(
+            Kind::Unreachable,
+            format!("{} broke off {ATTEMPTS} times at byte {} of {}", self.s3.location(&self.key), self.position, self.length),
+        )
+        .into())
     }
 }
 
@@ -414,7 +444,14 @@ impl Upload {
         let number = self.started_parts as i32;
         let body = std::mem::take(&mut self.filling).freeze();
         let timeout = self.part_timeout(body.len());
-        let request = self.s3.client.upload_part().bucket(&self.s3.configured.bucket).key(self.s3.full_key(&self.key)).upload_id(upload_id).part_number(number);
+        let request = self
+            .s3
+            .client
+            .upload_part()
+            .bucket(&self.s3.configured.bucket)
+            .key(self.s3.full_key(&self.key))
+            .upload_id(upload_id)
+            .part_number(number);
         let sending = request
             .content_length(body.len() as i64)
             .set_checksum_algorithm(self.s3.checksum_algorithm())
@@ -423,7 +460,11 @@ impl Upload {
             .config_override(aws_sdk_s3::config::Config::builder().timeout_config(timeout));
         let (s3, location) = (self.s3.clone(), self.s3.location(&self.key));
         self.in_flight.spawn(async move {
-            let sent = sending.send().await.map_err(|error| s3.explain(error)).with_context(|| format!("cannot upload part {number} of {location}"))?;
+            let sent = sending
+                .send()
+                .await
+                .map_err(|error| s3.explain(error))
+                .with_context(|| format!("cannot upload part {number} of {location}"))?;
             let part = CompletedPart::builder().part_number(number).set_e_tag(sent.e_tag).set_checksum_crc32(sent.checksum_crc32);
             Ok(part.build())
         });
@@ -438,7 +479,8 @@ impl Upload {
     }
 
     async fn start(&mut self) -> Result<String> {
-        let request = self.s3.client.create_multipart_upload().bucket(&self.s3.configured.bucket).key(self.s3.full_key(&self.key));
+        let request =
+            self.s3.client.create_multipart_upload().bucket(&self.s3.configured.bucket).key(self.s3.full_key(&self.key));
         let started = request
             .set_checksum_algorithm(self.s3.checksum_algorithm())
             .set_server_side_encryption(self.s3.encryption())
@@ -459,7 +501,8 @@ impl Upload {
         let mut last_error = None;
         for attempt in 1..=3 {
             let parts = CompletedMultipartUpload::builder().set_parts(Some(self.parts.clone())).build();
-            let request = self.s3.client.complete_multipart_upload().bucket(&self.s3.configured.bucket).key(self.s3.full_key(&self.key));
+            let request =
+                self.s3.client.complete_multipart_upload().bucket(&self.s3.configured.bucket).key(self.s3.full_key(&self.key));
             // Putting terabytes together takes S3 minutes.
             let timeout = TimeoutConfig::builder().operation_attempt_timeout(Duration::from_secs(600)).build();
             let answer = request
@@ -469,19 +512,13 @@ impl Upload {
                 .config_override(aws_sdk_s3::config::Config::builder().timeout_config(timeout))
                 .send()
                 .await;
-            let gone = match answer {
-                Ok(_) => true,
-                Err(error) => {
-                    let gone = error.code() == Some("NoSuchUpload");
-                    last_error = Some(self.s3.explain(error));
-                    gone
-                }
-            };
-            if gone && self.s3.length(&self.key).await? == Some(self.total_bytes) {
-                return Ok(());
-            }
-            if gone {
-                break;
+            let answered = answer.map_err(|error| self.s3.explain(error));
+            // The key is this run's alone, so an object of this length is this upload.
+            let exists = self.s3.length(&self.key).await.is_ok_and(|length| length == Some(self.total_bytes));
+            match answered {
+                _ if exists => return Ok(()),
+                Ok(_) => break,
+                Err(error) => last_error = Some(error),
             }
             tokio::time::sleep(Duration::from_millis(500) * 2_u32.pow(attempt)).await;
         }
@@ -523,7 +560,8 @@ mod tests {
     #[test]
     fn parts_grow_with_the_object_so_that_their_number_suffices() {
         const GIB: u64 = 1 << 30;
-        for (expected, max_parts, part_mib) in [(0, 10_000, 8), (GIB, 10_000, 8), (200 * GIB, 10_000, 31), (20 * GIB, 1_000, 31)] {
+        for (expected, max_parts, part_mib) in [(0, 10_000, 8), (GIB, 10_000, 8), (200 * GIB, 10_000, 31), (20 * GIB, 1_000, 31)]
+        {
             let part = part_bytes(expected, &configured(max_parts, 512 << 20)).unwrap();
             assert_eq!(part >> 20, part_mib, "{expected} in {max_parts}");
             assert!(part * u64::from(max_parts) >= expected + expected / 2);

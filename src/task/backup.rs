@@ -109,12 +109,20 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
     if let Some(scratch) = &written.scratch {
         checker.known("database", scratch);
         if written.verify != Verify::Restore {
-            checker.problem(scratch, "`scratch` without verify = \"restore\"", "only a restore needs a scratch database".to_owned());
+            checker.problem(
+                scratch,
+                "`scratch` without verify = \"restore\"",
+                "only a restore needs a scratch database".to_owned(),
+            );
         }
     }
     let highest = written.compression.highest_level();
     if let Some(level) = written.level.as_ref().filter(|level| !(1..=highest).contains(level.get_ref())) {
-        checker.problem(level, format!("level {} does not exist", level.get_ref()), format!("1 to {highest} for this compression"));
+        checker.problem(
+            level,
+            format!("level {} does not exist", level.get_ref()),
+            format!("1 to {highest} for this compression"),
+        );
     }
     if let Some(threads) = written.threads.as_ref().filter(|threads| !(1..=64).contains(threads.get_ref())) {
         checker.problem(threads, format!("`threads = {}`", threads.get_ref()), "1 to 64".to_owned());
@@ -128,7 +136,11 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
         compression: written.compression,
         level: written.level.map_or(written.compression.default_level(), Spanned::into_inner),
         threads: written.threads.map_or(processors.min(4), Spanned::into_inner),
-        filters: set::Filters { schemas: written.schemas, exclude_tables: written.exclude_tables, exclude_table_data: written.exclude_table_data },
+        filters: set::Filters {
+            schemas: written.schemas,
+            exclude_tables: written.exclude_tables,
+            exclude_table_data: written.exclude_table_data,
+        },
         lock_wait_timeout: written.lock_wait_timeout.unwrap_or(Span(Duration::from_secs(60))),
     })
 }
@@ -181,7 +193,8 @@ impl Backup {
         match &self.scratch {
             None => Ok(run.settings.clone()),
             Some(name) => {
-                let database = run.config.databases.get(name).with_context(|| format!("the configuration has no database `{name}`"))?;
+                let database =
+                    run.config.databases.get(name).with_context(|| format!("the configuration has no database `{name}`"))?;
                 pg::Settings::resolve(database)
             }
         }
@@ -256,5 +269,7 @@ fn free_name(database: &str, job: &str, taken: &[SetName], now: chrono::DateTime
 
 /// The client tools for a server of that major version.
 pub async fn tools_for(run: &RunContext<'_>, major: u32) -> Result<Tools> {
-    crate::client_tools::find(run.config.tools.bin_dir.as_deref(), major).await.with_context(|| format!("database `{}`", run.database))
+    crate::client_tools::find(run.config.tools.bin_dir.as_deref(), major)
+        .await
+        .with_context(|| format!("database `{}`", run.database))
 }

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::support::postgres::{MAJORS, Server, server};
+use crate::support::postgres::{MAJORS, Server, bin_dir, server};
 use crate::support::s3::S3Server;
 use crate::support::{Scenario, quoted};
 
@@ -57,7 +57,10 @@ fn fingerprint(server: &Server, database: &str) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let dump = String::from_utf8(output.stdout).unwrap();
     // A random token in newer minor releases.
-    dump.lines().filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict")).collect::<Vec<_>>().join("\n")
+    dump.lines()
+        .filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn manifest(scenario: &Scenario) -> Value {
@@ -116,13 +119,20 @@ fn stock_tools_alone_restore_a_set() {
     for (compression, object, decompressor) in [("gzip", "dump.sql.gz", "gunzip"), ("zstd", "dump.sql.zst", "unzstd")] {
         let server = server(18);
         let database = hostile_database(server);
-        let scenario = Scenario::with_database(server, &database).backup_job("local", &format!("compression = {}", quoted(compression)));
+        let scenario =
+            Scenario::with_database(server, &database).backup_job("local", &format!("compression = {}", quoted(compression)));
         scenario.run(&["run-job", "nightly"]).succeeded();
         let file = scenario.path(&format!("store/{}/{object}", scenario.sets()[0]));
 
         let copy = server.new_database();
-        let mut decompress = Command::new(decompressor).arg("-c").arg(file).stdout(Stdio::piped()).spawn().expect("gzip and zstd are installed");
-        let psql = server.tool("psql", &copy).args(["-Xq", "-v", "ON_ERROR_STOP=1"]).stdin(decompress.stdout.take().unwrap()).output().unwrap();
+        let mut decompress =
+            Command::new(decompressor).arg("-c").arg(file).stdout(Stdio::piped()).spawn().expect("gzip and zstd are installed");
+        let psql = server
+            .tool("psql", &copy)
+            .args(["-Xq", "-v", "ON_ERROR_STOP=1"])
+            .stdin(decompress.stdout.take().unwrap())
+            .output()
+            .unwrap();
         assert!(psql.status.success(), "{}", String::from_utf8_lossy(&psql.stderr));
         assert!(decompress.wait().unwrap().success());
         assert_eq!(fingerprint(server, &database), fingerprint(server, &copy));
@@ -164,28 +174,33 @@ fn a_database_with_a_hostile_name_is_backed_up_and_restored() {
 fn a_newer_pg_dump_leaves_out_settings_that_the_server_does_not_know() {
     let server = server(15);
     let database = hostile_database(server);
-    let newest = crate::support::postgres::bin_dir(18);
     let scenario = Scenario::empty()
         .config(&format!("[databases.app]\nurl = {}\n[stores.local]\npath = \"store\"\n", quoted(&server.url(&database))))
-        .config(&format!("[tools]\nbin_dir = {}\n", quoted(&fake_tools_without_15(&newest))))
+        .config(&format!("[tools]\nbin_dir = {}\n", quoted(&bin_dir(18).display().to_string())))
         .backup_job("local", "verify = \"restore\"");
-    let planned = scenario.run(&["run-job", "nightly", "--dry-run"]).succeeded();
-    // Debian's folder has 15 as well, and the same major wins; without it, 18 does the work.
-    if planned.stdout.contains("(PostgreSQL) 18") {
-        scenario.run(&["run-job", "nightly"]).succeeded();
-    }
-    let set = pgtend_dump_by(&newest, server, &database);
-    assert!(set.contains("SET transaction_timeout"), "pg_dump 18 writes the setting that this is about");
+    // The server's own version would win: out of sight with it.
+    let without_15 = |arguments: &str| {
+        scenario.in_mount_namespace(&format!("mount -t tmpfs none /usr/lib/postgresql && exec $pgtend {arguments}"))
+    };
+    without_15("run-job nightly --dry-run").succeeded().prints(&["pg_dump (PostgreSQL) 18"]);
+    without_15("run-job nightly").succeeded();
+
+    let file = scenario.path(&format!("store/{}/dump.sql.gz", scenario.sets()[0]));
+    let output = Command::new("gunzip").arg("-c").arg(file).output().unwrap();
+    let dump = String::from_utf8(output.stdout).unwrap();
+    assert!(dump.contains("-- this server does not know it: SET transaction_timeout = 0;"));
+    assert!(dump.contains("\nSET lock_timeout = 0;"));
 }
 
-/// pg_dump 18 under a version number that makes it the server's own.
-fn fake_tools_without_15(newest: &std::path::Path) -> String {
-    newest.display().to_string()
-}
-
-fn pgtend_dump_by(bin: &std::path::Path, server: &Server, database: &str) -> String {
-    let output = Command::new(bin.join("pg_dump")).env("PGHOST", server.socket()).env("PGUSER", "postgres").env("PGDATABASE", database).arg("-s").output().unwrap();
-    String::from_utf8(output.stdout).unwrap()
+#[test]
+fn an_older_pg_dump_is_refused_with_the_package_to_install() {
+    let server = server(18);
+    let database = server.new_database();
+    let scenario = Scenario::empty()
+        .config(&format!("[databases.app]\nurl = {}\n[stores.local]\npath = \"store\"\n", quoted(&server.url(&database))))
+        .backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).exited(78).says(&["the server is PostgreSQL 18", "postgresql-client-18"]);
+    assert_eq!(scenario.files("store"), Vec::<String>::new());
 }
 
 #[test]
@@ -194,7 +209,12 @@ fn a_dry_run_says_what_it_would_do_and_writes_nothing() {
     let database = server.new_database();
     let scenario = Scenario::with_database(server, &database).backup_job("local", "verify = \"restore\"\nkeep = { last = 1 }");
     let before = server.sql("postgres", "SELECT datname FROM pg_database ORDER BY 1");
-    scenario.run(&["run-job", "nightly", "--dry-run"]).succeeded().prints(&["back up", "with     pg_dump (PostgreSQL) 18", "restored into scratch database", "(last 1 of 1)"]);
+    scenario.run(&["run-job", "nightly", "--dry-run"]).succeeded().prints(&[
+        "back up",
+        "with     pg_dump (PostgreSQL) 18",
+        "restored into scratch database",
+        "(last 1 of 1)",
+    ]);
     assert_eq!(scenario.files("store"), Vec::<String>::new());
     assert!(!scenario.path("store").exists());
     // Other tests make databases meanwhile; none may be a scratch database of this job.
@@ -208,12 +228,17 @@ fn a_dry_run_says_what_it_would_do_and_writes_nothing() {
 fn what_the_job_excludes_is_left_out_and_said() {
     let server = server(18);
     let database = hostile_database(server);
-    let scenario = Scenario::with_database(server, &database)
-        .backup_job("local", "schemas = [\"public\"]\nexclude_tables = [\"public.child\"]\nexclude_table_data = [\"public.plain\"]");
+    let scenario = Scenario::with_database(server, &database).backup_job(
+        "local",
+        "schemas = [\"public\"]\nexclude_tables = [\"public.child\"]\nexclude_table_data = [\"public.plain\"]",
+    );
     scenario.run(&["run-job", "nightly"]).succeeded();
     let manifest = manifest(&scenario);
     let names: Vec<&str> = manifest["tables"].as_array().unwrap().iter().map(|table| table["name"].as_str().unwrap()).collect();
-    assert!(!names.contains(&"child") && !names.contains(&"plain") && !names.contains(&"UPPER") && names.contains(&"parent"), "{names:?}");
+    assert!(
+        !names.contains(&"child") && !names.contains(&"plain") && !names.contains(&"UPPER") && names.contains(&"parent"),
+        "{names:?}"
+    );
     assert_eq!(manifest["filters"]["exclude_tables"][0], "public.child");
 }
 
@@ -248,7 +273,10 @@ fn restoring_into_an_existing_database_wants_it_empty_and_is_all_or_nothing() {
     scenario.run(&["backups", "restore", "latest", "--into", &server.url(&empty)]).succeeded();
     assert_eq!(fingerprint(server, &database), fingerprint(server, &empty));
 
-    scenario.run(&["backups", "restore", "latest", "--into", &server.url(&full), "--create"]).exited(78).says(&["exists already"]);
+    scenario
+        .run(&["backups", "restore", "latest", "--into", &server.url(&full), "--create"])
+        .exited(78)
+        .says(&["exists already"]);
     assert_eq!(server.sql(&full, "SELECT count(*) FROM precious"), "0");
 }
 
@@ -260,15 +288,27 @@ fn what_the_target_lacks_is_said_before_anything_is_written() {
     let scenario = Scenario::with_database(source, &database).backup_job("local", "");
     scenario.run(&["run-job", "nightly"]).succeeded();
     let into = target.url("lacking");
-    scenario.run(&["backups", "restore", "latest", "--into", &into, "--create"]).exited(78).says(&["only_here_role", "--create-roles"]);
-    assert_eq!(target.sql("postgres", "SELECT count(*) FROM pg_database WHERE datname = 'lacking' OR datname LIKE 'pgtend_restore%'"), "0");
-    scenario.run(&["backups", "restore", "latest", "--into", &into, "--create", "--create-roles"]).succeeded().says(&["PostgreSQL 15", "made without login: only_here_role"]);
+    scenario
+        .run(&["backups", "restore", "latest", "--into", &into, "--create"])
+        .exited(78)
+        .says(&["only_here_role", "--create-roles"]);
+    assert_eq!(
+        target.sql("postgres", "SELECT count(*) FROM pg_database WHERE datname = 'lacking' OR datname LIKE 'pgtend_restore%'"),
+        "0"
+    );
+    scenario
+        .run(&["backups", "restore", "latest", "--into", &into, "--create", "--create-roles"])
+        .succeeded()
+        .says(&["PostgreSQL 15", "made without login: only_here_role"]);
     assert_eq!(target.sql("lacking", "SELECT tableowner FROM pg_tables WHERE tablename = 't'"), "only_here_role");
 
     source.sql(&database, "CREATE EXTENSION vector");
     let scenario = Scenario::with_database(source, &database).backup_job("local", "");
     scenario.run(&["run-job", "nightly"]).succeeded();
-    scenario.run(&["backups", "restore", "latest", "--into", &target.url("lacking2"), "--create"]).exited(78).says(&["extensions", "vector"]);
+    scenario
+        .run(&["backups", "restore", "latest", "--into", &target.url("lacking2"), "--create"])
+        .exited(78)
+        .says(&["extensions", "vector"]);
 }
 
 #[test]
@@ -299,7 +339,9 @@ fn two_runs_of_one_job_at_once_are_one_run_and_one_busy() {
         .unwrap();
     let mut stdin = holder.stdin.take().unwrap();
     std::io::Write::write_all(&mut stdin, b"SELECT pg_advisory_lock(hashtextextended('pgtend job app/nightly', 0));\n").unwrap();
-    crate::support::eventually("the lock is held", || server.sql(&database, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())") == "1");
+    crate::support::eventually("the lock is held", || {
+        server.sql(&database, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())") == "1"
+    });
     scenario.run(&["run-job", "nightly"]).exited(75).says(&["already running", "the other one", "skipped"]);
     assert_eq!(scenario.files("store"), Vec::<String>::new());
     drop(stdin);
@@ -310,10 +352,14 @@ fn two_runs_of_one_job_at_once_are_one_run_and_one_busy() {
 #[test]
 fn a_role_that_may_only_read_makes_a_set_without_role_passwords() {
     let server = server(16);
-    let database = hostile_database(server);
-    server.sql(&database, "CREATE ROLE reader16 LOGIN; GRANT pg_read_all_data TO reader16; SELECT lo_unlink(oid) FROM pg_largeobject_metadata");
+    let database = server.new_database();
+    // Not pg_read_all_data: that one may read pg_authid.
+    server.sql(&database, "CREATE ROLE reader16 LOGIN; CREATE TABLE t (x int); GRANT SELECT ON t TO reader16");
     let scenario = Scenario::empty()
-        .config(&format!("[databases.app]\nurl = {}\n[stores.local]\npath = \"store\"\n", quoted(&server.url_as("reader16", &database))))
+        .config(&format!(
+            "[databases.app]\nurl = {}\n[stores.local]\npath = \"store\"\n",
+            quoted(&server.url_as("reader16", &database))
+        ))
         .config(&format!("[tools]\nbin_dir = {}\n", quoted(&server.bin_dir.display().to_string())))
         .backup_job("local", "");
     scenario.run(&["run-job", "nightly"]).succeeded();

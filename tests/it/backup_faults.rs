@@ -2,7 +2,6 @@
 //! left behind after the next run.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Command;
 use std::time::Duration;
 
 use hyper::Method;
@@ -26,13 +25,17 @@ impl Scenario {
     /// Client tools in a folder of the scenario: scripts that call the real ones, with `script` in place of `tool`.
     /// In it, `$real` is the real tool.
     fn with_tool(server: &Server, database: &str, tool: &str, script: &str) -> Self {
-        let scenario = Scenario::empty().config(&format!("[databases.app]\nurl = {}\n[stores.local]\npath = \"store\"\n[tools]\nbin_dir = \"bin\"\n", quoted(&server.url(database))));
+        let scenario = Scenario::empty().config(&format!(
+            "[databases.app]\nurl = {}\n[stores.local]\npath = \"store\"\n[tools]\nbin_dir = \"bin\"\n",
+            quoted(&server.url(database))
+        ));
         let bin = scenario.path("bin");
         std::fs::create_dir(&bin).unwrap();
         for name in ["pg_dump", "pg_dumpall", "psql"] {
             let real = server.bin_dir.join(name);
             let body = if name == tool { script } else { "exec \"$real\" \"$@\"" };
-            let text = format!("#!/bin/bash\nreal='{}'\n[ \"$1\" = --version ] && exec \"$real\" \"$@\"\n{body}\n", real.display());
+            let text =
+                format!("#!/bin/bash\nreal='{}'\n[ \"$1\" = --version ] && exec \"$real\" \"$@\"\n{body}\n", real.display());
             std::fs::write(bin.join(name), text).unwrap();
             std::fs::set_permissions(bin.join(name), std::fs::Permissions::from_mode(0o755)).unwrap();
         }
@@ -83,7 +86,11 @@ fn a_wrong_password_exits_with_77_and_says_who_was_refused() {
     let url = server.url_as("secretive", "postgres");
     let scenario = |password: &str| {
         Scenario::empty()
-            .config(&format!("[databases.app]\nurl = {}\n[stores.local]\npath = \"store\"\n[tools]\nbin_dir = {}\n", quoted(&url), quoted(&server.bin_dir.display().to_string())))
+            .config(&format!(
+                "[databases.app]\nurl = {}\n[stores.local]\npath = \"store\"\n[tools]\nbin_dir = {}\n",
+                quoted(&url),
+                quoted(&server.bin_dir.display().to_string())
+            ))
             .backup_job("local", "")
             .env("PGPASSWORD", password)
     };
@@ -107,7 +114,11 @@ fn a_table_that_may_not_be_read_exits_with_77_and_is_named() {
     let database = server.new_database();
     server.sql(&database, "CREATE ROLE half_blind LOGIN; CREATE TABLE open (x int); GRANT SELECT ON open TO half_blind; CREATE TABLE \"clo\"\"sed\" (x int)");
     let scenario = Scenario::empty()
-        .config(&format!("[databases.app]\nurl = {}\n[stores.local]\npath = \"store\"\n[tools]\nbin_dir = {}\n", quoted(&server.url_as("half_blind", &database)), quoted(&server.bin_dir.display().to_string())))
+        .config(&format!(
+            "[databases.app]\nurl = {}\n[stores.local]\npath = \"store\"\n[tools]\nbin_dir = {}\n",
+            quoted(&server.url_as("half_blind", &database)),
+            quoted(&server.bin_dir.display().to_string())
+        ))
         .backup_job("local", "");
     scenario.run(&["run-job", "nightly"]).exited(77).says(&["permission denied for table clo\"sed", "pg_read_all_data"]);
     scenario.has_nothing();
@@ -120,7 +131,8 @@ fn a_table_that_may_not_be_read_exits_with_77_and_is_named() {
 fn a_pg_dump_that_dies_midway_makes_no_set() {
     let server = server(18);
     let database = large_database(server);
-    let scenario = Scenario::with_tool(server, &database, "pg_dump", "\"$real\" \"$@\" | head -c 9000000; kill -9 $$").backup_job("local", "");
+    let scenario = Scenario::with_tool(server, &database, "pg_dump", "\"$real\" \"$@\" | head -c 9000000; kill -9 $$")
+        .backup_job("local", "");
     scenario.run(&["run-job", "nightly"]).exited(1).says(&["pg_dump failed", "signal: 9"]);
     scenario.has_nothing();
     scenario.heal_tool(server, "pg_dump");
@@ -143,7 +155,9 @@ fn a_pg_dump_that_is_cut_short_and_claims_success_makes_no_set() {
 fn a_pg_dump_that_fails_after_its_last_line_makes_no_set() {
     let server = server(18);
     let database = server.new_database();
-    let scenario = Scenario::with_tool(server, &database, "pg_dump", "\"$real\" \"$@\"; echo 'pg_dump: error: something' >&2; exit 1").backup_job("local", "");
+    let scenario =
+        Scenario::with_tool(server, &database, "pg_dump", "\"$real\" \"$@\"; echo 'pg_dump: error: something' >&2; exit 1")
+            .backup_job("local", "");
     scenario.run(&["run-job", "nightly"]).exited(1).says(&["pg_dump: error: something"]);
     scenario.has_nothing();
 }
@@ -172,7 +186,9 @@ fn pgtend_killed_midway_leaves_no_set_and_the_next_run_cleans_up() {
     assert_eq!(scenario.sets(), Vec::<String>::new());
     assert!(scenario.files("store").iter().all(|file| file.ends_with(".partial")), "{:?}", scenario.files("store"));
     scenario.heal_tool(server, "pg_dump");
-    eventually("the lock of the killed run is gone", || scenario.run(&["run-job", "nightly", "--dry-run"]).code == Some(0) && lock_is_free(server, &database));
+    eventually("the lock of the killed run is gone", || {
+        scenario.run(&["run-job", "nightly", "--dry-run"]).code == Some(0) && lock_is_free(server, &database)
+    });
     scenario.next_run_is_clean();
 }
 
@@ -202,14 +218,20 @@ fn a_signal_stops_a_run_cleanly_with_143() {
     for signal in [Signal::TERM, Signal::INT] {
         let (server, s3) = (server(18), S3Server::start());
         let database = large_database(server);
-        let scenario = Scenario::with_tool(server, &database, "pg_dump", PAUSES).s3(&s3).config(SMALL_PARTS).backup_job("bucket", "");
+        let scenario =
+            Scenario::with_tool(server, &database, "pg_dump", PAUSES).s3(&s3).config(SMALL_PARTS).backup_job("bucket", "");
         let running = scenario.start(&["run-job", "nightly"]);
         paused(&scenario);
         eventually("an upload has started", || !s3.unfinished_uploads().is_empty());
         running.signal(signal);
         running.wait().exited(143).says(&["cancelled"]);
         assert_eq!((s3.unfinished_uploads().len(), s3.objects().len()), (0, 0));
-        eventually("pg_dump is gone", || server.sql(&database, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()") == "0");
+        eventually("pg_dump is gone", || {
+            server.sql(
+                &database,
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            ) == "0"
+        });
     }
 }
 
@@ -217,7 +239,8 @@ fn a_signal_stops_a_run_cleanly_with_143() {
 fn a_run_over_its_timeout_is_stopped_and_says_so() {
     let server = server(18);
     let database = large_database(server);
-    let scenario = Scenario::with_tool(server, &database, "pg_dump", PAUSES).job("nightly", "database = \"app\"\ntimeout = \"2s\"\n[backup]\nstore = \"local\"\n");
+    let scenario = Scenario::with_tool(server, &database, "pg_dump", PAUSES)
+        .job("nightly", "database = \"app\"\ntimeout = \"2s\"\n[backup]\nstore = \"local\"\n");
     scenario.run(&["run-job", "nightly"]).exited(1).says(&["timed out", "the job's timeout of 2s passed"]);
     scenario.has_nothing();
 }
@@ -227,10 +250,20 @@ fn a_locked_table_fails_after_lock_wait_timeout_with_a_hint() {
     let server = server(18);
     let database = server.new_database();
     server.sql(&database, "CREATE TABLE t (x int)");
-    let mut holder = server.tool("psql", &database).args(["-Xq", "-c", "BEGIN; LOCK TABLE t; SELECT pg_sleep(20)"]).stdout(std::process::Stdio::null()).spawn().unwrap();
-    eventually("the table is locked", || server.sql(&database, "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND relation = 't'::regclass AND granted") == "1");
+    let mut holder = server
+        .tool("psql", &database)
+        .args(["-Xq", "-c", "BEGIN; LOCK TABLE t; SELECT pg_sleep(20)"])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("the table is locked", || {
+        server.sql(
+            &database,
+            "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND relation = 't'::regclass AND granted",
+        ) == "1"
+    });
     let scenario = Scenario::with_database(server, &database).backup_job("local", "lock_wait_timeout = \"500ms\"");
-    scenario.run(&["run-job", "nightly"]).exited(1).says(&["lock timeout", "lock_wait_timeout"]);
+    scenario.run(&["run-job", "nightly"]).exited(1).says(&["LOCK TABLE public.t", "raise lock_wait_timeout"]);
     scenario.has_nothing();
     holder.kill().unwrap();
     holder.wait().unwrap();
@@ -242,14 +275,11 @@ fn a_full_disk_makes_no_set_and_leaves_nothing_on_it() {
     let database = large_database(server);
     let scenario = Scenario::with_database(server, &database).backup_job("local", "");
     std::fs::create_dir(scenario.path("store")).unwrap();
-    // A disk of 4 MB in a mount namespace of its own; without root, in a user namespace.
-    let flags = if rustix::process::geteuid().is_root() { "-m" } else { "-rm" };
-    let script = format!("mount -t tmpfs -o size=4m none store && {{ {} run-job nightly; code=$?; find store -type f; exit $code; }}", env!("CARGO_BIN_EXE_pgtend"));
-    let output = scenario.command(&[]).get_current_dir().map(|folder| Command::new("unshare").current_dir(folder).args([flags, "sh", "-c", &script]).output().unwrap()).unwrap();
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("the disk of") && stderr.contains("is full"), "{stderr}");
-    assert_eq!(stdout, "", "no file is left");
+    let output = scenario.in_mount_namespace(
+        "mount -t tmpfs -o size=4m none store && { $pgtend run-job nightly; code=$?; find store -type f; exit $code; }",
+    );
+    let output = output.exited(1).says(&["the disk of", "is full"]);
+    assert_eq!(output.stdout, "", "no file is left");
 }
 
 #[test]
@@ -318,7 +348,13 @@ fn slow_answers_within_the_timeout_are_waited_for() {
     let (server, s3) = (server(18), S3Server::start());
     let database = large_database(server);
     let scenario = Scenario::with_database(server, &database).s3(&s3).config(SMALL_PARTS).backup_job("bucket", "");
-    s3.break_with(Rule { method: Method::PUT, contains: "partNumber", skip: 0, times: 2, fault: Fault::Slow(Duration::from_millis(700)) });
+    s3.break_with(Rule {
+        method: Method::PUT,
+        contains: "partNumber",
+        skip: 0,
+        times: 2,
+        fault: Fault::Slow(Duration::from_millis(700)),
+    });
     scenario.run(&["run-job", "nightly"]).succeeded();
     assert_eq!(scenario.sets().len(), 1);
 }
@@ -341,7 +377,9 @@ fn a_scratch_database_of_a_killed_verification_is_dropped_by_the_next_run() {
     running.kill();
     let planned = |scenario: &Scenario| scenario.run(&["run-job", "nightly", "--dry-run"]).stdout;
     scenario.heal_tool(server, "psql");
-    eventually("its sessions have ended", || planned(&scenario).contains("1 scratch databases") && lock_is_free(server, &database));
+    eventually("its sessions have ended", || {
+        planned(&scenario).contains("1 scratch databases") && lock_is_free(server, &database)
+    });
     assert_eq!(scenario.json(&["backups", "list"])["sets"][0]["proof"], "unknown");
     scenario.run(&["run-job", "nightly"]).succeeded();
     assert!(!planned(&scenario).contains("scratch databases"));

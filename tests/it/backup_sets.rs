@@ -22,7 +22,8 @@ fn with_set(server: &Server) -> (Scenario, PathBuf) {
 
 /// Where the members of the dump start.
 fn member_offsets(dump: &std::path::Path) -> Vec<usize> {
-    let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(dump.with_file_name("manifest.json")).unwrap()).unwrap();
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(dump.with_file_name("manifest.json")).unwrap()).unwrap();
     let points = manifest["dump"]["members"]["points"].as_array().unwrap();
     points.iter().map(|point| point[0].as_u64().unwrap() as usize).collect()
 }
@@ -31,7 +32,8 @@ fn member_offsets(dump: &std::path::Path) -> Vec<usize> {
 fn nothing_is_restored(scenario: &Scenario, server: &Server, name: &str) {
     let output = scenario.run(&["backups", "restore", "latest", "--into", &server.url(name), "--create"]);
     assert_ne!(output.code, Some(0), "{output:?}");
-    let left = server.sql("postgres", &format!("SELECT datname FROM pg_database WHERE datname = '{name}' OR datname LIKE 'pgtend_restore%'"));
+    let left = server
+        .sql("postgres", &format!("SELECT datname FROM pg_database WHERE datname = '{name}' OR datname LIKE 'pgtend_restore%'"));
     assert_eq!(left, "");
     let empty = server.new_database();
     let output = scenario.run(&["backups", "restore", "latest", "--into", &server.url(&empty)]);
@@ -90,7 +92,10 @@ fn a_set_without_its_manifest_is_no_set() {
     let (scenario, dump) = with_set(server);
     std::fs::remove_file(dump.with_file_name("manifest.json")).unwrap();
     assert_eq!(scenario.sets(), Vec::<String>::new());
-    scenario.run(&["backups", "restore", "latest", "--into", &server.url("nothing"), "--create"]).exited(78).says(&["no set `latest`"]);
+    scenario
+        .run(&["backups", "restore", "latest", "--into", &server.url("nothing"), "--create"])
+        .exited(78)
+        .says(&["no set `latest`"]);
     scenario.run(&["run-job", "nightly"]).succeeded();
     assert!(!dump.exists(), "what has no manifest is swept by the next run");
 }
@@ -117,7 +122,11 @@ fn copy_set(scenario: &Scenario, job: &str, time: &str, proof: &str) {
     for file in ["dump.sql.gz", "globals.sql.gz", "manifest.json"] {
         std::fs::copy(from.join(file), to.join(file)).unwrap();
     }
-    let check = |problems: &str| format!("{{\"checks\":{{\"checksum\":{{\"checked_at\":\"2026-01-01T00:00:00Z\",\"problems\":[{problems}],\"elapsed_seconds\":1.0}}}}}}");
+    let check = |problems: &str| {
+        format!(
+            "{{\"checks\":{{\"checksum\":{{\"checked_at\":\"2026-01-01T00:00:00Z\",\"problems\":[{problems}],\"elapsed_seconds\":1.0}}}}}}"
+        )
+    };
     match proof {
         "verified" => std::fs::write(to.join("verification.json"), check("")).unwrap(),
         "damaged" => std::fs::write(to.join("verification.json"), check("\"flipped\"")).unwrap(),
@@ -126,7 +135,12 @@ fn copy_set(scenario: &Scenario, job: &str, time: &str, proof: &str) {
 }
 
 fn times(scenario: &Scenario, job: &str) -> Vec<String> {
-    scenario.sets().iter().filter(|set| set.starts_with(&format!("app/{job}/"))).map(|set| set.rsplit('/').next().unwrap()[..10].to_owned()).collect()
+    scenario
+        .sets()
+        .iter()
+        .filter(|set| set.starts_with(&format!("app/{job}/")))
+        .map(|set| set.rsplit('/').next().unwrap()[..10].to_owned())
+        .collect()
 }
 
 #[test]
@@ -151,7 +165,10 @@ fn prune_keeps_the_configured_number_of_verified_sets_and_stays_in_its_prefix() 
     let today = times(&scenario, "nightly").pop().unwrap();
     assert_eq!(times(&scenario, "nightly"), ["2025-01-04", today.as_str()]);
     assert_eq!(times(&scenario, "nightly-too").len(), 4);
-    assert!(scenario.path("store/app/nightly/notes.txt").exists() && scenario.path("store/app/nightly/2025-01-01T02-00-00Z/notes.txt").exists());
+    assert!(
+        scenario.path("store/app/nightly/notes.txt").exists()
+            && scenario.path("store/app/nightly/2025-01-01T02-00-00Z/notes.txt").exists()
+    );
 }
 
 #[test]

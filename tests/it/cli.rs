@@ -39,7 +39,10 @@ fn check_reports_every_mistake_of_every_file_at_once() {
 
 #[test]
 fn mistakes_are_given_as_json_with_line_and_column() {
-    let output = scenario().job("a", "database = \"app\"\n\n  shedule = 1\n[backup]\nstore = \"local\"\n").run(&["check", "--json"]).exited(78);
+    let output = scenario()
+        .job("a", "database = \"app\"\n\n  shedule = 1\n[backup]\nstore = \"local\"\n")
+        .run(&["check", "--json"])
+        .exited(78);
     let json: Value = serde_json::from_str(&output.stdout).unwrap();
     let problem = &json["problems"][0];
     assert_eq!((problem["line"].as_u64(), problem["column"].as_u64()), (Some(3), Some(3)), "{json}");
@@ -63,7 +66,11 @@ fn a_missing_configuration_or_folder_of_jobs_is_named() {
 
 #[test]
 fn an_unknown_job_gets_a_hint() {
-    scenario().backup_job("local", "").run(&["run-job", "nighlty"]).exited(78).says(&["no job `nighlty`", "did you mean `nightly`?"]);
+    scenario()
+        .backup_job("local", "")
+        .run(&["run-job", "nighlty"])
+        .exited(78)
+        .says(&["no job `nighlty`", "did you mean `nightly`?"]);
 }
 
 #[test]
@@ -95,7 +102,12 @@ fn no_secret_reaches_any_output() {
     let scenario = Scenario::empty()
         .config("[databases.app]\nurl = 'postgres://someone:hunter2@127.0.0.1:1/app?connect_timeout=1'\n[stores.local]\npath = \"store\"\n")
         .backup_job("local", "");
-    for arguments in [&["check", "--connect"][..], &["run-job", "nightly"], &["jobs", "--json"], &["run-job", "nightly", "--json", "--log", "trace"]] {
+    for arguments in [
+        &["check", "--connect"][..],
+        &["run-job", "nightly"],
+        &["jobs", "--json"],
+        &["run-job", "nightly", "--json", "--log", "trace"],
+    ] {
         let output = scenario.run(arguments);
         assert!(!output.stdout.contains("hunter2") && !output.stderr.contains("hunter2"), "{output:?}");
     }
@@ -108,7 +120,8 @@ fn no_secret_reaches_any_output() {
 
 #[test]
 fn urls_come_from_the_environment_or_a_file_too() {
-    let scenario = Scenario::empty().config("[databases.a]\nurl_env = \"A_URL\"\n[databases.b]\nurl_file = \"secret\"\n[databases.c]\n");
+    let scenario =
+        Scenario::empty().config("[databases.a]\nurl_env = \"A_URL\"\n[databases.b]\nurl_file = \"secret\"\n[databases.c]\n");
     scenario.run(&["check"]).exited(78).says(&["no variable `A_URL`", "cannot read"]);
     std::fs::write(scenario.path("secret"), "postgres://b@host/b\n").unwrap();
     scenario.env("A_URL", "postgres://a@host/a").run(&["check"]).succeeded();
@@ -118,7 +131,10 @@ fn urls_come_from_the_environment_or_a_file_too() {
 fn schema_completions_and_manual_pages_are_generated() {
     let scenario = Scenario::empty();
     let schema: Value = serde_json::from_str(&scenario.run(&["schema"]).succeeded().stdout).unwrap();
-    assert!(schema["job"]["properties"]["backup"].is_object() && schema["config"]["properties"]["stores"].is_object(), "{schema}");
+    assert!(
+        schema["job"]["properties"]["backup"].is_object() && schema["config"]["properties"]["stores"].is_object(),
+        "{schema}"
+    );
     scenario.run(&["completions", "bash"]).succeeded().prints(&["run-job"]);
     scenario.run(&["man"]).succeeded().prints(&[".TH", "pgtend"]);
     scenario.run(&["man", "pages"]).succeeded();

@@ -10,7 +10,8 @@ fn repository() -> &'static Path {
 }
 
 fn example_jobs() -> Vec<PathBuf> {
-    let mut jobs: Vec<PathBuf> = std::fs::read_dir(repository().join("jobs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut jobs: Vec<PathBuf> =
+        std::fs::read_dir(repository().join("jobs")).unwrap().map(|entry| entry.unwrap().path()).collect();
     jobs.sort();
     assert!(!jobs.is_empty());
     jobs

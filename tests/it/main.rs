@@ -3,15 +3,15 @@
 /// Servers and scenarios; everything that a test starts ends with it.
 mod support;
 
-/// The commands that need no server: check, jobs, schema, and what they say of mistakes.
-mod cli;
-/// One contract for both kinds of store.
-mod store;
 /// Backups that work: 15, 16 and 18, both stores, hostile names.
 mod backup;
 /// Backups that break: each fault of the issue, and what is left afterwards.
 mod backup_faults;
 /// Sets that were damaged, and what prune may delete.
 mod backup_sets;
+/// The commands that need no server: check, jobs, schema, and what they say of mistakes.
+mod cli;
 /// The examples that are shipped: configuration, jobs, schema.
 mod examples;
+/// One contract for both kinds of store.
+mod store;

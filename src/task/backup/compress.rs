@@ -82,7 +82,11 @@ impl Compressor {
 
 /// Decodes all members of `source` into `sink`, in pieces; returns how many there were. Their checksums are
 /// checked by the decoders. The error says on which side it happened.
-pub fn decode(compression: Compression, mut source: impl BufRead, mut sink: impl FnMut(&[u8]) -> io::Result<()>) -> Result<u64, DecodeError> {
+pub fn decode(
+    compression: Compression,
+    mut source: impl BufRead,
+    mut sink: impl FnMut(&[u8]) -> io::Result<()>,
+) -> Result<u64, DecodeError> {
     let mut buffer = vec![0; 256 << 10];
     let mut members = 0;
     while !source.fill_buf().map_err(DecodeError::Source)?.is_empty() {
@@ -157,7 +161,10 @@ mod tests {
                 let mut flipped = bytes.clone();
                 flipped[at] ^= 0x10;
                 let result = decoded(compression, &flipped);
-                assert!(result.is_err() || result.unwrap().0 != [[7; 5000].as_slice(), b"second member"].concat(), "{compression:?} at {at}");
+                assert!(
+                    result.is_err() || result.unwrap().0 != [[7; 5000].as_slice(), b"second member"].concat(),
+                    "{compression:?} at {at}"
+                );
             }
         }
     }

@@ -73,7 +73,14 @@ pub async fn write_set(store: &Store, plan: &Plan, backup: &Backup, run: &RunCon
 }
 
 /// Runs pg_dump into the object. Returns what went in, and pg_dump's warnings.
-async fn write_dump(store: &Store, plan: &Plan, backup: &Backup, run: &RunContext<'_>, object: &str, phase: &Phase) -> Result<(Streamed, String)> {
+async fn write_dump(
+    store: &Store,
+    plan: &Plan,
+    backup: &Backup,
+    run: &RunContext<'_>,
+    object: &str,
+    phase: &Phase,
+) -> Result<(Streamed, String)> {
     let mut pg_dump = start_pg_dump(plan, backup, run)?;
     let shape = Shape { compression: backup.compression, level: backup.level, threads: backup.threads };
     let mut upload = store.upload(&plan.name.key(object), plan.server.database.size_bytes.max(0) as u64).await?;
@@ -85,7 +92,13 @@ async fn write_dump(store: &Store, plan: &Plan, backup: &Backup, run: &RunContex
     dumped
 }
 
-async fn dump_into(upload: &mut Upload, pg_dump: &mut Child, shape: Shape, plan: &Plan, phase: &Phase) -> Result<(Streamed, String)> {
+async fn dump_into(
+    upload: &mut Upload,
+    pg_dump: &mut Child,
+    shape: Shape,
+    plan: &Plan,
+    phase: &Phase,
+) -> Result<(Streamed, String)> {
     let streamed = stream::compress_into(upload, pg_dump.take_stdout()?, shape, plan.known_settings.clone(), phase).await?;
     let ended = pg_dump.wait().await?;
     check_dump(&streamed, &ended)?;
@@ -102,8 +115,12 @@ fn check_dump(streamed: &Streamed, ended: &Ended) -> Result<()> {
         let hint = match () {
             () if said.contains("permission denied") => "; grant the role pg_read_all_data (PostgreSQL 14 and newer)",
             () if said.contains("row-level security") => "; dump as a role with BYPASSRLS",
-            () if said.contains("lock timeout") => "; somebody holds a table locked: raise lock_wait_timeout, or run at another time",
-            () if said.contains("canceling statement due to conflict with recovery") => "; raise max_standby_streaming_delay or dump the primary",
+            () if said.contains("LOCK TABLE") || said.contains("lock timeout") => {
+                "; somebody holds a table locked: raise lock_wait_timeout, or run at another time"
+            }
+            () if said.contains("canceling statement due to conflict with recovery") => {
+                "; raise max_standby_streaming_delay or dump the primary"
+            }
             () => "",
         };
         let message = format!("pg_dump failed ({}): {said}{hint}", ended.status);
@@ -112,7 +129,11 @@ fn check_dump(streamed: &Streamed, ended: &Ended) -> Result<()> {
             None => anyhow::anyhow!(message),
         });
     }
-    anyhow::ensure!(streamed.contents.complete, "pg_dump ended well, but the last line of a complete dump is missing after {}", units::bytes(streamed.contents.bytes));
+    anyhow::ensure!(
+        streamed.contents.complete,
+        "pg_dump ended well, but the last line of a complete dump is missing after {}",
+        units::bytes(streamed.contents.bytes)
+    );
     Ok(())
 }
 
@@ -121,9 +142,11 @@ fn start_pg_dump(plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Result<C
     run.settings.apply_to(&mut command);
     command.args(["--format=plain", "--encoding=UTF8", "--no-password"]);
     command.arg(format!("--lock-wait-timeout={}", backup.lock_wait_timeout.0.as_millis()));
-    for (option, patterns) in
-        [("--schema", &backup.filters.schemas), ("--exclude-table", &backup.filters.exclude_tables), ("--exclude-table-data", &backup.filters.exclude_table_data)]
-    {
+    for (option, patterns) in [
+        ("--schema", &backup.filters.schemas),
+        ("--exclude-table", &backup.filters.exclude_tables),
+        ("--exclude-table-data", &backup.filters.exclude_table_data),
+    ] {
         for pattern in patterns {
             command.arg(format!("{option}={pattern}"));
         }
@@ -151,7 +174,12 @@ async fn write_globals(store: &Store, plan: &Plan, run: &RunContext<'_>) -> Resu
 }
 
 /// Ok(Err(…)) when pg_dumpall refuses, with what it said.
-async fn globals_into(upload: &mut Upload, plan: &Plan, run: &RunContext<'_>, role_passwords: bool) -> Result<Result<Streamed, String>> {
+async fn globals_into(
+    upload: &mut Upload,
+    plan: &Plan,
+    run: &RunContext<'_>,
+    role_passwords: bool,
+) -> Result<Result<Streamed, String>> {
     let mut command = plan.tools.command("pg_dumpall");
     run.settings.apply_to(&mut command);
     command.args(["--globals-only", "--no-password"]);

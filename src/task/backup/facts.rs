@@ -11,12 +11,24 @@ use crate::pg::Server;
 pub async fn server(connection: &mut PgConnection) -> Result<ServerFacts> {
     let server = Server::of(connection).await?;
     // Readable by all since 10, unless an administrator has revoked it.
-    let system_identifier = sqlx::query_scalar("SELECT system_identifier::text FROM pg_control_system()").fetch_one(&mut *connection).await.ok();
+    let system_identifier =
+        sqlx::query_scalar("SELECT system_identifier::text FROM pg_control_system()").fetch_one(&mut *connection).await.ok();
     let in_recovery = sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&mut *connection).await?;
     let database = database(connection).await.context("cannot read the database's properties")?;
-    let extensions = sqlx::query_as::<_, Extension>("SELECT extname AS name, extversion AS version FROM pg_extension ORDER BY extname").fetch_all(&mut *connection).await?;
+    let extensions =
+        sqlx::query_as::<_, Extension>("SELECT extname AS name, extversion AS version FROM pg_extension ORDER BY extname")
+            .fetch_all(&mut *connection)
+            .await?;
     let roles = roles(connection).await.context("cannot read which roles own objects")?;
-    Ok(ServerFacts { version: server.version, version_num: server.version_num, system_identifier, in_recovery, database, extensions, roles })
+    Ok(ServerFacts {
+        version: server.version,
+        version_num: server.version_num,
+        system_identifier,
+        in_recovery,
+        database,
+        extensions,
+        roles,
+    })
 }
 
 /// Through jsonb, because the columns differ: datlocprovider came with 15, daticulocale became datlocale in 17.
@@ -68,14 +80,18 @@ pub struct Lacks {
 }
 
 pub async fn lacks(target: &mut PgConnection, source: &ServerFacts) -> Result<Lacks> {
-    let available: Vec<String> = sqlx::query_scalar("SELECT name::text FROM pg_available_extensions").fetch_all(&mut *target).await?;
+    let available: Vec<String> =
+        sqlx::query_scalar("SELECT name::text FROM pg_available_extensions").fetch_all(&mut *target).await?;
     let roles: Vec<String> = sqlx::query_scalar("SELECT rolname::text FROM pg_roles").fetch_all(&mut *target).await?;
     let server = Server::of(target).await?;
     let missing = |wanted: &[String], present: &[String]| wanted.iter().filter(|name| !present.contains(name)).cloned().collect();
     let extensions: Vec<String> = source.extensions.iter().map(|extension| extension.name.clone()).collect();
     let mut notes = Vec::new();
     if server.major() < source.version_num as u32 / 10_000 {
-        notes.push(format!("the target is PostgreSQL {} and the dump is of {}: newer syntax in it will stop the restore", server.version, source.version));
+        notes.push(format!(
+            "the target is PostgreSQL {} and the dump is of {}: newer syntax in it will stop the restore",
+            server.version, source.version
+        ));
     }
     Ok(Lacks { extensions: missing(&extensions, &available), roles: missing(&source.roles, &roles), notes })
 }

@@ -72,9 +72,13 @@ pub fn decide(candidates: &[Candidate], keep: &Keep, zone: Tz) -> Vec<Decision> 
                     if reasons.is_empty() { (false, vec!["no rule keeps it".to_owned()]) } else { (true, reasons) }
                 }
                 (_, None) => (true, vec!["no set is verified: nothing goes".to_owned()]),
-                (_, Some(verified)) if candidate.taken_at > verified => (true, vec!["newer than the newest verified set".to_owned()]),
+                (_, Some(verified)) if candidate.taken_at > verified => {
+                    (true, vec!["newer than the newest verified set".to_owned()])
+                }
                 // Unknown and older: it goes when a verified set of its age would go.
-                (Proof::Unknown, Some(_)) if rules.last_is_filled() => (false, vec!["not verified, and newer verified sets fill `last`".to_owned()]),
+                (Proof::Unknown, Some(_)) if rules.last_is_filled() => {
+                    (false, vec!["not verified, and newer verified sets fill `last`".to_owned()])
+                }
                 (Proof::Unknown, Some(_)) => (true, vec!["not verified, and `last` is not filled by verified ones".to_owned()]),
                 (Proof::Damaged, Some(_)) => (false, vec!["damaged, and a newer set is verified".to_owned()]),
             };

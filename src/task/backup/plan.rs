@@ -47,11 +47,24 @@ impl State {
         let scratch_leftovers = if backup.verify == Verify::Restore {
             let settings = backup.scratch_settings(run)?;
             let mut scratch = restore::maintenance_connection(&settings).await.context("for the scratch database")?;
-            restore::scratch_leftovers(&mut scratch, &restore::scratch_prefix(run.database, &run.job.name, server.system_identifier.as_deref())).await?
+            restore::scratch_leftovers(
+                &mut scratch,
+                &restore::scratch_prefix(run.database, &run.job.name, server.system_identifier.as_deref()),
+            )
+            .await?
         } else {
             Vec::new()
         };
-        Ok(Self { server, tools, location: store.location(&folder), listing, unfinished, scratch_leftovers, free_bytes: store.free_bytes(), known_settings })
+        Ok(Self {
+            server,
+            tools,
+            location: store.location(&folder),
+            listing,
+            unfinished,
+            scratch_leftovers,
+            free_bytes: store.free_bytes(),
+            known_settings,
+        })
     }
 }
 
@@ -141,25 +154,44 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
     }
 }
 
-fn warnings(server: &ServerFacts, listing: &Listing, last: Option<&Set>, free_bytes: Option<u64>, backup: &Backup) -> Vec<String> {
+fn warnings(
+    server: &ServerFacts,
+    listing: &Listing,
+    last: Option<&Set>,
+    free_bytes: Option<u64>,
+    backup: &Backup,
+) -> Vec<String> {
     let mut warnings = Vec::new();
     for (name, reason) in &listing.unreadable {
         warnings.push(format!("set {name} cannot be restored: {reason}"));
     }
     if let Some(last) = last {
         let before = &last.manifest.server;
-        if before.system_identifier.is_some() && server.system_identifier.is_some() && before.system_identifier != server.system_identifier {
+        if before.system_identifier.is_some()
+            && server.system_identifier.is_some()
+            && before.system_identifier != server.system_identifier
+        {
             warnings.push(format!("the newest set here came from another server (system identifier {}): do two installations share this store and these names?", before.system_identifier.as_deref().unwrap_or("unknown")));
         }
         if let Some(free) = free_bytes.filter(|free| *free < last.manifest.dump.bytes) {
-            warnings.push(format!("the store has {} free, and the last dump had {}", units::bytes(free), units::bytes(last.manifest.dump.bytes)));
+            warnings.push(format!(
+                "the store has {} free, and the last dump had {}",
+                units::bytes(free),
+                units::bytes(last.manifest.dump.bytes)
+            ));
         }
     }
-    if backup.keep.is_some() && backup.verify == Verify::None && !listing.sets.iter().any(|set| set.verification.proof() == Proof::Verified) {
+    if backup.keep.is_some()
+        && backup.verify == Verify::None
+        && !listing.sets.iter().any(|set| set.verification.proof() == Proof::Verified)
+    {
         warnings.push("no set is verified, so `keep` deletes none: run `pgtend backups verify`".to_owned());
     }
     if server.in_recovery {
-        warnings.push("the server is a standby: it may cancel the dump (max_standby_streaming_delay), and unlogged tables are not there".to_owned());
+        warnings.push(
+            "the server is a standby: it may cancel the dump (max_standby_streaming_delay), and unlogged tables are not there"
+                .to_owned(),
+        );
     }
     warnings
 }
@@ -193,7 +225,14 @@ pub async fn sweep(store: &Store, plan: &Plan, backup: &Backup, run: &RunContext
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let database = &self.server.database;
-        writeln!(f, "back up {} ({}, PostgreSQL {}) as {}", database.name, units::bytes(database.size_bytes.max(0) as u64), self.server.version, self.set)?;
+        writeln!(
+            f,
+            "back up {} ({}, PostgreSQL {}) as {}",
+            database.name,
+            units::bytes(database.size_bytes.max(0) as u64),
+            self.server.version,
+            self.set
+        )?;
         writeln!(f, "  to       {}", self.location)?;
         writeln!(f, "  with     {}, {}", self.pg_dump, self.compression)?;
         let verify = match self.verify {
@@ -203,12 +242,22 @@ impl fmt::Display for Plan {
         };
         writeln!(f, "  verify   {verify}")?;
         match self.last_good_age_seconds {
-            Some(age) => writeln!(f, "  before   the last verified set is {} old", units::duration(std::time::Duration::from_secs(age.max(0) as u64)))?,
+            Some(age) => writeln!(
+                f,
+                "  before   the last verified set is {} old",
+                units::duration(std::time::Duration::from_secs(age.max(0) as u64))
+            )?,
             None => writeln!(f, "  before   there is no verified set yet")?,
         }
         if !self.sweep.is_empty() {
             let Sweep { uploads, objects, scratch_databases } = &self.sweep;
-            writeln!(f, "  sweep    {} unfinished uploads, {} objects without a manifest, {} scratch databases", uploads.len(), objects.len(), scratch_databases.len())?;
+            writeln!(
+                f,
+                "  sweep    {} unfinished uploads, {} objects without a manifest, {} scratch databases",
+                uploads.len(),
+                objects.len(),
+                scratch_databases.len()
+            )?;
         }
         for decision in &self.keep {
             let verb = if decision.keep { "keep" } else { "delete" };

@@ -29,7 +29,12 @@ pub struct ReadBack {
 
 /// Reads all of the dump, handing the decoded bytes to `sink`. An error is the store's or the network's, and says
 /// nothing about the set.
-pub async fn read_dump(store: &Store, set: &Set, phase: &Phase, mut sink: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static) -> Result<ReadBack> {
+pub async fn read_dump(
+    store: &Store,
+    set: &Set,
+    phase: &Phase,
+    mut sink: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
+) -> Result<ReadBack> {
     let dump = &set.manifest.dump;
     let key = set.name.key(&dump.object);
     let Some(mut reader) = store.read(&key).await? else {
@@ -63,8 +68,12 @@ pub async fn read_dump(store: &Store, set: &Set, phase: &Phase, mut sink: impl F
     drop(chunk_sender);
     let decoded = end_receiver.await.context("the decoding thread ended")?;
     Ok(match decoded {
-        Ok((members, contents)) => ReadBack { problems: differences(&set.manifest, bytes, &hex(&hash.finalize()), members, &contents), sink_error: None },
-        Err(DecodeError::Source(error)) => ReadBack { problems: vec![format!("{} does not decode after byte {bytes}: {error}", dump.object)], sink_error: None },
+        Ok((members, contents)) => {
+            ReadBack { problems: differences(&set.manifest, bytes, &hex(&hash.finalize()), members, &contents), sink_error: None }
+        }
+        Err(DecodeError::Source(error)) => {
+            ReadBack { problems: vec![format!("{} does not decode after byte {bytes}: {error}", dump.object)], sink_error: None }
+        }
         Err(DecodeError::Sink(error)) => ReadBack { problems: Vec::new(), sink_error: Some(error) },
     })
 }
@@ -74,7 +83,9 @@ pub async fn check_globals(store: &Store, set: &Set) -> Result<Vec<String>> {
     let Globals::Object { bytes, sha256, .. } = &set.manifest.globals else { return Ok(Vec::new()) };
     Ok(match store.get(&set.name.key(GLOBALS)).await? {
         None => vec![format!("{GLOBALS} is gone")],
-        Some(content) if content.len() as u64 != *bytes || hex(&Sha256::digest(&content)) != *sha256 => vec![format!("{GLOBALS} is not what was written")],
+        Some(content) if content.len() as u64 != *bytes || hex(&Sha256::digest(&content)) != *sha256 => {
+            vec![format!("{GLOBALS} is not what was written")]
+        }
         Some(_) => Vec::new(),
     })
 }

@@ -28,8 +28,7 @@ const TABLES_PER_BLOCK: usize = 200;
 
 /// Index builds of the restore's own session. An ivfflat index over 11,000 vectors of 1,536 dimensions refuses the
 /// server's default of 64 MB ("memory required is 65 MB"); a larger setting stays.
-const BUILD_MEMORY: &str =
-    "SELECT set_config('maintenance_work_mem', '512MB', false) FROM pg_settings WHERE name = 'maintenance_work_mem' AND setting::bigint < 524288;\n";
+const BUILD_MEMORY: &str = "SELECT set_config('maintenance_work_mem', '512MB', false) FROM pg_settings WHERE name = 'maintenance_work_mem' AND setting::bigint < 524288;\n";
 
 /// Marks databases that pgtend makes for a moment; only such a one is ever dropped.
 const SCRATCH_COMMENT: &str = "made by pgtend, dropped when its restore ends";
@@ -83,12 +82,15 @@ pub async fn stream_into(store: &Store, set: &Set, target: &Target<'_>, phase: &
 
 /// A failure of the server or its disk says nothing about the set.
 fn classify(said: &str) -> Result<Restored> {
-    let first = said.lines().find(|line| line.contains("ERROR") || line.contains("FATAL") || line.contains("error:")).unwrap_or(said);
+    let first =
+        said.lines().find(|line| line.contains("ERROR") || line.contains("FATAL") || line.contains("error:")).unwrap_or(said);
     if said.contains("No space left on device") || said.contains("could not extend file") {
         anyhow::bail!("the target's disk is full: {first}");
     }
     if said.contains("invalid command \\restrict") {
-        anyhow::bail!("this psql is older than the dump's pg_dump: it does not know \\restrict; install the newest minor release of the client tools");
+        anyhow::bail!(
+            "this psql is older than the dump's pg_dump: it does not know \\restrict; install the newest minor release of the client tools"
+        );
     }
     if said.contains("max_locks_per_transaction") {
         anyhow::bail!("too many tables for one transaction: restore with --create, which needs none ({first})");
@@ -131,7 +133,9 @@ fn count_checks(manifest: &Manifest) -> String {
     let mut script = String::new();
     for tables in manifest.tables.chunks(TABLES_PER_BLOCK) {
         let checks: String = tables.iter().map(count_check).collect();
-        let body = format!("DECLARE n bigint; problems text[] := '{{}}'; BEGIN {checks} IF problems <> '{{}}' THEN RAISE EXCEPTION '%', array_to_string(problems, '; '); END IF; END");
+        let body = format!(
+            "DECLARE n bigint; problems text[] := '{{}}'; BEGIN {checks} IF problems <> '{{}}' THEN RAISE EXCEPTION '%', array_to_string(problems, '; '); END IF; END"
+        );
         script += &format!("DO {};\n", literal(&body));
     }
     script
@@ -154,18 +158,29 @@ pub async fn prepare_server(connection: &mut PgConnection, set: &Set, create_rol
     let lacks = facts::lacks(connection, &set.manifest.server).await?;
     anyhow::ensure!(
         lacks.extensions.is_empty(),
-        Fault::new(Kind::Configuration, format!("the target lacks extensions that the dump needs: {}; install their packages on the target's host", lacks.extensions.join(", ")))
+        Fault::new(
+            Kind::Configuration,
+            format!(
+                "the target lacks extensions that the dump needs: {}; install their packages on the target's host",
+                lacks.extensions.join(", ")
+            )
+        )
     );
     if create_roles {
         for role in &lacks.roles {
-            pg::execute(connection, format!("CREATE ROLE {} NOLOGIN", identifier(role))).await.with_context(|| format!("cannot create the role {role}"))?;
+            pg::execute(connection, format!("CREATE ROLE {} NOLOGIN", identifier(role)))
+                .await
+                .with_context(|| format!("cannot create the role {role}"))?;
         }
     } else {
         anyhow::ensure!(
             lacks.roles.is_empty(),
             Fault::new(
                 Kind::Configuration,
-                format!("the target lacks roles that own objects or have grants in the dump: {}; restore globals.sql.gz first, or let --create-roles make them without login", lacks.roles.join(", "))
+                format!(
+                    "the target lacks roles that own objects or have grants in the dump: {}; restore globals.sql.gz first, or let --create-roles make them without login",
+                    lacks.roles.join(", ")
+                )
             )
         );
     }
@@ -204,7 +219,9 @@ pub async fn drop_scratch(connection: &mut PgConnection, name: &str) -> Result<(
         None => Ok(()),
         Some((Some(comment), true)) if comment == SCRATCH_COMMENT => {
             // A psql that was killed a moment ago may still have its server process: FORCE ends that one.
-            pg::execute(connection, format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(name))).await.with_context(|| format!("cannot drop the scratch database {name}"))
+            pg::execute(connection, format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(name)))
+                .await
+                .with_context(|| format!("cannot drop the scratch database {name}"))
         }
         Some(_) => anyhow::bail!("database {name} does not carry pgtend's mark, or is not ours: it is left alone"),
     }
@@ -231,11 +248,26 @@ pub fn scratch_prefix(database: &str, job: &str, system_identifier: Option<&str>
 }
 
 /// Restores into a database `settings.database()` that does not exist yet. Until it is complete it has another name.
-pub async fn into_new_database(store: &Store, set: &Set, settings: &pg::Settings, tools: &Tools, phase: &Phase) -> Result<Restored> {
+pub async fn into_new_database(
+    store: &Store,
+    set: &Set,
+    settings: &pg::Settings,
+    tools: &Tools,
+    phase: &Phase,
+) -> Result<Restored> {
     let name = settings.database();
     let mut connection = maintenance_connection(settings).await?;
-    let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)").bind(name).fetch_one(&mut connection).await?;
-    anyhow::ensure!(!exists, Fault::new(Kind::Configuration, format!("database {name} exists already: choose another name, or restore into it without --create if it is empty")));
+    let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+        .bind(name)
+        .fetch_one(&mut connection)
+        .await?;
+    anyhow::ensure!(
+        !exists,
+        Fault::new(
+            Kind::Configuration,
+            format!("database {name} exists already: choose another name, or restore into it without --create if it is empty")
+        )
+    );
 
     let digest = hex(&Sha256::digest(name));
     let scratch = format!("pgtend_restore_{}", &digest[..16]);
@@ -262,7 +294,13 @@ pub async fn into_new_database(store: &Store, set: &Set, settings: &pg::Settings
 }
 
 /// Restores into an existing database, all or nothing; refused when there is anything in it.
-pub async fn into_empty_database(store: &Store, set: &Set, settings: &pg::Settings, tools: &Tools, phase: &Phase) -> Result<Restored> {
+pub async fn into_empty_database(
+    store: &Store,
+    set: &Set,
+    settings: &pg::Settings,
+    tools: &Tools,
+    phase: &Phase,
+) -> Result<Restored> {
     let mut connection = settings.connect().await?;
     let objects: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -273,7 +311,14 @@ pub async fn into_empty_database(store: &Store, set: &Set, settings: &pg::Settin
     .await?;
     anyhow::ensure!(
         objects == 0,
-        Fault::new(Kind::Configuration, format!("database {} is not empty ({} relations): restore into a new one with --create", settings.database(), units::count(objects as u64)))
+        Fault::new(
+            Kind::Configuration,
+            format!(
+                "database {} is not empty ({} relations): restore into a new one with --create",
+                settings.database(),
+                units::count(objects as u64)
+            )
+        )
     );
     stream_into(store, set, &Target { settings, tools, in_transaction: true }, phase).await
 }
@@ -292,10 +337,19 @@ pub async fn maintenance_connection(settings: &pg::Settings) -> Result<PgConnect
 async fn carry_settings(connection: &mut PgConnection, name: &str, facts: &DatabaseFacts) -> Result<()> {
     for setting in &facts.settings {
         let Some((setting, value)) = setting.split_once('=') else { continue };
-        sqlx::query("SELECT set_config($1, $2, false)").bind(setting).bind(value).execute(&mut *connection).await.with_context(|| format!("setting {setting}"))?;
+        sqlx::query("SELECT set_config($1, $2, false)")
+            .bind(setting)
+            .bind(value)
+            .execute(&mut *connection)
+            .await
+            .with_context(|| format!("setting {setting}"))?;
         // A custom setting has a dot that is not part of a name.
         let quoted = setting.split('.').map(identifier).collect::<Vec<_>>().join(".");
-        pg::execute(connection, format!("ALTER DATABASE {} SET {quoted} FROM CURRENT", identifier(name))).await.with_context(|| format!("setting {setting}"))?;
+        pg::execute(connection, format!("ALTER DATABASE {} SET {quoted} FROM CURRENT", identifier(name)))
+            .await
+            .with_context(|| format!("setting {setting}"))?;
     }
-    pg::execute(connection, format!("ALTER DATABASE {} OWNER TO {}", identifier(name), identifier(&facts.owner))).await.context("owner")
+    pg::execute(connection, format!("ALTER DATABASE {} OWNER TO {}", identifier(name), identifier(&facts.owner)))
+        .await
+        .context("owner")
 }

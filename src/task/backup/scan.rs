@@ -5,7 +5,7 @@
 //! nothing, and the count is of the dump's own snapshot. Outside COPY blocks a small lexer knows strings,
 //! identifiers, comments and dollar quotes: a function body may well contain a line `COPY x FROM stdin;`.
 
-use memchr::{memchr, memchr2, memchr_iter, memmem};
+use memchr::{memchr, memchr_iter, memchr2, memmem};
 use serde::{Deserialize, Serialize};
 
 /// One COPY block.
@@ -59,17 +59,30 @@ pub struct Scanner {
 enum State {
     Sql,
     LineComment,
-    BlockComment { depth: u32, previous: u8 },
-    String { escapes: bool, escaped: bool },
+    BlockComment {
+        depth: u32,
+        previous: u8,
+    },
+    String {
+        escapes: bool,
+        escaped: bool,
+    },
     Identifier,
-    DollarTag { tag: Vec<u8> },
-    DollarBody { closing: Vec<u8>, matched: usize },
+    DollarTag {
+        tag: Vec<u8>,
+    },
+    DollarBody {
+        closing: Vec<u8>,
+        matched: usize,
+    },
     /// A psql command: `\restrict …`.
     Command,
     /// After `FROM stdin;`, to the end of the line.
     CopyHeader,
     /// `matched`: how much of `\n\.\n` the bytes so far end with.
-    Copy { matched: usize },
+    Copy {
+        matched: usize,
+    },
 }
 
 impl Default for Scanner {
@@ -110,7 +123,8 @@ impl Scanner {
 
     pub fn finish(mut self) -> Contents {
         // A dump cut inside a block or a statement is not complete, whatever was seen before.
-        self.contents.complete &= matches!(self.state, State::Sql | State::LineComment | State::Command) && self.statement.is_empty();
+        self.contents.complete &=
+            matches!(self.state, State::Sql | State::LineComment | State::Command) && self.statement.is_empty();
         self.contents
     }
 
@@ -277,7 +291,8 @@ impl Scanner {
                 return;
             }
             b'\'' => {
-                let prefixed = matches!(self.previous, b'e' | b'E') && !self.statement.iter().rev().nth(1).is_some_and(|before| is_identifier_byte(*before));
+                let prefixed = matches!(self.previous, b'e' | b'E')
+                    && !self.statement.iter().rev().nth(1).is_some_and(|before| is_identifier_byte(*before));
                 self.state = State::String { escapes: prefixed || self.backslash_escapes, escaped: false };
             }
             b'"' => self.state = State::Identifier,
@@ -410,7 +425,9 @@ mod tests {
     #[test]
     fn long_statements_keep_the_lexer_right() {
         let long = "x".repeat(5000);
-        let dump = format!("CREATE VIEW v AS SELECT '{long}', E'\\'; ', {long}e'\\' ; SELECT 1 -- it's {long}\n;\nCOPY public.a (x) FROM stdin;\n1\n\\.\n");
+        let dump = format!(
+            "CREATE VIEW v AS SELECT '{long}', E'\\'; ', {long}e'\\' ; SELECT 1 -- it's {long}\n;\nCOPY public.a (x) FROM stdin;\n1\n\\.\n"
+        );
         assert_eq!(rows(&dump), [("public.a".into(), 1)]);
     }
 

@@ -263,7 +263,8 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
                 match dump {
                     Some(dump) if dump.bytes == set.manifest.dump.bytes => listing.sets.push(set),
                     Some(dump) => {
-                        let reason = format!("its dump has {} bytes and the manifest says {}", dump.bytes, set.manifest.dump.bytes);
+                        let reason =
+                            format!("its dump has {} bytes and the manifest says {}", dump.bytes, set.manifest.dump.bytes);
                         listing.unreadable.push((name, reason));
                     }
                     None => listing.unreadable.push((name, format!("its {} is gone", set.manifest.dump.object))),
@@ -282,8 +283,13 @@ pub async fn read(store: &Store, name: &SetName) -> Result<Set> {
     struct FormatOnly {
         format: u32,
     }
-    let FormatOnly { format } = serde_json::from_slice(&bytes).with_context(|| format!("{} is not a manifest", store.location(&key)))?;
-    anyhow::ensure!(format <= FORMAT, "{} has format {format}, and this pgtend reads up to {FORMAT}: use a newer one", store.location(&key));
+    let FormatOnly { format } =
+        serde_json::from_slice(&bytes).with_context(|| format!("{} is not a manifest", store.location(&key)))?;
+    anyhow::ensure!(
+        format <= FORMAT,
+        "{} has format {format}, and this pgtend reads up to {FORMAT}: use a newer one",
+        store.location(&key)
+    );
     let manifest = serde_json::from_slice(&bytes).with_context(|| format!("{} is not a manifest", store.location(&key)))?;
     let verification = match store.get(&name.key(VERIFICATION)).await? {
         // A result that cannot be read is no result.
@@ -336,7 +342,11 @@ mod tests {
 
     #[test]
     fn one_failed_check_outweighs_a_good_one() {
-        let check = |problems: &[&str]| Check { checked_at: Utc::now(), problems: problems.iter().map(|p| (*p).to_owned()).collect(), elapsed_seconds: 0.0 };
+        let check = |problems: &[&str]| Check {
+            checked_at: Utc::now(),
+            problems: problems.iter().map(|p| (*p).to_owned()).collect(),
+            elapsed_seconds: 0.0,
+        };
         let mut verification = Verification::default();
         assert_eq!(verification.proof(), Proof::Unknown);
         verification.checks.insert("restore".into(), check(&[]));

@@ -37,7 +37,13 @@ pub struct Streamed {
 
 /// Compresses all of `source` into `upload`, which is neither finished nor aborted here. With `known_settings`,
 /// SET lines at the head of the dump that are not among them are commented out.
-pub async fn compress_into(upload: &mut Upload, source: File, shape: Shape, known_settings: Option<HashSet<String>>, phase: &Phase) -> Result<Streamed> {
+pub async fn compress_into(
+    upload: &mut Upload,
+    source: File,
+    shape: Shape,
+    known_settings: Option<HashSet<String>>,
+    phase: &Phase,
+) -> Result<Streamed> {
     let (work_sender, work_receiver) = thread_mpsc::sync_channel::<Work>(1);
     let work_receiver = Arc::new(Mutex::new(work_receiver));
     for _ in 0..shape.threads.max(1) {
@@ -50,7 +56,9 @@ pub async fn compress_into(upload: &mut Upload, source: File, shape: Shape, know
                 let Ok(work) = received else { break };
                 let compressed = compressor.member(&work.input);
                 // Nobody waits for it when the run was cancelled.
-                let _ = work.reply.send(compressed.map(|compressed| Member { compressed, uncompressed_bytes: work.input.len() as u64 }));
+                let _ = work
+                    .reply
+                    .send(compressed.map(|compressed| Member { compressed, uncompressed_bytes: work.input.len() as u64 }));
             }
         })?;
     }
@@ -126,7 +134,11 @@ pub fn without_unknown_settings(start: &[u8], known: &HashSet<String>) -> Vec<u8
         let (line, after) = rest.split_at(end + 1);
         let text = String::from_utf8_lossy(line);
         let setting = text.strip_prefix("SET ").and_then(|text| text.split(' ').next());
-        let belongs_to_head = setting.is_some() || line.starts_with(b"--") || line.starts_with(b"\\") || line == b"\n" || line.starts_with(b"SELECT pg_catalog.set_config(");
+        let belongs_to_head = setting.is_some()
+            || line.starts_with(b"--")
+            || line.starts_with(b"\\")
+            || line == b"\n"
+            || line.starts_with(b"SELECT pg_catalog.set_config(");
         if !belongs_to_head {
             break;
         }

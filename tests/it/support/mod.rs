@@ -57,9 +57,12 @@ impl Scenario {
 
     /// Adds `[stores.bucket]` with credentials in the environment.
     pub fn s3(self, server: &S3Server) -> Self {
-        self.config(&format!("[stores.bucket]\nbucket = \"backups\"\nprefix = \"test\"\nregion = \"us-east-1\"\nendpoint = {}\n", quoted(&server.endpoint())))
-            .env("AWS_ACCESS_KEY_ID", s3::ACCESS_KEY)
-            .env("AWS_SECRET_ACCESS_KEY", s3::SECRET_KEY)
+        self.config(&format!(
+            "[stores.bucket]\nbucket = \"backups\"\nprefix = \"test\"\nregion = \"us-east-1\"\nendpoint = {}\n",
+            quoted(&server.endpoint())
+        ))
+        .env("AWS_ACCESS_KEY_ID", s3::ACCESS_KEY)
+        .env("AWS_SECRET_ACCESS_KEY", s3::SECRET_KEY)
     }
 
     pub fn env(mut self, name: &str, value: &str) -> Self {
@@ -95,6 +98,24 @@ impl Scenario {
 
     pub fn run(&self, arguments: &[&str]) -> Output {
         let output = self.command(arguments).output().unwrap();
+        Output {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Runs a shell script that may mount things which nobody else sees; `$pgtend` is the binary. Without root, in a
+    /// user namespace.
+    pub fn in_mount_namespace(&self, script: &str) -> Output {
+        let flags = if rustix::process::geteuid().is_root() { "-m" } else { "-rm" };
+        let mut command = Command::new("unshare");
+        command
+            .args([flags, "sh", "-c", script])
+            .current_dir(self.folder.path())
+            .env("pgtend", env!("CARGO_BIN_EXE_pgtend"))
+            .envs(&self.environment);
+        let output = command.stdin(Stdio::null()).output().unwrap();
         Output {
             code: output.status.code(),
             stdout: String::from_utf8(output.stdout).unwrap(),
@@ -193,7 +214,11 @@ impl Running {
 
     pub fn wait(mut self) -> Output {
         let output = self.child.take().unwrap().wait_with_output().unwrap();
-        Output { code: output.status.code(), stdout: String::from_utf8(output.stdout).unwrap(), stderr: String::from_utf8_lossy(&output.stderr).into_owned() }
+        Output {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
     }
 }
 

@@ -26,7 +26,6 @@ rm -rf "$dir/data" "$dir/socket"
 
 /// A running server.
 pub struct Server {
-    pub major: u32,
     pub bin_dir: PathBuf,
     folder: TempDir,
     supervisor: Child,
@@ -55,7 +54,9 @@ pub fn bin_dir(major: u32) -> PathBuf {
         String::from_utf8(output.stdout).unwrap()
     });
     let line = list.lines().find(|line| line.starts_with(&format!("{major} ")));
-    let line = line.unwrap_or_else(|| panic!("no PostgreSQL {major}: run `scripts/postgres install` (`make test` does); there are:\n{list}"));
+    let line = line.unwrap_or_else(|| {
+        panic!("no PostgreSQL {major}: run `scripts/postgres install` (`make test` does); there are:\n{list}")
+    });
     line.split(' ').nth(1).unwrap().into()
 }
 
@@ -76,7 +77,7 @@ impl Server {
             command.uid(uid).gid(gid);
         }
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).current_dir(folder.path());
-        let server = Self { major, bin_dir, supervisor: command.spawn().unwrap(), folder };
+        let server = Self { bin_dir, supervisor: command.spawn().unwrap(), folder };
         eventually("the server accepts connections", || server.psql("postgres", "SELECT 1").is_ok());
         server
     }
@@ -109,7 +110,14 @@ impl Server {
     }
 
     pub fn psql(&self, database: &str, sql: &str) -> Result<String, String> {
-        let mut psql = self.tool("psql", database).args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut psql = self
+            .tool("psql", database)
+            .args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-f", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         // It may have ended before it read anything: its stderr says why.
         let _ = psql.stdin.take().unwrap().write_all(sql.as_bytes());
         let output = psql.wait_with_output().unwrap();

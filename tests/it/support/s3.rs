@@ -59,7 +59,6 @@ pub struct S3Server {
 #[derive(Default)]
 struct Shared {
     rules: Mutex<Vec<Rule>>,
-    requests: Mutex<Vec<String>>,
     uploads: Arc<Mutex<Vec<MultipartUpload>>>,
 }
 
@@ -69,7 +68,8 @@ impl S3Server {
         let root = TempDir::new().unwrap();
         std::fs::create_dir(root.path().join("backups")).unwrap();
         let shared = Arc::new(Shared::default());
-        let mut builder = S3ServiceBuilder::new(Listed { files: FileSystem::new(root.path()).unwrap(), uploads: Arc::clone(&shared.uploads) });
+        let mut builder =
+            S3ServiceBuilder::new(Listed { files: FileSystem::new(root.path()).unwrap(), uploads: Arc::clone(&shared.uploads) });
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
         let service = builder.build();
 
@@ -83,7 +83,9 @@ impl S3Server {
                 tokio::spawn(async move {
                     let handler = service_fn(move |request| answer(service.clone(), Arc::clone(&shared), request));
                     // A connection that a fault or a client breaks is what some tests are about.
-                    let _ = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), handler).await;
+                    let _ = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new())
+                        .serve_connection(TokioIo::new(stream), handler)
+                        .await;
                 });
             }
         });
@@ -100,11 +102,6 @@ impl S3Server {
 
     pub fn heal(&self) {
         self.shared.rules.lock().unwrap().clear();
-    }
-
-    /// `METHOD path?query` of every request so far.
-    pub fn requests(&self) -> Vec<String> {
-        self.shared.requests.lock().unwrap().clone()
     }
 
     /// Keys of multipart uploads that were neither completed nor aborted.
@@ -131,7 +128,6 @@ type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, std::io::Error>;
 
 async fn answer(service: S3Service, shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, std::io::Error> {
     let target = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
-    shared.requests.lock().unwrap().push(format!("{} {target}", request.method()));
     let fault = take_fault(&shared, request.method(), &target);
     match fault {
         Some(Fault::InternalError) => {
@@ -157,7 +153,9 @@ async fn answer(service: S3Service, shared: Arc<Shared>, request: Request<Incomi
 
 fn take_fault(shared: &Shared, method: &Method, target: &str) -> Option<Fault> {
     let mut rules = shared.rules.lock().unwrap();
-    let rule = rules.iter_mut().find(|rule| rule.method == *method && target.contains(rule.contains) && (rule.skip > 0 || rule.times > 0))?;
+    let rule = rules
+        .iter_mut()
+        .find(|rule| rule.method == *method && target.contains(rule.contains) && (rule.skip > 0 || rule.times > 0))?;
     if rule.skip > 0 {
         rule.skip -= 1;
         return None;
@@ -214,7 +212,10 @@ impl S3 for Listed {
         self.files.upload_part(request).await
     }
 
-    async fn create_multipart_upload(&self, request: S3Request<CreateMultipartUploadInput>) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
+    async fn create_multipart_upload(
+        &self,
+        request: S3Request<CreateMultipartUploadInput>,
+    ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
         let response = self.files.create_multipart_upload(request).await?;
         let (key, upload_id) = (response.output.key.clone(), response.output.upload_id.clone());
         let initiated = Some(std::time::SystemTime::now().into());
@@ -222,23 +223,43 @@ impl S3 for Listed {
         Ok(response)
     }
 
-    async fn complete_multipart_upload(&self, request: S3Request<CompleteMultipartUploadInput>) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+    async fn complete_multipart_upload(
+        &self,
+        request: S3Request<CompleteMultipartUploadInput>,
+    ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
         let id = request.input.upload_id.clone();
         let response = self.files.complete_multipart_upload(request).await?;
         self.uploads.lock().unwrap().retain(|upload| upload.upload_id.as_ref() != Some(&id));
         Ok(response)
     }
 
-    async fn abort_multipart_upload(&self, request: S3Request<AbortMultipartUploadInput>) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
+    async fn abort_multipart_upload(
+        &self,
+        request: S3Request<AbortMultipartUploadInput>,
+    ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
         let id = request.input.upload_id.clone();
         let response = self.files.abort_multipart_upload(request).await?;
         self.uploads.lock().unwrap().retain(|upload| upload.upload_id.as_ref() != Some(&id));
         Ok(response)
     }
 
-    async fn list_multipart_uploads(&self, request: S3Request<ListMultipartUploadsInput>) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
+    async fn list_multipart_uploads(
+        &self,
+        request: S3Request<ListMultipartUploadsInput>,
+    ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
         let prefix = request.input.prefix.unwrap_or_default();
-        let uploads = self.uploads.lock().unwrap().iter().filter(|upload| upload.key.as_ref().is_some_and(|key| key.starts_with(&prefix))).cloned().collect();
-        Ok(S3Response::new(ListMultipartUploadsOutput { uploads: Some(uploads), is_truncated: Some(false), ..Default::default() }))
+        let uploads = self
+            .uploads
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|upload| upload.key.as_ref().is_some_and(|key| key.starts_with(&prefix)))
+            .cloned()
+            .collect();
+        Ok(S3Response::new(ListMultipartUploadsOutput {
+            uploads: Some(uploads),
+            is_truncated: Some(false),
+            ..Default::default()
+        }))
     }
 }
