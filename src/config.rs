@@ -56,7 +56,7 @@ pub struct S3 {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tools {
-    /// A folder with pg_dump, pg_dumpall and psql that is looked in first.
+    /// A folder with pg_dump, pg_dumpall and psql that is looked in first; relative to the configuration file.
     pub bin_dir: Option<PathBuf>,
 }
 
@@ -161,7 +161,8 @@ pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
             stores.insert(name, store);
         }
     }
-    Some(Config { path: path.to_owned(), databases, stores, tools: written.tools })
+    let tools = Tools { bin_dir: written.tools.bin_dir.map(|bin_dir| folder.join(bin_dir)) };
+    Some(Config { path: path.to_owned(), databases, stores, tools })
 }
 
 struct Loader<'a> {

@@ -123,7 +123,7 @@ impl Settings {
     pub async fn connect(&self) -> Result<PgConnection> {
         let options = self.options.clone().disable_statement_logging();
         let connected = match tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await {
-            Ok(connected) => connected.map_err(anyhow::Error::from),
+            Ok(connected) => connected.map_err(in_its_own_words),
             Err(_) => Err(Fault::new(Kind::Unreachable, format!("no answer in {} s", CONNECT_TIMEOUT.as_secs())).into()),
         };
         connected.with_context(|| format!("cannot connect to {}", self.display()))
@@ -203,6 +203,14 @@ pub async fn lock_holder(connection: &mut PgConnection, name: &str) -> Result<Op
     .fetch_optional(connection)
     .await?;
     Ok(holder)
+}
+
+/// sqlx repeats a server's message, with a line of the server's source.
+fn in_its_own_words(error: sqlx::Error) -> anyhow::Error {
+    match (&error, kind_of(&error)) {
+        (sqlx::Error::Database(said), Some(kind)) => Fault::new(kind, said.message()).into(),
+        _ => error.into(),
+    }
 }
 
 /// The kind of a failure by its SQLSTATE class (PostgreSQL manual, appendix A) or by its transport.

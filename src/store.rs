@@ -81,7 +81,7 @@ impl Store {
     pub async fn read(&self, key: &str) -> Result<Option<Reader>> {
         let reader = match self {
             Self::Dir(dir) => dir.read(key).await.map(|reader| reader.map(Reader::Dir)),
-            Self::S3(s3) => s3.read(key).await.map(|reader| reader.map(Reader::S3)),
+            Self::S3(s3) => s3.read(key).await.map(|reader| reader.map(|reader| Reader::S3(Box::new(reader)))),
         };
         reader.with_context(|| format!("cannot read {}", self.location(key)))
     }
@@ -154,6 +154,14 @@ impl Store {
         Ok(())
     }
 
+    /// False for a directory that does not exist: it has no objects, and somebody may have meant another.
+    pub fn is_there(&self) -> bool {
+        match self {
+            Self::Dir(dir) => dir.path_of("").is_dir(),
+            Self::S3(_) => true,
+        }
+    }
+
     /// Bytes free for new objects, where the store has such a limit.
     pub fn free_bytes(&self) -> Option<u64> {
         match self {
@@ -165,7 +173,7 @@ impl Store {
 
 pub enum Reader {
     Dir(dir::Reader),
-    S3(s3::Reader),
+    S3(Box<s3::Reader>),
 }
 
 impl Reader {

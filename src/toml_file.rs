@@ -207,7 +207,9 @@ mod tests {
         last: Option<u32>,
     }
 
-    fn problems_of(text: &str) -> (Option<Example>, Vec<(Option<(usize, usize)>, String)>) {
+    type Said = (Option<(usize, usize)>, String);
+
+    fn problems_of(text: &str) -> (Option<Example>, Vec<Said>) {
         let mut problems = Vec::new();
         let value = parse::<Example>(&Source::from_text(text), &mut problems);
         let said = problems.into_iter().map(|p| (p.position, format!("{} / {}", p.message, p.hint.unwrap_or_default())));

@@ -100,6 +100,11 @@ pub fn count(number: u64) -> String {
     grouped
 }
 
+/// `1 table`, `18 tables`.
+pub fn plural(number: usize, noun: &str) -> String {
+    format!("{} {noun}{}", count(number as u64), if number == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

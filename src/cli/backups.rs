@@ -114,6 +114,9 @@ async fn list(global: &Global, filter: &Filter) -> Result<ExitCode> {
     let mut newest_good = None;
     let now = Utc::now();
     for (store_name, store) in stores(&config, filter).await? {
+        if !store.is_there() {
+            tracing::warn!("store `{store_name}`: there is no folder {} (yet, or is a disk not mounted?)", store.location(""));
+        }
         let listing = set::list(&store, "").await?;
         for set in listing.sets.iter().filter(|set| filter.matches(&set.name)) {
             let manifest = &set.manifest;
@@ -228,7 +231,11 @@ async fn restore(
     let settings = settings_of(&config, into)?;
     let found = find(&config, wanted, filter, true).await?;
     let (set, manifest) = (&found.set, &found.set.manifest);
-    let mut connection = if create { restore::maintenance_connection(&settings).await? } else { settings.connect().await? };
+    let mut connection = if create {
+        restore::maintenance_connection(&settings).await?
+    } else {
+        settings.connect().await.context("--create makes a database that does not exist")?
+    };
     let tools = tools_for(&config, &mut connection).await?;
     let lacks = restore::prepare_server(&mut connection, set, create_roles).await?;
     drop(connection);

@@ -16,6 +16,7 @@ use crate::pg::{self, Server};
 use crate::store::Store;
 use crate::task::Task;
 use crate::task::backup::Verify;
+use crate::units;
 
 /// One thing that was tried.
 struct Tried {
@@ -35,11 +36,11 @@ pub async fn run(global: &Global, connect: bool) -> Result<ExitCode> {
         print(&format!("{:#}\n", json!({ "jobs": jobs.len(), "problems": [], "connections": rows })))?;
     } else {
         print(&format!(
-            "{}: {} databases, {} stores, {} jobs, no mistakes\n",
+            "{}: {}, {}, {}, no mistakes\n",
             config.path.display(),
-            config.databases.len(),
-            config.stores.len(),
-            jobs.len()
+            units::plural(config.databases.len(), "database"),
+            units::plural(config.stores.len(), "store"),
+            units::plural(jobs.len(), "job")
         ))?;
         if connect {
             let rows = tried.iter().map(|tried| {

@@ -223,9 +223,9 @@ fn report_on(set: &Set, store: &Store, plan: &Plan) -> Report {
     let manifest = &set.manifest;
     let mut report = Report { warnings: manifest.warnings.clone(), ..Report::default() };
     report.summary = format!(
-        "{}: {} tables, {} rows, {} in {}",
-        set.name,
-        units::count(manifest.tables.len() as u64),
+        "{}: {}, {} rows, {} in {}",
+        store.location(&set.name.key(&manifest.dump.object)),
+        units::plural(manifest.tables.len(), "table"),
         units::count(manifest.rows()),
         units::bytes(manifest.dump.bytes),
         units::duration(Duration::from_secs_f64(manifest.dump.elapsed_seconds))

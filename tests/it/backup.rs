@@ -163,7 +163,7 @@ fn a_database_with_a_hostile_name_is_backed_up_and_restored() {
         server.sql("postgres", &format!("CREATE DATABASE \"{}\"", name.replace('"', "\"\"")));
         server.sql(name, "CREATE TABLE t AS SELECT generate_series(1, 7) x");
         let scenario = Scenario::with_database(server, name).backup_job("local", "verify = \"restore\"");
-        scenario.run(&["run-job", "nightly"]).succeeded().prints(&["1 tables, 7 rows"]);
+        scenario.run(&["run-job", "nightly"]).succeeded().prints(&["1 table, 7 rows"]);
         let copy = format!("{name} copy");
         scenario.run(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"]).succeeded();
         assert_eq!(server.sql(&copy, "SELECT count(*) FROM t"), "7");

@@ -71,9 +71,10 @@ pub async fn read_dump(
         Ok((members, contents)) => {
             ReadBack { problems: differences(&set.manifest, bytes, &hex(&hash.finalize()), members, &contents), sink_error: None }
         }
-        Err(DecodeError::Source(error)) => {
-            ReadBack { problems: vec![format!("{} does not decode after byte {bytes}: {error}", dump.object)], sink_error: None }
-        }
+        Err(DecodeError::Source(error)) => ReadBack {
+            problems: vec![format!("{} does not decode, somewhere in its first {bytes} bytes: {error}", dump.object)],
+            sink_error: None,
+        },
         Err(DecodeError::Sink(error)) => ReadBack { problems: Vec::new(), sink_error: Some(error) },
     })
 }

@@ -302,19 +302,13 @@ pub async fn into_empty_database(
     phase: &Phase,
 ) -> Result<Restored> {
     let mut connection = settings.connect().await?;
-    let objects: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%'
-           AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')",
-    )
-    .fetch_one(&mut connection)
-    .await?;
+    let objects: i64 = sqlx::query_scalar(include_str!("objects.sql")).fetch_one(&mut connection).await?;
     anyhow::ensure!(
         objects == 0,
         Fault::new(
             Kind::Configuration,
             format!(
-                "database {} is not empty ({} relations): restore into a new one with --create",
+                "database {} is not empty ({} objects): restore into a new one with --create",
                 settings.database(),
                 units::count(objects as u64)
             )
