@@ -190,10 +190,12 @@ async fn verify(global: &Global, wanted: &str, filter: &Filter, restore_on: Opti
             let settings = settings_of(&config, target)?;
             let mut connection = restore::maintenance_connection(&settings).await?;
             let tools = tools_for(&config, &mut connection).await?;
-            let system_identifier = found.set.manifest.server.system_identifier.as_deref();
             // Not the job's own prefix: its run may be going on.
-            let prefix =
-                restore::scratch_prefix(&found.set.name.database, &format!("{} by hand", found.set.name.job), system_identifier);
+            let prefix = restore::scratch_prefix(
+                &found.set.name.database,
+                &format!("{} by hand", found.set.name.job),
+                &found.set.manifest.server,
+            );
             for leftover in restore::scratch_leftovers(&mut connection, &prefix).await? {
                 restore::drop_scratch(&mut connection, &leftover).await?;
             }

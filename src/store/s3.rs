@@ -495,38 +495,33 @@ impl Upload {
         Ok(id)
     }
 
-    /// S3 may answer 200 and say in the body that it failed (API reference, CompleteMultipartUpload), and an answer
-    /// may be lost after the object came to be. So a failure is tried again, and the object itself has the last word.
+    /// S3 may answer 200 and say in the body that it failed (API reference, CompleteMultipartUpload): the SDK reads that
+    /// as an error and tries again. An answer may also be lost after the object came to be, and the next attempt then
+    /// finds no such upload. So the object itself has the last word.
     async fn complete(&self, upload_id: &str) -> Result<()> {
-        let mut last_error = None;
-        for attempt in 1..=3 {
-            let parts = CompletedMultipartUpload::builder().set_parts(Some(self.parts.clone())).build();
-            let request =
-                self.s3.client.complete_multipart_upload().bucket(&self.s3.configured.bucket).key(self.s3.full_key(&self.key));
-            // Putting terabytes together takes S3 minutes.
-            let timeout = TimeoutConfig::builder().operation_attempt_timeout(Duration::from_secs(600)).build();
-            let answer = request
-                .upload_id(upload_id)
-                .multipart_upload(parts)
-                .customize()
-                .config_override(aws_sdk_s3::config::Config::builder().timeout_config(timeout))
-                .send()
-                .await;
-            let answered = answer.map_err(|error| self.s3.explain(error));
-            // The key is this run's alone, so an object of this length is this upload.
-            let exists = self.s3.length(&self.key).await.is_ok_and(|length| length == Some(self.total_bytes));
-            match answered {
-                _ if exists => return Ok(()),
-                Ok(_) => break,
-                Err(error) => last_error = Some(error),
-            }
-            tokio::time::sleep(Duration::from_millis(500) * 2_u32.pow(attempt)).await;
-        }
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(self.parts.clone())).build();
+        let request =
+            self.s3.client.complete_multipart_upload().bucket(&self.s3.configured.bucket).key(self.s3.full_key(&self.key));
+        // Putting terabytes together takes S3 minutes.
+        let timeout = TimeoutConfig::builder().operation_attempt_timeout(Duration::from_secs(600)).build();
+        let answer = request
+            .upload_id(upload_id)
+            .multipart_upload(parts)
+            .customize()
+            .config_override(aws_sdk_s3::config::Config::builder().timeout_config(timeout))
+            .send()
+            .await
+            .map_err(|error| self.s3.explain(error));
         let location = self.s3.location(&self.key);
-        Err(match last_error {
-            Some(error) => error.context(format!("cannot complete the upload of {location}")),
-            None => anyhow::anyhow!("{location} does not have the {} that were uploaded", crate::units::bytes(self.total_bytes)),
-        })
+        // The key is this run's alone, so an object of this length is this upload.
+        match (self.s3.length(&self.key).await, answer) {
+            (Ok(Some(length)), _) if length == self.total_bytes => Ok(()),
+            (_, Err(error)) => Err(error.context(format!("cannot complete the upload of {location}"))),
+            (Err(error), Ok(_)) => Err(error.context(format!("cannot see whether {location} is complete"))),
+            (Ok(length), Ok(_)) => {
+                anyhow::bail!("{location} was completed with {} bytes of {}", length.unwrap_or_default(), self.total_bytes)
+            }
+        }
     }
 
     fn part_timeout(&self, part_bytes: usize) -> TimeoutConfig {

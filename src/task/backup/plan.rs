@@ -47,11 +47,7 @@ impl State {
         let scratch_leftovers = if backup.verify == Verify::Restore {
             let settings = backup.scratch_settings(run)?;
             let mut scratch = restore::maintenance_connection(&settings).await.context("for the scratch database")?;
-            restore::scratch_leftovers(
-                &mut scratch,
-                &restore::scratch_prefix(run.database, &run.job.name, server.system_identifier.as_deref()),
-            )
-            .await?
+            restore::scratch_leftovers(&mut scratch, &restore::scratch_prefix(run.database, &run.job.name, &server)).await?
         } else {
             Vec::new()
         };
@@ -129,7 +125,7 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
         }
         None => Vec::new(),
     };
-    let prefix = restore::scratch_prefix(run.database, &run.job.name, server.system_identifier.as_deref());
+    let prefix = restore::scratch_prefix(run.database, &run.job.name, &server);
     Plan {
         set: name.to_string(),
         location,

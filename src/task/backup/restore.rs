@@ -13,7 +13,7 @@ use sqlx::postgres::PgConnection;
 use super::facts::{self, Lacks};
 use super::read_back;
 use super::scan::TableData;
-use super::set::{DatabaseFacts, Manifest, Set};
+use super::set::{DatabaseFacts, Manifest, ServerFacts, Set};
 use super::stream::{hex, without_unknown_settings};
 use crate::child::Child;
 use crate::client_tools::Tools;
@@ -241,9 +241,11 @@ pub async fn scratch_leftovers(connection: &mut PgConnection, prefix: &str) -> R
     Ok(names)
 }
 
-/// The prefix of a job's scratch databases: no other job or server has the same one.
-pub fn scratch_prefix(database: &str, job: &str, system_identifier: Option<&str>) -> String {
-    let digest = Sha256::digest(format!("{database}/{job}/{}", system_identifier.unwrap_or_default()));
+/// The prefix of a job's scratch databases. It takes in what the job's lock is on, the source's server and database, so
+/// that nobody who has another lock has the same prefix.
+pub fn scratch_prefix(database: &str, job: &str, server: &ServerFacts) -> String {
+    let identifier = server.system_identifier.as_deref().unwrap_or_default();
+    let digest = Sha256::digest(format!("{database}/{job}/{identifier}/{}", server.database.name));
     format!("pgtend_verify_{}_", &hex(&digest)[..12])
 }
 
