@@ -165,6 +165,11 @@ pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
     Some(Config { path: path.to_owned(), databases, stores, tools })
 }
 
+/// So that a location that is printed means the same in every folder.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 struct Loader<'a> {
     source: &'a Source,
     folder: &'a Path,
@@ -216,7 +221,7 @@ impl Loader<'_> {
 
     fn store(&mut self, name: &str, written: WrittenStore) -> Option<Store> {
         match (&written.path, &written.bucket) {
-            (Some(path), None) => Some(Store::Dir { path: self.folder.join(path.get_ref()) }),
+            (Some(path), None) => Some(Store::Dir { path: absolute(&self.folder.join(path.get_ref())) }),
             (None, Some(bucket)) => {
                 let bucket = bucket.get_ref().clone();
                 Some(Store::S3(Box::new(self.s3(bucket, written))))

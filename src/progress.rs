@@ -33,8 +33,8 @@ impl Progress {
         let bar = (self == Self::Bar).then(|| {
             let bar = BARS.add(ProgressBar::with_draw_target(total_bytes, ProgressDrawTarget::stderr()));
             let template = match total_bytes {
-                Some(_) => "{prefix:>10} {bar:30.cyan} {bytes:>10} of {total_bytes}  {bytes_per_sec:>12}  {elapsed}",
-                None => "{prefix:>10} {spinner} {bytes:>10}  {bytes_per_sec:>12}  {elapsed}",
+                Some(_) => "{prefix:>10} {bar:30.cyan} {decimal_bytes:>10} of {decimal_total_bytes}  {decimal_bytes_per_sec:>12}  {elapsed}",
+                None => "{prefix:>10} {spinner} {decimal_bytes:>10}  {decimal_bytes_per_sec:>12}  {elapsed}",
             };
             // The templates are ours: should one not parse, the default bar is as good.
             let bar = bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
