@@ -126,7 +126,14 @@ impl Settings {
             Ok(connected) => connected.map_err(in_its_own_words),
             Err(_) => Err(Fault::new(Kind::Unreachable, format!("no answer in {} s", CONNECT_TIMEOUT.as_secs())).into()),
         };
-        connected.with_context(|| format!("cannot connect to {}", self.display()))
+        let mut connection = connected.with_context(|| format!("cannot connect to {}", self.display()))?;
+        // A lock, or a scratch database to be dropped, waits for hours while pg_dump and psql work.
+        sqlx::query(
+            "SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN ('idle_session_timeout', 'statement_timeout')",
+        )
+        .execute(&mut connection)
+        .await?;
+        Ok(connection)
     }
 }
 
@@ -237,6 +244,10 @@ pub fn kind_of_message(stderr: &str) -> Option<Kind> {
         "password authentication failed",
         "no password supplied",
         "query would be affected by row-level security",
+        "must be member of role",
+        "must be able to SET ROLE",
+        "must be superuser",
+        "must be owner of",
     ]) {
         Some(Kind::Permission)
     } else if says(&["could not connect", "connection to server", "server closed the connection", "terminating connection"]) {

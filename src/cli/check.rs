@@ -134,5 +134,20 @@ async fn privileges(connection: &mut PgConnection, job: &Job) -> Result<String> 
         let message = "verify = \"restore\" needs CREATEDB for its scratch database: ALTER ROLE … CREATEDB, name another server with `scratch`, or verify = \"checksum\"";
         return Err(fault::Fault::new(fault::Kind::Permission, message).into());
     }
+    if backup.verify == Verify::Restore && backup.scratch.is_none() {
+        let others: Vec<String> = sqlx::query_scalar(
+            "SELECT DISTINCT pg_get_userbyid(relowner)::text FROM pg_class
+             WHERE oid >= 16384 AND relnamespace <> 'pg_toast'::regnamespace AND NOT pg_has_role(relowner, 'MEMBER') ORDER BY 1",
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        if !others.is_empty() {
+            let message = format!(
+                "verify = \"restore\" gives tables back to their owners, and the role is not a member of {}: GRANT them to it, or verify = \"checksum\"",
+                others.join(", ")
+            );
+            return Err(fault::Fault::new(fault::Kind::Permission, message).into());
+        }
+    }
     Ok("can read everything the job dumps".to_owned())
 }

@@ -371,6 +371,31 @@ fn a_role_that_may_only_read_makes_a_set_without_role_passwords() {
 }
 
 #[test]
+fn a_role_that_may_not_restore_leaves_an_unverified_set_and_not_a_damaged_one() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(
+        &database,
+        &format!("CREATE ROLE owner18; ALTER DATABASE {database} OWNER TO owner18; CREATE TABLE t (x int); ALTER TABLE t OWNER TO owner18; \
+         CREATE ROLE reader18 LOGIN CREATEDB; GRANT pg_read_all_data TO reader18"),
+    );
+    let scenario = Scenario::empty()
+        .config(&format!(
+            "[databases.app]\nurl = {}\n[stores.local]\npath = \"store\"\n",
+            quoted(&server.url_as("reader18", &database))
+        ))
+        .config(&format!("[tools]\nbin_dir = {}\n", quoted(&server.bin_dir.display().to_string())))
+        .backup_job("local", "verify = \"restore\"");
+    scenario.run(&["check", "--connect"]).exited(77).prints(&["not a member of owner18"]);
+    scenario.run(&["run-job", "nightly"]).exited(77).says(&["cannot verify by restoring", "owner18"]);
+    assert_eq!(scenario.json(&["backups", "list"])["sets"][0]["proof"], "unknown");
+    assert_eq!(scratch_databases(&scenario, server), "");
+    server.sql(&database, "GRANT owner18 TO reader18");
+    scenario.run(&["check", "--connect"]).succeeded();
+    scenario.run(&["run-job", "nightly"]).succeeded();
+}
+
+#[test]
 fn the_sets_files_are_for_their_owner_only() {
     use std::os::unix::fs::PermissionsExt as _;
     let server = server(18);

@@ -95,8 +95,19 @@ fn classify(said: &str) -> Result<Restored> {
     if said.contains("max_locks_per_transaction") {
         anyhow::bail!("too many tables for one transaction: restore with --create, which needs none ({first})");
     }
+    if ["out of memory", "out of shared memory", "could not resize shared memory", "memory required is"]
+        .iter()
+        .any(|text| said.contains(text))
+    {
+        anyhow::bail!("the target is short of memory: {first}");
+    }
     if let Some(kind) = pg::kind_of_message(said) {
-        return Err(Fault::new(kind, format!("psql: {first}")).into());
+        let hint = if kind == Kind::Permission {
+            "; a restore needs a superuser, or a member of every role that owns something"
+        } else {
+            ""
+        };
+        return Err(Fault::new(kind, format!("psql: {first}{hint}")).into());
     }
     Ok(Restored { problems: vec![format!("it does not restore: {}", said.lines().take(12).collect::<Vec<_>>().join("\n"))] })
 }
@@ -195,14 +206,21 @@ pub async fn create_scratch(connection: &mut PgConnection, name: &str, like: &Da
         "b" => format!("LOCALE_PROVIDER builtin BUILTIN_LOCALE {}", literal(like.locale.as_deref().unwrap_or("C"))),
         _ => String::new(),
     };
+    // Since 15 the owner of a database may create in its schema public, and so may its tables' owners only if they are
+    // that owner. Without the membership the restore shows whether it matters.
+    let member: Option<bool> = sqlx::query_scalar("SELECT pg_has_role(oid, 'MEMBER') FROM pg_roles WHERE rolname = $1")
+        .bind(&like.owner)
+        .fetch_optional(&mut *connection)
+        .await?;
+    let owner = if member == Some(true) { format!("OWNER {}", identifier(&like.owner)) } else { String::new() };
     let sql = format!(
-        "CREATE DATABASE {} TEMPLATE template0 ENCODING {} LC_COLLATE {} LC_CTYPE {} {provider}",
+        "CREATE DATABASE {} TEMPLATE template0 ENCODING {} LC_COLLATE {} LC_CTYPE {} {provider} {owner}",
         identifier(name),
         literal(&like.encoding),
         literal(&like.collate),
         literal(&like.ctype)
     );
-    pg::execute(connection, sql).await.with_context(|| format!("cannot create the database {name}"))?;
+    pg::execute(&mut *connection, sql).await.with_context(|| format!("cannot create the database {name}"))?;
     let comment = format!("COMMENT ON DATABASE {} IS {}", identifier(name), literal(SCRATCH_COMMENT));
     pg::execute(connection, comment).await.with_context(|| format!("cannot mark the database {name} as scratch"))
 }
