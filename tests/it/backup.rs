@@ -251,6 +251,13 @@ fn database_settings_and_locale_come_back_with_create() {
     let server = server(18);
     let database = server.new_database();
     server.sql(&database, &format!("CREATE TABLE t (x int); ALTER DATABASE {database} SET search_path = app, \"we ird\", public; ALTER DATABASE {database} SET work_mem = '7MB'; ALTER DATABASE {database} SET my.setting = 'it''s'"));
+    server.sql(
+        &database,
+        &format!(
+            "CREATE ROLE \"con nect\"; REVOKE ALL ON DATABASE {database} FROM PUBLIC; \
+             GRANT CONNECT ON DATABASE {database} TO \"con nect\"; COMMENT ON DATABASE {database} IS 'it''s \\ mine'"
+        ),
+    );
     let scenario = Scenario::with_database(server, &database).backup_job("local", "");
     scenario.run(&["run-job", "nightly"]).succeeded();
     let copy = format!("{database}_copy");
@@ -259,6 +266,14 @@ fn database_settings_and_locale_come_back_with_create() {
         server.sql("postgres", &format!("SELECT unnest(setconfig) FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase WHERE datname = '{database}' ORDER BY 1"))
     };
     assert_eq!(settings(&database), settings(&copy));
+    let properties = |database: &str| {
+        server.sql(
+            "postgres",
+            &format!("SELECT datacl, shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{database}'"),
+        )
+    };
+    assert_eq!(properties(&database), properties(&copy));
+    assert!(properties(&copy).contains("con nect") && properties(&copy).contains("it's \\ mine"));
     assert!(settings(&copy).contains("work_mem=7MB"));
 }
 

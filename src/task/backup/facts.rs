@@ -39,7 +39,10 @@ async fn database(connection: &mut PgConnection) -> Result<DatabaseFacts> {
                 coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') AS locale_provider,
                 coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale') AS locale,
                 pg_database_size(oid) AS size_bytes,
-                coalesce((SELECT setconfig FROM pg_db_role_setting WHERE setdatabase = d.oid AND setrole = 0), '{}') AS settings
+                coalesce((SELECT setconfig FROM pg_db_role_setting WHERE setdatabase = d.oid AND setrole = 0), '{}') AS settings,
+                (SELECT array_agg(privilege_type || ' ' || coalesce(rolname, '') ORDER BY privilege_type, rolname)
+                 FROM aclexplode(datacl) LEFT JOIN pg_roles r ON r.oid = grantee) AS grants,
+                shobj_description(oid, 'pg_database') AS comment
          FROM pg_database d WHERE datname = current_database()",
     )
     .fetch_one(connection)

@@ -250,7 +250,7 @@ pub async fn scratch_leftovers(connection: &mut PgConnection, prefix: &str) -> R
     let names = sqlx::query_scalar(
         "SELECT datname::text FROM pg_database d
          WHERE starts_with(datname::text, $1) AND shobj_description(oid, 'pg_database') = $2 AND pg_has_role(datdba, 'MEMBER')
-           AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datid = d.oid AND a.backend_type = 'client backend')",
+           AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datid = d.oid AND coalesce(a.backend_type, 'client backend') = 'client backend')",
     )
     .bind(prefix)
     .bind(SCRATCH_COMMENT)
@@ -363,7 +363,27 @@ async fn carry_settings(connection: &mut PgConnection, name: &str, facts: &Datab
             .await
             .with_context(|| format!("setting {setting}"))?;
     }
+    if let Some(comment) = &facts.comment {
+        pg::execute(connection, format!("COMMENT ON DATABASE {} IS {}", identifier(name), literal(comment)))
+            .await
+            .context("comment")?;
+    }
+    if let Some(grants) = &facts.grants {
+        carry_grants(connection, name, grants).await.context("grants")?;
+    }
     pg::execute(connection, format!("ALTER DATABASE {} OWNER TO {}", identifier(name), identifier(&facts.owner)))
         .await
         .context("owner")
+}
+
+/// What PUBLIC has by default goes first: it may have been revoked.
+async fn carry_grants(connection: &mut PgConnection, name: &str, grants: &[String]) -> Result<()> {
+    let database = identifier(name);
+    pg::execute(&mut *connection, format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC")).await?;
+    for grant in grants {
+        let Some((privilege @ ("CONNECT" | "CREATE" | "TEMPORARY"), role)) = grant.split_once(' ') else { continue };
+        let grantee = if role.is_empty() { "PUBLIC".to_owned() } else { identifier(role) };
+        pg::execute(&mut *connection, format!("GRANT {privilege} ON DATABASE {database} TO {grantee}")).await?;
+    }
+    Ok(())
 }

@@ -140,6 +140,11 @@ pub struct DatabaseFacts {
     pub size_bytes: i64,
     /// `ALTER DATABASE … SET`: `name=value`.
     pub settings: Vec<String>,
+    /// `CONNECT role`, `TEMPORARY ` (of PUBLIC), …; None where nobody ever granted or revoked anything.
+    #[serde(default)]
+    pub grants: Option<Vec<String>>,
+    #[serde(default)]
+    pub comment: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
