@@ -303,10 +303,12 @@ pub async fn into_new_database(
         }
         return restored;
     }
-    pg::execute(&mut connection, format!("COMMENT ON DATABASE {} IS NULL", identifier(&scratch))).await?;
     pg::execute(&mut connection, format!("ALTER DATABASE {} RENAME TO {}", identifier(&scratch), identifier(name)))
         .await
         .with_context(|| format!("the restore is complete in database {scratch} but cannot be renamed to {name}"))?;
+    // After the rename: killed in between, the database is whole and only its comment is wrong. The other way round it
+    // would be a leftover that nobody may drop.
+    pg::execute(&mut connection, format!("COMMENT ON DATABASE {} IS NULL", identifier(name))).await?;
     if let Err(error) = carry_settings(&mut connection, name, &set.manifest.server.database).await {
         tracing::warn!("database {name} is restored, but not all of its properties: {error:#}");
     }
