@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::eventually;
 
 /// Runs initdb and the server until its standard input ends, which it does when the test process does, however
-/// that comes about; then stops it and removes its data.
+/// that comes about; then stops it and removes its folder.
 const SUPERVISOR: &str = r#"
 bin=$1 dir=$2
 "$bin/initdb" -D "$dir/data" -U postgres --auth=trust -E UTF8 --locale=C.UTF-8 --no-sync >"$dir/initdb.log" 2>&1 || { cat "$dir/initdb.log" >&2; exit 1; }
@@ -21,7 +21,7 @@ pid=$!
 read -r how
 case $how in immediate) kill -QUIT $pid ;; *) kill -INT $pid ;; esac
 wait $pid
-rm -rf "$dir/data" "$dir/socket"
+cd / && rm -rf "$dir"
 "#;
 
 /// A running server.
