@@ -154,11 +154,6 @@ pub fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\0', "").replace('\\', "\\\\").replace('\'', "''"))
 }
 
-/// SQL whose variable parts went through [`identifier`] or [`literal`].
-pub fn quoted_sql(sql: String) -> AssertSqlSafe<String> {
-    AssertSqlSafe(sql)
-}
-
 /// Runs a statement made by [`identifier`] and [`literal`].
 pub async fn execute(connection: &mut PgConnection, sql: String) -> Result<()> {
     connection.execute(AssertSqlSafe(sql)).await?;

@@ -374,13 +374,7 @@ fn a_role_that_may_only_read_makes_a_set_without_role_passwords() {
     let database = server.new_database();
     // Not pg_read_all_data: that one may read pg_authid.
     server.sql(&database, "CREATE ROLE reader16 LOGIN; CREATE TABLE t (x int); GRANT SELECT ON t TO reader16");
-    let scenario = Scenario::empty()
-        .config(&format!(
-            "[databases.app]\nurl = {}\n[stores.local]\npath = \"store\"\n",
-            quoted(&server.url_as("reader16", &database))
-        ))
-        .config(&format!("[tools]\nbin_dir = {}\n", quoted(&server.bin_dir.display().to_string())))
-        .backup_job("local", "");
+    let scenario = Scenario::with_url(server, &server.url_as("reader16", &database)).backup_job("local", "");
     scenario.run(&["run-job", "nightly"]).succeeded();
     assert_eq!(manifest(&scenario)["globals"]["object"]["role_passwords"], false);
 }
@@ -394,13 +388,7 @@ fn a_role_that_may_not_restore_leaves_an_unverified_set_and_not_a_damaged_one() 
         &format!("CREATE ROLE owner18; ALTER DATABASE {database} OWNER TO owner18; CREATE TABLE t (x int); ALTER TABLE t OWNER TO owner18; \
          CREATE ROLE reader18 LOGIN CREATEDB; GRANT pg_read_all_data TO reader18"),
     );
-    let scenario = Scenario::empty()
-        .config(&format!(
-            "[databases.app]\nurl = {}\n[stores.local]\npath = \"store\"\n",
-            quoted(&server.url_as("reader18", &database))
-        ))
-        .config(&format!("[tools]\nbin_dir = {}\n", quoted(&server.bin_dir.display().to_string())))
-        .backup_job("local", "verify = \"restore\"");
+    let scenario = Scenario::with_url(server, &server.url_as("reader18", &database)).backup_job("local", "verify = \"restore\"");
     scenario.run(&["check", "--connect"]).exited(77).prints(&["not a member of owner18"]);
     scenario.run(&["run-job", "nightly"]).exited(77).says(&["cannot verify by restoring", "owner18"]);
     assert_eq!(scenario.json(&["backups", "list"])["sets"][0]["proof"], "unknown");

@@ -84,16 +84,7 @@ fn a_wrong_password_exits_with_77_and_says_who_was_refused() {
     server.sql("postgres", "SELECT pg_reload_conf()");
 
     let url = server.url_as("secretive", "postgres");
-    let scenario = |password: &str| {
-        Scenario::empty()
-            .config(&format!(
-                "[databases.app]\nurl = {}\n[stores.local]\npath = \"store\"\n[tools]\nbin_dir = {}\n",
-                quoted(&url),
-                quoted(&server.bin_dir.display().to_string())
-            ))
-            .backup_job("local", "")
-            .env("PGPASSWORD", password)
-    };
+    let scenario = |password: &str| Scenario::with_url(&server, &url).backup_job("local", "").env("PGPASSWORD", password);
     eventually("the rules are loaded", || scenario("wrong").run(&["run-job", "nightly"]).code == Some(77));
     let refused = scenario("wrong");
     refused.run(&["run-job", "nightly"]).exited(77).says(&["password authentication failed", "secretive"]);
@@ -113,13 +104,7 @@ fn a_table_that_may_not_be_read_exits_with_77_and_is_named() {
     let server = server(18);
     let database = server.new_database();
     server.sql(&database, "CREATE ROLE half_blind LOGIN; CREATE TABLE open (x int); GRANT SELECT ON open TO half_blind; CREATE TABLE \"clo\"\"sed\" (x int)");
-    let scenario = Scenario::empty()
-        .config(&format!(
-            "[databases.app]\nurl = {}\n[stores.local]\npath = \"store\"\n[tools]\nbin_dir = {}\n",
-            quoted(&server.url_as("half_blind", &database)),
-            quoted(&server.bin_dir.display().to_string())
-        ))
-        .backup_job("local", "");
+    let scenario = Scenario::with_url(server, &server.url_as("half_blind", &database)).backup_job("local", "");
     scenario.run(&["run-job", "nightly"]).exited(77).says(&["permission denied for table clo\"sed", "pg_read_all_data"]);
     scenario.has_nothing();
     scenario.run(&["check", "--connect"]).exited(77).prints(&["clo\"\"sed"]);

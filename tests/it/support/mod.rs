@@ -41,9 +41,13 @@ impl Scenario {
 
     /// With `[databases.app]`, the server's client tools, and `[stores.local]`, a folder.
     pub fn with_database(server: &Server, database: &str) -> Self {
-        let url = server.url(database);
+        Self::with_url(server, &server.url(database))
+    }
+
+    /// The same, for a URL of that server: as another role.
+    pub fn with_url(server: &Server, url: &str) -> Self {
         Self::empty()
-            .config(&format!("[databases.app]\nurl = {}\n", quoted(&url)))
+            .config(&format!("[databases.app]\nurl = {}\n", quoted(url)))
             .config(&format!("[tools]\nbin_dir = {}\n", quoted(&server.bin_dir.display().to_string())))
             .config("[stores.local]\npath = \"store\"\n")
     }
