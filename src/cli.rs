@@ -3,26 +3,29 @@
 mod backups;
 mod check;
 mod documents;
+mod jobs;
 mod output;
+mod run_job;
+mod runs;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use chrono::Utc;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::captured;
 use crate::config::{self, Config};
 use crate::fault::{self, Fault, Kind};
 use crate::job::{self, Job};
 use crate::progress::{LogWriter, Progress};
-use crate::report::{Outcome, Run};
-use crate::runner;
 use crate::task::Mode;
 use crate::toml_file::{Problems, did_you_mean};
-use crate::units;
 
 use output::print;
 
@@ -74,6 +77,12 @@ pub enum Command {
         /// Print what it would do, and why; write nothing
         #[arg(long)]
         dry_run: bool,
+        /// Only on this one of the job's databases
+        #[arg(long, value_name = "NAME")]
+        database: Option<String>,
+        /// As the latest tick of the job's schedule: at most once per tick, whoever runs it (systemd timer, CronJob)
+        #[arg(long, conflicts_with = "dry_run")]
+        scheduled: bool,
     },
     /// Check the configuration and all jobs, every mistake at once
     Check {
@@ -81,8 +90,11 @@ pub enum Command {
         #[arg(long)]
         connect: bool,
     },
-    /// List the jobs and when they run next
+    /// List the jobs: when they run next, and how they went last
     Jobs,
+    /// List the runs of the ledger, the newest first
+    #[command(args_conflicts_with_subcommands = true)]
+    Runs(runs::Arguments),
     /// List, verify, restore and prune backup sets
     Backups {
         #[command(subcommand)]
@@ -121,9 +133,13 @@ pub fn run(arguments: Arguments) -> ExitCode {
 async fn dispatch(arguments: &Arguments) -> Result<ExitCode> {
     let global = &arguments.global;
     match &arguments.command {
-        Command::RunJob { name, dry_run } => run_job(global, name, if *dry_run { Mode::DryRun } else { Mode::Apply }).await,
+        Command::RunJob { name, dry_run, database, scheduled } => {
+            let mode = if *dry_run { Mode::DryRun } else { Mode::Apply };
+            run_job::run(global, &run_job::Request { name, mode, database: database.as_deref(), scheduled: *scheduled }).await
+        }
         Command::Check { connect } => check::run(global, *connect).await,
-        Command::Jobs => jobs(global),
+        Command::Jobs => jobs::run(global).await,
+        Command::Runs(arguments) => runs::run(global, arguments).await,
         Command::Backups { command } => backups::run(global, command).await,
         Command::Schema { which } => documents::schema(*which),
         Command::Completions { shell } => documents::completions(*shell),
@@ -145,15 +161,16 @@ fn fail(global: &Global, error: &anyhow::Error) -> ExitCode {
 }
 
 fn start_logging(global: &Global) {
-    let quiet = Progress::detect(global.log_format == LogFormat::Json) == Progress::Bar;
+    let quiet = Progress::detect(global.log_format == LogFormat::Json).has_bars();
     let level = global.log.clone().unwrap_or_else(|| if quiet { "warn" } else { "warn,pgtend=info" }.to_owned());
     let level = if level.contains(['=', ',']) { level } else { format!("warn,pgtend={level}") };
     let filter = tracing_subscriber::EnvFilter::new(level);
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| LogWriter).with_target(false);
-    match global.log_format {
-        LogFormat::Json => subscriber.json().flatten_event(true).init(),
-        LogFormat::Text => subscriber.with_ansi(output::colour()).init(),
-    }
+    let lines = tracing_subscriber::fmt::layer().with_writer(|| LogWriter).with_target(false);
+    let lines = match global.log_format {
+        LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
+        LogFormat::Text => lines.with_ansi(output::colour()).with_filter(filter).boxed(),
+    };
+    tracing_subscriber::registry().with(lines).with(captured::layer()).init();
 }
 
 impl Global {
@@ -224,96 +241,4 @@ fn cancelled_by_signals() -> Result<CancellationToken> {
         }
     });
     Ok(cancel)
-}
-
-async fn run_job(global: &Global, name: &str, mode: Mode) -> Result<ExitCode> {
-    let (config, jobs) = global.load()?;
-    let job = global.find_job(&jobs, name)?;
-    let context = runner::Context { config: &config, progress: global.progress(), cancel: cancelled_by_signals()? };
-    let ended = runner::run_job(&context, job, mode).await;
-
-    if global.json {
-        let runs: Vec<&Run> = ended.iter().map(|ended| &ended.run).collect();
-        print(&format!("{:#}\n", json!({ "runs": runs })))?;
-    }
-    let mut code = ExitCode::SUCCESS;
-    for ended in &ended {
-        let run = &ended.run;
-        match (&ended.plan, &run.report) {
-            (Some(plan), _) if !global.json => print(plan)?,
-            (_, Some(report)) => {
-                for warning in &report.warnings {
-                    tracing::warn!(job = run.job, database = run.database, "{warning}");
-                }
-                if !global.json {
-                    print(&format!(
-                        "{} on {}: succeeded in {}\n  {}\n",
-                        run.job,
-                        run.database,
-                        units::duration(run.elapsed()),
-                        report.summary
-                    ))?;
-                }
-            }
-            _ => {}
-        }
-        if let Some(error) = &ended.error {
-            let outcome = match run.outcome {
-                Outcome::Skipped => "skipped",
-                Outcome::TimedOut => "timed out",
-                Outcome::Cancelled => "cancelled",
-                Outcome::Succeeded | Outcome::Failed => "failed",
-            };
-            eprintln!("pgtend: {} on {}: {outcome} after {}: {error:#}", run.job, run.database, units::duration(run.elapsed()));
-            code = fault::exit_code(error);
-        }
-    }
-    // Signalled between two databases: the rest did not run.
-    if context.cancel.is_cancelled() && ended.len() < job.databases.len() {
-        code = ExitCode::from(143);
-    }
-    Ok(code)
-}
-
-fn jobs(global: &Global) -> Result<ExitCode> {
-    let (_, jobs) = global.load()?;
-    let now = Utc::now();
-    if global.json {
-        let rows: Vec<_> = jobs
-            .iter()
-            .map(|job| {
-                let next = job.schedule.as_ref().and_then(|schedule| schedule.next_after(now, job.timezone));
-                json!({
-                    "job": job.name,
-                    "description": job.description,
-                    "task": job.task.kind(),
-                    "databases": job.databases,
-                    "schedule": job.schedule.as_ref().map(ToString::to_string),
-                    "timezone": job.timezone.name(),
-                    "next_run_at": next.map(|next| next.to_rfc3339()),
-                    "timeout_seconds": job.timeout.map(|timeout| timeout.0.as_secs()),
-                })
-            })
-            .collect();
-        print(&format!("{:#}\n", json!({ "jobs": rows })))?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let rows = jobs.iter().map(|job| {
-        let next = job.schedule.as_ref().and_then(|schedule| schedule.next_after(now, job.timezone));
-        let (schedule, next) = match (&job.schedule, next) {
-            (Some(schedule), Some(next)) => (schedule.in_words(), next.format("%a %Y-%m-%d %H:%M %Z").to_string()),
-            (Some(schedule), None) => (schedule.in_words(), "never".to_owned()),
-            (None, _) => ("by hand".to_owned(), String::new()),
-        };
-        vec![
-            job.name.clone(),
-            job.task.kind().to_owned(),
-            job.databases.join(", "),
-            schedule,
-            next,
-            job.description.clone().unwrap_or_default(),
-        ]
-    });
-    print(&output::table(&["JOB", "TASK", "DATABASE", "SCHEDULE", "NEXT RUN", "DESCRIPTION"], rows))?;
-    Ok(ExitCode::SUCCESS)
 }

@@ -1,16 +1,22 @@
-//! `config.toml`: databases, stores and tools. What was written ([`Written`]) becomes what was resolved
-//! ([`Config`]), once.
+//! `config.toml`: databases, stores, tools, and how pgtend itself runs. What was written ([`Written`]) becomes
+//! what was resolved ([`Config`]), once.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::toml_file::{self, Problem, Source};
+use crate::toml_file::{self, Problem, Source, did_you_mean};
 use crate::units::{Size, Span};
+
+/// More than a year, so that a yearly look finds last year's.
+const LEDGER_KEEP: Duration = Duration::from_secs(400 * 24 * 3600);
+const LEDGER_KEEP_LAST: u32 = 20;
 
 /// The resolved configuration.
 #[derive(Clone, Debug)]
@@ -19,6 +25,44 @@ pub struct Config {
     pub databases: BTreeMap<String, Database>,
     pub stores: BTreeMap<String, Store>,
     pub tools: Tools,
+    pub ledger: Option<Ledger>,
+    pub serve: Serve,
+    pub notify: Notify,
+    pub metrics: Metrics,
+}
+
+/// Where the run history is, and how long it is kept.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    /// A name in `databases`.
+    pub database: String,
+    pub keep: Duration,
+    /// Of each job on each database, however old they are.
+    pub keep_last: u32,
+}
+
+/// `pgtend serve`.
+#[derive(Clone, Debug)]
+pub struct Serve {
+    pub listen: SocketAddr,
+    /// Asked for on every page but the health checks.
+    pub token: Option<SecretString>,
+    /// Runs at once in this process.
+    pub max_concurrent: usize,
+    /// What running jobs have to end by themselves after SIGTERM.
+    pub drain_timeout: Duration,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Notify {
+    pub webhook_url: Option<SecretString>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// The folder of node_exporter's textfile collector; `run-job` writes a file for its job there.
+    pub textfile_dir: Option<PathBuf>,
 }
 
 /// How to reach a database; PG* variables and `.pgpass` fill what the URL leaves out.
@@ -81,6 +125,61 @@ pub struct Written {
     pub stores: BTreeMap<String, WrittenStore>,
     #[serde(default)]
     pub tools: Tools,
+    /// The run history. `pgtend serve` needs it.
+    pub ledger: Option<WrittenLedger>,
+    #[serde(default)]
+    pub serve: WrittenServe,
+    #[serde(default)]
+    pub notify: WrittenNotify,
+    #[serde(default)]
+    pub metrics: Metrics,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WrittenLedger {
+    /// The database, by its name here; its schema `pgtend` is made and migrated by the program.
+    #[schemars(with = "String")]
+    pub database: Spanned<String>,
+    /// Runs older than this are deleted; default 400 days.
+    pub keep: Option<Span>,
+    /// So many last runs of each job stay, however old; default and at least 20.
+    #[schemars(with = "Option<u32>")]
+    pub keep_last: Option<Spanned<u32>>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WrittenServe {
+    /// Address of metrics, health checks and the status page; default 127.0.0.1:9187.
+    #[schemars(with = "Option<String>")]
+    pub listen: Option<Spanned<String>>,
+    /// The environment variable that holds a bearer token, asked for on all pages but the health checks.
+    #[schemars(with = "Option<String>")]
+    pub token_env: Option<Spanned<String>>,
+    /// The file that holds it.
+    #[schemars(with = "Option<PathBuf>")]
+    pub token_file: Option<Spanned<PathBuf>>,
+    /// Runs at once in this process; default 4.
+    #[schemars(with = "Option<usize>")]
+    pub max_concurrent: Option<Spanned<usize>>,
+    /// How long running jobs may go on after SIGTERM before they are cancelled; default 30 s.
+    pub drain_timeout: Option<Span>,
+}
+
+/// At most one of the three.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WrittenNotify {
+    /// Gets a JSON document by POST when a job fails, recovers or is late.
+    #[schemars(with = "Option<String>")]
+    pub webhook_url: Option<Spanned<String>>,
+    /// The environment variable that holds it.
+    #[schemars(with = "Option<String>")]
+    pub webhook_url_env: Option<Spanned<String>>,
+    /// The file that holds it.
+    #[schemars(with = "Option<PathBuf>")]
+    pub webhook_url_file: Option<Spanned<PathBuf>>,
 }
 
 /// One of `url`, `url_env`, `url_file`, or none of them to use PGHOST, PGDATABASE and so on.
@@ -147,7 +246,7 @@ pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
     let written: Written = toml_file::parse(&source, problems)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut loader = Loader { source: &source, folder, problems };
-    let databases = written
+    let databases: BTreeMap<String, Database> = written
         .databases
         .into_iter()
         .map(|(name, database)| {
@@ -161,13 +260,90 @@ pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
             stores.insert(name, store);
         }
     }
+    let ledger = written.ledger.map(|ledger| loader.ledger(ledger, &databases));
+    let serve = loader.serve(written.serve);
+    let WrittenNotify { webhook_url, webhook_url_env, webhook_url_file } = written.notify;
+    let webhook_url =
+        Secret { key: "webhook_url", of: "[notify]", literal: webhook_url, env: webhook_url_env, file: webhook_url_file }.read(
+            loader.source,
+            folder,
+            loader.problems,
+        );
+    let notify =
+        Notify { webhook_url: webhook_url.and_then(|(url, span)| checked_http_url(url, span, "[notify]", &source, problems)) };
     let tools = Tools { bin_dir: written.tools.bin_dir.map(|bin_dir| folder.join(bin_dir)) };
-    Some(Config { path: path.to_owned(), databases, stores, tools })
+    let metrics = Metrics { textfile_dir: written.metrics.textfile_dir.map(|textfile_dir| folder.join(textfile_dir)) };
+    Some(Config { path: path.to_owned(), databases, stores, tools, ledger, serve, notify, metrics })
 }
 
 /// So that a location that is printed means the same in every folder.
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// A value that may stand in the file (`KEY`), in the environment (`KEY_env`) or in a file of its own (`KEY_file`).
+pub struct Secret<'a> {
+    pub key: &'a str,
+    /// Where it stands, for messages.
+    pub of: &'a str,
+    pub literal: Option<Spanned<String>>,
+    pub env: Option<Spanned<String>>,
+    pub file: Option<Spanned<PathBuf>>,
+}
+
+/// A place in a file that may be shown.
+type Place = Option<std::ops::Range<usize>>;
+
+impl Secret<'_> {
+    /// The value, and where its variable or file is named: never the place of a literal, whose line would be shown.
+    pub fn read(self, source: &Source, folder: &Path, problems: &mut Vec<Problem>) -> Option<(String, Place)> {
+        let Self { key, of, literal, env, file } = self;
+        let mut problem = |span: std::ops::Range<usize>, message: String, hint: String| {
+            problems.push(source.problem(Some(span), message, Some(hint)));
+        };
+        if let (Some(first), true) = (&literal, env.is_some() || file.is_some()) {
+            problem(first.span(), format!("`{key}` stands beside `{key}_env` or `{key}_file`"), "keep one of them".to_owned());
+        } else if let (Some(first), true) = (&env, file.is_some()) {
+            problem(first.span(), format!("`{key}_env` stands beside `{key}_file`"), "keep one of them".to_owned());
+        }
+        if let Some(literal) = literal {
+            return Some((literal.into_inner(), None));
+        }
+        if let Some(variable) = env {
+            let value = std::env::var(variable.get_ref()).ok();
+            if value.is_none() {
+                let message = format!("the environment has no variable `{}`", variable.get_ref());
+                problem(variable.span(), message, format!("set it for this process, or use `{key}_file`"));
+            }
+            return value.map(|value| (value, Some(variable.span())));
+        }
+        let file = file?;
+        let path = folder.join(file.get_ref());
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Some((text.trim().to_owned(), Some(file.span()))),
+            Err(error) => {
+                let message = format!("cannot read `{}`: {error}", path.display());
+                problem(file.span(), message, format!("it must hold the `{key}` of {of}"));
+                None
+            }
+        }
+    }
+}
+
+/// An HTTP URL that is a secret: its mistakes are named without it.
+pub fn checked_http_url(
+    url: String,
+    span: Place,
+    of: &str,
+    source: &Source,
+    problems: &mut Vec<Problem>,
+) -> Option<SecretString> {
+    if url::Url::parse(&url).is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
+        return Some(SecretString::from(url));
+    }
+    let hint = "write it like \"https://monitor.example.com/ping/ID\"".to_owned();
+    problems.push(source.problem(span, format!("{of}: not an HTTP URL"), Some(hint)));
+    None
 }
 
 struct Loader<'a> {
@@ -183,40 +359,62 @@ impl Loader<'_> {
 
     fn database(&mut self, name: &str, written: WrittenDatabase) -> Database {
         let WrittenDatabase { url, url_env, url_file } = written;
-        if let (Some(first), true) = (&url, url_env.is_some() || url_file.is_some()) {
-            self.problem(first, "`url` stands beside `url_env` or `url_file`".to_owned(), "keep one of them");
-        } else if let (Some(first), true) = (&url_env, url_file.is_some()) {
-            self.problem(first, "`url_env` stands beside `url_file`".to_owned(), "keep one of them");
-        }
-        let text = if let Some(url) = &url {
-            Some(url.get_ref().clone())
-        } else if let Some(variable) = &url_env {
-            let value = std::env::var(variable.get_ref()).ok();
-            if value.is_none() {
-                let message = format!("the environment has no variable `{}`", variable.get_ref());
-                self.problem(variable, message, "set it for this process, or use `url` or `url_file`");
-            }
-            value
-        } else if let Some(file) = &url_file {
-            let path = self.folder.join(file.get_ref());
-            match std::fs::read_to_string(&path) {
-                Ok(text) => Some(text.trim().to_owned()),
-                Err(error) => {
-                    self.problem(file, format!("cannot read `{}`: {error}", path.display()), "it must hold the database's URL");
-                    None
-                }
-            }
-        } else {
-            None
+        let of = format!("database `{name}`");
+        let secret = Secret { key: "url", of: &of, literal: url, env: url_env, file: url_file };
+        let Some((url, span)) = secret.read(self.source, self.folder, self.problems) else {
+            return Database::default();
         };
         // A URL that does not parse is a mistake of the file, wherever the text came from.
-        if let Some(Err(error)) = text.as_deref().map(crate::pg::Settings::check_url) {
-            // Not the place of `url` itself: its line would be shown, and with it the password.
-            let span = url_env.map(|at| at.span()).or(url_file.map(|at| at.span()));
+        if let Err(error) = crate::pg::Settings::check_url(&url) {
             let hint = "write it like \"postgres://user@host:5432/database\"".to_owned();
-            self.problems.push(self.source.problem(span, format!("database `{name}`: not a database URL: {error}"), Some(hint)));
+            self.problems.push(self.source.problem(span, format!("{of}: not a database URL: {error}"), Some(hint)));
         }
-        Database { url: text.map(SecretString::from) }
+        Database { url: Some(SecretString::from(url)) }
+    }
+
+    fn ledger(&mut self, written: WrittenLedger, databases: &BTreeMap<String, Database>) -> Ledger {
+        let name = written.database.get_ref();
+        if !databases.contains_key(name) {
+            let hint =
+                did_you_mean(name, databases.keys().map(String::as_str)).unwrap_or_else(|| format!("add [databases.{name}]"));
+            self.problem(&written.database, format!("the ledger's database `{name}` is not configured"), &hint);
+        }
+        if let Some(keep) = written.keep_last.as_ref().filter(|keep| *keep.get_ref() < LEDGER_KEEP_LAST) {
+            self.problem(keep, format!("`keep_last = {}`", keep.get_ref()), "20 or more: pgtend reads its own history");
+        }
+        Ledger {
+            database: written.database.into_inner(),
+            keep: written.keep.map_or(LEDGER_KEEP, |keep| keep.0),
+            keep_last: written.keep_last.map_or(LEDGER_KEEP_LAST, Spanned::into_inner),
+        }
+    }
+
+    fn serve(&mut self, written: WrittenServe) -> Serve {
+        let listen = written.listen.as_ref().and_then(|listen| match listen.get_ref().parse() {
+            Ok(address) => Some(address),
+            Err(_) => {
+                let message = format!("`{}` is not an address to listen on", listen.get_ref());
+                self.problem(listen, message, "an IP address and a port: \"127.0.0.1:9187\", \"[::]:9187\"");
+                None
+            }
+        });
+        if let Some(count) = written.max_concurrent.as_ref().filter(|count| !(1..=1000).contains(count.get_ref())) {
+            self.problem(count, format!("`max_concurrent = {}`", count.get_ref()), "1 to 1000");
+        }
+        let secret = Secret { key: "token", of: "[serve]", literal: None, env: written.token_env, file: written.token_file };
+        let token = secret.read(self.source, self.folder, self.problems).map(|(token, span)| {
+            if token.is_empty() {
+                let hint = Some("put a long random text there: `openssl rand -hex 32`".to_owned());
+                self.problems.push(self.source.problem(span, "the token of [serve] is empty", hint));
+            }
+            SecretString::from(token)
+        });
+        Serve {
+            listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9187))),
+            token,
+            max_concurrent: written.max_concurrent.map_or(4, Spanned::into_inner).clamp(1, 1000),
+            drain_timeout: written.drain_timeout.map_or(Duration::from_secs(30), |timeout| timeout.0),
+        }
     }
 
     fn store(&mut self, name: &str, written: WrittenStore) -> Option<Store> {

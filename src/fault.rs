@@ -15,10 +15,30 @@ pub enum Kind {
     Permission,
     /// Somebody else is at it: exit 75.
     Busy,
+    /// Something that must come first has not: exit 75.
+    NotNow,
     /// The job's timeout passed: exit 1.
     TimedOut,
     /// SIGTERM or SIGINT: exit 143, as a shell reports a terminated program.
     Cancelled,
+}
+
+impl Kind {
+    pub const ALL: [Self; 7] =
+        [Self::Configuration, Self::Unreachable, Self::Permission, Self::Busy, Self::NotNow, Self::TimedOut, Self::Cancelled];
+
+    /// As in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Configuration => "configuration",
+            Self::Unreachable => "unreachable",
+            Self::Permission => "permission",
+            Self::Busy => "busy",
+            Self::NotNow => "not_now",
+            Self::TimedOut => "timed_out",
+            Self::Cancelled => "cancelled",
+        }
+    }
 }
 
 /// An error with its kind. As an anyhow context it also names what was being done.
@@ -63,7 +83,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         Some(Kind::Configuration) => 78,
         Some(Kind::Unreachable) => 69,
         Some(Kind::Permission) => 77,
-        Some(Kind::Busy) => 75,
+        Some(Kind::Busy | Kind::NotNow) => 75,
         Some(Kind::Cancelled) => 143,
         Some(Kind::TimedOut) | None => 1,
     })

@@ -1,13 +1,16 @@
 //! `jobs/NAME.toml`: one job a file; the stem is its name.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use schemars::JsonSchema;
+use secrecy::SecretString;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::schedule::{Schedule, Zone};
 use crate::task::{self, Task};
 use crate::toml_file::{self, Problem, Source, did_you_mean};
@@ -24,7 +27,49 @@ pub struct Job {
     /// Names in the configuration; one run for each.
     pub databases: Vec<String>,
     pub timeout: Option<Span>,
+    /// False: no tick runs it; by hand it runs.
+    pub enabled: bool,
+    pub catch_up: CatchUp,
+    /// A missed tick older than this is not caught up.
+    pub catch_up_within: Duration,
+    /// Each job waits for a part of this that is its own, and always the same.
+    pub jitter: Option<Duration>,
+    /// Further attempts of a run that failed for a reason that may pass; where it is not said, only a scheduled
+    /// run of an unreachable database has some.
+    pub retries: Option<u32>,
+    /// Before the first retry; doubled for each further one.
+    pub retry_delay: Duration,
+    /// Jobs whose run of the same tick must have ended well before this one starts.
+    pub after: Vec<String>,
+    /// Without a verified set that young the run is skipped.
+    pub require_backup_within: Option<Span>,
+    /// So long after its tick a job without success is late; default its timeout, or an hour.
+    pub late_after: Duration,
+    pub ping_url: Option<SecretString>,
     pub task: Task,
+}
+
+/// What becomes of ticks that nobody was there to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CatchUp {
+    /// The latest of them runs, once.
+    #[default]
+    Once,
+    /// They are left out.
+    Skip,
+}
+
+/// A missed nightly run is worth catching up until the next night.
+const CATCH_UP_WITHIN: Duration = Duration::from_secs(24 * 3600);
+const RETRY_DELAY: Duration = Duration::from_secs(60);
+const LATE_AFTER: Duration = Duration::from_secs(3600);
+
+impl Job {
+    /// The first tick after `after`, in the job's zone; none for a job without a schedule.
+    pub fn next_tick(&self, after: DateTime<Utc>) -> Option<DateTime<Tz>> {
+        self.schedule.as_ref()?.next_after(after, self.timezone)
+    }
 }
 
 /// jobs/NAME.toml as written: what every job has, and one table that names the task.
@@ -45,7 +90,40 @@ pub struct Written {
     pub databases: Option<Spanned<Vec<Spanned<String>>>>,
     /// The run is cancelled after this long; default none.
     pub timeout: Option<Span>,
+    /// false: runs by hand only; default true.
+    pub enabled: Option<bool>,
+    /// What becomes of ticks that were missed (host down, ledger down): "once" (default) runs the latest, "skip" none.
+    #[serde(default)]
+    pub catch_up: CatchUp,
+    /// A missed tick older than this is not caught up; default 24 h.
+    pub catch_up_within: Option<Span>,
+    /// Spreads jobs with the same schedule: each starts up to this much later, always by the same amount.
+    pub jitter: Option<Span>,
+    /// Further attempts of a run that failed for a reason that may pass (not: privileges, configuration, timeout);
+    /// at most 20; default 0, but 5 for scheduled runs whose database is unreachable.
+    #[schemars(with = "Option<u32>")]
+    pub retries: Option<Spanned<u32>>,
+    /// Before the first retry; doubled for each further one, up to an hour; default 1 min.
+    pub retry_delay: Option<Span>,
+    /// Jobs whose run of the same tick must have ended well first; without `schedule`, this job takes the first's.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub after: Vec<Spanned<String>>,
+    /// Skips the run when the database has no verified backup set that young.
+    pub require_backup_within: Option<Span>,
+    /// The job is late when it has no success this long after a tick; default its timeout, or 1 h.
+    pub late_after: Option<Span>,
+    /// A healthchecks-style URL: gets /start, then itself or /fail.
+    #[schemars(with = "Option<String>")]
+    pub ping_url: Option<Spanned<String>>,
+    /// The environment variable that holds it.
+    #[schemars(with = "Option<String>")]
+    pub ping_url_env: Option<Spanned<String>>,
+    /// The file that holds it; relative to the job's file.
+    #[schemars(with = "Option<PathBuf>")]
+    pub ping_url_file: Option<Spanned<PathBuf>>,
     pub backup: Option<task::backup::Written>,
+    pub sql: Option<task::sql::Written>,
 }
 
 /// Reads every `*.toml` in `folder`, in the order of their names. Mistakes go to `problems`.
@@ -63,10 +141,73 @@ pub fn load_dir(folder: &Path, config: &Config, problems: &mut Vec<Problem>) -> 
         .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
         .collect();
     paths.sort();
-    paths.iter().filter_map(|path| load_file(path, config, problems)).collect()
+    let loaded: Vec<Loaded> = paths.iter().filter_map(|path| load_file(path, config, problems)).collect();
+    resolve_order(loaded, problems)
 }
 
-fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> Option<Job> {
+/// A job, and what only the other jobs can tell to be right.
+struct Loaded {
+    job: Job,
+    source: Source,
+    after: Vec<Spanned<String>>,
+}
+
+/// Checks `after`, and hands schedules down along it.
+fn resolve_order(loaded: Vec<Loaded>, problems: &mut Vec<Problem>) -> Vec<Job> {
+    let mut jobs: Vec<Job> = Vec::new();
+    let names: Vec<String> = loaded.iter().map(|loaded| loaded.job.name.clone()).collect();
+    for Loaded { mut job, source, after } in loaded {
+        for name in &after {
+            if !names.contains(name.get_ref()) {
+                let hint = did_you_mean(name.get_ref(), names.iter().map(String::as_str));
+                problems.push(source.problem(Some(name.span()), format!("there is no job `{}`", name.get_ref()), hint));
+            }
+        }
+        job.after = after.into_iter().map(Spanned::into_inner).filter(|name| names.contains(name)).collect();
+        jobs.push(job);
+    }
+    for job in &jobs {
+        if reaches(&jobs, &job.name, &job.name) {
+            let message = format!("job `{}` waits for itself: its `after` leads back to it", job.name);
+            problems.push(Problem::with_file(&job.path, message, Some("take one of the jobs out of `after`".to_owned())));
+            return jobs;
+        }
+    }
+    // No circles, so as many rounds as there are jobs reach the end of every chain.
+    for _ in 0..jobs.len() {
+        for index in 0..jobs.len() {
+            let first = jobs[index].after.first().and_then(|first| jobs.iter().find(|job| job.name == *first));
+            if let (None, Some(first)) = (&jobs[index].schedule, first)
+                && first.schedule.is_some()
+            {
+                let (schedule, timezone) = (first.schedule.clone(), first.timezone);
+                jobs[index].schedule = schedule;
+                jobs[index].timezone = timezone;
+            }
+        }
+    }
+    jobs
+}
+
+/// Whether `after`, followed from `from`, comes to `to`.
+fn reaches(jobs: &[Job], from: &str, to: &str) -> bool {
+    let mut seen: Vec<&str> = Vec::new();
+    let mut open: Vec<&str> = vec![from];
+    while let Some(name) = open.pop() {
+        for next in jobs.iter().find(|job| job.name == name).map(|job| job.after.as_slice()).unwrap_or_default() {
+            if next == to {
+                return true;
+            }
+            if !seen.contains(&next.as_str()) {
+                seen.push(next);
+                open.push(next);
+            }
+        }
+    }
+    false
+}
+
+fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> Option<Loaded> {
     let name = path.file_stem()?.to_string_lossy().into_owned();
     if !name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c)) || name.starts_with(['-', '.']) {
         let hint = "a job's name is its file's: letters, digits, `-`, `_` and `.`".to_owned();
@@ -84,14 +225,19 @@ fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> Optio
     let written: Written = toml_file::parse(&source, problems)?;
     let mut checker = Checker { source: &source, config, damaged: problems.len() > before, problems };
     let databases = checker.databases(written.database, written.databases);
-    let task = match written.backup {
-        Some(backup) => checker.backup(backup).map(Task::Backup),
-        None => {
-            checker.missing("no task", "add a table that says what to do: [backup]");
-            None
-        }
+    let ping_url = config::Secret {
+        key: "ping_url",
+        of: "the job",
+        literal: written.ping_url,
+        env: written.ping_url_env,
+        file: written.ping_url_file,
     };
-    Some(Job {
+    let ping_url = checker.http_url(ping_url, path.parent().unwrap_or(Path::new(".")));
+    if let Some(retries) = written.retries.as_ref().filter(|retries| *retries.get_ref() > 20) {
+        checker.problem(retries, format!("`retries = {}`", retries.get_ref()), "0 to 20".to_owned());
+    }
+    let task = checker.task(written.backup, written.sql);
+    let job = Job {
         name,
         path: path.to_owned(),
         description: written.description,
@@ -99,8 +245,19 @@ fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> Optio
         timezone: written.timezone.map_or(Tz::UTC, |zone| zone.0),
         databases,
         timeout: written.timeout,
+        enabled: written.enabled.unwrap_or(true),
+        catch_up: written.catch_up,
+        catch_up_within: written.catch_up_within.map_or(CATCH_UP_WITHIN, |span| span.0),
+        jitter: written.jitter.map(|span| span.0),
+        retries: written.retries.map(Spanned::into_inner),
+        retry_delay: written.retry_delay.map_or(RETRY_DELAY, |span| span.0),
+        after: Vec::new(),
+        require_backup_within: written.require_backup_within,
+        late_after: written.late_after.or(written.timeout).map_or(LATE_AFTER, |span| span.0),
+        ping_url,
         task: task?,
-    })
+    };
+    Some(Loaded { job, source, after: written.after })
 }
 
 /// Resolves the names in one job's file, with each problem at its place.
@@ -168,7 +325,24 @@ impl Checker<'_> {
         names
     }
 
-    fn backup(&mut self, written: task::backup::Written) -> Option<task::backup::Backup> {
-        task::backup::resolve(written, self)
+    fn http_url(&mut self, secret: config::Secret<'_>, folder: &Path) -> Option<SecretString> {
+        let (of, key) = (secret.of, secret.key);
+        let (url, place) = secret.read(self.source, folder, self.problems)?;
+        config::checked_http_url(url, place, &format!("`{key}` of {of}"), self.source, self.problems)
+    }
+
+    fn task(&mut self, backup: Option<task::backup::Written>, sql: Option<task::sql::Written>) -> Option<Task> {
+        match (backup, sql) {
+            (Some(backup), None) => task::backup::resolve(backup, self).map(Task::Backup),
+            (None, Some(sql)) => task::sql::resolve(sql, self).map(Task::Sql),
+            (None, None) => {
+                self.missing("no task", "add a table that says what to do: [backup] or [sql]");
+                None
+            }
+            (Some(_), Some(_)) => {
+                self.missing("two tasks in one job: [backup] and [sql]", "one task a file: make two jobs");
+                None
+            }
+        }
     }
 }

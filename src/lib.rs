@@ -11,7 +11,11 @@ pub mod schedule;
 pub mod toml_file;
 pub mod units;
 
+pub mod captured;
 pub mod fault;
+pub mod ledger;
+pub mod metrics;
+pub mod notify;
 pub mod progress;
 pub mod report;
 pub mod runner;

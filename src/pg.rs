@@ -7,8 +7,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use futures_util::TryStreamExt as _;
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _};
 
 use crate::config;
@@ -119,6 +120,16 @@ impl Settings {
         }
     }
 
+    /// Several connections that are opened when they are needed.
+    pub fn pool(&self, max_connections: u32) -> PgPool {
+        PgPoolOptions::new()
+            .max_connections(max_connections)
+            .min_connections(0)
+            .acquire_timeout(CONNECT_TIMEOUT)
+            .idle_timeout(Duration::from_secs(60))
+            .connect_lazy_with(self.options.clone().disable_statement_logging())
+    }
+
     /// A connection of its own. Errors name the server, and carry their [`Kind`].
     pub async fn connect(&self) -> Result<PgConnection> {
         let options = self.options.clone().disable_statement_logging();
@@ -160,6 +171,37 @@ pub async fn execute(connection: &mut PgConnection, sql: String) -> Result<()> {
     Ok(())
 }
 
+/// Runs somebody's own SQL as it stands. Returns the number of rows by the server's count: affected, or returned
+/// and thrown away.
+pub async fn execute_script(connection: &mut PgConnection, sql: &str) -> Result<u64> {
+    let mut rows = 0;
+    let mut results = connection.fetch_many(AssertSqlSafe(sql));
+    while let Some(result) = results.try_next().await? {
+        if let sqlx::Either::Left(done) = result {
+            rows += done.rows_affected();
+        }
+    }
+    Ok(rows)
+}
+
+/// Stops what another connection of ours is doing: a server does not notice that its client went away before
+/// it has something to say.
+pub async fn cancel_backend(settings: &Settings, pid: i32) -> Result<()> {
+    let mut connection = settings.connect().await?;
+    sqlx::query("SELECT pg_cancel_backend($1)").bind(pid).execute(&mut connection).await?;
+    Ok(())
+}
+
+pub async fn backend_pid(connection: &mut PgConnection) -> Result<i32> {
+    Ok(sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(connection).await?)
+}
+
+/// Sets a parameter of the session.
+pub async fn set(connection: &mut PgConnection, name: &str, value: &str) -> Result<()> {
+    sqlx::query("SELECT set_config($1, $2, false)").bind(name).bind(value).execute(connection).await?;
+    Ok(())
+}
+
 /// What a server says about itself.
 #[derive(Clone, Debug)]
 pub struct Server {
@@ -192,6 +234,18 @@ pub async fn try_lock(connection: &mut PgConnection, name: &str) -> Result<bool>
     Ok(locked)
 }
 
+/// Makes the server notice within a minute that a client is gone, host and all: without this a lock of a host
+/// that lost its network stays for two hours (Linux's tcp_keepalive_time).
+pub async fn watch_client(connection: &mut PgConnection) -> Result<()> {
+    sqlx::query(
+        "SELECT set_config('tcp_keepalives_idle', '20', false), set_config('tcp_keepalives_interval', '10', false),
+                set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '50000', false)",
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// Who holds that lock: "pid 123 (application pgtend, from 10.0.0.1, since 02:00)".
 pub async fn lock_holder(connection: &mut PgConnection, name: &str) -> Result<Option<String>> {
     let holder = sqlx::query_scalar(
@@ -209,7 +263,7 @@ pub async fn lock_holder(connection: &mut PgConnection, name: &str) -> Result<Op
 }
 
 /// sqlx repeats a server's message, with a line of the server's source.
-fn in_its_own_words(error: sqlx::Error) -> anyhow::Error {
+pub fn in_its_own_words(error: sqlx::Error) -> anyhow::Error {
     match (&error, kind_of(&error)) {
         (sqlx::Error::Database(said), Some(kind)) => Fault::new(kind, said.message()).into(),
         _ => error.into(),

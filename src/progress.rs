@@ -2,10 +2,11 @@
 
 use std::io::{IsTerminal as _, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::{Deserialize, Serialize};
 
 use crate::units;
 
@@ -15,22 +16,71 @@ const LOG_EVERY: Duration = Duration::from_secs(15);
 /// All bars draw here, and [`LogWriter`] writes past them.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
-/// Where progress goes.
+/// Where the progress of a run goes: to the terminal or the log, and to whoever asks for [`Progress::now`].
+#[derive(Clone, Debug)]
+pub struct Progress {
+    shown: Shown,
+    current: Arc<Mutex<Option<Current>>>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
+enum Shown {
     Bar,
     Log,
+}
+
+/// How far a phase is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Now {
+    pub phase: String,
+    pub done_bytes: u64,
+    pub total_bytes: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Current {
+    phase: String,
+    total_bytes: Option<u64>,
+    done_bytes: Arc<AtomicU64>,
 }
 
 impl Progress {
     /// A bar when stderr is a terminal; as JSON logs are for machines, none with them.
     pub fn detect(json_logs: bool) -> Self {
-        if std::io::stderr().is_terminal() && !json_logs { Self::Bar } else { Self::Log }
+        Self::shown(if std::io::stderr().is_terminal() && !json_logs { Shown::Bar } else { Shown::Log })
+    }
+
+    /// For runs beside each other: bars would run into one another.
+    pub fn logged() -> Self {
+        Self::shown(Shown::Log)
+    }
+
+    fn shown(shown: Shown) -> Self {
+        Self { shown, current: Arc::default() }
+    }
+
+    pub fn has_bars(&self) -> bool {
+        self.shown == Shown::Bar
+    }
+
+    /// The same kind, for another run.
+    pub fn for_a_run(&self) -> Self {
+        Self::shown(self.shown)
+    }
+
+    /// The phase that was started last, and how far it is.
+    pub fn now(&self) -> Option<Now> {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.as_ref().map(|current| Now {
+            phase: current.phase.clone(),
+            done_bytes: current.done_bytes.load(Ordering::Relaxed),
+            total_bytes: current.total_bytes,
+        })
     }
 
     /// Starts a phase; `total_bytes` gives it an end where one is known.
-    pub fn phase(self, name: &str, total_bytes: Option<u64>) -> Phase {
-        let bar = (self == Self::Bar).then(|| {
+    pub fn phase(&self, name: &str, total_bytes: Option<u64>) -> Phase {
+        let bar = self.has_bars().then(|| {
             let bar = BARS.add(ProgressBar::with_draw_target(total_bytes, ProgressDrawTarget::stderr()));
             let template = match total_bytes {
                 Some(_) => "{prefix:>10} {bar:30.cyan} {decimal_bytes:>10} of {decimal_total_bytes}  {decimal_bytes_per_sec:>12}  {elapsed}",
@@ -45,13 +95,10 @@ impl Progress {
         if bar.is_none() {
             tracing::info!(phase = name, "started");
         }
-        Phase(Arc::new(Inner {
-            name: name.to_owned(),
-            bar,
-            started: Instant::now(),
-            bytes: AtomicU64::new(0),
-            logged_seconds: AtomicU64::new(0),
-        }))
+        let bytes = Arc::new(AtomicU64::new(0));
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Current { phase: name.to_owned(), total_bytes, done_bytes: Arc::clone(&bytes) });
+        Phase(Arc::new(Inner { name: name.to_owned(), bar, started: Instant::now(), bytes, logged_seconds: AtomicU64::new(0) }))
     }
 }
 
@@ -63,7 +110,7 @@ struct Inner {
     name: String,
     bar: Option<ProgressBar>,
     started: Instant,
-    bytes: AtomicU64,
+    bytes: Arc<AtomicU64>,
     logged_seconds: AtomicU64,
 }
 

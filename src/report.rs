@@ -1,13 +1,14 @@
 //! What a run did: the same report becomes the terminal's text, the log line and the JSON.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// What a task's `apply` did.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// One line for people.
     pub summary: String,
@@ -23,7 +24,7 @@ impl Report {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     Succeeded,
@@ -32,13 +33,56 @@ pub enum Outcome {
     Failed,
     TimedOut,
     Cancelled,
+    /// Its process ended without a word; somebody else found out.
+    Crashed,
+}
+
+impl Outcome {
+    pub const ALL: [Self; 6] = [Self::Succeeded, Self::Skipped, Self::Failed, Self::TimedOut, Self::Cancelled, Self::Crashed];
+
+    /// As in the ledger, in metrics and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Skipped => "skipped",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Cancelled => "cancelled",
+            Self::Crashed => "crashed",
+        }
+    }
+
+    /// For people: "timed out".
+    pub fn in_words(self) -> String {
+        self.name().replace('_', " ")
+    }
+
+    /// Somebody should look.
+    pub fn is_bad(self) -> bool {
+        !matches!(self, Self::Succeeded | Self::Skipped)
+    }
+}
+
+impl FromStr for Outcome {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|outcome| outcome.name() == text);
+        known.ok_or_else(|| format!("`{text}` is not an outcome; there are: {}", Self::ALL.map(Self::name).join(", ")))
+    }
 }
 
 /// One execution of a job on one database.
 #[derive(Debug, Serialize)]
 pub struct Run {
+    /// Its number in the ledger; none without a ledger.
+    pub id: Option<i64>,
     pub job: String,
     pub database: String,
+    pub trigger: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheduled_for: Option<DateTime<Utc>>,
+    pub attempt: u32,
     pub started_at: DateTime<Utc>,
     pub finished_at: DateTime<Utc>,
     pub outcome: Outcome,

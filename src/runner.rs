@@ -1,26 +1,56 @@
-//! The one path of every run: lock, timeout, cancellation, outcome. `run-job` takes it; the scheduler will.
+//! The one path of every run: ledger row, locks, timeout, cancellation, heartbeat, outcome, pings. `run-job` takes
+//! it, and so does the scheduler.
 
+pub mod after;
+mod locks;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use chrono::Utc;
+use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
+use crate::captured;
 use crate::config::Config;
 use crate::fault::{self, Fault, Kind};
 use crate::job::Job;
+use crate::ledger::{End, Ledger, NewRun, Trigger};
+use crate::metrics::Metrics;
+use crate::notify::Notifier;
 use crate::pg;
 use crate::progress::Progress;
 use crate::report::{Outcome, Run};
 use crate::task::{self, Driven, Mode, RunContext};
+use crate::units;
+
+use locks::Locks;
 
 /// What a cancelled run has for its clean-up: aborting an upload, dropping a scratch database.
-const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(60);
+pub const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A ledger that is away while a run ends is waited for: without its end the row would say "crashed".
+const FINISH_TIMEOUT: Duration = Duration::from_secs(600);
+/// The same, when the process was asked to stop.
+const FINISH_TIMEOUT_STOPPING: Duration = Duration::from_secs(15);
+
+/// Retries of a run that found its database unreachable, where the job does not say: a server that restarts,
+/// or fails over, is back within half an hour.
+const RETRIES_OF_UNREACHABLE: u32 = 5;
+const RETRY_DELAY_LIMIT: Duration = Duration::from_secs(3600);
 
 /// What runs share.
-pub struct Context<'a> {
-    pub config: &'a Config,
+#[derive(Clone)]
+pub struct Context {
+    pub config: Arc<Config>,
+    /// All jobs: some ask about others.
+    pub jobs: Arc<Vec<Job>>,
+    pub ledger: Option<Arc<Ledger>>,
     pub progress: Progress,
+    pub metrics: Metrics,
+    pub notifier: Notifier,
     /// Cancelled by SIGTERM and SIGINT.
     pub cancel: CancellationToken,
 }
@@ -30,71 +60,181 @@ pub struct Ended {
     pub run: Run,
     pub error: Option<anyhow::Error>,
     pub plan: Option<String>,
+    /// A further attempt is due after this long.
+    pub retry_in: Option<Duration>,
 }
 
-/// Runs `job` on each of its databases in turn. One that fails does not stop the others; a cancellation does.
-pub async fn run_job(context: &Context<'_>, job: &Job, mode: Mode) -> Vec<Ended> {
-    let mut ended = Vec::new();
-    for database in &job.databases {
-        if context.cancel.is_cancelled() {
-            break;
+/// Runs `job` on `database`, and again while its retries allow it. Empty: that tick has its run already.
+pub async fn run_with_retries(context: &Context, job: &Job, database: &str, trigger: Trigger, mode: Mode) -> Vec<Ended> {
+    let mut attempts: Vec<Ended> = Vec::new();
+    let mut trigger = trigger;
+    while let Some(ended) = run_once(context, job, database, &trigger, mode).await {
+        let (first, retry_in) = (attempts.first().map_or(ended.run.id, |first| first.run.id), ended.retry_in);
+        let attempt = trigger.attempt() + 1;
+        attempts.push(ended);
+        let Some(delay) = retry_in else { break };
+        tracing::warn!(job = job.name, database, attempt, "failed; next attempt in {}", units::duration(delay));
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = context.cancel.cancelled() => break,
         }
-        ended.push(run_on(context, job, database, mode).await);
+        trigger = Trigger::Retry { first: first.unwrap_or_default(), attempt };
     }
-    ended
+    attempts
 }
 
-async fn run_on(context: &Context<'_>, job: &Job, database: &str, mode: Mode) -> Ended {
-    let started_at = Utc::now();
-    let result = locked_and_timed(context, job, database, mode).await;
-    let mut run = Run {
+/// One attempt. None: that tick, or that attempt, has its run already.
+pub async fn run_once(context: &Context, job: &Job, database: &str, trigger: &Trigger, mode: Mode) -> Option<Ended> {
+    let mut run = new_record(job, database, trigger);
+    if mode == Mode::DryRun {
+        let result = dry(context, job, database).await;
+        return Some(concluded(run, result));
+    }
+    if let Some(ledger) = &context.ledger {
+        let new = NewRun { job: &job.name, database, task: job.task.kind(), trigger };
+        match ledger.begin(&new).await {
+            Ok(Some(id)) => run.id = Some(id),
+            Ok(None) => return None,
+            Err(error) => return Some(concluded(run, Err(error.context("not started")))),
+        }
+    }
+    let running = context.metrics.started(&job.name, database);
+    let ((result, locks), captured) = captured::capture(locked_and_timed(context, job, &run)).await;
+    drop(running);
+
+    let mut ended = concluded(run, result);
+    ended.retry_in = retry_delay(job, trigger, ended.run.outcome, ended.error.as_ref(), context.cancel.is_cancelled());
+    if let (Some(ledger), Some(id)) = (&context.ledger, ended.run.id) {
+        let end = End {
+            outcome: Some(ended.run.outcome),
+            report: ended.run.report.as_ref(),
+            error: ended.run.error.as_deref(),
+            stderr: &captured.stderr,
+            retry_in: ended.retry_in,
+        };
+        finish(context, ledger, id, &end).await;
+    }
+    // Only now: who takes the lock next finds this run's end.
+    drop(locks);
+    context.metrics.ended(&ended.run, ended.error.as_ref());
+    if let Err(error) = context.metrics.write_textfile(&context.config, &job.name) {
+        tracing::warn!("cannot write the metrics of `{}` for the textfile collector: {error:#}", job.name);
+    }
+    context.notifier.ended(context, job, &ended).await;
+    Some(ended)
+}
+
+/// Records a tick that does not run, and why. None: it has its run already.
+pub async fn skip(context: &Context, job: &Job, database: &str, trigger: &Trigger, reason: anyhow::Error) -> Option<Ended> {
+    let mut run = new_record(job, database, trigger);
+    if let Some(ledger) = &context.ledger {
+        let new = NewRun { job: &job.name, database, task: job.task.kind(), trigger };
+        match ledger.begin(&new).await {
+            Ok(id) => run.id = Some(id?),
+            Err(error) => return Some(concluded(run, Err(error.context("not recorded")))),
+        }
+    }
+    let ended = concluded(run, Err(reason));
+    if let (Some(ledger), Some(id)) = (&context.ledger, ended.run.id) {
+        let end = End { outcome: Some(ended.run.outcome), error: ended.run.error.as_deref(), ..End::default() };
+        finish(context, ledger, id, &end).await;
+    }
+    context.metrics.ended(&ended.run, ended.error.as_ref());
+    context.notifier.ended(context, job, &ended).await;
+    Some(ended)
+}
+
+async fn dry(context: &Context, job: &Job, database: &str) -> Result<Driven> {
+    let run = run_context(context, job, database)?;
+    let driven = caught(task::drive(&job.task, &run, Mode::DryRun)).await?;
+    match (driven, require_backup(context, job, database).await) {
+        (Driven::Planned { text, json }, Err(error)) => {
+            Ok(Driven::Planned { text: format!("Would be skipped: {error:#}\nOtherwise:\n{text}"), json })
+        }
+        (driven, _) => Ok(driven),
+    }
+}
+
+fn new_record(job: &Job, database: &str, trigger: &Trigger) -> Run {
+    Run {
+        id: None,
         job: job.name.clone(),
         database: database.to_owned(),
-        started_at,
+        trigger: trigger.name(),
+        scheduled_for: trigger.tick(),
+        attempt: trigger.attempt(),
+        started_at: Utc::now(),
         finished_at: Utc::now(),
         outcome: Outcome::Succeeded,
         plan: None,
         report: None,
         error: None,
-    };
+    }
+}
+
+fn run_context<'a>(context: &'a Context, job: &'a Job, database: &'a str) -> Result<RunContext<'a>> {
+    let configured =
+        context.config.databases.get(database).with_context(|| format!("the configuration has no database `{database}`"))?;
+    Ok(RunContext {
+        config: &context.config,
+        job,
+        database,
+        settings: pg::Settings::resolve(configured).with_context(|| format!("database `{database}`"))?,
+        progress: context.progress.for_a_run(),
+        // Its own token: this run's timeout must not cancel the next one.
+        cancel: context.cancel.child_token(),
+        now: Utc::now(),
+    })
+}
+
+fn concluded(mut run: Run, result: Result<Driven>) -> Ended {
+    run.finished_at = Utc::now();
     match result {
         Ok(Driven::Planned { text, json }) => {
             run.plan = Some(json);
-            Ended { run, error: None, plan: Some(text) }
+            Ended { run, error: None, plan: Some(text), retry_in: None }
         }
         Ok(Driven::Applied(report)) => {
             run.report = Some(report);
-            Ended { run, error: None, plan: None }
+            Ended { run, error: None, plan: None, retry_in: None }
         }
         Err(error) => {
             run.outcome = match fault::kind_of(&error) {
-                Some(Kind::Busy) => Outcome::Skipped,
+                Some(Kind::Busy | Kind::NotNow) => Outcome::Skipped,
                 Some(Kind::TimedOut) => Outcome::TimedOut,
                 Some(Kind::Cancelled) => Outcome::Cancelled,
                 _ => Outcome::Failed,
             };
             run.error = Some(format!("{error:#}"));
-            Ended { run, error: Some(error), plan: None }
+            Ended { run, error: Some(error), plan: None, retry_in: None }
         }
     }
 }
 
-async fn locked_and_timed(context: &Context<'_>, job: &Job, database: &str, mode: Mode) -> Result<Driven> {
-    let configured =
-        context.config.databases.get(database).with_context(|| format!("the configuration has no database `{database}`"))?;
-    let settings = pg::Settings::resolve(configured).with_context(|| format!("database `{database}`"))?;
-    // Its own token: this run's timeout must not cancel the next one.
-    let cancel = context.cancel.child_token();
-    let run = RunContext { config: context.config, job, database, settings, progress: context.progress, cancel, now: Utc::now() };
-
-    // Held by a connection of its own until the run ends, so that two runs never take each other's upload for
-    // a leftover. A dry run writes nothing, not even a lock.
-    let _lock = match mode {
-        Mode::DryRun => None,
-        Mode::Apply => Some(run.or_cancelled(lock(&run)).await?),
+/// The locks come back with the result: they are held until the run's end is written.
+async fn locked_and_timed(context: &Context, job: &Job, record: &Run) -> (Result<Driven>, Option<Locks>) {
+    let run = match run_context(context, job, &record.database) {
+        Ok(run) => run,
+        Err(error) => return (Err(error), None),
     };
+    // Held by connections of their own until the run ends, so that two runs never take each other's upload for
+    // a leftover.
+    let ledger = context.ledger.as_deref().zip(record.id);
+    let mut locks = match run.or_cancelled(locks::take(&run, ledger)).await {
+        Ok(locks) => locks,
+        Err(error) => return (Err(error), None),
+    };
+    context.notifier.started(job, record);
+    let result = timed(context, &run, &mut locks).await;
+    (result, Some(locks))
+}
 
-    let work = task::drive(&job.task, &run, mode);
+async fn timed(context: &Context, run: &RunContext<'_>, locks: &mut Locks) -> Result<Driven> {
+    let job = run.job;
+    let work = async {
+        require_backup(context, job, run.database).await?;
+        caught(task::drive(&job.task, run, Mode::Apply)).await
+    };
     tokio::pin!(work);
     let timeout = job.timeout.map(|timeout| timeout.0);
     let timed_out = async {
@@ -107,6 +247,7 @@ async fn locked_and_timed(context: &Context<'_>, job: &Job, database: &str, mode
         result = &mut work => return result,
         () = timed_out => Fault::new(Kind::TimedOut, format!("the job's timeout of {} passed", job.timeout.map(|t| t.to_string()).unwrap_or_default())),
         () = context.cancel.cancelled() => Fault::new(Kind::Cancelled, "cancelled by a signal"),
+        lost = locks.lost(&run.progress) => Fault::new(Kind::Unreachable, format!("cancelled: its lock is lost, so that another run may start: {lost:#}")),
     };
     run.cancel.cancel();
     match tokio::time::timeout(CLEAN_UP_TIMEOUT, work).await {
@@ -121,16 +262,82 @@ async fn locked_and_timed(context: &Context<'_>, job: &Job, database: &str, mode
     }
 }
 
-async fn lock(run: &RunContext<'_>) -> Result<sqlx::PgConnection> {
-    let mut connection = run.settings.connect().await.with_context(|| format!("database `{}`", run.database))?;
-    let name = format!("pgtend job {}/{}", run.database, run.job.name);
-    if pg::try_lock(&mut connection, &name).await? {
-        return Ok(connection);
+/// A task that panics has failed; the process and its other runs go on.
+async fn caught<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    match AssertUnwindSafe(work).catch_unwind().await {
+        Ok(result) => result,
+        Err(panic) => {
+            let said = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            Err(anyhow::anyhow!("the task panicked, which is a mistake in pgtend: {said}"))
+        }
     }
-    let holder = pg::lock_holder(&mut connection, &name).await?.unwrap_or_else(|| "somebody who has just ended".to_owned());
-    Err(Fault::new(
-        Kind::Busy,
-        format!("job `{}` is already running on `{}`: its lock is held by {holder}", run.job.name, run.database),
-    )
-    .into())
+}
+
+/// `require_backup_within`: no destructive work on a database whose last proof of a backup is too old.
+async fn require_backup(context: &Context, job: &Job, database: &str) -> Result<()> {
+    let Some(within) = job.require_backup_within else { return Ok(()) };
+    let newest = task::backup::newest_verified(&context.config, &context.jobs, database)
+        .await
+        .context("cannot tell how old the newest backup is")?;
+    let what = match newest {
+        Some(taken_at) if Utc::now() - taken_at <= chrono::TimeDelta::from_std(within.0)? => return Ok(()),
+        Some(taken_at) => format!("the newest verified backup of `{database}` is {} old", units::age(taken_at, Utc::now())),
+        None => format!("there is no verified backup of `{database}`"),
+    };
+    let message = format!("{what}, and `require_backup_within` of job `{}` is {within}: run its backup job first", job.name);
+    Err(Fault::new(Kind::NotNow, message).into())
+}
+
+/// Whether a further attempt is worth its while, and when: not after what will be the same next time
+/// (privileges, configuration), took all its time already, or is nobody's fault (busy).
+fn retry_delay(
+    job: &Job,
+    trigger: &Trigger,
+    outcome: Outcome,
+    error: Option<&anyhow::Error>,
+    stopping: bool,
+) -> Option<Duration> {
+    let kind = error.and_then(fault::kind_of);
+    let retries = match (outcome, kind) {
+        (Outcome::Failed, Some(Kind::Configuration | Kind::Permission)) => 0,
+        // A person waits for a manual run, and sees at once that nobody is there.
+        (Outcome::Failed, Some(Kind::Unreachable)) if *trigger != Trigger::Manual => {
+            job.retries.unwrap_or(RETRIES_OF_UNREACHABLE)
+        }
+        (Outcome::Failed, _) => job.retries.unwrap_or(0),
+        // The process was stopped: whoever runs the job next takes it up.
+        (Outcome::Cancelled, _) if stopping && *trigger != Trigger::Manual => job.retries.unwrap_or(0),
+        _ => 0,
+    };
+    let attempt = trigger.attempt();
+    let doubled = job.retry_delay.saturating_mul(1 << (attempt - 1).min(20));
+    (attempt <= retries).then(|| doubled.min(RETRY_DELAY_LIMIT.max(job.retry_delay)))
+}
+
+async fn finish(context: &Context, ledger: &Ledger, id: i64, end: &End<'_>) {
+    let started = tokio::time::Instant::now();
+    let mut pause = Duration::from_secs(1);
+    while let Err(error) = ledger.finish(id, end).await {
+        let limit = if context.cancel.is_cancelled() { FINISH_TIMEOUT_STOPPING } else { FINISH_TIMEOUT };
+        context.metrics.error(fault::kind_of(&error));
+        if started.elapsed() >= limit {
+            tracing::error!(run = id, "the end of run {id} is not in the ledger, which will call it crashed: {error:#}");
+            return;
+        }
+        tracing::warn!(run = id, "the ledger does not take the end of run {id}; trying again: {error:#}");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(10));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_error() {
+        let error = caught::<()>(async { panic!("{} is odd", 7) }).await.unwrap_err();
+        assert!(error.to_string().contains("7 is odd"), "{error}");
+    }
 }

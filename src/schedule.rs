@@ -26,6 +26,11 @@ impl Schedule {
         self.cron.find_next_occurrence(&after.with_timezone(&zone), false).ok()
     }
 
+    /// The last tick at or before `until`.
+    pub fn last_until(&self, until: DateTime<Utc>, zone: Tz) -> Option<DateTime<Utc>> {
+        self.cron.find_previous_occurrence(&until.with_timezone(&zone), true).ok().map(|tick| tick.with_timezone(&Utc))
+    }
+
     /// The schedule in English: "At 02:00".
     pub fn in_words(&self) -> String {
         self.cron.describe()

@@ -1,6 +1,7 @@
 //! The kinds of work, and the one way that each of them is driven: plan, decide, apply.
 
 pub mod backup;
+pub mod sql;
 
 use std::fmt::Display;
 
@@ -19,12 +20,14 @@ use crate::report::Report;
 #[derive(Clone, Debug)]
 pub enum Task {
     Backup(backup::Backup),
+    Sql(sql::Sql),
 }
 
 impl Task {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Backup(_) => "backup",
+            Self::Sql(_) => "sql",
         }
     }
 }
@@ -78,6 +81,7 @@ pub enum Driven {
 pub async fn drive(task: &Task, run: &RunContext<'_>, mode: Mode) -> Result<Driven> {
     match task {
         Task::Backup(backup) => drive_work(backup, run, mode).await,
+        Task::Sql(sql) => drive_work(sql, run, mode).await,
     }
 }
 

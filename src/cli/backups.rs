@@ -185,7 +185,7 @@ async fn verify(global: &Global, wanted: &str, filter: &Filter, restore_on: Opti
     let config = global.load_config()?;
     let mut found = find(&config, wanted, filter, false).await?;
     match restore_on {
-        None => verify::by_checksum(&found.store, &mut found.set, global.progress()).await?,
+        None => verify::by_checksum(&found.store, &mut found.set, &global.progress()).await?,
         Some(target) => {
             let settings = settings_of(&config, target)?;
             let mut connection = restore::maintenance_connection(&settings).await?;
@@ -200,7 +200,7 @@ async fn verify(global: &Global, wanted: &str, filter: &Filter, restore_on: Opti
                 restore::drop_scratch(&mut connection, &leftover).await?;
             }
             let scratch = verify::Scratch { settings: &settings, tools: &tools, name: format!("{prefix}{}", std::process::id()) };
-            verify::by_restore(&found.store, &mut found.set, &scratch, global.progress()).await?;
+            verify::by_restore(&found.store, &mut found.set, &scratch, &global.progress()).await?;
         }
     }
     let set = &found.set;
@@ -288,7 +288,7 @@ async fn prune(global: &Global, only: Option<&str>, dry_run: bool) -> Result<Exi
     let mut json_rows = Vec::new();
     let mut text = String::new();
     for job in jobs.iter().filter(|job| only.is_none_or(|name| name == job.name)) {
-        let Task::Backup(backup) = &job.task;
+        let Task::Backup(backup) = &job.task else { continue };
         let Some(keep) = &backup.keep else { continue };
         let store = Store::open(config.stores.get(&backup.store).context("the store is known: the job was checked")?).await?;
         for database in &job.databases {

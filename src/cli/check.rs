@@ -12,6 +12,7 @@ use crate::client_tools;
 use crate::config::Config;
 use crate::fault;
 use crate::job::Job;
+use crate::ledger::Ledger;
 use crate::pg::{self, Server};
 use crate::store::Store;
 use crate::task::Task;
@@ -94,6 +95,14 @@ async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Tried> {
             Err(error) => tried.push(Tried { what, result: Err(error) }),
         }
     }
+    let ledger = async {
+        let Some(ledger) = Ledger::new(config)? else { return Ok(None) };
+        ledger.ready().await?;
+        Ok(Some(format!("{}: schema `pgtend` is in place", ledger.display())))
+    };
+    if let Some(result) = ledger.await.transpose() {
+        tried.push(Tried { what: "ledger".to_owned(), result });
+    }
     for (name, configured) in &config.stores {
         let probed = async {
             let store = Store::open(configured).await?;
@@ -107,7 +116,10 @@ async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Tried> {
 
 /// What a job's task needs of the role it connects as.
 async fn privileges(connection: &mut PgConnection, job: &Job) -> Result<String> {
-    let Task::Backup(backup) = &job.task;
+    let Task::Backup(backup) = &job.task else {
+        let role: String = sqlx::query_scalar("SELECT current_user::text").fetch_one(connection).await?;
+        return Ok(format!("its statements run as {role}; what they need is theirs to know"));
+    };
     // What pg_dump will do: lock and read every table, row security aside.
     let unreadable: Vec<String> = sqlx::query_scalar(
         "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

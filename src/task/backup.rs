@@ -25,19 +25,20 @@ pub use verify::Verify;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
 use self::set::{Set, SetName};
 use crate::client_tools::Tools;
+use crate::config::Config;
 use crate::fault::{self, Kind};
-use crate::job::Checker;
+use crate::job::{Checker, Job};
 use crate::pg;
 use crate::report::Report;
 use crate::store::Store;
-use crate::task::{RunContext, Work};
+use crate::task::{RunContext, Task, Work};
 use crate::units::{self, Span};
 
 /// What a cancelled run may spend on dropping its scratch database.
@@ -161,7 +162,7 @@ impl Work for Backup {
 
         match self.verify {
             Verify::None => {}
-            Verify::Checksum => run.or_cancelled(verify::by_checksum(&store, &mut set, run.progress)).await?,
+            Verify::Checksum => run.or_cancelled(verify::by_checksum(&store, &mut set, &run.progress)).await?,
             Verify::Restore => self.verify_by_restore(&store, &mut set, &plan, run).await?,
         }
         report.fact("verified", set.verification.in_words());
@@ -181,7 +182,7 @@ impl Backup {
     async fn verify_by_restore(&self, store: &Store, set: &mut Set, plan: &Plan, run: &RunContext<'_>) -> Result<()> {
         let settings = self.scratch_settings(run)?;
         let scratch = verify::Scratch { settings: &settings, tools: &plan.tools, name: plan.scratch_name.clone() };
-        let verified = run.or_cancelled(verify::by_restore(store, set, &scratch, run.progress)).await;
+        let verified = run.or_cancelled(verify::by_restore(store, set, &scratch, &run.progress)).await;
         if verified.as_ref().is_err_and(|error| fault::kind_of(error) == Some(Kind::Cancelled)) {
             drop_after_cancel(&settings, &scratch.name).await;
         }
@@ -265,6 +266,24 @@ fn free_name(database: &str, job: &str, taken: &[SetName], now: chrono::DateTime
         name.taken_at += chrono::Duration::seconds(1);
     }
     name
+}
+
+/// When the newest verified set of `database` was taken, of all backup jobs that name it. A set with filters is
+/// not a backup of the database, and a store that cannot be read is an error: no is not said on doubt.
+pub async fn newest_verified(config: &Config, jobs: &[Job], database: &str) -> Result<Option<DateTime<Utc>>> {
+    let mut newest = None;
+    for job in jobs.iter().filter(|job| job.databases.iter().any(|name| name == database)) {
+        let Task::Backup(backup) = &job.task else { continue };
+        let configured = config.stores.get(&backup.store).context("the job's store is configured")?;
+        let store = Store::open(configured).await.with_context(|| format!("store `{}`", backup.store))?;
+        let listing = set::list(&store, &set::folder(database, &job.name)).await?;
+        let verified = listing
+            .sets
+            .iter()
+            .filter(|set| set.verification.proof() == keep::Proof::Verified && set.manifest.filters.are_none());
+        newest = newest.max(verified.map(|set| set.name.taken_at).max());
+    }
+    Ok(newest)
 }
 
 /// The client tools for a server of that major version.

@@ -182,6 +182,13 @@ pub struct Filters {
     pub exclude_table_data: Vec<String>,
 }
 
+impl Filters {
+    /// The set holds the whole database.
+    pub fn are_none(&self) -> bool {
+        self.schemas.is_empty() && self.exclude_tables.is_empty() && self.exclude_table_data.is_empty()
+    }
+}
+
 /// `verification.json`: the last result of each kind of check.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Verification {

@@ -28,7 +28,7 @@ pub enum Verify {
 }
 
 /// Reads the set back and records what was found beside it.
-pub async fn by_checksum(store: &Store, set: &mut Set, progress: Progress) -> Result<()> {
+pub async fn by_checksum(store: &Store, set: &mut Set, progress: &Progress) -> Result<()> {
     let phase = progress.phase("verify", Some(set.manifest.dump.bytes));
     let started = Instant::now();
     let mut problems = read_back::read_dump(store, set, &phase, |_| Ok(())).await?.problems;
@@ -45,7 +45,7 @@ pub struct Scratch<'a> {
 }
 
 /// Restores the set into a scratch database, which is gone afterwards whatever happens, and records what was found.
-pub async fn by_restore(store: &Store, set: &mut Set, scratch: &Scratch<'_>, progress: Progress) -> Result<()> {
+pub async fn by_restore(store: &Store, set: &mut Set, scratch: &Scratch<'_>, progress: &Progress) -> Result<()> {
     let phase = progress.phase("verify", Some(set.manifest.dump.bytes));
     let started = Instant::now();
     let mut problems = read_back::check_globals(store, set).await?;

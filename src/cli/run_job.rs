@@ -1,0 +1,151 @@
+//! `run-job`: one job, now, by hand or from a timer of somebody else's.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use chrono::{TimeDelta, Utc};
+use serde_json::json;
+
+use super::output::print;
+use super::{Global, cancelled_by_signals};
+use crate::config::Config;
+use crate::fault::{self, Fault, Kind};
+use crate::job::Job;
+use crate::ledger::{Ledger, Trigger};
+use crate::metrics::Metrics;
+use crate::notify::Notifier;
+use crate::report::{Outcome, Run};
+use crate::runner::{self, Ended};
+use crate::task::{Mode, Task};
+use crate::units;
+
+/// A timer that comes later than this after its tick has missed it.
+const ON_TIME: TimeDelta = TimeDelta::minutes(2);
+
+pub struct Request<'a> {
+    pub name: &'a str,
+    pub mode: Mode,
+    pub database: Option<&'a str>,
+    pub scheduled: bool,
+}
+
+pub async fn run(global: &Global, request: &Request<'_>) -> Result<ExitCode> {
+    let (config, jobs) = global.load()?;
+    let job = global.find_job(&jobs, request.name)?.clone();
+    let databases = databases(&job, request.database)?;
+    let trigger = trigger(&job, request)?;
+    let context = context(global, config, jobs)?;
+    if context.ledger.is_none() && request.mode == Mode::Apply {
+        tracing::info!("no [ledger] is configured: this run leaves no history, and locks through the target database alone");
+    }
+
+    let (mut all, mut skipped_ticks) = (Vec::new(), Vec::new());
+    for database in &databases {
+        if context.cancel.is_cancelled() {
+            break;
+        }
+        let ended = run_on(&context, &job, database, &trigger, request.mode).await;
+        if ended.is_empty() {
+            skipped_ticks.push(database.clone());
+        }
+        for ended in &ended {
+            say(global, ended)?;
+        }
+        all.extend(ended);
+    }
+    context.notifier.drain().await;
+
+    for database in &skipped_ticks {
+        let tick = trigger.tick().unwrap_or_default();
+        eprintln!("pgtend: {} on {database}: the tick of {tick} has its run already: nothing to do", job.name);
+    }
+    if global.json {
+        let runs: Vec<&Run> = all.iter().map(|ended| &ended.run).collect();
+        print(&format!("{:#}\n", json!({ "runs": runs })))?;
+    }
+    // Signalled between two databases: the rest did not run.
+    if context.cancel.is_cancelled() && all.len() + skipped_ticks.len() < databases.len() {
+        return Ok(ExitCode::from(143));
+    }
+    // The last attempt on a database says how it went there; the last database that failed says it for all.
+    let is_last = |index: usize, ended: &Ended| all.get(index + 1).is_none_or(|next| next.run.database != ended.run.database);
+    let failed = all.iter().enumerate().rev().find(|(index, ended)| ended.error.is_some() && is_last(*index, ended));
+    Ok(failed.and_then(|(_, ended)| ended.error.as_ref()).map_or(ExitCode::SUCCESS, fault::exit_code))
+}
+
+async fn run_on(context: &runner::Context, job: &Job, database: &str, trigger: &Trigger, mode: Mode) -> Vec<Ended> {
+    if let Some(tick) = trigger.tick() {
+        let waited = tokio::select! {
+            waited = runner::after::wait(context, job, database, tick) => waited,
+            () = context.cancel.cancelled() => Err(Fault::new(Kind::Cancelled, "cancelled while it waited for other jobs").into()),
+        };
+        if let Err(reason) = waited {
+            return runner::skip(context, job, database, trigger, reason).await.into_iter().collect();
+        }
+    }
+    runner::run_with_retries(context, job, database, trigger.clone(), mode).await
+}
+
+fn context(global: &Global, config: Config, jobs: Vec<Job>) -> Result<runner::Context> {
+    let ledger = Ledger::new(&config)?.map(Arc::new);
+    let metrics = Metrics::new(ledger.as_deref());
+    for job in &jobs {
+        for database in &job.databases {
+            metrics.job(&job.name, database, matches!(job.task, Task::Backup(_)));
+        }
+    }
+    Ok(runner::Context {
+        notifier: Notifier::new(&config, &jobs),
+        config: Arc::new(config),
+        jobs: Arc::new(jobs),
+        ledger,
+        progress: global.progress(),
+        metrics,
+        cancel: cancelled_by_signals()?,
+    })
+}
+
+fn databases(job: &Job, only: Option<&str>) -> Result<Vec<String>> {
+    let Some(only) = only else { return Ok(job.databases.clone()) };
+    if job.databases.iter().any(|database| database == only) {
+        return Ok(vec![only.to_owned()]);
+    }
+    let message = format!("job `{}` does not run on `{only}`; it runs on: {}", job.name, job.databases.join(", "));
+    Err(Fault::new(Kind::Configuration, message).into())
+}
+
+fn trigger(job: &Job, request: &Request<'_>) -> Result<Trigger> {
+    if !request.scheduled {
+        return Ok(Trigger::Manual);
+    }
+    let now = Utc::now();
+    let schedule = job.schedule.as_ref().with_context(|| {
+        Fault::new(Kind::Configuration, format!("job `{}` has no `schedule`, so that --scheduled has no tick", job.name))
+    })?;
+    let tick = schedule.last_until(now, job.timezone).context("the schedule has had no tick yet")?;
+    Ok(if now - tick <= ON_TIME { Trigger::Schedule { tick } } else { Trigger::CatchUp { tick } })
+}
+
+fn say(global: &Global, ended: &Ended) -> Result<()> {
+    let run = &ended.run;
+    let who = format!("{} on {}", run.job, run.database);
+    let elapsed = units::duration(run.elapsed());
+    if let (Some(plan), false) = (&ended.plan, global.json) {
+        print(plan)?;
+    }
+    if let Some(report) = &run.report {
+        for warning in &report.warnings {
+            tracing::warn!(job = run.job, database = run.database, "{warning}");
+        }
+        if !global.json {
+            let id = run.id.map(|id| format!(" (run {id})")).unwrap_or_default();
+            print(&format!("{who}: succeeded in {elapsed}{id}\n  {}\n", report.summary))?;
+        }
+    }
+    if let Some(error) = &ended.error {
+        let outcome = if run.outcome == Outcome::Succeeded { Outcome::Failed } else { run.outcome };
+        eprintln!("pgtend: {who}: {} after {elapsed}: {error:#}", outcome.in_words());
+    }
+    Ok(())
+}

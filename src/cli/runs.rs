@@ -1,0 +1,139 @@
+//! `runs`: the history, and one run in full.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use chrono::Utc;
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::Global;
+use super::output::{self, print};
+use crate::fault::{Fault, Kind};
+use crate::ledger::{Filter, Ledger, Row};
+use crate::report::Outcome;
+use crate::units;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Only of this job
+    job: Option<String>,
+    /// Only on this database
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
+    /// Only with this outcome: succeeded, skipped, failed, timed_out, cancelled, crashed
+    #[arg(long)]
+    outcome: Option<Outcome>,
+    /// As many
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    limit: u16,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show one run: report, error, what its tools said
+    Show {
+        /// The run's number, as `pgtend runs` lists it
+        id: i64,
+    },
+}
+
+pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
+    let config = global.load_config()?;
+    let ledger = Ledger::new(&config)?.with_context(|| {
+        let message = format!("{} has no [ledger], so that there is no history", config.path.display());
+        Fault::new(Kind::Configuration, format!("{message}; add: [ledger] database = \"NAME\""))
+    })?;
+    // Whoever looks first says what nobody was left to say.
+    ledger.mark_crashed(&[]).await?;
+    match &arguments.command {
+        Some(Command::Show { id }) => show(global, &ledger, *id).await,
+        None => list(global, &ledger, arguments).await,
+    }
+}
+
+async fn list(global: &Global, ledger: &Ledger, arguments: &Arguments) -> Result<ExitCode> {
+    let filter = Filter {
+        job: arguments.job.as_deref(),
+        database: arguments.database.as_deref(),
+        outcome: arguments.outcome,
+        limit: arguments.limit.into(),
+    };
+    let rows = ledger.runs(&filter).await?;
+    if global.json {
+        print(&format!("{:#}\n", json!({ "runs": rows })))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if rows.is_empty() {
+        eprintln!("no such runs in the ledger ({})", ledger.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let lines = rows.iter().map(|row| {
+        vec![
+            row.id.to_string(),
+            row.job.clone(),
+            row.database.clone(),
+            row.started_at.format("%Y-%m-%d %H:%M:%S UTC").to_string(),
+            elapsed(row),
+            trigger(row),
+            row.outcome.0.map_or("running".to_owned(), Outcome::in_words),
+            in_a_line(row),
+        ]
+    });
+    print(&output::table(&["RUN", "JOB", "DATABASE", "STARTED", "TOOK", "TRIGGER", "OUTCOME", "WHAT"], lines))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn show(global: &Global, ledger: &Ledger, id: i64) -> Result<ExitCode> {
+    let row = ledger.run(id).await?.with_context(|| format!("the ledger ({}) has no run {id}", ledger.display()))?;
+    if global.json {
+        print(&format!("{:#}\n", json!({ "run": row })))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut text = format!("run {}: {} on {}\n", row.id, row.job, row.database);
+    let mut line = |name: &str, value: String| {
+        if !value.is_empty() {
+            text += &format!("  {name:<10} {}\n", value.trim_end().replace('\n', &format!("\n{:13}", "")));
+        }
+    };
+    line("outcome", row.outcome.0.map_or("running".to_owned(), Outcome::in_words));
+    line("task", row.task.clone());
+    line("trigger", trigger(&row));
+    line("tick", row.scheduled_for.map(|tick| tick.to_string()).unwrap_or_default());
+    line("started", row.started_at.format("%Y-%m-%d %H:%M:%S UTC").to_string());
+    line("took", elapsed(&row));
+    line("by", format!("pgtend {}, pid {} on {}", row.version, row.pid, row.host));
+    line("retry", row.retry_at.map(|at| format!("due at {}", at.format("%Y-%m-%d %H:%M:%S UTC"))).unwrap_or_default());
+    if let Some(now) = &row.progress {
+        line("progress", format!("{}, {}", now.phase, units::bytes(now.done_bytes)));
+    }
+    line("error", row.error.clone().unwrap_or_default());
+    line("stderr", row.stderr.clone().unwrap_or_default());
+    if let Some(report) = &row.report {
+        line("summary", report.summary.clone());
+        for warning in &report.warnings {
+            line("warning", warning.clone());
+        }
+        line("facts", serde_json::to_string_pretty(&report.facts)?);
+    }
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn trigger(row: &Row) -> String {
+    match row.retry_of {
+        Some(first) => format!("{} {} of run {first}", row.trigger, row.attempt - 1),
+        None => row.trigger.clone(),
+    }
+}
+
+fn elapsed(row: &Row) -> String {
+    units::age(row.started_at, row.finished_at.unwrap_or_else(Utc::now))
+}
+
+fn in_a_line(row: &Row) -> String {
+    let said = row.error.clone().or_else(|| row.report.as_ref().map(|report| report.summary.clone())).unwrap_or_default();
+    said.lines().next().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,576 @@
+//! The run history: schema `pgtend` in a PostgreSQL database. A run has its row before it acts; whoever finds a
+//! row whose process is gone marks it as crashed.
+//!
+//! All times are the server's, so that hosts whose clocks differ agree on who is late.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
+use prometheus_client::metrics::histogram::Histogram;
+use sqlx::postgres::{PgConnection, PgPool};
+use sqlx::types::Json;
+
+use crate::config::{self, Config};
+use crate::fault::{Fault, Kind};
+use crate::pg;
+use crate::progress;
+use crate::report::{Outcome, Report};
+
+/// One file for each version of the schema; a row of `pgtend.format` says how many of them were run.
+const MIGRATIONS: [&str; 1] = [include_str!("ledger/1.sql")];
+
+/// The planner, the pages and a few ends of runs at once; more would only wait for each other.
+const POOL_CONNECTIONS: u32 = 4;
+
+/// No query of ours reads much: one that takes this long waits for a lock or for a server that is gone.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A run that holds its lock shows itself every [`HEARTBEAT_SECONDS`]; one that has none yet is connecting.
+pub const HEARTBEAT_SECONDS: u64 = 5;
+const STALE_AFTER_SECONDS: f64 = 15.0;
+const STALE_WITHOUT_LOCK_SECONDS: f64 = 120.0;
+
+/// Deleted at once when history is pruned.
+const PRUNE_ROWS: i64 = 10_000;
+
+pub struct Ledger {
+    settings: pg::Settings,
+    pool: PgPool,
+    keep: Duration,
+    keep_last: u32,
+    migrated: AtomicBool,
+    query_seconds: Histogram,
+}
+
+/// A run that is about to start.
+#[derive(Clone, Debug)]
+pub struct NewRun<'a> {
+    pub job: &'a str,
+    pub database: &'a str,
+    pub task: &'a str,
+    pub trigger: &'a Trigger,
+}
+
+/// What made a run start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    Manual,
+    Schedule {
+        tick: DateTime<Utc>,
+    },
+    /// A tick that was missed.
+    CatchUp {
+        tick: DateTime<Utc>,
+    },
+    /// `attempt` counts from 1, so that the first retry is attempt 2.
+    Retry {
+        first: i64,
+        attempt: u32,
+    },
+}
+
+impl Trigger {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Manual => "manual",
+            Self::Schedule { .. } => "schedule",
+            Self::CatchUp { .. } => "catch-up",
+            Self::Retry { .. } => "retry",
+        }
+    }
+
+    pub fn tick(&self) -> Option<DateTime<Utc>> {
+        match self {
+            Self::Schedule { tick } | Self::CatchUp { tick } => Some(*tick),
+            Self::Manual | Self::Retry { .. } => None,
+        }
+    }
+
+    pub fn attempt(&self) -> u32 {
+        match self {
+            Self::Retry { attempt, .. } => *attempt,
+            _ => 1,
+        }
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, Default)]
+pub struct End<'a> {
+    pub outcome: Option<Outcome>,
+    pub report: Option<&'a Report>,
+    pub error: Option<&'a str>,
+    pub stderr: &'a str,
+    pub retry_in: Option<Duration>,
+}
+
+/// A row of the history.
+#[derive(Clone, Debug, sqlx::FromRow, serde::Serialize)]
+pub struct Row {
+    pub id: i64,
+    pub job: String,
+    pub database: String,
+    pub task: String,
+    pub trigger: String,
+    pub scheduled_for: Option<DateTime<Utc>>,
+    pub attempt: i32,
+    pub retry_of: Option<i64>,
+    pub started_at: DateTime<Utc>,
+    pub heartbeat_at: DateTime<Utc>,
+    #[sqlx(json(nullable))]
+    pub progress: Option<progress::Now>,
+    pub finished_at: Option<DateTime<Utc>>,
+    #[sqlx(try_from = "Option<String>")]
+    pub outcome: MaybeOutcome,
+    #[sqlx(json(nullable))]
+    pub report: Option<Report>,
+    pub error: Option<String>,
+    pub stderr: Option<String>,
+    pub retry_at: Option<DateTime<Utc>>,
+    pub host: String,
+    pub pid: i32,
+    pub version: String,
+}
+
+/// None while the run is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(transparent)]
+pub struct MaybeOutcome(pub Option<Outcome>);
+
+impl TryFrom<Option<String>> for MaybeOutcome {
+    type Error = String;
+
+    fn try_from(text: Option<String>) -> Result<Self, String> {
+        text.map(|text| text.parse()).transpose().map(Self)
+    }
+}
+
+/// Which rows to list.
+#[derive(Clone, Debug, Default)]
+pub struct Filter<'a> {
+    pub job: Option<&'a str>,
+    pub database: Option<&'a str>,
+    pub outcome: Option<Outcome>,
+    pub limit: i64,
+}
+
+/// A crashed or failed run that may be tried again.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Attempt {
+    pub job: String,
+    pub database: String,
+    pub first: i64,
+    pub attempt: i32,
+}
+
+/// A job's name and a database's.
+pub type Key = (String, String);
+
+/// What the planner must know of a job on a database.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Known {
+    pub job: String,
+    pub database: String,
+    pub known_since: DateTime<Utc>,
+    pub last_tick: Option<DateTime<Utc>>,
+    pub last_success_at: Option<DateTime<Utc>>,
+}
+
+impl Ledger {
+    /// None without `[ledger]`. Connects to nothing yet.
+    pub fn new(config: &Config) -> Result<Option<Self>> {
+        let Some(config::Ledger { database, keep, keep_last }) = &config.ledger else { return Ok(None) };
+        let configured = config.databases.get(database).context("the ledger's database is configured")?;
+        let settings = pg::Settings::resolve(configured).with_context(|| format!("ledger database `{database}`"))?;
+        Ok(Some(Self {
+            pool: settings.pool(POOL_CONNECTIONS),
+            settings,
+            keep: *keep,
+            keep_last: *keep_last,
+            migrated: AtomicBool::new(false),
+            query_seconds: Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0]),
+        }))
+    }
+
+    /// Where it is, for messages.
+    pub fn display(&self) -> String {
+        self.settings.display()
+    }
+
+    pub fn query_seconds(&self) -> Histogram {
+        self.query_seconds.clone()
+    }
+
+    /// Connections that are open, and those of them that nobody uses.
+    pub fn pool_use(&self) -> (u32, usize) {
+        (self.pool.size(), self.pool.num_idle())
+    }
+
+    /// A connection of its own, for a lock.
+    pub async fn connect(&self) -> Result<PgConnection> {
+        self.settings.connect().await.context("the ledger's database")
+    }
+
+    /// Writes the run's row. None when that tick, or that attempt, has its run already.
+    pub async fn begin(&self, run: &NewRun<'_>) -> Result<Option<i64>> {
+        let (first, attempt) = match run.trigger {
+            Trigger::Retry { first, attempt } => (Some(*first), *attempt),
+            _ => (None, 1),
+        };
+        self.query(
+            "write a run's row",
+            sqlx::query_scalar(
+                "WITH taken AS (UPDATE pgtend.runs SET retry_at = NULL WHERE retry_at IS NOT NULL AND $6 IN (id, retry_of))
+                 INSERT INTO pgtend.runs (job, database, task, trigger, scheduled_for, retry_of, attempt, host, pid, version)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING RETURNING id",
+            )
+            .bind(run.job)
+            .bind(run.database)
+            .bind(run.task)
+            .bind(run.trigger.name())
+            .bind(run.trigger.tick())
+            .bind(first)
+            .bind(attempt as i32)
+            .bind(host())
+            .bind(std::process::id() as i32)
+            .bind(env!("CARGO_PKG_VERSION"))
+            .fetch_optional(&self.pool),
+        )
+        .await
+    }
+
+    /// Writes how the run ended, also over a "crashed" that somebody concluded while this process could not
+    /// reach the ledger.
+    pub async fn finish(&self, id: i64, end: &End<'_>) -> Result<()> {
+        self.query(
+            "write a run's end",
+            sqlx::query(
+                "UPDATE pgtend.runs SET outcome = $2, report = $3, error = $4, stderr = nullif($5, ''), progress = NULL,
+                        finished_at = clock_timestamp(), heartbeat_at = clock_timestamp(),
+                        retry_at = clock_timestamp() + make_interval(secs => $6)
+                 WHERE id = $1 AND (outcome IS NULL OR outcome = 'crashed')",
+            )
+            .bind(id)
+            .bind(end.outcome.map(Outcome::name))
+            .bind(end.report.map(Json))
+            .bind(end.error.map(without_nul))
+            .bind(without_nul(end.stderr))
+            .bind(end.retry_in.map(|delay| delay.as_secs_f64()))
+            .execute(&self.pool),
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Marks the runs whose process is gone: nobody holds their lock, and there is no sign of life. Those of
+    /// `retries` (job and number) that have attempts left get one at once.
+    pub async fn mark_crashed(&self, retries: &[(String, u32)]) -> Result<Vec<Row>> {
+        let (jobs, numbers): (Vec<&str>, Vec<i32>) = retries.iter().map(|(job, number)| (job.as_str(), *number as i32)).unzip();
+        self.query(
+            "look for crashed runs",
+            sqlx::query_as(
+                "UPDATE pgtend.runs r SET outcome = 'crashed', finished_at = heartbeat_at,
+                        error = format('the process ended without a word: pid %s on %s, last seen at %s', pid, host,
+                                       to_char(heartbeat_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC')),
+                        retry_at = (SELECT clock_timestamp() FROM unnest($3::text[], $4::int[]) AS j (job, retries)
+                                    WHERE j.job = r.job AND r.attempt <= j.retries)
+                 WHERE outcome IS NULL
+                   AND heartbeat_at < clock_timestamp()
+                       - make_interval(secs => CASE WHEN locked_at IS NULL THEN $1 ELSE $2 END)
+                   AND NOT EXISTS (
+                       SELECT FROM pg_locks l
+                       WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+                         AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                         AND ((l.classid::bigint << 32) | l.objid::bigint)
+                             = hashtextextended('pgtend run ' || r.database || '/' || r.job, 0))
+                 RETURNING r.*",
+            )
+            .bind(STALE_WITHOUT_LOCK_SECONDS)
+            .bind(STALE_AFTER_SECONDS)
+            .bind(jobs)
+            .bind(numbers)
+            .fetch_all(&self.pool),
+        )
+        .await
+    }
+
+    /// Attempts whose time has come.
+    pub async fn due_retries(&self) -> Result<Vec<Attempt>> {
+        self.query(
+            "look for retries",
+            sqlx::query_as(
+                "SELECT job, database, coalesce(retry_of, id) AS first, attempt + 1 AS attempt FROM pgtend.runs
+                 WHERE retry_at <= clock_timestamp() ORDER BY retry_at LIMIT 1000",
+            )
+            .fetch_all(&self.pool),
+        )
+        .await
+    }
+
+    /// Takes note of schedules, and says since when each is known and what was done of it. One that reads
+    /// differently than last time counts as new: its past ticks were not missed.
+    pub async fn know(&self, schedules: &[(Key, String)]) -> Result<Vec<Known>> {
+        let jobs: Vec<&str> = schedules.iter().map(|((job, _), _)| job.as_str()).collect();
+        let databases: Vec<&str> = schedules.iter().map(|((_, database), _)| database.as_str()).collect();
+        let texts: Vec<&str> = schedules.iter().map(|(_, text)| text.as_str()).collect();
+        self.query(
+            "read the schedules",
+            sqlx::query_as(
+                "WITH known AS (
+                    INSERT INTO pgtend.schedules AS s (job, database, schedule)
+                    SELECT * FROM unnest($1::text[], $2::text[], $3::text[])
+                    ON CONFLICT (job, database) DO UPDATE SET schedule = excluded.schedule,
+                        known_since = CASE WHEN s.schedule = excluded.schedule THEN s.known_since ELSE clock_timestamp() END
+                    RETURNING job, database, known_since)
+                 SELECT known.*,
+                        (SELECT max(scheduled_for) FROM pgtend.runs r
+                         WHERE r.job = known.job AND r.database = known.database) AS last_tick,
+                        (SELECT max(finished_at) FROM pgtend.runs r
+                         WHERE r.job = known.job AND r.database = known.database AND outcome = 'succeeded') AS last_success_at
+                 FROM known",
+            )
+            .bind(jobs)
+            .bind(databases)
+            .bind(texts)
+            .fetch_all(&self.pool),
+        )
+        .await
+    }
+
+    /// The last attempt of a tick's run. None when the tick has no run.
+    pub async fn tick(&self, job: &str, database: &str, tick: DateTime<Utc>) -> Result<Option<Row>> {
+        self.query(
+            "look for a tick's run",
+            sqlx::query_as(
+                "SELECT r.* FROM pgtend.runs f JOIN pgtend.runs r ON f.id IN (r.id, r.retry_of)
+                 WHERE f.job = $1 AND f.database = $2 AND f.scheduled_for = $3 ORDER BY r.attempt DESC LIMIT 1",
+            )
+            .bind(job)
+            .bind(database)
+            .bind(tick)
+            .fetch_optional(&self.pool),
+        )
+        .await
+    }
+
+    /// When each of them last succeeded, for those that did.
+    pub async fn last_successes(&self, keys: &[Key]) -> Result<HashMap<Key, DateTime<Utc>>> {
+        let jobs: Vec<&str> = keys.iter().map(|(job, _)| job.as_str()).collect();
+        let databases: Vec<&str> = keys.iter().map(|(_, database)| database.as_str()).collect();
+        let rows: Vec<(String, String, DateTime<Utc>)> = self
+            .query(
+                "look for the last successes",
+                sqlx::query_as(
+                    "SELECT k.job, k.database, r.finished_at FROM unnest($1::text[], $2::text[]) AS k (job, database)
+                     CROSS JOIN LATERAL (SELECT finished_at FROM pgtend.runs r
+                                         WHERE r.job = k.job AND r.database = k.database AND outcome = 'succeeded'
+                                         ORDER BY finished_at DESC LIMIT 1) r",
+                )
+                .bind(jobs)
+                .bind(databases)
+                .fetch_all(&self.pool),
+            )
+            .await?;
+        Ok(rows.into_iter().map(|(job, database, at)| ((job, database), at)).collect())
+    }
+
+    /// The last run that ended before this one, for telling a recovery.
+    pub async fn previous(&self, id: i64) -> Result<Option<Row>> {
+        self.query(
+            "look for the run before",
+            sqlx::query_as(
+                "SELECT p.* FROM pgtend.runs r JOIN pgtend.runs p USING (job, database)
+                 WHERE r.id = $1 AND p.id < r.id AND p.outcome <> 'skipped' ORDER BY p.id DESC LIMIT 1",
+            )
+            .bind(id)
+            .fetch_optional(&self.pool),
+        )
+        .await
+    }
+
+    /// The newest rows first.
+    pub async fn runs(&self, filter: &Filter<'_>) -> Result<Vec<Row>> {
+        self.query(
+            "list runs",
+            sqlx::query_as(
+                "SELECT * FROM pgtend.runs
+                 WHERE ($1::text IS NULL OR job = $1) AND ($2::text IS NULL OR database = $2)
+                   AND ($3::text IS NULL OR outcome = $3) ORDER BY id DESC LIMIT $4",
+            )
+            .bind(filter.job)
+            .bind(filter.database)
+            .bind(filter.outcome.map(Outcome::name))
+            .bind(filter.limit)
+            .fetch_all(&self.pool),
+        )
+        .await
+    }
+
+    pub async fn run(&self, id: i64) -> Result<Option<Row>> {
+        self.query("read a run", sqlx::query_as("SELECT * FROM pgtend.runs WHERE id = $1").bind(id).fetch_optional(&self.pool))
+            .await
+    }
+
+    /// The last `count` runs of each, the newest first.
+    pub async fn last_runs(&self, keys: &[Key], count: i64) -> Result<Vec<Row>> {
+        let jobs: Vec<&str> = keys.iter().map(|(job, _)| job.as_str()).collect();
+        let databases: Vec<&str> = keys.iter().map(|(_, database)| database.as_str()).collect();
+        self.query(
+            "read the last runs",
+            sqlx::query_as(
+                "SELECT r.* FROM unnest($1::text[], $2::text[]) AS k (job, database)
+                 CROSS JOIN LATERAL (SELECT * FROM pgtend.runs r WHERE r.job = k.job AND r.database = k.database
+                                     ORDER BY id DESC LIMIT $3) r ORDER BY r.id DESC",
+            )
+            .bind(jobs)
+            .bind(databases)
+            .bind(count)
+            .fetch_all(&self.pool),
+        )
+        .await
+    }
+
+    /// Deletes history that is older than it has to be. The last runs and the last success of each job stay.
+    pub async fn prune(&self) -> Result<u64> {
+        let deleted = self
+            .query(
+                "prune the history",
+                sqlx::query(
+                    "DELETE FROM pgtend.runs WHERE id IN (
+                        SELECT id FROM (
+                            SELECT id, started_at, outcome, retry_at,
+                                   row_number() OVER (PARTITION BY job, database ORDER BY id DESC) AS number,
+                                   row_number() OVER (PARTITION BY job, database, outcome = 'succeeded' ORDER BY id DESC) AS alike
+                            FROM pgtend.runs) r
+                        WHERE started_at < clock_timestamp() - make_interval(secs => $1) AND number > $2
+                          AND outcome IS NOT NULL AND retry_at IS NULL AND NOT (outcome = 'succeeded' AND alike = 1)
+                        LIMIT $3)",
+                )
+                .bind(self.keep.as_secs_f64())
+                .bind(self.keep_last as i64)
+                .bind(PRUNE_ROWS)
+                .execute(&self.pool),
+            )
+            .await?;
+        Ok(deleted.rows_affected())
+    }
+
+    /// Whether the ledger answers, with its schema in place.
+    pub async fn ready(&self) -> Result<()> {
+        self.query("reach the ledger", sqlx::query("SELECT 1").execute(&self.pool)).await?;
+        Ok(())
+    }
+
+    /// Every query goes through here: the schema is made before the first, none waits for ever, all are timed.
+    async fn query<T>(&self, what: &str, query: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
+        let started = Instant::now();
+        let result = tokio::time::timeout(QUERY_TIMEOUT, async {
+            if !self.migrated.load(Ordering::Relaxed) {
+                self.migrate().await?;
+                self.migrated.store(true, Ordering::Relaxed);
+            }
+            query.await.map_err(pg::in_its_own_words)
+        })
+        .await;
+        self.query_seconds.observe(started.elapsed().as_secs_f64());
+        if !matches!(result, Ok(Ok(_))) {
+            // Should somebody have dropped the schema, the next query makes it anew.
+            self.migrated.store(false, Ordering::Relaxed);
+        }
+        let result = result
+            .unwrap_or_else(|_| Err(Fault::new(Kind::Unreachable, format!("no answer in {} s", QUERY_TIMEOUT.as_secs())).into()));
+        result.with_context(|| format!("ledger in {}: cannot {what}", self.display()))
+    }
+
+    async fn migrate(&self) -> Result<()> {
+        let mut connection = self.pool.acquire().await.map_err(pg::in_its_own_words)?;
+        // Without the lock first: a role that may only read and write rows gets by with that.
+        if version(&mut connection).await? == MIGRATIONS.len() {
+            return Ok(());
+        }
+        let mut transaction = sqlx::Connection::begin(&mut *connection).await?;
+        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('pgtend ledger', 0))").execute(&mut *transaction).await?;
+        let version = version(&mut transaction).await?;
+        for (index, migration) in MIGRATIONS.iter().enumerate().skip(version) {
+            pg::execute_script(&mut transaction, migration).await.map_err(|error| {
+                let hint = "the role needs CREATE on the database, once; `pgtend grants` prints what it needs later";
+                error.context(format!("cannot bring the schema `pgtend` to version {}: {hint}", index + 1))
+            })?;
+        }
+        pg::execute_script(&mut transaction, "DELETE FROM pgtend.format").await?;
+        sqlx::query("INSERT INTO pgtend.format VALUES ($1)").bind(MIGRATIONS.len() as i32).execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        if version < MIGRATIONS.len() {
+            tracing::info!("ledger in {}: schema `pgtend` is at version {}", self.display(), MIGRATIONS.len());
+        }
+        Ok(())
+    }
+}
+
+/// The schema's version; 0 when there is none. A newer one than this program knows is refused.
+async fn version(connection: &mut PgConnection) -> Result<usize> {
+    let there: bool = sqlx::query_scalar("SELECT to_regclass('pgtend.format') IS NOT NULL").fetch_one(&mut *connection).await?;
+    if !there {
+        return Ok(0);
+    }
+    let version: Option<i32> =
+        sqlx::query_scalar("SELECT max(version) FROM pgtend.format").fetch_one(connection).await.map_err(pg::in_its_own_words)?;
+    let version = version.unwrap_or(0) as usize;
+    if version > MIGRATIONS.len() {
+        return Err(Fault::new(
+            Kind::Configuration,
+            format!(
+                "its schema `pgtend` is version {version}, made by a newer pgtend; this one ({}) knows {}: upgrade this pgtend",
+                env!("CARGO_PKG_VERSION"),
+                MIGRATIONS.len()
+            ),
+        )
+        .into());
+    }
+    Ok(version)
+}
+
+/// The name of a run's lock in the ledger's database.
+pub fn lock_name(job: &str, database: &str) -> String {
+    format!("pgtend run {database}/{job}")
+}
+
+/// On the connection that holds the run's lock: the run is the only one now, so that rows of the same job which
+/// had the lock before and have no end are of processes that are gone.
+pub async fn mark_locked(connection: &mut PgConnection, id: i64) -> Result<()> {
+    sqlx::query(
+        "WITH me AS (UPDATE pgtend.runs SET locked_at = clock_timestamp(), heartbeat_at = clock_timestamp()
+                     WHERE id = $1 RETURNING job, database)
+         UPDATE pgtend.runs r SET outcome = 'crashed', finished_at = heartbeat_at,
+                error = format('the process ended without a word: pid %s on %s, last seen at %s', pid, host,
+                               to_char(heartbeat_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC'))
+         FROM me WHERE r.job = me.job AND r.database = me.database AND r.id <> $1 AND r.outcome IS NULL
+                   AND r.locked_at IS NOT NULL",
+    )
+    .bind(id)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// A sign of life, on the same connection: when it fails, the lock is gone too.
+pub async fn heartbeat(connection: &mut PgConnection, id: i64, progress: Option<&progress::Now>) -> Result<()> {
+    sqlx::query("UPDATE pgtend.runs SET heartbeat_at = clock_timestamp(), progress = $2 WHERE id = $1")
+        .bind(id)
+        .bind(progress.map(Json))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+pub fn host() -> String {
+    gethostname::gethostname().to_string_lossy().into_owned()
+}
+
+/// PostgreSQL's text has no NUL.
+fn without_nul(text: &str) -> String {
+    text.replace('\0', "")
+}

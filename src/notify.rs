@@ -1,0 +1,176 @@
+//! Telling others how runs went: healthchecks-style pings of a job's URL, and a JSON webhook on failure, on
+//! recovery and when a job is late. A monitor that is away never fails a job, nor holds it up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Value, json};
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::job::Job;
+use crate::ledger;
+use crate::report::{Outcome, Run};
+use crate::runner::{Context, Ended};
+use crate::units;
+
+/// For one try, all in.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Between tries: three in all.
+const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
+/// What the end of the process waits for messages that are under way.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// Sends in the background, in the order of a run's events.
+#[derive(Clone, Default)]
+pub struct Notifier {
+    client: Option<reqwest::Client>,
+    webhook: Option<Arc<SecretString>>,
+    tasks: TaskTracker,
+}
+
+impl Notifier {
+    /// Makes a client only when there is somebody to tell.
+    pub fn new(config: &Config, jobs: &[Job]) -> Self {
+        let is_needed = config.notify.webhook_url.is_some() || jobs.iter().any(|job| job.ping_url.is_some());
+        Self {
+            client: is_needed.then(client).flatten(),
+            webhook: config.notify.webhook_url.clone().map(Arc::new),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// The run has its locks, and starts to work.
+    pub fn started(&self, job: &Job, run: &Run) {
+        self.ping(job, "/start", run);
+    }
+
+    /// Busy is no end: the run that has the lock tells its own.
+    pub async fn ended(&self, context: &Context, job: &Job, ended: &Ended) {
+        let run = &ended.run;
+        match run.outcome {
+            Outcome::Succeeded => self.ping(job, "", run),
+            Outcome::Skipped if ended.error.as_ref().and_then(crate::fault::kind_of) == Some(crate::fault::Kind::Busy) => return,
+            // Another attempt follows: its end is the run's.
+            _ if ended.retry_in.is_some() => return,
+            _ => self.ping(job, "/fail", run),
+        }
+        if self.webhook.is_none() {
+            return;
+        }
+        let event = match run.outcome {
+            Outcome::Succeeded if was_bad_before(context, run).await => "recovery",
+            Outcome::Succeeded => return,
+            _ => "failure",
+        };
+        let said = run.error.clone().or_else(|| run.report.as_ref().map(|report| report.summary.clone())).unwrap_or_default();
+        let text = format!("pgtend: {} on {}: {}: {said}", run.job, run.database, run.outcome.in_words());
+        self.post(json!({
+            "event": event,
+            "text": text,
+            "job": run.job,
+            "database": run.database,
+            "run": run.id,
+            "outcome": run.outcome,
+            "error": run.error,
+            "attempt": run.attempt,
+            "scheduled_for": run.scheduled_for,
+            "started_at": run.started_at,
+            "finished_at": run.finished_at,
+            "host": ledger::host(),
+            "version": env!("CARGO_PKG_VERSION"),
+        }));
+    }
+
+    /// The job's last success is older than its schedule allows.
+    pub fn late(&self, job: &Job, database: &str, due_at: DateTime<Utc>, last_success_at: Option<DateTime<Utc>>) {
+        let since =
+            last_success_at.map_or("it has none".to_owned(), |at| format!("its last was {} ago", units::age(at, Utc::now())));
+        let text = format!("pgtend: {} on {database}: late: no success for its tick of {due_at}; {since}", job.name);
+        self.post(json!({
+            "event": "late",
+            "text": text,
+            "job": job.name,
+            "database": database,
+            "due_at": due_at,
+            "last_success_at": last_success_at,
+            "host": ledger::host(),
+            "version": env!("CARGO_PKG_VERSION"),
+        }));
+    }
+
+    /// Waits for what is under way, but not for long.
+    pub async fn drain(&self) {
+        self.tasks.close();
+        if tokio::time::timeout(DRAIN_TIMEOUT, self.tasks.wait()).await.is_err() {
+            tracing::warn!("gave up on notifications that are still under way");
+        }
+    }
+
+    fn ping(&self, job: &Job, path: &str, run: &Run) {
+        let (Some(client), Some(url)) = (&self.client, &job.ping_url) else { return };
+        let Ok(mut url) = url::Url::parse(url.expose_secret()) else { return };
+        let base = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&format!("{base}{path}"));
+        url.query_pairs_mut().append_pair("rid", &run_id(run).to_string());
+        let (client, job) = (client.clone(), job.name.clone());
+        self.tasks.spawn(async move {
+            deliver(&format!("ping of job `{job}`"), || client.get(url.clone())).await;
+        });
+    }
+
+    fn post(&self, body: Value) {
+        let (Some(client), Some(url)) = (&self.client, &self.webhook) else { return };
+        let (client, url) = (client.clone(), Arc::clone(url));
+        self.tasks.spawn(async move {
+            deliver("webhook", || client.post(url.expose_secret()).json(&body)).await;
+        });
+    }
+}
+
+fn client() -> Option<reqwest::Client> {
+    // reqwest takes the process's provider, and picks none itself (feature rustls-no-provider).
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let agent = concat!("pgtend/", env!("CARGO_PKG_VERSION"));
+    match reqwest::Client::builder().user_agent(agent).timeout(TIMEOUT).build() {
+        Ok(client) => Some(client),
+        Err(error) => {
+            tracing::error!("cannot make an HTTP client, so nobody is told how runs end: {error}");
+            None
+        }
+    }
+}
+
+async fn deliver(what: &str, request: impl Fn() -> reqwest::RequestBuilder) {
+    let mut pauses = PAUSES.into_iter();
+    loop {
+        let result = request().send().await.and_then(reqwest::Response::error_for_status);
+        let Err(error) = result else { return };
+        // The URL is a secret: whoever knows it can report a success.
+        let error = error.without_url();
+        match pauses.next() {
+            Some(pause) => tokio::time::sleep(pause).await,
+            None => return tracing::warn!("{what} was not delivered: {error}"),
+        }
+    }
+}
+
+async fn was_bad_before(context: &Context, run: &Run) -> bool {
+    let (Some(ledger), Some(id)) = (&context.ledger, run.id) else { return false };
+    match ledger.previous(id).await {
+        Ok(previous) => previous.and_then(|row| row.outcome.0).is_some_and(Outcome::is_bad),
+        Err(error) => {
+            tracing::warn!("cannot tell whether this is a recovery: {error:#}");
+            false
+        }
+    }
+}
+
+/// The same for the start and the end of a run.
+fn run_id(run: &Run) -> Uuid {
+    let name = format!("{}/{}/{}/{:?}/{}", run.job, run.database, run.started_at, run.id, std::process::id());
+    Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes())
+}

@@ -1,0 +1,77 @@
+//! One run of a job on a database at a time: session advisory locks on connections of their own. They end with
+//! the connection, so nothing has to expire; a connection that is lost is noticed, and ends the run.
+//!
+//! With a ledger there are two: one in the ledger's database, where everybody who looks at the history sees it,
+//! and one in the target, where a runner with another ledger, or none, sees it too.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use sqlx::PgConnection;
+
+use crate::fault::{Fault, Kind};
+use crate::ledger::{self, Ledger};
+use crate::pg;
+use crate::progress::Progress;
+use crate::task::RunContext;
+
+/// A heartbeat that takes longer is a connection that is gone. Shorter than the server's own patience with us
+/// ([`pg::watch_client`]), so that a run stops before another can start.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(15);
+
+pub struct Locks {
+    target: PgConnection,
+    ledger: Option<(PgConnection, i64)>,
+}
+
+/// Takes the locks of a run, or says who holds them.
+pub async fn take(run: &RunContext<'_>, ledger: Option<(&Ledger, i64)>) -> Result<Locks> {
+    let (job, database) = (run.job.name.as_str(), run.database);
+    let ledger = match ledger {
+        Some((ledger, id)) => {
+            let mut connection = ledger.connect().await?;
+            take_one(&mut connection, job, database, &ledger::lock_name(job, database)).await?;
+            Some((connection, id))
+        }
+        None => None,
+    };
+    let mut target = run.settings.connect().await.with_context(|| format!("database `{database}`"))?;
+    take_one(&mut target, job, database, &format!("pgtend job {database}/{job}")).await?;
+    let mut locks = Locks { target, ledger };
+    if let Some((connection, id)) = &mut locks.ledger {
+        ledger::mark_locked(connection, *id).await?;
+    }
+    Ok(locks)
+}
+
+async fn take_one(connection: &mut PgConnection, job: &str, database: &str, name: &str) -> Result<()> {
+    pg::watch_client(connection).await?;
+    if pg::try_lock(connection, name).await? {
+        return Ok(());
+    }
+    let holder = pg::lock_holder(connection, name).await?.unwrap_or_else(|| "somebody who has just ended".to_owned());
+    let message = format!("job `{job}` is already running on `{database}`: its lock is held by {holder}");
+    Err(Fault::new(Kind::Busy, message).into())
+}
+
+impl Locks {
+    /// Shows a sign of life now and then; comes back when a connection, and its lock with it, is gone.
+    pub async fn lost(&mut self, progress: &Progress) -> anyhow::Error {
+        loop {
+            tokio::time::sleep(Duration::from_secs(ledger::HEARTBEAT_SECONDS)).await;
+            match tokio::time::timeout(HEARTBEAT_TIMEOUT, self.heartbeat(progress)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return error,
+                Err(_) => return anyhow::anyhow!("no answer in {} s", HEARTBEAT_TIMEOUT.as_secs()),
+            }
+        }
+    }
+
+    async fn heartbeat(&mut self, progress: &Progress) -> Result<()> {
+        if let Some((connection, id)) = &mut self.ledger {
+            ledger::heartbeat(connection, *id, progress.now().as_ref()).await.context("the ledger's database")?;
+        }
+        sqlx::query("SELECT 1").execute(&mut self.target).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,189 @@
+//! `[sql]`: the user's own statements, bounded in time, with what they did in the report.
+
+use std::fmt;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sqlx::PgConnection;
+use toml::Spanned;
+
+use crate::captured::{self, Notice};
+use crate::job::Checker;
+use crate::pg;
+use crate::report::Report;
+use crate::task::{RunContext, Work};
+use crate::units::{self, Span};
+
+/// Long enough for a VACUUM of a large table; a statement that hangs for good is found out.
+const STATEMENT_TIMEOUT: Span = Span(std::time::Duration::from_secs(3600));
+/// Who waits for a lock makes everybody behind him wait.
+const LOCK_TIMEOUT: Span = Span(std::time::Duration::from_secs(5));
+
+#[derive(Clone, Debug)]
+pub struct Sql {
+    statements: Vec<String>,
+    transaction: Transaction,
+    statement_timeout: Span,
+    lock_timeout: Span,
+}
+
+/// `[sql]` as written.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Written {
+    /// Run in this order; the first that fails ends the run.
+    #[schemars(with = "Vec<String>")]
+    pub statements: Spanned<Vec<Spanned<String>>>,
+    /// "each" (default): every statement by itself, as VACUUM and CONCURRENTLY need it; "one": all or nothing.
+    #[serde(default)]
+    pub transaction: Transaction,
+    /// Longest time for one statement; default 1 h.
+    pub statement_timeout: Option<Span>,
+    /// Longest wait for one lock; default 5 s.
+    pub lock_timeout: Option<Span>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Transaction {
+    #[default]
+    Each,
+    One,
+}
+
+pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Sql> {
+    if written.statements.get_ref().is_empty() {
+        checker.problem(&written.statements, "`statements` is empty", "write at least one: \"ANALYZE\"".to_owned());
+    }
+    for statement in written.statements.get_ref() {
+        if statement.get_ref().trim().trim_matches(';').is_empty() {
+            checker.problem(statement, "an empty statement", None);
+        }
+    }
+    Some(Sql {
+        statements: written.statements.into_inner().into_iter().map(Spanned::into_inner).collect(),
+        transaction: written.transaction,
+        statement_timeout: written.statement_timeout.unwrap_or(STATEMENT_TIMEOUT),
+        lock_timeout: written.lock_timeout.unwrap_or(LOCK_TIMEOUT),
+    })
+}
+
+#[derive(Debug, Serialize)]
+pub struct Plan {
+    server: String,
+    statements: Vec<String>,
+    transaction: Transaction,
+    statement_timeout: Span,
+    lock_timeout: Span,
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let how = match self.transaction {
+            Transaction::Each => "each by itself: what an earlier one did stays when a later one fails",
+            Transaction::One => "in one transaction: all or nothing",
+        };
+        writeln!(f, "Would run on {}, {how}", self.server)?;
+        for (index, statement) in self.statements.iter().enumerate() {
+            writeln!(f, "  {}. {}", index + 1, statement.trim().replace('\n', "\n     "))?;
+        }
+        writeln!(
+            f,
+            "  statement_timeout {}, lock_timeout {}: a statement that takes longer, or waits longer for a lock, fails",
+            self.statement_timeout, self.lock_timeout
+        )
+    }
+}
+
+impl Work for Sql {
+    type Plan = Plan;
+
+    async fn plan(&self, run: &RunContext<'_>) -> Result<Plan> {
+        let mut connection = run.settings.connect().await?;
+        let server = pg::Server::of(&mut connection).await?;
+        Ok(Plan {
+            server: format!("{} (PostgreSQL {})", run.settings.display(), server.version),
+            statements: self.statements.clone(),
+            transaction: self.transaction,
+            statement_timeout: self.statement_timeout,
+            lock_timeout: self.lock_timeout,
+        })
+    }
+
+    async fn apply(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
+        let mut connection = run.or_cancelled(run.settings.connect()).await?;
+        pg::set(&mut connection, "statement_timeout", &plan.statement_timeout.0.as_millis().to_string()).await?;
+        pg::set(&mut connection, "lock_timeout", &plan.lock_timeout.0.as_millis().to_string()).await?;
+        let pid = pg::backend_pid(&mut connection).await?;
+        let mut report = Report::default();
+        // Only a cancellation is an error of the outer result.
+        let work =
+            run.or_cancelled(async { Ok(captured::notices(execute_all(&mut connection, &plan, &mut report)).await) }).await;
+        match work {
+            Ok((result, notices)) => {
+                keep_notices(&mut report, &notices);
+                result.map(|()| report)
+            }
+            Err(cancelled) => {
+                // Dropping the connection does not stop the statement; asking does. Its transaction rolls back.
+                if let Err(error) = pg::cancel_backend(&run.settings, pid).await {
+                    tracing::warn!("cannot cancel the statement of server process {pid}: {error:#}");
+                }
+                Err(cancelled)
+            }
+        }
+    }
+}
+
+async fn execute_all(connection: &mut PgConnection, plan: &Plan, report: &mut Report) -> Result<()> {
+    if plan.transaction == Transaction::One {
+        pg::execute(connection, "BEGIN".to_owned()).await?;
+    }
+    let count = plan.statements.len();
+    let (mut all_rows, mut statements) = (0, Vec::new());
+    for (index, statement) in plan.statements.iter().enumerate() {
+        let started = Instant::now();
+        let rows = pg::execute_script(connection, statement).await.map_err(|error| {
+            let before = match (index, plan.transaction) {
+                (0, _) => String::new(),
+                (_, Transaction::One) => "; all before it was rolled back".to_owned(),
+                (_, Transaction::Each) => format!("; what the {} before it did stays", units::plural(index, "statement")),
+            };
+            error.context(format!("statement {} of {count} failed{before}: {}", index + 1, excerpt(statement)))
+        })?;
+        all_rows += rows;
+        statements.push(json!({
+            "statement": excerpt(statement),
+            "rows": rows,
+            "elapsed_seconds": started.elapsed().as_secs_f64(),
+        }));
+        tracing::info!(rows, "statement {} of {count} done: {}", index + 1, excerpt(statement));
+    }
+    if plan.transaction == Transaction::One {
+        pg::execute(connection, "COMMIT".to_owned()).await.context("cannot commit")?;
+    }
+    report.summary = format!("{}, {}", units::plural(count, "statement"), units::plural(all_rows as usize, "row"));
+    report.fact("rows", all_rows);
+    report.fact("statements", statements);
+    Ok(())
+}
+
+fn keep_notices(report: &mut Report, notices: &[Notice]) {
+    report.warnings.extend(notices.iter().filter(|notice| notice.is_warning).map(|notice| notice.message.clone()));
+    let others: Vec<&str> = notices.iter().filter(|notice| !notice.is_warning).map(|notice| notice.message.as_str()).collect();
+    if !others.is_empty() {
+        report.fact("notices", others);
+    }
+}
+
+/// One line that shows which statement it is.
+fn excerpt(statement: &str) -> String {
+    let line = statement.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(100) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
