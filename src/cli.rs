@@ -3,10 +3,13 @@
 mod backups;
 mod check;
 mod documents;
+mod grants;
 mod jobs;
 mod output;
+mod render;
 mod run_job;
 mod runs;
+mod serve;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,6 +28,7 @@ use crate::fault::{self, Fault, Kind};
 use crate::job::{self, Job};
 use crate::progress::{LogWriter, Progress};
 use crate::task::Mode;
+use crate::telemetry::{self, Telemetry};
 use crate::toml_file::{Problems, did_you_mean};
 
 use output::print;
@@ -69,6 +73,8 @@ pub enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run all jobs by their schedules, until SIGTERM; SIGHUP reads the configuration anew
+    Serve,
     /// Run a job now
     #[command(name = "run-job")]
     RunJob {
@@ -100,6 +106,13 @@ pub enum Command {
         #[command(subcommand)]
         command: backups::Command,
     },
+    /// Print systemd timers or Kubernetes CronJobs for the scheduled jobs
+    Render {
+        #[command(subcommand)]
+        command: render::Command,
+    },
+    /// Print SQL for a role that may do what the jobs do, and no more
+    Grants(grants::Arguments),
     /// Print the JSON Schema of the configuration and of jobs, for editors
     Schema {
         /// Only this one
@@ -116,7 +129,7 @@ pub enum Command {
 
 /// Runs the command and says how it went.
 pub fn run(arguments: Arguments) -> ExitCode {
-    start_logging(&arguments.global);
+    let telemetry = start_logging(&arguments.global);
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&arguments.global, &anyhow::Error::from(error).context("cannot start")),
@@ -124,6 +137,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     let result = runtime.block_on(dispatch(&arguments));
     // A thread may still wait for a pipe: it ends with the process.
     runtime.shutdown_background();
+    drop(telemetry);
     match result {
         Ok(code) => code,
         Err(error) => fail(&arguments.global, &error),
@@ -133,6 +147,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
 async fn dispatch(arguments: &Arguments) -> Result<ExitCode> {
     let global = &arguments.global;
     match &arguments.command {
+        Command::Serve => serve::run(global).await,
         Command::RunJob { name, dry_run, database, scheduled } => {
             let mode = if *dry_run { Mode::DryRun } else { Mode::Apply };
             run_job::run(global, &run_job::Request { name, mode, database: database.as_deref(), scheduled: *scheduled }).await
@@ -141,6 +156,8 @@ async fn dispatch(arguments: &Arguments) -> Result<ExitCode> {
         Command::Jobs => jobs::run(global).await,
         Command::Runs(arguments) => runs::run(global, arguments).await,
         Command::Backups { command } => backups::run(global, command).await,
+        Command::Render { command } => render::run(global, command),
+        Command::Grants(arguments) => grants::run(global, arguments).await,
         Command::Schema { which } => documents::schema(*which),
         Command::Completions { shell } => documents::completions(*shell),
         Command::Man { folder } => documents::man(folder.as_deref()),
@@ -160,17 +177,20 @@ fn fail(global: &Global, error: &anyhow::Error) -> ExitCode {
     fault::exit_code(error)
 }
 
-fn start_logging(global: &Global) {
+fn start_logging(global: &Global) -> Option<Telemetry> {
     let quiet = Progress::detect(global.log_format == LogFormat::Json).has_bars();
     let level = global.log.clone().unwrap_or_else(|| if quiet { "warn" } else { "warn,pgtend=info" }.to_owned());
     let level = if level.contains(['=', ',']) { level } else { format!("warn,pgtend={level}") };
-    let filter = tracing_subscriber::EnvFilter::new(level);
+    // A server's notices are in the report of the run that they belong to.
+    let filter = tracing_subscriber::EnvFilter::new(format!("sqlx::postgres::notice=off,{level}"));
     let lines = tracing_subscriber::fmt::layer().with_writer(|| LogWriter).with_target(false);
     let lines = match global.log_format {
         LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
         LogFormat::Text => lines.with_ansi(output::colour()).with_filter(filter).boxed(),
     };
-    tracing_subscriber::registry().with(lines).with(captured::layer()).init();
+    let (telemetry, spans) = telemetry::start();
+    tracing_subscriber::registry().with(lines).with(captured::layer()).with(spans).init();
+    telemetry
 }
 
 impl Global {

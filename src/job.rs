@@ -72,6 +72,33 @@ impl Job {
     }
 }
 
+#[cfg(test)]
+impl Job {
+    /// With every default, on database `app`.
+    pub fn for_tests(name: &str, task: Task) -> Self {
+        Self {
+            name: name.to_owned(),
+            path: PathBuf::new(),
+            description: None,
+            schedule: None,
+            timezone: Tz::UTC,
+            databases: vec!["app".to_owned()],
+            timeout: None,
+            enabled: true,
+            catch_up: CatchUp::Once,
+            catch_up_within: CATCH_UP_WITHIN,
+            jitter: None,
+            retries: None,
+            retry_delay: RETRY_DELAY,
+            after: Vec::new(),
+            require_backup_within: None,
+            late_after: LATE_AFTER,
+            ping_url: None,
+            task,
+        }
+    }
+}
+
 /// jobs/NAME.toml as written: what every job has, and one table that names the task.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -214,7 +214,8 @@ impl Ledger {
         self.settings.connect().await.context("the ledger's database")
     }
 
-    /// Writes the run's row. None when that tick, or that attempt, has its run already.
+    /// Writes the run's row. None when that tick, or that attempt, has its run already. A tick takes the place of
+    /// retries of an earlier one.
     pub async fn begin(&self, run: &NewRun<'_>) -> Result<Option<i64>> {
         let (first, attempt) = match run.trigger {
             Trigger::Retry { first, attempt } => (Some(*first), *attempt),
@@ -223,7 +224,9 @@ impl Ledger {
         self.query(
             "write a run's row",
             sqlx::query_scalar(
-                "WITH taken AS (UPDATE pgtend.runs SET retry_at = NULL WHERE retry_at IS NOT NULL AND $6 IN (id, retry_of))
+                "WITH taken AS (
+                    UPDATE pgtend.runs SET retry_at = NULL
+                    WHERE retry_at IS NOT NULL AND ($6 IN (id, retry_of) OR $5 IS NOT NULL AND job = $1 AND database = $2))
                  INSERT INTO pgtend.runs (job, database, task, trigger, scheduled_for, retry_of, attempt, host, pid, version)
                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING RETURNING id",
             )
@@ -303,7 +306,8 @@ impl Ledger {
             "look for retries",
             sqlx::query_as(
                 "SELECT job, database, coalesce(retry_of, id) AS first, attempt + 1 AS attempt FROM pgtend.runs
-                 WHERE retry_at <= clock_timestamp() ORDER BY retry_at LIMIT 1000",
+                 WHERE retry_at <= clock_timestamp() AND retry_at > clock_timestamp() - interval '1 day'
+                 ORDER BY retry_at LIMIT 1000",
             )
             .fetch_all(&self.pool),
         )

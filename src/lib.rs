@@ -19,9 +19,16 @@ pub mod notify;
 pub mod progress;
 pub mod report;
 pub mod runner;
+pub mod scheduler;
 pub mod task;
 
 pub mod child;
 pub mod client_tools;
 pub mod pg;
 pub mod store;
+
+pub mod http;
+pub mod page;
+pub mod render;
+pub mod status;
+pub mod telemetry;

@@ -181,7 +181,9 @@ impl Metrics {
     pub fn ended(&self, run: &Run, error: Option<&anyhow::Error>) {
         let labels = labels(&run.job, &run.database);
         self.runs.get_or_create(&outcome_labels(&run.job, &run.database, run.outcome)).inc();
-        self.run_seconds.get_or_create(&labels).observe(run.elapsed().as_secs_f64());
+        if run.outcome != Outcome::Skipped {
+            self.run_seconds.get_or_create(&labels).observe(run.elapsed().as_secs_f64());
+        }
         if run.outcome == Outcome::Succeeded {
             self.last_success(&run.job, &run.database, run.finished_at.timestamp_millis() as f64 / 1000.0);
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSslMode};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgPool, PgPoolOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _};
 
 use crate::config;
@@ -176,7 +176,7 @@ pub async fn execute(connection: &mut PgConnection, sql: String) -> Result<()> {
 pub async fn execute_script(connection: &mut PgConnection, sql: &str) -> Result<u64> {
     let mut rows = 0;
     let mut results = connection.fetch_many(AssertSqlSafe(sql));
-    while let Some(result) = results.try_next().await? {
+    while let Some(result) = results.try_next().await.map_err(in_its_own_words)? {
         if let sqlx::Either::Left(done) = result {
             rows += done.rows_affected();
         }
@@ -262,12 +262,22 @@ pub async fn lock_holder(connection: &mut PgConnection, name: &str) -> Result<Op
     Ok(holder)
 }
 
-/// sqlx repeats a server's message, with a line of the server's source.
+/// sqlx repeats a server's message, with a line of the server's source, and leaves out what explains it.
 pub fn in_its_own_words(error: sqlx::Error) -> anyhow::Error {
-    match (&error, kind_of(&error)) {
-        (sqlx::Error::Database(said), Some(kind)) => Fault::new(kind, said.message()).into(),
-        _ => error.into(),
+    let sqlx::Error::Database(said) = &error else { return error.into() };
+    if let Some(kind) = kind_of(&error) {
+        return Fault::new(kind, said.message()).into();
     }
+    let mut text = said.message().to_owned();
+    if let Some(said) = said.try_downcast_ref::<PgDatabaseError>() {
+        for (what, more) in [("detail", said.detail()), ("hint", said.hint())] {
+            if let Some(more) = more {
+                text += &format!("; {what}: {more}");
+            }
+        }
+        text += &format!(" (SQLSTATE {})", said.code());
+    }
+    anyhow::Error::msg(text)
 }
 
 /// The kind of a failure by its SQLSTATE class (PostgreSQL manual, appendix A) or by its transport.

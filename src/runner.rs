@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result};
 use chrono::Utc;
 use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, field};
 
 use crate::captured;
 use crate::config::Config;
@@ -24,6 +25,7 @@ use crate::pg;
 use crate::progress::Progress;
 use crate::report::{Outcome, Run};
 use crate::task::{self, Driven, Mode, RunContext};
+use crate::telemetry;
 use crate::units;
 
 use locks::Locks;
@@ -85,6 +87,16 @@ pub async fn run_with_retries(context: &Context, job: &Job, database: &str, trig
 
 /// One attempt. None: that tick, or that attempt, has its run already.
 pub async fn run_once(context: &Context, job: &Job, database: &str, trigger: &Trigger, mode: Mode) -> Option<Ended> {
+    let span = tracing::info_span!(
+        target: telemetry::TARGET, "run", job = job.name, database, task = job.task.kind(), trigger = trigger.name(),
+        run = field::Empty, outcome = field::Empty, error = field::Empty
+    );
+    let ended = attempt(context, job, database, trigger, mode).instrument(span.clone()).await?;
+    span.record("run", ended.run.id).record("outcome", ended.run.outcome.name()).record("error", ended.run.error.as_deref());
+    Some(ended)
+}
+
+async fn attempt(context: &Context, job: &Job, database: &str, trigger: &Trigger, mode: Mode) -> Option<Ended> {
     let mut run = new_record(job, database, trigger);
     if mode == Mode::DryRun {
         let result = dry(context, job, database).await;
@@ -99,7 +111,7 @@ pub async fn run_once(context: &Context, job: &Job, database: &str, trigger: &Tr
         }
     }
     let running = context.metrics.started(&job.name, database);
-    let ((result, locks), captured) = captured::capture(locked_and_timed(context, job, &run)).await;
+    let ((result, locks), captured) = captured::capture(Box::pin(locked_and_timed(context, job, &run))).await;
     drop(running);
 
     let mut ended = concluded(run, result);
@@ -147,7 +159,7 @@ pub async fn skip(context: &Context, job: &Job, database: &str, trigger: &Trigge
 async fn dry(context: &Context, job: &Job, database: &str) -> Result<Driven> {
     let run = run_context(context, job, database)?;
     let driven = caught(task::drive(&job.task, &run, Mode::DryRun)).await?;
-    match (driven, require_backup(context, job, database).await) {
+    match (driven, Box::pin(require_backup(context, job, database)).await) {
         (Driven::Planned { text, json }, Err(error)) => {
             Ok(Driven::Planned { text: format!("Would be skipped: {error:#}\nOtherwise:\n{text}"), json })
         }
@@ -232,7 +244,7 @@ async fn locked_and_timed(context: &Context, job: &Job, record: &Run) -> (Result
 async fn timed(context: &Context, run: &RunContext<'_>, locks: &mut Locks) -> Result<Driven> {
     let job = run.job;
     let work = async {
-        require_backup(context, job, run.database).await?;
+        Box::pin(require_backup(context, job, run.database)).await?;
         caught(task::drive(&job.task, run, Mode::Apply)).await
     };
     tokio::pin!(work);
@@ -311,8 +323,18 @@ fn retry_delay(
         _ => 0,
     };
     let attempt = trigger.attempt();
+    (attempt <= retries).then(|| pause_after(job, attempt))
+}
+
+/// Of a run that is not started by hand.
+pub fn retries_at_most(job: &Job) -> u32 {
+    job.retries.unwrap_or(RETRIES_OF_UNREACHABLE)
+}
+
+/// Before the attempt after this one.
+pub fn pause_after(job: &Job, attempt: u32) -> Duration {
     let doubled = job.retry_delay.saturating_mul(1 << (attempt - 1).min(20));
-    (attempt <= retries).then(|| doubled.min(RETRY_DELAY_LIMIT.max(job.retry_delay)))
+    doubled.min(RETRY_DELAY_LIMIT.max(job.retry_delay))
 }
 
 async fn finish(context: &Context, ledger: &Ledger, id: i64, end: &End<'_>) {

@@ -78,10 +78,12 @@ pub enum Driven {
     Applied(Report),
 }
 
+/// Boxed: a task's future holds all that it does, and would be copied from stack to stack as often as it is passed on.
+/// Without this, an unoptimized build overflows a worker's 2 MiB.
 pub async fn drive(task: &Task, run: &RunContext<'_>, mode: Mode) -> Result<Driven> {
     match task {
-        Task::Backup(backup) => drive_work(backup, run, mode).await,
-        Task::Sql(sql) => drive_work(sql, run, mode).await,
+        Task::Backup(backup) => Box::pin(drive_work(backup, run, mode)).await,
+        Task::Sql(sql) => Box::pin(drive_work(sql, run, mode)).await,
     }
 }
 

@@ -23,11 +23,18 @@ const STATEMENT_TIMEOUT: Span = Span(std::time::Duration::from_secs(3600));
 const LOCK_TIMEOUT: Span = Span(std::time::Duration::from_secs(5));
 
 #[derive(Clone, Debug)]
+#[cfg_attr(test, derive(Default))]
 pub struct Sql {
     statements: Vec<String>,
     transaction: Transaction,
     statement_timeout: Span,
     lock_timeout: Span,
+}
+
+impl Sql {
+    pub fn statements(&self) -> &[String] {
+        &self.statements
+    }
 }
 
 /// `[sql]` as written.

@@ -1,0 +1,136 @@
+//! `grants`: SQL for a role that may do what the configured jobs do, and no more.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use sqlx::PgConnection;
+
+use super::Global;
+use super::output::print;
+use crate::job::Job;
+use crate::pg::{self, Server, identifier};
+use crate::task::Task;
+use crate::task::backup::Verify;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The role's name
+    #[arg(long, default_value = "pgtend")]
+    role: String,
+    /// Only for this database
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
+}
+
+pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
+    let (config, jobs) = global.load()?;
+    let role = identifier(&arguments.role);
+    let mut text = format!(
+        "-- What {role} needs for the jobs of {}. Read it, then run it with psql as a superuser.\n\
+         -- psql -v ON_ERROR_STOP=1 -f grants.sql\n\n\
+         SELECT 'CREATE ROLE {} LOGIN' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {}) \\gexec\n\
+         -- A password, where it needs one: \\password {role}\n",
+        config.path.display(),
+        role.replace('\'', "''"),
+        pg::literal(&arguments.role),
+    );
+    for (name, configured) in &config.databases {
+        if arguments.database.as_ref().is_some_and(|only| only != name) {
+            continue;
+        }
+        let jobs: Vec<&Job> = jobs.iter().filter(|job| job.databases.contains(name)).collect();
+        let is_ledger = config.ledger.as_ref().is_some_and(|ledger| ledger.database == *name);
+        if jobs.is_empty() && !is_ledger {
+            continue;
+        }
+        let settings = pg::Settings::resolve(configured).with_context(|| format!("database `{name}`"))?;
+        let mut connection = settings.connect().await.with_context(|| format!("database `{name}`"))?;
+        text += &format!("\n-- database {name}: {}\n\\connect {}\n", settings.display(), connect_argument(settings.database()));
+        text += &format!("GRANT CONNECT ON DATABASE {} TO {role};\n", identifier(settings.database()));
+        if is_ledger {
+            text += &format!(
+                "\n-- [ledger]: it makes its tables in a schema of its own\nCREATE SCHEMA IF NOT EXISTS pgtend AUTHORIZATION {role};\n"
+            );
+        }
+        for job in jobs {
+            text += &format!("\n-- {} [{}]\n", job.name, job.task.kind());
+            for line in needs(&mut connection, job, &role).await? {
+                text += &line;
+                text.push('\n');
+            }
+        }
+    }
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// psql's \connect takes a quoted name; one that looks like a connection string needs to be one.
+fn connect_argument(database: &str) -> String {
+    format!("'dbname=''{}'''", database.replace('\\', "\\\\").replace('\'', "\\''"))
+}
+
+async fn needs(connection: &mut PgConnection, job: &Job, role: &str) -> Result<Vec<String>> {
+    match &job.task {
+        Task::Backup(backup) => {
+            let mut lines = vec![format!("GRANT pg_read_all_data TO {role};")];
+            if has_row_security(connection).await? {
+                lines.push("-- Tables have row security, and a dump of some rows is none:".to_owned());
+                lines.push(format!("ALTER ROLE {role} BYPASSRLS;"));
+            }
+            if backup.verify == Verify::Restore && backup.scratch.is_none() {
+                lines.push("-- verify = \"restore\": a scratch database, where objects go back to their owners".to_owned());
+                lines.push(format!("ALTER ROLE {role} CREATEDB;"));
+                lines.extend(memberships(connection, role).await?);
+            }
+            Ok(lines)
+        }
+        Task::Sql(sql) => {
+            let server = Server::of(connection).await?;
+            let mut lines: Vec<String> =
+                sql.statements().iter().map(|statement| format!("-- runs: {}", statement.replace('\n', " "))).collect();
+            if sql.statements().iter().any(|statement| is_maintenance(statement)) {
+                if server.major() >= 17 {
+                    lines.push(format!("GRANT pg_maintain TO {role};"));
+                } else {
+                    lines.push(format!("-- Before PostgreSQL 17, only owners may do that (this is {}):", server.version));
+                    lines.extend(memberships(connection, role).await?);
+                }
+            } else {
+                lines.push("-- what else its statements need is theirs to know".to_owned());
+            }
+            Ok(lines)
+        }
+    }
+}
+
+fn is_maintenance(statement: &str) -> bool {
+    let first = statement.trim_start().split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+    matches!(first.as_str(), "VACUUM" | "ANALYZE" | "REINDEX" | "REFRESH" | "CLUSTER")
+}
+
+async fn has_row_security(connection: &mut PgConnection) -> Result<bool> {
+    Ok(sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_class WHERE relrowsecurity)").fetch_one(connection).await?)
+}
+
+/// In the roles that own something here, but for superusers: those are nobody's to be given away.
+async fn memberships(connection: &mut PgConnection, role: &str) -> Result<Vec<String>> {
+    let owners: Vec<(String, bool)> = sqlx::query_as(
+        "SELECT rolname::text, rolsuper FROM pg_roles WHERE oid IN (
+            SELECT relowner FROM pg_class WHERE oid >= 16384 AND relnamespace <> 'pg_toast'::regnamespace
+            UNION SELECT nspowner FROM pg_namespace WHERE oid >= 16384 AND nspname <> 'pgtend'
+            UNION SELECT proowner FROM pg_proc WHERE oid >= 16384
+            UNION SELECT datdba FROM pg_database WHERE datname = current_database())
+         ORDER BY 1",
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(owners
+        .into_iter()
+        .filter(|(owner, _)| identifier(owner) != role)
+        .map(|(owner, is_superuser)| match is_superuser {
+            true => format!("-- {} owns something here and is a superuser: give that to another role first", identifier(&owner)),
+            false => format!("GRANT {} TO {role};", identifier(&owner)),
+        })
+        .collect())
+}

@@ -1,0 +1,185 @@
+//! `serve`: the scheduler as a service, its signals, and what it tells systemd.
+
+use std::process::ExitCode;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::Global;
+use crate::config::Config;
+use crate::fault::{Fault, Kind};
+use crate::http::{self, Site};
+use crate::job::Job;
+use crate::ledger::Ledger;
+use crate::metrics::Metrics;
+use crate::notify::Notifier;
+use crate::progress::Progress;
+use crate::runner::{self, Context};
+use crate::scheduler::Scheduler;
+use crate::units;
+
+/// A third of the unit's WatchdogSec, and less.
+const WATCHDOG_EVERY: Duration = Duration::from_secs(10);
+/// As long as the scheduler is silent for less, it lives.
+const SCHEDULER_SILENT_FOR: Duration = Duration::from_secs(30);
+
+pub async fn run(global: &Global) -> Result<ExitCode> {
+    let (config, jobs) = global.load()?;
+    let ledger = Ledger::new(&config)?.map(Arc::new).with_context(|| {
+        let message = "`serve` needs a ledger, where each tick is written down before it runs";
+        let path = config.path.display();
+        Fault::new(Kind::Configuration, format!("{message}: add to {path}: [ledger] database = \"NAME\""))
+    })?;
+    let (listen, token) = (config.serve.listen, config.serve.token.clone());
+    if !listen.ip().is_loopback() && token.is_none() {
+        tracing::warn!("{listen} is open to others, who can read names of jobs and errors: set token_file in [serve]");
+    }
+    let listener = http::listen(listen).await?;
+    let drain_timeout = config.serve.drain_timeout;
+    let metrics = Metrics::new(Some(&ledger));
+    let context = context(config, jobs, Arc::clone(&ledger), metrics, CancellationToken::new());
+    let (stop, pages_done) = (CancellationToken::new(), CancellationToken::new());
+    let scheduler = Scheduler::new(context, ledger);
+    let site = Site::new(Arc::clone(&scheduler), stop.clone());
+
+    let pages = tokio::spawn(http::serve(Arc::clone(&site), listener, token, pages_done.clone()));
+    let planning = tokio::spawn({
+        let scheduler = Arc::clone(&scheduler);
+        async move { scheduler.run().await }
+    });
+    tracing::info!("serving {} on http://{listen}", jobs_in_words(&scheduler));
+    tell(&[NotifyState::Ready, NotifyState::Status(&state_in_words(&scheduler))]);
+
+    follow_signals(global, &site).await?;
+
+    stop.cancel();
+    tell(&[NotifyState::Stopping]);
+    tracing::info!("stopping: no tick starts any more; runs under way have {}", units::duration(drain_timeout));
+    scheduler
+        .drain(drain_timeout, |running| {
+            let status = format!("stopping: {running} still running");
+            // More than until the next call, so that systemd waits as long as we do.
+            tell(&[NotifyState::Status(&status), NotifyState::ExtendTimeoutUsec(30_000_000), NotifyState::Watchdog]);
+        })
+        .await;
+    planning.await.context("the scheduler panicked")??;
+    scheduler.context().notifier.drain().await;
+    pages_done.cancel();
+    // A reader that never ends its connection does not hold up the end.
+    let _ = tokio::time::timeout(Duration::from_secs(2), pages).await;
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Until SIGTERM or SIGINT; a second one ends the process at once. SIGHUP reads the configuration anew.
+async fn follow_signals(global: &Global, site: &Arc<Site>) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut watchdog = tokio::time::interval(WATCHDOG_EVERY);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => reload(global, site).await,
+            _ = watchdog.tick() => {
+                // Only while the scheduler itself is alive: a process whose clock stands still is worth a restart.
+                if site.scheduler.looked() < SCHEDULER_SILENT_FOR {
+                    tell(&[NotifyState::Watchdog, NotifyState::Status(&state_in_words(&site.scheduler))]);
+                }
+            }
+        }
+    }
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::warn!("a second signal: ending at once");
+        std::process::exit(143);
+    });
+    Ok(())
+}
+
+/// A mistake in the new files keeps the old configuration.
+async fn reload(global: &Global, site: &Arc<Site>) {
+    let monotonic = NotifyState::monotonic_usec_now();
+    tell(&[NotifyState::Reloading]);
+    if let Ok(monotonic) = monotonic {
+        tell(&[monotonic]);
+    }
+    let old = site.scheduler.context();
+    let error = match global.load() {
+        Ok((config, jobs)) => {
+            warn_of_what_needs_a_restart(&old.config, &config);
+            let new = context(config, jobs, Arc::clone(site.scheduler.ledger()), old.metrics.clone(), old.cancel.clone());
+            site.scheduler.replace(new);
+            tracing::info!("configuration read anew: {}", jobs_in_words(&site.scheduler));
+            None
+        }
+        Err(error) => {
+            let text = match error.downcast_ref::<crate::toml_file::Problems>() {
+                Some(problems) => format!("{problems}:\n{}", problems.render(false)),
+                None => format!("{error:#}"),
+            };
+            tracing::error!("the new configuration is refused, the old one stays: {}", text.trim_end());
+            Some(text)
+        }
+    };
+    old.metrics.reloaded(error.is_none());
+    *site.configuration_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
+    tell(&[NotifyState::Ready, NotifyState::Status(&state_in_words(&site.scheduler))]);
+}
+
+fn warn_of_what_needs_a_restart(old: &Config, new: &Config) {
+    let ledger_url = |config: &Config| {
+        let ledger = config.ledger.as_ref()?;
+        let url = config.databases.get(&ledger.database)?.url.as_ref()?;
+        Some(secrecy::ExposeSecret::expose_secret(url).to_owned())
+    };
+    let changed = [
+        ("[serve] listen", old.serve.listen != new.serve.listen),
+        ("[serve] max_concurrent", old.serve.max_concurrent != new.serve.max_concurrent),
+        ("[serve] drain_timeout", old.serve.drain_timeout != new.serve.drain_timeout),
+        ("[ledger]", ledger_url(old) != ledger_url(new)),
+    ];
+    for (what, _) in changed.iter().filter(|(_, changed)| *changed) {
+        tracing::warn!("{what} changed: that takes effect at the next restart");
+    }
+}
+
+fn context(config: Config, jobs: Vec<Job>, ledger: Arc<Ledger>, metrics: Metrics, cancel: CancellationToken) -> runner::Context {
+    Context {
+        notifier: Notifier::new(&config, &jobs),
+        config: Arc::new(config),
+        jobs: Arc::new(jobs),
+        ledger: Some(ledger),
+        progress: Progress::logged(),
+        metrics,
+        cancel,
+    }
+}
+
+fn jobs_in_words(scheduler: &Scheduler) -> String {
+    let jobs = scheduler.context().jobs;
+    let scheduled = jobs.iter().filter(|job| job.enabled && job.schedule.is_some()).count();
+    format!("{}, {scheduled} of them scheduled", units::plural(jobs.len(), "job"))
+}
+
+fn state_in_words(scheduler: &Scheduler) -> String {
+    match scheduler.ledger_error() {
+        Some(_) => format!("{}; the ledger does not answer", jobs_in_words(scheduler)),
+        None => jobs_in_words(scheduler),
+    }
+}
+
+/// To systemd, if it listens.
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!("systemd does not listen: {error}");
+    }
+}

@@ -1,0 +1,45 @@
+//! OpenTelemetry, for those who ask for it by OTEL_EXPORTER_OTLP_ENDPOINT or its variant for traces: each run is a
+//! span. All else (headers, timeouts, resource) is set by the standard's own variables.
+
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::Subscriber;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::registry::LookupSpan;
+
+/// The target of spans that are exported.
+pub const TARGET: &str = "pgtend::telemetry";
+
+const ASKED_FOR_BY: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+
+/// Keeps the export going; dropped, it sends what is left, for some seconds at most.
+pub struct Telemetry(SdkTracerProvider);
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        // A collector that is away is no reason to fail.
+        let _ = self.0.shutdown_with_timeout(std::time::Duration::from_secs(5));
+    }
+}
+
+/// None when nobody asked. To be called before the runtime starts: the exporter has threads of its own.
+pub fn start<S: Subscriber + for<'a> LookupSpan<'a>>() -> (Option<Telemetry>, Option<impl Layer<S>>) {
+    if !ASKED_FOR_BY.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())) {
+        return (None, None);
+    }
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let exporter = match SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary).build() {
+        Ok(exporter) => exporter,
+        Err(error) => {
+            eprintln!("pgtend: no OpenTelemetry: {error}");
+            return (None, None);
+        }
+    };
+    let resource = Resource::builder().with_service_name("pgtend").build();
+    let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
+    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("pgtend"));
+    (Some(Telemetry(provider)), Some(layer.with_filter(filter_fn(|metadata| metadata.target() == TARGET))))
+}
