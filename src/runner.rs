@@ -356,10 +356,40 @@ async fn finish(context: &Context, ledger: &Ledger, id: i64, end: &End<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::Task;
+    use crate::task::sql::Sql;
 
     #[tokio::test]
     async fn a_panic_is_an_error() {
         let error = caught::<()>(async { panic!("{} is odd", 7) }).await.unwrap_err();
         assert!(error.to_string().contains("7 is odd"), "{error}");
+    }
+
+    #[test]
+    fn only_what_may_pass_is_tried_again() {
+        let tick = Trigger::Schedule { tick: Utc::now() };
+        let delay = |retries: Option<u32>, trigger: &Trigger, outcome, kind: Option<Kind>| {
+            let job = Job { retries, ..Job::for_tests("job", Task::Sql(Sql::default())) };
+            let error = kind.map(|kind| Fault::new(kind, "").into()).unwrap_or_else(|| anyhow::anyhow!("plain"));
+            retry_delay(&job, trigger, outcome, Some(&error), false).map(|delay| delay.as_secs())
+        };
+        let retry = |attempt| Trigger::Retry { first: 1, attempt };
+        for (retries, trigger, outcome, kind, expected, why) in [
+            (Some(3), &tick, Outcome::Failed, None, Some(60), "a plain failure"),
+            (Some(3), &retry(2), Outcome::Failed, None, Some(120), "doubled"),
+            (Some(3), &retry(4), Outcome::Failed, None, None, "the last attempt"),
+            (Some(20), &retry(20), Outcome::Failed, None, Some(3600), "an hour at the most"),
+            (None, &tick, Outcome::Failed, None, None, "not asked for"),
+            (None, &tick, Outcome::Failed, Some(Kind::Unreachable), Some(60), "the server will be back"),
+            (None, &Trigger::Manual, Outcome::Failed, Some(Kind::Unreachable), None, "a person waits"),
+            (Some(3), &Trigger::Manual, Outcome::Failed, Some(Kind::Unreachable), Some(60), "asked for"),
+            (Some(3), &tick, Outcome::Failed, Some(Kind::Permission), None, "the same next time"),
+            (Some(3), &tick, Outcome::Failed, Some(Kind::Configuration), None, "the same next time"),
+            (Some(3), &tick, Outcome::TimedOut, Some(Kind::TimedOut), None, "it had its time"),
+            (Some(3), &tick, Outcome::Skipped, Some(Kind::Busy), None, "another is at it"),
+            (Some(3), &tick, Outcome::Cancelled, Some(Kind::Cancelled), None, "not by a stop"),
+        ] {
+            assert_eq!(delay(retries, trigger, outcome, kind), expected, "{why}");
+        }
     }
 }

@@ -81,6 +81,10 @@ pub enum Driven {
 /// Boxed: a task's future holds all that it does, and would be copied from stack to stack as often as it is passed on.
 /// Without this, an unoptimized build overflows a worker's 2 MiB.
 pub async fn drive(task: &Task, run: &RunContext<'_>, mode: Mode) -> Result<Driven> {
+    // What a mistake of ours does to the others is tested with a mistake; release builds have no such switch.
+    if cfg!(debug_assertions) && std::env::var("PGTEND_TEST_PANIC").is_ok_and(|job| job == run.job.name) {
+        panic!("asked for by PGTEND_TEST_PANIC");
+    }
     match task {
         Task::Backup(backup) => Box::pin(drive_work(backup, run, mode)).await,
         Task::Sql(sql) => Box::pin(drive_work(sql, run, mode)).await,

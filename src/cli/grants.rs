@@ -105,7 +105,7 @@ async fn needs(connection: &mut PgConnection, job: &Job, role: &str) -> Result<V
 }
 
 fn is_maintenance(statement: &str) -> bool {
-    let first = statement.trim_start().split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+    let first = statement.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
     matches!(first.as_str(), "VACUUM" | "ANALYZE" | "REINDEX" | "REFRESH" | "CLUSTER")
 }
 
