@@ -1,10 +1,10 @@
 # Thin: every target is a script or a cargo command that also runs without make.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint setup
+.PHONY: help demo test hosts systemd kubernetes deb bench lint setup
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## back up a sample database, prove it, restore it, compare (again at any time; demo/run stop removes it)
 	scripts/postgres install --wheel-only
@@ -14,6 +14,27 @@ demo: ## back up a sample database, prove it, restore it, compare (again at any 
 test: ## everything that is tested, against real servers
 	scripts/setup
 	cargo test -- --test-threads=6
+
+hosts: systemd kubernetes ## the places where it lives (root)
+
+systemd: ## the units, in a Debian container that systemd boots (root)
+	cargo build
+	tests/systemd/run
+
+kubernetes: ## manifests against the Kubernetes schema, timers against systemd's calendar, the image (root)
+	scripts/setup buildah debootstrap
+	cargo build
+	PGTEND=target/debug/pgtend tests/kubernetes/validate
+	PGTEND=target/debug/pgtend tests/kubernetes/calendar
+	PGTEND=target/debug/pgtend tests/kubernetes/image
+
+deb: ## a Debian package of the release build: target/debian/
+	cargo build --release
+	rm -rf target/deb && mkdir -p target/deb/man
+	target/release/pgtend man target/deb/man
+	for shell in bash zsh fish; do target/release/pgtend completions $$shell >target/deb/pgtend.$$shell || exit 1; done
+	cargo deb --version >/dev/null 2>&1 || cargo install --locked cargo-deb
+	cargo deb --no-build
 
 bench: ## pgtend beside what people use instead
 	scripts/setup pigz

@@ -186,6 +186,10 @@ fn start_logging(global: &Global) -> Option<Telemetry> {
     let lines = tracing_subscriber::fmt::layer().with_writer(|| LogWriter).with_target(false);
     let lines = match global.log_format {
         LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
+        // The journal has times of its own.
+        LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => {
+            lines.without_time().with_ansi(false).with_filter(filter).boxed()
+        }
         LogFormat::Text => lines.with_ansi(output::colour()).with_filter(filter).boxed(),
     };
     let (telemetry, spans) = telemetry::start();

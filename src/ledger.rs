@@ -224,11 +224,14 @@ impl Ledger {
         self.query(
             "write a run's row",
             sqlx::query_scalar(
-                "WITH taken AS (
+                "WITH new AS (
+                    INSERT INTO pgtend.runs (job, database, task, trigger, scheduled_for, retry_of, attempt, host, pid, version)
+                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING RETURNING id),
+                 taken AS (
                     UPDATE pgtend.runs SET retry_at = NULL
-                    WHERE retry_at IS NOT NULL AND ($6 IN (id, retry_of) OR $5 IS NOT NULL AND job = $1 AND database = $2))
-                 INSERT INTO pgtend.runs (job, database, task, trigger, scheduled_for, retry_of, attempt, host, pid, version)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING RETURNING id",
+                    WHERE EXISTS (SELECT FROM new) AND retry_at IS NOT NULL
+                      AND ($6 IN (id, retry_of) OR $5 IS NOT NULL AND job = $1 AND database = $2))
+                 SELECT id FROM new",
             )
             .bind(run.job)
             .bind(run.database)

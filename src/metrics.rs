@@ -237,16 +237,49 @@ impl Metrics {
     }
 
     /// `pgtend_JOB.prom` in `[metrics] textfile_dir`, if there is one: complete or not at all, as node_exporter
-    /// may read at any moment. It takes no OpenMetrics `# EOF`, nor `# UNIT`.
+    /// may read at any moment. Series without a job would be in several files, which it refuses; `# EOF` it does
+    /// not take either.
     pub fn write_textfile(&self, config: &Config, job: &str) -> Result<()> {
         let Some(folder) = &config.metrics.textfile_dir else { return Ok(()) };
-        let page: String = self
-            .render()?
-            .lines()
-            .filter(|line| *line != "# EOF" && !line.starts_with("# UNIT"))
-            .fold(String::new(), |page, line| page + line + "\n");
-        write_atomically(folder, &format!("pgtend_{job}.prom"), page.as_bytes()).with_context(|| folder.display().to_string())
+        let page = self.render()?;
+        let kept = page.lines().filter(|line| {
+            let name = line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ");
+            IN_TEXTFILES.iter().any(|family| name.strip_prefix("pgtend_").is_some_and(|name| name.starts_with(family)))
+        });
+        let text: String = kept.flat_map(|line| [line, "\n"]).collect();
+        write_atomically(folder, &textfile(job), text.as_bytes()).with_context(|| folder.display().to_string())
     }
+
+    /// Takes up what the last run of the job left in its textfile: a run that fails does not make its last success
+    /// forgotten.
+    pub fn carry_over(&self, config: &Config, job: &str) {
+        let Some(folder) = &config.metrics.textfile_dir else { return };
+        // None there yet, or none of ours: it is written anew.
+        let Ok(text) = std::fs::read_to_string(folder.join(textfile(job))) else { return };
+        for line in text.lines() {
+            let Some((series, value)) = line.rsplit_once(' ') else { continue };
+            let label = |name: &str| {
+                let (_, rest) = series.split_once(&format!("{name}=\""))?;
+                rest.split_once('"').map(|(value, _)| value)
+            };
+            let (Some(database), Ok(value)) = (label("database"), value.parse::<f64>()) else { continue };
+            if series.starts_with("pgtend_job_last_success_timestamp_seconds{") && value > 0.0 {
+                self.last_success(job, database, value);
+            }
+            let outcome = label("outcome").and_then(|name| name.parse::<Outcome>().ok());
+            if let Some(outcome) = outcome.filter(|_| series.starts_with("pgtend_job_runs_total{")) {
+                self.runs.get_or_create(&outcome_labels(job, database, outcome)).inc_by(value as u64);
+            }
+        }
+    }
+}
+
+/// Families whose series all name a job, and say something of a process that has ended.
+const IN_TEXTFILES: [&str; 4] =
+    ["job_runs", "job_run_duration_seconds", "job_last_success_timestamp_seconds", "backup_size_bytes"];
+
+fn textfile(job: &str) -> String {
+    format!("pgtend_{job}.prom")
 }
 
 fn write_atomically(folder: &Path, name: &str, content: &[u8]) -> Result<()> {

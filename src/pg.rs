@@ -138,12 +138,19 @@ impl Settings {
             Err(_) => Err(Fault::new(Kind::Unreachable, format!("no answer in {} s", CONNECT_TIMEOUT.as_secs())).into()),
         };
         let mut connection = connected.with_context(|| format!("cannot connect to {}", self.display()))?;
-        // A lock, or a scratch database to be dropped, waits for hours while pg_dump and psql work.
+        // A lock, or a scratch database to be dropped, waits for hours while pg_dump and psql work. And the server is
+        // to notice within a minute that our host is gone: else a lock stays for two hours (tcp_keepalive_time).
         sqlx::query(
-            "SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN ('idle_session_timeout', 'statement_timeout')",
+            "SELECT set_config(name, '0', false), set_config('tcp_keepalives_idle', '20', false),
+                    set_config('tcp_keepalives_interval', '10', false), set_config('tcp_keepalives_count', '3', false),
+                    set_config('tcp_user_timeout', '50000', false)
+             FROM pg_settings WHERE name IN ('idle_session_timeout', 'statement_timeout')",
         )
         .execute(&mut connection)
         .await?;
+        // What a killed process asked for ends with it, not when it is done, or the next run would meet it. Servers
+        // on systems without such a check (not Linux, macOS, BSD) refuse the value.
+        let _ = sqlx::query("SELECT set_config('client_connection_check_interval', '2s', false)").execute(&mut connection).await;
         Ok(connection)
     }
 }
@@ -232,18 +239,6 @@ pub async fn try_lock(connection: &mut PgConnection, name: &str) -> Result<bool>
     let locked =
         sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtextextended($1, 0))").bind(name).fetch_one(connection).await?;
     Ok(locked)
-}
-
-/// Makes the server notice within a minute that a client is gone, host and all: without this a lock of a host
-/// that lost its network stays for two hours (Linux's tcp_keepalive_time).
-pub async fn watch_client(connection: &mut PgConnection) -> Result<()> {
-    sqlx::query(
-        "SELECT set_config('tcp_keepalives_idle', '20', false), set_config('tcp_keepalives_interval', '10', false),
-                set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '50000', false)",
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
 }
 
 /// Who holds that lock: "pid 123 (application pgtend, from 10.0.0.1, since 02:00)".

@@ -129,9 +129,6 @@ async fn attempt(context: &Context, job: &Job, database: &str, trigger: &Trigger
     // Only now: who takes the lock next finds this run's end.
     drop(locks);
     context.metrics.ended(&ended.run, ended.error.as_ref());
-    if let Err(error) = context.metrics.write_textfile(&context.config, &job.name) {
-        tracing::warn!("cannot write the metrics of `{}` for the textfile collector: {error:#}", job.name);
-    }
     context.notifier.ended(context, job, &ended).await;
     Some(ended)
 }

@@ -58,6 +58,7 @@ pub struct Scheduler {
     ledger_error: Mutex<Option<String>>,
     /// Set by every look at what is due.
     looked_at: Mutex<Instant>,
+    has_asked: AtomicBool,
     has_entries: AtomicBool,
 }
 
@@ -89,6 +90,7 @@ impl Scheduler {
             stop: CancellationToken::new(),
             ledger_error: Mutex::new(Some("not asked yet".to_owned())),
             looked_at: Mutex::new(Instant::now()),
+            has_asked: AtomicBool::new(false),
             has_entries: AtomicBool::new(false),
         })
     }
@@ -106,9 +108,26 @@ impl Scheduler {
         lock(&self.ledger_error).clone()
     }
 
+    /// Whether the ledger was asked at all.
+    pub fn has_asked(&self) -> bool {
+        self.has_asked.load(Ordering::Relaxed)
+    }
+
     /// The schedules are known, so that what is due will run.
     pub fn is_planning(&self) -> bool {
         self.has_entries.load(Ordering::Relaxed) && !self.stop.is_cancelled()
+    }
+
+    /// Runs under way and those that wait for a slot.
+    pub fn running(&self) -> usize {
+        self.tracker.len()
+    }
+
+    /// The job that is due next, and when.
+    pub fn next(&self) -> Option<(String, DateTime<Utc>)> {
+        let entries = lock(&self.entries);
+        let next = entries.iter().filter_map(|entry| Some((entry.next_due_at?, &entry.job.name))).min();
+        next.map(|(at, job)| (job.clone(), at))
     }
 
     /// How long ago it last looked at what is due.
@@ -282,6 +301,7 @@ impl Scheduler {
                 self.start_retries(&context).await
             };
             let result = result.await;
+            self.has_asked.store(true, Ordering::Relaxed);
             context.metrics.ledger_up(result.is_ok());
             context.metrics.pool_use(self.ledger.pool_use());
             let was = std::mem::replace(&mut *lock(&self.ledger_error), result.as_ref().err().map(|error| format!("{error:#}")));

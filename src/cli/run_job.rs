@@ -35,7 +35,7 @@ pub async fn run(global: &Global, request: &Request<'_>) -> Result<ExitCode> {
     let job = global.find_job(&jobs, request.name)?.clone();
     let databases = databases(&job, request.database)?;
     let trigger = trigger(&job, request)?;
-    let context = context(global, config, jobs)?;
+    let context = context(global, config, jobs, &job)?;
     if context.ledger.is_none() && request.mode == Mode::Apply {
         tracing::info!("no [ledger] is configured: this run leaves no history, and locks through the target database alone");
     }
@@ -55,6 +55,11 @@ pub async fn run(global: &Global, request: &Request<'_>) -> Result<ExitCode> {
         all.extend(ended);
     }
     context.notifier.drain().await;
+    if request.mode == Mode::Apply
+        && let Err(error) = context.metrics.write_textfile(&context.config, &job.name)
+    {
+        tracing::warn!("cannot write the metrics of `{}` for the textfile collector: {error:#}", job.name);
+    }
 
     for database in &skipped_ticks {
         let tick = trigger.tick().unwrap_or_default();
@@ -87,14 +92,13 @@ async fn run_on(context: &runner::Context, job: &Job, database: &str, trigger: &
     runner::run_with_retries(context, job, database, trigger.clone(), mode).await
 }
 
-fn context(global: &Global, config: Config, jobs: Vec<Job>) -> Result<runner::Context> {
+fn context(global: &Global, config: Config, jobs: Vec<Job>, job: &Job) -> Result<runner::Context> {
     let ledger = Ledger::new(&config)?.map(Arc::new);
     let metrics = Metrics::new(ledger.as_deref());
-    for job in &jobs {
-        for database in &job.databases {
-            metrics.job(&job.name, database, matches!(job.task, Task::Backup(_)));
-        }
+    for database in &job.databases {
+        metrics.job(&job.name, database, matches!(job.task, Task::Backup(_)));
     }
+    metrics.carry_over(&config, &job.name);
     Ok(runner::Context {
         notifier: Notifier::new(&config, &jobs),
         config: Arc::new(config),

@@ -39,6 +39,7 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
         tracing::warn!("{listen} is open to others, who can read names of jobs and errors: set token_file in [serve]");
     }
     let listener = http::listen(listen).await?;
+    let listen = listener.local_addr()?;
     let drain_timeout = config.serve.drain_timeout;
     let metrics = Metrics::new(Some(&ledger));
     let context = context(config, jobs, Arc::clone(&ledger), metrics, CancellationToken::new());
@@ -170,11 +171,19 @@ fn jobs_in_words(scheduler: &Scheduler) -> String {
     format!("{}, {scheduled} of them scheduled", units::plural(jobs.len(), "job"))
 }
 
+/// For `systemctl status`.
 fn state_in_words(scheduler: &Scheduler) -> String {
-    match scheduler.ledger_error() {
-        Some(_) => format!("{}; the ledger does not answer", jobs_in_words(scheduler)),
-        None => jobs_in_words(scheduler),
+    let mut text = jobs_in_words(scheduler);
+    if scheduler.running() > 0 {
+        text += &format!("; {} running", scheduler.running());
     }
+    if let Some((job, at)) = scheduler.next() {
+        text += &format!("; next: {job} at {}", at.format("%Y-%m-%d %H:%M:%S UTC"));
+    }
+    if scheduler.ledger_error().is_some() && scheduler.has_asked() {
+        text += "; the ledger does not answer";
+    }
+    text
 }
 
 /// To systemd, if it listens.

@@ -16,7 +16,7 @@ use crate::progress::Progress;
 use crate::task::RunContext;
 
 /// A heartbeat that takes longer is a connection that is gone. Shorter than the server's own patience with us
-/// ([`pg::watch_client`]), so that a run stops before another can start.
+/// ([`pg::Settings::connect`]), so that a run stops before another can start.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(15);
 
 pub struct Locks {
@@ -45,7 +45,6 @@ pub async fn take(run: &RunContext<'_>, ledger: Option<(&Ledger, i64)>) -> Resul
 }
 
 async fn take_one(connection: &mut PgConnection, job: &str, database: &str, name: &str) -> Result<()> {
-    pg::watch_client(connection).await?;
     if pg::try_lock(connection, name).await? {
         return Ok(());
     }

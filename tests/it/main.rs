@@ -13,5 +13,7 @@ mod backup_sets;
 mod cli;
 /// The examples that are shipped: configuration, jobs, schema.
 mod examples;
+/// Jobs for systemd and Kubernetes.
+mod render;
 /// One contract for both kinds of store.
 mod store;
