@@ -78,6 +78,26 @@ pub fn kind_of(error: &anyhow::Error) -> Option<Kind> {
     })
 }
 
+/// An error and its causes in one line, without what is said twice: sqlx repeats a server's message, with a line of
+/// the server's source, and as its own cause.
+pub fn in_a_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let said = match cause.downcast_ref::<sqlx::Error>() {
+            Some(error) => crate::pg::words_of(error),
+            None => cause.to_string(),
+        };
+        if !line.contains(&said) {
+            line += if line.is_empty() { "" } else { ": " };
+            line += &said;
+        }
+        if matches!(cause.downcast_ref::<sqlx::Error>(), Some(sqlx::Error::Database(_))) {
+            break;
+        }
+    }
+    line
+}
+
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(match kind_of(error) {
         Some(Kind::Configuration) => 78,

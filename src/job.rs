@@ -11,6 +11,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::config::{self, Config};
+use crate::governor::{self, Limits};
 use crate::schedule::{Schedule, Zone};
 use crate::task::{self, Task};
 use crate::toml_file::{self, Problem, Source, did_you_mean};
@@ -46,6 +47,8 @@ pub struct Job {
     /// So long after its tick a job without success is late; default its timeout, or an hour.
     pub late_after: Duration,
     pub ping_url: Option<SecretString>,
+    /// For tasks that touch live tables.
+    pub limits: Limits,
     pub task: Task,
 }
 
@@ -94,6 +97,7 @@ impl Job {
             require_backup_within: None,
             late_after: LATE_AFTER,
             ping_url: None,
+            limits: governor::Written::default().into(),
             task,
         }
     }
@@ -149,7 +153,11 @@ pub struct Written {
     /// The file that holds it; relative to the job's file.
     #[schemars(with = "Option<PathBuf>")]
     pub ping_url_file: Option<Spanned<PathBuf>>,
+    /// How much a task that touches live tables may ask of the server: [retention].
+    #[schemars(with = "Option<governor::Written>")]
+    pub limits: Option<Spanned<governor::Written>>,
     pub backup: Option<task::backup::Written>,
+    pub retention: Option<task::retention::Written>,
     pub sql: Option<task::sql::Written>,
 }
 
@@ -263,7 +271,8 @@ fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> Optio
     if let Some(retries) = written.retries.as_ref().filter(|retries| *retries.get_ref() > 20) {
         checker.problem(retries, format!("`retries = {}`", retries.get_ref()), "0 to 20".to_owned());
     }
-    let task = checker.task(written.backup, written.sql);
+    let task = checker.task(WrittenTask { backup: written.backup, retention: written.retention, sql: written.sql });
+    let limits = checker.limits(written.limits, task.as_ref());
     let job = Job {
         name,
         path: path.to_owned(),
@@ -282,6 +291,7 @@ fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> Optio
         require_backup_within: written.require_backup_within,
         late_after: written.late_after.or(written.timeout).map_or(LATE_AFTER, |span| span.0),
         ping_url,
+        limits,
         task: task?,
     };
     Some(Loaded { job, source, after: written.after })
@@ -358,18 +368,39 @@ impl Checker<'_> {
         config::checked_http_url(url, place, &format!("`{key}` of {of}"), self.source, self.problems)
     }
 
-    fn task(&mut self, backup: Option<task::backup::Written>, sql: Option<task::sql::Written>) -> Option<Task> {
-        match (backup, sql) {
-            (Some(backup), None) => task::backup::resolve(backup, self).map(Task::Backup),
-            (None, Some(sql)) => task::sql::resolve(sql, self).map(Task::Sql),
-            (None, None) => {
-                self.missing("no task", "add a table that says what to do: [backup] or [sql]");
-                None
-            }
-            (Some(_), Some(_)) => {
-                self.missing("two tasks in one job: [backup] and [sql]", "one task a file: make two jobs");
-                None
-            }
+    /// The one task among the tables that stand in the file.
+    fn task(&mut self, written: WrittenTask) -> Option<Task> {
+        let WrittenTask { backup, retention, sql } = written;
+        let named: Vec<&str> = [("[backup]", backup.is_some()), ("[retention]", retention.is_some()), ("[sql]", sql.is_some())]
+            .into_iter()
+            .filter_map(|(name, is_there)| is_there.then_some(name))
+            .collect();
+        match named.len() {
+            0 => self.missing("no task", "add a table that says what to do: [backup], [retention] or [sql]"),
+            1 => {}
+            _ => self.missing(&format!("more than one task: {}", named.join(" and ")), "one task a file: make a job of each"),
         }
+        let backup = backup.map(|written| task::backup::resolve(written, self).map(Task::Backup));
+        let retention = retention.map(|written| task::retention::resolve(written, self).map(Task::Retention));
+        let sql = sql.map(|written| task::sql::resolve(written, self).map(Task::Sql));
+        backup.or(retention).or(sql)?
     }
+
+    fn limits(&mut self, written: Option<Spanned<governor::Written>>, task: Option<&Task>) -> Limits {
+        if let (Some(written), Some(Task::Backup(_) | Task::Sql(_))) = (&written, task) {
+            self.problem(
+                written,
+                "[limits] have no meaning for this task",
+                "they bound what [retention] asks of the server".to_owned(),
+            );
+        }
+        written.map(Spanned::into_inner).unwrap_or_default().into()
+    }
+}
+
+/// The tables of a job's file that name its task.
+struct WrittenTask {
+    backup: Option<task::backup::Written>,
+    retention: Option<task::retention::Written>,
+    sql: Option<task::sql::Written>,
 }

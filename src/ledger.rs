@@ -52,6 +52,8 @@ pub struct NewRun<'a> {
     pub database: &'a str,
     pub task: &'a str,
     pub trigger: &'a Trigger,
+    /// Attempts after the first, should its process die.
+    pub retries: u32,
 }
 
 /// What made a run start.
@@ -225,8 +227,8 @@ impl Ledger {
             "write a run's row",
             sqlx::query_scalar(
                 "WITH new AS (
-                    INSERT INTO pgtend.runs (job, database, task, trigger, scheduled_for, retry_of, attempt, host, pid, version)
-                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING RETURNING id),
+                    INSERT INTO pgtend.runs (job, database, task, trigger, scheduled_for, retry_of, attempt, host, pid, version, retries)
+                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING RETURNING id),
                  taken AS (
                     UPDATE pgtend.runs SET retry_at = NULL
                     WHERE EXISTS (SELECT FROM new) AND retry_at IS NOT NULL
@@ -243,6 +245,7 @@ impl Ledger {
             .bind(host())
             .bind(std::process::id() as i32)
             .bind(env!("CARGO_PKG_VERSION"))
+            .bind(run.retries as i32)
             .fetch_optional(&self.pool),
         )
         .await
@@ -271,18 +274,16 @@ impl Ledger {
         Ok(())
     }
 
-    /// Marks the runs whose process is gone: nobody holds their lock, and there is no sign of life. Those of
-    /// `retries` (job and number) that have attempts left get one at once.
-    pub async fn mark_crashed(&self, retries: &[(String, u32)]) -> Result<Vec<Row>> {
-        let (jobs, numbers): (Vec<&str>, Vec<i32>) = retries.iter().map(|(job, number)| (job.as_str(), *number as i32)).unzip();
+    /// Marks the runs whose process is gone: nobody holds their lock, and there is no sign of life. Those that have
+    /// attempts left get one at once.
+    pub async fn mark_crashed(&self) -> Result<Vec<Row>> {
         self.query(
             "look for crashed runs",
             sqlx::query_as(
                 "UPDATE pgtend.runs r SET outcome = 'crashed', finished_at = heartbeat_at,
                         error = format('the process ended without a word: pid %s on %s, last seen at %s', pid, host,
                                        to_char(heartbeat_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC')),
-                        retry_at = (SELECT clock_timestamp() FROM unnest($3::text[], $4::int[]) AS j (job, retries)
-                                    WHERE j.job = r.job AND r.attempt <= j.retries)
+                        retry_at = CASE WHEN attempt <= retries THEN clock_timestamp() END
                  WHERE outcome IS NULL
                    AND heartbeat_at < clock_timestamp()
                        - make_interval(secs => CASE WHEN locked_at IS NULL THEN $1 ELSE $2 END)
@@ -296,8 +297,6 @@ impl Ledger {
             )
             .bind(STALE_WITHOUT_LOCK_SECONDS)
             .bind(STALE_AFTER_SECONDS)
-            .bind(jobs)
-            .bind(numbers)
             .fetch_all(&self.pool),
         )
         .await

@@ -22,8 +22,10 @@ pub mod runner;
 pub mod scheduler;
 pub mod task;
 
+pub mod archive;
 pub mod child;
 pub mod client_tools;
+pub mod governor;
 pub mod pg;
 pub mod store;
 

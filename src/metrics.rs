@@ -17,7 +17,7 @@ use prometheus_client::registry::Registry;
 use crate::config::Config;
 use crate::fault::{self, Kind};
 use crate::ledger::Ledger;
-use crate::report::{Outcome, Run};
+use crate::report::{Outcome, Report, Run};
 
 type Seconds = Gauge<f64, AtomicU64>;
 
@@ -190,10 +190,16 @@ impl Metrics {
         if let Some(error) = error {
             self.error(fault::kind_of(error));
         }
-        let facts = run.report.as_ref().map(|report| &report.facts);
+        if let Some(report) = &run.report {
+            self.sizes(&run.job, &run.database, report);
+        }
+    }
+
+    /// Of a backup, where the report is of one.
+    pub fn sizes(&self, job: &str, database: &str, report: &Report) {
         for (stage, fact) in [("uncompressed", "uncompressed_bytes"), ("stored", "dump_bytes")] {
-            if let Some(bytes) = facts.and_then(|facts| facts.get(fact)).and_then(serde_json::Value::as_i64) {
-                self.backup_size.get_or_create(&stage_labels(&run.job, &run.database, stage)).set(bytes);
+            if let Some(bytes) = report.facts.get(fact).and_then(serde_json::Value::as_i64) {
+                self.backup_size.get_or_create(&stage_labels(job, database, stage)).set(bytes);
             }
         }
     }
@@ -246,7 +252,11 @@ impl Metrics {
             let name = line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ");
             IN_TEXTFILES.iter().any(|family| name.strip_prefix("pgtend_").is_some_and(|name| name.starts_with(family)))
         });
-        let text: String = kept.flat_map(|line| [line, "\n"]).collect();
+        // Its parser knows a counter by its sample's name.
+        let text: String = kept
+            .map(|line| line.replace("HELP pgtend_job_runs ", "HELP pgtend_job_runs_total "))
+            .map(|line| line.replace("TYPE pgtend_job_runs ", "TYPE pgtend_job_runs_total ") + "\n")
+            .collect();
         write_atomically(folder, &textfile(job), text.as_bytes()).with_context(|| folder.display().to_string())
     }
 

@@ -24,7 +24,7 @@ const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 /// What the end of the process waits for messages that are under way.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// Sends in the background, in the order of a run's events.
+/// Sends in the background.
 #[derive(Clone, Default)]
 pub struct Notifier {
     client: Option<reqwest::Client>,
@@ -64,6 +64,7 @@ impl Notifier {
         let event = match run.outcome {
             Outcome::Succeeded if was_bad_before(context, run).await => "recovery",
             Outcome::Succeeded => return,
+            Outcome::Skipped => "skipped",
             _ => "failure",
         };
         let said = run.error.clone().or_else(|| run.report.as_ref().map(|report| report.summary.clone())).unwrap_or_default();

@@ -7,10 +7,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use bytes::Bytes;
 use futures_util::TryStreamExt as _;
+use futures_util::stream::BoxStream;
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgPool, PgPoolOptions, PgSslMode};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgDatabaseError, PgPool, PgPoolOptions, PgSslMode};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Postgres};
 
 use crate::config;
 use crate::fault::{Fault, Kind};
@@ -144,7 +147,8 @@ impl Settings {
             "SELECT set_config(name, '0', false), set_config('tcp_keepalives_idle', '20', false),
                     set_config('tcp_keepalives_interval', '10', false), set_config('tcp_keepalives_count', '3', false),
                     set_config('tcp_user_timeout', '50000', false)
-             FROM pg_settings WHERE name IN ('idle_session_timeout', 'statement_timeout')",
+             FROM pg_settings WHERE name IN ('idle_session_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout',
+                                            'statement_timeout')",
         )
         .execute(&mut connection)
         .await?;
@@ -178,6 +182,11 @@ pub async fn execute(connection: &mut PgConnection, sql: String) -> Result<()> {
     Ok(())
 }
 
+/// A statement made by [`identifier`], for values to be bound to.
+pub fn query<'q>(sql: String) -> Query<'q, Postgres, PgArguments> {
+    sqlx::query(AssertSqlSafe(sql))
+}
+
 /// Runs somebody's own SQL as it stands. Returns the number of rows by the server's count: affected, or returned
 /// and thrown away.
 pub async fn execute_script(connection: &mut PgConnection, sql: &str) -> Result<u64> {
@@ -189,6 +198,19 @@ pub async fn execute_script(connection: &mut PgConnection, sql: &str) -> Result<
         }
     }
     Ok(rows)
+}
+
+/// The rows of a query in COPY's text format. To be read to its end, or its connection is of no use any more.
+pub async fn copy_out<'c>(connection: &'c mut PgConnection, query: &str) -> Result<BoxStream<'c, sqlx::Result<Bytes>>> {
+    connection.copy_out_raw(&format!("COPY ({query}) TO STDOUT")).await.map_err(in_its_own_words)
+}
+
+/// The SQLSTATE of a server's refusal, where there is one.
+pub fn sql_state(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| match cause.downcast_ref::<sqlx::Error>() {
+        Some(sqlx::Error::Database(said)) => said.code().map(std::borrow::Cow::into_owned),
+        _ => None,
+    })
 }
 
 /// Stops what another connection of ours is doing: a server does not notice that its client went away before
@@ -257,12 +279,18 @@ pub async fn lock_holder(connection: &mut PgConnection, name: &str) -> Result<Op
     Ok(holder)
 }
 
-/// sqlx repeats a server's message, with a line of the server's source, and leaves out what explains it.
+/// An error as the server said it, with its kind.
 pub fn in_its_own_words(error: sqlx::Error) -> anyhow::Error {
-    let sqlx::Error::Database(said) = &error else { return error.into() };
-    if let Some(kind) = kind_of(&error) {
-        return Fault::new(kind, said.message()).into();
+    match (&error, kind_of(&error)) {
+        (sqlx::Error::Database(_), Some(kind)) => Fault::new(kind, words_of(&error)).into(),
+        (sqlx::Error::Database(_), None) => anyhow::Error::msg(words_of(&error)),
+        _ => error.into(),
     }
+}
+
+/// What the server said, with what explains it, and without the line of its source that sqlx adds.
+pub fn words_of(error: &sqlx::Error) -> String {
+    let sqlx::Error::Database(said) = error else { return error.to_string() };
     let mut text = said.message().to_owned();
     if let Some(said) = said.try_downcast_ref::<PgDatabaseError>() {
         for (what, more) in [("detail", said.detail()), ("hint", said.hint())] {
@@ -270,9 +298,11 @@ pub fn in_its_own_words(error: sqlx::Error) -> anyhow::Error {
                 text += &format!("; {what}: {more}");
             }
         }
-        text += &format!(" (SQLSTATE {})", said.code());
+        if kind_of(error).is_none() {
+            text += &format!(" (SQLSTATE {})", said.code());
+        }
     }
-    anyhow::Error::msg(text)
+    text
 }
 
 /// The kind of a failure by its SQLSTATE class (PostgreSQL manual, appendix A) or by its transport.

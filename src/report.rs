@@ -57,6 +57,18 @@ impl Outcome {
         self.name().replace('_', " ")
     }
 
+    /// "run 3 failed", "run 3 was cancelled".
+    pub fn as_verb(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Skipped => "was skipped",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed out",
+            Self::Cancelled => "was cancelled",
+            Self::Crashed => "crashed",
+        }
+    }
+
     /// Somebody should look.
     pub fn is_bad(self) -> bool {
         !matches!(self, Self::Succeeded | Self::Skipped)
@@ -79,7 +91,7 @@ pub struct Run {
     pub id: Option<i64>,
     pub job: String,
     pub database: String,
-    pub trigger: &'static str,
+    pub trigger: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheduled_for: Option<DateTime<Utc>>,
     pub attempt: u32,

@@ -18,7 +18,7 @@ use crate::captured;
 use crate::config::Config;
 use crate::fault::{self, Fault, Kind};
 use crate::job::Job;
-use crate::ledger::{End, Ledger, NewRun, Trigger};
+use crate::ledger::{self, End, Ledger, NewRun, Trigger};
 use crate::metrics::Metrics;
 use crate::notify::Notifier;
 use crate::pg;
@@ -75,7 +75,8 @@ pub async fn run_with_retries(context: &Context, job: &Job, database: &str, trig
         let attempt = trigger.attempt() + 1;
         attempts.push(ended);
         let Some(delay) = retry_in else { break };
-        tracing::warn!(job = job.name, database, attempt, "failed; next attempt in {}", units::duration(delay));
+        let said = attempts.last().and_then(|ended| ended.run.error.clone()).unwrap_or_default();
+        tracing::warn!(job = job.name, database, attempt, "next attempt in {}: {said}", units::duration(delay));
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
             () = context.cancel.cancelled() => break,
@@ -89,9 +90,12 @@ pub async fn run_with_retries(context: &Context, job: &Job, database: &str, trig
 pub async fn run_once(context: &Context, job: &Job, database: &str, trigger: &Trigger, mode: Mode) -> Option<Ended> {
     let span = tracing::info_span!(
         target: telemetry::TARGET, "run", job = job.name, database, task = job.task.kind(), trigger = trigger.name(),
-        run = field::Empty, outcome = field::Empty, error = field::Empty
+        run = field::Empty, outcome = field::Empty, error = field::Empty, otel.status_code = field::Empty
     );
     let ended = attempt(context, job, database, trigger, mode).instrument(span.clone()).await?;
+    if ended.run.outcome.is_bad() {
+        span.record("otel.status_code", "ERROR");
+    }
     span.record("run", ended.run.id).record("outcome", ended.run.outcome.name()).record("error", ended.run.error.as_deref());
     Some(ended)
 }
@@ -103,8 +107,7 @@ async fn attempt(context: &Context, job: &Job, database: &str, trigger: &Trigger
         return Some(concluded(run, result));
     }
     if let Some(ledger) = &context.ledger {
-        let new = NewRun { job: &job.name, database, task: job.task.kind(), trigger };
-        match ledger.begin(&new).await {
+        match ledger.begin(&new_run(job, database, trigger)).await {
             Ok(Some(id)) => run.id = Some(id),
             Ok(None) => return None,
             Err(error) => return Some(concluded(run, Err(error.context("not started")))),
@@ -137,8 +140,7 @@ async fn attempt(context: &Context, job: &Job, database: &str, trigger: &Trigger
 pub async fn skip(context: &Context, job: &Job, database: &str, trigger: &Trigger, reason: anyhow::Error) -> Option<Ended> {
     let mut run = new_record(job, database, trigger);
     if let Some(ledger) = &context.ledger {
-        let new = NewRun { job: &job.name, database, task: job.task.kind(), trigger };
-        match ledger.begin(&new).await {
+        match ledger.begin(&new_run(job, database, trigger)).await {
             Ok(id) => run.id = Some(id?),
             Err(error) => return Some(concluded(run, Err(error.context("not recorded")))),
         }
@@ -149,8 +151,28 @@ pub async fn skip(context: &Context, job: &Job, database: &str, trigger: &Trigge
         finish(context, ledger, id, &end).await;
     }
     context.metrics.ended(&ended.run, ended.error.as_ref());
-    context.notifier.ended(context, job, &ended).await;
     Some(ended)
+}
+
+/// A run whose process is gone, found out by somebody else: its end is told here.
+pub async fn crashed(context: &Context, job: &Job, row: ledger::Row) {
+    let run = Run {
+        id: Some(row.id),
+        job: row.job,
+        database: row.database,
+        trigger: row.trigger,
+        scheduled_for: row.scheduled_for,
+        attempt: row.attempt as u32,
+        started_at: row.started_at,
+        finished_at: row.heartbeat_at,
+        outcome: Outcome::Crashed,
+        plan: None,
+        report: None,
+        error: row.error,
+    };
+    let retry_in = row.retry_at.map(|_| Duration::ZERO);
+    context.metrics.ended(&run, None);
+    context.notifier.ended(context, job, &Ended { run, error: None, plan: None, retry_in }).await;
 }
 
 async fn dry(context: &Context, job: &Job, database: &str) -> Result<Driven> {
@@ -164,12 +186,16 @@ async fn dry(context: &Context, job: &Job, database: &str) -> Result<Driven> {
     }
 }
 
+fn new_run<'a>(job: &'a Job, database: &'a str, trigger: &'a Trigger) -> NewRun<'a> {
+    NewRun { job: &job.name, database, task: job.task.kind(), trigger, retries: job.retries.unwrap_or(0) }
+}
+
 fn new_record(job: &Job, database: &str, trigger: &Trigger) -> Run {
     Run {
         id: None,
         job: job.name.clone(),
         database: database.to_owned(),
-        trigger: trigger.name(),
+        trigger: trigger.name().to_owned(),
         scheduled_for: trigger.tick(),
         attempt: trigger.attempt(),
         started_at: Utc::now(),
@@ -214,7 +240,7 @@ fn concluded(mut run: Run, result: Result<Driven>) -> Ended {
                 Some(Kind::Cancelled) => Outcome::Cancelled,
                 _ => Outcome::Failed,
             };
-            run.error = Some(format!("{error:#}"));
+            run.error = Some(fault::in_a_line(&error));
             Ended { run, error: Some(error), plan: None, retry_in: None }
         }
     }

@@ -78,7 +78,12 @@ impl Schedule {
 
     /// The schedule in English: "At 02:00".
     pub fn in_words(&self) -> String {
-        self.cron.describe()
+        self.cron.describe().trim_end_matches('.').to_owned()
+    }
+
+    /// Ticks may differ in their seconds.
+    pub fn has_seconds(&self) -> bool {
+        self.text.split_whitespace().count() == 6
     }
 }
 

@@ -198,6 +198,7 @@ impl Scheduler {
         if self.ledger_error().is_some() {
             return;
         }
+        let metrics = self.context().metrics;
         let mut entries = lock(&self.entries);
         for entry in entries.iter_mut().filter(|entry| entry.next_due_at.is_some_and(|at| at <= now)) {
             for due in planner::due(&entry.job, entry.jitter, entry.done_until, now) {
@@ -213,6 +214,9 @@ impl Scheduler {
             }
             entry.done_until = entry.done_until.max(now - entry.jitter);
             entry.plan_next();
+            if let Some(next) = entry.next_due_at {
+                metrics.next_run(&entry.job.name, &entry.database, next.timestamp() as f64);
+            }
         }
     }
 
@@ -227,6 +231,7 @@ impl Scheduler {
     async fn run_tick(&self, entry: Entry, trigger: Trigger, left: Option<String>) {
         let context = self.context();
         let (job, database) = (entry.job.as_ref(), entry.database.as_str());
+        let is_left = left.is_some();
         let refused = match (left, trigger.tick()) {
             (Some(reason), _) => Some(Fault::new(Kind::NotNow, reason).into()),
             (None, Some(tick)) => tokio::select! {
@@ -242,6 +247,7 @@ impl Scheduler {
         };
         let mut refused = refused;
         loop {
+            let is_skip = refused.is_some();
             let ended = match refused.take() {
                 Some(reason) => runner::skip(&context, job, database, &trigger, reason).await,
                 None => runner::run_once(&context, job, database, &trigger, crate::task::Mode::Apply).await,
@@ -249,6 +255,10 @@ impl Scheduler {
             let Some(ended) = ended else { break };
             if ended.run.id.is_some() {
                 log_end(&ended);
+                // What was left out on purpose is nobody's alarm.
+                if ended.error.as_ref().and_then(fault::kind_of) == Some(Kind::NotNow) && is_skip && !is_left {
+                    context.notifier.ended(&context, job, &ended).await;
+                }
                 break;
             }
             // The ledger went away in between. A tick that another has overtaken, or that is too old, stays undone.
@@ -370,15 +380,36 @@ impl Scheduler {
             context.metrics.forget(&job, &database);
         }
         *lock(&self.entries) = entries;
+        self.remember_sizes(context).await?;
         self.has_entries.store(true, Ordering::Relaxed);
         Ok(())
     }
 
+    /// Sizes of the last backups, which this process may not have made.
+    async fn remember_sizes(&self, context: &Context) -> Result<()> {
+        let backups = context.jobs.iter().filter(|job| matches!(job.task, Task::Backup(_)));
+        let keys: Vec<Key> =
+            backups.flat_map(|job| job.databases.iter().map(|database| (job.name.clone(), database.clone()))).collect();
+        for row in self.ledger.last_runs(&keys, 1).await? {
+            if let Some(report) = &row.report {
+                context.metrics.sizes(&row.job, &row.database, report);
+            }
+        }
+        Ok(())
+    }
+
     async fn mark_crashed(&self, context: &Context) -> Result<()> {
-        let retries: Vec<(String, u32)> =
-            context.jobs.iter().filter_map(|job| job.retries.map(|retries| (job.name.clone(), retries))).collect();
-        for row in self.ledger.mark_crashed(&retries).await? {
-            tracing::error!(job = row.job, database = row.database, run = row.id, "crashed: {}", row.error.unwrap_or_default());
+        for row in self.ledger.mark_crashed().await? {
+            tracing::error!(
+                job = row.job,
+                database = row.database,
+                run = row.id,
+                "crashed: {}",
+                row.error.as_deref().unwrap_or_default()
+            );
+            if let Some(job) = context.jobs.iter().find(|job| job.name == row.job) {
+                runner::crashed(context, job, row).await;
+            }
         }
         Ok(())
     }

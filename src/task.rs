@@ -1,6 +1,7 @@
 //! The kinds of work, and the one way that each of them is driven: plan, decide, apply.
 
 pub mod backup;
+pub mod retention;
 pub mod sql;
 
 use std::fmt::Display;
@@ -20,6 +21,7 @@ use crate::report::Report;
 #[derive(Clone, Debug)]
 pub enum Task {
     Backup(backup::Backup),
+    Retention(retention::Retention),
     Sql(sql::Sql),
 }
 
@@ -27,6 +29,7 @@ impl Task {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Backup(_) => "backup",
+            Self::Retention(_) => "retention",
             Self::Sql(_) => "sql",
         }
     }
@@ -87,6 +90,7 @@ pub async fn drive(task: &Task, run: &RunContext<'_>, mode: Mode) -> Result<Driv
     }
     match task {
         Task::Backup(backup) => Box::pin(drive_work(backup, run, mode)).await,
+        Task::Retention(retention) => Box::pin(drive_work(retention, run, mode)).await,
         Task::Sql(sql) => Box::pin(drive_work(sql, run, mode)).await,
     }
 }

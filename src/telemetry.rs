@@ -38,7 +38,11 @@ pub fn start<S: Subscriber + for<'a> LookupSpan<'a>>() -> (Option<Telemetry>, Op
             return (None, None);
         }
     };
-    let resource = Resource::builder().with_service_name("pgtend").build();
+    // OTEL_SERVICE_NAME is read by the builder.
+    let resource = match std::env::var_os("OTEL_SERVICE_NAME") {
+        Some(_) => Resource::builder().build(),
+        None => Resource::builder().with_service_name("pgtend").build(),
+    };
     let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("pgtend"));
     (Some(Telemetry(provider)), Some(layer.with_filter(filter_fn(|metadata| metadata.target() == TARGET))))

@@ -33,8 +33,18 @@ impl From<Span> for String {
 }
 
 impl fmt::Display for Span {
+    /// `90d`, `1h 30m`: as it is written, in days at the most, as months and years differ in length.
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        humantime::format_duration(self.0).fmt(f)
+        let milliseconds = self.0.as_millis();
+        let parts = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
+        let (mut left, mut text) = (milliseconds, Vec::new());
+        for (unit, name) in parts {
+            if left >= unit {
+                text.push(format!("{}{name}", left / unit));
+                left %= unit;
+            }
+        }
+        f.pad(&text.join(" "))
     }
 }
 
@@ -118,6 +128,13 @@ mod tests {
         assert!(span("2").unwrap_err().contains("2h"));
         assert!(span("0s").unwrap_err().contains("no time at all"));
         assert!(span("soon").is_err());
+    }
+
+    #[test]
+    fn spans_are_shown_as_they_are_written() {
+        for text in ["90d", "1h 30m", "200ms", "2s", "400d 12h"] {
+            assert_eq!(Span::try_from(text.to_owned()).unwrap().to_string(), text);
+        }
     }
 
     #[test]

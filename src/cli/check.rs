@@ -117,6 +117,26 @@ async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Tried> {
 /// What a job's task needs of the role it connects as.
 async fn privileges(connection: &mut PgConnection, job: &Job) -> Result<String> {
     let Task::Backup(backup) = &job.task else {
+        if let Task::Retention(retention) = &job.task {
+            let there: Option<bool> = sqlx::query_scalar(
+                "SELECT has_table_privilege(to_regclass($1), 'SELECT') AND has_table_privilege(to_regclass($1), 'UPDATE')
+                    AND has_table_privilege(to_regclass($1), 'DELETE')",
+            )
+            .bind(&retention.table)
+            .fetch_one(&mut *connection)
+            .await?;
+            return match there {
+                Some(true) => Ok(format!("may read, lock and delete rows of {}", retention.table)),
+                Some(false) => {
+                    let message =
+                        format!("GRANT SELECT, UPDATE, DELETE ON {} TO the role: rows are locked, then deleted", retention.table);
+                    Err(fault::Fault::new(fault::Kind::Permission, message).into())
+                }
+                None => {
+                    Err(fault::Fault::new(fault::Kind::Configuration, format!("there is no table {}", retention.table)).into())
+                }
+            };
+        }
         let role: String = sqlx::query_scalar("SELECT current_user::text").fetch_one(connection).await?;
         return Ok(format!("its statements run as {role}; what they need is theirs to know"));
     };

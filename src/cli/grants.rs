@@ -46,11 +46,18 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
         }
         let settings = pg::Settings::resolve(configured).with_context(|| format!("database `{name}`"))?;
         let mut connection = settings.connect().await.with_context(|| format!("database `{name}`"))?;
-        text += &format!("\n-- database {name}: {}\n\\connect {}\n", settings.display(), connect_argument(settings.database()));
+        text += &format!(
+            "\n-- database {name}: {}\n\\connect -reuse-previous=on {}\n",
+            settings.display(),
+            connect_argument(settings.database())
+        );
         text += &format!("GRANT CONNECT ON DATABASE {} TO {role};\n", identifier(settings.database()));
         if is_ledger {
             text += &format!(
-                "\n-- [ledger]: it makes its tables in a schema of its own\nCREATE SCHEMA IF NOT EXISTS pgtend AUTHORIZATION {role};\n"
+                "\n-- [ledger]: it makes its tables in a schema of its own, or uses those that another role made\n\
+                 CREATE SCHEMA IF NOT EXISTS pgtend AUTHORIZATION {role};\n\
+                 GRANT USAGE ON SCHEMA pgtend TO {role};\n\
+                 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA pgtend TO {role};\n"
             );
         }
         for job in jobs {
@@ -85,6 +92,11 @@ async fn needs(connection: &mut PgConnection, job: &Job, role: &str) -> Result<V
             }
             Ok(lines)
         }
+        Task::Retention(retention) => Ok(vec![
+            // SELECT … FOR UPDATE asks for UPDATE.
+            format!("GRANT SELECT, UPDATE, DELETE ON {} TO {role};", retention.table),
+            format!("-- to see replication and WAL archiving, which it spares\nGRANT pg_monitor TO {role};"),
+        ]),
         Task::Sql(sql) => {
             let server = Server::of(connection).await?;
             let mut lines: Vec<String> =

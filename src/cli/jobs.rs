@@ -11,6 +11,7 @@ use super::Global;
 use super::output::{self, print};
 use crate::job::Job;
 use crate::ledger::{Key, Ledger, Row};
+use crate::scheduler::planner;
 use crate::units;
 
 pub async fn run(global: &Global) -> Result<ExitCode> {
@@ -33,7 +34,7 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
         let rows: Vec<_> = jobs
             .iter()
             .map(|job| {
-                let next = next_run(job, now);
+                let next = job.databases.iter().filter_map(|database| next_run(job, database, now)).min();
                 let last: Vec<_> = job
                     .databases
                     .iter()
@@ -68,11 +69,12 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
     let rows = jobs.iter().flat_map(|job| {
         let of = &of;
         job.databases.iter().map(move |database| {
-            let (schedule, next) = match (&job.schedule, next_run(job, now)) {
+            let (schedule, next) = match (&job.schedule, next_run(job, database, now)) {
                 _ if !job.enabled => ("not enabled".to_owned(), String::new()),
                 (Some(schedule), Some(next)) => {
-                    let local = next.format("%a %Y-%m-%d %H:%M %Z").to_string();
-                    let utc = next.with_timezone(&Utc).format(" (%H:%M UTC)").to_string();
+                    let time = if schedule.has_seconds() || job.jitter.is_some() { "%H:%M:%S" } else { "%H:%M" };
+                    let local = next.format(&format!("%a %Y-%m-%d {time} %Z")).to_string();
+                    let utc = next.with_timezone(&Utc).format(&format!(" ({time} UTC)")).to_string();
                     (schedule.in_words(), if job.timezone == chrono_tz::UTC { local } else { local + &utc })
                 }
                 (Some(schedule), None) => (schedule.in_words(), "never".to_owned()),
@@ -103,8 +105,9 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn next_run(job: &Job, now: DateTime<Utc>) -> Option<DateTime<chrono_tz::Tz>> {
-    job.next_tick(now).filter(|_| job.enabled)
+fn next_run(job: &Job, database: &str, now: DateTime<Utc>) -> Option<DateTime<chrono_tz::Tz>> {
+    let jitter = planner::jitter(job, database);
+    job.next_tick(now - jitter).filter(|_| job.enabled).map(|tick| tick + jitter)
 }
 
 /// The last run of each job on each database.

@@ -11,7 +11,7 @@ use super::output::print;
 use super::{Global, cancelled_by_signals};
 use crate::config::Config;
 use crate::fault::{self, Fault, Kind};
-use crate::job::Job;
+use crate::job::{CatchUp, Job};
 use crate::ledger::{Ledger, Trigger};
 use crate::metrics::Metrics;
 use crate::notify::Notifier;
@@ -35,6 +35,10 @@ pub async fn run(global: &Global, request: &Request<'_>) -> Result<ExitCode> {
     let job = global.find_job(&jobs, request.name)?.clone();
     let databases = databases(&job, request.database)?;
     let trigger = trigger(&job, request)?;
+    if let Some(reason) = not_due(&job, &trigger) {
+        eprintln!("pgtend: {}: {reason}: nothing to do", job.name);
+        return Ok(ExitCode::SUCCESS);
+    }
     let context = context(global, config, jobs, &job)?;
     if context.ledger.is_none() && request.mode == Mode::Apply {
         tracing::info!("no [ledger] is configured: this run leaves no history, and locks through the target database alone");
@@ -86,10 +90,42 @@ async fn run_on(context: &runner::Context, job: &Job, database: &str, trigger: &
             () = context.cancel.cancelled() => Err(Fault::new(Kind::Cancelled, "cancelled while it waited for other jobs").into()),
         };
         if let Err(reason) = waited {
-            return runner::skip(context, job, database, trigger, reason).await.into_iter().collect();
+            let skipped = runner::skip(context, job, database, trigger, reason).await;
+            if let Some(skipped) = &skipped {
+                context.notifier.ended(context, job, skipped).await;
+            }
+            return skipped.into_iter().collect();
         }
     }
-    runner::run_with_retries(context, job, database, trigger.clone(), mode).await
+    let attempts = runner::run_with_retries(context, job, database, trigger.clone(), mode).await;
+    // A run that the ledger did not take has not come to where it tells others.
+    if let [only] = attempts.as_slice()
+        && context.ledger.is_some()
+        && only.run.id.is_none()
+        && mode == Mode::Apply
+    {
+        context.notifier.ended(context, job, only).await;
+    }
+    attempts
+}
+
+/// Why the latest tick is not to be run by a timer: what `serve` would not do either.
+fn not_due(job: &Job, trigger: &Trigger) -> Option<String> {
+    let tick = trigger.tick()?;
+    if !job.enabled {
+        return Some("it is not enabled".to_owned());
+    }
+    if !matches!(trigger, Trigger::CatchUp { .. }) {
+        return None;
+    }
+    let missed = format!("its latest tick was missed {} ago", units::age(tick, Utc::now()));
+    match job.catch_up {
+        CatchUp::Skip => Some(format!("{missed}, and catch_up = \"skip\"")),
+        CatchUp::Once if (Utc::now() - tick).to_std().unwrap_or_default() > job.catch_up_within => {
+            Some(format!("{missed}, which is more than catch_up_within ({})", units::duration(job.catch_up_within)))
+        }
+        CatchUp::Once => None,
+    }
 }
 
 fn context(global: &Global, config: Config, jobs: Vec<Job>, job: &Job) -> Result<runner::Context> {
@@ -149,7 +185,7 @@ fn say(global: &Global, ended: &Ended) -> Result<()> {
     }
     if let Some(error) = &ended.error {
         let outcome = if run.outcome == Outcome::Succeeded { Outcome::Failed } else { run.outcome };
-        eprintln!("pgtend: {who}: {} after {elapsed}: {error:#}", outcome.in_words());
+        eprintln!("pgtend: {who}: {} after {elapsed}: {}", outcome.in_words(), fault::in_a_line(error));
     }
     Ok(())
 }

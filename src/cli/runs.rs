@@ -47,7 +47,7 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
         Fault::new(Kind::Configuration, format!("{message}; add: [ledger] database = \"NAME\""))
     })?;
     // Whoever looks first says what nobody was left to say.
-    ledger.mark_crashed(&[]).await?;
+    ledger.mark_crashed().await?;
     match &arguments.command {
         Some(Command::Show { id }) => show(global, &ledger, *id).await,
         None => list(global, &ledger, arguments).await,

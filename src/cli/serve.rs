@@ -142,7 +142,9 @@ fn warn_of_what_needs_a_restart(old: &Config, new: &Config) {
         let url = config.databases.get(&ledger.database)?.url.as_ref()?;
         Some(secrecy::ExposeSecret::expose_secret(url).to_owned())
     };
+    let token = |config: &Config| config.serve.token.as_ref().map(|token| secrecy::ExposeSecret::expose_secret(token).to_owned());
     let changed = [
+        ("the token of [serve]", token(old) != token(new)),
         ("[serve] listen", old.serve.listen != new.serve.listen),
         ("[serve] max_concurrent", old.serve.max_concurrent != new.serve.max_concurrent),
         ("[serve] drain_timeout", old.serve.drain_timeout != new.serve.drain_timeout),

@@ -23,6 +23,7 @@ CREATE TABLE pgtend.runs (
     report        jsonb,
     error         text,
     stderr        text,
+    retries       integer NOT NULL DEFAULT 0,
     retry_at      timestamptz,
     host          text NOT NULL,
     pid           integer NOT NULL,

@@ -67,6 +67,6 @@ fn decide(before: &Job, database: &str, row: Option<&Row>, waited: Duration) -> 
         None if waited < WAIT_LIMIT => Decision::Wait,
         None => Decision::Skip(format!("it runs after {who}, and run {} of it does not end", row.id)),
         Some(_) if row.retry_at.is_some() && waited < WAIT_LIMIT => Decision::Wait,
-        Some(outcome) => Decision::Skip(format!("it runs after {who}, whose run {} was {}", row.id, outcome.in_words())),
+        Some(outcome) => Decision::Skip(format!("it runs after {who}, whose run {} {}", row.id, outcome.as_verb())),
     }
 }

@@ -6,15 +6,15 @@
 pub mod keep;
 pub mod set;
 
-mod compress;
+pub mod compress;
 mod dump;
 mod facts;
 mod members;
 mod plan;
-mod read_back;
+pub mod read_back;
 pub mod restore;
 mod scan;
-mod stream;
+pub mod stream;
 pub mod verify;
 
 pub use compress::Compression;

@@ -66,6 +66,10 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Sql> {
         checker.problem(&written.statements, "`statements` is empty", "write at least one: \"ANALYZE\"".to_owned());
     }
     for statement in written.statements.get_ref() {
+        if written.transaction == Transaction::One && is_for_itself(statement.get_ref()) {
+            let hint = "transaction = \"each\", or a job of its own".to_owned();
+            checker.problem(statement, "this statement cannot run inside a transaction", hint);
+        }
         if statement.get_ref().trim().trim_matches(';').is_empty() {
             checker.problem(statement, "an empty statement", None);
         }
@@ -76,6 +80,13 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Sql> {
         statement_timeout: written.statement_timeout.unwrap_or(STATEMENT_TIMEOUT),
         lock_timeout: written.lock_timeout.unwrap_or(LOCK_TIMEOUT),
     })
+}
+
+/// PreventInTransactionBlock in PostgreSQL's source, for what people schedule.
+fn is_for_itself(statement: &str) -> bool {
+    let words: Vec<String> = statement.split_whitespace().take(6).map(str::to_ascii_uppercase).collect();
+    let first = words.first().map(|word| word.trim_end_matches(['(', ';'])).unwrap_or_default();
+    first == "VACUUM" || matches!(first, "CREATE" | "DROP" | "REINDEX") && words.iter().any(|word| word == "CONCURRENTLY")
 }
 
 #[derive(Debug, Serialize)]

@@ -8,12 +8,12 @@ use bytes::{Buf as _, Bytes};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
-use super::compress::{self, DecodeError};
+use super::compress::{self, Compression, DecodeError};
 use super::scan::{Contents, Scanner};
 use super::set::{GLOBALS, Globals, Manifest, Set};
 use super::stream::{hex, spawn_thread};
 use crate::progress::Phase;
-use crate::store::Store;
+use crate::store::{Reader, Store};
 
 /// Chunks on their way from the store to the decoder.
 const QUEUED_CHUNKS: usize = 4;
@@ -33,43 +33,24 @@ pub async fn read_dump(
     store: &Store,
     set: &Set,
     phase: &Phase,
-    mut sink: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
+    sink: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
 ) -> Result<ReadBack> {
     let dump = &set.manifest.dump;
     let key = set.name.key(&dump.object);
-    let Some(mut reader) = store.read(&key).await? else {
+    let Some(reader) = store.read(&key).await? else {
         return Ok(ReadBack { problems: vec![format!("{} is gone", store.location(&key))], sink_error: None });
     };
 
-    let (chunk_sender, chunk_receiver) = mpsc::channel(QUEUED_CHUNKS);
-    let (end_sender, end_receiver) = oneshot::channel();
-    let compression = dump.compression;
-    spawn_thread("decode", move || {
-        let mut scanner = Scanner::default();
-        let source = io::BufReader::with_capacity(64 << 10, ChunkReader { chunks: chunk_receiver, current: Bytes::new() });
-        let decoded = compress::decode(compression, source, |bytes| {
-            scanner.feed(bytes);
-            sink(bytes)
-        });
-        let _ = end_sender.send(decoded.map(|members| (members, scanner.finish())));
-    })?;
-
-    let mut hash = Sha256::new();
-    let mut bytes = 0;
-    while let Some(chunk) = reader.chunk().await? {
-        hash.update(&chunk);
-        bytes += chunk.len() as u64;
-        phase.advance(chunk.len() as u64);
-        // The decoder has stopped: it says why below.
-        if chunk_sender.send(chunk).await.is_err() {
-            break;
-        }
-    }
-    drop(chunk_sender);
-    let decoded = end_receiver.await.context("the decoding thread ended")?;
-    Ok(match decoded {
-        Ok((members, contents)) => {
-            ReadBack { problems: differences(&set.manifest, bytes, &hex(&hash.finalize()), members, &contents), sink_error: None }
+    let state = (Scanner::default(), sink);
+    let decoded = decode_object(reader, dump.compression, phase, state, |(scanner, sink), bytes| {
+        scanner.feed(bytes);
+        sink(bytes)
+    })
+    .await?;
+    let (bytes, contents) = (decoded.bytes, decoded.state.0.finish());
+    Ok(match decoded.members {
+        Ok(members) => {
+            ReadBack { problems: differences(&set.manifest, bytes, &decoded.sha256, members, &contents), sink_error: None }
         }
         Err(DecodeError::Source(error)) => ReadBack {
             problems: vec![format!("{} does not decode, somewhere in its first {bytes} bytes: {error}", dump.object)],
@@ -77,6 +58,46 @@ pub async fn read_dump(
         },
         Err(DecodeError::Sink(error)) => ReadBack { problems: Vec::new(), sink_error: Some(error) },
     })
+}
+
+/// An object that was read to its end, or to where it does not decode.
+pub struct Decoded<S> {
+    pub bytes: u64,
+    pub sha256: String,
+    pub members: Result<u64, DecodeError>,
+    pub state: S,
+}
+
+/// Reads an object of members, hashes it, and hands the decoded bytes to `feed` on a thread of its own. An error is
+/// the store's or the network's, and says nothing about the object.
+pub async fn decode_object<S: Send + 'static>(
+    mut reader: Reader,
+    compression: Compression,
+    phase: &Phase,
+    mut state: S,
+    mut feed: impl FnMut(&mut S, &[u8]) -> io::Result<()> + Send + 'static,
+) -> Result<Decoded<S>> {
+    let (chunk_sender, chunk_receiver) = mpsc::channel(QUEUED_CHUNKS);
+    let (end_sender, end_receiver) = oneshot::channel();
+    spawn_thread("decode", move || {
+        let source = io::BufReader::with_capacity(64 << 10, ChunkReader { chunks: chunk_receiver, current: Bytes::new() });
+        let members = compress::decode(compression, source, |bytes| feed(&mut state, bytes));
+        let _ = end_sender.send((members, state));
+    })?;
+    let mut hash = Sha256::new();
+    let mut bytes = 0;
+    while let Some(chunk) = reader.chunk().await? {
+        hash.update(&chunk);
+        bytes += chunk.len() as u64;
+        phase.advance(chunk.len() as u64);
+        // The decoder has stopped: its result says why.
+        if chunk_sender.send(chunk).await.is_err() {
+            break;
+        }
+    }
+    drop(chunk_sender);
+    let (members, state) = end_receiver.await.context("the decoding thread ended")?;
+    Ok(Decoded { bytes, sha256: hex(&hash.finalize()), members, state })
 }
 
 /// Reads the globals' bytes against the manifest. A set without globals has no problem here: its manifest says why.

@@ -1,0 +1,394 @@
+//! Rows that left a table, as objects that stock tools restore: `gunzip -c OBJECT | psql`.
+//!
+//! A batch is `DATABASE/JOB/archive/TIME-NUMBER.sql.gz`. It counts once its `.json` is there. Before the rows'
+//! transaction commits there is only a `.pending.json`, which names that transaction: whoever finds one that was
+//! left asks the server whether it committed (pg_xact_status), so that a kill at any moment neither loses rows nor
+//! keeps them twice.
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt as _;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use sqlx::PgConnection;
+
+use crate::pg;
+use crate::progress::Phase;
+use crate::store::Store;
+use crate::task::backup::Compression;
+use crate::task::backup::compress::{Compressor, MEMBER_BYTES};
+use crate::task::backup::read_back::decode_object;
+use crate::task::backup::set;
+use crate::task::backup::stream::hex;
+
+const FORMAT: u32 = 1;
+const OBJECT: &str = ".sql.gz";
+const PENDING: &str = ".pending.json";
+const MANIFEST: &str = ".json";
+
+/// Where the rows of one job on one database go.
+#[derive(Clone, Debug)]
+pub struct Archive {
+    store: Store,
+    /// `DATABASE/JOB/archive/`
+    folder: String,
+}
+
+/// What is archived, and what it goes back to.
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub schema: String,
+    pub table: String,
+    /// In the order of `query`. Without generated columns, which take no values.
+    pub columns: Vec<String>,
+    /// A SELECT of these columns.
+    pub query: String,
+}
+
+/// An object as it was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exported {
+    pub rows: u64,
+    pub bytes: u64,
+    pub uncompressed_bytes: u64,
+    /// Of the object.
+    pub sha256: String,
+}
+
+/// All that is known of a batch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Manifest {
+    pub format: u32,
+    pub pgtend_version: String,
+    pub job: String,
+    pub database: String,
+    pub schema: String,
+    pub table: String,
+    pub columns: Vec<String>,
+    /// Why the rows left: "created_at < 2026-08-25 …", "partition execution_logs_p2026_08".
+    pub reason: String,
+    pub archived_at: DateTime<Utc>,
+    /// The transaction that took the rows out of the table, of this system.
+    pub transaction: Option<i64>,
+    pub system_identifier: Option<String>,
+    #[serde(flatten)]
+    pub exported: Exported,
+}
+
+/// A batch's name without endings: its key in the store.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BatchName(String);
+
+impl BatchName {
+    pub fn object(&self) -> String {
+        format!("{}{OBJECT}", self.0)
+    }
+}
+
+impl std::fmt::Display for BatchName {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a look at the archive after a kill has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Their transaction had committed: the rows are archived.
+    pub completed: u64,
+    /// It had not: the rows are in the table.
+    pub discarded: u64,
+}
+
+impl Archive {
+    pub fn new(store: Store, database: &str, job: &str) -> Self {
+        Self { store, folder: format!("{}archive/", set::folder(database, job)) }
+    }
+
+    pub fn location(&self, name: &BatchName) -> String {
+        self.store.location(&name.object())
+    }
+
+    /// A name for the `number`th batch of a run.
+    pub fn name(&self, started_at: DateTime<Utc>, number: u64) -> BatchName {
+        BatchName(format!("{}{}-{number:06}", self.folder, started_at.format("%Y-%m-%dT%H-%M-%SZ")))
+    }
+
+    /// Writes the rows of `source`, reads the object back, and compares. `connection` may be in the transaction that
+    /// holds the rows; after an error it is of no use any more.
+    pub async fn export(
+        &self,
+        connection: &mut PgConnection,
+        source: &Source,
+        name: &BatchName,
+        phase: &Phase,
+    ) -> Result<Exported> {
+        let exported = write(connection, source, &self.store, &name.object(), phase).await?;
+        self.read_back(name, &exported, phase).await?;
+        Ok(exported)
+    }
+
+    /// Whether the object in the store is the one that was written: its bytes, its hash, and every row of it.
+    pub async fn read_back(&self, name: &BatchName, written: &Exported, phase: &Phase) -> Result<()> {
+        let key = name.object();
+        let location = self.store.location(&key);
+        let reader = self.store.read(&key).await?.with_context(|| format!("{location} is gone"))?;
+        // Lines in all, and lines before the data, which end with that of COPY.
+        let decoded = decode_object(reader, Compression::Gzip, phase, Lines::default(), |lines, bytes| {
+            lines.feed(bytes);
+            Ok(())
+        })
+        .await?;
+        let members = decoded.members.map_err(|error| anyhow::anyhow!("{location} does not decode: {error:?}"))?;
+        let read = Exported {
+            rows: decoded.state.rows(),
+            bytes: decoded.bytes,
+            uncompressed_bytes: decoded.state.bytes,
+            sha256: decoded.sha256,
+        };
+        anyhow::ensure!(members > 0 && read == *written, "{location} is not what was written: {read:?} and not {written:?}");
+        Ok(())
+    }
+
+    /// Before the commit: says which transaction decides whether the batch counts.
+    pub async fn prepare(&self, name: &BatchName, manifest: &Manifest) -> Result<()> {
+        self.store.put(&format!("{name}{PENDING}"), serde_json::to_vec_pretty(manifest)?).await
+    }
+
+    /// After the commit: the batch counts.
+    pub async fn complete(&self, name: &BatchName, manifest: &Manifest) -> Result<()> {
+        self.store.put(&format!("{name}{MANIFEST}"), serde_json::to_vec_pretty(manifest)?).await?;
+        self.store.delete(&format!("{name}{PENDING}")).await
+    }
+
+    /// The transaction rolled back: the rows are where they were.
+    pub async fn discard(&self, name: &BatchName) -> Result<()> {
+        self.store.delete(&name.object()).await?;
+        self.store.delete(&format!("{name}{PENDING}")).await
+    }
+
+    /// Ends what a killed run left. Refuses on doubt: a transaction that still runs, or that the server has
+    /// forgotten, or of another system.
+    pub async fn recover(&self, connection: &mut PgConnection) -> Result<Recovered> {
+        let mut recovered = Recovered::default();
+        let objects = self.store.list(&self.folder).await?;
+        let has = |key: &str| objects.binary_search_by(|object| object.key.as_str().cmp(key)).is_ok();
+        for object in objects.iter().filter(|object| object.key.ends_with(PENDING)) {
+            let name = BatchName(object.key.trim_end_matches(PENDING).to_owned());
+            let content = self.store.get(&object.key).await?.with_context(|| format!("{} is gone", object.key))?;
+            let manifest: Manifest =
+                serde_json::from_slice(&content).with_context(|| format!("cannot read {}", self.store.location(&object.key)))?;
+            if has(&format!("{name}{MANIFEST}"))
+                || committed(connection, &manifest).await.with_context(|| self.location(&name))?
+            {
+                self.complete(&name, &manifest).await?;
+                recovered.completed += 1;
+            } else {
+                self.discard(&name).await?;
+                recovered.discarded += 1;
+            }
+        }
+        // Written, and killed before it was prepared: its transaction cannot have committed.
+        for object in objects.iter().filter(|object| object.key.ends_with(OBJECT)) {
+            let name = BatchName(object.key.trim_end_matches(OBJECT).to_owned());
+            if !has(&format!("{name}{MANIFEST}")) && !has(&format!("{name}{PENDING}")) {
+                self.discard(&name).await?;
+                recovered.discarded += 1;
+            }
+        }
+        Ok(recovered)
+    }
+
+    /// The batches that count, oldest first.
+    pub async fn list(&self) -> Result<Vec<(BatchName, Manifest)>> {
+        list(&self.store, &self.folder).await
+    }
+}
+
+/// All batches of a store whose keys start with `folder`, oldest first in each series.
+pub async fn list(store: &Store, folder: &str) -> Result<Vec<(BatchName, Manifest)>> {
+    let mut batches = Vec::new();
+    for object in store.list(folder).await? {
+        let Some(name) = object.key.strip_suffix(MANIFEST) else { continue };
+        if object.key.ends_with(PENDING) || !name.contains("/archive/") {
+            continue;
+        }
+        let content = store.get(&object.key).await?.with_context(|| format!("{} is gone", store.location(&object.key)))?;
+        let manifest: Manifest =
+            serde_json::from_slice(&content).with_context(|| format!("cannot read {}", store.location(&object.key)))?;
+        anyhow::ensure!(
+            manifest.format <= FORMAT,
+            "{} has format {}, made by a newer pgtend",
+            store.location(&object.key),
+            manifest.format
+        );
+        batches.push((BatchName(name.to_owned()), manifest));
+    }
+    Ok(batches)
+}
+
+impl Manifest {
+    pub fn new(job: &str, database: &str, source: &Source, reason: &str, exported: Exported) -> Self {
+        Self {
+            format: FORMAT,
+            pgtend_version: env!("CARGO_PKG_VERSION").to_owned(),
+            job: job.to_owned(),
+            database: database.to_owned(),
+            schema: source.schema.clone(),
+            table: source.table.clone(),
+            columns: source.columns.clone(),
+            reason: reason.to_owned(),
+            archived_at: Utc::now(),
+            transaction: None,
+            system_identifier: None,
+            exported,
+        }
+    }
+
+    /// Names the transaction that `connection` is in.
+    pub async fn decided_by(mut self, connection: &mut PgConnection) -> Result<Self> {
+        // xid8 goes over as text: it is wider than any type that is bound here.
+        let xid: String = sqlx::query_scalar("SELECT pg_current_xact_id()::text").fetch_one(&mut *connection).await?;
+        self.transaction = Some(xid.parse().context("a transaction's number")?);
+        self.system_identifier = Some(system_identifier(connection).await?);
+        Ok(self)
+    }
+}
+
+/// Settings under which values are written so that any server reads the same: those of pg_dump
+/// (setup_connection in pg_dump.c).
+pub async fn prepare_session(connection: &mut PgConnection) -> Result<()> {
+    for (name, value) in
+        [("datestyle", "ISO"), ("intervalstyle", "postgres"), ("extra_float_digits", "3"), ("bytea_output", "hex")]
+    {
+        pg::set(connection, name, value).await?;
+    }
+    Ok(())
+}
+
+async fn committed(connection: &mut PgConnection, manifest: &Manifest) -> Result<bool> {
+    let transaction = manifest.transaction.context("its manifest names no transaction")?;
+    let here = system_identifier(connection).await?;
+    anyhow::ensure!(
+        manifest.system_identifier.as_ref() == Some(&here),
+        "left by a run on another server ({:?}, this is {here}): whether its rows were deleted there cannot be told here; \
+         if they were, rename its .pending.json to .json, else delete it",
+        manifest.system_identifier
+    );
+    let status: Option<String> =
+        sqlx::query_scalar("SELECT pg_xact_status($1::text::xid8)").bind(transaction.to_string()).fetch_one(connection).await?;
+    match status.as_deref() {
+        Some("committed") => Ok(true),
+        Some("aborted") => Ok(false),
+        Some(other) => anyhow::bail!("the transaction {transaction} of a killed run is still {other}: try again later"),
+        None => anyhow::bail!(
+            "the server no longer knows whether transaction {transaction} of a killed run committed: look whether the rows are \
+             in the table; if not, rename its .pending.json to .json, else delete it"
+        ),
+    }
+}
+
+/// Changes with initdb and pg_restore, not with failover or physical restore, which keep transactions.
+async fn system_identifier(connection: &mut PgConnection) -> Result<String> {
+    Ok(sqlx::query_scalar("SELECT system_identifier::text FROM pg_control_system()").fetch_one(connection).await?)
+}
+
+/// Streams rows into an object; memory is two members and the upload's parts.
+async fn write(connection: &mut PgConnection, source: &Source, store: &Store, key: &str, phase: &Phase) -> Result<Exported> {
+    let mut upload = store.upload(key, 0).await?;
+    let written = async {
+        let mut writer = Writer::new()?;
+        let columns = source.columns.iter().map(|column| pg::identifier(column)).collect::<Vec<_>>().join(", ");
+        let head = format!(
+            "-- pgtend archive\nSET client_encoding = 'UTF8';\nSET datestyle = 'ISO';\nSET intervalstyle = 'postgres';\n\
+             COPY {} ({columns}) FROM stdin;\n",
+            pg::qualified(&source.schema, &source.table)
+        );
+        writer.pending.extend_from_slice(head.as_bytes());
+        let mut rows = pg::copy_out(connection, &source.query).await?;
+        while let Some(chunk) = rows.try_next().await.map_err(pg::in_its_own_words)? {
+            writer.rows += chunk.iter().filter(|byte| **byte == b'\n').count() as u64;
+            phase.advance(chunk.len() as u64);
+            writer.pending.extend_from_slice(&chunk);
+            if writer.pending.len() >= MEMBER_BYTES {
+                upload.write(writer.member().await?).await?;
+            }
+        }
+        writer.pending.extend_from_slice(b"\\.\n");
+        upload.write(writer.member().await?).await?;
+        upload.finish().await?;
+        Ok(Exported {
+            rows: writer.rows,
+            bytes: writer.bytes,
+            uncompressed_bytes: writer.uncompressed_bytes,
+            sha256: hex(&writer.hash.finalize()),
+        })
+    };
+    let written: Result<Exported> = written.await;
+    if written.is_err() {
+        upload.abort().await;
+    }
+    written.with_context(|| format!("cannot archive rows to {}", store.location(key)))
+}
+
+struct Writer {
+    compressor: Option<Compressor>,
+    pending: Vec<u8>,
+    hash: Sha256,
+    rows: u64,
+    bytes: u64,
+    uncompressed_bytes: u64,
+}
+
+impl Writer {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            compressor: Some(Compressor::new(Compression::Gzip, Compression::Gzip.default_level())?),
+            pending: Vec::with_capacity(MEMBER_BYTES + (64 << 10)),
+            hash: Sha256::new(),
+            rows: 0,
+            bytes: 0,
+            uncompressed_bytes: 0,
+        })
+    }
+
+    /// What is pending, as a member.
+    async fn member(&mut self) -> Result<Bytes> {
+        let input = std::mem::replace(&mut self.pending, Vec::with_capacity(MEMBER_BYTES + (64 << 10)));
+        self.uncompressed_bytes += input.len() as u64;
+        let mut compressor = self.compressor.take().context("the compressor is in use")?;
+        let (compressor, member) = tokio::task::spawn_blocking(move || {
+            let member = compressor.member(&input);
+            (compressor, member)
+        })
+        .await?;
+        self.compressor = Some(compressor);
+        let member = member?;
+        self.hash.update(&member);
+        self.bytes += member.len() as u64;
+        Ok(member.into())
+    }
+}
+
+/// Counts rows in an archive object: the lines between COPY's and the final `\.`.
+#[derive(Default)]
+struct Lines {
+    bytes: u64,
+    newlines: u64,
+}
+
+impl Lines {
+    /// Before the rows: a comment, three settings, COPY; after them `\.`. COPY's text format has a line for each row,
+    /// with newlines in values escaped; names of columns may have some, which `identifier` does not escape.
+    const OTHERS: u64 = 6;
+
+    fn feed(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        self.newlines += memchr::memchr_iter(b'\n', bytes).count() as u64;
+    }
+
+    fn rows(&self) -> u64 {
+        self.newlines.saturating_sub(Self::OTHERS)
+    }
+}

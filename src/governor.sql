@@ -1,0 +1,22 @@
+-- One look at what a batch may put under strain. $1: the table's oid, or NULL.
+SELECT
+    (SELECT max(pg_wal_lsn_diff(here.lsn, replay_lsn)) FROM pg_stat_replication)::bigint AS replica_lag_bytes,
+    slot.lag::bigint AS slot_lag_bytes,
+    slot.slot_name::text AS slot,
+    -- Without archiving there is no backlog; the function is pg_monitor's.
+    CASE WHEN current_setting('archive_mode') <> 'off'
+              AND has_function_privilege('pg_ls_archive_statusdir()', 'EXECUTE')
+         THEN (SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready') END AS archive_backlog,
+    EXISTS (SELECT FROM pg_stat_progress_vacuum WHERE relid = $1::oid) AS autovacuum,
+    (SELECT max(extract(epoch FROM clock_timestamp() - xact_start))
+     FROM pg_stat_activity
+     WHERE (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL) AND backend_type = 'client backend'
+       AND application_name <> 'pgtend')::float8 AS snapshot_age_seconds,
+    (SELECT count(*) FROM pg_stat_activity
+     WHERE state = 'active' AND backend_type = 'client backend' AND pid <> pg_backend_pid()) AS active_sessions,
+    NOT pg_has_role('pg_monitor', 'USAGE') AND (current_setting('archive_mode') <> 'off'
+        OR EXISTS (SELECT FROM pg_stat_replication) OR EXISTS (SELECT FROM pg_replication_slots)) AS hidden
+FROM (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END AS lsn) here
+LEFT JOIN LATERAL (
+    SELECT slot_name, pg_wal_lsn_diff(here.lsn, restart_lsn) AS lag
+    FROM pg_replication_slots WHERE restart_lsn IS NOT NULL ORDER BY 2 DESC LIMIT 1) slot ON true

@@ -1,0 +1,338 @@
+//! The batches: found, locked without waiting, archived where that is asked for, deleted, each a transaction.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use sqlx::{PgConnection, Row as _};
+
+use super::plan::{Part, Plan};
+use super::{Method, Retention};
+use crate::archive::{self, Archive, Manifest, Source};
+use crate::governor::{self, Go, Governor, Limits, Pace};
+use crate::pg::{self, identifier};
+use crate::progress::Phase;
+use crate::report::Report;
+use crate::task::RunContext;
+use crate::units::Span;
+
+/// 300 blocks of 8 KiB are some ten thousand rows of a log table: 40 to 50 ms (research).
+const FIRST_BLOCKS: u64 = 200;
+const MOST_BLOCKS: u64 = 20_000;
+const FIRST_ROWS: u64 = 1_000;
+const MOST_ROWS: u64 = 50_000;
+/// An archived batch is an object: larger, and its rows wait locked for the upload. Nobody else wants old rows.
+const ARCHIVE_TIME: Span = Span(Duration::from_secs(5));
+const ARCHIVE_FIRST_BLOCKS: u64 = 1_000;
+const ARCHIVE_FIRST_ROWS: u64 = 20_000;
+/// A batch that meets a lock is tried again; somebody holds it, or a foreign key's row.
+const LOCK_ATTEMPTS: u32 = 20;
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Done {
+    pub rows: u64,
+    pub batches: u64,
+    pub archived_bytes: u64,
+    pub archived_batches: u64,
+    pub lock_waits: u64,
+    pub elapsed: Duration,
+}
+
+impl Done {
+    pub fn report(&self, report: &mut Report) {
+        report.fact("rows_deleted", self.rows);
+        report.fact("batches", self.batches);
+        report.fact("lock_waits", self.lock_waits);
+        report.fact("elapsed_seconds", self.elapsed.as_secs_f64());
+        if self.elapsed > Duration::ZERO {
+            report.fact("rows_per_second", (self.rows as f64 / self.elapsed.as_secs_f64()).round());
+        }
+        if self.archived_batches > 0 {
+            report.fact("archived_batches", self.archived_batches);
+            report.fact("archived_bytes", self.archived_bytes);
+        }
+    }
+}
+
+pub struct Work<'a> {
+    pub retention: &'a Retention,
+    pub plan: &'a Plan,
+    pub part: &'a Part,
+    pub archive: Option<&'a Archive>,
+    pub run: &'a RunContext<'a>,
+    pub phase: &'a Phase,
+}
+
+/// Where the next batch begins.
+enum Place {
+    Block(u64),
+    /// A value of the column, as text.
+    Key(String),
+}
+
+/// What a batch did.
+struct Batch {
+    rows: u64,
+    /// Rows that were found and locked.
+    found: u64,
+    /// The largest value of the column among them.
+    last_key: Option<String>,
+    archived_bytes: u64,
+}
+
+impl Work<'_> {
+    /// All batches of one part, unless the governor stops it.
+    pub async fn all(&self, connection: &mut PgConnection, governor: &mut Governor, done: &mut Done) -> Result<Go> {
+        let started = Instant::now();
+        let pid = pg::backend_pid(connection).await?;
+        archive::prepare_session(connection).await?;
+        let patience = patience(connection, governor.limits()).await?;
+        pg::set(connection, "lock_timeout", &patience.as_millis().to_string()).await?;
+        pg::set(connection, "statement_timeout", &governor.limits().statement_timeout.0.as_millis().to_string()).await?;
+        let target = if self.archive.is_some() { ARCHIVE_TIME } else { governor.limits().batch_time };
+        let by_blocks = self.part.method == Method::Blocks;
+        let mut pace = match (by_blocks, self.archive.is_some()) {
+            (true, false) => Pace::new(FIRST_BLOCKS, 1, MOST_BLOCKS),
+            (true, true) => Pace::new(ARCHIVE_FIRST_BLOCKS, 1, MOST_BLOCKS),
+            (false, false) => Pace::new(FIRST_ROWS, 10, MOST_ROWS),
+            (false, true) => Pace::new(ARCHIVE_FIRST_ROWS, 10, 4 * MOST_ROWS),
+        };
+        let mut place = if by_blocks { Place::Block(0) } else { Place::Key("-infinity".to_owned()) };
+        let mut attempts = 0;
+        // Bounded: by blocks, each turn leaves some behind; by keys, each turn deletes rows, or fails.
+        loop {
+            if matches!(place, Place::Block(block) if block >= self.part.blocks as u64) {
+                break;
+            }
+            if let Go::Stop(reason) = self.run.or_cancelled(governor.go()).await? {
+                done.elapsed += started.elapsed();
+                return Ok(Go::Stop(reason));
+            }
+            let size = pace.size();
+            let began = Instant::now();
+            // Not dropped midway by a cancellation: it is short, and ends in a commit or a rollback.
+            let (result, blocked) = governor.watch(pid, self.batch(connection, &place, size, done.archived_batches)).await;
+            let batch = match result {
+                Ok(batch) => batch,
+                Err(error) if governor::is_lock_trouble(&error) && attempts < LOCK_ATTEMPTS => {
+                    attempts += 1;
+                    done.lock_waits += 1;
+                    pace.took(target.0 * 2, target.0, 1);
+                    continue;
+                }
+                Err(error) => return Err(error.context(format!("after {} rows of {}", done.rows, self.part.name))),
+            };
+            attempts = 0;
+            pace.took(began.elapsed(), target.0, blocked);
+            done.rows += batch.rows;
+            done.batches += u64::from(batch.found > 0);
+            if self.archive.is_some() && batch.rows > 0 {
+                done.archived_batches += 1;
+                done.archived_bytes += batch.archived_bytes;
+            }
+            if batch.found > 0 && batch.rows == 0 {
+                anyhow::bail!("{} rows of {} were to be deleted and none was: a trigger keeps them", batch.found, self.part.name);
+            }
+            match &mut place {
+                Place::Block(block) => *block += size,
+                Place::Key(key) => match batch.last_key {
+                    Some(last) => *key = last,
+                    None => break,
+                },
+            }
+            if let Some(pause) = governor.pause() {
+                tokio::time::sleep(pause).await;
+            }
+        }
+        done.elapsed += started.elapsed();
+        Ok(Go::On)
+    }
+
+    async fn batch(&self, connection: &mut PgConnection, place: &Place, size: u64, number: u64) -> Result<Batch> {
+        match self.archive {
+            None => self.delete(connection, place, size).await,
+            Some(archive) => {
+                pg::execute(connection, "BEGIN".to_owned()).await?;
+                let done = self.archive_and_delete(connection, archive, place, size, number).await;
+                if done.is_err() {
+                    // A connection that is gone has rolled back by itself.
+                    let _ = pg::execute(connection, "ROLLBACK".to_owned()).await;
+                }
+                done
+            }
+        }
+    }
+
+    /// At first without a look at locks, which costs less than half; where somebody has locked one of the rows, by
+    /// leaving his out.
+    async fn delete(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<Batch> {
+        match self.delete_all(connection, place, size).await {
+            Err(error) if governor::is_lock_trouble(&error) => self.delete_unlocked(connection, place, size).await,
+            // By keys, none may mean: none left, or a trigger kept them.
+            Ok(batch) if batch.rows == 0 && matches!(place, Place::Key(_)) => self.delete_unlocked(connection, place, size).await,
+            other => other,
+        }
+    }
+
+    async fn delete_all(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<Batch> {
+        let (table, condition) = (&self.part.name, &self.plan.condition);
+        let column = identifier(&self.retention.column);
+        let (which, key) = match place {
+            Place::Block(_) => ("ctid >= $2::text::tid AND ctid < $3::text::tid".to_owned(), "NULL::text".to_owned()),
+            Place::Key(_) => (
+                format!(
+                    "ctid = ANY (ARRAY(SELECT ctid FROM ONLY {table} WHERE {column} >= $2::text::{} AND {condition}
+                                       ORDER BY {column} LIMIT $3::text::bigint))",
+                    self.plan.column_type
+                ),
+                column,
+            ),
+        };
+        // The condition once more outside: a row may have changed since it was found.
+        let delete = format!("DELETE FROM ONLY {table} WHERE {which} AND {condition}");
+        if matches!(place, Place::Block(_)) {
+            let rows = self.bound(delete, place, size).execute(connection).await?.rows_affected();
+            return Ok(Batch { rows, found: rows, last_key: None, archived_bytes: 0 });
+        }
+        let sql = format!("WITH gone AS ({delete} RETURNING {key} AS key) SELECT count(*), max(key)::text FROM gone");
+        let row = self.bound(sql, place, size).fetch_one(connection).await?;
+        let rows = row.try_get::<i64, _>(0)? as u64;
+        Ok(Batch { rows, found: rows, last_key: row.try_get(1)?, archived_bytes: 0 })
+    }
+
+    async fn delete_unlocked(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<Batch> {
+        let sql = format!(
+            "WITH picked AS MATERIALIZED ({}),
+             gone AS (DELETE FROM ONLY {} WHERE ctid = ANY (ARRAY(SELECT ctid FROM picked)) RETURNING 1)
+             SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM picked), (SELECT max(key)::text FROM picked)",
+            self.pick(place),
+            self.part.name
+        );
+        let row = self.bound(sql, place, size).fetch_one(connection).await?;
+        let (rows, found): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        Ok(Batch { rows: rows as u64, found: found as u64, last_key: row.try_get(2)?, archived_bytes: 0 })
+    }
+
+    /// In a transaction: exactly the rows that are locked are written, read back, counted, and deleted.
+    async fn archive_and_delete(
+        &self,
+        connection: &mut PgConnection,
+        archive: &Archive,
+        place: &Place,
+        size: u64,
+        number: u64,
+    ) -> Result<Batch> {
+        let sql = format!("WITH picked AS ({}) SELECT array_agg(ctid::text), max(key)::text FROM picked", self.pick(place));
+        let row = self.bound(sql, place, size).fetch_one(&mut *connection).await?;
+        let ids: Option<Vec<String>> = row.try_get(0)?;
+        let last_key: Option<String> = row.try_get(1)?;
+        let Some(ids) = ids else {
+            pg::execute(connection, "COMMIT".to_owned()).await?;
+            return Ok(Batch { rows: 0, found: 0, last_key: None, archived_bytes: 0 });
+        };
+        let columns = &self.plan.columns;
+        let source = Source {
+            schema: self.part.schema.clone(),
+            table: self.part.relation.clone(),
+            columns: columns.clone(),
+            query: format!(
+                "SELECT {} FROM ONLY {} WHERE ctid = ANY ('{{{}}}'::tid[])",
+                columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", "),
+                self.part.name,
+                // Made by the server: "(12,3)".
+                ids.iter().map(|id| format!("\"{id}\"")).collect::<Vec<_>>().join(",")
+            ),
+        };
+        let name = archive.name(self.run.now, number + 1);
+        let exported = archive.export(connection, &source, &name, self.phase).await?;
+        let found = ids.len() as u64;
+        if exported.rows != found {
+            archive.discard(&name).await?;
+            anyhow::bail!("{found} rows are locked and {} were archived: nothing is deleted", exported.rows);
+        }
+        let reason =
+            format!("{} older than {} on {}", self.retention.column, self.retention.older_than, self.run.now.to_rfc3339());
+        let manifest = Manifest::new(&self.run.job.name, self.run.database, &source, &reason, exported.clone());
+        let manifest = manifest.decided_by(connection).await?;
+        archive.prepare(&name, &manifest).await?;
+        let sql = format!("DELETE FROM ONLY {} WHERE ctid = ANY ($1::text[]::tid[])", self.part.name);
+        let deleted = pg::query(sql).bind(&ids).execute(&mut *connection).await?.rows_affected();
+        if deleted != found {
+            pg::execute(connection, "ROLLBACK".to_owned()).await?;
+            archive.discard(&name).await?;
+            anyhow::bail!(
+                "{found} rows of {} were archived and {deleted} deleted: a trigger keeps the others; nothing is changed",
+                self.part.name
+            );
+        }
+        // Should the answer get lost, the pending manifest tells the next run whom to ask.
+        pg::execute(connection, "COMMIT".to_owned()).await.context("cannot commit a batch")?;
+        archive.complete(&name, &manifest).await?;
+        Ok(Batch { rows: deleted, found, last_key, archived_bytes: exported.bytes })
+    }
+
+    /// Finds and locks rows; `$1` the cutoff, `$2` and `$3` the place.
+    fn pick(&self, place: &Place) -> String {
+        let (table, condition) = (&self.part.name, &self.plan.condition);
+        let column = identifier(&self.retention.column);
+        match place {
+            Place::Block(_) => format!(
+                "SELECT ctid, NULL::text AS key FROM ONLY {table}
+                 WHERE ctid >= $2::text::tid AND ctid < $3::text::tid AND {condition} FOR UPDATE SKIP LOCKED"
+            ),
+            Place::Key(_) => format!(
+                "SELECT ctid, {column} AS key FROM ONLY {table}
+                 WHERE {column} >= $2::text::{} AND {condition} ORDER BY {column} LIMIT $3::text::bigint FOR UPDATE SKIP LOCKED",
+                self.plan.column_type,
+            ),
+        }
+    }
+
+    fn bound<'q>(
+        &self,
+        sql: String,
+        place: &Place,
+        size: u64,
+    ) -> sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments> {
+        let (from, to) = match place {
+            Place::Block(block) => (format!("({block},0)"), format!("({},0)", block + size)),
+            Place::Key(key) => (key.clone(), size.to_string()),
+        };
+        pg::query(sql).bind(self.plan.cutoff).bind(from).bind(to)
+    }
+}
+
+/// How long a batch waits for a lock: half of deadlock_timeout at the most, so that in a circle of locks it is always
+/// the batch that gives way, before the server looks for a victim.
+async fn patience(connection: &mut PgConnection, limits: &Limits) -> Result<Duration> {
+    let milliseconds: i64 = sqlx::query_scalar("SELECT setting::bigint FROM pg_settings WHERE name = 'deadlock_timeout'")
+        .fetch_one(connection)
+        .await?;
+    Ok(limits.lock_timeout.0.min(Duration::from_millis((milliseconds / 2).max(1) as u64)))
+}
+
+/// Plain VACUUM: it gives the space to new rows, and waits for nobody.
+pub async fn vacuum(connection: &mut PgConnection, plan: &Plan) -> Result<()> {
+    pg::set(connection, "statement_timeout", "0").await?;
+    for part in &plan.parts {
+        pg::execute(connection, format!("VACUUM (SKIP_LOCKED) {}", part.name)).await.context("VACUUM")?;
+    }
+    Ok(())
+}
+
+/// How many rows are left that should have gone: locked by others, or come meanwhile. None when counting takes
+/// longer than a batch may.
+pub async fn left(connection: &mut PgConnection, plan: &Plan) -> Result<Option<u64>> {
+    let mut left = 0;
+    for part in &plan.parts {
+        let sql = format!("SELECT count(*) FROM ONLY {} WHERE {}", part.name, plan.condition);
+        match pg::query(sql).bind(plan.cutoff).fetch_one(&mut *connection).await {
+            Ok(row) => left += row.try_get::<i64, _>(0)? as u64,
+            Err(error) if error.as_database_error().and_then(|said| said.code()).is_some_and(|code| code == "57014") => {
+                return Ok(None);
+            }
+            Err(error) => return Err(pg::in_its_own_words(error)),
+        }
+    }
+    Ok(Some(left))
+}
