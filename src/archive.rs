@@ -228,6 +228,92 @@ pub async fn list(store: &Store, folder: &str) -> Result<Vec<(BatchName, Manifes
     Ok(batches)
 }
 
+/// Puts the rows of a batch into `table` (quoted, as in SQL), all or none. The batch stays in the archive.
+pub async fn restore(
+    store: &Store,
+    (name, manifest): &(BatchName, Manifest),
+    connection: &mut PgConnection,
+    table: &str,
+    phase: &Phase,
+) -> Result<u64> {
+    let location = store.location(&name.object());
+    let reader = store.read(&name.object()).await?.with_context(|| format!("{location} is gone"))?;
+    prepare_session(connection).await?;
+    pg::execute(connection, "BEGIN".to_owned()).await?;
+    let done = async {
+        let (sender, mut receiver) = tokio::sync::mpsc::channel::<Bytes>(4);
+        let rows_only =
+            RowsOnly { head: head(&manifest.schema, &manifest.table, &manifest.columns).into(), ..RowsOnly::default() };
+        let decoding = async move {
+            let decoded =
+                decode_object(reader, Compression::Gzip, phase, (rows_only, Some(sender)), |(rows_only, sender), bytes| {
+                    let rows = rows_only.feed(bytes)?;
+                    match sender {
+                        Some(sender) if !rows.is_empty() => sender.blocking_send(rows).map_err(std::io::Error::other),
+                        _ => Ok(()),
+                    }
+                });
+            let mut decoded = decoded.await?;
+            // Without this the copying below would wait for more.
+            decoded.state.1 = None;
+            anyhow::Ok(decoded)
+        };
+        let copying = async {
+            let mut copy = pg::copy_in(connection, table, &column_list(&manifest.columns)).await?;
+            while let Some(rows) = receiver.recv().await {
+                copy.send(rows).await.map_err(pg::in_its_own_words)?;
+            }
+            copy.finish().await.map_err(pg::in_its_own_words)
+        };
+        let (decoded, copied) = tokio::join!(decoding, copying);
+        let copied = copied.with_context(|| format!("cannot put the rows of {location} into {table}"))?;
+        let decoded = decoded?;
+        decoded.members.map_err(|error| anyhow::anyhow!("{location} does not decode: {error:?}"))?;
+        decoded.state.0.check().with_context(|| location.clone())?;
+        let written = &manifest.exported;
+        anyhow::ensure!(
+            decoded.sha256 == written.sha256 && decoded.bytes == written.bytes && copied == written.rows,
+            "{location} is not what was written: {copied} rows and not {}",
+            written.rows
+        );
+        pg::execute(connection, "COMMIT".to_owned()).await?;
+        Ok(copied)
+    };
+    let done: Result<u64> = done.await;
+    if done.is_err() {
+        let _ = pg::execute(connection, "ROLLBACK".to_owned()).await;
+    }
+    done
+}
+
+/// Takes what comes before the rows and after them off a stream.
+#[derive(Default)]
+struct RowsOnly {
+    head: Bytes,
+    seen: usize,
+    /// The last bytes, which may be the tail.
+    held: Vec<u8>,
+}
+
+impl RowsOnly {
+    fn feed(&mut self, mut bytes: &[u8]) -> std::io::Result<Bytes> {
+        let of_head = (self.head.len() - self.seen).min(bytes.len());
+        if bytes[..of_head] != self.head[self.seen..self.seen + of_head] {
+            return Err(std::io::Error::other("it does not begin as an archive of this table does"));
+        }
+        self.seen += of_head;
+        bytes = &bytes[of_head..];
+        self.held.extend_from_slice(bytes);
+        let ready = self.held.len().saturating_sub(TAIL.len());
+        Ok(self.held.drain(..ready).collect::<Vec<u8>>().into())
+    }
+
+    fn check(&self) -> Result<()> {
+        anyhow::ensure!(self.seen == self.head.len() && self.held == TAIL, "its end is missing");
+        Ok(())
+    }
+}
+
 impl Manifest {
     pub fn new(job: &str, database: &str, source: &Source, reason: &str, exported: Exported) -> Self {
         Self {
@@ -299,13 +385,7 @@ async fn write(connection: &mut PgConnection, source: &Source, store: &Store, ke
     let mut upload = store.upload(key, 0).await?;
     let written = async {
         let mut writer = Writer::new()?;
-        let columns = source.columns.iter().map(|column| pg::identifier(column)).collect::<Vec<_>>().join(", ");
-        let head = format!(
-            "-- pgtend archive\nSET client_encoding = 'UTF8';\nSET datestyle = 'ISO';\nSET intervalstyle = 'postgres';\n\
-             COPY {} ({columns}) FROM stdin;\n",
-            pg::qualified(&source.schema, &source.table)
-        );
-        writer.pending.extend_from_slice(head.as_bytes());
+        writer.pending.extend_from_slice(head(&source.schema, &source.table, &source.columns).as_bytes());
         let mut rows = pg::copy_out(connection, &source.query).await?;
         while let Some(chunk) = rows.try_next().await.map_err(pg::in_its_own_words)? {
             writer.rows += chunk.iter().filter(|byte| **byte == b'\n').count() as u64;
@@ -315,7 +395,7 @@ async fn write(connection: &mut PgConnection, source: &Source, store: &Store, ke
                 upload.write(writer.member().await?).await?;
             }
         }
-        writer.pending.extend_from_slice(b"\\.\n");
+        writer.pending.extend_from_slice(TAIL);
         upload.write(writer.member().await?).await?;
         upload.finish().await?;
         Ok(Exported {
@@ -330,6 +410,22 @@ async fn write(connection: &mut PgConnection, source: &Source, store: &Store, ke
         upload.abort().await;
     }
     written.with_context(|| format!("cannot archive rows to {}", store.location(key)))
+}
+
+/// What comes before the rows, so that psql alone puts them back.
+fn head(schema: &str, table: &str, columns: &[String]) -> String {
+    format!(
+        "-- pgtend archive\nSET client_encoding = 'UTF8';\nSET datestyle = 'ISO';\nSET intervalstyle = 'postgres';\n\
+         COPY {} {} FROM stdin;\n",
+        pg::qualified(schema, table),
+        column_list(columns)
+    )
+}
+
+const TAIL: &[u8] = b"\\.\n";
+
+fn column_list(columns: &[String]) -> String {
+    format!("({})", columns.iter().map(|column| pg::identifier(column)).collect::<Vec<_>>().join(", "))
 }
 
 struct Writer {

@@ -1,5 +1,6 @@
 //! The command line: what can be said, and what each command prints. Data goes to stdout, logs to stderr.
 
+mod archives;
 mod backups;
 mod check;
 mod documents;
@@ -106,6 +107,11 @@ pub enum Command {
         #[command(subcommand)]
         command: backups::Command,
     },
+    /// List and put back rows that left a table through [retention] or [partition]
+    Archives {
+        #[command(subcommand)]
+        command: archives::Command,
+    },
     /// Print systemd timers or Kubernetes CronJobs for the scheduled jobs
     Render {
         #[command(subcommand)]
@@ -156,6 +162,7 @@ async fn dispatch(arguments: &Arguments) -> Result<ExitCode> {
         Command::Jobs => jobs::run(global).await,
         Command::Runs(arguments) => runs::run(global, arguments).await,
         Command::Backups { command } => backups::run(global, command).await,
+        Command::Archives { command } => archives::run(global, command).await,
         Command::Render { command } => render::run(global, command),
         Command::Grants(arguments) => grants::run(global, arguments).await,
         Command::Schema { which } => documents::schema(*which),

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use futures_util::stream::BoxStream;
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgDatabaseError, PgPool, PgPoolOptions, PgSslMode};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgCopyIn, PgDatabaseError, PgPool, PgPoolOptions, PgSslMode};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Postgres};
 
@@ -203,6 +203,11 @@ pub async fn execute_script(connection: &mut PgConnection, sql: &str) -> Result<
 /// The rows of a query in COPY's text format. To be read to its end, or its connection is of no use any more.
 pub async fn copy_out<'c>(connection: &'c mut PgConnection, query: &str) -> Result<BoxStream<'c, sqlx::Result<Bytes>>> {
     connection.copy_out_raw(&format!("COPY ({query}) TO STDOUT")).await.map_err(in_its_own_words)
+}
+
+/// Rows in COPY's text format, to be sent to a table.
+pub async fn copy_in<'c>(connection: &'c mut PgConnection, table: &str, columns: &str) -> Result<PgCopyIn<&'c mut PgConnection>> {
+    connection.copy_in_raw(&format!("COPY {table} {columns} FROM STDIN")).await.map_err(in_its_own_words)
 }
 
 /// The SQLSTATE of a server's refusal, where there is one.
