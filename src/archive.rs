@@ -1,6 +1,6 @@
 //! Rows that left a table, as objects that stock tools restore: `gunzip -c OBJECT | psql`.
 //!
-//! A batch is `DATABASE/JOB/archive/TIME-NUMBER.sql.gz`. It counts once its `.json` is there. Before the rows'
+//! A batch is `DATABASE/JOB/archive/TIME-TRANSACTION.sql.gz`. It counts once its `.json` is there. Before the rows'
 //! transaction commits there is only a `.pending.json`, which names that transaction: whoever finds one that was
 //! left asks the server whether it committed (pg_xact_status), so that a kill at any moment neither loses rows nor
 //! keeps them twice.
@@ -110,9 +110,9 @@ impl Archive {
         self.store.location(&name.object())
     }
 
-    /// A name for the `number`th batch of a run.
-    pub fn name(&self, started_at: DateTime<Utc>, number: u64) -> BatchName {
-        BatchName(format!("{}{}-{number:06}", self.folder, started_at.format("%Y-%m-%dT%H-%M-%SZ")))
+    /// A name for a batch. `unique` is what no other batch has, in any run: the number of its transaction, say.
+    pub fn name(&self, started_at: DateTime<Utc>, unique: i64) -> BatchName {
+        BatchName(format!("{}{}-{unique:010}", self.folder, started_at.format("%Y-%m-%dT%H-%M-%SZ")))
     }
 
     /// Writes the rows of `source`, reads the object back, and compares. `connection` may be in the transaction that
@@ -124,17 +124,22 @@ impl Archive {
         name: &BatchName,
         phase: &Phase,
     ) -> Result<Exported> {
+        // Writing over another batch would lose its rows.
+        let is_there = self.store.read(&name.object()).await?.is_some();
+        anyhow::ensure!(!is_there, "{} is there already: nothing is written over it", self.location(name));
         let exported = write(connection, source, &self.store, &name.object(), phase).await?;
-        self.read_back(name, &exported, phase).await?;
+        self.read_back(source, name, &exported, phase).await?;
         Ok(exported)
     }
 
     /// Whether the object in the store is the one that was written: its bytes, its hash, and every row of it.
-    pub async fn read_back(&self, name: &BatchName, written: &Exported, phase: &Phase) -> Result<()> {
+    pub async fn read_back(&self, source: &Source, name: &BatchName, written: &Exported, phase: &Phase) -> Result<()> {
         let key = name.object();
         let location = self.store.location(&key);
         let reader = self.store.read(&key).await?.with_context(|| format!("{location} is gone"))?;
-        // Lines in all, and lines before the data, which end with that of COPY.
+        // COPY's text format has a line for each row, with the newlines in values escaped.
+        let head = head(&source.schema, &source.table, &source.columns);
+        let other_lines = memchr::memchr_iter(b'\n', head.as_bytes()).count() as u64 + 1;
         let decoded = decode_object(reader, Compression::Gzip, phase, Lines::default(), |lines, bytes| {
             lines.feed(bytes);
             Ok(())
@@ -142,7 +147,7 @@ impl Archive {
         .await?;
         let members = decoded.members.map_err(|error| anyhow::anyhow!("{location} does not decode: {error:?}"))?;
         let read = Exported {
-            rows: decoded.state.rows(),
+            rows: decoded.state.newlines.saturating_sub(other_lines),
             bytes: decoded.bytes,
             uncompressed_bytes: decoded.state.bytes,
             sha256: decoded.sha256,
@@ -332,14 +337,19 @@ impl Manifest {
         }
     }
 
-    /// Names the transaction that `connection` is in.
+    /// The transaction that `connection` is in decides whether the batch counts.
     pub async fn decided_by(mut self, connection: &mut PgConnection) -> Result<Self> {
-        // xid8 goes over as text: it is wider than any type that is bound here.
-        let xid: String = sqlx::query_scalar("SELECT pg_current_xact_id()::text").fetch_one(&mut *connection).await?;
-        self.transaction = Some(xid.parse().context("a transaction's number")?);
+        self.transaction = Some(transaction(connection).await?);
         self.system_identifier = Some(system_identifier(connection).await?);
         Ok(self)
     }
+}
+
+/// The number of the transaction that `connection` is in, which no other of this server ever has.
+pub async fn transaction(connection: &mut PgConnection) -> Result<i64> {
+    // xid8 goes over as text: it is wider than any type that is read here.
+    let xid: String = sqlx::query_scalar("SELECT pg_current_xact_id()::text").fetch_one(connection).await?;
+    xid.parse().context("a transaction's number")
 }
 
 /// Settings under which values are written so that any server reads the same: those of pg_dump
@@ -467,7 +477,7 @@ impl Writer {
     }
 }
 
-/// Counts rows in an archive object: the lines between COPY's and the final `\.`.
+/// What an archive object decodes to, counted.
 #[derive(Default)]
 struct Lines {
     bytes: u64,
@@ -475,16 +485,8 @@ struct Lines {
 }
 
 impl Lines {
-    /// Before the rows: a comment, three settings, COPY; after them `\.`. COPY's text format has a line for each row,
-    /// with newlines in values escaped; names of columns may have some, which `identifier` does not escape.
-    const OTHERS: u64 = 6;
-
     fn feed(&mut self, bytes: &[u8]) {
         self.bytes += bytes.len() as u64;
         self.newlines += memchr::memchr_iter(b'\n', bytes).count() as u64;
-    }
-
-    fn rows(&self) -> u64 {
-        self.newlines.saturating_sub(Self::OTHERS)
     }
 }

@@ -15,5 +15,7 @@ mod cli;
 mod examples;
 /// Jobs for systemd and Kubernetes.
 mod render;
+/// Rows that leave a table, and come back.
+mod retention;
 /// One contract for both kinds of store.
 mod store;

@@ -111,7 +111,7 @@ impl Work<'_> {
             let size = pace.size();
             let began = Instant::now();
             // Not dropped midway by a cancellation: it is short, and ends in a commit or a rollback.
-            let (result, blocked) = governor.watch(pid, self.batch(connection, &place, size, done.archived_batches)).await;
+            let (result, blocked) = governor.watch(pid, self.batch(connection, &place, size)).await;
             let batch = match result {
                 Ok(batch) => batch,
                 Err(error) if governor::is_lock_trouble(&error) && attempts < LOCK_ATTEMPTS => {
@@ -148,12 +148,12 @@ impl Work<'_> {
         Ok(Go::On)
     }
 
-    async fn batch(&self, connection: &mut PgConnection, place: &Place, size: u64, number: u64) -> Result<Batch> {
+    async fn batch(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<Batch> {
         match self.archive {
             None => self.delete(connection, place, size).await,
             Some(archive) => {
                 pg::execute(connection, "BEGIN".to_owned()).await?;
-                let done = self.archive_and_delete(connection, archive, place, size, number).await;
+                let done = self.archive_and_delete(connection, archive, place, size).await;
                 if done.is_err() {
                     // A connection that is gone has rolled back by itself.
                     let _ = pg::execute(connection, "ROLLBACK".to_owned()).await;
@@ -220,7 +220,6 @@ impl Work<'_> {
         archive: &Archive,
         place: &Place,
         size: u64,
-        number: u64,
     ) -> Result<Batch> {
         let sql = format!("WITH picked AS ({}) SELECT array_agg(ctid::text), max(key)::text FROM picked", self.pick(place));
         let row = self.bound(sql, place, size).fetch_one(&mut *connection).await?;
@@ -243,7 +242,7 @@ impl Work<'_> {
                 ids.iter().map(|id| format!("\"{id}\"")).collect::<Vec<_>>().join(",")
             ),
         };
-        let name = archive.name(self.run.now, number + 1);
+        let name = archive.name(self.run.now, archive::transaction(connection).await?);
         let exported = archive.export(connection, &source, &name, self.phase).await?;
         let found = ids.len() as u64;
         if exported.rows != found {
