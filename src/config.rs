@@ -301,8 +301,10 @@ impl Secret<'_> {
         let mut problem = |span: std::ops::Range<usize>, message: String, hint: String| {
             problems.push(source.problem(Some(span), message, Some(hint)));
         };
-        if let (Some(first), true) = (&literal, env.is_some() || file.is_some()) {
-            problem(first.span(), format!("`{key}` stands beside `{key}_env` or `{key}_file`"), "keep one of them".to_owned());
+        let other = env.as_ref().map(Spanned::span).or_else(|| file.as_ref().map(Spanned::span));
+        if let (Some(_), Some(other)) = (&literal, other) {
+            // Not at the literal, which would be shown.
+            problem(other, format!("`{key}` stands beside `{key}_env` or `{key}_file`"), "keep one of them".to_owned());
         } else if let (Some(first), true) = (&env, file.is_some()) {
             problem(first.span(), format!("`{key}_env` stands beside `{key}_file`"), "keep one of them".to_owned());
         }

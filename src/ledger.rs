@@ -492,12 +492,15 @@ impl Ledger {
     }
 
     async fn migrate(&self) -> Result<()> {
-        let mut connection = self.pool.acquire().await.map_err(pg::in_its_own_words)?;
+        // Not the pool's, which tries a server that refuses for 20 s, and then does not say so.
+        let mut connection = self.settings.connect().await?;
         // Without the lock first: a role that may only read and write rows gets by with that.
         if version(&mut connection).await? == MIGRATIONS.len() {
             return Ok(());
         }
-        let mut transaction = sqlx::Connection::begin(&mut *connection).await?;
+        // Each statement must see what was committed while this one waited for the lock.
+        pg::set(&mut connection, "default_transaction_isolation", "read committed").await?;
+        let mut transaction = sqlx::Connection::begin(&mut connection).await?;
         sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('pgtend ledger', 0))").execute(&mut *transaction).await?;
         let version = version(&mut transaction).await?;
         for (index, migration) in MIGRATIONS.iter().enumerate().skip(version) {
@@ -518,7 +521,13 @@ impl Ledger {
 
 /// The schema's version; 0 when there is none. A newer one than this program knows is refused.
 async fn version(connection: &mut PgConnection) -> Result<usize> {
-    let there: bool = sqlx::query_scalar("SELECT to_regclass('pgtend.format') IS NOT NULL").fetch_one(&mut *connection).await?;
+    // Not to_regclass: in the transaction that waited for the lock it would answer from what it cached before.
+    let there: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                        WHERE n.nspname = 'pgtend' AND c.relname = 'format')",
+    )
+    .fetch_one(&mut *connection)
+    .await?;
     if !there {
         return Ok(0);
     }

@@ -268,17 +268,13 @@ impl Metrics {
         let Ok(text) = std::fs::read_to_string(folder.join(textfile(job))) else { return };
         for line in text.lines() {
             let Some((series, value)) = line.rsplit_once(' ') else { continue };
-            let label = |name: &str| {
-                let (_, rest) = series.split_once(&format!("{name}=\""))?;
-                rest.split_once('"').map(|(value, _)| value)
-            };
-            let (Some(database), Ok(value)) = (label("database"), value.parse::<f64>()) else { continue };
+            let (Some(database), Ok(value)) = (label(series, "database"), value.parse::<f64>()) else { continue };
             if series.starts_with("pgtend_job_last_success_timestamp_seconds{") && value > 0.0 {
-                self.last_success(job, database, value);
+                self.last_success(job, &database, value);
             }
-            let outcome = label("outcome").and_then(|name| name.parse::<Outcome>().ok());
+            let outcome = label(series, "outcome").and_then(|name| name.parse::<Outcome>().ok());
             if let Some(outcome) = outcome.filter(|_| series.starts_with("pgtend_job_runs_total{")) {
-                self.runs.get_or_create(&outcome_labels(job, database, outcome)).inc_by(value as u64);
+                self.runs.get_or_create(&outcome_labels(job, &database, outcome)).inc_by(value as u64);
             }
         }
     }
@@ -290,6 +286,19 @@ const IN_TEXTFILES: [&str; 4] =
 
 fn textfile(job: &str) -> String {
     format!("pgtend_{job}.prom")
+}
+
+/// A label's value, as it was before it was escaped.
+fn label(series: &str, name: &str) -> Option<String> {
+    let (_, rest) = series.split_once(&format!("{name}=\""))?;
+    let (mut value, mut rest) = (String::new(), rest.chars());
+    loop {
+        match rest.next()? {
+            '"' => return Some(value),
+            '\\' => value.push(rest.next().map(|escaped| if escaped == 'n' { '\n' } else { escaped })?),
+            other => value.push(other),
+        }
+    }
 }
 
 fn write_atomically(folder: &Path, name: &str, content: &[u8]) -> Result<()> {

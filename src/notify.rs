@@ -1,12 +1,14 @@
 //! Telling others how runs went: healthchecks-style pings of a job's URL, and a JSON webhook on failure, on
 //! recovery and when a job is late. A monitor that is away never fails a job, nor holds it up.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -21,6 +23,8 @@ use crate::units;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Between tries: three in all.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
+/// What a run's end waits for its /start, which would read as a new run after it.
+const START_TIMEOUT: Duration = Duration::from_secs(2);
 /// What the end of the process waits for messages that are under way.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(12);
 
@@ -30,6 +34,8 @@ pub struct Notifier {
     client: Option<reqwest::Client>,
     webhook: Option<Arc<SecretString>>,
     tasks: TaskTracker,
+    /// Pings that say a run started, until it ends.
+    starts: Arc<Mutex<HashMap<Uuid, JoinHandle<()>>>>,
 }
 
 impl Notifier {
@@ -40,23 +46,27 @@ impl Notifier {
             client: is_needed.then(client).flatten(),
             webhook: config.notify.webhook_url.clone().map(Arc::new),
             tasks: TaskTracker::new(),
+            starts: Arc::default(),
         }
     }
 
     /// The run has its locks, and starts to work.
     pub fn started(&self, job: &Job, run: &Run) {
-        self.ping(job, "/start", run);
+        if let Some(ping) = self.ping(job, "/start", run, None) {
+            self.starts.lock().unwrap_or_else(PoisonError::into_inner).insert(run_id(run), ping);
+        }
     }
 
     /// Busy is no end: the run that has the lock tells its own.
     pub async fn ended(&self, context: &Context, job: &Job, ended: &Ended) {
         let run = &ended.run;
+        let start = self.starts.lock().unwrap_or_else(PoisonError::into_inner).remove(&run_id(run));
         match run.outcome {
-            Outcome::Succeeded => self.ping(job, "", run),
+            Outcome::Succeeded => drop(self.ping(job, "", run, start)),
             Outcome::Skipped if ended.error.as_ref().and_then(crate::fault::kind_of) == Some(crate::fault::Kind::Busy) => return,
             // Another attempt follows: its end is the run's.
             _ if ended.retry_in.is_some() => return,
-            _ => self.ping(job, "/fail", run),
+            _ => drop(self.ping(job, "/fail", run, start)),
         }
         if self.webhook.is_none() {
             return;
@@ -111,16 +121,22 @@ impl Notifier {
         }
     }
 
-    fn ping(&self, job: &Job, path: &str, run: &Run) {
-        let (Some(client), Some(url)) = (&self.client, &job.ping_url) else { return };
-        let Ok(mut url) = url::Url::parse(url.expose_secret()) else { return };
+    /// Sent after `before`, as soon as that is delivered.
+    fn ping(&self, job: &Job, path: &str, run: &Run, before: Option<JoinHandle<()>>) -> Option<JoinHandle<()>> {
+        let (client, url) = (self.client.clone()?, job.ping_url.as_ref()?);
+        let mut url = url::Url::parse(url.expose_secret()).ok()?;
         let base = url.path().trim_end_matches('/').to_owned();
         url.set_path(&format!("{base}{path}"));
         url.query_pairs_mut().append_pair("rid", &run_id(run).to_string());
-        let (client, job) = (client.clone(), job.name.clone());
-        self.tasks.spawn(async move {
+        let job = job.name.clone();
+        Some(self.tasks.spawn(async move {
+            if let Some(mut before) = before
+                && tokio::time::timeout(START_TIMEOUT, &mut before).await.is_err()
+            {
+                before.abort();
+            }
             deliver(&format!("ping of job `{job}`"), || client.get(url.clone())).await;
-        });
+        }))
     }
 
     fn post(&self, body: Value) {

@@ -36,13 +36,29 @@ impl Source {
     /// A problem at a place in this file.
     pub fn problem(&self, span: Option<Range<usize>>, message: impl Into<String>, hint: Option<String>) -> Problem {
         Problem {
-            message: message.into(),
+            message: without_urls(&message.into()),
             file: NamedSource::new(&self.name, Arc::clone(&self.text)),
             position: span.clone().map(|span| position(&self.text, span.start)),
-            span: span.map(|span| SourceSpan::from((span.start, span.end.saturating_sub(span.start)))),
+            span: span.map(|span| {
+                let shows_a_url = self.text.get(span.clone()).is_some_and(|text| text.contains("://"));
+                SourceSpan::from((span.start, if shows_a_url { 0 } else { span.end.saturating_sub(span.start) }))
+            }),
             hint,
         }
     }
+}
+
+/// A URL may hold a password, or be a secret as a whole, wherever somebody put it by mistake.
+fn without_urls(text: &str) -> String {
+    let (mut safe, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find("://") {
+        let (scheme, url) = rest.split_at(at + 3);
+        let end = url.find(|c: char| c.is_whitespace() || "\"'`".contains(c)).unwrap_or(url.len());
+        safe += scheme;
+        safe.push('…');
+        rest = &url[end..];
+    }
+    safe + rest
 }
 
 /// One mistake in one file.

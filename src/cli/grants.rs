@@ -89,6 +89,7 @@ async fn needs(connection: &mut PgConnection, job: &Job, role: &str) -> Result<V
                 lines.push("-- verify = \"restore\": a scratch database, where objects go back to their owners".to_owned());
                 lines.push(format!("ALTER ROLE {role} CREATEDB;"));
                 lines.extend(memberships(connection, role).await?);
+                lines.extend(untrusted_extensions(connection).await?);
             }
             Ok(lines)
         }
@@ -125,13 +126,38 @@ async fn has_row_security(connection: &mut PgConnection) -> Result<bool> {
     Ok(sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_class WHERE relrowsecurity)").fetch_one(connection).await?)
 }
 
-/// In the roles that own something here, but for superusers: those are nobody's to be given away.
+/// Extensions that no grant lets a role make, so that it cannot restore a dump of them.
+async fn untrusted_extensions(connection: &mut PgConnection) -> Result<Vec<String>> {
+    let names: Vec<String> = sqlx::query_scalar(
+        "SELECT e.extname::text FROM pg_extension e
+         JOIN pg_available_extension_versions v ON v.name = e.extname AND v.version = e.extversion
+         WHERE v.superuser AND NOT v.trusted ORDER BY 1",
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(names
+        .iter()
+        .map(|name| {
+            let name = identifier(name);
+            format!(
+                "-- extension {name} is not trusted, so that only a superuser restores it: set `scratch` of the job to a\n\
+                 -- [databases] entry that is one on a server for that, or verify = \"checksum\""
+            )
+        })
+        .collect())
+}
+
+/// In the roles that own something here, but for superusers: those are nobody's to be given away. What an extension
+/// made is restored by making the extension, whose owner is then whoever restores.
 async fn memberships(connection: &mut PgConnection, role: &str) -> Result<Vec<String>> {
     let owners: Vec<(String, bool)> = sqlx::query_as(
         "SELECT rolname::text, rolsuper FROM pg_roles WHERE oid IN (
             SELECT relowner FROM pg_class WHERE oid >= 16384 AND relnamespace <> 'pg_toast'::regnamespace
+                AND oid NOT IN (SELECT objid FROM pg_depend WHERE classid = 'pg_class'::regclass AND deptype = 'e')
             UNION SELECT nspowner FROM pg_namespace WHERE oid >= 16384 AND nspname <> 'pgtend'
+                AND oid NOT IN (SELECT objid FROM pg_depend WHERE classid = 'pg_namespace'::regclass AND deptype = 'e')
             UNION SELECT proowner FROM pg_proc WHERE oid >= 16384
+                AND oid NOT IN (SELECT objid FROM pg_depend WHERE classid = 'pg_proc'::regclass AND deptype = 'e')
             UNION SELECT datdba FROM pg_database WHERE datname = current_database())
          ORDER BY 1",
     )

@@ -59,6 +59,7 @@ pub async fn run(global: &Global, request: &Request<'_>) -> Result<ExitCode> {
         all.extend(ended);
     }
     context.notifier.drain().await;
+    tidy(&context, &all).await;
     if request.mode == Mode::Apply
         && let Err(error) = context.metrics.write_textfile(&context.config, &job.name)
     {
@@ -107,6 +108,16 @@ async fn run_on(context: &runner::Context, job: &Job, database: &str, trigger: &
         context.notifier.ended(context, job, only).await;
     }
     attempts
+}
+
+/// Where no `serve` does it, the history is pruned by one run in twenty.
+async fn tidy(context: &runner::Context, ended: &[Ended]) {
+    let is_its_turn = ended.iter().filter_map(|ended| ended.run.id).any(|id| id % 20 == 0);
+    if let (Some(ledger), true) = (&context.ledger, is_its_turn)
+        && let Err(error) = ledger.prune().await
+    {
+        tracing::warn!("old history stays: {error:#}");
+    }
 }
 
 /// Why the latest tick is not to be run by a timer: what `serve` would not do either.

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::Global;
 use super::output::{self, print};
-use crate::fault::{Fault, Kind};
+use crate::fault::{self, Fault, Kind};
 use crate::ledger::{Filter, Ledger, Row};
 use crate::report::Outcome;
 use crate::units;
@@ -47,7 +47,13 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
         Fault::new(Kind::Configuration, format!("{message}; add: [ledger] database = \"NAME\""))
     })?;
     // Whoever looks first says what nobody was left to say.
-    ledger.mark_crashed().await?;
+    if let Err(error) = ledger.mark_crashed().await {
+        match fault::kind_of(&error) {
+            // Who may only read, reads.
+            Some(Kind::Permission) => tracing::debug!("crashed runs are not marked: {error:#}"),
+            _ => return Err(error),
+        }
+    }
     match &arguments.command {
         Some(Command::Show { id }) => show(global, &ledger, *id).await,
         None => list(global, &ledger, arguments).await,

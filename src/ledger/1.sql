@@ -1,4 +1,11 @@
-CREATE SCHEMA IF NOT EXISTS pgtend;
+-- Not IF NOT EXISTS, which asks for CREATE on the database even when the schema is there (pgtend grants makes it).
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'pgtend') THEN
+        CREATE SCHEMA pgtend;
+    END IF;
+END
+$$;
 
 CREATE TABLE pgtend.format (
     version integer NOT NULL

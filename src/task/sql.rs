@@ -19,6 +19,8 @@ use crate::units::{self, Span};
 
 /// Long enough for a VACUUM of a large table; a statement that hangs for good is found out.
 const STATEMENT_TIMEOUT: Span = Span(std::time::Duration::from_secs(3600));
+/// For a statement that was cancelled to come to its end.
+const STOP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 /// Who waits for a lock makes everybody behind him wait.
 const LOCK_TIMEOUT: Span = Span(std::time::Duration::from_secs(5));
 
@@ -150,6 +152,8 @@ impl Work for Sql {
                 if let Err(error) = pg::cancel_backend(&run.settings, pid).await {
                     tracing::warn!("cannot cancel the statement of server process {pid}: {error:#}");
                 }
+                // Until it has stopped (a ping waits for its answer), the next run must not get the lock.
+                let _ = tokio::time::timeout(STOP_TIMEOUT, sqlx::Connection::ping(&mut connection)).await;
                 Err(cancelled)
             }
         }

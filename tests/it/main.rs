@@ -13,9 +13,19 @@ mod backup_sets;
 mod cli;
 /// The examples that are shipped: configuration, jobs, schema.
 mod examples;
+/// What the role of `grants` may do is enough for every shipped job.
+mod grants;
+/// The run history: who writes what when, and what becomes of runs that nobody ended.
+mod ledger;
+/// Pings, webhook, textfile and traces: who is told how a run went.
+mod notify;
 /// Jobs for systemd and Kubernetes.
 mod render;
 /// Rows that leave a table, and come back.
 mod retention;
+/// Further attempts, and what a run waits for.
+mod retries;
+/// The user's own statements.
+mod sql;
 /// One contract for both kinds of store.
 mod store;

@@ -1,5 +1,6 @@
 //! What tests are made of. A [`Scenario`] is a folder with a configuration, jobs and a store, and runs the binary in it.
 
+pub mod http;
 pub mod postgres;
 pub mod s3;
 
@@ -84,6 +85,18 @@ impl Scenario {
         self.job("nightly", &format!("database = \"app\"\n[backup]\nstore = \"{store}\"\n{more}\n"))
     }
 
+    /// `[ledger]` in `[databases.app]`.
+    pub fn ledger(self) -> Self {
+        self.config("[ledger]\ndatabase = \"app\"\n")
+    }
+
+    /// A job that runs these statements on `app`; `keys` stand above its `[sql]`.
+    pub fn sql_job(self, name: &str, keys: &str, statements: &[&str]) -> Self {
+        // A JSON array of strings is one of TOML.
+        let statements = serde_json::to_string(statements).unwrap();
+        self.job(name, &format!("database = \"app\"\n{keys}\n[sql]\nstatements = {statements}\n"))
+    }
+
     pub fn path(&self, relative: &str) -> PathBuf {
         self.folder.path().join(relative)
     }
@@ -136,6 +149,12 @@ impl Scenario {
     pub fn json(&self, arguments: &[&str]) -> Value {
         let output = self.run(&[arguments, &["--json"]].concat()).succeeded();
         serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", output.stdout))
+    }
+
+    /// What `runs` lists, the oldest first.
+    pub fn runs(&self, arguments: &[&str]) -> Vec<Value> {
+        let listed = self.json(&[&["runs"], arguments].concat());
+        listed["runs"].as_array().unwrap().iter().rev().cloned().collect()
     }
 
     /// The names of the sets that are listed.

@@ -12,14 +12,19 @@ use tempfile::TempDir;
 use super::eventually;
 
 /// Runs initdb and the server until its standard input ends, which it does when the test process does, however
-/// that comes about; then stops it and removes its folder.
+/// that comes about; then stops it and removes its folder. Until then, `crash` and `start` on its input do that.
 const SUPERVISOR: &str = r#"
 bin=$1 dir=$2
 "$bin/initdb" -D "$dir/data" -U postgres --auth=trust -E UTF8 --locale=C.UTF-8 --no-sync >"$dir/initdb.log" 2>&1 || { cat "$dir/initdb.log" >&2; exit 1; }
-"$bin/postgres" -D "$dir/data" -k "$dir/socket" -c listen_addresses= -c fsync=off -c max_wal_size=2GB -c max_connections=200 -c shared_buffers=64MB >"$dir/log" 2>&1 </dev/null &
-pid=$!
-read -r how
-case $how in immediate) kill -QUIT $pid ;; *) kill -INT $pid ;; esac
+start() {
+    "$bin/postgres" -D "$dir/data" -k "$dir/socket" -c listen_addresses= -c fsync=off -c max_wal_size=2GB -c max_connections=200 -c shared_buffers=64MB >>"$dir/log" 2>&1 </dev/null &
+    pid=$!
+}
+start
+while read -r what; do
+    case $what in crash) kill -QUIT $pid; wait $pid ;; start) start ;; esac
+done
+kill -INT $pid 2>/dev/null
 wait $pid
 cd / && rm -rf "$dir"
 "#;
@@ -136,8 +141,27 @@ impl Server {
 
     /// Stops it at once, as a crash would.
     pub fn stop_immediately(&mut self) {
-        self.supervisor.stdin.take().unwrap().write_all(b"immediate\n").unwrap();
+        self.crash();
+        drop(self.supervisor.stdin.take());
         self.supervisor.wait().unwrap();
+    }
+
+    /// The same, and its folder stays for [`Server::start_again`].
+    pub fn crash(&mut self) {
+        self.supervisor.stdin.as_mut().unwrap().write_all(b"crash\n").unwrap();
+        let pid_file = self.folder.path().join("data/postmaster.pid");
+        eventually("the server is gone", || !pid_file.exists() && self.psql("postgres", "SELECT 1").is_err());
+    }
+
+    pub fn start_again(&mut self) {
+        self.supervisor.stdin.as_mut().unwrap().write_all(b"start\n").unwrap();
+        eventually("the server accepts connections again", || self.psql("postgres", "SELECT 1").is_ok());
+    }
+
+    /// Whether a `pg_sleep` of that database is under way.
+    pub fn sleeps(&self, database: &str) -> bool {
+        let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND wait_event = 'PgSleep'");
+        self.sql("postgres", &sql) != "0"
     }
 }
 

@@ -1,0 +1,161 @@
+//! The SQL of `grants`, run by a superuser, gives a role what every shipped job needs, and no more.
+
+use std::path::Path;
+
+use crate::support::Scenario;
+use crate::support::postgres::{Server, server};
+
+/// As an application makes it, owned by its own role.
+const APPLICATION: &str = r#"
+CREATE TABLE scripts (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, content text);
+INSERT INTO scripts (content) SELECT repeat('Get-Item ', 100) FROM generate_series(1, 100);
+CREATE TABLE execution_logs (id bigserial, script_id int REFERENCES scripts, created_at timestamptz DEFAULT now());
+INSERT INTO execution_logs (script_id) SELECT id FROM scripts;
+CREATE SCHEMA "Re ports";
+CREATE MATERIALIZED VIEW "Re ports".sums AS SELECT count(*) FROM scripts;
+CREATE FUNCTION twice(i int) RETURNS int LANGUAGE sql AS 'SELECT 2 * i';
+CREATE TYPE mood AS ENUM ('well');
+ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC;
+SELECT lo_from_bytea(0, 'large');
+"#;
+
+/// A database that belongs to a role of the same name with `app_` before it.
+fn application(server: &Server, more: &str) -> String {
+    let database = server.new_database();
+    let owner = format!("app_{database}");
+    server.sql(
+        &database,
+        &format!("CREATE ROLE {owner} LOGIN; ALTER DATABASE {database} OWNER TO {owner}; SET ROLE {owner}; {APPLICATION} {more}"),
+    );
+    database
+}
+
+/// The shipped jobs, with the ledger in the same database. Which role connects is said by `URL`.
+fn shipped(server: &Server) -> (Scenario, Vec<String>) {
+    let mut scenario = Scenario::empty()
+        .config("[databases.psscript]\nurl_env = \"URL\"\n[ledger]\ndatabase = \"psscript\"\n")
+        .config(&format!("[tools]\nbin_dir = '{}'\n", server.bin_dir.display()))
+        .config("[stores.local]\npath = \"local\"\n[stores.offsite]\npath = \"offsite\"\n");
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        scenario = scenario.job(name, &std::fs::read_to_string(&path).unwrap());
+        names.push(name.to_owned());
+    }
+    names.sort();
+    (scenario, names)
+}
+
+/// What a superuser is told to run for that role; run twice, as it is by those who add a job later.
+fn granted(scenario: Scenario, server: &Server, database: &str, role: &str) -> (Scenario, String) {
+    let scenario = scenario.env("URL", &server.url(database));
+    let sql = scenario.run(&["grants", "--role", role]).succeeded().stdout;
+    for _ in 0..2 {
+        // psql -v ON_ERROR_STOP=1, connected elsewhere.
+        server.psql("postgres", &sql).unwrap_or_else(|error| panic!("{error}\n{sql}"));
+    }
+    let identifier = role.replace('"', "\"\"");
+    let (role, literal) = (format!("\"{identifier}\""), role.replace('\'', "''"));
+    let is_super = server.sql(
+        "postgres",
+        &format!("SELECT rolsuper OR rolcreaterole OR rolreplication FROM pg_roles WHERE rolname = '{literal}'"),
+    );
+    assert_eq!(is_super, "f", "{role}: {sql}");
+    (scenario, sql)
+}
+
+fn every_shipped_job_runs_as_the_role_of_grants(major: u32) {
+    let server = server(major);
+    let database = application(server, "");
+    let (scenario, jobs) = shipped(server);
+    let (scenario, sql) = granted(scenario, server, &database, "pgtend");
+    assert!(!sql.contains("SUPERUSER") && !sql.contains("is a superuser") && !sql.contains("BYPASSRLS"), "{sql}");
+
+    let scenario = scenario.env("URL", &server.url_as("pgtend", &database));
+    for job in &jobs {
+        let output = scenario.run(&["run-job", job, "--json"]).succeeded();
+        let json: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+        let run = &json["runs"][0];
+        assert_eq!(run["outcome"], "succeeded", "{job} on {major}: {json}");
+        // A statement that may not is skipped with a warning by some servers.
+        assert_eq!(run["report"]["warnings"], serde_json::json!([]), "{job} on {major}: {json}");
+    }
+    assert_eq!(scenario.runs(&["--outcome", "succeeded"]).len(), jobs.len());
+    let proofs = scenario.json(&["backups", "list"]);
+    assert!(proofs["sets"].as_array().unwrap().iter().all(|set| set["proof"] == "verified"), "{proofs}");
+    scenario.run(&["check", "--connect"]).succeeded();
+}
+
+#[test]
+fn every_shipped_job_runs_as_the_role_of_grants_on_15() {
+    every_shipped_job_runs_as_the_role_of_grants(15);
+}
+
+#[test]
+fn every_shipped_job_runs_as_the_role_of_grants_on_16() {
+    every_shipped_job_runs_as_the_role_of_grants(16);
+}
+
+#[test]
+fn every_shipped_job_runs_as_the_role_of_grants_on_18() {
+    every_shipped_job_runs_as_the_role_of_grants(18);
+}
+
+#[test]
+fn a_role_with_a_hostile_name_dumps_tables_with_row_security_in_full() {
+    let server = server(18);
+    let database = application(
+        server,
+        "CREATE TABLE secrets AS SELECT 1 AS i; ALTER TABLE secrets ENABLE ROW LEVEL SECURITY; ALTER TABLE secrets FORCE ROW LEVEL SECURITY;",
+    );
+    let role = format!("te'nd \"{database}\" ü\\");
+    let (scenario, _) = shipped(server);
+    let (scenario, sql) = granted(scenario, server, &database, &role);
+    assert!(sql.contains("BYPASSRLS"), "{sql}");
+    let scenario = scenario.env("URL", &server.url_as(&role, &database));
+    scenario.run(&["run-job", "backup-nightly"]).succeeded();
+    let set = scenario.sets().pop().unwrap();
+    let manifest = std::fs::read_to_string(scenario.path(&format!("local/{set}/manifest.json"))).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    let secrets = manifest["tables"].as_array().unwrap().iter().find(|table| table["name"] == "secrets").unwrap();
+    assert_eq!(secrets["rows"], 1);
+}
+
+#[test]
+fn an_extension_that_only_a_superuser_makes_is_named_and_a_scratch_database_elsewhere_restores_it() {
+    let server = server(18);
+    let database = application(server, "RESET ROLE; CREATE EXTENSION vector; ALTER TABLE scripts ADD embedding vector(3)");
+    let scenario = Scenario::empty()
+        .config("[databases.app]\nurl_env = \"URL\"\n[stores.local]\npath = \"store\"\n")
+        .config(&format!("[tools]\nbin_dir = '{}'\n", server.bin_dir.display()))
+        .config(&format!("[databases.admin]\nurl = '{}'\n", server.url("postgres")))
+        .backup_job("local", "verify = \"restore\"");
+    let role = format!("tend_{database}");
+    let (scenario, sql) = granted(scenario, server, &database, &role);
+    // Whoever restores owns what the extension makes.
+    assert!(sql.contains("\"vector\" is not trusted") && sql.contains("`scratch`"), "{sql}");
+    assert!(!sql.contains("is a superuser"), "{sql}");
+    let scenario = scenario.env("URL", &server.url_as(&role, &database));
+    scenario.run(&["run-job", "nightly"]).exited(77).says(&["extension \"vector\""]);
+    let scenario = scenario.backup_job("local", "verify = \"restore\"\nscratch = \"admin\"");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let listed = scenario.json(&["backups", "list"]);
+    let proofs: Vec<_> = listed["sets"].as_array().unwrap().iter().map(|set| &set["proof"]).collect();
+    assert_eq!(proofs, ["unknown", "verified"], "{listed}");
+}
+
+#[test]
+fn only_what_the_configured_jobs_need_is_granted() {
+    let server = server(18);
+    let database = application(server, "");
+    let scenario = Scenario::with_database(server, &database).backup_job("local", "verify = \"checksum\"").sql_job(
+        "stats",
+        "",
+        &["ANALYZE scripts"],
+    );
+    let sql = scenario.run(&["grants"]).succeeded().stdout;
+    assert!(sql.contains("pg_read_all_data") && sql.contains("pg_maintain"), "{sql}");
+    assert!(!sql.contains("CREATEDB") && !sql.contains("SCHEMA") && !sql.contains(&format!("app_{database}")), "{sql}");
+    scenario.run(&["grants", "--database", "other"]).succeeded();
+}
