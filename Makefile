@@ -40,6 +40,7 @@ bench: ## pgtend beside what people use instead
 	scripts/setup pigz
 	cargo build --release --bin pgtend --example s3_server
 	python3 benches/backup.py
+	python3 benches/serve.py
 
 lint: ## formatting and clippy
 	cargo fmt --check

@@ -231,8 +231,9 @@ impl Ledger {
                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING RETURNING id),
                  taken AS (
                     UPDATE pgtend.runs SET retry_at = NULL
-                    WHERE EXISTS (SELECT FROM new) AND retry_at IS NOT NULL
-                      AND ($6 IN (id, retry_of) OR $5 IS NOT NULL AND job = $1 AND database = $2))
+                    WHERE retry_at IS NOT NULL
+                      AND ($6 IN (id, retry_of) AND attempt < $7
+                           OR $5 IS NOT NULL AND job = $1 AND database = $2 AND EXISTS (SELECT FROM new)))
                  SELECT id FROM new",
             )
             .bind(run.job)
@@ -554,21 +555,22 @@ pub fn lock_name(job: &str, database: &str) -> String {
 }
 
 /// On the connection that holds the run's lock: the run is the only one now, so that rows of the same job which
-/// had the lock before and have no end are of processes that are gone.
-pub async fn mark_locked(connection: &mut PgConnection, id: i64) -> Result<()> {
-    sqlx::query(
+/// had the lock before and have no end are of processes that are gone. Returns those.
+pub async fn mark_locked(connection: &mut PgConnection, id: i64) -> Result<Vec<Row>> {
+    let crashed = sqlx::query_as(
         "WITH me AS (UPDATE pgtend.runs SET locked_at = clock_timestamp(), heartbeat_at = clock_timestamp()
                      WHERE id = $1 RETURNING job, database)
          UPDATE pgtend.runs r SET outcome = 'crashed', finished_at = heartbeat_at,
                 error = format('the process ended without a word: pid %s on %s, last seen at %s', pid, host,
                                to_char(heartbeat_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC'))
          FROM me WHERE r.job = me.job AND r.database = me.database AND r.id <> $1 AND r.outcome IS NULL
-                   AND r.locked_at IS NOT NULL",
+                   AND r.locked_at IS NOT NULL
+         RETURNING r.*",
     )
     .bind(id)
-    .execute(connection)
+    .fetch_all(connection)
     .await?;
-    Ok(())
+    Ok(crashed)
 }
 
 /// A sign of life, on the same connection: when it fails, the lock is gone too.

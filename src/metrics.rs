@@ -173,22 +173,26 @@ impl Metrics {
     }
 
     pub fn started(&self, job: &str, database: &str) -> Running {
-        let gauge = self.running.get_or_create_owned(&labels(job, database));
+        // A job that was forgotten meanwhile gets no series again.
+        let gauge = self.running.get(&labels(job, database)).map(|gauge| gauge.clone()).unwrap_or_default();
         gauge.inc();
         Running(gauge)
     }
 
     pub fn ended(&self, run: &Run, error: Option<&anyhow::Error>) {
+        if let Some(error) = error {
+            self.error(fault::kind_of(error));
+        }
         let labels = labels(&run.job, &run.database);
+        if self.running.get(&labels).is_none() {
+            return; // forgotten meanwhile
+        }
         self.runs.get_or_create(&outcome_labels(&run.job, &run.database, run.outcome)).inc();
         if run.outcome != Outcome::Skipped {
             self.run_seconds.get_or_create(&labels).observe(run.elapsed().as_secs_f64());
         }
         if run.outcome == Outcome::Succeeded {
             self.last_success(&run.job, &run.database, run.finished_at.timestamp_millis() as f64 / 1000.0);
-        }
-        if let Some(error) = error {
-            self.error(fault::kind_of(error));
         }
         if let Some(report) = &run.report {
             self.sizes(&run.job, &run.database, report);

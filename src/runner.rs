@@ -156,6 +156,8 @@ pub async fn skip(context: &Context, job: &Job, database: &str, trigger: &Trigge
 
 /// A run whose process is gone, found out by somebody else: its end is told here.
 pub async fn crashed(context: &Context, job: &Job, row: ledger::Row) {
+    let error = row.error.as_deref().unwrap_or_default();
+    tracing::error!(job = row.job, database = row.database, run = row.id, "crashed: {error}");
     let run = Run {
         id: Some(row.id),
         job: row.job,
@@ -259,6 +261,9 @@ async fn locked_and_timed(context: &Context, job: &Job, record: &Run) -> (Result
         Ok(locks) => locks,
         Err(error) => return (Err(error), None),
     };
+    for row in std::mem::take(&mut locks.crashed) {
+        crashed(context, job, row).await;
+    }
     context.notifier.started(job, record);
     let result = timed(context, &run, &mut locks).await;
     (result, Some(locks))

@@ -280,6 +280,8 @@ impl Scheduler {
     /// What needs the ledger and no clock: schedules, retries, crashed runs, late jobs, old history.
     async fn keep_house(self: Arc<Self>) {
         let mut known_generation = 0;
+        // None: not asked yet.
+        let mut answers = None;
         let mut due: HashMap<&str, Instant> = HashMap::new();
         let mut is_due = |what: &'static str, every: Duration| {
             let now = Instant::now();
@@ -314,14 +316,15 @@ impl Scheduler {
             self.has_asked.store(true, Ordering::Relaxed);
             context.metrics.ledger_up(result.is_ok());
             context.metrics.pool_use(self.ledger.pool_use());
-            let was = std::mem::replace(&mut *lock(&self.ledger_error), result.as_ref().err().map(|error| format!("{error:#}")));
-            match (&was, &result) {
-                (None, Err(error)) => {
+            *lock(&self.ledger_error) = result.as_ref().err().map(|error| format!("{error:#}"));
+            match &result {
+                Err(error) if answers != Some(false) => {
                     tracing::error!("the ledger does not answer; what is due waits for it: {error:#}");
                 }
-                (Some(_), Ok(())) if known_generation > 0 => tracing::info!("the ledger answers"),
+                Ok(()) if answers != Some(true) => tracing::info!("the ledger answers"),
                 _ => {}
             }
+            answers = Some(result.is_ok());
             if let Err(error) = &result {
                 context.metrics.error(fault::kind_of(error));
             }
@@ -400,13 +403,6 @@ impl Scheduler {
 
     async fn mark_crashed(&self, context: &Context) -> Result<()> {
         for row in self.ledger.mark_crashed().await? {
-            tracing::error!(
-                job = row.job,
-                database = row.database,
-                run = row.id,
-                "crashed: {}",
-                row.error.as_deref().unwrap_or_default()
-            );
             if let Some(job) = context.jobs.iter().find(|job| job.name == row.job) {
                 runner::crashed(context, job, row).await;
             }

@@ -22,6 +22,8 @@ const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(15);
 pub struct Locks {
     target: PgConnection,
     ledger: Option<(PgConnection, i64)>,
+    /// Runs of the same job that had the lock before, and were found dead.
+    pub crashed: Vec<ledger::Row>,
 }
 
 /// Takes the locks of a run, or says who holds them.
@@ -37,9 +39,9 @@ pub async fn take(run: &RunContext<'_>, ledger: Option<(&Ledger, i64)>) -> Resul
     };
     let mut target = run.settings.connect().await.with_context(|| format!("database `{database}`"))?;
     take_one(&mut target, job, database, &format!("pgtend job {database}/{job}")).await?;
-    let mut locks = Locks { target, ledger };
+    let mut locks = Locks { target, ledger, crashed: Vec::new() };
     if let Some((connection, id)) = &mut locks.ledger {
-        ledger::mark_locked(connection, *id).await?;
+        locks.crashed = ledger::mark_locked(connection, *id).await?;
     }
     Ok(locks)
 }

@@ -11,6 +11,7 @@ use sqlx::PgConnection;
 use toml::Spanned;
 
 use crate::captured::{self, Notice};
+use crate::fault::{Fault, Kind};
 use crate::job::Checker;
 use crate::pg;
 use crate::report::Report;
@@ -137,6 +138,7 @@ impl Work for Sql {
         let mut connection = run.or_cancelled(run.settings.connect()).await?;
         pg::set(&mut connection, "statement_timeout", &plan.statement_timeout.0.as_millis().to_string()).await?;
         pg::set(&mut connection, "lock_timeout", &plan.lock_timeout.0.as_millis().to_string()).await?;
+        run.or_cancelled(wait_for_orphan(run, &mut connection)).await?;
         let pid = pg::backend_pid(&mut connection).await?;
         let mut report = Report::default();
         // Only a cancellation is an error of the outer result.
@@ -158,6 +160,25 @@ impl Work for Sql {
             }
         }
     }
+}
+
+/// Longer than a server takes to see that a client is gone.
+const ORPHAN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// A killed process lets its run's locks go while its statement runs on, until the server sees that its client is
+/// gone (`client_connection_check_interval`). This lock is of the connection that works.
+async fn wait_for_orphan(run: &RunContext<'_>, connection: &mut PgConnection) -> Result<()> {
+    let lock = format!("pgtend sql {}/{}", run.database, run.job.name);
+    let started = Instant::now();
+    while !pg::try_lock(connection, &lock).await? {
+        if started.elapsed() > ORPHAN_TIMEOUT {
+            let holder = pg::lock_holder(connection, &lock).await?.unwrap_or_else(|| "one that has just ended".to_owned());
+            let message = format!("a statement of an earlier run, whose process is gone, still runs: {holder}");
+            return Err(Fault::new(Kind::Busy, message).into());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    }
+    Ok(())
 }
 
 async fn execute_all(connection: &mut PgConnection, plan: &Plan, report: &mut Report) -> Result<()> {

@@ -13,18 +13,26 @@ mod backup_sets;
 mod cli;
 /// The examples that are shipped: configuration, jobs, schema.
 mod examples;
+/// Several schedulers on one ledger, and very many jobs at once.
+mod fleet;
 /// What the role of `grants` may do is enough for every shipped job.
 mod grants;
 /// The run history: who writes what when, and what becomes of runs that nobody ended.
 mod ledger;
 /// Pings, webhook, textfile and traces: who is told how a run went.
 mod notify;
+/// The status page in a browser, JSON, metrics, health checks, the token.
+mod page;
 /// Jobs for systemd and Kubernetes.
 mod render;
 /// Rows that leave a table, and come back.
 mod retention;
 /// Further attempts, and what a run waits for.
 mod retries;
+/// The scheduler: ticks, reloading, draining, catching up, order, slots.
+mod serve;
+/// The scheduler when things break: kills, ledger and target away, clocks that are set.
+mod serve_faults;
 /// The user's own statements.
 mod sql;
 /// One contract for both kinds of store.

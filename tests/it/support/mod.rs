@@ -3,6 +3,7 @@
 pub mod http;
 pub mod postgres;
 pub mod s3;
+pub mod serve;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,343 @@
+//! What `serve` shows to people, to scrapers and to probes.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::support::postgres::{Server, server};
+use crate::support::serve::{Serving, becomes, hours_ago, long_known, reaches, sql_job, with_ledger};
+use crate::support::{Scenario, eventually, quoted};
+
+/// Two jobs whose ticks are due at the start: one succeeds, one fails.
+fn one_good_one_bad(server: &Server) -> (Scenario, String) {
+    let (scenario, database) = with_ledger(server);
+    let schedule = hours_ago();
+    let keys = format!("schedule = \"{schedule}\"\ndescription = \"what it is for\"");
+    let scenario = scenario.job("good", &sql_job(&keys, &["SELECT 1"])).job("bad", &sql_job(&keys, &["SELECT 1/0"]));
+    long_known(&scenario, server, &database, &schedule, &["good", "bad"]);
+    (scenario, database)
+}
+
+const ENDED: &str = "SELECT count(*) FROM pgtend.runs WHERE outcome IS NOT NULL";
+
+#[test]
+fn pages_json_and_metrics_say_what_the_ledger_says() {
+    let server = server(18);
+    let (scenario, database) = one_good_one_bad(server);
+    let serving = Serving::ready(&scenario, "");
+    becomes(server, &database, ENDED, "2");
+
+    assert_eq!(serving.get("/healthz").body, "ok\n");
+    assert_eq!(serving.get("/readyz").body, "ok\n");
+    eventually("the page knows both", || serving.get("/").body.contains("1 job needs attention"));
+    let page = serving.get("/");
+    assert!(page.headers.contains("content-type: text/html; charset=utf-8"), "{}", page.headers);
+    for text in ["<b>good</b>", "<b>bad</b>", "division by zero", "what it is for", "pgtend runs show "] {
+        assert!(page.body.contains(text), "`{text}` is not in {}", page.body);
+    }
+    assert!(!page.body.contains("<script"));
+
+    let jobs = serving.json("/api/jobs");
+    let names: Vec<&str> = jobs["jobs"].as_array().unwrap().iter().map(|job| job["job"].as_str().unwrap()).collect();
+    assert_eq!(names, ["bad", "good"]);
+    assert_eq!(jobs["jobs"][1]["history"][0]["outcome"], "succeeded");
+    assert_eq!(jobs["failures"][0]["job"], "bad");
+    assert!(jobs["jobs"][0]["next_run_at"].is_string() && jobs["jobs"][0]["task"] == "sql", "{jobs}");
+
+    let all = serving.json("/api/runs");
+    assert_eq!(all["runs"].as_array().unwrap().len(), 2);
+    let failed = serving.json("/api/runs?outcome=failed");
+    let failed = failed["runs"].as_array().unwrap();
+    assert_eq!((failed.len(), &failed[0]["job"]), (1, &Value::from("bad")));
+    assert_eq!(serving.json("/api/runs?job=good&database=app&limit=1")["runs"][0]["outcome"], "succeeded");
+    assert_eq!(serving.json("/api/runs?job=nobody")["runs"], Value::Array(Vec::new()));
+    let run = serving.json(&format!("/api/runs/{}", failed[0]["id"]));
+    assert_eq!((&run["run"]["outcome"], &run["run"]["id"]), (&Value::from("failed"), &failed[0]["id"]));
+
+    assert!(serving.get("/metrics").headers.contains("content-type: application/openmetrics-text; version=1.0.0"));
+    let count =
+        |job, outcome| serving.metric(&format!("pgtend_job_runs_total{{job=\"{job}\",database=\"app\",outcome=\"{outcome}\"}}"));
+    eventually("the runs are counted", || count("good", "succeeded") == Some(1.0) && count("bad", "failed") == Some(1.0));
+    assert_eq!(count("good", "failed"), Some(0.0));
+    let last_success = serving.metric("pgtend_job_last_success_timestamp_seconds{job=\"good\",database=\"app\"}").unwrap();
+    assert!((last_success - chrono::Utc::now().timestamp() as f64).abs() < 300.0, "{last_success}");
+    // Its tick has no success, and its hour of grace is over.
+    eventually("the bad job is late", || serving.metric("pgtend_job_late{job=\"bad\",database=\"app\"}") == Some(1.0));
+}
+
+#[test]
+fn what_is_not_there_is_not_found_and_a_bad_question_is_refused() {
+    let server = server(18);
+    let (scenario, _) = with_ledger(server);
+    let serving = Serving::ready(&scenario, "");
+    for path in ["/nothing", "/api/runs/999999", "/api", "/../etc/passwd"] {
+        assert_eq!(serving.get(path).status, 404, "{path}");
+    }
+    for path in ["/api/runs?outcome=lost", "/api/runs?what=1", "/api/runs?limit=-1", "/api/runs?limit=x", "/api/runs/x"] {
+        assert_eq!(serving.get(path).status, 400, "{path}");
+    }
+    assert!(serving.get("/api/runs?outcome=lost").body.contains("`lost` is not an outcome; there are: succeeded, skipped"));
+    for path in ["/", "/metrics", "/healthz", "/readyz", "/api/jobs", "/api/runs", "/nothing", "/api/runs?limit=x"] {
+        let headers = serving.get(path).headers;
+        for header in [
+            "content-security-policy: default-src 'none'; ",
+            "frame-ancestors 'none'",
+            "x-content-type-options: nosniff",
+            "referrer-policy: no-referrer",
+            "cache-control: no-store",
+        ] {
+            assert!(headers.contains(header), "{path} lacks `{header}`: {headers}");
+        }
+    }
+    assert!(serving.get("/").body.contains("No jobs yet"));
+}
+
+#[test]
+fn with_a_token_only_health_is_open() {
+    let server = server(18);
+    let (scenario, _) = with_ledger(server);
+    std::fs::write(scenario.path("token"), "s3cret token\n").unwrap();
+    let serving = Serving::ready(&scenario, "token_file = \"token\"");
+
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(serving.get(path).status, 200, "{path}");
+    }
+    let basic = |text: &str| format!("Basic {}", base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text));
+    for path in ["/", "/metrics", "/api/jobs", "/api/runs", "/api/runs/1"] {
+        let refused = serving.get(path);
+        assert_eq!(refused.status, 401, "{path}");
+        assert!(refused.headers.contains("www-authenticate: basic realm=\"pgtend\""), "{}", refused.headers);
+        assert!(!refused.body.contains("s3cret"));
+        for wrong in
+            ["Bearer s3cret".to_owned(), "Bearer ".to_owned(), "s3cret token".to_owned(), basic("s3cret token:"), basic("x:y")]
+        {
+            assert_eq!(serving.get_with(path, &[("Authorization", &wrong)]).status, 401, "{path} by {wrong}");
+        }
+        for right in ["Bearer s3cret token".to_owned(), basic(":s3cret token"), basic("anybody:s3cret token")] {
+            assert_ne!(serving.get_with(path, &[("Authorization", &right)]).status, 401, "{path} by {right}");
+        }
+    }
+    assert_eq!(serving.get_with("/", &[("Authorization", "Bearer s3cret token")]).status, 200);
+    assert!(!serving.log().contains("s3cret"), "{}", serving.log());
+}
+
+#[test]
+fn every_series_is_there_from_zero() {
+    let server = server(18);
+    let (scenario, _) = with_ledger(server);
+    let other = quoted(&server.url(&server.new_database()));
+    let scenario = scenario
+        .config(&format!("[databases.other]\nurl = {other}\n"))
+        .job("both", "schedule = \"@yearly\"\ndatabases = [\"app\", \"other\"]\n[sql]\nstatements = [\"SELECT 1\"]\n")
+        .job("by-hand", &sql_job("", &["SELECT 1"]))
+        .job("nightly", "schedule = \"@yearly\"\ndatabase = \"app\"\n[backup]\nstore = \"local\"\n");
+    let serving = Serving::ready(&scenario, "");
+
+    for (job, database) in [("both", "app"), ("both", "other"), ("by-hand", "app"), ("nightly", "app")] {
+        let of = format!("job=\"{job}\",database=\"{database}\"");
+        for outcome in ["succeeded", "skipped", "failed", "timed_out", "cancelled", "crashed"] {
+            assert_eq!(
+                serving.metric(&format!("pgtend_job_runs_total{{{of},outcome=\"{outcome}\"}}")),
+                Some(0.0),
+                "{of} {outcome}"
+            );
+        }
+        let zero = [
+            "pgtend_job_running",
+            "pgtend_job_late",
+            "pgtend_job_last_success_timestamp_seconds",
+            "pgtend_job_run_duration_seconds_count",
+        ];
+        for name in zero {
+            assert_eq!(serving.metric(&format!("{name}{{{of}}}")), Some(0.0), "{name} {of}");
+        }
+        let next = serving.metric(&format!("pgtend_job_next_run_timestamp_seconds{{{of}}}")).unwrap();
+        assert_eq!(next > chrono::Utc::now().timestamp() as f64, job != "by-hand", "{of}: {next}");
+    }
+    for stage in ["uncompressed", "stored"] {
+        let series = format!("pgtend_backup_size_bytes{{job=\"nightly\",database=\"app\",stage=\"{stage}\"}}");
+        assert_eq!(serving.metric(&series), Some(0.0));
+    }
+    for kind in ["configuration", "unreachable", "permission", "busy", "not_now", "timed_out", "cancelled", "other"] {
+        assert_eq!(serving.metric(&format!("pgtend_errors_total{{kind=\"{kind}\"}}")), Some(0.0), "{kind}");
+    }
+    assert_eq!(serving.metric("pgtend_ledger_up"), Some(1.0));
+    assert_eq!(serving.metric("pgtend_config_last_reload_successful"), Some(1.0));
+    let page = serving.get("/metrics").body;
+    assert!(page.contains("pgtend_build_info{version=\"") && page.ends_with("# EOF\n"), "{page}");
+    assert!(page.contains("pgtend_ledger_query_duration_seconds_bucket"), "{page}");
+}
+
+/// Would run if it were taken for anything but text.
+const HOSTILE: &str = r#""><script>alert(1)</script><img src=x onerror="alert(2)"> & 'q'"#;
+
+#[test]
+fn hostile_texts_stay_texts() {
+    let server = server(18);
+    let url = quoted(&server.url(&server.new_database()));
+    let name = serde_json::to_string(HOSTILE).unwrap();
+    let raise = format!("DO $body$ BEGIN RAISE EXCEPTION USING MESSAGE = $text${HOSTILE}$text$; END $body$");
+    let scenario = Scenario::empty().config(&format!("[databases.{name}]\nurl = {url}\n[ledger]\ndatabase = {name}\n")).job(
+        "bad",
+        &format!("database = {name}\ndescription = {name}\n[sql]\nstatements = [{}]\n", serde_json::to_string(&raise).unwrap()),
+    );
+    let serving = Serving::ready(&scenario, "");
+    scenario.run(&["run-job", "bad"]).exited(1).says(&[HOSTILE]);
+    eventually("the failure is on the page", || serving.get("/").body.contains("1 job needs attention"));
+
+    let page = serving.get("/").body;
+    assert!(!page.contains("<script") && !page.contains("<img"), "{page}");
+    assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;"), "{page}");
+    assert_eq!(serving.json("/api/jobs")["jobs"][0]["description"], HOSTILE);
+    assert!(serving.json("/api/runs")["runs"][0]["error"].as_str().unwrap().contains(HOSTILE));
+    let metrics = serving.get("/metrics").body;
+    let label = HOSTILE.replace('"', "\\\"");
+    assert!(metrics.contains(&format!("pgtend_job_running{{job=\"bad\",database=\"{label}\"}} 0")), "{metrics}");
+    let seen = look(&serving, &scenario.path("page.png"), 1280, false);
+    assert_eq!((&seen["consoleErrors"], &seen["headline"]), (&Value::from(0), &Value::from("1 job needs attention")), "{seen}");
+}
+
+/// In Chromium: what a reader sees.
+fn look(serving: &Serving, picture: &Path, width: u32, dark: bool) -> Value {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/screenshot.py");
+    let mut command = Command::new("python3");
+    command.arg(script).arg(format!("http://127.0.0.1:{}/", serving.port)).arg(picture);
+    let height = if width < 600 { "844" } else { "900" };
+    command.args(["--width", &width.to_string(), "--height", height]);
+    if dark {
+        command.arg("--dark");
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A month of a site's history: healthy, failed, late, running and disabled jobs.
+fn month(server: &Server) -> (Scenario, String) {
+    let database = server.new_database();
+    let mut scenario = Scenario::empty()
+        .config(&format!("[databases.psscript]\nurl = {}\n[stores.offsite]\npath = \"store\"\n", quoted(&server.url(&database))))
+        .config("[ledger]\ndatabase = \"psscript\"\n");
+    let backup = "[backup]\nstore = \"offsite\"";
+    let sql = |statement: &str| format!("[sql]\nstatements = [{statement:?}]");
+    // Not due while the test looks.
+    let quarter = (chrono::Timelike::minute(&chrono::Utc::now()) + 30) % 60;
+    let jobs = [
+        ("backup-nightly", "0 2 * * *", "Nightly compressed dump, restored as proof", backup.to_owned()),
+        ("backup-hourly", &format!("{quarter} * * * *"), "Between the nights", backup.to_owned()),
+        ("refresh-stats", "30 5 * * *", "Planner statistics of the busy tables", sql("ANALYZE")),
+        (
+            "reindex-embeddings",
+            "0 4 * * *",
+            "Rebuilds the ivfflat index",
+            sql("REINDEX INDEX CONCURRENTLY script_embeddings_idx"),
+        ),
+        (
+            "purge-sessions",
+            "15 3 * * *",
+            "Sessions that ended a week ago",
+            sql("DELETE FROM sessions WHERE ended_at < now() - interval '7 days'"),
+        ),
+        (
+            "refresh-tag-counts",
+            "45 4 * * *",
+            "The materialized view behind the tag cloud",
+            sql("REFRESH MATERIALIZED VIEW tag_counts"),
+        ),
+        ("vacuum-chat-history", "0 6 * * *", "Off until the move to PostgreSQL 18", sql("VACUUM chat_history") + "\n"),
+    ];
+    for (name, schedule, description, task) in &jobs {
+        let enabled = if *name == "vacuum-chat-history" { "enabled = false\n" } else { "" };
+        let text =
+            format!("description = \"{description}\"\nschedule = \"{schedule}\"\ndatabase = \"psscript\"\n{enabled}{task}\n");
+        scenario = scenario.job(name, &text);
+    }
+    scenario.run(&["runs"]).succeeded();
+    for (name, schedule, ..) in &jobs {
+        let known = "now() - interval '60 days'";
+        server.sql(&database, &format!("INSERT INTO pgtend.schedules VALUES ('{name}', 'psscript', '{schedule} UTC', {known})"));
+    }
+    server.sql(&database, &MONTH.replace("QUARTER", &quarter.to_string()));
+    (scenario, database)
+}
+
+/// Number 0 of each job is its latest tick.
+const MONTH: &str = r#"
+CREATE FUNCTION pg_temp.last(at interval, every interval) RETURNS timestamptz LANGUAGE sql AS $$
+    SELECT CASE WHEN t > now() THEN t - every ELSE t END
+    FROM (SELECT date_trunc(CASE every WHEN '1 h' THEN 'hour' ELSE 'day' END, now(), 'UTC') + at AS t) x $$;
+CREATE TEMP TABLE month AS
+SELECT job, task, number, tick, number AS n, took, NULL::text AS outcome, NULL::text AS error, NULL::text AS stderr, summary, bytes
+FROM (VALUES
+    ('backup-nightly', 'backup', '2 h', '1 d', 184.0, 'dump of 96 tables, restored and counted', 442e6),
+    ('backup-hourly', 'backup', 'QUARTER min', '1 h', 61.0, 'dump of 96 tables', 441e6),
+    ('refresh-stats', 'sql', '5 h 30 min', '1 d', 21.0, '1 statement, 0 rows', NULL),
+    ('reindex-embeddings', 'sql', '4 h', '1 d', 410.0, '1 statement, 0 rows', NULL),
+    ('purge-sessions', 'sql', '3 h 15 min', '1 d', 4.0, '1 statement, 1,284 rows', NULL),
+    ('refresh-tag-counts', 'sql', '4 h 45 min', '1 d', 9.0, '1 statement, 0 rows', NULL),
+    ('vacuum-chat-history', 'sql', '6 h', '1 d', 33.0, '1 statement, 0 rows', NULL)) AS v (job, task, at, every, seconds, summary, size),
+    generate_series(0, 29) AS number,
+    LATERAL (SELECT pg_temp.last(at::interval, every::interval) - number * every::interval AS tick,
+                    seconds * (1 + 0.12 * sin(number * 1.7) - number * 0.006) * interval '1 s' AS took,
+                    (size * (1 - number * 0.004))::bigint AS bytes) AS x
+WHERE (job, number) <> ('backup-hourly', 0);
+UPDATE month SET tick = tick - interval '8 d' WHERE job = 'vacuum-chat-history';
+UPDATE month SET outcome = 'skipped', error = 'it runs after job `backup-nightly` on `psscript`, which did not start in 1 h 0 min', took = '0 s'
+WHERE job = 'purge-sessions' AND number IN (0, 1);
+UPDATE month SET outcome = 'failed', took = '5 s',
+    error = 'statement 1 of 1 failed: REINDEX INDEX CONCURRENTLY script_embeddings_idx: canceling statement due to lock timeout'
+WHERE job = 'reindex-embeddings' AND number IN (0, 9);
+UPDATE month SET outcome = 'crashed', error = 'the process ended without a word: pid 812 on db1, last seen at 2026-11-12 02:01:40 UTC', took = '100 s'
+WHERE job = 'backup-nightly' AND number = 11;
+UPDATE month SET outcome = 'timed_out', error = 'the job''s timeout of 10m passed', took = '600 s' WHERE job = 'refresh-tag-counts' AND number = 4;
+UPDATE month SET outcome = 'failed', error = 'pg_dump exited with 1', took = '12 s',
+    stderr = E'pg_dump: error: connection to server at "10.0.0.7", port 5432 failed: FATAL:  the database system is shutting down'
+WHERE job = 'backup-hourly' AND number = 6;
+UPDATE month SET outcome = 'skipped', error = 'busy', took = '0 s' WHERE job = 'backup-hourly' AND number IN (13, 20);
+INSERT INTO pgtend.runs (job, database, task, trigger, scheduled_for, started_at, locked_at, heartbeat_at, finished_at, outcome,
+                         report, error, stderr, host, pid, version)
+SELECT job, 'psscript', task, 'schedule', tick, tick, tick, tick + took, tick + took, coalesce(outcome, 'succeeded'),
+       CASE WHEN outcome IS NULL THEN jsonb_build_object('summary', summary, 'warnings', '[]'::jsonb,
+            'facts', CASE WHEN bytes IS NULL THEN '{}' ELSE jsonb_build_object('dump_bytes', bytes) END) END,
+       error, stderr, 'db1', 812, '0.1.0' FROM month ORDER BY tick;
+INSERT INTO pgtend.runs (job, database, task, trigger, scheduled_for, started_at, locked_at, heartbeat_at, progress, host, pid, version)
+SELECT 'backup-hourly', 'psscript', 'backup', 'schedule', pg_temp.last('QUARTER min', '1 h'), now() - interval '41 s', now(), now() + interval '1 h',
+       '{"phase": "dump", "done_bytes": 968000000, "total_bytes": 1490000000}', 'db1', 812, '0.1.0';
+"#;
+
+#[test]
+fn the_page_reads_well_in_a_browser_wide_and_narrow_light_and_dark() {
+    let server = server(18);
+    let (scenario, database) = month(server);
+    let serving = Serving::ready(&scenario, "");
+    eventually("the late job is known", || {
+        serving.metric("pgtend_job_late{job=\"purge-sessions\",database=\"psscript\"}") == Some(1.0)
+    });
+    reaches(server, &database, "SELECT count(*) FROM pgtend.runs", 210);
+    eventually("the page is not the first look's", || serving.get("/").body.contains("2 jobs need attention"));
+
+    for (width, dark) in [(1280, false), (1280, true), (390, false), (390, true)] {
+        let picture = scenario.path(&format!("{width}-{dark}.png"));
+        let seen = look(&serving, &picture, width, dark);
+        assert_eq!(seen["headline"], "2 jobs need attention", "{seen}");
+        assert!(seen["title"].as_str().unwrap().starts_with("2 jobs need attention – pgtend on "), "{seen}");
+        assert_eq!(seen["consoleErrors"], 0, "{seen}");
+        assert_eq!(seen["horizontalScroll"], false, "{width}: {seen}");
+        assert_eq!(seen["dark"], dark, "{seen}");
+        keep(&picture, width, dark);
+    }
+    assert_eq!(serving.json("/api/jobs")["jobs"].as_array().unwrap().len(), 7);
+}
+
+/// `PGTEND_SCREENSHOTS=docs/images cargo test the_page_reads_well` renews the pictures of the documentation.
+fn keep(picture: &Path, width: u32, dark: bool) {
+    let Some(folder) = std::env::var_os("PGTEND_SCREENSHOTS").map(PathBuf::from) else { return };
+    std::fs::create_dir_all(&folder).unwrap();
+    let name = match (width, dark) {
+        (1280, false) => "status-page.png",
+        (390, true) => "status-page-phone.png",
+        _ => return,
+    };
+    std::fs::copy(picture, folder.join(name)).unwrap();
+}
