@@ -79,6 +79,7 @@ struct Entry {
 
 impl Scheduler {
     pub fn new(context: Context, ledger: Arc<Ledger>) -> Arc<Self> {
+        make_series(&context);
         Arc::new(Self {
             slots: Semaphore::new(context.config.serve.max_concurrent),
             context: RwLock::new(context),
@@ -143,6 +144,7 @@ impl Scheduler {
 
     /// Puts a new configuration in place of the old; runs under way keep theirs.
     pub fn replace(&self, context: Context) {
+        make_series(&context);
         *self.context.write().unwrap_or_else(PoisonError::into_inner) = context;
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
@@ -353,7 +355,6 @@ impl Scheduler {
         let mut entries = Vec::with_capacity(known.len());
         for row in known {
             let Some(job) = jobs.get(row.job.as_str()) else { continue };
-            context.metrics.job(&row.job, &row.database, matches!(job.task, Task::Backup(_)));
             if let Some(at) = row.last_success_at {
                 context.metrics.last_success(&row.job, &row.database, at.timestamp_millis() as f64 / 1000.0);
             }
@@ -467,6 +468,15 @@ impl Entry {
     fn plan_next(&mut self) {
         let next = self.job.next_tick(self.done_until).filter(|_| self.job.enabled);
         self.next_due_at = next.map(|tick| tick.with_timezone(&Utc) + self.jitter);
+    }
+}
+
+/// From zero, and before the ledger answers.
+fn make_series(context: &Context) {
+    for job in context.jobs.iter() {
+        for database in &job.databases {
+            context.metrics.job(&job.name, database, matches!(job.task, Task::Backup(_)));
+        }
     }
 }
 
