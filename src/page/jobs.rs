@@ -146,7 +146,9 @@ fn last_run(job: &JobStatus, status: &Status) -> Markup {
         @if late { span.tag.warn { "late" } " " }
         @if let Some(run) = job.history.last() {
             (outcome_link(run, status)) " " (ago(run.finished_at.unwrap_or(run.started_at), status.now))
-            @if let Some(seconds) = seconds(run) {
+            @if run.outcome == Some(Outcome::Skipped) {
+                small { (shortened(run.error.as_deref().unwrap_or_default(), 120)) }
+            } @else if let Some(seconds) = seconds(run) {
                 small { "took " (duration(seconds)) }
             }
             @for warning in &run.warnings { small.warning { (shortened(warning, 200)) } }
