@@ -16,7 +16,7 @@ use sqlx::types::Json;
 use crate::config::{self, Config};
 use crate::fault::{Fault, Kind};
 use crate::pg;
-use crate::progress;
+use crate::progress::{self, Progress};
 use crate::report::{Outcome, Report};
 
 /// One file for each version of the schema; a row of `pgtend.format` says how many of them were run.
@@ -107,6 +107,8 @@ pub struct End<'a> {
     pub error: Option<&'a str>,
     pub stderr: &'a str,
     pub retry_in: Option<Duration>,
+    /// Where the next run goes on.
+    pub cursor: Option<serde_json::Value>,
 }
 
 /// A row of the history.
@@ -258,7 +260,7 @@ impl Ledger {
         self.query(
             "write a run's end",
             sqlx::query(
-                "UPDATE pgtend.runs SET outcome = $2, report = $3, error = $4, stderr = nullif($5, ''), progress = NULL,
+                "UPDATE pgtend.runs SET outcome = $2, report = $3, error = $4, stderr = nullif($5, ''), progress = NULL, cursor = $7,
                         finished_at = clock_timestamp(), heartbeat_at = clock_timestamp(),
                         retry_at = clock_timestamp() + make_interval(secs => $6)
                  WHERE id = $1 AND (outcome IS NULL OR outcome = 'crashed')",
@@ -269,6 +271,7 @@ impl Ledger {
             .bind(end.error.map(without_nul))
             .bind(without_nul(end.stderr))
             .bind(end.retry_in.map(|delay| delay.as_secs_f64()))
+            .bind(&end.cursor)
             .execute(&self.pool),
         )
         .await?;
@@ -382,6 +385,22 @@ impl Ledger {
             )
             .await?;
         Ok(rows.into_iter().map(|(job, database, at)| ((job, database), at)).collect())
+    }
+
+    /// Where the last run that worked has stopped, if it left something to go on with.
+    pub async fn cursor(&self, id: i64) -> Result<Option<serde_json::Value>> {
+        let cursor: Option<Option<serde_json::Value>> = self
+            .query(
+                "look where the last run stopped",
+                sqlx::query_scalar(
+                    "SELECT p.cursor FROM pgtend.runs r JOIN pgtend.runs p USING (job, database)
+                     WHERE r.id = $1 AND p.id < r.id AND p.locked_at IS NOT NULL ORDER BY p.id DESC LIMIT 1",
+                )
+                .bind(id)
+                .fetch_optional(&self.pool),
+            )
+            .await?;
+        Ok(cursor.flatten())
     }
 
     /// The last run that ended before this one, for telling a recovery.
@@ -574,10 +593,11 @@ pub async fn mark_locked(connection: &mut PgConnection, id: i64) -> Result<Vec<R
 }
 
 /// A sign of life, on the same connection: when it fails, the lock is gone too.
-pub async fn heartbeat(connection: &mut PgConnection, id: i64, progress: Option<&progress::Now>) -> Result<()> {
-    sqlx::query("UPDATE pgtend.runs SET heartbeat_at = clock_timestamp(), progress = $2 WHERE id = $1")
+pub async fn heartbeat(connection: &mut PgConnection, id: i64, progress: &Progress) -> Result<()> {
+    sqlx::query("UPDATE pgtend.runs SET heartbeat_at = clock_timestamp(), progress = $2, cursor = $3 WHERE id = $1")
         .bind(id)
-        .bind(progress.map(Json))
+        .bind(progress.now().map(Json))
+        .bind(progress.cursor())
         .execute(connection)
         .await?;
     Ok(())

@@ -21,6 +21,7 @@ static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 pub struct Progress {
     shown: Shown,
     current: Arc<Mutex<Option<Current>>>,
+    cursor: Arc<Mutex<Option<serde_json::Value>>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +57,7 @@ impl Progress {
     }
 
     fn shown(shown: Shown) -> Self {
-        Self { shown, current: Arc::default() }
+        Self { shown, current: Arc::default(), cursor: Arc::default() }
     }
 
     pub fn has_bars(&self) -> bool {
@@ -66,6 +67,15 @@ impl Progress {
     /// The same kind, for another run.
     pub fn for_a_run(&self) -> Self {
         Self::shown(self.shown)
+    }
+
+    /// Where the next run goes on, should this one end here. None: nothing to go on with.
+    pub fn set_cursor(&self, cursor: Option<serde_json::Value>) {
+        *self.cursor.lock().unwrap_or_else(PoisonError::into_inner) = cursor;
+    }
+
+    pub fn cursor(&self) -> Option<serde_json::Value> {
+        self.cursor.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The phase that was started last, and how far it is.

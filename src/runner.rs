@@ -114,7 +114,9 @@ async fn attempt(context: &Context, job: &Job, database: &str, trigger: &Trigger
         }
     }
     let running = context.metrics.started(&job.name, database);
-    let ((result, locks), captured) = captured::capture(Box::pin(locked_and_timed(context, job, &run))).await;
+    let progress = context.progress.for_a_run();
+    let work = Box::pin(locked_and_timed(context, job, &run, progress.clone()));
+    let ((result, locks), captured) = captured::capture(work).await;
     drop(running);
 
     let mut ended = concluded(run, result);
@@ -126,6 +128,7 @@ async fn attempt(context: &Context, job: &Job, database: &str, trigger: &Trigger
             error: ended.run.error.as_deref(),
             stderr: &captured.stderr,
             retry_in: ended.retry_in,
+            cursor: progress.cursor(),
         };
         finish(context, ledger, id, &end).await;
     }
@@ -178,7 +181,7 @@ pub async fn crashed(context: &Context, job: &Job, row: ledger::Row) {
 }
 
 async fn dry(context: &Context, job: &Job, database: &str) -> Result<Driven> {
-    let run = run_context(context, job, database)?;
+    let run = run_context(context, job, database, context.progress.for_a_run())?;
     let driven = caught(task::drive(&job.task, &run, Mode::DryRun)).await?;
     match (driven, Box::pin(require_backup(context, job, database)).await) {
         (Driven::Planned { text, json }, Err(error)) => {
@@ -209,7 +212,7 @@ fn new_record(job: &Job, database: &str, trigger: &Trigger) -> Run {
     }
 }
 
-fn run_context<'a>(context: &'a Context, job: &'a Job, database: &'a str) -> Result<RunContext<'a>> {
+fn run_context<'a>(context: &'a Context, job: &'a Job, database: &'a str, progress: Progress) -> Result<RunContext<'a>> {
     let configured =
         context.config.databases.get(database).with_context(|| format!("the configuration has no database `{database}`"))?;
     Ok(RunContext {
@@ -217,10 +220,11 @@ fn run_context<'a>(context: &'a Context, job: &'a Job, database: &'a str) -> Res
         job,
         database,
         settings: pg::Settings::resolve(configured).with_context(|| format!("database `{database}`"))?,
-        progress: context.progress.for_a_run(),
+        progress,
         // Its own token: this run's timeout must not cancel the next one.
         cancel: context.cancel.child_token(),
         now: Utc::now(),
+        resume: None,
     })
 }
 
@@ -249,8 +253,8 @@ fn concluded(mut run: Run, result: Result<Driven>) -> Ended {
 }
 
 /// The locks come back with the result: they are held until the run's end is written.
-async fn locked_and_timed(context: &Context, job: &Job, record: &Run) -> (Result<Driven>, Option<Locks>) {
-    let run = match run_context(context, job, &record.database) {
+async fn locked_and_timed(context: &Context, job: &Job, record: &Run, progress: Progress) -> (Result<Driven>, Option<Locks>) {
+    let mut run = match run_context(context, job, &record.database, progress) {
         Ok(run) => run,
         Err(error) => return (Err(error), None),
     };
@@ -265,6 +269,12 @@ async fn locked_and_timed(context: &Context, job: &Job, record: &Run) -> (Result
         crashed(context, job, row).await;
     }
     context.notifier.started(job, record);
+    if let Some((ledger, id)) = ledger {
+        run.resume = match ledger.cursor(id).await {
+            Ok(cursor) => cursor,
+            Err(error) => return (Err(error), Some(locks)),
+        };
+    }
     let result = timed(context, &run, &mut locks).await;
     (result, Some(locks))
 }

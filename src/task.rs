@@ -62,6 +62,8 @@ pub struct RunContext<'a> {
     pub progress: Progress,
     pub cancel: CancellationToken,
     pub now: DateTime<Utc>,
+    /// Where the last run stopped ([`Progress::set_cursor`]), if it left something to go on with.
+    pub resume: Option<serde_json::Value>,
 }
 
 impl RunContext<'_> {

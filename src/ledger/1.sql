@@ -25,6 +25,7 @@ CREATE TABLE pgtend.runs (
     locked_at     timestamptz,
     heartbeat_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     progress      jsonb,
+    cursor        jsonb,
     finished_at   timestamptz,
     outcome       text CHECK (outcome IN ('succeeded', 'skipped', 'failed', 'timed_out', 'cancelled', 'crashed')),
     report        jsonb,
@@ -45,6 +46,7 @@ COMMENT ON COLUMN pgtend.runs.scheduled_for IS 'the tick that this run is; none 
 COMMENT ON COLUMN pgtend.runs.retry_of IS 'the id of the first attempt';
 COMMENT ON COLUMN pgtend.runs.locked_at IS 'when it took its lock: from then on it is the only run of its job on this database';
 COMMENT ON COLUMN pgtend.runs.heartbeat_at IS 'the last sign of life while it runs';
+COMMENT ON COLUMN pgtend.runs.cursor IS 'where the next run goes on; none when there is nothing to go on with';
 COMMENT ON COLUMN pgtend.runs.outcome IS 'none while it runs';
 COMMENT ON COLUMN pgtend.runs.retry_at IS 'when a further attempt is due; none when there is none, or when it has begun';
 

@@ -70,7 +70,7 @@ impl Locks {
 
     async fn heartbeat(&mut self, progress: &Progress) -> Result<()> {
         if let Some((connection, id)) = &mut self.ledger {
-            ledger::heartbeat(connection, *id, progress.now().as_ref()).await.context("the ledger's database")?;
+            ledger::heartbeat(connection, *id, progress).await.context("the ledger's database")?;
         }
         sqlx::query("SELECT 1").execute(&mut self.target).await?;
         Ok(())

@@ -8,7 +8,7 @@ use proptest::prelude::RngExt as _;
 use proptest::test_runner::TestRng;
 
 use crate::support::postgres::{MAJORS, Server, server};
-use crate::support::{Scenario, quoted};
+use crate::support::{Scenario, eventually, quoted};
 
 /// `count` rows, one an hour back from now; id 1 is the oldest.
 const LOGS: &str = "
@@ -188,11 +188,39 @@ fn a_server_that_crashes_midway_loses_nothing() {
     let mut server = Server::start(16);
     let database = logs(&server, 60_000);
     let scenario = scenario(&server, &database, "archive = 'local'\n[limits]\npause = '50ms'");
+    for _ in 0..3 {
+        let before = scenario.files("store").len();
+        let running = scenario.start(&["run-job", "old-logs"]);
+        eventually("a batch is archived", || scenario.files("store").len() > before);
+        server.crash();
+        let ended = running.wait();
+        assert_ne!(ended.code, Some(0), "{ended:?}");
+        server.start_again();
+    }
+    scenario.run(&["run-job", "old-logs"]).succeeded();
+    nothing_is_lost_or_twice(&server, &database, &scenario, 60_001);
+}
+
+#[test]
+fn a_killed_walk_goes_on_where_it_was() {
+    let server = server(18);
+    let database = logs(server, 60_000);
+    let scenario = scenario(server, &database, "method = 'blocks'\n[limits]\npause = '200ms'\nbatch_time = '1ms'").ledger();
     let running = scenario.start(&["run-job", "old-logs"]);
-    crate::support::eventually("a batch is archived", || scenario.files("store").iter().any(|file| file.ends_with(".sql.gz")));
-    server.stop_immediately();
-    let ended = running.wait();
-    assert_ne!(ended.code, Some(0), "{ended:?}");
+    eventually("a heartbeat has noted the place", || {
+        server.psql(&database, "SELECT (cursor->>'block')::int > 5 FROM pgtend.runs").is_ok_and(|answer| answer == "t")
+    });
+    running.kill();
+    let scenario = scenario.job(
+        "old-logs",
+        "database = 'app'\n[retention]\ntable = 'public.logs'\ncolumn = 'created_at'\nolder_than = '10d'\nmethod = 'blocks'\n",
+    );
+    eventually("the lock of the killed run is free", || scenario.run(&["run-job", "old-logs"]).code == Some(0));
+    let shown = scenario.json(&["runs", "old-logs", "--outcome", "succeeded"]);
+    let facts = &shown["runs"][0]["report"]["facts"];
+    assert!(facts["resumed_at_block"].as_u64().is_some_and(|block| block > 5), "{shown:#}");
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "241");
+    assert_eq!(server.sql(&database, "SELECT cursor FROM pgtend.runs ORDER BY id DESC LIMIT 1"), "");
 }
 
 #[test]
@@ -244,7 +272,7 @@ fn a_row_that_somebody_holds_stays_and_is_counted() {
         let mut holder = holder.args(["-Xq"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
         use std::io::Write as _;
         holder.stdin.as_mut().unwrap().write_all(b"BEGIN; SELECT 1 FROM logs WHERE id IN (3, 500) FOR UPDATE;\n").unwrap();
-        crate::support::eventually("the rows are held", || {
+        eventually("the rows are held", || {
             server.sql(&database, "SELECT count(*) FROM logs WHERE id = 3").as_str() == "1"
                 && server.sql(
                     &database,
@@ -392,7 +420,7 @@ fn it_waits_while_more_sessions_are_at_work_than_allowed_and_says_so() {
     let server = Server::start(16);
     let database = logs(&server, 1000);
     let mut busy = server.tool("psql", &database).args(["-Xqc", "SELECT pg_sleep(4)"]).spawn().unwrap();
-    crate::support::eventually("a session is at work", || {
+    eventually("a session is at work", || {
         server.sql(&database, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(4)%' AND state = 'active' AND pid <> pg_backend_pid()") == "1"
     });
     let report = scenario(&server, &database, "[limits]\nmax_active_sessions = 0").json(&["run-job", "old-logs"]);

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use serde_json::json;
 use sqlx::{PgConnection, Row as _};
 
 use super::plan::{Part, Plan};
@@ -35,6 +36,7 @@ pub struct Done {
     pub archived_bytes: u64,
     pub archived_batches: u64,
     pub lock_waits: u64,
+    pub resumed_at_block: Option<u64>,
     pub elapsed: Duration,
 }
 
@@ -46,6 +48,9 @@ impl Done {
         report.fact("elapsed_seconds", self.elapsed.as_secs_f64());
         if self.elapsed > Duration::ZERO {
             report.fact("rows_per_second", (self.rows as f64 / self.elapsed.as_secs_f64()).round());
+        }
+        if let Some(block) = self.resumed_at_block {
+            report.fact("resumed_at_block", block);
         }
         if self.archived_batches > 0 {
             report.fact("archived_batches", self.archived_batches);
@@ -68,6 +73,13 @@ enum Place {
     Block(u64),
     /// A value of the column, as text.
     Key(String),
+}
+
+/// Blocks to go through, the last of them not included.
+struct Walk {
+    start: u64,
+    end: u64,
+    is_second: bool,
 }
 
 /// What a batch did.
@@ -97,18 +109,39 @@ impl Work<'_> {
             (false, false) => Pace::new(FIRST_ROWS, 10, MOST_ROWS),
             (false, true) => Pace::new(ARCHIVE_FIRST_ROWS, 10, 4 * MOST_ROWS),
         };
-        let mut place = if by_blocks { Place::Block(0) } else { Place::Key("-infinity".to_owned()) };
+        let (mut place, mut walk) = match by_blocks {
+            true => {
+                let walk = self.walk();
+                (Place::Block(walk.start), walk)
+            }
+            false => (Place::Key("-infinity".to_owned()), Walk { start: 0, end: 0, is_second: true }),
+        };
+        if by_blocks && walk.start > 0 {
+            done.resumed_at_block = Some(walk.start);
+        }
         let mut attempts = 0;
         // Bounded: by blocks, each turn leaves some behind; by keys, each turn deletes rows, or fails.
         loop {
-            if matches!(place, Place::Block(block) if block >= self.part.blocks as u64) {
-                break;
+            if let Place::Block(block) = place {
+                if block >= walk.end {
+                    if walk.is_second {
+                        break;
+                    }
+                    // What became old since the last run stopped, before the place where it did.
+                    walk = Walk { start: 0, end: walk.start, is_second: true };
+                    place = Place::Block(0);
+                    continue;
+                }
+                self.run.progress.set_cursor(Some(json!({ "table": self.part.oid, "block": block })));
             }
             if let Go::Stop(reason) = self.run.or_cancelled(governor.go()).await? {
                 done.elapsed += started.elapsed();
                 return Ok(Go::Stop(reason));
             }
-            let size = pace.size();
+            let size = match place {
+                Place::Block(block) => pace.size().min(walk.end - block),
+                Place::Key(_) => pace.size(),
+            };
             let began = Instant::now();
             // Not dropped midway by a cancellation: it is short, and ends in a commit or a rollback.
             let (result, blocked) = governor.watch(pid, self.batch(connection, &place, size)).await;
@@ -144,8 +177,17 @@ impl Work<'_> {
                 tokio::time::sleep(pause).await;
             }
         }
+        self.run.progress.set_cursor(None);
         done.elapsed += started.elapsed();
         Ok(Go::On)
+    }
+
+    /// From where the last run stopped, if it stopped in this table; what is before that comes afterwards.
+    fn walk(&self) -> Walk {
+        let end = self.part.blocks as u64;
+        let resume = self.run.resume.as_ref().filter(|cursor| cursor["table"].as_i64() == Some(self.part.oid));
+        let start = resume.and_then(|cursor| cursor["block"].as_u64()).filter(|block| *block < end).unwrap_or(0);
+        Walk { start, end, is_second: start == 0 }
     }
 
     async fn batch(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<Batch> {
