@@ -72,6 +72,7 @@ pub struct Metrics {
     running: Family<JobLabels, Gauge>,
     late: Family<JobLabels, Gauge>,
     backup_size: Family<StageLabels, Gauge>,
+    covered_until: Family<JobLabels, Seconds>,
     errors: Family<KindLabels, Counter>,
     ledger_up: Gauge,
     pool: Family<StateLabels, Gauge>,
@@ -104,6 +105,12 @@ impl Metrics {
         registry.register("job_late", "1 when the last success is older than the schedule allows", late.clone());
         let backup_size = Family::default();
         registry.register("backup_size_bytes", "Size of the last dump: as pg_dump wrote it, and as stored", backup_size.clone());
+        let covered_until = Family::default();
+        registry.register(
+            "partition_covered_until_timestamp_seconds",
+            "Rows up to this time have a partition to go to",
+            covered_until.clone(),
+        );
         let errors = Family::default();
         registry.register("errors", "Errors of runs and of the ledger, by kind", errors.clone());
         let ledger_up = Gauge::default();
@@ -125,6 +132,7 @@ impl Metrics {
             running,
             late,
             backup_size,
+            covered_until,
             errors,
             ledger_up,
             pool,
@@ -167,6 +175,7 @@ impl Metrics {
         self.next_run.remove(&labels);
         self.running.remove(&labels);
         self.late.remove(&labels);
+        self.covered_until.remove(&labels);
         for stage in ["uncompressed", "stored"] {
             self.backup_size.remove(&stage_labels(job, database, stage));
         }
@@ -195,12 +204,15 @@ impl Metrics {
             self.last_success(&run.job, &run.database, run.finished_at.timestamp_millis() as f64 / 1000.0);
         }
         if let Some(report) = &run.report {
-            self.sizes(&run.job, &run.database, report);
+            self.facts(&run.job, &run.database, report);
         }
     }
 
-    /// Of a backup, where the report is of one.
-    pub fn sizes(&self, job: &str, database: &str, report: &Report) {
+    /// What is known from a report until the next: a backup's sizes, how far partitions reach.
+    pub fn facts(&self, job: &str, database: &str, report: &Report) {
+        if let Some(until) = report.covered_until() {
+            self.covered_until.get_or_create(&labels(job, database)).set(until.timestamp() as f64);
+        }
         for (stage, fact) in [("uncompressed", "uncompressed_bytes"), ("stored", "dump_bytes")] {
             if let Some(bytes) = report.facts.get(fact).and_then(serde_json::Value::as_i64) {
                 self.backup_size.get_or_create(&stage_labels(job, database, stage)).set(bytes);
@@ -285,8 +297,13 @@ impl Metrics {
 }
 
 /// Families whose series all name a job, and say something of a process that has ended.
-const IN_TEXTFILES: [&str; 4] =
-    ["job_runs", "job_run_duration_seconds", "job_last_success_timestamp_seconds", "backup_size_bytes"];
+const IN_TEXTFILES: [&str; 5] = [
+    "job_runs",
+    "job_run_duration_seconds",
+    "job_last_success_timestamp_seconds",
+    "backup_size_bytes",
+    "partition_covered_until_timestamp_seconds",
+];
 
 fn textfile(job: &str) -> String {
     format!("pgtend_{job}.prom")

@@ -22,6 +22,11 @@ impl Report {
     pub fn fact(&mut self, name: &str, value: impl Into<Value>) {
         self.facts.insert(name.to_owned(), value.into());
     }
+
+    /// Of partitions: rows up to then have one to go to.
+    pub fn covered_until(&self) -> Option<DateTime<Utc>> {
+        self.facts.get("covered_until")?.as_str()?.parse().ok()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -384,19 +384,19 @@ impl Scheduler {
             context.metrics.forget(&job, &database);
         }
         *lock(&self.entries) = entries;
-        self.remember_sizes(context).await?;
+        self.remember_facts(context).await?;
         self.has_entries.store(true, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Sizes of the last backups, which this process may not have made.
-    async fn remember_sizes(&self, context: &Context) -> Result<()> {
-        let backups = context.jobs.iter().filter(|job| matches!(job.task, Task::Backup(_)));
+    /// What the last runs reported, which may be another process's: sizes of backups, reach of partitions.
+    async fn remember_facts(&self, context: &Context) -> Result<()> {
+        let jobs = context.jobs.iter().filter(|job| !matches!(job.task, Task::Sql(_)));
         let keys: Vec<Key> =
-            backups.flat_map(|job| job.databases.iter().map(|database| (job.name.clone(), database.clone()))).collect();
+            jobs.flat_map(|job| job.databases.iter().map(|database| (job.name.clone(), database.clone()))).collect();
         for row in self.ledger.last_runs(&keys, 1).await? {
             if let Some(report) = &row.report {
-                context.metrics.sizes(&row.job, &row.database, report);
+                context.metrics.facts(&row.job, &row.database, report);
             }
         }
         Ok(())

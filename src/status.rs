@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::job::Job;
 use crate::ledger::{Key, Row};
 use crate::progress::Now;
-use crate::report::Outcome;
+use crate::report::{Outcome, Report};
 use crate::scheduler::planner;
 
 /// Runs of each job that are shown.
@@ -69,6 +69,8 @@ pub struct RunStatus {
     pub host: String,
     pub progress: Option<Now>,
     pub size_bytes: Option<u64>,
+    /// Of partitions.
+    pub covered_until: Option<DateTime<Utc>>,
     pub warnings: Vec<String>,
 }
 
@@ -106,8 +108,12 @@ pub fn of_jobs(
                 late: late.contains(&key),
                 last_success_at: successes.get(&key).copied(),
                 running: running.pop(),
+                runway: ended
+                    .iter()
+                    .rev()
+                    .find_map(|run| run.covered_until)
+                    .map(|until| format!("covered until {}", until.format("%Y-%m-%d %H:%M UTC"))),
                 history: ended,
-                runway: None,
             }
         })
         .collect()
@@ -133,6 +139,7 @@ impl From<Row> for RunStatus {
             finished_at: row.finished_at,
             outcome: row.outcome.0,
             size_bytes: facts.and_then(|facts| facts.get("dump_bytes")).and_then(Value::as_u64),
+            covered_until: row.report.as_ref().and_then(Report::covered_until),
             summary: row.report.as_ref().map(|report| report.summary.clone()),
             warnings: row.report.map(|report| report.warnings).unwrap_or_default(),
             error: row.error,

@@ -11,6 +11,7 @@ use super::Global;
 use super::output::{self, print};
 use crate::job::Job;
 use crate::ledger::{Key, Ledger, Row};
+use crate::report::{Outcome, Report};
 use crate::scheduler::planner;
 use crate::units;
 
@@ -82,10 +83,9 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
             };
             let last = of(job, database);
             let (outcome, success) = match last {
-                Some(last) => (
-                    last.row.outcome.0.map_or("running".to_owned(), |outcome| outcome.in_words()),
-                    last.success_at.map_or("never".to_owned(), |at| format!("{} ago", units::age(at, now))),
-                ),
+                Some(last) => {
+                    (last_run(&last.row), last.success_at.map_or("never".to_owned(), |at| format!("{} ago", units::age(at, now))))
+                }
                 None => (String::new(), String::new()),
             };
             vec![
@@ -103,6 +103,15 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
     let headings = ["JOB", "TASK", "DATABASE", "SCHEDULE", "NEXT RUN", "LAST RUN", "LAST SUCCESS", "DESCRIPTION"];
     print(&output::table(&headings, rows))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// "succeeded", "succeeded, covered until 2027-02-01".
+fn last_run(row: &Row) -> String {
+    let outcome = row.outcome.0.map_or("running".to_owned(), Outcome::in_words);
+    match row.report.as_ref().and_then(Report::covered_until) {
+        Some(until) => format!("{outcome}, covered until {}", until.format("%Y-%m-%d")),
+        None => outcome,
+    }
 }
 
 fn next_run(job: &Job, database: &str, now: DateTime<Utc>) -> Option<DateTime<chrono_tz::Tz>> {

@@ -194,6 +194,7 @@ fn run(id: i64, job: &str, database: &str, outcome: Outcome) -> RunStatus {
         stderr: None,
         host: "db1".to_owned(),
         progress: None,
+        covered_until: None,
         size_bytes: (outcome == Outcome::Succeeded).then_some(134_200_000 + id as u64 * 1_000_000),
         warnings: Vec::new(),
     }
