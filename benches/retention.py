@@ -205,7 +205,6 @@ class Bench:
     def run_job(self, name):
         report = json.loads(self.call(self.pgtend, "--config", self.folder / "config.toml", "--log", "warn", "--json", "run-job", name))
         facts = find_facts(report)
-        self.last_facts = facts
         return facts["elapsed_seconds"], facts["batches"]
 
     def measure(self, operation):

@@ -202,6 +202,9 @@ impl Archive {
                 recovered.discarded += 1;
             }
         }
+        for upload in self.store.unfinished(&self.folder).await? {
+            self.store.discard(&upload).await?;
+        }
         Ok(recovered)
     }
 

@@ -7,6 +7,7 @@ mod documents;
 mod grants;
 mod jobs;
 mod output;
+mod partition;
 mod render;
 mod run_job;
 mod runs;
@@ -107,6 +108,11 @@ pub enum Command {
         #[command(subcommand)]
         command: backups::Command,
     },
+    /// What [partition] jobs need by hand
+    Partition {
+        #[command(subcommand)]
+        command: partition::Command,
+    },
     /// List and put back rows that left a table through [retention] or [partition]
     Archives {
         #[command(subcommand)]
@@ -162,6 +168,7 @@ async fn dispatch(arguments: &Arguments) -> Result<ExitCode> {
         Command::Jobs => jobs::run(global).await,
         Command::Runs(arguments) => runs::run(global, arguments).await,
         Command::Backups { command } => backups::run(global, command).await,
+        Command::Partition { command } => partition::run(global, command).await,
         Command::Archives { command } => archives::run(global, command).await,
         Command::Render { command } => render::run(global, command),
         Command::Grants(arguments) => grants::run(global, arguments).await,

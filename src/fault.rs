@@ -67,6 +67,9 @@ pub fn kind_of(error: &anyhow::Error) -> Option<Kind> {
     if let Some(fault) = error.downcast_ref::<Fault>() {
         return Some(fault.kind);
     }
+    if let Some(unfinished) = error.downcast_ref::<crate::report::Unfinished>() {
+        return unfinished.kind;
+    }
     if error.downcast_ref::<crate::toml_file::Problems>().is_some() {
         return Some(Kind::Configuration);
     }

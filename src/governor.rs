@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::PgConnection;
 
-use crate::fault::{Fault, Kind};
 use crate::pg;
 use crate::report::Report;
 use crate::task::RunContext;
@@ -31,7 +30,6 @@ const BLOCKED_EVERY: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Limits {
     pub lock_timeout: Span,
-    pub lock_attempts: u32,
     pub statement_timeout: Span,
     pub batch_time: Span,
     pub pause: Option<Span>,
@@ -50,8 +48,6 @@ pub struct Limits {
 pub struct Written {
     /// Longest wait for a lock on a table; default 2 s. Whoever comes after us in the queue waits as long.
     pub lock_timeout: Option<Span>,
-    /// So many attempts at a lock, with pauses of some seconds between; default 20.
-    pub lock_attempts: Option<u32>,
     /// Longest time for one batch; default 30 s.
     pub statement_timeout: Option<Span>,
     /// Batches are made as large as fits in this time; default 200 ms.
@@ -79,7 +75,6 @@ impl From<Written> for Limits {
         let seconds = |seconds| Span(Duration::from_secs(seconds));
         Self {
             lock_timeout: written.lock_timeout.unwrap_or(seconds(2)),
-            lock_attempts: written.lock_attempts.unwrap_or(20).max(1),
             statement_timeout: written.statement_timeout.unwrap_or(seconds(30)),
             batch_time: written.batch_time.unwrap_or(Span(Duration::from_millis(200))),
             pause: written.pause,
@@ -298,59 +293,9 @@ async fn signals(connection: &mut PgConnection, table: Option<i64>) -> Result<Si
         .context("cannot look at the server's state")
 }
 
-/// Statements that take a strong lock for a moment, in one transaction: under `lock_timeout`, and again after a
-/// jittered pause, so that nobody waits behind us for longer.
-pub async fn with_lock(connection: &mut PgConnection, limits: &Limits, what: &str, statements: &[String]) -> Result<u32> {
-    let mut last = None;
-    for attempt in 1..=limits.lock_attempts {
-        match in_transaction(connection, limits, statements).await {
-            Ok(()) => return Ok(attempt),
-            Err(error) if is_lock_trouble(&error) => {
-                tracing::info!("{what}: no lock in {} (attempt {attempt} of {})", limits.lock_timeout, limits.lock_attempts);
-                last = Some(error);
-            }
-            Err(error) => return Err(error.context(what.to_owned())),
-        }
-        if attempt < limits.lock_attempts {
-            tokio::time::sleep(jittered_pause(attempt)).await;
-        }
-    }
-    let said = last.map(|error| format!("{error:#}")).unwrap_or_default();
-    let message = format!(
-        "{what}: no lock in {} attempts of {} each; look for the transaction that holds it in pg_stat_activity, \
-         or raise lock_attempts in [limits] ({said})",
-        limits.lock_attempts, limits.lock_timeout
-    );
-    Err(Fault::new(Kind::NotNow, message).into())
-}
-
-async fn in_transaction(connection: &mut PgConnection, limits: &Limits, statements: &[String]) -> Result<()> {
-    pg::execute(connection, "BEGIN".to_owned()).await?;
-    let done = async {
-        pg::execute(connection, format!("SET LOCAL lock_timeout = {}", limits.lock_timeout.0.as_millis())).await?;
-        pg::execute(connection, format!("SET LOCAL statement_timeout = {}", limits.statement_timeout.0.as_millis())).await?;
-        for statement in statements {
-            pg::execute(connection, statement.clone()).await?;
-        }
-        pg::execute(connection, "COMMIT".to_owned()).await
-    };
-    let done = done.await;
-    if done.is_err() {
-        // A connection that is gone has rolled back by itself.
-        let _ = pg::execute(connection, "ROLLBACK".to_owned()).await;
-    }
-    done
-}
-
 /// lock_not_available, deadlock_detected.
 pub fn is_lock_trouble(error: &anyhow::Error) -> bool {
     pg::sql_state(error).is_some_and(|state| matches!(state.as_str(), "55P03" | "40P01"))
-}
-
-/// Half a second to some seconds, so that two who retry do not meet again and again.
-fn jittered_pause(attempt: u32) -> Duration {
-    let noise = u64::from(chrono::Utc::now().timestamp_subsec_nanos()) ^ u64::from(std::process::id());
-    Duration::from_millis(500 + noise % (500 * u64::from(attempt.min(8))))
 }
 
 /// A batch's size, made to fit a time: half as much when it took twice as long, or when somebody waited for it.

@@ -157,6 +157,7 @@ pub struct Written {
     #[schemars(with = "Option<governor::Written>")]
     pub limits: Option<Spanned<governor::Written>>,
     pub backup: Option<task::backup::Written>,
+    pub partition: Option<task::partition::Written>,
     pub retention: Option<task::retention::Written>,
     pub sql: Option<task::sql::Written>,
 }
@@ -271,7 +272,12 @@ fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> Optio
     if let Some(retries) = written.retries.as_ref().filter(|retries| *retries.get_ref() > 20) {
         checker.problem(retries, format!("`retries = {}`", retries.get_ref()), "0 to 20".to_owned());
     }
-    let task = checker.task(WrittenTask { backup: written.backup, retention: written.retention, sql: written.sql });
+    let task = checker.task(WrittenTask {
+        backup: written.backup,
+        partition: written.partition,
+        retention: written.retention,
+        sql: written.sql,
+    });
     let limits = checker.limits(written.limits, task.as_ref());
     let job = Job {
         name,
@@ -370,20 +376,26 @@ impl Checker<'_> {
 
     /// The one task among the tables that stand in the file.
     fn task(&mut self, written: WrittenTask) -> Option<Task> {
-        let WrittenTask { backup, retention, sql } = written;
-        let named: Vec<&str> = [("[backup]", backup.is_some()), ("[retention]", retention.is_some()), ("[sql]", sql.is_some())]
-            .into_iter()
-            .filter_map(|(name, is_there)| is_there.then_some(name))
-            .collect();
+        let WrittenTask { backup, partition, retention, sql } = written;
+        let named: Vec<&str> = [
+            ("[backup]", backup.is_some()),
+            ("[partition]", partition.is_some()),
+            ("[retention]", retention.is_some()),
+            ("[sql]", sql.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(name, is_there)| is_there.then_some(name))
+        .collect();
         match named.len() {
-            0 => self.missing("no task", "add a table that says what to do: [backup], [retention] or [sql]"),
+            0 => self.missing("no task", "add a table that says what to do: [backup], [partition], [retention] or [sql]"),
             1 => {}
             _ => self.missing(&format!("more than one task: {}", named.join(" and ")), "one task a file: make a job of each"),
         }
         let backup = backup.map(|written| task::backup::resolve(written, self).map(Task::Backup));
+        let partition = partition.map(|written| task::partition::resolve(written, self).map(Task::Partition));
         let retention = retention.map(|written| task::retention::resolve(written, self).map(Task::Retention));
         let sql = sql.map(|written| task::sql::resolve(written, self).map(Task::Sql));
-        backup.or(retention).or(sql)?
+        backup.or(partition).or(retention).or(sql)?
     }
 
     fn limits(&mut self, written: Option<Spanned<governor::Written>>, task: Option<&Task>) -> Limits {
@@ -391,7 +403,7 @@ impl Checker<'_> {
             self.problem(
                 written,
                 "[limits] have no meaning for this task",
-                "they bound what [retention] asks of the server".to_owned(),
+                "they bound what [partition] and [retention] ask of the server".to_owned(),
             );
         }
         written.map(Spanned::into_inner).unwrap_or_default().into()
@@ -401,6 +413,7 @@ impl Checker<'_> {
 /// The tables of a job's file that name its task.
 struct WrittenTask {
     backup: Option<task::backup::Written>,
+    partition: Option<task::partition::Written>,
     retention: Option<task::retention::Written>,
     sql: Option<task::sql::Written>,
 }

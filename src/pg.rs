@@ -182,6 +182,18 @@ pub async fn execute(connection: &mut PgConnection, sql: String) -> Result<()> {
     Ok(())
 }
 
+/// The same, with the number of rows it touched, and with an error whose SQLSTATE the caller reads.
+pub async fn execute_counting(connection: &mut PgConnection, sql: String) -> Result<u64, sqlx::Error> {
+    Ok(connection.execute(AssertSqlSafe(sql)).await?.rows_affected())
+}
+
+/// The first row of a query made by [`identifier`] and [`literal`]; its one column is text.
+pub async fn fetch_text(connection: &mut PgConnection, sql: String) -> Result<Option<String>> {
+    let text: Option<Option<String>> =
+        sqlx::query_scalar(AssertSqlSafe(sql)).fetch_optional(connection).await.map_err(in_its_own_words)?;
+    Ok(text.flatten())
+}
+
 /// A statement made by [`identifier`], for values to be bound to.
 pub fn query<'q>(sql: String) -> Query<'q, Postgres, PgArguments> {
     sqlx::query(AssertSqlSafe(sql))

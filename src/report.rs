@@ -1,11 +1,14 @@
 //! What a run did: the same report becomes the terminal's text, the log line and the JSON.
 
+use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use crate::fault::Kind;
 
 /// What a task's `apply` did.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -28,6 +31,22 @@ impl Report {
         self.facts.get("covered_until")?.as_str()?.parse().ok()
     }
 }
+
+/// A run that did part of its work: the error, and the report of what was done.
+#[derive(Debug)]
+pub struct Unfinished {
+    pub kind: Option<Kind>,
+    pub message: String,
+    pub report: Report,
+}
+
+impl fmt::Display for Unfinished {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Unfinished {}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::notify::Notifier;
 use crate::pg;
 use crate::progress::Progress;
-use crate::report::{Outcome, Run};
+use crate::report::{Outcome, Run, Unfinished};
 use crate::task::{self, Driven, Mode, RunContext};
 use crate::telemetry;
 use crate::units;
@@ -246,6 +246,7 @@ fn concluded(mut run: Run, result: Result<Driven>) -> Ended {
                 Some(Kind::Cancelled) => Outcome::Cancelled,
                 _ => Outcome::Failed,
             };
+            run.report = error.downcast_ref::<Unfinished>().map(|unfinished| unfinished.report.clone());
             run.error = Some(fault::in_a_line(&error));
             Ended { run, error: Some(error), plan: None, retry_in: None }
         }

@@ -1,6 +1,7 @@
 //! The kinds of work, and the one way that each of them is driven: plan, decide, apply.
 
 pub mod backup;
+pub mod partition;
 pub mod retention;
 pub mod sql;
 
@@ -21,6 +22,7 @@ use crate::report::Report;
 #[derive(Clone, Debug)]
 pub enum Task {
     Backup(backup::Backup),
+    Partition(partition::Partition),
     Retention(retention::Retention),
     Sql(sql::Sql),
 }
@@ -29,6 +31,7 @@ impl Task {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Backup(_) => "backup",
+            Self::Partition(_) => "partition",
             Self::Retention(_) => "retention",
             Self::Sql(_) => "sql",
         }
@@ -92,6 +95,7 @@ pub async fn drive(task: &Task, run: &RunContext<'_>, mode: Mode) -> Result<Driv
     }
     match task {
         Task::Backup(backup) => Box::pin(drive_work(backup, run, mode)).await,
+        Task::Partition(partition) => Box::pin(drive_work(partition, run, mode)).await,
         Task::Retention(retention) => Box::pin(drive_work(retention, run, mode)).await,
         Task::Sql(sql) => Box::pin(drive_work(sql, run, mode)).await,
     }

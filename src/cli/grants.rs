@@ -10,8 +10,8 @@ use super::Global;
 use super::output::print;
 use crate::job::Job;
 use crate::pg::{self, Server, identifier};
-use crate::task::Task;
 use crate::task::backup::Verify;
+use crate::task::{Task, partition};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -93,6 +93,13 @@ async fn needs(connection: &mut PgConnection, job: &Job, role: &str) -> Result<V
             }
             Ok(lines)
         }
+        Task::Partition(partition) => Ok(vec![
+            "-- Only the owner may attach and detach partitions, and they are made in its schema:".to_owned(),
+            partition::owner_of(connection, &partition.table).await?.map_or_else(
+                || format!("-- there is no table {}", partition.table),
+                |(owner, schema)| format!("GRANT {owner} TO {role};\nGRANT USAGE, CREATE ON SCHEMA {schema} TO {role};"),
+            ),
+        ]),
         Task::Retention(retention) => Ok(vec![
             // SELECT … FOR UPDATE asks for UPDATE.
             format!("GRANT SELECT, UPDATE, DELETE ON {} TO {role};", retention.table),

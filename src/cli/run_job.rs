@@ -185,7 +185,7 @@ fn say(global: &Global, ended: &Ended) -> Result<()> {
     if let (Some(plan), false) = (&ended.plan, global.json) {
         print(plan)?;
     }
-    if let Some(report) = &run.report {
+    if let (Some(report), None) = (&run.report, &ended.error) {
         for warning in &report.warnings {
             tracing::warn!(job = run.job, database = run.database, "{warning}");
         }

@@ -18,6 +18,7 @@ use crate::governor::{Go, Governor};
 use crate::job::Checker;
 use crate::report::Report;
 use crate::store::Store;
+use crate::task::partition::Partition;
 use crate::task::{RunContext, Work};
 use crate::units::{self, Span};
 
@@ -91,7 +92,12 @@ impl Work for Retention {
     }
 
     async fn apply(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
-        let mut report = Report::default();
+        let mut plan = plan;
+        let mut report = match plan.whole.take() {
+            Some(whole) => self.partitions(&plan.table).apply(run, whole).await?,
+            None => Report::default(),
+        };
+        let partitions_summary = std::mem::take(&mut report.summary);
         let archive = self.archive(run).await?;
         let mut connection = run.or_cancelled(run.settings.connect()).await?;
         if let Some(archive) = &archive {
@@ -101,7 +107,8 @@ impl Work for Retention {
                 report.fact("discarded_batches", recovered.discarded);
             }
         }
-        let mut governor = run.or_cancelled(Governor::start(run, &run.job.limits, Some(plan.parts[0].oid))).await?;
+        let mut governor =
+            run.or_cancelled(Governor::start(run, &run.job.limits, plan.parts.first().map(|part| part.oid))).await?;
         let phase = run.progress.phase("delete", None);
         let mut done = delete::Done::default();
         let mut stopped = None;
@@ -124,6 +131,9 @@ impl Work for Retention {
             None => report.fact("rows_left", serde_json::Value::Null),
         }
         report.summary = summary(self, &plan, &done, stopped.as_deref(), left);
+        if !partitions_summary.is_empty() {
+            report.summary = format!("{partitions_summary}; {}", report.summary);
+        }
         if let Some(reason) = stopped {
             report.warnings.push(format!("stopped for now: {reason}; the next run goes on"));
             report.fact("stopped", reason);
@@ -133,6 +143,11 @@ impl Work for Retention {
 }
 
 impl Retention {
+    /// Whole partitions that are too old.
+    fn partitions(&self, table: &str) -> Partition {
+        Partition::retiring(table, &self.column, self.older_than, self.archive.clone())
+    }
+
     async fn archive(&self, run: &RunContext<'_>) -> Result<Option<Archive>> {
         let Some(name) = &self.archive else { return Ok(None) };
         let configured = run.config.stores.get(name).context("the store is configured")?;

@@ -10,6 +10,7 @@ const APPLICATION: &str = r#"
 CREATE TABLE scripts (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, content text);
 INSERT INTO scripts (content) SELECT repeat('Get-Item ', 100) FROM generate_series(1, 100);
 CREATE TABLE execution_logs (id bigserial, script_id int REFERENCES scripts, created_at timestamptz DEFAULT now());
+CREATE TABLE audit_events (occurred_at timestamptz NOT NULL) PARTITION BY RANGE (occurred_at);
 INSERT INTO execution_logs (script_id) SELECT id FROM scripts;
 CREATE SCHEMA "Re ports";
 CREATE MATERIALIZED VIEW "Re ports".sums AS SELECT count(*) FROM scripts;

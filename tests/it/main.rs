@@ -23,6 +23,12 @@ mod ledger;
 mod notify;
 /// The status page in a browser, JSON, metrics, health checks, the token.
 mod page;
+/// Partitions that come: made ahead, filled from the default partition.
+mod partition;
+/// A table in use becomes a partitioned one.
+mod partition_convert;
+/// Partitions that go.
+mod partition_retire;
 /// Jobs for systemd and Kubernetes.
 mod render;
 /// Rows that leave a table, and come back.

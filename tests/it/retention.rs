@@ -431,7 +431,36 @@ fn it_waits_while_more_sessions_are_at_work_than_allowed_and_says_so() {
 }
 
 #[test]
-fn rows_leave_the_partitions_they_are_in() {
+fn of_a_partitioned_table_whole_partitions_go_and_rows_of_the_one_at_the_edge() {
+    for major in MAJORS {
+        let server = server(major);
+        let database = server.new_database();
+        server.sql(
+            &database,
+            "CREATE TABLE logs (id bigint, created_at timestamptz NOT NULL) PARTITION BY RANGE (created_at);
+             SELECT format('CREATE TABLE logs_%s PARTITION OF logs FOR VALUES FROM (%L) TO (%L)', i, d, d + interval '7 days')
+             FROM (SELECT i, date_trunc('day', now()) - make_interval(days => 42 - 7 * i) AS d FROM generate_series(0, 7) i) w
+             \\gexec
+             INSERT INTO logs SELECT i, now() - make_interval(days => i) FROM generate_series(0, 40) i;",
+        );
+        let scenario = scenario(server, &database, "archive = 'local'");
+        let plan = scenario.run(&["run-job", "old-logs", "--dry-run"]).succeeded().stdout;
+        assert!(plan.contains("detach public.logs_0 concurrently") && plan.contains("logs_4"), "{plan}");
+        let report = scenario.json(&["run-job", "old-logs"]);
+        let facts = &report["runs"][0]["report"]["facts"];
+        assert_eq!(facts["dropped"].as_array().map(Vec::len), Some(4), "{report:#}");
+        assert!(facts["rows_deleted"].as_u64().is_some_and(|rows| rows > 0), "{report:#}");
+        assert_eq!(server.sql(&database, "SELECT count(*), max(id) FROM logs"), "10|9");
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM pg_class WHERE relname ~ '^logs_' AND relkind = 'r'"), "4");
+        server.sql(&database, "CREATE TABLE back (LIKE logs)");
+        scenario.run(&["archives", "restore", "--table", "public.back"]).succeeded();
+        let all = "SELECT count(*), count(DISTINCT id) FROM (SELECT id FROM logs UNION ALL SELECT id FROM back) u";
+        assert_eq!(server.sql(&database, all), "41|41");
+    }
+}
+
+#[test]
+fn with_a_condition_rows_leave_the_partitions_they_are_in() {
     let server = server(18);
     let database = server.new_database();
     server.sql(
@@ -442,7 +471,7 @@ fn rows_leave_the_partitions_they_are_in() {
          INSERT INTO logs SELECT i, '2025-12-20'::timestamptz + make_interval(days => i) FROM generate_series(1, 24) i;
          INSERT INTO logs SELECT 100 + i, now() FROM generate_series(1, 5) i;",
     );
-    let scenario = scenario(server, &database, "archive = 'local'");
+    let scenario = scenario(server, &database, "archive = 'local'\nwhere = 'id > 0'");
     scenario.run(&["run-job", "old-logs"]).succeeded();
     assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "5");
     scenario.run(&["archives", "restore"]).succeeded();

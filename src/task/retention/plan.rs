@@ -8,10 +8,10 @@ use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::{Method, Retention};
-use crate::fault::{Fault, Kind};
+use crate::fault::{self, Fault, Kind};
 use crate::governor::Limits;
 use crate::pg::{self, identifier, literal, qualified};
-use crate::task::RunContext;
+use crate::task::{RunContext, Work as _, partition};
 use crate::units;
 
 /// Above this share of the table, one walk over its blocks is cheaper than as many steps through the index: measured
@@ -28,6 +28,8 @@ pub struct Plan {
     pub columns: Vec<String>,
     /// The table, or its partitions.
     pub parts: Vec<Part>,
+    /// Whole partitions that go, before rows of the others do.
+    pub whole: Option<partition::Plan>,
     pub rows_to_go: u64,
     pub references: Vec<Reference>,
     pub triggers: Vec<String>,
@@ -102,28 +104,37 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
     let condition = condition(retention, &column_type, &zone);
     let table = qualified(&facts.schema, &facts.name);
     let mut parts = Vec::new();
+    let mut notes = Vec::new();
+    let mut whole = None;
     if facts.kind == "p" {
+        match whole_partitions(retention, run, &table).await {
+            Ok(found) => whole = found,
+            Err(error) => {
+                notes.push(format!("rows are deleted one by one from old partitions, too: {}", fault::in_a_line(&error)))
+            }
+        }
         let leaves: Vec<i64> = sqlx::query_scalar(
             "SELECT relid::oid::bigint FROM pg_partition_tree($1::oid::regclass) WHERE isleaf ORDER BY relid::regclass::text",
         )
         .bind(oid)
         .fetch_all(&mut connection)
         .await?;
-        for leaf in leaves {
+        let gone: Vec<i64> = whole.iter().flat_map(partition::Plan::retired).collect();
+        for leaf in leaves.into_iter().filter(|leaf| !gone.contains(leaf)) {
             let facts = self::facts(&mut connection, leaf, &retention.column).await?;
             parts.push(part(&mut connection, retention, facts, &condition, cutoff).await?);
         }
-        anyhow::ensure!(!parts.is_empty(), refused(format!("{table} is partitioned and has no partition")));
+        anyhow::ensure!(!parts.is_empty() || whole.is_some(), refused(format!("{table} is partitioned and has no partition")));
     } else {
         parts.push(part(&mut connection, retention, facts_of(&facts), &condition, cutoff).await?);
     }
-    let mut notes = Vec::new();
     if facts.published {
         notes.push("deletes are published: subscribers delete the same rows".to_owned());
     }
     notes.push("the space is used again by new rows after VACUUM; the files do not shrink".to_owned());
     Ok(Plan {
         rows_to_go: parts.iter().map(|part| part.rows_to_go).sum(),
+        whole,
         table,
         cutoff,
         condition,
@@ -136,6 +147,17 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
         archive: retention.archive.clone(),
         limits: run.job.limits.clone(),
     })
+}
+
+/// Whole partitions that are too old: nothing with a `where`, which asks for some of their rows only. An error is the
+/// reason why rows are deleted in their place.
+async fn whole_partitions(retention: &Retention, run: &RunContext<'_>, table: &str) -> Result<Option<partition::Plan>> {
+    if retention.condition.is_some() {
+        return Ok(None);
+    }
+    let plan = retention.partitions(table).plan(run).await?;
+    anyhow::ensure!(plan.refusals.is_empty(), plan.refusals.join("; "));
+    Ok((!plan.steps.is_empty()).then_some(plan))
 }
 
 fn refused(message: String) -> anyhow::Error {
@@ -291,6 +313,9 @@ impl fmt::Display for Plan {
             self.table,
             self.cutoff.format("%Y-%m-%d %H:%M:%S UTC")
         )?;
+        for step in self.whole.iter().flat_map(|whole| &whole.steps) {
+            writeln!(f, "  {}: {}", step.step, step.reason)?;
+        }
         for part in &self.parts {
             let size = units::bytes(part.bytes as u64);
             let method = if part.method == Method::Index { "through the index" } else { "block range by block range" };

@@ -1,0 +1,80 @@
+//! A detached partition's rows go to a store before it may be dropped, in one batch of the job's archive.
+//!
+//! The transaction that reads them also writes the mark which says where they are, so that both are there or neither: a run
+//! that is killed leaves a pending manifest, and whoever finds it asks the server whether that transaction committed.
+
+use anyhow::{Context as _, Result};
+
+use super::decide::Plan;
+use super::mark::{Archived, Mark};
+use super::session::{Attempt, Session};
+use super::state::TableName;
+use crate::archive::{self, Archive, Manifest, Source};
+use crate::pg::{self, identifier};
+use crate::store::Store;
+use crate::task::RunContext;
+
+/// Where rows go.
+pub struct Shelf<'a> {
+    archive: Archive,
+    run: &'a RunContext<'a>,
+}
+
+impl<'a> Shelf<'a> {
+    /// Ends what a killed run left there.
+    pub async fn open(run: &'a RunContext<'a>, store: &str, session: &mut Session) -> Result<Self> {
+        let configured = run.config.stores.get(store).with_context(|| format!("the configuration has no store `{store}`"))?;
+        let opened = Store::open(configured).await.with_context(|| format!("store `{store}`"))?;
+        let archive = Archive::new(opened, run.database, &run.job.name);
+        archive.recover(&mut session.connection).await?;
+        Ok(Self { archive, run })
+    }
+
+    /// Returns the mark that the table has now.
+    pub async fn put(&self, session: &mut Session, plan: &Plan, table: &TableName, mark: &Mark) -> Result<Attempt<Mark>> {
+        // Somebody may still write to it by its own name: not while it is read.
+        let lock = format!("LOCK TABLE ONLY {} IN SHARE MODE", table.sql());
+        if let Attempt::Locked(who) = session.begin(&lock, table.oid).await? {
+            return Ok(Attempt::Locked(who));
+        }
+        let done = self.write(session, plan, table, mark).await;
+        if done.is_err() {
+            let _ = pg::execute(&mut session.connection, "ROLLBACK".to_owned()).await;
+        }
+        done.map(Attempt::Done).with_context(|| format!("cannot archive {table}"))
+    }
+
+    async fn write(&self, session: &mut Session, plan: &Plan, table: &TableName, mark: &Mark) -> Result<Mark> {
+        let connection = &mut session.connection;
+        archive::prepare_session(connection).await?;
+        let columns: Vec<String> = sqlx::query_scalar(
+            "SELECT attname::text FROM pg_attribute
+             WHERE attrelid = $1::bigint::oid AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum",
+        )
+        .bind(table.oid)
+        .fetch_all(&mut *connection)
+        .await?;
+        let list = columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
+        let source = Source {
+            // Restored, they go to where they came from: the partition will be gone.
+            schema: plan.table.schema.clone(),
+            table: plan.table.name.clone(),
+            query: format!("SELECT {list} FROM ONLY {}", table.sql()),
+            columns,
+        };
+        let name = self.archive.name(self.run.now, archive::transaction(connection).await?);
+        let phase = self.run.progress.phase("archive", None);
+        let exported = self.archive.export(connection, &source, &name, &phase).await?;
+        let reason = format!("partition {table}, rows from {} to {}", mark.from, mark.to);
+        let manifest = Manifest::new(&self.run.job.name, self.run.database, &source, &reason, exported.clone());
+        let manifest = manifest.decided_by(connection).await?;
+        self.archive.prepare(&name, &manifest).await?;
+        let mark = Mark { archive: Some(Archived { key: name.object(), rows: exported.rows }), ..mark.clone() };
+        let comment = format!("COMMENT ON TABLE {} IS {}", table.sql(), pg::literal(&mark.comment(&plan.table.to_string())));
+        pg::execute(connection, comment).await?;
+        pg::execute(connection, "COMMIT".to_owned()).await?;
+        self.archive.complete(&name, &manifest).await?;
+        phase.done(&format!("{} rows", exported.rows));
+        Ok(mark)
+    }
+}

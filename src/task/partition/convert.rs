@@ -1,0 +1,341 @@
+//! Turns a table in use into a partitioned one: it becomes the first partition of a new table that takes its name.
+//!
+//! What takes long (checking that every key lies below the bound, building the new primary key) happens first, under locks
+//! that let reads and writes go on. What nobody may see half done is one transaction under ACCESS EXCLUSIVE, which reads no
+//! row of the table: ATTACH trusts the validated CHECK, and finds every index that it wants.
+//!
+//! Killed before that transaction, a run leaves the CHECK `pgtend_bound` and perhaps an index `…_pgtend_key`: the next one
+//! removes both first. Until then the application can't insert keys beyond the bound, at least one whole period ahead.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use chrono_tz::Tz;
+use serde::Serialize;
+use sqlx::PgConnection;
+
+use super::Partition;
+use super::calendar::{Calendar, Every, partition_name};
+use super::create;
+use super::key::Key;
+use super::session::{Attempt, Session};
+use super::state::{self, TableName};
+use crate::fault::{Fault, Kind};
+use crate::pg::{self, identifier, literal, qualified};
+
+mod facts;
+
+const CHECK: &str = "pgtend_bound";
+/// Ends the name of the index that becomes the primary key.
+const NEW_KEY: &str = "pgtend_key";
+
+#[derive(Debug, Serialize)]
+pub struct Conversion {
+    pub table: TableName,
+    /// What the table is called when it is a partition.
+    pub partition: String,
+    pub bound: String,
+    /// One by one, each in a transaction of its own.
+    pub before: Vec<Statement>,
+    /// All in one transaction.
+    pub swap: Vec<Statement>,
+    /// Undo what stands in `before`; run when something fails.
+    pub rollback: Vec<Statement>,
+    pub notes: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Statement {
+    pub sql: String,
+    /// On the table, and what it keeps others from.
+    pub lock: &'static str,
+    /// It may take as long as reading the whole table, and refuses to run in a transaction or keeps nobody waiting.
+    pub takes_long: bool,
+}
+
+impl Statement {
+    fn new(sql: String, lock: &'static str) -> Self {
+        Self { sql, lock, takes_long: false }
+    }
+
+    fn long(sql: String, lock: &'static str) -> Self {
+        Self { sql, lock, takes_long: true }
+    }
+}
+
+const EXCLUSIVE: &str = "ACCESS EXCLUSIVE, for a moment";
+const SHARED: &str = "SHARE UPDATE EXCLUSIVE: reads and writes go on";
+const NONE: &str = "none that it did not have";
+
+impl fmt::Display for Conversion {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        writeln!(
+            f,
+            "{} becomes {}, a partition of a new table {} up to {}",
+            self.table,
+            identifier(&self.partition),
+            self.table,
+            self.bound
+        )?;
+        writeln!(f, "\nFirst, one by one:")?;
+        list(f, &self.before)?;
+        writeln!(f, "\nThen in one transaction, under ACCESS EXCLUSIVE:")?;
+        list(f, &self.swap)?;
+        writeln!(f, "\nIf any of it fails:")?;
+        list(f, &self.rollback)?;
+        for note in &self.notes {
+            writeln!(f, "\nnote: {note}")?;
+        }
+        Ok(())
+    }
+}
+
+fn list(f: &mut fmt::Formatter, statements: &[Statement]) -> fmt::Result {
+    for statement in statements {
+        writeln!(
+            f,
+            "  {};\n    -- {}{}",
+            statement.sql,
+            statement.lock,
+            if statement.takes_long { "; takes as long as the table is large" } else { "" }
+        )?;
+    }
+    Ok(())
+}
+
+/// Reads the table and says how it would go; everything that stands in the way is one error.
+pub async fn plan(partition: &Partition, zone: Tz, session: &mut Session) -> Result<Conversion> {
+    let facts = facts::read(partition, zone, session).await?;
+    let (key, table) = (facts.key, &facts.table);
+    let zone =
+        if key.is_on_the_wall() || matches!(partition.every, Every::Step(_)) { Tz::UTC } else { partition.zone.unwrap_or(zone) };
+    let calendar = Calendar { every: partition.every, zone };
+    let bound = calendar
+        .period_at(facts.highest.max(facts.now))
+        .and_then(|current| calendar.after(current))
+        .with_context(|| Fault::new(Kind::Configuration, format!("the keys of {table} are beyond every calendar")))?
+        .to;
+    let child =
+        partition_name(&table.name, &format!("before_{}", calendar.suffix(calendar.period_at(bound).context("a next period")?)));
+    let mut conversion = Conversion {
+        table: table.clone(),
+        bound: key.show(bound),
+        before: Vec::new(),
+        swap: Vec::new(),
+        rollback: Vec::new(),
+        notes: facts.notes.clone(),
+        partition: child.clone(),
+    };
+    prepare(&facts, &key.sql(bound)?, &mut conversion);
+    swap(&facts, &key.sql(bound)?, &child, &mut session.connection, &mut conversion).await?;
+    Ok(conversion)
+}
+
+fn prepare(facts: &facts::Facts, bound: &str, conversion: &mut Conversion) {
+    let (table, column) = (facts.table.sql(), identifier(&facts.column));
+    let drop_check = Statement::new(format!("ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {CHECK}"), EXCLUSIVE);
+    let index = qualified(&facts.table.schema, &facts.new_key);
+    let drop_index = Statement::long(format!("DROP INDEX CONCURRENTLY IF EXISTS {index}"), SHARED);
+    if facts.has_leftovers {
+        conversion.before.extend([drop_check.clone(), drop_index.clone()]);
+    }
+    conversion.before.push(Statement::new(
+        format!("ALTER TABLE {table} ADD CONSTRAINT {CHECK} CHECK ({column} IS NOT NULL AND {column} < {bound}) NOT VALID"),
+        EXCLUSIVE,
+    ));
+    conversion.before.push(Statement::long(format!("ALTER TABLE {table} VALIDATE CONSTRAINT {CHECK}"), SHARED));
+    conversion.rollback.push(drop_check);
+    if let Some(primary) = &facts.primary
+        && !primary.has_key
+    {
+        let columns = primary.columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
+        conversion.before.push(Statement::long(
+            format!("CREATE UNIQUE INDEX CONCURRENTLY {} ON {table} ({columns}, {column})", identifier(&facts.new_key)),
+            SHARED,
+        ));
+        conversion.rollback.push(drop_index);
+        conversion.notes.push(format!(
+            "a partitioned table's primary key contains its partition key: ({columns}) becomes ({columns}, {column}). {columns} alone is not \
+             kept unique any more, and ON CONFLICT ({columns}) finds no constraint: give the application ({columns}, {column}) first"
+        ));
+    }
+}
+
+/// The order matters: the key first, so that the new table is made with it; names last, so that definitions of triggers and
+/// views, which name the table, mean the new one.
+async fn swap(
+    facts: &facts::Facts,
+    bound: &str,
+    child: &str,
+    connection: &mut PgConnection,
+    conversion: &mut Conversion,
+) -> Result<()> {
+    let (old, schema) = (&facts.table, &facts.table.schema);
+    let (table, column) = (old.sql(), identifier(&facts.column));
+    let new_name = partition_name(&old.name, "pgtend_new");
+    let (new, child_sql) = (qualified(schema, &new_name), qualified(schema, child));
+    // Its readers lock a view before its table: the other way round there would be no end of deadlocks. Unchanged, for its lock
+    // alone: LOCK TABLE would lock all that the view reads.
+    let mut sql = facts.views.clone();
+    sql.push(format!("LOCK TABLE ONLY {table} IN ACCESS EXCLUSIVE MODE"));
+    if !facts.is_not_null {
+        // Without a look at the rows: the validated CHECK says it.
+        sql.push(format!("ALTER TABLE {table} ALTER COLUMN {column} SET NOT NULL"));
+    }
+    if let Some(primary) = facts.primary.as_ref().filter(|primary| !primary.has_key) {
+        let name = identifier(&primary.name);
+        sql.push(format!("ALTER TABLE {table} DROP CONSTRAINT {name}"));
+        sql.push(format!("ALTER TABLE {table} ADD CONSTRAINT {name} PRIMARY KEY USING INDEX {}", identifier(&facts.new_key)));
+    }
+    sql.push(format!("CREATE TABLE {new} (LIKE {table} INCLUDING ALL EXCLUDING IDENTITY) PARTITION BY RANGE ({column})"));
+    sql.push(format!("ALTER TABLE {new} DROP CONSTRAINT {CHECK}"));
+    sql.extend(create::policies(connection, old, &new).await?);
+    sql.extend(create::comment(connection, old, &new).await?);
+    sql.extend(create::privileges(connection, old, &new).await?);
+    sql.extend(facts.replica_identity.iter().map(|identity| format!("ALTER TABLE {new} REPLICA IDENTITY {identity}")));
+    for foreign_key in &facts.foreign_keys {
+        sql.push(format!("ALTER TABLE {new} ADD CONSTRAINT {} {}", identifier(&foreign_key.name), foreign_key.definition));
+    }
+    for sequence in &facts.owned_sequences {
+        sql.push(format!("ALTER SEQUENCE {} OWNED BY {new}.{}", sequence.name, identifier(&sequence.column)));
+    }
+    for identity in &facts.identities {
+        sql.push(identity.hand_over(&table, &new));
+    }
+    sql.extend(facts.triggers.iter().map(|trigger| format!("DROP TRIGGER {} ON {table}", identifier(&trigger.name))));
+    sql.push(format!("ALTER TABLE {table} RENAME TO {}", identifier(child)));
+    sql.push(format!("ALTER TABLE {new} RENAME TO {}", identifier(&old.name)));
+    sql.push(format!("ALTER TABLE {table} ATTACH PARTITION {child_sql} FOR VALUES FROM (MINVALUE) TO ({bound})"));
+    sql.push(format!("ALTER TABLE {child_sql} DROP CONSTRAINT {CHECK}"));
+    sql.push(exchange_index_names(&table, &child_sql));
+    for trigger in &facts.triggers {
+        sql.push(trigger.definition.clone());
+        sql.extend(
+            trigger.state.iter().map(|state| format!("ALTER TABLE {table} {state} TRIGGER {}", identifier(&trigger.name))),
+        );
+    }
+    sql.extend(facts.views.iter().cloned());
+    conversion.swap = sql
+        .into_iter()
+        .map(|sql| {
+            let lock = match sql.split(' ').next() {
+                Some("LOCK") => "ACCESS EXCLUSIVE: everybody waits until the end of the transaction",
+                _ if sql.contains("FOREIGN KEY") => {
+                    "SHARE ROW EXCLUSIVE on the table that it refers to: its writers wait as well"
+                }
+                Some("CREATE") if sql.contains(" VIEW ") => "ACCESS EXCLUSIVE on the view",
+                _ => NONE,
+            };
+            Statement::new(sql, lock)
+        })
+        .collect();
+    Ok(())
+}
+
+/// The new table's indexes get the names that applications know (ON CONFLICT ON CONSTRAINT); those of the old table get new ones.
+fn exchange_index_names(table: &str, child: &str) -> String {
+    let body = format!(
+        "DECLARE pair record; BEGIN
+           FOR pair IN SELECT p.oid AS parent, c.oid AS child, c.relname AS name,
+                left(c.relname, 12) || '_' || c.oid AS other, n.nspname AS schema, p.relname AS given
+              FROM pg_catalog.pg_inherits h JOIN pg_catalog.pg_class p ON p.oid = h.inhparent JOIN pg_catalog.pg_class c ON c.oid = h.inhrelid
+              JOIN pg_catalog.pg_namespace n ON n.oid = p.relnamespace
+              JOIN pg_catalog.pg_index pi ON pi.indexrelid = p.oid JOIN pg_catalog.pg_index ci ON ci.indexrelid = c.oid
+              WHERE pi.indrelid = {}::pg_catalog.regclass AND ci.indrelid = {}::pg_catalog.regclass
+           LOOP
+             EXECUTE pg_catalog.format('ALTER INDEX %I.%I RENAME TO %I', pair.schema, pair.name, pair.other);
+             EXECUTE pg_catalog.format('ALTER INDEX %I.%I RENAME TO %I', pair.schema, pair.given, pair.name);
+           END LOOP;
+         END",
+        literal(table),
+        literal(child)
+    );
+    format!("DO {}", literal(&body))
+}
+
+/// Does it, or takes back what it did. `cancelled` ends it at the next moment that allows it.
+pub async fn apply(session: &mut Session, conversion: &Conversion, cancelled: impl Fn() -> bool) -> Result<()> {
+    let done = go(session, conversion, &cancelled).await;
+    let Err(error) = done else { return Ok(()) };
+    tracing::warn!("taking back what was done: {error:#}");
+    for statement in &conversion.rollback {
+        if !is_there(session, conversion, statement).await? {
+            continue;
+        }
+        if let Err(second) = run(session, conversion, std::slice::from_ref(statement)).await {
+            return Err(error.context(format!("and `{}` failed as well, which is to be run by hand: {second:#}", statement.sql)));
+        }
+    }
+    Err(error.context(format!("{} is as it was", conversion.table)))
+}
+
+/// Whether there is something for a statement of the rollback to remove: without, it would ask for a lock all the same.
+async fn is_there(session: &mut Session, conversion: &Conversion, statement: &Statement) -> Result<bool> {
+    let sql = "SELECT CASE WHEN $2 THEN EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = indexrelid
+                                             WHERE i.indrelid = $1::bigint::oid AND c.relname = $3)
+                    ELSE EXISTS (SELECT FROM pg_constraint WHERE conrelid = $1::bigint::oid AND conname = $4) END";
+    Ok(sqlx::query_scalar(sql)
+        .bind(conversion.table.oid)
+        .bind(statement.takes_long)
+        .bind(partition_name(&conversion.table.name, NEW_KEY))
+        .bind(CHECK)
+        .fetch_one(&mut session.connection)
+        .await?)
+}
+
+async fn go(session: &mut Session, conversion: &Conversion, cancelled: &impl Fn() -> bool) -> Result<()> {
+    for statement in &conversion.before {
+        anyhow::ensure!(!cancelled(), Fault::new(Kind::Cancelled, "cancelled by a signal"));
+        run(session, conversion, std::slice::from_ref(statement)).await?;
+    }
+    anyhow::ensure!(!cancelled(), Fault::new(Kind::Cancelled, "cancelled by a signal"));
+    run(session, conversion, &conversion.swap).await
+}
+
+async fn run(session: &mut Session, conversion: &Conversion, statements: &[Statement]) -> Result<()> {
+    let started = Instant::now();
+    if let [statement] = statements
+        && statement.takes_long
+    {
+        // Nobody waits behind it, so that it may wait for others as long as it takes.
+        for name in ["lock_timeout", "statement_timeout"] {
+            pg::set(&mut session.connection, name, "0").await?;
+        }
+        let result = pg::execute(&mut session.connection, statement.sql.clone()).await;
+        pg::set(&mut session.connection, "lock_timeout", &session.lock_timeout.as_millis().to_string()).await?;
+        result.with_context(|| format!("cannot run: {}", statement.sql))?;
+    } else {
+        let sql: Vec<String> = statements.iter().map(|statement| statement.sql.clone()).collect();
+        if let Attempt::Locked(who) = session.transaction(&sql, &[conversion.table.oid]).await? {
+            let message =
+                format!("{} is locked: {who}; try again at a quieter time, or with a longer `give_up_after`", conversion.table);
+            return Err(Fault::new(Kind::Busy, message).into());
+        }
+    }
+    let elapsed: Duration = started.elapsed();
+    tracing::info!(
+        "{:.1} s: {}",
+        elapsed.as_secs_f64(),
+        statements.first().map(|statement| statement.sql.as_str()).unwrap_or_default()
+    );
+    Ok(())
+}
+
+/// The highest key, and where new ones come.
+async fn reach(
+    partition: &Partition,
+    table: &TableName,
+    key: Key,
+    zone: Tz,
+    connection: &mut PgConnection,
+) -> Result<(i64, i64)> {
+    let highest = state::highest(connection, table, &partition.column, key).await?;
+    let at: chrono::DateTime<chrono::Utc> = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(connection).await?;
+    let now = match (partition.every, key.is_on_the_wall()) {
+        (Every::Step(_), _) => highest,
+        (Every::Unit(_), true) => at.with_timezone(&partition.zone.unwrap_or(zone)).naive_local().and_utc().timestamp_micros(),
+        (Every::Unit(_), false) => at.timestamp_micros(),
+    };
+    Ok((highest, now))
+}

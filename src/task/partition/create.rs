@@ -1,0 +1,286 @@
+//! Makes a partition: a table like its parent, with what LIKE leaves out, attached in the same transaction.
+//!
+//! CREATE … PARTITION OF would take ACCESS EXCLUSIVE on the parent; this takes SHARE UPDATE EXCLUSIVE, beside which
+//! reads and writes go on. A new table has no rows to be checked, so that it needs no CHECK before ATTACH.
+
+use anyhow::Result;
+use sqlx::PgConnection;
+
+use super::decide::{New, Plan};
+use super::session::{Attempt, Session};
+use super::state::TableName;
+use crate::pg::{identifier, literal, qualified};
+
+/// Returns how many rows left the default partition for it.
+pub async fn create(session: &mut Session, plan: &Plan, new: &New) -> Result<Attempt<u64>> {
+    let parent = &plan.table;
+    let name = qualified(&parent.schema, &new.name);
+    let mut statements = like_parent(&mut session.connection, parent, &name, new.model).await?;
+    let mut moving = None;
+    let bounds = match new.range {
+        None => "DEFAULT".to_owned(),
+        Some(range) => {
+            let (from, to) = (plan.key.sql(range.from)?, plan.key.sql(range.to)?);
+            if let (false, Some(_)) = (new.moves_rows, &plan.default) {
+                statements.push(stop_at_the_parent(parent, "SHARE ROW EXCLUSIVE"));
+            }
+            if let (true, Some(default)) = (new.moves_rows, &plan.default) {
+                let column = identifier(&plan.column);
+                let within = format!("{column} >= {from} AND {column} < {to}");
+                moving = Some(statements.len());
+                statements.extend(move_rows(&mut session.connection, parent, default, &name, &within).await?);
+                moving = moving.map(|_| statements.len() - 1);
+            }
+            format!("FOR VALUES FROM ({from}) TO ({to})")
+        }
+    };
+    statements.push(format!("ALTER TABLE {} ATTACH PARTITION {name} {bounds}", parent.sql()));
+    if moving.is_some()
+        && let Some(default) = &plan.default
+    {
+        statements.extend(enable_triggers(&mut session.connection, default).await?);
+    }
+    statements.extend(replica_identity(&mut session.connection, parent, &name).await?);
+    let tables: Vec<i64> = [Some(parent.oid), plan.default.as_ref().map(|default| default.oid)].into_iter().flatten().collect();
+    Ok(match session.transaction(&statements, &tables).await? {
+        Attempt::Done(rows) => Attempt::Done(moving.and_then(|index| rows.get(index).copied()).unwrap_or(0)),
+        Attempt::Locked(who) => Attempt::Locked(who),
+    })
+}
+
+/// `name` as a table like `parent`, with its owner, privileges, policies and comment, and the storage of `model`.
+pub async fn like_parent(
+    connection: &mut PgConnection,
+    parent: &TableName,
+    name: &str,
+    model: Option<i64>,
+) -> Result<Vec<String>> {
+    let mut statements = vec![create_table(connection, parent, name).await?];
+    statements.extend(storage(connection, name, model).await?);
+    statements.extend(policies(connection, parent, name).await?);
+    statements.extend(comment(connection, parent, name).await?);
+    statements.extend(privileges(connection, parent, name).await?);
+    Ok(statements)
+}
+
+/// Without indexes, which ATTACH makes as the parent has them, and without identity: 18 refuses a partition that has one of
+/// its own, and gives it the parent's.
+async fn create_table(connection: &mut PgConnection, parent: &TableName, name: &str) -> Result<String> {
+    let (method, space): (Option<String>, Option<String>) = sqlx::query_as(
+        "SELECT (SELECT amname::text FROM pg_am WHERE oid = c.relam), (SELECT spcname::text FROM pg_tablespace WHERE oid = c.reltablespace)
+         FROM pg_class c WHERE c.oid = $1::bigint::oid",
+    )
+    .bind(parent.oid)
+    .fetch_one(connection)
+    .await?;
+    let method = method.map(|method| format!(" USING {}", identifier(&method))).unwrap_or_default();
+    let space = space.map(|space| format!(" TABLESPACE {}", identifier(&space))).unwrap_or_default();
+    Ok(format!("CREATE TABLE {name} (LIKE {} INCLUDING ALL EXCLUDING INDEXES EXCLUDING IDENTITY){method}{space}", parent.sql()))
+}
+
+/// A partitioned table has no storage parameters of its own: the newest partition says what they should be.
+async fn storage(connection: &mut PgConnection, name: &str, model: Option<i64>) -> Result<Vec<String>> {
+    let Some(model) = model else { return Ok(Vec::new()) };
+    let options: Vec<(bool, String)> = sqlx::query_as(
+        "SELECT c.oid <> $1::bigint::oid, unnest(c.reloptions) FROM pg_class c
+         WHERE c.oid = $1::bigint::oid OR c.oid = (SELECT reltoastrelid FROM pg_class WHERE oid = $1::bigint::oid) ORDER BY 1, 2",
+    )
+    .bind(model)
+    .fetch_all(connection)
+    .await?;
+    if options.is_empty() {
+        return Ok(Vec::new());
+    }
+    let options = options.iter().filter_map(|(is_toast, option)| {
+        let (key, value) = option.split_once('=')?;
+        Some(format!("{}{} = {}", if *is_toast { "toast." } else { "" }, identifier(key), literal(value)))
+    });
+    Ok(vec![format!("ALTER TABLE {name} SET ({})", options.collect::<Vec<_>>().join(", "))])
+}
+
+/// Who reads a partition by its own name passes the parent's policies by, unless it has them too.
+pub async fn policies(connection: &mut PgConnection, parent: &TableName, name: &str) -> Result<Vec<String>> {
+    let (enabled, forced): (bool, bool) =
+        sqlx::query_as("SELECT relrowsecurity, relforcerowsecurity FROM pg_class WHERE oid = $1::bigint::oid")
+            .bind(parent.oid)
+            .fetch_one(&mut *connection)
+            .await?;
+    let mut statements = Vec::new();
+    if enabled {
+        statements.push(format!("ALTER TABLE {name} ENABLE ROW LEVEL SECURITY"));
+    }
+    if forced {
+        statements.push(format!("ALTER TABLE {name} FORCE ROW LEVEL SECURITY"));
+    }
+    #[derive(sqlx::FromRow)]
+    struct Policy {
+        name: String,
+        is_permissive: bool,
+        command: String,
+        roles: Vec<String>,
+        using: Option<String>,
+        check: Option<String>,
+    }
+    let policies: Vec<Policy> = sqlx::query_as(
+        "SELECT polname::text AS name, polpermissive AS is_permissive,
+                CASE polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE' WHEN 'd' THEN 'DELETE' ELSE 'ALL' END AS command,
+                ARRAY(SELECT coalesce(quote_ident(rolname), 'PUBLIC') FROM unnest(polroles) role LEFT JOIN pg_roles r ON r.oid = role) AS roles,
+                pg_get_expr(polqual, polrelid) AS \"using\", pg_get_expr(polwithcheck, polrelid) AS \"check\"
+         FROM pg_policy WHERE polrelid = $1::bigint::oid ORDER BY 1",
+    )
+    .bind(parent.oid)
+    .fetch_all(connection)
+    .await?;
+    for policy in policies {
+        let using = policy.using.map(|using| format!(" USING ({using})")).unwrap_or_default();
+        let check = policy.check.map(|check| format!(" WITH CHECK ({check})")).unwrap_or_default();
+        statements.push(format!(
+            "CREATE POLICY {} ON {name} AS {} FOR {} TO {}{using}{check}",
+            identifier(&policy.name),
+            if policy.is_permissive { "PERMISSIVE" } else { "RESTRICTIVE" },
+            policy.command,
+            policy.roles.join(", ")
+        ));
+    }
+    Ok(statements)
+}
+
+pub async fn comment(connection: &mut PgConnection, parent: &TableName, name: &str) -> Result<Vec<String>> {
+    let comment: Option<String> =
+        sqlx::query_scalar("SELECT obj_description($1::bigint::oid, 'pg_class')").bind(parent.oid).fetch_one(connection).await?;
+    Ok(comment.map(|comment| format!("COMMENT ON TABLE {name} IS {}", literal(&comment))).into_iter().collect())
+}
+
+/// The owner, and exactly the parent's privileges: ALTER DEFAULT PRIVILEGES may have given others.
+pub async fn privileges(connection: &mut PgConnection, parent: &TableName, name: &str) -> Result<Vec<String>> {
+    let (owner, is_ours): (String, bool) = sqlx::query_as(
+        "SELECT quote_ident(pg_get_userbyid(relowner)), relowner = (SELECT oid FROM pg_roles WHERE rolname = current_user)
+         FROM pg_class WHERE oid = $1::bigint::oid",
+    )
+    .bind(parent.oid)
+    .fetch_one(&mut *connection)
+    .await?;
+    // Default privileges of the role that creates it, and of the parent's owner, name these.
+    let by_default: Vec<String> = sqlx::query_scalar(
+        "SELECT DISTINCT coalesce(quote_ident(rolname), 'PUBLIC') FROM pg_default_acl, aclexplode(defaclacl) given
+         LEFT JOIN pg_roles r ON r.oid = given.grantee WHERE defaclobjtype = 'r' AND (given.grantee = 0 OR rolname IS NOT NULL) ORDER BY 1",
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut statements: Vec<String> = by_default.iter().map(|role| format!("REVOKE ALL ON TABLE {name} FROM {role}")).collect();
+    if !is_ours {
+        statements.push(format!("ALTER TABLE {name} OWNER TO {owner}"));
+    }
+    let given: Vec<(String, String, Option<String>, bool)> = sqlx::query_as(
+        "SELECT coalesce(quote_ident(rolname), 'PUBLIC'), privilege_type, attname::text, bool_or(is_grantable)
+         FROM (SELECT given.*, NULL::name AS attname FROM pg_class, aclexplode(coalesce(relacl, acldefault('r', relowner))) given
+               WHERE oid = $1::bigint::oid
+               UNION ALL SELECT given.*, attname FROM pg_attribute, aclexplode(attacl) given
+               WHERE attrelid = $1::bigint::oid AND NOT attisdropped) given
+         LEFT JOIN pg_roles r ON r.oid = given.grantee WHERE given.grantee = 0 OR rolname IS NOT NULL GROUP BY 1, 2, 3 ORDER BY 3, 1, 2",
+    )
+    .bind(parent.oid)
+    .fetch_all(connection)
+    .await?;
+    statements.push(format!("REVOKE ALL ON TABLE {name} FROM {owner}"));
+    for (role, privilege, column, grantable) in given {
+        let column = column.map(|column| format!(" ({})", identifier(&column))).unwrap_or_default();
+        let option = if grantable && role != "PUBLIC" { " WITH GRANT OPTION" } else { "" };
+        statements.push(format!("GRANT {privilege}{column} ON TABLE {name} TO {role}{option}"));
+    }
+    Ok(statements)
+}
+
+/// ATTACH makes the index; which one it is becomes known only then.
+async fn replica_identity(connection: &mut PgConnection, parent: &TableName, name: &str) -> Result<Vec<String>> {
+    let (identity, index): (String, Option<i64>) = sqlx::query_as(
+        "SELECT relreplident::text, (SELECT indexrelid::bigint FROM pg_index WHERE indrelid = c.oid AND indisreplident)
+         FROM pg_class c WHERE oid = $1::bigint::oid",
+    )
+    .bind(parent.oid)
+    .fetch_one(connection)
+    .await?;
+    Ok(match (identity.as_str(), index) {
+        ("f", _) => vec![format!("ALTER TABLE {name} REPLICA IDENTITY FULL")],
+        ("n", _) => vec![format!("ALTER TABLE {name} REPLICA IDENTITY NOTHING")],
+        ("i", Some(index)) => {
+            let body = format!(
+                "DECLARE child name; BEGIN
+                   SELECT c.relname INTO STRICT child FROM pg_catalog.pg_inherits h JOIN pg_catalog.pg_class c ON c.oid = h.inhrelid
+                     JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
+                     WHERE h.inhparent = {index}::pg_catalog.oid AND i.indrelid = {}::pg_catalog.regclass;
+                   EXECUTE pg_catalog.format('ALTER TABLE %s REPLICA IDENTITY USING INDEX %I', {}, child);
+                 END",
+                literal(name),
+                literal(name)
+            );
+            vec![format!("DO {}", literal(&body))]
+        }
+        _ => Vec::new(),
+    })
+}
+
+/// Beside a default partition, ATTACH's own locks are not enough. A writer that was on its way to the default partition when
+/// the new one came fails ("violates partition constraint"), and a reader that had counted the partitions before sees neither
+/// the old place of a moved row nor its new one: both seen on 15, with writers and readers at work. Who is stopped at the
+/// parent looks anew afterwards: writers by SHARE ROW EXCLUSIVE; readers too, where rows move, by ACCESS EXCLUSIVE.
+fn stop_at_the_parent(parent: &TableName, mode: &str) -> String {
+    format!("LOCK TABLE ONLY {} IN {mode} MODE", parent.sql())
+}
+
+/// Rows leave the default partition for a table that nobody sees yet, and both are seen together at the commit.
+async fn move_rows(
+    connection: &mut PgConnection,
+    parent: &TableName,
+    default: &TableName,
+    name: &str,
+    within: &str,
+) -> Result<Vec<String>> {
+    let columns: Vec<String> = sqlx::query_scalar(
+        "SELECT quote_ident(attname) FROM pg_attribute
+         WHERE attrelid = $1::bigint::oid AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum",
+    )
+    .bind(parent.oid)
+    .fetch_all(&mut *connection)
+    .await?;
+    let columns = columns.join(", ");
+    let mut statements = vec![
+        stop_at_the_parent(parent, "ACCESS EXCLUSIVE"),
+        format!("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE", default.sql()),
+    ];
+    // For a trigger of the application nothing was deleted.
+    for (trigger, _) in triggers(connection, default).await? {
+        statements.push(format!("ALTER TABLE {} DISABLE TRIGGER {}", default.sql(), identifier(&trigger)));
+    }
+    statements.push(format!(
+        "WITH moved AS (DELETE FROM ONLY {} WHERE {within} RETURNING {columns}) INSERT INTO {name} ({columns}) SELECT {columns} FROM moved",
+        default.sql()
+    ));
+    Ok(statements)
+}
+
+async fn triggers(connection: &mut PgConnection, table: &TableName) -> Result<Vec<(String, String)>> {
+    Ok(sqlx::query_as(
+        "SELECT tgname::text, tgenabled::text FROM pg_trigger
+         WHERE tgrelid = $1::bigint::oid AND tgenabled <> 'D' AND (NOT tgisinternal OR (tgparentid <> 0 AND tgconstraint = 0)) ORDER BY 1",
+    )
+    .bind(table.oid)
+    .fetch_all(connection)
+    .await?)
+}
+
+/// As they were: read before the transaction that disables them.
+async fn enable_triggers(connection: &mut PgConnection, default: &TableName) -> Result<Vec<String>> {
+    Ok(triggers(connection, default)
+        .await?
+        .into_iter()
+        .map(|(trigger, enabled)| {
+            let how = match enabled.as_str() {
+                "A" => "ENABLE ALWAYS",
+                "R" => "ENABLE REPLICA",
+                _ => "ENABLE",
+            };
+            format!("ALTER TABLE {} {how} TRIGGER {}", default.sql(), identifier(&trigger))
+        })
+        .collect())
+}

@@ -1,0 +1,89 @@
+//! The mark on a partition that is on its way out: a comment of ours. Without it nothing is ever dropped.
+//!
+//! It is set before the detach, so that no interruption leaves a detached table that nobody knows; it names the table's
+//! own number and its parent's, so that a copy of it (a restored dump) is not taken for the original.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+const PREFIX: &str = "pgtend-partition: ";
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// The number (oid) of the table it was a partition of, and its own.
+    pub parent: i64,
+    pub table: i64,
+    pub stage: Stage,
+    /// When it came to this stage.
+    pub at: DateTime<Utc>,
+    /// What it held, for people.
+    pub from: String,
+    pub to: String,
+    /// The comment that it had before.
+    pub comment: Option<String>,
+    /// Where its rows are, once they were written and read back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<Archived>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Still attached, or detached a moment ago.
+    Retiring,
+    /// Detached; nothing writes to it through its parent.
+    Retired,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Archived {
+    pub key: String,
+    pub rows: u64,
+}
+
+impl Mark {
+    /// The comment's text: a sentence for people, a line for us.
+    pub fn comment(&self, parent: &str) -> String {
+        let what = match self.stage {
+            Stage::Retiring => "Being retired",
+            Stage::Retired => "Retired",
+        };
+        let json = serde_json::to_string(self).unwrap_or_default();
+        format!(
+            "{what} from {parent} by pgtend at {}: rows from {} to {}.\n{PREFIX}{json}",
+            self.at.format("%Y-%m-%dT%H:%M:%SZ"),
+            self.from,
+            self.to
+        )
+    }
+
+    pub fn read(comment: &str) -> Option<Self> {
+        // Its own line: JSON has no line breaks, so that a comment quoted in it starts none.
+        let line = comment.lines().next_back()?;
+        serde_json::from_str(line.strip_prefix(PREFIX)?).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_read_back_and_nothing_else_is_taken_for_one() {
+        let mark = Mark {
+            parent: 1,
+            table: 2,
+            stage: Stage::Retired,
+            at: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
+            from: "a".to_owned(),
+            to: "b".to_owned(),
+            comment: Some("it's \"theirs\"\npgtend-partition: {}".to_owned()),
+            archive: None,
+        };
+        let text = mark.comment("public.logs");
+        assert!(text.starts_with("Retired from public.logs by pgtend at 2027-01-15T08:00:00Z"), "{text}");
+        assert_eq!(Mark::read(&text), Some(mark));
+        assert_eq!(Mark::read("pgtend-partition: retired"), None);
+        assert_eq!(Mark::read("logs of the shop"), None);
+    }
+}

@@ -1,0 +1,159 @@
+//! What a run would do, as people and machines read it.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::calendar::Period;
+use super::key::Key;
+use super::mark::Mark;
+use super::state::TableName;
+use crate::units;
+
+#[derive(Debug, Serialize)]
+pub struct Plan {
+    pub table: TableName,
+    pub column: String,
+    #[serde(skip)]
+    pub key: Key,
+    #[serde(skip)]
+    pub major: u32,
+    pub steps: Vec<Planned>,
+    /// What should be done and must not: the run fails with these when all else is done.
+    pub refusals: Vec<String>,
+    /// What somebody should know.
+    pub notes: Vec<String>,
+    /// RFC 3339 (or a number): rows up to there have their partition. None: those of now have none.
+    pub covered_until: Option<String>,
+    /// The same as an instant; none for number keys, and where there is no end.
+    pub covered_until_instant: Option<DateTime<Utc>>,
+    /// At least one whole period beyond the current one.
+    pub is_covered: bool,
+    pub partitions: usize,
+    pub default_rows: u64,
+    #[serde(skip)]
+    pub default: Option<TableName>,
+    #[serde(skip)]
+    pub grace: std::time::Duration,
+    /// By the server's clock.
+    #[serde(skip)]
+    pub at: DateTime<Utc>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Planned {
+    #[serde(flatten)]
+    pub step: Step,
+    pub reason: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum Step {
+    /// Ends a detach that was left in its second phase.
+    Finalise {
+        partition: TableName,
+    },
+    Create(New),
+    /// Marks, then detaches.
+    Retire {
+        partition: TableName,
+        how: Detach,
+        #[serde(skip)]
+        mark: Mark,
+    },
+    /// A detached table whose run was killed before it said so.
+    Confirm {
+        table: TableName,
+        #[serde(skip)]
+        mark: Mark,
+    },
+    /// It carries a mark, but its time is not over: `retain` was changed.
+    Keep {
+        partition: TableName,
+        #[serde(skip)]
+        mark: Mark,
+    },
+    /// Of a table that an earlier run detached: its rows go to the store.
+    Archive {
+        table: TableName,
+        #[serde(skip)]
+        mark: Mark,
+    },
+    Drop {
+        table: TableName,
+        #[serde(skip)]
+        mark: Mark,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Detach {
+    /// SHARE UPDATE EXCLUSIVE: nobody waits.
+    Concurrently,
+    /// ACCESS EXCLUSIVE on the table, for a moment.
+    Plainly,
+}
+
+/// A partition to be made; `range` None is the default partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct New {
+    pub name: String,
+    #[serde(skip)]
+    pub range: Option<Period>,
+    /// Rows of its range leave the default partition in the same transaction.
+    pub moves_rows: bool,
+    /// An older partition, whose storage parameters it gets.
+    #[serde(skip)]
+    pub model: Option<i64>,
+}
+
+impl Plan {
+    /// The oids of partitions that are detached, and go.
+    pub fn retired(&self) -> impl Iterator<Item = i64> {
+        self.steps.iter().filter_map(|planned| match &planned.step {
+            Step::Retire { partition, .. } | Step::Finalise { partition } => Some(partition.oid),
+            _ => None,
+        })
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Finalise { partition } => write!(f, "finish the detach of {partition}"),
+            Self::Create(new) => write!(f, "create {}", new.name),
+            Self::Retire { partition, how: Detach::Concurrently, .. } => write!(f, "detach {partition} concurrently"),
+            Self::Retire { partition, how: Detach::Plainly, .. } => write!(f, "detach {partition}"),
+            Self::Confirm { table, .. } => write!(f, "note that {table} is detached"),
+            Self::Keep { partition, .. } => write!(f, "keep {partition}"),
+            Self::Archive { table, .. } => write!(f, "archive {table}"),
+            Self::Drop { table, .. } => write!(f, "drop {table}"),
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        writeln!(f, "{}, partitioned by {}: {}", self.table, self.column, units::plural(self.partitions, "partition"))?;
+        match &self.covered_until {
+            Some(until) => writeln!(f, "  covered until {until}")?,
+            None => writeln!(f, "  rows of now have no partition")?,
+        }
+        if self.steps.is_empty() {
+            writeln!(f, "  nothing to do")?;
+        }
+        for (index, planned) in self.steps.iter().enumerate() {
+            writeln!(f, "  {}. {}: {}", index + 1, planned.step, planned.reason)?;
+        }
+        for refusal in &self.refusals {
+            writeln!(f, "  refused: {refusal}")?;
+        }
+        for note in &self.notes {
+            writeln!(f, "  note: {note}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,196 @@
+//! Tables in use that become partitioned: 15, 16 and 18.
+
+use std::time::Duration;
+
+use crate::partition::Clients;
+use crate::support::postgres::{MAJORS, Server, server};
+use crate::support::{Scenario, eventually};
+
+/// A table as applications have them: with everything that a conversion has to carry over.
+fn unpartitioned(server: &Server) -> String {
+    let database = server.new_database();
+    server.sql(
+        &database,
+        "CREATE TABLE users (id int PRIMARY KEY); INSERT INTO users VALUES (1);
+         CREATE TABLE events (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, gone int, at timestamptz DEFAULT now(), legacy serial,
+           user_id int NOT NULL REFERENCES users, n int CHECK (n >= 0), twice int GENERATED ALWAYS AS (n * 2) STORED, body text);
+         ALTER TABLE events DROP COLUMN gone;
+         CREATE INDEX events_at ON events (at); CREATE INDEX events_lower ON events (lower(body)) WHERE n > 5;
+         INSERT INTO events (at, user_id, n, body) SELECT now() - g * interval '1 minute', 1, g % 10, 'old' FROM generate_series(1, 20000) g;
+         CREATE TABLE seen (id bigint); CREATE FUNCTION seen() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen VALUES (new.id); RETURN new; END $$;
+         CREATE TRIGGER seen AFTER INSERT ON events FOR EACH ROW EXECUTE FUNCTION seen();
+         CREATE VIEW recent WITH (security_barrier = true) AS SELECT id, at, body FROM events WHERE at > now() - interval '1 hour';
+         COMMENT ON TABLE events IS 'of the shop'; ALTER TABLE events ENABLE ROW LEVEL SECURITY; CREATE POLICY mine ON events USING (user_id = 1)",
+    );
+    database
+}
+
+#[test]
+fn a_table_in_use_becomes_partitioned_and_the_application_notices_nothing() {
+    for major in MAJORS {
+        let server = server(major);
+        let database = unpartitioned(server);
+        server.sql(&database, &format!("DROP ROLE IF EXISTS c_app_{major}; CREATE ROLE c_app_{major}; GRANT SELECT, INSERT ON events TO c_app_{major}; GRANT USAGE ON SEQUENCE events_id_seq TO c_app_{major}"));
+        let scenario = Scenario::with_database(server, &database).partitions("public.events", "at", "every = \"month\"");
+        scenario.tend().exited(78).says(&["partition convert"]);
+        scenario.run(&["partition", "convert", "tend", "--dry-run"]).succeeded().prints(&[
+            "VALIDATE CONSTRAINT",
+            "CREATE UNIQUE INDEX CONCURRENTLY",
+            "ATTACH PARTITION",
+            "SHARE UPDATE EXCLUSIVE",
+            "If any of it fails",
+            "ON CONFLICT",
+        ]);
+        assert_eq!(server.sql(&database, "SELECT relkind FROM pg_class WHERE relname = 'events'"), "r");
+
+        let clients = Clients::start(
+            server,
+            &database,
+            &[
+                "INSERT INTO events (user_id, n, body) VALUES (1, 7, 'new'); INSERT INTO events (user_id, n, body) SELECT 1, g, 'new' FROM generate_series(1, 9) g",
+                "UPDATE events SET n = n + 1 WHERE id = (SELECT id FROM events WHERE body = 'old' ORDER BY random() LIMIT 1)",
+                "SELECT 1 / count(*) FROM recent",
+                "DELETE FROM events WHERE at < now() - interval '10 years'",
+            ],
+        );
+        scenario.run(&["partition", "convert", "tend"]).succeeded().prints(&["partitioned by at", "run-job tend"]);
+        std::thread::sleep(Duration::from_millis(300));
+        let (_, longest) = clients.stop();
+        assert!(longest < Duration::from_secs(3), "a client took {longest:?}");
+
+        for (what, sql, expected) in [
+            ("no row is lost", "SELECT count(*) FROM events WHERE body = 'old'", "20000"),
+            (
+                "every insert fired its trigger once",
+                "SELECT (SELECT count(*) FROM events WHERE body = 'new') = (SELECT count(*) FROM seen)",
+                "t",
+            ),
+            ("numbers go on", "SELECT max(id) - count(*) FROM events", "0"),
+            ("the view reads the new table", "SELECT count(*) > 0 FROM recent WHERE body = 'new'", "t"),
+            ("the view keeps its options", "SELECT reloptions FROM pg_class WHERE relname = 'recent'", "{security_barrier=true}"),
+            (
+                "the key has its name",
+                "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'events_pkey'",
+                "PRIMARY KEY (id, at)",
+            ),
+            (
+                "indexes have theirs",
+                "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_index JOIN pg_class c ON c.oid = indexrelid WHERE indrelid = 'events'::regclass",
+                "events_at events_lower events_pkey",
+            ),
+            ("nothing of ours is left", "SELECT count(*) FROM pg_constraint WHERE conname = 'pgtend_bound'", "0"),
+            ("comment", "SELECT obj_description('events'::regclass)", "of the shop"),
+            ("row security", "SELECT relrowsecurity FROM pg_class WHERE relname = 'events'", "t"),
+            (
+                "foreign key",
+                "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND conrelid = 'events'::regclass AND convalidated",
+                "1",
+            ),
+            ("serial", "SELECT pg_get_serial_sequence('events', 'legacy')", "public.events_legacy_seq"),
+            ("identity", "SELECT pg_get_serial_sequence('events', 'id')", "public.events_id_seq"),
+        ] {
+            assert_eq!(server.sql(&database, sql), expected, "{what} on {major}");
+        }
+        assert_eq!(server.sql(&database, &format!("SELECT has_sequence_privilege('c_app_{major}', 'events_id_seq', 'USAGE'), has_table_privilege('c_app_{major}', 'events', 'INSERT'), has_table_privilege('c_app_{major}', 'events', 'DELETE')")), "t|t|f");
+        scenario.tend().succeeded().prints(&["created 2 partitions"]);
+        server.sql(&database, "INSERT INTO events (user_id, n, body, at) SELECT 1, 1, 'later', now() + g * interval '30 days' FROM generate_series(0, 3) g");
+        scenario.run(&["partition", "convert", "tend"]).exited(78).says(&["partitioned already"]);
+    }
+}
+
+#[test]
+fn names_of_every_kind_survive_a_conversion() {
+    for major in MAJORS {
+        let server = server(major);
+        let database = server.new_database();
+        let (schema, table) = (r#""Sch.é""ma""#, format!("\"T.ä\"\"{}\"", "x".repeat(58)));
+        let name = format!("{schema}.{table}");
+        server.sql(
+            &database,
+            &format!(
+                r#"CREATE SCHEMA {schema}; CREATE TABLE {name} ("Id" bigserial PRIMARY KEY, "when ""exactly""" timestamp NOT NULL DEFAULT now(), "b'o\dy" text);
+                   CREATE INDEX "I'd ""x""" ON {name} ("b'o\dy"); INSERT INTO {name} ("b'o\dy") SELECT 'a' FROM generate_series(1, 100);
+                   CREATE VIEW {schema}."V'w" AS SELECT * FROM {name}"#
+            ),
+        );
+        let more = "every = \"month\"\ntimezone = \"Asia/Tokyo\"";
+        let scenario = Scenario::with_database(server, &database).partitions(&name, r#"when "exactly""#, more);
+        scenario.run(&["partition", "convert", "tend"]).succeeded();
+        scenario.tend().succeeded();
+        server.sql(&database, &format!(r#"INSERT INTO {name} ("b'o\dy") VALUES ('b')"#));
+        assert_eq!(server.sql(&database, &format!(r#"SELECT count(*), max("Id") FROM {schema}."V'w""#)), "101|101");
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM pg_class WHERE relname = 'I''d \"x\"' AND relkind = 'I'"), "1");
+    }
+}
+
+#[test]
+fn a_conversion_that_is_killed_starts_anew() {
+    let server = server(16);
+    let database = unpartitioned(server);
+    server.sql(&database, "INSERT INTO events (at, user_id, n, body) SELECT now() - g * interval '1 second', 1, g % 10, 'old' FROM generate_series(1, 100000) g");
+    let scenario = Scenario::with_database(server, &database).partitions("public.events", "at", "every = \"month\"");
+    for moment in 0..6_u64 {
+        let running = scenario.start(&["partition", "convert", "tend"]);
+        std::thread::sleep(Duration::from_millis(60 + moment * 40));
+        running.kill();
+        eventually("the server let go of it", || {
+            server.sql(
+                &database,
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgtend' AND datname = current_database()",
+            ) == "0"
+        });
+        server.sql(&database, "INSERT INTO events (user_id, n, body) VALUES (1, 1, 'between')");
+    }
+    let last = scenario.run(&["partition", "convert", "tend"]);
+    assert!([Some(0), Some(78)].contains(&last.code), "{last:?}");
+    assert_eq!(server.sql(&database, "SELECT relkind FROM pg_class WHERE relname = 'events'"), "p");
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM events"), "120006");
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM pg_index WHERE NOT indisvalid"), "0");
+}
+
+#[test]
+fn a_conversion_that_cannot_get_its_lock_takes_everything_back() {
+    let server = server(15);
+    let database = unpartitioned(server);
+    let more = "every = \"month\"\nlock_timeout = \"300ms\"\ngive_up_after = \"2s\"";
+    let scenario = Scenario::with_database(server, &database).partitions("public.events", "at", more);
+    // It waits at the building of the index for this transaction, which then holds its lock through the swap.
+    let mut holder = server.tool("psql", &database);
+    holder.args(["-Xq", "-c", "BEGIN", "-c", "SELECT count(*) FROM events", "-c", "SELECT pg_sleep(60)"]);
+    let mut holder = holder.stdout(std::process::Stdio::null()).spawn().unwrap();
+    eventually("it is read", || {
+        server.sql(&database, "SELECT count(*) FROM pg_locks WHERE relation = 'events'::regclass AND mode = 'AccessShareLock'")
+            == "1"
+    });
+    scenario.run(&["partition", "convert", "tend"]).exited(75).says(&[
+        "public.events is locked",
+        "AccessShareLock",
+        "is as it was",
+    ]);
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM pg_constraint WHERE conname = 'pgtend_bound'"), "0");
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    server.sql(&database, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND datname = current_database()");
+    scenario.run(&["partition", "convert", "tend"]).succeeded();
+}
+
+#[test]
+fn all_that_keeps_a_table_from_being_converted_is_named_at_once() {
+    let server = server(18);
+    let database = unpartitioned(server);
+    server.sql(
+        &database,
+        "CREATE TABLE notes (event bigint CONSTRAINT \"of event\" REFERENCES events); CREATE UNIQUE INDEX once ON events (legacy);
+         CREATE MATERIALIZED VIEW daily AS SELECT count(*) FROM events; CREATE PUBLICATION everything FOR TABLE events;
+         CREATE FUNCTION body_of(events) RETURNS text LANGUAGE sql AS 'SELECT $1.body'; UPDATE events SET at = NULL WHERE id = 7",
+    );
+    let scenario = Scenario::with_database(server, &database).partitions("public.events", "at", "every = \"month\"");
+    scenario.run(&["partition", "convert", "tend"]).exited(78).says(&[
+        "public.notes (\"of event\")",
+        "public.once does not contain at",
+        "materialized view public.daily",
+        "publication everything",
+        "function public.body_of",
+        "have no \"at\"",
+    ]);
+}
