@@ -10,7 +10,7 @@ use super::plan::{Part, Plan};
 use super::{Method, Retention};
 use crate::archive::{self, Archive, Manifest, Source};
 use crate::governor::{self, Go, Governor, Limits, Pace};
-use crate::pg::{self, identifier};
+use crate::pg::{self, identifier, literal};
 use crate::progress::Phase;
 use crate::report::Report;
 use crate::task::RunContext;
@@ -27,6 +27,9 @@ const ARCHIVE_FIRST_BLOCKS: u64 = 1_000;
 const ARCHIVE_FIRST_ROWS: u64 = 20_000;
 /// A batch that meets a lock is tried again; somebody holds it, or a foreign key's row.
 const LOCK_ATTEMPTS: u32 = 20;
+
+/// Less than any value of the column's types.
+const START: &str = "-infinity";
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -114,7 +117,7 @@ impl Work<'_> {
                 let walk = self.walk();
                 (Place::Block(walk.start), walk)
             }
-            false => (Place::Key("-infinity".to_owned()), Walk { start: 0, end: 0, is_second: true }),
+            false => (Place::Key(START.to_owned()), Walk { start: 0, end: 0, is_second: true }),
         };
         if by_blocks && walk.start > 0 {
             done.resumed_at_block = Some(walk.start);
@@ -169,6 +172,8 @@ impl Work<'_> {
             match &mut place {
                 Place::Block(block) => *block += size,
                 Place::Key(key) => match batch.last_key {
+                    // Nothing went, and there is no further key.
+                    Some(last) if last == *key && batch.rows == 0 => break,
                     Some(last) => *key = last,
                     None => break,
                 },
@@ -255,7 +260,8 @@ impl Work<'_> {
         Ok(Batch { rows: rows as u64, found: found as u64, last_key: row.try_get(2)?, archived_bytes: 0 })
     }
 
-    /// In a transaction: exactly the rows that are locked are written, read back, counted, and deleted.
+    /// In a transaction, one statement deletes rows and hands them to the archive: exactly those that are deleted are
+    /// archived. The commit comes when they were read back.
     async fn archive_and_delete(
         &self,
         connection: &mut PgConnection,
@@ -263,53 +269,76 @@ impl Work<'_> {
         place: &Place,
         size: u64,
     ) -> Result<Batch> {
-        let sql = format!("WITH picked AS ({}) SELECT array_agg(ctid::text), max(key)::text FROM picked", self.pick(place));
-        let row = self.bound(sql, place, size).fetch_one(&mut *connection).await?;
-        let ids: Option<Vec<String>> = row.try_get(0)?;
-        let last_key: Option<String> = row.try_get(1)?;
-        let Some(ids) = ids else {
-            pg::execute(connection, "COMMIT".to_owned()).await?;
-            return Ok(Batch { rows: 0, found: 0, last_key: None, archived_bytes: 0 });
+        let table = &self.part.name;
+        let (which, last_key) = match place {
+            Place::Block(block) => (format!("ctid >= '({block},0)'::tid AND ctid < '({},0)'::tid", block + size), None),
+            Place::Key(key) => match self.key_after(connection, key, size).await? {
+                Some(last) => {
+                    let column = identifier(&self.retention.column);
+                    let (from, to) = (self.key_value(key), self.key_value(&last));
+                    (format!("{column} {} {from} AND {column} <= {to}", beyond(key)), Some(last))
+                }
+                None => return self.nothing(connection, None).await,
+            },
         };
-        let columns = &self.plan.columns;
+        // COPY takes no values.
+        let cutoff = format!("{}::timestamptz", literal(&self.plan.cutoff.to_rfc3339()));
+        let which = format!("{which} AND {}", self.plan.condition.replacen("$1::timestamptz", &cutoff, 1));
+        let is_there = pg::query(format!("SELECT EXISTS (SELECT FROM ONLY {table} WHERE {which})"));
+        if !is_there.fetch_one(&mut *connection).await?.try_get::<bool, _>(0)? {
+            return self.nothing(connection, last_key).await;
+        }
+        let columns = self.plan.columns.clone();
+        let list = columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
         let source = Source {
             schema: self.part.schema.clone(),
             table: self.part.relation.clone(),
-            columns: columns.clone(),
+            columns,
             query: format!(
-                "SELECT {} FROM ONLY {} WHERE ctid = ANY ('{{{}}}'::tid[])",
-                columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", "),
-                self.part.name,
-                // Made by the server: "(12,3)".
-                ids.iter().map(|id| format!("\"{id}\"")).collect::<Vec<_>>().join(",")
+                "DELETE FROM ONLY {table}
+                 WHERE ctid = ANY (ARRAY(SELECT ctid FROM ONLY {table} WHERE {which} FOR UPDATE SKIP LOCKED)) RETURNING {list}"
             ),
         };
         let name = archive.name(self.run.now, archive::transaction(connection).await?);
         let exported = archive.export(connection, &source, &name, self.phase).await?;
-        let found = ids.len() as u64;
-        if exported.rows != found {
+        if exported.rows == 0 {
+            // All of them are locked, or kept by a trigger.
             archive.discard(&name).await?;
-            anyhow::bail!("{found} rows are locked and {} were archived: nothing is deleted", exported.rows);
+            return self.nothing(connection, last_key).await;
         }
         let reason =
             format!("{} older than {} on {}", self.retention.column, self.retention.older_than, self.run.now.to_rfc3339());
         let manifest = Manifest::new(&self.run.job.name, self.run.database, &source, &reason, exported.clone());
         let manifest = manifest.decided_by(connection).await?;
         archive.prepare(&name, &manifest).await?;
-        let sql = format!("DELETE FROM ONLY {} WHERE ctid = ANY ($1::text[]::tid[])", self.part.name);
-        let deleted = pg::query(sql).bind(&ids).execute(&mut *connection).await?.rows_affected();
-        if deleted != found {
-            pg::execute(connection, "ROLLBACK".to_owned()).await?;
-            archive.discard(&name).await?;
-            anyhow::bail!(
-                "{found} rows of {} were archived and {deleted} deleted: a trigger keeps the others; nothing is changed",
-                self.part.name
-            );
-        }
         // Should the answer get lost, the pending manifest tells the next run whom to ask.
         pg::execute(connection, "COMMIT".to_owned()).await.context("cannot commit a batch")?;
         archive.complete(&name, &manifest).await?;
-        Ok(Batch { rows: deleted, found, last_key, archived_bytes: exported.bytes })
+        Ok(Batch { rows: exported.rows, found: exported.rows, last_key, archived_bytes: exported.bytes })
+    }
+
+    async fn nothing(&self, connection: &mut PgConnection, last_key: Option<String>) -> Result<Batch> {
+        pg::execute(connection, "ROLLBACK".to_owned()).await?;
+        Ok(Batch { rows: 0, found: 0, last_key, archived_bytes: 0 })
+    }
+
+    /// The value of the column that ends a batch of about `size` rows beyond `key`.
+    async fn key_after(&self, connection: &mut PgConnection, key: &str, size: u64) -> Result<Option<String>> {
+        let column = identifier(&self.retention.column);
+        let sql = format!(
+            "SELECT max(key)::text FROM (
+                SELECT {column} AS key FROM ONLY {} WHERE {column} {} $2::text::{} AND {} ORDER BY {column} LIMIT $3::text::bigint) k",
+            self.part.name,
+            beyond(key),
+            self.plan.column_type,
+            self.plan.condition
+        );
+        let place = Place::Key(key.to_owned());
+        Ok(self.bound(sql, &place, size).fetch_one(connection).await?.try_get(0)?)
+    }
+
+    fn key_value(&self, key: &str) -> String {
+        format!("{}::{}", literal(key), self.plan.column_type)
     }
 
     /// Finds and locks rows; `$1` the cutoff, `$2` and `$3` the place.
@@ -341,6 +370,11 @@ impl Work<'_> {
         };
         pg::query(sql).bind(self.plan.cutoff).bind(from).bind(to)
     }
+}
+
+/// Rows at the last key were looked at with it; at the very start there is none.
+fn beyond(key: &str) -> &'static str {
+    if key == START { ">=" } else { ">" }
 }
 
 /// How long a batch waits for a lock: half of deadlock_timeout at the most, so that in a circle of locks it is always
