@@ -307,7 +307,7 @@ impl Work<'_> {
             return self.nothing(connection, last_key).await;
         }
         let reason =
-            format!("{} older than {} on {}", self.retention.column, self.retention.older_than, self.run.now.to_rfc3339());
+            format!("{} older than {} on {}", self.retention.column, self.retention.older_than, self.run.now.format("%Y-%m-%d"));
         let manifest = Manifest::new(&self.run.job.name, self.run.database, &source, &reason, exported.clone());
         let manifest = manifest.decided_by(connection).await?;
         archive.prepare(&name, &manifest).await?;
