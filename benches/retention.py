@@ -162,6 +162,33 @@ class Bench:
             f'database = "bench"\n[retention]\ntable = "public.logs"\ncolumn = "created_at"\nolder_than = "{DAYS}d"\n{keys}\n{limits}\n'
         )
 
+    def retire(self, rows):
+        """Seconds of a run that detaches and drops one partition of so many rows."""
+        url = self.server.removesuffix("/postgres") + "/retire"
+        self.sql(self.server, "DROP DATABASE IF EXISTS retire WITH (FORCE)", "CREATE DATABASE retire")
+        (self.folder / "retire").mkdir(exist_ok=True)
+        (self.folder / "retire/jobs").mkdir(exist_ok=True)
+        text = json.dumps
+        (self.folder / "retire/config.toml").write_text(f"[databases.retire]\nurl = {text(url)}\n[tools]\nbin_dir = {text(str(self.bin))}\n")
+        (self.folder / "retire/jobs/tend.toml").write_text(
+            'database = "retire"\n[partition]\ntable = "logs"\ncolumn = "created_at"\nevery = "month"\nretain = "90d"\ngrace = "0s"\n'
+        )
+        self.sql(url, "CREATE TABLE logs (id bigint, created_at timestamptz NOT NULL, message text, PRIMARY KEY (id, created_at)) PARTITION BY RANGE (created_at)")
+        command = [self.pgtend, "--config", self.folder / "retire/config.toml", "run-job", "tend"]
+        self.call(*command)  # the partitions ahead
+        self.sql(
+            url,
+            "CREATE TABLE logs_old PARTITION OF logs FOR VALUES FROM (date_trunc('month', now()) - interval '8 months') TO (date_trunc('month', now()) - interval '7 months')",
+            f"INSERT INTO logs SELECT i, date_trunc('month', now()) - interval '225 days', repeat(md5(i::text), 4) FROM generate_series(1, {rows}) i",
+            "CHECKPOINT",
+        )
+        started = time.monotonic()
+        self.call(*command)
+        elapsed = time.monotonic() - started
+        if self.sql(url, "SELECT to_regclass('logs_old') IS NULL") != "t":
+            raise Failed("the old partition is still there")
+        return elapsed
+
     def close(self):
         for process in self.running:
             end(process)
@@ -399,6 +426,20 @@ def run(bench, rounds):
     return results
 
 
+def print_retirement(bench, rounds):
+    """Detaching and dropping is the same work whatever is in a partition."""
+    sizes = (10_000, bench.rows)
+    say(f"retiring partitions of {sizes[0]:,} and {sizes[1]:,} rows ...")
+    seconds = {rows: statistics.median(bench.retire(rows) for _ in range(rounds)) for rows in sizes}
+    ratio = seconds[sizes[1]] / seconds[sizes[0]]
+    is_met = ratio <= 2
+    print(
+        f"- {'PASS' if is_met else 'FAIL'} retiring a partition of {sizes[1]:,} rows against one of {sizes[0]:,}: "
+        f"{ratio:.2f}× ({seconds[sizes[0]]:.2f} s and {seconds[sizes[1]]:.2f} s; at most 2×)"
+    )
+    return 0 if is_met else 1
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, help="runs of each contender (default 3; with --quick 1)")
@@ -434,6 +475,7 @@ def main():
         print(table(results))
         print()
         missed = print_targets(results)
+        missed += print_retirement(bench, rounds)
     except Failed as failure:
         say(failure)
         return 1
