@@ -47,7 +47,7 @@ pub struct Source {
 }
 
 /// An object as it was written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exported {
     pub rows: u64,
     pub bytes: u64,
@@ -72,6 +72,9 @@ pub struct Manifest {
     /// The transaction that took the rows out of the table, of this system.
     pub transaction: Option<i64>,
     pub system_identifier: Option<String>,
+    /// When that server was started: one that crashed since may give the transaction's number to another.
+    #[serde(default)]
+    pub server_started_at: Option<String>,
     #[serde(flatten)]
     pub exported: Exported,
 }
@@ -115,21 +118,27 @@ impl Archive {
         BatchName(format!("{}{}-{unique:010}", self.folder, started_at.format("%Y-%m-%dT%H-%M-%SZ")))
     }
 
-    /// Writes the rows of `source`, reads the object back, and compares. `connection` may be in the transaction that
-    /// holds the rows; after an error it is of no use any more.
+    /// Writes the rows of `source`, reads the object back, and compares. `connection` is in the transaction that takes
+    /// the rows out of their table, and whose commit makes the batch count: until then a `.pending.json` names it, from
+    /// before there is an object, so that nobody takes that for a leftover. After an error the connection is of no use
+    /// any more, and its transaction never commits.
     pub async fn export(
         &self,
         connection: &mut PgConnection,
         source: &Source,
         name: &BatchName,
+        provisional: Manifest,
         phase: &Phase,
-    ) -> Result<Exported> {
+    ) -> Result<Manifest> {
         // Writing over another batch would lose its rows.
         let is_there = self.store.read(&name.object()).await?.is_some();
         anyhow::ensure!(!is_there, "{} is there already: nothing is written over it", self.location(name));
-        let exported = write(connection, source, &self.store, &name.object(), phase).await?;
-        self.read_back(source, name, &exported, phase).await?;
-        Ok(exported)
+        let mut manifest = provisional.decided_by(connection).await?;
+        self.prepare(name, &manifest).await?;
+        manifest.exported = write(connection, source, &self.store, &name.object(), phase).await?;
+        self.read_back(source, name, &manifest.exported, phase).await?;
+        self.prepare(name, &manifest).await?;
+        Ok(manifest)
     }
 
     /// Whether the object in the store is the one that was written: its bytes, its hash, and every row of it.
@@ -157,7 +166,7 @@ impl Archive {
     }
 
     /// Before the commit: says which transaction decides whether the batch counts.
-    pub async fn prepare(&self, name: &BatchName, manifest: &Manifest) -> Result<()> {
+    async fn prepare(&self, name: &BatchName, manifest: &Manifest) -> Result<()> {
         self.store.put(&format!("{name}{PENDING}"), serde_json::to_vec_pretty(manifest)?).await
     }
 
@@ -187,17 +196,14 @@ impl Archive {
             if has(&format!("{name}{MANIFEST}"))
                 || committed(connection, &manifest).await.with_context(|| self.location(&name))?
             {
+                anyhow::ensure!(
+                    manifest.exported.bytes > 0 && has(&name.object()),
+                    "{}: its rows were deleted, and the object is not there",
+                    self.location(&name)
+                );
                 self.complete(&name, &manifest).await?;
                 recovered.completed += 1;
             } else {
-                self.discard(&name).await?;
-                recovered.discarded += 1;
-            }
-        }
-        // Written, and killed before it was prepared: its transaction cannot have committed.
-        for object in objects.iter().filter(|object| object.key.ends_with(OBJECT)) {
-            let name = BatchName(object.key.trim_end_matches(OBJECT).to_owned());
-            if !has(&format!("{name}{MANIFEST}")) && !has(&format!("{name}{PENDING}")) {
                 self.discard(&name).await?;
                 recovered.discarded += 1;
             }
@@ -323,7 +329,8 @@ impl RowsOnly {
 }
 
 impl Manifest {
-    pub fn new(job: &str, database: &str, source: &Source, reason: &str, exported: Exported) -> Self {
+    /// Of a batch that is about to be written.
+    pub fn new(job: &str, database: &str, source: &Source, reason: &str) -> Self {
         Self {
             format: FORMAT,
             pgtend_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -336,14 +343,16 @@ impl Manifest {
             archived_at: Utc::now(),
             transaction: None,
             system_identifier: None,
-            exported,
+            server_started_at: None,
+            exported: Exported::default(),
         }
     }
 
     /// The transaction that `connection` is in decides whether the batch counts.
-    pub async fn decided_by(mut self, connection: &mut PgConnection) -> Result<Self> {
+    async fn decided_by(mut self, connection: &mut PgConnection) -> Result<Self> {
         self.transaction = Some(transaction(connection).await?);
         self.system_identifier = Some(system_identifier(connection).await?);
+        self.server_started_at = Some(server_started_at(connection).await?);
         Ok(self)
     }
 }
@@ -368,24 +377,47 @@ pub async fn prepare_session(connection: &mut PgConnection) -> Result<()> {
 
 async fn committed(connection: &mut PgConnection, manifest: &Manifest) -> Result<bool> {
     let transaction = manifest.transaction.context("its manifest names no transaction")?;
+    let by_hand = "look whether the rows are in the table; if not, rename its .pending.json to .json, else delete it";
     let here = system_identifier(connection).await?;
     anyhow::ensure!(
         manifest.system_identifier.as_ref() == Some(&here),
-        "left by a run on another server ({:?}, this is {here}): whether its rows were deleted there cannot be told here; \
-         if they were, rename its .pending.json to .json, else delete it",
+        "left by a run on another server ({:?}, this is {here}): {by_hand}",
         manifest.system_identifier
     );
-    let status: Option<String> =
-        sqlx::query_scalar("SELECT pg_xact_status($1::text::xid8)").bind(transaction.to_string()).fetch_one(connection).await?;
-    match status.as_deref() {
-        Some("committed") => Ok(true),
-        Some("aborted") => Ok(false),
-        Some(other) => anyhow::bail!("the transaction {transaction} of a killed run is still {other}: try again later"),
-        None => anyhow::bail!(
-            "the server no longer knows whether transaction {transaction} of a killed run committed: look whether the rows are \
-             in the table; if not, rename its .pending.json to .json, else delete it"
-        ),
+    let status: std::result::Result<Option<String>, sqlx::Error> = sqlx::query_scalar("SELECT pg_xact_status($1::text::xid8)")
+        .bind(transaction.to_string())
+        .fetch_one(&mut *connection)
+        .await;
+    let status = match status.map_err(anyhow::Error::from) {
+        Ok(status) => status,
+        // "transaction ID is in the future": a crash has undone it so thoroughly that its number is free again.
+        Err(error) if pg::sql_state(&error).as_deref() == Some("22023") => Some("aborted".to_owned()),
+        Err(error) => return Err(error),
+    };
+    if status.as_deref() == Some("in progress") {
+        anyhow::bail!("the transaction {transaction} of another run is still in progress: try again later");
     }
+    // A commit comes after the manifest was written again with what was exported.
+    if manifest.exported.bytes == 0 {
+        return Ok(false);
+    }
+    let has_restarted = manifest.server_started_at != Some(server_started_at(connection).await?);
+    match status.as_deref() {
+        Some("committed") if has_restarted => anyhow::bail!(
+            "transaction {transaction} of a killed run committed, but the server was started anew since, and may have given \
+             the number to another after a crash: {by_hand}"
+        ),
+        Some("committed") => Ok(true),
+        Some(_) => Ok(false),
+        None => {
+            anyhow::bail!("the server no longer knows whether transaction {transaction} of a killed run committed: {by_hand}")
+        }
+    }
+}
+
+async fn server_started_at(connection: &mut PgConnection) -> Result<String> {
+    let started_at: DateTime<Utc> = sqlx::query_scalar("SELECT pg_postmaster_start_time()").fetch_one(connection).await?;
+    Ok(started_at.to_rfc3339())
 }
 
 /// Changes with initdb and pg_restore, not with failover or physical restore, which keep transactions.

@@ -108,6 +108,8 @@ pub struct Governor {
     remarks: BTreeMap<&'static str, String>,
     autovacuum_waited: Duration,
     blocked: u64,
+    /// WAL is archived, and the role may see how far.
+    sees_archiving: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -122,6 +124,7 @@ struct Signals {
     replica_lag_bytes: Option<i64>,
     slot_lag_bytes: Option<i64>,
     slot: Option<String>,
+    #[sqlx(skip)]
     archive_backlog: Option<i64>,
     autovacuum: bool,
     snapshot_age_seconds: Option<f64>,
@@ -132,8 +135,16 @@ struct Signals {
 impl Governor {
     /// `table`: the oid of the table that is worked on. Its connection is its own, so that it can look while a step runs.
     pub async fn start(run: &RunContext<'_>, limits: &Limits, table: Option<i64>) -> Result<Self> {
+        let mut connection = run.settings.connect().await.context("the governor's connection")?;
+        // Asked before: a function that may not be called fails its statement wherever it stands in it.
+        let sees_archiving = sqlx::query_scalar(
+            "SELECT current_setting('archive_mode') <> 'off' AND has_function_privilege('pg_ls_archive_statusdir()', 'EXECUTE')",
+        )
+        .fetch_one(&mut connection)
+        .await?;
         Ok(Self {
-            connection: run.settings.connect().await.context("the governor's connection")?,
+            connection,
+            sees_archiving,
             limits: limits.clone(),
             table,
             started: Instant::now(),
@@ -155,7 +166,11 @@ impl Governor {
         }
         let mut waited = Duration::ZERO;
         loop {
-            let signals = signals(&mut self.connection, self.table).await?;
+            let mut signals = signals(&mut self.connection, self.table).await?;
+            if self.sees_archiving {
+                let backlog = "SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'";
+                signals.archive_backlog = Some(sqlx::query_scalar(backlog).fetch_one(&mut self.connection).await?);
+            }
             self.looked = Some(Instant::now());
             self.remark(&signals);
             let Some((what, why)) = strain(&signals, &self.limits, self.autovacuum_waited) else { return Ok(Go::On) };
@@ -205,6 +220,11 @@ impl Governor {
                 }
             }
         }
+    }
+
+    /// It has waited for something.
+    pub fn is_strained(&self) -> bool {
+        !self.waits.is_empty()
     }
 
     pub fn pause(&self) -> Option<Duration> {

@@ -3,10 +3,6 @@ SELECT
     (SELECT max(pg_wal_lsn_diff(here.lsn, replay_lsn)) FROM pg_stat_replication)::bigint AS replica_lag_bytes,
     slot.lag::bigint AS slot_lag_bytes,
     slot.slot_name::text AS slot,
-    -- Without archiving there is no backlog; the function is pg_monitor's.
-    CASE WHEN current_setting('archive_mode') <> 'off'
-              AND has_function_privilege('pg_ls_archive_statusdir()', 'EXECUTE')
-         THEN (SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready') END AS archive_backlog,
     EXISTS (SELECT FROM pg_stat_progress_vacuum WHERE relid = $1::oid) AS autovacuum,
     (SELECT max(extract(epoch FROM clock_timestamp() - xact_start))
      FROM pg_stat_activity

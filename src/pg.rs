@@ -224,8 +224,9 @@ pub async fn copy_in<'c>(connection: &'c mut PgConnection, table: &str, columns:
 
 /// The SQLSTATE of a server's refusal, where there is one.
 pub fn sql_state(error: &anyhow::Error) -> Option<String> {
-    error.chain().find_map(|cause| match cause.downcast_ref::<sqlx::Error>() {
-        Some(sqlx::Error::Database(said)) => said.code().map(std::borrow::Cow::into_owned),
+    error.chain().find_map(|cause| match (cause.downcast_ref::<sqlx::Error>(), cause.downcast_ref::<Said>()) {
+        (Some(sqlx::Error::Database(said)), _) => said.code().map(std::borrow::Cow::into_owned),
+        (_, Some(said)) => said.sql_state.clone(),
         _ => None,
     })
 }
@@ -300,9 +301,19 @@ pub async fn lock_holder(connection: &mut PgConnection, name: &str) -> Result<Op
 pub fn in_its_own_words(error: sqlx::Error) -> anyhow::Error {
     match (&error, kind_of(&error)) {
         (sqlx::Error::Database(_), Some(kind)) => Fault::new(kind, words_of(&error)).into(),
-        (sqlx::Error::Database(_), None) => anyhow::Error::msg(words_of(&error)),
+        (sqlx::Error::Database(said), None) => {
+            Said { words: words_of(&error), sql_state: said.code().map(std::borrow::Cow::into_owned) }.into()
+        }
         _ => error.into(),
     }
+}
+
+/// A server's refusal in its own words.
+#[derive(Debug, thiserror::Error)]
+#[error("{words}")]
+struct Said {
+    words: String,
+    sql_state: Option<String>,
 }
 
 /// What the server said, with what explains it, and without the line of its source that sqlx adds.
@@ -330,7 +341,8 @@ pub fn kind_of(error: &sqlx::Error) -> Option<Kind> {
             "42501" | "28000" | "28P01" => Some(Kind::Permission),
             "3D000" => Some(Kind::Configuration),
             "57P01" | "57P02" | "57P03" | "53300" => Some(Kind::Unreachable),
-            code if code.starts_with("08") => Some(Kind::Unreachable),
+            // 08P01 is a statement that takes other parameters than it is given: the connection is well.
+            code if code.starts_with("08") && code != "08P01" => Some(Kind::Unreachable),
             _ => None,
         },
         _ => None,

@@ -236,10 +236,22 @@ impl Scheduler {
         let is_left = left.is_some();
         let refused = match (left, trigger.tick()) {
             (Some(reason), _) => Some(Fault::new(Kind::NotNow, reason).into()),
-            (None, Some(tick)) => tokio::select! {
-                waited = runner::after::wait(&context, job, database, tick) => waited.err(),
-                // Not begun, so that whoever comes next catches it up.
-                () = self.stop.cancelled() => return,
+            (None, Some(tick)) => loop {
+                let waited = tokio::select! {
+                    waited = runner::after::wait(&context, job, database, tick) => waited,
+                    // Not begun, so that whoever comes next catches it up.
+                    () = self.stop.cancelled() => return,
+                };
+                match waited {
+                    Ok(()) => break None,
+                    Err(error) if fault::kind_of(&error) == Some(Kind::NotNow) => break Some(error),
+                    // The ledger is away, and says later what became of the others.
+                    Err(error) => tracing::warn!(job = job.name, database, "cannot look for the runs before this one: {error:#}"),
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(LEDGER_PAUSE) => {}
+                    () = self.stop.cancelled() => return,
+                }
             },
             (None, None) => None,
         };

@@ -14,9 +14,10 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::archive::Archive;
+use crate::fault::Kind;
 use crate::governor::{Go, Governor};
 use crate::job::Checker;
-use crate::report::Report;
+use crate::report::{Report, Unfinished};
 use crate::store::Store;
 use crate::task::partition::Partition;
 use crate::task::{RunContext, Work};
@@ -133,6 +134,14 @@ impl Work for Retention {
         report.summary = summary(self, &plan, &done, stopped.as_deref(), left);
         if !partitions_summary.is_empty() {
             report.summary = format!("{partitions_summary}; {}", report.summary);
+        }
+        if let Some(reason) = &stopped
+            && done.batches == 0
+            && governor.is_strained()
+        {
+            // Not a success: month after month of these, and the table has grown all the time.
+            let message = format!("nothing was deleted: {reason}");
+            return Err(Unfinished { kind: Some(Kind::NotNow), message, report }.into());
         }
         if let Some(reason) = stopped {
             report.warnings.push(format!("stopped for now: {reason}; the next run goes on"));

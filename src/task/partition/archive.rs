@@ -64,11 +64,10 @@ impl<'a> Shelf<'a> {
         };
         let name = self.archive.name(self.run.now, archive::transaction(connection).await?);
         let phase = self.run.progress.phase("archive", None);
-        let exported = self.archive.export(connection, &source, &name, &phase).await?;
         let reason = format!("partition {table}, rows from {} to {}", mark.from, mark.to);
-        let manifest = Manifest::new(&self.run.job.name, self.run.database, &source, &reason, exported.clone());
-        let manifest = manifest.decided_by(connection).await?;
-        self.archive.prepare(&name, &manifest).await?;
+        let manifest = Manifest::new(&self.run.job.name, self.run.database, &source, &reason);
+        let manifest = self.archive.export(connection, &source, &name, manifest, &phase).await?;
+        let exported = &manifest.exported;
         let mark = Mark { archive: Some(Archived { key: name.object(), rows: exported.rows }), ..mark.clone() };
         let comment = format!("COMMENT ON TABLE {} IS {}", table.sql(), pg::literal(&mark.comment(&plan.table.to_string())));
         pg::execute(connection, comment).await?;

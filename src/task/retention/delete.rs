@@ -9,6 +9,7 @@ use sqlx::{PgConnection, Row as _};
 use super::plan::{Part, Plan};
 use super::{Method, Retention};
 use crate::archive::{self, Archive, Manifest, Source};
+use crate::fault::{Fault, Kind};
 use crate::governor::{self, Go, Governor, Limits, Pace};
 use crate::pg::{self, identifier, literal};
 use crate::progress::Phase;
@@ -156,6 +157,12 @@ impl Work<'_> {
                     pace.took(target.0 * 2, target.0, 1);
                     continue;
                 }
+                // statement_timeout: a slow trigger, a cold disk. Half as much may do.
+                Err(error) if pg::sql_state(&error).as_deref() == Some("57014") && size > 1 && attempts < LOCK_ATTEMPTS => {
+                    attempts += 1;
+                    pace.took(target.0 * 8, target.0, 1);
+                    continue;
+                }
                 Err(error) => return Err(error.context(format!("after {} rows of {}", done.rows, self.part.name))),
             };
             attempts = 0;
@@ -281,14 +288,20 @@ impl Work<'_> {
                 None => return self.nothing(connection, None).await,
             },
         };
-        // COPY takes no values.
-        let cutoff = format!("{}::timestamptz", literal(&self.plan.cutoff.to_rfc3339()));
-        let which = format!("{which} AND {}", self.plan.condition.replacen("$1::timestamptz", &cutoff, 1));
+        let which = format!("{which} AND {}", self.plan.condition_without_values);
         let is_there = pg::query(format!("SELECT EXISTS (SELECT FROM ONLY {table} WHERE {which})"));
         if !is_there.fetch_one(&mut *connection).await?.try_get::<bool, _>(0)? {
             return self.nothing(connection, last_key).await;
         }
-        let columns = self.plan.columns.clone();
+        // From here on no column comes or goes before the commit.
+        pg::execute(connection, format!("LOCK TABLE ONLY {table} IN ROW EXCLUSIVE MODE")).await?;
+        let columns: Vec<String> = sqlx::query_scalar(
+            "SELECT attname::text FROM pg_attribute
+             WHERE attrelid = $1::bigint::oid AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum",
+        )
+        .bind(self.part.oid)
+        .fetch_all(&mut *connection)
+        .await?;
         let list = columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
         let source = Source {
             schema: self.part.schema.clone(),
@@ -300,17 +313,21 @@ impl Work<'_> {
             ),
         };
         let name = archive.name(self.run.now, archive::transaction(connection).await?);
-        let exported = archive.export(connection, &source, &name, self.phase).await?;
-        if exported.rows == 0 {
-            // All of them are locked, or kept by a trigger.
-            archive.discard(&name).await?;
-            return self.nothing(connection, last_key).await;
-        }
         let reason =
             format!("{} older than {} on {}", self.retention.column, self.retention.older_than, self.run.now.format("%Y-%m-%d"));
-        let manifest = Manifest::new(&self.run.job.name, self.run.database, &source, &reason, exported.clone());
-        let manifest = manifest.decided_by(connection).await?;
-        archive.prepare(&name, &manifest).await?;
+        let manifest = Manifest::new(&self.run.job.name, self.run.database, &source, &reason);
+        let manifest = archive.export(connection, &source, &name, manifest, self.phase).await?;
+        let exported = manifest.exported.clone();
+        if self.run.cancel.is_cancelled() {
+            // Its lock may be lost: the rows stay, and so does what says that this transaction did not commit.
+            return Err(Fault::new(Kind::Cancelled, "cancelled").into());
+        }
+        if exported.rows == 0 {
+            // All of them are locked, or kept by a trigger.
+            let nothing = self.nothing(connection, last_key).await?;
+            archive.discard(&name).await?;
+            return Ok(nothing);
+        }
         // Should the answer get lost, the pending manifest tells the next run whom to ask.
         pg::execute(connection, "COMMIT".to_owned()).await.context("cannot commit a batch")?;
         archive.complete(&name, &manifest).await?;

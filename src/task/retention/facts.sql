@@ -9,9 +9,6 @@ SELECT
     pg_total_relation_size(c.oid)::bigint AS bytes,
     (SELECT format_type(atttypid, NULL) FROM pg_attribute a
      WHERE a.attrelid = c.oid AND a.attname = $2 AND a.attnum > 0 AND NOT a.attisdropped) AS column_type,
-    -- Generated columns take no values when rows are put back.
-    ARRAY(SELECT attname::text FROM pg_attribute a
-          WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY attnum) AS columns,
     -- A partial index has only some of the rows.
     (SELECT x.indexrelid::regclass::text FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am m ON m.oid = i.relam
      WHERE x.indrelid = c.oid AND x.indisvalid AND x.indpred IS NULL AND m.amname = 'btree'

@@ -25,7 +25,9 @@ pub struct Plan {
     /// The condition that rows meet which go; `$1` is the cutoff.
     #[serde(skip)]
     pub condition: String,
-    pub columns: Vec<String>,
+    /// The same for EXPLAIN and COPY, which take no values.
+    #[serde(skip)]
+    pub condition_without_values: String,
     /// The table, or its partitions.
     pub parts: Vec<Part>,
     /// Whole partitions that go, before rows of the others do.
@@ -77,7 +79,6 @@ struct Facts {
     blocks: i64,
     bytes: i64,
     column_type: Option<String>,
-    columns: Vec<String>,
     index: Option<String>,
     can_select: bool,
     can_delete: bool,
@@ -97,12 +98,31 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
     let facts = facts(&mut connection, oid, &retention.column).await?;
     let references: Vec<Reference> = sqlx::query_as(include_str!("references.sql")).bind(oid).fetch_all(&mut connection).await?;
     refuse(retention, &facts, &references)?;
+    let has_children: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_inherits WHERE inhparent = $1::bigint::oid)")
+        .bind(oid)
+        .fetch_one(&mut connection)
+        .await?;
+    if facts.kind == "r" && has_children {
+        let message = format!("tables inherit from {}, and their rows would stay: make a job of each of them", retention.table);
+        return Err(refused(message));
+    }
 
     let zone = run.job.timezone.name().to_owned();
     let column_type = facts.column_type.clone().unwrap_or_default();
-    let cutoff = run.now - chrono::TimeDelta::from_std(retention.older_than.0)?;
-    let condition = condition(retention, &column_type, &zone);
+    let cutoff = chrono::TimeDelta::from_std(retention.older_than.0).ok().and_then(|age| run.now.checked_sub_signed(age));
+    let cutoff = cutoff.ok_or_else(|| refused(format!("older_than = \"{}\" is before all calendars", retention.older_than)))?;
+    let condition = condition(retention, &column_type, &zone, "$1::timestamptz");
+    let literal_cutoff = format!("{}::timestamptz", literal(&cutoff.to_rfc3339()));
+    let condition_without_values = self::condition(retention, &column_type, &zone, &literal_cutoff);
     let table = qualified(&facts.schema, &facts.name);
+    if let Some(condition) = &retention.condition {
+        // By itself first: in parentheses, `a) OR (b` would be a condition, too, and another one.
+        pg::query(format!("EXPLAIN SELECT FROM ONLY {table} WHERE {condition}\n"))
+            .fetch_all(&mut connection)
+            .await
+            .map_err(pg::in_its_own_words)
+            .context("the condition in `where` of [retention]")?;
+    }
     let mut parts = Vec::new();
     let mut notes = Vec::new();
     let mut whole = None;
@@ -122,11 +142,13 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
         let gone: Vec<i64> = whole.iter().flat_map(partition::Plan::retired).collect();
         for leaf in leaves.into_iter().filter(|leaf| !gone.contains(leaf)) {
             let facts = self::facts(&mut connection, leaf, &retention.column).await?;
-            parts.push(part(&mut connection, retention, facts, &condition, cutoff).await?);
+            // By its own name, its own privileges and row security hold.
+            refuse(retention, &facts, &[])?;
+            parts.push(part(&mut connection, retention, facts, &condition_without_values).await?);
         }
         anyhow::ensure!(!parts.is_empty() || whole.is_some(), refused(format!("{table} is partitioned and has no partition")));
     } else {
-        parts.push(part(&mut connection, retention, facts_of(&facts), &condition, cutoff).await?);
+        parts.push(part(&mut connection, retention, facts_of(&facts), &condition_without_values).await?);
     }
     if facts.published {
         notes.push("deletes are published: subscribers delete the same rows".to_owned());
@@ -138,7 +160,7 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
         table,
         cutoff,
         condition,
-        columns: facts.columns,
+        condition_without_values,
         parts,
         references,
         triggers: facts.triggers,
@@ -179,7 +201,6 @@ fn facts_of(facts: &Facts) -> Facts {
         name: facts.name.clone(),
         kind: facts.kind.clone(),
         column_type: facts.column_type.clone(),
-        columns: facts.columns.clone(),
         index: facts.index.clone(),
         triggers: facts.triggers.clone(),
         ..*facts
@@ -223,6 +244,15 @@ fn refuse(retention: &Retention, facts: &Facts, references: &[Reference]) -> Res
             "{table} is published with its deletes and has no replica identity, so that PostgreSQL refuses them: ALTER TABLE {table} REPLICA IDENTITY …"
         )));
     }
+    if let (Some(_), Some(reference)) =
+        (&retention.archive, references.iter().find(|reference| "cnd".contains(&reference.action)))
+    {
+        return Err(refused(format!(
+            "foreign key {} of {} changes or deletes rows there with those of {table} (ON DELETE), and they would be in no archive: \
+             let them go by a job of their own and make the key NO ACTION, or leave `archive` out",
+            reference.name, reference.referencing
+        )));
+    }
     if let Some(reference) = references.iter().find(|reference| !reference.indexed) {
         return Err(refused(format!(
             "foreign key {} of {} points at {table} without an index on its columns: each deleted row would scan {} from end to end; \
@@ -233,13 +263,13 @@ fn refuse(retention: &Retention, facts: &Facts, references: &[Reference]) -> Res
     Ok(())
 }
 
-/// Of rows that go. The cutoff is bound as `$1`.
-fn condition(retention: &Retention, column_type: &str, zone: &str) -> String {
+/// Of rows that go. `cutoff` is an expression of type timestamptz.
+fn condition(retention: &Retention, column_type: &str, zone: &str, cutoff: &str) -> String {
     let column = identifier(&retention.column);
     let cutoff = match column_type {
-        "timestamp with time zone" => "$1::timestamptz".to_owned(),
-        "date" => format!("($1::timestamptz AT TIME ZONE {})::date", literal(zone)),
-        _ => format!("($1::timestamptz AT TIME ZONE {})", literal(zone)),
+        "timestamp with time zone" => cutoff.to_owned(),
+        "date" => format!("({cutoff} AT TIME ZONE {})::date", literal(zone)),
+        _ => format!("({cutoff} AT TIME ZONE {})", literal(zone)),
     };
     match &retention.condition {
         // On a line of its own, so that a comment at its end comments out nothing of ours.
@@ -248,15 +278,9 @@ fn condition(retention: &Retention, column_type: &str, zone: &str) -> String {
     }
 }
 
-async fn part(
-    connection: &mut PgConnection,
-    retention: &Retention,
-    facts: Facts,
-    condition: &str,
-    cutoff: DateTime<Utc>,
-) -> Result<Part> {
+async fn part(connection: &mut PgConnection, retention: &Retention, facts: Facts, condition: &str) -> Result<Part> {
     let name = qualified(&facts.schema, &facts.name);
-    let rows_to_go = estimate(connection, &name, condition, cutoff).await.context("the condition in `where` of [retention]")?;
+    let rows_to_go = estimate(connection, &name, condition).await.context("the condition in `where` of [retention]")?;
     let rows = facts.rows as u64;
     let (method, reason) = choose(retention.method, facts.index.as_deref(), rows, rows_to_go)?;
     Ok(Part {
@@ -274,9 +298,7 @@ async fn part(
 }
 
 /// By the planner's statistics: a count would read what is then read again.
-async fn estimate(connection: &mut PgConnection, table: &str, condition: &str, cutoff: DateTime<Utc>) -> Result<u64> {
-    // EXPLAIN takes no values.
-    let condition = condition.replacen("$1::timestamptz", &format!("{}::timestamptz", literal(&cutoff.to_rfc3339())), 1);
+async fn estimate(connection: &mut PgConnection, table: &str, condition: &str) -> Result<u64> {
     let sql = format!("EXPLAIN (FORMAT JSON) SELECT FROM ONLY {table} WHERE {condition}");
     let row = pg::query(sql).fetch_one(connection).await.map_err(pg::in_its_own_words)?;
     let plan: serde_json::Value = sqlx::Row::try_get(&row, 0)?;
