@@ -41,6 +41,7 @@ bench: ## pgtend beside what people use instead
 	cargo build --release --bin pgtend --example s3_server
 	python3 benches/backup.py
 	python3 benches/serve.py
+	python3 benches/retention.py
 
 lint: ## formatting and clippy
 	cargo fmt --check
