@@ -142,7 +142,7 @@ impl Archive {
     }
 
     /// Whether the object in the store is the one that was written: its bytes, its hash, and every row of it.
-    pub async fn read_back(&self, source: &Source, name: &BatchName, written: &Exported, phase: &Phase) -> Result<()> {
+    async fn read_back(&self, source: &Source, name: &BatchName, written: &Exported, phase: &Phase) -> Result<()> {
         let key = name.object();
         let location = self.store.location(&key);
         let reader = self.store.read(&key).await?.with_context(|| format!("{location} is gone"))?;
@@ -212,11 +212,6 @@ impl Archive {
             self.store.discard(&upload).await?;
         }
         Ok(recovered)
-    }
-
-    /// The batches that count, oldest first.
-    pub async fn list(&self) -> Result<Vec<(BatchName, Manifest)>> {
-        list(&self.store, &self.folder).await
     }
 }
 
@@ -355,6 +350,17 @@ impl Manifest {
         self.server_started_at = Some(server_started_at(connection).await?);
         Ok(self)
     }
+}
+
+/// The columns of a table that rows are put back into: generated ones take no values.
+pub async fn columns(connection: &mut PgConnection, table: i64) -> Result<Vec<String>> {
+    Ok(sqlx::query_scalar(
+        "SELECT attname::text FROM pg_attribute
+         WHERE attrelid = $1::bigint::oid AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum",
+    )
+    .bind(table)
+    .fetch_all(connection)
+    .await?)
 }
 
 /// The number of the transaction that `connection` is in, which no other of this server ever has.

@@ -47,13 +47,7 @@ impl<'a> Shelf<'a> {
     async fn write(&self, session: &mut Session, plan: &Plan, table: &TableName, mark: &Mark) -> Result<Mark> {
         let connection = &mut session.connection;
         archive::prepare_session(connection).await?;
-        let columns: Vec<String> = sqlx::query_scalar(
-            "SELECT attname::text FROM pg_attribute
-             WHERE attrelid = $1::bigint::oid AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum",
-        )
-        .bind(table.oid)
-        .fetch_all(&mut *connection)
-        .await?;
+        let columns = archive::columns(connection, table.oid).await?;
         let list = columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
         let source = Source {
             // Restored, they go to where they came from: the partition will be gone.

@@ -295,13 +295,7 @@ impl Work<'_> {
         }
         // From here on no column comes or goes before the commit.
         pg::execute(connection, format!("LOCK TABLE ONLY {table} IN ROW EXCLUSIVE MODE")).await?;
-        let columns: Vec<String> = sqlx::query_scalar(
-            "SELECT attname::text FROM pg_attribute
-             WHERE attrelid = $1::bigint::oid AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum",
-        )
-        .bind(self.part.oid)
-        .fetch_all(&mut *connection)
-        .await?;
+        let columns = archive::columns(connection, self.part.oid).await?;
         let list = columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
         let source = Source {
             schema: self.part.schema.clone(),
