@@ -38,10 +38,12 @@ deb: ## a Debian package of the release build: target/debian/
 
 bench: ## pgtend beside what people use instead
 	scripts/setup pigz
+	test -e /usr/share/postgresql/15/extension/pg_partman.control || scripts/setup postgresql-15-partman
 	cargo build --release --bin pgtend --example s3_server
 	python3 benches/backup.py
 	python3 benches/serve.py
 	python3 benches/retention.py
+	python3 benches/partition.py
 
 lint: ## formatting and clippy
 	cargo fmt --check

@@ -88,6 +88,7 @@ class Bench:
         self.old = int(self.rows * OLD_SHARE)
         self.store = folder / "store"
         self.running = []
+        self.disk = None
 
     # ---- what runs beside ---------------------------------------------------------------------------------------------
 
@@ -115,6 +116,8 @@ class Bench:
         self.row_bytes = int(self.sql(self.template, "SELECT pg_relation_size('logs')")) / self.rows
         self.index_bytes = int(self.sql(self.template, "SELECT pg_indexes_size('logs')"))
         self.facts = self.settings()
+        if self.options.write_limit:
+            self.disk = SlowDisk(self.folder, self.options.write_limit, self.server_pids())
         self.facts["fdatasync"] = self.time_of_fdatasync()
 
         (self.folder / "pgbench.sql").write_text(SCRIPT)
@@ -162,37 +165,18 @@ class Bench:
             f'database = "bench"\n[retention]\ntable = "public.logs"\ncolumn = "created_at"\nolder_than = "{DAYS}d"\n{keys}\n{limits}\n'
         )
 
-    def retire(self, rows):
-        """Seconds of a run that detaches and drops one partition of so many rows."""
-        url = self.server.removesuffix("/postgres") + "/retire"
-        self.sql(self.server, "DROP DATABASE IF EXISTS retire WITH (FORCE)", "CREATE DATABASE retire")
-        (self.folder / "retire").mkdir(exist_ok=True)
-        (self.folder / "retire/jobs").mkdir(exist_ok=True)
-        text = json.dumps
-        (self.folder / "retire/config.toml").write_text(f"[databases.retire]\nurl = {text(url)}\n[tools]\nbin_dir = {text(str(self.bin))}\n")
-        (self.folder / "retire/jobs/tend.toml").write_text(
-            'database = "retire"\n[partition]\ntable = "logs"\ncolumn = "created_at"\nevery = "month"\nretain = "90d"\ngrace = "0s"\n'
-        )
-        self.sql(url, "CREATE TABLE logs (id bigint, created_at timestamptz NOT NULL, message text, PRIMARY KEY (id, created_at)) PARTITION BY RANGE (created_at)")
-        command = [self.pgtend, "--config", self.folder / "retire/config.toml", "run-job", "tend"]
-        self.call(*command)  # the partitions ahead
-        self.sql(
-            url,
-            "CREATE TABLE logs_old PARTITION OF logs FOR VALUES FROM (date_trunc('month', now()) - interval '8 months') TO (date_trunc('month', now()) - interval '7 months')",
-            f"INSERT INTO logs SELECT i, date_trunc('month', now()) - interval '225 days', repeat(md5(i::text), 4) FROM generate_series(1, {rows}) i",
-            "CHECKPOINT",
-        )
-        started = time.monotonic()
-        self.call(*command)
-        elapsed = time.monotonic() - started
-        if self.sql(url, "SELECT to_regclass('logs_old') IS NULL") != "t":
-            raise Failed("the old partition is still there")
-        return elapsed
-
     def close(self):
         for process in self.running:
             end(process)
         self.postgres("destroy", self.folder / "server")
+        if self.disk:
+            self.disk.close()
+
+    def server_pids(self):
+        """The postmaster and its children."""
+        return [int(pid) for pid in self.sql(self.server, "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()").split()] + [
+            int((self.folder / "server/data/postmaster.pid").read_text().split()[0])
+        ]
 
     def postgres(self, *arguments):
         return self.call(HERE / "scripts/postgres", *arguments)
@@ -288,6 +272,27 @@ class Bench:
         if not found:
             raise Failed("pgbench logged nothing")
         return found
+
+
+class SlowDisk:
+    """A limit for what the server writes, in megabytes a second, as a volume in a cloud has one. By a control group (version 1) of
+    its processes: it holds for what they flush themselves (WAL), not for what the kernel writes for them later."""
+
+    ROOT = Path("/sys/fs/cgroup/blkio")
+
+    def __init__(self, folder, megabytes, pids):
+        device = os.stat(folder).st_dev
+        self.group = self.ROOT / folder.name
+        try:
+            self.group.mkdir()
+            (self.group / "blkio.throttle.write_bps_device").write_text(f"{os.major(device)}:{os.minor(device)} {megabytes * 1_000_000}")
+            for pid in pids:
+                (self.group / "cgroup.procs").write_text(str(pid))
+        except OSError as error:
+            raise Failed(f"--write-limit needs root, control groups of version 1 with blkio, and a temp folder on a disk of its own: {error}")
+
+    def close(self):
+        self.group.rmdir()
 
 
 class Sampler:
@@ -426,20 +431,6 @@ def run(bench, rounds):
     return results
 
 
-def print_retirement(bench, rounds):
-    """Detaching and dropping is the same work whatever is in a partition."""
-    sizes = (10_000, bench.rows)
-    say(f"retiring partitions of {sizes[0]:,} and {sizes[1]:,} rows ...")
-    seconds = {rows: statistics.median(bench.retire(rows) for _ in range(rounds)) for rows in sizes}
-    ratio = seconds[sizes[1]] / seconds[sizes[0]]
-    is_met = ratio <= 2
-    print(
-        f"- {'PASS' if is_met else 'FAIL'} retiring a partition of {sizes[1]:,} rows against one of {sizes[0]:,}: "
-        f"{ratio:.2f}× ({seconds[sizes[0]]:.2f} s and {seconds[sizes[1]]:.2f} s; at most 2×)"
-    )
-    return 0 if is_met else 1
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, help="runs of each contender (default 3; with --quick 1)")
@@ -448,6 +439,7 @@ def main():
     parser.add_argument("--variant", action="append", default=[], metavar="KEYS", help="one more pgtend row with these keys of [limits]: --variant \"batch_time = '50ms'\"")
     parser.add_argument("--no-archive", action="store_true", help="leave out the run with an archive")
     parser.add_argument("--waits", action="store_true", help="say what sessions wait for, by looking every 10 ms, which costs a little")
+    parser.add_argument("--write-limit", type=int, metavar="MB", help="the server flushes no more than this in a second")
     parser.add_argument("--pgtend", help="another binary than target/release/pgtend")
     options = parser.parse_args()
     rounds = options.rounds if options.rounds is not None else 1 if options.quick else 3
@@ -475,7 +467,6 @@ def main():
         print(table(results))
         print()
         missed = print_targets(results)
-        missed += print_retirement(bench, rounds)
     except Failed as failure:
         say(failure)
         return 1

@@ -17,6 +17,7 @@ use crate::archive::Archive;
 use crate::fault::Kind;
 use crate::governor::{Go, Governor};
 use crate::job::Checker;
+use crate::pg;
 use crate::report::{Report, Unfinished};
 use crate::store::Store;
 use crate::task::partition::Partition;
@@ -101,6 +102,8 @@ impl Work for Retention {
         let partitions_summary = std::mem::take(&mut report.summary);
         let archive = self.archive(run).await?;
         let mut connection = run.or_cancelled(run.settings.connect()).await?;
+        // The count at the end would take every processor from the application.
+        pg::set(&mut connection, "max_parallel_workers_per_gather", "0").await?;
         if let Some(archive) = &archive {
             let recovered = run.or_cancelled(archive.recover(&mut connection)).await?;
             if recovered.completed + recovered.discarded > 0 {

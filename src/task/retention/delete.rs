@@ -18,7 +18,7 @@ use crate::task::RunContext;
 use crate::units::Span;
 
 /// 300 blocks of 8 KiB are some ten thousand rows of a log table: 40 to 50 ms (research).
-const FIRST_BLOCKS: u64 = 200;
+const FIRST_BLOCKS: u64 = 100;
 const MOST_BLOCKS: u64 = 20_000;
 const FIRST_ROWS: u64 = 1_000;
 const MOST_ROWS: u64 = 50_000;
@@ -166,7 +166,8 @@ impl Work<'_> {
                 Err(error) => return Err(error.context(format!("after {} rows of {}", done.rows, self.part.name))),
             };
             attempts = 0;
-            pace.took(began.elapsed(), target.0, blocked);
+            let elapsed = began.elapsed();
+            pace.took(elapsed, target.0, blocked);
             done.rows += batch.rows;
             done.batches += u64::from(batch.found > 0);
             if self.archive.is_some() && batch.rows > 0 {
@@ -185,9 +186,7 @@ impl Work<'_> {
                     None => break,
                 },
             }
-            if let Some(pause) = governor.pause() {
-                tokio::time::sleep(pause).await;
-            }
+            tokio::time::sleep(governor.pause_after(elapsed)).await;
         }
         self.run.progress.set_cursor(None);
         done.elapsed += started.elapsed();
