@@ -50,6 +50,7 @@ pub struct Ledger {
 pub struct NewRun<'a> {
     pub job: &'a str,
     pub database: &'a str,
+    /// The kind of its task, or a command by hand: "partition convert".
     pub task: &'a str,
     pub trigger: &'a Trigger,
     /// Attempts after the first, should its process die.
@@ -173,7 +174,7 @@ pub struct Attempt {
 /// A job's name and a database's.
 pub type Key = (String, String);
 
-/// What the planner must know of a job on a database.
+/// What the planner must know of a job on a database. Commands by hand, whose `task` has a space, are no runs of the job.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Known {
     pub job: String,
@@ -339,7 +340,8 @@ impl Ledger {
                         (SELECT max(scheduled_for) FROM pgtend.runs r
                          WHERE r.job = known.job AND r.database = known.database) AS last_tick,
                         (SELECT max(finished_at) FROM pgtend.runs r
-                         WHERE r.job = known.job AND r.database = known.database AND outcome = 'succeeded') AS last_success_at
+                         WHERE r.job = known.job AND r.database = known.database AND outcome = 'succeeded'
+                           AND strpos(task, ' ') = 0) AS last_success_at
                  FROM known",
             )
             .bind(jobs)
@@ -366,7 +368,7 @@ impl Ledger {
         .await
     }
 
-    /// When each of them last succeeded, for those that did.
+    /// When each of them last succeeded, for those that did. A command by hand ("partition convert") is no success of its job.
     pub async fn last_successes(&self, keys: &[Key]) -> Result<HashMap<Key, DateTime<Utc>>> {
         let jobs: Vec<&str> = keys.iter().map(|(job, _)| job.as_str()).collect();
         let databases: Vec<&str> = keys.iter().map(|(_, database)| database.as_str()).collect();
@@ -377,6 +379,7 @@ impl Ledger {
                     "SELECT k.job, k.database, r.finished_at FROM unnest($1::text[], $2::text[]) AS k (job, database)
                      CROSS JOIN LATERAL (SELECT finished_at FROM pgtend.runs r
                                          WHERE r.job = k.job AND r.database = k.database AND outcome = 'succeeded'
+                                           AND strpos(task, ' ') = 0
                                          ORDER BY finished_at DESC LIMIT 1) r",
                 )
                 .bind(jobs)
@@ -393,7 +396,7 @@ impl Ledger {
             .query(
                 "look where the last run stopped",
                 sqlx::query_scalar(
-                    "SELECT p.cursor FROM pgtend.runs r JOIN pgtend.runs p USING (job, database)
+                    "SELECT p.cursor FROM pgtend.runs r JOIN pgtend.runs p USING (job, database, task)
                      WHERE r.id = $1 AND p.id < r.id AND p.locked_at IS NOT NULL ORDER BY p.id DESC LIMIT 1",
                 )
                 .bind(id)
@@ -408,7 +411,7 @@ impl Ledger {
         self.query(
             "look for the run before",
             sqlx::query_as(
-                "SELECT p.* FROM pgtend.runs r JOIN pgtend.runs p USING (job, database)
+                "SELECT p.* FROM pgtend.runs r JOIN pgtend.runs p USING (job, database, task)
                  WHERE r.id = $1 AND p.id < r.id AND p.outcome <> 'skipped' ORDER BY p.id DESC LIMIT 1",
             )
             .bind(id)
@@ -469,7 +472,7 @@ impl Ledger {
                         SELECT id FROM (
                             SELECT id, started_at, outcome, retry_at,
                                    row_number() OVER (PARTITION BY job, database ORDER BY id DESC) AS number,
-                                   row_number() OVER (PARTITION BY job, database, outcome = 'succeeded' ORDER BY id DESC) AS alike
+                                   row_number() OVER (PARTITION BY job, database, strpos(task, ' ') = 0, outcome = 'succeeded' ORDER BY id DESC) AS alike
                             FROM pgtend.runs) r
                         WHERE started_at < clock_timestamp() - make_interval(secs => $1) AND number > $2
                           AND outcome IS NOT NULL AND retry_at IS NULL AND NOT (outcome = 'succeeded' AND alike = 1)

@@ -24,7 +24,7 @@ use crate::notify::Notifier;
 use crate::pg;
 use crate::progress::Progress;
 use crate::report::{Outcome, Run, Unfinished};
-use crate::task::{self, Driven, Mode, RunContext};
+use crate::task::{self, ByHand, Drive, Driven, Mode, RunContext, Work};
 use crate::telemetry;
 use crate::units;
 
@@ -88,11 +88,22 @@ pub async fn run_with_retries(context: &Context, job: &Job, database: &str, trig
 
 /// One attempt. None: that tick, or that attempt, has its run already.
 pub async fn run_once(context: &Context, job: &Job, database: &str, trigger: &Trigger, mode: Mode) -> Option<Ended> {
+    run(context, job, &job.task, database, trigger, mode).await
+}
+
+/// What a command does in a job's name, on the way of its runs: with a row of its own, and under the job's locks.
+/// Nobody tries it again, its end is no success of the job for monitors, and the person who started it is its timeout.
+pub async fn run_by_hand<W: Work>(context: &Context, job: &Job, work: &ByHand<W>, database: &str, mode: Mode) -> Option<Ended> {
+    let job = Job { retries: Some(0), timeout: None, ping_url: None, ..job.clone() };
+    run(context, &job, work, database, &Trigger::Manual, mode).await
+}
+
+async fn run(context: &Context, job: &Job, work: &impl Drive, database: &str, trigger: &Trigger, mode: Mode) -> Option<Ended> {
     let span = tracing::info_span!(
-        target: telemetry::TARGET, "run", job = job.name, database, task = job.task.kind(), trigger = trigger.name(),
+        target: telemetry::TARGET, "run", job = job.name, database, task = work.kind(), trigger = trigger.name(),
         run = field::Empty, outcome = field::Empty, error = field::Empty, otel.status_code = field::Empty
     );
-    let ended = attempt(context, job, database, trigger, mode).instrument(span.clone()).await?;
+    let ended = attempt(context, job, work, database, trigger, mode).instrument(span.clone()).await?;
     if ended.run.outcome.is_bad() {
         span.record("otel.status_code", "ERROR");
     }
@@ -100,14 +111,21 @@ pub async fn run_once(context: &Context, job: &Job, database: &str, trigger: &Tr
     Some(ended)
 }
 
-async fn attempt(context: &Context, job: &Job, database: &str, trigger: &Trigger, mode: Mode) -> Option<Ended> {
+async fn attempt(
+    context: &Context,
+    job: &Job,
+    work: &impl Drive,
+    database: &str,
+    trigger: &Trigger,
+    mode: Mode,
+) -> Option<Ended> {
     let mut run = new_record(job, database, trigger);
     if mode == Mode::DryRun {
-        let result = dry(context, job, database).await;
+        let result = dry(context, job, work, database).await;
         return Some(concluded(run, result));
     }
     if let Some(ledger) = &context.ledger {
-        match ledger.begin(&new_run(job, database, trigger)).await {
+        match ledger.begin(&new_run(job, work.kind(), database, trigger)).await {
             Ok(Some(id)) => run.id = Some(id),
             Ok(None) => return None,
             Err(error) => return Some(concluded(run, Err(error.context("not started")))),
@@ -115,8 +133,8 @@ async fn attempt(context: &Context, job: &Job, database: &str, trigger: &Trigger
     }
     let running = context.metrics.started(&job.name, database);
     let progress = context.progress.for_a_run();
-    let work = Box::pin(locked_and_timed(context, job, &run, progress.clone()));
-    let ((result, locks), captured) = captured::capture(work).await;
+    let working = Box::pin(locked_and_timed(context, job, work, &run, progress.clone()));
+    let ((result, locks), captured) = captured::capture(working).await;
     drop(running);
 
     let mut ended = concluded(run, result);
@@ -133,7 +151,9 @@ async fn attempt(context: &Context, job: &Job, database: &str, trigger: &Trigger
         finish(context, ledger, id, &end).await;
     }
     // Only now: who takes the lock next finds this run's end.
-    drop(locks);
+    if let Some(locks) = locks {
+        locks.release().await;
+    }
     context.metrics.ended(&ended.run, ended.error.as_ref());
     context.notifier.ended(context, job, &ended).await;
     Some(ended)
@@ -143,7 +163,7 @@ async fn attempt(context: &Context, job: &Job, database: &str, trigger: &Trigger
 pub async fn skip(context: &Context, job: &Job, database: &str, trigger: &Trigger, reason: anyhow::Error) -> Option<Ended> {
     let mut run = new_record(job, database, trigger);
     if let Some(ledger) = &context.ledger {
-        match ledger.begin(&new_run(job, database, trigger)).await {
+        match ledger.begin(&new_run(job, job.task.kind(), database, trigger)).await {
             Ok(id) => run.id = Some(id?),
             Err(error) => return Some(concluded(run, Err(error.context("not recorded")))),
         }
@@ -180,9 +200,9 @@ pub async fn crashed(context: &Context, job: &Job, row: ledger::Row) {
     context.notifier.ended(context, job, &Ended { run, error: None, plan: None, retry_in }).await;
 }
 
-async fn dry(context: &Context, job: &Job, database: &str) -> Result<Driven> {
+async fn dry(context: &Context, job: &Job, work: &impl Drive, database: &str) -> Result<Driven> {
     let run = run_context(context, job, database, context.progress.for_a_run())?;
-    let driven = caught(task::drive(&job.task, &run, Mode::DryRun)).await?;
+    let driven = caught(work.drive(&run, Mode::DryRun)).await?;
     match (driven, Box::pin(require_backup(context, job, database)).await) {
         (Driven::Planned { text, json }, Err(error)) => {
             Ok(Driven::Planned { text: format!("Would be skipped: {error:#}\nOtherwise:\n{text}"), json })
@@ -191,8 +211,8 @@ async fn dry(context: &Context, job: &Job, database: &str) -> Result<Driven> {
     }
 }
 
-fn new_run<'a>(job: &'a Job, database: &'a str, trigger: &'a Trigger) -> NewRun<'a> {
-    NewRun { job: &job.name, database, task: job.task.kind(), trigger, retries: job.retries.unwrap_or(0) }
+fn new_run<'a>(job: &'a Job, task: &'a str, database: &'a str, trigger: &'a Trigger) -> NewRun<'a> {
+    NewRun { job: &job.name, database, task, trigger, retries: job.retries.unwrap_or(0) }
 }
 
 fn new_record(job: &Job, database: &str, trigger: &Trigger) -> Run {
@@ -254,7 +274,13 @@ fn concluded(mut run: Run, result: Result<Driven>) -> Ended {
 }
 
 /// The locks come back with the result: they are held until the run's end is written.
-async fn locked_and_timed(context: &Context, job: &Job, record: &Run, progress: Progress) -> (Result<Driven>, Option<Locks>) {
+async fn locked_and_timed(
+    context: &Context,
+    job: &Job,
+    work: &impl Drive,
+    record: &Run,
+    progress: Progress,
+) -> (Result<Driven>, Option<Locks>) {
     let mut run = match run_context(context, job, &record.database, progress) {
         Ok(run) => run,
         Err(error) => return (Err(error), None),
@@ -276,15 +302,15 @@ async fn locked_and_timed(context: &Context, job: &Job, record: &Run, progress: 
             Err(error) => return (Err(error), Some(locks)),
         };
     }
-    let result = timed(context, &run, &mut locks).await;
+    let result = timed(context, work, &run, &mut locks).await;
     (result, Some(locks))
 }
 
-async fn timed(context: &Context, run: &RunContext<'_>, locks: &mut Locks) -> Result<Driven> {
+async fn timed(context: &Context, work: &impl Drive, run: &RunContext<'_>, locks: &mut Locks) -> Result<Driven> {
     let job = run.job;
     let work = async {
         Box::pin(require_backup(context, job, run.database)).await?;
-        caught(task::drive(&job.task, run, Mode::Apply)).await
+        caught(work.drive(run, Mode::Apply)).await
     };
     tokio::pin!(work);
     let timeout = job.timeout.map(|timeout| timeout.0);
@@ -304,7 +330,8 @@ async fn timed(context: &Context, run: &RunContext<'_>, locks: &mut Locks) -> Re
     match tokio::time::timeout(CLEAN_UP_TIMEOUT, work).await {
         // It came to its end in the same moment: then that is what happened.
         Ok(Ok(driven)) => Ok(driven),
-        Ok(Err(error)) if fault::kind_of(&error) == Some(Kind::Cancelled) => Err(stopped_by.into()),
+        // It says no more than that it was cancelled.
+        Ok(Err(error)) if fault::kind_of(&error) == Some(Kind::Cancelled) && error.chain().len() == 1 => Err(stopped_by.into()),
         Ok(Err(error)) => Err(error.context(stopped_by)),
         Err(_) => {
             Err(anyhow::anyhow!("its clean-up took more than {} s and was given up", CLEAN_UP_TIMEOUT.as_secs())

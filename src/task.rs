@@ -86,18 +86,49 @@ pub enum Driven {
     Applied(Report),
 }
 
-/// Boxed: a task's future holds all that it does, and would be copied from stack to stack as often as it is passed on.
-/// Without this, an unoptimized build overflows a worker's 2 MiB.
-pub async fn drive(task: &Task, run: &RunContext<'_>, mode: Mode) -> Result<Driven> {
-    // What a mistake of ours does to the others is tested with a mistake; release builds have no such switch.
-    if cfg!(debug_assertions) && std::env::var("PGTEND_TEST_PANIC").is_ok_and(|job| job == run.job.name) {
-        panic!("asked for by PGTEND_TEST_PANIC");
+/// What the runner runs: a job's task, or what a command does by hand in the job's name.
+pub trait Drive {
+    /// In the ledger's column `task`.
+    fn kind(&self) -> &'static str;
+
+    fn drive(&self, run: &RunContext, mode: Mode) -> impl Future<Output = Result<Driven>>;
+}
+
+impl Drive for Task {
+    fn kind(&self) -> &'static str {
+        self.kind()
     }
-    match task {
-        Task::Backup(backup) => Box::pin(drive_work(backup, run, mode)).await,
-        Task::Partition(partition) => Box::pin(drive_work(partition, run, mode)).await,
-        Task::Retention(retention) => Box::pin(drive_work(retention, run, mode)).await,
-        Task::Sql(sql) => Box::pin(drive_work(sql, run, mode)).await,
+
+    /// Boxed: a task's future holds all that it does, and would be copied from stack to stack as often as it is passed
+    /// on. Without this, an unoptimized build overflows a worker's 2 MiB.
+    async fn drive(&self, run: &RunContext<'_>, mode: Mode) -> Result<Driven> {
+        // What a mistake of ours does to the others is tested with a mistake; release builds have no such switch.
+        if cfg!(debug_assertions) && std::env::var("PGTEND_TEST_PANIC").is_ok_and(|job| job == run.job.name) {
+            panic!("asked for by PGTEND_TEST_PANIC");
+        }
+        match self {
+            Self::Backup(backup) => Box::pin(drive_work(backup, run, mode)).await,
+            Self::Partition(partition) => Box::pin(drive_work(partition, run, mode)).await,
+            Self::Retention(retention) => Box::pin(drive_work(retention, run, mode)).await,
+            Self::Sql(sql) => Box::pin(drive_work(sql, run, mode)).await,
+        }
+    }
+}
+
+/// A command's work. `command` is "partition convert" and the like: with a space, so that the ledger tells it from the
+/// runs of the job itself.
+pub struct ByHand<W> {
+    pub command: &'static str,
+    pub work: W,
+}
+
+impl<W: Work> Drive for ByHand<W> {
+    fn kind(&self) -> &'static str {
+        self.command
+    }
+
+    async fn drive(&self, run: &RunContext<'_>, mode: Mode) -> Result<Driven> {
+        Box::pin(drive_work(&self.work, run, mode)).await
     }
 }
 

@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 use crate::notify::Notifier;
 use crate::report::{Outcome, Run};
 use crate::runner::{self, Ended};
-use crate::task::{Mode, Task};
+use crate::task::{ByHand, Mode, Task, Work};
 use crate::units;
 
 /// A timer that comes later than this after its tick has missed it.
@@ -39,10 +39,7 @@ pub async fn run(global: &Global, request: &Request<'_>) -> Result<ExitCode> {
         eprintln!("pgtend: {}: {reason}: nothing to do", job.name);
         return Ok(ExitCode::SUCCESS);
     }
-    let context = context(global, config, jobs, &job)?;
-    if context.ledger.is_none() && request.mode == Mode::Apply {
-        tracing::info!("no [ledger] is configured: this run leaves no history, and locks through the target database alone");
-    }
+    let context = context(global, config, jobs, &job, request.mode)?;
 
     let (mut all, mut skipped_ticks) = (Vec::new(), Vec::new());
     for database in &databases {
@@ -58,30 +55,64 @@ pub async fn run(global: &Global, request: &Request<'_>) -> Result<ExitCode> {
         }
         all.extend(ended);
     }
-    context.notifier.drain().await;
-    tidy(&context, &all).await;
     if request.mode == Mode::Apply
         && let Err(error) = context.metrics.write_textfile(&context.config, &job.name)
     {
         tracing::warn!("cannot write the metrics of `{}` for the textfile collector: {error:#}", job.name);
     }
+    conclude(global, &context, &all).await?;
 
     for database in &skipped_ticks {
         let tick = trigger.tick().unwrap_or_default();
         eprintln!("pgtend: {} on {database}: the tick of {tick} has its run already: nothing to do", job.name);
     }
+    Ok(exit_code(&context, &all, all.len() + skipped_ticks.len() < databases.len()))
+}
+
+/// What a command does in the name of a job: on each of its databases, as its runs do it.
+pub async fn by_hand<W: Work>(
+    global: &Global,
+    request: &Request<'_>,
+    work: impl Fn(&Job) -> Result<ByHand<W>>,
+) -> Result<ExitCode> {
+    let (config, jobs) = global.load()?;
+    let job = global.find_job(&jobs, request.name)?.clone();
+    let work = work(&job)?;
+    let databases = databases(&job, request.database)?;
+    let context = context(global, config, jobs, &job, request.mode)?;
+    let mut all = Vec::new();
+    for database in &databases {
+        if context.cancel.is_cancelled() {
+            break;
+        }
+        if let Some(ended) = runner::run_by_hand(&context, &job, &work, database, request.mode).await {
+            say(global, &ended)?;
+            all.push(ended);
+        }
+    }
+    conclude(global, &context, &all).await?;
+    Ok(exit_code(&context, &all, all.len() < databases.len()))
+}
+
+async fn conclude(global: &Global, context: &runner::Context, all: &[Ended]) -> Result<()> {
+    context.notifier.drain().await;
+    tidy(context, all).await;
     if global.json {
         let runs: Vec<&Run> = all.iter().map(|ended| &ended.run).collect();
         print(&format!("{:#}\n", json!({ "runs": runs })))?;
     }
+    Ok(())
+}
+
+fn exit_code(context: &runner::Context, all: &[Ended], some_did_not_run: bool) -> ExitCode {
     // Signalled between two databases: the rest did not run.
-    if context.cancel.is_cancelled() && all.len() + skipped_ticks.len() < databases.len() {
-        return Ok(ExitCode::from(143));
+    if context.cancel.is_cancelled() && some_did_not_run {
+        return ExitCode::from(143);
     }
     // The last attempt on a database says how it went there; the last database that failed says it for all.
     let is_last = |index: usize, ended: &Ended| all.get(index + 1).is_none_or(|next| next.run.database != ended.run.database);
     let failed = all.iter().enumerate().rev().find(|(index, ended)| ended.error.is_some() && is_last(*index, ended));
-    Ok(failed.and_then(|(_, ended)| ended.error.as_ref()).map_or(ExitCode::SUCCESS, fault::exit_code))
+    failed.and_then(|(_, ended)| ended.error.as_ref()).map_or(ExitCode::SUCCESS, fault::exit_code)
 }
 
 async fn run_on(context: &runner::Context, job: &Job, database: &str, trigger: &Trigger, mode: Mode) -> Vec<Ended> {
@@ -139,8 +170,11 @@ fn not_due(job: &Job, trigger: &Trigger) -> Option<String> {
     }
 }
 
-fn context(global: &Global, config: Config, jobs: Vec<Job>, job: &Job) -> Result<runner::Context> {
+fn context(global: &Global, config: Config, jobs: Vec<Job>, job: &Job, mode: Mode) -> Result<runner::Context> {
     let ledger = Ledger::new(&config)?.map(Arc::new);
+    if ledger.is_none() && mode == Mode::Apply {
+        tracing::info!("no [ledger] is configured: this run leaves no history, and locks through the target database alone");
+    }
     let metrics = Metrics::new(ledger.as_deref());
     for database in &job.databases {
         metrics.job(&job.name, database, matches!(job.task, Task::Backup(_)));

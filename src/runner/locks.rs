@@ -19,6 +19,9 @@ use crate::task::RunContext;
 /// ([`pg::Settings::connect`]), so that a run stops before another can start.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// A server that does not answer has nobody else asking it for the lock either.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
+
 pub struct Locks {
     target: PgConnection,
     ledger: Option<(PgConnection, i64)>,
@@ -37,8 +40,20 @@ pub async fn take(run: &RunContext<'_>, ledger: Option<(&Ledger, i64)>) -> Resul
         }
         None => None,
     };
-    let mut target = run.settings.connect().await.with_context(|| format!("database `{database}`"))?;
-    take_one(&mut target, job, database, &format!("pgtend job {database}/{job}")).await?;
+    let in_target = async {
+        let mut target = run.settings.connect().await.with_context(|| format!("database `{database}`"))?;
+        take_one(&mut target, job, database, &format!("pgtend job {database}/{job}")).await?;
+        Ok(target)
+    };
+    let target = match in_target.await {
+        Ok(target) => target,
+        Err(error) => {
+            if let Some((mut connection, _)) = ledger {
+                release_one(&mut connection).await;
+            }
+            return Err(error);
+        }
+    };
     let mut locks = Locks { target, ledger, crashed: Vec::new() };
     if let Some((connection, id)) = &mut locks.ledger {
         locks.crashed = ledger::mark_locked(connection, *id).await?;
@@ -55,7 +70,21 @@ async fn take_one(connection: &mut PgConnection, job: &str, database: &str, name
     Err(Fault::new(Kind::Busy, message).into())
 }
 
+/// The connection of a heartbeat that was given up may be gone: then so is its lock.
+async fn release_one(connection: &mut PgConnection) {
+    let unlock = sqlx::query("SELECT pg_advisory_unlock_all()").execute(connection);
+    let _ = tokio::time::timeout(RELEASE_TIMEOUT, unlock).await;
+}
+
 impl Locks {
+    /// A lock that goes with its connection goes when the server notices, which may be after the next run asked for it.
+    pub async fn release(mut self) {
+        release_one(&mut self.target).await;
+        if let Some((connection, _)) = &mut self.ledger {
+            release_one(connection).await;
+        }
+    }
+
     /// Shows a sign of life now and then; comes back when a connection, and its lock with it, is gone.
     pub async fn lost(&mut self, progress: &Progress) -> anyhow::Error {
         loop {

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::archive::Archive;
-use crate::fault::Kind;
-use crate::governor::{Go, Governor};
+use crate::fault::{Fault, Kind};
+use crate::governor::{self, Go, Governor};
 use crate::job::Checker;
 use crate::pg;
 use crate::report::{Report, Unfinished};
@@ -90,7 +90,18 @@ impl Work for Retention {
     type Plan = Plan;
 
     async fn plan(&self, run: &RunContext<'_>) -> Result<Plan> {
-        plan::make(self, run).await
+        match plan::make(self, run).await {
+            Err(error) if governor::is_lock_trouble(&error) => {
+                let mut connection = run.settings.connect().await?;
+                let table: Option<i64> = sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint")
+                    .bind(&self.table)
+                    .fetch_one(&mut connection)
+                    .await?;
+                let message = delete::locked(&mut connection, &self.table, table.unwrap_or_default(), &error).await?;
+                Err(error.context(Fault::new(Kind::Busy, message)))
+            }
+            other => other,
+        }
     }
 
     async fn apply(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
@@ -140,11 +151,12 @@ impl Work for Retention {
         }
         if let Some(reason) = &stopped
             && done.batches == 0
-            && governor.is_strained()
+            && (governor.is_strained() || done.is_locked)
         {
             // Not a success: month after month of these, and the table has grown all the time.
             let message = format!("nothing was deleted: {reason}");
-            return Err(Unfinished { kind: Some(Kind::NotNow), message, report }.into());
+            let kind = if done.is_locked { Kind::Busy } else { Kind::NotNow };
+            return Err(Unfinished { kind: Some(kind), message, report }.into());
         }
         if let Some(reason) = stopped {
             report.warnings.push(format!("stopped for now: {reason}; the next run goes on"));

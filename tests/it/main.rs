@@ -17,6 +17,8 @@ mod examples;
 mod fleet;
 /// What the role of `grants` may do is enough for every shipped job.
 mod grants;
+/// kill -9 at random moments of retention and partitions, and servers that crash.
+mod kills;
 /// The run history: who writes what when, and what becomes of runs that nobody ended.
 mod ledger;
 /// Pings, webhook, textfile and traces: who is told how a run went.
@@ -33,6 +35,8 @@ mod partition_retire;
 mod render;
 /// Rows that leave a table, and come back.
 mod retention;
+/// Tables of every kind that rows leave, and who else holds them.
+mod retention_tables;
 /// Further attempts, and what a run waits for.
 mod retries;
 /// The scheduler: ticks, reloading, draining, catching up, order, slots.
@@ -43,3 +47,5 @@ mod serve_faults;
 mod sql;
 /// One contract for both kinds of store.
 mod store;
+/// pgbench on tables that jobs work on.
+mod writers;

@@ -1,5 +1,7 @@
 //! Tables in use that become partitioned: 15, 16 and 18.
 
+use std::io::Write as _;
+use std::process::Stdio;
 use std::time::Duration;
 
 use crate::partition::Clients;
@@ -193,4 +195,59 @@ fn all_that_keeps_a_table_from_being_converted_is_named_at_once() {
         "function public.body_of",
         "have no \"at\"",
     ]);
+}
+
+#[test]
+fn a_conversion_has_its_row_in_the_ledger_however_it_ends() {
+    let server = server(18);
+    let database = unpartitioned(server);
+    let more = "every = \"month\"\nlock_timeout = \"300ms\"\ngive_up_after = \"1s\"";
+    let scenario = Scenario::with_database(server, &database).partitions("public.events", "at", more).ledger();
+    scenario.run(&["partition", "convert", "tend", "--dry-run"]).succeeded();
+    assert!(scenario.runs(&[]).is_empty(), "a dry run leaves none");
+    scenario.tend().exited(78);
+
+    // A job of that name is running: its lock is taken.
+    let mut holder = server.tool("psql", &database);
+    let mut holder = holder.args(["-Xq"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut tell = |sql: &str| holder.stdin.as_mut().unwrap().write_all(sql.as_bytes()).unwrap();
+    tell("SELECT pg_advisory_lock(hashtextextended('pgtend job app/tend', 0));\n");
+    eventually("the lock is taken", || server.sql(&database, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") != "0");
+    scenario.run(&["partition", "convert", "tend"]).exited(75).says(&["already running"]);
+    tell("SELECT pg_advisory_unlock_all(); BEGIN; LOCK TABLE events IN SHARE UPDATE EXCLUSIVE MODE;\n");
+    let is_locked = "SELECT count(*) FROM pg_locks WHERE relation = 'events'::regclass AND mode = 'ShareUpdateExclusiveLock'";
+    eventually("the table is locked", || server.sql(&database, is_locked) == "1");
+    scenario.run(&["partition", "convert", "tend"]).exited(75).says(&["public.events is locked", "is as it was"]);
+    // Cancelled where it waits for the end of a transaction that is older than its index.
+    tell("COMMIT; BEGIN; INSERT INTO events (user_id, n, body) VALUES (1, 1, 'open');\n");
+    eventually("the row is there", || server.sql(&database, is_locked) == "0");
+    let running = scenario.start(&["partition", "convert", "tend"]);
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually("it waits", || server.sql(&database, waits) == "1");
+    running.signal(rustix::process::Signal::TERM);
+    running.wait().exited(143).says(&["is as it was"]);
+    tell("COMMIT;\n");
+    holder.stdin.take();
+    holder.wait().unwrap();
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM pg_constraint WHERE conname = 'pgtend_bound'"), "0");
+
+    let shown = scenario.json(&["partition", "convert", "tend"]);
+    assert_eq!(shown["runs"][0]["report"]["facts"]["table"], "public.events", "{shown:#}");
+    let runs = scenario.runs(&[]);
+    let told: Vec<_> =
+        runs.iter().map(|run| [&run["task"], &run["trigger"], &run["outcome"]].map(|value| value.as_str().unwrap())).collect();
+    assert_eq!(
+        told,
+        [
+            ["partition", "manual", "failed"],
+            ["partition convert", "manual", "skipped"],
+            ["partition convert", "manual", "skipped"],
+            ["partition convert", "manual", "cancelled"],
+            ["partition convert", "manual", "succeeded"],
+        ]
+    );
+    let last_success = || scenario.json(&["jobs"])["jobs"][0]["last"][0]["last_success_at"].clone();
+    assert_eq!(last_success(), serde_json::Value::Null, "the job itself never succeeded");
+    scenario.tend().succeeded();
+    assert!(last_success().is_string());
 }

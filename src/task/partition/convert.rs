@@ -23,6 +23,8 @@ use super::session::{Attempt, Session};
 use super::state::{self, TableName};
 use crate::fault::{Fault, Kind};
 use crate::pg::{self, identifier, literal, qualified};
+use crate::report::Report;
+use crate::task::{RunContext, Work};
 
 mod facts;
 
@@ -105,7 +107,7 @@ fn list(f: &mut fmt::Formatter, statements: &[Statement]) -> fmt::Result {
 }
 
 /// Reads the table and says how it would go; everything that stands in the way is one error.
-pub async fn plan(partition: &Partition, zone: Tz, session: &mut Session) -> Result<Conversion> {
+async fn plan(partition: &Partition, zone: Tz, session: &mut Session) -> Result<Conversion> {
     let facts = facts::read(partition, zone, session).await?;
     let (key, table) = (facts.key, &facts.table);
     let zone =
@@ -254,20 +256,94 @@ fn exchange_index_names(table: &str, child: &str) -> String {
     format!("DO {}", literal(&body))
 }
 
-/// Does it, or takes back what it did. `cancelled` ends it at the next moment that allows it.
-pub async fn apply(session: &mut Session, conversion: &Conversion, cancelled: impl Fn() -> bool) -> Result<()> {
-    let done = go(session, conversion, &cancelled).await;
-    let Err(error) = done else { return Ok(()) };
-    tracing::warn!("taking back what was done: {error:#}");
-    for statement in &conversion.rollback {
-        if !is_there(session, conversion, statement).await? {
-            continue;
-        }
-        if let Err(second) = run(session, conversion, std::slice::from_ref(statement)).await {
-            return Err(error.context(format!("and `{}` failed as well, which is to be run by hand: {second:#}", statement.sql)));
-        }
+/// The work of `partition convert JOB`.
+pub struct Convert {
+    pub partition: Partition,
+}
+
+impl Convert {
+    async fn session(&self, run: &RunContext<'_>) -> Result<Session> {
+        Session::open(&run.settings, self.partition.lock_timeout, self.partition.give_up_after).await
     }
-    Err(error.context(format!("{} is as it was", conversion.table)))
+}
+
+impl Work for Convert {
+    type Plan = Conversion;
+
+    async fn plan(&self, run: &RunContext<'_>) -> Result<Conversion> {
+        plan(&self.partition, run.job.timezone, &mut self.session(run).await?).await
+    }
+
+    /// Does it, or takes back what it did.
+    async fn apply(&self, run: &RunContext<'_>, conversion: Conversion) -> Result<Report> {
+        let started = Instant::now();
+        let mut session = run.or_cancelled(self.session(run)).await?;
+        let done = run.or_cancelled(go(&mut session, &conversion)).await;
+        let lock_waits = session.lock_waits;
+        let swap_elapsed = match done {
+            Ok(swap_elapsed) => Some(swap_elapsed),
+            Err(error) => {
+                // Dropping the connection does not stop a statement that waits for a lock, and others behind it.
+                if run.cancel.is_cancelled()
+                    && let Err(error) = pg::cancel_backend(&run.settings, session.pid).await
+                {
+                    tracing::warn!("cannot cancel the statement of server process {}: {error:#}", session.pid);
+                }
+                drop(session);
+                self.take_back(run, &conversion, error).await?;
+                None
+            }
+        };
+        let mut report = Report {
+            summary: format!(
+                "{} is partitioned by {}; what was there is its partition {} up to {}; next: pgtend run-job {}",
+                conversion.table, self.partition.column, conversion.partition, conversion.bound, run.job.name
+            ),
+            warnings: conversion.notes.clone(),
+            ..Report::default()
+        };
+        report.fact("table", conversion.table.to_string());
+        report.fact("partition", conversion.partition.as_str());
+        report.fact("bound", conversion.bound.as_str());
+        report.fact("lock_waits", lock_waits);
+        report.fact("elapsed_seconds", started.elapsed().as_secs_f64());
+        report.fact("swap_seconds", swap_elapsed.map(|elapsed| elapsed.as_secs_f64()));
+        Ok(report)
+    }
+}
+
+impl Convert {
+    /// On a new connection: the other one may be gone, or in the middle of a transaction. Ok when there is nothing to take
+    /// back, because the last transaction was committed all the same.
+    async fn take_back(&self, run: &RunContext<'_>, conversion: &Conversion, error: anyhow::Error) -> Result<()> {
+        let by_hand = || {
+            let statements = conversion.rollback.iter().map(|statement| statement.sql.as_str()).collect::<Vec<_>>();
+            format!("what it made is left, and the next conversion removes it; by hand: {}", statements.join("; "))
+        };
+        let mut session = match self.session(run).await {
+            Ok(session) => session,
+            Err(second) => return Err(error.context(format!("{}: {second:#}", by_hand()))),
+        };
+        let is_partition = "SELECT EXISTS (SELECT FROM pg_class WHERE oid = $1::bigint::oid AND relispartition)";
+        match sqlx::query_scalar(is_partition).bind(conversion.table.oid).fetch_one(&mut session.connection).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(second) => return Err(error.context(format!("{}: {second}", by_hand()))),
+        }
+        tracing::warn!("taking back what was done: {error:#}");
+        for statement in &conversion.rollback {
+            let taken_back = async {
+                match is_there(&mut session, conversion, statement).await? {
+                    true => execute(&mut session, conversion, std::slice::from_ref(statement)).await,
+                    false => Ok(()),
+                }
+            };
+            if let Err(second) = taken_back.await {
+                return Err(error.context(format!("{}: {second:#}", by_hand())));
+            }
+        }
+        Err(error.context(format!("{} is as it was", conversion.table)))
+    }
 }
 
 /// Whether there is something for a statement of the rollback to remove: without, it would ask for a lock all the same.
@@ -284,16 +360,17 @@ async fn is_there(session: &mut Session, conversion: &Conversion, statement: &St
         .await?)
 }
 
-async fn go(session: &mut Session, conversion: &Conversion, cancelled: &impl Fn() -> bool) -> Result<()> {
+/// How long the last transaction took, with its waits.
+async fn go(session: &mut Session, conversion: &Conversion) -> Result<Duration> {
     for statement in &conversion.before {
-        anyhow::ensure!(!cancelled(), Fault::new(Kind::Cancelled, "cancelled by a signal"));
-        run(session, conversion, std::slice::from_ref(statement)).await?;
+        execute(session, conversion, std::slice::from_ref(statement)).await?;
     }
-    anyhow::ensure!(!cancelled(), Fault::new(Kind::Cancelled, "cancelled by a signal"));
-    run(session, conversion, &conversion.swap).await
+    let started = Instant::now();
+    execute(session, conversion, &conversion.swap).await?;
+    Ok(started.elapsed())
 }
 
-async fn run(session: &mut Session, conversion: &Conversion, statements: &[Statement]) -> Result<()> {
+async fn execute(session: &mut Session, conversion: &Conversion, statements: &[Statement]) -> Result<()> {
     let started = Instant::now();
     if let [statement] = statements
         && statement.takes_long

@@ -223,19 +223,7 @@ impl Session {
 
     /// Who holds locks on these tables, the oldest transaction first.
     pub async fn holders(&mut self, tables: &[i64]) -> Result<String> {
-        let holders: Vec<String> = sqlx::query_scalar(
-            "SELECT DISTINCT ON (a.xact_start, a.pid) format('server process %s (%s, %s) has %s on %s since %s', a.pid, a.usename,
-                    coalesce(nullif(a.application_name, ''), a.backend_type), l.mode, l.relation::regclass,
-                    to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || 'Z')
-             FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-             WHERE l.locktype = 'relation' AND l.granted AND l.relation::bigint = ANY($1) AND a.pid <> pg_backend_pid()
-               AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-             ORDER BY a.xact_start, a.pid, l.mode LIMIT 3",
-        )
-        .bind(tables)
-        .fetch_all(&mut self.connection)
-        .await?;
-        Ok(holders.join("; "))
+        pg::lock_holders(&mut self.connection, tables).await
     }
 }
 

@@ -9,7 +9,7 @@ use sqlx::{PgConnection, Row as _};
 use super::plan::{Part, Plan};
 use super::{Method, Retention};
 use crate::archive::{self, Archive, Manifest, Source};
-use crate::fault::{Fault, Kind};
+use crate::fault::{self, Fault, Kind};
 use crate::governor::{self, Go, Governor, Limits, Pace};
 use crate::pg::{self, identifier, literal};
 use crate::progress::Phase;
@@ -40,6 +40,8 @@ pub struct Done {
     pub archived_bytes: u64,
     pub archived_batches: u64,
     pub lock_waits: u64,
+    /// It stopped because somebody held a lock for too long.
+    pub is_locked: bool,
     pub resumed_at_block: Option<u64>,
     pub elapsed: Duration,
 }
@@ -162,6 +164,11 @@ impl Work<'_> {
                     attempts += 1;
                     pace.took(target.0 * 8, target.0, 1);
                     continue;
+                }
+                Err(error) if governor::is_lock_trouble(&error) => {
+                    done.is_locked = true;
+                    done.elapsed += started.elapsed();
+                    return Ok(Go::Stop(locked(connection, &self.part.name, self.part.oid, &error).await?));
                 }
                 Err(error) => return Err(error.context(format!("after {} rows of {}", done.rows, self.part.name))),
             };
@@ -396,6 +403,13 @@ async fn patience(connection: &mut PgConnection, limits: &Limits) -> Result<Dura
     Ok(limits.lock_timeout.0.min(Duration::from_millis((milliseconds / 2).max(1) as u64)))
 }
 
+/// Who stands in the way.
+pub async fn locked(connection: &mut PgConnection, name: &str, table: i64, error: &anyhow::Error) -> Result<String> {
+    let holders = pg::lock_holders(connection, &[table]).await?;
+    let holders = if holders.is_empty() { fault::in_a_line(error) } else { holders };
+    Ok(format!("{name} is locked: {holders}"))
+}
+
 /// Plain VACUUM: it gives the space to new rows, and waits for nobody.
 pub async fn vacuum(connection: &mut PgConnection, plan: &Plan) -> Result<()> {
     pg::set(connection, "statement_timeout", "0").await?;
@@ -406,14 +420,19 @@ pub async fn vacuum(connection: &mut PgConnection, plan: &Plan) -> Result<()> {
 }
 
 /// How many rows are left that should have gone: locked by others, or come meanwhile. None when counting takes
-/// longer than a batch may.
+/// longer than a batch may, or somebody has locked the table.
 pub async fn left(connection: &mut PgConnection, plan: &Plan) -> Result<Option<u64>> {
     let mut left = 0;
     for part in &plan.parts {
         let sql = format!("SELECT count(*) FROM ONLY {} WHERE {}", part.name, plan.condition);
         match pg::query(sql).bind(plan.cutoff).fetch_one(&mut *connection).await {
             Ok(row) => left += row.try_get::<i64, _>(0)? as u64,
-            Err(error) if error.as_database_error().and_then(|said| said.code()).is_some_and(|code| code == "57014") => {
+            Err(error)
+                if error
+                    .as_database_error()
+                    .and_then(|said| said.code())
+                    .is_some_and(|code| code == "57014" || code == "55P03") =>
+            {
                 return Ok(None);
             }
             Err(error) => return Err(pg::in_its_own_words(error)),

@@ -1,6 +1,7 @@
 //! What tests are made of. A [`Scenario`] is a folder with a configuration, jobs and a store, and runs the binary in it.
 
 pub mod http;
+pub mod pgbench;
 pub mod postgres;
 pub mod s3;
 pub mod serve;
@@ -227,6 +228,10 @@ impl Running {
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.as_mut().unwrap().try_wait().unwrap().is_none()
     }
 
     /// kill -9.

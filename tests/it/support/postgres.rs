@@ -91,6 +91,11 @@ impl Server {
         self.folder.path().join("socket")
     }
 
+    /// What it says.
+    pub fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
     pub fn url(&self, database: &str) -> String {
         self.url_as("postgres", database)
     }
