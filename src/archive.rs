@@ -109,6 +109,12 @@ impl Archive {
         Self { store, folder: format!("{}archive/", set::folder(database, job)) }
     }
 
+    /// Whether the object with this key is in this store, and counts.
+    pub async fn counts(&self, key: &str) -> Result<bool> {
+        let Some(name) = key.strip_suffix(OBJECT) else { return Ok(false) };
+        Ok(self.store.get(&format!("{name}{MANIFEST}")).await?.is_some())
+    }
+
     pub fn location(&self, name: &BatchName) -> String {
         self.store.location(&name.object())
     }

@@ -276,7 +276,9 @@ impl Partition {
                 progress.locked.push(format!("{step}: {reason}"));
                 break;
             }
-            if has_no_shelf && matches!(step, Step::Retire { .. } | Step::Confirm { .. } | Step::Archive { .. }) {
+            if has_no_shelf
+                && matches!(step, Step::Retire { .. } | Step::Confirm { .. } | Step::Archive { .. } | Step::Drop { .. })
+            {
                 progress.failed.push(format!("{step}: without its archive"));
                 continue;
             }
@@ -330,6 +332,8 @@ impl Partition {
                 return Ok(attempt.locked());
             }
             Step::Keep { partition, mark } => return Ok(retire::keep(session, partition, mark).await?.locked()),
+            // Looked for once more before it goes.
+            Step::Drop { table, mark } if shelf.is_some() => (table, mark.clone()),
             Step::Drop { table, mark } => {
                 let attempt = retire::drop_table(session, table, mark).await?;
                 if matches!(attempt, Attempt::Done(())) {
@@ -353,7 +357,10 @@ impl Partition {
             },
             Step::Archive { table, mark } => (table, mark.clone()),
         };
-        let is_new = shelf.is_some() && mark.archive.is_none();
+        let is_new = match shelf {
+            Some(shelf) => !shelf.holds(&mark).await?,
+            None => false,
+        };
         Ok(match retire::go_on(session, plan, shelf, table, mark).await? {
             Attempt::Done(is_dropped) => {
                 if is_new {

@@ -84,7 +84,8 @@ pub fn finish(scenario: &Scenario, arguments: &[&str]) {
     let started = Instant::now();
     loop {
         let output = scenario.run(arguments);
-        if output.code == Some(0) {
+        // A conversion may have been killed after its last commit.
+        if output.code == Some(0) || output.stderr.contains("is partitioned already: nothing to do") {
             return;
         }
         assert!(output.code == Some(75) && started.elapsed() < Duration::from_secs(30), "{output:?}");
@@ -395,9 +396,19 @@ fn crashed_at_random_moments(
     check: &dyn Fn(&Server, &str),
 ) {
     let mut random = seeded();
+    let finish = || {
+        let output = scenario.run(arguments);
+        if output.stderr.contains("may have given the number to another after a crash") {
+            // What it says is to be done by hand. The rows are in the database: a partition is dropped by a later transaction.
+            for pending in scenario.files("store").into_iter().filter(|file| file.ends_with(".pending.json")) {
+                std::fs::remove_file(scenario.path(&format!("store/{pending}"))).unwrap();
+            }
+        }
+        finish(scenario, arguments);
+    };
     prepare(server, 0);
     let started = Instant::now();
-    finish(scenario, arguments);
+    finish();
     let undisturbed = started.elapsed();
     for turn in 1..=2 {
         prepare(server, turn);
@@ -409,7 +420,7 @@ fn crashed_at_random_moments(
         server.start_again();
         check(server, &format!("crashed after {moment:?} of {undisturbed:?}"));
     }
-    finish(scenario, arguments);
+    finish();
     check(server, "finished");
 }
 

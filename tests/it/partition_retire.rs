@@ -230,6 +230,26 @@ fn a_partition_that_was_written_to_after_its_archive_is_not_dropped() {
 }
 
 #[test]
+fn a_partition_whose_archive_is_not_there_any_more_is_archived_again_before_it_goes() {
+    for major in MAJORS {
+        let server = server(major);
+        let database = old_logs(server, 5);
+        let more = "every = \"month\"\nretain = \"92d\"\narchive = \"local\"";
+        let scenario = Scenario::logs(server, &database, more);
+        scenario.tend().succeeded().prints(&["archived"]);
+        // As somebody does it who ends a batch by hand, or empties the store.
+        let manifests = || scenario.files("store").into_iter().filter(|file| file.ends_with(".json")).collect::<Vec<_>>();
+        std::fs::remove_file(scenario.path(&format!("store/{}", manifests()[0]))).unwrap();
+        let before = manifests().len();
+        let scenario = scenario.partitions("public.logs", "at", &format!("{more}\ngrace = \"0s\""));
+        scenario.tend().succeeded().prints(&["archived 1 partition", "dropped"]);
+        assert_eq!(scenario.files("store").into_iter().filter(|file| file.ends_with(".json")).count(), before + 1);
+        let left: usize = server.sql(&database, "SELECT count(*) FROM logs").parse().unwrap();
+        assert_eq!(left + archived_rows(&scenario), 600, "on {major}");
+    }
+}
+
+#[test]
 fn a_store_that_fails_keeps_every_row() {
     let server = server(15);
     let database = old_logs(server, 5);

@@ -30,6 +30,17 @@ impl<'a> Shelf<'a> {
         Ok(Self { archive, run })
     }
 
+    /// Whether its rows are in this store, as the mark says. A crash, somebody who ended a batch by hand, or another store in
+    /// the job may have made it untrue.
+    pub async fn holds(&self, mark: &Mark) -> Result<bool> {
+        match &mark.archive {
+            Some(archived) => {
+                self.archive.counts(&archived.key).await.with_context(|| format!("cannot look for {}", archived.key))
+            }
+            None => Ok(false),
+        }
+    }
+
     /// Returns the mark that the table has now.
     pub async fn put(&self, session: &mut Session, plan: &Plan, table: &TableName, mark: &Mark) -> Result<Attempt<Mark>> {
         // Somebody may still write to it by its own name: not while it is read.

@@ -76,7 +76,7 @@ pub async fn go_on(
     mark: Mark,
 ) -> Result<Attempt<bool>> {
     let mark = match shelf {
-        Some(shelf) if mark.archive.is_none() => match shelf.put(session, plan, table, &mark).await? {
+        Some(shelf) if !shelf.holds(&mark).await? => match shelf.put(session, plan, table, &mark).await? {
             Attempt::Done(mark) => mark,
             Attempt::Locked(who) => return Ok(Attempt::Locked(who)),
         },
