@@ -44,6 +44,7 @@ bench: ## pgtend beside what people use instead
 	python3 benches/serve.py
 	python3 benches/retention.py
 	python3 benches/partition.py
+	python3 benches/vector_index.py
 
 lint: ## formatting and clippy
 	cargo fmt --check

@@ -158,8 +158,10 @@ pub struct Written {
     pub limits: Option<Spanned<governor::Written>>,
     pub backup: Option<task::backup::Written>,
     pub partition: Option<task::partition::Written>,
+    pub reindex: Option<task::reindex::Written>,
     pub retention: Option<task::retention::Written>,
     pub sql: Option<task::sql::Written>,
+    pub vector_index: Option<task::vector_index::Written>,
 }
 
 /// Reads every `*.toml` in `folder`, in the order of their names. Mistakes go to `problems`.
@@ -275,8 +277,10 @@ fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> Optio
     let task = checker.task(WrittenTask {
         backup: written.backup,
         partition: written.partition,
+        reindex: written.reindex,
         retention: written.retention,
         sql: written.sql,
+        vector_index: written.vector_index,
     });
     let limits = checker.limits(written.limits, task.as_ref());
     let job = Job {
@@ -376,26 +380,33 @@ impl Checker<'_> {
 
     /// The one task among the tables that stand in the file.
     fn task(&mut self, written: WrittenTask) -> Option<Task> {
-        let WrittenTask { backup, partition, retention, sql } = written;
+        let WrittenTask { backup, partition, reindex, retention, sql, vector_index } = written;
         let named: Vec<&str> = [
             ("[backup]", backup.is_some()),
             ("[partition]", partition.is_some()),
+            ("[reindex]", reindex.is_some()),
             ("[retention]", retention.is_some()),
             ("[sql]", sql.is_some()),
+            ("[vector_index]", vector_index.is_some()),
         ]
         .into_iter()
         .filter_map(|(name, is_there)| is_there.then_some(name))
         .collect();
         match named.len() {
-            0 => self.missing("no task", "add a table that says what to do: [backup], [partition], [retention] or [sql]"),
+            0 => self.missing(
+                "no task",
+                "add a table that says what to do: [backup], [partition], [reindex], [retention], [sql] or [vector_index]",
+            ),
             1 => {}
             _ => self.missing(&format!("more than one task: {}", named.join(" and ")), "one task a file: make a job of each"),
         }
         let backup = backup.map(|written| task::backup::resolve(written, self).map(Task::Backup));
         let partition = partition.map(|written| task::partition::resolve(written, self).map(Task::Partition));
+        let reindex = reindex.map(|written| task::reindex::resolve(written, self).map(Task::Reindex));
         let retention = retention.map(|written| task::retention::resolve(written, self).map(Task::Retention));
         let sql = sql.map(|written| task::sql::resolve(written, self).map(Task::Sql));
-        backup.or(partition).or(retention).or(sql)?
+        let vector_index = vector_index.map(|written| task::vector_index::resolve(written, self).map(Task::VectorIndex));
+        backup.or(partition).or(reindex).or(retention).or(sql).or(vector_index)?
     }
 
     fn limits(&mut self, written: Option<Spanned<governor::Written>>, task: Option<&Task>) -> Limits {
@@ -403,7 +414,7 @@ impl Checker<'_> {
             self.problem(
                 written,
                 "[limits] have no meaning for this task",
-                "they bound what [partition] and [retention] ask of the server".to_owned(),
+                "they bound what [partition], [reindex], [retention] and [vector_index] ask of the server".to_owned(),
             );
         }
         written.map(Spanned::into_inner).unwrap_or_default().into()
@@ -414,6 +425,8 @@ impl Checker<'_> {
 struct WrittenTask {
     backup: Option<task::backup::Written>,
     partition: Option<task::partition::Written>,
+    reindex: Option<task::reindex::Written>,
     retention: Option<task::retention::Written>,
     sql: Option<task::sql::Written>,
+    vector_index: Option<task::vector_index::Written>,
 }

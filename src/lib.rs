@@ -25,6 +25,7 @@ pub mod task;
 pub mod archive;
 pub mod child;
 pub mod client_tools;
+pub mod concurrently;
 pub mod governor;
 pub mod pg;
 pub mod store;

@@ -2,8 +2,8 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -17,6 +17,7 @@ use prometheus_client::registry::Registry;
 use crate::config::Config;
 use crate::fault::{self, Kind};
 use crate::ledger::Ledger;
+use crate::progress::Progress;
 use crate::report::{Outcome, Report, Run};
 
 type Seconds = Gauge<f64, AtomicU64>;
@@ -70,6 +71,9 @@ pub struct Metrics {
     last_success: Family<JobLabels, Seconds>,
     next_run: Family<JobLabels, Seconds>,
     running: Family<JobLabels, Gauge>,
+    progress: Family<JobLabels, Seconds>,
+    /// Of the runs under way.
+    under_way: Arc<Mutex<Vec<(JobLabels, Progress)>>>,
     late: Family<JobLabels, Gauge>,
     backup_size: Family<StageLabels, Gauge>,
     covered_until: Family<JobLabels, Seconds>,
@@ -80,11 +84,22 @@ pub struct Metrics {
 }
 
 /// A run under way; dropped, it is no longer.
-pub struct Running(Gauge);
+pub struct Running {
+    gauge: Gauge,
+    metrics: Metrics,
+    labels: JobLabels,
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.dec();
+        self.gauge.dec();
+        let mut under_way = self.metrics.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = under_way.iter().position(|(labels, _)| *labels == self.labels) {
+            under_way.swap_remove(place);
+        }
+        if let Some(ratio) = self.metrics.progress.get(&self.labels) {
+            ratio.set(0.0);
+        }
     }
 }
 
@@ -101,6 +116,9 @@ impl Metrics {
         registry.register("job_next_run_timestamp_seconds", "When the job is due next; 0: it has no schedule", next_run.clone());
         let running = Family::default();
         registry.register("job_running", "Runs of the job under way in this process", running.clone());
+        let progress = Family::default();
+        let about = "How far the phase of the run under way is, from 0 to 1; 0: unknown, or none is under way";
+        registry.register("job_phase_progress_ratio", about, progress.clone());
         let late = Family::default();
         registry.register("job_late", "1 when the last success is older than the schedule allows", late.clone());
         let backup_size = Family::default();
@@ -130,6 +148,8 @@ impl Metrics {
             last_success,
             next_run,
             running,
+            progress,
+            under_way: Arc::default(),
             late,
             backup_size,
             covered_until,
@@ -156,6 +176,7 @@ impl Metrics {
         drop(self.last_success.get_or_create(&labels));
         drop(self.next_run.get_or_create(&labels));
         drop(self.running.get_or_create(&labels));
+        drop(self.progress.get_or_create(&labels));
         drop(self.late.get_or_create(&labels));
         if is_backup {
             for stage in ["uncompressed", "stored"] {
@@ -174,6 +195,7 @@ impl Metrics {
         self.last_success.remove(&labels);
         self.next_run.remove(&labels);
         self.running.remove(&labels);
+        self.progress.remove(&labels);
         self.late.remove(&labels);
         self.covered_until.remove(&labels);
         for stage in ["uncompressed", "stored"] {
@@ -181,11 +203,13 @@ impl Metrics {
         }
     }
 
-    pub fn started(&self, job: &str, database: &str) -> Running {
+    pub fn started(&self, job: &str, database: &str, progress: Progress) -> Running {
+        let labels = labels(job, database);
         // A job that was forgotten meanwhile gets no series again.
-        let gauge = self.running.get(&labels(job, database)).map(|gauge| gauge.clone()).unwrap_or_default();
+        let gauge = self.running.get(&labels).map(|gauge| gauge.clone()).unwrap_or_default();
         gauge.inc();
-        Running(gauge)
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).push((labels.clone(), progress));
+        Running { gauge, metrics: self.clone(), labels }
     }
 
     pub fn ended(&self, run: &Run, error: Option<&anyhow::Error>) {
@@ -253,6 +277,12 @@ impl Metrics {
 
     /// In the OpenMetrics text format.
     pub fn render(&self) -> Result<String> {
+        for (labels, progress) in self.under_way.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if let (Some(ratio), Some(now)) = (self.progress.get(labels), progress.now()) {
+                let total = now.total_bytes.filter(|total| *total > 0);
+                ratio.set(total.map_or(0.0, |total| (now.done_bytes as f64 / total as f64).min(1.0)));
+            }
+        }
         let mut page = String::new();
         text::encode(&mut page, &self.registry)?;
         Ok(page)

@@ -242,6 +242,7 @@ fn running_run(run: &RunStatus, now: DateTime<Utc>) -> Markup {
                 span.num { (bytes(progress.done_bytes)) @if let Some((_, total)) = known { " of " (bytes(total)) } }
             }
         }
+        @if let Some(detail) = progress.and_then(|progress| progress.detail.as_ref()) { div.line { span { (detail) } } }
     }
 }
 

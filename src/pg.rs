@@ -84,6 +84,11 @@ impl Settings {
         format!("{}@{}:{}/{}", self.options.get_username(), self.host(), self.options.get_port(), self.database())
     }
 
+    /// The server is on this machine, for certain: a socket leads nowhere else.
+    pub fn is_on_a_socket(&self) -> bool {
+        self.options.get_socket().is_some()
+    }
+
     fn host(&self) -> String {
         match self.options.get_socket() {
             Some(socket) => socket.display().to_string(),

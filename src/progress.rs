@@ -36,6 +36,9 @@ pub struct Now {
     pub phase: String,
     pub done_bytes: u64,
     pub total_bytes: Option<u64>,
+    /// What it is at, in words: "building index: loading tuples, 40 %, about 2 min left".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
 }
 
 #[derive(Debug)]
@@ -43,6 +46,7 @@ struct Current {
     phase: String,
     total_bytes: Option<u64>,
     done_bytes: Arc<AtomicU64>,
+    detail: Arc<Mutex<Option<String>>>,
 }
 
 impl Progress {
@@ -85,6 +89,7 @@ impl Progress {
             phase: current.phase.clone(),
             done_bytes: current.done_bytes.load(Ordering::Relaxed),
             total_bytes: current.total_bytes,
+            detail: current.detail.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         })
     }
 
@@ -93,8 +98,8 @@ impl Progress {
         let bar = self.has_bars().then(|| {
             let bar = BARS.add(ProgressBar::with_draw_target(total_bytes, ProgressDrawTarget::stderr()));
             let template = match total_bytes {
-                Some(_) => "{prefix:>10} {bar:30.cyan} {decimal_bytes:>10} of {decimal_total_bytes}  {decimal_bytes_per_sec:>12}  {elapsed}",
-                None => "{prefix:>10} {spinner} {decimal_bytes:>10}  {decimal_bytes_per_sec:>12}  {elapsed}",
+                Some(_) => "{prefix:>10} {bar:30.cyan} {decimal_bytes:>10} of {decimal_total_bytes}  {decimal_bytes_per_sec:>12}  {elapsed}  {wide_msg}",
+                None => "{prefix:>10} {spinner} {decimal_bytes:>10}  {decimal_bytes_per_sec:>12}  {elapsed}  {wide_msg}",
             };
             // The templates are ours: should one not parse, the default bar is as good.
             let bar = bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -106,9 +111,11 @@ impl Progress {
             tracing::info!(phase = name, "started");
         }
         let bytes = Arc::new(AtomicU64::new(0));
+        let detail = Arc::default();
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Current { phase: name.to_owned(), total_bytes, done_bytes: Arc::clone(&bytes) });
-        Phase(Arc::new(Inner { name: name.to_owned(), bar, started: Instant::now(), bytes, logged_seconds: AtomicU64::new(0) }))
+            Some(Current { phase: name.to_owned(), total_bytes, done_bytes: Arc::clone(&bytes), detail: Arc::clone(&detail) });
+        let logged_seconds = AtomicU64::new(0);
+        Phase(Arc::new(Inner { name: name.to_owned(), bar, started: Instant::now(), bytes, detail, logged_seconds }))
     }
 }
 
@@ -121,6 +128,7 @@ struct Inner {
     bar: Option<ProgressBar>,
     started: Instant,
     bytes: Arc<AtomicU64>,
+    detail: Arc<Mutex<Option<String>>>,
     logged_seconds: AtomicU64,
 }
 
@@ -129,22 +137,32 @@ impl Phase {
         let done = self.0.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         match &self.0.bar {
             Some(bar) => bar.set_position(done),
-            None => {
+            None if self.is_to_be_logged() => {
                 let elapsed = self.0.started.elapsed().as_secs();
-                let logged = self.0.logged_seconds.load(Ordering::Relaxed);
-                if elapsed >= logged + LOG_EVERY.as_secs()
-                    && self.0.logged_seconds.compare_exchange(logged, elapsed, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-                {
-                    tracing::info!(
-                        phase = self.0.name,
-                        bytes = done,
-                        elapsed_seconds = elapsed,
-                        "running: {}",
-                        units::bytes(done)
-                    );
-                }
+                tracing::info!(phase = self.0.name, bytes = done, elapsed_seconds = elapsed, "running: {}", units::bytes(done));
             }
+            None => {}
         }
+    }
+
+    /// What it is at, in words.
+    pub fn say(&self, detail: &str) {
+        *self.0.detail.lock().unwrap_or_else(PoisonError::into_inner) = Some(detail.to_owned());
+        match &self.0.bar {
+            Some(bar) => bar.set_message(detail.to_owned()),
+            None if self.is_to_be_logged() => {
+                tracing::info!(phase = self.0.name, elapsed_seconds = self.0.started.elapsed().as_secs(), "running: {detail}");
+            }
+            None => {}
+        }
+    }
+
+    /// True now and then.
+    fn is_to_be_logged(&self) -> bool {
+        let elapsed = self.0.started.elapsed().as_secs();
+        let logged = self.0.logged_seconds.load(Ordering::Relaxed);
+        elapsed >= logged + LOG_EVERY.as_secs()
+            && self.0.logged_seconds.compare_exchange(logged, elapsed, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     pub fn elapsed(&self) -> Duration {

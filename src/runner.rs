@@ -131,8 +131,8 @@ async fn attempt(
             Err(error) => return Some(concluded(run, Err(error.context("not started")))),
         }
     }
-    let running = context.metrics.started(&job.name, database);
     let progress = context.progress.for_a_run();
+    let running = context.metrics.started(&job.name, database, progress.clone());
     let working = Box::pin(locked_and_timed(context, job, work, &run, progress.clone()));
     let ((result, locks), captured) = captured::capture(working).await;
     drop(running);

@@ -2,8 +2,10 @@
 
 pub mod backup;
 pub mod partition;
+pub mod reindex;
 pub mod retention;
 pub mod sql;
+pub mod vector_index;
 
 use std::fmt::Display;
 
@@ -23,8 +25,10 @@ use crate::report::Report;
 pub enum Task {
     Backup(backup::Backup),
     Partition(partition::Partition),
+    Reindex(reindex::Reindex),
     Retention(retention::Retention),
     Sql(sql::Sql),
+    VectorIndex(vector_index::VectorIndex),
 }
 
 impl Task {
@@ -32,8 +36,10 @@ impl Task {
         match self {
             Self::Backup(_) => "backup",
             Self::Partition(_) => "partition",
+            Self::Reindex(_) => "reindex",
             Self::Retention(_) => "retention",
             Self::Sql(_) => "sql",
+            Self::VectorIndex(_) => "vector_index",
         }
     }
 }
@@ -109,8 +115,10 @@ impl Drive for Task {
         match self {
             Self::Backup(backup) => Box::pin(drive_work(backup, run, mode)).await,
             Self::Partition(partition) => Box::pin(drive_work(partition, run, mode)).await,
+            Self::Reindex(reindex) => Box::pin(drive_work(reindex, run, mode)).await,
             Self::Retention(retention) => Box::pin(drive_work(retention, run, mode)).await,
             Self::Sql(sql) => Box::pin(drive_work(sql, run, mode)).await,
+            Self::VectorIndex(vector_index) => Box::pin(drive_work(vector_index, run, mode)).await,
         }
     }
 }

@@ -11,6 +11,7 @@ use super::output::print;
 use crate::job::Job;
 use crate::pg::{self, Server, identifier};
 use crate::task::backup::Verify;
+use crate::task::vector_index::ApplySetting;
 use crate::task::{Task, partition};
 
 #[derive(Debug, Args)]
@@ -100,6 +101,7 @@ async fn needs(connection: &mut PgConnection, job: &Job, role: &str) -> Result<V
                 |(owner, schema)| format!("GRANT {owner} TO {role};\nGRANT USAGE, CREATE ON SCHEMA {schema} TO {role};"),
             ),
         ]),
+        Task::Reindex(reindex) => owns(connection, &reindex.table, role).await,
         Task::Retention(retention) => Ok(vec![
             // SELECT … FOR UPDATE asks for UPDATE.
             format!("GRANT SELECT, UPDATE, DELETE ON {} TO {role};", retention.table),
@@ -121,12 +123,47 @@ async fn needs(connection: &mut PgConnection, job: &Job, role: &str) -> Result<V
             }
             Ok(lines)
         }
+        Task::VectorIndex(job) => {
+            let mut lines = owns(connection, &job.table, role).await?;
+            match &job.apply_setting {
+                // There is no privilege for ALTER DATABASE but to own it.
+                Some(ApplySetting::Database) => {
+                    lines.push("-- apply_setting = \"database\": only its owner may".to_owned());
+                    lines.push(match database_owner(connection).await? {
+                        (owner, true) => format!("-- {owner} owns it and is a superuser: give that to another role first, or say apply_setting = \"role:…\""),
+                        (owner, false) => format!("GRANT {owner} TO {role};"),
+                    });
+                }
+                Some(ApplySetting::Role(other)) if identifier(other) != role => {
+                    lines.push(format!("-- apply_setting = \"role:…\": only who administers {} may", identifier(other)));
+                    lines
+                        .push(format!("ALTER ROLE {role} CREATEROLE;\nGRANT {} TO {role} WITH ADMIN OPTION;", identifier(other)));
+                }
+                _ => {}
+            }
+            Ok(lines)
+        }
     }
+}
+
+/// Indexes belong to the table's owner, and are made in its schema.
+async fn owns(connection: &mut PgConnection, table: &str, role: &str) -> Result<Vec<String>> {
+    let lines = match partition::owner_of(connection, table).await? {
+        Some((owner, schema)) => format!("GRANT {owner} TO {role};\nGRANT USAGE, CREATE ON SCHEMA {schema} TO {role};"),
+        None => format!("-- there is no table {table}"),
+    };
+    Ok(vec!["-- Only the owner may make, rename and drop a table's indexes, and they are made in its schema:".to_owned(), lines])
 }
 
 fn is_maintenance(statement: &str) -> bool {
     let first = statement.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
     matches!(first.as_str(), "VACUUM" | "ANALYZE" | "REINDEX" | "REFRESH" | "CLUSTER")
+}
+
+/// Quoted, and whether it is a superuser.
+async fn database_owner(connection: &mut PgConnection) -> Result<(String, bool)> {
+    let owner = "SELECT quote_ident(rolname), rolsuper FROM pg_database d JOIN pg_roles r ON r.oid = d.datdba WHERE datname = current_database()";
+    Ok(sqlx::query_as(owner).fetch_one(connection).await?)
 }
 
 async fn has_row_security(connection: &mut PgConnection) -> Result<bool> {

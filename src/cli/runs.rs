@@ -113,7 +113,7 @@ async fn show(global: &Global, ledger: &Ledger, id: i64) -> Result<ExitCode> {
     line("by", format!("pgtend {}, pid {} on {}", row.version, row.pid, row.host));
     line("retry", row.retry_at.map(|at| format!("due at {}", at.format("%Y-%m-%d %H:%M:%S UTC"))).unwrap_or_default());
     if let Some(now) = &row.progress {
-        line("progress", format!("{}, {}", now.phase, units::bytes(now.done_bytes)));
+        line("progress", format!("{}, {}", now.phase, now.detail.clone().unwrap_or_else(|| units::bytes(now.done_bytes))));
     }
     line("error", row.error.clone().unwrap_or_default());
     line("stderr", row.stderr.clone().unwrap_or_default());

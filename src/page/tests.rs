@@ -17,7 +17,12 @@ fn a_hostile_job_name_is_text() {
     failure.stderr = Some(hostile.to_owned());
     failure.warnings = vec![hostile.to_owned()];
     job.running = Some(RunStatus {
-        progress: Some(Progress { phase: hostile.to_owned(), done_bytes: 1, total_bytes: None }),
+        progress: Some(Progress {
+            phase: hostile.to_owned(),
+            done_bytes: 1,
+            total_bytes: None,
+            detail: Some(hostile.to_owned()),
+        }),
         ..failure.clone()
     });
     let failures = vec![failure.clone()];
@@ -111,7 +116,7 @@ fn progress_beyond_its_estimate_is_a_full_bar() {
     for (done_bytes, total_bytes, wanted) in
         [(150, Some(100), "value=\"100\""), (0, Some(0), "<progress aria"), (7, None, "<progress aria")]
     {
-        let progress = Some(Progress { phase: "dump".to_owned(), done_bytes, total_bytes });
+        let progress = Some(Progress { phase: "dump".to_owned(), done_bytes, total_bytes, detail: None });
         job.running = Some(RunStatus { progress, finished_at: None, outcome: None, ..job.history[0].clone() });
         assert!(render(&status(vec![job.clone()])).contains(wanted));
     }

@@ -20,7 +20,7 @@ mod state;
 pub use calendar::{Every, Unit};
 pub use decide::Plan;
 pub use key::Epoch;
-pub use state::owner_of;
+pub use state::{owner_of, with_schema};
 
 use std::time::Duration;
 

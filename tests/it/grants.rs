@@ -41,6 +41,10 @@ fn shipped(server: &Server) -> (Scenario, Vec<String>) {
     for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs")).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap();
+        // It needs pgvector, which Debian's 15 lacks, and whose dump only a superuser restores: a test of its own.
+        if name == "script-embeddings-index" {
+            continue;
+        }
         scenario = scenario.job(name, &std::fs::read_to_string(&path).unwrap());
         names.push(name.to_owned());
     }
@@ -101,6 +105,35 @@ fn every_shipped_job_runs_as_the_role_of_grants_on_16() {
 #[test]
 fn every_shipped_job_runs_as_the_role_of_grants_on_18() {
     every_shipped_job_runs_as_the_role_of_grants(18);
+}
+
+#[test]
+fn the_shipped_vector_index_job_runs_as_the_role_of_grants() {
+    for major in [16, 18] {
+        let server = server(major);
+        let database = server.new_database();
+        let owner = format!("app_{database}");
+        server.sql(
+            &database,
+            &format!(
+                "CREATE EXTENSION vector; CREATE ROLE {owner} LOGIN; ALTER DATABASE {database} OWNER TO {owner}; SET ROLE {owner};
+                 CREATE TABLE script_embeddings (embedding vector(8));
+                 INSERT INTO script_embeddings SELECT ARRAY(SELECT random() FROM generate_series(1, 8 + i * 0))::vector FROM generate_series(1, 1500) i;
+                 CREATE INDEX script_embeddings_idx ON script_embeddings USING ivfflat (embedding vector_cosine_ops) WITH (lists = 100)"
+            ),
+        );
+        let job = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs/script-embeddings-index.toml");
+        let scenario = Scenario::empty()
+            .config("[databases.psscript]\nurl_env = \"URL\"\n")
+            .job("script-embeddings-index", &std::fs::read_to_string(job).unwrap());
+        let role = format!("tend_{database}");
+        let (scenario, sql) = granted(scenario, server, &database, &role);
+        assert!(sql.contains(&format!("GRANT {owner} TO")) && !sql.contains("superuser:"), "{sql}");
+        let scenario = scenario.env("URL", &server.url_as(&role, &database));
+        scenario.run(&["run-job", "script-embeddings-index"]).succeeded();
+        assert_ne!(server.sql(&database, "SELECT setconfig FROM pg_db_role_setting WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())"), "");
+        scenario.run(&["check", "--connect"]).prints(&["may build indexes on it"]);
+    }
 }
 
 #[test]

@@ -31,6 +31,8 @@ mod partition;
 mod partition_convert;
 /// Partitions that go.
 mod partition_retire;
+/// Indexes that are built anew because they are bloated or invalid.
+mod reindex;
 /// Jobs for systemd and Kubernetes.
 mod render;
 /// Rows that leave a table, and come back.
@@ -47,5 +49,9 @@ mod serve_faults;
 mod sql;
 /// One contract for both kinds of store.
 mod store;
+/// Vector indexes: what is measured, against a computation of the test's own; what is built, and that nobody notices.
+mod vector_index;
+/// Vector index builds that are stopped in each phase, and what is left afterwards.
+mod vector_index_faults;
 /// pgbench on tables that jobs work on.
 mod writers;

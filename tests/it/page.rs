@@ -145,6 +145,7 @@ fn every_series_is_there_from_zero() {
         }
         let zero = [
             "pgtend_job_running",
+            "pgtend_job_phase_progress_ratio",
             "pgtend_job_late",
             "pgtend_job_last_success_timestamp_seconds",
             "pgtend_job_run_duration_seconds_count",

@@ -5,6 +5,7 @@ pub mod pgbench;
 pub mod postgres;
 pub mod s3;
 pub mod serve;
+pub mod vectors;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

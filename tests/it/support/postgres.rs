@@ -68,23 +68,56 @@ pub fn bin_dir(major: u32) -> PathBuf {
 impl Server {
     /// One that no other test uses.
     pub fn start(major: u32) -> Self {
+        Self::start_by(major, "sh", &[])
+    }
+
+    /// With the folder `small` beside its data: a disk of so many megabytes, which only the server sees.
+    pub fn start_with_a_small_disk(major: u32, megabytes: u32) -> Self {
+        let is_root = rustix::process::geteuid().is_root();
+        let (uid, gid) = if is_root {
+            (nobody("-u"), nobody("-g"))
+        } else {
+            (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw())
+        };
+        // initdb refuses root, also one of a user namespace.
+        let back = if is_root {
+            format!("setpriv --reuid {uid} --regid {gid} --clear-groups")
+        } else {
+            format!("unshare -U --map-user={uid} --map-group={gid}")
+        };
+        let own = if is_root { format!("chown {uid}:{gid} \"$5/small\"") } else { "true".to_owned() };
+        let script = format!(
+            "mkdir \"$5/small\" && mount -t tmpfs -o size={megabytes}m,mode=777 none \"$5/small\" && {own} && exec {back} sh -c \"$2\" sh \"$4\" \"$5\""
+        );
+        Self::start_by(major, "unshare", &[if is_root { "-m" } else { "-rm" }, "sh", "-c", &script, "sh"])
+    }
+
+    /// `by`: what starts the supervisor, whose arguments follow.
+    fn start_by(major: u32, by: &str, arguments: &[&str]) -> Self {
         let bin_dir = bin_dir(major);
         let folder = tempfile::Builder::new().prefix("pgt").tempdir().unwrap();
         std::fs::create_dir(folder.path().join("socket")).unwrap();
-        let mut command = Command::new("sh");
-        command.args(["-c", SUPERVISOR, "sh"]).arg(&bin_dir).arg(folder.path()).stdin(Stdio::piped());
+        let mut command = Command::new(by);
+        command.args(arguments).args(["-c", SUPERVISOR, "sh"]).arg(&bin_dir).arg(folder.path()).stdin(Stdio::piped());
         // initdb refuses root.
         if rustix::process::geteuid().is_root() {
             let (uid, gid) = (nobody("-u"), nobody("-g"));
             for path in [folder.path(), &folder.path().join("socket")] {
                 std::os::unix::fs::chown(path, Some(uid), Some(gid)).unwrap();
             }
-            command.uid(uid).gid(gid);
+            if arguments.is_empty() {
+                command.uid(uid).gid(gid);
+            }
         }
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).current_dir(folder.path());
         let server = Self { bin_dir, supervisor: command.spawn().unwrap(), folder };
         eventually("the server accepts connections", || server.psql("postgres", "SELECT 1").is_ok());
         server
+    }
+
+    /// A path below its folder.
+    pub fn path(&self, relative: &str) -> PathBuf {
+        self.folder.path().join(relative)
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -163,6 +196,17 @@ impl Server {
         eventually("the server accepts connections again", || self.psql("postgres", "SELECT 1").is_ok());
     }
 
+    /// A session in which these statements were run, and which stays open until it is dropped.
+    pub fn session(&self, database: &str, sql: &str) -> Session {
+        let mut psql = self.tool("psql", database);
+        let mut psql =
+            psql.args(["-XqAt", "-v", "ON_ERROR_STOP=1"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        psql.stdin.as_mut().unwrap().write_all(format!("{sql};\n\\echo ready\n").as_bytes()).unwrap();
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(psql.stdout.take().unwrap()));
+        assert!(lines.any(|line| line.unwrap() == "ready"), "the session ended: {sql}");
+        Session(psql)
+    }
+
     /// Whether a `pg_sleep` of that database is under way.
     pub fn sleeps(&self, database: &str) -> bool {
         let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND wait_event = 'PgSleep'");
@@ -174,6 +218,16 @@ impl Drop for Server {
     fn drop(&mut self) {
         drop(self.supervisor.stdin.take());
         let _ = self.supervisor.wait();
+    }
+}
+
+/// psql, open.
+pub struct Session(Child);
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
     }
 }
 

@@ -1,0 +1,231 @@
+//! CREATE INDEX, REINDEX and DROP INDEX, each CONCURRENTLY: hours of work under a lock beside which reads and writes go on, and
+//! waits for everybody who was there before.
+//!
+//! A lock_timeout would cancel a build of hours at its very end, and leave an invalid index that every insert maintains. Only
+//! the first lock has one, then, kept by a second connection that looks on; waits for old transactions have [`Limits::max_wait`], and
+//! who is waited for is named.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use sqlx::PgConnection;
+
+use crate::fault::{Fault, Kind};
+use crate::governor::Limits;
+use crate::pg;
+use crate::progress::Phase;
+use crate::task::RunContext;
+use crate::units;
+
+/// Between two looks at a build.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Between two attempts to get the first lock.
+const PAUSE: Duration = Duration::from_millis(500);
+/// For a statement that was cancelled to come to its end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub struct Work<'a> {
+    pub statement: String,
+    /// Settings of the session: memory, parallel workers.
+    pub settings: Vec<(&'static str, String)>,
+    /// In the run's progress.
+    pub phase: &'a Phase,
+    /// What the result will have, for a bar.
+    pub expected_bytes: u64,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
+    Done,
+    /// Given up: who stood in the way.
+    Blocked(String),
+}
+
+/// How far a build is, as the server says.
+#[derive(Clone, Debug, Default, sqlx::FromRow)]
+struct Look {
+    phase: Option<String>,
+    blocks_done: i64,
+    blocks_total: i64,
+    tuples_done: i64,
+    tuples_total: i64,
+    /// It waits for a lock of somebody's.
+    blockers: Vec<String>,
+}
+
+impl Look {
+    fn share(&self) -> Option<f64> {
+        let of = |done: i64, total: i64| (total > 0).then(|| (done as f64 / total as f64).clamp(0.0, 1.0));
+        of(self.tuples_done, self.tuples_total).or(of(self.blocks_done, self.blocks_total))
+    }
+
+    /// The phase in which a build spends its time and counts on.
+    fn is_at_work(&self) -> bool {
+        self.phase.as_deref().is_some_and(|phase| phase.starts_with("building index"))
+    }
+}
+
+/// On a connection of its own, which has loaded nothing: ALTER INDEX and the like ask for stronger locks in a session that has
+/// pgvector loaded.
+pub async fn run(run: &RunContext<'_>, limits: &Limits, work: Work<'_>) -> Result<Ended> {
+    let started = Instant::now();
+    loop {
+        let blocked = match once(run, limits, &work).await? {
+            Attempt::Done => return Ok(Ended::Done),
+            Attempt::GaveUp(who) => return Ok(Ended::Blocked(who)),
+            Attempt::NoLock(who) => who,
+        };
+        if started.elapsed() >= limits.max_wait.0 {
+            return Ok(Ended::Blocked(blocked));
+        }
+        run.or_cancelled(async {
+            tokio::time::sleep(PAUSE).await;
+            Ok(())
+        })
+        .await?;
+    }
+}
+
+enum Attempt {
+    Done,
+    /// Not even begun.
+    NoLock(String),
+    /// Begun, and cancelled while it waited.
+    GaveUp(String),
+}
+
+async fn once(run: &RunContext<'_>, limits: &Limits, work: &Work<'_>) -> Result<Attempt> {
+    let mut connection = run.or_cancelled(run.settings.connect()).await?;
+    let mut observer = run.or_cancelled(run.settings.connect()).await?;
+    let pid = run.or_cancelled(pg::backend_pid(&mut connection)).await?;
+    pg::set(&mut connection, "search_path", "").await?;
+    for (name, value) in &work.settings {
+        pg::set(&mut connection, name, value).await?;
+    }
+    let statement = pg::execute_counting(&mut connection, work.statement.clone());
+    tokio::pin!(statement);
+    let mut watch = Watch::default();
+    let stop = loop {
+        tokio::select! {
+            biased;
+            result = &mut statement => {
+                return match result {
+                    Ok(_) => Ok(Attempt::Done),
+                    Err(error) => Err(pg::in_its_own_words(error)).with_context(|| format!("cannot run: {}", work.statement)),
+                };
+            }
+            () = run.cancel.cancelled() => break Stop::Cancelled,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        // A look that fails is no reason to end hours of work.
+        let Ok(look) = look(&mut observer, pid).await else { continue };
+        if let Some(stop) = watch.judge(&look, limits, work) {
+            break stop;
+        }
+    };
+    pg::cancel_backend(&run.settings, pid).await.context("cancelling")?;
+    match (tokio::time::timeout(STOP_TIMEOUT, statement).await, stop) {
+        // It came to its end in that very moment.
+        (Ok(Ok(_)), Stop::NoLock(_) | Stop::GaveUp(_)) => Ok(Attempt::Done),
+        (Ok(Err(error)), stop) if is_cancel(&error) => match stop {
+            Stop::NoLock(who) => Ok(Attempt::NoLock(who)),
+            Stop::GaveUp(who) => Ok(Attempt::GaveUp(who)),
+            Stop::Cancelled => Err(Fault::new(Kind::Cancelled, "cancelled").into()),
+        },
+        (Ok(Err(error)), _) => Err(pg::in_its_own_words(error)),
+        (_, Stop::Cancelled) => Err(Fault::new(Kind::Cancelled, "cancelled").into()),
+        (Err(_), _) => anyhow::bail!("server process {pid} does not stop: {}", work.statement),
+    }
+}
+
+enum Stop {
+    NoLock(String),
+    GaveUp(String),
+    Cancelled,
+}
+
+#[derive(Default)]
+struct Watch {
+    waiting_since: Option<Instant>,
+    /// The first lock was got: a table is being built, or waited for.
+    has_begun: bool,
+    named: String,
+    building_since: Option<Instant>,
+    done_bytes: u64,
+}
+
+impl Watch {
+    fn judge(&mut self, look: &Look, limits: &Limits, work: &Work<'_>) -> Option<Stop> {
+        self.has_begun =
+            self.has_begun || look.is_at_work() || look.phase.as_deref().is_some_and(|phase| phase.starts_with("waiting"));
+        let phase = look.phase.as_deref().unwrap_or("waiting for its lock");
+        if look.blockers.is_empty() {
+            self.waiting_since = None;
+            let said = self.how_far(look, phase, work);
+            work.phase.say(&said);
+            return None;
+        }
+        let waits = self.waiting_since.get_or_insert_with(Instant::now).elapsed();
+        let who = look.blockers.join("; ");
+        work.phase.say(&format!("{phase}: waiting for {who}"));
+        // A short wait is nobody's business.
+        if waits > Duration::from_secs(1) && self.named != who {
+            tracing::warn!("{phase}: waiting for {who}");
+            self.named.clone_from(&who);
+        }
+        if self.has_begun {
+            (waits >= limits.max_wait.0).then(|| Stop::GaveUp(format!("waited {} for {who}", units::duration(waits))))
+        } else {
+            (waits >= limits.lock_timeout.0).then_some(Stop::NoLock(who))
+        }
+    }
+
+    fn how_far(&mut self, look: &Look, phase: &str, work: &Work<'_>) -> String {
+        let (true, Some(share)) = (look.is_at_work(), look.share()) else { return phase.to_owned() };
+        let since = self.building_since.get_or_insert_with(Instant::now).elapsed();
+        let bytes = (work.expected_bytes as f64 * share) as u64;
+        work.phase.advance(bytes.saturating_sub(self.done_bytes));
+        self.done_bytes = self.done_bytes.max(bytes);
+        let left = if share > 0.02 && since > Duration::from_secs(2) {
+            format!(", about {} left", units::duration(since.mul_f64((1.0 - share) / share)))
+        } else {
+            String::new()
+        };
+        format!("{phase}, {:.0} %{left}", share * 100.0)
+    }
+}
+
+async fn look(observer: &mut PgConnection, pid: i32) -> Result<Look> {
+    Ok(sqlx::query_as(
+        "SELECT p.phase, coalesce(p.blocks_done, 0) AS blocks_done, coalesce(p.blocks_total, 0) AS blocks_total,
+                coalesce(p.tuples_done, 0) AS tuples_done, coalesce(p.tuples_total, 0) AS tuples_total,
+                CASE WHEN a.wait_event_type = 'Lock' THEN ARRAY(
+                    SELECT format('server process %s (%s, %s%s)', b.pid, coalesce(b.usename, '-'), coalesce(nullif(b.application_name, ''), b.backend_type),
+                                  ', in its transaction since ' || to_char(b.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || 'Z')
+                    FROM pg_stat_activity b WHERE b.pid = ANY (pg_blocking_pids(a.pid)) ORDER BY b.xact_start LIMIT 3)
+                ELSE '{}' END AS blockers
+         FROM pg_stat_activity a LEFT JOIN pg_stat_progress_create_index p USING (pid) WHERE a.pid = $1",
+    )
+    .bind(pid)
+    .fetch_optional(observer)
+    .await?
+    .unwrap_or_default())
+}
+
+fn is_cancel(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error) if error.code().as_deref() == Some("57014"))
+}
+
+/// Whoever holds a lock on the table that a build has: nothing of its indexes is to be touched. Vacuums of autovacuum give way.
+pub async fn builder(connection: &mut PgConnection, table: i64) -> Result<Option<String>> {
+    Ok(sqlx::query_scalar(
+        "SELECT format('server process %s (%s, %s)', a.pid, coalesce(a.usename, '-'), coalesce(nullif(a.application_name, ''), a.backend_type))
+         FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+         WHERE l.locktype = 'relation' AND l.granted AND l.relation::bigint = $1 AND l.mode = 'ShareUpdateExclusiveLock'
+           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+           AND a.pid <> pg_backend_pid() AND a.backend_type <> 'autovacuum worker' LIMIT 1",
+    )
+    .bind(table)
+    .fetch_optional(connection)
+    .await?)
+}

@@ -1,0 +1,435 @@
+//! What to do and why: pure. First by what is measured of today's index, then by what the candidates showed, then by what the
+//! new index does.
+
+use serde::Serialize;
+
+use super::kind::Method;
+use super::measure::Found;
+use crate::units;
+
+/// Lists are lopsided when nine of ten searches with one probe read no more than this many times the pages of an average list.
+/// Measured on clustered data: 1.0 for an index built with its rows there, 6.8 for one that was built on an empty table.
+const LOPSIDED: f64 = 3.0;
+/// More than this part of all lists for one search: 62 of 100 in an index built on an empty table, 3 of 100 once it knew its rows
+/// (20,000 × 128). Random vectors need as many, which is found out once.
+const MANY_LISTS: u32 = 4;
+/// Centres were learnt from the rows of then.
+const GROWN: f64 = 2.0;
+/// What another number of lists has to save to be worth a build.
+const WORTH_IT: f64 = 0.85;
+/// Recall that may be lost at a setting that nobody changes.
+const RECALL_TO_LOSE: f64 = 0.01;
+
+/// What a build makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "method")]
+pub enum Spec {
+    Ivfflat { lists: u32 },
+    Hnsw { m: u32, ef_construction: u32 },
+}
+
+impl Spec {
+    pub fn method(self) -> Method {
+        match self {
+            Self::Ivfflat { .. } => Method::Ivfflat,
+            Self::Hnsw { .. } => Method::Hnsw,
+        }
+    }
+
+    /// As in CREATE INDEX … WITH (…).
+    pub fn options(self) -> String {
+        match self {
+            Self::Ivfflat { lists } => format!("lists = {lists}"),
+            Self::Hnsw { m, ef_construction } => format!("m = {m}, ef_construction = {ef_construction}"),
+        }
+    }
+
+    /// ivfflat.probes or hnsw.ef_search can be no higher, or have no more effect.
+    pub fn most(self) -> u32 {
+        match self {
+            Self::Ivfflat { lists } => lists,
+            Self::Hnsw { .. } => 1000,
+        }
+    }
+}
+
+impl std::fmt::Display for Spec {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Self::Ivfflat { lists } => write!(f, "ivfflat with {}", units::plural(*lists as usize, "list")),
+            Self::Hnsw { m, ef_construction } => write!(f, "hnsw with m = {m}, ef_construction = {ef_construction}"),
+        }
+    }
+}
+
+/// What the job asks for.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub method: Method,
+    /// None: to be found out.
+    pub lists: Option<u32>,
+    pub m: Option<u32>,
+    pub ef_construction: Option<u32>,
+    pub target: f64,
+    pub exact_below: u64,
+    pub sets_the_setting: bool,
+}
+
+impl Wanted {
+    fn hnsw(&self) -> Spec {
+        let m = self.m.unwrap_or(16);
+        // pgvector's own defaults; the second is at least twice the first.
+        Spec::Hnsw { m, ef_construction: self.ef_construction.unwrap_or(64.max(2 * m)) }
+    }
+}
+
+/// What there is.
+#[derive(Clone, Debug, Default)]
+pub struct Today {
+    pub vectors: f64,
+    pub exact_ms: f64,
+    pub index: Option<Index>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Index {
+    pub method: Option<Method>,
+    pub is_valid: bool,
+    pub lists_in_catalog: Option<u32>,
+    pub lists_in_fact: Option<u32>,
+    pub m: u32,
+    pub ef_construction: u32,
+    /// Rows when pgtend built it, if it did.
+    pub rows_when_built: Option<f64>,
+    /// pgtend has tried other numbers of lists.
+    pub tuned: bool,
+    pub skew: Option<f64>,
+    /// At the application's setting.
+    pub now: Option<Found>,
+    /// With the least setting for the target, or the highest.
+    pub least: Option<(bool, Found)>,
+    /// Why it could not be measured.
+    pub unmeasured: Option<String>,
+}
+
+impl Index {
+    /// Neither built by pgtend nor compared with others by it.
+    fn is_unknown(&self) -> bool {
+        self.rows_when_built.is_none() && !self.tuned
+    }
+
+    /// How lopsided its lists are, if they are. Those that pgtend built with all rows there are as the data is: another build
+    /// would be no better.
+    fn lopsided(&self) -> Option<f64> {
+        self.skew.filter(|skew| *skew > LOPSIDED && self.rows_when_built.is_none())
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "do")]
+pub enum Action {
+    Nothing,
+    /// The setting alone does it.
+    Set {
+        setting: u32,
+    },
+    /// Find the number of lists, then build if it is worth it.
+    Tune,
+    Build {
+        spec: Spec,
+    },
+    /// Nothing that the job allows reaches the target.
+    GiveUp,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Decision {
+    #[serde(flatten)]
+    pub action: Action,
+    pub reasons: Vec<String>,
+}
+
+impl Decision {
+    fn new(action: Action, reason: impl Into<String>) -> Self {
+        Self { action, reasons: vec![reason.into()] }
+    }
+}
+
+/// pgvector's rule: where the search for lists begins.
+pub fn lists_by_rule(rows: f64) -> u32 {
+    let lists = if rows <= 1e6 { rows / 1000.0 } else { rows.sqrt() };
+    (lists.round() as u32).clamp(1, 32_768)
+}
+
+pub fn decide(wanted: &Wanted, today: &Today) -> Decision {
+    let build = || match (wanted.method, wanted.lists) {
+        (Method::Hnsw, _) => Action::Build { spec: wanted.hnsw() },
+        (Method::Ivfflat, Some(lists)) => Action::Build { spec: Spec::Ivfflat { lists } },
+        (Method::Ivfflat, None) => Action::Tune,
+    };
+    let vectors = units::count(today.vectors as u64);
+    if today.vectors < 1.0 {
+        return Decision::new(Action::Nothing, "there are no vectors yet: an index built now would know nothing of them");
+    }
+    let is_small = today.vectors < wanted.exact_below as f64;
+    let Some(index) = &today.index else {
+        if is_small {
+            let reason = format!(
+                "an exact search is enough: {vectors} vectors are fewer than exact_below ({}), and it takes {:.1} ms",
+                units::count(wanted.exact_below),
+                today.exact_ms
+            );
+            return Decision::new(Action::Nothing, reason);
+        }
+        let reason = format!("there is no index, and an exact search of {vectors} vectors takes {:.1} ms", today.exact_ms);
+        return Decision::new(build(), reason);
+    };
+    if !index.is_valid {
+        return Decision::new(build(), "the index is invalid: no search uses it, and every insert maintains it");
+    }
+    if index.method != Some(wanted.method) {
+        let present = index.method.map_or("another method", Method::name);
+        return Decision::new(build(), format!("the job says {}, and the index is {present}", wanted.method));
+    }
+    if let Some(why) = &index.unmeasured {
+        return Decision::new(Action::GiveUp, format!("its recall cannot be measured: {why}"));
+    }
+    if let Some(decision) = by_parameters(wanted, index, &build) {
+        return decision;
+    }
+    let Some((reached, least)) = &index.least else {
+        return Decision::new(Action::GiveUp, "its recall was not measured");
+    };
+    let rebuildable = wanted.method == Method::Ivfflat && !is_small;
+    if rebuildable && let Some(skew) = index.lopsided() {
+        let reason = format!(
+            "its lists are lopsided: a search of one list reads up to {skew:.1} times the pages of an average one, as after a build with few rows"
+        );
+        return Decision::new(build(), reason);
+    }
+    if rebuildable
+        && let Some(lists) = index.lists_in_fact.filter(|lists| least.setting > lists / MANY_LISTS && index.is_unknown())
+    {
+        let reason =
+            format!("a search has to read {} of {lists} lists for the target, as after a build with few rows", least.setting);
+        return Decision::new(build(), reason);
+    }
+    if rebuildable && let Some(rows) = index.rows_when_built.filter(|rows| today.vectors > rows * GROWN) {
+        let reason = format!("{vectors} vectors, and {} when it was built", units::count(rows as u64));
+        return Decision::new(build(), reason);
+    }
+    if !reached {
+        let reason = format!(
+            "recall is {:.3} at {} = {}, its highest, and the target is {}",
+            least.recall,
+            wanted.method.setting(),
+            least.setting,
+            wanted.target
+        );
+        let mut decision = Decision::new(if wanted.method == Method::Hnsw { Action::GiveUp } else { build() }, reason);
+        if wanted.method == Method::Hnsw {
+            decision.reasons.push("raise `m` and `ef_construction` in the job for a denser graph".to_owned());
+        }
+        return decision;
+    }
+    if rebuildable && wanted.lists.is_none() && !index.tuned {
+        return Decision::new(Action::Tune, "nobody has measured other numbers of lists on these vectors yet");
+    }
+    by_setting(wanted, index, least)
+}
+
+/// Parameters that the job gives, against those that the index has in fact.
+fn by_parameters(wanted: &Wanted, index: &Index, build: &dyn Fn() -> Action) -> Option<Decision> {
+    match wanted.method {
+        Method::Ivfflat => {
+            let (lists, present) = (wanted.lists?, index.lists_in_fact.or(index.lists_in_catalog)?);
+            if lists == present {
+                return None;
+            }
+            let mut decision = Decision::new(build(), format!("the job says {lists} lists, and the index has {present}"));
+            if index.lists_in_catalog == Some(lists) {
+                decision.reasons.push(format!("the catalog says {lists}, but nobody rebuilt the index after ALTER INDEX"));
+            }
+            Some(decision)
+        }
+        Method::Hnsw => {
+            let differs =
+                wanted.m.is_some_and(|m| m != index.m) || wanted.ef_construction.is_some_and(|ef| ef != index.ef_construction);
+            differs.then(|| {
+                let reason = format!(
+                    "the index has m = {}, ef_construction = {}, and the job says others",
+                    index.m, index.ef_construction
+                );
+                Decision::new(build(), reason)
+            })
+        }
+    }
+}
+
+/// The index is as it should be: is the setting?
+fn by_setting(wanted: &Wanted, index: &Index, least: &Found) -> Decision {
+    let name = wanted.method.setting();
+    let Some(now) = &index.now else { return Decision::new(Action::Set { setting: least.setting }, "the setting is unknown") };
+    let measured = format!("recall is {:.3} ± {:.3} at {name} = {}", now.recall, now.margin, now.setting);
+    if now.setting == least.setting {
+        return Decision::new(Action::Nothing, format!("{measured}, the least that reaches {}", wanted.target));
+    }
+    let reason = if now.recall < wanted.target {
+        format!("{measured}, below {}; {} reaches it", wanted.target, least.setting)
+    } else if is_cheaper(least, now) {
+        format!("{measured}; {} is enough for {} and cheaper", least.setting, wanted.target)
+    } else {
+        return Decision::new(Action::Nothing, format!("{measured}, and a lower one would save little"));
+    };
+    Decision::new(Action::Set { setting: least.setting }, reason)
+}
+
+fn is_cheaper(one: &Found, than: &Found) -> bool {
+    match (one.cost, than.cost) {
+        (Some(one), Some(than)) => one.pages < than.pages * WORTH_IT,
+        _ => one.setting < than.setting,
+    }
+}
+
+/// One that was built on a copy and searched.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Candidate {
+    pub lists: u32,
+    pub build_seconds: f64,
+    pub reached: bool,
+    pub found: Found,
+    /// At the setting that applications use today.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_todays_setting: Option<Found>,
+}
+
+/// What the search for lists came to.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Tuning {
+    pub candidates: Vec<Candidate>,
+    pub copied_rows: u64,
+    /// Of all vectors; below 1, lists are scaled up.
+    pub share: f64,
+    pub budget_seconds: f64,
+    pub seconds: f64,
+    pub searches: u64,
+    /// Why there are no more candidates.
+    pub ended: String,
+}
+
+impl Tuning {
+    /// The cheapest that reaches the target. Within 10 % the clock says little, and pages decide.
+    pub fn best(&self) -> Option<&Candidate> {
+        let reached = || self.candidates.iter().filter(|candidate| candidate.reached && candidate.found.cost.is_some());
+        let ms = |candidate: &Candidate| candidate.found.cost.map_or(f64::MAX, |cost| cost.ms);
+        let pages = |candidate: &Candidate| candidate.found.cost.map_or(f64::MAX, |cost| cost.pages);
+        let fastest = reached().map(ms).min_by(f64::total_cmp)?;
+        reached().filter(|candidate| ms(candidate) <= fastest * 1.1).min_by(|a, b| pages(a).total_cmp(&pages(b)))
+    }
+
+    /// For all vectors: the best number grows with the square root of their number, as centres and members are looked at alike.
+    pub fn scaled(&self, lists: u32) -> u32 {
+        ((f64::from(lists) / self.share.clamp(1e-6, 1.0).sqrt()).round() as u32).clamp(1, 32_768)
+    }
+}
+
+/// Whether what the candidates showed is worth a build.
+pub fn after_tuning(wanted: &Wanted, today: &Today, why: Decision, tuning: &Tuning) -> Decision {
+    let mut reasons = why.reasons;
+    let Some(best) = tuning.best() else {
+        reasons.push(format!("no candidate reached {}: {}", wanted.target, tuning.ended));
+        return Decision { action: Action::GiveUp, reasons };
+    };
+    let lists = tuning.scaled(best.lists);
+    let cost = best.found.cost.map_or(String::new(), |cost| format!(" in {:.2} ms and {:.0} pages", cost.ms, cost.pages));
+    reasons.push(format!(
+        "of {}, {} lists are best{}: {} at probes = {}{cost}",
+        units::plural(tuning.candidates.len(), "candidate"),
+        best.lists,
+        if tuning.share < 1.0 {
+            format!(" of {} rows ({lists} of all)", units::count(tuning.copied_rows))
+        } else {
+            String::new()
+        },
+        recall_in_words(&best.found),
+        best.found.setting,
+    ));
+    let build = Action::Build { spec: Spec::Ivfflat { lists } };
+    if let Some(at_todays) = &best.at_todays_setting
+        && let Err(reason) = accept(wanted, today, true, &best.found, at_todays)
+    {
+        reasons.push(format!("it is not built: {reason}"));
+        return Decision { action: Action::GiveUp, reasons };
+    }
+    let Some(index) = today.index.as_ref().filter(|index| index.is_valid && index.method == Some(Method::Ivfflat)) else {
+        return Decision { action: build, reasons };
+    };
+    let is_well = index.lopsided().is_none()
+        && index.rows_when_built.is_none_or(|rows| today.vectors <= rows * GROWN)
+        && index.least.as_ref().is_some_and(|(reached, _)| *reached);
+    let present = index.lists_in_fact.and_then(|lists| tuning.candidates.iter().find(|one| tuning.scaled(one.lists) == lists));
+    let as_it_is = index.least.as_ref().and_then(|(_, least)| least.cost);
+    // Milliseconds of the copy and of the table are not the same, pages are.
+    let gain = match (present.and_then(|one| one.found.cost), as_it_is, best.found.cost) {
+        (Some(anew), Some(as_it_is), _) if anew.pages < as_it_is.pages * WORTH_IT => {
+            let (now, then) = (as_it_is.pages, anew.pages);
+            Some(format!("a search reads {now:.0} pages today, and {then:.0} with the same number of lists built anew"))
+        }
+        (Some(anew), _, Some(best)) if best.ms < anew.ms * WORTH_IT => {
+            Some(format!("the present number takes {:.2} ms", anew.ms))
+        }
+        (None, Some(as_it_is), Some(best)) if best.pages < as_it_is.pages * WORTH_IT => {
+            Some(format!("a search reads {:.0} pages today", as_it_is.pages))
+        }
+        _ => None,
+    };
+    match (gain, &index.least) {
+        (Some(gain), _) => reasons.push(gain),
+        (None, Some((_, least))) if is_well => {
+            reasons.push("the present number is as good within 15 %: too little to gain for a build".to_owned());
+            let mut decision = by_setting(wanted, index, least);
+            reasons.append(&mut decision.reasons);
+            return Decision { action: decision.action, reasons };
+        }
+        _ => {}
+    }
+    Decision { action: build, reasons }
+}
+
+/// The verdict on a new index that stands beside the old one. The error is the reason why the old one stays.
+pub fn accept(wanted: &Wanted, today: &Today, reached: bool, new: &Found, at_the_applications: &Found) -> Result<(), String> {
+    if !reached {
+        let message = format!(
+            "its recall is {:.3} at {} = {}, its highest, below {}",
+            new.recall,
+            wanted.method.setting(),
+            new.setting,
+            wanted.target
+        );
+        return Err(message);
+    }
+    let Some(old) = today.index.as_ref().filter(|index| index.is_valid) else { return Ok(()) };
+    if let Some(now) = &old.now
+        && !wanted.sets_the_setting
+        && at_the_applications.recall < wanted.target
+        && at_the_applications.recall < now.recall - RECALL_TO_LOSE - now.margin.min(at_the_applications.margin)
+    {
+        return Err(format!(
+            "at {name} = {setting}, which nobody changes, its recall is {:.3} and the old one's {:.3}: it needs {name} = {}; \
+             say apply_setting = \"database\" in the job, or set {name} in the application and say so in the job",
+            at_the_applications.recall,
+            now.recall,
+            new.setting,
+            name = wanted.method.setting(),
+            setting = now.setting,
+        ));
+    }
+    Ok(())
+}
+
+pub fn recall_in_words(found: &Found) -> String {
+    format!("recall {:.3} ± {:.3}", found.recall, found.margin)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! The table of decisions, row by row.
+
+use super::super::measure::Cost;
+use super::*;
+
+fn wanted() -> Wanted {
+    Wanted {
+        method: Method::Ivfflat,
+        lists: None,
+        m: None,
+        ef_construction: None,
+        target: 0.95,
+        exact_below: 2000,
+        sets_the_setting: true,
+    }
+}
+
+fn found(setting: u32, recall: f64, ms: f64) -> Found {
+    let cost = Cost { ms, pages: ms * 100.0, is_planners_choice: true };
+    Found { setting, recall, margin: 0.01, queries: 200, cost: Some(cost) }
+}
+
+fn index() -> Index {
+    Index {
+        method: Some(Method::Ivfflat),
+        is_valid: true,
+        lists_in_catalog: Some(100),
+        lists_in_fact: Some(100),
+        m: 16,
+        ef_construction: 64,
+        rows_when_built: None,
+        tuned: true,
+        skew: Some(1.1),
+        now: Some(found(3, 0.96, 1.0)),
+        least: Some((true, found(3, 0.96, 1.0))),
+        unmeasured: None,
+    }
+}
+
+fn today(index: Option<Index>) -> Today {
+    Today { vectors: 100_000.0, exact_ms: 25.0, index }
+}
+
+#[track_caller]
+fn decided(wanted: &Wanted, today: &Today, action: Action, reason: &str) {
+    let decision = decide(wanted, today);
+    assert_eq!(decision.action, action, "{decision:?}");
+    assert!(decision.reasons.iter().any(|one| one.contains(reason)), "`{reason}` is not in {:?}", decision.reasons);
+}
+
+#[test]
+fn without_an_index_one_is_made_unless_there_are_few_vectors() {
+    decided(&wanted(), &today(None), Action::Tune, "there is no index");
+    decided(&wanted(), &Today { vectors: 1999.0, ..today(None) }, Action::Nothing, "an exact search is enough");
+    decided(&wanted(), &Today { vectors: 0.0, ..today(None) }, Action::Nothing, "no vectors yet");
+    let lists = Wanted { lists: Some(7), ..wanted() };
+    decided(&lists, &today(None), Action::Build { spec: Spec::Ivfflat { lists: 7 } }, "there is no index");
+    let hnsw = Wanted { method: Method::Hnsw, m: Some(40), ..wanted() };
+    decided(&hnsw, &today(None), Action::Build { spec: Spec::Hnsw { m: 40, ef_construction: 80 } }, "there is no index");
+}
+
+#[test]
+fn an_index_that_is_as_it_should_be_stays() {
+    decided(&wanted(), &today(Some(index())), Action::Nothing, "the least that reaches 0.95");
+}
+
+#[test]
+fn an_invalid_index_another_method_and_other_parameters_are_built_anew() {
+    decided(&wanted(), &today(Some(Index { is_valid: false, ..index() })), Action::Tune, "invalid");
+    let hnsw = Wanted { method: Method::Hnsw, ..wanted() };
+    let spec = Spec::Hnsw { m: 16, ef_construction: 64 };
+    decided(&hnsw, &today(Some(index())), Action::Build { spec }, "the job says hnsw, and the index is ivfflat");
+    let lists = Wanted { lists: Some(316), ..wanted() };
+    let spec = Spec::Ivfflat { lists: 316 };
+    decided(&lists, &today(Some(index())), Action::Build { spec }, "the index has 100");
+    let altered = Index { lists_in_catalog: Some(316), ..index() };
+    decided(&lists, &today(Some(altered)), Action::Build { spec }, "nobody rebuilt the index after ALTER INDEX");
+    let rebuilt = Index { lists_in_fact: Some(316), ..index() };
+    decided(&lists, &today(Some(rebuilt)), Action::Nothing, "recall is 0.960");
+    let hnsw = Wanted { method: Method::Hnsw, m: Some(24), ..wanted() };
+    let present = Index { method: Some(Method::Hnsw), ..index() };
+    decided(&hnsw, &today(Some(present)), Action::Build { spec: Spec::Hnsw { m: 24, ef_construction: 64 } }, "m = 16");
+}
+
+#[test]
+fn lopsided_lists_growth_and_lists_nobody_measured_lead_to_a_search_for_better_ones() {
+    decided(&wanted(), &today(Some(Index { skew: Some(6.8), ..index() })), Action::Tune, "lopsided");
+    decided(
+        &wanted(),
+        &today(Some(Index { rows_when_built: Some(40_000.0), ..index() })),
+        Action::Tune,
+        "40,000 when it was built",
+    );
+    decided(&wanted(), &today(Some(Index { tuned: false, ..index() })), Action::Tune, "nobody has measured");
+    let empty = Index { least: Some((true, found(62, 0.952, 2.4))), tuned: false, ..index() };
+    let given = Wanted { lists: Some(100), ..wanted() };
+    decided(&given, &today(Some(empty)), Action::Build { spec: Spec::Ivfflat { lists: 100 } }, "62 of 100 lists");
+    let by_nature = Index { skew: Some(6.8), rows_when_built: Some(100_000.0), ..index() };
+    decided(&wanted(), &today(Some(by_nature)), Action::Nothing, "the least that reaches");
+    let few = Today { vectors: 1000.0, ..today(Some(Index { skew: Some(6.8), tuned: false, ..index() })) };
+    decided(&wanted(), &few, Action::Nothing, "the least that reaches");
+}
+
+#[test]
+fn the_setting_alone_is_changed_where_that_is_enough() {
+    let low = Index { now: Some(found(1, 0.6, 0.4)), ..index() };
+    decided(
+        &wanted(),
+        &today(Some(low)),
+        Action::Set { setting: 3 },
+        "recall is 0.600 ± 0.010 at ivfflat.probes = 1, below 0.95",
+    );
+    let high = Index { now: Some(found(10, 0.99, 3.0)), ..index() };
+    decided(&wanted(), &today(Some(high)), Action::Set { setting: 3 }, "cheaper");
+    let a_little_high = Index { now: Some(found(4, 0.97, 1.1)), ..index() };
+    decided(&wanted(), &today(Some(a_little_high)), Action::Nothing, "save little");
+}
+
+#[test]
+fn what_cannot_be_reached_or_measured_is_no_success() {
+    let hnsw = Wanted { method: Method::Hnsw, ..wanted() };
+    let present = Index { method: Some(Method::Hnsw), least: Some((false, found(1000, 0.9, 9.0))), ..index() };
+    decided(&hnsw, &today(Some(present)), Action::GiveUp, "raise `m`");
+    decided(&wanted(), &today(Some(Index { unmeasured: Some("no time".to_owned()), ..index() })), Action::GiveUp, "no time");
+}
+
+fn tuning(candidates: &[(u32, f64, bool)]) -> Tuning {
+    let candidates = candidates
+        .iter()
+        .map(|(lists, ms, reached)| Candidate {
+            lists: *lists,
+            build_seconds: 1.0,
+            reached: *reached,
+            found: found(4, 0.955, *ms),
+            at_todays_setting: None,
+        })
+        .collect();
+    Tuning { candidates, share: 1.0, copied_rows: 100_000, ended: "time".to_owned(), ..Tuning::default() }
+}
+
+#[test]
+fn the_cheapest_candidate_is_built_when_it_saves_enough() {
+    let tune = Decision::new(Action::Tune, "why");
+    let after = |index: Option<Index>, tuning: &Tuning| after_tuning(&wanted(), &today(index), tune.clone(), tuning).action;
+    let saves = tuning(&[(100, 1.5, true), (316, 0.9, true), (1000, 0.5, false)]);
+    assert_eq!(after(Some(index()), &saves), Action::Build { spec: Spec::Ivfflat { lists: 316 } });
+    let saves_little = tuning(&[(100, 1.0, true), (316, 0.9, true)]);
+    assert_eq!(after(Some(index()), &saves_little), Action::Nothing);
+    assert_eq!(after(None, &saves_little), Action::Build { spec: Spec::Ivfflat { lists: 316 } });
+    let built_empty = Index { least: Some((true, found(62, 0.952, 2.4))), ..index() };
+    assert_eq!(after(Some(built_empty), &tuning(&[(100, 1.0, true)])), Action::Build { spec: Spec::Ivfflat { lists: 100 } });
+    let lopsided = Index { skew: Some(7.0), ..index() };
+    assert_eq!(after(Some(lopsided), &saves_little), Action::Build { spec: Spec::Ivfflat { lists: 316 } });
+    assert_eq!(after(None, &tuning(&[(100, 1.0, false)])), Action::GiveUp);
+    // What was found on a quarter of the rows.
+    let sampled = Tuning { share: 0.25, ..tuning(&[(100, 1.0, true)]) };
+    assert_eq!(after(None, &sampled), Action::Build { spec: Spec::Ivfflat { lists: 200 } });
+}
+
+#[test]
+fn what_would_cost_applications_their_recall_is_not_even_built() {
+    let mut tuning = tuning(&[(316, 0.9, true)]);
+    tuning.candidates[0].at_todays_setting = Some(found(3, 0.4, 0.3));
+    let tune = Decision::new(Action::Tune, "why");
+    let nobody_sets = Wanted { sets_the_setting: false, ..wanted() };
+    let decision = after_tuning(&nobody_sets, &today(Some(index())), tune, &tuning);
+    assert_eq!(decision.action, Action::GiveUp);
+    assert!(decision.reasons.iter().any(|reason| reason.contains("apply_setting")), "{decision:?}");
+}
+
+#[test]
+fn within_the_noise_of_the_clock_pages_decide() {
+    let mut tuning = tuning(&[(100, 1.0, true), (316, 1.02, true)]);
+    tuning.candidates[0].found.cost = Some(Cost { ms: 1.0, pages: 300.0, is_planners_choice: true });
+    assert_eq!(tuning.best().map(|best| best.lists), Some(316));
+}
+
+#[test]
+fn a_new_index_is_taken_only_when_it_reaches_the_target_and_costs_nobody_his_recall() {
+    let old = today(Some(index()));
+    assert_eq!(accept(&wanted(), &old, true, &found(8, 0.96, 1.0), &found(3, 0.5, 0.4)), Ok(()));
+    assert!(accept(&wanted(), &old, false, &found(9, 0.9, 1.0), &found(3, 0.5, 0.4)).unwrap_err().contains("below 0.95"));
+    let nobody_sets = Wanted { sets_the_setting: false, ..wanted() };
+    let error = accept(&nobody_sets, &old, true, &found(8, 0.96, 1.0), &found(3, 0.5, 0.4)).unwrap_err();
+    assert!(error.contains("apply_setting"), "{error}");
+    assert_eq!(accept(&nobody_sets, &old, true, &found(8, 0.96, 1.0), &found(3, 0.955, 0.9)), Ok(()));
+    assert_eq!(accept(&nobody_sets, &today(None), true, &found(8, 0.96, 1.0), &found(1, 0.5, 0.4)), Ok(()));
+}
+
+#[test]
+fn the_rule_is_where_the_search_begins() {
+    assert_eq!([500.0, 100_000.0, 1e6, 4e6].map(lists_by_rule), [1, 100, 1000, 2000]);
+}

@@ -1,0 +1,402 @@
+//! Reads and measures what is there, and says what would be done about it.
+
+use std::fmt;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+use serde_json::json;
+use sqlx::PgConnection;
+
+use super::decide::{self, Action, Decision, Index, Today, Wanted};
+use super::kind::Method;
+use super::measure::{self, Sample, Searcher, Stopped};
+use super::memory::{self, Memory};
+use super::state::{self, Found, Remains, Table};
+use super::{ApplySetting, VectorIndex};
+use crate::fault::{Fault, Kind};
+use crate::task::RunContext;
+use crate::units;
+
+pub struct Plan {
+    pub parts: Vec<Part>,
+    /// pgvector's schema.
+    pub extension: String,
+    pub is_partitioned: bool,
+}
+
+/// One table: the whole one, or a partition.
+pub struct Part {
+    pub table: Table,
+    pub wanted: Wanted,
+    /// What applications search with.
+    pub setting: u32,
+    pub today: Today,
+    pub decision: Decision,
+    /// Of the build that is decided; of the rule's number of lists, where it is still to be found out.
+    pub memory: Option<Memory>,
+    pub sample: Sample,
+    /// What applications' searches use today.
+    pub planners_choice: Option<String>,
+}
+
+pub async fn make(job: &VectorIndex, run: &RunContext<'_>) -> Result<Plan> {
+    let mut connection = state::connect(&run.settings).await?;
+    let extension = state::pgvector(&mut connection).await?;
+    let (tables, is_partitioned) = state::tables(&mut connection, &job.table).await?;
+    let mut parts = Vec::new();
+    for oid in tables {
+        parts.push(part(&mut connection, job, run, oid, &extension, is_partitioned).await?);
+    }
+    Ok(Plan { parts, extension, is_partitioned })
+}
+
+async fn part(
+    connection: &mut PgConnection,
+    job: &VectorIndex,
+    run: &RunContext<'_>,
+    oid: i64,
+    extension: &str,
+    is_partitioned: bool,
+) -> Result<Part> {
+    let table = state::read(connection, job, oid, extension, is_partitioned).await?;
+    refuse(&table)?;
+    let role = match &job.apply_setting {
+        Some(ApplySetting::Role(role)) => Some(role.as_str()),
+        _ => None,
+    };
+    let setting = match job.setting {
+        Some(setting) => setting,
+        None => state::setting(connection, table.method, role, extension).await?,
+    };
+    let phase = run.progress.phase("measure", None);
+    phase.say(&format!("{} by searches of today's index", table.sql()));
+    let (today, sample) = today(connection, job, &table, setting).await.with_context(|| format!("measuring {}", table.sql()))?;
+    phase.done(&units::plural(sample.len(), "query vector"));
+    let planners_choice = match sample.vector() {
+        Some(vector) => measure::applications_plan(connection, &table.searched, vector, job.recall.k).await?,
+        None => None,
+    };
+    let wanted = Wanted {
+        method: table.method,
+        lists: job.lists,
+        m: job.m,
+        ef_construction: job.ef_construction,
+        target: job.recall.target,
+        exact_below: job.exact_below,
+        sets_the_setting: job.apply_setting.is_some(),
+    };
+    let decision = decide::decide(&wanted, &today);
+    let spec = match &decision.action {
+        Action::Build { spec } => Some(*spec),
+        Action::Tune => Some(decide::Spec::Ivfflat { lists: decide::lists_by_rule(table.vectors()) }),
+        _ => None,
+    };
+    let memory = spec.map(|spec| memory::check(&table, spec, &job.memory(), &run.settings));
+    Ok(Part { table, wanted, setting, today, decision, memory, sample, planners_choice })
+}
+
+impl VectorIndex {
+    pub fn memory(&self) -> memory::Given {
+        memory::Given {
+            maintenance_work_mem: self.maintenance_work_mem.map(|size| size.0),
+            parallel_workers: self.parallel_workers,
+        }
+    }
+}
+
+fn refuse(table: &Table) -> Result<()> {
+    let name = table.sql();
+    if table.facts.is_temporary {
+        return Err(state::refused(format!("{name} is a temporary table")));
+    }
+    if !table.facts.is_owner {
+        let message = format!("only its owner may change the indexes of {name}: GRANT its owner TO the role");
+        return Err(Fault::new(Kind::Permission, message).into());
+    }
+    if !table.facts.may_copy {
+        let message = "vectors are copied to a temporary table: GRANT TEMPORARY ON the database TO the role";
+        return Err(Fault::new(Kind::Permission, message).into());
+    }
+    if !table.facts.may_create {
+        let schema = crate::pg::identifier(&table.facts.schema);
+        let message = format!("an index of {name} is made in its schema: GRANT CREATE ON SCHEMA {schema} TO the role");
+        return Err(Fault::new(Kind::Permission, message).into());
+    }
+    Ok(())
+}
+
+/// Today's index as it is, in numbers.
+pub async fn today(connection: &mut PgConnection, job: &VectorIndex, table: &Table, setting: u32) -> Result<(Today, Sample)> {
+    let mut today = Today { vectors: table.vectors(), ..Today::default() };
+    let started = Instant::now();
+    let deadline = started + job.recall.time.0;
+    let Some(index) = &table.index else {
+        // Only to know how long an exact search takes.
+        let mut sample = measure::sample(connection, &table.searched, 5, table.vectors()).await?;
+        measure::find_truth(connection, &table.searched, &mut sample, job.recall.k, deadline).await?;
+        today.exact_ms = sample.exact_ms;
+        return Ok((today, sample));
+    };
+    let mut measured = Index {
+        method: Method::of(&index.method),
+        is_valid: index.is_valid,
+        lists_in_catalog: (index.method == "ivfflat").then(|| index.option("lists").unwrap_or(100)),
+        lists_in_fact: None,
+        m: index.option("m").unwrap_or(16),
+        ef_construction: index.option("ef_construction").unwrap_or(64),
+        rows_when_built: index.built().filter(|built| built.built_at.is_some()).map(|built| built.rows as f64),
+        tuned: index.built().is_some_and(|built| built.tuned),
+        skew: None,
+        now: None,
+        least: None,
+        unmeasured: None,
+    };
+    let mut sample = Sample::default();
+    if index.is_valid && today.vectors >= 1.0 {
+        sample = measure::sample(connection, &table.searched, job.recall.queries, table.vectors()).await?;
+        let drawn = sample.tids.len();
+        measure::find_truth(connection, &table.searched, &mut sample, job.recall.k, started + job.recall.time.0 * 2 / 3).await?;
+        today.exact_ms = sample.exact_ms;
+        if sample.len() < measure::QUERIES_AT_LEAST.min(drawn) || drawn == 0 {
+            measured.unmeasured =
+                Some(format!("only {} exact searches were done in {}: give `recall` more `time`", sample.len(), job.recall.time));
+        } else if let Err(error) = measure_index(connection, job, table, index, &sample, setting, deadline, &mut measured).await {
+            match error.downcast_ref::<Stopped>() {
+                Some(stopped) => measured.unmeasured = Some(stopped.to_string()),
+                None => return Err(error),
+            }
+        }
+    }
+    today.index = Some(measured);
+    Ok((today, sample))
+}
+
+#[allow(clippy::too_many_arguments)]
+async fn measure_index(
+    connection: &mut PgConnection,
+    job: &VectorIndex,
+    table: &Table,
+    index: &Found,
+    sample: &Sample,
+    setting: u32,
+    deadline: Instant,
+    measured: &mut Index,
+) -> Result<()> {
+    let Some(method) = Method::of(&index.method) else { return Ok(()) };
+    // What the job asks for is another method's: this one has its own default.
+    let setting = if method == table.method { setting } else { method.default_setting() };
+    let mut searcher = Searcher {
+        connection,
+        searched: &table.searched,
+        sample,
+        k: job.recall.k,
+        parameter: method.setting(),
+        index: index.name.clone(),
+        deadline,
+        searches: 0,
+        searches_at_most: u64::MAX,
+    };
+    if method == Method::Ivfflat {
+        measured.lists_in_fact = searcher.lists().await?;
+    }
+    let most = match method {
+        Method::Ivfflat => measured.lists_in_fact.or(measured.lists_in_catalog).unwrap_or(32_768),
+        Method::Hnsw => 1000,
+    };
+    let mut now = searcher.recall(setting.min(most.max(1))).await?;
+    now.setting = setting;
+    now.cost = Some(searcher.cost(setting).await?);
+    measured.least = Some(searcher.least(job.recall.target, setting, most).await?);
+    measured.now = Some(now);
+    if let (Method::Ivfflat, Some(lists)) = (method, measured.lists_in_fact) {
+        let pages = searcher.pages(1, 40).await?;
+        measured.skew =
+            skew(&pages, index.bytes as f64 / 8192.0, f64::from(lists), table.value_bytes() as f64, f64::from(job.recall.k));
+    }
+    Ok(())
+}
+
+/// Pure: pages of a search of one list, nine of ten times at the most, as a multiple of an average list's.
+fn skew(pages: &[f64], index_pages: f64, lists: f64, value_bytes: f64, k: f64) -> Option<f64> {
+    let ninth = pages.get(pages.len().checked_sub(1)? * 9 / 10)?;
+    let centres = (lists / (8168.0 / value_bytes).floor().max(1.0)).ceil();
+    // The rows that are found are read, too; a long value is out of line.
+    let found = (k + 1.0) * if value_bytes > 2000.0 { 5.0 } else { 1.0 };
+    let average = ((index_pages - centres) / lists).max(1.0);
+    Some(((ninth - centres - found) / average).max(0.0))
+}
+
+impl Part {
+    fn lines(&self) -> Vec<String> {
+        let table = &self.table;
+        let looks = &table.looks;
+        let mut lines = Vec::new();
+        lines.push(format!(
+            "about {} rows, {}; {} dimensions by {}; of {} that were looked at: {} NULL, {} without direction, {} distinct",
+            units::count(table.facts.rows as u64),
+            units::bytes(table.facts.bytes.max(0) as u64),
+            table.dimensions,
+            table.metric.name(),
+            units::count(looks.looked_at as u64),
+            looks.nulls,
+            looks.without_direction,
+            units::count(looks.distinct_values as u64),
+        ));
+        match (&table.index, &self.today.index) {
+            (Some(index), Some(today)) => lines.extend(self.index_lines(index, today)),
+            _ => lines.push(format!("no index; an exact search takes {:.1} ms", self.today.exact_ms)),
+        }
+        if !table.rivals.is_empty() {
+            lines.push(format!(
+                "other indexes answer the same searches, and the planner may prefer them: {}",
+                table.rivals.join(", ")
+            ));
+        }
+        for leftover in &table.leftovers {
+            let what = match leftover.what {
+                Remains::Broken => "left by a stopped build: dropped first",
+                Remains::Built => "built by a run that was stopped: measured, then swapped in or dropped",
+                Remains::Replaced => "replaced by a run that was stopped: dropped first",
+            };
+            lines.push(format!("index {} ({}) is {what}", leftover.name, units::bytes(leftover.bytes.max(0) as u64)));
+        }
+        lines.push(format!("-> {}", self.in_words()));
+        lines.extend(self.decision.reasons.iter().map(|reason| format!("   because {reason}")));
+        if let Some(memory) = &self.memory {
+            lines.push(format!(
+                "   memory: about {} of {} (maintenance_work_mem), {}; index and WAL: about {} each",
+                units::bytes(memory.needed_bytes),
+                units::bytes(memory.maintenance_work_mem_bytes),
+                units::plural(memory.parallel_workers as usize, "parallel worker"),
+                units::bytes(table.index_bytes()),
+            ));
+            lines.extend(memory.notes.iter().chain(&memory.refusal).map(|note| format!("   {note}")));
+        }
+        if table.by_halfvec {
+            lines.push(format!(
+                "   more than 2,000 dimensions: the index is on halfvec, and the application has to ask ORDER BY {}",
+                table.order_by()
+            ));
+        }
+        lines
+    }
+
+    fn index_lines(&self, index: &Found, today: &Index) -> Vec<String> {
+        let mut parameters = match today.method {
+            Some(Method::Ivfflat) => match (today.lists_in_catalog, today.lists_in_fact) {
+                (Some(catalog), Some(fact)) if catalog != fact => format!("{fact} lists ({catalog} in the catalog)"),
+                (Some(catalog), None) => format!("{catalog} lists in the catalog"),
+                (_, fact) => format!("{} lists", fact.unwrap_or_default()),
+            },
+            _ => format!("m = {}, ef_construction = {}", today.m, today.ef_construction),
+        };
+        parameters += &format!(", {}, {}", index.operator_class, units::bytes(index.bytes.max(0) as u64));
+        parameters += &match index.built().and_then(|built| Some((built.built_at?, built.rows))) {
+            Some((at, rows)) => format!(", built {} with {} vectors", at.format("%Y-%m-%d"), units::count(rows)),
+            None => ", of unknown age".to_owned(),
+        };
+        let mut lines = vec![format!(
+            "index {}: {} with {parameters}{}",
+            index.name,
+            index.method,
+            if index.is_valid { "" } else { ", INVALID" }
+        )];
+        let setting = today.method.map_or("", Method::setting);
+        for (what, found) in [("now", today.now.as_ref()), ("least", today.least.as_ref().map(|(_, least)| least))] {
+            let Some(found) = found else { continue };
+            let cost =
+                found.cost.map_or(String::new(), |cost| format!(", {:.2} ms and {:.0} pages a search", cost.ms, cost.pages));
+            let from = units::plural(found.queries, "query vector");
+            lines.push(format!(
+                "  {what}: {setting} = {}: recall {:.3} ± {:.3} (95 %, {from}){cost}",
+                found.setting, found.recall, found.margin
+            ));
+        }
+        if let Some(skew) = today.skew {
+            lines.push(format!("  lists: a search of one reads up to {skew:.1} times the pages of an average one"));
+        }
+        match &self.planners_choice {
+            Some(choice) if *choice != index.name => {
+                lines
+                    .push(format!("  the planner answers ORDER BY {} with {choice}, not with this index", self.table.order_by()));
+            }
+            _ => {}
+        }
+        lines.push(format!("  an exact search takes {:.1} ms", self.today.exact_ms));
+        lines
+    }
+
+    fn in_words(&self) -> String {
+        let name = &self.table.index_name;
+        match &self.decision.action {
+            Action::Nothing => "nothing to do".to_owned(),
+            Action::Set { setting } => format!("set {} = {setting}", self.wanted.method.setting()),
+            Action::Tune => format!("try numbers of lists on a copy, then build {name} beside what is there, measure, swap"),
+            Action::Build { spec } => format!("build {name} as {spec} beside what is there, measure, swap"),
+            Action::GiveUp => "nothing that the job allows reaches the target".to_owned(),
+        }
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        let today = self.today.index.as_ref();
+        json!({
+            "table": self.table.sql(),
+            "index": self.table.index.as_ref().map(|index| &index.name),
+            "rows": self.table.facts.rows,
+            "dimensions": self.table.dimensions,
+            "looks": self.table.looks,
+            "lists_in_catalog": today.and_then(|index| index.lists_in_catalog),
+            "lists_in_fact": today.and_then(|index| index.lists_in_fact),
+            "skew": today.and_then(|index| index.skew),
+            "setting": self.setting,
+            "now": today.and_then(|index| index.now.clone()),
+            "least": today.and_then(|index| index.least.clone()).map(|(reached, found)| json!({ "reached": reached, "found": found })),
+            "exact_ms": self.today.exact_ms,
+            "planners_choice": self.planners_choice,
+            "leftovers": self.table.leftovers,
+            "decision": self.decision,
+            "memory": self.memory,
+            "sample": self.sample.tids,
+        })
+    }
+}
+
+impl Serialize for Plan {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        json!({ "tables": self.parts.iter().map(Part::json).collect::<Vec<_>>() }).serialize(serializer)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        if self.parts.is_empty() {
+            writeln!(f, "The table is partitioned and has no partition.")?;
+        }
+        for part in &self.parts {
+            writeln!(f, "{} {}", part.table.sql(), part.table.searched.column)?;
+            for line in part.lines() {
+                writeln!(f, "  {line}")?;
+            }
+        }
+        if self.is_partitioned {
+            writeln!(f, "Partition by partition; one that comes later gets its index in the next run.")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_an_index_that_was_built_empty_are_found_lopsided() {
+        // 20,000 × 384 in 20 lists: measured pages of a search with one probe (p90), research.
+        let pages = |ninth: f64| vec![ninth; 10];
+        let lopsided = skew(&pages(478.0), 1400.0, 20.0, 1544.0, 10.0).unwrap();
+        let even = skew(&pages(64.0 + 15.0), 1400.0, 20.0, 1544.0, 10.0).unwrap();
+        assert!(lopsided > 3.0 && even < 1.5, "{lopsided} {even}");
+        assert_eq!(skew(&[], 1400.0, 20.0, 1544.0, 10.0), None);
+    }
+}

@@ -1,0 +1,510 @@
+//! What is there: the table, its vectors, its indexes, what is left of builds that somebody stopped.
+
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use sqlx::PgConnection;
+
+use super::VectorIndex;
+use super::kind::{Method, Metric, ValueType};
+use super::measure::Searched;
+use crate::fault::{Fault, Kind};
+use crate::pg::{self, identifier, qualified};
+use crate::task::partition::with_schema;
+
+/// Rows that are looked at for NULLs, zero vectors and duplicates.
+const LOOK_AT: u32 = 2_000;
+
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Facts {
+    pub oid: i64,
+    pub schema: String,
+    pub name: String,
+    pub rows: f64,
+    pub pages: i64,
+    pub bytes: i64,
+    pub type_name: Option<String>,
+    pub type_schema: Option<String>,
+    pub dimensions: Option<i32>,
+    pub attnum: Option<i16>,
+    pub is_owner: bool,
+    pub may_create: bool,
+    pub may_copy: bool,
+    pub may_read: bool,
+    pub is_superuser: bool,
+    pub row_security: bool,
+    pub is_temporary: bool,
+    pub maintenance_work_mem: i64,
+    pub parallel_workers: i32,
+    pub shared_memory: String,
+}
+
+/// An index by a method of pgvector.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Found {
+    pub oid: i64,
+    pub schema: String,
+    pub name: String,
+    pub method: String,
+    pub operator_class: String,
+    attribute: i32,
+    expression: Option<String>,
+    pub predicate: Option<String>,
+    pub is_valid: bool,
+    pub options: Vec<String>,
+    pub bytes: i64,
+    pub tablespace: Option<String>,
+    pub comment: Option<String>,
+    pub is_attached: bool,
+}
+
+impl Found {
+    pub fn sql(&self) -> String {
+        qualified(&self.schema, &self.name)
+    }
+
+    pub fn option(&self, name: &str) -> Option<u32> {
+        self.options.iter().filter_map(|option| option.split_once('=')).find(|(key, _)| *key == name)?.1.parse().ok()
+    }
+
+    pub fn built(&self) -> Option<Built> {
+        Built::read(self.comment.as_deref()?)
+    }
+}
+
+/// What pgtend writes down in the index's comment, below what somebody else wrote there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Built {
+    /// When pgtend built it; none: it only measured it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub built_at: Option<DateTime<Utc>>,
+    pub measured_at: DateTime<Utc>,
+    pub rows: u64,
+    pub setting: u32,
+    pub recall: f64,
+    /// Other numbers of lists were tried.
+    pub tuned: bool,
+}
+
+impl Built {
+    const MARK: &'static str = "pgtend: ";
+
+    fn read(comment: &str) -> Option<Self> {
+        serde_json::from_str(comment.lines().last()?.strip_prefix(Self::MARK)?).ok()
+    }
+
+    /// The comment with this as its last line.
+    pub fn beside(&self, comment: Option<&str>) -> String {
+        let others: Vec<&str> = comment.unwrap_or_default().lines().filter(|line| !line.starts_with(Self::MARK)).collect();
+        let ours = format!("{}{}", Self::MARK, serde_json::to_string(self).unwrap_or_default());
+        if others.is_empty() { ours } else { format!("{}\n{ours}", others.join("\n")) }
+    }
+}
+
+/// A table with its vectors: the whole one, or one partition.
+#[derive(Clone, Debug)]
+pub struct Table {
+    pub facts: Facts,
+    pub value: ValueType,
+    pub dimensions: u32,
+    /// Above pgvector's limit for a vector: the index is on `column::halfvec(n)`.
+    pub by_halfvec: bool,
+    pub operator_class: String,
+    pub method: Method,
+    pub metric: Metric,
+    /// Of the column.
+    pub looks: Looks,
+    pub index: Option<Found>,
+    /// The name that the index has, or will have.
+    pub index_name: String,
+    /// Other indexes that answer the same searches.
+    pub rivals: Vec<String>,
+    pub leftovers: Vec<Leftover>,
+    pub searched: Searched,
+}
+
+/// On a sample of the column.
+#[derive(Clone, Debug, Default, Serialize, sqlx::FromRow)]
+pub struct Looks {
+    pub looked_at: i64,
+    pub nulls: i64,
+    pub without_direction: i64,
+    pub distinct_values: i64,
+}
+
+/// What a stopped build left, or what a stopped swap had still to drop.
+#[derive(Clone, Debug, Serialize)]
+pub struct Leftover {
+    pub schema: String,
+    pub name: String,
+    pub bytes: i64,
+    pub what: Remains,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Remains {
+    /// Dropped.
+    Broken,
+    /// Our build came to its end, and nothing after it: measured, then swapped or dropped.
+    Built,
+    /// It was swapped out: dropped.
+    Replaced,
+}
+
+impl Table {
+    pub fn sql(&self) -> String {
+        qualified(&self.facts.schema, &self.facts.name)
+    }
+
+    /// Rows with a vector, by the statistics and the sample.
+    pub fn vectors(&self) -> f64 {
+        let Looks { looked_at, nulls, .. } = self.looks;
+        if looked_at == 0 { self.facts.rows } else { self.facts.rows * (looked_at - nulls) as f64 / looked_at as f64 }
+    }
+
+    pub fn value_bytes(&self) -> u64 {
+        let value = if self.by_halfvec { ValueType::Halfvec } else { self.value };
+        value.bytes(self.dimensions)
+    }
+
+    /// About what an index of these vectors will have.
+    pub fn index_bytes(&self) -> u64 {
+        let per_row = match self.method {
+            Method::Ivfflat => self.value_bytes() + 12,
+            Method::Hnsw => self.value_bytes() + 200 + 32 * 16,
+        };
+        // A page holds whole tuples only.
+        let per_page = (8168 / per_row.clamp(1, 8168)).max(1);
+        (self.vectors() / per_page as f64).ceil() as u64 * 8192
+    }
+
+    /// The names that are ours beside the index: while it is built, and once it is replaced.
+    pub fn new_name(&self) -> String {
+        beside(&self.index_name, "_pgtend_new")
+    }
+
+    pub fn old_name(&self) -> String {
+        beside(&self.index_name, "_pgtend_old")
+    }
+
+    /// As an application writes it.
+    pub fn order_by(&self) -> String {
+        let column = &self.searched.column;
+        if self.by_halfvec {
+            format!("({column}::halfvec({0})) {1} $1::halfvec({0})", self.dimensions, self.metric.operator())
+        } else {
+            format!("{column} {} $1", self.metric.operator())
+        }
+    }
+}
+
+/// A name of at most 63 bytes; one that had to be cut gets a hash, or two long names would be one.
+fn beside(name: &str, suffix: &str) -> String {
+    if name.len() + suffix.len() <= 63 {
+        return format!("{name}{suffix}");
+    }
+    let hash = Sha256::digest(name.as_bytes());
+    let hash: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let mut end = 63 - suffix.len() - hash.len() - 1;
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}_{hash}{suffix}", &name[..end])
+}
+
+pub fn refused(message: String) -> anyhow::Error {
+    Fault::new(Kind::Configuration, message).into()
+}
+
+/// The schema of pgvector.
+pub async fn pgvector(connection: &mut PgConnection) -> Result<String> {
+    let found: Option<String> = sqlx::query_scalar(
+        "SELECT n.nspname::text FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'",
+    )
+    .fetch_optional(connection)
+    .await?;
+    found.ok_or_else(|| refused("the database has no pgvector: CREATE EXTENSION vector".to_owned()))
+}
+
+/// A connection for reading and measuring: names are qualified, and no policy hides rows without an error.
+pub async fn connect(settings: &pg::Settings) -> Result<PgConnection> {
+    let mut connection = settings.connect().await?;
+    for (name, value) in [("search_path", ""), ("row_security", "off"), ("lock_timeout", "5000"), ("jit", "off")] {
+        pg::set(&mut connection, name, value).await?;
+    }
+    Ok(connection)
+}
+
+/// The table itself, or its partitions; true when it is partitioned.
+pub async fn tables(connection: &mut PgConnection, table: &str) -> Result<(Vec<i64>, bool)> {
+    let oid: Option<i64> = sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint")
+        .bind(with_schema(table))
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(pg::in_its_own_words)?;
+    let oid = oid.ok_or_else(|| refused(format!("there is no table {table}")))?;
+    let kind: String = sqlx::query_scalar("SELECT relkind::text FROM pg_class WHERE oid = $1::bigint::oid")
+        .bind(oid)
+        .fetch_one(&mut *connection)
+        .await?;
+    match kind.as_str() {
+        "r" | "m" => Ok((vec![oid], false)),
+        "p" => Ok((
+            sqlx::query_scalar(
+                "SELECT relid::oid::bigint FROM pg_partition_tree($1::bigint::oid::regclass) JOIN pg_class c ON c.oid = relid
+             WHERE isleaf AND c.relkind = 'r' ORDER BY relid::regclass::text",
+            )
+            .bind(oid)
+            .fetch_all(connection)
+            .await?,
+            true,
+        )),
+        _ => Err(refused(format!("{table} is not a table"))),
+    }
+}
+
+pub async fn read(
+    connection: &mut PgConnection,
+    job: &VectorIndex,
+    oid: i64,
+    extension: &str,
+    is_partition: bool,
+) -> Result<Table> {
+    let mut facts: Facts = sqlx::query_as(include_str!("facts.sql"))
+        .bind(oid)
+        .bind(&job.column)
+        .fetch_optional(&mut *connection)
+        .await?
+        .context("the table was dropped just now")?;
+    let table = qualified(&facts.schema, &facts.name);
+    let type_name =
+        facts.type_name.clone().ok_or_else(|| refused(format!("{table} has no column {}", identifier(&job.column))))?;
+    let value = ValueType::of(&type_name).filter(|_| {
+        let schema = facts.type_schema.as_deref();
+        schema == Some(extension) || type_name == "bit" && schema == Some("pg_catalog")
+    });
+    let value = value.ok_or_else(|| {
+        refused(format!(
+            "{table}.{} is of type {type_name}: vector, halfvec, bit or sparsevec is needed",
+            identifier(&job.column)
+        ))
+    })?;
+    let dimensions = facts.dimensions.and_then(|number| u32::try_from(number).ok()).filter(|number| *number > 0);
+    let dimensions = dimensions.ok_or_else(|| {
+        refused(format!(
+            "{table}.{column} is {type_name} without a number of dimensions, so that no index can be on it: ALTER TABLE {table} ALTER {column} TYPE {type_name}(N)",
+            column = identifier(&job.column)
+        ))
+    })?;
+    if !facts.may_read || facts.row_security {
+        let message = format!("the role may not read all rows of {table}: it must own the table, or GRANT SELECT and BYPASSRLS");
+        return Err(Fault::new(Kind::Permission, message).into());
+    }
+    let found: Vec<Found> = sqlx::query_as(include_str!("indexes.sql")).bind(oid).fetch_all(&mut *connection).await?;
+    let typed = |value: ValueType| match value {
+        ValueType::Bit => format!("pg_catalog.bit({dimensions})"),
+        _ => format!("{}.{}({dimensions})", identifier(extension), value.name()),
+    };
+    let by_halfvec = value == ValueType::Vector && dimensions > ValueType::Vector.dimensions_at_most();
+    let in_index = if by_halfvec { ValueType::Halfvec } else { value };
+    if dimensions > in_index.dimensions_at_most() {
+        return Err(refused(format!(
+            "{table}.{} has {dimensions} dimensions, and pgvector indexes no {} of more than {}: index (binary_quantize(…)::bit({dimensions})) by hand, or shorten the vectors",
+            identifier(&job.column),
+            in_index.name(),
+            in_index.dimensions_at_most()
+        )));
+    }
+    let column = identifier(&job.column);
+    let expression = sqlx::query_scalar::<_, String>("SELECT format('(%I)::%I.halfvec(%s)', $1::text, $2::text, $3::int8)")
+        .bind(&job.column)
+        .bind(extension)
+        .bind(i64::from(dimensions))
+        .fetch_one(&mut *connection)
+        .await?;
+    let on_our_key = |index: &Found| {
+        if by_halfvec {
+            // pg_get_expr leaves out parentheses around a plain column.
+            let plain = |text: &str| text.replace(['(', ')', ' ', '"'], "");
+            index.expression.as_deref().is_some_and(|found| plain(found) == plain(&expression))
+        } else {
+            i32::from(facts.attnum.unwrap_or_default()) == index.attribute && index.expression.is_none()
+        }
+    };
+    let same_metric = |index: &Found| {
+        Method::of(&index.method).and_then(|method| in_index.operator_class(method, job.metric)).as_ref()
+            == Some(&index.operator_class)
+    };
+    let is_ours = |index: &Found| ["_pgtend_new", "_pgtend_old"].iter().any(|suffix| index.name.ends_with(suffix));
+    let is_reindexed = |index: &Found| !index.is_valid && base_of_reindex(&index.name).is_some();
+    let candidates: Vec<&Found> =
+        found.iter().filter(|index| on_our_key(index) && same_metric(index) && !is_ours(index) && !is_reindexed(index)).collect();
+    let index: Option<&Found> = match (&job.index, candidates.as_slice()) {
+        (Some(name), _) if !is_partition => candidates.iter().find(|index| index.name == *name).copied(),
+        (_, []) => None,
+        (_, [one]) => Some(*one),
+        (_, several) => {
+            let names: Vec<&str> = several.iter().map(|index| index.name.as_str()).collect();
+            let message = format!(
+                "{table}.{column} has several indexes for {}: {}; say which with `index = \"NAME\"`",
+                job.metric.name(),
+                names.join(", ")
+            );
+            return Err(refused(message));
+        }
+    };
+    let index = index.cloned();
+    let rivals = candidates
+        .iter()
+        .filter(|one| Some(one.oid) != index.as_ref().map(|index| index.oid))
+        .map(|one| one.name.clone())
+        .collect();
+    let method = job.method.or(index.as_ref().and_then(|index| Method::of(&index.method))).unwrap_or(Method::Hnsw);
+    let operator_class = in_index
+        .operator_class(method, job.metric)
+        .ok_or_else(|| refused(format!("pgvector has no {method} index of {} by {}", in_index.name(), job.metric.name())))?;
+    let index_name = match (&index, &job.index) {
+        (Some(index), _) => index.name.clone(),
+        (None, Some(name)) if !is_partition => name.clone(),
+        _ => beside(&format!("{}_{}", facts.name, job.column), "_idx"),
+    };
+    let operator = format!("OPERATOR({}.{})", identifier(extension), job.metric.operator());
+    let key = if by_halfvec { format!("(t.{column}::{})", typed(ValueType::Halfvec)) } else { format!("t.{column}") };
+    let searched = Searched {
+        relation: table.clone(),
+        tid: "ctid",
+        column_type: typed(value),
+        key,
+        key_cast: if by_halfvec { format!("::{}", typed(ValueType::Halfvec)) } else { String::new() },
+        operator,
+        inner_product: (job.metric == Metric::Cosine).then(|| format!("OPERATOR({}.<#>)", identifier(extension))),
+        predicate: index.as_ref().and_then(|index| index.predicate.clone()),
+        column,
+    };
+    let looks = look(connection, &searched, facts.rows).await?;
+    if facts.rows == 0.0 && looks.looked_at > 0 {
+        // Never analyzed.
+        let sql = format!("SELECT count(*) FROM {table}");
+        facts.rows =
+            pg::fetch_text(connection, format!("SELECT ({sql})::text")).await?.and_then(|text| text.parse().ok()).unwrap_or(0.0);
+    }
+    let mut table = Table {
+        facts,
+        value,
+        dimensions,
+        by_halfvec,
+        operator_class,
+        method,
+        metric: job.metric,
+        looks,
+        index,
+        index_name,
+        rivals,
+        leftovers: Vec::new(),
+        searched,
+    };
+    table.leftovers = found.iter().filter_map(|one| leftover(&table, one, &candidates)).collect();
+    Ok(table)
+}
+
+/// `idx` of `idx_ccnew`, `idx_ccnew1`, `idx_ccold`.
+pub fn base_of_reindex(name: &str) -> Option<&str> {
+    let name = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    name.strip_suffix("_ccnew").or(name.strip_suffix("_ccold"))
+}
+
+/// By the state, not by the name alone: what is valid under a name of REINDEX is somebody's index.
+fn leftover(table: &Table, one: &Found, candidates: &[&Found]) -> Option<Leftover> {
+    let ours = table.index_name.as_str();
+    let index_is_well = table.index.as_ref().is_some_and(|index| index.is_valid);
+    let what = if one.name == table.new_name() {
+        if one.is_valid { Remains::Built } else { Remains::Broken }
+    } else if one.name == table.old_name() {
+        // Only while another one answers in its place.
+        index_is_well.then_some(Remains::Replaced)?
+    } else if !one.is_valid
+        && base_of_reindex(&one.name).is_some_and(|base| is_cut(base, ours))
+        && !candidates.iter().any(|c| c.oid == one.oid)
+    {
+        Remains::Broken
+    } else {
+        return None;
+    };
+    Some(Leftover { schema: one.schema.clone(), name: one.name.clone(), bytes: one.bytes, what })
+}
+
+/// REINDEX cuts a long name to make room for its suffix.
+pub fn is_cut(base: &str, name: &str) -> bool {
+    base == name || name.len() + "_ccnew".len() > 63 && base.len() >= 50 && name.starts_with(base)
+}
+
+async fn look(connection: &mut PgConnection, searched: &Searched, rows: f64) -> Result<Looks> {
+    let share = (f64::from(LOOK_AT) * 110.0 / rows.max(1.0)).clamp(0.000_1, 100.0);
+    let by = if rows < 5e6 { "BERNOULLI" } else { "SYSTEM" };
+    let column = &searched.column;
+    let predicate = searched.predicate.as_ref().map(|predicate| format!(" WHERE ({predicate})")).unwrap_or_default();
+    let direction = searched.has_direction("s").map_or("false".to_owned(), |has| format!("NOT ({has})"));
+    let sql = format!(
+        "SELECT count(*) AS looked_at, count(*) - count(s.{column}) AS nulls, count(*) FILTER (WHERE {direction}) AS without_direction,
+                count(DISTINCT md5(s.{column}::text)) AS distinct_values
+         FROM (SELECT t.{column} FROM {relation} t TABLESAMPLE {by} ({share}) REPEATABLE (11){predicate} LIMIT {LOOK_AT}) s",
+        relation = searched.relation,
+    );
+    let row = pg::query(sql).fetch_one(connection).await.map_err(pg::in_its_own_words)?;
+    Ok(sqlx::FromRow::from_row(&row)?)
+}
+
+/// What applications search with, unless they say something else themselves.
+pub async fn setting(connection: &mut PgConnection, method: Method, role: Option<&str>, extension: &str) -> Result<u32> {
+    // Loads pgvector, which makes its settings known.
+    pg::query(format!("SELECT '[1]'::{0}.vector OPERATOR({0}.<->) '[1]'::{0}.vector", identifier(extension)))
+        .execute(&mut *connection)
+        .await?;
+    let found: Option<String> = sqlx::query_scalar(
+        "SELECT coalesce(
+            (SELECT split_part(one, '=', 2) FROM pg_db_role_setting s, unnest(s.setconfig) one
+             WHERE split_part(one, '=', 1) = $1 AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+               AND s.setrole IN (0, coalesce((SELECT oid FROM pg_roles WHERE rolname = $2), 0))
+             ORDER BY s.setrole = 0, s.setdatabase = 0 LIMIT 1),
+            (SELECT CASE WHEN source = 'configuration file' THEN reset_val ELSE boot_val END FROM pg_settings WHERE name = $1))",
+    )
+    .bind(method.setting())
+    .bind(role)
+    .fetch_one(connection)
+    .await?;
+    Ok(found.and_then(|text| text.parse().ok()).unwrap_or(method.default_setting()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_fit_and_stay_apart() {
+        assert_eq!(beside("idx", "_pgtend_new"), "idx_pgtend_new");
+        let (one, two) = (format!("{}1", "ä".repeat(31)), format!("{}2", "ä".repeat(31)));
+        let (first, second) = (beside(&one, "_pgtend_new"), beside(&two, "_pgtend_new"));
+        assert!(first.len() <= 63 && second.len() <= 63 && first != second, "{first} {second}");
+    }
+
+    #[test]
+    fn leftovers_of_reindex_are_known_by_their_name() {
+        assert_eq!(base_of_reindex("idx_ccnew"), Some("idx"));
+        assert_eq!(base_of_reindex("idx_ccold12"), Some("idx"));
+        assert_eq!(base_of_reindex("idx2"), None);
+        let long = "i".repeat(63);
+        assert!(is_cut(&long[..57], &long) && !is_cut("i", &long) && is_cut("idx", "idx") && !is_cut("id", "idx"));
+    }
+
+    #[test]
+    fn somebody_elses_comment_stays_above_ours() {
+        let built = Built { built_at: None, measured_at: DateTime::UNIX_EPOCH, rows: 5, setting: 3, recall: 0.96, tuned: true };
+        let comment = built.beside(Some("for the search\npage"));
+        assert!(comment.starts_with("for the search\npage\npgtend: {"), "{comment}");
+        assert_eq!(Built::read(&comment), Some(built.clone()));
+        assert_eq!(built.beside(Some(&comment)), comment);
+        assert_eq!(Built::read("just words"), None);
+    }
+}

@@ -1,0 +1,308 @@
+//! Finds the number of lists by building candidates on a copy and searching them: neither a rule for lists nor one for probes is
+//! near the best on data that is in clusters (docs/benchmarks.md).
+//!
+//! The copy is a temporary table, so that no application's plan sees a candidate, and nothing stays when the connection ends.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use sqlx::PgConnection;
+
+use super::decide::{Candidate, Spec, Tuning, lists_by_rule};
+use super::measure::{self, Found, Sample, Searched, Searcher, Stopped};
+use super::state::{Table, connect};
+use super::{VectorIndex, memory};
+use crate::pg::{self, identifier, qualified};
+use crate::task::RunContext;
+use crate::units;
+
+/// Two steps are a decade: 100, 316, 1000.
+const STEP: f64 = 3.162;
+/// Candidates nearer to each other cost the same within some percent.
+const NEAR: f64 = 1.9;
+const CANDIDATES_AT_MOST: usize = 9;
+/// Where the job says no time: so many builds, but no less than this.
+const BUILDS: u32 = 3;
+const AT_LEAST: Duration = Duration::from_secs(60);
+const COPY: &str = "pg_temp.pgtend_copy";
+
+pub struct Tuner<'a> {
+    pub run: &'a RunContext<'a>,
+    pub job: &'a VectorIndex,
+    pub table: &'a Table,
+    pub extension: &'a str,
+    /// What applications search with today.
+    pub setting: u32,
+    /// The present number of lists: where the search begins.
+    pub lists: Option<u32>,
+    pub only_one: bool,
+    /// Searches of the table whose answers are known.
+    pub sample: &'a Sample,
+}
+
+impl Tuner<'_> {
+    pub async fn tune(&self) -> Result<Tuning> {
+        let mut connection = self.run.or_cancelled(connect(&self.run.settings)).await?;
+        let pid = self.run.or_cancelled(pg::backend_pid(&mut connection)).await?;
+        let result = self.run.or_cancelled(self.search(&mut connection)).await;
+        if result.is_err() && self.run.cancel.is_cancelled() {
+            // Dropping the connection does not stop a build at once.
+            if let Err(error) = pg::cancel_backend(&self.run.settings, pid).await {
+                tracing::warn!("cannot cancel server process {pid}: {error:#}");
+            }
+        }
+        result.with_context(|| format!("searching for lists for {}", self.table.sql()))
+    }
+
+    async fn search(&self, connection: &mut PgConnection) -> Result<Tuning> {
+        let started = Instant::now();
+        let phase = self.run.progress.phase("tune", None);
+        let given = self.job.budget.time.map(|time| time.0);
+        let first_deadline = started + given.unwrap_or(Duration::from_secs(24 * 3600));
+        let (searched, share, copied_rows) = self.copy(connection, given).await?;
+        let sample = if share >= 1.0 && self.sample.len() >= self.job.recall.queries as usize {
+            self.sample.clone()
+        } else {
+            let mut sample = measure::sample(connection, &searched, self.job.recall.queries, copied_rows as f64).await?;
+            let truth_deadline = started + given.unwrap_or(AT_LEAST) / 3;
+            measure::find_truth(connection, &searched, &mut sample, self.job.recall.k, truth_deadline).await?;
+            sample
+        };
+        let mut tuning = Tuning { copied_rows, share, ..Tuning::default() };
+        if sample.len() < measure::QUERIES_AT_LEAST && (sample.len() as u64) < copied_rows {
+            tuning.ended = "exact answers take too long for the time given".to_owned();
+            return Ok(tuning);
+        }
+        let mut budget =
+            Budget { deadline: first_deadline, searches: sample.len() as u64, searches_at_most: self.job.budget.queries };
+        // The number of a whole table, for its copy.
+        let start =
+            self.lists.map_or(lists_by_rule(copied_rows as f64), |lists| (f64::from(lists) * share.sqrt()).round() as u32);
+        let mut next = Some(start.clamp(1, self.most(copied_rows)));
+        while let Some(lists) = next.take() {
+            phase.say(&format!("candidate with {}", units::plural(lists as usize, "list")));
+            match self.candidate(connection, &searched, &sample, lists, copied_rows, &mut budget).await {
+                Ok(candidate) => {
+                    let (found, cost) = (&candidate.found, candidate.found.cost.map_or(f64::NAN, |cost| cost.ms));
+                    tracing::info!("{lists} lists: recall {:.3} at probes = {}, {cost:.2} ms", found.recall, found.setting);
+                    tuning.candidates.push(candidate);
+                }
+                Err(error) => match error.downcast_ref::<Stopped>() {
+                    Some(stopped) => {
+                        tuning.ended = stopped.to_string();
+                        break;
+                    }
+                    None => return Err(error),
+                },
+            }
+            if tuning.candidates.len() == 1 {
+                let build = Duration::from_secs_f64(tuning.candidates[0].build_seconds / share);
+                let time = given.unwrap_or((build * BUILDS).max(AT_LEAST));
+                budget.deadline = started + time;
+                tuning.budget_seconds = time.as_secs_f64();
+            }
+            if self.only_one || tuning.candidates.len() >= CANDIDATES_AT_MOST {
+                tuning.ended = "enough candidates".to_owned();
+                break;
+            }
+            let proposals = next_lists(&tuning, self.most(copied_rows));
+            next = proposals.iter().copied().find(|lists| Instant::now() + expected_build(&tuning, *lists) <= budget.deadline);
+            if next.is_none() {
+                tuning.ended = match proposals.first() {
+                    Some(lists) => format!(
+                        "the time is over: {lists} lists would take about {}",
+                        units::duration(expected_build(&tuning, *lists))
+                    ),
+                    None => "the best is between its neighbours".to_owned(),
+                };
+            }
+        }
+        if tuning.budget_seconds == 0.0 {
+            tuning.budget_seconds = given.unwrap_or(AT_LEAST).as_secs_f64();
+        }
+        tuning.seconds = started.elapsed().as_secs_f64();
+        tuning.searches = budget.searches;
+        phase.done(&units::plural(tuning.candidates.len(), "candidate"));
+        Ok(tuning)
+    }
+
+    /// No list without a row to be its centre, and none that memory forbids.
+    fn most(&self, rows: u64) -> u32 {
+        let mut most = u32::try_from(rows / 10).unwrap_or(u32::MAX).clamp(1, 32_768);
+        let allowed = self.job.maintenance_work_mem.map_or(self.table.facts.maintenance_work_mem as u64, |size| size.0);
+        let fits = |lists: u32| {
+            let spec = Spec::Ivfflat { lists };
+            memory::needed(spec, self.table.vectors(), self.table.facts.pages, self.table.value_bytes(), self.table.dimensions)
+                <= allowed
+        };
+        let share = (rows as f64 / self.table.vectors().max(1.0)).clamp(1e-6, 1.0);
+        while most > 1 && !fits((f64::from(most) / share.sqrt()) as u32) {
+            most = (f64::from(most) / 1.1) as u32;
+        }
+        most.max(1)
+    }
+
+    async fn copy(&self, connection: &mut PgConnection, time: Option<Duration>) -> Result<(Searched, f64, u64)> {
+        let vectors = self.table.vectors().max(1.0);
+        let whole = vectors * self.table.value.bytes(self.table.dimensions) as f64;
+        let limit = self.job.budget.sample.0 as f64;
+        let wanted = (limit / whole).min(1.0);
+        let sampled =
+            if wanted < 1.0 { format!(" TABLESAMPLE BERNOULLI ({}) REPEATABLE (3)", wanted * 100.0) } else { String::new() };
+        // Before the first temporary table, or never. Room for the copy and a candidate: what does not fit is read again and again.
+        let buffers_kilobytes = ((whole.min(limit) * 2.5) as u64 / 1024).max(8192);
+        pg::set(connection, "temp_buffers", &format!("{buffers_kilobytes}kB")).await?;
+        self.memory_of_builds(connection).await?;
+        if let Some(time) = time {
+            pg::set(connection, "statement_timeout", &time.as_millis().to_string()).await?;
+        }
+        let from = &self.table.searched;
+        let predicate = from.predicate.as_ref().map(|predicate| format!(" AND ({predicate})")).unwrap_or_default();
+        let sql = format!(
+            "CREATE TEMP TABLE pgtend_copy AS SELECT t.ctid AS tid, t.{column}::{column_type} AS v FROM {relation} t{sampled} WHERE t.{column} IS NOT NULL{predicate}",
+            column = from.column,
+            column_type = from.column_type,
+            relation = from.relation,
+        );
+        let rows = pg::execute_counting(connection, sql).await.map_err(pg::in_its_own_words).context("a temporary copy")?;
+        pg::execute(connection, format!("ANALYZE {COPY}")).await?;
+        pg::set(connection, "statement_timeout", "0").await?;
+        let searched = Searched {
+            relation: COPY.to_owned(),
+            column: "v".to_owned(),
+            tid: "tid",
+            key: if self.table.by_halfvec { format!("(t.v{})", from.key_cast) } else { "t.v".to_owned() },
+            predicate: None,
+            ..from.clone()
+        };
+        Ok((searched, if wanted < 1.0 { (rows as f64 / vectors).min(1.0) } else { 1.0 }, rows))
+    }
+
+    async fn memory_of_builds(&self, connection: &mut PgConnection) -> Result<()> {
+        if let Some(size) = self.job.maintenance_work_mem {
+            pg::set(connection, "maintenance_work_mem", &format!("{}kB", size.0 / 1024)).await?;
+        }
+        Ok(())
+    }
+
+    async fn candidate(
+        &self,
+        connection: &mut PgConnection,
+        searched: &Searched,
+        sample: &Sample,
+        lists: u32,
+        rows: u64,
+        budget: &mut Budget,
+    ) -> Result<Candidate> {
+        let started = Instant::now();
+        let left = budget.deadline.saturating_duration_since(started).max(Duration::from_millis(1));
+        pg::set(connection, "statement_timeout", &left.as_millis().to_string()).await?;
+        let key = searched.key.replacen("t.v", "v", 1);
+        let class = qualified(self.extension, &self.table.operator_class);
+        let sql = format!("CREATE INDEX pgtend_candidate ON {COPY} USING ivfflat ({key} {class}) WITH (lists = {lists})");
+        pg::execute_counting(connection, sql).await.map_err(|error| match pg::in_its_own_words(error) {
+            error if pg::sql_state(&error).as_deref() == Some("57014") && !self.run.cancel.is_cancelled() => Stopped::Time.into(),
+            error => error.context(format!("a candidate with {lists} lists of {rows} rows")),
+        })?;
+        let build_seconds = started.elapsed().as_secs_f64();
+        let mut searcher = Searcher {
+            connection: &mut *connection,
+            searched,
+            sample,
+            k: self.job.recall.k,
+            parameter: "ivfflat.probes",
+            index: "pgtend_candidate".to_owned(),
+            deadline: budget.deadline,
+            searches: budget.searches,
+            searches_at_most: budget.searches_at_most,
+        };
+        let measured = self.measure(&mut searcher, lists).await;
+        budget.searches = searcher.searches;
+        let (reached, found, at_todays_setting) = measured?;
+        pg::set(connection, "statement_timeout", "0").await?;
+        pg::execute(connection, format!("DROP INDEX pg_temp.{}", identifier("pgtend_candidate"))).await?;
+        Ok(Candidate { lists, build_seconds, reached, found, at_todays_setting })
+    }
+
+    async fn measure(&self, searcher: &mut Searcher<'_>, lists: u32) -> Result<(bool, Found, Option<Found>)> {
+        let start = f64::from(lists).sqrt() / 4.0;
+        let (reached, found) = searcher.least(self.job.recall.target, (start as u32).max(1), lists).await?;
+        let todays = self.setting.min(lists);
+        let at_todays = if todays < found.setting { Some(searcher.recall(todays).await?) } else { None };
+        Ok((reached, found, at_todays))
+    }
+}
+
+struct Budget {
+    deadline: Instant,
+    searches: u64,
+    searches_at_most: u64,
+}
+
+/// Pure. Downhill in large steps until both neighbours of the best are worse, then between them. Cost over lists has one valley:
+/// centres to compare on one side, members on the other.
+///
+/// Several, the one that promises most first: it may take longer than there is time for.
+fn next_lists(tuning: &Tuning, most: u32) -> Vec<u32> {
+    let Some(best) = tuning.best().map(|best| best.lists) else { return Vec::new() };
+    let tried = || tuning.candidates.iter().map(|one| one.lists);
+    let (lower, upper) = (tried().filter(|lists| *lists < best).max(), tried().filter(|lists| *lists > best).min());
+    let scaled = |lists: f64| (lists.round() as u32).clamp(1, most);
+    let is_far = |one: u32, other: u32| f64::from(one.max(other)) / f64::from(one.min(other)) > NEAR;
+    let between = |other: u32| {
+        let lists = scaled((f64::from(best) * f64::from(other)).sqrt());
+        (is_far(best, other) && lists != best && lists != other).then_some(lists)
+    };
+    let up = || Some(scaled(f64::from(best) * STEP)).filter(|lists| is_far(*lists, best));
+    let down = || Some(scaled(f64::from(best) / STEP)).filter(|lists| is_far(*lists, best));
+    let beyond = match (lower, upper) {
+        (_, None) if up().is_some() => up(),
+        (None, _) => down(),
+        _ => None,
+    };
+    let inside = upper.and_then(between).into_iter().chain(lower.and_then(between));
+    beyond.into_iter().chain(inside).collect()
+}
+
+/// k-means compares every sampled row with every centre, and there are 50 rows a centre.
+fn expected_build(tuning: &Tuning, lists: u32) -> Duration {
+    let Some(near) = tuning.candidates.iter().min_by_key(|one| one.lists.abs_diff(lists)) else { return Duration::ZERO };
+    Duration::from_secs_f64(near.build_seconds * (f64::from(lists) / f64::from(near.lists)).powf(1.7).max(0.2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::measure::Cost;
+    use super::*;
+
+    /// As measured on 100,000 × 128: a valley at 316.
+    fn search(start: u32, most: u32, affordable: u32, ms: impl Fn(f64) -> f64) -> (Vec<u32>, u32) {
+        let mut tuning = Tuning { share: 1.0, ..Tuning::default() };
+        let mut next = Some(start);
+        for _ in 0..20 {
+            let Some(lists) = next else { break };
+            let cost = Cost { ms: ms(f64::from(lists)), pages: 1.0, is_planners_choice: true };
+            let found = Found { setting: 1, recall: 0.95, margin: 0.01, queries: 100, cost: Some(cost) };
+            tuning.candidates.push(Candidate { lists, build_seconds: 1.0, reached: true, found, at_todays_setting: None });
+            next = next_lists(&tuning, most).into_iter().find(|lists| *lists <= affordable);
+        }
+        assert!(next.is_none(), "no end: {:?}", tuning.candidates);
+        let best = tuning.best().unwrap().lists;
+        (tuning.candidates.iter().map(|one| one.lists).collect(), best)
+    }
+
+    #[test]
+    fn the_search_goes_downhill_and_ends_beside_the_valley() {
+        let ms = |lists: f64| lists / 316.0 + 316.0 / lists;
+        for start in [1, 20, 100, 1000, 3000] {
+            let (tried, best) = search(start, 32_768, 32_768, ms);
+            assert!(ms(f64::from(best)) < 2.0 * 1.1, "from {start}: {best} of {tried:?}");
+            assert!(tried.len() <= 13, "{tried:?}");
+        }
+        assert_eq!(search(100, 120, 120, ms).1, 100);
+        // Where the next step up takes too long, what lies between is still tried.
+        let (tried, best) = search(100, 32_768, 1000, |lists| lists / 562.0 + 562.0 / lists);
+        assert_eq!((tried.as_slice(), best), ([100, 316, 999, 562].as_slice(), 562));
+        assert_eq!(search(1, 1, 1, ms), (vec![1], 1));
+    }
+}

@@ -1,0 +1,121 @@
+//! Indexes that are built anew: why, and what stays when it is stopped.
+
+use rustix::process::Signal;
+
+use crate::support::postgres::{MAJORS, Server, server};
+use crate::support::{Scenario, eventually};
+
+/// `logs` with an index that is nine tenths empty, one that is well, and an exclusion constraint.
+fn logs(server: &Server) -> String {
+    let database = server.new_database();
+    server.sql(
+        &database,
+        "CREATE TABLE logs (id bigint PRIMARY KEY, at timestamptz, span int4range, text text, EXCLUDE USING gist (span WITH &&));
+         INSERT INTO logs SELECT i, now() - make_interval(secs => i), NULL, md5(i::text) FROM generate_series(1, 60000) i;
+         CREATE INDEX logs_text ON logs (text); CREATE INDEX logs_lower ON logs (lower(text)) WHERE id % 10 <> 3;
+         DELETE FROM logs WHERE id % 10 <> 3; VACUUM ANALYZE logs; CREATE INDEX logs_at ON logs (at); ANALYZE logs",
+    );
+    database
+}
+
+fn scenario(server: &Server, database: &str, more: &str) -> Scenario {
+    Scenario::with_database(server, database)
+        .job("tidy", &format!("database = 'app'\n[reindex]\ntable = 'logs'\nlarger_than = '100KiB'\n{more}\n"))
+}
+
+fn size(server: &Server, database: &str, index: &str) -> u64 {
+    server.sql(database, &format!("SELECT pg_relation_size('{index}')")).parse().unwrap()
+}
+
+#[test]
+fn bloated_indexes_are_rebuilt_and_others_left_with_a_reason() {
+    for major in MAJORS {
+        let server = server(major);
+        let database = logs(server);
+        let scenario = scenario(server, &database, "").ledger();
+        let before = ["logs_text", "logs_pkey", "logs_at"].map(|index| size(server, &database, index));
+        scenario.run(&["run-job", "tidy", "--dry-run"]).succeeded().prints(&[
+            "rebuild \"public\".\"logs_text\" (btree): 9",
+            "rebuild \"public\".\"logs_lower\" (btree): ",
+            "leave \"public\".\"logs_at\"",
+            "exclusion constraint only while nobody writes",
+        ]);
+        assert_eq!(size(server, &database, "logs_text"), before[0]);
+        let json = scenario.json(&["run-job", "tidy"]);
+        let rebuilt = json["runs"][0]["report"]["facts"]["rebuilt"].as_array().unwrap().clone();
+        assert!(rebuilt.len() >= 2, "{json:#}");
+        assert!(size(server, &database, "logs_text") * 3 < before[0] && size(server, &database, "logs_pkey") * 3 < before[1]);
+        assert_eq!(size(server, &database, "logs_at"), before[2]);
+        scenario.run(&["run-job", "tidy"]).succeeded().prints(&["no index of logs needs to be rebuilt"]);
+    }
+}
+
+#[test]
+fn an_invalid_index_is_rebuilt_and_what_a_stopped_reindex_left_is_dropped() {
+    let server = server(16);
+    let database = logs(server);
+    let holder = server.session(&database, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM logs");
+    for sql in ["CREATE INDEX CONCURRENTLY \"lo\"\"gs x\" ON logs (at, id)", "REINDEX INDEX CONCURRENTLY logs_at"] {
+        assert!(server.psql(&database, &format!("SET statement_timeout = '1s'; {sql}")).is_err());
+    }
+    drop(holder);
+    let invalid = "SELECT string_agg(indexrelid::regclass::text, ' ' ORDER BY 1) FROM pg_index WHERE NOT indisvalid";
+    assert_eq!(server.sql(&database, invalid), "\"lo\"\"gs x\" logs_at_ccnew");
+    scenario(server, &database, "indexes = ['lo\"gs x']").run(&["run-job", "tidy"]).succeeded();
+    assert_eq!(server.sql(&database, invalid), "");
+    assert_eq!(server.sql(&database, "SELECT to_regclass('logs_at_ccnew')"), "");
+    scenario(server, &database, "indexes = ['none']").run(&["run-job", "tidy"]).exited(78).says(&["has no index none"]);
+}
+
+#[test]
+fn stopped_in_its_waits_it_leaves_the_index_as_it_was_and_the_next_run_is_clean() {
+    let server = server(18);
+    let indexes = "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class WHERE relname LIKE 'logs%' AND relkind = 'i'";
+    for signal in [Some(Signal::KILL), Some(Signal::TERM), None] {
+        let database = logs(server);
+        let names = server.sql(&database, indexes);
+        let holder = server.session(
+            &database,
+            "SET application_name = 'the report'; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class",
+        );
+        let job = scenario(server, &database, "[limits]\nmax_wait = '2s'");
+        let patient = scenario(server, &database, "");
+        match signal {
+            Some(signal) => {
+                let running = patient.start(&["run-job", "tidy"]);
+                eventually("it waits for the old transaction", || {
+                    server
+                        .sql(
+                            &database,
+                            "SELECT string_agg(phase, ' ') FROM pg_stat_progress_create_index WHERE datname = current_database()",
+                        )
+                        .contains("waiting")
+                });
+                running.signal(signal);
+                running.wait();
+            }
+            None => {
+                job.run(&["run-job", "tidy"]).exited(75).says(&["the report"]);
+            }
+        }
+        drop(holder);
+        eventually("the next run succeeds", || patient.run(&["run-job", "tidy"]).code == Some(0));
+        assert_eq!(server.sql(&database, indexes), names);
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM pg_index WHERE NOT indisvalid"), "0");
+    }
+}
+
+#[test]
+fn of_a_partitioned_table_the_indexes_of_its_partitions_are_rebuilt() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(
+        &database,
+        "CREATE TABLE logs (id int, text text) PARTITION BY RANGE (id); CREATE TABLE logs_1 PARTITION OF logs FOR VALUES FROM (0) TO (100000);
+         CREATE INDEX logs_text ON logs (text); INSERT INTO logs SELECT i, md5(i::text) FROM generate_series(1, 30000) i;
+         DELETE FROM logs WHERE id % 10 <> 3; VACUUM ANALYZE logs",
+    );
+    let before = size(server, &database, "logs_1_text_idx");
+    scenario(server, &database, "").run(&["run-job", "tidy"]).succeeded();
+    assert!(size(server, &database, "logs_1_text_idx") * 3 < before);
+}
