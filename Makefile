@@ -45,6 +45,7 @@ bench: ## pgtend beside what people use instead
 	python3 benches/retention.py
 	python3 benches/partition.py
 	python3 benches/vector_index.py
+	python3 benches/compress.py
 
 lint: ## formatting and clippy
 	cargo fmt --check

@@ -3,6 +3,7 @@
 mod archives;
 mod backups;
 mod check;
+mod compress;
 mod documents;
 mod grants;
 mod jobs;
@@ -113,6 +114,11 @@ pub enum Command {
         #[command(subcommand)]
         command: partition::Command,
     },
+    /// What [compress] jobs with method = "gzip" need by hand: the readers' view, and the way back
+    Compress {
+        #[command(subcommand)]
+        command: compress::Command,
+    },
     /// List and put back rows that left a table through [retention] or [partition]
     Archives {
         #[command(subcommand)]
@@ -169,6 +175,7 @@ async fn dispatch(arguments: &Arguments) -> Result<ExitCode> {
         Command::Runs(arguments) => runs::run(global, arguments).await,
         Command::Backups { command } => backups::run(global, command).await,
         Command::Partition { command } => partition::run(global, command).await,
+        Command::Compress { command } => compress::run(global, command).await,
         Command::Archives { command } => archives::run(global, command).await,
         Command::Render { command } => render::run(global, command),
         Command::Grants(arguments) => grants::run(global, arguments).await,

@@ -153,10 +153,11 @@ pub struct Written {
     /// The file that holds it; relative to the job's file.
     #[schemars(with = "Option<PathBuf>")]
     pub ping_url_file: Option<Spanned<PathBuf>>,
-    /// How much a task that touches live tables may ask of the server: [retention].
+    /// How much a task that touches live tables may ask of the server: [compress], [partition], [retention].
     #[schemars(with = "Option<governor::Written>")]
     pub limits: Option<Spanned<governor::Written>>,
     pub backup: Option<task::backup::Written>,
+    pub compress: Option<task::compress::Written>,
     pub partition: Option<task::partition::Written>,
     pub reindex: Option<task::reindex::Written>,
     pub retention: Option<task::retention::Written>,
@@ -276,6 +277,7 @@ fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> Optio
     }
     let task = checker.task(WrittenTask {
         backup: written.backup,
+        compress: written.compress,
         partition: written.partition,
         reindex: written.reindex,
         retention: written.retention,
@@ -380,9 +382,10 @@ impl Checker<'_> {
 
     /// The one task among the tables that stand in the file.
     fn task(&mut self, written: WrittenTask) -> Option<Task> {
-        let WrittenTask { backup, partition, reindex, retention, sql, vector_index } = written;
+        let WrittenTask { backup, compress, partition, reindex, retention, sql, vector_index } = written;
         let named: Vec<&str> = [
             ("[backup]", backup.is_some()),
+            ("[compress]", compress.is_some()),
             ("[partition]", partition.is_some()),
             ("[reindex]", reindex.is_some()),
             ("[retention]", retention.is_some()),
@@ -395,18 +398,19 @@ impl Checker<'_> {
         match named.len() {
             0 => self.missing(
                 "no task",
-                "add a table that says what to do: [backup], [partition], [reindex], [retention], [sql] or [vector_index]",
+                "add a table that says what to do: [backup], [compress], [partition], [reindex], [retention], [sql] or [vector_index]",
             ),
             1 => {}
             _ => self.missing(&format!("more than one task: {}", named.join(" and ")), "one task a file: make a job of each"),
         }
         let backup = backup.map(|written| task::backup::resolve(written, self).map(Task::Backup));
+        let compress = compress.map(|written| task::compress::resolve(written, self).map(Task::Compress));
         let partition = partition.map(|written| task::partition::resolve(written, self).map(Task::Partition));
         let reindex = reindex.map(|written| task::reindex::resolve(written, self).map(Task::Reindex));
         let retention = retention.map(|written| task::retention::resolve(written, self).map(Task::Retention));
         let sql = sql.map(|written| task::sql::resolve(written, self).map(Task::Sql));
         let vector_index = vector_index.map(|written| task::vector_index::resolve(written, self).map(Task::VectorIndex));
-        backup.or(partition).or(reindex).or(retention).or(sql).or(vector_index)?
+        backup.or(compress).or(partition).or(reindex).or(retention).or(sql).or(vector_index)?
     }
 
     fn limits(&mut self, written: Option<Spanned<governor::Written>>, task: Option<&Task>) -> Limits {
@@ -414,7 +418,7 @@ impl Checker<'_> {
             self.problem(
                 written,
                 "[limits] have no meaning for this task",
-                "they bound what [partition], [reindex], [retention] and [vector_index] ask of the server".to_owned(),
+                "they bound what [compress], [partition], [reindex], [retention] and [vector_index] ask of the server".to_owned(),
             );
         }
         written.map(Spanned::into_inner).unwrap_or_default().into()
@@ -424,6 +428,7 @@ impl Checker<'_> {
 /// The tables of a job's file that name its task.
 struct WrittenTask {
     backup: Option<task::backup::Written>,
+    compress: Option<task::compress::Written>,
     partition: Option<task::partition::Written>,
     reindex: Option<task::reindex::Written>,
     retention: Option<task::retention::Written>,

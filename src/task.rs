@@ -1,6 +1,7 @@
 //! The kinds of work, and the one way that each of them is driven: plan, decide, apply.
 
 pub mod backup;
+pub mod compress;
 pub mod partition;
 pub mod reindex;
 pub mod retention;
@@ -24,6 +25,7 @@ use crate::report::Report;
 #[derive(Clone, Debug)]
 pub enum Task {
     Backup(backup::Backup),
+    Compress(compress::Compress),
     Partition(partition::Partition),
     Reindex(reindex::Reindex),
     Retention(retention::Retention),
@@ -35,6 +37,7 @@ impl Task {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Backup(_) => "backup",
+            Self::Compress(_) => "compress",
             Self::Partition(_) => "partition",
             Self::Reindex(_) => "reindex",
             Self::Retention(_) => "retention",
@@ -114,6 +117,7 @@ impl Drive for Task {
         }
         match self {
             Self::Backup(backup) => Box::pin(drive_work(backup, run, mode)).await,
+            Self::Compress(compress) => Box::pin(drive_work(compress, run, mode)).await,
             Self::Partition(partition) => Box::pin(drive_work(partition, run, mode)).await,
             Self::Reindex(reindex) => Box::pin(drive_work(reindex, run, mode)).await,
             Self::Retention(retention) => Box::pin(drive_work(retention, run, mode)).await,

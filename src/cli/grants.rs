@@ -94,6 +94,14 @@ async fn needs(connection: &mut PgConnection, job: &Job, role: &str) -> Result<V
             }
             Ok(lines)
         }
+        Task::Compress(compress) => Ok(vec![
+            "-- Only the owner may put a view in the table's place, change its compression and VACUUM it:".to_owned(),
+            partition::owner_of(connection, &compress.table).await?.map_or_else(
+                || format!("-- there is no table {}", compress.table),
+                |(owner, schema)| format!("GRANT {owner} TO {role};\nGRANT USAGE, CREATE ON SCHEMA {schema} TO {role};"),
+            ),
+            format!("-- to see replication and WAL archiving, which it spares\nGRANT pg_monitor TO {role};"),
+        ]),
         Task::Partition(partition) => Ok(vec![
             "-- Only the owner may attach and detach partitions, and they are made in its schema:".to_owned(),
             partition::owner_of(connection, &partition.table).await?.map_or_else(

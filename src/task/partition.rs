@@ -18,9 +18,10 @@ pub mod session;
 mod state;
 
 pub use calendar::{Every, Unit};
+pub use create::privileges;
 pub use decide::Plan;
 pub use key::Epoch;
-pub use state::{owner_of, with_schema};
+pub use state::{TableName, owner_of, with_schema};
 
 use std::time::Duration;
 

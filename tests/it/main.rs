@@ -11,6 +11,10 @@ mod backup_faults;
 mod backup_sets;
 /// The commands that need no server: check, jobs, schema, and what they say of mistakes.
 mod cli;
+/// Large text in another form: readers, writers, the way there and back.
+mod compress;
+/// The same, killed and among writers.
+mod compress_faults;
 /// The examples that are shipped: configuration, jobs, schema.
 mod examples;
 /// Several schedulers on one ledger, and very many jobs at once.

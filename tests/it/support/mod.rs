@@ -4,6 +4,7 @@ pub mod http;
 pub mod pgbench;
 pub mod postgres;
 pub mod s3;
+pub mod scripts;
 pub mod serve;
 pub mod vectors;
 

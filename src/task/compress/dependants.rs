@@ -1,0 +1,149 @@
+//! What stands in the way of a view that takes the table's place, found before anything is changed.
+
+use anyhow::Result;
+use serde::Serialize;
+use sqlx::PgConnection;
+
+use super::table::{CONSTRAINT, Table, companion};
+use crate::pg::{self, identifier};
+
+/// Rows that are looked at for a CHECK that does not bear a body without text.
+const CHECKED_ROWS: u32 = 10_000;
+
+#[derive(Debug, Default, Serialize)]
+pub struct Dependants {
+    /// The view is not installed.
+    pub refusals: Vec<String>,
+    /// Perhaps harmless: somebody has to look, and say --force.
+    pub doubts: Vec<String>,
+    pub notes: Vec<String>,
+}
+
+pub async fn find(connection: &mut PgConnection, table: &Table) -> Result<Dependants> {
+    let mut found = Dependants::default();
+    let attribute: i16 = sqlx::query_scalar(
+        "SELECT attnum FROM pg_attribute WHERE attrelid = $1::bigint::oid AND attname = $2 AND NOT attisdropped",
+    )
+    .bind(table.oid)
+    .bind(&table.body.name)
+    .fetch_one(&mut *connection)
+    .await?;
+    let rows: Vec<(String, String)> = sqlx::query_as(include_str!("dependants.sql"))
+        .bind(table.oid)
+        .bind(attribute)
+        .bind(&table.body.name)
+        .bind(table.public_name())
+        .fetch_all(&mut *connection)
+        .await?;
+    for (severity, what) in rows {
+        match severity.as_str() {
+            "hard" => found.refusals.push(what),
+            "soft" => found.doubts.push(what),
+            _ => found.notes.push(what),
+        }
+    }
+    found.doubts.extend(statements_seen(connection, table).await?);
+    found.refusals.extend(checks(connection, table).await?);
+    if table.key.is_none() {
+        found.refusals.push(NO_KEY.to_owned());
+    }
+    if table.body.is_generated {
+        found.refusals.push("the column itself is generated".to_owned());
+    }
+    if table.columns.iter().filter(|column| !column.identity.is_empty()).count() > 1 {
+        found.refusals.push("it has more than one identity column".to_owned());
+    }
+    if table.view.is_none() {
+        found.refusals.extend(names_taken(connection, table).await?);
+    }
+    found.notes.push(
+        "what no catalog shows: INSERT … ON CONFLICT, TRUNCATE, COPY … TO, CREATE INDEX and ALTER TABLE fail on the view, and have to name \
+         the table behind it"
+            .to_owned(),
+    );
+    Ok(found)
+}
+
+pub const NO_KEY: &str = "it has no primary key, nor a unique index over columns that are NOT NULL, of built-in types and without the body: \
+     rows could not be told apart";
+
+/// pg_stat_statements, where the role may read it, remembers what applications really say.
+async fn statements_seen(connection: &mut PgConnection, table: &Table) -> Result<Vec<String>> {
+    let relation: Option<String> = sqlx::query_scalar(
+        "SELECT c.oid::regclass::text FROM pg_extension e JOIN pg_class c ON c.relname = 'pg_stat_statements' AND c.relnamespace = e.extnamespace
+         WHERE e.extname = 'pg_stat_statements' AND has_table_privilege(c.oid, 'SELECT')",
+    )
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(relation) = relation else { return Ok(Vec::new()) };
+    let sql = format!(
+        "SELECT string_agg(DISTINCT left(regexp_replace(query, '\\s+', ' ', 'g'), 120), E'\\n') FROM {relation}
+         WHERE dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+           AND query ~* ('\\m' || regexp_replace({name}, '([^[:alnum:]_])', '\\\\\\1', 'g') || '\\M')
+           AND query ~* '\\minsert\\s+into\\M.*\\mon\\s+conflict\\M|^\\s*(truncate|copy)\\M'",
+        name = pg::literal(table.public_name())
+    );
+    // Loaded into the database, but not into the server, it fails: then it remembers nothing.
+    let seen = pg::fetch_text(connection, sql).await.unwrap_or_default().unwrap_or_default();
+    Ok(seen
+        .lines()
+        .map(|statement| format!("pg_stat_statements has seen a statement that the view does not take: {statement}"))
+        .collect())
+}
+
+/// CHECKs over the column that refuse a row whose text is elsewhere.
+async fn checks(connection: &mut PgConnection, table: &Table) -> Result<Vec<String>> {
+    let checks: Vec<(String, String)> = sqlx::query_as(
+        "SELECT k.conname::text, pg_get_expr(k.conbin, k.conrelid) FROM pg_constraint k
+         WHERE k.conrelid = $1::bigint::oid AND k.contype = 'c' AND k.conname <> $3
+           AND (SELECT attnum FROM pg_attribute WHERE attrelid = k.conrelid AND attname = $2 AND NOT attisdropped) = ANY (k.conkey)",
+    )
+    .bind(table.oid)
+    .bind(&table.body.name)
+    .bind(CONSTRAINT)
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut refusals = Vec::new();
+    for (name, expression) in checks {
+        let columns: Vec<String> = table
+            .columns
+            .iter()
+            .map(|column| match column.name == table.body.name {
+                true => format!("NULL::{} AS {}", column.data_type, identifier(&column.name)),
+                false => identifier(&column.name),
+            })
+            .collect();
+        let sql = format!(
+            "SELECT 'some' FROM (SELECT {} FROM ONLY {} LIMIT {CHECKED_ROWS}) {} WHERE NOT ({expression}) LIMIT 1",
+            columns.join(", "),
+            table.sql(),
+            identifier(&table.name)
+        );
+        if pg::fetch_text(connection, sql).await?.is_some() {
+            refusals.push(format!("constraint {} refuses rows without the text: CHECK ({expression})", identifier(&name)));
+        }
+    }
+    Ok(refusals)
+}
+
+async fn names_taken(connection: &mut PgConnection, table: &Table) -> Result<Vec<String>> {
+    let functions: Vec<String> =
+        super::install::FUNCTIONS.iter().map(|what| companion(&table.name, &format!("_pgtend_{what}"))).collect();
+    let columns = [companion(&table.body.name, "_gz"), companion(&table.body.name, "_sha256")];
+    Ok(sqlx::query_scalar(
+        "SELECT format('there is already a relation or type %I.%I', n.nspname, $2) FROM pg_namespace n
+         WHERE n.nspname = $1 AND (EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid AND relname = $2)
+            OR EXISTS (SELECT FROM pg_type WHERE typnamespace = n.oid AND typname = $2))
+         UNION ALL SELECT format('there is already a function %s', oid::regprocedure) FROM pg_proc
+         WHERE pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1) AND proname = ANY ($3)
+         UNION ALL SELECT format('it has a column %I already', attname) FROM pg_attribute
+         WHERE attrelid = $4::bigint::oid AND attname = ANY ($5) AND NOT attisdropped",
+    )
+    .bind(&table.schema)
+    .bind(companion(&table.name, "_stored"))
+    .bind(functions)
+    .bind(table.oid)
+    .bind(columns.to_vec())
+    .fetch_all(connection)
+    .await?)
+}

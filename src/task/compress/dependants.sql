@@ -1,0 +1,74 @@
+-- What depends on a table, or on its body, by more than its name. $1: the table's oid, $2: the body's attribute number,
+-- $3: the body's name, $4: the table's name as applications write it.
+-- severity: "hard" keeps the view from taking the table's place, "soft" may, "note" is for information.
+WITH body AS (
+    SELECT d.classid, d.objid, d.objsubid, d.deptype FROM pg_depend d
+    WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid AND d.refobjsubid = $2::int2
+), trigger AS (
+    SELECT t.*, p.proname, l.lanname, p.prosrc, replace(encode(t.tgargs, 'escape'), '\000', ' ') AS arguments,
+           regexp_replace(p.prosrc, '--[^\n]*|return\s+(new|old)\s*;', '', 'gi') AS source
+    FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_language l ON l.oid = p.prolang
+    WHERE t.tgrelid = $1::bigint::oid AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgname NOT LIKE 'zz\_pgtend%'
+), word AS (
+    SELECT '\m' || regexp_replace($3, '([^[:alnum:]_])', '\\\1', 'g') || '\M' AS body,
+           '\m' || regexp_replace($4, '([^[:alnum:]_])', '\\\1', 'g') || '\M' AS name
+)
+SELECT 'hard' AS severity, format('index %s is built over the column: it would have nothing to index', i.relname) AS what
+FROM body JOIN pg_class i ON i.oid = body.objid AND body.classid = 'pg_class'::regclass AND i.relkind IN ('i', 'I')
+UNION SELECT 'hard', format('%s holds the column: it would see no text', pg_describe_object('pg_constraint'::regclass, k.oid, 0))
+FROM body JOIN pg_constraint k ON k.oid = body.objid AND body.classid = 'pg_constraint'::regclass AND k.contype NOT IN ('c', 'n')
+UNION SELECT 'hard', format('generated column %I is computed from the column', a.attname)
+FROM body JOIN pg_attrdef d ON d.oid = body.objid AND body.classid = 'pg_attrdef'::regclass
+JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum WHERE d.adnum <> $2::int2
+UNION SELECT 'hard', format('generated column %I is computed from the column', a.attname)
+FROM body JOIN pg_attribute a ON a.attrelid = body.objid AND a.attnum = body.objsubid
+WHERE body.classid = 'pg_class'::regclass AND body.objsubid <> 0 AND body.objid = $1::bigint::oid AND a.attgenerated <> ''
+UNION SELECT 'hard', format('%s asks for the column', pg_describe_object(body.classid, body.objid, body.objsubid))
+FROM body WHERE body.classid IN ('pg_policy'::regclass, 'pg_publication_rel'::regclass, 'pg_proc'::regclass)
+UNION SELECT 'hard', format('trigger %I looks at the column (WHEN, or UPDATE OF)', t.tgname)
+FROM body JOIN trigger t ON t.oid = body.objid AND body.classid = 'pg_trigger'::regclass
+UNION SELECT 'hard', format('trigger %I is for UPDATE OF some columns: through the view, all are updated', t.tgname)
+FROM trigger t WHERE cardinality(t.tgattr::int2[]) > 0
+UNION SELECT 'soft', format('trigger %I uses the column (its function %I names it): it would see no text in compressed rows', t.tgname, t.proname)
+FROM trigger t, word WHERE t.source ~* word.body OR t.arguments ~* word.body
+UNION SELECT 'soft', format('trigger %I uses whole rows (its function %I): they would have no text in compressed rows', t.tgname, t.proname)
+FROM trigger t WHERE t.source ~* '\m(new|old)\M(\s*\.\s*\*|(?!\s*\.))' AND t.lanname = 'plpgsql'
+UNION SELECT 'note', format('trigger %I fires for each row that is compressed', t.tgname)
+FROM trigger t WHERE t.tgtype & 16 = 16 AND t.tgtype & 1 = 1
+UNION SELECT 'note', format('trigger %I is for each statement: a statement through the view is one for each row', t.tgname)
+FROM trigger t WHERE t.tgtype & 1 = 0
+UNION SELECT DISTINCT 'hard', format('it is published by %I: subscribers would be sent another table', p.pubname)
+FROM pg_publication_tables p JOIN pg_class c ON c.relname = p.tablename JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = p.schemaname
+WHERE c.oid = $1::bigint::oid
+-- A whole row (attribute 0) leaves no trace in pg_depend.
+UNION SELECT DISTINCT CASE WHEN is_read THEN 'hard' ELSE 'note' END,
+    format(CASE WHEN is_read THEN 'materialized view %s reads the column' ELSE 'materialized view %s goes on: it does not read the column' END, view)
+FROM (SELECT r.ev_class::regclass AS view, bool_or(d.refobjsubid = $2::int2 OR r.ev_action::text ~ ':varattno 0 ') AS is_read
+FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class
+WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid AND v.relkind = 'm'
+GROUP BY 1) m
+UNION SELECT 'hard', format('it has a rule: %I', r.rulename) FROM pg_rewrite r WHERE r.ev_class = $1::bigint::oid
+UNION SELECT DISTINCT 'hard', format('%s depends on it by more than its name', pg_describe_object(d.classid, d.objid, 0))
+FROM pg_depend d
+WHERE d.deptype = 'n' AND (
+    d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid AND (d.classid = 'pg_proc'::regclass
+        OR d.classid = 'pg_policy'::regclass AND d.objid NOT IN (SELECT oid FROM pg_policy WHERE polrelid = $1::bigint::oid))
+    OR d.refclassid = 'pg_type'::regclass AND d.refobjid IN (
+        SELECT reltype FROM pg_class WHERE oid = $1::bigint::oid UNION SELECT typarray FROM pg_type WHERE typrelid = $1::bigint::oid))
+UNION SELECT 'hard', format('%s inherits from it, or it from that', CASE WHEN inhrelid = $1::bigint::oid THEN inhparent ELSE inhrelid END::regclass)
+FROM pg_inherits WHERE inhrelid = $1::bigint::oid OR inhparent = $1::bigint::oid
+UNION SELECT 'hard', format('column %I has privileges of its own', a.attname)
+FROM pg_attribute a WHERE a.attrelid = $1::bigint::oid AND a.attacl IS NOT NULL AND NOT a.attisdropped
+UNION SELECT 'hard', 'it has row security, which a view passes on since PostgreSQL 15 only'
+FROM pg_class WHERE oid = $1::bigint::oid AND relrowsecurity AND current_setting('server_version_num')::int < 150000
+UNION SELECT DISTINCT 'hard', format('view %s reads it with the rights of its owner, which a view over row security does not pass on', v.oid::regclass)
+FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class JOIN pg_class t ON t.oid = $1::bigint::oid
+WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = t.oid AND v.relkind = 'v' AND t.relrowsecurity
+  AND NOT coalesce(v.reloptions && ARRAY['security_invoker=true', 'security_invoker=on', 'security_invoker=1'], false)
+UNION SELECT 'hard', 'it is temporary' FROM pg_class WHERE oid = $1::bigint::oid AND relpersistence = 't'
+UNION SELECT 'hard', 'it belongs to an extension' FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = $1::bigint::oid AND deptype = 'e'
+UNION SELECT 'soft', format('function %s names it together with ON CONFLICT, TRUNCATE or COPY, which a view does not take', p.oid::regprocedure)
+FROM pg_proc p, word WHERE p.pronamespace <> 'pg_catalog'::regnamespace AND p.prosrc ~* word.name AND p.prosrc ~* '\mon\s+conflict\M|\mtruncate\M'
+UNION SELECT 'note', format('foreign key %I of %s goes on: it refers to the table by its number, whatever its name', k.conname, k.conrelid::regclass)
+FROM pg_constraint k WHERE k.contype = 'f' AND k.confrelid = $1::bigint::oid AND k.conparentid = 0
+ORDER BY 1, 2

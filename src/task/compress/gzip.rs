@@ -1,0 +1,217 @@
+//! Bodies become gzip in a companion column: read, compressed, decoded and compared, and only then, in one statement that
+//! finds the row unchanged, does the text go.
+
+use std::io::Read as _;
+
+use anyhow::{Context as _, Result};
+use sha2::{Digest as _, Sha256};
+use sqlx::{PgConnection, Row as _};
+
+use super::table::Table;
+use super::walk::{self, Act, Batch, Done, Wanted, Work};
+use crate::governor::{Go, Governor};
+use crate::pg;
+
+/// Slower than 6 and smaller, and the smaller a body is the less there is for readers to decode.
+const LEVEL: i32 = 9;
+/// A form above this share of what is stored now is not worth the slower read.
+const WORTH: f64 = 0.9;
+
+pub async fn all(work: &Work<'_>, governor: &mut Governor, done: &mut Done) -> Result<Go> {
+    let mut connection = work.run.or_cancelled(work.connect(governor.limits())).await?;
+    let content = work.table.content();
+    let (least, most) = (work.compress.larger_than.0, work.compress.smaller_than.0);
+    let wanted = Wanted {
+        condition: format!("octet_length({content}) > {least} AND octet_length({content}) <= {most}"),
+        bytes: format!("octet_length({content})"),
+        too_large: format!("octet_length({content}) > {most}"),
+    };
+    work.all(&mut connection, governor, &wanted, done, Act::Gzip).await
+}
+
+/// A body in its new form.
+pub struct Packed {
+    pub gz: Vec<u8>,
+    /// Of the text's bytes.
+    pub hash: Vec<u8>,
+}
+
+/// Compressed by one library, decoded by another, and compared byte by byte.
+pub fn pack(body: &[u8]) -> Result<Packed> {
+    let level = libdeflater::CompressionLvl::new(LEVEL).map_err(|_| anyhow::anyhow!("gzip has no level {LEVEL}"))?;
+    let mut compressor = libdeflater::Compressor::new(level);
+    let mut gz = vec![0; compressor.gzip_compress_bound(body.len())];
+    let length = compressor.gzip_compress(body, &mut gz)?;
+    gz.truncate(length);
+    anyhow::ensure!(unpack(&gz)? == body, "a body of {} bytes did not come back from its compressed form", body.len());
+    Ok(Packed { gz, hash: Sha256::digest(body).to_vec() })
+}
+
+/// What it takes in place of `stored`, if it is worth it.
+pub fn kept(packed: &Packed, stored: u64) -> Option<u64> {
+    let bytes = (packed.gz.len() + packed.hash.len()) as u64;
+    (bytes as f64 <= stored as f64 * WORTH).then_some(bytes)
+}
+
+pub fn unpack(gz: &[u8]) -> Result<Vec<u8>> {
+    let mut body = Vec::new();
+    flate2::read::MultiGzDecoder::new(gz).read_to_end(&mut body).context("corrupt gzip data")?;
+    Ok(body)
+}
+
+struct Body {
+    ctid: String,
+    xmin: String,
+    fingerprint: String,
+    stored: u64,
+    raw: u64,
+    packed: Packed,
+}
+
+pub async fn batch(connection: &mut PgConnection, table: &Table, rows: &[walk::Row]) -> Result<Batch> {
+    let mut result = Batch::default();
+    let bodies = read(connection, table, rows, &mut result).await?;
+    if !bodies.is_empty() {
+        write(connection, table, &bodies, &mut result).await?;
+    }
+    Ok(result)
+}
+
+/// Without locks: who writes meanwhile wins.
+async fn read(connection: &mut PgConnection, table: &Table, rows: &[walk::Row], result: &mut Batch) -> Result<Vec<Body>> {
+    let (ctids, _) = walk::places(rows);
+    let sql = format!(
+        "SELECT ctid::text, xmin::text, {bytes}, pg_column_size({content})::bigint, {fingerprint}
+         FROM ONLY {table} t WHERE ctid = ANY ($1::text[]::tid[]) AND {content} IS NOT NULL",
+        bytes = table.bytes_of(&table.content()),
+        content = table.content(),
+        fingerprint = table.fingerprint("t"),
+        table = table.sql(),
+    );
+    let found = pg::query(sql).bind(ctids).fetch_all(&mut *connection).await.map_err(pg::in_its_own_words)?;
+    // Compressing is work for a processor, and the governor's look goes on in another task meanwhile.
+    tokio::task::block_in_place(|| {
+        let mut bodies = Vec::new();
+        for row in found {
+            let (ctid, xmin): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+            if !rows.iter().any(|seen| seen.ctid == ctid && seen.xmin == xmin) {
+                continue;
+            }
+            let body: &[u8] = row.try_get(2)?;
+            let stored = row.try_get::<i64, _>(3)? as u64;
+            let packed = pack(body)?;
+            if kept(&packed, stored).is_none() {
+                result.not_smaller += 1;
+                continue;
+            }
+            bodies.push(Body { ctid, xmin, fingerprint: row.try_get(4)?, stored, raw: body.len() as u64, packed });
+        }
+        result.changed_meanwhile = rows.len() as u64 - bodies.len() as u64 - result.not_smaller;
+        Ok(bodies)
+    })
+}
+
+async fn write(connection: &mut PgConnection, table: &Table, bodies: &[Body], result: &mut Batch) -> Result<()> {
+    let (content, gz, hash) = (table.content(), table.gz(), table.hash());
+    // The row is the one that was read, by its place, by the transaction that wrote it, and by its text.
+    let sql = format!(
+        "UPDATE ONLY {table} t SET {content} = NULL, {gz} = d.gz, {hash} = d.hash
+         FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[]) AS d (ctid, xmin, gz, hash)
+         WHERE t.ctid = ANY (ARRAY(SELECT ctid FROM ONLY {table} WHERE ctid = ANY ($1::text[]::tid[]) FOR NO KEY UPDATE SKIP LOCKED))
+           AND t.ctid = d.ctid::tid AND t.xmin = d.xmin::xid AND t.{gz} IS NULL AND pg_catalog.sha256({bytes}) = d.hash
+         RETURNING d.ctid, t.ctid::text, t.{content} IS NULL, pg_catalog.sha256(t.{gz}), t.{hash}, {fingerprint}",
+        table = table.sql(),
+        bytes = table.bytes_of(&format!("t.{content}")),
+        fingerprint = table.fingerprint("t"),
+    );
+    let packed = |part: fn(&Packed) -> &Vec<u8>| bodies.iter().map(|body| part(&body.packed).clone()).collect::<Vec<_>>();
+    pg::execute(connection, "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned()).await?;
+    let rows = pg::query(sql)
+        .bind(bodies.iter().map(|body| body.ctid.clone()).collect::<Vec<_>>())
+        .bind(bodies.iter().map(|body| body.xmin.clone()).collect::<Vec<_>>())
+        .bind(packed(|packed| &packed.gz))
+        .bind(packed(|packed| &packed.hash))
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(pg::in_its_own_words)?;
+    let mut written: Option<(String, &Body)> = None;
+    for row in rows {
+        let (ctid, new_ctid): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let body = bodies.iter().find(|body| body.ctid == ctid).context("the server changed a row that was not named")?;
+        let is_null: bool = row.try_get(2)?;
+        let (gz_hash, hash): (Option<Vec<u8>>, Option<Vec<u8>>) = (row.try_get(3)?, row.try_get(4)?);
+        // A trigger of somebody may do anything to a row: the transaction ends without a commit, and nothing has happened.
+        anyhow::ensure!(
+            is_null
+                && gz_hash.as_deref() == Some(&Sha256::digest(&body.packed.gz)[..])
+                && hash.as_deref() == Some(&body.packed.hash),
+            "a trigger of {} changes what is stored when a body is compressed: nothing was",
+            table.sql()
+        );
+        anyhow::ensure!(
+            row.try_get::<String, _>(5)? == body.fingerprint,
+            "a trigger of {} changes other columns of a row when its body is compressed, as if the application had changed the text: give it \
+             a condition (WHEN), or disable it for this",
+            table.sql()
+        );
+        result.rows += 1;
+        result.before_bytes += body.stored;
+        result.after_bytes += (body.packed.gz.len() + body.packed.hash.len()) as u64;
+        result.raw_bytes += body.raw;
+        if written.as_ref().is_none_or(|(_, other)| other.packed.gz.len() > body.packed.gz.len()) {
+            written = Some((new_ctid, body));
+        }
+    }
+    result.changed_meanwhile += bodies.len() as u64 - result.rows;
+    if let Some((ctid, body)) = written {
+        read_as_the_application(connection, table, &ctid, body).await?;
+    }
+    pg::execute(connection, "COMMIT".to_owned()).await.context("cannot commit a batch")
+}
+
+/// One body of each batch, the smallest, by the functions that readers use: should they be broken, or gone, the text stays.
+async fn read_as_the_application(connection: &mut PgConnection, table: &Table, ctid: &str, body: &Body) -> Result<()> {
+    let view = table.view.as_ref().map(|_| table.view_sql()).context("the view is installed")?;
+    let key = table.key.as_ref().context("the table has a key")?;
+    let same: Vec<String> =
+        key.columns.iter().map(|column| format!("v.{0} OPERATOR(pg_catalog.=) t.{0}", pg::identifier(column))).collect();
+    let sql = format!(
+        "SELECT pg_catalog.sha256({}) FROM ONLY {} t JOIN {view} v ON {} WHERE t.ctid = $1::text::tid",
+        table.bytes_of(&format!("v.{}", table.content())),
+        table.sql(),
+        same.join(" AND ")
+    );
+    let read = pg::query(sql).bind(ctid).fetch_optional(connection).await.map_err(pg::in_its_own_words);
+    let read = read.with_context(|| format!("{view} does not read a body that was compressed just now; its text stays"))?;
+    let hash: Option<Vec<u8>> = read.map(|row| row.try_get(0)).transpose()?.flatten();
+    anyhow::ensure!(
+        hash.as_ref() == Some(&body.packed.hash),
+        "{view} shows another text than was compressed just now: its text stays; run `pgtend compress install` again"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_packed_comes_back(body in proptest::collection::vec(any::<u8>(), 0..5000)) {
+            let packed = pack(&body).unwrap();
+            prop_assert_eq!(unpack(&packed.gz).unwrap(), body);
+        }
+    }
+
+    #[test]
+    fn a_cut_or_flipped_form_does_not_come_back() {
+        let packed = pack(&b"Get-ChildItem ".repeat(100)).unwrap();
+        for end in 0..packed.gz.len() {
+            assert!(unpack(&packed.gz[..end]).is_err() || end == 0, "{end}");
+        }
+        let mut flipped = packed.gz.clone();
+        flipped[20] ^= 4;
+        assert!(unpack(&flipped).is_err());
+    }
+}

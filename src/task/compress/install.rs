@@ -1,0 +1,308 @@
+//! A view takes the table's place, and shows each body as text, whichever form it has. The table behind it gets another name.
+//!
+//! All that the application could notice is one transaction under ACCESS EXCLUSIVE that reads no rows. Checking the constraint
+//! comes after it and lets reads and writes go on; killed in between, the next `install` makes up for it.
+
+use std::fmt;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+use sqlx::PgConnection;
+
+use super::table::{CONSTRAINT, Mark, Table, companion};
+use super::{gzip, triggers};
+use crate::fault::{Fault, Kind};
+use crate::pg::{self, identifier, literal, qualified};
+use crate::task::partition;
+use crate::task::partition::session::{Attempt, Session};
+
+/// Endings of their names.
+pub const FUNCTIONS: [&str; 5] = ["huffman", "inflate", "gunzip", "write", "guard"];
+/// Last of all triggers of a row, by its name: nobody sets the text after it.
+pub const GUARD: &str = "zz_pgtend_one_form";
+pub const WRITE: &str = "pgtend_write";
+/// Holds while a table is made plain again ([`super::undo`]).
+pub const PLAIN: &str = "pgtend_plain";
+
+#[derive(Debug, Serialize)]
+pub struct Installation {
+    pub view: String,
+    pub stored: String,
+    /// It is there, and made anew for the columns that the table has now.
+    pub again: bool,
+    /// All in one transaction, under ACCESS EXCLUSIVE.
+    pub statements: Vec<String>,
+    /// Then: reads and writes go on.
+    pub validate: String,
+    #[serde(skip)]
+    oid: i64,
+}
+
+impl fmt::Display for Installation {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        writeln!(f, "In one transaction, under ACCESS EXCLUSIVE, for a moment:")?;
+        for statement in &self.statements {
+            let first = statement.lines().next().unwrap_or_default();
+            let more = if statement.lines().count() > 1 { " …" } else { "" };
+            writeln!(f, "  {first}{more}")?;
+        }
+        writeln!(f, "Then, while reads and writes go on:\n  {}", self.validate)
+    }
+}
+
+/// Statements that put a view in the table's place, or bring the one that is there up to date.
+pub async fn plan(connection: &mut PgConnection, table: &Table) -> Result<Installation> {
+    let (may, is_owner): (bool, bool) =
+        sqlx::query_as("SELECT has_schema_privilege($1, 'CREATE'), pg_has_role($2::name, 'USAGE')")
+            .bind(&table.schema)
+            .bind(&table.owner)
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(pg::in_its_own_words)?;
+    if !may || !is_owner {
+        let message = format!(
+            "only {} may put a view in the place of {}, with CREATE on its schema: GRANT {} TO the role",
+            identifier(&table.owner),
+            table.view_sql(),
+            identifier(&table.owner)
+        );
+        return Err(Fault::new(Kind::Permission, message).into());
+    }
+    let again = table.view.is_some();
+    let (view, stored) = match again {
+        true => (table.public_name().to_owned(), table.name.clone()),
+        false => (table.name.clone(), companion(&table.name, "_stored")),
+    };
+    let (view_sql, stored_sql) = (qualified(&table.schema, &view), qualified(&table.schema, &stored));
+    let set_role = format!("SET LOCAL ROLE {}", identifier(&table.owner));
+    let mut statements = Vec::new();
+    if again {
+        statements.push(format!("LOCK TABLE {view_sql} IN ACCESS EXCLUSIVE MODE"));
+        statements.push(set_role);
+        statements.push(format!("ALTER TABLE ONLY {stored_sql} DROP CONSTRAINT IF EXISTS {PLAIN}"));
+    } else {
+        // Its readers lock a view before its table: the other way round there would be no end of deadlocks.
+        statements.extend(views_on(connection, table.oid).await?);
+        statements.push(format!("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE", table.sql()));
+        statements.push(set_role);
+        statements.extend(companions(connection, table).await?);
+        statements.push(format!("ALTER TABLE ONLY {} RENAME TO {}", table.sql(), identifier(&stored)));
+    }
+    statements.push(inflate_functions(|what| table.function(what)));
+    statements.push(triggers::guard(table));
+    statements.push(triggers::write(table, &stored_sql));
+    for (what, arguments) in [("huffman", "int[]"), ("inflate", "bytea"), ("gunzip", "bytea, bytea, text")] {
+        statements.push(format!("GRANT EXECUTE ON FUNCTION {}({arguments}) TO PUBLIC", table.function(what)));
+    }
+    // By a view of somebody else, a reader may come without USAGE on this schema, where the functions look for each other.
+    statements.push(format!("ALTER FUNCTION {}(bytea, bytea, text) SECURITY DEFINER", table.function("gunzip")));
+    statements.push(try_out(table)?);
+    statements.push(view_of(table, &view_sql, &stored_sql));
+    statements.extend(defaults(table, &view_sql));
+    if !again {
+        let like = partition::TableName { oid: table.oid, schema: table.schema.clone(), name: table.name.clone() };
+        // The role is the owner by then.
+        statements.extend(
+            partition::privileges(connection, &like, &view_sql).await?.into_iter().filter(|sql| !sql.contains(" OWNER TO ")),
+        );
+        let comment: Option<String> = sqlx::query_scalar("SELECT obj_description($1::bigint::oid, 'pg_class')")
+            .bind(table.oid)
+            .fetch_one(&mut *connection)
+            .await?;
+        let comment =
+            comment.unwrap_or_else(|| format!("{stored_sql} with all of {} as text (pgtend compress)", table.content()));
+        statements.push(format!("COMMENT ON VIEW {view_sql} IS {}", literal(&comment)));
+    }
+    statements.push(format!(
+        "CREATE OR REPLACE TRIGGER {WRITE} INSTEAD OF INSERT OR UPDATE OR DELETE ON {view_sql} FOR EACH ROW EXECUTE FUNCTION {}()",
+        table.function("write")
+    ));
+    statements.push(format!(
+        "CREATE OR REPLACE TRIGGER {GUARD} BEFORE UPDATE ON {stored_sql} FOR EACH ROW
+         WHEN (NEW.{} IS NOT NULL AND NEW.{} IS NOT NULL) EXECUTE FUNCTION {}()",
+        table.content(),
+        table.gz(),
+        table.function("guard")
+    ));
+    statements.push(format!("ALTER TABLE ONLY {stored_sql} ENABLE ALWAYS TRIGGER {GUARD}"));
+    if !again {
+        statements.push("RESET ROLE".to_owned());
+        statements.extend(views_on(connection, table.oid).await?);
+    }
+    Ok(Installation {
+        view: view_sql,
+        validate: format!("ALTER TABLE {stored_sql} VALIDATE CONSTRAINT {CONSTRAINT}"),
+        stored: stored_sql,
+        again,
+        statements,
+        oid: table.oid,
+    })
+}
+
+pub async fn apply(session: &mut Session, installation: &Installation) -> Result<()> {
+    if let Attempt::Locked(who) = session.transaction(&installation.statements, &[installation.oid]).await? {
+        let message = format!("{} is locked: {who}; nothing was changed, try again at a quieter time", installation.view);
+        return Err(Fault::new(Kind::Busy, message).into());
+    }
+    long(session, &installation.validate).await
+}
+
+/// A statement behind which nobody waits.
+pub async fn long(session: &mut Session, sql: &str) -> Result<()> {
+    for name in ["lock_timeout", "statement_timeout"] {
+        pg::set(&mut session.connection, name, "0").await?;
+    }
+    let result = pg::execute_counting(&mut session.connection, sql.to_owned()).await.map_err(pg::in_its_own_words);
+    pg::set(&mut session.connection, "lock_timeout", &session.lock_timeout.as_millis().to_string()).await?;
+    result.with_context(|| format!("cannot run: {sql}"))?;
+    Ok(())
+}
+
+/// The columns of the other form. No row is read: they are NULL, and the constraint is checked later.
+async fn companions(connection: &mut PgConnection, table: &Table) -> Result<Vec<String>> {
+    let (name, content, gz, hash) = (table.sql(), table.content(), table.gz(), table.hash());
+    let not_null = table.body.is_not_null;
+    let as_text = if not_null { format!("{content} IS NOT NULL AND {gz} IS NULL") } else { format!("{gz} IS NULL") };
+    let not_null_name: Option<String> = sqlx::query_scalar(
+        "SELECT k.conname::text FROM pg_constraint k JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)
+         WHERE k.conrelid = $1::bigint::oid AND k.contype = 'n' AND a.attname = $2",
+    )
+    .bind(table.oid)
+    .bind(&table.body.name)
+    .fetch_optional(connection)
+    .await?;
+    let mark = Mark { pgtend: 1, column: table.body.name.clone(), not_null, not_null_name };
+    let mut statements = vec![
+        format!("ALTER TABLE ONLY {name} ADD COLUMN {gz} bytea, ADD COLUMN {hash} bytea, ALTER COLUMN {gz} SET STORAGE EXTERNAL"),
+        format!(
+            "ALTER TABLE ONLY {name} ADD CONSTRAINT {CONSTRAINT} CHECK (({as_text} AND {hash} IS NULL)
+             OR ({content} IS NULL AND {gz} IS NOT NULL AND {hash} IS NOT NULL)) NOT VALID"
+        ),
+        format!("COMMENT ON CONSTRAINT {CONSTRAINT} ON {name} IS {}", literal(&serde_json::to_string(&mark)?)),
+    ];
+    if not_null {
+        statements.push(format!("ALTER TABLE ONLY {name} ALTER COLUMN {content} DROP NOT NULL"));
+    }
+    Ok(statements)
+}
+
+/// Our own inflate, under names that `name` makes.
+pub fn inflate_functions(name: impl Fn(&str) -> String) -> String {
+    let text = include_str!("inflate.sql");
+    let names = ["huffman", "inflate", "gunzip"].map(|what| (what, name(what)));
+    // Without the comment in front: a name may have a line's end in it. And its dollar quotes may be in a name, too.
+    let mut text = text[text.find("CREATE").unwrap_or(0)..].to_owned();
+    let mut tag = "$pgtend$".to_owned();
+    while names.iter().any(|(_, name)| name.contains(&tag)) {
+        tag.insert(1, 'x');
+    }
+    text = text.replace("$pgtend$", &tag).replace("-- The text of a body", "-- the text of a body");
+    for (what, name) in names {
+        text = text.replace(&format!("{{{what}}}"), &name);
+    }
+    text
+}
+
+fn view_of(table: &Table, view: &str, stored: &str) -> String {
+    let columns: Vec<String> = table
+        .visible()
+        .map(|column| {
+            let name = identifier(&column.name);
+            if column.name != table.body.name {
+                return format!("b.{name}");
+            }
+            let gunzip =
+                format!("{}(b.{}, b.{}, {})", table.function("gunzip"), table.gz(), table.hash(), literal(&table.encoding));
+            let kind = if column.data_type == "text" { String::new() } else { format!("::{}", column.data_type) };
+            let collation = column.collation.as_ref().map(|collation| format!(" COLLATE {collation}")).unwrap_or_default();
+            format!("COALESCE(b.{name}, {gunzip}{kind}{collation}) AS {name}")
+        })
+        .collect();
+    // Policies are the reader's. Without any, the owner's rights are the better ones: those who read through a view of
+    // somebody's over this one go on, and they would not (CREATE VIEW, security_invoker).
+    let options = if table.has_row_security { " WITH (security_invoker = true)" } else { "" };
+    format!("CREATE OR REPLACE VIEW {view}{options} AS SELECT {} FROM ONLY {stored} b", columns.join(", "))
+}
+
+/// What an INSERT leaves out is filled in before the trigger sees it. Identity columns are the trigger's.
+fn defaults(table: &Table, view: &str) -> Vec<String> {
+    table
+        .visible()
+        .map(|column| {
+            let action = match &column.default {
+                Some(default) if column.identity.is_empty() && !column.is_generated => format!("SET DEFAULT {default}"),
+                _ => "DROP DEFAULT".to_owned(),
+            };
+            format!("ALTER VIEW {view} ALTER COLUMN {} {action}", identifier(&column.name))
+        })
+        .collect()
+}
+
+/// Statements that make views on a relation anew, by its name.
+pub async fn views_on(connection: &mut PgConnection, oid: i64) -> Result<Vec<String>> {
+    Ok(sqlx::query_scalar(
+        "SELECT format('CREATE OR REPLACE VIEW %s%s AS %s', v.oid::regclass,
+                       coalesce(' WITH (' || array_to_string(v.reloptions, ', ') || ')', ''), rtrim(pg_get_viewdef(v.oid), ';'))
+         FROM pg_class v WHERE v.relkind = 'v' AND v.oid IN (
+             SELECT r.ev_class FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
+             WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid
+               AND r.ev_class <> $1::bigint::oid)
+         ORDER BY v.oid",
+    )
+    .bind(oid)
+    .fetch_all(connection)
+    .await?)
+}
+
+/// The functions read what we write, in this database, or the transaction ends: a stored, a fixed and a dynamic block, and
+/// one that is damaged.
+fn try_out(table: &Table) -> Result<String> {
+    let dynamic: String = (0..30)
+        .map(|number| format!("Get-ChildItem -Path $path{number} | Where-Object {{ $_.Length -gt {number} }}\r\n"))
+        .collect();
+    let mut checks = String::new();
+    let gunzip = table.function("gunzip");
+    for (text, stored) in [("Write-Host 'stored'", true), ("Write-Host 'fixed'", false), (dynamic.as_str(), false)] {
+        let packed = gzip::pack(text.as_bytes())?;
+        let gz = if stored { stored_block(text.as_bytes()) } else { packed.gz };
+        let call = |gz: &[u8]| {
+            format!(
+                "{gunzip}(pg_catalog.decode('{}', 'hex'), pg_catalog.decode('{}', 'hex'), {})",
+                hex(gz),
+                hex(&packed.hash),
+                literal(&table.encoding)
+            )
+        };
+        checks += &format!(
+            "IF ({} OPERATOR(pg_catalog.=) {}::text) IS NOT TRUE THEN RAISE EXCEPTION 'this server does not read what pgtend compresses'; END IF;\n",
+            call(&gz),
+            literal(text)
+        );
+        let mut damaged = gz.clone();
+        let middle = damaged.len() / 2;
+        damaged[middle] ^= 1;
+        checks += &format!(
+            "BEGIN PERFORM {}; RAISE EXCEPTION 'damage is not noticed' USING ERRCODE = 'assert_failure';
+             EXCEPTION WHEN assert_failure THEN RAISE; WHEN OTHERS THEN NULL; END;\n",
+            call(&damaged)
+        );
+    }
+    Ok(format!("DO {}", literal(&format!("BEGIN\n{checks}END"))))
+}
+
+fn stored_block(text: &[u8]) -> Vec<u8> {
+    let mut gz = vec![31, 139, 8, 0, 0, 0, 0, 0, 0, 255, 1];
+    let length = text.len() as u16;
+    gz.extend(length.to_le_bytes());
+    gz.extend((!length).to_le_bytes());
+    gz.extend(text);
+    let mut crc = flate2::Crc::new();
+    crc.update(text);
+    gz.extend(crc.sum().to_le_bytes());
+    gz.extend(crc.amount().to_le_bytes());
+    gz
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,208 @@
+//! What a run would do, as people read it: what was measured, what it costs, what depends on the table.
+
+use std::fmt;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::decide::{self, Form, Measured, Verdict};
+use super::dependants::{self, Dependants};
+use super::sample::{self, Candidates};
+use super::table::{self, Table};
+use super::{Compress, Method, toast};
+use crate::fault::{Fault, Kind};
+use crate::governor::Limits;
+use crate::task::RunContext;
+use crate::units;
+
+/// Research: WAL of a batch is about this much of what it stores anew.
+const WAL_SHARE: f64 = 1.15;
+
+#[derive(Debug, Serialize)]
+pub struct Plan {
+    pub table: Table,
+    pub column: String,
+    pub method: Method,
+    pub candidates: Candidates,
+    pub measured: Measured,
+    pub verdict: Verdict,
+    pub forecast: Forecast,
+    pub dependants: Dependants,
+    /// Statements that come first.
+    pub settings: Vec<String>,
+    #[serde(skip)]
+    job: String,
+    limits: Limits,
+}
+
+/// For all bodies, from the sample.
+#[derive(Debug, Default, Serialize)]
+pub struct Forecast {
+    pub saved_bytes: u64,
+    /// New forms are written before the old ones are freed.
+    pub disk_bytes: u64,
+    pub wal_bytes: u64,
+    pub write_seconds: f64,
+    /// Of one body of middling size, in its form now and in the new one.
+    pub read_milliseconds_now: f64,
+    pub read_milliseconds_then: f64,
+}
+
+pub async fn make(compress: &Compress, run: &RunContext<'_>) -> Result<Plan> {
+    let mut connection = run.settings.connect().await?;
+    crate::pg::set(&mut connection, "lock_timeout", "2000").await?;
+    let table = table::find(compress, &mut connection).await?;
+    if compress.method == Method::Toast && table.view.is_some() {
+        let message = format!("{} is a view for method = \"gzip\": `pgtend compress undo` first", compress.table);
+        return Err(Fault::new(Kind::Configuration, message).into());
+    }
+    let mut dependants = dependants::find(&mut connection, &table).await?;
+    if compress.method == Method::Toast {
+        // The table stays what it is, and the text where it is.
+        dependants.refusals.retain(|refusal| refusal == dependants::NO_KEY || refusal.contains(" inherits from "));
+        dependants.doubts.clear();
+        dependants.notes.retain(|note| note.starts_with("trigger ") && note.contains(" each row "));
+    }
+    let (candidates, measured) = sample::take(compress, &table, &mut connection).await?;
+    let verdict = decide::decide(compress.method, compress.compression, &measured);
+    let settings = match &verdict {
+        Verdict::Toast { compression, .. } => toast::settings(&table, *compression),
+        _ => Vec::new(),
+    };
+    Ok(Plan {
+        forecast: forecast(&candidates, &measured, &verdict),
+        column: compress.column.clone(),
+        method: compress.method,
+        candidates,
+        measured,
+        verdict,
+        dependants,
+        settings,
+        job: run.job.name.clone(),
+        limits: run.job.limits.clone(),
+        table,
+    })
+}
+
+fn forecast(candidates: &Candidates, measured: &Measured, verdict: &Verdict) -> Forecast {
+    let form = match verdict {
+        Verdict::Gzip { .. } => measured.gzip,
+        Verdict::Toast { compression: super::Toast::Pglz, .. } => measured.pglz,
+        Verdict::Toast { compression: super::Toast::Lz4, .. } => measured.lz4,
+        Verdict::Nothing { .. } => None,
+    };
+    let Some(form) = form else { return Forecast::default() };
+    let scale = candidates.stored_bytes as f64 / measured.stored_bytes.max(1) as f64;
+    let then = (form.bytes as f64 * scale) as u64;
+    Forecast {
+        saved_bytes: candidates.stored_bytes.saturating_sub(then),
+        disk_bytes: then,
+        wal_bytes: (then as f64 * WAL_SHARE) as u64,
+        write_seconds: form.write_milliseconds * scale / 1000.0,
+        read_milliseconds_now: measured.read_milliseconds / measured.bodies.max(1) as f64,
+        read_milliseconds_then: form.read_milliseconds / measured.bodies.max(1) as f64,
+    }
+}
+
+impl Plan {
+    /// Why this run may not act, with what to do.
+    pub fn not_ready(&self, compress: &Compress, job: &str) -> Option<String> {
+        let table = &compress.table;
+        match (&self.table.view, compress.method) {
+            (None, Method::Toast) if self.dependants.refusals.is_empty() => None,
+            (None, Method::Toast) => Some(format!("{table} cannot be compressed: {}", self.dependants.refusals.join("; "))),
+            (None, Method::Gzip) => Some(format!(
+                "nothing compressed: no view reads {table} for the application yet. Look at `pgtend compress install {job} --dry-run`, \
+                 then run it without --dry-run"
+            )),
+            (Some(view), _) if !view.validated => {
+                Some(format!("the view {table} is not wholly installed: run `pgtend compress install {job}` again"))
+            }
+            // What came since the installation, and would lose text or do harm now.
+            (Some(_), _) if !self.dependants.refusals.is_empty() => {
+                Some(format!("{table} cannot be compressed any more: {}", self.dependants.refusals.join("; ")))
+            }
+            (Some(_), _) => None,
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let about = if self.candidates.exact { "" } else { "about " };
+        writeln!(
+            f,
+            "Bodies in {}.{}: {about}{} above larger_than, {} as text, {} as stored",
+            self.table.view_sql(),
+            self.table.content(),
+            units::count(self.candidates.rows),
+            units::bytes(self.candidates.raw_bytes),
+            units::bytes(self.candidates.stored_bytes)
+        )?;
+        writeln!(f, "  {}", self.verdict)?;
+        if self.candidates.too_large > 0 && self.method == Method::Gzip {
+            writeln!(f, "  {about}{} above smaller_than stay as they are", units::count(self.candidates.too_large))?;
+        }
+        if self.measured.bodies > 0 {
+            self.table_of_forms(f)?;
+        }
+        if self.verdict.saved_share().is_some() {
+            let forecast = &self.forecast;
+            writeln!(
+                f,
+                "  forecast: {} fewer stored; until VACUUM {} more on disk; {} of WAL, which replicas get too; {:.0} s to compress",
+                units::bytes(forecast.saved_bytes),
+                units::bytes(forecast.disk_bytes),
+                units::bytes(forecast.wal_bytes),
+                forecast.write_seconds
+            )?;
+            writeln!(
+                f,
+                "  reading one: {:.1} ms now, {:.1} ms then",
+                forecast.read_milliseconds_now, forecast.read_milliseconds_then
+            )?;
+        }
+        for statement in &self.settings {
+            writeln!(f, "  first: {statement}")?;
+        }
+        for refusal in &self.dependants.refusals {
+            writeln!(f, "  refused: {refusal}")?;
+        }
+        for doubt in &self.dependants.doubts {
+            writeln!(f, "  to be looked at (install --force): {doubt}")?;
+        }
+        for note in &self.dependants.notes {
+            writeln!(f, "  {note}")?;
+        }
+        if self.method == Method::Gzip && self.table.view.is_none() {
+            writeln!(f, "  a run compresses nothing before `pgtend compress install {}`", self.job)?;
+        }
+        writeln!(f, "  {}", self.limits)
+    }
+}
+
+impl Plan {
+    fn table_of_forms(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let measured = &self.measured;
+        let bodies = measured.bodies as f64;
+        writeln!(f, "  measured on {}, for one of them:", units::plural(measured.bodies as usize, "row"))?;
+        let mut line = |what: &str, bytes: u64, write: Option<f64>, read: f64| {
+            let write = write.map_or("-".to_owned(), |write| format!("{:.2}", write / bodies));
+            writeln!(
+                f,
+                "    {what:<10} {:>10}  {:>4.0} % of stored  write {write:>6} ms  read {:>6.2} ms",
+                units::bytes((bytes as f64 / bodies) as u64),
+                100.0 * bytes as f64 / measured.stored_bytes.max(1) as f64,
+                read / bodies
+            )
+        };
+        line("stored now", measured.stored_bytes, None, measured.read_milliseconds)?;
+        let forms: [(&str, Option<Form>); 3] = [("pglz", measured.pglz), ("lz4", measured.lz4), ("gzip", measured.gzip)];
+        for (what, form) in forms {
+            if let Some(form) = form {
+                line(what, form.bytes, Some(form.write_milliseconds), form.read_milliseconds)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,160 @@
+//! What the bodies of a table take now, and what some of them would take in every other form, measured on this server.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use serde::Serialize;
+use sqlx::{PgConnection, Row as _};
+
+use super::decide::{Form, Measured};
+use super::table::Table;
+use super::{Compress, Method, gzip, install};
+use crate::pg;
+
+/// Blocks that are looked at for the sizes of bodies; a larger table is sampled.
+const BLOCKS: f64 = 4_000.0;
+/// Bodies that are measured.
+const BODIES: i64 = 100;
+const BYTES: i64 = 8 << 20;
+/// Of these, so many are read by PL/pgSQL.
+const DECODED: usize = 10;
+
+/// Bodies that a run would take, counted in a sample of blocks.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Candidates {
+    pub rows: u64,
+    pub raw_bytes: u64,
+    pub stored_bytes: u64,
+    /// Above `smaller_than`.
+    pub too_large: u64,
+    /// The whole table was looked at.
+    pub exact: bool,
+}
+
+pub async fn take(compress: &Compress, table: &Table, connection: &mut PgConnection) -> Result<(Candidates, Measured)> {
+    pg::set(connection, "statement_timeout", "60000").await?;
+    let percent = (100.0 * BLOCKS / table.blocks.max(1) as f64).min(100.0);
+    let (content, name) = (table.content(), table.sql());
+    let sample = format!("ONLY {name} TABLESAMPLE SYSTEM ({percent}) REPEATABLE (1)");
+    let wanted = wanted(compress, table);
+    let sql = format!(
+        "SELECT count(*) FILTER (WHERE {wanted}), coalesce(sum(octet_length({content})) FILTER (WHERE {wanted}), 0)::bigint,
+                coalesce(sum(pg_column_size({content})) FILTER (WHERE {wanted}), 0)::bigint,
+                count(*) FILTER (WHERE octet_length({content}) > {})
+         FROM {sample}",
+        compress.smaller_than.0
+    );
+    let row = pg::query(sql).fetch_one(&mut *connection).await.map_err(pg::in_its_own_words)?;
+    let scaled = |index: usize| Ok::<u64, sqlx::Error>((row.try_get::<i64, _>(index)? as f64 * 100.0 / percent).round() as u64);
+    let candidates = Candidates {
+        rows: scaled(0)?,
+        raw_bytes: scaled(1)?,
+        stored_bytes: scaled(2)?,
+        too_large: scaled(3)?,
+        exact: percent >= 100.0,
+    };
+    let sql = format!(
+        "SELECT ctid FROM (SELECT ctid::text AS ctid, sum(octet_length({content})) OVER (ORDER BY md5(ctid::text)) AS bytes, row_number() OVER (ORDER BY md5(ctid::text)) AS number
+         FROM {sample} WHERE {wanted}) s WHERE number = 1 OR number <= {BODIES} AND bytes <= {BYTES} ORDER BY number"
+    );
+    let rows = pg::query(sql).fetch_all(&mut *connection).await.map_err(pg::in_its_own_words)?;
+    let ctids = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
+    if ctids.is_empty() {
+        return Ok((candidates, Measured::default()));
+    }
+    // What is made for measuring is rolled back.
+    pg::execute(connection, "BEGIN".to_owned()).await?;
+    let measured = measure(table, &ctids, connection).await;
+    let _ = pg::execute(connection, "ROLLBACK".to_owned()).await;
+    Ok((candidates, measured?))
+}
+
+/// A condition for bodies that a run would take.
+pub fn wanted(compress: &Compress, table: &Table) -> String {
+    let content = table.content();
+    let (least, most) = (compress.larger_than.0, compress.smaller_than.0);
+    match compress.method {
+        Method::Gzip => format!("octet_length({content}) > {least} AND octet_length({content}) <= {most}"),
+        Method::Toast => format!("octet_length({content}) > {least}"),
+    }
+}
+
+async fn measure(table: &Table, ctids: &[String], connection: &mut PgConnection) -> Result<Measured> {
+    let mut measured = Measured::default();
+    let (content, name) = (table.content(), table.sql());
+    let started = Instant::now();
+    // Through `|| ''`: the length alone would not read it.
+    let sql = format!("SELECT sum(octet_length({content} || ''))::bigint FROM ONLY {name} WHERE ctid = ANY ($1::text[]::tid[])");
+    pg::query(sql).bind(ctids).fetch_one(&mut *connection).await.map_err(pg::in_its_own_words)?;
+    measured.read_milliseconds = milliseconds(started);
+
+    let sql = format!(
+        "SELECT {}, pg_column_size({content})::bigint FROM ONLY {name} WHERE ctid = ANY ($1::text[]::tid[])",
+        table.bytes_of(&content)
+    );
+    let rows = pg::query(sql).bind(ctids).fetch_all(&mut *connection).await.map_err(pg::in_its_own_words)?;
+    let (gzipped, packed) = tokio::task::block_in_place(|| {
+        let started = Instant::now();
+        let mut form = Form::default();
+        let mut packed = Vec::new();
+        for row in &rows {
+            let body: &[u8] = row.try_get(0)?;
+            let stored = row.try_get::<i64, _>(1)? as u64;
+            let gz = gzip::pack(body)?;
+            measured.bodies += 1;
+            measured.raw_bytes += body.len() as u64;
+            measured.stored_bytes += stored;
+            form.bytes += gzip::kept(&gz, stored).unwrap_or(stored);
+            packed.push(gz);
+        }
+        form.write_milliseconds = milliseconds(started);
+        anyhow::Ok((form, packed))
+    })?;
+    measured.gzip = Some(gzipped);
+    let (in_recovery, may, builds): (bool, bool, Vec<String>) = sqlx::query_as(
+        "SELECT pg_is_in_recovery(), has_database_privilege(current_database(), 'TEMP'),
+                (SELECT enumvals FROM pg_settings WHERE name = 'default_toast_compression')",
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    if in_recovery || !may {
+        return Ok(measured);
+    }
+    let has = |name: &str| builds.iter().any(|build| build == name);
+    measured.pglz = if has("pglz") { Some(toasted(table, ctids, "pglz", connection).await?) } else { None };
+    measured.lz4 = if has("lz4") { Some(toasted(table, ctids, "lz4", connection).await?) } else { None };
+    let functions = install::inflate_functions(|what| format!("pg_temp.{}", pg::identifier(&format!("pgtend_{what}"))));
+    pg::execute(connection, functions).await?;
+    let some = &packed[..packed.len().min(DECODED)];
+    let started = Instant::now();
+    let sql = "SELECT octet_length(pg_temp.pgtend_gunzip($1, $2, $3))";
+    for packed in some {
+        sqlx::query(sql).bind(&packed.gz).bind(&packed.hash).bind(&table.encoding).fetch_one(&mut *connection).await?;
+    }
+    let share = some.len() as f64 / packed.len() as f64;
+    if let Some(form) = &mut measured.gzip {
+        form.read_milliseconds = milliseconds(started) / share;
+    }
+    Ok(measured)
+}
+
+async fn toasted(table: &Table, ctids: &[String], compression: &str, connection: &mut PgConnection) -> Result<Form> {
+    let temporary = format!("pg_temp.pgtend_{compression}");
+    pg::execute(connection, format!("CREATE TEMPORARY TABLE pgtend_{compression} (body text COMPRESSION {compression})")).await?;
+    let started = Instant::now();
+    let sql = format!(
+        "INSERT INTO {temporary} SELECT {} || '' FROM ONLY {} WHERE ctid = ANY ($1::text[]::tid[])",
+        table.content(),
+        table.sql()
+    );
+    pg::query(sql).bind(ctids).execute(&mut *connection).await.map_err(pg::in_its_own_words)?;
+    let write_milliseconds = milliseconds(started);
+    let started = Instant::now();
+    let sql = format!("SELECT sum(pg_column_size(body))::bigint, sum(octet_length(body || ''))::bigint FROM {temporary}");
+    let row = pg::query(sql).fetch_one(&mut *connection).await.map_err(pg::in_its_own_words)?;
+    Ok(Form { bytes: row.try_get::<i64, _>(0)? as u64, write_milliseconds, read_milliseconds: milliseconds(started) })
+}
+
+fn milliseconds(started: Instant) -> f64 {
+    started.elapsed().as_secs_f64() * 1000.0
+}

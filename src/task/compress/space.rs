@@ -1,0 +1,62 @@
+//! What a table takes, and what a rewrite would give back to the system: batches and VACUUM free space for new rows only.
+
+use anyhow::Result;
+use sqlx::{PgConnection, Row as _};
+
+use super::table::Table;
+use crate::pg;
+use crate::report::Report;
+use crate::units;
+
+/// TOAST keeps about 2,000 bytes to a chunk, each with some 50 of its own.
+const TOAST_OVERHEAD: f64 = 1.03;
+/// Values below this are in the row.
+const INLINE_BYTES: u32 = 2_000;
+
+pub async fn report(connection: &mut PgConnection, table: &Table, report: &mut Report) -> Result<()> {
+    super::prepare(connection).await?;
+    pg::set(connection, "statement_timeout", "30000").await?;
+    let gz = if table.view.is_some() { table.gz() } else { "NULL::bytea".to_owned() };
+    let (content, name) = (table.content(), table.sql());
+    let sql = format!(
+        "SELECT coalesce(sum(size) FILTER (WHERE size > {INLINE_BYTES}), 0)::bigint, count(*) FILTER (WHERE is_compressed),
+                count(*) FILTER (WHERE size > {INLINE_BYTES} AND NOT is_compressed)
+         FROM (SELECT pg_column_size({gz})::bigint AS size, true AS is_compressed FROM ONLY {name} WHERE {gz} IS NOT NULL
+               UNION ALL SELECT pg_column_size({content})::bigint, false FROM ONLY {name} WHERE {content} IS NOT NULL) sizes"
+    );
+    let row = match pg::query(sql).fetch_one(&mut *connection).await.map_err(pg::in_its_own_words) {
+        Ok(row) => row,
+        // A table so large that looking at every row takes longer than this is not worth it.
+        Err(error) if pg::sql_state(&error).as_deref() == Some("57014") => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let live = row.try_get::<i64, _>(0)? as f64 * TOAST_OVERHEAD;
+    let toast: i64 = sqlx::query_scalar(
+        "SELECT CASE WHEN reltoastrelid = 0 THEN 0 ELSE pg_relation_size(reltoastrelid) END::bigint FROM pg_class WHERE oid = $1::bigint::oid",
+    )
+    .bind(table.oid)
+    .fetch_one(&mut *connection)
+    .await?;
+    let total: i64 = sqlx::query_scalar("SELECT pg_total_relation_size($1::bigint::oid)::bigint")
+        .bind(table.oid)
+        .fetch_one(connection)
+        .await?;
+    let returns = (toast as f64 - live).max(0.0) as u64;
+    report.fact("table_bytes", total);
+    if table.view.is_some() {
+        report.fact("bodies_compressed", row.try_get::<i64, _>(1)?);
+        report.fact("bodies_plain", row.try_get::<i64, _>(2)?);
+    }
+    report.fact("rewrite_returns_bytes", returns);
+    report.fact("rewrite_command", format!("VACUUM FULL {name}"));
+    if returns > 1_000_000 {
+        report.fact(
+            "rewrite",
+            format!(
+                "about {} would go back to the system by VACUUM FULL {name} (nobody reads meanwhile) or pg_repack -t '{name}'; without, new rows use them",
+                units::bytes(returns)
+            ),
+        );
+    }
+    Ok(())
+}

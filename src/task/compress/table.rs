@@ -1,0 +1,381 @@
+//! The table of a job: where its bodies are, whether a view stands in its place, and what tells its rows apart.
+
+use anyhow::Result;
+use serde::Serialize;
+use sqlx::PgConnection;
+
+use super::Compress;
+use crate::fault::{Fault, Kind};
+use crate::pg::{self, Server, identifier, qualified};
+
+/// Says that a table has companion columns, and holds that each body has one form.
+pub const CONSTRAINT: &str = "pgtend_one_form";
+/// PostgreSQL cuts longer names off.
+const NAME_BYTES: usize = 63;
+
+#[derive(Debug, Serialize)]
+pub struct Table {
+    pub oid: i64,
+    pub schema: String,
+    /// Of the table that holds the rows.
+    pub name: String,
+    #[serde(skip)]
+    pub owner: String,
+    #[serde(skip)]
+    pub version_num: i32,
+    /// The database's, as convert_to takes it.
+    #[serde(skip)]
+    pub encoding: String,
+    #[serde(skip)]
+    pub columns: Vec<Column>,
+    #[serde(skip)]
+    pub body: Column,
+    pub key: Option<Key>,
+    /// The view in its place, once it is installed.
+    pub view: Option<View>,
+    pub rows: u64,
+    pub blocks: u64,
+    pub bytes: u64,
+    pub toast_bytes: u64,
+    #[serde(skip)]
+    pub has_own_triggers: bool,
+    #[serde(skip)]
+    pub has_row_security: bool,
+}
+
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Column {
+    pub name: String,
+    /// With its length, as in SQL.
+    pub data_type: String,
+    pub is_not_null: bool,
+    pub is_generated: bool,
+    /// "a" always, "d" by default.
+    pub identity: String,
+    pub default: Option<String>,
+    /// Quoted, where it is not the type's.
+    pub collation: Option<String>,
+    /// As in pg_attribute.attstorage.
+    pub storage: String,
+    /// "p" pglz, "l" lz4, empty: default_toast_compression.
+    pub compression: String,
+}
+
+/// A unique index that orders the rows.
+#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+pub struct Key {
+    pub index: String,
+    pub columns: Vec<String>,
+    #[serde(skip)]
+    pub types: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct View {
+    #[serde(skip)]
+    pub oid: i64,
+    pub name: String,
+    /// The body's column was NOT NULL.
+    pub not_null: bool,
+    #[serde(skip)]
+    pub not_null_name: Option<String>,
+    /// The constraint was checked for all rows.
+    pub validated: bool,
+}
+
+/// What `install` writes on its constraint.
+#[derive(Debug, Serialize, serde::Deserialize)]
+pub struct Mark {
+    pub pgtend: u32,
+    pub column: String,
+    pub not_null: bool,
+    /// The name of that constraint; before PostgreSQL 18 it has none.
+    pub not_null_name: Option<String>,
+}
+
+impl Table {
+    pub fn sql(&self) -> String {
+        qualified(&self.schema, &self.name)
+    }
+
+    /// What the application calls it.
+    pub fn public_name(&self) -> &str {
+        self.view.as_ref().map_or(&self.name, |view| &view.name)
+    }
+
+    pub fn view_sql(&self) -> String {
+        qualified(&self.schema, self.public_name())
+    }
+
+    /// Quoted names of the columns with the other form.
+    pub fn gz(&self) -> String {
+        identifier(&companion(&self.body.name, "_gz"))
+    }
+
+    pub fn hash(&self) -> String {
+        identifier(&companion(&self.body.name, "_sha256"))
+    }
+
+    pub fn content(&self) -> String {
+        identifier(&self.body.name)
+    }
+
+    pub fn function(&self, what: &str) -> String {
+        qualified(&self.schema, &companion(self.public_name(), &format!("_pgtend_{what}")))
+    }
+
+    /// The bytes of an expression of type text, as they are stored.
+    pub fn bytes_of(&self, text: &str) -> String {
+        format!("pg_catalog.convert_to({text}, {})", pg::literal(&self.encoding))
+    }
+
+    /// Columns as the application sees them.
+    pub fn visible(&self) -> impl Iterator<Item = &Column> {
+        let hidden = [companion(&self.body.name, "_gz"), companion(&self.body.name, "_sha256")];
+        let is_installed = self.view.is_some();
+        self.columns.iter().filter(move |column| !is_installed || !hidden.contains(&column.name))
+    }
+
+    /// An expression that changes whenever another column than the body does, or none where there are no others that
+    /// a trigger of somebody may change. What tells a time may: `updated_at`.
+    pub fn fingerprint(&self, alias: &str) -> String {
+        let others: Vec<String> = self
+            .visible()
+            .filter(|column| column.name != self.body.name && !is_time(&column.data_type))
+            .map(|column| format!("{alias}.{}", identifier(&column.name)))
+            .collect();
+        if others.is_empty() || !self.has_own_triggers {
+            return "''::text".to_owned();
+        }
+        format!("pg_catalog.md5(ROW({})::text)", others.join(", "))
+    }
+}
+
+fn is_time(data_type: &str) -> bool {
+    data_type.starts_with("timestamp") || data_type == "date"
+}
+
+/// `name` with an ending, as long as a name may be.
+pub fn companion(name: &str, ending: &str) -> String {
+    let mut end = name.len().min(NAME_BYTES - ending.len());
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{ending}", &name[..end])
+}
+
+fn refused(message: String) -> anyhow::Error {
+    Fault::new(Kind::Configuration, message).into()
+}
+
+/// Settings under which keys and expressions read the same for every role.
+pub async fn prepare(connection: &mut PgConnection) -> Result<()> {
+    for (name, value) in [
+        ("search_path", ""),
+        ("DateStyle", "ISO, YMD"),
+        ("IntervalStyle", "postgres"),
+        ("TimeZone", "UTC"),
+        ("extra_float_digits", "3"),
+        ("bytea_output", "hex"),
+        ("standard_conforming_strings", "on"),
+        ("default_transaction_isolation", "read committed"),
+        // Rows that a policy hides would stay unseen: an error instead.
+        ("row_security", "off"),
+    ] {
+        pg::set(connection, name, value).await?;
+    }
+    Ok(())
+}
+
+/// Finds the table by the name that the application knows, and sets the session up.
+pub async fn find(compress: &Compress, connection: &mut PgConnection) -> Result<Table> {
+    let named: Option<(i64, String)> =
+        sqlx::query_as("SELECT oid::bigint, relkind::text FROM pg_class WHERE oid = to_regclass($1)")
+            .bind(&compress.table)
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(pg::in_its_own_words)?;
+    prepare(connection).await?;
+    let (named, kind) = named.ok_or_else(|| refused(format!("there is no table {}", compress.table)))?;
+    let base = match kind.as_str() {
+        "r" => named,
+        "v" => base_of(connection, named)
+            .await?
+            .ok_or_else(|| refused(format!("{} is a view, and not one that `pgtend compress install` made", compress.table)))?,
+        "p" => {
+            return Err(refused(format!(
+                "{} is partitioned: make a job for each of its partitions, with method = \"toast\"",
+                compress.table
+            )));
+        }
+        _ => return Err(refused(format!("{} is not a table", compress.table))),
+    };
+    let table = read(compress, connection, base, (kind == "v").then_some(named)).await?;
+    if !matches!(table.body.data_type.split('(').next(), Some("text" | "character varying")) {
+        let message =
+            format!("{}.{} is of type {}: [compress] is for text", compress.table, compress.column, table.body.data_type);
+        return Err(refused(message));
+    }
+    Ok(table)
+}
+
+async fn base_of(connection: &mut PgConnection, view: i64) -> Result<Option<i64>> {
+    Ok(sqlx::query_scalar(
+        "SELECT DISTINCT d.refobjid::bigint FROM pg_rewrite r
+         JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
+         JOIN pg_constraint k ON k.conrelid = d.refobjid AND k.conname = $2 AND k.contype = 'c'
+         JOIN pg_class v ON v.oid = r.ev_class JOIN pg_class t ON t.oid = d.refobjid AND t.relnamespace = v.relnamespace
+         WHERE r.ev_class = $1::bigint::oid",
+    )
+    .bind(view)
+    .bind(CONSTRAINT)
+    .fetch_optional(connection)
+    .await?)
+}
+
+#[derive(sqlx::FromRow)]
+struct Found {
+    schema: String,
+    name: String,
+    owner: String,
+    rows: f64,
+    blocks: i64,
+    bytes: i64,
+    toast_bytes: i64,
+    row_security: bool,
+    has_own_triggers: bool,
+    has_row_security: bool,
+    mark: Option<String>,
+    validated: Option<bool>,
+    view_name: Option<String>,
+}
+
+async fn read(compress: &Compress, connection: &mut PgConnection, oid: i64, view: Option<i64>) -> Result<Table> {
+    let found: Found = sqlx::query_as(
+        "SELECT n.nspname::text AS schema, c.relname::text AS name, pg_get_userbyid(c.relowner)::text AS owner,
+                greatest(c.reltuples, 0)::float8 AS rows, (pg_relation_size(c.oid) / current_setting('block_size')::bigint)::bigint AS blocks,
+                pg_total_relation_size(c.oid)::bigint AS bytes,
+                CASE WHEN c.reltoastrelid = 0 THEN 0 ELSE pg_relation_size(c.reltoastrelid) END::bigint AS toast_bytes,
+                row_security_active(c.oid) AS row_security, c.relrowsecurity AS has_row_security,
+                EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'
+                        AND t.tgname NOT LIKE 'zz\\_pgtend%') AS has_own_triggers,
+                obj_description(k.oid, 'pg_constraint') AS mark, k.convalidated AS validated,
+                (SELECT relname::text FROM pg_class WHERE oid = $2::bigint::oid) AS view_name
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         LEFT JOIN pg_constraint k ON k.conrelid = c.oid AND k.conname = $3
+         WHERE c.oid = $1::bigint::oid",
+    )
+    .bind(oid)
+    .bind(view)
+    .bind(CONSTRAINT)
+    .fetch_one(&mut *connection)
+    .await?;
+    let mark = found.mark.as_deref().and_then(|mark| serde_json::from_str::<Mark>(mark).ok());
+    let of = format!("{}.{}", identifier(&found.schema), identifier(&found.name));
+    let view = match (view, found.view_name, &mark) {
+        (Some(oid), Some(name), Some(mark)) => Some(View {
+            oid,
+            name,
+            not_null: mark.not_null,
+            not_null_name: mark.not_null_name.clone(),
+            validated: found.validated == Some(true),
+        }),
+        (Some(_), ..) => {
+            return Err(refused(format!(
+                "constraint {CONSTRAINT} of {of} has lost the comment that says which column it is about"
+            )));
+        }
+        (None, ..) if found.validated.is_some() => {
+            return Err(refused(format!("{of} is what a view of pgtend stands for: name the view in `table`")));
+        }
+        _ => None,
+    };
+    if let (Some(mark), Some(_)) = (&mark, &view)
+        && mark.column != compress.column
+    {
+        return Err(refused(format!(
+            "the view {} stands for column {}, and there is one such column for a table: `column` is {}",
+            compress.table,
+            identifier(&mark.column),
+            identifier(&compress.column)
+        )));
+    }
+    if found.row_security {
+        let message = format!("row security hides rows of {of} from the role: use its owner or a role with BYPASSRLS");
+        return Err(Fault::new(Kind::Permission, message).into());
+    }
+    let columns = columns(connection, oid).await?;
+    let body = columns.iter().find(|column| column.name == compress.column).cloned();
+    let body = body.ok_or_else(|| refused(format!("{} has no column {}", compress.table, identifier(&compress.column))))?;
+    Ok(Table {
+        oid,
+        schema: found.schema,
+        name: found.name,
+        owner: found.owner,
+        version_num: Server::of(connection).await?.version_num,
+        encoding: sqlx::query_scalar("SELECT getdatabaseencoding()::text").fetch_one(&mut *connection).await?,
+        columns,
+        body,
+        key: key(connection, oid, &compress.column).await?,
+        view,
+        rows: found.rows as u64,
+        blocks: found.blocks as u64,
+        bytes: found.bytes as u64,
+        toast_bytes: found.toast_bytes as u64,
+        has_own_triggers: found.has_own_triggers,
+        has_row_security: found.has_row_security,
+    })
+}
+
+async fn columns(connection: &mut PgConnection, oid: i64) -> Result<Vec<Column>> {
+    Ok(sqlx::query_as(
+        "SELECT a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS data_type, a.attnotnull AS is_not_null,
+                a.attgenerated <> '' AS is_generated, a.attidentity::text AS identity, a.attstorage::text AS storage,
+                a.attcompression::text AS compression,
+                CASE WHEN a.attgenerated = '' THEN pg_get_expr(d.adbin, d.adrelid) END AS default,
+                CASE WHEN a.attcollation <> t.typcollation THEN a.attcollation::regcollation::text END AS collation
+         FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+         LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+         WHERE a.attrelid = $1::bigint::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+    )
+    .bind(oid)
+    .fetch_all(connection)
+    .await?)
+}
+
+/// Of the unique indexes, one whose order the server's own operators have: others would have to be found by a path.
+async fn key(connection: &mut PgConnection, oid: i64, body: &str) -> Result<Option<Key>> {
+    Ok(sqlx::query_as(
+        "SELECT x.indexrelid::regclass::text AS index, k.columns, k.types
+         FROM pg_index x CROSS JOIN LATERAL (
+             SELECT array_agg(a.attname::text ORDER BY u.n) AS columns, array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY u.n) AS types,
+                    bool_and(a.attnotnull AND a.attname <> $2 AND o.opcdefault AND EXISTS (
+                        SELECT FROM pg_amop m JOIN pg_operator p ON p.oid = m.amopopr
+                        WHERE m.amopfamily = o.opcfamily AND m.amopstrategy = 5 AND m.amoplefttype = o.opcintype
+                          AND m.amoprighttype = o.opcintype AND p.oprnamespace = 'pg_catalog'::regnamespace)) AS is_good
+             FROM unnest(x.indkey::int2[]) WITH ORDINALITY u (attnum, n)
+             JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = u.attnum
+             JOIN pg_opclass o ON o.oid = x.indclass[u.n - 1]
+             WHERE u.n <= x.indnkeyatts) k
+         WHERE x.indrelid = $1::bigint::oid AND x.indisunique AND x.indisvalid AND x.indimmediate AND x.indpred IS NULL
+           AND x.indexprs IS NULL AND k.is_good
+         ORDER BY x.indisprimary DESC, x.indnkeyatts, x.indexrelid LIMIT 1",
+    )
+    .bind(oid)
+    .bind(body)
+    .fetch_optional(connection)
+    .await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_an_ending_are_no_longer_than_postgres_allows_and_end_in_whole_characters() {
+        assert_eq!(companion("content", "_gz"), "content_gz");
+        let long = "ü".repeat(31);
+        assert_eq!(companion(&long, "_sha256").len(), 63 - 1);
+        assert!(companion(&long, "_sha256").ends_with("ü_sha256"));
+    }
+}

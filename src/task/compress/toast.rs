@@ -1,0 +1,172 @@
+//! `method = "toast"`: PostgreSQL's own compression, another one. SET COMPRESSION is for new values only; an old one is
+//! written anew by `body || ''`, and by nothing less: `SET body = body`, VACUUM FULL and CREATE TABLE AS keep its form.
+
+use anyhow::{Context as _, Result};
+use sqlx::{PgConnection, Row as _};
+
+use super::table::Table;
+use super::walk::{self, Act, Batch, Done, Wanted, Work};
+use super::{Toast, sample};
+use crate::fault::{Fault, Kind};
+use crate::governor::{Go, Governor};
+use crate::pg;
+use crate::task::partition::session::{Attempt, Session};
+
+pub async fn all(work: &Work<'_>, compression: Toast, governor: &mut Governor, done: &mut Done) -> Result<Go> {
+    for statement in settings(work.table, compression) {
+        let limits = governor.limits();
+        let mut session =
+            work.run.or_cancelled(Session::open(&work.run.settings, limits.lock_timeout.0, limits.max_wait.0)).await?;
+        if let Attempt::Locked(who) = work.run.or_cancelled(session.transaction(&[statement], &[work.table.oid])).await? {
+            return Err(Fault::new(Kind::Busy, format!("{} is locked: {who}", work.table.sql())).into());
+        }
+    }
+    let mut connection = work.run.or_cancelled(work.connect(governor.limits())).await?;
+    let content = work.table.content();
+    let wanted = Wanted {
+        condition: format!(
+            "{} AND pg_column_compression({content}) IS DISTINCT FROM '{compression}'",
+            sample::wanted(work.compress, work.table)
+        ),
+        bytes: format!("octet_length({content})"),
+        too_large: "false".to_owned(),
+    };
+    work.all(&mut connection, governor, &wanted, done, Act::Toast(compression)).await
+}
+
+/// For values that come from now on. STORAGE EXTERNAL would keep all as they are.
+pub fn settings(table: &Table, compression: Toast) -> Vec<String> {
+    let (name, content) = (table.sql(), table.content());
+    let mut statements = Vec::new();
+    let now = match table.body.compression.as_str() {
+        "p" => Some(Toast::Pglz),
+        "l" => Some(Toast::Lz4),
+        _ => None,
+    };
+    if now != Some(compression) {
+        statements.push(format!("ALTER TABLE ONLY {name} ALTER COLUMN {content} SET COMPRESSION {compression}"));
+    }
+    if !matches!(table.body.storage.as_str(), "x" | "m") {
+        statements.push(format!("ALTER TABLE ONLY {name} ALTER COLUMN {content} SET STORAGE EXTENDED"));
+    }
+    statements
+}
+
+/// A row that would become larger shows only when it was written: then the batch is taken back, and done without it.
+pub async fn batch(connection: &mut PgConnection, table: &Table, compression: Toast, rows: &[walk::Row]) -> Result<Batch> {
+    let before = sizes(connection, table, rows).await?;
+    let mut chosen: Vec<&Before> = before.iter().collect();
+    let mut result = Batch { changed_meanwhile: (rows.len() - before.len()) as u64, ..Batch::default() };
+    for _ in 0..2 {
+        if chosen.is_empty() {
+            return Ok(result);
+        }
+        pg::execute(connection, "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned()).await?;
+        let after = write(connection, table, compression, &chosen).await?;
+        let larger: Vec<&str> =
+            after.iter().filter(|after| after.stored >= after.before).map(|after| after.ctid.as_str()).collect();
+        if larger.is_empty() {
+            pg::execute(connection, "COMMIT".to_owned()).await.context("cannot commit a batch")?;
+            result.changed_meanwhile += (chosen.len() - after.len()) as u64;
+            result.rows = after.len() as u64;
+            result.before_bytes = after.iter().map(|row| row.before).sum();
+            result.after_bytes = after.iter().map(|row| row.stored).sum();
+            result.raw_bytes = after.iter().map(|row| row.raw).sum();
+            return Ok(result);
+        }
+        pg::execute(connection, "ROLLBACK".to_owned()).await?;
+        result.not_smaller += larger.len() as u64;
+        chosen.retain(|row| !larger.contains(&row.ctid.as_str()));
+    }
+    // The second time, a row became larger that had not the first time: it changed. The next run looks at all of them.
+    result.changed_meanwhile += chosen.len() as u64;
+    Ok(result)
+}
+
+struct Before {
+    ctid: String,
+    xmin: String,
+    stored: u64,
+    raw: u64,
+    hash: Vec<u8>,
+    fingerprint: String,
+}
+
+struct After {
+    /// Where it was.
+    ctid: String,
+    before: u64,
+    stored: u64,
+    raw: u64,
+}
+
+async fn sizes(connection: &mut PgConnection, table: &Table, rows: &[walk::Row]) -> Result<Vec<Before>> {
+    let (ctids, _) = walk::places(rows);
+    let sql = format!(
+        "SELECT ctid::text, xmin::text, pg_column_size({content})::bigint, octet_length({content})::bigint, pg_catalog.sha256({bytes}), {fingerprint}
+         FROM ONLY {table} t WHERE ctid = ANY ($1::text[]::tid[]) AND {content} IS NOT NULL",
+        content = table.content(),
+        bytes = table.bytes_of(&table.content()),
+        fingerprint = table.fingerprint("t"),
+        table = table.sql()
+    );
+    let found = pg::query(sql).bind(ctids).fetch_all(connection).await.map_err(pg::in_its_own_words)?;
+    let mut before = Vec::new();
+    for row in found {
+        let (ctid, xmin): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        if rows.iter().any(|seen| seen.ctid == ctid && seen.xmin == xmin) {
+            let (stored, raw) = (row.try_get::<i64, _>(2)? as u64, row.try_get::<i64, _>(3)? as u64);
+            before.push(Before { ctid, xmin, stored, raw, hash: row.try_get(4)?, fingerprint: row.try_get(5)? });
+        }
+    }
+    Ok(before)
+}
+
+async fn write(connection: &mut PgConnection, table: &Table, compression: Toast, rows: &[&Before]) -> Result<Vec<After>> {
+    let content = table.content();
+    let sql = format!(
+        "UPDATE ONLY {table} t SET {content} = t.{content} || ''
+         FROM unnest($1::text[], $2::text[]) AS d (ctid, xmin)
+         WHERE t.ctid = ANY (ARRAY(SELECT ctid FROM ONLY {table} WHERE ctid = ANY ($1::text[]::tid[]) FOR NO KEY UPDATE SKIP LOCKED))
+           AND t.ctid = d.ctid::tid AND t.xmin = d.xmin::xid AND pg_column_compression(t.{content}) IS DISTINCT FROM '{compression}'
+         RETURNING d.ctid, t.ctid::text, pg_catalog.sha256({bytes}), {fingerprint}",
+        table = table.sql(),
+        bytes = table.bytes_of(&format!("t.{content}")),
+        fingerprint = table.fingerprint("t"),
+    );
+    let written = pg::query(sql)
+        .bind(rows.iter().map(|row| row.ctid.clone()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.xmin.clone()).collect::<Vec<_>>())
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(pg::in_its_own_words)?;
+    let mut places = Vec::new();
+    for row in written {
+        let (old, new): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let before = rows.iter().find(|before| before.ctid == old).context("the server changed a row that was not named")?;
+        anyhow::ensure!(
+            row.try_get::<Vec<u8>, _>(2)? == before.hash && row.try_get::<String, _>(3)? == before.fingerprint,
+            "a trigger of {} changes rows whose body is written anew: nothing was changed; give it a condition (WHEN), or disable it for this",
+            table.sql()
+        );
+        places.push((new, *before));
+    }
+    // Only a stored value has its size.
+    let sql = format!(
+        "SELECT ctid::text, pg_column_size({content})::bigint FROM ONLY {} WHERE ctid = ANY ($1::text[]::tid[])",
+        table.sql()
+    );
+    let sizes = pg::query(sql)
+        .bind(places.iter().map(|(ctid, _)| ctid.clone()).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await
+        .map_err(pg::in_its_own_words)?;
+    let mut after = Vec::new();
+    for row in sizes {
+        let (ctid, stored): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let (_, before) = places.iter().find(|(place, _)| *place == ctid).context("a row is elsewhere than it was written")?;
+        after.push(After { ctid: before.ctid.clone(), before: before.stored, stored: stored as u64, raw: before.raw });
+    }
+    anyhow::ensure!(after.len() == places.len(), "a row that was written just now is not there");
+    Ok(after)
+}

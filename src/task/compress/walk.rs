@@ -1,0 +1,392 @@
+//! From row to row by the key, in batches that fit a time: what gzip, toast and undo have in common.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+use sqlx::{PgConnection, Row as _};
+
+use super::decide::Verdict;
+use super::table::{Key, Table};
+use super::{Compress, Toast, dependants, gzip, toast, undo};
+use crate::fault::{Fault, Kind};
+use crate::governor::{self, Go, Governor, Limits, Pace};
+use crate::pg::{self, identifier};
+use crate::progress::Phase;
+use crate::report::Report;
+use crate::task::RunContext;
+use crate::units;
+
+/// Rows that are looked at in one statement. Their bodies stay where they are: TOAST knows sizes without them.
+const PAGE_ROWS: i64 = 2_000;
+const FIRST_ROWS: u64 = 20;
+const MOST_ROWS: u64 = 1_000;
+/// Bodies in memory at once; one that is larger by itself is a batch of its own.
+const BATCH_BYTES: u64 = 16 << 20;
+const LOCK_ATTEMPTS: u32 = 20;
+/// Dead bodies that are worth a VACUUM, so that the next ones go to their place.
+const VACUUM_BYTES: u64 = 64 << 20;
+
+#[derive(Debug, Default)]
+pub struct Done {
+    pub rows: u64,
+    /// As they were stored, and as they are now.
+    pub before_bytes: u64,
+    pub after_bytes: u64,
+    pub raw_bytes: u64,
+    pub batches: u64,
+    /// Changed, deleted or locked by somebody since they were read: theirs is what counts.
+    pub changed_meanwhile: u64,
+    /// The other form would be no smaller.
+    pub not_smaller: u64,
+    pub too_large: u64,
+    pub vacuums: u64,
+    pub lock_waits: u64,
+    pub resumed: bool,
+    pub elapsed: Duration,
+}
+
+impl Done {
+    pub fn report(&self, report: &mut Report) {
+        report.fact("rows_compressed", self.rows);
+        report.fact("bytes_before", self.before_bytes);
+        report.fact("bytes_after", self.after_bytes);
+        report.fact("raw_bytes", self.raw_bytes);
+        report.fact("batches", self.batches);
+        report.fact("rows_changed_meanwhile", self.changed_meanwhile);
+        report.fact("rows_not_smaller", self.not_smaller);
+        report.fact("rows_too_large", self.too_large);
+        report.fact("lock_waits", self.lock_waits);
+        report.fact("vacuums", self.vacuums);
+        report.fact("resumed", self.resumed);
+        report.fact("elapsed_seconds", self.elapsed.as_secs_f64());
+        if self.elapsed > Duration::ZERO && self.rows > 0 {
+            report.fact("megabytes_per_second", (self.raw_bytes as f64 / 1e5 / self.elapsed.as_secs_f64()).round() / 10.0);
+        }
+    }
+
+    pub fn summary(&self, what: &str, verdict: &Verdict) -> String {
+        let how = match verdict {
+            Verdict::Toast { compression, .. } => format!("written anew by {compression}"),
+            _ => "compressed".to_owned(),
+        };
+        let mut text = format!("{what} {how}");
+        if self.rows > 0 {
+            let share = 100.0 * self.after_bytes as f64 / self.before_bytes.max(1) as f64;
+            text +=
+                &format!(": {} stored became {} ({share:.0} %)", units::bytes(self.before_bytes), units::bytes(self.after_bytes));
+        }
+        for (count, why) in [
+            (self.changed_meanwhile, "changed or locked meanwhile, left for the next run"),
+            (self.not_smaller, "left as they are: no smaller"),
+            (self.too_large, "left as they are: above smaller_than"),
+        ] {
+            if count > 0 {
+                text += &format!("; {} {why}", units::count(count));
+            }
+        }
+        text
+    }
+}
+
+pub struct Work<'a> {
+    pub compress: &'a Compress,
+    pub table: &'a Table,
+    pub run: &'a RunContext<'a>,
+    pub phase: &'a Phase,
+}
+
+/// A row that is to be changed, as it was when it was looked at.
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub key: Vec<String>,
+    pub ctid: String,
+    pub xmin: String,
+    pub bytes: u64,
+}
+
+/// What a walk asks of each row: expressions over the table.
+pub struct Wanted {
+    /// Whether the row is one.
+    pub condition: String,
+    /// Of its body, in memory.
+    pub bytes: String,
+    /// Whether it would be one, were it not too large.
+    pub too_large: String,
+}
+
+/// What becomes of the bodies.
+#[derive(Clone, Copy, Debug)]
+pub enum Act {
+    Gzip,
+    Toast(Toast),
+    Undo,
+}
+
+/// What a batch did.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub rows: u64,
+    pub before_bytes: u64,
+    pub after_bytes: u64,
+    pub raw_bytes: u64,
+    pub changed_meanwhile: u64,
+    pub not_smaller: u64,
+}
+
+impl Work<'_> {
+    pub fn key(&self) -> Result<&Key> {
+        self.table.key.as_ref().with_context(|| {
+            Fault::new(Kind::Configuration, format!("{} cannot be compressed: {}", self.table.sql(), dependants::NO_KEY))
+        })
+    }
+
+    /// A connection under the limits of the job.
+    pub async fn connect(&self, limits: &Limits) -> Result<PgConnection> {
+        let mut connection = self.run.settings.connect().await?;
+        super::prepare(&mut connection).await?;
+        let deadlock: i64 = sqlx::query_scalar("SELECT setting::bigint FROM pg_settings WHERE name = 'deadlock_timeout'")
+            .fetch_one(&mut connection)
+            .await?;
+        // In a circle of locks it is the batch that gives way, before the server looks for a victim.
+        let patience = limits.lock_timeout.0.min(Duration::from_millis((deadlock / 2).max(1) as u64));
+        pg::set(&mut connection, "lock_timeout", &patience.as_millis().to_string()).await?;
+        pg::set(&mut connection, "statement_timeout", &limits.statement_timeout.0.as_millis().to_string()).await?;
+        Ok(connection)
+    }
+
+    /// All rows that `wanted` names, in batches by `act`: from where the last run stopped, and then what is before that.
+    pub async fn all(
+        &self,
+        connection: &mut PgConnection,
+        governor: &mut Governor,
+        wanted: &Wanted,
+        done: &mut Done,
+        act: Act,
+    ) -> Result<Go> {
+        let key = self.key()?;
+        let started = Instant::now();
+        let pid = pg::backend_pid(connection).await?;
+        let mut pace = Pace::new(FIRST_ROWS, 1, MOST_ROWS);
+        let resume = self.resume(key);
+        done.resumed = resume.is_some();
+        let mut dead_bytes = 0;
+        let legs = match resume {
+            Some(place) => vec![(Some(place.clone()), None), (None, Some(place))],
+            None => vec![(None, None)],
+        };
+        for (mut after, until) in legs {
+            let until = match until {
+                Some(until) => Some(until),
+                // Rows that come meanwhile are for the next run, or there might be no end.
+                None => self.last(connection, key).await?,
+            };
+            if until.is_none() {
+                continue;
+            }
+            loop {
+                let page = self.page(connection, key, wanted, after.as_deref(), until.as_deref()).await?;
+                done.too_large += page.too_large;
+                let Some(last) = page.last else { break };
+                let mut rest = page.rows.as_slice();
+                while !rest.is_empty() {
+                    if let Go::Stop(reason) = self.run.or_cancelled(governor.go()).await? {
+                        done.elapsed += started.elapsed();
+                        return Ok(Go::Stop(reason));
+                    }
+                    let began = Instant::now();
+                    let (batch, left) = rest.split_at(batch_length(rest, pace.size()));
+                    let result = self.batch(connection, governor, pid, batch, &mut pace, done, act).await?;
+                    let pause = governor.pause_after(began.elapsed());
+                    dead_bytes += result.before_bytes;
+                    self.phase.advance(result.before_bytes);
+                    rest = left;
+                    self.run.progress.set_cursor(batch.last().map(|row| json!({ "table": self.table.oid, "key": row.key })));
+                    if self.compress.vacuum && dead_bytes > VACUUM_BYTES.max(self.table.toast_bytes / 10) {
+                        self.run.or_cancelled(self.vacuum(governor.limits())).await?;
+                        done.vacuums += 1;
+                        dead_bytes = 0;
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+                self.run.or_cancelled(async { Ok(()) }).await?;
+                after = Some(last);
+            }
+        }
+        self.run.progress.set_cursor(None);
+        done.elapsed += started.elapsed();
+        if self.compress.vacuum && dead_bytes > 0 {
+            self.run.or_cancelled(self.vacuum(governor.limits())).await?;
+            done.vacuums += 1;
+        }
+        Ok(Go::On)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    async fn batch(
+        &self,
+        connection: &mut PgConnection,
+        governor: &mut Governor,
+        pid: i32,
+        rows: &[Row],
+        pace: &mut Pace,
+        done: &mut Done,
+        act: Act,
+    ) -> Result<Batch> {
+        let target = governor.limits().batch_time.0;
+        for attempt in 1..=LOCK_ATTEMPTS {
+            let began = Instant::now();
+            // Not dropped midway by a cancellation: it is short, and ends in a commit or a rollback.
+            let (result, blocked) = governor.watch(pid, self.act(act, connection, rows)).await;
+            match result {
+                Ok(batch) => {
+                    pace.took(began.elapsed(), target, blocked);
+                    done.rows += batch.rows;
+                    done.before_bytes += batch.before_bytes;
+                    done.after_bytes += batch.after_bytes;
+                    done.raw_bytes += batch.raw_bytes;
+                    done.changed_meanwhile += batch.changed_meanwhile;
+                    done.not_smaller += batch.not_smaller;
+                    done.batches += u64::from(batch.rows > 0);
+                    return Ok(batch);
+                }
+                Err(error) => {
+                    let _ = pg::execute(connection, "ROLLBACK".to_owned()).await;
+                    // The index or the table is locked by somebody for more than a moment.
+                    if !governor::is_lock_trouble(&error) || attempt == LOCK_ATTEMPTS {
+                        return Err(error.context(format!("after {} rows of {}", done.rows, self.table.sql())));
+                    }
+                    done.lock_waits += 1;
+                    pace.took(target * 2, target, 1);
+                    let pause = async {
+                        tokio::time::sleep(Duration::from_millis(200)).await;
+                        Ok(())
+                    };
+                    self.run.or_cancelled(pause).await?;
+                }
+            }
+        }
+        anyhow::bail!("{} was locked all the time", self.table.sql())
+    }
+
+    async fn act(&self, act: Act, connection: &mut PgConnection, rows: &[Row]) -> Result<Batch> {
+        match act {
+            Act::Gzip => gzip::batch(connection, self.table, rows).await,
+            Act::Toast(compression) => toast::batch(connection, self.table, compression, rows).await,
+            Act::Undo => undo::batch(connection, self.table, rows).await,
+        }
+    }
+
+    fn resume(&self, key: &Key) -> Option<Vec<String>> {
+        let cursor = self.run.resume.as_ref().filter(|cursor| cursor["table"].as_i64() == Some(self.table.oid))?;
+        let place: Vec<String> = serde_json::from_value(cursor["key"].clone()).ok()?;
+        (place.len() == key.columns.len()).then_some(place)
+    }
+
+    async fn last(&self, connection: &mut PgConnection, key: &Key) -> Result<Option<Vec<String>>> {
+        let order = key.columns.iter().map(|column| format!("{} DESC", identifier(column))).collect::<Vec<_>>().join(", ");
+        let sql = format!("SELECT {} FROM ONLY {} ORDER BY {order} LIMIT 1", as_texts(key), self.table.sql());
+        match pg::query(sql).fetch_optional(connection).await.map_err(pg::in_its_own_words)? {
+            Some(row) => Ok(Some(row.try_get(0)?)),
+            None => Ok(None),
+        }
+    }
+
+    async fn page(
+        &self,
+        connection: &mut PgConnection,
+        key: &Key,
+        wanted: &Wanted,
+        after: Option<&[String]>,
+        until: Option<&[String]>,
+    ) -> Result<Page> {
+        let columns = key.columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
+        let sql = format!(
+            "WITH page AS MATERIALIZED (
+                SELECT {texts} AS key, ctid::text AS ctid, xmin::text AS xmin, row_number() OVER (ORDER BY {columns}) AS number,
+                       CASE WHEN {condition} THEN ({bytes})::bigint END AS bytes, {too_large} AS too_large
+                FROM ONLY {table} WHERE {after} AND {until} ORDER BY {columns} LIMIT {PAGE_ROWS})
+             SELECT key, ctid, xmin, bytes, (SELECT count(*) FROM page WHERE too_large) AS too_large
+             FROM page WHERE bytes IS NOT NULL OR number = (SELECT max(number) FROM page) ORDER BY number",
+            texts = as_texts(key),
+            condition = wanted.condition,
+            bytes = wanted.bytes,
+            too_large = wanted.too_large,
+            table = self.table.sql(),
+            after = after.map_or("$1::text[] IS NULL".to_owned(), |_| compared(key, ">", "$1")),
+            until = until.map_or("$2::text[] IS NULL".to_owned(), |_| compared(key, "<=", "$2")),
+        );
+        let rows = pg::query(sql).bind(after).bind(until).fetch_all(connection).await.map_err(pg::in_its_own_words)?;
+        let mut page = Page::default();
+        for row in rows {
+            let key: Vec<String> = row.try_get("key")?;
+            page.last = Some(key.clone());
+            page.too_large = row.try_get::<i64, _>("too_large")? as u64;
+            if let Some(bytes) = row.try_get::<Option<i64>, _>("bytes")? {
+                page.rows.push(Row { key, ctid: row.try_get("ctid")?, xmin: row.try_get("xmin")?, bytes: bytes as u64 });
+            }
+        }
+        Ok(page)
+    }
+
+    /// Plain VACUUM, on a connection without the batch's timeouts: it gives space to new bodies, and waits for nobody.
+    async fn vacuum(&self, limits: &Limits) -> Result<()> {
+        let mut connection = self.run.settings.connect().await?;
+        pg::set(&mut connection, "lock_timeout", &limits.lock_timeout.0.as_millis().to_string()).await?;
+        pg::execute(&mut connection, format!("VACUUM (SKIP_LOCKED) {}", self.table.sql())).await.context("VACUUM")
+    }
+}
+
+#[derive(Default)]
+struct Page {
+    rows: Vec<Row>,
+    last: Option<Vec<String>>,
+    too_large: u64,
+}
+
+/// How many of these rows go into one batch.
+fn batch_length(rows: &[Row], most: u64) -> usize {
+    let mut bytes = 0;
+    let fits = rows.iter().take(most.max(1) as usize).take_while(|row| {
+        bytes += row.bytes;
+        bytes <= BATCH_BYTES
+    });
+    fits.count().max(1)
+}
+
+fn as_texts(key: &Key) -> String {
+    let columns = key.columns.iter().map(|column| format!("{}::text", identifier(column))).collect::<Vec<_>>().join(", ");
+    format!("ARRAY[{columns}]")
+}
+
+/// The key against a bound array of texts.
+fn compared(key: &Key, operator: &str, bound: &str) -> String {
+    let columns = key.columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
+    let values: Vec<String> =
+        (1..).zip(&key.types).map(|(number, kind)| format!("({bound}::text[])[{number}]::{kind}")).collect();
+    match key.columns.len() {
+        1 => format!("{columns} OPERATOR(pg_catalog.{operator}) {}", values.join(", ")),
+        _ => format!("ROW({columns}) OPERATOR(pg_catalog.{operator}) ROW({})", values.join(", ")),
+    }
+}
+
+/// The rows of a batch as arrays to be bound.
+pub fn places(rows: &[Row]) -> (Vec<String>, Vec<String>) {
+    (rows.iter().map(|row| row.ctid.clone()).collect(), rows.iter().map(|row| row.xmin.clone()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_ends_at_its_rows_or_at_its_bytes_and_has_at_least_one_row() {
+        let rows = |sizes: &[u64]| -> Vec<Row> {
+            sizes.iter().map(|bytes| Row { key: Vec::new(), ctid: String::new(), xmin: String::new(), bytes: *bytes }).collect()
+        };
+        assert_eq!(batch_length(&rows(&[1, 1, 1]), 2), 2);
+        assert_eq!(batch_length(&rows(&[BATCH_BYTES, 1]), 20), 1);
+        assert_eq!(batch_length(&rows(&[BATCH_BYTES * 2, 1]), 20), 1);
+        assert_eq!(batch_length(&rows(&[1, 2, 3]), 0), 1);
+    }
+}

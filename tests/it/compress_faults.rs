@@ -1,0 +1,231 @@
+//! No body is lost or changed, whoever writes meanwhile and whenever it is killed.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use proptest::prelude::RngExt as _;
+use proptest::test_runner::{RngAlgorithm, TestRng};
+
+use crate::support::postgres::{Server, server};
+use crate::support::scripts::{HASHES, database, job, scenario};
+use crate::support::{Scenario, eventually};
+
+/// What the application wrote, in the same transaction as the write; and an application that writes in every way it can.
+const APPLICATION: &str = "
+    CREATE TABLE truth AS SELECT id, sha256(convert_to(content, 'UTF8')) AS hash FROM scripts;
+    ALTER TABLE truth ADD PRIMARY KEY (id);
+    CREATE TABLE stop (now boolean);
+    CREATE TABLE turns (what text, done int);
+    CREATE PROCEDURE work(seed float8) LANGUAGE plpgsql AS $$
+    DECLARE
+        this int; body text; kind text; done int := 0; conflicts int := 0; plain text; rows int;
+    BEGIN
+        PERFORM setseed(seed);
+        LOOP
+            EXIT WHEN EXISTS (SELECT FROM stop);
+            BEGIN
+                plain := CASE WHEN to_regclass('scripts_stored') IS NULL THEN 'scripts' ELSE 'scripts_stored' END;
+                kind := (ARRAY['insert', 'update', 'update', 'title', 'direct', 'delete', 'append'])[1 + floor(random() * 7)];
+                this := (SELECT id FROM truth WHERE id >= floor(random() * (SELECT max(id) FROM truth)) ORDER BY id LIMIT 1);
+                body := (SELECT string_agg('Write-Host ' || md5((random() * 100)::int::text), E'\\r\\n') FROM generate_series(1, (random() * 200)::int + 1));
+                IF kind = 'insert' THEN
+                    INSERT INTO scripts (content) VALUES (body) RETURNING id INTO this;
+                    INSERT INTO truth VALUES (this, sha256(convert_to(body, 'UTF8')));
+                ELSIF kind = 'delete' THEN
+                    DELETE FROM scripts WHERE id = this;
+                    IF FOUND THEN DELETE FROM truth WHERE id = this; END IF;
+                ELSIF kind = 'title' THEN
+                    UPDATE scripts SET title = body WHERE id = this;
+                ELSIF kind = 'append' THEN
+                    UPDATE scripts SET content = content || '# more' WHERE id = this RETURNING content INTO body;
+                    IF FOUND THEN UPDATE truth SET hash = sha256(convert_to(body, 'UTF8')) WHERE id = this; END IF;
+                ELSIF kind = 'direct' THEN
+                    EXECUTE format('UPDATE %I SET content = $1 WHERE id = $2', plain) USING body, this;
+                    GET DIAGNOSTICS rows = ROW_COUNT;
+                    IF rows = 1 THEN UPDATE truth SET hash = sha256(convert_to(body, 'UTF8')) WHERE id = this; END IF;
+                ELSE
+                    UPDATE scripts SET content = body WHERE id = this;
+                    IF FOUND THEN UPDATE truth SET hash = sha256(convert_to(body, 'UTF8')) WHERE id = this; END IF;
+                END IF;
+                done := done + 1;
+            EXCEPTION
+                WHEN serialization_failure OR deadlock_detected OR undefined_table OR object_not_in_prerequisite_state OR unique_violation THEN conflicts := conflicts + 1;
+            END;
+            COMMIT;
+            PERFORM pg_sleep(0.002);
+        END LOOP;
+        INSERT INTO turns VALUES ('done', done), ('conflicts', conflicts);
+        COMMIT;
+    END $$;
+";
+
+/// Sessions that write until they are told to stop.
+fn writers(server: &Server, database: &str, count: u32) -> Vec<std::process::Child> {
+    (1..=count)
+        .map(|number| {
+            let call = format!("CALL work(0.{number})");
+            let mut psql = server.tool("psql", database);
+            psql.args(["-Xq", "-v", "ON_ERROR_STOP=1", "-c", &call]).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+        })
+        .collect()
+}
+
+#[track_caller]
+fn stop(server: &Server, database: &str, writers: Vec<std::process::Child>) {
+    server.sql(database, "INSERT INTO stop VALUES (true)");
+    for writer in writers {
+        let output = writer.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// Every body as the application reads it is what it wrote last.
+#[track_caller]
+fn all_is_true(server: &Server, database: &str) {
+    let wrong = server.sql(
+        database,
+        "SELECT count(*), min(coalesce(s.id, t.id)) FROM scripts s FULL JOIN truth t USING (id)
+         WHERE s.id IS NULL OR t.id IS NULL OR sha256(convert_to(s.content, 'UTF8')) IS DISTINCT FROM t.hash",
+    );
+    assert_eq!(wrong, "0|", "bodies that are not what was written");
+}
+
+fn killed_twenty_times_among_writers(major: u32, count: usize) {
+    let server = server(major);
+    let database = database(server, count);
+    server.sql(&database, APPLICATION);
+    let scenario = scenario(server, &database, "[limits]\nbatch_time = '30ms'").ledger();
+    scenario.run(&["compress", "install", "scripts"]).succeeded();
+    let writers = writers(server, &database, 3);
+    let mut random = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    for _ in 0..20 {
+        let running = scenario.start(&["run-job", "scripts"]);
+        std::thread::sleep(Duration::from_millis(random.random_range(50..700)));
+        running.kill();
+    }
+    eventually("the lock of the killed run is free, and the rest is compressed", || {
+        scenario.run(&["run-job", "scripts"]).code == Some(0)
+    });
+    stop(server, &database, writers);
+    scenario.run(&["run-job", "scripts"]).succeeded();
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM scripts_stored WHERE pg_column_size(content) > 2000"), "0");
+    assert_ne!(server.sql(&database, "SELECT count(content_gz) FROM scripts_stored"), "0");
+    assert!(server.sql(&database, "SELECT sum(done) > 300 FROM turns WHERE what = 'done'") == "t");
+    all_is_true(server, &database);
+}
+
+#[test]
+fn killed_twenty_times_among_writers_5000_bodies_are_what_was_written_on_18() {
+    killed_twenty_times_among_writers(18, 5_000);
+}
+
+#[test]
+fn killed_twenty_times_among_writers_bodies_are_what_was_written_on_15() {
+    killed_twenty_times_among_writers(15, 1_000);
+}
+
+#[test]
+fn install_and_undo_killed_among_writers_leave_what_the_next_one_finishes() {
+    let server = server(18);
+    let database = database(server, 600);
+    server.sql(&database, APPLICATION);
+    let scenario = scenario(server, &database, "[limits]\nbatch_time = '30ms'\nlock_timeout = '500ms'");
+    let writers = writers(server, &database, 2);
+    let mut random = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    for _ in 0..3 {
+        for (arguments, longest) in [
+            (&["compress", "install", "scripts"][..], 400),
+            (&["run-job", "scripts"], 900),
+            (&["compress", "undo", "scripts"], 700),
+        ] {
+            for _ in 0..2 {
+                let running = scenario.start(arguments);
+                std::thread::sleep(Duration::from_millis(random.random_range(20..longest)));
+                running.kill();
+            }
+            if arguments[1] == "undo" {
+                eventually("all is undone", || {
+                    scenario.run(arguments).code == Some(0)
+                        || server.sql(&database, "SELECT relkind FROM pg_class WHERE relname = 'scripts'") == "r"
+                });
+            } else {
+                eventually("it is done", || scenario.run(arguments).code == Some(0));
+            }
+        }
+    }
+    stop(server, &database, writers);
+    all_is_true(server, &database);
+    assert_eq!(server.sql(&database, "SELECT relkind FROM pg_class WHERE relname = 'scripts'"), "r");
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM pg_proc WHERE proname LIKE '%pgtend%'"), "0");
+}
+
+#[test]
+fn a_server_that_crashes_midway_loses_nothing() {
+    let mut server = Server::start(18);
+    let database = database(&server, 400);
+    let hashes = server.sql(&database, HASHES);
+    let scenario = scenario(&server, &database, "[limits]\nbatch_time = '20ms'\npause = '30ms'");
+    scenario.run(&["compress", "install", "scripts"]).succeeded();
+    for _ in 0..3 {
+        let before = server.sql(&database, "SELECT count(content_gz) FROM scripts_stored");
+        let running = scenario.start(&["run-job", "scripts"]);
+        eventually("a batch is written", || server.sql(&database, "SELECT count(content_gz) FROM scripts_stored") != before);
+        server.crash();
+        assert_ne!(running.wait().code, Some(0));
+        server.start_again();
+        assert_eq!(server.sql(&database, HASHES), hashes);
+    }
+    scenario.run(&["run-job", "scripts"]).succeeded();
+    assert_eq!(server.sql(&database, HASHES), hashes);
+}
+
+#[test]
+fn a_killed_run_goes_on_where_it_was_and_comes_back_to_what_is_before() {
+    let server = server(18);
+    let database = database(server, 400);
+    let scenario = scenario(server, &database, "[limits]\nbatch_time = '10ms'\npause = '1500ms'").ledger();
+    scenario.run(&["compress", "install", "scripts"]).succeeded();
+    let running = scenario.start(&["run-job", "scripts"]);
+    eventually("a heartbeat has noted the place", || {
+        server.psql(&database, "SELECT (cursor->'key'->>0)::int > 20 FROM pgtend.runs").is_ok_and(|answer| answer == "t")
+    });
+    running.kill();
+    server.sql(&database, "UPDATE scripts SET content = repeat(md5(id::text), 200) WHERE id < 15");
+    let scenario = scenario.job("scripts", &job(""));
+    eventually("the lock of the killed run is free", || scenario.run(&["run-job", "scripts"]).code == Some(0));
+    let shown = scenario.json(&["runs", "scripts", "--outcome", "succeeded"]);
+    assert_eq!(shown["runs"][0]["report"]["facts"]["resumed"], true, "{shown:#}");
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM scripts_stored WHERE pg_column_size(content) > 2000"), "0");
+    assert_eq!(server.sql(&database, "SELECT cursor FROM pgtend.runs ORDER BY id DESC LIMIT 1"), "");
+}
+
+#[test]
+fn rows_that_somebody_holds_stay_and_are_counted_and_nobody_waits_for_a_lock_that_is_held() {
+    let server = server(18);
+    let database = database(server, 20);
+    let scenario: Scenario = scenario(server, &database, "[limits]\nlock_timeout = '300ms'\nmax_wait = '1s'");
+    let hold = |sql: &str| {
+        let mut holder = server.tool("psql", &database).args(["-Xq"]).stdin(Stdio::piped()).spawn().unwrap();
+        use std::io::Write as _;
+        holder.stdin.as_mut().unwrap().write_all(format!("BEGIN; {sql};\n").as_bytes()).unwrap();
+        let idle = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND datname = current_database()";
+        eventually("it is held", || server.sql(&database, idle) == "1");
+        holder
+    };
+    let release = |mut holder: std::process::Child| {
+        drop(holder.stdin.take());
+        holder.wait().unwrap();
+    };
+    let holder = hold("SELECT count(*) FROM scripts");
+    scenario.run(&["compress", "install", "scripts"]).exited(75).says(&["is locked", "nothing was changed"]);
+    assert_eq!(server.sql(&database, "SELECT relkind FROM pg_class WHERE relname = 'scripts'"), "r");
+    release(holder);
+    scenario.run(&["compress", "install", "scripts"]).succeeded();
+    let holder = hold("UPDATE scripts SET title = 'held' WHERE id IN (20, 21)");
+    let report = scenario.json(&["run-job", "scripts"]);
+    let facts = &report["runs"][0]["report"]["facts"];
+    assert_eq!(facts["rows_changed_meanwhile"], 2, "{report:#}");
+    release(holder);
+    scenario.run(&["run-job", "scripts"]).succeeded();
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM scripts_stored WHERE pg_column_size(content) > 2000"), "0");
+}
