@@ -1,6 +1,7 @@
 //! The command line: what can be said, and what each command prints. Data goes to stdout, logs to stderr.
 
 mod archives;
+mod audit;
 mod backups;
 mod check;
 mod compress;
@@ -99,6 +100,8 @@ pub enum Command {
         #[arg(long)]
         connect: bool,
     },
+    /// Look for problems in a database, now, and print what was found with its fixes; writes nothing
+    Audit(audit::Arguments),
     /// List the jobs: when they run next, and how they went last
     Jobs,
     /// List the runs of the ledger, the newest first
@@ -171,6 +174,7 @@ async fn dispatch(arguments: &Arguments) -> Result<ExitCode> {
             run_job::run(global, &run_job::Request { name, mode, database: database.as_deref(), scheduled: *scheduled }).await
         }
         Command::Check { connect } => check::run(global, *connect).await,
+        Command::Audit(arguments) => audit::run(global, arguments).await,
         Command::Jobs => jobs::run(global).await,
         Command::Runs(arguments) => runs::run(global, arguments).await,
         Command::Backups { command } => backups::run(global, command).await,

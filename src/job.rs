@@ -156,6 +156,7 @@ pub struct Written {
     /// How much a task that touches live tables may ask of the server: [compress], [partition], [retention].
     #[schemars(with = "Option<governor::Written>")]
     pub limits: Option<Spanned<governor::Written>>,
+    pub audit: Option<task::audit::Written>,
     pub backup: Option<task::backup::Written>,
     pub compress: Option<task::compress::Written>,
     pub partition: Option<task::partition::Written>,
@@ -262,7 +263,13 @@ fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> Optio
     };
     let before = problems.len();
     let written: Written = toml_file::parse(&source, problems)?;
-    let mut checker = Checker { source: &source, config, damaged: problems.len() > before, problems };
+    let mut checker = Checker {
+        source: &source,
+        config,
+        folder: path.parent().unwrap_or(Path::new(".")),
+        damaged: problems.len() > before,
+        problems,
+    };
     let databases = checker.databases(written.database, written.databases);
     let ping_url = config::Secret {
         key: "ping_url",
@@ -276,6 +283,7 @@ fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> Optio
         checker.problem(retries, format!("`retries = {}`", retries.get_ref()), "0 to 20".to_owned());
     }
     let task = checker.task(WrittenTask {
+        audit: written.audit,
         backup: written.backup,
         compress: written.compress,
         partition: written.partition,
@@ -313,12 +321,18 @@ fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> Optio
 pub struct Checker<'a> {
     pub source: &'a Source,
     pub config: &'a Config,
+    folder: &'a Path,
     /// The file has had mistakes already: a key that is missing may be one of those.
     damaged: bool,
     problems: &'a mut Vec<Problem>,
 }
 
 impl Checker<'_> {
+    /// Where the job's file is: other files are named relative to it.
+    pub fn folder(&self) -> &Path {
+        self.folder
+    }
+
     pub fn problem<T>(&mut self, at: &Spanned<T>, message: impl Into<String>, hint: impl Into<Option<String>>) {
         self.problems.push(self.source.problem(Some(at.span()), message, hint.into()));
     }
@@ -382,8 +396,9 @@ impl Checker<'_> {
 
     /// The one task among the tables that stand in the file.
     fn task(&mut self, written: WrittenTask) -> Option<Task> {
-        let WrittenTask { backup, compress, partition, reindex, retention, sql, vector_index } = written;
+        let WrittenTask { audit, backup, compress, partition, reindex, retention, sql, vector_index } = written;
         let named: Vec<&str> = [
+            ("[audit]", audit.is_some()),
             ("[backup]", backup.is_some()),
             ("[compress]", compress.is_some()),
             ("[partition]", partition.is_some()),
@@ -398,11 +413,12 @@ impl Checker<'_> {
         match named.len() {
             0 => self.missing(
                 "no task",
-                "add a table that says what to do: [backup], [compress], [partition], [reindex], [retention], [sql] or [vector_index]",
+                "add a table that says what to do: [audit], [backup], [compress], [partition], [reindex], [retention], [sql] or [vector_index]",
             ),
             1 => {}
             _ => self.missing(&format!("more than one task: {}", named.join(" and ")), "one task a file: make a job of each"),
         }
+        let audit = audit.map(|written| task::audit::resolve(written, self).map(Task::Audit));
         let backup = backup.map(|written| task::backup::resolve(written, self).map(Task::Backup));
         let compress = compress.map(|written| task::compress::resolve(written, self).map(Task::Compress));
         let partition = partition.map(|written| task::partition::resolve(written, self).map(Task::Partition));
@@ -410,11 +426,11 @@ impl Checker<'_> {
         let retention = retention.map(|written| task::retention::resolve(written, self).map(Task::Retention));
         let sql = sql.map(|written| task::sql::resolve(written, self).map(Task::Sql));
         let vector_index = vector_index.map(|written| task::vector_index::resolve(written, self).map(Task::VectorIndex));
-        backup.or(compress).or(partition).or(reindex).or(retention).or(sql).or(vector_index)?
+        audit.or(backup).or(compress).or(partition).or(reindex).or(retention).or(sql).or(vector_index)?
     }
 
     fn limits(&mut self, written: Option<Spanned<governor::Written>>, task: Option<&Task>) -> Limits {
-        if let (Some(written), Some(Task::Backup(_) | Task::Sql(_))) = (&written, task) {
+        if let (Some(written), Some(Task::Audit(_) | Task::Backup(_) | Task::Sql(_))) = (&written, task) {
             self.problem(
                 written,
                 "[limits] have no meaning for this task",
@@ -427,6 +443,7 @@ impl Checker<'_> {
 
 /// The tables of a job's file that name its task.
 struct WrittenTask {
+    audit: Option<task::audit::Written>,
     backup: Option<task::backup::Written>,
     compress: Option<task::compress::Written>,
     partition: Option<task::partition::Written>,

@@ -2,6 +2,7 @@
 //!
 //! Nothing here is known by colour alone: each outcome has a word, and in a strip a place and a shape.
 
+mod audits;
 mod drawing;
 mod jobs;
 mod words;
@@ -46,6 +47,7 @@ pub fn render(status: &Status) -> String {
                     @if !running.is_empty() { (running_section(&running, status.now)) }
                     @if status.jobs.is_empty() { (no_jobs()) } @else { (jobs::section(status)) }
                     @if !status.failures.is_empty() { (failures_section(status)) }
+                    (audits::section(status))
                 }
                 footer {
                     p { "pgtend " (status.version) ", up for " (age(status.started_at, status.now)) }

@@ -199,6 +199,14 @@ pub async fn fetch_text(connection: &mut PgConnection, sql: String) -> Result<Op
     Ok(text.flatten())
 }
 
+/// All rows of a query made by [`identifier`] and [`literal`].
+pub async fn fetch_all_as<T>(connection: &mut PgConnection, sql: String) -> Result<Vec<T>>
+where
+    T: for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow> + Send + Unpin,
+{
+    sqlx::query_as(AssertSqlSafe(sql)).fetch_all(connection).await.map_err(in_its_own_words)
+}
+
 /// A statement made by [`identifier`], for values to be bound to.
 pub fn query<'q>(sql: String) -> Query<'q, Postgres, PgArguments> {
     sqlx::query(AssertSqlSafe(sql))

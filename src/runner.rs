@@ -237,6 +237,7 @@ fn run_context<'a>(context: &'a Context, job: &'a Job, database: &'a str, progre
         context.config.databases.get(database).with_context(|| format!("the configuration has no database `{database}`"))?;
     Ok(RunContext {
         config: &context.config,
+        jobs: &context.jobs,
         job,
         database,
         settings: pg::Settings::resolve(configured).with_context(|| format!("database `{database}`"))?,

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::job::Job;
 use crate::ledger::{Key, Row};
@@ -51,6 +51,8 @@ pub struct JobStatus {
     /// Oldest first, at most 30, ended runs.
     pub history: Vec<RunStatus>,
     pub runway: Option<String>,
+    /// What the last audit found.
+    pub audit: Option<AuditStatus>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -69,9 +71,70 @@ pub struct RunStatus {
     pub host: String,
     pub progress: Option<Now>,
     pub size_bytes: Option<u64>,
+    /// Of an audit; in `JobStatus` once, and not in each run of the history.
+    #[serde(skip)]
+    pub audit: Option<AuditStatus>,
     /// Of partitions.
     pub covered_until: Option<DateTime<Utc>>,
     pub warnings: Vec<String>,
+}
+
+/// What an audit's report says of it, as its run has left it in the ledger.
+#[derive(Clone, Debug, Serialize)]
+pub struct AuditStatus {
+    pub at: DateTime<Utc>,
+    pub previous: Option<DateTime<Utc>>,
+    pub counts: AuditCounts,
+    /// The most urgent, at most 50.
+    pub findings: Vec<AuditFinding>,
+    /// Where its HTML is.
+    pub report: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AuditCounts {
+    pub critical: u64,
+    pub high: u64,
+    pub medium: u64,
+    pub low: u64,
+    pub new: u64,
+    pub resolved: u64,
+    pub waived: u64,
+    pub unknown: u64,
+    pub failed: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AuditFinding {
+    pub key: String,
+    pub level: String,
+    pub title: String,
+    pub object: String,
+    pub change: Option<String>,
+}
+
+impl AuditStatus {
+    fn of(facts: &Map<String, Value>, at: DateTime<Utc>) -> Option<Self> {
+        let counts = facts.get("counts").filter(|counts| counts.get("critical").is_some())?;
+        Some(Self {
+            at,
+            previous: facts.get("previous_audit").and_then(Value::as_str).and_then(|at| at.parse().ok()),
+            counts: serde_json::from_value(counts.clone()).ok()?,
+            findings: serde_json::from_value(facts.get("findings")?.clone()).ok()?,
+            report: facts.get("report").and_then(Value::as_str).map(str::to_owned),
+        })
+    }
+
+    pub fn levels(&self) -> [(&'static str, u64); 4] {
+        let counts = &self.counts;
+        [("critical", counts.critical), ("high", counts.high), ("medium", counts.medium), ("low", counts.low)]
+    }
+
+    /// Findings that count.
+    pub fn open(&self) -> u64 {
+        self.levels().iter().map(|(_, number)| number).sum()
+    }
 }
 
 /// The state of `jobs` from the ledger's last rows of each, the newest first.
@@ -113,6 +176,7 @@ pub fn of_jobs(
                     .rev()
                     .find_map(|run| run.covered_until)
                     .map(|until| format!("covered until {}", until.format("%Y-%m-%d %H:%M UTC"))),
+                audit: ended.iter().rev().find_map(|run| run.audit.clone()),
                 history: ended,
             }
         })
@@ -139,6 +203,7 @@ impl From<Row> for RunStatus {
             finished_at: row.finished_at,
             outcome: row.outcome.0,
             size_bytes: facts.and_then(|facts| facts.get("dump_bytes")).and_then(Value::as_u64),
+            audit: facts.and_then(|facts| AuditStatus::of(facts, row.finished_at.unwrap_or(row.started_at))),
             covered_until: row.report.as_ref().and_then(Report::covered_until),
             summary: row.report.as_ref().map(|report| report.summary.clone()),
             warnings: row.report.map(|report| report.warnings).unwrap_or_default(),

@@ -1,5 +1,6 @@
 //! The kinds of work, and the one way that each of them is driven: plan, decide, apply.
 
+pub mod audit;
 pub mod backup;
 pub mod compress;
 pub mod partition;
@@ -24,6 +25,7 @@ use crate::report::Report;
 
 #[derive(Clone, Debug)]
 pub enum Task {
+    Audit(audit::Audit),
     Backup(backup::Backup),
     Compress(compress::Compress),
     Partition(partition::Partition),
@@ -36,6 +38,7 @@ pub enum Task {
 impl Task {
     pub fn kind(&self) -> &'static str {
         match self {
+            Self::Audit(_) => "audit",
             Self::Backup(_) => "backup",
             Self::Compress(_) => "compress",
             Self::Partition(_) => "partition",
@@ -67,6 +70,8 @@ pub enum Mode {
 /// What a run of a job on one database has at hand.
 pub struct RunContext<'a> {
     pub config: &'a Config,
+    /// All jobs: some tasks ask about others.
+    pub jobs: &'a [Job],
     pub job: &'a Job,
     /// The database's name in the configuration.
     pub database: &'a str,
@@ -116,6 +121,7 @@ impl Drive for Task {
             panic!("asked for by PGTEND_TEST_PANIC");
         }
         match self {
+            Self::Audit(audit) => Box::pin(drive_work(audit, run, mode)).await,
             Self::Backup(backup) => Box::pin(drive_work(backup, run, mode)).await,
             Self::Compress(compress) => Box::pin(drive_work(compress, run, mode)).await,
             Self::Partition(partition) => Box::pin(drive_work(partition, run, mode)).await,

@@ -117,6 +117,9 @@ async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Tried> {
 /// What a job's task needs of the role it connects as.
 async fn privileges(connection: &mut PgConnection, job: &Job) -> Result<String> {
     let Task::Backup(backup) = &job.task else {
+        if let Task::Audit(audit) = &job.task {
+            return audit.check(connection).await;
+        }
         if let Task::Compress(compress) = &job.task {
             return compress.check(connection).await;
         }

@@ -67,7 +67,7 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
     }
     let cancel = cancelled_by_signals()?;
     for database in job.databases.iter().filter(|database| only.as_ref().is_none_or(|only| only == *database)) {
-        let run = context(&config, job, database, global.progress(), cancel.clone())?;
+        let run = context(&config, &jobs, job, database, global.progress(), cancel.clone())?;
         // The job's own lock: a run of it meanwhile would compress what is made text here.
         let mut lock = run.settings.connect().await?;
         let lock_name = format!("pgtend job {database}/{name}");
@@ -85,6 +85,7 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
 
 fn context<'a>(
     config: &'a Config,
+    jobs: &'a [Job],
     job: &'a Job,
     database: &'a str,
     progress: Progress,
@@ -93,6 +94,7 @@ fn context<'a>(
     let configured = config.databases.get(database).with_context(|| format!("the configuration has no database `{database}`"))?;
     Ok(RunContext {
         config,
+        jobs,
         job,
         database,
         settings: pg::Settings::resolve(configured).with_context(|| format!("database `{database}`"))?,

@@ -80,6 +80,17 @@ fn connect_argument(database: &str) -> String {
 
 async fn needs(connection: &mut PgConnection, job: &Job, role: &str) -> Result<Vec<String>> {
     match &job.task {
+        Task::Audit(audit) => {
+            let mut lines = vec![
+                "-- what it may not see is reported as unknown; nothing of it is needed to write".to_owned(),
+                format!("GRANT pg_monitor, pg_read_all_data TO {role};"),
+            ];
+            if audit.schema_file.is_some() && audit.scratch.is_none() {
+                lines.push("-- schema_file: a scratch database".to_owned());
+                lines.push(format!("ALTER ROLE {role} CREATEDB;"));
+            }
+            Ok(lines)
+        }
         Task::Backup(backup) => {
             let mut lines = vec![format!("GRANT pg_read_all_data TO {role};")];
             if has_row_security(connection).await? {

@@ -4,6 +4,7 @@ use chrono::{TimeDelta, TimeZone as _};
 
 use super::*;
 use crate::progress::Now as Progress;
+use crate::status::{AuditCounts, AuditFinding, AuditStatus};
 
 #[test]
 fn a_hostile_job_name_is_text() {
@@ -12,6 +13,19 @@ fn a_hostile_job_name_is_text() {
     for text in [&mut job.description, &mut job.schedule, &mut job.schedule_in_words, &mut job.runway] {
         *text = Some(hostile.to_owned());
     }
+    job.audit = Some(AuditStatus {
+        at: status(vec![]).now,
+        previous: None,
+        counts: AuditCounts { critical: 1, ..AuditCounts::default() },
+        findings: vec![AuditFinding {
+            key: hostile.to_owned(),
+            level: "critical".to_owned(),
+            title: hostile.to_owned(),
+            object: hostile.to_owned(),
+            change: Some("new".to_owned()),
+        }],
+        report: Some(hostile.to_owned()),
+    });
     let failure = job.history.last_mut().unwrap();
     failure.error = Some(hostile.to_owned());
     failure.stderr = Some(hostile.to_owned());
@@ -180,6 +194,7 @@ fn job(name: &str, database: &str, outcomes: &[Outcome]) -> JobStatus {
         running: None,
         history,
         runway: None,
+        audit: None,
     }
 }
 
@@ -199,6 +214,7 @@ fn run(id: i64, job: &str, database: &str, outcome: Outcome) -> RunStatus {
         stderr: None,
         host: "db1".to_owned(),
         progress: None,
+        audit: None,
         covered_until: None,
         size_bytes: (outcome == Outcome::Succeeded).then_some(134_200_000 + id as u64 * 1_000_000),
         warnings: Vec::new(),
@@ -221,4 +237,29 @@ fn status(jobs: Vec<JobStatus>) -> Status {
 
 fn now() -> DateTime<Utc> {
     Utc.with_ymd_and_hms(2026, 11, 23, 21, 5, 40).unwrap()
+}
+
+#[test]
+fn the_last_audit_is_on_the_page_with_what_is_new() {
+    let mut audited = well("audit-quarterly");
+    assert!(!render(&status(vec![audited.clone()])).contains("Audits"));
+    let finding = |level: &str, object: &str, change: &str| AuditFinding {
+        key: format!("no-primary-key:{object}"),
+        level: level.to_owned(),
+        title: "A table without a primary key".to_owned(),
+        object: object.to_owned(),
+        change: Some(change.to_owned()),
+    };
+    audited.audit = Some(AuditStatus {
+        at: status(vec![]).now - TimeDelta::days(3),
+        previous: Some(status(vec![]).now - TimeDelta::days(90)),
+        counts: AuditCounts { high: 1, medium: 1, new: 1, resolved: 2, unknown: 3, ..AuditCounts::default() },
+        findings: vec![finding("high", "public.a", "new"), finding("medium", "public.b", "unchanged")],
+        report: Some("/var/lib/pgtend/store/app/audit/x.html".to_owned()),
+    });
+    let page = render(&status(vec![audited]));
+    for text in ["Audits", "1 high", "1 medium", "1 new, 2 resolved since", "3 checks unknown", "public.a", "3 d ago", "x.html"] {
+        assert!(page.contains(text), "`{text}` is not in {page}");
+    }
+    assert_eq!(page.matches("<span class=\"tag\">new</span>").count(), 1);
 }

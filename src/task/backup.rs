@@ -8,7 +8,7 @@ pub mod set;
 
 pub mod compress;
 mod dump;
-mod facts;
+pub mod facts;
 mod members;
 mod plan;
 pub mod read_back;

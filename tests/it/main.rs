@@ -3,6 +3,10 @@
 /// Servers and scenarios; everything that a test starts ends with it.
 mod support;
 
+/// What an audit finds, what its fixes do, what it does not fire on.
+mod audit;
+/// The audit as a job: reports, comparison, waivers, drift, the server.
+mod audit_job;
 /// Backups that work: 15, 16 and 18, both stores, hostile names.
 mod backup;
 /// Backups that break: each fault of the issue, and what is left afterwards.

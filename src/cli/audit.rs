@@ -1,0 +1,168 @@
+//! `audit`: looks for problems by hand, and explains what it looks for.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
+
+use super::output::{self, print};
+use super::{Global, cancelled_by_signals};
+use crate::fault::{Fault, Kind};
+use crate::task::audit::checks::{self, CHECKS, Check};
+use crate::task::audit::document::{Change, Document, State};
+use crate::task::audit::{self, FailOn, html, markdown};
+use crate::toml_file::did_you_mean;
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// The database, by its name in the configuration
+    #[arg(long, value_name = "NAME", required = true)]
+    database: Option<String>,
+    /// Only this check
+    #[arg(long, value_name = "ID")]
+    check: Option<String>,
+    /// What is printed
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    format: Format,
+    /// Exit with 1 when a finding is at least that urgent [default: as the database's audit job says, else critical]
+    #[arg(long, value_name = "LEVEL")]
+    fail_on: Option<FailOn>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Say what a check looks for, why, and what its fix holds; without an ID, list the checks
+    Explain { id: Option<String> },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Markdown,
+    Html,
+    Json,
+}
+
+pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
+    if let Some(Command::Explain { id }) = &arguments.command {
+        return explain(global, id.as_deref());
+    }
+    let (config, jobs) = global.load()?;
+    let name = arguments.database.as_deref().unwrap_or_default();
+    if !config.databases.contains_key(name) {
+        let names = config.databases.keys().map(String::as_str);
+        let hint =
+            did_you_mean(name, names.clone()).unwrap_or_else(|| format!("there are: {}", names.collect::<Vec<_>>().join(", ")));
+        return Err(Fault::new(Kind::Configuration, format!("the configuration has no database `{name}`; {hint}")).into());
+    }
+    let only = arguments.check.as_deref().map(find).transpose()?;
+    let (mut audit, document) = audit::by_hand(&config, &jobs, name, only, &global.progress(), &cancelled_by_signals()?).await?;
+    if let Some(fail_on) = arguments.fail_on {
+        audit.fail_on = fail_on.level();
+    }
+    let text = match (arguments.format, global.json) {
+        (Format::Json, _) | (Format::Table, true) => {
+            let counts = document.counts();
+            format!("{:#}\n", json!({ "counts": counts, "audit": document }))
+        }
+        (Format::Table, false) => table(&document),
+        (Format::Markdown, _) => markdown::render(&document),
+        (Format::Html, _) => html::render(&document),
+    };
+    print(&text)?;
+    Ok(match audit.failure(&document) {
+        Some(message) => {
+            eprintln!("pgtend: {message}");
+            ExitCode::FAILURE
+        }
+        None => ExitCode::SUCCESS,
+    })
+}
+
+fn find(id: &str) -> Result<&'static Check> {
+    checks::find(id).ok_or_else(|| {
+        let hint = did_you_mean(id, CHECKS.iter().map(|check| check.id))
+            .unwrap_or_else(|| "`pgtend audit explain` lists them".to_owned());
+        Fault::new(Kind::Configuration, format!("there is no check `{id}`; {hint}")).into()
+    })
+}
+
+fn table(document: &Document) -> String {
+    let mut text = format!("{}: {}\n", document.database, document.in_short());
+    if document.open().next().is_some() {
+        let rows = document.open().map(|finding| {
+            let change = if finding.change == Some(Change::New) { "new" } else { "" };
+            vec![
+                finding.level.to_string(),
+                finding.check.clone(),
+                finding.object.clone(),
+                finding.issue.clone(),
+                change.to_owned(),
+            ]
+        });
+        text += &format!("\n{}", output::table(&["LEVEL", "CHECK", "OBJECT", "ISSUE", ""], rows));
+        text += "\nFixes with their locks: --format markdown. What a check is about: pgtend audit explain CHECK\n";
+    }
+    let mut section = |title: &str, lines: Vec<String>| {
+        if !lines.is_empty() {
+            text += &format!("\n{title}:\n{}\n", lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"));
+        }
+    };
+    section("Resolved", document.resolved.iter().map(|finding| finding.key.clone()).collect());
+    section("Notes", document.notes.clone());
+    let reasons = |wanted: State| -> Vec<String> {
+        let outcomes = document.checks.iter().filter(|outcome| outcome.state == wanted && !outcome.reasons.is_empty());
+        outcomes.map(|outcome| format!("{}: {}", outcome.check, outcome.reasons.join("; "))).collect()
+    };
+    section("Unknown", reasons(State::Unknown));
+    section("Not all of it could be said", reasons(State::Findings));
+    section("Failed", reasons(State::Failed));
+    text
+}
+
+fn explain(global: &Global, id: Option<&str>) -> Result<ExitCode> {
+    let Some(id) = id else {
+        if global.json {
+            let rows: Vec<_> = CHECKS.iter().map(as_json).collect();
+            print(&format!("{:#}\n", json!({ "checks": rows })))?;
+        } else {
+            let rows = CHECKS.iter().map(|check| vec![check.id.to_owned(), check.level.to_string(), check.title.to_owned()]);
+            print(&output::table(&["CHECK", "LEVEL", "WHAT"], rows))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    let check = find(id)?;
+    if global.json {
+        print(&format!("{:#}\n", as_json(check)))?;
+    } else {
+        print(&format!(
+            "{}: {}\n\n  priority  {}\n  about     {}\n  impact    {}\n  fix       {}\n  lock      {}\n",
+            check.id,
+            check.title,
+            check.level,
+            check.categories.join(", "),
+            check.why,
+            check.fix,
+            check.lock
+        ))?;
+        if let checks::Query::Catalog(sql) | checks::Query::Statements(sql) = check.query {
+            let why: Vec<&str> =
+                sql.lines().take_while(|line| line.starts_with("--")).map(|line| line.trim_start_matches("-- ")).collect();
+            if !why.is_empty() {
+                print(&format!("\n  {}\n", why.join("\n  ")))?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn as_json(check: &Check) -> serde_json::Value {
+    json!({
+        "id": check.id, "level": check.level, "title": check.title, "categories": check.categories,
+        "why": check.why, "fix": check.fix, "lock": check.lock,
+    })
+}

@@ -1,0 +1,79 @@
+//! Whether this database has a recent, verified backup: from the stores, and the ledger.
+
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::json;
+
+use super::document::Level;
+use super::look::{Row, Scene, Seen};
+use crate::fault;
+use crate::job::Job;
+use crate::ledger::{Filter, Ledger, Row as Run};
+use crate::task::{self, Task};
+use crate::units;
+
+pub async fn look(scene: &Scene<'_>) -> Result<Seen> {
+    let jobs: Vec<&Job> = scene
+        .jobs
+        .iter()
+        .filter(|job| matches!(job.task, Task::Backup(_)) && job.databases.iter().any(|database| database == scene.database))
+        .collect();
+    if jobs.is_empty() {
+        return Ok(Seen::unknown(
+            "no [backup] job of this configuration covers the database, and other backups are not known here",
+        ));
+    }
+    // Neither a store nor a ledger that is away says that there is no backup.
+    let known = async {
+        let newest = task::backup::newest_verified(scene.config, scene.jobs, scene.database).await.context("the stores")?;
+        Ok::<_, anyhow::Error>((newest, last_run(scene, &jobs).await.context("the ledger")?))
+    };
+    let (newest, last_run) = match known.await {
+        Ok(known) => known,
+        Err(error) => return Ok(Seen::unknown(format!("cannot read {}", fault::in_a_line(&error)))),
+    };
+    Ok(judge(&jobs, scene, newest, last_run))
+}
+
+async fn last_run(scene: &Scene<'_>, jobs: &[&Job]) -> Result<Option<Run>> {
+    let Some(ledger) = Ledger::new(scene.config)? else { return Ok(None) };
+    let mut last: Option<Run> = None;
+    for job in jobs {
+        let filter = Filter { job: Some(&job.name), database: Some(scene.database), outcome: None, limit: 1 };
+        last = ledger.runs(&filter).await?.into_iter().chain(last).max_by_key(|run| run.id);
+    }
+    Ok(last)
+}
+
+fn judge(jobs: &[&Job], scene: &Scene<'_>, newest: Option<DateTime<Utc>>, last_run: Option<Run>) -> Seen {
+    let within = scene.audit.backup_within;
+    let limit = TimeDelta::from_std(within.0).unwrap_or(TimeDelta::MAX);
+    if newest.is_some_and(|newest| scene.now - newest <= limit) {
+        return Seen::default();
+    }
+    let (mut issue, level) = match (newest, &last_run) {
+        (Some(newest), _) => (
+            format!("The newest verified backup is {} old, and backup_within is {within}.", units::age(newest, scene.now)),
+            Level::Critical,
+        ),
+        (None, Some(_)) => ("There is no verified backup, although its job has run.".to_owned(), Level::Critical),
+        // What was set up a moment ago has not failed yet.
+        (None, None) => ("There is no verified backup; no run of its job is known.".to_owned(), Level::High),
+    };
+    if let Some(run) = &last_run
+        && let Some(error) = &run.error
+    {
+        issue += &format!(" Its last run: {error}");
+    }
+    let names: Vec<&str> = jobs.iter().map(|job| job.name.as_str()).collect();
+    let row = Row {
+        object: format!("database {}", scene.database),
+        identity: Some(scene.database.to_owned()),
+        issue: Some(issue),
+        evidence: json!({ "jobs": names, "newest_verified": newest }).as_object().cloned(),
+        command: Some(format!("pgtend run-job {} --database {}", names[0], scene.database)),
+        level: Some(level),
+        ..Row::default()
+    };
+    Seen { rows: vec![row], unknown: Vec::new() }
+}

@@ -1,0 +1,29 @@
+-- The end is that of the sequence or of the column it fills, whichever comes first. One that cycles has none.
+SELECT s.sequence AS object, s.sequence AS identity,
+       format('%s has given out %s of %s numbers%s: at the end every INSERT fails.', s.sequence, s.last, s.ends, CASE WHEN s.column_name IS NOT NULL THEN format(' (column %s is %s)', s.column_name, s.column_type) ELSE '' END) AS issue,
+       jsonb_build_object('last', s.last, 'end', s.ends, 'percent', round(100 * s.last::numeric / s.ends, 1)) AS evidence,
+       CASE WHEN NOT s.readable THEN format('no privilege to read how far %s is', s.sequence) END AS unknown,
+       CASE WHEN s.column_type IN ('integer', 'smallint') THEN concat_ws(E'\n',
+                CASE WHEN s.seqtypid <> 'int8'::regtype AND NOT s.is_identity THEN format('ALTER SEQUENCE %s AS bigint NO MAXVALUE;', s.sequence) END,
+                format('ALTER TABLE %s ALTER COLUMN %I TYPE bigint;', s."table", s.attname),
+                CASE WHEN s.is_identity THEN format('ALTER SEQUENCE %s NO MAXVALUE;', s.sequence) END)
+            ELSE format('ALTER SEQUENCE %s AS bigint NO MAXVALUE;', s.sequence) END AS fix,
+       CASE WHEN s.column_type IN ('integer', 'smallint') THEN 'ACCESS EXCLUSIVE while the table and its indexes are written anew' ELSE 'SHARE ROW EXCLUSIVE on the sequence, for a moment' END AS lock,
+       CASE WHEN s.last >= 0.9 * s.ends THEN 'critical' END AS level
+FROM (
+    SELECT format('%I.%I', n.schema, c.relname) AS sequence, q.seqtypid, has_sequence_privilege(c.oid, 'SELECT, USAGE') AS readable,
+           CASE WHEN has_sequence_privilege(c.oid, 'SELECT, USAGE') THEN pg_sequence_last_value(c.oid::regclass) END AS last,
+           least(q.seqmax, CASE u.type WHEN 'int4' THEN 2147483647 WHEN 'int2' THEN 32767 END) AS ends,
+           u."table", u."column" AS attname, u.full_type AS column_type, format('%s.%I', u."table", u."column") AS column_full, u.attidentity <> '' AS is_identity,
+           CASE WHEN u."column" IS NOT NULL THEN format('%I', u."column") END AS column_name
+    FROM pg_sequence q JOIN pg_class c ON c.oid = q.seqrelid JOIN schemas n ON n.oid = c.relnamespace
+    LEFT JOIN LATERAL (
+        SELECT x.* FROM columns x WHERE (x.oid, x.attnum) IN (
+            SELECT d.refobjid, d.refobjsubid FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
+            UNION ALL
+            SELECT f.adrelid, f.adnum FROM pg_depend d JOIN pg_attrdef f ON f.oid = d.objid WHERE d.classid = 'pg_attrdef'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid)
+        ORDER BY x.type LIMIT 1
+    ) u ON true
+    WHERE NOT q.seqcycle AND q.seqincrement > 0 AND c.relpersistence <> 't'
+) s
+WHERE (NOT s.readable AND s.column_type IS DISTINCT FROM 'bigint') OR s.last >= 0.75 * s.ends

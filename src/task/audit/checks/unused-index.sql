@@ -1,0 +1,16 @@
+-- Only of statistics that are old enough, on a server that has no replicas: queries there are counted there. Not unique indexes, nor those that
+-- foreign keys, lookups by hash or vectors need now and then.
+SELECT t."table" AS object, i.index AS identity,
+       format('%s was never used since %s, and every write to %s maintains it.', i.index, to_char(a.statistics_since AT TIME ZONE 'UTC', 'YYYY-MM-DD'), t."table") AS issue,
+       jsonb_build_object('index', i.name, 'bytes', i.bytes, 'rows', t.rows, 'statistics_since', a.statistics_since) AS evidence,
+       CASE WHEN pg_is_in_recovery() THEN 'this is a replica: what the primary does with its indexes is not counted here'
+            WHEN EXISTS (SELECT FROM pg_stat_replication) OR EXISTS (SELECT FROM pg_replication_slots WHERE slot_type = 'physical') THEN 'there are replicas, and queries there may use it'
+            WHEN a.statistics_since > now() - a.statistics_age THEN format('the statistics began on %s: too young to tell what is never used', to_char(a.statistics_since AT TIME ZONE 'UTC', 'YYYY-MM-DD'))
+       END AS unknown,
+       CASE WHEN i.partitioned THEN format('DROP INDEX %s;', i.index) ELSE format('DROP INDEX CONCURRENTLY %s;', i.index) END AS fix,
+       CASE WHEN i.partitioned THEN 'ACCESS EXCLUSIVE, for a moment' END AS lock
+FROM asked a, indexes i JOIN tables t ON t.oid = i.indrelid
+WHERE t.rows >= 1000 AND i.indisvalid AND NOT i.indisunique AND NOT i.indisexclusion AND NOT i.indisreplident AND NOT i.indisclustered AND i.method NOT IN ('ivfflat', 'hnsw')
+  AND CASE WHEN i.partitioned THEN (SELECT coalesce(sum(pg_stat_get_numscans(h.inhrelid)), 0) FROM pg_inherits h WHERE h.inhparent = i.oid) ELSE pg_stat_get_numscans(i.oid) END = 0
+  AND NOT EXISTS (SELECT FROM foreign_keys f WHERE f.conrelid = t.oid AND i.keys[1:cardinality(f.conkey)] @> f.conkey)
+  AND NOT EXISTS (SELECT FROM columns c WHERE c.oid = t.oid AND c.attnum = i.keys[1] AND c."column" ~* '(hash|checksum|digest|md5|sha1|sha256|sha512|fingerprint|dedup|dedupe|dedup_key)$')

@@ -1,0 +1,197 @@
+//! This audit against the last one, and against what somebody has decided to live with: pure.
+
+use std::collections::{HashMap, HashSet};
+
+use chrono::{DateTime, NaiveDate, Utc};
+
+use super::document::{Change, Document, Finding, State, TopQuery, Waiver};
+
+/// The last audit, from the store or from the ledger.
+#[derive(Clone, Debug, Default)]
+pub struct Previous {
+    pub at: DateTime<Utc>,
+    pub findings: Vec<Finding>,
+    pub top_queries: Vec<TopQuery>,
+}
+
+impl From<Document> for Previous {
+    fn from(document: Document) -> Self {
+        // What could not be seen then may be there still.
+        let findings = document.findings.into_iter().chain(document.not_seen).collect();
+        Self { at: document.started_at, findings, top_queries: document.top_queries }
+    }
+}
+
+/// Says what is new, what is gone, what is waived, and sorts: most urgent first.
+pub fn settle(document: &mut Document, previous: Option<Previous>, waivers: &[Waiver], today: NaiveDate) {
+    if let Some(previous) = previous {
+        document.previous = Some(previous.at);
+        let before: HashMap<&str, &Finding> = previous.findings.iter().map(|finding| (finding.key.as_str(), finding)).collect();
+        for finding in &mut document.findings {
+            let then = before.get(finding.key.as_str());
+            finding.change = Some(if then.is_some() { Change::Unchanged } else { Change::New });
+            finding.since = then.map_or(finding.since, |then| then.since);
+        }
+        let now: HashSet<&str> = document.findings.iter().map(|finding| finding.key.as_str()).collect();
+        let gone: Vec<Finding> =
+            previous.findings.iter().filter(|finding| !now.contains(finding.key.as_str())).cloned().collect();
+        for finding in gone {
+            let outcome = document.checks.iter().find(|outcome| outcome.check == finding.check);
+            // A check that could not judge every object says nothing about those that it has not found.
+            let was_made = outcome.is_some_and(|outcome| outcome.state != State::Failed && outcome.reasons.is_empty());
+            if was_made {
+                document.resolved.push(finding);
+            } else {
+                document.not_seen.push(finding);
+            }
+        }
+    }
+    waive(document, waivers, today);
+    let place: HashMap<&str, usize> =
+        document.checks.iter().enumerate().map(|(index, outcome)| (outcome.check.as_str(), index)).collect();
+    document.findings.sort_by_cached_key(|finding| {
+        (finding.level, place.get(finding.check.as_str()).copied(), finding.object.clone(), finding.key.clone())
+    });
+}
+
+fn waive(document: &mut Document, waivers: &[Waiver], today: NaiveDate) {
+    for waiver in waivers {
+        let is_over = waiver.until < today;
+        let mut fits = 0;
+        for finding in document.findings.iter_mut().filter(|finding| waiver.fits(&finding.key)) {
+            fits += 1;
+            if !is_over {
+                finding.waiver = Some(waiver.clone());
+            }
+        }
+        if is_over {
+            let what = if fits == 0 { "and nothing fits it any more: take it out" } else { "so that it counts again" };
+            document.notes.push(format!("the waiver of {} ended on {}, {what} ({})", waiver.key, waiver.until, waiver.reason));
+        } else if fits == 0
+            && document
+                .checks
+                .iter()
+                .any(|outcome| waiver.key.split(':').next() == Some(&outcome.check) && outcome.reasons.is_empty())
+        {
+            document.notes.push(format!("nothing fits the waiver of {} any more: take it out", waiver.key));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::document::{FORMAT, Fix, Level, Outcome};
+    use super::*;
+
+    fn finding(key: &str, level: Level) -> Finding {
+        Finding {
+            key: key.to_owned(),
+            check: key.split(':').next().unwrap().to_owned(),
+            level,
+            title: String::new(),
+            object: key.to_owned(),
+            issue: String::new(),
+            impact: String::new(),
+            evidence: serde_json::Map::new(),
+            fix: Fix::default(),
+            change: None,
+            since: day(2),
+            waiver: None,
+        }
+    }
+
+    fn day(day: u32) -> DateTime<Utc> {
+        format!("2026-11-{day:02}T00:00:00Z").parse().unwrap()
+    }
+
+    fn document(findings: &[&str], unknown: &[&str]) -> Document {
+        let outcome = |check: &str| Outcome {
+            check: check.to_owned(),
+            state: if unknown.contains(&check) { State::Unknown } else { State::Ok },
+            reasons: if unknown.contains(&check) { vec!["no privilege".to_owned()] } else { Vec::new() },
+            findings: 0,
+            elapsed_seconds: 0.0,
+        };
+        Document {
+            format: FORMAT,
+            pgtend_version: String::new(),
+            job: "audit".to_owned(),
+            database: "app".to_owned(),
+            server: String::new(),
+            server_version: String::new(),
+            in_recovery: false,
+            started_at: day(2),
+            finished_at: day(2),
+            statistics_since: None,
+            checks: vec![outcome("a"), outcome("b")],
+            findings: findings
+                .iter()
+                .map(|key| finding(key, if key.starts_with('a') { Level::Low } else { Level::High }))
+                .collect(),
+            not_seen: Vec::new(),
+            resolved: Vec::new(),
+            previous: None,
+            notes: Vec::new(),
+            top_queries: Vec::new(),
+        }
+    }
+
+    fn previous(keys: &[&str]) -> Previous {
+        let findings = keys.iter().map(|key| Finding { since: day(1), ..finding(key, Level::Low) }).collect();
+        Previous { at: day(1), findings, top_queries: Vec::new() }
+    }
+
+    fn keys(findings: &[Finding]) -> Vec<&str> {
+        findings.iter().map(|finding| finding.key.as_str()).collect()
+    }
+
+    #[test]
+    fn new_unchanged_and_resolved_are_told_apart_and_the_urgent_come_first() {
+        let mut document = document(&["a:2", "a:1", "b:1"], &[]);
+        settle(&mut document, Some(previous(&["a:1", "a:3"])), &[], day(2).date_naive());
+        assert_eq!(keys(&document.findings), ["b:1", "a:1", "a:2"]);
+        let changes: Vec<_> = document.findings.iter().map(|finding| finding.change.unwrap()).collect();
+        assert_eq!(changes, [Change::New, Change::Unchanged, Change::New]);
+        assert_eq!(document.findings[1].since, day(1));
+        assert_eq!(keys(&document.resolved), ["a:3"]);
+        assert_eq!(document.in_short(), "1 high, 2 low; 2 new, 1 resolved since the last audit");
+    }
+
+    #[test]
+    fn what_a_check_could_not_see_is_not_resolved_and_is_remembered() {
+        let mut document = document(&[], &["a"]);
+        settle(&mut document, Some(previous(&["a:1", "b:1"])), &[], day(2).date_naive());
+        assert_eq!(keys(&document.resolved), ["b:1"]);
+        assert_eq!(keys(&document.not_seen), ["a:1"]);
+        assert_eq!(keys(&Previous::from(document).findings), ["a:1"]);
+    }
+
+    #[test]
+    fn a_waiver_holds_through_its_last_day_and_an_expired_one_is_named() {
+        let waiver =
+            |key: &str, until: u32| Waiver { key: key.to_owned(), reason: "known".to_owned(), until: day(until).date_naive() };
+        for (waivers, today, open, notes) in [
+            (vec![waiver("a:1", 10)], 10, 2, 0),
+            (vec![waiver("a:1", 10)], 11, 3, 1),
+            (vec![waiver("a:*", 10)], 3, 1, 0),
+            (vec![waiver("a:", 10)], 3, 3, 1),
+        ] {
+            let mut document = document(&["a:1", "a:2", "b:1"], &[]);
+            settle(&mut document, None, &waivers, day(today).date_naive());
+            assert_eq!(
+                (document.open().count(), document.notes.len()),
+                (open, notes),
+                "{waivers:?} {today} {:?}",
+                document.notes
+            );
+        }
+    }
+
+    #[test]
+    fn a_first_audit_compares_with_nothing() {
+        let mut document = document(&["a:1"], &[]);
+        settle(&mut document, None, &[], day(2).date_naive());
+        assert_eq!(document.findings[0].change, None);
+        assert_eq!(document.in_short(), "1 low");
+    }
+}

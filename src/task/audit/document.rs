@@ -1,0 +1,254 @@
+//! What an audit found: stored as `audit.json`, compared with the next one, and drawn as text, Markdown and HTML.
+
+use std::fmt;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Of the stored document. A program that meets a newer one refuses it rather than guess.
+pub const FORMAT: u32 = 1;
+
+/// Most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    Critical,
+    High,
+    Medium,
+    Low,
+}
+
+impl Level {
+    pub const ALL: [Self; 4] = [Self::Critical, Self::High, Self::Medium, Self::Low];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::High => "high",
+            Self::Medium => "medium",
+            Self::Low => "low",
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Document {
+    pub format: u32,
+    pub pgtend_version: String,
+    pub job: String,
+    /// Its name in the configuration.
+    pub database: String,
+    /// `user@host:port/database`.
+    pub server: String,
+    pub server_version: String,
+    pub in_recovery: bool,
+    pub started_at: DateTime<Utc>,
+    pub finished_at: DateTime<Utc>,
+    pub statistics_since: Option<DateTime<Utc>>,
+    /// In the order of the list.
+    pub checks: Vec<Outcome>,
+    /// Most urgent first.
+    pub findings: Vec<Finding>,
+    /// Of the last audit, whose check could not be made this time: neither here nor gone.
+    #[serde(default)]
+    pub not_seen: Vec<Finding>,
+    /// Of the last audit, and not there any more.
+    #[serde(default)]
+    pub resolved: Vec<Finding>,
+    /// When the last audit was, that this one was compared with.
+    pub previous: Option<DateTime<Utc>>,
+    /// Waivers that have expired, or fit nothing.
+    #[serde(default)]
+    pub notes: Vec<String>,
+    #[serde(default)]
+    pub top_queries: Vec<TopQuery>,
+}
+
+/// How one check went.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Outcome {
+    pub check: String,
+    pub state: State,
+    /// Why it could not be said, or what failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
+    pub findings: usize,
+    pub elapsed_seconds: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    Ok,
+    Findings,
+    /// A privilege, the age of statistics or a replica makes it unsayable.
+    Unknown,
+    Failed,
+}
+
+impl State {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Findings => "findings",
+            Self::Unknown => "unknown",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Finding {
+    /// `check:identity`; the same from one audit to the next.
+    pub key: String,
+    pub check: String,
+    pub level: Level,
+    pub title: String,
+    /// Quoted as SQL needs it.
+    pub object: String,
+    pub issue: String,
+    pub impact: String,
+    #[serde(default)]
+    pub evidence: Map<String, Value>,
+    pub fix: Fix,
+    /// None: there was no earlier audit to compare with.
+    pub change: Option<Change>,
+    /// The first audit that found it.
+    pub since: DateTime<Utc>,
+    pub waiver: Option<Waiver>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Fix {
+    pub words: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sql: Option<String>,
+    /// A file in jobs/, without its head.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// What `schema_file` lacks: to be written there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    pub lock: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Change {
+    New,
+    Unchanged,
+}
+
+/// `waive = [{ key = "…", reason = "…", until = 2027-01-31 }]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiver {
+    /// As in a report; a `*` at its end stands for any rest.
+    pub key: String,
+    pub reason: String,
+    /// The last day on which it holds, in UTC.
+    pub until: NaiveDate,
+}
+
+impl Waiver {
+    pub fn fits(&self, key: &str) -> bool {
+        match self.key.strip_suffix('*') {
+            Some(beginning) => key.starts_with(beginning),
+            None => key == self.key,
+        }
+    }
+}
+
+/// A statement of pg_stat_statements, as it was at this audit.
+#[derive(Clone, Debug, Serialize, Deserialize, sqlx::FromRow)]
+pub struct TopQuery {
+    pub query_id: String,
+    pub query: String,
+    pub calls: i64,
+    pub total_seconds: f64,
+    pub mean_milliseconds: f64,
+    pub rows: i64,
+}
+
+/// What counts: neither waived nor of another time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    pub critical: usize,
+    pub high: usize,
+    pub medium: usize,
+    pub low: usize,
+    pub new: usize,
+    pub resolved: usize,
+    pub unchanged: usize,
+    pub waived: usize,
+    /// Checks.
+    pub unknown: usize,
+    pub failed: usize,
+}
+
+impl Counts {
+    pub fn of_level(&self, level: Level) -> usize {
+        match level {
+            Level::Critical => self.critical,
+            Level::High => self.high,
+            Level::Medium => self.medium,
+            Level::Low => self.low,
+        }
+    }
+}
+
+impl Document {
+    /// Not waived.
+    pub fn open(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| finding.waiver.is_none())
+    }
+
+    pub fn counts(&self) -> Counts {
+        let of_level = |level| self.open().filter(|finding| finding.level == level).count();
+        let changed = |change| self.open().filter(|finding| finding.change == Some(change)).count();
+        let in_state = |state| self.checks.iter().filter(|outcome| outcome.state == state).count();
+        Counts {
+            critical: of_level(Level::Critical),
+            high: of_level(Level::High),
+            medium: of_level(Level::Medium),
+            low: of_level(Level::Low),
+            new: changed(Change::New),
+            resolved: self.resolved.len(),
+            unchanged: changed(Change::Unchanged),
+            waived: self.findings.len() - self.open().count(),
+            // A check with findings may have objects that it could not judge: those are named, but it is not unknown.
+            unknown: in_state(State::Unknown),
+            failed: in_state(State::Failed),
+        }
+    }
+
+    /// "2 critical, 1 high", or "nothing".
+    pub fn in_short(&self) -> String {
+        let counts = self.counts();
+        let levels: Vec<String> = Level::ALL
+            .into_iter()
+            .filter(|level| counts.of_level(*level) > 0)
+            .map(|level| format!("{} {level}", counts.of_level(level)))
+            .collect();
+        let mut text = if levels.is_empty() { "no findings".to_owned() } else { levels.join(", ") };
+        if self.previous.is_some() {
+            text += &format!("; {} new, {} resolved since the last audit", counts.new, counts.resolved);
+        }
+        for (number, what) in [(counts.waived, "waived"), (counts.unknown, "unknown"), (counts.failed, "failed")] {
+            if number > 0 {
+                let noun = if what == "waived" { String::new() } else { format!(" check{}", if number == 1 { "" } else { "s" }) };
+                text += &format!("; {number}{noun} {what}");
+            }
+        }
+        text
+    }
+}

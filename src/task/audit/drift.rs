@@ -1,0 +1,297 @@
+//! The database against its schema file: that is loaded into a scratch database, and the two are compared object by object.
+//!
+//! What an interruption leaves behind: the scratch database, which the job's next run drops.
+
+use std::collections::{BTreeMap, HashSet};
+
+use anyhow::{Context as _, Result};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use sqlx::PgConnection;
+
+use super::document::Level;
+use super::look::{self, Row, Scene, Seen};
+use crate::child::Child;
+use crate::fault::{Fault, Kind};
+use crate::pg::{self, Server};
+use crate::task::backup::{facts, restore, stream};
+
+/// Long enough for a schema of thousands of tables.
+const LOAD_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(300);
+
+#[derive(Clone, Debug, Deserialize)]
+struct Object {
+    rank: u32,
+    kind: String,
+    name: String,
+    /// The table that it belongs to: what is said of the table is not said of it again.
+    parent: Option<String>,
+    definition: String,
+    create: String,
+    parts: Option<Value>,
+}
+
+pub async fn look(scene: &Scene<'_>, connection: &mut PgConnection, in_recovery: bool) -> Result<Seen> {
+    let Some(file) = &scene.audit.schema_file else { return Ok(Seen::unknown("no schema_file is configured")) };
+    if in_recovery && scene.audit.scratch.is_none() {
+        return Ok(Seen::unknown(
+            "no scratch database can be made on a replica: set `scratch` of the job to a [databases] entry elsewhere",
+        ));
+    }
+    if !file.is_file() {
+        return Ok(Seen::unknown(format!("schema_file {} is not there", file.display())));
+    }
+    let here = objects(connection, scene).await?;
+    let like = facts::server(connection).await?;
+    let target = match &scene.audit.scratch {
+        Some(name) => pg::Settings::resolve(scene.config.databases.get(name).context("`scratch` is configured")?)?,
+        None => scene.settings.clone(),
+    };
+    let mut maintenance = restore::maintenance_connection(&target).await.context("for the scratch database")?;
+    // By hand it takes no lock: what it would find could be of a run under way.
+    let who = if scene.by_hand { format!("by hand {}", std::process::id()) } else { scene.job.to_owned() };
+    let digest = stream::hex(&Sha256::digest(format!("{}/{who}/{}", scene.database, like.database.name)));
+    let prefix = format!("pgtend_audit_{}_", &digest[..12]);
+    for leftover in restore::scratch_leftovers(&mut maintenance, &prefix).await? {
+        restore::drop_scratch(&mut maintenance, &leftover).await?;
+    }
+    let name = format!("{prefix}{}", std::process::id());
+    restore::create_scratch(&mut maintenance, &name, &like.database).await?;
+    let scratch = target.with_database(&name);
+    let loaded = tokio::select! {
+        loaded = load(scene, &scratch, file) => loaded,
+        () = scene.cancel.cancelled() => Err(Fault::new(Kind::Cancelled, "cancelled").into()),
+    };
+    let dropped = restore::drop_scratch(&mut maintenance, &name).await;
+    let there = loaded?;
+    dropped?;
+    Ok(match there {
+        Ok(there) => Seen { rows: compare(&there, &here, &file.display().to_string()), unknown: Vec::new() },
+        Err(reason) => Seen::unknown(reason),
+    })
+}
+
+/// The objects that the file makes, or why it makes none.
+async fn load(scene: &Scene<'_>, scratch: &pg::Settings, file: &std::path::Path) -> Result<Result<Vec<Object>, String>> {
+    let mut connection = scratch.connect().await?;
+    let major = Server::of(&mut connection).await?.major();
+    let tools = crate::client_tools::find_for_restore(scene.config.tools.bin_dir.as_deref(), major).await?;
+    let mut command = tools.command("psql");
+    scratch.apply_to(&mut command);
+    command.args(["-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-f"]).arg(file);
+    let mut psql = Child::spawn(command)?;
+    drop(psql.take_stdin()?);
+    let ended = tokio::time::timeout(LOAD_TIMEOUT, psql.wait()).await;
+    let Ok(ended) = ended else {
+        return Ok(Err(format!("{} takes more than {} s to load", file.display(), LOAD_TIMEOUT.as_secs())));
+    };
+    let ended = ended?;
+    if !ended.status.success() {
+        let said = ended.stderr.lines().find(|line| line.contains("ERROR") || line.contains("error:")).unwrap_or(&ended.stderr);
+        return Ok(Err(format!("{} does not load into an empty database: {said}", file.display())));
+    }
+    Ok(Ok(objects(&mut connection, scene).await?))
+}
+
+async fn objects(connection: &mut PgConnection, scene: &Scene<'_>) -> Result<Vec<Object>> {
+    look::begin(connection, scene).await?;
+    let sql = format!("SELECT to_jsonb(o) FROM (\n{}\n) o", include_str!("drift.sql"));
+    let rows = pg::query(sql).fetch_all(&mut *connection).await.map_err(pg::in_its_own_words)?;
+    look::end(connection).await?;
+    let values: Result<Vec<Value>, sqlx::Error> = rows.iter().map(|row| sqlx::Row::try_get(row, 0)).collect();
+    values?.into_iter().map(|value| serde_json::from_value(value).context("drift.sql has columns that are not its own")).collect()
+}
+
+/// What the file has and the database has not, the other way round, and what is different. A missing table is one finding, with all that hangs on it.
+fn compare(file: &[Object], database: &[Object], path: &str) -> Vec<Row> {
+    let by_name = |objects: &[Object]| -> BTreeMap<(u32, String), Object> {
+        // Constraints are of several ranks; by kind, a name stands once.
+        objects.iter().map(|object| ((object.rank, format!("{} {}", object.kind, object.name)), object.clone())).collect()
+    };
+    let names = |objects: &[Object]| -> HashSet<String> {
+        objects.iter().filter(|object| object.kind == "table").map(|object| object.name.clone()).collect()
+    };
+    let (in_file, in_database) = (by_name(file), by_name(database));
+    let (file_tables, database_tables) = (names(file), names(database));
+    let is_of_another = |object: &Object, tables: &HashSet<String>| {
+        object
+            .parent
+            .as_ref()
+            .is_some_and(|parent| (file_tables.contains(parent) || database_tables.contains(parent)) && !tables.contains(parent))
+    };
+    let mut rows = Vec::new();
+    for (key, wanted) in &in_file {
+        match in_database.get(key) {
+            None if is_of_another(wanted, &database_tables) => {}
+            None => rows.push(Row {
+                issue: Some(format!("The {} {} is in {path} and not in the database.", wanted.kind, wanted.name)),
+                fix: Some(whole(wanted, file)),
+                ..about(wanted)
+            }),
+            Some(found) if found.definition != wanted.definition => rows.push(Row {
+                issue: Some(format!(
+                    "The {} {} is different: {} in {path}, {} in the database.",
+                    wanted.kind,
+                    wanted.name,
+                    shortened(&wanted.definition),
+                    shortened(&found.definition)
+                )),
+                fix: change(wanted, found),
+                level: Some(Level::Medium),
+                ..about(wanted)
+            }),
+            Some(_) => {}
+        }
+    }
+    for (key, found) in &in_database {
+        if !in_file.contains_key(key) && !is_of_another(found, &file_tables) {
+            rows.push(Row {
+                issue: Some(format!("The {} {} is in the database and not in {path}.", found.kind, found.name)),
+                file: Some(whole(found, database)),
+                level: Some(Level::Medium),
+                ..about(found)
+            });
+        }
+    }
+    rows
+}
+
+fn about(object: &Object) -> Row {
+    Row {
+        object: object.parent.clone().unwrap_or_else(|| object.name.clone()),
+        identity: Some(format!("{} {}", object.kind, object.name)),
+        evidence: json!({ "kind": object.kind, "definition": shortened(&object.definition) }).as_object().cloned(),
+        ..Row::default()
+    }
+}
+
+/// A table with its sequences, constraints, indexes, triggers; anything else by itself.
+fn whole(object: &Object, objects: &[Object]) -> String {
+    if object.kind != "table" {
+        return object.create.clone();
+    }
+    let is_of_it = |other: &&Object| {
+        other.name == object.name && other.kind == "table"
+            || other.parent.as_ref() == Some(&object.name) && other.kind != "column"
+    };
+    objects.iter().filter(is_of_it).map(|object| object.create.as_str()).collect::<Vec<_>>().join("\n")
+}
+
+/// Statements that make the database's object like that of the file; None where it takes thought.
+fn change(wanted: &Object, found: &Object) -> Option<String> {
+    match wanted.kind.as_str() {
+        "column" => change_column(wanted.parts.as_ref()?, found.parts.as_ref()?),
+        "type" => add_labels(wanted, found),
+        "function" | "view" => Some(wanted.create.clone()),
+        "constraint" | "index" | "trigger" | "policy" | "materialized view" => {
+            let drop = found.parts.as_ref()?.get("drop")?.as_str()?;
+            Some(format!("{drop}\n{}", wanted.create))
+        }
+        _ => None,
+    }
+}
+
+fn change_column(wanted: &Value, found: &Value) -> Option<String> {
+    if wanted["plain"] != json!(true) || found["plain"] != json!(true) {
+        return None;
+    }
+    let alter = format!("ALTER TABLE {} ALTER COLUMN {}", wanted["table"].as_str()?, wanted["column"].as_str()?);
+    let mut statements = Vec::new();
+    if wanted["type"] != found["type"] {
+        statements.push(format!("{alter} TYPE {};", wanted["type"].as_str()?));
+    }
+    if wanted["default"] != found["default"] {
+        statements.push(match wanted["default"].as_str() {
+            Some(value) => format!("{alter} SET DEFAULT {value};"),
+            None => format!("{alter} DROP DEFAULT;"),
+        });
+    }
+    if wanted["not_null"] != found["not_null"] {
+        statements.push(format!("{alter} {} NOT NULL;", if wanted["not_null"] == json!(true) { "SET" } else { "DROP" }));
+    }
+    (!statements.is_empty()).then(|| statements.join("\n"))
+}
+
+/// Labels of an enum can be added, not taken away.
+fn add_labels(wanted: &Object, found: &Object) -> Option<String> {
+    let labels =
+        |object: &Object| -> Option<Vec<String>> { serde_json::from_value(object.parts.as_ref()?.get("labels")?.clone()).ok() };
+    let (wanted_labels, found_labels) = (labels(wanted)?, labels(found)?);
+    let kept: Vec<&String> = wanted_labels.iter().filter(|label| found_labels.contains(label)).collect();
+    if kept.len() < found_labels.len() || !kept.iter().zip(&found_labels).all(|(a, b)| *a == b) {
+        return None;
+    }
+    let mut statements = Vec::new();
+    for (index, label) in wanted_labels.iter().enumerate().filter(|(_, label)| !found_labels.contains(label)) {
+        let place = match index.checked_sub(1) {
+            Some(before) => format!("AFTER {}", pg::literal(&wanted_labels[before])),
+            None => match found_labels.first() {
+                Some(first) => format!("BEFORE {}", pg::literal(first)),
+                None => String::new(),
+            },
+        };
+        statements.push(format!("ALTER TYPE {} ADD VALUE {} {place};", wanted.name, pg::literal(label)));
+    }
+    Some(statements.join("\n"))
+}
+
+fn shortened(definition: &str) -> String {
+    let line = definition.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(160) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(kind: &str, name: &str, parent: Option<&str>, definition: &str) -> Object {
+        Object {
+            rank: 1,
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            parent: parent.map(str::to_owned),
+            definition: definition.to_owned(),
+            create: format!("CREATE {kind} {name};"),
+            parts: None,
+        }
+    }
+
+    #[test]
+    fn a_missing_table_is_one_finding_in_either_direction() {
+        let table =
+            [object("table", "a", None, ""), object("column", "a.x", Some("a"), "int"), object("index", "a_x", Some("a"), "x")];
+        let rows = compare(&table, &[], "schema.sql");
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0].fix.as_deref(), Some("CREATE table a;\nCREATE index a_x;"));
+        let rows = compare(&[], &table, "schema.sql");
+        assert_eq!(rows.len(), 1);
+        assert!(rows[0].fix.is_none() && rows[0].file.is_some(), "nothing is dropped");
+    }
+
+    #[test]
+    fn equal_schemas_have_no_drift_and_a_column_can_be_missing_on_either_side() {
+        let table = object("table", "a", None, "");
+        let with = |columns: &[&str]| -> Vec<Object> {
+            std::iter::once(table.clone()).chain(columns.iter().map(|name| object("column", name, Some("a"), "int"))).collect()
+        };
+        assert!(compare(&with(&["a.x"]), &with(&["a.x"]), "f").is_empty());
+        let rows = compare(&with(&["a.x", "a.y"]), &with(&["a.x", "a.z"]), "f");
+        let identities: Vec<_> = rows.iter().map(|row| row.identity.clone().unwrap()).collect();
+        assert_eq!(identities, ["column a.y", "column a.z"]);
+    }
+
+    #[test]
+    fn labels_are_added_at_their_place_and_never_taken_away() {
+        let labels = |labels: &[&str]| Object {
+            parts: Some(json!({ "labels": labels })),
+            ..object("type", "mood", None, &labels.join(","))
+        };
+        let added = add_labels(&labels(&["sad", "ok", "glad"]), &labels(&["sad", "glad"]));
+        assert_eq!(added.as_deref(), Some("ALTER TYPE mood ADD VALUE E'ok' AFTER E'sad';"));
+        assert_eq!(add_labels(&labels(&["sad"]), &labels(&["sad", "glad"])), None);
+    }
+}

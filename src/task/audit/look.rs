@@ -1,0 +1,345 @@
+//! Makes the checks: each by itself, in a transaction that is READ ONLY, bounded in time. What one cannot say does not stop the others.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use sqlx::PgConnection;
+use tokio_util::sync::CancellationToken;
+
+use super::checks::{CHECKS, Check, Query};
+use super::document::{Document, FORMAT, Finding, Fix, Level, Outcome, State, TopQuery};
+use super::{Audit, backup, drift, queries};
+use crate::config::Config;
+use crate::fault::{self, Fault, Kind};
+use crate::job::Job;
+use crate::pg::{self, Server};
+use crate::progress::Progress;
+use crate::task::Task;
+
+/// Of one check. A database with more of one kind has one problem, not thousands.
+const ROWS_AT_MOST: usize = 1000;
+const REASONS_AT_MOST: usize = 5;
+/// Queries into tables, by one check.
+const PROBES_AT_MOST: usize = 200;
+/// A lock that we wait for is one that others wait for, behind us.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+const STATEMENTS: &str = "STATEMENTS";
+
+/// What is looked at, and with what.
+pub struct Scene<'a> {
+    pub audit: &'a Audit,
+    pub config: &'a Config,
+    /// All jobs of the configuration: they cover tables and make backups.
+    pub jobs: &'a [Job],
+    pub job: &'a str,
+    /// Its name in the configuration.
+    pub database: &'a str,
+    pub settings: &'a pg::Settings,
+    pub progress: &'a Progress,
+    pub now: DateTime<Utc>,
+    /// `pgtend audit`, which holds no lock.
+    pub by_hand: bool,
+    pub cancel: &'a CancellationToken,
+    /// Of the last audit.
+    pub baseline: &'a [TopQuery],
+}
+
+/// One row of a check's query; see `checks.rs`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Row {
+    pub object: String,
+    pub identity: Option<String>,
+    pub issue: Option<String>,
+    pub evidence: Option<Map<String, Value>>,
+    pub fix: Option<String>,
+    pub job: Option<String>,
+    pub command: Option<String>,
+    /// What `schema_file` lacks.
+    pub file: Option<String>,
+    pub lock: Option<String>,
+    pub level: Option<Level>,
+    pub unknown: Option<String>,
+    pub probe: Option<String>,
+}
+
+/// What a check came to: rows, and what it could not say.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub rows: Vec<Row>,
+    pub unknown: Vec<String>,
+}
+
+impl Seen {
+    pub fn unknown(reason: impl Into<String>) -> Self {
+        Self { rows: Vec::new(), unknown: vec![reason.into()] }
+    }
+}
+
+/// Makes all checks, or one. An error is that the server went away.
+pub async fn look(scene: &Scene<'_>, only: Option<&Check>) -> Result<Document> {
+    let mut connection = session(scene).await?;
+    let server = Server::of(&mut connection).await?;
+    let (in_recovery, statistics_since): (bool, Option<DateTime<Utc>>) = sqlx::query_as(
+        "SELECT pg_is_in_recovery(), pg_stat_get_db_stat_reset_time(oid) FROM pg_database WHERE datname = current_database()",
+    )
+    .fetch_one(&mut connection)
+    .await?;
+    let mut document = Document {
+        format: FORMAT,
+        pgtend_version: env!("CARGO_PKG_VERSION").to_owned(),
+        job: scene.job.to_owned(),
+        database: scene.database.to_owned(),
+        server: scene.settings.display(),
+        server_version: server.version,
+        in_recovery,
+        started_at: scene.now,
+        finished_at: scene.now,
+        statistics_since,
+        checks: Vec::new(),
+        findings: Vec::new(),
+        not_seen: Vec::new(),
+        resolved: Vec::new(),
+        previous: None,
+        notes: Vec::new(),
+        top_queries: Vec::new(),
+    };
+    let covered = covered_tables(scene).await?;
+    let checks: Vec<&Check> = CHECKS.iter().filter(|check| only.is_none_or(|only| only.id == check.id)).collect();
+    let phase = scene.progress.phase("audit", None);
+    for check in checks {
+        let started = Instant::now();
+        let seen = match &check.query {
+            // It cleans up after itself when it is cancelled; the others leave nothing, and the server sees within two seconds that nobody waits.
+            Query::Drift => drift::look(scene, &mut connection, in_recovery).await,
+            query => tokio::select! {
+                seen = one(query, scene, &mut connection, &covered, &mut document.top_queries) => seen,
+                () = scene.cancel.cancelled() => Err(Fault::new(Kind::Cancelled, "cancelled").into()),
+            },
+        };
+        let seen = match seen {
+            // Whatever a failed statement left; and where this fails the server is gone, and the rest cannot be said.
+            Err(error) if fault::kind_of(&error) == Some(Kind::Cancelled) => return Err(error),
+            Err(error) => {
+                pg::execute(&mut connection, "ROLLBACK".to_owned()).await.with_context(|| format!("during {}", check.id))?;
+                Err(error)
+            }
+            seen => seen,
+        };
+        let elapsed = started.elapsed();
+        tracing::debug!(check = check.id, "{} ms", elapsed.as_millis());
+        document.checks.push(note(check, seen, elapsed, scene, &mut document.findings));
+    }
+    document.finished_at = Utc::now();
+    phase.done(&document.in_short());
+    Ok(document)
+}
+
+async fn one(
+    query: &Query,
+    scene: &Scene<'_>,
+    connection: &mut PgConnection,
+    covered: &[i64],
+    top_queries: &mut Vec<TopQuery>,
+) -> Result<Seen> {
+    match query {
+        Query::Catalog(sql) => catalog(connection, scene, covered, sql).await,
+        Query::Statements(sql) => match queries::view(connection).await? {
+            Some(view) => catalog(connection, scene, covered, &sql.replace(STATEMENTS, &view)).await,
+            None => Ok(Seen::unknown(queries::NOT_THERE)),
+        },
+        Query::Backup => backup::look(scene).await,
+        Query::TopQueries => queries::look(scene, connection, top_queries).await,
+        Query::Drift => Ok(Seen::default()),
+    }
+}
+
+/// Turns what a check has seen into findings and its own outcome.
+fn note(check: &Check, seen: Result<Seen>, elapsed: Duration, scene: &Scene<'_>, findings: &mut Vec<Finding>) -> Outcome {
+    let mut outcome = Outcome {
+        check: check.id.to_owned(),
+        state: State::Ok,
+        reasons: Vec::new(),
+        findings: 0,
+        elapsed_seconds: elapsed.as_secs_f64(),
+    };
+    let seen = match seen {
+        Ok(seen) => seen,
+        Err(error) => {
+            let reason = unsayable(&error, scene.audit.check_timeout);
+            outcome.state = if reason.is_some() { State::Unknown } else { State::Failed };
+            outcome.reasons = vec![reason.unwrap_or_else(|| fault::in_a_line(&error))];
+            return outcome;
+        }
+    };
+    outcome.reasons = seen.unknown;
+    let mut keys = HashSet::new();
+    for row in seen.rows {
+        if let Some(reason) = row.unknown {
+            if !outcome.reasons.contains(&reason) {
+                outcome.reasons.push(reason);
+            }
+            continue;
+        }
+        let key = printable(&format!("{}:{}", check.id, row.identity.as_deref().unwrap_or(&row.object)));
+        if !keys.insert(key.clone()) {
+            continue;
+        }
+        outcome.findings += 1;
+        findings.push(Finding {
+            key,
+            check: check.id.to_owned(),
+            level: row.level.unwrap_or(check.level),
+            title: check.title.to_owned(),
+            object: printable(&row.object),
+            issue: printable(&row.issue.unwrap_or_default()),
+            impact: check.why.to_owned(),
+            evidence: row.evidence.unwrap_or_default(),
+            fix: Fix {
+                words: check.fix.to_owned(),
+                sql: row.fix.map(|sql| sql.trim_end().to_owned()).filter(|sql| !sql.is_empty()),
+                job: row.job,
+                command: row.command,
+                file: row.file,
+                lock: row.lock.unwrap_or_else(|| check.lock.to_owned()),
+            },
+            change: None,
+            since: scene.now,
+            waiver: None,
+        });
+    }
+    if let Some(more) = outcome.reasons.len().checked_sub(REASONS_AT_MOST).filter(|more| *more > 0) {
+        outcome.reasons.truncate(REASONS_AT_MOST);
+        outcome.reasons.push(format!("and {more} more"));
+    }
+    if outcome.findings > 0 {
+        outcome.state = State::Findings;
+    } else if !outcome.reasons.is_empty() {
+        outcome.state = State::Unknown;
+    }
+    outcome
+}
+
+/// A name may hold an escape sequence for terminals.
+fn printable(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}
+
+/// Why a check could not be made, where that is nobody's mistake.
+fn unsayable(error: &anyhow::Error, timeout: Duration) -> Option<String> {
+    let said = fault::in_a_line(error);
+    Some(match pg::sql_state(error).as_deref() {
+        Some("57014") => format!("took longer than {} (check_timeout)", crate::units::duration(timeout)),
+        Some("55P03") => format!("somebody holds a lock on what it reads: {said}"),
+        Some("42501" | "55000") => said,
+        _ if fault::kind_of(error) == Some(Kind::Permission) => said,
+        _ => return None,
+    })
+}
+
+/// A connection on which nothing can be written, whatever is sent through it.
+pub async fn session(scene: &Scene<'_>) -> Result<PgConnection> {
+    let mut connection = scene.settings.connect().await?;
+    pg::set(&mut connection, "default_transaction_read_only", "on").await?;
+    Ok(connection)
+}
+
+/// A transaction for one query. Without nested loops: the lists of `prelude.sql` have no statistics, and over 2,000 tables the planner's guess
+/// costs 3.8 s where a hash join takes 0.1.
+pub async fn begin(connection: &mut PgConnection, scene: &Scene<'_>) -> Result<()> {
+    let settings = format!(
+        "BEGIN READ ONLY; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}; SET LOCAL search_path = pg_catalog;
+         SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL IntervalStyle = 'postgres'; SET LOCAL jit = off; SET LOCAL enable_nestloop = off",
+        scene.audit.check_timeout.as_millis(),
+        LOCK_TIMEOUT.as_millis()
+    );
+    pg::execute(connection, settings).await
+}
+
+pub async fn end(connection: &mut PgConnection) -> Result<()> {
+    pg::execute(connection, "ROLLBACK".to_owned()).await
+}
+
+async fn catalog(connection: &mut PgConnection, scene: &Scene<'_>, covered: &[i64], sql: &str) -> Result<Seen> {
+    let prelude = include_str!("prelude.sql");
+    let text = format!("{prelude}\nSELECT to_jsonb(f) FROM (\n{sql}\n) f LIMIT {}", ROWS_AT_MOST + 1);
+    begin(connection, scene).await?;
+    let rows = pg::query(text)
+        .bind(scene.audit.statistics_age.as_secs_f64())
+        .bind(covered)
+        .bind(scene.audit.idle_after.as_secs_f64())
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(pg::in_its_own_words)?;
+    end(connection).await?;
+    let mut seen = Seen::default();
+    for row in rows {
+        let value: Value = sqlx::Row::try_get(&row, 0)?;
+        seen.rows.push(serde_json::from_value(value).context("a check's query has columns that are not its own")?);
+    }
+    if seen.rows.len() > ROWS_AT_MOST {
+        seen.rows.truncate(ROWS_AT_MOST);
+        seen.unknown.push(format!("only the first {ROWS_AT_MOST} are listed"));
+    }
+    probe(connection, scene, &mut seen).await?;
+    Ok(seen)
+}
+
+/// Asks the tables themselves, where the catalog only suspects. One that cannot be asked is unknown.
+async fn probe(connection: &mut PgConnection, scene: &Scene<'_>, seen: &mut Seen) -> Result<()> {
+    let mut kept = Vec::new();
+    for (index, mut row) in std::mem::take(&mut seen.rows).into_iter().enumerate() {
+        let Some(sql) = row.probe.take().filter(|_| row.unknown.is_none()) else {
+            kept.push(row);
+            continue;
+        };
+        if index >= PROBES_AT_MOST {
+            row.unknown = Some(format!("more than {PROBES_AT_MOST} tables to look into: the rest was not"));
+            kept.push(row);
+            continue;
+        }
+        begin(connection, scene).await?;
+        let answer = pg::fetch_text(connection, sql).await;
+        end(connection).await?;
+        match answer {
+            Ok(None) => continue,
+            Ok(Some(text)) => {
+                row.evidence.get_or_insert_default().insert("measured".to_owned(), text.into());
+            }
+            Err(error) => match unsayable(&error, scene.audit.check_timeout) {
+                Some(reason) => row.unknown = Some(format!("{}: {reason}", row.object)),
+                None => return Err(error.context(format!("looking into {}", row.object))),
+            },
+        }
+        kept.push(row);
+    }
+    seen.rows = kept;
+    Ok(())
+}
+
+/// Tables of this database that a [retention] or [partition] job covers, by their numbers. With the role's own search_path, as those jobs have it.
+async fn covered_tables(scene: &Scene<'_>) -> Result<Vec<i64>> {
+    let tables: Vec<String> = scene
+        .jobs
+        .iter()
+        .filter(|job| job.enabled && job.databases.iter().any(|database| database == scene.database))
+        .filter_map(|job| match &job.task {
+            Task::Retention(retention) => Some(retention.table.clone()),
+            Task::Partition(partition) => Some(partition.table.clone()),
+            _ => None,
+        })
+        .collect();
+    let mut connection = session(scene).await?;
+    let mut covered = Vec::new();
+    for table in tables {
+        // One that is written in a way that is no name at all is its own job's failure.
+        let oid: Result<Option<i64>, _> =
+            sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint").bind(table).fetch_one(&mut connection).await;
+        covered.extend(oid.ok().flatten());
+    }
+    Ok(covered)
+}

@@ -1,0 +1,47 @@
+-- What the checks select from: the user's own objects. Not the system's, not those of extensions, not pgtend's own schema; a partitioned
+-- table stands for its partitions. Sizes and row counts come from the catalog, which takes no lock on any table
+-- (pg_get_expr does, since 18: checks that need a condition's text call it themselves).
+-- $1: seconds that statistics must cover, $2: tables that a [retention] or [partition] job covers, $3: seconds after which a session of a pool idles.
+WITH RECURSIVE asked AS (
+    SELECT make_interval(secs => $1::float8) AS statistics_age, $2::bigint[] AS covered, make_interval(secs => $3::float8) AS idle_after,
+           coalesce(pg_stat_get_db_stat_reset_time((SELECT oid FROM pg_database WHERE datname = current_database())), pg_postmaster_start_time()) AS statistics_since
+), schemas AS (
+    SELECT n.oid, n.nspname AS schema FROM pg_namespace n
+    WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgtend') AND n.nspname NOT LIKE 'pg\_%'
+      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_namespace'::regclass AND d.objid = n.oid AND d.deptype = 'e')
+), partitions AS (
+    SELECT i.inhparent AS root, i.inhrelid AS oid FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent AND p.relkind = 'p' AND NOT p.relispartition
+    UNION ALL
+    SELECT p.root, i.inhrelid FROM partitions p JOIN pg_inherits i ON i.inhparent = p.oid
+), leaves AS (
+    SELECT p.root, sum(CASE WHEN l.reltuples > 0 THEN l.reltuples ELSE pg_stat_get_live_tuples(l.oid) END) AS rows, sum(l.relpages::bigint) AS pages
+    FROM partitions p JOIN pg_class l ON l.oid = p.oid AND l.relkind = 'r' GROUP BY p.root
+), tables AS (
+    SELECT c.oid, s.schema, c.relname AS name, format('%I.%I', s.schema, c.relname) AS "table", c.relkind = 'p' AS partitioned,
+           c.relowner, c.relacl, c.reloptions,
+           has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(s.oid, 'USAGE') AS readable,
+           CASE WHEN c.relkind = 'p' THEN coalesce(v.rows, 0) WHEN c.reltuples > 0 THEN c.reltuples ELSE pg_stat_get_live_tuples(c.oid) END::bigint AS rows,
+           CASE WHEN c.relkind = 'p' THEN coalesce(v.pages, 0) ELSE c.relpages END * current_setting('block_size')::bigint AS bytes
+    FROM pg_class c JOIN schemas s ON s.oid = c.relnamespace LEFT JOIN leaves v ON v.root = c.oid
+    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
+      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+), columns AS (
+    SELECT t.oid, t.schema, t.name, t."table", t.partitioned, t.readable, t.rows, a.attnum, a.attname AS "column", a.atttypid, a.atttypmod, a.attnotnull, a.attstorage,
+           a.attgenerated, a.attidentity, y.typname AS type, format_type(a.atttypid, a.atttypmod) AS full_type, y.typcategory
+    FROM tables t JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped JOIN pg_type y ON y.oid = a.atttypid
+), indexes AS (
+    SELECT i.indexrelid AS oid, i.indrelid, c.relname AS name, format('%I.%I', s.schema, c.relname) AS index, am.amname AS method, c.relkind = 'I' AS partitioned,
+           (i.indkey::int2[])[0:i.indnkeyatts - 1] AS keys, (i.indkey::int2[])[0:i.indnatts - 1] AS all_keys, i.indnkeyatts, i.indnatts, i.indclass, i.indcollation, i.indoption,
+           i.indisunique, i.indisprimary, i.indisexclusion, i.indimmediate, i.indisvalid, i.indisreplident, i.indisclustered, c.reloptions,
+           coalesce(to_jsonb(i) ->> 'indnullsnotdistinct', 'false') AS nulls_not_distinct,
+           i.indpred IS NOT NULL AS partial, i.indpred, i.indexprs,
+           c.relpages::bigint * current_setting('block_size')::bigint AS bytes
+    FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN schemas s ON s.oid = c.relnamespace JOIN pg_am am ON am.oid = c.relam
+), foreign_keys AS (
+    SELECT k.oid, k.conname, k.conrelid, k.confrelid, k.conkey, k.confkey, k.confdeltype, k.confupdtype, k.confmatchtype, k.condeferrable, k.convalidated,
+           (SELECT string_agg(format('%I', a.attname), ', ' ORDER BY o) FROM unnest(k.conkey) WITH ORDINALITY u(n, o) JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = n) AS columns,
+           (SELECT string_agg(format('%I', a.attname), ', ' ORDER BY o) FROM unnest(k.confkey) WITH ORDINALITY u(n, o) JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = n) AS referenced_columns,
+           (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = k.confrelid) AS referenced,
+           t."table", t.schema, t.name, t.partitioned, t.rows, t.readable
+    FROM pg_constraint k JOIN tables t ON t.oid = k.conrelid WHERE k.contype = 'f' AND k.conparentid = 0
+)

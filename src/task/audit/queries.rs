@@ -1,0 +1,122 @@
+//! The statements that take most of the server's time, kept from audit to audit.
+
+use std::collections::HashMap;
+
+use anyhow::Result;
+use serde_json::json;
+use sqlx::PgConnection;
+
+use super::document::TopQuery;
+use super::look::{self, Row, Scene, Seen};
+use crate::pg;
+
+pub const NOT_THERE: &str = "pg_stat_statements is not installed: shared_preload_libraries = 'pg_stat_statements', and CREATE EXTENSION pg_stat_statements";
+
+/// More are in nobody's head.
+const KEPT: i64 = 20;
+/// Slower by chance is what few calls are, and what takes a moment anyway.
+const CALLS_AT_LEAST: i64 = 20;
+const MILLISECONDS_AT_LEAST: f64 = 5.0;
+
+/// Where pg_stat_statements is, with its schema; None without the extension.
+pub async fn view(connection: &mut PgConnection) -> Result<Option<String>> {
+    let schema: Option<String> = sqlx::query_scalar(
+        "SELECT n.nspname::text FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'pg_stat_statements'",
+    )
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(schema) = schema else { return Ok(None) };
+    let view = pg::qualified(&schema, "pg_stat_statements");
+    // An error where its library is not loaded: a query that happens to need no row of it would not notice.
+    pg::fetch_text(connection, format!("SELECT ''::text FROM {view} LIMIT 1")).await?;
+    Ok(Some(view))
+}
+
+pub async fn look(scene: &Scene<'_>, connection: &mut PgConnection, top: &mut Vec<TopQuery>) -> Result<Seen> {
+    let Some(view) = view(connection).await? else { return Ok(Seen::unknown(NOT_THERE)) };
+    look::begin(connection, scene).await?;
+    // Statements with constants replaced only: utility statements stand there as they were typed, passwords and all. Those of others are hidden
+    // from who is no member of pg_read_all_stats.
+    let sql = format!(
+        "SELECT queryid::text AS query_id, left(regexp_replace(min(query), '\\s+', ' ', 'g'), 400) AS query, sum(calls)::bigint AS calls,
+                sum(total_exec_time) / 1000 AS total_seconds, sum(total_exec_time) / greatest(sum(calls)::float8, 1) AS mean_milliseconds, sum(rows)::bigint AS rows
+         FROM {view} WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND queryid IS NOT NULL
+           AND query ~* '^\\s*(select|insert|update|delete|merge|with)\\M'
+         GROUP BY queryid ORDER BY sum(total_exec_time) DESC LIMIT {KEPT}"
+    );
+    let found = pg::fetch_all_as::<TopQuery>(connection, sql).await?;
+    let hidden =
+        pg::fetch_text(connection, format!("SELECT count(*)::text FROM {view} WHERE query = '<insufficient privilege>'")).await?;
+    look::end(connection).await?;
+    let mut seen = Seen { rows: slower(scene.baseline, &found), unknown: Vec::new() };
+    if let Some(hidden) = hidden.filter(|hidden| hidden != "0") {
+        seen.unknown.push(format!("{hidden} statements of other roles are hidden: GRANT pg_monitor"));
+    }
+    *top = found;
+    Ok(seen)
+}
+
+/// Statements whose mean since the last audit is at least twice what it was then.
+fn slower(before: &[TopQuery], now: &[TopQuery]) -> Vec<Row> {
+    let before: HashMap<&str, &TopQuery> = before.iter().map(|query| (query.query_id.as_str(), query)).collect();
+    let mut rows = Vec::new();
+    for query in now {
+        let Some(then) = before.get(query.query_id.as_str()) else { continue };
+        // Counters that are lower than they were have been reset: then they are all since.
+        let (calls, seconds) = match query.calls - then.calls {
+            0.. if query.total_seconds >= then.total_seconds => {
+                (query.calls - then.calls, query.total_seconds - then.total_seconds)
+            }
+            _ => (query.calls, query.total_seconds),
+        };
+        if calls < CALLS_AT_LEAST {
+            continue;
+        }
+        let mean = seconds * 1000.0 / calls as f64;
+        if mean >= MILLISECONDS_AT_LEAST && mean >= 2.0 * then.mean_milliseconds {
+            let evidence = json!({ "calls": calls, "mean_milliseconds": mean, "mean_milliseconds_before": then.mean_milliseconds, "query": query.query });
+            rows.push(Row {
+                object: format!("statement {}", query.query_id),
+                identity: Some(query.query_id.clone()),
+                issue: Some(format!(
+                    "It took {mean:.1} ms on average since the last audit, and {:.1} ms before: {}",
+                    then.mean_milliseconds, query.query
+                )),
+                evidence: evidence.as_object().cloned(),
+                ..Row::default()
+            });
+        }
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(id: &str, calls: i64, mean: f64) -> TopQuery {
+        TopQuery {
+            query_id: id.to_owned(),
+            query: "SELECT $1".to_owned(),
+            calls,
+            total_seconds: calls as f64 * mean / 1000.0,
+            mean_milliseconds: mean,
+            rows: 0,
+        }
+    }
+
+    #[test]
+    fn slower_is_what_takes_twice_as_long_since_the_last_audit() {
+        let then = [query("1", 1000, 10.0)];
+        let after = |calls: i64, mean: f64| {
+            let mut now = query("1", 1000 + calls, 0.0);
+            now.total_seconds = then[0].total_seconds + calls as f64 * mean / 1000.0;
+            slower(&then, &[now]).len()
+        };
+        assert_eq!(after(100, 25.0), 1, "the mean of all calls hides it");
+        assert_eq!(after(100, 15.0), 0);
+        assert_eq!(after(5, 500.0), 0, "too few to tell");
+        assert_eq!(slower(&then, &[query("1", 50, 30.0)]).len(), 1, "counters were reset");
+        assert_eq!(slower(&then, &[query("2", 500, 300.0)]).len(), 0, "it is new");
+    }
+}

@@ -1,0 +1,133 @@
+//! Audits in a store: `DATABASE/JOB/audit/TIME.{md,html,json}`. The folder `audit` keeps them from being taken for backup sets, whose folders
+//! are times. The JSON is written last, and only a JSON makes an audit.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
+use serde::Deserialize;
+
+use super::document::{Document, FORMAT};
+use super::{html, markdown};
+use crate::store::Store;
+use crate::task::backup::set;
+
+const TIME: &str = "%Y-%m-%dT%H-%M-%SZ";
+const KINDS: [&str; 3] = ["json", "md", "html"];
+
+pub struct Shelf {
+    pub store: Store,
+    folder: String,
+}
+
+/// What stands in the folder, by time; names of other forms are not ours.
+type Listing = BTreeMap<DateTime<Utc>, BTreeSet<String>>;
+
+impl Shelf {
+    pub fn new(store: Store, database: &str, job: &str) -> Self {
+        Self { store, folder: format!("{}audit/", set::folder(database, job)) }
+    }
+
+    fn key(&self, at: DateTime<Utc>, kind: &str) -> String {
+        format!("{}{}.{kind}", self.folder, at.format(TIME))
+    }
+
+    async fn list(&self) -> Result<Listing> {
+        let mut listing = Listing::new();
+        if !self.store.is_there() {
+            return Ok(listing);
+        }
+        for object in self.store.list(&self.folder).await? {
+            let Some((time, kind)) = object.key.strip_prefix(&self.folder).and_then(|name| name.split_once('.')) else {
+                continue;
+            };
+            if let (Some(at), true) = (set::parse_time(time), KINDS.contains(&kind)) {
+                listing.entry(at).or_default().insert(kind.to_owned());
+            }
+        }
+        Ok(listing)
+    }
+
+    /// The last audit that is there.
+    pub async fn last(&self) -> Result<Option<Document>> {
+        let listing = self.list().await?;
+        match listing.iter().rev().find(|(_, kinds)| kinds.contains("json")) {
+            Some((at, _)) => Ok(Some(self.read(*at).await?)),
+            None => Ok(None),
+        }
+    }
+
+    async fn read(&self, at: DateTime<Utc>) -> Result<Document> {
+        #[derive(Deserialize)]
+        struct FormatOnly {
+            format: u32,
+        }
+        let key = self.key(at, "json");
+        let location = self.store.location(&key);
+        let bytes = self.store.get(&key).await?.with_context(|| format!("there is no {location}"))?;
+        let FormatOnly { format } = serde_json::from_slice(&bytes).with_context(|| format!("{location} is not an audit"))?;
+        anyhow::ensure!(
+            format <= FORMAT,
+            "{location} has format {format}, and this pgtend reads up to {FORMAT}: use a newer one"
+        );
+        serde_json::from_slice(&bytes).with_context(|| format!("{location} is not an audit"))
+    }
+
+    /// Writes it; returns where its HTML is.
+    pub async fn put(&self, document: &Document) -> Result<String> {
+        let taken = self.list().await?;
+        let mut at = document.started_at.trunc_subsecs(0);
+        while taken.contains_key(&at) {
+            at += TimeDelta::seconds(1);
+        }
+        self.store.put(&self.key(at, "md"), markdown::render(document).into_bytes()).await?;
+        self.store.put(&self.key(at, "html"), html::render(document).into_bytes()).await?;
+        self.store.put(&self.key(at, "json"), serde_json::to_vec_pretty(document)?).await?;
+        Ok(self.store.location(&self.key(at, "html")))
+    }
+
+    /// Deletes all but the last `keep`, and what killed runs have left. What is not an audit of this job and database stays, and is named.
+    pub async fn prune(&self, keep: usize, of: &Document) -> Result<Pruned> {
+        let listing = self.list().await?;
+        let complete: Vec<DateTime<Utc>> =
+            listing.iter().filter(|(_, kinds)| kinds.contains("json")).map(|(at, _)| *at).collect();
+        let mut pruned = Pruned::default();
+        // The one that was just written is read back first: as long as the newest is no audit, none is too old.
+        let Some(newest) = complete.last() else { return Ok(pruned) };
+        self.read(*newest).await?;
+        for at in &complete[..complete.len().saturating_sub(keep)] {
+            match self.read(*at).await {
+                Ok(document) if document.job == of.job && document.database == of.database => {
+                    self.delete(*at).await?;
+                    pruned.deleted += 1;
+                }
+                Ok(document) => pruned.left.push(format!(
+                    "{} is an audit of job {} on {}",
+                    self.key(*at, "json"),
+                    document.job,
+                    document.database
+                )),
+                Err(error) => pruned.left.push(format!("{error:#}")),
+            }
+        }
+        for (at, _) in listing.iter().filter(|(at, kinds)| !kinds.contains("json") && *at < newest) {
+            self.delete(*at).await?;
+        }
+        Ok(pruned)
+    }
+
+    /// The JSON first: what is left by a kill in between is no audit.
+    async fn delete(&self, at: DateTime<Utc>) -> Result<()> {
+        for kind in KINDS {
+            self.store.delete(&self.key(at, kind)).await?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Pruned {
+    pub deleted: usize,
+    /// Not deleted, and why.
+    pub left: Vec<String>,
+}
