@@ -3,7 +3,10 @@
 //!
 //! All times are the server's, so that hosts whose clocks differ agree on who is late.
 
-use std::collections::HashMap;
+mod history;
+
+pub use history::Filter;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -32,9 +35,6 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 pub const HEARTBEAT_SECONDS: u64 = 5;
 const STALE_AFTER_SECONDS: f64 = 15.0;
 const STALE_WITHOUT_LOCK_SECONDS: f64 = 120.0;
-
-/// Deleted at once when history is pruned.
-const PRUNE_ROWS: i64 = 10_000;
 
 pub struct Ledger {
     settings: pg::Settings,
@@ -151,15 +151,6 @@ impl TryFrom<Option<String>> for MaybeOutcome {
     fn try_from(text: Option<String>) -> Result<Self, String> {
         text.map(|text| text.parse()).transpose().map(Self)
     }
-}
-
-/// Which rows to list.
-#[derive(Clone, Debug, Default)]
-pub struct Filter<'a> {
-    pub job: Option<&'a str>,
-    pub database: Option<&'a str>,
-    pub outcome: Option<Outcome>,
-    pub limit: i64,
 }
 
 /// A crashed or failed run that may be tried again.
@@ -368,28 +359,6 @@ impl Ledger {
         .await
     }
 
-    /// When each of them last succeeded, for those that did. A command by hand ("partition convert") is no success of its job.
-    pub async fn last_successes(&self, keys: &[Key]) -> Result<HashMap<Key, DateTime<Utc>>> {
-        let jobs: Vec<&str> = keys.iter().map(|(job, _)| job.as_str()).collect();
-        let databases: Vec<&str> = keys.iter().map(|(_, database)| database.as_str()).collect();
-        let rows: Vec<(String, String, DateTime<Utc>)> = self
-            .query(
-                "look for the last successes",
-                sqlx::query_as(
-                    "SELECT k.job, k.database, r.finished_at FROM unnest($1::text[], $2::text[]) AS k (job, database)
-                     CROSS JOIN LATERAL (SELECT finished_at FROM pgtend.runs r
-                                         WHERE r.job = k.job AND r.database = k.database AND outcome = 'succeeded'
-                                           AND strpos(task, ' ') = 0
-                                         ORDER BY finished_at DESC LIMIT 1) r",
-                )
-                .bind(jobs)
-                .bind(databases)
-                .fetch_all(&self.pool),
-            )
-            .await?;
-        Ok(rows.into_iter().map(|(job, database, at)| ((job, database), at)).collect())
-    }
-
     /// Where the last run that worked has stopped, if it left something to go on with.
     pub async fn cursor(&self, id: i64) -> Result<Option<serde_json::Value>> {
         let cursor: Option<Option<serde_json::Value>> = self
@@ -404,87 +373,6 @@ impl Ledger {
             )
             .await?;
         Ok(cursor.flatten())
-    }
-
-    /// The last run that ended before this one, for telling a recovery.
-    pub async fn previous(&self, id: i64) -> Result<Option<Row>> {
-        self.query(
-            "look for the run before",
-            sqlx::query_as(
-                "SELECT p.* FROM pgtend.runs r JOIN pgtend.runs p USING (job, database, task)
-                 WHERE r.id = $1 AND p.id < r.id AND p.outcome <> 'skipped' ORDER BY p.id DESC LIMIT 1",
-            )
-            .bind(id)
-            .fetch_optional(&self.pool),
-        )
-        .await
-    }
-
-    /// The newest rows first.
-    pub async fn runs(&self, filter: &Filter<'_>) -> Result<Vec<Row>> {
-        self.query(
-            "list runs",
-            sqlx::query_as(
-                "SELECT * FROM pgtend.runs
-                 WHERE ($1::text IS NULL OR job = $1) AND ($2::text IS NULL OR database = $2)
-                   AND ($3::text IS NULL OR outcome = $3) ORDER BY id DESC LIMIT $4",
-            )
-            .bind(filter.job)
-            .bind(filter.database)
-            .bind(filter.outcome.map(Outcome::name))
-            .bind(filter.limit)
-            .fetch_all(&self.pool),
-        )
-        .await
-    }
-
-    pub async fn run(&self, id: i64) -> Result<Option<Row>> {
-        self.query("read a run", sqlx::query_as("SELECT * FROM pgtend.runs WHERE id = $1").bind(id).fetch_optional(&self.pool))
-            .await
-    }
-
-    /// The last `count` runs of each, the newest first.
-    pub async fn last_runs(&self, keys: &[Key], count: i64) -> Result<Vec<Row>> {
-        let jobs: Vec<&str> = keys.iter().map(|(job, _)| job.as_str()).collect();
-        let databases: Vec<&str> = keys.iter().map(|(_, database)| database.as_str()).collect();
-        self.query(
-            "read the last runs",
-            sqlx::query_as(
-                "SELECT r.* FROM unnest($1::text[], $2::text[]) AS k (job, database)
-                 CROSS JOIN LATERAL (SELECT * FROM pgtend.runs r WHERE r.job = k.job AND r.database = k.database
-                                     ORDER BY id DESC LIMIT $3) r ORDER BY r.id DESC",
-            )
-            .bind(jobs)
-            .bind(databases)
-            .bind(count)
-            .fetch_all(&self.pool),
-        )
-        .await
-    }
-
-    /// Deletes history that is older than it has to be. The last runs and the last success of each job stay.
-    pub async fn prune(&self) -> Result<u64> {
-        let deleted = self
-            .query(
-                "prune the history",
-                sqlx::query(
-                    "DELETE FROM pgtend.runs WHERE id IN (
-                        SELECT id FROM (
-                            SELECT id, started_at, outcome, retry_at,
-                                   row_number() OVER (PARTITION BY job, database ORDER BY id DESC) AS number,
-                                   row_number() OVER (PARTITION BY job, database, strpos(task, ' ') = 0, outcome = 'succeeded' ORDER BY id DESC) AS alike
-                            FROM pgtend.runs) r
-                        WHERE started_at < clock_timestamp() - make_interval(secs => $1) AND number > $2
-                          AND outcome IS NOT NULL AND retry_at IS NULL AND NOT (outcome = 'succeeded' AND alike = 1)
-                        LIMIT $3)",
-                )
-                .bind(self.keep.as_secs_f64())
-                .bind(self.keep_last as i64)
-                .bind(PRUNE_ROWS)
-                .execute(&self.pool),
-            )
-            .await?;
-        Ok(deleted.rows_affected())
     }
 
     /// Whether the ledger answers, with its schema in place.

@@ -1,0 +1,126 @@
+//! What was: for people, pages, monitors and audits; and how much of it is kept.
+
+use std::collections::HashMap;
+
+use anyhow::Result;
+use chrono::{DateTime, Utc};
+
+use super::{Key, Ledger, Row};
+use crate::report::Outcome;
+
+/// Deleted at once when history is pruned.
+const PRUNE_ROWS: i64 = 10_000;
+
+/// Which rows to list.
+#[derive(Clone, Debug, Default)]
+pub struct Filter<'a> {
+    pub job: Option<&'a str>,
+    pub database: Option<&'a str>,
+    pub outcome: Option<Outcome>,
+    pub limit: i64,
+}
+
+impl Ledger {
+    /// When each of them last succeeded, for those that did. A command by hand ("partition convert") is no success of its job.
+    pub async fn last_successes(&self, keys: &[Key]) -> Result<HashMap<Key, DateTime<Utc>>> {
+        let jobs: Vec<&str> = keys.iter().map(|(job, _)| job.as_str()).collect();
+        let databases: Vec<&str> = keys.iter().map(|(_, database)| database.as_str()).collect();
+        let rows: Vec<(String, String, DateTime<Utc>)> = self
+            .query(
+                "look for the last successes",
+                sqlx::query_as(
+                    "SELECT k.job, k.database, r.finished_at FROM unnest($1::text[], $2::text[]) AS k (job, database)
+                     CROSS JOIN LATERAL (SELECT finished_at FROM pgtend.runs r
+                                         WHERE r.job = k.job AND r.database = k.database AND outcome = 'succeeded'
+                                           AND strpos(task, ' ') = 0
+                                         ORDER BY finished_at DESC LIMIT 1) r",
+                )
+                .bind(jobs)
+                .bind(databases)
+                .fetch_all(&self.pool),
+            )
+            .await?;
+        Ok(rows.into_iter().map(|(job, database, at)| ((job, database), at)).collect())
+    }
+
+    /// The last run that ended before this one, for telling a recovery.
+    pub async fn previous(&self, id: i64) -> Result<Option<Row>> {
+        self.query(
+            "look for the run before",
+            sqlx::query_as(
+                "SELECT p.* FROM pgtend.runs r JOIN pgtend.runs p USING (job, database, task)
+                 WHERE r.id = $1 AND p.id < r.id AND p.outcome <> 'skipped' ORDER BY p.id DESC LIMIT 1",
+            )
+            .bind(id)
+            .fetch_optional(&self.pool),
+        )
+        .await
+    }
+
+    /// The newest rows first.
+    pub async fn runs(&self, filter: &Filter<'_>) -> Result<Vec<Row>> {
+        self.query(
+            "list runs",
+            sqlx::query_as(
+                "SELECT * FROM pgtend.runs
+                 WHERE ($1::text IS NULL OR job = $1) AND ($2::text IS NULL OR database = $2)
+                   AND ($3::text IS NULL OR outcome = $3) ORDER BY id DESC LIMIT $4",
+            )
+            .bind(filter.job)
+            .bind(filter.database)
+            .bind(filter.outcome.map(Outcome::name))
+            .bind(filter.limit)
+            .fetch_all(&self.pool),
+        )
+        .await
+    }
+
+    pub async fn run(&self, id: i64) -> Result<Option<Row>> {
+        self.query("read a run", sqlx::query_as("SELECT * FROM pgtend.runs WHERE id = $1").bind(id).fetch_optional(&self.pool))
+            .await
+    }
+
+    /// The last `count` runs of each, the newest first.
+    pub async fn last_runs(&self, keys: &[Key], count: i64) -> Result<Vec<Row>> {
+        let jobs: Vec<&str> = keys.iter().map(|(job, _)| job.as_str()).collect();
+        let databases: Vec<&str> = keys.iter().map(|(_, database)| database.as_str()).collect();
+        self.query(
+            "read the last runs",
+            sqlx::query_as(
+                "SELECT r.* FROM unnest($1::text[], $2::text[]) AS k (job, database)
+                 CROSS JOIN LATERAL (SELECT * FROM pgtend.runs r WHERE r.job = k.job AND r.database = k.database
+                                     ORDER BY id DESC LIMIT $3) r ORDER BY r.id DESC",
+            )
+            .bind(jobs)
+            .bind(databases)
+            .bind(count)
+            .fetch_all(&self.pool),
+        )
+        .await
+    }
+
+    /// Deletes history that is older than it has to be. The last runs and the last success of each job stay.
+    pub async fn prune(&self) -> Result<u64> {
+        let deleted = self
+            .query(
+                "prune the history",
+                sqlx::query(
+                    "DELETE FROM pgtend.runs WHERE id IN (
+                        SELECT id FROM (
+                            SELECT id, started_at, outcome, retry_at,
+                                   row_number() OVER (PARTITION BY job, database ORDER BY id DESC) AS number,
+                                   row_number() OVER (PARTITION BY job, database, strpos(task, ' ') = 0, outcome = 'succeeded' ORDER BY id DESC) AS alike
+                            FROM pgtend.runs) r
+                        WHERE started_at < clock_timestamp() - make_interval(secs => $1) AND number > $2
+                          AND outcome IS NOT NULL AND retry_at IS NULL AND NOT (outcome = 'succeeded' AND alike = 1)
+                        LIMIT $3)",
+                )
+                .bind(self.keep.as_secs_f64())
+                .bind(self.keep_last as i64)
+                .bind(PRUNE_ROWS)
+                .execute(&self.pool),
+            )
+            .await?;
+        Ok(deleted.rows_affected())
+    }
+}
