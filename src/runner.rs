@@ -204,8 +204,8 @@ async fn dry(context: &Context, job: &Job, work: &impl Drive, database: &str) ->
     let run = run_context(context, job, database, context.progress.for_a_run())?;
     let driven = caught(work.drive(&run, Mode::DryRun)).await?;
     match (driven, Box::pin(require_backup(context, job, database)).await) {
-        (Driven::Planned { text, json }, Err(error)) => {
-            Ok(Driven::Planned { text: format!("Would be skipped: {error:#}\nOtherwise:\n{text}"), json })
+        (Driven::Planned { text, json, refusal }, Err(error)) => {
+            Ok(Driven::Planned { text: format!("Would be skipped: {error:#}\nOtherwise:\n{text}"), json, refusal })
         }
         (driven, _) => Ok(driven),
     }
@@ -252,9 +252,13 @@ fn run_context<'a>(context: &'a Context, job: &'a Job, database: &'a str, progre
 fn concluded(mut run: Run, result: Result<Driven>) -> Ended {
     run.finished_at = Utc::now();
     match result {
-        Ok(Driven::Planned { text, json }) => {
+        Ok(Driven::Planned { text, json, refusal }) => {
             run.plan = Some(json);
-            Ended { run, error: None, plan: Some(text), retry_in: None }
+            let ended = match refusal {
+                Some(refusal) => concluded(run, Err(refusal)),
+                None => Ended { run, error: None, plan: None, retry_in: None },
+            };
+            Ended { plan: Some(text), ..ended }
         }
         Ok(Driven::Applied(report)) => {
             run.report = Some(report);

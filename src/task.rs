@@ -57,6 +57,11 @@ pub trait Work {
 
     fn plan(&self, run: &RunContext) -> impl Future<Output = Result<Self::Plan>>;
 
+    /// Why `apply` would do nothing of it: a dry run shows the plan, and ends with this.
+    fn refusal(&self, _plan: &Self::Plan) -> Option<anyhow::Error> {
+        None
+    }
+
     /// Asked to stop by `run.cancel`, it leaves nothing half-done and returns the error of [`RunContext::or_cancelled`].
     fn apply(&self, run: &RunContext, plan: Self::Plan) -> impl Future<Output = Result<Report>>;
 }
@@ -96,7 +101,7 @@ impl RunContext<'_> {
 
 /// What came of it: the plan alone, or the report.
 pub enum Driven {
-    Planned { text: String, json: serde_json::Value },
+    Planned { text: String, json: serde_json::Value, refusal: Option<anyhow::Error> },
     Applied(Report),
 }
 
@@ -154,7 +159,9 @@ impl<W: Work> Drive for ByHand<W> {
 async fn drive_work<W: Work>(work: &W, run: &RunContext<'_>, mode: Mode) -> Result<Driven> {
     let plan = run.or_cancelled(work.plan(run)).await?;
     match mode {
-        Mode::DryRun => Ok(Driven::Planned { text: plan.to_string(), json: serde_json::to_value(&plan)? }),
+        Mode::DryRun => {
+            Ok(Driven::Planned { text: plan.to_string(), json: serde_json::to_value(&plan)?, refusal: work.refusal(&plan) })
+        }
         Mode::Apply => {
             tracing::debug!("plan:\n{plan}");
             Ok(Driven::Applied(work.apply(run, plan).await?))

@@ -2,23 +2,16 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Subcommand;
-use serde_json::json;
-use tokio_util::sync::CancellationToken;
 
-use super::output::print;
-use super::{Global, cancelled_by_signals};
-use crate::config::Config;
+use super::Global;
+use super::run_job::{self, Request};
 use crate::fault::{Fault, Kind};
-use crate::governor::Go;
 use crate::job::Job;
-use crate::pg;
-use crate::progress::Progress;
-use crate::task::compress::{self, Compress, Method, install, undo};
-use crate::task::partition::session::Session;
-use crate::task::{RunContext, Task, Work as _};
-use crate::units;
+use crate::task::compress::by_hand::{Install, Undo};
+use crate::task::compress::{Compress, Method};
+use crate::task::{ByHand, Mode, Task};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -53,129 +46,33 @@ pub enum Command {
 }
 
 pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
-    let (Command::Install { job: name, database: only, dry_run, .. } | Command::Undo { job: name, database: only, dry_run, .. }) =
-        command;
-    let (config, jobs) = global.load()?;
-    let job = global.find_job(&jobs, name)?;
+    let (Command::Install { job: name, database, dry_run, .. } | Command::Undo { job: name, database, dry_run, .. }) = command;
+    let mode = if *dry_run { Mode::DryRun } else { Mode::Apply };
+    let request = Request { name, mode, database: database.as_deref(), scheduled: false };
+    match command {
+        Command::Install { force, .. } => {
+            let work =
+                |job: &Job| Ok(ByHand { command: "compress install", work: Install { compress: gzip_of(job)?, force: *force } });
+            run_job::by_hand(global, &request, work).await
+        }
+        Command::Undo { keep_view, .. } => {
+            let work = |job: &Job| {
+                Ok(ByHand { command: "compress undo", work: Undo { compress: gzip_of(job)?, keep_view: *keep_view } })
+            };
+            run_job::by_hand(global, &request, work).await
+        }
+    }
+}
+
+fn gzip_of(job: &Job) -> Result<Compress> {
     let Task::Compress(compress) = &job.task else {
-        return Err(Fault::new(Kind::Configuration, format!("job `{name}` is a [{}], and no [compress]", job.task.kind())).into());
+        let message = format!("job `{}` is a [{}], and no [compress]", job.name, job.task.kind());
+        return Err(Fault::new(Kind::Configuration, message).into());
     };
     if compress.method == Method::Toast {
         let message =
             "method = \"toast\" needs no view, as PostgreSQL reads its own forms: run the job; there is nothing to undo";
         return Err(Fault::new(Kind::Configuration, message).into());
     }
-    let cancel = cancelled_by_signals()?;
-    for database in job.databases.iter().filter(|database| only.as_ref().is_none_or(|only| only == *database)) {
-        let run = context(&config, &jobs, job, database, global.progress(), cancel.clone())?;
-        // The job's own lock: a run of it meanwhile would compress what is made text here.
-        let mut lock = run.settings.connect().await?;
-        let lock_name = format!("pgtend job {database}/{name}");
-        if !dry_run && !pg::try_lock(&mut lock, &lock_name).await? {
-            let holder = pg::lock_holder(&mut lock, &lock_name).await?.unwrap_or_default();
-            return Err(Fault::new(Kind::Busy, format!("job `{name}` is running on `{database}`: {holder}")).into());
-        }
-        match command {
-            Command::Install { force, .. } => install(global, compress, &run, *dry_run, *force).await?,
-            Command::Undo { keep_view, .. } => undo(global, compress, &run, *dry_run, *keep_view).await?,
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn context<'a>(
-    config: &'a Config,
-    jobs: &'a [Job],
-    job: &'a Job,
-    database: &'a str,
-    progress: Progress,
-    cancel: CancellationToken,
-) -> Result<RunContext<'a>> {
-    let configured = config.databases.get(database).with_context(|| format!("the configuration has no database `{database}`"))?;
-    Ok(RunContext {
-        config,
-        jobs,
-        job,
-        database,
-        settings: pg::Settings::resolve(configured).with_context(|| format!("database `{database}`"))?,
-        progress,
-        cancel,
-        now: chrono::Utc::now(),
-        resume: None,
-    })
-}
-
-async fn install(global: &Global, compress: &Compress, run: &RunContext<'_>, dry_run: bool, force: bool) -> Result<()> {
-    let limits = &run.job.limits;
-    let plan = run.or_cancelled(compress.plan(run)).await?;
-    let mut session = Session::open(&run.settings, limits.lock_timeout.0, limits.max_wait.0).await?;
-    compress::prepare(&mut session.connection).await?;
-    let again = plan.table.view.is_some();
-    let refusal = if !plan.dependants.refusals.is_empty() {
-        Some(format!("no view can take the place of {}: {}", compress.table, plan.dependants.refusals.join("; ")))
-    } else if force || again {
-        None
-    } else if !plan.dependants.doubts.is_empty() {
-        Some(format!("look at this first, then install with --force: {}", plan.dependants.doubts.join("; ")))
-    } else if plan.verdict.saved_share().is_none() {
-        Some(format!("not installed: {}; --force installs it all the same", plan.verdict))
-    } else {
-        None
-    };
-    // Refused or not, a dry run shows what was found.
-    let installation = match refusal {
-        None => Some(install::plan(&mut session.connection, &plan.table).await?),
-        Some(_) => None,
-    };
-    if global.json {
-        let json = json!({ "database": run.database, "applied": !dry_run && refusal.is_none(), "plan": plan, "refusal": refusal, "installation": installation });
-        print(&format!("{json:#}\n"))?;
-    } else if dry_run {
-        print(&plan.to_string())?;
-        if let Some(installation) = &installation {
-            print(&format!("\n{installation}"))?;
-        }
-    }
-    if let Some(refusal) = refusal {
-        return Err(Fault::new(Kind::Configuration, refusal).into());
-    }
-    let Some(installation) = installation.filter(|_| !dry_run) else { return Ok(()) };
-    run.or_cancelled(install::apply(&mut session, &installation)).await?;
-    if !global.json {
-        let what = if installation.again { "brought up to date" } else { "installed" };
-        print(&format!(
-            "{}: {what}; the table behind it is {}\n  for INSERT … ON CONFLICT, TRUNCATE, indexes and ALTER TABLE name that one; after ALTER TABLE, install again\n  \
-             next: pgtend run-job {}\n",
-            installation.view, installation.stored, run.job.name
-        ))?;
-    }
-    Ok(())
-}
-
-async fn undo(global: &Global, compress: &Compress, run: &RunContext<'_>, dry_run: bool, keep_view: bool) -> Result<()> {
-    let mut connection = run.settings.connect().await?;
-    let undoing = undo::plan(compress, &mut connection, keep_view).await?;
-    if dry_run {
-        return print(&match global.json {
-            true => format!("{:#}\n", json!({ "database": run.database, "applied": false, "plan": undoing })),
-            false => undoing.to_string(),
-        });
-    }
-    let (done, stopped) = undo::apply(compress, run, &undoing).await?;
-    if let Go::Stop(reason) = stopped {
-        let message = format!("{} bodies are text again; stopped for now: {reason}. Run it again", units::count(done.rows));
-        return Err(Fault::new(Kind::NotNow, message).into());
-    }
-    let rows = units::count(done.rows);
-    print(&match global.json {
-        true => {
-            format!("{:#}\n", json!({ "database": run.database, "applied": true, "rows": done.rows, "bytes": done.raw_bytes }))
-        }
-        false => format!(
-            "{}: {rows} bodies are text again ({}){}\n",
-            undoing.table.view_sql(),
-            units::bytes(done.raw_bytes),
-            if keep_view { "; the view stays" } else { ", and the table has its name back" }
-        ),
-    })
+    Ok(compress.clone())
 }

@@ -6,21 +6,21 @@
 //!
 //! What an interruption leaves behind: rows in either form, each whole, as every batch is a transaction.
 
+pub mod by_hand;
 mod decide;
 mod dependants;
 mod gzip;
-pub mod install;
+mod install;
 mod plan;
 mod sample;
 mod space;
 mod table;
 mod toast;
 mod triggers;
-pub mod undo;
+mod undo;
 mod walk;
 
 pub use plan::Plan;
-pub use table::{find, prepare};
 
 use std::fmt;
 
@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use self::decide::Verdict;
+use self::table::{find, prepare};
 use crate::fault::{Fault, Kind};
 use crate::governor::{Go, Governor};
 use crate::job::Checker;

@@ -419,6 +419,20 @@ fn what_a_view_cannot_carry_is_found_first_and_named() {
             "uses the column",
         ),
         (
+            "CREATE FUNCTION t() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO history SELECT * FROM gone; RETURN NULL; END'; CREATE TRIGGER t AFTER DELETE ON scripts REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION t()",
+            "reads the changed rows as a table",
+        ),
+        (
+            "CREATE FUNCTION t() RETURNS trigger LANGUAGE c AS '$libdir/plpgsql', 'plpgsql_call_handler'; CREATE TRIGGER t AFTER DELETE ON scripts FOR EACH ROW EXECUTE FUNCTION t()",
+            "written in c",
+        ),
+        (
+            "CREATE SUBSCRIPTION s CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect = false, slot_name = NONE); SET allow_system_table_mods = on;
+             INSERT INTO pg_subscription_rel SELECT oid, 'scripts'::regclass, 'r', NULL FROM pg_subscription WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())",
+            "a subscription writes to it",
+        ),
+        ("CREATE VIEW by_key AS SELECT id, title, count(*) FROM scripts GROUP BY id", "view public.by_key groups by the key alone"),
+        (
             "CREATE FUNCTION save(i int) RETURNS void LANGUAGE plpgsql AS 'BEGIN INSERT INTO scripts (id) VALUES (i) ON CONFLICT DO NOTHING; END'",
             "ON CONFLICT",
         ),
@@ -719,6 +733,37 @@ fn another_column_of_the_same_table_and_a_changed_job_are_refused() {
     let scenario = scenario.job("scripts", &job("").replace("'gzip'", "'toast'"));
     scenario.run(&["run-job", "scripts"]).exited(78).says(&["undo"]);
     assert_eq!(server.sql(&database, HASHES), hashes);
+}
+
+#[test]
+fn install_and_undo_are_runs_by_hand_with_rows_of_their_own_under_the_jobs_lock() {
+    let server = server(18);
+    let database = of_5_kb(server, 19);
+    let scenario = scenario(server, &database, "").ledger();
+    server.sql(&database, "CREATE INDEX in_the_way ON scripts (md5(content))");
+    scenario.run(&["compress", "install", "scripts", "--dry-run"]).exited(78).prints(&["stored now"]).says(&["index in_the_way"]);
+    scenario.run(&["compress", "install", "scripts"]).exited(78).says(&["index in_the_way"]);
+    server.sql(&database, "DROP INDEX in_the_way");
+
+    let shown = scenario.json(&["compress", "install", "scripts"]);
+    assert_eq!(shown["runs"][0]["report"]["facts"]["table"], r#""public"."scripts_stored""#, "{shown:#}");
+    scenario.run(&["run-job", "scripts"]).succeeded();
+    scenario.run(&["compress", "undo", "scripts", "--dry-run"]).succeeded().prints(&["become text again"]);
+    let shown = scenario.json(&["compress", "undo", "scripts"]);
+    assert_eq!(shown["runs"][0]["report"]["facts"]["rows"], 19, "{shown:#}");
+    let runs = scenario.runs(&[]);
+    let told: Vec<_> =
+        runs.iter().map(|run| [&run["task"], &run["trigger"], &run["outcome"]].map(|value| value.as_str().unwrap())).collect();
+    assert_eq!(
+        told,
+        [
+            ["compress install", "manual", "failed"],
+            ["compress install", "manual", "succeeded"],
+            ["compress", "manual", "succeeded"],
+            ["compress undo", "manual", "succeeded"],
+        ]
+    );
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM pgtend.runs WHERE locked_at IS NULL"), "0");
 }
 
 #[test]

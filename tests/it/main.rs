@@ -19,6 +19,7 @@ mod cli;
 mod compress;
 /// The same, killed and among writers.
 mod compress_faults;
+mod compress_later;
 /// The examples that are shipped: configuration, jobs, schema.
 mod examples;
 /// Several schedulers on one ledger, and very many jobs at once.

@@ -33,6 +33,10 @@ UNION SELECT 'soft', format('trigger %I uses the column (its function %I names i
 FROM trigger t, word WHERE t.source ~* word.body OR t.arguments ~* word.body
 UNION SELECT 'soft', format('trigger %I uses whole rows (its function %I): they would have no text in compressed rows', t.tgname, t.proname)
 FROM trigger t WHERE t.source ~* '\m(new|old)\M(\s*\.\s*\*|(?!\s*\.))' AND t.lanname = 'plpgsql'
+UNION SELECT 'soft', format('trigger %I is written in %s (its function %I): what it does with the text of a row cannot be seen', t.tgname, t.lanname, t.proname)
+FROM trigger t WHERE t.lanname NOT IN ('plpgsql', 'internal')
+UNION SELECT 'soft', format('trigger %I reads the changed rows as a table: compressed ones would have no text', t.tgname)
+FROM trigger t WHERE t.tgoldtable IS NOT NULL OR t.tgnewtable IS NOT NULL
 UNION SELECT 'note', format('trigger %I fires for each row that is compressed', t.tgname)
 FROM trigger t WHERE t.tgtype & 16 = 16 AND t.tgtype & 1 = 1
 UNION SELECT 'note', format('trigger %I is for each statement: a statement through the view is one for each row', t.tgname)
@@ -40,6 +44,12 @@ FROM trigger t WHERE t.tgtype & 1 = 0
 UNION SELECT DISTINCT 'hard', format('it is published by %I: subscribers would be sent another table', p.pubname)
 FROM pg_publication_tables p JOIN pg_class c ON c.relname = p.tablename JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = p.schemaname
 WHERE c.oid = $1::bigint::oid
+UNION SELECT 'hard', 'a subscription writes to it: it finds the table by its name, and writes to no view'
+FROM pg_subscription_rel WHERE srrelid = $1::bigint::oid
+UNION SELECT DISTINCT 'hard', format('view %s groups by the key alone, which a view has none of: it has to name all columns that it shows', v.oid::regclass)
+FROM pg_constraint k JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_constraint'::regclass AND d.refobjid = k.oid
+JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class AND v.relkind = 'v'
+WHERE k.conrelid = $1::bigint::oid AND NOT EXISTS (SELECT FROM pg_constraint WHERE conrelid = $1::bigint::oid AND conname = 'pgtend_one_form')
 -- A whole row (attribute 0) leaves no trace in pg_depend.
 UNION SELECT DISTINCT CASE WHEN is_read THEN 'hard' ELSE 'note' END,
     format(CASE WHEN is_read THEN 'materialized view %s reads the column' ELSE 'materialized view %s goes on: it does not read the column' END, view)
@@ -64,6 +74,7 @@ FROM pg_class WHERE oid = $1::bigint::oid AND relrowsecurity AND current_setting
 UNION SELECT DISTINCT 'hard', format('view %s reads it with the rights of its owner, which a view over row security does not pass on', v.oid::regclass)
 FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class JOIN pg_class t ON t.oid = $1::bigint::oid
 WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = t.oid AND v.relkind = 'v' AND t.relrowsecurity
+  AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = v.oid AND tgname = 'pgtend_write')
   AND NOT coalesce(v.reloptions && ARRAY['security_invoker=true', 'security_invoker=on', 'security_invoker=1'], false)
 UNION SELECT 'hard', 'it is temporary' FROM pg_class WHERE oid = $1::bigint::oid AND relpersistence = 't'
 UNION SELECT 'hard', 'it belongs to an extension' FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = $1::bigint::oid AND deptype = 'e'

@@ -76,12 +76,15 @@ pub async fn plan(connection: &mut PgConnection, table: &Table) -> Result<Instal
     let (view_sql, stored_sql) = (qualified(&table.schema, &view), qualified(&table.schema, &stored));
     let set_role = format!("SET LOCAL ROLE {}", identifier(&table.owner));
     let mut statements = Vec::new();
+    let is_lost = table.view.as_ref().is_some_and(|view| view.is_lost);
     if again {
-        statements.push(format!("LOCK TABLE {view_sql} IN ACCESS EXCLUSIVE MODE"));
+        let first = if is_lost { format!("ONLY {stored_sql}") } else { view_sql.clone() };
+        statements.push(format!("LOCK TABLE {first} IN ACCESS EXCLUSIVE MODE"));
         statements.push(set_role);
         statements.push(format!("ALTER TABLE ONLY {stored_sql} DROP CONSTRAINT IF EXISTS {PLAIN}"));
     } else {
         // Its readers lock a view before its table: the other way round there would be no end of deadlocks.
+        statements.extend(views_unchanged(connection, table.oid).await?);
         statements.extend(views_on(connection, table.oid).await?);
         statements.push(format!("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE", table.sql()));
         statements.push(set_role);
@@ -99,7 +102,7 @@ pub async fn plan(connection: &mut PgConnection, table: &Table) -> Result<Instal
     statements.push(try_out(table)?);
     statements.push(view_of(table, &view_sql, &stored_sql));
     statements.extend(defaults(table, &view_sql));
-    if !again {
+    if !again || is_lost {
         let like = partition::TableName { oid: table.oid, schema: table.schema.clone(), name: table.name.clone() };
         // The role is the owner by then.
         statements.extend(
@@ -171,7 +174,8 @@ async fn companions(connection: &mut PgConnection, table: &Table) -> Result<Vec<
     .bind(&table.body.name)
     .fetch_optional(connection)
     .await?;
-    let mark = Mark { pgtend: 1, column: table.body.name.clone(), not_null, not_null_name };
+    let mark =
+        Mark { pgtend: 1, column: table.body.name.clone(), not_null, not_null_name, encoding: Some(table.encoding.clone()) };
     let mut statements = vec![
         format!("ALTER TABLE ONLY {name} ADD COLUMN {gz} bytea, ADD COLUMN {hash} bytea, ALTER COLUMN {gz} SET STORAGE EXTERNAL"),
         format!(
@@ -252,6 +256,25 @@ pub async fn views_on(connection: &mut PgConnection, oid: i64) -> Result<Vec<Str
     .bind(oid)
     .fetch_all(connection)
     .await?)
+}
+
+/// Fails where a view on a relation is another one than now: waiting for locks takes minutes, and nobody's new definition
+/// should become the old one again.
+pub async fn views_unchanged(connection: &mut PgConnection, oid: i64) -> Result<Option<String>> {
+    let now = format!(
+        "SELECT pg_catalog.md5(pg_catalog.string_agg(pg_catalog.format('%s %s %s', v.oid, v.reloptions, pg_catalog.pg_get_viewdef(v.oid)), ',' ORDER BY v.oid))
+         FROM pg_catalog.pg_class v WHERE v.relkind = 'v' AND v.oid IN (
+             SELECT r.ev_class FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid
+             WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+               AND d.refobjid = {oid} AND r.ev_class <> {oid})"
+    );
+    let Some(seen) = pg::fetch_text(connection, now.clone()).await? else { return Ok(None) };
+    let body = format!(
+        "BEGIN IF ({now}) IS DISTINCT FROM {} THEN
+             RAISE EXCEPTION 'a view on it was changed or dropped meanwhile: nothing was done, try again'; END IF; END",
+        literal(&seen)
+    );
+    Ok(Some(format!("DO {}", literal(&body))))
 }
 
 /// The functions read what we write, in this database, or the transaction ends: a stored, a fixed and a dynamic block, and

@@ -104,6 +104,11 @@ fn forecast(candidates: &Candidates, measured: &Measured, verdict: &Verdict) -> 
     }
 }
 
+/// Somebody dropped the view.
+pub fn lost(table: &str, job: &str) -> String {
+    format!("the view {table} is gone, and its rows are all there: run `pgtend compress install {job}`, which makes it anew")
+}
+
 impl Plan {
     /// Why this run may not act, with what to do.
     pub fn not_ready(&self, compress: &Compress, job: &str) -> Option<String> {
@@ -115,9 +120,17 @@ impl Plan {
                 "nothing compressed: no view reads {table} for the application yet. Look at `pgtend compress install {job} --dry-run`, \
                  then run it without --dry-run"
             )),
-            (Some(view), _) if !view.validated => {
-                Some(format!("the view {table} is not wholly installed: run `pgtend compress install {job}` again"))
-            }
+            (Some(view), _) if view.is_lost => Some(lost(table, job)),
+            (Some(view), _) if !view.is_whole => Some(format!(
+                "the view {table} is not wholly installed, or an undo of it was begun: run `pgtend compress install {job}` again, \
+                 or finish `pgtend compress undo {job}`"
+            )),
+            (Some(_), _) if self.table.other_encoding.is_some() => Some(format!(
+                "the bodies of {table} were compressed in a database of encoding {}, and this one has {}: `pgtend compress undo {job}`, \
+                 then `pgtend compress install {job}`",
+                self.table.encoding,
+                self.table.other_encoding.as_deref().unwrap_or_default()
+            )),
             // What came since the installation, and would lose text or do harm now.
             (Some(_), _) if !self.dependants.refusals.is_empty() => {
                 Some(format!("{table} cannot be compressed any more: {}", self.dependants.refusals.join("; ")))

@@ -5,6 +5,7 @@ use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::Compress;
+use super::install::{PLAIN, WRITE};
 use crate::fault::{Fault, Kind};
 use crate::pg::{self, Server, identifier, qualified};
 
@@ -23,9 +24,12 @@ pub struct Table {
     pub owner: String,
     #[serde(skip)]
     pub version_num: i32,
-    /// The database's, as convert_to takes it.
+    /// Of compressed text, as convert_to takes it: the database's, unless it was restored in one of another encoding.
     #[serde(skip)]
     pub encoding: String,
+    /// Which is then this.
+    #[serde(skip)]
+    pub other_encoding: Option<String>,
     #[serde(skip)]
     pub columns: Vec<Column>,
     #[serde(skip)]
@@ -79,8 +83,10 @@ pub struct View {
     pub not_null: bool,
     #[serde(skip)]
     pub not_null_name: Option<String>,
-    /// The constraint was checked for all rows.
-    pub validated: bool,
+    /// The constraint was checked for all rows, no undo was begun, and policies are the reader's where there are any.
+    pub is_whole: bool,
+    /// Somebody dropped it; the table behind it is there.
+    pub is_lost: bool,
 }
 
 /// What `install` writes on its constraint.
@@ -91,6 +97,8 @@ pub struct Mark {
     pub not_null: bool,
     /// The name of that constraint; before PostgreSQL 18 it has none.
     pub not_null_name: Option<String>,
+    /// Of the database. A dump may have been restored in one of another encoding; the compressed bytes are what they were.
+    pub encoding: Option<String>,
 }
 
 impl Table {
@@ -181,6 +189,8 @@ pub async fn prepare(connection: &mut PgConnection) -> Result<()> {
         ("default_transaction_isolation", "read committed"),
         // Rows that a policy hides would stay unseen: an error instead.
         ("row_security", "off"),
+        // Readers are in no hurry to share their processors.
+        ("max_parallel_workers_per_gather", "0"),
     ] {
         pg::set(connection, name, value).await?;
     }
@@ -189,14 +199,18 @@ pub async fn prepare(connection: &mut PgConnection) -> Result<()> {
 
 /// Finds the table by the name that the application knows, and sets the session up.
 pub async fn find(compress: &Compress, connection: &mut PgConnection) -> Result<Table> {
-    let named: Option<(i64, String)> =
-        sqlx::query_as("SELECT oid::bigint, relkind::text FROM pg_class WHERE oid = to_regclass($1)")
+    let named: Option<(i64, String, String)> =
+        sqlx::query_as("SELECT oid::bigint, relkind::text, relname::text FROM pg_class WHERE oid = to_regclass($1)")
             .bind(&compress.table)
             .fetch_optional(&mut *connection)
             .await
             .map_err(pg::in_its_own_words)?;
+    let without_view = if named.is_none() { without_its_view(connection, &compress.table).await? } else { None };
     prepare(connection).await?;
-    let (named, kind) = named.ok_or_else(|| refused(format!("there is no table {}", compress.table)))?;
+    if let Some((base, name)) = without_view {
+        return read(compress, connection, base, Some((0, name))).await;
+    }
+    let (named, kind, name) = named.ok_or_else(|| refused(format!("there is no table {}", compress.table)))?;
     let base = match kind.as_str() {
         "r" => named,
         "v" => base_of(connection, named)
@@ -210,7 +224,7 @@ pub async fn find(compress: &Compress, connection: &mut PgConnection) -> Result<
         }
         _ => return Err(refused(format!("{} is not a table", compress.table))),
     };
-    let table = read(compress, connection, base, (kind == "v").then_some(named)).await?;
+    let table = read(compress, connection, base, (kind == "v").then_some((named, name))).await?;
     if !matches!(table.body.data_type.split('(').next(), Some("text" | "character varying")) {
         let message =
             format!("{}.{} is of type {}: [compress] is for text", compress.table, compress.column, table.body.data_type);
@@ -225,12 +239,30 @@ async fn base_of(connection: &mut PgConnection, view: i64) -> Result<Option<i64>
          JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
          JOIN pg_constraint k ON k.conrelid = d.refobjid AND k.conname = $2 AND k.contype = 'c'
          JOIN pg_class v ON v.oid = r.ev_class JOIN pg_class t ON t.oid = d.refobjid AND t.relnamespace = v.relnamespace
-         WHERE r.ev_class = $1::bigint::oid",
+         WHERE r.ev_class = $1::bigint::oid
+           AND (EXISTS (SELECT FROM pg_trigger WHERE tgrelid = v.oid AND tgname = $3)
+             OR EXISTS (SELECT FROM pg_depend f JOIN pg_proc p ON f.refclassid = 'pg_proc'::regclass AND p.oid = f.refobjid
+                        WHERE f.classid = 'pg_rewrite'::regclass AND f.objid = r.oid AND p.proname LIKE '%\\_pgtend\\_gunzip'))",
     )
     .bind(view)
     .bind(CONSTRAINT)
+    .bind(WRITE)
     .fetch_optional(connection)
     .await?)
+}
+
+/// The table behind a view that is not there any more, and the view's name.
+async fn without_its_view(connection: &mut PgConnection, name: &str) -> Result<Option<(i64, String)>> {
+    let parts: Vec<String> = sqlx::query_scalar("SELECT parse_ident($1)").bind(name).fetch_one(&mut *connection).await?;
+    let Some((name, schema)) = parts.split_last() else { return Ok(None) };
+    let stored: Vec<String> = schema.iter().chain([&companion(name, "_stored")]).map(|part| identifier(part)).collect();
+    let base: Option<i64> =
+        sqlx::query_scalar("SELECT conrelid::bigint FROM pg_constraint WHERE conrelid = to_regclass($1) AND conname = $2")
+            .bind(stored.join("."))
+            .bind(CONSTRAINT)
+            .fetch_optional(connection)
+            .await?;
+    Ok(base.map(|base| (base, name.clone())))
 }
 
 #[derive(sqlx::FromRow)]
@@ -246,11 +278,10 @@ struct Found {
     has_own_triggers: bool,
     has_row_security: bool,
     mark: Option<String>,
-    validated: Option<bool>,
-    view_name: Option<String>,
+    is_whole: Option<bool>,
 }
 
-async fn read(compress: &Compress, connection: &mut PgConnection, oid: i64, view: Option<i64>) -> Result<Table> {
+async fn read(compress: &Compress, connection: &mut PgConnection, oid: i64, view: Option<(i64, String)>) -> Result<Table> {
     let found: Found = sqlx::query_as(
         "SELECT n.nspname::text AS schema, c.relname::text AS name, pg_get_userbyid(c.relowner)::text AS owner,
                 greatest(c.reltuples, 0)::float8 AS rows, (pg_relation_size(c.oid) / current_setting('block_size')::bigint)::bigint AS blocks,
@@ -259,33 +290,38 @@ async fn read(compress: &Compress, connection: &mut PgConnection, oid: i64, view
                 row_security_active(c.oid) AS row_security, c.relrowsecurity AS has_row_security,
                 EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'
                         AND t.tgname NOT LIKE 'zz\\_pgtend%') AS has_own_triggers,
-                obj_description(k.oid, 'pg_constraint') AS mark, k.convalidated AS validated,
-                (SELECT relname::text FROM pg_class WHERE oid = $2::bigint::oid) AS view_name
+                obj_description(k.oid, 'pg_constraint') AS mark,
+                CASE WHEN k.oid IS NOT NULL THEN k.convalidated
+                    AND NOT EXISTS (SELECT FROM pg_constraint WHERE conrelid = c.oid AND conname = $4)
+                    AND (NOT c.relrowsecurity OR EXISTS (SELECT FROM pg_class v WHERE v.oid = $2::bigint::oid AND v.reloptions && ARRAY['security_invoker=true']))
+                END AS is_whole
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
          LEFT JOIN pg_constraint k ON k.conrelid = c.oid AND k.conname = $3
          WHERE c.oid = $1::bigint::oid",
     )
     .bind(oid)
-    .bind(view)
+    .bind(view.as_ref().map(|(oid, _)| *oid))
     .bind(CONSTRAINT)
+    .bind(PLAIN)
     .fetch_one(&mut *connection)
     .await?;
     let mark = found.mark.as_deref().and_then(|mark| serde_json::from_str::<Mark>(mark).ok());
     let of = format!("{}.{}", identifier(&found.schema), identifier(&found.name));
-    let view = match (view, found.view_name, &mark) {
-        (Some(oid), Some(name), Some(mark)) => Some(View {
+    let view = match (view, &mark) {
+        (Some((oid, name)), Some(mark)) => Some(View {
             oid,
             name,
             not_null: mark.not_null,
             not_null_name: mark.not_null_name.clone(),
-            validated: found.validated == Some(true),
+            is_whole: found.is_whole == Some(true),
+            is_lost: oid == 0,
         }),
         (Some(_), ..) => {
             return Err(refused(format!(
                 "constraint {CONSTRAINT} of {of} has lost the comment that says which column it is about"
             )));
         }
-        (None, ..) if found.validated.is_some() => {
+        (None, ..) if found.is_whole.is_some() => {
             return Err(refused(format!("{of} is what a view of pgtend stands for: name the view in `table`")));
         }
         _ => None,
@@ -304,6 +340,8 @@ async fn read(compress: &Compress, connection: &mut PgConnection, oid: i64, view
         let message = format!("row security hides rows of {of} from the role: use its owner or a role with BYPASSRLS");
         return Err(Fault::new(Kind::Permission, message).into());
     }
+    let here: String = sqlx::query_scalar("SELECT getdatabaseencoding()::text").fetch_one(&mut *connection).await?;
+    let encoding = mark.filter(|_| view.is_some()).and_then(|mark| mark.encoding).unwrap_or_else(|| here.clone());
     let columns = columns(connection, oid).await?;
     let body = columns.iter().find(|column| column.name == compress.column).cloned();
     let body = body.ok_or_else(|| refused(format!("{} has no column {}", compress.table, identifier(&compress.column))))?;
@@ -313,7 +351,8 @@ async fn read(compress: &Compress, connection: &mut PgConnection, oid: i64, view
         name: found.name,
         owner: found.owner,
         version_num: Server::of(connection).await?.version_num,
-        encoding: sqlx::query_scalar("SELECT getdatabaseencoding()::text").fetch_one(&mut *connection).await?,
+        other_encoding: (encoding != here).then_some(here),
+        encoding,
         columns,
         body,
         key: key(connection, oid, &compress.column).await?,

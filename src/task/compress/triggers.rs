@@ -90,9 +90,9 @@ BEGIN
     END IF;
 
     IF TG_OP = 'DELETE' THEN
-        SELECT b.*, b.xmin AS pgtend_xmin INTO stored FROM ONLY {stored} b WHERE {same_key} FOR UPDATE;
+        SELECT b.*, b.xmin AS pgtend_xmin, b.ctid AS pgtend_ctid INTO stored FROM ONLY {stored} b WHERE {same_key} FOR UPDATE;
     ELSE
-        SELECT b.*, b.xmin AS pgtend_xmin INTO stored FROM ONLY {stored} b WHERE {same_key} FOR NO KEY UPDATE;
+        SELECT b.*, b.xmin AS pgtend_xmin, b.ctid AS pgtend_ctid INTO stored FROM ONLY {stored} b WHERE {same_key} FOR NO KEY UPDATE;
     END IF;
     -- Somebody deleted it meanwhile.
     IF NOT FOUND THEN RETURN NULL; END IF;
@@ -112,7 +112,7 @@ BEGIN
     END IF;
 
     IF TG_OP = 'DELETE' THEN
-        DELETE FROM ONLY {stored} b WHERE {same_key};
+        DELETE FROM ONLY {stored} b WHERE {this};
         IF NOT FOUND THEN RETURN NULL; END IF;
         RETURN OLD;
     END IF;
@@ -120,14 +120,16 @@ BEGIN
     IF ROW(NEW.{content})::pg_catalog.record OPERATOR(pg_catalog.*=) ROW(OLD.{content})::pg_catalog.record THEN
         -- By itself: in RETURNING, NEW is another one since PostgreSQL 18.
         pgtend_text := NEW.{content};
-        UPDATE ONLY {stored} b SET {set_others} WHERE {same_key} RETURNING {returned_others} INTO {into};
+        UPDATE ONLY {stored} b SET {set_others} WHERE {this} RETURNING {returned_others} INTO {into};
     ELSE
-        UPDATE ONLY {stored} b SET {set_text} WHERE {same_key} RETURNING {returned_text} INTO {into};
+        UPDATE ONLY {stored} b SET {set_text} WHERE {this} RETURNING {returned_text} INTO {into};
     END IF;
     IF NOT FOUND THEN RETURN NULL; END IF;
     RETURN NEW;
 END",
         same_key = same_key("OLD"),
+        // By its place: should the key be gone one day, no other row with that key is touched.
+        this = "b.ctid OPERATOR(pg_catalog.=) stored.pgtend_ctid",
         stored_others = names(&others, "stored."),
         old_others = names(&others, "OLD."),
         gz = table.gz(),

@@ -8,12 +8,14 @@ use sha2::{Digest as _, Sha256};
 use sqlx::{PgConnection, Row as _};
 
 use super::install::{self, FUNCTIONS, GUARD, PLAIN};
+use super::plan::lost;
 use super::table::{CONSTRAINT, Table, View, companion};
 use super::walk::{self, Act, Batch, Done, Wanted, Work};
-use super::{Compress, gzip};
+use super::{Compress, by_hand, gzip};
 use crate::fault::{Fault, Kind};
 use crate::governor::{Go, Governor};
 use crate::pg::{self, identifier, literal, qualified};
+use crate::report::Report;
 use crate::task::RunContext;
 use crate::task::partition::session::{Attempt, Session};
 use crate::units;
@@ -47,12 +49,15 @@ impl fmt::Display for Undoing {
     }
 }
 
-pub async fn plan(compress: &Compress, connection: &mut PgConnection, keep_view: bool) -> Result<Undoing> {
+pub async fn plan(compress: &Compress, job: &str, connection: &mut PgConnection, keep_view: bool) -> Result<Undoing> {
     let table = super::find(compress, connection).await?;
     let Some(view) = &table.view else {
         let message = format!("{} is no view of pgtend: there is nothing to undo", compress.table);
         return Err(Fault::new(Kind::Configuration, message).into());
     };
+    if view.is_lost {
+        return Err(Fault::new(Kind::Configuration, lost(&compress.table, job)).into());
+    }
     let sql = format!(
         "SELECT count(*), coalesce(sum(octet_length({0})), 0)::bigint FROM ONLY {1} WHERE {0} IS NOT NULL",
         table.gz(),
@@ -60,12 +65,24 @@ pub async fn plan(compress: &Compress, connection: &mut PgConnection, keep_view:
     );
     let row = pg::query(sql).fetch_one(&mut *connection).await.map_err(pg::in_its_own_words)?;
     let (compressed_rows, compressed_bytes) = (row.try_get(0)?, row.try_get(1)?);
+    let in_the_way = if keep_view { Vec::new() } else { bound_to(connection, view.oid).await? };
+    if !in_the_way.is_empty() {
+        let message = format!(
+            "{} cannot give way to the table again: {} depends on it. Drop that first, and make it anew afterwards; --keep-view makes all bodies text, \
+             and leaves the view",
+            table.view_sql(),
+            in_the_way.join(", ")
+        );
+        return Err(Fault::new(Kind::Configuration, message).into());
+    }
     let dependents = install::views_on(connection, view.oid).await?;
-    let (check, statements) = uninstall(&table, view, dependents);
+    let (check, mut statements) = uninstall(&table, view, dependents, later_grants(connection, &table, view.oid).await?);
+    // Right after the lock, under which none of them changes.
+    statements.splice(1..1, install::views_unchanged(connection, view.oid).await?);
     Ok(Undoing { compressed_rows, compressed_bytes, keep_view, check, statements, table })
 }
 
-fn uninstall(table: &Table, installed: &View, dependents: Vec<String>) -> (Vec<String>, Vec<String>) {
+fn uninstall(table: &Table, installed: &View, dependents: Vec<String>, grants: Vec<String>) -> (Vec<String>, Vec<String>) {
     let (stored, view, content, gz, hash) = (table.sql(), table.view_sql(), table.content(), table.gz(), table.hash());
     let name = table.public_name();
     let old_view = companion(name, "_pgtend_old");
@@ -92,6 +109,7 @@ fn uninstall(table: &Table, installed: &View, dependents: Vec<String>) -> (Vec<S
     }
     statements.push(format!("ALTER TABLE ONLY {stored} DROP CONSTRAINT {PLAIN}, DROP CONSTRAINT {CONSTRAINT}"));
     statements.push(format!("ALTER TABLE ONLY {stored} RENAME TO {}", identifier(name)));
+    statements.extend(grants);
     statements.push("RESET ROLE".to_owned());
     statements.extend(dependents);
     statements.push(format!("SET LOCAL ROLE {}", identifier(&table.owner)));
@@ -107,8 +125,48 @@ fn uninstall(table: &Table, installed: &View, dependents: Vec<String>) -> (Vec<S
     (check, statements)
 }
 
+/// What depends on the view by more than its name, and is no view.
+async fn bound_to(connection: &mut PgConnection, view: i64) -> Result<Vec<String>> {
+    Ok(sqlx::query_scalar(
+        "SELECT DISTINCT CASE WHEN v.oid IS NULL THEN pg_describe_object(d.classid, d.objid, 0) ELSE pg_describe_object('pg_class'::regclass, v.oid, 0) END
+         FROM pg_depend d LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid LEFT JOIN pg_class v ON v.oid = r.ev_class
+         WHERE d.deptype = 'n' AND v.oid IS DISTINCT FROM $1::bigint::oid
+           AND (d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid AND v.relkind IS DISTINCT FROM 'v'
+             OR d.refclassid = 'pg_type'::regclass AND d.refobjid IN (
+                 SELECT reltype FROM pg_class WHERE oid = $1::bigint::oid UNION SELECT typarray FROM pg_type WHERE typrelid = $1::bigint::oid))
+         ORDER BY 1",
+    )
+    .bind(view)
+    .fetch_all(connection)
+    .await?)
+}
+
+/// Privileges that were given on the view since, and that the table has not: its readers keep them.
+async fn later_grants(connection: &mut PgConnection, table: &Table, view: i64) -> Result<Vec<String>> {
+    let grants: Vec<(String, String, bool)> = sqlx::query_as(
+        "SELECT coalesce(quote_ident(rolname), 'PUBLIC'), privilege_type, bool_or(is_grantable)
+         FROM pg_class v, aclexplode(v.relacl) given LEFT JOIN pg_roles r ON r.oid = given.grantee
+         WHERE v.oid = $1::bigint::oid AND given.grantee <> v.relowner AND (given.grantee = 0 OR rolname IS NOT NULL) AND NOT EXISTS (
+             SELECT FROM pg_class t, aclexplode(t.relacl) had
+             WHERE t.oid = $2::bigint::oid AND had.grantee = given.grantee AND had.privilege_type = given.privilege_type)
+         GROUP BY 1, 2 ORDER BY 1, 2",
+    )
+    .bind(view)
+    .bind(table.oid)
+    .fetch_all(connection)
+    .await?;
+    let name = table.view_sql();
+    Ok(grants
+        .into_iter()
+        .map(|(role, privilege, grantable)| {
+            let option = if grantable && role != "PUBLIC" { " WITH GRANT OPTION" } else { "" };
+            format!("GRANT {privilege} ON TABLE {name} TO {role}{option}")
+        })
+        .collect())
+}
+
 /// Returns what was done, and whether it went to its end.
-pub async fn apply(compress: &Compress, run: &RunContext<'_>, undoing: &Undoing) -> Result<(Done, Go)> {
+pub async fn apply(compress: &Compress, run: &RunContext<'_>, undoing: &Undoing, report: &mut Report) -> Result<(Done, Go)> {
     let table = &undoing.table;
     let mut governor = run.or_cancelled(Governor::start(run, &run.job.limits, Some(table.oid))).await?;
     let phase = run.progress.phase("undo", Some(undoing.compressed_bytes as u64));
@@ -117,8 +175,20 @@ pub async fn apply(compress: &Compress, run: &RunContext<'_>, undoing: &Undoing)
     let mut connection = run.or_cancelled(work.connect(governor.limits())).await?;
     let wanted = Wanted {
         condition: format!("{} IS NOT NULL", table.gz()),
-        // As text it is several times as large.
-        bytes: format!("octet_length({}) * 8", table.gz()),
+        // As text, by the last four bytes of gzip.
+        bytes: format!(
+            "CASE WHEN octet_length({0}) < 18 THEN 0 ELSE {1} END",
+            table.gz(),
+            (0..4)
+                .map(|byte| format!(
+                    "get_byte(substring({0} FROM octet_length({0}) - {1}), 0) * {2}::bigint",
+                    table.gz(),
+                    3 - byte,
+                    1_u64 << (8 * byte)
+                ))
+                .collect::<Vec<_>>()
+                .join(" + ")
+        ),
         too_large: "false".to_owned(),
     };
     let left = format!("SELECT 'some' FROM ONLY {} WHERE {} IS NOT NULL LIMIT 1", table.sql(), table.gz());
@@ -131,20 +201,33 @@ pub async fn apply(compress: &Compress, run: &RunContext<'_>, undoing: &Undoing)
             table.sql()
         );
         if let Go::Stop(reason) = work.all(&mut connection, &mut governor, &wanted, &mut done, Act::Undo).await? {
+            governor.report(report);
             return Ok((done, Go::Stop(reason)));
         }
     }
+    governor.report(report);
     phase.done(&units::plural(done.rows as usize, "row"));
     if undoing.keep_view {
         return Ok((done, Go::On));
     }
+    // It took a while: views that somebody changed meanwhile stay as they are now.
+    let undoing = &run.or_cancelled(plan(compress, &run.job.name, &mut connection, false)).await?;
     let limits = &run.job.limits;
     let mut session = run.or_cancelled(Session::open(&run.settings, limits.lock_timeout.0, limits.max_wait.0)).await?;
-    let (validate, check) = undoing.check.split_last().context("there is a check")?;
-    locked(run.or_cancelled(session.transaction(check, &[table.oid])).await?, table)?;
-    run.or_cancelled(install::long(&mut session, validate)).await?;
-    locked(run.or_cancelled(session.transaction(&undoing.statements, &[table.oid])).await?, table)?;
+    let uninstalled = run.or_cancelled(uninstalled(&mut session, undoing)).await;
+    by_hand::stop_if_cancelled(run, session.pid).await;
+    uninstalled?;
+    done.lock_waits += session.lock_waits;
     Ok((done, Go::On))
+}
+
+/// Nobody sees the table half undone.
+async fn uninstalled(session: &mut Session, undoing: &Undoing) -> Result<()> {
+    let table = &undoing.table;
+    let (validate, check) = undoing.check.split_last().context("there is a check")?;
+    locked(session.transaction(check, &[table.oid]).await?, table)?;
+    install::long(session, validate).await?;
+    locked(session.transaction(&undoing.statements, &[table.oid]).await?, table)
 }
 
 fn locked(attempt: Attempt<Vec<u64>>, table: &Table) -> Result<()> {

@@ -8,7 +8,7 @@ use sqlx::{PgConnection, Row as _};
 
 use super::decide::Verdict;
 use super::table::{Key, Table};
-use super::{Compress, Toast, dependants, gzip, toast, undo};
+use super::{Compress, Toast, by_hand, dependants, gzip, toast, undo};
 use crate::fault::{Fault, Kind};
 use crate::governor::{self, Go, Governor, Limits, Pace};
 use crate::pg::{self, identifier};
@@ -203,7 +203,7 @@ impl Work<'_> {
                     rest = left;
                     self.run.progress.set_cursor(batch.last().map(|row| json!({ "table": self.table.oid, "key": row.key })));
                     if self.compress.vacuum && dead_bytes > VACUUM_BYTES.max(self.table.toast_bytes / 10) {
-                        self.run.or_cancelled(self.vacuum(governor.limits())).await?;
+                        self.vacuum(governor.limits()).await?;
                         done.vacuums += 1;
                         dead_bytes = 0;
                     }
@@ -216,7 +216,7 @@ impl Work<'_> {
         self.run.progress.set_cursor(None);
         done.elapsed += started.elapsed();
         if self.compress.vacuum && dead_bytes > 0 {
-            self.run.or_cancelled(self.vacuum(governor.limits())).await?;
+            self.vacuum(governor.limits()).await?;
             done.vacuums += 1;
         }
         Ok(Go::On)
@@ -333,7 +333,13 @@ impl Work<'_> {
     async fn vacuum(&self, limits: &Limits) -> Result<()> {
         let mut connection = self.run.settings.connect().await?;
         pg::set(&mut connection, "lock_timeout", &limits.lock_timeout.0.as_millis().to_string()).await?;
-        pg::execute(&mut connection, format!("VACUUM (SKIP_LOCKED) {}", self.table.sql())).await.context("VACUUM")
+        // In small steps, as autovacuum.
+        pg::set(&mut connection, "vacuum_cost_delay", "2").await?;
+        let pid = pg::backend_pid(&mut connection).await?;
+        let vacuum = pg::execute(&mut connection, format!("VACUUM (SKIP_LOCKED, PARALLEL 0) {}", self.table.sql()));
+        let done = self.run.or_cancelled(async { vacuum.await.context("VACUUM") }).await;
+        by_hand::stop_if_cancelled(self.run, pid).await;
+        done
     }
 }
 

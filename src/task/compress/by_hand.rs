@@ -1,0 +1,155 @@
+//! The work of `compress install JOB` and `compress undo JOB`.
+
+use std::fmt;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use super::install::{self, Installation};
+use super::plan::{self, Plan};
+use super::undo::{self, Undoing};
+use super::{Compress, prepare};
+use crate::fault::{Fault, Kind};
+use crate::governor::Go;
+use crate::pg;
+use crate::report::{Report, Unfinished};
+use crate::task::partition::session::Session;
+use crate::task::{RunContext, Work};
+use crate::units;
+
+pub struct Install {
+    pub compress: Compress,
+    pub force: bool,
+}
+
+/// What was found, and how it would go; a refusal shows what was found all the same.
+#[derive(Debug, Serialize)]
+pub struct Proposal {
+    #[serde(flatten)]
+    pub plan: Plan,
+    pub refusal: Option<String>,
+    pub installation: Option<Installation>,
+}
+
+impl fmt::Display for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}", self.plan)?;
+        match &self.installation {
+            Some(installation) => write!(f, "\n{installation}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Install {
+    async fn session(&self, run: &RunContext<'_>) -> Result<Session> {
+        let limits = &run.job.limits;
+        let mut session = Session::open(&run.settings, limits.lock_timeout.0, limits.max_wait.0).await?;
+        prepare(&mut session.connection).await?;
+        Ok(session)
+    }
+
+    fn refusal_of(&self, plan: &Plan) -> Option<String> {
+        if !plan.dependants.refusals.is_empty() {
+            return Some(format!(
+                "no view can take the place of {}: {}",
+                self.compress.table,
+                plan.dependants.refusals.join("; ")
+            ));
+        }
+        if self.force || plan.table.view.is_some() {
+            return None;
+        }
+        if !plan.dependants.doubts.is_empty() {
+            return Some(format!("look at this first, then install with --force: {}", plan.dependants.doubts.join("; ")));
+        }
+        plan.verdict.saved_share().is_none().then(|| format!("not installed: {}; --force installs it all the same", plan.verdict))
+    }
+}
+
+impl Work for Install {
+    type Plan = Proposal;
+
+    async fn plan(&self, run: &RunContext<'_>) -> Result<Proposal> {
+        let plan = plan::make(&self.compress, run).await?;
+        let refusal = self.refusal_of(&plan);
+        let installation = match refusal {
+            None => Some(install::plan(&mut self.session(run).await?.connection, &plan.table).await?),
+            Some(_) => None,
+        };
+        Ok(Proposal { plan, refusal, installation })
+    }
+
+    fn refusal(&self, proposal: &Proposal) -> Option<anyhow::Error> {
+        proposal.refusal.clone().map(|refusal| Fault::new(Kind::Configuration, refusal).into())
+    }
+
+    async fn apply(&self, run: &RunContext<'_>, proposal: Proposal) -> Result<Report> {
+        if let Some(refusal) = self.refusal(&proposal) {
+            return Err(refusal);
+        }
+        let installation = proposal.installation.context("what is not refused is planned")?;
+        let mut session = run.or_cancelled(self.session(run)).await?;
+        let done = run.or_cancelled(install::apply(&mut session, &installation)).await;
+        stop_if_cancelled(run, session.pid).await;
+        done?;
+        let what = if installation.again { "brought up to date" } else { "installed" };
+        let mut report = Report {
+            summary: format!(
+                "{}: {what}; the table behind it is {1}: INSERT … ON CONFLICT, TRUNCATE, indexes and ALTER TABLE have to name {1}, and \
+                 after ALTER TABLE, install again; next: pgtend run-job {2}",
+                installation.view, installation.stored, run.job.name
+            ),
+            ..Report::default()
+        };
+        report.fact("view", installation.view.as_str());
+        report.fact("table", installation.stored.as_str());
+        report.fact("again", installation.again);
+        report.fact("lock_waits", session.lock_waits);
+        Ok(report)
+    }
+}
+
+pub struct Undo {
+    pub compress: Compress,
+    pub keep_view: bool,
+}
+
+impl Work for Undo {
+    type Plan = Undoing;
+
+    async fn plan(&self, run: &RunContext<'_>) -> Result<Undoing> {
+        undo::plan(&self.compress, &run.job.name, &mut run.settings.connect().await?, self.keep_view).await
+    }
+
+    async fn apply(&self, run: &RunContext<'_>, undoing: Undoing) -> Result<Report> {
+        let mut report = Report::default();
+        let (done, stopped) = undo::apply(&self.compress, run, &undoing, &mut report).await?;
+        let rows = units::count(done.rows);
+        report.fact("rows", done.rows);
+        report.fact("bytes", done.raw_bytes);
+        report.fact("rows_changed_meanwhile", done.changed_meanwhile);
+        report.fact("lock_waits", done.lock_waits);
+        report.fact("view_stays", self.keep_view || stopped != Go::On);
+        if let Go::Stop(reason) = stopped {
+            let message = format!("{rows} bodies are text again; stopped for now: {reason}. Run it again");
+            return Err(Unfinished { kind: Some(Kind::NotNow), message, report }.into());
+        }
+        report.summary = format!(
+            "{}: {rows} bodies are text again ({}){}",
+            undoing.table.view_sql(),
+            units::bytes(done.raw_bytes),
+            if self.keep_view { "; the view stays" } else { ", and the table has its name back" }
+        );
+        Ok(report)
+    }
+}
+
+/// Dropping a connection does not stop a statement that waits for a lock, and others behind it.
+pub async fn stop_if_cancelled(run: &RunContext<'_>, pid: i32) {
+    if run.cancel.is_cancelled()
+        && let Err(error) = pg::cancel_backend(&run.settings, pid).await
+    {
+        tracing::warn!("cannot cancel the statement of server process {pid}: {error:#}");
+    }
+}
