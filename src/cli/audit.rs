@@ -10,7 +10,7 @@ use super::output::{self, print};
 use super::{Global, cancelled_by_signals};
 use crate::fault::{Fault, Kind};
 use crate::task::audit::checks::{self, CHECKS, Check};
-use crate::task::audit::document::{Change, Document, State};
+use crate::task::audit::document::{Change, Document, Finding, State};
 use crate::task::audit::{self, FailOn, html, markdown};
 use crate::toml_file::did_you_mean;
 
@@ -36,7 +36,10 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Say what a check looks for, why, and what its fix holds; without an ID, list the checks
-    Explain { id: Option<String> },
+    Explain {
+        /// As in a report: fk-unindexed
+        id: Option<String>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -91,21 +94,40 @@ fn find(id: &str) -> Result<&'static Check> {
     })
 }
 
+/// Of one check, unless it is asked for alone.
+const SHOWN: usize = 8;
+/// As many are few enough to say what each is about.
+const WITH_ISSUE: usize = 3;
+
+/// By check, the most urgent first. What is cut off is in the other formats, and said.
 fn table(document: &Document) -> String {
-    let mut text = format!("{}: {}\n", document.database, document.in_short());
-    if document.open().next().is_some() {
-        let rows = document.open().map(|finding| {
-            let change = if finding.change == Some(Change::New) { "new" } else { "" };
-            vec![
-                finding.level.to_string(),
-                finding.check.clone(),
-                finding.object.clone(),
-                finding.issue.clone(),
-                change.to_owned(),
-            ]
-        });
-        text += &format!("\n{}", output::table(&["LEVEL", "CHECK", "OBJECT", "ISSUE", ""], rows));
-        text += "\nFixes with their locks: --format markdown. What a check is about: pgtend audit explain CHECK\n";
+    let mut text = format!(
+        "{}: {}\n{}, PostgreSQL {}{}, {}\n",
+        document.database,
+        document.in_short(),
+        document.server,
+        document.server_version,
+        if document.in_recovery { " (a replica)" } else { "" },
+        document.started_at.format("%Y-%m-%d %H:%M UTC")
+    );
+    let open: Vec<&Finding> = document.open().collect();
+    let shown = if document.checks.len() == 1 { usize::MAX } else { SHOWN };
+    for group in open.chunk_by(|a, b| a.level == b.level && a.check == b.check) {
+        let number = if group.len() == 1 { String::new() } else { format!(" ({})", group.len()) };
+        text += &format!("\n{:<8}  {}: {}{number}\n", group[0].level.name(), group[0].check, group[0].title);
+        for finding in group.iter().take(shown) {
+            text +=
+                &format!("          {}{}\n", finding.name(), if finding.change == Some(Change::New) { "  (new)" } else { "" });
+            if group.len() <= WITH_ISSUE {
+                text += &format!("              {}\n", finding.issue);
+            }
+        }
+        if let Some(more) = group.len().checked_sub(shown).filter(|more| *more > 0) {
+            text += &format!("          and {more} more: --check {}\n", group[0].check);
+        }
+    }
+    if !open.is_empty() {
+        text += "\nFixes with their locks: --format markdown. What a check is about: pgtend audit explain CHECK\nA finding that may stay: waive = [{ key = \"CHECK:NAME\", … }] in an [audit] job\n";
     }
     let mut section = |title: &str, lines: Vec<String>| {
         if !lines.is_empty() {

@@ -374,11 +374,18 @@ impl Audit {
         job: &str,
     ) -> (Option<Previous>, Option<String>) {
         let read = match shelf {
-            Some(shelf) => shelf.last().await.map(|document| document.map(Previous::from)),
-            None => previous_of_ledger(config, database, job).await,
+            Some(shelf) => shelf.last().await.map(|(document, unread)| (document.map(Previous::from), unread)),
+            None => previous_of_ledger(config, database, job).await.map(|previous| (previous, Vec::new())),
         };
         match read {
-            Ok(previous) => (previous, None),
+            Ok((previous, unread)) if unread.is_empty() => (previous, None),
+            Ok((previous, unread)) => {
+                let with = match &previous {
+                    Some(previous) => format!("compared with the audit of {}", previous.at.format("%Y-%m-%d %H:%M UTC")),
+                    None => "compared with nothing".to_owned(),
+                };
+                (previous, Some(format!("{with}, as the last audit cannot be read: {}", unread.join("; "))))
+            }
             Err(error) => {
                 (None, Some(format!("compared with nothing, as the last audit cannot be read: {}", fault::in_a_line(&error))))
             }
@@ -402,8 +409,14 @@ pub async fn by_hand(
         _ => None,
     });
     let (job, audit) = own.unwrap_or_else(|| ("by hand".to_owned(), Audit::default()));
-    let shelf = audit.shelf(config, database, &job).await?;
-    let (previous, unread) = audit.previous(config, shelf.as_ref(), database, &job).await;
+    // Nothing is stored: a store that is away is no reason not to look.
+    let (previous, unread) = match audit.shelf(config, database, &job).await {
+        Ok(Some(shelf)) if !shelf.store.is_there() => {
+            (None, Some(format!("compared with nothing: there is no {}", shelf.store.location(""))))
+        }
+        Ok(shelf) => audit.previous(config, shelf.as_ref(), database, &job).await,
+        Err(error) => (None, Some(format!("compared with nothing: {}", fault::in_a_line(&error)))),
+    };
     let baseline = previous.as_ref().map(|previous| previous.top_queries.clone()).unwrap_or_default();
     let scene = Scene {
         audit: &audit,

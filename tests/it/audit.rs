@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::postgres::{MAJORS, Server, server};
 use crate::support::{Scenario, eventually};
 
-const FIXTURE: &str = include_str!("fixtures/audit.sql");
+pub const FIXTURE: &str = include_str!("fixtures/audit.sql");
 
 /// A database with every defect that is of a database.
 fn defects(server: &Server) -> String {
@@ -21,7 +21,7 @@ pub fn audit(scenario: &Scenario) -> Value {
     scenario.json(&["audit", "--database", "app", "--fail-on", "never"])["audit"].clone()
 }
 
-fn findings(audit: &Value) -> Vec<Value> {
+pub fn findings(audit: &Value) -> Vec<Value> {
     audit["findings"].as_array().unwrap().clone()
 }
 

@@ -6,6 +6,7 @@ mod support;
 /// What an audit finds, what its fixes do, what it does not fire on.
 mod audit;
 /// The audit as a job: reports, comparison, waivers, drift, the server.
+mod audit_foreign;
 mod audit_job;
 /// Backups that work: 15, 16 and 18, both stores, hostile names.
 mod backup;

@@ -87,7 +87,7 @@ pub static CHECKS: &[Check] = &[
         categories: &["capacity", "partitions"],
         why: "Rows beyond the last partition are refused, or go to the default partition, from where they are hard to move.",
         fix: "Make partitions ahead, by a [partition] job.",
-        lock: "ACCESS EXCLUSIVE on the table, for a moment; the job needs SHARE UPDATE EXCLUSIVE only",
+        lock: "ACCESS EXCLUSIVE on the table, and SHARE ROW EXCLUSIVE on those that it refers to, for a moment; of the table, the job needs SHARE UPDATE EXCLUSIVE only",
         query: catalog!("partition-runway"),
     },
     Check {
@@ -277,7 +277,7 @@ pub static CHECKS: &[Check] = &[
         categories: &["integrity"],
         why: "NO ACTION is what nobody decided: deleting a user or a script fails in the application, at the time when it must not.",
         fix: "Decide: CASCADE, SET NULL, or RESTRICT, which is what happens today.",
-        lock: "SHARE ROW EXCLUSIVE on both tables for a moment, SHARE UPDATE EXCLUSIVE while rows are checked, ACCESS EXCLUSIVE for a moment",
+        lock: "SHARE ROW EXCLUSIVE on both tables for a moment, SHARE UPDATE EXCLUSIVE while rows are checked, ACCESS EXCLUSIVE on both for a moment",
         query: catalog!("fk-no-on-delete"),
     },
     Check {
@@ -325,9 +325,9 @@ pub static CHECKS: &[Check] = &[
         level: Medium,
         title: "Large text is stored uncompressed",
         categories: &["capacity", "performance"],
-        why: "Three to five times the disk, backups and cache that the text needs.",
-        fix: "Let TOAST compress it, and write rows anew in batches by a [compress] job.",
-        lock: "SHARE UPDATE EXCLUSIVE for a moment; rows are locked as they are written",
+        why: "Three to five times the disk, backups and cache that the text needs, where TOAST may not compress it; less, where only gzip would win.",
+        fix: "Let TOAST compress it where it may not; write rows anew in batches by a [compress] job, whose dry run says what it wins.",
+        lock: "ACCESS EXCLUSIVE for a moment; then rows are locked as they are written",
         query: catalog!("large-text-uncompressed"),
     },
     Check {

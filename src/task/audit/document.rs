@@ -126,6 +126,13 @@ pub struct Finding {
     pub waiver: Option<Waiver>,
 }
 
+impl Finding {
+    /// Its key without the check: tells two findings about one object apart.
+    pub fn name(&self) -> &str {
+        self.key.strip_prefix(&self.check).and_then(|rest| rest.strip_prefix(':')).unwrap_or(&self.object)
+    }
+}
+
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Fix {
     pub words: String,

@@ -71,7 +71,7 @@ fn overview(document: &Document) -> Markup {
                 tr {
                     td { (badge(finding.level)) }
                     td { a href={ "#finding-" (index + 1) } { (finding.title) } }
-                    td { code { (finding.object) } }
+                    td { code { (finding.name()) } }
                     td { @if finding.change == Some(Change::New) { b { "new" } } }
                 }
             } }

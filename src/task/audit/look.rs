@@ -1,12 +1,12 @@
 //! Makes the checks: each by itself, in a transaction that is READ ONLY, bounded in time. What one cannot say does not stop the others.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +27,9 @@ const REASONS_AT_MOST: usize = 5;
 const PROBES_AT_MOST: usize = 200;
 /// A lock that we wait for is one that others wait for, behind us.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+/// As many schemas with the same finding are tenants.
+const SCHEMAS_TO_FOLD: usize = 10;
+const SQL_OF_FOLDED: usize = 50;
 const STATEMENTS: &str = "STATEMENTS";
 
 /// What is looked at, and with what.
@@ -108,7 +111,7 @@ pub async fn look(scene: &Scene<'_>, only: Option<&Check>) -> Result<Document> {
         notes: Vec::new(),
         top_queries: Vec::new(),
     };
-    let covered = covered_tables(scene).await?;
+    let covered = covered(scene).await?;
     let checks: Vec<&Check> = CHECKS.iter().filter(|check| only.is_none_or(|only| only.id == check.id)).collect();
     let phase = scene.progress.phase("audit", None);
     for check in checks {
@@ -143,7 +146,7 @@ async fn one(
     query: &Query,
     scene: &Scene<'_>,
     connection: &mut PgConnection,
-    covered: &[i64],
+    covered: &Covered,
     top_queries: &mut Vec<TopQuery>,
 ) -> Result<Seen> {
     match query {
@@ -177,14 +180,14 @@ fn note(check: &Check, seen: Result<Seen>, elapsed: Duration, scene: &Scene<'_>,
         }
     };
     outcome.reasons = seen.unknown;
-    let mut keys = HashSet::new();
-    for row in seen.rows {
-        if let Some(reason) = row.unknown {
-            if !outcome.reasons.contains(&reason) {
-                outcome.reasons.push(reason);
-            }
-            continue;
+    let (unknown, rows): (Vec<Row>, Vec<Row>) = seen.rows.into_iter().partition(|row| row.unknown.is_some());
+    for reason in unknown.into_iter().filter_map(|row| row.unknown) {
+        if !outcome.reasons.contains(&reason) {
+            outcome.reasons.push(reason);
         }
+    }
+    let mut keys = HashSet::new();
+    for row in fold(check.id, rows) {
         let key = printable(&format!("{}:{}", check.id, row.identity.as_deref().unwrap_or(&row.object)));
         if !keys.insert(key.clone()) {
             continue;
@@ -222,6 +225,56 @@ fn note(check: &Check, seen: Result<Seen>, elapsed: Duration, scene: &Scene<'_>,
         outcome.state = State::Unknown;
     }
     outcome
+}
+
+/// The same finding in many schemas (one for each tenant) is one: its key has `*` for the schema. Its SQL is that of all.
+fn fold(check: &str, rows: Vec<Row>) -> Vec<Row> {
+    let mut folded: BTreeMap<(Option<Level>, String), Vec<Row>> = BTreeMap::new();
+    let mut kept = Vec::new();
+    for row in rows {
+        let rest = match check {
+            "comments-missing" => Some(""), // its object is the schema
+            _ => after_schema(row.identity.as_deref().unwrap_or(&row.object)),
+        };
+        match rest.map(str::to_owned) {
+            Some(rest) => folded.entry((row.level, rest)).or_default().push(row),
+            None => kept.push(row),
+        }
+    }
+    for ((_, rest), mut same) in folded {
+        if same.len() < SCHEMAS_TO_FOLD {
+            kept.append(&mut same);
+            continue;
+        }
+        same.sort_by(|a, b| a.object.cmp(&b.object));
+        let count = same.len();
+        let all = |of: fn(&Row) -> Option<&str>| {
+            let parts: Vec<&str> = same.iter().filter_map(of).take(SQL_OF_FOLDED).collect();
+            let more =
+                if count > SQL_OF_FOLDED { format!("\n-- and so on, in {} more", count - SQL_OF_FOLDED) } else { String::new() };
+            (!parts.is_empty()).then(|| parts.join("\n") + &more)
+        };
+        let fix = all(|row| row.fix.as_deref());
+        let schemas: Vec<String> = same.iter().map(|row| row.object.clone()).take(SQL_OF_FOLDED).collect();
+        let mut first = same.swap_remove(0);
+        first.issue = Some(format!("{} The same in {} other schemas.", first.issue.unwrap_or_default(), count - 1));
+        first.evidence.get_or_insert_default().insert("in".to_owned(), json!(schemas));
+        first.fix = fix;
+        first.identity = Some(format!("*{rest}"));
+        first.object = format!("*{}", after_schema(&first.object).unwrap_or_default());
+        kept.push(first);
+    }
+    kept
+}
+
+/// What follows the schema in `schema.table…`, with its dot; a quoted schema may have dots of its own. None where there is no schema.
+fn after_schema(name: &str) -> Option<&str> {
+    let end = match name.strip_prefix('"') {
+        None => name.find('.')?,
+        Some(quoted) => 2 + quoted.replace("\"\"", "..").find('"')?,
+    };
+    let is_name = name[..end].chars().all(|letter| letter != ' ' && letter != '(') || name.starts_with('"');
+    name.get(end..).filter(|rest| is_name && rest.starts_with('.'))
 }
 
 /// A name may hold an escape sequence for terminals.
@@ -264,14 +317,16 @@ pub async fn end(connection: &mut PgConnection) -> Result<()> {
     pg::execute(connection, "ROLLBACK".to_owned()).await
 }
 
-async fn catalog(connection: &mut PgConnection, scene: &Scene<'_>, covered: &[i64], sql: &str) -> Result<Seen> {
+async fn catalog(connection: &mut PgConnection, scene: &Scene<'_>, covered: &Covered, sql: &str) -> Result<Seen> {
     let prelude = include_str!("prelude.sql");
     let text = format!("{prelude}\nSELECT to_jsonb(f) FROM (\n{sql}\n) f LIMIT {}", ROWS_AT_MOST + 1);
     begin(connection, scene).await?;
     let rows = pg::query(text)
         .bind(scene.audit.statistics_age.as_secs_f64())
-        .bind(covered)
+        .bind(&covered.tables)
         .bind(scene.audit.idle_after.as_secs_f64())
+        .bind(&covered.columns)
+        .bind(scene.audit.store.as_ref().or(scene.config.stores.keys().next()))
         .fetch_all(&mut *connection)
         .await
         .map_err(pg::in_its_own_words)?;
@@ -321,25 +376,66 @@ async fn probe(connection: &mut PgConnection, scene: &Scene<'_>, seen: &mut Seen
     Ok(())
 }
 
-/// Tables of this database that a [retention] or [partition] job covers, by their numbers. With the role's own search_path, as those jobs have it.
-async fn covered_tables(scene: &Scene<'_>) -> Result<Vec<i64>> {
-    let tables: Vec<String> = scene
-        .jobs
-        .iter()
-        .filter(|job| job.enabled && job.databases.iter().any(|database| database == scene.database))
-        .filter_map(|job| match &job.task {
-            Task::Retention(retention) => Some(retention.table.clone()),
-            Task::Partition(partition) => Some(partition.table.clone()),
-            _ => None,
-        })
-        .collect();
+/// What jobs of the configuration take care of.
+#[derive(Debug, Default)]
+struct Covered {
+    /// By a [retention] or [partition] job.
+    tables: Vec<i64>,
+    /// By a [compress] job: `TABLE:NAME`, the table by its number.
+    columns: Vec<String>,
+}
+
+/// With the role's own search_path, as those jobs have it.
+async fn covered(scene: &Scene<'_>) -> Result<Covered> {
     let mut connection = session(scene).await?;
-    let mut covered = Vec::new();
-    for table in tables {
+    let mut covered = Covered::default();
+    for job in scene.jobs.iter().filter(|job| job.enabled && job.databases.iter().any(|database| database == scene.database)) {
+        let (table, column) = match &job.task {
+            Task::Retention(retention) => (&retention.table, None),
+            Task::Partition(partition) => (&partition.table, None),
+            Task::Compress(compress) => (&compress.table, Some(&compress.column)),
+            _ => continue,
+        };
         // One that is written in a way that is no name at all is its own job's failure.
         let oid: Result<Option<i64>, _> =
             sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint").bind(table).fetch_one(&mut connection).await;
-        covered.extend(oid.ok().flatten());
+        match (oid.ok().flatten(), column) {
+            (Some(oid), Some(column)) => covered.columns.push(format!("{oid}:{column}")),
+            (Some(oid), None) => covered.tables.push(oid),
+            (None, _) => (),
+        }
     }
     Ok(covered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_the_schema_is_found_in_plain_and_quoted_names() {
+        assert_eq!(after_schema("public.orders(user_id)"), Some(".orders(user_id)"));
+        assert_eq!(after_schema(r#""a.""b".orders"#), Some(".orders"));
+        for without in ["server", "role x.y", "max_connections", r#""open"#, "f(a.b)"] {
+            assert_eq!(after_schema(without), None, "{without}");
+        }
+    }
+
+    #[test]
+    fn the_same_finding_in_ten_schemas_is_one_with_the_sql_of_all() {
+        let row = |schema: usize, table: &str| Row {
+            object: format!("t{schema:02}.{table}"),
+            issue: Some("It.".to_owned()),
+            fix: Some(format!("FIX {schema};")),
+            ..Row::default()
+        };
+        let nine: Vec<Row> = (0..9).map(|schema| row(schema, "users")).collect();
+        assert_eq!(fold("c", nine).len(), 9);
+        let rows = (0..10).map(|schema| row(schema, "users")).chain([row(0, "docs")]).collect();
+        let folded = fold("c", rows);
+        let identities: Vec<_> = folded.iter().map(|row| row.identity.as_deref().unwrap_or(&row.object)).collect();
+        assert_eq!(identities, ["t00.docs", "*.users"]);
+        assert_eq!(folded[1].fix.as_deref().unwrap().lines().count(), 10);
+        assert!(folded[1].issue.as_deref().unwrap().contains("9 other schemas"));
+    }
 }

@@ -29,7 +29,7 @@ pub fn render(document: &Document) -> String {
                 "| {} | {} | {} | {} |\n",
                 capitalized(finding.level.name()),
                 escaped(&finding.title),
-                escaped(&finding.object),
+                escaped(finding.name()),
                 change(finding)
             );
         }

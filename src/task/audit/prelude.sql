@@ -1,17 +1,21 @@
 -- What the checks select from: the user's own objects. Not the system's, not those of extensions, not pgtend's own schema; a partitioned
 -- table stands for its partitions. Sizes and row counts come from the catalog, which takes no lock on any table
 -- (pg_get_expr does, since 18: checks that need a condition's text call it themselves).
--- $1: seconds that statistics must cover, $2: tables that a [retention] or [partition] job covers, $3: seconds after which a session of a pool idles.
+-- $1: seconds that statistics must cover, $2: tables that a [retention] or [partition] job covers, $3: seconds after which a session of a pool idles,
+-- $4: columns that a [compress] job covers, as TABLE:NAME, $5: a store for what a proposed job archives.
 WITH RECURSIVE asked AS (
-    SELECT make_interval(secs => $1::float8) AS statistics_age, $2::bigint[] AS covered, make_interval(secs => $3::float8) AS idle_after,
+    SELECT make_interval(secs => $1::float8) AS statistics_age, $2::bigint[] AS covered, make_interval(secs => $3::float8) AS idle_after, $4::text[] AS compressed, $5::text AS store,
            coalesce(pg_stat_get_db_stat_reset_time((SELECT oid FROM pg_database WHERE datname = current_database())), pg_postmaster_start_time()) AS statistics_since
 ), schemas AS (
     SELECT n.oid, n.nspname AS schema FROM pg_namespace n
     WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgtend') AND n.nspname NOT LIKE 'pg\_%'
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_namespace'::regclass AND d.objid = n.oid AND d.deptype = 'e')
 ), partitions AS (
-    SELECT i.inhparent AS root, i.inhrelid AS oid FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent AND p.relkind = 'p' AND NOT p.relispartition
-    UNION ALL
+    -- Also those of old, which inherit and have no column of their own.
+    SELECT i.inhparent AS root, i.inhrelid AS oid FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent AND p.relkind IN ('p', 'r') AND NOT p.relispartition
+    WHERE NOT EXISTS (SELECT FROM pg_inherits above WHERE above.inhrelid = p.oid)
+      AND (p.relkind = 'p' OR NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = i.inhrelid AND a.attnum > 0 AND NOT a.attisdropped AND a.attinhcount = 0))
+    UNION
     SELECT p.root, i.inhrelid FROM partitions p JOIN pg_inherits i ON i.inhparent = p.oid
 ), leaves AS (
     SELECT p.root, sum(CASE WHEN l.reltuples > 0 THEN l.reltuples ELSE pg_stat_get_live_tuples(l.oid) END) AS rows, sum(l.relpages::bigint) AS pages
@@ -20,10 +24,10 @@ WITH RECURSIVE asked AS (
     SELECT c.oid, s.schema, c.relname AS name, format('%I.%I', s.schema, c.relname) AS "table", c.relkind = 'p' AS partitioned,
            c.relowner, c.relacl, c.reloptions,
            has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(s.oid, 'USAGE') AS readable,
-           CASE WHEN c.relkind = 'p' THEN coalesce(v.rows, 0) WHEN c.reltuples > 0 THEN c.reltuples ELSE pg_stat_get_live_tuples(c.oid) END::bigint AS rows,
-           CASE WHEN c.relkind = 'p' THEN coalesce(v.pages, 0) ELSE c.relpages END * current_setting('block_size')::bigint AS bytes
+           (coalesce(v.rows, 0) + CASE WHEN c.relkind = 'p' THEN 0 WHEN c.reltuples > 0 THEN c.reltuples ELSE pg_stat_get_live_tuples(c.oid) END)::bigint AS rows,
+           (coalesce(v.pages, 0) + CASE WHEN c.relkind = 'p' THEN 0 ELSE c.relpages END) * current_setting('block_size')::bigint AS bytes
     FROM pg_class c JOIN schemas s ON s.oid = c.relnamespace LEFT JOIN leaves v ON v.root = c.oid
-    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
+    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't' AND c.oid NOT IN (SELECT oid FROM partitions)
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
 ), columns AS (
     SELECT t.oid, t.schema, t.name, t."table", t.partitioned, t.readable, t.rows, a.attnum, a.attname AS "column", a.atttypid, a.atttypmod, a.attnotnull, a.attstorage,
@@ -43,5 +47,16 @@ WITH RECURSIVE asked AS (
            (SELECT string_agg(format('%I', a.attname), ', ' ORDER BY o) FROM unnest(k.confkey) WITH ORDINALITY u(n, o) JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = n) AS referenced_columns,
            (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = k.confrelid) AS referenced,
            t."table", t.schema, t.name, t.partitioned, t.rows, t.readable
-    FROM pg_constraint k JOIN tables t ON t.oid = k.conrelid WHERE k.contype = 'f' AND k.conparentid = 0
+    FROM pg_constraint k JOIN tables t ON t.oid = k.conrelid WHERE k.contype = 'f' AND k.conparentid = 0 AND coalesce(to_jsonb(k) ->> 'conenforced', 'true') = 'true'
+), hindrances AS (
+    -- What stands in the way of another type for a column.
+    SELECT d.refobjid AS oid, d.refobjsubid AS attnum,
+           format(E'-- in the way, to be dropped before and made again after: %s\n', translate(string_agg(DISTINCT CASE d.classid WHEN 'pg_rewrite'::regclass THEN 'view ' || (SELECT w.ev_class::regclass::text FROM pg_rewrite w WHERE w.oid = d.objid)
+                                                                    ELSE pg_describe_object(d.classid, d.objid, 0) END, ', '), E'\n\r', '  ')) AS remark
+    FROM pg_depend d JOIN tables t ON t.oid = d.refobjid
+    WHERE d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0
+      AND (d.classid IN ('pg_rewrite'::regclass, 'pg_trigger'::regclass, 'pg_policy'::regclass, 'pg_publication_rel'::regclass)
+           OR d.classid = 'pg_attrdef'::regclass AND NOT EXISTS (SELECT FROM pg_attrdef x WHERE x.oid = d.objid AND x.adrelid = d.refobjid AND x.adnum = d.refobjsubid)
+           OR d.classid = 'pg_class'::regclass AND EXISTS (SELECT FROM pg_index i WHERE i.indexrelid = d.objid AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL)))
+    GROUP BY d.refobjid, d.refobjsubid
 )

@@ -9,10 +9,13 @@ use serde::Deserialize;
 
 use super::document::{Document, FORMAT};
 use super::{html, markdown};
+use crate::fault;
 use crate::store::Store;
 use crate::task::backup::set;
 
 const TIME: &str = "%Y-%m-%dT%H-%M-%SZ";
+/// Of audits that cannot be read, before it is given up.
+const READ_AT_MOST: usize = 8;
 const KINDS: [&str; 3] = ["json", "md", "html"];
 
 pub struct Shelf {
@@ -48,13 +51,17 @@ impl Shelf {
         Ok(listing)
     }
 
-    /// The last audit that is there.
-    pub async fn last(&self) -> Result<Option<Document>> {
+    /// The last audit that can be read, and why later ones cannot. Damaged files must not make all findings new.
+    pub async fn last(&self) -> Result<(Option<Document>, Vec<String>)> {
         let listing = self.list().await?;
-        match listing.iter().rev().find(|(_, kinds)| kinds.contains("json")) {
-            Some((at, _)) => Ok(Some(self.read(*at).await?)),
-            None => Ok(None),
+        let mut unread = Vec::new();
+        for (at, _) in listing.iter().rev().filter(|(_, kinds)| kinds.contains("json")).take(READ_AT_MOST) {
+            match self.read(*at).await {
+                Ok(document) => return Ok((Some(document), unread)),
+                Err(error) => unread.push(fault::in_a_line(&error)),
+            }
         }
+        Ok((None, unread))
     }
 
     async fn read(&self, at: DateTime<Utc>) -> Result<Document> {
@@ -94,7 +101,10 @@ impl Shelf {
         let mut pruned = Pruned::default();
         // The one that was just written is read back first: as long as the newest is no audit, none is too old.
         let Some(newest) = complete.last() else { return Ok(pruned) };
-        self.read(*newest).await?;
+        if let Err(error) = self.read(*newest).await {
+            pruned.left.push(format!("{}; as long as the newest cannot be read, none is deleted", fault::in_a_line(&error)));
+            return Ok(pruned);
+        }
         for at in &complete[..complete.len().saturating_sub(keep)] {
             match self.read(*at).await {
                 Ok(document) if document.job == of.job && document.database == of.database => {

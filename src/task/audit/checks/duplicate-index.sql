@@ -10,7 +10,7 @@ FROM (
            EXISTS (SELECT FROM pg_constraint r WHERE r.contype = 'f' AND r.conindid = i.oid) AS is_referenced
     FROM indexes i JOIN tables t ON t.oid = i.indrelid LEFT JOIN pg_constraint k ON k.conindid = i.oid AND k.conrelid = i.indrelid AND k.contype IN ('p', 'u', 'x')
     WHERE i.indisvalid AND NOT i.indisexclusion
-    WINDOW same AS (PARTITION BY i.indrelid, i.method, i.all_keys::text, i.indnkeyatts, i.indclass::text, i.indcollation::text, i.indoption::text, pg_get_expr(i.indexprs, i.indrelid), pg_get_expr(i.indpred, i.indrelid), i.indimmediate, i.nulls_not_distinct, CASE WHEN i.method IN ('ivfflat', 'hnsw') THEN i.reloptions::text END
+    WINDOW same AS (PARTITION BY i.indrelid, i.method, i.all_keys::text, i.indnkeyatts, i.indclass::text, i.indcollation::text, i.indoption::text, pg_get_expr(i.indexprs, i.indrelid), pg_get_expr(i.indpred, i.indrelid), i.indimmediate, i.nulls_not_distinct, CASE WHEN i.method NOT IN ('btree', 'hash') THEN i.reloptions::text END
                     ORDER BY i.indisprimary DESC, EXISTS (SELECT FROM pg_constraint r WHERE r.contype = 'f' AND r.conindid = i.oid) DESC, i.indisreplident DESC, k.conname IS NOT NULL DESC, i.indisunique DESC, i.name)
 ) d
 WHERE d.place > 1 AND NOT d.is_referenced AND NOT d.indisreplident AND NOT (d.indisprimary)

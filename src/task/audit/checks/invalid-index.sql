@@ -6,7 +6,8 @@ SELECT format('%I.%I', s.schema, c.relname) AS object, format('%I.%I', s.schema,
        CASE WHEN EXISTS (SELECT FROM pg_stat_progress_create_index p WHERE p.datname = current_database() AND p.relid IS NULL)
            THEN 'somebody builds an index, and which is hidden: GRANT pg_monitor' END AS unknown,
        CASE WHEN x.relname ~ '_cc(new|old)[0-9]*$' THEN format('DROP INDEX CONCURRENTLY %I.%I;', s.schema, x.relname)
-            ELSE format('REINDEX INDEX CONCURRENTLY %I.%I;', s.schema, x.relname) END AS fix
+            ELSE format('REINDEX INDEX CONCURRENTLY %I.%I;', s.schema, x.relname) END AS fix,
+       format(E'[reindex]\ntable = %s\nindexes = [%s]\n', to_json(format('%I.%I', s.schema, c.relname)), to_json(x.relname::text)) AS job
 FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid AND x.relkind = 'i' JOIN pg_class c ON c.oid = i.indrelid JOIN schemas s ON s.oid = c.relnamespace
 WHERE NOT i.indisvalid AND c.relpersistence <> 't'
   AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index p WHERE p.datname = current_database() AND (p.relid = i.indrelid OR p.index_relid = i.indexrelid))

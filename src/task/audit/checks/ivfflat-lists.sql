@@ -3,8 +3,9 @@ SELECT t."table" AS object, i.index AS identity,
        format('%s has %s lists for %s rows; pgvector''s rule says %s.', i.index, lists, t.rows, wanted) AS issue,
        jsonb_build_object('index', i.name, 'lists', lists, 'rows', t.rows, 'rule', wanted) AS evidence,
        format(E'ALTER INDEX %s SET (lists = %s);\nREINDEX INDEX CONCURRENTLY %1$s;', i.index, wanted) AS fix,
-       format(E'[vector_index]\ntable = %s\ncolumn = %s\nmethod = "ivfflat"\nlists = "auto"\n', to_json(t."table"),
-              to_json((SELECT format('%I', attname) FROM pg_attribute WHERE attrelid = t.oid AND attnum = i.keys[1]))) AS job
+       (SELECT format(E'[vector_index]\ntable = %s\ncolumn = %s\nindex = %s\nmethod = "ivfflat"\nmetric = "%s"\nlists = "auto"\n', to_json(t."table"), to_json(a.attname::text), to_json(i.name::text),
+                      CASE WHEN o.opcname LIKE '%\_l2\_ops' THEN 'l2' WHEN o.opcname LIKE '%\_ip\_ops' THEN 'inner_product' WHEN o.opcname LIKE '%hamming%' THEN 'hamming' ELSE 'cosine' END)
+        FROM pg_attribute a JOIN pg_opclass o ON o.oid = i.indclass[0] WHERE a.attrelid = t.oid AND a.attnum = i.keys[1]) AS job
 FROM indexes i JOIN tables t ON t.oid = i.indrelid,
 LATERAL (SELECT coalesce((SELECT option_value::int FROM pg_options_to_table(i.reloptions) WHERE option_name = 'lists'), 100) AS lists) l,
 LATERAL (SELECT greatest(10, CASE WHEN t.rows <= 1000000 THEN t.rows / 1000 ELSE sqrt(t.rows) END)::int AS wanted) w

@@ -6,7 +6,7 @@ SELECT format('%I', usename) AS object, format('%I %s', usename, coalesce(applic
        CASE WHEN bool_or(hidden) THEN format('what %s sessions of %s do is hidden: GRANT pg_monitor', count(*), usename) END AS unknown,
        format(E'-- a smaller pool in the application; or let the server end what idles (its pool must connect again):\nALTER ROLE %I SET idle_session_timeout = ''10min'';', usename) AS fix
 FROM (
-    SELECT usename, application_name, state IS NULL AND NOT pg_has_role('pg_read_all_stats', 'USAGE') AND usename <> current_user AS hidden,
+    SELECT usename, regexp_replace(application_name, '[0-9]+', 'N', 'g') AS application_name, state IS NULL AND NOT pg_has_role('pg_read_all_stats', 'USAGE') AND usename <> current_user AS hidden,
            state = 'idle' AND state_change < now() - idle_after AS is_idle, idle_after
     FROM asked, pg_stat_activity WHERE usename IS NOT NULL AND backend_type IS DISTINCT FROM 'walsender' AND datname = current_database()
 ) s

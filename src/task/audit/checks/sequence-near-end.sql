@@ -4,6 +4,8 @@ SELECT s.sequence AS object, s.sequence AS identity,
        jsonb_build_object('last', s.last, 'end', s.ends, 'percent', round(100 * s.last::numeric / s.ends, 1)) AS evidence,
        CASE WHEN NOT s.readable THEN format('no privilege to read how far %s is', s.sequence) END AS unknown,
        CASE WHEN s.column_type IN ('integer', 'smallint') THEN concat_ws(E'\n',
+                (SELECT format('-- columns that refer to it must hold as much: %s', string_agg(format('%s (%s)', f."table", f.columns), ', ' ORDER BY f."table", f.columns)) FROM foreign_keys f
+                 WHERE f.confrelid = s.table_oid AND s.attnum = ANY (f.confkey) HAVING count(*) > 0),
                 CASE WHEN s.seqtypid <> 'int8'::regtype AND NOT s.is_identity THEN format('ALTER SEQUENCE %s AS bigint NO MAXVALUE;', s.sequence) END,
                 format('ALTER TABLE %s ALTER COLUMN %I TYPE bigint;', s."table", s.attname),
                 CASE WHEN s.is_identity THEN format('ALTER SEQUENCE %s NO MAXVALUE;', s.sequence) END)
@@ -14,9 +16,9 @@ FROM (
     SELECT format('%I.%I', n.schema, c.relname) AS sequence, q.seqtypid, has_sequence_privilege(c.oid, 'SELECT, USAGE') AS readable,
            CASE WHEN has_sequence_privilege(c.oid, 'SELECT, USAGE') THEN pg_sequence_last_value(c.oid::regclass) END AS last,
            least(q.seqmax, CASE u.type WHEN 'int4' THEN 2147483647 WHEN 'int2' THEN 32767 END) AS ends,
-           u."table", u."column" AS attname, u.full_type AS column_type, format('%s.%I', u."table", u."column") AS column_full, u.attidentity <> '' AS is_identity,
+           u.oid AS table_oid, u.attnum, u."table", u."column" AS attname, u.full_type AS column_type, format('%s.%I', u."table", u."column") AS column_full, u.attidentity <> '' AS is_identity,
            CASE WHEN u."column" IS NOT NULL THEN format('%I', u."column") END AS column_name
-    FROM pg_sequence q JOIN pg_class c ON c.oid = q.seqrelid JOIN schemas n ON n.oid = c.relnamespace
+    FROM pg_sequence q JOIN pg_class c ON c.oid = q.seqrelid AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e') JOIN schemas n ON n.oid = c.relnamespace
     LEFT JOIN LATERAL (
         SELECT x.* FROM columns x WHERE (x.oid, x.attnum) IN (
             SELECT d.refobjid, d.refobjsubid FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')

@@ -18,6 +18,9 @@ FROM (
     )
     SELECT b.oid, format('A DELETE of a row of %s takes rows of this table along; marking it as deleted leaves them alive, and nothing marks them.', b.origin) AS reason
     FROM below b WHERE b.oid NOT IN (SELECT oid FROM marked)
+      -- A table that only joins two others is seen through them.
+      AND NOT EXISTS (SELECT FROM indexes i WHERE i.indrelid = b.oid AND i.indisprimary AND cardinality(i.keys) > 1
+                      AND NOT EXISTS (SELECT FROM unnest(i.keys) k WHERE NOT EXISTS (SELECT FROM foreign_keys f WHERE f.conrelid = b.oid AND k = ANY (f.conkey))))
     UNION ALL
     SELECT e.oid, format('%s of %s entities of schema %I can be marked as deleted, and this one cannot: its rows are gone for good.', s.marked, s.entities, e.schema)
     FROM entities e JOIN (SELECT schema, count(*) AS entities, count(*) FILTER (WHERE is_marked) AS marked FROM entities GROUP BY schema) s USING (schema)

@@ -1,12 +1,12 @@
 -- An estimate, from the widths that ANALYZE saw: what rows of that width would need, against what the table has. Only where half and 32 MiB are
--- wasted; a partitioned table is as bloated as its worst partition.
-SELECT coalesce(root_name, relation) AS object, relation AS identity,
-       format('About %s of %s hold no row (an estimate): more to read, more to cache.', pg_size_pretty(wasted), pg_size_pretty(bytes)) AS issue,
-       jsonb_build_object('bytes', bytes, 'wasted_bytes', wasted, 'rows', reltuples::bigint) AS evidence,
-       CASE WHEN width IS NULL THEN format('no privilege to read the statistics of %s (%s), or it was never analyzed', relation, pg_size_pretty(bytes)) END AS unknown,
-       format('VACUUM (FULL, ANALYZE) %s;', relation) AS fix
+-- wasted. Rows do not span pages: as many as fit, at least one. Of a partitioned table, all such partitions in one finding.
+SELECT coalesce(root_name, relation) AS object, coalesce(root_name, relation) AS identity,
+       format('About %s of %s%s hold no row (an estimate): more to read, more to cache.', pg_size_pretty(sum(wasted)), pg_size_pretty(sum(bytes)), CASE WHEN max(root_name) IS NOT NULL THEN format(' in %s partitions', count(*)) ELSE '' END) AS issue,
+       jsonb_build_object('bytes', sum(bytes), 'wasted_bytes', sum(wasted), 'rows', sum(reltuples)::bigint) AS evidence,
+       CASE WHEN width IS NULL THEN format('no privilege to read the statistics of %s (%s), or it was never analyzed', min(relation), pg_size_pretty(sum(bytes))) END AS unknown,
+       string_agg(format('VACUUM (FULL, ANALYZE) %s;', relation), E'\n' ORDER BY wasted DESC) AS fix
 FROM (
-    SELECT b.*, bytes - ceil(reltuples * (width + 28) / ((8192 - 24) * fill))::bigint * 8192 AS wasted
+    SELECT b.*, bytes - ceil(reltuples / greatest(1, floor(8168 * fill / (width + 28))))::bigint * 8192 AS wasted
     FROM (
         SELECT format('%I.%I', n.schema, c.relname) AS relation, c.reltuples, c.relpages::bigint * current_setting('block_size')::bigint AS bytes,
                (SELECT t."table" FROM partitions p JOIN tables t ON t.oid = p.root WHERE p.oid = c.oid) AS root_name,
@@ -17,3 +17,4 @@ FROM (
     ) b
 ) b
 WHERE width IS NULL OR (wasted >= 33554432 AND 2 * wasted >= bytes)
+GROUP BY coalesce(root_name, relation), width IS NULL

@@ -1,12 +1,16 @@
--- Without rows the type is nobody's problem yet. A partition key cannot be changed.
-SELECT c."table" AS object, format('%s.%I', c."table", c."column") AS identity,
-       format('%I is a timestamp without time zone: what moment it means depends on who wrote it.', c."column") AS issue,
-       jsonb_build_object('column', c."column", 'rows', c.rows) AS evidence,
-       format(E'%s-- if it was written in UTC\nALTER TABLE %s ALTER COLUMN %I TYPE timestamptz USING %3$I AT TIME ZONE ''UTC'';', CASE WHEN d.views IS NOT NULL THEN format(E'-- views use it, to be dropped before and made again after: %s\n', translate(d.views, E'\n\r', '  ')) ELSE '' END, c."table", c."column") AS fix
+-- Without rows the type is nobody's problem yet. A partition key cannot be changed. All columns of a table in one statement: it is written
+-- anew once. A default that makes a time of UTC by itself (function 1159 is timezone(text, timestamptz)) would be read in the session's zone then.
+SELECT c."table" AS object, c."table" AS identity,
+       format('What moment %s means depends on who wrote it: timestamp without time zone.', string_agg(format('%I', c."column"), ', ' ORDER BY c.attnum)) AS issue,
+       jsonb_build_object('columns', array_agg(c."column" ORDER BY c.attnum), 'rows', max(c.rows)) AS evidence,
+       coalesce(string_agg(DISTINCT d.remark, ''), '')
+           || format(E'-- if it was written in UTC\nALTER TABLE %s\n    %s;', c."table",
+                     string_agg(CASE WHEN f.oid IS NULL THEN format('ALTER COLUMN %I TYPE %s USING %1$I AT TIME ZONE ''UTC''', c."column", z.type)
+                                     ELSE format('ALTER COLUMN %I DROP DEFAULT, ALTER COLUMN %1$I TYPE %s USING %1$I AT TIME ZONE ''UTC'', ALTER COLUMN %1$I SET DEFAULT now()', c."column", z.type) END, E',\n    ' ORDER BY c.attnum)) AS fix
 FROM columns c
-LEFT JOIN LATERAL (
-    SELECT string_agg(DISTINCT w.ev_class::regclass::text, ', ') AS views FROM pg_depend d JOIN pg_rewrite w ON w.oid = d.objid
-    WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid AND d.refobjsubid = c.attnum
-) d ON true
+LEFT JOIN hindrances d ON d.oid = c.oid AND d.attnum = c.attnum
+LEFT JOIN pg_attrdef f ON f.adrelid = c.oid AND f.adnum = c.attnum AND f.adbin::text LIKE '%:funcid 1159 %',
+LATERAL (SELECT CASE WHEN c.atttypmod >= 0 THEN format('timestamptz(%s)', c.atttypmod) ELSE 'timestamptz' END AS type) z
 WHERE c.type = 'timestamp' AND c.rows > 0 AND c.attgenerated = ''
   AND NOT EXISTS (SELECT FROM pg_partitioned_table p WHERE p.partrelid = c.oid AND c.attnum = ANY (p.partattrs::int2[]))
+GROUP BY c."table"

@@ -1,5 +1,6 @@
 -- Only of statistics that are old enough, on a server that has no replicas: queries there are counted there. Not unique indexes, nor those that
--- foreign keys, lookups by hash or vectors need now and then.
+-- foreign keys, lookups by hash or vectors need now and then, nor one that stands in for another that is used: that one is called its duplicate or
+-- its beginning, and both proposals together would leave none. The head of tables that inherit is empty, and its indexes are never used.
 SELECT t."table" AS object, i.index AS identity,
        format('%s was never used since %s, and every write to %s maintains it.', i.index, to_char(a.statistics_since AT TIME ZONE 'UTC', 'YYYY-MM-DD'), t."table") AS issue,
        jsonb_build_object('index', i.name, 'bytes', i.bytes, 'rows', t.rows, 'statistics_since', a.statistics_since) AS evidence,
@@ -12,5 +13,7 @@ SELECT t."table" AS object, i.index AS identity,
 FROM asked a, indexes i JOIN tables t ON t.oid = i.indrelid
 WHERE t.rows >= 1000 AND i.indisvalid AND NOT i.indisunique AND NOT i.indisexclusion AND NOT i.indisreplident AND NOT i.indisclustered AND i.method NOT IN ('ivfflat', 'hnsw')
   AND CASE WHEN i.partitioned THEN (SELECT coalesce(sum(pg_stat_get_numscans(h.inhrelid)), 0) FROM pg_inherits h WHERE h.inhparent = i.oid) ELSE pg_stat_get_numscans(i.oid) END = 0
+  AND NOT EXISTS (SELECT FROM indexes o WHERE o.indrelid = i.indrelid AND o.oid <> i.oid AND o.indisvalid AND i.keys[1:o.indnkeyatts] = o.keys AND (o.partitioned OR pg_stat_get_numscans(o.oid) > 0))
+  AND (i.partitioned OR NOT EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = t.oid))
   AND NOT EXISTS (SELECT FROM foreign_keys f WHERE f.conrelid = t.oid AND i.keys[1:cardinality(f.conkey)] @> f.conkey)
   AND NOT EXISTS (SELECT FROM columns c WHERE c.oid = t.oid AND c.attnum = i.keys[1] AND c."column" ~* '(hash|checksum|digest|md5|sha1|sha256|sha512|fingerprint|dedup|dedupe|dedup_key)$')

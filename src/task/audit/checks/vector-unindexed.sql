@@ -7,7 +7,7 @@ SELECT c."table" AS object, format('%s(%I)', c."table", c."column") AS identity,
               CASE WHEN c.type = 'vector' AND c.atttypmod > 2000 THEN format('(%I::%I.halfvec(%s)) %I.halfvec_cosine_ops', c."column", e.schema, c.atttypmod, e.schema)
                    ELSE format('%I %I.%I', c."column", e.schema, c.type || '_cosine_ops') END) AS fix,
        CASE WHEN c.partitioned THEN 'SHARE on the table and its partitions: writes wait until it is built' END AS lock,
-       format(E'[vector_index]\ntable = %s\ncolumn = %s\nmethod = "hnsw"\nmetric = "cosine"\n', to_json(c."table"), to_json(format('%I', c."column"))) AS job
+       format(E'[vector_index]\ntable = %s\ncolumn = %s\nmethod = "hnsw"\nmetric = "cosine"\n', to_json(c."table"), to_json(c."column"::text)) AS job
 FROM columns c JOIN pg_type y ON y.oid = c.atttypid JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = y.oid AND d.deptype = 'e'
 JOIN (SELECT x.oid, n.nspname AS schema FROM pg_extension x JOIN pg_namespace n ON n.oid = x.extnamespace WHERE x.extname = 'vector') e ON e.oid = d.refobjid
 WHERE c.type IN ('vector', 'halfvec') AND c.rows >= 1000 AND c.atttypmod <= 4000
