@@ -23,6 +23,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const PAUSE: Duration = Duration::from_millis(500);
 /// For a statement that was cancelled to come to its end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// For dropping what a cancelled build left, while somebody waits for the end of the program.
+const SWEEP_MILLISECONDS: &str = "5000";
 
 pub struct Work<'a> {
     pub statement: String,
@@ -32,6 +34,16 @@ pub struct Work<'a> {
     pub phase: &'a Phase,
     /// What the result will have, for a bar.
     pub expected_bytes: u64,
+    /// What it leaves behind when it is stopped.
+    pub leaves: Remains<'a>,
+}
+
+/// Invalid indexes of a table whose names say that a statement of ours began them.
+#[derive(Clone, Copy)]
+pub struct Remains<'a> {
+    /// Its oid.
+    pub table: i64,
+    pub is_ours: &'a (dyn Fn(&str) -> bool + Send + Sync),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -78,12 +90,34 @@ pub async fn run(run: &RunContext<'_>, limits: &Limits, work: Work<'_>) -> Resul
         if started.elapsed() >= limits.max_wait.0 {
             return Ok(Ended::Blocked(blocked));
         }
+        // It may have got its lock in the moment in which it was cancelled: what it left would be in its own way.
+        run.or_cancelled(sweep(&run.settings, &work.leaves)).await?;
         run.or_cancelled(async {
             tokio::time::sleep(PAUSE).await;
             Ok(())
         })
         .await?;
     }
+}
+
+/// Drops what is left of a build that was stopped, within the time that a cancelled run has. What cannot be dropped now is for the
+/// next run: it stays invalid.
+pub async fn sweep(settings: &pg::Settings, left: &Remains<'_>) -> Result<Vec<String>> {
+    let mut connection = settings.connect().await?;
+    let invalid: Vec<(String, String)> = sqlx::query_as(
+        "SELECT n.nspname::text, x.relname::text FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_namespace n ON n.oid = x.relnamespace
+         WHERE i.indrelid = $1::bigint::oid AND NOT i.indisvalid",
+    )
+    .bind(left.table)
+    .fetch_all(&mut connection)
+    .await?;
+    pg::set(&mut connection, "statement_timeout", SWEEP_MILLISECONDS).await?;
+    let mut dropped = Vec::new();
+    for (schema, name) in invalid.into_iter().filter(|(_, name)| (left.is_ours)(name)) {
+        pg::execute(&mut connection, format!("DROP INDEX CONCURRENTLY IF EXISTS {}", pg::qualified(&schema, &name))).await?;
+        dropped.push(name);
+    }
+    Ok(dropped)
 }
 
 enum Attempt {
@@ -98,7 +132,10 @@ async fn once(run: &RunContext<'_>, limits: &Limits, work: &Work<'_>) -> Result<
     let mut connection = run.or_cancelled(run.settings.connect()).await?;
     let mut observer = run.or_cancelled(run.settings.connect()).await?;
     let pid = run.or_cancelled(pg::backend_pid(&mut connection)).await?;
-    pg::set(&mut connection, "search_path", "").await?;
+    // A lock_timeout or tablespace of the role's or database's own would end the build in its last waits, or put it elsewhere.
+    for (name, value) in [("search_path", ""), ("lock_timeout", "0"), ("default_tablespace", "")] {
+        pg::set(&mut connection, name, value).await?;
+    }
     for (name, value) in &work.settings {
         pg::set(&mut connection, name, value).await?;
     }

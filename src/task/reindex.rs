@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use toml::Spanned;
 
-use crate::concurrently::{self, Ended};
+use crate::concurrently::{self, Ended, Remains};
 use crate::fault::{self, Kind};
 use crate::governor::{Go, Governor};
 use crate::job::Checker;
 use crate::pg::{self, qualified};
 use crate::report::{Report, Unfinished};
-use crate::task::vector_index::state::{base_of_reindex, connect, is_cut, tables};
+use crate::task::vector_index::state::{base_of_reindex, connect, is_beside, is_cut, tables};
 use crate::task::{RunContext, Work};
 use crate::units::{self, Size};
 
@@ -26,7 +26,6 @@ const BLOAT_ABOVE: f64 = 0.4;
 const LARGER_THAN: Size = Size(10 << 20);
 /// An index that grew by less since it was built is as it has to be, whatever the estimate says.
 const GROWN: f64 = 1.3;
-const CLEAN_MILLISECONDS: &str = "5000";
 
 /// `[reindex]`, resolved.
 #[derive(Clone, Debug)]
@@ -165,7 +164,8 @@ impl Work for Reindex {
                 failures.push((Some(Kind::NotNow), format!("{name} and what comes after it: {reason}")));
                 break;
             }
-            if step.action == Action::Drop
+            // What is invalid may be half-way: then it is somebody's work, and no wreck.
+            if (step.action == Action::Drop || !step.index.is_valid)
                 && let Some(who) = run.or_cancelled(concurrently::builder(&mut connection, step.table_oid)).await?
             {
                 failures.push((Some(Kind::NotNow), format!("{name} is left alone: {who} is building or vacuuming there")));
@@ -177,7 +177,9 @@ impl Work for Reindex {
                 _ => format!("REINDEX INDEX CONCURRENTLY {name}"),
             };
             let expected_bytes = step.index.expected_bytes.unwrap_or(step.index.bytes as f64) as u64;
-            let work = concurrently::Work { statement, settings: self.settings(), phase: &phase, expected_bytes };
+            let is_ours = |name: &str| base_of_reindex(name).is_some_and(|base| is_cut(base, &step.index.name));
+            let leaves = Remains { table: step.table_oid, is_ours: &is_ours };
+            let work = concurrently::Work { statement, settings: self.settings(), phase: &phase, expected_bytes, leaves };
             match concurrently::run(run, limits, work).await {
                 Ok(Ended::Done) if step.action == Action::Drop => dropped.push(step.index.name.clone()),
                 Ok(Ended::Done) => {
@@ -189,15 +191,15 @@ impl Work for Reindex {
                     );
                 }
                 Ok(Ended::Blocked(who)) => {
-                    clean_up(run, step).await;
+                    clean_up(run, step, &leaves).await;
                     failures.push((Some(Kind::NotNow), format!("{name} was given up, and is as it was: {who}")));
                 }
                 Err(error) if fault::kind_of(&error) == Some(Kind::Cancelled) => {
-                    clean_up(run, step).await;
+                    clean_up(run, step, &leaves).await;
                     return Err(error);
                 }
                 Err(error) => {
-                    clean_up(run, step).await;
+                    clean_up(run, step, &leaves).await;
                     failures.push((fault::kind_of(&error), format!("{name}: {}", fault::in_a_line(&error))));
                 }
             }
@@ -254,6 +256,9 @@ fn decide(job: &Reindex, index: &Index, names: &[String], when_new: Option<i64>)
             false => leave("invalid, and not of an index of this table".to_owned()),
         };
     }
+    if !index.is_valid && is_beside(&index.name) {
+        return leave("half-way between two indexes of a [vector_index] job, whose next run sees to it".to_owned());
+    }
     if !job.indexes.is_empty() && !job.indexes.contains(&index.name) {
         return leave("not among `indexes`".to_owned());
     }
@@ -289,26 +294,8 @@ async fn size(connection: &mut sqlx::PgConnection, step: &Step) -> Result<i64> {
     Ok(bytes.unwrap_or(0))
 }
 
-/// What a stopped REINDEX left, within the time that a cancelled run has.
-async fn clean_up(run: &RunContext<'_>, step: &Step) {
-    let cleaned = async {
-        let mut connection = run.settings.connect().await?;
-        let left: Vec<(String, String)> = sqlx::query_as(
-            "SELECT n.nspname::text, x.relname::text FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_namespace n ON n.oid = x.relnamespace
-             WHERE i.indrelid = $1::bigint::oid AND NOT i.indisvalid",
-        )
-        .bind(step.table_oid)
-        .fetch_all(&mut connection)
-        .await?;
-        pg::set(&mut connection, "statement_timeout", CLEAN_MILLISECONDS).await?;
-        for (schema, name) in
-            left.iter().filter(|(_, name)| base_of_reindex(name).is_some_and(|base| is_cut(base, &step.index.name)))
-        {
-            pg::execute(&mut connection, format!("DROP INDEX CONCURRENTLY IF EXISTS {}", qualified(schema, name))).await?;
-        }
-        anyhow::Ok(())
-    };
-    if let Err(error) = cleaned.await {
+async fn clean_up(run: &RunContext<'_>, step: &Step, left: &Remains<'_>) {
+    if let Err(error) = concurrently::sweep(&run.settings, left).await {
         tracing::warn!("what is left of {} is for the next run to drop: {}", step.index.sql(), fault::in_a_line(&error));
     }
 }

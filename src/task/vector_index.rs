@@ -1,6 +1,6 @@
 //! `[vector_index]`: an index of pgvector, tuned by measurement and rebuilt beside the one that serves.
 //!
-//! What an interruption leaves behind: an index `…_pgtend_new`, invalid or not yet measured, or `…_pgtend_old`, replaced and not yet
+//! What an interruption leaves behind: an index `…_pgtend_new_HASH`, invalid or not yet measured, or `…_pgtend_old_HASH`, replaced and not yet
 //! dropped. The next run drops the invalid and the replaced, and goes on with the one that was built.
 
 pub mod kind;

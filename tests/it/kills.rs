@@ -69,7 +69,7 @@ impl Phase<'_> {
 }
 
 /// By PGTEND_TEST_SEED, or by the clock.
-fn seeded() -> TestRng {
+pub fn seeded() -> TestRng {
     let by_clock = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
     let seed: u64 = std::env::var("PGTEND_TEST_SEED").map_or_else(|_| by_clock(), |seed| seed.parse().unwrap());
     // Shown when the test fails.

@@ -63,5 +63,7 @@ mod store;
 mod vector_index;
 /// Vector index builds that are stopped in each phase, and what is left afterwards.
 mod vector_index_faults;
+/// The same at random moments, with clients at work, and in the waits that are left.
+mod vector_index_kills;
 /// pgbench on tables that jobs work on.
 mod writers;

@@ -24,6 +24,12 @@ fn items(server: &Server, rows: u32) -> String {
 const OLD: &str = "items_idx|ivfflat|lists=30|t";
 const QUICK: &str = "recall = { queries = 20 }\napply_setting = 'database'";
 
+/// The name beside `items_idx`.
+fn beside(server: &Server, which: &str) -> String {
+    let hash = r#"left(encode(sha256('public\000items\000"embedding"\000items_idx'::bytea), 'hex'), 8)"#;
+    server.sql("postgres", &format!("SELECT 'items_idx_pgtend_{which}_' || {hash}"))
+}
+
 fn phase(server: &Server, database: &str) -> String {
     let sql = "SELECT string_agg(phase, ' ') FROM pg_stat_progress_create_index WHERE datname = current_database()";
     server.sql(database, sql)
@@ -67,7 +73,8 @@ fn stopped_while_it_waits_for_an_old_transaction_the_next_run_is_clean() {
         let next = scenario(server, &database, &format!("lists = 20\n{QUICK}")).ledger();
         let running = next.start(&["run-job", "tend"]);
         eventually("it waits for the old transaction", || phase(server, &database).contains("waiting for old snapshots"));
-        assert!(indexes(server, &database).contains("items_idx_pgtend_new|ivfflat|lists=20|f"));
+        let new = beside(server, "new");
+        assert!(indexes(server, &database).contains(&format!("{new}|ivfflat|lists=20|f")), "{}", indexes(server, &database));
         eventually("the ledger says so", || {
             let detail = server.sql(&database, "SELECT progress->>'detail' FROM pgtend.runs ORDER BY id DESC LIMIT 1");
             detail.contains("waiting for old snapshots: waiting for server process")
@@ -119,12 +126,15 @@ fn what_a_killed_run_had_built_is_measured_and_swapped_in_and_what_it_had_replac
     let server = server(18);
     let database = items(server, 3000);
     // As after a kill between the build and the swap, and one between the swap and the drop.
+    let (new, old) = (beside(server, "new"), beside(server, "old"));
     server.sql(
         &database,
-        "CREATE INDEX items_idx_pgtend_new ON items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 20);
-         CREATE INDEX items_idx_pgtend_old ON items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 3)",
+        &format!(
+            "CREATE INDEX {new} ON items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 20);
+             CREATE INDEX {old} ON items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 3)"
+        ),
     );
-    let oid = server.sql(&database, "SELECT 'items_idx_pgtend_new'::regclass::oid");
+    let oid = server.sql(&database, &format!("SELECT '{new}'::regclass::oid"));
     let next = scenario(server, &database, &format!("lists = 20\n{QUICK}"));
     next.run(&["run-job", "tend", "--dry-run"]).succeeded().prints(&["measured, then swapped in or dropped", "dropped first"]);
     let told = told(&next);
@@ -201,4 +211,103 @@ fn stopped_during_the_search_for_lists_nothing_is_left() {
         });
         assert_eq!(indexes(server, &database), OLD);
     }
+}
+
+#[test]
+fn what_a_stopped_run_built_or_replaced_is_seen_to_even_where_the_planner_prefers_it() {
+    let server = server(18);
+    // With more lists than the one that serves, so that nothing else can be measured beside it.
+    for (which, lists) in [("new", 50), ("old", 50)] {
+        let database = items(server, 3000);
+        let name = beside(server, which);
+        server.sql(
+            &database,
+            &format!("CREATE INDEX {name} ON items USING ivfflat (embedding vector_cosine_ops) WITH (lists = {lists})"),
+        );
+        scenario(server, &database, &format!("lists = 50\n{QUICK}")).run(&["run-job", "tend"]).succeeded();
+        assert_eq!(indexes(server, &database), "items_idx|ivfflat|lists=50|t", "{which}");
+    }
+}
+
+#[test]
+fn an_index_of_the_applications_with_a_name_like_ours_stays() {
+    let server = server(18);
+    let database = items(server, 3000);
+    server.sql(
+        &database,
+        "ALTER TABLE items ADD other vector(3); UPDATE items SET other = '[1,2,3]'; ANALYZE items;
+         CREATE INDEX items_idx_pgtend_new ON items USING hnsw (other vector_l2_ops); CREATE INDEX items_idx_pgtend_old ON items USING ivfflat (other vector_l2_ops);
+         CREATE INDEX half ON items USING hnsw (embedding vector_cosine_ops) WHERE id < 10",
+    );
+    // Of our very name, but on another column.
+    let old = beside(server, "old");
+    server.sql(&database, &format!("CREATE INDEX {old} ON items USING hnsw (other vector_cosine_ops)"));
+    scenario(server, &database, &format!("index = 'items_idx'\nlists = 20\n{QUICK}"))
+        .run(&["run-job", "tend"])
+        .exited(78)
+        .says(&[old.as_str()]);
+    let there = indexes(server, &database);
+    assert!(there.contains(&format!("{old}|hnsw||t")) && there.contains(OLD), "{there}");
+    server.sql(&database, &format!("DROP INDEX {old}; DROP INDEX IF EXISTS {}", beside(server, "new")));
+    scenario(server, &database, &format!("index = 'items_idx'\nlists = 20\n{QUICK}")).run(&["run-job", "tend"]).succeeded();
+    assert_eq!(
+        indexes(server, &database),
+        "half|hnsw||t\nitems_idx|ivfflat|lists=20|t\nitems_idx_pgtend_new|hnsw||t\nitems_idx_pgtend_old|ivfflat||t"
+    );
+}
+
+#[test]
+fn a_name_that_is_taken_is_found_out_before_the_build() {
+    let server = server(18);
+    let database = items(server, 3000);
+    server.sql(
+        &database,
+        "DROP INDEX items_idx; CREATE INDEX items_embedding_idx ON items USING hnsw ((embedding::halfvec(32)) halfvec_cosine_ops)",
+    );
+    let job = scenario(server, &database, &format!("lists = 20\n{QUICK}"));
+    job.run(&["run-job", "tend"]).exited(78).says(&["is there already", "index = \"NAME\""]);
+    assert_eq!(indexes(server, &database), "items_embedding_idx|hnsw||t");
+}
+
+#[test]
+fn settings_of_the_database_neither_end_a_build_nor_hide_an_index() {
+    let server = server(18);
+    let database = items(server, 3000);
+    server.sql(
+        &database,
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET lock_timeout = %L', current_database(), '50ms');
+                     EXECUTE format('ALTER DATABASE %I SET enable_indexscan = off', current_database()); END $$",
+    );
+    let holder = server.session(&database, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM items");
+    let job = scenario(server, &database, &format!("lists = 20\n{QUICK}\n[limits]\nmax_wait = '1s'"));
+    job.run(&["run-job", "tend"]).exited(75).says(&["waited", "still serves"]);
+    drop(holder);
+    clean_after_the_next_run(server, &database, &job, "items_idx|ivfflat|lists=20|t");
+    let auto = scenario(server, &database, &format!("method = 'ivfflat'\nbudget = {{ time = '2s' }}\n{QUICK}"));
+    auto.run(&["run-job", "tend"]).succeeded();
+}
+
+#[test]
+fn an_owner_who_is_no_superuser_changes_the_method_and_the_graph() {
+    let server = server(18);
+    let database = items(server, 3000);
+    let role = format!("owner_{database}");
+    server.sql(
+        &database,
+        &format!("CREATE ROLE {role} LOGIN; ALTER TABLE items OWNER TO {role}; GRANT CREATE ON SCHEMA public TO {role}"),
+    );
+    for (more, is) in [
+        ("method = 'hnsw'", "hnsw|m=16 ef_construction=64"),
+        ("m = 24", "hnsw|m=24 ef_construction=64"),
+        ("m = 8", "hnsw|m=8 ef_construction=64"),
+        ("lists = 10", "ivfflat|lists=10"),
+    ] {
+        let text = format!(
+            "database = 'app'\n[vector_index]\ntable = 'items'\ncolumn = 'embedding'\n{more}\nrecall = {{ queries = 20 }}\napply_setting = 'role:{role}'\n"
+        );
+        let job = Scenario::with_url(server, &server.url_as(&role, &database)).job("tend", &text);
+        job.run(&["run-job", "tend"]).succeeded();
+        assert_eq!(indexes(server, &database), format!("items_idx|{is}|t"));
+    }
+    server.sql(&database, &format!("DROP OWNED BY {role}; DROP ROLE {role}"));
 }

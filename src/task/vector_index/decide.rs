@@ -110,6 +110,8 @@ pub struct Index {
     pub least: Option<(bool, Found)>,
     /// Why it could not be measured.
     pub unmeasured: Option<String>,
+    /// Because a stopped run had built one that the planner prefers.
+    pub is_behind_a_new_one: bool,
 }
 
 impl Index {
@@ -190,6 +192,12 @@ pub fn decide(wanted: &Wanted, today: &Today) -> Decision {
     if index.method != Some(wanted.method) {
         let present = index.method.map_or("another method", Method::name);
         return Decision::new(build(), format!("the job says {}, and the index is {present}", wanted.method));
+    }
+    if index.is_behind_a_new_one {
+        return Decision::new(
+            build(),
+            "the planner answers with the index that a stopped run built: that one is measured instead",
+        );
     }
     if let Some(why) = &index.unmeasured {
         return Decision::new(Action::GiveUp, format!("its recall cannot be measured: {why}"));
@@ -409,6 +417,14 @@ pub fn accept(wanted: &Wanted, today: &Today, reached: bool, new: &Found, at_the
         return Err(message);
     }
     let Some(old) = today.index.as_ref().filter(|index| index.is_valid) else { return Ok(()) };
+    if old.is_behind_a_new_one && !wanted.sets_the_setting && at_the_applications.recall < wanted.target {
+        return Err(format!(
+            "at {} = {}, which nobody changes, its recall is {:.3}, and the old one's could not be measured beside it",
+            wanted.method.setting(),
+            at_the_applications.setting,
+            at_the_applications.recall,
+        ));
+    }
     if let Some(now) = &old.now
         && !wanted.sets_the_setting
         && at_the_applications.recall < wanted.target

@@ -33,6 +33,14 @@ impl Method {
         }
     }
 
+    /// The setting of the other method, at its highest: its indexes are the dearest then, and the planner leaves them.
+    pub fn others_at_their_dearest(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Ivfflat => (Self::Hnsw.setting(), "1000"),
+            Self::Hnsw => (Self::Ivfflat.setting(), "32768"),
+        }
+    }
+
     /// pgvector's own.
     pub fn default_setting(self) -> u32 {
         match self {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::{PgConnection, Row as _};
 
+use super::kind::Method;
 use crate::pg::{self, literal};
 
 /// Queries in one statement: its parameters stay below some megabytes.
@@ -93,6 +94,8 @@ impl Searched {
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
     pub tids: Vec<String>,
+    /// Which version of the row it was.
+    xmins: Vec<String>,
     vectors: Vec<String>,
     /// Distances of the k nearest.
     truth: Vec<Vec<f64>>,
@@ -143,21 +146,26 @@ pub async fn sample(connection: &mut PgConnection, searched: &Searched, count: u
     // By rows while a walk over them is cheap, by blocks beyond that.
     let by = if rows < 5e6 { "BERNOULLI" } else { "SYSTEM" };
     for share in [share, 100.0] {
-        let found: Vec<(String, String)> = {
+        let found: Vec<(String, String, String)> = {
             let sql = format!(
                 "WITH s AS MATERIALIZED (SELECT t.ctid AS at FROM {relation} t TABLESAMPLE {by} ({share}) REPEATABLE (7) WHERE {conditions}
                    ORDER BY hashtext(t.ctid::text) LIMIT {count})
-                 SELECT t.{tid}::text, t.{column}::text FROM s JOIN {relation} t ON t.ctid = s.at ORDER BY hashtext(s.at::text)",
+                 SELECT t.{tid}::text, t.xmin::text, t.{column}::text FROM s JOIN {relation} t ON t.ctid = s.at ORDER BY hashtext(s.at::text)",
                 tid = searched.tid,
                 relation = searched.relation,
                 column = searched.column,
             );
             let rows = pg::query(sql).fetch_all(&mut *connection).await.map_err(pg::in_its_own_words)?;
-            rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, sqlx::Error>>()?
+            rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect::<Result<_, sqlx::Error>>()?
         };
         if found.len() >= count as usize || share >= 100.0 {
-            let (tids, vectors) = found.into_iter().unzip();
-            return Ok(Sample { tids, vectors, ..Sample::default() });
+            let mut sample = Sample::default();
+            for (tid, xmin, vector) in found {
+                sample.tids.push(tid);
+                sample.xmins.push(xmin);
+                sample.vectors.push(vector);
+            }
+            return Ok(sample);
         }
     }
     Ok(Sample::default())
@@ -195,6 +203,7 @@ pub async fn find_truth(
     sample.exact_ms = started.elapsed().as_secs_f64() * 1000.0 / sample.truth.len().max(1) as f64;
     sample.vectors.truncate(sample.truth.len());
     sample.tids.truncate(sample.truth.len());
+    sample.xmins.truncate(sample.truth.len());
     for name in ["enable_indexscan", "enable_indexonlyscan", "statement_timeout"] {
         pg::set(connection, name, if name == "statement_timeout" { "0" } else { "on" }).await?;
     }
@@ -221,14 +230,41 @@ async fn distances(
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
+/// Which rows of the sample are still where they were, and as they were. One that was updated meanwhile is another row to the
+/// search, found at a distance of nothing.
+async fn are_there(
+    connection: &mut PgConnection,
+    searched: &Searched,
+    sample: &Sample,
+    range: std::ops::Range<usize>,
+) -> Result<Vec<bool>> {
+    if searched.tid != "ctid" {
+        return Ok(vec![true; range.len()]);
+    }
+    let sql = format!(
+        "SELECT coalesce((SELECT s.xmin::text = q.xmin FROM {relation} s WHERE s.ctid = q.tid::tid), false)
+         FROM unnest($1::text[], $2::text[]) WITH ORDINALITY q(tid, xmin, n) ORDER BY n",
+        relation = searched.relation,
+    );
+    let rows = pg::query(sql)
+        .bind(&sample.tids[range.clone()])
+        .bind(&sample.xmins[range])
+        .fetch_all(connection)
+        .await
+        .map_err(pg::in_its_own_words)?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
 /// Searches with an index at a setting.
 pub struct Searcher<'a> {
     pub connection: &'a mut PgConnection,
     pub searched: &'a Searched,
     pub sample: &'a Sample,
     pub k: u32,
-    /// `ivfflat.probes` or `hnsw.ef_search`.
-    pub parameter: &'static str,
+    pub method: Method,
+    /// An index that the planner would prefer, and is not to see. For superusers.
+    pub hidden: Option<i64>,
+    pub is_hiding: bool,
     /// The index that is to answer.
     pub index: String,
     pub deadline: Instant,
@@ -244,6 +280,8 @@ pub enum Stopped {
     Time,
     #[error("the number of searches for measuring is used up")]
     Searches,
+    #[error("too many rows changed meanwhile")]
+    Moved,
     #[error("the planner answers with {0} and not with the index")]
     OtherPlan(String),
 }
@@ -256,12 +294,20 @@ impl Searcher<'_> {
         let statement = self.searched.statement(self.k, false);
         let mut recalls = Vec::with_capacity(self.sample.len());
         for start in (0..self.sample.len()).step_by(AT_ONCE) {
+            self.hide().await?;
             limit(self.connection, self.deadline).await?;
             let range = start..(start + AT_ONCE).min(self.sample.len());
-            let found = distances(self.connection, &statement, self.sample, range).await.map_err(|error| self.stopped(error))?;
-            for (found, truth) in found.iter().zip(&self.sample.truth[start..]) {
-                recalls.push(recall_of(found, truth, self.k as usize));
-            }
+            let found =
+                distances(self.connection, &statement, self.sample, range.clone()).await.map_err(|error| self.stopped(error))?;
+            let are_there =
+                are_there(self.connection, self.searched, self.sample, range).await.map_err(|error| self.stopped(error))?;
+            let both = found.iter().zip(&self.sample.truth[start..]).zip(are_there);
+            recalls.extend(
+                both.filter(|(_, is_there)| *is_there).map(|((found, truth), _)| recall_of(found, truth, self.k as usize)),
+            );
+        }
+        if recalls.len() < QUERIES_AT_LEAST.min(self.sample.len()) {
+            return Err(Stopped::Moved.into());
         }
         let (recall, margin) = mean_and_margin(&recalls);
         let [recall, margin] = [recall, margin].map(|share| (share * 10_000.0).round() / 10_000.0);
@@ -275,6 +321,7 @@ impl Searcher<'_> {
         self.prepare(setting, false).await?;
         for _ in 0..5 {
             self.may_search()?;
+            self.hide().await?;
             limit(self.connection, self.deadline).await?;
             let plan = self.explain("ANALYZE, BUFFERS, TIMING OFF, ", count).await.map_err(|error| self.stopped(error))?;
             ms = ms.min(plan["Execution Time"].as_f64().unwrap_or(f64::MAX) / count as f64);
@@ -282,6 +329,8 @@ impl Searcher<'_> {
         }
         self.prepare(setting, true).await?;
         let plan = self.explain("", 1).await?;
+        // Back to what is measured.
+        self.prepare(setting, false).await?;
         let is_planners_choice = scan_of(&plan["Plan"]).is_none_or(|scan| scan == self.index);
         Ok(Cost { ms, pages, is_planners_choice })
     }
@@ -356,10 +405,40 @@ impl Searcher<'_> {
         Ok(node_with_index(&plan["Plan"], &self.index).and_then(|node| node["Startup Cost"].as_f64()))
     }
 
-    async fn prepare(&mut self, setting: u32, as_the_application: bool) -> Result<()> {
-        pg::set(self.connection, self.parameter, &setting.to_string()).await?;
-        // Near the target the planner may prefer to read everything: what is asked here is what the index can do.
-        pg::set(self.connection, "enable_seqscan", if as_the_application { "on" } else { "off" }).await
+    async fn prepare(&mut self, setting: u32, is_as_an_application: bool) -> Result<()> {
+        self.show().await?;
+        as_an_application(self.connection, self.method, setting).await?;
+        if !is_as_an_application {
+            // Near the target the planner may prefer to read everything: what is asked here is what the index can do.
+            pg::set(self.connection, "enable_seqscan", "off").await?;
+            let (name, value) = self.method.others_at_their_dearest();
+            pg::set(self.connection, name, value).await?;
+        }
+        self.hide().await
+    }
+
+    /// In a transaction that is never committed, so that nobody else sees it, crash or no crash. Begun anew for each step: its locks
+    /// last no longer than a search's own, and an ALTER TABLE of somebody's, with all that come after it, waits no longer.
+    /// Who changes the same row of pg_index waits for the rollback, and finds the row as it was.
+    async fn hide(&mut self) -> Result<()> {
+        let Some(oid) = self.hidden else { return Ok(()) };
+        self.show().await?;
+        sqlx::query("BEGIN").execute(&mut *self.connection).await?;
+        self.is_hiding = true;
+        sqlx::query("UPDATE pg_catalog.pg_index SET indisvalid = false WHERE indexrelid = $1::bigint::oid")
+            .bind(oid)
+            .execute(&mut *self.connection)
+            .await?;
+        Ok(())
+    }
+
+    /// What was hidden is seen again, and every lock is let go.
+    pub async fn show(&mut self) -> Result<()> {
+        if self.is_hiding {
+            sqlx::query("ROLLBACK").execute(&mut *self.connection).await?;
+            self.is_hiding = false;
+        }
+        Ok(())
     }
 
     async fn prove(&mut self) -> Result<()> {
@@ -451,6 +530,13 @@ fn node_with_index<'a>(plan: &'a Value, index: &str) -> Option<&'a Value> {
 fn scan_of(plan: &Value) -> Option<String> {
     let node = nodes(plan).into_iter().find(|node| node["Alias"].as_str() == Some("t"))?;
     Some(node["Index Name"].as_str().or(node["Node Type"].as_str())?.to_owned())
+}
+
+/// Settings as an application has them.
+pub async fn as_an_application(connection: &mut PgConnection, method: Method, setting: u32) -> Result<()> {
+    pg::set(connection, method.setting(), &setting.to_string()).await?;
+    pg::set(connection, "enable_seqscan", "on").await?;
+    pg::execute(connection, format!("RESET {}", method.others_at_their_dearest().0)).await
 }
 
 /// What the planner would read, asked as the application does.

@@ -49,7 +49,7 @@ pub fn check(table: &Table, spec: Spec, given: &Given, settings: &pg::Settings) 
         needed_bytes,
         maintenance_work_mem_bytes,
         parallel_workers: given.parallel_workers.unwrap_or(table.facts.parallel_workers.max(0) as u32),
-        free_bytes: is_local.then(free_memory).flatten(),
+        free_bytes: free(settings),
         shared_bytes: (is_local && table.facts.shared_memory == "posix").then(shared_memory).flatten(),
         notes: Vec::new(),
         refusal: None,
@@ -92,6 +92,11 @@ fn judge(memory: &mut Memory, spec: Spec) {
         Some(_) => {}
         None => memory.notes.push("the server is on another machine: how much memory it has left is unknown".to_owned()),
     }
+}
+
+/// Of the server's machine, where it is this one.
+pub fn free(settings: &pg::Settings) -> Option<u64> {
+    settings.is_on_a_socket().then(free_memory).flatten()
 }
 
 /// MemAvailable.

@@ -51,7 +51,7 @@ pub async fn make(job: &VectorIndex, run: &RunContext<'_>) -> Result<Plan> {
     Ok(Plan { parts, extension, is_partitioned })
 }
 
-async fn part(
+pub async fn part(
     connection: &mut PgConnection,
     job: &VectorIndex,
     run: &RunContext<'_>,
@@ -74,7 +74,10 @@ async fn part(
     let (today, sample) = today(connection, job, &table, setting).await.with_context(|| format!("measuring {}", table.sql()))?;
     phase.done(&units::plural(sample.len(), "query vector"));
     let planners_choice = match sample.vector() {
-        Some(vector) => measure::applications_plan(connection, &table.searched, vector, job.recall.k).await?,
+        Some(vector) => {
+            measure::as_an_application(connection, table.method, setting).await?;
+            measure::applications_plan(connection, &table.searched, vector, job.recall.k).await?
+        }
         None => None,
     };
     let wanted = Wanted {
@@ -87,6 +90,14 @@ async fn part(
         sets_the_setting: job.apply_setting.is_some(),
     };
     let decision = decide::decide(&wanted, &today);
+    if let (Some(taken), Action::Build { .. } | Action::Tune) = (&table.taken, &decision.action) {
+        let message = format!(
+            "{taken} is there already, and is no index of {} for {}: rename it, or give the new one another name with `index = \"NAME\"`",
+            table.searched.column,
+            table.metric.name()
+        );
+        return Err(state::refused(message));
+    }
     let spec = match &decision.action {
         Action::Build { spec } => Some(*spec),
         Action::Tune => Some(decide::Spec::Ivfflat { lists: decide::lists_by_rule(table.vectors()) }),
@@ -151,6 +162,7 @@ pub async fn today(connection: &mut PgConnection, job: &VectorIndex, table: &Tab
         now: None,
         least: None,
         unmeasured: None,
+        is_behind_a_new_one: false,
     };
     let mut sample = Sample::default();
     if index.is_valid && today.vectors >= 1.0 {
@@ -163,7 +175,10 @@ pub async fn today(connection: &mut PgConnection, job: &VectorIndex, table: &Tab
                 Some(format!("only {} exact searches were done in {}: give `recall` more `time`", sample.len(), job.recall.time));
         } else if let Err(error) = measure_index(connection, job, table, index, &sample, setting, deadline, &mut measured).await {
             match error.downcast_ref::<Stopped>() {
-                Some(stopped) => measured.unmeasured = Some(stopped.to_string()),
+                Some(stopped) => {
+                    measured.is_behind_a_new_one = matches!(stopped, Stopped::OtherPlan(scan) if *scan == table.new_name());
+                    measured.unmeasured = Some(stopped.to_string());
+                }
                 None => return Err(error),
             }
         }
@@ -191,7 +206,9 @@ async fn measure_index(
         searched: &table.searched,
         sample,
         k: job.recall.k,
-        parameter: method.setting(),
+        method,
+        hidden: None,
+        is_hiding: false,
         index: index.name.clone(),
         deadline,
         searches: 0,

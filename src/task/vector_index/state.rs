@@ -13,10 +13,15 @@ use crate::fault::{Fault, Kind};
 use crate::pg::{self, identifier, qualified};
 use crate::task::partition::with_schema;
 
+const NEW: &str = "_pgtend_new_";
+const OLD: &str = "_pgtend_old_";
+/// Hexadecimal digits.
+const HASH: usize = 8;
+
 /// Rows that are looked at for NULLs, zero vectors and duplicates.
 const LOOK_AT: u32 = 2_000;
 
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug, Default, sqlx::FromRow)]
 pub struct Facts {
     pub oid: i64,
     pub schema: String,
@@ -118,6 +123,8 @@ pub struct Table {
     pub index: Option<Found>,
     /// The name that the index has, or will have.
     pub index_name: String,
+    /// Something else has a name that a build would give.
+    pub taken: Option<String>,
     /// Other indexes that answer the same searches.
     pub rivals: Vec<String>,
     pub leftovers: Vec<Leftover>,
@@ -182,11 +189,11 @@ impl Table {
 
     /// The names that are ours beside the index: while it is built, and once it is replaced.
     pub fn new_name(&self) -> String {
-        beside(&self.index_name, "_pgtend_new")
+        beside(&self.facts, &self.searched.column, &self.index_name, NEW)
     }
 
     pub fn old_name(&self) -> String {
-        beside(&self.index_name, "_pgtend_old")
+        beside(&self.facts, &self.searched.column, &self.index_name, OLD)
     }
 
     /// As an application writes it.
@@ -200,18 +207,38 @@ impl Table {
     }
 }
 
-/// A name of at most 63 bytes; one that had to be cut gets a hash, or two long names would be one.
-fn beside(name: &str, suffix: &str) -> String {
-    if name.len() + suffix.len() <= 63 {
-        return format!("{name}{suffix}");
+/// A name that nobody else has by accident: what stands under it is dropped. Its hash tells the table, the column and the index.
+fn beside(facts: &Facts, column: &str, index: &str, suffix: &str) -> String {
+    let hash = hash(&[&facts.schema, &facts.name, column, index]);
+    format!("{}{suffix}{hash}", cut(index, 63 - suffix.len() - hash.len()))
+}
+
+/// Whether a name looks like one of [`beside`]'s.
+pub fn is_beside(name: &str) -> bool {
+    let hex = |hash: &str| hash.len() == HASH && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    [NEW, OLD].iter().any(|suffix| name.rsplit_once(suffix).is_some_and(|(_, hash)| hex(hash)))
+}
+
+fn hash(words: &[&str]) -> String {
+    let hash = Sha256::digest(words.join("\0").as_bytes());
+    hash.iter().take(HASH / 2).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The name of an index where there is none. One that had to be cut gets a hash, or two long names would be one.
+fn default_name(table: &str, column: &str) -> String {
+    let name = format!("{table}_{column}");
+    if name.len() + "_idx".len() <= 63 {
+        return format!("{name}_idx");
     }
-    let hash = Sha256::digest(name.as_bytes());
-    let hash: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    let mut end = 63 - suffix.len() - hash.len() - 1;
+    format!("{}_{}_idx", cut(&name, 63 - HASH - "__idx".len()), hash(&[&name]))
+}
+
+fn cut(name: &str, most: usize) -> &str {
+    let mut end = name.len().min(most);
     while !name.is_char_boundary(end) {
         end -= 1;
     }
-    format!("{}_{hash}{suffix}", &name[..end])
+    &name[..end]
 }
 
 pub fn refused(message: String) -> anyhow::Error {
@@ -231,7 +258,18 @@ pub async fn pgvector(connection: &mut PgConnection) -> Result<String> {
 /// A connection for reading and measuring: names are qualified, and no policy hides rows without an error.
 pub async fn connect(settings: &pg::Settings) -> Result<PgConnection> {
     let mut connection = settings.connect().await?;
-    for (name, value) in [("search_path", ""), ("row_security", "off"), ("lock_timeout", "5000"), ("jit", "off")] {
+    let ours = [("search_path", ""), ("row_security", "off"), ("lock_timeout", "5000"), ("jit", "off")];
+    // Whatever the role has set for itself. A plan that is kept would not follow a setting that changes.
+    let planner = [
+        ("enable_indexscan", "on"),
+        ("enable_indexonlyscan", "on"),
+        ("enable_seqscan", "on"),
+        ("enable_sort", "on"),
+        ("enable_tidscan", "on"),
+        ("enable_nestloop", "on"),
+        ("plan_cache_mode", "force_custom_plan"),
+    ];
+    for (name, value) in ours.into_iter().chain(planner) {
         pg::set(&mut connection, name, value).await?;
     }
     Ok(connection)
@@ -337,7 +375,13 @@ pub async fn read(
         Method::of(&index.method).and_then(|method| in_index.operator_class(method, job.metric)).as_ref()
             == Some(&index.operator_class)
     };
-    let is_ours = |index: &Found| ["_pgtend_new", "_pgtend_old"].iter().any(|suffix| index.name.ends_with(suffix));
+    let default_name = default_name(&facts.name, &job.column);
+    let known: Vec<&str> =
+        found.iter().map(|index| index.name.as_str()).chain(job.index.as_deref()).chain([default_name.as_str()]).collect();
+    let is_ours = |index: &Found| {
+        is_beside(&index.name)
+            && known.iter().any(|name| [NEW, OLD].iter().any(|suffix| beside(&facts, &column, name, suffix) == index.name))
+    };
     let is_reindexed = |index: &Found| !index.is_valid && base_of_reindex(&index.name).is_some();
     let candidates: Vec<&Found> =
         found.iter().filter(|index| on_our_key(index) && same_metric(index) && !is_ours(index) && !is_reindexed(index)).collect();
@@ -356,6 +400,13 @@ pub async fn read(
         }
     };
     let index = index.cloned();
+    // What searches nothing else, and no less.
+    let like_ours: Vec<Found> = found
+        .iter()
+        .filter(|one| on_our_key(one) && same_metric(one))
+        .filter(|one| index.as_ref().is_none_or(|index| index.predicate == one.predicate))
+        .cloned()
+        .collect();
     let rivals = candidates
         .iter()
         .filter(|one| Some(one.oid) != index.as_ref().map(|index| index.oid))
@@ -368,7 +419,7 @@ pub async fn read(
     let index_name = match (&index, &job.index) {
         (Some(index), _) => index.name.clone(),
         (None, Some(name)) if !is_partition => name.clone(),
-        _ => beside(&format!("{}_{}", facts.name, job.column), "_idx"),
+        _ => default_name,
     };
     let operator = format!("OPERATOR({}.{})", identifier(extension), job.metric.operator());
     let key = if by_halfvec { format!("(t.{column}::{})", typed(ValueType::Halfvec)) } else { format!("t.{column}") };
@@ -401,11 +452,21 @@ pub async fn read(
         looks,
         index,
         index_name,
+        taken: None,
         rivals,
         leftovers: Vec::new(),
         searched,
     };
-    table.leftovers = found.iter().filter_map(|one| leftover(&table, one, &candidates)).collect();
+    table.leftovers = like_ours.iter().filter_map(|one| leftover(&table, one)).collect();
+    let wanted = if table.index.is_some() { table.old_name() } else { table.index_name.clone() };
+    for name in [wanted, table.new_name()] {
+        if !table.leftovers.iter().any(|leftover| leftover.name == name) {
+            let sql = "SELECT to_regclass($1)::text";
+            let taken: Option<String> =
+                sqlx::query_scalar(sql).bind(qualified(&table.facts.schema, &name)).fetch_one(&mut *connection).await?;
+            table.taken = table.taken.or(taken);
+        }
+    }
     Ok(table)
 }
 
@@ -416,7 +477,7 @@ pub fn base_of_reindex(name: &str) -> Option<&str> {
 }
 
 /// By the state, not by the name alone: what is valid under a name of REINDEX is somebody's index.
-fn leftover(table: &Table, one: &Found, candidates: &[&Found]) -> Option<Leftover> {
+fn leftover(table: &Table, one: &Found) -> Option<Leftover> {
     let ours = table.index_name.as_str();
     let index_is_well = table.index.as_ref().is_some_and(|index| index.is_valid);
     let what = if one.name == table.new_name() {
@@ -424,10 +485,7 @@ fn leftover(table: &Table, one: &Found, candidates: &[&Found]) -> Option<Leftove
     } else if one.name == table.old_name() {
         // Only while another one answers in its place.
         index_is_well.then_some(Remains::Replaced)?
-    } else if !one.is_valid
-        && base_of_reindex(&one.name).is_some_and(|base| is_cut(base, ours))
-        && !candidates.iter().any(|c| c.oid == one.oid)
-    {
+    } else if !one.is_valid && base_of_reindex(&one.name).is_some_and(|base| is_cut(base, ours)) {
         Remains::Broken
     } else {
         return None;
@@ -483,10 +541,16 @@ mod tests {
 
     #[test]
     fn names_fit_and_stay_apart() {
-        assert_eq!(beside("idx", "_pgtend_new"), "idx_pgtend_new");
+        assert_eq!(default_name("items", "embedding"), "items_embedding_idx");
         let (one, two) = (format!("{}1", "ä".repeat(31)), format!("{}2", "ä".repeat(31)));
-        let (first, second) = (beside(&one, "_pgtend_new"), beside(&two, "_pgtend_new"));
+        let (first, second) = (default_name(&one, "c"), default_name(&two, "c"));
         assert!(first.len() <= 63 && second.len() <= 63 && first != second, "{first} {second}");
+        let facts = |table: &str| Facts { schema: "public".to_owned(), name: table.to_owned(), ..Facts::default() };
+        let names = [("t", "c", one.as_str()), ("t", "c", &two), ("t", "d", &one), ("u", "c", &one), ("t", "c", "idx")]
+            .map(|(table, column, index)| beside(&facts(table), column, index, NEW));
+        assert!(names.iter().all(|name| name.len() <= 63 && is_beside(name)), "{names:?}");
+        assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>().len(), names.len());
+        assert!(!is_beside("idx_pgtend_new") && !is_beside("idx_pgtend_old_1") && !is_beside("idx"));
     }
 
     #[test]

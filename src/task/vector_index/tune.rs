@@ -35,7 +35,8 @@ pub struct Tuner<'a> {
     pub setting: u32,
     /// The present number of lists: where the search begins.
     pub lists: Option<u32>,
-    pub only_one: bool,
+    /// Not a search: this one, to the end.
+    pub only: Option<Spec>,
     /// Searches of the table whose answers are known.
     pub sample: &'a Sample,
 }
@@ -57,7 +58,7 @@ impl Tuner<'_> {
     async fn search(&self, connection: &mut PgConnection) -> Result<Tuning> {
         let started = Instant::now();
         let phase = self.run.progress.phase("tune", None);
-        let given = self.job.budget.time.map(|time| time.0);
+        let given = self.job.budget.time.map(|time| time.0).filter(|_| self.only.is_none());
         let first_deadline = started + given.unwrap_or(Duration::from_secs(24 * 3600));
         let (searched, share, copied_rows) = self.copy(connection, given).await?;
         let sample = if share >= 1.0 && self.sample.len() >= self.job.recall.queries as usize {
@@ -81,7 +82,8 @@ impl Tuner<'_> {
         let mut next = Some(start.clamp(1, self.most(copied_rows)));
         while let Some(lists) = next.take() {
             phase.say(&format!("candidate with {}", units::plural(lists as usize, "list")));
-            match self.candidate(connection, &searched, &sample, lists, copied_rows, &mut budget).await {
+            let spec = self.only.unwrap_or(Spec::Ivfflat { lists });
+            match self.candidate(connection, &searched, &sample, spec, copied_rows, &mut budget).await {
                 Ok(candidate) => {
                     let (found, cost) = (&candidate.found, candidate.found.cost.map_or(f64::NAN, |cost| cost.ms));
                     tracing::info!("{lists} lists: recall {:.3} at probes = {}, {cost:.2} ms", found.recall, found.setting);
@@ -101,7 +103,7 @@ impl Tuner<'_> {
                 budget.deadline = started + time;
                 tuning.budget_seconds = time.as_secs_f64();
             }
-            if self.only_one || tuning.candidates.len() >= CANDIDATES_AT_MOST {
+            if self.only.is_some() || tuning.candidates.len() >= CANDIDATES_AT_MOST {
                 tuning.ended = "enough candidates".to_owned();
                 break;
             }
@@ -150,7 +152,8 @@ impl Tuner<'_> {
         let sampled =
             if wanted < 1.0 { format!(" TABLESAMPLE BERNOULLI ({}) REPEATABLE (3)", wanted * 100.0) } else { String::new() };
         // Before the first temporary table, or never. Room for the copy and a candidate: what does not fit is read again and again.
-        let buffers_kilobytes = ((whole.min(limit) * 2.5) as u64 / 1024).max(8192);
+        let room = memory::free(&self.run.settings).map_or(u64::MAX, |free| free / 4);
+        let buffers_kilobytes = (((whole.min(limit) * 2.5) as u64).min(room) / 1024).clamp(8192, 1 << 30);
         pg::set(connection, "temp_buffers", &format!("{buffers_kilobytes}kB")).await?;
         self.memory_of_builds(connection).await?;
         if let Some(time) = time {
@@ -190,7 +193,7 @@ impl Tuner<'_> {
         connection: &mut PgConnection,
         searched: &Searched,
         sample: &Sample,
-        lists: u32,
+        spec: Spec,
         rows: u64,
         budget: &mut Budget,
     ) -> Result<Candidate> {
@@ -199,10 +202,11 @@ impl Tuner<'_> {
         pg::set(connection, "statement_timeout", &left.as_millis().to_string()).await?;
         let key = searched.key.replacen("t.v", "v", 1);
         let class = qualified(self.extension, &self.table.operator_class);
-        let sql = format!("CREATE INDEX pgtend_candidate ON {COPY} USING ivfflat ({key} {class}) WITH (lists = {lists})");
+        let sql =
+            format!("CREATE INDEX pgtend_candidate ON {COPY} USING {} ({key} {class}) WITH ({})", spec.method(), spec.options());
         pg::execute_counting(connection, sql).await.map_err(|error| match pg::in_its_own_words(error) {
             error if pg::sql_state(&error).as_deref() == Some("57014") && !self.run.cancel.is_cancelled() => Stopped::Time.into(),
-            error => error.context(format!("a candidate with {lists} lists of {rows} rows")),
+            error => error.context(format!("a candidate, {spec}, of {rows} rows")),
         })?;
         let build_seconds = started.elapsed().as_secs_f64();
         let mut searcher = Searcher {
@@ -210,24 +214,30 @@ impl Tuner<'_> {
             searched,
             sample,
             k: self.job.recall.k,
-            parameter: "ivfflat.probes",
+            method: spec.method(),
+            hidden: None,
+            is_hiding: false,
             index: "pgtend_candidate".to_owned(),
             deadline: budget.deadline,
             searches: budget.searches,
             searches_at_most: budget.searches_at_most,
         };
-        let measured = self.measure(&mut searcher, lists).await;
+        let measured = self.measure(&mut searcher, spec).await;
         budget.searches = searcher.searches;
         let (reached, found, at_todays_setting) = measured?;
         pg::set(connection, "statement_timeout", "0").await?;
         pg::execute(connection, format!("DROP INDEX pg_temp.{}", identifier("pgtend_candidate"))).await?;
+        let lists = if let Spec::Ivfflat { lists } = spec { lists } else { 0 };
         Ok(Candidate { lists, build_seconds, reached, found, at_todays_setting })
     }
 
-    async fn measure(&self, searcher: &mut Searcher<'_>, lists: u32) -> Result<(bool, Found, Option<Found>)> {
-        let start = f64::from(lists).sqrt() / 4.0;
-        let (reached, found) = searcher.least(self.job.recall.target, (start as u32).max(1), lists).await?;
-        let todays = self.setting.min(lists);
+    async fn measure(&self, searcher: &mut Searcher<'_>, spec: Spec) -> Result<(bool, Found, Option<Found>)> {
+        let start = match spec {
+            Spec::Ivfflat { lists } => f64::from(lists).sqrt() as u32 / 4,
+            Spec::Hnsw { .. } => self.setting,
+        };
+        let (reached, found) = searcher.least(self.job.recall.target, start.max(1), spec.most()).await?;
+        let todays = self.setting.min(spec.most());
         let at_todays = if todays < found.setting { Some(searcher.recall(todays).await?) } else { None };
         Ok((reached, found, at_todays))
     }

@@ -34,6 +34,7 @@ fn index() -> Index {
         now: Some(found(3, 0.96, 1.0)),
         least: Some((true, found(3, 0.96, 1.0))),
         unmeasured: None,
+        is_behind_a_new_one: false,
     }
 }
 

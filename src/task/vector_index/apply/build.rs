@@ -1,0 +1,268 @@
+//! Builds the new index beside the old one, or in the place of a partition's, and measures it.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use sqlx::PgConnection;
+
+use super::{Failure, Worker};
+use crate::concurrently::{self, Ended};
+use crate::fault::{self, Kind};
+use crate::pg::{identifier, qualified};
+use crate::task::partition::session::{Attempt, Session};
+use crate::task::vector_index::decide::{self, Spec, Tuning, recall_in_words};
+use crate::task::vector_index::kind::Method;
+use crate::task::vector_index::measure::{self, Found, Sample, Searcher, Stopped};
+use crate::task::vector_index::tune::Tuner;
+use crate::task::vector_index::{memory, state};
+
+impl Worker<'_> {
+    pub(super) async fn build(&mut self, spec: Option<Spec>, is_built: bool) -> Result<Option<Failure>> {
+        let in_place = self.part.table.index.as_ref().filter(|index| index.is_attached).cloned();
+        if let Some(spec) = spec.filter(|_| !is_built) {
+            let memory = memory::check(&self.part.table, spec, &self.job.memory(), &self.run.settings);
+            self.told.warnings.extend(memory.notes.iter().filter(|note| !note.contains("unknown")).cloned());
+            if let Some(refusal) = memory.refusal {
+                return Ok(Some((Some(Kind::Configuration), refusal)));
+            }
+            let statement = match &in_place {
+                Some(index) => match self.alter_in_place(index, spec).await? {
+                    Ok(statement) => statement,
+                    Err(failure) => return Ok(Some(failure)),
+                },
+                None => self.create(spec),
+            };
+            let expected_bytes = self.part.table.index_bytes();
+            let phase = self.run.progress.phase("build", Some(expected_bytes));
+            let settings = vec![
+                ("maintenance_work_mem", format!("{}kB", memory.maintenance_work_mem_bytes / 1024)),
+                ("max_parallel_maintenance_workers", memory.parallel_workers.to_string()),
+            ];
+            let is_ours = self.remains();
+            let leaves = concurrently::Remains { table: self.part.table.facts.oid, is_ours: &is_ours };
+            let work = concurrently::Work { statement, settings, phase: &phase, expected_bytes, leaves };
+            let ended = concurrently::run(self.run, self.limits, work).await;
+            match ended {
+                Ok(Ended::Done) => phase.done(&spec.to_string()),
+                Ok(Ended::Blocked(who)) => {
+                    self.clean_up().await;
+                    return Ok(Some((
+                        Some(Kind::NotNow),
+                        format!("the build was given up, and what there was still serves: {who}"),
+                    )));
+                }
+                Err(error) => {
+                    if fault::kind_of(&error) != Some(Kind::Cancelled) {
+                        self.clean_up().await;
+                    }
+                    return Err(error);
+                }
+            }
+            self.told.built = Some(spec);
+        }
+        let name = in_place.as_ref().map_or_else(|| self.part.table.new_name(), |index| index.name.clone());
+        let measured = self.run.or_cancelled(self.measure_new(&name, in_place.is_none())).await;
+        let measured = match measured {
+            Ok(measured) => measured,
+            Err(error) if error.downcast_ref::<Stopped>().is_some() => Err(format!("it cannot be measured: {error}")),
+            Err(error) => return Err(error),
+        };
+        let verdict = measured.and_then(|(reached, found, at_todays)| {
+            let verdict = decide::accept(&self.part.wanted, &self.part.today, reached, &found, &at_todays);
+            self.told.after = Some(found.clone());
+            self.told.after_at_todays_setting = Some(at_todays);
+            verdict.map(|()| found)
+        });
+        match (verdict, in_place) {
+            (Ok(found), None) => self.swap(found).await,
+            (Ok(found), Some(index)) => {
+                self.comment(&index.schema, &index.name, index.comment.as_deref(), &found, true).await?;
+                self.finish(found).await
+            }
+            (Err(reason), None) => {
+                let new = self.part.table.new_name();
+                let schema = self.part.table.facts.schema.clone();
+                let left = self.drop_index(&schema, &new).await?;
+                let left = left.map(|who| format!("; it could not be dropped ({who}), the next run does")).unwrap_or_default();
+                Ok(Some((
+                    None,
+                    format!("the new index was built and dropped again, and what there was still serves: {reason}{left}"),
+                )))
+            }
+            (Err(reason), Some(_)) => Ok(Some((None, format!("rebuilt in place, as the index of a partition is: {reason}")))),
+        }
+    }
+
+    fn create(&self, spec: Spec) -> String {
+        let table = &self.part.table;
+        let key = table.searched.key.replacen("t.", "", 1);
+        let space = table.index.as_ref().and_then(|index| index.tablespace.as_ref());
+        let space = space.map(|space| format!(" TABLESPACE {}", identifier(space))).unwrap_or_default();
+        let predicate = table.searched.predicate.as_ref().map(|predicate| format!(" WHERE {predicate}")).unwrap_or_default();
+        format!(
+            "CREATE INDEX CONCURRENTLY {} ON {} USING {} ({key} {}) WITH ({}){space}{predicate}",
+            identifier(&table.new_name()),
+            table.sql(),
+            spec.method(),
+            qualified(self.extension, &table.operator_class),
+            spec.options(),
+        )
+    }
+
+    /// An index that belongs to one of the partitioned table can neither be dropped nor have another attached in its place.
+    async fn alter_in_place(&self, index: &state::Found, spec: Spec) -> Result<Result<String, Failure>> {
+        if index.method != spec.method().name() {
+            let message = format!(
+                "{} belongs to the index of the partitioned table and cannot become {}: make that index anew by hand",
+                index.name,
+                spec.method()
+            );
+            return Ok(Err((Some(Kind::Configuration), message)));
+        }
+        // Fresh: in a session that has pgvector loaded, ALTER INDEX … SET asks for ACCESS EXCLUSIVE.
+        let mut session =
+            self.run.or_cancelled(Session::open(&self.run.settings, self.limits.lock_timeout.0, self.limits.max_wait.0)).await?;
+        let statement = format!("ALTER INDEX {} SET ({})", index.sql(), spec.options());
+        match self.run.or_cancelled(session.transaction(&[statement], &[self.part.table.facts.oid, index.oid])).await? {
+            Attempt::Done(_) => Ok(Ok(format!("REINDEX INDEX CONCURRENTLY {}", index.sql()))),
+            Attempt::Locked(who) => Ok(Err((Some(Kind::NotNow), who))),
+        }
+    }
+
+    /// Names of what a build leaves when it is stopped.
+    fn remains(&self) -> impl Fn(&str) -> bool + Send + Sync + 'static {
+        let in_place = self.part.table.index.as_ref().filter(|index| index.is_attached).map(|index| index.name.clone());
+        let new = self.part.table.new_name();
+        move |name| match &in_place {
+            Some(index) => state::base_of_reindex(name).is_some_and(|base| state::is_cut(base, index)),
+            None => name == new,
+        }
+    }
+
+    /// After a build that did not come to its end.
+    pub(super) async fn clean_up(&mut self) {
+        let is_ours = self.remains();
+        let leaves = concurrently::Remains { table: self.part.table.facts.oid, is_ours: &is_ours };
+        match concurrently::sweep(&self.run.settings, &leaves).await {
+            Ok(dropped) => self.told.dropped.extend(dropped),
+            Err(error) => tracing::warn!("what is left of the build is for the next run to drop: {}", fault::in_a_line(&error)),
+        }
+    }
+
+    /// The new index answers to a connection that may not see the old one: (reached, at the least setting, at today's).
+    pub(super) async fn measure_new(&mut self, name: &str, is_beside: bool) -> Result<Result<(bool, Found, Found), String>> {
+        let mut connection = state::connect(&self.run.settings).await?;
+        let phase = self.run.progress.phase("measure", None);
+        phase.say("searches of the new index");
+        let table = &self.part.table;
+        self.new = sqlx::query_scalar(
+            "SELECT i.indexrelid::bigint FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+             WHERE i.indrelid = $1::bigint::oid AND x.relname = $2 AND i.indisvalid",
+        )
+        .bind(table.facts.oid)
+        .bind(name)
+        .fetch_optional(&mut connection)
+        .await?;
+        let started = Instant::now();
+        let mut sample = measure::sample(&mut connection, &table.searched, self.job.recall.queries, table.vectors()).await?;
+        let drawn = sample.tids.len();
+        let time = self.job.recall.time.0;
+        measure::find_truth(&mut connection, &table.searched, &mut sample, self.job.recall.k, started + time * 2 / 3).await?;
+        if drawn == 0 || sample.len() < measure::QUERIES_AT_LEAST.min(drawn) {
+            return Ok(Err(format!(
+                "it cannot be measured: only {} exact searches were done in {}",
+                sample.len(),
+                self.job.recall.time
+            )));
+        }
+        let old = table.index.as_ref().filter(|index| is_beside && index.is_valid).map(|index| index.oid);
+        let first = self.search_new(&mut connection, name, None, &sample, started + time).await;
+        let measured = match (first, old) {
+            (Err(error), Some(old)) if matches!(error.downcast_ref(), Some(Stopped::OtherPlan(_))) => {
+                if !self.part.table.facts.is_superuser {
+                    return self.measure_on_a_copy().await;
+                }
+                self.search_new(&mut connection, name, Some(old), &sample, started + time).await?
+            }
+            (measured, _) => measured?,
+        };
+        phase.done(&recall_in_words(&measured.1));
+        Ok(Ok(measured))
+    }
+
+    async fn search_new(
+        &self,
+        connection: &mut PgConnection,
+        name: &str,
+        hidden: Option<i64>,
+        sample: &Sample,
+        deadline: Instant,
+    ) -> Result<(bool, Found, Found)> {
+        let method = self.part.wanted.method;
+        let mut searcher = Searcher {
+            connection,
+            searched: &self.part.table.searched,
+            sample,
+            k: self.job.recall.k,
+            method,
+            hidden,
+            is_hiding: false,
+            index: name.to_owned(),
+            deadline,
+            searches: 0,
+            searches_at_most: u64::MAX,
+        };
+        let most = match (method, self.told.built) {
+            (_, Some(spec)) => spec.most(),
+            (Method::Ivfflat, None) => searcher.lists().await?.unwrap_or(32_768),
+            (Method::Hnsw, None) => 1000,
+        };
+        let at_todays = searcher.recall(self.part.setting.min(most)).await?;
+        let tuned = self.told.tuning.as_ref().and_then(Tuning::best).map(|best| best.found.setting);
+        let start = tuned.unwrap_or(self.part.setting);
+        let (reached, found) = searcher.least(self.job.recall.target, start, most).await?;
+        searcher.show().await?;
+        Ok((reached, found, at_todays))
+    }
+
+    /// Where the planner prefers the old index (it has more lists) and the role may not hide it: the same build on a copy of
+    /// all vectors is the proof.
+    async fn measure_on_a_copy(&mut self) -> Result<Result<(bool, Found, Found), String>> {
+        let Some(spec) = self.told.built else {
+            return Ok(Err(
+                "the planner prefers the old index, and only a superuser can measure the one that a stopped run built beside it: the next run builds it anew, and measures that on a copy".to_owned(),
+            ));
+        };
+        let known = self.told.tuning.as_ref().filter(|tuning| tuning.share >= 1.0);
+        let known =
+            known.and_then(|tuning| tuning.candidates.iter().find(|one| spec == Spec::Ivfflat { lists: one.lists }).cloned());
+        let candidate = match known {
+            Some(candidate) => candidate,
+            None => {
+                let tuner = Tuner {
+                    run: self.run,
+                    job: self.job,
+                    table: &self.part.table,
+                    extension: self.extension,
+                    setting: self.part.setting,
+                    lists: if let Spec::Ivfflat { lists } = spec { Some(lists) } else { None },
+                    only: Some(spec),
+                    sample: &self.part.sample,
+                };
+                let tuning = tuner.tune().await?;
+                match tuning.candidates.into_iter().next() {
+                    Some(candidate) if tuning.share >= 1.0 => candidate,
+                    _ => {
+                        let message = "the planner prefers the old index, and the table is too large to be measured as a copy: run the job as a superuser, or give `budget` more `sample`";
+                        return Ok(Err(message.to_owned()));
+                    }
+                }
+            }
+        };
+        self.told.warnings.push(
+            "the planner preferred the old index, which only a superuser can hide: the recall is that of the same build on a copy of all vectors".to_owned(),
+        );
+        let at_todays = candidate.at_todays_setting.clone().unwrap_or_else(|| candidate.found.clone());
+        Ok(Ok((candidate.reached, candidate.found, at_todays)))
+    }
+}
