@@ -36,6 +36,22 @@ fn a_view_that_was_dropped_by_accident_is_made_anew_with_all_its_bodies() {
 }
 
 #[test]
+fn a_table_named_without_its_schema_goes_there_and_back_and_no_audit_minds_its_hashes() {
+    let server = server(18);
+    let database = of_5_kb(server, 19);
+    let scenario = Scenario::with_database(server, &database).job("scripts", &job("").replace("public.scripts", "scripts"));
+    let hashes = server.sql(&database, HASHES);
+    scenario.run(&["compress", "install", "scripts"]).succeeded();
+    scenario.run(&["run-job", "scripts"]).succeeded();
+    assert_ne!(server.sql(&database, "SELECT count(*) FROM scripts_stored WHERE content_gz IS NOT NULL"), "0");
+    let audit = scenario.run(&["audit", "--database", "app", "--check", "lookup-unindexed"]);
+    assert!(!audit.stdout.contains("content_sha256"), "{}", audit.stdout);
+    scenario.run(&["compress", "undo", "scripts"]).succeeded();
+    assert_eq!(server.sql(&database, "SELECT relkind FROM pg_class WHERE relname = 'scripts'"), "r");
+    assert_eq!(server.sql(&database, HASHES), hashes);
+}
+
+#[test]
 fn restored_in_a_database_of_another_encoding_it_reads_the_same_and_is_undone_before_more_is_compressed() {
     let server = server(18);
     let (source, restored) = (format!("latin_{}", server.new_database()), server.new_database());

@@ -108,7 +108,11 @@ fn a_thousand_jobs_of_the_same_second_all_run_once() {
     let mut serving = Serving::ready(&scenario, "max_concurrent = 8");
     assert!(Utc::now() < tick, "this machine is too slow for this test");
 
-    becomes(&server, &database, "SELECT count(*) FROM pgtend.runs WHERE outcome = 'succeeded'", "1000");
+    // Each part in its own time: beside other tests all of them took more than a minute.
+    for part in 1..=4 {
+        let succeeded = format!("SELECT count(*) >= {} FROM pgtend.runs WHERE outcome = 'succeeded'", JOBS * part / 4);
+        becomes(&server, &database, &succeeded, "t");
+    }
 
     let runs = "SELECT count(*), count(DISTINCT job), count(DISTINCT scheduled_for), count(DISTINCT trigger) FROM pgtend.runs";
     assert_eq!(asked(&server, &database, runs), "1000|1000|1|1");

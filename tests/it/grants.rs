@@ -89,7 +89,8 @@ fn every_shipped_job_runs_as_the_role_of_grants(major: u32) {
         // A statement that may not is skipped with a warning by some servers.
         assert_eq!(run["report"]["warnings"], serde_json::json!([]), "{job} on {major}: {json}");
     }
-    assert_eq!(scenario.runs(&["--outcome", "succeeded"]).len(), jobs.len());
+    let succeeded = scenario.runs(&["--outcome", "succeeded"]);
+    assert_eq!(succeeded.iter().filter(|run| run["task"] != "compress install").count(), jobs.len());
     let proofs = scenario.json(&["backups", "list"]);
     assert!(proofs["sets"].as_array().unwrap().iter().all(|set| set["proof"] == "verified"), "{proofs}");
     scenario.run(&["check", "--connect"]).succeeded();

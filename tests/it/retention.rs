@@ -566,10 +566,8 @@ fn a_column_that_comes_while_rows_are_archived_is_archived_too() {
     eventually("a batch is archived", || {
         scenario.files("store").iter().any(|file| file.ends_with(".json") && !file.ends_with(".pending.json"))
     });
-    server.sql(&database, "ALTER TABLE logs ADD amount int; UPDATE logs SET amount = 42");
+    server.sql(&database, "ALTER TABLE logs ADD amount int DEFAULT 42");
     running.wait().succeeded();
-    // Updated rows may have moved behind the walk.
-    scenario.run(&["run-job", "old-logs"]).succeeded();
     nothing_is_lost_or_twice(server, &database, &scenario, 60_001);
     let without = server.sql(&database, "SELECT count(*) FROM back WHERE amount IS NULL").parse::<u64>().unwrap();
     let first = scenario.json(&["archives", "list"])["batches"]

@@ -211,7 +211,9 @@ pub async fn apply(compress: &Compress, run: &RunContext<'_>, undoing: &Undoing,
         return Ok((done, Go::On));
     }
     // It took a while: views that somebody changed meanwhile stay as they are now.
-    let undoing = &run.or_cancelled(plan(compress, &run.job.name, &mut connection, false)).await?;
+    // On a new connection: in this one the name in the job is looked for nowhere.
+    let mut fresh = run.or_cancelled(run.settings.connect()).await?;
+    let undoing = &run.or_cancelled(plan(compress, &run.job.name, &mut fresh, false)).await?;
     let limits = &run.job.limits;
     let mut session = run.or_cancelled(Session::open(&run.settings, limits.lock_timeout.0, limits.max_wait.0)).await?;
     let uninstalled = run.or_cancelled(uninstalled(&mut session, undoing)).await;
