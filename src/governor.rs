@@ -316,6 +316,15 @@ async fn signals(connection: &mut PgConnection, table: Option<i64>) -> Result<Si
         .context("cannot look at the server's state")
 }
 
+/// How long to wait for a lock while holding others: half of deadlock_timeout at the most. A client that waits for one of
+/// ours while we wait for one of its own looks for a deadlock after that time, finds it, and fails. We let go first.
+pub async fn patience(connection: &mut PgConnection, lock_timeout: Duration) -> Result<Duration> {
+    let milliseconds: i64 = sqlx::query_scalar("SELECT setting::bigint FROM pg_settings WHERE name = 'deadlock_timeout'")
+        .fetch_one(connection)
+        .await?;
+    Ok(lock_timeout.min(Duration::from_millis((milliseconds / 2).max(1) as u64)))
+}
+
 /// lock_not_available, deadlock_detected.
 pub fn is_lock_trouble(error: &anyhow::Error) -> bool {
     pg::sql_state(error).is_some_and(|state| matches!(state.as_str(), "55P03" | "40P01"))

@@ -148,11 +148,7 @@ impl Work<'_> {
     pub async fn connect(&self, limits: &Limits) -> Result<PgConnection> {
         let mut connection = self.run.settings.connect().await?;
         super::prepare(&mut connection).await?;
-        let deadlock: i64 = sqlx::query_scalar("SELECT setting::bigint FROM pg_settings WHERE name = 'deadlock_timeout'")
-            .fetch_one(&mut connection)
-            .await?;
-        // In a circle of locks it is the batch that gives way, before the server looks for a victim.
-        let patience = limits.lock_timeout.0.min(Duration::from_millis((deadlock / 2).max(1) as u64));
+        let patience = governor::patience(&mut connection, limits.lock_timeout.0).await?;
         pg::set(&mut connection, "lock_timeout", &patience.as_millis().to_string()).await?;
         pg::set(&mut connection, "statement_timeout", &limits.statement_timeout.0.as_millis().to_string()).await?;
         Ok(connection)

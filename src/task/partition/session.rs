@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
 
+use crate::governor;
 use crate::pg;
 
 /// What a transaction may take beyond its wait for locks. No client waits longer than lock_timeout and this.
@@ -67,13 +68,7 @@ impl Session {
         }
         pg::set(&mut connection, "lock_timeout", &lock_timeout.as_millis().to_string()).await?;
         let pid = pg::backend_pid(&mut connection).await?;
-        let deadlock_milliseconds: i32 =
-            sqlx::query_scalar("SELECT setting::int FROM pg_settings WHERE name = 'deadlock_timeout'")
-                .fetch_one(&mut connection)
-                .await?;
-        // A client that waits for a lock of ours while we wait for one of its own looks for a deadlock after that time, finds
-        // it, and fails. We let go first.
-        let further_lock_timeout = lock_timeout.min(Duration::from_millis(deadlock_milliseconds.max(2) as u64 / 2));
+        let further_lock_timeout = governor::patience(&mut connection, lock_timeout).await?;
         Ok(Self {
             connection,
             pid,

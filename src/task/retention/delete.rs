@@ -10,7 +10,7 @@ use super::plan::{Part, Plan};
 use super::{Method, Retention};
 use crate::archive::{self, Archive, Manifest, Source};
 use crate::fault::{self, Fault, Kind};
-use crate::governor::{self, Go, Governor, Limits, Pace};
+use crate::governor::{self, Go, Governor, Pace};
 use crate::pg::{self, identifier, literal};
 use crate::progress::Phase;
 use crate::report::Report;
@@ -104,7 +104,7 @@ impl Work<'_> {
         let started = Instant::now();
         let pid = pg::backend_pid(connection).await?;
         archive::prepare_session(connection).await?;
-        let patience = patience(connection, governor.limits()).await?;
+        let patience = governor::patience(connection, governor.limits().lock_timeout.0).await?;
         pg::set(connection, "lock_timeout", &patience.as_millis().to_string()).await?;
         pg::set(connection, "statement_timeout", &governor.limits().statement_timeout.0.as_millis().to_string()).await?;
         let target = if self.archive.is_some() { ARCHIVE_TIME } else { governor.limits().batch_time };
@@ -392,15 +392,6 @@ impl Work<'_> {
 /// Rows at the last key were looked at with it; at the very start there is none.
 fn beyond(key: &str) -> &'static str {
     if key == START { ">=" } else { ">" }
-}
-
-/// How long a batch waits for a lock: half of deadlock_timeout at the most, so that in a circle of locks it is always
-/// the batch that gives way, before the server looks for a victim.
-async fn patience(connection: &mut PgConnection, limits: &Limits) -> Result<Duration> {
-    let milliseconds: i64 = sqlx::query_scalar("SELECT setting::bigint FROM pg_settings WHERE name = 'deadlock_timeout'")
-        .fetch_one(connection)
-        .await?;
-    Ok(limits.lock_timeout.0.min(Duration::from_millis((milliseconds / 2).max(1) as u64)))
 }
 
 /// Who stands in the way.
