@@ -3,8 +3,8 @@
 
 Starts a PostgreSQL 18 of its own (scripts/postgres), fills a table with PowerShell-like scripts, installs the view and lets pgbench
 read titles and bodies through it at a fixed rate: with nothing else going on, while pgtend compresses, and afterwards. A body takes
-longer to read once it is compressed, whoever else is at work; so bodies are compared with bodies when all are compressed, and titles
-with titles. Prints a Markdown table and the targets.
+longer to read once it is compressed, whoever else is at work; so they are compared with what they are when all is compressed, titles
+and bodies also by themselves. All of it four times. Prints a Markdown table and the targets.
 Needs `cargo build --release --bin pgtend`. Writes only below the temp folder, and removes it all.
 """
 
@@ -23,7 +23,7 @@ from pathlib import Path
 from retention import Failed, clean_environment, end, find_facts, percentile, say
 
 HERE = Path(__file__).resolve().parent.parent
-RATE, CLIENTS, IDLE_SECONDS = 60, 2, 12
+RATE, CLIENTS, IDLE_SECONDS, ROUNDS = 60, 2, 12, 4
 SEED = 20261124
 VERBS = "Get Set New Remove Invoke Test Start Stop ConvertTo Import".split()
 NOUNS = "ChildItem Service Process Content Item ADUser WebRequest Json EventLog CimInstance Credential Path".split()
@@ -50,6 +50,11 @@ def script(source, size):
     return "\r\n".join(lines)
 
 
+def add(pooled, found):
+    for latencies, more in zip(pooled, found):
+        latencies.extend(more)
+
+
 class Bench:
     def __init__(self, folder, options):
         self.folder, self.environment, self.running = folder, clean_environment(), []
@@ -57,7 +62,7 @@ class Bench:
         self.pgtend = Path(options.pgtend) if options.pgtend else target / "release" / "pgtend"
         if not self.pgtend.exists():
             raise Failed(f"no {self.pgtend}: cargo build --release --bin pgtend")
-        self.rows = 600 if options.quick else 6_000
+        self.rows, self.rounds = (600, 1) if options.quick else (6_000, ROUNDS)
 
     def call(self, *command, text=None):
         done = subprocess.run(command, input=text, stdout=subprocess.PIPE, text=True, env=self.environment)
@@ -107,7 +112,7 @@ class Bench:
         return self.sql("SELECT md5(string_agg(encode(sha256(convert_to(content, 'UTF8')), 'hex'), ',' ORDER BY id)) FROM scripts")
 
     def beside_readers(self, operation):
-        """p99 in milliseconds of titles and of bodies, and what the operation returns."""
+        """Milliseconds that titles and bodies took, and what the operation returns."""
         for file in self.folder.glob("log.*"):
             file.unlink()
         command = [self.pgbench, "-n", "-M", "prepared", "-f", self.folder / "titles.sql", "-f", self.folder / "bodies.sql"]
@@ -129,7 +134,7 @@ class Bench:
                 finish = int(fields[4]) + int(fields[5]) / 1e6
                 if began <= finish <= ended:
                     found[int(fields[3])].append(int(fields[2]) / 1000)
-        return [percentile(latencies, 0.99) for latencies in found], result
+        return found, result
 
     def close(self):
         for process in self.running:
@@ -139,12 +144,20 @@ class Bench:
     def measure(self):
         before = int(self.sql("SELECT sum(pg_column_size(content)) FROM scripts WHERE octet_length(content) > 4000"))
         hashes = self.hashes()
-        self.run("compress", "install", "scripts")
-        plain, _ = self.beside_readers(lambda: time.sleep(IDLE_SECONDS))
-        say("compressing beside readers ...")
-        during, report = self.beside_readers(lambda: json.loads(self.run("--json", "run-job", "scripts")))
-        after, _ = self.beside_readers(lambda: time.sleep(IDLE_SECONDS))
+        plain, during, after = ([], []), ([], []), ([], [])
+        for number in range(1, self.rounds + 1):
+            # It takes some seconds, in which few reads are done: several times, so that a p99 is not the second slowest of a hundred.
+            if number > 1:
+                self.run("compress", "undo", "scripts")
+                self.sql("VACUUM ANALYZE scripts", "CHECKPOINT")
+            self.run("compress", "install", "scripts")
+            add(plain, self.beside_readers(lambda: time.sleep(IDLE_SECONDS))[0])
+            say(f"compressing beside readers, {number} of {self.rounds} ...")
+            found, report = self.beside_readers(lambda: json.loads(self.run("--json", "run-job", "scripts")))
+            add(during, found)
+            add(after, self.beside_readers(lambda: time.sleep(IDLE_SECONDS))[0])
         facts = find_facts(report)
+        plain, during, after = ([percentile(latencies, 0.99) for latencies in (titles + bodies, titles, bodies)] for titles, bodies in (plain, during, after))
         stored = int(self.sql("SELECT sum(pg_column_size(content_gz) + pg_column_size(content_sha256)) FROM scripts_stored WHERE content_gz IS NOT NULL"))
         same = self.hashes() == hashes
         times = []
@@ -156,7 +169,7 @@ class Bench:
 
 def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--quick", action="store_true", help="a tenth of the rows: to try the script, not to compare")
+    options.add_argument("--quick", action="store_true", help="a tenth of the rows, once: to try the script, not to compare")
     options.add_argument("--pgtend", help="the binary; default the release build")
     options = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="pgtb") as folder:
@@ -167,9 +180,9 @@ def main():
             before, stored, facts, plain, during, after, same, times = bench.measure()
         finally:
             bench.close()
-    print("| readers, p99 in ms | titles | bodies |\n|---|---|---|")
-    for what, (titles, bodies) in (("idle, all plain", plain), ("while pgtend compresses", during), ("idle, all compressed", after)):
-        print(f"| {what} | {titles:.1f} | {bodies:.1f} |")
+    print("| readers, p99 in ms | all | titles | bodies |\n|---|---:|---:|---:|")
+    for what, (readers, titles, bodies) in (("idle, all plain", plain), ("while pgtend compresses", during), ("idle, all compressed", after)):
+        print(f"| {what} | {readers:.1f} | {titles:.1f} | {bodies:.1f} |")
     print(
         f"\n{facts['rows_compressed']:,} bodies, {facts['raw_bytes'] / 1e6:.0f} MB of text, {before / 1e6:.1f} MB as pglz had it, {stored / 1e6:.1f} MB as gzip;"
         f" {facts['megabytes_per_second']} MB/s of text in {facts['elapsed_seconds']:.1f} s\n"
@@ -177,8 +190,10 @@ def main():
     targets = [
         ("every body reads as it was", same, "SHA-256 through the view"),
         ("gzip at most 0.75 of pglz", stored <= 0.75 * before, f"{stored / before:.3f}"),
-        ("titles: p99 at most 1.5 x idle", during[0] <= 1.5 * max(plain[0], after[0]), f"{during[0]:.1f} ms against {max(plain[0], after[0]):.1f}"),
-        ("bodies: p99 at most 1.5 x idle when compressed", during[1] <= 1.5 * after[1], f"{during[1]:.1f} ms against {after[1]:.1f}"),
+        *(
+            (f"{what}: p99 at most 1.5 x idle when compressed", during[column] <= 1.5 * after[column], f"{during[column]:.1f} ms against {after[column]:.1f}, {during[column] / after[column]:.2f} x")
+            for column, what in enumerate(("readers", "of them, titles", "of them, bodies"))
+        ),
         ("a 20 kB body through the view in at most 60 ms", statistics.median(times) <= 60, f"{statistics.median(times):.1f} ms, the first of a session"),
     ]
     for what, passed, figure in targets:

@@ -10,6 +10,7 @@ mod decide;
 mod measure;
 mod memory;
 mod plan;
+mod search;
 pub mod state;
 mod tune;
 
@@ -33,10 +34,10 @@ use crate::units::{Size, Span};
 
 /// Exact searches of some hundred queries through 100,000 rows take seconds; through a hundred times as many, this.
 const MEASURE_FOR: Span = Span(Duration::from_secs(120));
-/// An interval of about ± 0.015 at a recall of 0.95.
-const QUERIES: u32 = 200;
+/// An interval of about ± 0.007 at a recall of 0.95.
+const QUERIES: u32 = 1_000;
 /// About nine candidates with ten settings each.
-const SEARCHES: u64 = 50_000;
+const SEARCHES: u64 = 100_000;
 /// 43,000 vectors of 1,536 dimensions, or half a million of 128.
 const SAMPLE: Size = Size(256 << 20);
 /// An exact search through these takes some milliseconds.
@@ -139,7 +140,7 @@ pub struct WrittenRecall {
     pub target: Option<f64>,
     /// Neighbours of a search; default 10.
     pub k: Option<u32>,
-    /// Rows of the table that are searched for; default 200.
+    /// Rows of the table that are searched for, at most; default 1000.
     pub queries: Option<u32>,
     /// Longest time for one measurement; default 2 min.
     pub time: Option<Span>,
@@ -151,7 +152,7 @@ pub struct WrittenRecall {
 pub struct WrittenBudget {
     /// Default: as three builds of the index, at least 1 min.
     pub time: Option<Span>,
-    /// Searches in all; default 50000.
+    /// Searches in all; default 100000.
     pub queries: Option<u64>,
     /// Vectors beyond this size are sampled; default 256 MiB.
     pub sample: Option<Size>,

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::VectorIndex;
 use super::decide::{self, Action, Decision, Spec, Tuning};
-use super::measure::Found;
 use super::plan::{self, Part, Plan};
+use super::search::Found;
 use super::state::{self, Remains};
 use super::tune::Tuner;
 use crate::concurrently::{self, Ended};

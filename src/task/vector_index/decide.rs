@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::kind::Method;
-use super::measure::Found;
+use super::search::Found;
 use crate::units;
 
 /// Lists are lopsided when nine of ten searches with one probe read no more than this many times the pages of an average list.

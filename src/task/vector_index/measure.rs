@@ -1,4 +1,4 @@
-//! What an index finds, against what there is: recall, time and pages, over vectors of the table itself.
+//! What there is to be found: vectors of the table itself, their true neighbours, and how a search's answer compares.
 //!
 //! Honest: the row that a query was taken from is left out on both sides (with it, 0.213 was seen for a recall of 0.124); so are
 //! NULLs and, for cosine, vectors without a direction. A neighbour counts by its distance, not by its number, so that duplicates
@@ -6,18 +6,17 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
-use serde::Serialize;
-use serde_json::Value;
+use anyhow::Result;
 use sqlx::{PgConnection, Row as _};
 
-use super::kind::Method;
-use crate::pg::{self, literal};
+use crate::pg;
 
 /// Queries in one statement: its parameters stay below some megabytes.
-const AT_ONCE: usize = 50;
+pub const AT_ONCE: usize = 50;
 /// Fewer exact answers than these say nothing.
 pub const QUERIES_AT_LEAST: usize = 20;
+/// These know a recall of 0.95 to ± 0.015. More, which know the setting better, are done only where they are cheap.
+pub const ENOUGH: usize = 200;
 /// Distances are sums in single precision, whose order may differ from plan to plan.
 const SAME: f64 = 1e-6;
 
@@ -58,7 +57,7 @@ impl Searched {
     }
 
     /// As an application asks.
-    fn statement(&self, k: u32, exactly: bool) -> String {
+    pub fn statement(&self, k: u32, exactly: bool) -> String {
         let found = if exactly {
             format!(
                 "SELECT t.{tid} AS tid, t.{column} AS c FROM {relation} t WHERE {rows} AND t.{tid} <> q.tid ORDER BY t.{column} {operator} q.v LIMIT {k}",
@@ -96,9 +95,9 @@ pub struct Sample {
     pub tids: Vec<String>,
     /// Which version of the row it was.
     xmins: Vec<String>,
-    vectors: Vec<String>,
+    pub vectors: Vec<String>,
     /// Distances of the k nearest.
-    truth: Vec<Vec<f64>>,
+    pub truth: Vec<Vec<f64>>,
     pub exact_ms: f64,
 }
 
@@ -111,29 +110,6 @@ impl Sample {
     pub fn len(&self) -> usize {
         self.truth.len()
     }
-}
-
-/// What a search found.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Found {
-    /// probes or ef_search.
-    pub setting: u32,
-    pub recall: f64,
-    /// Half of the 95 % interval.
-    pub margin: f64,
-    pub queries: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cost: Option<Cost>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Cost {
-    /// A query, in the server.
-    pub ms: f64,
-    /// A query, from memory or disk.
-    pub pages: f64,
-    /// The planner took the index by itself.
-    pub is_planners_choice: bool,
 }
 
 /// Up to `count` vectors that a query may be about, the same ones as long as the table does not change.
@@ -171,24 +147,26 @@ pub async fn sample(connection: &mut PgConnection, searched: &Searched, count: u
     Ok(Sample::default())
 }
 
-/// Finds out the true neighbours of as many queries as there is time for, by looking at every row.
+/// Finds out the true neighbours of as many queries as there is time for, by looking at every row. Those beyond the first `ENOUGH`
+/// have a third of the time.
 pub async fn find_truth(
     connection: &mut PgConnection,
     searched: &Searched,
     sample: &mut Sample,
     k: u32,
-    deadline: Instant,
+    time: Duration,
 ) -> Result<()> {
     for (name, value) in [("enable_indexscan", "off"), ("enable_indexonlyscan", "off"), ("enable_seqscan", "on")] {
         pg::set(connection, name, value).await?;
     }
     let statement = searched.statement(k, true);
     let started = Instant::now();
+    let deadline = |known: usize| started + if known < ENOUGH { time } else { time / 3 };
     // Small steps first: an exact search of a large table may take a minute.
     let mut at_once = 1;
-    while sample.truth.len() < sample.vectors.len() && Instant::now() < deadline {
+    while sample.truth.len() < sample.vectors.len() && Instant::now() < deadline(sample.truth.len()) {
         let range = sample.truth.len()..(sample.truth.len() + at_once).min(sample.vectors.len());
-        limit(connection, deadline).await?;
+        limit(connection, deadline(sample.truth.len())).await?;
         match distances(connection, &statement, sample, range).await {
             Ok(found) => {
                 let near = found.into_iter().map(|found| found.into_iter().flatten().filter(|d| !d.is_nan()).collect());
@@ -210,12 +188,12 @@ pub async fn find_truth(
     Ok(())
 }
 
-async fn limit(connection: &mut PgConnection, deadline: Instant) -> Result<()> {
+pub async fn limit(connection: &mut PgConnection, deadline: Instant) -> Result<()> {
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
     pg::set(connection, "statement_timeout", &left.as_millis().to_string()).await
 }
 
-async fn distances(
+pub async fn distances(
     connection: &mut PgConnection,
     statement: &str,
     sample: &Sample,
@@ -232,7 +210,7 @@ async fn distances(
 
 /// Which rows of the sample are still where they were, and as they were. One that was updated meanwhile is another row to the
 /// search, found at a distance of nothing.
-async fn are_there(
+pub async fn are_there(
     connection: &mut PgConnection,
     searched: &Searched,
     sample: &Sample,
@@ -255,236 +233,8 @@ async fn are_there(
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-/// Searches with an index at a setting.
-pub struct Searcher<'a> {
-    pub connection: &'a mut PgConnection,
-    pub searched: &'a Searched,
-    pub sample: &'a Sample,
-    pub k: u32,
-    pub method: Method,
-    /// An index that the planner would prefer, and is not to see. For superusers.
-    pub hidden: Option<i64>,
-    pub is_hiding: bool,
-    /// The index that is to answer.
-    pub index: String,
-    pub deadline: Instant,
-    /// Searches so far, and how many there may be.
-    pub searches: u64,
-    pub searches_at_most: u64,
-}
-
-/// Why a measurement ended early.
-#[derive(Debug, thiserror::Error)]
-pub enum Stopped {
-    #[error("the time for measuring is over")]
-    Time,
-    #[error("the number of searches for measuring is used up")]
-    Searches,
-    #[error("too many rows changed meanwhile")]
-    Moved,
-    #[error("the planner answers with {0} and not with the index")]
-    OtherPlan(String),
-}
-
-impl Searcher<'_> {
-    pub async fn recall(&mut self, setting: u32) -> Result<Found> {
-        self.may_search()?;
-        self.prepare(setting, false).await?;
-        self.prove().await?;
-        let statement = self.searched.statement(self.k, false);
-        let mut recalls = Vec::with_capacity(self.sample.len());
-        for start in (0..self.sample.len()).step_by(AT_ONCE) {
-            self.hide().await?;
-            limit(self.connection, self.deadline).await?;
-            let range = start..(start + AT_ONCE).min(self.sample.len());
-            let found =
-                distances(self.connection, &statement, self.sample, range.clone()).await.map_err(|error| self.stopped(error))?;
-            let are_there =
-                are_there(self.connection, self.searched, self.sample, range).await.map_err(|error| self.stopped(error))?;
-            let both = found.iter().zip(&self.sample.truth[start..]).zip(are_there);
-            recalls.extend(
-                both.filter(|(_, is_there)| *is_there).map(|((found, truth), _)| recall_of(found, truth, self.k as usize)),
-            );
-        }
-        if recalls.len() < QUERIES_AT_LEAST.min(self.sample.len()) {
-            return Err(Stopped::Moved.into());
-        }
-        let (recall, margin) = mean_and_margin(&recalls);
-        let [recall, margin] = [recall, margin].map(|share| (share * 10_000.0).round() / 10_000.0);
-        Ok(Found { setting, recall, margin, queries: recalls.len(), cost: None })
-    }
-
-    /// Time and pages at a setting: the best of five turns, so that a busy machine is not taken for a slow index.
-    pub async fn cost(&mut self, setting: u32) -> Result<Cost> {
-        let count = self.sample.len().min(2 * AT_ONCE);
-        let (mut ms, mut pages) = (f64::MAX, 0.0);
-        self.prepare(setting, false).await?;
-        for _ in 0..5 {
-            self.may_search()?;
-            self.hide().await?;
-            limit(self.connection, self.deadline).await?;
-            let plan = self.explain("ANALYZE, BUFFERS, TIMING OFF, ", count).await.map_err(|error| self.stopped(error))?;
-            ms = ms.min(plan["Execution Time"].as_f64().unwrap_or(f64::MAX) / count as f64);
-            pages = pages_of(&plan["Plan"]) / count as f64;
-        }
-        self.prepare(setting, true).await?;
-        let plan = self.explain("", 1).await?;
-        // Back to what is measured.
-        self.prepare(setting, false).await?;
-        let is_planners_choice = scan_of(&plan["Plan"]).is_none_or(|scan| scan == self.index);
-        Ok(Cost { ms, pages, is_planners_choice })
-    }
-
-    /// The pages of each of some searches.
-    pub async fn pages(&mut self, setting: u32, count: usize) -> Result<Vec<f64>> {
-        self.prepare(setting, false).await?;
-        let statement = self.searched.statement(self.k, false);
-        let mut pages = Vec::new();
-        for number in 0..self.sample.len().min(count) {
-            limit(self.connection, self.deadline).await?;
-            let sql = format!("EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {statement}");
-            let row = pg::query(sql)
-                .bind(&self.sample.vectors[number..=number])
-                .bind(&self.sample.tids[number..=number])
-                .fetch_one(&mut *self.connection)
-                .await
-                .map_err(pg::in_its_own_words)?;
-            let plan: Value = row.try_get(0)?;
-            pages.push(pages_of(&plan[0]["Plan"]));
-            self.searches += 1;
-        }
-        pages.sort_by(f64::total_cmp);
-        Ok(pages)
-    }
-
-    /// The lowest setting with that recall, with its cost. None: the highest one does not have it; then what that one has.
-    pub async fn least(&mut self, target: f64, start: u32, most: u32) -> Result<(bool, Found)> {
-        let (mut too_low, mut setting) = (0, start.clamp(1, most));
-        let mut enough: Option<Found> = None;
-        // Up by doubling, then between: at most 2 log2(32768) steps.
-        for _ in 0..40 {
-            let found = self.recall(setting).await?;
-            if found.recall >= target {
-                enough = Some(found);
-            } else if setting == most {
-                return Ok((false, found));
-            } else {
-                too_low = setting;
-            }
-            let high = enough.as_ref().map(|found| found.setting);
-            setting = match high {
-                Some(high) if high <= too_low + 1 => break,
-                Some(high) => too_low + (high - too_low) / 2,
-                None => (setting * 2).min(most),
-            };
-        }
-        let mut found = enough.context("a search for the setting has an end")?;
-        found.cost = Some(self.cost(found.setting).await?);
-        Ok((true, found))
-    }
-
-    /// The least setting at which the planner thinks that a search reads all: the number of lists that the index really
-    /// has. ALTER INDEX changes the catalog's number only, and without superuser nobody may read the index's first page.
-    pub async fn lists(&mut self) -> Result<Option<u32>> {
-        let Some(all) = self.startup_cost(32_768).await? else { return Ok(None) };
-        let (mut low, mut high) = (0, 32_768);
-        while high - low > 1 {
-            let middle = low + (high - low) / 2;
-            match self.startup_cost(middle).await? {
-                Some(cost) if cost >= all => high = middle,
-                Some(_) => low = middle,
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(high))
-    }
-
-    async fn startup_cost(&mut self, probes: u32) -> Result<Option<f64>> {
-        self.prepare(probes, false).await?;
-        let plan = self.explain("", 1).await?;
-        Ok(node_with_index(&plan["Plan"], &self.index).and_then(|node| node["Startup Cost"].as_f64()))
-    }
-
-    async fn prepare(&mut self, setting: u32, is_as_an_application: bool) -> Result<()> {
-        self.show().await?;
-        as_an_application(self.connection, self.method, setting).await?;
-        if !is_as_an_application {
-            // Near the target the planner may prefer to read everything: what is asked here is what the index can do.
-            pg::set(self.connection, "enable_seqscan", "off").await?;
-            let (name, value) = self.method.others_at_their_dearest();
-            pg::set(self.connection, name, value).await?;
-        }
-        self.hide().await
-    }
-
-    /// In a transaction that is never committed, so that nobody else sees it, crash or no crash. Begun anew for each step: its locks
-    /// last no longer than a search's own, and an ALTER TABLE of somebody's, with all that come after it, waits no longer.
-    /// Who changes the same row of pg_index waits for the rollback, and finds the row as it was.
-    async fn hide(&mut self) -> Result<()> {
-        let Some(oid) = self.hidden else { return Ok(()) };
-        self.show().await?;
-        sqlx::query("BEGIN").execute(&mut *self.connection).await?;
-        self.is_hiding = true;
-        sqlx::query("UPDATE pg_catalog.pg_index SET indisvalid = false WHERE indexrelid = $1::bigint::oid")
-            .bind(oid)
-            .execute(&mut *self.connection)
-            .await?;
-        Ok(())
-    }
-
-    /// What was hidden is seen again, and every lock is let go.
-    pub async fn show(&mut self) -> Result<()> {
-        if self.is_hiding {
-            sqlx::query("ROLLBACK").execute(&mut *self.connection).await?;
-            self.is_hiding = false;
-        }
-        Ok(())
-    }
-
-    async fn prove(&mut self) -> Result<()> {
-        let plan = self.explain("", 1).await?;
-        match scan_of(&plan["Plan"]) {
-            Some(scan) if scan != self.index => Err(Stopped::OtherPlan(scan).into()),
-            _ if node_with_index(&plan["Plan"], &self.index).is_none() => {
-                Err(Stopped::OtherPlan("a plan of its own".to_owned()).into())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    async fn explain(&mut self, options: &str, count: usize) -> Result<Value> {
-        let sql = format!("EXPLAIN ({options}FORMAT JSON) {}", self.searched.statement(self.k, false));
-        let row = pg::query(sql)
-            .bind(&self.sample.vectors[..count.min(self.sample.len())])
-            .bind(&self.sample.tids[..count.min(self.sample.len())])
-            .fetch_one(&mut *self.connection)
-            .await
-            .map_err(pg::in_its_own_words)?;
-        let mut plan: Value = row.try_get(0)?;
-        Ok(plan[0].take())
-    }
-
-    fn may_search(&mut self) -> Result<()> {
-        self.searches += self.sample.len() as u64;
-        if Instant::now() >= self.deadline {
-            return Err(Stopped::Time.into());
-        }
-        if self.searches > self.searches_at_most {
-            return Err(Stopped::Searches.into());
-        }
-        Ok(())
-    }
-
-    fn stopped(&self, error: anyhow::Error) -> anyhow::Error {
-        match pg::sql_state(&error).as_deref() {
-            Some("57014") if Instant::now() >= self.deadline => Stopped::Time.into(),
-            _ => error,
-        }
-    }
-}
-
 /// Pure. `found` has None for the row that asks.
-fn recall_of(found: &[Option<f64>], truth: &[f64], k: usize) -> f64 {
+pub fn recall_of(found: &[Option<f64>], truth: &[f64], k: usize) -> f64 {
     let wanted = truth.len().min(k);
     let Some(farthest) = truth.get(wanted.wrapping_sub(1)) else { return 1.0 };
     let farthest = farthest + SAME * farthest.abs().max(1.0);
@@ -493,7 +243,7 @@ fn recall_of(found: &[Option<f64>], truth: &[f64], k: usize) -> f64 {
 }
 
 /// Pure: the mean, and half of its 95 % interval.
-fn mean_and_margin(values: &[f64]) -> (f64, f64) {
+pub fn mean_and_margin(values: &[f64]) -> (f64, f64) {
     if values.is_empty() {
         return (0.0, 1.0);
     }
@@ -503,62 +253,6 @@ fn mean_and_margin(values: &[f64]) -> (f64, f64) {
     // All alike does not mean certain: the rule of three, for a query that fails altogether.
     let margin = if variance == 0.0 { 3.0 / count } else { 1.96 * (variance / count).sqrt() };
     (mean, margin.min(1.0))
-}
-
-fn pages_of(plan: &Value) -> f64 {
-    ["Shared Hit Blocks", "Shared Read Blocks", "Local Hit Blocks", "Local Read Blocks"]
-        .iter()
-        .filter_map(|key| plan[*key].as_f64())
-        .sum()
-}
-
-fn nodes(plan: &Value) -> Vec<&Value> {
-    let mut open = vec![plan];
-    let mut all = Vec::new();
-    while let Some(node) = open.pop() {
-        all.push(node);
-        open.extend(node["Plans"].as_array().into_iter().flatten());
-    }
-    all
-}
-
-fn node_with_index<'a>(plan: &'a Value, index: &str) -> Option<&'a Value> {
-    nodes(plan).into_iter().find(|node| node["Index Name"].as_str() == Some(index))
-}
-
-/// What reads the table: an index's name, or the kind of another scan.
-fn scan_of(plan: &Value) -> Option<String> {
-    let node = nodes(plan).into_iter().find(|node| node["Alias"].as_str() == Some("t"))?;
-    Some(node["Index Name"].as_str().or(node["Node Type"].as_str())?.to_owned())
-}
-
-/// Settings as an application has them.
-pub async fn as_an_application(connection: &mut PgConnection, method: Method, setting: u32) -> Result<()> {
-    pg::set(connection, method.setting(), &setting.to_string()).await?;
-    pg::set(connection, "enable_seqscan", "on").await?;
-    pg::execute(connection, format!("RESET {}", method.others_at_their_dearest().0)).await
-}
-
-/// What the planner would read, asked as the application does.
-pub async fn applications_plan(
-    connection: &mut PgConnection,
-    searched: &Searched,
-    vector: &str,
-    k: u32,
-) -> Result<Option<String>> {
-    let predicate = searched.predicate.as_ref().map(|predicate| format!(" WHERE ({predicate})")).unwrap_or_default();
-    let sql = format!(
-        "EXPLAIN (FORMAT JSON) SELECT * FROM {relation} t{predicate} ORDER BY {key} {operator} {vector}::{column_type}{cast} LIMIT {k}",
-        relation = searched.relation,
-        key = searched.key,
-        operator = searched.operator,
-        vector = literal(vector),
-        column_type = searched.column_type,
-        cast = searched.key_cast,
-    );
-    let row = pg::query(sql).fetch_one(connection).await.map_err(pg::in_its_own_words)?;
-    let plan: Value = row.try_get(0)?;
-    Ok(scan_of(&plan[0]["Plan"]))
 }
 
 #[cfg(test)]

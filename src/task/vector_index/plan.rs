@@ -10,8 +10,9 @@ use sqlx::PgConnection;
 
 use super::decide::{self, Action, Decision, Index, Today, Wanted};
 use super::kind::Method;
-use super::measure::{self, Sample, Searcher, Stopped};
+use super::measure::{self, Sample};
 use super::memory::{self, Memory};
+use super::search::{self, Searcher, Stopped};
 use super::state::{self, Found, Remains, Table};
 use super::{ApplySetting, VectorIndex};
 use crate::fault::{Fault, Kind};
@@ -75,8 +76,8 @@ pub async fn part(
     phase.done(&units::plural(sample.len(), "query vector"));
     let planners_choice = match sample.vector() {
         Some(vector) => {
-            measure::as_an_application(connection, table.method, setting).await?;
-            measure::applications_plan(connection, &table.searched, vector, job.recall.k).await?
+            search::as_an_application(connection, table.method, setting).await?;
+            search::applications_plan(connection, &table.searched, vector, job.recall.k).await?
         }
         None => None,
     };
@@ -145,7 +146,7 @@ pub async fn today(connection: &mut PgConnection, job: &VectorIndex, table: &Tab
     let Some(index) = &table.index else {
         // Only to know how long an exact search takes.
         let mut sample = measure::sample(connection, &table.searched, 5, table.vectors()).await?;
-        measure::find_truth(connection, &table.searched, &mut sample, job.recall.k, deadline).await?;
+        measure::find_truth(connection, &table.searched, &mut sample, job.recall.k, job.recall.time.0).await?;
         today.exact_ms = sample.exact_ms;
         return Ok((today, sample));
     };
@@ -168,7 +169,7 @@ pub async fn today(connection: &mut PgConnection, job: &VectorIndex, table: &Tab
     if index.is_valid && today.vectors >= 1.0 {
         sample = measure::sample(connection, &table.searched, job.recall.queries, table.vectors()).await?;
         let drawn = sample.tids.len();
-        measure::find_truth(connection, &table.searched, &mut sample, job.recall.k, started + job.recall.time.0 * 2 / 3).await?;
+        measure::find_truth(connection, &table.searched, &mut sample, job.recall.k, job.recall.time.0 * 2 / 3).await?;
         today.exact_ms = sample.exact_ms;
         if sample.len() < measure::QUERIES_AT_LEAST.min(drawn) || drawn == 0 {
             measured.unmeasured =

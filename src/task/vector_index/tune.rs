@@ -9,7 +9,8 @@ use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
 
 use super::decide::{Candidate, Spec, Tuning, lists_by_rule};
-use super::measure::{self, Found, Sample, Searched, Searcher, Stopped};
+use super::measure::{self, Sample, Searched};
+use super::search::{Found, Searcher, Stopped};
 use super::state::{Table, connect};
 use super::{VectorIndex, memory};
 use crate::pg::{self, identifier, qualified};
@@ -61,12 +62,11 @@ impl Tuner<'_> {
         let given = self.job.budget.time.map(|time| time.0).filter(|_| self.only.is_none());
         let first_deadline = started + given.unwrap_or(Duration::from_secs(24 * 3600));
         let (searched, share, copied_rows) = self.copy(connection, given).await?;
-        let sample = if share >= 1.0 && self.sample.len() >= self.job.recall.queries as usize {
+        let sample = if share >= 1.0 && self.sample.len() >= measure::ENOUGH.min(self.job.recall.queries as usize) {
             self.sample.clone()
         } else {
             let mut sample = measure::sample(connection, &searched, self.job.recall.queries, copied_rows as f64).await?;
-            let truth_deadline = started + given.unwrap_or(AT_LEAST) / 3;
-            measure::find_truth(connection, &searched, &mut sample, self.job.recall.k, truth_deadline).await?;
+            measure::find_truth(connection, &searched, &mut sample, self.job.recall.k, given.unwrap_or(AT_LEAST) / 3).await?;
             sample
         };
         let mut tuning = Tuning { copied_rows, share, ..Tuning::default() };
@@ -282,7 +282,7 @@ fn expected_build(tuning: &Tuning, lists: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::super::measure::Cost;
+    use super::super::search::Cost;
     use super::*;
 
     /// As measured on 100,000 × 128: a valley at 316.

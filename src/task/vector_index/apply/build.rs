@@ -12,7 +12,8 @@ use crate::pg::{identifier, qualified};
 use crate::task::partition::session::{Attempt, Session};
 use crate::task::vector_index::decide::{self, Spec, Tuning, recall_in_words};
 use crate::task::vector_index::kind::Method;
-use crate::task::vector_index::measure::{self, Found, Sample, Searcher, Stopped};
+use crate::task::vector_index::measure::{self, Sample};
+use crate::task::vector_index::search::{Found, Searcher, Stopped};
 use crate::task::vector_index::tune::Tuner;
 use crate::task::vector_index::{memory, state};
 
@@ -167,7 +168,7 @@ impl Worker<'_> {
         let mut sample = measure::sample(&mut connection, &table.searched, self.job.recall.queries, table.vectors()).await?;
         let drawn = sample.tids.len();
         let time = self.job.recall.time.0;
-        measure::find_truth(&mut connection, &table.searched, &mut sample, self.job.recall.k, started + time * 2 / 3).await?;
+        measure::find_truth(&mut connection, &table.searched, &mut sample, self.job.recall.k, time * 2 / 3).await?;
         if drawn == 0 || sample.len() < measure::QUERIES_AT_LEAST.min(drawn) {
             return Ok(Err(format!(
                 "it cannot be measured: only {} exact searches were done in {}",

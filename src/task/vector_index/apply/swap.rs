@@ -8,7 +8,8 @@ use crate::pg::{self, identifier, literal, qualified};
 use crate::task::partition::session::{Attempt, Session};
 use crate::task::vector_index::ApplySetting;
 use crate::task::vector_index::decide::recall_in_words;
-use crate::task::vector_index::measure::{self, Found};
+use crate::task::vector_index::measure;
+use crate::task::vector_index::search::{self, Found};
 use crate::task::vector_index::state::{self, Built};
 use crate::units;
 
@@ -84,7 +85,7 @@ impl Worker<'_> {
         pg::set(&mut connection, method.setting(), &setting.to_string()).await?;
         if let Some(vector) = sample.vector() {
             self.told.planners_choice =
-                measure::applications_plan(&mut connection, &table.searched, vector, self.job.recall.k).await?;
+                search::applications_plan(&mut connection, &table.searched, vector, self.job.recall.k).await?;
         }
         if let Some(choice) = self.told.planners_choice.as_ref().filter(|choice| **choice != name) {
             self.told.warnings.push(format!(

@@ -1,6 +1,6 @@
 //! The table of decisions, row by row.
 
-use super::super::measure::Cost;
+use super::super::search::Cost;
 use super::*;
 
 fn wanted() -> Wanted {

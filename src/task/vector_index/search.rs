@@ -1,0 +1,385 @@
+//! Searches with an index: recall, time and pages at a setting, and the least setting that is enough. EXPLAIN proves that the index
+//! answered: a sequential scan would score 1.0.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::Value;
+use sqlx::{PgConnection, Row as _};
+
+use super::kind::Method;
+use super::measure::{self, AT_ONCE, ENOUGH, QUERIES_AT_LEAST, Sample, Searched};
+use crate::pg::{self, literal};
+
+/// Beyond `ENOUGH` queries, for a recall at one setting: of searches in less than 2 ms, as good indexes have them, all thousand.
+const TIME_FOR_MORE: Duration = Duration::from_secs(2);
+/// Below or above the target beyond doubt: twice the margin, which is four standard errors.
+const BEYOND_DOUBT: f64 = 2.0;
+const FEWEST: usize = 100;
+
+/// What a search found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Found {
+    /// probes or ef_search.
+    pub setting: u32,
+    pub recall: f64,
+    /// Half of the 95 % interval.
+    pub margin: f64,
+    pub queries: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Cost {
+    /// A query, in the server.
+    pub ms: f64,
+    /// A query, from memory or disk.
+    pub pages: f64,
+    /// The planner took the index by itself.
+    pub is_planners_choice: bool,
+}
+
+/// Searches with an index at a setting.
+pub struct Searcher<'a> {
+    pub connection: &'a mut PgConnection,
+    pub searched: &'a Searched,
+    pub sample: &'a Sample,
+    pub k: u32,
+    pub method: Method,
+    /// An index that the planner would prefer, and is not to see. For superusers.
+    pub hidden: Option<i64>,
+    pub is_hiding: bool,
+    /// The index that is to answer.
+    pub index: String,
+    pub deadline: Instant,
+    /// Searches so far, and how many there may be.
+    pub searches: u64,
+    pub searches_at_most: u64,
+}
+
+/// Why a measurement ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum Stopped {
+    #[error("the time for measuring is over")]
+    Time,
+    #[error("the number of searches for measuring is used up")]
+    Searches,
+    #[error("too many rows changed meanwhile")]
+    Moved,
+    #[error("the planner answers with {0} and not with the index")]
+    OtherPlan(String),
+}
+
+impl Searcher<'_> {
+    pub async fn recall(&mut self, setting: u32) -> Result<Found> {
+        self.recall_until(setting, None).await
+    }
+
+    /// With a target: no more searches once it is clear on which side of it the recall is.
+    async fn recall_until(&mut self, setting: u32, target: Option<f64>) -> Result<Found> {
+        self.prepare(setting, false).await?;
+        self.prove().await?;
+        let statement = self.searched.statement(self.k, false);
+        let mut recalls = Vec::with_capacity(self.sample.len());
+        let started = Instant::now();
+        for start in (0..self.sample.len()).step_by(AT_ONCE) {
+            if is_enough(&recalls, target, started.elapsed()) {
+                break;
+            }
+            let range = start..(start + AT_ONCE).min(self.sample.len());
+            self.may_search(range.len())?;
+            self.hide().await?;
+            measure::limit(self.connection, self.deadline).await?;
+            let found = measure::distances(self.connection, &statement, self.sample, range.clone())
+                .await
+                .map_err(|error| self.stopped(error))?;
+            let are_there = measure::are_there(self.connection, self.searched, self.sample, range)
+                .await
+                .map_err(|error| self.stopped(error))?;
+            let both = found.iter().zip(&self.sample.truth[start..]).zip(are_there);
+            recalls.extend(
+                both.filter(|(_, is_there)| *is_there)
+                    .map(|((found, truth), _)| measure::recall_of(found, truth, self.k as usize)),
+            );
+        }
+        if recalls.len() < QUERIES_AT_LEAST.min(self.sample.len()) {
+            return Err(Stopped::Moved.into());
+        }
+        let (recall, margin) = measure::mean_and_margin(&recalls);
+        let [recall, margin] = [recall, margin].map(|share| (share * 10_000.0).round() / 10_000.0);
+        Ok(Found { setting, recall, margin, queries: recalls.len(), cost: None })
+    }
+
+    /// Time and pages at a setting: the best of five turns, so that a busy machine is not taken for a slow index.
+    pub async fn cost(&mut self, setting: u32) -> Result<Cost> {
+        let count = self.sample.len().min(2 * AT_ONCE);
+        let (mut ms, mut pages) = (f64::MAX, 0.0);
+        self.prepare(setting, false).await?;
+        for _ in 0..5 {
+            self.may_search(count)?;
+            self.hide().await?;
+            measure::limit(self.connection, self.deadline).await?;
+            let plan = self.explain("ANALYZE, BUFFERS, TIMING OFF, ", count).await.map_err(|error| self.stopped(error))?;
+            ms = ms.min(plan["Execution Time"].as_f64().unwrap_or(f64::MAX) / count as f64);
+            pages = pages_of(&plan["Plan"]) / count as f64;
+        }
+        self.prepare(setting, true).await?;
+        let plan = self.explain("", 1).await?;
+        // Back to what is measured.
+        self.prepare(setting, false).await?;
+        let is_planners_choice = scan_of(&plan["Plan"]).is_none_or(|scan| scan == self.index);
+        Ok(Cost { ms, pages, is_planners_choice })
+    }
+
+    /// The pages of each of some searches.
+    pub async fn pages(&mut self, setting: u32, count: usize) -> Result<Vec<f64>> {
+        self.prepare(setting, false).await?;
+        let statement = self.searched.statement(self.k, false);
+        let mut pages = Vec::new();
+        for number in 0..self.sample.len().min(count) {
+            measure::limit(self.connection, self.deadline).await?;
+            let sql = format!("EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {statement}");
+            let row = pg::query(sql)
+                .bind(&self.sample.vectors[number..=number])
+                .bind(&self.sample.tids[number..=number])
+                .fetch_one(&mut *self.connection)
+                .await
+                .map_err(pg::in_its_own_words)?;
+            let plan: Value = row.try_get(0)?;
+            pages.push(pages_of(&plan[0]["Plan"]));
+            self.searches += 1;
+        }
+        pages.sort_by(f64::total_cmp);
+        Ok(pages)
+    }
+
+    /// The lowest setting with that recall, with its cost. None: the highest one does not have it; then what that one has.
+    pub async fn least(&mut self, target: f64, start: u32, most: u32) -> Result<(bool, Found)> {
+        let (mut too_low, mut setting) = (0, start.clamp(1, most));
+        let mut enough: Option<Found> = None;
+        // Up by doubling, then between: at most 2 log2(32768) steps, and some for a setting that was enough for a few queries only.
+        for _ in 0..60 {
+            let found = self.recall_until(setting, Some(target)).await?;
+            if found.recall >= target {
+                enough = Some(found);
+            } else if setting == most {
+                return Ok((false, found));
+            } else {
+                too_low = setting;
+            }
+            setting = match &enough {
+                None => (setting * 2).min(most),
+                Some(high) if high.setting > too_low + 1 => too_low + (high.setting - too_low) / 2,
+                Some(high) => {
+                    // What is told and set is known by more than was needed to find it.
+                    let mut found = high.clone();
+                    if found.queries < ENOUGH.min(self.sample.len()) {
+                        found = self.recall(found.setting).await?;
+                    }
+                    if found.recall >= target {
+                        found.cost = Some(self.cost(found.setting).await?);
+                        return Ok((true, found));
+                    }
+                    if found.setting == most {
+                        return Ok((false, found));
+                    }
+                    (enough, too_low) = (None, found.setting);
+                    found.setting + 1
+                }
+            };
+        }
+        anyhow::bail!("no setting is the least: recall at one and the same comes and goes")
+    }
+
+    /// The least setting at which the planner thinks that a search reads all: the number of lists that the index really
+    /// has. ALTER INDEX changes the catalog's number only, and without superuser nobody may read the index's first page.
+    pub async fn lists(&mut self) -> Result<Option<u32>> {
+        let Some(all) = self.startup_cost(32_768).await? else { return Ok(None) };
+        let (mut low, mut high) = (0, 32_768);
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            match self.startup_cost(middle).await? {
+                Some(cost) if cost >= all => high = middle,
+                Some(_) => low = middle,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(high))
+    }
+
+    async fn startup_cost(&mut self, probes: u32) -> Result<Option<f64>> {
+        self.prepare(probes, false).await?;
+        let plan = self.explain("", 1).await?;
+        Ok(node_with_index(&plan["Plan"], &self.index).and_then(|node| node["Startup Cost"].as_f64()))
+    }
+
+    async fn prepare(&mut self, setting: u32, is_as_an_application: bool) -> Result<()> {
+        self.show().await?;
+        as_an_application(self.connection, self.method, setting).await?;
+        if !is_as_an_application {
+            // Near the target the planner may prefer to read everything: what is asked here is what the index can do.
+            pg::set(self.connection, "enable_seqscan", "off").await?;
+            let (name, value) = self.method.others_at_their_dearest();
+            pg::set(self.connection, name, value).await?;
+        }
+        self.hide().await
+    }
+
+    /// In a transaction that is never committed, so that nobody else sees it, crash or no crash. Begun anew for each step: its locks
+    /// last no longer than a search's own, and an ALTER TABLE of somebody's, with all that come after it, waits no longer.
+    /// Who changes the same row of pg_index waits for the rollback, and finds the row as it was.
+    async fn hide(&mut self) -> Result<()> {
+        let Some(oid) = self.hidden else { return Ok(()) };
+        self.show().await?;
+        sqlx::query("BEGIN").execute(&mut *self.connection).await?;
+        self.is_hiding = true;
+        sqlx::query("UPDATE pg_catalog.pg_index SET indisvalid = false WHERE indexrelid = $1::bigint::oid")
+            .bind(oid)
+            .execute(&mut *self.connection)
+            .await?;
+        Ok(())
+    }
+
+    /// What was hidden is seen again, and every lock is let go.
+    pub async fn show(&mut self) -> Result<()> {
+        if self.is_hiding {
+            sqlx::query("ROLLBACK").execute(&mut *self.connection).await?;
+            self.is_hiding = false;
+        }
+        Ok(())
+    }
+
+    async fn prove(&mut self) -> Result<()> {
+        let plan = self.explain("", 1).await?;
+        match scan_of(&plan["Plan"]) {
+            Some(scan) if scan != self.index => Err(Stopped::OtherPlan(scan).into()),
+            _ if node_with_index(&plan["Plan"], &self.index).is_none() => {
+                Err(Stopped::OtherPlan("a plan of its own".to_owned()).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn explain(&mut self, options: &str, count: usize) -> Result<Value> {
+        let sql = format!("EXPLAIN ({options}FORMAT JSON) {}", self.searched.statement(self.k, false));
+        let row = pg::query(sql)
+            .bind(&self.sample.vectors[..count.min(self.sample.len())])
+            .bind(&self.sample.tids[..count.min(self.sample.len())])
+            .fetch_one(&mut *self.connection)
+            .await
+            .map_err(pg::in_its_own_words)?;
+        let mut plan: Value = row.try_get(0)?;
+        Ok(plan[0].take())
+    }
+
+    fn may_search(&mut self, count: usize) -> Result<()> {
+        self.searches += count as u64;
+        if Instant::now() >= self.deadline {
+            return Err(Stopped::Time.into());
+        }
+        if self.searches > self.searches_at_most {
+            return Err(Stopped::Searches.into());
+        }
+        Ok(())
+    }
+
+    fn stopped(&self, error: anyhow::Error) -> anyhow::Error {
+        match pg::sql_state(&error).as_deref() {
+            Some("57014") if Instant::now() >= self.deadline => Stopped::Time.into(),
+            _ => error,
+        }
+    }
+}
+
+/// Pure: whether more searches would say nothing new, or take too long.
+fn is_enough(recalls: &[f64], target: Option<f64>, elapsed: Duration) -> bool {
+    let is_clear = || {
+        let (mean, margin) = measure::mean_and_margin(recalls);
+        target.is_some_and(|target| (mean - target).abs() > BEYOND_DOUBT * margin)
+    };
+    recalls.len() >= ENOUGH && elapsed > TIME_FOR_MORE || recalls.len() >= FEWEST && is_clear()
+}
+
+fn pages_of(plan: &Value) -> f64 {
+    ["Shared Hit Blocks", "Shared Read Blocks", "Local Hit Blocks", "Local Read Blocks"]
+        .iter()
+        .filter_map(|key| plan[*key].as_f64())
+        .sum()
+}
+
+fn nodes(plan: &Value) -> Vec<&Value> {
+    let mut open = vec![plan];
+    let mut all = Vec::new();
+    while let Some(node) = open.pop() {
+        all.push(node);
+        open.extend(node["Plans"].as_array().into_iter().flatten());
+    }
+    all
+}
+
+fn node_with_index<'a>(plan: &'a Value, index: &str) -> Option<&'a Value> {
+    nodes(plan).into_iter().find(|node| node["Index Name"].as_str() == Some(index))
+}
+
+/// What reads the table: an index's name, or the kind of another scan.
+fn scan_of(plan: &Value) -> Option<String> {
+    let node = nodes(plan).into_iter().find(|node| node["Alias"].as_str() == Some("t"))?;
+    Some(node["Index Name"].as_str().or(node["Node Type"].as_str())?.to_owned())
+}
+
+/// Settings as an application has them.
+pub async fn as_an_application(connection: &mut PgConnection, method: Method, setting: u32) -> Result<()> {
+    pg::set(connection, method.setting(), &setting.to_string()).await?;
+    pg::set(connection, "enable_seqscan", "on").await?;
+    pg::execute(connection, format!("RESET {}", method.others_at_their_dearest().0)).await
+}
+
+/// What the planner would read, asked as the application does.
+pub async fn applications_plan(
+    connection: &mut PgConnection,
+    searched: &Searched,
+    vector: &str,
+    k: u32,
+) -> Result<Option<String>> {
+    let predicate = searched.predicate.as_ref().map(|predicate| format!(" WHERE ({predicate})")).unwrap_or_default();
+    let sql = format!(
+        "EXPLAIN (FORMAT JSON) SELECT * FROM {relation} t{predicate} ORDER BY {key} {operator} {vector}::{column_type}{cast} LIMIT {k}",
+        relation = searched.relation,
+        key = searched.key,
+        operator = searched.operator,
+        vector = literal(vector),
+        column_type = searched.column_type,
+        cast = searched.key_cast,
+    );
+    let row = pg::query(sql).fetch_one(connection).await.map_err(pg::in_its_own_words)?;
+    let plan: Value = row.try_get(0)?;
+    Ok(scan_of(&plan[0]["Plan"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn searches_end_where_they_say_nothing_new_or_are_dear() {
+        let (quick, slow) = (Duration::from_millis(50), Duration::from_secs(3));
+        let recalls = |mean: f64, count: usize| -> Vec<f64> {
+            (0..count).map(|number| if number % 2 == 0 { mean - 0.1 } else { mean + 0.1 }).collect()
+        };
+        // Half of it, beyond doubt; but not after a few.
+        assert!(is_enough(&recalls(0.5, 100), Some(0.95), quick));
+        assert!(!is_enough(&recalls(0.5, 50), Some(0.95), quick));
+        // Near the target, as many as there are; unless each takes long.
+        assert!(!is_enough(&recalls(0.94, 100), Some(0.95), quick));
+        assert!(!is_enough(&recalls(0.948, 900), Some(0.95), quick));
+        assert!(is_enough(&recalls(0.948, 200), Some(0.95), slow));
+        assert!(!is_enough(&recalls(0.948, 150), Some(0.95), slow));
+        // All found: more than a hundred are needed to be sure of 0.95.
+        assert!(!is_enough(&[1.0; 100], Some(0.95), quick));
+        assert!(is_enough(&[1.0; 150], Some(0.95), quick));
+        // What is told has no target.
+        assert!(!is_enough(&recalls(0.5, 500), None, quick));
+    }
+}
