@@ -10,15 +10,15 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent.parent
+import common
+from common import HERE, Failed, benchmark, end, release, say
+
 SEED = {"scripts": 5000, "embeddings": 11000, "logs": 900000, "messages": 1500}
 MIB = 1 << 20
 BASE = "pg_dump \\| gzip -6"
@@ -26,31 +26,16 @@ DIRECTORY, UPLOAD = "pgtend, to a directory", "pgtend, to S3"
 JOBS_RUNS = 20
 
 
-class Failed(Exception):
-    pass
-
-
-def say(text):
-    print(f"bench: {text}", file=sys.stderr, flush=True)
-
-
 def clean_environment():
-    """Without the operator's own connection, credentials and pgtend settings."""
-    ours = ("PGTEND_POSTGRES_CACHE",)
-    kept = {name: value for name, value in os.environ.items() if name in ours or not name.startswith(("PG", "AWS_"))}
-    # The S3 server's own; no metadata service is asked for others.
-    return kept | {"AWS_ACCESS_KEY_ID": "test-access-key", "AWS_SECRET_ACCESS_KEY": "test-secret-key", "AWS_EC2_METADATA_DISABLED": "true"}
+    """With the S3 server's own credentials; no metadata service is asked for others."""
+    return common.clean_environment() | {"AWS_ACCESS_KEY_ID": "test-access-key", "AWS_SECRET_ACCESS_KEY": "test-secret-key", "AWS_EC2_METADATA_DISABLED": "true"}
 
 
 class Bench:
     def __init__(self, folder, options):
         self.folder, self.options = folder, options
         self.environment = clean_environment()
-        target = Path(os.environ.get("CARGO_TARGET_DIR", HERE / "target")) / "release"
-        self.pgtend, self.s3_program = target / "pgtend", target / "examples" / "s3_server"
-        for program in (self.pgtend, self.s3_program):
-            if not program.exists():
-                raise Failed(f"no {program.name}: cargo build --release --bin pgtend --example s3_server")
+        self.pgtend, self.s3_program = release("pgtend"), release("examples/s3_server")
         self.output, self.store, self.s3_folder = folder / "output", folder / "store", folder / "s3"
         self.running = []
         self.s3 = None
@@ -187,15 +172,6 @@ class Bench:
         (self.s3_folder / "backups").mkdir()
 
 
-def end(process, ask):
-    ask()
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
 def have_pigz():
     if not shutil.which("pigz") and shutil.which("apt-get") and os.geteuid() == 0:
         say("installing pigz with apt-get ...")
@@ -286,37 +262,14 @@ def main():
     if options.rounds < 1:
         parser.error("--rounds: 1 or more")
 
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
-    folder = Path(tempfile.mkdtemp(prefix="pgtend-bench-"))
-    folder.chmod(0o755)  # root's servers run as nobody, who has to get in
-    bench = None
-    try:
-        bench = Bench(folder, options)
+    def work(bench):
         results, jobs = run(bench, options.rounds)
         print(f"{os.cpu_count()} processors, PostgreSQL 18 without fsync, {options.rounds} rounds, medians (peak RSS: highest)\n")
         print(table(results))
         print()
-        missed = print_targets(results, jobs)
-    except Failed as failure:
-        say(failure)
-        return 1
-    except KeyboardInterrupt:
-        say("interrupted")
-        return 130
-    finally:
-        # Cleaning up is not to be interrupted halfway.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        try:
-            if bench:
-                bench.close()
-        except Failed as failure:
-            say(failure)
-        shutil.rmtree(folder, ignore_errors=True)
-    return 1 if missed and options.strict else 0
+        return 1 if print_targets(results, jobs) and options.strict else 0
+
+    return benchmark(lambda folder: Bench(folder, options), work)
 
 
 if __name__ == "__main__":

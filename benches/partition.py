@@ -10,16 +10,15 @@ Needs `cargo build --release --bin pgtend` and Debian's postgresql-15-partman. W
 import argparse
 import json
 import os
-import shutil
 import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent.parent
+from common import HERE, Failed, benchmark, clean_environment, release, say
+
 BIN = Path("/usr/lib/postgresql/15/bin")
 SMALL, LARGE, QUICK_LARGE = 10_000, 2_000_000, 200_000
 MONTHS, RETAIN_DAYS = 8, 90
@@ -54,22 +53,11 @@ SELECT count(*) FROM logs WHERE created_at > now() - interval '1 second';
 """
 
 
-class Failed(Exception):
-    pass
-
-
-def say(text):
-    print(f"bench: {text}", file=sys.stderr, flush=True)
-
-
 class Bench:
     def __init__(self, folder, options):
         self.folder = folder
-        self.environment = {name: value for name, value in os.environ.items() if name == "PGTEND_POSTGRES_CACHE" or not name.startswith(("PG", "AWS_", "OTEL_"))}
-        target = Path(os.environ.get("CARGO_TARGET_DIR", HERE / "target"))
-        self.pgtend = Path(options.pgtend) if options.pgtend else target / "release" / "pgtend"
-        if not self.pgtend.exists():
-            raise Failed(f"no {self.pgtend}: cargo build --release --bin pgtend")
+        self.environment = clean_environment()
+        self.pgtend = Path(options.pgtend) if options.pgtend else release("pgtend")
         self.running, self.made = [], 0
 
     def start(self):
@@ -176,11 +164,7 @@ def main():
     rounds = options.rounds or (1 if options.quick else 3)
     large = QUICK_LARGE if options.quick else LARGE
 
-    folder = Path(tempfile.mkdtemp(prefix="pgtend-bench-"))
-    folder.chmod(0o755)  # root's servers run as nobody, who has to get in
-    bench = None
-    try:
-        bench = Bench(folder, options)
+    def work(bench):
         bench.start()
         results = {}
         for number in range(rounds):
@@ -190,17 +174,9 @@ def main():
                 found = {key: tries[-1] for key, tries in results[who].items()}
                 say(f"round {number + 1}: {who}: {found['small'][0]:.2f} s, {found['large'][0]:.2f} s; with a reader {found['beside'][0]:.2f} s, slowest transaction {found['beside'][1]:.0f} ms")
         print_results(results, large)
-    except Failed as failure:
-        say(failure)
-        return 1
-    except KeyboardInterrupt:
-        say("interrupted")
-        return 130
-    finally:
-        if bench:
-            bench.close()
-        shutil.rmtree(folder, ignore_errors=True)
-    return 0
+        return 0
+
+    return benchmark(lambda folder: Bench(folder, options), work)
 
 
 def print_results(results, large):

@@ -10,7 +10,6 @@ Needs `cargo build --release --bin pgtend`. Writes only below the temp folder, a
 
 import argparse
 import json
-import math
 import os
 import platform
 import re
@@ -19,12 +18,12 @@ import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent.parent
+from common import HERE, Failed, benchmark, clean_environment, end, find_facts, percentile, release, say
+
 ROWS, QUICK_ROWS = 2_000_000, 200_000
 OLD_SHARE = 0.55
 DAYS = 90
@@ -62,28 +61,11 @@ END;
 """
 
 
-class Failed(Exception):
-    pass
-
-
-def say(text):
-    print(f"bench: {text}", file=sys.stderr, flush=True)
-
-
-def clean_environment():
-    """Without the operator's own connection, credentials and pgtend settings."""
-    ours = ("PGTEND_POSTGRES_CACHE",)
-    return {name: value for name, value in os.environ.items() if name in ours or not name.startswith(("PG", "AWS_", "OTEL_"))}
-
-
 class Bench:
     def __init__(self, folder, options):
         self.folder, self.options = folder, options
         self.environment = clean_environment()
-        target = Path(os.environ.get("CARGO_TARGET_DIR", HERE / "target"))
-        self.pgtend = Path(options.pgtend) if options.pgtend else target / "release" / "pgtend"
-        if not self.pgtend.exists():
-            raise Failed(f"no {self.pgtend}: cargo build --release --bin pgtend")
+        self.pgtend = Path(options.pgtend) if options.pgtend else release("pgtend")
         self.rows = QUICK_ROWS if options.quick else ROWS
         self.old = int(self.rows * OLD_SHARE)
         self.store = folder / "store"
@@ -330,32 +312,6 @@ class Sampler:
         self.psql.wait(10)
 
 
-def end(process):
-    process.terminate()  # pgtend ends its statements itself
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def find_facts(report):
-    """The facts of the one database, wherever the output has them."""
-    if isinstance(report, dict):
-        if "elapsed_seconds" in report and "batches" in report:
-            return report
-        report = list(report.values())
-    for value in report if isinstance(report, list) else []:
-        if (found := find_facts(value)) is not None:
-            return found
-    return None
-
-
-def percentile(values, share):
-    """The nearest rank."""
-    return sorted(values)[math.ceil(share * len(values)) - 1]
-
-
 def machine():
     model = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), platform.machine())
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / (1 << 30)
@@ -445,17 +401,9 @@ def main():
     rounds = options.rounds if options.rounds is not None else 1 if options.quick else 3
     if rounds < 1:
         parser.error("--rounds: 1 or more")
+    facts = machine()
 
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
-    folder = Path(tempfile.mkdtemp(prefix="pgtend-bench-"))
-    folder.chmod(0o755)  # root's servers run as nobody, who has to get in
-    bench = None
-    try:
-        facts = machine()
-        bench = Bench(folder, options)
+    def work(bench):
         results = run(bench, rounds)
         settings = ", ".join(f"{name} {value}" for name, value in bench.facts.items() if name != "fdatasync")
         print(f"{facts}; a page's fdatasync {bench.facts['fdatasync']:.1f} ms")
@@ -466,24 +414,9 @@ def main():
         )
         print(table(results))
         print()
-        missed = print_targets(results)
-    except Failed as failure:
-        say(failure)
-        return 1
-    except KeyboardInterrupt:
-        say("interrupted")
-        return 130
-    finally:
-        # Cleaning up is not to be interrupted halfway.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        try:
-            if bench:
-                bench.close()
-        except Failed as failure:
-            say(failure)
-        shutil.rmtree(folder, ignore_errors=True)
-    return 1 if missed and options.strict else 0
+        return 1 if print_targets(results) and options.strict else 0
+
+    return benchmark(lambda folder: Bench(folder, options), work)
 
 
 if __name__ == "__main__":

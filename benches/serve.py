@@ -8,44 +8,25 @@ figures beside their targets. Needs `cargo build --release --bin pgtend`. Writes
 import argparse
 import json
 import os
-import shutil
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent.parent
+from common import HERE, Failed, benchmark, clean_environment, release, say
+
 MIB = 1 << 20
 READY_WITHIN = 60
-
-
-class Failed(Exception):
-    pass
-
-
-def say(text):
-    print(f"bench: {text}", file=sys.stderr, flush=True)
-
-
-def clean_environment():
-    """Without the operator's own connection, credentials and pgtend settings."""
-    ours = ("PGTEND_POSTGRES_CACHE",)
-    return {name: value for name, value in os.environ.items() if name in ours or not name.startswith(("PG", "AWS_", "OTEL_"))}
 
 
 class Bench:
     def __init__(self, folder, options):
         self.folder, self.options = folder, options
         self.environment = clean_environment()
-        target = Path(os.environ.get("CARGO_TARGET_DIR", HERE / "target"))
-        self.pgtend = Path(options.pgtend) if options.pgtend else target / "release" / "pgtend"
-        if not self.pgtend.exists():
-            raise Failed(f"no {self.pgtend}: cargo build --release --bin pgtend")
+        self.pgtend = Path(options.pgtend) if options.pgtend else release("pgtend")
         self.serve = None
 
     def start(self):
@@ -147,37 +128,14 @@ def main():
     parser.add_argument("--strict", action="store_true", help="exit with 1 when a target is missed")
     options = parser.parse_args()
 
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
-    folder = Path(tempfile.mkdtemp(prefix="pgtend-bench-"))
-    folder.chmod(0o755)  # root's servers run as nobody, who has to get in
-    bench = None
-    try:
-        bench = Bench(folder, options)
+    def work(bench):
         ready = bench.start()
         say(f"ready after {ready:.2f} s; measuring ...")
         cpu, resident = bench.measure()
         print(f"`pgtend serve` with {options.jobs:,} scheduled jobs, none of them due for {options.seconds:g} s; ready after {ready:.2f} s\n")
-        missed = print_targets(cpu, resident)
-    except Failed as failure:
-        say(failure)
-        return 1
-    except KeyboardInterrupt:
-        say("interrupted")
-        return 130
-    finally:
-        # Cleaning up is not to be interrupted halfway.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        try:
-            if bench:
-                bench.close()
-        except Failed as failure:
-            say(failure)
-        shutil.rmtree(folder, ignore_errors=True)
-    return 1 if missed and options.strict else 0
+        return 1 if print_targets(cpu, resident) and options.strict else 0
+
+    return benchmark(lambda folder: Bench(folder, options), work)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ use crate::governor::{Go, Governor};
 use crate::job::Checker;
 use crate::pg::{self, qualified};
 use crate::report::{Report, Unfinished};
-use crate::task::vector_index::state::{base_of_reindex, connect, is_beside, is_cut, tables};
+use crate::task::vector_index::names::{base_of_reindex, is_beside, is_cut};
+use crate::task::vector_index::state::{connect, tables};
 use crate::task::{RunContext, Work};
 use crate::units::{self, Size};
 

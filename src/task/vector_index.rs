@@ -9,6 +9,7 @@ mod apply;
 mod decide;
 mod measure;
 mod memory;
+pub mod names;
 mod plan;
 mod search;
 pub mod state;

@@ -39,7 +39,8 @@ fn readers_see_the_same_text_before_during_and_after_on_15_and_18() {
             "CREATE TABLE comments (script_id int REFERENCES scripts ON DELETE CASCADE, said text);
              INSERT INTO comments SELECT id, 'good' FROM scripts;
              CREATE VIEW long_ones AS SELECT id, title, length(content) AS size FROM scripts WHERE length(content) > 3000;
-             CREATE ROLE reader_of_nothing; GRANT SELECT ON scripts TO PUBLIC; COMMENT ON TABLE scripts IS 'It''s the table';",
+             CREATE ROLE reader_of_nothing; GRANT SELECT ON scripts TO PUBLIC; COMMENT ON TABLE scripts IS 'It''s the table';
+             COMMENT ON COLUMN scripts.content IS 'The body''s text';",
         );
         let (before, hashes) = (schema(server, &database), server.sql(&database, HASHES));
         let long_ones = server.sql(&database, "SELECT count(*), sum(size) FROM long_ones");
@@ -56,6 +57,8 @@ fn readers_see_the_same_text_before_during_and_after_on_15_and_18() {
 
         scenario.run(&["compress", "install", "scripts"]).succeeded();
         assert_eq!(server.sql(&database, HASHES), hashes);
+        let comments = "SELECT obj_description('scripts'::regclass, 'pg_class'), col_description('scripts'::regclass, attnum) FROM pg_attribute WHERE attrelid = 'scripts'::regclass AND attname = 'content'";
+        assert_eq!(server.sql(&database, comments), "It's the table|The body's text");
         let report = scenario.json(&["run-job", "scripts"]);
         assert!(facts(&report)["rows_compressed"].as_u64() > Some(100), "{report:#}");
         assert!(

@@ -62,6 +62,7 @@ mod store;
 /// Vector indexes: what is measured, against a computation of the test's own; what is built, and that nobody notices.
 mod vector_index;
 /// Vector index builds that are stopped in each phase, and what is left afterwards.
+mod vector_index_beside;
 mod vector_index_faults;
 /// The same at random moments, with clients at work, and in the waits that are left.
 mod vector_index_kills;

@@ -68,6 +68,27 @@ fn an_invalid_index_is_rebuilt_and_what_a_stopped_reindex_left_is_dropped() {
 }
 
 #[test]
+fn nothing_is_dropped_nor_rebuilt_while_somebody_builds_there() {
+    let server = server(18);
+    let database = logs(server);
+    // What a REINDEX is making at the moment looks as what a stopped one left.
+    let holder = server.session(&database, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM logs");
+    let invalid = "SELECT string_agg(indexrelid::regclass::text, ' ') FROM pg_index WHERE NOT indisvalid";
+    std::thread::scope(|scope| {
+        let build = "SET application_name = 'the administrator'; REINDEX INDEX CONCURRENTLY logs_at";
+        let builder = scope.spawn(|| server.psql(&database, build));
+        eventually("somebody builds", || server.sql(&database, invalid) == "logs_at_ccnew");
+        let job = scenario(server, &database, "[limits]\nmax_wait = '1s'\nlock_timeout = '200ms'");
+        job.run(&["run-job", "tidy"]).exited(75).says(&["the administrator", "is left alone"]);
+        assert_eq!(server.sql(&database, invalid), "logs_at_ccnew");
+        drop(holder);
+        assert!(builder.join().unwrap().is_ok());
+    });
+    assert_eq!(server.sql(&database, invalid), "");
+    scenario(server, &database, "").run(&["run-job", "tidy"]).succeeded();
+}
+
+#[test]
 fn stopped_in_its_waits_it_leaves_the_index_as_it_was_and_the_next_run_is_clean() {
     let server = server(18);
     let indexes = "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class WHERE relname LIKE 'logs%' AND relkind = 'i'";

@@ -119,7 +119,7 @@ fn recall_is_what_a_brute_force_outside_says_and_the_target_is_reached_for_100_0
     let server = server(18);
     let vectors = Vectors::new(100_000, 128, 300);
     let database = built_on_an_empty_table(server, &vectors);
-    let more = "method = 'ivfflat'\nrecall = { target = 0.95, queries = 60 }\nbudget = { time = '6s' }\nmaintenance_work_mem = '512MiB'\napply_setting = 'database'\nprobes = 10";
+    let more = "method = 'ivfflat'\nrecall = { target = 0.95, queries = 60 }\nbudget = { time = '15s' }\nmaintenance_work_mem = '512MiB'\napply_setting = 'database'\nprobes = 10";
     let scenario = scenario(server, &database, more);
     let plan = planned(&scenario);
     assert_eq!((plan["lists_in_fact"].as_u64(), plan["now"]["setting"].as_u64()), (Some(100), Some(10)), "{plan:#}");
@@ -132,7 +132,7 @@ fn recall_is_what_a_brute_force_outside_says_and_the_target_is_reached_for_100_0
     is_near(recall, brute_force(server, &database, &vectors, &plan, setting));
     let tuning = &told["tuning"];
     // A look at the clock comes between candidates: what was begun in time may end a moment late.
-    assert!(tuning["seconds"].as_f64().unwrap() <= 8.0 && tuning["budget_seconds"] == 6.0, "{tuning:#}");
+    assert!(tuning["seconds"].as_f64().unwrap() <= 17.0 && tuning["budget_seconds"] == 15.0, "{tuning:#}");
     assert_eq!(used(server, &database), "items_idx");
     assert_eq!(server.sql(&database, "SHOW ivfflat.probes"), setting.to_string());
 }

@@ -124,6 +124,7 @@ impl Work for Undo {
 
     async fn apply(&self, run: &RunContext<'_>, undoing: Undoing) -> Result<Report> {
         let mut report = Report::default();
+        report.warnings.extend(undoing.wider.iter().cloned());
         let (done, stopped) = undo::apply(&self.compress, run, &undoing, &mut report).await?;
         let rows = units::count(done.rows);
         report.fact("rows", done.rows);

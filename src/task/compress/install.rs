@@ -115,6 +115,7 @@ pub async fn plan(connection: &mut PgConnection, table: &Table) -> Result<Instal
         let comment =
             comment.unwrap_or_else(|| format!("{stored_sql} with all of {} as text (pgtend compress)", table.content()));
         statements.push(format!("COMMENT ON VIEW {view_sql} IS {}", literal(&comment)));
+        statements.extend(comments_of_columns(connection, table, &view_sql).await?);
     }
     statements.push(format!(
         "CREATE OR REPLACE TRIGGER {WRITE} INSTEAD OF INSERT OR UPDATE OR DELETE ON {view_sql} FOR EACH ROW EXECUTE FUNCTION {}()",
@@ -240,6 +241,23 @@ fn defaults(table: &Table, view: &str) -> Vec<String> {
             format!("ALTER VIEW {view} ALTER COLUMN {} {action}", identifier(&column.name))
         })
         .collect()
+}
+
+/// What people and generators of code read of a column.
+async fn comments_of_columns(connection: &mut PgConnection, table: &Table, view: &str) -> Result<Vec<String>> {
+    let comments: Vec<(String, String)> = sqlx::query_as(
+        "SELECT attname::text, description FROM pg_attribute JOIN pg_description ON objoid = attrelid AND objsubid = attnum AND classoid = 'pg_class'::regclass
+         WHERE attrelid = $1::bigint::oid AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+    )
+    .bind(table.oid)
+    .fetch_all(connection)
+    .await?;
+    let is_visible = |name: &str| table.visible().any(|column| column.name == name);
+    Ok(comments
+        .into_iter()
+        .filter(|(column, _)| is_visible(column))
+        .map(|(column, comment)| format!("COMMENT ON COLUMN {view}.{} IS {}", identifier(&column), literal(&comment)))
+        .collect())
 }
 
 /// Statements that make views on a relation anew, by its name.

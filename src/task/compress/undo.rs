@@ -33,6 +33,8 @@ pub struct Undoing {
     pub check: Vec<String>,
     /// All in one transaction, under ACCESS EXCLUSIVE.
     pub statements: Vec<String>,
+    /// Privileges that were taken from the view, and that the table still gives: nobody but its owner knows what was meant.
+    pub wider: Vec<String>,
 }
 
 impl fmt::Display for Undoing {
@@ -45,7 +47,8 @@ impl fmt::Display for Undoing {
         writeln!(f, "Then, while reads and writes go on:")?;
         self.check.iter().try_for_each(|statement| writeln!(f, "  {statement}"))?;
         writeln!(f, "Then in one transaction, under ACCESS EXCLUSIVE, for a moment:")?;
-        self.statements.iter().try_for_each(|statement| writeln!(f, "  {}", statement.lines().next().unwrap_or_default()))
+        self.statements.iter().try_for_each(|statement| writeln!(f, "  {}", statement.lines().next().unwrap_or_default()))?;
+        self.wider.iter().try_for_each(|remark| writeln!(f, "Look at it: {remark}"))
     }
 }
 
@@ -76,10 +79,11 @@ pub async fn plan(compress: &Compress, job: &str, connection: &mut PgConnection,
         return Err(Fault::new(Kind::Configuration, message).into());
     }
     let dependents = install::views_on(connection, view.oid).await?;
+    let wider = if keep_view { Vec::new() } else { wider(connection, &table, view.oid).await? };
     let (check, mut statements) = uninstall(&table, view, dependents, later_grants(connection, &table, view.oid).await?);
     // Right after the lock, under which none of them changes.
     statements.splice(1..1, install::views_unchanged(connection, view.oid).await?);
-    Ok(Undoing { compressed_rows, compressed_bytes, keep_view, check, statements, table })
+    Ok(Undoing { compressed_rows, compressed_bytes, keep_view, check, statements, wider, table })
 }
 
 fn uninstall(table: &Table, installed: &View, dependents: Vec<String>, grants: Vec<String>) -> (Vec<String>, Vec<String>) {
@@ -143,7 +147,37 @@ async fn bound_to(connection: &mut PgConnection, view: i64) -> Result<Vec<String
 
 /// Privileges that were given on the view since, and that the table has not: its readers keep them.
 async fn later_grants(connection: &mut PgConnection, table: &Table, view: i64) -> Result<Vec<String>> {
-    let grants: Vec<(String, String, bool)> = sqlx::query_as(
+    let name = table.view_sql();
+    Ok(privileges_beyond(connection, view, table.oid)
+        .await?
+        .into_iter()
+        .map(|(role, privilege, grantable)| {
+            let option = if grantable && role != "PUBLIC" { " WITH GRANT OPTION" } else { "" };
+            format!("GRANT {privilege} ON TABLE {name} TO {role}{option}")
+        })
+        .collect())
+}
+
+/// Privileges that the table gives under its other name, and the view does not.
+async fn wider(connection: &mut PgConnection, table: &Table, view: i64) -> Result<Vec<String>> {
+    let name = table.view_sql();
+    let remark = |(role, privilege, _): (String, String, bool)| {
+        format!(
+            "{role} has {privilege} on {}, which is {name} afterwards, and not on the view; if it was revoked there: REVOKE {privilege} ON TABLE {name} FROM {role}",
+            table.sql()
+        )
+    };
+    // What a view has no use for, it never had.
+    let found = privileges_beyond(connection, table.oid, view).await?.into_iter();
+    Ok(found
+        .filter(|(_, privilege, _)| ["SELECT", "INSERT", "UPDATE", "DELETE"].contains(&privilege.as_str()))
+        .map(remark)
+        .collect())
+}
+
+/// What one relation gives to roles other than its owner, and the other does not: role, quoted; privilege; with GRANT OPTION.
+async fn privileges_beyond(connection: &mut PgConnection, one: i64, other: i64) -> Result<Vec<(String, String, bool)>> {
+    Ok(sqlx::query_as(
         "SELECT coalesce(quote_ident(rolname), 'PUBLIC'), privilege_type, bool_or(is_grantable)
          FROM pg_class v, aclexplode(v.relacl) given LEFT JOIN pg_roles r ON r.oid = given.grantee
          WHERE v.oid = $1::bigint::oid AND given.grantee <> v.relowner AND (given.grantee = 0 OR rolname IS NOT NULL) AND NOT EXISTS (
@@ -151,18 +185,10 @@ async fn later_grants(connection: &mut PgConnection, table: &Table, view: i64) -
              WHERE t.oid = $2::bigint::oid AND had.grantee = given.grantee AND had.privilege_type = given.privilege_type)
          GROUP BY 1, 2 ORDER BY 1, 2",
     )
-    .bind(view)
-    .bind(table.oid)
+    .bind(one)
+    .bind(other)
     .fetch_all(connection)
-    .await?;
-    let name = table.view_sql();
-    Ok(grants
-        .into_iter()
-        .map(|(role, privilege, grantable)| {
-            let option = if grantable && role != "PUBLIC" { " WITH GRANT OPTION" } else { "" };
-            format!("GRANT {privilege} ON TABLE {name} TO {role}{option}")
-        })
-        .collect())
+    .await?)
 }
 
 /// Returns what was done, and whether it went to its end.

@@ -16,7 +16,7 @@ use crate::pg::{self, literal};
 const TIME_FOR_MORE: Duration = Duration::from_secs(2);
 /// Below or above the target beyond doubt: twice the margin, which is four standard errors.
 const BEYOND_DOUBT: f64 = 2.0;
-const FEWEST: usize = 100;
+const FEWEST: usize = 50;
 
 /// What a search found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -369,8 +369,8 @@ mod tests {
             (0..count).map(|number| if number % 2 == 0 { mean - 0.1 } else { mean + 0.1 }).collect()
         };
         // Half of it, beyond doubt; but not after a few.
-        assert!(is_enough(&recalls(0.5, 100), Some(0.95), quick));
-        assert!(!is_enough(&recalls(0.5, 50), Some(0.95), quick));
+        assert!(is_enough(&recalls(0.5, 50), Some(0.95), quick));
+        assert!(!is_enough(&recalls(0.5, 49), Some(0.95), quick));
         // Near the target, as many as there are; unless each takes long.
         assert!(!is_enough(&recalls(0.94, 100), Some(0.95), quick));
         assert!(!is_enough(&recalls(0.948, 900), Some(0.95), quick));

@@ -1,22 +1,16 @@
 //! What is there: the table, its vectors, its indexes, what is left of builds that somebody stopped.
 
 use anyhow::{Context as _, Result};
-use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
+use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::VectorIndex;
 use super::kind::{Method, Metric, ValueType};
 use super::measure::Searched;
+use super::names::{self, Built, NEW, OLD, base_of_reindex, is_beside, is_cut};
 use crate::fault::{Fault, Kind};
 use crate::pg::{self, identifier, qualified};
 use crate::task::partition::with_schema;
-
-const NEW: &str = "_pgtend_new_";
-const OLD: &str = "_pgtend_old_";
-/// Hexadecimal digits.
-const HASH: usize = 8;
 
 /// Rows that are looked at for NULLs, zero vectors and duplicates.
 const LOOK_AT: u32 = 2_000;
@@ -75,35 +69,6 @@ impl Found {
 
     pub fn built(&self) -> Option<Built> {
         Built::read(self.comment.as_deref()?)
-    }
-}
-
-/// What pgtend writes down in the index's comment, below what somebody else wrote there.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Built {
-    /// When pgtend built it; none: it only measured it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub built_at: Option<DateTime<Utc>>,
-    pub measured_at: DateTime<Utc>,
-    pub rows: u64,
-    pub setting: u32,
-    pub recall: f64,
-    /// Other numbers of lists were tried.
-    pub tuned: bool,
-}
-
-impl Built {
-    const MARK: &'static str = "pgtend: ";
-
-    fn read(comment: &str) -> Option<Self> {
-        serde_json::from_str(comment.lines().last()?.strip_prefix(Self::MARK)?).ok()
-    }
-
-    /// The comment with this as its last line.
-    pub fn beside(&self, comment: Option<&str>) -> String {
-        let others: Vec<&str> = comment.unwrap_or_default().lines().filter(|line| !line.starts_with(Self::MARK)).collect();
-        let ours = format!("{}{}", Self::MARK, serde_json::to_string(self).unwrap_or_default());
-        if others.is_empty() { ours } else { format!("{}\n{ours}", others.join("\n")) }
     }
 }
 
@@ -189,11 +154,11 @@ impl Table {
 
     /// The names that are ours beside the index: while it is built, and once it is replaced.
     pub fn new_name(&self) -> String {
-        beside(&self.facts, &self.searched.column, &self.index_name, NEW)
+        names::beside([&self.facts.schema, &self.facts.name, &self.searched.column], &self.index_name, NEW)
     }
 
     pub fn old_name(&self) -> String {
-        beside(&self.facts, &self.searched.column, &self.index_name, OLD)
+        names::beside([&self.facts.schema, &self.facts.name, &self.searched.column], &self.index_name, OLD)
     }
 
     /// As an application writes it.
@@ -205,40 +170,6 @@ impl Table {
             format!("{column} {} $1", self.metric.operator())
         }
     }
-}
-
-/// A name that nobody else has by accident: what stands under it is dropped. Its hash tells the table, the column and the index.
-fn beside(facts: &Facts, column: &str, index: &str, suffix: &str) -> String {
-    let hash = hash(&[&facts.schema, &facts.name, column, index]);
-    format!("{}{suffix}{hash}", cut(index, 63 - suffix.len() - hash.len()))
-}
-
-/// Whether a name looks like one of [`beside`]'s.
-pub fn is_beside(name: &str) -> bool {
-    let hex = |hash: &str| hash.len() == HASH && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
-    [NEW, OLD].iter().any(|suffix| name.rsplit_once(suffix).is_some_and(|(_, hash)| hex(hash)))
-}
-
-fn hash(words: &[&str]) -> String {
-    let hash = Sha256::digest(words.join("\0").as_bytes());
-    hash.iter().take(HASH / 2).map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The name of an index where there is none. One that had to be cut gets a hash, or two long names would be one.
-fn default_name(table: &str, column: &str) -> String {
-    let name = format!("{table}_{column}");
-    if name.len() + "_idx".len() <= 63 {
-        return format!("{name}_idx");
-    }
-    format!("{}_{}_idx", cut(&name, 63 - HASH - "__idx".len()), hash(&[&name]))
-}
-
-fn cut(name: &str, most: usize) -> &str {
-    let mut end = name.len().min(most);
-    while !name.is_char_boundary(end) {
-        end -= 1;
-    }
-    &name[..end]
 }
 
 pub fn refused(message: String) -> anyhow::Error {
@@ -375,12 +306,14 @@ pub async fn read(
         Method::of(&index.method).and_then(|method| in_index.operator_class(method, job.metric)).as_ref()
             == Some(&index.operator_class)
     };
-    let default_name = default_name(&facts.name, &job.column);
+    let default_name = names::default_name(&facts.name, &job.column);
     let known: Vec<&str> =
         found.iter().map(|index| index.name.as_str()).chain(job.index.as_deref()).chain([default_name.as_str()]).collect();
     let is_ours = |index: &Found| {
         is_beside(&index.name)
-            && known.iter().any(|name| [NEW, OLD].iter().any(|suffix| beside(&facts, &column, name, suffix) == index.name))
+            && known.iter().any(|name| {
+                [NEW, OLD].iter().any(|suffix| names::beside([&facts.schema, &facts.name, &column], name, suffix) == index.name)
+            })
     };
     let is_reindexed = |index: &Found| !index.is_valid && base_of_reindex(&index.name).is_some();
     let candidates: Vec<&Found> =
@@ -470,12 +403,6 @@ pub async fn read(
     Ok(table)
 }
 
-/// `idx` of `idx_ccnew`, `idx_ccnew1`, `idx_ccold`.
-pub fn base_of_reindex(name: &str) -> Option<&str> {
-    let name = name.trim_end_matches(|c: char| c.is_ascii_digit());
-    name.strip_suffix("_ccnew").or(name.strip_suffix("_ccold"))
-}
-
 /// By the state, not by the name alone: what is valid under a name of REINDEX is somebody's index.
 fn leftover(table: &Table, one: &Found) -> Option<Leftover> {
     let ours = table.index_name.as_str();
@@ -491,11 +418,6 @@ fn leftover(table: &Table, one: &Found) -> Option<Leftover> {
         return None;
     };
     Some(Leftover { schema: one.schema.clone(), name: one.name.clone(), bytes: one.bytes, what })
-}
-
-/// REINDEX cuts a long name to make room for its suffix.
-pub fn is_cut(base: &str, name: &str) -> bool {
-    base == name || name.len() + "_ccnew".len() > 63 && base.len() >= 50 && name.starts_with(base)
 }
 
 async fn look(connection: &mut PgConnection, searched: &Searched, rows: f64) -> Result<Looks> {
@@ -533,42 +455,4 @@ pub async fn setting(connection: &mut PgConnection, method: Method, role: Option
     .fetch_one(connection)
     .await?;
     Ok(found.and_then(|text| text.parse().ok()).unwrap_or(method.default_setting()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_fit_and_stay_apart() {
-        assert_eq!(default_name("items", "embedding"), "items_embedding_idx");
-        let (one, two) = (format!("{}1", "ä".repeat(31)), format!("{}2", "ä".repeat(31)));
-        let (first, second) = (default_name(&one, "c"), default_name(&two, "c"));
-        assert!(first.len() <= 63 && second.len() <= 63 && first != second, "{first} {second}");
-        let facts = |table: &str| Facts { schema: "public".to_owned(), name: table.to_owned(), ..Facts::default() };
-        let names = [("t", "c", one.as_str()), ("t", "c", &two), ("t", "d", &one), ("u", "c", &one), ("t", "c", "idx")]
-            .map(|(table, column, index)| beside(&facts(table), column, index, NEW));
-        assert!(names.iter().all(|name| name.len() <= 63 && is_beside(name)), "{names:?}");
-        assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>().len(), names.len());
-        assert!(!is_beside("idx_pgtend_new") && !is_beside("idx_pgtend_old_1") && !is_beside("idx"));
-    }
-
-    #[test]
-    fn leftovers_of_reindex_are_known_by_their_name() {
-        assert_eq!(base_of_reindex("idx_ccnew"), Some("idx"));
-        assert_eq!(base_of_reindex("idx_ccold12"), Some("idx"));
-        assert_eq!(base_of_reindex("idx2"), None);
-        let long = "i".repeat(63);
-        assert!(is_cut(&long[..57], &long) && !is_cut("i", &long) && is_cut("idx", "idx") && !is_cut("id", "idx"));
-    }
-
-    #[test]
-    fn somebody_elses_comment_stays_above_ours() {
-        let built = Built { built_at: None, measured_at: DateTime::UNIX_EPOCH, rows: 5, setting: 3, recall: 0.96, tuned: true };
-        let comment = built.beside(Some("for the search\npage"));
-        assert!(comment.starts_with("for the search\npage\npgtend: {"), "{comment}");
-        assert_eq!(Built::read(&comment), Some(built.clone()));
-        assert_eq!(built.beside(Some(&comment)), comment);
-        assert_eq!(Built::read("just words"), None);
-    }
 }

@@ -15,7 +15,7 @@ use crate::task::vector_index::kind::Method;
 use crate::task::vector_index::measure::{self, Sample};
 use crate::task::vector_index::search::{Found, Searcher, Stopped};
 use crate::task::vector_index::tune::Tuner;
-use crate::task::vector_index::{memory, state};
+use crate::task::vector_index::{memory, names, state};
 
 impl Worker<'_> {
     pub(super) async fn build(&mut self, spec: Option<Spec>, is_built: bool) -> Result<Option<Failure>> {
@@ -135,7 +135,7 @@ impl Worker<'_> {
         let in_place = self.part.table.index.as_ref().filter(|index| index.is_attached).map(|index| index.name.clone());
         let new = self.part.table.new_name();
         move |name| match &in_place {
-            Some(index) => state::base_of_reindex(name).is_some_and(|base| state::is_cut(base, index)),
+            Some(index) => names::base_of_reindex(name).is_some_and(|base| names::is_cut(base, index)),
             None => name == new,
         }
     }

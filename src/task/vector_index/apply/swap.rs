@@ -9,8 +9,9 @@ use crate::task::partition::session::{Attempt, Session};
 use crate::task::vector_index::ApplySetting;
 use crate::task::vector_index::decide::recall_in_words;
 use crate::task::vector_index::measure;
+use crate::task::vector_index::names::Built;
 use crate::task::vector_index::search::{self, Found};
-use crate::task::vector_index::state::{self, Built};
+use crate::task::vector_index::state;
 use crate::units;
 
 impl Worker<'_> {

@@ -1,0 +1,107 @@
+//! Others at work while an index is measured and built: jobs of the same index, migrations, rows that move. Nobody waits for long, and
+//! nothing is said that is not so.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::Scenario;
+use crate::support::postgres::{Server, server};
+use crate::vector_index::{indexes, items, scenario};
+
+const IVFFLAT: &str = "CREATE INDEX items_idx ON items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 30)";
+const QUICK: &str = "recall = { queries = 100 }\napply_setting = 'database'";
+
+/// Calls `sql` one time after the other until `work` is done. Returns how often, and the longest time that it took.
+fn beside(server: &Server, database: &str, sql: &str, work: impl FnOnce()) -> (u32, Duration) {
+    let turns = AtomicU32::new(0);
+    let mut longest = Duration::ZERO;
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let mut longest = Duration::ZERO;
+            while turns.load(Ordering::Relaxed) < u32::MAX / 2 {
+                let began = Instant::now();
+                let said = server.psql(database, sql);
+                assert!(said.is_ok(), "{sql}: {said:?}");
+                longest = longest.max(began.elapsed());
+                turns.fetch_add(1, Ordering::Relaxed);
+            }
+            longest
+        });
+        work();
+        turns.fetch_add(u32::MAX / 2, Ordering::Relaxed);
+        longest = other.join().unwrap();
+    });
+    (turns.into_inner() - u32::MAX / 2, longest)
+}
+
+#[test]
+fn two_jobs_on_one_index_do_not_meet() {
+    let server = server(18);
+    let database = items(server, 3000, 16, IVFFLAT);
+    // Another job, on another host, with another name: what both know is the index.
+    let other = server.session(
+        &database,
+        "SET application_name = 'pgtend/other'; SELECT pg_advisory_lock(hashtextextended(format('pgtend vector_index %s/items_idx', 'items'::regclass::oid::bigint), 0))",
+    );
+    let job = scenario(server, &database, &format!("lists = 20\n{QUICK}"));
+    job.run(&["run-job", "tend"]).exited(75).says(&["pgtend/other", "tends this index"]);
+    assert_eq!(indexes(server, &database), "items_idx|ivfflat|lists=30|t");
+    drop(other);
+    job.run(&["run-job", "tend"]).succeeded();
+    assert_eq!(indexes(server, &database), "items_idx|ivfflat|lists=20|t");
+}
+
+/// With fewer lists than the old index, which the planner prefers: it is hidden from the measurement, by a superuser's UPDATE of
+/// pg_index that nobody else ever sees.
+#[test]
+fn a_migration_waits_for_no_measurement_and_nobody_sees_the_old_index_hidden() {
+    let server = server(18);
+    let database = items(server, 6000, 16, IVFFLAT);
+    let job = scenario(server, &database, "lists = 15\nrecall = { queries = 1000 }\napply_setting = 'database'");
+    // A build holds it up, as SHARE UPDATE EXCLUSIVE says; and a build that ends just then. Nothing else does.
+    let migration = "SET lock_timeout = '300ms'; DO $$ BEGIN
+        FOR attempt IN 1..3 LOOP
+            BEGIN
+                ALTER TABLE items ALTER COLUMN id SET STATISTICS 50; ALTER TABLE items SET (autovacuum_enabled = off);
+                IF EXISTS (SELECT FROM pg_index WHERE NOT indisvalid AND indexrelid = 'items_idx'::regclass) THEN RAISE 'items_idx is hidden'; END IF;
+                RETURN;
+            EXCEPTION WHEN lock_not_available THEN
+                IF EXISTS (SELECT FROM pg_stat_progress_create_index) THEN RETURN; END IF;
+            END;
+        END LOOP;
+        RAISE 'it waits for no build'; END $$";
+    let mut told = Value::Null;
+    let (turns, longest) = beside(server, &database, migration, || {
+        let json = job.run(&["run-job", "tend", "--json"]).succeeded();
+        told = serde_json::from_str::<Value>(&json.stdout).unwrap()["runs"][0]["report"]["facts"]["tables"][0].clone();
+    });
+    assert_eq!(
+        (&told["swapped"], indexes(server, &database).as_str()),
+        (&true.into(), "items_idx|ivfflat|lists=15|t"),
+        "{told:#}"
+    );
+    assert!(turns > 3 && longest < Duration::from_secs(10), "{turns} in at most {longest:?}");
+}
+
+#[test]
+fn rows_that_move_while_they_are_searched_for_are_not_taken_for_losses() {
+    let server = server(18);
+    let database = items(server, 3000, 16, IVFFLAT);
+    let job = scenario(server, &database, "recall = { queries = 1000 }\nprobes = 30");
+    let now = |scenario: &Scenario| -> Value {
+        let json = scenario.json(&["run-job", "tend", "--dry-run"]);
+        json["runs"][0]["plan"]["tables"][0].clone()
+    };
+    let at_rest = now(&job);
+    assert_eq!(at_rest["now"]["recall"], 1.0, "all lists are read: {at_rest:#}");
+    // More and more are other versions at other places by then.
+    let move_some = "UPDATE items SET id = id WHERE random() < 0.1; SELECT pg_sleep(0.1)";
+    let mut moved = Value::Null;
+    let (turns, _) = beside(server, &database, move_some, || moved = now(&job));
+    assert!(turns > 1, "{turns}");
+    let recall = moved["now"]["recall"].as_f64();
+    let why = moved["decision"]["reasons"].to_string();
+    assert!(recall.is_some_and(|recall| recall > 0.999) || why.contains("changed meanwhile"), "{moved:#}");
+}
