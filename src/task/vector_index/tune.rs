@@ -21,7 +21,9 @@ use crate::units;
 const STEP: f64 = 3.162;
 /// Candidates nearer to each other cost the same within some percent.
 const NEAR: f64 = 1.9;
-const CANDIDATES_AT_MOST: usize = 9;
+/// Numbers of lists, and builds of one of them.
+const NUMBERS_AT_MOST: usize = 9;
+const BUILDS_OF_ONE: usize = 3;
 /// Where the job says no time: so many builds, but no less than this.
 const BUILDS: u32 = 3;
 const AT_LEAST: Duration = Duration::from_secs(60);
@@ -103,11 +105,10 @@ impl Tuner<'_> {
                 budget.deadline = started + time;
                 tuning.budget_seconds = time.as_secs_f64();
             }
-            if self.only.is_some() || tuning.candidates.len() >= CANDIDATES_AT_MOST {
-                tuning.ended = "enough candidates".to_owned();
+            if self.only.is_some() {
                 break;
             }
-            let proposals = next_lists(&tuning, self.most(copied_rows));
+            let proposals = next_candidates(&tuning, self.most(copied_rows));
             next = proposals.iter().copied().find(|lists| Instant::now() + expected_build(&tuning, *lists) <= budget.deadline);
             if next.is_none() {
                 tuning.ended = match proposals.first() {
@@ -115,7 +116,7 @@ impl Tuner<'_> {
                         "the time is over: {lists} lists would take about {}",
                         units::duration(expected_build(&tuning, *lists))
                     ),
-                    None => "the best is between its neighbours".to_owned(),
+                    None => "the best is between its neighbours, and stayed the best".to_owned(),
                 };
             }
         }
@@ -151,8 +152,12 @@ impl Tuner<'_> {
         let wanted = (limit / whole).min(1.0);
         let sampled =
             if wanted < 1.0 { format!(" TABLESAMPLE BERNOULLI ({}) REPEATABLE (3)", wanted * 100.0) } else { String::new() };
-        // Before the first temporary table, or never. Room for the copy and a candidate: what does not fit is read again and again.
+        // Before the first temporary table, or never. Room for the copy and a candidate, but no more than the table itself finds: what does
+        // not fit is read again and again, and more so with few lists, which are long.
         let room = memory::free(&self.run.settings).map_or(u64::MAX, |free| free / 4);
+        let shared: i64 =
+            sqlx::query_scalar("SELECT pg_size_bytes(current_setting('shared_buffers'))").fetch_one(&mut *connection).await?;
+        let room = room.min((shared as f64 * wanted) as u64);
         let buffers_kilobytes = (((whole.min(limit) * 2.5) as u64).min(room) / 1024).clamp(8192, 1 << 30);
         pg::set(connection, "temp_buffers", &format!("{buffers_kilobytes}kB")).await?;
         self.memory_of_builds(connection).await?;
@@ -249,10 +254,19 @@ struct Budget {
     searches_at_most: u64,
 }
 
+/// Pure. Other numbers of lists, the one that promises most first: it may take longer than there is time for. Where there are none, the
+/// best once more.
+fn next_candidates(tuning: &Tuning, most: u32) -> Vec<u32> {
+    let mut next = if tuning.lists().len() < NUMBERS_AT_MOST { next_lists(tuning, most) } else { Vec::new() };
+    if next.is_empty() {
+        let best = tuning.best().map(|best| best.lists);
+        next.extend(best.filter(|lists| tuning.builds(*lists).count() < BUILDS_OF_ONE));
+    }
+    next
+}
+
 /// Pure. Downhill in large steps until both neighbours of the best are worse, then between them. Cost over lists has one valley:
 /// centres to compare on one side, members on the other.
-///
-/// Several, the one that promises most first: it may take longer than there is time for.
 fn next_lists(tuning: &Tuning, most: u32) -> Vec<u32> {
     let Some(best) = tuning.best().map(|best| best.lists) else { return Vec::new() };
     let tried = || tuning.candidates.iter().map(|one| one.lists);
@@ -289,16 +303,43 @@ mod tests {
     fn search(start: u32, most: u32, affordable: u32, ms: impl Fn(f64) -> f64) -> (Vec<u32>, u32) {
         let mut tuning = Tuning { share: 1.0, ..Tuning::default() };
         let mut next = Some(start);
-        for _ in 0..20 {
+        for _ in 0..40 {
             let Some(lists) = next else { break };
             let cost = Cost { ms: ms(f64::from(lists)), pages: 1.0, is_planners_choice: true };
             let found = Found { setting: 1, recall: 0.95, margin: 0.01, queries: 100, cost: Some(cost) };
             tuning.candidates.push(Candidate { lists, build_seconds: 1.0, reached: true, found, at_todays_setting: None });
-            next = next_lists(&tuning, most).into_iter().find(|lists| *lists <= affordable);
+            next = next_candidates(&tuning, most).into_iter().find(|lists| *lists <= affordable);
         }
         assert!(next.is_none(), "no end: {:?}", tuning.candidates);
         let best = tuning.best().unwrap().lists;
-        (tuning.candidates.iter().map(|one| one.lists).collect(), best)
+        assert_eq!(tuning.builds(best).count(), BUILDS_OF_ONE);
+        let mut tried: Vec<u32> = tuning.candidates.iter().map(|one| one.lists).collect();
+        tried.dedup();
+        (tried, best)
+    }
+
+    #[test]
+    fn a_number_of_lists_that_was_lucky_once_does_not_win() {
+        let built = |lists: u32, setting: u32, ms: f64| {
+            let cost = Cost { ms, pages: ms * 1000.0, is_planners_choice: true };
+            let found = Found { setting, recall: 0.96, margin: 0.01, queries: 1000, cost: Some(cost) };
+            Candidate { lists, build_seconds: 1.0, reached: true, found, at_todays_setting: None }
+        };
+        // As seen on 20,000 × 1536.
+        let candidates = [(100, 3, 0.6), (316, 7, 0.65), (32, 1, 0.71), (178, 4, 0.62), (57, 1, 0.5)];
+        let mut tuning = Tuning { share: 1.0, ..Tuning::default() };
+        tuning.candidates = candidates.map(|(lists, setting, ms)| built(lists, setting, ms)).into();
+        assert_eq!(next_candidates(&tuning, 2000), [57]);
+        tuning.candidates.push(built(57, 2, 0.9));
+        assert_eq!(tuning.best().unwrap().lists, 100);
+        for _ in 0..2 {
+            assert_eq!(next_candidates(&tuning, 2000), [100]);
+            tuning.candidates.push(built(100, 3, 0.61));
+        }
+        assert!(next_candidates(&tuning, 2000).is_empty(), "it was the best three times");
+        // A build that misses the target rules its number out.
+        tuning.candidates.push(Candidate { reached: false, ..built(100, 100, 0.6) });
+        assert_ne!(tuning.best().unwrap().lists, 100);
     }
 
     #[test]

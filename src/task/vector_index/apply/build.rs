@@ -235,8 +235,7 @@ impl Worker<'_> {
             ));
         };
         let known = self.told.tuning.as_ref().filter(|tuning| tuning.share >= 1.0);
-        let known =
-            known.and_then(|tuning| tuning.candidates.iter().find(|one| spec == Spec::Ivfflat { lists: one.lists }).cloned());
+        let known = known.and_then(|tuning| if let Spec::Ivfflat { lists } = spec { tuning.worst(lists).cloned() } else { None });
         let candidate = match known {
             Some(candidate) => candidate,
             None => {
