@@ -270,6 +270,7 @@ def targets(result):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one small set: to try, not to measure")
+    parser.add_argument("--set", type=int, choices=range(1, len(SETS) + 1), help="only this one of them")
     parser.add_argument("--no-sweep", action="store_true", help="pgtend alone: what it tried and chose")
     parser.add_argument("--strict", action="store_true", help="exit with 1 when a target is missed")
     parser.add_argument("--pgtend", help="another binary than target/release/pgtend")
@@ -279,7 +280,7 @@ def main():
         missed = 0
         bench.start()
         bench.compile()
-        for set_ in QUICK_SETS if options.quick else SETS:
+        for set_ in QUICK_SETS if options.quick else SETS[options.set - 1 : options.set] if options.set else SETS:
             result = bench.run(*set_)
             tuning = result["told"]["tuning"]
             spent = f"{len(tuning['candidates'])} candidates in {tuning['seconds']:.0f} s of {tuning['budget_seconds']:.0f} s" if tuning else "none"

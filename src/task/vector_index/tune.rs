@@ -254,14 +254,12 @@ struct Budget {
     searches_at_most: u64,
 }
 
-/// Pure. Other numbers of lists, the one that promises most first: it may take longer than there is time for. Where there are none, the
-/// best once more.
+/// Pure. Other numbers of lists, the one that promises most first: it may take longer than there is time for. At last, the best once
+/// more.
 fn next_candidates(tuning: &Tuning, most: u32) -> Vec<u32> {
     let mut next = if tuning.lists().len() < NUMBERS_AT_MOST { next_lists(tuning, most) } else { Vec::new() };
-    if next.is_empty() {
-        let best = tuning.best().map(|best| best.lists);
-        next.extend(best.filter(|lists| tuning.builds(*lists).count() < BUILDS_OF_ONE));
-    }
+    let best = tuning.best().map(|best| best.lists);
+    next.extend(best.filter(|lists| tuning.builds(*lists).count() < BUILDS_OF_ONE));
     next
 }
 
