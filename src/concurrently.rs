@@ -19,6 +19,7 @@ use crate::units;
 
 /// Between two looks at a build.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+const LOOKS_AT_BUILDERS: u32 = 10;
 /// Between two attempts to get the first lock.
 const PAUSE: Duration = Duration::from_millis(500);
 /// For a statement that was cancelled to come to its end.
@@ -63,6 +64,8 @@ struct Look {
     tuples_total: i64,
     /// It waits for a lock of somebody's.
     blockers: Vec<String>,
+    /// And that is the end of a transaction, which comes after the first lock. DROP INDEX tells no phase.
+    is_for_a_transaction: bool,
 }
 
 impl Look {
@@ -104,6 +107,17 @@ pub async fn run(run: &RunContext<'_>, limits: &Limits, work: Work<'_>) -> Resul
 /// next run: it stays invalid.
 pub async fn sweep(settings: &pg::Settings, left: &Remains<'_>) -> Result<Vec<String>> {
     let mut connection = settings.connect().await?;
+    for attempt in 1.. {
+        if builder(&mut connection, left.table).await?.is_none() {
+            break;
+        }
+        // Our own statement is told of its end before it has let go of its locks.
+        if attempt == LOOKS_AT_BUILDERS {
+            // What is invalid may be theirs.
+            return Ok(Vec::new());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
     let invalid: Vec<(String, String)> = sqlx::query_as(
         "SELECT n.nspname::text, x.relname::text FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_namespace n ON n.oid = x.relnamespace
          WHERE i.indrelid = $1::bigint::oid AND NOT i.indisvalid",
@@ -187,14 +201,16 @@ struct Watch {
     /// The first lock was got: a table is being built, or waited for.
     has_begun: bool,
     named: String,
-    building_since: Option<Instant>,
+    building_since: Option<(String, Instant)>,
     done_bytes: u64,
 }
 
 impl Watch {
     fn judge(&mut self, look: &Look, limits: &Limits, work: &Work<'_>) -> Option<Stop> {
-        self.has_begun =
-            self.has_begun || look.is_at_work() || look.phase.as_deref().is_some_and(|phase| phase.starts_with("waiting"));
+        self.has_begun = self.has_begun
+            || look.is_at_work()
+            || look.is_for_a_transaction
+            || look.phase.as_deref().is_some_and(|phase| phase.starts_with("waiting"));
         let phase = look.phase.as_deref().unwrap_or("waiting for its lock");
         if look.blockers.is_empty() {
             self.waiting_since = None;
@@ -219,7 +235,11 @@ impl Watch {
 
     fn how_far(&mut self, look: &Look, phase: &str, work: &Work<'_>) -> String {
         let (true, Some(share)) = (look.is_at_work(), look.share()) else { return phase.to_owned() };
-        let since = self.building_since.get_or_insert_with(Instant::now).elapsed();
+        // Each phase of a build counts from nothing.
+        if self.building_since.as_ref().is_none_or(|(of, _)| of != phase) {
+            self.building_since = Some((phase.to_owned(), Instant::now()));
+        }
+        let since = self.building_since.as_ref().map_or(Duration::ZERO, |(_, since)| since.elapsed());
         let bytes = (work.expected_bytes as f64 * share) as u64;
         work.phase.advance(bytes.saturating_sub(self.done_bytes));
         self.done_bytes = self.done_bytes.max(bytes);
@@ -240,7 +260,8 @@ async fn look(observer: &mut PgConnection, pid: i32) -> Result<Look> {
                     SELECT format('server process %s (%s, %s%s)', b.pid, coalesce(b.usename, '-'), coalesce(nullif(b.application_name, ''), b.backend_type),
                                   ', in its transaction since ' || to_char(b.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || 'Z')
                     FROM pg_stat_activity b WHERE b.pid = ANY (pg_blocking_pids(a.pid)) ORDER BY b.xact_start LIMIT 3)
-                ELSE '{}' END AS blockers
+                ELSE '{}' END AS blockers,
+                coalesce(a.wait_event_type = 'Lock' AND a.wait_event = 'virtualxid', false) AS is_for_a_transaction
          FROM pg_stat_activity a LEFT JOIN pg_stat_progress_create_index p USING (pid) WHERE a.pid = $1",
     )
     .bind(pid)

@@ -12,6 +12,7 @@ mod memory;
 pub mod names;
 mod plan;
 mod search;
+mod setting;
 pub mod state;
 mod tune;
 
@@ -50,7 +51,10 @@ pub struct VectorIndex {
     pub table: String,
     pub column: String,
     pub index: Option<String>,
+    /// None: as the index is.
     pub method: Option<Method>,
+    /// hnsw is compared with ivfflat, and the faster one is built.
+    pub compares_methods: bool,
     pub metric: Metric,
     /// None: to be found out.
     pub lists: Option<u32>,
@@ -97,9 +101,9 @@ pub struct Written {
     pub column: String,
     /// Which index, where the column has several for the metric; what it is called, where there is none.
     pub index: Option<String>,
-    /// "ivfflat" or "hnsw"; default: as the present index is, "hnsw" where there is none.
-    #[schemars(with = "Option<Method>")]
-    pub method: Option<Spanned<Method>>,
+    /// "ivfflat", "hnsw", or "auto": whichever is faster at the target; default: as the present index is, "hnsw" where there is none.
+    #[schemars(with = "Option<WrittenMethod>")]
+    pub method: Option<Spanned<WrittenMethod>>,
     /// "cosine" (default), "l2", "inner_product", "l1", "hamming", "jaccard".
     #[schemars(with = "Option<Metric>")]
     pub metric: Option<Metric>,
@@ -159,6 +163,14 @@ pub struct WrittenBudget {
     pub sample: Option<Size>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WrittenMethod {
+    Auto,
+    Ivfflat,
+    Hnsw,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Lists {
@@ -199,7 +211,18 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<VectorInde
     }
     let method = written.method.as_ref().map(|method| *method.get_ref());
     match method {
-        Some(Method::Hnsw) => {
+        Some(WrittenMethod::Auto) => {
+            if let Some(lists) = written.lists.as_ref().filter(|lists| matches!(lists.get_ref(), Lists::Number(_))) {
+                checker.problem(lists, "`lists` is given beside `method = \"auto\"`", "leave one of them out".to_owned());
+            }
+            for (name, key) in [("probes", &written.probes), ("ef_search", &written.ef_search)] {
+                if let Some(key) = key {
+                    let hint = "set it in the database or for a role, or name the method".to_owned();
+                    checker.problem(key, format!("`{name}` is of one method, and `method` is \"auto\""), hint);
+                }
+            }
+        }
+        Some(WrittenMethod::Hnsw) => {
             if let Some(lists) = &written.lists {
                 checker.problem(lists, "`lists` has no meaning for hnsw", None);
             }
@@ -207,7 +230,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<VectorInde
                 checker.problem(probes, "`probes` has no meaning for hnsw", "ef_search".to_owned());
             }
         }
-        Some(Method::Ivfflat) => {
+        Some(WrittenMethod::Ivfflat) => {
             for (name, key) in
                 [("m", &written.m), ("ef_construction", &written.ef_construction), ("ef_search", &written.ef_search)]
             {
@@ -251,14 +274,16 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<VectorInde
         table: written.table,
         column: written.column,
         index: written.index,
-        // Keys of one method name it.
-        method: method.or(if written.lists.is_some() || written.probes.is_some() {
-            Some(Method::Ivfflat)
-        } else if written.m.is_some() || written.ef_construction.is_some() || written.ef_search.is_some() {
-            Some(Method::Hnsw)
-        } else {
-            None
-        }),
+        method: match method {
+            Some(WrittenMethod::Auto) => None,
+            Some(WrittenMethod::Ivfflat) => Some(Method::Ivfflat),
+            Some(WrittenMethod::Hnsw) => Some(Method::Hnsw),
+            // Keys of one method name it.
+            None if written.lists.is_some() || written.probes.is_some() => Some(Method::Ivfflat),
+            None if written.m.is_some() || written.ef_construction.is_some() || written.ef_search.is_some() => Some(Method::Hnsw),
+            None => None,
+        },
+        compares_methods: method == Some(WrittenMethod::Auto),
         metric: written.metric.unwrap_or(Metric::Cosine),
         lists: written.lists.and_then(|lists| match lists.into_inner() {
             Lists::Number(number) => Some(number),
@@ -297,6 +322,9 @@ impl VectorIndex {
     pub async fn check(&self, connection: &mut PgConnection) -> Result<String> {
         check_owner(connection, &self.table).await?;
         state::pgvector(connection).await?;
+        if let Some(place) = &self.apply_setting {
+            setting::may_set(connection, place).await?;
+        }
         Ok(format!("owns {} and may build indexes on it", self.table))
     }
 }

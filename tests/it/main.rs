@@ -61,10 +61,15 @@ mod sql;
 mod store;
 /// Vector indexes: what is measured, against a computation of the test's own; what is built, and that nobody notices.
 mod vector_index;
-/// Vector index builds that are stopped in each phase, and what is left afterwards.
+/// Vector indexes while others are at work beside: jobs, migrations, rows that move.
 mod vector_index_beside;
+/// Vector index builds that are stopped in each phase, and what is left afterwards.
 mod vector_index_faults;
 /// The same at random moments, with clients at work, and in the waits that are left.
 mod vector_index_kills;
+/// Vector indexes that are not the plain case: of a part of the rows, on an expression, altered, found out on a sample.
+mod vector_index_kinds;
+/// What applications search with: where it is set, for whom, and when not.
+mod vector_index_settings;
 /// pgbench on tables that jobs work on.
 mod writers;

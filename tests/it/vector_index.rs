@@ -473,6 +473,8 @@ fn mistakes_in_a_job_are_found_before_anything_runs() {
         ("apply_setting = 'cluster'", "role:NAME"),
         ("recall = { target = 95 }", "a share"),
         ("method = 'ivf'", "ivfflat"),
+        ("method = 'auto'\nlists = 5", "leave one of them out"),
+        ("method = 'auto'\nprobes = 5", "is of one method"),
     ] {
         scenario(server, &database, more).run(&["check"]).exited(78).says(&[says]);
     }

@@ -260,10 +260,7 @@ fn an_index_of_the_applications_with_a_name_like_ours_stays() {
 fn a_name_that_is_taken_is_found_out_before_the_build() {
     let server = server(18);
     let database = items(server, 3000);
-    server.sql(
-        &database,
-        "DROP INDEX items_idx; CREATE INDEX items_embedding_idx ON items USING hnsw ((embedding::halfvec(32)) halfvec_cosine_ops)",
-    );
+    server.sql(&database, "DROP INDEX items_idx; CREATE INDEX items_embedding_idx ON items USING hnsw (embedding vector_l2_ops)");
     let job = scenario(server, &database, &format!("lists = 20\n{QUICK}"));
     job.run(&["run-job", "tend"]).exited(78).says(&["is there already", "index = \"NAME\""]);
     assert_eq!(indexes(server, &database), "items_embedding_idx|hnsw||t");

@@ -14,7 +14,8 @@ use crate::vector_index::{IVFFLAT, indexes, items, scenario, used};
 
 const RUN: [&str; 2] = ["run-job", "tend"];
 const QUICK: &str = "recall = { queries = 20 }\napply_setting = 'database'";
-const SEARCH: &str = "INSERT INTO items (embedding) SELECT embedding FROM items WHERE id = 1 + :client_id;
+// No two alike: hnsw does not find its way through thousands of the same vector.
+const SEARCH: &str = "INSERT INTO items (embedding) SELECT array_agg((x + random() - 0.5)::real)::vector FROM unnest((SELECT embedding FROM items WHERE id = 1 + :client_id)::real[]) x;
     SELECT count(*) FROM (SELECT id FROM items ORDER BY embedding <=> (SELECT embedding FROM items WHERE id = 7) LIMIT 10) f;\n";
 
 /// A server process of a killed run ends when it notices; until then it goes on with its statement.

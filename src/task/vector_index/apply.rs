@@ -8,8 +8,10 @@ use serde_json::json;
 
 use super::VectorIndex;
 use super::decide::{self, Action, Decision, Spec, Tuning};
+use super::kind::Method;
 use super::plan::{self, Part, Plan};
 use super::search::Found;
+use super::setting;
 use super::state::{self, Remains};
 use super::tune::Tuner;
 use crate::concurrently::{self, Ended};
@@ -34,7 +36,12 @@ pub async fn apply(job: &VectorIndex, run: &RunContext<'_>, plan: Plan) -> Resul
         let is_partition = plan.is_partitioned;
         let mut worker =
             Worker { job, run, limits, extension: &plan.extension, is_partition, part, new: None, told: Told::default() };
-        let failure = worker.work().await?;
+        let failure = match worker.work().await {
+            Ok(failure) => failure,
+            Err(error) if fault::kind_of(&error) == Some(Kind::Cancelled) => return Err(error),
+            // The other partitions are none the worse for it, and the report has what was done.
+            Err(error) => Some((fault::kind_of(&error), fault::in_a_line(&error))),
+        };
         if let Some((kind, message)) = failure {
             failures.push((kind, format!("{name}: {message}")));
         } else {
@@ -80,6 +87,7 @@ struct Told {
     built: Option<Spec>,
     dropped: Vec<String>,
     swapped: bool,
+    is_proved_on_a_copy: bool,
     after: Option<Found>,
     after_at_todays_setting: Option<Found>,
     setting_applied: Option<String>,
@@ -95,7 +103,9 @@ impl Worker<'_> {
             let who = pg::lock_holder(&mut lock, &name).await?.unwrap_or_else(|| "another run".to_owned());
             return Ok(Some((Some(Kind::NotNow), format!("{who} tends this index"))));
         }
-        if !self.part.table.leftovers.is_empty()
+        // What is invalid may be half-way: somebody's work, and no wreck.
+        let is_invalid = self.part.table.index.as_ref().is_some_and(|index| !index.is_valid);
+        if (is_invalid || !self.part.table.leftovers.is_empty())
             && let Some(who) = self.run.or_cancelled(concurrently::builder(&mut lock, self.part.table.facts.oid)).await?
         {
             let message = format!("{who} is building or vacuuming there: nothing is touched meanwhile");
@@ -120,18 +130,21 @@ impl Worker<'_> {
             let tuning = tuner.tune().await?;
             decision = decide::after_tuning(&self.part.wanted, &self.part.today, decision, &tuning);
             self.told.tuning = Some(tuning);
+            if let Action::Build { spec: Spec::Hnsw { .. } } = decision.action {
+                self.change_to_hnsw().await?;
+            }
         }
         self.told.decision = Some(decision.clone());
         let reasons = decision.reasons.join("; ");
         match decision.action {
             Action::Nothing => {
                 self.told.summary = format!("nothing to do: {reasons}");
-                self.note_tuning().await?;
+                self.note().await?;
                 Ok(None)
             }
-            Action::Set { setting } => {
-                self.note_tuning().await?;
-                self.set(setting, &reasons).await
+            Action::Set { .. } => {
+                self.note().await?;
+                self.set(&reasons).await
             }
             Action::GiveUp => Ok(Some((None, reasons))),
             Action::Tune | Action::Build { .. } => {
@@ -176,6 +189,22 @@ impl Worker<'_> {
             self.part = self.run.or_cancelled(part).await?;
         }
         Ok(Ok(is_built))
+    }
+
+    /// It was compared with ivfflat, and is faster: from here on the run is about that.
+    async fn change_to_hnsw(&mut self) -> Result<()> {
+        let table = &mut self.part.table;
+        let Some(class) = table.operator_class_of_hnsw.take() else { return Ok(()) };
+        (table.operator_class, table.method, self.part.wanted.method) = (class, Method::Hnsw, Method::Hnsw);
+        let mut connection = self.run.or_cancelled(state::connect(&self.run.settings)).await?;
+        let role = self.job.role();
+        self.part.setting = self.run.or_cancelled(setting::today(&mut connection, Method::Hnsw, role, self.extension)).await?;
+        let this = self.part.table.index.as_ref().map(|index| index.oid);
+        if self.job.apply_setting.is_some() {
+            let others = setting::of_others(&mut connection, Method::Hnsw, [this, None]);
+            self.part.wanted.others_setting = self.run.or_cancelled(others).await?;
+        }
+        Ok(())
     }
 
     fn lists_to_begin_with(&self) -> Option<u32> {

@@ -2,10 +2,12 @@
 //! new index does.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::kind::Method;
+use super::measure;
 use super::search::Found;
 use crate::units;
 
@@ -75,14 +77,16 @@ pub struct Wanted {
     pub target: f64,
     pub exact_below: u64,
     pub sets_the_setting: bool,
+    /// What other indexes need of the one setting that is for all of them; 0: nothing.
+    pub others_setting: u32,
+    /// Longest time for one measurement's exact searches, in milliseconds.
+    pub measure_ms: f64,
 }
 
-impl Wanted {
-    fn hnsw(&self) -> Spec {
-        let m = self.m.unwrap_or(16);
-        // pgvector's own defaults; the second is at least twice the first.
-        Spec::Hnsw { m, ef_construction: self.ef_construction.unwrap_or(64.max(2 * m)) }
-    }
+/// As the job says; pgvector's own defaults, of which the second is at least twice the first.
+pub fn hnsw(m: Option<u32>, ef_construction: Option<u32>) -> Spec {
+    let m = m.unwrap_or(16);
+    Spec::Hnsw { m, ef_construction: ef_construction.unwrap_or(64.max(2 * m)) }
 }
 
 /// What there is.
@@ -101,8 +105,10 @@ pub struct Index {
     pub lists_in_fact: Option<u32>,
     pub m: u32,
     pub ef_construction: u32,
-    /// Rows when pgtend built it, if it did.
-    pub rows_when_built: Option<f64>,
+    /// It has its lists from the rows that were there when pgtend built it.
+    pub is_built_by_pgtend: bool,
+    /// Rows when pgtend built it, or compared its number of lists with others.
+    pub rows_then: Option<f64>,
     /// pgtend has tried other numbers of lists.
     pub tuned: bool,
     pub skew: Option<f64>,
@@ -119,13 +125,13 @@ pub struct Index {
 impl Index {
     /// Neither built by pgtend nor compared with others by it.
     fn is_unknown(&self) -> bool {
-        self.rows_when_built.is_none() && !self.tuned
+        !self.is_built_by_pgtend && !self.tuned
     }
 
     /// How lopsided its lists are, if they are. Those that pgtend built with all rows there are as the data is: another build
     /// would be no better.
     fn lopsided(&self) -> Option<f64> {
-        self.skew.filter(|skew| *skew > LOPSIDED && self.rows_when_built.is_none())
+        self.skew.filter(|skew| *skew > LOPSIDED && !self.is_built_by_pgtend)
     }
 }
 
@@ -166,8 +172,24 @@ pub fn lists_by_rule(rows: f64) -> u32 {
 }
 
 pub fn decide(wanted: &Wanted, today: &Today) -> Decision {
+    let mut decision = without_its_cost(wanted, today);
+    let least_ms = today.exact_ms * measure::QUERIES_AT_LEAST as f64;
+    if matches!(decision.action, Action::Tune | Action::Build { .. }) && least_ms > wanted.measure_ms {
+        // Hours of building would end in an index that nobody may swap in.
+        decision.action = Action::GiveUp;
+        let [each, least] = [today.exact_ms, least_ms * 1.5].map(|ms| units::duration(Duration::from_secs_f64(ms / 1000.0)));
+        decision.reasons.push(format!(
+            "it is not built, as nobody could say what it finds: an exact search takes {each}, and {} of them are needed; give `recall` a `time` \
+             above {least}",
+            measure::QUERIES_AT_LEAST
+        ));
+    }
+    decision
+}
+
+fn without_its_cost(wanted: &Wanted, today: &Today) -> Decision {
     let build = || match (wanted.method, wanted.lists) {
-        (Method::Hnsw, _) => Action::Build { spec: wanted.hnsw() },
+        (Method::Hnsw, _) => Action::Build { spec: hnsw(wanted.m, wanted.ef_construction) },
         (Method::Ivfflat, Some(lists)) => Action::Build { spec: Spec::Ivfflat { lists } },
         (Method::Ivfflat, None) => Action::Tune,
     };
@@ -201,8 +223,9 @@ pub fn decide(wanted: &Wanted, today: &Today) -> Decision {
             "the planner answers with the index that a stopped run built: that one is measured instead",
         );
     }
+    let rebuildable = wanted.method == Method::Ivfflat && !is_small;
     if let Some(why) = &index.unmeasured {
-        return Decision::new(Action::GiveUp, format!("its recall cannot be measured: {why}"));
+        return by_what_was_measured(wanted, index, why, rebuildable.then_some(&build));
     }
     if let Some(decision) = by_parameters(wanted, index, &build) {
         return decision;
@@ -210,12 +233,8 @@ pub fn decide(wanted: &Wanted, today: &Today) -> Decision {
     let Some((reached, least)) = &index.least else {
         return Decision::new(Action::GiveUp, "its recall was not measured");
     };
-    let rebuildable = wanted.method == Method::Ivfflat && !is_small;
     if rebuildable && let Some(skew) = index.lopsided() {
-        let reason = format!(
-            "its lists are lopsided: a search of one list reads up to {skew:.1} times the pages of an average one, as after a build with few rows"
-        );
-        return Decision::new(build(), reason);
+        return Decision::new(build(), lopsided_in_words(skew));
     }
     if rebuildable
         && let Some(lists) = index.lists_in_fact.filter(|lists| least.setting > lists / MANY_LISTS && index.is_unknown())
@@ -224,8 +243,9 @@ pub fn decide(wanted: &Wanted, today: &Today) -> Decision {
             format!("a search has to read {} of {lists} lists for the target, as after a build with few rows", least.setting);
         return Decision::new(build(), reason);
     }
-    if rebuildable && let Some(rows) = index.rows_when_built.filter(|rows| today.vectors > rows * GROWN) {
-        let reason = format!("{vectors} vectors, and {} when it was built", units::count(rows as u64));
+    if rebuildable && let Some(rows) = index.rows_then.filter(|rows| today.vectors > rows * GROWN) {
+        let then = if index.is_built_by_pgtend { "when it was built" } else { "when its lists were compared with others" };
+        let reason = format!("{vectors} vectors, and {} {then}", units::count(rows as u64));
         return Decision::new(build(), reason);
     }
     if !reached {
@@ -248,6 +268,29 @@ pub fn decide(wanted: &Wanted, today: &Today) -> Decision {
     by_setting(wanted, index, least)
 }
 
+/// A large index that was built with few rows is so slow that the time is over before all is measured: that much is known.
+fn by_what_was_measured(wanted: &Wanted, index: &Index, why: &str, build: Option<&dyn Fn() -> Action>) -> Decision {
+    let known = match (index.lopsided(), &index.now) {
+        (Some(skew), _) => Some(lopsided_in_words(skew)),
+        (None, Some(now)) if now.recall + now.margin < wanted.target => {
+            Some(format!("{} at {} = {}, below {}", recall_in_words(now), wanted.method.setting(), now.setting, wanted.target))
+        }
+        _ => None,
+    };
+    match (known, build) {
+        (Some(known), Some(build)) => {
+            Decision { action: build(), reasons: vec![known, format!("no more than that was measured: {why}")] }
+        }
+        _ => Decision::new(Action::GiveUp, format!("its recall cannot be measured: {why}")),
+    }
+}
+
+fn lopsided_in_words(skew: f64) -> String {
+    format!(
+        "its lists are lopsided: a search of one list reads up to {skew:.1} times the pages of an average one, as after a build with few rows"
+    )
+}
+
 /// Parameters that the job gives, against those that the index has in fact.
 fn by_parameters(wanted: &Wanted, index: &Index, build: &dyn Fn() -> Action) -> Option<Decision> {
     match wanted.method {
@@ -267,7 +310,7 @@ fn by_parameters(wanted: &Wanted, index: &Index, build: &dyn Fn() -> Action) -> 
                 wanted.m.is_some_and(|m| m != index.m) || wanted.ef_construction.is_some_and(|ef| ef != index.ef_construction);
             differs.then(|| {
                 let reason = format!(
-                    "the index has m = {}, ef_construction = {}, and the job says others",
+                    "the index has m = {}, ef_construction = {} in fact, and the job says others",
                     index.m, index.ef_construction
                 );
                 Decision::new(build(), reason)
@@ -279,19 +322,25 @@ fn by_parameters(wanted: &Wanted, index: &Index, build: &dyn Fn() -> Action) -> 
 /// The index is as it should be: is the setting?
 fn by_setting(wanted: &Wanted, index: &Index, least: &Found) -> Decision {
     let name = wanted.method.setting();
-    let Some(now) = &index.now else { return Decision::new(Action::Set { setting: least.setting }, "the setting is unknown") };
+    let setting = least.setting.max(wanted.others_setting);
+    let Some(now) = &index.now else { return Decision::new(Action::Set { setting }, "the setting is unknown") };
     let measured = format!("recall is {:.3} ± {:.3} at {name} = {}", now.recall, now.margin, now.setting);
-    if now.setting == least.setting {
-        return Decision::new(Action::Nothing, format!("{measured}, the least that reaches {}", wanted.target));
+    if now.setting == setting {
+        let why = if setting > least.setting {
+            format!("{measured}; {} is enough for {}, but another index needs it", least.setting, wanted.target)
+        } else {
+            format!("{measured}, the least that reaches {}", wanted.target)
+        };
+        return Decision::new(Action::Nothing, why);
     }
     let reason = if now.recall < wanted.target {
         format!("{measured}, below {}; {} reaches it", wanted.target, least.setting)
-    } else if is_cheaper(least, now) {
-        format!("{measured}; {} is enough for {} and cheaper", least.setting, wanted.target)
+    } else if now.setting > setting && is_cheaper(least, now) {
+        format!("{measured}; {setting} is enough for {} and cheaper", wanted.target)
     } else {
         return Decision::new(Action::Nothing, format!("{measured}, and a lower one would save little"));
     };
-    Decision::new(Action::Set { setting: least.setting }, reason)
+    Decision::new(Action::Set { setting }, reason)
 }
 
 fn is_cheaper(one: &Found, than: &Found) -> bool {
@@ -304,7 +353,8 @@ fn is_cheaper(one: &Found, than: &Found) -> bool {
 /// One that was built on a copy and searched.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Candidate {
-    pub lists: u32,
+    #[serde(flatten)]
+    pub spec: Spec,
     pub build_seconds: f64,
     pub reached: bool,
     pub found: Found,
@@ -313,10 +363,28 @@ pub struct Candidate {
     pub at_todays_setting: Option<Found>,
 }
 
+impl Candidate {
+    /// 0: it has none.
+    pub fn lists(&self) -> u32 {
+        if let Spec::Ivfflat { lists } = self.spec { lists } else { 0 }
+    }
+
+    fn ms(&self) -> Option<f64> {
+        self.found.cost.filter(|_| self.reached).map(|cost| cost.ms)
+    }
+}
+
 /// What the search for lists came to.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Tuning {
+    /// Of ivfflat.
     pub candidates: Vec<Candidate>,
+    /// The other method, where it was to be compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hnsw: Option<Candidate>,
+    /// Why there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hnsw_ended: Option<String>,
     pub copied_rows: u64,
     /// Of all vectors; below 1, lists are scaled up.
     pub share: f64,
@@ -340,17 +408,17 @@ impl Tuning {
 
     /// The numbers of lists that were tried, each once.
     pub fn lists(&self) -> BTreeSet<u32> {
-        self.candidates.iter().map(|candidate| candidate.lists).collect()
+        self.candidates.iter().map(Candidate::lists).collect()
     }
 
     /// Of the builds with that number: one that misses the target, or else the slowest.
     pub fn worst(&self, lists: u32) -> Option<&Candidate> {
-        let ms = |candidate: &Candidate| candidate.found.cost.filter(|_| candidate.reached).map_or(f64::MAX, |cost| cost.ms);
+        let ms = |candidate: &Candidate| candidate.ms().unwrap_or(f64::MAX);
         self.builds(lists).max_by(|a, b| ms(a).total_cmp(&ms(b)))
     }
 
     pub fn builds(&self, lists: u32) -> impl Iterator<Item = &Candidate> {
-        self.candidates.iter().filter(move |candidate| candidate.lists == lists)
+        self.candidates.iter().filter(move |candidate| candidate.lists() == lists)
     }
 
     /// For all vectors: the best number grows with the square root of their number, as centres and members are looked at alike.
@@ -362,16 +430,27 @@ impl Tuning {
 /// Whether what the candidates showed is worth a build.
 pub fn after_tuning(wanted: &Wanted, today: &Today, why: Decision, tuning: &Tuning) -> Decision {
     let mut reasons = why.reasons;
+    reasons.extend(tuning.hnsw_ended.as_ref().map(|why| format!("hnsw was not compared: {why}")));
+    if let Some(hnsw) = &tuning.hnsw {
+        let (is_faster, reason) = against_hnsw(hnsw, tuning);
+        reasons.push(reason);
+        if is_faster {
+            return Decision { action: Action::Build { spec: hnsw.spec }, reasons };
+        }
+    }
     let Some(best) = tuning.best() else {
-        reasons.push(format!("no candidate reached {}: {}", wanted.target, tuning.ended));
+        reasons.push(match tuning.candidates.len() {
+            0 => format!("no candidate was built and measured: {}", tuning.ended),
+            _ => format!("no candidate reached {}: {}", wanted.target, tuning.ended),
+        });
         return Decision { action: Action::GiveUp, reasons };
     };
-    let lists = tuning.scaled(best.lists);
+    let lists = tuning.scaled(best.lists());
     let cost = best.found.cost.map_or(String::new(), |cost| format!(" in {:.2} ms and {:.0} pages", cost.ms, cost.pages));
     reasons.push(format!(
         "of {}, {} lists are best{}: {} at probes = {}{cost}",
         units::plural(tuning.lists().len(), "number"),
-        best.lists,
+        best.lists(),
         if tuning.share < 1.0 {
             format!(" of {} rows ({lists} of all)", units::count(tuning.copied_rows))
         } else {
@@ -391,7 +470,7 @@ pub fn after_tuning(wanted: &Wanted, today: &Today, why: Decision, tuning: &Tuni
         return Decision { action: build, reasons };
     };
     let is_well = index.lopsided().is_none()
-        && index.rows_when_built.is_none_or(|rows| today.vectors <= rows * GROWN)
+        && index.rows_then.is_none_or(|rows| today.vectors <= rows * GROWN)
         && index.least.as_ref().is_some_and(|(reached, _)| *reached);
     let present = index
         .lists_in_fact
@@ -423,6 +502,23 @@ pub fn after_tuning(wanted: &Wanted, today: &Today, why: Decision, tuning: &Tuni
         _ => {}
     }
     Decision { action: build, reasons }
+}
+
+/// Whether hnsw is worth more than the best of ivfflat, and in words. Its build and its inserts take longer, so that it has to save as
+/// much as another number of lists.
+fn against_hnsw(hnsw: &Candidate, tuning: &Tuning) -> (bool, String) {
+    let found = &hnsw.found;
+    let Some(ms) = hnsw.ms() else {
+        return (false, format!("hnsw has a recall of {:.3} at ef_search = {}, its highest", found.recall, found.setting));
+    };
+    let measured = format!("hnsw takes {ms:.2} ms at ef_search = {}, {}", found.setting, recall_in_words(found));
+    match tuning.best().and_then(|best| Some((best.ms()?, best.lists()))) {
+        None => (true, format!("{measured}, and no number of lists reached the target")),
+        Some((of_lists, lists)) if ms < of_lists * WORTH_IT => (true, format!("{measured}; {lists} lists take {of_lists:.2} ms")),
+        Some((of_lists, lists)) => {
+            (false, format!("{measured}; {lists} lists take {of_lists:.2} ms, and a change has to save 15 %"))
+        }
+    }
 }
 
 /// The verdict on a new index that stands beside the old one. The error is the reason why the old one stays.
@@ -458,7 +554,7 @@ pub fn accept(wanted: &Wanted, today: &Today, reached: bool, new: &Found, at_the
             now.recall,
             new.setting,
             name = wanted.method.setting(),
-            setting = now.setting,
+            setting = at_the_applications.setting,
         ));
     }
     Ok(())

@@ -33,6 +33,13 @@ impl Method {
         }
     }
 
+    pub fn setting_at_most(self) -> u32 {
+        match self {
+            Self::Ivfflat => 32_768,
+            Self::Hnsw => 1000,
+        }
+    }
+
     /// The setting of the other method, at its highest: its indexes are the dearest then, and the planner leaves them.
     pub fn others_at_their_dearest(self) -> (&'static str, &'static str) {
         match self {

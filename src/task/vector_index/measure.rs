@@ -17,7 +17,7 @@ pub const AT_ONCE: usize = 50;
 pub const QUERIES_AT_LEAST: usize = 20;
 /// These know a recall of 0.95 to ± 0.015. More, which know the setting better, are done only where they are cheap.
 pub const ENOUGH: usize = 200;
-/// Distances are sums in single precision, whose order may differ from plan to plan.
+/// Of a distance: sums in single precision may differ in their last digits.
 const SAME: f64 = 1e-6;
 
 /// What is searched, as SQL.
@@ -48,6 +48,12 @@ impl Searched {
     pub fn has_direction(&self, alias: &str) -> Option<String> {
         let operator = self.inner_product.as_ref()?;
         Some(format!("({alias}.{column} {operator} {alias}.{column}) <> 0", column = self.column))
+    }
+
+    /// Below a millionth of this, distances are the same: that of cosine is one minus a number near one, others are as small as their
+    /// vectors.
+    pub fn unit(&self) -> f64 {
+        if self.inner_product.is_some() { 1.0 } else { 0.0 }
     }
 
     fn rows_that_count(&self) -> String {
@@ -119,8 +125,7 @@ pub async fn sample(connection: &mut PgConnection, searched: &Searched, count: u
         conditions += &format!(" AND {has_direction}");
     }
     let share = (f64::from(count) * 150.0 / rows.max(1.0)).clamp(0.000_1, 100.0);
-    // By rows while a walk over them is cheap, by blocks beyond that.
-    let by = if rows < 5e6 { "BERNOULLI" } else { "SYSTEM" };
+    let by = sampled_by(rows);
     for share in [share, 100.0] {
         let found: Vec<(String, String, String)> = {
             let sql = format!(
@@ -145,6 +150,11 @@ pub async fn sample(connection: &mut PgConnection, searched: &Searched, count: u
         }
     }
     Ok(Sample::default())
+}
+
+/// By rows while a walk over them is cheap, by blocks beyond that.
+pub fn sampled_by(rows: f64) -> &'static str {
+    if rows < 5e6 { "BERNOULLI" } else { "SYSTEM" }
 }
 
 /// Finds out the true neighbours of as many queries as there is time for, by looking at every row. Those beyond the first `ENOUGH`
@@ -233,11 +243,11 @@ pub async fn are_there(
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-/// Pure. `found` has None for the row that asks.
-pub fn recall_of(found: &[Option<f64>], truth: &[f64], k: usize) -> f64 {
+/// Pure. `found` has None for the row that asks; `unit`: of the distances, see [`Searched::unit`].
+pub fn recall_of(found: &[Option<f64>], truth: &[f64], k: usize, unit: f64) -> f64 {
     let wanted = truth.len().min(k);
     let Some(farthest) = truth.get(wanted.wrapping_sub(1)) else { return 1.0 };
-    let farthest = farthest + SAME * farthest.abs().max(1.0);
+    let farthest = farthest + SAME * farthest.abs().max(unit);
     let hits = found.iter().flatten().take(k).filter(|distance| **distance <= farthest).count();
     hits.min(wanted) as f64 / wanted as f64
 }
@@ -262,17 +272,21 @@ mod tests {
     #[test]
     fn the_row_that_asks_counts_for_nothing_and_duplicates_count_by_distance() {
         let truth = [0.1, 0.2, 0.2];
-        assert_eq!(recall_of(&[None, Some(0.1), Some(0.2), Some(0.2)], &truth, 3), 1.0);
+        assert_eq!(recall_of(&[None, Some(0.1), Some(0.2), Some(0.2)], &truth, 3, 0.0), 1.0);
         // Self is not found: the first three count, and the fourth does not.
-        assert_eq!(recall_of(&[Some(0.1), Some(0.2), Some(0.3), Some(0.2)], &truth, 3), 2.0 / 3.0);
+        assert_eq!(recall_of(&[Some(0.1), Some(0.2), Some(0.3), Some(0.2)], &truth, 3, 0.0), 2.0 / 3.0);
         // Another row at the same distance is as good.
-        assert_eq!(recall_of(&[None, Some(0.2), Some(0.2), Some(0.2)], &truth, 3), 1.0);
-        assert_eq!(recall_of(&[None], &truth, 3), 0.0);
+        assert_eq!(recall_of(&[None, Some(0.2), Some(0.2), Some(0.2)], &truth, 3, 0.0), 1.0);
+        assert_eq!(recall_of(&[None], &truth, 3, 0.0), 0.0);
         // A table with fewer rows than k.
-        assert_eq!(recall_of(&[None, Some(0.1)], &[0.1], 3), 1.0);
-        assert_eq!(recall_of(&[None], &[], 3), 1.0);
+        assert_eq!(recall_of(&[None, Some(0.1)], &[0.1], 3, 0.0), 1.0);
+        assert_eq!(recall_of(&[None], &[], 3, 0.0), 1.0);
+        // Small numbers are no less apart.
+        assert_eq!(recall_of(&[Some(2e-9), Some(5e-9)], &[1e-9, 2e-9], 2, 0.0), 0.5);
+        // Cosine distances of what is nearly the same are noise.
+        assert_eq!(recall_of(&[Some(6e-8), Some(1.8e-7)], &[0.0, 6e-8], 2, 1.0), 1.0);
         // Inner products are negative.
-        assert_eq!(recall_of(&[Some(-5.0), Some(-1.0)], &[-5.0, -3.0], 2), 0.5);
+        assert_eq!(recall_of(&[Some(-5.0), Some(-1.0)], &[-5.0, -3.0], 2, 0.0), 0.5);
     }
 
     #[test]

@@ -69,6 +69,16 @@ pub struct Built {
     pub recall: f64,
     /// Other numbers of lists were tried.
     pub tuned: bool,
+    /// Of an hnsw index as it was built: ALTER INDEX changes the catalog's numbers only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graph: Option<Graph>,
+}
+
+/// Parameters of hnsw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Graph {
+    pub m: u32,
+    pub ef_construction: u32,
 }
 
 impl Built {
@@ -114,11 +124,15 @@ mod tests {
 
     #[test]
     fn somebody_elses_comment_stays_above_ours() {
-        let built = Built { built_at: None, measured_at: DateTime::UNIX_EPOCH, rows: 5, setting: 3, recall: 0.96, tuned: true };
+        let graph = Some(Graph { m: 16, ef_construction: 64 });
+        let built =
+            Built { built_at: None, measured_at: DateTime::UNIX_EPOCH, rows: 5, setting: 3, recall: 0.96, tuned: true, graph };
         let comment = built.beside(Some("for the search\npage"));
         assert!(comment.starts_with("for the search\npage\npgtend: {"), "{comment}");
         assert_eq!(Built::read(&comment), Some(built.clone()));
         assert_eq!(built.beside(Some(&comment)), comment);
         assert_eq!(Built::read("just words"), None);
+        let earlier = r#"pgtend: {"measured_at":"1970-01-01T00:00:00Z","rows":5,"setting":3,"recall":0.96,"tuned":true}"#;
+        assert_eq!(Built::read(earlier), Some(Built { graph: None, ..built }));
     }
 }

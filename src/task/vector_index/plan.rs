@@ -13,6 +13,7 @@ use super::kind::Method;
 use super::measure::{self, Sample};
 use super::memory::{self, Memory};
 use super::search::{self, Searcher, Stopped};
+use super::setting;
 use super::state::{self, Found, Remains, Table};
 use super::{ApplySetting, VectorIndex};
 use crate::fault::{Fault, Kind};
@@ -62,17 +63,28 @@ pub async fn part(
 ) -> Result<Part> {
     let table = state::read(connection, job, oid, extension, is_partitioned).await?;
     refuse(&table)?;
-    let role = match &job.apply_setting {
-        Some(ApplySetting::Role(role)) => Some(role.as_str()),
-        _ => None,
-    };
+    let role = job.role();
     let setting = match job.setting {
         Some(setting) => setting,
-        None => state::setting(connection, table.method, role, extension).await?,
+        None => setting::today(connection, table.method, role, extension).await?,
+    };
+    // What the job says is of the method that it wants.
+    let present = table.index.as_ref().and_then(|index| Method::of(&index.method)).filter(|method| *method != table.method);
+    let present_setting = match present {
+        Some(method) => setting::today(connection, method, role, extension).await?,
+        None => setting,
+    };
+    let others_setting = match &job.apply_setting {
+        Some(place) => {
+            setting::may_set(connection, place).await?;
+            setting::of_others(connection, table.method, [table.index.as_ref().map(|index| index.oid), None]).await?
+        }
+        None => 0,
     };
     let phase = run.progress.phase("measure", None);
     phase.say(&format!("{} by searches of today's index", table.sql()));
-    let (today, sample) = today(connection, job, &table, setting).await.with_context(|| format!("measuring {}", table.sql()))?;
+    let (today, sample) =
+        today(connection, job, &table, present_setting).await.with_context(|| format!("measuring {}", table.sql()))?;
     phase.done(&units::plural(sample.len(), "query vector"));
     let planners_choice = match sample.vector() {
         Some(vector) => {
@@ -89,6 +101,8 @@ pub async fn part(
         target: job.recall.target,
         exact_below: job.exact_below,
         sets_the_setting: job.apply_setting.is_some(),
+        others_setting,
+        measure_ms: job.recall.time.0.as_secs_f64() * 1000.0 * EXACT_SHARE,
     };
     let decision = decide::decide(&wanted, &today);
     if let (Some(taken), Action::Build { .. } | Action::Tune) = (&table.taken, &decision.action) {
@@ -109,6 +123,14 @@ pub async fn part(
 }
 
 impl VectorIndex {
+    /// Whose setting is asked for.
+    pub fn role(&self) -> Option<&str> {
+        match &self.apply_setting {
+            Some(ApplySetting::Role(role)) => Some(role),
+            _ => None,
+        }
+    }
+
     pub fn memory(&self) -> memory::Given {
         memory::Given {
             maintenance_work_mem: self.maintenance_work_mem.map(|size| size.0),
@@ -138,38 +160,45 @@ fn refuse(table: &Table) -> Result<()> {
     Ok(())
 }
 
-/// Today's index as it is, in numbers.
+/// Of the time of a measurement, for the exact searches.
+const EXACT_SHARE: f64 = 2.0 / 3.0;
+
+/// Today's index as it is, in numbers. `setting`: what applications search with.
 pub async fn today(connection: &mut PgConnection, job: &VectorIndex, table: &Table, setting: u32) -> Result<(Today, Sample)> {
     let mut today = Today { vectors: table.vectors(), ..Today::default() };
     let started = Instant::now();
     let deadline = started + job.recall.time.0;
-    let Some(index) = &table.index else {
+    let mut sample = Sample::default();
+    if today.vectors >= 1.0 && table.index.as_ref().is_none_or(|index| !index.is_valid) {
         // Only to know how long an exact search takes.
-        let mut sample = measure::sample(connection, &table.searched, 5, table.vectors()).await?;
+        sample = measure::sample(connection, &table.searched, 5, table.vectors()).await?;
         measure::find_truth(connection, &table.searched, &mut sample, job.recall.k, job.recall.time.0).await?;
         today.exact_ms = sample.exact_ms;
-        return Ok((today, sample));
-    };
+    }
+    let Some(index) = &table.index else { return Ok((today, sample)) };
+    let built = index.built();
+    let graph = built.as_ref().and_then(|built| built.graph);
     let mut measured = Index {
         method: Method::of(&index.method),
         is_valid: index.is_valid,
         lists_in_catalog: (index.method == "ivfflat").then(|| index.option("lists").unwrap_or(100)),
         lists_in_fact: None,
-        m: index.option("m").unwrap_or(16),
-        ef_construction: index.option("ef_construction").unwrap_or(64),
-        rows_when_built: index.built().filter(|built| built.built_at.is_some()).map(|built| built.rows as f64),
-        tuned: index.built().is_some_and(|built| built.tuned),
+        m: graph.map_or(index.option("m").unwrap_or(16), |graph| graph.m),
+        ef_construction: graph.map_or(index.option("ef_construction").unwrap_or(64), |graph| graph.ef_construction),
+        is_built_by_pgtend: built.as_ref().is_some_and(|built| built.built_at.is_some()),
+        rows_then: built.as_ref().map(|built| built.rows as f64),
+        tuned: built.as_ref().is_some_and(|built| built.tuned),
         skew: None,
         now: None,
         least: None,
         unmeasured: None,
         is_behind_a_new_one: false,
     };
-    let mut sample = Sample::default();
     if index.is_valid && today.vectors >= 1.0 {
         sample = measure::sample(connection, &table.searched, job.recall.queries, table.vectors()).await?;
         let drawn = sample.tids.len();
-        measure::find_truth(connection, &table.searched, &mut sample, job.recall.k, job.recall.time.0 * 2 / 3).await?;
+        measure::find_truth(connection, &table.searched, &mut sample, job.recall.k, job.recall.time.0.mul_f64(EXACT_SHARE))
+            .await?;
         today.exact_ms = sample.exact_ms;
         if sample.len() < measure::QUERIES_AT_LEAST.min(drawn) || drawn == 0 {
             measured.unmeasured =
@@ -200,8 +229,6 @@ async fn measure_index(
     measured: &mut Index,
 ) -> Result<()> {
     let Some(method) = Method::of(&index.method) else { return Ok(()) };
-    // What the job asks for is another method's: this one has its own default.
-    let setting = if method == table.method { setting } else { method.default_setting() };
     let mut searcher = Searcher {
         connection,
         searched: &table.searched,
@@ -217,6 +244,12 @@ async fn measure_index(
     };
     if method == Method::Ivfflat {
         measured.lists_in_fact = searcher.lists().await?;
+        // First, as it is cheap and says most: the rest may take too long with an index that was built with few rows.
+        if let Some(lists) = measured.lists_in_fact {
+            let pages = searcher.pages(1, 40).await?;
+            let (index_pages, k) = (index.bytes as f64 / 8192.0, f64::from(job.recall.k));
+            measured.skew = skew(&pages, index_pages, f64::from(lists), table.value_bytes() as f64, k);
+        }
     }
     let most = match method {
         Method::Ivfflat => measured.lists_in_fact.or(measured.lists_in_catalog).unwrap_or(32_768),
@@ -224,14 +257,10 @@ async fn measure_index(
     };
     let mut now = searcher.recall(setting.min(most.max(1))).await?;
     now.setting = setting;
+    measured.now = Some(now.clone());
     now.cost = Some(searcher.cost(setting).await?);
-    measured.least = Some(searcher.least(job.recall.target, setting, most).await?);
     measured.now = Some(now);
-    if let (Method::Ivfflat, Some(lists)) = (method, measured.lists_in_fact) {
-        let pages = searcher.pages(1, 40).await?;
-        measured.skew =
-            skew(&pages, index.bytes as f64 / 8192.0, f64::from(lists), table.value_bytes() as f64, f64::from(job.recall.k));
-    }
+    measured.least = Some(searcher.least(job.recall.target, setting, most).await?);
     Ok(())
 }
 
@@ -292,10 +321,7 @@ impl Part {
             lines.extend(memory.notes.iter().chain(&memory.refusal).map(|note| format!("   {note}")));
         }
         if table.by_halfvec {
-            lines.push(format!(
-                "   more than 2,000 dimensions: the index is on halfvec, and the application has to ask ORDER BY {}",
-                table.order_by()
-            ));
+            lines.push(format!("   the index is on halfvec, and the application has to ask ORDER BY {}", table.order_by()));
         }
         lines
     }
@@ -307,7 +333,13 @@ impl Part {
                 (Some(catalog), None) => format!("{catalog} lists in the catalog"),
                 (_, fact) => format!("{} lists", fact.unwrap_or_default()),
             },
-            _ => format!("m = {}, ef_construction = {}", today.m, today.ef_construction),
+            _ => {
+                let in_catalog = [index.option("m").unwrap_or(16), index.option("ef_construction").unwrap_or(64)];
+                let differs = in_catalog != [today.m, today.ef_construction];
+                let catalog =
+                    if differs { format!(" ({} and {} in the catalog)", in_catalog[0], in_catalog[1]) } else { String::new() };
+                format!("m = {}, ef_construction = {}{catalog}", today.m, today.ef_construction)
+            }
         };
         parameters += &format!(", {}, {}", index.operator_class, units::bytes(index.bytes.max(0) as u64));
         parameters += &match index.built().and_then(|built| Some((built.built_at?, built.rows))) {
@@ -342,6 +374,13 @@ impl Part {
             _ => {}
         }
         lines.push(format!("  an exact search takes {:.1} ms", self.today.exact_ms));
+        if self.wanted.others_setting > 0 {
+            lines.push(format!(
+                "  other indexes of the database need {} = {}: it is set no lower",
+                self.wanted.method.setting(),
+                self.wanted.others_setting
+            ));
+        }
         lines
     }
 
@@ -350,7 +389,10 @@ impl Part {
         match &self.decision.action {
             Action::Nothing => "nothing to do".to_owned(),
             Action::Set { setting } => format!("set {} = {setting}", self.wanted.method.setting()),
-            Action::Tune => format!("try numbers of lists on a copy, then build {name} beside what is there, measure, swap"),
+            Action::Tune => {
+                let hnsw = if self.table.operator_class_of_hnsw.is_some() { " and hnsw" } else { "" };
+                format!("try numbers of lists{hnsw} on a copy, then build {name} beside what is there, measure, swap")
+            }
             Action::Build { spec } => format!("build {name} as {spec} beside what is there, measure, swap"),
             Action::GiveUp => "nothing that the job allows reaches the target".to_owned(),
         }

@@ -105,7 +105,7 @@ impl Searcher<'_> {
             let both = found.iter().zip(&self.sample.truth[start..]).zip(are_there);
             recalls.extend(
                 both.filter(|(_, is_there)| *is_there)
-                    .map(|((found, truth), _)| measure::recall_of(found, truth, self.k as usize)),
+                    .map(|((found, truth), _)| measure::recall_of(found, truth, self.k as usize, self.searched.unit())),
             );
         }
         if recalls.len() < QUERIES_AT_LEAST.min(self.sample.len()) {
@@ -145,6 +145,7 @@ impl Searcher<'_> {
     /// The pages of each of some searches.
     pub async fn pages(&mut self, setting: u32, count: usize) -> Result<Vec<f64>> {
         self.prepare(setting, false).await?;
+        self.prove().await?;
         let statement = self.searched.statement(self.k, false);
         let mut pages = Vec::new();
         for number in 0..self.sample.len().min(count) {
@@ -155,7 +156,7 @@ impl Searcher<'_> {
                 .bind(&self.sample.tids[number..=number])
                 .fetch_one(&mut *self.connection)
                 .await
-                .map_err(pg::in_its_own_words)?;
+                .map_err(|error| self.stopped(pg::in_its_own_words(error)))?;
             let plan: Value = row.try_get(0)?;
             pages.push(pages_of(&plan[0]["Plan"]));
             self.searches += 1;
@@ -244,6 +245,8 @@ impl Searcher<'_> {
         self.show().await?;
         sqlx::query("BEGIN").execute(&mut *self.connection).await?;
         self.is_hiding = true;
+        // As DDL does, the table first, or the two might wait for each other.
+        pg::execute(self.connection, format!("LOCK TABLE {} IN ACCESS SHARE MODE", self.searched.relation)).await?;
         sqlx::query("UPDATE pg_catalog.pg_index SET indisvalid = false WHERE indexrelid = $1::bigint::oid")
             .bind(oid)
             .execute(&mut *self.connection)

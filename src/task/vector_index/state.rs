@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use super::VectorIndex;
 use super::kind::{Method, Metric, ValueType};
-use super::measure::Searched;
+use super::measure::{self, Searched};
 use super::names::{self, Built, NEW, OLD, base_of_reindex, is_beside, is_cut};
 use crate::fault::{Fault, Kind};
 use crate::pg::{self, identifier, qualified};
@@ -83,6 +83,8 @@ pub struct Table {
     pub operator_class: String,
     pub method: Method,
     pub metric: Metric,
+    /// hnsw's, where it is to be compared with ivfflat, and may take its place.
+    pub operator_class_of_hnsw: Option<String>,
     /// Of the column.
     pub looks: Looks,
     pub index: Option<Found>,
@@ -130,10 +132,11 @@ impl Table {
         qualified(&self.facts.schema, &self.facts.name)
     }
 
-    /// Rows with a vector, by the statistics and the sample.
+    /// Rows that an index has: with a vector, and for cosine with one that has a direction. By the statistics and the sample.
     pub fn vectors(&self) -> f64 {
-        let Looks { looked_at, nulls, .. } = self.looks;
-        if looked_at == 0 { self.facts.rows } else { self.facts.rows * (looked_at - nulls) as f64 / looked_at as f64 }
+        let Looks { looked_at, nulls, without_direction, .. } = self.looks;
+        let indexed = (looked_at - nulls - without_direction).max(0);
+        if looked_at == 0 { self.facts.rows } else { self.facts.rows * indexed as f64 / looked_at as f64 }
     }
 
     pub fn value_bytes(&self) -> u64 {
@@ -276,7 +279,27 @@ pub async fn read(
         ValueType::Bit => format!("pg_catalog.bit({dimensions})"),
         _ => format!("{}.{}({dimensions})", identifier(extension), value.name()),
     };
-    let by_halfvec = value == ValueType::Vector && dimensions > ValueType::Vector.dimensions_at_most();
+    let column = identifier(&job.column);
+    let halfvec = sqlx::query_scalar::<_, String>("SELECT format('(%I)::%I.halfvec(%s)', $1::text, $2::text, $3::int8)")
+        .bind(&job.column)
+        .bind(extension)
+        .bind(i64::from(dimensions))
+        .fetch_one(&mut *connection)
+        .await?;
+    // pg_get_expr leaves out parentheses around a plain column.
+    let plain = |text: &str| text.replace(['(', ')', ' ', '"'], "");
+    let is_on_halfvec = |index: &Found| index.expression.as_deref().is_some_and(|found| plain(found) == plain(&halfvec));
+    let is_on_column =
+        |index: &Found| i32::from(facts.attnum.unwrap_or_default()) == index.attribute && index.expression.is_none();
+    let is_by = |index: &Found, kind: ValueType| {
+        let class = Method::of(&index.method).and_then(|method| kind.operator_class(method, job.metric));
+        class.as_ref() == Some(&index.operator_class)
+    };
+    // Beyond what an index of vectors takes, or as somebody chose: half the size.
+    let by_halfvec = value == ValueType::Vector
+        && (dimensions > ValueType::Vector.dimensions_at_most()
+            || found.iter().any(|index| is_on_halfvec(index) && is_by(index, ValueType::Halfvec))
+                && !found.iter().any(|index| is_on_column(index) && is_by(index, value)));
     let in_index = if by_halfvec { ValueType::Halfvec } else { value };
     if dimensions > in_index.dimensions_at_most() {
         return Err(refused(format!(
@@ -286,26 +309,8 @@ pub async fn read(
             in_index.dimensions_at_most()
         )));
     }
-    let column = identifier(&job.column);
-    let expression = sqlx::query_scalar::<_, String>("SELECT format('(%I)::%I.halfvec(%s)', $1::text, $2::text, $3::int8)")
-        .bind(&job.column)
-        .bind(extension)
-        .bind(i64::from(dimensions))
-        .fetch_one(&mut *connection)
-        .await?;
-    let on_our_key = |index: &Found| {
-        if by_halfvec {
-            // pg_get_expr leaves out parentheses around a plain column.
-            let plain = |text: &str| text.replace(['(', ')', ' ', '"'], "");
-            index.expression.as_deref().is_some_and(|found| plain(found) == plain(&expression))
-        } else {
-            i32::from(facts.attnum.unwrap_or_default()) == index.attribute && index.expression.is_none()
-        }
-    };
-    let same_metric = |index: &Found| {
-        Method::of(&index.method).and_then(|method| in_index.operator_class(method, job.metric)).as_ref()
-            == Some(&index.operator_class)
-    };
+    let on_our_key = |index: &Found| if by_halfvec { is_on_halfvec(index) } else { is_on_column(index) };
+    let same_metric = |index: &Found| is_by(index, in_index);
     let default_name = names::default_name(&facts.name, &job.column);
     let known: Vec<&str> =
         found.iter().map(|index| index.name.as_str()).chain(job.index.as_deref()).chain([default_name.as_str()]).collect();
@@ -324,12 +329,9 @@ pub async fn read(
         (_, [one]) => Some(*one),
         (_, several) => {
             let names: Vec<&str> = several.iter().map(|index| index.name.as_str()).collect();
-            let message = format!(
-                "{table}.{column} has several indexes for {}: {}; say which with `index = \"NAME\"`",
-                job.metric.name(),
-                names.join(", ")
-            );
-            return Err(refused(message));
+            let advice = if is_partition { "drop all but one" } else { "say which with `index = \"NAME\"`" };
+            let (metric, names) = (job.metric.name(), names.join(", "));
+            return Err(refused(format!("{table}.{column} has several indexes for {metric}: {names}; {advice}")));
         }
     };
     let index = index.cloned();
@@ -345,7 +347,11 @@ pub async fn read(
         .filter(|one| Some(one.oid) != index.as_ref().map(|index| index.oid))
         .map(|one| one.name.clone())
         .collect();
-    let method = job.method.or(index.as_ref().and_then(|index| Method::of(&index.method))).unwrap_or(Method::Hnsw);
+    let present = index.as_ref().and_then(|index| Method::of(&index.method));
+    // Where methods are compared, the search for lists comes first; for some metrics there is hnsw alone.
+    let compared =
+        (job.compares_methods && in_index.operator_class(Method::Ivfflat, job.metric).is_some()).then_some(Method::Ivfflat);
+    let method = job.method.or(present).or(compared).unwrap_or(Method::Hnsw);
     let operator_class = in_index
         .operator_class(method, job.metric)
         .ok_or_else(|| refused(format!("pgvector has no {method} index of {} by {}", in_index.name(), job.metric.name())))?;
@@ -368,9 +374,10 @@ pub async fn read(
         column,
     };
     let looks = look(connection, &searched, facts.rows).await?;
-    if facts.rows == 0.0 && looks.looked_at > 0 {
-        // Never analyzed.
-        let sql = format!("SELECT count(*) FROM {table}");
+    if facts.rows == 0.0 && looks.looked_at > 0 || searched.predicate.is_some() {
+        // Never analyzed, or a part of the rows whose size no statistics know.
+        let predicate = searched.predicate.as_ref().map(|predicate| format!(" t WHERE ({predicate})")).unwrap_or_default();
+        let sql = format!("SELECT count(*) FROM {table}{predicate}");
         facts.rows =
             pg::fetch_text(connection, format!("SELECT ({sql})::text")).await?.and_then(|text| text.parse().ok()).unwrap_or(0.0);
     }
@@ -382,6 +389,10 @@ pub async fn read(
         operator_class,
         method,
         metric: job.metric,
+        operator_class_of_hnsw: in_index
+            .operator_class(Method::Hnsw, job.metric)
+            .filter(|_| job.compares_methods && method == Method::Ivfflat)
+            .filter(|_| index.as_ref().is_none_or(|index| !index.is_attached)),
         looks,
         index,
         index_name,
@@ -422,7 +433,7 @@ fn leftover(table: &Table, one: &Found) -> Option<Leftover> {
 
 async fn look(connection: &mut PgConnection, searched: &Searched, rows: f64) -> Result<Looks> {
     let share = (f64::from(LOOK_AT) * 110.0 / rows.max(1.0)).clamp(0.000_1, 100.0);
-    let by = if rows < 5e6 { "BERNOULLI" } else { "SYSTEM" };
+    let by = measure::sampled_by(rows);
     let column = &searched.column;
     let predicate = searched.predicate.as_ref().map(|predicate| format!(" WHERE ({predicate})")).unwrap_or_default();
     let direction = searched.has_direction("s").map_or("false".to_owned(), |has| format!("NOT ({has})"));
@@ -434,25 +445,4 @@ async fn look(connection: &mut PgConnection, searched: &Searched, rows: f64) -> 
     );
     let row = pg::query(sql).fetch_one(connection).await.map_err(pg::in_its_own_words)?;
     Ok(sqlx::FromRow::from_row(&row)?)
-}
-
-/// What applications search with, unless they say something else themselves.
-pub async fn setting(connection: &mut PgConnection, method: Method, role: Option<&str>, extension: &str) -> Result<u32> {
-    // Loads pgvector, which makes its settings known.
-    pg::query(format!("SELECT '[1]'::{0}.vector OPERATOR({0}.<->) '[1]'::{0}.vector", identifier(extension)))
-        .execute(&mut *connection)
-        .await?;
-    let found: Option<String> = sqlx::query_scalar(
-        "SELECT coalesce(
-            (SELECT split_part(one, '=', 2) FROM pg_db_role_setting s, unnest(s.setconfig) one
-             WHERE split_part(one, '=', 1) = $1 AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
-               AND s.setrole IN (0, coalesce((SELECT oid FROM pg_roles WHERE rolname = $2), 0))
-             ORDER BY s.setrole = 0, s.setdatabase = 0 LIMIT 1),
-            (SELECT CASE WHEN source = 'configuration file' THEN reset_val ELSE boot_val END FROM pg_settings WHERE name = $1))",
-    )
-    .bind(method.setting())
-    .bind(role)
-    .fetch_one(connection)
-    .await?;
-    Ok(found.and_then(|text| text.parse().ok()).unwrap_or(method.default_setting()))
 }

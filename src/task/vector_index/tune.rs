@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
 
-use super::decide::{Candidate, Spec, Tuning, lists_by_rule};
+use super::decide::{Candidate, Spec, Tuning, hnsw, lists_by_rule};
+use super::kind::Method;
 use super::measure::{self, Sample, Searched};
 use super::search::{Found, Searcher, Stopped};
 use super::state::{Table, connect};
 use super::{VectorIndex, memory};
-use crate::pg::{self, identifier, qualified};
+use crate::pg::{self, qualified};
+use crate::progress::Phase;
 use crate::task::RunContext;
 use crate::units;
 
@@ -59,74 +61,92 @@ impl Tuner<'_> {
     }
 
     async fn search(&self, connection: &mut PgConnection) -> Result<Tuning> {
-        let started = Instant::now();
         let phase = self.run.progress.phase("tune", None);
         let given = self.job.budget.time.map(|time| time.0).filter(|_| self.only.is_none());
-        let first_deadline = started + given.unwrap_or(Duration::from_secs(24 * 3600));
-        let (searched, share, copied_rows) = self.copy(connection, given).await?;
+        let mut budget = Budget::new(given, self.job.budget.queries, self.is_compared());
+        let (searched, share, rows) = self.copy(connection, given).await?;
+        budget.copy = budget.started.elapsed();
+        budget.share = share;
         let sample = if share >= 1.0 && self.sample.len() >= measure::ENOUGH.min(self.job.recall.queries as usize) {
             self.sample.clone()
         } else {
-            let mut sample = measure::sample(connection, &searched, self.job.recall.queries, copied_rows as f64).await?;
-            measure::find_truth(connection, &searched, &mut sample, self.job.recall.k, given.unwrap_or(AT_LEAST) / 3).await?;
+            let time = given.unwrap_or(AT_LEAST) / 3;
+            let mut sample = measure::sample(connection, &searched, self.job.recall.queries, rows as f64).await?;
+            measure::find_truth(connection, &searched, &mut sample, self.job.recall.k, time).await?;
             sample
         };
-        let mut tuning = Tuning { copied_rows, share, ..Tuning::default() };
-        if sample.len() < measure::QUERIES_AT_LEAST && (sample.len() as u64) < copied_rows {
+        let mut tuning = Tuning { copied_rows: rows, share, ..Tuning::default() };
+        if sample.len() < measure::QUERIES_AT_LEAST && (sample.len() as u64) < rows {
             tuning.ended = "exact answers take too long for the time given".to_owned();
             return Ok(tuning);
         }
-        let mut budget =
-            Budget { deadline: first_deadline, searches: sample.len() as u64, searches_at_most: self.job.budget.queries };
+        budget.searches = sample.len() as u64;
+        let mut ground = Ground { connection, searched, sample, rows, budget };
+        self.try_lists(&mut ground, &mut tuning, &phase).await?;
+        if self.is_compared() {
+            self.try_hnsw(&mut ground, &mut tuning, &phase).await?;
+        }
+        tuning.budget_seconds = ground.budget.time().as_secs_f64();
+        tuning.seconds = ground.budget.started.elapsed().as_secs_f64();
+        tuning.searches = ground.budget.searches;
+        phase.done(&units::plural(tuning.candidates.len() + usize::from(tuning.hnsw.is_some()), "candidate"));
+        Ok(tuning)
+    }
+
+    fn is_compared(&self) -> bool {
+        self.only.is_none() && self.table.operator_class_of_hnsw.is_some()
+    }
+
+    async fn try_lists(&self, ground: &mut Ground<'_>, tuning: &mut Tuning, phase: &Phase) -> Result<()> {
+        let most = self.most(ground.rows);
         // The number of a whole table, for its copy.
-        let start =
-            self.lists.map_or(lists_by_rule(copied_rows as f64), |lists| (f64::from(lists) * share.sqrt()).round() as u32);
-        let mut next = Some(start.clamp(1, self.most(copied_rows)));
+        let present = self.lists.map(|lists| (f64::from(lists) * tuning.share.sqrt()).round() as u32);
+        let mut next = Some(present.unwrap_or(lists_by_rule(ground.rows as f64)).clamp(1, most));
         while let Some(lists) = next.take() {
-            phase.say(&format!("candidate with {}", units::plural(lists as usize, "list")));
             let spec = self.only.unwrap_or(Spec::Ivfflat { lists });
-            match self.candidate(connection, &searched, &sample, spec, copied_rows, &mut budget).await {
-                Ok(candidate) => {
-                    let (found, cost) = (&candidate.found, candidate.found.cost.map_or(f64::NAN, |cost| cost.ms));
-                    tracing::info!("{lists} lists: recall {:.3} at probes = {}, {cost:.2} ms", found.recall, found.setting);
-                    tuning.candidates.push(candidate);
+            phase.say(&format!("candidate: {spec}"));
+            match self.candidate(ground, spec, &self.table.operator_class, self.setting).await? {
+                Ok(candidate) => tuning.candidates.push(candidate),
+                Err(stopped) => {
+                    tuning.ended = stopped.to_string();
+                    break;
                 }
-                Err(error) => match error.downcast_ref::<Stopped>() {
-                    Some(stopped) => {
-                        tuning.ended = stopped.to_string();
-                        break;
-                    }
-                    None => return Err(error),
-                },
-            }
-            if tuning.candidates.len() == 1 {
-                let build = Duration::from_secs_f64(tuning.candidates[0].build_seconds / share);
-                let time = given.unwrap_or((build * BUILDS).max(AT_LEAST));
-                budget.deadline = started + time;
-                tuning.budget_seconds = time.as_secs_f64();
             }
             if self.only.is_some() {
                 break;
             }
-            let proposals = next_candidates(&tuning, self.most(copied_rows));
-            next = proposals.iter().copied().find(|lists| Instant::now() + expected_build(&tuning, *lists) <= budget.deadline);
+            let deadline = ground.budget.deadline();
+            let proposals = next_candidates(tuning, most);
+            next = proposals.iter().copied().find(|lists| Instant::now() + expected_build(tuning, *lists) <= deadline);
             if next.is_none() {
                 tuning.ended = match proposals.first() {
                     Some(lists) => format!(
                         "the time is over: {lists} lists would take about {}",
-                        units::duration(expected_build(&tuning, *lists))
+                        units::duration(expected_build(tuning, *lists))
                     ),
                     None => "the best is between its neighbours, and stayed the best".to_owned(),
                 };
             }
         }
-        if tuning.budget_seconds == 0.0 {
-            tuning.budget_seconds = given.unwrap_or(AT_LEAST).as_secs_f64();
+        Ok(())
+    }
+
+    /// The other method, once: its builds differ little, and take long.
+    async fn try_hnsw(&self, ground: &mut Ground<'_>, tuning: &mut Tuning, phase: &Phase) -> Result<()> {
+        let Some(class) = &self.table.operator_class_of_hnsw else { return Ok(()) };
+        let spec = hnsw(self.job.m, self.job.ef_construction);
+        let memory = memory::check(self.table, spec, &self.job.memory(), &self.run.settings);
+        if let Some(refusal) = memory.refusal {
+            tuning.hnsw_ended = Some(refusal);
+            return Ok(());
         }
-        tuning.seconds = started.elapsed().as_secs_f64();
-        tuning.searches = budget.searches;
-        phase.done(&units::plural(tuning.candidates.len(), "candidate"));
-        Ok(tuning)
+        phase.say(&format!("candidate: {spec}"));
+        ground.budget.is_for_both = true;
+        match self.candidate(ground, spec, class, Method::Hnsw.default_setting()).await? {
+            Ok(candidate) => tuning.hnsw = Some(candidate),
+            Err(stopped) => tuning.hnsw_ended = Some(stopped.to_string()),
+        }
+        Ok(())
     }
 
     /// No list without a row to be its centre, and none that memory forbids.
@@ -150,8 +170,11 @@ impl Tuner<'_> {
         let whole = vectors * self.table.value.bytes(self.table.dimensions) as f64;
         let limit = self.job.budget.sample.0 as f64;
         let wanted = (limit / whole).min(1.0);
-        let sampled =
-            if wanted < 1.0 { format!(" TABLESAMPLE BERNOULLI ({}) REPEATABLE (3)", wanted * 100.0) } else { String::new() };
+        let sampled = if wanted < 1.0 {
+            format!(" TABLESAMPLE {} ({}) REPEATABLE (3)", measure::sampled_by(self.table.facts.rows), wanted * 100.0)
+        } else {
+            String::new()
+        };
         // Before the first temporary table, or never. Room for the copy and a candidate, but no more than the table itself finds: what does
         // not fit is read again and again, and more so with few lists, which are long.
         let room = memory::free(&self.run.settings).map_or(u64::MAX, |free| free / 4);
@@ -193,72 +216,130 @@ impl Tuner<'_> {
         Ok(())
     }
 
+    /// Built on the copy and searched. `setting`: what applications search with.
     async fn candidate(
         &self,
-        connection: &mut PgConnection,
-        searched: &Searched,
-        sample: &Sample,
+        ground: &mut Ground<'_>,
         spec: Spec,
-        rows: u64,
-        budget: &mut Budget,
-    ) -> Result<Candidate> {
+        operator_class: &str,
+        setting: u32,
+    ) -> Result<Result<Candidate, Stopped>> {
+        // The one before, whatever became of it.
+        pg::set(ground.connection, "statement_timeout", "0").await?;
+        pg::execute(ground.connection, "DROP INDEX IF EXISTS pg_temp.pgtend_candidate".to_owned()).await?;
         let started = Instant::now();
-        let left = budget.deadline.saturating_duration_since(started).max(Duration::from_millis(1));
-        pg::set(connection, "statement_timeout", &left.as_millis().to_string()).await?;
-        let key = searched.key.replacen("t.v", "v", 1);
-        let class = qualified(self.extension, &self.table.operator_class);
+        let left = ground.budget.deadline().saturating_duration_since(started).max(Duration::from_millis(1));
+        pg::set(ground.connection, "statement_timeout", &left.as_millis().to_string()).await?;
+        let key = ground.searched.key.replacen("t.v", "v", 1);
+        let class = qualified(self.extension, operator_class);
         let sql =
             format!("CREATE INDEX pgtend_candidate ON {COPY} USING {} ({key} {class}) WITH ({})", spec.method(), spec.options());
-        pg::execute_counting(connection, sql).await.map_err(|error| match pg::in_its_own_words(error) {
-            error if pg::sql_state(&error).as_deref() == Some("57014") && !self.run.cancel.is_cancelled() => Stopped::Time.into(),
-            error => error.context(format!("a candidate, {spec}, of {rows} rows")),
-        })?;
+        if let Err(error) = pg::execute_counting(ground.connection, sql).await {
+            let error = pg::in_its_own_words(error);
+            if pg::sql_state(&error).as_deref() == Some("57014") && !self.run.cancel.is_cancelled() {
+                return Ok(Err(Stopped::Time));
+            }
+            return Err(error.context(format!("a candidate, {spec}, of {} rows", ground.rows)));
+        }
         let build_seconds = started.elapsed().as_secs_f64();
+        ground.budget.first_build.get_or_insert(started.elapsed());
         let mut searcher = Searcher {
-            connection: &mut *connection,
-            searched,
-            sample,
+            connection: &mut *ground.connection,
+            searched: &ground.searched,
+            sample: &ground.sample,
             k: self.job.recall.k,
             method: spec.method(),
             hidden: None,
             is_hiding: false,
             index: "pgtend_candidate".to_owned(),
-            deadline: budget.deadline,
-            searches: budget.searches,
-            searches_at_most: budget.searches_at_most,
+            deadline: ground.budget.deadline(),
+            searches: ground.budget.searches,
+            searches_at_most: ground.budget.searches_at_most,
         };
-        let measured = self.measure(&mut searcher, spec).await;
-        budget.searches = searcher.searches;
-        let (reached, found, at_todays_setting) = measured?;
-        pg::set(connection, "statement_timeout", "0").await?;
-        pg::execute(connection, format!("DROP INDEX pg_temp.{}", identifier("pgtend_candidate"))).await?;
-        let lists = if let Spec::Ivfflat { lists } = spec { lists } else { 0 };
-        Ok(Candidate { lists, build_seconds, reached, found, at_todays_setting })
+        let measured = self.measure(&mut searcher, spec, setting).await;
+        ground.budget.searches = searcher.searches;
+        let (reached, found, at_todays_setting) = match measured {
+            Ok(measured) => measured,
+            Err(error) => return error.downcast::<Stopped>().map(Err),
+        };
+        let cost = found.cost.map_or(f64::NAN, |cost| cost.ms);
+        tracing::info!("{spec}: recall {:.3} at {} = {}, {cost:.2} ms", found.recall, spec.method().setting(), found.setting);
+        Ok(Ok(Candidate { spec, build_seconds, reached, found, at_todays_setting }))
     }
 
-    async fn measure(&self, searcher: &mut Searcher<'_>, spec: Spec) -> Result<(bool, Found, Option<Found>)> {
+    async fn measure(&self, searcher: &mut Searcher<'_>, spec: Spec, setting: u32) -> Result<(bool, Found, Option<Found>)> {
         let start = match spec {
             Spec::Ivfflat { lists } => f64::from(lists).sqrt() as u32 / 4,
-            Spec::Hnsw { .. } => self.setting,
+            Spec::Hnsw { .. } => setting,
         };
         let (reached, found) = searcher.least(self.job.recall.target, start.max(1), spec.most()).await?;
-        let todays = self.setting.min(spec.most());
+        let todays = setting.min(spec.most());
         let at_todays = if todays < found.setting { Some(searcher.recall(todays).await?) } else { None };
         Ok((reached, found, at_todays))
     }
 }
 
+/// Where candidates are built and searched.
+struct Ground<'a> {
+    connection: &'a mut PgConnection,
+    /// The copy.
+    searched: Searched,
+    sample: Sample,
+    rows: u64,
+    budget: Budget,
+}
+
 struct Budget {
-    deadline: Instant,
+    started: Instant,
+    given: Option<Duration>,
+    /// Half of what is given is for lists, and half for hnsw; where nothing is given, each has as much.
+    is_compared: bool,
+    /// The second half has begun.
+    is_for_both: bool,
+    copy: Duration,
+    share: f64,
+    /// Of the copy.
+    first_build: Option<Duration>,
     searches: u64,
     searches_at_most: u64,
+}
+
+impl Budget {
+    fn new(given: Option<Duration>, searches_at_most: u64, is_compared: bool) -> Self {
+        Self {
+            started: Instant::now(),
+            given,
+            is_compared,
+            is_for_both: false,
+            copy: Duration::ZERO,
+            share: 1.0,
+            first_build: None,
+            searches: 0,
+            searches_at_most,
+        }
+    }
+
+    /// As the job says, or as so many builds of the index: they read the whole table, and so did the copy. Until one was built, nobody
+    /// knows how long that takes.
+    fn time(&self) -> Duration {
+        let given = self.given.map(|time| if self.is_compared { time / 2 } else { time });
+        let for_lists = given.unwrap_or_else(|| match self.first_build {
+            Some(build) => (build.div_f64(self.share.max(1e-6)).max(self.copy) * BUILDS).max(AT_LEAST),
+            None => Duration::from_secs(24 * 3600),
+        });
+        if self.is_for_both { for_lists * 2 } else { for_lists }
+    }
+
+    fn deadline(&self) -> Instant {
+        self.started + self.time()
+    }
 }
 
 /// Pure. Other numbers of lists, the one that promises most first: it may take longer than there is time for. At last, the best once
 /// more.
 fn next_candidates(tuning: &Tuning, most: u32) -> Vec<u32> {
     let mut next = if tuning.lists().len() < NUMBERS_AT_MOST { next_lists(tuning, most) } else { Vec::new() };
-    let best = tuning.best().map(|best| best.lists);
+    let best = tuning.best().map(Candidate::lists);
     next.extend(best.filter(|lists| tuning.builds(*lists).count() < BUILDS_OF_ONE));
     next
 }
@@ -266,8 +347,8 @@ fn next_candidates(tuning: &Tuning, most: u32) -> Vec<u32> {
 /// Pure. Downhill in large steps until both neighbours of the best are worse, then between them. Cost over lists has one valley:
 /// centres to compare on one side, members on the other.
 fn next_lists(tuning: &Tuning, most: u32) -> Vec<u32> {
-    let Some(best) = tuning.best().map(|best| best.lists) else { return Vec::new() };
-    let tried = || tuning.candidates.iter().map(|one| one.lists);
+    let Some(best) = tuning.best().map(Candidate::lists) else { return Vec::new() };
+    let tried = || tuning.candidates.iter().map(Candidate::lists);
     let (lower, upper) = (tried().filter(|lists| *lists < best).max(), tried().filter(|lists| *lists > best).min());
     let scaled = |lists: f64| (lists.round() as u32).clamp(1, most);
     let is_far = |one: u32, other: u32| f64::from(one.max(other)) / f64::from(one.min(other)) > NEAR;
@@ -288,8 +369,8 @@ fn next_lists(tuning: &Tuning, most: u32) -> Vec<u32> {
 
 /// k-means compares every sampled row with every centre, and there are 50 rows a centre.
 fn expected_build(tuning: &Tuning, lists: u32) -> Duration {
-    let Some(near) = tuning.candidates.iter().min_by_key(|one| one.lists.abs_diff(lists)) else { return Duration::ZERO };
-    Duration::from_secs_f64(near.build_seconds * (f64::from(lists) / f64::from(near.lists)).powf(1.7).max(0.2))
+    let Some(near) = tuning.candidates.iter().min_by_key(|one| one.lists().abs_diff(lists)) else { return Duration::ZERO };
+    Duration::from_secs_f64(near.build_seconds * (f64::from(lists) / f64::from(near.lists())).powf(1.7).max(0.2))
 }
 
 #[cfg(test)]
@@ -305,13 +386,14 @@ mod tests {
             let Some(lists) = next else { break };
             let cost = Cost { ms: ms(f64::from(lists)), pages: 1.0, is_planners_choice: true };
             let found = Found { setting: 1, recall: 0.95, margin: 0.01, queries: 100, cost: Some(cost) };
-            tuning.candidates.push(Candidate { lists, build_seconds: 1.0, reached: true, found, at_todays_setting: None });
+            let spec = Spec::Ivfflat { lists };
+            tuning.candidates.push(Candidate { spec, build_seconds: 1.0, reached: true, found, at_todays_setting: None });
             next = next_candidates(&tuning, most).into_iter().find(|lists| *lists <= affordable);
         }
         assert!(next.is_none(), "no end: {:?}", tuning.candidates);
-        let best = tuning.best().unwrap().lists;
+        let best = tuning.best().unwrap().lists();
         assert_eq!(tuning.builds(best).count(), BUILDS_OF_ONE);
-        let mut tried: Vec<u32> = tuning.candidates.iter().map(|one| one.lists).collect();
+        let mut tried: Vec<u32> = tuning.candidates.iter().map(Candidate::lists).collect();
         tried.dedup();
         (tried, best)
     }
@@ -321,7 +403,7 @@ mod tests {
         let built = |lists: u32, setting: u32, ms: f64| {
             let cost = Cost { ms, pages: ms * 1000.0, is_planners_choice: true };
             let found = Found { setting, recall: 0.96, margin: 0.01, queries: 1000, cost: Some(cost) };
-            Candidate { lists, build_seconds: 1.0, reached: true, found, at_todays_setting: None }
+            Candidate { spec: Spec::Ivfflat { lists }, build_seconds: 1.0, reached: true, found, at_todays_setting: None }
         };
         // As seen on 20,000 × 1536.
         let candidates = [(100, 3, 0.6), (316, 7, 0.65), (32, 1, 0.71), (178, 4, 0.62), (57, 1, 0.5)];
@@ -329,7 +411,7 @@ mod tests {
         tuning.candidates = candidates.map(|(lists, setting, ms)| built(lists, setting, ms)).into();
         assert_eq!(next_candidates(&tuning, 2000), [57]);
         tuning.candidates.push(built(57, 2, 0.9));
-        assert_eq!(tuning.best().unwrap().lists, 100);
+        assert_eq!(tuning.best().unwrap().lists(), 100);
         for _ in 0..2 {
             assert_eq!(next_candidates(&tuning, 2000), [100]);
             tuning.candidates.push(built(100, 3, 0.61));
@@ -337,7 +419,7 @@ mod tests {
         assert!(next_candidates(&tuning, 2000).is_empty(), "it was the best three times");
         // A build that misses the target rules its number out.
         tuning.candidates.push(Candidate { reached: false, ..built(100, 100, 0.6) });
-        assert_ne!(tuning.best().unwrap().lists, 100);
+        assert_ne!(tuning.best().unwrap().lists(), 100);
     }
 
     #[test]

@@ -8,9 +8,9 @@ use sqlx::PgConnection;
 use super::{Failure, Worker};
 use crate::concurrently::{self, Ended};
 use crate::fault::{self, Kind};
-use crate::pg::{identifier, qualified};
+use crate::pg::{identifier, literal, qualified};
 use crate::task::partition::session::{Attempt, Session};
-use crate::task::vector_index::decide::{self, Spec, Tuning, recall_in_words};
+use crate::task::vector_index::decide::{self, Spec, recall_in_words};
 use crate::task::vector_index::kind::Method;
 use crate::task::vector_index::measure::{self, Sample};
 use crate::task::vector_index::search::{Found, Searcher, Stopped};
@@ -123,8 +123,14 @@ impl Worker<'_> {
         // Fresh: in a session that has pgvector loaded, ALTER INDEX … SET asks for ACCESS EXCLUSIVE.
         let mut session =
             self.run.or_cancelled(Session::open(&self.run.settings, self.limits.lock_timeout.0, self.limits.max_wait.0)).await?;
-        let statement = format!("ALTER INDEX {} SET ({})", index.sql(), spec.options());
-        match self.run.or_cancelled(session.transaction(&[statement], &[self.part.table.facts.oid, index.oid])).await? {
+        let alter = format!("ALTER INDEX {} SET ({})", index.sql(), spec.options());
+        // Should nothing come after it, the next run knows what the index has in fact.
+        let known = self.part.today.index.as_ref().and_then(|today| today.now.clone()).map(|now| {
+            let comment = self.built(&now, false).beside(index.comment.as_deref());
+            format!("COMMENT ON INDEX {} IS {}", index.sql(), literal(&comment))
+        });
+        let statements: Vec<String> = [Some(alter), known].into_iter().flatten().collect();
+        match self.run.or_cancelled(session.transaction(&statements, &[self.part.table.facts.oid, index.oid])).await? {
             Attempt::Done(_) => Ok(Ok(format!("REINDEX INDEX CONCURRENTLY {}", index.sql()))),
             Attempt::Locked(who) => Ok(Err((Some(Kind::NotNow), who))),
         }
@@ -164,7 +170,6 @@ impl Worker<'_> {
         .bind(name)
         .fetch_optional(&mut connection)
         .await?;
-        let started = Instant::now();
         let mut sample = measure::sample(&mut connection, &table.searched, self.job.recall.queries, table.vectors()).await?;
         let drawn = sample.tids.len();
         let time = self.job.recall.time.0;
@@ -176,14 +181,16 @@ impl Worker<'_> {
                 self.job.recall.time
             )));
         }
+        // The whole time once more: a build is not thrown away because the exact searches were slow.
+        let deadline = Instant::now() + time;
         let old = table.index.as_ref().filter(|index| is_beside && index.is_valid).map(|index| index.oid);
-        let first = self.search_new(&mut connection, name, None, &sample, started + time).await;
+        let first = self.search_new(&mut connection, name, None, &sample, deadline).await;
         let measured = match (first, old) {
             (Err(error), Some(old)) if matches!(error.downcast_ref(), Some(Stopped::OtherPlan(_))) => {
                 if !self.part.table.facts.is_superuser {
                     return self.measure_on_a_copy().await;
                 }
-                self.search_new(&mut connection, name, Some(old), &sample, started + time).await?
+                self.search_new(&mut connection, name, Some(old), &sample, Instant::now() + time).await?
             }
             (measured, _) => measured?,
         };
@@ -219,7 +226,11 @@ impl Worker<'_> {
             (Method::Hnsw, None) => 1000,
         };
         let at_todays = searcher.recall(self.part.setting.min(most)).await?;
-        let tuned = self.told.tuning.as_ref().and_then(Tuning::best).map(|best| best.found.setting);
+        let candidate = self.told.tuning.as_ref().and_then(|tuning| match method {
+            Method::Ivfflat => tuning.best(),
+            Method::Hnsw => tuning.hnsw.as_ref(),
+        });
+        let tuned = candidate.map(|candidate| candidate.found.setting);
         let start = tuned.unwrap_or(self.part.setting);
         let (reached, found) = searcher.least(self.job.recall.target, start, most).await?;
         searcher.show().await?;
@@ -235,7 +246,10 @@ impl Worker<'_> {
             ));
         };
         let known = self.told.tuning.as_ref().filter(|tuning| tuning.share >= 1.0);
-        let known = known.and_then(|tuning| if let Spec::Ivfflat { lists } = spec { tuning.worst(lists).cloned() } else { None });
+        let known = known.and_then(|tuning| match spec {
+            Spec::Ivfflat { lists } => tuning.worst(lists).cloned(),
+            Spec::Hnsw { .. } => tuning.hnsw.clone(),
+        });
         let candidate = match known {
             Some(candidate) => candidate,
             None => {
@@ -259,9 +273,11 @@ impl Worker<'_> {
                 }
             }
         };
+        self.told.is_proved_on_a_copy = true;
         self.told.warnings.push(
-            "the planner preferred the old index, which only a superuser can hide: the recall is that of the same build on a copy of all vectors".to_owned(),
+            "the planner preferred the old index, which only a superuser can hide: the new one was proved by the same build on a copy of all vectors, and is measured itself once the old one is gone".to_owned(),
         );
+        // None: more than is needed.
         let at_todays = candidate.at_todays_setting.clone().unwrap_or_else(|| candidate.found.clone());
         Ok(Ok((candidate.reached, candidate.found, at_todays)))
     }

@@ -1,31 +1,28 @@
 //! The new index takes the old one's name, applications get their setting, and what was measured is noted down.
 
 use anyhow::{Context as _, Result};
+use sqlx::PgConnection;
 
 use super::{Failure, Worker};
 use crate::fault::Kind;
 use crate::pg::{self, identifier, literal, qualified};
 use crate::task::partition::session::{Attempt, Session};
 use crate::task::vector_index::ApplySetting;
-use crate::task::vector_index::decide::recall_in_words;
+use crate::task::vector_index::decide::{Spec, recall_in_words};
+use crate::task::vector_index::kind::Method;
 use crate::task::vector_index::measure;
-use crate::task::vector_index::names::Built;
-use crate::task::vector_index::search::{self, Found};
-use crate::task::vector_index::state;
+use crate::task::vector_index::names::{Built, Graph};
+use crate::task::vector_index::search::{self, Found, Stopped};
+use crate::task::vector_index::{setting, state};
 use crate::units;
 
 impl Worker<'_> {
     pub(super) async fn swap(&mut self, found: Found) -> Result<Option<Failure>> {
-        // More is never worse: first, where the new index needs more; afterwards, where less is enough.
-        if found.setting > self.part.setting {
-            self.apply_setting(found.setting).await?;
-        }
         let table = &self.part.table;
         let (new, old_name) = (table.new_name(), table.old_name());
         let schema = table.facts.schema.clone();
         let (name, old) = (table.index_name.clone(), table.index.clone());
-        let mut session =
-            self.run.or_cancelled(Session::open(&self.run.settings, self.limits.lock_timeout.0, self.limits.max_wait.0)).await?;
+        let mut session = self.session().await?;
         let mut statements = Vec::new();
         if let Some(old) = &old {
             statements.push(format!("ALTER INDEX {} RENAME TO {}", old.sql(), identifier(&old_name)));
@@ -45,6 +42,9 @@ impl Worker<'_> {
             "DO $guard$ BEGIN IF ({}) IS NOT TRUE THEN RAISE EXCEPTION 'somebody else changed the indexes meanwhile'; END IF; END $guard$",
             expected.join(" AND ")
         ));
+        // More is never worse. Where less is enough, that is set once the old index is gone.
+        let set = self.setting_sql(&mut session.connection, found.setting).await?.filter(|_| found.setting > self.part.setting);
+        statements.extend(set.clone());
         let oids: Vec<i64> = [Some(self.part.table.facts.oid), old.as_ref().map(|old| old.oid)].into_iter().flatten().collect();
         if let Attempt::Locked(who) = self.run.or_cancelled(session.transaction(&statements, &oids)).await? {
             let message =
@@ -52,12 +52,39 @@ impl Worker<'_> {
             return Ok(Some((Some(Kind::NotNow), message)));
         }
         self.told.swapped = true;
+        self.told.setting_applied = set.map(applied);
         if old.is_some()
             && let Some(who) = self.drop_index(&schema, &old_name).await?
         {
             self.told.warnings.push(format!("the old index could not be dropped, and the next run does that: {who}"));
+        } else if self.told.is_proved_on_a_copy {
+            return self.measure_swapped(found, &comment).await;
         }
         self.finish(found).await
+    }
+
+    /// What was proved on a copy is measured itself as soon as nothing is in its way: k-means begins anywhere.
+    async fn measure_swapped(&mut self, on_the_copy: Found, comment: &str) -> Result<Option<Failure>> {
+        let name = self.part.table.index_name.clone();
+        let measured = match self.measure_new(&name, false).await {
+            Err(error) if error.downcast_ref::<Stopped>().is_some() => Err(error.to_string()),
+            measured => measured?,
+        };
+        let (reached, found, at_todays) = match measured {
+            Ok(measured) => measured,
+            Err(why) => {
+                self.told.warnings.push(format!("{name} was not measured after the swap: {why}"));
+                return self.finish(on_the_copy).await;
+            }
+        };
+        (self.told.after, self.told.after_at_todays_setting) = (Some(found.clone()), Some(at_todays));
+        let schema = self.part.table.facts.schema.clone();
+        self.comment(&schema, &name, Some(comment), &found, true).await?;
+        let missed = (!reached).then(|| {
+            let (recall, target) = (recall_in_words(&found), self.job.recall.target);
+            (None, format!("{name} reached {target} on a copy, and not in the table, once the old index was gone: {recall}"))
+        });
+        Ok(self.finish(found).await?.or(missed))
     }
 
     /// The setting, where it is to be set; whether the application's own query uses the index; and the words for it.
@@ -79,10 +106,11 @@ impl Worker<'_> {
         );
         let failure = self.settle(&found).await?;
         // As the application asks, with what it is told to search with.
-        let setting = if self.told.setting_applied.is_some() { found.setting } else { self.part.setting };
+        let is_set = self.told.setting_applied.is_some();
+        let setting = if is_set { found.setting.max(self.part.wanted.others_setting) } else { self.part.setting };
         let table = &self.part.table;
         let sample = measure::sample(&mut connection, &table.searched, 1, table.vectors()).await?;
-        state::setting(&mut connection, method, None, self.extension).await?;
+        setting::today(&mut connection, method, None, self.extension).await?;
         pg::set(&mut connection, method.setting(), &setting.to_string()).await?;
         if let Some(vector) = sample.vector() {
             self.told.planners_choice =
@@ -125,11 +153,10 @@ impl Worker<'_> {
     }
 
     /// Only the setting is not as it should be.
-    pub(super) async fn set(&mut self, setting: u32, reasons: &str) -> Result<Option<Failure>> {
+    pub(super) async fn set(&mut self, reasons: &str) -> Result<Option<Failure>> {
         let index = self.part.today.index.as_ref();
         self.told.after_at_todays_setting = index.and_then(|index| index.now.clone());
-        let least =
-            index.and_then(|index| index.least.as_ref()).map(|(_, least)| least.clone()).filter(|least| least.setting == setting);
+        let least = index.and_then(|index| index.least.as_ref()).map(|(_, least)| least.clone());
         let least = least.context("the setting was measured")?;
         self.told.summary = format!("{}: {reasons}", self.part.table.index_name);
         self.told.after = Some(least.clone());
@@ -137,23 +164,41 @@ impl Worker<'_> {
     }
 
     async fn apply_setting(&mut self, setting: u32) -> Result<()> {
-        let Some(place) = &self.job.apply_setting else { return Ok(()) };
-        let name = self.part.wanted.method.setting();
         let mut connection = self.run.or_cancelled(state::connect(&self.run.settings)).await?;
-        // Known to the server once pgvector is loaded, and set by whoever may.
-        self.run.or_cancelled(state::setting(&mut connection, self.part.wanted.method, None, self.extension)).await?;
-        let database = identifier(self.run.settings.database());
-        let whose = match place {
-            ApplySetting::Database => format!("DATABASE {database}"),
-            ApplySetting::Role(role) => format!("ROLE {} IN DATABASE {database}", identifier(role)),
-        };
-        let sql = format!("ALTER {whose} SET {name} = {setting}");
+        let Some(sql) = self.setting_sql(&mut connection, setting).await? else { return Ok(()) };
         pg::execute_counting(&mut connection, sql.clone()).await.map_err(pg::in_its_own_words).with_context(|| sql.clone())?;
-        self.told.setting_applied = Some(format!("{sql}; sessions that are connected keep theirs"));
+        self.told.setting_applied = Some(applied(sql));
         Ok(())
     }
 
-    fn built(&self, found: &Found, now: bool) -> Built {
+    /// What makes it the setting, or a higher one that other indexes need. Known to the server once pgvector is loaded, and set by
+    /// whoever may.
+    async fn setting_sql(&self, connection: &mut PgConnection, setting: u32) -> Result<Option<String>> {
+        let Some(place) = &self.job.apply_setting else { return Ok(None) };
+        let method = self.part.wanted.method;
+        let statement = async {
+            setting::load(connection, self.extension).await?;
+            let this = self.new.or(self.part.table.index.as_ref().map(|index| index.oid));
+            let others = setting::of_others(connection, method, [this, self.old_oid()]).await?;
+            let database = identifier(self.run.settings.database());
+            let whose = match place {
+                ApplySetting::Database => format!("DATABASE {database}"),
+                ApplySetting::Role(role) => format!("ROLE {} IN DATABASE {database}", identifier(role)),
+            };
+            Ok(Some(format!("ALTER {whose} SET {} = {}", method.setting(), setting.max(others))))
+        };
+        self.run.or_cancelled(statement).await
+    }
+
+    fn old_oid(&self) -> Option<i64> {
+        self.part.table.index.as_ref().map(|index| index.oid)
+    }
+
+    async fn session(&self) -> Result<Session> {
+        self.run.or_cancelled(Session::open(&self.run.settings, self.limits.lock_timeout.0, self.limits.max_wait.0)).await
+    }
+
+    pub(super) fn built(&self, found: &Found, now: bool) -> Built {
         let before = self.part.table.index.as_ref().and_then(state::Found::built);
         Built {
             built_at: if now { Some(self.run.now) } else { before.as_ref().and_then(|before| before.built_at) },
@@ -165,15 +210,25 @@ impl Worker<'_> {
             setting: found.setting,
             recall: (found.recall * 10_000.0).round() / 10_000.0,
             tuned: self.told.tuning.is_some() || self.part.today.index.as_ref().is_some_and(|index| index.tuned),
+            graph: match (self.told.built, &self.part.today.index) {
+                (Some(Spec::Hnsw { m, ef_construction }), _) if now => Some(Graph { m, ef_construction }),
+                (_, Some(index)) if !now && index.method == Some(Method::Hnsw) => {
+                    Some(Graph { m: index.m, ef_construction: index.ef_construction })
+                }
+                _ => None,
+            },
         }
     }
 
-    /// That other numbers of lists were tried, and the present one stays: else every run would try again.
-    pub(super) async fn note_tuning(&mut self) -> Result<()> {
+    /// That other numbers of lists were tried, and the present one stays: else every run would try again. And what it needs of a
+    /// setting that others share.
+    pub(super) async fn note(&mut self) -> Result<()> {
         let least = self.part.today.index.as_ref().and_then(|index| index.least.clone());
-        let (Some(_), Some(index), Some((_, least))) = (&self.told.tuning, self.part.table.index.clone(), least) else {
+        let (Some(index), Some((_, least))) = (self.part.table.index.clone(), least) else { return Ok(()) };
+        let is_known = index.built().is_some_and(|built| built.setting == least.setting);
+        if self.told.tuning.is_none() && (is_known || self.job.apply_setting.is_none()) {
             return Ok(());
-        };
+        }
         self.comment(&index.schema, &index.name, index.comment.as_deref(), &least, false).await
     }
 
@@ -186,8 +241,7 @@ impl Worker<'_> {
         now: bool,
     ) -> Result<()> {
         let comment = self.built(found, now).beside(before);
-        let mut session =
-            self.run.or_cancelled(Session::open(&self.run.settings, self.limits.lock_timeout.0, self.limits.max_wait.0)).await?;
+        let mut session = self.session().await?;
         let statement = format!("COMMENT ON INDEX {} IS {}", qualified(schema, name), literal(&comment));
         if let Attempt::Locked(who) =
             self.run.or_cancelled(session.transaction(&[statement], &[self.part.table.facts.oid])).await?
@@ -196,6 +250,10 @@ impl Worker<'_> {
         }
         Ok(())
     }
+}
+
+fn applied(sql: String) -> String {
+    format!("{sql}; sessions that are connected keep theirs")
 }
 
 fn cost_in_words(found: &Found) -> String {

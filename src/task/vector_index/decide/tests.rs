@@ -12,6 +12,8 @@ fn wanted() -> Wanted {
         target: 0.95,
         exact_below: 2000,
         sets_the_setting: true,
+        others_setting: 0,
+        measure_ms: 80_000.0,
     }
 }
 
@@ -28,7 +30,8 @@ fn index() -> Index {
         lists_in_fact: Some(100),
         m: 16,
         ef_construction: 64,
-        rows_when_built: None,
+        is_built_by_pgtend: false,
+        rows_then: None,
         tuned: true,
         skew: Some(1.1),
         now: Some(found(3, 0.96, 1.0)),
@@ -86,17 +89,15 @@ fn an_invalid_index_another_method_and_other_parameters_are_built_anew() {
 #[test]
 fn lopsided_lists_growth_and_lists_nobody_measured_lead_to_a_search_for_better_ones() {
     decided(&wanted(), &today(Some(Index { skew: Some(6.8), ..index() })), Action::Tune, "lopsided");
-    decided(
-        &wanted(),
-        &today(Some(Index { rows_when_built: Some(40_000.0), ..index() })),
-        Action::Tune,
-        "40,000 when it was built",
-    );
+    let grown = Index { is_built_by_pgtend: true, rows_then: Some(40_000.0), ..index() };
+    decided(&wanted(), &today(Some(grown)), Action::Tune, "40,000 when it was built");
+    let compared = Index { rows_then: Some(40_000.0), ..index() };
+    decided(&wanted(), &today(Some(compared)), Action::Tune, "40,000 when its lists were compared");
     decided(&wanted(), &today(Some(Index { tuned: false, ..index() })), Action::Tune, "nobody has measured");
     let empty = Index { least: Some((true, found(62, 0.952, 2.4))), tuned: false, ..index() };
     let given = Wanted { lists: Some(100), ..wanted() };
     decided(&given, &today(Some(empty)), Action::Build { spec: Spec::Ivfflat { lists: 100 } }, "62 of 100 lists");
-    let by_nature = Index { skew: Some(6.8), rows_when_built: Some(100_000.0), ..index() };
+    let by_nature = Index { skew: Some(6.8), is_built_by_pgtend: true, rows_then: Some(100_000.0), ..index() };
     decided(&wanted(), &today(Some(by_nature)), Action::Nothing, "the least that reaches");
     let few = Today { vectors: 1000.0, ..today(Some(Index { skew: Some(6.8), tuned: false, ..index() })) };
     decided(&wanted(), &few, Action::Nothing, "the least that reaches");
@@ -118,6 +119,41 @@ fn the_setting_alone_is_changed_where_that_is_enough() {
 }
 
 #[test]
+fn a_setting_that_another_index_needs_is_not_lowered() {
+    let shared = Wanted { others_setting: 10, ..wanted() };
+    let at = |setting| today(Some(Index { now: Some(found(setting, 0.99, 3.0)), ..index() }));
+    decided(&shared, &at(10), Action::Nothing, "another index needs it");
+    decided(&shared, &at(20), Action::Set { setting: 10 }, "10 is enough");
+    let low = today(Some(Index { now: Some(found(1, 0.6, 0.4)), ..index() }));
+    decided(&shared, &low, Action::Set { setting: 10 }, "below 0.95");
+    // Somebody else's job is to raise it.
+    decided(&shared, &at(3), Action::Nothing, "");
+}
+
+#[test]
+fn nothing_is_built_that_could_not_be_measured_afterwards() {
+    let slow = Today { exact_ms: 8_200.0, ..today(None) };
+    decided(&wanted(), &slow, Action::GiveUp, "an exact search takes 8.2 s, and 20 of them are needed");
+    decided(&Wanted { measure_ms: 200_000.0, ..wanted() }, &slow, Action::Tune, "there is no index");
+    decided(&wanted(), &Today { exact_ms: 8_200.0, ..today(Some(index())) }, Action::Nothing, "the least");
+}
+
+#[test]
+fn what_was_measured_before_the_time_was_over_may_be_enough() {
+    let stopped = || Index { unmeasured: Some("the time is over".to_owned()), now: None, least: None, ..index() };
+    decided(&wanted(), &today(Some(Index { skew: Some(6.8), ..stopped() })), Action::Tune, "the time is over");
+    let low = Index { now: Some(found(1, 0.6, 400.0)), ..stopped() };
+    decided(&wanted(), &today(Some(low.clone())), Action::Tune, "below 0.95");
+    decided(
+        &Wanted { method: Method::Hnsw, ..wanted() },
+        &today(Some(Index { method: Some(Method::Hnsw), ..low })),
+        Action::GiveUp,
+        "the time is over",
+    );
+    decided(&wanted(), &today(Some(stopped())), Action::GiveUp, "the time is over");
+}
+
+#[test]
 fn what_cannot_be_reached_or_measured_is_no_success() {
     let hnsw = Wanted { method: Method::Hnsw, ..wanted() };
     let present = Index { method: Some(Method::Hnsw), least: Some((false, found(1000, 0.9, 9.0))), ..index() };
@@ -129,7 +165,7 @@ fn tuning(candidates: &[(u32, f64, bool)]) -> Tuning {
     let candidates = candidates
         .iter()
         .map(|(lists, ms, reached)| Candidate {
-            lists: *lists,
+            spec: Spec::Ivfflat { lists: *lists },
             build_seconds: 1.0,
             reached: *reached,
             found: found(4, 0.955, *ms),
@@ -170,10 +206,34 @@ fn what_would_cost_applications_their_recall_is_not_even_built() {
 }
 
 #[test]
+fn hnsw_is_built_where_it_saves_enough_and_what_it_showed_is_told() {
+    let tune = || Decision::new(Action::Tune, "why");
+    let hnsw = |ms: f64, reached: bool| {
+        let spec = Spec::Hnsw { m: 16, ef_construction: 64 };
+        Some(Candidate { spec, build_seconds: 9.0, reached, found: found(60, 0.96, ms), at_todays_setting: None })
+    };
+    let lists = tuning(&[(100, 1.5, true), (316, 0.9, true)]);
+    let after =
+        |hnsw: Option<Candidate>, tuning: Tuning| after_tuning(&wanted(), &today(None), tune(), &Tuning { hnsw, ..tuning });
+    let (switch, stay) =
+        (Action::Build { spec: Spec::Hnsw { m: 16, ef_construction: 64 } }, Action::Build { spec: Spec::Ivfflat { lists: 316 } });
+    let decision = after(hnsw(0.7, true), lists.clone());
+    assert_eq!(decision.action, switch);
+    assert!(decision.reasons.iter().any(|reason| reason.contains("hnsw takes 0.70 ms at ef_search = 60")), "{decision:?}");
+    let decision = after(hnsw(0.8, true), lists.clone());
+    assert_eq!(decision.action, stay);
+    assert!(decision.reasons.iter().any(|reason| reason.contains("has to save 15 %")), "{decision:?}");
+    assert_eq!(after(hnsw(0.1, false), lists.clone()).action, stay);
+    assert_eq!(after(hnsw(5.0, true), tuning(&[(100, 1.0, false)])).action, switch);
+    let ended = Tuning { hnsw_ended: Some("the time is over".to_owned()), ..lists };
+    assert!(after(None, ended).reasons.iter().any(|reason| reason.contains("not compared: the time is over")));
+}
+
+#[test]
 fn within_the_noise_of_the_clock_pages_decide() {
     let mut tuning = tuning(&[(100, 1.0, true), (316, 1.02, true)]);
     tuning.candidates[0].found.cost = Some(Cost { ms: 1.0, pages: 300.0, is_planners_choice: true });
-    assert_eq!(tuning.best().map(|best| best.lists), Some(316));
+    assert_eq!(tuning.best().map(Candidate::lists), Some(316));
 }
 
 #[test]

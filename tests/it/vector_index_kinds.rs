@@ -1,0 +1,146 @@
+//! Indexes that are not the plain case: of a part of the rows, on an expression, altered and not rebuilt, found out on a sample, too
+//! slow to be measured.
+
+use crate::support::eventually;
+use crate::support::postgres::server;
+use crate::vector_index::{IVFFLAT, indexes, items, scenario, told, used};
+
+const QUICK: &str = "recall = { queries = 100 }\napply_setting = 'database'";
+
+#[test]
+fn of_a_partial_index_only_its_rows_count() {
+    let server = server(18);
+    let index = "CREATE INDEX items_idx ON items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 3) WHERE id % 20 = 0";
+    let database = items(server, 6000, 16, index);
+    let job = scenario(server, &database, &format!("method = 'ivfflat'\nexact_below = 100\n{QUICK}"));
+    let plan = job.json(&["run-job", "tend", "--dry-run"])["runs"][0]["plan"]["tables"][0].clone();
+    assert_eq!(plan["rows"], 300.0, "{plan:#}");
+    let told = told(&job);
+    assert_eq!((&told["tuning"]["copied_rows"], &told["tuning"]["share"]), (&300.into(), &1.0.into()), "{told:#}");
+}
+
+#[test]
+fn where_the_whole_is_too_large_lists_are_found_on_a_sample_and_the_report_says_so() {
+    let server = server(16);
+    let database = items(server, 8000, 16, "");
+    let job = scenario(server, &database, &format!("method = 'ivfflat'\nbudget = {{ sample = '200KB' }}\n{QUICK}"));
+    let told = told(&job);
+    let (tuning, lists) = (&told["tuning"], told["built"]["lists"].as_f64().unwrap());
+    let (copied, share) = (tuning["copied_rows"].as_f64().unwrap(), tuning["share"].as_f64().unwrap());
+    assert!((2000.0..4000.0).contains(&copied) && (share - copied / 8000.0).abs() < 0.01, "{tuning:#}");
+    assert!(tuning["seconds"].as_f64().unwrap() <= tuning["budget_seconds"].as_f64().unwrap(), "{tuning:#}");
+    let tried = tuning["candidates"].as_array().unwrap().iter().map(|one| one["lists"].as_f64().unwrap());
+    assert!(tried.into_iter().any(|tried| (tried / share.sqrt() - lists).abs() <= 0.5), "{lists}: {tuning:#}");
+    assert!(told["decision"]["reasons"].to_string().contains("rows ("), "{told:#}");
+    assert!(told["after"]["recall"].as_f64().unwrap() >= 0.95, "{told:#}");
+    assert_eq!(used(server, &database), "items_embedding_idx");
+}
+
+#[test]
+fn an_index_on_half_of_the_precision_is_tended_as_it_is() {
+    let server = server(18);
+    let index = "CREATE INDEX half_idx ON items USING ivfflat ((embedding::halfvec(16)) halfvec_cosine_ops) WITH (lists = 30)";
+    let database = items(server, 3000, 16, index);
+    let job = scenario(server, &database, &format!("lists = 40\n{QUICK}"));
+    job.run(&["run-job", "tend", "--dry-run"])
+        .succeeded()
+        .prints(&["index half_idx: ivfflat with 30 lists", "::halfvec(16)) <=> $1::halfvec(16)"]);
+    assert_eq!(told(&job)["swapped"], true);
+    let definition = server.sql(&database, "SELECT pg_get_indexdef('half_idx'::regclass)");
+    assert!(definition.contains("halfvec(16)) halfvec_cosine_ops") && definition.contains("lists='40'"), "{definition}");
+    // Beside one on the column itself, that one is it.
+    server.sql(&database, "CREATE INDEX whole_idx ON items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 40)");
+    job.run(&["run-job", "tend", "--dry-run"]).succeeded().prints(&["index whole_idx: ivfflat with 40 lists"]);
+}
+
+#[test]
+fn with_auto_hnsw_is_compared_and_whichever_is_faster_at_the_target_is_built() {
+    // In clusters, a few lists have all that is near. Of random vectors half of all lists have to be read, however many there are.
+    let random = "TRUNCATE items; INSERT INTO items (embedding) SELECT ARRAY(SELECT (random() - 0.5)::real FROM generate_series(1, 48 + i * 0))::vector FROM generate_series(1, 8000) i";
+    for (major, index, data, method) in [(18, "", random, "hnsw"), (16, IVFFLAT, random, "hnsw"), (18, "", "", "ivfflat")] {
+        let server = server(major);
+        let database = items(server, 4000, 48, &format!("{index}; {data}"));
+        let job = scenario(server, &database, &format!("method = 'auto'\nbudget = {{ time = '30s' }}\n{QUICK}"));
+        job.run(&["run-job", "tend", "--dry-run"]).succeeded().prints(&["try numbers of lists and hnsw on a copy"]);
+        let told = told(&job);
+        let hnsw = &told["tuning"]["hnsw"];
+        assert!(hnsw["method"] == "hnsw" && hnsw["reached"] == true, "{told:#}");
+        assert!(told["decision"]["reasons"].to_string().contains("hnsw takes"), "{told:#}");
+        assert_eq!((&told["built"]["method"], &told["swapped"]), (&method.into(), &true.into()), "{told:#}");
+        let name = if index.is_empty() { "items_embedding_idx" } else { "items_idx" };
+        assert!(indexes(server, &database).starts_with(&format!("{name}|{method}|")), "{}", indexes(server, &database));
+        assert_eq!(used(server, &database), name);
+        let setting = if method == "hnsw" { "hnsw.ef_search" } else { "ivfflat.probes" };
+        let is_set = server.sql(&database, &format!("SELECT '[1]'::vector \\g /dev/null\nSHOW {setting}"));
+        assert_eq!(is_set, told["after"]["setting"].to_string());
+        assert_eq!(self::told(&job)["decision"]["do"], "nothing");
+    }
+}
+
+#[test]
+fn a_graph_that_was_altered_and_not_rebuilt_is_known_for_what_it_is() {
+    let server = server(16);
+    let database = items(server, 3000, 16, "");
+    scenario(server, &database, &format!("method = 'hnsw'\nm = 8\nef_construction = 32\n{QUICK}"))
+        .run(&["run-job", "tend"])
+        .succeeded();
+    server.sql(&database, "ALTER INDEX items_embedding_idx SET (m = 12, ef_construction = 48)");
+    let job = scenario(server, &database, &format!("m = 12\nef_construction = 48\n{QUICK}"));
+    job.run(&["run-job", "tend", "--dry-run"]).succeeded().prints(&["m = 8, ef_construction = 32 (12 and 48 in the catalog)"]);
+    assert_eq!(told(&job)["swapped"], true);
+    assert_eq!(told(&job)["decision"]["do"], "nothing");
+}
+
+#[test]
+fn nothing_is_built_that_could_not_be_measured() {
+    let server = server(18);
+    let database = items(server, 20_000, 64, "");
+    let job = scenario(server, &database, "method = 'ivfflat'\nlists = 20\nrecall = { time = '20ms' }");
+    job.run(&["run-job", "tend"]).exited(1).says(&["an exact search takes", "give `recall` a `time` above"]);
+    assert_eq!(indexes(server, &database), "");
+}
+
+#[test]
+fn an_invalid_index_that_somebody_is_building_is_nobodys_wreck() {
+    let server = server(18);
+    let database = items(server, 3000, 16, "");
+    let reader = server.session(&database, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM items");
+    let url = database.clone();
+    let job = scenario(server, &database, &format!("method = 'ivfflat'\nlists = 20\n{QUICK}"));
+    std::thread::scope(|scope| {
+        let builder = scope.spawn(move || {
+            server.psql(
+                &url,
+                "CREATE INDEX CONCURRENTLY items_idx ON items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 30)",
+            )
+        });
+        eventually("it waits for the reader", || indexes(server, &database) == "items_idx|ivfflat|lists=30|f");
+        job.run(&["run-job", "tend"]).exited(75).says(&["is building or vacuuming there"]);
+        drop(reader);
+        assert_eq!(builder.join().unwrap(), Ok(String::new()));
+    });
+    assert_eq!(indexes(server, &database), "items_idx|ivfflat|lists=30|t");
+}
+
+#[test]
+fn the_old_index_is_dropped_although_a_transaction_ends_later_than_any_lock_is_waited_for() {
+    let server = server(18);
+    let database = items(server, 3000, 16, IVFFLAT);
+    // Without a snapshot: the build does not wait for it, DROP INDEX does.
+    let holder = server.session(&database, "BEGIN; SELECT count(*) FROM items");
+    let job = scenario(server, &database, &format!("lists = 40\n{QUICK}\n[limits]\nlock_timeout = '300ms'"));
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| told(&job));
+        eventually("the old index is half dropped", || indexes(server, &database).contains("_pgtend_old_"));
+        // Some times as long, through which nothing is cancelled and begun again.
+        let pid = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'DROP INDEX%' AND wait_event = 'virtualxid'";
+        eventually("it waits", || !server.sql(&database, pid).is_empty());
+        let waiting = server.sql(&database, pid);
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        assert_eq!(server.sql(&database, pid), waiting);
+        drop(holder);
+        let told = running.join().unwrap();
+        assert!(!told["dropped"].as_array().unwrap().is_empty(), "{told:#}");
+    });
+    assert_eq!(indexes(server, &database), "items_idx|ivfflat|lists=40|t");
+}

@@ -1,0 +1,130 @@
+//! `apply_setting`: one setting is for all indexes of a database or role. It is set with the swap or not at all, and who may not set it
+//! is told before hours of building.
+
+use crate::support::Scenario;
+use crate::support::postgres::{Server, server};
+use crate::vector_index::{IVFFLAT, indexes, items, scenario, told};
+
+const QUICK: &str = "recall = { queries = 100 }\napply_setting = 'database'";
+
+fn probes(server: &Server, database: &str) -> String {
+    server.sql(database, "SELECT '[1]'::vector \\g /dev/null\nSHOW ivfflat.probes")
+}
+
+#[test]
+fn a_setting_is_no_lower_than_another_index_needs() {
+    let server = server(18);
+    let database = items(server, 3000, 16, IVFFLAT);
+    // As another job left it.
+    server.sql(
+        &database,
+        "CREATE TABLE others AS TABLE items; CREATE INDEX others_idx ON others USING ivfflat (embedding vector_cosine_ops) WITH (lists = 40);
+         COMMENT ON INDEX others_idx IS 'pgtend: {\"measured_at\":\"2026-11-01T00:00:00Z\",\"rows\":3000,\"setting\":29,\"recall\":0.96,\"tuned\":true}'",
+    );
+    let job = scenario(server, &database, &format!("lists = 20\n{QUICK}"));
+    let first = told(&job);
+    let own = first["after"]["setting"].as_u64().unwrap();
+    assert!(first["swapped"] == true && own < 29, "{first:#}");
+    assert_eq!(probes(server, &database), "29");
+    let second = told(&job);
+    assert!(
+        second["decision"]["do"] == "nothing" && second["summary"].to_string().contains("another index needs it"),
+        "{second:#}"
+    );
+    job.run(&["run-job", "tend", "--dry-run"]).succeeded().prints(&["other indexes of the database need ivfflat.probes = 29"]);
+    // It is gone, and nobody needs so much any more.
+    server.sql(&database, "DROP TABLE others");
+    assert_eq!(told(&job)["decision"]["do"], "set");
+    assert_eq!(probes(server, &database), own.to_string());
+}
+
+#[test]
+fn of_partitions_the_one_that_needs_most_decides() {
+    let server = server(16);
+    let database = server.new_database();
+    // Of the first, every list has to be read; of the second, one.
+    server.sql(
+        &database,
+        "CREATE EXTENSION vector; CREATE TABLE items (id int, embedding vector(8)) PARTITION BY RANGE (id);
+         CREATE TABLE items_1 PARTITION OF items FOR VALUES FROM (0) TO (3000); CREATE TABLE items_2 PARTITION OF items FOR VALUES FROM (3000) TO (6000);
+         SELECT setseed(0.5);
+         INSERT INTO items SELECT i, ARRAY(SELECT (random() - 0.5)::real FROM generate_series(1, 8 + i * 0))::vector FROM generate_series(1, 2999) i;
+         INSERT INTO items SELECT i, ARRAY(SELECT (sin(d * (1 + i % 5)) + random() * 0.01)::real FROM generate_series(1, 8) d)::vector FROM generate_series(3000, 5999) i; ANALYZE",
+    );
+    let job = scenario(server, &database, &format!("lists = 5\n{QUICK}"));
+    for run in ["first", "second"] {
+        let json = job.json(&["run-job", "tend"]);
+        let tables = &json["runs"][0]["report"]["facts"]["tables"];
+        assert_eq!(probes(server, &database).parse::<u32>().unwrap() > 1, true, "{run}: {json:#}");
+        if run == "first" {
+            let settings: Vec<u64> = (0..2).map(|number| tables[number]["after"]["setting"].as_u64().unwrap()).collect();
+            assert!(settings[0] > settings[1], "{settings:?}");
+            assert_eq!(probes(server, &database), settings[0].to_string());
+        } else {
+            assert!((0..2).all(|number| tables[number]["decision"]["do"] == "nothing"), "{json:#}");
+        }
+    }
+}
+
+#[test]
+fn who_may_not_set_it_is_told_before_anything_is_built() {
+    let server = server(18);
+    let database = items(server, 3000, 16, IVFFLAT);
+    let role = format!("owner_{database}");
+    server.sql(
+        &database,
+        &format!(
+            "CREATE ROLE {role} LOGIN; CREATE ROLE app_{database}; ALTER TABLE items OWNER TO {role}; GRANT CREATE ON SCHEMA public TO {role}"
+        ),
+    );
+    let unknown = "\"no such; role".to_owned();
+    for (place, code, says) in [
+        ("database".to_owned(), 77, "needs the owner of the database".to_owned()),
+        (format!("role:app_{database}"), 77, format!("ADMIN OPTION on \"app_{database}\"")),
+        ("role:postgres".to_owned(), 77, "needs that role itself".to_owned()),
+        (format!("role:{unknown}"), 78, "there is no such role".to_owned()),
+    ] {
+        let job = Scenario::with_url(server, &server.url_as(&role, &database)).job(
+            "tend",
+            &format!(
+                "database = 'app'\n[vector_index]\ntable = 'items'\ncolumn = 'embedding'\nlists = 10\napply_setting = '{place}'\n"
+            ),
+        );
+        job.run(&["run-job", "tend"]).exited(code).says(&[&says]);
+        job.run(&["run-job", "tend", "--dry-run"]).exited(code).says(&[&says]);
+        let checked = job.run(&["check", "--connect"]);
+        assert!(format!("{}{}", checked.stdout, checked.stderr).contains(&says), "{place}: {}{}", checked.stdout, checked.stderr);
+        assert_eq!(indexes(server, &database), "items_idx|ivfflat|lists=30|t", "{place}");
+    }
+    server.sql(
+        &database,
+        &format!("REASSIGN OWNED BY {role} TO postgres; DROP OWNED BY {role}; DROP ROLE {role}; DROP ROLE app_{database}"),
+    );
+}
+
+#[test]
+fn a_swap_that_does_not_happen_leaves_the_setting_as_it_was() {
+    let server = server(18);
+    let database = items(server, 3000, 16, IVFFLAT);
+    // A lock on the index alone, without a snapshot: the build goes through, the rename does not.
+    let holder =
+        server.session(&database, "SET application_name = 'a migration'; BEGIN; COMMENT ON INDEX items_idx IS 'for the search'");
+    let job = scenario(server, &database, &format!("lists = 60\n{QUICK}\n[limits]\nlock_timeout = '300ms'\nmax_wait = '2s'"));
+    job.run(&["run-job", "tend"]).exited(75).says(&["its name could not be changed", "a migration"]);
+    assert_eq!(probes(server, &database), "1");
+    drop(holder);
+    let told = told(&job);
+    assert_eq!((&told["built"], &told["swapped"]), (&serde_json::Value::Null, &true.into()), "{told:#}");
+    assert_eq!(indexes(server, &database), "items_idx|ivfflat|lists=60|t");
+    assert_eq!(probes(server, &database), told["after"]["setting"].to_string());
+}
+
+#[test]
+fn before_another_method_the_present_one_is_measured_as_applications_search_with_it() {
+    let server = server(18);
+    let database = items(server, 3000, 16, IVFFLAT);
+    server.sql(&database, &format!("ALTER DATABASE {database} SET ivfflat.probes = 7"));
+    let json = scenario(server, &database, "method = 'hnsw'\nef_search = 100").json(&["run-job", "tend", "--dry-run"]);
+    let plan = &json["runs"][0]["plan"]["tables"][0];
+    assert_eq!((plan["now"]["setting"].as_u64(), plan["setting"].as_u64()), (Some(7), Some(100)), "{plan:#}");
+}
