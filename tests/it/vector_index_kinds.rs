@@ -56,11 +56,11 @@ fn an_index_on_half_of_the_precision_is_tended_as_it_is() {
 #[test]
 fn with_auto_hnsw_is_compared_and_whichever_is_faster_at_the_target_is_built() {
     // In clusters, a few lists have all that is near. Of random vectors half of all lists have to be read, however many there are.
-    let random = "TRUNCATE items; INSERT INTO items (embedding) SELECT ARRAY(SELECT (random() - 0.5)::real FROM generate_series(1, 48 + i * 0))::vector FROM generate_series(1, 8000) i";
+    let random = "TRUNCATE items; INSERT INTO items (embedding) SELECT ARRAY(SELECT (random() - 0.5)::real FROM generate_series(1, 32 + i * 0))::vector FROM generate_series(1, 5000) i";
     for (major, index, data, method) in [(18, "", random, "hnsw"), (16, IVFFLAT, random, "hnsw"), (18, "", "", "ivfflat")] {
         let server = server(major);
-        let database = items(server, 4000, 48, &format!("{index}; {data}"));
-        let job = scenario(server, &database, &format!("method = 'auto'\nbudget = {{ time = '30s' }}\n{QUICK}"));
+        let database = items(server, 3000, 32, &format!("{index}; {data}"));
+        let job = scenario(server, &database, &format!("method = 'auto'\nbudget = {{ time = '16s' }}\n{QUICK}"));
         job.run(&["run-job", "tend", "--dry-run"]).succeeded().prints(&["try numbers of lists and hnsw on a copy"]);
         let told = told(&job);
         let hnsw = &told["tuning"]["hnsw"];
@@ -75,6 +75,18 @@ fn with_auto_hnsw_is_compared_and_whichever_is_faster_at_the_target_is_built() {
         assert_eq!(is_set, told["after"]["setting"].to_string());
         assert_eq!(self::told(&job)["decision"]["do"], "nothing");
     }
+}
+
+#[test]
+fn what_was_found_out_by_measurement_is_no_finding_of_an_audit() {
+    let server = server(18);
+    let index = "CREATE INDEX items_idx ON items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 60)";
+    let database = items(server, 3000, 16, index);
+    let job = scenario(server, &database, &format!("method = 'ivfflat'\n{QUICK}"));
+    let lists = || crate::audit::state(&crate::audit::audit(&job), "ivfflat-lists").to_owned();
+    assert_eq!(lists(), "findings", "six times what the rule says");
+    job.run(&["run-job", "tend"]).succeeded();
+    assert_eq!(lists(), "ok", "{}", indexes(server, &database));
 }
 
 #[test]
