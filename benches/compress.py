@@ -3,8 +3,8 @@
 
 Starts a PostgreSQL 18 of its own (scripts/postgres), fills a table with PowerShell-like scripts, installs the view and lets pgbench
 read titles and bodies through it at a fixed rate: with nothing else going on, while pgtend compresses, and afterwards. A body takes
-longer to read once it is compressed, whoever else is at work; so they are compared with what they are when all is compressed, titles
-and bodies also by themselves. All of it four times. Prints a Markdown table and the targets.
+longer to read once it is compressed, whoever else is at work; so "idle" in the targets is idle when all is compressed, for titles
+and bodies also by themselves. What is stored is compared over the same bodies before and after, also those that stay plain. All of it four times. Prints a Markdown table and the targets.
 Needs `cargo build --release --bin pgtend`. Writes only below the temp folder, and removes it all.
 """
 
@@ -137,7 +137,7 @@ class Bench:
         self.call(HERE / "scripts/postgres", "destroy", self.folder / "server")
 
     def measure(self):
-        before = int(self.sql("SELECT sum(pg_column_size(content)) FROM scripts WHERE octet_length(content) > 4000"))
+        bodies, before = map(int, self.sql("SELECT count(*), sum(pg_column_size(content)) FROM scripts WHERE octet_length(content) > 4000").split("|"))
         hashes = self.hashes()
         plain, during, after = ([], []), ([], []), ([], [])
         for number in range(1, self.rounds + 1):
@@ -153,7 +153,13 @@ class Bench:
             add(after, self.beside_readers(lambda: time.sleep(IDLE_SECONDS))[0])
         facts = find_facts(report)
         plain, during, after = ([percentile(latencies, 0.99) for latencies in (titles + bodies, titles, bodies)] for titles, bodies in (plain, during, after))
-        stored = int(self.sql("SELECT sum(pg_column_size(content_gz) + pg_column_size(content_sha256)) FROM scripts_stored WHERE content_gz IS NOT NULL"))
+        kept = self.sql(
+            "SELECT count(*), sum(coalesce(pg_column_size(content_gz) + pg_column_size(content_sha256), pg_column_size(content)))"
+            " FROM scripts_stored WHERE content_gz IS NOT NULL OR octet_length(content) > 4000"
+        )  # fmt: skip
+        found, stored = map(int, kept.split("|"))
+        if found != bodies:
+            raise Failed(f"{bodies} bodies were measured before, and {found} afterwards")
         same = self.hashes() == hashes
         times = []
         for _ in range(9):
@@ -172,6 +178,7 @@ def main():
     def work(bench):
         bench.start()
         before, stored, facts, plain, during, after, same, times = bench.measure()
+        print("Idle: the same readers, and nothing else at work. The targets compare with idle when all is compressed.\n")
         print("| readers, p99 in ms | all | titles | bodies |\n|---|---:|---:|---:|")
         for what, (readers, titles, bodies) in (("idle, all plain", plain), ("while pgtend compresses", during), ("idle, all compressed", after)):
             print(f"| {what} | {readers:.1f} | {titles:.1f} | {bodies:.1f} |")
@@ -183,7 +190,7 @@ def main():
             ("every body reads as it was", same, "SHA-256 through the view"),
             ("gzip at most 0.75 of pglz", stored <= 0.75 * before, f"{stored / before:.3f}"),
             *(
-                (f"{what}: p99 at most 1.5 x idle when compressed", during[column] <= 1.5 * after[column], f"{during[column]:.1f} ms against {after[column]:.1f}, {during[column] / after[column]:.2f} x")
+                (f"{what}: p99 at most 1.5 x idle when all is compressed", during[column] <= 1.5 * after[column], f"{during[column]:.1f} ms against {after[column]:.1f}, {during[column] / after[column]:.2f} x")
                 for column, what in enumerate(("readers", "of them, titles", "of them, bodies"))
             ),
             ("a 20 kB body through the view in at most 60 ms", statistics.median(times) <= 60, f"{statistics.median(times):.1f} ms, the first of a session"),

@@ -8,11 +8,13 @@
 
 pub mod by_hand;
 mod decide;
+mod definition;
 mod dependants;
 mod gzip;
 mod install;
 mod plan;
 mod sample;
+mod snapshots;
 mod space;
 mod table;
 mod toast;
@@ -47,6 +49,8 @@ const SMALLER_THAN: Size = Size(1_000_000);
 const TOAST_LEAST: u64 = 2_000;
 /// A field holds no more.
 const MOST: u64 = 1 << 30;
+/// Read through the view, one of these takes a quarter of a minute; compressing it takes three times its size in memory.
+const GZIP_MOST: u64 = 64_000_000;
 
 /// `[compress]`, resolved.
 #[derive(Clone, Debug)]
@@ -73,7 +77,7 @@ pub struct Written {
     /// Bodies above this; at least 2 kB; default "10KB".
     #[schemars(with = "Option<Size>")]
     pub larger_than: Option<Spanned<Size>>,
-    /// gzip: bodies above this stay, as reading them through the view takes long; default "1MB".
+    /// gzip: bodies above this stay, as reading them through the view takes long; at most 64 MB; default "1MB".
     #[schemars(with = "Option<Size>")]
     pub smaller_than: Option<Spanned<Size>>,
     /// toast: "pglz" or "lz4"; default whichever is smaller.
@@ -110,8 +114,8 @@ impl fmt::Display for Toast {
 pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Compress> {
     let mut good = true;
     let larger_than = written.larger_than.as_ref().map_or(LARGER_THAN, |size| *size.get_ref());
-    let smaller_than =
-        written.smaller_than.as_ref().map_or(SMALLER_THAN.0.max(larger_than.0.saturating_mul(10)), |size| size.get_ref().0);
+    let default = SMALLER_THAN.0.max(larger_than.0.saturating_mul(10)).min(GZIP_MOST);
+    let smaller_than = written.smaller_than.as_ref().map_or(default, |size| size.get_ref().0);
     if let Some(size) = written.larger_than.as_ref().filter(|size| size.get_ref().0 < TOAST_LEAST) {
         checker.problem(
             size,
@@ -120,10 +124,19 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Compress> 
         );
         good = false;
     }
-    if let Some(size) = written.smaller_than.as_ref().filter(|size| size.get_ref().0 <= larger_than.0 || size.get_ref().0 >= MOST)
+    if let Some(size) = written.smaller_than.as_ref().filter(|size| size.get_ref().0 <= larger_than.0) {
+        checker.problem(size, "`smaller_than` leaves nothing between", "more than `larger_than`".to_owned());
+        good = false;
+    }
+    if let Some(size) = written.smaller_than.as_ref().filter(|size| size.get_ref().0 > GZIP_MOST) {
+        let hint = "at most \"64MB\", which takes a quarter of a minute to read through the view".to_owned();
+        checker.problem(size, "`smaller_than` is too large", hint);
+        good = false;
+    }
+    if let (Method::Gzip, None, Some(size)) = (written.method, &written.smaller_than, &written.larger_than)
+        && size.get_ref().0 >= GZIP_MOST
     {
-        let hint = "more than `larger_than`, and less than 1 GiB, which is all that a field holds".to_owned();
-        checker.problem(size, "`smaller_than` leaves nothing between", hint);
+        checker.problem(size, "`larger_than` leaves nothing", "with method = \"gzip\", less than \"64MB\"".to_owned());
         good = false;
     }
     if let (Method::Toast, Some(size)) = (written.method, &written.smaller_than) {
@@ -138,7 +151,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Compress> 
         table: written.table,
         column: written.column,
         larger_than,
-        smaller_than: Size(if written.method == Method::Gzip { smaller_than.min(MOST - 1) } else { MOST }),
+        smaller_than: Size(if written.method == Method::Gzip { smaller_than } else { MOST }),
         method: written.method,
         compression: written.compression.map(Spanned::into_inner),
         vacuum: written.vacuum.unwrap_or(true),
@@ -159,7 +172,9 @@ impl Work for Compress {
         let mut report = Report::default();
         if let Verdict::Nothing { reason } = &plan.verdict {
             report.fact("rows_compressed", 0);
+            report.fact("rows_too_large", plan.candidates.too_large);
             report.summary = format!("nothing compressed in {}: {reason}", plan.table.view_sql());
+            report.warnings.extend(plan.new_doubts());
             let mut connection = run.or_cancelled(run.settings.connect()).await?;
             run.or_cancelled(space::report(&mut connection, &plan.table, &mut report)).await?;
             return Ok(report);
@@ -173,14 +188,13 @@ impl Work for Compress {
             Verdict::Toast { compression, .. } => toast::all(&work, *compression, &mut governor, &mut done).await?,
             Verdict::Nothing { .. } => Go::On,
         };
-        let what =
-            format!("{} of {}", units::plural(done.rows as usize, "body").replace("bodys", "bodies"), plan.table.view_sql());
-        phase.done(&what);
+        phase.done(&units::plural(done.rows as usize, "row"));
         done.report(&mut report);
+        report.warnings.extend(plan.new_doubts());
         governor.report(&mut report);
         let mut connection = run.or_cancelled(run.settings.connect()).await?;
         run.or_cancelled(space::report(&mut connection, &plan.table, &mut report)).await?;
-        report.summary = done.summary(&what, &plan.verdict);
+        report.summary = done.summary(&plan.table.view_sql(), &plan.verdict);
         if let Go::Stop(reason) = stopped {
             if done.rows == 0 && governor.is_strained() {
                 let message = format!("nothing was compressed: {reason}");

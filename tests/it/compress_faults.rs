@@ -7,7 +7,7 @@ use proptest::prelude::RngExt as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
 use crate::support::postgres::{Server, server};
-use crate::support::scripts::{HASHES, database, job, scenario};
+use crate::support::scripts::{HASHES, Scripts, database, job, load, scenario};
 use crate::support::{Scenario, eventually};
 
 /// What the application wrote, in the same transaction as the write; and an application that writes in every way it can.
@@ -90,24 +90,55 @@ fn all_is_true(server: &Server, database: &str) {
     assert_eq!(wrong, "0|", "bodies that are not what was written");
 }
 
-fn killed_twenty_times_among_writers(major: u32, count: usize) {
-    let server = server(major);
-    let database = database(server, count);
-    server.sql(&database, APPLICATION);
-    let scenario = scenario(server, &database, "[limits]\nbatch_time = '30ms'").ledger();
-    scenario.run(&["compress", "install", "scripts"]).succeeded();
-    let writers = writers(server, &database, 3);
+/// Counts what is committed of bodies that get another form, so that a test knows when a batch is done: `OLD` and `NEW` in `when`.
+fn counted(server: &Server, database: &str, table: &str, when: &str) {
+    server.sql(
+        database,
+        &format!(
+            "CREATE TABLE changed_forms (at timestamptz DEFAULT now());
+             CREATE FUNCTION count_form() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.changed_forms DEFAULT VALUES; RETURN NULL; END';
+             CREATE TRIGGER counted AFTER UPDATE ON {table} FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION count_form()"
+        ),
+    );
+}
+
+/// Starts the job and kills it, each time a random moment after it has committed bodies: never before it did anything. `more` is
+/// run before each, so that there is enough to do.
+fn killed_twenty_times_at_work(server: &Server, database: &str, scenario: &Scenario, more: &str) {
+    let changed = || server.sql(database, "SELECT count(*) FROM changed_forms").parse::<u64>().unwrap();
     let mut random = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     for _ in 0..20 {
-        let running = scenario.start(&["run-job", "scripts"]);
-        std::thread::sleep(Duration::from_millis(random.random_range(50..700)));
+        server.sql(database, more);
+        let before = changed();
+        let mut running = scenario.start(&["run-job", "scripts"]);
+        eventually("bodies are committed", || {
+            if !running.is_running() {
+                // It came to its end, or the lock of the last one was not free yet.
+                running = scenario.start(&["run-job", "scripts"]);
+            }
+            changed() > before
+        });
+        std::thread::sleep(Duration::from_millis(random.random_range(0..400)));
         running.kill();
     }
     eventually("the lock of the killed run is free, and the rest is compressed", || {
         scenario.run(&["run-job", "scripts"]).code == Some(0)
     });
+}
+
+fn killed_twenty_times_among_writers(major: u32, count: usize) {
+    let server = server(major);
+    let database = database(server, count);
+    load(server, &database, &[Scripts::new().script(200_000).repeat(100)]);
+    server.sql(&database, APPLICATION);
+    let scenario = scenario(server, &database, "smaller_than = '30MB'\n[limits]\nbatch_time = '30ms'\npause = '50ms'").ledger();
+    scenario.run(&["compress", "install", "scripts"]).succeeded();
+    counted(server, &database, "scripts_stored", "OLD.content_gz IS NULL AND NEW.content_gz IS NOT NULL");
+    let writers = writers(server, &database, 3);
+    // Writers make enough.
+    killed_twenty_times_at_work(server, &database, &scenario, "");
     stop(server, &database, writers);
-    scenario.run(&["run-job", "scripts"]).succeeded();
+    scenario.job("scripts", &job("smaller_than = '30MB'")).run(&["run-job", "scripts"]).succeeded();
     assert_eq!(server.sql(&database, "SELECT count(*) FROM scripts_stored WHERE pg_column_size(content) > 2000"), "0");
     assert_ne!(server.sql(&database, "SELECT count(content_gz) FROM scripts_stored"), "0");
     assert!(server.sql(&database, "SELECT sum(done) > 300 FROM turns WHERE what = 'done'") == "t");
@@ -120,8 +151,32 @@ fn killed_twenty_times_among_writers_5000_bodies_are_what_was_written_on_18() {
 }
 
 #[test]
-fn killed_twenty_times_among_writers_bodies_are_what_was_written_on_15() {
-    killed_twenty_times_among_writers(15, 1_000);
+fn killed_twenty_times_among_writers_5000_bodies_are_what_was_written_on_15() {
+    killed_twenty_times_among_writers(15, 5_000);
+}
+
+#[test]
+fn killed_twenty_times_among_writers_bodies_that_are_written_anew_are_what_was_written() {
+    let server = server(15);
+    let database = database(server, 3_000);
+    let as_text = "ALTER TABLE scripts ALTER content SET STORAGE EXTERNAL; UPDATE scripts SET content = content || ''";
+    server.sql(&database, &format!("{as_text}; VACUUM ANALYZE scripts"));
+    server.sql(&database, APPLICATION);
+    counted(
+        server,
+        &database,
+        "scripts",
+        "pg_column_compression(OLD.content) IS NULL AND OLD.content = NEW.content AND OLD.title = NEW.title",
+    );
+    // What writers write is compressed at once, since the first of the runs.
+    let toast = job("compression = 'pglz'\n[limits]\nbatch_time = '20ms'\npause = '200ms'").replace("'gzip'", "'toast'");
+    let scenario = Scenario::with_database(server, &database).job("scripts", &toast).ledger();
+    let writers = writers(server, &database, 3);
+    killed_twenty_times_at_work(server, &database, &scenario, &format!("{as_text} WHERE random() < 0.1"));
+    stop(server, &database, writers);
+    scenario.run(&["run-job", "scripts"]).succeeded();
+    assert!(server.sql(&database, "SELECT sum(done) > 300 FROM turns WHERE what = 'done'") == "t");
+    all_is_true(server, &database);
 }
 
 #[test]

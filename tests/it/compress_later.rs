@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::Stdio;
 
 use crate::support::postgres::server;
-use crate::support::scripts::{HASHES, TABLE, job, of_5_kb, scenario};
+use crate::support::scripts::{Client, HASHES, TABLE, job, of_5_kb, scenario};
 use crate::support::{Scenario, eventually};
 
 #[test]
@@ -187,4 +187,330 @@ fn a_view_that_is_changed_while_install_waits_for_its_lock_keeps_its_new_definit
     assert_eq!(server.sql(&database, "SELECT DISTINCT title FROM titles"), "UNTITLED");
     scenario.run(&["compress", "install", "scripts"]).succeeded();
     assert_eq!(server.sql(&database, "SELECT DISTINCT title FROM titles"), "UNTITLED");
+}
+
+/// A body that gzip makes smaller than pglz does, whose text depends on `i`.
+const BODY: &str = "(SELECT string_agg('Get-ChildItem ' || md5((i * 999 + j)::text), E'\n') FROM generate_series(1, 100) j)";
+
+#[test]
+fn new_bodies_are_compressed_although_those_that_are_left_speak_against_it() {
+    let server = server(18);
+    let database = of_5_kb(server, 5);
+    // Any of 127 characters: hardly smaller by gzip, and not at all by pglz. They are in the sample of every run.
+    server.sql(
+        &database,
+        "INSERT INTO scripts (content) SELECT (SELECT string_agg(chr(1 + floor(random() * 127)::int), '') FROM generate_series(1, 2050) j WHERE i > 0)
+         FROM generate_series(1, 400) i; ANALYZE scripts",
+    );
+    let hashes = server.sql(&database, HASHES);
+    let scenario = scenario(server, &database, "");
+    scenario.run(&["compress", "install", "scripts", "--force"]).succeeded();
+    let report = scenario.json(&["run-job", "scripts"]);
+    let facts = |report: &serde_json::Value, name: &str| report["runs"][0]["report"]["facts"][name].as_u64();
+    assert_eq!(facts(&report, "rows_compressed"), Some(5), "{report:#}");
+    server.sql(&database, &format!("INSERT INTO scripts (content) SELECT {BODY} FROM generate_series(1, 3) i"));
+    let report = scenario.json(&["run-job", "scripts"]);
+    assert_eq!(facts(&report, "rows_compressed"), Some(3), "{report:#}");
+    server.sql(&database, "DELETE FROM scripts WHERE id > 405");
+    assert_eq!(server.sql(&database, HASHES), hashes);
+}
+
+#[test]
+fn bodies_where_no_sample_looks_are_compressed_all_the_same() {
+    let server = server(18);
+    let database = of_5_kb(server, 19);
+    // A row to a block, and three times as many blocks as are looked at.
+    server.sql(
+        &database,
+        "ALTER TABLE scripts ADD padding text; ALTER TABLE scripts ALTER padding SET STORAGE PLAIN;
+         INSERT INTO scripts (content, padding) SELECT 'x', repeat('x', 7000) FROM generate_series(1, 12000); ANALYZE scripts",
+    );
+    let scenario = scenario(server, &database, "");
+    scenario.run(&["compress", "install", "scripts", "--force"]).succeeded();
+    scenario.run(&["run-job", "scripts"]).succeeded();
+    for id in [3_000, 6_000, 9_000] {
+        server.sql(&database, &format!("UPDATE scripts SET content = {} WHERE id = {id}", BODY.replace("i *", "id *")));
+        let report = scenario.json(&["run-job", "scripts"]);
+        assert_eq!(report["runs"][0]["report"]["facts"]["rows_compressed"], 1, "{report:#}");
+        let said = scenario.run(&["run-job", "scripts", "--dry-run"]).succeeded().stdout;
+        assert!(!said.contains("no body is of that size"), "it was not looked at wholly: {said}");
+    }
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM scripts_stored WHERE pg_column_size(content) > 2000"), "0");
+}
+
+#[test]
+fn a_toast_run_that_was_stopped_goes_on_with_what_little_is_left() {
+    let server = server(15);
+    let database = of_5_kb(server, 200);
+    server.sql(
+        &database,
+        "ALTER TABLE scripts ALTER content SET STORAGE EXTERNAL; UPDATE scripts SET content = content || ''; VACUUM ANALYZE scripts",
+    );
+    let hashes = server.sql(&database, HASHES);
+    let job = job("compression = 'pglz'").replace("'gzip'", "'toast'") + "[limits]\nbatch_time = '10ms'\npause = '60s'\n";
+    let scenario = Scenario::with_database(server, &database).ledger().job("scripts", &job);
+    let of_pglz = |database: &str| {
+        server
+            .sql(database, "SELECT count(*) FILTER (WHERE pg_column_compression(content) = 'pglz') FROM scripts")
+            .parse::<u32>()
+            .unwrap()
+    };
+    let running = scenario.start(&["run-job", "scripts"]);
+    eventually("a batch is written", || of_pglz(&database) > 0);
+    running.kill();
+    assert!(of_pglz(&database) < 190);
+    // All but three are done, by others: on average nothing is to be won.
+    server.sql(&database, "UPDATE scripts SET content = content || '' WHERE id < 198; VACUUM ANALYZE scripts");
+    assert_eq!(of_pglz(&database), 197);
+    // Not even a place is known where the last one was.
+    let scenario = Scenario::with_database(server, &database).job("scripts", &job.replace("pause = '60s'", ""));
+    eventually("the lock of the killed run is free", || scenario.run(&["run-job", "scripts"]).code == Some(0));
+    assert_eq!(of_pglz(&database), 200);
+    assert_eq!(server.sql(&database, HASHES), hashes);
+    let report = scenario.json(&["run-job", "scripts"]);
+    assert_eq!(report["runs"][0]["report"]["facts"]["rows_compressed"], 0, "{report:#}");
+}
+
+#[test]
+fn a_transaction_with_an_old_look_at_the_rows_reads_its_text_and_undo_waits_for_it() {
+    for major in [15, 18] {
+        let server = server(major);
+        let database = of_5_kb(server, 19);
+        let hashes = server.sql(&database, HASHES);
+        let scenario = scenario(server, &database, "[limits]\nlock_timeout = '500ms'\nmax_wait = '2s'");
+        scenario.run(&["compress", "install", "scripts"]).succeeded();
+        scenario.run(&["run-job", "scripts"]).succeeded();
+        // It has not touched the table: no lock of its own keeps the view.
+        let mut old = Client::of(server, &database);
+        old.ask("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1");
+        scenario.run(&["compress", "undo", "scripts"]).exited(75).says(&["server process", "all text of", "run undo again"]);
+        assert_eq!(
+            server.sql(
+                &database,
+                "SELECT relkind, (SELECT count(content_gz) FROM scripts_stored) FROM pg_class WHERE relname = 'scripts'"
+            ),
+            "v|0"
+        );
+        assert_eq!(old.ask(HASHES), hashes, "on {major}");
+        old.ask("COMMIT");
+        // The same with one that ends while undo waits, and with those that are no reason to wait.
+        scenario.run(&["compress", "install", "scripts"]).succeeded();
+        scenario.run(&["run-job", "scripts"]).succeeded();
+        let scenario = scenario.job("scripts", &job("[limits]\nlock_timeout = '500ms'\nmax_wait = '60s'"));
+        old.ask("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1");
+        let mut idle = Client::of(server, &database);
+        idle.ask("BEGIN; SELECT 1");
+        let mut writing = Client::of(server, &database);
+        writing.ask("CREATE TABLE other (id int); BEGIN; INSERT INTO other VALUES (1)");
+        let running = scenario.start(&["compress", "undo", "scripts"]);
+        eventually("all is text", || {
+            server.sql(&database, "SELECT count(*) FROM pg_constraint WHERE conname = 'pgtend_plain' AND convalidated") == "1"
+        });
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        assert_eq!(old.ask(HASHES), hashes, "on {major}");
+        old.ask("COMMIT");
+        running.wait().exited(0);
+        assert_eq!(idle.ask(HASHES), hashes);
+        assert_eq!(server.sql(&database, HASHES), hashes);
+    }
+}
+
+#[test]
+fn an_undo_that_waits_for_an_old_look_at_the_rows_ends_when_it_is_asked_to() {
+    let server = server(18);
+    let database = of_5_kb(server, 19);
+    let scenario = scenario(server, &database, "");
+    scenario.run(&["compress", "install", "scripts"]).succeeded();
+    scenario.run(&["run-job", "scripts"]).succeeded();
+    let mut old = Client::of(server, &database);
+    old.ask("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1");
+    let running = scenario.start(&["compress", "undo", "scripts"]);
+    eventually("all is text", || {
+        server.sql(&database, "SELECT count(*) FROM pg_constraint WHERE conname = 'pgtend_plain' AND convalidated") == "1"
+    });
+    running.signal(rustix::process::Signal::TERM);
+    running.wait().exited(143);
+    old.ask("COMMIT");
+    scenario.run(&["compress", "undo", "scripts"]).succeeded();
+}
+
+#[test]
+fn a_trigger_that_came_later_and_asks_for_the_text_stops_the_run_until_somebody_has_looked() {
+    let server = server(18);
+    let database = of_5_kb(server, 19);
+    let scenario = scenario(server, &database, "");
+    let hashed = "CREATE TRIGGER hashed BEFORE UPDATE ON scripts_stored FOR EACH ROW EXECUTE FUNCTION hashed()";
+    // One that was there is looked at when it is installed, and is no news afterwards.
+    server.sql(
+        &database,
+        &format!(
+            "ALTER TABLE scripts ADD hash text;
+             CREATE FUNCTION hashed() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.hash := coalesce(md5(NEW.content), NEW.hash); RETURN NEW; END';
+             {}",
+            hashed.replace("scripts_stored", "scripts")
+        ),
+    );
+    scenario.run(&["compress", "install", "scripts"]).exited(78).says(&["trigger hashed uses the column", "--force"]);
+    scenario.run(&["compress", "install", "scripts", "--force"]).succeeded();
+    scenario.run(&["run-job", "scripts"]).succeeded();
+    scenario.run(&["run-job", "scripts", "--dry-run"]).succeeded().prints(&["looked at when it was installed: trigger hashed"]);
+    // A function that a view does not take is told of, and the run goes on.
+    server.sql(
+        &database,
+        &format!("INSERT INTO scripts (content) SELECT {BODY} FROM generate_series(1, 1) i;
+         CREATE FUNCTION save() RETURNS void LANGUAGE plpgsql AS 'BEGIN INSERT INTO scripts (id) VALUES (1) ON CONFLICT DO NOTHING; END'"),
+    );
+    let report = scenario.json(&["run-job", "scripts"]);
+    assert_eq!(report["runs"][0]["report"]["facts"]["rows_compressed"], 1, "{report:#}");
+    assert!(report["runs"][0]["report"]["warnings"].to_string().contains("function public.save() names it"), "{report:#}");
+    // A trigger may do harm, with each body that is compressed.
+    server.sql(
+        &database,
+        &format!(
+            "INSERT INTO scripts (content) SELECT {BODY} FROM generate_series(1, 1) i;
+         CREATE FUNCTION log() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM to_jsonb(NEW); RETURN NULL; END';
+         CREATE TRIGGER log AFTER UPDATE ON scripts_stored FOR EACH ROW EXECUTE FUNCTION log()"
+        ),
+    );
+    scenario.run(&["run-job", "scripts", "--dry-run"]).succeeded().prints(&["to be looked at (install --force): trigger log"]);
+    scenario.run(&["run-job", "scripts"]).exited(78).says(&["trigger log uses whole rows", "install scripts --force"]);
+    assert_eq!(server.sql(&database, "SELECT count(content) FROM scripts_stored"), "1");
+    scenario.run(&["compress", "install", "scripts"]).exited(78).says(&["trigger log", "--force"]);
+    scenario.run(&["compress", "install", "scripts", "--force"]).succeeded();
+    let report = scenario.json(&["run-job", "scripts"]);
+    assert_eq!(report["runs"][0]["report"]["facts"]["rows_compressed"], 1, "{report:#}");
+    assert_eq!(report["runs"][0]["report"]["warnings"].to_string().matches("names it").count(), 0, "{report:#}");
+}
+
+#[test]
+fn what_somebody_changes_while_install_waits_for_its_lock_is_not_passed_over() {
+    let server = server(18);
+    let template = of_5_kb(server, 19);
+    server.sql(&template, "CREATE VIEW titles AS SELECT id, title FROM scripts");
+    for (number, change) in [
+        "ALTER TABLE scripts ADD author text",
+        "ALTER TABLE scripts ALTER title SET DEFAULT 'none'",
+        "GRANT SELECT ON scripts TO PUBLIC",
+        "GRANT SELECT (id) ON scripts TO PUBLIC",
+        "ALTER TABLE scripts ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY all_of_them ON scripts USING (true)",
+        "CREATE INDEX by_text ON scripts (md5(content))",
+        "ALTER TABLE scripts ADD CHECK (content <> 'x')",
+        "CREATE TRIGGER t BEFORE UPDATE ON scripts FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        "CREATE PUBLICATION p FOR TABLE scripts",
+        "CREATE MATERIALIZED VIEW sizes AS SELECT id, length(content) FROM scripts",
+        "CREATE VIEW more AS SELECT content FROM scripts",
+        "GRANT SELECT ON titles TO PUBLIC",
+        "COMMENT ON COLUMN scripts.title IS 'new'",
+        "ALTER TABLE scripts RENAME TO older; CREATE TABLE scripts (LIKE older INCLUDING ALL)",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let database = format!("{template}_meanwhile_{number}");
+        server.sql("postgres", &format!("CREATE DATABASE {database} TEMPLATE {template}"));
+        let scenario = scenario(server, &database, "[limits]\nlock_timeout = '300ms'\nmax_wait = '60s'");
+        let mut other = Client::of(server, &database);
+        other.ask("BEGIN; SELECT count(*) FROM scripts");
+        let running = scenario.start(&["compress", "install", "scripts"]);
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+        eventually("install waits", || server.sql(&database, waiting) == "1");
+        other.ask(change);
+        assert_eq!(other.state(), "00000", "{change}");
+        other.ask("COMMIT");
+        running.wait().exited(1).says(&["changed or dropped meanwhile"]);
+        let left = "SELECT count(*) FROM pg_class WHERE relname = 'scripts_stored' OR relname = 'scripts' AND relkind = 'v'";
+        assert_eq!(server.sql(&database, left), "0", "{change}");
+    }
+}
+
+#[test]
+fn a_mark_that_was_lost_with_the_comments_of_a_dump_is_made_anew_by_hand() {
+    let server = server(18);
+    for not_null in [true, false] {
+        let database = of_5_kb(server, 19);
+        if !not_null {
+            server.sql(&database, "ALTER TABLE scripts ALTER content DROP NOT NULL");
+        }
+        let first = scenario(server, &database, "");
+        let hashes = server.sql(&database, HASHES);
+        first.run(&["compress", "install", "scripts"]).succeeded();
+        first.run(&["run-job", "scripts"]).succeeded();
+        let dump = server.tool("pg_dump", &database).arg("--no-comments").output().unwrap();
+        let restored = server.new_database();
+        server.sql(&restored, &String::from_utf8(dump.stdout).unwrap());
+        let scenario = scenario(server, &restored, "");
+        let said = scenario.run(&["run-job", "scripts"]).exited(78).says(&["has lost the comment"]).stderr;
+        let comment = &said[said.find("COMMENT ON CONSTRAINT").unwrap()..];
+        let comment = &comment[..comment.rfind('\'').unwrap() + 1];
+        server.sql(&restored, comment);
+        scenario.run(&["run-job", "scripts"]).succeeded();
+        scenario.run(&["compress", "undo", "scripts"]).succeeded();
+        assert_eq!(server.sql(&restored, HASHES), hashes);
+        let is_not_null = "SELECT attnotnull FROM pg_attribute WHERE attrelid = 'scripts'::regclass AND attname = 'content'";
+        assert_eq!(server.sql(&restored, is_not_null), if not_null { "t" } else { "f" });
+    }
+}
+
+#[test]
+fn guards_that_somebody_dropped_stop_the_run_until_it_is_installed_again() {
+    let server = server(18);
+    let database = of_5_kb(server, 19);
+    let scenario = scenario(server, &database, "");
+    scenario.run(&["compress", "install", "scripts"]).succeeded();
+    for drop in [
+        "DROP TRIGGER zz_pgtend_unseen_text ON scripts_stored",
+        "ALTER TABLE scripts_stored DISABLE TRIGGER zz_pgtend_one_form",
+        "DROP TRIGGER pgtend_write ON scripts",
+    ] {
+        server.sql(&database, drop);
+        scenario.run(&["run-job", "scripts"]).exited(78).says(&["compress install scripts"]);
+        scenario.run(&["compress", "install", "scripts"]).succeeded();
+        scenario.run(&["run-job", "scripts"]).succeeded();
+    }
+}
+
+#[test]
+fn text_that_another_encoding_cannot_hold_is_named_and_does_not_keep_others_from_coming_back() {
+    let server = server(18);
+    let database = of_5_kb(server, 19);
+    // Nothing but ASCII in all but one of them.
+    server.sql(
+        &database,
+        &format!("UPDATE scripts SET content = {} || CASE id WHEN 7 THEN '🚀' ELSE '' END", BODY.replace("i *", "id *")),
+    );
+    let first = scenario(server, &database, "");
+    first.run(&["compress", "install", "scripts"]).succeeded();
+    first.run(&["run-job", "scripts"]).succeeded();
+    let dump = server.tool("pg_dump", &database).output().unwrap();
+    let latin = format!("to_latin_{database}");
+    server.sql("postgres", &format!("CREATE DATABASE {latin} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"));
+    server.sql(&latin, &String::from_utf8(dump.stdout).unwrap());
+    let scenario = scenario(server, &latin, "");
+    scenario.run(&["compress", "undo", "scripts"]).exited(1).says(&["1 cannot become text", "(id) = (7)", "no equivalent"]);
+    assert_eq!(server.sql(&latin, "SELECT count(content), count(content_gz) FROM scripts_stored"), "18|1");
+    server.sql(&latin, "UPDATE scripts_stored SET content = 'a rocket' WHERE id = 7");
+    scenario.run(&["compress", "undo", "scripts"]).succeeded();
+    assert_eq!(server.sql(&latin, "SELECT relkind FROM pg_class WHERE relname = 'scripts'"), "r");
+}
+
+#[test]
+fn a_column_that_is_renamed_on_the_table_and_on_the_view_is_one_after_the_next_install() {
+    let server = server(18);
+    let database = of_5_kb(server, 19);
+    let scenario = scenario(server, &database, "");
+    let hashes = server.sql(&database, HASHES);
+    scenario.run(&["compress", "install", "scripts"]).succeeded();
+    scenario.run(&["run-job", "scripts"]).succeeded();
+    server.sql(&database, "ALTER TABLE scripts_stored RENAME COLUMN title TO name");
+    assert!(server.psql(&database, "UPDATE scripts SET title = 'x'").is_err());
+    scenario.run(&["compress", "install", "scripts"]).exited(1).says(&["cannot change name of view column"]);
+    server.sql(&database, "ALTER VIEW scripts RENAME COLUMN title TO name");
+    scenario.run(&["compress", "install", "scripts"]).succeeded();
+    assert_eq!(
+        server.sql(&database, "UPDATE scripts SET name = 'x' WHERE id = 15 RETURNING name, octet_length(content)"),
+        "x|5000"
+    );
+    scenario.run(&["compress", "undo", "scripts"]).succeeded();
+    assert_eq!(server.sql(&database, HASHES), hashes);
 }

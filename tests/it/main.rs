@@ -21,6 +21,8 @@ mod compress;
 /// The same, killed and among writers.
 mod compress_faults;
 mod compress_later;
+/// What writers meet at the view, and at the table behind it.
+mod compress_writers;
 /// The examples that are shipped: configuration, jobs, schema.
 mod examples;
 /// Several schedulers on one ledger, and very many jobs at once.

@@ -57,11 +57,17 @@ impl Install {
                 plan.dependants.refusals.join("; ")
             ));
         }
-        if self.force || plan.table.view.is_some() {
+        if self.force {
             return None;
         }
-        if !plan.dependants.doubts.is_empty() {
-            return Some(format!("look at this first, then install with --force: {}", plan.dependants.doubts.join("; ")));
+        // What others fail at is no reason to leave a view out of date.
+        let is_again = plan.table.view.is_some();
+        let doubts = if is_again { plan.new_triggers().collect() } else { plan.new_doubts() };
+        if !doubts.is_empty() {
+            return Some(format!("look at this first, then install with --force: {}", doubts.join("; ")));
+        }
+        if is_again {
+            return None;
         }
         plan.verdict.saved_share().is_none().then(|| format!("not installed: {}; --force installs it all the same", plan.verdict))
     }
@@ -74,7 +80,7 @@ impl Work for Install {
         let plan = plan::make(&self.compress, run).await?;
         let refusal = self.refusal_of(&plan);
         let installation = match refusal {
-            None => Some(install::plan(&mut self.session(run).await?.connection, &plan.table).await?),
+            None => Some(install::plan(&mut self.session(run).await?.connection, &plan.table, &plan.dependants.doubts).await?),
             Some(_) => None,
         };
         Ok(Proposal { plan, refusal, installation })

@@ -4,11 +4,37 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Method, Toast};
+use super::Toast;
+use super::sample::Candidates;
 use crate::units;
 
 /// Less than this is not worth a write of every body, nor a slower read.
 const WORTH: f64 = 0.10;
+
+/// The form that bodies are to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    Gzip,
+    Toast(Toast),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Gzip => f.write_str("gzip"),
+            Self::Toast(compression) => write!(f, "{compression}"),
+        }
+    }
+}
+
+/// What the job asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    pub target: Target,
+    /// The view is installed, or a run was stopped midway: whether it is worth it was decided then. From now on each body is
+    /// looked at, or those that are no smaller, which stay, would speak for all that come.
+    pub is_begun: bool,
+}
 
 /// Of the same bodies, each in every form.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -60,43 +86,43 @@ impl fmt::Display for Verdict {
 }
 
 /// Against what is stored now, never against the raw text: that is compressed by PostgreSQL already.
-pub fn decide(method: Method, wanted: Option<Toast>, measured: &Measured) -> Verdict {
+pub fn decide(asked: Asked, candidates: &Candidates, measured: &Measured) -> Verdict {
     let nothing = |reason: String| Verdict::Nothing { reason };
-    if measured.bodies == 0 {
-        return nothing("no body is of that size, or all of them are compressed".to_owned());
-    }
-    let stored = measured.stored_bytes as f64;
-    let reason = |bytes: u64| {
-        let (now, then) = (units::bytes(measured.stored_bytes), units::bytes(bytes));
-        format!("{now} as stored now become {then} ({:.0} %)", 100.0 * bytes as f64 / stored.max(1.0))
+    let go = |saved_share: f64, reason: String| match asked.target {
+        Target::Gzip => Verdict::Gzip { saved_share, reason },
+        Target::Toast(compression) => Verdict::Toast { compression, saved_share, reason },
     };
-    let share = |bytes: u64| (stored - bytes as f64) / stored.max(1.0);
-    match method {
-        Method::Gzip => match measured.gzip {
-            Some(form) if share(form.bytes) >= WORTH => {
-                Verdict::Gzip { saved_share: share(form.bytes), reason: reason(form.bytes) }
-            }
-            Some(form) => nothing(format!("nothing to win by gzip: {}", reason(form.bytes))),
-            None => nothing("gzip could not be measured".to_owned()),
-        },
-        Method::Toast => {
-            let forms = [(Toast::Pglz, measured.pglz), (Toast::Lz4, measured.lz4)];
-            let best = forms
-                .into_iter()
-                .filter(|(compression, _)| wanted.is_none_or(|wanted| wanted == *compression))
-                .filter_map(|(compression, form)| form.map(|form| (compression, form)))
-                .min_by_key(|(_, form)| form.bytes);
-            match best {
-                Some((compression, form)) if share(form.bytes) >= WORTH => {
-                    Verdict::Toast { compression, saved_share: share(form.bytes), reason: reason(form.bytes) }
-                }
-                Some((compression, form)) => nothing(format!("nothing to win by {compression}: {}", reason(form.bytes))),
-                None => nothing(match wanted {
-                    Some(Toast::Lz4) => "this build of PostgreSQL has no lz4".to_owned(),
-                    _ => "it could not be measured".to_owned(),
-                }),
-            }
-        }
+    if measured.bodies == 0 {
+        return match (candidates.exact, asked.is_begun) {
+            (true, _) => nothing("no body is of that size, or all of them are compressed".to_owned()),
+            (false, true) => go(0.0, "each body for itself; a sample of the table had none".to_owned()),
+            (false, false) => nothing(
+                "a sample of the table had no body that is of that size and not compressed; the next look is at another sample"
+                    .to_owned(),
+            ),
+        };
+    }
+    let form = match asked.target {
+        Target::Gzip => measured.gzip,
+        Target::Toast(Toast::Pglz) => measured.pglz,
+        Target::Toast(Toast::Lz4) => measured.lz4,
+    };
+    let Some(form) = form else {
+        return nothing(match asked.target {
+            Target::Toast(Toast::Lz4) => "this build of PostgreSQL has no lz4".to_owned(),
+            target => format!("{target} could not be measured"),
+        });
+    };
+    let stored = measured.stored_bytes as f64;
+    let share = (stored - form.bytes as f64) / stored.max(1.0);
+    let (now, then) = (units::bytes(measured.stored_bytes), units::bytes(form.bytes));
+    let reason = format!("{now} as stored now become {then} ({:.0} %)", 100.0 * form.bytes as f64 / stored.max(1.0));
+    if share >= WORTH {
+        go(share, reason)
+    } else if asked.is_begun {
+        go(share.max(0.0), format!("each body for itself; of those measured, {reason}"))
+    } else {
+        nothing(format!("nothing to win by {}: {reason}", asked.target))
     }
 }
 
@@ -108,9 +134,8 @@ mod tests {
         Some(Form { bytes, ..Form::default() })
     }
 
-    #[test]
-    fn what_is_done_follows_from_what_is_stored_now() {
-        let measured = |stored, pglz, lz4, gzip| Measured {
+    fn measured(stored: u64, pglz: u64, lz4: Option<Form>, gzip: u64) -> Measured {
+        Measured {
             bodies: 10,
             raw_bytes: 1000,
             stored_bytes: stored,
@@ -118,21 +143,46 @@ mod tests {
             lz4,
             gzip: form(gzip),
             ..Measured::default()
-        };
-        for (method, wanted, measured, expected, why) in [
-            (Method::Gzip, None, measured(254, 254, form(288), 179), "gzip: ", "the research's scripts"),
-            (Method::Gzip, None, measured(190, 254, None, 179), "do nothing: nothing to win by gzip", "6 % are not worth it"),
-            (Method::Gzip, None, measured(170, 170, None, 179), "do nothing: ", "never bigger"),
-            (Method::Toast, None, measured(254, 254, form(288), 179), "do nothing: nothing to win by pglz", "it is pglz already"),
-            (Method::Toast, None, measured(288, 254, form(288), 179), "pglz: ", "lz4 is the larger one"),
-            (Method::Toast, None, measured(1000, 254, form(288), 179), "pglz: ", "stored as they are"),
-            (Method::Toast, Some(Toast::Lz4), measured(1000, 254, form(288), 179), "lz4: ", "as asked for"),
-            (Method::Toast, Some(Toast::Lz4), measured(254, 254, form(288), 179), "do nothing: nothing to win by lz4", "bigger"),
-            (Method::Toast, Some(Toast::Lz4), measured(1000, 254, None, 179), "do nothing: this build", "not in this build"),
-            (Method::Gzip, None, Measured::default(), "do nothing: no body", "nothing there"),
+        }
+    }
+
+    const GZIP: Target = Target::Gzip;
+    const PGLZ: Target = Target::Toast(Toast::Pglz);
+    const LZ4: Target = Target::Toast(Toast::Lz4);
+
+    #[test]
+    fn what_is_done_follows_from_what_is_stored_now() {
+        let whole = Candidates { exact: true, ..Candidates::default() };
+        for (target, measured, expected, why) in [
+            (GZIP, measured(254, 254, form(288), 179), "gzip: ", "the research's scripts"),
+            (GZIP, measured(190, 254, None, 179), "do nothing: nothing to win by gzip", "6 % are not worth it"),
+            (GZIP, measured(170, 170, None, 179), "do nothing: ", "never bigger"),
+            (PGLZ, measured(254, 254, form(288), 179), "do nothing: nothing to win by pglz", "it is pglz already"),
+            (PGLZ, measured(288, 254, form(288), 179), "pglz: ", "lz4 is the larger one"),
+            (PGLZ, measured(1000, 254, form(288), 179), "pglz: ", "stored as they are"),
+            (LZ4, measured(1000, 254, form(288), 179), "lz4: ", "as asked for"),
+            (LZ4, measured(254, 254, form(288), 179), "do nothing: nothing to win by lz4", "bigger"),
+            (LZ4, measured(1000, 254, None, 179), "do nothing: this build", "not in this build"),
+            (GZIP, Measured::default(), "do nothing: no body", "nothing there"),
         ] {
-            let verdict = decide(method, wanted, &measured);
+            let verdict = decide(Asked { target, is_begun: false }, &whole, &measured);
             assert!(verdict.to_string().starts_with(expected), "{why}: {verdict}");
+        }
+    }
+
+    #[test]
+    fn what_was_begun_goes_on_body_by_body_and_a_sample_never_says_that_there_is_none() {
+        let (whole, part) = (Candidates { exact: true, ..Candidates::default() }, Candidates::default());
+        let (not_worth, none) = (measured(190, 190, None, 179), Measured::default());
+        for target in [GZIP, PGLZ] {
+            let first = Asked { target, is_begun: false };
+            let begun = Asked { target, is_begun: true };
+            assert_eq!(decide(first, &part, &not_worth).saved_share(), None);
+            assert!(decide(begun, &part, &not_worth).saved_share().is_some());
+            assert!(decide(begun, &whole, &not_worth).saved_share().is_some());
+            assert!(decide(begun, &part, &none).saved_share().is_some());
+            assert_eq!(decide(begun, &whole, &none).saved_share(), None, "all were looked at, and none is left");
+            assert!(decide(first, &part, &none).to_string().contains("a sample"));
         }
     }
 }

@@ -4,6 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 use sqlx::PgConnection;
 
+use super::install::PLAIN;
 use super::table::{CONSTRAINT, Table, companion};
 use crate::pg::{self, identifier};
 
@@ -56,12 +57,26 @@ pub async fn find(connection: &mut PgConnection, table: &Table) -> Result<Depend
     if table.view.is_none() {
         found.refusals.extend(names_taken(connection, table).await?);
     }
-    found.notes.push(
-        "what no catalog shows: INSERT … ON CONFLICT, TRUNCATE, COPY … TO, CREATE INDEX and ALTER TABLE fail on the view, and have to name \
-         the table behind it"
-            .to_owned(),
-    );
+    let merge = if table.version_num < 170_000 { "MERGE, " } else { "" };
+    found.notes.push(format!(
+        "what no catalog shows: INSERT … ON CONFLICT, {merge}TRUNCATE, COPY … TO, CREATE INDEX and ALTER TABLE fail on the view, and have to \
+         name the table behind it"
+    ));
     Ok(found)
+}
+
+impl Dependants {
+    /// Of what is changed while it is compressed by PostgreSQL itself: the table stays what it is, and the text where it is.
+    pub fn keep_those_of_toast(&mut self) {
+        self.refusals.retain(|refusal| refusal == NO_KEY || refusal.ends_with(" inherits from it"));
+        self.doubts.clear();
+        self.notes.retain(|note| is_about_a_trigger(note) && note.contains(" each row "));
+    }
+}
+
+/// Then it may damage what the application wrote, and not only fail.
+pub fn is_about_a_trigger(remark: &str) -> bool {
+    remark.starts_with("trigger ")
 }
 
 pub const NO_KEY: &str = "it has no primary key, nor a unique index over columns that are NOT NULL, of built-in types and without the body: \
@@ -76,11 +91,14 @@ async fn statements_seen(connection: &mut PgConnection, table: &Table) -> Result
     .fetch_optional(&mut *connection)
     .await?;
     let Some(relation) = relation else { return Ok(Vec::new()) };
+    let merge = if table.version_num < 170_000 { "|\\mmerge\\s+into\\M" } else { "" };
     let sql = format!(
-        "SELECT string_agg(DISTINCT left(regexp_replace(query, '\\s+', ' ', 'g'), 120), E'\\n') FROM {relation}
+        "SELECT string_agg(DISTINCT left(regexp_replace(query, '\\s+', ' ', 'g'), 120), E'\\n')
+         FROM {relation}, (SELECT {name}::text AS name) n
          WHERE dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-           AND query ~* ('\\m' || regexp_replace({name}, '([^[:alnum:]_])', '\\\\\\1', 'g') || '\\M')
-           AND query ~* '\\minsert\\s+into\\M.*\\mon\\s+conflict\\M|^\\s*(truncate|copy)\\M'",
+           AND query ~* (CASE WHEN name ~ '^\\w' THEN '\\m' ELSE '' END || regexp_replace(name, '([^[:alnum:]_])', '\\\\\\1', 'g')
+                         || CASE WHEN name ~ '\\w$' THEN '\\M' ELSE '' END)
+           AND query ~* '\\minsert\\s+into\\M.*\\mon\\s+conflict\\M|^\\s*(truncate|copy)\\M{merge}'",
         name = pg::literal(table.public_name())
     );
     // Loaded into the database, but not into the server, it fails: then it remembers nothing.
@@ -95,12 +113,13 @@ async fn statements_seen(connection: &mut PgConnection, table: &Table) -> Result
 async fn checks(connection: &mut PgConnection, table: &Table) -> Result<Vec<String>> {
     let checks: Vec<(String, String)> = sqlx::query_as(
         "SELECT k.conname::text, pg_get_expr(k.conbin, k.conrelid) FROM pg_constraint k
-         WHERE k.conrelid = $1::bigint::oid AND k.contype = 'c' AND k.conname <> $3
+         WHERE k.conrelid = $1::bigint::oid AND k.contype = 'c' AND k.conname NOT IN ($3, $4)
            AND (SELECT attnum FROM pg_attribute WHERE attrelid = k.conrelid AND attname = $2 AND NOT attisdropped) = ANY (k.conkey)",
     )
     .bind(table.oid)
     .bind(&table.body.name)
     .bind(CONSTRAINT)
+    .bind(PLAIN)
     .fetch_all(&mut *connection)
     .await?;
     let mut refusals = Vec::new();

@@ -10,8 +10,14 @@ WITH body AS (
     FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_language l ON l.oid = p.prolang
     WHERE t.tgrelid = $1::bigint::oid AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgname NOT LIKE 'zz\_pgtend%'
 ), word AS (
-    SELECT '\m' || regexp_replace($3, '([^[:alnum:]_])', '\\\1', 'g') || '\M' AS body,
-           '\m' || regexp_replace($4, '([^[:alnum:]_])', '\\\1', 'g') || '\M' AS name
+    SELECT pattern[1] AS body, pattern[2] AS name FROM (
+        -- A name may begin or end with what is no letter: then no word begins or ends there.
+        SELECT array_agg(CASE WHEN name ~ '^\w' THEN '\m' ELSE '' END || regexp_replace(name, '([^[:alnum:]_])', '\\\1', 'g')
+                         || CASE WHEN name ~ '\w$' THEN '\M' ELSE '' END ORDER BY n) AS pattern
+        FROM unnest(ARRAY[$3, $4]) WITH ORDINALITY u (name, n)) p
+), policy AS (
+    SELECT p.*, pg_get_expr(p.polqual, p.polrelid) AS shown, pg_get_expr(p.polwithcheck, p.polrelid) AS written
+    FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid AND c.relrowsecurity WHERE p.polrelid = $1::bigint::oid
 )
 SELECT 'hard' AS severity, format('index %s is built over the column: it would have nothing to index', i.relname) AS what
 FROM body JOIN pg_class i ON i.oid = body.objid AND body.classid = 'pg_class'::regclass AND i.relkind IN ('i', 'I')
@@ -58,6 +64,9 @@ FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid =
 WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid AND v.relkind = 'm'
 GROUP BY 1) m
 UNION SELECT 'hard', format('it has a rule: %I', r.rulename) FROM pg_rewrite r WHERE r.ev_class = $1::bigint::oid
+UNION SELECT DISTINCT 'hard', format('rule %I of %s reads it: it would go on with the table behind the view', r.rulename, r.ev_class::regclass)
+FROM pg_depend d JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid AND r.ev_class <> $1::bigint::oid AND r.rulename <> '_RETURN'
 UNION SELECT DISTINCT 'hard', format('%s depends on it by more than its name', pg_describe_object(d.classid, d.objid, 0))
 FROM pg_depend d
 WHERE d.deptype = 'n' AND (
@@ -65,8 +74,9 @@ WHERE d.deptype = 'n' AND (
         OR d.classid = 'pg_policy'::regclass AND d.objid NOT IN (SELECT oid FROM pg_policy WHERE polrelid = $1::bigint::oid))
     OR d.refclassid = 'pg_type'::regclass AND d.refobjid IN (
         SELECT reltype FROM pg_class WHERE oid = $1::bigint::oid UNION SELECT typarray FROM pg_type WHERE typrelid = $1::bigint::oid))
-UNION SELECT 'hard', format('%s inherits from it, or it from that', CASE WHEN inhrelid = $1::bigint::oid THEN inhparent ELSE inhrelid END::regclass)
-FROM pg_inherits WHERE inhrelid = $1::bigint::oid OR inhparent = $1::bigint::oid
+UNION SELECT 'hard', format('%s inherits from it', inhrelid::regclass) FROM pg_inherits WHERE inhparent = $1::bigint::oid
+UNION SELECT 'hard', format('it is a partition of %1$s, or inherits from it: method = "toast" is for these', inhparent::regclass)
+FROM pg_inherits WHERE inhrelid = $1::bigint::oid
 UNION SELECT 'hard', format('column %I has privileges of its own', a.attname)
 FROM pg_attribute a WHERE a.attrelid = $1::bigint::oid AND a.attacl IS NOT NULL AND NOT a.attisdropped
 UNION SELECT 'hard', 'it has row security, which a view passes on since PostgreSQL 15 only'
@@ -78,8 +88,21 @@ WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
   AND NOT coalesce(v.reloptions && ARRAY['security_invoker=true', 'security_invoker=on', 'security_invoker=1'], false)
 UNION SELECT 'hard', 'it is temporary' FROM pg_class WHERE oid = $1::bigint::oid AND relpersistence = 't'
 UNION SELECT 'hard', 'it belongs to an extension' FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = $1::bigint::oid AND deptype = 'e'
-UNION SELECT 'soft', format('function %s names it together with ON CONFLICT, TRUNCATE or COPY, which a view does not take', p.oid::regprocedure)
-FROM pg_proc p, word WHERE p.pronamespace <> 'pg_catalog'::regnamespace AND p.prosrc ~* word.name AND p.prosrc ~* '\mon\s+conflict\M|\mtruncate\M'
+UNION SELECT 'soft', format('function %s names it together with ON CONFLICT, TRUNCATE or MERGE, which a view does not take', p.oid::regprocedure)
+FROM pg_proc p, word WHERE p.pronamespace <> 'pg_catalog'::regnamespace AND p.prosrc ~* word.name
+  AND (p.prosrc ~* '\mon\s+conflict\M|\mtruncate\M' OR p.prosrc ~* '\mmerge\s+into\M' AND current_setting('server_version_num')::int < 170000)
+-- A trigger of a view reads back what it wrote.
+UNION SELECT 'soft', format('%1$s may %2$s, and not SELECT, which every write through a view needs: GRANT SELECT ON %3$s TO %1$s', role, may, $1::bigint::oid::regclass)
+FROM (SELECT coalesce(quote_ident(r.rolname), 'PUBLIC') AS role, string_agg(DISTINCT g.privilege_type, ', ') AS may
+    FROM pg_class c, aclexplode(c.relacl) g LEFT JOIN pg_roles r ON r.oid = g.grantee
+    WHERE c.oid = $1::bigint::oid AND g.grantee <> c.relowner AND g.privilege_type IN ('INSERT', 'UPDATE', 'DELETE')
+      AND NOT coalesce(has_table_privilege(r.oid, c.oid, 'SELECT'),
+                       EXISTS (SELECT FROM aclexplode(c.relacl) p WHERE p.grantee = 0 AND p.privilege_type = 'SELECT'))
+    GROUP BY 1) writer
+UNION SELECT 'soft', format('policy %I lets rows be inserted that no policy shows for certain: through a view, inserting such a row fails', a.polname)
+FROM policy a WHERE a.polpermissive AND a.polcmd IN ('a', '*') AND coalesce(a.written, a.shown) IS NOT NULL AND NOT EXISTS (
+    SELECT FROM policy s WHERE s.polpermissive AND s.polcmd IN ('r', '*') AND (0::oid = ANY (s.polroles) OR s.polroles @> a.polroles)
+      AND s.shown IN ('true', coalesce(a.written, a.shown)))
 UNION SELECT 'note', format('foreign key %I of %s goes on: it refers to the table by its number, whatever its name', k.conname, k.conrelid::regclass)
 FROM pg_constraint k WHERE k.contype = 'f' AND k.confrelid = $1::bigint::oid AND k.conparentid = 0
 ORDER BY 1, 2

@@ -10,8 +10,10 @@ use thread_priority::{
     NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,
 };
 
+use super::decide::Target;
 use super::table::Table;
 use super::walk::{self, Act, Batch, Done, Wanted, Work};
+use super::{MOST, sample};
 use crate::governor::{Go, Governor};
 use crate::pg;
 
@@ -24,11 +26,10 @@ const WORTH: f64 = 0.9;
 pub async fn all(work: &Work<'_>, governor: &mut Governor, done: &mut Done) -> Result<Go> {
     let mut connection = work.run.or_cancelled(work.connect(governor.limits())).await?;
     let content = work.table.content();
-    let (least, most) = (work.compress.larger_than.0, work.compress.smaller_than.0);
     let wanted = Wanted {
-        condition: format!("octet_length({content}) > {least} AND octet_length({content}) <= {most}"),
+        condition: sample::wanted(work.compress, work.table, Target::Gzip),
         bytes: format!("octet_length({content})"),
-        too_large: format!("octet_length({content}) > {most}"),
+        too_large: format!("octet_length({content}) > {}", work.compress.smaller_than.0),
     };
     work.all(&mut connection, governor, &wanted, done, Act::Gzip).await
 }
@@ -58,8 +59,14 @@ pub fn kept(packed: &Packed, stored: u64) -> Option<u64> {
 }
 
 pub fn unpack(gz: &[u8]) -> Result<Vec<u8>> {
+    unpack_below(MOST, gz)
+}
+
+fn unpack_below(most: u64, gz: &[u8]) -> Result<Vec<u8>> {
     let mut body = Vec::new();
-    flate2::read::MultiGzDecoder::new(gz).read_to_end(&mut body).context("corrupt gzip data")?;
+    // What somebody put there may unpack to a thousand times its size.
+    flate2::read::MultiGzDecoder::new(gz).take(most).read_to_end(&mut body).context("corrupt gzip data")?;
+    anyhow::ensure!((body.len() as u64) < most, "its text would be larger than a field holds");
     Ok(body)
 }
 
@@ -140,10 +147,9 @@ async fn write(connection: &mut PgConnection, table: &Table, bodies: &[Body], re
          FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[]) AS d (ctid, xmin, gz, hash)
          WHERE t.ctid = ANY (ARRAY(SELECT ctid FROM ONLY {table} WHERE ctid = ANY ($1::text[]::tid[]) FOR NO KEY UPDATE SKIP LOCKED))
            AND t.ctid = d.ctid::tid AND t.xmin = d.xmin::xid AND t.{gz} IS NULL AND pg_catalog.sha256({bytes}) = d.hash
-         RETURNING d.ctid, t.ctid::text, t.{content} IS NULL, pg_catalog.sha256(t.{gz}), t.{hash}, {fingerprint}",
+         RETURNING t.ctid::text, d.ctid",
         table = table.sql(),
         bytes = table.bytes_of(&format!("t.{content}")),
-        fingerprint = table.fingerprint("t"),
     );
     let packed = |part: fn(&Packed) -> &Vec<u8>| bodies.iter().map(|body| part(&body.packed).clone()).collect::<Vec<_>>();
     pg::execute(connection, "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned()).await?;
@@ -155,22 +161,31 @@ async fn write(connection: &mut PgConnection, table: &Table, bodies: &[Body], re
         .fetch_all(&mut *connection)
         .await
         .map_err(pg::in_its_own_words)?;
-    let mut written: Option<(String, &Body)> = None;
+    let moved = walk::Moved::of(&rows)?;
+    // A trigger of somebody may do anything to a row, before and after: the transaction ends without a commit then, and nothing
+    // has happened.
+    let sql = format!(
+        "SELECT ctid::text, {content} IS NULL, pg_catalog.sha256({gz}), {hash}, {}
+         FROM ONLY {} t WHERE ctid = ANY ($1::text[]::tid[])",
+        table.fingerprint("t"),
+        table.sql()
+    );
+    let rows = moved.read_again(connection, table, sql).await?;
+    let mut smallest: Option<(String, &Body)> = None;
     for row in rows {
-        let (ctid, new_ctid): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        let body = bodies.iter().find(|body| body.ctid == ctid).context("the server changed a row that was not named")?;
-        let is_null: bool = row.try_get(2)?;
-        let (gz_hash, hash): (Option<Vec<u8>>, Option<Vec<u8>>) = (row.try_get(3)?, row.try_get(4)?);
-        // A trigger of somebody may do anything to a row: the transaction ends without a commit, and nothing has happened.
+        let new_ctid: String = row.try_get(0)?;
+        let from = moved.from(&new_ctid)?;
+        let body = bodies.iter().find(|body| body.ctid == from).context("the server changed a row that was not named")?;
+        let (gz_hash, hash): (Option<Vec<u8>>, Option<Vec<u8>>) = (row.try_get(2)?, row.try_get(3)?);
         anyhow::ensure!(
-            is_null
+            row.try_get::<bool, _>(1)?
                 && gz_hash.as_deref() == Some(&Sha256::digest(&body.packed.gz)[..])
                 && hash.as_deref() == Some(&body.packed.hash),
             "a trigger of {} changes what is stored when a body is compressed: nothing was",
             table.sql()
         );
         anyhow::ensure!(
-            row.try_get::<String, _>(5)? == body.fingerprint,
+            row.try_get::<String, _>(4)? == body.fingerprint,
             "a trigger of {} changes other columns of a row when its body is compressed, as if the application had changed the text: give it \
              a condition (WHEN), or disable it for this",
             table.sql()
@@ -179,12 +194,13 @@ async fn write(connection: &mut PgConnection, table: &Table, bodies: &[Body], re
         result.before_bytes += body.stored;
         result.after_bytes += (body.packed.gz.len() + body.packed.hash.len()) as u64;
         result.raw_bytes += body.raw;
-        if written.as_ref().is_none_or(|(_, other)| other.packed.gz.len() > body.packed.gz.len()) {
-            written = Some((new_ctid, body));
+        if smallest.as_ref().is_none_or(|(_, other)| other.packed.gz.len() > body.packed.gz.len()) {
+            smallest = Some((new_ctid, body));
         }
     }
+    result.dead_bytes = result.before_bytes;
     result.changed_meanwhile += bodies.len() as u64 - result.rows;
-    if let Some((ctid, body)) = written {
+    if let Some((ctid, body)) = smallest {
         read_as_the_application(connection, table, &ctid, body).await?;
     }
     pg::execute(connection, "COMMIT".to_owned()).await.context("cannot commit a batch")
@@ -231,6 +247,13 @@ mod tests {
         let before = policy();
         assert_eq!((giving_way(policy), before == IDLE), (IDLE, false));
         assert_eq!(policy(), before);
+    }
+
+    #[test]
+    fn what_unpacks_to_more_than_a_field_holds_is_given_up_before_it_fills_the_memory() {
+        let packed = pack(&vec![0; 100_000]).unwrap();
+        assert_eq!(unpack_below(100_001, &packed.gz).unwrap().len(), 100_000);
+        assert!(unpack_below(100_000, &packed.gz).unwrap_err().to_string().contains("larger than a field"));
     }
 
     #[test]

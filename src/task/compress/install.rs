@@ -5,21 +5,22 @@
 
 use std::fmt;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::table::{CONSTRAINT, Mark, Table, companion};
-use super::{gzip, triggers};
+use super::{definition, gzip, triggers};
 use crate::fault::{Fault, Kind};
+use crate::governor;
 use crate::pg::{self, identifier, literal, qualified};
 use crate::task::partition;
 use crate::task::partition::session::{Attempt, Session};
 
 /// Endings of their names.
-pub const FUNCTIONS: [&str; 5] = ["huffman", "inflate", "gunzip", "write", "guard"];
-/// Last of all triggers of a row, by its name: nobody sets the text after it.
-pub const GUARD: &str = "zz_pgtend_one_form";
+pub const FUNCTIONS: [&str; 6] = ["huffman", "inflate", "gunzip", "own", "write", "guard"];
+/// Last of all triggers of a row, by their names: nobody sets the text after them.
+pub const GUARDS: [&str; 2] = ["zz_pgtend_one_form", "zz_pgtend_unseen_text"];
 pub const WRITE: &str = "pgtend_write";
 /// Holds while a table is made plain again ([`super::undo`]).
 pub const PLAIN: &str = "pgtend_plain";
@@ -51,7 +52,8 @@ impl fmt::Display for Installation {
 }
 
 /// Statements that put a view in the table's place, or bring the one that is there up to date.
-pub async fn plan(connection: &mut PgConnection, table: &Table) -> Result<Installation> {
+/// `doubts`: what somebody has looked at by then.
+pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String]) -> Result<Installation> {
     let (may, is_owner): (bool, bool) =
         sqlx::query_as("SELECT has_schema_privilege($1, 'CREATE'), pg_has_role($2::name, 'USAGE')")
             .bind(&table.schema)
@@ -75,26 +77,29 @@ pub async fn plan(connection: &mut PgConnection, table: &Table) -> Result<Instal
     };
     let (view_sql, stored_sql) = (qualified(&table.schema, &view), qualified(&table.schema, &stored));
     let set_role = format!("SET LOCAL ROLE {}", identifier(&table.owner));
+    // Right after the lock, under which it stays what it is.
+    let unchanged = definition::unchanged(table.oid, &table.definition);
     let mut statements = Vec::new();
     let is_lost = table.view.as_ref().is_some_and(|view| view.is_lost);
     if again {
         let first = if is_lost { format!("ONLY {stored_sql}") } else { view_sql.clone() };
         statements.push(format!("LOCK TABLE {first} IN ACCESS EXCLUSIVE MODE"));
-        statements.push(set_role);
+        statements.extend([unchanged, set_role]);
+        statements.push(mark_of(table, doubts).on(&stored_sql)?);
         statements.push(format!("ALTER TABLE ONLY {stored_sql} DROP CONSTRAINT IF EXISTS {PLAIN}"));
     } else {
         // Its readers lock a view before its table: the other way round there would be no end of deadlocks.
-        statements.extend(views_unchanged(connection, table.oid).await?);
-        statements.extend(views_on(connection, table.oid).await?);
+        statements.extend(locks_of_views_on(connection, table.oid).await?);
         statements.push(format!("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE", table.sql()));
-        statements.push(set_role);
-        statements.extend(companions(connection, table).await?);
+        statements.extend([unchanged, set_role]);
+        statements.extend(companions(connection, table, doubts).await?);
         statements.push(format!("ALTER TABLE ONLY {} RENAME TO {}", table.sql(), identifier(&stored)));
     }
     statements.push(inflate_functions(|what| table.function(what)));
     statements.push(triggers::guard(table));
+    statements.push(triggers::own(table));
     statements.push(triggers::write(table, &stored_sql));
-    for (what, arguments) in [("huffman", "int[]"), ("inflate", "bytea"), ("gunzip", "bytea, bytea, text")] {
+    for (what, arguments) in [("huffman", "int[]"), ("inflate", "bytea"), ("gunzip", "bytea, bytea, text"), ("own", "xid")] {
         statements.push(format!("GRANT EXECUTE ON FUNCTION {}({arguments}) TO PUBLIC", table.function(what)));
     }
     // By a view of somebody else, a reader may come without USAGE on this schema, where the functions look for each other.
@@ -121,14 +126,21 @@ pub async fn plan(connection: &mut PgConnection, table: &Table) -> Result<Instal
         "CREATE OR REPLACE TRIGGER {WRITE} INSTEAD OF INSERT OR UPDATE OR DELETE ON {view_sql} FOR EACH ROW EXECUTE FUNCTION {}()",
         table.function("write")
     ));
-    statements.push(format!(
-        "CREATE OR REPLACE TRIGGER {GUARD} BEFORE UPDATE ON {stored_sql} FOR EACH ROW
-         WHEN (NEW.{} IS NOT NULL AND NEW.{} IS NOT NULL) EXECUTE FUNCTION {}()",
-        table.content(),
-        table.gz(),
-        table.function("guard")
-    ));
-    statements.push(format!("ALTER TABLE ONLY {stored_sql} ENABLE ALWAYS TRIGGER {GUARD}"));
+    let (content, gz) = (table.content(), table.gz());
+    for (guard, on, when) in [
+        (GUARDS[0], "UPDATE".to_owned(), format!("NEW.{content} IS NOT NULL AND NEW.{gz} IS NOT NULL")),
+        (
+            GUARDS[1],
+            format!("UPDATE OF {content}"),
+            format!("NEW.{content} IS NULL AND OLD.{gz} IS NOT NULL AND NEW.{gz} IS NOT NULL"),
+        ),
+    ] {
+        statements.push(format!(
+            "CREATE OR REPLACE TRIGGER {guard} BEFORE {on} ON {stored_sql} FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION {}()",
+            table.function("guard")
+        ));
+        statements.push(format!("ALTER TABLE ONLY {stored_sql} ENABLE ALWAYS TRIGGER {guard}"));
+    }
     if !again {
         statements.push("RESET ROLE".to_owned());
         statements.extend(views_on(connection, table.oid).await?);
@@ -148,22 +160,49 @@ pub async fn apply(session: &mut Session, installation: &Installation) -> Result
         let message = format!("{} is locked: {who}; nothing was changed, try again at a quieter time", installation.view);
         return Err(Fault::new(Kind::Busy, message).into());
     }
-    long(session, &installation.validate).await
-}
-
-/// A statement behind which nobody waits.
-pub async fn long(session: &mut Session, sql: &str) -> Result<()> {
-    for name in ["lock_timeout", "statement_timeout"] {
-        pg::set(&mut session.connection, name, "0").await?;
+    if let Attempt::Locked(who) = long(session, &installation.validate, installation.oid).await? {
+        let message = format!(
+            "{} is installed, and its rows are not checked yet, as {who}: run install again before the job",
+            installation.view
+        );
+        return Err(Fault::new(Kind::Busy, message).into());
     }
-    let result = pg::execute_counting(&mut session.connection, sql.to_owned()).await.map_err(pg::in_its_own_words);
-    pg::set(&mut session.connection, "lock_timeout", &session.lock_timeout.as_millis().to_string()).await?;
-    result.with_context(|| format!("cannot run: {sql}"))?;
     Ok(())
 }
 
+/// A statement under SHARE UPDATE EXCLUSIVE: it takes as long as it takes, as reads and writes go on. Its wait for the lock does
+/// not: a VACUUM by hand has it for hours.
+pub async fn long(session: &mut Session, sql: &str, table: i64) -> Result<Attempt<()>> {
+    let patience = session.give_up_after.as_millis().max(1).to_string();
+    for (name, value) in [("lock_timeout", patience.as_str()), ("statement_timeout", "0")] {
+        pg::set(&mut session.connection, name, value).await?;
+    }
+    let result = pg::execute_counting(&mut session.connection, sql.to_owned()).await.map_err(pg::in_its_own_words);
+    pg::set(&mut session.connection, "lock_timeout", &session.lock_timeout.as_millis().to_string()).await?;
+    match result {
+        Ok(_) => Ok(Attempt::Done(())),
+        Err(error) if governor::is_lock_trouble(&error) => Ok(Attempt::Locked(session.holders(&[table]).await?)),
+        Err(error) => Err(error.context(format!("cannot run: {sql}"))),
+    }
+}
+
+fn mark_of(table: &Table, doubts: &[String]) -> Mark {
+    let (not_null, not_null_name) = match &table.view {
+        Some(view) => (view.not_null, view.not_null_name.clone()),
+        None => (table.body.is_not_null, None),
+    };
+    Mark {
+        pgtend: 1,
+        column: table.body.name.clone(),
+        not_null,
+        not_null_name,
+        encoding: Some(table.encoding.clone()),
+        accepted: doubts.to_vec(),
+    }
+}
+
 /// The columns of the other form. No row is read: they are NULL, and the constraint is checked later.
-async fn companions(connection: &mut PgConnection, table: &Table) -> Result<Vec<String>> {
+async fn companions(connection: &mut PgConnection, table: &Table, doubts: &[String]) -> Result<Vec<String>> {
     let (name, content, gz, hash) = (table.sql(), table.content(), table.gz(), table.hash());
     let not_null = table.body.is_not_null;
     let as_text = if not_null { format!("{content} IS NOT NULL AND {gz} IS NULL") } else { format!("{gz} IS NULL") };
@@ -175,15 +214,14 @@ async fn companions(connection: &mut PgConnection, table: &Table) -> Result<Vec<
     .bind(&table.body.name)
     .fetch_optional(connection)
     .await?;
-    let mark =
-        Mark { pgtend: 1, column: table.body.name.clone(), not_null, not_null_name, encoding: Some(table.encoding.clone()) };
+    let mark = Mark { not_null_name, ..mark_of(table, doubts) };
     let mut statements = vec![
         format!("ALTER TABLE ONLY {name} ADD COLUMN {gz} bytea, ADD COLUMN {hash} bytea, ALTER COLUMN {gz} SET STORAGE EXTERNAL"),
         format!(
             "ALTER TABLE ONLY {name} ADD CONSTRAINT {CONSTRAINT} CHECK (({as_text} AND {hash} IS NULL)
              OR ({content} IS NULL AND {gz} IS NOT NULL AND {hash} IS NOT NULL)) NOT VALID"
         ),
-        format!("COMMENT ON CONSTRAINT {CONSTRAINT} ON {name} IS {}", literal(&serde_json::to_string(&mark)?)),
+        mark.on(&name)?,
     ];
     if not_null {
         statements.push(format!("ALTER TABLE ONLY {name} ALTER COLUMN {content} DROP NOT NULL"));
@@ -276,23 +314,18 @@ pub async fn views_on(connection: &mut PgConnection, oid: i64) -> Result<Vec<Str
     .await?)
 }
 
-/// Fails where a view on a relation is another one than now: waiting for locks takes minutes, and nobody's new definition
-/// should become the old one again.
-pub async fn views_unchanged(connection: &mut PgConnection, oid: i64) -> Result<Option<String>> {
-    let now = format!(
-        "SELECT pg_catalog.md5(pg_catalog.string_agg(pg_catalog.format('%s %s %s', v.oid, v.reloptions, pg_catalog.pg_get_viewdef(v.oid)), ',' ORDER BY v.oid))
-         FROM pg_catalog.pg_class v WHERE v.relkind = 'v' AND v.oid IN (
-             SELECT r.ev_class FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid
-             WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
-               AND d.refobjid = {oid} AND r.ev_class <> {oid})"
-    );
-    let Some(seen) = pg::fetch_text(connection, now.clone()).await? else { return Ok(None) };
-    let body = format!(
-        "BEGIN IF ({now}) IS DISTINCT FROM {} THEN
-             RAISE EXCEPTION 'a view on it was changed or dropped meanwhile: nothing was done, try again'; END IF; END",
-        literal(&seen)
-    );
-    Ok(Some(format!("DO {}", literal(&body))))
+/// Statements that change nothing about these views, and lock them: LOCK TABLE would lock all that they read, too.
+async fn locks_of_views_on(connection: &mut PgConnection, oid: i64) -> Result<Vec<String>> {
+    Ok(sqlx::query_scalar(
+        "SELECT format('ALTER VIEW %s OWNER TO %I', v.oid::regclass, pg_get_userbyid(v.relowner))
+         FROM pg_class v WHERE v.relkind = 'v' AND v.oid IN (
+             SELECT r.ev_class FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
+             WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid)
+         ORDER BY v.oid",
+    )
+    .bind(oid)
+    .fetch_all(connection)
+    .await?)
 }
 
 /// The functions read what we write, in this database, or the transaction ends: a stored, a fixed and a dynamic block, and

@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::decide::{self, Form, Measured, Verdict};
+use super::decide::{self, Asked, Form, Measured, Target, Verdict};
 use super::dependants::{self, Dependants};
 use super::sample::{self, Candidates};
 use super::table::{self, Table};
-use super::{Compress, Method, toast};
+use super::{Compress, Method, Toast, toast, walk};
 use crate::fault::{Fault, Kind};
 use crate::governor::Limits;
 use crate::task::RunContext;
@@ -58,19 +58,24 @@ pub async fn make(compress: &Compress, run: &RunContext<'_>) -> Result<Plan> {
     }
     let mut dependants = dependants::find(&mut connection, &table).await?;
     if compress.method == Method::Toast {
-        // The table stays what it is, and the text where it is.
-        dependants.refusals.retain(|refusal| refusal == dependants::NO_KEY || refusal.contains(" inherits from "));
-        dependants.doubts.clear();
-        dependants.notes.retain(|note| note.starts_with("trigger ") && note.contains(" each row "));
+        dependants.keep_those_of_toast();
     }
-    let (candidates, measured) = sample::take(compress, &table, &mut connection).await?;
-    let verdict = decide::decide(compress.method, compress.compression, &measured);
+    let is_begun = table.view.is_some() || walk::place(run, &table).is_some();
+    let mut looks = Vec::new();
+    for target in targets(compress, &table, is_begun) {
+        let (candidates, measured) = sample::take(compress, &table, target, run.now.timestamp(), &mut connection).await?;
+        let verdict = decide::decide(Asked { target, is_begun }, &candidates, &measured);
+        looks.push((forecast(&candidates, &measured, &verdict), candidates, measured, verdict));
+    }
+    // The one that saves most; of those that save nothing, the first.
+    looks.sort_by_key(|(forecast, ..)| std::cmp::Reverse(forecast.saved_bytes));
+    let (forecast, candidates, measured, verdict) = looks.into_iter().next().context("there is a form to be measured")?;
     let settings = match &verdict {
         Verdict::Toast { compression, .. } => toast::settings(&table, *compression),
         _ => Vec::new(),
     };
     Ok(Plan {
-        forecast: forecast(&candidates, &measured, &verdict),
+        forecast,
         column: compress.column.clone(),
         method: compress.method,
         candidates,
@@ -84,11 +89,21 @@ pub async fn make(compress: &Compress, run: &RunContext<'_>) -> Result<Plan> {
     })
 }
 
+/// Forms that come into question. What a stopped run had chosen stays chosen.
+fn targets(compress: &Compress, table: &Table, is_begun: bool) -> Vec<Target> {
+    let begun = if is_begun { toast::form_of(table) } else { None };
+    match (compress.method, compress.compression.or(begun)) {
+        (Method::Gzip, _) => vec![Target::Gzip],
+        (Method::Toast, Some(compression)) => vec![Target::Toast(compression)],
+        (Method::Toast, None) => vec![Target::Toast(Toast::Pglz), Target::Toast(Toast::Lz4)],
+    }
+}
+
 fn forecast(candidates: &Candidates, measured: &Measured, verdict: &Verdict) -> Forecast {
     let form = match verdict {
         Verdict::Gzip { .. } => measured.gzip,
-        Verdict::Toast { compression: super::Toast::Pglz, .. } => measured.pglz,
-        Verdict::Toast { compression: super::Toast::Lz4, .. } => measured.lz4,
+        Verdict::Toast { compression: Toast::Pglz, .. } => measured.pglz,
+        Verdict::Toast { compression: Toast::Lz4, .. } => measured.lz4,
         Verdict::Nothing { .. } => None,
     };
     let Some(form) = form else { return Forecast::default() };
@@ -135,8 +150,24 @@ impl Plan {
             (Some(_), _) if !self.dependants.refusals.is_empty() => {
                 Some(format!("{table} cannot be compressed any more: {}", self.dependants.refusals.join("; ")))
             }
+            (Some(_), _) if self.new_triggers().next().is_some() => Some(format!(
+                "nothing compressed in {table}: somebody has to look at what came since it was installed, and say `pgtend compress install \
+                 {job} --force`, or take it away: {}",
+                self.new_triggers().collect::<Vec<_>>().join("; ")
+            )),
             (Some(_), _) => None,
         }
+    }
+
+    /// Doubts that nobody has looked at.
+    pub fn new_doubts(&self) -> Vec<String> {
+        let accepted = self.table.view.as_ref().map(|view| view.accepted.as_slice()).unwrap_or_default();
+        self.dependants.doubts.iter().filter(|doubt| !accepted.contains(doubt)).cloned().collect()
+    }
+
+    /// Of these, the ones by which more harm is done with each body that is compressed.
+    pub fn new_triggers(&self) -> impl Iterator<Item = String> {
+        self.new_doubts().into_iter().filter(|doubt| dependants::is_about_a_trigger(doubt))
     }
 }
 
@@ -181,8 +212,10 @@ impl fmt::Display for Plan {
         for refusal in &self.dependants.refusals {
             writeln!(f, "  refused: {refusal}")?;
         }
+        let new = self.new_doubts();
         for doubt in &self.dependants.doubts {
-            writeln!(f, "  to be looked at (install --force): {doubt}")?;
+            let what = if new.contains(doubt) { "to be looked at (install --force)" } else { "looked at when it was installed" };
+            writeln!(f, "  {what}: {doubt}")?;
         }
         for note in &self.dependants.notes {
             writeln!(f, "  {note}")?;

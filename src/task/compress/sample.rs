@@ -6,9 +6,9 @@ use anyhow::Result;
 use serde::Serialize;
 use sqlx::{PgConnection, Row as _};
 
-use super::decide::{Form, Measured};
+use super::decide::{Form, Measured, Target};
 use super::table::Table;
-use super::{Compress, Method, gzip, install};
+use super::{Compress, gzip, install};
 use crate::pg;
 
 /// Blocks that are looked at for the sizes of bodies; a larger table is sampled.
@@ -31,12 +31,19 @@ pub struct Candidates {
     pub exact: bool,
 }
 
-pub async fn take(compress: &Compress, table: &Table, connection: &mut PgConnection) -> Result<(Candidates, Measured)> {
+/// `seed`: which blocks of a large table. Always the same ones would never show what is in the others.
+pub async fn take(
+    compress: &Compress,
+    table: &Table,
+    target: Target,
+    seed: i64,
+    connection: &mut PgConnection,
+) -> Result<(Candidates, Measured)> {
     pg::set(connection, "statement_timeout", "60000").await?;
     let percent = (100.0 * BLOCKS / table.blocks.max(1) as f64).min(100.0);
     let (content, name) = (table.content(), table.sql());
-    let sample = format!("ONLY {name} TABLESAMPLE SYSTEM ({percent}) REPEATABLE (1)");
-    let wanted = wanted(compress, table);
+    let sample = format!("ONLY {name} TABLESAMPLE SYSTEM ({percent}) REPEATABLE ({seed})");
+    let wanted = wanted(compress, table, target);
     let sql = format!(
         "SELECT count(*) FILTER (WHERE {wanted}), coalesce(sum(octet_length({content})) FILTER (WHERE {wanted}), 0)::bigint,
                 coalesce(sum(pg_column_size({content})) FILTER (WHERE {wanted}), 0)::bigint,
@@ -54,8 +61,10 @@ pub async fn take(compress: &Compress, table: &Table, connection: &mut PgConnect
         exact: percent >= 100.0,
     };
     let sql = format!(
-        "SELECT ctid FROM (SELECT ctid::text AS ctid, sum(octet_length({content})) OVER (ORDER BY md5(ctid::text)) AS bytes, row_number() OVER (ORDER BY md5(ctid::text)) AS number
-         FROM {sample} WHERE {wanted}) s WHERE number = 1 OR number <= {BODIES} AND bytes <= {BYTES} ORDER BY number"
+        "SELECT ctid FROM (
+             SELECT ctid::text AS ctid, sum(octet_length({content})) OVER anywhere AS bytes, row_number() OVER anywhere AS number
+             FROM {sample} WHERE {wanted} WINDOW anywhere AS (ORDER BY hashtextextended(ctid::text, {seed}))) s
+         WHERE number = 1 OR number <= {BODIES} AND bytes <= {BYTES} ORDER BY number"
     );
     let rows = pg::query(sql).fetch_all(&mut *connection).await.map_err(pg::in_its_own_words)?;
     let ctids = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
@@ -69,13 +78,15 @@ pub async fn take(compress: &Compress, table: &Table, connection: &mut PgConnect
     Ok((candidates, measured?))
 }
 
-/// A condition for bodies that a run would take.
-pub fn wanted(compress: &Compress, table: &Table) -> String {
+/// A condition for bodies that a run takes.
+pub fn wanted(compress: &Compress, table: &Table, target: Target) -> String {
     let content = table.content();
     let (least, most) = (compress.larger_than.0, compress.smaller_than.0);
-    match compress.method {
-        Method::Gzip => format!("octet_length({content}) > {least} AND octet_length({content}) <= {most}"),
-        Method::Toast => format!("octet_length({content}) > {least}"),
+    match target {
+        Target::Gzip => format!("octet_length({content}) > {least} AND octet_length({content}) <= {most}"),
+        Target::Toast(form) => {
+            format!("octet_length({content}) > {least} AND pg_column_compression({content}) IS DISTINCT FROM '{form}'")
+        }
     }
 }
 

@@ -4,10 +4,10 @@ use anyhow::Result;
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::Compress;
-use super::install::{PLAIN, WRITE};
+use super::install::{GUARDS, PLAIN, WRITE};
+use super::{Compress, definition};
 use crate::fault::{Fault, Kind};
-use crate::pg::{self, Server, identifier, qualified};
+use crate::pg::{self, Server, identifier, literal, qualified};
 
 /// Says that a table has companion columns, and holds that each body has one form.
 pub const CONSTRAINT: &str = "pgtend_one_form";
@@ -42,9 +42,10 @@ pub struct Table {
     pub bytes: u64,
     pub toast_bytes: u64,
     #[serde(skip)]
-    pub has_own_triggers: bool,
-    #[serde(skip)]
     pub has_row_security: bool,
+    /// Of when it was looked at: what is planned is for this, and for nothing that somebody made of it since.
+    #[serde(skip)]
+    pub definition: String,
 }
 
 #[derive(Clone, Debug, sqlx::FromRow)]
@@ -83,10 +84,13 @@ pub struct View {
     pub not_null: bool,
     #[serde(skip)]
     pub not_null_name: Option<String>,
-    /// The constraint was checked for all rows, no undo was begun, and policies are the reader's where there are any.
+    /// The constraint was checked for all rows, all triggers are there, no undo was begun, and policies are the reader's where
+    /// there are any.
     pub is_whole: bool,
     /// Somebody dropped it; the table behind it is there.
     pub is_lost: bool,
+    /// Doubts that somebody has looked at: they were there when it was installed.
+    pub accepted: Vec<String>,
 }
 
 /// What `install` writes on its constraint.
@@ -99,6 +103,15 @@ pub struct Mark {
     pub not_null_name: Option<String>,
     /// Of the database. A dump may have been restored in one of another encoding; the compressed bytes are what they were.
     pub encoding: Option<String>,
+    #[serde(default)]
+    pub accepted: Vec<String>,
+}
+
+impl Mark {
+    /// The statement that writes it.
+    pub fn on(&self, table: &str) -> Result<String> {
+        Ok(format!("COMMENT ON CONSTRAINT {CONSTRAINT} ON {table} IS {}", literal(&serde_json::to_string(self)?)))
+    }
 }
 
 impl Table {
@@ -144,23 +157,26 @@ impl Table {
         self.columns.iter().filter(move |column| !is_installed || !hidden.contains(&column.name))
     }
 
-    /// An expression that changes whenever another column than the body does, or none where there are no others that
-    /// a trigger of somebody may change. What tells a time may: `updated_at`.
+    /// An expression that changes whenever another column than the body does. What tells a time may change: `updated_at`.
     pub fn fingerprint(&self, alias: &str) -> String {
         let others: Vec<String> = self
             .visible()
             .filter(|column| column.name != self.body.name && !is_time(&column.data_type))
             .map(|column| format!("{alias}.{}", identifier(&column.name)))
             .collect();
-        if others.is_empty() || !self.has_own_triggers {
-            return "''::text".to_owned();
-        }
-        format!("pg_catalog.md5(ROW({})::text)", others.join(", "))
+        format!("pg_catalog.encode(pg_catalog.sha256({}), 'hex')", self.bytes_of(&format!("ROW({})::text", others.join(", "))))
     }
 }
 
 fn is_time(data_type: &str) -> bool {
-    data_type.starts_with("timestamp") || data_type == "date"
+    !data_type.ends_with(']') && (data_type.starts_with("timestamp") || data_type == "date")
+}
+
+/// As format_type writes it: `character varying(10)`, and not an array of these.
+fn is_text(data_type: &str) -> bool {
+    data_type == "text"
+        || data_type == "character varying"
+        || data_type.starts_with("character varying(") && data_type.ends_with(')')
 }
 
 /// `name` with an ending, as long as a name may be.
@@ -225,7 +241,7 @@ pub async fn find(compress: &Compress, connection: &mut PgConnection) -> Result<
         _ => return Err(refused(format!("{} is not a table", compress.table))),
     };
     let table = read(compress, connection, base, (kind == "v").then_some((named, name))).await?;
-    if !matches!(table.body.data_type.split('(').next(), Some("text" | "character varying")) {
+    if !is_text(&table.body.data_type) {
         let message =
             format!("{}.{} is of type {}: [compress] is for text", compress.table, compress.column, table.body.data_type);
         return Err(refused(message));
@@ -275,24 +291,28 @@ struct Found {
     bytes: i64,
     toast_bytes: i64,
     row_security: bool,
-    has_own_triggers: bool,
     has_row_security: bool,
     mark: Option<String>,
+    /// Of the constraint.
+    check: Option<String>,
     is_whole: Option<bool>,
 }
 
 async fn read(compress: &Compress, connection: &mut PgConnection, oid: i64, view: Option<(i64, String)>) -> Result<Table> {
+    // Before all else is read.
+    let definition = definition::of(connection, oid).await?;
     let found: Found = sqlx::query_as(
         "SELECT n.nspname::text AS schema, c.relname::text AS name, pg_get_userbyid(c.relowner)::text AS owner,
                 greatest(c.reltuples, 0)::float8 AS rows, (pg_relation_size(c.oid) / current_setting('block_size')::bigint)::bigint AS blocks,
                 pg_total_relation_size(c.oid)::bigint AS bytes,
                 CASE WHEN c.reltoastrelid = 0 THEN 0 ELSE pg_relation_size(c.reltoastrelid) END::bigint AS toast_bytes,
                 row_security_active(c.oid) AS row_security, c.relrowsecurity AS has_row_security,
-                EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'
-                        AND t.tgname NOT LIKE 'zz\\_pgtend%') AS has_own_triggers,
-                obj_description(k.oid, 'pg_constraint') AS mark,
+                obj_description(k.oid, 'pg_constraint') AS mark, pg_get_constraintdef(k.oid) AS check,
                 CASE WHEN k.oid IS NOT NULL THEN k.convalidated
                     AND NOT EXISTS (SELECT FROM pg_constraint WHERE conrelid = c.oid AND conname = $4)
+                    AND cardinality($5) = (
+                        SELECT count(*) FROM pg_trigger WHERE tgrelid = c.oid AND tgname = ANY ($5) AND tgenabled = 'A')
+                    AND EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $2::bigint::oid AND tgname = $6 AND tgenabled <> 'D')
                     AND (NOT c.relrowsecurity OR EXISTS (SELECT FROM pg_class v WHERE v.oid = $2::bigint::oid AND v.reloptions && ARRAY['security_invoker=true']))
                 END AS is_whole
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -303,6 +323,8 @@ async fn read(compress: &Compress, connection: &mut PgConnection, oid: i64, view
     .bind(view.as_ref().map(|(oid, _)| *oid))
     .bind(CONSTRAINT)
     .bind(PLAIN)
+    .bind(&GUARDS[..])
+    .bind(WRITE)
     .fetch_one(&mut *connection)
     .await?;
     let mark = found.mark.as_deref().and_then(|mark| serde_json::from_str::<Mark>(mark).ok());
@@ -315,10 +337,14 @@ async fn read(compress: &Compress, connection: &mut PgConnection, oid: i64, view
             not_null_name: mark.not_null_name.clone(),
             is_whole: found.is_whole == Some(true),
             is_lost: oid == 0,
+            accepted: mark.accepted.clone(),
         }),
         (Some(_), ..) => {
+            let comment = remade(compress, connection, found.check.as_deref().unwrap_or_default()).await?.on(&of)?;
             return Err(refused(format!(
-                "constraint {CONSTRAINT} of {of} has lost the comment that says which column it is about"
+                "constraint {CONSTRAINT} of {of} has lost the comment that says what it is about, as a dump with --no-comments does. If \
+                 `column` is {} as ever, and its bodies were compressed in a database of this one's encoding: {comment}",
+                identifier(&compress.column)
             )));
         }
         (None, ..) if found.is_whole.is_some() => {
@@ -340,7 +366,7 @@ async fn read(compress: &Compress, connection: &mut PgConnection, oid: i64, view
         let message = format!("row security hides rows of {of} from the role: use its owner or a role with BYPASSRLS");
         return Err(Fault::new(Kind::Permission, message).into());
     }
-    let here: String = sqlx::query_scalar("SELECT getdatabaseencoding()::text").fetch_one(&mut *connection).await?;
+    let here = encoding(connection).await?;
     let encoding = mark.filter(|_| view.is_some()).and_then(|mark| mark.encoding).unwrap_or_else(|| here.clone());
     let columns = columns(connection, oid).await?;
     let body = columns.iter().find(|column| column.name == compress.column).cloned();
@@ -361,8 +387,28 @@ async fn read(compress: &Compress, connection: &mut PgConnection, oid: i64, view
         blocks: found.blocks as u64,
         bytes: found.bytes as u64,
         toast_bytes: found.toast_bytes as u64,
-        has_own_triggers: found.has_own_triggers,
         has_row_security: found.has_row_security,
+        definition,
+    })
+}
+
+async fn encoding(connection: &mut PgConnection) -> Result<String> {
+    Ok(sqlx::query_scalar("SELECT getdatabaseencoding()::text").fetch_one(connection).await?)
+}
+
+/// What the mark was, as the job and the constraint have it.
+async fn remade(compress: &Compress, connection: &mut PgConnection, check: &str) -> Result<Mark> {
+    let column = compress.column.clone();
+    // As pg_get_constraintdef writes it: with quotes only where they have to be.
+    let quoted: String = sqlx::query_scalar("SELECT quote_ident($1)").bind(&column).fetch_one(&mut *connection).await?;
+    let not_null = check.contains(&format!("({quoted} IS NOT NULL)"));
+    Ok(Mark {
+        pgtend: 1,
+        column,
+        not_null,
+        not_null_name: None,
+        encoding: Some(encoding(connection).await?),
+        accepted: Vec::new(),
     })
 }
 
@@ -416,5 +462,20 @@ mod tests {
         let long = "ü".repeat(31);
         assert_eq!(companion(&long, "_sha256").len(), 63);
         assert!(companion(&long, "_sha256").ends_with("ü_sha256"));
+    }
+
+    #[test]
+    fn arrays_are_no_text() {
+        for (data_type, expected) in [
+            ("text", true),
+            ("character varying", true),
+            ("character varying(10)", true),
+            ("text[]", false),
+            ("character varying(10)[]", false),
+            ("character varying[]", false),
+            ("character(10)", false),
+        ] {
+            assert_eq!(is_text(data_type), expected, "{data_type}");
+        }
     }
 }

@@ -1,9 +1,13 @@
 //! `method = "toast"`: PostgreSQL's own compression, another one. SET COMPRESSION is for new values only; an old one is
 //! written anew by `body || ''`, and by nothing less: `SET body = body`, VACUUM FULL and CREATE TABLE AS keep its form.
+//!
+//! What a body becomes shows only once it is stored. So each is stored in a temporary table first: those that would be no smaller
+//! (base64, random bytes) would be written anew by every run otherwise, for nothing.
 
 use anyhow::{Context as _, Result};
 use sqlx::{PgConnection, Row as _};
 
+use super::decide::Target;
 use super::table::Table;
 use super::walk::{self, Act, Batch, Done, Wanted, Work};
 use super::{Toast, sample};
@@ -11,6 +15,8 @@ use crate::fault::{Fault, Kind};
 use crate::governor::{Go, Governor};
 use crate::pg;
 use crate::task::partition::session::{Attempt, Session};
+
+const TRIAL: &str = "pgtend_trial";
 
 pub async fn all(work: &Work<'_>, compression: Toast, governor: &mut Governor, done: &mut Done) -> Result<Go> {
     for statement in settings(work.table, compression) {
@@ -22,12 +28,11 @@ pub async fn all(work: &Work<'_>, compression: Toast, governor: &mut Governor, d
         }
     }
     let mut connection = work.run.or_cancelled(work.connect(governor.limits())).await?;
+    let trial = format!("CREATE TEMPORARY TABLE {TRIAL} (place text, body text COMPRESSION {compression}) ON COMMIT DELETE ROWS");
+    pg::execute(&mut connection, trial).await.context("cannot try what bodies become")?;
     let content = work.table.content();
     let wanted = Wanted {
-        condition: format!(
-            "{} AND pg_column_compression({content}) IS DISTINCT FROM '{compression}'",
-            sample::wanted(work.compress, work.table)
-        ),
+        condition: sample::wanted(work.compress, work.table, Target::Toast(compression)),
         bytes: format!("octet_length({content})"),
         too_large: "false".to_owned(),
     };
@@ -38,12 +43,7 @@ pub async fn all(work: &Work<'_>, compression: Toast, governor: &mut Governor, d
 pub fn settings(table: &Table, compression: Toast) -> Vec<String> {
     let (name, content) = (table.sql(), table.content());
     let mut statements = Vec::new();
-    let now = match table.body.compression.as_str() {
-        "p" => Some(Toast::Pglz),
-        "l" => Some(Toast::Lz4),
-        _ => None,
-    };
-    if now != Some(compression) {
+    if form_of(table) != Some(compression) {
         statements.push(format!("ALTER TABLE ONLY {name} ALTER COLUMN {content} SET COMPRESSION {compression}"));
     }
     if !matches!(table.body.storage.as_str(), "x" | "m") {
@@ -52,11 +52,21 @@ pub fn settings(table: &Table, compression: Toast) -> Vec<String> {
     statements
 }
 
-/// A row that would become larger shows only when it was written: then the batch is taken back, and done without it.
+/// The column's own, where it has one.
+pub fn form_of(table: &Table) -> Option<Toast> {
+    match table.body.compression.as_str() {
+        "p" => Some(Toast::Pglz),
+        "l" => Some(Toast::Lz4),
+        _ => None,
+    }
+}
+
 pub async fn batch(connection: &mut PgConnection, table: &Table, compression: Toast, rows: &[walk::Row]) -> Result<Batch> {
     let before = sizes(connection, table, rows).await?;
-    let mut chosen: Vec<&Before> = before.iter().collect();
     let mut result = Batch { changed_meanwhile: (rows.len() - before.len()) as u64, ..Batch::default() };
+    let mut chosen = smaller(connection, table, &before).await?;
+    result.not_smaller = (before.len() - chosen.len()) as u64;
+    // Should one become larger all the same, as it was changed since: without that one.
     for _ in 0..2 {
         if chosen.is_empty() {
             return Ok(result);
@@ -70,17 +80,40 @@ pub async fn batch(connection: &mut PgConnection, table: &Table, compression: To
             result.changed_meanwhile += (chosen.len() - after.len()) as u64;
             result.rows = after.len() as u64;
             result.before_bytes = after.iter().map(|row| row.before).sum();
+            result.dead_bytes += result.before_bytes;
             result.after_bytes = after.iter().map(|row| row.stored).sum();
             result.raw_bytes = after.iter().map(|row| row.raw).sum();
             return Ok(result);
         }
         pg::execute(connection, "ROLLBACK".to_owned()).await?;
+        result.dead_bytes += after.iter().map(|row| row.stored).sum::<u64>();
         result.not_smaller += larger.len() as u64;
         chosen.retain(|row| !larger.contains(&row.ctid.as_str()));
     }
     // The second time, a row became larger that had not the first time: it changed. The next run looks at all of them.
     result.changed_meanwhile += chosen.len() as u64;
     Ok(result)
+}
+
+/// Those that would be: tried where nothing is logged, replicated or left to VACUUM.
+async fn smaller<'a>(connection: &mut PgConnection, table: &Table, before: &'a [Before]) -> Result<Vec<&'a Before>> {
+    pg::execute(connection, "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned()).await?;
+    let sql = format!(
+        "INSERT INTO pg_temp.{TRIAL} SELECT ctid::text, {} || '' FROM ONLY {} WHERE ctid = ANY ($1::text[]::tid[])",
+        table.content(),
+        table.sql()
+    );
+    let ctids: Vec<&str> = before.iter().map(|row| row.ctid.as_str()).collect();
+    pg::query(sql).bind(ctids).execute(&mut *connection).await.map_err(pg::in_its_own_words)?;
+    let sql = format!("SELECT place, pg_column_size(body)::bigint FROM pg_temp.{TRIAL}");
+    let tried = pg::query(sql).fetch_all(&mut *connection).await.map_err(pg::in_its_own_words)?;
+    pg::execute(connection, "COMMIT".to_owned()).await?;
+    let mut smaller = Vec::new();
+    for row in tried {
+        let (place, bytes): (String, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
+        smaller.extend(before.iter().find(|row| row.ctid == place && bytes.is_some_and(|bytes| (bytes as u64) < row.stored)));
+    }
+    Ok(smaller)
 }
 
 struct Before {
@@ -129,44 +162,38 @@ async fn write(connection: &mut PgConnection, table: &Table, compression: Toast,
          FROM unnest($1::text[], $2::text[]) AS d (ctid, xmin)
          WHERE t.ctid = ANY (ARRAY(SELECT ctid FROM ONLY {table} WHERE ctid = ANY ($1::text[]::tid[]) FOR NO KEY UPDATE SKIP LOCKED))
            AND t.ctid = d.ctid::tid AND t.xmin = d.xmin::xid AND pg_column_compression(t.{content}) IS DISTINCT FROM '{compression}'
-         RETURNING d.ctid, t.ctid::text, pg_catalog.sha256({bytes}), {fingerprint}",
+         RETURNING t.ctid::text, d.ctid",
         table = table.sql(),
-        bytes = table.bytes_of(&format!("t.{content}")),
-        fingerprint = table.fingerprint("t"),
     );
-    let written = pg::query(sql)
+    let rows_written = pg::query(sql)
         .bind(rows.iter().map(|row| row.ctid.clone()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.xmin.clone()).collect::<Vec<_>>())
         .fetch_all(&mut *connection)
         .await
         .map_err(pg::in_its_own_words)?;
-    let mut places = Vec::new();
-    for row in written {
-        let (old, new): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        let before = rows.iter().find(|before| before.ctid == old).context("the server changed a row that was not named")?;
-        anyhow::ensure!(
-            row.try_get::<Vec<u8>, _>(2)? == before.hash && row.try_get::<String, _>(3)? == before.fingerprint,
-            "a trigger of {} changes rows whose body is written anew: nothing was changed; give it a condition (WHEN), or disable it for this",
-            table.sql()
-        );
-        places.push((new, *before));
-    }
+    let moved = walk::Moved::of(&rows_written)?;
     // Only a stored value has its size.
     let sql = format!(
-        "SELECT ctid::text, pg_column_size({content})::bigint FROM ONLY {} WHERE ctid = ANY ($1::text[]::tid[])",
-        table.sql()
+        "SELECT ctid::text, pg_column_size({content})::bigint, pg_catalog.sha256({bytes}), {fingerprint}
+         FROM ONLY {table} t WHERE ctid = ANY ($1::text[]::tid[])",
+        bytes = table.bytes_of(&content),
+        fingerprint = table.fingerprint("t"),
+        table = table.sql(),
     );
-    let sizes = pg::query(sql)
-        .bind(places.iter().map(|(ctid, _)| ctid.clone()).collect::<Vec<_>>())
-        .fetch_all(connection)
-        .await
-        .map_err(pg::in_its_own_words)?;
     let mut after = Vec::new();
-    for row in sizes {
-        let (ctid, stored): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
-        let (_, before) = places.iter().find(|(place, _)| *place == ctid).context("a row is elsewhere than it was written")?;
-        after.push(After { ctid: before.ctid.clone(), before: before.stored, stored: stored as u64, raw: before.raw });
+    for row in moved.read_again(connection, table, sql).await? {
+        let (place, stored): (String, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
+        let from = moved.from(&place)?;
+        let before = rows.iter().find(|before| before.ctid == from).context("the server changed a row that was not named")?;
+        anyhow::ensure!(
+            row.try_get::<Option<Vec<u8>>, _>(2)?.as_ref() == Some(&before.hash)
+                && row.try_get::<String, _>(3)? == before.fingerprint,
+            "a trigger of {} changes rows whose body is written anew: nothing was changed; give it a condition (WHEN), or disable \
+             it for this",
+            table.sql()
+        );
+        let stored = stored.context("a body has a size")? as u64;
+        after.push(After { ctid: before.ctid.clone(), before: before.stored, stored, raw: before.raw });
     }
-    anyhow::ensure!(after.len() == places.len(), "a row that was written just now is not there");
     Ok(after)
 }

@@ -7,15 +7,16 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use sqlx::{PgConnection, Row as _};
 
-use super::install::{self, FUNCTIONS, GUARD, PLAIN};
+use super::install::{self, FUNCTIONS, GUARDS, PLAIN};
 use super::plan::lost;
 use super::table::{CONSTRAINT, Table, View, companion};
 use super::walk::{self, Act, Batch, Done, Wanted, Work};
-use super::{Compress, by_hand, gzip};
+use super::{Compress, by_hand, definition, gzip, snapshots};
 use crate::fault::{Fault, Kind};
 use crate::governor::{Go, Governor};
 use crate::pg::{self, identifier, literal, qualified};
-use crate::report::Report;
+use crate::progress::Phase;
+use crate::report::{Report, Unfinished};
 use crate::task::RunContext;
 use crate::task::partition::session::{Attempt, Session};
 use crate::units;
@@ -46,7 +47,10 @@ impl fmt::Display for Undoing {
         }
         writeln!(f, "Then, while reads and writes go on:")?;
         self.check.iter().try_for_each(|statement| writeln!(f, "  {statement}"))?;
-        writeln!(f, "Then in one transaction, under ACCESS EXCLUSIVE, for a moment:")?;
+        writeln!(
+            f,
+            "Then, once no transaction is left that may look at the rows as they were, in one under ACCESS EXCLUSIVE, for a moment:"
+        )?;
         self.statements.iter().try_for_each(|statement| writeln!(f, "  {}", statement.lines().next().unwrap_or_default()))?;
         self.wider.iter().try_for_each(|remark| writeln!(f, "Look at it: {remark}"))
     }
@@ -61,6 +65,8 @@ pub async fn plan(compress: &Compress, job: &str, connection: &mut PgConnection,
     if view.is_lost {
         return Err(Fault::new(Kind::Configuration, lost(&compress.table, job)).into());
     }
+    // Before all that is read of it below.
+    let definition = definition::of(connection, view.oid).await?;
     let sql = format!(
         "SELECT count(*), coalesce(sum(octet_length({0})), 0)::bigint FROM ONLY {1} WHERE {0} IS NOT NULL",
         table.gz(),
@@ -82,7 +88,7 @@ pub async fn plan(compress: &Compress, job: &str, connection: &mut PgConnection,
     let wider = if keep_view { Vec::new() } else { wider(connection, &table, view.oid).await? };
     let (check, mut statements) = uninstall(&table, view, dependents, later_grants(connection, &table, view.oid).await?);
     // Right after the lock, under which none of them changes.
-    statements.splice(1..1, install::views_unchanged(connection, view.oid).await?);
+    statements.insert(1, definition::unchanged(view.oid, &definition));
     Ok(Undoing { compressed_rows, compressed_bytes, keep_view, check, statements, wider, table })
 }
 
@@ -101,8 +107,8 @@ fn uninstall(table: &Table, installed: &View, dependents: Vec<String>, grants: V
         format!("LOCK TABLE {view} IN ACCESS EXCLUSIVE MODE"),
         format!("SET LOCAL ROLE {}", identifier(&table.owner)),
         format!("ALTER VIEW {view} RENAME TO {}", identifier(&old_view)),
-        format!("DROP TRIGGER IF EXISTS {GUARD} ON {stored}"),
     ];
+    statements.extend(GUARDS.map(|guard| format!("DROP TRIGGER IF EXISTS {guard} ON {stored}")));
     // Without a look at the rows: the validated CHECK says it.
     match &installed.not_null_name {
         Some(constraint) => {
@@ -122,6 +128,7 @@ fn uninstall(table: &Table, installed: &View, dependents: Vec<String>, grants: V
         "huffman" => "int[]",
         "inflate" => "bytea",
         "gunzip" => "bytea, bytea, text",
+        "own" => "xid",
         _ => "",
     };
     statements.extend(FUNCTIONS.map(|what| format!("DROP FUNCTION IF EXISTS {}({})", table.function(what), arguments(what))));
@@ -226,9 +233,16 @@ pub async fn apply(compress: &Compress, run: &RunContext<'_>, undoing: &Undoing,
             "some rows of {} are always locked or changed by somebody: try again later",
             table.sql()
         );
+        let changed = done.changed_meanwhile;
+        (done.damaged, done.damaged_named) = (0, Vec::new());
         if let Go::Stop(reason) = work.all(&mut connection, &mut governor, &wanted, &mut done, Act::Undo).await? {
             governor.report(report);
             return Ok((done, Go::Stop(reason)));
+        }
+        // All others were got: these would be left for good.
+        if done.damaged > 0 && done.changed_meanwhile == changed {
+            governor.report(report);
+            return Err(damaged_ones(table, &done, report));
         }
     }
     governor.report(report);
@@ -242,7 +256,9 @@ pub async fn apply(compress: &Compress, run: &RunContext<'_>, undoing: &Undoing,
     let undoing = &run.or_cancelled(plan(compress, &run.job.name, &mut fresh, false)).await?;
     let limits = &run.job.limits;
     let mut session = run.or_cancelled(Session::open(&run.settings, limits.lock_timeout.0, limits.max_wait.0)).await?;
-    let uninstalled = run.or_cancelled(uninstalled(&mut session, undoing)).await;
+    run.or_cancelled(super::prepare(&mut session.connection)).await?;
+    let phase = run.progress.phase("uninstall", None);
+    let uninstalled = run.or_cancelled(uninstalled(run, &mut session, undoing, &phase)).await;
     by_hand::stop_if_cancelled(run, session.pid).await;
     uninstalled?;
     done.lock_waits += session.lock_waits;
@@ -250,15 +266,48 @@ pub async fn apply(compress: &Compress, run: &RunContext<'_>, undoing: &Undoing,
 }
 
 /// Nobody sees the table half undone.
-async fn uninstalled(session: &mut Session, undoing: &Undoing) -> Result<()> {
+async fn uninstalled(run: &RunContext<'_>, session: &mut Session, undoing: &Undoing, phase: &Phase) -> Result<()> {
     let table = &undoing.table;
     let (validate, check) = undoing.check.split_last().context("there is a check")?;
     locked(session.transaction(check, &[table.oid]).await?, table)?;
-    install::long(session, validate).await?;
-    locked(session.transaction(&undoing.statements, &[table.oid]).await?, table)
+    // From here on no row has a compressed form, nor gets one.
+    let horizon = snapshots::horizon(&mut session.connection).await?;
+    locked(install::long(session, validate, table.oid).await?, table)?;
+    let patience = session.give_up_after;
+    if let Some(waited) = snapshots::outlive(run, &mut session.connection, &horizon, patience, phase).await? {
+        let message = format!(
+            "all text of {0} is plain; the view stays for now, as without it a transaction that began before would read NULL in place of \
+             text: {waited}. End it, or let it end, and run undo again",
+            table.view_sql()
+        );
+        return Err(Fault::new(Kind::Busy, message).into());
+    }
+    locked(session.transaction(&undoing.statements, &[table.oid]).await?, table)?;
+    phase.done("the table has its name back");
+    Ok(())
 }
 
-fn locked(attempt: Attempt<Vec<u64>>, table: &Table) -> Result<()> {
+/// All others are text again; with these, the table cannot be plain.
+fn damaged_ones(table: &Table, done: &Done, report: &mut Report) -> anyhow::Error {
+    let more = done.damaged - done.damaged_named.len() as u64;
+    let more = if more > 0 { format!("; and {} more", units::count(more)) } else { String::new() };
+    report.fact("rows", done.rows);
+    report.fact("bytes", done.raw_bytes);
+    report.fact("rows_damaged", done.damaged);
+    report.fact("view_stays", true);
+    let message = format!(
+        "{} bodies are text again, and {} cannot become text and stay as they are, behind the view: {}{more}. Write their text from a backup \
+         (UPDATE {} SET {} = …), or delete them, and run undo again",
+        units::count(done.rows),
+        units::count(done.damaged),
+        done.damaged_named.join("; "),
+        table.sql(),
+        table.content()
+    );
+    Unfinished { kind: None, message, report: std::mem::take(report) }.into()
+}
+
+fn locked<T>(attempt: Attempt<T>, table: &Table) -> Result<()> {
     match attempt {
         Attempt::Done(_) => Ok(()),
         Attempt::Locked(who) => {
@@ -270,6 +319,8 @@ fn locked(attempt: Attempt<Vec<u64>>, table: &Table) -> Result<()> {
 }
 
 struct Body {
+    /// By its key, for people.
+    place: String,
     ctid: String,
     xmin: String,
     stored: u64,
@@ -279,22 +330,35 @@ struct Body {
 }
 
 pub async fn batch(connection: &mut PgConnection, table: &Table, rows: &[walk::Row]) -> Result<Batch> {
-    let (content, gz, hash, name) = (table.content(), table.gz(), table.hash(), table.sql());
+    let (gz, hash, name) = (table.gz(), table.hash(), table.sql());
     let (ctids, _) = walk::places(rows);
     let sql = format!(
         "SELECT ctid::text, xmin::text, {gz}, {hash}, {} FROM ONLY {name} t WHERE ctid = ANY ($1::text[]::tid[]) AND {gz} IS NOT NULL",
         table.fingerprint("t")
     );
     let found = pg::query(sql).bind(ctids).fetch_all(&mut *connection).await.map_err(pg::in_its_own_words)?;
+    let mut result = Batch::default();
     let bodies = tokio::task::block_in_place(|| {
         let mut bodies = Vec::new();
         for row in found {
             let (ctid, xmin): (String, String) = (row.try_get(0)?, row.try_get(1)?);
             let Some(seen) = rows.iter().find(|seen| seen.ctid == ctid && seen.xmin == xmin) else { continue };
-            let (packed, hash): (&[u8], Vec<u8>) = (row.try_get(2)?, row.try_get(3)?);
-            let text = gzip::unpack(packed).with_context(|| damaged(table, seen))?;
-            anyhow::ensure!(Sha256::digest(&text)[..] == hash, "{}: its hash is another one", damaged(table, seen));
+            let (packed, hash): (&[u8], Option<Vec<u8>>) = (row.try_get(2)?, row.try_get(3)?);
+            let place = place_of(table, seen);
+            let text = match gzip::unpack(packed) {
+                Ok(text) if hash.as_deref() == Some(&Sha256::digest(&text)[..]) => text,
+                Ok(_) => {
+                    result.damaged.push(format!("{place}: its hash is another one"));
+                    continue;
+                }
+                Err(error) => {
+                    result.damaged.push(format!("{place}: {error:#}"));
+                    continue;
+                }
+            };
+            let hash = hash.unwrap_or_default();
             bodies.push(Body {
+                place,
                 ctid,
                 xmin,
                 stored: (packed.len() + hash.len()) as u64,
@@ -305,48 +369,79 @@ pub async fn batch(connection: &mut PgConnection, table: &Table, rows: &[walk::R
         }
         anyhow::Ok(bodies)
     })?;
-    let mut result = Batch::default();
-    if !bodies.is_empty() {
-        let sql = format!(
-            "UPDATE ONLY {name} t SET {content} = pg_catalog.convert_from(d.text, {encoding}), {gz} = NULL, {hash} = NULL
-             FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[]) AS d (ctid, xmin, text, hash)
-             WHERE t.ctid = ANY (ARRAY(SELECT ctid FROM ONLY {name} WHERE ctid = ANY ($1::text[]::tid[]) FOR NO KEY UPDATE SKIP LOCKED))
-               AND t.ctid = d.ctid::tid AND t.xmin = d.xmin::xid AND t.{content} IS NULL AND t.{hash} = d.hash
-             RETURNING d.ctid, pg_catalog.sha256({bytes}), t.{gz} IS NULL, {fingerprint}",
-            encoding = literal(&table.encoding),
-            bytes = table.bytes_of(&format!("t.{content}")),
-            fingerprint = table.fingerprint("t"),
-        );
-        pg::execute(connection, "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned()).await?;
-        let written = pg::query(sql)
-            .bind(bodies.iter().map(|body| body.ctid.clone()).collect::<Vec<_>>())
-            .bind(bodies.iter().map(|body| body.xmin.clone()).collect::<Vec<_>>())
-            .bind(bodies.iter().map(|body| body.text.clone()).collect::<Vec<_>>())
-            .bind(bodies.iter().map(|body| body.hash.clone()).collect::<Vec<_>>())
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(pg::in_its_own_words)?;
-        for row in written {
-            let ctid: String = row.try_get(0)?;
-            let body = bodies.iter().find(|body| body.ctid == ctid).context("the server changed a row that was not named")?;
-            anyhow::ensure!(
-                row.try_get::<Option<Vec<u8>>, _>(1)?.as_ref() == Some(&body.hash)
-                    && row.try_get::<bool, _>(2)?
-                    && row.try_get::<String, _>(3)? == body.fingerprint,
-                "a trigger of {name} changes rows whose body becomes text again: nothing was changed; disable it for this"
-            );
-            result.rows += 1;
-            result.before_bytes += body.stored;
-            result.raw_bytes += body.text.len() as u64;
-            result.after_bytes += body.text.len() as u64;
+    if let Err(error) = write(connection, table, &bodies, &mut result).await {
+        if !is_unwritable(&error) {
+            return Err(error);
         }
-        pg::execute(connection, "COMMIT".to_owned()).await.context("cannot commit a batch")?;
+        // In a database of another encoding, perhaps; and only some of them.
+        for body in &bodies {
+            pg::execute(connection, "ROLLBACK".to_owned()).await?;
+            match write(connection, table, std::slice::from_ref(body), &mut result).await {
+                Err(error) if is_unwritable(&error) => result.damaged.push(format!("{}: {error:#}", body.place)),
+                written => written?,
+            }
+        }
+        pg::execute(connection, "ROLLBACK".to_owned()).await?;
     }
-    result.changed_meanwhile = rows.len() as u64 - result.rows;
+    result.dead_bytes = result.before_bytes;
+    result.changed_meanwhile = rows.len() as u64 - result.rows - result.damaged.len() as u64;
     Ok(result)
 }
 
-fn damaged(table: &Table, row: &walk::Row) -> String {
+/// A character that this database has not, or bytes that are none.
+fn is_unwritable(error: &anyhow::Error) -> bool {
+    pg::sql_state(error).is_some_and(|state| ["22P05", "22021"].contains(&state.as_str()))
+}
+
+async fn write(connection: &mut PgConnection, table: &Table, bodies: &[Body], result: &mut Batch) -> Result<()> {
+    if bodies.is_empty() {
+        return Ok(());
+    }
+    let (content, gz, hash, name) = (table.content(), table.gz(), table.hash(), table.sql());
+    let sql = format!(
+        "UPDATE ONLY {name} t SET {content} = pg_catalog.convert_from(d.text, {encoding}), {gz} = NULL, {hash} = NULL
+         FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[]) AS d (ctid, xmin, text, hash)
+         WHERE t.ctid = ANY (ARRAY(SELECT ctid FROM ONLY {name} WHERE ctid = ANY ($1::text[]::tid[]) FOR NO KEY UPDATE SKIP LOCKED))
+           AND t.ctid = d.ctid::tid AND t.xmin = d.xmin::xid AND t.{content} IS NULL AND t.{hash} = d.hash
+         RETURNING t.ctid::text, d.ctid",
+        encoding = literal(&table.encoding),
+    );
+    pg::execute(connection, "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned()).await?;
+    let written = pg::query(sql)
+        .bind(bodies.iter().map(|body| body.ctid.clone()).collect::<Vec<_>>())
+        .bind(bodies.iter().map(|body| body.xmin.clone()).collect::<Vec<_>>())
+        .bind(bodies.iter().map(|body| body.text.clone()).collect::<Vec<_>>())
+        .bind(bodies.iter().map(|body| body.hash.clone()).collect::<Vec<_>>())
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(pg::in_its_own_words)?;
+    let moved = walk::Moved::of(&written)?;
+    let sql = format!(
+        "SELECT ctid::text, pg_catalog.sha256({}), {gz} IS NULL AND {hash} IS NULL, {}
+         FROM ONLY {name} t WHERE ctid = ANY ($1::text[]::tid[])",
+        table.bytes_of(&content),
+        table.fingerprint("t")
+    );
+    for row in moved.read_again(connection, table, sql).await? {
+        let place: String = row.try_get(0)?;
+        let from = moved.from(&place)?;
+        let body = bodies.iter().find(|body| body.ctid == from).context("the server changed a row that was not named")?;
+        anyhow::ensure!(
+            row.try_get::<Option<Vec<u8>>, _>(1)?.as_ref() == Some(&body.hash)
+                && row.try_get::<bool, _>(2)?
+                && row.try_get::<String, _>(3)? == body.fingerprint,
+            "a trigger of {name} changes rows whose body becomes text again: nothing was changed; disable it for this"
+        );
+        result.rows += 1;
+        result.before_bytes += body.stored;
+        result.raw_bytes += body.text.len() as u64;
+        result.after_bytes += body.text.len() as u64;
+    }
+    pg::execute(connection, "COMMIT".to_owned()).await.context("cannot commit a batch")
+}
+
+/// A row by its key, for people.
+fn place_of(table: &Table, row: &walk::Row) -> String {
     let columns = table.key.as_ref().map(|key| key.columns.join(", ")).unwrap_or_default();
-    format!("the compressed body of {} where ({columns}) = ({}) is damaged, and stays as it is", table.sql(), row.key.join(", "))
+    format!("({columns}) = ({})", row.key.join(", "))
 }

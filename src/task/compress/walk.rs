@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 
 use super::decide::Verdict;
@@ -27,6 +28,9 @@ const MOST_ROWS: u64 = 1_000;
 /// Bodies in memory at once; one that is larger by itself is a batch of its own.
 const BATCH_BYTES: u64 = 16 << 20;
 const LOCK_ATTEMPTS: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(200);
+/// Damaged bodies that are named.
+const DAMAGED_NAMED: usize = 20;
 /// Dead bodies that are worth a VACUUM, so that the next ones go to their place.
 const VACUUM_BYTES: u64 = 64 << 20;
 
@@ -43,6 +47,9 @@ pub struct Done {
     /// The other form would be no smaller.
     pub not_smaller: u64,
     pub too_large: u64,
+    /// undo: cannot be decoded; and the first of them, by their keys.
+    pub damaged: u64,
+    pub damaged_named: Vec<String>,
     pub vacuums: u64,
     pub lock_waits: u64,
     pub resumed: bool,
@@ -68,12 +75,16 @@ impl Done {
         }
     }
 
-    pub fn summary(&self, what: &str, verdict: &Verdict) -> String {
+    pub fn summary(&self, table: &str, verdict: &Verdict) -> String {
         let how = match verdict {
             Verdict::Toast { compression, .. } => format!("written anew by {compression}"),
             _ => "compressed".to_owned(),
         };
-        let mut text = format!("{what} {how}");
+        let mut text = match self.rows {
+            0 => format!("nothing compressed in {table}"),
+            1 => format!("1 body of {table} {how}"),
+            rows => format!("{} bodies of {table} {how}", units::count(rows)),
+        };
         if self.rows > 0 {
             let share = 100.0 * self.after_bytes as f64 / self.before_bytes.max(1) as f64;
             text +=
@@ -135,6 +146,10 @@ pub struct Batch {
     pub raw_bytes: u64,
     pub changed_meanwhile: u64,
     pub not_smaller: u64,
+    /// What it left for VACUUM.
+    pub dead_bytes: u64,
+    /// Cannot be decoded, and stay.
+    pub damaged: Vec<String>,
 }
 
 impl Work<'_> {
@@ -167,7 +182,7 @@ impl Work<'_> {
         let started = Instant::now();
         let pid = pg::backend_pid(connection).await?;
         let mut pace = Pace::new(FIRST_ROWS, 1, MOST_ROWS);
-        let resume = self.resume(key);
+        let resume = place(self.run, self.table);
         done.resumed = resume.is_some();
         let mut dead_bytes = 0;
         let legs = match resume {
@@ -197,7 +212,7 @@ impl Work<'_> {
                     let (batch, left) = rest.split_at(batch_length(rest, pace.size()));
                     let result = self.batch(connection, governor, pid, batch, &mut pace, done, act).await?;
                     let pause = governor.pause_after(began.elapsed());
-                    dead_bytes += result.before_bytes;
+                    dead_bytes += result.dead_bytes;
                     self.phase.advance(result.before_bytes);
                     rest = left;
                     self.run.progress.set_cursor(batch.last().map(|row| json!({ "table": self.table.oid, "key": row.key })));
@@ -206,9 +221,9 @@ impl Work<'_> {
                         done.vacuums += 1;
                         dead_bytes = 0;
                     }
-                    tokio::time::sleep(pause).await;
+                    self.rest(pause).await?;
                 }
-                self.run.or_cancelled(async { Ok(()) }).await?;
+                self.rest(Duration::ZERO).await?;
                 after = Some(last);
             }
         }
@@ -246,6 +261,9 @@ impl Work<'_> {
                     done.raw_bytes += batch.raw_bytes;
                     done.changed_meanwhile += batch.changed_meanwhile;
                     done.not_smaller += batch.not_smaller;
+                    done.damaged += batch.damaged.len() as u64;
+                    let room = DAMAGED_NAMED.saturating_sub(done.damaged_named.len());
+                    done.damaged_named.extend(batch.damaged.iter().take(room).cloned());
                     done.batches += u64::from(batch.rows > 0);
                     return Ok(batch);
                 }
@@ -257,11 +275,7 @@ impl Work<'_> {
                     }
                     done.lock_waits += 1;
                     pace.took(target * 2, target, 1);
-                    let pause = async {
-                        tokio::time::sleep(Duration::from_millis(200)).await;
-                        Ok(())
-                    };
-                    self.run.or_cancelled(pause).await?;
+                    self.rest(LOCK_PAUSE).await?;
                 }
             }
         }
@@ -276,10 +290,13 @@ impl Work<'_> {
         }
     }
 
-    fn resume(&self, key: &Key) -> Option<Vec<String>> {
-        let cursor = self.run.resume.as_ref().filter(|cursor| cursor["table"].as_i64() == Some(self.table.oid))?;
-        let place: Vec<String> = serde_json::from_value(cursor["key"].clone()).ok()?;
-        (place.len() == key.columns.len()).then_some(place)
+    /// However long, it ends when the run is cancelled.
+    async fn rest(&self, pause: Duration) -> Result<()> {
+        let pause = async {
+            tokio::time::sleep(pause).await;
+            Ok(())
+        };
+        self.run.or_cancelled(pause).await
     }
 
     async fn last(&self, connection: &mut PgConnection, key: &Key) -> Result<Option<Vec<String>>> {
@@ -342,6 +359,14 @@ impl Work<'_> {
     }
 }
 
+/// Where the last run was when it stopped.
+pub fn place(run: &RunContext<'_>, table: &Table) -> Option<Vec<String>> {
+    let key = table.key.as_ref()?;
+    let cursor = run.resume.as_ref().filter(|cursor| cursor["table"].as_i64() == Some(table.oid))?;
+    let place: Vec<String> = serde_json::from_value(cursor["key"].clone()).ok()?;
+    (place.len() == key.columns.len()).then_some(place)
+}
+
 #[derive(Default)]
 struct Page {
     rows: Vec<Row>,
@@ -372,6 +397,37 @@ fn compared(key: &Key, operator: &str, bound: &str) -> String {
     match key.columns.len() {
         1 => format!("{columns} OPERATOR(pg_catalog.{operator}) {}", values.join(", ")),
         _ => format!("ROW({columns}) OPERATOR(pg_catalog.{operator}) ROW({})", values.join(", ")),
+    }
+}
+
+/// Rows that an UPDATE has written anew: where each is, and where it was.
+pub struct Moved(Vec<(String, String)>);
+
+impl Moved {
+    /// Of `RETURNING t.ctid::text, d.ctid`.
+    pub fn of(rows: &[PgRow]) -> Result<Self> {
+        let places = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+        Ok(Self(places.collect::<Result<_, sqlx::Error>>()?))
+    }
+
+    pub fn from(&self, place: &str) -> Result<&str> {
+        let found = self.0.iter().find(|(to, _)| to == place);
+        found.map(|(_, from)| from.as_str()).context("a row is elsewhere than it was written")
+    }
+
+    /// As the transaction will leave them: after all triggers, the deferred ones, too. `sql` takes the places.
+    pub async fn read_again(&self, connection: &mut PgConnection, table: &Table, sql: String) -> Result<Vec<PgRow>> {
+        pg::execute(connection, "SET CONSTRAINTS ALL IMMEDIATE".to_owned()).await.map_err(|error| {
+            error.context(format!("a deferred trigger or constraint of {} refuses: nothing was changed", table.sql()))
+        })?;
+        let places: Vec<&str> = self.0.iter().map(|(to, _)| to.as_str()).collect();
+        let rows = pg::query(sql).bind(places).fetch_all(connection).await.map_err(pg::in_its_own_words)?;
+        anyhow::ensure!(
+            rows.len() == self.0.len(),
+            "a trigger of {} writes or deletes rows again that were written just now: nothing was changed; disable it for this",
+            table.sql()
+        );
+        Ok(rows)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Tables of scripts, as [compress] meets them.
 
 use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, Lines, Write as _};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use proptest::prelude::RngExt as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
@@ -142,6 +144,52 @@ pub fn of_5_kb(server: &Server, count: usize) -> String {
 
 pub fn scenario(server: &Server, database: &str, more: &str) -> Scenario {
     Scenario::with_database(server, database).job("scripts", &job(more))
+}
+
+/// A client that talks to its server over several steps of a test.
+pub struct Client {
+    psql: Child,
+    input: Option<ChildStdin>,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Client {
+    pub fn of(server: &Server, database: &str) -> Self {
+        let mut psql = server.tool("psql", database);
+        let mut psql = psql.args(["-XqAt"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let lines = BufReader::new(psql.stdout.take().unwrap()).lines();
+        Self { input: psql.stdin.take(), lines, psql }
+    }
+
+    /// Without waiting for its end.
+    pub fn send(&mut self, sql: &str) {
+        self.input.as_mut().unwrap().write_all(format!("{sql};\n").as_bytes()).unwrap();
+    }
+
+    /// What it answers; without an error message, as the SQLSTATE is in `:SQLSTATE`.
+    pub fn ask(&mut self, sql: &str) -> String {
+        self.send(sql);
+        self.answer()
+    }
+
+    pub fn answer(&mut self) -> String {
+        self.input.as_mut().unwrap().write_all(b"\\echo ready\n").unwrap();
+        let lines = self.lines.by_ref().map(Result::unwrap).take_while(|line| line != "ready");
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Of its last statement: "00000" when it went well.
+    pub fn state(&mut self) -> String {
+        self.input.as_mut().unwrap().write_all(b"\\echo :SQLSTATE\n").unwrap();
+        self.answer()
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        let _ = self.psql.wait();
+    }
 }
 
 pub fn job(more: &str) -> String {
