@@ -96,7 +96,7 @@ pub enum Command {
     },
     /// Check the configuration and all jobs, every mistake at once
     Check {
-        /// Also try databases, stores and client tools
+        /// Also try databases, stores and client tools; makes the ledger's schema where it is missing
         #[arg(long)]
         connect: bool,
     },

@@ -162,6 +162,8 @@ async fn once(run: &RunContext<'_>, limits: &Limits, work: &Work<'_>) -> Result<
             result = &mut statement => {
                 return match result {
                     Ok(_) => Ok(Attempt::Done),
+                    // Somebody's DDL met it, and the server chose.
+                    Err(error) if is_deadlock(&error) => Ok(Attempt::NoLock(pg::words_of(&error))),
                     Err(error) => Err(pg::in_its_own_words(error)).with_context(|| format!("cannot run: {}", work.statement)),
                 };
             }
@@ -214,8 +216,12 @@ impl Watch {
         let phase = look.phase.as_deref().unwrap_or("waiting for its lock");
         if look.blockers.is_empty() {
             self.waiting_since = None;
-            let said = self.how_far(look, phase, work);
+            let said = self.how_far(look, phase);
             work.phase.say(&said);
+            // After the words, which say more in a log.
+            let bytes = (work.expected_bytes as f64 * look.share().filter(|_| look.is_at_work()).unwrap_or(0.0)) as u64;
+            work.phase.advance(bytes.saturating_sub(self.done_bytes));
+            self.done_bytes = self.done_bytes.max(bytes);
             return None;
         }
         let waits = self.waiting_since.get_or_insert_with(Instant::now).elapsed();
@@ -233,16 +239,13 @@ impl Watch {
         }
     }
 
-    fn how_far(&mut self, look: &Look, phase: &str, work: &Work<'_>) -> String {
+    fn how_far(&mut self, look: &Look, phase: &str) -> String {
         let (true, Some(share)) = (look.is_at_work(), look.share()) else { return phase.to_owned() };
         // Each phase of a build counts from nothing.
         if self.building_since.as_ref().is_none_or(|(of, _)| of != phase) {
             self.building_since = Some((phase.to_owned(), Instant::now()));
         }
         let since = self.building_since.as_ref().map_or(Duration::ZERO, |(_, since)| since.elapsed());
-        let bytes = (work.expected_bytes as f64 * share) as u64;
-        work.phase.advance(bytes.saturating_sub(self.done_bytes));
-        self.done_bytes = self.done_bytes.max(bytes);
         let left = if share > 0.02 && since > Duration::from_secs(2) {
             format!(", about {} left", units::duration(since.mul_f64((1.0 - share) / share)))
         } else {
@@ -272,6 +275,10 @@ async fn look(observer: &mut PgConnection, pid: i32) -> Result<Look> {
 
 fn is_cancel(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(error) if error.code().as_deref() == Some("57014"))
+}
+
+fn is_deadlock(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error) if error.code().as_deref() == Some("40P01"))
 }
 
 /// Whoever holds a lock on the table that a build has: nothing of its indexes is to be touched. Vacuums of autovacuum give way.

@@ -16,6 +16,17 @@ const LOG_EVERY: Duration = Duration::from_secs(15);
 /// All bars draw here, and [`LogWriter`] writes past them.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
+const OF_BYTES: &str =
+    "{prefix:>10} {bar:30.cyan} {decimal_bytes:>10} of {decimal_total_bytes}  {decimal_bytes_per_sec:>12}  {elapsed}  {wide_msg}";
+const BYTES: &str = "{prefix:>10} {spinner} {decimal_bytes:>10}  {decimal_bytes_per_sec:>12}  {elapsed}  {wide_msg}";
+/// Until there are bytes.
+const IN_WORDS: &str = "{prefix:>10} {spinner} {elapsed}  {wide_msg}";
+
+fn style(template: &str) -> ProgressStyle {
+    // The templates are ours: should one not parse, the default bar is as good.
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
 /// Where the progress of a run goes: to the terminal or the log, and to whoever asks for [`Progress::now`].
 #[derive(Clone, Debug)]
 pub struct Progress {
@@ -97,12 +108,7 @@ impl Progress {
     pub fn phase(&self, name: &str, total_bytes: Option<u64>) -> Phase {
         let bar = self.has_bars().then(|| {
             let bar = BARS.add(ProgressBar::with_draw_target(total_bytes, ProgressDrawTarget::stderr()));
-            let template = match total_bytes {
-                Some(_) => "{prefix:>10} {bar:30.cyan} {decimal_bytes:>10} of {decimal_total_bytes}  {decimal_bytes_per_sec:>12}  {elapsed}  {wide_msg}",
-                None => "{prefix:>10} {spinner} {decimal_bytes:>10}  {decimal_bytes_per_sec:>12}  {elapsed}  {wide_msg}",
-            };
-            // The templates are ours: should one not parse, the default bar is as good.
-            let bar = bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+            let bar = bar.with_style(style(if total_bytes.is_some() { OF_BYTES } else { IN_WORDS }));
             bar.set_prefix(name.to_owned());
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
@@ -136,7 +142,12 @@ impl Phase {
     pub fn advance(&self, bytes: u64) {
         let done = self.0.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         match &self.0.bar {
-            Some(bar) => bar.set_position(done),
+            Some(bar) => {
+                if done == bytes && bar.length().is_none() {
+                    bar.set_style(style(BYTES));
+                }
+                bar.set_position(done);
+            }
             None if self.is_to_be_logged() => {
                 let elapsed = self.0.started.elapsed().as_secs();
                 tracing::info!(phase = self.0.name, bytes = done, elapsed_seconds = elapsed, "running: {}", units::bytes(done));

@@ -15,8 +15,8 @@ use crate::job::Job;
 use crate::ledger::Ledger;
 use crate::pg::{self, Server};
 use crate::store::Store;
+use crate::task::Task;
 use crate::task::backup::Verify;
-use crate::task::{Task, vector_index};
 use crate::units;
 
 /// One thing that was tried.
@@ -127,8 +127,7 @@ async fn privileges(connection: &mut PgConnection, job: &Job) -> Result<String> 
             return partition.check(connection).await;
         }
         if let Task::Reindex(reindex) = &job.task {
-            vector_index::check_owner(connection, &reindex.table).await?;
-            return Ok(format!("owns {} and may rebuild its indexes", reindex.table));
+            return reindex.check(connection).await;
         }
         if let Task::VectorIndex(vector_index) = &job.task {
             return vector_index.check(connection).await;

@@ -17,6 +17,7 @@ use crate::governor::{Go, Governor};
 use crate::job::Checker;
 use crate::pg::{self, qualified};
 use crate::report::{Report, Unfinished};
+use crate::task::vector_index::check_owner;
 use crate::task::vector_index::names::{base_of_reindex, is_beside, is_cut};
 use crate::task::vector_index::state::{connect, tables};
 use crate::task::{RunContext, Work};
@@ -131,7 +132,7 @@ impl Work for Reindex {
     type Plan = Plan;
 
     async fn plan(&self, run: &RunContext<'_>) -> Result<Plan> {
-        let mut connection = connect(&run.settings).await?;
+        let mut connection = connect(run).await?;
         let known = known(run);
         let mut steps = Vec::new();
         for oid in tables(&mut connection, &self.table).await?.0 {
@@ -151,8 +152,14 @@ impl Work for Reindex {
         Ok(Plan { table: self.table.clone(), steps, missing })
     }
 
+    fn refusal(&self, plan: &Plan) -> Option<anyhow::Error> {
+        (!plan.missing.is_empty()).then(|| fault::Fault::new(Kind::Configuration, missing(plan)).into())
+    }
+
     async fn apply(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
-        anyhow::ensure!(plan.missing.is_empty(), fault::Fault::new(Kind::Configuration, missing(&plan)));
+        if let Some(refusal) = self.refusal(&plan) {
+            return Err(refusal);
+        }
         let limits = &run.job.limits;
         let mut report = Report::default();
         let (mut rebuilt, mut dropped, mut failures) = (Vec::new(), Vec::new(), Vec::<(Option<Kind>, String)>::new());
@@ -206,6 +213,8 @@ impl Work for Reindex {
             }
         }
         run.progress.set_cursor(Some(serde_json::to_value(&known)?));
+        let named = plan.steps.iter().filter(|step| self.indexes.contains(&step.index.name) && step.index.is_exclusion);
+        report.warnings.extend(named.map(|step| format!("{} stays: {}", step.index.sql(), step.reason)));
         let sum = |key: &str| rebuilt.iter().filter_map(|one| one[key].as_i64()).sum::<i64>();
         let (before, after) = (sum("bytes_before"), sum("bytes_after"));
         report.summary = match rebuilt.len() {
@@ -233,6 +242,24 @@ impl Work for Reindex {
 }
 
 impl Reindex {
+    /// Whether the role may do it, and what is named is there, for `check --connect`.
+    pub async fn check(&self, connection: &mut sqlx::PgConnection) -> Result<String> {
+        check_owner(connection, &self.table).await?;
+        let oids = tables(connection, &self.table).await?.0;
+        let names: Vec<String> = sqlx::query_scalar(
+            "SELECT x.relname::text FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid WHERE i.indrelid::bigint = ANY ($1)",
+        )
+        .bind(oids)
+        .fetch_all(connection)
+        .await?;
+        let missing: Vec<String> = self.indexes.iter().filter(|name| !names.contains(name)).cloned().collect();
+        if !missing.is_empty() {
+            let plan = Plan { table: self.table.clone(), steps: Vec::new(), missing };
+            return Err(fault::Fault::new(Kind::Configuration, self::missing(&plan)).into());
+        }
+        Ok(format!("owns {} and may rebuild its indexes", self.table))
+    }
+
     fn settings(&self) -> Vec<(&'static str, String)> {
         let memory = self.maintenance_work_mem.map(|size| ("maintenance_work_mem", format!("{}kB", size.0 / 1024)));
         let workers = self.parallel_workers.map(|workers| ("max_parallel_maintenance_workers", workers.to_string()));

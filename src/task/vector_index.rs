@@ -29,6 +29,7 @@ use toml::Spanned;
 use self::kind::{Method, Metric};
 use crate::fault::{Fault, Kind};
 use crate::job::Checker;
+use crate::pg;
 use crate::report::Report;
 use crate::task::partition::with_schema;
 use crate::task::{RunContext, Work};
@@ -128,8 +129,9 @@ pub struct Written {
     pub budget: WrittenBudget,
     /// With fewer vectors no index is made; default 2000.
     pub exact_below: Option<u64>,
-    /// Of the session that builds; default: the server's.
-    pub maintenance_work_mem: Option<Size>,
+    /// Of the session that builds; at least 1 MiB; default: the server's.
+    #[schemars(with = "Option<Size>")]
+    pub maintenance_work_mem: Option<Spanned<Size>>,
     /// max_parallel_maintenance_workers of the session that builds; default: the server's.
     #[schemars(with = "Option<u32>")]
     pub parallel_workers: Option<Spanned<u32>>,
@@ -172,7 +174,7 @@ pub enum WrittenMethod {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "`lists` is a number, or \"auto\"")]
 pub enum Lists {
     Number(u32),
     Auto(Auto),
@@ -195,6 +197,9 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<VectorInde
     range(checker, "probes", &written.probes, 1, 32_768);
     range(checker, "ef_search", &written.ef_search, 1, 1000);
     range(checker, "parallel_workers", &written.parallel_workers, 0, 1024);
+    if let Some(size) = written.maintenance_work_mem.as_ref().filter(|size| size.get_ref().0 < 1 << 20) {
+        checker.problem(size, format!("`maintenance_work_mem = \"{}\"`", size.get_ref()), "at least \"1MiB\"".to_owned());
+    }
     if let Some(lists) = &written.lists
         && let Lists::Number(0 | 32_769..) = lists.get_ref()
     {
@@ -299,7 +304,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<VectorInde
             sample: written.budget.sample.unwrap_or(SAMPLE),
         },
         exact_below: written.exact_below.unwrap_or(EXACT_BELOW),
-        maintenance_work_mem: written.maintenance_work_mem,
+        maintenance_work_mem: written.maintenance_work_mem.map(Spanned::into_inner),
         parallel_workers: written.parallel_workers.map(Spanned::into_inner),
         apply_setting,
     })
@@ -309,7 +314,10 @@ impl Work for VectorIndex {
     type Plan = Plan;
 
     async fn plan(&self, run: &RunContext<'_>) -> Result<Plan> {
-        plan::make(self, run).await
+        match plan::make(self, run).await {
+            Err(error) => Err(state::naming_holders(run, &self.table, error).await),
+            plan => plan,
+        }
     }
 
     async fn apply(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
@@ -321,11 +329,26 @@ impl VectorIndex {
     /// Whether the role may do what the job will: for `check --connect`.
     pub async fn check(&self, connection: &mut PgConnection) -> Result<String> {
         check_owner(connection, &self.table).await?;
-        state::pgvector(connection).await?;
+        let extension = state::pgvector(connection).await?;
         if let Some(place) = &self.apply_setting {
             setting::may_set(connection, place).await?;
         }
+        // The connection is others' too.
+        pg::set(connection, "search_path", "").await?;
+        let checked = self.check_tables(connection, &extension).await;
+        pg::execute(connection, "RESET search_path".to_owned()).await?;
+        checked?;
         Ok(format!("owns {} and may build indexes on it", self.table))
+    }
+}
+
+impl VectorIndex {
+    async fn check_tables(&self, connection: &mut PgConnection, extension: &str) -> Result<()> {
+        let (tables, is_partitioned) = state::tables(connection, &self.table).await?;
+        for oid in tables {
+            plan::refuse(&state::read(connection, self, oid, extension, is_partitioned).await?)?;
+        }
+        Ok(())
     }
 }
 

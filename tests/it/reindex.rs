@@ -140,3 +140,16 @@ fn of_a_partitioned_table_the_indexes_of_its_partitions_are_rebuilt() {
     scenario(server, &database, "").run(&["run-job", "tidy"]).succeeded();
     assert!(size(server, &database, "logs_1_text_idx") * 3 < before);
 }
+
+#[test]
+fn an_index_that_is_not_there_is_found_before_anything_runs_and_one_that_must_stay_is_said() {
+    let server = server(16);
+    let database = logs(server);
+    let job = scenario(server, &database, "indexes = ['nowhere']");
+    for command in [&["run-job", "tidy", "--dry-run"][..], &["run-job", "tidy"]] {
+        job.run(command).exited(78).says(&["has no index nowhere"]);
+    }
+    job.run(&["check", "--connect"]).exited(78).prints(&["has no index nowhere"]);
+    let output = scenario(server, &database, "indexes = ['logs_span_excl']").run(&["run-job", "tidy"]).succeeded();
+    output.prints(&["logs_span_excl", "stays", "exclusion constraint"]);
+}

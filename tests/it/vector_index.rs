@@ -474,6 +474,8 @@ fn mistakes_in_a_job_are_found_before_anything_runs() {
         ("recall = { target = 95 }", "a share"),
         ("method = 'ivf'", "ivfflat"),
         ("method = 'auto'\nlists = 5", "leave one of them out"),
+        ("lists = 'aut'", "a number, or \"auto\""),
+        ("maintenance_work_mem = '1kB'", "at least \"1MiB\""),
         ("method = 'auto'\nprobes = 5", "is of one method"),
     ] {
         scenario(server, &database, more).run(&["check"]).exited(78).says(&[says]);
@@ -483,5 +485,7 @@ fn mistakes_in_a_job_are_found_before_anything_runs() {
     server.sql(&database, "ALTER TABLE items RENAME embedding TO other; ALTER TABLE items ADD embedding vector");
     scenario(server, &database, "").run(&["run-job", "tend"]).exited(78).says(&["without a number of dimensions"]);
     server.sql(&database, "ALTER TABLE items DROP embedding");
-    scenario(server, &database, "").run(&["run-job", "tend"]).exited(78).says(&["has no column"]);
+    let job = scenario(server, &database, "");
+    job.run(&["run-job", "tend"]).exited(78).says(&["has no column"]);
+    job.run(&["check", "--connect"]).exited(78).prints(&["has no column"]);
 }

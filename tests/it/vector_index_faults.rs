@@ -308,3 +308,39 @@ fn an_owner_who_is_no_superuser_changes_the_method_and_the_graph() {
     }
     server.sql(&database, &format!("DROP OWNED BY {role}; DROP ROLE {role}"));
 }
+
+#[test]
+fn a_table_that_is_locked_is_skipped_and_who_holds_it_is_named() {
+    let server = server(18);
+    let database = items(server, 3000);
+    let job = scenario(server, &database, &format!("lists = 20\n{QUICK}\n[limits]\nlock_timeout = '300ms'"));
+    let holder =
+        server.session(&database, "SET application_name = 'a migration'; BEGIN; LOCK TABLE items IN ACCESS EXCLUSIVE MODE");
+    for command in [&["run-job", "tend"][..], &["run-job", "tend", "--dry-run"]] {
+        job.run(command).exited(75).says(&["public.items is locked", "a migration"]);
+    }
+    drop(holder);
+    clean_after_the_next_run(server, &database, &job, "items_idx|ivfflat|lists=20|t");
+}
+
+#[test]
+fn what_a_killed_run_of_no_superuser_had_built_is_proved_on_a_copy_and_swapped_in() {
+    let server = server(18);
+    let database = items(server, 3000);
+    let (role, new) = (format!("owner_{database}"), beside(server, "new"));
+    server.sql(
+        &database,
+        &format!(
+            "CREATE ROLE {role} LOGIN; ALTER TABLE items OWNER TO {role}; GRANT CREATE ON SCHEMA public TO {role};
+             CREATE INDEX {new} ON items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 20)"
+        ),
+    );
+    let next = Scenario::with_url(server, &server.url_as(&role, &database)).job(
+        "tend",
+        &format!("database = 'app'\n[vector_index]\ntable = 'items'\ncolumn = 'embedding'\nlists = 20\nrecall = {{ queries = 50 }}\napply_setting = 'role:{role}'\n"),
+    );
+    let told = told(&next);
+    assert!(told["swapped"] == true && told["after"]["recall"].as_f64().unwrap() >= 0.95, "{told:#}");
+    assert_eq!(indexes(server, &database), "items_idx|ivfflat|lists=20|t");
+    server.sql(&database, &format!("REASSIGN OWNED BY {role} TO postgres; DROP OWNED BY {role}; DROP ROLE {role}"));
+}

@@ -128,3 +128,29 @@ fn before_another_method_the_present_one_is_measured_as_applications_search_with
     let plan = &json["runs"][0]["plan"]["tables"][0];
     assert_eq!((plan["now"]["setting"].as_u64(), plan["setting"].as_u64()), (Some(7), Some(100)), "{plan:#}");
 }
+
+#[test]
+fn hnsw_is_never_set_so_low_that_a_search_gets_fewer_rows_than_it_asks_for() {
+    let server = server(18);
+    let database = items(server, 3000, 16, "");
+    let ef_search = || server.sql(&database, "SELECT '[1]'::vector \\g /dev/null\nSHOW hnsw.ef_search").parse::<u32>().unwrap();
+    let job = |k: u32| {
+        let recall = format!("recall = {{ k = {k}, target = 0.5, queries = 50 }}");
+        scenario(server, &database, &format!("method = 'hnsw'\n{recall}\napply_setting = 'database'"))
+    };
+    // Less would reach such a target; but other searches may ask for more than ten.
+    told(&job(10));
+    assert_eq!(ef_search(), 40);
+    server.sql("postgres", &format!("ALTER DATABASE {database} SET hnsw.ef_search = 400"));
+    let report = told(&job(100));
+    assert!(report["summary"].to_string().contains("ALTER DATABASE"), "{report:#}");
+    assert!(ef_search() >= 100, "{report:#}");
+    let rows =
+        "SELECT count(*) FROM (SELECT id FROM items ORDER BY embedding <=> (SELECT embedding FROM items LIMIT 1) LIMIT 100) f";
+    assert_eq!(server.sql(&database, &format!("SET enable_seqscan = off; {rows}")), "100");
+    // At a setting of no more than k, the row that asks takes nobody's place.
+    server.sql("postgres", &format!("ALTER DATABASE {database} SET hnsw.ef_search = 10"));
+    let json = scenario(server, &database, "method = 'hnsw'\nrecall = { queries = 100 }").json(&["run-job", "tend", "--dry-run"]);
+    let now = &json["runs"][0]["plan"]["tables"][0]["now"];
+    assert!(now["setting"] == 10 && now["recall"].as_f64().unwrap() > 0.9, "{now:#}");
+}

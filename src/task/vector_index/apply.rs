@@ -34,13 +34,25 @@ pub async fn apply(job: &VectorIndex, run: &RunContext<'_>, plan: Plan) -> Resul
             break;
         }
         let is_partition = plan.is_partitioned;
-        let mut worker =
-            Worker { job, run, limits, extension: &plan.extension, is_partition, part, new: None, told: Told::default() };
+        let mut worker = Worker {
+            job,
+            run,
+            limits,
+            extension: &plan.extension,
+            is_partition,
+            part,
+            found: None,
+            new: None,
+            told: Told::default(),
+        };
         let failure = match worker.work().await {
             Ok(failure) => failure,
             Err(error) if fault::kind_of(&error) == Some(Kind::Cancelled) => return Err(error),
             // The other partitions are none the worse for it, and the report has what was done.
-            Err(error) => Some((fault::kind_of(&error), fault::in_a_line(&error))),
+            Err(error) => {
+                let error = state::naming_holders(run, &name, error).await;
+                Some((fault::kind_of(&error), fault::in_a_line(&error)))
+            }
         };
         if let Some((kind, message)) = failure {
             failures.push((kind, format!("{name}: {message}")));
@@ -72,6 +84,8 @@ struct Worker<'a> {
     extension: &'a str,
     is_partition: bool,
     part: Part,
+    /// What a stopped run had built, and this one goes on with.
+    found: Option<Spec>,
     /// The oid of the index that was measured, and no other, takes the name.
     new: Option<i64>,
     told: Told,
@@ -169,7 +183,11 @@ impl Worker<'_> {
         let is_wanted = matches!(self.part.decision.action, Action::Tune | Action::Build { .. }) && !is_attached;
         let mut is_built = false;
         for leftover in self.part.table.leftovers.clone() {
-            if leftover.what == Remains::Built && is_wanted && self.fits(&leftover.name).await? {
+            if leftover.what == Remains::Built
+                && is_wanted
+                && let Some(spec) = self.fits(&leftover.name).await?
+            {
+                self.found = Some(spec);
                 is_built = true;
                 continue;
             }
@@ -183,7 +201,7 @@ impl Worker<'_> {
             && self.part.today.index.as_ref().is_some_and(|index| index.unmeasured.is_some())
         {
             // It may have been in the way of the measurement.
-            let mut connection = self.run.or_cancelled(state::connect(&self.run.settings)).await?;
+            let mut connection = self.run.or_cancelled(state::connect(self.run)).await?;
             let oid = self.part.table.facts.oid;
             let part = plan::part(&mut connection, self.job, self.run, oid, self.extension, self.is_partition);
             self.part = self.run.or_cancelled(part).await?;
@@ -196,7 +214,7 @@ impl Worker<'_> {
         let table = &mut self.part.table;
         let Some(class) = table.operator_class_of_hnsw.take() else { return Ok(()) };
         (table.operator_class, table.method, self.part.wanted.method) = (class, Method::Hnsw, Method::Hnsw);
-        let mut connection = self.run.or_cancelled(state::connect(&self.run.settings)).await?;
+        let mut connection = self.run.or_cancelled(state::connect(self.run)).await?;
         let role = self.job.role();
         self.part.setting = self.run.or_cancelled(setting::today(&mut connection, Method::Hnsw, role, self.extension)).await?;
         let this = self.part.table.index.as_ref().map(|index| index.oid);
@@ -211,10 +229,10 @@ impl Worker<'_> {
         self.part.today.index.as_ref().filter(|index| index.is_valid).and_then(|index| index.lists_in_fact)
     }
 
-    /// Whether an index that a stopped run built is one that this job would build.
-    async fn fits(&self, name: &str) -> Result<bool> {
-        let mut connection = self.run.or_cancelled(state::connect(&self.run.settings)).await?;
-        let options: Option<(String, String, Vec<String>)> = sqlx::query_as(
+    /// What a stopped run built, if this job would build the same.
+    async fn fits(&self, name: &str) -> Result<Option<Spec>> {
+        let mut connection = self.run.or_cancelled(state::connect(self.run)).await?;
+        let found: Option<(String, String, Vec<String>)> = sqlx::query_as(
             "SELECT am.amname::text, o.opcname::text, coalesce(x.reloptions, '{}') FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
              JOIN pg_am am ON am.oid = x.relam JOIN pg_opclass o ON o.oid = i.indclass[0]
              WHERE i.indrelid = $1::bigint::oid AND x.relname = $2 AND i.indisvalid",
@@ -223,20 +241,22 @@ impl Worker<'_> {
         .bind(name)
         .fetch_optional(&mut connection)
         .await?;
-        let Some((method, class, options)) = options else { return Ok(false) };
-        let has = |wanted: &str| {
-            let mut has: Vec<&str> = options.iter().map(String::as_str).collect();
-            has.sort_unstable();
-            let wanted = wanted.replace(" = ", "=");
-            let mut wanted: Vec<&str> = wanted.split(", ").collect();
-            wanted.sort_unstable();
-            has == wanted
+        let Some((method, class, options)) = found else { return Ok(None) };
+        let option = |name: &str| {
+            options.iter().filter_map(|option| option.split_once('=')).find(|(key, _)| *key == name)?.1.parse::<u32>().ok()
         };
-        let as_decided = match &self.part.decision.action {
-            Action::Build { spec } => has(&spec.options()),
+        let spec = match Method::of(&method) {
+            Some(Method::Ivfflat) => Spec::Ivfflat { lists: option("lists").unwrap_or(100) },
+            Some(Method::Hnsw) => {
+                Spec::Hnsw { m: option("m").unwrap_or(16), ef_construction: option("ef_construction").unwrap_or(64) }
+            }
+            None => return Ok(None),
+        };
+        let as_decided = match self.part.decision.action {
+            Action::Build { spec: decided } => spec == decided,
             _ => true,
         };
-        Ok(method == self.part.wanted.method.name() && class == self.part.table.operator_class && as_decided)
+        Ok((spec.method() == self.part.wanted.method && class == self.part.table.operator_class && as_decided).then_some(spec))
     }
 
     /// None: it is gone. Else who stood in the way.

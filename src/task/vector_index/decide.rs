@@ -195,7 +195,10 @@ fn without_its_cost(wanted: &Wanted, today: &Today) -> Decision {
     };
     let vectors = units::count(today.vectors as u64);
     if today.vectors < 1.0 {
-        return Decision::new(Action::Nothing, "there are no vectors yet: an index built now would know nothing of them");
+        return Decision::new(
+            Action::Nothing,
+            "there are no vectors yet that an index would have: it would know nothing of those to come",
+        );
     }
     let is_small = today.vectors < wanted.exact_below as f64;
     let Some(index) = &today.index else {
@@ -338,7 +341,8 @@ fn by_setting(wanted: &Wanted, index: &Index, least: &Found) -> Decision {
     } else if now.setting > setting && is_cheaper(least, now) {
         format!("{measured}; {setting} is enough for {} and cheaper", wanted.target)
     } else {
-        return Decision::new(Action::Nothing, format!("{measured}, and a lower one would save little"));
+        let why = if now.setting < setting { "which is enough" } else { "and a lower one would save little" };
+        return Decision::new(Action::Nothing, format!("{measured}, {why}"));
     };
     Decision::new(Action::Set { setting }, reason)
 }
@@ -443,6 +447,8 @@ pub fn after_tuning(wanted: &Wanted, today: &Today, why: Decision, tuning: &Tuni
             0 => format!("no candidate was built and measured: {}", tuning.ended),
             _ => format!("no candidate reached {}: {}", wanted.target, tuning.ended),
         });
+        let hnsw = if tuning.hnsw.is_none() { ", and hnsw may reach it (method = \"auto\" or \"hnsw\")" } else { "" };
+        reasons.push(format!("an exact search takes {:.1} ms and finds all{hnsw}", today.exact_ms));
         return Decision { action: Action::GiveUp, reasons };
     };
     let lists = tuning.scaled(best.lists());

@@ -33,6 +33,15 @@ impl Method {
         }
     }
 
+    /// Below, searches lose more than neighbours: hnsw returns no more rows than ef_search, whatever LIMIT says. No lower than pgvector's
+    /// own default, as not every search of an application may ask for the job's k.
+    pub fn setting_at_least(self, k: u32) -> u32 {
+        match self {
+            Self::Ivfflat => 1,
+            Self::Hnsw => self.default_setting().max(k),
+        }
+    }
+
     pub fn setting_at_most(self) -> u32 {
         match self {
             Self::Ivfflat => 32_768,

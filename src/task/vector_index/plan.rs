@@ -43,7 +43,7 @@ pub struct Part {
 }
 
 pub async fn make(job: &VectorIndex, run: &RunContext<'_>) -> Result<Plan> {
-    let mut connection = state::connect(&run.settings).await?;
+    let mut connection = state::connect(run).await?;
     let extension = state::pgvector(&mut connection).await?;
     let (tables, is_partitioned) = state::tables(&mut connection, &job.table).await?;
     let mut parts = Vec::new();
@@ -139,7 +139,7 @@ impl VectorIndex {
     }
 }
 
-fn refuse(table: &Table) -> Result<()> {
+pub fn refuse(table: &Table) -> Result<()> {
     let name = table.sql();
     if table.facts.is_temporary {
         return Err(state::refused(format!("{name} is a temporary table")));
@@ -386,14 +386,20 @@ impl Part {
 
     fn in_words(&self) -> String {
         let name = &self.table.index_name;
+        let beside = if self.table.index.is_some() { " beside what is there, measure, swap" } else { ", measure it, keep it" };
         match &self.decision.action {
             Action::Nothing => "nothing to do".to_owned(),
-            Action::Set { setting } => format!("set {} = {setting}", self.wanted.method.setting()),
+            Action::Set { setting } if self.wanted.sets_the_setting => {
+                format!("set {} = {setting}", self.wanted.method.setting())
+            }
+            Action::Set { setting } => {
+                format!("advise {} = {setting} (apply_setting would set it)", self.wanted.method.setting())
+            }
             Action::Tune => {
                 let hnsw = if self.table.operator_class_of_hnsw.is_some() { " and hnsw" } else { "" };
-                format!("try numbers of lists{hnsw} on a copy, then build {name} beside what is there, measure, swap")
+                format!("try numbers of lists{hnsw} on a copy, then build {name}{beside}")
             }
-            Action::Build { spec } => format!("build {name} as {spec} beside what is there, measure, swap"),
+            Action::Build { spec } => format!("build {name} as {spec}{beside}"),
             Action::GiveUp => "nothing that the job allows reaches the target".to_owned(),
         }
     }

@@ -167,7 +167,8 @@ impl Searcher<'_> {
 
     /// The lowest setting with that recall, with its cost. None: the highest one does not have it; then what that one has.
     pub async fn least(&mut self, target: f64, start: u32, most: u32) -> Result<(bool, Found)> {
-        let (mut too_low, mut setting) = (0, start.clamp(1, most));
+        let least = self.method.setting_at_least(self.k).min(most);
+        let (mut too_low, mut setting) = (least - 1, start.clamp(least, most));
         let mut enough: Option<Found> = None;
         // Up by doubling, then between: at most 2 log2(32768) steps, and some for a setting that was enough for a few queries only.
         for _ in 0..60 {
@@ -227,7 +228,9 @@ impl Searcher<'_> {
 
     async fn prepare(&mut self, setting: u32, is_as_an_application: bool) -> Result<()> {
         self.show().await?;
-        as_an_application(self.connection, self.method, setting).await?;
+        // The row that asks is found, too: hnsw, which returns no more rows than this, has to have room for it.
+        let room = u32::from(self.method == Method::Hnsw && setting <= self.k && !is_as_an_application);
+        as_an_application(self.connection, self.method, setting + room).await?;
         if !is_as_an_application {
             // Near the target the planner may prefer to read everything: what is asked here is what the index can do.
             pg::set(self.connection, "enable_seqscan", "off").await?;

@@ -9,7 +9,9 @@ use super::kind::{Method, Metric, ValueType};
 use super::measure::{self, Searched};
 use super::names::{self, Built, NEW, OLD, base_of_reindex, is_beside, is_cut};
 use crate::fault::{Fault, Kind};
+use crate::governor;
 use crate::pg::{self, identifier, qualified};
+use crate::task::RunContext;
 use crate::task::partition::with_schema;
 
 /// Rows that are looked at for NULLs, zero vectors and duplicates.
@@ -190,9 +192,10 @@ pub async fn pgvector(connection: &mut PgConnection) -> Result<String> {
 }
 
 /// A connection for reading and measuring: names are qualified, and no policy hides rows without an error.
-pub async fn connect(settings: &pg::Settings) -> Result<PgConnection> {
-    let mut connection = settings.connect().await?;
-    let ours = [("search_path", ""), ("row_security", "off"), ("lock_timeout", "5000"), ("jit", "off")];
+pub async fn connect(run: &RunContext<'_>) -> Result<PgConnection> {
+    let mut connection = run.settings.connect().await?;
+    let lock_timeout = run.job.limits.lock_timeout.0.as_millis().to_string();
+    let ours = [("search_path", ""), ("row_security", "off"), ("lock_timeout", lock_timeout.as_str()), ("jit", "off")];
     // Whatever the role has set for itself. A plan that is kept would not follow a setting that changes.
     let planner = [
         ("enable_indexscan", "on"),
@@ -207,6 +210,21 @@ pub async fn connect(settings: &pg::Settings) -> Result<PgConnection> {
         pg::set(&mut connection, name, value).await?;
     }
     Ok(connection)
+}
+
+/// An error that says who holds the lock, where that was it.
+pub async fn naming_holders(run: &RunContext<'_>, table: &str, error: anyhow::Error) -> anyhow::Error {
+    if !governor::is_lock_trouble(&error) {
+        return error;
+    }
+    let holders = async {
+        let mut connection = run.settings.connect().await?;
+        let oid: Option<i64> =
+            sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint").bind(with_schema(table)).fetch_one(&mut connection).await?;
+        pg::lock_holders(&mut connection, &[oid.unwrap_or_default()]).await
+    };
+    let who = holders.await.ok().filter(|who| !who.is_empty()).unwrap_or_else(|| crate::fault::in_a_line(&error));
+    Fault::new(Kind::NotNow, format!("{table} is locked: {who}")).into()
 }
 
 /// The table itself, or its partitions; true when it is partitioned.

@@ -48,7 +48,7 @@ pub struct Tuner<'a> {
 
 impl Tuner<'_> {
     pub async fn tune(&self) -> Result<Tuning> {
-        let mut connection = self.run.or_cancelled(connect(&self.run.settings)).await?;
+        let mut connection = self.run.or_cancelled(connect(self.run)).await?;
         let pid = self.run.or_cancelled(pg::backend_pid(&mut connection)).await?;
         let result = self.run.or_cancelled(self.search(&mut connection)).await;
         if result.is_err() && self.run.cancel.is_cancelled() {

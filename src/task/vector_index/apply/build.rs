@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
 
 use super::{Failure, Worker};
@@ -85,10 +85,8 @@ impl Worker<'_> {
                 let schema = self.part.table.facts.schema.clone();
                 let left = self.drop_index(&schema, &new).await?;
                 let left = left.map(|who| format!("; it could not be dropped ({who}), the next run does")).unwrap_or_default();
-                Ok(Some((
-                    None,
-                    format!("the new index was built and dropped again, and what there was still serves: {reason}{left}"),
-                )))
+                let serves = if self.part.table.index.is_some() { ", and what there was still serves" } else { "" };
+                Ok(Some((None, format!("the new index was built and dropped again{serves}: {reason}{left}"))))
             }
             (Err(reason), Some(_)) => Ok(Some((None, format!("rebuilt in place, as the index of a partition is: {reason}")))),
         }
@@ -158,7 +156,7 @@ impl Worker<'_> {
 
     /// The new index answers to a connection that may not see the old one: (reached, at the least setting, at today's).
     pub(super) async fn measure_new(&mut self, name: &str, is_beside: bool) -> Result<Result<(bool, Found, Found), String>> {
-        let mut connection = state::connect(&self.run.settings).await?;
+        let mut connection = state::connect(self.run).await?;
         let phase = self.run.progress.phase("measure", None);
         phase.say("searches of the new index");
         let table = &self.part.table;
@@ -220,7 +218,7 @@ impl Worker<'_> {
             searches: 0,
             searches_at_most: u64::MAX,
         };
-        let most = match (method, self.told.built) {
+        let most = match (method, self.told.built.or(self.found)) {
             (_, Some(spec)) => spec.most(),
             (Method::Ivfflat, None) => searcher.lists().await?.unwrap_or(32_768),
             (Method::Hnsw, None) => 1000,
@@ -240,11 +238,7 @@ impl Worker<'_> {
     /// Where the planner prefers the old index (it has more lists) and the role may not hide it: the same build on a copy of
     /// all vectors is the proof.
     async fn measure_on_a_copy(&mut self) -> Result<Result<(bool, Found, Found), String>> {
-        let Some(spec) = self.told.built else {
-            return Ok(Err(
-                "the planner prefers the old index, and only a superuser can measure the one that a stopped run built beside it: the next run builds it anew, and measures that on a copy".to_owned(),
-            ));
-        };
+        let spec = self.told.built.or(self.found).context("an index was built, or found")?;
         let known = self.told.tuning.as_ref().filter(|tuning| tuning.share >= 1.0);
         let known = known.and_then(|tuning| match spec {
             Spec::Ivfflat { lists } => tuning.worst(lists).cloned(),

@@ -89,7 +89,7 @@ impl Worker<'_> {
 
     /// The setting, where it is to be set; whether the application's own query uses the index; and the words for it.
     pub(super) async fn finish(&mut self, found: Found) -> Result<Option<Failure>> {
-        let mut connection = self.run.or_cancelled(state::connect(&self.run.settings)).await?;
+        let mut connection = self.run.or_cancelled(state::connect(self.run)).await?;
         let table = &self.part.table;
         let method = self.part.wanted.method;
         let name = table.index_name.clone();
@@ -97,12 +97,14 @@ impl Worker<'_> {
         let before = self.part.today.index.as_ref().and_then(|index| index.now.as_ref());
         let before = before
             .map_or(String::new(), |now| format!("; before: {} at {}{}", recall_in_words(now), now.setting, cost_in_words(now)));
+        // What applications get.
+        let theirs = self.told.after_at_todays_setting.as_ref().filter(|_| self.job.apply_setting.is_none()).unwrap_or(&found);
         self.told.summary = format!(
             "{name} is {built}: {} at {} = {}{}{before}",
-            recall_in_words(&found),
+            recall_in_words(theirs),
             method.setting(),
-            found.setting,
-            cost_in_words(&found)
+            theirs.setting,
+            cost_in_words(theirs)
         );
         let failure = self.settle(&found).await?;
         // As the application asks, with what it is told to search with.
@@ -132,6 +134,7 @@ impl Worker<'_> {
         let (name, target) = (self.part.wanted.method.setting(), self.job.recall.target);
         if self.job.apply_setting.is_some() {
             self.apply_setting(found.setting).await?;
+            self.told.summary += &self.told.setting_applied.as_ref().map(|applied| format!("; {applied}")).unwrap_or_default();
             return Ok(None);
         }
         if found.setting == self.part.setting {
@@ -164,7 +167,7 @@ impl Worker<'_> {
     }
 
     async fn apply_setting(&mut self, setting: u32) -> Result<()> {
-        let mut connection = self.run.or_cancelled(state::connect(&self.run.settings)).await?;
+        let mut connection = self.run.or_cancelled(state::connect(self.run)).await?;
         let Some(sql) = self.setting_sql(&mut connection, setting).await? else { return Ok(()) };
         pg::execute_counting(&mut connection, sql.clone()).await.map_err(pg::in_its_own_words).with_context(|| sql.clone())?;
         self.told.setting_applied = Some(applied(sql));
@@ -210,7 +213,7 @@ impl Worker<'_> {
             setting: found.setting,
             recall: (found.recall * 10_000.0).round() / 10_000.0,
             tuned: self.told.tuning.is_some() || self.part.today.index.as_ref().is_some_and(|index| index.tuned),
-            graph: match (self.told.built, &self.part.today.index) {
+            graph: match (self.told.built.or(self.found), &self.part.today.index) {
                 (Some(Spec::Hnsw { m, ef_construction }), _) if now => Some(Graph { m, ef_construction }),
                 (_, Some(index)) if !now && index.method == Some(Method::Hnsw) => {
                     Some(Graph { m: index.m, ef_construction: index.ef_construction })

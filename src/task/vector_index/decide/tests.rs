@@ -127,7 +127,7 @@ fn a_setting_that_another_index_needs_is_not_lowered() {
     let low = today(Some(Index { now: Some(found(1, 0.6, 0.4)), ..index() }));
     decided(&shared, &low, Action::Set { setting: 10 }, "below 0.95");
     // Somebody else's job is to raise it.
-    decided(&shared, &at(3), Action::Nothing, "");
+    decided(&shared, &at(4), Action::Nothing, "which is enough");
 }
 
 #[test]
