@@ -13,9 +13,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::PgConnection;
 
+use crate::fault::{self, Fault, Kind};
 use crate::pg;
 use crate::report::Report;
 use crate::task::RunContext;
+use crate::task::partition::with_schema;
 use crate::units::{self, Size, Span};
 
 /// Signals are asked for this often; steps are shorter.
@@ -328,6 +330,21 @@ pub async fn patience(connection: &mut PgConnection, lock_timeout: Duration) -> 
 /// lock_not_available, deadlock_detected.
 pub fn is_lock_trouble(error: &anyhow::Error) -> bool {
     pg::sql_state(error).is_some_and(|state| matches!(state.as_str(), "55P03" | "40P01"))
+}
+
+/// An error that says who holds the lock, where that was it.
+pub async fn naming_holders(run: &RunContext<'_>, table: &str, error: anyhow::Error) -> anyhow::Error {
+    if !is_lock_trouble(&error) {
+        return error;
+    }
+    let holders = async {
+        let mut connection = run.settings.connect().await?;
+        let oid: Option<i64> =
+            sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint").bind(with_schema(table)).fetch_one(&mut connection).await?;
+        pg::lock_holders(&mut connection, &[oid.unwrap_or_default()]).await
+    };
+    let who = holders.await.ok().filter(|who| !who.is_empty()).unwrap_or_else(|| fault::in_a_line(&error));
+    Fault::new(Kind::NotNow, format!("{table} is locked: {who}")).into()
 }
 
 /// A batch's size, made to fit a time: half as much when it took twice as long, or when somebody waited for it.

@@ -34,7 +34,7 @@ use toml::Spanned;
 use self::decide::Verdict;
 use self::table::{find, prepare};
 use crate::fault::{Fault, Kind};
-use crate::governor::{Go, Governor};
+use crate::governor::{self, Go, Governor};
 use crate::job::Checker;
 use crate::pg;
 use crate::report::{Report, Unfinished};
@@ -166,6 +166,16 @@ impl Work for Compress {
     }
 
     async fn apply(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
+        let table = plan.table.sql();
+        match self.compress(run, plan).await {
+            Err(error) => Err(governor::naming_holders(run, &table, error).await),
+            report => report,
+        }
+    }
+}
+
+impl Compress {
+    async fn compress(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
         if let Some(reason) = plan.not_ready(self, &run.job.name) {
             return Err(Fault::new(Kind::Configuration, reason).into());
         }
@@ -206,9 +216,7 @@ impl Work for Compress {
         }
         Ok(report)
     }
-}
 
-impl Compress {
     /// Whether the role may do it, for `check --connect`, whose connection is others' too.
     pub async fn check(&self, connection: &mut sqlx::PgConnection) -> Result<String> {
         let checked = self.may(connection).await;
@@ -230,6 +238,14 @@ impl Compress {
             let owner = pg::identifier(&table.owner);
             let message = format!("GRANT {owner} TO the role: only the owner of {} may change it", self.table);
             return Err(Fault::new(Kind::Permission, message).into());
+        }
+        let mut dependants = dependants::find(connection, &table).await?;
+        if self.method == Method::Toast {
+            dependants.keep_those_of_toast();
+        }
+        if !dependants.refusals.is_empty() {
+            let message = format!("{} cannot be compressed: {}", self.table, dependants.refusals.join("; "));
+            return Err(Fault::new(Kind::Configuration, message).into());
         }
         Ok(match (self.method, &table.view) {
             (Method::Gzip, None) => {

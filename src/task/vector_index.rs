@@ -28,6 +28,7 @@ use toml::Spanned;
 
 use self::kind::{Method, Metric};
 use crate::fault::{Fault, Kind};
+use crate::governor;
 use crate::job::Checker;
 use crate::pg;
 use crate::report::Report;
@@ -315,7 +316,7 @@ impl Work for VectorIndex {
 
     async fn plan(&self, run: &RunContext<'_>) -> Result<Plan> {
         match plan::make(self, run).await {
-            Err(error) => Err(state::naming_holders(run, &self.table, error).await),
+            Err(error) => Err(governor::naming_holders(run, &self.table, error).await),
             plan => plan,
         }
     }

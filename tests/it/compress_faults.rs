@@ -97,7 +97,8 @@ fn counted(server: &Server, database: &str, table: &str, when: &str) {
         &format!(
             "CREATE TABLE changed_forms (at timestamptz DEFAULT now());
              CREATE FUNCTION count_form() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.changed_forms DEFAULT VALUES; RETURN NULL; END';
-             CREATE TRIGGER counted AFTER UPDATE ON {table} FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION count_form()"
+             CREATE TRIGGER counted AFTER UPDATE ON {table} FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION count_form();
+             ALTER TABLE {table} ENABLE ALWAYS TRIGGER counted"
         ),
     );
 }

@@ -514,3 +514,112 @@ fn a_column_that_is_renamed_on_the_table_and_on_the_view_is_one_after_the_next_i
     scenario.run(&["compress", "undo", "scripts"]).succeeded();
     assert_eq!(server.sql(&database, HASHES), hashes);
 }
+
+/// To the application a body that is compressed is the same row: no time of a change moves, no audit gets an entry.
+#[test]
+fn triggers_do_not_fire_for_what_is_compressed_where_the_role_may_silence_them() {
+    for major in [15, 18] {
+        let server = server(major);
+        let database = server.new_database();
+        server.sql(
+            &database,
+            "CREATE TABLE scripts (id int PRIMARY KEY, content text NOT NULL, updated_at timestamptz NOT NULL DEFAULT '2001-01-01');
+             INSERT INTO scripts SELECT i, (SELECT string_agg('Get-Item ' || i * j, E'\\n') FROM generate_series(1, 1500) j) FROM generate_series(1, 30) i;
+             CREATE TABLE log (at timestamptz);
+             CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.updated_at := now(); RETURN NEW; END';
+             CREATE FUNCTION log() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.log VALUES (now()); RETURN NULL; END';
+             CREATE TRIGGER touch BEFORE UPDATE ON scripts FOR EACH ROW EXECUTE FUNCTION touch();
+             CREATE TRIGGER log AFTER UPDATE ON scripts FOR EACH ROW EXECUTE FUNCTION log(); VACUUM ANALYZE scripts",
+        );
+        let job = "database = 'app'\n[compress]\ntable = 'scripts'\ncolumn = 'content'\nmethod = 'gzip'\n";
+        let owner = format!("owner_{database}");
+        server.sql(
+            &database,
+            &format!(
+                "CREATE ROLE {owner} LOGIN; ALTER TABLE scripts OWNER TO {owner}; ALTER TABLE log OWNER TO {owner};
+                 ALTER FUNCTION log() OWNER TO {owner}; GRANT CREATE ON SCHEMA public TO {owner}"
+            ),
+        );
+        let as_owner = Scenario::with_url(server, &server.url_as(&owner, &database)).job("scripts", job);
+        let as_superuser = Scenario::with_database(server, &database).job("scripts", job);
+        let met = || {
+            server.sql(
+                &database,
+                "SELECT count(*) FILTER (WHERE updated_at > '2001-01-01'), (SELECT count(*) FROM log) FROM scripts",
+            )
+        };
+        as_owner.run(&["compress", "install", "scripts"]).succeeded();
+        as_superuser
+            .run(&["run-job", "scripts", "--dry-run"])
+            .succeeded()
+            .prints(&["trigger log does not fire for what is compressed"]);
+        let forms = "SELECT count(content_gz) FROM scripts_stored";
+        as_superuser.run(&["run-job", "scripts"]).succeeded();
+        assert_eq!((met(), server.sql(&database, forms)), ("0|0".to_owned(), "30".to_owned()), "{major}");
+        // The application's own writes set them off as ever.
+        server.sql(&database, "UPDATE scripts SET content = content || '#' WHERE id = 1");
+        assert_eq!(met(), "1|1");
+        as_superuser.run(&["compress", "undo", "scripts"]).succeeded();
+        assert_eq!(met(), "1|1", "{major}");
+        // Who may not silence them is told what would let him.
+        as_owner.run(&["compress", "install", "scripts"]).succeeded();
+        as_owner.run(&["run-job", "scripts", "--dry-run"]).succeeded().prints(&["fires for each row", "GRANT SET ON PARAMETER"]);
+        server.sql(&database, &format!("GRANT SET ON PARAMETER session_replication_role TO {owner}"));
+        as_owner.run(&["run-job", "scripts"]).succeeded();
+        assert_eq!((met(), server.sql(&database, forms)), ("1|1".to_owned(), "30".to_owned()), "{major}");
+        as_owner.run(&["compress", "undo", "scripts"]).succeeded();
+        server.sql(&database, &format!("REVOKE SET ON PARAMETER session_replication_role FROM {owner}; REASSIGN OWNED BY {owner} TO postgres; DROP OWNED BY {owner}; DROP ROLE {owner}"));
+    }
+}
+
+#[test]
+fn what_needs_the_companion_columns_and_who_may_not_undo_are_found_before_a_body_becomes_text() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(
+        &database,
+        "CREATE TABLE scripts (id int PRIMARY KEY, content text NOT NULL, title text);
+         INSERT INTO scripts SELECT i, (SELECT string_agg('Get-Item ' || i * j, E'\\n') FROM generate_series(1, 1500) j) FROM generate_series(1, 30) i; VACUUM ANALYZE scripts",
+    );
+    let job = "database = 'app'\n[compress]\ntable = 'scripts'\ncolumn = 'content'\nmethod = 'gzip'\n";
+    let scenario = Scenario::with_database(server, &database).job("scripts", job);
+    scenario.run(&["compress", "install", "scripts"]).succeeded();
+    scenario.run(&["run-job", "scripts"]).succeeded();
+    let refused = |scenario: &Scenario, code: i32, says: &[&str]| {
+        scenario.run(&["compress", "undo", "scripts", "--dry-run"]).exited(code).says(says);
+        scenario.run(&["compress", "undo", "scripts"]).exited(code).says(says);
+        assert_eq!(server.sql(&database, "SELECT count(content_gz) FROM scripts_stored"), "30");
+    };
+    for (make, says, unmake) in [
+        (
+            "CREATE FUNCTION t() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN IF NEW.content_gz IS NULL THEN NEW.title := lower(NEW.title); END IF; RETURN NEW; END';
+             CREATE TRIGGER t BEFORE UPDATE ON scripts_stored FOR EACH ROW EXECUTE FUNCTION t()",
+            "the function of trigger t, public.t(), names content_gz",
+            "DROP TRIGGER t ON scripts_stored; DROP FUNCTION t()",
+        ),
+        (
+            "CREATE FUNCTION t() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+             CREATE TRIGGER t BEFORE UPDATE ON scripts_stored FOR EACH ROW WHEN (NEW.content_gz IS NULL) EXECUTE FUNCTION t()",
+            "trigger t on table public.scripts_stored needs content_gz",
+            "DROP TRIGGER t ON scripts_stored; DROP FUNCTION t()",
+        ),
+        (
+            "CREATE VIEW packed AS SELECT count(content_sha256) FROM scripts_stored",
+            "view public.packed needs content_sha256",
+            "DROP VIEW packed",
+        ),
+    ] {
+        server.sql(&database, make);
+        refused(&scenario, 78, &[says]);
+        server.sql(&database, unmake);
+    }
+    let writer = format!("writer_{database}");
+    server.sql(&database, &format!("CREATE ROLE {writer} LOGIN; GRANT ALL ON scripts, scripts_stored TO {writer}"));
+    let as_writer = Scenario::with_url(server, &server.url_as(&writer, &database)).job("scripts", job);
+    refused(&as_writer, 77, &["only the owner of"]);
+    server.sql(&database, &format!("DROP OWNED BY {writer}; DROP ROLE {writer}"));
+    scenario.run(&["compress", "undo", "scripts"]).succeeded();
+    // What a run refuses, check says first.
+    server.sql(&database, "CREATE INDEX by_text ON scripts (md5(content))");
+    scenario.run(&["check", "--connect"]).exited(78).prints(&["index by_text is built over the column"]);
+}

@@ -65,7 +65,16 @@ pub async fn find(connection: &mut PgConnection, table: &Table) -> Result<Depend
     Ok(found)
 }
 
+const FIRES: &str = " fires for each row that is compressed: GRANT SET ON PARAMETER session_replication_role TO the role (PostgreSQL 15), and it does not";
+
 impl Dependants {
+    /// What is compressed sets off none of them.
+    pub fn triggers_are_silent(&mut self) {
+        for note in self.notes.iter_mut().filter(|note| is_about_a_trigger(note)) {
+            *note = note.replace(FIRES, " does not fire for what is compressed: to the application it is the same row");
+        }
+    }
+
     /// Of what is changed while it is compressed by PostgreSQL itself: the table stays what it is, and the text where it is.
     pub fn keep_those_of_toast(&mut self) {
         self.refusals.retain(|refusal| refusal == NO_KEY || refusal.ends_with(" inherits from it"));

@@ -43,7 +43,8 @@ UNION SELECT 'soft', format('trigger %I is written in %s (its function %I): what
 FROM trigger t WHERE t.lanname NOT IN ('plpgsql', 'internal')
 UNION SELECT 'soft', format('trigger %I reads the changed rows as a table: compressed ones would have no text', t.tgname)
 FROM trigger t WHERE t.tgoldtable IS NOT NULL OR t.tgnewtable IS NOT NULL
-UNION SELECT 'note', format('trigger %I fires for each row that is compressed', t.tgname)
+UNION SELECT 'note', format(CASE t.tgenabled WHEN 'A' THEN 'trigger %I fires for each row that is compressed, as it is ENABLE ALWAYS'
+    ELSE 'trigger %I fires for each row that is compressed: GRANT SET ON PARAMETER session_replication_role TO the role (PostgreSQL 15), and it does not' END, t.tgname)
 FROM trigger t WHERE t.tgtype & 16 = 16 AND t.tgtype & 1 = 1
 UNION SELECT 'note', format('trigger %I is for each statement: a statement through the view is one for each row', t.tgname)
 FROM trigger t WHERE t.tgtype & 1 = 0

@@ -60,6 +60,9 @@ pub async fn make(compress: &Compress, run: &RunContext<'_>) -> Result<Plan> {
     if compress.method == Method::Toast {
         dependants.keep_those_of_toast();
     }
+    if table::silences_triggers(&mut connection, &table).await? {
+        dependants.triggers_are_silent();
+    }
     let is_begun = table.view.is_some() || walk::place(run, &table).is_some();
     let mut looks = Vec::new();
     for target in targets(compress, &table, is_begun) {

@@ -213,6 +213,22 @@ pub async fn prepare(connection: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
+/// Whether triggers of the table stay out of what a connection does: what is compressed or becomes text again is the same row to the
+/// application, so that no time of a change moves, no audit gets an entry, and nothing that is derived from the text is computed from
+/// none. Only where the role may; one that is to fire for replicas alone is somebody's plan, and stays in charge.
+pub async fn silences_triggers(connection: &mut PgConnection, table: &Table) -> Result<bool> {
+    let may = if table.version_num >= 150_000 {
+        "has_parameter_privilege('session_replication_role', 'SET')"
+    } else {
+        "(SELECT rolsuper FROM pg_roles WHERE rolname = current_user)"
+    };
+    let sql = format!(
+        "SELECT ({may} AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = {}::oid AND tgenabled = 'R'))::text",
+        table.oid
+    );
+    Ok(pg::fetch_text(connection, sql).await?.as_deref() == Some("true"))
+}
+
 /// Finds the table by the name that the application knows, and sets the session up.
 pub async fn find(compress: &Compress, connection: &mut PgConnection) -> Result<Table> {
     let named: Option<(i64, String, String)> =

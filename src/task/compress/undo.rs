@@ -74,7 +74,21 @@ pub async fn plan(compress: &Compress, job: &str, connection: &mut PgConnection,
     );
     let row = pg::query(sql).fetch_one(&mut *connection).await.map_err(pg::in_its_own_words)?;
     let (compressed_rows, compressed_bytes) = (row.try_get(0)?, row.try_get(1)?);
+    if !keep_view {
+        may_uninstall(connection, &table).await?;
+    }
     let in_the_way = if keep_view { Vec::new() } else { bound_to(connection, view.oid).await? };
+    let on_columns = if keep_view { Vec::new() } else { bound_to_columns(connection, &table, view.oid).await? };
+    if !on_columns.is_empty() {
+        let message = format!(
+            "{} and {} of {} cannot go: {}. Change or drop that first; --keep-view makes all bodies text, and leaves view and columns",
+            table.gz(),
+            table.hash(),
+            table.sql(),
+            on_columns.join(", ")
+        );
+        return Err(Fault::new(Kind::Configuration, message).into());
+    }
     if !in_the_way.is_empty() {
         let message = format!(
             "{} cannot give way to the table again: {} depends on it. Drop that first, and make it anew afterwards; --keep-view makes all bodies text, \
@@ -148,6 +162,47 @@ async fn bound_to(connection: &mut PgConnection, view: i64) -> Result<Vec<String
          ORDER BY 1",
     )
     .bind(view)
+    .fetch_all(connection)
+    .await?)
+}
+
+/// Only its owner gives the table its name back: found out before hours of work.
+async fn may_uninstall(connection: &mut PgConnection, table: &Table) -> Result<()> {
+    let may: bool = sqlx::query_scalar("SELECT pg_has_role($1::name, 'USAGE')").bind(&table.owner).fetch_one(connection).await?;
+    if may {
+        return Ok(());
+    }
+    let (owner, name) = (identifier(&table.owner), table.sql());
+    let message = format!(
+        "only the owner of {name} may give it its name back: GRANT {owner} TO the role; --keep-view needs no more than UPDATE"
+    );
+    Err(Fault::new(Kind::Permission, message).into())
+}
+
+/// What needs the companion columns and is not ours: by PostgreSQL's own book, and what functions of triggers say.
+async fn bound_to_columns(connection: &mut PgConnection, table: &Table, view: i64) -> Result<Vec<String>> {
+    let names = ["_gz", "_sha256"].map(|ending| companion(&table.body.name, ending)).to_vec();
+    Ok(sqlx::query_scalar(
+        "SELECT DISTINCT CASE WHEN v.oid IS NULL THEN pg_describe_object(d.classid, d.objid, d.objsubid) ELSE pg_describe_object('pg_class'::regclass, v.oid, 0) END || ' needs ' || quote_ident(a.attname)
+         FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+         LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid LEFT JOIN pg_class v ON v.oid = r.ev_class
+         LEFT JOIN pg_trigger t ON d.classid = 'pg_trigger'::regclass AND t.oid = d.objid
+         LEFT JOIN pg_constraint k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid
+         WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid AND a.attname = ANY ($3::text[])
+           AND d.classid IN ('pg_rewrite'::regclass, 'pg_trigger'::regclass, 'pg_constraint'::regclass, 'pg_class'::regclass, 'pg_policy'::regclass, 'pg_proc'::regclass, 'pg_attrdef'::regclass)
+           AND v.oid IS DISTINCT FROM $2::bigint::oid AND (t.tgname IS NULL OR t.tgname <> ALL ($4::text[])) AND (k.conname IS NULL OR k.conname <> ALL ($5::text[]))
+           AND NOT (d.classid = 'pg_class'::regclass AND d.objid = $1::bigint::oid AND d.objsubid = 0)
+         UNION
+         SELECT format('the function of trigger %I, %s, names %I', t.tgname, p.oid::regprocedure, name)
+         FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid, unnest($3::text[]) name
+         WHERE t.tgrelid = $1::bigint::oid AND NOT t.tgisinternal AND t.tgname <> ALL ($4::text[]) AND strpos(p.prosrc, name) > 0
+         ORDER BY 1",
+    )
+    .bind(table.oid)
+    .bind(view)
+    .bind(names)
+    .bind(GUARDS.map(str::to_owned).to_vec())
+    .bind(vec![CONSTRAINT, PLAIN])
     .fetch_all(connection)
     .await?)
 }

@@ -8,7 +8,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 
 use super::decide::Verdict;
-use super::table::{Key, Table};
+use super::table::{self, Key, Table};
 use super::{Compress, Toast, by_hand, dependants, gzip, toast, undo};
 use crate::fault::{Fault, Kind};
 use crate::governor::{self, Go, Governor, Limits, Pace};
@@ -166,6 +166,9 @@ impl Work<'_> {
         let patience = governor::patience(&mut connection, limits.lock_timeout.0).await?;
         pg::set(&mut connection, "lock_timeout", &patience.as_millis().to_string()).await?;
         pg::set(&mut connection, "statement_timeout", &limits.statement_timeout.0.as_millis().to_string()).await?;
+        if table::silences_triggers(&mut connection, self.table).await? {
+            pg::set(&mut connection, "session_replication_role", "replica").await?;
+        }
         Ok(connection)
     }
 
@@ -248,6 +251,7 @@ impl Work<'_> {
         act: Act,
     ) -> Result<Batch> {
         let target = governor.limits().batch_time.0 * TIMES_BATCH_TIME;
+        let started = Instant::now();
         for attempt in 1..=LOCK_ATTEMPTS {
             let began = Instant::now();
             // Not dropped midway by a cancellation: it is short, and ends in a commit or a rollback.
@@ -270,7 +274,8 @@ impl Work<'_> {
                 Err(error) => {
                     let _ = pg::execute(connection, "ROLLBACK".to_owned()).await;
                     // The index or the table is locked by somebody for more than a moment.
-                    if !governor::is_lock_trouble(&error) || attempt == LOCK_ATTEMPTS {
+                    let is_over = attempt == LOCK_ATTEMPTS || started.elapsed() > governor.limits().max_wait.0;
+                    if !governor::is_lock_trouble(&error) || is_over {
                         return Err(error.context(format!("after {} rows of {}", done.rows, self.table.sql())));
                     }
                     done.lock_waits += 1;

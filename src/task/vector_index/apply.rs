@@ -16,7 +16,7 @@ use super::state::{self, Remains};
 use super::tune::Tuner;
 use crate::concurrently::{self, Ended};
 use crate::fault::{self, Kind};
-use crate::governor::{Go, Governor, Limits};
+use crate::governor::{self, Go, Governor, Limits};
 use crate::pg::{self, qualified};
 use crate::report::{Report, Unfinished};
 use crate::task::RunContext;
@@ -50,7 +50,7 @@ pub async fn apply(job: &VectorIndex, run: &RunContext<'_>, plan: Plan) -> Resul
             Err(error) if fault::kind_of(&error) == Some(Kind::Cancelled) => return Err(error),
             // The other partitions are none the worse for it, and the report has what was done.
             Err(error) => {
-                let error = state::naming_holders(run, &name, error).await;
+                let error = governor::naming_holders(run, &name, error).await;
                 Some((fault::kind_of(&error), fault::in_a_line(&error)))
             }
         };

@@ -9,7 +9,6 @@ use super::kind::{Method, Metric, ValueType};
 use super::measure::{self, Searched};
 use super::names::{self, Built, NEW, OLD, base_of_reindex, is_beside, is_cut};
 use crate::fault::{Fault, Kind};
-use crate::governor;
 use crate::pg::{self, identifier, qualified};
 use crate::task::RunContext;
 use crate::task::partition::with_schema;
@@ -210,21 +209,6 @@ pub async fn connect(run: &RunContext<'_>) -> Result<PgConnection> {
         pg::set(&mut connection, name, value).await?;
     }
     Ok(connection)
-}
-
-/// An error that says who holds the lock, where that was it.
-pub async fn naming_holders(run: &RunContext<'_>, table: &str, error: anyhow::Error) -> anyhow::Error {
-    if !governor::is_lock_trouble(&error) {
-        return error;
-    }
-    let holders = async {
-        let mut connection = run.settings.connect().await?;
-        let oid: Option<i64> =
-            sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint").bind(with_schema(table)).fetch_one(&mut connection).await?;
-        pg::lock_holders(&mut connection, &[oid.unwrap_or_default()]).await
-    };
-    let who = holders.await.ok().filter(|who| !who.is_empty()).unwrap_or_else(|| crate::fault::in_a_line(&error));
-    Fault::new(Kind::NotNow, format!("{table} is locked: {who}")).into()
 }
 
 /// The table itself, or its partitions; true when it is partitioned.
