@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What `[vector_index]` makes of an index that was built on an empty table, beside every other number of lists.
 
-Starts a PostgreSQL 18 with pgvector of its own (scripts/postgres). For each set of vectors (100,000 × 128, 20,000 × 1536, in clusters of
+Starts a PostgreSQL with pgvector of its own (scripts/postgres). For each set of vectors (100,000 × 128, 20,000 × 1536, in clusters of
 uneven size): an index with 100 lists is made first and the rows come afterwards, as migrations do it; pgtend tends it; then the same
 searches are done with an index of every number of lists in a sweep, each at the least probes that reach the target. The sweep has eight
 numbers a decade, from where pgtend's and the rule's are outwards, until both ends are well beyond the valley (two in a row at more than
@@ -127,14 +127,15 @@ class Bench:
     def start(self):
         self.call(HERE / "scripts/postgres", "install", "--wheel-only")
         found = [line.split() for line in self.call(HERE / "scripts/postgres", "list").splitlines()]
-        self.bin = next((Path(bin) for major, bin, _ in found if major == "18"), None)
+        major = self.options.server
+        self.bin = next((Path(bin) for number, bin, _ in found if number == major), None)
         if self.bin is None:
-            raise Failed("no PostgreSQL 18 with pgvector: scripts/postgres list")
-        self.server = self.call(HERE / "scripts/postgres", "start", self.folder / "server", "18").strip()
+            raise Failed(f"no PostgreSQL {major} with pgvector: scripts/postgres list")
+        self.server = self.call(HERE / "scripts/postgres", "start", self.folder / "server", major).strip()
         # With room for all vectors and indexes: what the kernel takes to copy pages that were read before says nothing of an index.
         self.sql(self.server, "ALTER SYSTEM SET shared_buffers = '2GB'")
         self.call(HERE / "scripts/postgres", "stop", self.folder / "server")
-        self.call(HERE / "scripts/postgres", "start", self.folder / "server", "18")
+        self.call(HERE / "scripts/postgres", "start", self.folder / "server", major)
 
     def close(self):
         self.call(HERE / "scripts/postgres", "destroy", self.folder / "server")
@@ -249,7 +250,7 @@ class Bench:
         probes = self.sql(url, "SELECT '[1]'::vector \\g /dev/null\nSHOW ivfflat.probes")
         if self.options.no_sweep:
             after = self.measured(url, "items", shape, probes=probes)
-            return {"title": title, "rows": rows_ + [("**pgtend**", lists, after)], "told": told}
+            return {"title": title, "rows": rows_ + [("**pgtend**", lists, after)], "told": told, "after": after}
         say(f"{title}: the sweep ...")
         self.sql(url, "CREATE TABLE sweep AS TABLE items; VACUUM ANALYZE sweep")
         sweep = self.sweep(title, url, shape, lists)
@@ -275,10 +276,11 @@ def targets(result):
     told, after, tuning = result["told"], result["after"], result["told"]["tuning"]
     yield "recall missing to the target", TARGET - after["recall"], 0.02
     yield "reported recall against this script's", abs(told["after"]["recall"] - after["recall"]), 0.02
-    yield "time of a search against the best of the sweep", after["ms"] / result["fastest"], 1.15
-    # The same number of lists, built twice, differs by what the clock and k-means' seeds make of it.
-    is_the_rules = bool(told["built"]) and told["built"]["lists"] == 100
-    yield "time of a search against 100 lists, built with the rows there", after["ms"] / result["rule"], 1.1 if is_the_rules else 1.0
+    if "fastest" in result:
+        yield "time of a search against the best of the sweep", after["ms"] / result["fastest"], 1.15
+        # The same number of lists, built twice, differs by what the clock and k-means' seeds make of it.
+        is_the_rules = bool(told["built"]) and told["built"]["lists"] == 100
+        yield "time of a search against 100 lists, built with the rows there", after["ms"] / result["rule"], 1.1 if is_the_rules else 1.0
     yield "time of tuning against its budget", tuning["seconds"] / tuning["budget_seconds"] if tuning else 0.0, 1.0
 
 
@@ -286,6 +288,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one small set: to try, not to measure")
     parser.add_argument("--set", type=int, choices=range(1, len(SETS) + 1), help="only this one of them")
+    parser.add_argument("--server", choices=["16", "18"], default="18", help="major version; default 18")
     parser.add_argument("--no-sweep", action="store_true", help="pgtend alone: what it tried and chose")
     parser.add_argument("--strict", action="store_true", help="exit with 1 when a target is missed")
     parser.add_argument("--pgtend", help="another binary than target/release/pgtend")
@@ -304,7 +307,7 @@ def main():
             for title, lists, found in result["rows"]:
                 print(f"| {title} | {lists} | {found['probes']} | {found['recall']:.3f} | {found['pages']:.0f} | {found['ms']:.2f} |")
             print()
-            for what, measured, limit in targets(result) if "fastest" in result else ():
+            for what, measured, limit in targets(result):
                 met = measured <= limit
                 missed += not met
                 print(f"- {'PASS' if met else 'FAIL'} {what}: {measured:.3f} (at most {limit:.3g})", flush=True)

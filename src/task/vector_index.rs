@@ -6,6 +6,7 @@
 pub mod kind;
 
 mod apply;
+mod candidates;
 mod decide;
 mod measure;
 mod memory;

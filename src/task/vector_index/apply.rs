@@ -7,7 +7,8 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::VectorIndex;
-use super::decide::{self, Action, Decision, Spec, Tuning};
+use super::candidates::Tuning;
+use super::decide::{self, Action, Decision, Spec};
 use super::kind::Method;
 use super::plan::{self, Part, Plan};
 use super::search::Found;

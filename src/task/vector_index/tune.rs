@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
 
-use super::decide::{Candidate, Spec, Tuning, hnsw, lists_by_rule};
+use super::candidates::{Candidate, Tuning};
+use super::decide::{Spec, hnsw, lists_by_rule};
 use super::kind::Method;
 use super::measure::{self, Sample, Searched};
 use super::search::{Found, Searcher, Stopped};
+use super::setting;
 use super::state::{Table, connect};
 use super::{VectorIndex, memory};
 use crate::pg::{self, qualified};
@@ -142,7 +144,8 @@ impl Tuner<'_> {
         }
         phase.say(&format!("candidate: {spec}"));
         ground.budget.is_for_both = true;
-        match self.candidate(ground, spec, class, Method::Hnsw.default_setting()).await? {
+        let setting = setting::today(ground.connection, Method::Hnsw, self.job.role(), self.extension).await?;
+        match self.candidate(ground, spec, class, setting).await? {
             Ok(candidate) => tuning.hnsw = Some(candidate),
             Err(stopped) => tuning.hnsw_ended = Some(stopped.to_string()),
         }

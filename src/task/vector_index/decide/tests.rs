@@ -225,6 +225,17 @@ fn hnsw_is_built_where_it_saves_enough_and_what_it_showed_is_told() {
     assert!(decision.reasons.iter().any(|reason| reason.contains("has to save 15 %")), "{decision:?}");
     assert_eq!(after(hnsw(0.1, false), lists.clone()).action, stay);
     assert_eq!(after(hnsw(5.0, true), tuning(&[(100, 1.0, false)])).action, switch);
+    // Applications would search it with less than it needs, and nobody sets it.
+    let dear = Some(Candidate { at_todays_setting: Some(found(40, 0.5, 0.1)), ..hnsw(0.7, true).unwrap() });
+    let with = Tuning { hnsw: dear, ..lists.clone() };
+    let nobody_sets = Wanted { sets_the_setting: false, ..wanted() };
+    let decision = after_tuning(&nobody_sets, &today(Some(index())), tune(), &with);
+    assert!(
+        decision.action != switch
+            && decision.reasons.iter().any(|reason| reason.starts_with("hnsw is not built: at hnsw.ef_search = 40")),
+        "{decision:?}"
+    );
+    assert_eq!(after_tuning(&wanted(), &today(Some(index())), tune(), &with).action, switch);
     let ended = Tuning { hnsw_ended: Some("the time is over".to_owned()), ..lists };
     assert!(after(None, ended).reasons.iter().any(|reason| reason.contains("not compared: the time is over")));
 }

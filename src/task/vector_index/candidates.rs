@@ -1,0 +1,86 @@
+//! What the search for lists built and measured, and which of it is best: pure.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::decide::Spec;
+use super::search::Found;
+
+/// One that was built on a copy and searched.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Candidate {
+    #[serde(flatten)]
+    pub spec: Spec,
+    pub build_seconds: f64,
+    pub reached: bool,
+    pub found: Found,
+    /// At the setting that applications use today.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_todays_setting: Option<Found>,
+}
+
+impl Candidate {
+    /// 0: it has none.
+    pub fn lists(&self) -> u32 {
+        if let Spec::Ivfflat { lists } = self.spec { lists } else { 0 }
+    }
+
+    /// Of a search, where it reached the target.
+    pub fn ms(&self) -> Option<f64> {
+        self.found.cost.filter(|_| self.reached).map(|cost| cost.ms)
+    }
+}
+
+/// What the search for lists came to.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Tuning {
+    /// Of ivfflat.
+    pub candidates: Vec<Candidate>,
+    /// The other method, where it was to be compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hnsw: Option<Candidate>,
+    /// Why there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hnsw_ended: Option<String>,
+    pub copied_rows: u64,
+    /// Of all vectors; below 1, lists are scaled up.
+    pub share: f64,
+    pub budget_seconds: f64,
+    pub seconds: f64,
+    pub searches: u64,
+    /// Why there are no more candidates.
+    pub ended: String,
+}
+
+impl Tuning {
+    /// The cheapest that reaches the target. Within 10 % the clock says little, and pages decide. k-means begins anywhere, and
+    /// of some numbers one build is lucky (57 lists: 1 probe, then 2): a number is worth what its worst build is.
+    pub fn best(&self) -> Option<&Candidate> {
+        let worst = || self.lists().into_iter().filter_map(|lists| self.worst(lists)).filter(|one| one.reached);
+        let ms = |candidate: &Candidate| candidate.found.cost.map_or(f64::MAX, |cost| cost.ms);
+        let pages = |candidate: &Candidate| candidate.found.cost.map_or(f64::MAX, |cost| cost.pages);
+        let fastest = worst().map(ms).min_by(f64::total_cmp)?;
+        worst().filter(|candidate| ms(candidate) <= fastest * 1.1).min_by(|a, b| pages(a).total_cmp(&pages(b)))
+    }
+
+    /// The numbers of lists that were tried, each once.
+    pub fn lists(&self) -> BTreeSet<u32> {
+        self.candidates.iter().map(Candidate::lists).collect()
+    }
+
+    /// Of the builds with that number: one that misses the target, or else the slowest.
+    pub fn worst(&self, lists: u32) -> Option<&Candidate> {
+        let ms = |candidate: &Candidate| candidate.ms().unwrap_or(f64::MAX);
+        self.builds(lists).max_by(|a, b| ms(a).total_cmp(&ms(b)))
+    }
+
+    pub fn builds(&self, lists: u32) -> impl Iterator<Item = &Candidate> {
+        self.candidates.iter().filter(move |candidate| candidate.lists() == lists)
+    }
+
+    /// For all vectors: the best number grows with the square root of their number, as centres and members are looked at alike.
+    pub fn scaled(&self, lists: u32) -> u32 {
+        ((f64::from(lists) / self.share.clamp(1e-6, 1.0).sqrt()).round() as u32).clamp(1, 32_768)
+    }
+}
