@@ -112,6 +112,10 @@ async fn needs(connection: &mut PgConnection, job: &Job, role: &str) -> Result<V
                 |(owner, schema)| format!("GRANT {owner} TO {role};\nGRANT USAGE, CREATE ON SCHEMA {schema} TO {role};"),
             ),
             format!("-- to see replication and WAL archiving, which it spares\nGRANT pg_monitor TO {role};"),
+            // Whoever has it may write past foreign keys and triggers anywhere: for somebody to decide.
+            "-- PostgreSQL 15 and later, where the table's triggers should not fire for what is compressed (updated_at, audits):"
+                .to_owned(),
+            format!("-- GRANT SET ON PARAMETER session_replication_role TO {role};"),
         ]),
         Task::Partition(partition) => Ok(vec![
             "-- Only the owner may attach and detach partitions, and they are made in its schema:".to_owned(),
