@@ -153,7 +153,7 @@ impl Work for Reindex {
     }
 
     fn refusal(&self, plan: &Plan) -> Option<anyhow::Error> {
-        (!plan.missing.is_empty()).then(|| fault::Fault::new(Kind::Configuration, missing(plan)).into())
+        (!plan.missing.is_empty()).then(|| has_no(&plan.table, &plan.missing).into())
     }
 
     async fn apply(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
@@ -254,8 +254,7 @@ impl Reindex {
         .await?;
         let missing: Vec<String> = self.indexes.iter().filter(|name| !names.contains(name)).cloned().collect();
         if !missing.is_empty() {
-            let plan = Plan { table: self.table.clone(), steps: Vec::new(), missing };
-            return Err(fault::Fault::new(Kind::Configuration, self::missing(&plan)).into());
+            return Err(has_no(&self.table, &missing).into());
         }
         Ok(format!("owns {} and may rebuild its indexes", self.table))
     }
@@ -271,8 +270,8 @@ fn known(run: &RunContext<'_>) -> Known {
     run.resume.clone().and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default()
 }
 
-fn missing(plan: &Plan) -> String {
-    format!("{} has no index {}", plan.table, plan.missing.join(", "))
+fn has_no(table: &str, indexes: &[String]) -> fault::Fault {
+    fault::Fault::new(Kind::Configuration, format!("{table} has no index {}", indexes.join(", ")))
 }
 
 /// Pure.
@@ -340,7 +339,7 @@ impl fmt::Display for Plan {
             writeln!(f, "  {what} {} ({}): {}", step.index.sql(), step.index.method, step.reason)?;
         }
         if !self.missing.is_empty() {
-            writeln!(f, "  {}", missing(self))?;
+            writeln!(f, "  {}", has_no(&self.table, &self.missing))?;
         }
         Ok(())
     }

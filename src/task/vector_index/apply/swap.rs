@@ -66,7 +66,7 @@ impl Worker<'_> {
     /// What was proved on a copy is measured itself as soon as nothing is in its way: k-means begins anywhere.
     async fn measure_swapped(&mut self, on_the_copy: Found, comment: &str) -> Result<Option<Failure>> {
         let name = self.part.table.index_name.clone();
-        let measured = match self.measure_new(&name, false).await {
+        let measured = match self.run.or_cancelled(self.measure_new(&name, false)).await {
             Err(error) if error.downcast_ref::<Stopped>().is_some() => Err(error.to_string()),
             measured => measured?,
         };
@@ -181,8 +181,7 @@ impl Worker<'_> {
         let method = self.part.wanted.method;
         let statement = async {
             setting::load(connection, self.extension).await?;
-            let this = self.new.or(self.part.table.index.as_ref().map(|index| index.oid));
-            let others = setting::of_others(connection, method, [this, self.old_oid()]).await?;
+            let others = setting::of_others(connection, method, [self.new, self.old_oid()]).await?;
             let database = identifier(self.run.settings.database());
             let whose = match place {
                 ApplySetting::Database => format!("DATABASE {database}"),
