@@ -16,6 +16,7 @@ pub mod fault;
 pub mod ledger;
 pub mod metrics;
 pub mod notify;
+pub mod process_identity;
 pub mod progress;
 pub mod report;
 pub mod runner;

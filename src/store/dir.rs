@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use bytes::{Bytes, BytesMut};
+use chrono::{DateTime, Utc};
 use tokio::fs;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -40,7 +41,7 @@ impl Dir {
     pub async fn unfinished(&self, folder: &str) -> Result<Vec<Unfinished>> {
         let files = self.files(folder).await?;
         let temporary = files.into_iter().filter(|file| file.key.ends_with(TEMPORARY));
-        Ok(temporary.map(|file| Unfinished { key: file.key.clone(), id: file.key, started_at: None }).collect())
+        Ok(temporary.map(|file| Unfinished { key: file.key.clone(), id: file.key, started_at: file.modified_at }).collect())
     }
 
     async fn files(&self, folder: &str) -> Result<Vec<Object>> {
@@ -60,7 +61,8 @@ impl Dir {
                 if metadata.is_dir() && depth < DEPTH {
                     folders.push((key, depth + 1));
                 } else if metadata.is_file() {
-                    found.push(Object { key, bytes: metadata.len() });
+                    let modified_at = metadata.modified().ok().map(DateTime::<Utc>::from);
+                    found.push(Object { key, bytes: metadata.len(), modified_at });
                 }
             }
         }

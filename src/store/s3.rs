@@ -111,7 +111,9 @@ impl S3 {
             let page = request.set_continuation_token(token).send().await.map_err(|error| self.explain(error))?;
             for object in page.contents() {
                 if let Some(key) = object.key().and_then(|key| self.own_key(key)) {
-                    objects.push(Object { key, bytes: object.size().unwrap_or(0).max(0) as u64 });
+                    let modified_at =
+                        object.last_modified().and_then(|time| DateTime::<Utc>::from_timestamp(time.secs(), time.subsec_nanos()));
+                    objects.push(Object { key, bytes: object.size().unwrap_or(0).max(0) as u64, modified_at });
                 }
             }
             token = page.next_continuation_token;

@@ -6,8 +6,9 @@ use std::fmt;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
+use super::facts::ServerFacts;
 use super::keep::{self, Candidate, Decision, Proof};
-use super::set::{self, Listing, ServerFacts, Set, SetName};
+use super::set::{self, Listing, Set, SetName};
 use super::verify::Verify;
 use super::{Backup, facts, free_name, restore};
 use crate::client_tools::Tools;

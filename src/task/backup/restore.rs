@@ -10,10 +10,10 @@ use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 use sqlx::postgres::PgConnection;
 
-use super::facts::{self, Lacks};
+use super::facts::{self, DatabaseFacts, Lacks, ServerFacts};
 use super::read_back;
 use super::scan::TableData;
-use super::set::{DatabaseFacts, Manifest, ServerFacts, Set};
+use super::set::{Manifest, Set};
 use super::stream::{hex, without_unknown_settings};
 use crate::child::Child;
 use crate::client_tools::Tools;
@@ -33,11 +33,40 @@ const BUILD_MEMORY: &str = "SELECT set_config('maintenance_work_mem', '512MB', f
 /// Marks databases that pgtend makes for a moment; only such a one is ever dropped.
 const SCRATCH_COMMENT: &str = "made by pgtend, dropped when its restore ends";
 
-/// How a restore ended that was not stopped by an error on the way.
-#[derive(Debug)]
+/// How a restore ended: what was seen of the set's bytes, and whether this server took them. The one says nothing of the other.
+#[derive(Debug, Default)]
 pub struct Restored {
-    /// Why the set is not what its manifest says; empty when the restore is complete.
+    /// Where the bytes differ from the manifest, by this one read; empty when they do not.
     pub problems: Vec<String>,
+    /// Why this server did not take them; None when all is restored.
+    pub refusal: Option<Refusal>,
+    /// Worth saying of a restore that is complete.
+    pub notes: Vec<String>,
+}
+
+impl Restored {
+    pub fn is_complete(&self) -> bool {
+        self.problems.is_empty() && self.refusal.is_none()
+    }
+}
+
+/// Why a server did not take a dump. It speaks of this server, now; never of the set.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    pub kind: Option<Kind>,
+    /// Of the first error.
+    pub sql_state: Option<String>,
+    /// With what to do.
+    pub message: String,
+}
+
+impl From<Refusal> for anyhow::Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal.kind {
+            Some(kind) => Fault::new(kind, refusal.message).into(),
+            None => Self::msg(refusal.message),
+        }
+    }
 }
 
 /// Where the dump goes.
@@ -48,7 +77,7 @@ pub struct Target<'a> {
     pub in_transaction: bool,
 }
 
-/// Streams the set's dump into psql. An error is the environment's; problems are the set's.
+/// Streams the set's dump into psql. An error is the store's, or this host's.
 pub async fn stream_into(store: &Store, set: &Set, target: &Target<'_>, phase: &Phase) -> Result<Restored> {
     let mut connection = target.settings.connect().await?;
     let known_settings = facts::setting_names(&mut connection).await?;
@@ -63,7 +92,7 @@ pub async fn stream_into(store: &Store, set: &Set, target: &Target<'_>, phase: &
     let mut head = Some(known_settings);
     let read = read_back::read_dump(store, set, phase, move |bytes| write_dump(&mut sink, &mut head, bytes)).await?;
     if !read.problems.is_empty() {
-        return Ok(Restored { problems: read.problems });
+        return Ok(Restored { problems: read.problems, ..Restored::default() });
     }
     let finished = match read.sink_error {
         None => finish_psql(stdin, set, target.in_transaction).await,
@@ -74,32 +103,31 @@ pub async fn stream_into(store: &Store, set: &Set, target: &Target<'_>, phase: &
     };
     let ended = psql.wait().await?;
     if ended.status.success() && finished.is_ok() {
-        return Ok(Restored { problems: Vec::new() });
+        return Ok(Restored::default());
     }
     let said = if ended.stderr.is_empty() { format!("psql ended with {}", ended.status) } else { ended.stderr };
-    classify(&said)
+    Ok(Restored { refusal: Some(classify(&said)), ..Restored::default() })
 }
 
-/// A failure of the server or its disk says nothing about the set.
-fn classify(said: &str) -> Result<Restored> {
+fn classify(said: &str) -> Refusal {
     let first =
         said.lines().find(|line| line.contains("ERROR") || line.contains("FATAL") || line.contains("error:")).unwrap_or(said);
+    let refusal = |kind: Option<Kind>, message: String| Refusal { kind, sql_state: None, message };
     if said.contains("No space left on device") || said.contains("could not extend file") {
-        anyhow::bail!("the target's disk is full: {first}");
+        return refusal(None, format!("the target's disk is full: {first}"));
     }
     if said.contains("invalid command \\restrict") {
-        anyhow::bail!(
-            "this psql is older than the dump's pg_dump: it does not know \\restrict; install the newest minor release of the client tools"
-        );
+        let message = "this psql is older than the dump's pg_dump: it does not know \\restrict; install the newest minor release of the client tools";
+        return refusal(None, message.to_owned());
     }
     if said.contains("max_locks_per_transaction") {
-        anyhow::bail!("too many tables for one transaction: restore with --create, which needs none ({first})");
+        return refusal(None, format!("too many tables for one transaction: restore with --create, which needs none ({first})"));
     }
     if ["out of memory", "out of shared memory", "could not resize shared memory", "memory required is"]
         .iter()
         .any(|text| said.contains(text))
     {
-        anyhow::bail!("the target is short of memory: {first}");
+        return refusal(None, format!("the target is short of memory: {first}"));
     }
     if let Some(kind) = pg::kind_of_message(said) {
         let hint = if kind == Kind::Permission {
@@ -107,9 +135,9 @@ fn classify(said: &str) -> Result<Restored> {
         } else {
             ""
         };
-        return Err(Fault::new(kind, format!("psql: {first}{hint}")).into());
+        return refusal(Some(kind), format!("psql: {first}{hint}"));
     }
-    Ok(Restored { problems: vec![format!("it does not restore: {}", said.lines().take(12).collect::<Vec<_>>().join("\n"))] })
+    refusal(None, format!("it does not restore: {}", said.lines().take(12).collect::<Vec<_>>().join("\n")))
 }
 
 fn start_psql(target: &Target<'_>) -> Result<Child> {
@@ -297,7 +325,7 @@ pub async fn into_new_database(
     create_scratch(&mut connection, &scratch, &set.manifest.server.database).await?;
     let target = Target { settings: &settings.with_database(&scratch), tools, in_transaction: false };
     let restored = stream_into(store, set, &target, phase).await;
-    if !matches!(&restored, Ok(restored) if restored.problems.is_empty()) {
+    if !matches!(&restored, Ok(restored) if restored.is_complete()) {
         if let Err(error) = drop_scratch(&mut connection, &scratch).await {
             tracing::warn!("{error:#}");
         }

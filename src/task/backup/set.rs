@@ -11,6 +11,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use serde::{Deserialize, Serialize};
 
 use super::compress::Compression;
+use super::facts::ServerFacts;
 use super::keep::{Candidate, Proof};
 use super::members::MemberIndex;
 use super::scan::TableData;
@@ -110,47 +111,6 @@ impl Manifest {
     pub fn rows(&self) -> u64 {
         self.tables.iter().map(|table| table.rows).sum()
     }
-}
-
-/// The source, and what a target must have.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ServerFacts {
-    pub version: String,
-    pub version_num: i32,
-    /// Differs between servers that do not descend from one another; None where it may not be read.
-    pub system_identifier: Option<String>,
-    pub in_recovery: bool,
-    pub database: DatabaseFacts,
-    pub extensions: Vec<Extension>,
-    /// Owners and grantees in this database.
-    pub roles: Vec<String>,
-}
-
-/// What CREATE DATABASE and ALTER DATABASE said of it; a plain dump does not hold it.
-#[derive(Clone, Debug, Serialize, Deserialize, sqlx::FromRow)]
-pub struct DatabaseFacts {
-    pub name: String,
-    pub owner: String,
-    pub encoding: String,
-    pub collate: String,
-    pub ctype: String,
-    /// `c` libc, `i` ICU, `b` builtin.
-    pub locale_provider: String,
-    pub locale: Option<String>,
-    pub size_bytes: i64,
-    /// `ALTER DATABASE … SET`: `name=value`.
-    pub settings: Vec<String>,
-    /// `CONNECT role`, `TEMPORARY ` (of PUBLIC), …; None where nobody ever granted or revoked anything.
-    #[serde(default)]
-    pub grants: Option<Vec<String>>,
-    #[serde(default)]
-    pub comment: Option<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
-pub struct Extension {
-    pub name: String,
-    pub version: String,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

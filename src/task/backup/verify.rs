@@ -56,7 +56,11 @@ pub async fn by_restore(store: &Store, set: &mut Set, scratch: &Scratch<'_>, pro
     let target = Target { settings: &settings, tools: scratch.tools, in_transaction: false };
     let restored = restore::stream_into(store, set, &target, &phase).await;
     let dropped = restore::drop_scratch(&mut connection, &scratch.name).await;
-    problems.extend(restored.context("cannot verify by restoring")?.problems);
+    let restored = restored.context("cannot verify by restoring")?;
+    problems.extend(restored.problems);
+    if let Some(refusal) = restored.refusal {
+        problems.push(refusal.message);
+    }
     dropped?;
     record(store, set, "restore", problems, started, &phase).await
 }

@@ -1,0 +1,92 @@
+//! `pgtend backups restore`.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use serde_json::json;
+
+use super::{Filter, find, settings_of, tools_for};
+use crate::cli::Global;
+use crate::cli::output::print;
+use crate::task::backup::restore;
+use crate::units;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// DATABASE/JOB/TIME as listed, TIME alone, or `latest` (the newest verified one)
+    set: String,
+    #[command(flatten)]
+    filter: Filter,
+    /// Where to: a URL, or a database of the configuration. No password in a URL here: arguments are readable by
+    /// every user of the host; use PGPASSWORD or ~/.pgpass
+    #[arg(long, value_name = "URL")]
+    into: String,
+    /// Make the database; it gets its name only when the restore is complete
+    #[arg(long)]
+    create: bool,
+    /// Make the roles that the target lacks, without login
+    #[arg(long)]
+    create_roles: bool,
+}
+
+pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
+    let Arguments { set: wanted, filter, into, create, create_roles } = arguments;
+    let (create, create_roles) = (*create, *create_roles);
+    let config = global.load_config()?;
+    let settings = settings_of(&config, into)?;
+    let found = find(&config, wanted, filter, true).await?;
+    let (set, manifest) = (&found.set, &found.set.manifest);
+    let mut connection = if create {
+        restore::maintenance_connection(&settings).await?
+    } else {
+        settings.connect().await.context("--create makes a database that does not exist")?
+    };
+    let tools = tools_for(&config, &mut connection).await?;
+    let lacks = restore::prepare_server(&mut connection, set, create_roles).await?;
+    drop(connection);
+    for note in &lacks.notes {
+        tracing::warn!("{note}");
+    }
+    if !lacks.roles.is_empty() {
+        tracing::warn!("made without login: {}", lacks.roles.join(", "));
+    }
+
+    let phase = global.progress().phase("restore", Some(manifest.dump.bytes));
+    let restored = if create {
+        restore::into_new_database(&found.store, set, &settings, &tools, &phase).await?
+    } else {
+        restore::into_empty_database(&found.store, set, &settings, &tools, &phase).await?
+    };
+    anyhow::ensure!(
+        restored.problems.is_empty(),
+        "{} was not restored, and {} is as it was before: {}",
+        set.name,
+        settings.display(),
+        restored.problems.join("; ")
+    );
+    if let Some(refusal) = restored.refusal {
+        return Err(anyhow::Error::from(refusal).context(format!(
+            "{} was not restored, and {} is as it was before",
+            set.name,
+            settings.display()
+        )));
+    }
+    phase.done(&format!("{} from {}", settings.display(), set.name));
+    let (tables, rows) = (manifest.tables.len() as u64, manifest.rows());
+    if global.json {
+        print(&format!(
+            "{:#}\n",
+            json!({ "set": set.name.to_string(), "into": settings.display(), "tables": tables, "rows": rows, "elapsed_seconds": phase.elapsed().as_secs_f64() })
+        ))?;
+    } else {
+        print(&format!(
+            "{} is restored into {}: {} tables, {} rows, each table counted\n",
+            set.name,
+            settings.display(),
+            units::count(tables),
+            units::count(rows)
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,114 @@
+//! Which process on which machine did something, so that another can tell whether it is still alive.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
+use serde::{Deserialize, Serialize};
+
+/// A process, as it says of itself in objects that others read. All is compared as text; what could not be read is empty, and
+/// then nothing is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProcessIdentity {
+    pub host: String,
+    /// /etc/machine-id: two hosts may have one name.
+    pub machine_id: String,
+    /// Differs after each boot. A container has that of its host.
+    pub boot_id: String,
+    /// Process ids are of a namespace: each container has its own.
+    pub pid_namespace: String,
+    pub pid: u32,
+    /// Clock ticks between boot and the process's start (proc(5), stat, field 22): process ids are given away again.
+    pub start_ticks: String,
+}
+
+impl ProcessIdentity {
+    pub fn own() -> Self {
+        let pid = std::process::id();
+        Self {
+            host: gethostname::gethostname().to_string_lossy().into_owned(),
+            machine_id: line_of("/etc/machine-id"),
+            boot_id: line_of("/proc/sys/kernel/random/boot_id"),
+            pid_namespace: pid_namespace(),
+            pid,
+            start_ticks: start_ticks(pid).unwrap_or_default(),
+        }
+    }
+
+    /// True only when it ran here, and it is certain that it runs no more. Of processes elsewhere nothing is known.
+    pub fn is_known_dead(&self) -> bool {
+        let own = Self::own();
+        let is_here = !self.host.is_empty()
+            && self.host == own.host
+            && self.machine_id == own.machine_id
+            && !self.boot_id.is_empty()
+            && !own.boot_id.is_empty();
+        if !is_here || self.start_ticks.is_empty() {
+            return false;
+        }
+        if self.boot_id != own.boot_id {
+            // Without a machine id, a host of the same name may be another one.
+            return !self.machine_id.is_empty();
+        }
+        if self.pid_namespace.is_empty() || self.pid_namespace != own.pid_namespace {
+            return false;
+        }
+        // A process that cannot be read may be there; one that has another start is another one.
+        match start_ticks(self.pid) {
+            Ok(ticks) => ticks != self.start_ticks,
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        }
+    }
+}
+
+impl std::fmt::Display for ProcessIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "process {} on {}", self.pid, self.host)
+    }
+}
+
+fn line_of(path: &str) -> String {
+    fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
+fn pid_namespace() -> String {
+    fs::metadata("/proc/self/ns/pid").map(|namespace| namespace.ino().to_string()).unwrap_or_default()
+}
+
+/// Empty for a zombie: it holds nothing any more, and its start is of no use.
+fn start_ticks(pid: u32) -> std::io::Result<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The second field is the program's name in parentheses, with anything in it.
+    let after_name = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
+    let mut fields = after_name.split_ascii_whitespace();
+    let state = fields.next().unwrap_or_default();
+    if matches!(state, "Z" | "X" | "x") {
+        return Ok(String::new());
+    }
+    Ok(fields.nth(18).unwrap_or_default().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_dead_only_when_that_is_certain() {
+        let own = ProcessIdentity::own();
+        assert!(!own.is_known_dead(), "this process runs");
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let ended = ProcessIdentity { pid: child.id(), start_ticks: "1".into(), ..own.clone() };
+        child.wait().unwrap();
+        assert!(ended.is_known_dead());
+        assert!(ProcessIdentity { start_ticks: "1".into(), ..own.clone() }.is_known_dead(), "its number was given to another");
+        for (unknown, why) in [
+            (ProcessIdentity { host: "elsewhere".into(), ..ended.clone() }, "another host"),
+            (ProcessIdentity { machine_id: "elsewhere".into(), ..ended.clone() }, "another host of that name"),
+            (ProcessIdentity { pid_namespace: "1".into(), ..ended.clone() }, "another container"),
+            (ProcessIdentity { boot_id: String::new(), ..ended.clone() }, "nothing known"),
+            (ProcessIdentity::default(), "nothing known"),
+        ] {
+            assert!(!unknown.is_known_dead(), "{why}");
+        }
+    }
+}
