@@ -10,10 +10,12 @@ pub mod compress;
 mod dump;
 pub mod facts;
 mod members;
+pub mod new_database;
 mod plan;
 pub mod read_back;
 pub mod restore;
 mod scan;
+pub mod scratch;
 pub mod stream;
 pub mod verify;
 
@@ -205,8 +207,8 @@ impl Backup {
 /// The restore was dropped midway, and its psql killed with it: its database goes now rather than with the next run.
 async fn drop_after_cancel(settings: &pg::Settings, name: &str) {
     let dropping = async {
-        let mut connection = restore::maintenance_connection(settings).await?;
-        restore::drop_scratch(&mut connection, name).await
+        let mut connection = scratch::maintenance_connection(settings).await?;
+        scratch::drop_scratch(&mut connection, name).await
     };
     match tokio::time::timeout(DROP_TIMEOUT, dropping).await {
         Ok(Ok(())) => {}
