@@ -55,7 +55,7 @@ impl Scenario {
         assert_eq!(self.sets().len(), 1);
         let files = self.files("store");
         let names: Vec<&str> = files.iter().map(|file| file.rsplit('/').next().unwrap()).collect();
-        assert_eq!(names, ["dump.sql.gz", "globals.sql.gz", "manifest.json", "verification.json"], "{files:?}");
+        assert_eq!(names, ["dump.sql.gz", "globals.sql.gz", "manifest.json", "run.json", "verification.json"], "{files:?}");
         self.run(&["backups", "verify", "latest"]).succeeded();
     }
 
@@ -191,7 +191,7 @@ fn pgtend_killed_midway_leaves_an_upload_that_the_next_run_aborts() {
     eventually("the lock of the killed run is gone", || lock_is_free(server, &database));
     scenario.run(&["run-job", "nightly"]).succeeded();
     assert_eq!(s3.unfinished_uploads(), Vec::<String>::new());
-    assert_eq!((scenario.sets().len(), s3.objects().len()), (1, 4));
+    assert_eq!((scenario.sets().len(), s3.objects().len()), (1, 5));
 }
 
 fn lock_is_free(server: &Server, database: &str) -> bool {

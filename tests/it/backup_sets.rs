@@ -51,12 +51,12 @@ fn a_set_with_a_flipped_byte_is_found_out_and_never_restored() {
         bytes[at] ^= 1;
         std::fs::write(&dump, bytes).unwrap();
         scenario.run(&["backups", "verify", "latest"]).exited(1).says(&["is damaged"]);
-        assert_eq!(scenario.json(&["backups", "list"])["sets"][0]["proof"], "damaged");
+        assert_eq!(scenario.json(&["backups", "list"])["sets"][0]["bytes"], "damaged");
         nothing_is_restored(&scenario, server, "flipped");
     }
     std::fs::write(&dump, good).unwrap();
     scenario.run(&["backups", "verify", "latest"]).succeeded();
-    assert_eq!(scenario.json(&["backups", "list"])["sets"][0]["proof"], "verified");
+    assert_eq!(scenario.json(&["backups", "list"])["sets"][0]["bytes"], "intact");
 }
 
 #[test]

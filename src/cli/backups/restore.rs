@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use serde_json::json;
 
-use super::{Filter, find, settings_of, tools_for};
+use super::{Filter, Which, find, settings_of, tools_for};
 use crate::cli::Global;
 use crate::cli::output::print;
 use crate::task::backup::{new_database, scratch};
@@ -14,10 +14,12 @@ use crate::units;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// DATABASE/JOB/TIME as listed, TIME alone, or `latest` (the newest verified one)
+    /// DATABASE/JOB/TIME as listed, TIME alone, or `latest` (the newest that is not damaged, partial or from after now)
     set: String,
     #[command(flatten)]
     filter: Filter,
+    #[command(flatten)]
+    which: Which,
     /// Where to: a URL, or a database of the configuration. No password in a URL here: arguments are readable by
     /// every user of the host; use PGPASSWORD or ~/.pgpass
     #[arg(long, value_name = "URL")]
@@ -31,11 +33,11 @@ pub struct Arguments {
 }
 
 pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
-    let Arguments { set: wanted, filter, into, create, create_roles } = arguments;
+    let Arguments { set: wanted, filter, which, into, create, create_roles } = arguments;
     let (create, create_roles) = (*create, *create_roles);
     let config = global.load_config()?;
     let settings = settings_of(&config, into)?;
-    let found = find(&config, wanted, filter, true).await?;
+    let found = find(&config, wanted, filter, &which.choice()).await?;
     let (set, manifest) = (&found.set, &found.set.manifest);
     let mut connection = if create {
         scratch::maintenance_connection(&settings).await?

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgConnection;
 
@@ -20,6 +21,27 @@ pub struct ServerFacts {
     pub extensions: Vec<Extension>,
     /// Owners and grantees in this database.
     pub roles: Vec<String>,
+    /// Of the write-ahead log, when the dump began: it counts up with each promotion.
+    #[serde(default)]
+    pub timeline: Option<i64>,
+    /// Where the write-ahead log was when the dump began: `16/B374D848`.
+    #[serde(default)]
+    pub lsn: Option<String>,
+    /// The server's clock when this was read.
+    #[serde(default)]
+    pub clock: Option<DateTime<Utc>>,
+    /// Leaf partitions: they come and go.
+    #[serde(default)]
+    pub partitions: Vec<Partition>,
+}
+
+/// A leaf partition and the root of its tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+pub struct Partition {
+    pub schema: String,
+    pub name: String,
+    pub root_schema: String,
+    pub root_name: String,
 }
 
 /// What CREATE DATABASE and ALTER DATABASE said of it; a plain dump does not hold it.
@@ -61,6 +83,8 @@ pub async fn server(connection: &mut PgConnection) -> Result<ServerFacts> {
             .fetch_all(&mut *connection)
             .await?;
     let roles = roles(connection).await.context("cannot read which roles own objects")?;
+    let (timeline, lsn, clock) = position(connection).await.context("cannot read where the write-ahead log is")?;
+    let partitions = partitions(connection).await.context("cannot read which tables are partitions")?;
     Ok(ServerFacts {
         version: server.version,
         version_num: server.version_num,
@@ -69,7 +93,48 @@ pub async fn server(connection: &mut PgConnection) -> Result<ServerFacts> {
         database,
         extensions,
         roles,
+        timeline,
+        lsn,
+        clock: Some(clock),
+        partitions,
     })
+}
+
+/// Timeline and position of the write-ahead log, and the clock. The name of a segment begins with its timeline; on a standby only
+/// the control file has it.
+async fn position(connection: &mut PgConnection) -> Result<(Option<i64>, Option<String>, DateTime<Utc>)> {
+    let position = sqlx::query_as(
+        "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN (SELECT timeline_id::bigint FROM pg_catalog.pg_control_checkpoint())
+                ELSE ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::bigint END,
+                CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+                ELSE pg_catalog.pg_current_wal_lsn() END::text,
+                pg_catalog.clock_timestamp()",
+    )
+    .fetch_one(&mut *connection)
+    .await;
+    match position {
+        Ok(position) => Ok(position),
+        // An administrator may have revoked these functions: then nothing is known but the time.
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42501") => {
+            Ok((None, None, sqlx::query_scalar("SELECT pg_catalog.clock_timestamp()").fetch_one(connection).await?))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn partitions(connection: &mut PgConnection) -> Result<Vec<Partition>> {
+    let partitions = sqlx::query_as(
+        "SELECT n.nspname::text AS schema, c.relname::text AS name, rn.nspname::text AS root_schema, r.relname::text AS root_name
+         FROM pg_catalog.pg_class c
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         JOIN pg_catalog.pg_class r ON r.oid = pg_catalog.pg_partition_root(c.oid)
+         JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace
+         WHERE c.relispartition AND c.relkind IN ('r', 'f')
+         ORDER BY 1, 2",
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(partitions)
 }
 
 /// Through jsonb, because the columns differ: datlocprovider came with 15, daticulocale became datlocale in 17.

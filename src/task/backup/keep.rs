@@ -93,7 +93,9 @@ pub fn decide(candidates: &[Candidate], keep: &Keep, zone: Tz, now: DateTime<Utc
                 }
                 Bytes::Damaged => match candidate.damaged_at {
                     Some(at) if now - at > DAMAGED_KEPT => {}
-                    Some(at) => reasons.push(format!("damaged, to be looked at until {}", (at + DAMAGED_KEPT).format("%Y-%m-%d"))),
+                    Some(at) => {
+                        reasons.push(format!("damaged, to be looked at until {}", (at + DAMAGED_KEPT).format("%Y-%m-%d")))
+                    }
                     None => reasons.push("damaged, since nobody knows when".to_owned()),
                 },
             }

@@ -44,7 +44,11 @@ pub fn lost(before: &Manifest, now: &Manifest, dropped_by_us: &BTreeSet<String>)
     }
     let (bytes, last) = (now.dump.bytes, before.dump.bytes);
     if before.dump.compression == now.dump.compression && (bytes as f64) < last as f64 * SHRUNK {
-        said.push(format!("the dump shrank to {} from {} last time: is anything missing?", units::bytes(bytes), units::bytes(last)));
+        said.push(format!(
+            "the dump shrank to {} from {} last time: is anything missing?",
+            units::bytes(bytes),
+            units::bytes(last)
+        ));
     }
     (!said.is_empty()).then(|| said.join("; "))
 }

@@ -114,10 +114,12 @@ async fn check_unknown(
     progress: &Progress,
     pruned: &mut Pruned,
 ) -> Result<()> {
-    let decisions = decide(listing, rules, None);
-    let is_needed = decisions.iter().any(|decision| decision.check_first && decision.keep);
-    let unknown: Vec<String> =
-        decisions.into_iter().filter(|decision| is_needed && decision.check_first).map(|decision| decision.name).collect();
+    let own = rules.own.map(ToString::to_string);
+    let unknown: Vec<String> = decide(listing, rules, None)
+        .into_iter()
+        .filter(|decision| decision.check_first && own.as_ref() != Some(&decision.name))
+        .map(|decision| decision.name)
+        .collect();
     for name in unknown.iter().take(checks_most) {
         let Some(set) = listing.sets.iter_mut().find(|set| set.name.to_string() == *name) else { continue };
         let phase = progress.phase("verify", Some(set.manifest.dump.bytes));

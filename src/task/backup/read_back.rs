@@ -45,18 +45,17 @@ pub struct ReadBack {
 /// the network's, and says nothing about the set.
 pub async fn check(store: &Store, set: &Set, phase: &Phase) -> Result<BytesCheck> {
     let started = Instant::now();
-    let first = read(store, set, phase, |_| Ok(())).await?;
-    confirm(store, set, phase, first, started).await
-}
-
-/// The verdict after a first read that somebody has made already.
-pub async fn confirm(store: &Store, set: &Set, phase: &Phase, first: ReadBack, started: Instant) -> Result<BytesCheck> {
+    let first = read(store, set, phase).await?;
     let (verdict, problems) = if first.problems.is_empty() {
         (Bytes::Intact, Vec::new())
     } else {
         tracing::warn!("{} differs from its manifest, and is read once more: {}", set.name, first.problems.join("; "));
-        let second = read(store, set, phase, |_| Ok(())).await.with_context(|| {
-            format!("one read of {} differs from its manifest ({}), and a second one was not possible", set.name, first.problems.join("; "))
+        let second = read(store, set, phase).await.with_context(|| {
+            format!(
+                "one read of {} differs from its manifest ({}), and a second one was not possible",
+                set.name,
+                first.problems.join("; ")
+            )
         })?;
         judge(first, second)
     };
@@ -78,29 +77,24 @@ fn judge(first: ReadBack, second: ReadBack) -> (Bytes, Vec<String>) {
         return (Bytes::Damaged, second.problems);
     }
     let again = second.problems.join("; ");
-    let problem = format!("two reads differ from the manifest and from each other ({said}; then {again}): look at this host's network and memory");
+    let problem = format!(
+        "two reads differ from the manifest and from each other ({said}; then {again}): look at this host's network and memory"
+    );
     (Bytes::Unknown, vec![problem])
 }
 
 /// One read of the dump and of the globals.
-async fn read(
-    store: &Store,
-    set: &Set,
-    phase: &Phase,
-    sink: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
-) -> Result<ReadBack> {
-    let mut read = read_dump(store, set, phase, sink).await?;
+async fn read(store: &Store, set: &Set, phase: &Phase) -> Result<ReadBack> {
+    let mut read = read_dump(store, set, phase, |_| Ok(())).await?;
     read_globals(store, set, &mut read).await?;
     Ok(read)
 }
 
 /// Reads all of the dump once, handing the decoded bytes to `sink` for as long as it takes them.
-pub async fn read_dump(
-    store: &Store,
-    set: &Set,
-    phase: &Phase,
-    sink: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
-) -> Result<ReadBack> {
+pub async fn read_dump<S>(store: &Store, set: &Set, phase: &Phase, sink: S) -> Result<ReadBack>
+where
+    S: FnMut(&[u8]) -> io::Result<()> + Send + 'static,
+{
     let dump = &set.manifest.dump;
     let key = set.name.key(&dump.object);
     let Some(reader) = store.read(&key).await? else {
@@ -110,7 +104,7 @@ pub async fn read_dump(
 
     let mut parts = dump.members.comparison(dump.bytes);
     let state = (Scanner::default(), Ok(()), sink);
-    let feed = |(scanner, taken, sink): &mut (Scanner, io::Result<()>, _), bytes: &[u8]| {
+    let feed = |(scanner, taken, sink): &mut (Scanner, io::Result<()>, S), bytes: &[u8]| {
         scanner.feed(bytes);
         if taken.is_ok() {
             *taken = sink(bytes);
@@ -124,7 +118,13 @@ pub async fn read_dump(
     Ok(ReadBack { problems, seen: vec![(read.bytes, read.sha256)], sink_error: taken.err() })
 }
 
-/// A set without globals has no problem here: its manifest says why.
+/// Where the globals differ from the manifest, by one read. A set without globals has no problem here: its manifest says why.
+pub async fn globals_differences(store: &Store, set: &Set) -> Result<Vec<String>> {
+    let mut read = ReadBack::default();
+    read_globals(store, set, &mut read).await?;
+    Ok(read.problems)
+}
+
 async fn read_globals(store: &Store, set: &Set, read: &mut ReadBack) -> Result<()> {
     let Globals::Object { bytes, sha256, .. } = &set.manifest.globals else { return Ok(()) };
     let Some(content) = store.get(&set.name.key(GLOBALS)).await? else {

@@ -9,9 +9,10 @@ use std::io::Write as _;
 use anyhow::{Context as _, Result};
 
 use super::facts;
+use super::manifest::Manifest;
 use super::read_back;
 use super::scan::TableData;
-use super::set::{Manifest, Set};
+use super::set::Set;
 use super::stream::without_unknown_settings;
 use crate::child::Child;
 use crate::client_tools::Tools;

@@ -181,7 +181,8 @@ async fn read_listed(store: &Store, name: &SetName, objects: &[Object]) -> Resul
         false => None,
     };
     let key = name.key(&manifest.dump.object);
-    let dump = objects.iter().find(|object| object.key == key).with_context(|| format!("its {} is gone", manifest.dump.object))?;
+    let dump =
+        objects.iter().find(|object| object.key == key).with_context(|| format!("its {} is gone", manifest.dump.object))?;
     anyhow::ensure!(
         dump.bytes == manifest.dump.bytes,
         "its dump has {} bytes and the manifest says {}",
@@ -224,9 +225,11 @@ async fn read_verification(store: &Store, name: &SetName) -> Result<Verification
 async fn read_hold(store: &Store, name: &SetName) -> Option<Hold> {
     match markers::read(store, name, markers::HOLD).await {
         Ok(hold) => hold,
-        Err(error) => {
-            Some(Hold { until: DateTime::<Utc>::MAX_UTC, reason: format!("its hold cannot be read: {error:#}"), because_of: None })
-        }
+        Err(error) => Some(Hold {
+            until: DateTime::<Utc>::MAX_UTC,
+            reason: format!("its hold cannot be read: {error:#}"),
+            because_of: None,
+        }),
     }
 }
 

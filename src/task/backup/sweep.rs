@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::guard::Guard;
 use super::markers::{self, DELETING, DeletingMarker, RUN, RunMarker};
 use super::series::{Identity, Series};
-use super::set::{self, Listing, MANIFEST, SetName};
+use super::set::{self, Listing, MANIFEST, SetName, VERIFICATION};
 use crate::store::{Object, Store, Unfinished};
 
 /// No run takes longer between two objects, or parts, that it writes.
@@ -28,6 +28,13 @@ pub struct Leftover {
     pub has_no_manifest: bool,
     /// The run is over: by its process, or by the ledger.
     pub is_known_dead: bool,
+}
+
+impl Leftover {
+    fn has(&self, object: &str) -> bool {
+        let key = self.name.key(object);
+        self.objects.iter().any(|there| there.key == key)
+    }
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -121,6 +128,10 @@ pub fn decide(
             () if leftover.run.is_none() && leftover.deleting.is_none() => {
                 Some(("it has no run.json: pgtend does not know who made it; look at it, and delete it by hand", true))
             }
+            () if leftover.deleting.is_none() && leftover.has(VERIFICATION) => Some((
+                "it was a set, since it has a verification.json, and its manifest is gone; the dump is still one for stock tools",
+                true,
+            )),
             () if !leftover.has_no_manifest => Some(("its manifest is there, although a listing did not show it", false)),
             () if !series.unites(own, identity) => Some(("it is another server's", false)),
             () if leftover.is_known_dead || is_old(newest) => None,
@@ -215,6 +226,11 @@ mod tests {
         }
     }
 
+    fn with_verification(mut leftover: Leftover) -> Leftover {
+        leftover.objects.push(Object { key: leftover.name.key(VERIFICATION), bytes: 1, modified_at: at("2026-11-23T02:00:00") });
+        leftover
+    }
+
     fn swept(leftover: Leftover, store_now: Option<DateTime<Utc>>) -> Vec<String> {
         decide(vec![leftover], vec![], Some(&identity("7/app")), &Series::default(), store_now).objects
     }
@@ -229,10 +245,14 @@ mod tests {
         for (kept, now, why) in [
             (leftover(), young, "it may still be written"),
             (leftover(), None, "nobody knows how old it is"),
+            (with_verification(dead.clone()), old, "it was a set"),
             (Leftover { run: None, ..dead.clone() }, old, "no marker"),
             (Leftover { has_no_manifest: false, ..dead.clone() }, old, "the listing was short"),
             (
-                Leftover { run: dead.run.clone().map(|run| RunMarker { identity: Some(identity("8/app")), ..run }), ..dead.clone() },
+                Leftover {
+                    run: dead.run.clone().map(|run| RunMarker { identity: Some(identity("8/app")), ..run }),
+                    ..dead.clone()
+                },
                 old,
                 "another server's",
             ),

@@ -159,8 +159,7 @@ impl Verification {
 
 impl RestoreCheck {
     fn in_words(&self) -> String {
-        let server =
-            if self.version.is_empty() { self.server.clone() } else { format!("{} ({})", self.server, self.version) };
+        let server = if self.version.is_empty() { self.server.clone() } else { format!("{} ({})", self.server, self.version) };
         match &self.refusal {
             None => format!("restored on {server}"),
             Some(refusal) => format!("not restored on {server}: {refusal}"),
@@ -177,7 +176,9 @@ mod tests {
     }
 
     fn first_release(kind: &str, problems: &str) -> String {
-        format!(r#"{{"checks":{{"{kind}":{{"checked_at":"2026-01-01T00:00:00Z","problems":[{problems}],"elapsed_seconds":1.0}}}}}}"#)
+        format!(
+            r#"{{"checks":{{"{kind}":{{"checked_at":"2026-01-01T00:00:00Z","problems":[{problems}],"elapsed_seconds":1.0}}}}}}"#
+        )
     }
 
     #[test]
