@@ -3,6 +3,8 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use s3s::auth::SimpleAuth;
 use s3s::dto::*;
 use s3s::service::{S3Service, S3ServiceBuilder};
-use s3s::{S3, S3Request, S3Response, S3Result};
+use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use s3s_fs::FileSystem;
 use tempfile::TempDir;
 
@@ -60,6 +62,18 @@ pub struct S3Server {
 struct Shared {
     rules: Mutex<Vec<Rule>>,
     uploads: Arc<Mutex<Vec<MultipartUpload>>>,
+    quirks: Arc<Quirks>,
+}
+
+/// What this server does otherwise than AWS, from when a test says so.
+#[derive(Default)]
+pub struct Quirks {
+    /// If-None-Match and If-Match of a PUT are not looked at.
+    pub ignores_conditions: AtomicBool,
+    /// A PUT with If-None-Match or If-Match is answered 501 NotImplemented.
+    pub refuses_conditions: AtomicBool,
+    /// DELETE is answered 403 AccessDenied.
+    pub refuses_deletes: AtomicBool,
 }
 
 impl S3Server {
@@ -68,8 +82,12 @@ impl S3Server {
         let root = TempDir::new().unwrap();
         std::fs::create_dir(root.path().join("backups")).unwrap();
         let shared = Arc::new(Shared::default());
-        let mut builder =
-            S3ServiceBuilder::new(Listed { files: FileSystem::new(root.path()).unwrap(), uploads: Arc::clone(&shared.uploads) });
+        let mut builder = S3ServiceBuilder::new(Listed {
+            files: FileSystem::new(root.path()).unwrap(),
+            uploads: Arc::clone(&shared.uploads),
+            quirks: Arc::clone(&shared.quirks),
+            writing: tokio::sync::Mutex::new(()),
+        });
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
         let service = builder.build();
 
@@ -98,6 +116,10 @@ impl S3Server {
 
     pub fn break_with(&self, rule: Rule) {
         self.shared.rules.lock().unwrap().push(rule);
+    }
+
+    pub fn quirks(&self) -> &Quirks {
+        &self.shared.quirks
     }
 
     pub fn heal(&self) {
@@ -182,10 +204,13 @@ async fn cut(response: Response<s3s::Body>, bytes: usize) -> Response<Body> {
     Response::from_parts(parts, StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync())
 }
 
-/// s3s-fs, and ListMultipartUploads, which it does not have.
+/// s3s-fs, and ListMultipartUploads, which it does not have. A PUT's condition and its write are one step here; there they
+/// are two.
 struct Listed {
     files: FileSystem,
     uploads: Arc<Mutex<Vec<MultipartUpload>>>,
+    quirks: Arc<Quirks>,
+    writing: tokio::sync::Mutex<()>,
 }
 
 #[async_trait::async_trait]
@@ -199,10 +224,21 @@ impl S3 for Listed {
     async fn head_bucket(&self, request: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
         self.files.head_bucket(request).await
     }
-    async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+    async fn put_object(&self, mut request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+        let has_condition = request.input.if_none_match.is_some() || request.input.if_match.is_some();
+        if has_condition && self.quirks.refuses_conditions.load(Relaxed) {
+            return Err(s3_error!(NotImplemented, "A header you provided implies functionality that is not implemented"));
+        }
+        if self.quirks.ignores_conditions.load(Relaxed) {
+            (request.input.if_none_match, request.input.if_match) = (None, None);
+        }
+        let _one_step = self.writing.lock().await;
         self.files.put_object(request).await
     }
     async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
+        if self.quirks.refuses_deletes.load(Relaxed) {
+            return Err(s3_error!(AccessDenied, "Access Denied"));
+        }
         self.files.delete_object(request).await
     }
     async fn list_objects_v2(&self, request: S3Request<ListObjectsV2Input>) -> S3Result<S3Response<ListObjectsV2Output>> {
