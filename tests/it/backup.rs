@@ -219,7 +219,7 @@ fn a_dry_run_says_what_it_would_do_and_writes_nothing() {
         "back up",
         "with     pg_dump (PostgreSQL) 18",
         "restored into scratch database",
-        "(last 1 of 1)",
+        "(last 1 of 1, made by this run)",
     ]);
     assert_eq!(scenario.files("store"), Vec::<String>::new());
     assert!(!scenario.path("store").exists());
@@ -390,8 +390,9 @@ fn a_role_that_may_not_restore_leaves_an_unverified_set_and_not_a_damaged_one() 
     );
     let scenario = Scenario::with_url(server, &server.url_as("reader18", &database)).backup_job("local", "verify = \"restore\"");
     scenario.run(&["check", "--connect"]).exited(77).prints(&["not a member of owner18"]);
-    scenario.run(&["run-job", "nightly"]).exited(77).says(&["cannot verify by restoring", "owner18"]);
-    assert_eq!(scenario.json(&["backups", "list"])["sets"][0]["proof"], "unknown");
+    scenario.run(&["run-job", "nightly"]).exited(77).says(&["its bytes are intact", "was not restored", "owner18"]);
+    let listed = scenario.json(&["backups", "list"]);
+    assert_eq!((&listed["sets"][0]["bytes"], &listed["sets"][0]["restored"]), (&"intact".into(), &false.into()), "{listed}");
     assert_eq!(scratch_databases(&scenario, server), "");
     server.sql(&database, "GRANT owner18 TO reader18");
     scenario.run(&["check", "--connect"]).succeeded();

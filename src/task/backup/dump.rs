@@ -71,13 +71,18 @@ async fn write_objects(store: &Store, plan: &Plan, backup: &Backup, run: &RunCon
 }
 
 /// Removes what a run that ends without a set has written. The manifest goes first: an answer that was lost does not mean that it
-/// was not written. The mark goes last.
+/// was not written. The mark goes last, and only when nothing is left that it stands for.
 pub async fn clean_up(store: &Store, plan: &Plan, backup: &Backup) {
-    for object in [set::MANIFEST, backup.compression.dump_object(), GLOBALS, RUN] {
-        if let Err(error) = store.delete(&plan.name.key(object)).await {
-            tracing::warn!("what this run has written stays until the next one: {error:#}");
-            break;
+    let cleaned = async {
+        for object in [set::MANIFEST, backup.compression.dump_object(), GLOBALS] {
+            store.delete(&plan.name.key(object)).await?;
         }
+        let uploads = store.unfinished(&plan.name.key("")).await?;
+        anyhow::ensure!(uploads.is_empty(), "an upload could not be aborted");
+        store.delete(&plan.name.key(RUN)).await
+    };
+    if let Err(error) = cleaned.await {
+        tracing::warn!("what this run has written stays until the next one: {error:#}");
     }
 }
 

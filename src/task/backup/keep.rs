@@ -75,12 +75,12 @@ pub fn decide(candidates: &[Candidate], keep: &Keep, zone: Tz, now: DateTime<Utc
         .into_iter()
         .map(|candidate| {
             let at = candidate.taken_at.with_timezone(&zone);
-            let mut reasons = candidate.pinned.clone();
+            let mut reasons = Vec::new();
             let mut check_first = false;
             match candidate.bytes {
                 Bytes::Intact => {
                     reasons.extend(if candidate.fills { rules.fill(at) } else { rules.would_fill(at) });
-                    if newest_restored == Some(&candidate.name) && reasons.is_empty() {
+                    if newest_restored == Some(candidate.name.as_str()) && reasons.is_empty() {
                         reasons.push("the newest that was restored".to_owned());
                     }
                 }
@@ -99,6 +99,7 @@ pub fn decide(candidates: &[Candidate], keep: &Keep, zone: Tz, now: DateTime<Utc
                     None => reasons.push("damaged, since nobody knows when".to_owned()),
                 },
             }
+            reasons.extend(candidate.pinned.iter().cloned());
             if !some_intact && reasons.is_empty() {
                 reasons.push("no set is intact: nothing goes".to_owned());
             }

@@ -167,11 +167,12 @@ impl Scenario {
         listed["sets"].as_array().unwrap().iter().map(|set| set["set"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// Every file below a folder of the scenario, relative to it.
+    /// Every file below a folder of the scenario, relative to it; but not what a directory store keeps for itself at its root.
     pub fn files(&self, folder: &str) -> Vec<String> {
         let root = self.path(folder);
         let mut files = Vec::new();
         collect_files(&root, &root, &mut files);
+        files.retain(|file| !file.starts_with(".pgtend"));
         files.sort();
         files
     }
