@@ -63,6 +63,8 @@ mod sql;
 mod store;
 /// Writes under a condition, and a lock object as a lease.
 mod store_lease;
+/// The servers that these tests stand on.
+mod support_works;
 /// Vector indexes: what is measured, against a computation of the test's own; what is built, and that nobody notices.
 mod vector_index;
 /// Vector indexes while others are at work beside: jobs, migrations, rows that move.
