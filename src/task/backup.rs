@@ -8,6 +8,7 @@ mod dump;
 pub mod facts;
 pub mod guard;
 pub mod keep;
+mod lacks;
 pub mod latest;
 pub mod loss;
 pub mod manifest;
@@ -15,6 +16,7 @@ pub mod markers;
 mod members;
 pub mod new_database;
 mod plan;
+mod properties;
 pub mod prune;
 pub mod read_back;
 pub mod restore;
@@ -47,7 +49,7 @@ use self::verdict::Bytes;
 use self::verify::Verified;
 use crate::client_tools::Tools;
 use crate::config::Config;
-use crate::fault::{self, Kind};
+use crate::fault;
 use crate::job::{Checker, Job};
 use crate::pg;
 use crate::process_identity::ProcessIdentity;
@@ -55,9 +57,6 @@ use crate::report::{Report, Unfinished};
 use crate::store::{Store, lease};
 use crate::task::{RunContext, Task, Work};
 use crate::units::{self, Span};
-
-/// What a cancelled run may spend on dropping its scratch database.
-const DROP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Sets of which nothing is known that a run reads before it prunes. Each costs the reading of a dump; the next run goes on.
 const CHECKS_IN_A_RUN: usize = 3;
@@ -276,16 +275,13 @@ impl Backup {
         if plan.sweep.scratch_databases.is_empty() {
             return warnings;
         }
-        let connected = async { scratch::maintenance_connection(&self.scratch_settings(run)?).await };
-        let mut connection = match connected.await {
-            Ok(connection) => connection,
+        let settings = match self.scratch_settings(run) {
+            Ok(settings) => settings,
             Err(error) => return vec![format!("scratch databases of earlier runs stay: {}", fault::in_a_line(&error))],
         };
         for database in &plan.sweep.scratch_databases {
             tracing::info!("dropping the scratch database of a run without an end: {database}");
-            if let Err(error) = scratch::drop_scratch(&mut connection, database).await {
-                warnings.push(format!("the scratch database {database} of an earlier run stays: {}", fault::in_a_line(&error)));
-            }
+            warnings.extend(scratch::drop_or_warn(&settings, database).await);
         }
         warnings
     }
@@ -338,12 +334,9 @@ impl Backup {
 
     async fn verify_by_restore(&self, store: &Store, set: &mut Set, plan: &Plan, run: &RunContext<'_>) -> Result<Verified> {
         let settings = self.scratch_settings(run)?;
-        let scratch = verify::Scratch { settings: &settings, tools: &plan.tools, name: plan.scratch_name.clone() };
-        let verified = run.or_cancelled(verify::by_restore(store, set, &scratch, &run.progress)).await;
-        if verified.as_ref().is_err_and(|error| fault::kind_of(error) == Some(Kind::Cancelled)) {
-            drop_after_cancel(&settings, &scratch.name).await;
-        }
-        verified
+        let scratch =
+            verify::Scratch { settings: &settings, tools: &plan.tools, name: plan.scratch_name.clone(), cancel: &run.cancel };
+        verify::by_restore(store, set, &scratch, &run.progress).await
     }
 
     /// The server on which scratch databases are made.
@@ -356,19 +349,6 @@ impl Backup {
                 pg::Settings::resolve(database)
             }
         }
-    }
-}
-
-/// The restore was dropped midway, and its psql killed with it: its database goes now rather than with the next run.
-async fn drop_after_cancel(settings: &pg::Settings, name: &str) {
-    let dropping = async {
-        let mut connection = scratch::maintenance_connection(settings).await?;
-        scratch::drop_scratch(&mut connection, name).await
-    };
-    match tokio::time::timeout(DROP_TIMEOUT, dropping).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!("the scratch database {name} stays until the next run: {error:#}"),
-        Err(_) => tracing::warn!("the scratch database {name} stays until the next run: the server does not answer"),
     }
 }
 

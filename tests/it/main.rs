@@ -47,6 +47,8 @@ mod partition_retire;
 mod reindex;
 /// Jobs for systemd and Kubernetes.
 mod render;
+/// The database that a restore makes: its properties, its names, what is left of it.
+mod restore_database;
 /// Rows that leave a table, and come back.
 mod retention;
 /// Tables of every kind that rows leave, and who else holds them.

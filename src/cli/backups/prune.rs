@@ -92,6 +92,6 @@ async fn own_identity(configured: &crate::config::Database, database: &str) -> R
         .connect()
         .await
         .with_context(|| format!("cannot tell which sets are those of database `{database}`, so none is deleted"))?;
-    let server = crate::task::backup::facts::server(&mut connection).await?;
+    let server = crate::task::backup::facts::server(&mut connection, &settings).await?;
     Ok(Identity::of(&server))
 }

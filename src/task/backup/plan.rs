@@ -54,7 +54,8 @@ pub struct State {
 impl State {
     pub async fn read(backup: &Backup, run: &RunContext<'_>) -> Result<Self> {
         let mut connection = run.settings.connect().await.with_context(|| format!("database `{}`", run.database))?;
-        let server = facts::server(&mut connection).await.with_context(|| format!("database `{}`", run.database))?;
+        let server =
+            facts::server(&mut connection, &run.settings).await.with_context(|| format!("database `{}`", run.database))?;
         let host_clock = Utc::now();
         let major = server.version_num as u32 / 10_000;
         let tools = super::tools_for(run, major).await?;
@@ -313,6 +314,9 @@ fn warnings(
         && !listing.sets.iter().any(|set| set.verification.verdict() == Bytes::Intact)
     {
         warnings.push("no set has been read back, so `keep` deletes none: run `pgtend backups verify`".to_owned());
+    }
+    if !state.server.unreadable.is_empty() {
+        warnings.push(format!("this role may not read, so that the set is without: {}", state.server.unreadable.join("; ")));
     }
     if state.server.in_recovery {
         warnings.push(

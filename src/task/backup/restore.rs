@@ -37,6 +37,8 @@ pub struct Restored {
     pub refusal: Option<Refusal>,
     /// Worth saying of a restore that is complete.
     pub notes: Vec<String>,
+    /// Properties of the database that the new one does not have, and why. All else of it is there.
+    pub not_carried: Vec<String>,
 }
 
 impl Restored {
@@ -163,7 +165,7 @@ async fn finish_psql(mut stdin: File, set: &Set, in_transaction: bool) -> std::i
 
 /// SQL that fails with a list of all tables whose rows are not those of the manifest. A table that an extension
 /// made may have more: rows that CREATE EXTENSION put there.
-fn count_checks(manifest: &Manifest) -> String {
+pub(super) fn count_checks(manifest: &Manifest) -> String {
     let mut script = String::new();
     for tables in manifest.tables.chunks(TABLES_PER_BLOCK) {
         let checks: String = tables.iter().map(count_check).collect();

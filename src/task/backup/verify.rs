@@ -7,13 +7,14 @@ use anyhow::{Context as _, Result};
 use chrono::Utc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use super::restore::{self, Refusal, Target};
 use super::set::{self, Set};
 use super::verdict::{Bytes, BytesCheck, RestoreCheck};
-use super::{new_database, read_back, scratch};
+use super::{new_database, read_back, scratch as scratch_database};
 use crate::client_tools::Tools;
-use crate::fault;
+use crate::fault::{self, Fault, Kind};
 use crate::pg::{self, Server};
 use crate::progress::{Phase, Progress};
 use crate::store::Store;
@@ -48,6 +49,7 @@ pub struct Scratch<'a> {
     pub settings: &'a pg::Settings,
     pub tools: &'a Tools,
     pub name: String,
+    pub cancel: &'a CancellationToken,
 }
 
 /// What a restore into a scratch database has shown of the server. The bytes are intact, or it is an error.
@@ -80,7 +82,11 @@ pub async fn by_restore(store: &Store, set: &mut Set, scratch: &Scratch<'_>, pro
             elapsed_seconds: started.elapsed().as_secs_f64(),
         },
         // The second, independent read, and a third where this one differs as well.
-        false => read_back::check(store, set, &phase).await?,
+        false => {
+            let reading = read_back::check(store, set, &phase);
+            let cancelled = || Fault::new(Kind::Cancelled, "cancelled");
+            scratch.cancel.run_until_cancelled(reading).await.ok_or_else(cancelled)??
+        }
     };
     set.verification.record_bytes(check.clone());
     if check.verdict == Bytes::Intact {
@@ -117,26 +123,35 @@ async fn try_restore(
     verified: &mut Verified,
 ) -> Result<Tried> {
     let prepared = async {
-        let mut connection = scratch::maintenance_connection(scratch.settings).await.context("for the scratch database")?;
+        let mut connection =
+            scratch_database::maintenance_connection(scratch.settings).await.context("for the scratch database")?;
         *version = Server::of(&mut connection).await?.version;
-        new_database::prepare_server(&mut connection, set, false).await?;
-        scratch::create_scratch(&mut connection, &scratch.name, &set.manifest.server.database).await?;
-        anyhow::Ok(connection)
+        new_database::prepare_server(&mut connection, set, false, None).await
     };
-    let mut connection = match prepared.await {
-        Ok(connection) => connection,
-        Err(error) => return Ok(Tried::NotBegun(refusal_of(&error))),
-    };
+    if let Err(error) = prepared.await {
+        return Ok(Tried::NotBegun(refusal_of(&error)));
+    }
     let settings = scratch.settings.with_database(&scratch.name);
     let target = Target { settings: &settings, tools: scratch.tools, in_transaction: false };
-    let restored = restore::stream_into(store, set, &target, phase).await;
+    let mut began = false;
+    let restoring = async {
+        began = true;
+        restore::stream_into(store, set, &target, phase).await
+    };
+    let like = &set.manifest.server.database;
+    let (restored, left) = scratch_database::with_scratch(scratch.settings, &scratch.name, like, scratch.cancel, restoring).await;
     // One that cannot be dropped is no reason to call a backup failed, and none for the next one not to be made.
-    if let Err(error) = scratch::drop_scratch(&mut connection, &scratch.name).await {
-        let warning = format!("the scratch database {} could not be dropped: {}", scratch.name, fault::in_a_line(&error));
-        tracing::warn!("{warning}");
-        verified.warnings.push(warning);
+    if let Some(left) = left {
+        tracing::warn!("{left}");
+        verified.warnings.push(left);
     }
-    let restored = restored?;
+    let restored = match restored {
+        Ok(restored) => restored,
+        Err(error) if !began && fault::kind_of(&error) != Some(Kind::Cancelled) => {
+            return Ok(Tried::NotBegun(refusal_of(&error)));
+        }
+        Err(error) => return Err(error),
+    };
     verified.warnings.extend(restored.notes);
     verified.refusal = restored.refusal;
     Ok(Tried::ReadAll { problems: restored.problems })
