@@ -12,8 +12,12 @@ mod audit_job;
 mod backup;
 /// Backups that break: each fault of the issue, and what is left afterwards.
 mod backup_faults;
+/// Whose sets are whose, which go, and which is the latest: two servers on one store, clocks, holds.
+mod backup_series;
 /// Sets that were damaged, and what prune may delete.
 mod backup_sets;
+/// What is said of a set: its bytes, and the servers that took it or did not.
+mod backup_verdicts;
 /// The commands that need no server: check, jobs, schema, and what they say of mistakes.
 mod cli;
 /// Large text in another form: readers, writers, the way there and back.

@@ -190,6 +190,15 @@ impl Scenario {
     }
 }
 
+/// faketime's library, which tells a process another time.
+pub fn faketime() -> PathBuf {
+    let folders = std::fs::read_dir("/usr/lib").unwrap().flatten();
+    folders
+        .map(|folder| folder.path().join("faketime/libfaketime.so.1"))
+        .find(|library| library.exists())
+        .expect("no libfaketime: run `scripts/setup` (`make test` does)")
+}
+
 fn collect_files(root: &Path, folder: &Path, files: &mut Vec<String>) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         match entry.path() {

@@ -38,6 +38,8 @@ pub enum Fault {
     LostAnswer,
     /// The answer's body breaks off after so many bytes.
     CutBody(usize),
+    /// In the answer's body, the last bit of this byte is the other one.
+    FlippedBit(usize),
 }
 
 /// A fault for some of the requests that match.
@@ -74,6 +76,8 @@ pub struct Quirks {
     pub refuses_conditions: AtomicBool,
     /// DELETE is answered 403 AccessDenied.
     pub refuses_deletes: AtomicBool,
+    /// Listings leave out objects whose key contains this.
+    pub hides: Mutex<Option<String>>,
 }
 
 impl S3Server {
@@ -162,13 +166,14 @@ async fn answer(service: S3Service, shared: Arc<Shared>, request: Request<Incomi
         }
         Some(Fault::Reset) => return Err(std::io::Error::other("reset")),
         Some(Fault::Slow(pause)) => tokio::time::sleep(pause).await,
-        Some(Fault::LostAnswer | Fault::CutBody(_)) | None => {}
+        Some(Fault::LostAnswer | Fault::CutBody(_) | Fault::FlippedBit(_)) | None => {}
     }
     let request = request.map(s3s::Body::from);
     let response = service.call(request).await.map_err(std::io::Error::other)?;
     match fault {
         Some(Fault::LostAnswer) => Err(std::io::Error::other("the answer is lost")),
         Some(Fault::CutBody(bytes)) => Ok(cut(response, bytes).await),
+        Some(Fault::FlippedBit(at)) => Ok(flipped(response, at).await),
         _ => Ok(response.map(|body| body.map_err(std::io::Error::other).boxed_unsync())),
     }
 }
@@ -202,6 +207,15 @@ async fn cut(response: Response<s3s::Body>, bytes: usize) -> Response<Body> {
     let start = whole.slice(..bytes.min(whole.len()));
     let frames = [Ok(Frame::data(start)), Err(std::io::Error::other("cut"))];
     Response::from_parts(parts, StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync())
+}
+
+async fn flipped(response: Response<s3s::Body>, at: usize) -> Response<Body> {
+    let (parts, body) = response.into_parts();
+    let mut whole = body.collect().await.unwrap().to_bytes().to_vec();
+    if let Some(byte) = whole.get_mut(at) {
+        *byte ^= 1;
+    }
+    Response::from_parts(parts, Full::new(Bytes::from(whole)).map_err(|never: Infallible| match never {}).boxed_unsync())
 }
 
 /// s3s-fs, and ListMultipartUploads, which it does not have. A PUT's condition and its write are one step here; there they
@@ -242,7 +256,12 @@ impl S3 for Listed {
         self.files.delete_object(request).await
     }
     async fn list_objects_v2(&self, request: S3Request<ListObjectsV2Input>) -> S3Result<S3Response<ListObjectsV2Output>> {
-        self.files.list_objects_v2(request).await
+        let mut response = self.files.list_objects_v2(request).await?;
+        let hidden = self.quirks.hides.lock().unwrap().clone();
+        if let (Some(hidden), Some(objects)) = (hidden, &mut response.output.contents) {
+            objects.retain(|object| !object.key.as_ref().is_some_and(|key| key.contains(&hidden)));
+        }
+        Ok(response)
     }
     async fn upload_part(&self, request: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
         self.files.upload_part(request).await
