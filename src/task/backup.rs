@@ -6,15 +6,23 @@
 pub mod keep;
 pub mod set;
 
+mod choices;
 pub mod compress;
+mod counts;
 mod dump;
 pub mod facts;
+mod lex;
+mod load;
 mod members;
 mod plan;
 pub mod read_back;
+mod refusal;
 pub mod restore;
+mod rewrite;
 mod scan;
+mod script;
 pub mod stream;
+mod tokens;
 pub mod verify;
 
 pub use compress::Compression;
