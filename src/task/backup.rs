@@ -6,7 +6,7 @@
 pub mod keep;
 pub mod set;
 
-mod choices;
+pub mod choices;
 pub mod compress;
 mod counts;
 mod dump;
@@ -14,12 +14,14 @@ pub mod facts;
 mod lex;
 mod load;
 mod members;
+pub mod new_database;
 mod plan;
 pub mod read_back;
 mod refusal;
 pub mod restore;
 mod rewrite;
 mod scan;
+pub mod scratch;
 mod script;
 pub mod stream;
 mod tokens;
@@ -213,8 +215,8 @@ impl Backup {
 /// The restore was dropped midway, and its psql killed with it: its database goes now rather than with the next run.
 async fn drop_after_cancel(settings: &pg::Settings, name: &str) {
     let dropping = async {
-        let mut connection = restore::maintenance_connection(settings).await?;
-        restore::drop_scratch(&mut connection, name).await
+        let mut connection = scratch::maintenance_connection(settings).await?;
+        scratch::drop_scratch(&mut connection, name).await
     };
     match tokio::time::timeout(DROP_TIMEOUT, dropping).await {
         Ok(Ok(())) => {}

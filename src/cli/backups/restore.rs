@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{Filter, find, settings_of, tools_for};
 use crate::cli::Global;
 use crate::cli::output::print;
-use crate::task::backup::restore;
+use crate::task::backup::{new_database, scratch};
 use crate::units;
 
 #[derive(Debug, Args)]
@@ -38,12 +38,12 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     let found = find(&config, wanted, filter, true).await?;
     let (set, manifest) = (&found.set, &found.set.manifest);
     let mut connection = if create {
-        restore::maintenance_connection(&settings).await?
+        scratch::maintenance_connection(&settings).await?
     } else {
         settings.connect().await.context("--create makes a database that does not exist")?
     };
     let tools = tools_for(&config, &mut connection).await?;
-    let lacks = restore::prepare_server(&mut connection, set, create_roles).await?;
+    let lacks = new_database::prepare_server(&mut connection, set, create_roles).await?;
     drop(connection);
     for note in &lacks.notes {
         tracing::warn!("{note}");
@@ -54,9 +54,9 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
 
     let phase = global.progress().phase("restore", Some(manifest.dump.bytes));
     let restored = if create {
-        restore::into_new_database(&found.store, set, &settings, &tools, &phase).await?
+        new_database::into_new_database(&found.store, set, &settings, &tools, &phase).await?
     } else {
-        restore::into_empty_database(&found.store, set, &settings, &tools, &phase).await?
+        new_database::into_empty_database(&found.store, set, &settings, &tools, &phase).await?
     };
     anyhow::ensure!(
         restored.problems.is_empty(),

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{Filter, find, settings_of, tools_for};
 use crate::cli::Global;
 use crate::cli::output::print;
-use crate::task::backup::{restore, verify};
+use crate::task::backup::{scratch, verify};
 use crate::units;
 
 pub async fn run(global: &Global, wanted: &str, filter: &Filter, restore_on: Option<&str>) -> Result<ExitCode> {
@@ -18,19 +18,19 @@ pub async fn run(global: &Global, wanted: &str, filter: &Filter, restore_on: Opt
         None => verify::by_checksum(&found.store, &mut found.set, &global.progress()).await?,
         Some(target) => {
             let settings = settings_of(&config, target)?;
-            let mut connection = restore::maintenance_connection(&settings).await?;
+            let mut connection = scratch::maintenance_connection(&settings).await?;
             let tools = tools_for(&config, &mut connection).await?;
             // Not the job's own prefix: its run may be going on.
-            let prefix = restore::scratch_prefix(
+            let prefix = scratch::scratch_prefix(
                 &found.set.name.database,
                 &format!("{} by hand", found.set.name.job),
                 &found.set.manifest.server,
             );
-            for leftover in restore::scratch_leftovers(&mut connection, &prefix).await? {
-                restore::drop_scratch(&mut connection, &leftover).await?;
+            for leftover in scratch::scratch_leftovers(&mut connection, &prefix).await? {
+                scratch::drop_scratch(&mut connection, &leftover).await?;
             }
-            let scratch = verify::Scratch { settings: &settings, tools: &tools, name: format!("{prefix}{}", std::process::id()) };
-            verify::by_restore(&found.store, &mut found.set, &scratch, &global.progress()).await?;
+            let target = verify::Scratch { settings: &settings, tools: &tools, name: format!("{prefix}{}", std::process::id()) };
+            verify::by_restore(&found.store, &mut found.set, &target, &global.progress()).await?;
         }
     }
     let set = &found.set;

@@ -10,7 +10,7 @@ use super::facts::ServerFacts;
 use super::keep::{self, Candidate, Decision, Proof};
 use super::set::{self, Listing, Set, SetName};
 use super::verify::Verify;
-use super::{Backup, facts, free_name, restore};
+use super::{Backup, facts, free_name, scratch};
 use crate::client_tools::Tools;
 use crate::store::{Store, Unfinished};
 use crate::task::RunContext;
@@ -47,8 +47,9 @@ impl State {
 
         let scratch_leftovers = if backup.verify == Verify::Restore {
             let settings = backup.scratch_settings(run)?;
-            let mut scratch = restore::maintenance_connection(&settings).await.context("for the scratch database")?;
-            restore::scratch_leftovers(&mut scratch, &restore::scratch_prefix(run.database, &run.job.name, &server)).await?
+            let mut server_of_scratch = scratch::maintenance_connection(&settings).await.context("for the scratch database")?;
+            scratch::scratch_leftovers(&mut server_of_scratch, &scratch::scratch_prefix(run.database, &run.job.name, &server))
+                .await?
         } else {
             Vec::new()
         };
@@ -126,7 +127,7 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
         }
         None => Vec::new(),
     };
-    let prefix = restore::scratch_prefix(run.database, &run.job.name, &server);
+    let prefix = scratch::scratch_prefix(run.database, &run.job.name, &server);
     Plan {
         set: name.to_string(),
         location,
@@ -210,10 +211,10 @@ pub async fn sweep(store: &Store, plan: &Plan, backup: &Backup, run: &RunContext
         store.delete(key).await?;
     }
     if !plan.sweep.scratch_databases.is_empty() {
-        let mut connection = restore::maintenance_connection(&backup.scratch_settings(run)?).await?;
+        let mut connection = scratch::maintenance_connection(&backup.scratch_settings(run)?).await?;
         for database in &plan.sweep.scratch_databases {
             tracing::info!("dropping the scratch database of a run without an end: {database}");
-            restore::drop_scratch(&mut connection, database).await?;
+            scratch::drop_scratch(&mut connection, database).await?;
         }
     }
     Ok(())

@@ -64,7 +64,7 @@ impl<'a> Statement<'a> {
         let raw = self.raw(token);
         match token.kind {
             Kind::Word => Some(raw.to_lowercase()),
-            Kind::Quoted => Some(raw[1..raw.len() - 1].replace("\"\"", "\"")),
+            Kind::Quoted => Some(raw.strip_prefix('"')?.strip_suffix('"')?.replace("\"\"", "\"")),
             Kind::String | Kind::Symbol(_) => None,
         }
     }

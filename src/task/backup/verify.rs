@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::read_back;
 use super::restore::{self, Target};
 use super::set::{self, Check, Set};
+use super::{new_database, scratch as scratch_database};
 use crate::client_tools::Tools;
 use crate::pg;
 use crate::progress::{Phase, Progress};
@@ -49,13 +50,13 @@ pub async fn by_restore(store: &Store, set: &mut Set, scratch: &Scratch<'_>, pro
     let phase = progress.phase("verify", Some(set.manifest.dump.bytes));
     let started = Instant::now();
     let mut problems = read_back::check_globals(store, set).await?;
-    let mut connection = restore::maintenance_connection(scratch.settings).await.context("for the scratch database")?;
-    restore::prepare_server(&mut connection, set, false).await.context("cannot verify by restoring")?;
-    restore::create_scratch(&mut connection, &scratch.name, &set.manifest.server.database).await?;
+    let mut connection = scratch_database::maintenance_connection(scratch.settings).await.context("for the scratch database")?;
+    new_database::prepare_server(&mut connection, set, false).await.context("cannot verify by restoring")?;
+    scratch_database::create_scratch(&mut connection, &scratch.name, &set.manifest.server.database).await?;
     let settings = scratch.settings.with_database(&scratch.name);
     let target = Target { settings: &settings, tools: scratch.tools, in_transaction: false };
     let restored = restore::stream_into(store, set, &target, &phase).await;
-    let dropped = restore::drop_scratch(&mut connection, &scratch.name).await;
+    let dropped = scratch_database::drop_scratch(&mut connection, &scratch.name).await;
     let restored = restored.context("cannot verify by restoring")?;
     problems.extend(restored.problems);
     if let Some(refusal) = restored.refusal {
