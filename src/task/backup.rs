@@ -11,6 +11,7 @@ pub mod compress;
 mod counts;
 mod dump;
 pub mod facts;
+mod foreign_key;
 mod lex;
 mod load;
 mod members;

@@ -20,6 +20,9 @@ pub struct ServerFacts {
     pub extensions: Vec<Extension>,
     /// Owners and grantees in this database.
     pub roles: Vec<String>,
+    /// That relations of the database name; the database's own is none of them.
+    #[serde(default)]
+    pub tablespaces: Vec<String>,
 }
 
 /// What CREATE DATABASE and ALTER DATABASE said of it; a plain dump does not hold it.
@@ -61,6 +64,11 @@ pub async fn server(connection: &mut PgConnection) -> Result<ServerFacts> {
             .fetch_all(&mut *connection)
             .await?;
     let roles = roles(connection).await.context("cannot read which roles own objects")?;
+    let tablespaces = sqlx::query_scalar(
+        "SELECT spcname::text FROM pg_tablespace t WHERE EXISTS (SELECT FROM pg_class WHERE reltablespace = t.oid AND oid >= 16384) ORDER BY 1",
+    )
+    .fetch_all(&mut *connection)
+    .await?;
     Ok(ServerFacts {
         version: server.version,
         version_num: server.version_num,
@@ -69,6 +77,7 @@ pub async fn server(connection: &mut PgConnection) -> Result<ServerFacts> {
         database,
         extensions,
         roles,
+        tablespaces,
     })
 }
 

@@ -4,12 +4,12 @@ use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 use sqlx::postgres::PgConnection;
 
+use super::choices::Choices;
 use super::facts::{self, DatabaseFacts, Lacks};
-use super::restore::{Restored, Target, stream_into};
+use super::restore::{Restored, Target, check_tablespaces, stream_into};
 use super::scratch::{create_scratch, drop_scratch, maintenance_connection, scratch_leftovers};
 use super::set::Set;
 use super::stream::hex;
-use crate::client_tools::Tools;
 use crate::fault::{Fault, Kind};
 use crate::pg::{self, identifier, literal};
 use crate::progress::Phase;
@@ -18,14 +18,16 @@ use crate::units;
 
 /// Refuses a target that lacks what the dump needs, before anything is written. Missing roles are created without
 /// login when asked for.
-pub async fn prepare_server(connection: &mut PgConnection, set: &Set, create_roles: bool) -> Result<Lacks> {
-    let lacks = facts::lacks(connection, &set.manifest.server).await?;
+pub async fn prepare_server(connection: &mut PgConnection, set: &Set, choices: &Choices, create_roles: bool) -> Result<Lacks> {
+    let needed = choices.needed_of(&set.manifest.server);
+    check_tablespaces(connection, &needed, choices).await?;
+    let lacks = facts::lacks(connection, &needed).await?;
     anyhow::ensure!(
         lacks.extensions.is_empty(),
         Fault::new(
             Kind::Configuration,
             format!(
-                "the target lacks extensions that the dump needs: {}; install their packages on the target's host",
+                "the target lacks extensions that the dump needs: {}; install their packages on the target's host, or leave them out: --without EXTENSION NAME",
                 lacks.extensions.join(", ")
             )
         )
@@ -42,7 +44,7 @@ pub async fn prepare_server(connection: &mut PgConnection, set: &Set, create_rol
             Fault::new(
                 Kind::Configuration,
                 format!(
-                    "the target lacks roles that own objects or have grants in the dump: {}; restore globals.sql.gz first, or let --create-roles make them without login",
+                    "the target lacks roles that own objects or have grants in the dump: {}; restore globals.sql.gz first, or let --create-roles make them without login; --role-map OLD=NEW names another role, --no-owner needs no owners",
                     lacks.roles.join(", ")
                 )
             )
@@ -56,7 +58,7 @@ pub async fn into_new_database(
     store: &Store,
     set: &Set,
     settings: &pg::Settings,
-    tools: &Tools,
+    choices: &Choices,
     phase: &Phase,
 ) -> Result<Restored> {
     let name = settings.database();
@@ -79,7 +81,7 @@ pub async fn into_new_database(
         drop_scratch(&mut connection, &leftover).await?;
     }
     create_scratch(&mut connection, &scratch, &set.manifest.server.database).await?;
-    let target = Target { settings: &settings.with_database(&scratch), tools, in_transaction: false };
+    let target = Target { settings: &settings.with_database(&scratch), choices, in_transaction: false };
     let restored = stream_into(store, set, &target, phase).await;
     if !matches!(&restored, Ok(restored) if restored.is_complete()) {
         if let Err(error) = drop_scratch(&mut connection, &scratch).await {
@@ -104,11 +106,10 @@ pub async fn into_empty_database(
     store: &Store,
     set: &Set,
     settings: &pg::Settings,
-    tools: &Tools,
+    choices: &Choices,
     phase: &Phase,
 ) -> Result<Restored> {
-    let mut connection = settings.connect().await?;
-    let objects: i64 = sqlx::query_scalar(include_str!("objects.sql")).fetch_one(&mut connection).await?;
+    let objects = objects_in(settings).await?;
     anyhow::ensure!(
         objects == 0,
         Fault::new(
@@ -120,7 +121,29 @@ pub async fn into_empty_database(
             )
         )
     );
-    stream_into(store, set, &Target { settings, tools, in_transaction: true }, phase).await
+    let restored = stream_into(store, set, &Target { settings, choices, in_transaction: true }, phase).await;
+    if !matches!(&restored, Ok(restored) if restored.is_complete()) {
+        // A server that cannot be reached any more cannot be asked either: it rolls back by itself.
+        let left = objects_in(settings).await.unwrap_or_default();
+        let why = match &restored {
+            Ok(Restored { refusal: Some(refusal), .. }) => refusal.message.clone(),
+            Ok(restored) => restored.problems.join("; "),
+            Err(error) => format!("{error:#}"),
+        };
+        anyhow::ensure!(
+            left == 0,
+            "the restore failed, and database {} is NOT as it was before: {} objects are in it ({why})",
+            settings.database(),
+            units::count(left as u64)
+        );
+    }
+    restored
+}
+
+/// Objects of its own, and large objects.
+async fn objects_in(settings: &pg::Settings) -> Result<i64> {
+    let mut connection = settings.connect().await?;
+    Ok(sqlx::query_scalar(include_str!("objects.sql")).fetch_one(&mut connection).await?)
 }
 
 /// `ALTER DATABASE … SET` and the owner, which a plain dump leaves out. Values go through set_config and FROM

@@ -13,9 +13,15 @@ use super::lex::{Event, Lexer, STATEMENT_LONGEST_BYTES};
 #[derive(Debug)]
 pub enum Step {
     /// Without its semicolon.
-    Statement { text: Vec<u8>, entry: Arc<Entry> },
+    Statement {
+        text: Vec<u8>,
+        entry: Arc<Entry>,
+    },
     /// `COPY … FROM stdin`: rows follow, up to [`Step::RowsEnd`].
-    Copy { text: Vec<u8>, entry: Arc<Entry> },
+    Copy {
+        text: Vec<u8>,
+        entry: Arc<Entry>,
+    },
     /// In COPY's text format. The last ones end with the line `\.`, after which a server ignores everything.
     Rows(Bytes),
     RowsEnd,
@@ -99,7 +105,9 @@ impl Script {
                     let command = String::from_utf8_lossy(self.lexer.comment());
                     if !command.starts_with("restrict ") && !command.starts_with("unrestrict ") {
                         let start: String = command.chars().take(60).collect();
-                        return Err(io::Error::other(format!("the dump has a command of psql that pg_dump does not write: \\{start}")));
+                        return Err(io::Error::other(format!(
+                            "the dump has a command of psql that pg_dump does not write: \\{start}"
+                        )));
                     }
                 }
                 Event::Comment | Event::CopyBegins | Event::None => {}

@@ -36,7 +36,9 @@ impl<'a> Statement<'a> {
     /// The words from `index` on are these, in capitals.
     pub fn says(&self, index: usize, words: &[&str]) -> bool {
         words.iter().enumerate().all(|(offset, word)| {
-            self.tokens.get(index + offset).is_some_and(|token| token.kind == Kind::Word && self.raw(token).eq_ignore_ascii_case(word))
+            self.tokens
+                .get(index + offset)
+                .is_some_and(|token| token.kind == Kind::Word && self.raw(token).eq_ignore_ascii_case(word))
         })
     }
 
@@ -168,7 +170,8 @@ mod tests {
 
     #[test]
     fn names_are_found_among_what_only_looks_like_them() {
-        let statement = Statement::of("COMMENT ON INDEX \"S.x\".\"we\"\"ird TO\" IS E'it''s \\' TO y' || $a$ TO $$ z $a$ || f(TO)");
+        let statement =
+            Statement::of("COMMENT ON INDEX \"S.x\".\"we\"\"ird TO\" IS E'it''s \\' TO y' || $a$ TO $$ z $a$ || f(TO)");
         assert_eq!(statement.qualified(3), Some((Some("S.x".into()), "we\"ird TO".into(), 6)));
         assert_eq!(statement.find(&["TO"]), None);
         assert!(statement.says(0, &["COMMENT", "ON"]));

@@ -7,6 +7,7 @@ use chrono::Utc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::choices::Choices;
 use super::read_back;
 use super::restore::{self, Target};
 use super::set::{self, Check, Set};
@@ -49,12 +50,13 @@ pub struct Scratch<'a> {
 pub async fn by_restore(store: &Store, set: &mut Set, scratch: &Scratch<'_>, progress: &Progress) -> Result<()> {
     let phase = progress.phase("verify", Some(set.manifest.dump.bytes));
     let started = Instant::now();
+    let choices = Choices::for_scratch();
     let mut problems = read_back::check_globals(store, set).await?;
     let mut connection = scratch_database::maintenance_connection(scratch.settings).await.context("for the scratch database")?;
-    new_database::prepare_server(&mut connection, set, false).await.context("cannot verify by restoring")?;
+    new_database::prepare_server(&mut connection, set, &choices, false).await.context("cannot verify by restoring")?;
     scratch_database::create_scratch(&mut connection, &scratch.name, &set.manifest.server.database).await?;
     let settings = scratch.settings.with_database(&scratch.name);
-    let target = Target { settings: &settings, tools: scratch.tools, in_transaction: false };
+    let target = Target { settings: &settings, choices: &choices, in_transaction: false };
     let restored = restore::stream_into(store, set, &target, &phase).await;
     let dropped = scratch_database::drop_scratch(&mut connection, &scratch.name).await;
     let restored = restored.context("cannot verify by restoring")?;
