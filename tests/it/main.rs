@@ -47,6 +47,10 @@ mod partition_retire;
 mod reindex;
 /// Jobs for systemd and Kubernetes.
 mod render;
+/// How far a restore goes, and what each refusal names.
+mod restore_options;
+/// How a dump's stream goes into a server: whole or not there, and counted.
+mod restore_stream;
 /// Rows that leave a table, and come back.
 mod retention;
 /// Tables of every kind that rows leave, and who else holds them.

@@ -192,7 +192,7 @@ fn advice(said: &Said, doing: Doing<'_>) -> String {
     if !is_of_the_environment(code) || code.starts_with("54") {
         advice += &leave_out(said, entry);
     }
-    if !is_of_the_environment(code) && choices.on_error == OnError::Stop && !choices.for_scratch {
+    if !statement.is_empty() && !is_of_the_environment(code) && choices.on_error == OnError::Stop && !choices.for_scratch {
         advice += " --on-error continue restores all the rest.";
     }
     advice.trim().to_owned()

@@ -56,6 +56,7 @@ impl fmt::Display for Entry {
         match (&self.schema, self.kind.as_str()) {
             (_, "") => f.write_str("the head of the dump"),
             (Some(schema), kind) => write!(f, "{kind} {} in schema {schema}", self.name),
+            (None, kind) if self.name.is_empty() => f.write_str(kind),
             (None, kind) => write!(f, "{kind} {}", self.name),
         }
     }

@@ -61,10 +61,12 @@ pub async fn by_restore(store: &Store, set: &mut Set, scratch: &Scratch<'_>, pro
     let dropped = scratch_database::drop_scratch(&mut connection, &scratch.name).await;
     let restored = restored.context("cannot verify by restoring")?;
     problems.extend(restored.problems);
-    if let Some(refusal) = restored.refusal {
-        problems.push(refusal.message);
-    }
     dropped?;
+    if let Some(refusal) = restored.refusal
+        && problems.is_empty()
+    {
+        return Err(anyhow::Error::from(refusal).context("cannot verify by restoring"));
+    }
     record(store, set, "restore", problems, started, &phase).await
 }
 
