@@ -69,7 +69,7 @@ fn a_function_that_names_things_without_schema_is_named_with_its_cure() {
             "CREATE FUNCTION helper(t text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT lower(t) $$;
              CREATE FUNCTION slug(t text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$BEGIN RETURN helper(t); END$$;
              CREATE TABLE q (name text, s text GENERATED ALWAYS AS (public.slug(name)) STORED);
-             INSERT INTO q (name) VALUES ('Ä'); CREATE INDEX by_slug ON q (slug(name));",
+             INSERT INTO q (name) VALUES ('Ä');",
         );
         for (copy, create) in both_ways(server, &database) {
             restore(&scenario, &server.url(&copy), create).exited(1).says(&[
@@ -81,6 +81,30 @@ fn a_function_that_names_things_without_schema_is_named_with_its_cure() {
             restore(&scenario, &server.url(&copy), &[create, &["--search-path", "public"]].concat()).succeeded();
             assert_eq!(server.sql(&copy, "SELECT count(*) FROM q"), "1");
         }
+    }
+}
+
+#[test]
+fn an_index_that_a_newer_server_builds_under_its_own_search_path_is_left_out() {
+    let (source, target) = (server(16), server(18));
+    let (scenario, database) = set_of(
+        source,
+        "CREATE FUNCTION helper(t text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT lower(t) $$;
+         CREATE FUNCTION slug(t text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$BEGIN RETURN helper(t); END$$;
+         CREATE TABLE q AS SELECT 'Ä' AS name; CREATE INDEX by_slug ON q (slug(name));",
+    );
+    for (copy, create) in both_ways(source, &database) {
+        restore(&scenario, &source.url(&copy), create).exited(1).says(&["--search-path 'public'", "--without INDEX by_slug"]);
+        restore(&scenario, &source.url(&copy), &[create, &["--search-path", "public"]].concat()).succeeded();
+    }
+    for (copy, create) in both_ways(target, &database) {
+        let more = [create, &["--search-path", "public"]].concat();
+        restore(&scenario, &target.url(&copy), &more).exited(1).says(&[
+            "ALTER FUNCTION public.slug(text)",
+            "17 and newer",
+            "--without INDEX by_slug",
+        ]);
+        restore(&scenario, &target.url(&copy), &[&more[..], &["--without", "INDEX", "by_slug"]].concat()).succeeded();
     }
 }
 

@@ -15,8 +15,10 @@ const TABLES_PER_QUERY: usize = 100;
 /// What was found, in words: each names its table.
 #[derive(Debug, Default, PartialEq)]
 pub struct Counts {
-    /// Other counts than the manifest's, or no table.
+    /// Other counts than the manifest's.
     pub differ: Vec<String>,
+    /// Tables that are not there.
+    pub missing: Vec<String>,
     /// The same, for tables with more rows.
     pub more: Vec<String>,
     /// Tables that this role may not read, or sees by row security only.
@@ -65,7 +67,7 @@ pub async fn compare(connection: &mut PgConnection, tables: &[TableData]) -> Res
     for found in &found {
         let Some(((schema, name), rows)) = blocks.get(found.number as usize - 1) else { continue };
         let (Some(oid), called) = (found.oid, format!("{schema}.{name}")) else {
-            counts.differ.push(format!("{schema}.{name} is not there, and the manifest says {} rows", units::count(*rows)));
+            counts.missing.push(format!("{schema}.{name} is not there, and the manifest says {} rows", units::count(*rows)));
             continue;
         };
         if found.unreadable {

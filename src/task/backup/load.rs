@@ -8,7 +8,6 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use sqlx::postgres::PgConnection;
-use tokio::sync::mpsc;
 
 use super::choices::{Choices, Object, OnError};
 use super::counts::{self, Counts};
@@ -17,7 +16,7 @@ use super::foreign_key::ForeignKey;
 use super::refusal::{self, Doing, Refusal};
 use super::restore::Target;
 use super::rewrite::{self, Fate, Server};
-use super::script::{Entry, Step};
+use super::script::{Entry, Step, Steps};
 use super::set::Manifest;
 use super::stream::hex;
 use crate::fault::Kind;
@@ -112,8 +111,8 @@ impl<'a> Loader<'a> {
     }
 
     /// Runs all steps, or those up to the first refusal.
-    pub async fn run(&mut self, mut steps: mpsc::Receiver<Step>) -> Result<(), Refusal> {
-        while let Some(step) = steps.recv().await {
+    pub async fn run(&mut self, mut steps: Steps) -> Result<(), Refusal> {
+        while let Some(step) = steps.next().await {
             match step {
                 Step::Statement { text, entry } => self.statement(text, &entry).await?,
                 Step::Copy { text, entry } => self.rows(text, &entry, &mut steps).await?,
@@ -262,7 +261,7 @@ impl<'a> Loader<'a> {
     }
 
     /// A block of rows. When the server does not take it, its rows are thrown away here.
-    async fn rows(&mut self, text: Vec<u8>, entry: &Entry, steps: &mut mpsc::Receiver<Step>) -> Result<(), Refusal> {
+    async fn rows(&mut self, text: Vec<u8>, entry: &Entry, steps: &mut Steps) -> Result<(), Refusal> {
         let Ok(text) = String::from_utf8(text) else {
             return Err(Refusal {
                 kind: Some(Kind::Configuration),
@@ -307,7 +306,12 @@ impl<'a> Loader<'a> {
         if std::mem::replace(&mut self.is_counted, true) {
             return Ok(());
         }
-        let Counts { differ, unreadable, .. } = self.counts(entry).await?;
+        let Counts { mut differ, missing, unreadable, .. } = self.counts(entry).await?;
+        // Those of an extension that was left out.
+        match self.leaves_out_an_extension() {
+            true => self.notes.extend(missing),
+            false => differ.extend(missing),
+        }
         let refusal = if !unreadable.is_empty() {
             Refusal {
                 kind: Some(Kind::Permission),
@@ -323,22 +327,7 @@ impl<'a> Loader<'a> {
             Refusal { kind: None, sql_state: None, message: format!("not all rows are there: {}", differ.join("; ")) }
         };
         match self.choices.on_error {
-            OnError::Stop
-                if self.choices.without.iter().all(|without| without.kind != Object::Extension) || !unreadable.is_empty() =>
-            {
-                Err(refusal)
-            }
-            OnError::Stop => {
-                // Tables of an extension that was left out are not there, and nothing else may be missing.
-                let (missing, wrong): (Vec<String>, Vec<String>) =
-                    differ.into_iter().partition(|said| said.contains(" is not there, "));
-                self.notes.extend(missing);
-                if wrong.is_empty() {
-                    Ok(())
-                } else {
-                    Err(Refusal { message: format!("not all rows are there: {}", wrong.join("; ")), ..refusal })
-                }
-            }
+            OnError::Stop => Err(refusal),
             OnError::Continue => {
                 self.fail(refusal.message);
                 Ok(())
@@ -390,10 +379,14 @@ impl<'a> Loader<'a> {
 
     /// What an extension brings along is nowhere marked as its own: grants on its functions, rows of its tables.
     fn may_miss_its_extension(&self, text: &str) -> bool {
-        self.choices.without.iter().any(|without| without.kind == Object::Extension)
+        self.leaves_out_an_extension()
             && ["GRANT ", "REVOKE ", "COMMENT ON ", "SECURITY LABEL ", "SELECT pg_catalog.setval(", "COPY "]
                 .iter()
                 .any(|start| text.starts_with(start))
+    }
+
+    fn leaves_out_an_extension(&self) -> bool {
+        self.choices.without.iter().any(|without| without.kind == Object::Extension)
     }
 
     fn leave_out(&mut self, which: usize, note: &str) {
@@ -428,7 +421,7 @@ enum Copied {
 }
 
 /// Takes the steps up to the end of the block, whatever the server says.
-async fn copy(connection: &mut PgConnection, statement: &str, steps: &mut mpsc::Receiver<Step>) -> Copied {
+async fn copy(connection: &mut PgConnection, statement: &str, steps: &mut Steps) -> Copied {
     let mut failed = None;
     match pg::copy_in_by(connection, statement).await {
         Ok(mut into) => {
@@ -461,8 +454,8 @@ async fn copy(connection: &mut PgConnection, statement: &str, steps: &mut mpsc::
 }
 
 /// `Some(None)` at the end of the block, None at the end of the dump.
-async fn next_rows(steps: &mut mpsc::Receiver<Step>) -> Option<Option<Bytes>> {
-    match steps.recv().await? {
+async fn next_rows(steps: &mut Steps) -> Option<Option<Bytes>> {
+    match steps.next().await? {
         Step::Rows(rows) => Some(Some(rows)),
         Step::RowsEnd => Some(None),
         // Never inside a block.

@@ -181,8 +181,13 @@ fn advice(said: &Said, doing: Doing<'_>) -> String {
             "23503" => "It is the source's rows that break this foreign key, not the set.".to_owned(),
             "42883" | "42P01" | "42704" | "42703" | "3F000" if said.context.as_deref().is_some_and(|context| called(context).is_some()) => {
                 let function = said.context.as_deref().and_then(called).unwrap_or_default();
+                let now = if choices.search_path.is_some() {
+                    "PostgreSQL 17 and newer build indexes and refresh materialized views under a search_path of their own.".to_owned()
+                } else {
+                    format!("This set restores with --search-path '{search_path}'.")
+                };
                 format!(
-                    "The function {function} names things without their schema, and a dump restores with an empty search_path. The cure is in the source: ALTER FUNCTION {function} SET search_path = {search_path}; this set restores with --search-path '{search_path}'."
+                    "The function {function} names things without their schema, and a dump restores with an empty search_path. The cure is in the source: ALTER FUNCTION {function} SET search_path = {search_path}. {now}"
                 )
             }
             "23505" | "23514" | "23P01" | "23502" => "It is the source's rows that break this constraint, not the set.".to_owned(),
@@ -218,13 +223,22 @@ fn leave_out(said: &Said, entry: &Entry) -> String {
     }
 }
 
-/// The innermost function of a context, by its form: `schema.name(arguments)` stands there in every language.
+/// The innermost function of a context, by its form, which is the same in every language: `schema.name(arguments)`, or
+/// the name alone in quotation marks where a function in SQL is meant.
 pub fn called(context: &str) -> Option<&str> {
-    let line = context.lines().find(|line| !line.starts_with("COPY "))?;
-    let open = line.find('(')?;
-    let close = open + line[open..].find(')')? + 1;
-    let start = line[..open].rfind(' ').map_or(0, |at| at + 1);
-    (start < open).then(|| &line[start..close])
+    context.lines().find_map(|line| {
+        // Of a COPY, or the text of a statement.
+        if line.starts_with("COPY ") || line.ends_with(['"', '«']) {
+            return None;
+        }
+        if let Some(open) = line.find('(') {
+            let close = open + line[open..].find(')')? + 1;
+            let start = line[..open].rfind(' ').map_or(0, |at| at + 1);
+            return (start < open).then(|| &line[start..close]);
+        }
+        let quoted = |from: char, to: char| line.split_once(from)?.1.split_once(to).map(|(name, _)| name);
+        quoted('"', '"').or_else(|| quoted('»', '«'))
+    })
 }
 
 fn shown(statement: &str) -> String {
@@ -301,6 +315,22 @@ mod tests {
         ] {
             let refusal = refusal(code, context, entry, statement);
             assert!(refusal.message.contains(says), "{code}: {}", refusal.message);
+        }
+    }
+
+    #[test]
+    fn the_innermost_function_of_a_context_is_found_by_its_form() {
+        for (context, function) in [
+            ("PL/pgSQL function public.slug(text) line 1 at RETURN\nCOPY p, line 1: \"x (y)\"", Some("public.slug(text)")),
+            (
+                "SQL statement \"SELECT helper(t)\"\nPL/pgSQL function public.\"S\"(text,integer) line 3 at PERFORM",
+                Some("public.\"S\"(text,integer)"),
+            ),
+            ("SQL function \"slug\" during inlining", Some("slug")),
+            ("SQL-Funktion »slug« beim Inlining", Some("slug")),
+            ("COPY t, line 1, column a: \"f(x)\"", None),
+        ] {
+            assert_eq!(called(context), function, "{context}");
         }
     }
 

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
 
 use super::lex::{Event, Lexer, STATEMENT_LONGEST_BYTES};
 
@@ -25,6 +26,28 @@ pub enum Step {
     /// In COPY's text format. The last ones end with the line `\.`, after which a server ignores everything.
     Rows(Bytes),
     RowsEnd,
+}
+
+/// Steps as they arrive.
+pub struct Steps {
+    batches: mpsc::Receiver<Vec<Step>>,
+    batch: std::vec::IntoIter<Step>,
+}
+
+impl Steps {
+    pub fn of(batches: mpsc::Receiver<Vec<Step>>) -> Self {
+        Self { batches, batch: Vec::new().into_iter() }
+    }
+
+    /// None at the end of what was read.
+    pub async fn next(&mut self) -> Option<Step> {
+        loop {
+            if let Some(step) = self.batch.next() {
+                return Some(step);
+            }
+            self.batch = self.batches.recv().await?.into_iter();
+        }
+    }
 }
 
 /// An object of the dump, as the comment above it says: `-- Name: p_idx; Type: INDEX; Schema: public; Owner: app`.
@@ -75,14 +98,14 @@ impl Default for Script {
 }
 
 impl Script {
-    /// Hands on the steps that end in these bytes. An error is `emit`'s, or says that this is no dump of pg_dump.
-    pub fn feed(&mut self, bytes: &[u8], mut emit: impl FnMut(Step) -> io::Result<()>) -> io::Result<()> {
+    /// Hands on the steps that end in these bytes. An error says that this is no dump of pg_dump.
+    pub fn feed(&mut self, bytes: &[u8], mut emit: impl FnMut(Step)) -> io::Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
             let in_rows = self.lexer.is_in_rows();
             let (used, event) = self.lexer.step(rest);
             if in_rows {
-                emit(Step::Rows(Bytes::copy_from_slice(&rest[..used])))?;
+                emit(Step::Rows(Bytes::copy_from_slice(&rest[..used])));
             }
             rest = &rest[used..];
             match event {
@@ -93,9 +116,9 @@ impl Script {
                     }
                     let entry = Arc::clone(&self.entry);
                     let copies = self.lexer.copied().is_some();
-                    emit(if copies { Step::Copy { text, entry } } else { Step::Statement { text, entry } })?;
+                    emit(if copies { Step::Copy { text, entry } } else { Step::Statement { text, entry } });
                 }
-                Event::CopyEnds => emit(Step::RowsEnd)?,
+                Event::CopyEnds => emit(Step::RowsEnd),
                 Event::Comment if self.lexer.statement().is_empty() => {
                     if let Some(entry) = Entry::of_comment(&String::from_utf8_lossy(self.lexer.comment())) {
                         self.entry = Arc::new(entry);
@@ -127,18 +150,15 @@ mod tests {
         let mut said: Vec<String> = Vec::new();
         let mut in_rows = false;
         for piece in dump.as_bytes().chunks(size) {
-            script.feed(piece, |step| {
-                match step {
-                    Step::Statement { text, entry } => said.push(format!("{entry}: {}", String::from_utf8_lossy(&text))),
-                    Step::Copy { text, entry } => said.push(format!("{entry}: {}", String::from_utf8_lossy(&text))),
-                    Step::Rows(rows) if in_rows => *said.last_mut().unwrap() += &String::from_utf8_lossy(&rows),
-                    Step::Rows(rows) => {
-                        in_rows = true;
-                        said.push(String::from_utf8_lossy(&rows).into_owned());
-                    }
-                    Step::RowsEnd => in_rows = false,
+            script.feed(piece, |step| match step {
+                Step::Statement { text, entry } => said.push(format!("{entry}: {}", String::from_utf8_lossy(&text))),
+                Step::Copy { text, entry } => said.push(format!("{entry}: {}", String::from_utf8_lossy(&text))),
+                Step::Rows(rows) if in_rows => *said.last_mut().unwrap() += &String::from_utf8_lossy(&rows),
+                Step::Rows(rows) => {
+                    in_rows = true;
+                    said.push(String::from_utf8_lossy(&rows).into_owned());
                 }
-                Ok(())
+                Step::RowsEnd => in_rows = false,
             })?;
         }
         Ok(said)
