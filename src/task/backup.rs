@@ -6,19 +6,28 @@
 pub mod keep;
 pub mod set;
 
+pub mod choices;
 pub mod compress;
+mod counts;
 mod dump;
 pub mod facts;
+mod foreign_key;
 mod lacks;
+mod lex;
+mod load;
 mod members;
 pub mod new_database;
 mod plan;
 mod properties;
 pub mod read_back;
+mod refusal;
 pub mod restore;
+mod rewrite;
 mod scan;
 pub mod scratch;
+mod script;
 pub mod stream;
+mod tokens;
 pub mod verify;
 
 pub use compress::Compression;

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use super::choices::Choices;
 use super::read_back;
 use super::restore::{self, Target};
 use super::set::{self, Check, Set};
@@ -54,10 +55,11 @@ pub async fn by_restore(store: &Store, set: &mut Set, scratch: &Scratch<'_>, pro
     let started = Instant::now();
     let mut problems = read_back::check_globals(store, set).await?;
     let mut connection = scratch_database::maintenance_connection(scratch.settings).await.context("for the scratch database")?;
-    new_database::prepare_server(&mut connection, set, false, None).await.context("cannot verify by restoring")?;
+    let choices = Choices::for_scratch();
+    new_database::prepare_server(&mut connection, set, &choices, false, None).await.context("cannot verify by restoring")?;
     drop(connection);
     let settings = scratch.settings.with_database(&scratch.name);
-    let target = Target { settings: &settings, tools: scratch.tools, in_transaction: false };
+    let target = Target { settings: &settings, choices: &choices, in_transaction: false };
     let restoring = restore::stream_into(store, set, &target, &phase);
     let like = &set.manifest.server.database;
     let (restored, left) = scratch_database::with_scratch(scratch.settings, &scratch.name, like, scratch.cancel, restoring).await;
