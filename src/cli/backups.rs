@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
+use tokio_util::sync::CancellationToken;
 
 use super::{Global, cancelled_by_signals};
 use crate::client_tools;
@@ -72,19 +73,20 @@ struct Found {
 
 pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
     let cancel = cancelled_by_signals()?;
-    let work = async {
-        match command {
-            Command::List { filter } => list::run(global, filter).await,
-            Command::Verify { set, filter, restore_on } => verify::run(global, set, filter, restore_on.as_deref()).await,
-            Command::Restore(arguments) => restore::run(global, arguments).await,
-            Command::Prune { job, dry_run } => prune::run(global, job.as_deref(), *dry_run).await,
-        }
-    };
-    tokio::select! {
-        result = work => result,
-        // psql is killed with its group. A new database is left under its scratch name, and the next restore to the
-        // same name drops it; in an existing one the transaction rolls back.
-        () = cancel.cancelled() => Err(Fault::new(Kind::Cancelled, "cancelled by a signal").into()),
+    match command {
+        Command::List { filter } => or_cancelled(&cancel, list::run(global, filter)).await,
+        Command::Verify { set, filter, restore_on } => verify::run(global, set, filter, restore_on.as_deref(), &cancel).await,
+        Command::Restore(arguments) => restore::run(global, arguments, &cancel).await,
+        Command::Prune { job, dry_run } => or_cancelled(&cancel, prune::run(global, job.as_deref(), *dry_run)).await,
+    }
+}
+
+/// `work`, or the error of a cancelled command as soon as it is one. `work` is dropped then, and a psql of it killed with
+/// its group; what must not stay, such as a scratch database, is dropped by whoever made it, who is told of `cancel`.
+async fn or_cancelled<T>(cancel: &CancellationToken, work: impl Future<Output = Result<T>>) -> Result<T> {
+    match cancel.run_until_cancelled(work).await {
+        Some(result) => result,
+        None => Err(Fault::new(Kind::Cancelled, "cancelled by a signal").into()),
     }
 }
 

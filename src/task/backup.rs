@@ -12,11 +12,13 @@ mod counts;
 mod dump;
 pub mod facts;
 mod foreign_key;
+mod lacks;
 mod lex;
 mod load;
 mod members;
 pub mod new_database;
 mod plan;
+mod properties;
 pub mod read_back;
 mod refusal;
 pub mod restore;
@@ -44,16 +46,12 @@ use toml::Spanned;
 use self::set::{Set, SetName};
 use crate::client_tools::Tools;
 use crate::config::Config;
-use crate::fault::{self, Kind};
 use crate::job::{Checker, Job};
 use crate::pg;
 use crate::report::Report;
 use crate::store::Store;
 use crate::task::{RunContext, Task, Work};
 use crate::units::{self, Span};
-
-/// What a cancelled run may spend on dropping its scratch database.
-const DROP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `[backup]`, resolved.
 #[derive(Clone, Debug)]
@@ -174,7 +172,7 @@ impl Work for Backup {
         match self.verify {
             Verify::None => {}
             Verify::Checksum => run.or_cancelled(verify::by_checksum(&store, &mut set, &run.progress)).await?,
-            Verify::Restore => self.verify_by_restore(&store, &mut set, &plan, run).await?,
+            Verify::Restore => report.warnings.extend(self.verify_by_restore(&store, &mut set, &plan, run).await?),
         }
         report.fact("verified", set.verification.in_words());
 
@@ -190,14 +188,11 @@ impl Work for Backup {
 }
 
 impl Backup {
-    async fn verify_by_restore(&self, store: &Store, set: &mut Set, plan: &Plan, run: &RunContext<'_>) -> Result<()> {
+    async fn verify_by_restore(&self, store: &Store, set: &mut Set, plan: &Plan, run: &RunContext<'_>) -> Result<Option<String>> {
         let settings = self.scratch_settings(run)?;
-        let scratch = verify::Scratch { settings: &settings, tools: &plan.tools, name: plan.scratch_name.clone() };
-        let verified = run.or_cancelled(verify::by_restore(store, set, &scratch, &run.progress)).await;
-        if verified.as_ref().is_err_and(|error| fault::kind_of(error) == Some(Kind::Cancelled)) {
-            drop_after_cancel(&settings, &scratch.name).await;
-        }
-        verified
+        let scratch =
+            verify::Scratch { settings: &settings, tools: &plan.tools, name: plan.scratch_name.clone(), cancel: &run.cancel };
+        verify::by_restore(store, set, &scratch, &run.progress).await
     }
 
     /// The server on which scratch databases are made.
@@ -210,19 +205,6 @@ impl Backup {
                 pg::Settings::resolve(database)
             }
         }
-    }
-}
-
-/// The restore was dropped midway, and its psql killed with it: its database goes now rather than with the next run.
-async fn drop_after_cancel(settings: &pg::Settings, name: &str) {
-    let dropping = async {
-        let mut connection = scratch::maintenance_connection(settings).await?;
-        scratch::drop_scratch(&mut connection, name).await
-    };
-    match tokio::time::timeout(DROP_TIMEOUT, dropping).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!("the scratch database {name} stays until the next run: {error:#}"),
-        Err(_) => tracing::warn!("the scratch database {name} stays until the next run: the server does not answer"),
     }
 }
 

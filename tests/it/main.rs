@@ -47,6 +47,8 @@ mod partition_retire;
 mod reindex;
 /// Jobs for systemd and Kubernetes.
 mod render;
+/// The database that a restore makes: its properties, its names, what is left of it.
+mod restore_database;
 /// How far a restore goes, and what each refusal names.
 mod restore_options;
 /// How a dump's stream goes into a server: whole or not there, and counted.

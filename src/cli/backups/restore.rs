@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Args;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
-use super::{Filter, find, settings_of};
+use super::{Filter, find, or_cancelled, settings_of};
 use crate::cli::Global;
 use crate::cli::output::print;
 use crate::fault::{Fault, Kind};
@@ -30,6 +31,12 @@ pub struct Arguments {
     /// Make the roles that the target lacks, without login
     #[arg(long)]
     create_roles: bool,
+    /// With --create: the new database's encoding, in place of the source's
+    #[arg(long, requires = "create")]
+    encoding: Option<String>,
+    /// With --create: its locale, in place of the source's: of libc, or icu:NAME, builtin:NAME
+    #[arg(long, requires = "create")]
+    locale: Option<String>,
     /// At a statement that the target refuses: stop, and nothing is restored; or go on, with a list of all that failed
     /// at the end, and exit code 1
     #[arg(long, value_enum, default_value = "stop")]
@@ -81,21 +88,26 @@ impl Arguments {
     }
 }
 
-pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
-    let Arguments { set: wanted, filter, into, create, create_roles, .. } = arguments;
+pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationToken) -> Result<ExitCode> {
+    let Arguments { set: wanted, filter, into, create, create_roles, encoding, locale, .. } = arguments;
     let choices = arguments.choices()?;
     let (create, create_roles) = (*create, *create_roles);
     let config = global.load_config()?;
     let settings = settings_of(&config, into)?;
-    let found = find(&config, wanted, filter, true).await?;
+    let found = or_cancelled(cancel, find(&config, wanted, filter, true)).await?;
     let (set, manifest) = (&found.set, &found.set.manifest);
-    let mut connection = if create {
-        scratch::maintenance_connection(&settings).await?
-    } else {
-        settings.connect().await.context("--create makes a database that does not exist")?
+    let prepared = async {
+        let mut connection = if create {
+            scratch::maintenance_connection(&settings).await?
+        } else {
+            settings.connect().await.context("--create makes a database that does not exist")?
+        };
+        let like = new_database::like(&mut connection, set, &choices, encoding.as_deref(), locale.as_deref()).await?;
+        let new_database = create.then_some(&like);
+        let lacks = new_database::prepare_server(&mut connection, set, &choices, create_roles, new_database).await?;
+        Ok((like, lacks))
     };
-    let lacks = new_database::prepare_server(&mut connection, set, &choices, create_roles).await?;
-    drop(connection);
+    let (like, lacks) = or_cancelled(cancel, prepared).await?;
     for note in &lacks.notes {
         tracing::warn!("{note}");
     }
@@ -105,9 +117,10 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
 
     let phase = global.progress().phase("restore", Some(manifest.dump.bytes));
     let restored = if create {
-        new_database::into_new_database(&found.store, set, &settings, &choices, &phase).await?
+        new_database::into_new_database(&found.store, set, &like, &settings, &choices, &phase, cancel).await?
     } else {
-        new_database::into_empty_database(&found.store, set, &settings, &choices, &phase).await?
+        // The session ends, and the transaction with it.
+        or_cancelled(cancel, new_database::into_empty_database(&found.store, set, &settings, &choices, &phase)).await?
     };
     anyhow::ensure!(
         restored.problems.is_empty(),
@@ -132,7 +145,7 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     if global.json {
         print(&format!(
             "{:#}\n",
-            json!({ "set": set.name.to_string(), "into": settings.display(), "tables": tables, "rows": rows, "notes": restored.notes, "failed": restored.failed, "failed_count": failures, "elapsed_seconds": phase.elapsed().as_secs_f64() })
+            json!({ "set": set.name.to_string(), "into": settings.display(), "tables": tables, "rows": rows, "notes": restored.notes, "not_carried": restored.not_carried, "failed": restored.failed, "failed_count": failures, "elapsed_seconds": phase.elapsed().as_secs_f64() })
         ))?;
     } else if failures > 0 {
         print(&format!(
@@ -156,5 +169,11 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
             units::count(rows)
         ))?;
     }
+    anyhow::ensure!(
+        restored.not_carried.is_empty(),
+        "{} is restored, but not all properties of the database: {}",
+        settings.display(),
+        restored.not_carried.join("; ")
+    );
     Ok(if failures > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

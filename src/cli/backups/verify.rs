@@ -4,34 +4,27 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
-use super::{Filter, find, settings_of, tools_for};
+use super::{Filter, Found, find, or_cancelled, settings_of, tools_for};
 use crate::cli::Global;
 use crate::cli::output::print;
+use crate::config::Config;
 use crate::task::backup::{scratch, verify};
 use crate::units;
 
-pub async fn run(global: &Global, wanted: &str, filter: &Filter, restore_on: Option<&str>) -> Result<ExitCode> {
+pub async fn run(
+    global: &Global,
+    wanted: &str,
+    filter: &Filter,
+    restore_on: Option<&str>,
+    cancel: &CancellationToken,
+) -> Result<ExitCode> {
     let config = global.load_config()?;
-    let mut found = find(&config, wanted, filter, false).await?;
+    let mut found = or_cancelled(cancel, find(&config, wanted, filter, false)).await?;
     match restore_on {
-        None => verify::by_checksum(&found.store, &mut found.set, &global.progress()).await?,
-        Some(target) => {
-            let settings = settings_of(&config, target)?;
-            let mut connection = scratch::maintenance_connection(&settings).await?;
-            let tools = tools_for(&config, &mut connection).await?;
-            // Not the job's own prefix: its run may be going on.
-            let prefix = scratch::scratch_prefix(
-                &found.set.name.database,
-                &format!("{} by hand", found.set.name.job),
-                &found.set.manifest.server,
-            );
-            for leftover in scratch::scratch_leftovers(&mut connection, &prefix).await? {
-                scratch::drop_scratch(&mut connection, &leftover).await?;
-            }
-            let target = verify::Scratch { settings: &settings, tools: &tools, name: format!("{prefix}{}", std::process::id()) };
-            verify::by_restore(&found.store, &mut found.set, &target, &global.progress()).await?;
-        }
+        None => or_cancelled(cancel, verify::by_checksum(&found.store, &mut found.set, &global.progress())).await?,
+        Some(target) => by_restore(global, &config, &mut found, target, cancel).await?,
     }
     let set = &found.set;
     if global.json {
@@ -49,4 +42,26 @@ pub async fn run(global: &Global, wanted: &str, filter: &Filter, restore_on: Opt
         ))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn by_restore(global: &Global, config: &Config, found: &mut Found, target: &str, cancel: &CancellationToken) -> Result<()> {
+    let settings = settings_of(config, target)?;
+    // Not the job's own prefix: its run may be going on.
+    let by_hand = format!("{} by hand", found.set.name.job);
+    let prefix = scratch::scratch_prefix(&found.set.name.database, &by_hand, &found.set.manifest.server);
+    let prepared = async {
+        let mut connection = scratch::maintenance_connection(&settings).await?;
+        let tools = tools_for(config, &mut connection).await?;
+        for leftover in scratch::scratch_leftovers(&mut connection, &prefix).await? {
+            if let Some(left) = scratch::drop_or_warn(&settings, &leftover).await {
+                tracing::warn!("{left}");
+            }
+        }
+        Ok(tools)
+    };
+    let tools = or_cancelled(cancel, prepared).await?;
+    let name = format!("{prefix}{}", std::process::id());
+    let target = verify::Scratch { settings: &settings, tools: &tools, name, cancel };
+    verify::by_restore(&found.store, &mut found.set, &target, &global.progress()).await?;
+    Ok(())
 }

@@ -1,27 +1,53 @@
 //! Where a set is restored to: a new database that gets its name only when all is proved, or an existing empty one.
+//!
+//! A new one goes through three names. Under the first it is filled, and whoever finds it without its maker drops it.
+//! Under the second it is whole and counted, nobody can connect, and it gets its properties; it is never dropped.
+//! The third is the one that was asked for.
 
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
+use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
+use tokio_util::sync::CancellationToken;
 
 use super::choices::Choices;
-use super::facts::{self, DatabaseFacts, Lacks};
+use super::counts;
+use super::facts::DatabaseFacts;
+use super::lacks::{self, Lacks};
 use super::restore::{Restored, Target, check_tablespaces, stream_into};
-use super::scratch::{create_scratch, drop_scratch, maintenance_connection, scratch_leftovers};
+use super::scratch::{create_scratch, drop_or_warn, lock, maintenance_connection, scratch_leftovers};
 use super::set::Set;
 use super::stream::hex;
+use super::{properties, scratch};
 use crate::fault::{Fault, Kind};
 use crate::pg::{self, identifier, literal};
 use crate::progress::Phase;
 use crate::store::Store;
 use crate::units;
 
+/// How often a rename is tried while sessions that were told to end do so.
+const RENAME_TRIES: u32 = 4;
+
 /// Refuses a target that lacks what the dump needs, before anything is written. Missing roles are created without
-/// login when asked for.
-pub async fn prepare_server(connection: &mut PgConnection, set: &Set, choices: &Choices, create_roles: bool) -> Result<Lacks> {
-    let needed = choices.needed_of(&set.manifest.server);
-    check_tablespaces(connection, &needed, choices).await?;
-    let lacks = facts::lacks(connection, &needed).await?;
+/// login when asked for. `new_database`: what it will be like, where one is made, and its properties with it.
+pub async fn prepare_server(
+    connection: &mut PgConnection,
+    set: &Set,
+    choices: &Choices,
+    create_roles: bool,
+    new_database: Option<&DatabaseFacts>,
+) -> Result<Lacks> {
+    let source = choices.needed_of(&set.manifest.server);
+    check_tablespaces(connection, &source, choices).await?;
+    let mut roles = source.roles.clone();
+    let encoding = match new_database {
+        Some(like) => {
+            roles.extend(like.roles());
+            like.encoding.clone()
+        }
+        None => sqlx::query_scalar("SELECT pg_catalog.getdatabaseencoding()::text").fetch_one(&mut *connection).await?,
+    };
+    let lacks = lacks::lacks(connection, &source, &roles, &encoding).await?;
     anyhow::ensure!(
         lacks.extensions.is_empty(),
         Fault::new(
@@ -34,7 +60,8 @@ pub async fn prepare_server(connection: &mut PgConnection, set: &Set, choices: &
     );
     if create_roles {
         for role in &lacks.roles {
-            pg::execute(connection, format!("CREATE ROLE {} NOLOGIN", identifier(role)))
+            let named = lacks::name_for(connection, role, &encoding).await;
+            pg::execute(connection, format!("CREATE ROLE {} NOLOGIN", identifier(&named)))
                 .await
                 .with_context(|| format!("cannot create the role {role}"))?;
         }
@@ -44,7 +71,7 @@ pub async fn prepare_server(connection: &mut PgConnection, set: &Set, choices: &
             Fault::new(
                 Kind::Configuration,
                 format!(
-                    "the target lacks roles that own objects or have grants in the dump: {}; restore globals.sql.gz first, or let --create-roles make them without login; --role-map OLD=NEW names another role, --no-owner needs no owners",
+                    "the target lacks roles that own objects or have grants or settings in the dump: {}; restore globals.sql.gz first, or let --create-roles make them without login; --role-map OLD=NEW names another role, --no-owner needs no owners",
                     lacks.roles.join(", ")
                 )
             )
@@ -53,19 +80,108 @@ pub async fn prepare_server(connection: &mut PgConnection, set: &Set, choices: &
     Ok(lacks)
 }
 
-/// Restores into a database `settings.database()` that does not exist yet. Until it is complete it has another name.
+/// What the new database is like: as the source, but for what was asked.
+pub async fn like(
+    connection: &mut PgConnection,
+    set: &Set,
+    choices: &Choices,
+    encoding: Option<&str>,
+    locale: Option<&str>,
+) -> Result<DatabaseFacts> {
+    let source = set.manifest.server.database.clone();
+    let mut like = source.with_roles(|role| choices.role(role).to_owned()).with_locale(encoding, locale);
+    if choices.no_owner {
+        let me: String = sqlx::query_scalar("SELECT current_user::text").fetch_one(connection).await?;
+        let old = std::mem::replace(&mut like.owner, me.clone());
+        like = like.with_roles(|role| if role == old { me.clone() } else { role.to_owned() });
+    }
+    Ok(like)
+}
+
+/// The names that a restore of one set into one database goes through.
+struct Names {
+    filling: String,
+    whole: String,
+    /// Of whole copies for the same database, of any set.
+    whole_prefix: String,
+    /// The comment of a copy that is whole and could not be renamed even once.
+    whole_comment: String,
+}
+
+impl Names {
+    fn of(name: &str, set: &Set) -> Self {
+        let target = hex(&Sha256::digest(name));
+        let source = hex(&Sha256::digest(format!("{}/{}", set.name, set.manifest.dump.sha256)));
+        let whole_prefix = format!("pgtend_restored_{}_", &target[..12]);
+        Self {
+            filling: format!("pgtend_restore_{}", &target[..16]),
+            whole: format!("{whole_prefix}{}", &source[..12]),
+            whole_prefix,
+            whole_comment: format!("made by pgtend, a whole copy of {} for {name}", set.name),
+        }
+    }
+}
+
+/// Restores into a database `settings.database()` that does not exist yet, made `like` the source. A copy that an
+/// earlier call completed, and could not give its name, is counted and used.
 pub async fn into_new_database(
     store: &Store,
     set: &Set,
+    like: &DatabaseFacts,
     settings: &pg::Settings,
     choices: &Choices,
     phase: &Phase,
+    cancel: &CancellationToken,
 ) -> Result<Restored> {
     let name = settings.database();
+    let names = Names::of(name, set);
     let mut connection = maintenance_connection(settings).await?;
-    let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+    refuse_existing(&mut connection, name).await?;
+    lock(&mut connection, &names.filling).await.with_context(|| format!("cannot restore into {name}"))?;
+
+    if let Some(found) = whole_copy(&mut connection, &names).await? {
+        count_again(&mut connection, set, &settings.with_database(&found)).await?;
+        let mut restored = finish(&mut connection, settings, &names, &found, like).await?;
+        restored.notes.push(format!("an earlier call had restored the set into {found}: it was counted again and renamed"));
+        return Ok(restored);
+    }
+    let notes = others_notes(&mut connection, &names).await?;
+    for leftover in scratch_leftovers(&mut connection, &names.filling).await? {
+        scratch::drop_scratch(&mut connection, settings, &leftover).await?;
+    }
+    let filled = async {
+        create_scratch(&mut connection, &names.filling, like).await?;
+        let target = Target { settings: &settings.with_database(&names.filling), choices, in_transaction: false };
+        match cancel.run_until_cancelled(stream_into(store, set, &target, phase)).await {
+            Some(restored) => restored,
+            None => Err(Fault::new(Kind::Cancelled, "cancelled by a signal: nothing was restored").into()),
+        }
+    };
+    let filled = filled.await;
+    if !matches!(&filled, Ok(restored) if restored.is_complete()) {
+        drop(connection);
+        if let Some(warning) = drop_or_warn(settings, &names.filling).await {
+            tracing::warn!("{warning}");
+        }
+        return filled;
+    }
+    let filled = filled?;
+    // It was idle for hours, perhaps behind something that ends idle connections.
+    if connection.ping().await.is_err() {
+        connection = maintenance_connection(settings).await?;
+        lock(&mut connection, &names.filling).await?;
+    }
+    let comment = format!("COMMENT ON DATABASE {} IS {}", identifier(&names.filling), literal(&names.whole_comment));
+    pg::execute(&mut connection, comment).await?;
+    let mut restored = finish(&mut connection, settings, &names, &names.filling, like).await?;
+    restored.notes.splice(0..0, filled.notes.into_iter().chain(notes));
+    Ok(Restored { failed: filled.failed, failed_count: filled.failed_count, ..restored })
+}
+
+async fn refuse_existing(connection: &mut PgConnection, name: &str) -> Result<()> {
+    let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = $1)")
         .bind(name)
-        .fetch_one(&mut connection)
+        .fetch_one(connection)
         .await?;
     anyhow::ensure!(
         !exists,
@@ -74,31 +190,131 @@ pub async fn into_new_database(
             format!("database {name} exists already: choose another name, or restore into it without --create if it is empty")
         )
     );
+    Ok(())
+}
 
-    let digest = hex(&Sha256::digest(name));
-    let scratch = format!("pgtend_restore_{}", &digest[..16]);
-    for leftover in scratch_leftovers(&mut connection, &scratch).await? {
-        drop_scratch(&mut connection, &leftover).await?;
-    }
-    create_scratch(&mut connection, &scratch, &set.manifest.server.database).await?;
-    let target = Target { settings: &settings.with_database(&scratch), choices, in_transaction: false };
-    let restored = stream_into(store, set, &target, phase).await;
-    if !matches!(&restored, Ok(restored) if restored.is_complete()) {
-        if let Err(error) = drop_scratch(&mut connection, &scratch).await {
-            tracing::warn!("{error:#}");
+/// A whole copy of this set for this database, of an earlier call.
+async fn whole_copy(connection: &mut PgConnection, names: &Names) -> Result<Option<String>> {
+    let found = sqlx::query_scalar(
+        "SELECT datname::text FROM pg_catalog.pg_database
+         WHERE pg_catalog.pg_has_role(datdba, 'MEMBER')
+           AND (datname = $1 OR datname = $2 AND pg_catalog.shobj_description(oid, 'pg_database') = $3)",
+    )
+    .bind(&names.whole)
+    .bind(&names.filling)
+    .bind(&names.whole_comment)
+    .fetch_optional(connection)
+    .await?;
+    Ok(found)
+}
+
+/// Whole copies of other sets take space, and nobody else will say so.
+async fn others_notes(connection: &mut PgConnection, names: &Names) -> Result<Vec<String>> {
+    let others: Vec<String> = sqlx::query_scalar(
+        "SELECT datname::text FROM pg_catalog.pg_database WHERE pg_catalog.starts_with(datname::text, $1) ORDER BY 1",
+    )
+    .bind(&names.whole_prefix)
+    .fetch_all(connection)
+    .await?;
+    let note = |other: &String| {
+        format!(
+            "database {other} is a whole copy of another set that an earlier call could not rename: DROP DATABASE {} if nobody needs it",
+            identifier(other)
+        )
+    };
+    Ok(others.iter().map(note).collect())
+}
+
+async fn count_again(connection: &mut PgConnection, set: &Set, settings: &pg::Settings) -> Result<()> {
+    let name = settings.database();
+    pg::execute(connection, format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", identifier(name))).await?;
+    let mut inside = settings.connect().await?;
+    let counted = counts::compare(&mut inside, &set.manifest.tables).await?;
+    anyhow::ensure!(
+        counted.differ.is_empty() && counted.missing.is_empty() && counted.unreadable.is_empty(),
+        "database {name} is what an earlier call restored, and somebody has changed it since ({}); \
+         to restore anew: DROP DATABASE {} WITH (FORCE)",
+        counted.differ.into_iter().chain(counted.missing).chain(counted.unreadable).collect::<Vec<_>>().join("; "),
+        identifier(name)
+    );
+    Ok(())
+}
+
+/// Gives a whole copy its properties and its name. From the first step to the last nobody can connect.
+async fn finish(
+    connection: &mut PgConnection,
+    settings: &pg::Settings,
+    names: &Names,
+    found: &str,
+    like: &DatabaseFacts,
+) -> Result<Restored> {
+    let name = settings.database();
+    let mut last_resort = found;
+    let finished = async {
+        close(connection, found).await?;
+        if found != names.whole {
+            rename(connection, found, &names.whole, "").await?;
         }
-        return restored;
+        last_resort = &names.whole;
+        let not_carried = properties::carry(connection, &names.whole, like).await;
+        rename(connection, &names.whole, name, &format!("; ALTER DATABASE {} ALLOW_CONNECTIONS true", identifier(name))).await?;
+        Ok(Restored { not_carried, ..Restored::default() })
+    };
+    let finished: Result<Restored> = finished.await;
+    finished.with_context(|| {
+        let whole = identifier(last_resort);
+        let other = identifier("OTHER_NAME");
+        format!(
+            "the set is restored and counted in the database {last_resort}, which could not become {name}: the same command takes it up again. \
+             Or by hand: ALTER DATABASE {whole} RENAME TO {other}; ALTER DATABASE {other} ALLOW_CONNECTIONS true"
+        )
+    })
+}
+
+/// No new sessions, and an end to those that are there.
+async fn close(connection: &mut PgConnection, name: &str) -> Result<()> {
+    pg::execute(&mut *connection, format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", identifier(name))).await?;
+    let sessions: Vec<i32> = sqlx::query_scalar(
+        "SELECT pid FROM pg_catalog.pg_stat_activity WHERE datname = $1 AND coalesce(backend_type, 'client backend') = 'client backend'",
+    )
+    .bind(name)
+    .fetch_all(&mut *connection)
+    .await?;
+    for pid in sessions {
+        // One that may not be ended is met again at the rename, which then says so.
+        let ended: Result<bool, _> =
+            sqlx::query_scalar("SELECT pg_catalog.pg_terminate_backend($1)").bind(pid).fetch_one(&mut *connection).await;
+        if let Err(error) = ended {
+            tracing::debug!("session {pid} in {name}: {error}");
+        }
     }
-    pg::execute(&mut connection, format!("ALTER DATABASE {} RENAME TO {}", identifier(&scratch), identifier(name)))
-        .await
-        .with_context(|| format!("the restore is complete in database {scratch} but cannot be renamed to {name}"))?;
-    // After the rename: killed in between, the database is whole and only its comment is wrong. The other way round it
-    // would be a leftover that nobody may drop.
-    pg::execute(&mut connection, format!("COMMENT ON DATABASE {} IS NULL", identifier(name))).await?;
-    if let Err(error) = carry_settings(&mut connection, name, &set.manifest.server.database).await {
-        tracing::warn!("database {name} is restored, but not all of its properties: {error:#}");
+    Ok(())
+}
+
+/// In one transaction with what follows. Waits for sessions that are ending.
+async fn rename(connection: &mut PgConnection, from: &str, to: &str, then: &str) -> Result<()> {
+    let sql = format!("ALTER DATABASE {} RENAME TO {}{then}", identifier(from), identifier(to));
+    for _ in 1..RENAME_TRIES {
+        match pg::execute(connection, sql.clone()).await {
+            // 55006: being accessed by other users. PostgreSQL itself waits for five seconds.
+            Err(error) if pg::sql_state(&error).as_deref() == Some("55006") && is_ending(connection, from).await? => {}
+            ended => return ended,
+        }
     }
-    restored
+    pg::execute(connection, sql).await
+}
+
+/// Whether all sessions in it are ours to end.
+async fn is_ending(connection: &mut PgConnection, name: &str) -> Result<bool> {
+    let foreign: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid
+                        WHERE a.datname = $1 AND (r.rolsuper AND NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)
+                                                  OR NOT pg_catalog.pg_has_role(a.usesysid, 'MEMBER')))",
+    )
+    .bind(name)
+    .fetch_one(connection)
+    .await?;
+    Ok(!foreign)
 }
 
 /// Restores into an existing database, all or nothing; refused when there is anything in it.
@@ -144,46 +360,4 @@ pub async fn into_empty_database(
 async fn objects_in(settings: &pg::Settings) -> Result<i64> {
     let mut connection = settings.connect().await?;
     Ok(sqlx::query_scalar(include_str!("objects.sql")).fetch_one(&mut connection).await?)
-}
-
-/// `ALTER DATABASE … SET` and the owner, which a plain dump leaves out. Values go through set_config and FROM
-/// CURRENT: they are bound, and lists such as search_path keep their form.
-async fn carry_settings(connection: &mut PgConnection, name: &str, facts: &DatabaseFacts) -> Result<()> {
-    for setting in &facts.settings {
-        let Some((setting, value)) = setting.split_once('=') else { continue };
-        sqlx::query("SELECT set_config($1, $2, false)")
-            .bind(setting)
-            .bind(value)
-            .execute(&mut *connection)
-            .await
-            .with_context(|| format!("setting {setting}"))?;
-        // A custom setting has a dot that is not part of a name.
-        let quoted = setting.split('.').map(identifier).collect::<Vec<_>>().join(".");
-        pg::execute(connection, format!("ALTER DATABASE {} SET {quoted} FROM CURRENT", identifier(name)))
-            .await
-            .with_context(|| format!("setting {setting}"))?;
-    }
-    if let Some(comment) = &facts.comment {
-        pg::execute(connection, format!("COMMENT ON DATABASE {} IS {}", identifier(name), literal(comment)))
-            .await
-            .context("comment")?;
-    }
-    if let Some(grants) = &facts.grants {
-        carry_grants(connection, name, grants).await.context("grants")?;
-    }
-    pg::execute(connection, format!("ALTER DATABASE {} OWNER TO {}", identifier(name), identifier(&facts.owner)))
-        .await
-        .context("owner")
-}
-
-/// What PUBLIC has by default goes first: it may have been revoked.
-async fn carry_grants(connection: &mut PgConnection, name: &str, grants: &[String]) -> Result<()> {
-    let database = identifier(name);
-    pg::execute(&mut *connection, format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC")).await?;
-    for grant in grants {
-        let Some((privilege @ ("CONNECT" | "CREATE" | "TEMPORARY"), role)) = grant.split_once(' ') else { continue };
-        let grantee = if role.is_empty() { "PUBLIC".to_owned() } else { identifier(role) };
-        pg::execute(&mut *connection, format!("GRANT {privilege} ON DATABASE {database} TO {grantee}")).await?;
-    }
-    Ok(())
 }

@@ -35,7 +35,8 @@ pub struct State {
 impl State {
     pub async fn read(backup: &Backup, run: &RunContext<'_>) -> Result<Self> {
         let mut connection = run.settings.connect().await.with_context(|| format!("database `{}`", run.database))?;
-        let server = facts::server(&mut connection).await.with_context(|| format!("database `{}`", run.database))?;
+        let server =
+            facts::server(&mut connection, &run.settings).await.with_context(|| format!("database `{}`", run.database))?;
         let major = server.version_num as u32 / 10_000;
         let tools = super::tools_for(run, major).await?;
         let known_settings = if tools.major > major { Some(facts::setting_names(&mut connection).await?) } else { None };
@@ -46,10 +47,11 @@ impl State {
         let unfinished = store.unfinished(&folder).await?;
 
         let scratch_leftovers = if backup.verify == Verify::Restore {
-            let settings = backup.scratch_settings(run)?;
-            let mut server_of_scratch = scratch::maintenance_connection(&settings).await.context("for the scratch database")?;
-            scratch::scratch_leftovers(&mut server_of_scratch, &scratch::scratch_prefix(run.database, &run.job.name, &server))
-                .await?
+            // A server for scratch databases that is away hinders the verification, and not the dump before it.
+            leftovers(backup, run, &server).await.unwrap_or_else(|error| {
+                tracing::warn!("scratch databases of earlier runs cannot be looked for: {error:#}");
+                Vec::new()
+            })
         } else {
             Vec::new()
         };
@@ -64,6 +66,11 @@ impl State {
             known_settings,
         })
     }
+}
+
+async fn leftovers(backup: &Backup, run: &RunContext<'_>, server: &ServerFacts) -> Result<Vec<String>> {
+    let mut connection = scratch::maintenance_connection(&backup.scratch_settings(run)?).await?;
+    scratch::scratch_leftovers(&mut connection, &scratch::scratch_prefix(run.database, &run.job.name, server)).await
 }
 
 #[derive(Debug, Serialize)]
@@ -185,6 +192,9 @@ fn warnings(
     {
         warnings.push("no set is verified, so `keep` deletes none: run `pgtend backups verify`".to_owned());
     }
+    if !server.unreadable.is_empty() {
+        warnings.push(format!("this role may not read, so that the set is without: {}", server.unreadable.join("; ")));
+    }
     if server.in_recovery {
         warnings.push(
             "the server is a standby: it may cancel the dump (max_standby_streaming_delay), and unlogged tables are not there"
@@ -211,10 +221,12 @@ pub async fn sweep(store: &Store, plan: &Plan, backup: &Backup, run: &RunContext
         store.delete(key).await?;
     }
     if !plan.sweep.scratch_databases.is_empty() {
-        let mut connection = scratch::maintenance_connection(&backup.scratch_settings(run)?).await?;
+        let settings = backup.scratch_settings(run)?;
         for database in &plan.sweep.scratch_databases {
             tracing::info!("dropping the scratch database of a run without an end: {database}");
-            scratch::drop_scratch(&mut connection, database).await?;
+            if let Some(left) = scratch::drop_or_warn(&settings, database).await {
+                tracing::warn!("{left}");
+            }
         }
     }
     Ok(())

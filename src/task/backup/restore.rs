@@ -36,6 +36,8 @@ pub struct Restored {
     pub failed: Vec<String>,
     /// How many there were.
     pub failed_count: usize,
+    /// Properties of the database that the new one does not have, and why. All else of it is there.
+    pub not_carried: Vec<String>,
 }
 
 impl Restored {
@@ -76,7 +78,7 @@ pub async fn stream_into(store: &Store, set: &Set, target: &Target<'_>, phase: &
         (Ok(()), None) => loader.finish().await.err(),
     };
     let Loader { notes, failed, failed_count, .. } = loader;
-    Ok(Restored { problems: Vec::new(), refusal, notes, failed, failed_count })
+    Ok(Restored { refusal, notes, failed, failed_count, ..Restored::default() })
 }
 
 /// Refuses a target without the tablespaces that the dump names, before anything is written. `connection` is to any

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use chrono::Utc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use super::choices::Choices;
 use super::read_back;
@@ -44,30 +45,36 @@ pub struct Scratch<'a> {
     pub settings: &'a pg::Settings,
     pub tools: &'a Tools,
     pub name: String,
+    pub cancel: &'a CancellationToken,
 }
 
-/// Restores the set into a scratch database, which is gone afterwards whatever happens, and records what was found.
-pub async fn by_restore(store: &Store, set: &mut Set, scratch: &Scratch<'_>, progress: &Progress) -> Result<()> {
+/// Restores the set into a scratch database, which is gone afterwards whatever happens, and records what was found. A
+/// scratch database that could not be dropped is returned as a warning, and says nothing of the set.
+pub async fn by_restore(store: &Store, set: &mut Set, scratch: &Scratch<'_>, progress: &Progress) -> Result<Option<String>> {
     let phase = progress.phase("verify", Some(set.manifest.dump.bytes));
     let started = Instant::now();
-    let choices = Choices::for_scratch();
     let mut problems = read_back::check_globals(store, set).await?;
     let mut connection = scratch_database::maintenance_connection(scratch.settings).await.context("for the scratch database")?;
-    new_database::prepare_server(&mut connection, set, &choices, false).await.context("cannot verify by restoring")?;
-    scratch_database::create_scratch(&mut connection, &scratch.name, &set.manifest.server.database).await?;
+    let choices = Choices::for_scratch();
+    new_database::prepare_server(&mut connection, set, &choices, false, None).await.context("cannot verify by restoring")?;
+    drop(connection);
     let settings = scratch.settings.with_database(&scratch.name);
     let target = Target { settings: &settings, choices: &choices, in_transaction: false };
-    let restored = restore::stream_into(store, set, &target, &phase).await;
-    let dropped = scratch_database::drop_scratch(&mut connection, &scratch.name).await;
+    let restoring = restore::stream_into(store, set, &target, &phase);
+    let like = &set.manifest.server.database;
+    let (restored, left) = scratch_database::with_scratch(scratch.settings, &scratch.name, like, scratch.cancel, restoring).await;
+    if let Some(left) = &left {
+        tracing::warn!("{left}");
+    }
     let restored = restored.context("cannot verify by restoring")?;
     problems.extend(restored.problems);
-    dropped?;
     if let Some(refusal) = restored.refusal
         && problems.is_empty()
     {
         return Err(anyhow::Error::from(refusal).context("cannot verify by restoring"));
     }
-    record(store, set, "restore", problems, started, &phase).await
+    record(store, set, "restore", problems, started, &phase).await?;
+    Ok(left)
 }
 
 async fn record(store: &Store, set: &mut Set, kind: &str, problems: Vec<String>, started: Instant, phase: &Phase) -> Result<()> {
