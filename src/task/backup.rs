@@ -4,6 +4,7 @@
 //! database. None of it is a set, and the next run's sweep removes it.
 
 pub mod keep;
+mod session;
 pub mod set;
 
 pub mod choices;

@@ -3,6 +3,8 @@
 
 use memchr::{memchr, memchr2, memmem};
 
+use super::tokens::copied_table;
+
 const COPY_END: &[u8] = b"\n\\.\n";
 /// A COPY of 1,600 columns with names of 63 quoted characters; a longer one is not pg_dump's.
 const COPY_KEPT_BYTES: usize = 1 << 20;
@@ -394,35 +396,4 @@ fn creates_a_routine(statement: &[u8]) -> bool {
             "or" => next() == "replace" && matches!(next(), "function" | "procedure"),
             _ => false,
         }
-}
-
-/// Schema and name out of pg_dump's `COPY public."we""ird" (a, b) FROM stdin`; a table without columns has no
-/// list. None for anything else.
-fn copied_table(statement: &[u8]) -> Option<(String, String)> {
-    let text = statement.strip_prefix(b"COPY ")?.strip_suffix(b" FROM stdin")?;
-    // Names of a database in SQL_ASCII may be of any bytes.
-    let text = String::from_utf8_lossy(text);
-    let (schema, rest) = unquote(&text)?;
-    let (name, rest) = unquote(rest.strip_prefix('.')?)?;
-    (rest.starts_with(' ') || rest.is_empty()).then_some((schema, name))
-}
-
-/// One identifier at the start of `text`, without its quotes, and what follows it.
-fn unquote(text: &str) -> Option<(String, &str)> {
-    let Some(mut rest) = text.strip_prefix('"') else {
-        let end = text.find(['.', ' ']).unwrap_or(text.len());
-        return (end > 0).then(|| (text[..end].to_owned(), &text[end..]));
-    };
-    let mut name = String::new();
-    loop {
-        let (before, after) = rest.split_once('"')?;
-        name += before;
-        match after.strip_prefix('"') {
-            Some(more) => {
-                name.push('"');
-                rest = more;
-            }
-            None => return Some((name, after)),
-        }
-    }
 }

@@ -5,18 +5,16 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
-use bytes::Bytes;
-use sqlx::postgres::PgConnection;
+use anyhow::Result;
 
 use super::choices::{Choices, Object, OnError};
 use super::counts::{self, Counts};
-use super::facts;
 use super::foreign_key::ForeignKey;
 use super::refusal::{self, Doing, Refusal};
 use super::restore::Target;
-use super::rewrite::{self, Fate, Server};
+use super::rewrite::{self, Fate};
 use super::script::{Entry, Step, Steps};
+use super::session::{Copied, Session, Silence};
 use super::set::Manifest;
 use super::stream::hex;
 use crate::fault::Kind;
@@ -25,25 +23,10 @@ use crate::pg;
 /// What is said of statements that failed; the rest is counted.
 const FAILURES_LISTED: usize = 100;
 
-/// Index builds of the restore's own session. An ivfflat index over 11,000 vectors of 1,536 dimensions refuses the
-/// server's default of 64 MB ("memory required is 65 MB"); a larger setting stays.
-const BUILD_MEMORY: &str = "SELECT pg_catalog.set_config('maintenance_work_mem', '512MB', false) FROM pg_catalog.pg_settings WHERE name = 'maintenance_work_mem' AND setting::pg_catalog.int8 < 524288";
-
-/// A statement whose failure must not end the transaction that it stands in.
-const SAVEPOINT: &str = "SAVEPOINT pgtend";
-const BACK: &str = "ROLLBACK TO SAVEPOINT pgtend";
-const RELEASE: &str = "RELEASE SAVEPOINT pgtend";
-
 pub struct Loader<'a> {
-    connection: PgConnection,
+    session: Session,
     choices: &'a Choices,
     manifest: &'a Manifest,
-    server: Server,
-    /// Of ours, around everything, with the number that the server gave it.
-    transaction: Option<String>,
-    /// Inside a `BEGIN; … COMMIT;` of the dump.
-    in_block: bool,
-    silence: Silence,
     has_event_triggers: bool,
     is_counted: bool,
     /// By the index of `Choices::without`.
@@ -54,53 +37,13 @@ pub struct Loader<'a> {
     pub failed_count: usize,
 }
 
-/// How event triggers can be kept from firing for what a restore itself does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Silence {
-    /// `event_triggers = off`, from the start: 17 and newer, for superusers.
-    Off,
-    /// `session_replication_role = replica`, once the dump makes the first one: for superusers.
-    Replica,
-    No,
-}
-
 impl<'a> Loader<'a> {
     /// Connects, and prepares the session. An error is the target's or the network's.
     pub async fn open(target: &Target<'a>, manifest: &'a Manifest) -> Result<Self> {
-        let mut connection = target.settings.connect().await?;
-        // First of all: what a database, a role or the server has as its default is no wish of whoever restores.
-        pg::set(&mut connection, "default_transaction_read_only", "off").await?;
-        pg::execute(&mut connection, BUILD_MEMORY.to_owned()).await?;
-        // Where the role may: errors in a language that searches know.
-        let _ = pg::set(&mut connection, "lc_messages", "C").await;
-        let settings = facts::setting_names(&mut connection).await?;
-        let tablespaces: Vec<String> = sqlx::query_scalar(
-            "SELECT spcname::pg_catalog.text FROM pg_catalog.pg_tablespace
-             WHERE pg_catalog.has_tablespace_privilege(oid, 'CREATE')
-                OR oid = (SELECT dattablespace FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())",
-        )
-        .fetch_all(&mut connection)
-        .await?;
-        let silence = if settings.contains("event_triggers") && pg::set(&mut connection, "event_triggers", "off").await.is_ok() {
-            Silence::Off
-        } else if pg::set(&mut connection, "session_replication_role", "origin").await.is_ok() {
-            Silence::Replica
-        } else {
-            Silence::No
-        };
-        let mut transaction = None;
-        if target.in_transaction {
-            pg::execute(&mut connection, "BEGIN".to_owned()).await?;
-            transaction = Some(transaction_number(&mut connection).await?);
-        }
         Ok(Self {
-            connection,
+            session: Session::open(target.settings, target.in_transaction).await?,
             choices: target.choices,
             manifest,
-            server: Server { settings, tablespaces: tablespaces.into_iter().collect() },
-            transaction,
-            in_block: false,
-            silence,
             has_event_triggers: false,
             is_counted: false,
             was_found: vec![false; target.choices.without.len()],
@@ -126,7 +69,7 @@ impl<'a> Loader<'a> {
     pub async fn finish(&mut self) -> Result<(), Refusal> {
         let at_the_end = Entry { kind: "the end of the dump".to_owned(), ..Entry::default() };
         self.count(&at_the_end).await?;
-        if self.has_event_triggers && self.silence == Silence::No {
+        if self.has_event_triggers && self.session.silence == Silence::No {
             let counts = self.counts(&at_the_end).await?;
             let written = counts.more.into_iter().map(|table| {
                 format!("{table}: an event trigger wrote there during the restore, which this role may not prevent")
@@ -136,16 +79,15 @@ impl<'a> Loader<'a> {
         for (without, _) in self.choices.without.iter().zip(&self.was_found).filter(|(_, found)| !**found) {
             self.notes.push(format!("--without {} {}: the dump has none of that name", without.kind.name(), without.name));
         }
-        let Some(begun) = self.transaction.take() else { return Ok(()) };
-        let now = transaction_number(&mut self.connection).await.map_err(|error| of_ours(&error))?;
-        if now != begun {
-            return Err(Refusal {
+        match self.session.commit().await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Refusal {
                 kind: None,
                 sql_state: None,
                 message: "something in the dump ended the transaction that the restore runs in: restore with --create".to_owned(),
-            });
+            }),
+            Err(error) => Err(self.refusal_of(&error, &at_the_end)),
         }
-        self.execute("COMMIT").await.map_err(|error| self.refusal(&error, &at_the_end, ""))
     }
 
     async fn statement(&mut self, text: Vec<u8>, entry: &Arc<Entry>) -> Result<(), Refusal> {
@@ -161,14 +103,16 @@ impl<'a> Loader<'a> {
         }
         if makes_event_trigger && !self.has_event_triggers {
             self.has_event_triggers = true;
-            if self.silence == Silence::Replica {
-                pg::set(&mut self.connection, "session_replication_role", "replica").await.map_err(|error| of_ours(&error))?;
+            if self.session.silence == Silence::Replica {
+                pg::set(&mut self.session.connection, "session_replication_role", "replica")
+                    .await
+                    .map_err(|error| of_ours(&error))?;
             }
         }
         if let Some(fate) = self.transaction_statement(&text, entry).await? {
             return fate;
         }
-        match rewrite::fate(&text, self.choices, &self.server) {
+        match rewrite::fate(&text, self.choices, &self.session.server) {
             Fate::Run(sql, note) => {
                 let sql = sql.into_owned();
                 if self.attempt(&sql, &text, entry).await? {
@@ -188,7 +132,7 @@ impl<'a> Loader<'a> {
                 self.leave_out(which, &format!("left out: {entry}"));
                 Ok(())
             }
-            Fate::NotValid(sql, which) => match self.guarded(&sql).await {
+            Fate::NotValid(sql, which) => match self.session.execute_guarded(&sql).await {
                 Ok(()) => {
                     self.leave_out(which, &format!("{entry}: added NOT VALID, it holds for new rows only"));
                     Ok(())
@@ -223,10 +167,7 @@ impl<'a> Loader<'a> {
                 ),
             })));
         }
-        if self.transaction.is_none() {
-            self.execute(text).await.map_err(|error| self.refusal(&error, entry, text))?;
-            self.in_block = text == "BEGIN";
-        }
+        self.session.transaction_of_dump(text).await.map_err(|error| self.refusal(&error, entry, text))?;
         Ok(Some(Ok(())))
     }
 
@@ -234,13 +175,17 @@ impl<'a> Loader<'a> {
     async fn attempt(&mut self, sql: &str, original: &str, entry: &Entry) -> Result<bool, Refusal> {
         let foreign_key = ForeignKey::of(original);
         let goes_on = self.choices.on_error == OnError::Continue || self.may_miss_its_extension(original);
-        let done = if goes_on || foreign_key.is_some() { self.guarded(sql).await } else { self.execute(sql).await };
+        let done = if goes_on || foreign_key.is_some() {
+            self.session.execute_guarded(sql).await
+        } else {
+            self.session.execute(sql).await
+        };
         let Err(error) = done else { return Ok(true) };
         let mut refusal = self.refusal(&error, entry, original);
         if refusal.sql_state.as_deref() == Some("23503")
             && let Some(key) = &foreign_key
         {
-            let rows = self.broken_rows(key).await;
+            let rows = self.session.number_guarded(key.count_query()).await;
             refusal.message = format!("{}\n{}", refusal.message, key.in_words(rows));
         }
         if refusal.is_of_the_environment() {
@@ -253,7 +198,7 @@ impl<'a> Loader<'a> {
         if self.choices.on_error == OnError::Stop {
             return Err(refusal);
         }
-        if foreign_key.is_some() && self.guarded(&rewrite::not_valid(sql)).await.is_ok() {
+        if foreign_key.is_some() && self.session.execute_guarded(&rewrite::not_valid(sql)).await.is_ok() {
             refusal.message += "\nIt was added NOT VALID: it holds for new rows only.";
         }
         self.fail(refusal.message);
@@ -270,19 +215,8 @@ impl<'a> Loader<'a> {
             });
         };
         let goes_on = self.choices.on_error == OnError::Continue || self.may_miss_its_extension(&text);
-        let in_transaction = self.transaction.is_some() || self.in_block;
-        if goes_on && in_transaction {
-            self.execute(SAVEPOINT).await.map_err(|error| self.refusal(&error, entry, ""))?;
-        }
-        let copied = copy(&mut self.connection, &text, steps).await;
-        if matches!(copied, Copied::CutShort) {
-            // What was read says why.
-            return Ok(());
-        }
-        if goes_on && in_transaction {
-            let end = if matches!(copied, Copied::All) { RELEASE } else { BACK };
-            self.execute(end).await.map_err(|error| self.refusal(&error, entry, ""))?;
-        }
+        let copied = self.session.copy(&text, steps, goes_on).await.map_err(|error| self.refusal(&error, entry, ""))?;
+        // Where the dump was cut short, what was read says why.
         let Copied::Not(error) = copied else { return Ok(()) };
         let refusal = self.refusal(&error, entry, &text);
         if refusal.is_of_the_environment() {
@@ -336,45 +270,8 @@ impl<'a> Loader<'a> {
     }
 
     async fn counts(&mut self, entry: &Entry) -> Result<Counts, Refusal> {
-        let counted = counts::compare(&mut self.connection, &self.manifest.tables).await;
-        counted.map_err(|error| match error.downcast_ref::<sqlx::Error>() {
-            Some(error) => self.refusal(error, entry, ""),
-            None => of_ours(&error),
-        })
-    }
-
-    async fn execute(&mut self, sql: &str) -> Result<(), sqlx::Error> {
-        pg::execute_counting(&mut self.connection, sql.to_owned()).await.map(|_| ())
-    }
-
-    /// The same; what fails leaves the transaction that it stands in as it was.
-    async fn guarded(&mut self, sql: &str) -> Result<(), sqlx::Error> {
-        if self.transaction.is_none() && !self.in_block {
-            return self.execute(sql).await;
-        }
-        self.execute(SAVEPOINT).await?;
-        match self.execute(sql).await {
-            Ok(()) => self.execute(RELEASE).await,
-            Err(error) => {
-                if matches!(error, sqlx::Error::Database(_)) {
-                    self.execute(BACK).await?;
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// How many rows a foreign key does not hold for; None where that cannot be told.
-    async fn broken_rows(&mut self, key: &ForeignKey) -> Option<u64> {
-        let in_transaction = self.transaction.is_some() || self.in_block;
-        if in_transaction {
-            self.execute(SAVEPOINT).await.ok()?;
-        }
-        let rows = pg::fetch_all_as::<(i64,)>(&mut self.connection, key.count_query()).await;
-        if in_transaction {
-            self.execute(if rows.is_ok() { RELEASE } else { BACK }).await.ok()?;
-        }
-        rows.ok()?.first().map(|(rows,)| *rows as u64)
+        let counted = counts::compare(&mut self.session.connection, &self.manifest.tables).await;
+        counted.map_err(|error| self.refusal_of(&error, entry))
     }
 
     /// What an extension brings along is nowhere marked as its own: grants on its functions, rows of its tables.
@@ -405,72 +302,24 @@ impl<'a> Loader<'a> {
         }
     }
 
+    fn refusal_of(&self, error: &anyhow::Error, entry: &Entry) -> Refusal {
+        match error.downcast_ref::<sqlx::Error>() {
+            Some(error) => self.refusal(error, entry, ""),
+            None => of_ours(error),
+        }
+    }
+
     fn refusal(&self, error: &sqlx::Error, entry: &Entry, statement: &str) -> Refusal {
         let settings = &self.manifest.server.database.settings;
         let search_path = settings.iter().find_map(|setting| setting.strip_prefix("search_path=")).unwrap_or("public");
-        let in_transaction = self.transaction.is_some();
+        let in_transaction = self.session.is_one_transaction();
         refusal::of(error, Doing { entry, statement, in_transaction, choices: self.choices, search_path })
-    }
-}
-
-enum Copied {
-    All,
-    /// The dump ended before the block did.
-    CutShort,
-    Not(sqlx::Error),
-}
-
-/// Takes the steps up to the end of the block, whatever the server says.
-async fn copy(connection: &mut PgConnection, statement: &str, steps: &mut Steps) -> Copied {
-    let mut failed = None;
-    match pg::copy_in_by(connection, statement).await {
-        Ok(mut into) => {
-            while let Some(rows) = next_rows(steps).await {
-                match rows {
-                    // A server that has refused a row reads the rest and forgets it.
-                    Some(rows) if failed.is_none() => failed = into.send(rows).await.err(),
-                    Some(_) => {}
-                    None => {
-                        return match (failed, into.finish().await) {
-                            (Some(error), _) | (None, Err(error)) => Copied::Not(error),
-                            (None, Ok(_)) => Copied::All,
-                        };
-                    }
-                }
-            }
-            let _ = into.abort("the dump ends here").await;
-            Copied::CutShort
-        }
-        Err(error) => {
-            failed = Some(error);
-            while let Some(rows) = next_rows(steps).await {
-                if rows.is_none() {
-                    break;
-                }
-            }
-            failed.map_or(Copied::CutShort, Copied::Not)
-        }
-    }
-}
-
-/// `Some(None)` at the end of the block, None at the end of the dump.
-async fn next_rows(steps: &mut Steps) -> Option<Option<Bytes>> {
-    match steps.next().await? {
-        Step::Rows(rows) => Some(Some(rows)),
-        Step::RowsEnd => Some(None),
-        // Never inside a block.
-        Step::Statement { .. } | Step::Copy { .. } => None,
     }
 }
 
 /// Something that a statement names is not there.
 fn is_undefined(refusal: &Refusal) -> bool {
     matches!(refusal.sql_state.as_deref(), Some("42P01" | "42883" | "42704" | "3F000" | "42703"))
-}
-
-async fn transaction_number(connection: &mut PgConnection) -> Result<String> {
-    let number = sqlx::query_scalar("SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text").fetch_one(connection).await;
-    number.context("cannot read the transaction's number")
 }
 
 fn of_ours(error: &anyhow::Error) -> Refusal {

@@ -160,6 +160,37 @@ fn dollar_quoted(text: &str, at: usize) -> Option<usize> {
     text[body..].find(tag).map(|end| body + end + tag.len())
 }
 
+/// Schema and name out of pg_dump's `COPY public."we""ird" (a, b) FROM stdin`; a table without columns has no
+/// list. None for anything else.
+pub fn copied_table(statement: &[u8]) -> Option<(String, String)> {
+    let text = statement.strip_prefix(b"COPY ")?.strip_suffix(b" FROM stdin")?;
+    // Names of a database in SQL_ASCII may be of any bytes.
+    let text = String::from_utf8_lossy(text);
+    let (schema, rest) = unquote(&text)?;
+    let (name, rest) = unquote(rest.strip_prefix('.')?)?;
+    (rest.starts_with(' ') || rest.is_empty()).then_some((schema, name))
+}
+
+/// One identifier at the start of `text`, without its quotes, and what follows it.
+fn unquote(text: &str) -> Option<(String, &str)> {
+    let Some(mut rest) = text.strip_prefix('"') else {
+        let end = text.find(['.', ' ']).unwrap_or(text.len());
+        return (end > 0).then(|| (text[..end].to_owned(), &text[end..]));
+    };
+    let mut name = String::new();
+    loop {
+        let (before, after) = rest.split_once('"')?;
+        name += before;
+        match after.strip_prefix('"') {
+            Some(more) => {
+                name.push('"');
+                rest = more;
+            }
+            None => return Some((name, after)),
+        }
+    }
+}
+
 fn is_word_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
 }
