@@ -240,6 +240,11 @@ pub async fn copy_in<'c>(connection: &'c mut PgConnection, table: &str, columns:
     connection.copy_in_raw(&format!("COPY {table} {columns} FROM STDIN")).await.map_err(in_its_own_words)
 }
 
+/// The same, by a dump's own `COPY … FROM stdin`, and with an error whose SQLSTATE the caller reads.
+pub async fn copy_in_by<'c>(connection: &'c mut PgConnection, statement: &str) -> sqlx::Result<PgCopyIn<&'c mut PgConnection>> {
+    connection.copy_in_raw(statement).await
+}
+
 /// The SQLSTATE of a server's refusal, where there is one.
 pub fn sql_state(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| match (cause.downcast_ref::<sqlx::Error>(), cause.downcast_ref::<Said>()) {

@@ -17,10 +17,9 @@ use clap::{Args, Subcommand};
 use tokio_util::sync::CancellationToken;
 
 use super::{Global, cancelled_by_signals};
-use crate::client_tools;
 use crate::config::{self, Config};
 use crate::fault::{Fault, Kind};
-use crate::pg::{self, Server};
+use crate::pg;
 use crate::store::Store;
 use crate::task::backup::latest::{self, Choice};
 use crate::task::backup::series::Series;
@@ -279,10 +278,4 @@ fn settings_of(config: &Config, target: &str) -> Result<pg::Settings> {
         )
     );
     pg::Settings::resolve(&config::Database { url: Some(target.to_owned().into()) })
-}
-
-/// psql for the target.
-async fn tools_for(config: &Config, connection: &mut sqlx::PgConnection) -> Result<client_tools::Tools> {
-    let server = Server::of(connection).await?;
-    client_tools::find_for_restore(config.tools.bin_dir.as_deref(), server.major()).await
 }

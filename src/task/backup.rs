@@ -3,13 +3,18 @@
 //! What an interruption leaves behind: an upload that was never finished, objects without a manifest, a scratch
 //! database. None of it is a set, and the next run's sweep removes it.
 
+pub mod choices;
 pub mod compress;
+mod counts;
 mod dump;
 pub mod facts;
+mod foreign_key;
 pub mod guard;
 pub mod keep;
 mod lacks;
 pub mod latest;
+mod lex;
+mod load;
 pub mod loss;
 pub mod manifest;
 pub mod markers;
@@ -19,13 +24,18 @@ mod plan;
 mod properties;
 pub mod prune;
 pub mod read_back;
+mod refusal;
 pub mod restore;
+mod rewrite;
 mod scan;
 pub mod scratch;
+mod script;
 pub mod series;
+mod session;
 pub mod set;
 pub mod stream;
 pub mod sweep;
+mod tokens;
 pub mod verdict;
 pub mod verify;
 
@@ -334,8 +344,7 @@ impl Backup {
 
     async fn verify_by_restore(&self, store: &Store, set: &mut Set, plan: &Plan, run: &RunContext<'_>) -> Result<Verified> {
         let settings = self.scratch_settings(run)?;
-        let scratch =
-            verify::Scratch { settings: &settings, tools: &plan.tools, name: plan.scratch_name.clone(), cancel: &run.cancel };
+        let scratch = verify::Scratch { settings: &settings, name: plan.scratch_name.clone(), cancel: &run.cancel };
         verify::by_restore(store, set, &scratch, &run.progress).await
     }
 

@@ -348,9 +348,15 @@ fn slow_answers_within_the_timeout_are_waited_for() {
 #[test]
 fn a_scratch_database_of_a_killed_verification_is_dropped_by_the_next_run() {
     let server = server(18);
-    let database = large_database(server);
-    let script = "{ head -c 300000; touch paused; sleep 20; cat; } | \"$real\" \"$@\"";
-    let scenario = Scenario::with_tool(server, &database, "psql", script).backup_job("local", "verify = \"restore\"");
+    let database = server.new_database();
+    // Its restore waits in an index: the killed verification is under way.
+    server.sql(
+        &database,
+        "CREATE FUNCTION slow(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS \
+         $$BEGIN IF current_database() LIKE 'pgtend_verify%' THEN PERFORM pg_sleep(20); END IF; RETURN $1; END$$; \
+         CREATE TABLE t AS SELECT 1 AS i; CREATE INDEX waits ON t (slow(i))",
+    );
+    let scenario = Scenario::with_database(server, &database).backup_job("local", "verify = \"restore\"");
     // Not the scratch database of another test.
     let scratch = |server: &Server| -> Vec<String> {
         let tables = "SELECT datname FROM pg_database WHERE datname LIKE 'pgtend_verify_%'";
@@ -358,11 +364,12 @@ fn a_scratch_database_of_a_killed_verification_is_dropped_by_the_next_run() {
     };
     let before = scratch(server);
     let running = scenario.start(&["run-job", "nightly"]);
-    paused(&scenario);
-    let ours: Vec<String> = scratch(server).into_iter().filter(|name| !before.contains(name)).collect();
+    let ours = || -> Vec<String> { scratch(server).into_iter().filter(|name| !before.contains(name)).collect() };
+    eventually("the restore waits", || ours().iter().any(|name| server.sleeps(name)));
+    let ours = ours();
     running.kill();
     let planned = |scenario: &Scenario| scenario.run(&["run-job", "nightly", "--dry-run"]).stdout;
-    scenario.heal_tool(server, "psql");
+    server.sql(&database, "DROP INDEX waits");
     eventually("its sessions have ended", || {
         planned(&scenario).contains("1 scratch databases") && lock_is_free(server, &database)
     });

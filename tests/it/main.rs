@@ -53,6 +53,10 @@ mod reindex;
 mod render;
 /// The database that a restore makes: its properties, its names, what is left of it.
 mod restore_database;
+/// How far a restore goes, and what each refusal names.
+mod restore_options;
+/// How a dump's stream goes into a server: whole or not there, and counted.
+mod restore_stream;
 /// Rows that leave a table, and come back.
 mod retention;
 /// Tables of every kind that rows leave, and who else holds them.

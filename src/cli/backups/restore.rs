@@ -7,9 +7,11 @@ use clap::Args;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{Filter, Which, find, or_cancelled, settings_of, tools_for};
+use super::{Filter, Which, find, or_cancelled, settings_of};
 use crate::cli::Global;
 use crate::cli::output::print;
+use crate::fault::{Fault, Kind};
+use crate::task::backup::choices::{Choices, OnError, Without};
 use crate::task::backup::{new_database, scratch};
 use crate::units;
 
@@ -37,27 +39,77 @@ pub struct Arguments {
     /// With --create: its locale, in place of the source's: of libc, or icu:NAME, builtin:NAME
     #[arg(long, requires = "create")]
     locale: Option<String>,
+    /// At a statement that the target refuses: stop, and nothing is restored; or go on, with a list of all that failed
+    /// at the end, and exit code 1
+    #[arg(long, value_enum, default_value = "stop")]
+    on_error: OnError,
+    /// Leave out a CONSTRAINT, an INDEX or an EXTENSION, with what belongs to it; again for each. NAME as in the catalog;
+    /// its schema or table may stand before it (public.t_idx). A foreign key is added NOT VALID
+    #[arg(long, num_args = 2, value_names = ["KIND", "NAME"], action = clap::ArgAction::Append)]
+    without: Vec<String>,
+    /// Restore with this search_path (`public, extensions`) in the place of pg_dump's empty one, for functions that
+    /// name things without their schema
+    #[arg(long, value_name = "LIST")]
+    search_path: Option<String>,
+    /// Everything goes to the database's own tablespace
+    #[arg(long)]
+    no_tablespaces: bool,
+    /// Everything belongs to the role that restores
+    #[arg(long)]
+    no_owner: bool,
+    /// A role of the source is another one here, as owner and in grants; again for each
+    #[arg(long, value_name = "OLD=NEW", value_parser = role_mapping)]
+    role_map: Vec<(String, String)>,
+}
+
+fn role_mapping(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((old, new)) if !old.is_empty() && !new.is_empty() => Ok((old.to_owned(), new.to_owned())),
+        _ => Err("it is not OLD=NEW".to_owned()),
+    }
+}
+
+impl Arguments {
+    fn choices(&self) -> Result<Choices> {
+        let without = self.without.chunks(2).map(|pair| match pair {
+            [kind, name] => match kind.parse() {
+                Ok(kind) => Ok(Without { kind, name: name.clone() }),
+                Err(reason) => Err(Fault::new(Kind::Configuration, format!("--without: {reason}")).into()),
+            },
+            _ => Err(anyhow::anyhow!("--without takes a kind and a name")),
+        });
+        Ok(Choices {
+            on_error: self.on_error,
+            without: without.collect::<Result<_>>()?,
+            search_path: self.search_path.clone(),
+            no_owner: self.no_owner,
+            no_tablespaces: self.no_tablespaces,
+            role_map: self.role_map.clone(),
+            for_scratch: false,
+        })
+    }
 }
 
 pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationToken) -> Result<ExitCode> {
-    let Arguments { set: wanted, filter, which, into, create, create_roles, encoding, locale } = arguments;
+    let Arguments { set: wanted, filter, which, into, create, create_roles, encoding, locale, .. } = arguments;
+    let choices = arguments.choices()?;
     let (create, create_roles) = (*create, *create_roles);
     let config = global.load_config()?;
     let settings = settings_of(&config, into)?;
     let found = or_cancelled(cancel, find(&config, wanted, filter, &which.choice())).await?;
     let (set, manifest) = (&found.set, &found.set.manifest);
-    let like = manifest.server.database.clone().with_locale(encoding.as_deref(), locale.as_deref());
     let prepared = async {
         let mut connection = if create {
             scratch::maintenance_connection(&settings).await?
         } else {
             settings.connect().await.context("--create makes a database that does not exist")?
         };
-        let tools = tools_for(&config, &mut connection).await?;
-        let lacks = new_database::prepare_server(&mut connection, set, create_roles, create.then_some(&like)).await?;
-        Ok((tools, lacks))
+        let like = new_database::like(&mut connection, set, &choices, encoding.as_deref(), locale.as_deref()).await?;
+        let new_database = create.then_some(&like);
+        let lacks = new_database::prepare_server(&mut connection, set, &choices, create_roles, new_database).await?;
+        Ok((like, lacks))
     };
-    let (tools, lacks) = or_cancelled(cancel, prepared).await?;
+    let (like, lacks) = or_cancelled(cancel, prepared).await?;
     for note in &lacks.notes {
         tracing::warn!("{note}");
     }
@@ -67,10 +119,10 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
 
     let phase = global.progress().phase("restore", Some(manifest.dump.bytes));
     let restored = if create {
-        new_database::into_new_database(&found.store, set, &like, &settings, &tools, &phase, cancel).await?
+        new_database::into_new_database(&found.store, set, &like, &settings, &choices, &phase, cancel).await?
     } else {
-        // psql is killed with its group, and the transaction rolls back.
-        or_cancelled(cancel, new_database::into_empty_database(&found.store, set, &settings, &tools, &phase)).await?
+        // The session ends, and the transaction with it.
+        or_cancelled(cancel, new_database::into_empty_database(&found.store, set, &settings, &choices, &phase)).await?
     };
     anyhow::ensure!(
         restored.problems.is_empty(),
@@ -89,13 +141,27 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
     for note in &restored.notes {
         tracing::warn!("{note}");
     }
+    let failures = restored.failed_count as u64;
     phase.done(&format!("{} from {}", settings.display(), set.name));
     let (tables, rows) = (manifest.tables.len() as u64, manifest.rows());
     if global.json {
         print(&format!(
             "{:#}\n",
-            json!({ "set": set.name.to_string(), "into": settings.display(), "tables": tables, "rows": rows, "elapsed_seconds": phase.elapsed().as_secs_f64() })
+            json!({ "set": set.name.to_string(), "into": settings.display(), "tables": tables, "rows": rows, "notes": restored.notes, "not_carried": restored.not_carried, "failed": restored.failed, "failed_count": failures, "elapsed_seconds": phase.elapsed().as_secs_f64() })
         ))?;
+    } else if failures > 0 {
+        print(&format!(
+            "{} is restored into {}, but for {} statements:\n",
+            set.name,
+            settings.display(),
+            units::count(failures)
+        ))?;
+        for (number, said) in restored.failed.iter().enumerate() {
+            print(&format!("{}. {said}\n", number + 1))?;
+        }
+        if failures > restored.failed.len() as u64 {
+            print(&format!("and {} more\n", units::count(failures - restored.failed.len() as u64)))?;
+        }
     } else {
         print(&format!(
             "{} is restored into {}: {} tables, {} rows, each table counted\n",
@@ -111,5 +177,5 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
         settings.display(),
         restored.not_carried.join("; ")
     );
-    Ok(ExitCode::SUCCESS)
+    Ok(if failures > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{Filter, Found, Which, find, or_cancelled, settings_of, tools_for};
+use super::{Filter, Found, Which, find, or_cancelled, settings_of};
 use crate::cli::Global;
 use crate::cli::output::print;
 use crate::config::Config;
@@ -68,17 +68,16 @@ async fn by_restore(
     let prefix = scratch::scratch_prefix(&found.set.name.database, &by_hand, &found.set.manifest.server);
     let prepared = async {
         let mut connection = scratch::maintenance_connection(&settings).await?;
-        let tools = tools_for(config, &mut connection).await?;
         for leftover in scratch::scratch_leftovers(&mut connection, &prefix).await? {
             if let Some(left) = scratch::drop_or_warn(&settings, &leftover).await {
                 tracing::warn!("{left}");
             }
         }
-        Ok(tools)
+        Ok(())
     };
-    let tools = or_cancelled(cancel, prepared).await?;
+    or_cancelled(cancel, prepared).await?;
     let name = format!("{prefix}{}", std::process::id());
-    let target = verify::Scratch { settings: &settings, tools: &tools, name, cancel };
+    let target = verify::Scratch { settings: &settings, name, cancel };
     let verified = verify::by_restore(&found.store, &mut found.set, &target, &global.progress()).await?;
     verified.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(verified.refusal)

@@ -150,6 +150,23 @@ impl DatabaseFacts {
         roles
     }
 
+    /// With other names for its roles.
+    #[must_use]
+    pub fn with_roles(mut self, rename: impl Fn(&str) -> String) -> Self {
+        let privileges = self.privileges.iter_mut().flatten();
+        let of_privileges = privileges.flat_map(|privilege| [&mut privilege.grantee, &mut privilege.grantor]).flatten();
+        let of_settings = self.role_settings.iter_mut().map(|settings| &mut settings.role);
+        for role in std::iter::once(&mut self.owner).chain(of_privileges).chain(of_settings) {
+            *role = rename(role);
+        }
+        for grant in self.grants.iter_mut().flatten() {
+            if let Some((privilege, role)) = grant.split_once(' ').filter(|(_, role)| !role.is_empty()) {
+                *grant = format!("{privilege} {}", rename(role));
+            }
+        }
+        self
+    }
+
     /// With another encoding, or another locale: of libc, or `icu:NAME`, `builtin:NAME`.
     #[must_use]
     pub fn with_locale(mut self, encoding: Option<&str>, locale: Option<&str>) -> Self {

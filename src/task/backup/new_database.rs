@@ -10,14 +10,15 @@ use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
+use super::choices::Choices;
+use super::counts;
 use super::facts::DatabaseFacts;
 use super::lacks::{self, Lacks};
-use super::restore::{self, Restored, Target, stream_into};
+use super::restore::{Restored, Target, check_tablespaces, stream_into};
 use super::scratch::{create_scratch, drop_or_warn, lock, maintenance_connection, scratch_leftovers};
 use super::set::Set;
 use super::stream::hex;
 use super::{properties, scratch};
-use crate::client_tools::Tools;
 use crate::fault::{Fault, Kind};
 use crate::pg::{self, identifier, literal};
 use crate::progress::Phase;
@@ -32,10 +33,12 @@ const RENAME_TRIES: u32 = 4;
 pub async fn prepare_server(
     connection: &mut PgConnection,
     set: &Set,
+    choices: &Choices,
     create_roles: bool,
     new_database: Option<&DatabaseFacts>,
 ) -> Result<Lacks> {
-    let source = &set.manifest.server;
+    let source = choices.needed_of(&set.manifest.server);
+    check_tablespaces(connection, &source, choices).await?;
     let mut roles = source.roles.clone();
     let encoding = match new_database {
         Some(like) => {
@@ -44,13 +47,13 @@ pub async fn prepare_server(
         }
         None => sqlx::query_scalar("SELECT pg_catalog.getdatabaseencoding()::text").fetch_one(&mut *connection).await?,
     };
-    let lacks = lacks::lacks(connection, source, &roles, &encoding).await?;
+    let lacks = lacks::lacks(connection, &source, &roles, &encoding).await?;
     anyhow::ensure!(
         lacks.extensions.is_empty(),
         Fault::new(
             Kind::Configuration,
             format!(
-                "the target lacks extensions that the dump needs: {}; install their packages on the target's host",
+                "the target lacks extensions that the dump needs: {}; install their packages on the target's host, or leave them out: --without EXTENSION NAME",
                 lacks.extensions.join(", ")
             )
         )
@@ -68,13 +71,31 @@ pub async fn prepare_server(
             Fault::new(
                 Kind::Configuration,
                 format!(
-                    "the target lacks roles that own objects or have grants or settings in the dump: {}; restore globals.sql.gz first, or let --create-roles make them without login",
+                    "the target lacks roles that own objects or have grants or settings in the dump: {}; restore globals.sql.gz first, or let --create-roles make them without login; --role-map OLD=NEW names another role, --no-owner needs no owners",
                     lacks.roles.join(", ")
                 )
             )
         );
     }
     Ok(lacks)
+}
+
+/// What the new database is like: as the source, but for what was asked.
+pub async fn like(
+    connection: &mut PgConnection,
+    set: &Set,
+    choices: &Choices,
+    encoding: Option<&str>,
+    locale: Option<&str>,
+) -> Result<DatabaseFacts> {
+    let source = set.manifest.server.database.clone();
+    let mut like = source.with_roles(|role| choices.role(role).to_owned()).with_locale(encoding, locale);
+    if choices.no_owner {
+        let me: String = sqlx::query_scalar("SELECT current_user::text").fetch_one(connection).await?;
+        let old = std::mem::replace(&mut like.owner, me.clone());
+        like = like.with_roles(|role| if role == old { me.clone() } else { role.to_owned() });
+    }
+    Ok(like)
 }
 
 /// The names that a restore of one set into one database goes through.
@@ -108,7 +129,7 @@ pub async fn into_new_database(
     set: &Set,
     like: &DatabaseFacts,
     settings: &pg::Settings,
-    tools: &Tools,
+    choices: &Choices,
     phase: &Phase,
     cancel: &CancellationToken,
 ) -> Result<Restored> {
@@ -130,7 +151,7 @@ pub async fn into_new_database(
     }
     let filled = async {
         create_scratch(&mut connection, &names.filling, like).await?;
-        let target = Target { settings: &settings.with_database(&names.filling), tools, in_transaction: false };
+        let target = Target { settings: &settings.with_database(&names.filling), choices, in_transaction: false };
         match cancel.run_until_cancelled(stream_into(store, set, &target, phase)).await {
             Some(restored) => restored,
             None => Err(Fault::new(Kind::Cancelled, "cancelled by a signal: nothing was restored").into()),
@@ -154,7 +175,7 @@ pub async fn into_new_database(
     pg::execute(&mut connection, comment).await?;
     let mut restored = finish(&mut connection, settings, &names, &names.filling, like).await?;
     restored.notes.splice(0..0, filled.notes.into_iter().chain(notes));
-    Ok(restored)
+    Ok(Restored { failed: filled.failed, failed_count: filled.failed_count, ..restored })
 }
 
 async fn refuse_existing(connection: &mut PgConnection, name: &str) -> Result<()> {
@@ -208,14 +229,14 @@ async fn count_again(connection: &mut PgConnection, set: &Set, settings: &pg::Se
     let name = settings.database();
     pg::execute(connection, format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", identifier(name))).await?;
     let mut inside = settings.connect().await?;
-    let counted = pg::execute_script(&mut inside, &restore::count_checks(&set.manifest)).await;
-    counted.with_context(|| {
-        format!(
-            "database {name} is what an earlier call restored, and somebody has changed it since; \
-             to restore anew: DROP DATABASE {} WITH (FORCE)",
-            identifier(name)
-        )
-    })?;
+    let counted = counts::compare(&mut inside, &set.manifest.tables).await?;
+    anyhow::ensure!(
+        counted.differ.is_empty() && counted.missing.is_empty() && counted.unreadable.is_empty(),
+        "database {name} is what an earlier call restored, and somebody has changed it since ({}); \
+         to restore anew: DROP DATABASE {} WITH (FORCE)",
+        counted.differ.into_iter().chain(counted.missing).chain(counted.unreadable).collect::<Vec<_>>().join("; "),
+        identifier(name)
+    );
     Ok(())
 }
 
@@ -301,11 +322,10 @@ pub async fn into_empty_database(
     store: &Store,
     set: &Set,
     settings: &pg::Settings,
-    tools: &Tools,
+    choices: &Choices,
     phase: &Phase,
 ) -> Result<Restored> {
-    let mut connection = settings.connect().await?;
-    let objects: i64 = sqlx::query_scalar(include_str!("objects.sql")).fetch_one(&mut connection).await?;
+    let objects = objects_in(settings).await?;
     anyhow::ensure!(
         objects == 0,
         Fault::new(
@@ -317,5 +337,27 @@ pub async fn into_empty_database(
             )
         )
     );
-    stream_into(store, set, &Target { settings, tools, in_transaction: true }, phase).await
+    let restored = stream_into(store, set, &Target { settings, choices, in_transaction: true }, phase).await;
+    if !matches!(&restored, Ok(restored) if restored.is_complete()) {
+        // A server that cannot be reached any more cannot be asked either: it rolls back by itself.
+        let left = objects_in(settings).await.unwrap_or_default();
+        let why = match &restored {
+            Ok(Restored { refusal: Some(refusal), .. }) => refusal.message.clone(),
+            Ok(restored) => restored.problems.join("; "),
+            Err(error) => format!("{error:#}"),
+        };
+        anyhow::ensure!(
+            left == 0,
+            "the restore failed, and database {} is NOT as it was before: {} objects are in it ({why})",
+            settings.database(),
+            units::count(left as u64)
+        );
+    }
+    restored
+}
+
+/// Objects of its own, and large objects.
+async fn objects_in(settings: &pg::Settings) -> Result<i64> {
+    let mut connection = settings.connect().await?;
+    Ok(sqlx::query_scalar(include_str!("objects.sql")).fetch_one(&mut connection).await?)
 }

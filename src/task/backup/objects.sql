@@ -1,5 +1,5 @@
 -- How many objects of its own a database has: schemas, relations, functions and types that neither the system nor an
--- extension brought.
+-- extension brought, and large objects.
 WITH own AS (
     SELECT oid, nspname FROM pg_namespace
     WHERE nspname NOT IN ('pg_catalog', 'information_schema') AND nspname NOT LIKE 'pg\_toast%' AND nspname NOT LIKE 'pg\_temp%'
@@ -9,5 +9,5 @@ WITH own AS (
     UNION ALL SELECT 'pg_proc'::regclass, oid FROM pg_proc WHERE pronamespace IN (SELECT oid FROM own)
     UNION ALL SELECT 'pg_type'::regclass, oid FROM pg_type WHERE typnamespace IN (SELECT oid FROM own)
 )
-SELECT count(*) FROM found f
+SELECT count(*) + (SELECT count(*) FROM pg_largeobject_metadata) FROM found f
 WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = f.classid AND d.objid = f.oid AND d.deptype IN ('e', 'i'))

@@ -2,11 +2,12 @@
 //! trailer that only a complete dump has.
 //!
 //! In COPY text format one line is one row (newlines in values are escaped), so counting costs the server
-//! nothing, and the count is of the dump's own snapshot. Outside COPY blocks a small lexer knows strings,
-//! identifiers, comments and dollar quotes: a function body may well contain a line `COPY x FROM stdin;`.
+//! nothing, and the count is of the dump's own snapshot. What is a COPY block and what only looks like one, the lexer knows.
 
-use memchr::{memchr, memchr_iter, memchr2, memmem};
+use memchr::memchr_iter;
 use serde::{Deserialize, Serialize};
+
+use super::lex::{Event, Lexer};
 
 /// One COPY block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,136 +38,48 @@ impl Contents {
 }
 
 const TRAILER: &[u8] = b" PostgreSQL database dump complete";
-const COPY_END: &[u8] = b"\n\\.\n";
-/// A COPY of 1,600 columns with names of 63 quoted characters; a longer one is not pg_dump's.
-const STATEMENT_KEPT_BYTES: usize = 1 << 20;
-/// Enough of any other statement to tell what it is.
-const START_KEPT_BYTES: usize = 64;
 
 /// Feed it all bytes in order, in pieces of any size, then [`Scanner::finish`].
 pub struct Scanner {
-    state: State,
+    lexer: Lexer,
     contents: Contents,
-    /// The statement so far, comments left out: all of a COPY, the start of others.
-    statement: Vec<u8>,
     statement_offset: u64,
-    comment: Vec<u8>,
-    previous: u8,
-    backslash_escapes: bool,
-}
-
-#[derive(Debug, PartialEq)]
-enum State {
-    Sql,
-    LineComment,
-    BlockComment {
-        depth: u32,
-        previous: u8,
-    },
-    String {
-        escapes: bool,
-        escaped: bool,
-    },
-    Identifier,
-    DollarTag {
-        tag: Vec<u8>,
-    },
-    DollarBody {
-        closing: Vec<u8>,
-        matched: usize,
-    },
-    /// A psql command: `\restrict …`.
-    Command,
-    /// After `FROM stdin;`, to the end of the line.
-    CopyHeader,
-    /// `matched`: how much of `\n\.\n` the bytes so far end with.
-    Copy {
-        matched: usize,
-    },
 }
 
 impl Default for Scanner {
     fn default() -> Self {
-        Self {
-            state: State::Sql,
-            contents: Contents::default(),
-            statement: Vec::new(),
-            statement_offset: 0,
-            comment: Vec::new(),
-            previous: b'\n',
-            backslash_escapes: false,
-        }
+        Self { lexer: Lexer::keeping_starts(), contents: Contents::default(), statement_offset: 0 }
     }
 }
 
 impl Scanner {
     pub fn feed(&mut self, bytes: &[u8]) {
-        let mut position = 0;
-        while position < bytes.len() {
-            let rest = &bytes[position..];
-            let used = match self.state {
-                State::Copy { matched } => self.copy(rest, matched),
-                State::String { escaped: false, .. } => self.string(rest),
-                _ => {
-                    self.sql(rest[0]);
-                    1
-                }
-            };
-            self.contents.bytes += used as u64;
-            if self.state == (State::Copy { matched: COPY_END.len() }) {
-                self.end_copy();
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let in_rows = self.lexer.is_in_rows();
+            let (used, event) = self.lexer.step(rest);
+            if in_rows && let Some(table) = self.contents.tables.last_mut() {
+                table.rows += memchr_iter(b'\n', &rest[..used]).count() as u64;
             }
-            self.previous = rest[used - 1];
-            position += used;
+            // Within a statement bytes are taken one by one.
+            if self.lexer.statement().len() == 1 && !in_rows {
+                self.statement_offset = self.contents.bytes;
+            }
+            self.contents.bytes += used as u64;
+            rest = &rest[used..];
+            match event {
+                Event::Statement => self.end_statement(),
+                Event::CopyEnds => self.end_copy(),
+                Event::Comment if self.lexer.comment() == TRAILER => self.contents.complete = true,
+                _ => {}
+            }
         }
     }
 
     pub fn finish(mut self) -> Contents {
         // A dump cut inside a block or a statement is not complete, whatever was seen before.
-        self.contents.complete &=
-            matches!(self.state, State::Sql | State::LineComment | State::Command) && self.statement.is_empty();
+        self.contents.complete &= self.lexer.is_between_statements();
         self.contents
-    }
-
-    /// Bytes of a COPY block up to its end or the end of `bytes`; returns how many were used.
-    fn copy(&mut self, bytes: &[u8], mut matched: usize) -> usize {
-        let mut used = 0;
-        // Across the border of two pieces, byte by byte.
-        while matched > 0 && matched < COPY_END.len() && used < bytes.len() {
-            let byte = bytes[used];
-            matched = if byte == COPY_END[matched] { matched + 1 } else { usize::from(byte == b'\n') };
-            self.count_rows(usize::from(byte == b'\n'));
-            used += 1;
-            if used > 1 && matched == 1 {
-                break;
-            }
-        }
-        if matched < COPY_END.len() && used < bytes.len() {
-            // A newline that was just counted may be the first byte of the end.
-            let from = used - usize::from(matched == 1 && used > 0);
-            let rest = &bytes[from..];
-            match memmem::find(rest, COPY_END) {
-                Some(at) => {
-                    let end = from + at + COPY_END.len();
-                    self.count_rows(memchr_iter(b'\n', &bytes[used..end]).count());
-                    used = end;
-                    matched = COPY_END.len();
-                }
-                None => {
-                    self.count_rows(memchr_iter(b'\n', &bytes[used..]).count());
-                    matched = (1..COPY_END.len()).rev().find(|length| rest.ends_with(&COPY_END[..*length])).unwrap_or(0);
-                    used = bytes.len();
-                }
-            }
-        }
-        self.state = State::Copy { matched };
-        used
-    }
-
-    fn count_rows(&mut self, newlines: usize) {
-        if let Some(table) = self.contents.tables.last_mut() {
-            table.rows += newlines as u64;
-        }
     }
 
     fn end_copy(&mut self) {
@@ -176,190 +89,16 @@ impl Scanner {
             table.rows -= 1;
             table.bytes = end - table.offset;
         }
-        self.state = State::Sql;
-    }
-
-    /// Inside a string: skips to what may end it. Large objects are strings of megabytes.
-    fn string(&mut self, bytes: &[u8]) -> usize {
-        let State::String { escapes, .. } = self.state else { return 1 };
-        let next = if escapes { memchr2(b'\'', b'\\', bytes) } else { memchr(b'\'', bytes) };
-        match next {
-            // A doubled quote ends one string and starts the next, which comes to the same.
-            Some(at) if bytes[at] == b'\'' => {
-                self.state = State::Sql;
-                at + 1
-            }
-            Some(at) => {
-                self.state = State::String { escapes, escaped: true };
-                at + 1
-            }
-            None => bytes.len(),
-        }
-    }
-
-    fn sql(&mut self, byte: u8) {
-        match &mut self.state {
-            State::Sql => self.top(byte),
-            State::LineComment if byte == b'\n' => {
-                if self.comment == TRAILER {
-                    self.contents.complete = true;
-                }
-                self.state = State::Sql;
-            }
-            State::LineComment => {
-                if self.comment.len() <= TRAILER.len() {
-                    self.comment.push(byte);
-                }
-            }
-            State::BlockComment { depth, previous } => {
-                let delimiter = match (*previous, byte) {
-                    (b'*', b'/') => Some(*depth - 1),
-                    (b'/', b'*') => Some(*depth + 1),
-                    _ => None,
-                };
-                // A byte that ended one delimiter starts no other: `/*/` is not a whole comment.
-                *previous = if delimiter.is_some() { 0 } else { byte };
-                *depth = delimiter.unwrap_or(*depth);
-                if *depth == 0 {
-                    self.state = State::Sql;
-                }
-            }
-            State::String { escaped, .. } => *escaped = false,
-            State::Identifier => {
-                self.keep(byte);
-                if byte == b'"' {
-                    self.state = State::Sql;
-                }
-            }
-            State::DollarTag { tag } => {
-                let continues = is_identifier_byte(byte) && !(tag.is_empty() && byte.is_ascii_digit());
-                if byte == b'$' {
-                    let closing = [b"$", tag.as_slice(), b"$"].concat();
-                    self.state = State::DollarBody { closing, matched: 0 };
-                } else if continues {
-                    tag.push(byte);
-                } else {
-                    // `$1`, or a stray dollar.
-                    self.state = State::Sql;
-                    self.top(byte);
-                }
-            }
-            State::DollarBody { closing, matched } => {
-                // No dollar inside a tag, so a mismatch can only start anew at a dollar.
-                *matched = if byte == closing[*matched] { *matched + 1 } else { usize::from(byte == b'$') };
-                if *matched == closing.len() {
-                    self.state = State::Sql;
-                }
-            }
-            State::Command if byte == b'\n' => self.state = State::Sql,
-            State::Command => {}
-            State::CopyHeader => {
-                if byte == b'\n' {
-                    self.state = State::Copy { matched: 1 };
-                }
-            }
-            // Taken by `copy`.
-            State::Copy { .. } => {}
-        }
-    }
-
-    fn top(&mut self, byte: u8) {
-        if self.statement.is_empty() {
-            if byte.is_ascii_whitespace() {
-                return;
-            }
-            if byte == b'\\' {
-                self.state = State::Command;
-                return;
-            }
-            self.statement_offset = self.contents.bytes;
-        }
-        match byte {
-            b'-' if self.previous == b'-' && self.statement.last() == Some(&b'-') => {
-                self.statement.pop();
-                self.comment.clear();
-                self.state = State::LineComment;
-                return;
-            }
-            b'*' if self.previous == b'/' && self.statement.last() == Some(&b'/') => {
-                self.statement.pop();
-                self.state = State::BlockComment { depth: 1, previous: 0 };
-                return;
-            }
-            b';' => {
-                self.end_statement();
-                return;
-            }
-            b'\'' => {
-                let prefixed = matches!(self.previous, b'e' | b'E')
-                    && !self.statement.iter().rev().nth(1).is_some_and(|before| is_identifier_byte(*before));
-                self.state = State::String { escapes: prefixed || self.backslash_escapes, escaped: false };
-            }
-            b'"' => self.state = State::Identifier,
-            b'$' if !is_identifier_byte(self.previous) => self.state = State::DollarTag { tag: Vec::new() },
-            _ => {}
-        }
-        self.keep(byte);
-    }
-
-    /// Keeps a byte of the statement: always its last two, for what they say of the next.
-    fn keep(&mut self, byte: u8) {
-        let limit = if self.statement.starts_with(b"COPY ") { STATEMENT_KEPT_BYTES } else { START_KEPT_BYTES };
-        if self.statement.len() >= limit {
-            let length = self.statement.len();
-            self.statement.swap(length - 2, length - 1);
-            self.statement.pop();
-        }
-        self.statement.push(byte);
     }
 
     fn end_statement(&mut self) {
-        let statement = std::mem::take(&mut self.statement);
-        if statement.is_empty() {
-            return;
-        }
         self.contents.complete = false;
-        if let Some((schema, name)) = copied_table(&statement) {
-            let offset = self.statement_offset;
+        let statement = self.lexer.take_statement();
+        if let Some((schema, name)) = self.lexer.copied() {
+            let (schema, name, offset) = (schema.clone(), name.clone(), self.statement_offset);
             self.contents.tables.push(TableData { schema, name, rows: 0, offset, bytes: 0 });
-            self.state = State::CopyHeader;
         } else if statement.starts_with(b"SELECT pg_catalog.lo_open(") {
             self.contents.large_objects += 1;
-        } else if statement.starts_with(b"SET standard_conforming_strings = off") {
-            self.backslash_escapes = true;
-        }
-    }
-}
-
-fn is_identifier_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
-}
-
-/// Schema and name out of pg_dump's `COPY public."we""ird" (a, b) FROM stdin`; a table without columns has no
-/// list. None for anything else.
-fn copied_table(statement: &[u8]) -> Option<(String, String)> {
-    let text = std::str::from_utf8(statement.strip_prefix(b"COPY ")?).ok()?.strip_suffix(" FROM stdin")?;
-    let (schema, rest) = unquote(text)?;
-    let (name, rest) = unquote(rest.strip_prefix('.')?)?;
-    (rest.starts_with(' ') || rest.is_empty()).then_some((schema, name))
-}
-
-/// One identifier at the start of `text`, without its quotes, and what follows it.
-fn unquote(text: &str) -> Option<(String, &str)> {
-    let Some(mut rest) = text.strip_prefix('"') else {
-        let end = text.find(['.', ' ']).unwrap_or(text.len());
-        return (end > 0).then(|| (text[..end].to_owned(), &text[end..]));
-    };
-    let mut name = String::new();
-    loop {
-        let (before, after) = rest.split_once('"')?;
-        name += before;
-        match after.strip_prefix('"') {
-            Some(more) => {
-                name.push('"');
-                rest = more;
-            }
-            None => return Some((name, after)),
         }
     }
 }
@@ -416,6 +155,10 @@ mod tests {
             "CREATE FUNCTION g(int) AS $$ $1; $a$\nCOPY public.x (a) FROM stdin;\n$a $$;\n",
             "SELECT 'none';\nCOPY public.x (a) TO stdout;\n",
             "\\restrict it's;\n",
+            "CREATE FUNCTION f() RETURNS void\n    LANGUAGE sql\n    BEGIN ATOMIC\n SELECT CASE WHEN true THEN 1 END AS a;\nCOPY public.x (a) FROM stdin;\nEND;\n",
+            "CREATE RULE r AS ON INSERT TO t DO ALSO ( SELECT 1;\nCOPY public.x (a) FROM stdin;\n);\n",
+            "CREATE VIEW v AS SELECT E'it''s \\' ;\nCOPY public.x (a) FROM stdin;\n';\n",
+            "CREATE VIEW v AS SELECT a$b$ FROM c$b$;\n",
         ] {
             let dump = format!("{text}COPY public.real (a) FROM stdin;\nrow\n\\.\n");
             assert_eq!(rows(&dump), [("public.real".into(), 1)], "{text}");

@@ -9,11 +9,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use super::choices::Choices;
 use super::restore::{self, Refusal, Target};
 use super::set::{self, Set};
 use super::verdict::{Bytes, BytesCheck, RestoreCheck};
 use super::{new_database, read_back, scratch as scratch_database};
-use crate::client_tools::Tools;
 use crate::fault::{self, Fault, Kind};
 use crate::pg::{self, Server};
 use crate::progress::{Phase, Progress};
@@ -47,7 +47,6 @@ pub async fn by_checksum(store: &Store, set: &mut Set, progress: &Progress) -> R
 pub struct Scratch<'a> {
     /// The server; its database is not used.
     pub settings: &'a pg::Settings,
-    pub tools: &'a Tools,
     pub name: String,
     pub cancel: &'a CancellationToken,
 }
@@ -91,7 +90,7 @@ pub async fn by_restore(store: &Store, set: &mut Set, scratch: &Scratch<'_>, pro
     set.verification.record_bytes(check.clone());
     if check.verdict == Bytes::Intact {
         set.verification.record_restore(RestoreCheck {
-            server: server_of(scratch.settings),
+            server: scratch.settings.server(),
             version,
             checked_at: Utc::now(),
             refusal: verified.refusal.as_ref().map(|refusal| refusal.message.clone()),
@@ -122,17 +121,18 @@ async fn try_restore(
     version: &mut String,
     verified: &mut Verified,
 ) -> Result<Tried> {
+    let choices = Choices::for_scratch();
     let prepared = async {
         let mut connection =
             scratch_database::maintenance_connection(scratch.settings).await.context("for the scratch database")?;
         *version = Server::of(&mut connection).await?.version;
-        new_database::prepare_server(&mut connection, set, false, None).await
+        new_database::prepare_server(&mut connection, set, &choices, false, None).await
     };
     if let Err(error) = prepared.await {
         return Ok(Tried::NotBegun(refusal_of(&error)));
     }
     let settings = scratch.settings.with_database(&scratch.name);
-    let target = Target { settings: &settings, tools: scratch.tools, in_transaction: false };
+    let target = Target { settings: &settings, choices: &choices, in_transaction: false };
     let mut began = false;
     let restoring = async {
         began = true;
@@ -168,13 +168,6 @@ fn ensure_intact(set: &Set, check: &BytesCheck) -> Result<()> {
         Bytes::Damaged => anyhow::bail!("set {} is damaged, as two reads have shown: {}", set.name, check.problems.join("; ")),
         Bytes::Unknown => anyhow::bail!("set {} could not be proved: {}", set.name, check.problems.join("; ")),
     }
-}
-
-/// `host:port`
-fn server_of(settings: &pg::Settings) -> String {
-    let display = settings.display();
-    let server = display.rsplit_once('/').map_or(display.as_str(), |(server, _)| server);
-    server.split_once('@').map_or(server, |(_, server)| server).to_owned()
 }
 
 fn done(set: &Set, how: &str, phase: &Phase) {

@@ -1,0 +1,133 @@
+//! Rows of a restored database against the manifest, table by table.
+
+use std::collections::{BTreeMap, HashSet};
+
+use anyhow::Result;
+use sqlx::postgres::PgConnection;
+
+use super::scan::TableData;
+use crate::pg;
+use crate::units;
+
+/// In one query, so that no statement grows without bound, and not every table costs a round trip.
+const TABLES_PER_QUERY: usize = 100;
+
+/// What was found, in words: each names its table.
+#[derive(Debug, Default, PartialEq)]
+pub struct Counts {
+    /// Other counts than the manifest's.
+    pub differ: Vec<String>,
+    /// Tables that are not there.
+    pub missing: Vec<String>,
+    /// The same, for tables with more rows.
+    pub more: Vec<String>,
+    /// Tables that this role may not read, or sees by row security only.
+    pub unreadable: Vec<String>,
+}
+
+/// A table of the manifest, as it is here.
+#[derive(sqlx::FromRow)]
+struct Found {
+    number: i64,
+    oid: Option<i64>,
+    /// An extension made it: CREATE EXTENSION may have put rows there.
+    of_extension: bool,
+    unreadable: bool,
+    /// The topmost first.
+    ancestors: Vec<i64>,
+}
+
+/// What is counted together: a table, or a partitioned table with all its leaves.
+#[derive(Debug)]
+struct Group {
+    name: String,
+    expected: u64,
+    of_extension: bool,
+    /// What is counted, as SQL names.
+    relations: Vec<String>,
+}
+
+/// Counts what the manifest lists. Blocks of one name are one table; where a block names the root of a partitioned
+/// table ("load via partition root": partitions by the hash of an enum), its rows went to whatever leaf, so that the
+/// tree is compared with all its blocks. `search_path` and the like of the session do not matter.
+pub async fn compare(connection: &mut PgConnection, tables: &[TableData]) -> Result<Counts> {
+    let mut blocks: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for table in tables {
+        *blocks.entry((&table.schema, &table.name)).or_default() += table.rows;
+    }
+    let blocks: Vec<((&str, &str), u64)> = blocks.into_iter().collect();
+    let schemas: Vec<&str> = blocks.iter().map(|((schema, _), _)| *schema).collect();
+    let names: Vec<&str> = blocks.iter().map(|((_, name), _)| *name).collect();
+    let found: Vec<Found> =
+        sqlx::query_as(include_str!("counts.sql")).bind(&schemas).bind(&names).fetch_all(&mut *connection).await?;
+
+    let mut counts = Counts::default();
+    let with_blocks: HashSet<i64> = found.iter().filter_map(|found| found.oid).collect();
+    let mut groups: BTreeMap<i64, Group> = BTreeMap::new();
+    for found in &found {
+        let Some(((schema, name), rows)) = blocks.get(found.number as usize - 1) else { continue };
+        let (Some(oid), called) = (found.oid, format!("{schema}.{name}")) else {
+            counts.missing.push(format!("{schema}.{name} is not there, and the manifest says {} rows", units::count(*rows)));
+            continue;
+        };
+        if found.unreadable {
+            counts.unreadable.push(called);
+            continue;
+        }
+        let root = found.ancestors.iter().find(|ancestor| with_blocks.contains(ancestor)).copied().unwrap_or(oid);
+        let group = groups.entry(root).or_insert_with(|| Group {
+            name: String::new(),
+            expected: 0,
+            of_extension: false,
+            relations: Vec::new(),
+        });
+        group.expected += rows;
+        if root == oid {
+            group.name = called;
+            group.of_extension = found.of_extension;
+        }
+    }
+    let roots: Vec<i64> = groups.keys().copied().collect();
+    let relations: Vec<(i64, String, String)> =
+        sqlx::query_as(include_str!("counted.sql")).bind(&roots).fetch_all(&mut *connection).await?;
+    for (root, schema, name) in relations {
+        if let Some(group) = groups.get_mut(&root) {
+            group.relations.push(pg::qualified(&schema, &name));
+        }
+    }
+    count(connection, groups.into_values().collect(), &mut counts).await?;
+    Ok(counts)
+}
+
+async fn count(connection: &mut PgConnection, groups: Vec<Group>, counts: &mut Counts) -> Result<()> {
+    let mut rows = vec![0_u64; groups.len()];
+    let counted: Vec<(usize, &str)> = groups
+        .iter()
+        .enumerate()
+        .flat_map(|(number, group)| group.relations.iter().map(move |relation| (number, relation.as_str())))
+        .collect();
+    for chunk in counted.chunks(TABLES_PER_QUERY) {
+        let queries: Vec<String> = chunk
+            .iter()
+            .map(|(number, relation)| format!("SELECT {number}::bigint, pg_catalog.count(*) FROM ONLY {relation}"))
+            .collect();
+        let found: Vec<(i64, i64)> = pg::fetch_all_as(&mut *connection, queries.join(" UNION ALL ")).await?;
+        for (number, count) in found {
+            rows[number as usize] += count as u64;
+        }
+    }
+    for (group, rows) in groups.iter().zip(rows) {
+        let said =
+            format!("{} has {} rows and the manifest says {}", group.name, units::count(rows), units::count(group.expected));
+        if rows > group.expected && group.of_extension {
+            continue;
+        }
+        if rows > group.expected {
+            counts.more.push(said.clone());
+        }
+        if rows != group.expected {
+            counts.differ.push(said);
+        }
+    }
+    Ok(())
+}

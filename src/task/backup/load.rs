@@ -1,0 +1,336 @@
+//! One session that runs a dump: statement by statement, rows as they come, with counts, and errors as the server
+//! says them. No client tool stands between: a COPY that a server refuses must not turn rows into statements, as it
+//! does in psql that goes on after errors; commands of psql are never followed; and an error has its SQLSTATE,
+//! its object and its context, whatever the server's language.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use super::choices::{Choices, Object, OnError};
+use super::counts::{self, Counts};
+use super::foreign_key::ForeignKey;
+use super::refusal::{self, Doing, Refusal};
+use super::restore::Target;
+use super::rewrite::{self, Fate};
+use super::script::{Entry, Step, Steps};
+use super::session::{Copied, Session, Silence};
+use super::set::Manifest;
+use super::stream::hex;
+use crate::fault::Kind;
+use crate::pg;
+
+/// What is said of statements that failed; the rest is counted.
+const FAILURES_LISTED: usize = 100;
+
+pub struct Loader<'a> {
+    session: Session,
+    choices: &'a Choices,
+    manifest: &'a Manifest,
+    has_event_triggers: bool,
+    is_counted: bool,
+    /// By the index of `Choices::without`.
+    was_found: Vec<bool>,
+    pub notes: Vec<String>,
+    /// What failed and was passed over, the first ones.
+    pub failed: Vec<String>,
+    pub failed_count: usize,
+}
+
+impl<'a> Loader<'a> {
+    /// Connects, and prepares the session. An error is the target's or the network's.
+    pub async fn open(target: &Target<'a>, manifest: &'a Manifest) -> Result<Self> {
+        Ok(Self {
+            session: Session::open(target.settings, target.in_transaction).await?,
+            choices: target.choices,
+            manifest,
+            has_event_triggers: false,
+            is_counted: false,
+            was_found: vec![false; target.choices.without.len()],
+            notes: Vec::new(),
+            failed: Vec::new(),
+            failed_count: 0,
+        })
+    }
+
+    /// Runs all steps, or those up to the first refusal.
+    pub async fn run(&mut self, mut steps: Steps) -> Result<(), Refusal> {
+        while let Some(step) = steps.next().await {
+            match step {
+                Step::Statement { text, entry } => self.statement(text, &entry).await?,
+                Step::Copy { text, entry } => self.rows(text, &entry, &mut steps).await?,
+                Step::Rows(_) | Step::RowsEnd => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// After the last byte is proved: counts, where that was not yet done, and commits.
+    pub async fn finish(&mut self) -> Result<(), Refusal> {
+        let at_the_end = Entry { kind: "the end of the dump".to_owned(), ..Entry::default() };
+        self.count(&at_the_end).await?;
+        if self.has_event_triggers && self.session.silence == Silence::No {
+            let counts = self.counts(&at_the_end).await?;
+            let written = counts.more.into_iter().map(|table| {
+                format!("{table}: an event trigger wrote there during the restore, which this role may not prevent")
+            });
+            self.notes.extend(written);
+        }
+        for (without, _) in self.choices.without.iter().zip(&self.was_found).filter(|(_, found)| !**found) {
+            self.notes.push(format!("--without {} {}: the dump has none of that name", without.kind.name(), without.name));
+        }
+        match self.session.commit().await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Refusal {
+                kind: None,
+                sql_state: None,
+                message: "something in the dump ended the transaction that the restore runs in: restore with --create".to_owned(),
+            }),
+            Err(error) => Err(self.refusal_of(&error, &at_the_end)),
+        }
+    }
+
+    async fn statement(&mut self, text: Vec<u8>, entry: &Arc<Entry>) -> Result<(), Refusal> {
+        let text = match String::from_utf8(text) {
+            Ok(text) => text,
+            Err(error) => in_its_own_bytes(error.as_bytes()),
+        };
+        let makes_event_trigger = text.starts_with("CREATE EVENT TRIGGER ");
+        // Event triggers, and the row security of tables that their owner restores, change what a count sees. All rows
+        // stand before both.
+        if makes_event_trigger || (text.starts_with("ALTER TABLE ") && text.ends_with(" ENABLE ROW LEVEL SECURITY")) {
+            self.count(entry).await?;
+        }
+        if makes_event_trigger && !self.has_event_triggers {
+            self.has_event_triggers = true;
+            if self.session.silence == Silence::Replica {
+                pg::set(&mut self.session.connection, "session_replication_role", "replica")
+                    .await
+                    .map_err(|error| of_ours(&error))?;
+            }
+        }
+        if let Some(fate) = self.transaction_statement(&text, entry).await? {
+            return fate;
+        }
+        match rewrite::fate(&text, self.choices, &self.session.server) {
+            Fate::Run(sql, note) => {
+                let sql = sql.into_owned();
+                if self.attempt(&sql, &text, entry).await? {
+                    self.note(note);
+                }
+                Ok(())
+            }
+            Fate::Cut(sql, which) => {
+                self.leave_out(which, &format!("{entry}: without its constraint"));
+                self.attempt(&sql, &text, entry).await.map(|_| ())
+            }
+            Fate::Pass(note) => {
+                self.note(note);
+                Ok(())
+            }
+            Fate::LeftOut(which) => {
+                self.leave_out(which, &format!("left out: {entry}"));
+                Ok(())
+            }
+            Fate::NotValid(sql, which) => match self.session.execute_guarded(&sql).await {
+                Ok(()) => {
+                    self.leave_out(which, &format!("{entry}: added NOT VALID, it holds for new rows only"));
+                    Ok(())
+                }
+                Err(error) => {
+                    let refusal = self.refusal(&error, entry, &sql);
+                    if refusal.is_of_the_environment() {
+                        return Err(refusal);
+                    }
+                    self.leave_out(which, &format!("left out: {entry} (also NOT VALID: {})", pg::words_of(&error)));
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    /// BEGIN and COMMIT that pg_dump writes around large objects. Inside our own transaction they would end it.
+    async fn transaction_statement(&mut self, text: &str, entry: &Entry) -> Result<Option<Result<(), Refusal>>, Refusal> {
+        let word = text.split([' ', '\n', '\t']).next().unwrap_or_default().to_ascii_uppercase();
+        if !matches!(
+            word.as_str(),
+            "BEGIN" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" | "START" | "PREPARE" | "SAVEPOINT" | "RELEASE"
+        ) {
+            return Ok(None);
+        }
+        if !matches!(text, "BEGIN" | "COMMIT") {
+            return Ok(Some(Err(Refusal {
+                kind: None,
+                sql_state: None,
+                message: format!(
+                    "the dump holds a statement that ends transactions, which pg_dump never writes ({text}): it was not run"
+                ),
+            })));
+        }
+        self.session.transaction_of_dump(text).await.map_err(|error| self.refusal(&error, entry, text))?;
+        Ok(Some(Ok(())))
+    }
+
+    /// Runs a statement; true when it did what it should. `original`: as the dump has it.
+    async fn attempt(&mut self, sql: &str, original: &str, entry: &Entry) -> Result<bool, Refusal> {
+        let foreign_key = ForeignKey::of(original);
+        let goes_on = self.choices.on_error == OnError::Continue || self.may_miss_its_extension(original);
+        let done = if goes_on || foreign_key.is_some() {
+            self.session.execute_guarded(sql).await
+        } else {
+            self.session.execute(sql).await
+        };
+        let Err(error) = done else { return Ok(true) };
+        let mut refusal = self.refusal(&error, entry, original);
+        if refusal.sql_state.as_deref() == Some("23503")
+            && let Some(key) = &foreign_key
+        {
+            let rows = self.session.number_guarded(key.count_query()).await;
+            refusal.message = format!("{}\n{}", refusal.message, key.in_words(rows));
+        }
+        if refusal.is_of_the_environment() {
+            return Err(refusal);
+        }
+        if is_undefined(&refusal) && self.may_miss_its_extension(original) {
+            self.notes.push(format!("left out, because its extension is: {entry}"));
+            return Ok(false);
+        }
+        if self.choices.on_error == OnError::Stop {
+            return Err(refusal);
+        }
+        if foreign_key.is_some() && self.session.execute_guarded(&rewrite::not_valid(sql)).await.is_ok() {
+            refusal.message += "\nIt was added NOT VALID: it holds for new rows only.";
+        }
+        self.fail(refusal.message);
+        Ok(false)
+    }
+
+    /// A block of rows. When the server does not take it, its rows are thrown away here.
+    async fn rows(&mut self, text: Vec<u8>, entry: &Entry, steps: &mut Steps) -> Result<(), Refusal> {
+        let Ok(text) = String::from_utf8(text) else {
+            return Err(Refusal {
+                kind: Some(Kind::Configuration),
+                sql_state: None,
+                message: format!("{entry} has columns whose names are not UTF-8: restore with psql, as docs/restore.md says"),
+            });
+        };
+        let goes_on = self.choices.on_error == OnError::Continue || self.may_miss_its_extension(&text);
+        let copied = self.session.copy(&text, steps, goes_on).await.map_err(|error| self.refusal(&error, entry, ""))?;
+        // Where the dump was cut short, what was read says why.
+        let Copied::Not(error) = copied else { return Ok(()) };
+        let refusal = self.refusal(&error, entry, &text);
+        if refusal.is_of_the_environment() {
+            return Err(refusal);
+        }
+        if is_undefined(&refusal) && self.may_miss_its_extension(&text) {
+            self.notes.push(format!("left out, because its extension is: {entry}"));
+            return Ok(());
+        }
+        match self.choices.on_error {
+            OnError::Stop => Err(refusal),
+            OnError::Continue => {
+                self.fail(refusal.message);
+                Ok(())
+            }
+        }
+    }
+
+    /// Compares rows with the manifest, once.
+    async fn count(&mut self, entry: &Entry) -> Result<(), Refusal> {
+        if std::mem::replace(&mut self.is_counted, true) {
+            return Ok(());
+        }
+        let Counts { mut differ, missing, unreadable, .. } = self.counts(entry).await?;
+        // Those of an extension that was left out.
+        match self.leaves_out_an_extension() {
+            true => self.notes.extend(missing),
+            false => differ.extend(missing),
+        }
+        let refusal = if !unreadable.is_empty() {
+            Refusal {
+                kind: Some(Kind::Permission),
+                sql_state: Some("42501".to_owned()),
+                message: format!(
+                    "the rows of {} cannot be counted: the role that restores may not read them, or sees them by row security only; the set is not in question. Restore as a superuser or a role with BYPASSRLS",
+                    unreadable.join(", ")
+                ),
+            }
+        } else if differ.is_empty() {
+            return Ok(());
+        } else {
+            Refusal { kind: None, sql_state: None, message: format!("not all rows are there: {}", differ.join("; ")) }
+        };
+        match self.choices.on_error {
+            OnError::Stop => Err(refusal),
+            OnError::Continue => {
+                self.fail(refusal.message);
+                Ok(())
+            }
+        }
+    }
+
+    async fn counts(&mut self, entry: &Entry) -> Result<Counts, Refusal> {
+        let counted = counts::compare(&mut self.session.connection, &self.manifest.tables).await;
+        counted.map_err(|error| self.refusal_of(&error, entry))
+    }
+
+    /// What an extension brings along is nowhere marked as its own: grants on its functions, rows of its tables.
+    fn may_miss_its_extension(&self, text: &str) -> bool {
+        self.leaves_out_an_extension()
+            && ["GRANT ", "REVOKE ", "COMMENT ON ", "SECURITY LABEL ", "SELECT pg_catalog.setval(", "COPY "]
+                .iter()
+                .any(|start| text.starts_with(start))
+    }
+
+    fn leaves_out_an_extension(&self) -> bool {
+        self.choices.without.iter().any(|without| without.kind == Object::Extension)
+    }
+
+    fn leave_out(&mut self, which: usize, note: &str) {
+        self.was_found[which] = true;
+        self.note(Some(note.to_owned()));
+    }
+
+    fn note(&mut self, note: Option<String>) {
+        self.notes.extend(note.filter(|note| !self.notes.contains(note)));
+    }
+
+    fn fail(&mut self, message: String) {
+        self.failed_count += 1;
+        if self.failed.len() < FAILURES_LISTED {
+            self.failed.push(message);
+        }
+    }
+
+    fn refusal_of(&self, error: &anyhow::Error, entry: &Entry) -> Refusal {
+        match error.downcast_ref::<sqlx::Error>() {
+            Some(error) => self.refusal(error, entry, ""),
+            None => of_ours(error),
+        }
+    }
+
+    fn refusal(&self, error: &sqlx::Error, entry: &Entry, statement: &str) -> Refusal {
+        let settings = &self.manifest.server.database.settings;
+        let search_path = settings.iter().find_map(|setting| setting.strip_prefix("search_path=")).unwrap_or("public");
+        let in_transaction = self.session.is_one_transaction();
+        refusal::of(error, Doing { entry, statement, in_transaction, choices: self.choices, search_path })
+    }
+}
+
+/// Something that a statement names is not there.
+fn is_undefined(refusal: &Refusal) -> bool {
+    matches!(refusal.sql_state.as_deref(), Some("42P01" | "42883" | "42704" | "3F000" | "42703"))
+}
+
+fn of_ours(error: &anyhow::Error) -> Refusal {
+    Refusal { kind: crate::fault::kind_of(error), sql_state: pg::sql_state(error), message: crate::fault::in_a_line(error) }
+}
+
+/// A statement of a database in SQL_ASCII may be of any bytes, and a query that we send is text: the server makes the
+/// statement of them.
+fn in_its_own_bytes(statement: &[u8]) -> String {
+    format!(
+        "DO 'BEGIN EXECUTE pg_catalog.convert_from(''\\x{}''::pg_catalog.bytea, pg_catalog.pg_client_encoding()); END'",
+        hex(statement)
+    )
+}

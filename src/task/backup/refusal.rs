@@ -1,0 +1,342 @@
+//! Why a server did not take a dump, and which option gets past it. The SQLSTATE decides, and what was being done;
+//! never a message's words, which are in the server's own language.
+
+use sqlx::postgres::PgDatabaseError;
+
+use super::choices::{Choices, OnError};
+use super::script::Entry;
+use crate::fault::{Fault, Kind};
+use crate::pg;
+
+/// What is repeated of a statement that failed.
+const STATEMENT_SHOWN_CHARS: usize = 200;
+
+/// Why a server did not take a dump. It speaks of this server, now; never of the set.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    pub kind: Option<Kind>,
+    /// Of the first error.
+    pub sql_state: Option<String>,
+    /// With what to do.
+    pub message: String,
+}
+
+impl Refusal {
+    /// The server, its disk, its memory, the connection: the same dump may be taken another time.
+    pub fn is_of_the_environment(&self) -> bool {
+        match &self.sql_state {
+            Some(code) => is_of_the_environment(code),
+            None => self.kind == Some(Kind::Unreachable),
+        }
+    }
+}
+
+impl From<Refusal> for anyhow::Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal.kind {
+            Some(kind) => Fault::new(kind, refusal.message).into(),
+            None => Self::msg(refusal.message),
+        }
+    }
+}
+
+/// What was being done when a server refused.
+#[derive(Clone, Copy, Debug)]
+pub struct Doing<'a> {
+    pub entry: &'a Entry,
+    /// Empty for what is ours.
+    pub statement: &'a str,
+    pub in_transaction: bool,
+    pub choices: &'a Choices,
+    /// The source's own, for what it names without schema.
+    pub search_path: &'a str,
+}
+
+/// A server's refusal, as it was said.
+#[derive(Clone, Debug, Default)]
+pub struct Said {
+    pub code: String,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+    /// `PL/pgSQL function public.slug(text) line 1 at RETURN`, the innermost call first.
+    pub context: Option<String>,
+    pub constraint: Option<String>,
+}
+
+impl Said {
+    fn of(error: &sqlx::Error) -> Option<Self> {
+        let sqlx::Error::Database(error) = error else { return None };
+        let said = error.try_downcast_ref::<PgDatabaseError>()?;
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        Some(Self {
+            code: said.code().to_owned(),
+            message: said.message().to_owned(),
+            detail: owned(said.detail()),
+            hint: owned(said.hint()),
+            context: owned(said.r#where()),
+            constraint: owned(said.constraint()),
+        })
+    }
+}
+
+/// From what a server or the connection to it said.
+pub fn of(error: &sqlx::Error, doing: Doing<'_>) -> Refusal {
+    match Said::of(error) {
+        Some(said) => of_said(&said, doing),
+        None => Refusal {
+            kind: pg::kind_of(error),
+            sql_state: None,
+            message: format!("the connection to the target failed at {}: {error}", doing.entry),
+        },
+    }
+}
+
+/// Pure.
+pub fn of_said(said: &Said, doing: Doing<'_>) -> Refusal {
+    let mut message = said.message.clone();
+    for (what, more) in [("detail", &said.detail), ("hint", &said.hint), ("context", &said.context)] {
+        if let Some(more) = more {
+            message += &format!("; {what}: {}", more.lines().take(3).collect::<Vec<_>>().join(" / "));
+        }
+    }
+    let advice = advice(said, doing);
+    let place = format!("at {}{}", doing.entry, shown(doing.statement));
+    Refusal {
+        kind: kind(&said.code),
+        sql_state: Some(said.code.clone()),
+        message: format!("{message} (SQLSTATE {}), {place}\n{advice}", said.code).trim_end().to_owned(),
+    }
+}
+
+/// Environment: 08 connection, 25006 read-only, 40 rolled back by the server, 53 resources, 54 limits of its settings, 57
+/// an operator, 58 its system (PostgreSQL manual, appendix A).
+fn is_of_the_environment(code: &str) -> bool {
+    code == "25006" || (["08", "40", "53", "54", "57", "58"].iter().any(|class| code.starts_with(class)) && code != "08P01")
+}
+
+fn kind(code: &str) -> Option<Kind> {
+    match code {
+        "42501" => Some(Kind::Permission),
+        "53300" => Some(Kind::Unreachable),
+        code if code.starts_with("28") => Some(Kind::Permission),
+        code if code.starts_with("57P") => Some(Kind::Unreachable),
+        code if code.starts_with("08") && code != "08P01" => Some(Kind::Unreachable),
+        _ => None,
+    }
+}
+
+/// What to do, a sentence or two.
+fn advice(said: &Said, doing: Doing<'_>) -> String {
+    let Doing { entry, statement, in_transaction, choices, search_path } = doing;
+    let code = said.code.as_str();
+    let makes_extension = statement.starts_with("CREATE EXTENSION");
+    let names_a_role = statement.contains(" OWNER TO ")
+        || [
+            "GRANT ",
+            "REVOKE ",
+            "CREATE POLICY ",
+            "ALTER DEFAULT PRIVILEGES ",
+            "CREATE USER MAPPING ",
+            "SET SESSION AUTHORIZATION ",
+        ]
+        .iter()
+        .any(|start| statement.starts_with(start));
+    let mut advice = if makes_extension && !(is_of_the_environment(code) && code != "58P01") {
+        let elsewhere = if choices.for_scratch {
+            "Some extensions (pg_cron) may live in one database of a server only: then name another server with `scratch`, or verify by checksum. "
+        } else {
+            ""
+        };
+        format!(
+            "{elsewhere}Install the extension's package of that version on the target's host, or leave it out: --without EXTENSION {}.",
+            entry.name
+        )
+    } else {
+        match code {
+            "53100" => "The target's disk is full: make room on its host, or restore onto another server.".to_owned(),
+            "53200" if in_transaction => {
+                "The target is short of memory, or of places in its lock table: a restore into an existing database is one transaction that locks every table. Restore with --create, which needs none, or raise max_locks_per_transaction and restart.".to_owned()
+            }
+            "53200" | "53000" | "53400" => "The target is short of memory or reached one of its limits.".to_owned(),
+            "54000" | "54001" => {
+                "A setting of the target is too small for this (maintenance_work_mem, max_stack_depth): raise it for the role that restores.".to_owned()
+            }
+            "57014" => "Somebody on the target cancelled it, or a timeout there did: try again.".to_owned(),
+            "25006" => "The target only reads: it is a standby, or its storage is.".to_owned(),
+            code if is_of_the_environment(code) => "It is the target's state, not the dump: try again.".to_owned(),
+            "42501" if names_a_role && statement.contains(" OWNER TO ") => {
+                "Restore as a superuser or a member of every role that owns something, or let all belong to the role that restores: --no-owner; or name another role: --role-map OLD=NEW.".to_owned()
+            }
+            "42501" => {
+                "A restore needs a superuser, or a member of every role that owns something; --no-owner helps where only owners are in the way, --on-error continue goes on without what the role may not make.".to_owned()
+            }
+            code if code.starts_with("28") => "The role that restores was refused.".to_owned(),
+            "42704" | "0LP01" if names_a_role => {
+                "A role is missing on the target: --create-roles makes it without login, --role-map OLD=NEW names another one; --no-owner needs no owners.".to_owned()
+            }
+            "22023" | "42704" if statement.starts_with("SET default_tablespace") => {
+                "A tablespace is missing on the target: make it, or restore into the database's own with --no-tablespaces.".to_owned()
+            }
+            "23503" => "It is the source's rows that break this foreign key, not the set.".to_owned(),
+            "42883" | "42P01" | "42704" | "42703" | "3F000" if said.context.as_deref().is_some_and(|context| called(context).is_some()) => {
+                let function = said.context.as_deref().and_then(called).unwrap_or_default();
+                let now = if choices.search_path.is_some() {
+                    "PostgreSQL 17 and newer build indexes and refresh materialized views under a search_path of their own.".to_owned()
+                } else {
+                    format!("This set restores with --search-path '{search_path}'.")
+                };
+                format!(
+                    "The function {function} names things without their schema, and a dump restores with an empty search_path. The cure is in the source: ALTER FUNCTION {function} SET search_path = {search_path}. {now}"
+                )
+            }
+            "23505" | "23514" | "23P01" | "23502" => "It is the source's rows that break this constraint, not the set.".to_owned(),
+            _ => String::new(),
+        }
+    };
+    if !is_of_the_environment(code) || code.starts_with("54") {
+        advice += &leave_out(said, entry);
+    }
+    if !statement.is_empty() && !is_of_the_environment(code) && choices.on_error == OnError::Stop && !choices.for_scratch {
+        advice += " --on-error continue restores all the rest.";
+    }
+    advice.trim().to_owned()
+}
+
+/// The option that leaves out what failed.
+fn leave_out(said: &Said, entry: &Entry) -> String {
+    // An entry of a constraint is called by its table and its name.
+    let last = entry.name.rsplit(' ').next().unwrap_or_default();
+    match entry.kind.as_str() {
+        "INDEX" => format!(" Without it: --without INDEX {}.", entry.name),
+        "FK CONSTRAINT" => format!(
+            " --without CONSTRAINT {} makes it NOT VALID: it holds for new rows only.",
+            said.constraint.as_deref().unwrap_or(last)
+        ),
+        "CONSTRAINT" | "CHECK CONSTRAINT" => {
+            format!(" Without it: --without CONSTRAINT {}.", said.constraint.as_deref().unwrap_or(last))
+        }
+        _ => match &said.constraint {
+            Some(constraint) => format!(" Without it: --without CONSTRAINT {constraint}."),
+            None => String::new(),
+        },
+    }
+}
+
+/// The innermost function of a context, by its form, which is the same in every language: `schema.name(arguments)`, or
+/// the name alone in quotation marks where a function in SQL is meant.
+pub fn called(context: &str) -> Option<&str> {
+    context.lines().find_map(|line| {
+        // Of a COPY, or the text of a statement.
+        if line.starts_with("COPY ") || line.ends_with(['"', '«']) {
+            return None;
+        }
+        if let Some(open) = line.find('(') {
+            let close = open + line[open..].find(')')? + 1;
+            let start = line[..open].rfind(' ').map_or(0, |at| at + 1);
+            return (start < open).then(|| &line[start..close]);
+        }
+        let quoted = |from: char, to: char| line.split_once(from)?.1.split_once(to).map(|(name, _)| name);
+        quoted('"', '"').or_else(|| quoted('»', '«'))
+    })
+}
+
+fn shown(statement: &str) -> String {
+    if statement.is_empty() {
+        return String::new();
+    }
+    let words: Vec<&str> = statement.split_whitespace().take(60).collect();
+    let text = words.join(" ");
+    let start: String = text.chars().take(STATEMENT_SHOWN_CHARS).collect();
+    let more = if start.len() < text.len() { " …" } else { "" };
+    format!(": {start}{more}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(code: &str, context: Option<&str>, entry: (&str, &str), statement: &str) -> Refusal {
+        let said =
+            Said { code: code.to_owned(), message: "FEHLER".to_owned(), context: context.map(str::to_owned), ..Said::default() };
+        let entry = Entry { kind: entry.0.to_owned(), name: entry.1.to_owned(), schema: Some("public".to_owned()) };
+        let choices = Choices::default();
+        of_said(&said, Doing { entry: &entry, statement, in_transaction: true, choices: &choices, search_path: "public" })
+    }
+
+    #[test]
+    fn the_code_says_the_kind_in_every_language() {
+        for (code, kind, environment) in [
+            ("53100", None, true),
+            ("53300", Some(Kind::Unreachable), true),
+            ("57P01", Some(Kind::Unreachable), true),
+            ("57014", None, true),
+            ("58030", None, true),
+            ("08006", Some(Kind::Unreachable), true),
+            ("08P01", None, false),
+            ("40P01", None, true),
+            ("54000", None, true),
+            ("25006", None, true),
+            ("42501", Some(Kind::Permission), false),
+            ("28P01", Some(Kind::Permission), false),
+            ("42P01", None, false),
+            ("23503", None, false),
+        ] {
+            let refusal = refusal(code, None, ("TABLE", "t"), "CREATE TABLE t ()");
+            assert_eq!((refusal.kind, refusal.is_of_the_environment()), (kind, environment), "{code}");
+            assert!(refusal.message.contains(&format!("(SQLSTATE {code}), at TABLE t in schema public: CREATE TABLE t ()")));
+        }
+    }
+
+    #[test]
+    fn each_refusal_names_the_option_that_gets_past_it() {
+        let plpgsql = "PL/pgSQL function public.slug(text) line 1 at RETURN\nCOPY p, line 1: \"Ä\"";
+        let german = "PL/pgSQL-Funktion public.slug(text) Zeile 1 bei RETURN";
+        for (code, context, entry, statement, says) in [
+            ("42883", Some(plpgsql), ("TABLE DATA", "p"), "COPY public.p (name) FROM stdin", "--search-path 'public'"),
+            (
+                "42883",
+                Some(german),
+                ("INDEX", "p_idx"),
+                "CREATE INDEX p_idx …",
+                "ALTER FUNCTION public.slug(text) SET search_path",
+            ),
+            ("42883", None, ("INDEX", "p_idx"), "CREATE INDEX p_idx …", "--without INDEX p_idx"),
+            ("23503", None, ("FK CONSTRAINT", "c c_p_fkey"), "ALTER TABLE …", "--without CONSTRAINT c_p_fkey"),
+            ("P0001", None, ("EXTENSION", "pg_cron"), "CREATE EXTENSION IF NOT EXISTS pg_cron", "--without EXTENSION pg_cron"),
+            ("58P01", None, ("EXTENSION", "x"), "CREATE EXTENSION IF NOT EXISTS x", "--without EXTENSION x"),
+            ("22023", None, ("TABLE", "t"), "SET default_tablespace = fast", "--no-tablespaces"),
+            ("42704", None, ("TABLE", "t"), "ALTER TABLE public.t OWNER TO gone", "--role-map"),
+            ("42704", None, ("ACL", "TABLE t"), "GRANT ALL ON TABLE public.t TO gone", "--create-roles"),
+            ("42501", None, ("TABLE", "t"), "ALTER TABLE public.t OWNER TO x", "--no-owner"),
+            ("53200", None, ("TABLE", "t"), "CREATE TABLE t", "--create"),
+            ("54000", None, ("INDEX", "v"), "CREATE INDEX v", "--without INDEX v"),
+            ("42601", None, ("FUNCTION", "f()"), "CREATE FUNCTION f()", "--on-error continue"),
+        ] {
+            let refusal = refusal(code, context, entry, statement);
+            assert!(refusal.message.contains(says), "{code}: {}", refusal.message);
+        }
+    }
+
+    #[test]
+    fn the_innermost_function_of_a_context_is_found_by_its_form() {
+        for (context, function) in [
+            ("PL/pgSQL function public.slug(text) line 1 at RETURN\nCOPY p, line 1: \"x (y)\"", Some("public.slug(text)")),
+            (
+                "SQL statement \"SELECT helper(t)\"\nPL/pgSQL function public.\"S\"(text,integer) line 3 at PERFORM",
+                Some("public.\"S\"(text,integer)"),
+            ),
+            ("SQL function \"slug\" during inlining", Some("slug")),
+            ("SQL-Funktion »slug« beim Inlining", Some("slug")),
+            ("COPY t, line 1, column a: \"f(x)\"", None),
+        ] {
+            assert_eq!(called(context), function, "{context}");
+        }
+    }
+
+    #[test]
+    fn a_long_statement_is_shown_by_its_start() {
+        let refusal = refusal("42601", None, ("FUNCTION", "f()"), &format!("CREATE\n FUNCTION {}", "ö".repeat(5000)));
+        assert!(refusal.message.len() < 1000 && refusal.message.contains("CREATE FUNCTION öö"), "{}", refusal.message);
+    }
+}

@@ -1,0 +1,357 @@
+//! What becomes of each statement of a dump in a restore: it runs as it stands, or changed, or not at all. Pure.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use super::choices::{Choices, Object};
+use super::tokens::{Kind, Statement};
+use crate::pg::{identifier, literal};
+
+/// What a target has.
+#[derive(Debug, Default)]
+pub struct Server {
+    pub settings: HashSet<String>,
+    /// Those that the role may use.
+    pub tablespaces: HashSet<String>,
+}
+
+#[derive(Debug, PartialEq)]
+pub enum Fate<'a> {
+    /// With what is worth saying of it.
+    Run(Cow<'a, str>, Option<String>),
+    /// Not asked for by name, with what is worth saying of it.
+    Pass(Option<String>),
+    /// By `Choices::without`, which one.
+    LeftOut(usize),
+    /// The same, where the object stands inside another: this is left.
+    Cut(String, usize),
+    /// A foreign key by `Choices::without`: as one that holds for new rows only, and if even that fails not at all.
+    NotValid(String, usize),
+}
+
+/// `text`: one statement without its semicolon.
+pub fn fate<'a>(text: &'a str, choices: &Choices, server: &Server) -> Fate<'a> {
+    let as_it_is = || Fate::Run(Cow::Borrowed(text), None);
+    // Rows of large objects, and bodies, are long and never of interest.
+    let first = text.split([' ', '\n']).next().unwrap_or_default();
+    match first {
+        "SET" => set(text, choices, server),
+        "SELECT" if text.starts_with("SELECT pg_catalog.set_config('search_path'") => match &choices.search_path {
+            Some(path) => {
+                Fate::Run(Cow::Owned(format!("SELECT pg_catalog.set_config('search_path', {}, false)", literal(path))), None)
+            }
+            None => as_it_is(),
+        },
+        "CREATE" | "ALTER" | "COMMENT" | "SECURITY" | "GRANT" | "REVOKE" => {
+            let statement = Statement::of(text);
+            subscription(&statement, choices)
+                .or_else(|| without(&statement, choices))
+                .or_else(|| owner(&statement, choices))
+                .or_else(|| roles(&statement, choices))
+                .unwrap_or_else(as_it_is)
+        }
+        _ => as_it_is(),
+    }
+}
+
+fn set<'a>(text: &'a str, choices: &Choices, server: &Server) -> Fate<'a> {
+    let statement = Statement::of(text);
+    if statement.says(1, &["SESSION", "AUTHORIZATION"]) {
+        return roles(&statement, choices).unwrap_or(Fate::Run(Cow::Borrowed(text), None));
+    }
+    let Some(setting) = statement.name(1) else { return Fate::Run(Cow::Borrowed(text), None) };
+    // A setting that the server does not know cannot have mattered to the dump: pg_dump 17 and newer write
+    // `SET transaction_timeout = 0` whatever server they dump.
+    if statement.is_symbol(2, b'=') && !server.settings.contains(&setting) {
+        return Fate::Pass(None);
+    }
+    if setting == "default_tablespace"
+        && let Some(tablespace) = statement.name(3)
+    {
+        if choices.no_tablespaces {
+            return Fate::Pass(None);
+        }
+        if choices.for_scratch && !server.tablespaces.contains(&tablespace) {
+            return Fate::Pass(Some(format!(
+                "the tablespace {tablespace} is not there for this role: what was in it was restored into the database's own"
+            )));
+        }
+    }
+    Fate::Run(Cow::Borrowed(text), None)
+}
+
+/// A subscription that comes alive takes the replication slot of the one that it is a copy of; and a database with one
+/// that has a slot cannot be dropped without the publisher, where that drops the slot.
+fn subscription<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate<'a>> {
+    let creates = statement.says(0, &["CREATE", "SUBSCRIPTION"]);
+    let of_one = creates
+        || statement.says(0, &["ALTER", "SUBSCRIPTION"])
+        || statement.says(0, &["COMMENT", "ON", "SUBSCRIPTION"])
+        || (statement.says(0, &["SECURITY", "LABEL"]) && statement.find(&["ON", "SUBSCRIPTION"]).is_some());
+    if of_one && choices.for_scratch {
+        return Some(Fate::Pass(None));
+    }
+    if !creates {
+        return None;
+    }
+    let name = statement.name(2)?;
+    let slot = (0..statement.tokens.len()).rev().find(|index| {
+        statement.tokens[*index].depth == 1 && statement.says(*index, &["slot_name"]) && statement.is_symbol(index + 1, b'=')
+    });
+    let (sql, had) = match slot.and_then(|index| statement.tokens.get(index + 2)) {
+        Some(value) => {
+            let had = statement.raw(value).to_owned();
+            (replaced(statement.text, &[(value.at.clone(), "NONE".to_owned())]), had)
+        }
+        // Not pg_dump's: it is told not to connect.
+        None => (format!("{} WITH (connect = false, slot_name = NONE)", statement.text), "NONE".to_owned()),
+    };
+    let quoted = identifier(&name);
+    let enable = if had == "NONE" {
+        format!(
+            "make a slot for it on the publisher, then ALTER SUBSCRIPTION {quoted} SET (slot_name = '…'); ALTER SUBSCRIPTION {quoted} ENABLE; ALTER SUBSCRIPTION {quoted} REFRESH PUBLICATION"
+        )
+    } else {
+        format!(
+            "if this database takes the place of the old subscriber, and that one is gone for good: ALTER SUBSCRIPTION {quoted} SET (slot_name = {had}); ALTER SUBSCRIPTION {quoted} ENABLE; ALTER SUBSCRIPTION {quoted} REFRESH PUBLICATION"
+        )
+    };
+    Some(Fate::Run(
+        Cow::Owned(sql),
+        Some(format!("the subscription {name} is there without its replication slot, and does not run: {enable}")),
+    ))
+}
+
+fn without<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate<'a>> {
+    if choices.without.is_empty() {
+        return None;
+    }
+    let named = named_objects(statement);
+    let asked = |object: Object, schema: Option<&str>, table: Option<&str>, name: &str| {
+        choices.without.iter().position(|without| without.kind == object && is_called(&without.name, schema, table, name))
+    };
+    for Named { object, schema, table, name } in &named {
+        if let Some(which) = asked(*object, schema.as_deref(), table.as_deref(), name) {
+            let is_foreign_key = statement.find(&["FOREIGN", "KEY"]).is_some() && statement.says(0, &["ALTER", "TABLE"]);
+            return Some(match is_foreign_key {
+                true => Fate::NotValid(not_valid(statement.text), which),
+                false => Fate::LeftOut(which),
+            });
+        }
+    }
+    inline_constraint(statement, |schema, table, name| asked(Object::Constraint, schema, table, name))
+}
+
+/// A foreign key for new rows only.
+pub fn not_valid(text: &str) -> String {
+    if text.ends_with("NOT VALID") { text.to_owned() } else { format!("{text} NOT VALID") }
+}
+
+/// `x`, `schema.x`, `table.x` or `schema.table.x`.
+fn is_called(wanted: &str, schema: Option<&str>, table: Option<&str>, name: &str) -> bool {
+    let Some(before) = wanted.strip_suffix(name) else { return false };
+    let before = before.strip_suffix('.').or(before.is_empty().then_some(before));
+    before.is_some_and(|before| {
+        before.is_empty()
+            || Some(before) == schema
+            || Some(before) == table
+            || schema.zip(table).is_some_and(|(schema, table)| before == format!("{schema}.{table}"))
+    })
+}
+
+struct Named {
+    object: Object,
+    schema: Option<String>,
+    table: Option<String>,
+    name: String,
+}
+
+/// The objects that a statement makes, alters or comments on, of the kinds that can be left out.
+fn named_objects(statement: &Statement) -> Vec<Named> {
+    let one = |object: Object, schema: Option<String>, table: Option<String>, name: Option<String>| {
+        name.map(|name| Named { object, schema, table, name }).into_iter().collect::<Vec<_>>()
+    };
+    let at = |words: &[&str]| statement.find(words).map(|index| index + words.len());
+    let extension = [
+        &["CREATE", "EXTENSION", "IF", "NOT", "EXISTS"][..],
+        &["CREATE", "EXTENSION"],
+        &["COMMENT", "ON", "EXTENSION"],
+        &["ALTER", "EXTENSION"],
+    ];
+    if let Some(words) = extension.iter().find(|words| statement.says(0, words)) {
+        return one(Object::Extension, None, None, statement.name(words.len()));
+    }
+    if statement.says(0, &["CREATE", "INDEX"]) || statement.says(0, &["CREATE", "UNIQUE", "INDEX"]) {
+        let name = at(&["INDEX"]).and_then(|index| statement.name(index));
+        let table = at(&["ON", "ONLY"]).or(at(&["ON"])).and_then(|index| statement.qualified(index));
+        let (schema, table) = table.map_or((None, None), |(schema, table, _)| (schema, Some(table)));
+        return one(Object::Index, schema, table, name);
+    }
+    if statement.says(0, &["ALTER", "INDEX"]) {
+        let Some((schema, name, _)) = statement.qualified(2) else { return Vec::new() };
+        let mut named = one(Object::Index, schema.clone(), None, Some(name.clone()));
+        // The index of a key carries the constraint's name.
+        named.extend(one(Object::Constraint, schema, None, Some(name)));
+        if let Some((schema, name, _)) = at(&["ATTACH", "PARTITION"]).and_then(|index| statement.qualified(index)) {
+            named.extend(one(Object::Index, schema.clone(), None, Some(name.clone())));
+            named.extend(one(Object::Constraint, schema, None, Some(name)));
+        }
+        return named;
+    }
+    if statement.says(0, &["COMMENT", "ON", "INDEX"]) {
+        let found = statement.qualified(3);
+        return found.map_or(Vec::new(), |(schema, name, _)| one(Object::Index, schema, None, Some(name)));
+    }
+    if statement.says(0, &["COMMENT", "ON", "CONSTRAINT"]) {
+        let table = at(&["ON", "DOMAIN"])
+            .or(statement.find_last(&["ON"]).map(|index| index + 1))
+            .and_then(|index| statement.qualified(index));
+        let (schema, table) = table.map_or((None, None), |(schema, table, _)| (schema, Some(table)));
+        return one(Object::Constraint, schema, table, statement.name(3));
+    }
+    if statement.says(0, &["ALTER", "TABLE"]) {
+        let table = at(&["TABLE", "ONLY"]).or(at(&["TABLE"])).and_then(|index| statement.qualified(index));
+        let (schema, table) = table.map_or((None, None), |(schema, table, _)| (schema, Some(table)));
+        if let Some(index) = at(&["ADD", "CONSTRAINT"]) {
+            return one(Object::Constraint, schema, table, statement.name(index));
+        }
+        let index = at(&["CLUSTER", "ON"]).or(at(&["REPLICA", "IDENTITY", "USING", "INDEX"]));
+        let name = index.and_then(|index| statement.name(index));
+        let mut named = one(Object::Index, schema.clone(), table.clone(), name.clone());
+        named.extend(one(Object::Constraint, schema, table, name));
+        return named;
+    }
+    Vec::new()
+}
+
+/// Cuts `CONSTRAINT name CHECK (…)`, or `CONSTRAINT name NOT NULL`, out of CREATE TABLE and CREATE DOMAIN.
+fn inline_constraint<'a>(
+    statement: &Statement<'a>,
+    asked: impl Fn(Option<&str>, Option<&str>, &str) -> Option<usize>,
+) -> Option<Fate<'a>> {
+    let depth = match () {
+        () if statement.says(0, &["CREATE", "DOMAIN"]) => 0,
+        () if statement.says(0, &["CREATE"]) && statement.find(&["TABLE"]).is_some_and(|index| index <= 3) => 1,
+        () => return None,
+    };
+    let named_at = if depth == 0 { 2 } else { statement.find(&["TABLE"])? + 1 };
+    let (schema, table, _) = statement.qualified(named_at)?;
+    let tokens = &statement.tokens;
+    let mut cuts = Vec::new();
+    let mut which = 0;
+    let mut index = 0;
+    while index < tokens.len() {
+        let name =
+            (tokens[index].depth == depth && statement.says(index, &["CONSTRAINT"])).then(|| statement.name(index + 1)).flatten();
+        let found = name.and_then(|name| asked(schema.as_deref(), Some(&table), &name));
+        let Some(found) = found else {
+            index += 1;
+            continue;
+        };
+        which = found;
+        // Up to what closes it: the parenthesis of its CHECK, or the second word of NOT NULL.
+        let end = match statement.says(index + 2, &["CHECK"]) {
+            true => (index + 3..tokens.len()).find(|at| statement.is_symbol(*at, b')') && tokens[*at].depth == depth)?,
+            false if statement.says(index + 2, &["NOT", "NULL"]) => index + 3,
+            false => return None,
+        };
+        let end = if statement.says(end + 1, &["NO", "INHERIT"]) { end + 2 } else { end };
+        let stands_alone = depth == 1 && (statement.is_symbol(index - 1, b',') || statement.is_symbol(index - 1, b'('));
+        let (from, to) = match stands_alone {
+            // With the comma before it, or else with the one after it.
+            true if statement.is_symbol(index - 1, b',') => (tokens[index - 1].at.start, tokens[end].at.end),
+            true if statement.is_symbol(end + 1, b',') => (tokens[index].at.start, tokens[end + 1].at.end),
+            _ => (tokens[index].at.start, tokens[end].at.end),
+        };
+        cuts.push((from..to, String::new()));
+        index = end + 1;
+    }
+    (!cuts.is_empty()).then(|| Fate::Cut(replaced(statement.text, &cuts), which))
+}
+
+fn owner<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate<'a>> {
+    let is_owners =
+        statement.says(0, &["ALTER"]) && statement.find_last(&["OWNER", "TO"]) == Some(statement.tokens.len().checked_sub(3)?);
+    (choices.no_owner && is_owners).then_some(Fate::Pass(None))
+}
+
+/// Roles by their new names.
+fn roles<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate<'a>> {
+    if choices.role_map.is_empty() {
+        return None;
+    }
+    let mut changes = Vec::new();
+    for index in role_positions(statement) {
+        let token = &statement.tokens[index];
+        let raw = statement.raw(token);
+        let Some(name) =
+            statement.name(index).or_else(|| (token.kind == Kind::String).then(|| raw.trim_matches('\'').to_owned()))
+        else {
+            continue;
+        };
+        let new = choices.role(&name);
+        if new != name && raw != "PUBLIC" {
+            changes.push((token.at.clone(), identifier(new)));
+        }
+    }
+    changes.sort_by_key(|(at, _)| at.start);
+    (!changes.is_empty()).then(|| Fate::Run(Cow::Owned(replaced(statement.text, &changes)), None))
+}
+
+/// Where a statement of pg_dump names roles.
+fn role_positions(statement: &Statement) -> Vec<usize> {
+    let after = |found: Option<usize>, words: usize| found.map(|index| index + words);
+    let mut positions = Vec::new();
+    let list = |from: Option<usize>, positions: &mut Vec<usize>| {
+        let Some(mut index) = from else { return };
+        while statement.name(index).is_some() {
+            positions.push(index);
+            if !statement.is_symbol(index + 1, b',') {
+                break;
+            }
+            index += 2;
+        }
+    };
+    let grants = statement.says(0, &["GRANT"]) || statement.find(&["GRANT"]).is_some();
+    let revokes = statement.says(0, &["REVOKE"]) || statement.find(&["REVOKE"]).is_some();
+    if statement.says(0, &["ALTER", "DEFAULT", "PRIVILEGES"]) {
+        list(after(statement.find(&["FOR", "ROLE"]), 2), &mut positions);
+    }
+    if statement.says(0, &["SET", "SESSION", "AUTHORIZATION"]) {
+        positions.push(3);
+    } else if statement.says(0, &["CREATE", "POLICY"]) {
+        list(after(statement.find(&["TO"]), 1), &mut positions);
+    } else if statement.find(&["USER", "MAPPING", "FOR"]).is_some() {
+        list(after(statement.find(&["USER", "MAPPING", "FOR"]), 3), &mut positions);
+    } else if statement.says(0, &["GRANT"])
+        || statement.says(0, &["REVOKE"])
+        || statement.says(0, &["ALTER", "DEFAULT", "PRIVILEGES"])
+    {
+        if grants {
+            list(after(statement.find_last(&["TO"]), 1), &mut positions);
+        } else if revokes {
+            list(after(statement.find_last(&["FROM"]), 1), &mut positions);
+        }
+        list(after(statement.find(&["GRANTED", "BY"]), 2), &mut positions);
+    } else if statement.says(0, &["ALTER"]) {
+        list(after(statement.find_last(&["OWNER", "TO"]), 2), &mut positions);
+    }
+    positions.retain(|index| *index < statement.tokens.len());
+    positions
+}
+
+/// `changes` in order, none in another.
+fn replaced(text: &str, changes: &[(std::ops::Range<usize>, String)]) -> String {
+    let mut new = String::with_capacity(text.len() + 32);
+    let mut at = 0;
+    for (range, with) in changes {
+        new += &text[at..range.start];
+        new += with;
+        at = range.end;
+    }
+    new + &text[at..]
+}
+
+#[cfg(test)]
+#[path = "rewrite_tests.rs"]
+mod tests;

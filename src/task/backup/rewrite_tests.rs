@@ -1,0 +1,217 @@
+use super::super::choices::Without;
+use super::*;
+
+fn server() -> Server {
+    Server { settings: ["lock_timeout", "default_tablespace"].map(str::to_owned).into(), tablespaces: ["here".to_owned()].into() }
+}
+
+/// What runs in the place of a statement; `-` for nothing.
+fn run(text: &str, choices: &Choices) -> String {
+    match fate(text, choices, &server()) {
+        Fate::Run(sql, _) => sql.into_owned(),
+        Fate::Cut(sql, _) => sql,
+        Fate::NotValid(sql, _) => format!("try {sql}"),
+        Fate::Pass(_) | Fate::LeftOut(_) => "-".to_owned(),
+    }
+}
+
+fn without(kind: Object, name: &str) -> Choices {
+    Choices { without: vec![Without { kind, name: name.to_owned() }], ..Choices::default() }
+}
+
+#[track_caller]
+fn check(choices: &Choices, table: &[(&str, &str)]) {
+    for (text, expected) in table {
+        let expected = if *expected == "=" { text } else { expected };
+        assert_eq!(run(text, choices), *expected, "{text}");
+    }
+}
+
+#[test]
+fn by_default_only_unknown_settings_go() {
+    check(
+        &Choices::default(),
+        &[
+            ("SET lock_timeout = 0", "="),
+            ("SET transaction_timeout = 0", "-"),
+            ("SET SESSION AUTHORIZATION bob", "="),
+            ("SET default_tablespace = elsewhere", "="),
+            ("SELECT pg_catalog.set_config('search_path', '', false)", "="),
+            ("CREATE INDEX i ON s.t USING btree (a)", "="),
+            ("ALTER TABLE s.t OWNER TO app", "="),
+            ("CREATE FUNCTION s.f() RETURNS void LANGUAGE sql AS $$ SET transaction_timeout = 0 $$", "="),
+        ],
+    );
+}
+
+#[test]
+fn owners_go_where_asked_and_nothing_that_looks_like_one() {
+    let choices = Choices { no_owner: true, ..Choices::default() };
+    check(
+        &choices,
+        &[
+            ("ALTER TABLE s.t OWNER TO app", "-"),
+            ("ALTER FUNCTION s.f(a text, \"OWNER TO x\" int) OWNER TO \"We ird\"", "-"),
+            ("ALTER LARGE OBJECT 16400 OWNER TO app", "-"),
+            ("ALTER TABLE ONLY s.t ALTER COLUMN a SET DEFAULT 'OWNER TO app'", "="),
+            ("GRANT SELECT ON TABLE s.t TO app", "="),
+        ],
+    );
+}
+
+#[test]
+fn roles_get_their_new_names_wherever_pg_dump_writes_them() {
+    let choices =
+        Choices { role_map: vec![("app".into(), "new \"app\"".into()), ("We ird".into(), "plain".into())], ..Choices::default() };
+    let new = "\"new \"\"app\"\"\"";
+    let table = [
+        ("ALTER TABLE s.app OWNER TO app", format!("ALTER TABLE s.app OWNER TO {new}")),
+        ("ALTER SCHEMA x OWNER TO \"We ird\"", "ALTER SCHEMA x OWNER TO \"plain\"".into()),
+        (
+            "GRANT SELECT(app),UPDATE(\"TO\") ON TABLE s.app TO app",
+            format!("GRANT SELECT(app),UPDATE(\"TO\") ON TABLE s.app TO {new}"),
+        ),
+        (
+            "GRANT ALL ON FUNCTION s.f(app text) TO app WITH GRANT OPTION",
+            format!("GRANT ALL ON FUNCTION s.f(app text) TO {new} WITH GRANT OPTION"),
+        ),
+        ("REVOKE ALL ON SCHEMA public FROM PUBLIC", "REVOKE ALL ON SCHEMA public FROM PUBLIC".into()),
+        ("REVOKE ALL ON TABLE s.t FROM app", format!("REVOKE ALL ON TABLE s.t FROM {new}")),
+        (
+            "ALTER DEFAULT PRIVILEGES FOR ROLE app IN SCHEMA s GRANT SELECT ON TABLES TO \"We ird\"",
+            format!("ALTER DEFAULT PRIVILEGES FOR ROLE {new} IN SCHEMA s GRANT SELECT ON TABLES TO \"plain\""),
+        ),
+        (
+            "CREATE POLICY app ON s.t TO other, app USING ((a = 'TO app'::text))",
+            format!("CREATE POLICY app ON s.t TO other, {new} USING ((a = 'TO app'::text))"),
+        ),
+        (
+            "CREATE USER MAPPING FOR app SERVER app OPTIONS (\"user\" 'app')",
+            format!("CREATE USER MAPPING FOR {new} SERVER app OPTIONS (\"user\" 'app')"),
+        ),
+        ("SET SESSION AUTHORIZATION app", format!("SET SESSION AUTHORIZATION {new}")),
+        ("CREATE TABLE s.app (app integer)", "CREATE TABLE s.app (app integer)".into()),
+        ("COMMENT ON TABLE s.t IS 'GRANT x TO app'", "COMMENT ON TABLE s.t IS 'GRANT x TO app'".into()),
+    ];
+    for (text, expected) in table {
+        assert_eq!(run(text, &choices), expected, "{text}");
+    }
+}
+
+#[test]
+fn a_subscription_never_comes_alive() {
+    let create = "CREATE SUBSCRIPTION \"S 1\" CONNECTION 'host=x slot_name=y' PUBLICATION p WITH (connect = false, slot_name = 's;1', streaming = on)";
+    let Fate::Run(sql, Some(note)) = fate(create, &Choices::default(), &server()) else { panic!("it runs") };
+    assert_eq!(sql, create.replace("'s;1'", "NONE"));
+    assert!(note.contains("SET (slot_name = 's;1')") && note.contains("ALTER SUBSCRIPTION \"S 1\" ENABLE"), "{note}");
+    check(
+        &Choices::for_scratch(),
+        &[
+            (create, "-"),
+            ("ALTER SUBSCRIPTION s OWNER TO postgres", "-"),
+            ("COMMENT ON SUBSCRIPTION s IS 'x'", "-"),
+            ("SECURITY LABEL FOR dummy ON SUBSCRIPTION s IS 'x'", "-"),
+            ("COMMENT ON TABLE s.t IS 'CREATE SUBSCRIPTION'", "="),
+        ],
+    );
+}
+
+#[test]
+fn tablespaces_go_where_asked_and_in_a_scratch_database_where_they_are_not() {
+    let asked = Choices { no_tablespaces: true, ..Choices::default() };
+    check(
+        &asked,
+        &[
+            ("SET default_tablespace = here", "-"),
+            ("SET default_tablespace = ''", "="),
+            ("SET default_tablespace = \"El Se\"", "-"),
+        ],
+    );
+    check(
+        &Choices::for_scratch(),
+        &[
+            ("SET default_tablespace = here", "="),
+            ("SET default_tablespace = elsewhere", "-"),
+            ("SET default_tablespace = ''", "="),
+        ],
+    );
+}
+
+#[test]
+fn the_search_path_is_the_asked_one() {
+    let choices = Choices { search_path: Some("public, \"a'b\"".into()), ..Choices::default() };
+    check(
+        &choices,
+        &[(
+            "SELECT pg_catalog.set_config('search_path', '', false)",
+            "SELECT pg_catalog.set_config('search_path', E'public, \"a''b\"', false)",
+        )],
+    );
+}
+
+#[test]
+fn an_index_goes_with_all_that_belongs_to_it() {
+    for name in ["i", "s.i", "t.i", "s.t.i"] {
+        check(&without(Object::Index, name), &[("CREATE UNIQUE INDEX i ON ONLY s.t USING btree (lower(a))", "-")]);
+    }
+    check(
+        &without(Object::Index, "s.i"),
+        &[
+            ("CREATE INDEX i ON s.t USING btree (a)", "-"),
+            ("CREATE INDEX i ON other.t USING btree (a)", "="),
+            ("COMMENT ON INDEX s.i IS 'x'", "-"),
+            ("ALTER TABLE s.t CLUSTER ON i", "-"),
+            ("ALTER TABLE ONLY s.t REPLICA IDENTITY USING INDEX i", "-"),
+            ("ALTER INDEX s.root ATTACH PARTITION s.i", "-"),
+            ("ALTER INDEX s.i ALTER COLUMN 1 SET STATISTICS 400", "-"),
+            ("CREATE TABLE s.i (i integer)", "="),
+            ("ALTER TABLE ONLY s.t ADD CONSTRAINT i PRIMARY KEY (a)", "="),
+        ],
+    );
+    check(
+        &without(Object::Index, "I.x"),
+        &[("CREATE INDEX \"I.x\" ON s.t USING btree (a)", "-"), ("CREATE INDEX x ON s.t (a)", "=")],
+    );
+}
+
+#[test]
+fn a_constraint_goes_wherever_it_stands_and_a_foreign_key_becomes_not_valid() {
+    let fk = "ALTER TABLE ONLY s.c\n    ADD CONSTRAINT k FOREIGN KEY (p) REFERENCES s.p(id) DEFERRABLE INITIALLY DEFERRED";
+    check(
+        &without(Object::Constraint, "k"),
+        &[
+            (fk, &format!("try {fk} NOT VALID")),
+            ("ALTER TABLE s.c\n    ADD CONSTRAINT k CHECK ((a > 0)) NOT VALID", "-"),
+            ("ALTER TABLE ONLY s.c ADD CONSTRAINT k UNIQUE (a)", "-"),
+            ("COMMENT ON CONSTRAINT k ON s.c IS 'x'", "-"),
+            ("COMMENT ON CONSTRAINT k ON DOMAIN s.d IS 'x'", "-"),
+            ("ALTER TABLE ONLY s.c ADD CONSTRAINT kk UNIQUE (k)", "="),
+            ("CREATE TABLE s.c (\n    a integer,\n    CONSTRAINT k CHECK ((a > 0))\n)", "CREATE TABLE s.c (\n    a integer\n)"),
+            (
+                "CREATE TABLE s.c (\n    a integer,\n    CONSTRAINT k CHECK ((f(a, ')') > 0)) NO INHERIT,\n    CONSTRAINT l CHECK ((a > 1))\n)",
+                "CREATE TABLE s.c (\n    a integer,\n    CONSTRAINT l CHECK ((a > 1))\n)",
+            ),
+            (
+                "CREATE TABLE s.c (CONSTRAINT k CHECK ((a > 0)), b text)\nINHERITS (s.p)",
+                "CREATE TABLE s.c ( b text)\nINHERITS (s.p)",
+            ),
+            (
+                "CREATE UNLOGGED TABLE s.c (\n    a integer CONSTRAINT k NOT NULL,\n    k text\n)",
+                "CREATE UNLOGGED TABLE s.c (\n    a integer ,\n    k text\n)",
+            ),
+            ("CREATE DOMAIN s.d AS text\n\tCONSTRAINT k CHECK ((VALUE <> 'k'::text))", "CREATE DOMAIN s.d AS text\n\t"),
+        ],
+    );
+}
+
+#[test]
+fn an_extension_goes_with_its_comment() {
+    check(
+        &without(Object::Extension, "uuid-ossp"),
+        &[
+            ("CREATE EXTENSION IF NOT EXISTS \"uuid-ossp\" WITH SCHEMA public", "-"),
+            ("COMMENT ON EXTENSION \"uuid-ossp\" IS 'x'", "-"),
+            ("CREATE EXTENSION IF NOT EXISTS unaccent WITH SCHEMA public", "="),
+        ],
+    );
+}

@@ -1,0 +1,195 @@
+//! A dump as the steps of its restore: statements, and the rows of COPY blocks, each with the entry of the dump that it
+//! belongs to.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::lex::{Event, Lexer, STATEMENT_LONGEST_BYTES};
+
+/// What a restore does next.
+#[derive(Debug)]
+pub enum Step {
+    /// Without its semicolon.
+    Statement {
+        text: Vec<u8>,
+        entry: Arc<Entry>,
+    },
+    /// `COPY … FROM stdin`: rows follow, up to [`Step::RowsEnd`].
+    Copy {
+        text: Vec<u8>,
+        entry: Arc<Entry>,
+    },
+    /// In COPY's text format. The last ones end with the line `\.`, after which a server ignores everything.
+    Rows(Bytes),
+    RowsEnd,
+}
+
+/// Steps as they arrive.
+pub struct Steps {
+    batches: mpsc::Receiver<Vec<Step>>,
+    batch: std::vec::IntoIter<Step>,
+}
+
+impl Steps {
+    pub fn of(batches: mpsc::Receiver<Vec<Step>>) -> Self {
+        Self { batches, batch: Vec::new().into_iter() }
+    }
+
+    /// None at the end of what was read.
+    pub async fn next(&mut self) -> Option<Step> {
+        loop {
+            if let Some(step) = self.batch.next() {
+                return Some(step);
+            }
+            self.batch = self.batches.recv().await?.into_iter();
+        }
+    }
+}
+
+/// An object of the dump, as the comment above it says: `-- Name: p_idx; Type: INDEX; Schema: public; Owner: app`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// `TABLE`, `TABLE DATA`, `FK CONSTRAINT`; empty at the head of the dump.
+    pub kind: String,
+    /// For people: names are not quoted, and some entries have several (`c c_p_fkey`).
+    pub name: String,
+    pub schema: Option<String>,
+}
+
+impl Entry {
+    fn of_comment(comment: &str) -> Option<Self> {
+        let (_, rest) = comment.trim_start().split_once("Name: ")?;
+        if !["Name: ", "Data for Name: ", "Statistics for Name: "].iter().any(|start| comment.trim_start().starts_with(start)) {
+            return None;
+        }
+        // From the right: a name may hold anything but a line's end.
+        let (rest, _owner) = rest.rsplit_once("; Owner: ")?;
+        let (rest, schema) = rest.rsplit_once("; Schema: ")?;
+        let (name, kind) = rest.rsplit_once("; Type: ")?;
+        Some(Self { kind: kind.to_owned(), name: name.to_owned(), schema: (schema != "-").then(|| schema.to_owned()) })
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match (&self.schema, self.kind.as_str()) {
+            (_, "") => f.write_str("the head of the dump"),
+            (Some(schema), kind) => write!(f, "{kind} {} in schema {schema}", self.name),
+            (None, kind) if self.name.is_empty() => f.write_str(kind),
+            (None, kind) => write!(f, "{kind} {}", self.name),
+        }
+    }
+}
+
+/// Feed it all bytes of a dump in order, in pieces of any size. Memory: the longest statement.
+pub struct Script {
+    lexer: Lexer,
+    entry: Arc<Entry>,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self { lexer: Lexer::keeping_statements(), entry: Arc::default() }
+    }
+}
+
+impl Script {
+    /// Hands on the steps that end in these bytes. An error says that this is no dump of pg_dump.
+    pub fn feed(&mut self, bytes: &[u8], mut emit: impl FnMut(Step)) -> io::Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let in_rows = self.lexer.is_in_rows();
+            let (used, event) = self.lexer.step(rest);
+            if in_rows {
+                emit(Step::Rows(Bytes::copy_from_slice(&rest[..used])));
+            }
+            rest = &rest[used..];
+            match event {
+                Event::Statement => {
+                    let text = self.lexer.take_statement();
+                    if text.len() >= STATEMENT_LONGEST_BYTES {
+                        return Err(io::Error::other("a statement of the dump is longer than 1 GiB"));
+                    }
+                    let entry = Arc::clone(&self.entry);
+                    let copies = self.lexer.copied().is_some();
+                    emit(if copies { Step::Copy { text, entry } } else { Step::Statement { text, entry } });
+                }
+                Event::CopyEnds => emit(Step::RowsEnd),
+                Event::Comment if self.lexer.statement().is_empty() => {
+                    if let Some(entry) = Entry::of_comment(&String::from_utf8_lossy(self.lexer.comment())) {
+                        self.entry = Arc::new(entry);
+                    }
+                }
+                // Commands of psql are never followed: they can run programs.
+                Event::Command => {
+                    let command = String::from_utf8_lossy(self.lexer.comment());
+                    if !command.starts_with("restrict ") && !command.starts_with("unrestrict ") {
+                        let start: String = command.chars().take(60).collect();
+                        return Err(io::Error::other(format!(
+                            "the dump has a command of psql that pg_dump does not write: \\{start}"
+                        )));
+                    }
+                }
+                Event::Comment | Event::CopyBegins | Event::None => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(dump: &str, size: usize) -> io::Result<Vec<String>> {
+        let mut script = Script::default();
+        let mut said: Vec<String> = Vec::new();
+        let mut in_rows = false;
+        for piece in dump.as_bytes().chunks(size) {
+            script.feed(piece, |step| match step {
+                Step::Statement { text, entry } => said.push(format!("{entry}: {}", String::from_utf8_lossy(&text))),
+                Step::Copy { text, entry } => said.push(format!("{entry}: {}", String::from_utf8_lossy(&text))),
+                Step::Rows(rows) if in_rows => *said.last_mut().unwrap() += &String::from_utf8_lossy(&rows),
+                Step::Rows(rows) => {
+                    in_rows = true;
+                    said.push(String::from_utf8_lossy(&rows).into_owned());
+                }
+                Step::RowsEnd => in_rows = false,
+            })?;
+        }
+        Ok(said)
+    }
+
+    const DUMP: &str = "--\n-- PostgreSQL database dump\n--\n\\restrict abc\nSET a = 1;\n\
+        --\n-- Name: f(text, \"a; Type: b\"); Type: FUNCTION; Schema: s; Owner: o\n--\n\n\
+        CREATE FUNCTION s.f() AS $_$ BEGIN; -- Name: x; Type: INDEX; Schema: y; Owner: z\n; END $_$;\n\
+        --\n-- Data for Name: t; Type: TABLE DATA; Schema: s; Owner: o\n--\n\n\
+        COPY s.t (a) FROM stdin;\n1\n-- Name: n; Type: INDEX; Schema: y; Owner: z\n;\n\\.\n\n\
+        --\n-- Name: e; Type: EXTENSION; Schema: -; Owner: -\n--\n\nCREATE EXTENSION e;\n\\unrestrict abc\n";
+
+    #[test]
+    fn statements_and_rows_come_with_their_entry_however_the_bytes_are_cut() {
+        let expected = [
+            "the head of the dump: SET a = 1",
+            "FUNCTION f(text, \"a; Type: b\") in schema s: CREATE FUNCTION s.f() AS $_$ BEGIN; -- Name: x; Type: INDEX; Schema: y; Owner: z\n; END $_$",
+            "TABLE DATA t in schema s: COPY s.t (a) FROM stdin",
+            "1\n-- Name: n; Type: INDEX; Schema: y; Owner: z\n;\n\\.\n",
+            "EXTENSION e: CREATE EXTENSION e",
+        ];
+        for size in [1, 2, 3, 7, 64, 10_000] {
+            assert_eq!(steps(DUMP, size).unwrap(), expected, "pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn commands_of_psql_are_refused() {
+        for command in ["\\! touch /tmp/x\n", "\\connect other\n", "SELECT 1;\n\\copy t from program 'x'\n"] {
+            assert!(steps(command, 100).unwrap_err().to_string().contains("command of psql"), "{command}");
+        }
+        assert_eq!(steps("CREATE FUNCTION f() AS $$\n\\! x\n$$;\n", 5).unwrap().len(), 1, "in a body it is none");
+    }
+}

@@ -1,0 +1,217 @@
+//! A statement's tokens: enough to find names in what pg_dump writes.
+
+use std::ops::Range;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Unquoted: a key word, a name in small letters, a number.
+    Word,
+    /// `"we""ird"`.
+    Quoted,
+    /// Any form of a string.
+    String,
+    Symbol(u8),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    pub kind: Kind,
+    /// In the statement.
+    pub at: Range<usize>,
+    /// Parentheses that are open around it.
+    pub depth: usize,
+}
+
+/// A statement with its tokens.
+pub struct Statement<'a> {
+    pub text: &'a str,
+    pub tokens: Vec<Token>,
+}
+
+impl<'a> Statement<'a> {
+    pub fn of(text: &'a str) -> Self {
+        Self { text, tokens: tokens(text) }
+    }
+
+    /// The words from `index` on are these, in capitals.
+    pub fn says(&self, index: usize, words: &[&str]) -> bool {
+        words.iter().enumerate().all(|(offset, word)| {
+            self.tokens
+                .get(index + offset)
+                .is_some_and(|token| token.kind == Kind::Word && self.raw(token).eq_ignore_ascii_case(word))
+        })
+    }
+
+    /// Where these words first stand, at no depth.
+    pub fn find(&self, words: &[&str]) -> Option<usize> {
+        (0..self.tokens.len()).find(|index| self.tokens[*index].depth == 0 && self.says(*index, words))
+    }
+
+    /// The same, the last time.
+    pub fn find_last(&self, words: &[&str]) -> Option<usize> {
+        (0..self.tokens.len()).rev().find(|index| self.tokens[*index].depth == 0 && self.says(*index, words))
+    }
+
+    pub fn raw(&self, token: &Token) -> &'a str {
+        &self.text[token.at.clone()]
+    }
+
+    pub fn is_symbol(&self, index: usize, symbol: u8) -> bool {
+        self.tokens.get(index).is_some_and(|token| token.kind == Kind::Symbol(symbol))
+    }
+
+    /// The name at `index`, without its quotes.
+    pub fn name(&self, index: usize) -> Option<String> {
+        let token = self.tokens.get(index)?;
+        let raw = self.raw(token);
+        match token.kind {
+            Kind::Word => Some(raw.to_lowercase()),
+            Kind::Quoted => Some(raw.strip_prefix('"')?.strip_suffix('"')?.replace("\"\"", "\"")),
+            Kind::String | Kind::Symbol(_) => None,
+        }
+    }
+
+    /// `schema.name` or `name` at `index`, and the index after it.
+    pub fn qualified(&self, index: usize) -> Option<(Option<String>, String, usize)> {
+        let first = self.name(index)?;
+        if !self.is_symbol(index + 1, b'.') {
+            return Some((None, first, index + 1));
+        }
+        Some((Some(first), self.name(index + 2)?, index + 3))
+    }
+}
+
+fn tokens(text: &str) -> Vec<Token> {
+    let bytes = text.as_bytes();
+    let mut tokens = Vec::new();
+    let (mut at, mut depth) = (0, 0_usize);
+    while at < bytes.len() {
+        let start = at;
+        let byte = bytes[at];
+        let kind = match byte {
+            _ if byte.is_ascii_whitespace() => {
+                at += 1;
+                continue;
+            }
+            b'"' => {
+                at = after_quote(bytes, at, b'"', false);
+                Kind::Quoted
+            }
+            b'\'' => {
+                at = after_quote(bytes, at, b'\'', false);
+                Kind::String
+            }
+            b'e' | b'E' if bytes.get(at + 1) == Some(&b'\'') => {
+                at = after_quote(bytes, at + 1, b'\'', true);
+                Kind::String
+            }
+            b'$' => match dollar_quoted(text, at) {
+                Some(end) => {
+                    at = end;
+                    Kind::String
+                }
+                None => {
+                    at += 1;
+                    Kind::Symbol(byte)
+                }
+            },
+            _ if is_word_byte(byte) => {
+                while at < bytes.len() && (is_word_byte(bytes[at]) || bytes[at] == b'$') {
+                    at += 1;
+                }
+                Kind::Word
+            }
+            _ => {
+                at += 1;
+                Kind::Symbol(byte)
+            }
+        };
+        if kind == Kind::Symbol(b')') {
+            depth = depth.saturating_sub(1);
+        }
+        let opens = kind == Kind::Symbol(b'(');
+        tokens.push(Token { kind, at: start..at, depth });
+        depth += usize::from(opens);
+    }
+    tokens
+}
+
+/// A doubled quote starts the next part, which comes to the same but for the token's end.
+fn after_quote(bytes: &[u8], opening: usize, quote: u8, escapes: bool) -> usize {
+    let mut at = opening + 1;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' if escapes => at += 2,
+            byte if byte == quote && bytes.get(at + 1) == Some(&quote) => at += 2,
+            byte if byte == quote => return at + 1,
+            _ => at += 1,
+        }
+    }
+    bytes.len()
+}
+
+fn dollar_quoted(text: &str, at: usize) -> Option<usize> {
+    let tag_length = text[at + 1..].find('$')?;
+    let tag = &text[at..at + tag_length + 2];
+    if !tag[1..=tag_length].bytes().all(is_word_byte) || tag[1..].starts_with(|first: char| first.is_ascii_digit()) {
+        return None;
+    }
+    let body = at + tag.len();
+    text[body..].find(tag).map(|end| body + end + tag.len())
+}
+
+/// Schema and name out of pg_dump's `COPY public."we""ird" (a, b) FROM stdin`; a table without columns has no
+/// list. None for anything else.
+pub fn copied_table(statement: &[u8]) -> Option<(String, String)> {
+    let text = statement.strip_prefix(b"COPY ")?.strip_suffix(b" FROM stdin")?;
+    // Names of a database in SQL_ASCII may be of any bytes.
+    let text = String::from_utf8_lossy(text);
+    let (schema, rest) = unquote(&text)?;
+    let (name, rest) = unquote(rest.strip_prefix('.')?)?;
+    (rest.starts_with(' ') || rest.is_empty()).then_some((schema, name))
+}
+
+/// One identifier at the start of `text`, without its quotes, and what follows it.
+fn unquote(text: &str) -> Option<(String, &str)> {
+    let Some(mut rest) = text.strip_prefix('"') else {
+        let end = text.find(['.', ' ']).unwrap_or(text.len());
+        return (end > 0).then(|| (text[..end].to_owned(), &text[end..]));
+    };
+    let mut name = String::new();
+    loop {
+        let (before, after) = rest.split_once('"')?;
+        name += before;
+        match after.strip_prefix('"') {
+            Some(more) => {
+                name.push('"');
+                rest = more;
+            }
+            None => return Some((name, after)),
+        }
+    }
+}
+
+fn is_word_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_among_what_only_looks_like_them() {
+        let statement =
+            Statement::of("COMMENT ON INDEX \"S.x\".\"we\"\"ird TO\" IS E'it''s \\' TO y' || $a$ TO $$ z $a$ || f(TO)");
+        assert_eq!(statement.qualified(3), Some((Some("S.x".into()), "we\"ird TO".into(), 6)));
+        assert_eq!(statement.find(&["TO"]), None);
+        assert!(statement.says(0, &["COMMENT", "ON"]));
+    }
+
+    #[test]
+    fn statements_that_end_inside_a_quote_end_there() {
+        for text in ["SELECT 'abc", "SELECT \"abc", "SELECT $a$ abc", "SELECT E'abc\\", "$", "$1 $"] {
+            assert!(Statement::of(text).tokens.iter().all(|token| token.at.end <= text.len()), "{text}");
+        }
+    }
+}
