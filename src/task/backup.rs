@@ -24,6 +24,7 @@ mod plan;
 mod properties;
 pub mod prune;
 pub mod read_back;
+pub mod readiness;
 mod refusal;
 pub mod restore;
 mod rewrite;
@@ -38,6 +39,7 @@ pub mod sweep;
 mod tokens;
 pub mod verdict;
 pub mod verify;
+mod why;
 
 pub use compress::Compression;
 pub use keep::Keep;
