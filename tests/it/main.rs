@@ -53,6 +53,8 @@ mod retention;
 mod retention_tables;
 /// Further attempts, and what a run waits for.
 mod retries;
+/// Whole databases, byte for byte.
+mod round_trip;
 /// The scheduler: ticks, reloading, draining, catching up, order, slots.
 mod serve;
 /// The scheduler when things break: kills, ledger and target away, clocks that are set.
