@@ -12,6 +12,8 @@ mod audit_job;
 mod backup;
 /// Backups that break: each fault of the issue, and what is left afterwards.
 mod backup_faults;
+/// kill -9 at random moments of backups, checks and restores, in both kinds of store.
+mod backup_kills;
 /// Sets that were damaged, and what prune may delete.
 mod backup_sets;
 /// The commands that need no server: check, jobs, schema, and what they say of mistakes.
