@@ -155,10 +155,17 @@ impl Archive {
         // COPY's text format has a line for each row, with the newlines in values escaped.
         let head = head(&source.schema, &source.table, &source.columns);
         let other_lines = memchr::memchr_iter(b'\n', head.as_bytes()).count() as u64 + 1;
-        let decoded = decode_object(reader, Compression::Gzip, phase, Lines::default(), |lines, bytes| {
-            lines.feed(bytes);
-            Ok(())
-        })
+        let decoded = decode_object(
+            reader,
+            Compression::Gzip,
+            phase,
+            Lines::default(),
+            |lines, bytes| {
+                lines.feed(bytes);
+                Ok(())
+            },
+            |_| (),
+        )
         .await?;
         let members = decoded.members.map_err(|error| anyhow::anyhow!("{location} does not decode: {error:?}"))?;
         let read = Exported {
@@ -260,14 +267,20 @@ pub async fn restore(
         let rows_only =
             RowsOnly { head: head(&manifest.schema, &manifest.table, &manifest.columns).into(), ..RowsOnly::default() };
         let decoding = async move {
-            let decoded =
-                decode_object(reader, Compression::Gzip, phase, (rows_only, Some(sender)), |(rows_only, sender), bytes| {
+            let decoded = decode_object(
+                reader,
+                Compression::Gzip,
+                phase,
+                (rows_only, Some(sender)),
+                |(rows_only, sender), bytes| {
                     let rows = rows_only.feed(bytes)?;
                     match sender {
                         Some(sender) if !rows.is_empty() => sender.blocking_send(rows).map_err(std::io::Error::other),
                         _ => Ok(()),
                     }
-                });
+                },
+                |_| (),
+            );
             let mut decoded = decoded.await?;
             // Without this the copying below would wait for more.
             decoded.state.1 = None;

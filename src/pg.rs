@@ -84,6 +84,11 @@ impl Settings {
         format!("{}@{}:{}/{}", self.options.get_username(), self.host(), self.options.get_port(), self.database())
     }
 
+    /// `host:port`.
+    pub fn server(&self) -> String {
+        format!("{}:{}", self.host(), self.options.get_port())
+    }
+
     /// The server is on this machine, for certain: a socket leads nowhere else.
     pub fn is_on_a_socket(&self) -> bool {
         self.options.get_socket().is_some()

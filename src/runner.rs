@@ -121,7 +121,7 @@ async fn attempt(
 ) -> Option<Ended> {
     let mut run = new_record(job, database, trigger);
     if mode == Mode::DryRun {
-        let result = dry(context, job, work, database).await;
+        let result = dry(context, job, work, database, trigger).await;
         return Some(concluded(run, result));
     }
     if let Some(ledger) = &context.ledger {
@@ -200,8 +200,8 @@ pub async fn crashed(context: &Context, job: &Job, row: ledger::Row) {
     context.notifier.ended(context, job, &Ended { run, error: None, plan: None, retry_in }).await;
 }
 
-async fn dry(context: &Context, job: &Job, work: &impl Drive, database: &str) -> Result<Driven> {
-    let run = run_context(context, job, database, context.progress.for_a_run())?;
+async fn dry(context: &Context, job: &Job, work: &impl Drive, database: &str, trigger: &Trigger) -> Result<Driven> {
+    let run = run_context(context, job, database, trigger.name(), None, context.progress.for_a_run())?;
     let driven = caught(work.drive(&run, Mode::DryRun)).await?;
     match (driven, Box::pin(require_backup(context, job, database)).await) {
         (Driven::Planned { text, json, refusal }, Err(error)) => {
@@ -232,7 +232,14 @@ fn new_record(job: &Job, database: &str, trigger: &Trigger) -> Run {
     }
 }
 
-fn run_context<'a>(context: &'a Context, job: &'a Job, database: &'a str, progress: Progress) -> Result<RunContext<'a>> {
+fn run_context<'a>(
+    context: &'a Context,
+    job: &'a Job,
+    database: &'a str,
+    trigger: &str,
+    run_id: Option<i64>,
+    progress: Progress,
+) -> Result<RunContext<'a>> {
     let configured =
         context.config.databases.get(database).with_context(|| format!("the configuration has no database `{database}`"))?;
     Ok(RunContext {
@@ -245,6 +252,9 @@ fn run_context<'a>(context: &'a Context, job: &'a Job, database: &'a str, progre
         // Its own token: this run's timeout must not cancel the next one.
         cancel: context.cancel.child_token(),
         now: Utc::now(),
+        run_id,
+        ledger: context.ledger.as_deref(),
+        by_hand: job.schedule.is_some() && trigger == Trigger::Manual.name(),
         resume: None,
     })
 }
@@ -286,7 +296,7 @@ async fn locked_and_timed(
     record: &Run,
     progress: Progress,
 ) -> (Result<Driven>, Option<Locks>) {
-    let mut run = match run_context(context, job, &record.database, progress) {
+    let mut run = match run_context(context, job, &record.database, &record.trigger, record.id, progress) {
         Ok(run) => run,
         Err(error) => return (Err(error), None),
     };

@@ -3,6 +3,7 @@
 //! Keys are relative, `/`-separated and made by pgtend. One contract test suite (tests/it/store.rs) runs over
 //! both kinds.
 
+mod conditional;
 pub mod dir;
 pub mod lease;
 pub mod s3;
@@ -11,7 +12,11 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
+pub use self::conditional::Conditional;
 use crate::config;
+
+/// Where objects are tried out; what stays in it is of no use.
+const PROBE_FOLDER: &str = ".pgtend-probe/";
 
 /// Manifests and the like: larger ones are not ours.
 const SMALL_OBJECT_BYTES: u64 = 64 << 20;
@@ -84,12 +89,7 @@ impl Store {
     /// A small object, whole; None when it does not exist.
     pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>> {
         let Some(mut reader) = self.read(key).await? else { return Ok(None) };
-        let mut whole = Vec::new();
-        while let Some(chunk) = reader.chunk().await? {
-            whole.extend_from_slice(&chunk);
-            anyhow::ensure!(whole.len() as u64 <= SMALL_OBJECT_BYTES, "{} is larger than 64 MiB", self.location(key));
-        }
-        Ok(Some(whole))
+        Ok(Some(self.whole(key, &mut reader).await?))
     }
 
     /// An object as a stream; None when it does not exist. A connection that breaks midway is taken up again
@@ -118,17 +118,43 @@ impl Store {
         }
     }
 
-    /// Writes a small object if `precondition` holds, as one step that no other writer can come between. None when it does
-    /// not hold. A store that cannot do this is an error of [`Kind::Configuration`].
-    pub async fn put_if(&self, key: &str, content: Vec<u8>, precondition: Precondition<'_>) -> Result<Option<Version>> {
-        let _ = (key, content, precondition);
-        anyhow::bail!("not built yet")
-    }
-
     /// A small object and which content that is; None when it does not exist.
     pub async fn get_versioned(&self, key: &str) -> Result<Option<(Vec<u8>, Version)>> {
-        let _ = key;
-        anyhow::bail!("not built yet")
+        let Some(mut reader) = self.read(key).await? else { return Ok(None) };
+        let content = self.whole(key, &mut reader).await?;
+        let version = match &reader {
+            Reader::Dir(_) => dir::version(&content),
+            Reader::S3(reader) => {
+                Version(reader.etag().with_context(|| format!("the server gave {} no ETag", self.location(key)))?.to_owned())
+            }
+        };
+        Ok(Some((content, version)))
+    }
+
+    async fn whole(&self, key: &str, reader: &mut Reader) -> Result<Vec<u8>> {
+        let mut whole = Vec::new();
+        while let Some(chunk) = reader.chunk().await? {
+            whole.extend_from_slice(&chunk);
+            anyhow::ensure!(whole.len() as u64 <= SMALL_OBJECT_BYTES, "{} is larger than 64 MiB", self.location(key));
+        }
+        Ok(whole)
+    }
+
+    /// An object without its content; None when it does not exist.
+    pub async fn stat(&self, key: &str) -> Result<Option<Object>> {
+        match self {
+            Self::Dir(dir) => dir.stat(key).await,
+            Self::S3(s3) => s3.stat(key).await,
+        }
+        .with_context(|| format!("cannot look at {}", self.location(key)))
+    }
+
+    /// The same for every process that means the same store.
+    fn identity(&self) -> String {
+        match self {
+            Self::Dir(dir) => dir.path_of("").display().to_string(),
+            Self::S3(s3) => s3.identity(),
+        }
     }
 
     /// Starts an object of about `expected_bytes`. It exists only after [`Upload::finish`].
@@ -169,7 +195,7 @@ impl Store {
 
     /// Writes, reads back, lists and deletes a small object.
     pub async fn probe(&self) -> Result<()> {
-        let folder = ".pgtend-probe/";
+        let folder = PROBE_FOLDER;
         let key = format!("{folder}{}-{}", std::process::id(), Utc::now().timestamp_micros());
         // Before anything is written: some S3-compatible servers make a bucket that does not exist.
         self.list(folder).await?;

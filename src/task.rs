@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::fault::{Fault, Kind};
 use crate::job::Job;
+use crate::ledger::Ledger;
 use crate::pg;
 use crate::progress::Progress;
 use crate::report::Report;
@@ -84,6 +85,11 @@ pub struct RunContext<'a> {
     pub progress: Progress,
     pub cancel: CancellationToken,
     pub now: DateTime<Utc>,
+    /// Its number in the ledger; None without a ledger, and in a dry run.
+    pub run_id: Option<i64>,
+    pub ledger: Option<&'a Ledger>,
+    /// A person started it although the job has a schedule.
+    pub by_hand: bool,
     /// Where the last run stopped ([`Progress::set_cursor`]), if it left something to go on with.
     pub resume: Option<serde_json::Value>,
 }

@@ -1,15 +1,20 @@
 //! `pgtend backups`: everything about sets that exist. It needs the store and no job, so that it works on a new host
 //! after a disaster; only `prune` asks the jobs how many sets to keep.
 
+mod accept;
+mod hold;
 mod list;
 mod prune;
 mod restore;
 mod verify;
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
+use tokio_util::sync::CancellationToken;
 
 use super::{Global, cancelled_by_signals};
 use crate::client_tools;
@@ -17,8 +22,10 @@ use crate::config::{self, Config};
 use crate::fault::{Fault, Kind};
 use crate::pg::{self, Server};
 use crate::store::Store;
-use crate::task::backup::keep::Proof;
+use crate::task::backup::latest::{self, Choice};
+use crate::task::backup::series::Series;
 use crate::task::backup::set::{self, Set, SetName};
+use crate::task::backup::verdict::Bytes;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -33,13 +40,15 @@ pub enum Command {
         set: String,
         #[command(flatten)]
         filter: Filter,
+        #[command(flatten)]
+        which: Which,
         /// Restore it into a scratch database on this server: a database of the configuration, or a URL
         #[arg(long, value_name = "DATABASE")]
         restore_on: Option<String>,
     },
     /// Restore a set into a database
     Restore(restore::Arguments),
-    /// Delete the sets that the jobs' `keep` no longer keeps
+    /// Delete the sets that the jobs' `keep` no longer keeps; sets that nobody has read back are read first
     Prune {
         /// Only of this job
         #[arg(long)]
@@ -48,6 +57,54 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Keep a set until a date, whatever the jobs' `keep` says
+    Hold {
+        /// DATABASE/JOB/TIME as listed, or TIME alone
+        set: String,
+        #[command(flatten)]
+        filter: Filter,
+        /// Until the end of this day (UTC)
+        #[arg(long, value_name = "YYYY-MM-DD", value_parser = end_of_day)]
+        until: DateTime<Utc>,
+        /// Why, for whoever asks later
+        #[arg(long, default_value = "by hand")]
+        reason: String,
+    },
+    /// End a hold
+    Release {
+        /// DATABASE/JOB/TIME as listed, or TIME alone
+        set: String,
+        #[command(flatten)]
+        filter: Filter,
+    },
+    /// Say that what looked wrong is right: a dump that lost tables, or another server in an old one's place
+    Accept(accept::Arguments),
+}
+
+/// Which set `latest` is.
+#[derive(Debug, Default, Args)]
+pub struct Which {
+    /// Only of this server, as `list --json` and messages name it: SYSTEM_IDENTIFIER/DATABASE, or the first alone
+    #[arg(long, value_name = "IDENTITY")]
+    from: Option<String>,
+    /// Also one from after now
+    #[arg(long)]
+    any: bool,
+    /// Also when newer ones are passed by, because they are damaged, unreadable or partial
+    #[arg(long)]
+    older_ok: bool,
+}
+
+impl Which {
+    fn choice(&self) -> Choice {
+        Choice { from: self.from.clone(), any: self.any, older_ok: self.older_ok }
+    }
+}
+
+fn end_of_day(text: &str) -> Result<DateTime<Utc>, String> {
+    let day: chrono::NaiveDate = text.parse().map_err(|_| format!("`{text}` is not a day like 2027-01-31"))?;
+    let end = day.succ_opt().and_then(|next| next.and_hms_opt(0, 0, 0)).ok_or("beyond all days")?.and_utc();
+    if end > Utc::now() { Ok(end) } else { Err(format!("{text} is over")) }
 }
 
 #[derive(Debug, Args)]
@@ -72,19 +129,27 @@ struct Found {
 
 pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
     let cancel = cancelled_by_signals()?;
-    let work = async {
-        match command {
-            Command::List { filter } => list::run(global, filter).await,
-            Command::Verify { set, filter, restore_on } => verify::run(global, set, filter, restore_on.as_deref()).await,
-            Command::Restore(arguments) => restore::run(global, arguments).await,
-            Command::Prune { job, dry_run } => prune::run(global, job.as_deref(), *dry_run).await,
+    match command {
+        Command::List { filter } => or_cancelled(&cancel, list::run(global, filter)).await,
+        Command::Verify { set, filter, which, restore_on } => {
+            verify::run(global, set, filter, which, restore_on.as_deref(), &cancel).await
         }
-    };
-    tokio::select! {
-        result = work => result,
-        // psql is killed with its group. A new database is left under its scratch name, and the next restore to the
-        // same name drops it; in an existing one the transaction rolls back.
-        () = cancel.cancelled() => Err(Fault::new(Kind::Cancelled, "cancelled by a signal").into()),
+        Command::Restore(arguments) => restore::run(global, arguments, &cancel).await,
+        Command::Prune { job, dry_run } => or_cancelled(&cancel, prune::run(global, job.as_deref(), *dry_run)).await,
+        Command::Hold { set, filter, until, reason } => {
+            or_cancelled(&cancel, hold::hold(global, set, filter, *until, reason)).await
+        }
+        Command::Release { set, filter } => or_cancelled(&cancel, hold::release(global, set, filter)).await,
+        Command::Accept(arguments) => or_cancelled(&cancel, accept::run(global, arguments)).await,
+    }
+}
+
+/// `work`, or the error of a cancelled command as soon as it is one. `work` is dropped then, and a psql of it killed with
+/// its group; what must not stay, such as a scratch database, is dropped by whoever made it, who is told of `cancel`.
+async fn or_cancelled<T>(cancel: &CancellationToken, work: impl Future<Output = Result<T>>) -> Result<T> {
+    match cancel.run_until_cancelled(work).await {
+        Some(result) => result,
+        None => Err(Fault::new(Kind::Cancelled, "cancelled by a signal").into()),
     }
 }
 
@@ -108,10 +173,11 @@ async fn stores(config: &Config, filter: &Filter) -> Result<Vec<(String, Store)>
     Ok(stores)
 }
 
-/// The one set that is meant. `latest` is the newest; with `prefer_verified` the newest verified one, if there is any.
-async fn find(config: &Config, wanted: &str, filter: &Filter, prefer_verified: bool) -> Result<Found> {
-    let mut candidates = Vec::new();
-    let mut reasons = Vec::new();
+/// The one set that is meant, with what must be said of it.
+async fn find(config: &Config, wanted: &str, filter: &Filter, choice: &Choice) -> Result<Found> {
+    let now = Utc::now();
+    let mut candidates: Vec<Found> = Vec::new();
+    let mut unreadable = Vec::new();
     for (store_name, store) in stores(config, filter).await? {
         let listing = set::list(&store, "").await?;
         let meant = |name: &SetName| {
@@ -120,37 +186,74 @@ async fn find(config: &Config, wanted: &str, filter: &Filter, prefer_verified: b
                     || wanted.parse::<SetName>().is_ok_and(|full| full == *name)
                     || set::parse_time(wanted) == Some(name.taken_at))
         };
-        reasons.extend(
-            listing
-                .unreadable
-                .iter()
-                .filter(|(name, _)| meant(name))
-                .map(|(name, reason)| format!("{name} cannot be restored: {reason}")),
-        );
+        let of_store = listing.unreadable.into_iter().filter(|(name, _)| meant(name));
+        unreadable.extend(of_store.map(|(name, reason)| (name.taken_at, format!("{name} cannot be restored: {reason}"))));
         for set in listing.sets.into_iter().filter(|set| meant(&set.name)) {
             candidates.push(Found { store_name: store_name.clone(), store: store.clone(), set });
         }
     }
-    let series = |found: &Found| (found.set.name.database.clone(), found.set.name.job.clone());
-    let mut distinct: Vec<_> = candidates.iter().map(series).collect();
-    distinct.sort();
-    distinct.dedup();
-    if distinct.len() > 1 {
-        let list = distinct.iter().map(|(database, job)| format!("{database}/{job}")).collect::<Vec<_>>().join(", ");
-        return Err(Fault::new(
-            Kind::Configuration,
-            format!("`{wanted}` could be of {list}: say which with --database and --job"),
-        )
-        .into());
-    }
-    if prefer_verified && wanted == "latest" && candidates.iter().any(|found| found.set.verification.proof() == Proof::Verified) {
-        candidates.retain(|found| found.set.verification.proof() == Proof::Verified);
-    }
-    let chosen = candidates.into_iter().max_by_key(|found| found.set.name.taken_at);
-    chosen.with_context(|| {
+    one_series(&candidates, wanted)?;
+    let said = |reason: String| Fault::new(Kind::Configuration, format!("no set `{wanted}`: {reason}"));
+    let Some(first) = candidates.first() else {
+        let reasons: Vec<String> = unreadable.into_iter().map(|(_, said)| said).collect();
         let detail = if reasons.is_empty() { "`pgtend backups list` shows what there is".to_owned() } else { reasons.join("; ") };
-        Fault::new(Kind::Configuration, format!("no set `{wanted}`: {detail}"))
-    })
+        return Err(said(detail).into());
+    };
+    let series = Series::read(&first.store, &first.set.name.database, &first.set.name.job).await?;
+    keep_one_identity(&mut candidates, &series, wanted, choice)?;
+    if wanted != "latest" {
+        // The same set may be in two stores.
+        let chosen = candidates
+            .into_iter()
+            .max_by_key(|found| (found.set.verification.verdict() == Bytes::Intact, found.set.name.taken_at));
+        return chosen.ok_or_else(|| said("`pgtend backups list` shows what there is".to_owned()).into());
+    }
+    let sets: Vec<Set> = candidates.iter().map(|found| found.set.clone()).collect();
+    let (set, notes) = latest::latest(&sets, &unreadable, choice, now).map_err(said)?;
+    for note in notes {
+        tracing::warn!("{note}");
+    }
+    let name = set.name.clone();
+    let chosen = candidates
+        .into_iter()
+        .filter(|found| found.set.name == name)
+        .max_by_key(|found| found.set.verification.verdict() == Bytes::Intact);
+    chosen.ok_or_else(|| said("it has gone".to_owned()).into())
+}
+
+/// `latest` of two jobs is nobody's.
+fn one_series(candidates: &[Found], wanted: &str) -> Result<()> {
+    let distinct: BTreeSet<String> =
+        candidates.iter().map(|found| format!("{}/{}", found.set.name.database, found.set.name.job)).collect();
+    if distinct.len() > 1 {
+        let list = distinct.into_iter().collect::<Vec<_>>().join(", ");
+        let message = format!("`{wanted}` could be of {list}: say which with --database and --job");
+        return Err(Fault::new(Kind::Configuration, message).into());
+    }
+    Ok(())
+}
+
+/// Which server's sets are meant is never guessed: not from where they go to, and not from which is newer.
+fn keep_one_identity(candidates: &mut Vec<Found>, series: &Series, wanted: &str, choice: &Choice) -> Result<()> {
+    if let Some(from) = &choice.from {
+        candidates.retain(|found| found.set.identity().is_some_and(|identity| identity.is_meant_by(from)));
+        return Ok(());
+    }
+    if wanted != "latest" {
+        return Ok(());
+    }
+    let sets: Vec<Set> = candidates.iter().map(|found| found.set.clone()).collect();
+    let identities = latest::identities(&sets, |identity| series.accepts(identity));
+    if identities.len() > 1 {
+        let commands: Vec<String> = identities.iter().map(|identity| format!("  latest --from {identity}")).collect();
+        let message = format!(
+            "`latest` could be of {} servers, whose sets stand in one folder; say which (the one with the newest intact set comes first):\n{}",
+            identities.len(),
+            commands.join("\n")
+        );
+        return Err(Fault::new(Kind::Configuration, message).into());
+    }
+    Ok(())
 }
 
 /// A database of the configuration, or a URL without a password.

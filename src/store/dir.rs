@@ -1,6 +1,10 @@
 //! A directory as a store: temporary name, fsync, rename, fsync of the folder.
 
+mod conditional;
+mod durable;
+
 use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -9,10 +13,14 @@ use chrono::{DateTime, Utc};
 use tokio::fs;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+pub use self::conditional::version;
 use super::{Object, Unfinished};
 
 /// Ends the name of a file that is being written; such a file is not an object.
 const TEMPORARY: &str = ".partial";
+
+/// Locked during writes under a condition; in the root, no object.
+const GUARD: &str = ".pgtend.guard";
 
 /// Deeper than DATABASE/JOB/SET/object by far; a loop of links ends here.
 const DEPTH: usize = 16;
@@ -60,13 +68,24 @@ impl Dir {
                 let Ok(metadata) = entry.metadata().await else { continue };
                 if metadata.is_dir() && depth < DEPTH {
                     folders.push((key, depth + 1));
-                } else if metadata.is_file() {
+                } else if metadata.is_file() && key != GUARD {
                     let modified_at = metadata.modified().ok().map(DateTime::<Utc>::from);
                     found.push(Object { key, bytes: metadata.len(), modified_at });
                 }
             }
         }
         Ok(found)
+    }
+
+    pub async fn stat(&self, key: &str) -> Result<Option<Object>> {
+        match fs::metadata(self.path_of(key)).await {
+            Ok(metadata) => {
+                let modified_at = metadata.modified().ok().map(DateTime::<Utc>::from);
+                Ok(Some(Object { key: key.to_owned(), bytes: metadata.len(), modified_at }))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub async fn read(&self, key: &str) -> Result<Option<Reader>> {
@@ -79,20 +98,10 @@ impl Dir {
 
     pub async fn upload(&self, key: &str) -> Result<Upload> {
         let path = self.path_of(key);
-        let folder = path.parent().context("a key names a file in the store")?.to_owned();
-        // Dumps hold everything that the database holds: for their owner only.
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).await.map_err(|error| self.explain(error))?;
-        let name = path.file_name().context("a key has a name")?.to_string_lossy().into_owned();
-        let temporary = folder.join(format!(".{name}.{}{TEMPORARY}", std::process::id()));
-        let file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)
-            .await
-            .map_err(|error| self.explain(error))?;
-        Ok(Upload { dir: self.clone(), path, temporary, file: Some(file) })
+        let for_file = path.clone();
+        let created = tokio::task::spawn_blocking(move || Temporary::create(&for_file)).await?;
+        let (temporary, file) = created.map_err(|error| self.explain(error))?;
+        Ok(Upload { dir: self.clone(), path, temporary: temporary.keep(), file: Some(fs::File::from_std(file)) })
     }
 
     pub async fn delete(&self, key: &str) -> Result<()> {
@@ -136,6 +145,45 @@ impl Dir {
     }
 }
 
+/// A file beside the one that it will become. Removed when it is dropped.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    /// With its folders. Dumps hold everything that the database holds: for their owner only.
+    fn create(path: &Path) -> std::io::Result<(Self, std::fs::File)> {
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let temporary = folder.join(format!(".{name}.{}{TEMPORARY}", uuid::Uuid::new_v4().simple()));
+        let mut attempts = 0..3;
+        loop {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+            match std::fs::File::options().write(true).create_new(true).mode(0o600).open(&temporary) {
+                Ok(file) => return Ok((Self(temporary), file)),
+                // Who deletes the last object of a folder removes the folder.
+                Err(error) if error.kind() == ErrorKind::NotFound && attempts.next().is_some() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// It is somebody else's to remove.
+    fn keep(mut self) -> PathBuf {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.0.as_os_str().is_empty() {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+}
+
 pub struct Reader {
     file: fs::File,
 }
@@ -169,10 +217,8 @@ impl Upload {
             file.sync_all().await?;
             fs::rename(&self.temporary, &self.path).await?;
             // The rename is durable with its folder, a new folder with the one above it.
-            for folder in self.path.ancestors().skip(1).take_while(|folder| folder.starts_with(&self.dir.root)) {
-                fs::File::open(folder).await?.sync_all().await?;
-            }
-            Ok(())
+            let (path, root) = (self.path.clone(), self.dir.root.clone());
+            tokio::task::spawn_blocking(move || durable::sync_folders_of(&path, &root)).await?
         };
         made_durable.await.map_err(|error| self.dir.explain(error))?;
         self.file = None;

@@ -1,11 +1,51 @@
-//! A lock object in a store: whoever may delete there holds it as a lease.
+//! A lock object in a store: whoever may delete there holds it as a lease. It is JSON that names its holder, is renewed each
+//! minute, and is taken over when its holder is gone. Between its ends stands time only, so that of two holders one must have
+//! missed [`TERMS`] for long: a holder doubts itself after 5 minutes, another waits for 15.
 
-use anyhow::Result;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
-use super::Store;
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, TimeDelta, Utc};
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
 
-/// Held until it is released, or until it was not renewed for too long. A task renews it each minute.
-pub struct Lease {}
+use super::{Precondition, Store, Version};
+use crate::fault::{Fault, Kind};
+use crate::process_identity::ProcessIdentity;
+
+/// How long things may take.
+struct Terms {
+    /// A holder writes anew so often.
+    renew_every: Duration,
+    /// After a renewal that failed, the next try.
+    try_again_after: Duration,
+    /// A holder that could not renew for so long is no longer sure that it holds the lease.
+    doubt_after: Duration,
+    /// Unchanged for so long of our own waiting: its holder is gone.
+    take_after_waiting: Duration,
+    /// The same by the store's clock, for processes that never wait: longer than any clock is off.
+    take_after_by_store: TimeDelta,
+}
+
+const TERMS: Terms = Terms {
+    renew_every: Duration::from_secs(60),
+    try_again_after: Duration::from_secs(10),
+    doubt_after: Duration::from_secs(5 * 60),
+    take_after_waiting: Duration::from_secs(15 * 60),
+    take_after_by_store: TimeDelta::days(1),
+};
+
+/// Others may take it, and let go of it, while we look.
+const ATTEMPTS: u32 = 3;
+
+/// Held until it is released, or until it was not renewed for too long. A task renews it each minute; it ends with the lease.
+pub struct Lease {
+    held: Arc<Held>,
+    renewing: JoinHandle<()>,
+}
 
 /// What came of asking for a lease.
 pub enum Taken {
@@ -16,30 +56,312 @@ pub enum Taken {
     Impossible(String),
 }
 
-/// Asks for the lease `key`. `seen` is what an earlier [`look`] of this process has seen.
-pub async fn take(store: &Store, key: &str, seen: Option<&Seen>) -> Result<Taken> {
-    let _ = (store, key, seen);
-    anyhow::bail!("not built yet")
-}
-
 /// What a lease looked like at a moment of this process's own clock: whether it is still the same 15 minutes later says that
 /// its holder is gone.
-pub struct Seen {}
+#[derive(Clone, Debug)]
+pub struct Seen {
+    version: Version,
+    pub at: Instant,
+}
+
+/// The object.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Content {
+    holder: ProcessIdentity,
+    /// Two leases of one process are two.
+    nonce: String,
+    /// Counts up, so that each renewal is another content.
+    renewed: u64,
+    taken_at: DateTime<Utc>,
+    /// Nobody holds it: written where nothing may be deleted.
+    #[serde(default)]
+    released: bool,
+}
+
+/// Asks for the lease `key`. `seen` is what an earlier [`look`] of this process has seen. Errors are those of the store.
+pub async fn take(store: &Store, key: &str, seen: Option<&Seen>) -> Result<Taken> {
+    if !store.can_put_if().await? {
+        return Ok(Taken::Impossible(format!(
+            "{} does not keep to the condition of a write (If-None-Match, If-Match), so that a lock in it holds nobody off: \
+             configure a [ledger], which has locks of its own",
+            store.location("")
+        )));
+    }
+    let mut holder = String::new();
+    for _ in 0..ATTEMPTS {
+        let ours = Content {
+            holder: ProcessIdentity::own(),
+            nonce: Uuid::new_v4().to_string(),
+            renewed: 0,
+            taken_at: Utc::now(),
+            released: false,
+        };
+        if let Some(version) = store.put_if(key, ours.written()?, Precondition::Absent).await? {
+            return Ok(Taken::Held(Lease::held(store, key, ours, version)));
+        }
+        let Some((there, version)) = store.get_versioned(key).await? else { continue };
+        let there = Content::read(&there);
+        holder = who(there.as_ref());
+        let waited = seen.filter(|seen| seen.version == version).map(|seen| seen.at.elapsed());
+        let mut reason = may_take(there.as_ref(), waited, None, &TERMS);
+        if reason.is_none() {
+            reason = may_take(there.as_ref(), waited, age_by_store(store, key).await?, &TERMS);
+        }
+        let Some(reason) = reason else { return Ok(Taken::HeldByOther(holder)) };
+        if let Some(version) = store.put_if(key, ours.written()?, Precondition::Unchanged(&version)).await? {
+            if !there.is_some_and(|there| there.released) {
+                tracing::warn!("took over {} from {holder}: {reason}", store.location(key));
+            }
+            return Ok(Taken::Held(Lease::held(store, key, ours, version)));
+        }
+    }
+    Ok(Taken::HeldByOther(if holder.is_empty() { "somebody who let go of it meanwhile".to_owned() } else { holder }))
+}
 
 /// Remembers how the lease looks now; None when nobody holds it.
 pub async fn look(store: &Store, key: &str) -> Result<Option<Seen>> {
-    let _ = (store, key);
-    anyhow::bail!("not built yet")
+    let at = Instant::now();
+    let there = store.get_versioned(key).await?;
+    let held = there.filter(|(content, _)| !Content::read(content).is_some_and(|content| content.released));
+    Ok(held.map(|(_, version)| Seen { version, at }))
+}
+
+/// Why a lease may be taken from its holder; None when it may not. `there` is None for a content that is no lease.
+fn may_take(
+    there: Option<&Content>,
+    unchanged_while_we_waited: Option<Duration>,
+    age_by_store: Option<TimeDelta>,
+    terms: &Terms,
+) -> Option<&'static str> {
+    if there.is_some_and(|there| there.released) {
+        return Some("it was let go of");
+    }
+    if there.is_some_and(|there| there.holder.is_known_dead()) {
+        return Some("its process has ended");
+    }
+    if unchanged_while_we_waited.is_some_and(|waited| waited >= terms.take_after_waiting) {
+        return Some("it was not renewed for 15 minutes");
+    }
+    if age_by_store.is_some_and(|age| age > terms.take_after_by_store) {
+        return Some("it was not renewed for a day, by the store's clock");
+    }
+    None
+}
+
+/// How long ago the object was written, both times being the store's: that of an object written just now is its clock.
+async fn age_by_store(store: &Store, key: &str) -> Result<Option<TimeDelta>> {
+    let clock = format!("{key}.now");
+    store.put(&clock, Vec::new()).await?;
+    let now = store.stat(&clock).await?.and_then(|now| now.modified_at);
+    if let Err(error) = store.delete(&clock).await {
+        tracing::debug!("an empty object stays: {error:#}");
+    }
+    let written = store.stat(key).await?.and_then(|lease| lease.modified_at);
+    Ok(now.zip(written).map(|(now, written)| now - written))
+}
+
+fn who(content: Option<&Content>) -> String {
+    match content {
+        Some(content) => format!("{} since {}", content.holder, content.taken_at.format("%Y-%m-%d %H:%M UTC")),
+        None => "somebody unknown: the object is no lease of this program".to_owned(),
+    }
+}
+
+impl Content {
+    fn written(&self) -> Result<Vec<u8>> {
+        Ok(serde_json::to_vec_pretty(self)?)
+    }
+
+    fn read(content: &[u8]) -> Option<Self> {
+        serde_json::from_slice(content).ok()
+    }
+}
+
+/// What the lease and its renewing task share.
+struct Held {
+    store: Store,
+    key: String,
+    /// Taken for a renewal's whole length, so that there is one at a time.
+    current: tokio::sync::Mutex<(Content, Version)>,
+    state: Mutex<State>,
+}
+
+struct State {
+    renewed: Moment,
+    /// Why it is no longer ours, for good.
+    lost: Option<String>,
+    /// What the last renewal that failed said.
+    trouble: Option<String>,
 }
 
 impl Lease {
-    /// An error when it is no longer certain that it is ours. To be asked before each thing that only its holder may do.
+    fn held(store: &Store, key: &str, content: Content, version: Version) -> Self {
+        let held = Arc::new(Held {
+            store: store.clone(),
+            key: key.to_owned(),
+            current: tokio::sync::Mutex::new((content, version)),
+            state: Mutex::new(State { renewed: Moment::now(), lost: None, trouble: None }),
+        });
+        let renewed = Arc::clone(&held);
+        let renewing = tokio::spawn(async move {
+            loop {
+                let is_well = renewed.lock().trouble.is_none();
+                tokio::time::sleep(if is_well { TERMS.renew_every } else { TERMS.try_again_after }).await;
+                renewed.renew().await;
+            }
+        });
+        Self { held, renewing }
+    }
+
+    /// An error of [`Kind::Busy`] when it is no longer certain that it is ours. To be asked before each thing that only its
+    /// holder may do.
     pub fn check(&self) -> Result<()> {
+        let state = self.held.lock();
+        let location = self.held.store.location(&self.held.key);
+        if let Some(lost) = &state.lost {
+            return Err(Fault::new(Kind::Busy, format!("the lock {location} is no longer ours: {lost}")).into());
+        }
+        if state.renewed.elapsed() >= TERMS.doubt_after {
+            let trouble = state.trouble.as_deref().unwrap_or("this process was stopped, or its clock was set");
+            let message = format!("the lock {location} could not be renewed for 5 minutes: {trouble}");
+            return Err(Fault::new(Kind::Busy, message).into());
+        }
         Ok(())
     }
 
-    /// Lets go of it.
+    /// Renews it now; done each minute anyway. What came of it, [`Lease::check`] tells.
+    pub async fn renew(&self) {
+        self.held.renew().await;
+    }
+
+    /// Lets go of it. One that is no longer ours is left alone.
     pub async fn release(self) -> Result<()> {
-        Ok(())
+        self.renewing.abort();
+        // A server that ignores If-Match of DELETE would delete another's: not when there may be another.
+        if self.check().is_err() {
+            return Ok(());
+        }
+        let (mut content, version) = self.held.current.lock().await.clone();
+        let (store, key) = (&self.held.store, &self.held.key);
+        match store.delete_if(key, &version).await {
+            Ok(_) => Ok(()),
+            Err(refused) => {
+                tracing::debug!("the lock object stays: {refused:#}");
+                content.released = true;
+                let put = store.put_if(key, content.written()?, Precondition::Unchanged(&version)).await;
+                put.with_context(|| format!("cannot let go of {}", store.location(key))).map(drop)
+            }
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.renewing.abort();
+    }
+}
+
+impl Held {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn renew(&self) {
+        if self.lock().lost.is_some() {
+            return;
+        }
+        let mut current = self.current.lock().await;
+        // From before the request: the object is at least as young as that.
+        let started = Moment::now();
+        let mut content = current.0.clone();
+        content.renewed += 1;
+        let renewed = async { self.store.put_if(&self.key, content.written()?, Precondition::Unchanged(&current.1)).await };
+        match renewed.await {
+            Ok(Some(version)) => {
+                *current = (content, version);
+                let mut state = self.lock();
+                (state.renewed, state.trouble) = (started, None);
+            }
+            Ok(None) => {
+                let there = self.store.get_versioned(&self.key).await;
+                let lost = match there {
+                    Ok(Some((there, _))) => format!("it is held by {}", who(Content::read(&there).as_ref())),
+                    Ok(None) => "somebody deleted it".to_owned(),
+                    Err(_) => "somebody else wrote it".to_owned(),
+                };
+                tracing::warn!("{} is no longer ours: {lost}", self.store.location(&self.key));
+                self.lock().lost = Some(lost);
+            }
+            Err(error) => {
+                tracing::warn!("cannot renew {}: {error:#}", self.store.location(&self.key));
+                self.lock().trouble = Some(format!("{error:#}"));
+            }
+        }
+    }
+}
+
+/// A moment by two clocks. One runs on while the machine sleeps; a virtual machine that was paused may only see by the other,
+/// once it is set, that time has passed.
+struct Moment {
+    boot: Duration,
+    wall: SystemTime,
+}
+
+impl Moment {
+    fn now() -> Self {
+        Self { boot: boot_time(), wall: SystemTime::now() }
+    }
+
+    /// By the clock that says more.
+    fn elapsed(&self) -> Duration {
+        boot_time().saturating_sub(self.boot).max(self.wall.elapsed().unwrap_or_default())
+    }
+}
+
+fn boot_time() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec.max(0) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_taken_only_from_who_is_dead_or_was_silent_for_long_enough() {
+        let elsewhere = ProcessIdentity { host: "elsewhere".into(), ..ProcessIdentity::default() };
+        let dead = ProcessIdentity { start_ticks: "1".into(), ..ProcessIdentity::own() };
+        let content = |holder: &ProcessIdentity, released| Content {
+            holder: holder.clone(),
+            nonce: String::new(),
+            renewed: 0,
+            taken_at: Utc::now(),
+            released,
+        };
+        let minutes = |minutes: u64| Some(Duration::from_secs(60 * minutes));
+        let hours = |hours| Some(TimeDelta::hours(hours));
+        for (there, waited, age, reason) in [
+            (Some(content(&elsewhere, false)), None, None, None),
+            (Some(content(&elsewhere, false)), minutes(14), hours(24), None),
+            (Some(content(&elsewhere, false)), None, hours(-400), None),
+            (Some(content(&ProcessIdentity::own(), false)), minutes(1), hours(1), None),
+            (Some(content(&ProcessIdentity::own(), true)), None, None, Some("let go")),
+            (Some(content(&dead, false)), None, None, Some("ended")),
+            (Some(content(&elsewhere, false)), minutes(15), None, Some("15 minutes")),
+            (Some(content(&elsewhere, false)), None, hours(25), Some("a day")),
+            (None, minutes(14), hours(24), None),
+            (None, minutes(15), None, Some("15 minutes")),
+        ] {
+            let said = may_take(there.as_ref(), waited, age, &TERMS);
+            assert_eq!(said.is_some(), reason.is_some(), "{there:?} {waited:?} {age:?}");
+            assert!(said.unwrap_or_default().contains(reason.unwrap_or_default()), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn a_holder_doubts_itself_long_before_another_may_take_over() {
+        // The last renewal that got through, the requests that were tried since, and a release: all before another may come.
+        assert!(TERMS.renew_every * 3 < TERMS.doubt_after);
+        assert!(TERMS.doubt_after * 2 < TERMS.take_after_waiting);
     }
 }

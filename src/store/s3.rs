@@ -1,5 +1,7 @@
 //! An S3 bucket as a store. Objects of unknown length go up in parts of equal size, several at once.
 
+mod conditional;
+
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -111,8 +113,7 @@ impl S3 {
             let page = request.set_continuation_token(token).send().await.map_err(|error| self.explain(error))?;
             for object in page.contents() {
                 if let Some(key) = object.key().and_then(|key| self.own_key(key)) {
-                    let modified_at =
-                        object.last_modified().and_then(|time| DateTime::<Utc>::from_timestamp(time.secs(), time.subsec_nanos()));
+                    let modified_at = object.last_modified().and_then(time);
                     objects.push(Object { key, bytes: object.size().unwrap_or(0).max(0) as u64, modified_at });
                 }
             }
@@ -156,7 +157,7 @@ impl S3 {
             for upload in page.uploads() {
                 let key = upload.key().and_then(|key| self.own_key(key)).filter(|key| key.starts_with(folder));
                 if let (Some(key), Some(id)) = (key, upload.upload_id()) {
-                    let started_at = upload.initiated().and_then(|time| DateTime::<Utc>::from_timestamp(time.secs(), 0));
+                    let started_at = upload.initiated().and_then(time);
                     found.push(Unfinished { key, id: id.to_owned(), started_at });
                 }
             }
@@ -192,14 +193,21 @@ impl S3 {
         })
     }
 
-    /// The length of an object that is there completely; None when it is not.
-    async fn length(&self, key: &str) -> Result<Option<u64>> {
+    /// An object that is there completely; None when it is not.
+    pub async fn stat(&self, key: &str) -> Result<Option<Object>> {
         let request = self.client.head_object().bucket(&self.configured.bucket).key(self.full_key(key));
         match request.send().await {
-            Ok(head) => Ok(Some(head.content_length().unwrap_or(0).max(0) as u64)),
+            Ok(head) => {
+                let bytes = head.content_length().unwrap_or(0).max(0) as u64;
+                Ok(Some(Object { key: key.to_owned(), bytes, modified_at: head.last_modified().and_then(time) }))
+            }
             Err(error) if status(&error) == Some(404) => Ok(None),
             Err(error) => Err(self.explain(error)),
         }
+    }
+
+    pub fn identity(&self) -> String {
+        format!("{} {}", self.configured.endpoint.as_deref().unwrap_or_default(), self.location(""))
     }
 
     fn encryption(&self) -> Option<ServerSideEncryption> {
@@ -264,6 +272,10 @@ impl S3 {
     }
 }
 
+fn time(time: &aws_sdk_s3::primitives::DateTime) -> Option<DateTime<Utc>> {
+    DateTime::<Utc>::from_timestamp(time.secs(), time.subsec_nanos())
+}
+
 fn status<E>(error: &SdkError<E, aws_sdk_s3::config::http::HttpResponse>) -> Option<u16> {
     error.raw_response().map(|response| response.status().as_u16())
 }
@@ -307,6 +319,10 @@ pub struct Reader {
 }
 
 impl Reader {
+    pub fn etag(&self) -> Option<&str> {
+        self.etag.as_deref()
+    }
+
     /// Asks for the object from `position` on. False when it does not exist.
     async fn open(&mut self) -> Result<bool> {
         let request = self.s3.client.get_object().bucket(&self.s3.configured.bucket).key(self.s3.full_key(&self.key));
@@ -516,12 +532,13 @@ impl Upload {
             .map_err(|error| self.s3.explain(error));
         let location = self.s3.location(&self.key);
         // The key is this run's alone, so an object of this length is this upload.
-        match (self.s3.length(&self.key).await, answer) {
-            (Ok(Some(length)), _) if length == self.total_bytes => Ok(()),
+        match (self.s3.stat(&self.key).await, answer) {
+            (Ok(Some(there)), _) if there.bytes == self.total_bytes => Ok(()),
             (_, Err(error)) => Err(error.context(format!("cannot complete the upload of {location}"))),
             (Err(error), Ok(_)) => Err(error.context(format!("cannot see whether {location} is complete"))),
-            (Ok(length), Ok(_)) => {
-                anyhow::bail!("{location} was completed with {} bytes of {}", length.unwrap_or_default(), self.total_bytes)
+            (Ok(there), Ok(_)) => {
+                let bytes = there.map_or(0, |there| there.bytes);
+                anyhow::bail!("{location} was completed with {bytes} bytes of {}", self.total_bytes)
             }
         }
     }

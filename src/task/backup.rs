@@ -3,18 +3,30 @@
 //! What an interruption leaves behind: an upload that was never finished, objects without a manifest, a scratch
 //! database. None of it is a set, and the next run's sweep removes it.
 
-pub mod keep;
-pub mod set;
-
 pub mod compress;
 mod dump;
 pub mod facts;
+pub mod guard;
+pub mod keep;
+mod lacks;
+pub mod latest;
+pub mod loss;
+pub mod manifest;
+pub mod markers;
 mod members;
+pub mod new_database;
 mod plan;
+mod properties;
+pub mod prune;
 pub mod read_back;
 pub mod restore;
 mod scan;
+pub mod scratch;
+pub mod series;
+pub mod set;
 pub mod stream;
+pub mod sweep;
+pub mod verdict;
 pub mod verify;
 
 pub use compress::Compression;
@@ -30,19 +42,24 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
+use self::guard::Asked;
+use self::markers::RunMarker;
 use self::set::{Set, SetName};
+use self::verdict::Bytes;
+use self::verify::Verified;
 use crate::client_tools::Tools;
 use crate::config::Config;
-use crate::fault::{self, Kind};
+use crate::fault;
 use crate::job::{Checker, Job};
 use crate::pg;
-use crate::report::Report;
-use crate::store::Store;
+use crate::process_identity::ProcessIdentity;
+use crate::report::{Report, Unfinished};
+use crate::store::{Store, lease};
 use crate::task::{RunContext, Task, Work};
 use crate::units::{self, Span};
 
-/// What a cancelled run may spend on dropping its scratch database.
-const DROP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Sets of which nothing is known that a run reads before it prunes. Each costs the reading of a dump; the next run goes on.
+const CHECKS_IN_A_RUN: usize = 3;
 
 /// `[backup]`, resolved.
 #[derive(Clone, Debug)]
@@ -55,7 +72,7 @@ pub struct Backup {
     pub compression: Compression,
     pub level: i32,
     pub threads: usize,
-    pub filters: set::Filters,
+    pub filters: manifest::Filters,
     pub lock_wait_timeout: Span,
 }
 
@@ -137,7 +154,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
         compression: written.compression,
         level: written.level.map_or(written.compression.default_level(), Spanned::into_inner),
         threads: written.threads.map_or(processors.min(4), Spanned::into_inner),
-        filters: set::Filters {
+        filters: manifest::Filters {
             schemas: written.schemas,
             exclude_tables: written.exclude_tables,
             exclude_table_data: written.exclude_table_data,
@@ -154,39 +171,172 @@ impl Work for Backup {
         Ok(plan::decide(state, self, run))
     }
 
-    async fn apply(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
+    async fn apply(&self, run: &RunContext<'_>, mut plan: Plan) -> Result<Report> {
         let store = open_store(run, &self.store).await?;
-        run.or_cancelled(plan::sweep(&store, &plan, self, run)).await?;
+        let has_ledger = run.run_id.is_some();
+        let seen = guard::look(&store, run.database, &run.job.name, has_ledger).await;
+        let marker = RunMarker {
+            process: ProcessIdentity::own(),
+            run: run.run_id,
+            identity: plan.identity.clone(),
+            started_at: Utc::now(),
+        };
+        plan.name = run.or_cancelled(markers::claim(&store, &plan.name, &marker)).await?;
+        plan.set = plan.name.to_string();
+        // What earlier runs left may be what fills the disk: first. Trouble with it is no reason for no backup.
+        let swept = run.or_cancelled(async { Ok(self.sweep(&store, &plan, run).await) }).await;
+        let mut warnings = match swept {
+            Ok(warnings) => warnings,
+            Err(error) => {
+                dump::clean_up(&store, &plan, self).await;
+                return Err(error);
+            }
+        };
         let mut set = dump::write_set(&store, &plan, self, run).await?;
         let mut report = report_on(&set, &store, &plan);
-
-        match self.verify {
-            Verify::None => {}
-            Verify::Checksum => run.or_cancelled(verify::by_checksum(&store, &mut set, &run.progress)).await?,
-            Verify::Restore => self.verify_by_restore(&store, &mut set, &plan, run).await?,
+        if let Err(error) = self.note_losses(&store, &set, &plan, run, &mut warnings).await {
+            warnings.push(format!("what this dump may have lost is not held: {error:#}"));
         }
-        report.fact("verified", set.verification.in_words());
 
-        if let Some(keep) = &self.keep {
-            let pruned = run.or_cancelled(prune(&store, run.database, &run.job.name, keep, run.job.timezone)).await?;
-            if !pruned.is_empty() {
-                report.summary += &format!("; pruned {}", pruned.len());
+        let refusal = match self.verify {
+            Verify::None => None,
+            Verify::Checksum => {
+                run.or_cancelled(verify::by_checksum(&store, &mut set, &run.progress)).await?;
+                None
             }
-            report.fact("pruned_sets", pruned);
+            Verify::Restore => {
+                let verified = self.verify_by_restore(&store, &mut set, &plan, run).await?;
+                warnings.extend(verified.warnings);
+                verified.refusal
+            }
+        };
+        report.fact("bytes", set.verification.verdict().name());
+        report.fact("verified", set.verification.in_words());
+        if let Some(keep) = &self.keep {
+            let pruning = self.prune(&store, &plan, keep, seen.as_ref(), run);
+            let pruned = run.or_cancelled(async { Ok(pruning.await) }).await?;
+            match pruned {
+                Ok(pruned) => {
+                    if !pruned.sets.is_empty() {
+                        report.summary += &format!("; pruned {}", pruned.sets.len());
+                    }
+                    report.fact("pruned_sets", pruned.sets);
+                    warnings.extend(pruned.warnings);
+                }
+                Err(error) => warnings.push(format!("not pruned: {}", fault::in_a_line(&error))),
+            }
         }
-        Ok(report)
+        report.warnings.extend(warnings);
+        match refusal {
+            None => Ok(report),
+            // The set is there and its bytes are proved; what was asked for is not.
+            Some(refusal) => Err(Unfinished {
+                kind: refusal.kind,
+                message: format!(
+                    "set {} is made and its bytes are intact, but it was not restored for a proof: {}",
+                    set.name, refusal.message
+                ),
+                report,
+            }
+            .into()),
+        }
     }
 }
 
 impl Backup {
-    async fn verify_by_restore(&self, store: &Store, set: &mut Set, plan: &Plan, run: &RunContext<'_>) -> Result<()> {
-        let settings = self.scratch_settings(run)?;
-        let scratch = verify::Scratch { settings: &settings, tools: &plan.tools, name: plan.scratch_name.clone() };
-        let verified = run.or_cancelled(verify::by_restore(store, set, &scratch, &run.progress)).await;
-        if verified.as_ref().is_err_and(|error| fault::kind_of(error) == Some(Kind::Cancelled)) {
-            drop_after_cancel(&settings, &scratch.name).await;
+    /// Returns what did not work.
+    async fn sweep(&self, store: &Store, plan: &Plan, run: &RunContext<'_>) -> Vec<String> {
+        let mut warnings = self.sweep_scratch_databases(plan, run).await;
+        if !plan.deletes_nothing.is_empty() {
+            warnings.extend(plan.deletes_nothing.iter().map(|doubt| format!("nothing in the store is swept or pruned: {doubt}")));
+            return warnings;
         }
-        verified
+        // Asked for only when there is something that may be swept by now.
+        if plan.sweep.store.is_empty() && plan.sweep.store.left.iter().all(|left| left.for_ever) {
+            return warnings;
+        }
+        let (database, job) = (run.database, run.job.name.as_str());
+        match guard::ask(store, database, job, run.run_id.is_some(), None).await {
+            Asked::Refused(why) => warnings.push(format!("what earlier runs left stays this time: {why}")),
+            Asked::Granted(guard) => {
+                let folder = set::folder(database, job);
+                let swept = sweep::apply(store, &folder, Some(&plan.name), plan.identity.as_ref(), &plan.series, &guard).await;
+                guard.release().await;
+                if let Err(error) = swept {
+                    warnings.push(format!("what earlier runs left could not be swept: {}", fault::in_a_line(&error)));
+                }
+            }
+        }
+        warnings
+    }
+
+    async fn sweep_scratch_databases(&self, plan: &Plan, run: &RunContext<'_>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if plan.sweep.scratch_databases.is_empty() {
+            return warnings;
+        }
+        let settings = match self.scratch_settings(run) {
+            Ok(settings) => settings,
+            Err(error) => return vec![format!("scratch databases of earlier runs stay: {}", fault::in_a_line(&error))],
+        };
+        for database in &plan.sweep.scratch_databases {
+            tracing::info!("dropping the scratch database of a run without an end: {database}");
+            warnings.extend(scratch::drop_or_warn(&settings, database).await);
+        }
+        warnings
+    }
+
+    /// Holds the set before a loss, and warns of it.
+    async fn note_losses(
+        &self,
+        store: &Store,
+        set: &Set,
+        plan: &Plan,
+        run: &RunContext<'_>,
+        warnings: &mut Vec<String>,
+    ) -> Result<()> {
+        let Some(previous) = &plan.previous else { return Ok(()) };
+        let Some(reason) = loss::lost(&previous.manifest, &set.manifest, &plan.dropped_by_us) else { return Ok(()) };
+        warnings.push(format!("{reason}; {} is held for 30 days, or until `pgtend backups accept {}`", previous.name, set.name));
+        run.or_cancelled(loss::hold(store, previous, &set.name.to_string(), &reason, Utc::now())).await
+    }
+
+    async fn prune(
+        &self,
+        store: &Store,
+        plan: &Plan,
+        keep: &Keep,
+        seen: Option<&lease::Seen>,
+        run: &RunContext<'_>,
+    ) -> Result<prune::Pruned> {
+        let (database, job) = (run.database, run.job.name.as_str());
+        if !plan.deletes_nothing.is_empty() {
+            return Ok(prune::Pruned::default());
+        }
+        let guard = match guard::ask(store, database, job, run.run_id.is_some(), seen).await {
+            Asked::Granted(guard) => guard,
+            Asked::Refused(why) => anyhow::bail!("{why}"),
+        };
+        let rules = prune::Rules {
+            keep,
+            zone: run.job.timezone,
+            now: Utc::now(),
+            identity: plan.identity.as_ref(),
+            series: &plan.series,
+            own: Some(&plan.name),
+            has_schedule: run.job.schedule.is_some(),
+        };
+        let checks_most = if self.verify == Verify::None { 0 } else { CHECKS_IN_A_RUN };
+        let pruned = prune::apply(store, &set::folder(database, job), &rules, &guard, checks_most, &run.progress).await;
+        guard.release().await;
+        pruned
+    }
+
+    async fn verify_by_restore(&self, store: &Store, set: &mut Set, plan: &Plan, run: &RunContext<'_>) -> Result<Verified> {
+        let settings = self.scratch_settings(run)?;
+        let scratch =
+            verify::Scratch { settings: &settings, tools: &plan.tools, name: plan.scratch_name.clone(), cancel: &run.cancel };
+        verify::by_restore(store, set, &scratch, &run.progress).await
     }
 
     /// The server on which scratch databases are made.
@@ -199,19 +349,6 @@ impl Backup {
                 pg::Settings::resolve(database)
             }
         }
-    }
-}
-
-/// The restore was dropped midway, and its psql killed with it: its database goes now rather than with the next run.
-async fn drop_after_cancel(settings: &pg::Settings, name: &str) {
-    let dropping = async {
-        let mut connection = restore::maintenance_connection(settings).await?;
-        restore::drop_scratch(&mut connection, name).await
-    };
-    match tokio::time::timeout(DROP_TIMEOUT, dropping).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!("the scratch database {name} stays until the next run: {error:#}"),
-        Err(_) => tracing::warn!("the scratch database {name} stays until the next run: the server does not answer"),
     }
 }
 
@@ -245,20 +382,6 @@ fn report_on(set: &Set, store: &Store, plan: &Plan) -> Report {
     report
 }
 
-/// Deletes the sets that no rule keeps; returns their names. Lists anew: what was planned may have changed.
-pub async fn prune(store: &Store, database: &str, job: &str, keep: &Keep, zone: chrono_tz::Tz) -> Result<Vec<String>> {
-    let listing = set::list(store, &set::folder(database, job)).await?;
-    let candidates: Vec<_> = listing.sets.iter().map(Set::candidate).collect();
-    let mut pruned = Vec::new();
-    for decision in keep::decide(&candidates, keep, zone).into_iter().filter(|decision| !decision.keep) {
-        let Some(set) = listing.sets.iter().find(|set| set.name.to_string() == decision.name) else { continue };
-        tracing::info!(set = decision.name, "pruned: {}", decision.reasons.join(", "));
-        set::delete(store, set).await?;
-        pruned.push(decision.name);
-    }
-    Ok(pruned)
-}
-
 /// A name that no set has yet: two runs may start within one second.
 fn free_name(database: &str, job: &str, taken: &[SetName], now: chrono::DateTime<Utc>) -> SetName {
     let mut name = SetName::new(database, job, now);
@@ -268,10 +391,11 @@ fn free_name(database: &str, job: &str, taken: &[SetName], now: chrono::DateTime
     name
 }
 
-/// When the newest verified set of `database` was taken, of all backup jobs that name it. A set with filters is
+/// When the newest intact set of `database` was taken, of all backup jobs that name it. A set with filters is
 /// not a backup of the database, and a store that cannot be read is an error: no is not said on doubt.
 pub async fn newest_verified(config: &Config, jobs: &[Job], database: &str) -> Result<Option<DateTime<Utc>>> {
     let mut newest = None;
+    let now = Utc::now();
     for job in jobs.iter().filter(|job| job.databases.iter().any(|name| name == database)) {
         let Task::Backup(backup) = &job.task else { continue };
         let configured = config.stores.get(&backup.store).context("the job's store is configured")?;
@@ -280,7 +404,8 @@ pub async fn newest_verified(config: &Config, jobs: &[Job], database: &str) -> R
         let verified = listing
             .sets
             .iter()
-            .filter(|set| set.verification.proof() == keep::Proof::Verified && set.manifest.filters.are_none());
+            .filter(|set| set.verification.verdict() == Bytes::Intact && set.manifest.filters.are_none())
+            .filter(|set| !set.is_from_the_future(now));
         newest = newest.max(verified.map(|set| set.name.taken_at).max());
     }
     Ok(newest)

@@ -78,7 +78,7 @@ fn a_backup_is_made_verified_listed_and_restored_on_every_version() {
         scenario.run(&["run-job", "nightly"]).succeeded().prints(&["nightly on app: succeeded"]);
 
         let listed = scenario.json(&["backups", "list"]);
-        assert_eq!(listed["sets"][0]["proof"], "verified", "{major}: {listed}");
+        assert_eq!(listed["sets"][0]["bytes"], "intact", "{major}: {listed}");
         let copy = format!("{database}_copy");
         scenario
             .run(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"])
@@ -156,7 +156,7 @@ fn s3_holds_the_same_and_restores_the_same() {
 
     let objects = s3.objects();
     let names: Vec<&str> = objects.iter().map(|key| key.rsplit('/').next().unwrap()).collect();
-    assert_eq!(names, ["dump.sql.gz", "globals.sql.gz", "manifest.json", "verification.json"]);
+    assert_eq!(names, ["dump.sql.gz", "globals.sql.gz", "manifest.json", "run.json", "verification.json"]);
     assert!(objects.iter().all(|key| key.starts_with("test/app/nightly/20")), "{objects:?}");
     let copy = format!("{database}_copy");
     scenario.run(&["backups", "restore", "latest", "--store", "bucket", "--into", &server.url(&copy), "--create"]).succeeded();
@@ -219,7 +219,7 @@ fn a_dry_run_says_what_it_would_do_and_writes_nothing() {
         "back up",
         "with     pg_dump (PostgreSQL) 18",
         "restored into scratch database",
-        "(last 1 of 1)",
+        "(last 1 of 1, made by this run)",
     ]);
     assert_eq!(scenario.files("store"), Vec::<String>::new());
     assert!(!scenario.path("store").exists());
@@ -338,7 +338,7 @@ fn verifying_by_restore_on_another_server_works_and_cleans_up() {
         .config(&format!("[databases.scratch]\nurl = {}\n", quoted(&scratch.url("postgres"))))
         .backup_job("local", "verify = \"restore\"\nscratch = \"scratch\"");
     scenario.run(&["run-job", "nightly"]).succeeded();
-    assert_eq!(scenario.json(&["backups", "list"])["sets"][0]["proof"], "verified");
+    assert_eq!(scenario.json(&["backups", "list"])["sets"][0]["bytes"], "intact");
     scenario.run(&["backups", "verify", "latest", "--restore-on", "scratch"]).succeeded();
 }
 
@@ -390,8 +390,9 @@ fn a_role_that_may_not_restore_leaves_an_unverified_set_and_not_a_damaged_one() 
     );
     let scenario = Scenario::with_url(server, &server.url_as("reader18", &database)).backup_job("local", "verify = \"restore\"");
     scenario.run(&["check", "--connect"]).exited(77).prints(&["not a member of owner18"]);
-    scenario.run(&["run-job", "nightly"]).exited(77).says(&["cannot verify by restoring", "owner18"]);
-    assert_eq!(scenario.json(&["backups", "list"])["sets"][0]["proof"], "unknown");
+    scenario.run(&["run-job", "nightly"]).exited(77).says(&["its bytes are intact", "was not restored", "owner18"]);
+    let listed = scenario.json(&["backups", "list"]);
+    assert_eq!((&listed["sets"][0]["bytes"], &listed["sets"][0]["restored"]), (&"intact".into(), &false.into()), "{listed}");
     assert_eq!(scratch_databases(&scenario, server), "");
     server.sql(&database, "GRANT owner18 TO reader18");
     scenario.run(&["check", "--connect"]).succeeded();

@@ -14,8 +14,12 @@ mod backup;
 mod backup_faults;
 /// kill -9 at random moments of backups, checks and restores, in both kinds of store.
 mod backup_kills;
+/// Whose sets are whose, which go, and which is the latest: two servers on one store, clocks, holds.
+mod backup_series;
 /// Sets that were damaged, and what prune may delete.
 mod backup_sets;
+/// What is said of a set: its bytes, and the servers that took it or did not.
+mod backup_verdicts;
 /// The commands that need no server: check, jobs, schema, and what they say of mistakes.
 mod cli;
 /// Large text in another form: readers, writers, the way there and back.
@@ -49,6 +53,8 @@ mod partition_retire;
 mod reindex;
 /// Jobs for systemd and Kubernetes.
 mod render;
+/// The database that a restore makes: its properties, its names, what is left of it.
+mod restore_database;
 /// Rows that leave a table, and come back.
 mod retention;
 /// Tables of every kind that rows leave, and who else holds them.
@@ -65,6 +71,8 @@ mod serve_faults;
 mod sql;
 /// One contract for both kinds of store.
 mod store;
+/// Writes under a condition, and a lock object as a lease.
+mod store_lease;
 /// The servers that these tests stand on.
 mod support_works;
 /// Vector indexes: what is measured, against a computation of the test's own; what is built, and that nobody notices.

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::support::s3::{self, Fault, Rule, S3Server};
 
 /// Runs a test of the contract on a directory and on S3.
-fn on_both(test: impl AsyncFn(&Store) -> Result<()>) {
+pub fn on_both(test: impl AsyncFn(&Store) -> Result<()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let folder = TempDir::new().unwrap();
     let dir = config::Store::Dir { path: folder.path().join("new/store") };
@@ -25,7 +25,7 @@ fn on_both(test: impl AsyncFn(&Store) -> Result<()>) {
     assert_eq!(server.unfinished_uploads(), Vec::<String>::new());
 }
 
-fn on_s3(test: impl AsyncFn(&Store, &S3Server) -> Result<()>) {
+pub fn on_s3(test: impl AsyncFn(&Store, &S3Server) -> Result<()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let server = S3Server::start();
     runtime
@@ -34,7 +34,7 @@ fn on_s3(test: impl AsyncFn(&Store, &S3Server) -> Result<()>) {
 }
 
 /// Parts of 6 MiB, so that a test's object has several.
-fn s3_config(server: &S3Server, bucket: &str) -> config::Store {
+pub fn s3_config(server: &S3Server, bucket: &str) -> config::Store {
     // The default chain reads the environment; every test sets the same values.
     unsafe {
         std::env::set_var("AWS_ACCESS_KEY_ID", s3::ACCESS_KEY);
@@ -77,7 +77,7 @@ async fn upload(store: &Store, key: &str, content: &[u8]) -> Result<()> {
     written
 }
 
-async fn keys(store: &Store, folder: &str) -> Result<Vec<String>> {
+pub async fn keys(store: &Store, folder: &str) -> Result<Vec<String>> {
     Ok(store.list(folder).await?.into_iter().map(|object| object.key).collect())
 }
 

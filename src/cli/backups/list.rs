@@ -9,8 +9,8 @@ use serde_json::json;
 use super::{Filter, stores};
 use crate::cli::Global;
 use crate::cli::output::{self, print};
-use crate::task::backup::keep::Proof;
-use crate::task::backup::set;
+use crate::task::backup::set::{self, Set};
+use crate::task::backup::verdict::Bytes;
 use crate::units;
 
 pub async fn run(global: &Global, filter: &Filter) -> Result<ExitCode> {
@@ -19,6 +19,7 @@ pub async fn run(global: &Global, filter: &Filter) -> Result<ExitCode> {
     let mut json_rows = Vec::new();
     let mut broken = Vec::new();
     let mut newest_good = None;
+    let mut from_the_future = Vec::new();
     let now = Utc::now();
     for (store_name, store) in stores(&config, filter).await? {
         if !store.is_there() {
@@ -27,7 +28,9 @@ pub async fn run(global: &Global, filter: &Filter) -> Result<ExitCode> {
         let listing = set::list(&store, "").await?;
         for set in listing.sets.iter().filter(|set| filter.matches(&set.name)) {
             let manifest = &set.manifest;
-            if set.verification.proof() == Proof::Verified {
+            if set.is_from_the_future(now) {
+                from_the_future.push(set.name.to_string());
+            } else if set.verification.verdict() == Bytes::Intact {
                 newest_good = newest_good.max(Some(set.name.taken_at));
             }
             rows.push(vec![
@@ -37,7 +40,9 @@ pub async fn run(global: &Global, filter: &Filter) -> Result<ExitCode> {
                 units::bytes(manifest.dump.bytes),
                 units::count(manifest.tables.len() as u64),
                 units::count(manifest.rows()),
-                set.verification.in_words(),
+                set.verification.verdict().name().to_owned(),
+                set.verification.restored_in_words(),
+                notes(set, now),
             ]);
             json_rows.push(json!({
                 "set": set.name.to_string(),
@@ -53,7 +58,13 @@ pub async fn run(global: &Global, filter: &Filter) -> Result<ExitCode> {
                 "rows": manifest.rows(),
                 "server_version": manifest.server.version,
                 "verification": set.verification,
-                "proof": set.verification.proof(),
+                "bytes": set.verification.verdict(),
+                "restored": set.verification.was_restored(),
+                "identity": set.identity().map(|identity| identity.to_string()),
+                "filtered": !set.manifest.filters.are_none(),
+                "by_hand": set.manifest.by_hand,
+                "held": set.held(now),
+                "from_the_future": set.is_from_the_future(now),
                 "warnings": manifest.warnings,
             }));
         }
@@ -76,14 +87,37 @@ pub async fn run(global: &Global, filter: &Filter) -> Result<ExitCode> {
     if rows.is_empty() {
         print("no sets\n")?;
     } else {
-        print(&output::table(&["SET", "STORE", "AGE", "SIZE", "TABLES", "ROWS", "VERIFIED"], rows.into_iter()))?;
+        print(&output::table(&["SET", "STORE", "AGE", "SIZE", "TABLES", "ROWS", "BYTES", "RESTORED", ""], rows.into_iter()))?;
         match newest_good {
-            Some(at) => print(&format!("\nThe last verified set is {} old.\n", units::age(at, now)))?,
-            None => print("\nNo set is verified: `pgtend backups verify latest`.\n")?,
+            Some(at) => print(&format!("\nThe last intact set is {} old.\n", units::age(at, now)))?,
+            None => print("\nNo set has been read back: `pgtend backups verify latest`.\n")?,
         }
+    }
+    for name in from_the_future {
+        eprintln!(
+            "pgtend: {name} is from after now: a clock was wrong when it was made, or is now; it is never the latest without --any"
+        );
     }
     for (store, name, reason) in broken {
         eprintln!("pgtend: not listed: {name} in {store} cannot be restored: {reason}");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is special about a set, for the last column.
+fn notes(set: &Set, now: chrono::DateTime<Utc>) -> String {
+    let mut notes = Vec::new();
+    if !set.manifest.filters.are_none() {
+        notes.push("partial".to_owned());
+    }
+    if set.manifest.by_hand {
+        notes.push("by hand".to_owned());
+    }
+    if let Some(hold) = set.held(now) {
+        notes.push(format!("held until {}", hold.until.format("%Y-%m-%d")));
+    }
+    if set.is_from_the_future(now) {
+        notes.push("from after now".to_owned());
+    }
+    notes.join(", ")
 }

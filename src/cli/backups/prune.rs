@@ -3,14 +3,22 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
+use chrono::Utc;
 use serde_json::json;
 
 use crate::cli::Global;
 use crate::cli::output::print;
+use crate::fault::{Fault, Kind};
+use crate::pg;
 use crate::store::Store;
 use crate::task::Task;
-use crate::task::backup::set::{self, Set};
-use crate::task::backup::{self, keep};
+use crate::task::backup::guard::{self, Asked};
+use crate::task::backup::prune::{self, Rules};
+use crate::task::backup::series::{Identity, Series};
+use crate::task::backup::set;
+
+/// A person waits, and has asked for it: all of them.
+const CHECKS_BY_HAND: usize = usize::MAX;
 
 pub async fn run(global: &Global, only: Option<&str>, dry_run: bool) -> Result<ExitCode> {
     let (config, jobs) = global.load()?;
@@ -19,24 +27,50 @@ pub async fn run(global: &Global, only: Option<&str>, dry_run: bool) -> Result<E
     }
     let mut json_rows = Vec::new();
     let mut text = String::new();
+    let mut refused = Vec::new();
     for job in jobs.iter().filter(|job| only.is_none_or(|name| name == job.name)) {
         let Task::Backup(backup) = &job.task else { continue };
         let Some(keep) = &backup.keep else { continue };
         let store = Store::open(config.stores.get(&backup.store).context("the store is known: the job was checked")?).await?;
         for database in &job.databases {
-            let listing = set::list(&store, &set::folder(database, &job.name)).await?;
-            let candidates: Vec<_> = listing.sets.iter().map(Set::candidate).collect();
-            for decision in keep::decide(&candidates, keep, job.timezone) {
-                text += &format!(
-                    "{:<8} {}  ({})\n",
-                    if decision.keep { "keep" } else { "delete" },
-                    decision.name,
-                    decision.reasons.join(", ")
-                );
+            let folder = set::folder(database, &job.name);
+            let series = Series::read(&store, database, &job.name).await?;
+            let configured = config.databases.get(database).context("the database is known: the job was checked")?;
+            let identity = own_identity(configured, database).await?;
+            let rules = Rules {
+                keep,
+                zone: job.timezone,
+                now: Utc::now(),
+                identity: identity.as_ref(),
+                series: &series,
+                own: None,
+                has_schedule: job.schedule.is_some(),
+            };
+            let decisions = match dry_run {
+                true => prune::decide(&set::list(&store, &folder).await?, &rules, None),
+                // No lock of the ledger is held here: the lock object says who deletes.
+                false => match guard::ask(&store, database, &job.name, false, None).await {
+                    Asked::Refused(why) => {
+                        refused.push(format!("{database}/{}: {why}", job.name));
+                        continue;
+                    }
+                    Asked::Granted(guard) => {
+                        let pruned = prune::apply(&store, &folder, &rules, &guard, CHECKS_BY_HAND, &global.progress()).await;
+                        guard.release().await;
+                        let pruned = pruned?;
+                        pruned.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                        pruned.decisions
+                    }
+                },
+            };
+            for decision in decisions {
+                let verb = match (decision.keep, decision.check_first) {
+                    (_, true) => "check",
+                    (true, false) => "keep",
+                    (false, false) => "delete",
+                };
+                text += &format!("{verb:<8} {}  ({})\n", decision.name, decision.reasons.join(", "));
                 json_rows.push(json!(decision));
-            }
-            if !dry_run {
-                backup::prune(&store, database, &job.name, keep, job.timezone).await?;
             }
         }
     }
@@ -45,5 +79,19 @@ pub async fn run(global: &Global, only: Option<&str>, dry_run: bool) -> Result<E
     } else {
         print(if text.is_empty() { "no sets\n" } else { &text })?;
     }
-    Ok(ExitCode::SUCCESS)
+    if refused.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(Fault::new(Kind::Busy, format!("not pruned: {}", refused.join("; "))).into())
+}
+
+/// Whose sets are meant is asked of the server: with another configuration's names, or on another host, they may be another's.
+async fn own_identity(configured: &crate::config::Database, database: &str) -> Result<Option<Identity>> {
+    let settings = pg::Settings::resolve(configured).with_context(|| format!("database `{database}`"))?;
+    let mut connection = settings
+        .connect()
+        .await
+        .with_context(|| format!("cannot tell which sets are those of database `{database}`, so none is deleted"))?;
+    let server = crate::task::backup::facts::server(&mut connection, &settings).await?;
+    Ok(Identity::of(&server))
 }

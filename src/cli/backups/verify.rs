@@ -4,42 +4,41 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
-use super::{Filter, find, settings_of, tools_for};
+use super::{Filter, Found, Which, find, or_cancelled, settings_of, tools_for};
 use crate::cli::Global;
 use crate::cli::output::print;
-use crate::task::backup::{restore, verify};
+use crate::config::Config;
+use crate::task::backup::latest::Choice;
+use crate::task::backup::restore::Refusal;
+use crate::task::backup::{scratch, verify};
 use crate::units;
 
-pub async fn run(global: &Global, wanted: &str, filter: &Filter, restore_on: Option<&str>) -> Result<ExitCode> {
+pub async fn run(
+    global: &Global,
+    wanted: &str,
+    filter: &Filter,
+    which: &Which,
+    restore_on: Option<&str>,
+    cancel: &CancellationToken,
+) -> Result<ExitCode> {
     let config = global.load_config()?;
-    let mut found = find(&config, wanted, filter, false).await?;
+    // What is passed by as a source of a restore may well be looked at.
+    let choice = Choice { older_ok: true, ..which.choice() };
+    let mut found = or_cancelled(cancel, find(&config, wanted, filter, &choice)).await?;
+    let mut refusal = None;
     match restore_on {
-        None => verify::by_checksum(&found.store, &mut found.set, &global.progress()).await?,
-        Some(target) => {
-            let settings = settings_of(&config, target)?;
-            let mut connection = restore::maintenance_connection(&settings).await?;
-            let tools = tools_for(&config, &mut connection).await?;
-            // Not the job's own prefix: its run may be going on.
-            let prefix = restore::scratch_prefix(
-                &found.set.name.database,
-                &format!("{} by hand", found.set.name.job),
-                &found.set.manifest.server,
-            );
-            for leftover in restore::scratch_leftovers(&mut connection, &prefix).await? {
-                restore::drop_scratch(&mut connection, &leftover).await?;
-            }
-            let scratch = verify::Scratch { settings: &settings, tools: &tools, name: format!("{prefix}{}", std::process::id()) };
-            verify::by_restore(&found.store, &mut found.set, &scratch, &global.progress()).await?;
-        }
+        None => or_cancelled(cancel, verify::by_checksum(&found.store, &mut found.set, &global.progress())).await?,
+        Some(target) => refusal = by_restore(global, &config, &mut found, target, cancel).await?,
     }
     let set = &found.set;
     if global.json {
         print(&format!(
             "{:#}\n",
-            json!({ "set": set.name.to_string(), "store": found.store_name, "verification": set.verification, "proof": set.verification.proof() })
+            json!({ "set": set.name.to_string(), "store": found.store_name, "verification": set.verification, "bytes": set.verification.verdict() })
         ))?;
-    } else {
+    } else if refusal.is_none() {
         let how = if restore_on.is_some() { "restored" } else { "read back" };
         print(&format!(
             "{}: {how}, {} tables and {} rows are as the manifest says\n",
@@ -48,5 +47,39 @@ pub async fn run(global: &Global, wanted: &str, filter: &Filter, restore_on: Opt
             units::count(set.manifest.rows())
         ))?;
     }
-    Ok(ExitCode::SUCCESS)
+    match refusal {
+        None => Ok(ExitCode::SUCCESS),
+        Some(refusal) => Err(anyhow::Error::from(refusal)
+            .context(format!("the bytes of {} are intact, and this server did not take them", set.name))),
+    }
+}
+
+/// Returns why that server did not take it.
+async fn by_restore(
+    global: &Global,
+    config: &Config,
+    found: &mut Found,
+    target: &str,
+    cancel: &CancellationToken,
+) -> Result<Option<Refusal>> {
+    let settings = settings_of(config, target)?;
+    // Not the job's own prefix: its run may be going on.
+    let by_hand = format!("{} by hand", found.set.name.job);
+    let prefix = scratch::scratch_prefix(&found.set.name.database, &by_hand, &found.set.manifest.server);
+    let prepared = async {
+        let mut connection = scratch::maintenance_connection(&settings).await?;
+        let tools = tools_for(config, &mut connection).await?;
+        for leftover in scratch::scratch_leftovers(&mut connection, &prefix).await? {
+            if let Some(left) = scratch::drop_or_warn(&settings, &leftover).await {
+                tracing::warn!("{left}");
+            }
+        }
+        Ok(tools)
+    };
+    let tools = or_cancelled(cancel, prepared).await?;
+    let name = format!("{prefix}{}", std::process::id());
+    let target = verify::Scratch { settings: &settings, tools: &tools, name, cancel };
+    let verified = verify::by_restore(&found.store, &mut found.set, &target, &global.progress()).await?;
+    verified.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    Ok(verified.refusal)
 }

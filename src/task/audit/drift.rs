@@ -13,9 +13,8 @@ use sqlx::PgConnection;
 use super::document::Level;
 use super::look::{self, Row, Scene, Seen};
 use crate::child::Child;
-use crate::fault::{Fault, Kind};
 use crate::pg::{self, Server};
-use crate::task::backup::{facts, restore, stream};
+use crate::task::backup::{facts, scratch, stream};
 
 /// Long enough for a schema of thousands of tables.
 const LOAD_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(300);
@@ -43,29 +42,29 @@ pub async fn look(scene: &Scene<'_>, connection: &mut PgConnection, in_recovery:
         return Ok(Seen::unknown(format!("schema_file {} is not there", file.display())));
     }
     let here = objects(connection, scene).await?;
-    let like = facts::server(connection).await?;
+    let like = facts::server(connection, scene.settings).await?;
     let target = match &scene.audit.scratch {
         Some(name) => pg::Settings::resolve(scene.config.databases.get(name).context("`scratch` is configured")?)?,
         None => scene.settings.clone(),
     };
-    let mut maintenance = restore::maintenance_connection(&target).await.context("for the scratch database")?;
+    let mut maintenance = scratch::maintenance_connection(&target).await.context("for the scratch database")?;
     // By hand it takes no lock: what it would find could be of a run under way.
     let who = if scene.by_hand { format!("by hand {}", std::process::id()) } else { scene.job.to_owned() };
     let digest = stream::hex(&Sha256::digest(format!("{}/{who}/{}", scene.database, like.database.name)));
     let prefix = format!("pgtend_audit_{}_", &digest[..12]);
-    for leftover in restore::scratch_leftovers(&mut maintenance, &prefix).await? {
-        restore::drop_scratch(&mut maintenance, &leftover).await?;
+    for leftover in scratch::scratch_leftovers(&mut maintenance, &prefix).await? {
+        if let Some(left) = scratch::drop_or_warn(&target, &leftover).await {
+            tracing::warn!("{left}");
+        }
     }
     let name = format!("{prefix}{}", std::process::id());
-    restore::create_scratch(&mut maintenance, &name, &like.database).await?;
-    let scratch = target.with_database(&name);
-    let loaded = tokio::select! {
-        loaded = load(scene, &scratch, file) => loaded,
-        () = scene.cancel.cancelled() => Err(Fault::new(Kind::Cancelled, "cancelled").into()),
-    };
-    let dropped = restore::drop_scratch(&mut maintenance, &name).await;
-    let there = loaded?;
-    dropped?;
+    let scratch_settings = target.with_database(&name);
+    let loading = load(scene, &scratch_settings, file);
+    let (there, left) = scratch::with_scratch(&target, &name, &like.database, scene.cancel, loading).await;
+    if let Some(left) = left {
+        tracing::warn!("{left}");
+    }
+    let there = there?;
     Ok(match there {
         Ok(there) => Seen { rows: compare(&there, &here, &file.display().to_string()), unknown: Vec::new() },
         Err(reason) => Seen::unknown(reason),

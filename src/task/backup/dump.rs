@@ -3,9 +3,12 @@
 use anyhow::{Context as _, Result};
 use chrono::Utc;
 
-use super::plan::{self, Plan};
-use super::set::{self, DumpObject, FORMAT, GLOBALS, Globals, Manifest, Set, Verification};
+use super::manifest::{DumpObject, FORMAT, Globals, Manifest};
+use super::markers::RUN;
+use super::plan::Plan;
+use super::set::{self, GLOBALS, Set};
 use super::stream::{self, Shape, Streamed};
+use super::verdict::Verification;
 use super::{Backup, Compression};
 use crate::child::{Child, Ended};
 use crate::fault::Fault;
@@ -15,61 +18,72 @@ use crate::store::{Store, Upload};
 use crate::task::RunContext;
 use crate::units;
 
-/// The set exists when this returns Ok, and leaves nothing when it does not.
+/// Writes the set `plan.name`, whose folder is this run's. It exists when this returns Ok, and leaves nothing when it does not.
 pub async fn write_set(store: &Store, plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Result<Set> {
-    let object = backup.compression.dump_object();
-    let written = async {
-        let started_at = Utc::now();
-        let phase = run.progress.phase("dump", None);
-        let (dump, stderr) = write_dump(store, plan, backup, run, object, &phase).await?;
-        let elapsed_seconds = phase.elapsed().as_secs_f64();
-        phase.done(&format!("{} → {}", units::bytes(dump.contents.bytes), units::bytes(dump.bytes)));
-        let globals = write_globals(store, plan, run).await?;
-
-        let mut warnings = plan.warnings.clone();
-        warnings.extend(plan::shrank(dump.bytes, plan.last_dump_bytes));
-        warnings.extend(stderr.lines().map(|line| format!("pg_dump: {line}")));
-        if dump.contents.tables.is_empty() {
-            warnings.push("the dump holds no table's data".to_owned());
-        }
-        let manifest = Manifest {
-            format: FORMAT,
-            pgtend_version: env!("CARGO_PKG_VERSION").to_owned(),
-            job: run.job.name.clone(),
-            database: run.database.to_owned(),
-            started_at,
-            finished_at: Utc::now(),
-            server: plan.server.clone(),
-            pg_dump_version: plan.tools.version.clone(),
-            dump: DumpObject {
-                object: object.to_owned(),
-                compression: backup.compression,
-                bytes: dump.bytes,
-                sha256: dump.sha256,
-                uncompressed_bytes: dump.contents.bytes,
-                members: dump.members,
-                elapsed_seconds,
-            },
-            globals,
-            tables: dump.contents.tables,
-            large_objects: dump.contents.large_objects,
-            filters: backup.filters.clone(),
-            warnings,
-        };
-        run.or_cancelled(set::write_manifest(store, &plan.name, &manifest)).await?;
-        Ok(Set { name: plan.name.clone(), manifest, verification: Verification::default() })
-    };
-    let written: Result<Set> = written.await;
+    let written = write_objects(store, plan, backup, run).await;
     if written.is_err() {
-        // The manifest goes first: an answer that was lost does not mean that it was not written.
-        for object in [set::MANIFEST, object, GLOBALS] {
-            if let Err(error) = store.delete(&plan.name.key(object)).await {
-                tracing::warn!("what this run has written stays until the next one: {error:#}");
-                break;
-            }
-        }
+        clean_up(store, plan, backup).await;
     }
     written
+}
+
+async fn write_objects(store: &Store, plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Result<Set> {
+    let object = backup.compression.dump_object();
+    let started_at = Utc::now();
+    let phase = run.progress.phase("dump", None);
+    let (dump, stderr) = write_dump(store, plan, backup, run, object, &phase).await?;
+    let elapsed_seconds = phase.elapsed().as_secs_f64();
+    phase.done(&format!("{} → {}", units::bytes(dump.contents.bytes), units::bytes(dump.bytes)));
+    let globals = write_globals(store, plan, run).await?;
+
+    let mut warnings = plan.warnings.clone();
+    warnings.extend(stderr.lines().map(|line| format!("pg_dump: {line}")));
+    if dump.contents.tables.is_empty() {
+        warnings.push("the dump holds no table's data".to_owned());
+    }
+    let manifest = Manifest {
+        format: FORMAT,
+        pgtend_version: env!("CARGO_PKG_VERSION").to_owned(),
+        job: run.job.name.clone(),
+        database: run.database.to_owned(),
+        by_hand: run.by_hand,
+        started_at,
+        finished_at: Utc::now(),
+        server: plan.server.clone(),
+        pg_dump_version: plan.tools.version.clone(),
+        dump: DumpObject {
+            object: object.to_owned(),
+            compression: backup.compression,
+            bytes: dump.bytes,
+            sha256: dump.sha256,
+            uncompressed_bytes: dump.contents.bytes,
+            members: dump.members,
+            elapsed_seconds,
+        },
+        globals,
+        tables: dump.contents.tables,
+        large_objects: dump.contents.large_objects,
+        filters: backup.filters.clone(),
+        warnings,
+    };
+    run.or_cancelled(set::write_manifest(store, &plan.name, &manifest)).await?;
+    Ok(Set { name: plan.name.clone(), manifest, verification: Verification::default(), hold: None })
+}
+
+/// Removes what a run that ends without a set has written. The manifest goes first: an answer that was lost does not mean that it
+/// was not written. The mark goes last, and only when nothing is left that it stands for.
+pub async fn clean_up(store: &Store, plan: &Plan, backup: &Backup) {
+    let cleaned = async {
+        for object in [set::MANIFEST, backup.compression.dump_object(), GLOBALS] {
+            store.delete(&plan.name.key(object)).await?;
+        }
+        let uploads = store.unfinished(&plan.name.key("")).await?;
+        anyhow::ensure!(uploads.is_empty(), "an upload could not be aborted");
+        store.delete(&plan.name.key(RUN)).await
+    };
+    if let Err(error) = cleaned.await {
+        tracing::warn!("what this run has written stays until the next one: {error:#}");
+    }
 }
 
 /// Runs pg_dump into the object. Returns what went in, and pg_dump's warnings.

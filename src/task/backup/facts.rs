@@ -3,12 +3,14 @@
 use std::collections::HashSet;
 
 use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 
-use crate::pg::Server;
+use crate::pg::{self, Server};
 
-/// The source, and what a target must have.
+/// The source, and what a target must have. What has a default came after the first release, whose manifests have none.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ServerFacts {
     pub version: String,
@@ -18,14 +20,41 @@ pub struct ServerFacts {
     pub in_recovery: bool,
     pub database: DatabaseFacts,
     pub extensions: Vec<Extension>,
-    /// Owners and grantees in this database.
+    /// Owners and grantees of what is in the database; those of the database itself are in `database`.
     pub roles: Vec<String>,
+    /// `HOST:PORT`, as this host reached it.
+    #[serde(default)]
+    pub host: String,
+    /// The server's clock when it was asked.
+    #[serde(default)]
+    pub clock: Option<DateTime<Utc>>,
+    /// Of the WAL; a standby's is that of its last restart point.
+    #[serde(default)]
+    pub timeline: Option<i64>,
+    /// Where the WAL was, at the latest, when the dump began.
+    #[serde(default)]
+    pub lsn: Option<String>,
+    /// That relations of the database name; the database's own is in `database`.
+    #[serde(default)]
+    pub tablespaces: Vec<String>,
+    #[serde(default)]
+    pub event_triggers: Vec<String>,
+    #[serde(default)]
+    pub subscriptions: Vec<String>,
+    /// Those that hold rows.
+    #[serde(default)]
+    pub partitions: Vec<Partition>,
+    /// What the database has, and the backup's role may not read: it is not in the dump.
+    #[serde(default)]
+    pub unreadable: Vec<String>,
 }
 
 /// What CREATE DATABASE and ALTER DATABASE said of it; a plain dump does not hold it.
-#[derive(Clone, Debug, Serialize, Deserialize, sqlx::FromRow)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct DatabaseFacts {
     pub name: String,
+    #[serde(default)]
+    pub oid: Option<i64>,
     pub owner: String,
     pub encoding: String,
     pub collate: String,
@@ -33,109 +62,240 @@ pub struct DatabaseFacts {
     /// `c` libc, `i` ICU, `b` builtin.
     pub locale_provider: String,
     pub locale: Option<String>,
+    #[serde(default)]
+    pub icu_rules: Option<String>,
     pub size_bytes: i64,
+    /// -1 is no limit.
+    #[serde(default)]
+    pub connection_limit: Option<i32>,
+    #[serde(default)]
+    pub is_template: bool,
+    /// None is pg_default.
+    #[serde(default)]
+    pub tablespace: Option<String>,
     /// `ALTER DATABASE … SET`: `name=value`.
     pub settings: Vec<String>,
-    /// `CONNECT role`, `TEMPORARY ` (of PUBLIC), …; None where nobody ever granted or revoked anything.
+    /// `ALTER ROLE … IN DATABASE … SET`.
+    #[serde(default)]
+    pub role_settings: Vec<RoleSettings>,
+    /// `CONNECT role`, `TEMPORARY ` (of PUBLIC), …; None where nobody ever granted or revoked anything. For reading;
+    /// `privileges` says it in full.
     #[serde(default)]
     pub grants: Option<Vec<String>>,
+    #[serde(default)]
+    pub privileges: Option<Vec<Privilege>>,
+    #[serde(default)]
+    pub security_labels: Vec<SecurityLabel>,
     #[serde(default)]
     pub comment: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleSettings {
+    pub role: String,
+    /// `name=value`
+    pub settings: Vec<String>,
+}
+
+/// One item of a database's access list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Privilege {
+    /// `CONNECT`, `CREATE` or `TEMPORARY`.
+    pub privilege: String,
+    /// None is PUBLIC.
+    pub grantee: Option<String>,
+    /// None where the role is gone.
+    pub grantor: Option<String>,
+    /// WITH GRANT OPTION.
+    pub grantable: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecurityLabel {
+    pub provider: String,
+    pub label: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extension {
     pub name: String,
     pub version: String,
 }
 
-pub async fn server(connection: &mut PgConnection) -> Result<ServerFacts> {
+/// A partition that holds rows, and the table at the top of its tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partition {
+    pub schema: String,
+    pub name: String,
+    pub root_schema: String,
+    pub root_name: String,
+}
+
+impl DatabaseFacts {
+    /// Roles that ALTER DATABASE, GRANT and ALTER ROLE … IN DATABASE name.
+    pub fn roles(&self) -> Vec<String> {
+        let privileges = self.privileges.iter().flatten();
+        let of_privileges = privileges.flat_map(|privilege| [privilege.grantee.clone(), privilege.grantor.clone()]).flatten();
+        // A manifest of the first release has only these.
+        let of_grants = self.grants.iter().flatten().filter_map(|grant| Some(grant.split_once(' ')?.1.to_owned()));
+        let mut roles: Vec<String> = [self.owner.clone()]
+            .into_iter()
+            .chain(of_privileges)
+            .chain(of_grants)
+            .chain(self.role_settings.iter().map(|settings| settings.role.clone()))
+            .filter(|role| !role.is_empty())
+            .collect();
+        roles.sort();
+        roles.dedup();
+        roles
+    }
+
+    /// With another encoding, or another locale: of libc, or `icu:NAME`, `builtin:NAME`.
+    #[must_use]
+    pub fn with_locale(mut self, encoding: Option<&str>, locale: Option<&str>) -> Self {
+        if let Some(encoding) = encoding {
+            self.encoding = encoding.to_owned();
+        }
+        if let Some(written) = locale {
+            let (provider, locale) = match written.split_once(':') {
+                Some(("icu", name)) => ("i", name),
+                Some(("builtin", name)) => ("b", name),
+                Some(("libc", name)) => ("c", name),
+                _ => ("c", written),
+            };
+            self.locale_provider = provider.to_owned();
+            self.icu_rules = None;
+            // ICU and the builtin provider still want a libc locale, and C is in every libc.
+            let libc = if provider == "c" { locale } else { "C" };
+            (self.collate, self.ctype) = (libc.to_owned(), libc.to_owned());
+            self.locale = (provider != "c").then(|| locale.to_owned());
+        }
+        self
+    }
+
+    /// Text of this database goes to a UTF-8 client by no conversion: its bytes are what they are.
+    pub fn has_no_way_to_utf8(&self) -> bool {
+        matches!(self.encoding.as_str(), "SQL_ASCII" | "MULE_INTERNAL")
+    }
+}
+
+/// What `connection`'s server and database are.
+pub async fn server(connection: &mut PgConnection, settings: &pg::Settings) -> Result<ServerFacts> {
+    #[derive(Deserialize)]
+    struct Read {
+        in_recovery: bool,
+        clock: DateTime<Utc>,
+        database: DatabaseFacts,
+        extensions: Vec<Extension>,
+        roles: Vec<String>,
+        tablespaces: Vec<String>,
+        event_triggers: Vec<String>,
+        subscriptions: Vec<String>,
+        partitions: Vec<Partition>,
+        unreadable: Vec<String>,
+    }
     let server = Server::of(connection).await?;
     // Readable by all since 10, unless an administrator has revoked it.
-    let system_identifier =
-        sqlx::query_scalar("SELECT system_identifier::text FROM pg_control_system()").fetch_one(&mut *connection).await.ok();
-    let in_recovery = sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&mut *connection).await?;
-    let database = database(connection).await.context("cannot read the database's properties")?;
-    let extensions =
-        sqlx::query_as::<_, Extension>("SELECT extname AS name, extversion AS version FROM pg_extension ORDER BY extname")
-            .fetch_all(&mut *connection)
-            .await?;
-    let roles = roles(connection).await.context("cannot read which roles own objects")?;
+    let identity: Option<(String, i64)> = sqlx::query_as(
+        "SELECT s.system_identifier::text, c.timeline_id::bigint
+         FROM pg_catalog.pg_control_system() s, pg_catalog.pg_control_checkpoint() c",
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .ok();
+    // Some hosted servers have no such functions. The checkpoint's timeline is behind after a promotion.
+    let position: Option<(Option<String>, Option<String>)> = sqlx::query_as(
+        "SELECT CASE WHEN r THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_lsn() END::text,
+                CASE WHEN NOT r THEN pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END
+         FROM pg_catalog.pg_is_in_recovery() r",
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .ok();
+    let (lsn, wal_timeline) = position.unwrap_or_default();
+    let wal_timeline = wal_timeline.and_then(|digits| i64::from_str_radix(&digits, 16).ok());
+    let (system_identifier, checkpoint_timeline) = identity.unzip();
+
+    let read = read_json(connection, include_str!("facts.sql")).await.context("cannot read the database's properties")?;
+    let read: Read = serde_json::from_value(read).context("facts.sql does not say what it should")?;
     Ok(ServerFacts {
         version: server.version,
         version_num: server.version_num,
         system_identifier,
-        in_recovery,
-        database,
-        extensions,
-        roles,
+        in_recovery: read.in_recovery,
+        database: read.database,
+        extensions: read.extensions,
+        roles: read.roles,
+        host: settings.server(),
+        clock: Some(read.clock),
+        timeline: wal_timeline.or(checkpoint_timeline),
+        lsn,
+        tablespaces: read.tablespaces,
+        event_triggers: read.event_triggers,
+        subscriptions: read.subscriptions,
+        partitions: read.partitions,
+        unreadable: read.unreadable,
     })
 }
 
-/// Through jsonb, because the columns differ: datlocprovider came with 15, daticulocale became datlocale in 17.
-async fn database(connection: &mut PgConnection) -> Result<DatabaseFacts> {
-    let facts = sqlx::query_as(
-        "SELECT datname AS name, pg_get_userbyid(datdba) AS owner, pg_encoding_to_char(encoding) AS encoding,
-                datcollate AS collate, datctype AS ctype,
-                coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') AS locale_provider,
-                coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale') AS locale,
-                pg_database_size(oid) AS size_bytes,
-                coalesce((SELECT setconfig FROM pg_db_role_setting WHERE setdatabase = d.oid AND setrole = 0), '{}') AS settings,
-                (SELECT array_agg(privilege_type || ' ' || coalesce(rolname, '') ORDER BY privilege_type, rolname)
-                 FROM aclexplode(datacl) LEFT JOIN pg_roles r ON r.oid = grantee) AS grants,
-                shobj_description(oid, 'pg_database') AS comment
-         FROM pg_database d WHERE datname = current_database()",
+/// The one value of a query that yields jsonb, whatever bytes are in it: names are stored in the encoding of whoever
+/// made them, and a database of SQL_ASCII refuses to send to a UTF-8 client what is not UTF-8. Such bytes are read as �.
+async fn read_json(connection: &mut PgConnection, query: &str) -> Result<serde_json::Value> {
+    let mut transaction = connection.begin().await?;
+    sqlx::query(
+        "SELECT pg_catalog.set_config('client_encoding', 'SQL_ASCII', true) WHERE pg_catalog.current_setting('server_encoding') = 'SQL_ASCII'",
     )
-    .fetch_one(connection)
+    .execute(&mut *transaction)
     .await?;
-    Ok(facts)
+    let hex = pg::fetch_text(&mut *transaction, format!("SELECT pg_catalog.encode(pg_catalog.textsend(({query})::text), 'hex')"))
+        .await?
+        .context("the query has no row")?;
+    transaction.commit().await?;
+    Ok(serde_json::from_str(&String::from_utf8_lossy(&from_hex(&hex)?))?)
 }
 
-/// Owners and grantees. The bootstrap superuser is pinned and so not in pg_shdepend: owners are asked for, too.
-async fn roles(connection: &mut PgConnection) -> Result<Vec<String>> {
-    let roles = sqlx::query_scalar(
-        "SELECT r.rolname::text FROM pg_roles r WHERE r.oid IN (
-             SELECT refobjid FROM pg_shdepend
-             WHERE refclassid = 'pg_authid'::regclass AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-             UNION SELECT relowner FROM pg_class WHERE oid >= 16384
-             UNION SELECT nspowner FROM pg_namespace WHERE oid >= 16384
-             UNION SELECT proowner FROM pg_proc WHERE oid >= 16384
-             UNION SELECT typowner FROM pg_type WHERE oid >= 16384)
-         ORDER BY 1",
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(roles)
+/// Bytes out of hexadecimal digits.
+pub fn from_hex(digits: &str) -> Result<Vec<u8>> {
+    let pairs = digits.as_bytes().chunks(2);
+    pairs.map(|pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?)).collect()
 }
 
 /// The names of all settings that a server knows.
 pub async fn setting_names(connection: &mut PgConnection) -> Result<HashSet<String>> {
-    let names: Vec<String> = sqlx::query_scalar("SELECT name FROM pg_settings").fetch_all(connection).await?;
+    let names: Vec<String> = sqlx::query_scalar("SELECT name FROM pg_catalog.pg_settings").fetch_all(connection).await?;
     Ok(names.into_iter().collect())
 }
 
-/// What a target must have before a restore starts, and does not.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Lacks {
-    pub extensions: Vec<String>,
-    pub roles: Vec<String>,
-    /// Worth saying, and no reason to stop.
-    pub notes: Vec<String>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-pub async fn lacks(target: &mut PgConnection, source: &ServerFacts) -> Result<Lacks> {
-    let available: Vec<String> =
-        sqlx::query_scalar("SELECT name::text FROM pg_available_extensions").fetch_all(&mut *target).await?;
-    let roles: Vec<String> = sqlx::query_scalar("SELECT rolname::text FROM pg_roles").fetch_all(&mut *target).await?;
-    let server = Server::of(target).await?;
-    let missing = |wanted: &[String], present: &[String]| wanted.iter().filter(|name| !present.contains(name)).cloned().collect();
-    let extensions: Vec<String> = source.extensions.iter().map(|extension| extension.name.clone()).collect();
-    let mut notes = Vec::new();
-    if server.major() < source.version_num as u32 / 10_000 {
-        notes.push(format!(
-            "the target is PostgreSQL {} and the dump is of {}: newer syntax in it will stop the restore",
-            server.version, source.version
-        ));
+    #[test]
+    fn a_locale_is_of_libc_unless_it_says_otherwise() {
+        let source = || DatabaseFacts { encoding: "LATIN1".into(), collate: "de_DE".into(), ..DatabaseFacts::default() };
+        let shown = |facts: DatabaseFacts| {
+            format!("{} {} {} {}", facts.encoding, facts.collate, facts.locale_provider, facts.locale.unwrap_or_default())
+        };
+        for (locale, expected) in [
+            ("C.UTF-8", "UTF8 C.UTF-8 c "),
+            ("libc:fr_FR", "UTF8 fr_FR c "),
+            ("icu:de-DE", "UTF8 C i de-DE"),
+            ("builtin:C.UTF-8", "UTF8 C b C.UTF-8"),
+        ] {
+            assert_eq!(shown(source().with_locale(Some("UTF8"), Some(locale))), expected);
+        }
+        assert_eq!(shown(source().with_locale(None, None)), "LATIN1 de_DE  ");
     }
-    Ok(Lacks { extensions: missing(&extensions, &available), roles: missing(&source.roles, &roles), notes })
+
+    #[test]
+    fn a_manifest_of_the_first_release_is_read() {
+        let facts: ServerFacts = serde_json::from_str(
+            r#"{"version":"18.4","version_num":180004,"system_identifier":null,"in_recovery":false,"extensions":[],"roles":["app"],
+                "database":{"name":"d","owner":"o","encoding":"UTF8","collate":"C","ctype":"C","locale_provider":"c","locale":null,
+                            "size_bytes":1,"settings":["work_mem=7MB"],"grants":["CONNECT reader","TEMPORARY "],"comment":null}}"#,
+        )
+        .unwrap();
+        assert_eq!(facts.database.roles(), ["o", "reader"]);
+        assert!(facts.clock.is_none() && facts.partitions.is_empty());
+    }
 }

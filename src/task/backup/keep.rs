@@ -1,15 +1,20 @@
 //! Which sets to keep: pure, with reasons.
 //!
-//! Only **verified** sets count towards a rule. A set that nobody has checked, or that failed its check, neither
-//! fills a place nor makes a good one go; that is how retention empties a store while backups fail
-//! (pgbackweb#121) and how failed runs are counted as kept (Portabase#332).
+//! Only **intact** sets fill places: their bytes were read back. A set of which nothing is known fills none and does not go before
+//! it has been read; that is how retention empties a store while backups fail (pgbackweb#121) and how failed runs are counted as
+//! kept (Portabase#332).
 
 use std::collections::BTreeSet;
 
-use chrono::{DateTime, Datelike as _, Utc};
+use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
 use chrono_tz::Tz;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::verdict::Bytes;
+
+/// A damaged set may still hold what somebody needs, and somebody must have the time to find out why it is damaged.
+const DAMAGED_KEPT: TimeDelta = TimeDelta::days(30);
 
 /// How many sets to keep: the newest `last`, and the newest of each of so many days, ISO weeks, months and
 /// years that have one. Days without a set do not use up places.
@@ -29,67 +34,94 @@ impl Keep {
     }
 }
 
-/// What is known of a set's contents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Proof {
-    Verified,
-    /// Never checked, or the check could not be done.
-    Unknown,
-    /// Checked, and found not to be what the manifest says.
-    Damaged,
-}
-
 /// A set as this decision sees it.
 #[derive(Clone, Debug)]
 pub struct Candidate {
     pub name: String,
     pub taken_at: DateTime<Utc>,
-    pub proof: Proof,
+    pub bytes: Bytes,
+    /// When it was found damaged.
+    pub damaged_at: Option<DateTime<Utc>>,
+    /// Some server has taken all of it.
+    pub was_restored: bool,
+    /// False of sets that stand beside the rules: made by hand, from after now.
+    pub fills: bool,
+    /// Why it stays whatever the rules say: held, this run's own, from after now.
+    pub pinned: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Decision {
     pub name: String,
     pub keep: bool,
+    /// Its bytes are to be read before anything is decided about it; kept until then.
+    pub check_first: bool,
     /// "last 1 of 3", "daily 2026-11-23", …
     pub reasons: Vec<String>,
 }
 
 /// Decides for every candidate, newest first. Days, weeks and months are those of `zone`.
-pub fn decide(candidates: &[Candidate], keep: &Keep, zone: Tz) -> Vec<Decision> {
+pub fn decide(candidates: &[Candidate], keep: &Keep, zone: Tz, now: DateTime<Utc>) -> Vec<Decision> {
     let mut sorted: Vec<&Candidate> = candidates.iter().collect();
-    sorted.sort_by_key(|candidate| std::cmp::Reverse(candidate.taken_at));
-    let newest_verified = sorted.iter().find(|candidate| candidate.proof == Proof::Verified).map(|candidate| candidate.taken_at);
+    sorted.sort_by(|a, b| (b.taken_at, &b.name).cmp(&(a.taken_at, &a.name)));
+    let some_intact = sorted.iter().any(|candidate| candidate.bytes == Bytes::Intact);
+    let newest_restored = sorted
+        .iter()
+        .find(|candidate| candidate.bytes == Bytes::Intact && candidate.was_restored)
+        .map(|candidate| candidate.name.as_str());
 
     let mut rules = Rules::new(keep);
     sorted
         .into_iter()
         .map(|candidate| {
-            let (keep, reasons) = match (candidate.proof, newest_verified) {
-                (Proof::Verified, _) => {
-                    let reasons = rules.reasons(candidate.taken_at.with_timezone(&zone));
-                    if reasons.is_empty() { (false, vec!["no rule keeps it".to_owned()]) } else { (true, reasons) }
+            let at = candidate.taken_at.with_timezone(&zone);
+            let mut reasons = Vec::new();
+            let mut check_first = false;
+            match candidate.bytes {
+                Bytes::Intact => {
+                    reasons.extend(if candidate.fills { rules.fill(at) } else { rules.would_fill(at) });
+                    if newest_restored == Some(candidate.name.as_str()) && reasons.is_empty() {
+                        reasons.push("the newest that was restored".to_owned());
+                    }
                 }
-                (_, None) => (true, vec!["no set is verified: nothing goes".to_owned()]),
-                (_, Some(verified)) if candidate.taken_at > verified => {
-                    (true, vec!["newer than the newest verified set".to_owned()])
+                Bytes::Unknown => {
+                    check_first = true;
+                    let would = rules.would_fill(at);
+                    if !would.is_empty() {
+                        reasons.push(format!("{}, if its bytes are intact", would.join(", ")));
+                    }
                 }
-                // Unknown and older: it goes when a verified set of its age would go.
-                (Proof::Unknown, Some(_)) if rules.last_is_filled() => {
-                    (false, vec!["not verified, and newer verified sets fill `last`".to_owned()])
-                }
-                (Proof::Unknown, Some(_)) => (true, vec!["not verified, and `last` is not filled by verified ones".to_owned()]),
-                (Proof::Damaged, Some(_)) => (false, vec!["damaged, and a newer set is verified".to_owned()]),
-            };
-            Decision { name: candidate.name.clone(), keep, reasons }
+                Bytes::Damaged => match candidate.damaged_at {
+                    Some(at) if now - at > DAMAGED_KEPT => {}
+                    Some(at) => {
+                        reasons.push(format!("damaged, to be looked at until {}", (at + DAMAGED_KEPT).format("%Y-%m-%d")))
+                    }
+                    None => reasons.push("damaged, since nobody knows when".to_owned()),
+                },
+            }
+            reasons.extend(candidate.pinned.iter().cloned());
+            if !some_intact && reasons.is_empty() {
+                reasons.push("no set is intact: nothing goes".to_owned());
+            }
+            let keep = !reasons.is_empty() || check_first;
+            if reasons.is_empty() {
+                reasons.push(
+                    match candidate.bytes {
+                        Bytes::Intact => "no rule keeps it",
+                        Bytes::Unknown => "no rule would keep it, and its bytes are read before it goes",
+                        Bytes::Damaged => "damaged for more than 30 days",
+                    }
+                    .to_owned(),
+                );
+            }
+            Decision { name: candidate.name.clone(), keep, check_first, reasons }
         })
         .collect()
 }
 
 struct Rules<'a> {
     keep: &'a Keep,
-    seen: u32,
+    filled_last: u32,
     days: BTreeSet<String>,
     weeks: BTreeSet<String>,
     months: BTreeSet<String>,
@@ -98,23 +130,24 @@ struct Rules<'a> {
 
 impl<'a> Rules<'a> {
     fn new(keep: &'a Keep) -> Self {
-        Self { keep, seen: 0, days: BTreeSet::new(), weeks: BTreeSet::new(), months: BTreeSet::new(), years: BTreeSet::new() }
+        Self {
+            keep,
+            filled_last: 0,
+            days: BTreeSet::new(),
+            weeks: BTreeSet::new(),
+            months: BTreeSet::new(),
+            years: BTreeSet::new(),
+        }
     }
 
-    /// Why the next verified set, going back in time, is kept.
-    fn reasons(&mut self, taken_at: DateTime<Tz>) -> Vec<String> {
+    /// Why the next set, going back in time, is kept, when it takes the places that are free.
+    fn fill(&mut self, taken_at: DateTime<Tz>) -> Vec<String> {
         let mut reasons = Vec::new();
-        self.seen += 1;
-        if self.seen <= self.keep.last {
-            reasons.push(format!("last {} of {}", self.seen, self.keep.last));
+        self.filled_last += 1;
+        if self.filled_last <= self.keep.last {
+            reasons.push(format!("last {} of {}", self.filled_last, self.keep.last));
         }
-        let week = taken_at.iso_week();
-        for (rule, count, periods, period) in [
-            ("daily", self.keep.daily, &mut self.days, taken_at.format("%Y-%m-%d").to_string()),
-            ("weekly", self.keep.weekly, &mut self.weeks, format!("{}-W{:02}", week.year(), week.week())),
-            ("monthly", self.keep.monthly, &mut self.months, taken_at.format("%Y-%m").to_string()),
-            ("yearly", self.keep.yearly, &mut self.years, taken_at.format("%Y").to_string()),
-        ] {
+        for (rule, count, period, periods) in self.periods(taken_at) {
             if periods.len() < count as usize && periods.insert(period.clone()) {
                 reasons.push(format!("{rule} {period}"));
             }
@@ -122,8 +155,28 @@ impl<'a> Rules<'a> {
         reasons
     }
 
-    fn last_is_filled(&self) -> bool {
-        self.seen >= self.keep.last.max(1)
+    /// The same of a set that leaves the places to others.
+    fn would_fill(&mut self, taken_at: DateTime<Tz>) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.filled_last < self.keep.last {
+            reasons.push(format!("last {} of {}", self.filled_last + 1, self.keep.last));
+        }
+        for (rule, count, period, periods) in self.periods(taken_at) {
+            if periods.len() < count as usize && !periods.contains(&period) {
+                reasons.push(format!("{rule} {period}"));
+            }
+        }
+        reasons
+    }
+
+    fn periods(&mut self, taken_at: DateTime<Tz>) -> [(&'static str, u32, String, &mut BTreeSet<String>); 4] {
+        let week = taken_at.iso_week();
+        [
+            ("daily", self.keep.daily, taken_at.format("%Y-%m-%d").to_string(), &mut self.days),
+            ("weekly", self.keep.weekly, format!("{}-W{:02}", week.year(), week.week()), &mut self.weeks),
+            ("monthly", self.keep.monthly, taken_at.format("%Y-%m").to_string(), &mut self.months),
+            ("yearly", self.keep.yearly, taken_at.format("%Y").to_string(), &mut self.years),
+        ]
     }
 }
 
@@ -136,22 +189,36 @@ mod tests {
         format!("{text}Z").parse().unwrap()
     }
 
-    fn set(taken_at: &str, proof: Proof) -> Candidate {
-        Candidate { name: taken_at.to_owned(), taken_at: at(taken_at), proof }
+    /// After all sets of these tests.
+    fn now() -> DateTime<Utc> {
+        at("2026-12-01T00:00:00")
     }
 
-    fn verified(days: &[&str]) -> Vec<Candidate> {
-        days.iter().map(|day| set(&format!("{day}T02:00:00"), Proof::Verified)).collect()
+    fn set(taken_at: &str, bytes: Bytes) -> Candidate {
+        let damaged_at = (bytes == Bytes::Damaged).then(|| at(taken_at));
+        Candidate {
+            name: taken_at.to_owned(),
+            taken_at: at(taken_at),
+            bytes,
+            damaged_at,
+            was_restored: false,
+            fills: true,
+            pinned: vec![],
+        }
+    }
+
+    fn intact(days: &[&str]) -> Vec<Candidate> {
+        days.iter().map(|day| set(&format!("{day}T02:00:00"), Bytes::Intact)).collect()
     }
 
     fn kept(candidates: &[Candidate], keep: Keep) -> Vec<String> {
-        let decisions = decide(candidates, &keep, Tz::UTC);
+        let decisions = decide(candidates, &keep, Tz::UTC, now());
         decisions.into_iter().filter(|decision| decision.keep).map(|decision| decision.name[..10].to_owned()).collect()
     }
 
     #[test]
     fn last_and_the_newest_of_each_period_are_kept() {
-        let sets = verified(&["2025-12-31", "2026-10-30", "2026-11-15", "2026-11-20", "2026-11-21", "2026-11-22", "2026-11-23"]);
+        let sets = intact(&["2025-12-31", "2026-10-30", "2026-11-15", "2026-11-20", "2026-11-21", "2026-11-22", "2026-11-23"]);
         assert_eq!(kept(&sets, Keep { last: 2, ..Keep::default() }), ["2026-11-23", "2026-11-22"]);
         assert_eq!(kept(&sets, Keep { daily: 3, ..Keep::default() }), ["2026-11-23", "2026-11-22", "2026-11-21"]);
         assert_eq!(kept(&sets, Keep { weekly: 3, ..Keep::default() }), ["2026-11-23", "2026-11-22", "2026-11-15"]);
@@ -161,74 +228,122 @@ mod tests {
 
     #[test]
     fn every_kept_set_says_why() {
-        let sets = verified(&["2026-11-22", "2026-11-23"]);
-        let decisions = decide(&sets, &Keep { last: 1, daily: 2, ..Keep::default() }, Tz::UTC);
+        let sets = intact(&["2026-11-22", "2026-11-23"]);
+        let decisions = decide(&sets, &Keep { last: 1, daily: 2, ..Keep::default() }, Tz::UTC, now());
         assert_eq!(decisions[0].reasons, ["last 1 of 1", "daily 2026-11-23"]);
         assert_eq!(decisions[1].reasons, ["daily 2026-11-22"]);
     }
 
     #[test]
     fn a_day_is_a_day_of_the_jobs_zone() {
-        let sets = [set("2026-11-22T23:30:00", Proof::Verified), set("2026-11-22T22:30:00", Proof::Verified)];
+        let sets = [set("2026-11-22T23:30:00", Bytes::Intact), set("2026-11-22T22:30:00", Bytes::Intact)];
         let keep = Keep { daily: 2, ..Keep::default() };
-        assert_eq!(decide(&sets, &keep, Tz::UTC).iter().filter(|d| d.keep).count(), 1);
-        assert_eq!(decide(&sets, &keep, Tz::Europe__Berlin).iter().filter(|d| d.keep).count(), 2);
+        assert_eq!(decide(&sets, &keep, Tz::UTC, now()).iter().filter(|d| d.keep).count(), 1);
+        assert_eq!(decide(&sets, &keep, Tz::Europe__Berlin, now()).iter().filter(|d| d.keep).count(), 2);
     }
 
     #[test]
-    fn when_backups_stop_or_fail_the_good_ones_stay() {
-        let mut sets = verified(&["2026-11-01", "2026-11-02"]);
-        sets.extend((3..=9).map(|day| set(&format!("2026-11-0{day}T02:00:00"), Proof::Damaged)));
-        let keep = Keep { last: 2, ..Keep::default() };
-        let kept = kept(&sets, keep);
+    fn damaged_sets_fill_no_place_and_go_after_thirty_days() {
+        let mut sets = intact(&["2026-11-01", "2026-11-02"]);
+        sets.extend((3..=9).map(|day| set(&format!("2026-11-0{day}T02:00:00"), Bytes::Damaged)));
+        sets.push(set("2026-10-05T02:00:00", Bytes::Damaged));
+        let kept = kept(&sets, Keep { last: 2, ..Keep::default() });
         assert!(kept.contains(&"2026-11-01".to_owned()) && kept.contains(&"2026-11-02".to_owned()), "{kept:?}");
+        assert!(kept.contains(&"2026-11-09".to_owned()), "somebody may want to know why: {kept:?}");
+        assert!(!kept.contains(&"2026-10-05".to_owned()), "{kept:?}");
     }
 
     #[test]
-    fn without_a_verified_set_nothing_goes() {
-        let sets: Vec<_> = (1..=9).map(|day| set(&format!("2026-11-0{day}T02:00:00"), Proof::Unknown)).collect();
+    fn without_an_intact_set_nothing_goes() {
+        let sets: Vec<_> = (1..=9).map(|day| set(&format!("2026-11-0{day}T02:00:00"), Bytes::Unknown)).collect();
         assert_eq!(kept(&sets, Keep { last: 1, ..Keep::default() }).len(), 9);
+        let damaged: Vec<_> = (1..=9).map(|day| set(&format!("2026-01-0{day}T02:00:00"), Bytes::Damaged)).collect();
+        assert_eq!(kept(&damaged, Keep { last: 1, ..Keep::default() }).len(), 9);
     }
 
     #[test]
-    fn unverified_sets_go_only_behind_enough_verified_ones() {
-        let sets = [
-            set("2026-11-05T02:00:00", Proof::Unknown),
-            set("2026-11-04T02:00:00", Proof::Verified),
-            set("2026-11-03T02:00:00", Proof::Unknown),
-            set("2026-11-02T02:00:00", Proof::Verified),
-            set("2026-11-01T02:00:00", Proof::Unknown),
-        ];
-        assert_eq!(kept(&sets, Keep { last: 2, ..Keep::default() }), ["2026-11-05", "2026-11-04", "2026-11-03", "2026-11-02"]);
+    fn thirteen_sets_that_nobody_read_stay_when_the_newest_is_verified_by_hand() {
+        let mut sets: Vec<_> = (1..=13).map(|day| set(&format!("2026-11-{day:02}T02:00:00"), Bytes::Unknown)).collect();
+        sets[12].bytes = Bytes::Intact;
+        let keep = Keep { last: 1, ..Keep::default() };
+        let decisions = decide(&sets, &keep, Tz::UTC, now());
+        assert!(decisions.iter().all(|decision| decision.keep), "{decisions:?}");
+        assert_eq!(decisions.iter().filter(|decision| decision.check_first).count(), 12, "each is read before it goes");
+    }
+
+    #[test]
+    fn the_newest_restored_set_stays_beside_the_rules() {
+        let mut sets = intact(&["2026-11-01", "2026-11-02", "2026-11-03", "2026-11-04"]);
+        sets[0].was_restored = true;
+        sets[1].was_restored = true;
+        assert_eq!(kept(&sets, Keep { last: 1, ..Keep::default() }), ["2026-11-04", "2026-11-02"]);
+    }
+
+    #[test]
+    fn sets_made_by_hand_and_sets_from_after_now_fill_no_place() {
+        let mut sets = intact(&["2026-11-01", "2026-11-02", "2026-11-03", "2026-11-04", "2027-05-01"]);
+        sets[3].fills = false;
+        sets[4].fills = false;
+        sets[4].pinned = vec!["from after now".into()];
+        assert_eq!(kept(&sets, Keep { last: 2, ..Keep::default() }), ["2027-05-01", "2026-11-04", "2026-11-03", "2026-11-02"]);
+    }
+
+    #[test]
+    fn a_held_set_stays_and_fills_its_place() {
+        let mut sets = intact(&["2026-11-01", "2026-11-02", "2026-11-03"]);
+        sets[0].pinned = vec!["held".into()];
+        assert_eq!(kept(&sets, Keep { last: 1, ..Keep::default() }), ["2026-11-03", "2026-11-01"]);
     }
 
     proptest! {
-        /// Invariant 2, over random histories: at least min(last, verified) verified sets stay, the newest verified
-        /// one always, and adding damaged or unknown sets never makes a verified one go.
+        /// Invariant 2, over random histories: no intact set that a rule names goes, nor the newest restored one, nor one that is
+        /// pinned, nor one that nobody has read; and sets that fill no place never make an intact one go.
         #[test]
-        fn prune_never_goes_below_the_configured_number_of_verified_sets(
-            history in proptest::collection::vec((0_i64..2_000, 0_u8..3), 0..60),
+        fn prune_never_goes_below_the_configured_number_of_intact_sets(
+            history in proptest::collection::vec((0_i64..2_000, 0_u8..3, any::<bool>(), any::<bool>(), 0_u8..10), 0..60),
             last in 0_u32..5, daily in 0_u32..5, weekly in 0_u32..4, monthly in 0_u32..4, yearly in 0_u32..3,
         ) {
             let keep = Keep { last, daily, weekly, monthly, yearly };
             prop_assume!(!keep.keeps_nothing());
             let start = at("2024-01-01T00:00:00");
-            let sets: Vec<Candidate> = history.iter().enumerate().map(|(index, (hours, proof))| Candidate {
-                name: index.to_string(),
-                taken_at: start + chrono::Duration::hours(*hours * 7) + chrono::Duration::seconds(index as i64),
-                proof: [Proof::Verified, Proof::Unknown, Proof::Damaged][*proof as usize],
+            let sets: Vec<Candidate> = history.iter().enumerate().map(|(index, (hours, bytes, restored, fills, pinned))| {
+                let taken_at = start + chrono::Duration::hours(*hours * 7) + chrono::Duration::seconds(index as i64);
+                let bytes = [Bytes::Intact, Bytes::Unknown, Bytes::Damaged][*bytes as usize];
+                Candidate {
+                    name: index.to_string(),
+                    taken_at,
+                    bytes,
+                    damaged_at: (bytes == Bytes::Damaged).then_some(taken_at),
+                    was_restored: *restored,
+                    fills: *fills,
+                    pinned: if *pinned == 0 { vec!["held".to_owned()] } else { vec![] },
+                }
             }).collect();
-            let is_verified = |name: &str| sets.iter().any(|set| set.name == name && set.proof == Proof::Verified);
-            let kept_verified = |sets: &[Candidate]| -> BTreeSet<String> {
-                decide(sets, &keep, Tz::UTC).into_iter().filter(|d| d.keep && is_verified(&d.name)).map(|d| d.name).collect()
-            };
-            let kept = kept_verified(&sets);
-            let verified: Vec<Candidate> = sets.iter().filter(|set| set.proof == Proof::Verified).cloned().collect();
-            prop_assert!(kept.len() >= verified.len().min(last as usize));
-            if let Some(newest) = verified.iter().max_by_key(|set| set.taken_at) {
-                prop_assert!(kept.contains(&newest.name));
+            let of = |name: &str| sets.iter().find(|set| set.name == name).unwrap();
+            let decisions = decide(&sets, &keep, Tz::UTC, now());
+            prop_assert_eq!(decisions.len(), sets.len());
+            for gone in decisions.iter().filter(|decision| !decision.keep) {
+                let set = of(&gone.name);
+                prop_assert!(set.pinned.is_empty());
+                prop_assert!(set.bytes != Bytes::Unknown);
+                if set.bytes == Bytes::Intact {
+                    // So many intact ones that count are newer, and each period that has it has a newer one.
+                    let newer: Vec<_> = sets.iter()
+                        .filter(|other| other.bytes == Bytes::Intact && other.fills && other.taken_at > set.taken_at).collect();
+                    prop_assert!(newer.len() >= last as usize);
+                    let days: BTreeSet<_> = newer.iter().map(|other| other.taken_at.date_naive()).collect();
+                    prop_assert!(days.len() >= daily as usize || days.contains(&set.taken_at.date_naive()));
+                    prop_assert!(!set.was_restored || sets.iter().any(|other|
+                        other.bytes == Bytes::Intact && other.was_restored && other.taken_at > set.taken_at));
+                }
             }
-            prop_assert_eq!(kept, kept_verified(&verified));
+            // Others never make one go that counts.
+            let counting: Vec<Candidate> =
+                sets.iter().filter(|set| set.bytes == Bytes::Intact && set.fills).cloned().collect();
+            let alone = decide(&counting, &keep, Tz::UTC, now());
+            for decision in alone.iter().filter(|decision| decision.keep && !decision.reasons[0].starts_with("the newest")) {
+                prop_assert!(decisions.iter().any(|with| with.name == decision.name && with.keep));
+            }
         }
     }
 }

@@ -1,23 +1,34 @@
 //! What a backup would do, and why: reads the state of server and store, then decides purely.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 
 use anyhow::{Context as _, Result};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use super::facts::ServerFacts;
-use super::keep::{self, Candidate, Decision, Proof};
+use super::keep::{Candidate, Decision};
+use super::latest;
+use super::prune::{self, Rules};
+use super::series::{Identity, Series};
 use super::set::{self, Listing, Set, SetName};
+use super::sweep::{self, Leftover};
+use super::verdict::Bytes;
 use super::verify::Verify;
-use super::{Backup, facts, free_name, restore};
+use super::{Backup, facts, free_name, scratch};
 use crate::client_tools::Tools;
-use crate::store::{Store, Unfinished};
-use crate::task::RunContext;
+use crate::fault;
+use crate::ledger;
+use crate::store::Unfinished;
+use crate::task::{RunContext, Task};
 use crate::units;
 
-/// A dump that shrank to less than this share of the last one is worth a warning.
-const SHRUNK: f64 = 0.5;
+/// Hosts that have the time from somewhere differ by less. Where they do not, nothing is deleted.
+const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(1);
+
+/// Runs of a partition job that are asked what they dropped.
+const PARTITION_RUNS: i64 = 60;
 
 /// All that is read before deciding.
 pub struct State {
@@ -25,44 +36,84 @@ pub struct State {
     pub tools: Tools,
     pub location: String,
     pub listing: Listing,
-    pub unfinished: Vec<Unfinished>,
+    pub series: Series,
+    pub leftovers: Vec<Leftover>,
+    pub uploads: Vec<Unfinished>,
     pub scratch_leftovers: Vec<String>,
+    /// Why the server of the scratch databases could not be asked.
+    pub scratch_trouble: Option<String>,
     pub free_bytes: Option<u64>,
     /// Asked for when pg_dump is newer than the server.
     pub known_settings: Option<HashSet<String>>,
+    /// This host's clock when the server's was read.
+    pub host_clock: DateTime<Utc>,
+    /// By the ledger: tables that pgtend's own jobs have dropped.
+    pub dropped_by_us: BTreeSet<String>,
 }
 
 impl State {
     pub async fn read(backup: &Backup, run: &RunContext<'_>) -> Result<Self> {
         let mut connection = run.settings.connect().await.with_context(|| format!("database `{}`", run.database))?;
-        let server = facts::server(&mut connection).await.with_context(|| format!("database `{}`", run.database))?;
+        let server =
+            facts::server(&mut connection, &run.settings).await.with_context(|| format!("database `{}`", run.database))?;
+        let host_clock = Utc::now();
         let major = server.version_num as u32 / 10_000;
         let tools = super::tools_for(run, major).await?;
         let known_settings = if tools.major > major { Some(facts::setting_names(&mut connection).await?) } else { None };
 
         let store = super::open_store(run, &backup.store).await?;
         let folder = set::folder(run.database, &run.job.name);
-        let listing = set::list(&store, &folder).await.with_context(|| format!("store `{}`", backup.store))?;
-        let unfinished = store.unfinished(&folder).await?;
+        let in_store = || format!("store `{}`", backup.store);
+        let listing = set::list(&store, &folder).await.with_context(in_store)?;
+        let series = Series::read(&store, run.database, &run.job.name).await.with_context(in_store)?;
+        let (leftovers, uploads) = sweep::read(&store, &folder, &listing, None).await.with_context(in_store)?;
 
-        let scratch_leftovers = if backup.verify == Verify::Restore {
-            let settings = backup.scratch_settings(run)?;
-            let mut scratch = restore::maintenance_connection(&settings).await.context("for the scratch database")?;
-            restore::scratch_leftovers(&mut scratch, &restore::scratch_prefix(run.database, &run.job.name, &server)).await?
-        } else {
-            Vec::new()
-        };
+        let scratch_leftovers = scratch_leftovers(backup, run, &server).await;
+        let scratch_trouble = scratch_leftovers.as_ref().err().map(fault::in_a_line);
         Ok(Self {
             server,
             tools,
             location: store.location(&folder),
             listing,
-            unfinished,
-            scratch_leftovers,
+            series,
+            leftovers,
+            uploads,
+            scratch_leftovers: scratch_leftovers.unwrap_or_default(),
+            scratch_trouble,
             free_bytes: store.free_bytes(),
             known_settings,
+            host_clock,
+            dropped_by_us: dropped_by_us(run).await,
         })
     }
+}
+
+async fn scratch_leftovers(backup: &Backup, run: &RunContext<'_>, server: &ServerFacts) -> Result<Vec<String>> {
+    if backup.verify != Verify::Restore {
+        return Ok(Vec::new());
+    }
+    let settings = backup.scratch_settings(run)?;
+    let mut connection = scratch::maintenance_connection(&settings).await.context("for the scratch database")?;
+    scratch::scratch_leftovers(&mut connection, &scratch::scratch_prefix(run.database, &run.job.name, server)).await
+}
+
+/// Partitions whose time was over. A ledger that is away says nothing: then more is held than needs to be.
+async fn dropped_by_us(run: &RunContext<'_>) -> BTreeSet<String> {
+    let mut dropped = BTreeSet::new();
+    let Some(ledger) = run.ledger else { return dropped };
+    for job in run.jobs.iter().filter(|job| matches!(job.task, Task::Partition(_))) {
+        let filter = ledger::Filter { job: Some(&job.name), database: Some(run.database), outcome: None, limit: PARTITION_RUNS };
+        match ledger.runs(&filter).await {
+            Ok(rows) => {
+                let reports = rows.into_iter().filter_map(|row| row.report);
+                let tables = reports.filter_map(|report| report.facts.get("dropped")?.as_array().cloned()).flatten();
+                // As in SQL: names that need quotes have them.
+                dropped.extend(tables.filter_map(|table| Some(table.as_str()?.replace('"', ""))));
+            }
+            Err(error) => tracing::debug!("{error:#}"),
+        }
+    }
+    dropped
 }
 
 #[derive(Debug, Serialize)]
@@ -74,9 +125,10 @@ pub struct Plan {
     pub compression: String,
     pub verify: Verify,
     pub sweep: Sweep,
-    /// As if this run's set were there and verified.
     pub keep: Vec<Decision>,
     pub warnings: Vec<String>,
+    /// Why nothing in the store is deleted by this run; empty when it may be.
+    pub deletes_nothing: Vec<String>,
     pub last_good_age_seconds: Option<i64>,
     #[serde(skip)]
     pub name: SetName,
@@ -86,137 +138,193 @@ pub struct Plan {
     pub known_settings: Option<HashSet<String>>,
     #[serde(skip)]
     pub scratch_name: String,
-    /// Of the newest set; the new one is measured against it.
     #[serde(skip)]
-    pub last_dump_bytes: Option<u64>,
+    pub identity: Option<Identity>,
     #[serde(skip)]
-    pub unfinished: Vec<Unfinished>,
+    pub series: Series,
+    /// The set that the new one is measured against.
+    #[serde(skip)]
+    pub previous: Option<Set>,
+    #[serde(skip)]
+    pub dropped_by_us: BTreeSet<String>,
 }
 
 /// What earlier runs left.
 #[derive(Debug, Default, Serialize)]
 pub struct Sweep {
-    pub uploads: Vec<String>,
-    pub objects: Vec<String>,
+    #[serde(flatten)]
+    pub store: sweep::Plan,
     pub scratch_databases: Vec<String>,
 }
 
 impl Sweep {
     fn is_empty(&self) -> bool {
-        self.uploads.is_empty() && self.objects.is_empty() && self.scratch_databases.is_empty()
+        self.store.is_empty() && self.scratch_databases.is_empty()
     }
 }
 
 /// Pure.
 pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
-    let State { server, tools, location, listing, unfinished, scratch_leftovers, free_bytes, known_settings } = state;
-    let incomplete = listing.incomplete.iter().map(|(name, _)| name);
-    let unreadable = listing.unreadable.iter().map(|(name, _)| name);
-    let taken: Vec<SetName> = listing.sets.iter().map(|set| &set.name).chain(incomplete).chain(unreadable).cloned().collect();
-    let name = free_name(run.database, &run.job.name, &taken, run.now);
+    let now = run.now;
+    let taken: Vec<SetName> = state.listing.names().cloned().collect();
+    let name = free_name(run.database, &run.job.name, &taken, now);
+    let identity = Identity::of(&state.server);
+    let has_schedule = run.job.schedule.is_some();
 
-    let last = listing.sets.last();
-    let last_good = listing.sets.iter().rev().find(|set| set.verification.proof() == Proof::Verified);
+    let of_series = |set: &&Set| state.series.unites(identity.as_ref(), set.identity().as_ref()) && !set.is_from_the_future(now);
+    let last_good = state.listing.sets.iter().rev().filter(of_series).find(|set| set.verification.verdict() == Bytes::Intact);
+    let previous = state.listing.sets.iter().rev().filter(of_series).find(|set| set.verification.verdict() != Bytes::Damaged);
     let keep = match &backup.keep {
         Some(keep) => {
-            let mut candidates: Vec<Candidate> = listing.sets.iter().map(Set::candidate).collect();
-            let proof = if backup.verify == Verify::None { Proof::Unknown } else { Proof::Verified };
-            candidates.push(Candidate { name: name.to_string(), taken_at: name.taken_at, proof });
-            keep::decide(&candidates, keep, run.job.timezone)
+            let rules = Rules {
+                keep,
+                zone: run.job.timezone,
+                now,
+                identity: identity.as_ref(),
+                series: &state.series,
+                own: None,
+                has_schedule,
+            };
+            let own = Candidate {
+                name: name.to_string(),
+                taken_at: name.taken_at,
+                bytes: if backup.verify == Verify::None { Bytes::Unknown } else { Bytes::Intact },
+                damaged_at: None,
+                was_restored: false,
+                fills: !run.by_hand,
+                pinned: vec!["made by this run".to_owned()],
+            };
+            prune::decide(&state.listing, &rules, Some(own))
         }
         None => Vec::new(),
     };
-    let prefix = restore::scratch_prefix(run.database, &run.job.name, &server);
+    let deletes_nothing = doubts(&state, identity.as_ref());
+    let prefix = scratch::scratch_prefix(run.database, &run.job.name, &state.server);
+    let mut sweep = sweep::decide(
+        state.leftovers.clone(),
+        state.uploads.clone(),
+        identity.as_ref(),
+        &state.series,
+        state.listing.newest_object_at,
+    );
+    if !deletes_nothing.is_empty() {
+        sweep.objects.clear();
+        sweep.uploads.clear();
+    }
     Plan {
         set: name.to_string(),
-        location,
-        pg_dump: format!("{} in {}", tools.version, tools.folder.display()),
+        pg_dump: format!("{} in {}", state.tools.version, state.tools.folder.display()),
         compression: format!("{:?} level {} on {} threads", backup.compression, backup.level, backup.threads).to_lowercase(),
         verify: backup.verify,
-        sweep: Sweep {
-            uploads: unfinished.iter().map(|upload| upload.key.clone()).collect(),
-            objects: listing.incomplete.iter().flat_map(|(_, keys)| keys.clone()).collect(),
-            scratch_databases: scratch_leftovers,
-        },
-        keep,
-        warnings: warnings(&server, &listing, last, free_bytes, backup),
-        last_good_age_seconds: last_good.map(|set| (run.now - set.name.taken_at).num_seconds()),
+        keep: if deletes_nothing.is_empty() { keep } else { Vec::new() },
+        warnings: warnings(&state, &sweep, identity.as_ref(), previous, backup, run),
+        deletes_nothing,
+        last_good_age_seconds: last_good.map(|set| (now - set.name.taken_at).num_seconds().max(0)),
         scratch_name: format!("{prefix}{}", name.taken_at.timestamp()),
-        last_dump_bytes: last.map(|set| set.manifest.dump.bytes),
+        previous: previous.cloned(),
+        sweep: Sweep { store: sweep, scratch_databases: state.scratch_leftovers },
+        location: state.location,
+        server: state.server,
+        tools: state.tools,
+        known_settings: state.known_settings,
+        series: state.series,
+        dropped_by_us: state.dropped_by_us,
+        identity,
         name,
-        server,
-        tools,
-        known_settings,
-        unfinished,
     }
 }
 
+/// Why no set and no leftover may go this time: each of these is a doubt about whose they are, or about the time.
+fn doubts(state: &State, identity: Option<&Identity>) -> Vec<String> {
+    let mut doubts = Vec::new();
+    if let Some(clock) = state.server.clock {
+        let apart = (clock - state.host_clock).abs();
+        if apart > CLOCKS_DIFFER {
+            let apart = units::duration(apart.to_std().unwrap_or_default());
+            doubts.push(format!("the clocks of this host and of the database server are {apart} apart: set them right"));
+        }
+    }
+    if let (Some(set), Some(identity)) = (state.series.ahead_of(&state.server, state.listing.sets.iter()), identity) {
+        doubts.push(format!(
+            "{} was taken from a later point of the same write-ahead log (timeline {}, {}) than the server is at now (timeline {}, {}): \
+             one of the two is a copy of the other, or was set back in time; when this one carries on, say so: \
+             pgtend backups accept --identity {identity} --database {} --job {}",
+            set.name,
+            set.manifest.server.timeline.map_or("?".to_owned(), |timeline| timeline.to_string()),
+            set.manifest.server.lsn.as_deref().unwrap_or("?"),
+            state.server.timeline.map_or("?".to_owned(), |timeline| timeline.to_string()),
+            state.server.lsn.as_deref().unwrap_or("?"),
+            set.name.database,
+            set.name.job,
+        ));
+    }
+    doubts
+}
+
 fn warnings(
-    server: &ServerFacts,
-    listing: &Listing,
-    last: Option<&Set>,
-    free_bytes: Option<u64>,
+    state: &State,
+    sweep: &sweep::Plan,
+    identity: Option<&Identity>,
+    previous: Option<&Set>,
     backup: &Backup,
+    run: &RunContext<'_>,
 ) -> Vec<String> {
     let mut warnings = Vec::new();
+    let listing = &state.listing;
     for (name, reason) in &listing.unreadable {
         warnings.push(format!("set {name} cannot be restored: {reason}"));
     }
-    if let Some(last) = last {
-        let before = &last.manifest.server;
-        if before.system_identifier.is_some()
-            && server.system_identifier.is_some()
-            && before.system_identifier != server.system_identifier
-        {
-            warnings.push(format!("the newest set here came from another server (system identifier {}): do two installations share this store and these names?", before.system_identifier.as_deref().unwrap_or("unknown")));
+    for set in listing.sets.iter().filter(|set| set.is_from_the_future(run.now)) {
+        warnings.push(format!(
+            "set {} is from after now: a clock was wrong when it was made, or is now; it fills no place of `keep` and is never the latest",
+            set.name
+        ));
+    }
+    match identity {
+        None if listing.sets.iter().any(|set| set.identity().is_some()) => warnings.push(
+            "this role may not read the server's system identifier: sets are told apart by their names alone; GRANT EXECUTE ON FUNCTION pg_control_system() TO it".to_owned(),
+        ),
+        None => {}
+        Some(own) => {
+            let others = latest::identities(&listing.sets, |other| other == own || state.series.accepts(other));
+            for other in others.iter().filter(|other| *other != own && !state.series.accepts(other)) {
+                warnings.push(format!(
+                    "there are sets of another server here ({other}, and this one is {own}): they are neither counted nor deleted; \
+                     when this server took that one's place, say so: pgtend backups accept --identity {other} --database {} --job {}",
+                    run.database, run.job.name
+                ));
+            }
         }
-        if let Some(free) = free_bytes.filter(|free| *free < last.manifest.dump.bytes) {
-            warnings.push(format!(
-                "the store has {} free, and the last dump had {}",
-                units::bytes(free),
-                units::bytes(last.manifest.dump.bytes)
-            ));
-        }
+    }
+    for left in sweep.left.iter().filter(|left| left.for_ever) {
+        warnings.push(format!("{} has objects and no manifest, and stays: {}", left.name, left.reason));
+    }
+    if let Some(trouble) = &state.scratch_trouble {
+        warnings.push(format!("what earlier runs left on the server for scratch databases could not be seen: {trouble}"));
+    }
+    if let Some((last, free)) = previous.zip(state.free_bytes).filter(|(last, free)| *free < last.manifest.dump.bytes) {
+        warnings.push(format!(
+            "the store has {} free, and the last dump had {}",
+            units::bytes(free),
+            units::bytes(last.manifest.dump.bytes)
+        ));
     }
     if backup.keep.is_some()
         && backup.verify == Verify::None
-        && !listing.sets.iter().any(|set| set.verification.proof() == Proof::Verified)
+        && !listing.sets.iter().any(|set| set.verification.verdict() == Bytes::Intact)
     {
-        warnings.push("no set is verified, so `keep` deletes none: run `pgtend backups verify`".to_owned());
+        warnings.push("no set has been read back, so `keep` deletes none: run `pgtend backups verify`".to_owned());
     }
-    if server.in_recovery {
+    if !state.server.unreadable.is_empty() {
+        warnings.push(format!("this role may not read, so that the set is without: {}", state.server.unreadable.join("; ")));
+    }
+    if state.server.in_recovery {
         warnings.push(
             "the server is a standby: it may cancel the dump (max_standby_streaming_delay), and unlogged tables are not there"
                 .to_owned(),
         );
     }
     warnings
-}
-
-/// Said of a finished dump, before it becomes a set.
-pub fn shrank(bytes: u64, last_bytes: Option<u64>) -> Option<String> {
-    let last = last_bytes.filter(|last| (bytes as f64) < *last as f64 * SHRUNK)?;
-    Some(format!("the dump shrank to {} from {} last time: is anything missing?", units::bytes(bytes), units::bytes(last)))
-}
-
-/// Removes what killed runs of this job left. The job's lock is held, so nobody else is at it.
-pub async fn sweep(store: &Store, plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Result<()> {
-    for upload in &plan.unfinished {
-        tracing::info!("removing an upload that never ended: {}", store.location(&upload.key));
-        store.discard(upload).await?;
-    }
-    for key in &plan.sweep.objects {
-        tracing::info!("removing what a run without an end left: {}", store.location(key));
-        store.delete(key).await?;
-    }
-    if !plan.sweep.scratch_databases.is_empty() {
-        let mut connection = restore::maintenance_connection(&backup.scratch_settings(run)?).await?;
-        for database in &plan.sweep.scratch_databases {
-            tracing::info!("dropping the scratch database of a run without an end: {database}");
-            restore::drop_scratch(&mut connection, database).await?;
-        }
-    }
-    Ok(())
 }
 
 impl fmt::Display for Plan {
@@ -241,13 +349,13 @@ impl fmt::Display for Plan {
         match self.last_good_age_seconds {
             Some(age) => writeln!(
                 f,
-                "  before   the last verified set is {} old",
+                "  before   the last intact set is {} old",
                 units::duration(std::time::Duration::from_secs(age.max(0) as u64))
             )?,
-            None => writeln!(f, "  before   there is no verified set yet")?,
+            None => writeln!(f, "  before   there is no intact set yet")?,
         }
         if !self.sweep.is_empty() {
-            let Sweep { uploads, objects, scratch_databases } = &self.sweep;
+            let Sweep { store: sweep::Plan { uploads, objects, .. }, scratch_databases } = &self.sweep;
             writeln!(
                 f,
                 "  sweep    {} unfinished uploads, {} objects without a manifest, {} scratch databases",
@@ -257,24 +365,19 @@ impl fmt::Display for Plan {
             )?;
         }
         for decision in &self.keep {
-            let verb = if decision.keep { "keep" } else { "delete" };
+            let verb = match decision {
+                Decision { check_first: true, .. } => "check",
+                Decision { keep: true, .. } => "keep",
+                Decision { keep: false, .. } => "delete",
+            };
             writeln!(f, "  {verb:<8} {} ({})", decision.name, decision.reasons.join(", "))?;
+        }
+        for doubt in &self.deletes_nothing {
+            writeln!(f, "  deletes  nothing in the store, because {doubt}")?;
         }
         for warning in &self.warnings {
             writeln!(f, "  warning  {warning}")?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_dump_that_lost_more_than_half_is_worth_a_warning() {
-        assert!(shrank(49, Some(100)).is_some());
-        assert!(shrank(51, Some(100)).is_none());
-        assert!(shrank(1, None).is_none());
     }
 }

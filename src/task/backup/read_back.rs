@@ -1,119 +1,155 @@
-//! Reads a set's dump from its store, all of it, and compares it with the manifest: length, SHA-256, every
-//! member decoded and counted, the trailer, every table's rows. What is decoded can go somewhere on the way.
+//! Reads a set's bytes from its store, all of them, and compares them with the manifest: length, SHA-256, every member decoded and
+//! counted, the trailer, each table's rows. What is decoded can go somewhere on the way.
+//!
+//! Only this speaks of bytes. One read that differs may be a flipped bit in transit or in memory: damaged is said when a second
+//! read, independent of the first, has shown the very same.
 
 use std::io::{self, Read};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, Bytes as Chunk};
+use chrono::Utc;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
 use super::compress::{self, Compression, DecodeError};
-use super::scan::{Contents, Scanner};
-use super::set::{GLOBALS, Globals, Manifest, Set};
+use super::manifest::{Globals, Manifest};
+use super::members::Difference;
+use super::scan::{Contents, Scanner, TableData};
+use super::set::{GLOBALS, Set};
 use super::stream::{hex, spawn_thread};
+use super::verdict::{Bytes, BytesCheck};
 use crate::progress::Phase;
 use crate::store::{Reader, Store};
+use crate::units;
 
 /// Chunks on their way from the store to the decoder.
 const QUEUED_CHUNKS: usize = 4;
 
-/// What reading a set has shown.
+/// More tables than this are not named one by one.
+const TABLES_NAMED: usize = 20;
+
+/// What one read of a set has shown.
 #[derive(Debug, Default)]
 pub struct ReadBack {
     /// Where it differs from its manifest; empty when all is well.
     pub problems: Vec<String>,
-    /// Whoever took the decoded bytes stopped taking them.
+    /// Length and SHA-256 of each object as read: two reads that saw the same have the same here.
+    pub seen: Vec<(u64, String)>,
+    /// Whoever took the decoded bytes stopped taking them. They were read to their end all the same.
     pub sink_error: Option<io::Error>,
 }
 
-/// Reads all of the dump, handing the decoded bytes to `sink`. An error is the store's or the network's, and says
-/// nothing about the set.
-pub async fn read_dump(
-    store: &Store,
-    set: &Set,
-    phase: &Phase,
-    sink: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
-) -> Result<ReadBack> {
+/// Reads the set and, where it differs from its manifest, reads it once more; says what its bytes are. An error is the store's or
+/// the network's, and says nothing about the set.
+pub async fn check(store: &Store, set: &Set, phase: &Phase) -> Result<BytesCheck> {
+    let started = Instant::now();
+    let first = read(store, set, phase).await?;
+    let (verdict, problems) = if first.problems.is_empty() {
+        (Bytes::Intact, Vec::new())
+    } else {
+        tracing::warn!("{} differs from its manifest, and is read once more: {}", set.name, first.problems.join("; "));
+        let second = read(store, set, phase).await.with_context(|| {
+            format!(
+                "one read of {} differs from its manifest ({}), and a second one was not possible",
+                set.name,
+                first.problems.join("; ")
+            )
+        })?;
+        judge(first, second)
+    };
+    for problem in problems.iter().filter(|_| verdict == Bytes::Intact) {
+        tracing::warn!("{}: {problem}", set.name);
+    }
+    let problems = if verdict == Bytes::Intact { Vec::new() } else { problems };
+    Ok(BytesCheck { verdict, checked_at: Utc::now(), problems, elapsed_seconds: started.elapsed().as_secs_f64() })
+}
+
+/// Pure: two reads of which the first differs from the manifest.
+fn judge(first: ReadBack, second: ReadBack) -> (Bytes, Vec<String>) {
+    let said = first.problems.join("; ");
+    if second.problems.is_empty() {
+        let problem = format!("a first read differed ({said}) and a second one did not: look at this host's network and memory");
+        return (Bytes::Intact, vec![problem]);
+    }
+    if first.seen == second.seen {
+        return (Bytes::Damaged, second.problems);
+    }
+    let again = second.problems.join("; ");
+    let problem = format!(
+        "two reads differ from the manifest and from each other ({said}; then {again}): look at this host's network and memory"
+    );
+    (Bytes::Unknown, vec![problem])
+}
+
+/// One read of the dump and of the globals.
+async fn read(store: &Store, set: &Set, phase: &Phase) -> Result<ReadBack> {
+    let mut read = read_dump(store, set, phase, |_| Ok(())).await?;
+    read_globals(store, set, &mut read).await?;
+    Ok(read)
+}
+
+/// Reads all of the dump once, handing the decoded bytes to `sink` for as long as it takes them.
+pub async fn read_dump<S>(store: &Store, set: &Set, phase: &Phase, sink: S) -> Result<ReadBack>
+where
+    S: FnMut(&[u8]) -> io::Result<()> + Send + 'static,
+{
     let dump = &set.manifest.dump;
     let key = set.name.key(&dump.object);
     let Some(reader) = store.read(&key).await? else {
-        return Ok(ReadBack { problems: vec![format!("{} is gone", store.location(&key))], sink_error: None });
+        let problems = vec![format!("{} is gone", store.location(&key))];
+        return Ok(ReadBack { problems, seen: vec![(0, String::new())], sink_error: None });
     };
 
-    let state = (Scanner::default(), sink);
-    let decoded = decode_object(reader, dump.compression, phase, state, |(scanner, sink), bytes| {
+    let mut parts = dump.members.comparison(dump.bytes);
+    let state = (Scanner::default(), Ok(()), sink);
+    let feed = |(scanner, taken, sink): &mut (Scanner, io::Result<()>, S), bytes: &[u8]| {
         scanner.feed(bytes);
-        sink(bytes)
-    })
-    .await?;
-    let (bytes, contents) = (decoded.bytes, decoded.state.0.finish());
-    Ok(match decoded.members {
-        Ok(members) => {
-            ReadBack { problems: differences(&set.manifest, bytes, &decoded.sha256, members, &contents), sink_error: None }
+        if taken.is_ok() {
+            *taken = sink(bytes);
         }
-        Err(DecodeError::Source(error)) => ReadBack {
-            problems: vec![format!("{} does not decode, somewhere in its first {bytes} bytes: {error}", dump.object)],
-            sink_error: None,
-        },
-        Err(DecodeError::Sink(error)) => ReadBack { problems: Vec::new(), sink_error: Some(error) },
-    })
+        Ok(())
+    };
+    let decoded = decode_object(reader, dump.compression, phase, state, feed, |chunk| parts.feed(chunk)).await?;
+    let (scanner, taken, _) = decoded.state;
+    let read = DumpRead { bytes: decoded.bytes, sha256: decoded.sha256, members: decoded.members, contents: scanner.finish() };
+    let problems = differences(&set.manifest, &read, parts.finish());
+    Ok(ReadBack { problems, seen: vec![(read.bytes, read.sha256)], sink_error: taken.err() })
 }
 
-/// An object that was read to its end, or to where it does not decode.
-pub struct Decoded<S> {
-    pub bytes: u64,
-    pub sha256: String,
-    pub members: Result<u64, DecodeError>,
-    pub state: S,
+/// Where the globals differ from the manifest, by one read. A set without globals has no problem here: its manifest says why.
+pub async fn globals_differences(store: &Store, set: &Set) -> Result<Vec<String>> {
+    let mut read = ReadBack::default();
+    read_globals(store, set, &mut read).await?;
+    Ok(read.problems)
 }
 
-/// Reads an object of members, hashes it, and hands the decoded bytes to `feed` on a thread of its own. An error is
-/// the store's or the network's, and says nothing about the object.
-pub async fn decode_object<S: Send + 'static>(
-    mut reader: Reader,
-    compression: Compression,
-    phase: &Phase,
-    mut state: S,
-    mut feed: impl FnMut(&mut S, &[u8]) -> io::Result<()> + Send + 'static,
-) -> Result<Decoded<S>> {
-    let (chunk_sender, chunk_receiver) = mpsc::channel(QUEUED_CHUNKS);
-    let (end_sender, end_receiver) = oneshot::channel();
-    spawn_thread("decode", move || {
-        let source = io::BufReader::with_capacity(64 << 10, ChunkReader { chunks: chunk_receiver, current: Bytes::new() });
-        let members = compress::decode(compression, source, |bytes| feed(&mut state, bytes));
-        let _ = end_sender.send((members, state));
-    })?;
-    let mut hash = Sha256::new();
-    let mut bytes = 0;
-    while let Some(chunk) = reader.chunk().await? {
-        hash.update(&chunk);
-        bytes += chunk.len() as u64;
-        phase.advance(chunk.len() as u64);
-        // The decoder has stopped: its result says why.
-        if chunk_sender.send(chunk).await.is_err() {
-            break;
-        }
+async fn read_globals(store: &Store, set: &Set, read: &mut ReadBack) -> Result<()> {
+    let Globals::Object { bytes, sha256, .. } = &set.manifest.globals else { return Ok(()) };
+    let Some(content) = store.get(&set.name.key(GLOBALS)).await? else {
+        read.problems.push(format!("{GLOBALS} is gone"));
+        read.seen.push((0, String::new()));
+        return Ok(());
+    };
+    let seen = (content.len() as u64, hex(&Sha256::digest(&content)));
+    if seen != (*bytes, sha256.clone()) {
+        read.problems.push(format!("{GLOBALS}: {} bytes with SHA-256 {} read, {bytes} with {sha256} written", seen.0, seen.1));
     }
-    drop(chunk_sender);
-    let (members, state) = end_receiver.await.context("the decoding thread ended")?;
-    Ok(Decoded { bytes, sha256: hex(&hash.finalize()), members, state })
+    read.seen.push(seen);
+    Ok(())
 }
 
-/// Reads the globals' bytes against the manifest. A set without globals has no problem here: its manifest says why.
-pub async fn check_globals(store: &Store, set: &Set) -> Result<Vec<String>> {
-    let Globals::Object { bytes, sha256, .. } = &set.manifest.globals else { return Ok(Vec::new()) };
-    Ok(match store.get(&set.name.key(GLOBALS)).await? {
-        None => vec![format!("{GLOBALS} is gone")],
-        Some(content) if content.len() as u64 != *bytes || hex(&Sha256::digest(&content)) != *sha256 => {
-            vec![format!("{GLOBALS} is not what was written")]
-        }
-        Some(_) => Vec::new(),
-    })
+/// A dump as one read saw it.
+struct DumpRead {
+    bytes: u64,
+    sha256: String,
+    members: Result<u64, DecodeError>,
+    contents: Contents,
 }
 
 /// Pure: what was read against what the manifest says.
-fn differences(manifest: &Manifest, bytes: u64, sha256: &str, members: u64, contents: &Contents) -> Vec<String> {
+fn differences(manifest: &Manifest, read: &DumpRead, part: Option<Difference>) -> Vec<String> {
     let dump = &manifest.dump;
     let mut problems = Vec::new();
     let mut compare = |what: &str, read: u64, written: u64| {
@@ -121,25 +157,108 @@ fn differences(manifest: &Manifest, bytes: u64, sha256: &str, members: u64, cont
             problems.push(format!("{what}: {read} read, {written} written"));
         }
     };
-    compare("bytes", bytes, dump.bytes);
-    compare("members", members, dump.members.count);
-    compare("uncompressed bytes", contents.bytes, dump.uncompressed_bytes);
-    compare("tables", contents.tables.len() as u64, manifest.tables.len() as u64);
-    compare("rows", contents.rows(), manifest.rows());
-    compare("large objects", contents.large_objects, manifest.large_objects);
-    if sha256 != dump.sha256 {
-        problems.push("SHA-256 differs from the manifest's".to_owned());
+    compare("bytes", read.bytes, dump.bytes);
+    match &read.members {
+        Ok(members) => {
+            compare("members", *members, dump.members.count);
+            compare("uncompressed bytes", read.contents.bytes, dump.uncompressed_bytes);
+            compare("large objects", read.contents.large_objects, manifest.large_objects);
+            problems.extend(table_differences(&read.contents.tables, &manifest.tables));
+            if !read.contents.complete {
+                problems.push("the dump's last line is missing".to_owned());
+            }
+        }
+        Err(DecodeError::Source(error) | DecodeError::Sink(error)) => {
+            problems.push(format!("{} does not decode after {} uncompressed bytes: {error}", dump.object, read.contents.bytes));
+        }
     }
-    if !contents.complete {
-        problems.push("the dump's last line is missing".to_owned());
+    if read.sha256 != dump.sha256 {
+        problems.push(format!("SHA-256: {} read, {} written", read.sha256, dump.sha256));
+    }
+    if let Some(Difference { from, to, expected_crc32, found_crc32 }) = part {
+        problems.push(format!(
+            "the first difference is in bytes {from} to {}: CRC-32 {found_crc32:08x} read, {expected_crc32:08x} written",
+            to.saturating_sub(1)
+        ));
     }
     problems
 }
 
+/// Table by table, in the dump's order.
+fn table_differences(read: &[TableData], written: &[TableData]) -> Vec<String> {
+    let mut problems = Vec::new();
+    if read.len() != written.len() {
+        problems.push(format!("tables: {} read, {} written", read.len(), written.len()));
+    }
+    let differing = read.iter().zip(written).filter(|(read, written)| read != written);
+    for (read, written) in differing.clone().take(TABLES_NAMED) {
+        let name = |table: &TableData| format!("{}.{}", table.schema, table.name);
+        problems.push(if name(read) == name(written) {
+            format!(
+                "{}: {} rows in {} bytes read, {} in {} written",
+                name(read),
+                units::count(read.rows),
+                units::count(read.bytes),
+                units::count(written.rows),
+                units::count(written.bytes)
+            )
+        } else {
+            format!("{} was read where {} was written", name(read), name(written))
+        });
+    }
+    let more = differing.count().saturating_sub(TABLES_NAMED);
+    if more > 0 {
+        problems.push(format!("and {more} more tables"));
+    }
+    problems
+}
+
+/// An object that was read to its end.
+pub struct Decoded<S> {
+    pub bytes: u64,
+    pub sha256: String,
+    pub members: Result<u64, DecodeError>,
+    pub state: S,
+}
+
+/// Reads an object of members to its end, hashes it, shows its bytes to `see`, and hands the decoded bytes to `feed` on a thread of
+/// its own, up to where they do not decode or `feed` returns an error. An error of this function is the store's or the network's,
+/// and says nothing about the object.
+pub async fn decode_object<S: Send + 'static>(
+    mut reader: Reader,
+    compression: Compression,
+    phase: &Phase,
+    mut state: S,
+    mut feed: impl FnMut(&mut S, &[u8]) -> io::Result<()> + Send + 'static,
+    mut see: impl FnMut(&[u8]),
+) -> Result<Decoded<S>> {
+    let (chunk_sender, chunk_receiver) = mpsc::channel(QUEUED_CHUNKS);
+    let (end_sender, end_receiver) = oneshot::channel();
+    spawn_thread("decode", move || {
+        let source = io::BufReader::with_capacity(64 << 10, ChunkReader { chunks: chunk_receiver, current: Chunk::new() });
+        let members = compress::decode(compression, source, |bytes| feed(&mut state, bytes));
+        let _ = end_sender.send((members, state));
+    })?;
+    let mut hash = Sha256::new();
+    let mut bytes = 0;
+    let mut decoder_listens = true;
+    while let Some(chunk) = reader.chunk().await? {
+        hash.update(&chunk);
+        see(&chunk);
+        bytes += chunk.len() as u64;
+        phase.advance(chunk.len() as u64);
+        // A decoder that has stopped says why at the end; the hash is of the whole object in any case.
+        decoder_listens = decoder_listens && chunk_sender.send(chunk).await.is_ok();
+    }
+    drop(chunk_sender);
+    let (members, state) = end_receiver.await.context("the decoding thread ended")?;
+    Ok(Decoded { bytes, sha256: hex(&hash.finalize()), members, state })
+}
+
 /// Chunks that arrive, as something to read from a thread.
 struct ChunkReader {
-    chunks: mpsc::Receiver<Bytes>,
-    current: Bytes,
+    chunks: mpsc::Receiver<Chunk>,
+    current: Chunk,
 }
 
 impl Read for ChunkReader {
@@ -153,5 +272,45 @@ impl Read for ChunkReader {
         let count = buffer.len().min(self.current.len());
         self.current.copy_to_slice(&mut buffer[..count]);
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::backup::manifest::tests::manifest;
+
+    fn read_back(problems: &[&str], sha256: &str) -> ReadBack {
+        let problems = problems.iter().map(|problem| (*problem).to_owned()).collect();
+        ReadBack { problems, seen: vec![(10, sha256.to_owned())], sink_error: None }
+    }
+
+    #[test]
+    fn damaged_is_said_only_when_two_reads_have_seen_the_same() {
+        for (second, verdict) in [
+            (read_back(&[], "right"), Bytes::Intact),
+            (read_back(&["SHA-256"], "wrong"), Bytes::Damaged),
+            (read_back(&["SHA-256"], "wrong in another way"), Bytes::Unknown),
+        ] {
+            assert_eq!(judge(read_back(&["SHA-256"], "wrong"), second).0, verdict);
+        }
+    }
+
+    #[test]
+    fn rows_that_were_swapped_between_tables_are_seen_and_both_are_named() {
+        let manifest = manifest();
+        let mut contents = Contents { bytes: 5000, tables: manifest.tables.clone(), large_objects: 0, complete: true };
+        (contents.tables[0].rows, contents.tables[1].rows) = (contents.tables[1].rows, contents.tables[0].rows);
+        let read = DumpRead { bytes: 1000, sha256: "00".into(), members: Ok(0), contents };
+        let problems = differences(&manifest, &read, None).join("; ");
+        assert!(problems.contains("public.a: 2 rows") && problems.contains("public.b: 1 rows"), "{problems}");
+    }
+
+    #[test]
+    fn what_is_as_the_manifest_says_has_no_difference() {
+        let manifest = manifest();
+        let contents = Contents { bytes: 5000, tables: manifest.tables.clone(), large_objects: 0, complete: true };
+        let read = DumpRead { bytes: 1000, sha256: "00".into(), members: Ok(0), contents };
+        assert_eq!(differences(&manifest, &read, None), Vec::<String>::new());
     }
 }

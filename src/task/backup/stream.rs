@@ -78,10 +78,11 @@ pub async fn compress_into(
         let reply: oneshot::Receiver<Result<Member>> = reply;
         let member = reply.await.context("a compressing thread ended")??;
         hash.update(&member.compressed);
-        members.push(member.compressed.len() as u64, member.uncompressed_bytes);
+        members.push(&member.compressed, member.uncompressed_bytes);
         bytes += member.compressed.len() as u64;
         upload.write(member.compressed.into()).await?;
     }
+    members.finish();
     let contents = end_receiver.await.context("the reading thread ended")?.context("cannot read the dump")?;
     Ok(Streamed { bytes, sha256: hex(&hash.finalize()), members, contents })
 }

@@ -1,4 +1,5 @@
-//! Proves that a set is what its manifest says: by reading it back, or by restoring it.
+//! Finds out what a set is: by reading its bytes back, or by restoring it, which reads them as well. The two verdicts are recorded
+//! apart: a server that does not take a set says nothing of its bytes.
 
 use std::time::Instant;
 
@@ -6,14 +7,18 @@ use anyhow::{Context as _, Result};
 use chrono::Utc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
-use super::read_back;
-use super::restore::{self, Target};
-use super::set::{self, Check, Set};
+use super::restore::{self, Refusal, Target};
+use super::set::{self, Set};
+use super::verdict::{Bytes, BytesCheck, RestoreCheck};
+use super::{new_database, read_back, scratch as scratch_database};
 use crate::client_tools::Tools;
-use crate::pg;
+use crate::fault::{self, Fault, Kind};
+use crate::pg::{self, Server};
 use crate::progress::{Phase, Progress};
 use crate::store::Store;
+use crate::units;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -23,17 +28,19 @@ pub enum Verify {
     Checksum,
     /// That, and a restore into a scratch database with every table counted.
     Restore,
-    /// Nothing: `backups verify` is run elsewhere. Sets that nobody verified are never counted by `keep`.
+    /// Nothing: `backups verify` is run elsewhere. A set that nobody has read fills no place of `keep`.
     None,
 }
 
 /// Reads the set back and records what was found beside it.
 pub async fn by_checksum(store: &Store, set: &mut Set, progress: &Progress) -> Result<()> {
     let phase = progress.phase("verify", Some(set.manifest.dump.bytes));
-    let started = Instant::now();
-    let mut problems = read_back::read_dump(store, set, &phase, |_| Ok(())).await?.problems;
-    problems.extend(read_back::check_globals(store, set).await?);
-    record(store, set, "checksum", problems, started, &phase).await
+    let check = read_back::check(store, set, &phase).await?;
+    set.verification.record_bytes(check.clone());
+    set::write_verification(store, set).await?;
+    ensure_intact(set, &check)?;
+    done(set, "read back", &phase);
+    Ok(())
 }
 
 /// Where a set is restored for a while.
@@ -42,35 +49,136 @@ pub struct Scratch<'a> {
     pub settings: &'a pg::Settings,
     pub tools: &'a Tools,
     pub name: String,
+    pub cancel: &'a CancellationToken,
 }
 
-/// Restores the set into a scratch database, which is gone afterwards whatever happens, and records what was found.
-pub async fn by_restore(store: &Store, set: &mut Set, scratch: &Scratch<'_>, progress: &Progress) -> Result<()> {
+/// What a restore into a scratch database has shown of the server. The bytes are intact, or it is an error.
+#[derive(Debug, Default)]
+pub struct Verified {
+    /// Why the server did not take it.
+    pub refusal: Option<Refusal>,
+    pub warnings: Vec<String>,
+}
+
+/// Restores the set into a scratch database, which is gone afterwards, and records both verdicts.
+pub async fn by_restore(store: &Store, set: &mut Set, scratch: &Scratch<'_>, progress: &Progress) -> Result<Verified> {
     let phase = progress.phase("verify", Some(set.manifest.dump.bytes));
     let started = Instant::now();
-    let mut problems = read_back::check_globals(store, set).await?;
-    let mut connection = restore::maintenance_connection(scratch.settings).await.context("for the scratch database")?;
-    restore::prepare_server(&mut connection, set, false).await.context("cannot verify by restoring")?;
-    restore::create_scratch(&mut connection, &scratch.name, &set.manifest.server.database).await?;
-    let settings = scratch.settings.with_database(&scratch.name);
-    let target = Target { settings: &settings, tools: scratch.tools, in_transaction: false };
-    let restored = restore::stream_into(store, set, &target, &phase).await;
-    let dropped = restore::drop_scratch(&mut connection, &scratch.name).await;
-    let restored = restored.context("cannot verify by restoring")?;
-    problems.extend(restored.problems);
-    if let Some(refusal) = restored.refusal {
-        problems.push(refusal.message);
+    let mut verified = Verified::default();
+    let mut version = String::new();
+    let bytes_are_as_written = match try_restore(store, set, scratch, &phase, &mut version, &mut verified).await? {
+        // Its first read was part of the restore.
+        Tried::ReadAll { problems } => problems.is_empty() && read_back::globals_differences(store, set).await?.is_empty(),
+        Tried::NotBegun(refusal) => {
+            verified.refusal = Some(refusal);
+            false
+        }
+    };
+    let check = match bytes_are_as_written {
+        true => BytesCheck {
+            verdict: Bytes::Intact,
+            checked_at: Utc::now(),
+            problems: Vec::new(),
+            elapsed_seconds: started.elapsed().as_secs_f64(),
+        },
+        // The second, independent read, and a third where this one differs as well.
+        false => {
+            let reading = read_back::check(store, set, &phase);
+            let cancelled = || Fault::new(Kind::Cancelled, "cancelled");
+            scratch.cancel.run_until_cancelled(reading).await.ok_or_else(cancelled)??
+        }
+    };
+    set.verification.record_bytes(check.clone());
+    if check.verdict == Bytes::Intact {
+        set.verification.record_restore(RestoreCheck {
+            server: server_of(scratch.settings),
+            version,
+            checked_at: Utc::now(),
+            refusal: verified.refusal.as_ref().map(|refusal| refusal.message.clone()),
+            sql_state: verified.refusal.as_ref().and_then(|refusal| refusal.sql_state.clone()),
+            elapsed_seconds: started.elapsed().as_secs_f64(),
+        });
     }
-    dropped?;
-    record(store, set, "restore", problems, started, &phase).await
+    set::write_verification(store, set).await?;
+    ensure_intact(set, &check)?;
+    if verified.refusal.is_none() {
+        done(set, "restored", &phase);
+    }
+    Ok(verified)
 }
 
-async fn record(store: &Store, set: &mut Set, kind: &str, problems: Vec<String>, started: Instant, phase: &Phase) -> Result<()> {
-    let check = Check { checked_at: Utc::now(), problems: problems.clone(), elapsed_seconds: started.elapsed().as_secs_f64() };
-    set::record_check(store, set, kind, check).await?;
-    anyhow::ensure!(problems.is_empty(), "set {} is damaged: {}", set.name, problems.join("; "));
-    let tables = crate::units::count(set.manifest.tables.len() as u64);
-    let rows = crate::units::count(set.manifest.rows());
-    phase.done(&format!("{} ({kind}): {tables} tables, {rows} rows", set.name));
-    Ok(())
+enum Tried {
+    /// All bytes went by; where they differ from the manifest.
+    ReadAll { problems: Vec<String> },
+    /// The server was not fit for it.
+    NotBegun(Refusal),
+}
+
+async fn try_restore(
+    store: &Store,
+    set: &Set,
+    scratch: &Scratch<'_>,
+    phase: &Phase,
+    version: &mut String,
+    verified: &mut Verified,
+) -> Result<Tried> {
+    let prepared = async {
+        let mut connection =
+            scratch_database::maintenance_connection(scratch.settings).await.context("for the scratch database")?;
+        *version = Server::of(&mut connection).await?.version;
+        new_database::prepare_server(&mut connection, set, false, None).await
+    };
+    if let Err(error) = prepared.await {
+        return Ok(Tried::NotBegun(refusal_of(&error)));
+    }
+    let settings = scratch.settings.with_database(&scratch.name);
+    let target = Target { settings: &settings, tools: scratch.tools, in_transaction: false };
+    let mut began = false;
+    let restoring = async {
+        began = true;
+        restore::stream_into(store, set, &target, phase).await
+    };
+    let like = &set.manifest.server.database;
+    let (restored, left) = scratch_database::with_scratch(scratch.settings, &scratch.name, like, scratch.cancel, restoring).await;
+    // One that cannot be dropped is no reason to call a backup failed, and none for the next one not to be made.
+    if let Some(left) = left {
+        tracing::warn!("{left}");
+        verified.warnings.push(left);
+    }
+    let restored = match restored {
+        Ok(restored) => restored,
+        Err(error) if !began && fault::kind_of(&error) != Some(Kind::Cancelled) => {
+            return Ok(Tried::NotBegun(refusal_of(&error)));
+        }
+        Err(error) => return Err(error),
+    };
+    verified.warnings.extend(restored.notes);
+    verified.refusal = restored.refusal;
+    Ok(Tried::ReadAll { problems: restored.problems })
+}
+
+fn refusal_of(error: &anyhow::Error) -> Refusal {
+    Refusal { kind: fault::kind_of(error), sql_state: pg::sql_state(error), message: fault::in_a_line(error) }
+}
+
+/// An error when the bytes are not as written, or when nobody can say.
+fn ensure_intact(set: &Set, check: &BytesCheck) -> Result<()> {
+    match check.verdict {
+        Bytes::Intact => Ok(()),
+        Bytes::Damaged => anyhow::bail!("set {} is damaged, as two reads have shown: {}", set.name, check.problems.join("; ")),
+        Bytes::Unknown => anyhow::bail!("set {} could not be proved: {}", set.name, check.problems.join("; ")),
+    }
+}
+
+/// `host:port`
+fn server_of(settings: &pg::Settings) -> String {
+    let display = settings.display();
+    let server = display.rsplit_once('/').map_or(display.as_str(), |(server, _)| server);
+    server.split_once('@').map_or(server, |(_, server)| server).to_owned()
+}
+
+fn done(set: &Set, how: &str, phase: &Phase) {
+    let tables = units::count(set.manifest.tables.len() as u64);
+    let rows = units::count(set.manifest.rows());
+    phase.done(&format!("{} {how}: {tables} tables, {rows} rows", set.name));
 }

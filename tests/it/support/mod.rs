@@ -179,14 +179,24 @@ impl Scenario {
         listed["sets"].as_array().unwrap().iter().map(|set| set["set"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// Every file below a folder of the scenario, relative to it.
+    /// Every file below a folder of the scenario, relative to it; but not what a directory store keeps for itself at its root.
     pub fn files(&self, folder: &str) -> Vec<String> {
         let root = self.path(folder);
         let mut files = Vec::new();
         collect_files(&root, &root, &mut files);
+        files.retain(|file| !file.starts_with(".pgtend"));
         files.sort();
         files
     }
+}
+
+/// faketime's library, which tells a process another time.
+pub fn faketime() -> PathBuf {
+    let folders = std::fs::read_dir("/usr/lib").unwrap().flatten();
+    folders
+        .map(|folder| folder.path().join("faketime/libfaketime.so.1"))
+        .find(|library| library.exists())
+        .expect("no libfaketime: run `scripts/setup` (`make test` does)")
 }
 
 fn collect_files(root: &Path, folder: &Path, files: &mut Vec<String>) {

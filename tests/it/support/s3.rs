@@ -3,6 +3,8 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use s3s::auth::SimpleAuth;
 use s3s::dto::*;
 use s3s::service::{S3Service, S3ServiceBuilder};
-use s3s::{S3, S3Request, S3Response, S3Result};
+use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use s3s_fs::FileSystem;
 use tempfile::TempDir;
 
@@ -36,6 +38,8 @@ pub enum Fault {
     LostAnswer,
     /// The answer's body breaks off after so many bytes.
     CutBody(usize),
+    /// In the answer's body, the last bit of this byte is the other one.
+    FlippedBit(usize),
 }
 
 /// A fault for some of the requests that match.
@@ -60,6 +64,20 @@ pub struct S3Server {
 struct Shared {
     rules: Mutex<Vec<Rule>>,
     uploads: Arc<Mutex<Vec<MultipartUpload>>>,
+    quirks: Arc<Quirks>,
+}
+
+/// What this server does otherwise than AWS, from when a test says so.
+#[derive(Default)]
+pub struct Quirks {
+    /// If-None-Match and If-Match of a PUT are not looked at.
+    pub ignores_conditions: AtomicBool,
+    /// A PUT with If-None-Match or If-Match is answered 501 NotImplemented.
+    pub refuses_conditions: AtomicBool,
+    /// DELETE is answered 403 AccessDenied.
+    pub refuses_deletes: AtomicBool,
+    /// Listings leave out objects whose key contains this.
+    pub hides: Mutex<Option<String>>,
 }
 
 impl S3Server {
@@ -68,8 +86,12 @@ impl S3Server {
         let root = TempDir::new().unwrap();
         std::fs::create_dir(root.path().join("backups")).unwrap();
         let shared = Arc::new(Shared::default());
-        let mut builder =
-            S3ServiceBuilder::new(Listed { files: FileSystem::new(root.path()).unwrap(), uploads: Arc::clone(&shared.uploads) });
+        let mut builder = S3ServiceBuilder::new(Listed {
+            files: FileSystem::new(root.path()).unwrap(),
+            uploads: Arc::clone(&shared.uploads),
+            quirks: Arc::clone(&shared.quirks),
+            writing: tokio::sync::Mutex::new(()),
+        });
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
         let service = builder.build();
 
@@ -98,6 +120,10 @@ impl S3Server {
 
     pub fn break_with(&self, rule: Rule) {
         self.shared.rules.lock().unwrap().push(rule);
+    }
+
+    pub fn quirks(&self) -> &Quirks {
+        &self.shared.quirks
     }
 
     pub fn heal(&self) {
@@ -140,13 +166,14 @@ async fn answer(service: S3Service, shared: Arc<Shared>, request: Request<Incomi
         }
         Some(Fault::Reset) => return Err(std::io::Error::other("reset")),
         Some(Fault::Slow(pause)) => tokio::time::sleep(pause).await,
-        Some(Fault::LostAnswer | Fault::CutBody(_)) | None => {}
+        Some(Fault::LostAnswer | Fault::CutBody(_) | Fault::FlippedBit(_)) | None => {}
     }
     let request = request.map(s3s::Body::from);
     let response = service.call(request).await.map_err(std::io::Error::other)?;
     match fault {
         Some(Fault::LostAnswer) => Err(std::io::Error::other("the answer is lost")),
         Some(Fault::CutBody(bytes)) => Ok(cut(response, bytes).await),
+        Some(Fault::FlippedBit(at)) => Ok(flipped(response, at).await),
         _ => Ok(response.map(|body| body.map_err(std::io::Error::other).boxed_unsync())),
     }
 }
@@ -182,10 +209,22 @@ async fn cut(response: Response<s3s::Body>, bytes: usize) -> Response<Body> {
     Response::from_parts(parts, StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync())
 }
 
-/// s3s-fs, and ListMultipartUploads, which it does not have.
+async fn flipped(response: Response<s3s::Body>, at: usize) -> Response<Body> {
+    let (parts, body) = response.into_parts();
+    let mut whole = body.collect().await.unwrap().to_bytes().to_vec();
+    if let Some(byte) = whole.get_mut(at) {
+        *byte ^= 1;
+    }
+    Response::from_parts(parts, Full::new(Bytes::from(whole)).map_err(|never: Infallible| match never {}).boxed_unsync())
+}
+
+/// s3s-fs, and ListMultipartUploads, which it does not have. A PUT's condition and its write are one step here; there they
+/// are two.
 struct Listed {
     files: FileSystem,
     uploads: Arc<Mutex<Vec<MultipartUpload>>>,
+    quirks: Arc<Quirks>,
+    writing: tokio::sync::Mutex<()>,
 }
 
 #[async_trait::async_trait]
@@ -199,14 +238,30 @@ impl S3 for Listed {
     async fn head_bucket(&self, request: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
         self.files.head_bucket(request).await
     }
-    async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+    async fn put_object(&self, mut request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+        let has_condition = request.input.if_none_match.is_some() || request.input.if_match.is_some();
+        if has_condition && self.quirks.refuses_conditions.load(Relaxed) {
+            return Err(s3_error!(NotImplemented, "A header you provided implies functionality that is not implemented"));
+        }
+        if self.quirks.ignores_conditions.load(Relaxed) {
+            (request.input.if_none_match, request.input.if_match) = (None, None);
+        }
+        let _one_step = self.writing.lock().await;
         self.files.put_object(request).await
     }
     async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
+        if self.quirks.refuses_deletes.load(Relaxed) {
+            return Err(s3_error!(AccessDenied, "Access Denied"));
+        }
         self.files.delete_object(request).await
     }
     async fn list_objects_v2(&self, request: S3Request<ListObjectsV2Input>) -> S3Result<S3Response<ListObjectsV2Output>> {
-        self.files.list_objects_v2(request).await
+        let mut response = self.files.list_objects_v2(request).await?;
+        let hidden = self.quirks.hides.lock().unwrap().clone();
+        if let (Some(hidden), Some(objects)) = (hidden, &mut response.output.contents) {
+            objects.retain(|object| !object.key.as_ref().is_some_and(|key| key.contains(&hidden)));
+        }
+        Ok(response)
     }
     async fn upload_part(&self, request: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
         self.files.upload_part(request).await

@@ -1,0 +1,83 @@
+//! Whether a store keeps to the condition of a write. Some S3-compatible servers answer 200 and replace the object all the
+//! same: a lock that stands on such a one holds nobody off.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context as _, Result};
+use uuid::Uuid;
+
+use super::{PROBE_FOLDER, Precondition, Store, Version};
+use crate::fault::{Fault, Kind};
+
+/// What came of a write under a condition.
+pub enum Conditional {
+    Written(Version),
+    /// The condition does not hold.
+    NotSo,
+    /// The store has no such thing, and why.
+    Unsupported(String),
+}
+
+/// What was found out, by store, for this process.
+static KNOWN: Mutex<Option<HashMap<String, bool>>> = Mutex::new(None);
+
+impl Store {
+    /// Writes a small object if `precondition` holds, as one step that no other writer can come between. None when it does
+    /// not hold. The content must be this writer's alone (a nonce in it): when the answer to a write is lost, the next
+    /// attempt meets its own content, and only by that knows that it was the one. A store that cannot do this is an error of
+    /// [`Kind::Configuration`]; one that only says that it can is found by [`Store::can_put_if`].
+    pub async fn put_if(&self, key: &str, content: Vec<u8>, precondition: Precondition<'_>) -> Result<Option<Version>> {
+        match self.try_put_if(key, content.clone(), precondition).await? {
+            Conditional::Written(version) => Ok(Some(version)),
+            Conditional::NotSo => Ok(self.get_versioned(key).await?.filter(|(there, _)| *there == content).map(|(_, is)| is)),
+            Conditional::Unsupported(why) => {
+                let message = format!("{} cannot be written under a condition: {why}", self.location(key));
+                Err(Fault::new(Kind::Configuration, message).into())
+            }
+        }
+    }
+
+    async fn try_put_if(&self, key: &str, content: Vec<u8>, precondition: Precondition<'_>) -> Result<Conditional> {
+        match (self, precondition) {
+            (Self::S3(s3), precondition) => s3.put_if(key, content, precondition).await,
+            (Self::Dir(dir), Precondition::Absent) => dir.put_if(key, content, None).await,
+            (Self::Dir(dir), Precondition::Unchanged(version)) => dir.put_if(key, content, Some(version.clone())).await,
+        }
+        .with_context(|| format!("cannot write {}", self.location(key)))
+    }
+
+    /// Deletes an object that still is `expected`; false when it is another by now.
+    pub async fn delete_if(&self, key: &str, expected: &Version) -> Result<bool> {
+        match self {
+            Self::Dir(dir) => dir.delete_if(key, expected).await,
+            Self::S3(s3) => s3.delete_if(key, expected).await,
+        }
+        .with_context(|| format!("cannot delete {}", self.location(key)))
+    }
+
+    /// Whether writes under a condition are what they say: tried with an object of its own, once per process and store.
+    pub async fn can_put_if(&self) -> Result<bool> {
+        let store = self.identity();
+        if let Some(known) = KNOWN.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().get(&store) {
+            return Ok(*known);
+        }
+        let key = format!("{PROBE_FOLDER}condition-{}", Uuid::new_v4());
+        let kept = self.keeps_conditions(&key).await;
+        // Where nothing may be deleted, a few bytes stay.
+        if let Err(error) = self.delete(&key).await {
+            tracing::debug!("the probe of conditions stays: {error:#}");
+        }
+        let kept = kept?;
+        KNOWN.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().insert(store, kept);
+        Ok(kept)
+    }
+
+    async fn keeps_conditions(&self, key: &str) -> Result<bool> {
+        let put = async |content: &[u8], precondition| self.try_put_if(key, content.to_vec(), precondition).await;
+        let Conditional::Written(first) = put(b"first", Precondition::Absent).await? else { return Ok(false) };
+        let Conditional::NotSo = put(b"second", Precondition::Absent).await? else { return Ok(false) };
+        let Conditional::Written(_) = put(b"third", Precondition::Unchanged(&first)).await? else { return Ok(false) };
+        Ok(matches!(put(b"fourth", Precondition::Unchanged(&first)).await?, Conditional::NotSo))
+    }
+}

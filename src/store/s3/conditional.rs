@@ -1,0 +1,55 @@
+//! Writes under a condition: If-None-Match and If-Match of PutObject.
+
+use anyhow::{Context as _, Result};
+use aws_sdk_s3::error::ProvideErrorMetadata as _;
+use aws_sdk_s3::primitives::ByteStream;
+
+use super::{S3, status};
+use crate::store::{Conditional, Precondition, Version};
+
+impl S3 {
+    pub async fn put_if(&self, key: &str, content: Vec<u8>, precondition: Precondition<'_>) -> Result<Conditional> {
+        let request = self.client.put_object().bucket(&self.configured.bucket).key(self.full_key(key));
+        let request = match precondition {
+            Precondition::Absent => request.if_none_match("*"),
+            Precondition::Unchanged(version) => request.if_match(&version.0),
+        };
+        let answer = request
+            .content_length(content.len() as i64)
+            .body(ByteStream::from(content))
+            .set_server_side_encryption(self.encryption())
+            .set_ssekms_key_id(self.configured.kms_key_id.clone())
+            .set_storage_class(self.storage_class())
+            .send()
+            .await;
+        let error = match answer {
+            Ok(written) => {
+                return Ok(match written.e_tag {
+                    Some(etag) => Conditional::Written(Version(etag)),
+                    None => Conditional::Unsupported("its answers to PUT have no ETag".to_owned()),
+                });
+            }
+            Err(error) => error,
+        };
+        Ok(match (status(&error), error.code()) {
+            // 409: another write to this key was under way, and it counts (User Guide, "conditional writes").
+            (Some(412), _) | (_, Some("PreconditionFailed" | "ConditionalRequestConflict")) => Conditional::NotSo,
+            // What is to be unchanged is gone.
+            (Some(404), Some("NoSuchKey")) => Conditional::NotSo,
+            (Some(501), _) | (_, Some("NotImplemented")) => {
+                Conditional::Unsupported("it refuses If-None-Match and If-Match (501)".to_owned())
+            }
+            _ => return Err(self.explain(error)).with_context(|| format!("cannot upload {}", self.location(key))),
+        })
+    }
+
+    /// Deletes what still is `expected`, on servers that look at If-Match of DELETE; others delete whatever is there.
+    pub async fn delete_if(&self, key: &str, expected: &Version) -> Result<bool> {
+        let request = self.client.delete_object().bucket(&self.configured.bucket).key(self.full_key(key));
+        match request.if_match(&expected.0).send().await {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(status(&error), Some(404 | 412)) && error.code() != Some("NoSuchBucket") => Ok(false),
+            Err(error) => Err(self.explain(error)),
+        }
+    }
+}

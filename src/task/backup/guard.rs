@@ -1,0 +1,68 @@
+//! Who may delete in a folder of sets: one at a time. Writers need no lock, since names are unique; a sweep and a prune do.
+
+use anyhow::Result;
+
+use super::set::folder;
+use crate::store::Store;
+use crate::store::lease::{self, Lease, Seen, Taken};
+
+/// The lock object of a folder that no ledger guards.
+const LOCK: &str = "lock.json";
+
+fn lock_key(database: &str, job: &str) -> String {
+    format!("{}{LOCK}", folder(database, job))
+}
+
+pub enum Guard {
+    /// The job's lock in the ledger, which the runner holds: a run that loses it is cancelled.
+    Ledger,
+    Lease(Lease),
+}
+
+/// A guard, or why there is none this time.
+pub enum Asked {
+    Granted(Guard),
+    Refused(String),
+}
+
+/// `seen` is how the lease looked when this process first asked: one that has not changed since is nobody's.
+pub async fn ask(store: &Store, database: &str, job: &str, has_ledger: bool, seen: Option<&Seen>) -> Asked {
+    if has_ledger {
+        return Asked::Granted(Guard::Ledger);
+    }
+    match lease::take(store, &lock_key(database, job), seen).await {
+        Ok(Taken::Held(lease)) => Asked::Granted(Guard::Lease(lease)),
+        Ok(Taken::HeldByOther(who)) => Asked::Refused(format!("somebody else deletes there: {who}")),
+        Ok(Taken::Impossible(why)) => Asked::Refused(why),
+        Err(error) => Asked::Refused(format!("its lock object cannot be written: {error:#}")),
+    }
+}
+
+/// How the lease looks now, for a later [`ask`].
+pub async fn look(store: &Store, database: &str, job: &str, has_ledger: bool) -> Option<Seen> {
+    if has_ledger {
+        return None;
+    }
+    lease::look(store, &lock_key(database, job)).await.unwrap_or_else(|error| {
+        tracing::debug!("{error:#}");
+        None
+    })
+}
+
+impl Guard {
+    /// An error when it is no longer certain that nobody else deletes there. To be asked before each deletion.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            Self::Ledger => Ok(()),
+            Self::Lease(lease) => lease.check(),
+        }
+    }
+
+    pub async fn release(self) {
+        if let Self::Lease(lease) = self
+            && let Err(error) = lease.release().await
+        {
+            tracing::warn!("the lock object stays until it is old enough to be taken over: {error:#}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Which set is meant: by its name, by its time, or as `latest`. Pure.
+
+use chrono::{DateTime, Utc};
+
+use super::series::Identity;
+use super::set::Set;
+use super::verdict::Bytes;
+
+/// What a person may say about it.
+#[derive(Clone, Debug, Default)]
+pub struct Choice {
+    /// `--from`: the identity whose sets are meant.
+    pub from: Option<String>,
+    /// `--any`: also what comes from after now.
+    pub any: bool,
+    /// `--older-ok`: also when newer ones are passed by.
+    pub older_ok: bool,
+}
+
+/// The newest set that can be the latest, with what must be said of it; or why there is none, and what to say to get one.
+/// `sets` are of one `DATABASE/JOB`; `unreadable` are names and reasons.
+pub fn latest<'a>(
+    sets: &'a [Set],
+    unreadable: &[(DateTime<Utc>, String)],
+    choice: &Choice,
+    now: DateTime<Utc>,
+) -> Result<(&'a Set, Vec<String>), String> {
+    let mut newest_first: Vec<&Set> = sets.iter().collect();
+    newest_first.sort_by_key(|set| std::cmp::Reverse(set.name.taken_at));
+    let some_whole = newest_first.iter().any(|set| set.manifest.filters.are_none() && passes(set, choice, now).is_ok());
+
+    let mut passed = Vec::new();
+    let mut chosen = None;
+    for set in newest_first {
+        let reason = match passes(set, choice, now) {
+            Ok(()) if some_whole && !set.manifest.filters.are_none() => "it holds a part of the database".to_owned(),
+            Ok(()) => {
+                chosen = Some(set);
+                break;
+            }
+            Err(reason) => reason,
+        };
+        passed.push((set.name.taken_at, format!("{} ({reason})", set.name)));
+    }
+    let Some(chosen) = chosen else {
+        return Err(match passed.is_empty() && unreadable.is_empty() {
+            true => "there is no set".to_owned(),
+            false => format!("no set can be the latest: {}", join(&passed, unreadable)),
+        });
+    };
+    let after = chosen.name.taken_at;
+    let newer_unreadable: Vec<_> = unreadable.iter().filter(|(at, _)| *at > after).cloned().collect();
+    // What comes from after now is passed by without being asked: it is not newer than anything.
+    let newer: Vec<_> = passed.iter().filter(|(at, _)| *at <= now).cloned().collect();
+    if (!newer.is_empty() || !newer_unreadable.is_empty()) && !choice.older_ok {
+        return Err(format!(
+            "the newest set that can be taken is {}; newer ones are passed by: {}. With --older-ok it is taken all the same",
+            chosen.name,
+            join(&newer, &newer_unreadable)
+        ));
+    }
+    let mut notes: Vec<String> = passed.iter().map(|(_, said)| format!("passed by: {said}")).collect();
+    notes.extend(newer_unreadable.iter().map(|(_, said)| format!("passed by: {said}")));
+    if !chosen.manifest.filters.are_none() {
+        notes.push(format!("{} holds a part of the database: its job has filters", chosen.name));
+    }
+    Ok((chosen, notes))
+}
+
+fn passes(set: &Set, choice: &Choice, now: DateTime<Utc>) -> Result<(), String> {
+    if set.is_from_the_future(now) && !choice.any {
+        return Err("it is from after now, so that a clock was wrong; --any takes it".to_owned());
+    }
+    match set.verification.verdict() {
+        Bytes::Damaged => Err("its bytes are damaged".to_owned()),
+        Bytes::Intact | Bytes::Unknown => Ok(()),
+    }
+}
+
+fn join(passed: &[(DateTime<Utc>, String)], unreadable: &[(DateTime<Utc>, String)]) -> String {
+    passed.iter().chain(unreadable).map(|(_, said)| said.as_str()).collect::<Vec<_>>().join("; ")
+}
+
+/// The identities in a folder that nobody has said to be one, newest proved set first.
+pub fn identities(sets: &[Set], accepted: impl Fn(&Identity) -> bool) -> Vec<Identity> {
+    let mut sorted: Vec<&Set> = sets.iter().collect();
+    sorted.sort_by_key(|set| (set.verification.verdict() != Bytes::Intact, std::cmp::Reverse(set.name.taken_at)));
+    let mut identities: Vec<Identity> = Vec::new();
+    for identity in sorted.iter().filter_map(|set| set.identity()) {
+        if !identities.contains(&identity) {
+            identities.push(identity);
+        }
+    }
+    // What was accepted is one with the rest; when nothing else is there, it is all there is.
+    let others: Vec<Identity> = identities.iter().filter(|identity| !accepted(identity)).cloned().collect();
+    match others.len() {
+        0 => identities.into_iter().take(1).collect(),
+        _ => others,
+    }
+}

@@ -1,0 +1,321 @@
+//! Where a set is restored to: a new database that gets its name only when all is proved, or an existing empty one.
+//!
+//! A new one goes through three names. Under the first it is filled, and whoever finds it without its maker drops it.
+//! Under the second it is whole and counted, nobody can connect, and it gets its properties; it is never dropped.
+//! The third is the one that was asked for.
+
+use anyhow::{Context as _, Result};
+use sha2::{Digest as _, Sha256};
+use sqlx::Connection as _;
+use sqlx::postgres::PgConnection;
+use tokio_util::sync::CancellationToken;
+
+use super::facts::DatabaseFacts;
+use super::lacks::{self, Lacks};
+use super::restore::{self, Restored, Target, stream_into};
+use super::scratch::{create_scratch, drop_or_warn, lock, maintenance_connection, scratch_leftovers};
+use super::set::Set;
+use super::stream::hex;
+use super::{properties, scratch};
+use crate::client_tools::Tools;
+use crate::fault::{Fault, Kind};
+use crate::pg::{self, identifier, literal};
+use crate::progress::Phase;
+use crate::store::Store;
+use crate::units;
+
+/// How often a rename is tried while sessions that were told to end do so.
+const RENAME_TRIES: u32 = 4;
+
+/// Refuses a target that lacks what the dump needs, before anything is written. Missing roles are created without
+/// login when asked for. `new_database`: what it will be like, where one is made, and its properties with it.
+pub async fn prepare_server(
+    connection: &mut PgConnection,
+    set: &Set,
+    create_roles: bool,
+    new_database: Option<&DatabaseFacts>,
+) -> Result<Lacks> {
+    let source = &set.manifest.server;
+    let mut roles = source.roles.clone();
+    let encoding = match new_database {
+        Some(like) => {
+            roles.extend(like.roles());
+            like.encoding.clone()
+        }
+        None => sqlx::query_scalar("SELECT pg_catalog.getdatabaseencoding()::text").fetch_one(&mut *connection).await?,
+    };
+    let lacks = lacks::lacks(connection, source, &roles, &encoding).await?;
+    anyhow::ensure!(
+        lacks.extensions.is_empty(),
+        Fault::new(
+            Kind::Configuration,
+            format!(
+                "the target lacks extensions that the dump needs: {}; install their packages on the target's host",
+                lacks.extensions.join(", ")
+            )
+        )
+    );
+    if create_roles {
+        for role in &lacks.roles {
+            let named = lacks::name_for(connection, role, &encoding).await;
+            pg::execute(connection, format!("CREATE ROLE {} NOLOGIN", identifier(&named)))
+                .await
+                .with_context(|| format!("cannot create the role {role}"))?;
+        }
+    } else {
+        anyhow::ensure!(
+            lacks.roles.is_empty(),
+            Fault::new(
+                Kind::Configuration,
+                format!(
+                    "the target lacks roles that own objects or have grants or settings in the dump: {}; restore globals.sql.gz first, or let --create-roles make them without login",
+                    lacks.roles.join(", ")
+                )
+            )
+        );
+    }
+    Ok(lacks)
+}
+
+/// The names that a restore of one set into one database goes through.
+struct Names {
+    filling: String,
+    whole: String,
+    /// Of whole copies for the same database, of any set.
+    whole_prefix: String,
+    /// The comment of a copy that is whole and could not be renamed even once.
+    whole_comment: String,
+}
+
+impl Names {
+    fn of(name: &str, set: &Set) -> Self {
+        let target = hex(&Sha256::digest(name));
+        let source = hex(&Sha256::digest(format!("{}/{}", set.name, set.manifest.dump.sha256)));
+        let whole_prefix = format!("pgtend_restored_{}_", &target[..12]);
+        Self {
+            filling: format!("pgtend_restore_{}", &target[..16]),
+            whole: format!("{whole_prefix}{}", &source[..12]),
+            whole_prefix,
+            whole_comment: format!("made by pgtend, a whole copy of {} for {name}", set.name),
+        }
+    }
+}
+
+/// Restores into a database `settings.database()` that does not exist yet, made `like` the source. A copy that an
+/// earlier call completed, and could not give its name, is counted and used.
+pub async fn into_new_database(
+    store: &Store,
+    set: &Set,
+    like: &DatabaseFacts,
+    settings: &pg::Settings,
+    tools: &Tools,
+    phase: &Phase,
+    cancel: &CancellationToken,
+) -> Result<Restored> {
+    let name = settings.database();
+    let names = Names::of(name, set);
+    let mut connection = maintenance_connection(settings).await?;
+    refuse_existing(&mut connection, name).await?;
+    lock(&mut connection, &names.filling).await.with_context(|| format!("cannot restore into {name}"))?;
+
+    if let Some(found) = whole_copy(&mut connection, &names).await? {
+        count_again(&mut connection, set, &settings.with_database(&found)).await?;
+        let mut restored = finish(&mut connection, settings, &names, &found, like).await?;
+        restored.notes.push(format!("an earlier call had restored the set into {found}: it was counted again and renamed"));
+        return Ok(restored);
+    }
+    let notes = others_notes(&mut connection, &names).await?;
+    for leftover in scratch_leftovers(&mut connection, &names.filling).await? {
+        scratch::drop_scratch(&mut connection, settings, &leftover).await?;
+    }
+    let filled = async {
+        create_scratch(&mut connection, &names.filling, like).await?;
+        let target = Target { settings: &settings.with_database(&names.filling), tools, in_transaction: false };
+        match cancel.run_until_cancelled(stream_into(store, set, &target, phase)).await {
+            Some(restored) => restored,
+            None => Err(Fault::new(Kind::Cancelled, "cancelled by a signal: nothing was restored").into()),
+        }
+    };
+    let filled = filled.await;
+    if !matches!(&filled, Ok(restored) if restored.is_complete()) {
+        drop(connection);
+        if let Some(warning) = drop_or_warn(settings, &names.filling).await {
+            tracing::warn!("{warning}");
+        }
+        return filled;
+    }
+    let filled = filled?;
+    // It was idle for hours, perhaps behind something that ends idle connections.
+    if connection.ping().await.is_err() {
+        connection = maintenance_connection(settings).await?;
+        lock(&mut connection, &names.filling).await?;
+    }
+    let comment = format!("COMMENT ON DATABASE {} IS {}", identifier(&names.filling), literal(&names.whole_comment));
+    pg::execute(&mut connection, comment).await?;
+    let mut restored = finish(&mut connection, settings, &names, &names.filling, like).await?;
+    restored.notes.splice(0..0, filled.notes.into_iter().chain(notes));
+    Ok(restored)
+}
+
+async fn refuse_existing(connection: &mut PgConnection, name: &str) -> Result<()> {
+    let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = $1)")
+        .bind(name)
+        .fetch_one(connection)
+        .await?;
+    anyhow::ensure!(
+        !exists,
+        Fault::new(
+            Kind::Configuration,
+            format!("database {name} exists already: choose another name, or restore into it without --create if it is empty")
+        )
+    );
+    Ok(())
+}
+
+/// A whole copy of this set for this database, of an earlier call.
+async fn whole_copy(connection: &mut PgConnection, names: &Names) -> Result<Option<String>> {
+    let found = sqlx::query_scalar(
+        "SELECT datname::text FROM pg_catalog.pg_database
+         WHERE pg_catalog.pg_has_role(datdba, 'MEMBER')
+           AND (datname = $1 OR datname = $2 AND pg_catalog.shobj_description(oid, 'pg_database') = $3)",
+    )
+    .bind(&names.whole)
+    .bind(&names.filling)
+    .bind(&names.whole_comment)
+    .fetch_optional(connection)
+    .await?;
+    Ok(found)
+}
+
+/// Whole copies of other sets take space, and nobody else will say so.
+async fn others_notes(connection: &mut PgConnection, names: &Names) -> Result<Vec<String>> {
+    let others: Vec<String> = sqlx::query_scalar(
+        "SELECT datname::text FROM pg_catalog.pg_database WHERE pg_catalog.starts_with(datname::text, $1) ORDER BY 1",
+    )
+    .bind(&names.whole_prefix)
+    .fetch_all(connection)
+    .await?;
+    let note = |other: &String| {
+        format!(
+            "database {other} is a whole copy of another set that an earlier call could not rename: DROP DATABASE {} if nobody needs it",
+            identifier(other)
+        )
+    };
+    Ok(others.iter().map(note).collect())
+}
+
+async fn count_again(connection: &mut PgConnection, set: &Set, settings: &pg::Settings) -> Result<()> {
+    let name = settings.database();
+    pg::execute(connection, format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", identifier(name))).await?;
+    let mut inside = settings.connect().await?;
+    let counted = pg::execute_script(&mut inside, &restore::count_checks(&set.manifest)).await;
+    counted.with_context(|| {
+        format!(
+            "database {name} is what an earlier call restored, and somebody has changed it since; \
+             to restore anew: DROP DATABASE {} WITH (FORCE)",
+            identifier(name)
+        )
+    })?;
+    Ok(())
+}
+
+/// Gives a whole copy its properties and its name. From the first step to the last nobody can connect.
+async fn finish(
+    connection: &mut PgConnection,
+    settings: &pg::Settings,
+    names: &Names,
+    found: &str,
+    like: &DatabaseFacts,
+) -> Result<Restored> {
+    let name = settings.database();
+    let mut last_resort = found;
+    let finished = async {
+        close(connection, found).await?;
+        if found != names.whole {
+            rename(connection, found, &names.whole, "").await?;
+        }
+        last_resort = &names.whole;
+        let not_carried = properties::carry(connection, &names.whole, like).await;
+        rename(connection, &names.whole, name, &format!("; ALTER DATABASE {} ALLOW_CONNECTIONS true", identifier(name))).await?;
+        Ok(Restored { not_carried, ..Restored::default() })
+    };
+    let finished: Result<Restored> = finished.await;
+    finished.with_context(|| {
+        let whole = identifier(last_resort);
+        let other = identifier("OTHER_NAME");
+        format!(
+            "the set is restored and counted in the database {last_resort}, which could not become {name}: the same command takes it up again. \
+             Or by hand: ALTER DATABASE {whole} RENAME TO {other}; ALTER DATABASE {other} ALLOW_CONNECTIONS true"
+        )
+    })
+}
+
+/// No new sessions, and an end to those that are there.
+async fn close(connection: &mut PgConnection, name: &str) -> Result<()> {
+    pg::execute(&mut *connection, format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", identifier(name))).await?;
+    let sessions: Vec<i32> = sqlx::query_scalar(
+        "SELECT pid FROM pg_catalog.pg_stat_activity WHERE datname = $1 AND coalesce(backend_type, 'client backend') = 'client backend'",
+    )
+    .bind(name)
+    .fetch_all(&mut *connection)
+    .await?;
+    for pid in sessions {
+        // One that may not be ended is met again at the rename, which then says so.
+        let ended: Result<bool, _> =
+            sqlx::query_scalar("SELECT pg_catalog.pg_terminate_backend($1)").bind(pid).fetch_one(&mut *connection).await;
+        if let Err(error) = ended {
+            tracing::debug!("session {pid} in {name}: {error}");
+        }
+    }
+    Ok(())
+}
+
+/// In one transaction with what follows. Waits for sessions that are ending.
+async fn rename(connection: &mut PgConnection, from: &str, to: &str, then: &str) -> Result<()> {
+    let sql = format!("ALTER DATABASE {} RENAME TO {}{then}", identifier(from), identifier(to));
+    for _ in 1..RENAME_TRIES {
+        match pg::execute(connection, sql.clone()).await {
+            // 55006: being accessed by other users. PostgreSQL itself waits for five seconds.
+            Err(error) if pg::sql_state(&error).as_deref() == Some("55006") && is_ending(connection, from).await? => {}
+            ended => return ended,
+        }
+    }
+    pg::execute(connection, sql).await
+}
+
+/// Whether all sessions in it are ours to end.
+async fn is_ending(connection: &mut PgConnection, name: &str) -> Result<bool> {
+    let foreign: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid
+                        WHERE a.datname = $1 AND (r.rolsuper AND NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)
+                                                  OR NOT pg_catalog.pg_has_role(a.usesysid, 'MEMBER')))",
+    )
+    .bind(name)
+    .fetch_one(connection)
+    .await?;
+    Ok(!foreign)
+}
+
+/// Restores into an existing database, all or nothing; refused when there is anything in it.
+pub async fn into_empty_database(
+    store: &Store,
+    set: &Set,
+    settings: &pg::Settings,
+    tools: &Tools,
+    phase: &Phase,
+) -> Result<Restored> {
+    let mut connection = settings.connect().await?;
+    let objects: i64 = sqlx::query_scalar(include_str!("objects.sql")).fetch_one(&mut connection).await?;
+    anyhow::ensure!(
+        objects == 0,
+        Fault::new(
+            Kind::Configuration,
+            format!(
+                "database {} is not empty ({} objects): restore into a new one with --create",
+                settings.database(),
+                units::count(objects as u64)
+            )
+        )
+    );
+    stream_into(store, set, &Target { settings, tools, in_transaction: true }, phase).await
+}

@@ -1,0 +1,161 @@
+//! Deletes the sets that no rule keeps: of the own series only, under a guard, each marked before it goes.
+
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+
+use super::guard::Guard;
+use super::keep::{self, Candidate, Decision, Keep};
+use super::markers::{self, DELETING, DeletingMarker, HOLD, RUN};
+use super::read_back;
+use super::series::{Identity, Series};
+use super::set::{self, GLOBALS, Listing, MANIFEST, Set, SetName, VERIFICATION};
+use super::verdict::Bytes;
+use crate::process_identity::ProcessIdentity;
+use crate::progress::Progress;
+use crate::store::Store;
+
+/// What decides beside the sets themselves.
+#[derive(Clone, Debug)]
+pub struct Rules<'a> {
+    pub keep: &'a Keep,
+    pub zone: Tz,
+    pub now: DateTime<Utc>,
+    /// Whose sets these are; None where the server does not say, or nobody is asked.
+    pub identity: Option<&'a Identity>,
+    pub series: &'a Series,
+    /// The set of the run that asks.
+    pub own: Option<&'a SetName>,
+    /// Sets made by hand fill no places then.
+    pub has_schedule: bool,
+}
+
+impl Rules<'_> {
+    fn candidate(&self, set: &Set) -> Candidate {
+        let mut pinned = Vec::new();
+        if self.own == Some(&set.name) {
+            pinned.push("made by this run".to_owned());
+        }
+        if let Some(hold) = set.held(self.now) {
+            pinned.push(match hold.until == DateTime::<Utc>::MAX_UTC {
+                true => hold.reason.clone(),
+                false => format!("held until {}: {}", hold.until.format("%Y-%m-%d"), hold.reason),
+            });
+        }
+        let is_from_the_future = set.is_from_the_future(self.now);
+        if is_from_the_future {
+            pinned.push("from after now: a clock was wrong".to_owned());
+        }
+        Candidate {
+            name: set.name.to_string(),
+            taken_at: set.name.taken_at,
+            bytes: set.verification.verdict(),
+            damaged_at: set.verification.damaged_at(),
+            was_restored: set.verification.was_restored(),
+            fills: !is_from_the_future && !(self.has_schedule && set.manifest.by_hand),
+            pinned,
+        }
+    }
+
+    /// The sets that these rules are about.
+    pub fn own_sets<'s>(&self, listing: &'s Listing) -> impl Iterator<Item = &'s Set> {
+        listing.sets.iter().filter(|set| self.series.unites(self.identity, set.identity().as_ref()))
+    }
+}
+
+/// Pure. One that will be there is said with `with`.
+pub fn decide(listing: &Listing, rules: &Rules<'_>, with: Option<Candidate>) -> Vec<Decision> {
+    let candidates: Vec<Candidate> = rules.own_sets(listing).map(|set| rules.candidate(set)).chain(with).collect();
+    keep::decide(&candidates, rules.keep, rules.zone, rules.now)
+}
+
+#[derive(Debug, Default)]
+pub struct Pruned {
+    pub sets: Vec<String>,
+    pub warnings: Vec<String>,
+    pub decisions: Vec<Decision>,
+}
+
+/// Lists anew, since what was planned may have changed; reads up to `checks_most` sets of which nothing is known, newest first; and
+/// deletes. What cannot be deleted is a warning.
+pub async fn apply(
+    store: &Store,
+    folder: &str,
+    rules: &Rules<'_>,
+    guard: &Guard,
+    checks_most: usize,
+    progress: &Progress,
+) -> Result<Pruned> {
+    let mut listing = set::list(store, folder).await?;
+    let mut pruned = Pruned::default();
+    check_unknown(store, &mut listing, rules, checks_most, progress, &mut pruned).await?;
+    pruned.decisions = decide(&listing, rules, None);
+    for decision in pruned.decisions.iter().filter(|decision| !decision.keep && !decision.check_first) {
+        let Some(set) = listing.sets.iter().find(|set| set.name.to_string() == decision.name) else { continue };
+        guard.check().context("nothing more is deleted")?;
+        tracing::info!(set = decision.name, "pruned: {}", decision.reasons.join(", "));
+        match delete(store, set, &decision.reasons).await {
+            Ok(()) => pruned.sets.push(decision.name.clone()),
+            // A bucket that keeps what it has (Object Lock, credentials without DeleteObject) is not a backup that failed.
+            Err(error) => {
+                pruned.warnings.push(format!("set {} was to go and cannot be deleted: {error:#}", decision.name));
+            }
+        }
+    }
+    Ok(pruned)
+}
+
+/// A set of which nothing is known neither goes nor is passed over before its bytes were read.
+async fn check_unknown(
+    store: &Store,
+    listing: &mut Listing,
+    rules: &Rules<'_>,
+    checks_most: usize,
+    progress: &Progress,
+    pruned: &mut Pruned,
+) -> Result<()> {
+    let own = rules.own.map(ToString::to_string);
+    let unknown: Vec<String> = decide(listing, rules, None)
+        .into_iter()
+        .filter(|decision| decision.check_first && own.as_ref() != Some(&decision.name))
+        .map(|decision| decision.name)
+        .collect();
+    for name in unknown.iter().take(checks_most) {
+        let Some(set) = listing.sets.iter_mut().find(|set| set.name.to_string() == *name) else { continue };
+        let phase = progress.phase("verify", Some(set.manifest.dump.bytes));
+        match read_back::check(store, set, &phase).await {
+            Ok(check) => {
+                phase.done(&format!("{name}: {}", check.verdict.name()));
+                set.verification.record_bytes(check);
+                set::write_verification(store, set).await?;
+                if set.verification.verdict() == Bytes::Damaged {
+                    pruned.warnings.push(format!("set {name} is damaged"));
+                }
+            }
+            Err(error) => pruned.warnings.push(format!("set {name} could not be read, and stays: {error:#}")),
+        }
+    }
+    if unknown.len() > checks_most {
+        pruned.warnings.push(format!(
+            "{} sets have not been read back since they were made: they stay, and fill no place of `keep`; `pgtend backups prune` reads all of them",
+            unknown.len() - checks_most
+        ));
+    }
+    Ok(())
+}
+
+/// Marks the set as going, then its manifest goes, then the rest, the marks last: what is left by a kill in between is no set, and
+/// the next sweep takes it.
+async fn delete(store: &Store, set: &Set, reasons: &[String]) -> Result<()> {
+    let marker = DeletingMarker {
+        process: ProcessIdentity::own(),
+        identity: set.identity(),
+        reasons: reasons.to_vec(),
+        started_at: Utc::now(),
+    };
+    markers::write(store, &set.name, DELETING, &marker).await?;
+    for object in [MANIFEST, VERIFICATION, GLOBALS, HOLD, &set.manifest.dump.object, RUN, DELETING] {
+        store.delete(&set.name.key(object)).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,287 @@
+//! Databases that are made for a moment, to be restored into: how they are made, found again, and dropped.
+//!
+//! What marks one is its name, of a digest that no other installation has, and with it, from its first moment on, that
+//! nobody may connect or that its comment says so. A kill at any point leaves what the next run finds.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use sha2::{Digest as _, Sha256};
+use sqlx::postgres::PgConnection;
+use tokio_util::sync::CancellationToken;
+
+use super::facts::{DatabaseFacts, ServerFacts};
+use super::stream::hex;
+use crate::fault::{self, Fault, Kind};
+use crate::pg::{self, identifier, literal};
+
+/// Marks databases that pgtend makes for a moment; only such a one is ever dropped.
+const SCRATCH_COMMENT: &str = "made by pgtend, dropped when its restore ends";
+
+/// What dropping may take: also of a run that was cancelled, and while a server starts again.
+const DROP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How many sessions of ours there may be at once where we are no superuser, for whom no limit holds: psql, and those
+/// that look on.
+const OUR_SESSIONS: i32 = 4;
+
+/// Makes the scratch database `name`, does `work` in it, and drops it, whatever came of the work; a call of `cancel`
+/// ends the work and drops it, too. A database that could not be dropped is no failure: it is returned as a warning.
+pub async fn with_scratch<T>(
+    settings: &pg::Settings,
+    name: &str,
+    like: &DatabaseFacts,
+    cancel: &CancellationToken,
+    work: impl Future<Output = Result<T>>,
+) -> (Result<T>, Option<String>) {
+    let made = async {
+        let mut connection = maintenance_connection(settings).await.context("for the scratch database")?;
+        create_scratch(&mut connection, name, like).await?;
+        Ok(connection)
+    };
+    match made.await {
+        // Not ours to drop.
+        Err(error) if fault::kind_of(&error) == Some(Kind::Busy) => (Err(error), None),
+        // It may be there, half made.
+        Err(error) => (Err(error), drop_or_warn(settings, name).await),
+        Ok(connection) => {
+            let result = match cancel.run_until_cancelled(work).await {
+                Some(result) => result,
+                None => Err(Fault::new(Kind::Cancelled, "cancelled").into()),
+            };
+            // Its lock says that the work goes on.
+            drop(connection);
+            (result, drop_or_warn(settings, name).await)
+        }
+    }
+}
+
+/// A new database that is dropped when its restore ends; where it stands in for the source, with the source's
+/// encoding and locale. Nobody but this role and superusers can connect to it. While `connection` lives, it is in use.
+pub async fn create_scratch(connection: &mut PgConnection, name: &str, like: &DatabaseFacts) -> Result<()> {
+    lock(connection, name).await?;
+    let (is_superuser, version): (bool, i32) = sqlx::query_as(
+        "SELECT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user),
+                pg_catalog.current_setting('server_version_num')::integer",
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    // Since 15 the owner of a database may create in its schema public, and so may its tables' owners only if they are
+    // that owner. Without the membership the restore shows whether it matters.
+    let owner = super::lacks::name_for(connection, &like.owner, &like.encoding).await;
+    let member: Option<bool> =
+        sqlx::query_scalar("SELECT pg_catalog.pg_has_role(oid, 'MEMBER') FROM pg_catalog.pg_roles WHERE rolname = $1")
+            .bind(&owner)
+            .fetch_optional(&mut *connection)
+            .await?;
+    let owner = if member == Some(true) { format!("OWNER {}", identifier(&owner)) } else { String::new() };
+    let limit = if is_superuser { 0 } else { OUR_SESSIONS };
+    let sql = format!(
+        "CREATE DATABASE {} TEMPLATE template0 ENCODING {} {} {owner} ALLOW_CONNECTIONS false CONNECTION LIMIT {limit}",
+        identifier(name),
+        literal(&like.encoding),
+        locale(like, version)
+    );
+    pg::execute(&mut *connection, sql).await.map_err(|error| explain(error, name, like))?;
+    let database = identifier(name);
+    for sql in [
+        format!("COMMENT ON DATABASE {database} IS {}", literal(SCRATCH_COMMENT)),
+        format!("REVOKE CONNECT, TEMPORARY ON DATABASE {database} FROM PUBLIC"),
+        format!("ALTER DATABASE {database} ALLOW_CONNECTIONS true"),
+    ] {
+        pg::execute(&mut *connection, sql).await.with_context(|| format!("cannot make the database {name} ready"))?;
+    }
+    Ok(())
+}
+
+/// Which server knows which words: providers came with 15, rules with 16.
+fn locale(like: &DatabaseFacts, version: i32) -> String {
+    let libc = format!("LC_COLLATE {} LC_CTYPE {}", literal(&like.collate), literal(&like.ctype));
+    let named = |otherwise: &str| literal(like.locale.as_deref().unwrap_or(otherwise));
+    match like.locale_provider.as_str() {
+        "i" => {
+            let rules = like.icu_rules.as_ref().map(|rules| format!(" ICU_RULES {}", literal(rules))).unwrap_or_default();
+            format!("{libc} LOCALE_PROVIDER icu ICU_LOCALE {}{rules}", named("und"))
+        }
+        "b" => format!("{libc} LOCALE_PROVIDER builtin BUILTIN_LOCALE {}", named("C")),
+        // template0 may have another provider.
+        _ if version >= 150_000 => format!("{libc} LOCALE_PROVIDER libc"),
+        _ => libc,
+    }
+}
+
+fn explain(error: anyhow::Error, name: &str, like: &DatabaseFacts) -> anyhow::Error {
+    // 42809 and 22023: no such locale, or not with this encoding; 42601 and 0A000: a provider that came later.
+    let about_locale = matches!(pg::sql_state(&error).as_deref(), Some("42809" | "22023" | "42601" | "0A000"));
+    let what = if about_locale {
+        let locale = like.locale.as_deref().unwrap_or(&like.collate);
+        format!(
+            "cannot make the database {name} with the source's encoding {} and locale {locale} (provider {}); \
+             `backups restore --create` takes others by --encoding and --locale, such as --locale C.UTF-8",
+            like.encoding, like.locale_provider
+        )
+    } else {
+        format!("cannot create the database {name}")
+    };
+    error.context(what)
+}
+
+/// Says to everybody on this server, while `connection` lives, that somebody is at work with that database.
+pub async fn lock(connection: &mut PgConnection, name: &str) -> Result<()> {
+    let locked = pg::try_lock(connection, &lock_name(name)).await?;
+    anyhow::ensure!(locked, Fault::new(Kind::Busy, format!("another pgtend is at work with the database {name}")));
+    Ok(())
+}
+
+fn lock_name(database: &str) -> String {
+    format!("pgtend scratch {database}")
+}
+
+/// Drops it within 30 seconds, over a server's restart as well. Otherwise returns what stays, why, and how it goes.
+pub async fn drop_or_warn(settings: &pg::Settings, name: &str) -> Option<String> {
+    let dropping = async {
+        loop {
+            let tried = async {
+                let mut connection = maintenance_connection(settings).await?;
+                drop_scratch(&mut connection, settings, name).await
+            };
+            match tried.await {
+                Err(error) if fault::kind_of(&error) == Some(Kind::Unreachable) => {
+                    tracing::debug!("the scratch database {name} is not dropped yet: {error:#}");
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+                ended => return ended,
+            }
+        }
+    };
+    let why = match tokio::time::timeout(DROP_TIMEOUT, dropping).await {
+        Ok(Ok(())) => return None,
+        Ok(Err(error)) => fault::in_a_line(&error),
+        Err(_) => format!("the server did not do it in {} s", DROP_TIMEOUT.as_secs()),
+    };
+    Some(format!(
+        "the scratch database {name} on {} stays: {why}; the next run tries again, and by hand it goes with: DROP DATABASE {} WITH (FORCE)",
+        settings.server(),
+        identifier(name)
+    ))
+}
+
+/// Drops a database that [`create_scratch`] made. Anything else of that name is refused. Sessions in it are ended: a
+/// psql that was killed a moment ago may still have its server process.
+pub async fn drop_scratch(connection: &mut PgConnection, settings: &pg::Settings, name: &str) -> Result<()> {
+    let found: Option<(bool, bool, Vec<String>)> = sqlx::query_as(
+        "SELECT coalesce(pg_catalog.shobj_description(oid, 'pg_database') = $2, NOT datallowconn),
+                pg_catalog.pg_has_role(datdba, 'MEMBER'),
+                ARRAY(SELECT subname::text FROM pg_catalog.pg_subscription WHERE subdbid = d.oid)
+         FROM pg_catalog.pg_database d WHERE datname = $1",
+    )
+    .bind(name)
+    .bind(SCRATCH_COMMENT)
+    .fetch_optional(&mut *connection)
+    .await?;
+    let subscriptions = match found {
+        None => return Ok(()),
+        Some((true, true, subscriptions)) => subscriptions,
+        Some(_) => anyhow::bail!("database {name} does not carry pgtend's mark, or is not ours: it is left alone"),
+    };
+    if !subscriptions.is_empty() {
+        pg::execute(connection, format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", identifier(name))).await?;
+        drop_subscriptions(settings, name, &subscriptions).await?;
+    }
+    pg::execute(connection, format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(name)))
+        .await
+        .with_context(|| format!("cannot drop the scratch database {name}"))
+}
+
+/// PostgreSQL drops no database with a subscription in it. A copied one names the original's slot at the publisher:
+/// without SET (slot_name = NONE), DROP SUBSCRIPTION would drop that one, and the original would stop.
+async fn drop_subscriptions(settings: &pg::Settings, name: &str, subscriptions: &[String]) -> Result<()> {
+    let mut connection = settings.with_database(name).connect().await?;
+    pg::set(&mut connection, "default_transaction_read_only", "off").await?;
+    for subscription in subscriptions {
+        let quoted = identifier(subscription);
+        for sql in [
+            format!("ALTER SUBSCRIPTION {quoted} DISABLE"),
+            format!("ALTER SUBSCRIPTION {quoted} SET (slot_name = NONE)"),
+            format!("DROP SUBSCRIPTION {quoted}"),
+        ] {
+            pg::execute(&mut connection, sql).await.with_context(|| format!("subscription {subscription} in it"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Scratch databases of this prefix that a killed run left: ours, with no pgtend and no client tool of one at work.
+/// Whoever else is connected looks on, and is sent away when it is dropped.
+pub async fn scratch_leftovers(connection: &mut PgConnection, prefix: &str) -> Result<Vec<String>> {
+    let names = sqlx::query_scalar(
+        "SELECT datname::text FROM pg_catalog.pg_database d
+         WHERE pg_catalog.starts_with(datname::text, $1) AND pg_catalog.pg_has_role(datdba, 'MEMBER')
+           AND coalesce(pg_catalog.shobj_description(oid, 'pg_database') = $2, NOT datallowconn)
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.datid = d.oid AND a.application_name = 'pgtend')
+           AND NOT EXISTS (
+               SELECT FROM pg_catalog.pg_locks l
+               WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.pid <> pg_catalog.pg_backend_pid()
+                 AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+                 AND ((l.classid::bigint << 32) | l.objid::bigint) = pg_catalog.hashtextextended($3 || datname, 0))",
+    )
+    .bind(prefix)
+    .bind(SCRATCH_COMMENT)
+    .bind(lock_name(""))
+    .fetch_all(connection)
+    .await?;
+    Ok(names)
+}
+
+/// The prefix of a job's scratch databases. It takes in what the job's lock is on, the source's server and database, so
+/// that nobody who has another lock has the same prefix.
+pub fn scratch_prefix(database: &str, job: &str, server: &ServerFacts) -> String {
+    let identifier = server.system_identifier.as_deref().unwrap_or_default();
+    let digest = Sha256::digest(format!("{database}/{job}/{identifier}/{}", server.database.name));
+    format!("pgtend_verify_{}_", &hex(&digest)[..12])
+}
+
+/// A connection for CREATE and DROP DATABASE, which must not be to the database itself.
+pub async fn maintenance_connection(settings: &pg::Settings) -> Result<PgConnection> {
+    let mut connection = match settings.with_database("postgres").connect().await {
+        Ok(connection) => connection,
+        // Some servers have no `postgres`; template1 is always there.
+        Err(first) => settings.with_database("template1").connect().await.map_err(|_| first)?,
+    };
+    // A server, a role or a database may have the default.
+    pg::set(&mut connection, "default_transaction_read_only", "off").await?;
+    Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_locale_is_asked_for_in_words_that_the_server_knows() {
+        let facts = |provider: &str, locale: Option<&str>, rules: Option<&str>| DatabaseFacts {
+            collate: "C".into(),
+            ctype: "de_DE".into(),
+            locale_provider: provider.into(),
+            locale: locale.map(str::to_owned),
+            icu_rules: rules.map(str::to_owned),
+            ..DatabaseFacts::default()
+        };
+        for (facts, version, expected) in [
+            (facts("c", None, None), 140_000, "LC_COLLATE E'C' LC_CTYPE E'de_DE'"),
+            (facts("c", None, None), 150_000, "LC_COLLATE E'C' LC_CTYPE E'de_DE' LOCALE_PROVIDER libc"),
+            (
+                facts("i", Some("de"), Some("&a < b")),
+                160_000,
+                "LC_COLLATE E'C' LC_CTYPE E'de_DE' LOCALE_PROVIDER icu ICU_LOCALE E'de' ICU_RULES E'&a < b'",
+            ),
+            (
+                facts("b", Some("C.UTF-8"), None),
+                180_000,
+                "LC_COLLATE E'C' LC_CTYPE E'de_DE' LOCALE_PROVIDER builtin BUILTIN_LOCALE E'C.UTF-8'",
+            ),
+        ] {
+            assert_eq!(locale(&facts, version), expected);
+        }
+    }
+}

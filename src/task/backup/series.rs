@@ -1,0 +1,177 @@
+//! Whose sets are whose. A folder `DATABASE/JOB/` is named after a configuration, and configurations are copied: staging with
+//! production's, a new server in the old one's place. So a series is that of one database on one server, and nothing of
+//! another is counted, pruned or swept until a person says that they are one (`series.json`).
+
+use std::fmt;
+use std::str::FromStr;
+
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::facts::ServerFacts;
+use super::set::{Set, folder};
+use crate::store::Store;
+
+const SERIES: &str = "series.json";
+
+/// A database, apart from what configurations call it. As text: `SYSTEM_IDENTIFIER/DATABASE`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Identity {
+    /// Of the cluster, given by initdb: a copy has it, too (pg_basebackup), an upgraded server has another.
+    pub system_identifier: String,
+    pub database: String,
+}
+
+impl Identity {
+    /// None where the system identifier may not be read.
+    pub fn of(server: &ServerFacts) -> Option<Self> {
+        let system_identifier = server.system_identifier.clone()?;
+        Some(Self { system_identifier, database: server.database.name.clone() })
+    }
+
+    /// `text` is all of it, or the system identifier alone.
+    pub fn is_meant_by(&self, text: &str) -> bool {
+        text == self.system_identifier || text == self.to_string()
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}/{}", self.system_identifier, self.database)
+    }
+}
+
+impl FromStr for Identity {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (system_identifier, database) =
+            text.split_once('/').with_context(|| format!("`{text}` is not SYSTEM_IDENTIFIER/DATABASE"))?;
+        Ok(Self { system_identifier: system_identifier.to_owned(), database: database.to_owned() })
+    }
+}
+
+/// `series.json`: what a person has said of the identities in a folder.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Series {
+    pub accepted: Vec<Accepted>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Accepted {
+    pub identity: Identity,
+    pub at: DateTime<Utc>,
+    /// Sets of this identity that were there then. A clone's: what lies behind them is no news any more.
+    #[serde(default)]
+    pub sets: Vec<String>,
+}
+
+impl Series {
+    pub async fn read(store: &Store, database: &str, job: &str) -> Result<Self> {
+        let key = format!("{}{SERIES}", folder(database, job));
+        match store.get(&key).await? {
+            None => Ok(Self::default()),
+            Some(bytes) => serde_json::from_slice(&bytes).with_context(|| {
+                format!("cannot read {}: nothing is counted as accepted that is not said there", store.location(&key))
+            }),
+        }
+    }
+
+    pub async fn write(&self, store: &Store, database: &str, job: &str) -> Result<()> {
+        store.put(&format!("{}{SERIES}", folder(database, job)), serde_json::to_vec_pretty(self)?).await
+    }
+
+    pub fn accepts(&self, identity: &Identity) -> bool {
+        self.accepted.iter().any(|accepted| accepted.identity == *identity)
+    }
+
+    fn accepted_set(&self, name: &str) -> bool {
+        self.accepted.iter().any(|accepted| accepted.sets.iter().any(|set| set == name))
+    }
+
+    /// Whether something of `other` is of the same series as `own`. Sets of which nobody knows the server belong to whoever has
+    /// the names; where the own identifier may not be read, names are all there is.
+    pub fn unites(&self, own: Option<&Identity>, other: Option<&Identity>) -> bool {
+        match (own, other) {
+            (None, _) | (_, None) => true,
+            (Some(own), Some(other)) => own == other || self.accepts(other),
+        }
+    }
+
+    /// The set of this identity that lies ahead of where the server is now: somebody went back in time, or there are two of them.
+    pub fn ahead_of<'a>(&self, server: &ServerFacts, sets: impl Iterator<Item = &'a Set>) -> Option<&'a Set> {
+        let own = Identity::of(server)?;
+        let now = Position::of(server);
+        sets.filter(|set| Identity::of(&set.manifest.server).as_ref() == Some(&own))
+            .filter(|set| !self.accepted_set(&set.name.to_string()))
+            .find(|set| now.is_behind(Position::of(&set.manifest.server)))
+    }
+}
+
+/// Where a server's write-ahead log was.
+#[derive(Clone, Copy, Debug)]
+struct Position {
+    timeline: Option<i64>,
+    lsn: Option<u64>,
+}
+
+impl Position {
+    fn of(server: &ServerFacts) -> Self {
+        Self { timeline: server.timeline, lsn: server.lsn.as_deref().and_then(parse_lsn) }
+    }
+
+    /// A timeline only ever counts up, and a position on the log only ever grows: also over a failover.
+    fn is_behind(self, other: Self) -> bool {
+        let timeline = self.timeline.zip(other.timeline).is_some_and(|(own, other)| own < other);
+        let lsn = self.lsn.zip(other.lsn).is_some_and(|(own, other)| own < other);
+        timeline || lsn
+    }
+}
+
+/// `16/B374D848`
+fn parse_lsn(text: &str) -> Option<u64> {
+    let (high, low) = text.split_once('/')?;
+    Some(u64::from(u32::from_str_radix(high, 16).ok()?) << 32 | u64::from(u32::from_str_radix(low, 16).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(text: &str) -> Identity {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn another_identity_is_of_the_series_only_when_somebody_said_so() {
+        let (own, other) = (identity("7/app"), identity("8/app"));
+        let mut series = Series::default();
+        assert!(series.unites(Some(&own), Some(&own)));
+        assert!(series.unites(Some(&own), None), "sets of which nobody knows the server");
+        assert!(series.unites(None, Some(&other)), "a server that does not say who it is");
+        assert!(!series.unites(Some(&own), Some(&other)));
+        assert!(!series.unites(Some(&own), Some(&identity("7/app2"))), "another database of the same server");
+        series.accepted.push(Accepted { identity: other.clone(), at: Utc::now(), sets: vec![] });
+        assert!(series.unites(Some(&own), Some(&other)));
+        assert!(!series.unites(Some(&other), Some(&own)), "the old one does not get the new one's");
+    }
+
+    #[test]
+    fn going_back_on_the_log_or_in_timelines_is_seen() {
+        let at = |timeline, lsn: &str| Position { timeline: Some(timeline), lsn: parse_lsn(lsn) };
+        for (now, earlier, behind) in [
+            (at(1, "0/5000"), at(1, "0/4000"), false),
+            (at(1, "0/5000"), at(1, "0/5000"), false),
+            (at(1, "0/5000"), at(1, "1/0"), true),
+            (at(1, "2/0"), at(2, "1/0"), true),
+            (at(2, "0/4000"), at(1, "0/5000"), true),
+            (at(2, "0/6000"), at(1, "0/5000"), false),
+        ] {
+            assert_eq!(now.is_behind(earlier), behind, "{now:?} {earlier:?}");
+        }
+        let unknown = Position { timeline: None, lsn: None };
+        assert!(!unknown.is_behind(at(9, "9/0")), "what is not known is no doubt");
+    }
+}

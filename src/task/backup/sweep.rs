@@ -1,0 +1,280 @@
+//! What killed runs leave in a store: objects without a manifest, uploads that never ended, deletions that stopped midway.
+//!
+//! Only a folder that pgtend has marked is swept, and only when its run or its deletion is known to be over. That there is no
+//! manifest in a listing is no proof: a listing may be short, a store may be slow. A GET must say so, too.
+
+use anyhow::Result;
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+
+use super::guard::Guard;
+use super::markers::{self, DELETING, DeletingMarker, RUN, RunMarker};
+use super::series::{Identity, Series};
+use super::set::{self, Listing, MANIFEST, SetName, VERIFICATION};
+use crate::store::{Object, Store, Unfinished};
+
+/// No run takes longer between two objects, or parts, that it writes.
+const ABANDONED_AFTER: TimeDelta = TimeDelta::days(1);
+
+/// A folder without a manifest, and all that is known of it.
+#[derive(Clone, Debug)]
+pub struct Leftover {
+    pub name: SetName,
+    pub objects: Vec<Object>,
+    pub uploads: Vec<Unfinished>,
+    pub run: Option<RunMarker>,
+    pub deleting: Option<DeletingMarker>,
+    /// The store has said, asked for this one key, that there is no manifest.
+    pub has_no_manifest: bool,
+    /// The run is over: by its process, or by the ledger.
+    pub is_known_dead: bool,
+}
+
+impl Leftover {
+    fn has(&self, object: &str) -> bool {
+        let key = self.name.key(object);
+        self.objects.iter().any(|there| there.key == key)
+    }
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Plan {
+    pub uploads: Vec<String>,
+    pub objects: Vec<String>,
+    /// What stays, and why.
+    pub left: Vec<Left>,
+    #[serde(skip)]
+    discard: Vec<Unfinished>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Left {
+    pub name: String,
+    pub reason: String,
+    /// Nobody will take it by himself: a person has to look.
+    pub for_ever: bool,
+}
+
+impl Plan {
+    pub fn is_empty(&self) -> bool {
+        self.uploads.is_empty() && self.objects.is_empty()
+    }
+}
+
+/// Reads what there is to know. `own` is the name of the run that asks: its folder is no leftover.
+pub async fn read(
+    store: &Store,
+    folder: &str,
+    listing: &Listing,
+    own: Option<&SetName>,
+) -> Result<(Vec<Leftover>, Vec<Unfinished>)> {
+    let mut uploads = store.unfinished(folder).await?;
+    let mut leftovers = Vec::new();
+    for (name, objects) in listing.incomplete.iter().filter(|(name, _)| Some(name) != own) {
+        let has = |object: &str| objects.iter().any(|there| there.key == name.key(object));
+        let prefix = name.key("");
+        let own_uploads: Vec<_> = uploads.extract_if(.., |upload| upload.key.starts_with(&prefix)).collect();
+        let run = if has(RUN) { read_marker::<RunMarker>(store, name, RUN).await } else { None };
+        let deleting = if has(DELETING) { read_marker::<DeletingMarker>(store, name, DELETING).await } else { None };
+        let is_known_dead = match (&deleting, &run) {
+            (Some(deleting), _) => deleting.process.is_known_dead(),
+            (None, Some(run)) => run.process.is_known_dead(),
+            (None, None) => false,
+        };
+        // Only where it matters: it costs a request.
+        let has_no_manifest = (run.is_some() || deleting.is_some()) && store.get(&name.key(MANIFEST)).await?.is_none();
+        leftovers.push(Leftover {
+            name: name.clone(),
+            objects: objects.clone(),
+            uploads: own_uploads,
+            run,
+            deleting,
+            has_no_manifest,
+            is_known_dead,
+        });
+    }
+    // What is left are uploads in folders that have no object, or that have a set.
+    uploads.retain(|upload| own.is_none_or(|own| !upload.key.starts_with(&own.key(""))));
+    Ok((leftovers, uploads))
+}
+
+/// A marker that cannot be read is none: its folder is left alone.
+async fn read_marker<T: serde::de::DeserializeOwned>(store: &Store, name: &SetName, object: &str) -> Option<T> {
+    markers::read(store, name, object).await.unwrap_or_else(|error| {
+        tracing::warn!("{error:#}");
+        None
+    })
+}
+
+/// Pure. `store_now` is a time of the store's clock that is not after now.
+pub fn decide(
+    leftovers: Vec<Leftover>,
+    other_uploads: Vec<Unfinished>,
+    own: Option<&Identity>,
+    series: &Series,
+    store_now: Option<DateTime<Utc>>,
+) -> Plan {
+    let is_old = |at: Option<DateTime<Utc>>| at.zip(store_now).is_some_and(|(at, now)| now - at > ABANDONED_AFTER);
+    let mut plan = Plan::default();
+    for leftover in leftovers {
+        let identity = match (&leftover.deleting, &leftover.run) {
+            (Some(deleting), _) => deleting.identity.as_ref(),
+            (None, Some(run)) => run.identity.as_ref(),
+            (None, None) => None,
+        };
+        let objects = leftover.objects.iter().map(|object| object.modified_at);
+        let newest = objects.chain(leftover.uploads.iter().map(|upload| upload.started_at)).reduce(newer).flatten();
+        let left = match () {
+            () if leftover.run.is_none() && leftover.deleting.is_none() => {
+                Some(("it has no run.json: pgtend does not know who made it; look at it, and delete it by hand", true))
+            }
+            () if leftover.deleting.is_none() && leftover.has(VERIFICATION) => Some((
+                "it was a set, since it has a verification.json, and its manifest is gone; the dump is still one for stock tools",
+                true,
+            )),
+            () if !leftover.has_no_manifest => Some(("its manifest is there, although a listing did not show it", false)),
+            () if !series.unites(own, identity) => Some(("it is another server's", false)),
+            () if leftover.is_known_dead || is_old(newest) => None,
+            () => Some(("its run may still be going on; it is swept when nothing in it is younger than a day", false)),
+        };
+        match left {
+            Some((reason, for_ever)) => {
+                plan.left.push(Left { name: leftover.name.to_string(), reason: reason.to_owned(), for_ever });
+            }
+            None => {
+                plan.uploads.extend(leftover.uploads.iter().map(|upload| upload.key.clone()));
+                plan.discard.extend(leftover.uploads);
+                plan.objects.extend(in_order_of_deletion(&leftover.name, &leftover.objects));
+            }
+        }
+    }
+    // Of a small object beside a set, or of a run that was killed before its first object was there.
+    for upload in other_uploads.into_iter().filter(|upload| is_old(upload.started_at)) {
+        plan.uploads.push(upload.key.clone());
+        plan.discard.push(upload);
+    }
+    plan
+}
+
+/// Unknown is newer than anything: on doubt it is young.
+fn newer(a: Option<DateTime<Utc>>, b: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
+    a.zip(b).map(|(a, b)| a.max(b))
+}
+
+/// The markers go last, so that whoever is stopped midway leaves something that can be swept.
+fn in_order_of_deletion(name: &SetName, objects: &[Object]) -> Vec<String> {
+    let markers = [name.key(RUN), name.key(DELETING)];
+    let (markers, data): (Vec<String>, Vec<String>) =
+        objects.iter().map(|object| object.key.clone()).partition(|key| markers.contains(key));
+    data.into_iter().chain(markers).collect()
+}
+
+/// Sweeps what [`decide`] finds now.
+pub async fn apply(
+    store: &Store,
+    folder: &str,
+    own_name: Option<&SetName>,
+    own: Option<&Identity>,
+    series: &Series,
+    guard: &Guard,
+) -> Result<Plan> {
+    let listing = set::list(store, folder).await?;
+    let (leftovers, uploads) = read(store, folder, &listing, own_name).await?;
+    let plan = decide(leftovers, uploads, own, series, listing.newest_object_at);
+    for upload in &plan.discard {
+        guard.check()?;
+        tracing::info!("removing an upload that never ended: {}", store.location(&upload.key));
+        store.discard(upload).await?;
+    }
+    for key in &plan.objects {
+        guard.check()?;
+        tracing::info!("removing what a run without an end left: {}", store.location(key));
+        store.delete(key).await?;
+    }
+    Ok(plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process_identity::ProcessIdentity;
+
+    fn at(text: &str) -> Option<DateTime<Utc>> {
+        Some(format!("{text}Z").parse().unwrap())
+    }
+
+    fn identity(text: &str) -> Identity {
+        text.parse().unwrap()
+    }
+
+    fn leftover() -> Leftover {
+        let name: SetName = "app/nightly/2026-11-23T02-00-00Z".parse().unwrap();
+        let object = |object: &str| Object { key: name.key(object), bytes: 1, modified_at: at("2026-11-23T02:00:00") };
+        Leftover {
+            objects: vec![object("dump.sql.gz"), object(RUN)],
+            uploads: vec![],
+            run: Some(RunMarker {
+                process: ProcessIdentity::default(),
+                run: None,
+                identity: Some(identity("7/app")),
+                started_at: at("2026-11-23T02:00:00").unwrap(),
+            }),
+            deleting: None,
+            has_no_manifest: true,
+            is_known_dead: false,
+            name,
+        }
+    }
+
+    fn with_verification(mut leftover: Leftover) -> Leftover {
+        leftover.objects.push(Object { key: leftover.name.key(VERIFICATION), bytes: 1, modified_at: at("2026-11-23T02:00:00") });
+        leftover
+    }
+
+    fn swept(leftover: Leftover, store_now: Option<DateTime<Utc>>) -> Vec<String> {
+        decide(vec![leftover], vec![], Some(&identity("7/app")), &Series::default(), store_now).objects
+    }
+
+    #[test]
+    fn a_folder_is_swept_only_on_positive_signs() {
+        let (young, old) = (at("2026-11-23T20:00:00"), at("2026-11-24T03:00:00"));
+        let dead = Leftover { is_known_dead: true, ..leftover() };
+        let name = leftover().name;
+        assert_eq!(swept(dead.clone(), young), [name.key("dump.sql.gz"), name.key(RUN)], "the marker goes last");
+        assert_eq!(swept(leftover(), old).len(), 2);
+        for (kept, now, why) in [
+            (leftover(), young, "it may still be written"),
+            (leftover(), None, "nobody knows how old it is"),
+            (with_verification(dead.clone()), old, "it was a set"),
+            (Leftover { run: None, ..dead.clone() }, old, "no marker"),
+            (Leftover { has_no_manifest: false, ..dead.clone() }, old, "the listing was short"),
+            (
+                Leftover {
+                    run: dead.run.clone().map(|run| RunMarker { identity: Some(identity("8/app")), ..run }),
+                    ..dead.clone()
+                },
+                old,
+                "another server's",
+            ),
+            (
+                Leftover {
+                    uploads: vec![Unfinished { key: name.key("dump.sql.gz"), id: "1".into(), started_at: None }],
+                    ..leftover()
+                },
+                old,
+                "a part of unknown age",
+            ),
+        ] {
+            assert_eq!(swept(kept, now), Vec::<String>::new(), "{why}");
+        }
+    }
+
+    #[test]
+    fn an_upload_beside_a_set_is_discarded_when_it_is_a_day_old() {
+        let upload = |started_at| Unfinished { key: "app/nightly/x/y".into(), id: "1".into(), started_at };
+        let discarded = |started_at| {
+            decide(vec![], vec![upload(started_at)], None, &Series::default(), at("2026-11-24T03:00:00")).uploads.len()
+        };
+        assert_eq!((discarded(at("2026-11-23T02:00:00")), discarded(at("2026-11-24T02:00:00")), discarded(None)), (1, 0, 0));
+    }
+}

@@ -1,0 +1,227 @@
+//! `verification.json`: the two verdicts on a set. What its bytes are, which only reading them can say; and on which servers it
+//! was restored, or why not there. A restore that failed says nothing of the bytes.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+/// So many servers are remembered; the one heard of longest ago goes first.
+const RESTORES_KEPT: usize = 20;
+
+/// What is known of a set's bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bytes {
+    /// Read back, and as the manifest says: length, SHA-256, members, last line, each table's rows.
+    Intact,
+    /// Two reads, independent of each other, have shown the same, and it is not what the manifest says.
+    Damaged,
+    /// Never read back, or reading led to no result.
+    #[default]
+    Unknown,
+}
+
+impl Bytes {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Intact => "intact",
+            Self::Damaged => "damaged",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "Written")]
+pub struct Verification {
+    /// None: nobody has read it back.
+    pub bytes: Option<BytesCheck>,
+    /// The last try on each server and version, the newest last.
+    pub restores: Vec<RestoreCheck>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BytesCheck {
+    pub verdict: Bytes,
+    pub checked_at: DateTime<Utc>,
+    /// With offset, expected and found where something differs; empty when intact.
+    pub problems: Vec<String>,
+    pub elapsed_seconds: f64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RestoreCheck {
+    /// `host:port`, for people.
+    pub server: String,
+    pub version: String,
+    pub checked_at: DateTime<Utc>,
+    /// Why that server did not take it; None when all of it was restored and counted.
+    pub refusal: Option<String>,
+    pub sql_state: Option<String>,
+    pub elapsed_seconds: f64,
+}
+
+/// As it stands in a store: of this release, or of the first, whose `checks` did not tell bytes from servers.
+#[derive(Deserialize)]
+struct Written {
+    bytes: Option<BytesCheck>,
+    #[serde(default)]
+    restores: Vec<RestoreCheck>,
+    #[serde(default)]
+    checks: BTreeMap<String, FirstCheck>,
+}
+
+#[derive(Deserialize)]
+struct FirstCheck {
+    checked_at: DateTime<Utc>,
+    problems: Vec<String>,
+    elapsed_seconds: f64,
+}
+
+impl From<Written> for Verification {
+    fn from(written: Written) -> Self {
+        let Written { mut bytes, mut restores, checks } = written;
+        for (kind, check) in checks {
+            let is_well = check.problems.is_empty();
+            if kind == "restore" {
+                restores.push(RestoreCheck {
+                    server: "a server that was not recorded".to_owned(),
+                    version: String::new(),
+                    checked_at: check.checked_at,
+                    refusal: (!is_well).then(|| check.problems.join("; ")),
+                    sql_state: None,
+                    elapsed_seconds: check.elapsed_seconds,
+                });
+            }
+            // Both kinds read all bytes; but the first release called bytes damaged after one read, or after a server's refusal.
+            if bytes.as_ref().is_none_or(|bytes| bytes.verdict != Bytes::Intact) {
+                let verdict = if is_well { Bytes::Intact } else { Bytes::Unknown };
+                let FirstCheck { checked_at, problems, elapsed_seconds } = check;
+                bytes = Some(BytesCheck { verdict, checked_at, problems, elapsed_seconds });
+            }
+        }
+        Self { bytes, restores }
+    }
+}
+
+impl Verification {
+    pub fn verdict(&self) -> Bytes {
+        self.bytes.as_ref().map_or(Bytes::Unknown, |bytes| bytes.verdict)
+    }
+
+    /// Some server has taken all of it.
+    pub fn was_restored(&self) -> bool {
+        self.restores.iter().any(|restore| restore.refusal.is_none())
+    }
+
+    /// When its bytes were found damaged.
+    pub fn damaged_at(&self) -> Option<DateTime<Utc>> {
+        self.bytes.as_ref().filter(|bytes| bytes.verdict == Bytes::Damaged).map(|bytes| bytes.checked_at)
+    }
+
+    /// A verdict that was reached is not given up for a read that led to none.
+    pub fn record_bytes(&mut self, check: BytesCheck) {
+        if check.verdict != Bytes::Unknown || self.verdict() == Bytes::Unknown {
+            self.bytes = Some(check);
+        }
+    }
+
+    pub fn record_restore(&mut self, check: RestoreCheck) {
+        self.restores.retain(|earlier| (&earlier.server, &earlier.version) != (&check.server, &check.version));
+        self.restores.push(check);
+        let excess = self.restores.len().saturating_sub(RESTORES_KEPT);
+        self.restores.drain(..excess);
+    }
+
+    /// "intact, restored on db2:5432 (16.14)", for reports and listings.
+    pub fn in_words(&self) -> String {
+        let bytes = self.verdict().name();
+        match self.restores.last() {
+            None => bytes.to_owned(),
+            Some(restore) => format!("{bytes}, {}", restore.in_words()),
+        }
+    }
+
+    /// "yes", "not on 14.2 (42601)" or "no", for a column.
+    pub fn restored_in_words(&self) -> String {
+        match self.restores.iter().rev().find(|restore| restore.refusal.is_none()).or(self.restores.last()) {
+            None => "-".to_owned(),
+            Some(RestoreCheck { refusal: None, version, .. }) if version.is_empty() => "yes".to_owned(),
+            Some(RestoreCheck { refusal: None, version, .. }) => format!("on {version}"),
+            Some(RestoreCheck { version, sql_state, .. }) => {
+                let state = sql_state.as_ref().map(|state| format!(" ({state})")).unwrap_or_default();
+                format!("not on {}{state}", if version.is_empty() { "a server" } else { version })
+            }
+        }
+    }
+}
+
+impl RestoreCheck {
+    fn in_words(&self) -> String {
+        let server = if self.version.is_empty() { self.server.clone() } else { format!("{} ({})", self.server, self.version) };
+        match &self.refusal {
+            None => format!("restored on {server}"),
+            Some(refusal) => format!("not restored on {server}: {refusal}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Verification {
+        serde_json::from_str(text).unwrap()
+    }
+
+    fn first_release(kind: &str, problems: &str) -> String {
+        format!(
+            r#"{{"checks":{{"{kind}":{{"checked_at":"2026-01-01T00:00:00Z","problems":[{problems}],"elapsed_seconds":1.0}}}}}}"#
+        )
+    }
+
+    #[test]
+    fn what_the_first_release_wrote_condemns_no_bytes() {
+        for (kind, problems, verdict, restored) in [
+            ("checksum", "", Bytes::Intact, false),
+            ("restore", "", Bytes::Intact, true),
+            ("checksum", "\"SHA-256 differs\"", Bytes::Unknown, false),
+            ("restore", "\"it does not restore: ERROR\"", Bytes::Unknown, false),
+        ] {
+            let verification = read(&first_release(kind, problems));
+            assert_eq!((verification.verdict(), verification.was_restored()), (verdict, restored), "{kind} {problems}");
+        }
+        assert_eq!(read("{}").verdict(), Bytes::Unknown);
+    }
+
+    #[test]
+    fn both_verdicts_are_read_as_they_are_written() {
+        let mut verification = Verification::default();
+        let now = Utc::now();
+        verification.record_bytes(BytesCheck { verdict: Bytes::Intact, checked_at: now, problems: vec![], elapsed_seconds: 1.0 });
+        verification.record_restore(RestoreCheck {
+            server: "db:5432".into(),
+            version: "14.2".into(),
+            checked_at: now,
+            refusal: Some("syntax error".into()),
+            sql_state: Some("42601".into()),
+            elapsed_seconds: 2.0,
+        });
+        let again = read(&serde_json::to_string(&verification).unwrap());
+        assert_eq!(again.verdict(), Bytes::Intact, "a refusal is the server's");
+        assert!(!again.was_restored());
+        assert_eq!(again.restored_in_words(), "not on 14.2 (42601)");
+    }
+
+    #[test]
+    fn a_read_without_result_takes_no_verdict_back() {
+        let check = |verdict| BytesCheck { verdict, checked_at: Utc::now(), problems: vec![], elapsed_seconds: 0.0 };
+        let mut verification = Verification::default();
+        verification.record_bytes(check(Bytes::Intact));
+        verification.record_bytes(check(Bytes::Unknown));
+        assert_eq!(verification.verdict(), Bytes::Intact);
+        verification.record_bytes(check(Bytes::Damaged));
+        assert_eq!(verification.verdict(), Bytes::Damaged);
+    }
+}

@@ -1,0 +1,94 @@
+//! What is said of a set: what its bytes are, which only reading them says; and which servers took it, or why not.
+
+use hyper::Method;
+use serde_json::Value;
+
+use crate::support::Scenario;
+use crate::support::postgres::server;
+use crate::support::s3::{Fault, Rule, S3Server};
+
+fn only_set(scenario: &Scenario) -> Value {
+    scenario.json(&["backups", "list"])["sets"][0].clone()
+}
+
+#[test]
+fn a_set_that_an_older_server_does_not_take_is_intact_and_stays() {
+    let (new, old) = (server(18), server(15));
+    let database = new.new_database();
+    // Virtual generated columns came with 18.
+    new.sql(&database, "CREATE TABLE t (x int, y int GENERATED ALWAYS AS (x * 2) VIRTUAL); INSERT INTO t VALUES (1)");
+    let scenario = Scenario::with_database(new, &database).backup_job("local", "keep = { last = 1 }");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let set = scenario.sets().pop().unwrap();
+    let tried = scenario.run(&["backups", "verify", &set, "--restore-on", &old.url("postgres")]);
+    assert_ne!(tried.code, Some(0), "{tried:?}");
+    assert!(tried.stderr.contains("are intact, and this server did not take them"), "{}", tried.stderr);
+    let listed = only_set(&scenario);
+    assert_eq!((&listed["bytes"], &listed["restored"]), (&"intact".into(), &false.into()), "{listed}");
+    let refusal = &listed["verification"]["restores"][0];
+    assert!(refusal["version"].as_str().unwrap().starts_with("15.") && refusal["refusal"].is_string(), "{refusal}");
+    // It stays the latest, fills its place, and is restored where it can be.
+    scenario.run(&["backups", "prune"]).succeeded();
+    assert_eq!(scenario.sets(), [set.clone()]);
+    scenario.run(&["backups", "verify", "latest", "--restore-on", &new.url("postgres")]).succeeded();
+    assert_eq!(only_set(&scenario)["restored"], true);
+}
+
+#[test]
+fn a_flipped_bit_in_transit_condemns_no_set() {
+    let (server, s3) = (server(18), S3Server::start());
+    let database = server.new_database();
+    server.sql(&database, "CREATE TABLE t AS SELECT i, md5(i::text) AS body FROM generate_series(1, 5000) i");
+    let scenario = Scenario::with_database(server, &database).s3(&s3).backup_job("bucket", "");
+    let flip = |times| Rule { method: Method::GET, contains: "dump.sql.gz", skip: 0, times, fault: Fault::FlippedBit(2000) };
+    s3.break_with(flip(1));
+    scenario.run(&["run-job", "nightly"]).succeeded().says(&["a first read differed", "look at this host's network and memory"]);
+    assert_eq!(only_set(&scenario)["bytes"], "intact");
+
+    // The same bit in both reads is the store's own.
+    s3.heal();
+    s3.break_with(flip(2));
+    let set = scenario.sets().pop().unwrap();
+    scenario.run(&["backups", "verify", &set]).exited(1).says(&["is damaged, as two reads have shown", "CRC-32"]);
+    assert_eq!(only_set(&scenario)["bytes"], "damaged");
+
+    // Different ones are the line's.
+    s3.heal();
+    for at in [1000, 3000] {
+        s3.break_with(Rule { method: Method::GET, contains: "dump.sql.gz", skip: 0, times: 1, fault: Fault::FlippedBit(at) });
+    }
+    scenario
+        .run(&["backups", "verify", &set])
+        .exited(1)
+        .says(&["could not be proved", "differ from the manifest and from each other"]);
+    s3.heal();
+    scenario.run(&["backups", "verify", &set]).succeeded();
+    assert_eq!(only_set(&scenario)["bytes"], "intact", "a read that is well takes the verdict back");
+}
+
+#[test]
+fn a_manifest_that_came_wrong_once_is_read_once_more() {
+    let (server, s3) = (server(18), S3Server::start());
+    let database = server.new_database();
+    let scenario = Scenario::with_database(server, &database).s3(&s3).backup_job("bucket", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let flip = |times| Rule { method: Method::GET, contains: "manifest.json", skip: 0, times, fault: Fault::FlippedBit(50) };
+    s3.break_with(flip(1));
+    assert_eq!(scenario.sets().len(), 1);
+    s3.break_with(flip(2));
+    scenario.run(&["backups", "list"]).succeeded().says(&["cannot be restored"]);
+}
+
+#[test]
+fn what_the_first_release_called_damaged_is_read_before_it_is_believed() {
+    let server = server(18);
+    let database = server.new_database();
+    let scenario = Scenario::with_database(server, &database).backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let set = scenario.sets().pop().unwrap();
+    let first = r#"{"checks":{"restore":{"checked_at":"2026-01-01T00:00:00Z","problems":["it does not restore: FEHLER"],"elapsed_seconds":1.0}}}"#;
+    std::fs::write(scenario.path(&format!("store/{set}/verification.json")), first).unwrap();
+    assert_eq!(only_set(&scenario)["bytes"], "unknown");
+    scenario.run(&["backups", "verify", "latest"]).succeeded();
+    assert_eq!(only_set(&scenario)["bytes"], "intact");
+}

@@ -1,0 +1,392 @@
+//! The database that a restore makes: its properties, who can connect to it and when, and what is left when it is not
+//! made after all.
+
+use rustix::process::Signal;
+
+use crate::backup_faults::paused;
+use crate::support::postgres::{MAJORS, Server, server};
+use crate::support::{Output, Scenario, eventually};
+
+/// What ALTER DATABASE, GRANT and ALTER ROLE … IN DATABASE said, and a plain dump does not.
+fn properties(server: &Server, database: &str) -> String {
+    server.sql(
+        "postgres",
+        &format!(
+            "SELECT datdba::regrole, datacl, datconnlimit, datistemplate, datallowconn, shobj_description(oid, 'pg_database')
+             FROM pg_database WHERE datname = '{database}';
+             SELECT setrole::regrole, setconfig FROM pg_db_role_setting s JOIN pg_database d ON d.oid = setdatabase
+             WHERE datname = '{database}' ORDER BY setrole::regrole::text"
+        ),
+    )
+}
+
+/// Names of databases that start with `prefix`.
+fn databases(server: &Server, prefix: &str) -> Vec<String> {
+    let sql = format!("SELECT datname FROM pg_database WHERE starts_with(datname::text, '{prefix}') ORDER BY 1");
+    server.sql("postgres", &sql).lines().map(str::to_owned).collect()
+}
+
+/// The digest that the names of a restore into `name` have.
+fn digest(name: &str) -> String {
+    use sha2::Digest as _;
+    let digest = sha2::Sha256::digest(name);
+    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn filling(name: &str) -> String {
+    format!("pgtend_restore_{}", digest(name))
+}
+
+/// A backup of that database, in a scenario of its own.
+fn backed_up(server: &Server, database: &str) -> Scenario {
+    let scenario = Scenario::with_database(server, database).backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    scenario
+}
+
+fn restore(scenario: &Scenario, server: &Server, into: &str) -> Output {
+    scenario.run(&["backups", "restore", "latest", "--into", &server.url(into), "--create"])
+}
+
+/// Writes most of its input to psql, says so in a file, and goes on after some seconds.
+const PAUSES: &str = "{ head -c 300000; touch paused; sleep 20; cat; } | \"$real\" \"$@\"";
+
+fn some_rows(server: &Server) -> String {
+    let name = server.new_database();
+    server
+        .sql(&name, "CREATE TABLE big AS SELECT i, md5(i::text) || md5((i * 7)::text) AS body FROM generate_series(1, 20000) i");
+    name
+}
+
+#[test]
+fn a_read_only_default_does_not_keep_the_other_properties_back() {
+    for major in MAJORS {
+        let server = server(major);
+        let database = server.new_database();
+        server.sql(
+            &database,
+            &format!(
+                "CREATE TABLE t (x int);
+                 CREATE ROLE prop_owner; CREATE ROLE prop_lender; CREATE ROLE \"prop reader\"; CREATE ROLE prop_app;
+                 ALTER DATABASE {database} SET default_transaction_read_only = on;
+                 ALTER DATABASE {database} SET search_path = app, \"we ird, really\", \"$user\";
+                 ALTER DATABASE {database} SET work_mem = '7MB';
+                 ALTER DATABASE {database} SET \"my.setting\" = 'it''s \\ x';
+                 ALTER DATABASE {database} SET DateStyle = 'SQL, DMY';
+                 ALTER ROLE prop_app IN DATABASE {database} SET search_path = 'tenant1';
+                 ALTER ROLE prop_app IN DATABASE {database} SET hnsw.ef_search = '200';
+                 ALTER ROLE ALL IN DATABASE {database} SET lock_timeout = '3s';
+                 ALTER DATABASE {database} OWNER TO prop_owner;
+                 ALTER DATABASE {database} CONNECTION LIMIT 42;
+                 COMMENT ON DATABASE {database} IS 'it''s \\ mine';
+                 REVOKE ALL ON DATABASE {database} FROM PUBLIC;
+                 REVOKE CREATE ON DATABASE {database} FROM prop_owner;
+                 GRANT CONNECT, TEMPORARY ON DATABASE {database} TO prop_lender WITH GRANT OPTION;
+                 SET ROLE prop_lender;
+                 GRANT CONNECT ON DATABASE {database} TO \"prop reader\";
+                 RESET ROLE;
+                 ALTER DATABASE {database} IS_TEMPLATE true"
+            ),
+        );
+        let scenario = backed_up(server, &database);
+        let copy = format!("{database}_copy");
+        restore(&scenario, server, &copy).succeeded();
+        assert_eq!(properties(server, &copy), properties(server, &database), "{major}");
+        let shown = properties(server, &copy);
+        for text in
+            ["prop_owner", "prop reader", "42", "it's \\ mine", "default_transaction_read_only=on", "tenant1", "ef_search=200"]
+        {
+            assert!(shown.contains(text), "`{text}` is not in {shown}");
+        }
+    }
+}
+
+#[test]
+fn what_nobody_granted_or_revoked_is_as_in_a_new_database() {
+    let server = server(18);
+    let database = some_rows(server);
+    let scenario = backed_up(server, &database);
+    let copy = format!("{database}_copy");
+    restore(&scenario, server, &copy).succeeded();
+    server.sql("postgres", "CREATE ROLE anybody LOGIN");
+    let url = server.url_as("anybody", &copy);
+    let seen = server.tool("psql", &copy).args(["-XqAt", "-c", "SELECT 1", &url]).output().unwrap();
+    assert!(seen.status.success(), "{}", String::from_utf8_lossy(&seen.stderr));
+    assert_eq!(server.sql("postgres", &format!("SELECT datconnlimit FROM pg_database WHERE datname = '{copy}'")), "-1");
+}
+
+#[test]
+fn properties_that_this_role_may_not_set_are_listed_and_all_others_are_there() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(
+        &database,
+        &format!(
+            "CREATE ROLE part_maker LOGIN CREATEDB; CREATE TABLE t (x int); ALTER TABLE t OWNER TO part_maker;
+             ALTER DATABASE {database} OWNER TO part_maker;
+             ALTER DATABASE {database} SET log_statement = 'all'; ALTER DATABASE {database} SET work_mem = '7MB';
+             REVOKE CONNECT ON DATABASE {database} FROM PUBLIC; COMMENT ON DATABASE {database} IS 'mine'"
+        ),
+    );
+    let scenario = backed_up(server, &database);
+    let copy = format!("{database}_copy");
+    let into = server.url_as("part_maker", &copy);
+    let output = scenario.run(&["backups", "restore", "latest", "--into", &into, "--create"]).exited(1);
+    output
+        .prints(&["is restored into"])
+        .says(&["is restored, but not all properties", "setting log_statement: permission denied"]);
+    let without = properties(server, &database).replace("log_statement=all,", "");
+    assert_eq!(properties(server, &copy), without);
+}
+
+#[test]
+fn roles_that_the_database_itself_names_are_asked_for_before_anything_is_written() {
+    let (source, target) = (server(18), server(15));
+    let database = source.new_database();
+    source.sql(
+        &database,
+        &format!(
+            "CREATE ROLE only_owner18; CREATE ROLE only_grantee18; CREATE ROLE only_setting18;
+             ALTER DATABASE {database} OWNER TO only_owner18; GRANT CONNECT ON DATABASE {database} TO only_grantee18;
+             ALTER ROLE only_setting18 IN DATABASE {database} SET work_mem = '7MB'"
+        ),
+    );
+    let scenario = backed_up(source, &database);
+    restore(&scenario, target, "named_roles").exited(78).says(&["only_grantee18, only_owner18, only_setting18"]);
+    assert_eq!(databases(target, &filling("named_roles")), Vec::<String>::new());
+    // Into a database that is there, they are of no use.
+    let there = target.new_database();
+    scenario.run(&["backups", "restore", "latest", "--into", &target.url(&there)]).succeeded();
+}
+
+#[test]
+fn nobody_connects_to_a_database_that_is_half_restored() {
+    let server = server(18);
+    let database = some_rows(server);
+    server.sql(
+        &database,
+        &format!("CREATE ROLE half_owner LOGIN; ALTER DATABASE {database} OWNER TO half_owner; CREATE ROLE half_app LOGIN"),
+    );
+    let scenario = Scenario::with_tool(server, &database, "psql", PAUSES).backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let copy = format!("{database}_copy");
+    let running = scenario.start(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"]);
+    paused(&scenario);
+    for role in ["half_owner", "half_app"] {
+        let url = server.url_as(role, &filling(&copy));
+        let tried = server.tool("psql", &copy).args(["-Xq", "-c", "SELECT 1", &url]).output().unwrap();
+        let said = String::from_utf8_lossy(&tried.stderr);
+        assert!(said.contains("permission denied") || said.contains("too many connections"), "{role}: {said}");
+    }
+    // Meanwhile the same restore again is busy, and leaves the first alone.
+    scenario
+        .run(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"])
+        .exited(75)
+        .says(&["another pgtend is at work"]);
+    running.wait().succeeded();
+    assert_eq!(server.sql(&copy, "SELECT count(*) FROM big"), "20000");
+}
+
+#[test]
+fn a_signal_to_a_restore_or_a_verification_leaves_no_database() {
+    let server = server(18);
+    let database = some_rows(server);
+    let scenario = Scenario::with_tool(server, &database, "psql", PAUSES).backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let copy = format!("{database}_copy");
+    let into = server.url(&copy);
+    let of_us = |server: &Server| {
+        let sql = format!(
+            "SELECT datname FROM pg_database WHERE datname = '{}' OR datname LIKE 'pgtend_verify_%' AND EXISTS \
+             (SELECT FROM pg_stat_activity a WHERE a.datid = pg_database.oid AND a.query LIKE '%public.big%')",
+            filling(&copy)
+        );
+        server.sql("postgres", &sql)
+    };
+    for (signal, arguments) in [
+        (Signal::INT, vec!["backups", "restore", "latest", "--into", into.as_str(), "--create"]),
+        (Signal::TERM, vec!["backups", "verify", "latest", "--restore-on", "app"]),
+    ] {
+        let running = scenario.start(&arguments);
+        paused(&scenario);
+        eventually("its database is at work", || !of_us(server).is_empty());
+        let name = of_us(server);
+        running.signal(signal);
+        running.wait().exited(143).says(&["cancelled"]);
+        assert_eq!(databases(server, &name), Vec::<String>::new());
+        std::fs::remove_file(scenario.path("paused")).unwrap();
+    }
+}
+
+#[test]
+fn a_server_that_starts_anew_midway_is_waited_for_and_nothing_stays() {
+    let mut server = Server::start(18);
+    let database = some_rows(&server);
+    let scenario = Scenario::with_tool(&server, &database, "psql", PAUSES).backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let running = scenario.start(&["backups", "restore", "latest", "--into", &server.url("copy"), "--create"]);
+    paused(&scenario);
+    assert_eq!(databases(&server, "pgtend_"), [filling("copy")]);
+    server.crash();
+    server.start_again();
+    assert_ne!(running.wait().code, Some(0));
+    assert_eq!(databases(&server, "pgtend_"), Vec::<String>::new());
+    assert_eq!(databases(&server, "copy"), Vec::<String>::new());
+}
+
+#[test]
+fn a_kill_between_create_database_and_its_mark_leaves_what_the_next_restore_drops() {
+    let server = server(18);
+    let database = some_rows(server);
+    let scenario = backed_up(server, &database);
+    let copy = format!("{database}_copy");
+    // What CREATE DATABASE has made, and nothing after it.
+    server.sql("postgres", &format!("CREATE DATABASE {} ALLOW_CONNECTIONS false CONNECTION LIMIT 0", filling(&copy)));
+    restore(&scenario, server, &copy).succeeded();
+    assert_eq!(databases(server, &filling(&copy)), Vec::<String>::new());
+}
+
+#[test]
+fn somebody_elses_database_of_a_scratch_name_is_left_alone() {
+    let server = server(18);
+    let database = some_rows(server);
+    let scenario = backed_up(server, &database);
+    let copy = format!("{database}_copy");
+    server.sql("postgres", &format!("CREATE DATABASE {}", filling(&copy)));
+    restore(&scenario, server, &copy).exited(1).says(&["already exists"]);
+    assert_eq!(databases(server, &filling(&copy)), [filling(&copy)]);
+}
+
+#[test]
+fn an_exporter_that_looks_into_a_leftover_does_not_keep_it() {
+    let server = server(18);
+    let database = some_rows(server);
+    let scenario = backed_up(server, &database);
+    let copy = format!("{database}_copy");
+    let leftover = filling(&copy);
+    server.sql(
+        "postgres",
+        &format!("CREATE DATABASE {leftover}; COMMENT ON DATABASE {leftover} IS 'made by pgtend, dropped when its restore ends'"),
+    );
+    let _exporter = server.session(&leftover, "SET application_name = 'exporter'");
+    restore(&scenario, server, &copy).succeeded();
+    assert_eq!(databases(server, &leftover), Vec::<String>::new());
+}
+
+/// Says when psql is done, and ends some seconds later.
+const PAUSES_AT_ITS_END: &str = "\"$real\" \"$@\"; code=$?; touch paused; sleep 4; exit $code";
+
+#[test]
+fn a_whole_copy_whose_name_was_taken_meanwhile_is_renamed_by_the_next_call() {
+    let server = server(18);
+    let database = some_rows(server);
+    server.sql(
+        &database,
+        &format!("ALTER DATABASE {database} SET work_mem = '7MB'; REVOKE CONNECT ON DATABASE {database} FROM PUBLIC"),
+    );
+    let scenario = Scenario::with_tool(server, &database, "psql", PAUSES_AT_ITS_END).backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let copy = format!("{database}_copy");
+    let whole = format!("pgtend_restored_{}", &digest(&copy)[..12]);
+    let running = scenario.start(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"]);
+    paused(&scenario);
+    server.sql("postgres", &format!("CREATE DATABASE {copy}"));
+    running
+        .wait()
+        .exited(1)
+        .says(&["is restored and counted in the database pgtend_restored_", "the same command takes it up again"]);
+    assert_eq!(databases(server, &whole).len(), 1);
+
+    // psql is not asked again: the copy is there.
+    std::fs::write(scenario.path("bin/psql"), "#!/bin/sh\nexit 9\n").unwrap();
+    restore(&scenario, server, &copy).exited(78).says(&["exists already"]);
+    server.sql("postgres", &format!("DROP DATABASE {copy}"));
+    restore(&scenario, server, &copy).succeeded().says(&["counted again and renamed"]);
+    assert_eq!(databases(server, &whole), Vec::<String>::new());
+    assert_eq!(server.sql(&copy, "SELECT count(*) FROM big"), "20000");
+    assert_eq!(properties(server, &copy), properties(server, &database));
+}
+
+#[test]
+fn a_whole_copy_that_somebody_has_changed_is_not_used() {
+    let server = server(18);
+    let database = some_rows(server);
+    let scenario = Scenario::with_tool(server, &database, "psql", PAUSES_AT_ITS_END).backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let copy = format!("{database}_copy");
+    let running = scenario.start(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"]);
+    paused(&scenario);
+    server.sql("postgres", &format!("CREATE DATABASE {copy}"));
+    running.wait().exited(1);
+    let whole = databases(server, &format!("pgtend_restored_{}", &digest(&copy)[..12])).pop().unwrap();
+    server.sql("postgres", &format!("DROP DATABASE {copy}; ALTER DATABASE {whole} ALLOW_CONNECTIONS true"));
+    server.sql(&whole, "DELETE FROM big WHERE i = 7");
+    restore(&scenario, server, &copy).exited(1).says(&["has 19999 rows", &format!("DROP DATABASE \"{whole}\"")]);
+    assert_eq!(databases(server, &whole), [whole.clone()]);
+}
+
+#[test]
+fn sessions_on_a_whole_copy_are_ended_before_it_gets_its_name() {
+    let server = server(18);
+    let database = some_rows(server);
+    let scenario = Scenario::with_tool(server, &database, "psql", PAUSES_AT_ITS_END).backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let copy = format!("{database}_copy");
+    let running = scenario.start(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"]);
+    paused(&scenario);
+    let _exporter = server.session(&filling(&copy), "SET application_name = 'exporter'");
+    running.wait().succeeded();
+    assert_eq!(server.sql(&copy, "SELECT count(*) FROM big"), "20000");
+}
+
+#[test]
+fn a_subscriber_is_verified_night_after_night_and_its_slot_stays() {
+    for major in [16, 18] {
+        let mut server = Server::start(major);
+        server.sql("postgres", "ALTER SYSTEM SET wal_level = logical");
+        server.crash();
+        server.start_again();
+        server.sql("postgres", "CREATE DATABASE pub");
+        server.sql("pub", "CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE t; SELECT pg_create_logical_replication_slot('s', 'pgoutput')");
+        let database = server.new_database();
+        server.sql(&database, "CREATE TABLE t (id int PRIMARY KEY); CREATE SUBSCRIPTION s CONNECTION 'dbname=pub' PUBLICATION p WITH (connect = false)");
+        let scenario =
+            Scenario::with_database(&server, &database).backup_job("local", "verify = \"restore\"\nkeep = { last = 2 }");
+        for night in 1..=2 {
+            let output = scenario.run(&["run-job", "nightly"]).succeeded();
+            assert!(!output.stderr.contains("stays"), "night {night}: {}", output.stderr);
+        }
+        assert_eq!(scenario.sets().len(), 2);
+        assert_eq!(databases(&server, "pgtend_"), Vec::<String>::new());
+        assert_eq!(server.sql("pub", "SELECT slot_name FROM pg_replication_slots"), "s");
+    }
+}
+
+#[test]
+fn a_scratch_database_that_cannot_be_dropped_is_named_and_stops_no_backup() {
+    let server = server(18);
+    let database = some_rows(server);
+    let scenario = Scenario::with_database(server, &database).backup_job("local", "verify = \"restore\"");
+    let plan = scenario.run(&["run-job", "nightly", "--dry-run"]).succeeded().stdout;
+    let name = plan.split("scratch database ").nth(1).unwrap().split(',').next().unwrap().to_owned();
+    let leftover = format!("{}_1", name.rsplit_once('_').unwrap().0);
+    // PostgreSQL drops no template.
+    server.sql(
+        "postgres",
+        &format!("CREATE DATABASE {leftover} IS_TEMPLATE true; COMMENT ON DATABASE {leftover} IS 'made by pgtend, dropped when its restore ends'"),
+    );
+    scenario.run(&["run-job", "nightly"]).succeeded().says(&[&format!("DROP DATABASE \"{leftover}\" WITH (FORCE)"), "template"]);
+    assert_eq!(scenario.json(&["backups", "list"])["sets"][0]["proof"], "verified");
+    server.sql("postgres", &format!("ALTER DATABASE {leftover} IS_TEMPLATE false; DROP DATABASE {leftover}"));
+}
+
+#[test]
+fn a_scratch_server_that_is_away_hinders_the_verification_and_not_the_dump() {
+    let server = server(18);
+    let database = some_rows(server);
+    let scenario = Scenario::with_database(server, &database)
+        .config("[databases.scratch]\nurl = 'postgres://postgres@%2Fnonexistent/postgres'\n")
+        .backup_job("local", "verify = \"restore\"\nscratch = \"scratch\"");
+    scenario.run(&["run-job", "nightly"]).exited(69).says(&["cannot be looked for"]);
+    assert_eq!(scenario.json(&["backups", "list"])["sets"][0]["proof"], "unknown");
+}
