@@ -8,7 +8,7 @@ mod audit;
 /// The audit as a job: reports, comparison, waivers, drift, the server.
 mod audit_foreign;
 mod audit_job;
-/// Backups that work: 15, 16 and 18, both stores, hostile names.
+/// Backups that work: on every version, both stores, hostile names.
 mod backup;
 /// Backups that break: each fault of the issue, and what is left afterwards.
 mod backup_faults;

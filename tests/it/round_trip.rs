@@ -142,7 +142,9 @@ fn a_subscription_is_backed_up_each_night_and_comes_back_without_disturbing_anyb
     let server = Server::start_with(18, &["wal_level=logical"]);
     let database = new_database(&server, "subscriber");
     server.sql("postgres", "CREATE DATABASE publisher");
-    server.sql("publisher", "CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE t; SELECT pg_create_logical_replication_slot('\"odd\"', 'pgoutput')".replace('"', "").as_str());
+    server.sql("publisher", "CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE t");
+    // In a transaction that has written nothing.
+    server.sql("publisher", "SELECT pg_create_logical_replication_slot('odd', 'pgoutput')");
     server.sql(
         &database,
         "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1);
