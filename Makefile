@@ -1,7 +1,7 @@
 # Thin: every target is a script or a cargo command that also runs without make.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test hosts systemd kubernetes deb bench lint setup
+.PHONY: help demo test kills hosts systemd kubernetes deb bench lint setup
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,10 @@ demo: ## back up a sample database, prove it, restore it, compare (again at any 
 test: ## everything that is tested, against real servers
 	scripts/setup
 	cargo test -- --test-threads=6
+
+kills: ## 200 kills at random moments of backups, checks and restores, in a folder and in a bucket (half an hour)
+	scripts/setup
+	PGTEND_TEST_KILLS=200 cargo test --test it backup_kills:: -- --test-threads=2 --nocapture
 
 hosts: systemd kubernetes ## the places where it lives (root)
 

@@ -8,10 +8,12 @@ mod audit;
 /// The audit as a job: reports, comparison, waivers, drift, the server.
 mod audit_foreign;
 mod audit_job;
-/// Backups that work: 15, 16 and 18, both stores, hostile names.
+/// Backups that work: on every version, both stores, hostile names.
 mod backup;
 /// Backups that break: each fault of the issue, and what is left afterwards.
 mod backup_faults;
+/// kill -9 at random moments of backups, checks and restores, in both kinds of store.
+mod backup_kills;
 /// Whose sets are whose, which go, and which is the latest: two servers on one store, clocks, holds.
 mod backup_series;
 /// Sets that were damaged, and what prune may delete.
@@ -63,6 +65,8 @@ mod retention;
 mod retention_tables;
 /// Further attempts, and what a run waits for.
 mod retries;
+/// Whole databases, byte for byte.
+mod round_trip;
 /// The scheduler: ticks, reloading, draining, catching up, order, slots.
 mod serve;
 /// The scheduler when things break: kills, ledger and target away, clocks that are set.

@@ -265,6 +265,12 @@ impl Running {
         child.wait().unwrap();
     }
 
+    /// kill -9, and what it had said.
+    pub fn killed(mut self) -> Output {
+        self.child.as_mut().unwrap().kill().unwrap();
+        self.wait()
+    }
+
     pub fn wait(mut self) -> Output {
         let output = self.child.take().unwrap().wait_with_output().unwrap();
         Output {
