@@ -106,8 +106,11 @@ async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Tried> {
     for (name, configured) in &config.stores {
         let probed = async {
             let store = Store::open(configured).await?;
-            store.probe().await?;
-            Ok(format!("{}: wrote, read, listed and deleted a probe", store.location("")))
+            let probed = store.probe().await?;
+            let did =
+                if probed.can_delete { "wrote, read, listed and deleted a probe" } else { "wrote, read and listed a probe" };
+            let warnings: String = probed.warnings.iter().map(|warning| format!("; WARNING: {warning}")).collect();
+            Ok(format!("{}: {did}{warnings}", store.location("")))
         };
         tried.push(Tried { what: format!("store {name}"), result: probed.await });
     }

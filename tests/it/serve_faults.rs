@@ -2,12 +2,11 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::support::postgres::{Server, server};
 use crate::support::serve::{Serving, asked, becomes, history, hours_ago, long_known, reaches, sql_job, with_ledger};
-use crate::support::{Scenario, eventually, quoted};
+use crate::support::{Scenario, eventually, faketime, quoted};
 
 const EVERY_SECOND: &str = "schedule = \"* * * * * *\"";
 
@@ -331,15 +330,6 @@ fn who_comes_late_to_a_tick_does_not_take_its_retry_away() {
 
     let runs = "SELECT string_agg(concat_ws(' ', trigger, attempt, outcome), ', ' ORDER BY id) FROM pgtend.runs";
     becomes(server, &database, runs, "catch-up 1 failed, retry 2 succeeded");
-}
-
-/// faketime's library, which tells a process another time.
-fn faketime() -> PathBuf {
-    let folders = std::fs::read_dir("/usr/lib").unwrap().flatten();
-    folders
-        .map(|folder| folder.path().join("faketime/libfaketime.so.1"))
-        .find(|library| library.exists())
-        .expect("no libfaketime: run `scripts/setup` (`make test` does)")
 }
 
 #[test]

@@ -15,6 +15,8 @@ use crate::support::s3::{self, Fault, Rule, S3Server};
 pub fn on_both(test: impl AsyncFn(&Store) -> Result<()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let folder = TempDir::new().unwrap();
+    // What a host remembers of its stores is not to be that of these.
+    unsafe { std::env::set_var("XDG_STATE_HOME", "/dev/null/state") };
     let dir = config::Store::Dir { path: folder.path().join("new/store") };
     let server = S3Server::start();
     for configured in [dir, s3_config(&server, "backups")] {
@@ -53,15 +55,17 @@ pub fn s3_config(server: &S3Server, bucket: &str) -> config::Store {
         parts_in_flight: 2,
         upload_memory_bytes: 18 << 20,
         part_timeout: None,
+        checksums: None,
+        ca_file: None,
     }))
 }
 
 /// Bytes that no two parts have in common.
-fn content(bytes: usize) -> Vec<u8> {
+pub fn content(bytes: usize) -> Vec<u8> {
     (0..bytes as u64).map(|index| (index.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect()
 }
 
-async fn upload(store: &Store, key: &str, content: &[u8]) -> Result<()> {
+pub async fn upload(store: &Store, key: &str, content: &[u8]) -> Result<()> {
     let mut upload = store.upload(key, content.len() as u64).await?;
     let written = async {
         // Pieces that fit neither parts nor buffers.
@@ -171,7 +175,7 @@ fn a_probe_leaves_nothing() {
     });
 }
 
-fn rule(method: Method, contains: &'static str, fault: Fault, times: u32) -> Rule {
+pub fn rule(method: Method, contains: &'static str, fault: Fault, times: u32) -> Rule {
     Rule { method, contains, skip: 0, times, fault }
 }
 

@@ -108,7 +108,9 @@ impl Scenario {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgtend"));
         command.current_dir(self.folder.path()).args(arguments).stdin(Stdio::null());
-        for inherited in ["PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGPASSWORD", "PGTEND_LOG", "RUST_BACKTRACE"] {
+        for inherited in
+            ["PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGPASSWORD", "PGTEND_LOG", "RUST_BACKTRACE", "XDG_STATE_HOME"]
+        {
             command.env_remove(inherited);
         }
         // No metadata service here: without this, finding no credentials takes seconds.
@@ -135,6 +137,7 @@ impl Scenario {
             .args([flags, "sh", "-c", script])
             .current_dir(self.folder.path())
             .env("pgtend", env!("CARGO_BIN_EXE_pgtend"))
+            .env_remove("XDG_STATE_HOME")
             .envs(&self.environment);
         let output = command.stdin(Stdio::null()).output().unwrap();
         Output {
@@ -167,14 +170,24 @@ impl Scenario {
         listed["sets"].as_array().unwrap().iter().map(|set| set["set"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// Every file below a folder of the scenario, relative to it.
+    /// Every file below a folder of the scenario, relative to it, but for what is a store's own.
     pub fn files(&self, folder: &str) -> Vec<String> {
         let root = self.path(folder);
         let mut files = Vec::new();
         collect_files(&root, &root, &mut files);
+        files.retain(|file| ![".pgtend-store.json", ".pgtend.guard"].contains(&file.as_str()));
         files.sort();
         files
     }
+}
+
+/// faketime's library, which tells a process another time.
+pub fn faketime() -> PathBuf {
+    let folders = std::fs::read_dir("/usr/lib").unwrap().flatten();
+    folders
+        .map(|folder| folder.path().join("faketime/libfaketime.so.1"))
+        .find(|library| library.exists())
+        .expect("no libfaketime: run `scripts/setup` (`make test` does)")
 }
 
 fn collect_files(root: &Path, folder: &Path, files: &mut Vec<String>) {
