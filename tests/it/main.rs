@@ -69,6 +69,8 @@ mod store_lease;
 mod store_servers;
 /// Certificates of private CAs: of stores, webhook and pings.
 mod store_tls;
+/// The servers that these tests stand on.
+mod support_works;
 /// Vector indexes: what is measured, against a computation of the test's own; what is built, and that nobody notices.
 mod vector_index;
 /// Vector indexes while others are at work beside: jobs, migrations, rows that move.

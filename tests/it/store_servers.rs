@@ -7,9 +7,10 @@ use chrono::{DateTime, Utc};
 use hyper::Method;
 use pgtend::config::{self, Checksums};
 use pgtend::fault::{self, Kind};
-use pgtend::store::{Locked, Store};
+use pgtend::store::{Locked, Precondition, Store};
 
-use crate::store::{content, keys, on_both, on_s3, rule, s3_config, upload};
+use crate::store::{content, keys, on_both, on_s3, rule, s3_config, s3_config_at, upload};
+use crate::support::moto::Moto;
 use crate::support::s3::{Fault, S3Server};
 use crate::support::{Scenario, faketime};
 
@@ -242,4 +243,30 @@ fn errors_name_the_server_the_cause_and_what_to_do() {
         let error = open(&server, |_| ()).await.unwrap().stat("object").await.unwrap_err();
         assert!(format!("{error:#}").contains("HTTP 500"), "{error:#}");
     });
+}
+
+#[test]
+fn a_bucket_with_versions_or_object_lock_is_a_store_and_check_says_that_deletes_leave_versions() {
+    let moto = Moto::start();
+    moto.create_versioned_bucket("versioned");
+    moto.create_locked_bucket("locked", 30);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        for bucket in ["versioned", "locked"] {
+            let store = Store::open(&s3_config_at(moto.endpoint(), bucket)).await.unwrap();
+            let probed = store.probe().await.unwrap();
+            assert!(probed.can_delete && probed.warnings.iter().any(|warning| warning.contains("keeps versions")), "{probed:?}");
+            let large = content(20 << 20);
+            upload(&store, "a/large", &large).await.unwrap();
+            assert!(store.get("a/large").await.unwrap() == Some(large));
+            // What is deleted is hidden.
+            store.delete("a/large").await.unwrap();
+            assert!(!store.exists_for_certain("a/large").await.unwrap());
+            assert!(store.put_if("a/large", b"new".to_vec(), Precondition::Absent).await.unwrap().is_some());
+        }
+    });
+    for bucket in ["versioned", "locked"] {
+        let scenario = Scenario::empty().moto(&moto, bucket);
+        scenario.run(&["check", "--connect"]).succeeded().prints(&["the bucket keeps versions", "lifecycle rule"]);
+    }
 }
