@@ -48,7 +48,7 @@ pub fn cause_of(error: &(dyn Error + 'static), ca_key: &str) -> String {
             _ => {}
         }
     }
-    if says("invalid HTTP version") || says("invalid HTTP status") {
+    if ["invalid HTTP version", "invalid HTTP status", "unexpected message from connection"].into_iter().any(says) {
         return "what answers there is not HTTP: is it `https://`, or another port?".to_owned();
     }
     if says("closed before message completed") {

@@ -138,7 +138,7 @@ impl Dir {
         match fs::remove_file(self.path_of(key)).await {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(self.explain(error)),
         }
         self.remove_empty_folders(&self.path_of(key)).await;
         Ok(())

@@ -1,16 +1,12 @@
 //! What `check --connect` finds out of a store, by writing, reading back, listing and deleting a small object.
 
-use std::time::Duration;
-
 use anyhow::Result;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::Utc;
 use uuid::Uuid;
 
 use super::{Locked, PROBE_FOLDER, Store};
 use crate::fault::{self, Kind};
-
-/// Times of objects are whole seconds, and writing takes a moment.
-const CLOCK_TOLERANCE: TimeDelta = TimeDelta::seconds(30);
+use crate::units;
 
 /// A store that backups can be made into.
 #[derive(Clone, Debug)]
@@ -47,7 +43,9 @@ impl Store {
                 self.location(&key)
             ));
         }
-        warnings.extend(there.and_then(|object| object.modified_at).and_then(|at| clocks(at, started, ended)));
+        warnings.extend(
+            there.and_then(|object| object.modified_at).and_then(|at| units::clocks_differ("the store", at, started, ended)),
+        );
         if let Self::S3(s3) = self
             && s3.keeps_versions().await == Some(true)
         {
@@ -65,35 +63,5 @@ impl Store {
             );
         }
         Ok(Probed { warnings, can_delete })
-    }
-}
-
-/// What to say when an object that was written between two moments of this host has another time by the store.
-fn clocks(modified_at: DateTime<Utc>, started: DateTime<Utc>, ended: DateTime<Utc>) -> Option<String> {
-    let (off, how) = if modified_at < started { (started - modified_at, "behind") } else { (modified_at - ended, "ahead of") };
-    (off > CLOCK_TOLERANCE).then(|| {
-        let off = crate::units::Span(Duration::from_secs(off.num_seconds().max(0) as u64));
-        format!("the store's clock is {off} {how} this host's: set the one that is wrong, and let NTP keep both")
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn clocks_that_differ_are_told_and_a_slow_write_is_none() {
-        let at = |seconds: i64| DateTime::<Utc>::from_timestamp(1_000_000 + seconds, 0).unwrap();
-        for (modified, started, ended, said) in [
-            (0, 0, 0, None),
-            (-1, 0, 1, None),
-            (59, 0, 60, None),
-            (-1200, 0, 1, Some("20m behind")),
-            (1201, 0, 1, Some("20m ahead of")),
-        ] {
-            let warning = clocks(at(modified), at(started), at(ended));
-            assert_eq!(warning.is_some(), said.is_some(), "{warning:?}");
-            assert!(warning.unwrap_or_default().contains(said.unwrap_or_default()));
-        }
     }
 }
