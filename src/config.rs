@@ -56,6 +56,8 @@ pub struct Serve {
 #[derive(Clone, Debug, Default)]
 pub struct Notify {
     pub webhook_url: Option<SecretString>,
+    /// PEM of private CAs, for webhook and pings.
+    pub ca_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -95,6 +97,22 @@ pub struct S3 {
     pub parts_in_flight: usize,
     pub upload_memory_bytes: u64,
     pub part_timeout: Option<Span>,
+    /// None: on AWS always, elsewhere when the server asks for one.
+    pub checksums: Option<Checksums>,
+    /// PEM of private CAs, beside the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Which writes carry a checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Checksums {
+    /// Those that the server refused without one.
+    WhenRequired,
+    /// All: x-amz-checksum-crc32.
+    Always,
+    /// All: Content-MD5, which older servers know.
+    Md5,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -180,6 +198,9 @@ pub struct WrittenNotify {
     /// The file that holds it.
     #[schemars(with = "Option<PathBuf>")]
     pub webhook_url_file: Option<Spanned<PathBuf>>,
+    /// A PEM file with the private CA of webhook and pings, beside the system's CAs; relative to the configuration file.
+    #[schemars(with = "Option<PathBuf>")]
+    pub ca_file: Option<Spanned<PathBuf>>,
 }
 
 /// One of `url`, `url_env`, `url_file`, or none of them to use PGHOST, PGDATABASE and so on.
@@ -231,6 +252,12 @@ pub struct WrittenStore {
     pub upload_memory: Option<Spanned<Size>>,
     /// Longest time for one part; default 60 s and 1 s more for each 256 KiB.
     pub part_timeout: Option<Span>,
+    /// Checksums of what is written: "when_required" by the server (the default with an endpoint), "always" (the default
+    /// without; CRC32), or "md5" (Content-MD5).
+    pub checksums: Option<Checksums>,
+    /// A PEM file with the server's private CA, beside the system's CAs; relative to the configuration file.
+    #[schemars(with = "Option<PathBuf>")]
+    pub ca_file: Option<Spanned<PathBuf>>,
 }
 
 /// Reads the configuration. Mistakes go to `problems`; what was right comes back all the same.
@@ -262,15 +289,16 @@ pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
     }
     let ledger = written.ledger.map(|ledger| loader.ledger(ledger, &databases));
     let serve = loader.serve(written.serve);
-    let WrittenNotify { webhook_url, webhook_url_env, webhook_url_file } = written.notify;
+    let WrittenNotify { webhook_url, webhook_url_env, webhook_url_file, ca_file } = written.notify;
+    let ca_file = ca_file.and_then(|ca_file| loader.ca_file(ca_file, "[notify]"));
     let webhook_url =
         Secret { key: "webhook_url", of: "[notify]", literal: webhook_url, env: webhook_url_env, file: webhook_url_file }.read(
             loader.source,
             folder,
             loader.problems,
         );
-    let notify =
-        Notify { webhook_url: webhook_url.and_then(|(url, span)| checked_http_url(url, span, "[notify]", &source, problems)) };
+    let webhook_url = webhook_url.and_then(|(url, span)| checked_http_url(url, span, "[notify]", &source, problems));
+    let notify = Notify { webhook_url, ca_file };
     let tools = Tools { bin_dir: written.tools.bin_dir.map(|bin_dir| folder.join(bin_dir)) };
     let metrics = Metrics { textfile_dir: written.metrics.textfile_dir.map(|textfile_dir| folder.join(textfile_dir)) };
     Some(Config { path: path.to_owned(), databases, stores, tools, ledger, serve, notify, metrics })
@@ -424,7 +452,7 @@ impl Loader<'_> {
             (Some(path), None) => Some(Store::Dir { path: absolute(&self.folder.join(path.get_ref())) }),
             (None, Some(bucket)) => {
                 let bucket = bucket.get_ref().clone();
-                Some(Store::S3(Box::new(self.s3(bucket, written))))
+                Some(Store::S3(Box::new(self.s3(name, bucket, written))))
             }
             (Some(path), Some(_)) => {
                 self.problem(
@@ -443,7 +471,20 @@ impl Loader<'_> {
         }
     }
 
-    fn s3(&mut self, bucket: String, written: WrittenStore) -> S3 {
+    /// The file, when it holds certificates.
+    fn ca_file(&mut self, written: Spanned<PathBuf>, of: &str) -> Option<PathBuf> {
+        let path = absolute(&self.folder.join(written.get_ref()));
+        match crate::ca_file::read(&path) {
+            Ok(_) => Some(path),
+            Err(why) => {
+                let hint = "a file with the CA's certificate as PEM, from whoever runs the server";
+                self.problem(&written, format!("`ca_file` of {of}: {why}"), hint);
+                None
+            }
+        }
+    }
+
+    fn s3(&mut self, name: &str, bucket: String, mut written: WrittenStore) -> S3 {
         if let Some(endpoint) = &written.endpoint
             && !url::Url::parse(endpoint.get_ref()).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
         {
@@ -471,6 +512,7 @@ impl Loader<'_> {
                 "S3's smallest part is 5 MiB, and two are needed: 10MiB or more",
             );
         }
+        let ca_file = written.ca_file.take().and_then(|ca_file| self.ca_file(ca_file, &format!("store `{name}`")));
         S3 {
             bucket,
             prefix: written.prefix.unwrap_or_default().trim_matches('/').to_owned(),
@@ -484,6 +526,8 @@ impl Loader<'_> {
             parts_in_flight: written.parts_in_flight.map_or(3, Spanned::into_inner),
             upload_memory_bytes: written.upload_memory.map_or(512 << 20, |size| size.into_inner().0),
             part_timeout: written.part_timeout,
+            checksums: written.checksums,
+            ca_file,
         }
     }
 }

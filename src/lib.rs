@@ -11,10 +11,12 @@ pub mod schedule;
 pub mod toml_file;
 pub mod units;
 
+pub mod ca_file;
 pub mod captured;
 pub mod fault;
 pub mod ledger;
 pub mod metrics;
+pub mod network;
 pub mod notify;
 pub mod process_identity;
 pub mod progress;

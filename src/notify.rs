@@ -2,9 +2,11 @@
 //! recovery and when a job is late. A monitor that is away never fails a job, nor holds it up.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::Result;
 use chrono::{DateTime, Utc};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
@@ -12,9 +14,11 @@ use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::ca_file;
 use crate::config::Config;
 use crate::job::Job;
 use crate::ledger;
+use crate::network;
 use crate::report::{Outcome, Run};
 use crate::runner::{Context, Ended};
 use crate::units;
@@ -43,7 +47,7 @@ impl Notifier {
     pub fn new(config: &Config, jobs: &[Job]) -> Self {
         let is_needed = config.notify.webhook_url.is_some() || jobs.iter().any(|job| job.ping_url.is_some());
         Self {
-            client: is_needed.then(client).flatten(),
+            client: is_needed.then(|| client(config)).flatten(),
             webhook: config.notify.webhook_url.clone().map(Arc::new),
             tasks: TaskTracker::new(),
             starts: Arc::default(),
@@ -148,17 +152,28 @@ impl Notifier {
     }
 }
 
-fn client() -> Option<reqwest::Client> {
+fn client(config: &Config) -> Option<reqwest::Client> {
     // reqwest takes the process's provider, and picks none itself (feature rustls-no-provider).
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let agent = concat!("pgtend/", env!("CARGO_PKG_VERSION"));
-    match reqwest::Client::builder().user_agent(agent).timeout(TIMEOUT).build() {
+    match build(config.notify.ca_file.as_deref()) {
         Ok(client) => Some(client),
         Err(error) => {
-            tracing::error!("cannot make an HTTP client, so nobody is told how runs end: {error}");
+            tracing::error!("cannot make an HTTP client, so nobody is told how runs end: {error:#}");
             None
         }
     }
+}
+
+/// With the system's CAs (SSL_CERT_FILE in their place) and those of the file.
+fn build(ca_file: Option<&Path>) -> Result<reqwest::Client> {
+    let agent = concat!("pgtend/", env!("CARGO_PKG_VERSION"));
+    let mut builder = reqwest::Client::builder().user_agent(agent).timeout(TIMEOUT);
+    if let Some(path) = ca_file {
+        let pem = ca_file::read(path).map_err(|why| anyhow::anyhow!("`ca_file` of [notify]: {why}"))?;
+        let certificates: Result<Vec<_>, _> = pem.certificates.iter().map(|der| reqwest::Certificate::from_der(der)).collect();
+        builder = builder.tls_certs_merge(certificates?);
+    }
+    Ok(builder.build()?)
 }
 
 async fn deliver(what: &str, request: impl Fn() -> reqwest::RequestBuilder) {
@@ -170,8 +185,16 @@ async fn deliver(what: &str, request: impl Fn() -> reqwest::RequestBuilder) {
         let error = error.without_url();
         match pauses.next() {
             Some(pause) => tokio::time::sleep(pause).await,
-            None => return tracing::warn!("{what} was not delivered: {error}"),
+            None => return tracing::warn!("{what} was not delivered: {}", why(&error)),
         }
+    }
+}
+
+fn why(error: &reqwest::Error) -> String {
+    match error.status() {
+        Some(status) => format!("HTTP {status}"),
+        None if error.is_timeout() => "it did not answer in time".to_owned(),
+        None => network::cause_of(error, "`ca_file` of [notify], or in SSL_CERT_FILE"),
     }
 }
 

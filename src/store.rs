@@ -6,6 +6,7 @@
 mod conditional;
 pub mod dir;
 pub mod lease;
+mod probe;
 pub mod s3;
 
 use anyhow::{Context as _, Result};
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 pub use self::conditional::Conditional;
+pub use self::probe::Probed;
 use crate::config;
 
 /// Where objects are tried out; what stays in it is of no use.
@@ -48,6 +50,24 @@ pub enum Precondition<'a> {
     /// It is still this one (If-Match).
     Unchanged(&'a Version),
 }
+
+/// Why an object cannot be deleted yet: Object Lock. Found in an error of [`Store::delete`] by `downcast_ref`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Locked {
+    /// None where the server does not say: a legal hold has no end.
+    pub until: Option<DateTime<Utc>>,
+}
+
+impl std::fmt::Display for Locked {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self.until {
+            Some(until) => write!(f, "locked until {}", until.format("%Y-%m-%d %H:%M UTC")),
+            None => f.write_str("locked without a known end"),
+        }
+    }
+}
+
+impl std::error::Error for Locked {}
 
 /// What an upload that never ended has left: parts that are billed, a temporary file.
 #[derive(Clone, Debug)]
@@ -166,7 +186,8 @@ impl Store {
         upload.with_context(|| format!("cannot write {}", self.location(key)))
     }
 
-    /// Removes an object; one that is not there is no error.
+    /// Removes an object; one that is not there is no error. One that is locked is an error with a [`Locked`] in it, one
+    /// that the credentials may not delete is of [`Kind::Permission`](crate::fault::Kind::Permission).
     pub async fn delete(&self, key: &str) -> Result<()> {
         match self {
             Self::Dir(dir) => dir.delete(key).await,
@@ -193,20 +214,15 @@ impl Store {
         .with_context(|| format!("cannot remove the unfinished upload of {}", self.location(&unfinished.key)))
     }
 
-    /// Writes, reads back, lists and deletes a small object.
-    pub async fn probe(&self) -> Result<()> {
-        let folder = PROBE_FOLDER;
-        let key = format!("{folder}{}-{}", std::process::id(), Utc::now().timestamp_micros());
-        // Before anything is written: some S3-compatible servers make a bucket that does not exist.
-        self.list(folder).await?;
-        let content = b"pgtend was here for a moment".to_vec();
-        self.put(&key, content.clone()).await?;
-        let read_back = self.get(&key).await?;
-        let listed = self.list(folder).await?.iter().any(|object| object.key == key);
-        self.delete(&key).await?;
-        anyhow::ensure!(read_back == Some(content), "{} did not read back as it was written", self.location(&key));
-        anyhow::ensure!(listed, "{} was written and is not listed", self.location(&key));
-        Ok(())
+    /// Whether an object exists, where a wrong no would cost somebody's data: only an answer that says of this very object
+    /// that it is not there is a no. Everything else (no permission, no bucket, a server in trouble, a disk that is not
+    /// mounted) is an error.
+    pub async fn exists_for_certain(&self, key: &str) -> Result<bool> {
+        match self {
+            Self::Dir(dir) => dir.exists_for_certain(key).await,
+            Self::S3(s3) => s3.exists_for_certain(key).await,
+        }
+        .with_context(|| format!("cannot tell whether {} exists", self.location(key)))
     }
 
     /// False for a directory that does not exist: it has no objects, and somebody may have meant another.

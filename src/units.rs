@@ -92,6 +92,21 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
+/// What to say when another clock said `at` between two moments of this host, and they do not agree. Half a minute is
+/// forgiven: some clocks tell whole seconds, and asking takes a moment.
+pub fn clocks_differ(
+    whose: &str,
+    at: chrono::DateTime<Utc>,
+    started: chrono::DateTime<Utc>,
+    ended: chrono::DateTime<Utc>,
+) -> Option<String> {
+    let (off, how) = if at < started { (started - at, "behind") } else { (at - ended, "ahead of") };
+    (off > chrono::TimeDelta::seconds(30)).then(|| {
+        let off = Span(Duration::from_secs(off.num_seconds().max(0) as u64));
+        format!("{whose}'s clock is {off} {how} this host's: set the one that is wrong, and let NTP keep both")
+    })
+}
+
 /// How long ago `then` was, for people; a time in the future reads as `0.0 s`.
 pub fn age(then: chrono::DateTime<Utc>, now: chrono::DateTime<Utc>) -> String {
     duration((now - then).to_std().unwrap_or_default())
@@ -118,6 +133,22 @@ pub fn plural(number: usize, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clocks_that_differ_are_told_and_a_slow_answer_is_no_difference() {
+        let at = |seconds: i64| chrono::DateTime::<Utc>::from_timestamp(1_000_000 + seconds, 0).unwrap();
+        for (said, started, ended, words) in [
+            (0, 0, 0, None),
+            (-1, 0, 1, None),
+            (59, 0, 60, None),
+            (-1200, 0, 1, Some("20m behind")),
+            (1201, 0, 1, Some("20m ahead of")),
+        ] {
+            let warning = clocks_differ("the store", at(said), at(started), at(ended));
+            assert_eq!(warning.is_some(), words.is_some(), "{warning:?}");
+            assert!(warning.unwrap_or_default().contains(words.unwrap_or_default()));
+        }
+    }
 
     #[test]
     fn spans_are_read_with_their_unit() {

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use chrono::Utc;
 use serde_json::json;
 use sqlx::postgres::PgConnection;
 
@@ -64,6 +65,11 @@ fn detail(tried: &Tried) -> String {
     }
 }
 
+/// Behind what worked.
+fn warnings(of: impl IntoIterator<Item = String>) -> String {
+    of.into_iter().map(|warning| format!("; WARNING: {warning}")).collect()
+}
+
 async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Tried> {
     let mut tried = Vec::new();
     for (name, database) in &config.databases {
@@ -72,13 +78,16 @@ async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Tried> {
             let settings = pg::Settings::resolve(database)?;
             let mut connection = settings.connect().await?;
             let server = Server::of(&mut connection).await?;
-            Ok((settings, connection, server))
+            let started = Utc::now();
+            let at = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut connection).await?;
+            let clock = units::clocks_differ("the database server", at, started, Utc::now());
+            Ok((settings, connection, server, clock))
         };
         match connected.await {
-            Ok((settings, mut connection, server)) => {
+            Ok((settings, mut connection, server, clock)) => {
                 tried.push(Tried {
                     what: what.clone(),
-                    result: Ok(format!("{}, PostgreSQL {}", settings.display(), server.version)),
+                    result: Ok(format!("{}, PostgreSQL {}{}", settings.display(), server.version, warnings(clock))),
                 });
                 let tools = client_tools::find(config.tools.bin_dir.as_deref(), server.major()).await;
                 tried.push(Tried {
@@ -106,8 +115,10 @@ async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Tried> {
     for (name, configured) in &config.stores {
         let probed = async {
             let store = Store::open(configured).await?;
-            store.probe().await?;
-            Ok(format!("{}: wrote, read, listed and deleted a probe", store.location("")))
+            let probed = store.probe().await?;
+            let did =
+                if probed.can_delete { "wrote, read, listed and deleted a probe" } else { "wrote, read and listed a probe" };
+            Ok(format!("{}: {did}{}", store.location(""), warnings(probed.warnings)))
         };
         tried.push(Tried { what: format!("store {name}"), result: probed.await });
     }

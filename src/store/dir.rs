@@ -2,6 +2,7 @@
 
 mod conditional;
 mod durable;
+mod mounted;
 
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -30,11 +31,17 @@ const READ_BYTES: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct Dir {
     root: PathBuf,
+    remembered: Option<mounted::Remembered>,
 }
 
 impl Dir {
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        Self { root: root.to_owned(), remembered: mounted::remembered(root) }
+    }
+
+    /// An error when the store is not what it was: its disk is not mounted.
+    pub fn check_mounted(&self) -> Result<()> {
+        mounted::check(&self.root, self.remembered.as_ref())
     }
 
     pub fn path_of(&self, key: &str) -> PathBuf {
@@ -53,6 +60,7 @@ impl Dir {
     }
 
     async fn files(&self, folder: &str) -> Result<Vec<Object>> {
+        self.check_mounted()?;
         let mut found = Vec::new();
         let mut folders = vec![(folder.trim_end_matches('/').to_owned(), 0)];
         while let Some((folder, depth)) = folders.pop() {
@@ -68,7 +76,7 @@ impl Dir {
                 let Ok(metadata) = entry.metadata().await else { continue };
                 if metadata.is_dir() && depth < DEPTH {
                     folders.push((key, depth + 1));
-                } else if metadata.is_file() && key != GUARD {
+                } else if metadata.is_file() && ![GUARD, mounted::MARKER].contains(&key.as_str()) {
                     let modified_at = metadata.modified().ok().map(DateTime::<Utc>::from);
                     found.push(Object { key, bytes: metadata.len(), modified_at });
                 }
@@ -78,6 +86,7 @@ impl Dir {
     }
 
     pub async fn stat(&self, key: &str) -> Result<Option<Object>> {
+        self.check_mounted()?;
         match fs::metadata(self.path_of(key)).await {
             Ok(metadata) => {
                 let modified_at = metadata.modified().ok().map(DateTime::<Utc>::from);
@@ -88,7 +97,18 @@ impl Dir {
         }
     }
 
+    /// Whether an object exists.
+    pub async fn exists_for_certain(&self, key: &str) -> Result<bool> {
+        anyhow::ensure!(
+            self.root.is_dir(),
+            "there is no folder {}: whether it held an object of that name cannot be said",
+            self.root.display()
+        );
+        Ok(self.stat(key).await?.is_some())
+    }
+
     pub async fn read(&self, key: &str) -> Result<Option<Reader>> {
+        self.check_mounted()?;
         match fs::File::open(self.path_of(key)).await {
             Ok(file) => Ok(Some(Reader { file })),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -98,17 +118,27 @@ impl Dir {
 
     pub async fn upload(&self, key: &str) -> Result<Upload> {
         let path = self.path_of(key);
-        let for_file = path.clone();
-        let created = tokio::task::spawn_blocking(move || Temporary::create(&for_file)).await?;
-        let (temporary, file) = created.map_err(|error| self.explain(error))?;
+        let (dir, for_file) = (self.clone(), path.clone());
+        let (temporary, file) = tokio::task::spawn_blocking(move || dir.temporary_for(&for_file)).await??;
         Ok(Upload { dir: self.clone(), path, temporary: temporary.keep(), file: Some(fs::File::from_std(file)) })
     }
 
+    /// The file that an object is written to, in a store that is known to be there.
+    fn temporary_for(&self, path: &Path) -> Result<(Temporary, std::fs::File)> {
+        self.check_mounted()?;
+        let created = Temporary::create(path).and_then(|created| {
+            mounted::mark(&self.root, self.remembered.as_ref())?;
+            Ok(created)
+        });
+        created.map_err(|error| self.explain(error))
+    }
+
     pub async fn delete(&self, key: &str) -> Result<()> {
+        self.check_mounted()?;
         match fs::remove_file(self.path_of(key)).await {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(self.explain(error)),
         }
         self.remove_empty_folders(&self.path_of(key)).await;
         Ok(())

@@ -75,8 +75,14 @@ mod serve_faults;
 mod sql;
 /// One contract for both kinds of store.
 mod store;
+/// A directory as a store: disks that are not mounted, file systems without fsync of folders.
+mod store_dir;
 /// Writes under a condition, and a lock object as a lease.
 mod store_lease;
+/// Servers and credentials that are otherwise than AWS's with everything allowed.
+mod store_servers;
+/// Certificates of private CAs: of stores, webhook and pings.
+mod store_tls;
 /// The servers that these tests stand on.
 mod support_works;
 /// Vector indexes: what is measured, against a computation of the test's own; what is built, and that nobody notices.

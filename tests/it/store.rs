@@ -1,5 +1,8 @@
 //! The contract that both kinds of store keep, and what S3 alone must survive.
 
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -9,20 +12,37 @@ use pgtend::fault::{self, Kind};
 use pgtend::store::Store;
 use tempfile::TempDir;
 
+use crate::support::moto::Moto;
 use crate::support::s3::{self, Fault, Rule, S3Server};
 
-/// Runs a test of the contract on a directory and on S3.
+/// Runs a test of the contract on a directory and on S3: s3s-fs, and moto.
 pub fn on_both(test: impl AsyncFn(&Store) -> Result<()>) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    static MOTO: OnceLock<Moto> = OnceLock::new();
+    static BUCKETS: AtomicU32 = AtomicU32::new(0);
+    on_both_but_moto(&test);
+    let moto = MOTO.get_or_init(Moto::start);
+    let bucket = format!("contract-{}", BUCKETS.fetch_add(1, Relaxed));
+    moto.create_bucket(&bucket);
+    run(&s3_config_at(moto.endpoint(), &bucket), &test);
+    assert_eq!(moto.unfinished_uploads(&bucket), Vec::<String>::new());
+}
+
+/// The same without moto, which looks whether a condition holds, and then writes: two steps.
+pub fn on_both_but_moto(test: &impl AsyncFn(&Store) -> Result<()>) {
     let folder = TempDir::new().unwrap();
-    let dir = config::Store::Dir { path: folder.path().join("new/store") };
+    // What a host remembers of its stores is not to be that of these.
+    unsafe { std::env::set_var("XDG_STATE_HOME", "/dev/null/state") };
+    run(&config::Store::Dir { path: folder.path().join("new/store") }, test);
     let server = S3Server::start();
-    for configured in [dir, s3_config(&server, "backups")] {
-        runtime
-            .block_on(async { test(&Store::open(&configured).await?).await })
-            .unwrap_or_else(|error| panic!("{configured:?}: {error:#}"));
-    }
+    run(&s3_config(&server, "backups"), test);
     assert_eq!(server.unfinished_uploads(), Vec::<String>::new());
+}
+
+fn run(configured: &config::Store, test: &impl AsyncFn(&Store) -> Result<()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime
+        .block_on(async { test(&Store::open(configured).await?).await })
+        .unwrap_or_else(|error| panic!("{configured:?}: {error:#}"));
 }
 
 pub fn on_s3(test: impl AsyncFn(&Store, &S3Server) -> Result<()>) {
@@ -35,6 +55,10 @@ pub fn on_s3(test: impl AsyncFn(&Store, &S3Server) -> Result<()>) {
 
 /// Parts of 6 MiB, so that a test's object has several.
 pub fn s3_config(server: &S3Server, bucket: &str) -> config::Store {
+    s3_config_at(server.endpoint(), bucket)
+}
+
+pub fn s3_config_at(endpoint: String, bucket: &str) -> config::Store {
     // The default chain reads the environment; every test sets the same values.
     unsafe {
         std::env::set_var("AWS_ACCESS_KEY_ID", s3::ACCESS_KEY);
@@ -44,7 +68,7 @@ pub fn s3_config(server: &S3Server, bucket: &str) -> config::Store {
         bucket: bucket.to_owned(),
         prefix: "some/prefix".to_owned(),
         region: Some("us-east-1".to_owned()),
-        endpoint: Some(server.endpoint()),
+        endpoint: Some(endpoint),
         path_style: true,
         server_side_encryption: None,
         kms_key_id: None,
@@ -53,15 +77,17 @@ pub fn s3_config(server: &S3Server, bucket: &str) -> config::Store {
         parts_in_flight: 2,
         upload_memory_bytes: 18 << 20,
         part_timeout: None,
+        checksums: None,
+        ca_file: None,
     }))
 }
 
 /// Bytes that no two parts have in common.
-fn content(bytes: usize) -> Vec<u8> {
+pub fn content(bytes: usize) -> Vec<u8> {
     (0..bytes as u64).map(|index| (index.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect()
 }
 
-async fn upload(store: &Store, key: &str, content: &[u8]) -> Result<()> {
+pub async fn upload(store: &Store, key: &str, content: &[u8]) -> Result<()> {
     let mut upload = store.upload(key, content.len() as u64).await?;
     let written = async {
         // Pieces that fit neither parts nor buffers.
@@ -171,7 +197,7 @@ fn a_probe_leaves_nothing() {
     });
 }
 
-fn rule(method: Method, contains: &'static str, fault: Fault, times: u32) -> Rule {
+pub fn rule(method: Method, contains: &'static str, fault: Fault, times: u32) -> Rule {
     Rule { method, contains, skip: 0, times, fault }
 }
 

@@ -11,13 +11,13 @@ use pgtend::store::{Precondition, Store, dir::Dir};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::store::{keys, on_both, on_s3};
+use crate::store::{keys, on_both, on_both_but_moto, on_s3};
 
 const KEY: &str = "app/nightly/prune.lease";
 
 #[test]
 fn of_many_that_write_what_must_be_absent_one_succeeds_and_its_content_stays() {
-    on_both(async |store| {
+    on_both_but_moto(&async |store: &Store| {
         let writers = (0..8).map(|writer| {
             let store = store.clone();
             async move { store.put_if("a/lock", format!("writer {writer}").into_bytes(), Precondition::Absent).await }

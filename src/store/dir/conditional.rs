@@ -11,7 +11,7 @@ use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
-use super::{Dir, GUARD, Temporary, durable};
+use super::{Dir, GUARD, durable};
 use crate::fault::{Fault, Kind};
 use crate::store::{Conditional, Version};
 
@@ -31,7 +31,7 @@ impl Dir {
     }
 
     fn put_if_blocking(&self, path: &Path, content: &[u8], expected: Option<&Version>) -> Result<Conditional> {
-        let (temporary, mut file) = Temporary::create(path).map_err(|error| self.explain(error))?;
+        let (temporary, mut file) = self.temporary_for(path)?;
         file.write_all(content).and_then(|()| file.sync_all()).map_err(|error| self.explain(error))?;
         let _guard = self.guard()?;
         match expected {
@@ -61,6 +61,7 @@ impl Dir {
         let (dir, path, expected) = (self.clone(), self.path_of(key), expected.clone());
         let for_deletion = path.clone();
         let deleted = tokio::task::spawn_blocking(move || {
+            dir.check_mounted()?;
             let _guard = dir.guard()?;
             let is_same = version_of(&for_deletion)?.as_ref() == Some(&expected);
             if is_same {

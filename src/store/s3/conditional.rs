@@ -1,28 +1,16 @@
 //! Writes under a condition: If-None-Match and If-Match of PutObject.
 
 use anyhow::{Context as _, Result};
+use aws_config::timeout::TimeoutConfig;
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
-use aws_sdk_s3::primitives::ByteStream;
 
-use super::{S3, status};
+use super::{REQUEST_TIMEOUT, S3, status};
 use crate::store::{Conditional, Precondition, Version};
 
 impl S3 {
     pub async fn put_if(&self, key: &str, content: Vec<u8>, precondition: Precondition<'_>) -> Result<Conditional> {
-        let request = self.client.put_object().bucket(&self.configured.bucket).key(self.full_key(key));
-        let request = match precondition {
-            Precondition::Absent => request.if_none_match("*"),
-            Precondition::Unchanged(version) => request.if_match(&version.0),
-        };
-        let answer = request
-            .content_length(content.len() as i64)
-            .body(ByteStream::from(content))
-            .set_server_side_encryption(self.encryption())
-            .set_ssekms_key_id(self.configured.kms_key_id.clone())
-            .set_storage_class(self.storage_class())
-            .send()
-            .await;
-        let error = match answer {
+        let timeout = TimeoutConfig::builder().operation_attempt_timeout(REQUEST_TIMEOUT).build();
+        let error = match self.put_object(key, content.into(), Some(precondition), timeout).await {
             Ok(written) => {
                 return Ok(match written.e_tag {
                     Some(etag) => Conditional::Written(Version(etag)),
@@ -49,7 +37,7 @@ impl S3 {
         match request.if_match(&expected.0).send().await {
             Ok(_) => Ok(true),
             Err(error) if matches!(status(&error), Some(404 | 412)) && error.code() != Some("NoSuchBucket") => Ok(false),
-            Err(error) => Err(self.explain(error)),
+            Err(error) => Err(self.explain_delete(key, error).await),
         }
     }
 }

@@ -120,7 +120,9 @@ impl Scenario {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgtend"));
         command.current_dir(self.folder.path()).args(arguments).stdin(Stdio::null());
-        for inherited in ["PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGPASSWORD", "PGTEND_LOG", "RUST_BACKTRACE"] {
+        for inherited in
+            ["PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGPASSWORD", "PGTEND_LOG", "RUST_BACKTRACE", "XDG_STATE_HOME"]
+        {
             command.env_remove(inherited);
         }
         // No metadata service here: without this, finding no credentials takes seconds.
@@ -147,6 +149,7 @@ impl Scenario {
             .args([flags, "sh", "-c", script])
             .current_dir(self.folder.path())
             .env("pgtend", env!("CARGO_BIN_EXE_pgtend"))
+            .env_remove("XDG_STATE_HOME")
             .envs(&self.environment);
         let output = command.stdin(Stdio::null()).output().unwrap();
         Output {

@@ -2,9 +2,9 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,12 +13,15 @@ use hyper::body::{Bytes, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use s3s::auth::SimpleAuth;
 use s3s::dto::*;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use s3s_fs::FileSystem;
 use tempfile::TempDir;
+use tokio_rustls::TlsAcceptor;
 
 pub const ACCESS_KEY: &str = "test-access-key";
 pub const SECRET_KEY: &str = "test-secret-key";
@@ -55,6 +58,7 @@ pub struct Rule {
 
 pub struct S3Server {
     address: SocketAddr,
+    has_tls: bool,
     root: TempDir,
     shared: Arc<Shared>,
     _runtime: tokio::runtime::Runtime,
@@ -78,11 +82,59 @@ pub struct Quirks {
     pub refuses_deletes: AtomicBool,
     /// Listings leave out objects whose key contains this.
     pub hides: Mutex<Option<String>>,
+    /// GET answers with the whole object, whatever Range asks for.
+    pub ignores_ranges: AtomicBool,
+    /// GET answers with a part that starts so many bytes before the one that Range asks for.
+    pub starts_before: AtomicU64,
+    /// GET gives no ETag, or a weak one.
+    pub has_no_etags: AtomicBool,
+    pub has_weak_etags: AtomicBool,
+    /// Objects on a page of a list; 0: as many as there are.
+    pub page: AtomicI32,
+    /// A page of a list that is not the last says so, and not where the next one is.
+    pub loses_tokens: AtomicBool,
+    /// PUT of an object or part without a checksum is answered 400 InvalidRequest, as buckets with Object Lock do.
+    pub wants_checksums: AtomicBool,
+    /// DELETE is answered 403, and GetObjectRetention with this time (seconds since 1970).
+    pub locked_until: AtomicI64,
+    /// What GET answers: 0: nothing out of the ordinary; 403, 500, …; 404: NoSuchBucket.
+    pub get_answers: AtomicU32,
+    /// What ListMultipartUploads answers.
+    pub uploads_answer: AtomicU32,
+    /// The bucket keeps versions.
+    pub keeps_versions: AtomicBool,
+}
+
+impl Quirks {
+    fn refuse_without_checksum(&self, has_one: bool) -> S3Result<()> {
+        if self.wants_checksums.load(Relaxed) && !has_one {
+            return Err(s3_error!(
+                InvalidRequest,
+                "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters"
+            ));
+        }
+        Ok(())
+    }
 }
 
 impl S3Server {
     /// With one bucket, `backups`.
     pub fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// Over TLS, with this certificate and its key as PEM files.
+    pub fn start_with_tls(certificate: &Path, key: &Path) -> Self {
+        let certificates = CertificateDer::pem_file_iter(certificate).unwrap().collect::<Result<_, _>>().unwrap();
+        let key = PrivateKeyDer::from_pem_file(key).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_no_client_auth().with_single_cert(certificates, key).unwrap();
+        Self::start_with(Some(TlsAcceptor::from(Arc::new(config))))
+    }
+
+    fn start_with(tls: Option<TlsAcceptor>) -> Self {
+        let has_tls = tls.is_some();
         let root = TempDir::new().unwrap();
         std::fs::create_dir(root.path().join("backups")).unwrap();
         let shared = Arc::new(Shared::default());
@@ -101,21 +153,28 @@ impl S3Server {
         let for_server = Arc::clone(&shared);
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (service, shared) = (service.clone(), Arc::clone(&for_server));
+                let (service, shared, tls) = (service.clone(), Arc::clone(&for_server), tls.clone());
                 tokio::spawn(async move {
-                    let handler = service_fn(move |request| answer(service.clone(), Arc::clone(&shared), request));
-                    // A connection that a fault or a client breaks is what some tests are about.
-                    let _ = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new())
-                        .serve_connection(TokioIo::new(stream), handler)
-                        .await;
+                    match tls {
+                        None => serve(stream, service, shared).await,
+                        // Who does not trust the certificate hangs up.
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                serve(stream, service, shared).await;
+                            }
+                        }
+                    }
                 });
             }
         });
-        Self { address, root, shared, _runtime: runtime }
+        Self { address, has_tls, root, shared, _runtime: runtime }
     }
 
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        match self.has_tls {
+            true => format!("https://localhost:{}", self.address.port()),
+            false => format!("http://{}", self.address),
+        }
     }
 
     pub fn break_with(&self, rule: Rule) {
@@ -151,6 +210,17 @@ impl S3Server {
 }
 
 type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, std::io::Error>;
+
+async fn serve(
+    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    service: S3Service,
+    shared: Arc<Shared>,
+) {
+    let handler = service_fn(move |request| answer(service.clone(), Arc::clone(&shared), request));
+    // A connection that a fault or a client breaks is what some tests are about.
+    let _ =
+        hyper_util::server::conn::auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), handler).await;
+}
 
 async fn answer(service: S3Service, shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, std::io::Error> {
     let target = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
@@ -229,8 +299,51 @@ struct Listed {
 
 #[async_trait::async_trait]
 impl S3 for Listed {
-    async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
-        self.files.get_object(request).await
+    async fn get_object(&self, mut request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
+        match self.quirks.get_answers.load(Relaxed) {
+            403 => return Err(s3_error!(AccessDenied, "Access Denied")),
+            404 => return Err(s3_error!(NoSuchBucket, "The specified bucket does not exist")),
+            500 => return Err(s3_error!(InternalError, "We encountered an internal error")),
+            _ => {}
+        }
+        if self.quirks.ignores_ranges.load(Relaxed) {
+            request.input.range = None;
+        }
+        if let Some(Range::Int { first, .. }) = &mut request.input.range {
+            *first -= self.quirks.starts_before.load(Relaxed);
+        }
+        let mut response = self.files.get_object(request).await?;
+        if self.quirks.has_no_etags.load(Relaxed) {
+            response.output.e_tag = None;
+        }
+        if self.quirks.has_weak_etags.load(Relaxed) {
+            response.output.e_tag = Some(ETag::Weak("weak".to_owned()));
+        }
+        Ok(response)
+    }
+    async fn get_object_retention(
+        &self,
+        _request: S3Request<GetObjectRetentionInput>,
+    ) -> S3Result<S3Response<GetObjectRetentionOutput>> {
+        match self.quirks.locked_until.load(Relaxed) {
+            0 => Err(s3_error!(NoSuchObjectLockConfiguration, "The specified object does not have a ObjectLock configuration")),
+            seconds => {
+                let until = std::time::UNIX_EPOCH + Duration::from_secs(seconds as u64);
+                let retention = ObjectLockRetention {
+                    mode: Some(ObjectLockRetentionMode::from_static("COMPLIANCE")),
+                    retain_until_date: Some(until.into()),
+                };
+                Ok(S3Response::new(GetObjectRetentionOutput { retention: Some(retention) }))
+            }
+        }
+    }
+    async fn get_bucket_versioning(
+        &self,
+        _request: S3Request<GetBucketVersioningInput>,
+    ) -> S3Result<S3Response<GetBucketVersioningOutput>> {
+        let keeps = self.quirks.keeps_versions.load(Relaxed);
+        let status = keeps.then(|| BucketVersioningStatus::from_static("Enabled"));
+        Ok(S3Response::new(GetBucketVersioningOutput { status, ..Default::default() }))
     }
     async fn head_object(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
         self.files.head_object(request).await
@@ -246,17 +359,26 @@ impl S3 for Listed {
         if self.quirks.ignores_conditions.load(Relaxed) {
             (request.input.if_none_match, request.input.if_match) = (None, None);
         }
+        let input = &request.input;
+        self.quirks.refuse_without_checksum(input.content_md5.is_some() || input.checksum_crc32.is_some())?;
         let _one_step = self.writing.lock().await;
         self.files.put_object(request).await
     }
     async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
-        if self.quirks.refuses_deletes.load(Relaxed) {
+        if self.quirks.refuses_deletes.load(Relaxed) || self.quirks.locked_until.load(Relaxed) > 0 {
             return Err(s3_error!(AccessDenied, "Access Denied"));
         }
         self.files.delete_object(request).await
     }
-    async fn list_objects_v2(&self, request: S3Request<ListObjectsV2Input>) -> S3Result<S3Response<ListObjectsV2Output>> {
+    async fn list_objects_v2(&self, mut request: S3Request<ListObjectsV2Input>) -> S3Result<S3Response<ListObjectsV2Output>> {
+        match self.quirks.page.load(Relaxed) {
+            0 => {}
+            page => request.input.max_keys = Some(page),
+        }
         let mut response = self.files.list_objects_v2(request).await?;
+        if self.quirks.loses_tokens.load(Relaxed) {
+            response.output.next_continuation_token = None;
+        }
         let hidden = self.quirks.hides.lock().unwrap().clone();
         if let (Some(hidden), Some(objects)) = (hidden, &mut response.output.contents) {
             objects.retain(|object| !object.key.as_ref().is_some_and(|key| key.contains(&hidden)));
@@ -264,6 +386,8 @@ impl S3 for Listed {
         Ok(response)
     }
     async fn upload_part(&self, request: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
+        let input = &request.input;
+        self.quirks.refuse_without_checksum(input.content_md5.is_some() || input.checksum_crc32.is_some())?;
         self.files.upload_part(request).await
     }
 
@@ -302,6 +426,13 @@ impl S3 for Listed {
         &self,
         request: S3Request<ListMultipartUploadsInput>,
     ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
+        match self.quirks.uploads_answer.load(Relaxed) {
+            400 => return Err(s3_error!(InvalidRequest, "The parameter uploads is unknown")),
+            405 => return Err(s3_error!(MethodNotAllowed, "The specified method is not allowed against this resource.")),
+            501 => return Err(s3_error!(NotImplemented, "A header you provided implies functionality that is not implemented")),
+            403 => return Err(s3_error!(AccessDenied, "Access Denied")),
+            _ => {}
+        }
         let prefix = request.input.prefix.unwrap_or_default();
         let uploads = self
             .uploads
@@ -313,7 +444,7 @@ impl S3 for Listed {
             .collect();
         Ok(S3Response::new(ListMultipartUploadsOutput {
             uploads: Some(uploads),
-            is_truncated: Some(false),
+            is_truncated: Some(self.quirks.loses_tokens.load(Relaxed)),
             ..Default::default()
         }))
     }

@@ -1,0 +1,104 @@
+//! What went wrong between us and an HTTP server, in words that help: libraries bury the cause under their own.
+
+use std::error::Error;
+use std::io::{self, ErrorKind};
+
+use rustls::CertificateError;
+
+/// Words that name no cause.
+const EMPTY: [&str; 9] = [
+    "dispatch failure",
+    "service error",
+    "unhandled error",
+    "io error",
+    "other",
+    "error sending request",
+    "client error (connect)",
+    "client error (sendrequest)",
+    "connection error",
+];
+
+/// Why a request got no answer, and what to do. `ca_key` is where a private CA would be named.
+pub fn cause_of(error: &(dyn Error + 'static), ca_key: &str) -> String {
+    let causes = causes(error);
+    for cause in &causes {
+        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+            return tls_cause(tls, ca_key);
+        }
+    }
+    let words: Vec<String> = causes.iter().map(ToString::to_string).collect();
+    let says = |what: &str| words.iter().any(|words| words.contains(what));
+    if says("dns error") || says("failed to lookup address") {
+        return "its name is not known (DNS): is it spelled right, and does this host resolve names?".to_owned();
+    }
+    for cause in causes.iter().rev() {
+        match cause.downcast_ref::<io::Error>().map(io::Error::kind) {
+            Some(ErrorKind::ConnectionRefused) => {
+                return "the connection was refused: nothing listens there, or a firewall is between".to_owned();
+            }
+            Some(ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable) => {
+                return "there is no route to it: is the network up?".to_owned();
+            }
+            Some(ErrorKind::TimedOut) => return timed_out(),
+            Some(
+                ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted | ErrorKind::UnexpectedEof,
+            ) => {
+                return "the connection was closed before there was an answer".to_owned();
+            }
+            _ => {}
+        }
+    }
+    if ["invalid HTTP version", "invalid HTTP status", "unexpected message from connection"].into_iter().any(says) {
+        return "what answers there is not HTTP: is it `https://`, or another port?".to_owned();
+    }
+    if says("closed before message completed") {
+        return "the connection was closed before there was an answer".to_owned();
+    }
+    if says("timed out") || says("timeout") {
+        return timed_out();
+    }
+    let mut said: Vec<&str> = Vec::new();
+    for words in &words {
+        let is_empty = EMPTY.contains(&words.to_ascii_lowercase().as_str());
+        if !is_empty && !said.iter().any(|before| before.contains(words.as_str())) {
+            said.push(words);
+        }
+    }
+    if said.is_empty() { "no reason was given".to_owned() } else { said.join(": ") }
+}
+
+fn timed_out() -> String {
+    "it did not answer in time: is a firewall between?".to_owned()
+}
+
+fn tls_cause(error: &rustls::Error, ca_key: &str) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            format!("its certificate is signed by a CA that this host does not know: name the CA's PEM file with {ca_key}")
+        }
+        rustls::Error::InvalidCertificate(
+            error @ (CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }),
+        ) => format!("its certificate is for another name ({error}): use the name that the certificate has"),
+        rustls::Error::InvalidCertificate(
+            error @ (CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. }),
+        ) => format!("its certificate does not hold at this time ({error}): renew it, or set this host's clock"),
+        rustls::Error::InvalidMessage(_) => "what answers there does not speak TLS: is it `http://`, or another port?".to_owned(),
+        error => format!("no TLS connection: {error}"),
+    }
+}
+
+/// The error and what is under it. An I/O error's `source` passes over what it was made of.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)> {
+    let mut causes = vec![error];
+    let mut last = error;
+    while causes.len() < 32 {
+        let inner = last.downcast_ref::<io::Error>().and_then(io::Error::get_ref).map(|inner| inner as &'a (dyn Error + 'static));
+        let Some(next) = inner.or_else(|| last.source()) else { break };
+        causes.push(next);
+        last = next;
+    }
+    causes
+}

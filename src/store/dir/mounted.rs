@@ -1,0 +1,101 @@
+//! Whether a directory is the store that it was: a mount point whose disk is not mounted is an empty folder, or one that holds
+//! what was written while the disk was away. The store's root holds a marker, and this host remembers that it does.
+
+use std::fs;
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use chrono::Utc;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::fault::{Fault, Kind};
+
+/// In the store's root; written with the first object, no object itself.
+pub const MARKER: &str = ".pgtend-store.json";
+
+/// What this host remembers of a store, in a file of its state folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    root: PathBuf,
+    /// The root was on another file system than the folder that it is in.
+    is_mount_point: bool,
+}
+
+/// What is remembered of the store at `root`. What cannot be read is not remembered.
+pub fn remembered(root: &Path) -> Option<Remembered> {
+    let text = fs::read(record_of(root)?).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// An error of [`Kind::Unreachable`] when the store that was at `root` is not there now.
+pub fn check(root: &Path, remembered: Option<&Remembered>) -> Result<()> {
+    let Some(remembered) = remembered else { return Ok(()) };
+    let refused = |what: &str, way_out: String| {
+        let message = format!("{} {what}: is its disk mounted? {way_out}", root.display());
+        Err(Fault::new(Kind::Unreachable, message).into())
+    };
+    if !root.join(MARKER).exists() {
+        let way_out = format!("If an empty store is meant, make the file {MARKER} in it");
+        return refused(&format!("was a store and holds no {MARKER} now"), way_out);
+    }
+    if remembered.is_mount_point && !is_mount_point(root) {
+        let record = record_of(root).unwrap_or_default();
+        let way_out = format!("If the store is to be on this disk from now on, delete {}", record.display());
+        return refused("was a mount point and is none now", way_out);
+    }
+    Ok(())
+}
+
+/// Leaves the marker in the store's root, which exists, and remembers it. What cannot be remembered is not: a container has no
+/// place for it, and is given its folders anew each time.
+pub fn mark(root: &Path, known: Option<&Remembered>) -> std::io::Result<()> {
+    let marker =
+        json!({ "id": Uuid::new_v4().to_string(), "made_at": Utc::now(), "by": concat!("pgtend ", env!("CARGO_PKG_VERSION")) });
+    match fs::File::options().write(true).create_new(true).mode(0o600).open(root.join(MARKER)) {
+        Ok(mut file) => {
+            file.write_all(format!("{marker:#}\n").as_bytes())?;
+            file.sync_all()?;
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    let now = Remembered { root: root.to_owned(), is_mount_point: is_mount_point(root) };
+    if known != Some(&now)
+        && let Err(error) = remember(&now)
+    {
+        tracing::debug!("cannot remember that {} is a store: {error}", root.display());
+    }
+    Ok(())
+}
+
+fn remember(store: &Remembered) -> std::io::Result<()> {
+    let record = record_of(&store.root).ok_or_else(|| std::io::Error::other("neither STATE_DIRECTORY nor HOME is set"))?;
+    let folder = record.parent().unwrap_or(Path::new("/"));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let temporary = folder.join(format!("{}.partial", Uuid::new_v4()));
+    fs::write(&temporary, serde_json::to_vec_pretty(store)?)?;
+    fs::rename(&temporary, &record)
+}
+
+/// `stores/HASH.json` in $STATE_DIRECTORY (systemd's StateDirectory=), $XDG_STATE_HOME/pgtend or ~/.local/state/pgtend.
+fn record_of(root: &Path) -> Option<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let state = variable("STATE_DIRECTORY")
+        // systemd separates several by colons.
+        .and_then(|all| std::env::split_paths(&all).next())
+        .or_else(|| variable("XDG_STATE_HOME").map(|folder| folder.join("pgtend")))
+        .or_else(|| variable("HOME").map(|home| home.join(".local/state/pgtend")))?;
+    let name = Uuid::new_v5(&Uuid::NAMESPACE_URL, root.as_os_str().as_encoded_bytes());
+    Some(state.join("stores").join(format!("{name}.json")))
+}
+
+/// A bind mount of the same file system is not seen as one.
+fn is_mount_point(root: &Path) -> bool {
+    let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
+    let parent = root.parent().and_then(device);
+    parent.is_some() && device(root) != parent
+}

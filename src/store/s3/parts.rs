@@ -1,0 +1,83 @@
+//! How large the parts of an upload are.
+
+use anyhow::Result;
+
+use crate::config;
+use crate::fault::{Fault, Kind};
+
+/// S3's limits (Amazon S3 User Guide, "Multipart upload limits").
+const PART_BYTES_LEAST: u64 = 5 << 20;
+const PART_BYTES_MOST: u64 = 5 << 30;
+/// A few parts of this size keep a fast line busy; smaller ones cost requests.
+const PART_BYTES_USUAL: u64 = 8 << 20;
+
+/// The size of all parts but the last: large enough for the object to fit into the provider's number of parts,
+/// with one part being filled while the others are under way, inside the configured memory.
+pub fn part_bytes(expected_bytes: u64, configured: &config::S3) -> Result<u64> {
+    // The expectation is a guess from the database's size: leave room for half as much again.
+    let needed = (expected_bytes + expected_bytes / 2).div_ceil(u64::from(configured.max_parts));
+    // Whole MiB: some clones want part sizes that divide evenly.
+    let part = needed.clamp(PART_BYTES_USUAL, PART_BYTES_MOST).next_multiple_of(1 << 20);
+    let affordable = configured.upload_memory_bytes / (configured.parts_in_flight as u64 + 1);
+    if part <= affordable {
+        return Ok(part);
+    }
+    let least = needed.max(PART_BYTES_LEAST).next_multiple_of(1 << 20);
+    anyhow::ensure!(
+        least <= affordable,
+        Fault::new(
+            Kind::Configuration,
+            format!(
+                "an object of about {} in at most {} parts needs {} × {} of memory, and upload_memory allows {}: raise upload_memory, or lower parts_in_flight",
+                crate::units::bytes(expected_bytes),
+                configured.max_parts,
+                configured.parts_in_flight + 1,
+                crate::units::bytes(least),
+                crate::units::bytes(configured.upload_memory_bytes)
+            )
+        )
+    );
+    Ok(affordable / (1 << 20) * (1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configured(max_parts: u32, upload_memory_bytes: u64) -> config::S3 {
+        config::S3 {
+            bucket: "b".into(),
+            prefix: String::new(),
+            region: None,
+            endpoint: None,
+            path_style: false,
+            server_side_encryption: None,
+            kms_key_id: None,
+            storage_class: None,
+            max_parts,
+            parts_in_flight: 3,
+            upload_memory_bytes,
+            part_timeout: None,
+            checksums: None,
+            ca_file: None,
+        }
+    }
+
+    #[test]
+    fn parts_grow_with_the_object_so_that_their_number_suffices() {
+        const GIB: u64 = 1 << 30;
+        for (expected, max_parts, part_mib) in [(0, 10_000, 8), (GIB, 10_000, 8), (200 * GIB, 10_000, 31), (20 * GIB, 1_000, 31)]
+        {
+            let part = part_bytes(expected, &configured(max_parts, 512 << 20)).unwrap();
+            assert_eq!(part >> 20, part_mib, "{expected} in {max_parts}");
+            assert!(part * u64::from(max_parts) >= expected + expected / 2);
+        }
+    }
+
+    #[test]
+    fn memory_is_a_limit_that_is_refused_and_not_passed() {
+        let error = part_bytes(4 << 40, &configured(10_000, 512 << 20)).unwrap_err();
+        assert!(error.to_string().contains("raise upload_memory"), "{error}");
+        assert_eq!(part_bytes(1 << 30, &configured(10_000, 24 << 20)).unwrap(), 6 << 20, "smaller parts before a refusal");
+    }
+}
