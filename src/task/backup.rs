@@ -14,6 +14,7 @@ mod plan;
 pub mod read_back;
 pub mod restore;
 mod scan;
+pub mod standby;
 pub mod stream;
 pub mod verify;
 

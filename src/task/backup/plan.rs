@@ -10,7 +10,7 @@ use super::facts::ServerFacts;
 use super::keep::{self, Candidate, Decision, Proof};
 use super::set::{self, Listing, Set, SetName};
 use super::verify::Verify;
-use super::{Backup, facts, free_name, restore};
+use super::{Backup, facts, free_name, restore, standby};
 use crate::client_tools::Tools;
 use crate::store::{Store, Unfinished};
 use crate::task::RunContext;
@@ -36,6 +36,7 @@ impl State {
     pub async fn read(backup: &Backup, run: &RunContext<'_>) -> Result<Self> {
         let mut connection = run.settings.connect().await.with_context(|| format!("database `{}`", run.database))?;
         let server = facts::server(&mut connection).await.with_context(|| format!("database `{}`", run.database))?;
+        standby::check(backup, &mut connection, false).await.with_context(|| format!("database `{}`", run.database))?;
         let major = server.version_num as u32 / 10_000;
         let tools = super::tools_for(run, major).await?;
         let known_settings = if tools.major > major { Some(facts::setting_names(&mut connection).await?) } else { None };
@@ -48,6 +49,7 @@ impl State {
         let scratch_leftovers = if backup.verify == Verify::Restore {
             let settings = backup.scratch_settings(run)?;
             let mut scratch = restore::maintenance_connection(&settings).await.context("for the scratch database")?;
+            standby::check(backup, &mut scratch, true).await?;
             restore::scratch_leftovers(&mut scratch, &restore::scratch_prefix(run.database, &run.job.name, &server)).await?
         } else {
             Vec::new()

@@ -2,6 +2,7 @@
 
 pub mod http;
 pub mod pgbench;
+pub mod pooler;
 pub mod postgres;
 pub mod s3;
 pub mod scripts;
