@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::audit::{audit, findings, keys, state};
 use crate::support::Scenario;
-use crate::support::postgres::{MAJORS, server};
+use crate::support::postgres::{MAJORS, WITH_PGVECTOR, server};
 
 fn finding<'a>(audit: &'a Value, key: &str) -> &'a Value {
     let found = audit["findings"].as_array().unwrap().iter().find(|finding| finding["key"] == key);
@@ -223,7 +223,7 @@ fn each_job_that_is_proposed_is_right_as_it_stands() {
             scenario = scenario.job(&format!("fix-{number}"), &format!("database = \"app\"\n{job}"));
         }
         let mut expected = set(&["[compress]", "[partition]", "[reindex]", "[retention]"]);
-        if major != 15 {
+        if WITH_PGVECTOR.contains(&major) {
             expected.insert("[vector_index]".to_owned());
         }
         assert_eq!(tasks, expected, "on {major}");

@@ -8,7 +8,7 @@ use proptest::prelude::RngExt as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
 use crate::support::pgbench::Pgbench;
-use crate::support::postgres::{MAJORS, Server, server};
+use crate::support::postgres::{SOME_MAJORS, Server, server};
 use crate::support::{Scenario, eventually};
 
 /// On each of three versions: 21 for each phase.
@@ -184,7 +184,7 @@ const UNATTACHED: &str = "SELECT count(*) FROM pg_class WHERE relname LIKE 'logs
 
 #[test]
 fn partitions_made_ahead_are_whole_or_not_there() {
-    for major in MAJORS {
+    for major in SOME_MAJORS {
         let server = server(major);
         let database = noted(server);
         let scenario = Scenario::logs(server, &database, "every = \"month\"\npremake = 20");
@@ -211,7 +211,7 @@ fn partitions_made_ahead_are_whole_or_not_there() {
 
 #[test]
 fn rows_of_retired_partitions_are_in_the_table_or_in_the_archive() {
-    for major in MAJORS {
+    for major in SOME_MAJORS {
         let server = server(major);
         let database = noted(server);
         let job = |grace: &str| format!("every = \"month\"\nretain = \"92d\"\narchive = \"local\"\ngrace = \"{grace}\"");
@@ -239,7 +239,7 @@ fn rows_of_retired_partitions_are_in_the_table_or_in_the_archive() {
 
 #[test]
 fn rows_of_the_default_partition_are_moved_once() {
-    for major in MAJORS {
+    for major in SOME_MAJORS {
         let server = server(major);
         let database = noted(server);
         server.sql(&database, "CREATE TABLE logs_default PARTITION OF logs DEFAULT");
@@ -306,7 +306,7 @@ pub fn converted_or_not(server: &Server, database: &str, when: &str) {
 
 #[test]
 fn a_conversion_loses_no_row_and_is_finished_by_the_next() {
-    for major in MAJORS {
+    for major in SOME_MAJORS {
         let server = server(major);
         let database = server.new_database();
         let scenario = Scenario::with_database(server, &database).partitions("public.events", "at", "every = \"month\"");
@@ -347,7 +347,7 @@ pub const PLAIN: &str = "
 
 #[test]
 fn of_rows_that_expire_exactly_those_go() {
-    for (major, method) in MAJORS.into_iter().zip(["blocks", "index", "blocks"]) {
+    for (major, method) in SOME_MAJORS.into_iter().zip(["blocks", "index", "blocks"]) {
         let server = server(major);
         let database = server.new_database();
         server.sql(&database, PLAIN);

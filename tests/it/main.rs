@@ -63,6 +63,8 @@ mod serve_faults;
 mod sql;
 /// One contract for both kinds of store.
 mod store;
+/// The servers that these tests stand on.
+mod support_works;
 /// Vector indexes: what is measured, against a computation of the test's own; what is built, and that nobody notices.
 mod vector_index;
 /// Vector indexes while others are at work beside: jobs, migrations, rows that move.

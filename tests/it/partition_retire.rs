@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::partition::{Clients, old_logs, partitions_of};
-use crate::support::postgres::{MAJORS, server};
+use crate::support::postgres::{SOME_MAJORS, server};
 use crate::support::{Scenario, eventually};
 
 /// Rows of the archive of job `tend`, by stock tools.
@@ -24,7 +24,7 @@ fn archived_rows(scenario: &Scenario) -> usize {
 
 #[test]
 fn what_is_over_is_detached_then_dropped_when_its_grace_is_over() {
-    for major in MAJORS {
+    for major in SOME_MAJORS {
         let server = server(major);
         let database = old_logs(server, 6);
         server.sql(&database, "COMMENT ON TABLE logs IS 'ours'");
@@ -100,7 +100,7 @@ fn a_long_reader_makes_a_detach_wait_and_nobody_else() {
 
 #[test]
 fn somebody_elses_pending_detach_is_finished_and_its_table_stays() {
-    for major in MAJORS {
+    for major in SOME_MAJORS {
         let server = server(major);
         let database = old_logs(server, 3);
         let oldest = partitions_of(server, &database, "logs")[0].clone();
@@ -231,7 +231,7 @@ fn a_partition_that_was_written_to_after_its_archive_is_not_dropped() {
 
 #[test]
 fn a_partition_whose_archive_is_not_there_any_more_is_archived_again_before_it_goes() {
-    for major in MAJORS {
+    for major in SOME_MAJORS {
         let server = server(major);
         let database = old_logs(server, 5);
         let more = "every = \"month\"\nretain = \"92d\"\narchive = \"local\"";

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::RngExt as _;
 use proptest::test_runner::TestRng;
 
-use crate::support::postgres::{MAJORS, Server, server};
+use crate::support::postgres::{SOME_MAJORS, Server, server};
 use crate::support::{Scenario, eventually, quoted};
 
 /// `count` rows, one an hour back from now; id 1 is the oldest.
@@ -41,7 +41,7 @@ fn scenario(server: &Server, database: &str, more: &str) -> Scenario {
 
 #[test]
 fn old_rows_leave_and_young_ones_and_those_without_a_time_stay_on_15_16_and_18() {
-    for major in MAJORS {
+    for major in SOME_MAJORS {
         for method in ["index", "blocks"] {
             let server = server(major);
             let database = logs(server, 1000);
@@ -96,7 +96,7 @@ fn a_condition_narrows_what_goes_and_a_wrong_one_deletes_nothing() {
 
 #[test]
 fn archived_rows_come_back_by_psql_alone_or_by_archives_restore() {
-    for major in MAJORS {
+    for major in SOME_MAJORS {
         let server = server(major);
         let database = logs(server, 1000);
         let all = "SELECT count(*), sum(hashtext(l::text)::bigint) FROM logs l";
@@ -450,7 +450,7 @@ fn it_waits_while_more_sessions_are_at_work_than_allowed_and_says_so() {
 
 #[test]
 fn of_a_partitioned_table_whole_partitions_go_and_rows_of_the_one_at_the_edge() {
-    for major in MAJORS {
+    for major in SOME_MAJORS {
         let server = server(major);
         let database = server.new_database();
         server.sql(

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::{Child, Stdio};
 
-use crate::support::postgres::{MAJORS, Server, server};
+use crate::support::postgres::{SOME_MAJORS, Server, server};
 use crate::support::{Output, Scenario, eventually};
 
 /// 100 rows, one a day back from now; id 1 is of today. Without any index.
@@ -42,7 +42,7 @@ fn end(mut psql: Child, sql: &str) -> String {
 
 #[test]
 fn a_long_reader_sees_all_its_rows_and_stops_nothing() {
-    for major in MAJORS {
+    for major in SOME_MAJORS {
         let server = server(major);
         for archive in ["vacuum = true", "archive = 'local'"] {
             let database = server.new_database();
@@ -57,7 +57,7 @@ fn a_long_reader_sees_all_its_rows_and_stops_nothing() {
 
 #[test]
 fn a_table_that_somebody_has_locked_is_left_for_the_next_run_which_says_who() {
-    for major in MAJORS {
+    for major in SOME_MAJORS {
         let server = server(major);
         // One keeps rows from being deleted, the other from being read.
         for (mode, shown, archive) in [
@@ -80,7 +80,7 @@ fn a_table_that_somebody_has_locked_is_left_for_the_next_run_which_says_who() {
 
 #[test]
 fn a_table_without_any_index_is_walked_through() {
-    for major in MAJORS {
+    for major in SOME_MAJORS {
         let server = server(major);
         for archive in ["", "archive = 'local'"] {
             let database = server.new_database();
@@ -100,7 +100,7 @@ fn a_table_without_any_index_is_walked_through() {
 
 #[test]
 fn generated_identity_quoted_and_dropped_columns_come_back_as_they_were() {
-    for major in MAJORS {
+    for major in SOME_MAJORS {
         let server = server(major);
         let database = server.new_database();
         server.sql(
@@ -124,7 +124,7 @@ fn generated_identity_quoted_and_dropped_columns_come_back_as_they_were() {
 
 #[test]
 fn row_security_that_hides_rows_is_refused_and_one_that_does_not_is_no_trouble() {
-    for major in MAJORS {
+    for major in SOME_MAJORS {
         let server = server(major);
         let database = server.new_database();
         let role = format!("retains_{database}");
@@ -151,7 +151,7 @@ fn row_security_that_hides_rows_is_refused_and_one_that_does_not_is_no_trouble()
 
 #[test]
 fn rows_that_others_refer_to_go_stay_or_are_refused_as_the_foreign_key_says() {
-    for major in MAJORS {
+    for major in SOME_MAJORS {
         let server = server(major);
         for (action, archive, code, says, left) in [
             ("ON DELETE CASCADE", "", 0, "", "50|50|50"),

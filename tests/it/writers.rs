@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::kills::{EVENTS, NOTED, PLAIN, converted_or_not, finish, nothing_is_lost, table_and_archive_are_all};
 use crate::support::Scenario;
 use crate::support::pgbench::{Met, Pgbench};
-use crate::support::postgres::{MAJORS, server};
+use crate::support::postgres::{SOME_MAJORS, server};
 
 /// lock_timeout is 2 s where a job does not say.
 const LONGEST: Duration = Duration::from_secs(3);
@@ -19,7 +19,7 @@ fn nobody_waited(met: &Met, what: &str) {
 
 #[test]
 fn clients_on_the_rows_that_retention_deletes_meet_no_error() {
-    for major in MAJORS {
+    for major in SOME_MAJORS {
         let server = server(major);
         for (method, archive) in [("blocks", ""), ("index", "archive = 'local'")] {
             let database = server.new_database();
@@ -68,7 +68,7 @@ fn clients_on_the_rows_that_retention_deletes_meet_no_error() {
 
 #[test]
 fn clients_on_a_table_whose_partitions_come_and_go_meet_no_error() {
-    for major in MAJORS {
+    for major in SOME_MAJORS {
         let server = server(major);
         for default in ["", "CREATE TABLE logs_default PARTITION OF logs DEFAULT;"] {
             let database = server.new_database();
@@ -108,7 +108,7 @@ fn clients_on_a_table_whose_partitions_come_and_go_meet_no_error() {
 
 #[test]
 fn clients_on_a_table_that_becomes_partitioned_meet_no_error() {
-    for major in MAJORS {
+    for major in SOME_MAJORS {
         let server = server(major);
         let database = server.new_database();
         server.sql(&database, &format!("\\set start 1\n{EVENTS}"));

@@ -1,12 +1,14 @@
 //! What tests are made of. A [`Scenario`] is a folder with a configuration, jobs and a store, and runs the binary in it.
 
 pub mod http;
+pub mod moto;
 pub mod pgbench;
 pub mod pooler;
 pub mod postgres;
 pub mod s3;
 pub mod scripts;
 pub mod serve;
+pub mod tls;
 pub mod vectors;
 
 use std::collections::BTreeMap;
@@ -69,6 +71,16 @@ impl Scenario {
     pub fn s3(self, server: &S3Server) -> Self {
         self.config(&format!(
             "[stores.bucket]\nbucket = \"backups\"\nprefix = \"test\"\nregion = \"us-east-1\"\nendpoint = {}\n",
+            quoted(&server.endpoint())
+        ))
+        .env("AWS_ACCESS_KEY_ID", s3::ACCESS_KEY)
+        .env("AWS_SECRET_ACCESS_KEY", s3::SECRET_KEY)
+    }
+
+    /// The same for a bucket of moto.
+    pub fn moto(self, server: &moto::Moto, bucket: &str) -> Self {
+        self.config(&format!(
+            "[stores.bucket]\nbucket = \"{bucket}\"\nprefix = \"test\"\nregion = \"us-east-1\"\nendpoint = {}\n",
             quoted(&server.endpoint())
         ))
         .env("AWS_ACCESS_KEY_ID", s3::ACCESS_KEY)

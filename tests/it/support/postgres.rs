@@ -11,18 +11,24 @@ use tempfile::TempDir;
 
 use super::eventually;
 
-/// Runs initdb and the server until its standard input ends, which it does when the test process does, however
-/// that comes about; then stops it and removes its folder. Until then, `crash` and `start` on its input do that.
+/// Runs initdb (or pg_basebackup, where there is a primary) and the server until its standard input ends, which it does when the
+/// test process does, however that comes about; then stops it and removes its folder. Until then, `crash` and `start` on its
+/// input do that. Its arguments: programs, folder, folder of the primary's socket or nothing, settings.
 const SUPERVISOR: &str = r#"
-bin=$1 dir=$2
-"$bin/initdb" -D "$dir/data" -U postgres --auth=trust -E UTF8 --locale=C.UTF-8 --no-sync >"$dir/initdb.log" 2>&1 || { cat "$dir/initdb.log" >&2; exit 1; }
+bin=$1 dir=$2 primary=$3
+shift 3
+if [ -n "$primary" ]; then
+    "$bin/pg_basebackup" -h "$primary" -U postgres -D "$dir/data" -R -X stream -c fast --no-sync
+else
+    "$bin/initdb" -D "$dir/data" -U postgres --auth=trust -E UTF8 --locale=C.UTF-8 --no-sync
+fi >"$dir/initdb.log" 2>&1 || { cat "$dir/initdb.log" >&2; exit 1; }
 start() {
-    "$bin/postgres" -D "$dir/data" -k "$dir/socket" -c listen_addresses= -c fsync=off -c max_wal_size=2GB -c max_connections=200 -c shared_buffers=64MB >>"$dir/log" 2>&1 </dev/null &
+    "$bin/postgres" -D "$dir/data" -k "$dir/socket" -c listen_addresses= -c fsync=off -c max_wal_size=2GB -c max_connections=200 -c shared_buffers=64MB "$@" >>"$dir/log" 2>&1 </dev/null &
     pid=$!
 }
-start
+start "$@"
 while read -r what; do
-    case $what in crash) kill -QUIT $pid; wait $pid ;; start) start ;; esac
+    case $what in crash) kill -QUIT $pid; wait $pid ;; start) start "$@" ;; esac
 done
 kill -INT $pid 2>/dev/null
 wait $pid
@@ -31,44 +37,110 @@ cd / && rm -rf "$dir"
 
 /// A running server.
 pub struct Server {
+    /// Of the client tools.
     pub bin_dir: PathBuf,
+    major: u32,
+    port: u16,
     folder: TempDir,
     supervisor: Child,
 }
 
 /// The shared server of that major version.
 pub fn server(major: u32) -> &'static Server {
-    static SERVERS: [OnceLock<Server>; 3] = [const { OnceLock::new() }; 3];
-    let slot = match major {
-        15 => 0,
-        16 => 1,
-        18 => 2,
-        _ => panic!("no PostgreSQL {major} in the tests"),
-    };
+    static SERVERS: [OnceLock<Server>; MAJORS.len()] = [const { OnceLock::new() }; MAJORS.len()];
+    let slot = MAJORS.iter().position(|one| *one == major).unwrap_or_else(|| panic!("no PostgreSQL {major} in the tests"));
     SERVERS[slot].get_or_init(|| Server::start(major))
 }
 
-pub const MAJORS: [u32; 3] = [15, 16, 18];
+/// All that are supported: for backups, restores and audits.
+pub const MAJORS: [u32; 5] = [14, 15, 16, 17, 18];
 
-/// The folder with the client tools of that version.
+/// What else is tested, is tested on these.
+pub const SOME_MAJORS: [u32; 3] = [15, 16, 18];
+
+/// Those that have pgvector here.
+pub const WITH_PGVECTOR: [u32; 2] = [16, 18];
+
+/// The folder with the client tools of that version; of the next one where it has none here, as 14.
 pub fn bin_dir(major: u32) -> PathBuf {
+    let mut found = installed().into_iter().filter(|(one, bin)| *one >= major && bin.join("pg_dump").exists());
+    found.next().unwrap_or_else(|| panic!("no client tools of PostgreSQL {major}: run `scripts/postgres install`")).1
+}
+
+/// The folder with its server programs.
+fn server_dir(major: u32) -> PathBuf {
+    let mut found = installed().into_iter().filter(|(one, _)| *one == major);
+    found.next().unwrap_or_else(|| panic!("no PostgreSQL {major}: run `scripts/postgres install` (`make test` does)")).1
+}
+
+/// Major versions and their folders, the oldest first.
+fn installed() -> Vec<(u32, PathBuf)> {
     static LIST: OnceLock<String> = OnceLock::new();
     let list = LIST.get_or_init(|| {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/postgres");
         let output = Command::new(script).arg("list").output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     });
-    let line = list.lines().find(|line| line.starts_with(&format!("{major} ")));
-    let line = line.unwrap_or_else(|| {
-        panic!("no PostgreSQL {major}: run `scripts/postgres install` (`make test` does); there are:\n{list}")
-    });
-    line.split(' ').nth(1).unwrap().into()
+    let mut found: Vec<_> = list
+        .lines()
+        .map(|line| {
+            let mut words = line.split(' ');
+            (words.next().unwrap().parse().unwrap(), PathBuf::from(words.next().unwrap()))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+/// How a server of a test's own differs from the shared ones.
+#[derive(Default)]
+pub struct Different<'a> {
+    /// `name=value`, as for `postgres -c`.
+    pub settings: Vec<String>,
+    /// Where it is not 5432: also the name of its socket.
+    pub port: Option<u16>,
+    /// Puts files into its folder before it starts; they become the server's own.
+    pub prepare: Option<&'a dyn Fn(&Path)>,
+    /// It is a standby of that one.
+    pub primary: Option<&'a Server>,
 }
 
 impl Server {
     /// One that no other test uses.
     pub fn start(major: u32) -> Self {
-        Self::start_by(major, "sh", &[])
+        Self::start_by(major, "sh", &[], Different::default())
+    }
+
+    /// One that no other test uses, as it is said.
+    pub fn start_different(major: u32, different: Different) -> Self {
+        Self::start_by(major, "sh", &[], different)
+    }
+
+    /// With further settings, each `name=value`.
+    pub fn start_with(major: u32, settings: &[&str]) -> Self {
+        let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
+        Self::start_different(major, Different { settings, ..Default::default() })
+    }
+
+    /// A hot standby of this one, which follows it. It stops and starts as any server does ([`Server::crash`],
+    /// [`Server::start_again`]).
+    pub fn standby(&self) -> Self {
+        let standby = Self::start_different(self.major, Different { primary: Some(self), ..Default::default() });
+        assert_eq!(standby.sql("postgres", "SELECT pg_is_in_recovery()"), "t");
+        standby
+    }
+
+    /// Waits until this standby shows what its primary has now.
+    pub fn catches_up(&self, primary: &Server) {
+        let now = primary.sql("postgres", "SELECT pg_current_wal_insert_lsn()");
+        eventually("the standby has caught up", || {
+            self.sql("postgres", &format!("SELECT pg_last_wal_replay_lsn() >= '{now}'::pg_lsn")) == "t"
+        });
+    }
+
+    /// Makes a server of its own of this standby.
+    pub fn promote(&self) {
+        assert_eq!(self.sql("postgres", "SELECT pg_promote()"), "t");
     }
 
     /// With the folder `small` beside its data: a disk of so many megabytes, which only the server sees.
@@ -87,30 +159,35 @@ impl Server {
         };
         let own = if is_root { format!("chown {uid}:{gid} \"$5/small\"") } else { "true".to_owned() };
         let script = format!(
-            "mkdir \"$5/small\" && mount -t tmpfs -o size={megabytes}m,mode=777 none \"$5/small\" && {own} && exec {back} sh -c \"$2\" sh \"$4\" \"$5\""
+            "mkdir \"$5/small\" && mount -t tmpfs -o size={megabytes}m,mode=777 none \"$5/small\" && {own} && exec {back} sh -c \"$2\" sh \"$4\" \"$5\" ''"
         );
-        Self::start_by(major, "unshare", &[if is_root { "-m" } else { "-rm" }, "sh", "-c", &script, "sh"])
+        Self::start_by(major, "unshare", &[if is_root { "-m" } else { "-rm" }, "sh", "-c", &script, "sh"], Different::default())
     }
 
     /// `by`: what starts the supervisor, whose arguments follow.
-    fn start_by(major: u32, by: &str, arguments: &[&str]) -> Self {
-        let bin_dir = bin_dir(major);
+    fn start_by(major: u32, by: &str, arguments: &[&str], different: Different) -> Self {
         let folder = tempfile::Builder::new().prefix("pgt").tempdir().unwrap();
         std::fs::create_dir(folder.path().join("socket")).unwrap();
+        if let Some(prepare) = different.prepare {
+            prepare(folder.path());
+        }
         let mut command = Command::new(by);
-        command.args(arguments).args(["-c", SUPERVISOR, "sh"]).arg(&bin_dir).arg(folder.path()).stdin(Stdio::piped());
+        command.args(arguments).args(["-c", SUPERVISOR, "sh"]).arg(server_dir(major)).arg(folder.path()).stdin(Stdio::piped());
+        command.arg(different.primary.map(Server::socket).unwrap_or_default());
+        for setting in different.settings.into_iter().chain(different.port.map(|port| format!("port={port}"))) {
+            command.args(["-c", &setting]);
+        }
         // initdb refuses root.
         if rustix::process::geteuid().is_root() {
             let (uid, gid) = (nobody("-u"), nobody("-g"));
-            for path in [folder.path(), &folder.path().join("socket")] {
-                std::os::unix::fs::chown(path, Some(uid), Some(gid)).unwrap();
-            }
+            give(folder.path(), uid, gid);
             if arguments.is_empty() {
                 command.uid(uid).gid(gid);
             }
         }
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).current_dir(folder.path());
-        let server = Self { bin_dir, supervisor: command.spawn().unwrap(), folder };
+        let port = different.port.unwrap_or(5432);
+        let server = Self { bin_dir: bin_dir(major), major, port, supervisor: command.spawn().unwrap(), folder };
         eventually("the server accepts connections", || server.psql("postgres", "SELECT 1").is_ok());
         server
     }
@@ -135,7 +212,8 @@ impl Server {
 
     pub fn url_as(&self, user: &str, database: &str) -> String {
         let encode = |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
-        format!("postgres://{}@{}/{}", encode(user), encode(&self.socket().display().to_string()), encode(database))
+        let port = if self.port == 5432 { String::new() } else { format!(":{}", self.port) };
+        format!("postgres://{}@{}{port}/{}", encode(user), encode(&self.socket().display().to_string()), encode(database))
     }
 
     /// A new database with a name of its own.
@@ -170,10 +248,11 @@ impl Server {
         }
     }
 
-    /// A client tool of this server's version, for this server.
+    /// A client tool, of this server's version where there is one, for this server.
     pub fn tool(&self, name: &str, database: &str) -> Command {
         let mut command = Command::new(self.bin_dir.join(name));
         command.env("PGHOST", self.socket()).env("PGUSER", "postgres").env("PGDATABASE", database);
+        command.env("PGPORT", self.port.to_string());
         command
     }
 
@@ -228,6 +307,14 @@ impl Drop for Session {
     fn drop(&mut self) {
         drop(self.0.stdin.take());
         let _ = self.0.wait();
+    }
+}
+
+/// With all that is in it.
+fn give(path: &Path, uid: u32, gid: u32) {
+    std::os::unix::fs::chown(path, Some(uid), Some(gid)).unwrap();
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        give(&entry.path(), uid, gid);
     }
 }
 

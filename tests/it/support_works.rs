@@ -1,0 +1,93 @@
+//! The servers that other tests stand on are what they are said to be.
+
+use crate::support::Scenario;
+use crate::support::moto::Moto;
+use crate::support::postgres::{MAJORS, Server, server};
+use crate::support::tls::TlsServer;
+
+#[test]
+fn every_supported_version_is_there() {
+    for major in MAJORS {
+        let version: u32 = server(major).sql("postgres", "SHOW server_version_num").parse().unwrap();
+        assert_eq!(version / 10_000, major);
+    }
+}
+
+#[test]
+fn a_backup_over_tls_with_a_client_certificate_is_made_verified_and_restored() {
+    let tls = TlsServer::start();
+    let server = &tls.server;
+    let database = server.new_database();
+    server.sql(&database, "CREATE TABLE t AS SELECT generate_series(1, 7) x");
+    let scenario = Scenario::with_url(server, &tls.verified_url(&database)).backup_job("local", "verify = \"restore\"");
+    scenario.run(&["check", "--connect"]).succeeded();
+    scenario.run(&["run-job", "nightly"]).succeeded().prints(&["1 table, 7 rows"]);
+    let into = tls.verified_url(&format!("{database}_copy"));
+    scenario.run(&["backups", "restore", "latest", "--into", &into, "--create"]).succeeded();
+    assert_eq!(server.sql(&format!("{database}_copy"), "SELECT count(*) FROM t"), "7");
+
+    for refused in [
+        // Another name than that of the certificate; another CA; no client certificate; no TLS.
+        tls.verified_url(&database).replace("@localhost:", "@[::1]:"),
+        tls.verified_url(&database).replace("/ca.crt", "/other_ca.crt"),
+        tls.url(
+            "by_certificate",
+            "localhost",
+            &database,
+            &format!("sslmode=verify-full&sslrootcert={}", tls.file("ca.crt").display()),
+        ),
+        tls.url("postgres", "localhost", &database, "sslmode=disable"),
+    ] {
+        let output = Scenario::with_url(server, &refused).backup_job("local", "").run(&["run-job", "nightly"]);
+        assert_ne!(output.code, Some(0), "{refused}: {output:?}");
+    }
+}
+
+#[test]
+fn a_standby_follows_its_primary_over_a_restart_and_is_a_server_when_promoted() {
+    let primary = Server::start_with(18, &["wal_level=logical"]);
+    primary.sql("postgres", "CREATE TABLE t AS SELECT 1 x");
+    let mut standby = primary.standby();
+    standby.catches_up(&primary);
+    assert_eq!(standby.sql("postgres", "SELECT count(*) FROM t"), "1");
+    assert_eq!(primary.sql("postgres", "SHOW wal_level"), "logical");
+    assert!(standby.psql("postgres", "INSERT INTO t VALUES (2)").unwrap_err().contains("read-only"));
+    standby.crash();
+    primary.sql("postgres", "INSERT INTO t VALUES (2)");
+    standby.start_again();
+    standby.catches_up(&primary);
+    assert_eq!(standby.sql("postgres", "SELECT count(*) FROM t"), "2");
+    standby.promote();
+    standby.sql("postgres", "INSERT INTO t VALUES (3)");
+}
+
+#[test]
+fn a_backup_in_moto_is_restored_and_a_locked_bucket_keeps_what_is_deleted() {
+    let (server, moto) = (server(17), Moto::start());
+    moto.create_bucket("plain");
+    moto.create_versioned_bucket("versioned");
+    moto.create_locked_bucket("locked", 1);
+    let database = server.new_database();
+    server.sql(&database, "CREATE TABLE t AS SELECT generate_series(1, 7) x");
+    for bucket in ["plain", "versioned"] {
+        let scenario = Scenario::with_database(server, &database).moto(&moto, bucket).backup_job("bucket", "keep = { last = 1 }");
+        scenario.run(&["run-job", "nightly"]).succeeded();
+        scenario.run(&["run-job", "nightly"]).succeeded();
+        assert_eq!(moto.unfinished_uploads(bucket), [""; 0]);
+        assert_eq!(moto.objects(bucket).iter().filter(|key| key.ends_with("manifest.json")).count(), 1);
+        let copy = format!("{database}_{bucket}");
+        scenario.run(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"]).succeeded();
+        assert_eq!(server.sql(&copy, "SELECT count(*) FROM t"), "7");
+    }
+    let manifests = |bucket| moto.versions(bucket).matches("manifest.json</Key>").count();
+    assert_eq!(manifests("plain"), 1);
+    assert!(manifests("versioned") > 1);
+    // It wants a checksum, and deletes no version.
+    let (status, _) = moto.try_ask("PUT", "locked/x", "", "kept");
+    assert_eq!(status, 400);
+    moto.ask("PUT", "locked/x", "Content-MD5: TYtghPPRZ7dsrGaiKpG+Ag==\r\n", "kept");
+    let version = moto.versions("locked").split("<VersionId>").nth(1).unwrap().split('<').next().unwrap().to_owned();
+    let (status, _) = moto.try_ask("DELETE", &format!("locked/x?versionId={version}"), "", "");
+    assert_eq!(status, 403);
+    assert!(moto.versions("locked").contains(&version));
+}
