@@ -22,6 +22,8 @@ const PARAMETER: &str = "pgtend.session";
 const SECOND_ANSWER: Duration = Duration::from_secs(2);
 /// What a pooler whose pool is used up may take.
 const FIRST_ANSWER: Duration = Duration::from_secs(20);
+/// All of it.
+const VERDICT: Duration = Duration::from_secs(60);
 /// By how much answers that were sent in order may come out of order.
 const OUT_OF_ORDER: Duration = Duration::from_millis(200);
 
@@ -64,6 +66,13 @@ pub async fn ask(connection: &mut PgConnection) -> sqlx::Result<Answer> {
 /// is free as soon as it has answered, and the second gets it; or, with several that take turns, `first` itself gets
 /// another one.
 pub async fn shares_sessions(first: &mut PgConnection, options: &PgConnectOptions) -> Result<bool> {
+    match tokio::time::timeout(VERDICT, compare(first, options)).await {
+        Ok(verdict) => verdict,
+        Err(_) => Err(cannot_tell(anyhow::anyhow!("no answer in {} s", VERDICT.as_secs()))),
+    }
+}
+
+async fn compare(first: &mut PgConnection, options: &PgConnectOptions) -> Result<bool> {
     let mine = process(first).await.map_err(in_its_own_words)?;
     let mut second = match tokio::time::timeout(FIRST_ANSWER, options.connect()).await {
         Ok(Ok(second)) => second,

@@ -32,6 +32,14 @@ struct No {
     error: anyhow::Error,
     /// libpq would ask the next.
     next: bool,
+    /// The server wants TLS, or none, or the handshake failed: with sslmode "allow" and "prefer" the other is tried.
+    about_tls: bool,
+}
+
+impl No {
+    fn new(error: anyhow::Error, next: bool) -> Self {
+        Self { error, next, about_tls: false }
+    }
 }
 
 impl Settings {
@@ -99,12 +107,12 @@ impl Settings {
                         return Ok(connection);
                     }
                     // The same host without TLS, or with it.
-                    Err(No { error, .. }) if further_modes > 0 && is_about_tls(&error) => at += 1,
-                    Err(No { error, next: true }) => {
+                    Err(No { about_tls: true, .. }) if further_modes > 0 => at += 1,
+                    Err(No { error, next: true, .. }) => {
                         failures.push((way.host, error));
                         at += 1 + further_modes;
                     }
-                    Err(No { error, next: false }) => return Err(self.naming(way.host, error)),
+                    Err(No { error, next: false, .. }) => return Err(self.naming(way.host, error)),
                 }
             }
         }
@@ -130,7 +138,7 @@ impl Settings {
             Ok(Err(no)) => Err(no),
             Err(_) => {
                 let error = Fault::new(Kind::Unreachable, format!("no answer in {} s", limit.as_secs())).into();
-                Err(No { error, next: true })
+                Err(No::new(error, true))
             }
         }
     }
@@ -164,7 +172,7 @@ impl Settings {
                 (false, false) => "a primary that may be written to",
             };
             let message = format!("it is {is}, and target_session_attrs asks for {target}");
-            return Err(No { error: Fault::new(Kind::Unreachable, message).into(), next: true });
+            return Err(No::new(Fault::new(Kind::Unreachable, message).into(), true));
         }
         let is_direct = is_known || token.is_some_and(|token| answer.token.as_deref() == Some(&*token));
         Ok((connection, is_direct))
@@ -183,9 +191,9 @@ impl Settings {
                                server processes, so that locks and settings would be others', and pg_dump would leave its \
                                search_path to the application. Give pgtend the server's own address and port, or one of the \
                                pooler in session mode (PgBouncer: pool_mode = session for this database)";
-                Err(No { error: Fault::new(Kind::Configuration, message).into(), next: false })
+                Err(No::new(Fault::new(Kind::Configuration, message).into(), false))
             }
-            Err(error) => Err(No { error, next: false }),
+            Err(error) => Err(No::new(error, false)),
         }
     }
 }
@@ -197,20 +205,19 @@ fn refused(error: sqlx::Error) -> No {
         sqlx::Error::Database(said) => said.code().as_deref() == Some("57P03"),
         _ => false,
     };
-    let error = match tls::hint(&error) {
+    let hint = tls::hint(&error);
+    let about_tls = match &error {
+        sqlx::Error::Tls(_) => true,
+        sqlx::Error::Io(error) => hint.is_some() || error.kind() == std::io::ErrorKind::UnexpectedEof,
+        // "no pg_hba.conf entry for …, no encryption"
+        sqlx::Error::Database(said) => said.code().as_deref() == Some("28000"),
+        _ => false,
+    };
+    let error = match hint {
         Some(hint) => Fault::new(Kind::Configuration, hint).into(),
         None => in_its_own_words(error),
     };
-    No { error, next }
-}
-
-/// The server wants TLS, or none, or the handshake failed: with sslmode "allow" and "prefer" the other is tried.
-fn is_about_tls(error: &anyhow::Error) -> bool {
-    let transport = error.downcast_ref::<sqlx::Error>();
-    matches!(transport, Some(sqlx::Error::Tls(_)))
-        || matches!(transport, Some(sqlx::Error::Io(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof)
-        || kind_of(error) == Some(Kind::Configuration) && super::sql_state(error).is_none()
-        || kind_of(error) == Some(Kind::Permission)
+    No { error, next, about_tls }
 }
 
 /// What every session of ours gets, with one question; whether lc_messages may be set is what comes back.

@@ -340,14 +340,9 @@ fn default_host(port: u16) -> String {
 
 /// As libpq: by the process's effective user.
 fn os_user() -> Result<String, String> {
-    // sqlx asks the system, and says this word when it has no answer.
-    match PgConnectOptions::new_without_pgpass().get_username() {
-        "" | "unknown" => {
-            Err("no user is named, and this process's user has no name in this system: put it into the URL, or into PGUSER"
-                .to_owned())
-        }
-        user => Ok(user.to_owned()),
-    }
+    whoami::username().map_err(|_| {
+        "no user is named, and this process's user has no name in this system: put it into the URL, or into PGUSER".to_owned()
+    })
 }
 
 #[cfg(test)]

@@ -349,7 +349,7 @@ fn jobs_of_every_kind(scenario: Scenario) -> Scenario {
             "compress",
             &job("[compress]\ntable = \"public.t\"\ncolumn = \"content\"\nlarger_than = \"10KB\"\nmethod = \"toast\""),
         )
-        .job("reindex", &job("[reindex]\n"))
+        .job("reindex", &job("[reindex]\ntable = \"public.t\""))
         .job("vector", &job("[vector_index]\ntable = \"public.v\"\ncolumn = \"v\"\nmethod = \"hnsw\"\nmetric = \"cosine\""))
         .job("audit", &job("[audit]\nstore = \"local\"\nfail_on = \"never\""))
         .job("sql", &job("[sql]\nstatements = [\"ANALYZE public.t\"]"))
