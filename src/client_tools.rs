@@ -8,6 +8,7 @@ use anyhow::Result;
 
 use crate::child;
 use crate::fault::{Fault, Kind};
+use crate::pg;
 
 /// A folder with pg_dump, pg_dumpall and psql of one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +50,22 @@ pub async fn find_for_restore(bin_dir: Option<&Path>, server_major: u32) -> Resu
     match choose(&found, server_major) {
         Ok(tools) => Ok(tools),
         Err(reason) => newest.ok_or_else(|| Fault::new(Kind::Configuration, reason).into()),
+    }
+}
+
+/// Connects as pg_dump would, with its very environment: psql takes the same library's way in. What it did is for people.
+pub async fn way_in(tools: &Tools, settings: &pg::Settings) -> Result<String> {
+    let mut command = tools.command("psql");
+    settings.apply_to(&mut command);
+    command.args(["--no-psqlrc", "--no-password", "--tuples-only", "--no-align"]);
+    command
+        .args(["--command", "SELECT coalesce((SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl), 'no TLS')"]);
+    match child::output(command).await {
+        Ok(tls) => Ok(format!("connects ({})", tls.trim())),
+        Err(error) => Err(error.context(Fault::new(
+            Kind::Configuration,
+            "pg_dump and psql cannot connect with what this database is configured with",
+        ))),
     }
 }
 

@@ -397,7 +397,11 @@ impl Loader<'_> {
         // A URL that does not parse is a mistake of the file, wherever the text came from.
         if let Err(error) = crate::pg::Settings::check_url(&url) {
             let hint = "write it like \"postgres://user@host:5432/database\"".to_owned();
-            self.problems.push(self.source.problem(span, format!("{of}: not a database URL: {error}"), Some(hint)));
+            self.problems.push(self.source.problem(
+                span,
+                format!("{of}: not a URL that pgtend can connect with: {error}"),
+                Some(hint),
+            ));
         }
         Database { url: Some(SecretString::from(url)) }
     }

@@ -405,6 +405,7 @@ impl Ledger {
     async fn migrate(&self) -> Result<()> {
         // Not the pool's, which tries a server that refuses for 20 s, and then does not say so.
         let mut connection = self.settings.connect().await?;
+        self.settings.point(&self.pool);
         // Without the lock first: a role that may only read and write rows gets by with that.
         if version(&mut connection).await? == MIGRATIONS.len() {
             return Ok(());

@@ -3,171 +3,26 @@
 //! The only file with `AssertSqlSafe`: identifiers reach SQL through [`identifier`], literals of utility
 //! statements (which take no bound values) through [`literal`], all other values are bound.
 
-use std::str::FromStr;
-use std::time::Duration;
+mod parameters;
+mod passfile;
+mod pooler;
+mod service;
+mod session;
+mod settings;
+mod tls;
+mod url;
+
+pub use settings::Settings;
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use futures_util::stream::BoxStream;
-use secrecy::{ExposeSecret, SecretString};
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgCopyIn, PgDatabaseError, PgPool, PgPoolOptions, PgSslMode};
+use sqlx::postgres::{PgArguments, PgConnection, PgCopyIn, PgDatabaseError};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Postgres};
+use sqlx::{AssertSqlSafe, Executor as _, Postgres};
 
-use crate::config;
 use crate::fault::{Fault, Kind};
-
-/// Longer than a TCP handshake over any line that is worth a backup.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Where a database is and how to get in: resolved once, used by our own connections and, through the
-/// environment, by pg_dump and psql.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    options: PgConnectOptions,
-    /// A password of the URL. One of PGPASSWORD or `.pgpass` is found by libpq itself.
-    password: Option<SecretString>,
-    /// PGSSLROOTCERT and the like, where the URL says them.
-    tls_files: Vec<(&'static str, String)>,
-}
-
-impl Settings {
-    /// From the configuration; PG* variables and `.pgpass` fill what it leaves out.
-    pub fn resolve(database: &config::Database) -> Result<Self> {
-        let url = database.url.as_ref().map(ExposeSecret::expose_secret).unwrap_or("postgres://");
-        Self::from_url(url)
-    }
-
-    pub fn from_url(url: &str) -> Result<Self> {
-        Self::check_url(url)?;
-        let options = PgConnectOptions::from_str(url).context("not a database URL")?;
-        let options = match options.get_application_name() {
-            Some(_) => options,
-            None => options.application_name("pgtend"),
-        };
-        let parsed = url::Url::parse(url).context("not a database URL")?;
-        let query = |name: &str| parsed.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
-        let in_authority =
-            parsed.password().map(|text| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned());
-        let password = query("password").or(in_authority).map(SecretString::from);
-        let tls_files = [("PGSSLROOTCERT", "sslrootcert"), ("PGSSLCERT", "sslcert"), ("PGSSLKEY", "sslkey")]
-            .into_iter()
-            .filter_map(|(variable, key)| query(key).map(|value| (variable, value)))
-            .collect();
-        Ok(Self { options, password, tls_files })
-    }
-
-    /// Says what is wrong with a URL without repeating it: it may hold a password.
-    pub fn check_url(url: &str) -> Result<()> {
-        let parsed = url::Url::parse(url)?;
-        anyhow::ensure!(
-            matches!(parsed.scheme(), "postgres" | "postgresql"),
-            "it starts with neither postgres:// nor postgresql://"
-        );
-        PgConnectOptions::from_str(url)?;
-        Ok(())
-    }
-
-    /// The same server, another database.
-    pub fn with_database(&self, name: &str) -> Self {
-        Self { options: self.options.clone().database(name), ..self.clone() }
-    }
-
-    pub fn database(&self) -> &str {
-        // As libpq: the database's name defaults to the user's.
-        self.options.get_database().unwrap_or_else(|| self.options.get_username())
-    }
-
-    /// `user@host:port/database`, for messages.
-    pub fn display(&self) -> String {
-        format!("{}@{}:{}/{}", self.options.get_username(), self.host(), self.options.get_port(), self.database())
-    }
-
-    /// `host:port`.
-    pub fn server(&self) -> String {
-        format!("{}:{}", self.host(), self.options.get_port())
-    }
-
-    /// The server is on this machine, for certain: a socket leads nowhere else.
-    pub fn is_on_a_socket(&self) -> bool {
-        self.options.get_socket().is_some()
-    }
-
-    fn host(&self) -> String {
-        match self.options.get_socket() {
-            Some(socket) => socket.display().to_string(),
-            None => self.options.get_host().to_owned(),
-        }
-    }
-
-    /// libpq's variables for a client tool. Everything goes this way and nothing by argument: arguments are
-    /// readable by every user of the host, and a database named `a=b` would be taken for a connection string.
-    pub fn apply_to(&self, command: &mut std::process::Command) {
-        for inherited in ["PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE"] {
-            command.env_remove(inherited);
-        }
-        let ssl_mode = match self.options.get_ssl_mode() {
-            PgSslMode::Disable => "disable",
-            PgSslMode::Allow => "allow",
-            PgSslMode::Prefer => "prefer",
-            PgSslMode::Require => "require",
-            PgSslMode::VerifyCa => "verify-ca",
-            PgSslMode::VerifyFull => "verify-full",
-        };
-        command
-            .env("PGHOST", self.host())
-            .env("PGPORT", self.options.get_port().to_string())
-            .env("PGUSER", self.options.get_username())
-            .env("PGDATABASE", self.database())
-            .env("PGSSLMODE", ssl_mode)
-            .env("PGAPPNAME", "pgtend")
-            .env("PGCONNECT_TIMEOUT", CONNECT_TIMEOUT.as_secs().to_string())
-            .env("PGCLIENTENCODING", "UTF8")
-            .envs(self.tls_files.iter().cloned());
-        if let Some(options) = self.options.get_options() {
-            command.env("PGOPTIONS", options);
-        }
-        if let Some(password) = &self.password {
-            command.env("PGPASSWORD", password.expose_secret());
-        }
-    }
-
-    /// Several connections that are opened when they are needed.
-    pub fn pool(&self, max_connections: u32) -> PgPool {
-        PgPoolOptions::new()
-            .max_connections(max_connections)
-            .min_connections(0)
-            .acquire_timeout(CONNECT_TIMEOUT)
-            .idle_timeout(Duration::from_secs(60))
-            .connect_lazy_with(self.options.clone().disable_statement_logging())
-    }
-
-    /// A connection of its own. Errors name the server, and carry their [`Kind`].
-    pub async fn connect(&self) -> Result<PgConnection> {
-        let options = self.options.clone().disable_statement_logging();
-        let connected = match tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await {
-            Ok(connected) => connected.map_err(in_its_own_words),
-            Err(_) => Err(Fault::new(Kind::Unreachable, format!("no answer in {} s", CONNECT_TIMEOUT.as_secs())).into()),
-        };
-        let mut connection = connected.with_context(|| format!("cannot connect to {}", self.display()))?;
-        // A lock, or a scratch database to be dropped, waits for hours while pg_dump and psql work. And the server is
-        // to notice within a minute that our host is gone: else a lock stays for two hours (tcp_keepalive_time).
-        sqlx::query(
-            "SELECT set_config(name, '0', false), set_config('tcp_keepalives_idle', '20', false),
-                    set_config('tcp_keepalives_interval', '10', false), set_config('tcp_keepalives_count', '3', false),
-                    set_config('tcp_user_timeout', '50000', false)
-             FROM pg_settings WHERE name IN ('idle_session_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout',
-                                            'statement_timeout')",
-        )
-        .execute(&mut connection)
-        .await?;
-        // What a killed process asked for ends with it, not when it is done, or the next run would meet it. Servers
-        // on systems without such a check (not Linux, macOS, BSD) refuse the value.
-        let _ = sqlx::query("SELECT set_config('client_connection_check_interval', '2s', false)").execute(&mut connection).await;
-        Ok(connection)
-    }
-}
 
 /// A quoted identifier, whatever is in the name. PostgreSQL itself allows all but NUL, which cannot occur in a
 /// catalog; one that comes from elsewhere is dropped rather than let through.
@@ -419,39 +274,5 @@ mod tests {
         assert_eq!(identifier("we\"ird; drop"), "\"we\"\"ird; drop\"");
         assert_eq!(qualified("Ö", "a.b"), "\"Ö\".\"a.b\"");
         assert_eq!(literal("it's \\ x"), "E'it''s \\\\ x'");
-    }
-
-    #[test]
-    fn a_tool_gets_the_same_server_by_environment_only() {
-        let settings =
-            Settings::from_url("postgres://tend:s%40crt@db.example:6543/we%22ird%3B?sslmode=verify-full&sslrootcert=%2Fca.pem")
-                .unwrap();
-        let mut command = std::process::Command::new("pg_dump");
-        settings.apply_to(&mut command);
-        let environment: std::collections::HashMap<_, _> =
-            command.get_envs().filter_map(|(key, value)| Some((key.to_str()?.to_owned(), value?.to_str()?.to_owned()))).collect();
-        assert_eq!(environment["PGHOST"], "db.example");
-        assert_eq!(environment["PGPORT"], "6543");
-        assert_eq!(environment["PGDATABASE"], "we\"ird;");
-        assert_eq!(environment["PGPASSWORD"], "s@crt");
-        assert_eq!(environment["PGSSLMODE"], "verify-full");
-        assert_eq!(environment["PGSSLROOTCERT"], "/ca.pem");
-        assert_eq!(command.get_args().count(), 0);
-        assert!(!settings.display().contains("crt"));
-        assert!(!format!("{:?}", settings.password).contains("crt"));
-    }
-
-    #[test]
-    fn a_socket_folder_is_a_host() {
-        let settings = Settings::from_url("postgres://postgres@%2Ftmp%2Fsock/demo").unwrap();
-        assert_eq!(settings.display(), "postgres@/tmp/sock:5432/demo");
-    }
-
-    #[test]
-    fn a_bad_url_is_named_without_repeating_it() {
-        for url in ["mysql://root:hunter2@x/y", "postgres://root:hunter2@x:port/y", "hunter2"] {
-            let error = format!("{:#}", Settings::from_url(url).unwrap_err());
-            assert!(!error.contains("hunter2"), "{error}");
-        }
     }
 }

@@ -268,10 +268,8 @@ fn settings_of(config: &Config, target: &str) -> Result<pg::Settings> {
         )
         .into());
     }
-    let parsed = url::Url::parse(target).context("not a database URL")?;
-    let has_password = parsed.password().is_some() || parsed.query_pairs().any(|(key, _)| key == "password");
     anyhow::ensure!(
-        !has_password,
+        !pg::Settings::has_password(target),
         Fault::new(
             Kind::Configuration,
             "a password in an argument can be read by every user of this host: use PGPASSWORD or ~/.pgpass"

@@ -17,8 +17,11 @@ use crate::ledger::Ledger;
 use crate::pg::{self, Server};
 use crate::store::Store;
 use crate::task::Task;
-use crate::task::backup::readiness;
+use crate::task::backup::{readiness, standby};
 use crate::units;
+
+/// pg_dump and psql go their own way, with another TLS.
+const WAY_IN: &str = "connection of the client tools";
 
 /// One thing that was tried.
 struct Tried {
@@ -74,26 +77,37 @@ async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Tried> {
     let mut tried = Vec::new();
     for (name, database) in &config.databases {
         let what = format!("database {name}");
+        let settings = match pg::Settings::resolve(database) {
+            Ok(settings) => settings,
+            Err(error) => {
+                tried.push(Tried { what, result: Err(error) });
+                continue;
+            }
+        };
         let connected = async {
-            let settings = pg::Settings::resolve(database)?;
             let mut connection = settings.connect().await?;
             let server = Server::of(&mut connection).await?;
             let started = Utc::now();
             let at = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut connection).await?;
             let clock = units::clocks_differ("the database server", at, started, Utc::now());
-            Ok((settings, connection, server, clock))
+            anyhow::Ok((connection, server, clock))
         };
         match connected.await {
-            Ok((settings, mut connection, server, clock)) => {
+            Ok((mut connection, server, clock)) => {
                 tried.push(Tried {
                     what: what.clone(),
                     result: Ok(format!("{}, PostgreSQL {}{}", settings.display(), server.version, warnings(clock))),
                 });
                 let tools = client_tools::find(config.tools.bin_dir.as_deref(), server.major()).await;
+                let way_in = match &tools {
+                    Ok(tools) => Some(client_tools::way_in(tools, &settings).await),
+                    Err(_) => None,
+                };
                 tried.push(Tried {
                     what: format!("{what}: client tools"),
                     result: tools.map(|tools| format!("{} in {}", tools.version, tools.folder.display())),
                 });
+                tried.extend(way_in.map(|result| Tried { what: format!("{what}: {WAY_IN}"), result }));
                 for job in jobs.iter().filter(|job| job.databases.contains(name)) {
                     tried.push(Tried {
                         what: format!("{what}: privileges for {}", job.name),
@@ -101,7 +115,15 @@ async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Tried> {
                     });
                 }
             }
-            Err(error) => tried.push(Tried { what, result: Err(error) }),
+            Err(error) => {
+                // The newest there are: what they meet helps to understand what we met.
+                let tools = client_tools::find_for_restore(config.tools.bin_dir.as_deref(), u32::MAX).await;
+                tried.push(Tried { what: what.clone(), result: Err(error) });
+                if let Ok(tools) = tools {
+                    let result = client_tools::way_in(&tools, &settings).await;
+                    tried.push(Tried { what: format!("{what}: {WAY_IN}"), result });
+                }
+            }
         }
     }
     let ledger = async {
@@ -166,5 +188,6 @@ async fn privileges(connection: &mut PgConnection, job: &Job) -> Result<String> 
         let role: String = sqlx::query_scalar("SELECT current_user::text").fetch_one(connection).await?;
         return Ok(format!("its statements run as {role}; what they need is theirs to know"));
     };
+    standby::check(backup, connection).await?;
     readiness::check(connection, backup).await
 }

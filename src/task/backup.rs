@@ -34,6 +34,7 @@ mod script;
 pub mod series;
 mod session;
 pub mod set;
+pub mod standby;
 pub mod stream;
 pub mod sweep;
 mod tokens;

@@ -29,6 +29,8 @@ mod compress_faults;
 mod compress_later;
 /// What writers meet at the view, and at the table behind it.
 mod compress_writers;
+/// Connections as they are: addresses, hosts, certificates, poolers, standbys.
+mod connections;
 /// The examples that are shipped: configuration, jobs, schema.
 mod examples;
 /// Several schedulers on one ledger, and very many jobs at once.

@@ -16,7 +16,7 @@ use super::set::{self, Listing, Set, SetName};
 use super::sweep::{self, Leftover};
 use super::verdict::Bytes;
 use super::verify::Verify;
-use super::{Backup, facts, free_name, scratch};
+use super::{Backup, facts, free_name, scratch, standby};
 use crate::client_tools::Tools;
 use crate::fault;
 use crate::ledger;
@@ -57,6 +57,7 @@ impl State {
         let server =
             facts::server(&mut connection, &run.settings).await.with_context(|| format!("database `{}`", run.database))?;
         let host_clock = Utc::now();
+        standby::check(backup, &mut connection).await.with_context(|| format!("database `{}`", run.database))?;
         let major = server.version_num as u32 / 10_000;
         let tools = super::tools_for(run, major).await?;
         let known_settings = if tools.major > major { Some(facts::setting_names(&mut connection).await?) } else { None };

@@ -3,6 +3,7 @@
 pub mod http;
 pub mod moto;
 pub mod pgbench;
+pub mod pooler;
 pub mod postgres;
 pub mod s3;
 pub mod scripts;

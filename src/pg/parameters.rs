@@ -1,0 +1,313 @@
+//! What a URL, a service file and the environment say of a connection, put together as libpq does: the first of
+//! them that says something counts. Every parameter that there is is used, ignored or refused here, by name.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::{service, url};
+use crate::toml_file::did_you_mean;
+
+/// libpq's keywords with their values.
+pub type Parameters = BTreeMap<&'static str, String>;
+
+/// `options` without those of PGOPTIONS, which sqlx puts before them by itself.
+pub const OWN_OPTIONS: &str = "own_options";
+
+/// What is done with a parameter.
+enum Use {
+    /// For us and for client tools; libpq's variable, or "" where it has none.
+    Both(&'static str),
+    /// Says nothing that matters here.
+    Ignored,
+    /// The reason, and what to do.
+    Refused(&'static str),
+}
+
+const ENCRYPTED_KEY: &str = "pgtend's own sessions cannot read an encrypted client key: leave a decrypted one to its owner alone (chmod 600) and name it in sslkey";
+const REVOCATION: &str = "pgtend's own sessions cannot read revocation lists, and would accept what pg_dump refuses";
+const AUTHENTICATION: &str = "pgtend's own sessions cannot promise it; the server's pg_hba.conf can";
+const KERBEROS: &str = "pgtend's own sessions know neither GSSAPI nor Kerberos: use a password or a client certificate";
+
+/// libpq's parameters (PostgreSQL manual, 32.1.2 and 32.15), then those that libraries of applications put into
+/// the same URL.
+const KNOWN: &[(&str, Use)] = &[
+    ("host", Use::Both("PGHOST")),
+    ("hostaddr", Use::Both("PGHOSTADDR")),
+    ("port", Use::Both("PGPORT")),
+    ("dbname", Use::Both("PGDATABASE")),
+    ("user", Use::Both("PGUSER")),
+    ("password", Use::Both("PGPASSWORD")),
+    ("passfile", Use::Both("PGPASSFILE")),
+    ("service", Use::Both("PGSERVICE")),
+    ("servicefile", Use::Both("PGSERVICEFILE")),
+    ("options", Use::Both("PGOPTIONS")),
+    ("application_name", Use::Both("PGAPPNAME")),
+    ("fallback_application_name", Use::Both("")),
+    ("connect_timeout", Use::Both("PGCONNECT_TIMEOUT")),
+    ("target_session_attrs", Use::Both("PGTARGETSESSIONATTRS")),
+    ("sslmode", Use::Both("PGSSLMODE")),
+    ("sslrootcert", Use::Both("PGSSLROOTCERT")),
+    ("sslcert", Use::Both("PGSSLCERT")),
+    ("sslkey", Use::Both("PGSSLKEY")),
+    ("channel_binding", Use::Both("PGCHANNELBINDING")),
+    ("sslsni", Use::Both("PGSSLSNI")),
+    ("ssl_min_protocol_version", Use::Both("PGSSLMINPROTOCOLVERSION")),
+    ("ssl_max_protocol_version", Use::Both("PGSSLMAXPROTOCOLVERSION")),
+    ("sslcertmode", Use::Both("PGSSLCERTMODE")),
+    ("sslnegotiation", Use::Both("PGSSLNEGOTIATION")),
+    ("gssencmode", Use::Both("PGGSSENCMODE")),
+    ("client_encoding", Use::Ignored),
+    ("keepalives", Use::Ignored),
+    ("keepalives_idle", Use::Ignored),
+    ("keepalives_interval", Use::Ignored),
+    ("keepalives_count", Use::Ignored),
+    ("tcp_user_timeout", Use::Ignored),
+    ("sslcompression", Use::Ignored),
+    ("load_balance_hosts", Use::Ignored),
+    ("min_protocol_version", Use::Ignored),
+    ("max_protocol_version", Use::Ignored),
+    ("sslpassword", Use::Refused(ENCRYPTED_KEY)),
+    ("sslcrl", Use::Refused(REVOCATION)),
+    ("sslcrldir", Use::Refused(REVOCATION)),
+    ("require_auth", Use::Refused(AUTHENTICATION)),
+    ("requirepeer", Use::Refused(AUTHENTICATION)),
+    ("krbsrvname", Use::Refused(KERBEROS)),
+    ("gsslib", Use::Refused(KERBEROS)),
+    ("gssdelegation", Use::Refused(KERBEROS)),
+    ("replication", Use::Refused("pgtend's sessions are ordinary ones")),
+    ("sslkeylogfile", Use::Refused("it would write the keys of every session to a file")),
+    // Prisma.
+    ("schema", Use::Ignored),
+    ("connection_limit", Use::Ignored),
+    ("pool_timeout", Use::Ignored),
+    ("socket_timeout", Use::Ignored),
+    ("statement_cache_size", Use::Ignored),
+    ("pgbouncer", Use::Refused("")),
+    // sqlx, node-postgres, pgx, Supabase on Vercel.
+    ("statement-cache-capacity", Use::Ignored),
+    ("uselibpqcompat", Use::Ignored),
+    ("pool_max_conns", Use::Ignored),
+    ("pool_min_conns", Use::Ignored),
+    ("supa", Use::Ignored),
+];
+
+/// libpq's own variables for what is refused: client tools would heed them, and our sessions would not.
+const REFUSED_VARIABLES: &[(&str, &str)] =
+    &[("PGSSLCRL", "sslcrl"), ("PGSSLCRLDIR", "sslcrldir"), ("PGREQUIREAUTH", "require_auth"), ("PGREQUIREPEER", "requirepeer")];
+
+/// sqlx's names for them, which were let through before.
+const ALIASES: &[(&str, &str)] = &[
+    ("ssl-mode", "sslmode"),
+    ("ssl-root-cert", "sslrootcert"),
+    ("ssl-ca", "sslrootcert"),
+    ("ssl-cert", "sslcert"),
+    ("ssl-key", "sslkey"),
+];
+
+const TARGETS: &[&str] = &["any", "read-write", "read-only", "primary", "standby", "prefer-standby"];
+const SSL_MODES: &[&str] = &["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+
+/// The parameters with a few words that they are held to.
+const CHOICES: &[(&str, &[&str])] = &[
+    ("sslmode", SSL_MODES),
+    ("target_session_attrs", TARGETS),
+    ("channel_binding", &["disable", "prefer", "require"]),
+    ("sslsni", &["0", "1"]),
+    // Our TLS is 1.2 or 1.3, whatever the server prefers.
+    ("ssl_min_protocol_version", &["TLSv1", "TLSv1.1", "TLSv1.2"]),
+    ("ssl_max_protocol_version", &["TLSv1.3"]),
+    ("sslcertmode", &["allow"]),
+    ("sslnegotiation", &["postgres"]),
+    ("gssencmode", &["disable", "prefer"]),
+];
+
+/// What the URL itself says. Mistakes name parameters, never values.
+pub fn of_url(text: &str) -> Result<Parameters, String> {
+    collect(url::parse(text)?, "")
+}
+
+/// All that counts for a connection: the URL, the service that it or the environment names, the environment.
+pub fn resolve(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Parameters, String> {
+    let mut found = of_url(text)?;
+    let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
+    if let Some((name, key)) = REFUSED_VARIABLES.iter().find(|(name, _)| variable(name).is_some()) {
+        return Err(format!("the environment has {name}: {}", refusal(key, "").unwrap_or_default()));
+    }
+    if let Some(name) = found.get("service").cloned().or_else(|| variable("PGSERVICE")) {
+        let file = found.get("servicefile").cloned().or_else(|| variable("PGSERVICEFILE")).map(PathBuf::from);
+        let of_service = service::read(&name, file, variable("PGSYSCONFDIR").map(PathBuf::from))?;
+        for (key, value) in collect(of_service, &format!("service `{name}`: "))? {
+            found.entry(key).or_insert(value);
+        }
+    }
+    let own_options = found.get("options").cloned();
+    for (key, name) in KNOWN.iter().filter_map(|(key, used)| match used {
+        Use::Both(name) if !name.is_empty() => Some((*key, *name)),
+        _ => None,
+    }) {
+        if let Some(value) = variable(name).filter(|_| !found.contains_key(key)) {
+            check(key, &value).map_err(|mistake| format!("the environment's {name}: {mistake}"))?;
+            found.insert(key, value);
+        }
+    }
+    // sqlx reads PGOPTIONS by itself and gives no way to leave it out: so client tools get it before the others, too.
+    if let Some(own) = own_options {
+        if let Some(inherited) = variable("PGOPTIONS") {
+            found.insert("options", format!("{inherited} {own}"));
+        }
+        found.insert(OWN_OPTIONS, own);
+    }
+    Ok(found)
+}
+
+/// Checks each, and says of the first that is wrong what it is.
+fn collect(pairs: Vec<(String, String)>, of: &str) -> Result<Parameters, String> {
+    let mut found = Parameters::new();
+    for (key, value) in pairs {
+        if let Some(name) = key.strip_prefix("options[").and_then(|rest| rest.strip_suffix(']')) {
+            let options = found.entry("options").or_default();
+            *options = format!("{options} -c {}={}", escaped(name), escaped(&value)).trim_start().to_owned();
+            continue;
+        }
+        let name = ALIASES.iter().find(|(alias, _)| *alias == key).map_or(key.as_str(), |(_, name)| name);
+        let Some((known, used)) = KNOWN.iter().find(|(known, _)| *known == name) else {
+            return Err(format!("{of}{}", unknown(&key)));
+        };
+        if let Some(reason) = refusal(known, &value) {
+            return Err(format!("{of}{reason}"));
+        }
+        check(known, &value).map_err(|mistake| format!("{of}{mistake}"))?;
+        if matches!(used, Use::Both(_)) {
+            found.insert(known, value);
+        }
+    }
+    Ok(found)
+}
+
+fn unknown(key: &str) -> String {
+    // A name that could be a piece of something else is not shown.
+    let is_a_name = key.len() <= 40 && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
+    if !is_a_name {
+        return "it has a parameter that PostgreSQL does not know".to_owned();
+    }
+    let names = KNOWN.iter().map(|(name, _)| *name);
+    let hint = did_you_mean(key, names).unwrap_or_else(|| "leave it out, or write it as PostgreSQL has it".to_owned());
+    format!("PostgreSQL knows no parameter `{key}`: {hint}")
+}
+
+fn refusal(key: &str, value: &str) -> Option<String> {
+    if key == "pgbouncer" {
+        let on = value.eq_ignore_ascii_case("true");
+        return on.then(|| {
+            "`pgbouncer=true` says that the address is a connection pooler's in transaction mode, where locks, settings and \
+             pg_dump do not work: give pgtend the server's own address and port (with Prisma: that of DIRECT_URL)"
+                .to_owned()
+        });
+    }
+    match KNOWN.iter().find(|(known, _)| *known == key)? {
+        (_, Use::Refused(reason)) => Some(format!("`{key}` is not supported: {reason}")),
+        _ => None,
+    }
+}
+
+fn check(key: &str, value: &str) -> Result<(), String> {
+    if let Some((_, choices)) = CHOICES.iter().find(|(choice, _)| *choice == key)
+        && !choices.contains(&value)
+    {
+        return Err(format!("the value of `{key}` is none of those that are supported here: {}", choices.join(", ")));
+    }
+    if key == "port" && !value.split(',').all(|port| port.is_empty() || port.parse::<u16>().is_ok_and(|port| port > 0)) {
+        return Err("its port is not a number from 1 to 65535".to_owned());
+    }
+    if key == "connect_timeout" && value.parse::<i32>().is_err() {
+        return Err("`connect_timeout` is not a number of seconds".to_owned());
+    }
+    if key == "host" && value.split(',').any(|host| host.starts_with('@')) {
+        return Err("sockets in the abstract namespace (a host with `@`) are not supported".to_owned());
+    }
+    Ok(())
+}
+
+/// As a server takes a word of its options apart.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace(' ', "\\ ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolved(url: &str, variables: &[(&str, &str)]) -> Result<Parameters, String> {
+        resolve(url, &|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    #[test]
+    fn what_applications_add_to_their_url_is_ignored_and_what_matters_is_not() {
+        let prisma = "postgres://u@h/d?schema=public&connection_limit=5&pool_timeout=1&socket_timeout=1&statement_cache_size=0&pgbouncer=false";
+        assert_eq!(of_url(prisma).unwrap().keys().copied().collect::<Vec<_>>(), ["dbname", "host", "user"]);
+        let neon = "postgres://u@h/d?sslmode=require&channel_binding=require&options=endpoint%3Dep-1";
+        let neon = of_url(neon).unwrap();
+        assert_eq!((neon["options"].as_str(), neon["channel_binding"].as_str()), ("endpoint=ep-1", "require"));
+        let sqlx = of_url("postgres://h/d?ssl-mode=verify-ca&ssl-ca=ca.pem&options[geqo]=off&options[a.b]=c%20d").unwrap();
+        assert_eq!((sqlx["sslmode"].as_str(), sqlx["sslrootcert"].as_str()), ("verify-ca", "ca.pem"));
+        assert_eq!(sqlx["options"], "-c geqo=off -c a.b=c\\ d");
+    }
+
+    #[test]
+    fn what_is_refused_is_named_with_its_reason_and_without_its_value() {
+        for (url, says) in [
+            ("postgres://h/d?sslpassword=hunter2", "`sslpassword` is not supported: pgtend's own sessions cannot read"),
+            ("postgres://h/d?sslmod=hunter2", "did you mean `sslmode`"),
+            ("postgres://h/d?apikey=hunter2", "PostgreSQL knows no parameter `apikey`"),
+            ("postgres://h/d?hunter2%20x=1", "a parameter that PostgreSQL does not know"),
+            ("postgres://h/d?sslmode=hunter2", "`sslmode` is none of those"),
+            ("postgres://h/d?target_session_attrs=hunter2", "read-write"),
+            ("postgres://h/d?pgbouncer=true", "DIRECT_URL"),
+            ("postgres://u:p@h:hunter2/d", "port"),
+            ("postgres://h:0/d", "port"),
+            ("postgres://h/d?connect_timeout=hunter2", "connect_timeout"),
+            ("postgres://h/d?sslcrl=hunter2", "revocation"),
+            ("postgres://h/d?require_auth=hunter2", "pg_hba.conf"),
+            ("postgres://h/d?gssencmode=require", "gssencmode"),
+            ("postgres://%40abstract/d", "abstract"),
+        ] {
+            let error = of_url(url).expect_err(url);
+            assert!(error.contains(says) && !error.contains("hunter2"), "{url}: {error}");
+        }
+        let error = resolved("postgres://h/d", &[("PGSSLCRL", "hunter2")]).unwrap_err();
+        assert!(error.contains("PGSSLCRL") && error.contains("revocation") && !error.contains("hunter2"), "{error}");
+        let error = resolved("postgres://h/d", &[("PGSSLMODE", "hunter2")]).unwrap_err();
+        assert!(error.contains("PGSSLMODE") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn the_url_counts_before_the_service_and_the_service_before_the_environment() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("services");
+        std::fs::write(
+            &file,
+            "# mine\n[other]\nhost=o\n[app]\nhost=s\nport=5433\nuser=service\nsslmode=require\n[app2]\nuser=x\n",
+        )
+        .unwrap();
+        let file = file.display().to_string();
+        let variables =
+            [("PGSERVICE", "app"), ("PGSERVICEFILE", &file), ("PGUSER", "env"), ("PGPORT", "1"), ("PGSSLROOTCERT", "/ca")];
+        let found = resolved("postgres://url@/d", &variables).unwrap();
+        assert_eq!(found["user"], "url");
+        assert_eq!((found["host"].as_str(), found["port"].as_str(), found["sslmode"].as_str()), ("s", "5433", "require"));
+        assert_eq!(found["sslrootcert"], "/ca");
+        let found = resolved(&format!("postgres:///d?service=app2&servicefile={file}"), &[("PGUSER", "env")]).unwrap();
+        assert_eq!(found["user"], "x");
+        assert!(resolved("postgres:///d?service=none", &variables).unwrap_err().contains("a service `none`"));
+    }
+
+    #[test]
+    fn options_of_the_environment_come_before_those_of_the_url() {
+        let both = resolved("postgres://h/d?options=-c%20geqo=off", &[("PGOPTIONS", "-c jit=off")]).unwrap();
+        assert_eq!((both["options"].as_str(), both[OWN_OPTIONS].as_str()), ("-c jit=off -c geqo=off", "-c geqo=off"));
+        let inherited = resolved("postgres://h/d", &[("PGOPTIONS", "-c jit=off")]).unwrap();
+        assert_eq!((inherited["options"].as_str(), inherited.get(OWN_OPTIONS)), ("-c jit=off", None));
+        let own = resolved("postgres://h/d?options=-c%20geqo=off", &[]).unwrap();
+        assert_eq!((own["options"].as_str(), own[OWN_OPTIONS].as_str()), ("-c geqo=off", "-c geqo=off"));
+    }
+}

@@ -1,0 +1,432 @@
+//! Where a database is and how to get in: resolved once, by libpq's rules, and used by our own sessions and,
+//! through the environment, by pg_dump and psql.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Result;
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+
+use super::parameters::{self, OWN_OPTIONS, Parameters};
+use super::passfile;
+use super::session::{Seen, Way};
+use super::tls::{self, Root, Tls};
+use crate::config;
+use crate::fault::{Fault, Kind};
+
+/// Longer than a TCP handshake over any line that is worth a backup.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Where the sockets of Debian, of Homebrew and of servers built from source are.
+const SOCKET_FOLDERS: [&str; 3] = ["/var/run/postgresql", "/private/tmp", "/tmp"];
+
+/// How to reach a database. Its copies, also those for another database of the server, share what was seen of it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    way_in: Arc<WayIn>,
+    database: String,
+    /// What the last connection showed.
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// All but the database's name.
+#[derive(Debug)]
+struct WayIn {
+    hosts: Vec<Host>,
+    user: String,
+    password: Option<SecretString>,
+    passfile: Option<PathBuf>,
+    tls: Tls,
+    application_name: String,
+    /// For client tools.
+    options: Option<String>,
+    /// For sqlx, which reads PGOPTIONS by itself.
+    own_options: Option<String>,
+    connect_timeout: Duration,
+    target: String,
+    /// Variables that are client tools' alone.
+    variables: Vec<(&'static str, String)>,
+}
+
+/// One of the hosts of a URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// A name, an address, or the folder of a socket; may be empty beside an address.
+    name: String,
+    /// To connect to without asking for the name's.
+    address: Option<IpAddr>,
+    port: u16,
+}
+
+impl Settings {
+    /// From the configuration; a service file, PG* variables and `.pgpass` fill what it leaves out.
+    pub fn resolve(database: &config::Database) -> Result<Self> {
+        let url = database.url.as_ref().map(ExposeSecret::expose_secret).unwrap_or("postgres://");
+        Self::from_url(url)
+    }
+
+    pub fn from_url(url: &str) -> Result<Self> {
+        let variable = |name: &str| std::env::var(name).ok();
+        let resolved = parameters::resolve(url, &variable).and_then(|found| Self::of(&found));
+        resolved
+            .map_err(|mistake| Fault::new(Kind::Configuration, format!("not a connection that can be made: {mistake}")).into())
+    }
+
+    /// Says what is wrong with a URL without repeating it: it may hold a password.
+    pub fn check_url(url: &str) -> Result<(), String> {
+        parameters::of_url(url).map(drop)
+    }
+
+    /// A URL gives a password away, wherever it is in it.
+    pub fn has_password(url: &str) -> bool {
+        parameters::of_url(url).is_ok_and(|found| found.contains_key("password"))
+    }
+
+    fn of(found: &Parameters) -> Result<Self, String> {
+        let text = |key: &str| found.get(key).cloned();
+        let user = match text("user") {
+            Some(user) => user,
+            None => os_user()?,
+        };
+        let home = std::env::home_dir();
+        let timeout = found.get("connect_timeout").and_then(|seconds| seconds.parse().ok()).filter(|seconds| *seconds > 0);
+        let way_in = WayIn {
+            hosts: hosts(found)?,
+            password: text("password").map(SecretString::from),
+            passfile: text("passfile").map(PathBuf::from).or_else(|| home.as_deref().map(|home| home.join(".pgpass"))),
+            tls: Tls::of(found, home.as_deref())?,
+            application_name: text("application_name")
+                .or_else(|| text("fallback_application_name"))
+                .unwrap_or_else(|| "pgtend".to_owned()),
+            options: text("options"),
+            own_options: text(OWN_OPTIONS),
+            connect_timeout: timeout.map_or(CONNECT_TIMEOUT, Duration::from_secs),
+            target: text("target_session_attrs").unwrap_or_else(|| "any".to_owned()),
+            variables: [
+                ("PGCHANNELBINDING", "channel_binding"),
+                ("PGSSLSNI", "sslsni"),
+                ("PGSSLMINPROTOCOLVERSION", "ssl_min_protocol_version"),
+                ("PGSSLMAXPROTOCOLVERSION", "ssl_max_protocol_version"),
+            ]
+            .into_iter()
+            .filter_map(|(variable, key)| text(key).map(|value| (variable, value)))
+            .collect(),
+            user,
+        };
+        // As libpq: the database's name defaults to the user's.
+        let database = text("dbname").unwrap_or_else(|| way_in.user.clone());
+        Ok(Self { way_in: Arc::new(way_in), database, seen: Arc::default() })
+    }
+
+    /// The same server, another database.
+    pub fn with_database(&self, name: &str) -> Self {
+        Self { database: name.to_owned(), ..self.clone() }
+    }
+
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// `user@host:port/database`, for messages.
+    pub fn display(&self) -> String {
+        let hosts: Vec<String> = self.likely_hosts().iter().map(Host::display).collect();
+        format!("{}@{}/{}", self.way_in.user, hosts.join(","), self.database)
+    }
+
+    /// `host:port`, for messages.
+    pub fn server(&self) -> String {
+        self.likely_hosts().iter().map(Host::display).collect::<Vec<_>>().join(",")
+    }
+
+    /// The server is on this machine, for certain: a socket leads nowhere else.
+    pub fn is_on_a_socket(&self) -> bool {
+        self.likely_hosts().iter().all(|host| host.socket().is_some())
+    }
+
+    pub(super) fn hosts(&self) -> &[Host] {
+        &self.way_in.hosts
+    }
+
+    pub(super) fn target(&self) -> &str {
+        &self.way_in.target
+    }
+
+    pub(super) fn connect_timeout(&self) -> Duration {
+        self.way_in.connect_timeout
+    }
+
+    pub(super) fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The host that the last connection was made to, or all that may be tried.
+    fn likely_hosts(&self) -> &[Host] {
+        match &self.seen().way {
+            Some(way) => &self.way_in.hosts[way.host..=way.host],
+            None => &self.way_in.hosts,
+        }
+    }
+
+    /// How a host may be asked, in libpq's order.
+    pub(super) fn modes(&self, host: &Host) -> Vec<PgSslMode> {
+        match host.socket() {
+            // libpq speaks no TLS over a socket, whatever sslmode says.
+            Some(_) => vec![PgSslMode::Disable],
+            None => self.way_in.tls.modes(),
+        }
+    }
+
+    /// For sqlx, which then reads nothing of its own but PGOPTIONS.
+    pub(super) fn options(&self, way: Way) -> PgConnectOptions {
+        let way_in = &*self.way_in;
+        let host = &way_in.hosts[way.host];
+        let none = || PgConnectOptions::new_without_pgpass();
+        let options = match &way_in.own_options {
+            None => none(),
+            // There is no other way to give it options as they stand. With a password it looks into no file for one.
+            Some(own) => {
+                let own = percent_encoding::utf8_percent_encode(own, percent_encoding::NON_ALPHANUMERIC);
+                PgConnectOptions::from_str(&format!("postgres://-:-@-/?options={own}")).unwrap_or_else(|_| none())
+            }
+        };
+        let password = self.password(host);
+        let mut options = options
+            .port(host.port)
+            .username(&way_in.user)
+            .password(password.as_ref().map_or("", ExposeSecret::expose_secret))
+            .database(&self.database)
+            .ssl_mode(way.mode)
+            .application_name(&way_in.application_name)
+            // Poolers know no such startup parameter; the session's contract has it.
+            .extra_float_digits(None);
+        options = match (host.socket(), host.address) {
+            (Some(socket), _) => options.socket(socket),
+            (None, Some(address)) => options.host(&address.to_string()),
+            (None, None) => options.host(&host.name),
+        };
+        options = match &way_in.tls.root {
+            Root::File(file) => options.ssl_root_cert(file),
+            Root::System => options.ssl_root_cert_from_pem(Vec::new()),
+            Root::Absent => options,
+        };
+        match &way_in.tls.certificate {
+            Some((certificate, key)) => options.ssl_client_cert(certificate).ssl_client_key(key),
+            None => options,
+        }
+    }
+
+    fn password(&self, host: &Host) -> Option<SecretString> {
+        let way_in = &*self.way_in;
+        way_in.password.clone().or_else(|| {
+            let file = way_in.passfile.as_deref()?;
+            passfile::look_up(file, &host.in_passfile(), host.port, &self.database, &way_in.user).map(SecretString::from)
+        })
+    }
+
+    /// libpq's variables for a client tool. Everything goes this way and nothing by argument: arguments are
+    /// readable by every user of the host, and a database named `a=b` would be taken for a connection string.
+    pub fn apply_to(&self, command: &mut std::process::Command) {
+        let way_in = &*self.way_in;
+        for inherited in ["PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY", "PGOPTIONS"] {
+            command.env_remove(inherited);
+        }
+        // The server that our own sessions are on, if they are.
+        let hosts = self.likely_hosts();
+        let list = |of: &dyn Fn(&Host) -> String| hosts.iter().map(of).collect::<Vec<_>>().join(",");
+        command
+            .env("PGHOST", list(&|host| host.name.clone()))
+            .env("PGPORT", list(&|host| host.port.to_string()))
+            .env("PGUSER", &way_in.user)
+            .env("PGDATABASE", &self.database)
+            .env("PGSSLMODE", &way_in.tls.mode)
+            .env("PGGSSENCMODE", "disable")
+            .env("PGTARGETSESSIONATTRS", &way_in.target)
+            .env("PGAPPNAME", &way_in.application_name)
+            .env("PGCONNECT_TIMEOUT", way_in.connect_timeout.as_secs().to_string())
+            .env("PGCLIENTENCODING", "UTF8")
+            .envs(way_in.variables.iter().cloned());
+        if hosts.iter().any(|host| host.address.is_some()) {
+            command.env("PGHOSTADDR", list(&|host| host.address.map(|address| address.to_string()).unwrap_or_default()));
+        }
+        match &way_in.tls.root {
+            Root::File(file) => drop(command.env("PGSSLROOTCERT", file)),
+            // "system" is known since libpq 16: the file says the same to all.
+            Root::System => drop(command.env("PGSSLROOTCERT", tls::bundle().unwrap_or_else(|| PathBuf::from("system")))),
+            Root::Absent => {}
+        }
+        if let Some((certificate, key)) = &way_in.tls.certificate {
+            command.env("PGSSLCERT", certificate).env("PGSSLKEY", key);
+        }
+        // Messages are read by code. Where a pooler is in between, it may know no options: then they stay as they are.
+        let english = self.seen().may_set_messages.then(|| "-c lc_messages=C".to_owned());
+        let options: Vec<String> = way_in.options.clone().into_iter().chain(english).collect();
+        if !options.is_empty() {
+            command.env("PGOPTIONS", options.join(" "));
+        }
+        match hosts {
+            // libpq finds it in the file by the same rules, but for the folder of sockets that was built into it.
+            [host] => {
+                if let Some(password) = self.password(host) {
+                    command.env("PGPASSWORD", password.expose_secret());
+                }
+            }
+            _ => {
+                if let Some(password) = &way_in.password {
+                    command.env("PGPASSWORD", password.expose_secret());
+                }
+                if let Some(file) = &way_in.passfile {
+                    command.env("PGPASSFILE", file);
+                }
+            }
+        }
+    }
+}
+
+impl Host {
+    pub(super) fn display(&self) -> String {
+        let name = match self.address {
+            Some(address) if self.name.is_empty() => address.to_string(),
+            _ => self.name.clone(),
+        };
+        if name.contains(':') { format!("[{name}]:{}", self.port) } else { format!("{name}:{}", self.port) }
+    }
+
+    fn socket(&self) -> Option<&str> {
+        (self.address.is_none() && self.name.starts_with('/')).then_some(&self.name)
+    }
+
+    /// Its name in a password file.
+    fn in_passfile(&self) -> String {
+        match self.address {
+            Some(address) if self.name.is_empty() => address.to_string(),
+            _ if SOCKET_FOLDERS.contains(&self.name.as_str()) => "localhost".to_owned(),
+            _ => self.name.clone(),
+        }
+    }
+}
+
+fn hosts(found: &Parameters) -> Result<Vec<Host>, String> {
+    let list = |key: &str| -> Vec<String> {
+        found.get(key).map(|text| text.split(',').map(str::to_owned).collect()).unwrap_or_default()
+    };
+    let (names, addresses, ports) = (list("host"), list("hostaddr"), list("port"));
+    let count = addresses.len().max(names.len()).max(1);
+    if !names.is_empty() && !addresses.is_empty() && names.len() != addresses.len() {
+        return Err(format!("{} in `host` and {} in `hostaddr`", names.len(), addresses.len()));
+    }
+    if ports.len() > 1 && ports.len() != count {
+        return Err(format!("{} ports for {count} hosts: one for all, or one for each", ports.len()));
+    }
+    (0..count)
+        .map(|at| {
+            let port = ports.get(at).or_else(|| ports.first().filter(|_| ports.len() == 1)).filter(|port| !port.is_empty());
+            let port = port.map_or(Ok(5432), |port| port.parse()).map_err(|_| "a port is not a number".to_owned())?;
+            let address = match addresses.get(at).filter(|address| !address.is_empty()) {
+                Some(address) => Some(address.parse().map_err(|_| "`hostaddr` is not an IP address".to_owned())?),
+                None => None,
+            };
+            let name = names.get(at).cloned().unwrap_or_default();
+            let name = if name.is_empty() && address.is_none() { default_host(port) } else { name };
+            Ok(Host { name, address, port })
+        })
+        .collect()
+}
+
+/// The folder of the socket that is there, as sqlx looks for it: client tools are told, whatever was built into them.
+fn default_host(port: u16) -> String {
+    let socket = format!(".s.PGSQL.{port}");
+    let there = SOCKET_FOLDERS.into_iter().find(|folder| Path::new(folder).join(&socket).exists());
+    there.unwrap_or("localhost").to_owned()
+}
+
+/// As libpq: by the process's effective user.
+fn os_user() -> Result<String, String> {
+    whoami::username().map_err(|_| {
+        "no user is named, and this process's user has no name in this system: put it into the URL, or into PGUSER".to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(settings: &Settings) -> std::collections::HashMap<String, String> {
+        let mut command = std::process::Command::new("pg_dump");
+        settings.apply_to(&mut command);
+        assert_eq!(command.get_args().count(), 0);
+        command.get_envs().filter_map(|(key, value)| Some((key.to_str()?.to_owned(), value?.to_str()?.to_owned()))).collect()
+    }
+
+    #[test]
+    fn a_tool_gets_the_same_server_by_environment_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("ca.pem");
+        std::fs::write(&root, "").unwrap();
+        let url =
+            format!("postgres://tend:s%40crt@db.example:6543/we%22ird%3B?sslmode=verify-full&sslrootcert={}", root.display());
+        let settings = Settings::from_url(&url).unwrap();
+        let environment = environment(&settings);
+        assert_eq!(environment["PGHOST"], "db.example");
+        assert_eq!(environment["PGPORT"], "6543");
+        assert_eq!(environment["PGDATABASE"], "we\"ird;");
+        assert_eq!(environment["PGPASSWORD"], "s@crt");
+        assert_eq!(environment["PGSSLMODE"], "verify-full");
+        assert_eq!(environment["PGSSLROOTCERT"], root.display().to_string());
+        assert!(!settings.display().contains("crt"));
+        assert!(!format!("{settings:?}").contains("s@crt"));
+    }
+
+    #[test]
+    fn a_socket_folder_is_a_host() {
+        let settings = Settings::from_url("postgres://postgres@%2Ftmp%2Fsock/demo").unwrap();
+        assert_eq!(settings.display(), "postgres@/tmp/sock:5432/demo");
+    }
+
+    #[test]
+    fn an_ipv6_address_has_brackets_for_people_only() {
+        for url in ["postgres://u@[::1]:6543/app", "postgres://u@/app?host=::1&port=6543"] {
+            let settings = Settings::from_url(url).unwrap();
+            assert_eq!(settings.display(), "u@[::1]:6543/app");
+            assert_eq!(environment(&settings)["PGHOST"], "::1");
+            let way = Way { host: 0, mode: PgSslMode::Disable };
+            assert_eq!((settings.options(way).get_host(), settings.options(way).get_port()), ("::1", 6543));
+        }
+    }
+
+    #[test]
+    fn several_hosts_are_all_given_until_one_has_answered() {
+        let url = "postgres://u@h1,[::1]:5433/app?target_session_attrs=read-write";
+        let settings = Settings::from_url(url).unwrap();
+        assert_eq!(settings.display(), "u@h1:5432,[::1]:5433/app");
+        let all = environment(&settings);
+        assert_eq!((all["PGHOST"].as_str(), all["PGPORT"].as_str()), ("h1,::1", "5432,5433"));
+        assert_eq!(all["PGTARGETSESSIONATTRS"], "read-write");
+        settings.seen().way = Some(Way { host: 1, mode: PgSslMode::Disable });
+        let one = environment(&settings.with_database("other"));
+        assert_eq!((one["PGHOST"].as_str(), one["PGPORT"].as_str(), one["PGDATABASE"].as_str()), ("::1", "5433", "other"));
+        for wrong in ["postgres://u@h1,h2/app?port=1,2,3", "postgres://u@h1,h2/app?hostaddr=::1", "postgres://u@h/a?hostaddr=h"] {
+            assert!(Settings::from_url(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn options_reach_the_server_as_they_stand() {
+        let settings = Settings::from_url("postgres://u@h/app?options=-c%20geqo%3Doff%20endpoint%3Dx").unwrap();
+        let options = settings.options(Way { host: 0, mode: PgSslMode::Disable });
+        assert_eq!(options.get_options(), Some("-c geqo=off endpoint=x"));
+        assert_eq!((options.get_host(), options.get_username(), options.get_database()), ("h", "u", Some("app")));
+        assert_eq!(environment(&settings)["PGOPTIONS"], "-c geqo=off endpoint=x");
+    }
+
+    #[test]
+    fn a_bad_url_is_named_without_repeating_it() {
+        for url in ["mysql://root:hunter2@x/y", "postgres://root:hunter2@x:port/y", "hunter2"] {
+            let error = format!("{:#}", Settings::from_url(url).unwrap_err());
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! A connection URL by libpq's rules, taken apart. Pure: nothing is looked up. What a mistake says never holds a
+//! piece of the URL but the names of parameters: everything else may be a password.
+
+use percent_encoding::percent_decode_str;
+
+/// libpq's keywords with their values, in order: of two with one name the later counts. Empty values are left out.
+pub fn parse(url: &str) -> Result<Vec<(String, String)>, String> {
+    let rest = ["postgres://", "postgresql://"].iter().find_map(|scheme| url.strip_prefix(scheme));
+    let rest = rest.ok_or("it starts with neither postgres:// nor postgresql://")?;
+    let (authority, path, query) = parts(rest)?;
+
+    let mut found = Vec::new();
+    let (user_info, hosts) = authority.rsplit_once('@').map_or((None, authority), |(user, hosts)| (Some(user), hosts));
+    if let Some(user_info) = user_info {
+        // As libpq: only the first colon divides.
+        let (user, password) = user_info.split_once(':').map_or((user_info, None), |(user, password)| (user, Some(password)));
+        found.push(("user".to_owned(), decoded(user)?));
+        found.push(("password".to_owned(), decoded(password.unwrap_or_default())?));
+    }
+    let (hosts, ports) = hosts_and_ports(hosts)?;
+    found.push(("host".to_owned(), hosts));
+    found.push(("port".to_owned(), ports));
+    found.push(("dbname".to_owned(), decoded(path)?));
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').ok_or("a parameter has no `=`: write ?KEY=VALUE&KEY=VALUE")?;
+        let (key, value) = (decoded(key)?, decoded(value)?);
+        // JDBC's, which libpq knows, too.
+        if key == "ssl" && value == "true" {
+            found.push(("sslmode".to_owned(), "require".to_owned()));
+        } else {
+            found.push((key, value));
+        }
+    }
+    found.retain(|(_, value)| !value.is_empty());
+    Ok(found)
+}
+
+/// Authority, path and query. A character of a password that ends one of them too early is found by the `@` that
+/// comes after it.
+fn parts(rest: &str) -> Result<(&str, &str, &str), String> {
+    if rest.contains('#') {
+        // libpq takes it for a letter, most others for the end of the address.
+        return Err("a `#` must be written as %23, in a password as anywhere else".to_owned());
+    }
+    if rest.contains(|letter: char| letter.is_whitespace() || letter.is_control()) {
+        return Err("a space or a control character in it must be percent-encoded: a space is %20".to_owned());
+    }
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, tail) = rest.split_at(end);
+    let (path, query) = tail.split_once('?').unwrap_or((tail, ""));
+    let path = path.strip_prefix('/').unwrap_or(path);
+    if authority.matches('@').count() > 1 {
+        return Err("it has more than one `@` before the host: one that belongs to the password or to the user's name must be \
+                    written as %40"
+            .to_owned());
+    }
+    if path.contains('@') {
+        return Err("an `@` comes after a `/`: a `/` in the password must be written as %2F, an `@` in the password or in the \
+                    database's name as %40"
+            .to_owned());
+    }
+    if query.contains('@') {
+        return Err("an `@` comes after a `?`: a `?` in the password must be written as %3F, an `@` in the password or in a \
+                    parameter as %40"
+            .to_owned());
+    }
+    Ok((authority, path, query))
+}
+
+/// `h1:5432,[::1]:5433,h3` as libpq's two lists, which are empty when they would say nothing.
+fn hosts_and_ports(text: &str) -> Result<(String, String), String> {
+    let (mut hosts, mut ports) = (Vec::new(), Vec::new());
+    for one in text.split(',') {
+        let (host, port) = match one.strip_prefix('[') {
+            Some(literal) => {
+                let (address, after) = literal.split_once(']').ok_or("an IPv6 address has no closing `]`")?;
+                if address.parse::<std::net::Ipv6Addr>().is_err() && !address.contains('%') {
+                    return Err("what stands between `[` and `]` is no IPv6 address".to_owned());
+                }
+                let port = match after {
+                    "" => "",
+                    _ => after.strip_prefix(':').ok_or("only `:PORT` may come after the `]` of an IPv6 address")?,
+                };
+                (address, port)
+            }
+            None if one.matches(':').count() > 1 => {
+                return Err("a host has more than one `:`: an IPv6 address stands in brackets, as in [::1]:5432; a `:` in the \
+                            user's name must be written as %3A"
+                    .to_owned());
+            }
+            None => one.split_once(':').unwrap_or((one, "")),
+        };
+        // An IPv6 zone (fe80::1%eth0) is no percent-encoding.
+        let is_zoned = one.starts_with('[') && host.contains('%') && !host.contains("%25");
+        hosts.push(if is_zoned { host.to_owned() } else { decoded(host)? });
+        ports.push(decoded(port)?);
+    }
+    let join = |list: Vec<String>| if list.iter().all(String::is_empty) { String::new() } else { list.join(",") };
+    Ok((join(hosts), join(ports)))
+}
+
+fn decoded(text: &str) -> Result<String, String> {
+    for (at, _) in text.match_indices('%') {
+        let code = text.get(at + 1..at + 3).filter(|code| code.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        match code {
+            None => return Err("a `%` that does not begin a percent-encoding must be written as %25".to_owned()),
+            Some("00") => return Err("%00 can be in no name and no password".to_owned()),
+            Some(_) => {}
+        }
+    }
+    let text = percent_decode_str(text).decode_utf8().map_err(|_| "what is percent-encoded in it is not UTF-8".to_owned())?;
+    Ok(text.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As libpq prints them: `keyword=value`, in order.
+    fn parsed(url: &str) -> String {
+        let found = parse(url).unwrap_or_else(|error| panic!("{url}: {error}"));
+        found.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+    }
+
+    /// src/interfaces/libpq/t/001_uri.pl of PostgreSQL, as far as it concerns what is a URL for us, and more.
+    #[test]
+    fn urls_are_read_as_libpq_reads_them() {
+        for (url, expected) in [
+            ("postgresql://uri-user:secret@host:12345/db", "user=uri-user password=secret host=host port=12345 dbname=db"),
+            ("postgresql://uri-user@host:12345/db", "user=uri-user host=host port=12345 dbname=db"),
+            ("postgresql://host:12345/db", "host=host port=12345 dbname=db"),
+            ("postgresql://host/db", "host=host dbname=db"),
+            ("postgresql://host:12345", "host=host port=12345"),
+            ("postgresql://", ""),
+            ("postgresql://?hostaddr=127.0.0.1", "hostaddr=127.0.0.1"),
+            ("postgresql://example.com?hostaddr=63.1.2.4", "host=example.com hostaddr=63.1.2.4"),
+            ("postgresql://%68ost/", "host=host"),
+            ("postgresql://host/db?u%73er=uri-user", "host=host dbname=db user=uri-user"),
+            ("postgresql://host:12345?user=uri-user", "host=host port=12345 user=uri-user"),
+            ("postgresql://[::1]:12345/db", "host=::1 port=12345 dbname=db"),
+            ("postgresql://u@[2001:db8::1234]/", "user=u host=2001:db8::1234"),
+            ("postgresql://[fe80::1%eth0]:1/", "host=fe80::1%eth0 port=1"),
+            ("postgresql:///db?host=::1", "dbname=db host=::1"),
+            ("postgres://u@%2Fvar%2Frun%2Fpostgresql/app", "user=u host=/var/run/postgresql dbname=app"),
+            ("postgres:///db?host=/path/to/socket", "dbname=db host=/path/to/socket"),
+            (
+                "postgres://u@h1,h2:5433/app?target_session_attrs=any",
+                "user=u host=h1,h2 port=,5433 dbname=app target_session_attrs=any",
+            ),
+            ("postgres://h1:1,[::1]:2,h3/app", "host=h1,::1,h3 port=1,2, dbname=app"),
+            ("postgres://u:a:b@h/", "user=u password=a:b host=h"),
+            ("postgres://u:p%23%40%2F%3F%25@h/", "user=u password=p#@/?% host=h"),
+            ("postgres://u%40corp:p@h/my%20db", "user=u@corp password=p host=h dbname=my db"),
+            ("postgres://h/d?options=endpoint%3Dep-1", "host=h dbname=d options=endpoint=ep-1"),
+            ("postgres://h/d?options=-c%20geqo=off", "host=h dbname=d options=-c geqo=off"),
+            ("postgres://h/d?ssl=true", "host=h dbname=d sslmode=require"),
+            ("postgres://h/d?a+b=c+d", "host=h dbname=d a+b=c+d"),
+            ("postgres://h/a/b", "host=h dbname=a/b"),
+        ] {
+            assert_eq!(parsed(url), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_must_be_encoded_is_named_and_nothing_of_the_url_is() {
+        for (url, says) in [
+            ("postgres://u:pa#hunter2@db.example/app", "%23"),
+            ("postgres://u:hunter2#@db.example/app", "%23"),
+            ("postgres://u:pa@hunter2@db.example/app", "%40"),
+            ("postgres://u:pa/hunter2@db.example/app", "%2F"),
+            ("postgres://u:12/hunter2@db.example/app", "%2F"),
+            ("postgres://u:pa/hunter2@x@db.example/app", "%2F"),
+            ("postgres://u:pa@hunter2/x@db.example/app", "%2F"),
+            ("postgres://u:pa?hunter2@db.example/app", "%3F"),
+            ("postgres://u:12?hunter2=1@db.example/app", "%3F"),
+            ("postgres://u:hunter2%zz@db.example/app", "%25"),
+            ("postgres://u:hunter2%@db.example/app", "%25"),
+            ("postgres://u:hunter2 x@db.example/app", "%20"),
+            ("postgres://u:hunter2%ff@db.example/app", "UTF-8"),
+            ("postgres://u:hunter2%00@db.example/app", "%00"),
+            ("postgres://u@[hunter2]/app", "IPv6"),
+            ("postgres://u@[::1/app", "`]`"),
+            ("postgres://u@[::1]hunter2/app", ":PORT"),
+            ("postgres://u@::1/app", "brackets"),
+            ("postgres://u@h/app?hunter2", "`=`"),
+            ("mysql://root:hunter2@h/y", "postgres://"),
+            ("hunter2", "postgres://"),
+        ] {
+            let error = parse(url).expect_err(url);
+            assert!(error.contains(says) && !error.contains("hunter2") && !error.contains("db.example"), "{url}: {error}");
+        }
+    }
+}

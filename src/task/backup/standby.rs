@@ -1,0 +1,19 @@
+//! A standby gives its rows to a dump, and takes no scratch database.
+
+use anyhow::Result;
+use sqlx::PgConnection;
+
+use super::{Backup, Verify};
+use crate::fault::{Fault, Kind};
+
+/// Refuses, before anything is dumped, to verify by a restore beside a source that is a standby.
+pub async fn check(backup: &Backup, source: &mut PgConnection) -> Result<()> {
+    if backup.verify != Verify::Restore || backup.scratch.is_some() {
+        return Ok(());
+    }
+    let in_recovery: bool = sqlx::query_scalar("SELECT pg_catalog.pg_is_in_recovery()").fetch_one(source).await?;
+    let message = "verify = \"restore\" needs `scratch` here: the server is a standby, where no scratch database can be made. Name a \
+                   database of the configuration on another server with scratch = \"NAME\", or use verify = \"checksum\"";
+    anyhow::ensure!(!in_recovery, Fault::new(Kind::Configuration, message));
+    Ok(())
+}
