@@ -159,3 +159,145 @@ async fn delete(store: &Store, set: &Set, reasons: &[String]) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::task::backup::latest::{self, Choice};
+    use crate::task::backup::manifest::tests::manifest;
+    use crate::task::backup::series::Accepted;
+    use crate::task::backup::verdict::{BytesCheck, Verification};
+
+    const HOSTS: [&str; 2] = ["7", "8"];
+
+    /// One night of a history: on which host, how wrong its clock is, what comes of the set.
+    #[derive(Clone, Debug)]
+    struct Night {
+        host: usize,
+        clock_off_hours: i64,
+        bytes: u8,
+        by_hand: bool,
+        is_partial: bool,
+        /// The run is killed before it prunes.
+        is_killed: bool,
+        /// A person accepts the other host's sets before this night.
+        accepts: bool,
+    }
+
+    fn night() -> impl Strategy<Value = Night> {
+        (
+            0..2_usize,
+            prop_oneof![8 => Just(0_i64), 1 => -3000..3000_i64],
+            0..4_u8,
+            any::<bool>(),
+            0..8_u8,
+            any::<bool>(),
+            0..12_u8,
+        )
+            .prop_map(|(host, clock_off_hours, bytes, by_hand, is_partial, is_killed, accepts)| Night {
+                host,
+                clock_off_hours,
+                bytes,
+                by_hand,
+                is_partial: is_partial == 0,
+                is_killed,
+                accepts: accepts == 0,
+            })
+    }
+
+    fn made(night: &Night, number: usize, at: DateTime<Utc>) -> Set {
+        let mut manifest = manifest();
+        manifest.server.system_identifier = Some(HOSTS[night.host].to_owned());
+        manifest.by_hand = night.by_hand;
+        if night.is_partial {
+            manifest.filters.schemas.push("part".to_owned());
+        }
+        let verdict = [Bytes::Intact, Bytes::Intact, Bytes::Unknown, Bytes::Damaged][night.bytes as usize];
+        let mut verification = Verification::default();
+        verification.record_bytes(BytesCheck { verdict, checked_at: at, problems: vec![], elapsed_seconds: 0.0 });
+        let at = at + chrono::Duration::seconds(number as i64);
+        Set { name: SetName::new("app", "nightly", at), manifest, verification, hold: None }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+        /// Two hosts with one configuration, clocks that go wrong, kills, sets of every kind: whatever happened, no intact set
+        /// goes that the rule names among those of its own host; nothing of a host that was not accepted goes; this run's own
+        /// stays; and the latest is never older than the newest intact whole one without a word.
+        #[test]
+        fn over_any_history_nothing_goes_that_a_rule_names(
+            nights in proptest::collection::vec(night(), 1..40), last in 1_u32..4, daily in 0_u32..4,
+        ) {
+            let keep = Keep { last, daily, ..Keep::default() };
+            let mut listing = Listing::default();
+            let mut series = [Series::default(), Series::default()];
+            let start: DateTime<Utc> = "2026-01-01T02:00:00Z".parse().unwrap();
+            for (number, night) in nights.iter().enumerate() {
+                let true_now = start + chrono::Duration::days(number as i64);
+                let now = true_now + chrono::Duration::hours(night.clock_off_hours);
+                if night.accepts {
+                    let other = Identity { system_identifier: HOSTS[1 - night.host].to_owned(), database: "app".to_owned() };
+                    series[night.host].accepted.push(Accepted { identity: other, at: now, sets: vec![] });
+                }
+                let set = made(night, number, now);
+                let own = set.name.clone();
+                listing.sets.push(set);
+                listing.sets.sort_by_key(|set| set.name.taken_at);
+                if night.is_killed {
+                    continue;
+                }
+                let identity = Identity { system_identifier: HOSTS[night.host].to_owned(), database: "app".to_owned() };
+                let rules = Rules {
+                    keep: &keep,
+                    zone: Tz::UTC,
+                    now,
+                    identity: Some(&identity),
+                    series: &series[night.host],
+                    own: Some(&own),
+                    has_schedule: true,
+                };
+                let gone: Vec<String> = decide(&listing, &rules, None)
+                    .into_iter()
+                    .filter(|decision| !decision.keep && !decision.check_first)
+                    .map(|decision| decision.name)
+                    .collect();
+                let is_of_series = |set: &Set| {
+                    let theirs = set.identity().unwrap();
+                    theirs == identity || series[night.host].accepts(&theirs)
+                };
+                for name in &gone {
+                    let set = listing.sets.iter().find(|set| set.name.to_string() == *name).unwrap();
+                    prop_assert!(is_of_series(set), "another host's");
+                    prop_assert!(set.name != own && !set.is_from_the_future(now));
+                    prop_assert!(set.verification.verdict() != Bytes::Unknown);
+                    if set.verification.verdict() == Bytes::Intact {
+                        let newer_that_count = listing.sets.iter().filter(|other| {
+                            is_of_series(other)
+                                && other.verification.verdict() == Bytes::Intact
+                                && !other.manifest.by_hand
+                                && !other.is_from_the_future(now)
+                                && other.name.taken_at > set.name.taken_at
+                        });
+                        prop_assert!(newer_that_count.count() >= last as usize);
+                    }
+                }
+                listing.sets.retain(|set| !gone.contains(&set.name.to_string()));
+
+                let ours: Vec<Set> = listing.sets.iter().filter(|set| is_of_series(set)).cloned().collect();
+                let newest_intact = ours
+                    .iter()
+                    .filter(|set| set.verification.verdict() == Bytes::Intact && set.manifest.filters.are_none())
+                    .filter(|set| !set.is_from_the_future(now))
+                    .map(|set| set.name.taken_at)
+                    .max();
+                match latest::latest(&ours, &[], &Choice::default(), now) {
+                    Ok((chosen, _)) => prop_assert!(newest_intact.is_none_or(|newest| chosen.name.taken_at >= newest)),
+                    Err(reason) => prop_assert!(newest_intact.is_none() || reason.contains("--older-ok"), "{}", reason),
+                }
+            }
+        }
+    }
+}
