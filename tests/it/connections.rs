@@ -384,7 +384,7 @@ fn a_pooler_in_transaction_mode_is_refused_by_every_run_before_anything_is_set()
         let scenario = jobs_of_every_kind(Scenario::with_url(server, &pooler.url(&database)));
         // The session that others get is as it was.
         let state = || {
-            pooler.psql(&database, "SELECT current_setting('search_path'), current_setting('statement_timeout'), current_setting('lc_messages'), (SELECT count(*) FROM pg_prepared_statements), (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')")
+            pooler.psql(&database, "SELECT current_setting('search_path'), current_setting('statement_timeout'), current_setting('lc_messages'), (SELECT count(*) FROM pg_prepared_statements), (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))")
         };
         let before = state();
         for kind in KINDS {
