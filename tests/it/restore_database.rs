@@ -437,9 +437,9 @@ fn roles_with_other_letters_are_found_from_a_latin1_database() {
         "CREATE DATABASE latin18 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0; CREATE ROLE \"jürgen\"",
     );
     // One whose name no UTF-8 session can read, made in the LATIN1 database.
-    server.sql(database, "CREATE ROLE \"bjørn\"");
+    server.sql(database, "SET client_encoding = 'UTF8'; CREATE ROLE \"bjørn\"");
     // As this database reads the name that was made in UTF-8.
-    server.sql(database, "CREATE TABLE t (x text); ALTER TABLE t OWNER TO \"jÃ¼rgen\"; INSERT INTO t VALUES ('é'); ALTER DATABASE latin18 OWNER TO \"jÃ¼rgen\"");
+    server.sql(database, "SET client_encoding = 'UTF8'; CREATE TABLE t (x text); ALTER TABLE t OWNER TO \"jÃ¼rgen\"; INSERT INTO t VALUES ('é'); ALTER DATABASE latin18 OWNER TO \"jÃ¼rgen\"");
     let scenario = Scenario::with_database(server, database).backup_job("local", "verify = \"restore\"");
     scenario.run(&["run-job", "nightly"]).succeeded();
     restore(&scenario, server, "latin18_copy").succeeded();

@@ -126,7 +126,7 @@ async fn try_restore(
         let mut connection =
             scratch_database::maintenance_connection(scratch.settings).await.context("for the scratch database")?;
         *version = Server::of(&mut connection).await?.version;
-        new_database::prepare_server(&mut connection, set, &choices, false, None).await
+        new_database::prepare_server(&mut connection, set, &choices, false, Some(&set.manifest.server.database)).await
     };
     if let Err(error) = prepared.await {
         return Ok(Tried::NotBegun(refusal_of(&error)));
