@@ -16,7 +16,7 @@ use crate::ledger::Ledger;
 use crate::pg::{self, Server};
 use crate::store::Store;
 use crate::task::Task;
-use crate::task::backup::Verify;
+use crate::task::backup::readiness;
 use crate::units;
 
 /// One thing that was tried.
@@ -155,46 +155,5 @@ async fn privileges(connection: &mut PgConnection, job: &Job) -> Result<String> 
         let role: String = sqlx::query_scalar("SELECT current_user::text").fetch_one(connection).await?;
         return Ok(format!("its statements run as {role}; what they need is theirs to know"));
     };
-    // What pg_dump will do: lock and read every table, row security aside.
-    let unreadable: Vec<String> = sqlx::query_scalar(
-        "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE c.relkind IN ('r', 'p', 'S') AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%'
-           AND NOT (has_schema_privilege(n.oid, 'USAGE')
-                    AND CASE WHEN c.relkind = 'S' THEN has_sequence_privilege(c.oid, 'SELECT') ELSE has_table_privilege(c.oid, 'SELECT') END)
-         ORDER BY 1",
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    if !unreadable.is_empty() && backup.filters.schemas.is_empty() && backup.filters.exclude_tables.is_empty() {
-        let some = unreadable.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
-        let message = format!(
-            "the role cannot read {} relations ({some}{}): GRANT pg_read_all_data TO it",
-            unreadable.len(),
-            if unreadable.len() > 5 { ", …" } else { "" }
-        );
-        return Err(fault::Fault::new(fault::Kind::Permission, message).into());
-    }
-    let can_create: bool = sqlx::query_scalar("SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user")
-        .fetch_one(&mut *connection)
-        .await?;
-    if backup.verify == Verify::Restore && backup.scratch.is_none() && !can_create {
-        let message = "verify = \"restore\" needs CREATEDB for its scratch database: ALTER ROLE … CREATEDB, name another server with `scratch`, or verify = \"checksum\"";
-        return Err(fault::Fault::new(fault::Kind::Permission, message).into());
-    }
-    if backup.verify == Verify::Restore && backup.scratch.is_none() {
-        let others: Vec<String> = sqlx::query_scalar(
-            "SELECT DISTINCT pg_get_userbyid(relowner)::text FROM pg_class
-             WHERE oid >= 16384 AND relnamespace <> 'pg_toast'::regnamespace AND NOT pg_has_role(relowner, 'MEMBER') ORDER BY 1",
-        )
-        .fetch_all(&mut *connection)
-        .await?;
-        if !others.is_empty() {
-            let message = format!(
-                "verify = \"restore\" gives tables back to their owners, and the role is not a member of {}: GRANT them to it, or verify = \"checksum\"",
-                others.join(", ")
-            );
-            return Err(fault::Fault::new(fault::Kind::Permission, message).into());
-        }
-    }
-    Ok("can read everything the job dumps".to_owned())
+    readiness::check(connection, backup).await
 }

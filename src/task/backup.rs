@@ -21,6 +21,7 @@ pub mod new_database;
 mod plan;
 mod properties;
 pub mod read_back;
+pub mod readiness;
 mod refusal;
 pub mod restore;
 mod rewrite;
@@ -30,6 +31,7 @@ mod script;
 pub mod stream;
 mod tokens;
 pub mod verify;
+mod why;
 
 pub use compress::Compression;
 pub use keep::Keep;

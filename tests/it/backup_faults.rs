@@ -24,7 +24,7 @@ const SMALL_PARTS: &str = "parts_in_flight = 1\nupload_memory = \"10MiB\"\n";
 impl Scenario {
     /// Client tools in a folder of the scenario: scripts that call the real ones, with `script` in place of `tool`.
     /// In it, `$real` is the real tool.
-    pub fn with_tool(server: &Server, database: &str, tool: &str, script: &str) -> Self {
+    fn with_tool(server: &Server, database: &str, tool: &str, script: &str) -> Self {
         let scenario = Scenario::empty().config(&format!(
             "[databases.app]\nurl = {}\n[stores.local]\npath = \"store\"\n[tools]\nbin_dir = \"bin\"\n",
             quoted(&server.url(database))
@@ -43,7 +43,7 @@ impl Scenario {
     }
 
     /// From now on the real tool.
-    pub fn heal_tool(&self, server: &Server, tool: &str) {
+    fn heal_tool(&self, server: &Server, tool: &str) {
         let real = server.bin_dir.join(tool);
         std::fs::write(self.path(&format!("bin/{tool}")), format!("#!/bin/sh\nexec '{}' \"$@\"\n", real.display())).unwrap();
     }
@@ -69,7 +69,7 @@ impl Scenario {
 /// Writes half of the dump, says so in a file, and goes on after some seconds.
 const PAUSES: &str = "set -o pipefail; \"$real\" \"$@\" | { head -c 18000000; touch paused; sleep 20; cat; }";
 
-pub fn paused(scenario: &Scenario) {
+fn paused(scenario: &Scenario) {
     let flag = scenario.path("paused");
     eventually("the tool pauses", || flag.exists());
 }

@@ -6,9 +6,8 @@ use chrono::Utc;
 use super::plan::{self, Plan};
 use super::set::{self, DumpObject, FORMAT, GLOBALS, Globals, Manifest, Set, Verification};
 use super::stream::{self, Shape, Streamed};
-use super::{Backup, Compression};
+use super::{Backup, Compression, why};
 use crate::child::{Child, Ended};
-use crate::fault::Fault;
 use crate::pg;
 use crate::progress::Phase;
 use crate::store::{Store, Upload};
@@ -84,7 +83,7 @@ async fn write_dump(
     let mut pg_dump = start_pg_dump(plan, backup, run)?;
     let shape = Shape { compression: backup.compression, level: backup.level, threads: backup.threads };
     let mut upload = store.upload(&plan.name.key(object), plan.server.database.size_bytes.max(0) as u64).await?;
-    let dumped = run.or_cancelled(dump_into(&mut upload, &mut pg_dump, shape, plan, phase)).await;
+    let dumped = run.or_cancelled(dump_into(&mut upload, &mut pg_dump, shape, plan, &run.settings, phase)).await;
     if dumped.is_err() {
         pg_dump.kill();
         upload.abort().await;
@@ -97,11 +96,12 @@ async fn dump_into(
     pg_dump: &mut Child,
     shape: Shape,
     plan: &Plan,
+    settings: &pg::Settings,
     phase: &Phase,
 ) -> Result<(Streamed, String)> {
     let streamed = stream::compress_into(upload, pg_dump.take_stdout()?, shape, plan.known_settings.clone(), phase).await?;
     let ended = pg_dump.wait().await?;
-    check_dump(&streamed, &ended)?;
+    check_dump(&streamed, &ended, settings, plan).await?;
     // Only now: an object that nobody finished is not there.
     upload.finish().await?;
     Ok((streamed, ended.stderr))
@@ -109,25 +109,9 @@ async fn dump_into(
 
 /// A dump that failed and looked fine is the seed of most data loss: exit status, stderr and the last line all
 /// have a say.
-fn check_dump(streamed: &Streamed, ended: &Ended) -> Result<()> {
+async fn check_dump(streamed: &Streamed, ended: &Ended, settings: &pg::Settings, plan: &Plan) -> Result<()> {
     if !ended.status.success() || ended.stderr.contains("pg_dump: error:") {
-        let said = if ended.stderr.is_empty() { "it said nothing".to_owned() } else { ended.stderr.clone() };
-        let hint = match () {
-            () if said.contains("permission denied") => "; grant the role pg_read_all_data (PostgreSQL 14 and newer)",
-            () if said.contains("row-level security") => "; dump as a role with BYPASSRLS",
-            () if said.contains("LOCK TABLE") || said.contains("lock timeout") => {
-                "; somebody holds a table locked: raise lock_wait_timeout, or run at another time"
-            }
-            () if said.contains("canceling statement due to conflict with recovery") => {
-                "; raise max_standby_streaming_delay or dump the primary"
-            }
-            () => "",
-        };
-        let message = format!("pg_dump failed ({}): {said}{hint}", ended.status);
-        return Err(match pg::kind_of_message(&said) {
-            Some(kind) => Fault::new(kind, message).into(),
-            None => anyhow::anyhow!(message),
-        });
+        return Err(why::explain(&ended.status.to_string(), &ended.stderr, settings, plan).await);
     }
     anyhow::ensure!(
         streamed.contents.complete,
@@ -140,7 +124,10 @@ fn check_dump(streamed: &Streamed, ended: &Ended) -> Result<()> {
 fn start_pg_dump(plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Result<Child> {
     let mut command = plan.tools.command("pg_dump");
     run.settings.apply_to(&mut command);
-    command.args(["--format=plain", "--encoding=UTF8", "--no-password"]);
+    let database = &plan.server.database;
+    let encoding = if database.has_no_way_to_utf8() { database.encoding.as_str() } else { "UTF8" };
+    // A pattern that matches nothing is a mistake, and not a dump without it.
+    command.args(["--format=plain", "--no-password", "--strict-names"]).arg(format!("--encoding={encoding}"));
     command.arg(format!("--lock-wait-timeout={}", backup.lock_wait_timeout.0.as_millis()));
     for (option, patterns) in [
         ("--schema", &backup.filters.schemas),
@@ -183,6 +170,10 @@ async fn globals_into(
     let mut command = plan.tools.command("pg_dumpall");
     run.settings.apply_to(&mut command);
     command.args(["--globals-only", "--no-password"]);
+    // Names are stored in the encoding of whoever made them. Where this database is no guide to it, their bytes go as they are.
+    if plan.server.database.encoding != "UTF8" {
+        command.arg("--encoding=SQL_ASCII");
+    }
     if !role_passwords {
         command.arg("--no-role-passwords");
     }

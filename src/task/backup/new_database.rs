@@ -42,7 +42,10 @@ pub async fn prepare_server(
     let mut roles = source.roles.clone();
     let encoding = match new_database {
         Some(like) => {
-            roles.extend(like.roles());
+            // A scratch database has none of the properties.
+            if !choices.for_scratch {
+                roles.extend(like.roles());
+            }
             like.encoding.clone()
         }
         None => sqlx::query_scalar("SELECT pg_catalog.getdatabaseencoding()::text").fetch_one(&mut *connection).await?,

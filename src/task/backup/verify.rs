@@ -56,7 +56,9 @@ pub async fn by_restore(store: &Store, set: &mut Set, scratch: &Scratch<'_>, pro
     let mut problems = read_back::check_globals(store, set).await?;
     let mut connection = scratch_database::maintenance_connection(scratch.settings).await.context("for the scratch database")?;
     let choices = Choices::for_scratch();
-    new_database::prepare_server(&mut connection, set, &choices, false, None).await.context("cannot verify by restoring")?;
+    new_database::prepare_server(&mut connection, set, &choices, false, Some(&set.manifest.server.database))
+        .await
+        .context("cannot verify by restoring")?;
     drop(connection);
     let settings = scratch.settings.with_database(&scratch.name);
     let target = Target { settings: &settings, choices: &choices, in_transaction: false };
