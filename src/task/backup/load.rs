@@ -23,10 +23,10 @@ use crate::pg;
 /// What is said of statements that failed; the rest is counted.
 const FAILURES_LISTED: usize = 100;
 
-pub struct Loader<'a> {
+pub struct Loader {
     session: Session,
-    choices: &'a Choices,
-    manifest: &'a Manifest,
+    choices: Choices,
+    manifest: Manifest,
     has_event_triggers: bool,
     is_counted: bool,
     /// By the index of `Choices::without`.
@@ -37,13 +37,13 @@ pub struct Loader<'a> {
     pub failed_count: usize,
 }
 
-impl<'a> Loader<'a> {
+impl Loader {
     /// Connects, and prepares the session. An error is the target's or the network's.
-    pub async fn open(target: &Target<'a>, manifest: &'a Manifest) -> Result<Self> {
+    pub async fn open(target: &Target<'_>, manifest: &Manifest) -> Result<Self> {
         Ok(Self {
             session: Session::open(target.settings, target.in_transaction).await?,
-            choices: target.choices,
-            manifest,
+            choices: target.choices.clone(),
+            manifest: manifest.clone(),
             has_event_triggers: false,
             is_counted: false,
             was_found: vec![false; target.choices.without.len()],
@@ -112,7 +112,7 @@ impl<'a> Loader<'a> {
         if let Some(fate) = self.transaction_statement(&text, entry).await? {
             return fate;
         }
-        match rewrite::fate(&text, self.choices, &self.session.server) {
+        match rewrite::fate(&text, &self.choices, &self.session.server) {
             Fate::Run(sql, note) => {
                 let sql = sql.into_owned();
                 if self.attempt(&sql, &text, entry).await? {
@@ -313,7 +313,7 @@ impl<'a> Loader<'a> {
         let settings = &self.manifest.server.database.settings;
         let search_path = settings.iter().find_map(|setting| setting.strip_prefix("search_path=")).unwrap_or("public");
         let in_transaction = self.session.is_one_transaction();
-        refusal::of(error, Doing { entry, statement, in_transaction, choices: self.choices, search_path })
+        refusal::of(error, Doing { entry, statement, in_transaction, choices: &self.choices, search_path })
     }
 }
 

@@ -3,9 +3,10 @@
 
 use std::io;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use sqlx::postgres::PgConnection;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::choices::Choices;
 use super::facts::ServerFacts;
@@ -67,11 +68,19 @@ pub async fn stream_into(store: &Store, set: &Set, target: &Target<'_>, phase: &
         // The session has stopped: its refusal says why.
         sender.blocking_send(batch).map_err(|_| io::ErrorKind::BrokenPipe.into())
     };
-    let (read, loaded) = tokio::join!(read_back::read_dump(store, set, phase, sink), loader.run(Steps::of(steps)));
+    // On a thread that also waits for the server's answers: otherwise one thread wakes another for each statement. Dropped,
+    // the set ends its task.
+    let mut loading = JoinSet::new();
+    loading.spawn(async move {
+        let loaded = loader.run(Steps::of(steps)).await;
+        (loader, loaded)
+    });
+    let (read, loaded) = tokio::join!(read_back::read_dump(store, set, phase, sink), loading.join_next());
     let read = read?;
     if !read.problems.is_empty() {
         return Ok(Restored { problems: read.problems, ..Restored::default() });
     }
+    let (mut loader, loaded) = loaded.context("the restore's task is gone")??;
     let refusal = match (loaded, read.sink_error) {
         (Err(refusal), _) => Some(refusal),
         (Ok(()), Some(error)) => Some(Refusal { kind: None, sql_state: None, message: error.to_string() }),
