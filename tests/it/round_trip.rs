@@ -17,15 +17,33 @@ fn new_database(server: &Server, of: &str) -> String {
     name
 }
 
-/// `pg_dump --create`, without the database's name, and without the token of newer versions.
+/// `pg_dump`, without the database's name and the token of newer versions; the rows of each COPY are in the order of their text,
+/// since a table has none.
 fn dumped(server: &Server, database: &str, arguments: &[&str]) -> Vec<String> {
     let output = server.tool("pg_dump", database).args(arguments).arg("--no-sync").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let dump = String::from_utf8(output.stdout).unwrap().replace(database, "DATABASE");
-    dump.split('\n')
-        .filter(|line| !line.starts_with("\\restrict ") && !line.starts_with("\\unrestrict "))
-        .map(str::to_owned)
-        .collect()
+    let mut lines = Vec::new();
+    let mut rows: Option<Vec<String>> = None;
+    for line in dump.split('\n').filter(|line| !line.starts_with("\\restrict ") && !line.starts_with("\\unrestrict ")) {
+        match &mut rows {
+            Some(those) if line == "\\." => {
+                those.sort();
+                lines.append(those);
+                lines.push(line.to_owned());
+                rows = None;
+            }
+            Some(those) => those.push(line.to_owned()),
+            None => {
+                lines.push(line.to_owned());
+                if line.ends_with(") FROM stdin;") {
+                    rows = Some(Vec::new());
+                }
+            }
+        }
+    }
+    lines.extend(rows.into_iter().flatten());
+    lines
 }
 
 /// Shows the first lines that differ: a dump is too long for a message.
