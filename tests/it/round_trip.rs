@@ -124,7 +124,7 @@ fn psscript_comes_back_with_its_extension_in_a_schema_that_only_its_search_path_
         server.sql(&database, PSSCRIPT);
         let (created, empty) = comes_back(server, &database, &[]);
         let asked = |database: &str| {
-            server.sql(database, "SET search_path = public, extensions; SELECT * FROM nearest((SELECT embedding FROM script_embeddings WHERE script_id = 7), 3)")
+            server.sql(database, "SET search_path = public, extensions; SET enable_indexscan = off; SELECT * FROM nearest((SELECT embedding FROM script_embeddings WHERE script_id = 7), 3)")
         };
         assert!(asked(&database).starts_with("7|0"), "{major}: {}", asked(&database));
         assert_eq!(asked(&created), asked(&database), "{major}");
@@ -181,7 +181,12 @@ fn a_subscription_is_backed_up_each_night_and_comes_back_without_disturbing_anyb
 
     let created = format!("{database} created");
     scenario.run(&["backups", "restore", "latest", "--into", &server.url(&created), "--create"]).succeeded();
-    is_the_same(&dumped(&server, &database, &["--create"]), &dumped(&server, &created, &["--create"]), &created);
+    // The slot is production's: the copy may have none.
+    let without_slot = |lines: Vec<String>| -> Vec<String> {
+        lines.into_iter().map(|line| line.replace("slot_name = 'odd'", "slot_name = NONE")).collect()
+    };
+    let before = without_slot(dumped(&server, &database, &["--create"]));
+    is_the_same(&before, &without_slot(dumped(&server, &created, &["--create"])), &created);
     assert_eq!(
         server.sql(
             &created,
