@@ -143,8 +143,8 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
     }
 }
 
-/// `work`, or the error of a cancelled command as soon as it is one. `work` is dropped then, and a psql of it killed with
-/// its group; what must not stay, such as a scratch database, is dropped by whoever made it, who is told of `cancel`.
+/// `work`, or the error of a cancelled command as soon as it is one. `work` is dropped then, and its
+/// sessions end with it; what must not stay, such as a scratch database, is dropped by whoever made it, who is told of `cancel`.
 async fn or_cancelled<T>(cancel: &CancellationToken, work: impl Future<Output = Result<T>>) -> Result<T> {
     match cancel.run_until_cancelled(work).await {
         Some(result) => result,

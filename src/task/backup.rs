@@ -271,9 +271,10 @@ impl Backup {
         let (database, job) = (run.database, run.job.name.as_str());
         match guard::ask(store, database, job, run.run_id.is_some(), None).await {
             Asked::Refused(why) => warnings.push(format!("what earlier runs left stays this time: {why}")),
-            Asked::Granted(guard) => {
+            Asked::Granted(mut guard) => {
                 let folder = set::folder(database, job);
-                let swept = sweep::apply(store, &folder, Some(&plan.name), plan.identity.as_ref(), &plan.series, &guard).await;
+                let swept =
+                    sweep::apply(store, &folder, Some(&plan.name), plan.identity.as_ref(), &plan.series, &mut guard).await;
                 guard.release().await;
                 if let Err(error) = swept {
                     warnings.push(format!("what earlier runs left could not be swept: {}", fault::in_a_line(&error)));
@@ -326,7 +327,7 @@ impl Backup {
         if !plan.deletes_nothing.is_empty() {
             return Ok(prune::Pruned::default());
         }
-        let guard = match guard::ask(store, database, job, run.run_id.is_some(), seen).await {
+        let mut guard = match guard::ask(store, database, job, run.run_id.is_some(), seen).await {
             Asked::Granted(guard) => guard,
             Asked::Refused(why) => anyhow::bail!("{why}"),
         };
@@ -340,7 +341,7 @@ impl Backup {
             has_schedule: run.job.schedule.is_some(),
         };
         let checks_most = if self.verify == Verify::None { 0 } else { CHECKS_IN_A_RUN };
-        let pruned = prune::apply(store, &set::folder(database, job), &rules, &guard, checks_most, &run.progress).await;
+        let pruned = prune::apply(store, &set::folder(database, job), &rules, &mut guard, checks_most, &run.progress).await;
         guard.release().await;
         pruned
     }

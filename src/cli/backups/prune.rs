@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::cli::Global;
 use crate::cli::output::print;
 use crate::fault::{Fault, Kind};
+use crate::ledger::Ledger;
 use crate::pg;
 use crate::store::Store;
 use crate::task::Task;
@@ -28,6 +29,7 @@ pub async fn run(global: &Global, only: Option<&str>, dry_run: bool) -> Result<E
     let mut json_rows = Vec::new();
     let mut text = String::new();
     let mut refused = Vec::new();
+    let ledger = Ledger::new(&config)?;
     for job in jobs.iter().filter(|job| only.is_none_or(|name| name == job.name)) {
         let Task::Backup(backup) = &job.task else { continue };
         let Some(keep) = &backup.keep else { continue };
@@ -48,14 +50,13 @@ pub async fn run(global: &Global, only: Option<&str>, dry_run: bool) -> Result<E
             };
             let decisions = match dry_run {
                 true => prune::decide(&set::list(&store, &folder).await?, &rules, None),
-                // No lock of the ledger is held here: the lock object says who deletes.
-                false => match guard::ask(&store, database, &job.name, false, None).await {
+                false => match guard::ask_by_hand(&store, ledger.as_ref(), database, &job.name).await {
                     Asked::Refused(why) => {
                         refused.push(format!("{database}/{}: {why}", job.name));
                         continue;
                     }
-                    Asked::Granted(guard) => {
-                        let pruned = prune::apply(&store, &folder, &rules, &guard, CHECKS_BY_HAND, &global.progress()).await;
+                    Asked::Granted(mut guard) => {
+                        let pruned = prune::apply(&store, &folder, &rules, &mut guard, CHECKS_BY_HAND, &global.progress()).await;
                         guard.release().await;
                         let pruned = pruned?;
                         pruned.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));

@@ -1,8 +1,11 @@
 //! Who may delete in a folder of sets: one at a time. Writers need no lock, since names are unique; a sweep and a prune do.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use sqlx::postgres::PgConnection;
 
 use super::set::folder;
+use crate::ledger::{self, Ledger};
+use crate::pg;
 use crate::store::Store;
 use crate::store::lease::{self, Lease, Seen, Taken};
 
@@ -16,6 +19,8 @@ fn lock_key(database: &str, job: &str) -> String {
 pub enum Guard {
     /// The job's lock in the ledger, which the runner holds: a run that loses it is cancelled.
     Ledger,
+    /// The same lock, taken by a command: it ends with this connection.
+    LedgerByHand(Box<PgConnection>),
     Lease(Lease),
 }
 
@@ -38,6 +43,21 @@ pub async fn ask(store: &Store, database: &str, job: &str, has_ledger: bool, see
     }
 }
 
+/// The same for a command, which holds no lock of a run.
+pub async fn ask_by_hand(store: &Store, ledger: Option<&Ledger>, database: &str, job: &str) -> Asked {
+    let Some(ledger) = ledger else { return ask(store, database, job, false, None).await };
+    let locked = async {
+        let mut connection = ledger.connect().await?;
+        let is_locked = pg::try_lock(&mut connection, &ledger::lock_name(job, database)).await?;
+        anyhow::Ok(is_locked.then_some(connection))
+    };
+    match locked.await {
+        Ok(Some(connection)) => Asked::Granted(Guard::LedgerByHand(Box::new(connection))),
+        Ok(None) => Asked::Refused("a run of the job is under way, and holds its lock in the ledger".to_owned()),
+        Err(error) => Asked::Refused(format!("the job's lock in the ledger cannot be taken: {error:#}")),
+    }
+}
+
 /// How the lease looks now, for a later [`ask`].
 pub async fn look(store: &Store, database: &str, job: &str, has_ledger: bool) -> Option<Seen> {
     if has_ledger {
@@ -51,9 +71,13 @@ pub async fn look(store: &Store, database: &str, job: &str, has_ledger: bool) ->
 
 impl Guard {
     /// An error when it is no longer certain that nobody else deletes there. To be asked before each deletion.
-    pub fn check(&self) -> Result<()> {
+    pub async fn check(&mut self) -> Result<()> {
         match self {
             Self::Ledger => Ok(()),
+            Self::LedgerByHand(connection) => {
+                sqlx::query("SELECT 1").execute(&mut **connection).await.context("the lock in the ledger is lost")?;
+                Ok(())
+            }
             Self::Lease(lease) => lease.check(),
         }
     }

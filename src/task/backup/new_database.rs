@@ -112,9 +112,11 @@ struct Names {
 }
 
 impl Names {
-    fn of(name: &str, set: &Set) -> Self {
+    /// A copy that was made with other choices is another copy: what one left out, the next one would miss.
+    fn of(name: &str, set: &Set, choices: &Choices, like: &DatabaseFacts) -> Self {
         let target = hex(&Sha256::digest(name));
-        let source = hex(&Sha256::digest(format!("{}/{}", set.name, set.manifest.dump.sha256)));
+        let made_of = format!("{}/{}/{choices:?}/{like:?}", set.name, set.manifest.dump.sha256);
+        let source = hex(&Sha256::digest(made_of));
         let whole_prefix = format!("pgtend_restored_{}_", &target[..12]);
         Self {
             filling: format!("pgtend_restore_{}", &target[..16]),
@@ -137,7 +139,7 @@ pub async fn into_new_database(
     cancel: &CancellationToken,
 ) -> Result<Restored> {
     let name = settings.database();
-    let names = Names::of(name, set);
+    let names = Names::of(name, set, choices, like);
     let mut connection = maintenance_connection(settings).await?;
     refuse_existing(&mut connection, name).await?;
     lock(&mut connection, &names.filling).await.with_context(|| format!("cannot restore into {name}"))?;

@@ -82,7 +82,7 @@ pub async fn apply(
     store: &Store,
     folder: &str,
     rules: &Rules<'_>,
-    guard: &Guard,
+    guard: &mut Guard,
     checks_most: usize,
     progress: &Progress,
 ) -> Result<Pruned> {
@@ -92,7 +92,7 @@ pub async fn apply(
     pruned.decisions = decide(&listing, rules, None);
     for decision in pruned.decisions.iter().filter(|decision| !decision.keep && !decision.check_first) {
         let Some(set) = listing.sets.iter().find(|set| set.name.to_string() == decision.name) else { continue };
-        guard.check().context("nothing more is deleted")?;
+        guard.check().await.context("nothing more is deleted")?;
         tracing::info!(set = decision.name, "pruned: {}", decision.reasons.join(", "));
         match delete(store, set, &decision.reasons).await {
             Ok(()) => pruned.sets.push(decision.name.clone()),

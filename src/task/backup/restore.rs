@@ -20,8 +20,8 @@ use crate::pg;
 use crate::progress::Phase;
 use crate::store::Store;
 
-/// Between reading and the server: the steps of a piece that was decoded, of 256 KiB, at a time. Singly, 6,000 small
-/// statements took three times as long: two threads woke each other for each.
+/// Between reading and the server: the steps of a piece that was decoded, of 256 KiB, at a time. Singly, two threads would wake
+/// each other for each statement.
 const QUEUED_BATCHES: usize = 4;
 
 /// How a restore ended: what was seen of the set's bytes, and whether this server took them. The one says nothing of the other.

@@ -21,8 +21,8 @@ const SCRATCH_COMMENT: &str = "made by pgtend, dropped when its restore ends";
 /// What dropping may take: also of a run that was cancelled, and while a server starts again.
 const DROP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How many sessions of ours there may be at once where we are no superuser, for whom no limit holds: psql, and those
-/// that look on.
+/// How many sessions of ours there may be at once where we are no superuser, for whom no limit holds: the one that
+/// restores, and those that look on.
 const OUR_SESSIONS: i32 = 4;
 
 /// Makes the scratch database `name`, does `work` in it, and drops it, whatever came of the work; a call of `cancel`
@@ -167,7 +167,7 @@ pub async fn drop_or_warn(settings: &pg::Settings, name: &str) -> Option<String>
 }
 
 /// Drops a database that [`create_scratch`] made. Anything else of that name is refused. Sessions in it are ended: a
-/// psql that was killed a moment ago may still have its server process.
+/// restore that was killed a moment ago may still have its server process.
 pub async fn drop_scratch(connection: &mut PgConnection, settings: &pg::Settings, name: &str) -> Result<()> {
     let found: Option<(bool, bool, Vec<String>)> = sqlx::query_as(
         "SELECT coalesce(pg_catalog.shobj_description(oid, 'pg_database') = $2, NOT datallowconn),

@@ -82,7 +82,7 @@ pub async fn read(
             (None, None) => false,
         };
         // Only where it matters: it costs a request.
-        let has_no_manifest = (run.is_some() || deleting.is_some()) && store.get(&name.key(MANIFEST)).await?.is_none();
+        let has_no_manifest = (run.is_some() || deleting.is_some()) && !store.exists_for_certain(&name.key(MANIFEST)).await?;
         leftovers.push(Leftover {
             name: name.clone(),
             objects: objects.clone(),
@@ -176,18 +176,18 @@ pub async fn apply(
     own_name: Option<&SetName>,
     own: Option<&Identity>,
     series: &Series,
-    guard: &Guard,
+    guard: &mut Guard,
 ) -> Result<Plan> {
     let listing = set::list(store, folder).await?;
     let (leftovers, uploads) = read(store, folder, &listing, own_name).await?;
     let plan = decide(leftovers, uploads, own, series, listing.newest_object_at);
     for upload in &plan.discard {
-        guard.check()?;
+        guard.check().await?;
         tracing::info!("removing an upload that never ended: {}", store.location(&upload.key));
         store.discard(upload).await?;
     }
     for key in &plan.objects {
-        guard.check()?;
+        guard.check().await?;
         tracing::info!("removing what a run without an end left: {}", store.location(key));
         store.delete(key).await?;
     }
