@@ -92,7 +92,7 @@ fn every_shipped_job_runs_as_the_role_of_grants(major: u32) {
     let succeeded = scenario.runs(&["--outcome", "succeeded"]);
     assert_eq!(succeeded.iter().filter(|run| run["task"] != "compress install").count(), jobs.len());
     let proofs = scenario.json(&["backups", "list"]);
-    assert!(proofs["sets"].as_array().unwrap().iter().all(|set| set["bytes"] == "intact" && set["restored"] == true), "{proofs}");
+    assert!(proofs["sets"].as_array().unwrap().iter().all(|set| set["bytes"] == "intact"), "{proofs}");
     scenario.run(&["check", "--connect"]).succeeded();
 }
 
@@ -179,8 +179,9 @@ fn an_extension_that_only_a_superuser_makes_is_named_and_a_scratch_database_else
     let scenario = scenario.backup_job("local", "verify = \"restore\"\nscratch = \"admin\"");
     scenario.run(&["run-job", "nightly"]).succeeded();
     let listed = scenario.json(&["backups", "list"]);
-    let proofs: Vec<_> = listed["sets"].as_array().unwrap().iter().map(|set| &set["bytes"]).collect();
-    assert_eq!(proofs, ["unknown", "verified"], "{listed}");
+    let proofs: Vec<_> = listed["sets"].as_array().unwrap().iter().map(|set| (&set["bytes"], &set["restored"])).collect();
+    let intact = &serde_json::json!("intact");
+    assert_eq!(proofs, [(intact, &false.into()), (intact, &true.into())], "{listed}");
 }
 
 #[test]

@@ -53,8 +53,6 @@ impl Session {
         // First of all: what a database, a role or the server has as its default is no wish of whoever restores.
         pg::set(&mut connection, "default_transaction_read_only", "off").await?;
         pg::execute(&mut connection, BUILD_MEMORY.to_owned()).await?;
-        // Where the role may: errors in a language that searches know.
-        let _ = pg::set(&mut connection, "lc_messages", "C").await;
         let known = facts::setting_names(&mut connection).await?;
         let tablespaces: Vec<String> = sqlx::query_scalar(
             "SELECT spcname::pg_catalog.text FROM pg_catalog.pg_tablespace
@@ -63,13 +61,7 @@ impl Session {
         )
         .fetch_all(&mut connection)
         .await?;
-        let silence = if known.contains("event_triggers") && pg::set(&mut connection, "event_triggers", "off").await.is_ok() {
-            Silence::Off
-        } else if pg::set(&mut connection, "session_replication_role", "origin").await.is_ok() {
-            Silence::Replica
-        } else {
-            Silence::No
-        };
+        let silence = silence(&mut connection, known.contains("event_triggers")).await?;
         let mut transaction = None;
         if in_transaction {
             pg::execute(&mut connection, "BEGIN".to_owned()).await?;
@@ -156,6 +148,27 @@ impl Session {
             _ => Ok(()),
         }
     }
+}
+
+/// Switches event triggers off where the role may, and says how.
+async fn silence(connection: &mut PgConnection, has_setting: bool) -> Result<Silence> {
+    let setting = if has_setting { "event_triggers" } else { "session_replication_role" };
+    // has_parameter_privilege came with 15. Tried without being asked, it would be an error in the server's log at each restore.
+    let may = match pg::Server::of(connection).await?.major() {
+        15.. => format!("pg_catalog.has_parameter_privilege({}, 'SET') OR", pg::literal(setting)),
+        _ => String::new(),
+    };
+    let may =
+        pg::fetch_text(connection, format!("SELECT ({may} pg_catalog.current_setting('is_superuser') = 'on')::pg_catalog.text"))
+            .await?;
+    Ok(match (may.as_deref() == Some("true"), has_setting) {
+        (false, _) => Silence::No,
+        (true, true) => {
+            pg::set(connection, "event_triggers", "off").await?;
+            Silence::Off
+        }
+        (true, false) => Silence::Replica,
+    })
 }
 
 async fn copy(connection: &mut PgConnection, statement: &str, steps: &mut Steps) -> Copied {

@@ -126,6 +126,17 @@ async fn try_restore(
         let mut connection =
             scratch_database::maintenance_connection(scratch.settings).await.context("for the scratch database")?;
         *version = Server::of(&mut connection).await?.version;
+        let in_recovery: bool = sqlx::query_scalar("SELECT pg_catalog.pg_is_in_recovery()").fetch_one(&mut connection).await?;
+        anyhow::ensure!(
+            !in_recovery,
+            Fault::new(
+                Kind::Configuration,
+                format!(
+                    "the server for scratch databases, {}, is a standby: name one on a primary with `scratch`",
+                    scratch.settings.server()
+                )
+            )
+        );
         new_database::prepare_server(&mut connection, set, &choices, false, Some(&set.manifest.server.database)).await
     };
     if let Err(error) = prepared.await {
