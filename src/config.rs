@@ -498,6 +498,14 @@ impl Loader<'_> {
                 "write it like \"https://s3.example.com\"",
             );
         }
+        if let Some(endpoint) = &written.endpoint
+            && url::Url::parse(endpoint.get_ref()).is_ok_and(|url| !url.username().is_empty() || url.password().is_some())
+        {
+            // Not at its place, which would be shown.
+            let message = format!("store `{name}`: its endpoint holds credentials, which would reach logs");
+            let hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role instead".to_owned();
+            self.problems.push(self.source.problem(None, message, Some(hint)));
+        }
         if let Some(key) = &written.kms_key_id
             && written.server_side_encryption != Some(Encryption::Kms)
         {

@@ -46,9 +46,9 @@ impl ProcessIdentity {
         if !is_here || self.start_ticks.is_empty() {
             return false;
         }
+        // Another boot: it may have been this host, or one that was copied with its name and its machine-id, and runs.
         if self.boot_id != own.boot_id {
-            // Without a machine id, a host of the same name may be another one.
-            return !self.machine_id.is_empty();
+            return false;
         }
         if self.pid_namespace.is_empty() || self.pid_namespace != own.pid_namespace {
             return false;
@@ -105,6 +105,7 @@ mod tests {
             (ProcessIdentity { host: "elsewhere".into(), ..ended.clone() }, "another host"),
             (ProcessIdentity { machine_id: "elsewhere".into(), ..ended.clone() }, "another host of that name"),
             (ProcessIdentity { pid_namespace: "1".into(), ..ended.clone() }, "another container"),
+            (ProcessIdentity { boot_id: "another".into(), ..ended.clone() }, "another boot, or a copy of this host"),
             (ProcessIdentity { boot_id: String::new(), ..ended.clone() }, "nothing known"),
             (ProcessIdentity::default(), "nothing known"),
         ] {

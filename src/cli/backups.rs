@@ -76,7 +76,7 @@ pub enum Command {
         #[command(flatten)]
         filter: Filter,
     },
-    /// Say that what looked wrong is right: a dump that lost tables, or another server in an old one's place
+    /// Say that what looked wrong is right: a dump that lost tables, or a server in an old one's place
     Accept(accept::Arguments),
 }
 
@@ -96,7 +96,7 @@ pub struct Which {
 
 impl Which {
     fn choice(&self) -> Choice {
-        Choice { from: self.from.clone(), any: self.any, older_ok: self.older_ok }
+        Choice { from: self.from.clone(), any: self.any, older_ok: self.older_ok, to_verify: false }
     }
 }
 
@@ -177,8 +177,15 @@ async fn find(config: &Config, wanted: &str, filter: &Filter, choice: &Choice) -
     let now = Utc::now();
     let mut candidates: Vec<Found> = Vec::new();
     let mut unreadable = Vec::new();
+    let mut unread_stores = Vec::new();
     for (store_name, store) in stores(config, filter).await? {
-        let listing = set::list(&store, "").await?;
+        let listing = match set::list(&store, "").await {
+            Ok(listing) => listing,
+            Err(error) => {
+                unread_stores.push((store_name, error));
+                continue;
+            }
+        };
         let meant = |name: &SetName| {
             filter.matches(name)
                 && (wanted == "latest"
@@ -191,6 +198,12 @@ async fn find(config: &Config, wanted: &str, filter: &Filter, choice: &Choice) -
             candidates.push(Found { store_name: store_name.clone(), store: store.clone(), set });
         }
     }
+    // A set that was named and found is meant, wherever else it may be; what `latest` is, nobody can say without having seen all.
+    if wanted == "latest" || candidates.is_empty() {
+        if let Some((store_name, error)) = unread_stores.into_iter().next() {
+            return Err(error.context(format!("store `{store_name}` cannot be read; --store NAME asks another one alone")));
+        }
+    }
     one_series(&candidates, wanted)?;
     let said = |reason: String| Fault::new(Kind::Configuration, format!("no set `{wanted}`: {reason}"));
     let Some(first) = candidates.first() else {
@@ -198,7 +211,10 @@ async fn find(config: &Config, wanted: &str, filter: &Filter, choice: &Choice) -
         let detail = if reasons.is_empty() { "`pgtend backups list` shows what there is".to_owned() } else { reasons.join("; ") };
         return Err(said(detail).into());
     };
-    let series = Series::read(&first.store, &first.set.name.database, &first.set.name.job).await?;
+    let (series, trouble) = Series::read(&first.store, &first.set.name.database, &first.set.name.job).await?;
+    if let Some(trouble) = trouble {
+        tracing::warn!("{trouble}");
+    }
     keep_one_identity(&mut candidates, &series, wanted, choice)?;
     if wanted != "latest" {
         // The same set may be in two stores.
@@ -235,18 +251,18 @@ fn one_series(candidates: &[Found], wanted: &str) -> Result<()> {
 /// Which server's sets are meant is never guessed: not from where they go to, and not from which is newer.
 fn keep_one_identity(candidates: &mut Vec<Found>, series: &Series, wanted: &str, choice: &Choice) -> Result<()> {
     if let Some(from) = &choice.from {
-        candidates.retain(|found| found.set.identity().is_some_and(|identity| identity.is_meant_by(from)));
+        candidates.retain(|found| series.identity_of(&found.set).is_some_and(|identity| identity.is_meant_by(from)));
         return Ok(());
     }
     if wanted != "latest" {
         return Ok(());
     }
     let sets: Vec<Set> = candidates.iter().map(|found| found.set.clone()).collect();
-    let identities = latest::identities(&sets, |identity| series.accepts(identity));
+    let identities = latest::identities(&sets, |set| series.identity_of(set));
     if identities.len() > 1 {
-        let commands: Vec<String> = identities.iter().map(|identity| format!("  latest --from {identity}")).collect();
+        let commands: Vec<String> = identities.iter().map(|identity| format!("  latest --from '{identity}'")).collect();
         let message = format!(
-            "`latest` could be of {} servers, whose sets stand in one folder; say which (the one with the newest intact set comes first):\n{}",
+            "`latest` could be of {} servers or databases, whose sets stand in one folder; say which (the one with the newest intact set comes first):\n{}",
             identities.len(),
             commands.join("\n")
         );

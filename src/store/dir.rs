@@ -74,6 +74,10 @@ impl Dir {
                 let key = if folder.is_empty() { name } else { format!("{folder}/{name}") };
                 // An object may be deleted while we look.
                 let Ok(metadata) = entry.metadata().await else { continue };
+                // A file system's own, at the root of a mount: not ours to read.
+                if metadata.is_dir() && key == "lost+found" {
+                    continue;
+                }
                 if metadata.is_dir() && depth < DEPTH {
                     folders.push((key, depth + 1));
                 } else if metadata.is_file() && ![GUARD, mounted::MARKER].contains(&key.as_str()) {

@@ -20,7 +20,7 @@ pub mod manifest;
 pub mod markers;
 mod members;
 pub mod new_database;
-mod plan;
+pub mod plan;
 mod properties;
 pub mod prune;
 pub mod read_back;
@@ -57,6 +57,7 @@ use toml::Spanned;
 
 use self::guard::Asked;
 use self::markers::RunMarker;
+use self::series::{Identity, Series};
 use self::set::{Set, SetName};
 use self::verdict::Bytes;
 use self::verify::Verified;
@@ -188,28 +189,20 @@ impl Work for Backup {
         let store = open_store(run, &self.store).await?;
         let has_ledger = run.run_id.is_some();
         let seen = guard::look(&store, run.database, &run.job.name, has_ledger).await;
+        // What earlier runs left may be what fills the disk: first. Trouble with it is no reason for no backup.
+        let mut warnings = run.or_cancelled(async { Ok(self.sweep(&store, &plan, run).await) }).await?;
         let marker = RunMarker {
             process: ProcessIdentity::own(),
+            nonce: uuid::Uuid::new_v4().to_string(),
             run: run.run_id,
             identity: plan.identity.clone(),
             started_at: Utc::now(),
         };
         plan.name = run.or_cancelled(markers::claim(&store, &plan.name, &marker)).await?;
         plan.set = plan.name.to_string();
-        // What earlier runs left may be what fills the disk: first. Trouble with it is no reason for no backup.
-        let swept = run.or_cancelled(async { Ok(self.sweep(&store, &plan, run).await) }).await;
-        let mut warnings = match swept {
-            Ok(warnings) => warnings,
-            Err(error) => {
-                dump::clean_up(&store, &plan, self).await;
-                return Err(error);
-            }
-        };
-        let mut set = dump::write_set(&store, &plan, self, run).await?;
+        let (mut set, not_held) = dump::write_set(&store, &plan, self, run).await?;
         let mut report = report_on(&set, &store, &plan);
-        if let Err(error) = self.note_losses(&store, &set, &plan, run, &mut warnings).await {
-            warnings.push(format!("what this dump may have lost is not held: {error:#}"));
-        }
+        plan.deletes_nothing.extend(not_held);
 
         let refusal = match self.verify {
             Verify::None => None,
@@ -273,8 +266,7 @@ impl Backup {
             Asked::Refused(why) => warnings.push(format!("what earlier runs left stays this time: {why}")),
             Asked::Granted(mut guard) => {
                 let folder = set::folder(database, job);
-                let swept =
-                    sweep::apply(store, &folder, Some(&plan.name), plan.identity.as_ref(), &plan.series, &mut guard).await;
+                let swept = sweep::apply(store, &folder, plan.identity.as_ref(), &mut guard).await;
                 guard.release().await;
                 if let Err(error) = swept {
                     warnings.push(format!("what earlier runs left could not be swept: {}", fault::in_a_line(&error)));
@@ -298,21 +290,6 @@ impl Backup {
             warnings.extend(scratch::drop_or_warn(&settings, database).await);
         }
         warnings
-    }
-
-    /// Holds the set before a loss, and warns of it.
-    async fn note_losses(
-        &self,
-        store: &Store,
-        set: &Set,
-        plan: &Plan,
-        run: &RunContext<'_>,
-        warnings: &mut Vec<String>,
-    ) -> Result<()> {
-        let Some(previous) = &plan.previous else { return Ok(()) };
-        let Some(reason) = loss::lost(&previous.manifest, &set.manifest, &plan.dropped_by_us) else { return Ok(()) };
-        warnings.push(format!("{reason}; {} is held for 30 days, or until `pgtend backups accept {}`", previous.name, set.name));
-        run.or_cancelled(loss::hold(store, previous, &set.name.to_string(), &reason, Utc::now())).await
     }
 
     async fn prune(
@@ -404,24 +381,39 @@ fn free_name(database: &str, job: &str, taken: &[SetName], now: chrono::DateTime
     name
 }
 
-/// When the newest intact set of `database` was taken, of all backup jobs that name it. A set with filters is
-/// not a backup of the database, and a store that cannot be read is an error: no is not said on doubt.
+/// When the newest intact set of `database` was taken, of all backup jobs that name it. A set with filters is not a backup of the
+/// database, and one of another server under the same names is none of this one; a store or a server that cannot be asked is an error: no
+/// is not said on doubt, and yes neither.
 pub async fn newest_verified(config: &Config, jobs: &[Job], database: &str) -> Result<Option<DateTime<Utc>>> {
     let mut newest = None;
+    let mut own: Option<Option<Identity>> = None;
     let now = Utc::now();
     for job in jobs.iter().filter(|job| job.databases.iter().any(|name| name == database)) {
         let Task::Backup(backup) = &job.task else { continue };
+        let own = match &own {
+            Some(own) => own,
+            None => own.insert(identity_of(config, database).await?),
+        };
         let configured = config.stores.get(&backup.store).context("the job's store is configured")?;
         let store = Store::open(configured).await.with_context(|| format!("store `{}`", backup.store))?;
         let listing = set::list(&store, &set::folder(database, &job.name)).await?;
+        let (series, _) = Series::read(&store, database, &job.name).await?;
         let verified = listing
             .sets
             .iter()
             .filter(|set| set.verification.verdict() == Bytes::Intact && set.manifest.filters.are_none())
-            .filter(|set| !set.is_from_the_future(now));
+            .filter(|set| !set.is_from_the_future(now) && series.unites(own.as_ref(), set));
         newest = newest.max(verified.map(|set| set.name.taken_at).max());
     }
     Ok(newest)
+}
+
+/// Who a configured database is.
+async fn identity_of(config: &Config, database: &str) -> Result<Option<Identity>> {
+    let configured = config.databases.get(database).with_context(|| format!("the configuration has no database `{database}`"))?;
+    let settings = pg::Settings::resolve(configured).with_context(|| format!("database `{database}`"))?;
+    let mut connection = settings.connect().await.with_context(|| format!("database `{database}`"))?;
+    Ok(Identity::of(&facts::server(&mut connection, &settings).await?))
 }
 
 /// The client tools for a server of that major version.

@@ -9,21 +9,25 @@ use clap::Args;
 use super::{Filter, find, stores};
 use crate::cli::Global;
 use crate::cli::output::print;
+use crate::config::Config;
 use crate::fault::{Fault, Kind};
+use crate::pg;
+use crate::task::backup::facts;
 use crate::task::backup::latest::Choice;
-use crate::task::backup::markers::HOLD;
+use crate::task::backup::markers::LOSS_HOLD;
 use crate::task::backup::series::{Accepted, Identity, Series};
-use crate::task::backup::set;
+use crate::task::backup::set::{self, SetName};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// A set whose dump lost tables, or shrank: the set before it is no longer held for that
+    /// A set whose dump lost tables, or shrank, or the set before it, which is no longer held for that
     #[arg(required_unless_present = "identity", conflicts_with = "identity")]
     set: Option<String>,
     #[command(flatten)]
     filter: Filter,
-    /// A server, SYSTEM_IDENTIFIER/DATABASE as messages name it, whose sets belong to whoever backs up under these names now
-    /// (after an upgrade, a migration, a disaster); with the present server's own, that it carries on although it went back in time
+    /// A server, SYSTEM_IDENTIFIER/DATABASE as messages name it, whose present sets belong to the series of the configured database
+    /// from now on (after an upgrade, a migration, a disaster). With that database's own, that it carries on although it went back in
+    /// time
     #[arg(long, value_name = "IDENTITY")]
     identity: Option<String>,
 }
@@ -36,22 +40,35 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     }
 }
 
+/// `wanted` is the set that lost something, which may be gone by now, or the one that is held for it.
 async fn accept_loss(global: &Global, wanted: &str, filter: &Filter) -> Result<ExitCode> {
     let config = global.load_config()?;
-    let found = find(&config, wanted, filter, &Choice { older_ok: true, ..Choice::default() }).await?;
-    let name = found.set.name.to_string();
-    let listing = set::list(&found.store, &set::folder(&found.set.name.database, &found.set.name.job)).await?;
-    let mut text = String::new();
-    for set in listing.sets {
-        if set.hold.as_ref().is_some_and(|hold| hold.because_of.as_deref() == Some(&name)) {
-            found.store.delete(&set.name.key(HOLD)).await?;
-            text += &format!("{} is no longer held\n", set.name);
+    let name: SetName = match wanted.parse() {
+        Ok(name) => name,
+        Err(_) => find(&config, wanted, filter, &Choice { to_verify: true, ..Choice::default() }).await?.set.name,
+    };
+    let text = name.to_string();
+    let mut said = String::new();
+    for (_, store) in stores(&config, filter).await? {
+        let listing = set::list(&store, &set::folder(&name.database, &name.job)).await?;
+        for set in listing.sets {
+            let after_it = set.holds.iter().any(|hold| hold.because_of.as_deref() == Some(&text));
+            let is_it = set.name == name && set.holds.iter().any(|hold| hold.because_of.is_some());
+            if after_it || is_it {
+                store.delete(&set.name.key(LOSS_HOLD)).await?;
+                said += &format!("{} is no longer held\n", set.name);
+            }
         }
     }
-    print(if text.is_empty() { "no set is held because of that one\n" } else { &text })?;
+    if said.is_empty() {
+        let message = format!("no set is held because of {text}: `pgtend backups list` shows which are held");
+        return Err(Fault::new(Kind::Configuration, message).into());
+    }
+    print(&said)?;
     Ok(ExitCode::SUCCESS)
 }
 
+/// The sets that are there now, into the series of the server that the configuration names.
 async fn accept_identity(global: &Global, text: &str, filter: &Filter) -> Result<ExitCode> {
     let config = global.load_config()?;
     let mut said = String::new();
@@ -67,12 +84,25 @@ async fn accept_identity(global: &Global, text: &str, filter: &Filter) -> Result
             }
         }
         for (database, job, identity, sets) in folders {
-            let mut series = Series::read(&store, &database, &job).await?;
-            series.accepted.retain(|accepted| accepted.identity != identity);
+            let into = own_identity(&config, &database).await.with_context(|| {
+                format!("whose series the sets of {identity} are to be of is what database `{database}` says")
+            })?;
+            let (mut series, trouble) = Series::read(&store, &database, &job).await?;
+            if let Some(trouble) = trouble {
+                tracing::warn!("{trouble}; it is written anew");
+            }
+            series.accepted.retain(|accepted| (&accepted.identity, &accepted.into) != (&identity, &into));
             let count = sets.len();
-            series.accepted.push(Accepted { identity: identity.clone(), at: Utc::now(), sets });
+            said += &match identity == into {
+                false => {
+                    format!("{database}/{job} in {store_name}: {count} sets of {identity} are of the series of {into} now\n")
+                }
+                true => format!(
+                    "{database}/{job} in {store_name}: that {count} sets of {identity} may be ahead on its log is no news now\n"
+                ),
+            };
+            series.accepted.push(Accepted { identity, into, at: Utc::now(), sets });
             series.write(&store, &database, &job).await.with_context(|| format!("store `{store_name}`"))?;
-            said += &format!("{database}/{job} in {store_name}: the {count} sets of {identity} are of the series now\n");
         }
     }
     if said.is_empty() {
@@ -81,4 +111,15 @@ async fn accept_identity(global: &Global, text: &str, filter: &Filter) -> Result
     }
     print(&said)?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn own_identity(config: &Config, database: &str) -> Result<Identity> {
+    let configured = config
+        .databases
+        .get(database)
+        .with_context(|| Fault::new(Kind::Configuration, format!("the configuration has no database `{database}`")))?;
+    let settings = pg::Settings::resolve(configured)?;
+    let mut connection = settings.connect().await?;
+    let server = facts::server(&mut connection, &settings).await?;
+    Identity::of(&server).context("this role may not read the server's system identifier (pg_control_system)")
 }

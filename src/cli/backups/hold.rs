@@ -8,25 +8,34 @@ use chrono::{DateTime, Utc};
 use super::{Filter, find};
 use crate::cli::Global;
 use crate::cli::output::print;
+use crate::fault::{Fault, Kind};
 use crate::task::backup::latest::Choice;
-use crate::task::backup::markers::{self, HOLD, Hold};
+use crate::task::backup::markers::{self, HOLD, HOLDS, Hold};
 
 pub async fn hold(global: &Global, wanted: &str, filter: &Filter, until: DateTime<Utc>, reason: &str) -> Result<ExitCode> {
     let config = global.load_config()?;
     let found = find(&config, wanted, filter, &Choice::default()).await?;
     let hold = Hold { until, reason: reason.to_owned(), because_of: None };
     markers::write(&found.store, &found.set.name, HOLD, &hold).await?;
-    print(&format!("{} is held until {}\n", found.set.name, until.format("%Y-%m-%d %H:%M UTC")))?;
+    // A prune that was under way may have taken it in between: then there is nothing to hold.
+    if !found.store.exists_for_certain(&found.set.name.key(crate::task::backup::set::MANIFEST)).await? {
+        found.store.delete(&found.set.name.key(HOLD)).await?;
+        return Err(Fault::new(Kind::Configuration, format!("{} was deleted meanwhile", found.set.name)).into());
+    }
+    print(&format!("{} in {} is held until {}\n", found.set.name, found.store_name, until.format("%Y-%m-%d %H:%M UTC")))?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub async fn release(global: &Global, wanted: &str, filter: &Filter) -> Result<ExitCode> {
     let config = global.load_config()?;
     let found = find(&config, wanted, filter, &Choice::default()).await?;
-    found.store.delete(&found.set.name.key(HOLD)).await?;
-    print(&match &found.set.hold {
-        Some(hold) => format!("{} is no longer held ({})\n", found.set.name, hold.reason),
-        None => format!("{} was not held\n", found.set.name),
+    for object in HOLDS {
+        found.store.delete(&found.set.name.key(object)).await?;
+    }
+    let reasons: Vec<&str> = found.set.holds.iter().map(|hold| hold.reason.as_str()).collect();
+    print(&match reasons.is_empty() {
+        false => format!("{} is no longer held ({})\n", found.set.name, reasons.join("; ")),
+        true => format!("{} was not held\n", found.set.name),
     })?;
     Ok(ExitCode::SUCCESS)
 }

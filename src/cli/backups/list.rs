@@ -20,17 +20,25 @@ pub async fn run(global: &Global, filter: &Filter) -> Result<ExitCode> {
     let mut broken = Vec::new();
     let mut newest_good = None;
     let mut from_the_future = Vec::new();
+    let mut failed = Vec::new();
     let now = Utc::now();
     for (store_name, store) in stores(&config, filter).await? {
         if !store.is_there() {
             tracing::warn!("store `{store_name}`: there is no folder {} (yet, or is a disk not mounted?)", store.location(""));
         }
-        let listing = set::list(&store, "").await?;
+        let listing = match set::list(&store, "").await {
+            Ok(listing) => listing,
+            // What the others hold is shown all the same.
+            Err(error) => {
+                failed.push(error.context(format!("store `{store_name}` cannot be read")));
+                continue;
+            }
+        };
         for set in listing.sets.iter().filter(|set| filter.matches(&set.name)) {
             let manifest = &set.manifest;
             if set.is_from_the_future(now) {
                 from_the_future.push(set.name.to_string());
-            } else if set.verification.verdict() == Bytes::Intact {
+            } else if set.verification.verdict() == Bytes::Intact && set.manifest.filters.are_none() {
                 newest_good = newest_good.max(Some(set.name.taken_at));
             }
             rows.push(vec![
@@ -63,7 +71,7 @@ pub async fn run(global: &Global, filter: &Filter) -> Result<ExitCode> {
                 "identity": set.identity().map(|identity| identity.to_string()),
                 "filtered": !set.manifest.filters.are_none(),
                 "by_hand": set.manifest.by_hand,
-                "held": set.held(now),
+                "held": set.held(now).collect::<Vec<_>>(),
                 "from_the_future": set.is_from_the_future(now),
                 "warnings": manifest.warnings,
             }));
@@ -82,7 +90,7 @@ pub async fn run(global: &Global, filter: &Filter) -> Result<ExitCode> {
             .map(|(store, name, reason)| json!({ "store": store, "set": name.to_string(), "reason": reason }))
             .collect();
         print(&format!("{:#}\n", json!({ "sets": json_rows, "unrestorable": broken })))?;
-        return Ok(ExitCode::SUCCESS);
+        return failed.into_iter().next().map_or(Ok(ExitCode::SUCCESS), Err);
     }
     if rows.is_empty() {
         print("no sets\n")?;
@@ -101,7 +109,7 @@ pub async fn run(global: &Global, filter: &Filter) -> Result<ExitCode> {
     for (store, name, reason) in broken {
         eprintln!("pgtend: not listed: {name} in {store} cannot be restored: {reason}");
     }
-    Ok(ExitCode::SUCCESS)
+    failed.into_iter().next().map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
 /// What is special about a set, for the last column.
@@ -113,8 +121,8 @@ fn notes(set: &Set, now: chrono::DateTime<Utc>) -> String {
     if set.manifest.by_hand {
         notes.push("by hand".to_owned());
     }
-    if let Some(hold) = set.held(now) {
-        notes.push(format!("held until {}", hold.until.format("%Y-%m-%d")));
+    if let Some(until) = set.held(now).map(|hold| hold.until).max() {
+        notes.push(format!("held until {}", until.format("%Y-%m-%d")));
     }
     if set.is_from_the_future(now) {
         notes.push("from after now".to_owned());

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use serde_json::json;
 
 use crate::cli::Global;
@@ -13,7 +13,9 @@ use crate::ledger::Ledger;
 use crate::pg;
 use crate::store::Store;
 use crate::task::Task;
+use crate::task::backup::facts::{self, ServerFacts};
 use crate::task::backup::guard::{self, Asked};
+use crate::task::backup::plan;
 use crate::task::backup::prune::{self, Rules};
 use crate::task::backup::series::{Identity, Series};
 use crate::task::backup::set;
@@ -36,9 +38,17 @@ pub async fn run(global: &Global, only: Option<&str>, dry_run: bool) -> Result<E
         let store = Store::open(config.stores.get(&backup.store).context("the store is known: the job was checked")?).await?;
         for database in &job.databases {
             let folder = set::folder(database, &job.name);
-            let series = Series::read(&store, database, &job.name).await?;
+            let (series, trouble) = Series::read(&store, database, &job.name).await?;
             let configured = config.databases.get(database).context("the database is known: the job was checked")?;
-            let identity = own_identity(configured, database).await?;
+            let (server, host_clock) = server_facts(configured, database).await?;
+            let identity = Identity::of(&server);
+            // What keeps a run from deleting keeps a person from it as well.
+            let mut doubts = plan::doubts(&server, host_clock, &series, &set::list(&store, &folder).await?);
+            doubts.extend(trouble);
+            if !doubts.is_empty() {
+                refused.push(format!("{database}/{}: {}", job.name, doubts.join("; ")));
+                continue;
+            }
             let rules = Rules {
                 keep,
                 zone: job.timezone,
@@ -78,21 +88,22 @@ pub async fn run(global: &Global, only: Option<&str>, dry_run: bool) -> Result<E
     if global.json {
         print(&format!("{:#}\n", json!({ "dry_run": dry_run, "sets": json_rows })))?;
     } else {
-        print(if text.is_empty() { "no sets\n" } else { &text })?;
+        print(if text.is_empty() { "no sets of a job with `keep`\n" } else { &text })?;
     }
     if refused.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    Err(Fault::new(Kind::Busy, format!("not pruned: {}", refused.join("; "))).into())
+    Err(Fault::new(Kind::NotNow, format!("not pruned: {}", refused.join("; "))).into())
 }
 
-/// Whose sets are meant is asked of the server: with another configuration's names, or on another host, they may be another's.
-async fn own_identity(configured: &crate::config::Database, database: &str) -> Result<Option<Identity>> {
+/// Whose sets are meant, and what time it is, is asked of the server: with another configuration's names, or on another host, the sets may
+/// be another's. With this host's clock at that moment.
+async fn server_facts(configured: &crate::config::Database, database: &str) -> Result<(ServerFacts, DateTime<Utc>)> {
     let settings = pg::Settings::resolve(configured).with_context(|| format!("database `{database}`"))?;
     let mut connection = settings
         .connect()
         .await
         .with_context(|| format!("cannot tell which sets are those of database `{database}`, so none is deleted"))?;
-    let server = crate::task::backup::facts::server(&mut connection, &settings).await?;
-    Ok(Identity::of(&server))
+    let server = facts::server(&mut connection, &settings).await?;
+    Ok((server, Utc::now()))
 }

@@ -24,8 +24,8 @@ pub async fn run(
     cancel: &CancellationToken,
 ) -> Result<ExitCode> {
     let config = global.load_config()?;
-    // What is passed by as a source of a restore may well be looked at.
-    let choice = Choice { older_ok: true, ..which.choice() };
+    // What would be passed by as a source of a restore is what should be looked at.
+    let choice = Choice { older_ok: true, to_verify: true, ..which.choice() };
     let mut found = or_cancelled(cancel, find(&config, wanted, filter, &choice)).await?;
     let mut refusal = None;
     match restore_on {

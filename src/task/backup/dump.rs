@@ -9,7 +9,7 @@ use super::plan::Plan;
 use super::set::{self, GLOBALS, Set};
 use super::stream::{self, Shape, Streamed};
 use super::verdict::Verification;
-use super::{Backup, Compression, why};
+use super::{Backup, Compression, loss, why};
 use crate::child::{Child, Ended};
 use crate::pg;
 use crate::progress::Phase;
@@ -17,8 +17,9 @@ use crate::store::{Store, Upload};
 use crate::task::RunContext;
 use crate::units;
 
-/// Writes the set `plan.name`, whose folder is this run's. It exists when this returns Ok, and leaves nothing when it does not.
-pub async fn write_set(store: &Store, plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Result<Set> {
+/// Writes the set `plan.name`, whose folder is this run's. It exists when this returns Ok, and leaves nothing when it does not. The
+/// second value says why the set before a loss could not be held: then nothing may go.
+pub async fn write_set(store: &Store, plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Result<(Set, Option<String>)> {
     let written = write_objects(store, plan, backup, run).await;
     if written.is_err() {
         clean_up(store, plan, backup).await;
@@ -26,7 +27,7 @@ pub async fn write_set(store: &Store, plan: &Plan, backup: &Backup, run: &RunCon
     written
 }
 
-async fn write_objects(store: &Store, plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Result<Set> {
+async fn write_objects(store: &Store, plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Result<(Set, Option<String>)> {
     let object = backup.compression.dump_object();
     let started_at = Utc::now();
     let phase = run.progress.phase("dump", None);
@@ -40,7 +41,7 @@ async fn write_objects(store: &Store, plan: &Plan, backup: &Backup, run: &RunCon
     if dump.contents.tables.is_empty() {
         warnings.push("the dump holds no table's data".to_owned());
     }
-    let manifest = Manifest {
+    let mut manifest = Manifest {
         format: FORMAT,
         pgtend_version: env!("CARGO_PKG_VERSION").to_owned(),
         job: run.job.name.clone(),
@@ -65,13 +66,36 @@ async fn write_objects(store: &Store, plan: &Plan, backup: &Backup, run: &RunCon
         filters: backup.filters.clone(),
         warnings,
     };
+    // Before the manifest: a kill in between leaves a set held too long, and not one that goes.
+    let not_held = hold_before_loss(store, plan, &mut manifest, run).await?;
     run.or_cancelled(set::write_manifest(store, &plan.name, &manifest)).await?;
-    Ok(Set { name: plan.name.clone(), manifest, verification: Verification::default(), hold: None })
+    Ok((Set { name: plan.name.clone(), manifest, verification: Verification::default(), holds: Vec::new() }, not_held))
+}
+
+/// Holds the set before a loss, and warns of it. Returns why that was not possible.
+async fn hold_before_loss(store: &Store, plan: &Plan, manifest: &mut Manifest, run: &RunContext<'_>) -> Result<Option<String>> {
+    let Some(previous) = &plan.previous else { return Ok(None) };
+    let Some(reason) = loss::lost(&previous.manifest, manifest, &plan.dropped_by_us) else { return Ok(None) };
+    let (name, before) = (plan.name.to_string(), &previous.name);
+    let holding = loss::hold(store, previous, &name, &reason, Utc::now());
+    // The error of a hold that was not possible, or that of a run that was cancelled.
+    let held = run.or_cancelled(async { Ok(holding.await) }).await?;
+    Ok(match held {
+        Ok(()) => {
+            manifest.warnings.push(format!("{reason}; {before} is held for 30 days, or until `pgtend backups accept '{name}'`"));
+            None
+        }
+        Err(error) => {
+            let why = format!("{before} may be the last that has what this dump lacks, and could not be held: {error:#}");
+            manifest.warnings.push(format!("{reason}; {why}"));
+            Some(why)
+        }
+    })
 }
 
 /// Removes what a run that ends without a set has written. The manifest goes first: an answer that was lost does not mean that it
 /// was not written. The mark goes last, and only when nothing is left that it stands for.
-pub async fn clean_up(store: &Store, plan: &Plan, backup: &Backup) {
+async fn clean_up(store: &Store, plan: &Plan, backup: &Backup) {
     let cleaned = async {
         for object in [set::MANIFEST, backup.compression.dump_object(), GLOBALS] {
             store.delete(&plan.name.key(object)).await?;

@@ -264,7 +264,7 @@ async fn read_json(connection: &mut PgConnection, query: &str) -> Result<serde_j
     )
     .execute(&mut *transaction)
     .await?;
-    let hex = pg::fetch_text(&mut *transaction, format!("SELECT pg_catalog.encode(pg_catalog.textsend(({query})::text), 'hex')"))
+    let hex = pg::fetch_text(&mut transaction, format!("SELECT pg_catalog.encode(pg_catalog.textsend(({query})::text), 'hex')"))
         .await?
         .context("the query has no row")?;
     transaction.commit().await?;

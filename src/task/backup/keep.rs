@@ -71,6 +71,8 @@ pub fn decide(candidates: &[Candidate], keep: &Keep, zone: Tz, now: DateTime<Utc
         .map(|candidate| candidate.name.as_str());
 
     let mut rules = Rules::new(keep);
+    // Sets that fill no place of the rules compete for what is free of them among themselves.
+    let mut beside = Rules::new(keep);
     sorted
         .into_iter()
         .map(|candidate| {
@@ -79,7 +81,11 @@ pub fn decide(candidates: &[Candidate], keep: &Keep, zone: Tz, now: DateTime<Utc
             let mut check_first = false;
             match candidate.bytes {
                 Bytes::Intact => {
-                    reasons.extend(if candidate.fills { rules.fill(at) } else { rules.would_fill(at) });
+                    if candidate.fills {
+                        reasons.extend(rules.fill(at));
+                    } else if !rules.would_fill(at).is_empty() {
+                        reasons.extend(beside.fill(at).into_iter().map(|reason| format!("fills no place: {reason} of its kind")));
+                    }
                     if newest_restored == Some(candidate.name.as_str()) && reasons.is_empty() {
                         reasons.push("the newest that was restored".to_owned());
                     }
@@ -286,6 +292,13 @@ mod tests {
         sets[4].fills = false;
         sets[4].pinned = vec!["from after now".into()];
         assert_eq!(kept(&sets, Keep { last: 2, ..Keep::default() }), ["2027-05-01", "2026-11-04", "2026-11-03", "2026-11-02"]);
+    }
+
+    #[test]
+    fn sets_made_by_hand_alone_are_as_many_as_the_rule_says() {
+        let mut sets = intact(&["2026-11-01", "2026-11-02", "2026-11-03", "2026-11-04"]);
+        sets.iter_mut().for_each(|set| set.fills = false);
+        assert_eq!(kept(&sets, Keep { last: 2, ..Keep::default() }), ["2026-11-04", "2026-11-03"]);
     }
 
     #[test]

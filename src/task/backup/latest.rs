@@ -15,6 +15,8 @@ pub struct Choice {
     pub any: bool,
     /// `--older-ok`: also when newer ones are passed by.
     pub older_ok: bool,
+    /// It is to be looked at, and not to be restored: the newest, whatever is known of it.
+    pub to_verify: bool,
 }
 
 /// The newest set that can be the latest, with what must be said of it; or why there is none, and what to say to get one.
@@ -27,7 +29,8 @@ pub fn latest<'a>(
 ) -> Result<(&'a Set, Vec<String>), String> {
     let mut newest_first: Vec<&Set> = sets.iter().collect();
     newest_first.sort_by_key(|set| std::cmp::Reverse(set.name.taken_at));
-    let some_whole = newest_first.iter().any(|set| set.manifest.filters.are_none() && passes(set, choice, now).is_ok());
+    let some_whole =
+        !choice.to_verify && newest_first.iter().any(|set| set.manifest.filters.are_none() && passes(set, choice, now).is_ok());
 
     let mut passed = Vec::new();
     let mut chosen = None;
@@ -50,13 +53,11 @@ pub fn latest<'a>(
     };
     let after = chosen.name.taken_at;
     let newer_unreadable: Vec<_> = unreadable.iter().filter(|(at, _)| *at > after).cloned().collect();
-    // What comes from after now is passed by without being asked: it is not newer than anything.
-    let newer: Vec<_> = passed.iter().filter(|(at, _)| *at <= now).cloned().collect();
-    if (!newer.is_empty() || !newer_unreadable.is_empty()) && !choice.older_ok {
+    if (!passed.is_empty() || !newer_unreadable.is_empty()) && !choice.older_ok {
         return Err(format!(
             "the newest set that can be taken is {}; newer ones are passed by: {}. With --older-ok it is taken all the same",
             chosen.name,
-            join(&newer, &newer_unreadable)
+            join(&passed, &newer_unreadable)
         ));
     }
     let mut notes: Vec<String> = passed.iter().map(|(_, said)| format!("passed by: {said}")).collect();
@@ -69,7 +70,11 @@ pub fn latest<'a>(
 
 fn passes(set: &Set, choice: &Choice, now: DateTime<Utc>) -> Result<(), String> {
     if set.is_from_the_future(now) && !choice.any {
-        return Err("it is from after now, so that a clock was wrong; --any takes it".to_owned());
+        let now = now.format("%Y-%m-%d %H:%M");
+        return Err(format!("it is from after now, {now} UTC by this host's clock, or from after its server's; --any takes it"));
+    }
+    if choice.to_verify {
+        return Ok(());
     }
     match set.verification.verdict() {
         Bytes::Damaged => Err("its bytes are damaged".to_owned()),
@@ -81,20 +86,15 @@ fn join(passed: &[(DateTime<Utc>, String)], unreadable: &[(DateTime<Utc>, String
     passed.iter().chain(unreadable).map(|(_, said)| said.as_str()).collect::<Vec<_>>().join("; ")
 }
 
-/// The identities in a folder that nobody has said to be one, newest proved set first.
-pub fn identities(sets: &[Set], accepted: impl Fn(&Identity) -> bool) -> Vec<Identity> {
+/// The identities in a folder that nobody has said to be one, newest proved set first; `identity_of` says whose series a set is of.
+pub fn identities(sets: &[Set], identity_of: impl Fn(&Set) -> Option<Identity>) -> Vec<Identity> {
     let mut sorted: Vec<&Set> = sets.iter().collect();
     sorted.sort_by_key(|set| (set.verification.verdict() != Bytes::Intact, std::cmp::Reverse(set.name.taken_at)));
     let mut identities: Vec<Identity> = Vec::new();
-    for identity in sorted.iter().filter_map(|set| set.identity()) {
+    for identity in sorted.into_iter().filter_map(identity_of) {
         if !identities.contains(&identity) {
             identities.push(identity);
         }
     }
-    // What was accepted is one with the rest; when nothing else is there, it is all there is.
-    let others: Vec<Identity> = identities.iter().filter(|identity| !accepted(identity)).cloned().collect();
-    match others.len() {
-        0 => identities.into_iter().take(1).collect(),
-        _ => others,
-    }
+    identities
 }

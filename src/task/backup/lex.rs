@@ -45,6 +45,8 @@ pub struct Lexer {
     parentheses: u32,
     /// `BEGIN ATOMIC … END` of an SQL function, and CASE inside it.
     blocks: u32,
+    /// The last word was `begin`.
+    after_begin: bool,
     copied: Option<(String, String)>,
 }
 
@@ -97,6 +99,7 @@ impl Lexer {
             backslash_escapes: false,
             parentheses: 0,
             blocks: 0,
+            after_begin: false,
             copied: None,
         }
     }
@@ -326,14 +329,20 @@ impl Lexer {
         Event::None
     }
 
-    /// As psql: the semicolons in `CREATE FUNCTION … BEGIN ATOMIC …; END` end no statement.
+    /// The semicolons in `CREATE FUNCTION … BEGIN ATOMIC …; END` end no statement. Other than psql 18, this one does not take a column
+    /// or a function called `begin` for a block: what follows would all be one statement, rows and all.
     fn count_blocks(&mut self, word: &[u8]) {
-        if self.parentheses > 0 || !matches!(word, b"begin" | b"case" | b"end") || !creates_a_routine(&self.statement) {
+        if word.is_empty() {
+            return;
+        }
+        let opens = word == b"atomic" && std::mem::take(&mut self.after_begin);
+        self.after_begin = word == b"begin";
+        if !opens && (self.blocks == 0 || self.parentheses > 0) || !creates_a_routine(&self.statement) {
             return;
         }
         match word {
-            b"begin" => self.blocks += 1,
-            b"case" if self.blocks > 0 => self.blocks += 1,
+            b"atomic" if opens => self.blocks += 1,
+            b"case" => self.blocks += 1,
             b"end" => self.blocks = self.blocks.saturating_sub(1),
             _ => {}
         }

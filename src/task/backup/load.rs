@@ -29,6 +29,8 @@ pub struct Loader {
     manifest: Manifest,
     has_event_triggers: bool,
     is_counted: bool,
+    /// Event triggers that fire also where others are silenced: switched on when all else is done.
+    always: Vec<(String, Arc<Entry>)>,
     /// By the index of `Choices::without`.
     was_found: Vec<bool>,
     pub notes: Vec<String>,
@@ -41,11 +43,12 @@ impl Loader {
     /// Connects, and prepares the session. An error is the target's or the network's.
     pub async fn open(target: &Target<'_>, manifest: &Manifest) -> Result<Self> {
         Ok(Self {
-            session: Session::open(target.settings, target.in_transaction).await?,
+            session: Session::open(target.settings, target.in_transaction, &manifest.server.database.settings).await?,
             choices: target.choices.clone(),
             manifest: manifest.clone(),
             has_event_triggers: false,
             is_counted: false,
+            always: Vec::new(),
             was_found: vec![false; target.choices.without.len()],
             notes: Vec::new(),
             failed: Vec::new(),
@@ -75,6 +78,9 @@ impl Loader {
                 format!("{table}: an event trigger wrote there during the restore, which this role may not prevent")
             });
             self.notes.extend(written);
+        }
+        for (text, entry) in std::mem::take(&mut self.always) {
+            self.attempt(&text, &text, &entry).await?;
         }
         for (without, _) in self.choices.without.iter().zip(&self.was_found).filter(|(_, found)| !**found) {
             self.notes.push(format!("--without {} {}: the dump has none of that name", without.kind.name(), without.name));
@@ -108,6 +114,12 @@ impl Loader {
                     .await
                     .map_err(|error| of_ours(&error))?;
             }
+        }
+        let fires_always =
+            text.starts_with("ALTER EVENT TRIGGER ") && (text.ends_with(" ENABLE ALWAYS") || text.ends_with(" ENABLE REPLICA"));
+        if fires_always && self.session.silence == Silence::Replica {
+            self.always.push((text, Arc::clone(entry)));
+            return Ok(());
         }
         if let Some(fate) = self.transaction_statement(&text, entry).await? {
             return fate;

@@ -6,7 +6,7 @@ use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::manifest::Manifest;
-use super::markers::{self, HOLD, Hold};
+use super::markers::{self, Hold, LOSS_HOLD};
 use super::set::Set;
 use crate::store::Store;
 use crate::units;
@@ -19,21 +19,26 @@ const HELD_FOR: TimeDelta = TimeDelta::days(30);
 
 const TABLES_NAMED: usize = 10;
 
-/// Pure: what `now` lacks of what `before` had, as a sentence; None when nothing. Partitions come and go, and so do the tables
-/// that pgtend itself has dropped (`schema.name`).
+/// Pure: what `now` lacks of what `before` had, as a sentence; None when nothing. Partitions come and go as long as their tree is
+/// there, and so do the tables that pgtend itself has dropped (`schema.name`). A change of the job's filters excuses nothing: the set
+/// before it is the last one that has what they leave out.
 pub fn lost(before: &Manifest, now: &Manifest, dropped_by_us: &BTreeSet<String>) -> Option<String> {
-    if before.filters != now.filters {
-        return None;
-    }
     let name = |schema: &str, table: &str| format!("{schema}.{table}");
     let is_there: BTreeSet<String> = now.tables.iter().map(|table| name(&table.schema, &table.name)).collect();
-    let was_partition: BTreeSet<String> =
-        before.server.partitions.iter().map(|partition| name(&partition.schema, &partition.name)).collect();
+    let trees: BTreeSet<(&str, &str)> =
+        now.server.partitions.iter().map(|partition| (partition.root_schema.as_str(), partition.root_name.as_str())).collect();
+    let may_go: BTreeSet<String> = before
+        .server
+        .partitions
+        .iter()
+        .filter(|partition| trees.contains(&(partition.root_schema.as_str(), partition.root_name.as_str())))
+        .map(|partition| name(&partition.schema, &partition.name))
+        .collect();
     let gone: BTreeSet<String> = before
         .tables
         .iter()
         .map(|table| name(&table.schema, &table.name))
-        .filter(|table| !is_there.contains(table) && !was_partition.contains(table) && !dropped_by_us.contains(table))
+        .filter(|table| !is_there.contains(table) && !may_go.contains(table) && !dropped_by_us.contains(table))
         .collect();
     let mut said = Vec::new();
     if !gone.is_empty() {
@@ -42,8 +47,10 @@ pub fn lost(before: &Manifest, now: &Manifest, dropped_by_us: &BTreeSet<String>)
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         said.push(format!("the dump lacks {} that the last one had: {named}{more}", units::plural(gone.len(), "table")));
     }
-    let (bytes, last) = (now.dump.bytes, before.dump.bytes);
-    if before.dump.compression == now.dump.compression && (bytes as f64) < last as f64 * SHRUNK {
+    let is_same = before.dump.compression == now.dump.compression;
+    let size = |manifest: &Manifest| if is_same { manifest.dump.bytes } else { manifest.dump.uncompressed_bytes };
+    let (bytes, last) = (size(now), size(before));
+    if (bytes as f64) < last as f64 * SHRUNK {
         said.push(format!(
             "the dump shrank to {} from {} last time: is anything missing?",
             units::bytes(bytes),
@@ -53,14 +60,13 @@ pub fn lost(before: &Manifest, now: &Manifest, dropped_by_us: &BTreeSet<String>)
     (!said.is_empty()).then(|| said.join("; "))
 }
 
-/// Holds the set before the loss. A hold that lasts longer stays.
+/// Holds the set before the loss, beside what a person may have said. A hold that lasts longer stays.
 pub async fn hold(store: &Store, before: &Set, lost_in: &str, reason: &str, now: DateTime<Utc>) -> Result<()> {
-    let until = now + HELD_FOR;
-    if before.hold.as_ref().is_some_and(|hold| hold.until >= until) {
+    let hold = Hold { until: now + HELD_FOR, reason: format!("after it, {reason}"), because_of: Some(lost_in.to_owned()) };
+    if before.holds.iter().any(|earlier| earlier.because_of.is_some() && earlier.until >= hold.until) {
         return Ok(());
     }
-    let hold = Hold { until, reason: format!("after it, {reason}"), because_of: Some(lost_in.to_owned()) };
-    markers::write(store, &before.name, HOLD, &hold).await
+    markers::write(store, &before.name, LOSS_HOLD, &hold).await
 }
 
 #[cfg(test)]
@@ -79,19 +85,26 @@ mod tests {
         without.tables.remove(0);
         assert!(lost(&before, &without, &none).unwrap().contains("lacks 1 table that the last one had: public.a"));
         assert_eq!(lost(&before, &without, &BTreeSet::from(["public.a".to_owned()])), None, "we dropped it");
-        let mut partitioned = manifest();
-        partitioned.server.partitions.push(Partition {
+        let partition = |name: &str| Partition {
             schema: "public".into(),
-            name: "a".into(),
+            name: name.into(),
             root_schema: "public".into(),
             root_name: "r".into(),
-        });
+        };
+        let mut partitioned = manifest();
+        partitioned.server.partitions = vec![partition("a"), partition("b")];
+        assert!(lost(&partitioned, &without, &none).is_some(), "the whole tree is gone");
+        without.server.partitions = vec![partition("b")];
         assert_eq!(lost(&partitioned, &without, &none), None, "its time was over");
 
         let mut half = manifest();
         half.dump.bytes = 499;
         assert!(lost(&before, &half, &none).unwrap().contains("shrank to"));
         half.filters.schemas.push("public".into());
-        assert_eq!(lost(&before, &half, &none), None, "somebody asked for less");
+        assert!(lost(&before, &half, &none).is_some(), "also when somebody asked for less");
+        half.dump.compression = crate::task::backup::Compression::Zstd;
+        assert_eq!(lost(&before, &half, &none), None, "zstd is smaller; uncompressed it is the same");
+        half.dump.uncompressed_bytes = 2000;
+        assert!(lost(&before, &half, &none).is_some());
     }
 }

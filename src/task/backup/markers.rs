@@ -12,12 +12,22 @@ use crate::store::{Precondition, Store};
 
 pub const RUN: &str = "run.json";
 pub const DELETING: &str = "deleting.json";
+/// By a person.
 pub const HOLD: &str = "hold.json";
+/// Because the next dump lost something that this set has.
+pub const LOSS_HOLD: &str = "hold-after-loss.json";
+pub const HOLDS: [&str; 2] = [HOLD, LOSS_HOLD];
+
+/// Between writing and reading back, where a store keeps to no condition: longer than two hosts take from looking to writing.
+const SETTLES: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// `run.json`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunMarker {
     pub process: ProcessIdentity,
+    /// Of no other run.
+    #[serde(default)]
+    pub nonce: String,
     /// In the ledger.
     pub run: Option<i64>,
     /// Of the database that is dumped.
@@ -49,18 +59,23 @@ pub struct Hold {
 pub async fn claim(store: &Store, name: &SetName, marker: &RunMarker) -> Result<SetName> {
     let content = serde_json::to_vec_pretty(marker)?;
     let mut name = name.clone();
+    // A condition that a store takes and does not keep to is worse than none.
+    let keeps_conditions = store.can_put_if().await.unwrap_or_else(|error| {
+        tracing::debug!("{error:#}");
+        false
+    });
     for _ in 0..60 {
         let key = name.key(RUN);
-        match store.put_if(&key, content.clone(), Precondition::Absent).await {
-            Ok(Some(_)) => return Ok(name),
-            Ok(None) => {}
-            // A store that has no such step: between looking and writing somebody might come, who has the same second.
-            Err(error) => {
-                tracing::debug!("{error:#}");
-                if store.get(&key).await?.is_none() {
-                    store.put(&key, content.clone()).await?;
-                    return Ok(name);
-                }
+        if keeps_conditions {
+            if store.put_if(&key, content.clone(), Precondition::Absent).await?.is_some() {
+                return Ok(name);
+            }
+        } else if store.get(&key).await?.is_none() {
+            store.put(&key, content.clone()).await?;
+            // Two hosts may have looked in the same second: whoever wrote last has it, and the other goes on.
+            tokio::time::sleep(SETTLES).await;
+            if store.get(&key).await?.as_ref() == Some(&content) {
+                return Ok(name);
             }
         }
         name.taken_at += chrono::Duration::seconds(1);

@@ -232,9 +232,15 @@ async fn others_notes(connection: &mut PgConnection, names: &Names) -> Result<Ve
 
 async fn count_again(connection: &mut PgConnection, set: &Set, settings: &pg::Settings) -> Result<()> {
     let name = settings.database();
-    pg::execute(connection, format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", identifier(name))).await?;
-    let mut inside = settings.connect().await?;
-    let counted = counts::compare(&mut inside, &set.manifest.tables).await?;
+    // It may have its properties already, and with them all who may connect: for the count they may not.
+    scratch::open_to_us(connection, name).await?;
+    let counted = async {
+        let mut inside = settings.connect().await?;
+        counts::compare(&mut inside, &set.manifest.tables).await
+    };
+    let counted = counted.await;
+    close(connection, name).await?;
+    let counted = counted?;
     anyhow::ensure!(
         counted.differ.is_empty() && counted.missing.is_empty() && counted.unreadable.is_empty(),
         "database {name} is what an earlier call restored, and somebody has changed it since ({}); \

@@ -37,6 +37,8 @@ pub struct State {
     pub location: String,
     pub listing: Listing,
     pub series: Series,
+    /// Why what was accepted could not be read.
+    pub series_trouble: Option<String>,
     pub leftovers: Vec<Leftover>,
     pub uploads: Vec<Unfinished>,
     pub scratch_leftovers: Vec<String>,
@@ -66,8 +68,8 @@ impl State {
         let folder = set::folder(run.database, &run.job.name);
         let in_store = || format!("store `{}`", backup.store);
         let listing = set::list(&store, &folder).await.with_context(in_store)?;
-        let series = Series::read(&store, run.database, &run.job.name).await.with_context(in_store)?;
-        let (leftovers, uploads) = sweep::read(&store, &folder, &listing, None).await.with_context(in_store)?;
+        let (series, series_trouble) = Series::read(&store, run.database, &run.job.name).await.with_context(in_store)?;
+        let (leftovers, uploads) = sweep::read(&store, &folder, &listing).await.with_context(in_store)?;
 
         let scratch_leftovers = scratch_leftovers(backup, run, &server).await;
         let scratch_trouble = scratch_leftovers.as_ref().err().map(fault::in_a_line);
@@ -77,6 +79,7 @@ impl State {
             location: store.location(&folder),
             listing,
             series,
+            series_trouble,
             leftovers,
             uploads,
             scratch_leftovers: scratch_leftovers.unwrap_or_default(),
@@ -172,9 +175,11 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
     let identity = Identity::of(&state.server);
     let has_schedule = run.job.schedule.is_some();
 
-    let of_series = |set: &&Set| state.series.unites(identity.as_ref(), set.identity().as_ref()) && !set.is_from_the_future(now);
+    let of_series = |set: &&Set| state.series.unites(identity.as_ref(), set) && !set.is_from_the_future(now);
     let last_good = state.listing.sets.iter().rev().filter(of_series).find(|set| set.verification.verdict() == Bytes::Intact);
-    let previous = state.listing.sets.iter().rev().filter(of_series).find(|set| set.verification.verdict() != Bytes::Damaged);
+    // One that nobody has read may be damaged, and would be no set to fall back on.
+    let unread = || state.listing.sets.iter().rev().filter(of_series).find(|set| set.verification.verdict() == Bytes::Unknown);
+    let previous = last_good.or_else(unread);
     let keep = match &backup.keep {
         Some(keep) => {
             let rules = Rules {
@@ -195,19 +200,15 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
                 fills: !run.by_hand,
                 pinned: vec!["made by this run".to_owned()],
             };
-            prune::decide(&state.listing, &rules, Some(own))
+            prune::decide(&state.listing, &rules, Some((own, &backup.filters)))
         }
         None => Vec::new(),
     };
-    let deletes_nothing = doubts(&state, identity.as_ref());
+    let mut deletes_nothing = doubts(&state.server, state.host_clock, &state.series, &state.listing);
+    deletes_nothing.extend(state.series_trouble.clone());
     let prefix = scratch::scratch_prefix(run.database, &run.job.name, &state.server);
-    let mut sweep = sweep::decide(
-        state.leftovers.clone(),
-        state.uploads.clone(),
-        identity.as_ref(),
-        &state.series,
-        state.listing.newest_object_at,
-    );
+    let mut sweep =
+        sweep::decide(state.leftovers.clone(), state.uploads.clone(), identity.as_ref(), state.listing.newest_object_at);
     if !deletes_nothing.is_empty() {
         sweep.objects.clear();
         sweep.uploads.clear();
@@ -235,26 +236,29 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
     }
 }
 
-/// Why no set and no leftover may go this time: each of these is a doubt about whose they are, or about the time.
-fn doubts(state: &State, identity: Option<&Identity>) -> Vec<String> {
+/// Why no set and no leftover may go this time: each of these is a doubt about whose they are, or about the time. `host_clock` is this
+/// host's when the server's was read. Pure.
+pub fn doubts(server: &ServerFacts, host_clock: DateTime<Utc>, series: &Series, listing: &Listing) -> Vec<String> {
     let mut doubts = Vec::new();
-    if let Some(clock) = state.server.clock {
-        let apart = (clock - state.host_clock).abs();
+    if let Some(clock) = server.clock {
+        let apart = (clock - host_clock).abs();
         if apart > CLOCKS_DIFFER {
             let apart = units::duration(apart.to_std().unwrap_or_default());
             doubts.push(format!("the clocks of this host and of the database server are {apart} apart: set them right"));
         }
     }
-    if let (Some(set), Some(identity)) = (state.series.ahead_of(&state.server, state.listing.sets.iter()), identity) {
+    if let (Some(set), Some(identity)) = (series.ahead_of(server, listing.sets.iter()), Identity::of(server)) {
+        let position = |server: &ServerFacts| {
+            let timeline = server.timeline.map_or("?".to_owned(), |timeline| timeline.to_string());
+            format!("timeline {timeline}, {}", server.lsn.as_deref().unwrap_or("?"))
+        };
         doubts.push(format!(
-            "{} was taken from a later point of the same write-ahead log (timeline {}, {}) than the server is at now (timeline {}, {}): \
-             one of the two is a copy of the other, or was set back in time; when this one carries on, say so: \
-             pgtend backups accept --identity {identity} --database {} --job {}",
+            "{} was taken from a later point of the same write-ahead log ({}) than the server is at now ({}): one of the two is a copy of \
+             the other, or was set back in time; when this one carries on, say so: \
+             pgtend backups accept --identity '{identity}' --database '{}' --job '{}'",
             set.name,
-            set.manifest.server.timeline.map_or("?".to_owned(), |timeline| timeline.to_string()),
-            set.manifest.server.lsn.as_deref().unwrap_or("?"),
-            state.server.timeline.map_or("?".to_owned(), |timeline| timeline.to_string()),
-            state.server.lsn.as_deref().unwrap_or("?"),
+            position(&set.manifest.server),
+            position(server),
             set.name.database,
             set.name.job,
         ));
@@ -287,11 +291,16 @@ fn warnings(
         ),
         None => {}
         Some(own) => {
-            let others = latest::identities(&listing.sets, |other| other == own || state.series.accepts(other));
-            for other in others.iter().filter(|other| *other != own && !state.series.accepts(other)) {
+            let others = latest::identities(&listing.sets, |set| state.series.identity_of(set));
+            for other in others.iter().filter(|other| *other != own) {
+                let whose = match other.system_identifier == own.system_identifier {
+                    true => "another database of this server",
+                    false => "another server",
+                };
                 warnings.push(format!(
-                    "there are sets of another server here ({other}, and this one is {own}): they are neither counted nor deleted; \
-                     when this server took that one's place, say so: pgtend backups accept --identity {other} --database {} --job {}",
+                    "there are sets of {whose} here ({other}, and this one is {own}): they are neither counted nor deleted; \
+                     when this one took that one's place, say so: \
+                     pgtend backups accept --identity '{other}' --database '{}' --job '{}'",
                     run.database, run.job.name
                 ));
             }
@@ -314,7 +323,10 @@ fn warnings(
         && backup.verify == Verify::None
         && !listing.sets.iter().any(|set| set.verification.verdict() == Bytes::Intact)
     {
-        warnings.push("no set has been read back, so `keep` deletes none: run `pgtend backups verify`".to_owned());
+        warnings.push(
+            "no set has been read back, so `keep` deletes none: run `pgtend backups verify latest`, or `pgtend backups prune`"
+                .to_owned(),
+        );
     }
     if !state.server.unreadable.is_empty() {
         warnings.push(format!("this role may not read, so that the set is without: {}", state.server.unreadable.join("; ")));

@@ -6,7 +6,8 @@ use chrono_tz::Tz;
 
 use super::guard::Guard;
 use super::keep::{self, Candidate, Decision, Keep};
-use super::markers::{self, DELETING, DeletingMarker, HOLD, RUN};
+use super::manifest::Filters;
+use super::markers::{self, DELETING, DeletingMarker, HOLD, LOSS_HOLD, RUN};
 use super::read_back;
 use super::series::{Identity, Series};
 use super::set::{self, GLOBALS, Listing, MANIFEST, Set, SetName, VERIFICATION};
@@ -36,12 +37,10 @@ impl Rules<'_> {
         if self.own == Some(&set.name) {
             pinned.push("made by this run".to_owned());
         }
-        if let Some(hold) = set.held(self.now) {
-            pinned.push(match hold.until == DateTime::<Utc>::MAX_UTC {
-                true => hold.reason.clone(),
-                false => format!("held until {}: {}", hold.until.format("%Y-%m-%d"), hold.reason),
-            });
-        }
+        pinned.extend(set.held(self.now).map(|hold| match hold.until == DateTime::<Utc>::MAX_UTC {
+            true => hold.reason.clone(),
+            false => format!("held until {}: {}", hold.until.format("%Y-%m-%d"), hold.reason),
+        }));
         let is_from_the_future = set.is_from_the_future(self.now);
         if is_from_the_future {
             pinned.push("from after now: a clock was wrong".to_owned());
@@ -52,21 +51,32 @@ impl Rules<'_> {
             bytes: set.verification.verdict(),
             damaged_at: set.verification.damaged_at(),
             was_restored: set.verification.was_restored(),
-            fills: !is_from_the_future && !(self.has_schedule && set.manifest.by_hand),
+            fills: !is_from_the_future && (!self.has_schedule || !set.manifest.by_hand),
             pinned,
         }
     }
 
     /// The sets that these rules are about.
     pub fn own_sets<'s>(&self, listing: &'s Listing) -> impl Iterator<Item = &'s Set> {
-        listing.sets.iter().filter(|set| self.series.unites(self.identity, set.identity().as_ref()))
+        listing.sets.iter().filter(|set| self.series.unites(self.identity, set))
     }
 }
 
-/// Pure. One that will be there is said with `with`.
-pub fn decide(listing: &Listing, rules: &Rules<'_>, with: Option<Candidate>) -> Vec<Decision> {
-    let candidates: Vec<Candidate> = rules.own_sets(listing).map(|set| rules.candidate(set)).chain(with).collect();
-    keep::decide(&candidates, rules.keep, rules.zone, rules.now)
+/// Pure. One that will be there is said with `with`, and what its job leaves out. Sets that hold a part of the database are none of
+/// those that hold all of it, nor of another part: each kind has the places of the rules to itself.
+pub fn decide(listing: &Listing, rules: &Rules<'_>, with: Option<(Candidate, &Filters)>) -> Vec<Decision> {
+    let mut kinds: Vec<(&Filters, Vec<Candidate>)> = Vec::new();
+    let listed = rules.own_sets(listing).map(|set| (rules.candidate(set), &set.manifest.filters));
+    for (candidate, filters) in listed.chain(with) {
+        match kinds.iter_mut().find(|(kind, _)| *kind == filters) {
+            Some((_, candidates)) => candidates.push(candidate),
+            None => kinds.push((filters, vec![candidate])),
+        }
+    }
+    let decided = kinds.iter().flat_map(|(_, candidates)| keep::decide(candidates, rules.keep, rules.zone, rules.now));
+    let mut decisions: Vec<Decision> = decided.collect();
+    decisions.sort_by(|a, b| b.name.cmp(&a.name));
+    decisions
 }
 
 #[derive(Debug, Default)]
@@ -93,6 +103,10 @@ pub async fn apply(
     for decision in pruned.decisions.iter().filter(|decision| !decision.keep && !decision.check_first) {
         let Some(set) = listing.sets.iter().find(|set| set.name.to_string() == decision.name) else { continue };
         guard.check().await.context("nothing more is deleted")?;
+        // The listing is as old as the reading of the sets that nobody knew.
+        if set::read_holds(store, &set.name).await.iter().any(|hold| hold.until > rules.now) {
+            continue;
+        }
         tracing::info!(set = decision.name, "pruned: {}", decision.reasons.join(", "));
         match delete(store, set, &decision.reasons).await {
             Ok(()) => pruned.sets.push(decision.name.clone()),
@@ -127,7 +141,9 @@ async fn check_unknown(
             Ok(check) => {
                 phase.done(&format!("{name}: {}", check.verdict.name()));
                 set.verification.record_bytes(check);
-                set::write_verification(store, set).await?;
+                if let Err(error) = set::write_verification(store, set).await {
+                    pruned.warnings.push(format!("what was found of set {name} is not recorded: {error:#}"));
+                }
                 if set.verification.verdict() == Bytes::Damaged {
                     pruned.warnings.push(format!("set {name} is damaged"));
                 }
@@ -154,7 +170,7 @@ async fn delete(store: &Store, set: &Set, reasons: &[String]) -> Result<()> {
         started_at: Utc::now(),
     };
     markers::write(store, &set.name, DELETING, &marker).await?;
-    for object in [MANIFEST, VERIFICATION, GLOBALS, HOLD, &set.manifest.dump.object, RUN, DELETING] {
+    for object in [MANIFEST, VERIFICATION, GLOBALS, HOLD, LOSS_HOLD, &set.manifest.dump.object, RUN, DELETING] {
         store.delete(&set.name.key(object)).await?;
     }
     Ok(())
@@ -218,7 +234,7 @@ mod tests {
         let mut verification = Verification::default();
         verification.record_bytes(BytesCheck { verdict, checked_at: at, problems: vec![], elapsed_seconds: 0.0 });
         let at = at + chrono::Duration::seconds(number as i64);
-        Set { name: SetName::new("app", "nightly", at), manifest, verification, hold: None }
+        Set { name: SetName::new("app", "nightly", at), manifest, verification, holds: vec![] }
     }
 
     proptest! {
@@ -233,14 +249,19 @@ mod tests {
         ) {
             let keep = Keep { last, daily, ..Keep::default() };
             let mut listing = Listing::default();
-            let mut series = [Series::default(), Series::default()];
+            // One file for both hosts, as in a store.
+            let mut series = Series::default();
             let start: DateTime<Utc> = "2026-01-01T02:00:00Z".parse().unwrap();
             for (number, night) in nights.iter().enumerate() {
                 let true_now = start + chrono::Duration::days(number as i64);
                 let now = true_now + chrono::Duration::hours(night.clock_off_hours);
+                let identity_of = |host: usize| Identity { system_identifier: HOSTS[host].to_owned(), database: "app".to_owned() };
                 if night.accepts {
-                    let other = Identity { system_identifier: HOSTS[1 - night.host].to_owned(), database: "app".to_owned() };
-                    series[night.host].accepted.push(Accepted { identity: other, at: now, sets: vec![] });
+                    // Of the other host, or of itself; into its own.
+                    let identity = identity_of(if night.by_hand { night.host } else { 1 - night.host });
+                    let theirs = listing.sets.iter().filter(|set| set.identity().as_ref() == Some(&identity));
+                    let sets = theirs.map(|set| set.name.to_string()).collect();
+                    series.accepted.push(Accepted { identity, into: identity_of(night.host), at: now, sets });
                 }
                 let set = made(night, number, now);
                 let own = set.name.clone();
@@ -249,13 +270,13 @@ mod tests {
                 if night.is_killed {
                     continue;
                 }
-                let identity = Identity { system_identifier: HOSTS[night.host].to_owned(), database: "app".to_owned() };
+                let identity = identity_of(night.host);
                 let rules = Rules {
                     keep: &keep,
                     zone: Tz::UTC,
                     now,
                     identity: Some(&identity),
-                    series: &series[night.host],
+                    series: &series,
                     own: Some(&own),
                     has_schedule: true,
                 };
@@ -265,8 +286,11 @@ mod tests {
                     .map(|decision| decision.name)
                     .collect();
                 let is_of_series = |set: &Set| {
-                    let theirs = set.identity().unwrap();
-                    theirs == identity || series[night.host].accepts(&theirs)
+                    let name = set.name.to_string();
+                    let taken_by = series.accepted.iter().rev().find(|accepted| {
+                        accepted.identity == set.identity().unwrap() && accepted.sets.contains(&name)
+                    });
+                    taken_by.map_or(set.identity().unwrap(), |accepted| accepted.into.clone()) == identity
                 };
                 for name in &gone {
                     let set = listing.sets.iter().find(|set| set.name.to_string() == *name).unwrap();
@@ -279,9 +303,12 @@ mod tests {
                                 && other.verification.verdict() == Bytes::Intact
                                 && !other.manifest.by_hand
                                 && !other.is_from_the_future(now)
+                                && other.manifest.filters == set.manifest.filters
                                 && other.name.taken_at > set.name.taken_at
                         });
-                        prop_assert!(newer_that_count.count() >= last as usize);
+                        // One that was made by hand goes for newer ones of its kind, too.
+                        let enough = newer_that_count.count() >= last as usize;
+                        prop_assert!(enough || set.manifest.by_hand);
                     }
                 }
                 listing.sets.retain(|set| !gone.contains(&set.name.to_string()));

@@ -61,7 +61,8 @@ pub async fn check(connection: &mut PgConnection, backup: &Backup) -> Result<Str
     if backup.scratch.is_none() {
         let others: Vec<String> = sqlx::query_scalar(
             "SELECT DISTINCT pg_catalog.pg_get_userbyid(relowner)::text FROM pg_catalog.pg_class
-             WHERE oid >= 16384 AND relnamespace <> 'pg_toast'::pg_catalog.regnamespace AND NOT pg_catalog.pg_has_role(relowner, 'MEMBER') ORDER BY 1",
+             WHERE oid >= 16384 AND relnamespace <> 'pg_toast'::pg_catalog.regnamespace AND NOT CASE WHEN pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= 160000
+                          THEN pg_catalog.pg_has_role(relowner, 'SET') ELSE pg_catalog.pg_has_role(relowner, 'MEMBER') END ORDER BY 1",
         )
         .fetch_all(&mut *connection)
         .await?;

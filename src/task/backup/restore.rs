@@ -15,6 +15,7 @@ use super::read_back;
 pub use super::refusal::Refusal;
 use super::script::{Script, Steps};
 use super::set::Set;
+use crate::captured;
 use crate::fault::{Fault, Kind};
 use crate::pg;
 use crate::progress::Phase;
@@ -72,7 +73,10 @@ pub async fn stream_into(store: &Store, set: &Set, target: &Target<'_>, phase: &
     // the set ends its task.
     let mut loading = JoinSet::new();
     loading.spawn(async move {
-        let loaded = loader.run(Steps::of(steps)).await;
+        // A GRANT or REVOKE that this role may not make is a warning to the server.
+        let (loaded, notices) = captured::notices(loader.run(Steps::of(steps))).await;
+        let warnings = notices.into_iter().filter(|notice| notice.is_warning);
+        loader.notes.extend(warnings.map(|notice| format!("the server warned: {}", notice.message)));
         (loader, loaded)
     });
     let (read, loaded) = tokio::join!(read_back::read_dump(store, set, phase, sink), loading.join_next());

@@ -69,12 +69,17 @@ pub async fn create_scratch(connection: &mut PgConnection, name: &str, like: &Da
     // Since 15 the owner of a database may create in its schema public, and so may its tables' owners only if they are
     // that owner. Without the membership the restore shows whether it matters.
     let owner = super::lacks::name_for(connection, &like.owner, &like.encoding).await;
-    let member: Option<bool> =
-        sqlx::query_scalar("SELECT pg_catalog.pg_has_role(oid, 'MEMBER') FROM pg_catalog.pg_roles WHERE rolname = $1")
-            .bind(&owner)
-            .fetch_optional(&mut *connection)
-            .await?;
-    let owner = if member == Some(true) { format!("OWNER {}", identifier(&owner)) } else { String::new() };
+    // Whoever may only SET ROLE to the owner could make the database, and then neither mark nor drop it.
+    let may_set = if version >= 160_000 { " AND pg_catalog.pg_has_role(oid, 'SET')" } else { "" };
+    let acts_as_owner = pg::fetch_text(
+        connection,
+        format!(
+            "SELECT (pg_catalog.pg_has_role(oid, 'USAGE'){may_set})::pg_catalog.text FROM pg_catalog.pg_roles WHERE rolname = {}",
+            literal(&owner)
+        ),
+    )
+    .await?;
+    let owner = if acts_as_owner.as_deref() == Some("true") { format!("OWNER {}", identifier(&owner)) } else { String::new() };
     let limit = if is_superuser { 0 } else { OUR_SESSIONS };
     let sql = format!(
         "CREATE DATABASE {} TEMPLATE template0 ENCODING {} {} {owner} ALLOW_CONNECTIONS false CONNECTION LIMIT {limit}",
@@ -83,9 +88,20 @@ pub async fn create_scratch(connection: &mut PgConnection, name: &str, like: &Da
         locale(like, version)
     );
     pg::execute(&mut *connection, sql).await.map_err(|error| explain(error, name, like))?;
+    let comment = format!("COMMENT ON DATABASE {} IS {}", identifier(name), literal(SCRATCH_COMMENT));
+    pg::execute(&mut *connection, comment).await.with_context(|| format!("cannot mark the database {name}"))?;
+    open_to_us(connection, name).await
+}
+
+/// Lets this role and superusers connect, and nobody else.
+pub async fn open_to_us(connection: &mut PgConnection, name: &str) -> Result<()> {
+    let is_superuser: bool = sqlx::query_scalar("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user")
+        .fetch_one(&mut *connection)
+        .await?;
+    let limit = if is_superuser { 0 } else { OUR_SESSIONS };
     let database = identifier(name);
     for sql in [
-        format!("COMMENT ON DATABASE {database} IS {}", literal(SCRATCH_COMMENT)),
+        format!("ALTER DATABASE {database} CONNECTION LIMIT {limit}"),
         format!("REVOKE CONNECT, TEMPORARY ON DATABASE {database} FROM PUBLIC"),
         format!("ALTER DATABASE {database} ALLOW_CONNECTIONS true"),
     ] {
@@ -171,7 +187,7 @@ pub async fn drop_or_warn(settings: &pg::Settings, name: &str) -> Option<String>
 pub async fn drop_scratch(connection: &mut PgConnection, settings: &pg::Settings, name: &str) -> Result<()> {
     let found: Option<(bool, bool, Vec<String>)> = sqlx::query_as(
         "SELECT coalesce(pg_catalog.shobj_description(oid, 'pg_database') = $2, NOT datallowconn),
-                pg_catalog.pg_has_role(datdba, 'MEMBER'),
+                pg_catalog.pg_has_role(datdba, 'USAGE'),
                 ARRAY(SELECT subname::text FROM pg_catalog.pg_subscription WHERE subdbid = d.oid)
          FROM pg_catalog.pg_database d WHERE datname = $1",
     )
@@ -216,7 +232,7 @@ async fn drop_subscriptions(settings: &pg::Settings, name: &str, subscriptions: 
 pub async fn scratch_leftovers(connection: &mut PgConnection, prefix: &str) -> Result<Vec<String>> {
     let names = sqlx::query_scalar(
         "SELECT datname::text FROM pg_catalog.pg_database d
-         WHERE pg_catalog.starts_with(datname::text, $1) AND pg_catalog.pg_has_role(datdba, 'MEMBER')
+         WHERE pg_catalog.starts_with(datname::text, $1) AND pg_catalog.pg_has_role(datdba, 'USAGE')
            AND coalesce(pg_catalog.shobj_description(oid, 'pg_database') = $2, NOT datallowconn)
            AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.datid = d.oid AND a.application_name = 'pgtend')
            AND NOT EXISTS (

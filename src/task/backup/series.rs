@@ -61,42 +61,52 @@ pub struct Series {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Accepted {
+    /// Whose sets.
     pub identity: Identity,
+    /// To which series they belong from then on. With the same identity: what lies ahead on its log is no news any more.
+    pub into: Identity,
     pub at: DateTime<Utc>,
-    /// Sets of this identity that were there then. A clone's: what lies behind them is no news any more.
-    #[serde(default)]
+    /// The sets that were there then. Later ones of a server that still runs are its own.
     pub sets: Vec<String>,
 }
 
 impl Series {
-    pub async fn read(store: &Store, database: &str, job: &str) -> Result<Self> {
+    /// What cannot be read accepts nothing; the second value says why.
+    pub async fn read(store: &Store, database: &str, job: &str) -> Result<(Self, Option<String>)> {
         let key = format!("{}{SERIES}", folder(database, job));
-        match store.get(&key).await? {
-            None => Ok(Self::default()),
-            Some(bytes) => serde_json::from_slice(&bytes).with_context(|| {
-                format!("cannot read {}: nothing is counted as accepted that is not said there", store.location(&key))
-            }),
-        }
+        let Some(bytes) = store.get(&key).await? else { return Ok((Self::default(), None)) };
+        Ok(match serde_json::from_slice(&bytes) {
+            Ok(series) => (series, None),
+            Err(error) => {
+                let location = store.location(&key);
+                (Self::default(), Some(format!("{location} cannot be read ({error}), so that nothing counts as accepted")))
+            }
+        })
     }
 
     pub async fn write(&self, store: &Store, database: &str, job: &str) -> Result<()> {
         store.put(&format!("{}{SERIES}", folder(database, job)), serde_json::to_vec_pretty(self)?).await
     }
 
-    pub fn accepts(&self, identity: &Identity) -> bool {
-        self.accepted.iter().any(|accepted| accepted.identity == *identity)
+    /// The identity whose series a set is of: its own, or the one that it was accepted into.
+    pub fn identity_of(&self, set: &Set) -> Option<Identity> {
+        let own = set.identity()?;
+        let name = set.name.to_string();
+        let accepted = self.accepted.iter().rev().find(|accepted| accepted.identity == own && accepted.sets.contains(&name));
+        Some(accepted.map_or(own, |accepted| accepted.into.clone()))
     }
 
-    fn accepted_set(&self, name: &str) -> bool {
-        self.accepted.iter().any(|accepted| accepted.sets.iter().any(|set| set == name))
+    fn accepted_ahead(&self, own: &Identity, name: &str) -> bool {
+        let ahead = |accepted: &&Accepted| accepted.identity == *own && accepted.into == *own;
+        self.accepted.iter().filter(ahead).any(|accepted| accepted.sets.iter().any(|set| set == name))
     }
 
-    /// Whether something of `other` is of the same series as `own`. Sets of which nobody knows the server belong to whoever has
-    /// the names; where the own identifier may not be read, names are all there is.
-    pub fn unites(&self, own: Option<&Identity>, other: Option<&Identity>) -> bool {
-        match (own, other) {
+    /// Whether a set is of the series of `own`. Sets of which nobody knows the server belong to whoever has the names; where the
+    /// own identifier may not be read, names are all there is.
+    pub fn unites(&self, own: Option<&Identity>, set: &Set) -> bool {
+        match (own, self.identity_of(set)) {
             (None, _) | (_, None) => true,
-            (Some(own), Some(other)) => own == other || self.accepts(other),
+            (Some(own), Some(theirs)) => *own == theirs,
         }
     }
 
@@ -105,7 +115,7 @@ impl Series {
         let own = Identity::of(server)?;
         let now = Position::of(server);
         sets.filter(|set| Identity::of(&set.manifest.server).as_ref() == Some(&own))
-            .filter(|set| !self.accepted_set(&set.name.to_string()))
+            .filter(|set| !self.accepted_ahead(&own, &set.name.to_string()))
             .find(|set| now.is_behind(Position::of(&set.manifest.server)))
     }
 }
@@ -144,18 +154,40 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn set_of(identifier: Option<&str>, time: &str) -> Set {
+        let mut manifest = crate::task::backup::manifest::tests::manifest();
+        manifest.server.system_identifier = identifier.map(str::to_owned);
+        let name = format!("app/nightly/{time}").parse().unwrap();
+        Set { name, manifest, verification: Default::default(), holds: vec![] }
+    }
+
     #[test]
-    fn another_identity_is_of_the_series_only_when_somebody_said_so() {
+    fn another_servers_sets_are_of_the_series_only_when_somebody_said_so_of_them() {
         let (own, other) = (identity("7/app"), identity("8/app"));
+        let (ours, theirs) = (set_of(Some("7"), "2026-01-01T02-00-00Z"), set_of(Some("8"), "2026-01-02T02-00-00Z"));
+        let later = set_of(Some("8"), "2026-01-03T02-00-00Z");
         let mut series = Series::default();
-        assert!(series.unites(Some(&own), Some(&own)));
-        assert!(series.unites(Some(&own), None), "sets of which nobody knows the server");
-        assert!(series.unites(None, Some(&other)), "a server that does not say who it is");
-        assert!(!series.unites(Some(&own), Some(&other)));
-        assert!(!series.unites(Some(&own), Some(&identity("7/app2"))), "another database of the same server");
-        series.accepted.push(Accepted { identity: other.clone(), at: Utc::now(), sets: vec![] });
-        assert!(series.unites(Some(&own), Some(&other)));
-        assert!(!series.unites(Some(&other), Some(&own)), "the old one does not get the new one's");
+        assert!(series.unites(Some(&own), &ours));
+        assert!(series.unites(Some(&own), &set_of(None, "2026-01-01T02-00-00Z")), "nobody knows the server");
+        assert!(series.unites(None, &theirs), "a server that does not say who it is");
+        assert!(!series.unites(Some(&own), &theirs));
+        assert!(!series.unites(Some(&identity("7/app2")), &ours), "another database of the same server");
+        let sets = vec![theirs.name.to_string()];
+        series.accepted.push(Accepted { identity: other.clone(), into: own.clone(), at: Utc::now(), sets });
+        assert!(series.unites(Some(&own), &theirs));
+        assert!(!series.unites(Some(&own), &later), "the old server goes on, and that one is its own");
+        assert!(!series.unites(Some(&other), &ours), "the old one does not get the new one's");
+        assert!(!series.unites(Some(&identity("9/app")), &theirs), "a third one gets nothing");
+    }
+
+    #[test]
+    fn accepting_oneself_unites_nothing() {
+        let (own, other) = (identity("7/app"), identity("8/app"));
+        let ours = set_of(Some("7"), "2026-01-01T02-00-00Z");
+        let sets = vec![ours.name.to_string()];
+        let series = Series { accepted: vec![Accepted { identity: own.clone(), into: own.clone(), at: Utc::now(), sets }] };
+        assert!(!series.unites(Some(&other), &ours));
+        assert!(series.accepted_ahead(&own, &ours.name.to_string()));
     }
 
     #[test]

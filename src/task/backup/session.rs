@@ -38,6 +38,22 @@ pub enum Silence {
     No,
 }
 
+/// Settings of the source's database under which its generated columns, indexes and checks were computed, as they are for
+/// `pg_dump --create | psql`. The rest of them is carried when all is there; most would only get in the way before.
+fn computes(setting: &str) -> bool {
+    const NAMES: [&str; 8] = [
+        "default_text_search_config",
+        "lc_monetary",
+        "lc_numeric",
+        "lc_time",
+        "timezone",
+        "array_nulls",
+        "xmloption",
+        "xmlbinary",
+    ];
+    setting.contains('.') || NAMES.contains(&setting.to_ascii_lowercase().as_str())
+}
+
 /// How a block of rows ended.
 pub enum Copied {
     All,
@@ -48,8 +64,13 @@ pub enum Copied {
 
 impl Session {
     /// Connects, and prepares the session. An error is the target's or the network's.
-    pub async fn open(settings: &pg::Settings, in_transaction: bool) -> Result<Self> {
+    pub async fn open(settings: &pg::Settings, in_transaction: bool, of_source: &[String]) -> Result<Self> {
         let mut connection = settings.connect().await?;
+        for (name, value) in of_source.iter().filter_map(|setting| setting.split_once('=')).filter(|(name, _)| computes(name)) {
+            if let Err(error) = pg::set(&mut connection, name, value).await {
+                tracing::debug!("the restore's session goes without {name}: {error:#}");
+            }
+        }
         // First of all: what a database, a role or the server has as its default is no wish of whoever restores.
         pg::set(&mut connection, "default_transaction_read_only", "off").await?;
         pg::execute(&mut connection, BUILD_MEMORY.to_owned()).await?;

@@ -94,7 +94,8 @@ pub struct Set {
     pub name: SetName,
     pub manifest: Manifest,
     pub verification: Verification,
-    pub hold: Option<Hold>,
+    /// By a person, and after a loss.
+    pub holds: Vec<Hold>,
 }
 
 impl Set {
@@ -103,14 +104,16 @@ impl Set {
         Identity::of(&self.manifest.server)
     }
 
-    /// Its name is from after now: some clock was wrong when it was made, or is now.
+    /// Its name is from after now, or from after the database server's clock when it was made: a wrong clock named it, and it does not
+    /// come of age.
     pub fn is_from_the_future(&self, now: DateTime<Utc>) -> bool {
-        self.name.taken_at > now + CLOCKS_DIFFER
+        let taken_at = self.name.taken_at;
+        taken_at > now + CLOCKS_DIFFER || self.manifest.server.clock.is_some_and(|clock| taken_at > clock + CLOCKS_DIFFER)
     }
 
-    /// The hold that is still in force.
-    pub fn held(&self, now: DateTime<Utc>) -> Option<&Hold> {
-        self.hold.as_ref().filter(|hold| hold.until > now)
+    /// The holds that are in force.
+    pub fn held(&self, now: DateTime<Utc>) -> impl Iterator<Item = &Hold> {
+        self.holds.iter().filter(move |hold| hold.until > now)
     }
 }
 
@@ -150,6 +153,12 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
     }
     let (with_manifest, without): (Vec<_>, Vec<_>) =
         folders.into_iter().partition(|(name, objects)| has(objects, name, MANIFEST));
+    // It was a set once: somebody has to know that there was a newer one.
+    for (name, objects) in without.iter().filter(|(name, objects)| has(objects, name, VERIFICATION)) {
+        if !has(objects, name, markers::DELETING) {
+            listing.unreadable.push((name.clone(), format!("its {MANIFEST} is gone")));
+        }
+    }
     listing.incomplete = without;
     let reading = with_manifest.into_iter().map(|(name, objects)| async move {
         let set = read_listed(store, &name, &objects).await;
@@ -176,10 +185,12 @@ async fn read_listed(store: &Store, name: &SetName, objects: &[Object]) -> Resul
         true => read_verification(store, name).await?,
         false => Verification::default(),
     };
-    let hold = match has(objects, name, markers::HOLD) {
-        true => read_hold(store, name).await,
-        false => None,
-    };
+    let mut holds = Vec::new();
+    for object in markers::HOLDS {
+        if has(objects, name, object) {
+            holds.extend(read_hold(store, name, object).await);
+        }
+    }
     let key = name.key(&manifest.dump.object);
     let dump =
         objects.iter().find(|object| object.key == key).with_context(|| format!("its {} is gone", manifest.dump.object))?;
@@ -189,14 +200,7 @@ async fn read_listed(store: &Store, name: &SetName, objects: &[Object]) -> Resul
         dump.bytes,
         manifest.dump.bytes
     );
-    Ok(Set { name: name.clone(), manifest, verification, hold })
-}
-
-/// One set by its name, however it is listed.
-pub async fn read(store: &Store, name: &SetName) -> Result<Set> {
-    let manifest = read_manifest(store, name).await?;
-    let verification = read_verification(store, name).await?;
-    Ok(Set { name: name.clone(), manifest, verification, hold: read_hold(store, name).await })
+    Ok(Set { name: name.clone(), manifest, verification, holds })
 }
 
 /// A manifest that is not what was written is read once more: it may have been the line.
@@ -222,8 +226,8 @@ async fn read_verification(store: &Store, name: &SetName) -> Result<Verification
 }
 
 /// On doubt it is held.
-async fn read_hold(store: &Store, name: &SetName) -> Option<Hold> {
-    match markers::read(store, name, markers::HOLD).await {
+async fn read_hold(store: &Store, name: &SetName, object: &str) -> Option<Hold> {
+    match markers::read(store, name, object).await {
         Ok(hold) => hold,
         Err(error) => Some(Hold {
             until: DateTime::<Utc>::MAX_UTC,
@@ -233,11 +237,22 @@ async fn read_hold(store: &Store, name: &SetName) -> Option<Hold> {
     }
 }
 
+/// The holds that stand beside it now, whatever a listing said before.
+pub async fn read_holds(store: &Store, name: &SetName) -> Vec<Hold> {
+    let mut holds = Vec::new();
+    for object in markers::HOLDS {
+        holds.extend(read_hold(store, name, object).await);
+    }
+    holds
+}
+
 pub async fn write_manifest(store: &Store, name: &SetName, manifest: &Manifest) -> Result<()> {
     store.put(&name.key(MANIFEST), manifest::to_json(manifest)?).await
 }
 
+/// Nothing is written beside a set that has gone meanwhile: it would be a leftover.
 pub async fn write_verification(store: &Store, set: &Set) -> Result<()> {
+    anyhow::ensure!(store.exists_for_certain(&set.name.key(MANIFEST)).await?, "set {} was deleted meanwhile", set.name);
     store.put(&set.name.key(VERIFICATION), serde_json::to_vec_pretty(&set.verification)?).await
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::guard::Guard;
 use super::markers::{self, DELETING, DeletingMarker, RUN, RunMarker};
-use super::series::{Identity, Series};
+use super::series::Identity;
 use super::set::{self, Listing, MANIFEST, SetName, VERIFICATION};
 use crate::store::{Object, Store, Unfinished};
 
@@ -61,16 +61,11 @@ impl Plan {
     }
 }
 
-/// Reads what there is to know. `own` is the name of the run that asks: its folder is no leftover.
-pub async fn read(
-    store: &Store,
-    folder: &str,
-    listing: &Listing,
-    own: Option<&SetName>,
-) -> Result<(Vec<Leftover>, Vec<Unfinished>)> {
+/// Reads what there is to know, before the run that asks has a folder of its own.
+pub async fn read(store: &Store, folder: &str, listing: &Listing) -> Result<(Vec<Leftover>, Vec<Unfinished>)> {
     let mut uploads = store.unfinished(folder).await?;
     let mut leftovers = Vec::new();
-    for (name, objects) in listing.incomplete.iter().filter(|(name, _)| Some(name) != own) {
+    for (name, objects) in &listing.incomplete {
         let has = |object: &str| objects.iter().any(|there| there.key == name.key(object));
         let prefix = name.key("");
         let own_uploads: Vec<_> = uploads.extract_if(.., |upload| upload.key.starts_with(&prefix)).collect();
@@ -94,7 +89,6 @@ pub async fn read(
         });
     }
     // What is left are uploads in folders that have no object, or that have a set.
-    uploads.retain(|upload| own.is_none_or(|own| !upload.key.starts_with(&own.key(""))));
     Ok((leftovers, uploads))
 }
 
@@ -111,7 +105,6 @@ pub fn decide(
     leftovers: Vec<Leftover>,
     other_uploads: Vec<Unfinished>,
     own: Option<&Identity>,
-    series: &Series,
     store_now: Option<DateTime<Utc>>,
 ) -> Plan {
     let is_old = |at: Option<DateTime<Utc>>| at.zip(store_now).is_some_and(|(at, now)| now - at > ABANDONED_AFTER);
@@ -133,7 +126,7 @@ pub fn decide(
                 true,
             )),
             () if !leftover.has_no_manifest => Some(("its manifest is there, although a listing did not show it", false)),
-            () if !series.unites(own, identity) => Some(("it is another server's", false)),
+            () if own.zip(identity).is_some_and(|(own, other)| own != other) => Some(("it is another server's", false)),
             () if leftover.is_known_dead || is_old(newest) => None,
             () => Some(("its run may still be going on; it is swept when nothing in it is younger than a day", false)),
         };
@@ -149,7 +142,9 @@ pub fn decide(
         }
     }
     // Of a small object beside a set, or of a run that was killed before its first object was there.
-    for upload in other_uploads.into_iter().filter(|upload| is_old(upload.started_at)) {
+    let is_of_a_set =
+        |upload: &Unfinished| upload.key.rsplit_once('/').is_some_and(|(folder, _)| folder.parse::<SetName>().is_ok());
+    for upload in other_uploads.into_iter().filter(is_of_a_set).filter(|upload| is_old(upload.started_at)) {
         plan.uploads.push(upload.key.clone());
         plan.discard.push(upload);
     }
@@ -170,17 +165,10 @@ fn in_order_of_deletion(name: &SetName, objects: &[Object]) -> Vec<String> {
 }
 
 /// Sweeps what [`decide`] finds now.
-pub async fn apply(
-    store: &Store,
-    folder: &str,
-    own_name: Option<&SetName>,
-    own: Option<&Identity>,
-    series: &Series,
-    guard: &mut Guard,
-) -> Result<Plan> {
+pub async fn apply(store: &Store, folder: &str, own: Option<&Identity>, guard: &mut Guard) -> Result<Plan> {
     let listing = set::list(store, folder).await?;
-    let (leftovers, uploads) = read(store, folder, &listing, own_name).await?;
-    let plan = decide(leftovers, uploads, own, series, listing.newest_object_at);
+    let (leftovers, uploads) = read(store, folder, &listing).await?;
+    let plan = decide(leftovers, uploads, own, listing.newest_object_at);
     for upload in &plan.discard {
         guard.check().await?;
         tracing::info!("removing an upload that never ended: {}", store.location(&upload.key));
@@ -215,6 +203,7 @@ mod tests {
             uploads: vec![],
             run: Some(RunMarker {
                 process: ProcessIdentity::default(),
+                nonce: String::new(),
                 run: None,
                 identity: Some(identity("7/app")),
                 started_at: at("2026-11-23T02:00:00").unwrap(),
@@ -232,7 +221,7 @@ mod tests {
     }
 
     fn swept(leftover: Leftover, store_now: Option<DateTime<Utc>>) -> Vec<String> {
-        decide(vec![leftover], vec![], Some(&identity("7/app")), &Series::default(), store_now).objects
+        decide(vec![leftover], vec![], Some(&identity("7/app")), store_now).objects
     }
 
     #[test]
@@ -271,10 +260,11 @@ mod tests {
 
     #[test]
     fn an_upload_beside_a_set_is_discarded_when_it_is_a_day_old() {
-        let upload = |started_at| Unfinished { key: "app/nightly/x/y".into(), id: "1".into(), started_at };
-        let discarded = |started_at| {
-            decide(vec![], vec![upload(started_at)], None, &Series::default(), at("2026-11-24T03:00:00")).uploads.len()
-        };
+        let upload = |started_at| Unfinished { key: "app/nightly/2026-11-23T02-00-00Z/y".into(), id: "1".into(), started_at };
+        let discarded = |started_at| decide(vec![], vec![upload(started_at)], None, at("2026-11-24T03:00:00")).uploads.len();
+        let of_somebody =
+            Unfinished { key: "app/nightly/mine/x.partial".into(), id: "1".into(), started_at: at("2026-11-01T00:00:00") };
+        assert!(decide(vec![], vec![of_somebody], None, at("2026-11-24T03:00:00")).is_empty(), "a file of the user's");
         assert_eq!((discarded(at("2026-11-23T02:00:00")), discarded(at("2026-11-24T02:00:00")), discarded(None)), (1, 0, 0));
     }
 }

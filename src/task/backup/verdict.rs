@@ -128,7 +128,9 @@ impl Verification {
     }
 
     pub fn record_restore(&mut self, check: RestoreCheck) {
-        self.restores.retain(|earlier| (&earlier.server, &earlier.version) != (&check.server, &check.version));
+        // The last success and the last refusal of each: that a server refuses today does not undo that it took the set once.
+        let of = |check: &RestoreCheck| (check.server.clone(), check.version.clone(), check.refusal.is_some());
+        self.restores.retain(|earlier| of(earlier) != of(&check));
         self.restores.push(check);
         let excess = self.restores.len().saturating_sub(RESTORES_KEPT);
         self.restores.drain(..excess);
@@ -212,6 +214,24 @@ mod tests {
         assert_eq!(again.verdict(), Bytes::Intact, "a refusal is the server's");
         assert!(!again.was_restored());
         assert_eq!(again.restored_in_words(), "not on 14.2 (42601)");
+    }
+
+    #[test]
+    fn a_refusal_does_not_take_a_good_restore_back() {
+        let check = |refusal: Option<&str>| RestoreCheck {
+            server: "db:5432".into(),
+            version: "16.14".into(),
+            checked_at: Utc::now(),
+            refusal: refusal.map(str::to_owned),
+            sql_state: None,
+            elapsed_seconds: 0.0,
+        };
+        let mut verification = Verification::default();
+        verification.record_restore(check(None));
+        verification.record_restore(check(Some("no CREATEDB")));
+        verification.record_restore(check(Some("no CREATEDB")));
+        assert!(verification.was_restored());
+        assert_eq!(verification.restores.len(), 2);
     }
 
     #[test]
