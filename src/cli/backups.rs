@@ -199,10 +199,10 @@ async fn find(config: &Config, wanted: &str, filter: &Filter, choice: &Choice) -
         }
     }
     // A set that was named and found is meant, wherever else it may be; what `latest` is, nobody can say without having seen all.
-    if wanted == "latest" || candidates.is_empty() {
-        if let Some((store_name, error)) = unread_stores.into_iter().next() {
-            return Err(error.context(format!("store `{store_name}` cannot be read; --store NAME asks another one alone")));
-        }
+    if (wanted == "latest" || candidates.is_empty())
+        && let Some((store_name, error)) = unread_stores.into_iter().next()
+    {
+        return Err(error.context(format!("store `{store_name}` cannot be read; --store NAME asks another one alone")));
     }
     one_series(&candidates, wanted)?;
     let said = |reason: String| Fault::new(Kind::Configuration, format!("no set `{wanted}`: {reason}"));

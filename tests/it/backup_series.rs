@@ -76,10 +76,11 @@ fn a_clock_that_was_ahead_costs_no_set_and_is_said_everywhere() {
     assert_eq!(listed(&scenario, "app/nightly/2031-01-01T02-00-00Z")["from_the_future"], true);
 
     let tonight = sets.iter().rfind(|set| !set.contains("2031")).unwrap();
-    scenario
-        .run(&["backups", "restore", "latest", "--into", &server.url(&format!("from_now_{}", std::process::id())), "--create"])
-        .succeeded()
-        .prints(&[tonight]);
+    // Which clock was wrong, that one's or this one's, a person has to say.
+    let target = server.url(&format!("from_now_{}", std::process::id()));
+    let restore = ["backups", "restore", "latest", "--into", &target, "--create"];
+    scenario.run(&restore).exited(78).says(&["2031-01-03T02-00-00Z", "is from after now", tonight]);
+    scenario.run(&[&restore[..], &["--older-ok"]].concat()).succeeded().prints(&[tonight]);
     scenario.run(&["backups", "verify", "latest", "--any"]).succeeded().prints(&["2031-01-03T02-00-00Z"]);
     // Two more nights: the rule counts what is from before now.
     scenario.run(&["run-job", "nightly"]).succeeded();
@@ -136,7 +137,7 @@ fn staging_with_productions_configuration_takes_nothing_of_productions() {
     for _ in 0..2 {
         staging.run(&["run-job", "nightly"]).succeeded().says(&[
             "sets of another server here",
-            &format!("pgtend backups accept --identity {identity} --database app --job nightly"),
+            &format!("pgtend backups accept --identity '{identity}' --database 'app' --job 'nightly'"),
         ]);
     }
     let sets = production.sets();
@@ -148,14 +149,21 @@ fn staging_with_productions_configuration_takes_nothing_of_productions() {
     // Nobody guesses which one a restore means, and least of all from where it goes to.
     let target = format!("either_{}", std::process::id());
     let refused = production.run(&["backups", "restore", "latest", "--into", &first.url(&target), "--create"]).exited(78);
-    assert!(refused.stderr.contains(&format!("latest --from {identity}")), "{}", refused.stderr);
+    assert!(refused.stderr.contains(&format!("latest --from '{identity}'")), "{}", refused.stderr);
     production
         .run(&["backups", "restore", "latest", "--from", &identity, "--into", &first.url(&target), "--create"])
         .succeeded()
         .prints(&[&of_production]);
 
-    // Accepted, they are one series.
-    staging.run(&["backups", "accept", "--identity", &identity]).succeeded().prints(&["the 1 sets of"]);
+    // Production says that it carries on: that gives nobody anything.
+    production.run(&["backups", "accept", "--identity", &identity]).succeeded().prints(&["is no news now"]);
+    staging.run(&["run-job", "nightly"]).succeeded();
+    staging.run(&["backups", "prune"]).succeeded();
+    assert!(production.sets().contains(&of_production));
+    production.run(&["backups", "restore", "latest", "--into", &first.url("nowhere"), "--create"]).exited(78).says(&["--from"]);
+
+    // Accepted by another server, they are one series.
+    staging.run(&["backups", "accept", "--identity", &identity]).succeeded().prints(&["1 sets of", "are of the series of"]);
     staging.run(&["run-job", "nightly"]).succeeded();
     assert_eq!(production.sets().len(), 1, "one is kept of all");
 }
@@ -170,7 +178,7 @@ fn a_server_that_is_behind_its_own_sets_deletes_nothing_until_it_is_accepted() {
     let run = scenario.run(&["run-job", "nightly"]).succeeded().says(&["later point of the same write-ahead log", &ahead]);
     assert_eq!(scenario.sets().len(), 3);
     let identity = listed(&scenario, &ahead)["identity"].as_str().unwrap().to_owned();
-    assert!(run.stderr.contains(&format!("pgtend backups accept --identity {identity}")), "{}", run.stderr);
+    assert!(run.stderr.contains(&format!("pgtend backups accept --identity '{identity}'")), "{}", run.stderr);
     scenario.run(&["backups", "accept", "--identity", &identity]).succeeded();
     scenario.run(&["run-job", "nightly"]).succeeded();
     assert_eq!(scenario.sets().len(), 1);
@@ -204,12 +212,16 @@ fn a_dump_that_lost_a_table_holds_the_set_before_it() {
     server.sql(&database, "DROP TABLE precious");
     let run = scenario.run(&["run-job", "nightly"]).succeeded().says(&["lacks 1 table that the last one had: public.precious"]);
     let after = scenario.sets().pop().unwrap();
-    assert!(run.stderr.contains(&format!("pgtend backups accept {after}")), "{}", run.stderr);
+    assert!(run.stderr.contains(&format!("pgtend backups accept '{after}'")), "{}", run.stderr);
     scenario.run(&["run-job", "nightly"]).succeeded();
     let sets = scenario.sets();
     assert!(sets.contains(&before) && sets.len() == 2, "the rest is pruned as usual: {sets:?}");
     scenario.run(&["backups", "list"]).succeeded().prints(&["held until"]);
-    scenario.run(&["backups", "accept", &after]).exited(78).says(&["no set"]);
+    // Also when that one is gone by now.
+    assert!(!sets.contains(&after));
+    scenario.run(&["backups", "accept", &after]).succeeded().prints(&[&before, "no longer held"]);
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    assert_eq!(scenario.sets().len(), 1);
 }
 
 #[test]

@@ -339,7 +339,7 @@ mod tests {
                 let set = of(&gone.name);
                 prop_assert!(set.pinned.is_empty());
                 prop_assert!(set.bytes != Bytes::Unknown);
-                if set.bytes == Bytes::Intact {
+                if set.bytes == Bytes::Intact && set.fills {
                     // So many intact ones that count are newer, and each period that has it has a newer one.
                     let newer: Vec<_> = sets.iter()
                         .filter(|other| other.bytes == Bytes::Intact && other.fills && other.taken_at > set.taken_at).collect();
