@@ -359,7 +359,6 @@ fn four_hundred_sets_are_listed_with_requests_in_flight() {
             std::fs::copy(from.join(file), to.join(file)).unwrap();
         }
     }
-    // One after the other, each answer late by 50 ms, they would take 40 s.
     s3.break_with(crate::support::s3::Rule {
         method: hyper::Method::GET,
         contains: "json",
@@ -367,7 +366,6 @@ fn four_hundred_sets_are_listed_with_requests_in_flight() {
         times: u32::MAX,
         fault: crate::support::s3::Fault::Slow(std::time::Duration::from_millis(50)),
     });
-    let started = std::time::Instant::now();
     assert_eq!(scenario.sets().len(), 401);
-    assert!(started.elapsed().as_secs_f64() < 20.0, "{:?}", started.elapsed());
+    assert!(s3.most_at_once() >= 16, "{} requests at once", s3.most_at_once());
 }

@@ -69,6 +69,25 @@ struct Shared {
     rules: Mutex<Vec<Rule>>,
     uploads: Arc<Mutex<Vec<MultipartUpload>>>,
     quirks: Arc<Quirks>,
+    at_once: AtomicU32,
+    most_at_once: AtomicU32,
+}
+
+/// A request that is being answered.
+struct InFlight(Arc<Shared>);
+
+impl InFlight {
+    fn of(shared: &Arc<Shared>) -> Self {
+        let now = shared.at_once.fetch_add(1, Relaxed) + 1;
+        shared.most_at_once.fetch_max(now, Relaxed);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.at_once.fetch_sub(1, Relaxed);
+    }
 }
 
 /// What this server does otherwise than AWS, from when a test says so.
@@ -185,6 +204,11 @@ impl S3Server {
         &self.shared.quirks
     }
 
+    /// How many requests were answered at one moment, at the most.
+    pub fn most_at_once(&self) -> u32 {
+        self.shared.most_at_once.load(Relaxed)
+    }
+
     pub fn heal(&self) {
         self.shared.rules.lock().unwrap().clear();
     }
@@ -223,6 +247,7 @@ async fn serve(
 }
 
 async fn answer(service: S3Service, shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, std::io::Error> {
+    let _in_flight = InFlight::of(&shared);
     let target = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
     let fault = take_fault(&shared, request.method(), &target);
     match fault {
