@@ -29,7 +29,7 @@ fn a_set_that_an_older_server_does_not_take_is_intact_and_stays() {
     assert!(refusal["version"].as_str().unwrap().starts_with("15.") && refusal["refusal"].is_string(), "{refusal}");
     // It stays the latest, fills its place, and is restored where it can be.
     scenario.run(&["backups", "prune"]).succeeded();
-    assert_eq!(scenario.sets(), [set.clone()]);
+    assert_eq!(scenario.sets(), std::slice::from_ref(&set));
     scenario.run(&["backups", "verify", "latest", "--restore-on", &new.url("postgres")]).succeeded();
     assert_eq!(only_set(&scenario)["restored"], true);
 }
