@@ -408,8 +408,8 @@ pub async fn newest_verified(config: &Config, jobs: &[Job], database: &str) -> R
     Ok(newest)
 }
 
-/// Who a configured database is.
-async fn identity_of(config: &Config, database: &str) -> Result<Option<Identity>> {
+/// Who a configured database is; None where its role may not read the system identifier.
+pub async fn identity_of(config: &Config, database: &str) -> Result<Option<Identity>> {
     let configured = config.databases.get(database).with_context(|| format!("the configuration has no database `{database}`"))?;
     let settings = pg::Settings::resolve(configured).with_context(|| format!("database `{database}`"))?;
     let mut connection = settings.connect().await.with_context(|| format!("database `{database}`"))?;

@@ -9,10 +9,8 @@ use clap::Args;
 use super::{Filter, find, stores};
 use crate::cli::Global;
 use crate::cli::output::print;
-use crate::config::Config;
 use crate::fault::{Fault, Kind};
-use crate::pg;
-use crate::task::backup::facts;
+use crate::task::backup;
 use crate::task::backup::latest::Choice;
 use crate::task::backup::markers::LOSS_HOLD;
 use crate::task::backup::series::{Accepted, Identity, Series};
@@ -84,9 +82,12 @@ async fn accept_identity(global: &Global, text: &str, filter: &Filter) -> Result
             }
         }
         for (database, job, identity, sets) in folders {
-            let into = own_identity(&config, &database).await.with_context(|| {
-                format!("whose series the sets of {identity} are to be of is what database `{database}` says")
-            })?;
+            let into = backup::identity_of(&config, &database)
+                .await
+                .and_then(|into| into.context("its role may not read the system identifier (pg_control_system)"))
+                .with_context(|| {
+                    format!("whose series the sets of {identity} are to be of is what database `{database}` says")
+                })?;
             let (mut series, trouble) = Series::read(&store, &database, &job).await?;
             if let Some(trouble) = trouble {
                 tracing::warn!("{trouble}; it is written anew");
@@ -111,15 +112,4 @@ async fn accept_identity(global: &Global, text: &str, filter: &Filter) -> Result
     }
     print(&said)?;
     Ok(ExitCode::SUCCESS)
-}
-
-async fn own_identity(config: &Config, database: &str) -> Result<Identity> {
-    let configured = config
-        .databases
-        .get(database)
-        .with_context(|| Fault::new(Kind::Configuration, format!("the configuration has no database `{database}`")))?;
-    let settings = pg::Settings::resolve(configured)?;
-    let mut connection = settings.connect().await?;
-    let server = facts::server(&mut connection, &settings).await?;
-    Identity::of(&server).context("this role may not read the server's system identifier (pg_control_system)")
 }
