@@ -375,7 +375,8 @@ fn report_on(set: &Set, store: &Store, plan: &Plan) -> Report {
 /// A name that no set has yet: two runs may start within one second.
 fn free_name(database: &str, job: &str, taken: &[SetName], now: chrono::DateTime<Utc>) -> SetName {
     let mut name = SetName::new(database, job, now);
-    while taken.contains(&name) {
+    // Nor older than one that had to take a later second: the newest set is the one that was made last.
+    while taken.iter().any(|other| (0..=60).contains(&(other.taken_at - name.taken_at).num_seconds())) {
         name.taken_at += chrono::Duration::seconds(1);
     }
     name
