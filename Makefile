@@ -11,13 +11,14 @@ demo: ## back up a sample database, prove it, restore it, compare (again at any 
 	cargo build
 	demo/run
 
-test: ## everything that is tested, against real servers
+test: ## everything that is tested, against real servers; AREA=backup: only that
 	scripts/setup
-	cargo test -- --test-threads=6
+	cargo test $(AREA) -- --test-threads=6 --skip alone::
+	cargo test --test it alone::$(AREA) -- --test-threads=1
 
 kills: ## 200 kills at random moments of backups, checks and restores, in a folder and in a bucket (half an hour)
 	scripts/setup
-	PGTEND_TEST_KILLS=200 cargo test --test it backup_kills:: -- --test-threads=2 --nocapture
+	PGTEND_TEST_KILLS=200 cargo test --test it alone::backup_kills:: -- --test-threads=2 --nocapture
 
 hosts: systemd kubernetes ## the places where it lives (root)
 

@@ -13,6 +13,7 @@ pub mod guard;
 pub mod keep;
 mod lacks;
 pub mod latest;
+mod left_out;
 mod lex;
 mod load;
 pub mod loss;
@@ -20,6 +21,7 @@ pub mod manifest;
 pub mod markers;
 mod members;
 pub mod new_database;
+mod own_bytes;
 pub mod plan;
 mod properties;
 pub mod prune;
@@ -268,8 +270,11 @@ impl Backup {
                 let folder = set::folder(database, job);
                 let swept = sweep::apply(store, &folder, plan.identity.as_ref(), &mut guard).await;
                 guard.release().await;
-                if let Err(error) = swept {
-                    warnings.push(format!("what earlier runs left could not be swept: {}", fault::in_a_line(&error)));
+                match swept {
+                    Ok(undeletable) => warnings.extend(undeletable),
+                    Err(error) => {
+                        warnings.push(format!("what earlier runs left could not be swept: {}", fault::in_a_line(&error)))
+                    }
                 }
             }
         }

@@ -345,6 +345,50 @@ fn credentials_that_may_not_delete_make_backups_and_warn() {
 }
 
 #[test]
+fn a_set_whose_dump_alone_is_held_stays_a_set() {
+    let (server, s3) = (server(18), S3Server::start());
+    let database = server.new_database();
+    server.sql(&database, "CREATE TABLE t AS SELECT 1 AS x");
+    let scenario = Scenario::with_database(server, &database).s3(&s3).backup_job("bucket", "keep = { last = 1 }");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let first = scenario.sets()[0].clone();
+    *s3.quirks().keeps.lock().unwrap() = Some("/dump.sql.gz".to_owned());
+    scenario.run(&["run-job", "nightly"]).succeeded().says(&[&first, "its dump cannot be deleted, and so it stays whole"]);
+    assert!(scenario.sets().contains(&first), "{:?}", scenario.sets());
+    scenario.run(&["backups", "verify", &first]).succeeded();
+    assert!(!s3.objects().iter().any(|key| key.ends_with("deleting.json")), "{:?}", s3.objects());
+    *s3.quirks().keeps.lock().unwrap() = None;
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    assert_eq!(scenario.sets().len(), 1);
+}
+
+#[test]
+fn a_leftover_that_cannot_be_deleted_keeps_no_other_one() {
+    let (server, s3) = (server(18), S3Server::start());
+    let database = server.new_database();
+    server.sql(&database, "CREATE TABLE t AS SELECT 1 AS x");
+    let scenario = Scenario::with_database(server, &database).s3(&s3).backup_job("bucket", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let from = s3.file_of(&format!("test/{}", scenario.sets()[0]));
+    // What two killed deletions leave.
+    let process =
+        serde_json::from_slice::<serde_json::Value>(&std::fs::read(from.join("run.json")).unwrap()).unwrap()["process"].clone();
+    for day in 1..=2 {
+        let to = s3.file_of(&format!("test/app/nightly/2026-01-0{day}T02-00-00Z"));
+        std::fs::create_dir_all(&to).unwrap();
+        std::fs::copy(from.join("dump.sql.gz"), to.join("dump.sql.gz")).unwrap();
+        let mark =
+            serde_json::json!({ "process": process, "identity": null, "reasons": [], "started_at": "2026-01-03T02:00:00Z" });
+        std::fs::write(to.join("deleting.json"), mark.to_string()).unwrap();
+    }
+    *s3.quirks().keeps.lock().unwrap() = Some("2026-01-01T02-00-00Z/dump".to_owned());
+    scenario.run(&["run-job", "nightly"]).succeeded().says(&["2026-01-01T02-00-00Z/dump.sql.gz", "cannot be deleted"]);
+    let left: Vec<String> = s3.objects().into_iter().filter(|key| key.contains("2026-01-0")).collect();
+    assert_eq!(left.len(), 2, "the mark stays with what it is about: {left:?}");
+    assert!(left.iter().all(|key| key.contains("2026-01-01")), "{left:?}");
+}
+
+#[test]
 fn four_hundred_sets_are_listed_with_requests_in_flight() {
     let (server, s3) = (server(18), S3Server::start());
     let database = server.new_database();

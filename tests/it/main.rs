@@ -3,6 +3,9 @@
 /// Servers and scenarios; everything that a test starts ends with it.
 mod support;
 
+/// What measures time, or needs both processors: run after all others, one test at a time (`make test`).
+mod alone;
+
 /// What an audit finds, what its fixes do, what it does not fire on.
 mod audit;
 /// The audit as a job: reports, comparison, waivers, drift, the server.
@@ -12,8 +15,6 @@ mod audit_job;
 mod backup;
 /// Backups that break: each fault of the issue, and what is left afterwards.
 mod backup_faults;
-/// kill -9 at random moments of backups, checks and restores, in both kinds of store.
-mod backup_kills;
 /// Whose sets are whose, which go, and which is the latest: two servers on one store, clocks, holds.
 mod backup_series;
 /// Sets that were damaged, and what prune may delete.
@@ -24,8 +25,6 @@ mod backup_verdicts;
 mod cli;
 /// Large text in another form: readers, writers, the way there and back.
 mod compress;
-/// The same, killed and among writers.
-mod compress_faults;
 mod compress_later;
 /// What writers meet at the view, and at the table behind it.
 mod compress_writers;
@@ -33,12 +32,8 @@ mod compress_writers;
 mod connections;
 /// The examples that are shipped: configuration, jobs, schema.
 mod examples;
-/// Several schedulers on one ledger, and very many jobs at once.
-mod fleet;
 /// What the role of `grants` may do is enough for every shipped job.
 mod grants;
-/// kill -9 at random moments of retention and partitions, and servers that crash.
-mod kills;
 /// The run history: who writes what when, and what becomes of runs that nobody ended.
 mod ledger;
 /// Pings, webhook, textfile and traces: who is told how a run went.
@@ -93,11 +88,7 @@ mod vector_index;
 mod vector_index_beside;
 /// Vector index builds that are stopped in each phase, and what is left afterwards.
 mod vector_index_faults;
-/// The same at random moments, with clients at work, and in the waits that are left.
-mod vector_index_kills;
 /// Vector indexes that are not the plain case: of a part of the rows, on an expression, altered, found out on a sample.
 mod vector_index_kinds;
 /// What applications search with: where it is set, for whom, and when not.
 mod vector_index_settings;
-/// pgbench on tables that jobs work on.
-mod writers;

@@ -29,9 +29,10 @@ fn databases(server: &Server, prefix: &str) -> Vec<String> {
 fn digest(name: &str) -> String {
     use sha2::Digest as _;
     let digest = sha2::Sha256::digest(name);
-    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    digest[..6].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// How the names begin of copies that are being filled for `name`.
 fn filling(name: &str) -> String {
     format!("pgtend_restore_{}", digest(name))
 }
@@ -119,6 +120,46 @@ fn a_read_only_default_does_not_keep_the_other_properties_back() {
 }
 
 #[test]
+fn nobody_may_create_in_public_who_could_not_before_on_any_version() {
+    for (from, to) in [(14, 14), (14, 18), (18, 14)] {
+        let (source, target) = (server(from), server(to));
+        for (sql, expected) in
+            [("REVOKE CREATE ON SCHEMA public FROM PUBLIC", "f"), ("GRANT CREATE ON SCHEMA public TO PUBLIC", "t")]
+        {
+            let database = source.new_database();
+            source.sql(&database, &format!("CREATE TABLE t AS SELECT 1 AS x; {sql}"));
+            let scenario = backed_up(source, &database);
+            let empty = target.new_database();
+            scenario.run(&["backups", "restore", "latest", "--into", &target.url(&empty)]).succeeded();
+            let copy = format!("{empty}_copy");
+            restore(&scenario, target, &copy).succeeded();
+            for restored in [empty, copy] {
+                let may = "SELECT has_schema_privilege('public', 'public', 'CREATE'), has_schema_privilege('public', 'public', 'USAGE')";
+                assert_eq!(target.sql(&restored, may), format!("{expected}|t"), "{from} to {to}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_database_comes_back_in_its_own_tablespace_where_that_is_there() {
+    let (server, other) = (server(18), server(16));
+    server.sql("postgres", "SET allow_in_place_tablespaces = on; CREATE TABLESPACE home_of_one LOCATION ''");
+    server.sql("postgres", "CREATE DATABASE in_its_own TABLESPACE home_of_one");
+    server.sql("in_its_own", "CREATE TABLE t AS SELECT 1 AS x");
+    let scenario = Scenario::with_database(server, "in_its_own").backup_job("local", "verify = \"restore\"");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let place =
+        "SELECT spcname FROM pg_tablespace t JOIN pg_database d ON d.dattablespace = t.oid WHERE datname = current_database()";
+    restore(&scenario, server, "in_its_own_copy").succeeded();
+    assert_eq!(server.sql("in_its_own_copy", place), "home_of_one");
+    restore(&scenario, other, "in_its_own_copy").succeeded().says(&["home_of_one", "is not there for this role"]);
+    assert_eq!(other.sql("in_its_own_copy", place), "pg_default");
+    server.sql("postgres", "DROP DATABASE in_its_own");
+    server.sql("postgres", "DROP DATABASE in_its_own_copy");
+}
+
+#[test]
 fn what_nobody_granted_or_revoked_is_as_in_a_new_database() {
     let server = server(18);
     let database = some_rows(server);
@@ -188,9 +229,9 @@ fn nobody_connects_to_a_database_that_is_half_restored() {
     scenario.run(&["run-job", "nightly"]).succeeded();
     let copy = format!("{database}_copy");
     let running = scenario.start(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"]);
-    waiting(server, &filling(&copy));
+    let half = waiting(server, &filling(&copy));
     for role in ["half_owner", "half_app"] {
-        let url = server.url_as(role, &filling(&copy));
+        let url = server.url_as(role, &half);
         let tried = server.tool("psql", &copy).args(["-Xq", "-c", "SELECT 1", &url]).output().unwrap();
         let said = String::from_utf8_lossy(&tried.stderr);
         assert!(said.contains("permission denied") || said.contains("too many connections"), "{role}: {said}");
@@ -252,14 +293,80 @@ fn a_kill_between_create_database_and_its_mark_leaves_what_the_next_restore_drop
 }
 
 #[test]
-fn somebody_elses_database_of_a_scratch_name_is_left_alone() {
+fn a_foreign_database_of_a_scratch_name_is_left_alone() {
+    let server = server(18);
+    let database = waits_when_restored(server);
+    let scenario = backed_up(server, &database);
+    let copy = format!("{database}_copy");
+    let running = scenario.start(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"]);
+    let name = waiting(server, &filling(&copy));
+    running.signal(Signal::INT);
+    running.wait().exited(143);
+    server.sql("postgres", &format!("CREATE DATABASE {name}"));
+    restore(&scenario, server, &copy).exited(1).says(&["already exists"]);
+    assert_eq!(databases(server, &filling(&copy)), [name]);
+}
+
+#[test]
+fn a_pgtend_that_stood_still_drops_nothing_that_another_one_fills() {
+    // All sessions of pgtend on this server are ended: it is this test's own.
+    let server = Server::start(18);
+    let database = waits_when_restored(&server);
+    let scenario = backed_up(&server, &database);
+    let copy = format!("{database}_copy");
+    let into = server.url(&copy);
+    let arguments = ["backups", "restore", "latest", "--into", &into, "--create"];
+    let stopped = scenario.start(&arguments);
+    let name = waiting(&server, &filling(&copy));
+    stopped.signal(Signal::STOP);
+    let sessions = "FROM pg_stat_activity WHERE application_name = 'pgtend'";
+    server.sql("postgres", &format!("SELECT pg_terminate_backend(pid) {sessions}"));
+    eventually("the first one's sessions are gone", || server.sql("postgres", &format!("SELECT count(*) {sessions}")) == "0");
+    let second = scenario.start(&arguments);
+    assert_eq!(waiting(&server, &filling(&copy)), name);
+    stopped.signal(Signal::CONT);
+    second.wait().succeeded();
+    assert_eq!(server.sql(&copy, "SELECT count(*) FROM big"), "20000");
+    assert_ne!(stopped.wait().code, Some(0));
+    assert_eq!(server.sql(&copy, "SELECT count(*) FROM big"), "20000");
+}
+
+#[test]
+fn a_whole_copy_of_one_set_does_not_stand_in_the_way_of_another_set() {
     let server = server(18);
     let database = some_rows(server);
     let scenario = backed_up(server, &database);
     let copy = format!("{database}_copy");
-    server.sql("postgres", &format!("CREATE DATABASE {}", filling(&copy)));
-    restore(&scenario, server, &copy).exited(1).says(&["already exists"]);
-    assert_eq!(databases(server, &filling(&copy)), [filling(&copy)]);
+    // As a call leaves it that could not rename even once.
+    let name = format!("{}_000000000000", filling(&copy));
+    let comment = format!("made by pgtend, a whole copy of app/nightly/2026-01-01T00-00-00Z for {copy}");
+    server.sql("postgres", &format!("CREATE DATABASE {name} ALLOW_CONNECTIONS false; COMMENT ON DATABASE {name} IS '{comment}'"));
+    restore(&scenario, server, &copy).succeeded().says(&[&name, "a whole copy of another set"]);
+    assert_eq!(databases(server, &filling(&copy)), [name]);
+}
+
+#[test]
+fn what_failed_is_said_though_the_copy_cannot_get_its_name_and_by_the_call_that_takes_it_up() {
+    let server = server(18);
+    let database = waits_when_restored(server);
+    server.sql(
+        &database,
+        "CREATE FUNCTION fails(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+             $$BEGIN IF current_database() LIKE 'pgtend%' THEN RAISE 'not here'; END IF; RETURN $1; END$$;
+         CREATE INDEX failing ON big (fails(i))",
+    );
+    let scenario = backed_up(server, &database);
+    let copy = format!("{database}_copy");
+    let into = server.url(&copy);
+    let arguments = ["backups", "restore", "latest", "--into", &into, "--create", "--on-error", "continue"];
+    let running = scenario.start(&arguments);
+    waiting(server, &filling(&copy));
+    server.sql("postgres", &format!("CREATE DATABASE {copy}"));
+    running.wait().exited(1).says(&["1 statement failed", "INDEX failing", "the same command takes it up again"]);
+    server.sql("postgres", &format!("DROP DATABASE {copy}"));
+    let taken = scenario.run(&arguments).exited(1).prints(&["an earlier call had restored the set", "statements failed"]);
+    assert!(!taken.stdout.contains("each table counted"), "{}", taken.stdout);
+    assert_eq!(server.sql(&copy, "SELECT count(*), to_regclass('failing') FROM big"), "20000|");
 }
 
 #[test]
@@ -289,7 +396,7 @@ fn a_whole_copy_whose_name_was_taken_meanwhile_is_renamed_by_the_next_call() {
     let scenario = Scenario::with_database(server, &database).backup_job("local", "");
     scenario.run(&["run-job", "nightly"]).succeeded();
     let copy = format!("{database}_copy");
-    let whole = format!("pgtend_restored_{}", &digest(&copy)[..12]);
+    let whole = format!("pgtend_restored_{}", digest(&copy));
     let running = scenario.start(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"]);
     waiting(server, &filling(&copy));
     server.sql("postgres", &format!("CREATE DATABASE {copy}"));
@@ -320,7 +427,7 @@ fn a_whole_copy_that_somebody_has_changed_is_not_used() {
     waiting(server, &filling(&copy));
     server.sql("postgres", &format!("CREATE DATABASE {copy}"));
     running.wait().exited(1);
-    let whole = databases(server, &format!("pgtend_restored_{}", &digest(&copy)[..12])).pop().unwrap();
+    let whole = databases(server, &format!("pgtend_restored_{}", digest(&copy))).pop().unwrap();
     server.sql("postgres", &format!("DROP DATABASE {copy}; ALTER DATABASE {whole} ALLOW_CONNECTIONS true"));
     server.sql(&whole, "DELETE FROM big WHERE i = 7");
     restore(&scenario, server, &copy).exited(1).says(&["has 19,999 rows", &format!("DROP DATABASE \"{whole}\"")]);
@@ -335,8 +442,8 @@ fn sessions_on_a_whole_copy_are_ended_before_it_gets_its_name() {
     scenario.run(&["run-job", "nightly"]).succeeded();
     let copy = format!("{database}_copy");
     let running = scenario.start(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"]);
-    waiting(server, &filling(&copy));
-    let _exporter = server.session(&filling(&copy), "SET application_name = 'exporter'");
+    let half = waiting(server, &filling(&copy));
+    let _exporter = server.session(&half, "SET application_name = 'exporter'");
     running.wait().succeeded();
     assert_eq!(server.sql(&copy, "SELECT count(*) FROM big"), "20000");
 }
@@ -425,6 +532,51 @@ fn a_database_of_sql_ascii_comes_back_byte_for_byte() {
         };
         assert_eq!(bytes(&copy), bytes(&database), "{major}");
         assert!(bytes(&copy).contains("636166e9") && bytes(&copy).contains("SQL_ASCII"), "{}", bytes(&copy));
+    }
+}
+
+#[test]
+fn statements_that_are_not_utf_8_go_by_the_same_rules_as_all_others() {
+    let server = server(16);
+    server.sql("postgres", "CREATE ROLE ascii_owner; CREATE ROLE ascii_reader");
+    server.sql("postgres", "CREATE DATABASE ascii_rules ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
+    server.sql(
+        "ascii_rules",
+        "SET client_encoding = 'SQL_ASCII';
+         DO $$BEGIN
+             EXECUTE E'CREATE FUNCTION f_caf\\xe9() RETURNS int LANGUAGE sql AS ''SELECT 1''';
+             EXECUTE E'ALTER FUNCTION f_caf\\xe9() OWNER TO ascii_owner';
+             EXECUTE E'GRANT EXECUTE ON FUNCTION f_caf\\xe9() TO ascii_reader';
+             EXECUTE E'CREATE SUBSCRIPTION s_caf\\xe9 CONNECTION ''host=127.0.0.1 port=1'' PUBLICATION p WITH (connect = false, slot_name = ''precious'')';
+         END$$",
+    );
+    let scenario = Scenario::with_database(server, "ascii_rules").backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let into = |copy: &str, more: &[&str]| {
+        let url = server.url(copy);
+        scenario.run(&[&["backups", "restore", "latest", "--into", &url, "--create"], more].concat()).succeeded();
+    };
+    let owner = "SELECT proowner::regrole || ' ' || coalesce(proacl::text, '') FROM pg_proc WHERE proname LIKE 'f\\_caf%'";
+    into("ascii_own", &["--no-owner"]);
+    assert!(server.sql("ascii_own", owner).starts_with("postgres "), "{}", server.sql("ascii_own", owner));
+    into("ascii_map", &["--role-map", "ascii_reader=ascii_owner"]);
+    assert!(!server.sql("ascii_map", owner).contains("reader"), "{}", server.sql("ascii_map", owner));
+    let of_this_database =
+        "FROM pg_subscription WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    for copy in ["ascii_own", "ascii_map"] {
+        assert_eq!(server.sql(copy, &format!("SELECT coalesce(subslotname::text, 'none') {of_this_database}")), "none");
+    }
+    // A database with a subscription cannot be dropped at the end.
+    for database in ["ascii_rules", "ascii_own", "ascii_map"] {
+        server.sql(
+            database,
+            &format!(
+                "SET client_encoding = 'SQL_ASCII';
+                 DO $$DECLARE s text; BEGIN FOR s IN SELECT subname {of_this_database} LOOP
+                     EXECUTE format('ALTER SUBSCRIPTION %I SET (slot_name = NONE)', s); EXECUTE format('DROP SUBSCRIPTION %I', s);
+                 END LOOP; END$$"
+            ),
+        );
     }
 }
 

@@ -46,7 +46,7 @@ fn a_foreign_key_that_the_source_breaks_is_explained_and_restored_not_valid() {
                 match code {
                     0 => restored.says(&["FK CONSTRAINT c c_p_fkey in schema public: added NOT VALID"]),
                     _ => restored.prints(&[
-                        "but for 1 statements",
+                        "but for 1 statement:",
                         "1. ",
                         "c_p_fkey",
                         "2 rows of public.c",
@@ -215,6 +215,27 @@ fn an_extension_is_left_out_with_what_hangs_on_it() {
         restore(&scenario, &url, &[create, &["--without", "EXTENSION", "vector"]].concat())
             .succeeded()
             .says(&["left out: EXTENSION vector"]);
+        assert_eq!(target.sql(&copy, "SELECT count(*) FROM t"), "1");
+    }
+}
+
+#[test]
+fn an_extension_that_is_left_out_excuses_nothing_that_is_not_its_own() {
+    let (source, target) = (server(18), server(15));
+    source.sql("postgres", "CREATE ROLE ext_reader");
+    let (scenario, database) = set_of(
+        source,
+        "CREATE EXTENSION vector; CREATE TABLE t AS SELECT 1 AS x; GRANT SELECT ON t TO ext_reader;
+         CREATE TABLE embedded (e vector(2)); INSERT INTO embedded VALUES ('[1,2]')",
+    );
+    for (copy, create) in both_ways(target, &database) {
+        // --no-owner asks for no roles beforehand: the grant is met midway.
+        let leave = ["--without", "EXTENSION", "vector", "--no-owner", "--on-error", "continue"];
+        let said = restore(&scenario, &target.url(&copy), &[create, &leave].concat()).exited(1);
+        for failed in ["ext_reader", "TABLE embedded in schema public", "TABLE DATA embedded"] {
+            assert!(said.stdout.contains(failed), "{failed}: {}", said.stdout);
+        }
+        assert!(!said.stderr.contains("because its extension is"), "{}", said.stderr);
         assert_eq!(target.sql(&copy, "SELECT count(*) FROM t"), "1");
     }
 }

@@ -1,7 +1,5 @@
 //! Retention: what leaves a table, what stays, and that nothing is lost on the way.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::RngExt as _;
@@ -23,7 +21,7 @@ const LOGS: &str = "
     INSERT INTO logs (created_at, status) VALUES (NULL, 'without a time');
 ";
 
-fn logs(server: &Server, count: u32) -> String {
+pub fn logs(server: &Server, count: u32) -> String {
     let database = server.new_database();
     server.sql(
         &database,
@@ -32,7 +30,7 @@ fn logs(server: &Server, count: u32) -> String {
     database
 }
 
-fn scenario(server: &Server, database: &str, more: &str) -> Scenario {
+pub fn scenario(server: &Server, database: &str, more: &str) -> Scenario {
     Scenario::with_database(server, database).job(
         "old-logs",
         &format!("database = 'app'\n[retention]\ntable = 'public.logs'\ncolumn = 'created_at'\nolder_than = '10d'\n{more}\n"),
@@ -142,7 +140,7 @@ fn a_damaged_archive_puts_nothing_back() {
 
 /// Each id that was ever inserted, in the table or in the archive, exactly once.
 #[track_caller]
-fn nothing_is_lost_or_twice(server: &Server, database: &str, scenario: &Scenario, inserted: u64) {
+pub fn nothing_is_lost_or_twice(server: &Server, database: &str, scenario: &Scenario, inserted: u64) {
     server.sql(database, "DROP TABLE IF EXISTS back; CREATE TABLE back (LIKE logs)");
     let listed = scenario.json(&["archives", "list"]);
     if !listed["batches"].as_array().unwrap().is_empty() {
@@ -229,46 +227,6 @@ fn a_killed_walk_goes_on_where_it_was() {
     assert!(facts["resumed_at_block"].as_u64().is_some_and(|block| block > 5), "{shown:#}");
     assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "241");
     assert_eq!(server.sql(&database, "SELECT cursor FROM pgtend.runs ORDER BY id DESC LIMIT 1"), "");
-}
-
-#[test]
-fn writers_on_the_same_rows_see_no_error_and_wait_for_nobody() {
-    let server = server(18);
-    let database = logs(server, 40_000);
-    let stop = Arc::new(AtomicBool::new(false));
-    let writers: Vec<_> = (0..4)
-        .map(|number: u64| {
-            let (stop, database) = (Arc::clone(&stop), database.clone());
-            std::thread::spawn(move || {
-                let (mut slowest, mut turns) = (Duration::ZERO, 0);
-                while !stop.load(Ordering::Relaxed) {
-                    // Two old rows in either order, so that a circle of locks is possible; and a new one.
-                    let (first, second) = ((turns * 37 + number * 991) % 30_000, (turns * 53 + number * 577) % 30_000);
-                    let sql = format!(
-                        "BEGIN; SELECT id FROM logs WHERE id = {first} FOR UPDATE SKIP LOCKED; UPDATE logs SET status = 'seen' WHERE id = {second};
-                         INSERT INTO logs (created_at, status) VALUES (now(), 'new'); COMMIT;"
-                    );
-                    let started = Instant::now();
-                    super::support::postgres::server(18).sql(&database, &sql);
-                    slowest = slowest.max(started.elapsed());
-                    turns += 1;
-                }
-                (slowest, turns)
-            })
-        })
-        .collect();
-    let scenario = scenario(server, &database, "archive = 'local'\nmethod = 'blocks'\n[limits]\nbatch_time = '20ms'");
-    for _ in 0..3 {
-        scenario.run(&["run-job", "old-logs"]).succeeded();
-    }
-    stop.store(true, Ordering::Relaxed);
-    let mut inserted = 40_001;
-    for writer in writers {
-        let (slowest, turns) = writer.join().unwrap();
-        inserted += turns;
-        assert!(slowest < Duration::from_secs(3), "somebody waited {slowest:?}");
-    }
-    nothing_is_lost_or_twice(server, &database, &scenario, inserted);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Vector indexes: recall against a brute force of the test's own, decisions, builds beside what serves, names, types, partitions.
+//! Vector indexes: decisions, builds beside what serves, names, types, partitions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +7,6 @@ use serde_json::Value;
 
 use crate::support::Scenario;
 use crate::support::postgres::{Server, server};
-use crate::support::vectors::Vectors;
 
 /// Debian's 15 has no pgvector.
 const WITH_PGVECTOR: [u32; 2] = [16, 18];
@@ -40,7 +39,7 @@ pub fn told(scenario: &Scenario) -> Value {
     json["runs"][0]["report"]["facts"]["tables"][0].clone()
 }
 
-fn planned(scenario: &Scenario) -> Value {
+pub fn planned(scenario: &Scenario) -> Value {
     let json = scenario.json(&["run-job", "tend", "--dry-run"]);
     json["runs"][0]["plan"]["tables"][0].clone()
 }
@@ -62,91 +61,6 @@ pub fn used(server: &Server, database: &str) -> String {
     );
     let scan = plan.lines().find_map(|line| line.trim().trim_start_matches("-> ").trim().strip_prefix("Index Scan using "));
     scan.map(|scan| scan.split(' ').next().unwrap().to_owned()).unwrap_or(plan)
-}
-
-/// Recall of searches with the index, as the test computes it: in its own memory, over vectors of its own making.
-fn brute_force(server: &Server, database: &str, vectors: &Vectors, plan: &Value, probes: u64) -> f64 {
-    let tids: Vec<&str> = plan["sample"].as_array().unwrap().iter().map(|tid| tid.as_str().unwrap()).collect();
-    let list = tids.iter().map(|tid| format!("'{tid}'")).collect::<Vec<_>>().join(",");
-    let found = server.sql(
-        database,
-        &format!(
-            "SET ivfflat.probes = {probes}; SET enable_seqscan = off;
-             SELECT q.id, (SELECT string_agg(f.id::text, ',') FROM (SELECT id FROM items ORDER BY embedding <=> q.embedding LIMIT 11) f)
-             FROM items q WHERE ctid = ANY (ARRAY[{list}]::tid[])"
-        ),
-    );
-    let found: Vec<(usize, Vec<usize>)> = found
-        .lines()
-        .map(|line| {
-            let (id, near) = line.split_once('|').unwrap();
-            (id.parse::<usize>().unwrap() - 1, near.split(',').map(|id| id.parse::<usize>().unwrap() - 1).collect())
-        })
-        .collect();
-    assert_eq!(found.len(), tids.len());
-    let queries: Vec<usize> = found.iter().map(|(query, _)| *query).collect();
-    let truth = vectors.nearest(&queries, 10);
-    let recalls = found.iter().zip(&truth).map(|((query, near), truth)| {
-        let near = near.iter().filter(|row| *row != query).take(10);
-        near.filter(|row| vectors.cosine_distance(*query, **row) <= truth[9] + 1e-6).count() as f64 / 10.0
-    });
-    recalls.sum::<f64>() / found.len() as f64
-}
-
-#[track_caller]
-fn is_near(reported: &Value, computed: f64) {
-    let reported = reported.as_f64().unwrap();
-    assert!((reported - computed).abs() <= 0.02, "reported {reported}, computed {computed}");
-}
-
-fn built_on_an_empty_table(server: &Server, vectors: &Vectors) -> String {
-    let database = server.new_database();
-    server.sql(
-        &database,
-        &format!(
-            "CREATE EXTENSION vector; CREATE TABLE items (id bigint, embedding vector({}));
-             CREATE INDEX items_idx ON items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 100)",
-            vectors.dimensions
-        ),
-    );
-    vectors.load(server, &database);
-    server.sql(&database, "VACUUM ANALYZE items");
-    database
-}
-
-#[test]
-fn recall_is_what_a_brute_force_outside_says_and_the_target_is_reached_for_100_000_by_128() {
-    let server = server(18);
-    let vectors = Vectors::new(100_000, 128, 300);
-    let database = built_on_an_empty_table(server, &vectors);
-    let more = "method = 'ivfflat'\nrecall = { target = 0.95, queries = 60 }\nbudget = { time = '15s' }\nmaintenance_work_mem = '512MiB'\napply_setting = 'database'\nprobes = 10";
-    let scenario = scenario(server, &database, more);
-    let plan = planned(&scenario);
-    assert_eq!((plan["lists_in_fact"].as_u64(), plan["now"]["setting"].as_u64()), (Some(100), Some(10)), "{plan:#}");
-    is_near(&plan["now"]["recall"], brute_force(server, &database, &vectors, &plan, 10));
-
-    let told = told(&scenario);
-    let (setting, recall) = (told["after"]["setting"].as_u64().unwrap(), &told["after"]["recall"]);
-    assert!(recall.as_f64().unwrap() >= 0.95 && told["swapped"] == true, "{told:#}");
-    // The table has not changed, nor has the sample.
-    is_near(recall, brute_force(server, &database, &vectors, &plan, setting));
-    let tuning = &told["tuning"];
-    // A look at the clock comes between candidates: what was begun in time may end a moment late.
-    assert!(tuning["seconds"].as_f64().unwrap() <= 17.0 && tuning["budget_seconds"] == 15.0, "{tuning:#}");
-    assert_eq!(used(server, &database), "items_idx");
-    assert_eq!(server.sql(&database, "SHOW ivfflat.probes"), setting.to_string());
-}
-
-#[test]
-fn recall_is_what_a_brute_force_outside_says_for_20_000_by_1536() {
-    let server = server(16);
-    let vectors = Vectors::new(20_000, 1536, 100);
-    let database = built_on_an_empty_table(server, &vectors);
-    let scenario = scenario(server, &database, "recall = { queries = 30 }\nprobes = 5");
-    let plan = planned(&scenario);
-    is_near(&plan["now"]["recall"], brute_force(server, &database, &vectors, &plan, 5));
-    let least = &plan["least"]["found"];
-    is_near(&least["recall"], brute_force(server, &database, &vectors, &plan, least["setting"].as_u64().unwrap()));
 }
 
 pub const IVFFLAT: &str = "CREATE INDEX items_idx ON items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 30)";

@@ -54,37 +54,6 @@ fn an_index_on_half_of_the_precision_is_tended_as_it_is() {
 }
 
 #[test]
-fn with_auto_hnsw_is_compared_and_what_was_measured_decides() {
-    // In clusters, a few lists have all that is near. Of random vectors half of all lists have to be read, however many there are. Which
-    // of the two is faster is the clock's to say, and not this test's.
-    let random = "TRUNCATE items; INSERT INTO items (embedding) SELECT ARRAY(SELECT (random() - 0.5)::real FROM generate_series(1, 32 + i * 0))::vector FROM generate_series(1, 8000) i";
-    for (major, index, data) in [(18, "", random), (16, IVFFLAT, random), (18, "", "")] {
-        let server = server(major);
-        let database = items(server, 3000, 32, &format!("{index}; {data}"));
-        let job = scenario(server, &database, &format!("method = 'auto'\nbudget = {{ time = '30s' }}\n{QUICK}"));
-        job.run(&["run-job", "tend", "--dry-run"]).succeeded().prints(&["try numbers of lists and hnsw on a copy"]);
-        let told = told(&job);
-        let hnsw = &told["tuning"]["hnsw"];
-        assert!(hnsw["method"] == "hnsw" && hnsw["reached"] == true, "{told:#}");
-        let reasons = told["decision"]["reasons"].to_string();
-        assert!(reasons.contains("hnsw takes"), "{told:#}");
-        let method = if reasons.contains("a change has to save 15 %") { "ivfflat" } else { "hnsw" };
-        if told["built"].is_null() {
-            // The present one is as good.
-            assert!(method == "ivfflat" && !index.is_empty() && reasons.contains("as good within 15 %"), "{told:#}");
-            continue;
-        }
-        assert_eq!((&told["built"]["method"], &told["swapped"]), (&method.into(), &true.into()), "{told:#}");
-        let name = if index.is_empty() { "items_embedding_idx" } else { "items_idx" };
-        assert!(indexes(server, &database).starts_with(&format!("{name}|{method}|")), "{}", indexes(server, &database));
-        assert_eq!(used(server, &database), name);
-        let setting = if method == "hnsw" { "hnsw.ef_search" } else { "ivfflat.probes" };
-        let is_set = server.sql(&database, &format!("SELECT '[1]'::vector \\g /dev/null\nSHOW {setting}"));
-        assert_eq!(is_set, told["after"]["setting"].to_string());
-    }
-}
-
-#[test]
 fn what_was_found_out_by_measurement_is_no_finding_of_an_audit() {
     let server = server(18);
     let index = "CREATE INDEX items_idx ON items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 60)";

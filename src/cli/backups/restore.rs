@@ -113,6 +113,15 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
     for note in &lacks.notes {
         tracing::warn!("{note}");
     }
+    if let Some(tablespace) = &manifest.server.database.tablespace
+        && create
+        && like.tablespace.is_none()
+        && !choices.no_tablespaces
+    {
+        tracing::warn!(
+            "the source's own tablespace, {tablespace}, is not there for this role: the new database is in the server's default one"
+        );
+    }
     if !lacks.roles.is_empty() {
         tracing::warn!("made without login: {}", lacks.roles.join(", "));
     }
@@ -121,8 +130,7 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
     let restored = if create {
         new_database::into_new_database(&found.store, set, &like, &settings, &choices, &phase, cancel).await?
     } else {
-        // The session ends, and the transaction with it.
-        or_cancelled(cancel, new_database::into_empty_database(&found.store, set, &settings, &choices, &phase)).await?
+        new_database::into_empty_database(&found.store, set, &settings, &choices, &phase, cancel).await?
     };
     anyhow::ensure!(
         restored.problems.is_empty(),
@@ -151,10 +159,10 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
         ))?;
     } else if failures > 0 {
         print(&format!(
-            "{} is restored into {}, but for {} statements:\n",
+            "{} is restored into {}, but for {}:\n",
             set.name,
             settings.display(),
-            units::count(failures)
+            units::plural(restored.failed_count, "statement")
         ))?;
         for (number, said) in restored.failed.iter().enumerate() {
             print(&format!("{}. {said}\n", number + 1))?;

@@ -42,7 +42,8 @@ pub async fn look(scene: &Scene<'_>, connection: &mut PgConnection, in_recovery:
         return Ok(Seen::unknown(format!("schema_file {} is not there", file.display())));
     }
     let here = objects(connection, scene).await?;
-    let like = facts::server(connection, scene.settings).await?;
+    let mut like = facts::server(connection, scene.settings).await?;
+    like.database.tablespace = None;
     let target = match &scene.audit.scratch {
         Some(name) => pg::Settings::resolve(scene.config.databases.get(name).context("`scratch` is configured")?)?,
         None => scene.settings.clone(),

@@ -17,12 +17,20 @@ const TABLES_PER_QUERY: usize = 100;
 pub struct Counts {
     /// Other counts than the manifest's.
     pub differ: Vec<String>,
-    /// Tables that are not there.
-    pub missing: Vec<String>,
+    pub missing: Vec<Missing>,
     /// The same, for tables with more rows.
     pub more: Vec<String>,
     /// Tables that this role may not read, or sees by row security only.
     pub unreadable: Vec<String>,
+}
+
+/// A table of the manifest that is not there.
+#[derive(Debug, PartialEq)]
+pub struct Missing {
+    pub schema: String,
+    pub name: String,
+    /// By the manifest.
+    pub rows: u64,
 }
 
 /// A table of the manifest, as it is here.
@@ -67,7 +75,7 @@ pub async fn compare(connection: &mut PgConnection, tables: &[TableData]) -> Res
     for found in &found {
         let Some(((schema, name), rows)) = blocks.get(found.number as usize - 1) else { continue };
         let (Some(oid), called) = (found.oid, format!("{schema}.{name}")) else {
-            counts.missing.push(format!("{schema}.{name} is not there, and the manifest says {} rows", units::count(*rows)));
+            counts.missing.push(Missing { schema: (*schema).to_owned(), name: (*name).to_owned(), rows: *rows });
             continue;
         };
         if found.unreadable {

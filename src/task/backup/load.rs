@@ -10,15 +10,17 @@ use anyhow::Result;
 use super::choices::{Choices, Object, OnError};
 use super::counts::{self, Counts};
 use super::foreign_key::ForeignKey;
+use super::left_out::Made;
 use super::manifest::Manifest;
+use super::own_bytes;
 use super::refusal::{self, Doing, Refusal};
 use super::restore::Target;
 use super::rewrite::{self, Fate};
 use super::script::{Entry, Step, Steps};
 use super::session::{Copied, Session, Silence};
-use super::stream::hex;
 use crate::fault::Kind;
 use crate::pg;
+use crate::units;
 
 /// What is said of statements that failed; the rest is counted.
 const FAILURES_LISTED: usize = 100;
@@ -33,6 +35,8 @@ pub struct Loader {
     always: Vec<(String, Arc<Entry>)>,
     /// By the index of `Choices::without`.
     was_found: Vec<bool>,
+    /// Filled where an extension is left out.
+    made: Made,
     pub notes: Vec<String>,
     /// What failed and was passed over, the first ones.
     pub failed: Vec<String>,
@@ -43,13 +47,14 @@ impl Loader {
     /// Connects, and prepares the session. An error is the target's or the network's.
     pub async fn open(target: &Target<'_>, manifest: &Manifest) -> Result<Self> {
         Ok(Self {
-            session: Session::open(target.settings, target.in_transaction, &manifest.server.database.settings).await?,
+            session: Session::open(target.settings, target.in_transaction, manifest).await?,
             choices: target.choices.clone(),
             manifest: manifest.clone(),
             has_event_triggers: false,
             is_counted: false,
             always: Vec::new(),
             was_found: vec![false; target.choices.without.len()],
+            made: Made::default(),
             notes: Vec::new(),
             failed: Vec::new(),
             failed_count: 0,
@@ -68,9 +73,9 @@ impl Loader {
         Ok(())
     }
 
-    /// After the last byte is proved: counts, where that was not yet done, and commits.
-    pub async fn finish(&mut self) -> Result<(), Refusal> {
-        let at_the_end = Entry { kind: "the end of the dump".to_owned(), ..Entry::default() };
+    /// After the last byte is proved: counts, where that was not yet done, and does what comes last.
+    pub async fn prove(&mut self) -> Result<(), Refusal> {
+        let at_the_end = at_the_end();
         self.count(&at_the_end).await?;
         if self.has_event_triggers && self.session.silence == Silence::No {
             let counts = self.counts(&at_the_end).await?;
@@ -85,6 +90,11 @@ impl Loader {
         for (without, _) in self.choices.without.iter().zip(&self.was_found).filter(|(_, found)| !**found) {
             self.notes.push(format!("--without {} {}: the dump has none of that name", without.kind.name(), without.name));
         }
+        Ok(())
+    }
+
+    /// Nothing of a restore in one transaction is there before.
+    pub async fn commit(&mut self) -> Result<(), Refusal> {
         match self.session.commit().await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Refusal {
@@ -92,15 +102,15 @@ impl Loader {
                 sql_state: None,
                 message: "something in the dump ended the transaction that the restore runs in: restore with --create".to_owned(),
             }),
-            Err(error) => Err(self.refusal_of(&error, &at_the_end)),
+            Err(error) => Err(self.refusal_of(&error, &at_the_end())),
         }
     }
 
     async fn statement(&mut self, text: Vec<u8>, entry: &Arc<Entry>) -> Result<(), Refusal> {
-        let text = match String::from_utf8(text) {
-            Ok(text) => text,
-            Err(error) => in_its_own_bytes(error.as_bytes()),
-        };
+        let text = own_bytes::text(text);
+        if text.starts_with("CREATE ") && self.leaves_out_an_extension() {
+            self.made.remember(entry);
+        }
         let makes_event_trigger = text.starts_with("CREATE EVENT TRIGGER ");
         // Event triggers, and the row security of tables that their owner restores, change what a count sees. All rows
         // stand before both.
@@ -133,7 +143,10 @@ impl Loader {
                 Ok(())
             }
             Fate::Cut(sql, which) => {
-                self.leave_out(which, &format!("{entry}: without its constraint"));
+                for which in which {
+                    let name = self.choices.without[which].name.clone();
+                    self.leave_out(which, &format!("{entry}: without its constraint {name}"));
+                }
                 self.attempt(&sql, &text, entry).await.map(|_| ())
             }
             Fate::Pass(note) => {
@@ -186,7 +199,7 @@ impl Loader {
     /// Runs a statement; true when it did what it should. `original`: as the dump has it.
     async fn attempt(&mut self, sql: &str, original: &str, entry: &Entry) -> Result<bool, Refusal> {
         let foreign_key = ForeignKey::of(original);
-        let goes_on = self.choices.on_error == OnError::Continue || self.may_miss_its_extension(original);
+        let goes_on = self.choices.on_error == OnError::Continue || self.may_be_of_an_extension(original, entry);
         let done = if goes_on || foreign_key.is_some() {
             self.session.execute_guarded(sql).await
         } else {
@@ -203,7 +216,7 @@ impl Loader {
         if refusal.is_of_the_environment() {
             return Err(refusal);
         }
-        if is_undefined(&refusal) && self.may_miss_its_extension(original) {
+        if is_undefined(&refusal) && self.may_be_of_an_extension(original, entry) && self.has_its_roles(sql).await {
             self.notes.push(format!("left out, because its extension is: {entry}"));
             return Ok(false);
         }
@@ -226,7 +239,7 @@ impl Loader {
                 message: format!("{entry} has columns whose names are not UTF-8: restore with psql, as docs/restore.md says"),
             });
         };
-        let goes_on = self.choices.on_error == OnError::Continue || self.may_miss_its_extension(&text);
+        let goes_on = self.choices.on_error == OnError::Continue || self.may_be_of_an_extension(&text, entry);
         let copied = self.session.copy(&text, steps, goes_on).await.map_err(|error| self.refusal(&error, entry, ""))?;
         // Where the dump was cut short, what was read says why.
         let Copied::Not(error) = copied else { return Ok(()) };
@@ -234,7 +247,7 @@ impl Loader {
         if refusal.is_of_the_environment() {
             return Err(refusal);
         }
-        if is_undefined(&refusal) && self.may_miss_its_extension(&text) {
+        if is_undefined(&refusal) && self.may_be_of_an_extension(&text, entry) {
             self.notes.push(format!("left out, because its extension is: {entry}"));
             return Ok(());
         }
@@ -253,10 +266,15 @@ impl Loader {
             return Ok(());
         }
         let Counts { mut differ, missing, unreadable, .. } = self.counts(entry).await?;
-        // Those of an extension that was left out.
-        match self.leaves_out_an_extension() {
-            true => self.notes.extend(missing),
-            false => differ.extend(missing),
+        for table in missing {
+            let may_be_of_an_extension = self.leaves_out_an_extension() && !self.made.has_table(&table.schema, &table.name);
+            let said = format!(
+                "{}.{} is not there, and the manifest says {}",
+                table.schema,
+                table.name,
+                units::plural(table.rows as usize, "row")
+            );
+            if may_be_of_an_extension { self.notes.push(said) } else { differ.push(said) }
         }
         let refusal = if !unreadable.is_empty() {
             Refusal {
@@ -286,12 +304,19 @@ impl Loader {
         counted.map_err(|error| self.refusal_of(&error, entry))
     }
 
-    /// What an extension brings along is nowhere marked as its own: grants on its functions, rows of its tables.
-    fn may_miss_its_extension(&self, text: &str) -> bool {
+    /// Whether a statement may speak of an object of the extension that is left out: the dump does not make it.
+    fn may_be_of_an_extension(&self, text: &str, entry: &Entry) -> bool {
         self.leaves_out_an_extension()
             && ["GRANT ", "REVOKE ", "COMMENT ON ", "SECURITY LABEL ", "SELECT pg_catalog.setval(", "COPY "]
                 .iter()
                 .any(|start| text.starts_with(start))
+            && !self.made.has(entry)
+    }
+
+    /// A missing role has the same SQLSTATE (42704) as a missing type or language, and belongs to no extension.
+    async fn has_its_roles(&mut self, text: &str) -> bool {
+        let roles = rewrite::role_names(text);
+        self.session.has_roles(&roles).await.unwrap_or(false)
     }
 
     fn leaves_out_an_extension(&self) -> bool {
@@ -329,6 +354,10 @@ impl Loader {
     }
 }
 
+fn at_the_end() -> Entry {
+    Entry { kind: "the end of the dump".to_owned(), ..Entry::default() }
+}
+
 /// Something that a statement names is not there.
 fn is_undefined(refusal: &Refusal) -> bool {
     matches!(refusal.sql_state.as_deref(), Some("42P01" | "42883" | "42704" | "3F000" | "42703"))
@@ -336,13 +365,4 @@ fn is_undefined(refusal: &Refusal) -> bool {
 
 fn of_ours(error: &anyhow::Error) -> Refusal {
     Refusal { kind: crate::fault::kind_of(error), sql_state: pg::sql_state(error), message: crate::fault::in_a_line(error) }
-}
-
-/// A statement of a database in SQL_ASCII may be of any bytes, and a query that we send is text: the server makes the
-/// statement of them.
-fn in_its_own_bytes(statement: &[u8]) -> String {
-    format!(
-        "DO 'BEGIN EXECUTE pg_catalog.convert_from(''\\x{}''::pg_catalog.bytea, pg_catalog.pg_client_encoding()); END'",
-        hex(statement)
-    )
 }

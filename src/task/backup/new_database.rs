@@ -10,7 +10,7 @@ use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
-use super::choices::Choices;
+use super::choices::{Choices, Object};
 use super::counts;
 use super::facts::DatabaseFacts;
 use super::lacks::{self, Lacks};
@@ -24,6 +24,12 @@ use crate::pg::{self, identifier, literal};
 use crate::progress::Phase;
 use crate::store::Store;
 use crate::units;
+
+/// How the comment of a copy begins that is whole and has its first name still.
+const WHOLE_COMMENT: &str = "made by pgtend, a whole copy of";
+
+/// How it ends where statements had failed.
+const WITH_FAILURES: &str = ", but for statements that failed";
 
 /// How often a rename is tried while sessions that were told to end do so.
 const RENAME_TRIES: u32 = 4;
@@ -91,7 +97,10 @@ pub async fn like(
     encoding: Option<&str>,
     locale: Option<&str>,
 ) -> Result<DatabaseFacts> {
-    let source = set.manifest.server.database.clone();
+    let mut source = set.manifest.server.database.clone();
+    if choices.no_tablespaces || !may_use_tablespace(connection, source.tablespace.as_deref()).await? {
+        source.tablespace = None;
+    }
     let mut like = source.with_roles(|role| choices.role(role).to_owned()).with_locale(encoding, locale);
     if choices.no_owner {
         let me: String = sqlx::query_scalar("SELECT current_user::text").fetch_one(connection).await?;
@@ -101,13 +110,26 @@ pub async fn like(
     Ok(like)
 }
 
+async fn may_use_tablespace(connection: &mut PgConnection, name: Option<&str>) -> Result<bool> {
+    let may = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_tablespace WHERE spcname = $1 AND pg_catalog.has_tablespace_privilege(oid, 'CREATE'))",
+    );
+    Ok(may.bind(name).fetch_one(connection).await?)
+}
+
 /// The names that a restore of one set into one database goes through.
 struct Names {
+    /// What everybody locks who restores into that database.
+    lock: String,
     filling: String,
+    /// Of copies that are being filled for the same database, of any set.
+    filling_prefix: String,
     whole: String,
     /// Of whole copies for the same database, of any set.
     whole_prefix: String,
-    /// The comment of a copy that is whole and could not be renamed even once.
+    /// A copy that is all that its dump holds, but for statements that failed with `--on-error continue`.
+    with_failures: String,
+    /// The comment of a copy that is whole and could not be renamed even once; it ends with what of the two it is.
     whole_comment: String,
 }
 
@@ -117,14 +139,32 @@ impl Names {
         let target = hex(&Sha256::digest(name));
         let made_of = format!("{}/{}/{choices:?}/{like:?}", set.name, set.manifest.dump.sha256);
         let source = hex(&Sha256::digest(made_of));
+        let filling_prefix = format!("pgtend_restore_{}", &target[..12]);
         let whole_prefix = format!("pgtend_restored_{}_", &target[..12]);
         Self {
-            filling: format!("pgtend_restore_{}", &target[..16]),
+            lock: filling_prefix.clone(),
+            filling: format!("{filling_prefix}_{}", &source[..12]),
             whole: format!("{whole_prefix}{}", &source[..12]),
+            with_failures: format!("{whole_prefix}{}_with_failures", &source[..12]),
+            filling_prefix,
             whole_prefix,
-            whole_comment: format!("made by pgtend, a whole copy of {} for {name}", set.name),
+            whole_comment: format!("{WHOLE_COMMENT} {} for {name}", set.name),
         }
     }
+
+    fn comment(&self, has_failures: bool) -> String {
+        format!("{}{}", self.whole_comment, if has_failures { WITH_FAILURES } else { "" })
+    }
+
+    fn whole(&self, has_failures: bool) -> &str {
+        if has_failures { &self.with_failures } else { &self.whole }
+    }
+}
+
+/// A copy that an earlier call completed.
+struct Whole {
+    name: String,
+    has_failures: bool,
 }
 
 /// Restores into a database `settings.database()` that does not exist yet, made `like` the source. A copy that an
@@ -142,25 +182,22 @@ pub async fn into_new_database(
     let names = Names::of(name, set, choices, like);
     let mut connection = maintenance_connection(settings).await?;
     refuse_existing(&mut connection, name).await?;
-    lock(&mut connection, &names.filling).await.with_context(|| format!("cannot restore into {name}"))?;
+    lock(&mut connection, &names.lock).await.with_context(|| format!("cannot restore into {name}"))?;
 
     if let Some(found) = whole_copy(&mut connection, &names).await? {
-        count_again(&mut connection, set, &settings.with_database(&found)).await?;
-        let mut restored = finish(&mut connection, settings, &names, &found, like).await?;
-        restored.notes.push(format!("an earlier call had restored the set into {found}: it was counted again and renamed"));
-        return Ok(restored);
+        if !found.has_failures {
+            count_again(&mut connection, set, &settings.with_database(&found.name), choices).await?;
+        }
+        return take_up(&mut connection, settings, &names, &found, like).await;
     }
     let notes = others_notes(&mut connection, &names).await?;
-    for leftover in scratch_leftovers(&mut connection, &names.filling).await? {
+    for leftover in scratch_leftovers(&mut connection, &names.filling_prefix).await? {
         scratch::drop_scratch(&mut connection, settings, &leftover).await?;
     }
     let filled = async {
         create_scratch(&mut connection, &names.filling, like).await?;
         let target = Target { settings: &settings.with_database(&names.filling), choices, in_transaction: false };
-        match cancel.run_until_cancelled(stream_into(store, set, &target, phase)).await {
-            Some(restored) => restored,
-            None => Err(Fault::new(Kind::Cancelled, "cancelled by a signal: nothing was restored").into()),
-        }
+        stream_into(store, set, &target, phase, cancel).await
     };
     let filled = filled.await;
     if !matches!(&filled, Ok(restored) if restored.is_complete()) {
@@ -174,13 +211,48 @@ pub async fn into_new_database(
     // It was idle for hours, perhaps behind something that ends idle connections.
     if connection.ping().await.is_err() {
         connection = maintenance_connection(settings).await?;
-        lock(&mut connection, &names.filling).await?;
+        lock(&mut connection, &names.lock).await?;
     }
-    let comment = format!("COMMENT ON DATABASE {} IS {}", identifier(&names.filling), literal(&names.whole_comment));
-    pg::execute(&mut connection, comment).await?;
-    let mut restored = finish(&mut connection, settings, &names, &names.filling, like).await?;
+    let copy = Whole { name: names.filling.clone(), has_failures: filled.failed_count > 0 };
+    let comment = literal(&names.comment(copy.has_failures));
+    let named = async {
+        pg::execute(&mut connection, format!("COMMENT ON DATABASE {} IS {comment}", identifier(&names.filling))).await?;
+        finish(&mut connection, settings, &names, &copy, like).await
+    };
+    // The list of failures is in no other place.
+    let mut restored = named.await.map_err(|error| match filled.failed_count {
+        0 => error,
+        count => error.context(format!(
+            "{} failed and were passed over: {}",
+            units::plural(count, "statement"),
+            filled.failed.join("; ")
+        )),
+    })?;
     restored.notes.splice(0..0, filled.notes.into_iter().chain(notes));
     Ok(Restored { failed: filled.failed, failed_count: filled.failed_count, ..restored })
+}
+
+/// Gives a copy of an earlier call its name.
+async fn take_up(
+    connection: &mut PgConnection,
+    settings: &pg::Settings,
+    names: &Names,
+    found: &Whole,
+    like: &DatabaseFacts,
+) -> Result<Restored> {
+    let mut restored = finish(connection, settings, names, found, like).await?;
+    if found.has_failures {
+        restored.failed_count = 1;
+        restored.failed.push(format!(
+            "an earlier call had restored the set into {}, and statements failed then, which that call listed; the copy was not counted again. To see them again: drop this database, and restore once more",
+            found.name
+        ));
+    } else {
+        restored
+            .notes
+            .push(format!("an earlier call had restored the set into {}: it was counted again and renamed", found.name));
+    }
+    Ok(restored)
 }
 
 async fn refuse_existing(connection: &mut PgConnection, name: &str) -> Result<()> {
@@ -198,27 +270,39 @@ async fn refuse_existing(connection: &mut PgConnection, name: &str) -> Result<()
     Ok(())
 }
 
-/// A whole copy of this set for this database, of an earlier call.
-async fn whole_copy(connection: &mut PgConnection, names: &Names) -> Result<Option<String>> {
-    let found = sqlx::query_scalar(
-        "SELECT datname::text FROM pg_catalog.pg_database
+/// A copy of this set for this database that an earlier call completed.
+async fn whole_copy(connection: &mut PgConnection, names: &Names) -> Result<Option<Whole>> {
+    let found: Option<(String, bool)> = sqlx::query_as(
+        "SELECT datname::pg_catalog.text,
+                datname = $2 OR datname = $3 AND pg_catalog.shobj_description(oid, 'pg_database') = $5
+         FROM pg_catalog.pg_database
          WHERE pg_catalog.pg_has_role(datdba, 'MEMBER')
-           AND (datname = $1 OR datname = $2 AND pg_catalog.shobj_description(oid, 'pg_database') = $3)",
+           AND (datname = $1 OR datname = $2
+                OR datname = $3 AND pg_catalog.shobj_description(oid, 'pg_database') IN ($4, $5))
+         LIMIT 1",
     )
     .bind(&names.whole)
+    .bind(&names.with_failures)
     .bind(&names.filling)
-    .bind(&names.whole_comment)
+    .bind(names.comment(false))
+    .bind(names.comment(true))
     .fetch_optional(connection)
     .await?;
-    Ok(found)
+    Ok(found.map(|(name, has_failures)| Whole { name, has_failures }))
 }
 
 /// Whole copies of other sets take space, and nobody else will say so.
 async fn others_notes(connection: &mut PgConnection, names: &Names) -> Result<Vec<String>> {
     let others: Vec<String> = sqlx::query_scalar(
-        "SELECT datname::text FROM pg_catalog.pg_database WHERE pg_catalog.starts_with(datname::text, $1) ORDER BY 1",
+        "SELECT datname::pg_catalog.text FROM pg_catalog.pg_database
+         WHERE pg_catalog.starts_with(datname::pg_catalog.text, $1)
+            OR pg_catalog.starts_with(datname::pg_catalog.text, $2)
+               AND pg_catalog.starts_with(pg_catalog.shobj_description(oid, 'pg_database'), $3)
+         ORDER BY 1",
     )
     .bind(&names.whole_prefix)
+    .bind(&names.filling_prefix)
+    .bind(WHOLE_COMMENT)
     .fetch_all(connection)
     .await?;
     let note = |other: &String| {
@@ -230,7 +314,7 @@ async fn others_notes(connection: &mut PgConnection, names: &Names) -> Result<Ve
     Ok(others.iter().map(note).collect())
 }
 
-async fn count_again(connection: &mut PgConnection, set: &Set, settings: &pg::Settings) -> Result<()> {
+async fn count_again(connection: &mut PgConnection, set: &Set, settings: &pg::Settings, choices: &Choices) -> Result<()> {
     let name = settings.database();
     // It may have its properties already, and with them all who may connect: for the count they may not.
     scratch::open_to_us(connection, name).await?;
@@ -241,11 +325,15 @@ async fn count_again(connection: &mut PgConnection, set: &Set, settings: &pg::Se
     let counted = counted.await;
     close(connection, name).await?;
     let counted = counted?;
+    let leaves_out_an_extension = choices.without.iter().any(|without| without.kind == Object::Extension);
+    let missing = counted.missing.iter().filter(|_| !leaves_out_an_extension);
+    let missing = missing.map(|table| format!("{}.{} is not there", table.schema, table.name));
+    let changed: Vec<String> = counted.differ.into_iter().chain(missing).chain(counted.unreadable).collect();
     anyhow::ensure!(
-        counted.differ.is_empty() && counted.missing.is_empty() && counted.unreadable.is_empty(),
+        changed.is_empty(),
         "database {name} is what an earlier call restored, and somebody has changed it since ({}); \
          to restore anew: DROP DATABASE {} WITH (FORCE)",
-        counted.differ.into_iter().chain(counted.missing).chain(counted.unreadable).collect::<Vec<_>>().join("; "),
+        changed.join("; "),
         identifier(name)
     );
     Ok(())
@@ -256,27 +344,29 @@ async fn finish(
     connection: &mut PgConnection,
     settings: &pg::Settings,
     names: &Names,
-    found: &str,
+    found: &Whole,
     like: &DatabaseFacts,
 ) -> Result<Restored> {
     let name = settings.database();
-    let mut last_resort = found;
+    let whole = names.whole(found.has_failures);
+    let mut last_resort = found.name.as_str();
     let finished = async {
-        close(connection, found).await?;
-        if found != names.whole {
-            rename(connection, found, &names.whole, "").await?;
+        close(connection, &found.name).await?;
+        if found.name != whole {
+            rename(connection, &found.name, whole, "").await?;
         }
-        last_resort = &names.whole;
-        let not_carried = properties::carry(connection, &names.whole, like).await;
-        rename(connection, &names.whole, name, &format!("; ALTER DATABASE {} ALLOW_CONNECTIONS true", identifier(name))).await?;
+        last_resort = whole;
+        let not_carried = properties::carry(connection, whole, like).await;
+        rename(connection, whole, name, &format!("; ALTER DATABASE {} ALLOW_CONNECTIONS true", identifier(name))).await?;
         Ok(Restored { not_carried, ..Restored::default() })
     };
     let finished: Result<Restored> = finished.await;
     finished.with_context(|| {
         let whole = identifier(last_resort);
         let other = identifier("OTHER_NAME");
+        let counted = if found.has_failures { ", but for what failed," } else { " and counted" };
         format!(
-            "the set is restored and counted in the database {last_resort}, which could not become {name}: the same command takes it up again. \
+            "the set is restored{counted} in the database {last_resort}, which could not become {name}: the same command takes it up again. \
              Or by hand: ALTER DATABASE {whole} RENAME TO {other}; ALTER DATABASE {other} ALLOW_CONNECTIONS true"
         )
     })
@@ -335,6 +425,7 @@ pub async fn into_empty_database(
     settings: &pg::Settings,
     choices: &Choices,
     phase: &Phase,
+    cancel: &CancellationToken,
 ) -> Result<Restored> {
     let objects = objects_in(settings).await?;
     anyhow::ensure!(
@@ -348,7 +439,7 @@ pub async fn into_empty_database(
             )
         )
     );
-    let restored = stream_into(store, set, &Target { settings, choices, in_transaction: true }, phase).await;
+    let restored = stream_into(store, set, &Target { settings, choices, in_transaction: true }, phase, cancel).await;
     if !matches!(&restored, Ok(restored) if restored.is_complete()) {
         // A server that cannot be reached any more cannot be asked either: it rolls back by itself.
         let left = objects_in(settings).await.unwrap_or_default();

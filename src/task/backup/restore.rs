@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use sqlx::postgres::PgConnection;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::choices::Choices;
 use super::facts::ServerFacts;
@@ -58,8 +59,35 @@ pub struct Target<'a> {
 }
 
 /// Runs the set's dump in a session on the target. An error is the store's, or this host's, or of the connection before
-/// anything was written.
-pub async fn stream_into(store: &Store, set: &Set, target: &Target<'_>, phase: &Phase) -> Result<Restored> {
+/// anything was written; or it was cancelled, and then nothing is committed: the commit itself is not interrupted.
+pub async fn stream_into(
+    store: &Store,
+    set: &Set,
+    target: &Target<'_>,
+    phase: &Phase,
+    cancel: &CancellationToken,
+) -> Result<Restored> {
+    let cancelled = || Fault::new(Kind::Cancelled, "cancelled by a signal: nothing was restored");
+    let loaded = cancel.run_until_cancelled(load(store, set, target, phase)).await.ok_or_else(cancelled)??;
+    let (mut loader, mut refusal) = match loaded {
+        Loaded::Damaged { problems } => return Ok(Restored { problems, ..Restored::default() }),
+        Loaded::All { loader, refusal } => (loader, refusal),
+    };
+    if refusal.is_none() {
+        refusal = loader.commit().await.err();
+    }
+    let Loader { notes, failed, failed_count, .. } = loader;
+    Ok(Restored { refusal, notes, failed, failed_count, ..Restored::default() })
+}
+
+enum Loaded {
+    /// Where the bytes differ from the manifest.
+    Damaged { problems: Vec<String> },
+    /// All is there and proved, but for the commit; or the server refused.
+    All { loader: Loader, refusal: Option<Refusal> },
+}
+
+async fn load(store: &Store, set: &Set, target: &Target<'_>, phase: &Phase) -> Result<Loaded> {
     let mut loader = Loader::open(target, &set.manifest).await?;
     let (sender, steps) = mpsc::channel(QUEUED_BATCHES);
     let mut script = Script::default();
@@ -82,16 +110,15 @@ pub async fn stream_into(store: &Store, set: &Set, target: &Target<'_>, phase: &
     let (read, loaded) = tokio::join!(read_back::read_dump(store, set, phase, sink), loading.join_next());
     let read = read?;
     if !read.problems.is_empty() {
-        return Ok(Restored { problems: read.problems, ..Restored::default() });
+        return Ok(Loaded::Damaged { problems: read.problems });
     }
     let (mut loader, loaded) = loaded.context("the restore's task is gone")??;
     let refusal = match (loaded, read.sink_error) {
         (Err(refusal), _) => Some(refusal),
         (Ok(()), Some(error)) => Some(Refusal { kind: None, sql_state: None, message: error.to_string() }),
-        (Ok(()), None) => loader.finish().await.err(),
+        (Ok(()), None) => loader.prove().await.err(),
     };
-    let Loader { notes, failed, failed_count, .. } = loader;
-    Ok(Restored { refusal, notes, failed, failed_count, ..Restored::default() })
+    Ok(Loaded::All { loader, refusal })
 }
 
 /// Refuses a target without the tablespaces that the dump names, before anything is written. `connection` is to any

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::ops::Range;
 
 use super::choices::{Choices, Object};
 use super::tokens::{Kind, Statement};
@@ -23,8 +24,8 @@ pub enum Fate<'a> {
     Pass(Option<String>),
     /// By `Choices::without`, which one.
     LeftOut(usize),
-    /// The same, where the object stands inside another: this is left.
-    Cut(String, usize),
+    /// The same, where objects stand inside another: this is left, without which ones.
+    Cut(String, Vec<usize>),
     /// A foreign key by `Choices::without`: as one that holds for new rows only, and if even that fails not at all.
     NotValid(String, usize),
 }
@@ -209,6 +210,11 @@ fn named_objects(statement: &Statement) -> Vec<Named> {
         let (schema, table) = table.map_or((None, None), |(schema, table, _)| (schema, Some(table)));
         return one(Object::Constraint, schema, table, statement.name(3));
     }
+    if statement.says(0, &["ALTER", "DOMAIN"]) {
+        let Some((schema, domain, after)) = statement.qualified(2) else { return Vec::new() };
+        let name = statement.says(after, &["ADD", "CONSTRAINT"]).then(|| statement.name(after + 2)).flatten();
+        return one(Object::Constraint, schema, Some(domain), name);
+    }
     if statement.says(0, &["ALTER", "TABLE"]) {
         let table = at(&["TABLE", "ONLY"]).or(at(&["TABLE"])).and_then(|index| statement.qualified(index));
         let (schema, table) = table.map_or((None, None), |(schema, table, _)| (schema, Some(table)));
@@ -238,7 +244,7 @@ fn inline_constraint<'a>(
     let (schema, table, _) = statement.qualified(named_at)?;
     let tokens = &statement.tokens;
     let mut cuts = Vec::new();
-    let mut which = 0;
+    let mut which = Vec::new();
     let mut index = 0;
     while index < tokens.len() {
         let name =
@@ -248,18 +254,21 @@ fn inline_constraint<'a>(
             index += 1;
             continue;
         };
-        which = found;
-        // Up to what closes it: the parenthesis of its CHECK, or the second word of NOT NULL.
+        which.push(found);
+        let comma_before = index > 0 && statement.is_symbol(index - 1, b',');
+        let stands_alone = depth == 1 && (comma_before || statement.is_symbol(index - 1, b'('));
+        // Up to what closes it: the parenthesis of its CHECK, or NOT NULL, which names its column where it stands alone.
         let end = match statement.says(index + 2, &["CHECK"]) {
             true => (index + 3..tokens.len()).find(|at| statement.is_symbol(*at, b')') && tokens[*at].depth == depth)?,
-            false if statement.says(index + 2, &["NOT", "NULL"]) => index + 3,
+            false if statement.says(index + 2, &["NOT", "NULL"]) => index + 3 + usize::from(stands_alone),
             false => return None,
         };
         let end = if statement.says(end + 1, &["NO", "INHERIT"]) { end + 2 } else { end };
-        let stands_alone = depth == 1 && (statement.is_symbol(index - 1, b',') || statement.is_symbol(index - 1, b'('));
+        // With the comma before it, or else with the one after it.
+        let cut_up_to = cuts.last().map_or(0, |(cut, _): &(Range<usize>, _)| cut.end);
+        let comma_is_there = comma_before && cut_up_to <= tokens[index - 1].at.start;
         let (from, to) = match stands_alone {
-            // With the comma before it, or else with the one after it.
-            true if statement.is_symbol(index - 1, b',') => (tokens[index - 1].at.start, tokens[end].at.end),
+            true if comma_is_there => (tokens[index - 1].at.start, tokens[end].at.end),
             true if statement.is_symbol(end + 1, b',') => (tokens[index].at.start, tokens[end + 1].at.end),
             _ => (tokens[index].at.start, tokens[end].at.end),
         };
@@ -296,6 +305,14 @@ fn roles<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate<'a>> {
     }
     changes.sort_by_key(|(at, _)| at.start);
     (!changes.is_empty()).then(|| Fate::Run(Cow::Owned(replaced(statement.text, &changes)), None))
+}
+
+/// The roles that a statement names; PUBLIC is none.
+pub fn role_names(text: &str) -> Vec<String> {
+    let statement = Statement::of(text);
+    let positions = role_positions(&statement).into_iter();
+    let names = positions.filter(|index| statement.raw(&statement.tokens[*index]) != "PUBLIC");
+    names.filter_map(|index| statement.name(index)).collect()
 }
 
 /// Where a statement of pg_dump names roles.
@@ -341,7 +358,7 @@ fn role_positions(statement: &Statement) -> Vec<usize> {
 }
 
 /// `changes` in order, none in another.
-fn replaced(text: &str, changes: &[(std::ops::Range<usize>, String)]) -> String {
+fn replaced(text: &str, changes: &[(Range<usize>, String)]) -> String {
     let mut new = String::with_capacity(text.len() + 32);
     let mut at = 0;
     for (range, with) in changes {

@@ -185,6 +185,7 @@ fn a_constraint_goes_wherever_it_stands_and_a_foreign_key_becomes_not_valid() {
             ("ALTER TABLE ONLY s.c ADD CONSTRAINT k UNIQUE (a)", "-"),
             ("COMMENT ON CONSTRAINT k ON s.c IS 'x'", "-"),
             ("COMMENT ON CONSTRAINT k ON DOMAIN s.d IS 'x'", "-"),
+            ("ALTER DOMAIN s.d ADD CONSTRAINT k CHECK ((VALUE > 0)) NOT VALID", "-"),
             ("ALTER TABLE ONLY s.c ADD CONSTRAINT kk UNIQUE (k)", "="),
             ("CREATE TABLE s.c (\n    a integer,\n    CONSTRAINT k CHECK ((a > 0))\n)", "CREATE TABLE s.c (\n    a integer\n)"),
             (
@@ -214,4 +215,34 @@ fn an_extension_goes_with_its_comment() {
             ("CREATE EXTENSION IF NOT EXISTS unaccent WITH SCHEMA public", "="),
         ],
     );
+}
+
+#[test]
+fn several_constraints_of_one_table_are_cut_out_and_the_commas_are_those_of_what_is_left() {
+    let mut choices = without(Object::Constraint, "k");
+    choices.without.extend(without(Object::Constraint, "l").without);
+    let (k, l) = ("CONSTRAINT k CHECK ((a > 0))", "CONSTRAINT l NOT NULL a NO INHERIT");
+    let table = [
+        (format!("CREATE TABLE s.c (a int, {k}, {l}, b int)"), "CREATE TABLE s.c (a int, b int)"),
+        (format!("CREATE TABLE s.c ({k}, {l}, b int)"), "CREATE TABLE s.c (  b int)"),
+        (format!("CREATE TABLE s.c (a int, {k}, b int, {l})"), "CREATE TABLE s.c (a int, b int)"),
+        (format!("CREATE TABLE s.c (a int CONSTRAINT l NOT NULL, {k})"), "CREATE TABLE s.c (a int )"),
+        (format!("CREATE TABLE s.c ({k}, {l})\nINHERITS (s.p)"), "CREATE TABLE s.c ( )\nINHERITS (s.p)"),
+    ];
+    for (text, expected) in &table {
+        assert_eq!(run(text, &choices), *expected, "{text}");
+        let Fate::Cut(_, which) = fate(text, &choices, &server()) else { panic!("{text}") };
+        assert_eq!(which.len(), 2, "{text}");
+    }
+}
+
+#[test]
+fn the_roles_of_a_statement_are_those_that_it_grants_to_or_revokes_from() {
+    for (text, roles) in [
+        ("GRANT ALL ON FUNCTION s.f() TO app, \"We ird\"", &["app", "We ird"][..]),
+        ("REVOKE ALL ON TABLE s.t FROM PUBLIC", &[]),
+        ("COMMENT ON TABLE s.t IS 'TO app'", &[]),
+    ] {
+        assert_eq!(role_names(text), roles, "{text}");
+    }
 }

@@ -49,7 +49,7 @@ pub async fn with_scratch<T>(
                 Some(result) => result,
                 None => Err(Fault::new(Kind::Cancelled, "cancelled").into()),
             };
-            // Its lock says that the work goes on.
+            // Its lock would keep us from dropping it by another connection.
             drop(connection);
             (result, drop_or_warn(settings, name).await)
         }
@@ -81,8 +81,9 @@ pub async fn create_scratch(connection: &mut PgConnection, name: &str, like: &Da
     .await?;
     let owner = if acts_as_owner.as_deref() == Some("true") { format!("OWNER {}", identifier(&owner)) } else { String::new() };
     let limit = if is_superuser { 0 } else { OUR_SESSIONS };
+    let tablespace = like.tablespace.as_ref().map(|name| format!("TABLESPACE {}", identifier(name))).unwrap_or_default();
     let sql = format!(
-        "CREATE DATABASE {} TEMPLATE template0 ENCODING {} {} {owner} ALLOW_CONNECTIONS false CONNECTION LIMIT {limit}",
+        "CREATE DATABASE {} TEMPLATE template0 ENCODING {} {} {owner} {tablespace} ALLOW_CONNECTIONS false CONNECTION LIMIT {limit}",
         identifier(name),
         literal(&like.encoding),
         locale(like, version)
@@ -153,8 +154,10 @@ fn lock_name(database: &str) -> String {
     format!("pgtend scratch {database}")
 }
 
-/// Drops it within 30 seconds, over a server's restart as well. Otherwise returns what stays, why, and how it goes.
+/// Drops it within 30 seconds, over a server's restart as well. Otherwise returns what stays, why, and how it goes. A lock on
+/// it is waited for as long: our own session may be about to end.
 pub async fn drop_or_warn(settings: &pg::Settings, name: &str) -> Option<String> {
+    let mut last = String::new();
     let dropping = async {
         loop {
             let tried = async {
@@ -162,18 +165,21 @@ pub async fn drop_or_warn(settings: &pg::Settings, name: &str) -> Option<String>
                 drop_scratch(&mut connection, settings, name).await
             };
             match tried.await {
-                Err(error) if fault::kind_of(&error) == Some(Kind::Unreachable) => {
+                Err(error) if matches!(fault::kind_of(&error), Some(Kind::Unreachable | Kind::Busy)) => {
                     tracing::debug!("the scratch database {name} is not dropped yet: {error:#}");
-                    tokio::time::sleep(Duration::from_millis(500)).await;
+                    last = fault::in_a_line(&error);
+                    tokio::time::sleep(Duration::from_millis(200)).await;
                 }
                 ended => return ended,
             }
         }
     };
-    let why = match tokio::time::timeout(DROP_TIMEOUT, dropping).await {
+    let dropped = tokio::time::timeout(DROP_TIMEOUT, dropping).await;
+    let why = match dropped {
         Ok(Ok(())) => return None,
         Ok(Err(error)) => fault::in_a_line(&error),
-        Err(_) => format!("the server did not do it in {} s", DROP_TIMEOUT.as_secs()),
+        Err(_) if last.is_empty() => format!("the server did not do it in {} s", DROP_TIMEOUT.as_secs()),
+        Err(_) => format!("for {} s: {last}", DROP_TIMEOUT.as_secs()),
     };
     Some(format!(
         "the scratch database {name} on {} stays: {why}; the next run tries again, and by hand it goes with: DROP DATABASE {} WITH (FORCE)",
@@ -182,9 +188,11 @@ pub async fn drop_or_warn(settings: &pg::Settings, name: &str) -> Option<String>
     ))
 }
 
-/// Drops a database that [`create_scratch`] made. Anything else of that name is refused. Sessions in it are ended: a
-/// restore that was killed a moment ago may still have its server process.
+/// Drops a database that [`create_scratch`] made, under its lock: a process that stood still for an hour may find that another
+/// one has made it again since. Anything else of that name is refused. Sessions in it are ended: a restore that was killed a
+/// moment ago may still have its server process.
 pub async fn drop_scratch(connection: &mut PgConnection, settings: &pg::Settings, name: &str) -> Result<()> {
+    lock(connection, name).await?;
     let found: Option<(bool, bool, Vec<String>)> = sqlx::query_as(
         "SELECT coalesce(pg_catalog.shobj_description(oid, 'pg_database') = $2, NOT datallowconn),
                 pg_catalog.pg_has_role(datdba, 'USAGE'),

@@ -4,9 +4,10 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use sqlx::postgres::PgConnection;
 
-use super::facts;
+use super::manifest::Manifest;
 use super::rewrite::Server;
 use super::script::{Step, Steps};
+use super::{facts, own_bytes};
 use crate::pg;
 
 /// Index builds of the restore's own session. An ivfflat index over 11,000 vectors of 1,536 dimensions refuses the
@@ -64,8 +65,9 @@ pub enum Copied {
 
 impl Session {
     /// Connects, and prepares the session. An error is the target's or the network's.
-    pub async fn open(settings: &pg::Settings, in_transaction: bool, of_source: &[String]) -> Result<Self> {
+    pub async fn open(settings: &pg::Settings, in_transaction: bool, manifest: &Manifest) -> Result<Self> {
         let mut connection = settings.connect().await?;
+        let of_source = &manifest.server.database.settings;
         for (name, value) in of_source.iter().filter_map(|setting| setting.split_once('=')).filter(|(name, _)| computes(name)) {
             if let Err(error) = pg::set(&mut connection, name, value).await {
                 tracing::debug!("the restore's session goes without {name}: {error:#}");
@@ -88,6 +90,7 @@ impl Session {
             pg::execute(&mut connection, "BEGIN".to_owned()).await?;
             transaction = Some(transaction_number(&mut connection).await?);
         }
+        public_as_in_15(&mut connection, &manifest.pg_dump_version).await?;
         let server = Server { settings: known, tablespaces: tablespaces.into_iter().collect() };
         Ok(Self { connection, server, silence, transaction, in_block: false })
     }
@@ -98,7 +101,7 @@ impl Session {
     }
 
     pub async fn execute(&mut self, sql: &str) -> Result<(), sqlx::Error> {
-        pg::execute_counting(&mut self.connection, sql.to_owned()).await.map(|_| ())
+        pg::execute_counting(&mut self.connection, own_bytes::query(sql).into_owned()).await.map(|_| ())
     }
 
     /// The same; what fails leaves the transaction that it stands in as it was.
@@ -117,6 +120,17 @@ impl Session {
             self.execute(if rows.is_ok() { RELEASE } else { BACK }).await.ok()?;
         }
         rows.ok()?.first().map(|(rows,)| *rows as u64)
+    }
+
+    /// Whether all of these roles are there.
+    pub async fn has_roles(&mut self, names: &[String]) -> Result<bool, sqlx::Error> {
+        sqlx::query_scalar(
+            "SELECT NOT EXISTS (SELECT FROM pg_catalog.unnest($1::pg_catalog.text[]) name
+                                WHERE name NOT IN (SELECT rolname FROM pg_catalog.pg_roles))",
+        )
+        .bind(names)
+        .fetch_one(&mut self.connection)
+        .await
     }
 
     /// BEGIN or COMMIT of the dump, which are taken out of a transaction of ours: they would end it.
@@ -169,6 +183,29 @@ impl Session {
             _ => Ok(()),
         }
     }
+}
+
+/// Since 15 nobody but its owner may create in the schema public of a new database, and pg_dump of 15 and newer writes what
+/// differs from that, whatever server it dumps and whatever server is restored into (getNamespaces in pg_dump.c): a REVOKE that
+/// a database of 14 has is not in its dump.
+async fn public_as_in_15(connection: &mut PgConnection, pg_dump_version: &str) -> Result<()> {
+    let is_of_15 = major_of(pg_dump_version).is_some_and(|major| major >= 15);
+    if !is_of_15 || pg::Server::of(connection).await?.major() >= 15 {
+        return Ok(());
+    }
+    let has_public: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'public')")
+        .fetch_one(&mut *connection)
+        .await?;
+    if has_public {
+        pg::execute(connection, "REVOKE CREATE ON SCHEMA public FROM PUBLIC".to_owned()).await?;
+    }
+    Ok(())
+}
+
+/// 18 of `pg_dump (PostgreSQL) 18.4 (Debian 18.4-1)`.
+fn major_of(version: &str) -> Option<u32> {
+    let number = version.split(' ').find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
+    number.split(|character: char| !character.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// Switches event triggers off where the role may, and says how.
@@ -237,4 +274,21 @@ async fn next_rows(steps: &mut Steps) -> Option<Option<Bytes>> {
 async fn transaction_number(connection: &mut PgConnection) -> Result<String> {
     let number = sqlx::query_scalar("SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text").fetch_one(connection).await;
     number.context("cannot read the transaction's number")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_major_version_of_a_pg_dump_is_read_from_what_it_says_of_itself() {
+        for (version, major) in [
+            ("pg_dump (PostgreSQL) 18.4", Some(18)),
+            ("pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)", Some(15)),
+            ("pg_dump (PostgreSQL) 19beta1", Some(19)),
+            ("", None),
+        ] {
+            assert_eq!(major_of(version), major, "{version}");
+        }
+    }
 }

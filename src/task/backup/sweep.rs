@@ -11,6 +11,7 @@ use super::guard::Guard;
 use super::markers::{self, DELETING, DeletingMarker, RUN, RunMarker};
 use super::series::Identity;
 use super::set::{self, Listing, MANIFEST, SetName, VERIFICATION};
+use crate::fault;
 use crate::store::{Object, Store, Unfinished};
 
 /// No run takes longer between two objects, or parts, that it writes.
@@ -164,22 +165,38 @@ fn in_order_of_deletion(name: &SetName, objects: &[Object]) -> Vec<String> {
     data.into_iter().chain(markers).collect()
 }
 
-/// Sweeps what [`decide`] finds now.
-pub async fn apply(store: &Store, folder: &str, own: Option<&Identity>, guard: &mut Guard) -> Result<Plan> {
+/// Sweeps what [`decide`] finds now. An object that cannot be deleted keeps the rest of its folder, the marks among it, and
+/// nothing of other folders; it is returned as a warning.
+pub async fn apply(store: &Store, folder: &str, own: Option<&Identity>, guard: &mut Guard) -> Result<Vec<String>> {
     let listing = set::list(store, folder).await?;
     let (leftovers, uploads) = read(store, folder, &listing).await?;
     let plan = decide(leftovers, uploads, own, listing.newest_object_at);
+    let mut warnings = Vec::new();
     for upload in &plan.discard {
         guard.check().await?;
         tracing::info!("removing an upload that never ended: {}", store.location(&upload.key));
-        store.discard(upload).await?;
+        if let Err(error) = store.discard(upload).await {
+            warnings.push(undeletable(store, &upload.key, &error));
+        }
     }
+    let folder_of = |key: &str| key.rsplit_once('/').map_or(String::new(), |(folder, _)| folder.to_owned());
+    let mut kept: Option<String> = None;
     for key in &plan.objects {
+        if kept.as_deref() == Some(&*folder_of(key)) {
+            continue;
+        }
         guard.check().await?;
         tracing::info!("removing what a run without an end left: {}", store.location(key));
-        store.delete(key).await?;
+        if let Err(error) = store.delete(key).await {
+            warnings.push(undeletable(store, key, &error));
+            kept = Some(folder_of(key));
+        }
     }
-    Ok(plan)
+    Ok(warnings)
+}
+
+fn undeletable(store: &Store, key: &str, error: &anyhow::Error) -> String {
+    format!("{}, left by an earlier run, cannot be deleted: {}", store.location(key), fault::in_a_line(error))
 }
 
 #[cfg(test)]

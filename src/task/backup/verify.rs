@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::choices::Choices;
+use super::facts::DatabaseFacts;
 use super::restore::{self, Refusal, Target};
 use super::set::{self, Set};
 use super::verdict::{Bytes, BytesCheck, RestoreCheck};
@@ -147,10 +148,12 @@ async fn try_restore(
     let mut began = false;
     let restoring = async {
         began = true;
-        restore::stream_into(store, set, &target, phase).await
+        restore::stream_into(store, set, &target, phase, scratch.cancel).await
     };
-    let like = &set.manifest.server.database;
-    let (restored, left) = scratch_database::with_scratch(scratch.settings, &scratch.name, like, scratch.cancel, restoring).await;
+    // Where its files are does not matter.
+    let like = DatabaseFacts { tablespace: None, ..set.manifest.server.database.clone() };
+    let (restored, left) =
+        scratch_database::with_scratch(scratch.settings, &scratch.name, &like, scratch.cancel, restoring).await;
     // One that cannot be dropped is no reason to call a backup failed, and none for the next one not to be made.
     if let Some(left) = left {
         tracing::warn!("{left}");

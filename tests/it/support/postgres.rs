@@ -30,7 +30,7 @@ start "$@"
 while read -r what; do
     case $what in crash) kill -QUIT $pid; wait $pid ;; start) start "$@" ;; esac
 done
-kill -INT $pid 2>/dev/null
+kill -QUIT $pid 2>/dev/null
 wait $pid
 cd / && rm -rf "$dir"
 "#;
@@ -248,11 +248,13 @@ impl Server {
         }
     }
 
-    /// A client tool, of this server's version where there is one, for this server.
+    /// A client tool, of this server's version where there is one, for this server. Killed, it takes its statement with it: by
+    /// itself a server notices that a client is gone when it has something to say.
     pub fn tool(&self, name: &str, database: &str) -> Command {
         let mut command = Command::new(self.bin_dir.join(name));
         command.env("PGHOST", self.socket()).env("PGUSER", "postgres").env("PGDATABASE", database);
         command.env("PGPORT", self.port.to_string());
+        command.env("PGOPTIONS", "-c client_connection_check_interval=1s");
         command
     }
 

@@ -99,6 +99,8 @@ pub struct Quirks {
     pub refuses_conditions: AtomicBool,
     /// DELETE is answered 403 AccessDenied.
     pub refuses_deletes: AtomicBool,
+    /// The same, of objects whose key contains this: a legal hold on some.
+    pub keeps: Mutex<Option<String>>,
     /// Listings leave out objects whose key contains this.
     pub hides: Mutex<Option<String>>,
     /// GET answers with the whole object, whatever Range asks for.
@@ -390,7 +392,8 @@ impl S3 for Listed {
         self.files.put_object(request).await
     }
     async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
-        if self.quirks.refuses_deletes.load(Relaxed) || self.quirks.locked_until.load(Relaxed) > 0 {
+        let keeps = self.quirks.keeps.lock().unwrap().as_ref().is_some_and(|part| request.input.key.contains(part));
+        if keeps || self.quirks.refuses_deletes.load(Relaxed) || self.quirks.locked_until.load(Relaxed) > 0 {
             return Err(s3_error!(AccessDenied, "Access Denied"));
         }
         self.files.delete_object(request).await

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::RngExt as _;
 use proptest::test_runner::TestRng;
 
-use crate::kills::{finish, seeded};
+use super::kills::{finish, seeded};
 use crate::support::postgres::Server;
 use crate::support::s3::S3Server;
 use crate::support::{Scenario, eventually};

@@ -1,6 +1,6 @@
 //! No body is lost or changed, whoever writes meanwhile and whenever it is killed.
 
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use proptest::prelude::RngExt as _;
@@ -59,23 +59,40 @@ const APPLICATION: &str = "
     END $$;
 ";
 
-/// Sessions that write until they are told to stop.
-fn writers(server: &Server, database: &str, count: u32) -> Vec<std::process::Child> {
-    (1..=count)
-        .map(|number| {
+/// Sessions that write until they are told to stop, or until the test ends.
+struct Writers<'a> {
+    server: &'a Server,
+    database: String,
+    sessions: Vec<Child>,
+}
+
+impl<'a> Writers<'a> {
+    fn start(server: &'a Server, database: &str, count: u32) -> Self {
+        let session = |number| {
             let call = format!("CALL work(0.{number})");
             let mut psql = server.tool("psql", database);
             psql.args(["-Xq", "-v", "ON_ERROR_STOP=1", "-c", &call]).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
-        })
-        .collect()
+        };
+        Self { server, database: database.to_owned(), sessions: (1..=count).map(session).collect() }
+    }
+
+    #[track_caller]
+    fn stop(mut self) {
+        self.server.sql(&self.database, "INSERT INTO stop VALUES (true)");
+        for writer in std::mem::take(&mut self.sessions) {
+            let output = writer.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
 }
 
-#[track_caller]
-fn stop(server: &Server, database: &str, writers: Vec<std::process::Child>) {
-    server.sql(database, "INSERT INTO stop VALUES (true)");
-    for writer in writers {
-        let output = writer.wait_with_output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+impl Drop for Writers<'_> {
+    /// The server ends a session whose client is gone ([`Server::tool`]).
+    fn drop(&mut self) {
+        for session in &mut self.sessions {
+            let _ = session.kill();
+            let _ = session.wait();
+        }
     }
 }
 
@@ -135,10 +152,10 @@ fn killed_twenty_times_among_writers(major: u32, count: usize) {
     let scenario = scenario(server, &database, "smaller_than = '30MB'\n[limits]\nbatch_time = '30ms'\npause = '50ms'").ledger();
     scenario.run(&["compress", "install", "scripts"]).succeeded();
     counted(server, &database, "scripts_stored", "OLD.content_gz IS NULL AND NEW.content_gz IS NOT NULL");
-    let writers = writers(server, &database, 3);
+    let writers = Writers::start(server, &database, 3);
     // Writers make enough.
     killed_twenty_times_at_work(server, &database, &scenario, "");
-    stop(server, &database, writers);
+    writers.stop();
     scenario.job("scripts", &job("smaller_than = '30MB'")).run(&["run-job", "scripts"]).succeeded();
     assert_eq!(server.sql(&database, "SELECT count(*) FROM scripts_stored WHERE pg_column_size(content) > 2000"), "0");
     assert_ne!(server.sql(&database, "SELECT count(content_gz) FROM scripts_stored"), "0");
@@ -172,9 +189,9 @@ fn killed_twenty_times_among_writers_bodies_that_are_written_anew_are_what_was_w
     // What writers write is compressed at once, since the first of the runs.
     let toast = job("compression = 'pglz'\n[limits]\nbatch_time = '20ms'\npause = '200ms'").replace("'gzip'", "'toast'");
     let scenario = Scenario::with_database(server, &database).job("scripts", &toast).ledger();
-    let writers = writers(server, &database, 3);
+    let writers = Writers::start(server, &database, 3);
     killed_twenty_times_at_work(server, &database, &scenario, &format!("{as_text} WHERE random() < 0.1"));
-    stop(server, &database, writers);
+    writers.stop();
     scenario.run(&["run-job", "scripts"]).succeeded();
     assert!(server.sql(&database, "SELECT sum(done) > 300 FROM turns WHERE what = 'done'") == "t");
     all_is_true(server, &database);
@@ -186,7 +203,7 @@ fn install_and_undo_killed_among_writers_leave_what_the_next_one_finishes() {
     let database = database(server, 600);
     server.sql(&database, APPLICATION);
     let scenario = scenario(server, &database, "[limits]\nbatch_time = '30ms'\nlock_timeout = '500ms'");
-    let writers = writers(server, &database, 2);
+    let writers = Writers::start(server, &database, 2);
     let mut random = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     for _ in 0..3 {
         for (arguments, longest) in [
@@ -209,7 +226,7 @@ fn install_and_undo_killed_among_writers_leave_what_the_next_one_finishes() {
             }
         }
     }
-    stop(server, &database, writers);
+    writers.stop();
     all_is_true(server, &database);
     assert_eq!(server.sql(&database, "SELECT relkind FROM pg_class WHERE relname = 'scripts'"), "r");
     assert_eq!(server.sql(&database, "SELECT count(*) FROM pg_proc WHERE proname LIKE '%pgtend%'"), "0");

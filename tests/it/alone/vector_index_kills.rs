@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::RngExt as _;
 use rustix::process::Signal;
 
-use crate::kills::{finish, seeded};
+use super::kills::{finish, seeded};
 use crate::support::pgbench::Pgbench;
 use crate::support::postgres::{Server, server};
 use crate::support::{Scenario, eventually};

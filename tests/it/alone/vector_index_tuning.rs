@@ -1,0 +1,128 @@
+//! Recall of large vector indexes against a brute force of the test's own, within a budget of time; and the comparison of methods,
+//! which the clock decides.
+
+use serde_json::Value;
+
+use crate::support::postgres::{Server, server};
+use crate::support::vectors::Vectors;
+use crate::vector_index::{IVFFLAT, indexes, items, planned, scenario, told, used};
+
+/// Recall of searches with the index, as the test computes it: in its own memory, over vectors of its own making.
+fn brute_force(server: &Server, database: &str, vectors: &Vectors, plan: &Value, probes: u64) -> f64 {
+    let tids: Vec<&str> = plan["sample"].as_array().unwrap().iter().map(|tid| tid.as_str().unwrap()).collect();
+    let list = tids.iter().map(|tid| format!("'{tid}'")).collect::<Vec<_>>().join(",");
+    let found = server.sql(
+        database,
+        &format!(
+            "SET ivfflat.probes = {probes}; SET enable_seqscan = off;
+             SELECT q.id, (SELECT string_agg(f.id::text, ',') FROM (SELECT id FROM items ORDER BY embedding <=> q.embedding LIMIT 11) f)
+             FROM items q WHERE ctid = ANY (ARRAY[{list}]::tid[])"
+        ),
+    );
+    let found: Vec<(usize, Vec<usize>)> = found
+        .lines()
+        .map(|line| {
+            let (id, near) = line.split_once('|').unwrap();
+            (id.parse::<usize>().unwrap() - 1, near.split(',').map(|id| id.parse::<usize>().unwrap() - 1).collect())
+        })
+        .collect();
+    assert_eq!(found.len(), tids.len());
+    let queries: Vec<usize> = found.iter().map(|(query, _)| *query).collect();
+    let truth = vectors.nearest(&queries, 10);
+    let recalls = found.iter().zip(&truth).map(|((query, near), truth)| {
+        let near = near.iter().filter(|row| *row != query).take(10);
+        near.filter(|row| vectors.cosine_distance(*query, **row) <= truth[9] + 1e-6).count() as f64 / 10.0
+    });
+    recalls.sum::<f64>() / found.len() as f64
+}
+
+#[track_caller]
+fn is_near(reported: &Value, computed: f64) {
+    let reported = reported.as_f64().unwrap();
+    assert!((reported - computed).abs() <= 0.02, "reported {reported}, computed {computed}");
+}
+
+fn built_on_an_empty_table(server: &Server, vectors: &Vectors) -> String {
+    let database = server.new_database();
+    server.sql(
+        &database,
+        &format!(
+            "CREATE EXTENSION vector; CREATE TABLE items (id bigint, embedding vector({}));
+             CREATE INDEX items_idx ON items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 100)",
+            vectors.dimensions
+        ),
+    );
+    vectors.load(server, &database);
+    server.sql(&database, "VACUUM ANALYZE items");
+    database
+}
+
+#[test]
+fn recall_is_what_a_brute_force_outside_says_and_the_target_is_reached_for_100_000_by_128() {
+    let server = server(18);
+    let vectors = Vectors::new(100_000, 128, 300);
+    let database = built_on_an_empty_table(server, &vectors);
+    let more = "method = 'ivfflat'\nrecall = { target = 0.95, queries = 60 }\nbudget = { time = '15s' }\nmaintenance_work_mem = '512MiB'\napply_setting = 'database'\nprobes = 10";
+    let scenario = scenario(server, &database, more);
+    let plan = planned(&scenario);
+    assert_eq!((plan["lists_in_fact"].as_u64(), plan["now"]["setting"].as_u64()), (Some(100), Some(10)), "{plan:#}");
+    is_near(&plan["now"]["recall"], brute_force(server, &database, &vectors, &plan, 10));
+
+    let told = told(&scenario);
+    let (setting, recall) = (told["after"]["setting"].as_u64().unwrap(), &told["after"]["recall"]);
+    assert!(recall.as_f64().unwrap() >= 0.95 && told["swapped"] == true, "{told:#}");
+    // The table has not changed, nor has the sample.
+    is_near(recall, brute_force(server, &database, &vectors, &plan, setting));
+    let tuning = &told["tuning"];
+    // A look at the clock comes between candidates: what was begun in time may end a moment late.
+    assert!(tuning["seconds"].as_f64().unwrap() <= 17.0 && tuning["budget_seconds"] == 15.0, "{tuning:#}");
+    assert_eq!(used(server, &database), "items_idx");
+    assert_eq!(server.sql(&database, "SHOW ivfflat.probes"), setting.to_string());
+}
+
+#[test]
+fn recall_is_what_a_brute_force_outside_says_for_20_000_by_1536() {
+    let server = server(16);
+    let vectors = Vectors::new(20_000, 1536, 100);
+    let database = built_on_an_empty_table(server, &vectors);
+    let scenario = scenario(server, &database, "recall = { queries = 30 }\nprobes = 5");
+    let plan = planned(&scenario);
+    is_near(&plan["now"]["recall"], brute_force(server, &database, &vectors, &plan, 5));
+    let least = &plan["least"]["found"];
+    is_near(&least["recall"], brute_force(server, &database, &vectors, &plan, least["setting"].as_u64().unwrap()));
+}
+
+#[test]
+fn with_auto_hnsw_is_compared_and_what_was_measured_decides() {
+    // In clusters, a few lists have all that is near. Of random vectors half of all lists have to be read, however many there are. Which
+    // of the two is faster is the clock's to say, and not this test's.
+    let random = "TRUNCATE items; INSERT INTO items (embedding) SELECT ARRAY(SELECT (random() - 0.5)::real FROM generate_series(1, 32 + i * 0))::vector FROM generate_series(1, 8000) i";
+    for (major, index, data) in [(18, "", random), (16, IVFFLAT, random), (18, "", "")] {
+        let server = server(major);
+        let database = items(server, 3000, 32, &format!("{index}; {data}"));
+        let job = scenario(
+            server,
+            &database,
+            &format!("method = 'auto'\nbudget = {{ time = '30s' }}\nrecall = {{ queries = 100 }}\napply_setting = 'database'"),
+        );
+        job.run(&["run-job", "tend", "--dry-run"]).succeeded().prints(&["try numbers of lists and hnsw on a copy"]);
+        let told = told(&job);
+        let hnsw = &told["tuning"]["hnsw"];
+        assert!(hnsw["method"] == "hnsw" && hnsw["reached"] == true, "{told:#}");
+        let reasons = told["decision"]["reasons"].to_string();
+        assert!(reasons.contains("hnsw takes"), "{told:#}");
+        let method = if reasons.contains("a change has to save 15 %") { "ivfflat" } else { "hnsw" };
+        if told["built"].is_null() {
+            // The present one is as good.
+            assert!(method == "ivfflat" && !index.is_empty() && reasons.contains("as good within 15 %"), "{told:#}");
+            continue;
+        }
+        assert_eq!((&told["built"]["method"], &told["swapped"]), (&method.into(), &true.into()), "{told:#}");
+        let name = if index.is_empty() { "items_embedding_idx" } else { "items_idx" };
+        assert!(indexes(server, &database).starts_with(&format!("{name}|{method}|")), "{}", indexes(server, &database));
+        assert_eq!(used(server, &database), name);
+        let setting = if method == "hnsw" { "hnsw.ef_search" } else { "ivfflat.probes" };
+        let is_set = server.sql(&database, &format!("SELECT '[1]'::vector \\g /dev/null\nSHOW {setting}"));
+        assert_eq!(is_set, told["after"]["setting"].to_string());
+    }
+}
