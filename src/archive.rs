@@ -159,6 +159,7 @@ impl Archive {
             reader,
             Compression::Gzip,
             phase,
+            None,
             Lines::default(),
             |lines, bytes| {
                 lines.feed(bytes);
@@ -271,6 +272,7 @@ pub async fn restore(
                 reader,
                 Compression::Gzip,
                 phase,
+                None,
                 (rows_only, Some(sender)),
                 |(rows_only, sender), bytes| {
                     let rows = rows_only.feed(bytes)?;

@@ -3,6 +3,7 @@
 //! What an interruption leaves behind: an upload that was never finished, objects without a manifest, a scratch
 //! database. None of it is a set, and the next run's sweep removes it.
 
+mod blocks;
 pub mod choices;
 pub mod compress;
 mod counts;
@@ -22,6 +23,7 @@ pub mod markers;
 mod members;
 pub mod new_database;
 mod own_bytes;
+mod pg_dumps;
 pub mod plan;
 mod properties;
 pub mod prune;

@@ -24,7 +24,7 @@ const SMALL_PARTS: &str = "parts_in_flight = 1\nupload_memory = \"10MiB\"\n";
 impl Scenario {
     /// Client tools in a folder of the scenario: scripts that call the real ones, with `script` in place of `tool`.
     /// In it, `$real` is the real tool.
-    fn with_tool(server: &Server, database: &str, tool: &str, script: &str) -> Self {
+    pub fn with_tool(server: &Server, database: &str, tool: &str, script: &str) -> Self {
         let scenario = Scenario::empty().config(&format!(
             "[databases.app]\nurl = {}\n[stores.local]\npath = \"store\"\n[tools]\nbin_dir = \"bin\"\n",
             quoted(&server.url(database))

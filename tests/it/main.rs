@@ -74,6 +74,8 @@ mod sql;
 mod store;
 /// A directory as a store: disks that are not mounted, file systems without fsync of folders.
 mod store_dir;
+/// Dumps that somebody changed, and roles that cannot do harm.
+mod store_is_input;
 /// Writes under a condition, and a lock object as a lease.
 mod store_lease;
 /// Servers and credentials that are otherwise than AWS's with everything allowed.

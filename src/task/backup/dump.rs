@@ -58,6 +58,7 @@ async fn write_objects(store: &Store, plan: &Plan, backup: &Backup, run: &RunCon
             sha256: dump.sha256,
             uncompressed_bytes: dump.contents.bytes,
             members: dump.members,
+            blocks: Some(dump.blocks),
             elapsed_seconds,
         },
         globals,

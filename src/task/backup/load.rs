@@ -25,6 +25,9 @@ use crate::units;
 /// What is said of statements that failed; the rest is counted.
 const FAILURES_LISTED: usize = 100;
 
+/// What is repeated of a statement that is not run.
+const FOREIGN_SHOWN_CHARS: usize = 100;
+
 pub struct Loader {
     session: Session,
     choices: Choices,
@@ -149,6 +152,14 @@ impl Loader {
                 }
                 self.attempt(&sql, &text, entry).await.map(|_| ())
             }
+            Fate::Foreign => Err(Refusal {
+                kind: None,
+                sql_state: None,
+                message: format!(
+                    "the dump holds a statement that pg_dump never writes, and that was not run, at {entry}: {}",
+                    text.chars().take(FOREIGN_SHOWN_CHARS).collect::<String>()
+                ),
+            }),
             Fate::Pass(note) => {
                 self.note(note);
                 Ok(())

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::blocks::Blocks;
 use super::compress::Compression;
 use super::facts::ServerFacts;
 use super::members::MemberIndex;
@@ -55,6 +56,9 @@ pub struct DumpObject {
     pub sha256: String,
     pub uncompressed_bytes: u64,
     pub members: MemberIndex,
+    /// None in sets of the first release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<Blocks>,
     pub elapsed_seconds: f64,
 }
 
@@ -158,6 +162,7 @@ pub mod tests {
                 sha256: "00".into(),
                 uncompressed_bytes: 5000,
                 members: MemberIndex::default(),
+                blocks: None,
                 elapsed_seconds: 1.5,
             },
             globals: Globals::Absent { reason: "none".into() },

@@ -129,7 +129,8 @@ impl Comparison<'_> {
             self.crc.update(own);
             self.position += count as u64;
             bytes = rest;
-            if self.position == end {
+            // A manifest is input: where its points do not rise, each ends at once.
+            if self.position >= end {
                 self.close(end);
             }
         }
@@ -139,7 +140,7 @@ impl Comparison<'_> {
         let found = std::mem::take(&mut self.crc).finalize();
         let expected = self.index.crc32[self.segment];
         if found != expected && self.first.is_none() {
-            let from = self.index.points[self.segment][0];
+            let from = self.index.points.get(self.segment).map_or(0, |point| point[0]);
             self.first = Some(Difference { from, to: end, expected_crc32: expected, found_crc32: found });
         }
         self.segment += 1;
@@ -154,6 +155,14 @@ impl Comparison<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_index_that_nobody_wrote_ends_and_differs() {
+        let index = MemberIndex { points: vec![[0, 0], [9, 9], [3, 3]], crc32: vec![1; 7], count: 3, ..MemberIndex::default() };
+        let mut comparison = index.comparison(5);
+        comparison.feed(&[0; 20]);
+        assert!(comparison.finish().is_some());
+    }
 
     #[test]
     fn offsets_add_up() {

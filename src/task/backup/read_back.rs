@@ -4,7 +4,10 @@
 //! Only this speaks of bytes. One read that differs may be a flipped bit in transit or in memory: damaged is said when a second
 //! read, independent of the first, has shown the very same.
 
+use std::collections::VecDeque;
 use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
@@ -13,6 +16,7 @@ use chrono::Utc;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
+use super::blocks::Proof;
 use super::compress::{self, Compression, DecodeError};
 use super::manifest::{Globals, Manifest};
 use super::members::Difference;
@@ -90,7 +94,10 @@ async fn read(store: &Store, set: &Set, phase: &Phase) -> Result<ReadBack> {
     Ok(read)
 }
 
-/// Reads all of the dump once, handing the decoded bytes to `sink` for as long as it takes them.
+/// Reads all of the dump once, handing the decoded bytes to `sink` for as long as it takes them: of a set with [`Blocks`] only bytes
+/// that are proved.
+///
+/// [`Blocks`]: super::blocks::Blocks
 pub async fn read_dump<S>(store: &Store, set: &Set, phase: &Phase, sink: S) -> Result<ReadBack>
 where
     S: FnMut(&[u8]) -> io::Result<()> + Send + 'static,
@@ -103,18 +110,27 @@ where
     };
 
     let mut parts = dump.members.comparison(dump.bytes);
+    let differs = Arc::new(AtomicBool::new(false));
+    let proof = dump.blocks.clone().map(|blocks| Proof::new(blocks, dump.bytes, Arc::clone(&differs)));
     let state = (Scanner::default(), Ok(()), sink);
-    let feed = |(scanner, taken, sink): &mut (Scanner, io::Result<()>, S), bytes: &[u8]| {
+    let is_refused = Arc::clone(&differs);
+    let feed = move |(scanner, taken, sink): &mut (Scanner, io::Result<()>, S), bytes: &[u8]| {
         scanner.feed(bytes);
+        if taken.is_ok() && is_refused.load(Relaxed) {
+            *taken = Err(io::Error::other("the dump is not as it was written"));
+        }
         if taken.is_ok() {
             *taken = sink(bytes);
         }
         Ok(())
     };
-    let decoded = decode_object(reader, dump.compression, phase, state, feed, |chunk| parts.feed(chunk)).await?;
+    let decoded = decode_object(reader, dump.compression, phase, proof, state, feed, |chunk| parts.feed(chunk)).await?;
     let (scanner, taken, _) = decoded.state;
     let read = DumpRead { bytes: decoded.bytes, sha256: decoded.sha256, members: decoded.members, contents: scanner.finish() };
-    let problems = differences(&set.manifest, &read, parts.finish());
+    let mut problems = differences(&set.manifest, &read, parts.finish());
+    if problems.is_empty() && differs.load(Relaxed) {
+        problems.push("a block of the dump has another SHA-256 than its manifest says".to_owned());
+    }
     Ok(ReadBack { problems, seen: vec![(read.bytes, read.sha256)], sink_error: taken.err() })
 }
 
@@ -222,12 +238,13 @@ pub struct Decoded<S> {
 }
 
 /// Reads an object of members to its end, hashes it, shows its bytes to `see`, and hands the decoded bytes to `feed` on a thread of
-/// its own, up to where they do not decode or `feed` returns an error. An error of this function is the store's or the network's,
+/// its own, up to where they do not decode or `feed` returns an error. With a `proof`, bytes wait until it lets them through. An error of this function is the store's or the network's,
 /// and says nothing about the object.
 pub async fn decode_object<S: Send + 'static>(
     mut reader: Reader,
     compression: Compression,
     phase: &Phase,
+    mut proof: Option<Proof>,
     mut state: S,
     mut feed: impl FnMut(&mut S, &[u8]) -> io::Result<()> + Send + 'static,
     mut see: impl FnMut(&[u8]),
@@ -241,14 +258,31 @@ pub async fn decode_object<S: Send + 'static>(
     })?;
     let mut hash = Sha256::new();
     let mut bytes = 0;
+    let mut sent = 0;
+    let mut waiting = VecDeque::new();
     let mut decoder_listens = true;
-    while let Some(chunk) = reader.chunk().await? {
-        hash.update(&chunk);
-        see(&chunk);
-        bytes += chunk.len() as u64;
-        phase.advance(chunk.len() as u64);
-        // A decoder that has stopped says why at the end; the hash is of the whole object in any case.
-        decoder_listens = decoder_listens && chunk_sender.send(chunk).await.is_ok();
+    let mut has_more = true;
+    while has_more {
+        let may_pass = match reader.chunk().await? {
+            Some(chunk) => {
+                hash.update(&chunk);
+                see(&chunk);
+                bytes += chunk.len() as u64;
+                phase.advance(chunk.len() as u64);
+                let may_pass = proof.as_mut().map_or(u64::MAX, |proof| proof.feed(&chunk));
+                waiting.push_back(chunk);
+                may_pass
+            }
+            None => {
+                has_more = false;
+                proof.as_mut().map_or(u64::MAX, Proof::finish)
+            }
+        };
+        while let Some(chunk) = waiting.pop_front_if(|chunk| sent + chunk.len() as u64 <= may_pass) {
+            sent += chunk.len() as u64;
+            // A decoder that has stopped says why at the end; the hash is of the whole object in any case.
+            decoder_listens = decoder_listens && chunk_sender.send(chunk).await.is_ok();
+        }
     }
     drop(chunk_sender);
     let (members, state) = end_receiver.await.context("the decoding thread ended")?;

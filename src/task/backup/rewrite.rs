@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use super::choices::{Choices, Object};
+use super::pg_dumps;
 use super::tokens::{Kind, Statement};
 use crate::pg::{identifier, literal};
 
@@ -14,6 +15,9 @@ pub struct Server {
     pub settings: HashSet<String>,
     /// Those that the role may use.
     pub tablespaces: HashSet<String>,
+    pub is_superuser: bool,
+    /// Roles that may own what this one makes.
+    pub owners: HashSet<String>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -26,6 +30,8 @@ pub enum Fate<'a> {
     LeftOut(usize),
     /// The same, where objects stand inside another: this is left, without which ones.
     Cut(String, Vec<usize>),
+    /// pg_dump never writes it.
+    Foreign,
     /// A foreign key by `Choices::without`: as one that holds for new rows only, and if even that fails not at all.
     NotValid(String, usize),
 }
@@ -33,6 +39,9 @@ pub enum Fate<'a> {
 /// `text`: one statement without its semicolon.
 pub fn fate<'a>(text: &'a str, choices: &Choices, server: &Server) -> Fate<'a> {
     let as_it_is = || Fate::Run(Cow::Borrowed(text), None);
+    if !pg_dumps::writes(text) {
+        return Fate::Foreign;
+    }
     // Rows of large objects, and bodies, are long and never of interest.
     let first = text.split([' ', '\n']).next().unwrap_or_default();
     match first {
@@ -45,7 +54,8 @@ pub fn fate<'a>(text: &'a str, choices: &Choices, server: &Server) -> Fate<'a> {
         },
         "CREATE" | "ALTER" | "COMMENT" | "SECURITY" | "GRANT" | "REVOKE" => {
             let statement = Statement::of(text);
-            subscription(&statement, choices)
+            unprivileged(&statement, choices, server)
+                .or_else(|| subscription(&statement, choices))
                 .or_else(|| without(&statement, choices))
                 .or_else(|| owner(&statement, choices))
                 .or_else(|| roles(&statement, choices))
@@ -79,6 +89,26 @@ fn set<'a>(text: &'a str, choices: &Choices, server: &Server) -> Fate<'a> {
         }
     }
     Fate::Run(Cow::Borrowed(text), None)
+}
+
+/// A scratch database shows whether the dump can be restored, not who owns what: where the role is no superuser, as it should be, it
+/// need not be a member of every owner.
+fn unprivileged<'a>(statement: &Statement<'a>, choices: &Choices, server: &Server) -> Option<Fate<'a>> {
+    if !choices.for_scratch || server.is_superuser {
+        return None;
+    }
+    let is_another = |index: usize| statement.name(index).is_some_and(|role| !server.owners.contains(&role));
+    let owner = is_owners(statement).filter(|index| is_another(*index));
+    let defaults = statement.says(0, &["ALTER", "DEFAULT", "PRIVILEGES", "FOR", "ROLE"]) && is_another(5);
+    if owner.is_some() || defaults {
+        return Some(Fate::Pass(Some(
+            "the owners of objects were not tried: the role that verifies is not a superuser and not a member of them".to_owned(),
+        )));
+    }
+    let of_event_trigger = ["CREATE", "ALTER"].iter().any(|word| statement.says(0, &[word, "EVENT", "TRIGGER"]))
+        || statement.says(0, &["COMMENT", "ON", "EVENT", "TRIGGER"]);
+    of_event_trigger
+        .then(|| Fate::Pass(Some("event triggers were not tried: the role that verifies is not a superuser".to_owned())))
 }
 
 /// A subscription that comes alive takes the replication slot of the one that it is a copy of; and a database with one
@@ -279,9 +309,14 @@ fn inline_constraint<'a>(
 }
 
 fn owner<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate<'a>> {
-    let is_owners =
-        statement.says(0, &["ALTER"]) && statement.find_last(&["OWNER", "TO"]) == Some(statement.tokens.len().checked_sub(3)?);
-    (choices.no_owner && is_owners).then_some(Fate::Pass(None))
+    (choices.no_owner && is_owners(statement).is_some()).then_some(Fate::Pass(None))
+}
+
+/// Where `ALTER … OWNER TO role` names the role.
+fn is_owners(statement: &Statement) -> Option<usize> {
+    let last = statement.tokens.len().checked_sub(1)?;
+    let is_last = last >= 2 && statement.find_last(&["OWNER", "TO"]) == Some(last - 2);
+    (statement.says(0, &["ALTER"]) && is_last).then_some(last)
 }
 
 /// Roles by their new names.

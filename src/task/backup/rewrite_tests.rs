@@ -2,7 +2,12 @@ use super::super::choices::Without;
 use super::*;
 
 fn server() -> Server {
-    Server { settings: ["lock_timeout", "default_tablespace"].map(str::to_owned).into(), tablespaces: ["here".to_owned()].into() }
+    Server {
+        settings: ["lock_timeout", "default_tablespace"].map(str::to_owned).into(),
+        tablespaces: ["here".to_owned()].into(),
+        is_superuser: true,
+        owners: HashSet::new(),
+    }
 }
 
 /// What runs in the place of a statement; `-` for nothing.
@@ -12,6 +17,7 @@ fn run(text: &str, choices: &Choices) -> String {
         Fate::Cut(sql, _) => sql,
         Fate::NotValid(sql, _) => format!("try {sql}"),
         Fate::Pass(_) | Fate::LeftOut(_) => "-".to_owned(),
+        Fate::Foreign => "foreign".to_owned(),
     }
 }
 
@@ -244,5 +250,26 @@ fn the_roles_of_a_statement_are_those_that_it_grants_to_or_revokes_from() {
         ("COMMENT ON TABLE s.t IS 'TO app'", &[]),
     ] {
         assert_eq!(role_names(text), roles, "{text}");
+    }
+}
+
+#[test]
+fn a_role_without_rights_proves_a_dump_and_says_what_it_did_not_try() {
+    let server = Server { is_superuser: false, owners: ["me".to_owned()].into(), ..server() };
+    let choices = Choices::for_scratch();
+    for (text, runs) in [
+        ("ALTER TABLE s.t OWNER TO me", true),
+        ("ALTER TABLE s.t OWNER TO app", false),
+        ("ALTER DEFAULT PRIVILEGES FOR ROLE app GRANT SELECT ON TABLES TO PUBLIC", false),
+        ("ALTER DEFAULT PRIVILEGES FOR ROLE me GRANT SELECT ON TABLES TO PUBLIC", true),
+        ("CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION f()", false),
+        ("CREATE TABLE s.t (a int)", true),
+    ] {
+        match fate(text, &choices, &server) {
+            Fate::Run(..) => assert!(runs, "{text}"),
+            Fate::Pass(Some(note)) => assert!(!runs && note.contains("not tried"), "{text}: {note}"),
+            other => panic!("{text}: {other:?}"),
+        }
+        assert!(matches!(fate(text, &Choices::default(), &server), Fate::Run(..)), "{text} into a database that stays");
     }
 }

@@ -1,5 +1,7 @@
 //! The session that a restore runs in: how it is prepared, and what may fail in it without ending its transaction.
 
+use std::collections::HashSet;
+
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use sqlx::postgres::PgConnection;
@@ -91,7 +93,8 @@ impl Session {
             transaction = Some(transaction_number(&mut connection).await?);
         }
         public_as_in_15(&mut connection, &manifest.pg_dump_version).await?;
-        let server = Server { settings: known, tablespaces: tablespaces.into_iter().collect() };
+        let (is_superuser, owners) = rights(&mut connection).await?;
+        let server = Server { settings: known, tablespaces: tablespaces.into_iter().collect(), is_superuser, owners };
         Ok(Self { connection, server, silence, transaction, in_block: false })
     }
 
@@ -183,6 +186,20 @@ impl Session {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether this role is a superuser, and which roles it can give what it makes.
+async fn rights(connection: &mut PgConnection) -> Result<(bool, HashSet<String>)> {
+    // With 16, membership says apart whether one may SET ROLE.
+    let membership = if pg::Server::of(connection).await?.major() >= 16 { "SET" } else { "MEMBER" };
+    let owners: Vec<String> =
+        sqlx::query_scalar("SELECT rolname::pg_catalog.text FROM pg_catalog.pg_roles WHERE pg_catalog.pg_has_role(oid, $1)")
+            .bind(membership)
+            .fetch_all(&mut *connection)
+            .await?;
+    let is_superuser: bool =
+        sqlx::query_scalar("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user").fetch_one(connection).await?;
+    Ok((is_superuser, owners.into_iter().collect()))
 }
 
 /// Since 15 nobody but its owner may create in the schema public of a new database, and pg_dump of 15 and newer writes what

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
+use super::blocks::{self, Blocks};
 use super::compress::{Compression, Compressor, MEMBER_BYTES};
 use super::members::MemberIndex;
 use super::scan::{Contents, Scanner};
@@ -32,6 +33,7 @@ pub struct Streamed {
     /// In hexadecimal.
     pub sha256: String,
     pub members: MemberIndex,
+    pub blocks: Blocks,
     pub contents: Contents,
 }
 
@@ -72,19 +74,21 @@ pub async fn compress_into(
     })?;
 
     let mut hash = Sha256::new();
+    let mut blocks = blocks::Hasher::default();
     let mut members = MemberIndex::default();
     let mut bytes = 0;
     while let Some(reply) = order_receiver.recv().await {
         let reply: oneshot::Receiver<Result<Member>> = reply;
         let member = reply.await.context("a compressing thread ended")??;
         hash.update(&member.compressed);
+        blocks.push(&member.compressed);
         members.push(&member.compressed, member.uncompressed_bytes);
         bytes += member.compressed.len() as u64;
         upload.write(member.compressed.into()).await?;
     }
     members.finish();
     let contents = end_receiver.await.context("the reading thread ended")?.context("cannot read the dump")?;
-    Ok(Streamed { bytes, sha256: hex(&hash.finalize()), members, contents })
+    Ok(Streamed { bytes, sha256: hex(&hash.finalize()), members, blocks: blocks.finish(), contents })
 }
 
 struct Work {
