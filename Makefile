@@ -1,7 +1,7 @@
 # Thin: every target is a script or a cargo command that also runs without make.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test kills hosts systemd kubernetes deb bench lint setup
+.PHONY: help demo test kills hosts systemd kubernetes deb bench lint deny setup
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,9 +51,12 @@ bench: ## pgtend beside what people use instead
 	python3 benches/vector_index.py
 	python3 benches/compress.py
 
-lint: ## formatting and clippy
+lint: deny ## formatting, clippy, and what may come into the binary
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+
+deny: ## licences, banned and doubled crates, their sources; known faults where their database can be reached
+	scripts/deny
 
 setup: ## install what the tests need: PostgreSQL servers, gzip, zstd
 	scripts/setup
