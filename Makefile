@@ -35,6 +35,7 @@ kubernetes: ## manifests against the Kubernetes schema, timers against systemd's
 deb: ## a Debian package of the release build: target/debian/
 	cargo build --release
 	rm -rf target/deb && mkdir -p target/deb/man
+	scripts/sbom target/deb/pgtend.cdx.json
 	target/release/pgtend man target/deb/man
 	for shell in bash zsh fish; do target/release/pgtend completions $$shell >target/deb/pgtend.$$shell || exit 1; done
 	cargo deb --version >/dev/null 2>&1 || cargo install --locked cargo-deb

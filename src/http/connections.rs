@@ -22,6 +22,9 @@ const CONNECTIONS: usize = 64;
 /// For the head of a request, from the first byte or from the end of the request before it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Of each connection; a head that is longer is refused. hyper would take 400 KiB.
+const BUFFER_BYTES: usize = 32 << 10;
+
 /// No connection takes another request after this.
 const LIFETIME: Duration = Duration::from_secs(60);
 
@@ -38,11 +41,15 @@ const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 pub async fn serve(listener: TcpListener, router: Router, done: CancellationToken) {
     let (places, conversations) = (Places::new(), TaskTracker::new());
     loop {
-        let stream = tokio::select! {
-            () = done.cancelled() => break,
-            stream = accept(&listener) => stream,
+        let next = async {
+            let stream = accept(&listener).await;
+            Some((stream, places.take().await?))
         };
-        let Some(place) = places.take().await else { break };
+        let next = tokio::select! {
+            () = done.cancelled() => None,
+            next = next => next,
+        };
+        let Some((stream, place)) = next else { break };
         conversations.spawn(converse(stream, router.clone(), place, done.clone()));
     }
     drop(listener);
@@ -80,7 +87,7 @@ async fn converse(stream: TcpStream, router: Router, place: Arc<Place>, done: Ca
     });
     // Without a timer hyper keeps no timeout at all, and says so to nobody.
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(BUFFER_BYTES);
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
         _ = connection.as_mut() => return,

@@ -103,11 +103,8 @@ fn a_connection_that_sends_half_a_request_or_rests_after_one_is_closed() {
 #[test]
 fn a_reader_that_reads_nothing_loses_its_place_to_one_who_asks() {
     let (scenario, _) = with_ledger(server(18));
-    // Pages of a size that no socket buffers.
-    let scenario = (0..200).fold(scenario, |scenario, number| {
-        let keys = format!("description = \"{}\"", "long ".repeat(400));
-        scenario.job(&format!("j{number}"), &sql_job(&keys, &["SELECT 1"]))
-    });
+    // Fifty pages of this size are more than sockets buffer.
+    let scenario = (0..200).fold(scenario, |scenario, number| scenario.job(&format!("j{number}"), &sql_job("", &["SELECT 1"])));
     let serving = Serving::ready(&scenario, "");
     let requests = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(50);
     let held: Vec<TcpStream> = (0..150).map(|_| connect(&serving, &requests)).collect();
@@ -274,6 +271,23 @@ fn a_monitor_that_sends_us_elsewhere_is_not_followed_and_named() {
             assert!(line.contains(&format!("HTTP {}: it sends us on to {to}", &status[..3])), "{line}");
         }
         assert!(!output.stderr.contains("c0ffee") && !output.stderr.contains("stolen"), "{}", output.stderr);
+    }
+    assert_eq!(elsewhere.paths(), [""; 0]);
+}
+
+#[test]
+fn a_store_that_sends_us_elsewhere_is_not_followed() {
+    let elsewhere = Recorder::start(Manners::Answers);
+    for status in ["301 Moved Permanently", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"] {
+        let store = Recorder::start(Manners::Redirects(status, elsewhere.url("/stolen").leak()));
+        let scenario = Scenario::empty()
+            .config("[stores.far]\nbucket = \"b\"\nregion = \"us-east-1\"\n")
+            .config(&format!("endpoint = {}\n", quoted(&store.url(""))))
+            .env("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
+            .env("AWS_SECRET_ACCESS_KEY", "c0ffee");
+        let output = scenario.run(&["check", "--connect"]);
+        assert_ne!(output.code, Some(0), "{output:?}");
+        assert!(!store.asked().is_empty());
     }
     assert_eq!(elsewhere.paths(), [""; 0]);
 }
