@@ -3,21 +3,30 @@
 #   docker build -t pgtend .
 #   buildah build -t pgtend .
 #
-# The bases are arguments: for a mirror, a digest, or an image that was imported by hand (tests/kubernetes/image).
+# The bases are arguments: for a mirror, or an image that was imported by hand (tests/kubernetes/image). Here they have tags: where this was
+# written Docker Hub could not be asked. `scripts/docker-bases renew` puts today's digests behind them; run it before a release, then test.
 ARG BUILD_BASE=docker.io/library/rust:1.95-bookworm
 ARG RUNTIME_BASE=docker.io/library/debian:bookworm-slim
 
 FROM ${BUILD_BASE} AS build
-# A binary in the build context that is taken as it is, such as target/release/pgtend; empty: compile one. It must have been
-# linked against a C library no newer than that of RUNTIME_BASE.
+# A binary in the build context that is taken as it is, such as target/release/pgtend, with its SBOM beside it (scripts/sbom
+# target/release/pgtend.cdx.json) where there is one; empty: both are made. It must have been linked against a C library no newer than
+# that of RUNTIME_BASE.
 ARG PREBUILT=
 WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/cache/target,sharing=locked \
-    set -eu; mkdir /out; \
-    if [ -n "$PREBUILT" ]; then cp -- "$PREBUILT" /out/pgtend; exit; fi; \
-    CARGO_TARGET_DIR=/cache/target cargo build --release --locked --bin pgtend; \
-    cp /cache/target/release/pgtend /out/pgtend
+    set -eu; bin=/out/usr/local/bin doc=/out/usr/share/doc/pgtend; \
+    mkdir -p "$bin" "$doc"; \
+    if [ -n "$PREBUILT" ]; then \
+        cp -- "$PREBUILT" "$bin/pgtend"; \
+        [ ! -e "$PREBUILT.cdx.json" ] || cp -- "$PREBUILT.cdx.json" "$doc/pgtend.cdx.json"; \
+    else \
+        CARGO_TARGET_DIR=/cache/target cargo build --release --locked --bin pgtend; \
+        cp /cache/target/release/pgtend "$bin/pgtend"; \
+        CARGO_TARGET_DIR=/cache/target scripts/sbom "$doc/pgtend.cdx.json"; \
+    fi; \
+    chmod -R go=rX,u+w /out; chmod 0755 "$bin/pgtend"
 
 FROM ${RUNTIME_BASE}
 # pg_dump refuses servers newer than itself, so the newest major by default: it dumps all servers that pgtend supports. Debian has
@@ -49,7 +58,8 @@ RUN set -eu; export DEBIAN_FRONTEND=noninteractive; cd /tmp; \
     echo 'pgtend:x:65532:' >>/etc/group; \
     mkdir -p /etc/pgtend/jobs /etc/pgtend/secrets
 
-COPY --from=build --chmod=0755 /out/pgtend /usr/local/bin/pgtend
+# The binary, and what is in it (/usr/share/doc/pgtend/pgtend.cdx.json). What else is in the image, Debian's own lists say.
+COPY --from=build /out/ /
 
 # Nothing is written but to stores and /tmp: the root file system may be read-only. A number, so that Kubernetes can see that it is
 # not root (runAsNonRoot). No init: pgtend handles signals as process 1 and waits for every child it starts.

@@ -1,7 +1,7 @@
 # Thin: every target is a script or a cargo command that also runs without make.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test kills hosts systemd kubernetes deb bench lint setup
+.PHONY: help demo test kills hosts systemd kubernetes deb bench lint deny setup
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,7 @@ kubernetes: ## manifests against the Kubernetes schema, timers against systemd's
 deb: ## a Debian package of the release build: target/debian/
 	cargo build --release
 	rm -rf target/deb && mkdir -p target/deb/man
+	scripts/sbom target/deb/pgtend.cdx.json
 	target/release/pgtend man target/deb/man
 	for shell in bash zsh fish; do target/release/pgtend completions $$shell >target/deb/pgtend.$$shell || exit 1; done
 	cargo deb --version >/dev/null 2>&1 || cargo install --locked cargo-deb
@@ -52,9 +53,12 @@ bench: ## pgtend beside what people use instead
 	python3 benches/vector_index.py
 	python3 benches/compress.py
 
-lint: ## formatting and clippy
+lint: deny ## formatting, clippy, and what may come into the binary
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+
+deny: ## licences, banned and doubled crates, their sources; known faults where their database can be reached
+	scripts/deny
 
 setup: ## install what the tests need: PostgreSQL servers, gzip, zstd
 	scripts/setup

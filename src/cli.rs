@@ -28,6 +28,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::captured;
 use crate::config::{self, Config};
+use crate::descriptors;
 use crate::fault::{self, Fault, Kind};
 use crate::job::{self, Job};
 use crate::progress::{LogWriter, Progress};
@@ -151,6 +152,7 @@ pub enum Command {
 /// Runs the command and says how it went.
 pub fn run(arguments: Arguments) -> ExitCode {
     let telemetry = start_logging(&arguments.global);
+    descriptors::raise_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&arguments.global, &anyhow::Error::from(error).context("cannot start")),

@@ -47,6 +47,8 @@ pub struct Serve {
     pub listen: SocketAddr,
     /// Asked for on every page but the health checks.
     pub token: Option<SecretString>,
+    /// In small letters: names by which the pages answer without a token, beside localhost and the address.
+    pub hosts: Vec<String>,
     /// Runs at once in this process.
     pub max_concurrent: usize,
     /// What running jobs have to end by themselves after SIGTERM.
@@ -178,6 +180,11 @@ pub struct WrittenServe {
     /// The file that holds it.
     #[schemars(with = "Option<PathBuf>")]
     pub token_file: Option<Spanned<PathBuf>>,
+    /// Names of this host by which the pages answer without a token, beside localhost and the address of `listen`. Other
+    /// names get 421: a site's page could have a browser read ours under a name of its own (DNS rebinding).
+    #[schemars(with = "Vec<String>")]
+    #[serde(default)]
+    pub hosts: Vec<Spanned<String>>,
     /// Runs at once in this process; default 4.
     #[schemars(with = "Option<usize>")]
     pub max_concurrent: Option<Spanned<usize>>,
@@ -443,12 +450,26 @@ impl Loader<'_> {
             }
             SecretString::from(token)
         });
+        let hosts = written.hosts.into_iter().filter_map(|host| self.host(host)).collect();
         Serve {
             listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9187))),
             token,
+            hosts,
             max_concurrent: written.max_concurrent.map_or(4, Spanned::into_inner).clamp(1, 1000),
             drain_timeout: written.drain_timeout.map_or(Duration::from_secs(30), |timeout| timeout.0),
         }
+    }
+
+    /// A name alone: a port or a scheme would never match.
+    fn host(&mut self, written: Spanned<String>) -> Option<String> {
+        let host = written.get_ref().trim_end_matches('.').to_ascii_lowercase();
+        let is_name = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_');
+        if !host.is_empty() && host.chars().all(is_name) {
+            return Some(host);
+        }
+        let message = format!("`{}` is not the name of a host", written.get_ref());
+        self.problem(&written, message, "a name without scheme and port: \"db1.example.com\"");
+        None
     }
 
     fn store(&mut self, name: &str, written: WrittenStore) -> Option<Store> {

@@ -1,5 +1,10 @@
 //! What `serve` shows: the status page, JSON of the same, metrics, health checks. Nothing here changes anything.
 
+mod connections;
+mod hosts;
+
+pub use hosts::Hosts;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +22,7 @@ use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::ledger::{self, Filter, Key};
@@ -30,6 +36,23 @@ const STATUS_FOR: Duration = Duration::from_secs(2);
 
 /// A scheduler that has not looked at the clock for this long hangs. It looks every second or two.
 const HANGS_AFTER: Duration = Duration::from_secs(30);
+
+/// Requests about the ledger that wait or are answered. Fewer than there are connections: some are left for health checks.
+const ASKING: usize = 24;
+
+/// Of these, how many ask at a time. Fewer than the ledger has connections: some are left for the runs.
+const TURNS: usize = 2;
+
+/// An answer that takes longer is given up. More than a query of the ledger may take, whose error is an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Who may read the pages.
+pub enum Readers {
+    /// Those who know it.
+    WithToken(SecretString),
+    /// Whoever asks by a name of ours.
+    ByName(Hosts),
+}
 
 /// What handlers share.
 pub struct Site {
@@ -54,21 +77,21 @@ impl Site {
 }
 
 /// Answers until `done`.
-pub async fn serve(site: Arc<Site>, listener: TcpListener, token: Option<SecretString>, done: CancellationToken) -> Result<()> {
+pub async fn serve(site: Arc<Site>, listener: TcpListener, readers: Readers, done: CancellationToken) {
     let open = Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz));
-    let pages = Router::new()
+    let asking = Router::new()
         .route("/", get(index))
-        .route("/metrics", get(metrics))
         .route("/api/jobs", get(api_jobs))
         .route("/api/runs", get(api_runs))
-        .route("/api/runs/{id}", get(api_run));
-    let pages = match token {
-        Some(token) => pages.layer(middleware::from_fn_with_state(Arc::new(token), with_token)),
-        None => pages,
+        .route("/api/runs/{id}", get(api_run))
+        .layer(middleware::from_fn_with_state(Arc::new(Askers::new()), in_turn));
+    let pages = Router::new().route("/metrics", get(metrics)).merge(asking);
+    let pages = match readers {
+        Readers::WithToken(token) => pages.layer(middleware::from_fn_with_state(Arc::new(token), with_token)),
+        Readers::ByName(hosts) => pages.layer(middleware::from_fn_with_state(Arc::new(hosts), by_name)),
     };
     let router = open.merge(pages).layer(middleware::map_response(with_headers)).with_state(site);
-    axum::serve(listener, router).with_graceful_shutdown(async move { done.cancelled().await }).await?;
-    Ok(())
+    connections::serve(listener, router, done).await;
 }
 
 async fn index(State(site): State<Arc<Site>>) -> Html<String> {
@@ -126,7 +149,7 @@ async fn api_runs(State(site): State<Arc<Site>>, Query(query): Query<RunsQuery>)
         outcome,
         limit: query.limit.unwrap_or(100).clamp(1, 1000).into(),
     };
-    let runs = site.scheduler.ledger().runs(&filter).await?;
+    let runs = site.scheduler.ledger().runs_in_brief(&filter).await?;
     Ok(Json(json!({ "runs": runs })).into_response())
 }
 
@@ -180,6 +203,45 @@ async fn read_status(site: &Site) -> Status {
         failures: status::failures(&jobs),
         jobs,
     }
+}
+
+/// Those who ask the ledger.
+struct Askers {
+    all: Semaphore,
+    turns: Semaphore,
+}
+
+impl Askers {
+    fn new() -> Self {
+        Self { all: Semaphore::new(ASKING), turns: Semaphore::new(TURNS) }
+    }
+}
+
+/// Few at a time, and none for long.
+async fn in_turn(State(askers): State<Arc<Askers>>, request: Request, next: Next) -> Response {
+    let busy = |text: String| (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], text).into_response();
+    let Ok(_asker) = askers.all.try_acquire() else {
+        return busy(format!("{ASKING} others ask the ledger at this moment: try again\n"));
+    };
+    let answer = async {
+        let _turn = askers.turns.acquire().await;
+        next.run(request).await
+    };
+    match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+        Ok(response) => response,
+        Err(_) => busy(format!("the ledger had no answer within {} s\n", ANSWER_TIMEOUT.as_secs())),
+    }
+}
+
+/// Only under a name of ours, so that no other site reads the pages through a browser.
+async fn by_name(State(hosts): State<Arc<Hosts>>, request: Request, next: Next) -> Response {
+    let Err(name) = hosts.check(request.uri(), request.headers()) else { return next.run(request).await };
+    let name: String = name.chars().filter(|letter| !letter.is_control()).take(100).collect();
+    let text = format!(
+        "pgtend answers by localhost and by the address that it listens on, and `{name}` is neither.\n\
+         If it is a name of this host: hosts = [\"NAME\"] in [serve], or token_file, which needs no names.\n"
+    );
+    (StatusCode::MISDIRECTED_REQUEST, text).into_response()
 }
 
 /// `Authorization: Bearer TOKEN`; browsers, which cannot send that, ask for a password and any user name will do.

@@ -5,7 +5,7 @@
 
 mod history;
 
-pub use history::Filter;
+pub use history::{Brief, Filter};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

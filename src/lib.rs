@@ -4,6 +4,8 @@
 //! `cli` → `config` → `job` → `runner` → `task::drive` (plan, decide, apply) → `pg`, `client_tools`,
 //! `store` → `report` → exit code.
 
+#![forbid(unsafe_code)]
+
 pub mod cli;
 pub mod config;
 pub mod job;
@@ -13,6 +15,8 @@ pub mod units;
 
 pub mod ca_file;
 pub mod captured;
+pub mod cleartext;
+pub mod descriptors;
 pub mod fault;
 pub mod ledger;
 pub mod metrics;

@@ -1,5 +1,7 @@
 //! Parses, calls, and turns the result into an exit code.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use clap::Parser;

@@ -1,7 +1,9 @@
-//! What went wrong between us and an HTTP server, in words that help: libraries bury the cause under their own.
+//! Which hosts are this machine; and what went wrong between us and an HTTP server, in words that help: libraries bury the cause
+//! under their own.
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
+use std::net::IpAddr;
 
 use rustls::CertificateError;
 
@@ -17,6 +19,15 @@ const EMPTY: [&str; 9] = [
     "client error (sendrequest)",
     "connection error",
 ];
+
+/// By a name or an address that leads nowhere else. Other addresses of this machine are not known.
+pub fn is_this_machine(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_ascii_lowercase();
+    match host.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => host == "localhost" || host.ends_with(".localhost"),
+    }
+}
 
 /// Why a request got no answer, and what to do. `ca_key` is where a private CA would be named.
 pub fn cause_of(error: &(dyn Error + 'static), ca_key: &str) -> String {

@@ -107,7 +107,8 @@ async fn run(context: &Context, job: &Job, work: &impl Drive, database: &str, tr
     if ended.run.outcome.is_bad() {
         span.record("otel.status_code", "ERROR");
     }
-    span.record("run", ended.run.id).record("outcome", ended.run.outcome.name()).record("error", ended.run.error.as_deref());
+    let error = ended.run.error.as_deref().map(fault::without_values);
+    span.record("run", ended.run.id).record("outcome", ended.run.outcome.name()).record("error", error);
     Some(ended)
 }
 

@@ -67,6 +67,8 @@ pub struct RunStatus {
     pub outcome: Option<Outcome>,
     pub summary: Option<String>,
     pub error: Option<String>,
+    /// On the page; in JSON only with the run itself, by `/api/runs/ID`. So are the warnings.
+    #[serde(skip)]
     pub stderr: Option<String>,
     pub host: String,
     pub progress: Option<Now>,
@@ -76,6 +78,7 @@ pub struct RunStatus {
     pub audit: Option<AuditStatus>,
     /// Of partitions.
     pub covered_until: Option<DateTime<Utc>>,
+    #[serde(skip)]
     pub warnings: Vec<String>,
 }
 

@@ -9,6 +9,7 @@ use sqlx::postgres::PgConnection;
 
 use super::Global;
 use super::output::{self, print};
+use crate::cleartext;
 use crate::client_tools;
 use crate::config::Config;
 use crate::fault;
@@ -31,6 +32,7 @@ struct Tried {
 
 pub async fn run(global: &Global, connect: bool) -> Result<ExitCode> {
     let (config, jobs) = global.load()?;
+    let warnings = cleartext::warnings(&config, &jobs);
     let tried = if connect { try_all(&config, &jobs).await } else { Vec::new() };
 
     if global.json {
@@ -38,7 +40,7 @@ pub async fn run(global: &Global, connect: bool) -> Result<ExitCode> {
             .iter()
             .map(|tried| json!({ "what": tried.what, "ok": tried.result.is_ok(), "detail": detail(tried) }))
             .collect();
-        print(&format!("{:#}\n", json!({ "jobs": jobs.len(), "problems": [], "connections": rows })))?;
+        print(&format!("{:#}\n", json!({ "jobs": jobs.len(), "problems": [], "warnings": warnings, "connections": rows })))?;
     } else {
         print(&format!(
             "{}: {}, {}, {}, no mistakes\n",
@@ -47,6 +49,9 @@ pub async fn run(global: &Global, connect: bool) -> Result<ExitCode> {
             units::plural(config.stores.len(), "store"),
             units::plural(jobs.len(), "job")
         ))?;
+        for warning in &warnings {
+            print(&format!("WARNING: {warning}\n"))?;
+        }
         if connect {
             let rows = tried.iter().map(|tried| {
                 vec![if tried.result.is_ok() { "ok" } else { "FAILED" }.to_owned(), tried.what.clone(), detail(tried)]

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Global;
 use crate::config::Config;
 use crate::fault::{Fault, Kind};
-use crate::http::{self, Site};
+use crate::http::{self, Hosts, Readers, Site};
 use crate::job::Job;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
@@ -34,8 +34,12 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
         let path = config.path.display();
         Fault::new(Kind::Configuration, format!("{message}: add to {path}: [ledger] database = \"NAME\""))
     })?;
-    let (listen, token) = (config.serve.listen, config.serve.token.clone());
-    if !listen.ip().is_loopback() && token.is_none() {
+    let listen = config.serve.listen;
+    let readers = match config.serve.token.clone() {
+        Some(token) => Readers::WithToken(token),
+        None => Readers::ByName(Hosts::new(listen.ip(), config.serve.hosts.clone())),
+    };
+    if !listen.ip().is_loopback() && matches!(readers, Readers::ByName(_)) {
         tracing::warn!("{listen} is open to others, who can read names of jobs and errors: set token_file in [serve]");
     }
     let listener = http::listen(listen).await?;
@@ -47,7 +51,7 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
     let scheduler = Scheduler::new(context, ledger);
     let site = Site::new(Arc::clone(&scheduler), stop.clone());
 
-    let pages = tokio::spawn(http::serve(Arc::clone(&site), listener, token, pages_done.clone()));
+    let pages = tokio::spawn(http::serve(Arc::clone(&site), listener, readers, pages_done.clone()));
     let planning = tokio::spawn({
         let scheduler = Arc::clone(&scheduler);
         async move { scheduler.run().await }
@@ -146,6 +150,7 @@ fn warn_of_what_needs_a_restart(old: &Config, new: &Config) {
     let changed = [
         ("the token of [serve]", token(old) != token(new)),
         ("[serve] listen", old.serve.listen != new.serve.listen),
+        ("[serve] hosts", old.serve.hosts != new.serve.hosts),
         ("[serve] max_concurrent", old.serve.max_concurrent != new.serve.max_concurrent),
         ("[serve] drain_timeout", old.serve.drain_timeout != new.serve.drain_timeout),
         ("[ledger]", ledger_url(old) != ledger_url(new)),

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 
-use super::{Key, Ledger, Row};
+use super::{Key, Ledger, MaybeOutcome, Row};
+use crate::progress;
 use crate::report::Outcome;
 
 /// Deleted at once when history is pruned.
@@ -18,6 +19,33 @@ pub struct Filter<'a> {
     pub database: Option<&'a str>,
     pub outcome: Option<Outcome>,
     pub limit: i64,
+}
+
+/// A run in a list: all but its report and what its tools said, which may be long, and hold what not everybody should read.
+#[derive(Clone, Debug, serde::Serialize, sqlx::FromRow)]
+pub struct Brief {
+    pub id: i64,
+    pub job: String,
+    pub database: String,
+    pub task: String,
+    pub trigger: String,
+    pub scheduled_for: Option<DateTime<Utc>>,
+    pub attempt: i32,
+    pub retry_of: Option<i64>,
+    pub started_at: DateTime<Utc>,
+    pub heartbeat_at: DateTime<Utc>,
+    #[sqlx(json(nullable))]
+    pub progress: Option<progress::Now>,
+    pub finished_at: Option<DateTime<Utc>>,
+    #[sqlx(try_from = "Option<String>")]
+    pub outcome: MaybeOutcome,
+    /// The first line of its report.
+    pub summary: Option<String>,
+    pub error: Option<String>,
+    pub retry_at: Option<DateTime<Utc>>,
+    pub host: String,
+    pub pid: i32,
+    pub version: String,
 }
 
 impl Ledger {
@@ -63,6 +91,26 @@ impl Ledger {
             "list runs",
             sqlx::query_as(
                 "SELECT * FROM pgtend.runs
+                 WHERE ($1::text IS NULL OR job = $1) AND ($2::text IS NULL OR database = $2)
+                   AND ($3::text IS NULL OR outcome = $3) ORDER BY id DESC LIMIT $4",
+            )
+            .bind(filter.job)
+            .bind(filter.database)
+            .bind(filter.outcome.map(Outcome::name))
+            .bind(filter.limit)
+            .fetch_all(&self.pool),
+        )
+        .await
+    }
+
+    /// The same, for lists that others read.
+    pub async fn runs_in_brief(&self, filter: &Filter<'_>) -> Result<Vec<Brief>> {
+        self.query(
+            "list runs",
+            sqlx::query_as(
+                "SELECT id, job, database, task, trigger, scheduled_for, attempt, retry_of, started_at, heartbeat_at, progress,
+                        finished_at, outcome, report->>'summary' AS summary, error, retry_at, host, pid, version
+                 FROM pgtend.runs
                  WHERE ($1::text IS NULL OR job = $1) AND ($2::text IS NULL OR database = $2)
                    AND ($3::text IS NULL OR outcome = $3) ORDER BY id DESC LIMIT $4",
             )

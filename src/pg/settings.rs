@@ -17,6 +17,7 @@ use super::session::{Seen, Way};
 use super::tls::{self, Root, Tls};
 use crate::config;
 use crate::fault::{Fault, Kind};
+use crate::network::is_this_machine;
 
 /// Longer than a TCP handshake over any line that is worth a backup.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -145,6 +146,13 @@ impl Settings {
     /// The server is on this machine, for certain: a socket leads nowhere else.
     pub fn is_on_a_socket(&self) -> bool {
         self.likely_hosts().iter().all(|host| host.socket().is_some())
+    }
+
+    /// The first host on another machine that may be talked to without TLS, and the sslmode that allows it.
+    pub fn may_be_in_the_clear(&self) -> Option<(String, String)> {
+        let host = self.way_in.hosts.iter().find(|host| !host.is_on_this_machine())?;
+        let mode = &self.way_in.tls.mode;
+        matches!(mode.as_str(), "disable" | "allow" | "prefer").then(|| (host.display(), mode.clone()))
     }
 
     pub(super) fn hosts(&self) -> &[Host] {
@@ -297,6 +305,14 @@ impl Host {
 
     fn socket(&self) -> Option<&str> {
         (self.address.is_none() && self.name.starts_with('/')).then_some(&self.name)
+    }
+
+    /// For certain.
+    fn is_on_this_machine(&self) -> bool {
+        match self.address {
+            Some(address) => address.to_canonical().is_loopback(),
+            None => self.socket().is_some() || is_this_machine(&self.name),
+        }
     }
 
     /// Its name in a password file.

@@ -82,6 +82,8 @@ mod store_lease;
 mod store_servers;
 /// Certificates of private CAs: of stores, webhook and pings.
 mod store_tls;
+/// Strangers at the pages, and on the way to others: what they cannot stop, ask or read.
+mod strangers;
 /// The servers that these tests stand on.
 mod support_works;
 /// Vector indexes: what is measured, against a computation of the test's own; what is built, and that nobody notices.

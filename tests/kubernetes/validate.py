@@ -1,15 +1,18 @@
 """Validates Kubernetes objects: YAML documents in files or on stdin, against the strict schemas of kubernetes-validate.
 
 Its own validate() reads two schemas of 3 MB for every object; here each kind's validator is made once.
-Beyond the schema: names that Kubernetes would refuse, two objects with one name, and pods that a namespace with the Pod Security
-Standard "restricted" would not take, or whose root file system is writable.
+Beyond the schema: names that Kubernetes would refuse, two objects with one name, pods that a namespace with the Pod Security
+Standard "restricted" would not take, or whose root file system is writable, network policies that let everybody in, and pages that
+are open to others without a token.
 """
 
 import argparse
 import functools
+import ipaddress
 import json
 import re
 import sys
+import tomllib
 
 import importlib_resources
 import jsonschema
@@ -62,6 +65,7 @@ def check(document, version, seen):
         path = ".".join(str(part) for part in error.absolute_path)
         yield f"{path}: {error.message}"
     yield from unrestricted(document)
+    yield from open_to_all(document)
     metadata = document.get("metadata") or {}
     name = metadata.get("name", "")
     longest = LONGEST_NAME.get(document["kind"], 253)
@@ -89,6 +93,21 @@ def unrestricted(document):
         wanted = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
         if own != wanted:
             yield f"container {container['name']}: its security context is {own}, not {wanted}"
+
+
+def open_to_all(document):
+    spec = document.get("spec") or {}
+    if document["kind"] == "NetworkPolicy":
+        if "Ingress" not in spec.get("policyTypes", ["Ingress"]):
+            yield "it keeps nobody out"
+        for rule in spec.get("ingress") or []:
+            if not rule.get("from"):
+                yield "an ingress rule without `from` lets everybody in"
+    if document["kind"] == "ConfigMap" and "config.toml" in (document.get("data") or {}):
+        serve = tomllib.loads(document["data"]["config.toml"]).get("serve", {})
+        host = serve.get("listen", "127.0.0.1:9187").rpartition(":")[0].strip("[]")
+        if not ipaddress.ip_address(host).is_loopback and not {"token_file", "token_env"} & serve.keys():
+            yield f"[serve] listens on {host} without a token"
 
 
 @functools.cache

@@ -22,6 +22,10 @@ pub enum Manners {
     Hangs,
     /// Answers only after half a second what has this in its path.
     Dawdles(&'static str),
+    /// Sends everybody on, with this status, to this URL.
+    Redirects(&'static str, &'static str),
+    /// Sends everybody on, with this status, to the same path below /moved, where it answers.
+    Moves(&'static str),
 }
 
 pub struct Recorder {
@@ -87,10 +91,15 @@ fn serve(stream: TcpStream, manners: Manners, asked: &Mutex<Vec<Asked>>) -> std:
     {
         std::thread::sleep(std::time::Duration::from_millis(500));
     }
+    let moved = format!("\r\nLocation: /moved{target}");
+    let is_moved = target.starts_with("/moved");
     asked.lock().unwrap().push(Asked { method, target, body });
     let status = match manners {
-        Manners::Answers | Manners::Dawdles(_) => "200 OK",
-        Manners::Fails => "500 Internal Server Error",
+        Manners::Answers | Manners::Dawdles(_) => "200 OK".to_owned(),
+        Manners::Fails => "500 Internal Server Error".to_owned(),
+        Manners::Redirects(status, url) => format!("{status}\r\nLocation: {url}"),
+        Manners::Moves(_) if is_moved => "200 OK".to_owned(),
+        Manners::Moves(status) => status.to_owned() + &moved,
         Manners::Hangs => loop {
             std::thread::park();
         },

@@ -62,8 +62,8 @@ impl Serving {
         std::fs::write(&config, format!("{}\n[serve]\nlisten = \"127.0.0.1:{port}\"\n{serve}\n", scenario.config)).unwrap();
         let log = scenario.path(&format!("serve-{port}.log"));
         let mut command = scenario.command(&["--config", &config.display().to_string(), "serve"]);
-        command.stdout(Stdio::null()).stderr(File::create(&log).unwrap());
         change(&mut command);
+        command.stdout(Stdio::null()).stderr(File::create(&log).unwrap());
         Self { child: Some(command.spawn().unwrap()), port, config, log }
     }
 
