@@ -23,6 +23,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
 
 use crate::ledger::{self, Filter, Key};
@@ -37,11 +38,15 @@ const STATUS_FOR: Duration = Duration::from_secs(2);
 /// A scheduler that has not looked at the clock for this long hangs. It looks every second or two.
 const HANGS_AFTER: Duration = Duration::from_secs(30);
 
-/// Requests about the ledger that wait or are answered. Fewer than there are connections: some are left for health checks.
+/// Requests of a kind that wait or are answered; there are two kinds. Fewer than there are connections: some are left for health
+/// checks.
 const ASKING: usize = 24;
 
-/// Of these, how many ask at a time. Fewer than the ledger has connections: some are left for the runs.
-const TURNS: usize = 2;
+/// Of those who ask the ledger, how many do so at a time. Fewer than it has connections: some are left for the runs.
+const LEDGER_TURNS: usize = 2;
+
+/// Of those who read metrics. With very many jobs a page of them costs a moment of a core.
+const METRICS_TURNS: usize = 1;
 
 /// An answer that takes longer is given up. More than a query of the ledger may take, whose error is an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -84,8 +89,11 @@ pub async fn serve(site: Arc<Site>, listener: TcpListener, readers: Readers, don
         .route("/api/jobs", get(api_jobs))
         .route("/api/runs", get(api_runs))
         .route("/api/runs/{id}", get(api_run))
-        .layer(middleware::from_fn_with_state(Arc::new(Askers::new()), in_turn));
-    let pages = Router::new().route("/metrics", get(metrics)).merge(asking);
+        .layer(middleware::from_fn_with_state(Arc::new(Askers::new(LEDGER_TURNS)), in_turn));
+    let metrics = Router::new()
+        .route("/metrics", get(metrics))
+        .layer(middleware::from_fn_with_state(Arc::new(Askers::new(METRICS_TURNS)), in_turn));
+    let pages = metrics.merge(asking);
     let pages = match readers {
         Readers::WithToken(token) => pages.layer(middleware::from_fn_with_state(Arc::new(token), with_token)),
         Readers::ByName(hosts) => pages.layer(middleware::from_fn_with_state(Arc::new(hosts), by_name)),
@@ -95,11 +103,12 @@ pub async fn serve(site: Arc<Site>, listener: TcpListener, readers: Readers, don
 }
 
 async fn index(State(site): State<Arc<Site>>) -> Html<String> {
-    Html(page::render(&*status(&site).await))
+    let status = status(&site).await;
+    Html(block_in_place(|| page::render(&status)))
 }
 
 async fn metrics(State(site): State<Arc<Site>>) -> Result<Response, Failure> {
-    let page = site.scheduler.context().metrics.render()?;
+    let page = block_in_place(|| site.scheduler.context().metrics.render())?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], page).into_response())
 }
@@ -125,8 +134,9 @@ async fn readyz(State(site): State<Arc<Site>>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, reason + "\n").into_response()
 }
 
-async fn api_jobs(State(site): State<Arc<Site>>) -> Json<Status> {
-    Json(Status::clone(&*status(&site).await))
+async fn api_jobs(State(site): State<Arc<Site>>) -> Response {
+    let status = status(&site).await;
+    block_in_place(|| Json(&*status).into_response())
 }
 
 #[derive(Deserialize)]
@@ -205,15 +215,15 @@ async fn read_status(site: &Site) -> Status {
     }
 }
 
-/// Those who ask the ledger.
+/// Those who ask for something that costs more than a moment.
 struct Askers {
     all: Semaphore,
     turns: Semaphore,
 }
 
 impl Askers {
-    fn new() -> Self {
-        Self { all: Semaphore::new(ASKING), turns: Semaphore::new(TURNS) }
+    fn new(turns: usize) -> Self {
+        Self { all: Semaphore::new(ASKING), turns: Semaphore::new(turns) }
     }
 }
 
@@ -221,7 +231,7 @@ impl Askers {
 async fn in_turn(State(askers): State<Arc<Askers>>, request: Request, next: Next) -> Response {
     let busy = |text: String| (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], text).into_response();
     let Ok(_asker) = askers.all.try_acquire() else {
-        return busy(format!("{ASKING} others ask the ledger at this moment: try again\n"));
+        return busy(format!("{ASKING} others ask for this at this moment: try again\n"));
     };
     let answer = async {
         let _turn = askers.turns.acquire().await;
@@ -229,7 +239,7 @@ async fn in_turn(State(askers): State<Arc<Askers>>, request: Request, next: Next
     };
     match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
         Ok(response) => response,
-        Err(_) => busy(format!("the ledger had no answer within {} s\n", ANSWER_TIMEOUT.as_secs())),
+        Err(_) => busy(format!("there was no answer within {} s\n", ANSWER_TIMEOUT.as_secs())),
     }
 }
 
