@@ -46,7 +46,7 @@ fn a_foreign_key_that_the_source_breaks_is_explained_and_restored_not_valid() {
                 match code {
                     0 => restored.says(&["FK CONSTRAINT c c_p_fkey in schema public: added NOT VALID"]),
                     _ => restored.prints(&[
-                        "but for 1 statements",
+                        "but for 1 statement:",
                         "1. ",
                         "c_p_fkey",
                         "2 rows of public.c",

@@ -67,7 +67,7 @@ pub async fn compare(connection: &mut PgConnection, tables: &[TableData]) -> Res
     for found in &found {
         let Some(((schema, name), rows)) = blocks.get(found.number as usize - 1) else { continue };
         let (Some(oid), called) = (found.oid, format!("{schema}.{name}")) else {
-            counts.missing.push(format!("{schema}.{name} is not there, and the manifest says {} rows", units::count(*rows)));
+            counts.missing.push(format!("{schema}.{name} is not there, and the manifest says {}", units::plural(*rows, "row")));
             continue;
         };
         if found.unreadable {
@@ -118,7 +118,7 @@ async fn count(connection: &mut PgConnection, groups: Vec<Group>, counts: &mut C
     }
     for (group, rows) in groups.iter().zip(rows) {
         let said =
-            format!("{} has {} rows and the manifest says {}", group.name, units::count(rows), units::count(group.expected));
+            format!("{} has {} and the manifest says {}", group.name, units::plural(rows, "row"), units::count(group.expected));
         if rows > group.expected && group.of_extension {
             continue;
         }
