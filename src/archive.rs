@@ -21,6 +21,7 @@ use crate::task::backup::compress::{Compressor, MEMBER_BYTES};
 use crate::task::backup::read_back::decode_object;
 use crate::task::backup::set;
 use crate::task::backup::stream::hex;
+use crate::units;
 
 const FORMAT: u32 = 1;
 const OBJECT: &str = ".sql.gz";
@@ -303,8 +304,9 @@ pub async fn restore(
         let written = &manifest.exported;
         anyhow::ensure!(
             decoded.sha256 == written.sha256 && decoded.bytes == written.bytes && copied == written.rows,
-            "{location} is not what was written: {copied} rows and not {}",
-            written.rows
+            "{location} is not what was written: {} and not {}",
+            units::plural(copied, "row"),
+            units::count(written.rows)
         );
         pg::execute(connection, "COMMIT".to_owned()).await?;
         Ok(copied)

@@ -15,6 +15,9 @@ use crate::captured;
 /// What is kept of a tool's stderr: its last bytes, where the error is.
 const STDERR_KEPT_BYTES: usize = 64 << 10;
 
+/// What is kept of a line: pg_dump repeats a LOCK TABLE of 100 kB, with every table, after the error that it met.
+const STDERR_LINE_KEPT_BYTES: usize = 8 << 10;
+
 /// The kernel's default limit for an unprivileged process (/proc/sys/fs/pipe-max-size). A pipe of 64 KiB makes
 /// pg_dump and us take turns.
 const PIPE_BYTES: usize = 1 << 20;
@@ -44,10 +47,10 @@ impl Child {
         let mut process = tokio::process::Command::from(command).spawn().with_context(|| format!("cannot start {name}"))?;
         let mut pipe = process.stderr.take().context("stderr is a pipe")?;
         let stderr = tokio::spawn(async move {
-            let mut kept = Vec::new();
+            let (mut kept, mut line_bytes) = (Vec::new(), 0);
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
-                kept.extend_from_slice(&buffer[..count]);
+                keep(&buffer[..count], &mut kept, &mut line_bytes);
                 if kept.len() > 2 * STDERR_KEPT_BYTES {
                     kept.drain(..kept.len() - STDERR_KEPT_BYTES);
                 }
@@ -99,6 +102,18 @@ impl Drop for Child {
     }
 }
 
+/// Adds bytes but for the rest of lines that are too long; `line_bytes` is how long the present one is.
+fn keep(bytes: &[u8], kept: &mut Vec<u8>, line_bytes: &mut usize) {
+    for byte in bytes {
+        *line_bytes = if *byte == b'\n' { 0 } else { *line_bytes + 1 };
+        match *line_bytes {
+            0..=STDERR_LINE_KEPT_BYTES => kept.push(*byte),
+            length if length == STDERR_LINE_KEPT_BYTES + 1 => kept.extend_from_slice(" …".as_bytes()),
+            _ => {}
+        }
+    }
+}
+
 /// Runs a tool to its end and returns its output; an exit code other than 0 is an error with its stderr.
 pub async fn output(command: Command) -> Result<String> {
     let mut child = Child::spawn(command)?;
@@ -109,4 +124,21 @@ pub async fn output(command: Command) -> Result<String> {
     let ended = child.wait().await?;
     anyhow::ensure!(ended.status.success(), "{} ended with {}: {}", child.name, ended.status, ended.stderr);
     Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_too_long_leaves_the_others_as_they_are() {
+        let long = "x".repeat(STDERR_LINE_KEPT_BYTES + 5000);
+        let (mut kept, mut line_bytes) = (Vec::new(), 0);
+        for part in format!("error: what\ndetail: {long}\nhint\n").as_bytes().chunks(7) {
+            keep(part, &mut kept, &mut line_bytes);
+        }
+        let kept = String::from_utf8(kept).unwrap();
+        assert!(kept.starts_with("error: what\ndetail: xxx") && kept.ends_with("xx …\nhint\n"), "{kept}");
+        assert!(kept.len() < STDERR_LINE_KEPT_BYTES + 100);
+    }
 }

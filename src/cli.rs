@@ -70,6 +70,8 @@ pub struct Global {
     pub log: Option<String>,
 }
 
+const AWS_QUIET: &str = "aws_config=error,aws_credential_types=error,aws_runtime=error,aws_sdk_s3=error,aws_smithy_runtime=error,aws_smithy_runtime_api=error";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     Text,
@@ -209,7 +211,8 @@ fn start_logging(global: &Global) -> Option<Telemetry> {
     let level = global.log.clone().unwrap_or_else(|| if quiet { "warn" } else { "warn,pgtend=info" }.to_owned());
     let level = if level.contains(['=', ',']) { level } else { format!("warn,pgtend={level}") };
     // A server's notices are in the report of the run that they belong to.
-    let filter = tracing_subscriber::EnvFilter::new(format!("sqlx::postgres::notice=off,{level}"));
+    // And AWS's chain of credentials tells of each place that had none, as Rust values; what came of it is in our errors.
+    let filter = tracing_subscriber::EnvFilter::new(format!("sqlx::postgres::notice=off,{AWS_QUIET},{level}"));
     let lines = tracing_subscriber::fmt::layer().with_writer(|| LogWriter).with_target(false);
     let lines = match global.log_format {
         LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),

@@ -78,6 +78,7 @@ pub fn kind_of(error: &anyhow::Error) -> Option<Kind> {
             .downcast_ref::<Fault>()
             .map(|fault| fault.kind)
             .or_else(|| cause.downcast_ref::<sqlx::Error>().and_then(crate::pg::kind_of))
+            .or_else(|| cause.downcast_ref::<crate::pg::Said>().and_then(|said| said.kind))
     })
 }
 

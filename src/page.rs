@@ -78,7 +78,7 @@ fn verdict(status: &Status) -> Verdict<'_> {
         let needs = if in_trouble == 1 { "needs" } else { "need" };
         // One job may be on hundreds of databases: say how bad it is.
         let spread =
-            if trouble.len() > in_trouble { format!(" on {} databases", count(trouble.len() as u64)) } else { String::new() };
+            if trouble.len() > in_trouble { format!(" on {}", plural(trouble.len(), "database")) } else { String::new() };
         ("bad", format!("{} {needs} attention{spread}", plural(in_trouble, "job")))
     } else if status.ledger_error.is_some() {
         ("warn", "The state of the jobs is not known".to_owned())

@@ -22,7 +22,7 @@ use sqlx::postgres::{PgArguments, PgConnection, PgCopyIn, PgDatabaseError};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Executor as _, Postgres};
 
-use crate::fault::{Fault, Kind};
+use crate::fault::Kind;
 
 /// A quoted identifier, whatever is in the name. PostgreSQL itself allows all but NUL, which cannot occur in a
 /// catalog; one that comes from elsewhere is dropped rather than let through.
@@ -194,10 +194,10 @@ pub async fn lock_holders(connection: &mut PgConnection, tables: &[i64]) -> Resu
 
 /// An error as the server said it, with its kind.
 pub fn in_its_own_words(error: sqlx::Error) -> anyhow::Error {
-    match (&error, kind_of(&error)) {
-        (sqlx::Error::Database(_), Some(kind)) => Fault::new(kind, words_of(&error)).into(),
-        (sqlx::Error::Database(said), None) => {
-            Said { words: words_of(&error), sql_state: said.code().map(std::borrow::Cow::into_owned) }.into()
+    match &error {
+        sqlx::Error::Database(said) => {
+            let sql_state = said.code().map(std::borrow::Cow::into_owned);
+            Said { words: words_of(&error), sql_state, kind: kind_of(&error) }.into()
         }
         _ => error.into(),
     }
@@ -206,9 +206,10 @@ pub fn in_its_own_words(error: sqlx::Error) -> anyhow::Error {
 /// A server's refusal in its own words.
 #[derive(Debug, thiserror::Error)]
 #[error("{words}")]
-struct Said {
+pub struct Said {
     words: String,
     sql_state: Option<String>,
+    pub kind: Option<Kind>,
 }
 
 /// What the server said, with what explains it, and without the line of its source that sqlx adds.
@@ -241,27 +242,6 @@ pub fn kind_of(error: &sqlx::Error) -> Option<Kind> {
             _ => None,
         },
         _ => None,
-    }
-}
-
-/// The kind of a failure that a client tool reported on its stderr.
-pub fn kind_of_message(stderr: &str) -> Option<Kind> {
-    let says = |texts: &[&str]| texts.iter().any(|text| stderr.contains(text));
-    if says(&[
-        "permission denied",
-        "password authentication failed",
-        "no password supplied",
-        "query would be affected by row-level security",
-        "must be member of role",
-        "must be able to SET ROLE",
-        "must be superuser",
-        "must be owner of",
-    ]) {
-        Some(Kind::Permission)
-    } else if says(&["could not connect", "connection to server", "server closed the connection", "terminating connection"]) {
-        Some(Kind::Unreachable)
-    } else {
-        None
     }
 }
 

@@ -126,7 +126,7 @@ impl Problems {
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let count = self.0.len();
-        write!(f, "{count} mistake{} in the configuration", if count == 1 { "" } else { "s" })
+        write!(f, "{} in the configuration", crate::units::plural(count, "mistake"))
     }
 }
 
@@ -171,7 +171,7 @@ pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str
 /// serde's "unknown field `a`, expected one of `b`, `c`" in a user's words, with a hint.
 fn in_our_words(message: &str) -> (String, Option<String>) {
     let Some(rest) = message.strip_prefix("unknown field `").or_else(|| message.strip_prefix("unknown variant `")) else {
-        return (message.to_owned(), None);
+        return (without_rust(message), None);
     };
     let mut quoted = rest.split('`');
     let unknown = quoted.next().unwrap_or_default();
@@ -180,6 +180,46 @@ fn in_our_words(message: &str) -> (String, Option<String>) {
     let hint = did_you_mean(unknown, known.iter().copied())
         .or_else(|| (!known.is_empty()).then(|| format!("known here: {}", known.join(", "))));
     (format!("unknown {what} `{unknown}`"), hint)
+}
+
+/// serde's "invalid type: integer `3`, expected struct Keep" in TOML's words: no type of the program's own has a name that helps.
+fn without_rust(message: &str) -> String {
+    let found_and_expected = ["invalid type: ", "invalid value: ", "invalid length "]
+        .into_iter()
+        .find_map(|start| message.strip_prefix(start)?.split_once(", expected "));
+    let Some((found, expected)) = found_and_expected else {
+        return match message.split_once("did not match any variant of untagged enum") {
+            Some(_) => "this value has none of the forms that are known here".to_owned(),
+            None => message.to_owned(),
+        };
+    };
+    let found = match found.split_once(' ') {
+        Some(("string", text)) => format!("the text {text}"),
+        Some(("integer" | "boolean", value)) => value.replace('`', ""),
+        Some(("floating", rest)) => rest.trim_start_matches("point ").replace('`', ""),
+        _ if found == "map" => "a table".to_owned(),
+        _ if found == "sequence" => "a list".to_owned(),
+        _ if found.parse::<u64>().is_ok() => format!("a list of {found}"),
+        _ => found.to_owned(),
+    };
+    let is_rust = |word: &str| {
+        ["struct ", "internally tagged enum ", "adjacently tagged enum ", "enum ", "variant ", "tuple "]
+            .iter()
+            .any(|start| word.starts_with(start))
+    };
+    let expected = match expected {
+        "a map" => "a table",
+        "a sequence" => "a list",
+        "a boolean" => "true or false",
+        "a string" | "a borrowed string" | "string" | "str" => "a text in quotation marks",
+        "u8" | "u16" | "u32" | "u64" | "u128" | "usize" => "a whole number that is not negative",
+        "i8" | "i16" | "i32" | "i64" | "i128" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        word if word.starts_with("struct ") => "a table of keys, as in { key = value }",
+        word if is_rust(word) => "a value of another form",
+        word => word,
+    };
+    format!("{found} stands where {expected} is expected")
 }
 
 /// Takes out the innermost entry that holds `span`. False when no entry does.
@@ -256,6 +296,26 @@ mod tests {
     fn a_right_file_has_no_problems() {
         let (value, said) = problems_of("schedule = \"x\"\ntimeout = \"2h\"\n");
         assert!(said.is_empty() && value.is_some());
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_form_is_told_without_the_programs_own_names() {
+        for (text, expected) in [
+            ("inner = \"x\"", "the text \"x\" stands where a table of keys, as in { key = value } is expected"),
+            ("schedule = 3", "3 stands where a text in quotation marks is expected"),
+            ("schedule = true", "true stands where a text"),
+            ("schedule = 1.5", "1.5 stands where a text"),
+            ("schedule = {}", "a table stands where a text"),
+            ("[inner]\nlast = -1", "-1 stands where a whole number that is not negative is expected"),
+            ("[inner]\nlast = \"many\"", "the text \"many\" stands where a whole number"),
+        ] {
+            let (_, said) = problems_of(text);
+            assert!(said[0].1.contains(expected), "{text}: {said:?}");
+            assert!(
+                !["struct", "u32", "Inner", "sequence", "map", "integer"].iter().any(|word| said[0].1.contains(word)),
+                "{said:?}"
+            );
+        }
     }
 
     #[test]

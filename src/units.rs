@@ -125,9 +125,18 @@ pub fn count(number: u64) -> String {
     grouped
 }
 
-/// `1 table`, `18 tables`.
-pub fn plural(number: usize, noun: &str) -> String {
-    format!("{} {noun}{}", count(number as u64), if number == 1 { "" } else { "s" })
+/// `1 table`, `18 tables`, `0 bodies`, `2 indexes`: the one way to write a count with its noun. A number below 0 is written as 0.
+pub fn plural(number: impl TryInto<u64>, noun: &str) -> String {
+    let number = number.try_into().unwrap_or_default();
+    if number == 1 {
+        return format!("1 {noun}");
+    }
+    let ends = |ends: &[&str]| ends.iter().any(|end| noun.ends_with(end));
+    let vowel_before_y = ends(&["ay", "ey", "oy", "uy"]);
+    match noun.strip_suffix('y').filter(|_| !vowel_before_y) {
+        Some(stem) => format!("{} {stem}ies", count(number)),
+        None => format!("{} {noun}{}", count(number), if ends(&["s", "x", "ch", "sh"]) { "es" } else { "s" }),
+    }
 }
 
 #[cfg(test)]
@@ -174,6 +183,21 @@ mod tests {
         assert_eq!(size("10KB"), Ok(10_000));
         assert_eq!(size("8MiB"), Ok(8 << 20));
         assert!(size("big").is_err());
+    }
+
+    #[test]
+    fn a_noun_follows_its_number() {
+        for (number, noun, expected) in [
+            (1, "large object", "1 large object"),
+            (0, "table", "0 tables"),
+            (1234, "body", "1,234 bodies"),
+            (2, "key", "2 keys"),
+            (2, "index", "2 indexes"),
+            (2, "batch", "2 batches"),
+            (-1, "row", "0 rows"),
+        ] {
+            assert_eq!(plural(number, noun), expected);
+        }
     }
 
     #[test]

@@ -133,7 +133,7 @@ async fn restore(
         let phase = progress.phase("restore", Some(manifest.exported.bytes));
         let restored = archive::restore(store, batch, &mut connection, &table, &phase)
             .await
-            .with_context(|| format!("{rows} rows of the batches before it are back; this one changed nothing"))?;
+            .with_context(|| format!("{} of the batches before it back; this one changed nothing", units::plural(rows, "row")))?;
         phase.done(&format!("{} into {table}", units::plural(restored as usize, "row")));
         rows += restored;
     }

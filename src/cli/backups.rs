@@ -86,7 +86,7 @@ pub struct Which {
     /// Only of this server, as `list --json` and messages name it: SYSTEM_IDENTIFIER/DATABASE, or the first alone
     #[arg(long, value_name = "IDENTITY")]
     from: Option<String>,
-    /// Also one from after now
+    /// Also one that is dated in the future
     #[arg(long)]
     any: bool,
     /// Also when newer ones are passed by, because they are damaged, unreadable or partial

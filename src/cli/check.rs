@@ -18,7 +18,7 @@ use crate::ledger::Ledger;
 use crate::pg::{self, Server};
 use crate::store::Store;
 use crate::task::Task;
-use crate::task::backup::{readiness, standby};
+use crate::task::backup::{Backup, facts, readiness};
 use crate::units;
 
 /// pg_dump and psql go their own way, with another TLS.
@@ -69,7 +69,7 @@ pub async fn run(global: &Global, connect: bool) -> Result<ExitCode> {
 fn detail(tried: &Tried) -> String {
     match &tried.result {
         Ok(detail) => detail.clone(),
-        Err(error) => format!("{error:#}"),
+        Err(error) => fault::in_a_line(error),
     }
 }
 
@@ -116,7 +116,7 @@ async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Tried> {
                 for job in jobs.iter().filter(|job| job.databases.contains(name)) {
                     tried.push(Tried {
                         what: format!("{what}: privileges for {}", job.name),
-                        result: privileges(&mut connection, job).await,
+                        result: privileges(&mut connection, &settings, job, config).await,
                     });
                 }
             }
@@ -153,7 +153,7 @@ async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Tried> {
 }
 
 /// What a job's task needs of the role it connects as.
-async fn privileges(connection: &mut PgConnection, job: &Job) -> Result<String> {
+async fn privileges(connection: &mut PgConnection, settings: &pg::Settings, job: &Job, config: &Config) -> Result<String> {
     let Task::Backup(backup) = &job.task else {
         if let Task::Audit(audit) = &job.task {
             return audit.check(connection).await;
@@ -193,6 +193,19 @@ async fn privileges(connection: &mut PgConnection, job: &Job) -> Result<String> 
         let role: String = sqlx::query_scalar("SELECT current_user::text").fetch_one(connection).await?;
         return Ok(format!("its statements run as {role}; what they need is theirs to know"));
     };
-    standby::check(backup, connection).await?;
-    readiness::check(connection, backup).await
+    needs_of_backup(connection, settings, backup, config).await
+}
+
+async fn needs_of_backup(
+    connection: &mut PgConnection,
+    settings: &pg::Settings,
+    backup: &Backup,
+    config: &Config,
+) -> Result<String> {
+    let source = facts::server(connection, settings).await?;
+    let scratch = backup.scratch_elsewhere(config)?;
+    let found = readiness::look(connection, backup, &source, scratch.as_ref()).await?;
+    readiness::refuse(&found.lacks)?;
+    let notes: String = found.notes.iter().map(|note| format!("; NOTE: {note}")).collect();
+    Ok(format!("can read everything the job dumps{notes}"))
 }

@@ -10,9 +10,10 @@ use super::Global;
 use super::output::print;
 use crate::job::Job;
 use crate::pg::{self, Server, identifier};
-use crate::task::backup::Verify;
+use crate::task::backup::{Verify, readiness};
 use crate::task::vector_index::ApplySetting;
 use crate::task::{Task, partition};
+use crate::units;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -98,10 +99,15 @@ async fn needs(connection: &mut PgConnection, job: &Job, role: &str) -> Result<V
                 lines.push(format!("ALTER ROLE {role} BYPASSRLS;"));
             }
             if backup.verify == Verify::Restore && backup.scratch.is_none() {
-                lines.push("-- verify = \"restore\": a scratch database, where objects go back to their owners".to_owned());
+                lines.push("-- verify = \"restore\": a scratch database".to_owned());
                 lines.push(format!("ALTER ROLE {role} CREATEDB;"));
-                lines.extend(memberships(connection, role).await?);
-                lines.extend(untrusted_extensions(connection).await?);
+                if backup.filters.schemas.is_empty() {
+                    lines.extend(for_superusers(connection).await?);
+                }
+            }
+            // With `schemas`, pg_dump takes none.
+            if backup.filters.schemas.is_empty() {
+                lines.extend(large_objects(connection, role).await?);
             }
             Ok(lines)
         }
@@ -193,49 +199,63 @@ async fn has_row_security(connection: &mut PgConnection) -> Result<bool> {
     Ok(sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_class WHERE relrowsecurity)").fetch_one(connection).await?)
 }
 
-/// Extensions that no grant lets a role make, so that it cannot restore a dump of them.
-async fn untrusted_extensions(connection: &mut PgConnection) -> Result<Vec<String>> {
-    let names: Vec<String> = sqlx::query_scalar(
-        "SELECT e.extname::text FROM pg_extension e
-         JOIN pg_available_extension_versions v ON v.name = e.extname AND v.version = e.extversion
-         WHERE v.superuser AND NOT v.trusted ORDER BY 1",
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(names
+/// What no grant lets a role make, so that it cannot restore a dump of it.
+async fn for_superusers(connection: &mut PgConnection) -> Result<Vec<String>> {
+    let extensions: Vec<String> =
+        sqlx::query_scalar("SELECT extname::text FROM pg_extension").fetch_all(&mut *connection).await?;
+    let untrusted = readiness::untrusted_extensions(connection, &extensions).await?;
+    let mut whats: Vec<String> =
+        untrusted.iter().map(|name| format!("extension {} is not trusted, so that", identifier(name))).collect();
+    whats.extend(readiness::of_superusers(connection).await?.iter().map(|what| format!("{what}:")));
+    Ok(whats
         .iter()
-        .map(|name| {
-            let name = identifier(name);
+        .map(|what| {
             format!(
-                "-- extension {name} is not trusted, so that only a superuser restores it: set `scratch` of the job to a\n\
+                "-- {what} only a superuser restores it: set `scratch` of the job to a\n\
                  -- [databases] entry that is one on a server for that, or verify = \"checksum\""
             )
         })
         .collect())
 }
 
-/// In the roles that own something here, but for superusers: those are nobody's to be given away. What an extension
-/// made is restored by making the extension, whose owner is then whoever restores.
+/// In the roles that own something here, but for superusers: those are nobody's to be given away.
 async fn memberships(connection: &mut PgConnection, role: &str) -> Result<Vec<String>> {
-    let owners: Vec<(String, bool)> = sqlx::query_as(
-        "SELECT rolname::text, rolsuper FROM pg_roles WHERE oid IN (
-            SELECT relowner FROM pg_class WHERE oid >= 16384 AND relnamespace <> 'pg_toast'::regnamespace
-                AND oid NOT IN (SELECT objid FROM pg_depend WHERE classid = 'pg_class'::regclass AND deptype = 'e')
-            UNION SELECT nspowner FROM pg_namespace WHERE oid >= 16384 AND nspname <> 'pgtend'
-                AND oid NOT IN (SELECT objid FROM pg_depend WHERE classid = 'pg_namespace'::regclass AND deptype = 'e')
-            UNION SELECT proowner FROM pg_proc WHERE oid >= 16384
-                AND oid NOT IN (SELECT objid FROM pg_depend WHERE classid = 'pg_proc'::regclass AND deptype = 'e')
-            UNION SELECT datdba FROM pg_database WHERE datname = current_database())
-         ORDER BY 1",
-    )
-    .fetch_all(connection)
-    .await?;
+    let database_owner = "SELECT rolname::text AS name, quote_ident(rolname) AS quoted, rolsuper AS is_superuser
+                          FROM pg_database d JOIN pg_roles r ON r.oid = datdba WHERE datname = current_database()";
+    let mut owners = readiness::owners(connection).await?;
+    owners.push(sqlx::query_as(database_owner).fetch_one(connection).await?);
+    owners.sort_by(|one, other| one.name.cmp(&other.name));
+    owners.dedup_by(|one, other| one.name == other.name);
     Ok(owners
         .into_iter()
-        .filter(|(owner, _)| identifier(owner) != role)
-        .map(|(owner, is_superuser)| match is_superuser {
-            true => format!("-- {} owns something here and is a superuser: give that to another role first", identifier(&owner)),
-            false => format!("GRANT {} TO {role};", identifier(&owner)),
+        .filter(|owner| identifier(&owner.name) != role)
+        .map(|owner| match owner.is_superuser {
+            true => format!("-- {} owns something here and is a superuser: give that to another role first", owner.quoted),
+            false => format!("GRANT {} TO {role};", identifier(&owner.name)),
         })
         .collect())
+}
+
+/// pg_read_all_data covers no large objects before PostgreSQL 19 (seen with 14 to 18).
+async fn large_objects(connection: &mut PgConnection, role: &str) -> Result<Vec<String>> {
+    if Server::of(connection).await?.major() >= 19 {
+        return Ok(Vec::new());
+    }
+    let (count, database): (i64, String) = sqlx::query_as(
+        "SELECT count(*), pg_catalog.quote_ident(pg_catalog.current_database()) FROM pg_catalog.pg_largeobject_metadata",
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(match count {
+        0 => Vec::new(),
+        _ => vec![
+            format!(
+                "-- {}, which pg_read_all_data does not cover before PostgreSQL 19. With this",
+                units::plural(count, "large object")
+            ),
+            "-- setting the role may read, and write, every one in this database; else make it a member of their owners:"
+                .to_owned(),
+            format!("ALTER ROLE {role} IN DATABASE {database} SET lo_compat_privileges = on;"),
+        ],
+    })
 }

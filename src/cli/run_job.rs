@@ -39,8 +39,7 @@ pub async fn run(global: &Global, request: &Request<'_>) -> Result<ExitCode> {
         eprintln!("pgtend: {}: {reason}: nothing to do", job.name);
         return Ok(ExitCode::SUCCESS);
     }
-    let context = context(global, config, jobs, &job, request.mode)?;
-
+    let context = context(global, config, jobs, &job, request)?;
     let (mut all, mut skipped_ticks) = (Vec::new(), Vec::new());
     for database in &databases {
         if context.cancel.is_cancelled() {
@@ -79,7 +78,7 @@ pub async fn by_hand<W: Work>(
     let job = global.find_job(&jobs, request.name)?.clone();
     let work = work(&job)?;
     let databases = databases(&job, request.database)?;
-    let context = context(global, config, jobs, &job, request.mode)?;
+    let context = context(global, config, jobs, &job, request)?;
     let mut all = Vec::new();
     for database in &databases {
         if context.cancel.is_cancelled() {
@@ -170,9 +169,15 @@ fn not_due(job: &Job, trigger: &Trigger) -> Option<String> {
     }
 }
 
-fn context(global: &Global, config: Config, jobs: Vec<Job>, job: &Job, mode: Mode) -> Result<runner::Context> {
+fn context(global: &Global, config: Config, jobs: Vec<Job>, job: &Job, request: &Request<'_>) -> Result<runner::Context> {
     let ledger = Ledger::new(&config)?.map(Arc::new);
-    if ledger.is_none() && mode == Mode::Apply {
+    if ledger.is_none() && request.scheduled {
+        tracing::warn!(
+            "--scheduled without a [ledger]: nothing remembers which ticks have had their run, so that a second call for the same tick runs \
+             `{}` again; name a database for the run history in the configuration: [ledger] with database = \"NAME\"",
+            job.name
+        );
+    } else if ledger.is_none() && request.mode == Mode::Apply {
         tracing::info!("no [ledger] is configured: this run leaves no history, and locks through the target database alone");
     }
     let metrics = Metrics::new(ledger.as_deref());

@@ -16,7 +16,34 @@ pub fn look_up(file: &Path, host: &str, port: u16, database: &str, user: &str) -
         return None;
     }
     let text = std::fs::read(file).ok()?;
-    find(&String::from_utf8_lossy(&text), &[host, &port.to_string(), database, user])
+    let text = String::from_utf8_lossy(&text);
+    let found = find(&text, &[host, &port.to_string(), database, user]);
+    if found.is_none()
+        && let Some(number) = unescaped_line(&text, host)
+    {
+        static SAID: std::sync::Once = std::sync::Once::new();
+        SAID.call_once(|| {
+            tracing::warn!(
+                "line {number} of {} does not mean the host {host}: a colon in an address is written with a backslash before it, {}",
+                file.display(),
+                escaped(host)
+            );
+        });
+    }
+    found
+}
+
+/// Pure: the number of the first line that begins with an IPv6 address as it is written elsewhere, whose colons end the field.
+fn unescaped_line(text: &str, host: &str) -> Option<usize> {
+    if !host.contains(':') {
+        return None;
+    }
+    let starts = [format!("{host}:"), format!("[{host}]:")];
+    text.lines().position(|line| starts.iter().any(|start| line.starts_with(start))).map(|at| at + 1)
+}
+
+fn escaped(host: &str) -> String {
+    host.replace(':', "\\:")
 }
 
 /// Pure: the fifth field of the first line whose four fields are these, or `*`.
@@ -60,6 +87,20 @@ fn unescaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ipv6_address_without_backslashes_is_found() {
+        for (text, line) in [
+            ("h:1:d:u:x\n::1:5432:d:u:x", Some(2)),
+            ("[::1]:5432:d:u:x", Some(1)),
+            ("\\:\\:1:5432:d:u:x", None),
+            ("# ::1:5432", None),
+            ("::11:5432:d:u:x", None),
+        ] {
+            assert_eq!(unescaped_line(text, "::1"), line, "{text}");
+        }
+        assert_eq!((unescaped_line("h:1:d:u:x", "h"), escaped("::1").as_str()), (None, "\\:\\:1"));
+    }
 
     #[test]
     fn the_first_line_that_fits_has_the_password() {

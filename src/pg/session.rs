@@ -7,7 +7,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSs
 use sqlx::{ConnectOptions as _, Row as _};
 
 use super::settings::{Host, Settings};
-use super::{in_its_own_words, pooler, tls};
+use super::{in_its_own_words, pooler, sql_state, tls};
 use crate::fault::{Fault, Kind, kind_of};
 
 /// One way into a server: the number of a host, and how it is asked for TLS.
@@ -156,7 +156,7 @@ impl Settings {
             },
             None => options.connect().await,
         }
-        .map_err(refused)?;
+        .map_err(|error| self.with_missing_password(way.host, refused(error)))?;
         let answer = pooler::ask(&mut connection).await.map_err(refused)?;
         let is_fit = match target {
             "read-write" => !answer.in_recovery && !answer.read_only,
@@ -176,6 +176,17 @@ impl Settings {
         }
         let is_direct = is_known || token.is_some_and(|token| answer.token.as_deref() == Some(&*token));
         Ok((connection, is_direct))
+    }
+
+    /// The server's refusal of a password speaks of a wrong one where none was given, too.
+    fn with_missing_password(&self, host: usize, no: No) -> No {
+        let is_of_a_password = sql_state(&no.error).as_deref() == Some("28P01");
+        if !is_of_a_password || self.has_a_password_for(&self.hosts()[host]) {
+            return no;
+        }
+        let message = "the server asks for a password and none was given: put it into the URL (url_env, url_file), PGPASSWORD or \
+                       ~/.pgpass";
+        No { error: no.error.context(Fault::new(Kind::Permission, message)), ..no }
     }
 
     /// Something does not pass startup parameters on. It may give each connection a server process of its own.

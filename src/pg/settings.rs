@@ -87,6 +87,11 @@ impl Settings {
         parameters::of_url(url).is_ok_and(|found| found.contains_key("password"))
     }
 
+    /// Whether a URL itself, or the service in it, says which database is meant.
+    pub fn names_a_database(url: &str) -> bool {
+        parameters::of_url(url).is_ok_and(|found| found.contains_key("dbname") || found.contains_key("service"))
+    }
+
     fn of(found: &Parameters) -> Result<Self, String> {
         let text = |key: &str| found.get(key).cloned();
         let user = match text("user") {
@@ -225,6 +230,10 @@ impl Settings {
             Some((certificate, key)) => options.ssl_client_cert(certificate).ssl_client_key(key),
             None => options,
         }
+    }
+
+    pub(super) fn has_a_password_for(&self, host: &Host) -> bool {
+        self.password(host).is_some()
     }
 
     fn password(&self, host: &Host) -> Option<SecretString> {

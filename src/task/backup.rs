@@ -23,10 +23,12 @@ pub mod markers;
 mod members;
 pub mod new_database;
 mod own_bytes;
+mod patterns;
 mod pg_dumps;
 pub mod plan;
 mod properties;
 pub mod prune;
+mod psql_reads;
 pub mod read_back;
 pub mod readiness;
 mod refusal;
@@ -338,14 +340,14 @@ impl Backup {
 
     /// The server on which scratch databases are made.
     fn scratch_settings(&self, run: &RunContext<'_>) -> Result<pg::Settings> {
-        match &self.scratch {
-            None => Ok(run.settings.clone()),
-            Some(name) => {
-                let database =
-                    run.config.databases.get(name).with_context(|| format!("the configuration has no database `{name}`"))?;
-                pg::Settings::resolve(database)
-            }
-        }
+        Ok(self.scratch_elsewhere(run.config)?.unwrap_or_else(|| run.settings.clone()))
+    }
+
+    /// The same, where it is not the source's.
+    pub fn scratch_elsewhere(&self, config: &Config) -> Result<Option<pg::Settings>> {
+        let Some(name) = &self.scratch else { return Ok(None) };
+        let database = config.databases.get(name).with_context(|| format!("the configuration has no database `{name}`"))?;
+        pg::Settings::resolve(database).map(Some)
     }
 }
 
@@ -358,10 +360,10 @@ fn report_on(set: &Set, store: &Store, plan: &Plan) -> Report {
     let manifest = &set.manifest;
     let mut report = Report { warnings: manifest.warnings.clone(), ..Report::default() };
     report.summary = format!(
-        "{}: {}, {} rows, {} in {}",
+        "{}: {}, {}, {} in {}",
         store.location(&set.name.key(&manifest.dump.object)),
         units::plural(manifest.tables.len(), "table"),
-        units::count(manifest.rows()),
+        units::plural(manifest.rows(), "row"),
         units::bytes(manifest.dump.bytes),
         units::duration(Duration::from_secs_f64(manifest.dump.elapsed_seconds))
     );

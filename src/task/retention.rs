@@ -186,7 +186,7 @@ fn summary(retention: &Retention, plan: &Plan, done: &delete::Done, stopped: Opt
         units::plural(done.rows as usize, "row"),
         if retention.archive.is_some() { "archived and deleted" } else { "deleted" },
         plan.table,
-        if done.batches == 1 { "1 batch".to_owned() } else { format!("{} batches", units::count(done.batches)) },
+        units::plural(done.batches, "batch"),
         retention.older_than
     );
     match (stopped, left) {

@@ -90,6 +90,12 @@ fn a_wrong_password_exits_with_77_and_says_who_was_refused() {
     refused.run(&["run-job", "nightly"]).exited(77).says(&["password authentication failed", "secretive"]);
     refused.has_nothing();
     scenario("right").run(&["run-job", "nightly"]).succeeded();
+
+    // A password that nobody gave is not a wrong one.
+    let without = Scenario::with_url(&server, &url).backup_job("local", "");
+    without.run(&["run-job", "nightly"]).exited(77).says(&["none was given", "PGPASSWORD", "secretive"]);
+    let wrong = refused.run(&["run-job", "nightly"]);
+    assert!(!wrong.stderr.contains("none was given"), "{}", wrong.stderr);
 }
 
 #[test]
@@ -249,7 +255,12 @@ fn a_locked_table_fails_after_lock_wait_timeout_with_a_hint() {
         ) == "1"
     });
     let scenario = Scenario::with_database(server, &database).backup_job("local", "lock_wait_timeout = \"500ms\"");
-    scenario.run(&["run-job", "nightly"]).exited(1).says(&["LOCK TABLE public.t", "raise lock_wait_timeout"]);
+    scenario.run(&["run-job", "nightly"]).exited(1).says(&[
+        "LOCK TABLE public.t",
+        "public.t is locked by server process",
+        "postgres, psql, active, since",
+        "raise lock_wait_timeout (500ms)",
+    ]);
     scenario.has_nothing();
     holder.kill().unwrap();
     holder.wait().unwrap();

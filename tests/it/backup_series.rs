@@ -67,11 +67,11 @@ fn a_clock_that_was_ahead_costs_no_set_and_is_said_everywhere() {
         let ahead = copy(&scenario, &format!("2031-01-0{day}T02-00-00Z"), |_| ());
         is_intact(&scenario, &ahead);
     }
-    let run = scenario.run(&["run-job", "nightly"]).succeeded().says(&["2031-01-03T02-00-00Z is from after now"]);
+    let run = scenario.run(&["run-job", "nightly"]).succeeded().says(&["2031-01-03T02-00-00Z is dated in the future"]);
     assert!(!run.stderr.contains("pruned"), "{}", run.stderr);
     let sets = scenario.sets();
     assert_eq!(sets.len(), 5, "this night's is there, and so are all others: {sets:?}");
-    let list = scenario.run(&["backups", "list"]).succeeded().says(&["is from after now"]);
+    let list = scenario.run(&["backups", "list"]).succeeded().says(&["is dated in the future"]);
     assert!(!list.stdout.contains("set is 0.0 s old"), "{}", list.stdout);
     assert_eq!(listed(&scenario, "app/nightly/2031-01-01T02-00-00Z")["from_the_future"], true);
 
@@ -79,7 +79,7 @@ fn a_clock_that_was_ahead_costs_no_set_and_is_said_everywhere() {
     // Which clock was wrong, that one's or this one's, a person has to say.
     let target = server.url(&format!("from_now_{}", std::process::id()));
     let restore = ["backups", "restore", "latest", "--into", &target, "--create"];
-    scenario.run(&restore).exited(78).says(&["2031-01-03T02-00-00Z", "is from after now", tonight]);
+    scenario.run(&restore).exited(78).says(&["2031-01-03T02-00-00Z", "is dated in the future", tonight]);
     scenario.run(&[&restore[..], &["--older-ok"]].concat()).succeeded().prints(&[tonight]);
     scenario.run(&["backups", "verify", "latest", "--any"]).succeeded().prints(&["2031-01-03T02-00-00Z"]);
     // Two more nights: the rule counts what is from before now.
@@ -146,6 +146,11 @@ fn staging_with_productions_configuration_takes_nothing_of_productions() {
     staging.run(&["backups", "prune"]).succeeded();
     assert!(production.sets().contains(&of_production));
 
+    // Whose each is can be seen, and how old the newest of each is.
+    let list = production.run(&["backups", "list"]).succeeded().prints(&["OF SERVER/DATABASE", &identity]);
+    let lines: Vec<&str> = list.stdout.lines().filter(|line| line.starts_with("The last intact set of app/nightly (")).collect();
+    assert!(lines.len() == 2 && lines.iter().any(|line| line.contains(&identity)), "{}", list.stdout);
+
     // Nobody guesses which one a restore means, and least of all from where it goes to.
     let target = format!("either_{}", std::process::id());
     let refused = production.run(&["backups", "restore", "latest", "--into", &first.url(&target), "--create"]).exited(78);
@@ -156,14 +161,17 @@ fn staging_with_productions_configuration_takes_nothing_of_productions() {
         .prints(&[&of_production]);
 
     // Production says that it carries on: that gives nobody anything.
-    production.run(&["backups", "accept", "--identity", &identity]).succeeded().prints(&["is no news now"]);
+    production
+        .run(&["backups", "accept", "--identity", &identity])
+        .succeeded()
+        .prints(&["1 set of", "may be ahead on its log: accepted"]);
     staging.run(&["run-job", "nightly"]).succeeded();
     staging.run(&["backups", "prune"]).succeeded();
     assert!(production.sets().contains(&of_production));
     production.run(&["backups", "restore", "latest", "--into", &first.url("nowhere"), "--create"]).exited(78).says(&["--from"]);
 
     // Accepted by another server, they are one series.
-    staging.run(&["backups", "accept", "--identity", &identity]).succeeded().prints(&["1 sets of", "are of the series of"]);
+    staging.run(&["backups", "accept", "--identity", &identity]).succeeded().prints(&["1 set of", "now in the series of"]);
     staging.run(&["run-job", "nightly"]).succeeded();
     assert_eq!(production.sets().len(), 1, "one is kept of all");
 }

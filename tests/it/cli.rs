@@ -74,6 +74,72 @@ fn an_unknown_job_gets_a_hint() {
 }
 
 #[test]
+fn a_filter_that_names_no_job_and_no_database_gets_a_hint() {
+    let scenario = scenario().backup_job("local", "");
+    scenario
+        .run(&["backups", "list", "--job", "nighlty"])
+        .exited(78)
+        .says(&["no set of a job `nighlty`", "did you mean `nightly`?"]);
+    scenario.run(&["backups", "list", "--database", "ap"]).exited(78).says(&["no set of a database `ap`", "did you mean `app`?"]);
+    scenario.run(&["backups", "list", "--job", "nightly"]).succeeded().prints(&["no sets"]);
+    // On a new host there are no jobs.
+    let bare = Scenario::empty().config(DATABASE_AND_STORE);
+    bare.run(&["backups", "list", "--job", "nightly"]).exited(78).says(&["there is none"]);
+}
+
+#[test]
+fn a_target_without_a_database_is_refused() {
+    let scenario = scenario().backup_job("local", "");
+    for url in ["postgres://someone@127.0.0.1:1", "postgres://someone@127.0.0.1:1/?sslmode=disable"] {
+        let restore = ["backups", "restore", "latest", "--into", url];
+        scenario.run(&restore).exited(78).says(&[
+            "--into names no database",
+            "postgres://someone@127.0.0.1:1/NAME",
+            "would be `someone`",
+        ]);
+    }
+    scenario
+        .run(&["backups", "restore", "latest", "--into", "postgres://someone@127.0.0.1:1/x"])
+        .exited(78)
+        .says(&["no set `latest`"]);
+}
+
+#[test]
+fn mistakes_are_told_without_the_programs_own_names() {
+    let scenario = scenario().backup_job("local", "keep = \"7 days\"\nthreads = \"many\"\nschemas = \"app\"\nlevel = true");
+    let output = scenario.run(&["check"]).exited(78).says(&[
+        "the text \"7 days\" stands where a table of keys",
+        "the text \"many\" stands where a whole number",
+        "the text \"app\" stands where a list",
+        "true stands where a whole number",
+    ]);
+    for word in ["struct", "Keep", "usize", "i32", "sequence"] {
+        assert!(!output.stderr.contains(word), "{word}: {}", output.stderr);
+    }
+}
+
+#[test]
+fn a_cause_is_said_once() {
+    let scenario = scenario().backup_job("local", "");
+    let output = scenario.run(&["check", "--connect"]).exited(69);
+    let line = output.stdout.lines().find(|line| line.contains("database app ")).unwrap();
+    assert_eq!(line.matches("onnection refused").count(), 1, "{line}");
+}
+
+#[test]
+fn credentials_that_nobody_has_are_said_in_words() {
+    let scenario = Scenario::empty()
+        .config("[stores.bucket]\nbucket = \"backups\"\nregion = \"us-east-1\"\nendpoint = \"http://127.0.0.1:1\"\n")
+        .env("AWS_EC2_METADATA_DISABLED", "false")
+        .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1/");
+    let output = scenario.run(&["backups", "list"]);
+    assert!(output.code != Some(0) && output.stderr.contains("credentials"), "{output:?}");
+    for word in ["DispatchFailure", "FailedToLoadToken", "ConnectorError", "imds"] {
+        assert!(!output.stderr.contains(word), "{word}: {}", output.stderr);
+    }
+}
+
+#[test]
 fn wrong_usage_exits_with_64_and_help_with_0() {
     scenario().run(&["run-jb"]).exited(64).says(&["run-job"]);
     scenario().run(&["run-job"]).exited(64);

@@ -46,6 +46,8 @@ mod partition;
 mod partition_convert;
 /// Partitions that go.
 mod partition_retire;
+/// What a backup needs, said before it is made: lacks, and what mends each.
+mod readiness;
 /// Indexes that are built anew because they are bloated or invalid.
 mod reindex;
 /// Jobs for systemd and Kubernetes.

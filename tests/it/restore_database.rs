@@ -616,6 +616,12 @@ fn a_locale_that_the_target_lacks_is_named_with_the_option_for_another() {
     let arguments = ["backups", "restore", "latest", "--into", into.as_str(), "--create"];
     let refused = scenario.run(&arguments);
     refused.exited(1).says(&["locale xx_XX.UTF-8", "--locale"]);
+    // Nobody is told to give what he gave.
+    let refused =
+        scenario.run(&[&arguments[..], &["--encoding", "SQL_ASCII"]].concat()).exited(1).says(&["does not go with --encoding"]);
+    assert!(!refused.stderr.contains("or --encoding"), "{}", refused.stderr);
+    let both = scenario.run(&[&arguments[..], &["--encoding", "LATIN1", "--locale", "C.UTF-8"]].concat()).exited(1);
+    assert!(both.stderr.contains("or not together") && !both.stderr.contains("--"), "{}", both.stderr);
     scenario.run(&[&arguments[..], &["--locale", "C", "--encoding", "SQL_ASCII"]].concat()).succeeded();
     let sql = format!("SELECT datcollate, pg_encoding_to_char(encoding) FROM pg_database WHERE datname = '{copy}'");
     assert_eq!(server.sql("postgres", &sql), "C|SQL_ASCII");

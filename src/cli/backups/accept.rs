@@ -15,6 +15,7 @@ use crate::task::backup::latest::Choice;
 use crate::task::backup::markers::LOSS_HOLD;
 use crate::task::backup::series::{Accepted, Identity, Series};
 use crate::task::backup::set::{self, SetName};
+use crate::units;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -93,14 +94,12 @@ async fn accept_identity(global: &Global, text: &str, filter: &Filter) -> Result
                 tracing::warn!("{trouble}; it is written anew");
             }
             series.accepted.retain(|accepted| (&accepted.identity, &accepted.into) != (&identity, &into));
-            let count = sets.len();
+            let count = units::plural(sets.len(), "set");
             said += &match identity == into {
                 false => {
-                    format!("{database}/{job} in {store_name}: {count} sets of {identity} are of the series of {into} now\n")
+                    format!("{database}/{job} in {store_name}: {count} of {identity} now in the series of {into}\n")
                 }
-                true => format!(
-                    "{database}/{job} in {store_name}: that {count} sets of {identity} may be ahead on its log is no news now\n"
-                ),
+                true => format!("{database}/{job} in {store_name}: {count} of {identity} may be ahead on its log: accepted\n"),
             };
             series.accepted.push(Accepted { identity, into, at: Utc::now(), sets });
             series.write(&store, &database, &job).await.with_context(|| format!("store `{store_name}`"))?;

@@ -1,28 +1,75 @@
 //! `pgtend backups list`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use std::process::ExitCode;
 
 use anyhow::Result;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use serde_json::json;
 
 use super::{Filter, stores};
 use crate::cli::Global;
 use crate::cli::output::{self, print};
-use crate::task::backup::set::{self, Set};
+use crate::config::Config;
+use crate::fault::{Fault, Kind};
+use crate::store::Store;
+use crate::task::backup::set::{self, Set, SetName};
 use crate::task::backup::verdict::Bytes;
+use crate::toml_file::did_you_mean;
 use crate::units;
+
+/// What is listed, of all stores.
+#[derive(Default)]
+struct Listed {
+    /// With the names of their stores, and JSON.
+    sets: Vec<(String, Set, serde_json::Value)>,
+    broken: Vec<(String, SetName, String)>,
+    failed: Vec<anyhow::Error>,
+    /// Databases and jobs of all sets that there are, whatever is asked for.
+    databases: BTreeSet<String>,
+    jobs: BTreeSet<String>,
+}
 
 pub async fn run(global: &Global, filter: &Filter) -> Result<ExitCode> {
     let config = global.load_config()?;
-    let mut rows = Vec::new();
-    let mut json_rows = Vec::new();
-    let mut broken = Vec::new();
-    let mut newest_good = None;
-    let mut from_the_future = Vec::new();
-    let mut failed = Vec::new();
     let now = Utc::now();
-    for (store_name, store) in stores(&config, filter).await? {
+    let mut listed = read(&config, filter, now).await?;
+    if listed.sets.is_empty() && listed.broken.is_empty() && listed.failed.is_empty() {
+        refuse_unknown(global, &config, filter, &listed)?;
+    }
+    let failed = std::mem::take(&mut listed.failed).into_iter().next();
+    if global.json {
+        let broken: Vec<_> = listed
+            .broken
+            .iter()
+            .map(|(store, name, reason)| json!({ "store": store, "set": name.to_string(), "reason": reason }))
+            .collect();
+        let sets: Vec<_> = listed.sets.into_iter().map(|(_, _, json)| json).collect();
+        print(&format!("{:#}\n", json!({ "sets": sets, "unrestorable": broken })))?;
+        return failed.map_or(Ok(ExitCode::SUCCESS), Err);
+    }
+    if listed.sets.is_empty() {
+        print("no sets\n")?;
+    } else {
+        print(&table(&listed.sets, now))?;
+        print(&format!("\n{}", newest(&listed.sets, now)))?;
+    }
+    for (_, set, _) in listed.sets.iter().filter(|(_, set, _)| set.is_from_the_future(now)) {
+        eprintln!(
+            "pgtend: {} is dated in the future: a clock was wrong when it was made, or is now; it is never the latest without --any",
+            set.name
+        );
+    }
+    for (store, name, reason) in listed.broken {
+        eprintln!("pgtend: not listed: {name} in {store} cannot be restored: {reason}");
+    }
+    failed.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+async fn read(config: &Config, filter: &Filter, now: DateTime<Utc>) -> Result<Listed> {
+    let mut listed = Listed::default();
+    for (store_name, store) in stores(config, filter).await? {
         if !store.is_there() {
             tracing::warn!("store `{store_name}`: there is no folder {} (yet, or is a disk not mounted?)", store.location(""));
         }
@@ -30,90 +77,128 @@ pub async fn run(global: &Global, filter: &Filter) -> Result<ExitCode> {
             Ok(listing) => listing,
             // What the others hold is shown all the same.
             Err(error) => {
-                failed.push(error.context(format!("store `{store_name}` cannot be read")));
+                listed.failed.push(error.context(format!("store `{store_name}` cannot be read")));
                 continue;
             }
         };
-        for set in listing.sets.iter().filter(|set| filter.matches(&set.name)) {
-            let manifest = &set.manifest;
-            if set.is_from_the_future(now) {
-                from_the_future.push(set.name.to_string());
-            } else if set.verification.verdict() == Bytes::Intact && set.manifest.filters.are_none() {
-                newest_good = newest_good.max(Some(set.name.taken_at));
-            }
-            rows.push(vec![
-                set.name.to_string(),
-                store_name.clone(),
-                units::age(set.name.taken_at, now),
-                units::bytes(manifest.dump.bytes),
-                units::count(manifest.tables.len() as u64),
-                units::count(manifest.rows()),
-                set.verification.verdict().name().to_owned(),
-                set.verification.restored_in_words(),
-                notes(set, now),
-            ]);
-            json_rows.push(json!({
-                "set": set.name.to_string(),
-                "store": store_name,
-                "database": set.name.database,
-                "job": set.name.job,
-                "taken_at": set.name.taken_at,
-                "location": store.location(&set.name.key(&manifest.dump.object)),
-                "dump_bytes": manifest.dump.bytes,
-                "uncompressed_bytes": manifest.dump.uncompressed_bytes,
-                "sha256": manifest.dump.sha256,
-                "tables": manifest.tables.len(),
-                "rows": manifest.rows(),
-                "server_version": manifest.server.version,
-                "verification": set.verification,
-                "bytes": set.verification.verdict(),
-                "restored": set.verification.was_restored(),
-                "identity": set.identity().map(|identity| identity.to_string()),
-                "filtered": !set.manifest.filters.are_none(),
-                "by_hand": set.manifest.by_hand,
-                "held": set.held(now).collect::<Vec<_>>(),
-                "from_the_future": set.is_from_the_future(now),
-                "warnings": manifest.warnings,
-            }));
+        for name in listing.names() {
+            listed.databases.insert(name.database.clone());
+            listed.jobs.insert(name.job.clone());
         }
-        broken.extend(
-            listing
-                .unreadable
-                .into_iter()
-                .filter(|(name, _)| filter.matches(name))
-                .map(|(name, reason)| (store_name.clone(), name, reason)),
-        );
-    }
-    if global.json {
-        let broken: Vec<_> = broken
-            .iter()
-            .map(|(store, name, reason)| json!({ "store": store, "set": name.to_string(), "reason": reason }))
-            .collect();
-        print(&format!("{:#}\n", json!({ "sets": json_rows, "unrestorable": broken })))?;
-        return failed.into_iter().next().map_or(Ok(ExitCode::SUCCESS), Err);
-    }
-    if rows.is_empty() {
-        print("no sets\n")?;
-    } else {
-        print(&output::table(&["SET", "STORE", "AGE", "SIZE", "TABLES", "ROWS", "BYTES", "RESTORED", ""], rows.into_iter()))?;
-        match newest_good {
-            Some(at) => print(&format!("\nThe last intact set is {} old.\n", units::age(at, now)))?,
-            None => print("\nNo set has been read back: `pgtend backups verify latest`.\n")?,
+        for set in listing.sets.into_iter().filter(|set| filter.matches(&set.name)) {
+            let json = as_json(&set, &store_name, &store, now);
+            listed.sets.push((store_name.clone(), set, json));
         }
+        let broken = listing.unreadable.into_iter().filter(|(name, _)| filter.matches(name));
+        listed.broken.extend(broken.map(|(name, reason)| (store_name.clone(), name, reason)));
     }
-    for name in from_the_future {
-        eprintln!(
-            "pgtend: {name} is from after now: a clock was wrong when it was made, or is now; it is never the latest without --any"
-        );
+    Ok(listed)
+}
+
+/// No set of a job or a database that nobody knows is a slip of the hand. Without readable jobs, the sets alone say which there are.
+fn refuse_unknown(global: &Global, config: &Config, filter: &Filter, listed: &Listed) -> Result<()> {
+    let configured: Vec<String> =
+        global.load().map(|(_, jobs)| jobs.into_iter().map(|job| job.name).collect()).unwrap_or_default();
+    let jobs: BTreeSet<String> = configured.into_iter().chain(listed.jobs.iter().cloned()).collect();
+    let databases: BTreeSet<String> = config.databases.keys().cloned().chain(listed.databases.iter().cloned()).collect();
+    for (what, wanted, known) in [("job", &filter.job, jobs), ("database", &filter.database, databases)] {
+        let Some(wanted) = wanted.as_ref().filter(|wanted| !known.contains(*wanted)) else { continue };
+        let hint = did_you_mean(wanted, known.iter().map(String::as_str)).unwrap_or_else(|| match known.is_empty() {
+            true => "there is none".to_owned(),
+            false => format!("there are: {}", known.iter().cloned().collect::<Vec<_>>().join(", ")),
+        });
+        let message = format!("no set of a {what} `{wanted}`, and none of that name is configured; {hint}");
+        return Err(Fault::new(Kind::Configuration, message).into());
     }
-    for (store, name, reason) in broken {
-        eprintln!("pgtend: not listed: {name} in {store} cannot be restored: {reason}");
+    Ok(())
+}
+
+fn as_json(set: &Set, store_name: &str, store: &Store, now: DateTime<Utc>) -> serde_json::Value {
+    let manifest = &set.manifest;
+    json!({
+        "set": set.name.to_string(),
+        "store": store_name,
+        "database": set.name.database,
+        "job": set.name.job,
+        "taken_at": set.name.taken_at,
+        "location": store.location(&set.name.key(&manifest.dump.object)),
+        "dump_bytes": manifest.dump.bytes,
+        "uncompressed_bytes": manifest.dump.uncompressed_bytes,
+        "sha256": manifest.dump.sha256,
+        "tables": manifest.tables.len(),
+        "rows": manifest.rows(),
+        "server_version": manifest.server.version,
+        "verification": set.verification,
+        "bytes": set.verification.verdict(),
+        "restored": set.verification.was_restored(),
+        "identity": set.identity().map(|identity| identity.to_string()),
+        "filtered": !set.manifest.filters.are_none(),
+        "by_hand": set.manifest.by_hand,
+        "held": set.held(now).collect::<Vec<_>>(),
+        "from_the_future": set.is_from_the_future(now),
+        "warnings": manifest.warnings,
+    })
+}
+
+/// Whose it is, as `--from` takes it.
+fn identity(set: &Set) -> String {
+    set.identity().map_or_else(|| "not recorded".to_owned(), |identity| identity.to_string())
+}
+
+fn table(sets: &[(String, Set, serde_json::Value)], now: DateTime<Utc>) -> String {
+    let identities: BTreeSet<String> = sets.iter().map(|(_, set, _)| identity(set)).collect();
+    let with_identity = identities.len() > 1;
+    let rows = sets.iter().map(|(store, set, _)| {
+        let manifest = &set.manifest;
+        let mut row = vec![
+            set.name.to_string(),
+            store.clone(),
+            units::age(set.name.taken_at, now),
+            units::bytes(manifest.dump.bytes),
+            units::count(manifest.tables.len() as u64),
+            units::count(manifest.rows()),
+            set.verification.verdict().name().to_owned(),
+            set.verification.restored_in_words(),
+        ];
+        row.extend(with_identity.then(|| identity(set)));
+        row.push(notes(set, now));
+        row
+    });
+    match with_identity {
+        true => {
+            output::table(&["SET", "STORE", "AGE", "SIZE", "TABLES", "ROWS", "BYTES", "RESTORED", "OF SERVER/DATABASE", ""], rows)
+        }
+        false => output::table(&["SET", "STORE", "AGE", "SIZE", "TABLES", "ROWS", "BYTES", "RESTORED", ""], rows),
     }
-    failed.into_iter().next().map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+/// The age of the newest intact set of each series: one is no comfort for another.
+fn newest(sets: &[(String, Set, serde_json::Value)], now: DateTime<Utc>) -> String {
+    let mut series: BTreeMap<(String, String), Option<DateTime<Utc>>> = BTreeMap::new();
+    for (_, set, _) in sets {
+        let newest = series.entry((format!("{}/{}", set.name.database, set.name.job), identity(set))).or_default();
+        let counts =
+            set.verification.verdict() == Bytes::Intact && set.manifest.filters.are_none() && !set.is_from_the_future(now);
+        *newest = (*newest).max(counts.then_some(set.name.taken_at));
+    }
+    let folders: BTreeSet<&String> = series.keys().map(|(folder, _)| folder).collect();
+    let lines = series.iter().map(|((folder, identity), newest)| {
+        let of = match (series.len() == 1, folders.len() == series.len()) {
+            (true, _) => String::new(),
+            (false, true) => format!(" of {folder}"),
+            (false, false) => format!(" of {folder} ({identity})"),
+        };
+        match newest {
+            Some(at) => format!("The last intact set{of} is {} old.\n", units::age(*at, now)),
+            None if of.is_empty() => "No set has been read back: `pgtend backups verify latest`.\n".to_owned(),
+            None => format!("No set{of} has been read back.\n"),
+        }
+    });
+    lines.collect()
 }
 
 /// What is special about a set, for the last column.
-fn notes(set: &Set, now: chrono::DateTime<Utc>) -> String {
+fn notes(set: &Set, now: DateTime<Utc>) -> String {
     let mut notes = Vec::new();
     if !set.manifest.filters.are_none() {
         notes.push("partial".to_owned());
@@ -125,7 +210,7 @@ fn notes(set: &Set, now: chrono::DateTime<Utc>) -> String {
         notes.push(format!("held until {}", until.format("%Y-%m-%d")));
     }
     if set.is_from_the_future(now) {
-        notes.push("from after now".to_owned());
+        notes.push("dated in the future".to_owned());
     }
     notes.join(", ")
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -10,14 +10,16 @@ use tokio_util::sync::CancellationToken;
 use super::{Filter, Which, find, or_cancelled, settings_of};
 use crate::cli::Global;
 use crate::cli::output::print;
-use crate::fault::{Fault, Kind};
+use crate::fault::{self, Fault, Kind};
+use crate::pg;
 use crate::task::backup::choices::{Choices, OnError, Without};
+use crate::task::backup::scratch::LocaleRefused;
 use crate::task::backup::{new_database, scratch};
 use crate::units;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// DATABASE/JOB/TIME as listed, TIME alone, or `latest` (the newest that is not damaged, partial or from after now)
+    /// DATABASE/JOB/TIME as listed, TIME alone, or `latest` (the newest that is not damaged, partial or dated in the future)
     set: String,
     #[command(flatten)]
     filter: Filter,
@@ -96,13 +98,24 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
     let (create, create_roles) = (*create, *create_roles);
     let config = global.load_config()?;
     let settings = settings_of(&config, into)?;
+    if into.contains("://") && !pg::Settings::names_a_database(into) {
+        let message = format!(
+            "--into names no database: put its name behind the host, as in {}/NAME; by libpq's rules it would be `{}`",
+            into.split_once('?').map_or(into.as_str(), |(url, _)| url).trim_end_matches('/'),
+            settings.database()
+        );
+        return Err(Fault::new(Kind::Configuration, message).into());
+    }
     let found = or_cancelled(cancel, find(&config, wanted, filter, &which.choice())).await?;
     let (set, manifest) = (&found.set, &found.set.manifest);
     let prepared = async {
         let mut connection = if create {
             scratch::maintenance_connection(&settings).await?
         } else {
-            settings.connect().await.context("--create makes a database that does not exist")?
+            settings.connect().await.map_err(|error| match pg::sql_state(&error).as_deref() {
+                Some("3D000") => error.context("--create makes a database that does not exist"),
+                _ => error,
+            })?
         };
         let like = new_database::like(&mut connection, set, &choices, encoding.as_deref(), locale.as_deref()).await?;
         let new_database = create.then_some(&like);
@@ -128,7 +141,8 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
 
     let phase = global.progress().phase("restore", Some(manifest.dump.bytes));
     let restored = if create {
-        new_database::into_new_database(&found.store, set, &like, &settings, &choices, &phase, cancel).await?
+        let made = new_database::into_new_database(&found.store, set, &like, &settings, &choices, &phase, cancel).await;
+        made.map_err(|error| with_another_locale(error, encoding.as_deref(), locale.as_deref()))?
     } else {
         new_database::into_empty_database(&found.store, set, &settings, &choices, &phase, cancel).await?
     };
@@ -162,7 +176,7 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
             "{} is restored into {}, but for {}:\n",
             set.name,
             settings.display(),
-            units::plural(restored.failed_count, "statement")
+            units::plural(failures, "statement")
         ))?;
         for (number, said) in restored.failed.iter().enumerate() {
             print(&format!("{}. {said}\n", number + 1))?;
@@ -172,11 +186,11 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
         }
     } else {
         print(&format!(
-            "{} is restored into {}: {} tables, {} rows, each table counted\n",
+            "{} is restored into {}: {}, {}, each table counted\n",
             set.name,
             settings.display(),
-            units::count(tables),
-            units::count(rows)
+            units::plural(tables, "table"),
+            units::plural(rows, "row")
         ))?;
     }
     anyhow::ensure!(
@@ -186,4 +200,22 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
         restored.not_carried.join("; ")
     );
     Ok(if failures > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Says which option names another encoding or locale, where none was given, and that those given are what the server refused.
+fn with_another_locale(error: anyhow::Error, encoding: Option<&str>, locale: Option<&str>) -> anyhow::Error {
+    if error.downcast_ref::<LocaleRefused>().is_none() {
+        return error;
+    }
+    let advice = match (encoding, locale) {
+        (None, None) => "they are the source's, and others may be given: --locale C.UTF-8, or --encoding and --locale",
+        (Some(_), None) => {
+            "the locale is the source's, and does not go with --encoding: give one that does with --locale, such as --locale C"
+        }
+        (None, Some(_)) => {
+            "the encoding is the source's: the server does not have that --locale, or not with this encoding (pg_collation lists them)"
+        }
+        (Some(_), Some(_)) => "the server does not have them, or not together (pg_collation lists locales)",
+    };
+    anyhow::anyhow!("{}; {advice}", fault::in_a_line(&error))
 }

@@ -41,10 +41,10 @@ pub async fn run(
     } else if refusal.is_none() {
         let how = if restore_on.is_some() { "restored" } else { "read back" };
         print(&format!(
-            "{}: {how}, {} tables and {} rows are as the manifest says\n",
+            "{}: {how}, {} and {} are as the manifest says\n",
             set.name,
-            units::count(set.manifest.tables.len() as u64),
-            units::count(set.manifest.rows())
+            units::plural(set.manifest.tables.len(), "table"),
+            units::plural(set.manifest.rows(), "row")
         ))?;
     }
     match refusal {

@@ -9,6 +9,7 @@ use sqlx::PgConnection;
 use super::document::TopQuery;
 use super::look::{self, Row, Scene, Seen};
 use crate::pg;
+use crate::units;
 
 pub const NOT_THERE: &str = "pg_stat_statements is not installed: shared_preload_libraries = 'pg_stat_statements', and CREATE EXTENSION pg_stat_statements";
 
@@ -50,7 +51,10 @@ pub async fn look(scene: &Scene<'_>, connection: &mut PgConnection, top: &mut Ve
     look::end(connection).await?;
     let mut seen = Seen { rows: slower(scene.baseline, &found), unknown: Vec::new() };
     if let Some(hidden) = hidden.filter(|hidden| hidden != "0") {
-        seen.unknown.push(format!("{hidden} statements of other roles are hidden: GRANT pg_monitor"));
+        seen.unknown.push(format!(
+            "{} of other roles hidden: GRANT pg_monitor",
+            units::plural(hidden.parse::<u64>().unwrap_or_default(), "statement")
+        ));
     }
     *top = found;
     Ok(seen)

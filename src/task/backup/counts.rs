@@ -126,7 +126,7 @@ async fn count(connection: &mut PgConnection, groups: Vec<Group>, counts: &mut C
     }
     for (group, rows) in groups.iter().zip(rows) {
         let said =
-            format!("{} has {} rows and the manifest says {}", group.name, units::count(rows), units::count(group.expected));
+            format!("{} has {} and the manifest says {}", group.name, units::plural(rows, "row"), units::count(group.expected));
         if rows > group.expected && group.of_extension {
             continue;
         }

@@ -122,7 +122,7 @@ async fn write_dump(
     let mut pg_dump = start_pg_dump(plan, backup, run)?;
     let shape = Shape { compression: backup.compression, level: backup.level, threads: backup.threads };
     let mut upload = store.upload(&plan.name.key(object), plan.server.database.size_bytes.max(0) as u64).await?;
-    let dumped = run.or_cancelled(dump_into(&mut upload, &mut pg_dump, shape, plan, &run.settings, phase)).await;
+    let dumped = run.or_cancelled(dump_into(&mut upload, &mut pg_dump, shape, (plan, backup), &run.settings, phase)).await;
     if dumped.is_err() {
         pg_dump.kill();
         upload.abort().await;
@@ -134,13 +134,13 @@ async fn dump_into(
     upload: &mut Upload,
     pg_dump: &mut Child,
     shape: Shape,
-    plan: &Plan,
+    (plan, backup): (&Plan, &Backup),
     settings: &pg::Settings,
     phase: &Phase,
 ) -> Result<(Streamed, String)> {
     let streamed = stream::compress_into(upload, pg_dump.take_stdout()?, shape, plan.known_settings.clone(), phase).await?;
     let ended = pg_dump.wait().await?;
-    check_dump(&streamed, &ended, settings, plan).await?;
+    check_dump(&streamed, &ended, settings, plan, backup).await?;
     // Only now: an object that nobody finished is not there.
     upload.finish().await?;
     Ok((streamed, ended.stderr))
@@ -148,9 +148,9 @@ async fn dump_into(
 
 /// A dump that failed and looked fine is the seed of most data loss: exit status, stderr and the last line all
 /// have a say.
-async fn check_dump(streamed: &Streamed, ended: &Ended, settings: &pg::Settings, plan: &Plan) -> Result<()> {
+async fn check_dump(streamed: &Streamed, ended: &Ended, settings: &pg::Settings, plan: &Plan, backup: &Backup) -> Result<()> {
     if !ended.status.success() || ended.stderr.contains("pg_dump: error:") {
-        return Err(why::explain(&ended.status.to_string(), &ended.stderr, settings, plan).await);
+        return Err(why::explain(&ended.status.to_string(), &ended.stderr, settings, plan, backup).await);
     }
     anyhow::ensure!(
         streamed.contents.complete,

@@ -44,8 +44,7 @@ impl ForeignKey {
 
     /// Which rows it does not hold for, and how to find them.
     pub fn in_words(&self, rows: Option<u64>) -> String {
-        let rows = rows
-            .map_or_else(|| "rows".to_owned(), |rows| format!("{} row{}", units::count(rows), if rows == 1 { "" } else { "s" }));
+        let rows = rows.map_or_else(|| "rows".to_owned(), |rows| units::plural(rows, "row"));
         format!(
             "{rows} of {} refer to none of {}; in the source: SELECT c.* {};",
             self.table.trim_start_matches("ONLY "),

@@ -44,9 +44,9 @@ pub struct Candidate {
     pub damaged_at: Option<DateTime<Utc>>,
     /// Some server has taken all of it.
     pub was_restored: bool,
-    /// False of sets that stand beside the rules: made by hand, from after now.
+    /// False of sets that stand beside the rules: made by hand, dated in the future.
     pub fills: bool,
-    /// Why it stays whatever the rules say: held, this run's own, from after now.
+    /// Why it stays whatever the rules say: held, this run's own, dated in the future.
     pub pinned: Vec<String>,
 }
 
@@ -290,7 +290,7 @@ mod tests {
         let mut sets = intact(&["2026-11-01", "2026-11-02", "2026-11-03", "2026-11-04", "2027-05-01"]);
         sets[3].fills = false;
         sets[4].fills = false;
-        sets[4].pinned = vec!["from after now".into()];
+        sets[4].pinned = vec!["dated in the future".into()];
         assert_eq!(kept(&sets, Keep { last: 2, ..Keep::default() }), ["2027-05-01", "2026-11-04", "2026-11-03", "2026-11-02"]);
     }
 

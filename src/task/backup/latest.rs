@@ -11,7 +11,7 @@ use super::verdict::Bytes;
 pub struct Choice {
     /// `--from`: the identity whose sets are meant.
     pub from: Option<String>,
-    /// `--any`: also what comes from after now.
+    /// `--any`: also what is dated in the future.
     pub any: bool,
     /// `--older-ok`: also when newer ones are passed by.
     pub older_ok: bool,
@@ -71,7 +71,9 @@ pub fn latest<'a>(
 fn passes(set: &Set, choice: &Choice, now: DateTime<Utc>) -> Result<(), String> {
     if set.is_from_the_future(now) && !choice.any {
         let now = now.format("%Y-%m-%d %H:%M");
-        return Err(format!("it is from after now, {now} UTC by this host's clock, or from after its server's; --any takes it"));
+        return Err(format!(
+            "it is dated in the future: after {now} UTC, now by this host's clock, or after its server's clock; --any takes it"
+        ));
     }
     if choice.to_verify {
         return Ok(());

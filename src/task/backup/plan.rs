@@ -6,6 +6,7 @@ use std::fmt;
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
+use sqlx::postgres::PgConnection;
 
 use super::facts::ServerFacts;
 use super::keep::{Candidate, Decision};
@@ -16,7 +17,7 @@ use super::set::{self, Listing, Set, SetName};
 use super::sweep::{self, Leftover};
 use super::verdict::Bytes;
 use super::verify::Verify;
-use super::{Backup, facts, free_name, scratch, standby};
+use super::{Backup, facts, free_name, readiness, scratch, standby, why};
 use crate::client_tools::Tools;
 use crate::fault;
 use crate::ledger;
@@ -51,6 +52,8 @@ pub struct State {
     pub host_clock: DateTime<Utc>,
     /// By the ledger: tables that pgtend's own jobs have dropped.
     pub dropped_by_us: BTreeSet<String>,
+    pub readiness: readiness::Found,
+    pub recovery_conflicts: i64,
 }
 
 impl State {
@@ -62,6 +65,12 @@ impl State {
         standby::check(backup, &mut connection).await.with_context(|| format!("database `{}`", run.database))?;
         let major = server.version_num as u32 / 10_000;
         let tools = super::tools_for(run, major).await?;
+        // Doubt about what the dump needs is no reason for none.
+        let readiness = readiness_of(backup, run, &mut connection, &server).await.unwrap_or_else(|error| readiness::Found {
+            notes: vec![format!("what the dump needs could not be looked at: {}", fault::in_a_line(&error))],
+            ..readiness::Found::default()
+        });
+        let recovery_conflicts = why::recovery_conflicts(&mut connection).await.unwrap_or_default();
         let known_settings = if tools.major > major { Some(facts::setting_names(&mut connection).await?) } else { None };
 
         let store = super::open_store(run, &backup.store).await?;
@@ -88,8 +97,20 @@ impl State {
             known_settings,
             host_clock,
             dropped_by_us: dropped_by_us(run).await,
+            readiness,
+            recovery_conflicts,
         })
     }
+}
+
+async fn readiness_of(
+    backup: &Backup,
+    run: &RunContext<'_>,
+    connection: &mut PgConnection,
+    server: &ServerFacts,
+) -> Result<readiness::Found> {
+    let scratch = backup.scratch_elsewhere(run.config)?;
+    readiness::look(connection, backup, server, scratch.as_ref()).await
 }
 
 async fn scratch_leftovers(backup: &Backup, run: &RunContext<'_>, server: &ServerFacts) -> Result<Vec<String>> {
@@ -131,6 +152,8 @@ pub struct Plan {
     pub sweep: Sweep,
     pub keep: Vec<Decision>,
     pub warnings: Vec<String>,
+    /// What the run will fail for.
+    pub lacks: Vec<String>,
     /// Why nothing in the store is deleted by this run; empty when it may be.
     pub deletes_nothing: Vec<String>,
     pub last_good_age_seconds: Option<i64>,
@@ -151,6 +174,9 @@ pub struct Plan {
     pub previous: Option<Set>,
     #[serde(skip)]
     pub dropped_by_us: BTreeSet<String>,
+    /// How often a standby had cancelled what held back its recovery, before the dump.
+    #[serde(skip)]
+    pub recovery_conflicts: i64,
 }
 
 /// What earlier runs left.
@@ -220,6 +246,7 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
         verify: backup.verify,
         keep: if deletes_nothing.is_empty() { keep } else { Vec::new() },
         warnings: warnings(&state, &sweep, identity.as_ref(), previous, backup, run),
+        lacks: state.readiness.lacks.iter().map(|lack| lack.message.clone()).collect(),
         deletes_nothing,
         last_good_age_seconds: last_good.map(|set| (now - set.name.taken_at).num_seconds().max(0)),
         scratch_name: format!("{prefix}{}", name.taken_at.timestamp()),
@@ -231,6 +258,7 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
         known_settings: state.known_settings,
         series: state.series,
         dropped_by_us: state.dropped_by_us,
+        recovery_conflicts: state.recovery_conflicts,
         identity,
         name,
     }
@@ -281,7 +309,7 @@ fn warnings(
     }
     for set in listing.sets.iter().filter(|set| set.is_from_the_future(run.now)) {
         warnings.push(format!(
-            "set {} is from after now: a clock was wrong when it was made, or is now; it fills no place of `keep` and is never the latest",
+            "set {} is dated in the future: a clock was wrong when it was made, or is now; it fills no place of `keep` and is never the latest",
             set.name
         ));
     }
@@ -331,6 +359,7 @@ fn warnings(
     if !state.server.unreadable.is_empty() {
         warnings.push(format!("this role may not read, so that the set is without: {}", state.server.unreadable.join("; ")));
     }
+    warnings.extend(state.readiness.notes.iter().cloned());
     if state.server.in_recovery {
         warnings.push(
             "the server is a standby: it may cancel the dump (max_standby_streaming_delay), and unlogged tables are not there"
@@ -371,10 +400,10 @@ impl fmt::Display for Plan {
             let Sweep { store: sweep::Plan { uploads, objects, .. }, scratch_databases } = &self.sweep;
             writeln!(
                 f,
-                "  sweep    {} unfinished uploads, {} objects without a manifest, {} scratch databases",
-                uploads.len(),
-                objects.len(),
-                scratch_databases.len()
+                "  sweep    {}, {} without a manifest, {}",
+                units::plural(uploads.len(), "unfinished upload"),
+                units::plural(objects.len(), "object"),
+                units::plural(scratch_databases.len(), "scratch database")
             )?;
         }
         for decision in &self.keep {
@@ -387,6 +416,9 @@ impl fmt::Display for Plan {
         }
         for doubt in &self.deletes_nothing {
             writeln!(f, "  deletes  nothing in the store, because {doubt}")?;
+        }
+        for lack in &self.lacks {
+            writeln!(f, "  lacks    {lack}")?;
         }
         for warning in &self.warnings {
             writeln!(f, "  warning  {warning}")?;

@@ -211,10 +211,10 @@ fn table_differences(read: &[TableData], written: &[TableData]) -> Vec<String> {
         let name = |table: &TableData| format!("{}.{}", table.schema, table.name);
         problems.push(if name(read) == name(written) {
             format!(
-                "{}: {} rows in {} bytes read, {} in {} written",
+                "{}: {} in {} read, {} in {} written",
                 name(read),
-                units::count(read.rows),
-                units::count(read.bytes),
+                units::plural(read.rows, "row"),
+                units::plural(read.bytes, "byte"),
                 units::count(written.rows),
                 units::count(written.bytes)
             )

@@ -1,113 +1,296 @@
-//! Whether a dump of this database by this role will work, as far as that can be asked beforehand: for
-//! `check --connect`, and for saying what to do when it has not.
+//! Whether a dump of this database by this role will work, and its restore where the job asks for one, as far as that can be
+//! asked beforehand: for `check --connect`, for a dry run, and for saying what to do when it has not.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use sqlx::postgres::PgConnection;
 
-use super::{Backup, Verify};
-use crate::fault::{Fault, Kind};
+use super::facts::ServerFacts;
+use super::patterns::Patterns;
+use super::{Backup, Verify, lacks, psql_reads, scratch, standby};
+use crate::fault::{self, Fault, Kind};
+use crate::pg::{self, identifier};
 use crate::units;
 
 /// More than a dump needs, so that the application has some of its own.
 const LOCKS_SPARE: f64 = 1.25;
 
+/// So many names are said of a longer list.
+const NAMES_SAID: usize = 5;
+
 #[derive(Clone, Debug, Default, sqlx::FromRow)]
 pub struct Readiness {
+    /// In SQL, as is `database`.
     pub role: String,
-    pub may_create_databases: bool,
+    pub database: String,
+    pub version_num: i32,
     /// Tables and sequences.
     pub unreadable: Vec<String>,
     /// Tables of which this role would see some rows only.
     pub row_security: Vec<String>,
     pub unreadable_large_objects: i64,
     pub a_large_object: Option<i64>,
+    /// In SQL; superusers are left out.
+    pub large_object_owners: Vec<String>,
     pub locks_needed: i64,
     pub locks_per_transaction: i64,
     pub lock_holders: i64,
+    /// The numbers of the patterns in `schemas` that no schema has, from 1.
+    pub schemas_without_match: Vec<i64>,
     pub has_pg_cron: bool,
 }
 
-pub async fn read(connection: &mut PgConnection) -> Result<Readiness> {
-    Ok(sqlx::query_as(include_str!("readiness.sql")).fetch_one(connection).await?)
+/// What a run lacks, with what mends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lack {
+    pub kind: Kind,
+    pub message: String,
 }
 
-/// The first thing that would keep the job's runs from working, as an error.
-pub async fn check(connection: &mut PgConnection, backup: &Backup) -> Result<String> {
-    let ready = read(connection).await?;
-    let refuse = |kind: Kind, message: String| Err(Fault::new(kind, message).into());
-    let is_whole_database = backup.filters.schemas.is_empty() && backup.filters.exclude_tables.is_empty();
-    if let Some(message) = ready.unreadable_in_words().filter(|_| is_whole_database) {
-        return refuse(Kind::Permission, message);
+/// All that was found beforehand.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    pub lacks: Vec<Lack>,
+    /// Worth knowing, and no reason for a run to fail.
+    pub notes: Vec<String>,
+}
+
+/// A role that owns something in the database.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Owner {
+    pub name: String,
+    /// In SQL.
+    pub quoted: String,
+    pub is_superuser: bool,
+}
+
+pub async fn read(connection: &mut PgConnection, backup: &Backup) -> Result<Readiness> {
+    let Patterns { schemas, without, without_rows } = Patterns::of(&backup.filters);
+    let query = sqlx::query_as(include_str!("readiness.sql"))
+        .bind(&schemas)
+        .bind(without.schemas)
+        .bind(without.names)
+        .bind(without_rows.schemas)
+        .bind(without_rows.names)
+        // With `schemas`, pg_dump takes no large objects.
+        .bind(schemas.is_empty());
+    Ok(query.fetch_one(connection).await?)
+}
+
+/// Everything that would keep the job's runs from working. `scratch` is the server that the job names for its scratch databases.
+pub async fn look(
+    connection: &mut PgConnection,
+    backup: &Backup,
+    source: &ServerFacts,
+    scratch: Option<&pg::Settings>,
+) -> Result<Found> {
+    let mut found = Found::default();
+    let ready = match read(connection, backup).await {
+        Ok(ready) => ready,
+        // Not a regular expression.
+        Err(error) if pg::sql_state(&error).as_deref() == Some("2201B") => {
+            let message =
+                format!("a pattern of `schemas`, `exclude_tables` or `exclude_table_data` is none: {}", fault::in_a_line(&error));
+            found.lacks.push(Lack { kind: Kind::Configuration, message });
+            return Ok(found);
+        }
+        Err(error) => return Err(error),
+    };
+    found.lacks.extend(ready.lacks(backup));
+    if let Err(error) = standby::check(backup, connection).await {
+        let kind = fault::kind_of(&error).unwrap_or(Kind::Configuration);
+        found.lacks.push(Lack { kind, message: fault::in_a_line(&error) });
+    } else if backup.verify == Verify::Restore {
+        found.lacks.extend(lacks_of_restore(connection, backup, source, &ready, scratch).await?);
     }
-    // With `schemas`, pg_dump takes no large objects.
-    if let Some(message) = ready.large_objects_in_words().filter(|_| backup.filters.schemas.is_empty()) {
-        return refuse(Kind::Permission, message);
+    let misread = psql_reads::misread(connection).await?;
+    if !misread.is_empty() {
+        found.notes.push(format!(
+            "psql misreads {} of a dump of this database ({}) and loses what comes after: \"gunzip | psql\" alone does not restore it, and \
+             `pgtend backups restore` does; rename what is called \"begin\" there",
+            units::plural(misread.len(), "function"),
+            some(&misread)
+        ));
     }
-    if let Some(message) = ready.locks_in_words().filter(|_| is_whole_database) {
-        return refuse(Kind::Configuration, message);
-    }
-    if backup.verify != Verify::Restore {
-        return Ok("can read everything the job dumps".to_owned());
-    }
-    if ready.has_pg_cron {
+    Ok(found)
+}
+
+/// One error of all lacks.
+pub fn refuse(lacks: &[Lack]) -> Result<()> {
+    let Some(first) = lacks.first() else { return Ok(()) };
+    let message = match lacks {
+        [only] => only.message.clone(),
+        _ => lacks.iter().enumerate().map(|(at, lack)| format!("({}) {}", at + 1, lack.message)).collect::<Vec<_>>().join("; "),
+    };
+    Err(Fault::new(first.kind, message).into())
+}
+
+/// Who owns something in the database, superusers among them; nothing of extensions and of the ledger.
+pub async fn owners(connection: &mut PgConnection) -> Result<Vec<Owner>> {
+    Ok(sqlx::query_as(include_str!("owners.sql")).fetch_all(connection).await?)
+}
+
+/// What only a superuser may restore, in words; nothing of extensions.
+pub async fn of_superusers(connection: &mut PgConnection) -> Result<Vec<String>> {
+    Ok(sqlx::query_scalar(include_str!("superusers.sql")).fetch_all(connection).await?)
+}
+
+/// Those of `extensions` that no grant lets a role make on this server.
+pub async fn untrusted_extensions(connection: &mut PgConnection, extensions: &[String]) -> Result<Vec<String>> {
+    let names = sqlx::query_scalar(
+        "SELECT e.name::text FROM pg_catalog.pg_available_extensions e
+         JOIN pg_catalog.pg_available_extension_versions v ON v.name = e.name AND v.version = e.default_version
+         WHERE v.superuser AND NOT v.trusted AND e.name = ANY ($1) ORDER BY 1",
+    );
+    Ok(names.bind(extensions).fetch_all(connection).await?)
+}
+
+/// What the scratch database of verify = "restore" needs.
+async fn lacks_of_restore(
+    connection: &mut PgConnection,
+    backup: &Backup,
+    source: &ServerFacts,
+    ready: &Readiness,
+    scratch: Option<&pg::Settings>,
+) -> Result<Vec<Lack>> {
+    let mut lacks = Vec::new();
+    let mut lack = |kind: Kind, message: String| lacks.push(Lack { kind, message });
+    let is_filtered = !backup.filters.schemas.is_empty();
+    if ready.has_pg_cron && !is_filtered {
         let message = "verify = \"restore\" cannot work: pg_cron may be in the one database only that cron.database_name says, \
                        and the scratch database is another; take verify = \"checksum\", or restore by hand with --without EXTENSION pg_cron";
-        return refuse(Kind::Configuration, message.to_owned());
+        lack(Kind::Configuration, message.to_owned());
     }
-    if backup.scratch.is_none() && !ready.may_create_databases {
-        let message = "verify = \"restore\" needs CREATEDB for its scratch database: ALTER ROLE … CREATEDB, name another server with `scratch`, or verify = \"checksum\"";
-        return refuse(Kind::Permission, message.to_owned());
-    }
-    if backup.scratch.is_none() {
-        let others: Vec<String> = sqlx::query_scalar(
-            "SELECT DISTINCT pg_catalog.pg_get_userbyid(relowner)::text FROM pg_catalog.pg_class
-             WHERE oid >= 16384 AND relnamespace <> 'pg_toast'::pg_catalog.regnamespace AND NOT CASE WHEN pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= 160000
-                          THEN pg_catalog.pg_has_role(relowner, 'SET') ELSE pg_catalog.pg_has_role(relowner, 'MEMBER') END ORDER BY 1",
-        )
-        .fetch_all(&mut *connection)
-        .await?;
-        if !others.is_empty() {
+    let of_superusers = if is_filtered { Vec::new() } else { of_superusers(connection).await? };
+    let mut other;
+    let (target, place, way_out) = match scratch {
+        None => (connection, "", "name another server with `scratch`, or take verify = \"checksum\""),
+        Some(settings) => {
+            other =
+                match scratch::maintenance_connection(settings).await.context("the server for scratch databases cannot be asked")
+                {
+                    Ok(connection) => connection,
+                    Err(error) => {
+                        lack(fault::kind_of(&error).unwrap_or(Kind::Unreachable), fault::in_a_line(&error));
+                        return Ok(lacks);
+                    }
+                };
+            (
+                &mut other,
+                " on the server for scratch databases",
+                "let `scratch` connect as a superuser, or take verify = \"checksum\"",
+            )
+        }
+    };
+    let extensions: Vec<String> = match is_filtered {
+        true => Vec::new(),
+        false => source.extensions.iter().map(|extension| extension.name.clone()).filter(|name| name != "pg_cron").collect(),
+    };
+    if scratch.is_some() {
+        let missing = lacks::lacks(target, source, &source.roles, &source.database.encoding).await?;
+        let missing_extensions: Vec<String> = missing.extensions.into_iter().filter(|name| extensions.contains(name)).collect();
+        if !missing_extensions.is_empty() {
             let message = format!(
-                "verify = \"restore\" gives tables back to their owners, and the role is not a member of {}: GRANT them to it, or verify = \"checksum\"",
-                others.join(", ")
+                "extensions of the dump are missing{place}: {}: install their packages there",
+                missing_extensions.join(", ")
             );
-            return refuse(Kind::Permission, message);
+            lack(Kind::Configuration, message);
+        }
+        if !missing.roles.is_empty() && !is_filtered {
+            let roles: Vec<String> =
+                missing.roles.iter().map(|role| format!("CREATE ROLE {} NOLOGIN", identifier(role))).collect();
+            lack(Kind::Configuration, format!("roles of the dump are missing{place}: {}", roles.join("; ")));
         }
     }
-    Ok("can read everything the job dumps".to_owned())
+    let (role, is_superuser, may_create_databases): (String, bool, bool) = sqlx::query_as(
+        "SELECT pg_catalog.quote_ident(rolname), rolsuper, rolcreatedb FROM pg_catalog.pg_roles WHERE rolname = current_user",
+    )
+    .fetch_one(&mut *target)
+    .await?;
+    if is_superuser {
+        return Ok(lacks);
+    }
+    if !may_create_databases {
+        let message = format!("verify = \"restore\" makes a scratch database{place}: ALTER ROLE {role} CREATEDB, {way_out}");
+        lack(Kind::Permission, message);
+    }
+    let untrusted = untrusted_extensions(target, &extensions).await?;
+    if !untrusted.is_empty() {
+        let message = format!(
+            "verify = \"restore\" makes the extensions anew, and {role} may not make {}{place}: only a superuser may; {way_out}",
+            untrusted.iter().map(|name| identifier(name)).collect::<Vec<_>>().join(", ")
+        );
+        lack(Kind::Permission, message);
+    }
+    if !of_superusers.is_empty() {
+        let message = format!(
+            "verify = \"restore\" makes everything anew, and {role} may not make {}{place}: only a superuser may; {way_out}",
+            some(&of_superusers)
+        );
+        lack(Kind::Permission, message);
+    }
+    Ok(lacks)
 }
 
 impl Readiness {
+    /// What the dump itself lacks.
+    fn lacks(&self, backup: &Backup) -> Vec<Lack> {
+        let lack = |kind: Kind| move |message: String| Lack { kind, message };
+        let permission = [self.unreadable_in_words(), self.row_security_in_words(), self.large_objects_in_words()];
+        let configuration = [self.schemas_in_words(&backup.filters.schemas), self.locks_in_words()];
+        let permission = permission.into_iter().flatten().map(lack(Kind::Permission));
+        permission.chain(configuration.into_iter().flatten().map(lack(Kind::Configuration))).collect()
+    }
+
     pub fn unreadable_in_words(&self) -> Option<String> {
-        let some = self.unreadable.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+        let role = &self.role;
         (!self.unreadable.is_empty()).then(|| {
+            let relations = units::plural(self.unreadable.len(), "relation");
+            format!("the role {role} cannot read {relations} ({}): GRANT pg_read_all_data TO {role}", some(&self.unreadable))
+        })
+    }
+
+    pub fn row_security_in_words(&self) -> Option<String> {
+        let role = &self.role;
+        (!self.row_security.is_empty()).then(|| {
+            let tables = units::plural(self.row_security.len(), "table");
             format!(
-                "the role {} cannot read {} relations ({some}{}): GRANT pg_read_all_data TO it",
-                self.role,
-                self.unreadable.len(),
-                if self.unreadable.len() > 5 { ", …" } else { "" }
+                "row security hides rows of {tables} ({}) from the role {role}, and pg_dump refuses to dump some rows only: ALTER ROLE {role} BYPASSRLS",
+                some(&self.row_security)
             )
         })
     }
 
     pub fn large_objects_in_words(&self) -> Option<String> {
         let one = self.a_large_object.filter(|_| self.unreadable_large_objects > 0)?;
+        let (role, objects) = (&self.role, units::plural(self.unreadable_large_objects, "large object"));
+        let what = format!("the role {role} cannot read {objects} (such as {one})");
+        if self.version_num >= 190_000 {
+            return Some(format!("{what}: GRANT pg_read_all_data TO {role}"));
+        }
         Some(format!(
-            "the role {role} cannot read {} large objects (such as {one}), and pg_read_all_data does not cover them: their owner or a \
-             superuser runs GRANT SELECT ON LARGE OBJECT {one} TO {role} for each, or the backup connects as a superuser or a \
-             member of their owner",
-            units::count(self.unreadable_large_objects as u64),
-            role = self.role,
+            "{what}, which pg_read_all_data covers since PostgreSQL 19 only: {}",
+            large_objects_readable(role, &self.database, &self.large_object_owners).join(", or ")
         ))
+    }
+
+    fn schemas_in_words(&self, written: &[String]) -> Option<String> {
+        let without: Vec<String> = self
+            .schemas_without_match
+            .iter()
+            .filter_map(|number| written.get(usize::try_from(*number).ok()?.checked_sub(1)?).cloned())
+            .collect();
+        (!without.is_empty()).then(|| {
+            format!("`schemas` of the job names what no schema is called: {}: correct it, or pg_dump refuses", some(&without))
+        })
     }
 
     pub fn locks_in_words(&self) -> Option<String> {
         let holds = self.locks_per_transaction * self.lock_holders;
         (self.locks_needed > holds).then(|| {
             format!(
-                "the server's lock table holds {} locks, and a dump needs {}, one for each table and sequence: set \
+                "the server's lock table holds {}, and a dump needs {}, one for each table and sequence: set \
                  max_locks_per_transaction = {} and restart the server",
-                units::count(holds as u64),
+                units::plural(holds, "lock"),
                 units::count(self.locks_needed as u64),
                 self.locks_per_transaction_to_set()
             )
@@ -118,6 +301,21 @@ impl Readiness {
         let wanted = (self.locks_needed as f64 * LOCKS_SPARE / self.lock_holders.max(1) as f64).ceil() as i64;
         wanted.max(self.locks_per_transaction * 2)
     }
+}
+
+/// The ways for `role` to read all large objects up to PostgreSQL 18, in SQL: seen with 14 and 18. A grant on each is none: the
+/// application's next one has none.
+pub fn large_objects_readable(role: &str, database: &str, owners: &[String]) -> Vec<String> {
+    let member = (!owners.is_empty()).then(|| format!("GRANT {} TO {role}", owners.join(", ")));
+    let compatible = format!(
+        "as a superuser: ALTER ROLE {role} IN DATABASE {database} SET lo_compat_privileges = on (it may then read and write every large object there)"
+    );
+    member.into_iter().chain([compatible]).collect()
+}
+
+fn some(names: &[String]) -> String {
+    let more = if names.len() > NAMES_SAID { ", …" } else { "" };
+    names.iter().take(NAMES_SAID).cloned().collect::<Vec<_>>().join(", ") + more
 }
 
 #[cfg(test)]

@@ -8,6 +8,10 @@ use super::script::Entry;
 use crate::fault::{Fault, Kind};
 use crate::pg;
 
+/// What helps when a set was restored for a proof alone.
+const SCRATCH_WAYS: &str =
+    "Or prove the sets on another server, as a role that may (`scratch` of the job), or by reading them: verify = \"checksum\".";
+
 /// What is repeated of a statement that failed.
 const STATEMENT_SHOWN_CHARS: usize = 200;
 
@@ -126,11 +130,12 @@ fn kind(code: &str) -> Option<Kind> {
     }
 }
 
-/// What to do, a sentence or two.
+/// What to do, a sentence or two. The options are those of `backups restore`: where a set was restored for a proof, nobody gave
+/// any, and what helps is another server or another proof.
 fn advice(said: &Said, doing: Doing<'_>) -> String {
     let Doing { entry, statement, in_transaction, choices, search_path } = doing;
     let code = said.code.as_str();
-    let makes_extension = statement.starts_with("CREATE EXTENSION");
+    let for_scratch = choices.for_scratch;
     let names_a_role = statement.contains(" OWNER TO ")
         || [
             "GRANT ",
@@ -142,16 +147,8 @@ fn advice(said: &Said, doing: Doing<'_>) -> String {
         ]
         .iter()
         .any(|start| statement.starts_with(start));
-    let mut advice = if makes_extension && !(is_of_the_environment(code) && code != "58P01") {
-        let elsewhere = if choices.for_scratch {
-            "Some extensions (pg_cron) may live in one database of a server only: then name another server with `scratch`, or verify by checksum. "
-        } else {
-            ""
-        };
-        format!(
-            "{elsewhere}Install the extension's package of that version on the target's host, or leave it out: --without EXTENSION {}.",
-            entry.name
-        )
+    let mut advice = if statement.starts_with("CREATE EXTENSION") && !(is_of_the_environment(code) && code != "58P01") {
+        about_extension(code, &entry.name, for_scratch)
     } else {
         match code {
             "53100" => "The target's disk is full: make room on its host, or restore onto another server.".to_owned(),
@@ -165,6 +162,9 @@ fn advice(said: &Said, doing: Doing<'_>) -> String {
             "57014" => "Somebody on the target cancelled it, or a timeout there did: try again.".to_owned(),
             "25006" => "The target only reads: it is a standby, or its storage is.".to_owned(),
             code if is_of_the_environment(code) => "It is the target's state, not the dump: try again.".to_owned(),
+            "42501" if for_scratch => {
+                format!("The role that restores may not do that: `pgtend check --connect` names what it lacks, and `pgtend grants` grants it. {SCRATCH_WAYS}")
+            }
             "42501" if names_a_role && statement.contains(" OWNER TO ") => {
                 "Restore as a superuser or a member of every role that owns something, or let all belong to the role that restores: --no-owner; or name another role: --role-map OLD=NEW.".to_owned()
             }
@@ -172,6 +172,9 @@ fn advice(said: &Said, doing: Doing<'_>) -> String {
                 "A restore needs a superuser, or a member of every role that owns something; --no-owner helps where only owners are in the way, --on-error continue goes on without what the role may not make.".to_owned()
             }
             code if code.starts_with("28") => "The role that restores was refused.".to_owned(),
+            "42704" | "0LP01" if names_a_role && for_scratch => {
+                "A role is missing on the server for scratch databases: globals.sql.gz of the set makes it; CREATE ROLE … NOLOGIN is enough.".to_owned()
+            }
             "42704" | "0LP01" if names_a_role => {
                 "A role is missing on the target: --create-roles makes it without login, --role-map OLD=NEW names another one; --no-owner needs no owners.".to_owned()
             }
@@ -181,10 +184,12 @@ fn advice(said: &Said, doing: Doing<'_>) -> String {
             "23503" => "It is the source's rows that break this foreign key, not the set.".to_owned(),
             "42883" | "42P01" | "42704" | "42703" | "3F000" if said.context.as_deref().is_some_and(|context| called(context).is_some()) => {
                 let function = said.context.as_deref().and_then(called).unwrap_or_default();
-                let now = if choices.search_path.is_some() {
-                    "PostgreSQL 17 and newer build indexes and refresh materialized views under a search_path of their own.".to_owned()
-                } else {
-                    format!("This set restores with --search-path '{search_path}'.")
+                let now = match (for_scratch, choices.search_path.is_some()) {
+                    (true, _) => "Until then, verify by checksum.".to_owned(),
+                    (false, true) => {
+                        "PostgreSQL 17 and newer build indexes and refresh materialized views under a search_path of their own.".to_owned()
+                    }
+                    (false, false) => format!("This set restores with --search-path '{search_path}'."),
                 };
                 format!(
                     "The function {function} names things without their schema, and a dump restores with an empty search_path. The cure is in the source: ALTER FUNCTION {function} SET search_path = {search_path}. {now}"
@@ -194,13 +199,29 @@ fn advice(said: &Said, doing: Doing<'_>) -> String {
             _ => String::new(),
         }
     };
+    if for_scratch {
+        return advice;
+    }
     if !is_of_the_environment(code) || code.starts_with("54") {
         advice += &leave_out(said, entry);
     }
-    if !statement.is_empty() && !is_of_the_environment(code) && choices.on_error == OnError::Stop && !choices.for_scratch {
+    if !statement.is_empty() && !is_of_the_environment(code) && choices.on_error == OnError::Stop {
         advice += " --on-error continue restores all the rest.";
     }
     advice.trim().to_owned()
+}
+
+fn about_extension(code: &str, name: &str, for_scratch: bool) -> String {
+    let why = match code {
+        "42501" => "The role that restores may not make it: only a superuser makes an extension that is not trusted.",
+        // It raises an exception outside cron.database_name.
+        _ if name == "pg_cron" => "pg_cron may be in the one database of a server only that cron.database_name says.",
+        _ => "Install the extension's package of that version on the target's host.",
+    };
+    match for_scratch {
+        true => format!("{why} {SCRATCH_WAYS}"),
+        false => format!("{why} Or leave it out: --without EXTENSION {name}."),
+    }
 }
 
 /// The option that leaves out what failed.
@@ -265,6 +286,43 @@ mod tests {
     }
 
     #[test]
+    fn a_restore_for_a_proof_has_no_options_and_is_told_of_none() {
+        let choices = Choices::for_scratch();
+        for (code, kind, name, statement, says) in [
+            ("42501", "EXTENSION", "vector", "CREATE EXTENSION IF NOT EXISTS vector", "only a superuser makes an extension"),
+            ("P0001", "EXTENSION", "pg_cron", "CREATE EXTENSION IF NOT EXISTS pg_cron", "cron.database_name"),
+            ("58P01", "EXTENSION", "postgis", "CREATE EXTENSION IF NOT EXISTS postgis", "Install the extension's package"),
+            ("42501", "TABLE", "t", "ALTER TABLE public.t OWNER TO x", "pgtend grants"),
+            ("42704", "TABLE", "t", "ALTER TABLE public.t OWNER TO gone", "CREATE ROLE"),
+            ("23514", "TABLE DATA", "t", "COPY public.t (i) FROM stdin", "source's rows"),
+            ("42601", "FUNCTION", "f()", "CREATE FUNCTION f()", "SQLSTATE 42601"),
+            ("23503", "FK CONSTRAINT", "c c_p_fkey", "ALTER TABLE …", "source's rows"),
+            ("42883", "INDEX", "i", "CREATE INDEX i", "verify by checksum"),
+        ] {
+            let context = (code == "42883").then(|| "PL/pgSQL function public.slug(text) line 1 at RETURN".to_owned());
+            let said = Said {
+                code: code.to_owned(),
+                message: "x".to_owned(),
+                context,
+                constraint: (code == "23514").then(|| "odd".to_owned()),
+                ..Said::default()
+            };
+            let entry = Entry { kind: kind.to_owned(), name: name.to_owned(), schema: Some("public".to_owned()) };
+            let message = of_said(
+                &said,
+                Doing { entry: &entry, statement, in_transaction: false, choices: &choices, search_path: "public" },
+            )
+            .message;
+            assert!(message.contains(says), "{message}");
+            let other = name != "pg_cron" && message.contains("cron");
+            assert!(!other, "{message}");
+            for option in ["--without", "--on-error", "--no-owner", "--create", "--role-map", "--search-path"] {
+                assert!(!message.contains(option), "{message}");
+            }
+        }
+    }
+
+    #[test]
     fn the_code_says_the_kind_in_every_language() {
         for (code, kind, environment) in [
             ("53100", None, true),
@@ -309,6 +367,13 @@ mod tests {
             ("42704", None, ("TABLE", "t"), "ALTER TABLE public.t OWNER TO gone", "--role-map"),
             ("42704", None, ("ACL", "TABLE t"), "GRANT ALL ON TABLE public.t TO gone", "--create-roles"),
             ("42501", None, ("TABLE", "t"), "ALTER TABLE public.t OWNER TO x", "--no-owner"),
+            (
+                "42501",
+                None,
+                ("EXTENSION", "x"),
+                "CREATE EXTENSION x",
+                "only a superuser makes an extension that is not trusted. Or leave it out: --without EXTENSION x",
+            ),
             ("53200", None, ("TABLE", "t"), "CREATE TABLE t", "--create"),
             ("54000", None, ("INDEX", "v"), "CREATE INDEX v", "--without INDEX v"),
             ("42601", None, ("FUNCTION", "f()"), "CREATE FUNCTION f()", "--on-error continue"),

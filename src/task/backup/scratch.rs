@@ -130,18 +130,21 @@ fn locale(like: &DatabaseFacts, version: i32) -> String {
 fn explain(error: anyhow::Error, name: &str, like: &DatabaseFacts) -> anyhow::Error {
     // 42809 and 22023: no such locale, or not with this encoding; 42601 and 0A000: a provider that came later.
     let about_locale = matches!(pg::sql_state(&error).as_deref(), Some("42809" | "22023" | "42601" | "0A000"));
-    let what = if about_locale {
+    if about_locale {
         let locale = like.locale.as_deref().unwrap_or(&like.collate);
-        format!(
-            "cannot make the database {name} with the source's encoding {} and locale {locale} (provider {}); \
-             `backups restore --create` takes others by --encoding and --locale, such as --locale C.UTF-8",
+        let message = format!(
+            "cannot make the database {name} with the encoding {} and the locale {locale} (provider {})",
             like.encoding, like.locale_provider
-        )
-    } else {
-        format!("cannot create the database {name}")
-    };
-    error.context(what)
+        );
+        return error.context(LocaleRefused(message));
+    }
+    error.context(format!("cannot create the database {name}"))
 }
+
+/// The server does not have the encoding and the locale, or not together. What helps depends on who chose them.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct LocaleRefused(String);
 
 /// Says to everybody on this server, while `connection` lives, that somebody is at work with that database.
 pub async fn lock(connection: &mut PgConnection, name: &str) -> Result<()> {

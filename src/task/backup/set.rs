@@ -104,8 +104,8 @@ impl Set {
         Identity::of(&self.manifest.server)
     }
 
-    /// Its name is from after now, or from after the database server's clock when it was made: a wrong clock named it, and it does not
-    /// come of age.
+    /// It is dated in the future: after now, or after the database server's clock when it was made. A wrong clock named it, and it does
+    /// not come of age.
     pub fn is_from_the_future(&self, now: DateTime<Utc>) -> bool {
         let taken_at = self.name.taken_at;
         taken_at > now + CLOCKS_DIFFER || self.manifest.server.clock.is_some_and(|clock| taken_at > clock + CLOCKS_DIFFER)

@@ -185,7 +185,7 @@ fn ensure_intact(set: &Set, check: &BytesCheck) -> Result<()> {
 }
 
 fn done(set: &Set, how: &str, phase: &Phase) {
-    let tables = units::count(set.manifest.tables.len() as u64);
-    let rows = units::count(set.manifest.rows());
-    phase.done(&format!("{} {how}: {tables} tables, {rows} rows", set.name));
+    let tables = units::plural(set.manifest.tables.len(), "table");
+    let rows = units::plural(set.manifest.rows(), "row");
+    phase.done(&format!("{} {how}: {tables}, {rows}", set.name));
 }

@@ -1,12 +1,14 @@
 //! Why a dump failed, and what helps. pg_dump hands on what the server said, in the server's language and without a
-//! SQLSTATE; its own words are English and say what it was doing. So the server is asked what is the matter.
+//! SQLSTATE. Its own words are English (LC_MESSAGES=C) and say what it was doing; what the matter is, the server is asked in a session
+//! of ours. So a hint may be missing, and is not wrong, whatever language the server speaks.
 
 use anyhow::Result;
 use sqlx::postgres::PgConnection;
 
+use super::Backup;
 use super::plan::Plan;
 use super::readiness::{self, Readiness};
-use crate::fault::{Fault, Kind};
+use crate::fault::{self, Fault, Kind};
 use crate::pg::{self, identifier};
 
 /// For looking through a table: not longer than people wait for an error.
@@ -15,31 +17,48 @@ const LOOKING_TIMEOUT: &str = "60s";
 /// What a row may have as text, with what escaping adds to spare: PostgreSQL allocates no more than 1 GiB.
 const ROW_LONGEST_BYTES: i64 = 1_000_000_000;
 
+/// So many tables of a LOCK TABLE are repeated.
+const TABLES_SHOWN: usize = 3;
+
+/// What pg_dump's library says, in its own words, when there is no connection or none any more.
+const NO_CONNECTION: [&str; 3] = ["connection to server", "server closed the connection", "could not connect"];
+
 /// What was found out.
 #[derive(Debug, Default)]
 struct Found {
     ready: Readiness,
     /// Rows of the table that was being dumped and cannot be sent: where they are.
     long_rows: Vec<String>,
-    in_recovery: bool,
+    /// Who has or awaits a lock that keeps everybody from reading.
+    locked: Vec<Locked>,
+    /// The standby has cancelled something since the dump began.
+    recovery_conflict: bool,
+    /// The kind of failure that our own connection met.
+    no_connection: Option<Kind>,
+}
+
+/// A table that nobody can read for the time being.
+#[derive(Clone, Debug, sqlx::FromRow)]
+struct Locked {
+    /// In SQL.
+    table: String,
+    /// In words, with the verb.
+    by: String,
 }
 
 /// The error of a run whose pg_dump ended as `status` and said `said`.
-pub async fn explain(status: &str, said: &str, settings: &pg::Settings, plan: &Plan) -> anyhow::Error {
-    let mut found = Found { in_recovery: plan.server.in_recovery, ..Found::default() };
-    let looking = async {
-        let mut connection = settings.connect().await?;
-        found.ready = readiness::read(&mut connection).await?;
-        if let Some(table) = copied_table(said) {
-            found.long_rows = long_rows(&mut connection, table).await?;
+pub async fn explain(status: &str, said: &str, settings: &pg::Settings, plan: &Plan, backup: &Backup) -> anyhow::Error {
+    let mut found = Found::default();
+    match settings.connect().await {
+        Err(error) => found.no_connection = fault::kind_of(&error),
+        Ok(mut connection) => {
+            if let Err(error) = look(&mut found, &mut connection, said, plan, backup).await {
+                tracing::debug!("cannot find out why pg_dump failed: {error:#}");
+            }
         }
-        anyhow::Ok(())
-    };
-    if let Err(error) = looking.await {
-        tracing::debug!("cannot find out why pg_dump failed: {error:#}");
     }
-    let (kind, hint) = decide(said, &found);
-    let said = if said.is_empty() { "it said nothing" } else { said };
+    let (kind, hint) = decide(said, &found, backup);
+    let said = if said.is_empty() { "it said nothing".to_owned() } else { without_long_lists(said) };
     let message = match hint {
         Some(hint) => format!("pg_dump failed ({status}): {said}; {hint}"),
         None => format!("pg_dump failed ({status}): {said}"),
@@ -50,74 +69,122 @@ pub async fn explain(status: &str, said: &str, settings: &pg::Settings, plan: &P
     }
 }
 
+async fn look(found: &mut Found, connection: &mut PgConnection, said: &str, plan: &Plan, backup: &Backup) -> Result<()> {
+    if said.contains("LOCK TABLE") {
+        // First: whoever has the lock may let it go.
+        found.locked = sqlx::query_as(include_str!("locked.sql")).fetch_all(&mut *connection).await?;
+    }
+    found.ready = readiness::read(connection, backup).await?;
+    if let Some(table) = copied_table(said) {
+        found.recovery_conflict = recovery_conflicts(connection).await? > plan.recovery_conflicts;
+        found.long_rows = long_rows(connection, table).await?;
+    }
+    Ok(())
+}
+
+/// How often this standby has cancelled a statement in this database that held back its recovery; 0 on a primary.
+pub async fn recovery_conflicts(connection: &mut PgConnection) -> Result<i64> {
+    let count: Option<i64> = sqlx::query_scalar(
+        "SELECT confl_tablespace + confl_lock + confl_snapshot + confl_bufferpin + confl_deadlock
+         FROM pg_catalog.pg_stat_database_conflicts WHERE datname = pg_catalog.current_database()",
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(count.unwrap_or_default())
+}
+
 /// Pure. The kind of the failure, and what helps.
-fn decide(said: &str, found: &Found) -> (Option<Kind>, Option<String>) {
+fn decide(said: &str, found: &Found, backup: &Backup) -> (Option<Kind>, Option<String>) {
     let says = |texts: &[&str]| texts.iter().any(|text| said.contains(text));
     let (locking, copying) = (says(&["LOCK TABLE"]), copied_table(said).is_some());
-    let Found { ready, long_rows, in_recovery } = found;
+    let Found { ready, long_rows, locked, recovery_conflict, no_connection } = found;
 
     if says(&["no matching schemas were found", "no matching tables were found"]) {
         let hint = "correct `schemas` of the job: a pattern that matches nothing would leave out what it was meant to keep";
         return (Some(Kind::Configuration), Some(hint.to_owned()));
+    }
+    if no_connection.is_some() {
+        return (*no_connection, None);
+    }
+    if says(&NO_CONNECTION) {
+        return (Some(Kind::Unreachable), None);
     }
     if says(&["large object"])
         && let Some(hint) = ready.large_objects_in_words()
     {
         return (Some(Kind::Permission), Some(hint));
     }
-    if (locking || copying || says(&["permission denied"]))
-        && let Some(hint) = ready.unreadable_in_words()
-    {
+    // Whatever it said: a dump of all that cannot be.
+    if let Some(hint) = ready.unreadable_in_words() {
         return (Some(Kind::Permission), Some(hint));
     }
-    let has_row_security = copied_table(said).is_some_and(|table| ready.row_security.iter().any(|name| name == table));
-    if says(&["row-level security"]) || has_row_security {
-        return (
-            Some(Kind::Permission),
-            Some(format!("{} has policies: dump as a role with BYPASSRLS", ready.row_security.join(", "))),
-        );
+    if copied_table(said).is_some_and(|table| ready.row_security.iter().any(|name| name == table)) {
+        return (Some(Kind::Permission), ready.row_security_in_words());
     }
-    if let Some(hint) = ready.locks_in_words().filter(|_| locking) {
+    if locking {
+        return (None, Some(about_locks(said, ready, locked, backup)));
+    }
+    if !long_rows.is_empty() {
+        let hint = format!(
+            "the row at {} of that table is longer than 1 GB as text, which PostgreSQL cannot send (bytea doubles as text: 512 MB is the \
+             most): shorten or delete it, or leave the table's rows out with exclude_table_data",
+            long_rows.join(", ")
+        );
         return (None, Some(hint));
     }
-    if says(&["max_locks_per_transaction"]) {
-        let hint = format!(
+    if *recovery_conflict && copying {
+        let hint = "a standby cancels what holds back its recovery: raise max_standby_streaming_delay, or dump the primary";
+        return (None, Some(hint.to_owned()));
+    }
+    (None, None)
+}
+
+fn about_locks(said: &str, ready: &Readiness, locked: &[Locked], backup: &Backup) -> String {
+    if let Some(hint) = ready.locks_in_words() {
+        return hint;
+    }
+    // A setting's name is the same in every language.
+    if said.contains("max_locks_per_transaction") {
+        return format!(
             "the dump needs {} locks, and other sessions hold some: raise max_locks_per_transaction (now {}) and restart the server",
             ready.locks_needed, ready.locks_per_transaction
         );
-        return (None, Some(hint));
     }
-    if locking {
-        return (None, Some("somebody holds a table locked: raise lock_wait_timeout, or run at another time".to_owned()));
+    let wait = backup.lock_wait_timeout;
+    // A long list may have been cut.
+    let named: Vec<&Locked> = locked.iter().filter(|locked| said.contains(&locked.table)).collect();
+    let who = if named.is_empty() { locked.iter().collect() } else { named };
+    match who.as_slice() {
+        [] => format!(
+            "if it waited for a lock longer than lock_wait_timeout ({wait}), who had it has let it go by now: run it again"
+        ),
+        who => {
+            let who: Vec<String> =
+                who.iter().take(TABLES_SHOWN).map(|locked| format!("{} {}", locked.table, locked.by)).collect();
+            format!("{}: raise lock_wait_timeout ({wait}), end that session, or run at another time", who.join("; "))
+        }
     }
-    let too_long = ["invalid memory alloc request size", "Cannot enlarge string buffer", "string buffer exceeds maximum"];
-    if says(&too_long) || !long_rows.is_empty() {
-        let which = match long_rows.as_slice() {
-            [] => "a row".to_owned(),
-            rows => format!("the row at {}", rows.join(", ")),
-        };
-        let hint = format!(
-            "{which} of that table is longer than 1 GB as text, which PostgreSQL cannot send (bytea doubles as text: 512 MB is the most): \
-             shorten or delete it, or leave the table's rows out with exclude_table_data"
-        );
-        return (None, Some(hint));
-    }
-    let conflict = "canceling statement due to conflict with recovery";
-    if says(&[conflict]) || *in_recovery && copying {
-        return (
-            None,
-            Some(
-                "a standby cancels what holds back its recovery: raise max_standby_streaming_delay, or dump the primary"
-                    .to_owned(),
-            ),
-        );
-    }
-    (pg::kind_of_message(said), None)
+}
+
+/// pg_dump repeats its whole LOCK TABLE, which may name each table of the database; its end may have been cut.
+fn without_long_lists(said: &str) -> String {
+    let lines = said.lines().map(|line| {
+        let Some((start, list)) = line.split_once("LOCK TABLE ") else { return line.to_owned() };
+        let (list, end) =
+            list.split_once(" IN ACCESS SHARE MODE").map_or((list, ""), |(list, _)| (list, " IN ACCESS SHARE MODE"));
+        let tables: Vec<&str> = list.split(", ").collect();
+        if tables.len() <= TABLES_SHOWN {
+            return line.to_owned();
+        }
+        let count = if end.is_empty() { String::new() } else { format!(" ({} tables)", tables.len()) };
+        format!("{start}LOCK TABLE {}, …{count}{end}", tables[..TABLES_SHOWN].join(", "))
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// `public.f` out of "… command was: COPY public.f (id, b) TO stdout;".
 fn copied_table(said: &str) -> Option<&str> {
-    let (_, rest) = said.split_once("ommand was: COPY ")?;
+    let (_, rest) = said.split_once(" was: COPY ")?;
     let (command, _) = rest.split_once(" TO stdout").or_else(|| rest.split_once(" TO STDOUT"))?;
     // `COPY (SELECT …)`: of a foreign table, or with a condition.
     let table = command.split(" (").next()?.trim();
@@ -168,11 +235,20 @@ async fn long_rows(connection: &mut PgConnection, table: &str) -> Result<Vec<Str
 mod tests {
     use super::*;
 
-    const COPY: &str = "pg_dump: error: Dumping the contents of table \"f\" failed: PQgetResult() failed.\npg_dump: detail: Error message from server: ERROR:  x\npg_dump: detail: Command was: COPY public.f (id, b) TO stdout;";
+    const COPY: &str = "pg_dump: error: Dumping the contents of table \"f\" failed: PQgetResult() failed.\npg_dump: detail: Error message from server: FEHLER:  x\npg_dump: detail: Command was: COPY public.f (id, b) TO stdout;";
 
-    fn hint(said: &str, found: &Found) -> (Option<Kind>, String) {
-        let (kind, hint) = decide(said, found);
-        (kind, hint.unwrap_or_default())
+    fn backup() -> Backup {
+        Backup {
+            store: "local".into(),
+            keep: None,
+            verify: crate::task::backup::Verify::Checksum,
+            scratch: None,
+            compression: Default::default(),
+            level: 1,
+            threads: 1,
+            filters: Default::default(),
+            lock_wait_timeout: crate::units::Span(std::time::Duration::from_secs(60)),
+        }
     }
 
     #[test]
@@ -181,6 +257,7 @@ mod tests {
             (COPY, Some("public.f")),
             ("The command was: COPY \"we ird\".t  TO stdout;", Some("\"we ird\".t")),
             ("Command was: COPY (SELECT x FROM public.t) TO stdout;", None),
+            ("pg_dump: detail: Query was: COPY app.\"T\" (i) TO stdout;", Some("app.\"T\"")),
             ("something else", None),
         ] {
             assert_eq!(copied_table(said), table, "{said}");
@@ -188,22 +265,49 @@ mod tests {
     }
 
     #[test]
-    fn what_helps_is_found_in_any_language() {
+    fn a_list_of_all_tables_is_shown_by_its_start() {
+        let tables: Vec<String> = (0..900).map(|number| format!("public.t{number}")).collect();
+        let said = format!(
+            "pg_dump: error: query failed: ERROR:  x\npg_dump: detail: Query was: LOCK TABLE {} IN ACCESS SHARE MODE",
+            tables.join(", ")
+        );
+        assert_eq!(
+            without_long_lists(&said),
+            "pg_dump: error: query failed: ERROR:  x\npg_dump: detail: Query was: LOCK TABLE public.t0, public.t1, public.t2, … (900 tables) IN ACCESS SHARE MODE"
+        );
+        assert_eq!(without_long_lists("LOCK TABLE public.t IN ACCESS SHARE MODE"), "LOCK TABLE public.t IN ACCESS SHARE MODE");
+    }
+
+    #[test]
+    fn what_helps_is_found_in_any_language_and_nothing_is_guessed() {
         let unreadable = || Readiness { role: "bk".into(), unreadable: vec!["public.t".into()], ..Readiness::default() };
-        let objects =
-            || Readiness { role: "bk".into(), unreadable_large_objects: 2, a_large_object: Some(16400), ..Readiness::default() };
+        let objects = || Readiness {
+            role: "bk".into(),
+            database: "d".into(),
+            unreadable_large_objects: 1,
+            a_large_object: Some(16400),
+            large_object_owners: vec!["app".into()],
+            ..Readiness::default()
+        };
         let locks = || Readiness { locks_needed: 3000, locks_per_transaction: 10, lock_holders: 32, ..Readiness::default() };
         let found = |ready: Readiness| Found { ready, ..Found::default() };
         let lock = "pg_dump: error: query failed: FEHLER:  irgendetwas\npg_dump: detail: Query was: LOCK TABLE public.t IN ACCESS SHARE MODE";
+        let locked = |table: &str| Locked { table: table.into(), by: "is locked by server process 7".into() };
         for (said, found, kind, expected) in [
-            (lock, found(unreadable()), Some(Kind::Permission), "GRANT pg_read_all_data"),
+            (lock, found(unreadable()), Some(Kind::Permission), "GRANT pg_read_all_data TO bk"),
             (lock, found(locks()), None, "max_locks_per_transaction = 118"),
-            (lock, found(Readiness::default()), None, "raise lock_wait_timeout"),
+            (lock, Found::default(), None, "who had it has let it go by now"),
+            (
+                lock,
+                Found { locked: vec![locked("public.other"), locked("public.t")], ..Found::default() },
+                None,
+                "; public.t is locked by server process 7: raise lock_wait_timeout (1m)",
+            ),
             (
                 "pg_dump: error: could not open large object 16400: FEHLER:  keine Berechtigung",
                 found(objects()),
                 Some(Kind::Permission),
-                "GRANT SELECT ON LARGE OBJECT 16400 TO bk",
+                "cannot read 1 large object (such as 16400), which pg_read_all_data covers since PostgreSQL 19 only: GRANT app TO bk, or as a superuser: ALTER ROLE bk IN DATABASE d SET lo_compat_privileges = on",
             ),
             (
                 COPY,
@@ -211,12 +315,13 @@ mod tests {
                 None,
                 "the row at ctid (0,1) of that table is longer than 1 GB as text",
             ),
-            (COPY, Found { in_recovery: true, ..Found::default() }, None, "dump the primary"),
+            (COPY, Found { recovery_conflict: true, ..Found::default() }, None, "dump the primary"),
+            (COPY, Found::default(), None, ""),
             (
                 COPY,
-                found(Readiness { row_security: vec!["public.f".into()], ..Readiness::default() }),
+                found(Readiness { role: "bk".into(), row_security: vec!["public.f".into()], ..Readiness::default() }),
                 Some(Kind::Permission),
-                "BYPASSRLS",
+                "ALTER ROLE bk BYPASSRLS",
             ),
             (
                 "pg_dump: error: no matching schemas were found for pattern \"nosuch\"",
@@ -225,9 +330,17 @@ mod tests {
                 "correct `schemas`",
             ),
             ("pg_dump: error: connection to server failed", Found::default(), Some(Kind::Unreachable), ""),
+            (
+                "pg_dump: error: connection to server failed: FATAL:  Passwort-Authentifizierung",
+                Found { no_connection: Some(Kind::Permission), ..Found::default() },
+                Some(Kind::Permission),
+                "",
+            ),
         ] {
-            let (seen, text) = hint(said, &found);
+            let (seen, hint) = decide(said, &found, &backup());
+            let text = format!("; {}", hint.unwrap_or_default());
             assert!(seen == kind && text.contains(expected), "{said}: {seen:?} {text}");
+            assert!(!expected.is_empty() || text == "; ", "{said}: {text}");
         }
     }
 }

@@ -132,18 +132,18 @@ impl Work for Undo {
         let mut report = Report::default();
         report.warnings.extend(undoing.wider.iter().cloned());
         let (done, stopped) = undo::apply(&self.compress, run, &undoing, &mut report).await?;
-        let rows = units::count(done.rows);
+        let bodies = units::plural(done.rows, "body");
         report.fact("rows", done.rows);
         report.fact("bytes", done.raw_bytes);
         report.fact("rows_changed_meanwhile", done.changed_meanwhile);
         report.fact("lock_waits", done.lock_waits);
         report.fact("view_stays", self.keep_view || stopped != Go::On);
         if let Go::Stop(reason) = stopped {
-            let message = format!("{rows} bodies are text again; stopped for now: {reason}. Run it again");
+            let message = format!("text again: {bodies}; stopped for now: {reason}. Run it again");
             return Err(Unfinished { kind: Some(Kind::NotNow), message, report }.into());
         }
         report.summary = format!(
-            "{}: {rows} bodies are text again ({}){}",
+            "{}: {bodies} text again ({}){}",
             undoing.table.view_sql(),
             units::bytes(done.raw_bytes),
             if self.keep_view { "; the view stays" } else { ", and the table has its name back" }

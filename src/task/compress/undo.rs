@@ -40,8 +40,8 @@ pub struct Undoing {
 
 impl fmt::Display for Undoing {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let (rows, bytes) = (units::count(self.compressed_rows as u64), units::bytes(self.compressed_bytes as u64));
-        writeln!(f, "{rows} bodies of {}, {bytes} compressed, become text again in batches", self.table.view_sql())?;
+        let (bodies, bytes) = (units::plural(self.compressed_rows, "body"), units::bytes(self.compressed_bytes as u64));
+        writeln!(f, "To become text again, in batches: {bodies} of {}, {bytes} compressed", self.table.view_sql())?;
         if self.keep_view {
             return writeln!(f, "The view stays.");
         }
@@ -351,9 +351,9 @@ fn damaged_ones(table: &Table, done: &Done, report: &mut Report) -> anyhow::Erro
     report.fact("rows_damaged", done.damaged);
     report.fact("view_stays", true);
     let message = format!(
-        "{} bodies are text again, and {} cannot become text and stay as they are, behind the view: {}{more}. Write their text from a backup \
+        "Text again: {}; and {} cannot become text and stay as they are, behind the view: {}{more}. Write their text from a backup \
          (UPDATE {} SET {} = …), or delete them, and run undo again",
-        units::count(done.rows),
+        units::plural(done.rows, "body"),
         units::count(done.damaged),
         done.damaged_named.join("; "),
         table.sql(),

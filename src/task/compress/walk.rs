@@ -82,8 +82,7 @@ impl Done {
         };
         let mut text = match self.rows {
             0 => format!("nothing compressed in {table}"),
-            1 => format!("1 body of {table} {how}"),
-            rows => format!("{} bodies of {table} {how}", units::count(rows)),
+            rows => format!("{} of {table} {how}", units::plural(rows, "body")),
         };
         if self.rows > 0 {
             let share = 100.0 * self.after_bytes as f64 / self.before_bytes.max(1) as f64;
@@ -276,7 +275,7 @@ impl Work<'_> {
                     // The index or the table is locked by somebody for more than a moment.
                     let is_over = attempt == LOCK_ATTEMPTS || started.elapsed() > governor.limits().max_wait.0;
                     if !governor::is_lock_trouble(&error) || is_over {
-                        return Err(error.context(format!("after {} rows of {}", done.rows, self.table.sql())));
+                        return Err(error.context(format!("after {} of {}", units::plural(done.rows, "row"), self.table.sql())));
                     }
                     done.lock_waits += 1;
                     pace.took(target * 2, target, 1);

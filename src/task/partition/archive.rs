@@ -13,6 +13,7 @@ use crate::archive::{self, Archive, Manifest, Source};
 use crate::pg::{self, identifier};
 use crate::store::Store;
 use crate::task::RunContext;
+use crate::units;
 
 /// Where rows go.
 pub struct Shelf<'a> {
@@ -78,7 +79,7 @@ impl<'a> Shelf<'a> {
         pg::execute(connection, comment).await?;
         pg::execute(connection, "COMMIT".to_owned()).await?;
         self.archive.complete(&name, &manifest).await?;
-        phase.done(&format!("{} rows", exported.rows));
+        phase.done(&units::plural(exported.rows, "row"));
         Ok(mark)
     }
 }

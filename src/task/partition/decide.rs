@@ -425,8 +425,8 @@ fn describe(state: &State, plan: &mut Plan) {
                 String::new()
             };
             plan.notes.push(format!(
-                "{} rows in the default partition {}{nulls}",
-                units::count(state.default_rows),
+                "{} in the default partition {}{nulls}",
+                units::plural(state.default_rows, "row"),
                 default.table
             ));
         }

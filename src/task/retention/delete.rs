@@ -15,7 +15,7 @@ use crate::pg::{self, identifier, literal};
 use crate::progress::Phase;
 use crate::report::Report;
 use crate::task::RunContext;
-use crate::units::Span;
+use crate::units::{self, Span};
 
 /// 300 blocks of 8 KiB are some ten thousand rows of a log table: 40 to 50 ms (research).
 const FIRST_BLOCKS: u64 = 100;
@@ -170,7 +170,9 @@ impl Work<'_> {
                     done.elapsed += started.elapsed();
                     return Ok(Go::Stop(locked(connection, &self.part.name, self.part.oid, &error).await?));
                 }
-                Err(error) => return Err(error.context(format!("after {} rows of {}", done.rows, self.part.name))),
+                Err(error) => {
+                    return Err(error.context(format!("after {} of {}", units::plural(done.rows, "row"), self.part.name)));
+                }
             };
             attempts = 0;
             let elapsed = began.elapsed();
@@ -182,7 +184,11 @@ impl Work<'_> {
                 done.archived_bytes += batch.archived_bytes;
             }
             if batch.found > 0 && batch.rows == 0 {
-                anyhow::bail!("{} rows of {} were to be deleted and none was: a trigger keeps them", batch.found, self.part.name);
+                anyhow::bail!(
+                    "none of {} of {} was deleted: a trigger keeps them",
+                    units::plural(batch.found, "row"),
+                    self.part.name
+                );
             }
             match &mut place {
                 Place::Block(block) => *block += size,

@@ -330,8 +330,8 @@ impl fmt::Display for Plan {
         let how = if self.archive.is_some() { "archive and delete" } else { "delete" };
         writeln!(
             f,
-            "Would {how} about {} rows of {} that are older than {}",
-            units::count(self.rows_to_go),
+            "Would {how} about {} of {} older than {}",
+            units::plural(self.rows_to_go, "row"),
             self.table,
             self.cutoff.format("%Y-%m-%d %H:%M:%S UTC")
         )?;
@@ -343,10 +343,10 @@ impl fmt::Display for Plan {
             let method = if part.method == Method::Index { "through the index" } else { "block range by block range" };
             writeln!(
                 f,
-                "  {}: about {} of {} rows ({size}), {method} ({})",
+                "  {}: about {} of {} ({size}), {method} ({})",
                 part.name,
                 units::count(part.rows_to_go),
-                units::count(part.rows),
+                units::plural(part.rows, "row"),
                 part.reason
             )?;
         }

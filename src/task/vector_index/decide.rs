@@ -193,7 +193,7 @@ fn without_its_cost(wanted: &Wanted, today: &Today) -> Decision {
         (Method::Ivfflat, Some(lists)) => Action::Build { spec: Spec::Ivfflat { lists } },
         (Method::Ivfflat, None) => Action::Tune,
     };
-    let vectors = units::count(today.vectors as u64);
+    let vectors = units::plural(today.vectors as u64, "vector");
     if today.vectors < 1.0 {
         return Decision::new(
             Action::Nothing,
@@ -204,13 +204,13 @@ fn without_its_cost(wanted: &Wanted, today: &Today) -> Decision {
     let Some(index) = &today.index else {
         if is_small {
             let reason = format!(
-                "an exact search is enough: {vectors} vectors are fewer than exact_below ({}), and it takes {:.1} ms",
+                "an exact search is enough: {vectors}, fewer than exact_below ({}), and it takes {:.1} ms",
                 units::count(wanted.exact_below),
                 today.exact_ms
             );
             return Decision::new(Action::Nothing, reason);
         }
-        let reason = format!("there is no index, and an exact search of {vectors} vectors takes {:.1} ms", today.exact_ms);
+        let reason = format!("there is no index, and an exact search of {vectors} takes {:.1} ms", today.exact_ms);
         return Decision::new(build(), reason);
     };
     if !index.is_valid {
@@ -248,7 +248,7 @@ fn without_its_cost(wanted: &Wanted, today: &Today) -> Decision {
     }
     if rebuildable && let Some(rows) = index.rows_then.filter(|rows| today.vectors > rows * GROWN) {
         let then = if index.is_built_by_pgtend { "when it was built" } else { "when its lists were compared with others" };
-        let reason = format!("{vectors} vectors, and {} {then}", units::count(rows as u64));
+        let reason = format!("{vectors}, and {} {then}", units::count(rows as u64));
         return Decision::new(build(), reason);
     }
     if !reached {
@@ -388,7 +388,7 @@ pub fn after_tuning(wanted: &Wanted, today: &Today, why: Decision, tuning: &Tuni
         units::plural(tuning.lists().len(), "number"),
         best.lists(),
         if tuning.share < 1.0 {
-            format!(" of {} rows ({lists} of all)", units::count(tuning.copied_rows))
+            format!(" of {} ({lists} of all)", units::plural(tuning.copied_rows, "row"))
         } else {
             String::new()
         },

@@ -280,10 +280,10 @@ impl Part {
         let looks = &table.looks;
         let mut lines = Vec::new();
         lines.push(format!(
-            "about {} rows, {}; {} dimensions by {}; of {} that were looked at: {} NULL, {} without direction, {} distinct",
-            units::count(table.facts.rows as u64),
+            "about {}, {}; {} by {}; of {} that were looked at: {} NULL, {} without direction, {} distinct",
+            units::plural(table.facts.rows as i64, "row"),
             units::bytes(table.facts.bytes.max(0) as u64),
-            table.dimensions,
+            units::plural(table.dimensions, "dimension"),
             table.metric.name(),
             units::count(looks.looked_at as u64),
             looks.nulls,
@@ -343,7 +343,7 @@ impl Part {
         };
         parameters += &format!(", {}, {}", index.operator_class, units::bytes(index.bytes.max(0) as u64));
         parameters += &match index.built().and_then(|built| Some((built.built_at?, built.rows))) {
-            Some((at, rows)) => format!(", built {} with {} vectors", at.format("%Y-%m-%d"), units::count(rows)),
+            Some((at, rows)) => format!(", built {} with {}", at.format("%Y-%m-%d"), units::plural(rows, "vector")),
             None => ", of unknown age".to_owned(),
         };
         let mut lines = vec![format!(

@@ -242,7 +242,7 @@ impl Tuner<'_> {
             if pg::sql_state(&error).as_deref() == Some("57014") && !self.run.cancel.is_cancelled() {
                 return Ok(Err(Stopped::Time));
             }
-            return Err(error.context(format!("a candidate, {spec}, of {} rows", ground.rows)));
+            return Err(error.context(format!("a candidate, {spec}, of {}", units::plural(ground.rows, "row"))));
         }
         let build_seconds = started.elapsed().as_secs_f64();
         ground.budget.first_build.get_or_insert(started.elapsed());

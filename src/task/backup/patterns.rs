@@ -1,0 +1,94 @@
+//! pg_dump's patterns of names (`app_*`, `"We ird".t`) as regular expressions, as its own `patternToSQLRegex` makes them.
+
+use super::manifest::Filters;
+
+/// What a job's filters choose, for `~` in a query.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Patterns {
+    /// Empty: all schemas.
+    pub schemas: Vec<String>,
+    pub without: Tables,
+    pub without_rows: Tables,
+}
+
+/// The schemas (None: whichever the search_path finds) and the names of tables, side by side.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tables {
+    pub schemas: Vec<Option<String>>,
+    pub names: Vec<String>,
+}
+
+impl Patterns {
+    pub fn of(filters: &Filters) -> Self {
+        Self {
+            schemas: filters.schemas.iter().filter_map(|pattern| parts(pattern).pop()).collect(),
+            without: Tables::of(&filters.exclude_tables),
+            without_rows: Tables::of(&filters.exclude_table_data),
+        }
+    }
+}
+
+impl Tables {
+    fn of(patterns: &[String]) -> Self {
+        let mut tables = Self::default();
+        for pattern in patterns {
+            let mut parts = parts(pattern);
+            tables.names.extend(parts.pop());
+            // A database's name before it can only be this one's.
+            tables.schemas.push(parts.pop());
+        }
+        tables
+    }
+}
+
+/// What stands between the dots, each as a regular expression for all of a name.
+fn parts(pattern: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let (mut is_quoted, mut rest) = (false, pattern.chars().peekable());
+    while let Some(letter) = rest.next() {
+        if letter == '.' && !is_quoted {
+            parts.push(String::new());
+            continue;
+        }
+        let Some(part) = parts.last_mut() else { continue };
+        match letter {
+            '"' if is_quoted && rest.peek() == Some(&'"') => {
+                rest.next();
+                part.push('"');
+            }
+            '"' => is_quoted = !is_quoted,
+            '*' if !is_quoted => part.push_str(".*"),
+            '?' if !is_quoted => part.push('.'),
+            '$' => part.push_str("\\$"),
+            letter if is_quoted && "|*+?()[]{}.^\\".contains(letter) => part.extend(['\\', letter]),
+            // An array's brackets are no class of letters.
+            '[' if rest.peek() == Some(&']') => part.push_str("\\["),
+            letter if !is_quoted => part.push(letter.to_ascii_lowercase()),
+            letter => part.push(letter),
+        }
+    }
+    parts.into_iter().map(|part| format!("^({part})$")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_mean_what_they_mean_to_pg_dump() {
+        for (pattern, expected) in [
+            ("App", &["^(app)$"][..]),
+            ("app_*", &["^(app_.*)$"]),
+            ("\"We ird\".\"t.\"\"x*\"", &["^(We ird)$", "^(t\\.\"x\\*)$"]),
+            ("a?.b$", &["^(a.)$", "^(b\\$)$"]),
+            ("(a|b)[0-9]", &["^((a|b)[0-9])$"]),
+            ("x[]", &["^(x\\[])$"]),
+        ] {
+            assert_eq!(parts(pattern), expected, "{pattern}");
+        }
+        let filters = Filters { exclude_tables: vec!["t".into(), "s.u".into()], ..Filters::default() };
+        let without = Patterns::of(&filters).without;
+        assert_eq!(without.schemas, [None, Some("^(s)$".to_owned())]);
+        assert_eq!(without.names, ["^(t)$", "^(u)$"]);
+    }
+}

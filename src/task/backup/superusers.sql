@@ -1,0 +1,18 @@
+-- What a dump of this database holds that only a superuser may make; what an extension made is made by the extension.
+-- Event triggers are passed by in a scratch database.
+WITH member AS MATERIALIZED (
+    SELECT classid, objid FROM pg_catalog.pg_depend WHERE deptype = 'e'
+), made AS (
+    SELECT 'pg_catalog.pg_foreign_data_wrapper'::pg_catalog.regclass AS classid, oid, pg_catalog.format('the foreign-data wrapper %I', fdwname) AS what
+    FROM pg_catalog.pg_foreign_data_wrapper
+    UNION ALL SELECT 'pg_catalog.pg_publication'::pg_catalog.regclass, oid, pg_catalog.format('the publication %I for all tables', pubname)
+    FROM pg_catalog.pg_publication WHERE puballtables
+    UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, p.oid,
+                     pg_catalog.format('the function %I.%I (%s)', n.nspname, p.proname,
+                                       CASE WHEN l.lanpltrusted THEN 'leakproof' ELSE 'in ' || l.lanname END)
+    FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+    WHERE (NOT l.lanpltrusted OR p.proleakproof) AND n.nspname NOT LIKE 'pg\_%'
+)
+SELECT what FROM made
+WHERE oid >= 16384 AND NOT EXISTS (SELECT FROM member WHERE member.classid = made.classid AND member.objid = made.oid)
+ORDER BY 1
