@@ -20,7 +20,7 @@ use crate::job::Checker;
 use crate::pg;
 use crate::report::{Report, Unfinished};
 use crate::store::Store;
-use crate::task::partition::Partition;
+use crate::task::partition::{Partition, with_schema};
 use crate::task::{RunContext, Work};
 use crate::units::{self, Span};
 
@@ -94,7 +94,7 @@ impl Work for Retention {
             Err(error) if governor::is_lock_trouble(&error) => {
                 let mut connection = run.settings.connect().await?;
                 let table: Option<i64> = sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint")
-                    .bind(&self.table)
+                    .bind(with_schema(&self.table))
                     .fetch_one(&mut connection)
                     .await?;
                 let message = delete::locked(&mut connection, &self.table, table.unwrap_or_default(), &error).await?;

@@ -65,14 +65,12 @@ pub enum Copied {
 impl Session {
     /// Connects, and prepares the session. An error is the target's or the network's.
     pub async fn open(settings: &pg::Settings, in_transaction: bool, of_source: &[String]) -> Result<Self> {
-        let mut connection = settings.connect().await?;
+        let mut connection = settings.connect_for(pg::Purpose::Restore).await?;
         for (name, value) in of_source.iter().filter_map(|setting| setting.split_once('=')).filter(|(name, _)| computes(name)) {
             if let Err(error) = pg::set(&mut connection, name, value).await {
                 tracing::debug!("the restore's session goes without {name}: {error:#}");
             }
         }
-        // First of all: what a database, a role or the server has as its default is no wish of whoever restores.
-        pg::set(&mut connection, "default_transaction_read_only", "off").await?;
         pg::execute(&mut connection, BUILD_MEMORY.to_owned()).await?;
         let known = facts::setting_names(&mut connection).await?;
         let tablespaces: Vec<String> = sqlx::query_scalar(

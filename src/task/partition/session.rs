@@ -59,8 +59,6 @@ impl Session {
             // Bounds are shown and read in one way, whatever the role's settings are.
             ("TimeZone", "UTC"),
             ("DateStyle", "ISO, YMD"),
-            // Expressions come back with qualified names.
-            ("search_path", ""),
             // Rows that a policy hides would be counted as absent: an error instead.
             ("row_security", "off"),
         ] {

@@ -11,6 +11,7 @@ use super::{Method, Retention};
 use crate::fault::{self, Fault, Kind};
 use crate::governor::Limits;
 use crate::pg::{self, identifier, literal, qualified};
+use crate::task::partition::with_schema;
 use crate::task::{RunContext, Work as _, partition};
 use crate::units;
 
@@ -92,9 +93,12 @@ struct Facts {
 pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
     let mut connection = run.settings.connect().await?;
     pg::set(&mut connection, "lock_timeout", "2000").await?;
-    let oid: Option<i64> =
-        sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint").bind(&retention.table).fetch_one(&mut connection).await?;
-    let oid = oid.ok_or_else(|| refused(format!("there is no table {} in {}", retention.table, run.settings.display())))?;
+    let oid: Option<i64> = sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint")
+        .bind(with_schema(&retention.table))
+        .fetch_one(&mut connection)
+        .await?;
+    let oid =
+        oid.ok_or_else(|| refused(format!("there is no table {} in {}", with_schema(&retention.table), run.settings.display())))?;
     let facts = facts(&mut connection, oid, &retention.column).await?;
     let references: Vec<Reference> = sqlx::query_as(include_str!("references.sql")).bind(oid).fetch_all(&mut connection).await?;
     refuse(retention, &facts, &references)?;
