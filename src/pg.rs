@@ -54,6 +54,16 @@ async fn execute_plain(connection: &mut PgConnection, sql: String) -> sqlx::Resu
     connection.execute(AssertSqlSafe(sql)).await.map(drop)
 }
 
+/// What is committed here is on disk when COMMIT answers, though the database or the role has synchronous_commit off for
+/// itself: an archive says that its rows are deleted. Who waits for standbys, and how, stays the server's wish.
+pub async fn commit_durably(connection: &mut PgConnection) -> Result<()> {
+    let now = fetch_text(connection, "SHOW synchronous_commit".to_owned()).await?;
+    if now.as_deref() == Some("off") {
+        execute(connection, "SET synchronous_commit = on".to_owned()).await?;
+    }
+    Ok(())
+}
+
 /// The search_path is ours again, after code of somebody else has run in the session: a trigger's set_config outlives its
 /// transaction.
 pub async fn reset_search_path(connection: &mut PgConnection) -> Result<()> {

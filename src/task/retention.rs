@@ -112,16 +112,21 @@ impl Work for Retention {
         };
         let partitions_summary = std::mem::take(&mut report.summary);
         let archive = self.archive(run).await?;
-        let mut connection = run.or_cancelled(run.settings.connect()).await?;
-        // The count at the end would take every processor from the application.
-        pg::set(&mut connection, "max_parallel_workers_per_gather", "0").await?;
         if let Some(archive) = &archive {
+            let mut connection = run.or_cancelled(run.settings.connect()).await?;
             let recovered = run.or_cancelled(archive.recover(&mut connection)).await?;
             if recovered.completed + recovered.discarded > 0 {
                 report.fact("recovered_batches", recovered.completed);
                 report.fact("discarded_batches", recovered.discarded);
             }
         }
+        // Triggers run in it: nothing else does.
+        let mut connection = run.or_cancelled(run.settings.connect_for(pg::Purpose::Application)).await?;
+        // Rows that a policy hides would stay unseen, and its functions would run as us: an error instead.
+        pg::set(&mut connection, "row_security", "off").await?;
+        pg::commit_durably(&mut connection).await?;
+        // The count at the end would take every processor from the application.
+        pg::set(&mut connection, "max_parallel_workers_per_gather", "0").await?;
         let mut governor =
             run.or_cancelled(Governor::start(run, &run.job.limits, plan.parts.first().map(|part| part.oid))).await?;
         let phase = run.progress.phase("delete", None);

@@ -31,6 +31,8 @@ mod compress_later;
 mod compress_writers;
 /// Connections as they are: addresses, hosts, certificates, poolers, standbys.
 mod connections;
+/// What a database's owner puts in our way: functions, settings, a ledger of his own.
+mod contract;
 /// The examples that are shipped: configuration, jobs, schema.
 mod examples;
 /// Several schedulers on one ledger, and very many jobs at once.

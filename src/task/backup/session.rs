@@ -11,7 +11,7 @@ use crate::pg;
 
 /// Index builds of the restore's own session. An ivfflat index over 11,000 vectors of 1,536 dimensions refuses the
 /// server's default of 64 MB ("memory required is 65 MB"); a larger setting stays.
-const BUILD_MEMORY: &str = "SELECT pg_catalog.set_config('maintenance_work_mem', '512MB', false) FROM pg_catalog.pg_settings WHERE name = 'maintenance_work_mem' AND setting::pg_catalog.int8 < 524288";
+const BUILD_MEMORY: &str = "SELECT pg_catalog.set_config('maintenance_work_mem', '512MB', false) WHERE pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem')) OPERATOR(pg_catalog.<) 536870912";
 
 /// Around a statement whose failure must not end the transaction that it stands in.
 const SAVEPOINT: &str = "SAVEPOINT pgtend";

@@ -65,6 +65,7 @@ impl Session {
             pg::set(&mut connection, name, value).await?;
         }
         pg::set(&mut connection, "lock_timeout", &lock_timeout.as_millis().to_string()).await?;
+        pg::commit_durably(&mut connection).await?;
         let pid = pg::backend_pid(&mut connection).await?;
         let further_lock_timeout = governor::patience(&mut connection, lock_timeout).await?;
         Ok(Self {
@@ -86,7 +87,12 @@ impl Session {
         let started = Instant::now();
         let mut pause = PAUSE;
         loop {
-            let failure = match self.attempt(statements).await {
+            let attempt = self.attempt(statements).await;
+            if attempt.is_ok() {
+                // Triggers and checks of the table ran in it, and what they set stays.
+                pg::reset_search_path(&mut self.connection).await?;
+            }
+            let failure = match attempt {
                 Ok(rows) => return Ok(Attempt::Done(rows)),
                 Err(Failure { error, sql }) => {
                     // Without a transaction this is a warning; after a lost connection it fails, which is no news.
