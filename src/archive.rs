@@ -375,11 +375,14 @@ impl Manifest {
     }
 }
 
+// What follows is asked between statements that other people's triggers belong to: every name and operator is qualified.
+
 /// The columns of a table that rows are put back into: generated ones take no values.
 pub async fn columns(connection: &mut PgConnection, table: i64) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar(
-        "SELECT attname::text FROM pg_attribute
-         WHERE attrelid = $1::bigint::oid AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum",
+        "SELECT attname::pg_catalog.text FROM pg_catalog.pg_attribute
+         WHERE attrelid OPERATOR(pg_catalog.=) $1::bigint::pg_catalog.oid AND attnum OPERATOR(pg_catalog.>) 0
+           AND NOT attisdropped AND attgenerated OPERATOR(pg_catalog.=) ''::pg_catalog.\"char\" ORDER BY attnum",
     )
     .bind(table)
     .fetch_all(connection)
@@ -389,7 +392,7 @@ pub async fn columns(connection: &mut PgConnection, table: i64) -> Result<Vec<St
 /// The number of the transaction that `connection` is in, which no other of this server ever has.
 pub async fn transaction(connection: &mut PgConnection) -> Result<i64> {
     // xid8 goes over as text: it is wider than any type that is read here.
-    let xid: String = sqlx::query_scalar("SELECT pg_current_xact_id()::text").fetch_one(connection).await?;
+    let xid: String = sqlx::query_scalar("SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text").fetch_one(connection).await?;
     xid.parse().context("a transaction's number")
 }
 
@@ -445,13 +448,16 @@ async fn committed(connection: &mut PgConnection, manifest: &Manifest) -> Result
 }
 
 async fn server_started_at(connection: &mut PgConnection) -> Result<String> {
-    let started_at: DateTime<Utc> = sqlx::query_scalar("SELECT pg_postmaster_start_time()").fetch_one(connection).await?;
+    let started_at: DateTime<Utc> =
+        sqlx::query_scalar("SELECT pg_catalog.pg_postmaster_start_time()").fetch_one(connection).await?;
     Ok(started_at.to_rfc3339())
 }
 
 /// Changes with initdb and pg_restore, not with failover or physical restore, which keep transactions.
 async fn system_identifier(connection: &mut PgConnection) -> Result<String> {
-    Ok(sqlx::query_scalar("SELECT system_identifier::text FROM pg_control_system()").fetch_one(connection).await?)
+    Ok(sqlx::query_scalar("SELECT system_identifier::pg_catalog.text FROM pg_catalog.pg_control_system()")
+        .fetch_one(connection)
+        .await?)
 }
 
 /// Streams rows into an object; memory is two members and the upload's parts.

@@ -59,7 +59,7 @@ pub async fn way_in(tools: &Tools, settings: &pg::Settings) -> Result<String> {
     settings.apply_to(&mut command);
     command.args(["--no-psqlrc", "--no-password", "--tuples-only", "--no-align"]);
     command
-        .args(["--command", "SELECT coalesce((SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl), 'no TLS')"]);
+        .args(["--command", "SELECT coalesce((SELECT version FROM pg_catalog.pg_stat_ssl WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND ssl), 'no TLS')"]);
     match child::output(command).await {
         Ok(tls) => Ok(format!("connects ({})", tls.trim())),
         Err(error) => Err(error.context(Fault::new(

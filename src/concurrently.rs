@@ -147,7 +147,7 @@ async fn once(run: &RunContext<'_>, limits: &Limits, work: &Work<'_>) -> Result<
     let mut observer = run.or_cancelled(run.settings.connect()).await?;
     let pid = run.or_cancelled(pg::backend_pid(&mut connection)).await?;
     // A lock_timeout or tablespace of the role's or database's own would end the build in its last waits, or put it elsewhere.
-    for (name, value) in [("search_path", ""), ("lock_timeout", "0"), ("default_tablespace", "")] {
+    for (name, value) in [("lock_timeout", "0"), ("default_tablespace", "")] {
         pg::set(&mut connection, name, value).await?;
     }
     for (name, value) in &work.settings {

@@ -74,6 +74,8 @@ pub struct Metrics {
 pub struct Database {
     /// Read from `url`, `url_env` or `url_file`.
     pub url: Option<SecretString>,
+    /// That every session takes.
+    pub role: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -223,6 +225,8 @@ pub struct WrittenDatabase {
     /// The file that holds the URL: a mounted secret, a systemd credential.
     #[schemars(with = "Option<PathBuf>")]
     pub url_file: Option<Spanned<PathBuf>>,
+    /// The role that pgtend takes after it has logged in (SET ROLE). Without it, the login's own, or what ALTER ROLE … SET role says.
+    pub role: Option<String>,
 }
 
 /// A directory (`path`) or an S3 bucket (`bucket` and what follows it).
@@ -395,7 +399,7 @@ impl Loader<'_> {
     }
 
     fn database(&mut self, name: &str, written: WrittenDatabase) -> Database {
-        let WrittenDatabase { url, url_env, url_file } = written;
+        let WrittenDatabase { url, url_env, url_file, role } = written;
         let of = format!("database `{name}`");
         let secret = Secret { key: "url", of: &of, literal: url, env: url_env, file: url_file };
         let Some((url, span)) = secret.read(self.source, self.folder, self.problems) else {
@@ -410,7 +414,7 @@ impl Loader<'_> {
                 Some(hint),
             ));
         }
-        Database { url: Some(SecretString::from(url)) }
+        Database { url: Some(SecretString::from(url)), role }
     }
 
     fn ledger(&mut self, written: WrittenLedger, databases: &BTreeMap<String, Database>) -> Ledger {

@@ -406,6 +406,7 @@ impl Ledger {
         // Not the pool's, which tries a server that refuses for 20 s, and then does not say so.
         let mut connection = self.settings.connect().await?;
         self.settings.point(&self.pool);
+        refuse_foreign(&mut connection).await?;
         // Without the lock first: a role that may only read and write rows gets by with that.
         if version(&mut connection).await? == MIGRATIONS.len() {
             return Ok(());
@@ -414,6 +415,7 @@ impl Ledger {
         pg::set(&mut connection, "default_transaction_isolation", "read committed").await?;
         let mut transaction = sqlx::Connection::begin(&mut connection).await?;
         sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('pgtend ledger', 0))").execute(&mut *transaction).await?;
+        refuse_foreign(&mut transaction).await?;
         let version = version(&mut transaction).await?;
         for (index, migration) in MIGRATIONS.iter().enumerate().skip(version) {
             pg::execute_script(&mut transaction, migration).await.map_err(|error| {
@@ -429,6 +431,18 @@ impl Ledger {
         }
         Ok(())
     }
+}
+
+/// A schema that somebody else made beforehand, or put a trigger into, is not written to: its code would run as this role.
+async fn refuse_foreign(connection: &mut PgConnection) -> Result<()> {
+    let found: Option<(String, String, String)> =
+        sqlx::query_as(include_str!("ledger/foreign.sql")).fetch_optional(connection).await.map_err(pg::in_its_own_words)?;
+    let Some((object, whose, cure)) = found else { return Ok(()) };
+    let message = format!(
+        "{object} is not pgtend's own ({whose}), and its code would run with the rights of this role: look who made it, then {cure}, \
+         or name another database in [ledger]"
+    );
+    Err(Fault::new(Kind::Configuration, message).into())
 }
 
 /// The schema's version; 0 when there is none. A newer one than this program knows is refused.

@@ -3,6 +3,7 @@
 //! The only file with `AssertSqlSafe`: identifiers reach SQL through [`identifier`], literals of utility
 //! statements (which take no bound values) through [`literal`], all other values are bound.
 
+mod contract;
 mod parameters;
 mod passfile;
 mod pooler;
@@ -12,6 +13,7 @@ mod settings;
 mod tls;
 mod url;
 
+pub use contract::Purpose;
 pub use settings::Settings;
 
 use anyhow::{Context as _, Result};
@@ -45,6 +47,27 @@ pub fn literal(text: &str) -> String {
 pub async fn execute(connection: &mut PgConnection, sql: String) -> Result<()> {
     connection.execute(AssertSqlSafe(sql)).await?;
     Ok(())
+}
+
+/// The same by the simple protocol, with sqlx's error: for SET and SHOW before a session is ours.
+async fn execute_plain(connection: &mut PgConnection, sql: String) -> sqlx::Result<()> {
+    connection.execute(AssertSqlSafe(sql)).await.map(drop)
+}
+
+/// What is committed here is on disk when COMMIT answers, though the database or the role has synchronous_commit off for
+/// itself: an archive says that its rows are deleted. Who waits for standbys, and how, stays the server's wish.
+pub async fn commit_durably(connection: &mut PgConnection) -> Result<()> {
+    let now = fetch_text(connection, "SHOW synchronous_commit".to_owned()).await?;
+    if now.as_deref() == Some("off") {
+        execute(connection, "SET synchronous_commit = on".to_owned()).await?;
+    }
+    Ok(())
+}
+
+/// The search_path is ours again, after code of somebody else has run in the session: a trigger's set_config outlives its
+/// transaction.
+pub async fn reset_search_path(connection: &mut PgConnection) -> Result<()> {
+    execute(connection, contract::SET_SEARCH_PATH.to_owned()).await
 }
 
 /// The same, with the number of rows it touched, and with an error whose SQLSTATE the caller reads.
@@ -113,17 +136,17 @@ pub fn sql_state(error: &anyhow::Error) -> Option<String> {
 /// it has something to say.
 pub async fn cancel_backend(settings: &Settings, pid: i32) -> Result<()> {
     let mut connection = settings.connect().await?;
-    sqlx::query("SELECT pg_cancel_backend($1)").bind(pid).execute(&mut connection).await?;
+    sqlx::query("SELECT pg_catalog.pg_cancel_backend($1)").bind(pid).execute(&mut connection).await?;
     Ok(())
 }
 
 pub async fn backend_pid(connection: &mut PgConnection) -> Result<i32> {
-    Ok(sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(connection).await?)
+    Ok(sqlx::query_scalar("SELECT pg_catalog.pg_backend_pid()").fetch_one(connection).await?)
 }
 
 /// Sets a parameter of the session.
 pub async fn set(connection: &mut PgConnection, name: &str, value: &str) -> Result<()> {
-    sqlx::query("SELECT set_config($1, $2, false)").bind(name).bind(value).execute(connection).await?;
+    sqlx::query("SELECT pg_catalog.set_config($1, $2, false)").bind(name).bind(value).execute(connection).await?;
     Ok(())
 }
 
@@ -154,8 +177,10 @@ impl Server {
 /// Takes the session lock of a job on a database: true when nobody else holds it. It is let go when the
 /// connection ends, however it ends.
 pub async fn try_lock(connection: &mut PgConnection, name: &str) -> Result<bool> {
-    let locked =
-        sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtextextended($1, 0))").bind(name).fetch_one(connection).await?;
+    let locked = sqlx::query_scalar("SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended($1, 0))")
+        .bind(name)
+        .fetch_one(connection)
+        .await?;
     Ok(locked)
 }
 

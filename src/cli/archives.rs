@@ -129,7 +129,9 @@ async fn restore(
             Fault::new(Kind::Configuration, format!("the configuration has no database `{database}`; name one with --to"))
         })?;
         let settings = pg::Settings::resolve(configured)?;
-        let mut connection = settings.connect().await.with_context(|| format!("database `{database}`"))?;
+        // Triggers, defaults and checks of the table run in it.
+        let connecting = settings.connect_for(pg::Purpose::Application);
+        let mut connection = connecting.await.with_context(|| format!("database `{database}`"))?;
         let phase = progress.phase("restore", Some(manifest.exported.bytes));
         let restored = archive::restore(store, batch, &mut connection, &table, &phase)
             .await

@@ -175,7 +175,7 @@ async fn privileges(connection: &mut PgConnection, settings: &pg::Settings, job:
                 "SELECT has_table_privilege(to_regclass($1), 'SELECT') AND has_table_privilege(to_regclass($1), 'UPDATE')
                     AND has_table_privilege(to_regclass($1), 'DELETE')",
             )
-            .bind(&retention.table)
+            .bind(crate::task::partition::with_schema(&retention.table))
             .fetch_one(&mut *connection)
             .await?;
             return match there {

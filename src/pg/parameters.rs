@@ -104,6 +104,9 @@ const ALIASES: &[(&str, &str)] = &[
     ("ssl-key", "sslkey"),
 ];
 
+/// A server refuses a startup packet above MAX_STARTUP_PACKET_LENGTH, 10,000 bytes; what every session gets is 2 kB of it.
+const OPTIONS_BYTES_AT_MOST: usize = 4096;
+
 const TARGETS: &[&str] = &["any", "read-write", "read-only", "primary", "standby", "prefer-standby"];
 const SSL_MODES: &[&str] = &["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
@@ -222,6 +225,11 @@ fn check(key: &str, value: &str) -> Result<(), String> {
     if key == "connect_timeout" && value.parse::<i32>().is_err() {
         return Err("`connect_timeout` is not a number of seconds".to_owned());
     }
+    if key == "options" && value.len() > OPTIONS_BYTES_AT_MOST {
+        return Err(format!(
+            "`options` has more than {OPTIONS_BYTES_AT_MOST} bytes: a server takes 10,000 with what pgtend adds"
+        ));
+    }
     if key == "host" && value.split(',').any(|host| host.starts_with('@')) {
         return Err("sockets in the abstract namespace (a host with `@`) are not supported".to_owned());
     }
@@ -229,7 +237,7 @@ fn check(key: &str, value: &str) -> Result<(), String> {
 }
 
 /// As a server takes a word of its options apart.
-fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace(' ', "\\ ")
 }
 

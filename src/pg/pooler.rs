@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions as _, Executor as _, Row as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Row as _};
 
+use super::contract::Rights;
 use super::in_its_own_words;
 use crate::fault::{Fault, Kind};
 
@@ -27,11 +28,24 @@ const VERDICT: Duration = Duration::from_secs(60);
 /// By how much answers that were sent in order may come out of order.
 const OUT_OF_ORDER: Duration = Duration::from_millis(200);
 
-/// What a server says of itself before anything is set.
+/// What a server says of itself, and of the role that we are there, before anything is set.
 pub struct Answer {
     pub token: Option<String>,
     pub in_recovery: bool,
     pub read_only: bool,
+    pub search_path: Option<String>,
+    /// "none" is the login's own.
+    pub role: Option<String>,
+    /// By ALTER ROLE … SET role, in this database or in all.
+    pub stored_role: Option<String>,
+    pub may_set_messages: bool,
+    pub may_set_replication_role: bool,
+}
+
+impl Answer {
+    pub fn rights(&self) -> Rights {
+        Rights { messages: self.may_set_messages, replication_role: self.may_set_replication_role }
+    }
 }
 
 /// A word that no other session has.
@@ -50,15 +64,47 @@ pub fn takes_no_options(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(said) if matches!(said.code().as_deref(), Some("08P01" | "0A000")))
 }
 
-/// By the simple protocol: a prepared statement would stay behind in a server process that is others', too.
+/// By the simple protocol: a prepared statement would stay behind in a server process that is others', too. All names,
+/// types and operators are qualified: nothing is known of the search_path yet.
 pub async fn ask(connection: &mut PgConnection) -> sqlx::Result<Answer> {
-    let row = connection
-        .fetch_one(
-            "SELECT current_setting('pgtend.session', true), pg_is_in_recovery()::text, current_setting('default_transaction_read_only')",
-        )
-        .await?;
+    // has_parameter_privilege came with 15.
+    let has_right = |name: &str| match connection.server_version_num() {
+        Some(150_000..) => format!("pg_catalog.has_parameter_privilege('{name}', 'SET')"),
+        _ => "false".to_owned(),
+    };
+    let sql = format!(
+        "SELECT pg_catalog.current_setting('{PARAMETER}', true),
+                pg_catalog.pg_is_in_recovery()::pg_catalog.text,
+                pg_catalog.current_setting('default_transaction_read_only'),
+                pg_catalog.current_setting('search_path'),
+                pg_catalog.current_setting('role'),
+                pg_catalog.current_setting('is_superuser'),
+                {}::pg_catalog.text,
+                {}::pg_catalog.text,
+                (SELECT pg_catalog.substr(o.setting, 6)
+                 FROM pg_catalog.pg_roles r, pg_catalog.pg_database d, pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) AS o (setting)
+                 WHERE r.rolname OPERATOR(pg_catalog.=) SESSION_USER AND s.setrole OPERATOR(pg_catalog.=) r.oid
+                   AND d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+                   AND s.setdatabase OPERATOR(pg_catalog.=) ANY (ARRAY[0, d.oid]::pg_catalog.oid[])
+                   AND pg_catalog.starts_with(o.setting, 'role=')
+                 ORDER BY s.setdatabase DESC LIMIT 1)",
+        has_right("lc_messages"),
+        has_right("session_replication_role"),
+    );
+    let row = connection.fetch_one(AssertSqlSafe(sql)).await?;
     let text = |column: usize| row.try_get::<Option<String>, _>(column);
-    Ok(Answer { token: text(0)?, in_recovery: text(1)?.as_deref() == Some("true"), read_only: text(2)?.as_deref() == Some("on") })
+    let is = |column: usize, word: &str| text(column).map(|text| text.as_deref() == Some(word));
+    let is_superuser = is(5, "on")?;
+    Ok(Answer {
+        token: text(0)?,
+        in_recovery: is(1, "true")?,
+        read_only: is(2, "on")?,
+        search_path: text(3)?,
+        role: text(4)?,
+        may_set_messages: is_superuser || is(6, "true")?,
+        may_set_replication_role: is_superuser || is(7, "true")?,
+        stored_role: text(8)?,
+    })
 }
 
 /// Whether statements of different connections come to one server process. In session mode `first` has a process of
@@ -123,6 +169,8 @@ fn cannot_tell(error: anyhow::Error) -> anyhow::Error {
 
 /// A server process, and of which server: a pooler may have several behind it.
 async fn process(connection: &mut PgConnection) -> sqlx::Result<(String, String)> {
-    let row = connection.fetch_one("SELECT pg_backend_pid()::text, pg_postmaster_start_time()::text").await?;
+    let row = connection
+        .fetch_one("SELECT pg_catalog.pg_backend_pid()::pg_catalog.text, pg_catalog.pg_postmaster_start_time()::pg_catalog.text")
+        .await?;
     Ok((row.try_get(0)?, row.try_get(1)?))
 }

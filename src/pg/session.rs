@@ -1,14 +1,19 @@
-//! Sessions: which host answers, whether it is the server itself that does, and what every session of ours gets.
+//! Sessions: which host answers, whether it is the server itself that does, and that every session keeps the contract.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSslMode};
-use sqlx::{ConnectOptions as _, Row as _};
 
+use super::contract::{self, Purpose};
+use super::pooler::Answer;
 use super::settings::{Host, Settings};
-use super::{in_its_own_words, pooler, sql_state, tls};
+use super::{identifier, in_its_own_words, pooler, sql_state, tls};
 use crate::fault::{Fault, Kind, kind_of};
+
+/// What SET ROLE calls the login's own role.
+const NO_ROLE: &str = "none";
 
 /// One way into a server: the number of a host, and how it is asked for TLS.
 #[derive(Clone, Copy, Debug)]
@@ -23,8 +28,12 @@ pub struct Seen {
     pub way: Option<Way>,
     /// Databases that are reached through a pooler which gives a session for the whole connection.
     pub pooled: Vec<String>,
-    /// The role may set lc_messages, and nothing in between refuses options.
+    /// What is in between refuses options (others drop them).
+    pub refuses_options: bool,
+    /// The role may set lc_messages, and nothing in between drops options.
     pub may_set_messages: bool,
+    /// What ALTER ROLE … SET role says, where the configuration names none.
+    pub stored_role: Option<String>,
 }
 
 /// Why a host is not the one.
@@ -43,43 +52,87 @@ impl No {
 }
 
 impl Settings {
-    /// A connection of its own. Errors name the server, and carry their [`Kind`]. A pooler in transaction mode is
-    /// refused before anything is set.
+    /// A connection for statements of our own, under the whole [`contract`]. Errors name the server, and carry their
+    /// [`Kind`]. A pooler in transaction mode is refused before anything is set.
     pub async fn connect(&self) -> Result<PgConnection> {
-        let opened = self.open().await;
+        self.connect_for(Purpose::Own).await
+    }
+
+    /// The same, for a purpose.
+    pub async fn connect_for(&self, purpose: Purpose) -> Result<PgConnection> {
+        let opened = self.open(purpose).await;
         if opened.as_ref().is_err_and(|error| kind_of(error) == Some(Kind::Unreachable)) {
             // The next one looks for a host anew.
             *self.seen() = Seen::default();
         }
-        let mut connection = opened.with_context(|| format!("cannot connect to {}", self.display()))?;
-        let may_set_messages = contract(&mut connection).await?;
+        let (mut connection, answer) = opened.with_context(|| format!("cannot connect to {}", self.display()))?;
+        self.keep_contract(&mut connection, purpose, &answer).await.map_err(in_its_own_words)?;
         let mut seen = self.seen();
-        seen.may_set_messages = may_set_messages && !seen.pooled.iter().any(|database| database == self.database());
-        drop(seen);
+        seen.may_set_messages = answer.may_set_messages && !seen.pooled.iter().any(|database| database == self.database());
         Ok(connection)
     }
 
     /// Several connections that are opened when they are needed, to the host of the last [`Settings::connect`].
     pub fn pool(&self, max_connections: u32) -> PgPool {
+        let settings = self.clone();
         PgPoolOptions::new()
             .max_connections(max_connections)
             .min_connections(0)
             .acquire_timeout(self.connect_timeout())
             .idle_timeout(Duration::from_secs(60))
-            .after_connect(|connection, _| Box::pin(async move { contract(connection).await.map(drop) }))
-            .connect_lazy_with(self.quiet_options(self.ways()[0]))
+            .after_connect(move |connection, _| {
+                let settings = settings.clone();
+                Box::pin(async move {
+                    let answer = pooler::ask(connection).await?;
+                    settings.keep_contract(connection, Purpose::Own, &answer).await
+                })
+            })
+            .connect_lazy_with(self.contract_options(self.ways()[0], Purpose::Own))
     }
 
     /// From now on the pool's new connections go where the last [`Settings::connect`] went.
     pub fn point(&self, pool: &PgPool) {
         let way = self.seen().way;
         if let Some(way) = way {
-            pool.set_connect_options(self.quiet_options(way));
+            pool.set_connect_options(self.contract_options(way, Purpose::Own));
         }
     }
 
     fn quiet_options(&self, way: Way) -> PgConnectOptions {
         self.options(way).disable_statement_logging()
+    }
+
+    /// With what the startup packet has of the contract, behind the URL's own options: of two the last counts.
+    fn contract_options(&self, way: Way, purpose: Purpose) -> PgConnectOptions {
+        let options = self.quiet_options(way);
+        if self.seen().refuses_options {
+            return options;
+        }
+        options.options(contract::startup(purpose, self.asks_whether_to_write())).options([("role", self.role())])
+    }
+
+    /// What the startup packet could not carry, or did not.
+    async fn keep_contract(&self, connection: &mut PgConnection, purpose: Purpose, answer: &Answer) -> sqlx::Result<()> {
+        let version_num = connection.server_version_num().unwrap_or_default();
+        let arrived = answer.role.as_deref() == Some(self.role())
+            && (purpose == Purpose::Application || answer.search_path.as_deref() == Some(contract::SEARCH_PATH));
+        let sets = contract::statements(purpose, self.asks_whether_to_write(), !arrived, version_num, answer.rights());
+        super::execute_plain(connection, sets).await?;
+        let _ = super::execute_plain(connection, contract::CONNECTION_CHECK.to_owned()).await;
+        if !arrived {
+            let role = if self.role() == NO_ROLE { NO_ROLE.to_owned() } else { identifier(self.role()) };
+            super::execute_plain(connection, format!("SET ROLE {role}")).await?;
+        }
+        // A role's own default, which a database's owner has no hand in. Last: the role may have fewer rights.
+        let stored = answer.stored_role.clone().filter(|role| self.role() == NO_ROLE && role != NO_ROLE);
+        if let Some(stored) = &stored {
+            super::execute_plain(connection, format!("SET ROLE {}", identifier(stored))).await?;
+            if self.seen().stored_role.as_ref() != Some(stored) {
+                tracing::info!("{}: sessions run as {stored}, by ALTER ROLE … SET role", self.display());
+            }
+        }
+        self.seen().stored_role = stored;
+        Ok(())
     }
 
     /// All ways, or the one that was taken before.
@@ -91,7 +144,7 @@ impl Settings {
         (0..self.hosts().len()).flat_map(of).collect()
     }
 
-    async fn open(&self) -> Result<PgConnection> {
+    async fn open(&self, purpose: Purpose) -> Result<(PgConnection, Answer)> {
         let ways = self.ways();
         // As libpq: "prefer-standby" takes any when there is no standby.
         let rounds: &[&str] = if self.target() == "prefer-standby" { &["standby", "any"] } else { &[self.target()] };
@@ -101,10 +154,10 @@ impl Settings {
             let mut at = 0;
             while let Some(way) = ways.get(at).copied() {
                 let further_modes = ways[at + 1..].iter().take_while(|next| next.host == way.host).count();
-                match self.open_way(way, target).await {
-                    Ok(connection) => {
+                match self.open_way(way, target, purpose).await {
+                    Ok(opened) => {
                         self.seen().way = Some(way);
-                        return Ok(connection);
+                        return Ok(opened);
                     }
                     // The same host without TLS, or with it.
                     Err(No { about_tls: true, .. }) if further_modes > 0 => at += 1,
@@ -130,11 +183,11 @@ impl Settings {
         if self.hosts().len() > 1 { error.context(Host::display(&self.hosts()[host])) } else { error }
     }
 
-    async fn open_way(&self, way: Way, target: &str) -> Result<PgConnection, No> {
+    async fn open_way(&self, way: Way, target: &str, purpose: Purpose) -> Result<(PgConnection, Answer), No> {
         let limit = self.connect_timeout();
-        match tokio::time::timeout(limit, self.ask(way, target)).await {
-            Ok(Ok((connection, is_direct))) if is_direct => Ok(connection),
-            Ok(Ok((connection, _))) => self.behind_a_pooler(connection, way).await,
+        match tokio::time::timeout(limit, self.ask(way, target, purpose)).await {
+            Ok(Ok((connection, answer, is_direct))) if is_direct => Ok((connection, answer)),
+            Ok(Ok((connection, answer, _))) => Ok((self.behind_a_pooler(connection, way).await?, answer)),
             Ok(Err(no)) => Err(no),
             Err(_) => {
                 let error = Fault::new(Kind::Unreachable, format!("no answer in {} s", limit.as_secs())).into();
@@ -144,17 +197,21 @@ impl Settings {
     }
 
     /// Connects, and asks what is needed to know: one question. Whether it is the server itself that answers is the
-    /// second of the pair.
-    async fn ask(&self, way: Way, target: &str) -> Result<(PgConnection, bool), No> {
-        let options = self.quiet_options(way);
-        let is_known = self.seen().pooled.iter().any(|database| database == self.database());
-        let token = (!is_known).then(pooler::token);
-        let mut connection = match &token {
-            Some(token) => match pooler::with_token(options.clone(), token).connect().await {
-                Err(error) if pooler::takes_no_options(&error) => options.connect().await,
-                connected => connected,
-            },
-            None => options.connect().await,
+    /// last of the three.
+    async fn ask(&self, way: Way, target: &str, purpose: Purpose) -> Result<(PgConnection, Answer, bool), No> {
+        let options = self.contract_options(way, purpose);
+        let (is_known, refuses_options) = {
+            let seen = self.seen();
+            (seen.pooled.iter().any(|database| database == self.database()), seen.refuses_options)
+        };
+        let token = (!is_known && !refuses_options).then(pooler::token);
+        let with_token = token.iter().fold(options, |options, token| pooler::with_token(options, token));
+        let mut connection = match with_token.connect().await {
+            Err(error) if !refuses_options && pooler::takes_no_options(&error) => {
+                self.seen().refuses_options = true;
+                self.quiet_options(way).connect().await
+            }
+            connected => connected,
         }
         .map_err(|error| self.with_missing_password(way.host, refused(error)))?;
         let answer = pooler::ask(&mut connection).await.map_err(refused)?;
@@ -175,7 +232,7 @@ impl Settings {
             return Err(No::new(Fault::new(Kind::Unreachable, message).into(), true));
         }
         let is_direct = is_known || token.is_some_and(|token| answer.token.as_deref() == Some(&*token));
-        Ok((connection, is_direct))
+        Ok((connection, answer, is_direct))
     }
 
     /// The server's refusal of a password speaks of a wrong one where none was given, too.
@@ -229,31 +286,4 @@ fn refused(error: sqlx::Error) -> No {
         None => in_its_own_words(error),
     };
     No { error, next, about_tls }
-}
-
-/// What every session of ours gets, with one question; whether lc_messages may be set is what comes back.
-///
-/// A lock, or a scratch database to be dropped, waits for hours while pg_dump and psql work. And the server is to
-/// notice within a minute that our host is gone: else a lock stays for two hours (tcp_keepalive_time). Numbers are
-/// written in full, and messages are English where the role may choose.
-async fn contract(connection: &mut PgConnection) -> sqlx::Result<bool> {
-    // has_parameter_privilege came with 15.
-    let may = match connection.server_version_num() {
-        Some(150_000..) => "current_setting('is_superuser') = 'on' OR has_parameter_privilege('lc_messages', 'SET')",
-        _ => "current_setting('is_superuser') = 'on'",
-    };
-    let sql = format!(
-        "SELECT bool_or(wanted.name = 'lc_messages'), count(set_config(wanted.name, wanted.value, false))
-         FROM (VALUES ('idle_session_timeout', '0'), ('idle_in_transaction_session_timeout', '0'), ('transaction_timeout', '0'),
-                      ('statement_timeout', '0'), ('tcp_keepalives_idle', '20'), ('tcp_keepalives_interval', '10'),
-                      ('tcp_keepalives_count', '3'), ('tcp_user_timeout', '50000'), ('extra_float_digits', '2'),
-                      ('lc_messages', 'C')) AS wanted (name, value)
-         JOIN pg_settings ON pg_settings.name = wanted.name
-         WHERE wanted.name <> 'lc_messages' OR {may}"
-    );
-    let row = super::query(sql).fetch_one(&mut *connection).await?;
-    // What a killed process asked for ends with it, not when it is done, or the next run would meet it. Servers
-    // on systems without such a check (not Linux, macOS, BSD) refuse the value.
-    let _ = sqlx::query("SELECT set_config('client_connection_check_interval', '2s', false)").execute(&mut *connection).await;
-    row.try_get(0)
 }

@@ -11,6 +11,7 @@ use anyhow::Result;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
+use super::contract::{self, Purpose};
 use super::parameters::{self, OWN_OPTIONS, Parameters};
 use super::passfile;
 use super::session::{Seen, Way};
@@ -35,7 +36,7 @@ pub struct Settings {
 }
 
 /// All but the database's name.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct WayIn {
     hosts: Vec<Host>,
     user: String,
@@ -49,6 +50,8 @@ struct WayIn {
     own_options: Option<String>,
     connect_timeout: Duration,
     target: String,
+    /// That every session takes; "none" is the login's own.
+    role: String,
     /// Variables that are client tools' alone.
     variables: Vec<(&'static str, String)>,
 }
@@ -67,7 +70,11 @@ impl Settings {
     /// From the configuration; a service file, PG* variables and `.pgpass` fill what it leaves out.
     pub fn resolve(database: &config::Database) -> Result<Self> {
         let url = database.url.as_ref().map(ExposeSecret::expose_secret).unwrap_or("postgres://");
-        Self::from_url(url)
+        let settings = Self::from_url(url)?;
+        Ok(match &database.role {
+            Some(role) => settings.with_role(role),
+            None => settings,
+        })
     }
 
     pub fn from_url(url: &str) -> Result<Self> {
@@ -112,6 +119,7 @@ impl Settings {
             own_options: text(OWN_OPTIONS),
             connect_timeout: timeout.map_or(CONNECT_TIMEOUT, Duration::from_secs),
             target: text("target_session_attrs").unwrap_or_else(|| "any".to_owned()),
+            role: "none".to_owned(),
             variables: [
                 ("PGCHANNELBINDING", "channel_binding"),
                 ("PGSSLSNI", "sslsni"),
@@ -126,6 +134,10 @@ impl Settings {
         // As libpq: the database's name defaults to the user's.
         let database = text("dbname").unwrap_or_else(|| way_in.user.clone());
         Ok(Self { way_in: Arc::new(way_in), database, seen: Arc::default() })
+    }
+
+    fn with_role(self, role: &str) -> Self {
+        Self { way_in: Arc::new(WayIn { role: role.to_owned(), ..(*self.way_in).clone() }), ..self }
     }
 
     /// The same server, another database.
@@ -166,6 +178,16 @@ impl Settings {
 
     pub(super) fn target(&self) -> &str {
         &self.way_in.target
+    }
+
+    /// The role that the configuration names, or "none".
+    pub(super) fn role(&self) -> &str {
+        &self.way_in.role
+    }
+
+    /// The server's own default_transaction_read_only is asked for.
+    pub(super) fn asks_whether_to_write(&self) -> bool {
+        matches!(self.target(), "read-write" | "read-only")
     }
 
     pub(super) fn connect_timeout(&self) -> Duration {
@@ -247,6 +269,11 @@ impl Settings {
     /// libpq's variables for a client tool. Everything goes this way and nothing by argument: arguments are
     /// readable by every user of the host, and a database named `a=b` would be taken for a connection string.
     pub fn apply_to(&self, command: &mut std::process::Command) {
+        self.apply_for(Purpose::Own, command);
+    }
+
+    /// The same, for a purpose.
+    pub fn apply_for(&self, purpose: Purpose, command: &mut std::process::Command) {
         let way_in = &*self.way_in;
         for inherited in ["PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY", "PGOPTIONS"] {
             command.env_remove(inherited);
@@ -278,11 +305,8 @@ impl Settings {
         if let Some((certificate, key)) = &way_in.tls.certificate {
             command.env("PGSSLCERT", certificate).env("PGSSLKEY", key);
         }
-        // Messages are read by code. Where a pooler is in between, it may know no options: then they stay as they are.
-        let english = self.seen().may_set_messages.then(|| "-c lc_messages=C".to_owned());
-        let options: Vec<String> = way_in.options.clone().into_iter().chain(english).collect();
-        if !options.is_empty() {
-            command.env("PGOPTIONS", options.join(" "));
+        if let Some(options) = self.tool_options(purpose) {
+            command.env("PGOPTIONS", options);
         }
         match hosts {
             // libpq finds it in the file by the same rules, but for the folder of sockets that was built into it.
@@ -300,6 +324,23 @@ impl Settings {
                 }
             }
         }
+    }
+}
+
+impl Settings {
+    /// The session's contract, behind options of the user's own. A pooler in between may refuse it: then they stay alone.
+    fn tool_options(&self, purpose: Purpose) -> Option<String> {
+        let seen = self.seen();
+        let own = self.way_in.options.clone();
+        if seen.refuses_options || seen.pooled.contains(&self.database) {
+            return own;
+        }
+        let role = seen.stored_role.as_deref().unwrap_or(self.role());
+        let mut settings: Vec<(&str, &str)> = contract::startup(purpose, self.asks_whether_to_write()).collect();
+        settings.extend(seen.may_set_messages.then_some(("lc_messages", "C")));
+        settings.push(("role", role));
+        let settings = settings.into_iter().map(|(name, value)| format!("-c {name}={}", parameters::escaped(value)));
+        Some(own.into_iter().chain(settings).collect::<Vec<_>>().join(" "))
     }
 }
 
@@ -444,7 +485,7 @@ mod tests {
         let options = settings.options(Way { host: 0, mode: PgSslMode::Disable });
         assert_eq!(options.get_options(), Some("-c geqo=off endpoint=x"));
         assert_eq!((options.get_host(), options.get_username(), options.get_database()), ("h", "u", Some("app")));
-        assert_eq!(environment(&settings)["PGOPTIONS"], "-c geqo=off endpoint=x");
+        assert!(environment(&settings)["PGOPTIONS"].starts_with("-c geqo=off endpoint=x -c search_path=pg_catalog,\\ pg_temp "));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::parameters::Parameters;
 const BUNDLES: [&str; 4] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"];
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tls {
     /// libpq's sslmode.
     pub mode: String,
@@ -19,7 +19,7 @@ pub struct Tls {
     pub certificate: Option<(PathBuf, PathBuf)>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Root {
     Absent,
     File(PathBuf),

@@ -219,9 +219,7 @@ impl Compress {
 
     /// Whether the role may do it, for `check --connect`, whose connection is others' too.
     pub async fn check(&self, connection: &mut sqlx::PgConnection) -> Result<String> {
-        let checked = self.may(connection).await;
-        pg::execute(connection, "RESET ALL".to_owned()).await?;
-        checked
+        self.may(connection).await
     }
 
     async fn may(&self, connection: &mut sqlx::PgConnection) -> Result<String> {

@@ -20,7 +20,7 @@ use crate::job::Checker;
 use crate::pg;
 use crate::report::{Report, Unfinished};
 use crate::store::Store;
-use crate::task::partition::Partition;
+use crate::task::partition::{Partition, with_schema};
 use crate::task::{RunContext, Work};
 use crate::units::{self, Span};
 
@@ -94,7 +94,7 @@ impl Work for Retention {
             Err(error) if governor::is_lock_trouble(&error) => {
                 let mut connection = run.settings.connect().await?;
                 let table: Option<i64> = sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint")
-                    .bind(&self.table)
+                    .bind(with_schema(&self.table))
                     .fetch_one(&mut connection)
                     .await?;
                 let message = delete::locked(&mut connection, &self.table, table.unwrap_or_default(), &error).await?;
@@ -112,16 +112,21 @@ impl Work for Retention {
         };
         let partitions_summary = std::mem::take(&mut report.summary);
         let archive = self.archive(run).await?;
-        let mut connection = run.or_cancelled(run.settings.connect()).await?;
-        // The count at the end would take every processor from the application.
-        pg::set(&mut connection, "max_parallel_workers_per_gather", "0").await?;
         if let Some(archive) = &archive {
+            let mut connection = run.or_cancelled(run.settings.connect()).await?;
             let recovered = run.or_cancelled(archive.recover(&mut connection)).await?;
             if recovered.completed + recovered.discarded > 0 {
                 report.fact("recovered_batches", recovered.completed);
                 report.fact("discarded_batches", recovered.discarded);
             }
         }
+        // Triggers run in it: nothing else does.
+        let mut connection = run.or_cancelled(run.settings.connect_for(pg::Purpose::Application)).await?;
+        // Rows that a policy hides would stay unseen, and its functions would run as us: an error instead.
+        pg::set(&mut connection, "row_security", "off").await?;
+        pg::commit_durably(&mut connection).await?;
+        // The count at the end would take every processor from the application.
+        pg::set(&mut connection, "max_parallel_workers_per_gather", "0").await?;
         let mut governor =
             run.or_cancelled(Governor::start(run, &run.job.limits, plan.parts.first().map(|part| part.oid))).await?;
         let phase = run.progress.phase("delete", None);

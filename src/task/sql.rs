@@ -135,7 +135,9 @@ impl Work for Sql {
     }
 
     async fn apply(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
-        let mut connection = run.or_cancelled(run.settings.connect()).await?;
+        // Its own session: names are found through the role's own search_path, as everywhere else where this SQL runs. What it
+        // leaves there (settings, temporary tables, prepared statements) ends with it.
+        let mut connection = run.or_cancelled(run.settings.connect_for(pg::Purpose::Application)).await?;
         pg::set(&mut connection, "statement_timeout", &plan.statement_timeout.0.as_millis().to_string()).await?;
         pg::set(&mut connection, "lock_timeout", &plan.lock_timeout.0.as_millis().to_string()).await?;
         run.or_cancelled(wait_for_orphan(run, &mut connection)).await?;
@@ -172,7 +174,9 @@ async fn wait_for_orphan(run: &RunContext<'_>, connection: &mut PgConnection) ->
     let started = Instant::now();
     while !pg::try_lock(connection, &lock).await? {
         if started.elapsed() > ORPHAN_TIMEOUT {
-            let holder = pg::lock_holder(connection, &lock).await?.unwrap_or_else(|| "one that has just ended".to_owned());
+            let holder = pg::lock_holder(&mut run.settings.connect().await?, &lock)
+                .await?
+                .unwrap_or_else(|| "one that has just ended".to_owned());
             let message = format!("a statement of an earlier run, whose process is gone, still runs: {holder}");
             return Err(Fault::new(Kind::Busy, message).into());
         }

@@ -31,7 +31,6 @@ use self::kind::{Method, Metric};
 use crate::fault::{Fault, Kind};
 use crate::governor;
 use crate::job::Checker;
-use crate::pg;
 use crate::report::Report;
 use crate::task::partition::with_schema;
 use crate::task::{RunContext, Work};
@@ -335,11 +334,7 @@ impl VectorIndex {
         if let Some(place) = &self.apply_setting {
             setting::may_set(connection, place).await?;
         }
-        // The connection is others' too.
-        pg::set(connection, "search_path", "").await?;
-        let checked = self.check_tables(connection, &extension).await;
-        pg::execute(connection, "RESET search_path".to_owned()).await?;
-        checked?;
+        self.check_tables(connection, &extension).await?;
         Ok(format!("owns {} and may build indexes on it", self.table))
     }
 }

@@ -30,6 +30,8 @@ mod compress_later;
 mod compress_writers;
 /// Connections as they are: addresses, hosts, certificates, poolers, standbys.
 mod connections;
+/// What a database's owner puts in our way: functions, settings, a ledger of his own.
+mod contract;
 /// The examples that are shipped: configuration, jobs, schema.
 mod examples;
 /// What the role of `grants` may do is enough for every shipped job.

@@ -296,7 +296,7 @@ fn foreign_keys_into_the_table_are_refused_without_an_index_and_shown_with_one()
     );
     let scenario = scenario(server, &database, "");
     scenario.run(&["run-job", "old-logs"]).exited(78).says(&[
-        "foreign key details_log_id_fkey of details",
+        "foreign key details_log_id_fkey of public.details",
         "without an index",
         "CREATE INDEX CONCURRENTLY",
     ]);

@@ -78,7 +78,8 @@ async fn load(scene: &Scene<'_>, scratch: &pg::Settings, file: &std::path::Path)
     let major = Server::of(&mut connection).await?.major();
     let tools = crate::client_tools::find_for_restore(scene.config.tools.bin_dir.as_deref(), major).await?;
     let mut command = tools.command("psql");
-    scratch.apply_to(&mut command);
+    // The file is the user's own SQL: its names are found as psql would find them.
+    scratch.apply_for(pg::Purpose::Application, &mut command);
     command.args(["-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-f"]).arg(file);
     let mut psql = Child::spawn(command)?;
     drop(psql.take_stdin()?);

@@ -19,6 +19,7 @@ use crate::job::Job;
 use crate::pg::{self, Server};
 use crate::progress::Progress;
 use crate::task::Task;
+use crate::task::partition::with_schema;
 
 /// Of one check. A database with more of one kind has one problem, not thousands.
 const ROWS_AT_MOST: usize = 1000;
@@ -305,7 +306,7 @@ pub async fn session(scene: &Scene<'_>) -> Result<PgConnection> {
 /// costs 3.8 s where a hash join takes 0.1.
 pub async fn begin(connection: &mut PgConnection, scene: &Scene<'_>) -> Result<()> {
     let settings = format!(
-        "BEGIN READ ONLY; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}; SET LOCAL search_path = pg_catalog;
+        "BEGIN READ ONLY; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}; SET LOCAL search_path = pg_catalog, pg_temp;
          SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL IntervalStyle = 'postgres'; SET LOCAL jit = off; SET LOCAL enable_nestloop = off",
         scene.audit.check_timeout.as_millis(),
         LOCK_TIMEOUT.as_millis()
@@ -385,7 +386,6 @@ struct Covered {
     columns: Vec<String>,
 }
 
-/// With the role's own search_path, as those jobs have it.
 async fn covered(scene: &Scene<'_>) -> Result<Covered> {
     let mut connection = session(scene).await?;
     let mut covered = Covered::default();
@@ -398,7 +398,7 @@ async fn covered(scene: &Scene<'_>) -> Result<Covered> {
         };
         // One that is written in a way that is no name at all is its own job's failure.
         let oid: Result<Option<i64>, _> =
-            sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint").bind(table).fetch_one(&mut connection).await;
+            sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint").bind(with_schema(table)).fetch_one(&mut connection).await;
         match (oid.ok().flatten(), column) {
             (Some(oid), Some(column)) => covered.columns.push(format!("{oid}:{column}")),
             (Some(oid), None) => covered.tables.push(oid),

@@ -14,7 +14,7 @@ use crate::pg;
 
 /// Index builds of the restore's own session. An ivfflat index over 11,000 vectors of 1,536 dimensions refuses the
 /// server's default of 64 MB ("memory required is 65 MB"); a larger setting stays.
-const BUILD_MEMORY: &str = "SELECT pg_catalog.set_config('maintenance_work_mem', '512MB', false) FROM pg_catalog.pg_settings WHERE name = 'maintenance_work_mem' AND setting::pg_catalog.int8 < 524288";
+const BUILD_MEMORY: &str = "SELECT pg_catalog.set_config('maintenance_work_mem', '512MB', false) WHERE pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem')) OPERATOR(pg_catalog.<) 536870912";
 
 /// Around a statement whose failure must not end the transaction that it stands in.
 const SAVEPOINT: &str = "SAVEPOINT pgtend";
@@ -68,15 +68,13 @@ pub enum Copied {
 impl Session {
     /// Connects, and prepares the session. An error is the target's or the network's.
     pub async fn open(settings: &pg::Settings, in_transaction: bool, manifest: &Manifest) -> Result<Self> {
-        let mut connection = settings.connect().await?;
+        let mut connection = settings.connect_for(pg::Purpose::Restore).await?;
         let of_source = &manifest.server.database.settings;
         for (name, value) in of_source.iter().filter_map(|setting| setting.split_once('=')).filter(|(name, _)| computes(name)) {
             if let Err(error) = pg::set(&mut connection, name, value).await {
                 tracing::debug!("the restore's session goes without {name}: {error:#}");
             }
         }
-        // First of all: what a database, a role or the server has as its default is no wish of whoever restores.
-        pg::set(&mut connection, "default_transaction_read_only", "off").await?;
         pg::execute(&mut connection, BUILD_MEMORY.to_owned()).await?;
         let known = facts::setting_names(&mut connection).await?;
         let tablespaces: Vec<String> = sqlx::query_scalar(

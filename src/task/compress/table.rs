@@ -8,6 +8,7 @@ use super::install::{GUARDS, PLAIN, WRITE};
 use super::{Compress, definition};
 use crate::fault::{Fault, Kind};
 use crate::pg::{self, Server, identifier, literal, qualified};
+use crate::task::partition::with_schema;
 
 /// Says that a table has companion columns, and holds that each body has one form.
 pub const CONSTRAINT: &str = "pgtend_one_form";
@@ -195,7 +196,6 @@ fn refused(message: String) -> anyhow::Error {
 /// Settings under which keys and expressions read the same for every role.
 pub async fn prepare(connection: &mut PgConnection) -> Result<()> {
     for (name, value) in [
-        ("search_path", ""),
         ("DateStyle", "ISO, YMD"),
         ("IntervalStyle", "postgres"),
         ("TimeZone", "UTC"),
@@ -233,7 +233,7 @@ pub async fn silences_triggers(connection: &mut PgConnection, table: &Table) -> 
 pub async fn find(compress: &Compress, connection: &mut PgConnection) -> Result<Table> {
     let named: Option<(i64, String, String)> =
         sqlx::query_as("SELECT oid::bigint, relkind::text, relname::text FROM pg_class WHERE oid = to_regclass($1)")
-            .bind(&compress.table)
+            .bind(with_schema(&compress.table))
             .fetch_optional(&mut *connection)
             .await
             .map_err(pg::in_its_own_words)?;
@@ -285,7 +285,8 @@ async fn base_of(connection: &mut PgConnection, view: i64) -> Result<Option<i64>
 
 /// The table behind a view that is not there any more, and the view's name.
 async fn without_its_view(connection: &mut PgConnection, name: &str) -> Result<Option<(i64, String)>> {
-    let parts: Vec<String> = sqlx::query_scalar("SELECT parse_ident($1)").bind(name).fetch_one(&mut *connection).await?;
+    let parts: Vec<String> =
+        sqlx::query_scalar("SELECT parse_ident($1)").bind(with_schema(name)).fetch_one(&mut *connection).await?;
     let Some((name, schema)) = parts.split_last() else { return Ok(None) };
     let stored: Vec<String> = schema.iter().chain([&companion(name, "_stored")]).map(|part| identifier(part)).collect();
     let base: Option<i64> =

@@ -162,6 +162,7 @@ impl Work<'_> {
     pub async fn connect(&self, limits: &Limits) -> Result<PgConnection> {
         let mut connection = self.run.settings.connect().await?;
         super::prepare(&mut connection).await?;
+        pg::commit_durably(&mut connection).await?;
         let patience = governor::patience(&mut connection, limits.lock_timeout.0).await?;
         pg::set(&mut connection, "lock_timeout", &patience.as_millis().to_string()).await?;
         pg::set(&mut connection, "statement_timeout", &limits.statement_timeout.0.as_millis().to_string()).await?;
@@ -201,6 +202,8 @@ impl Work<'_> {
                 continue;
             }
             loop {
+                // Triggers of the table ran in the batches before, and what they set stays.
+                pg::reset_search_path(connection).await?;
                 let page = self.page(connection, key, wanted, after.as_deref(), until.as_deref()).await?;
                 done.too_large += page.too_large;
                 let Some(last) = page.last else { break };

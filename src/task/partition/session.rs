@@ -59,14 +59,13 @@ impl Session {
             // Bounds are shown and read in one way, whatever the role's settings are.
             ("TimeZone", "UTC"),
             ("DateStyle", "ISO, YMD"),
-            // Expressions come back with qualified names.
-            ("search_path", ""),
             // Rows that a policy hides would be counted as absent: an error instead.
             ("row_security", "off"),
         ] {
             pg::set(&mut connection, name, value).await?;
         }
         pg::set(&mut connection, "lock_timeout", &lock_timeout.as_millis().to_string()).await?;
+        pg::commit_durably(&mut connection).await?;
         let pid = pg::backend_pid(&mut connection).await?;
         let further_lock_timeout = governor::patience(&mut connection, lock_timeout).await?;
         Ok(Self {
@@ -88,7 +87,12 @@ impl Session {
         let started = Instant::now();
         let mut pause = PAUSE;
         loop {
-            let failure = match self.attempt(statements).await {
+            let attempt = self.attempt(statements).await;
+            if attempt.is_ok() {
+                // Triggers and checks of the table ran in it, and what they set stays.
+                pg::reset_search_path(&mut self.connection).await?;
+            }
+            let failure = match attempt {
                 Ok(rows) => return Ok(Attempt::Done(rows)),
                 Err(Failure { error, sql }) => {
                     // Without a transaction this is a warning; after a lost connection it fails, which is no news.

@@ -1,4 +1,7 @@
 //! The batches: found, locked without waiting, archived where that is asked for, deleted, each a transaction.
+//!
+//! Triggers and the user's `where` run in this session, and find names through the role's own search_path, as they do for the
+//! application. So every name, type and operator of ours is qualified here, and the session ends with the deleting.
 
 use std::time::{Duration, Instant};
 
@@ -104,7 +107,7 @@ impl Work<'_> {
         let started = Instant::now();
         let pid = pg::backend_pid(connection).await?;
         archive::prepare_session(connection).await?;
-        let patience = governor::patience(connection, governor.limits().lock_timeout.0).await?;
+        let patience = governor::patience(&mut self.run.settings.connect().await?, governor.limits().lock_timeout.0).await?;
         pg::set(connection, "lock_timeout", &patience.as_millis().to_string()).await?;
         pg::set(connection, "statement_timeout", &governor.limits().statement_timeout.0.as_millis().to_string()).await?;
         let target = if self.archive.is_some() { ARCHIVE_TIME } else { governor.limits().batch_time };
@@ -168,7 +171,9 @@ impl Work<'_> {
                 Err(error) if governor::is_lock_trouble(&error) => {
                     done.is_locked = true;
                     done.elapsed += started.elapsed();
-                    return Ok(Go::Stop(locked(connection, &self.part.name, self.part.oid, &error).await?));
+                    return Ok(Go::Stop(
+                        locked(&mut self.run.settings.connect().await?, &self.part.name, self.part.oid, &error).await?,
+                    ));
                 }
                 Err(error) => {
                     return Err(error.context(format!("after {} of {}", units::plural(done.rows, "row"), self.part.name)));
@@ -244,12 +249,13 @@ impl Work<'_> {
         let (table, condition) = (&self.part.name, &self.plan.condition);
         let column = identifier(&self.retention.column);
         let (which, key) = match place {
-            Place::Block(_) => ("ctid >= $2::text::tid AND ctid < $3::text::tid".to_owned(), "NULL::text".to_owned()),
+            Place::Block(_) => (bound_blocks(), "NULL::pg_catalog.text".to_owned()),
             Place::Key(_) => (
                 format!(
-                    "ctid = ANY (ARRAY(SELECT ctid FROM ONLY {table} WHERE {column} >= $2::text::{} AND {condition}
-                                       ORDER BY {column} LIMIT $3::text::bigint))",
-                    self.plan.column_type
+                    "ctid OPERATOR(pg_catalog.=) ANY (ARRAY(
+                        SELECT ctid FROM ONLY {table} WHERE {column} OPERATOR(pg_catalog.>=) $2::pg_catalog.text::{} AND {condition}
+                        ORDER BY {column} LIMIT $3::pg_catalog.text::bigint))",
+                    self.plan.type_sql()
                 ),
                 column,
             ),
@@ -260,7 +266,9 @@ impl Work<'_> {
             let rows = self.bound(delete, place, size).execute(connection).await?.rows_affected();
             return Ok(Batch { rows, found: rows, last_key: None, archived_bytes: 0 });
         }
-        let sql = format!("WITH gone AS ({delete} RETURNING {key} AS key) SELECT count(*), max(key)::text FROM gone");
+        let sql = format!(
+            "WITH gone AS ({delete} RETURNING {key} AS key) SELECT pg_catalog.count(*), pg_catalog.max(key)::pg_catalog.text FROM gone"
+        );
         let row = self.bound(sql, place, size).fetch_one(connection).await?;
         let rows = row.try_get::<i64, _>(0)? as u64;
         Ok(Batch { rows, found: rows, last_key: row.try_get(1)?, archived_bytes: 0 })
@@ -269,8 +277,9 @@ impl Work<'_> {
     async fn delete_unlocked(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<Batch> {
         let sql = format!(
             "WITH picked AS MATERIALIZED ({}),
-             gone AS (DELETE FROM ONLY {} WHERE ctid = ANY (ARRAY(SELECT ctid FROM picked)) RETURNING 1)
-             SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM picked), (SELECT max(key)::text FROM picked)",
+             gone AS (DELETE FROM ONLY {} WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT ctid FROM picked)) RETURNING 1)
+             SELECT (SELECT pg_catalog.count(*) FROM gone), (SELECT pg_catalog.count(*) FROM picked),
+                    (SELECT pg_catalog.max(key)::pg_catalog.text FROM picked)",
             self.pick(place),
             self.part.name
         );
@@ -290,12 +299,14 @@ impl Work<'_> {
     ) -> Result<Batch> {
         let table = &self.part.name;
         let (which, last_key) = match place {
-            Place::Block(block) => (format!("ctid >= '({block},0)'::tid AND ctid < '({},0)'::tid", block + size), None),
+            Place::Block(block) => {
+                (between(&format!("'({block},0)'::pg_catalog.tid"), &format!("'({},0)'::pg_catalog.tid", block + size)), None)
+            }
             Place::Key(key) => match self.key_after(connection, key, size).await? {
                 Some(last) => {
                     let column = identifier(&self.retention.column);
                     let (from, to) = (self.key_value(key), self.key_value(&last));
-                    (format!("{column} {} {from} AND {column} <= {to}", beyond(key)), Some(last))
+                    (format!("{column} {} {from} AND {column} OPERATOR(pg_catalog.<=) {to}", beyond(key)), Some(last))
                 }
                 None => return self.nothing(connection, None).await,
             },
@@ -315,7 +326,8 @@ impl Work<'_> {
             columns,
             query: format!(
                 "DELETE FROM ONLY {table}
-                 WHERE ctid = ANY (ARRAY(SELECT ctid FROM ONLY {table} WHERE {which} FOR UPDATE SKIP LOCKED)) RETURNING {list}"
+                 WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT ctid FROM ONLY {table} WHERE {which} FOR UPDATE SKIP LOCKED))
+                 RETURNING {list}"
             ),
         };
         let name = archive.name(self.run.now, archive::transaction(connection).await?);
@@ -349,11 +361,12 @@ impl Work<'_> {
     async fn key_after(&self, connection: &mut PgConnection, key: &str, size: u64) -> Result<Option<String>> {
         let column = identifier(&self.retention.column);
         let sql = format!(
-            "SELECT max(key)::text FROM (
-                SELECT {column} AS key FROM ONLY {} WHERE {column} {} $2::text::{} AND {} ORDER BY {column} LIMIT $3::text::bigint) k",
+            "SELECT pg_catalog.max(key)::pg_catalog.text FROM (
+                SELECT {column} AS key FROM ONLY {} WHERE {column} {} $2::pg_catalog.text::{} AND {}
+                ORDER BY {column} LIMIT $3::pg_catalog.text::bigint) k",
             self.part.name,
             beyond(key),
-            self.plan.column_type,
+            self.plan.type_sql(),
             self.plan.condition
         );
         let place = Place::Key(key.to_owned());
@@ -361,7 +374,7 @@ impl Work<'_> {
     }
 
     fn key_value(&self, key: &str) -> String {
-        format!("{}::{}", literal(key), self.plan.column_type)
+        format!("{}::{}", literal(key), self.plan.type_sql())
     }
 
     /// Finds and locks rows; `$1` the cutoff, `$2` and `$3` the place.
@@ -370,13 +383,14 @@ impl Work<'_> {
         let column = identifier(&self.retention.column);
         match place {
             Place::Block(_) => format!(
-                "SELECT ctid, NULL::text AS key FROM ONLY {table}
-                 WHERE ctid >= $2::text::tid AND ctid < $3::text::tid AND {condition} FOR UPDATE SKIP LOCKED"
+                "SELECT ctid, NULL::pg_catalog.text AS key FROM ONLY {table} WHERE {} AND {condition} FOR UPDATE SKIP LOCKED",
+                bound_blocks()
             ),
             Place::Key(_) => format!(
                 "SELECT ctid, {column} AS key FROM ONLY {table}
-                 WHERE {column} >= $2::text::{} AND {condition} ORDER BY {column} LIMIT $3::text::bigint FOR UPDATE SKIP LOCKED",
-                self.plan.column_type,
+                 WHERE {column} OPERATOR(pg_catalog.>=) $2::pg_catalog.text::{} AND {condition}
+                 ORDER BY {column} LIMIT $3::pg_catalog.text::bigint FOR UPDATE SKIP LOCKED",
+                self.plan.type_sql(),
             ),
         }
     }
@@ -397,7 +411,16 @@ impl Work<'_> {
 
 /// Rows at the last key were looked at with it; at the very start there is none.
 fn beyond(key: &str) -> &'static str {
-    if key == START { ">=" } else { ">" }
+    if key == START { "OPERATOR(pg_catalog.>=)" } else { "OPERATOR(pg_catalog.>)" }
+}
+
+/// Rows in a range of blocks, the end of it not included.
+fn between(from: &str, to: &str) -> String {
+    format!("ctid OPERATOR(pg_catalog.>=) {from} AND ctid OPERATOR(pg_catalog.<) {to}")
+}
+
+fn bound_blocks() -> String {
+    between("$2::pg_catalog.text::pg_catalog.tid", "$3::pg_catalog.text::pg_catalog.tid")
 }
 
 /// Who stands in the way.
@@ -421,7 +444,7 @@ pub async fn vacuum(connection: &mut PgConnection, plan: &Plan) -> Result<()> {
 pub async fn left(connection: &mut PgConnection, plan: &Plan) -> Result<Option<u64>> {
     let mut left = 0;
     for part in &plan.parts {
-        let sql = format!("SELECT count(*) FROM ONLY {} WHERE {}", part.name, plan.condition);
+        let sql = format!("SELECT pg_catalog.count(*) FROM ONLY {} WHERE {}", part.name, plan.condition);
         match pg::query(sql).bind(plan.cutoff).fetch_one(&mut *connection).await {
             Ok(row) => left += row.try_get::<i64, _>(0)? as u64,
             Err(error)

@@ -11,6 +11,7 @@ use super::{Method, Retention};
 use crate::fault::{self, Fault, Kind};
 use crate::governor::Limits;
 use crate::pg::{self, identifier, literal, qualified};
+use crate::task::partition::with_schema;
 use crate::task::{RunContext, Work as _, partition};
 use crate::units;
 
@@ -92,9 +93,12 @@ struct Facts {
 pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
     let mut connection = run.settings.connect().await?;
     pg::set(&mut connection, "lock_timeout", "2000").await?;
-    let oid: Option<i64> =
-        sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint").bind(&retention.table).fetch_one(&mut connection).await?;
-    let oid = oid.ok_or_else(|| refused(format!("there is no table {} in {}", retention.table, run.settings.display())))?;
+    let oid: Option<i64> = sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint")
+        .bind(with_schema(&retention.table))
+        .fetch_one(&mut connection)
+        .await?;
+    let oid =
+        oid.ok_or_else(|| refused(format!("there is no table {} in {}", with_schema(&retention.table), run.settings.display())))?;
     let facts = facts(&mut connection, oid, &retention.column).await?;
     let references: Vec<Reference> = sqlx::query_as(include_str!("references.sql")).bind(oid).fetch_all(&mut connection).await?;
     refuse(retention, &facts, &references)?;
@@ -111,14 +115,17 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
     let column_type = facts.column_type.clone().unwrap_or_default();
     let cutoff = chrono::TimeDelta::from_std(retention.older_than.0).ok().and_then(|age| run.now.checked_sub_signed(age));
     let cutoff = cutoff.ok_or_else(|| refused(format!("older_than = \"{}\" is before all calendars", retention.older_than)))?;
-    let condition = condition(retention, &column_type, &zone, "$1::timestamptz");
-    let literal_cutoff = format!("{}::timestamptz", literal(&cutoff.to_rfc3339()));
+    let condition = condition(retention, &column_type, &zone, "$1::pg_catalog.timestamptz");
+    let literal_cutoff = format!("{}::pg_catalog.timestamptz", literal(&cutoff.to_rfc3339()));
     let condition_without_values = self::condition(retention, &column_type, &zone, &literal_cutoff);
     let table = qualified(&facts.schema, &facts.name);
+    // The condition finds names as it would in the application.
+    let mut application = run.settings.connect_for(pg::Purpose::Application).await?;
+    pg::set(&mut application, "lock_timeout", "2000").await?;
     if let Some(condition) = &retention.condition {
         // By itself first: in parentheses, `a) OR (b` would be a condition, too, and another one.
         pg::query(format!("EXPLAIN SELECT FROM ONLY {table} WHERE {condition}\n"))
-            .fetch_all(&mut connection)
+            .fetch_all(&mut application)
             .await
             .map_err(pg::in_its_own_words)
             .context("the condition in `where` of [retention]")?;
@@ -144,11 +151,11 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
             let facts = self::facts(&mut connection, leaf, &retention.column).await?;
             // By its own name, its own privileges and row security hold.
             refuse(retention, &facts, &[])?;
-            parts.push(part(&mut connection, retention, facts, &condition_without_values).await?);
+            parts.push(part(&mut application, retention, facts, &condition_without_values).await?);
         }
         anyhow::ensure!(!parts.is_empty() || whole.is_some(), refused(format!("{table} is partitioned and has no partition")));
     } else {
-        parts.push(part(&mut connection, retention, facts_of(&facts), &condition_without_values).await?);
+        parts.push(part(&mut application, retention, facts_of(&facts), &condition_without_values).await?);
     }
     if facts.published {
         notes.push("deletes are published: subscribers delete the same rows".to_owned());
@@ -169,6 +176,14 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
         archive: retention.archive.clone(),
         limits: run.job.limits.clone(),
     })
+}
+
+impl Plan {
+    /// The column's type, as SQL of ours names it.
+    pub fn type_sql(&self) -> &str {
+        // The others are words of the grammar, which no schema can take over.
+        if self.column_type == "date" { "pg_catalog.date" } else { &self.column_type }
+    }
 }
 
 /// Whole partitions that are too old: nothing with a `where`, which asks for some of their rows only. An error is the
@@ -268,19 +283,19 @@ fn condition(retention: &Retention, column_type: &str, zone: &str, cutoff: &str)
     let column = identifier(&retention.column);
     let cutoff = match column_type {
         "timestamp with time zone" => cutoff.to_owned(),
-        "date" => format!("({cutoff} AT TIME ZONE {})::date", literal(zone)),
+        "date" => format!("({cutoff} AT TIME ZONE {})::pg_catalog.date", literal(zone)),
         _ => format!("({cutoff} AT TIME ZONE {})", literal(zone)),
     };
     match &retention.condition {
         // On a line of its own, so that a comment at its end comments out nothing of ours.
-        Some(more) => format!("{column} < {cutoff} AND (\n{more}\n)"),
-        None => format!("{column} < {cutoff}"),
+        Some(more) => format!("{column} OPERATOR(pg_catalog.<) {cutoff} AND (\n{more}\n)"),
+        None => format!("{column} OPERATOR(pg_catalog.<) {cutoff}"),
     }
 }
 
-async fn part(connection: &mut PgConnection, retention: &Retention, facts: Facts, condition: &str) -> Result<Part> {
+async fn part(application: &mut PgConnection, retention: &Retention, facts: Facts, condition: &str) -> Result<Part> {
     let name = qualified(&facts.schema, &facts.name);
-    let rows_to_go = estimate(connection, &name, condition).await.context("the condition in `where` of [retention]")?;
+    let rows_to_go = estimate(application, &name, condition).await.context("the condition in `where` of [retention]")?;
     let rows = facts.rows as u64;
     let (method, reason) = choose(retention.method, facts.index.as_deref(), rows, rows_to_go)?;
     Ok(Part {

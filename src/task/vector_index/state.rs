@@ -194,7 +194,7 @@ pub async fn pgvector(connection: &mut PgConnection) -> Result<String> {
 pub async fn connect(run: &RunContext<'_>) -> Result<PgConnection> {
     let mut connection = run.settings.connect().await?;
     let lock_timeout = run.job.limits.lock_timeout.0.as_millis().to_string();
-    let ours = [("search_path", ""), ("row_security", "off"), ("lock_timeout", lock_timeout.as_str()), ("jit", "off")];
+    let ours = [("row_security", "off"), ("lock_timeout", lock_timeout.as_str()), ("jit", "off")];
     // Whatever the role has set for itself. A plan that is kept would not follow a setting that changes.
     let planner = [
         ("enable_indexscan", "on"),

@@ -39,7 +39,7 @@ cd / && rm -rf "$dir"
 pub struct Server {
     /// Of the client tools.
     pub bin_dir: PathBuf,
-    major: u32,
+    pub major: u32,
     port: u16,
     folder: TempDir,
     supervisor: Child,
@@ -221,6 +221,11 @@ impl Server {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("t{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         self.sql("postgres", &format!("CREATE DATABASE {name}"));
+        if is_poisoned() {
+            self.sql(&name, include_str!("../fixtures/hostile.sql"));
+            let sets = POISON.iter().map(|(setting, hostile, _)| format!("ALTER DATABASE {name} SET {setting} = {hostile};"));
+            self.sql("postgres", &sets.collect::<String>());
+        }
         name
     }
 
@@ -254,7 +259,12 @@ impl Server {
         let mut command = Command::new(self.bin_dir.join(name));
         command.env("PGHOST", self.socket()).env("PGUSER", "postgres").env("PGDATABASE", database);
         command.env("PGPORT", self.port.to_string());
-        command.env("PGOPTIONS", "-c client_connection_check_interval=1s");
+        let mut options = vec!["-c client_connection_check_interval=1s".to_owned()];
+        if is_poisoned() {
+            // What the tests themselves ask is not their subject.
+            options.extend(POISON.iter().map(|(setting, _, harmless)| format!("-c {setting}={harmless}")));
+        }
+        command.env("PGOPTIONS", options.join(" "));
         command
     }
 
@@ -301,6 +311,35 @@ impl Drop for Server {
         let _ = self.supervisor.wait();
     }
 }
+
+/// `PGTEND_TEST_POISONED=1`: every new database is one whose owner is against us, so that any test shows whether that matters.
+fn is_poisoned() -> bool {
+    std::env::var_os("PGTEND_TEST_POISONED").is_some()
+}
+
+/// Settings of such a database, and what the tests' own sessions have in their place.
+const POISON: &[(&str, &str, &str)] = &[
+    ("search_path", "hostile, public, pg_catalog", "\"$user\",public"),
+    ("local_preload_libraries", "'nosuch'", ""),
+    ("statement_timeout", "1", "0"),
+    ("lock_timeout", "1", "0"),
+    ("idle_in_transaction_session_timeout", "1", "0"),
+    ("idle_session_timeout", "1", "0"),
+    ("default_transaction_read_only", "on", "off"),
+    ("default_transaction_isolation", "serializable", "read\\ committed"),
+    ("row_security", "off", "on"),
+    ("DateStyle", "'SQL, DMY'", "ISO,MDY"),
+    ("IntervalStyle", "sql_standard", "postgres"),
+    ("TimeZone", "'Asia/Kathmandu'", "UTC"),
+    ("bytea_output", "escape", "hex"),
+    ("extra_float_digits", "-15", "1"),
+    ("standard_conforming_strings", "off", "on"),
+    ("array_nulls", "off", "on"),
+    ("transform_null_equals", "on", "off"),
+    ("quote_all_identifiers", "on", "off"),
+    ("exit_on_error", "on", "off"),
+    ("enable_indexscan", "off", "on"),
+];
 
 /// psql, open.
 pub struct Session(Child);

@@ -1,0 +1,187 @@
+//! What every session of ours is given before its first statement, whatever a database, a role or the server has as a
+//! default: the settings by which somebody else's code could run as us, and those that change what data or statements mean.
+//!
+//! They travel in the startup packet (`options`; client tools: PGOPTIONS) and there beat ALTER DATABASE, ALTER ROLE and ALTER
+//! ROLE IN DATABASE; RESET ALL comes back to them (14 to 18: tried). A setting that not every role may set on every
+//! supported version would be FATAL there: it follows by SET. SET and SHOW are utility statements: no schema, function or
+//! operator of a user can take them over.
+//!
+//! This file knows nothing but itself: a test reads its tables beside a server's pg_settings.
+
+/// Functions and operators come from pg_catalog alone. pg_temp is named so that it comes last: left out, it is searched
+/// first, and a temporary table called pg_class wins.
+pub const SEARCH_PATH: &str = "pg_catalog, pg_temp";
+
+/// What a session is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Our own statements, and client tools.
+    Own,
+    /// A dump's statements, as psql would run them: where tables, rows and temporary files go is the server's wish.
+    Restore,
+    /// The user's own SQL (`[sql]`), which finds names and places as it would without us.
+    Application,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Reach {
+    /// Every session.
+    All,
+    /// All but those of the user's own SQL.
+    Restores,
+    /// Our own sessions and client tools.
+    Own,
+}
+use Reach::{All, Own, Restores};
+
+/// What any role may set on PostgreSQL 14 and newer: name, value, where, and why.
+const PINNED: &[(&str, &str, Reach, &str)] = &[
+    ("search_path", SEARCH_PATH, Restores, "an owner's function or operator would run as us"),
+    ("local_preload_libraries", "", All, "a library that does not exist keeps everybody out"),
+    ("row_security", "off", Own, "a policy's functions would run as us, and hide rows: an error instead"),
+    ("default_transaction_read_only", "off", All, "nothing could be written"),
+    ("default_transaction_isolation", "read committed", All, "statements must see what was committed while they waited"),
+    ("default_transaction_deferrable", "off", All, "a transaction would wait before its first statement"),
+    ("statement_timeout", "0", All, "pg_dump and long builds would be cut off; a task sets its own"),
+    ("lock_timeout", "0", All, "a task sets its own"),
+    ("idle_in_transaction_session_timeout", "0", All, "an archive's upload would be cut off"),
+    ("idle_session_timeout", "0", All, "a lock waits for hours while pg_dump works"),
+    ("exit_on_error", "off", All, "the first lock that is refused would end the session"),
+    ("DateStyle", "ISO, MDY", All, "how times read in archives, keys and bounds"),
+    ("IntervalStyle", "postgres", All, "how intervals read in dumps and archives"),
+    ("TimeZone", "UTC", All, "how times read in archives, keys and bounds"),
+    ("timezone_abbreviations", "Default", All, "what the abbreviation of a zone means"),
+    ("extra_float_digits", "3", All, "numbers must be read back as they were"),
+    ("bytea_output", "hex", All, "how bytes read in archives"),
+    ("xmlbinary", "base64", All, "how bytes read in XML"),
+    ("xmloption", "content", All, "what is valid XML"),
+    ("standard_conforming_strings", "on", All, "what a backslash in a literal means"),
+    ("array_nulls", "on", All, "what NULL in an array's text means"),
+    ("transform_null_equals", "off", All, "what `= NULL` means"),
+    ("gin_fuzzy_search_limit", "0", All, "an index search would leave rows out"),
+    ("quote_all_identifiers", "off", All, "how definitions read"),
+    ("check_function_bodies", "on", All, "a function of ours must be checked when it is made"),
+    ("client_min_messages", "notice", All, "warnings must reach the report"),
+    ("default_tablespace", "", Own, "what we build goes where its table is"),
+    ("temp_tablespaces", "", Own, "sorts would go to a disk of somebody else's choice"),
+    ("default_table_access_method", "heap", Own, "a partition is made as PostgreSQL makes it"),
+    ("default_toast_compression", "pglz", Own, "how large text is stored; a task that changes it says so"),
+    ("plan_cache_mode", "auto", Own, "plans"),
+    ("enable_async_append", "on", Own, "plans"),
+    ("enable_bitmapscan", "on", Own, "plans"),
+    ("enable_gathermerge", "on", Own, "plans"),
+    ("enable_hashagg", "on", Own, "plans"),
+    ("enable_hashjoin", "on", Own, "plans"),
+    ("enable_incremental_sort", "on", Own, "plans"),
+    ("enable_indexonlyscan", "on", Own, "plans"),
+    ("enable_indexscan", "on", Own, "plans"),
+    ("enable_material", "on", Own, "plans"),
+    ("enable_memoize", "on", Own, "plans"),
+    ("enable_mergejoin", "on", Own, "plans"),
+    ("enable_nestloop", "on", Own, "plans"),
+    ("enable_parallel_append", "on", Own, "plans"),
+    ("enable_parallel_hash", "on", Own, "plans"),
+    ("enable_partition_pruning", "on", Own, "plans"),
+    ("enable_partitionwise_aggregate", "off", Own, "plans"),
+    ("enable_partitionwise_join", "off", Own, "plans"),
+    ("enable_seqscan", "on", Own, "plans"),
+    ("enable_sort", "on", Own, "plans"),
+    ("enable_tidscan", "on", Own, "plans"),
+];
+
+/// What a role needs to set it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Right {
+    None,
+    Messages,
+    ReplicationRole,
+}
+
+/// What follows by SET: name, value, where, since which `server_version_num` (and before which), with which right, and why.
+struct Later(
+    &'static str,
+    &'static str,
+    Reach,
+    std::ops::Range<u32>,
+    Right,
+    #[allow(dead_code, reason = "for people")] &'static str,
+);
+
+const EVER: std::ops::Range<u32> = 0..u32::MAX;
+
+const LATER: &[Later] = &[
+    // A lock stays for two hours (tcp_keepalive_time) when nobody notices that our host is gone.
+    Later("tcp_keepalives_idle", "20", All, EVER, Right::None, "the server notices within a minute that our host is gone"),
+    Later("tcp_keepalives_interval", "10", All, EVER, Right::None, "the same"),
+    Later("tcp_keepalives_count", "3", All, EVER, Right::None, "the same"),
+    Later("tcp_user_timeout", "50000", All, EVER, Right::None, "the same"),
+    Later("transaction_timeout", "0", All, 170_000..u32::MAX, Right::None, "a long transaction would be cut off"),
+    Later("lc_messages", "C", All, EVER, Right::Messages, "messages are read by code"),
+    Later("session_replication_role", "origin", All, EVER, Right::ReplicationRole, "triggers that keep data whole must fire"),
+    Later("createrole_self_grant", "", All, 160_000..u32::MAX, Right::None, "a new role would be granted to us"),
+    Later("icu_validation_level", "warning", All, 160_000..u32::MAX, Right::None, "a restore would refuse a locale"),
+    Later("force_parallel_mode", "off", Own, 0..160_000, Right::None, "plans"),
+    Later("debug_parallel_query", "off", Own, 160_000..u32::MAX, Right::None, "plans"),
+    Later("enable_presorted_aggregate", "on", Own, 160_000..u32::MAX, Right::None, "plans"),
+    Later("enable_group_by_reordering", "on", Own, 170_000..u32::MAX, Right::None, "plans"),
+    Later("enable_distinct_reordering", "on", Own, 180_000..u32::MAX, Right::None, "plans"),
+    Later("enable_self_join_elimination", "on", Own, 180_000..u32::MAX, Right::None, "plans"),
+    // It came with minor versions: 14.13, 15.8, 16.4.
+    Later("restrict_nonsystem_relation_kind", "", Own, 140_013..150_000, Right::None, "views could not be read"),
+    Later("restrict_nonsystem_relation_kind", "", Own, 150_008..160_000, Right::None, "views could not be read"),
+    Later("restrict_nonsystem_relation_kind", "", Own, 160_004..u32::MAX, Right::None, "views could not be read"),
+];
+
+/// Sent by itself, and may fail: servers on systems without such a check (not Linux, macOS, BSD) refuse the value. What a
+/// killed process asked for ends with it, not when it is done, or the next run would meet it.
+pub const CONNECTION_CHECK: &str = "SET client_connection_check_interval = '2s'";
+
+/// What the role of a session may set.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rights {
+    pub messages: bool,
+    pub replication_role: bool,
+}
+
+fn reaches(reach: Reach, purpose: Purpose) -> bool {
+    match purpose {
+        Purpose::Own => true,
+        Purpose::Restore => reach <= Restores,
+        Purpose::Application => reach == All,
+    }
+}
+
+/// The settings of the startup packet. With `read_only_as_it_is`, default_transaction_read_only is left out: whoever asks for
+/// a server that may, or may not, be written to means the server's own.
+pub fn startup(purpose: Purpose, read_only_as_it_is: bool) -> impl Iterator<Item = (&'static str, &'static str)> {
+    PINNED
+        .iter()
+        .filter(move |(name, _, reach, _)| {
+            reaches(*reach, purpose) && !(read_only_as_it_is && *name == "default_transaction_read_only")
+        })
+        .map(|(name, value, _, _)| (*name, *value))
+}
+
+/// The statements that follow. With `all`, those of the startup packet, too: a pooler dropped them.
+pub fn statements(purpose: Purpose, read_only_as_it_is: bool, all: bool, version_num: u32, rights: Rights) -> String {
+    let dropped = startup(purpose, read_only_as_it_is).filter(|_| all);
+    let later = LATER.iter().filter(|Later(_, _, reach, versions, right, _)| {
+        let may = match right {
+            Right::None => true,
+            Right::Messages => rights.messages,
+            Right::ReplicationRole => rights.replication_role,
+        };
+        may && reaches(*reach, purpose) && versions.contains(&version_num)
+    });
+    let sets = dropped.chain(later.map(|Later(name, value, ..)| (*name, *value)));
+    sets.map(|(name, value)| set(name, value)).collect::<Vec<_>>().join("; ")
+}
+
+fn set(name: &str, value: &str) -> String {
+    // A list of names is no string: one would be a single name with a comma.
+    let value = if name == "search_path" { value.to_owned() } else { format!("'{value}'") };
+    format!("SET {name} = {value}")
+}
+
+/// Back to [`SEARCH_PATH`], after code of somebody else has run in the session.
+pub const SET_SEARCH_PATH: &str = "SET search_path = pg_catalog, pg_temp";
