@@ -75,6 +75,13 @@ pub async fn execute_counting(connection: &mut PgConnection, sql: String) -> Res
     Ok(connection.execute(AssertSqlSafe(sql)).await?.rows_affected())
 }
 
+/// Runs one statement, and no more: in the extended protocol the server refuses several in one message, whatever looked like
+/// one to us.
+pub async fn execute_single(connection: &mut PgConnection, sql: String) -> Result<(), sqlx::Error> {
+    sqlx::query(AssertSqlSafe(sql)).persistent(false).execute(connection).await?;
+    Ok(())
+}
+
 /// The first row of a query made by [`identifier`] and [`literal`]; its one column is text.
 pub async fn fetch_text(connection: &mut PgConnection, sql: String) -> Result<Option<String>> {
     let text: Option<Option<String>> =

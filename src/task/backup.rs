@@ -296,7 +296,7 @@ impl Backup {
         };
         for database in &plan.sweep.scratch_databases {
             tracing::info!("dropping the scratch database of a run without an end: {database}");
-            warnings.extend(scratch::drop_or_warn(&settings, database).await);
+            warnings.extend(scratch::drop_or_warn(&settings, database, None).await);
         }
         warnings
     }

@@ -540,6 +540,7 @@ fn statements_that_are_not_utf_8_go_by_the_same_rules_as_all_others() {
     let server = server(16);
     server.sql("postgres", "CREATE ROLE ascii_owner; CREATE ROLE ascii_reader");
     server.sql("postgres", "CREATE DATABASE ascii_rules ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
+    server.sql("postgres", "ALTER DATABASE ascii_rules SET standard_conforming_strings = off");
     server.sql(
         "ascii_rules",
         "SET client_encoding = 'SQL_ASCII';

@@ -69,7 +69,7 @@ async fn by_restore(
     let prepared = async {
         let mut connection = scratch::maintenance_connection(&settings).await?;
         for leftover in scratch::scratch_leftovers(&mut connection, &prefix).await? {
-            if let Some(left) = scratch::drop_or_warn(&settings, &leftover).await {
+            if let Some(left) = scratch::drop_or_warn(&settings, &leftover, None).await {
                 tracing::warn!("{left}");
             }
         }

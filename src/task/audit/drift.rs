@@ -54,7 +54,7 @@ pub async fn look(scene: &Scene<'_>, connection: &mut PgConnection, in_recovery:
     let digest = stream::hex(&Sha256::digest(format!("{}/{who}/{}", scene.database, like.database.name)));
     let prefix = format!("pgtend_audit_{}_", &digest[..12]);
     for leftover in scratch::scratch_leftovers(&mut maintenance, &prefix).await? {
-        if let Some(left) = scratch::drop_or_warn(&target, &leftover).await {
+        if let Some(left) = scratch::drop_or_warn(&target, &leftover, None).await {
             tracing::warn!("{left}");
         }
     }

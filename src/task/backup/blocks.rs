@@ -119,7 +119,16 @@ pub struct Proof {
 impl Proof {
     /// `differs` is set before any byte is let through that is not as written.
     pub fn new(blocks: Blocks, total_bytes: u64, differs: Arc<AtomicBool>) -> Self {
-        let is_sound = blocks.block_bytes >= LEAF_BYTES
+        Self::of_at_most(BLOCKS_MOST, blocks, total_bytes, differs)
+    }
+
+    /// A block is held in memory: one that is longer than its writer would make it is none of ours.
+    fn of_at_most(most: usize, blocks: Blocks, total_bytes: u64, differs: Arc<AtomicBool>) -> Self {
+        let mut longest = LEAF_BYTES;
+        while total_bytes.div_ceil(longest) > most as u64 {
+            longest *= 2;
+        }
+        let is_sound = (LEAF_BYTES..=longest).contains(&blocks.block_bytes)
             && (blocks.block_bytes / LEAF_BYTES).is_power_of_two()
             && blocks.block_bytes % LEAF_BYTES == 0
             && blocks.sha256.len() as u64 == total_bytes.div_ceil(blocks.block_bytes);
@@ -180,9 +189,9 @@ mod tests {
     }
 
     /// How many bytes passed before anything was known to differ, and whether it was.
-    fn read(object: &[u8], blocks: &Blocks, total_bytes: u64, piece: usize) -> (u64, bool) {
+    fn read(most: usize, object: &[u8], blocks: &Blocks, total_bytes: u64, piece: usize) -> (u64, bool) {
         let differs = Arc::new(AtomicBool::new(false));
-        let mut proof = Proof::new(blocks.clone(), total_bytes, Arc::clone(&differs));
+        let mut proof = Proof::of_at_most(most, blocks.clone(), total_bytes, Arc::clone(&differs));
         let mut passed = 0;
         for piece in object.chunks(piece) {
             let may_pass = proof.feed(piece);
@@ -204,11 +213,11 @@ mod tests {
             let mut object = object(bytes);
             let blocks = blocks(&object, most);
             prop_assert!(blocks.sha256.len() <= most);
-            prop_assert_eq!(read(&object, &blocks, bytes as u64, piece), (bytes as u64, false));
+            prop_assert_eq!(read(most, &object, &blocks, bytes as u64, piece), (bytes as u64, false));
             if bytes > 0 {
                 let at = at.index(bytes);
                 object[at] ^= 1;
-                let (passed, differs) = read(&object, &blocks, bytes as u64, piece);
+                let (passed, differs) = read(most, &object, &blocks, bytes as u64, piece);
                 prop_assert!(differs && passed <= at as u64, "{passed} of {at}");
             }
         }
@@ -228,11 +237,12 @@ mod tests {
             (&object[..], Blocks { block_bytes: 3 << 20, ..right.clone() }, total),
             (&object[..], Blocks { block_bytes: u64::MAX, ..right.clone() }, total),
             (&object[..], Blocks { sha256: vec![], ..right.clone() }, total),
-            (&object[..], right.clone(), u64::MAX),
+            (&object[..], right.clone(), u64::MAX / 4),
+            (&object[..], Blocks { block_bytes: 4 << 20, sha256: vec![right.sha256[0].clone()] }, total),
         ] {
-            assert!(read(object, &blocks, total, 100_000).1, "{blocks:?}");
+            assert!(read(8, object, &blocks, total, 100_000).1, "{blocks:?}");
         }
-        assert_eq!(read(b"", &blocks_of_nothing(), 0, 1), (0, false));
+        assert_eq!(read(8, b"", &blocks_of_nothing(), 0, 1), (0, false));
     }
 
     fn blocks_of_nothing() -> Blocks {

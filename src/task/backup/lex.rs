@@ -384,8 +384,8 @@ impl Lexer {
         self.copied = copied_table(&self.statement);
         if self.copied.is_some() {
             self.state = State::CopyHeader;
-        } else if self.statement.starts_with(b"SET standard_conforming_strings = off") {
-            self.backslash_escapes = true;
+        } else if self.statement.starts_with(b"SET standard_conforming_strings = ") {
+            self.backslash_escapes = self.statement.ends_with(b" off");
         }
         Event::Statement
     }

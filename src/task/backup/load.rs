@@ -12,12 +12,12 @@ use super::counts::{self, Counts};
 use super::foreign_key::ForeignKey;
 use super::left_out::Made;
 use super::manifest::Manifest;
-use super::own_bytes;
 use super::refusal::{self, Doing, Refusal};
 use super::restore::Target;
 use super::rewrite::{self, Fate};
 use super::script::{Entry, Step, Steps};
-use super::session::{Copied, Session, Silence};
+use super::session::{self, Copied, Session, Silence};
+use super::{own_bytes, pg_dumps};
 use crate::fault::Kind;
 use crate::pg;
 use crate::units;
@@ -152,14 +152,7 @@ impl Loader {
                 }
                 self.attempt(&sql, &text, entry).await.map(|_| ())
             }
-            Fate::Foreign => Err(Refusal {
-                kind: None,
-                sql_state: None,
-                message: format!(
-                    "the dump holds a statement that pg_dump never writes, and that was not run, at {entry}: {}",
-                    text.chars().take(FOREIGN_SHOWN_CHARS).collect::<String>()
-                ),
-            }),
+            Fate::Foreign => Err(foreign(&text, entry)),
             Fate::Pass(note) => {
                 self.note(note);
                 Ok(())
@@ -244,12 +237,17 @@ impl Loader {
     /// A block of rows. When the server does not take it, its rows are thrown away here.
     async fn rows(&mut self, text: Vec<u8>, entry: &Entry, steps: &mut Steps) -> Result<(), Refusal> {
         let Ok(text) = String::from_utf8(text) else {
-            return Err(Refusal {
-                kind: Some(Kind::Configuration),
-                sql_state: None,
-                message: format!("{entry} has columns whose names are not UTF-8: restore with psql, as docs/restore.md says"),
-            });
+            let message = format!("{entry} has names that are not UTF-8: restore with psql, as docs/restore.md says");
+            if self.choices.on_error == OnError::Continue {
+                session::pass_rows(steps).await;
+                self.fail(message);
+                return Ok(());
+            }
+            return Err(Refusal { kind: Some(Kind::Configuration), sql_state: None, message });
         };
+        if !pg_dumps::copies(&text) {
+            return Err(foreign(&text, entry));
+        }
         let goes_on = self.choices.on_error == OnError::Continue || self.may_be_of_an_extension(&text, entry);
         let copied = self.session.copy(&text, steps, goes_on).await.map_err(|error| self.refusal(&error, entry, ""))?;
         // Where the dump was cut short, what was read says why.
@@ -367,6 +365,12 @@ impl Loader {
 
 fn at_the_end() -> Entry {
     Entry { kind: "the end of the dump".to_owned(), ..Entry::default() }
+}
+
+fn foreign(text: &str, entry: &Entry) -> Refusal {
+    let shown: String = text.chars().take(FOREIGN_SHOWN_CHARS).collect();
+    let message = format!("the dump holds a statement that pg_dump never writes, and that was not run, at {entry}: {shown}");
+    Refusal { kind: None, sql_state: None, message }
 }
 
 /// Something that a statement names is not there.

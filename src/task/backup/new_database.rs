@@ -192,17 +192,18 @@ pub async fn into_new_database(
     }
     let notes = others_notes(&mut connection, &names).await?;
     for leftover in scratch_leftovers(&mut connection, &names.filling_prefix).await? {
-        scratch::drop_scratch(&mut connection, settings, &leftover).await?;
+        scratch::drop_scratch(&mut connection, settings, &leftover, None).await?;
     }
+    let mut made = None;
     let filled = async {
-        create_scratch(&mut connection, &names.filling, like).await?;
+        made = Some(create_scratch(&mut connection, &names.filling, like).await?);
         let target = Target { settings: &settings.with_database(&names.filling), choices, in_transaction: false };
         stream_into(store, set, &target, phase, cancel).await
     };
     let filled = filled.await;
     if !matches!(&filled, Ok(restored) if restored.is_complete()) {
         drop(connection);
-        if let Some(warning) = drop_or_warn(settings, &names.filling).await {
+        if let Some(warning) = drop_or_warn(settings, &names.filling, made).await {
             tracing::warn!("{warning}");
         }
         return filled;

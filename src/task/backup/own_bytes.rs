@@ -24,7 +24,8 @@ pub fn query(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     Cow::Owned(format!(
-        "DO 'BEGIN EXECUTE pg_catalog.convert_from(''\\x{}''::pg_catalog.bytea, pg_catalog.pg_client_encoding()); END'",
+        // No backslash: the dump may have set standard_conforming_strings off.
+        "DO 'BEGIN EXECUTE pg_catalog.convert_from(pg_catalog.decode(''{}'', ''hex''), pg_catalog.pg_client_encoding()); END'",
         hex(&bytes(text))
     ))
 }

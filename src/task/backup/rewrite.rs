@@ -39,36 +39,40 @@ pub enum Fate<'a> {
 /// `text`: one statement without its semicolon.
 pub fn fate<'a>(text: &'a str, choices: &Choices, server: &Server) -> Fate<'a> {
     let as_it_is = || Fate::Run(Cow::Borrowed(text), None);
-    if !pg_dumps::writes(text) {
+    let statement = Statement::of(text);
+    if !pg_dumps::writes(&statement) {
         return Fate::Foreign;
     }
-    // Rows of large objects, and bodies, are long and never of interest.
     let first = text.split([' ', '\n']).next().unwrap_or_default();
     match first {
-        "SET" => set(text, choices, server),
+        "SET" => set(&statement, choices, server),
+        "RESET" if is_unprivileged(choices, server) => Fate::Pass(None),
         "SELECT" if text.starts_with("SELECT pg_catalog.set_config('search_path'") => match &choices.search_path {
             Some(path) => {
                 Fate::Run(Cow::Owned(format!("SELECT pg_catalog.set_config('search_path', {}, false)", literal(path))), None)
             }
             None => as_it_is(),
         },
-        "CREATE" | "ALTER" | "COMMENT" | "SECURITY" | "GRANT" | "REVOKE" => {
-            let statement = Statement::of(text);
-            unprivileged(&statement, choices, server)
-                .or_else(|| subscription(&statement, choices))
-                .or_else(|| without(&statement, choices))
-                .or_else(|| owner(&statement, choices))
-                .or_else(|| roles(&statement, choices))
-                .unwrap_or_else(as_it_is)
-        }
+        "CREATE" | "ALTER" | "COMMENT" | "SECURITY" | "GRANT" | "REVOKE" => unprivileged(&statement, choices, server)
+            .or_else(|| subscription(&statement, choices))
+            .or_else(|| without(&statement, choices))
+            .or_else(|| owner(&statement, choices))
+            .or_else(|| roles(&statement, choices))
+            .unwrap_or_else(as_it_is),
         _ => as_it_is(),
     }
 }
 
-fn set<'a>(text: &'a str, choices: &Choices, server: &Server) -> Fate<'a> {
-    let statement = Statement::of(text);
+fn set<'a>(statement: &Statement<'a>, choices: &Choices, server: &Server) -> Fate<'a> {
+    let text = statement.text;
     if statement.says(1, &["SESSION", "AUTHORIZATION"]) {
-        return roles(&statement, choices).unwrap_or(Fate::Run(Cow::Borrowed(text), None));
+        if is_unprivileged(choices, server) {
+            return Fate::Pass(Some(
+                "who granted what was not tried: the role that verifies is not a superuser, and made these grants itself"
+                    .to_owned(),
+            ));
+        }
+        return roles(statement, choices).unwrap_or(Fate::Run(Cow::Borrowed(text), None));
     }
     let Some(setting) = statement.name(1) else { return Fate::Run(Cow::Borrowed(text), None) };
     // A setting that the server does not know cannot have mattered to the dump: pg_dump 17 and newer write
@@ -91,22 +95,32 @@ fn set<'a>(text: &'a str, choices: &Choices, server: &Server) -> Fate<'a> {
     Fate::Run(Cow::Borrowed(text), None)
 }
 
+fn is_unprivileged(choices: &Choices, server: &Server) -> bool {
+    choices.for_scratch && !server.is_superuser
+}
+
 /// A scratch database shows whether the dump can be restored, not who owns what: where the role is no superuser, as it should be, it
 /// need not be a member of every owner.
 fn unprivileged<'a>(statement: &Statement<'a>, choices: &Choices, server: &Server) -> Option<Fate<'a>> {
-    if !choices.for_scratch || server.is_superuser {
+    if !is_unprivileged(choices, server) {
         return None;
     }
     let is_another = |index: usize| statement.name(index).is_some_and(|role| !server.owners.contains(&role));
     let owner = is_owners(statement).filter(|index| is_another(*index));
     let defaults = statement.says(0, &["ALTER", "DEFAULT", "PRIVILEGES", "FOR", "ROLE"]) && is_another(5);
-    if owner.is_some() || defaults {
+    if owner.is_some() {
         return Some(Fate::Pass(Some(
             "the owners of objects were not tried: the role that verifies is not a superuser and not a member of them".to_owned(),
         )));
     }
+    if defaults {
+        return Some(Fate::Pass(Some(
+            "ALTER DEFAULT PRIVILEGES of other roles was not tried: the role that verifies is not a superuser".to_owned(),
+        )));
+    }
     let of_event_trigger = ["CREATE", "ALTER"].iter().any(|word| statement.says(0, &[word, "EVENT", "TRIGGER"]))
-        || statement.says(0, &["COMMENT", "ON", "EVENT", "TRIGGER"]);
+        || statement.says(0, &["COMMENT", "ON", "EVENT", "TRIGGER"])
+        || (statement.says(0, &["SECURITY", "LABEL"]) && statement.says(5, &["EVENT", "TRIGGER"]));
     of_event_trigger
         .then(|| Fate::Pass(Some("event triggers were not tried: the role that verifies is not a superuser".to_owned())))
 }

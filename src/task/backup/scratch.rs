@@ -36,29 +36,29 @@ pub async fn with_scratch<T>(
 ) -> (Result<T>, Option<String>) {
     let made = async {
         let mut connection = maintenance_connection(settings).await.context("for the scratch database")?;
-        create_scratch(&mut connection, name, like).await?;
-        Ok(connection)
+        let made = create_scratch(&mut connection, name, like).await?;
+        Ok((connection, made))
     };
     match made.await {
         // Not ours to drop.
         Err(error) if fault::kind_of(&error) == Some(Kind::Busy) => (Err(error), None),
         // It may be there, half made.
-        Err(error) => (Err(error), drop_or_warn(settings, name).await),
-        Ok(connection) => {
+        Err(error) => (Err(error), drop_or_warn(settings, name, None).await),
+        Ok((connection, made)) => {
             let result = match cancel.run_until_cancelled(work).await {
                 Some(result) => result,
                 None => Err(Fault::new(Kind::Cancelled, "cancelled").into()),
             };
             // Its lock would keep us from dropping it by another connection.
             drop(connection);
-            (result, drop_or_warn(settings, name).await)
+            (result, drop_or_warn(settings, name, Some(made)).await)
         }
     }
 }
 
 /// A new database that is dropped when its restore ends; where it stands in for the source, with the source's
-/// encoding and locale. Nobody but this role and superusers can connect to it. While `connection` lives, it is in use.
-pub async fn create_scratch(connection: &mut PgConnection, name: &str, like: &DatabaseFacts) -> Result<()> {
+/// encoding and locale. Nobody but this role and superusers can connect to it. While `connection` lives, it is in use. Returns its oid.
+pub async fn create_scratch(connection: &mut PgConnection, name: &str, like: &DatabaseFacts) -> Result<i64> {
     lock(connection, name).await?;
     let (is_superuser, version): (bool, i32) = sqlx::query_as(
         "SELECT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user),
@@ -91,7 +91,9 @@ pub async fn create_scratch(connection: &mut PgConnection, name: &str, like: &Da
     pg::execute(&mut *connection, sql).await.map_err(|error| explain(error, name, like))?;
     let comment = format!("COMMENT ON DATABASE {} IS {}", identifier(name), literal(SCRATCH_COMMENT));
     pg::execute(&mut *connection, comment).await.with_context(|| format!("cannot mark the database {name}"))?;
-    open_to_us(connection, name).await
+    open_to_us(connection, name).await?;
+    let oid = sqlx::query_scalar("SELECT oid::pg_catalog.int8 FROM pg_catalog.pg_database WHERE datname = $1");
+    Ok(oid.bind(name).fetch_one(connection).await?)
 }
 
 /// Lets this role and superusers connect, and nobody else.
@@ -158,14 +160,14 @@ fn lock_name(database: &str) -> String {
 }
 
 /// Drops it within 30 seconds, over a server's restart as well. Otherwise returns what stays, why, and how it goes. A lock on
-/// it is waited for as long: our own session may be about to end.
-pub async fn drop_or_warn(settings: &pg::Settings, name: &str) -> Option<String> {
+/// it is waited for as long: our own session may be about to end. `made`: the oid of the one that the caller itself has made.
+pub async fn drop_or_warn(settings: &pg::Settings, name: &str, made: Option<i64>) -> Option<String> {
     let mut last = String::new();
     let dropping = async {
         loop {
             let tried = async {
                 let mut connection = maintenance_connection(settings).await?;
-                drop_scratch(&mut connection, settings, name).await
+                drop_scratch(&mut connection, settings, name, made).await
             };
             match tried.await {
                 Err(error) if matches!(fault::kind_of(&error), Some(Kind::Unreachable | Kind::Busy)) => {
@@ -193,17 +195,20 @@ pub async fn drop_or_warn(settings: &pg::Settings, name: &str) -> Option<String>
 
 /// Drops a database that [`create_scratch`] made, under its lock: a process that stood still for an hour may find that another
 /// one has made it again since. Anything else of that name is refused. Sessions in it are ended: a restore that was killed a
-/// moment ago may still have its server process.
-pub async fn drop_scratch(connection: &mut PgConnection, settings: &pg::Settings, name: &str) -> Result<()> {
+/// moment ago may still have its server process. What was restored may have taken the mark away: the one that the caller has `made`
+/// is known by its oid.
+pub async fn drop_scratch(connection: &mut PgConnection, settings: &pg::Settings, name: &str, made: Option<i64>) -> Result<()> {
     lock(connection, name).await?;
     let found: Option<(bool, bool, Vec<String>)> = sqlx::query_as(
-        "SELECT coalesce(pg_catalog.shobj_description(oid, 'pg_database') = $2, NOT datallowconn),
+        "SELECT coalesce(oid::pg_catalog.int8 = $3, false)
+                OR coalesce(pg_catalog.shobj_description(oid, 'pg_database') = $2, NOT datallowconn),
                 pg_catalog.pg_has_role(datdba, 'USAGE'),
                 ARRAY(SELECT subname::text FROM pg_catalog.pg_subscription WHERE subdbid = d.oid)
          FROM pg_catalog.pg_database d WHERE datname = $1",
     )
     .bind(name)
     .bind(SCRATCH_COMMENT)
+    .bind(made)
     .fetch_optional(&mut *connection)
     .await?;
     let subscriptions = match found {

@@ -102,7 +102,7 @@ impl Session {
     }
 
     pub async fn execute(&mut self, sql: &str) -> Result<(), sqlx::Error> {
-        pg::execute_counting(&mut self.connection, own_bytes::query(sql).into_owned()).await.map(|_| ())
+        pg::execute_single(&mut self.connection, own_bytes::query(sql).into_owned()).await
     }
 
     /// The same; what fails leaves the transaction that it stands in as it was.
@@ -265,13 +265,17 @@ async fn copy(connection: &mut PgConnection, statement: &str, steps: &mut Steps)
             Copied::CutShort
         }
         Err(error) => {
-            failed = Some(error);
-            while let Some(rows) = next_rows(steps).await {
-                if rows.is_none() {
-                    break;
-                }
-            }
-            failed.map_or(Copied::CutShort, Copied::Not)
+            pass_rows(steps).await;
+            Copied::Not(error)
+        }
+    }
+}
+
+/// Takes the rows of a block, and throws them away.
+pub async fn pass_rows(steps: &mut Steps) {
+    while let Some(rows) = next_rows(steps).await {
+        if rows.is_none() {
+            break;
         }
     }
 }

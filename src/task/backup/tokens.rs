@@ -22,15 +22,24 @@ pub struct Token {
     pub depth: usize,
 }
 
-/// A statement with its tokens.
+/// Tokens that are kept of a statement; a dump is input, and a statement of it may be of a gigabyte.
+const TOKENS_MOST: usize = 4 << 20;
+
+/// Nothing is looked for further inside.
+const DEEPEST: usize = 2;
+
+/// A statement with its tokens, but for those inside three parentheses and more.
 pub struct Statement<'a> {
     pub text: &'a str,
     pub tokens: Vec<Token>,
+    /// It has more tokens than are kept.
+    pub is_cut: bool,
 }
 
 impl<'a> Statement<'a> {
     pub fn of(text: &'a str) -> Self {
-        Self { text, tokens: tokens(text) }
+        let (tokens, is_cut) = tokens(text);
+        Self { text, tokens, is_cut }
     }
 
     /// The words from `index` on are these, in capitals.
@@ -81,7 +90,7 @@ impl<'a> Statement<'a> {
     }
 }
 
-fn tokens(text: &str) -> Vec<Token> {
+fn tokens(text: &str) -> (Vec<Token>, bool) {
     let bytes = text.as_bytes();
     let mut tokens = Vec::new();
     let (mut at, mut depth) = (0, 0_usize);
@@ -130,10 +139,15 @@ fn tokens(text: &str) -> Vec<Token> {
             depth = depth.saturating_sub(1);
         }
         let opens = kind == Kind::Symbol(b'(');
-        tokens.push(Token { kind, at: start..at, depth });
+        if tokens.len() == TOKENS_MOST {
+            return (tokens, true);
+        }
+        if depth <= DEEPEST {
+            tokens.push(Token { kind, at: start..at, depth });
+        }
         depth += usize::from(opens);
     }
-    tokens
+    (tokens, false)
 }
 
 /// A doubled quote starts the next part, which comes to the same but for the token's end.
