@@ -467,7 +467,7 @@ fn poison(server: &Server) -> Vec<(String, String)> {
 #[test]
 fn with_every_setting_of_database_and_role_against_us_every_task_works() {
     // Each level on the newest, and one of them on the others: a minute each.
-    for (major, levels) in [(14, &["database"][..]), (16, &["role"]), (18, &["database", "role", "role in database"])] {
+    for (major, levels) in [(14, &["database"][..]), (16, &["role"][..]), (18, &["database", "role", "role in database"][..])] {
         let server = server(major);
         for &level in levels {
             let owned = Owned::new(server);
