@@ -121,6 +121,7 @@ impl Work for Retention {
                 report.fact("recovered_batches", recovered.completed);
                 report.fact("discarded_batches", recovered.discarded);
             }
+            report.warnings.extend(recovered.left);
         }
         let mut governor =
             run.or_cancelled(Governor::start(run, &run.job.limits, plan.parts.first().map(|part| part.oid))).await?;

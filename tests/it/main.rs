@@ -74,10 +74,13 @@ mod sql;
 mod store;
 /// A directory as a store: disks that are not mounted, file systems without fsync of folders.
 mod store_dir;
+/// What others put into a store: foreign and broken files, forged sets; signatures.
+mod store_input;
 /// Writes under a condition, and a lock object as a lease.
 mod store_lease;
 /// Servers and credentials that are otherwise than AWS's with everything allowed.
 mod store_servers;
+mod store_signed;
 /// Certificates of private CAs: of stores, webhook and pings.
 mod store_tls;
 /// The servers that these tests stand on.

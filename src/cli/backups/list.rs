@@ -9,11 +9,12 @@ use serde_json::json;
 use super::{Filter, stores};
 use crate::cli::Global;
 use crate::cli::output::{self, print};
-use crate::task::backup::set::{self, Set};
+use crate::store::sign::Signature;
+use crate::task::backup::set::{self, Set, SetName};
 use crate::task::backup::verdict::Bytes;
 use crate::units;
 
-pub async fn run(global: &Global, filter: &Filter) -> Result<ExitCode> {
+pub async fn run(global: &Global, filter: &Filter, unsigned_ok: bool) -> Result<ExitCode> {
     let config = global.load_config()?;
     let mut rows = Vec::new();
     let mut json_rows = Vec::new();
@@ -21,12 +22,14 @@ pub async fn run(global: &Global, filter: &Filter) -> Result<ExitCode> {
     let mut newest_good = None;
     let mut from_the_future = Vec::new();
     let mut failed = Vec::new();
+    let mut not_ours = Vec::new();
+    let mut unseen = Vec::new();
     let now = Utc::now();
     for (store_name, store) in stores(&config, filter).await? {
         if !store.is_there() {
             tracing::warn!("store `{store_name}`: there is no folder {} (yet, or is a disk not mounted?)", store.location(""));
         }
-        let listing = match set::list(&store, "").await {
+        let mut listing = match set::list(&store, "").await {
             Ok(listing) => listing,
             // What the others hold is shown all the same.
             Err(error) => {
@@ -34,11 +37,21 @@ pub async fn run(global: &Global, filter: &Filter) -> Result<ExitCode> {
                 continue;
             }
         };
+        let unsigned: Vec<(SetName, Signature)> =
+            listing.not_ours.iter().map(|(set, signature)| (set.name.clone(), *signature)).collect();
+        let signature_of = |name: &SetName| unsigned.iter().find(|(of, _)| of == name).map(|(_, signature)| *signature);
+        if unsigned_ok {
+            listing.accept_unsigned();
+        }
+        let refused = listing.not_ours.iter().filter(|(set, _)| filter.matches(&set.name));
+        not_ours.extend(refused.map(|(set, signature)| (store_name.clone(), set.name.clone(), *signature)));
+        unseen.extend(listing.unseen.iter().map(|unread| (store.location(&unread.key), unread.reason.clone())));
         for set in listing.sets.iter().filter(|set| filter.matches(&set.name)) {
+            let signature = signature_of(&set.name);
             let manifest = &set.manifest;
             if set.is_from_the_future(now) {
                 from_the_future.push(set.name.to_string());
-            } else if set.verification.verdict() == Bytes::Intact && set.manifest.filters.are_none() {
+            } else if signature.is_none() && set.verification.verdict() == Bytes::Intact && set.manifest.filters.are_none() {
                 newest_good = newest_good.max(Some(set.name.taken_at));
             }
             rows.push(vec![
@@ -50,7 +63,7 @@ pub async fn run(global: &Global, filter: &Filter) -> Result<ExitCode> {
                 units::count(manifest.rows()),
                 set.verification.verdict().name().to_owned(),
                 set.verification.restored_in_words(),
-                notes(set, now),
+                notes(set, signature, now),
             ]);
             json_rows.push(json!({
                 "set": set.name.to_string(),
@@ -73,6 +86,7 @@ pub async fn run(global: &Global, filter: &Filter) -> Result<ExitCode> {
                 "by_hand": set.manifest.by_hand,
                 "held": set.held(now).collect::<Vec<_>>(),
                 "from_the_future": set.is_from_the_future(now),
+                "signature": signature.unwrap_or(if store.has_sign_key() { Signature::Valid } else { Signature::NotAsked }),
                 "warnings": manifest.warnings,
             }));
         }
@@ -89,7 +103,15 @@ pub async fn run(global: &Global, filter: &Filter) -> Result<ExitCode> {
             .iter()
             .map(|(store, name, reason)| json!({ "store": store, "set": name.to_string(), "reason": reason }))
             .collect();
-        print(&format!("{:#}\n", json!({ "sets": json_rows, "unrestorable": broken })))?;
+        let not_ours: Vec<_> = not_ours
+            .iter()
+            .map(|(store, name, signature)| json!({ "store": store, "set": name.to_string(), "signature": signature }))
+            .collect();
+        let unseen: Vec<_> = unseen.iter().map(|(location, reason)| json!({ "location": location, "reason": reason })).collect();
+        print(&format!(
+            "{:#}\n",
+            json!({ "sets": json_rows, "unrestorable": broken, "not_ours": not_ours, "not_looked_into": unseen })
+        ))?;
         return failed.into_iter().next().map_or(Ok(ExitCode::SUCCESS), Err);
     }
     if rows.is_empty() {
@@ -106,6 +128,12 @@ pub async fn run(global: &Global, filter: &Filter) -> Result<ExitCode> {
             "pgtend: {name} is from after now: a clock was wrong when it was made, or is now; it is never the latest without --any"
         );
     }
+    for (store, name, signature) in not_ours {
+        eprintln!("pgtend: not listed: {name} in {store} is not ours: {}; --unsigned-ok lists it", signature.in_words());
+    }
+    for (location, reason) in unseen {
+        eprintln!("pgtend: not looked into: {location}: {reason}");
+    }
     for (store, name, reason) in broken {
         eprintln!("pgtend: not listed: {name} in {store} cannot be restored: {reason}");
     }
@@ -113,8 +141,8 @@ pub async fn run(global: &Global, filter: &Filter) -> Result<ExitCode> {
 }
 
 /// What is special about a set, for the last column.
-fn notes(set: &Set, now: chrono::DateTime<Utc>) -> String {
-    let mut notes = Vec::new();
+fn notes(set: &Set, signature: Option<Signature>, now: chrono::DateTime<Utc>) -> String {
+    let mut notes: Vec<String> = signature.map(|signature| signature.in_short().to_owned()).into_iter().collect();
     if !set.manifest.filters.are_none() {
         notes.push("partial".to_owned());
     }
