@@ -5,6 +5,9 @@
 //! left asks the server whether it committed (pg_xact_status), so that a kill at any moment neither loses rows nor
 //! keeps them twice.
 
+mod listing;
+mod manifest;
+
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -23,7 +26,9 @@ use crate::task::backup::set;
 use crate::task::backup::stream::hex;
 use crate::units;
 
-const FORMAT: u32 = 1;
+pub use self::listing::{Broken, Listing, list};
+pub use self::manifest::Manifest;
+
 const OBJECT: &str = ".sql.gz";
 const PENDING: &str = ".pending.json";
 const MANIFEST: &str = ".json";
@@ -57,29 +62,6 @@ pub struct Exported {
     pub sha256: String,
 }
 
-/// All that is known of a batch.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Manifest {
-    pub format: u32,
-    pub pgtend_version: String,
-    pub job: String,
-    pub database: String,
-    pub schema: String,
-    pub table: String,
-    pub columns: Vec<String>,
-    /// Why the rows left: "created_at < 2026-08-25 …", "partition execution_logs_p2026_08".
-    pub reason: String,
-    pub archived_at: DateTime<Utc>,
-    /// The transaction that took the rows out of the table, of this system.
-    pub transaction: Option<i64>,
-    pub system_identifier: Option<String>,
-    /// When that server was started: one that crashed since may give the transaction's number to another.
-    #[serde(default)]
-    pub server_started_at: Option<String>,
-    #[serde(flatten)]
-    pub exported: Exported,
-}
-
 /// A batch's name without endings: its key in the store.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BatchName(String);
@@ -103,6 +85,8 @@ pub struct Recovered {
     pub completed: u64,
     /// It had not: the rows are in the table.
     pub discarded: u64,
+    /// What names no batch of ours, and stays as it is.
+    pub left: Vec<String>,
 }
 
 impl Archive {
@@ -110,10 +94,22 @@ impl Archive {
         Self { store, folder: format!("{}archive/", set::folder(database, job)) }
     }
 
-    /// Whether the object with this key is in this store, and counts.
+    /// Whether the object with this key is in this store, and counts: by a manifest of ours, and with as many bytes as that says.
     pub async fn counts(&self, key: &str) -> Result<bool> {
         let Some(name) = key.strip_suffix(OBJECT) else { return Ok(false) };
-        Ok(self.store.get(&format!("{name}{MANIFEST}")).await?.is_some())
+        let Some(read) = self.store.get_json::<Manifest>(&format!("{name}{MANIFEST}")).await? else { return Ok(false) };
+        let manifest = match read {
+            Ok((manifest, signature)) if signature.is_ours() => manifest,
+            Ok((_, signature)) => {
+                tracing::warn!("{} counts for nothing: {}", self.store.location(key), signature.in_words());
+                return Ok(false);
+            }
+            Err(error) => {
+                tracing::warn!("{error:#}; it counts for nothing");
+                return Ok(false);
+            }
+        };
+        Ok(self.store.stat(key).await?.is_some_and(|object| object.bytes == manifest.exported.bytes))
     }
 
     pub fn location(&self, name: &BatchName) -> String {
@@ -182,12 +178,12 @@ impl Archive {
 
     /// Before the commit: says which transaction decides whether the batch counts.
     async fn prepare(&self, name: &BatchName, manifest: &Manifest) -> Result<()> {
-        self.store.put(&format!("{name}{PENDING}"), serde_json::to_vec_pretty(manifest)?).await
+        self.store.put_json(&format!("{name}{PENDING}"), manifest).await
     }
 
     /// After the commit: the batch counts.
     pub async fn complete(&self, name: &BatchName, manifest: &Manifest) -> Result<()> {
-        self.store.put(&format!("{name}{MANIFEST}"), serde_json::to_vec_pretty(manifest)?).await?;
+        self.store.put_json(&format!("{name}{MANIFEST}"), manifest).await?;
         self.store.delete(&format!("{name}{PENDING}")).await
     }
 
@@ -198,16 +194,25 @@ impl Archive {
     }
 
     /// Ends what a killed run left. Refuses on doubt: a transaction that still runs, or that the server has
-    /// forgotten, or of another system.
+    /// forgotten, or of another system. What is not ours, or cannot be read, is left alone and named.
     pub async fn recover(&self, connection: &mut PgConnection) -> Result<Recovered> {
         let mut recovered = Recovered::default();
-        let objects = self.store.list(&self.folder).await?;
+        let objects = self.store.list_readable(&self.folder).await?.objects;
         let has = |key: &str| objects.binary_search_by(|object| object.key.as_str().cmp(key)).is_ok();
         for object in objects.iter().filter(|object| object.key.ends_with(PENDING)) {
             let name = BatchName(object.key.trim_end_matches(PENDING).to_owned());
-            let content = self.store.get(&object.key).await?.with_context(|| format!("{} is gone", object.key))?;
-            let manifest: Manifest =
-                serde_json::from_slice(&content).with_context(|| format!("cannot read {}", self.store.location(&object.key)))?;
+            let read = self.store.get_json::<Manifest>(&object.key).await?.with_context(|| format!("{} is gone", object.key))?;
+            let manifest = match read {
+                Ok((manifest, signature)) if signature.is_ours() => manifest,
+                Ok((_, signature)) => {
+                    recovered.left.push(format!("{} stays: {}", self.store.location(&object.key), signature.in_words()));
+                    continue;
+                }
+                Err(error) => {
+                    recovered.left.push(format!("{error:#}; it stays"));
+                    continue;
+                }
+            };
             if has(&format!("{name}{MANIFEST}"))
                 || committed(connection, &manifest).await.with_context(|| self.location(&name))?
             {
@@ -228,28 +233,6 @@ impl Archive {
         }
         Ok(recovered)
     }
-}
-
-/// All batches of a store whose keys start with `folder`, oldest first in each series.
-pub async fn list(store: &Store, folder: &str) -> Result<Vec<(BatchName, Manifest)>> {
-    let mut batches = Vec::new();
-    for object in store.list(folder).await? {
-        let Some(name) = object.key.strip_suffix(MANIFEST) else { continue };
-        if object.key.ends_with(PENDING) || !name.contains("/archive/") {
-            continue;
-        }
-        let content = store.get(&object.key).await?.with_context(|| format!("{} is gone", store.location(&object.key)))?;
-        let manifest: Manifest =
-            serde_json::from_slice(&content).with_context(|| format!("cannot read {}", store.location(&object.key)))?;
-        anyhow::ensure!(
-            manifest.format <= FORMAT,
-            "{} has format {}, made by a newer pgtend",
-            store.location(&object.key),
-            manifest.format
-        );
-        batches.push((BatchName(name.to_owned()), manifest));
-    }
-    Ok(batches)
 }
 
 /// Puts the rows of a batch into `table` (quoted, as in SQL), all or none. The batch stays in the archive.
@@ -343,35 +326,6 @@ impl RowsOnly {
     fn check(&self) -> Result<()> {
         anyhow::ensure!(self.seen == self.head.len() && self.held == TAIL, "its end is missing");
         Ok(())
-    }
-}
-
-impl Manifest {
-    /// Of a batch that is about to be written.
-    pub fn new(job: &str, database: &str, source: &Source, reason: &str) -> Self {
-        Self {
-            format: FORMAT,
-            pgtend_version: env!("CARGO_PKG_VERSION").to_owned(),
-            job: job.to_owned(),
-            database: database.to_owned(),
-            schema: source.schema.clone(),
-            table: source.table.clone(),
-            columns: source.columns.clone(),
-            reason: reason.to_owned(),
-            archived_at: Utc::now(),
-            transaction: None,
-            system_identifier: None,
-            server_started_at: None,
-            exported: Exported::default(),
-        }
-    }
-
-    /// The transaction that `connection` is in decides whether the batch counts.
-    async fn decided_by(mut self, connection: &mut PgConnection) -> Result<Self> {
-        self.transaction = Some(transaction(connection).await?);
-        self.system_identifier = Some(system_identifier(connection).await?);
-        self.server_started_at = Some(server_started_at(connection).await?);
-        Ok(self)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Client tools as children: in a process group of their own, their stderr kept, killed as a group when the
-//! run ends before they do.
+//! run ends before they do; with an environment of which each variable is known.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitStatus, Stdio};
@@ -22,6 +23,32 @@ const STDERR_LINE_KEPT_BYTES: usize = 8 << 10;
 /// pg_dump and us take turns.
 const PIPE_BYTES: usize = 1 << 20;
 
+/// What a tool may know of our environment, beside what it is given: where programs and their libraries are, the user's files,
+/// language, time zone, and what TLS and Kerberos libraries read. Keys of stores, tokens, webhooks and passwords of other databases
+/// are none of its business: what a dump or a schema file makes psql do may be a stranger's.
+const INHERITED: [&str; 20] = [
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "LANG",
+    "TZ",
+    "TZDIR",
+    "TMPDIR",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "OPENSSL_CONF",
+    "OPENSSL_MODULES",
+    "KRB5CCNAME",
+    "KRB5_CONFIG",
+    "KRB5_KTNAME",
+    "KRB5_CLIENT_KTNAME",
+    "KRB5_TRACE",
+    "KRB5RCACHEDIR",
+];
+
 /// A running tool. Dropped before it ended, it is killed with all that it started.
 pub struct Child {
     name: String,
@@ -42,8 +69,7 @@ impl Child {
     pub fn spawn(mut command: Command) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        // Messages are read by code ("permission denied") as well as by people.
-        command.env("LC_MESSAGES", "C").env_remove("LC_ALL").env_remove("LANGUAGE");
+        restrict_environment(&mut command);
         let mut process = tokio::process::Command::from(command).spawn().with_context(|| format!("cannot start {name}"))?;
         let mut pipe = process.stderr.take().context("stderr is a pipe")?;
         let stderr = tokio::spawn(async move {
@@ -94,6 +120,22 @@ impl Child {
             let _ = kill_process_group(group, Signal::KILL);
         }
     }
+}
+
+/// What the command was given stays, and what it was told to go without is gone; of our own variables it gets those of the list.
+fn restrict_environment(command: &mut Command) {
+    let given: Vec<(OsString, Option<OsString>)> =
+        command.get_envs().map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned))).collect();
+    command.env_clear();
+    for (name, value) in std::env::vars_os() {
+        let is_inherited = name.to_str().is_some_and(|name| INHERITED.contains(&name) || name.starts_with("LC_"));
+        if is_inherited && !given.iter().any(|(other, _)| *other == name) {
+            command.env(name, value);
+        }
+    }
+    command.envs(given.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    // Messages are read by code ("permission denied") as well as by people.
+    command.env("LC_MESSAGES", "C").env_remove("LC_ALL");
 }
 
 impl Drop for Child {

@@ -18,6 +18,9 @@ use crate::units::{Size, Span};
 const LEDGER_KEEP: Duration = Duration::from_secs(400 * 24 * 3600);
 const LEDGER_KEEP_LAST: u32 = 20;
 
+/// As long as the hash of HMAC-SHA256 (RFC 2104, 3): a shorter key is weaker than it.
+const SIGN_KEY_BYTES: usize = 32;
+
 /// The resolved configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -80,7 +83,11 @@ pub struct Database {
 
 #[derive(Clone, Debug)]
 pub enum Store {
-    Dir { path: PathBuf },
+    Dir {
+        path: PathBuf,
+        /// Signs manifests and what counts beside them: at least [`SIGN_KEY_BYTES`].
+        sign_key: Option<SecretString>,
+    },
     S3(Box<S3>),
 }
 
@@ -105,6 +112,8 @@ pub struct S3 {
     pub checksums: Option<Checksums>,
     /// PEM of private CAs, beside the system's.
     pub ca_file: Option<PathBuf>,
+    /// As that of a directory.
+    pub sign_key: Option<SecretString>,
 }
 
 /// Which writes carry a checksum.
@@ -269,6 +278,13 @@ pub struct WrittenStore {
     /// A PEM file with the server's private CA, beside the system's CAs; relative to the configuration file.
     #[schemars(with = "Option<PathBuf>")]
     pub ca_file: Option<Spanned<PathBuf>>,
+    /// The environment variable that holds a key of at least 32 bytes, which signs manifests: sets and archived rows without its
+    /// signature are not restored, counted or deleted.
+    #[schemars(with = "Option<String>")]
+    pub sign_key_env: Option<Spanned<String>>,
+    /// The file that holds it; relative to the configuration file.
+    #[schemars(with = "Option<PathBuf>")]
+    pub sign_key_file: Option<Spanned<PathBuf>>,
 }
 
 /// Reads the configuration. Mistakes go to `problems`; what was right comes back all the same.
@@ -476,12 +492,14 @@ impl Loader<'_> {
         None
     }
 
-    fn store(&mut self, name: &str, written: WrittenStore) -> Option<Store> {
+    fn store(&mut self, name: &str, mut written: WrittenStore) -> Option<Store> {
+        let (env, file) = (written.sign_key_env.take(), written.sign_key_file.take());
+        let sign_key = self.sign_key(&format!("store `{name}`"), env, file);
         match (&written.path, &written.bucket) {
-            (Some(path), None) => Some(Store::Dir { path: absolute(&self.folder.join(path.get_ref())) }),
+            (Some(path), None) => Some(Store::Dir { path: absolute(&self.folder.join(path.get_ref())), sign_key }),
             (None, Some(bucket)) => {
                 let bucket = bucket.get_ref().clone();
-                Some(Store::S3(Box::new(self.s3(name, bucket, written))))
+                Some(Store::S3(Box::new(S3 { sign_key, ..self.s3(name, bucket, written) })))
             }
             (Some(path), Some(_)) => {
                 self.problem(
@@ -498,6 +516,18 @@ impl Loader<'_> {
                 None
             }
         }
+    }
+
+    fn sign_key(&mut self, of: &str, env: Option<Spanned<String>>, file: Option<Spanned<PathBuf>>) -> Option<SecretString> {
+        let secret = Secret { key: "sign_key", of, literal: None, env, file };
+        let (key, span) = secret.read(self.source, self.folder, self.problems)?;
+        let key = key.trim();
+        if key.len() < SIGN_KEY_BYTES {
+            let message = format!("the `sign_key` of {of} has {} bytes, and {SIGN_KEY_BYTES} are the least", key.len());
+            let hint = Some("put a random text there: `openssl rand -hex 32`".to_owned());
+            self.problems.push(self.source.problem(span, message, hint));
+        }
+        Some(SecretString::from(key))
     }
 
     /// The file, when it holds certificates.
@@ -565,6 +595,7 @@ impl Loader<'_> {
             part_timeout: written.part_timeout,
             checksums: written.checksums,
             ca_file,
+            sign_key: None,
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod schedule;
 pub mod toml_file;
 pub mod units;
 
+pub mod bounds;
 pub mod ca_file;
 pub mod captured;
 pub mod cleartext;

@@ -42,7 +42,8 @@ enum Shown {
 }
 
 /// How far a phase is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Now {
     pub phase: String,
     pub done_bytes: u64,

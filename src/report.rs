@@ -12,6 +12,7 @@ use crate::fault::Kind;
 
 /// What a task's `apply` did.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "Value")]
 pub struct Report {
     /// One line for people.
     pub summary: String,
@@ -19,6 +20,24 @@ pub struct Report {
     pub facts: Map<String, Value>,
     /// What somebody should look at although the run succeeded.
     pub warnings: Vec<String>,
+}
+
+/// One row of the ledger that somebody else wrote hides no other row.
+impl From<Value> for Report {
+    fn from(written: Value) -> Self {
+        #[derive(Deserialize)]
+        struct Written {
+            summary: String,
+            facts: Map<String, Value>,
+            warnings: Vec<String>,
+        }
+        match serde_json::from_value(written) {
+            Ok(Written { summary, facts, warnings }) => Self { summary, facts, warnings },
+            Err(error) => {
+                Self { warnings: vec![format!("what the ledger has of this run is no report: {error}")], ..Self::default() }
+            }
+        }
+    }
 }
 
 impl Report {
@@ -134,5 +153,24 @@ pub struct Run {
 impl Run {
     pub fn elapsed(&self) -> Duration {
         (self.finished_at - self.started_at).to_std().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_that_is_none_hides_no_other_row() {
+        let mut report = Report { summary: "done".into(), warnings: vec!["w".into()], ..Report::default() };
+        report.fact("rows", 3);
+        let back: Report = serde_json::from_value(serde_json::to_value(&report).unwrap()).unwrap();
+        assert_eq!((back.summary.as_str(), &back.facts, &back.warnings), ("done", &report.facts, &report.warnings));
+        for foreign in
+            [serde_json::json!(7), serde_json::json!(null), serde_json::json!({ "summary": [] }), serde_json::json!([])]
+        {
+            let read: Report = serde_json::from_value(foreign.clone()).unwrap();
+            assert!(read.warnings[0].contains("is no report"), "{foreign}");
+        }
     }
 }

@@ -8,6 +8,7 @@ pub mod dir;
 pub mod lease;
 mod probe;
 pub mod s3;
+pub mod sign;
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
@@ -20,8 +21,8 @@ use crate::config;
 /// Where objects are tried out; what stays in it is of no use.
 const PROBE_FOLDER: &str = ".pgtend-probe/";
 
-/// Manifests and the like: larger ones are not ours.
-const SMALL_OBJECT_BYTES: u64 = 64 << 20;
+/// Manifests and the like: larger ones are not ours. A manifest of 100,000 tables has about 25 MiB.
+pub const SMALL_OBJECT_BYTES: u64 = 64 << 20;
 
 #[derive(Clone, Debug)]
 pub enum Store {
@@ -36,6 +37,25 @@ pub struct Object {
     pub bytes: u64,
     /// When it was last written, by the store's clock.
     pub modified_at: Option<DateTime<Utc>>,
+}
+
+/// What a look into a folder has shown.
+#[derive(Clone, Debug, Default)]
+pub struct Listed {
+    /// In key order.
+    pub objects: Vec<Object>,
+    /// What could not be looked into: of a directory, folders of other users and symbolic links.
+    pub unread: Vec<Unread>,
+}
+
+/// A part of a store that could not be looked into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    pub key: String,
+    /// "it cannot be read: Permission denied"
+    pub reason: String,
+    /// There may be objects below it. False of a link to a file.
+    pub hides_folder: bool,
 }
 
 /// Which content of an object is meant: S3's ETag; of a file, a hash of what is in it. To be compared, not to be read.
@@ -82,7 +102,9 @@ impl Store {
     /// Reads credentials and region; contacts no server yet.
     pub async fn open(configured: &config::Store) -> Result<Self> {
         Ok(match configured {
-            config::Store::Dir { path } => Self::Dir(dir::Dir::new(path)),
+            config::Store::Dir { path, sign_key } => {
+                Self::Dir(dir::Dir::new(path).signed(sign_key.clone().map(sign::SignKey::new)))
+            }
             config::Store::S3(s3) => Self::S3(s3::S3::open(s3).await?),
         })
     }
@@ -95,21 +117,36 @@ impl Store {
         }
     }
 
-    /// Every complete object whose key starts with `folder`, which is empty or ends with `/`; in key order.
+    /// Every complete object whose key starts with `folder`, which is empty or ends with `/`; in key order. An error when a part
+    /// of it cannot be looked into: whoever deletes by a list, or says what is not there, needs all of it.
     pub async fn list(&self, folder: &str) -> Result<Vec<Object>> {
-        let mut objects = match self {
-            Self::Dir(dir) => dir.list(folder).await,
-            Self::S3(s3) => s3.list(folder).await,
+        let Listed { objects, unread } = self.list_readable(folder).await?;
+        if let Some(Unread { key, reason, .. }) = unread.first() {
+            anyhow::bail!("cannot list all of {}: {}: {reason}", self.location(folder), self.location(key));
         }
-        .with_context(|| format!("cannot list {}", self.location(folder)))?;
-        objects.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(objects)
     }
 
-    /// A small object, whole; None when it does not exist.
+    /// The same without what cannot be looked into, which is named beside it: for whoever shows what there is.
+    pub async fn list_readable(&self, folder: &str) -> Result<Listed> {
+        let mut listed = match self {
+            Self::Dir(dir) => dir.list(folder).await,
+            Self::S3(s3) => s3.list(folder).await.map(|objects| Listed { objects, unread: Vec::new() }),
+        }
+        .with_context(|| format!("cannot list {}", self.location(folder)))?;
+        listed.objects.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(listed)
+    }
+
+    /// A small object, whole; None when it does not exist. One of more than 64 MiB is an error.
     pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        self.get_at_most(key, SMALL_OBJECT_BYTES).await
+    }
+
+    /// The same with a limit of its own: a larger one is not what was asked for, and is not read any further.
+    pub async fn get_at_most(&self, key: &str, most_bytes: u64) -> Result<Option<Vec<u8>>> {
         let Some(mut reader) = self.read(key).await? else { return Ok(None) };
-        Ok(Some(self.whole(key, &mut reader).await?))
+        Ok(Some(self.whole(key, &mut reader, most_bytes).await?))
     }
 
     /// An object as a stream; None when it does not exist. A connection that breaks midway is taken up again
@@ -141,7 +178,7 @@ impl Store {
     /// A small object and which content that is; None when it does not exist.
     pub async fn get_versioned(&self, key: &str) -> Result<Option<(Vec<u8>, Version)>> {
         let Some(mut reader) = self.read(key).await? else { return Ok(None) };
-        let content = self.whole(key, &mut reader).await?;
+        let content = self.whole(key, &mut reader, SMALL_OBJECT_BYTES).await?;
         let version = match &reader {
             Reader::Dir(_) => dir::version(&content),
             Reader::S3(reader) => {
@@ -151,11 +188,12 @@ impl Store {
         Ok(Some((content, version)))
     }
 
-    async fn whole(&self, key: &str, reader: &mut Reader) -> Result<Vec<u8>> {
+    async fn whole(&self, key: &str, reader: &mut Reader, most_bytes: u64) -> Result<Vec<u8>> {
         let mut whole = Vec::new();
         while let Some(chunk) = reader.chunk().await? {
+            let fits = whole.len() as u64 + chunk.len() as u64 <= most_bytes;
+            anyhow::ensure!(fits, "{} is larger than {}, and not read", self.location(key), crate::units::bytes(most_bytes));
             whole.extend_from_slice(&chunk);
-            anyhow::ensure!(whole.len() as u64 <= SMALL_OBJECT_BYTES, "{} is larger than 64 MiB", self.location(key));
         }
         Ok(whole)
     }

@@ -8,11 +8,13 @@ use serde_json::json;
 
 use super::Global;
 use super::output::{self, print};
-use crate::archive::{self, BatchName, Manifest};
+use crate::archive::{self, BatchName, Broken, Manifest};
 use crate::config::Config;
 use crate::fault::{Fault, Kind};
 use crate::pg;
 use crate::store::Store;
+use crate::store::sign::Signature;
+use crate::task::backup::set;
 use crate::units;
 
 #[derive(Debug, Subcommand)]
@@ -21,6 +23,9 @@ pub enum Command {
     List {
         #[command(flatten)]
         filter: Filter,
+        /// Also batches without a signature of their store's key (sign_key_file, sign_key_env)
+        #[arg(long)]
+        unsigned_ok: bool,
     },
     /// Put rows back: each batch whole or not at all, oldest first. The archive stays as it is
     Restore {
@@ -38,6 +43,10 @@ pub enum Command {
         /// Say what would be put where; write nothing
         #[arg(long)]
         dry_run: bool,
+        /// Also batches without a signature of their store's key (sign_key_file, sign_key_env): whoever can write to the store may
+        /// have made them
+        #[arg(long)]
+        unsigned_ok: bool,
     },
 }
 
@@ -58,33 +67,90 @@ struct Found {
     store_name: String,
     store: Store,
     batch: (BatchName, Manifest),
+    /// None: it is ours.
+    signature: Option<Signature>,
+}
+
+/// What a look through the stores has shown.
+#[derive(Default)]
+struct All {
+    found: Vec<Found>,
+    not_ours: Vec<Found>,
+    /// With the store's name.
+    broken: Vec<(String, Broken)>,
+}
+
+impl All {
+    /// How many batches there are, or may be, beside those that were found. A folder that cannot be looked into may have some when
+    /// others of its series were found; of other folders nobody knows whose they are.
+    fn lacks(&self) -> usize {
+        let is_of_a_series = |key: &str| {
+            let folder = format!("{key}/");
+            key.split('/').count() > 2 || self.found.iter().any(|found| found.batch.0.object().starts_with(&folder))
+        };
+        self.broken.iter().filter(|(_, broken)| broken.may_have_rows && is_of_a_series(&broken.key)).count()
+    }
+
+    /// For whoever must know that there is more than what is listed.
+    fn say_the_rest(&self) {
+        for Found { store_name, batch, signature, .. } in &self.not_ours {
+            let why = signature.map(Signature::in_words).unwrap_or_default();
+            tracing::warn!("passed by: {} in {store_name} is not ours: {why}; --unsigned-ok takes it all the same", batch.0);
+        }
+        for (store_name, Broken { key, reason, .. }) in &self.broken {
+            tracing::warn!("passed by: {key} in {store_name}: {reason}");
+        }
+    }
 }
 
 pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
     let config = global.load_config()?;
     match command {
-        Command::List { filter } => list(global, &config, filter).await,
-        Command::Restore { filter, batch, to, table, dry_run } => {
-            let mut found = find(&config, filter).await?;
+        Command::List { filter, unsigned_ok } => list(global, &config, filter, *unsigned_ok).await,
+        Command::Restore { filter, batch, to, table, dry_run, unsigned_ok } => {
+            let mut all = find(&config, filter, *unsigned_ok).await?;
             if let Some(batch) = batch {
-                found.retain(|found| found.batch.0.to_string() == *batch);
+                let is_meant = |name: &BatchName| name.to_string() == *batch;
+                all.found.retain(|found| is_meant(&found.batch.0));
+                all.not_ours.retain(|found| is_meant(&found.batch.0));
+                all.broken.retain(|(_, broken)| broken.key.starts_with(batch.as_str()));
             }
-            anyhow::ensure!(!found.is_empty(), "there are no such batches; `pgtend archives list` shows what there is");
-            restore(global, &config, &found, to.as_deref(), table.as_deref(), *dry_run).await
+            all.say_the_rest();
+            anyhow::ensure!(!all.found.is_empty(), "there are no such batches; `pgtend archives list` shows what there is");
+            restore(global, &config, &all.found, to.as_deref(), table.as_deref(), *dry_run).await?;
+            let lost = all.lacks();
+            anyhow::ensure!(
+                lost == 0,
+                "what could be read is done, and {lost} parts of the archive could not be: they are named above"
+            );
+            Ok(ExitCode::SUCCESS)
         }
     }
 }
 
-async fn list(global: &Global, config: &Config, filter: &Filter) -> Result<ExitCode> {
-    let found = find(config, filter).await?;
+async fn list(global: &Global, config: &Config, filter: &Filter, unsigned_ok: bool) -> Result<ExitCode> {
+    let all = find(config, filter, unsigned_ok).await?;
+    let found = &all.found;
     if global.json {
         let rows: Vec<_> = found
             .iter()
-            .map(|found| json!({ "store": found.store_name, "batch": found.batch.0.to_string(), "manifest": found.batch.1 }))
+            .map(|found| {
+                let asked = if found.store.has_sign_key() { Signature::Valid } else { Signature::NotAsked };
+                let signature = found.signature.unwrap_or(asked);
+                json!({ "store": found.store_name, "batch": found.batch.0.to_string(), "manifest": found.batch.1, "signature": signature })
+            })
             .collect();
-        print(&format!("{:#}\n", json!({ "batches": rows })))?;
+        let not_ours = all
+            .not_ours
+            .iter()
+            .map(|found| json!({ "store": found.store_name, "batch": found.batch.0.to_string(), "signature": found.signature }));
+        let broken =
+            all.broken.iter().map(|(store, broken)| json!({ "store": store, "key": broken.key, "reason": broken.reason }));
+        let (not_ours, broken): (Vec<_>, Vec<_>) = (not_ours.collect(), broken.collect());
+        print(&format!("{:#}\n", json!({ "batches": rows, "not_ours": not_ours, "broken": broken })))?;
         return Ok(ExitCode::SUCCESS);
     }
+    all.say_the_rest();
     if found.is_empty() {
         eprintln!("no archived rows");
         return Ok(ExitCode::SUCCESS);
@@ -97,7 +163,10 @@ async fn list(global: &Global, config: &Config, filter: &Filter) -> Result<ExitC
             pg::qualified(&manifest.schema, &manifest.table),
             units::count(manifest.exported.rows),
             units::bytes(manifest.exported.bytes),
-            manifest.reason.clone(),
+            match found.signature {
+                Some(signature) => format!("{} ({})", manifest.reason, signature.in_short()),
+                None => manifest.reason.clone(),
+            },
         ]
     });
     print(&output::table(&["STORE", "BATCH", "TABLE", "ROWS", "SIZE", "WHY"], rows))?;
@@ -111,7 +180,7 @@ async fn restore(
     to: Option<&str>,
     table: Option<&str>,
     dry_run: bool,
-) -> Result<ExitCode> {
+) -> Result<()> {
     let progress = global.progress();
     let mut rows = 0;
     for Found { store, batch, .. } in found {
@@ -151,14 +220,14 @@ async fn restore(
             );
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
-async fn find(config: &Config, filter: &Filter) -> Result<Vec<Found>> {
+async fn find(config: &Config, filter: &Filter, unsigned_ok: bool) -> Result<All> {
     if let Some(name) = filter.store.as_ref().filter(|name| !config.stores.contains_key(*name)) {
         return Err(Fault::new(Kind::Configuration, format!("the configuration has no store `{name}`")).into());
     }
-    let mut found = Vec::new();
+    let mut all = All::default();
     for (store_name, configured) in
         config.stores.iter().filter(|(name, _)| filter.store.as_ref().is_none_or(|only| only == *name))
     {
@@ -166,12 +235,29 @@ async fn find(config: &Config, filter: &Filter) -> Result<Vec<Found>> {
         if !store.is_there() {
             continue;
         }
-        for batch in archive::list(&store, "").await.with_context(|| format!("store `{store_name}`"))? {
-            let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
+        let listing = archive::list(&store, "").await.with_context(|| format!("store `{store_name}`"))?;
+        let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
+        let ours = listing.batches.into_iter().map(|batch| (batch, None));
+        let not_ours = listing.not_ours.into_iter().map(|(name, manifest, signature)| ((name, manifest), Some(signature)));
+        for (batch, signature) in ours.chain(not_ours) {
             if is(&filter.database, &batch.1.database) && is(&filter.job, &batch.1.job) {
-                found.push(Found { store_name: store_name.clone(), store: store.clone(), batch });
+                let found = Found { store_name: store_name.clone(), store: store.clone(), batch, signature };
+                let list = if signature.is_none() || unsigned_ok { &mut all.found } else { &mut all.not_ours };
+                list.push(found);
             }
         }
+        // Of what cannot be read only its place is known.
+        let broken = listing.broken.into_iter().filter(|broken| {
+            let mut parts = broken.key.split('/').map(set::decode);
+            let mut fits = |wanted: &Option<String>| match parts.next() {
+                Some(Ok(name)) => is(wanted, &name),
+                Some(Err(_)) => wanted.is_none(),
+                None => true,
+            };
+            fits(&filter.database) && fits(&filter.job)
+        });
+        all.broken.extend(broken.map(|broken| (store_name.clone(), broken)));
     }
-    Ok(found)
+    all.found.sort_by(|a, b| (&a.store_name, &a.batch.0).cmp(&(&b.store_name, &b.batch.0)));
+    Ok(all)
 }

@@ -20,7 +20,7 @@ use super::{Global, cancelled_by_signals};
 use crate::config::{self, Config};
 use crate::fault::{Fault, Kind};
 use crate::pg;
-use crate::store::Store;
+use crate::store::{Store, Unread};
 use crate::task::backup::latest::{self, Choice};
 use crate::task::backup::series::Series;
 use crate::task::backup::set::{self, Set, SetName};
@@ -32,6 +32,9 @@ pub enum Command {
     List {
         #[command(flatten)]
         filter: Filter,
+        /// Also sets without a signature of their store's key (sign_key_file, sign_key_env)
+        #[arg(long)]
+        unsigned_ok: bool,
     },
     /// Prove that a set is what its manifest says
     Verify {
@@ -92,11 +95,15 @@ pub struct Which {
     /// Also when newer ones are passed by, because they are damaged, unreadable or partial
     #[arg(long)]
     older_ok: bool,
+    /// Also one without a signature of its store's key (sign_key_file, sign_key_env): whoever can write to the store may have made it
+    #[arg(long)]
+    unsigned_ok: bool,
 }
 
 impl Which {
     fn choice(&self) -> Choice {
-        Choice { from: self.from.clone(), any: self.any, older_ok: self.older_ok, to_verify: false }
+        let Self { from, any, older_ok, unsigned_ok } = self;
+        Choice { from: from.clone(), any: *any, older_ok: *older_ok, unsigned_ok: *unsigned_ok, to_verify: false }
     }
 }
 
@@ -129,7 +136,7 @@ struct Found {
 pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
     let cancel = cancelled_by_signals()?;
     match command {
-        Command::List { filter } => or_cancelled(&cancel, list::run(global, filter)).await,
+        Command::List { filter, unsigned_ok } => or_cancelled(&cancel, list::run(global, filter, *unsigned_ok)).await,
         Command::Verify { set, filter, which, restore_on } => {
             verify::run(global, set, filter, which, restore_on.as_deref(), &cancel).await
         }
@@ -178,14 +185,18 @@ async fn find(config: &Config, wanted: &str, filter: &Filter, choice: &Choice) -
     let mut candidates: Vec<Found> = Vec::new();
     let mut unreadable = Vec::new();
     let mut unread_stores = Vec::new();
+    let mut unseen: Vec<(String, Unread)> = Vec::new();
     for (store_name, store) in stores(config, filter).await? {
-        let listing = match set::list(&store, "").await {
+        let mut listing = match set::list(&store, "").await {
             Ok(listing) => listing,
             Err(error) => {
                 unread_stores.push((store_name, error));
                 continue;
             }
         };
+        if choice.unsigned_ok {
+            listing.accept_unsigned();
+        }
         let meant = |name: &SetName| {
             filter.matches(name)
                 && (wanted == "latest"
@@ -194,6 +205,12 @@ async fn find(config: &Config, wanted: &str, filter: &Filter, choice: &Choice) -
         };
         let of_store = listing.unreadable.into_iter().filter(|(name, _)| meant(name));
         unreadable.extend(of_store.map(|(name, reason)| (name.taken_at, format!("{name} cannot be restored: {reason}"))));
+        let not_ours = listing.not_ours.iter().filter(|(set, _)| meant(&set.name));
+        unreadable.extend(not_ours.map(|(set, signature)| {
+            let said = format!("{} is not ours: {}; --unsigned-ok takes it all the same", set.name, signature.in_words());
+            (set.name.taken_at, said)
+        }));
+        unseen.extend(listing.unseen.into_iter().map(|unread| (store_name.clone(), unread)));
         for set in listing.sets.into_iter().filter(|set| meant(&set.name)) {
             candidates.push(Found { store_name: store_name.clone(), store: store.clone(), set });
         }
@@ -207,10 +224,14 @@ async fn find(config: &Config, wanted: &str, filter: &Filter, choice: &Choice) -
     one_series(&candidates, wanted)?;
     let said = |reason: String| Fault::new(Kind::Configuration, format!("no set `{wanted}`: {reason}"));
     let Some(first) = candidates.first() else {
-        let reasons: Vec<String> = unreadable.into_iter().map(|(_, said)| said).collect();
+        let of_folders = unseen.iter().map(|(store, unread)| format!("{} in {store}: {}", unread.key, unread.reason));
+        let reasons: Vec<String> = unreadable.into_iter().map(|(_, said)| said).chain(of_folders).collect();
         let detail = if reasons.is_empty() { "`pgtend backups list` shows what there is".to_owned() } else { reasons.join("; ") };
         return Err(said(detail).into());
     };
+    if wanted == "latest" {
+        all_of_the_series_is_seen(&first.set.name, &unseen, choice)?;
+    }
     let (series, trouble) = Series::read(&first.store, &first.set.name.database, &first.set.name.job).await?;
     if let Some(trouble) = trouble {
         tracing::warn!("{trouble}");
@@ -234,6 +255,21 @@ async fn find(config: &Config, wanted: &str, filter: &Filter, choice: &Choice) -
         .filter(|found| found.set.name == name)
         .max_by_key(|found| found.set.verification.verdict() == Bytes::Intact);
     chosen.ok_or_else(|| said("it has gone".to_owned()).into())
+}
+
+/// What is the latest of a folder that cannot be looked into, nobody can say; what is in other folders is another series.
+fn all_of_the_series_is_seen(of: &SetName, unseen: &[(String, Unread)], choice: &Choice) -> Result<()> {
+    let folder = set::folder(&of.database, &of.job);
+    for (store, Unread { key, reason, .. }) in unseen {
+        let said = format!("the folder {key} in {store}: {reason}");
+        if folder.starts_with(&format!("{key}/")) && !choice.older_ok {
+            let message =
+                format!("{said}; it may hold newer sets than those that can be seen. With --older-ok they are passed by");
+            return Err(Fault::new(Kind::Configuration, message).into());
+        }
+        tracing::warn!("not looked into: {said}");
+    }
+    Ok(())
 }
 
 /// `latest` of two jobs is nobody's.

@@ -1,21 +1,25 @@
 //! A directory as a store: temporary name, fsync, rename, fsync of the folder.
 
+mod beneath;
 mod conditional;
 mod durable;
 mod mounted;
+mod walk;
 
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use bytes::{Bytes, BytesMut};
-use chrono::{DateTime, Utc};
 use tokio::fs;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use self::beneath::Place;
 pub use self::conditional::version;
-use super::{Object, Unfinished};
+use self::walk::Walked;
+use super::sign::SignKey;
+use super::{Listed, Object, Unfinished};
 
 /// Ends the name of a file that is being written; such a file is not an object.
 const TEMPORARY: &str = ".partial";
@@ -23,20 +27,23 @@ const TEMPORARY: &str = ".partial";
 /// Locked during writes under a condition; in the root, no object.
 const GUARD: &str = ".pgtend.guard";
 
-/// Deeper than DATABASE/JOB/SET/object by far; a loop of links ends here.
-const DEPTH: usize = 16;
-
 const READ_BYTES: usize = 1 << 20;
 
 #[derive(Clone, Debug)]
 pub struct Dir {
     root: PathBuf,
     remembered: Option<mounted::Remembered>,
+    pub(super) sign_key: Option<SignKey>,
 }
 
 impl Dir {
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), remembered: mounted::remembered(root) }
+        Self { root: root.to_owned(), remembered: mounted::remembered(root), sign_key: None }
+    }
+
+    /// The same with a key for what is signed.
+    pub fn signed(self, sign_key: Option<SignKey>) -> Self {
+        Self { sign_key, ..self }
     }
 
     /// An error when the store is not what it was: its disk is not mounted.
@@ -48,57 +55,45 @@ impl Dir {
         self.root.join(key)
     }
 
-    pub async fn list(&self, folder: &str) -> Result<Vec<Object>> {
-        let files = self.files(folder).await?;
-        Ok(files.into_iter().filter(|file| !file.key.ends_with(TEMPORARY)).collect())
+    pub async fn list(&self, folder: &str) -> Result<Listed> {
+        let Walked { files, unread } = self.walk(folder).await?;
+        let objects = files.into_iter().filter(|file| !file.key.ends_with(TEMPORARY)).collect();
+        Ok(Listed { objects, unread })
     }
 
+    /// What cannot be looked into holds none that could be removed.
     pub async fn unfinished(&self, folder: &str) -> Result<Vec<Unfinished>> {
-        let files = self.files(folder).await?;
+        let files = self.walk(folder).await?.files;
         let temporary = files.into_iter().filter(|file| file.key.ends_with(TEMPORARY));
         Ok(temporary.map(|file| Unfinished { key: file.key.clone(), id: file.key, started_at: file.modified_at }).collect())
     }
 
-    async fn files(&self, folder: &str) -> Result<Vec<Object>> {
+    async fn walk(&self, folder: &str) -> Result<Walked> {
         self.check_mounted()?;
-        let mut found = Vec::new();
-        let mut folders = vec![(folder.trim_end_matches('/').to_owned(), 0)];
-        while let Some((folder, depth)) = folders.pop() {
-            let mut entries = match fs::read_dir(self.path_of(&folder)).await {
-                Ok(entries) => entries,
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(error) => return Err(error).with_context(|| self.path_of(&folder).display().to_string()),
-            };
-            while let Some(entry) = entries.next_entry().await? {
-                let Ok(name) = entry.file_name().into_string() else { continue };
-                let key = if folder.is_empty() { name } else { format!("{folder}/{name}") };
-                // An object may be deleted while we look.
-                let Ok(metadata) = entry.metadata().await else { continue };
-                // A file system's own, at the root of a mount: not ours to read.
-                if metadata.is_dir() && key == "lost+found" {
-                    continue;
-                }
-                if metadata.is_dir() && depth < DEPTH {
-                    folders.push((key, depth + 1));
-                } else if metadata.is_file() && ![GUARD, mounted::MARKER].contains(&key.as_str()) {
-                    let modified_at = metadata.modified().ok().map(DateTime::<Utc>::from);
-                    found.push(Object { key, bytes: metadata.len(), modified_at });
-                }
-            }
-        }
-        Ok(found)
+        let (root, folder) = (self.root.clone(), folder.to_owned());
+        let path = self.path_of(&folder);
+        let walked = tokio::task::spawn_blocking(move || walk::walk(&root, &folder)).await?;
+        walked.with_context(|| path.display().to_string())
+    }
+
+    /// Runs `work` at the place of an object, on a thread that may wait for a disk. None when its folder does not exist.
+    async fn at<T: Send + 'static>(
+        &self,
+        key: &str,
+        work: impl FnOnce(&Place) -> std::io::Result<T> + Send + 'static,
+    ) -> std::io::Result<Option<T>> {
+        let (root, key) = (self.root.clone(), key.to_owned());
+        let done = tokio::task::spawn_blocking(move || {
+            let Some(place) = Place::find(&root, &key)? else { return Ok(None) };
+            work(&place).map(Some)
+        });
+        done.await.map_err(std::io::Error::other)?
     }
 
     pub async fn stat(&self, key: &str) -> Result<Option<Object>> {
         self.check_mounted()?;
-        match fs::metadata(self.path_of(key)).await {
-            Ok(metadata) => {
-                let modified_at = metadata.modified().ok().map(DateTime::<Utc>::from);
-                Ok(Some(Object { key: key.to_owned(), bytes: metadata.len(), modified_at }))
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        let status = self.at(key, Place::stat).await?.flatten();
+        Ok(status.map(|status| walk::object(key.to_owned(), &status)))
     }
 
     /// Whether an object exists.
@@ -113,24 +108,21 @@ impl Dir {
 
     pub async fn read(&self, key: &str) -> Result<Option<Reader>> {
         self.check_mounted()?;
-        match fs::File::open(self.path_of(key)).await {
-            Ok(file) => Ok(Some(Reader { file })),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        let file = self.at(key, Place::open).await?.flatten();
+        Ok(file.map(|file| Reader { file: fs::File::from_std(file) }))
     }
 
     pub async fn upload(&self, key: &str) -> Result<Upload> {
-        let path = self.path_of(key);
-        let (dir, for_file) = (self.clone(), path.clone());
-        let (temporary, file) = tokio::task::spawn_blocking(move || dir.temporary_for(&for_file)).await??;
-        Ok(Upload { dir: self.clone(), path, temporary: temporary.keep(), file: Some(fs::File::from_std(file)) })
+        let (dir, key) = (self.clone(), key.to_owned());
+        let (temporary, file) = tokio::task::spawn_blocking(move || dir.temporary_for(&key)).await??;
+        let (place, temporary) = temporary.keep();
+        Ok(Upload { dir: self.clone(), place, temporary, file: Some(fs::File::from_std(file)) })
     }
 
     /// The file that an object is written to, in a store that is known to be there.
-    fn temporary_for(&self, path: &Path) -> Result<(Temporary, std::fs::File)> {
+    fn temporary_for(&self, key: &str) -> Result<(Temporary, std::fs::File)> {
         self.check_mounted()?;
-        let created = Temporary::create(path).and_then(|created| {
+        let created = Temporary::create(&self.root, key).and_then(|created| {
             mounted::mark(&self.root, self.remembered.as_ref())?;
             Ok(created)
         });
@@ -139,22 +131,12 @@ impl Dir {
 
     pub async fn delete(&self, key: &str) -> Result<()> {
         self.check_mounted()?;
-        match fs::remove_file(self.path_of(key)).await {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(self.explain(error)),
-        }
-        self.remove_empty_folders(&self.path_of(key)).await;
-        Ok(())
-    }
-
-    /// Objects have no folders; files do. A folder that still holds something stays: rmdir refuses it.
-    async fn remove_empty_folders(&self, path: &Path) {
-        for folder in path.ancestors().skip(1).take_while(|folder| *folder != self.root && folder.starts_with(&self.root)) {
-            if fs::remove_dir(folder).await.is_err() {
-                break;
-            }
-        }
+        let deleted = self.at(key, |place| {
+            place.remove(&place.name)?;
+            place.remove_empty_folders();
+            Ok(())
+        });
+        deleted.await.map(drop).map_err(|error| self.explain(error))
     }
 
     pub fn free_bytes(&self) -> Option<u64> {
@@ -180,40 +162,39 @@ impl Dir {
 }
 
 /// A file beside the one that it will become. Removed when it is dropped.
-struct Temporary(PathBuf);
+struct Temporary {
+    place: Arc<Place>,
+    /// Empty when it is somebody else's to remove.
+    name: String,
+}
 
 impl Temporary {
-    /// With its folders. Dumps hold everything that the database holds: for their owner only.
-    fn create(path: &Path) -> std::io::Result<(Self, std::fs::File)> {
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = folder.join(format!(".{name}.{}{TEMPORARY}", uuid::Uuid::new_v4().simple()));
+    /// With its folders. Its name cannot be known beforehand.
+    fn create(root: &Path, key: &str) -> std::io::Result<(Self, std::fs::File)> {
         let mut attempts = 0..3;
         loop {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-            match std::fs::File::options().write(true).create_new(true).mode(0o600).open(&temporary) {
-                Ok(file) => return Ok((Self(temporary), file)),
+            let created = Place::make(root, key).and_then(|place| {
+                let name = format!(".{}.{}{TEMPORARY}", place.name, uuid::Uuid::new_v4().simple());
+                let file = place.create_new(&name)?;
+                Ok((Self { place: Arc::new(place), name }, file))
+            });
+            match created {
                 // Who deletes the last object of a folder removes the folder.
                 Err(error) if error.kind() == ErrorKind::NotFound && attempts.next().is_some() => {}
-                Err(error) => return Err(error),
+                other => return other,
             }
         }
     }
 
-    fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// It is somebody else's to remove.
-    fn keep(mut self) -> PathBuf {
-        std::mem::take(&mut self.0)
+    fn keep(mut self) -> (Arc<Place>, String) {
+        (Arc::clone(&self.place), std::mem::take(&mut self.name))
     }
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        if !self.0.as_os_str().is_empty() {
-            let _ = std::fs::remove_file(&self.0);
+        if !self.name.is_empty() {
+            let _ = self.place.remove(&self.name);
         }
     }
 }
@@ -232,8 +213,8 @@ impl Reader {
 
 pub struct Upload {
     dir: Dir,
-    path: PathBuf,
-    temporary: PathBuf,
+    place: Arc<Place>,
+    temporary: String,
     /// None once finished or aborted.
     file: Option<fs::File>,
 }
@@ -249,25 +230,29 @@ impl Upload {
         let made_durable = async {
             file.flush().await?;
             file.sync_all().await?;
-            fs::rename(&self.temporary, &self.path).await?;
-            // The rename is durable with its folder, a new folder with the one above it.
-            let (path, root) = (self.path.clone(), self.dir.root.clone());
-            tokio::task::spawn_blocking(move || durable::sync_folders_of(&path, &root)).await?
+            let (place, temporary) = (Arc::clone(&self.place), self.temporary.clone());
+            let named = tokio::task::spawn_blocking(move || {
+                place.rename_from(&temporary)?;
+                // The rename is durable with its folder, a new folder with the one above it.
+                place.sync_folders()
+            });
+            named.await.map_err(std::io::Error::other)?
         };
-        made_durable.await.map_err(|error| self.dir.explain(error))?;
+        made_durable.await.map_err(|error: std::io::Error| self.dir.explain(error))?;
         self.file = None;
         Ok(())
     }
 
     pub async fn abort(&mut self) -> Result<()> {
-        if self.file.take().is_some() {
-            match fs::remove_file(&self.temporary).await {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error).with_context(|| format!("cannot remove {}", self.temporary.display())),
-            }
-            self.dir.remove_empty_folders(&self.temporary).await;
+        if self.file.take().is_none() {
+            return Ok(());
         }
-        Ok(())
+        let (place, temporary) = (Arc::clone(&self.place), self.temporary.clone());
+        let removed = tokio::task::spawn_blocking(move || {
+            place.remove(&temporary)?;
+            place.remove_empty_folders();
+            std::io::Result::Ok(())
+        });
+        removed.await?.with_context(|| format!("cannot remove {} of {}", self.temporary, self.dir.root.display()))
     }
 }

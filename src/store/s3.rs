@@ -20,6 +20,7 @@ use chrono::{DateTime, Utc};
 
 pub use self::reader::Reader;
 pub use self::upload::Upload;
+use super::sign::SignKey;
 use super::{Object, Unfinished};
 use crate::config::{self, Encryption};
 
@@ -36,13 +37,15 @@ pub struct S3 {
     configured: config::S3,
     /// The server, for people: its endpoint, or AWS's for the region.
     at: String,
+    pub(super) sign_key: Option<SignKey>,
 }
 
 impl S3 {
     /// Reads credentials, region and certificates; contacts no server yet.
     pub async fn open(configured: &config::S3) -> Result<Self> {
         let (client, at) = client::make(configured).await?;
-        Ok(Self { client, configured: configured.clone(), at })
+        let sign_key = configured.sign_key.clone().map(SignKey::new);
+        Ok(Self { client, configured: configured.clone(), at, sign_key })
     }
 
     pub fn location(&self, key: &str) -> String {

@@ -407,6 +407,9 @@ pub async fn newest_verified(config: &Config, jobs: &[Job], database: &str) -> R
         let configured = config.stores.get(&backup.store).context("the job's store is configured")?;
         let store = Store::open(configured).await.with_context(|| format!("store `{}`", backup.store))?;
         let listing = set::list(&store, &set::folder(database, &job.name)).await?;
+        if let Some(doubt) = listing.doubt() {
+            anyhow::bail!(doubt);
+        }
         let (series, _) = Series::read(&store, database, &job.name).await?;
         let verified = listing
             .sets

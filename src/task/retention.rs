@@ -119,6 +119,7 @@ impl Work for Retention {
                 report.fact("recovered_batches", recovered.completed);
                 report.fact("discarded_batches", recovered.discarded);
             }
+            report.warnings.extend(recovered.left);
         }
         // Triggers run in it: nothing else does.
         let mut connection = run.or_cancelled(run.settings.connect_for(pg::Purpose::Application)).await?;

@@ -78,12 +78,15 @@ mod sql;
 mod store;
 /// A directory as a store: disks that are not mounted, file systems without fsync of folders.
 mod store_dir;
+/// What others put into a store: foreign and broken files, forged sets; signatures.
+mod store_input;
 /// Dumps that somebody changed, and roles that cannot do harm.
 mod store_is_input;
 /// Writes under a condition, and a lock object as a lease.
 mod store_lease;
 /// Servers and credentials that are otherwise than AWS's with everything allowed.
 mod store_servers;
+mod store_signed;
 /// Certificates of private CAs: of stores, webhook and pings.
 mod store_tls;
 /// Strangers at the pages, and on the way to others: what they cannot stop, ask or read.

@@ -637,7 +637,7 @@ fn large_objects_that_the_role_may_not_read_are_said_with_what_helps() {
         "CREATE ROLE lo_backup LOGIN; GRANT pg_read_all_data TO lo_backup; CREATE TABLE t (x int); SELECT lo_from_bytea(0, '\\x00')",
     );
     let scenario = Scenario::with_url(server, &server.url_as("lo_backup", &database)).backup_job("local", "");
-    let hint = ["1 large objects", "GRANT SELECT ON LARGE OBJECT", "lo_backup"];
+    let hint = ["1 large object", "lo_compat_privileges", "lo_backup"];
     scenario.run(&["check", "--connect"]).exited(77).prints(&hint);
     let output = scenario.run(&["run-job", "nightly"]).exited(77).says(&hint);
     assert!(!output.stderr.contains("grant the role pg_read_all_data"), "{}", output.stderr);

@@ -32,7 +32,7 @@ pub fn on_both_but_moto(test: &impl AsyncFn(&Store) -> Result<()>) {
     let folder = TempDir::new().unwrap();
     // What a host remembers of its stores is not to be that of these.
     unsafe { std::env::set_var("XDG_STATE_HOME", "/dev/null/state") };
-    run(&config::Store::Dir { path: folder.path().join("new/store") }, test);
+    run(&config::Store::Dir { path: folder.path().join("new/store"), sign_key: None }, test);
     let server = S3Server::start();
     run(&s3_config(&server, "backups"), test);
     assert_eq!(server.unfinished_uploads(), Vec::<String>::new());
@@ -79,6 +79,7 @@ pub fn s3_config_at(endpoint: String, bucket: &str) -> config::Store {
         part_timeout: None,
         checksums: None,
         ca_file: None,
+        sign_key: None,
     }))
 }
 

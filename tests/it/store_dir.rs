@@ -115,3 +115,67 @@ fn files_of_a_store_are_for_their_owner_only() {
         assert_eq!(metadata.permissions().mode() & 0o777, mode, "{file}");
     }
 }
+
+#[test]
+fn a_link_that_a_stranger_laid_is_neither_written_through_nor_read() {
+    let (folder, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (root, victim) = (folder.path().join("store"), elsewhere.path().join("victim"));
+    std::fs::create_dir_all(root.join("a")).unwrap();
+    std::fs::write(&victim, "secret").unwrap();
+    let link = |name: &str, to: &std::path::Path| std::os::unix::fs::symlink(to, root.join(name)).unwrap();
+    let store = Store::Dir(Dir::new(&root));
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        link("a/object", &victim);
+        let read = format!("{:#}", store.get("a/object").await.unwrap_err());
+        assert!(read.contains("is a symbolic link"), "{read}");
+        assert!(store.exists_for_certain("a/object").await.is_err(), "neither a yes nor a no");
+        assert!(store.list_readable("").await.unwrap().objects.is_empty());
+        // It is replaced, and what it led to is left alone.
+        store.put("a/object", b"ours".to_vec()).await.unwrap();
+        assert_eq!(store.get("a/object").await.unwrap().unwrap(), b"ours");
+        std::fs::remove_file(root.join("a/object")).unwrap();
+
+        link("a/object", &elsewhere.path().join("not there"));
+        let new = store.put_if("a/object", b"ours".to_vec(), pgtend::store::Precondition::Absent).await;
+        assert!(new.is_err(), "the name is taken, by no object");
+        store.delete("a/object").await.unwrap();
+
+        link("b", elsewhere.path());
+        for done in
+            [store.put("b/new", b"x".to_vec()).await, store.put("b/victim", b"x".to_vec()).await, store.delete("b/victim").await]
+        {
+            let said = format!("{:#}", done.unwrap_err());
+            assert!(said.contains("b is a symbolic link") && said.contains("mount --bind"), "{said}");
+        }
+        assert!(store.get("b/victim").await.is_err());
+        let listed = store.list_readable("").await.unwrap();
+        assert_eq!((listed.objects.len(), listed.unread[0].key.as_str(), listed.unread[0].hides_folder), (0, "b", true));
+        assert!(format!("{:#}", store.list("").await.unwrap_err()).contains("b: it is a symbolic link"));
+    });
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "secret");
+    assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_pipe_in_the_place_of_an_object_stops_nobody() {
+    let folder = TempDir::new().unwrap();
+    let made = Command::new("mkfifo").arg(folder.path().join("series.json")).status().unwrap();
+    assert!(made.success());
+    let store = Store::Dir(Dir::new(folder.path()));
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let read = format!("{:#}", store.get("series.json").await.unwrap_err());
+        assert!(read.contains("is no ordinary file"), "{read}");
+        assert!(store.list("").await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn an_object_that_is_larger_than_it_may_be_is_not_read_to_its_end() {
+    on_both(async |store| {
+        store.put("a/marker.json", vec![b' '; 5 << 20]).await?;
+        let said = format!("{:#}", store.get_at_most("a/marker.json", 4 << 20).await.unwrap_err());
+        assert!(said.contains("a/marker.json is larger than 4"), "{said}");
+        assert_eq!(store.get_at_most("a/marker.json", 5 << 20).await?.map(|content| content.len()), Some(5 << 20));
+        Ok(())
+    });
+}

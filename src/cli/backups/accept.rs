@@ -73,6 +73,9 @@ async fn accept_identity(global: &Global, text: &str, filter: &Filter) -> Result
     let mut said = String::new();
     for (store_name, store) in stores(&config, filter).await? {
         let listing = set::list(&store, "").await?;
+        for unread in &listing.unseen {
+            tracing::warn!("not looked into: {}: {}", store.location(&unread.key), unread.reason);
+        }
         let mut folders: Vec<(String, String, Identity, Vec<String>)> = Vec::new();
         for set in listing.sets.iter().filter(|set| filter.matches(&set.name)) {
             let Some(identity) = set.identity().filter(|identity| identity.is_meant_by(text)) else { continue };

@@ -14,16 +14,29 @@ use crate::cli::output::{self, print};
 use crate::config::Config;
 use crate::fault::{Fault, Kind};
 use crate::store::Store;
+use crate::store::sign::Signature;
 use crate::task::backup::set::{self, Set, SetName};
 use crate::task::backup::verdict::Bytes;
 use crate::toml_file::did_you_mean;
 use crate::units;
 
+/// A set that is listed.
+struct Row {
+    store: String,
+    set: Set,
+    /// What is wrong with it, where it is listed all the same.
+    signature: Option<Signature>,
+    json: serde_json::Value,
+}
+
 /// What is listed, of all stores.
 #[derive(Default)]
 struct Listed {
-    /// With the names of their stores, and JSON.
-    sets: Vec<(String, Set, serde_json::Value)>,
+    sets: Vec<Row>,
+    /// With the names of their stores: sets without a valid signature, where there is a key.
+    not_ours: Vec<(String, SetName, Signature)>,
+    /// What could not be looked into, and why.
+    unseen: Vec<(String, String)>,
     broken: Vec<(String, SetName, String)>,
     failed: Vec<anyhow::Error>,
     /// Databases and jobs of all sets that there are, whatever is asked for.
@@ -31,11 +44,11 @@ struct Listed {
     jobs: BTreeSet<String>,
 }
 
-pub async fn run(global: &Global, filter: &Filter) -> Result<ExitCode> {
+pub async fn run(global: &Global, filter: &Filter, unsigned_ok: bool) -> Result<ExitCode> {
     let config = global.load_config()?;
     let now = Utc::now();
-    let mut listed = read(&config, filter, now).await?;
-    if listed.sets.is_empty() && listed.broken.is_empty() && listed.failed.is_empty() {
+    let mut listed = read(&config, filter, unsigned_ok, now).await?;
+    if listed.sets.is_empty() && listed.broken.is_empty() && listed.failed.is_empty() && listed.not_ours.is_empty() {
         refuse_unknown(global, &config, filter, &listed)?;
     }
     let failed = std::mem::take(&mut listed.failed).into_iter().next();
@@ -45,8 +58,18 @@ pub async fn run(global: &Global, filter: &Filter) -> Result<ExitCode> {
             .iter()
             .map(|(store, name, reason)| json!({ "store": store, "set": name.to_string(), "reason": reason }))
             .collect();
-        let sets: Vec<_> = listed.sets.into_iter().map(|(_, _, json)| json).collect();
-        print(&format!("{:#}\n", json!({ "sets": sets, "unrestorable": broken })))?;
+        let not_ours: Vec<_> = listed
+            .not_ours
+            .iter()
+            .map(|(store, name, signature)| json!({ "store": store, "set": name.to_string(), "signature": signature }))
+            .collect();
+        let unseen: Vec<_> =
+            listed.unseen.iter().map(|(location, reason)| json!({ "location": location, "reason": reason })).collect();
+        let sets: Vec<_> = listed.sets.into_iter().map(|row| row.json).collect();
+        print(&format!(
+            "{:#}\n",
+            json!({ "sets": sets, "unrestorable": broken, "not_ours": not_ours, "not_looked_into": unseen })
+        ))?;
         return failed.map_or(Ok(ExitCode::SUCCESS), Err);
     }
     if listed.sets.is_empty() {
@@ -55,11 +78,17 @@ pub async fn run(global: &Global, filter: &Filter) -> Result<ExitCode> {
         print(&table(&listed.sets, now))?;
         print(&format!("\n{}", newest(&listed.sets, now)))?;
     }
-    for (_, set, _) in listed.sets.iter().filter(|(_, set, _)| set.is_from_the_future(now)) {
+    for Row { set, .. } in listed.sets.iter().filter(|row| row.set.is_from_the_future(now)) {
         eprintln!(
             "pgtend: {} is dated in the future: a clock was wrong when it was made, or is now; it is never the latest without --any",
             set.name
         );
+    }
+    for (store, name, signature) in listed.not_ours {
+        eprintln!("pgtend: not listed: {name} in {store} is not ours: {}; --unsigned-ok lists it", signature.in_words());
+    }
+    for (location, reason) in listed.unseen {
+        eprintln!("pgtend: not looked into: {location}: {reason}");
     }
     for (store, name, reason) in listed.broken {
         eprintln!("pgtend: not listed: {name} in {store} cannot be restored: {reason}");
@@ -67,13 +96,13 @@ pub async fn run(global: &Global, filter: &Filter) -> Result<ExitCode> {
     failed.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
-async fn read(config: &Config, filter: &Filter, now: DateTime<Utc>) -> Result<Listed> {
+async fn read(config: &Config, filter: &Filter, unsigned_ok: bool, now: DateTime<Utc>) -> Result<Listed> {
     let mut listed = Listed::default();
     for (store_name, store) in stores(config, filter).await? {
         if !store.is_there() {
             tracing::warn!("store `{store_name}`: there is no folder {} (yet, or is a disk not mounted?)", store.location(""));
         }
-        let listing = match set::list(&store, "").await {
+        let mut listing = match set::list(&store, "").await {
             Ok(listing) => listing,
             // What the others hold is shown all the same.
             Err(error) => {
@@ -85,9 +114,18 @@ async fn read(config: &Config, filter: &Filter, now: DateTime<Utc>) -> Result<Li
             listed.databases.insert(name.database.clone());
             listed.jobs.insert(name.job.clone());
         }
+        let unsigned: Vec<(SetName, Signature)> =
+            listing.not_ours.iter().map(|(set, signature)| (set.name.clone(), *signature)).collect();
+        if unsigned_ok {
+            listing.accept_unsigned();
+        }
+        let refused = listing.not_ours.iter().filter(|(set, _)| filter.matches(&set.name));
+        listed.not_ours.extend(refused.map(|(set, signature)| (store_name.clone(), set.name.clone(), *signature)));
+        listed.unseen.extend(listing.unseen.iter().map(|unread| (store.location(&unread.key), unread.reason.clone())));
         for set in listing.sets.into_iter().filter(|set| filter.matches(&set.name)) {
-            let json = as_json(&set, &store_name, &store, now);
-            listed.sets.push((store_name.clone(), set, json));
+            let signature = unsigned.iter().find(|(of, _)| *of == set.name).map(|(_, signature)| *signature);
+            let json = as_json(&set, &store_name, &store, signature, now);
+            listed.sets.push(Row { store: store_name.clone(), set, signature, json });
         }
         let broken = listing.unreadable.into_iter().filter(|(name, _)| filter.matches(name));
         listed.broken.extend(broken.map(|(name, reason)| (store_name.clone(), name, reason)));
@@ -113,7 +151,7 @@ fn refuse_unknown(global: &Global, config: &Config, filter: &Filter, listed: &Li
     Ok(())
 }
 
-fn as_json(set: &Set, store_name: &str, store: &Store, now: DateTime<Utc>) -> serde_json::Value {
+fn as_json(set: &Set, store_name: &str, store: &Store, signature: Option<Signature>, now: DateTime<Utc>) -> serde_json::Value {
     let manifest = &set.manifest;
     json!({
         "set": set.name.to_string(),
@@ -136,6 +174,7 @@ fn as_json(set: &Set, store_name: &str, store: &Store, now: DateTime<Utc>) -> se
         "by_hand": set.manifest.by_hand,
         "held": set.held(now).collect::<Vec<_>>(),
         "from_the_future": set.is_from_the_future(now),
+        "signature": signature.unwrap_or(if store.has_sign_key() { Signature::Valid } else { Signature::NotAsked }),
         "warnings": manifest.warnings,
     })
 }
@@ -145,10 +184,10 @@ fn identity(set: &Set) -> String {
     set.identity().map_or_else(|| "not recorded".to_owned(), |identity| identity.to_string())
 }
 
-fn table(sets: &[(String, Set, serde_json::Value)], now: DateTime<Utc>) -> String {
-    let identities: BTreeSet<String> = sets.iter().map(|(_, set, _)| identity(set)).collect();
+fn table(sets: &[Row], now: DateTime<Utc>) -> String {
+    let identities: BTreeSet<String> = sets.iter().map(|row| identity(&row.set)).collect();
     let with_identity = identities.len() > 1;
-    let rows = sets.iter().map(|(store, set, _)| {
+    let rows = sets.iter().map(|Row { store, set, signature, .. }| {
         let manifest = &set.manifest;
         let mut row = vec![
             set.name.to_string(),
@@ -161,7 +200,7 @@ fn table(sets: &[(String, Set, serde_json::Value)], now: DateTime<Utc>) -> Strin
             set.verification.restored_in_words(),
         ];
         row.extend(with_identity.then(|| identity(set)));
-        row.push(notes(set, now));
+        row.push(notes(set, *signature, now));
         row
     });
     match with_identity {
@@ -173,12 +212,14 @@ fn table(sets: &[(String, Set, serde_json::Value)], now: DateTime<Utc>) -> Strin
 }
 
 /// The age of the newest intact set of each series: one is no comfort for another.
-fn newest(sets: &[(String, Set, serde_json::Value)], now: DateTime<Utc>) -> String {
+fn newest(sets: &[Row], now: DateTime<Utc>) -> String {
     let mut series: BTreeMap<(String, String), Option<DateTime<Utc>>> = BTreeMap::new();
-    for (_, set, _) in sets {
+    for Row { set, signature, .. } in sets {
         let newest = series.entry((format!("{}/{}", set.name.database, set.name.job), identity(set))).or_default();
-        let counts =
-            set.verification.verdict() == Bytes::Intact && set.manifest.filters.are_none() && !set.is_from_the_future(now);
+        let counts = signature.is_none()
+            && set.verification.verdict() == Bytes::Intact
+            && set.manifest.filters.are_none()
+            && !set.is_from_the_future(now);
         *newest = (*newest).max(counts.then_some(set.name.taken_at));
     }
     let folders: BTreeSet<&String> = series.keys().map(|(folder, _)| folder).collect();
@@ -198,8 +239,8 @@ fn newest(sets: &[(String, Set, serde_json::Value)], now: DateTime<Utc>) -> Stri
 }
 
 /// What is special about a set, for the last column.
-fn notes(set: &Set, now: DateTime<Utc>) -> String {
-    let mut notes = Vec::new();
+fn notes(set: &Set, signature: Option<Signature>, now: DateTime<Utc>) -> String {
+    let mut notes: Vec<String> = signature.map(|signature| signature.in_short().to_owned()).into_iter().collect();
     if !set.manifest.filters.are_none() {
         notes.push("partial".to_owned());
     }

@@ -43,7 +43,11 @@ pub async fn run(global: &Global, only: Option<&str>, dry_run: bool) -> Result<E
             let (server, host_clock) = server_facts(configured, database).await?;
             let identity = Identity::of(&server);
             // What keeps a run from deleting keeps a person from it as well.
-            let mut doubts = plan::doubts(&server, host_clock, &series, &set::list(&store, &folder).await?);
+            let listing = set::list(&store, &folder).await?;
+            if let Some(said) = listing.not_ours_in_words() {
+                tracing::warn!("{database}/{}: {said}", job.name);
+            }
+            let mut doubts = plan::doubts(&server, host_clock, &series, &listing);
             doubts.extend(trouble);
             if !doubts.is_empty() {
                 refused.push(format!("{database}/{}: {}", job.name, doubts.join("; ")));

@@ -2,21 +2,18 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
 
 use rustix::io::Errno;
 
-/// Makes the name of `path` durable, and those of its folders up to the store's root: new ones may be among them.
-pub fn sync_folders_of(path: &Path, root: &Path) -> io::Result<()> {
-    for folder in path.ancestors().skip(1).take_while(|folder| folder.starts_with(root)) {
-        match File::open(folder)?.sync_all() {
-            Err(error) if has_no_sync_of_folders(&error) => {
-                tracing::debug!("{} cannot be synced ({error}): its file system does that by itself, or never", folder.display());
-            }
-            answer => answer?,
+/// Makes the names in a folder durable.
+pub fn sync_folder(folder: &File) -> io::Result<()> {
+    match folder.sync_all() {
+        Err(error) if has_no_sync_of_folders(&error) => {
+            tracing::debug!("a folder cannot be synced ({error}): its file system does that by itself, or never");
+            Ok(())
         }
+        answer => answer,
     }
-    Ok(())
 }
 
 /// CIFS of older kernels, sshfs and rclone answer so for folders, whatever is in them; any other error is of the disk.

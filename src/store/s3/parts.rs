@@ -60,6 +60,7 @@ mod tests {
             part_timeout: None,
             checksums: None,
             ca_file: None,
+            sign_key: None,
         }
     }
 

@@ -2,10 +2,13 @@
 
 use std::fmt;
 
+use anyhow::Result;
 use chrono::{DateTime, NaiveDate, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use crate::bounds::{self, Bounded};
 
 /// Of the stored document. A program that meets a newer one refuses it rather than guess.
 pub const FORMAT: u32 = 1;
@@ -210,6 +213,18 @@ impl Counts {
             Level::Medium => self.medium,
             Level::Low => self.low,
         }
+    }
+}
+
+impl Bounded for Document {
+    fn check(&self) -> Result<()> {
+        bounds::time("started_at", self.started_at)?;
+        bounds::time("finished_at", self.finished_at)?;
+        self.statistics_since.into_iter().try_for_each(|at| bounds::time("statistics_since", at))?;
+        self.previous.into_iter().try_for_each(|at| bounds::time("previous", at))?;
+        let findings = self.findings.iter().chain(&self.not_seen).chain(&self.resolved);
+        findings.map(|finding| finding.since).try_for_each(|since| bounds::time("since", since))?;
+        self.checks.iter().try_for_each(|outcome| bounds::seconds("elapsed_seconds", outcome.elapsed_seconds))
     }
 }
 

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::document::{Document, FORMAT};
 use super::{html, markdown};
+use crate::bounds::Bounded as _;
 use crate::fault;
 use crate::store::Store;
 use crate::task::backup::set;
@@ -40,8 +41,11 @@ impl Shelf {
         if !self.store.is_there() {
             return Ok(listing);
         }
-        for object in self.store.list(&self.folder).await? {
-            let Some((time, kind)) = object.key.strip_prefix(&self.folder).and_then(|name| name.split_once('.')) else {
+        let listed = self.store.list_readable(&self.folder).await?;
+        // What cannot be looked at is there all the same: it is read in vain, and kept.
+        let keys = listed.objects.into_iter().map(|object| object.key).chain(listed.unread.into_iter().map(|unread| unread.key));
+        for key in keys {
+            let Some((time, kind)) = key.strip_prefix(&self.folder).and_then(|name| name.split_once('.')) else {
                 continue;
             };
             if let (Some(at), true) = (set::parse_time(time), KINDS.contains(&kind)) {
@@ -77,7 +81,9 @@ impl Shelf {
             format <= FORMAT,
             "{location} has format {format}, and this pgtend reads up to {FORMAT}: use a newer one"
         );
-        serde_json::from_slice(&bytes).with_context(|| format!("{location} is not an audit"))
+        let document: Document = serde_json::from_slice(&bytes).with_context(|| format!("{location} is not an audit"))?;
+        document.check().with_context(|| format!("{location} is not an audit"))?;
+        Ok(document)
     }
 
     /// Writes it; returns where its HTML is.

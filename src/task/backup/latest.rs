@@ -15,6 +15,8 @@ pub struct Choice {
     pub any: bool,
     /// `--older-ok`: also when newer ones are passed by.
     pub older_ok: bool,
+    /// `--unsigned-ok`: also one without a signature of the store's key, which has one.
+    pub unsigned_ok: bool,
     /// It is to be looked at, and not to be restored: the newest, whatever is known of it.
     pub to_verify: bool,
 }

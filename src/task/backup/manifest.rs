@@ -11,6 +11,7 @@ use super::facts::ServerFacts;
 use super::members::MemberIndex;
 use super::scan::TableData;
 use super::stream::hex;
+use crate::bounds::{self, Bounded};
 
 /// A program that meets a newer one refuses it rather than guess. 1 had no checksum of its own.
 pub const FORMAT: u32 = 2;
@@ -92,9 +93,14 @@ const CHECKSUM_HEX: usize = 64;
 /// The manifest as JSON. Its last member, `sha256`, is the hash of all bytes before it (from `{` to the comma, which does not
 /// count): whoever has only stock tools can tell it with head and sha256sum.
 pub fn to_json(manifest: &Manifest) -> Result<Vec<u8>> {
+    to_signed_json(manifest, |open| Ok(open.to_owned()))
+}
+
+/// The same with what `sign` adds to all that stands before the checksum.
+pub fn to_signed_json(manifest: &Manifest, sign: impl FnOnce(&str) -> Result<String>) -> Result<Vec<u8>> {
     let text = serde_json::to_string_pretty(manifest)?;
-    let open = text.strip_suffix("\n}").context("a manifest is a JSON object")?;
-    let digest = hex(&Sha256::digest(open));
+    let open = sign(text.strip_suffix("\n}").context("a manifest is a JSON object")?)?;
+    let digest = hex(&Sha256::digest(&open));
     Ok(format!("{open}{CHECKSUM_KEY}{digest}{CHECKSUM_END}").into_bytes())
 }
 
@@ -104,26 +110,102 @@ pub fn from_json(bytes: &[u8]) -> Result<Manifest> {
     struct FormatOnly {
         format: u32,
     }
-    let sealed = check_seal(bytes)?;
+    let sealed = check_seal(bytes)?.is_some();
     let FormatOnly { format } = serde_json::from_slice(bytes).context("it is not a manifest")?;
     anyhow::ensure!(format <= FORMAT, "it has format {format}, and this pgtend reads up to {FORMAT}: use a newer one");
     anyhow::ensure!(sealed || format < 2, "it has lost its checksum, so that nobody can say what else it has lost");
-    serde_json::from_slice(bytes).context("it is not a manifest")
+    let manifest: Manifest = serde_json::from_slice(bytes).context("it is not a manifest")?;
+    manifest.check()?;
+    Ok(manifest)
 }
 
-/// Whether there is a checksum; an error when it is there and wrong.
-fn check_seal(bytes: &[u8]) -> Result<bool> {
-    let Some(rest) = bytes.strip_suffix(CHECKSUM_END.as_bytes()) else { return Ok(false) };
-    let Some((rest, digest)) = rest.len().checked_sub(CHECKSUM_HEX).map(|at| rest.split_at(at)) else { return Ok(false) };
-    let Some(open) = rest.strip_suffix(CHECKSUM_KEY.as_bytes()) else { return Ok(false) };
+/// Without its checksum: where a signature ends. Manifests of the first release have neither.
+pub fn without_checksum(bytes: &[u8]) -> &[u8] {
+    check_seal(bytes).ok().flatten().unwrap_or(bytes)
+}
+
+/// What stands before the checksum; None without one; an error when it is there and wrong.
+fn check_seal(bytes: &[u8]) -> Result<Option<&[u8]>> {
+    let Some(rest) = bytes.strip_suffix(CHECKSUM_END.as_bytes()) else { return Ok(None) };
+    let Some((rest, digest)) = rest.split_last_chunk::<CHECKSUM_HEX>() else { return Ok(None) };
+    let Some(open) = rest.strip_suffix(CHECKSUM_KEY.as_bytes()) else { return Ok(None) };
     let found = hex(&Sha256::digest(open));
     anyhow::ensure!(
         digest == found.as_bytes(),
         "it is not as it was written: its checksum is {} and its bytes have {found}",
         String::from_utf8_lossy(digest)
     );
-    Ok(true)
+    Ok(Some(open))
 }
+
+/// More members than these are not written down one by one (members.rs).
+const POINTS_MOST: usize = 16_384;
+
+impl Bounded for Manifest {
+    fn check(&self) -> Result<()> {
+        let Self { server, dump, globals, tables, .. } = self;
+        bounds::time("started_at", self.started_at)?;
+        bounds::time("finished_at", self.finished_at)?;
+        server.clock.map_or(Ok(()), |clock| bounds::time("server.clock", clock))?;
+        bounds::catalog_name("server.database.name", &server.database.name)?;
+        server.roles.iter().try_for_each(|role| bounds::catalog_name("a role", role))?;
+        dump.check()?;
+        if let Globals::Object { bytes, sha256, .. } = globals {
+            bounds::count("globals.bytes", *bytes)?;
+            bounds::sha256("globals.sha256", sha256)?;
+        }
+        bounds::count("large_objects", self.large_objects)?;
+        let (mut rows, mut bytes) = (0_u64, 0_u64);
+        for table in tables {
+            bounds::catalog_name("a table's schema", &table.schema)?;
+            bounds::catalog_name("a table's name", &table.name)?;
+            let named = || bounds::shortened(&format!("{}.{}", table.schema, table.name));
+            // A row has a newline, at the least; and no part of the dump belongs to two tables.
+            let end = table.offset.checked_add(table.bytes).filter(|end| *end <= dump.uncompressed_bytes);
+            (rows, bytes) = (rows.saturating_add(table.rows), bytes.saturating_add(table.bytes));
+            anyhow::ensure!(
+                end.is_some() && table.rows <= table.bytes && bytes <= dump.uncompressed_bytes,
+                "table {} has {} rows in {} bytes from {}, and the dump has {} bytes",
+                named(),
+                table.rows,
+                table.bytes,
+                table.offset,
+                dump.uncompressed_bytes
+            );
+        }
+        bounds::count("the rows of all tables", rows)
+    }
+}
+
+impl Bounded for DumpObject {
+    fn check(&self) -> Result<()> {
+        // Nothing else is beside a manifest under that name, and nothing of another folder.
+        anyhow::ensure!(
+            self.object == self.compression.dump_object(),
+            "dump.object is {}, and not {}",
+            bounds::shortened(&self.object),
+            self.compression.dump_object()
+        );
+        bounds::count("dump.bytes", self.bytes)?;
+        bounds::count("dump.uncompressed_bytes", self.uncompressed_bytes)?;
+        bounds::sha256("dump.sha256", &self.sha256)?;
+        bounds::seconds("dump.elapsed_seconds", self.elapsed_seconds)?;
+        let MemberIndex { count, every, points, crc32, .. } = &self.members;
+        let within = |point: &[u64; 2]| point[0] <= self.bytes && point[1] <= self.uncompressed_bytes;
+        let grows = points.windows(2).all(|pair| pair[0][0] <= pair[1][0] && pair[0][1] <= pair[1][1]);
+        let are_few = points.len() <= POINTS_MOST && points.len() as u64 <= *count && crc32.len() <= points.len();
+        anyhow::ensure!(
+            *every > 0 && *count <= self.bytes && are_few && grows && points.iter().all(within),
+            "dump.members are not those of an object of {} bytes",
+            self.bytes
+        );
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "manifest_bounds_tests.rs"]
+mod bounds_tests;
 
 #[cfg(test)]
 pub mod tests {
@@ -173,9 +255,16 @@ pub mod tests {
         }
     }
 
+    /// As it is written: with hashes that are some.
+    pub fn sound() -> Manifest {
+        let mut manifest = manifest();
+        manifest.dump.sha256 = "0".repeat(64);
+        manifest
+    }
+
     #[test]
     fn each_flipped_bit_of_a_manifest_is_seen() {
-        let written = to_json(&manifest()).unwrap();
+        let written = to_json(&sound()).unwrap();
         assert_eq!(from_json(&written).unwrap().tables, manifest().tables);
         for at in 0..written.len() {
             for bit in 0..8 {
@@ -191,7 +280,7 @@ pub mod tests {
 
     #[test]
     fn manifests_of_the_first_release_are_read() {
-        let mut first = serde_json::to_value(manifest()).unwrap();
+        let mut first = serde_json::to_value(sound()).unwrap();
         first["format"] = 1.into();
         first.as_object_mut().unwrap().remove("by_hand");
         assert_eq!(from_json(first.to_string().as_bytes()).unwrap().format, 1);

@@ -1,12 +1,14 @@
 //! What stands in a set's folder beside its data, so that whoever deletes there acts on what was said and not on what is missing:
 //! `run.json`, put there first by whoever makes the set; `deleting.json`, put there first by whoever deletes it; `hold.json`.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use chrono::{DateTime, Utc};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::series::Identity;
 use super::set::SetName;
+use crate::bounds::{self, Bounded};
 use crate::process_identity::ProcessIdentity;
 use crate::store::{Precondition, Store};
 
@@ -57,7 +59,6 @@ pub struct Hold {
 /// Takes the first free name at or after `name`: two runs may start within one second, on two hosts. The folder is this run's from
 /// then on.
 pub async fn claim(store: &Store, name: &SetName, marker: &RunMarker) -> Result<SetName> {
-    let content = serde_json::to_vec_pretty(marker)?;
     let mut name = name.clone();
     // A condition that a store takes and does not keep to is worse than none.
     let keeps_conditions = store.can_put_if().await.unwrap_or_else(|error| {
@@ -66,11 +67,12 @@ pub async fn claim(store: &Store, name: &SetName, marker: &RunMarker) -> Result<
     });
     for _ in 0..60 {
         let key = name.key(RUN);
+        let content = store.to_json(&key, marker)?;
         if keeps_conditions {
             if store.put_if(&key, content.clone(), Precondition::Absent).await?.is_some() {
                 return Ok(name);
             }
-        } else if store.get(&key).await?.is_none() {
+        } else if store.stat(&key).await?.is_none() {
             store.put(&key, content.clone()).await?;
             // Two hosts may have looked in the same second: whoever wrote last has it, and the other goes on.
             tokio::time::sleep(SETTLES).await;
@@ -83,13 +85,32 @@ pub async fn claim(store: &Store, name: &SetName, marker: &RunMarker) -> Result<
     anyhow::bail!("the sixty names from {name} on are taken")
 }
 
-/// None when there is none.
-pub async fn read<T: serde::de::DeserializeOwned>(store: &Store, name: &SetName, object: &str) -> Result<Option<T>> {
+/// None when there is none. What cannot be read, or has no signature of the store's key, is an error: nothing is known then.
+pub async fn read<T: DeserializeOwned + Bounded>(store: &Store, name: &SetName, object: &str) -> Result<Option<T>> {
     let key = name.key(object);
-    let Some(bytes) = store.get(&key).await? else { return Ok(None) };
-    serde_json::from_slice(&bytes).map(Some).with_context(|| format!("cannot read {}", store.location(&key)))
+    let Some((marker, signature)) = store.get_json(&key).await?.transpose()? else { return Ok(None) };
+    anyhow::ensure!(signature.is_ours(), "{}: {}", store.location(&key), signature.in_words());
+    Ok(Some(marker))
 }
 
 pub async fn write<T: Serialize>(store: &Store, name: &SetName, object: &str, marker: &T) -> Result<()> {
-    store.put(&name.key(object), serde_json::to_vec_pretty(marker)?).await
+    store.put_json(&name.key(object), marker).await
+}
+
+impl Bounded for RunMarker {
+    fn check(&self) -> Result<()> {
+        bounds::time("started_at", self.started_at)
+    }
+}
+
+impl Bounded for DeletingMarker {
+    fn check(&self) -> Result<()> {
+        bounds::time("started_at", self.started_at)
+    }
+}
+
+impl Bounded for Hold {
+    fn check(&self) -> Result<()> {
+        bounds::time("until", self.until)
+    }
 }

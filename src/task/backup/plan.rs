@@ -267,7 +267,7 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
 /// Why no set and no leftover may go this time: each of these is a doubt about whose they are, or about the time. `host_clock` is this
 /// host's when the server's was read. Pure.
 pub fn doubts(server: &ServerFacts, host_clock: DateTime<Utc>, series: &Series, listing: &Listing) -> Vec<String> {
-    let mut doubts = Vec::new();
+    let mut doubts: Vec<String> = listing.doubt().into_iter().collect();
     if let Some(clock) = server.clock {
         let apart = (clock - host_clock).abs();
         if apart > CLOCKS_DIFFER {
@@ -307,6 +307,7 @@ fn warnings(
     for (name, reason) in &listing.unreadable {
         warnings.push(format!("set {name} cannot be restored: {reason}"));
     }
+    warnings.extend(listing.not_ours_in_words());
     for set in listing.sets.iter().filter(|set| set.is_from_the_future(run.now)) {
         warnings.push(format!(
             "set {} is dated in the future: a clock was wrong when it was made, or is now; it fills no place of `keep` and is never the latest",

@@ -97,6 +97,9 @@ pub async fn apply(
     progress: &Progress,
 ) -> Result<Pruned> {
     let mut listing = set::list(store, folder).await?;
+    if let Some(doubt) = listing.doubt() {
+        anyhow::bail!(doubt);
+    }
     let mut pruned = Pruned::default();
     check_unknown(store, &mut listing, rules, checks_most, progress, &mut pruned).await?;
     pruned.decisions = decide(&listing, rules, None);

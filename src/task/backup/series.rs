@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::ServerFacts;
 use super::set::{Set, folder};
+use crate::bounds::{self, Bounded};
 use crate::store::Store;
 
 const SERIES: &str = "series.json";
@@ -74,18 +75,17 @@ impl Series {
     /// What cannot be read accepts nothing; the second value says why.
     pub async fn read(store: &Store, database: &str, job: &str) -> Result<(Self, Option<String>)> {
         let key = format!("{}{SERIES}", folder(database, job));
-        let Some(bytes) = store.get(&key).await? else { return Ok((Self::default(), None)) };
-        Ok(match serde_json::from_slice(&bytes) {
-            Ok(series) => (series, None),
-            Err(error) => {
-                let location = store.location(&key);
-                (Self::default(), Some(format!("{location} cannot be read ({error}), so that nothing counts as accepted")))
-            }
-        })
+        let Some(read) = store.get_json::<Self>(&key).await? else { return Ok((Self::default(), None)) };
+        let why_not = match read {
+            Ok((series, signature)) if signature.is_ours() => return Ok((series, None)),
+            Ok((_, signature)) => format!("{}: {}", store.location(&key), signature.in_words()),
+            Err(error) => format!("{error:#}"),
+        };
+        Ok((Self::default(), Some(format!("{why_not}; nothing counts as accepted"))))
     }
 
     pub async fn write(&self, store: &Store, database: &str, job: &str) -> Result<()> {
-        store.put(&format!("{}{SERIES}", folder(database, job)), serde_json::to_vec_pretty(self)?).await
+        store.put_json(&format!("{}{SERIES}", folder(database, job)), self).await
     }
 
     /// The identity whose series a set is of: its own, or the one that it was accepted into.
@@ -117,6 +117,12 @@ impl Series {
         sets.filter(|set| Identity::of(&set.manifest.server).as_ref() == Some(&own))
             .filter(|set| !self.accepted_ahead(&own, &set.name.to_string()))
             .find(|set| now.is_behind(Position::of(&set.manifest.server)))
+    }
+}
+
+impl Bounded for Series {
+    fn check(&self) -> Result<()> {
+        self.accepted.iter().try_for_each(|accepted| bounds::time("at", accepted.at))
     }
 }
 

@@ -10,12 +10,15 @@ use anyhow::{Context as _, Result};
 use chrono::{DateTime, NaiveDateTime, SubsecRound as _, TimeDelta, Utc};
 use futures_util::{StreamExt as _, stream};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use tokio::sync::Semaphore;
 
 use super::manifest::{self, Manifest};
 use super::markers::{self, Hold};
 use super::series::Identity;
 use super::verdict::Verification;
-use crate::store::{Object, Store};
+use crate::store::sign::Signature;
+use crate::store::{Object, SMALL_OBJECT_BYTES, Store, Unread};
+use crate::units;
 
 pub const MANIFEST: &str = "manifest.json";
 pub const VERIFICATION: &str = "verification.json";
@@ -23,6 +26,9 @@ pub const GLOBALS: &str = "globals.sql.gz";
 
 /// Sets whose small objects are read at once. One after the other, 400 sets took 14 s.
 const READ_AT_ONCE: usize = 32;
+
+/// Of manifests that are read at once: those of the largest that there may be are read one after the other.
+const READ_MIB: usize = 64;
 
 /// Hosts that have the time from somewhere differ by less.
 const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(5);
@@ -74,8 +80,10 @@ pub fn folder(database: &str, job: &str) -> String {
     format!("{}/{}/", encode(database), encode(job))
 }
 
+/// Only of the form in which it is written: years of four digits, no signs, no spaces.
 pub fn parse_time(text: &str) -> Option<DateTime<Utc>> {
-    NaiveDateTime::parse_from_str(text, TIME).ok().map(|time| time.and_utc())
+    let time = NaiveDateTime::parse_from_str(text, TIME).ok()?.and_utc();
+    (text.len() == "2026-11-23T02-00-00Z".len() && time.format(TIME).to_string() == text).then_some(time)
 }
 
 fn encode(name: &str) -> String {
@@ -84,7 +92,8 @@ fn encode(name: &str) -> String {
     if encoded.starts_with('.') { encoded.replacen('.', "%2E", 1) } else { encoded }
 }
 
-fn decode(name: &str) -> Result<String> {
+/// A name as it stands in a key.
+pub fn decode(name: &str) -> Result<String> {
     Ok(percent_decode_str(name).decode_utf8().context("a name in a key is not UTF-8")?.into_owned())
 }
 
@@ -126,6 +135,10 @@ pub struct Listing {
     pub incomplete: Vec<(SetName, Vec<Object>)>,
     /// Manifests that cannot be read, with the reason. Nothing touches these.
     pub unreadable: Vec<(SetName, String)>,
+    /// Sets whose manifest has no signature of the store's key, which has one: they are not counted, restored or deleted.
+    pub not_ours: Vec<(Set, Signature)>,
+    /// Folders that could not be looked into, and may hold sets: what is here is not all.
+    pub unseen: Vec<Unread>,
     /// The newest object's time by the store's clock: now is later.
     pub newest_object_at: Option<DateTime<Utc>>,
 }
@@ -135,7 +148,27 @@ impl Listing {
     pub fn names(&self) -> impl Iterator<Item = &SetName> {
         let incomplete = self.incomplete.iter().map(|(name, _)| name);
         let unreadable = self.unreadable.iter().map(|(name, _)| name);
-        self.sets.iter().map(|set| &set.name).chain(incomplete).chain(unreadable)
+        let not_ours = self.not_ours.iter().map(|(set, _)| &set.name);
+        self.sets.iter().map(|set| &set.name).chain(incomplete).chain(unreadable).chain(not_ours)
+    }
+
+    /// A person has said that sets without a signature are to be taken, too.
+    pub fn accept_unsigned(&mut self) {
+        self.sets.extend(self.not_ours.drain(..).map(|(set, _)| set));
+        self.sets.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+
+    /// Why it is not certain that this is all there is; None when it is.
+    pub fn doubt(&self) -> Option<String> {
+        let Unread { key, reason, .. } = self.unseen.first()?;
+        Some(format!("whether there are sets in the folder {key} is not known: {reason}"))
+    }
+
+    /// What is said of the sets that are not ours; None when there are none.
+    pub fn not_ours_in_words(&self) -> Option<String> {
+        let (set, signature) = self.not_ours.last()?;
+        let count = units::plural(self.not_ours.len(), "set");
+        Some(format!("{count} here count for nothing and stay, the newest of them {}: {}", set.name, signature.in_words()))
     }
 }
 
@@ -143,14 +176,29 @@ impl Listing {
 pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
     let mut folders: BTreeMap<SetName, Vec<Object>> = BTreeMap::new();
     let mut listing = Listing::default();
-    for object in store.list(folder).await? {
+    let listed = store.list_readable(folder).await?;
+    for object in listed.objects {
         listing.newest_object_at = listing.newest_object_at.max(object.modified_at);
         // Other things in the bucket are not ours.
         let Some((path, _)) = object.key.rsplit_once('/') else { continue };
-        if let Ok(name) = path.parse::<SetName>() {
+        if let Some(name) = name_of(path) {
             folders.entry(name).or_default().push(object);
         }
     }
+    for unread in listed.unread {
+        let mut parts = unread.key.splitn(4, '/');
+        let path: Vec<&str> = parts.by_ref().take(3).collect();
+        match name_of(&path.join("/")) {
+            // Neither a set nor a leftover: nobody knows what is in it.
+            Some(name) => {
+                folders.remove(&name);
+                listing.unreadable.push((name, format!("{}: {}", store.location(&unread.key), unread.reason)));
+            }
+            None if path.len() < 3 && unread.hides_folder => listing.unseen.push(unread),
+            None => {}
+        }
+    }
+    listing.unreadable.dedup_by(|a, b| a.0 == b.0);
     let (with_manifest, without): (Vec<_>, Vec<_>) =
         folders.into_iter().partition(|(name, objects)| has(objects, name, MANIFEST));
     // It was a set once: somebody has to know that there was a newer one.
@@ -160,18 +208,28 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
         }
     }
     listing.incomplete = without;
-    let reading = with_manifest.into_iter().map(|(name, objects)| async move {
-        let set = read_listed(store, &name, &objects).await;
-        (name, set)
+    let in_memory = Semaphore::new(READ_MIB);
+    let reading = with_manifest.into_iter().map(|(name, objects)| {
+        let in_memory = &in_memory;
+        async move {
+            let set = read_listed(store, &name, &objects, in_memory).await;
+            (name, set)
+        }
     });
     let sets: Vec<_> = stream::iter(reading).buffered(READ_AT_ONCE).collect().await;
     for (name, set) in sets {
         match set {
-            Ok(set) => listing.sets.push(set),
+            Ok((set, signature)) if signature.is_ours() => listing.sets.push(set),
+            Ok(not_ours) => listing.not_ours.push(not_ours),
             Err(error) => listing.unreadable.push((name, format!("{error:#}"))),
         }
     }
     Ok(listing)
+}
+
+/// The set whose folder that is. A path that is read as a name and not written so is another one's.
+fn name_of(path: &str) -> Option<SetName> {
+    path.parse::<SetName>().ok().filter(|name| name.to_string() == path)
 }
 
 fn has(objects: &[Object], name: &SetName, object: &str) -> bool {
@@ -179,8 +237,15 @@ fn has(objects: &[Object], name: &SetName, object: &str) -> bool {
     objects.iter().any(|object| object.key == key)
 }
 
-async fn read_listed(store: &Store, name: &SetName, objects: &[Object]) -> Result<Set> {
-    let manifest = read_manifest(store, name).await?;
+async fn read_listed(store: &Store, name: &SetName, objects: &[Object], in_memory: &Semaphore) -> Result<(Set, Signature)> {
+    let key = name.key(MANIFEST);
+    let bytes = objects.iter().find(|object| object.key == key).map_or(0, |object| object.bytes);
+    anyhow::ensure!(bytes <= SMALL_OBJECT_BYTES, "its {MANIFEST} has {}: pgtend wrote none so large", units::bytes(bytes));
+    let mib = u32::try_from(bytes >> 20)?.saturating_add(1).min(READ_MIB as u32);
+    let (manifest, signature) = {
+        let _held = in_memory.acquire_many(mib).await?;
+        read_manifest(store, name).await?
+    };
     let verification = match has(objects, name, VERIFICATION) {
         true => read_verification(store, name).await?,
         false => Verification::default(),
@@ -200,35 +265,45 @@ async fn read_listed(store: &Store, name: &SetName, objects: &[Object]) -> Resul
         dump.bytes,
         manifest.dump.bytes
     );
-    Ok(Set { name: name.clone(), manifest, verification, holds })
+    Ok((Set { name: name.clone(), manifest, verification, holds }, signature))
 }
 
 /// A manifest that is not what was written is read once more: it may have been the line.
-async fn read_manifest(store: &Store, name: &SetName) -> Result<Manifest> {
+async fn read_manifest(store: &Store, name: &SetName) -> Result<(Manifest, Signature)> {
     let key = name.key(MANIFEST);
     let mut last = None;
     for _ in 0..2 {
         let bytes = store.get(&key).await?.with_context(|| format!("there is no {}", store.location(&key)))?;
         match manifest::from_json(&bytes) {
-            Ok(manifest) => return Ok(manifest),
+            Ok(manifest) => return Ok((manifest, store.signature(&key, manifest::without_checksum(&bytes))?)),
             Err(error) => last = Some(error),
         }
     }
     Err(last.unwrap_or_else(|| anyhow::anyhow!("it cannot be read")).context(store.location(&key)))
 }
 
+/// A result that cannot be read, or has no signature of the store's key, is no result; a store that cannot be read is an error.
 async fn read_verification(store: &Store, name: &SetName) -> Result<Verification> {
-    // A result that cannot be read is no result; a store that cannot be read is an error.
-    Ok(match store.get(&name.key(VERIFICATION)).await? {
-        Some(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
+    let key = name.key(VERIFICATION);
+    Ok(match store.get_json(&key).await? {
         None => Verification::default(),
+        Some(Ok((verification, signature))) if signature.is_ours() => verification,
+        Some(Ok((_, signature))) => {
+            tracing::warn!("{} counts for nothing: {}", store.location(&key), signature.in_words());
+            Verification::default()
+        }
+        Some(Err(error)) => {
+            tracing::warn!("{error:#}; it counts for nothing");
+            Verification::default()
+        }
     })
 }
 
-/// On doubt it is held.
+/// On doubt it is held. A hold needs no signature: one that a stranger wrote keeps a set.
 async fn read_hold(store: &Store, name: &SetName, object: &str) -> Option<Hold> {
-    match markers::read(store, name, object).await {
-        Ok(hold) => hold,
+    let read = store.get_json::<Hold>(&name.key(object)).await.and_then(Option::transpose);
+    match read {
+        Ok(hold) => hold.map(|(hold, _)| hold),
         Err(error) => Some(Hold {
             until: DateTime::<Utc>::MAX_UTC,
             reason: format!("its hold cannot be read: {error:#}"),
@@ -247,13 +322,14 @@ pub async fn read_holds(store: &Store, name: &SetName) -> Vec<Hold> {
 }
 
 pub async fn write_manifest(store: &Store, name: &SetName, manifest: &Manifest) -> Result<()> {
-    store.put(&name.key(MANIFEST), manifest::to_json(manifest)?).await
+    let key = name.key(MANIFEST);
+    store.put(&key, manifest::to_signed_json(manifest, |open| store.sign(&key, open))?).await
 }
 
 /// Nothing is written beside a set that has gone meanwhile: it would be a leftover.
 pub async fn write_verification(store: &Store, set: &Set) -> Result<()> {
     anyhow::ensure!(store.exists_for_certain(&set.name.key(MANIFEST)).await?, "set {} was deleted meanwhile", set.name);
-    store.put(&set.name.key(VERIFICATION), serde_json::to_vec_pretty(&set.verification)?).await
+    store.put_json(&set.name.key(VERIFICATION), &set.verification).await
 }
 
 #[cfg(test)]
@@ -274,8 +350,16 @@ mod tests {
 
     #[test]
     fn other_keys_are_not_sets() {
-        for text in ["a/b", "a/b/c", "a/b/2026-11-23", "a/b/2026-11-23T02-00-00Z/x"] {
+        for text in ["a/b", "a/b/c", "a/b/2026-11-23", "a/b/2026-11-23T02-00-00Z/x", "a/b/+262142-12-31T23-59-59Z"] {
             assert!(text.parse::<SetName>().is_err(), "{text}");
+        }
+        for text in [
+            "%61/b/2026-11-23T02-00-00Z",
+            "a/../2026-11-23T02-00-00Z",
+            "a/%2e%2E/2026-11-23T02-00-00Z",
+            "a/b c/2026-11-23T02-00-00Z",
+        ] {
+            assert!(name_of(text).is_none(), "{text}");
         }
     }
 }

@@ -11,6 +11,7 @@ use super::guard::Guard;
 use super::markers::{self, DELETING, DeletingMarker, RUN, RunMarker};
 use super::series::Identity;
 use super::set::{self, Listing, MANIFEST, SetName, VERIFICATION};
+use crate::bounds::Bounded;
 use crate::fault;
 use crate::store::{Object, Store, Unfinished};
 
@@ -94,7 +95,7 @@ pub async fn read(store: &Store, folder: &str, listing: &Listing) -> Result<(Vec
 }
 
 /// A marker that cannot be read is none: its folder is left alone.
-async fn read_marker<T: serde::de::DeserializeOwned>(store: &Store, name: &SetName, object: &str) -> Option<T> {
+async fn read_marker<T: serde::de::DeserializeOwned + Bounded>(store: &Store, name: &SetName, object: &str) -> Option<T> {
     markers::read(store, name, object).await.unwrap_or_else(|error| {
         tracing::warn!("{error:#}");
         None
@@ -169,6 +170,9 @@ fn in_order_of_deletion(name: &SetName, objects: &[Object]) -> Vec<String> {
 /// nothing of other folders; it is returned as a warning.
 pub async fn apply(store: &Store, folder: &str, own: Option<&Identity>, guard: &mut Guard) -> Result<Vec<String>> {
     let listing = set::list(store, folder).await?;
+    if let Some(doubt) = listing.doubt() {
+        anyhow::bail!(doubt);
+    }
     let (leftovers, uploads) = read(store, folder, &listing).await?;
     let plan = decide(leftovers, uploads, own, listing.newest_object_at);
     let mut warnings = Vec::new();

@@ -3,8 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::Result;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+
+use crate::bounds::{self, Bounded};
 
 /// So many servers are remembered; the one heard of longest ago goes first.
 const RESTORES_KEPT: usize = 20;
@@ -156,6 +159,18 @@ impl Verification {
                 format!("not on {}{state}", if version.is_empty() { "a server" } else { version })
             }
         }
+    }
+}
+
+impl Bounded for Verification {
+    fn check(&self) -> Result<()> {
+        let of_bytes = self.bytes.iter().map(|check| (check.checked_at, check.elapsed_seconds));
+        let of_restores = self.restores.iter().map(|check| (check.checked_at, check.elapsed_seconds));
+        for (checked_at, elapsed_seconds) in of_bytes.chain(of_restores) {
+            bounds::time("checked_at", checked_at)?;
+            bounds::seconds("elapsed_seconds", elapsed_seconds)?;
+        }
+        Ok(())
     }
 }
 

@@ -27,7 +27,8 @@ impl<'a> Shelf<'a> {
         let configured = run.config.stores.get(store).with_context(|| format!("the configuration has no store `{store}`"))?;
         let opened = Store::open(configured).await.with_context(|| format!("store `{store}`"))?;
         let archive = Archive::new(opened, run.database, &run.job.name);
-        archive.recover(&mut session.connection).await?;
+        let recovered = archive.recover(&mut session.connection).await?;
+        recovered.left.iter().for_each(|left| tracing::warn!("{left}"));
         Ok(Self { archive, run })
     }
 

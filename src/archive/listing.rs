@@ -1,0 +1,92 @@
+//! The batches that a store has. A file that is none, or that cannot be read, is named and hides no other.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use futures_util::{StreamExt as _, stream};
+
+use super::{BatchName, MANIFEST, Manifest, OBJECT, PENDING};
+use crate::store::Store;
+use crate::store::sign::Signature;
+
+/// Manifests that are read at once.
+const READ_AT_ONCE: usize = 16;
+
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Oldest first in each series.
+    pub batches: Vec<(BatchName, Manifest)>,
+    /// Without a signature of the store's key, which has one: they are not put back.
+    pub not_ours: Vec<(BatchName, Manifest, Signature)>,
+    pub broken: Vec<Broken>,
+}
+
+/// What stands in an archive and is no batch.
+#[derive(Clone, Debug)]
+pub struct Broken {
+    pub key: String,
+    pub reason: String,
+    /// Rows belong to it, or there may be some: it is not just a foreign file.
+    pub may_have_rows: bool,
+}
+
+/// What of a batch there is.
+#[derive(Default)]
+struct Parts {
+    object: bool,
+    manifest: bool,
+    pending: bool,
+}
+
+/// All batches of a store whose keys start with `folder`.
+pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
+    let listed = store.list_readable(folder).await?;
+    let mut listing = Listing::default();
+    for unread in listed.unread {
+        let may_have_rows = unread.hides_folder || unread.key.ends_with(OBJECT) || unread.key.ends_with(MANIFEST);
+        listing.broken.push(Broken { key: unread.key, reason: unread.reason, may_have_rows });
+    }
+    let mut found: BTreeMap<BatchName, Parts> = BTreeMap::new();
+    for object in &listed.objects {
+        // `.pending.json` ends as `.json` does.
+        let ends: [(&str, fn(&mut Parts)); 3] = [
+            (PENDING, |parts| parts.pending = true),
+            (OBJECT, |parts| parts.object = true),
+            (MANIFEST, |parts| parts.manifest = true),
+        ];
+        let Some((name, note)) = ends.iter().find_map(|(end, note)| Some((object.key.strip_suffix(end)?, note))) else {
+            continue;
+        };
+        if name.split('/').nth(2) == Some("archive") && name.split('/').count() == 4 {
+            note(found.entry(BatchName(name.to_owned())).or_default());
+        }
+    }
+    // One that is pending belongs to a run that goes on, or that the next one of its job ends.
+    let reading = found.into_iter().filter(|(_, parts)| parts.manifest || !parts.pending).map(|(name, parts)| async move {
+        let read = read(store, &name).await;
+        (name, parts, read)
+    });
+    for (name, Parts { object, .. }, read) in stream::iter(reading).buffered(READ_AT_ONCE).collect::<Vec<_>>().await {
+        let reason = match read {
+            Ok(Some(_)) if !object => format!("its {OBJECT} is gone"),
+            Ok(Some((manifest, signature))) if signature.is_ours() => {
+                listing.batches.push((name, manifest));
+                continue;
+            }
+            Ok(Some((manifest, signature))) => {
+                listing.not_ours.push((name, manifest, signature));
+                continue;
+            }
+            Ok(None) => format!("its {MANIFEST} is gone"),
+            Err(error) => format!("{error:#}"),
+        };
+        let key = if object { name.object() } else { format!("{name}{MANIFEST}") };
+        listing.broken.push(Broken { key, reason, may_have_rows: object });
+    }
+    Ok(listing)
+}
+
+/// The manifest of a batch that counts; None when there is none.
+pub async fn read(store: &Store, name: &BatchName) -> Result<Option<(Manifest, Signature)>> {
+    store.get_json(&format!("{name}{MANIFEST}")).await?.transpose()
+}

@@ -1,0 +1,86 @@
+//! `.json` of a batch: all that is known of it.
+
+use anyhow::Result;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+
+use super::{Exported, Source, server_started_at, system_identifier, transaction};
+use crate::bounds::{self, Bounded};
+
+pub const FORMAT: u32 = 1;
+
+/// No table of PostgreSQL has more (MaxHeapAttributeNumber).
+const COLUMNS_MOST: usize = 1600;
+
+/// All that is known of a batch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Manifest {
+    pub format: u32,
+    pub pgtend_version: String,
+    pub job: String,
+    pub database: String,
+    pub schema: String,
+    pub table: String,
+    pub columns: Vec<String>,
+    /// Why the rows left: "created_at < 2026-08-25 …", "partition execution_logs_p2026_08".
+    pub reason: String,
+    pub archived_at: DateTime<Utc>,
+    /// The transaction that took the rows out of the table, of this system.
+    pub transaction: Option<i64>,
+    pub system_identifier: Option<String>,
+    /// When that server was started: one that crashed since may give the transaction's number to another.
+    #[serde(default)]
+    pub server_started_at: Option<String>,
+    #[serde(flatten)]
+    pub exported: Exported,
+}
+
+impl Manifest {
+    /// Of a batch that is about to be written.
+    pub fn new(job: &str, database: &str, source: &Source, reason: &str) -> Self {
+        Self {
+            format: FORMAT,
+            pgtend_version: env!("CARGO_PKG_VERSION").to_owned(),
+            job: job.to_owned(),
+            database: database.to_owned(),
+            schema: source.schema.clone(),
+            table: source.table.clone(),
+            columns: source.columns.clone(),
+            reason: reason.to_owned(),
+            archived_at: Utc::now(),
+            transaction: None,
+            system_identifier: None,
+            server_started_at: None,
+            exported: Exported::default(),
+        }
+    }
+
+    /// The transaction that `connection` is in decides whether the batch counts.
+    pub(super) async fn decided_by(mut self, connection: &mut PgConnection) -> Result<Self> {
+        self.transaction = Some(transaction(connection).await?);
+        self.system_identifier = Some(system_identifier(connection).await?);
+        self.server_started_at = Some(server_started_at(connection).await?);
+        Ok(self)
+    }
+}
+
+impl Bounded for Manifest {
+    fn check(&self) -> Result<()> {
+        anyhow::ensure!(self.format <= FORMAT, "it has format {}, made by a newer pgtend", self.format);
+        bounds::time("archived_at", self.archived_at)?;
+        bounds::catalog_name("schema", &self.schema)?;
+        bounds::catalog_name("table", &self.table)?;
+        anyhow::ensure!(self.columns.len() <= COLUMNS_MOST, "it has {} columns, and no table has", self.columns.len());
+        self.columns.iter().try_for_each(|column| bounds::catalog_name("a column", column))?;
+        let transaction = self.transaction.unwrap_or_default();
+        anyhow::ensure!(transaction >= 0, "transaction is {transaction}");
+        let Exported { rows, bytes, uncompressed_bytes, sha256 } = &self.exported;
+        bounds::count("bytes", *bytes)?;
+        bounds::count("uncompressed_bytes", *uncompressed_bytes)?;
+        // Each row has a newline.
+        anyhow::ensure!(rows <= uncompressed_bytes, "it has {rows} rows in {uncompressed_bytes} bytes");
+        // Before the object is written there is nothing to hash.
+        if *bytes > 0 { bounds::sha256("sha256", sha256) } else { Ok(()) }
+    }
+}

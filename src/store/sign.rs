@@ -1,0 +1,195 @@
+//! Signatures of what a store holds: who may write into a bucket is not whoever has the key. HMAC-SHA256 over the object's key, a
+//! newline, and the JSON as it was written, up to the comma before its `signature`; with its key in it, an object cannot be put in
+//! the place of another one.
+
+use anyhow::{Context as _, Result};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::Sha256;
+
+use super::Store;
+use crate::bounds::Bounded;
+
+/// Markers and results beside a set, manifests of archived rows: the largest have some kB for each of at most 1,600 columns, or a
+/// name for each accepted set.
+pub const MARKER_BYTES: u64 = 4 << 20;
+
+const SIGNATURE_KEY: &[u8] = b",\n  \"signature\": \"";
+const HEX: usize = 64;
+
+/// What the store's key says of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Signature {
+    /// The store has no key: nothing is asked.
+    NotAsked,
+    Valid,
+    Missing,
+    Wrong,
+}
+
+impl Signature {
+    /// Whoever wrote it had the key, or there is none.
+    pub fn is_ours(self) -> bool {
+        matches!(self, Self::NotAsked | Self::Valid)
+    }
+
+    /// For the end of a sentence about an object.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::NotAsked => "the store has no key",
+            Self::Valid => "it is signed with the store's key",
+            Self::Missing => "it is not signed, and the store has a key: it was made without the key, or by a stranger",
+            Self::Wrong => {
+                "its signature is not that of the store's key: it was made with another key, moved here from another name, or changed"
+            }
+        }
+    }
+
+    /// For a column.
+    pub fn in_short(self) -> &'static str {
+        match self {
+            Self::NotAsked | Self::Valid => "",
+            Self::Missing => "not signed",
+            Self::Wrong => "signature wrong",
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct SignKey(SecretString);
+
+impl SignKey {
+    pub fn new(key: SecretString) -> Self {
+        Self(key)
+    }
+
+    fn mac(&self, key: &str, content: &[u8]) -> Result<Hmac<Sha256>> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.0.expose_secret().as_bytes()).context("the key of the store")?;
+        mac.update(key.as_bytes());
+        mac.update(b"\n");
+        mac.update(content);
+        Ok(mac)
+    }
+}
+
+/// What stands before a signature, and the signature: of the bytes of a JSON object without the `}` at its end.
+fn split(open: &[u8]) -> Option<(&[u8], [u8; HEX / 2])> {
+    let (rest, hex) = open.strip_suffix(b"\"")?.split_last_chunk::<HEX>()?;
+    let content = rest.strip_suffix(SIGNATURE_KEY)?;
+    let mut signature = [0; HEX / 2];
+    for (byte, digits) in signature.iter_mut().zip(hex.chunks_exact(2)) {
+        // Lower case only: one signature has one form.
+        let value = |digit: u8| match digit {
+            b'0'..=b'9' => Some(digit - b'0'),
+            b'a'..=b'f' => Some(digit - b'a' + 10),
+            _ => None,
+        };
+        *byte = value(digits[0])? << 4 | value(digits[1])?;
+    }
+    Some((content, signature))
+}
+
+impl Store {
+    fn sign_key(&self) -> Option<&SignKey> {
+        match self {
+            Self::Dir(dir) => dir.sign_key.as_ref(),
+            Self::S3(s3) => s3.sign_key.as_ref(),
+        }
+    }
+
+    pub fn has_sign_key(&self) -> bool {
+        self.sign_key().is_some()
+    }
+
+    /// Signs what is to be the object `key`: JSON without the `}` at its end. Without a key it stays as it is.
+    pub fn sign(&self, key: &str, open: &str) -> Result<String> {
+        let Some(sign_key) = self.sign_key() else { return Ok(open.to_owned()) };
+        let signature = sign_key.mac(key, open.as_bytes())?.finalize().into_bytes();
+        let hex: String = signature.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(format!("{open}{}{hex}\"", String::from_utf8_lossy(SIGNATURE_KEY)))
+    }
+
+    /// What the store's key says of the object `key`; `open` is its JSON without what comes after the signature.
+    pub fn signature(&self, key: &str, open: &[u8]) -> Result<Signature> {
+        let Some(sign_key) = self.sign_key() else { return Ok(Signature::NotAsked) };
+        let Some((content, signature)) = split(open) else { return Ok(Signature::Missing) };
+        // In constant time.
+        let is_right = sign_key.mac(key, content)?.verify_slice(&signature).is_ok();
+        Ok(if is_right { Signature::Valid } else { Signature::Wrong })
+    }
+
+    /// A JSON object as bytes, signed where the store has a key.
+    pub fn to_json<T: Serialize>(&self, key: &str, value: &T) -> Result<Vec<u8>> {
+        let text = serde_json::to_string_pretty(value)?;
+        let open = text.strip_suffix("\n}").context("what is signed is a JSON object")?;
+        Ok(format!("{}\n}}", self.sign(key, open)?).into_bytes())
+    }
+
+    /// Writes a JSON object, signed where the store has a key.
+    pub async fn put_json<T: Serialize>(&self, key: &str, value: &T) -> Result<()> {
+        self.put(key, self.to_json(key, value)?).await
+    }
+
+    /// Reads a JSON object of at most 4 MiB; None when there is none. The inner error says what is wrong with the
+    /// object, and names it.
+    pub async fn get_json<T: DeserializeOwned + Bounded>(&self, key: &str) -> Result<Option<Result<(T, Signature)>>> {
+        let Some(bytes) = self.get_at_most(key, MARKER_BYTES).await? else { return Ok(None) };
+        let read = || {
+            let value: T = serde_json::from_slice(&bytes)?;
+            value.check()?;
+            let trimmed = bytes.trim_ascii_end();
+            anyhow::Ok((value, self.signature(key, trimmed.strip_suffix(b"\n}").unwrap_or(trimmed))?))
+        };
+        Ok(Some(read().with_context(|| format!("cannot read {}", self.location(key)))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::dir::Dir;
+
+    fn store(key: Option<&str>) -> Store {
+        Store::Dir(Dir::new("/nowhere".as_ref()).signed(key.map(|key| SignKey::new(key.to_owned().into()))))
+    }
+
+    fn check(store: &Store, key: &str, json: &[u8]) -> Signature {
+        json.strip_suffix(b"\n}").map_or(Signature::Missing, |open| store.signature(key, open).unwrap())
+    }
+
+    #[test]
+    fn each_flipped_bit_of_what_is_signed_is_seen() {
+        let ours = store(Some("k".repeat(32).as_str()));
+        let written = ours.to_json("a/b", &serde_json::json!({ "x": 1, "signature": "y" })).unwrap();
+        assert_eq!(check(&ours, "a/b", &written), Signature::Valid);
+        assert_eq!(check(&ours, "a/c", &written), Signature::Wrong, "an object in the place of another one");
+        assert_eq!(check(&store(Some("l".repeat(32).as_str())), "a/b", &written), Signature::Wrong);
+        assert_eq!(check(&store(None), "a/b", &written), Signature::NotAsked);
+        for at in 0..written.len() {
+            for bit in 0..8 {
+                let mut flipped = written.clone();
+                flipped[at] ^= 1 << bit;
+                assert!(!check(&ours, "a/b", &flipped).is_ours(), "byte {at}, bit {bit}");
+            }
+        }
+        for length in 0..written.len() {
+            assert!(!check(&ours, "a/b", &written[..length]).is_ours(), "cut at {length}");
+        }
+        let unsigned = store(None).to_json("a/b", &serde_json::json!({ "x": 1 })).unwrap();
+        assert_eq!(check(&ours, "a/b", &unsigned), Signature::Missing);
+    }
+
+    #[test]
+    fn stock_tools_compute_the_same_signature() {
+        // { printf 'a/b\n'; printf '{\n  "x": 1'; } | openssl dgst -sha256 -hmac kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk
+        let written = store(Some("k".repeat(32).as_str())).to_json("a/b", &serde_json::json!({ "x": 1 })).unwrap();
+        let text = String::from_utf8(written).unwrap();
+        assert_eq!(
+            text,
+            "{\n  \"x\": 1,\n  \"signature\": \"08b75264cd5fd70aaca41bcbc3dec7d81a0cbb89b9b3f95e6fdecf2ac586cb23\"\n}"
+        );
+    }
+}
