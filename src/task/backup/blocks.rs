@@ -130,7 +130,7 @@ impl Proof {
         }
         let is_sound = (LEAF_BYTES..=longest).contains(&blocks.block_bytes)
             && (blocks.block_bytes / LEAF_BYTES).is_power_of_two()
-            && blocks.block_bytes % LEAF_BYTES == 0
+            && blocks.block_bytes.is_multiple_of(LEAF_BYTES)
             && blocks.sha256.len() as u64 == total_bytes.div_ceil(blocks.block_bytes);
         differs.store(!is_sound, Relaxed);
         Self { blocks, total_bytes, leaves: Leaves::default(), position: 0, proved: 0, differs }

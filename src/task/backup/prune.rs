@@ -43,7 +43,7 @@ impl Rules<'_> {
         }));
         let is_from_the_future = set.is_from_the_future(self.now);
         if is_from_the_future {
-            pinned.push("from after now: a clock was wrong".to_owned());
+            pinned.push("dated in the future: a clock was wrong".to_owned());
         }
         Candidate {
             name: set.name.to_string(),

@@ -76,7 +76,7 @@ pub async fn stream_into(
     if refusal.is_none() {
         refusal = loader.commit().await.err();
     }
-    let Loader { notes, failed, failed_count, .. } = loader;
+    let Loader { notes, failed, failed_count, .. } = *loader;
     Ok(Restored { refusal, notes, failed, failed_count, ..Restored::default() })
 }
 
@@ -84,7 +84,7 @@ enum Loaded {
     /// Where the bytes differ from the manifest.
     Damaged { problems: Vec<String> },
     /// All is there and proved, but for the commit; or the server refused.
-    All { loader: Loader, refusal: Option<Refusal> },
+    All { loader: Box<Loader>, refusal: Option<Refusal> },
 }
 
 async fn load(store: &Store, set: &Set, target: &Target<'_>, phase: &Phase) -> Result<Loaded> {
@@ -126,7 +126,7 @@ async fn load(store: &Store, set: &Set, target: &Target<'_>, phase: &Phase) -> R
         (Ok(()), Some(error)) => Some(Refusal { kind: None, sql_state: None, message: error.to_string() }),
         (Ok(()), None) => loader.prove().await.err(),
     };
-    Ok(Loaded::All { loader, refusal })
+    Ok(Loaded::All { loader: Box::new(loader), refusal })
 }
 
 /// Refuses a target without the tablespaces that the dump names, before anything is written. `connection` is to any
