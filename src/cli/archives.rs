@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::fault::{Fault, Kind};
 use crate::pg;
 use crate::store::Store;
+use crate::terminal::say;
 use crate::units;
 
 #[derive(Debug, Subcommand)]
@@ -86,7 +87,7 @@ async fn list(global: &Global, config: &Config, filter: &Filter) -> Result<ExitC
         return Ok(ExitCode::SUCCESS);
     }
     if found.is_empty() {
-        eprintln!("no archived rows");
+        say("no archived rows");
         return Ok(ExitCode::SUCCESS);
     }
     let rows = found.iter().map(|found| {
@@ -144,8 +145,8 @@ async fn restore(
             units::plural(found.len(), "archive object")
         ))?;
         if table.is_none() {
-            eprintln!(
-                "they are as old as they were: the job that archived them takes them again at its next run, unless you change it"
+            say(
+                "they are as old as they were: the job that archived them takes them again at its next run, unless you change it",
             );
         }
     }

@@ -88,6 +88,8 @@ mod store_tls;
 mod strangers;
 /// The servers that these tests stand on.
 mod support_works;
+/// Texts that servers and catalogs hold: in SQL that people run, and on their terminals.
+mod texts;
 /// Vector indexes: what is measured, against a computation of the test's own; what is built, and that nobody notices.
 mod vector_index;
 /// Vector indexes while others are at work beside: jobs, migrations, rows that move.

@@ -16,6 +16,7 @@ use crate::fault::{Fault, Kind};
 use crate::store::Store;
 use crate::task::backup::set::{self, Set, SetName};
 use crate::task::backup::verdict::Bytes;
+use crate::terminal::say;
 use crate::toml_file::did_you_mean;
 use crate::units;
 
@@ -56,13 +57,13 @@ pub async fn run(global: &Global, filter: &Filter) -> Result<ExitCode> {
         print(&format!("\n{}", newest(&listed.sets, now)))?;
     }
     for (_, set, _) in listed.sets.iter().filter(|(_, set, _)| set.is_from_the_future(now)) {
-        eprintln!(
+        say(&format!(
             "pgtend: {} is dated in the future: a clock was wrong when it was made, or is now; it is never the latest without --any",
             set.name
-        );
+        ));
     }
     for (store, name, reason) in listed.broken {
-        eprintln!("pgtend: not listed: {name} in {store} cannot be restored: {reason}");
+        say(&format!("pgtend: not listed: {name} in {store} cannot be restored: {reason}"));
     }
     failed.map_or(Ok(ExitCode::SUCCESS), Err)
 }
