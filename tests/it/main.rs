@@ -38,6 +38,8 @@ mod grants;
 mod ledger;
 /// Pings, webhook, textfile and traces: who is told how a run went.
 mod notify;
+/// Code that owners of tables put there, and whose rights it has.
+mod owners;
 /// The status page in a browser, JSON, metrics, health checks, the token.
 mod page;
 /// Partitions that come: made ahead, filled from the default partition.
