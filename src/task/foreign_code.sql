@@ -4,7 +4,7 @@
 -- session_replication_role where the role may.
 --
 -- Expressions of indexes, of extended statistics and of partition keys run in any query of the table: the planner computes what is constant in
--- them (seen on 15 and 18: an IMMUTABLE function without arguments ran as the superuser who said SELECT count(*), and in EXPLAIN).
+-- them (seen on 14 and 18: an IMMUTABLE function without arguments ran as the superuser who said SELECT count(*), and in EXPLAIN).
 -- A function counts that somebody owns who has less rights than the session, unless it is SECURITY DEFINER: that runs as its owner. One of
 -- PostgreSQL's own counts where it takes SQL, reaches files or changes the server: then the table's owner said so.
 WITH RECURSIVE me AS (
@@ -29,7 +29,7 @@ WITH RECURSIVE me AS (
              AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass JOIN pg_catalog.pg_class b ON b.oid = d.refobjid AND b.relkind IN ('r', 'p') WHERE v.oid = t.oid AND v.relkind = 'v'
     ) x
 ), reached AS (
-    -- Tables whose rows go or change with ours. What their keys do runs as their owner; what waits for the commit as the session, before 18.
+    -- Tables whose rows go or change with ours: as their owner, with BEFORE triggers; AFTER triggers as the session before 18 (seen on 14).
     SELECT k.conrelid AS oid FROM tables t JOIN pg_catalog.pg_constraint k ON k.confrelid = t.oid AND k.contype = 'f' AND k.confdeltype IN ('c', 'n', 'd') WHERE $2::int & 8 <> 0
     UNION
     SELECT k.conrelid FROM reached t JOIN pg_catalog.pg_constraint k ON k.confrelid = t.oid AND k.contype = 'f' AND k.confdeltype IN ('c', 'n', 'd')
@@ -38,7 +38,7 @@ WITH RECURSIVE me AS (
     WHERE NOT g.tgisinternal AND g.tgenabled <> 'D'
       AND (g.tgrelid IN (SELECT oid FROM tables) AND g.tgtype & $2::int <> 0
                AND NOT ($5::boolean AND me.rolsuper AND g.tgenabled = 'O' AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger r WHERE r.tgrelid = g.tgrelid AND r.tgenabled = 'R'))
-           OR g.tgrelid IN (SELECT oid FROM reached) AND g.tgdeferrable AND g.tgtype & 24 <> 0 AND pg_catalog.current_setting('server_version_num')::int < 180000)
+           OR g.tgrelid IN (SELECT oid FROM reached) AND g.tgtype & 66 = 0 AND g.tgtype & 24 <> 0 AND pg_catalog.current_setting('server_version_num')::int < 180000)
 ), expressions AS (
     SELECT 'index' AS kind, pg_catalog.quote_ident(c.relname) AS name, i.indrelid AS table_oid, pg_catalog.concat(i.indexprs::text, i.indpred::text) AS tree
     FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid WHERE i.indexprs IS NOT NULL OR i.indpred IS NOT NULL
