@@ -34,6 +34,7 @@ use crate::job::{self, Job};
 use crate::progress::{LogWriter, Progress};
 use crate::task::Mode;
 use crate::telemetry::{self, Telemetry};
+use crate::terminal::say;
 use crate::toml_file::{Problems, did_you_mean};
 
 use output::print;
@@ -198,10 +199,11 @@ fn fail(global: &Global, error: &anyhow::Error) -> ExitCode {
         if global.json {
             let _ = print(&format!("{}\n", json!({ "problems": problems.to_json() })));
         }
+        // Its colours are escapes, and its text is from the files of whoever calls.
         eprint!("{}", problems.render(output::colour()));
-        eprintln!("{problems}");
+        say(&problems.to_string());
     } else {
-        eprintln!("pgtend: {}", fault::in_a_line(error));
+        say(&format!("pgtend: {}", fault::in_a_line(error)));
     }
     fault::exit_code(error)
 }
@@ -213,14 +215,15 @@ fn start_logging(global: &Global) -> Option<Telemetry> {
     // A server's notices are in the report of the run that they belong to.
     // And AWS's chain of credentials tells of each place that had none, as Rust values; what came of it is in our errors.
     let filter = tracing_subscriber::EnvFilter::new(format!("sqlx::postgres::notice=off,{AWS_QUIET},{level}"));
-    let lines = tracing_subscriber::fmt::layer().with_writer(|| LogWriter).with_target(false);
+    let has_colours = global.log_format == LogFormat::Text && std::env::var_os("JOURNAL_STREAM").is_none() && output::colour();
+    let lines = tracing_subscriber::fmt::layer().with_writer(move || LogWriter { has_colours }).with_target(false);
     let lines = match global.log_format {
         LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
         // The journal has times of its own.
         LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => {
             lines.without_time().with_ansi(false).with_filter(filter).boxed()
         }
-        LogFormat::Text => lines.with_ansi(output::colour()).with_filter(filter).boxed(),
+        LogFormat::Text => lines.with_ansi(has_colours).with_filter(filter).boxed(),
     };
     let (telemetry, spans) = telemetry::start();
     tracing_subscriber::registry().with(lines).with(captured::layer()).with(spans).init();

@@ -42,6 +42,8 @@ pub struct Limits {
     pub max_archive_backlog: u32,
     pub max_snapshot_age: Option<Span>,
     pub max_active_sessions: Option<u32>,
+    /// Code that an owner put into the table may run with more rights than the owner has (task/foreign_code.rs).
+    pub trust_owners: bool,
 }
 
 /// `[limits]` as written.
@@ -70,6 +72,9 @@ pub struct Written {
     pub max_snapshot_age: Option<Span>,
     /// Waits while more sessions than these are at work; default none.
     pub max_active_sessions: Option<u32>,
+    /// false refuses a table with code of an owner (triggers, rules, CHECKs, expressions of indexes) that would run with more rights than that owner
+    /// has; default true: a warning names it.
+    pub trust_owners: Option<bool>,
 }
 
 impl From<Written> for Limits {
@@ -89,6 +94,7 @@ impl From<Written> for Limits {
             max_archive_backlog: written.max_archive_backlog.unwrap_or(64),
             max_snapshot_age: written.max_snapshot_age,
             max_active_sessions: written.max_active_sessions,
+            trust_owners: written.trust_owners.unwrap_or(true),
         }
     }
 }

@@ -29,6 +29,7 @@ pub mod report;
 pub mod runner;
 pub mod scheduler;
 pub mod task;
+pub mod terminal;
 
 pub mod archive;
 pub mod child;

@@ -15,6 +15,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use self::words::{ago, exact, moment, outcome_link, outcome_word, place, seconds, shortened, tone};
 use crate::report::Outcome;
 use crate::status::{JobStatus, RunStatus, Status};
+use crate::terminal;
 use crate::units::{age, bytes, count, duration, plural};
 
 const STDERR_LINES: usize = 20;
@@ -24,7 +25,7 @@ pub fn render(status: &Status) -> String {
     let running: Vec<&RunStatus> = status.jobs.iter().filter_map(|job| job.running.as_ref()).collect();
     // A refresh closes what a reader unfolded: often only while there is progress to see.
     let refresh_seconds = if running.is_empty() { 60 } else { 15 };
-    html! {
+    let page = html! {
         (DOCTYPE)
         html lang="en" {
             head {
@@ -55,8 +56,9 @@ pub fn render(status: &Status) -> String {
                 }
             }
         }
-    }
-    .into_string()
+    };
+    // maud escapes what HTML reads; control characters are shown, for who asks with curl.
+    terminal::visible(&page.into_string()).into_owned()
 }
 
 struct Verdict<'a> {

@@ -43,6 +43,13 @@ pub fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\0', "").replace('\\', "\\\\").replace('\'', "''"))
 }
 
+/// A comment, `-- ` and one line, whatever is in a name or a statement of others. The server ends a comment at LF and CR; editors and other tools
+/// also at U+0085, U+2028 and U+2029.
+pub fn comment(text: &str) -> String {
+    let is_space = |letter: char| letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}');
+    format!("-- {}", text.replace(is_space, " "))
+}
+
 /// Runs a statement made by [`identifier`] and [`literal`].
 pub async fn execute(connection: &mut PgConnection, sql: String) -> Result<()> {
     connection.execute(AssertSqlSafe(sql)).await?;
@@ -286,5 +293,10 @@ mod tests {
         assert_eq!(identifier("we\"ird; drop"), "\"we\"\"ird; drop\"");
         assert_eq!(qualified("Ö", "a.b"), "\"Ö\".\"a.b\"");
         assert_eq!(literal("it's \\ x"), "E'it''s \\\\ x'");
+    }
+
+    #[test]
+    fn a_comment_is_one_line_whatever_is_in_it() {
+        assert_eq!(comment("x\nDROP\r\u{85}\u{2028}\u{2029}\x0b\x1b--ü"), "-- x DROP      --ü");
     }
 }

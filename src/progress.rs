@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
+use crate::terminal;
 use crate::units;
 
 /// Between two log lines of one phase.
@@ -161,7 +162,7 @@ impl Phase {
     pub fn say(&self, detail: &str) {
         *self.0.detail.lock().unwrap_or_else(PoisonError::into_inner) = Some(detail.to_owned());
         match &self.0.bar {
-            Some(bar) => bar.set_message(detail.to_owned()),
+            Some(bar) => bar.set_message(terminal::visible(detail).into_owned()),
             None if self.is_to_be_logged() => {
                 tracing::info!(phase = self.0.name, elapsed_seconds = self.0.started.elapsed().as_secs(), "running: {detail}");
             }
@@ -188,7 +189,7 @@ impl Phase {
             Some(bar) => {
                 bar.finish_and_clear();
                 // A terminal that went away is no reason to fail.
-                let _ = BARS.println(format!("{:>10}  {what} in {elapsed}", self.0.name));
+                let _ = BARS.println(format!("{:>10}  {} in {elapsed}", self.0.name, terminal::visible(what)));
             }
             None => {
                 tracing::info!(phase = self.0.name, elapsed_seconds = self.elapsed().as_secs_f64(), "done: {what} in {elapsed}")
@@ -205,12 +206,20 @@ impl Drop for Inner {
     }
 }
 
-/// stderr for tracing: takes the bars away, writes, and draws them again.
-pub struct LogWriter;
+/// stderr for tracing: takes the bars away, writes, and draws them again. Control characters are shown; where its colours are some, tracing itself
+/// shows those of messages and fields.
+pub struct LogWriter {
+    pub has_colours: bool,
+}
 
 impl Write for LogWriter {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        BARS.suspend(|| std::io::stderr().write(bytes))
+        match std::str::from_utf8(bytes) {
+            Ok(text) if !self.has_colours => {
+                BARS.suspend(|| std::io::stderr().write_all(terminal::visible(text).as_bytes())).map(|()| bytes.len())
+            }
+            _ => BARS.suspend(|| std::io::stderr().write(bytes)),
+        }
     }
 
     fn flush(&mut self) -> std::io::Result<()> {

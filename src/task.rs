@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod backup;
 pub mod compress;
+pub mod foreign_code;
 pub mod partition;
 pub mod reindex;
 pub mod retention;
@@ -22,7 +23,7 @@ use crate::job::Job;
 use crate::ledger::Ledger;
 use crate::pg;
 use crate::progress::Progress;
-use crate::report::Report;
+use crate::report::{Report, Unfinished};
 
 #[derive(Clone, Debug)]
 pub enum Task {
@@ -163,14 +164,32 @@ impl<W: Work> Drive for ByHand<W> {
 
 /// The only place where a dry run differs from a real one.
 async fn drive_work<W: Work>(work: &W, run: &RunContext<'_>, mode: Mode) -> Result<Driven> {
+    // Before the plan, whose queries run some of it.
+    let foreign_code = run.or_cancelled(foreign_code::warnings(&run.settings, run.job)).await?;
     let plan = run.or_cancelled(work.plan(run)).await?;
     match mode {
         Mode::DryRun => {
-            Ok(Driven::Planned { text: plan.to_string(), json: serde_json::to_value(&plan)?, refusal: work.refusal(&plan) })
+            let (mut text, mut json) = (plan.to_string(), serde_json::to_value(&plan)?);
+            if !foreign_code.is_empty() {
+                text.extend(foreign_code.iter().map(|line| format!("  WARNING: {line}\n")));
+                if let Some(fields) = json.as_object_mut() {
+                    fields.insert("foreign_code".to_owned(), foreign_code.into());
+                }
+            }
+            Ok(Driven::Planned { text, json, refusal: work.refusal(&plan) })
         }
         Mode::Apply => {
             tracing::debug!("plan:\n{plan}");
-            Ok(Driven::Applied(work.apply(run, plan).await?))
+            let mut applied = work.apply(run, plan).await;
+            match &mut applied {
+                Ok(report) => report.warnings.extend(foreign_code),
+                Err(error) => {
+                    if let Some(unfinished) = error.downcast_mut::<Unfinished>() {
+                        unfinished.report.warnings.extend(foreign_code);
+                    }
+                }
+            }
+            Ok(Driven::Applied(applied?))
         }
     }
 }

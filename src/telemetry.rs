@@ -47,7 +47,7 @@ pub fn start<S: Subscriber + for<'a> LookupSpan<'a>>() -> (Option<Telemetry>, Op
     let exporter = match exporter {
         Ok(exporter) => exporter,
         Err(error) => {
-            eprintln!("pgtend: no OpenTelemetry: {error}");
+            crate::terminal::say(&format!("pgtend: no OpenTelemetry: {error}"));
             return (None, None);
         }
     };

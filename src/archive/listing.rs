@@ -49,16 +49,18 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
     let mut found: BTreeMap<BatchName, Parts> = BTreeMap::new();
     for object in &listed.objects {
         // `.pending.json` ends as `.json` does.
-        let ends: [(&str, fn(&mut Parts)); 3] = [
-            (PENDING, |parts| parts.pending = true),
-            (OBJECT, |parts| parts.object = true),
-            (MANIFEST, |parts| parts.manifest = true),
-        ];
-        let Some((name, note)) = ends.iter().find_map(|(end, note)| Some((object.key.strip_suffix(end)?, note))) else {
+        let Some((name, end)) =
+            [PENDING, OBJECT, MANIFEST].into_iter().find_map(|end| Some((object.key.strip_suffix(end)?, end)))
+        else {
             continue;
         };
         if name.split('/').nth(2) == Some("archive") && name.split('/').count() == 4 {
-            note(found.entry(BatchName(name.to_owned())).or_default());
+            let parts = found.entry(BatchName(name.to_owned())).or_default();
+            match end {
+                PENDING => parts.pending = true,
+                OBJECT => parts.object = true,
+                _ => parts.manifest = true,
+            }
         }
     }
     // One that is pending belongs to a run that goes on, or that the next one of its job ends.

@@ -15,6 +15,7 @@ use crate::pg;
 use crate::store::Store;
 use crate::store::sign::Signature;
 use crate::task::backup::set;
+use crate::terminal::say;
 use crate::units;
 
 #[derive(Debug, Subcommand)]
@@ -152,7 +153,7 @@ async fn list(global: &Global, config: &Config, filter: &Filter, unsigned_ok: bo
     }
     all.say_the_rest();
     if found.is_empty() {
-        eprintln!("no archived rows");
+        say("no archived rows");
         return Ok(ExitCode::SUCCESS);
     }
     let rows = found.iter().map(|found| {
@@ -215,8 +216,8 @@ async fn restore(
             units::plural(found.len(), "archive object")
         ))?;
         if table.is_none() {
-            eprintln!(
-                "they are as old as they were: the job that archived them takes them again at its next run, unless you change it"
+            say(
+                "they are as old as they were: the job that archived them takes them again at its next run, unless you change it",
             );
         }
     }

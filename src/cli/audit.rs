@@ -12,6 +12,7 @@ use crate::fault::{Fault, Kind};
 use crate::task::audit::checks::{self, CHECKS, Check};
 use crate::task::audit::document::{Change, Document, Finding, State};
 use crate::task::audit::{self, FailOn, html, markdown};
+use crate::terminal::say;
 use crate::toml_file::did_you_mean;
 
 #[derive(Debug, Args)]
@@ -79,7 +80,7 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     print(&text)?;
     Ok(match audit.failure(&document) {
         Some(message) => {
-            eprintln!("pgtend: {message}");
+            say(&format!("pgtend: {message}"));
             ExitCode::FAILURE
         }
         None => ExitCode::SUCCESS,

@@ -17,8 +17,8 @@ use crate::job::Job;
 use crate::ledger::Ledger;
 use crate::pg::{self, Server};
 use crate::store::Store;
-use crate::task::Task;
 use crate::task::backup::{Backup, facts, readiness};
+use crate::task::{Task, foreign_code};
 use crate::units;
 
 /// pg_dump and psql go their own way, with another TLS.
@@ -116,7 +116,7 @@ async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Tried> {
                 for job in jobs.iter().filter(|job| job.databases.contains(name)) {
                     tried.push(Tried {
                         what: format!("{what}: privileges for {}", job.name),
-                        result: privileges(&mut connection, &settings, job, config).await,
+                        result: may_run(&mut connection, &settings, job, config).await,
                     });
                 }
             }
@@ -150,6 +150,14 @@ async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Tried> {
         tried.push(Tried { what: format!("store {name}"), result: probed.await });
     }
     tried
+}
+
+/// What the job needs, and whose code it would run.
+async fn may_run(connection: &mut PgConnection, settings: &pg::Settings, job: &Job, config: &Config) -> Result<String> {
+    // First: what looks at the table runs some of it.
+    let foreign_code = foreign_code::warnings(settings, job).await?;
+    let found = privileges(connection, settings, job, config).await?;
+    Ok(format!("{found}{}", warnings(foreign_code)))
 }
 
 /// What a job's task needs of the role it connects as.
@@ -191,7 +199,7 @@ async fn privileges(connection: &mut PgConnection, settings: &pg::Settings, job:
             };
         }
         let role: String = sqlx::query_scalar("SELECT current_user::text").fetch_one(connection).await?;
-        return Ok(format!("its statements run as {role}; what they need is theirs to know"));
+        return Ok(format!("its statements run as {role}; pgtend cannot tell which privileges they need"));
     };
     needs_of_backup(connection, settings, backup, config).await
 }

@@ -1,18 +1,22 @@
 //! `grants`: SQL for a role that may do what the configured jobs do, and no more.
 
+mod membership;
+
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
 use sqlx::PgConnection;
 
+use self::membership::Memberships;
 use super::Global;
 use super::output::print;
+use crate::fault::{Fault, Kind};
 use crate::job::Job;
-use crate::pg::{self, Server, identifier};
+use crate::pg::{self, Server, comment, identifier};
+use crate::task::Task;
 use crate::task::backup::{Verify, readiness};
 use crate::task::vector_index::ApplySetting;
-use crate::task::{Task, partition};
 use crate::units;
 
 #[derive(Debug, Args)]
@@ -29,14 +33,18 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     let (config, jobs) = global.load()?;
     let role = identifier(&arguments.role);
     let mut text = format!(
-        "-- What {role} needs for the jobs of {}. Read it, then run it with psql as a superuser.\n\
-         -- psql -v ON_ERROR_STOP=1 -f grants.sql\n\n\
+        "{}\n-- psql -v ON_ERROR_STOP=1 -f grants.sql\n\n\
          SELECT 'CREATE ROLE {} LOGIN' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {}) \\gexec\n\
-         -- A password, where it needs one: \\password {role}\n",
-        config.path.display(),
+         {}\n",
+        comment(&format!(
+            "What {role} needs for the jobs of {}. Read it, then run it with psql as a superuser.",
+            config.path.display()
+        )),
         role.replace('\'', "''"),
         pg::literal(&arguments.role),
+        comment(&format!("A password, where it needs one: \\password {role}")),
     );
+    let mut memberships = Memberships::default();
     for (name, configured) in &config.databases {
         if arguments.database.as_ref().is_some_and(|only| only != name) {
             continue;
@@ -49,9 +57,9 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
         let settings = pg::Settings::resolve(configured).with_context(|| format!("database `{name}`"))?;
         let mut connection = settings.connect().await.with_context(|| format!("database `{name}`"))?;
         text += &format!(
-            "\n-- database {name}: {}\n\\connect -reuse-previous=on {}\n",
-            settings.display(),
-            connect_argument(settings.database())
+            "\n{}\n\\connect -reuse-previous=on {}\n",
+            comment(&format!("database {name}: {}", settings.display())),
+            connect_argument(settings.database())?
         );
         text += &format!("GRANT CONNECT ON DATABASE {} TO {role};\n", identifier(settings.database()));
         if is_ledger {
@@ -63,23 +71,31 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
             );
         }
         for job in jobs {
-            text += &format!("\n-- {} [{}]\n", job.name, job.task.kind());
-            for line in needs(&mut connection, job, &role).await? {
+            text += &format!("\n{}\n", comment(&format!("{} [{}]", job.name, job.task.kind())));
+            for line in needs(&mut connection, job, &role, &mut memberships).await? {
                 text += &line;
                 text.push('\n');
             }
         }
+    }
+    if let Some(amount_to) = memberships.amount_to(&role) {
+        text += &format!("\n{amount_to}");
     }
     print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// psql's \connect takes a quoted name; one that looks like a connection string needs to be one.
-fn connect_argument(database: &str) -> String {
-    format!("'dbname=''{}'''", database.replace('\\', "\\\\").replace('\'', "\\''"))
+fn connect_argument(database: &str) -> Result<String> {
+    if database.contains(['\n', '\r']) {
+        // psql ends a command with its line, in quotes, too: the rest of the name would be run.
+        let message = format!("database {} has a line's end in its name: psql has no \\connect for that", identifier(database));
+        return Err(Fault::new(Kind::Configuration, message).into());
+    }
+    Ok(format!("'dbname=''{}'''", database.replace('\\', "\\\\").replace('\'', "\\''")))
 }
 
-async fn needs(connection: &mut PgConnection, job: &Job, role: &str) -> Result<Vec<String>> {
+async fn needs(connection: &mut PgConnection, job: &Job, role: &str, memberships: &mut Memberships) -> Result<Vec<String>> {
     match &job.task {
         Task::Audit(audit) => {
             let mut lines = vec![
@@ -111,26 +127,26 @@ async fn needs(connection: &mut PgConnection, job: &Job, role: &str) -> Result<V
             }
             Ok(lines)
         }
-        Task::Compress(compress) => Ok(vec![
-            "-- Only the owner may put a view in the table's place, change its compression and VACUUM it:".to_owned(),
-            partition::owner_of(connection, &compress.table).await?.map_or_else(
-                || format!("-- there is no table {}", compress.table),
-                |(owner, schema)| format!("GRANT {owner} TO {role};\nGRANT USAGE, CREATE ON SCHEMA {schema} TO {role};"),
-            ),
-            format!("-- to see replication and WAL archiving, which it spares\nGRANT pg_monitor TO {role};"),
+        Task::Compress(compress) => {
+            let mut lines =
+                vec!["-- Only the owner may put a view in the table's place, change its compression and VACUUM it:".to_owned()];
+            lines.extend(memberships.in_owner_of(connection, &compress.table, role).await?);
+            lines.push(format!("-- to see replication and WAL archiving, which it spares\nGRANT pg_monitor TO {role};"));
             // Whoever has it may write past foreign keys and triggers anywhere: for somebody to decide.
-            "-- PostgreSQL 15 and later, where the table's triggers should not fire for what is compressed (updated_at, audits):"
-                .to_owned(),
-            format!("-- GRANT SET ON PARAMETER session_replication_role TO {role};"),
-        ]),
-        Task::Partition(partition) => Ok(vec![
-            "-- Only the owner may attach and detach partitions, and they are made in its schema:".to_owned(),
-            partition::owner_of(connection, &partition.table).await?.map_or_else(
-                || format!("-- there is no table {}", partition.table),
-                |(owner, schema)| format!("GRANT {owner} TO {role};\nGRANT USAGE, CREATE ON SCHEMA {schema} TO {role};"),
-            ),
-        ]),
-        Task::Reindex(reindex) => owns(connection, &reindex.table, role).await,
+            lines.push(
+                "-- PostgreSQL 15 and later, where the table's triggers should not fire for what is compressed (updated_at, audits):"
+                    .to_owned(),
+            );
+            lines.push(comment(&format!("GRANT SET ON PARAMETER session_replication_role TO {role};")));
+            Ok(lines)
+        }
+        Task::Partition(partition) => {
+            let mut lines =
+                vec!["-- Only the owner may attach and detach partitions, and they are made in its schema:".to_owned()];
+            lines.extend(memberships.in_owner_of(connection, &partition.table, role).await?);
+            Ok(lines)
+        }
+        Task::Reindex(reindex) => owns(connection, &reindex.table, role, memberships).await,
         Task::Retention(retention) => Ok(vec![
             // SELECT … FOR UPDATE asks for UPDATE.
             format!("GRANT SELECT, UPDATE, DELETE ON {} TO {role};", retention.table),
@@ -139,34 +155,28 @@ async fn needs(connection: &mut PgConnection, job: &Job, role: &str) -> Result<V
         Task::Sql(sql) => {
             let server = Server::of(connection).await?;
             let mut lines: Vec<String> =
-                sql.statements().iter().map(|statement| format!("-- runs: {}", statement.replace('\n', " "))).collect();
+                sql.statements().iter().map(|statement| comment(&format!("runs: {statement}"))).collect();
             if sql.statements().iter().any(|statement| is_maintenance(statement)) {
                 if server.major() >= 17 {
                     lines.push(format!("GRANT pg_maintain TO {role};"));
                 } else {
-                    lines.push(format!("-- Before PostgreSQL 17, only owners may do that (this is {}):", server.version));
-                    lines.extend(memberships(connection, role).await?);
+                    lines.push(comment(&format!("Before PostgreSQL 17, only owners may do that (this is {}):", server.version)));
+                    lines.extend(memberships.in_all_owners(connection, role).await?);
                 }
             } else {
-                lines.push("-- what else its statements need is theirs to know".to_owned());
+                lines.push("-- pgtend cannot tell which privileges these statements need".to_owned());
             }
             Ok(lines)
         }
         Task::VectorIndex(job) => {
-            let mut lines = owns(connection, &job.table, role).await?;
+            let mut lines = owns(connection, &job.table, role, memberships).await?;
             match &job.apply_setting {
-                // There is no privilege for ALTER DATABASE but to own it.
                 Some(ApplySetting::Database) => {
                     lines.push("-- apply_setting = \"database\": only its owner may".to_owned());
-                    lines.push(match database_owner(connection).await? {
-                        (owner, true) => format!("-- {owner} owns it and is a superuser: give that to another role first, or say apply_setting = \"role:…\""),
-                        (owner, false) => format!("GRANT {owner} TO {role};"),
-                    });
+                    lines.extend(memberships.in_database_owner(connection, role).await?);
                 }
                 Some(ApplySetting::Role(other)) if identifier(other) != role => {
-                    lines.push(format!("-- apply_setting = \"role:…\": only who administers {} may", identifier(other)));
-                    lines
-                        .push(format!("ALTER ROLE {role} CREATEROLE;\nGRANT {} TO {role} WITH ADMIN OPTION;", identifier(other)));
+                    lines.extend(administers(connection, other, role).await?)
                 }
                 _ => {}
             }
@@ -176,23 +186,39 @@ async fn needs(connection: &mut PgConnection, job: &Job, role: &str) -> Result<V
 }
 
 /// Indexes belong to the table's owner, and are made in its schema.
-async fn owns(connection: &mut PgConnection, table: &str, role: &str) -> Result<Vec<String>> {
-    let lines = match partition::owner_of(connection, table).await? {
-        Some((owner, schema)) => format!("GRANT {owner} TO {role};\nGRANT USAGE, CREATE ON SCHEMA {schema} TO {role};"),
-        None => format!("-- there is no table {table}"),
+async fn owns(connection: &mut PgConnection, table: &str, role: &str, memberships: &mut Memberships) -> Result<Vec<String>> {
+    let mut lines =
+        vec!["-- Only the owner may make, rename and drop a table's indexes, and they are made in its schema:".to_owned()];
+    lines.extend(memberships.in_owner_of(connection, table, role).await?);
+    Ok(lines)
+}
+
+/// What ALTER ROLE `other` SET asks for.
+async fn administers(connection: &mut PgConnection, other: &str, role: &str) -> Result<Vec<String>> {
+    let quoted = identifier(other);
+    let Some(found) = membership::roles(connection, &[other.to_owned()]).await?.pop() else {
+        return Ok(vec![comment(&format!("apply_setting = \"role:…\": there is no role {quoted}"))]);
     };
-    Ok(vec!["-- Only the owner may make, rename and drop a table's indexes, and they are made in its schema:".to_owned(), lines])
+    if let Some(is_superuser) = found.is_superuser() {
+        let line = format!(
+            "apply_setting = \"role:…\": {quoted} {is_superuser}, and only a superuser sets its parameters: name another role, or say apply_setting = \"database\""
+        );
+        return Ok(vec![comment(&line)]);
+    }
+    let mut lines = vec![comment(&format!("apply_setting = \"role:…\": only who administers {quoted} may"))];
+    if Server::of(connection).await?.major() < 16 {
+        lines.push(
+            "-- Before PostgreSQL 16, CREATEROLE may alter every role but superusers, and become a member of it (pg_execute_server_program, too):"
+                .to_owned(),
+        );
+    }
+    lines.push(format!("ALTER ROLE {role} CREATEROLE;\nGRANT {quoted} TO {role} WITH ADMIN OPTION;"));
+    Ok(lines)
 }
 
 fn is_maintenance(statement: &str) -> bool {
     let first = statement.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
     matches!(first.as_str(), "VACUUM" | "ANALYZE" | "REINDEX" | "REFRESH" | "CLUSTER")
-}
-
-/// Quoted, and whether it is a superuser.
-async fn database_owner(connection: &mut PgConnection) -> Result<(String, bool)> {
-    let owner = "SELECT quote_ident(rolname), rolsuper FROM pg_database d JOIN pg_roles r ON r.oid = d.datdba WHERE datname = current_database()";
-    Ok(sqlx::query_as(owner).fetch_one(connection).await?)
 }
 
 async fn has_row_security(connection: &mut PgConnection) -> Result<bool> {
@@ -211,27 +237,9 @@ async fn for_superusers(connection: &mut PgConnection) -> Result<Vec<String>> {
         .iter()
         .map(|what| {
             format!(
-                "-- {what} only a superuser restores it: set `scratch` of the job to a\n\
-                 -- [databases] entry that is one on a server for that, or verify = \"checksum\""
+                "{}\n-- [databases] entry that is one on a server for that, or verify = \"checksum\"",
+                comment(&format!("{what} only a superuser restores it: set `scratch` of the job to a"))
             )
-        })
-        .collect())
-}
-
-/// In the roles that own something here, but for superusers: those are nobody's to be given away.
-async fn memberships(connection: &mut PgConnection, role: &str) -> Result<Vec<String>> {
-    let database_owner = "SELECT rolname::text AS name, quote_ident(rolname) AS quoted, rolsuper AS is_superuser
-                          FROM pg_database d JOIN pg_roles r ON r.oid = datdba WHERE datname = current_database()";
-    let mut owners = readiness::owners(connection).await?;
-    owners.push(sqlx::query_as(database_owner).fetch_one(connection).await?);
-    owners.sort_by(|one, other| one.name.cmp(&other.name));
-    owners.dedup_by(|one, other| one.name == other.name);
-    Ok(owners
-        .into_iter()
-        .filter(|owner| identifier(&owner.name) != role)
-        .map(|owner| match owner.is_superuser {
-            true => format!("-- {} owns something here and is a superuser: give that to another role first", owner.quoted),
-            false => format!("GRANT {} TO {role};", identifier(&owner.name)),
         })
         .collect())
 }

@@ -5,9 +5,11 @@ use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use anyhow::Result;
 use comfy_table::{ContentArrangement, Table};
 
-/// Writes data to stdout. A reader that has gone (`pgtend jobs | head -1`) is no error.
+use crate::terminal;
+
+/// Writes data to stdout, with control characters shown. A reader that has gone (`pgtend jobs | head -1`) is no error.
 pub fn print(text: &str) -> Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
+    match std::io::stdout().write_all(terminal::visible(text).as_bytes()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),
     }

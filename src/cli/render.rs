@@ -14,6 +14,7 @@ use crate::job::{CatchUp, Job};
 use crate::render::kubernetes::{self, CronJob, Options};
 use crate::render::systemd::{self, Timer};
 use crate::runner;
+use crate::terminal::say;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -70,7 +71,7 @@ fn timers(jobs: &[(&Job, String)], folder: Option<&Path>) -> Result<ExitCode> {
         }
     }
     if let Some(folder) = folder {
-        eprintln!("wrote {} to {}; next: systemctl daemon-reload, and enable them", units.len(), folder.display());
+        say(&format!("wrote {} to {}; next: systemctl daemon-reload, and enable them", units.len(), folder.display()));
     }
     Ok(ExitCode::SUCCESS)
 }

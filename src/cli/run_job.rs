@@ -18,6 +18,7 @@ use crate::notify::Notifier;
 use crate::report::{Outcome, Run};
 use crate::runner::{self, Ended};
 use crate::task::{ByHand, Mode, Task, Work};
+use crate::terminal;
 use crate::units;
 
 /// A timer that comes later than this after its tick has missed it.
@@ -36,7 +37,7 @@ pub async fn run(global: &Global, request: &Request<'_>) -> Result<ExitCode> {
     let databases = databases(&job, request.database)?;
     let trigger = trigger(&job, request)?;
     if let Some(reason) = not_due(&job, &trigger) {
-        eprintln!("pgtend: {}: {reason}: nothing to do", job.name);
+        terminal::say(&format!("pgtend: {}: {reason}: nothing to do", job.name));
         return Ok(ExitCode::SUCCESS);
     }
     let context = context(global, config, jobs, &job, request)?;
@@ -63,7 +64,7 @@ pub async fn run(global: &Global, request: &Request<'_>) -> Result<ExitCode> {
 
     for database in &skipped_ticks {
         let tick = trigger.tick().unwrap_or_default();
-        eprintln!("pgtend: {} on {database}: the tick of {tick} has its run already: nothing to do", job.name);
+        terminal::say(&format!("pgtend: {} on {database}: the tick of {tick} has its run already: nothing to do", job.name));
     }
     Ok(exit_code(&context, &all, all.len() + skipped_ticks.len() < databases.len()))
 }
@@ -235,7 +236,7 @@ fn say(global: &Global, ended: &Ended) -> Result<()> {
     }
     if let Some(error) = &ended.error {
         let outcome = if run.outcome == Outcome::Succeeded { Outcome::Failed } else { run.outcome };
-        eprintln!("pgtend: {who}: {} after {elapsed}: {}", outcome.in_words(), fault::in_a_line(error));
+        terminal::say(&format!("pgtend: {who}: {} after {elapsed}: {}", outcome.in_words(), fault::in_a_line(error)));
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use super::output::{self, print};
 use crate::fault::{self, Fault, Kind};
 use crate::ledger::{Filter, Ledger, Row};
 use crate::report::Outcome;
+use crate::terminal::say;
 use crate::units;
 
 #[derive(Debug, Args)]
@@ -73,7 +74,7 @@ async fn list(global: &Global, ledger: &Ledger, arguments: &Arguments) -> Result
         return Ok(ExitCode::SUCCESS);
     }
     if rows.is_empty() {
-        eprintln!("no such runs in the ledger ({})", ledger.display());
+        say(&format!("no such runs in the ledger ({})", ledger.display()));
         return Ok(ExitCode::SUCCESS);
     }
     let lines = rows.iter().map(|row| {

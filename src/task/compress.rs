@@ -23,6 +23,7 @@ mod undo;
 mod walk;
 
 pub use plan::Plan;
+pub use table::without_its_view;
 
 use std::fmt;
 

@@ -21,7 +21,7 @@ pub use calendar::{Every, Unit};
 pub use create::privileges;
 pub use decide::Plan;
 pub use key::Epoch;
-pub use state::{TableName, owner_of, with_schema};
+pub use state::{TableName, with_schema};
 
 use std::time::Duration;
 

@@ -132,7 +132,7 @@ fn the_shipped_vector_index_job_runs_as_the_role_of_grants() {
             .job("script-embeddings-index", &std::fs::read_to_string(job).unwrap());
         let role = format!("tend_{database}");
         let (scenario, sql) = granted(scenario, server, &database, &role);
-        assert!(sql.contains(&format!("GRANT {owner} TO")) && !sql.contains("superuser:"), "{sql}");
+        assert!(sql.contains(&format!("GRANT \"{owner}\" TO")) && !sql.contains("superuser:"), "{sql}");
         let scenario = scenario.env("URL", &server.url_as(&role, &database));
         scenario.run(&["run-job", "script-embeddings-index"]).succeeded();
         assert_ne!(server.sql(&database, "SELECT setconfig FROM pg_db_role_setting WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())"), "");
@@ -197,4 +197,91 @@ fn only_what_the_configured_jobs_need_is_granted() {
     assert!(sql.contains("pg_read_all_data") && sql.contains("pg_maintain"), "{sql}");
     assert!(!sql.contains("CREATEDB") && !sql.contains("SCHEMA") && !sql.contains(&format!("app_{database}")), "{sql}");
     scenario.run(&["grants", "--database", "other"]).succeeded();
+}
+
+/// Jobs of all kinds that ask for membership in an owner, and the others.
+fn of_all_kinds(scenario: Scenario, role: &str) -> Scenario {
+    scenario
+        .backup_job("local", "verify = \"restore\"")
+        .sql_job("stats", "", &["VACUUM"])
+        .job("audit", "database = 'app'\n[audit]\nstore = 'local'\n")
+        .job("compress", "database = 'app'\n[compress]\ntable = 'scripts'\ncolumn = 'content'\nmethod = 'toast'\n")
+        .job("partition", "database = 'app'\n[partition]\ntable = 'audit_events'\ncolumn = 'occurred_at'\nevery = 'month'\n")
+        .job("reindex", "database = 'app'\n[reindex]\ntable = 'scripts'\n")
+        .job("retention", "database = 'app'\n[retention]\ntable = 'execution_logs'\ncolumn = 'created_at'\nolder_than = '30d'\n")
+        .job("database", "database = 'app'\n[vector_index]\ntable = 'scripts'\ncolumn = 'e'\napply_setting = 'database'\n")
+        .job(
+            "role",
+            &format!("database = 'app'\n[vector_index]\ntable = 'scripts'\ncolumn = 'e'\napply_setting = 'role:{role}'\n"),
+        )
+}
+
+#[test]
+fn no_job_of_a_superusers_tables_makes_the_role_a_member_of_a_superuser() {
+    for major in [15, 18] {
+        let server = server(major);
+        // Its owner is a superuser; or one that is a member of a superuser, which is the same.
+        for (number, more) in ["SUPERUSER", "IN ROLE postgres"].into_iter().enumerate() {
+            let database = server.new_database();
+            let owner = format!("dba_{number}_{database}");
+            server.sql(
+                &database,
+                &format!(
+                    "CREATE ROLE {owner} {more}; ALTER DATABASE {database} OWNER TO {owner}; SET ROLE {owner}; {APPLICATION}"
+                ),
+            );
+            let role = format!("tend_{database}");
+            let scenario = of_all_kinds(Scenario::with_database(server, &database), &owner);
+            let sql = scenario.run(&["grants", "--role", &role]).succeeded().stdout;
+            server.psql("postgres", &sql).unwrap_or_else(|error| panic!("{error}\n{sql}"));
+            let superusers =
+                format!("SELECT string_agg(rolname, ',') FROM pg_roles WHERE rolsuper AND pg_has_role('{role}', oid, 'MEMBER')");
+            assert_eq!(server.sql("postgres", &superusers), "", "on {major}: {sql}");
+            let why = if number == 0 {
+                "and is a superuser: give that to another role first"
+            } else {
+                "and is a member of \"postgres\", which is a superuser"
+            };
+            assert_eq!(sql.matches(why).count(), if major == 15 { 7 } else { 6 }, "{sql}");
+            assert!(
+                sql.contains("(ALTER TABLE \"public\".\"scripts\" OWNER TO …)") && !sql.contains("is a member of \"dba"),
+                "{sql}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_a_member_of_many_owners_may_do_is_said() {
+    let server = server(15);
+    let database = application(server, "");
+    let other = format!("other_{database}");
+    server.sql(
+        &database,
+        &format!("CREATE ROLE {other}; ALTER TABLE audit_events OWNER TO {other}; CREATE ROLE app_role_{database}"),
+    );
+    let role = format!("tend_{database}");
+    let scenario = of_all_kinds(Scenario::with_database(server, &database), &format!("app_role_{database}"));
+    let sql = scenario.run(&["grants", "--role", &role]).succeeded().stdout;
+    server.psql("postgres", &sql).unwrap_or_else(|error| panic!("{error}\n{sql}"));
+    assert!(sql.contains(&format!("-- \"{role}\" is a member of 2 owners then: \"app_{database}\", \"{other}\".")), "{sql}");
+    assert!(sql.contains("CREATEROLE may alter every role but superusers"), "{sql}");
+    // The owner itself needs no membership in itself.
+    let itself = scenario.run(&["grants", "--role", &format!("app_{database}")]).succeeded().stdout;
+    assert!(!itself.contains(&format!("GRANT \"app_{database}\" TO")), "{itself}");
+}
+
+#[test]
+fn a_login_without_any_right_can_ask_what_it_needs() {
+    let server = server(18);
+    let database = application(server, "");
+    let role = format!("tend_{database}");
+    server.sql("postgres", &format!("CREATE ROLE {role} LOGIN"));
+    let asked_by = |url: &str| {
+        let scenario = of_all_kinds(Scenario::with_url(server, url), &format!("app_{database}"));
+        let sql = scenario.run(&["grants", "--role", &role]).succeeded().stdout;
+        // Their folders and logins differ.
+        sql.lines().skip(1).filter(|line| !line.starts_with("-- database")).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(asked_by(&server.url_as(&role, &database)), asked_by(&server.url(&database)));
 }

@@ -40,6 +40,8 @@ mod grants;
 mod ledger;
 /// Pings, webhook, textfile and traces: who is told how a run went.
 mod notify;
+/// Code that owners of tables put there, and whose rights it has.
+mod owners;
 /// The status page in a browser, JSON, metrics, health checks, the token.
 mod page;
 /// Partitions that come: made ahead, filled from the default partition.
@@ -93,6 +95,8 @@ mod store_tls;
 mod strangers;
 /// The servers that these tests stand on.
 mod support_works;
+/// Texts that servers and catalogs hold: in SQL that people run, and on their terminals.
+mod texts;
 /// Vector indexes: what is measured, against a computation of the test's own; what is built, and that nobody notices.
 mod vector_index;
 /// Vector indexes while others are at work beside: jobs, migrations, rows that move.

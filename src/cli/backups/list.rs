@@ -17,6 +17,7 @@ use crate::store::Store;
 use crate::store::sign::Signature;
 use crate::task::backup::set::{self, Set, SetName};
 use crate::task::backup::verdict::Bytes;
+use crate::terminal::say;
 use crate::toml_file::did_you_mean;
 use crate::units;
 
@@ -79,19 +80,19 @@ pub async fn run(global: &Global, filter: &Filter, unsigned_ok: bool) -> Result<
         print(&format!("\n{}", newest(&listed.sets, now)))?;
     }
     for Row { set, .. } in listed.sets.iter().filter(|row| row.set.is_from_the_future(now)) {
-        eprintln!(
+        say(&format!(
             "pgtend: {} is dated in the future: a clock was wrong when it was made, or is now; it is never the latest without --any",
             set.name
-        );
+        ));
     }
     for (store, name, signature) in listed.not_ours {
-        eprintln!("pgtend: not listed: {name} in {store} is not ours: {}; --unsigned-ok lists it", signature.in_words());
+        say(&format!("pgtend: not listed: {name} in {store} is not ours: {}; --unsigned-ok lists it", signature.in_words()));
     }
     for (location, reason) in listed.unseen {
-        eprintln!("pgtend: not looked into: {location}: {reason}");
+        say(&format!("pgtend: not looked into: {location}: {reason}"));
     }
     for (store, name, reason) in listed.broken {
-        eprintln!("pgtend: not listed: {name} in {store} cannot be restored: {reason}");
+        say(&format!("pgtend: not listed: {name} in {store} cannot be restored: {reason}"));
     }
     failed.map_or(Ok(ExitCode::SUCCESS), Err)
 }

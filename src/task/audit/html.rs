@@ -4,11 +4,12 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::document::{Change, Document, Finding, Level, State};
 use super::markdown::{capitalized, evidence, fixes};
+use crate::terminal;
 use crate::units::{count, duration, plural};
 
 pub fn render(document: &Document) -> String {
     let counts = document.counts();
-    html! {
+    let page = html! {
         (DOCTYPE)
         html lang="en" {
             head {
@@ -55,8 +56,9 @@ pub fn render(document: &Document) -> String {
                 footer { "pgtend " (document.pgtend_version) ", job " (document.job) }
             }
         }
-    }
-    .into_string()
+    };
+    // maud escapes what HTML reads; what a terminal reads stays out, too.
+    terminal::visible(&page.into_string()).into_owned()
 }
 
 fn badge(level: Level) -> Markup {

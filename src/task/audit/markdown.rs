@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::document::{Change, Document, Finding, Level, State};
+use crate::terminal;
 use crate::units;
 
 pub fn render(document: &Document) -> String {
@@ -49,7 +50,8 @@ pub fn render(document: &Document) -> String {
     text += &list("Found last time, and not to be seen this time", &document.not_seen);
     text += &top_queries(document);
     text += &checks(document);
-    text
+    // A report is read with `cat`, too.
+    terminal::visible(&text).into_owned()
 }
 
 fn one(number: usize, finding: &Finding) -> String {
@@ -177,7 +179,7 @@ fn escaped(text: &str) -> String {
             '&' => escaped += "&amp;",
             '<' => escaped += "&lt;",
             '>' => escaped += "&gt;",
-            '\n' | '\r' => escaped.push(' '),
+            letter if letter.is_control() => escaped.push(' '),
             '\\' | '`' | '*' | '_' | '[' | ']' | '#' | '|' | '~' => {
                 escaped.push('\\');
                 escaped.push(letter);
@@ -196,7 +198,7 @@ fn fence(text: &str, least: usize) -> String {
 
 fn code(text: &str) -> String {
     let fence = fence(text, 1);
-    format!("{fence} {} {fence}", text.replace(['\n', '\r'], " "))
+    format!("{fence} {} {fence}", text.replace(char::is_control, " "))
 }
 
 fn fenced(language: &str, text: &str) -> String {

@@ -284,7 +284,7 @@ async fn base_of(connection: &mut PgConnection, view: i64) -> Result<Option<i64>
 }
 
 /// The table behind a view that is not there any more, and the view's name.
-async fn without_its_view(connection: &mut PgConnection, name: &str) -> Result<Option<(i64, String)>> {
+pub async fn without_its_view(connection: &mut PgConnection, name: &str) -> Result<Option<(i64, String)>> {
     let parts: Vec<String> =
         sqlx::query_scalar("SELECT parse_ident($1)").bind(with_schema(name)).fetch_one(&mut *connection).await?;
     let Some((name, schema)) = parts.split_last() else { return Ok(None) };

@@ -97,10 +97,13 @@ fn list(f: &mut fmt::Formatter, statements: &[Statement]) -> fmt::Result {
     for statement in statements {
         writeln!(
             f,
-            "  {};\n    -- {}{}",
+            "  {};\n    {}",
             statement.sql,
-            statement.lock,
-            if statement.takes_long { "; takes as long as the table is large" } else { "" }
+            pg::comment(&format!(
+                "{}{}",
+                statement.lock,
+                if statement.takes_long { "; takes as long as the table is large" } else { "" }
+            ))
         )?;
     }
     Ok(())

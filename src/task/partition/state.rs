@@ -306,17 +306,6 @@ pub async fn check(connection: &mut PgConnection, partition: &Partition) -> Resu
     Ok(format!("owns {table}, and may make tables in its schema"))
 }
 
-/// The owner and the schema of a table, quoted.
-pub async fn owner_of(connection: &mut PgConnection, table: &str) -> Result<Option<(String, String)>> {
-    Ok(sqlx::query_as(
-        "SELECT quote_ident(pg_get_userbyid(relowner)), quote_ident(nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
-         WHERE c.oid = to_regclass($1)",
-    )
-    .bind(with_schema(table))
-    .fetch_optional(connection)
-    .await?)
-}
-
 /// The session has no search_path, so that a name without a schema is one of `public`.
 pub fn with_schema(table: &str) -> String {
     let mut is_quoted = false;

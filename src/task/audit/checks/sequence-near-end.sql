@@ -4,7 +4,7 @@ SELECT s.sequence AS object, s.sequence AS identity,
        jsonb_build_object('last', s.last, 'end', s.ends, 'percent', round(100 * s.last::numeric / s.ends, 1)) AS evidence,
        CASE WHEN NOT s.readable THEN format('no privilege to read how far %s is', s.sequence) END AS unknown,
        CASE WHEN s.column_type IN ('integer', 'smallint') THEN concat_ws(E'\n',
-                (SELECT format('-- columns that refer to it must hold as much: %s', string_agg(format('%s (%s)', f."table", f.columns), ', ' ORDER BY f."table", f.columns)) FROM foreign_keys f
+                (SELECT format('-- columns that refer to it must hold as much: %s', translate(string_agg(format('%s (%s)', f."table", f.columns), ', ' ORDER BY f."table", f.columns), E'\n\r', '  ')) FROM foreign_keys f
                  WHERE f.confrelid = s.table_oid AND s.attnum = ANY (f.confkey) HAVING count(*) > 0),
                 CASE WHEN s.seqtypid <> 'int8'::regtype AND NOT s.is_identity THEN format('ALTER SEQUENCE %s AS bigint NO MAXVALUE;', s.sequence) END,
                 format('ALTER TABLE %s ALTER COLUMN %I TYPE bigint;', s."table", s.attname),

@@ -1,0 +1,142 @@
+//! Code of others that a job's table holds, and that runs with the rights of our session: triggers, rules, CHECKs, generated columns, expressions
+//! of indexes. A person hears of it before each run; `trust_owners = false` in `[limits]` refuses.
+//!
+//! It is looked for before the run's own queries, whose planning runs some of it. What an owner adds after that look is not seen.
+
+use std::fmt;
+
+use anyhow::Result;
+use sqlx::PgConnection;
+
+use super::partition::with_schema;
+use super::{Task, compress};
+use crate::fault::{Fault, Kind};
+use crate::job::Job;
+use crate::pg::{self, Settings, identifier};
+
+/// More names than these help nobody; the rest is a number.
+const NAMED: usize = 20;
+
+/// One piece of it, once for each function that it calls.
+#[derive(Clone, Debug, sqlx::FromRow)]
+struct ForeignCode {
+    /// "trigger", "index" and the like.
+    kind: String,
+    /// Quoted; None for a partition key.
+    name: Option<String>,
+    /// With its schema, quoted.
+    table: String,
+    /// None for a rule.
+    function: Option<String>,
+    owner: String,
+    /// The login of the session: its rights are a RESET ROLE away.
+    runs_as: String,
+    is_superuser: bool,
+}
+
+impl fmt::Display for ForeignCode {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self { kind, table, .. } = self;
+        let (owner, runs_as) = (identifier(&self.owner), identifier(&self.runs_as));
+        write!(f, "{kind} ")?;
+        if let Some(name) = &self.name {
+            write!(f, "{name} ")?;
+        }
+        write!(f, "of {table} ")?;
+        match &self.function {
+            Some(function) => write!(f, "calls {function}, code of {owner}, ")?,
+            None => write!(f, "is code of {owner} ")?,
+        }
+        match self.is_superuser {
+            true => write!(f, "which may run as {runs_as}, a superuser"),
+            false => write!(f, "which may run as {runs_as}, with rights that {owner} has not"),
+        }
+    }
+}
+
+/// What a task does to the rows of its table.
+struct Touched<'a> {
+    table: &'a str,
+    /// Events of triggers that fire, as in pg_trigger.tgtype.
+    triggers: i32,
+    /// Events of rules, as in pg_rewrite.ev_type.
+    rules: &'static [&'static str],
+    /// Rows are written: CHECKs are tried, generated columns computed.
+    writes: bool,
+    /// By session_replication_role, where the role may.
+    silences_triggers: bool,
+}
+
+const DELETE: i32 = 8;
+const UPDATE: i32 = 16;
+
+/// None: it touches no table, or (REINDEX) the server itself switches to the owner, or nobody but a person knows what it touches.
+fn touched(task: &Task) -> Option<Touched<'_>> {
+    fn touched<'a>(table: &'a str, triggers: i32, rules: &'static [&'static str], writes: bool) -> Touched<'a> {
+        Touched { table, triggers, rules, writes, silences_triggers: false }
+    }
+    match task {
+        Task::Retention(retention) => Some(touched(&retention.table, DELETE, &["4"], false)),
+        // Rows leave a default partition with its triggers disabled.
+        Task::Partition(partition) => Some(touched(&partition.table, 0, &["4"], true)),
+        Task::Compress(compress) => Some(Touched { silences_triggers: true, ..touched(&compress.table, UPDATE, &["2"], true) }),
+        // The build runs as the owner; the searches that measure it do not.
+        Task::VectorIndex(vector_index) => Some(touched(&vector_index.table, 0, &[], false)),
+        Task::Audit(_) | Task::Backup(_) | Task::Reindex(_) | Task::Sql(_) => None,
+    }
+}
+
+/// What a run of the job runs of others' code with more rights than they have, each in a sentence; an error where the job refuses that.
+pub async fn warnings(settings: &Settings, job: &Job) -> Result<Vec<String>> {
+    let Some(touched) = touched(&job.task) else { return Ok(Vec::new()) };
+    let found = look(settings, &touched).await?;
+    if let Some(first) = found.first().filter(|_| !job.limits.trust_owners) {
+        let message = format!(
+            "{}; trust_owners = false refuses that: connect as a role without more rights than {} (itself, or a member of it alone that is no \
+             superuser), or have that code dropped",
+            in_short(&found).join("; "),
+            identifier(&first.owner)
+        );
+        return Err(Fault::new(Kind::Permission, message).into());
+    }
+    Ok(in_short(&found))
+}
+
+fn in_short(found: &[ForeignCode]) -> Vec<String> {
+    let mut lines: Vec<String> = found.iter().take(NAMED).map(ToString::to_string).collect();
+    if found.len() > NAMED {
+        lines.push(format!("and {} more", found.len() - NAMED));
+    }
+    lines
+}
+
+async fn look(settings: &Settings, touched: &Touched<'_>) -> Result<Vec<ForeignCode>> {
+    let mut connection = settings.connect().await?;
+    // Operators have no schema of their own in the query.
+    pg::execute(&mut connection, "SET search_path = pg_catalog, pg_temp".to_owned()).await?;
+    let Some(table) = oid_of(&mut connection, touched).await? else { return Ok(Vec::new()) };
+    Ok(sqlx::query_as(include_str!("foreign_code.sql"))
+        .bind(table)
+        .bind(touched.triggers)
+        .bind(touched.rules)
+        .bind(touched.writes)
+        .bind(touched.silences_triggers)
+        .fetch_all(&mut connection)
+        .await
+        .map_err(pg::in_its_own_words)?)
+}
+
+/// None also for what is no table's name: the task says so in its own words.
+async fn oid_of(connection: &mut PgConnection, touched: &Touched<'_>) -> Result<Option<i64>> {
+    let name = with_schema(touched.table);
+    let found: Result<Option<i64>, sqlx::Error> = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1)::pg_catalog.oid::bigint")
+        .bind(&name)
+        .fetch_one(&mut *connection)
+        .await;
+    match found {
+        Err(error @ sqlx::Error::Database(_)) if pg::kind_of(&error).is_none() => Ok(None),
+        // A [compress] job finds its table also where somebody dropped the view in front of it.
+        Ok(None) if touched.silences_triggers => Ok(compress::without_its_view(connection, &name).await?.map(|(table, _)| table)),
+        found => Ok(found?),
+    }
+}

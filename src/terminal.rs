@@ -1,0 +1,52 @@
+//! Text of others on a terminal. A table's name, a server's message or a file in a store may hold an escape sequence that hides text, moves the
+//! cursor or sets the clipboard: here they become text that can be seen.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+/// The text with its control characters shown: `\x1b`, and DEL and those of C1 as `\u009b`. Line ends and tabs stay. JSON stays valid and means
+/// the same: it holds none of the first kind, and has that form for the second.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for letter in text.chars() {
+        let _ = match (is_hidden(letter), letter) {
+            (false, letter) => shown.write_char(letter),
+            (true, '\0'..'\x7f') => write!(shown, "\\x{:02x}", u32::from(letter)),
+            (true, letter) => write!(shown, "\\u{:04x}", u32::from(letter)),
+        };
+    }
+    Cow::Owned(shown)
+}
+
+fn is_hidden(letter: char) -> bool {
+    letter.is_control() && !matches!(letter, '\n' | '\t')
+}
+
+/// Writes a line to stderr. A reader that has gone is no error.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", visible(line));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_shown_and_lines_and_tabs_stay() {
+        assert_eq!(visible("a\x1b[31m\r\x07b\n\tc\u{9b}2J\x7f\0ü"), "a\\x1b[31m\\x0d\\x07b\n\tc\\u009b2J\\u007f\\x00ü");
+        assert!(matches!(visible("plain\n\ttext"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn json_means_the_same() {
+        let value = serde_json::json!({ "name": "x\x1b[31m\r\n\t\u{85}\u{9b}\x7f\u{2028}" });
+        let text = format!("{value:#}\n");
+        let shown = visible(&text);
+        assert!(!shown.chars().any(is_hidden), "{shown}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+    }
+}

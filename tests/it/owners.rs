@@ -1,0 +1,208 @@
+//! Owners of tables put code there: triggers, rules, expressions. It must not run with rights that they have not without a word, and not at all
+//! where a job says so.
+
+use serde_json::Value;
+
+use crate::support::Scenario;
+use crate::support::postgres::{Server, server};
+
+/// A database with a role that owns tables in it, and code that notes as whom it ran.
+struct Owned {
+    server: &'static Server,
+    database: String,
+    owner: String,
+}
+
+impl Owned {
+    /// `sql` is run as the owner.
+    fn with(major: u32, sql: &str) -> Self {
+        let server = server(major);
+        let database = server.new_database();
+        let owner = format!("owner_{database}");
+        server.sql(
+            &database,
+            &format!(
+                "CREATE ROLE {owner} LOGIN; GRANT CREATE ON SCHEMA public TO {owner};
+                 CREATE TABLE ran (as_role text); GRANT INSERT ON ran TO PUBLIC;
+                 SET ROLE {owner};
+                 CREATE FUNCTION note() RETURNS int LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.ran VALUES (current_user); RETURN 1; END $$;
+                 CREATE FUNCTION hidden() RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN public.note(); END $$;
+                 CREATE FUNCTION on_row() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM public.note(); RETURN coalesce(NEW, OLD); END $$;
+                 {sql};
+                 RESET ROLE; TRUNCATE ran"
+            ),
+        );
+        Self { server, database, owner }
+    }
+
+    fn sql(&self, sql: &str) -> String {
+        self.server.sql(&self.database, sql)
+    }
+
+    /// As whom its code ran.
+    fn ran(&self) -> String {
+        self.sql("SELECT string_agg(DISTINCT as_role, ',') FROM ran")
+    }
+
+    fn scenario(&self, role: &str, job: &str) -> Scenario {
+        let database = self.server.url_as(role, &self.database);
+        Scenario::with_url(self.server, &database)
+            .job("warned", &format!("database = 'app'\n{job}"))
+            .job("refused", &format!("database = 'app'\n{job}[limits]\ntrust_owners = false\n"))
+    }
+}
+
+const LOGS: &str = "CREATE TABLE logs (id int PRIMARY KEY, created_at timestamptz);
+    INSERT INTO logs SELECT i, now() - interval '1 year' FROM generate_series(1, 50) i";
+const RETENTION: &str = "[retention]\ntable = 'public.logs'\ncolumn = 'created_at'\nolder_than = '30d'\n";
+
+fn warnings(scenario: &Scenario, job: &str) -> String {
+    let output = scenario.run(&["run-job", job, "--json"]).succeeded();
+    let json: Value = serde_json::from_str(&output.stdout).unwrap();
+    json["runs"][0]["report"]["warnings"].to_string()
+}
+
+#[test]
+fn a_trigger_on_delete_is_named_before_it_runs_as_the_superuser_and_refused_where_the_job_says_so() {
+    for major in [14, 18] {
+        let owned = Owned::with(
+            major,
+            &format!("{LOGS}; CREATE TRIGGER takes BEFORE DELETE ON logs FOR EACH ROW EXECUTE FUNCTION on_row()"),
+        );
+        let scenario = owned.scenario("postgres", RETENTION);
+        let named = format!("trigger takes of public.logs calls public.on_row, code of \"{}\"", owned.owner);
+
+        let refusal = [named.as_str(), "trust_owners = false", "connect as a role without more rights"];
+        scenario.run(&["run-job", "refused"]).exited(77).says(&refusal);
+        scenario.run(&["run-job", "refused", "--dry-run"]).exited(77).says(&refusal);
+        let connected = scenario.run(&["check", "--connect"]).exited(77).stdout;
+        assert!(connected.contains("FAILED") && connected.contains("WARNING: trigger takes"), "{connected}");
+        scenario
+            .run(&["run-job", "warned", "--dry-run"])
+            .succeeded()
+            .prints(&[&format!("WARNING: {named}"), "as \"postgres\", a superuser"]);
+        let planned = scenario.run(&["run-job", "warned", "--dry-run", "--json"]).succeeded().stdout;
+        assert!(planned.contains("foreign_code"), "{planned}");
+        assert_eq!(owned.ran(), "", "on {major}");
+        assert_eq!(owned.sql("SELECT count(*) FROM logs"), "50");
+
+        let warned = warnings(&scenario, "warned");
+        assert!(warned.contains("trigger takes"), "{warned}");
+        assert_eq!(owned.ran(), "postgres", "it runs as who connects: that is what the warning says");
+        assert_eq!(owned.sql("SELECT count(*) FROM logs"), "0");
+    }
+}
+
+#[test]
+fn whoever_has_no_more_rights_than_the_owner_is_not_warned() {
+    let owned =
+        Owned::with(16, &format!("{LOGS}; CREATE TRIGGER takes BEFORE DELETE ON logs FOR EACH ROW EXECUTE FUNCTION on_row()"));
+    let Owned { database, owner, .. } = &owned;
+    owned.sql(&format!(
+        "CREATE ROLE alone_{database} LOGIN; GRANT {owner}, pg_monitor TO alone_{database};
+         CREATE ROLE other_{database}; CREATE ROLE many_{database} LOGIN; GRANT {owner}, other_{database} TO many_{database};
+         CREATE ROLE granted_{database} LOGIN; GRANT pg_read_all_data TO granted_{database};
+         GRANT SELECT, UPDATE, DELETE ON logs TO granted_{database}"
+    ));
+    for role in [format!("many_{database}"), format!("granted_{database}")] {
+        let scenario = owned.scenario(&role, RETENTION);
+        scenario.run(&["run-job", "refused"]).exited(77).says(&[&format!("as \"{role}\", with rights that \"{owner}\" has not")]);
+        assert_eq!(owned.ran(), "");
+    }
+    for role in [owner.clone(), format!("alone_{database}")] {
+        let scenario = owned.scenario(&role, RETENTION);
+        scenario.run(&["run-job", "refused", "--dry-run"]).succeeded();
+        assert!(!warnings(&scenario, "refused").contains("code of"), "{role}");
+    }
+}
+
+/// Any query of the table runs it, when it is planned.
+#[test]
+fn a_constant_in_an_index_runs_in_no_task_that_trusts_no_owner() {
+    let table = "CREATE TABLE parts (id int, created_at timestamptz NOT NULL, content text) PARTITION BY RANGE (created_at);
+        CREATE TABLE parts_old PARTITION OF parts FOR VALUES FROM ('2020-01-01') TO ('2020-02-01');
+        CREATE INDEX parts_idx ON parts ((id + hidden()));
+        CREATE TABLE scripts (id int PRIMARY KEY, content text, CONSTRAINT checked CHECK (id >= note()));
+        INSERT INTO scripts SELECT i, repeat('Get-Item ' || i, 4000) FROM generate_series(1, 20) i;
+        CREATE INDEX scripts_idx ON scripts (id) WHERE id > hidden();
+        CREATE STATISTICS scripts_st ON (id + hidden()), id FROM scripts";
+    let owned = Owned::with(18, table);
+    let cases: [(&str, &[&str]); 4] = [
+        (
+            "[partition]\ntable = 'public.parts'\ncolumn = 'created_at'\nevery = 'month'\n",
+            &["index parts_idx of public.parts calls public.hidden"],
+        ),
+        (
+            "[retention]\ntable = 'public.parts'\ncolumn = 'created_at'\nolder_than = '30d'\n",
+            &["index parts_idx of public.parts calls public.hidden"],
+        ),
+        (
+            "[compress]\ntable = 'public.scripts'\ncolumn = 'content'\nmethod = 'toast'\n",
+            &["index scripts_idx of", "statistics scripts_st of", "CHECK checked of public.scripts calls public.note"],
+        ),
+        ("[vector_index]\ntable = 'public.scripts'\ncolumn = 'content'\n", &["index scripts_idx of", "statistics scripts_st of"]),
+    ];
+    for (job, names) in cases {
+        let scenario = owned.scenario("postgres", job);
+        // Another job would look at the table, as its owner is trusted.
+        std::fs::remove_file(scenario.path("jobs/warned.toml")).unwrap();
+        let output = scenario.run(&["run-job", "refused"]).exited(77).says(names);
+        assert_eq!(owned.ran(), "", "{job}: {}", output.stderr);
+        scenario.run(&["check", "--connect"]).exited(77);
+        assert_eq!(owned.ran(), "", "{job}");
+    }
+    let scenario = owned.scenario("postgres", "[compress]\ntable = 'public.scripts'\ncolumn = 'content'\nmethod = 'toast'\n");
+    let warned = warnings(&scenario, "warned");
+    assert!(warned.contains("CHECK checked"), "{warned}");
+    assert!(owned.ran().contains("postgres"), "the test's code can run at all");
+}
+
+#[test]
+fn a_table_behind_the_view_of_a_compress_job_is_looked_at_even_without_the_view() {
+    let owned = Owned::with(
+        18,
+        "CREATE TABLE scripts (id int PRIMARY KEY, content text);
+         INSERT INTO scripts SELECT i, repeat(md5(i::text), 1000) FROM generate_series(1, 20) i",
+    );
+    let job = "[compress]\ntable = 'public.scripts'\ncolumn = 'content'\nmethod = 'gzip'\n";
+    let scenario = owned.scenario("postgres", job);
+    scenario.run(&["compress", "install", "refused", "--force"]).succeeded();
+    let stored = owned.sql("SELECT relname FROM pg_class WHERE relkind = 'r' AND relname LIKE 'scripts%stored'");
+    owned.sql(&format!("SET ROLE {}; CREATE INDEX bad ON {stored} ((id + hidden())); RESET ROLE; TRUNCATE ran", owned.owner));
+    scenario.run(&["run-job", "refused"]).exited(77).says(&["index bad of public.scripts_stored calls public.hidden"]);
+    owned.sql("DROP VIEW scripts");
+    scenario.run(&["run-job", "refused"]).exited(77).says(&["index bad of"]);
+    scenario.run(&["compress", "install", "refused"]).exited(77).says(&["index bad of"]);
+    assert_eq!(owned.ran(), "");
+}
+
+#[test]
+fn what_postgres_itself_computes_is_nobody_elses_code_unless_it_takes_sql() {
+    let table = "CREATE TABLE logs (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, created_at timestamptz DEFAULT now() CHECK (created_at > '2000-01-01'),
+            content text CHECK (length(content) > 0), half int GENERATED ALWAYS AS (length(content) / 2) STORED);
+        CREATE INDEX logs_idx ON logs (lower(content)) WHERE half > 1; CREATE STATISTICS logs_st ON lower(content), id FROM logs;
+        INSERT INTO logs (content) SELECT repeat('x' || i, 3000) FROM generate_series(1, 20) i";
+    let owned = Owned::with(18, table);
+    // A function of the superuser's, and one that runs as its owner.
+    owned.sql(
+        "CREATE FUNCTION ours() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN coalesce(NEW, OLD); END $$;
+         CREATE TRIGGER ours BEFORE DELETE OR UPDATE ON logs FOR EACH ROW EXECUTE FUNCTION ours()",
+    );
+    let theirs = format!(
+        "SET ROLE {}; CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN PERFORM public.note(); RETURN coalesce(NEW, OLD); END $$;
+         CREATE TRIGGER theirs BEFORE DELETE ON logs FOR EACH ROW EXECUTE FUNCTION theirs()",
+        owned.owner
+    );
+    owned.sql(&theirs);
+    let compress = "[compress]\ntable = 'public.logs'\ncolumn = 'content'\nmethod = 'toast'\n";
+    for job in [RETENTION, compress] {
+        assert!(!warnings(&owned.scenario("postgres", job), "refused").contains("superuser"), "{job}");
+    }
+    owned.sql("ALTER TABLE logs ADD CONSTRAINT asks CHECK (query_to_xml('SELECT public.note()', true, true, '') IS NOT NULL) NOT VALID; TRUNCATE ran");
+    owned
+        .scenario("postgres", compress)
+        .run(&["run-job", "refused"])
+        .exited(77)
+        .says(&["CHECK asks of public.logs calls pg_catalog.query_to_xml"]);
+    assert_eq!(owned.ran(), "");
+}

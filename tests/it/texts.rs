@@ -1,0 +1,147 @@
+//! A name may be SQL, or an escape sequence. What pgtend writes for people to run, or to read on a terminal, holds it as a name.
+
+use serde_json::json;
+
+use crate::audit::{audit, findings};
+use crate::support::Scenario;
+use crate::support::postgres::{Server, server};
+
+/// `text` as a role's or a table's name in SQL.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
+}
+
+/// A string of TOML, which takes no DEL as it is.
+fn toml(text: &str) -> String {
+    json!(text).to_string().replace('\u{7f}', "\\u007f")
+}
+
+fn role(server: &Server, name: &str) -> String {
+    server.sql("postgres", &format!("CREATE ROLE {name} LOGIN"));
+    name.to_owned()
+}
+
+fn is_superuser(server: &Server, role: &str) -> bool {
+    server.sql("postgres", &format!("SELECT rolsuper FROM pg_roles WHERE rolname = '{role}'")) == "t"
+}
+
+#[test]
+fn a_table_whose_name_is_sql_gains_nothing_by_the_fixes_of_an_audit() {
+    for major in [14, 18] {
+        let server = server(major);
+        let database = server.new_database();
+        let stranger = role(server, &format!("stranger_{database}"));
+        let mut sql =
+            "CREATE TABLE parent (id serial PRIMARY KEY, at timestamp DEFAULT now()); INSERT INTO parent DEFAULT VALUES; ANALYZE parent;
+             SELECT setval('parent_id_seq', 2000000000);"
+                .to_owned();
+        for (number, end) in ["\n", "\r", "\u{85}\u{2028}\n"].into_iter().enumerate() {
+            let name = quoted(&format!("x{number}{end}ALTER ROLE {stranger} SUPERUSER; --"));
+            let view = quoted(&format!("v{number}{end}ALTER ROLE {stranger} SUPERUSER; --"));
+            sql += &format!(
+                "CREATE TABLE {name} (parent int REFERENCES parent ON DELETE CASCADE); CREATE VIEW {view} AS SELECT at FROM parent;"
+            );
+        }
+        server.sql(&database, &sql);
+        let audited = audit(&Scenario::with_database(server, &database));
+        let mut commented = 0;
+        for finding in findings(&audited) {
+            if let Some(sql) = finding["fix"]["sql"].as_str() {
+                // Some are for a person to complete; what psql makes of each counts here.
+                let _ = server.psql(&database, &format!("\\set ON_ERROR_STOP off\n{sql}"));
+                commented += usize::from(sql.contains("-- columns that refer") || sql.contains("-- in the way"));
+            }
+            assert!(!is_superuser(server, &stranger), "on {major}: {:#}", finding["fix"]);
+        }
+        assert!(commented >= 2, "names in comments: {audited:#}");
+    }
+}
+
+#[test]
+fn roles_and_statements_that_are_sql_gain_nothing_by_the_output_of_grants() {
+    let server = server(15);
+    let database = server.new_database();
+    let stranger = role(server, &format!("stranger_{database}"));
+    let owner = quoted(&format!("o{database}\nALTER ROLE {stranger} SUPERUSER; --"));
+    server.sql(
+        &database,
+        &format!("CREATE ROLE {owner} SUPERUSER; CREATE TABLE scripts (content text); ALTER TABLE scripts OWNER TO {owner}"),
+    );
+    let scenario = Scenario::with_database(server, &database)
+        .job("compress", "database = 'app'\n[compress]\ntable = 'public.scripts'\ncolumn = 'content'\nmethod = 'toast'\n")
+        .job(
+            "missing",
+            &format!(
+                "database = 'app'\n[reindex]\ntable = {}\n",
+                toml(&quoted(&format!("x\nALTER ROLE {stranger} SUPERUSER; --")))
+            ),
+        )
+        .sql_job("stats", "", &[&format!("ANALYZE scripts; -- a\rALTER ROLE {stranger} SUPERUSER"), "VACUUM"]);
+    let sql = scenario.run(&["grants", "--role", &format!("tend_{database}")]).succeeded().stdout;
+    server.psql("postgres", &sql).unwrap_or_else(|error| panic!("{error}\n{sql}"));
+    assert!(!is_superuser(server, &stranger), "{sql}");
+    assert!(sql.contains("owns \"public\".\"scripts\" and is a superuser"), "{sql}");
+    server.sql(&database, &format!("DROP OWNED BY {owner}; DROP ROLE {owner}"));
+}
+
+/// Nothing that a terminal would obey.
+fn is_text(text: &str) {
+    let hidden: Vec<char> = text.chars().filter(|letter| letter.is_control() && !matches!(letter, '\n' | '\t')).collect();
+    assert!(hidden.is_empty(), "{hidden:?} in {text:?}");
+}
+
+#[test]
+fn a_name_with_escape_sequences_reaches_neither_stdout_nor_stderr() {
+    let server = server(18);
+    let database = server.new_database();
+    let name = "red\u{1b}[31m\u{1b}]52;c;cm0=\u{7}\u{9b}2J\r\u{7f}";
+    server.sql(
+        &database,
+        &format!(
+            "CREATE TABLE {0} (parent int, at timestamp); INSERT INTO {0} SELECT 1, now() - interval '1 year';
+             CREATE TABLE keyed (id int PRIMARY KEY); ALTER TABLE keyed RENAME id TO {0}",
+            quoted(name)
+        ),
+    );
+    let table = toml(&format!("public.{}", quoted(name)));
+    let retention =
+        |column: &str| format!("database = 'app'\n[retention]\ntable = {table}\ncolumn = '{column}'\nolder_than = '30d'\n");
+    let scenario =
+        Scenario::with_database(server, &database).ledger().job("keep", &retention("at")).job("fails", &retention("nosuch")).job(
+            "logs",
+            &format!(
+                "database = 'app'\n[sql]\nstatements = [{}]\n",
+                toml(&format!("DO $$ BEGIN RAISE EXCEPTION '{name}'; END $$"))
+            ),
+        );
+    let mut said = String::new();
+    for arguments in [
+        &["audit", "--database", "app", "--fail-on", "never"][..],
+        &["audit", "--database", "app", "--fail-on", "never", "--format", "markdown"],
+        &["audit", "--database", "app", "--fail-on", "never", "--format", "html"],
+        &["audit", "--database", "app", "--fail-on", "never", "--json"],
+        &["run-job", "keep", "--dry-run"],
+        &["run-job", "keep"],
+        &["run-job", "keep", "--json"],
+        &["run-job", "fails"],
+        &["run-job", "logs"],
+        &["--log-format", "json", "--log", "debug", "run-job", "logs"],
+        &["grants"],
+        &["check", "--connect"],
+        &["runs"],
+        &["runs", "show", "1"],
+        &["runs", "--json"],
+    ] {
+        let output = scenario.run(arguments);
+        is_text(&output.stdout);
+        is_text(&output.stderr);
+        said += &output.stdout;
+        said += &output.stderr;
+    }
+    assert!(said.contains("red\\x1b[31m"), "the name is shown as text: {said}");
+    let audited = audit(&scenario);
+    assert!(
+        findings(&audited).iter().any(|finding| finding["fix"].to_string().contains("red\\u001b[31m")),
+        "JSON has it as it is"
+    );
+}
