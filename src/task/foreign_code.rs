@@ -112,10 +112,8 @@ fn in_short(found: &[ForeignCode]) -> Vec<String> {
 
 async fn look(settings: &Settings, touched: &Touched<'_>) -> Result<Vec<ForeignCode>> {
     let mut connection = settings.connect().await?;
-    // Operators have no schema of their own in the query.
-    pg::execute(&mut connection, "SET search_path = pg_catalog, pg_temp".to_owned()).await?;
     let Some(table) = oid_of(&mut connection, touched).await? else { return Ok(Vec::new()) };
-    Ok(sqlx::query_as(include_str!("foreign_code.sql"))
+    sqlx::query_as(include_str!("foreign_code.sql"))
         .bind(table)
         .bind(touched.triggers)
         .bind(touched.rules)
@@ -123,7 +121,7 @@ async fn look(settings: &Settings, touched: &Touched<'_>) -> Result<Vec<ForeignC
         .bind(touched.silences_triggers)
         .fetch_all(&mut connection)
         .await
-        .map_err(pg::in_its_own_words)?)
+        .map_err(pg::in_its_own_words)
 }
 
 /// None also for what is no table's name: the task says so in its own words.

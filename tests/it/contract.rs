@@ -9,7 +9,7 @@ use crate::support::{Scenario, quoted};
 /// The contract itself: its tables beside what servers have.
 #[allow(dead_code, reason = "a part of the program, read for its lists")]
 #[path = "../../src/pg/contract.rs"]
-mod contract;
+mod program;
 
 const HOSTILE: &str = include_str!("fixtures/hostile.sql");
 
@@ -414,11 +414,11 @@ const HARMLESS: &[(&str, &str)] = &[
 
 #[test]
 fn every_setting_that_a_user_may_choose_is_pinned_or_harmless_with_a_reason() {
-    let rights = contract::Rights { messages: true, replication_role: true };
+    let rights = program::Rights { messages: true, replication_role: true };
     for major in MAJORS {
         let server = server(major);
         let version_num = server.sql("postgres", "SELECT current_setting('server_version_num')").parse().unwrap();
-        let statements = contract::statements(contract::Purpose::Own, false, true, version_num, rights);
+        let statements = program::statements(program::Purpose::Own, false, true, version_num, rights);
         let pinned: BTreeSet<String> =
             statements.split("; ").map(|set| set.split(' ').nth(1).unwrap().to_ascii_lowercase()).collect();
         let harmless: BTreeSet<String> = HARMLESS.iter().map(|(name, _)| (*name).to_owned()).collect();

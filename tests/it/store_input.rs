@@ -46,7 +46,7 @@ fn run_without_rights(scenario: &Scenario, arguments: &[&str]) -> Output {
 }
 
 fn lock(folder: &Path) {
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o000)).unwrap();
 }
 
 fn unlock(folder: &Path) {
