@@ -157,11 +157,13 @@ fn a_pg_dump_that_fails_after_its_last_line_makes_no_set() {
 fn a_server_that_stops_midway_exits_with_69_and_makes_no_set() {
     let mut server = Server::start(18);
     let database = large_database(&server);
-    let script = "set -o pipefail; \"$real\" \"$@\" | { head -c 9000000; touch paused; sleep 2; cat; }";
-    let scenario = Scenario::with_tool(&server, &database, "pg_dump", script).backup_job("local", "");
+    let waits = "for i in $(seq 600); do [ -e go ] && break; sleep 0.1; done";
+    let script = format!("set -o pipefail; \"$real\" \"$@\" | {{ head -c 9000000; touch paused; {waits}; cat; }}");
+    let scenario = Scenario::with_tool(&server, &database, "pg_dump", &script).backup_job("local", "");
     let running = scenario.start(&["run-job", "nightly"]);
     paused(&scenario);
     server.stop_immediately();
+    std::fs::write(scenario.path("go"), "").unwrap();
     running.wait().exited(69).says(&["server closed the connection"]);
     scenario.has_nothing();
 }
@@ -382,11 +384,11 @@ fn a_scratch_database_of_a_killed_verification_is_dropped_by_the_next_run() {
     let planned = |scenario: &Scenario| scenario.run(&["run-job", "nightly", "--dry-run"]).stdout;
     server.sql(&database, "DROP INDEX waits");
     eventually("its sessions have ended", || {
-        planned(&scenario).contains("1 scratch databases") && lock_is_free(server, &database)
+        planned(&scenario).contains("1 scratch database") && lock_is_free(server, &database)
     });
     assert_eq!(scenario.json(&["backups", "list"])["sets"][0]["bytes"], "unknown");
     scenario.run(&["run-job", "nightly"]).succeeded();
-    assert!(!planned(&scenario).contains("scratch databases"));
+    assert!(!planned(&scenario).contains("1 scratch database"));
     assert!(ours.iter().any(|name| !scratch(server).contains(name)));
 }
 
