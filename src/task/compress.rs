@@ -22,6 +22,7 @@ mod triggers;
 mod undo;
 mod walk;
 
+pub use install::GUARDS;
 pub use plan::Plan;
 pub use table::without_its_view;
 

@@ -36,7 +36,8 @@ WITH RECURSIVE me AS (
 ), firing AS (
     SELECT g.* FROM pg_catalog.pg_trigger g, me
     WHERE NOT g.tgisinternal AND g.tgenabled <> 'D'
-      AND (g.tgrelid IN (SELECT oid FROM tables) AND g.tgtype & $2::int <> 0
+      -- 64: INSTEAD OF, on the view of a [compress] job, which is not what the job writes to.
+      AND (g.tgrelid IN (SELECT oid FROM tables) AND g.tgtype & $2::int <> 0 AND g.tgtype & 64 = 0
                AND NOT ($5::boolean AND me.rolsuper AND g.tgenabled = 'O' AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger r WHERE r.tgrelid = g.tgrelid AND r.tgenabled = 'R'))
            OR g.tgrelid IN (SELECT oid FROM reached) AND g.tgtype & 66 = 0 AND g.tgtype & 24 <> 0 AND pg_catalog.current_setting('server_version_num')::int < 180000)
 ), expressions AS (

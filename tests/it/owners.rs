@@ -167,6 +167,13 @@ fn a_table_behind_the_view_of_a_compress_job_is_looked_at_even_without_the_view(
     let job = "[compress]\ntable = 'public.scripts'\ncolumn = 'content'\nmethod = 'gzip'\n";
     let scenario = owned.scenario("postgres", job);
     scenario.run(&["compress", "install", "refused", "--force"]).succeeded();
+    // What install made is the owner's to change; a superuser's session silences it, others' do not.
+    let Owned { database, owner, .. } = &owned;
+    let many = format!("many_{database}");
+    owned.sql(&format!("CREATE ROLE other_{database}; CREATE ROLE {many} LOGIN; GRANT {owner}, other_{database} TO {many}"));
+    let by_many = owned.scenario(&many, job);
+    by_many.run(&["run-job", "refused"]).exited(77).says(&["trigger zz_pgtend_one_form of public.scripts_stored"]);
+    assert!(!warnings(&by_many, "warned").contains("code of"));
     let stored = owned.sql("SELECT relname FROM pg_class WHERE relkind = 'r' AND relname LIKE 'scripts%stored'");
     owned.sql(&format!("SET ROLE {}; CREATE INDEX bad ON {stored} ((id + hidden())); RESET ROLE; TRUNCATE ran", owned.owner));
     scenario.run(&["run-job", "refused"]).exited(77).says(&["index bad of public.scripts_stored calls public.hidden"]);
@@ -205,4 +212,25 @@ fn what_postgres_itself_computes_is_nobody_elses_code_unless_it_takes_sql() {
         .exited(77)
         .says(&["CHECK asks of public.logs calls pg_catalog.query_to_xml"]);
     assert_eq!(owned.ran(), "");
+}
+
+#[test]
+fn triggers_that_a_cascade_sets_off_are_named_where_they_run_as_the_superuser() {
+    let tables = format!(
+        "{LOGS}; CREATE TABLE lines (log int REFERENCES logs ON DELETE CASCADE); CREATE INDEX ON lines (log); INSERT INTO lines SELECT id FROM logs;
+         CREATE TRIGGER before BEFORE DELETE ON lines FOR EACH ROW EXECUTE FUNCTION on_row();
+         CREATE TRIGGER after AFTER DELETE ON lines FOR EACH ROW EXECUTE FUNCTION on_row()"
+    );
+    for (major, is_named) in [(14, true), (18, false)] {
+        let owned = Owned::with(major, &tables);
+        let scenario = owned.scenario("postgres", RETENTION);
+        let refused = scenario.run(&["run-job", "refused"]);
+        assert_eq!(refused.code, Some(if is_named { 77 } else { 0 }), "{refused:?}");
+        assert_eq!(refused.stderr.contains("trigger after of public.lines"), is_named, "{refused:?}");
+        assert!(!refused.stderr.contains("trigger before of"), "{refused:?}");
+        // Before 18, nothing ran; since 18, all of it ran as the owner.
+        assert_eq!(owned.ran(), if is_named { String::new() } else { owned.owner.clone() });
+        scenario.run(&["run-job", "warned"]).succeeded();
+        assert_eq!(owned.ran().contains("postgres"), is_named, "on {major}: {}", owned.ran());
+    }
 }
