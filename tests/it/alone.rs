@@ -11,6 +11,8 @@ mod compress_faults;
 mod fleet;
 /// kill -9 at random moments of retention and partitions, and servers that crash.
 mod kills;
+/// How many requests are in flight at once.
+mod listing;
 /// Rows that leave a table while others write to them.
 mod retention_writers;
 /// Vector index builds stopped at random moments, with clients at work, and in the waits that are left.
