@@ -62,8 +62,10 @@ pub async fn prepare_server(
         Fault::new(
             Kind::Configuration,
             format!(
-                "the target lacks extensions that the dump needs: {}; install their packages on the target's host, or leave them out: --without EXTENSION NAME",
-                lacks.extensions.join(", ")
+                "the target lacks extensions that the dump needs: {}; install their packages on the target's host{}",
+                lacks.extensions.join(", "),
+                // Options of `backups restore`.
+                if choices.for_scratch { "" } else { ", or leave them out: --without EXTENSION NAME" }
             )
         )
     );
@@ -80,8 +82,13 @@ pub async fn prepare_server(
             Fault::new(
                 Kind::Configuration,
                 format!(
-                    "the target lacks roles that own objects or have grants or settings in the dump: {}; restore globals.sql.gz first, or let --create-roles make them without login; --role-map OLD=NEW names another role, --no-owner needs no owners",
-                    lacks.roles.join(", ")
+                    "the target lacks roles that own objects or have grants or settings in the dump: {}; {}",
+                    lacks.roles.join(", "),
+                    if choices.for_scratch {
+                        "make them there, without login (CREATE ROLE)"
+                    } else {
+                        "restore globals.sql.gz first, or let --create-roles make them without login; --role-map OLD=NEW names another role, --no-owner needs no owners"
+                    }
                 )
             )
         );
