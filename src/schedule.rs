@@ -122,7 +122,7 @@ impl TryFrom<String> for Schedule {
             format!("`{text}` is not a schedule: {error}; write five cron fields like \"0 2 * * *\", six with seconds, or @daily")
         })?;
         // `0 0 31 2 *` parses, and never comes.
-        let start = Utc.with_ymd_and_hms(2024, 1, 1, 0, 0, 0).unwrap();
+        let start = DateTime::<Utc>::from_timestamp(1_704_067_200, 0).unwrap_or_default();
         if cron.find_next_occurrence(&start, false).is_err() {
             return Err(format!("`{text}` is a schedule that never comes: no calendar has such a day"));
         }

@@ -371,6 +371,31 @@ fn a_set_whose_dump_alone_is_held_stays_a_set() {
 }
 
 #[test]
+fn a_deletion_that_was_killed_left_a_set_or_what_the_next_run_sweeps() {
+    let (scenario, _) = scenario(server(18), "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let from = scenario.path(&format!("store/{}", scenario.sets()[0]));
+    let run: serde_json::Value = serde_json::from_slice(&std::fs::read(from.join("run.json")).unwrap()).unwrap();
+    let mark =
+        serde_json::json!({ "process": run["process"], "identity": null, "reasons": [], "started_at": "2026-01-03T02:00:00Z" });
+    // Killed before its dump went, and after.
+    for (day, has_dump) in [(1, true), (2, false)] {
+        let name = copy(&scenario, &format!("2026-01-0{day}T02-00-00Z"), |_| ());
+        std::fs::write(scenario.path(&format!("store/{name}/deleting.json")), mark.to_string()).unwrap();
+        if !has_dump {
+            std::fs::remove_file(scenario.path(&format!("store/{name}/dump.sql.gz"))).unwrap();
+        }
+    }
+    let with_dump = "app/nightly/2026-01-01T02-00-00Z";
+    let listed = scenario.sets();
+    assert!(listed.iter().any(|name| name == with_dump) && !listed.iter().any(|name| name.contains("2026-01-02")), "{listed:?}");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    scenario.run(&["backups", "verify", with_dump]).succeeded();
+    let left = scenario.files("store");
+    assert!(!left.iter().any(|file| file.contains("2026-01-02")), "{left:?}");
+}
+
+#[test]
 fn a_leftover_that_cannot_be_deleted_keeps_no_other_one() {
     let (server, s3) = (server(18), S3Server::start());
     let database = server.new_database();

@@ -37,7 +37,7 @@ impl Compression {
     }
 
     /// `dump.sql.gz`
-    pub fn dump_object(self) -> &'static str {
+    pub const fn dump_object(self) -> &'static str {
         match self {
             Self::Gzip => "dump.sql.gz",
             Self::Zstd => "dump.sql.zst",

@@ -163,9 +163,8 @@ async fn check_unknown(
     Ok(())
 }
 
-/// Marks the set as going, then its manifest goes, then the dump and the rest, the marks last: what is left by a kill in between
-/// is no set, and the next sweep takes it. Where the dump cannot be deleted (a legal hold on it alone), the manifest comes back: a
-/// dump that stays is to stay a set.
+/// Marks the set as going; then its dump goes, the manifest and the rest, the marks last. A dump that cannot be deleted (a legal hold
+/// on it alone) keeps all of its set. What is left by a kill is a set, or has the mark and no dump: that the next sweep takes.
 async fn delete(store: &Store, set: &Set, reasons: &[String]) -> Result<()> {
     let marker = DeletingMarker {
         process: ProcessIdentity::own(),
@@ -173,21 +172,15 @@ async fn delete(store: &Store, set: &Set, reasons: &[String]) -> Result<()> {
         reasons: reasons.to_vec(),
         started_at: Utc::now(),
     };
-    let manifest_key = set.name.key(MANIFEST);
-    let manifest = store.get(&manifest_key).await?.context("its manifest is gone")?;
     markers::write(store, &set.name, DELETING, &marker).await?;
-    store.delete(&manifest_key).await?;
     if let Err(error) = store.delete(&set.name.key(&set.manifest.dump.object)).await {
-        store.put(&manifest_key, manifest).await.with_context(|| {
-            format!("its dump cannot be deleted ({error:#}), and its manifest is deleted and cannot be written again")
-        })?;
-        // With a manifest it is a set, whatever this says.
+        // With its dump it is a set, whatever the mark says.
         if let Err(error) = store.delete(&set.name.key(DELETING)).await {
             tracing::debug!("{error:#}");
         }
         return Err(error.context("its dump cannot be deleted, and so it stays whole"));
     }
-    for object in [VERIFICATION, GLOBALS, HOLD, LOSS_HOLD, RUN, DELETING] {
+    for object in [MANIFEST, VERIFICATION, GLOBALS, HOLD, LOSS_HOLD, RUN, DELETING] {
         store.delete(&set.name.key(object)).await?;
     }
     Ok(())

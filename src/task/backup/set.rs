@@ -12,6 +12,7 @@ use futures_util::{StreamExt as _, stream};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use tokio::sync::Semaphore;
 
+use super::compress::Compression;
 use super::manifest::{self, Manifest};
 use super::markers::{self, Hold};
 use super::series::Identity;
@@ -97,6 +98,9 @@ pub fn decode(name: &str) -> Result<String> {
     Ok(percent_decode_str(name).decode_utf8().context("a name in a key is not UTF-8")?.into_owned())
 }
 
+/// What the dump of a set may be called.
+pub const DUMPS: [&str; 2] = [Compression::Gzip.dump_object(), Compression::Zstd.dump_object()];
+
 /// A set as a store has it.
 #[derive(Clone, Debug)]
 pub struct Set {
@@ -131,7 +135,7 @@ impl Set {
 pub struct Listing {
     /// Oldest first.
     pub sets: Vec<Set>,
-    /// Folders without a manifest: a run that goes on, what a killed one left, or a deletion that did not come to its end.
+    /// Folders that hold no set: a run that goes on, what a killed one left, or a deletion that did not come to its end.
     pub incomplete: Vec<(SetName, Vec<Object>)>,
     /// Manifests that cannot be read, with the reason. Nothing touches these.
     pub unreadable: Vec<(SetName, String)>,
@@ -199,8 +203,12 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
         }
     }
     listing.unreadable.dedup_by(|a, b| a.0 == b.0);
+    // A deletion takes the dump before the manifest.
+    let is_going = |name: &SetName, objects: &[Object]| {
+        has(objects, name, markers::DELETING) && !DUMPS.iter().any(|dump| has(objects, name, dump))
+    };
     let (with_manifest, without): (Vec<_>, Vec<_>) =
-        folders.into_iter().partition(|(name, objects)| has(objects, name, MANIFEST));
+        folders.into_iter().partition(|(name, objects)| has(objects, name, MANIFEST) && !is_going(name, objects));
     // It was a set once: somebody has to know that there was a newer one.
     for (name, objects) in without.iter().filter(|(name, objects)| has(objects, name, VERIFICATION)) {
         if !has(objects, name, markers::DELETING) {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::guard::Guard;
 use super::markers::{self, DELETING, DeletingMarker, RUN, RunMarker};
 use super::series::Identity;
-use super::set::{self, Listing, MANIFEST, SetName, VERIFICATION};
+use super::set::{self, DUMPS, Listing, MANIFEST, SetName, VERIFICATION};
 use crate::bounds::Bounded;
 use crate::fault;
 use crate::store::{Object, Store, Unfinished};
@@ -26,8 +26,8 @@ pub struct Leftover {
     pub uploads: Vec<Unfinished>,
     pub run: Option<RunMarker>,
     pub deleting: Option<DeletingMarker>,
-    /// The store has said, asked for this one key, that there is no manifest.
-    pub has_no_manifest: bool,
+    /// The store has said, asked for the very keys, that there is no manifest, or of a deletion that there is no dump.
+    pub is_no_set: bool,
     /// The run is over: by its process, or by the ledger.
     pub is_known_dead: bool,
 }
@@ -78,20 +78,32 @@ pub async fn read(store: &Store, folder: &str, listing: &Listing) -> Result<(Vec
             (None, Some(run)) => run.process.is_known_dead(),
             (None, None) => false,
         };
-        // Only where it matters: it costs a request.
-        let has_no_manifest = (run.is_some() || deleting.is_some()) && !store.exists_for_certain(&name.key(MANIFEST)).await?;
+        // Only where it matters: it costs requests.
+        let is_marked = run.is_some() || deleting.is_some();
+        let is_no_set = is_marked
+            && (!store.exists_for_certain(&name.key(MANIFEST)).await?
+                || (deleting.is_some() && has_no_dump(store, name).await?));
         leftovers.push(Leftover {
             name: name.clone(),
             objects: objects.clone(),
             uploads: own_uploads,
             run,
             deleting,
-            has_no_manifest,
+            is_no_set,
             is_known_dead,
         });
     }
     // What is left are uploads in folders that have no object, or that have a set.
     Ok((leftovers, uploads))
+}
+
+async fn has_no_dump(store: &Store, name: &SetName) -> Result<bool> {
+    for dump in DUMPS {
+        if store.exists_for_certain(&name.key(dump)).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// A marker that cannot be read is none: its folder is left alone.
@@ -127,7 +139,7 @@ pub fn decide(
                 "it was a set, since it has a verification.json, and its manifest is gone; the dump is still one for stock tools",
                 true,
             )),
-            () if !leftover.has_no_manifest => Some(("its manifest is there, although a listing did not show it", false)),
+            () if !leftover.is_no_set => Some(("a set is there, although a listing did not show all of it", false)),
             () if own.zip(identity).is_some_and(|(own, other)| own != other) => Some(("it is another server's", false)),
             () if leftover.is_known_dead || is_old(newest) => None,
             () => Some(("its run may still be going on; it is swept when nothing in it is younger than a day", false)),
@@ -230,7 +242,7 @@ mod tests {
                 started_at: at("2026-11-23T02:00:00").unwrap(),
             }),
             deleting: None,
-            has_no_manifest: true,
+            is_no_set: true,
             is_known_dead: false,
             name,
         }
@@ -257,7 +269,7 @@ mod tests {
             (leftover(), None, "nobody knows how old it is"),
             (with_verification(dead.clone()), old, "it was a set"),
             (Leftover { run: None, ..dead.clone() }, old, "no marker"),
-            (Leftover { has_no_manifest: false, ..dead.clone() }, old, "the listing was short"),
+            (Leftover { is_no_set: false, ..dead.clone() }, old, "the listing was short"),
             (
                 Leftover {
                     run: dead.run.clone().map(|run| RunMarker { identity: Some(identity("8/app")), ..run }),
