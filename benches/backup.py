@@ -34,7 +34,8 @@ def clean_environment():
 class Bench:
     def __init__(self, folder, options):
         self.folder, self.options = folder, options
-        self.environment = clean_environment()
+        self.state = folder / "state"
+        self.environment = clean_environment() | {"XDG_STATE_HOME": str(self.state)}
         self.pgtend, self.s3_program = release("pgtend"), release("examples/s3_server")
         self.output, self.store, self.s3_folder = folder / "output", folder / "store", folder / "s3"
         self.running = []
@@ -164,7 +165,8 @@ class Bench:
         return {"wall": wall, "cpu": cpu, "rss": usage.ru_maxrss * 1024, "bytes": size_of(result) if result else None}
 
     def clear(self):
-        for folder in (self.output, self.store):
+        # With what pgtend remembers of the store: else it would take the emptied folder for a disk that is not mounted.
+        for folder in (self.output, self.store, self.state):
             shutil.rmtree(folder, ignore_errors=True)
         self.output.mkdir()
         for entry in self.s3_folder.iterdir():

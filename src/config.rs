@@ -79,6 +79,8 @@ pub struct Database {
     pub url: Option<SecretString>,
     /// That every session takes.
     pub role: Option<String>,
+    /// The login of jobs that change a table's rows, in place of `url`: it has no more rights than the table's owner.
+    pub owner_url: Option<SecretString>,
 }
 
 #[derive(Clone, Debug)]
@@ -236,6 +238,16 @@ pub struct WrittenDatabase {
     pub url_file: Option<Spanned<PathBuf>>,
     /// The role that pgtend takes after it has logged in (SET ROLE). Without it, the login's own, or what ALTER ROLE … SET role says.
     pub role: Option<String>,
+    /// The login of `[retention]`, `[partition]`, `[compress]` and `[vector_index]` on this database, and of `archives restore`: the owner of their
+    /// tables, so that triggers and other code of the owner's runs with no more rights than the owner has. Without it, `url`.
+    #[schemars(with = "Option<String>")]
+    pub owner_url: Option<Spanned<String>>,
+    /// The environment variable that holds it.
+    #[schemars(with = "Option<String>")]
+    pub owner_url_env: Option<Spanned<String>>,
+    /// The file that holds it.
+    #[schemars(with = "Option<PathBuf>")]
+    pub owner_url_file: Option<Spanned<PathBuf>>,
 }
 
 /// A directory (`path`) or an S3 bucket (`bucket` and what follows it).
@@ -415,13 +427,16 @@ impl Loader<'_> {
     }
 
     fn database(&mut self, name: &str, written: WrittenDatabase) -> Database {
-        let WrittenDatabase { url, url_env, url_file, role } = written;
+        let WrittenDatabase { url, url_env, url_file, role, owner_url, owner_url_env, owner_url_file } = written;
         let of = format!("database `{name}`");
-        let secret = Secret { key: "url", of: &of, literal: url, env: url_env, file: url_file };
-        let Some((url, span)) = secret.read(self.source, self.folder, self.problems) else {
-            return Database::default();
-        };
-        // A URL that does not parse is a mistake of the file, wherever the text came from.
+        let url = self.connection(&of, Secret { key: "url", of: &of, literal: url, env: url_env, file: url_file });
+        let owner = Secret { key: "owner_url", of: &of, literal: owner_url, env: owner_url_env, file: owner_url_file };
+        Database { url, role, owner_url: self.connection(&of, owner) }
+    }
+
+    /// A URL that does not parse is a mistake of the file, wherever the text came from.
+    fn connection(&mut self, of: &str, secret: Secret<'_>) -> Option<SecretString> {
+        let (url, span) = secret.read(self.source, self.folder, self.problems)?;
         if let Err(error) = crate::pg::Settings::check_url(&url) {
             let hint = "write it like \"postgres://user@host:5432/database\"".to_owned();
             self.problems.push(self.source.problem(
@@ -430,7 +445,7 @@ impl Loader<'_> {
                 Some(hint),
             ));
         }
-        Database { url: Some(SecretString::from(url)), role }
+        Some(SecretString::from(url))
     }
 
     fn ledger(&mut self, written: WrittenLedger, databases: &BTreeMap<String, Database>) -> Ledger {

@@ -21,10 +21,9 @@ use crate::job::Job;
 use crate::ledger::{self, End, Ledger, NewRun, Trigger};
 use crate::metrics::Metrics;
 use crate::notify::Notifier;
-use crate::pg;
 use crate::progress::Progress;
 use crate::report::{Outcome, Run, Unfinished};
-use crate::task::{self, ByHand, Drive, Driven, Mode, RunContext, Work};
+use crate::task::{self, ByHand, Drive, Driven, Mode, RunContext, Work, foreign_code};
 use crate::telemetry;
 use crate::units;
 
@@ -248,7 +247,7 @@ fn run_context<'a>(
         jobs: &context.jobs,
         job,
         database,
-        settings: pg::Settings::resolve(configured).with_context(|| format!("database `{database}`"))?,
+        settings: foreign_code::settings(configured, &job.task).with_context(|| format!("database `{database}`"))?,
         progress,
         // Its own token: this run's timeout must not cancel the next one.
         cancel: context.cancel.child_token(),

@@ -198,7 +198,7 @@ async fn restore(
         let configured = config.databases.get(database).with_context(|| {
             Fault::new(Kind::Configuration, format!("the configuration has no database `{database}`; name one with --to"))
         })?;
-        let settings = pg::Settings::resolve(configured)?;
+        let settings = pg::Settings::resolve_owner(configured)?;
         // Triggers, defaults and checks of the table run in it.
         let connecting = settings.connect_for(pg::Purpose::Application);
         let mut connection = connecting.await.with_context(|| format!("database `{database}`"))?;

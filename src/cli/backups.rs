@@ -17,7 +17,7 @@ use clap::{Args, Subcommand};
 use tokio_util::sync::CancellationToken;
 
 use super::{Global, cancelled_by_signals};
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::fault::{Fault, Kind};
 use crate::pg;
 use crate::store::{Store, Unread};
@@ -327,5 +327,5 @@ fn settings_of(config: &Config, target: &str) -> Result<pg::Settings> {
             "a password in an argument can be read by every user of this host: use PGPASSWORD or ~/.pgpass"
         )
     );
-    pg::Settings::resolve(&config::Database { url: Some(target.to_owned().into()), role: None })
+    pg::Settings::from_url(target)
 }

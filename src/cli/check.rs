@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use chrono::Utc;
 use serde_json::json;
 use sqlx::postgres::PgConnection;
@@ -11,7 +11,7 @@ use super::Global;
 use super::output::{self, print};
 use crate::cleartext;
 use crate::client_tools;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::fault;
 use crate::job::Job;
 use crate::ledger::Ledger;
@@ -116,7 +116,7 @@ async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Tried> {
                 for job in jobs.iter().filter(|job| job.databases.contains(name)) {
                     tried.push(Tried {
                         what: format!("{what}: privileges for {}", job.name),
-                        result: may_run(&mut connection, &settings, job, config).await,
+                        result: may_run(&mut connection, &settings, database, job, config).await,
                     });
                 }
             }
@@ -153,7 +153,23 @@ async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Tried> {
 }
 
 /// What the job needs, and whose code it would run.
-async fn may_run(connection: &mut PgConnection, settings: &pg::Settings, job: &Job, config: &Config) -> Result<String> {
+async fn may_run(
+    connection: &mut PgConnection,
+    settings: &pg::Settings,
+    database: &config::Database,
+    job: &Job,
+    config: &Config,
+) -> Result<String> {
+    if database.owner_url.is_none() || !foreign_code::meets(&job.task) {
+        return may_run_as(connection, settings, job, config).await;
+    }
+    let owner = pg::Settings::resolve_owner(database)?;
+    let mut connection = owner.connect().await.context("owner_url")?;
+    let found = may_run_as(&mut connection, &owner, job, config).await?;
+    Ok(format!("{found}; by owner_url: {}", owner.display()))
+}
+
+async fn may_run_as(connection: &mut PgConnection, settings: &pg::Settings, job: &Job, config: &Config) -> Result<String> {
     // First: what looks at the table runs some of it.
     let foreign_code = foreign_code::warnings(settings, job).await?;
     let found = privileges(connection, settings, job, config).await?;

@@ -14,7 +14,7 @@ use super::output::print;
 use crate::fault::{Fault, Kind};
 use crate::job::Job;
 use crate::pg::{self, Server, comment, identifier};
-use crate::task::Task;
+use crate::task::{Task, foreign_code};
 use crate::task::backup::{Verify, readiness};
 use crate::task::vector_index::ApplySetting;
 use crate::units;
@@ -72,6 +72,10 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
         }
         for job in jobs {
             text += &format!("\n{}\n", comment(&format!("{} [{}]", job.name, job.task.kind())));
+            if configured.owner_url.is_some() && foreign_code::meets(&job.task) {
+                text += "-- runs as the login of owner_url\n";
+                continue;
+            }
             for line in needs(&mut connection, job, &role, &mut memberships).await? {
                 text += &line;
                 text.push('\n');

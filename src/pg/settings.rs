@@ -77,6 +77,14 @@ impl Settings {
         })
     }
 
+    /// The login of jobs that change rows: `owner_url`, where there is one.
+    pub fn resolve_owner(database: &config::Database) -> Result<Self> {
+        match &database.owner_url {
+            Some(url) => Self::from_url(url.expose_secret()),
+            None => Self::resolve(database),
+        }
+    }
+
     pub fn from_url(url: &str) -> Result<Self> {
         let variable = |name: &str| std::env::var(name).ok();
         let resolved = parameters::resolve(url, &variable).and_then(|found| Self::of(&found));

@@ -10,6 +10,7 @@ use sqlx::PgConnection;
 
 use super::partition::with_schema;
 use super::{Task, compress};
+use crate::config;
 use crate::fault::{Fault, Kind};
 use crate::job::Job;
 use crate::pg::{self, Settings, identifier};
@@ -84,6 +85,16 @@ fn touched(task: &Task) -> Option<Touched<'_>> {
         Task::VectorIndex(vector_index) => Some(touched(&vector_index.table, 0, &[], false)),
         Task::Audit(_) | Task::Backup(_) | Task::Reindex(_) | Task::Sql(_) => None,
     }
+}
+
+/// How a job of this task connects: by `owner_url` where it meets code of a table's owner.
+pub fn settings(database: &config::Database, task: &Task) -> Result<Settings> {
+    if meets(task) { Settings::resolve_owner(database) } else { Settings::resolve(database) }
+}
+
+/// Whether code of a table's owner runs in a job of this task.
+pub fn meets(task: &Task) -> bool {
+    touched(task).is_some()
 }
 
 /// What a run of the job runs of others' code with more rights than they have, each in a sentence; an error where the job refuses that.

@@ -234,3 +234,27 @@ fn triggers_that_a_cascade_sets_off_are_named_where_they_run_as_the_superuser() 
         assert_eq!(owned.ran().contains("postgres"), is_named, "on {major}: {}", owned.ran());
     }
 }
+
+#[test]
+fn with_owner_url_the_owners_code_runs_as_the_owner_and_a_backup_still_as_the_login() {
+    let owned = Owned::with(18, &format!("{LOGS}; CREATE TRIGGER takes BEFORE DELETE ON logs FOR EACH ROW EXECUTE FUNCTION on_row()"));
+    let owner_url = owned.server.url_as(&owned.owner, &owned.database);
+    let superuser = owned.server.url(&owned.database);
+    let scenario = Scenario::empty()
+        .config("[databases.app]\nurl_env = \"URL\"\nowner_url_env = \"OWNER_URL\"\n")
+        .env("URL", &superuser)
+        .env("OWNER_URL", &owner_url)
+        .job("refused", &format!("database = 'app'\n{RETENTION}[limits]\ntrust_owners = false\n"))
+        .sql_job("login", "", &["INSERT INTO public.ran VALUES ('sql as ' || current_user)"]);
+    let checked = scenario.run(&["check", "--connect"]);
+    assert!(checked.stdout.contains(&format!("by owner_url: {}", owned.owner)), "{}", checked.stdout);
+    scenario.run(&["run-job", "refused"]).succeeded();
+    assert_eq!(owned.ran(), owned.owner);
+    assert_eq!(owned.sql("SELECT count(*) FROM logs"), "0");
+    owned.sql("TRUNCATE ran");
+    scenario.run(&["run-job", "login"]).succeeded();
+    let superuser = owned.sql("SELECT current_user");
+    assert_eq!(owned.ran(), format!("sql as {superuser}"));
+    let grants = scenario.run(&["grants", "--role", "pgtend"]).succeeded();
+    assert!(grants.stdout.contains("-- runs as the login of owner_url"), "{}", grants.stdout);
+}

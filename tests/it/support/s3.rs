@@ -127,8 +127,11 @@ pub struct Quirks {
 }
 
 impl Quirks {
-    fn refuse_without_checksum(&self, has_one: bool) -> S3Result<()> {
+    /// Reads the body before it refuses: a server that closes the connection on a client that still sends makes the
+    /// kernel throw away the answer (RFC 9112, 9.6).
+    async fn refuse_without_checksum(&self, has_one: bool, body: &mut Option<StreamingBlob>) -> S3Result<()> {
         if self.wants_checksums.load(Relaxed) && !has_one {
+            while let Some(Ok(_)) = futures_util::StreamExt::next(body.as_mut().unwrap()).await {}
             return Err(s3_error!(
                 InvalidRequest,
                 "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters"
@@ -386,8 +389,9 @@ impl S3 for Listed {
         if self.quirks.ignores_conditions.load(Relaxed) {
             (request.input.if_none_match, request.input.if_match) = (None, None);
         }
-        let input = &request.input;
-        self.quirks.refuse_without_checksum(input.content_md5.is_some() || input.checksum_crc32.is_some())?;
+        let input = &mut request.input;
+        let has_one = input.content_md5.is_some() || input.checksum_crc32.is_some();
+        self.quirks.refuse_without_checksum(has_one, &mut input.body).await?;
         let _one_step = self.writing.lock().await;
         self.files.put_object(request).await
     }
@@ -413,9 +417,10 @@ impl S3 for Listed {
         }
         Ok(response)
     }
-    async fn upload_part(&self, request: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
-        let input = &request.input;
-        self.quirks.refuse_without_checksum(input.content_md5.is_some() || input.checksum_crc32.is_some())?;
+    async fn upload_part(&self, mut request: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
+        let input = &mut request.input;
+        let has_one = input.content_md5.is_some() || input.checksum_crc32.is_some();
+        self.quirks.refuse_without_checksum(has_one, &mut input.body).await?;
         self.files.upload_part(request).await
     }
 
