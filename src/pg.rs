@@ -3,7 +3,6 @@
 //! The only file with `AssertSqlSafe`: identifiers reach SQL through [`identifier`], literals of utility
 //! statements (which take no bound values) through [`literal`], all other values are bound.
 
-pub mod as_owner;
 mod contract;
 mod parameters;
 mod passfile;
@@ -26,6 +25,7 @@ use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Executor as _, Postgres};
 
 use crate::fault::Kind;
+use crate::terminal::turns_text;
 
 /// A quoted identifier, whatever is in the name. PostgreSQL itself allows all but NUL, which cannot occur in a
 /// catalog; one that comes from elsewhere is dropped rather than let through.
@@ -47,7 +47,7 @@ pub fn literal(text: &str) -> String {
 /// A comment, `-- ` and one line, whatever is in a name or a statement of others. The server ends a comment at LF and CR; editors and other tools
 /// also at U+0085, U+2028 and U+2029.
 pub fn comment(text: &str) -> String {
-    let is_space = |letter: char| letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}');
+    let is_space = |letter: char| letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}') || turns_text(letter);
     format!("-- {}", text.replace(is_space, " "))
 }
 
@@ -298,6 +298,6 @@ mod tests {
 
     #[test]
     fn a_comment_is_one_line_whatever_is_in_it() {
-        assert_eq!(comment("x\nDROP\r\u{85}\u{2028}\u{2029}\x0b\x1b--ü"), "-- x DROP      --ü");
+        assert_eq!(comment("x\nDROP\r\u{85}\u{2028}\u{2029}\x0b\x1b\u{202e}--ü"), "-- x DROP       --ü");
     }
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-/// The text with its control characters shown: `\x1b`, and DEL and those of C1 as `\u009b`. Line ends and tabs stay. JSON stays valid and means
+/// The text with its control characters shown: `\x1b`, and DEL, those of C1 and those that turn the direction of text as `\u009b`. Line ends and tabs stay. JSON stays valid and means
 /// the same: it holds none of the first kind, and has that form for the second.
 pub fn visible(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_hidden) {
@@ -23,7 +23,12 @@ pub fn visible(text: &str) -> Cow<'_, str> {
 }
 
 fn is_hidden(letter: char) -> bool {
-    letter.is_control() && !matches!(letter, '\n' | '\t')
+    letter.is_control() && !matches!(letter, '\n' | '\t') || turns_text(letter)
+}
+
+/// Marks that reorder what follows them (Unicode, UAX 9): SQL with one in a name can be read as other SQL than it is.
+pub fn turns_text(letter: char) -> bool {
+    matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Writes a line to stderr. A reader that has gone is no error.
@@ -38,6 +43,7 @@ mod tests {
     #[test]
     fn control_characters_are_shown_and_lines_and_tabs_stay() {
         assert_eq!(visible("a\x1b[31m\r\x07b\n\tc\u{9b}2J\x7f\0ü"), "a\\x1b[31m\\x0d\\x07b\n\tc\\u009b2J\\u007f\\x00ü");
+        assert_eq!(visible("t\u{202e}x\u{2066}"), "t\\u202ex\\u2066");
         assert!(matches!(visible("plain\n\ttext"), Cow::Borrowed(_)));
     }
 

@@ -14,10 +14,13 @@ use super::output::print;
 use crate::fault::{Fault, Kind};
 use crate::job::Job;
 use crate::pg::{self, Server, comment, identifier};
-use crate::task::{Task, foreign_code};
 use crate::task::backup::{Verify, readiness};
 use crate::task::vector_index::ApplySetting;
+use crate::task::{Task, foreign_code};
 use crate::units;
+
+/// The database may have a search_path with functions and views of its owner's, and a superuser runs this.
+const OWN_NAMES: &str = "SET search_path = pg_catalog, pg_temp;\n";
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -34,6 +37,7 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     let role = identifier(&arguments.role);
     let mut text = format!(
         "{}\n-- psql -v ON_ERROR_STOP=1 -f grants.sql\n\n\
+         {OWN_NAMES}\
          SELECT 'CREATE ROLE {} LOGIN' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {}) \\gexec\n\
          {}\n",
         comment(&format!(
@@ -57,7 +61,7 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
         let settings = pg::Settings::resolve(configured).with_context(|| format!("database `{name}`"))?;
         let mut connection = settings.connect().await.with_context(|| format!("database `{name}`"))?;
         text += &format!(
-            "\n{}\n\\connect -reuse-previous=on {}\n",
+            "\n{}\n\\connect -reuse-previous=on {}\n{OWN_NAMES}",
             comment(&format!("database {name}: {}", settings.display())),
             connect_argument(settings.database())?
         );

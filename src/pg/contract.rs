@@ -66,6 +66,12 @@ const PINNED: &[(&str, &str, Reach, &str)] = &[
     ("temp_tablespaces", "", Own, "sorts would go to a disk of somebody else's choice"),
     ("default_table_access_method", "heap", Own, "a partition is made as PostgreSQL makes it"),
     ("default_toast_compression", "pglz", Own, "how large text is stored; a task that changes it says so"),
+    (
+        "constraint_exclusion",
+        "partition",
+        Own,
+        "with on, the planner computes the constants in CHECKs of any table: code of its owner",
+    ),
     ("plan_cache_mode", "auto", Own, "plans"),
     ("enable_async_append", "on", Own, "plans"),
     ("enable_bitmapscan", "on", Own, "plans"),

@@ -1,7 +1,9 @@
 //! Code of others that a job's table holds, and that runs with the rights of our session: triggers, rules, CHECKs, generated columns, expressions
-//! of indexes. A person hears of it before each run; `trust_owners = false` in `[limits]` refuses.
+//! of indexes. A person hears of it before each run, and of every owner of such a table who has fewer rights than we: what can be found is named,
+//! and not all can be. A function that runs as its owner may leave a cursor WITH HOLD or a prepared statement, which then run as us; casts, domains
+//! and types call functions that no expression names. So `trust_owners = false` in `[limits]` refuses the owner, whatever is found.
 //!
-//! It is looked for before the run's own queries, whose planning runs some of it. What an owner adds after that look is not seen.
+//! It is looked for before the run's own queries, whose planning runs some of it.
 
 use std::fmt;
 
@@ -21,13 +23,13 @@ const NAMED: usize = 20;
 /// One piece of it, once for each function that it calls.
 #[derive(Clone, Debug, sqlx::FromRow)]
 struct ForeignCode {
-    /// "trigger", "index" and the like.
+    /// "trigger", "index" and the like; "table" for the table itself.
     kind: String,
-    /// Quoted; None for a partition key.
+    /// Quoted; None for a partition key and a table.
     name: Option<String>,
     /// With its schema, quoted.
     table: String,
-    /// None for a rule.
+    /// None for a rule and a table.
     function: Option<String>,
     owner: String,
     /// The login of the session: its rights are a RESET ROLE away.
@@ -35,10 +37,23 @@ struct ForeignCode {
     is_superuser: bool,
 }
 
+impl ForeignCode {
+    fn is_the_table(&self) -> bool {
+        self.kind == "table"
+    }
+}
+
 impl fmt::Display for ForeignCode {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let Self { kind, table, .. } = self;
         let (owner, runs_as) = (identifier(&self.owner), identifier(&self.runs_as));
+        if self.is_the_table() {
+            write!(f, "{table} belongs to {owner}: all that {owner} puts there or around it can run as {runs_as}, ")?;
+            return match self.is_superuser {
+                true => write!(f, "a superuser"),
+                false => write!(f, "with rights that {owner} has not"),
+            };
+        }
         write!(f, "{kind} ")?;
         if let Some(name) = &self.name {
             write!(f, "{name} ")?;
@@ -101,13 +116,15 @@ pub fn meets(task: &Task) -> bool {
 pub async fn warnings(settings: &Settings, job: &Job) -> Result<Vec<String>> {
     let Some(touched) = touched(&job.task) else { return Ok(Vec::new()) };
     let mut found = look(settings, &touched).await?;
+    // Code that was found first: it is the more telling.
+    found.sort_by_key(ForeignCode::is_the_table);
     if job.limits.trust_owners && touched.silences_triggers {
         found.retain(|code| !is_guard(code));
     }
     if let Some(first) = found.first().filter(|_| !job.limits.trust_owners) {
         let message = format!(
             "{}; trust_owners = false refuses that: connect as a role without more rights than {} (itself, or a member of it alone that is no \
-             superuser), or have that code dropped",
+             superuser; `owner_url` of the database is for that)",
             in_short(&found).join("; "),
             identifier(&first.owner)
         );

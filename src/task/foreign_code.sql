@@ -28,6 +28,12 @@ WITH RECURSIVE me AS (
         SELECT d.refobjid FROM pg_catalog.pg_class v JOIN pg_catalog.pg_rewrite w ON w.ev_class = v.oid JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = w.oid
              AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass JOIN pg_catalog.pg_class b ON b.oid = d.refobjid AND b.relkind IN ('r', 'p') WHERE v.oid = t.oid AND v.relkind = 'v'
     ) x
+), around AS (
+    -- Tables whose owners may put code where our statements come by: above and below in the tree of partitions, at either end of a foreign key.
+    SELECT oid FROM tables
+    UNION SELECT a.relid::pg_catalog.oid FROM tables t, LATERAL pg_catalog.pg_partition_ancestors(t.oid::pg_catalog.regclass) a
+    UNION SELECT k.conrelid FROM tables t JOIN pg_catalog.pg_constraint k ON k.confrelid = t.oid AND k.contype = 'f'
+    UNION SELECT k.confrelid FROM tables t JOIN pg_catalog.pg_constraint k ON k.conrelid = t.oid AND k.contype = 'f'
 ), reached AS (
     -- Tables whose rows go or change with ours: as their owner, with BEFORE triggers; AFTER triggers as the session before 18 (seen on 14).
     SELECT k.conrelid AS oid FROM tables t JOIN pg_catalog.pg_constraint k ON k.confrelid = t.oid AND k.contype = 'f' AND k.confdeltype IN ('c', 'n', 'd') WHERE $2::int & 8 <> 0
@@ -76,6 +82,9 @@ WITH RECURSIVE me AS (
     SELECT 'rule', pg_catalog.quote_ident(w.rulename), w.ev_class, NULL, t.relowner
     FROM pg_catalog.pg_rewrite w JOIN pg_catalog.pg_class t ON t.oid = w.ev_class
     WHERE w.ev_class IN (SELECT oid FROM tables) AND w.ev_type::text = ANY ($3::text[]) AND w.ev_enabled <> 'D' AND w.rulename <> '_RETURN'
+    UNION
+    -- The owner itself, with or without code that can be seen: a cursor WITH HOLD, a cast, a domain, a type's function hide from all of the above.
+    SELECT 'table', NULL, t.oid, NULL, t.relowner FROM around a JOIN pg_catalog.pg_class t ON t.oid = a.oid
 )
 SELECT f.kind, f.name, pg_catalog.format('%I.%I', n.nspname, c.relname) AS "table", f.function, r.rolname::text AS owner, session_user::text AS runs_as,
        me.rolsuper AS is_superuser

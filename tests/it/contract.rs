@@ -381,7 +381,6 @@ const HARMLESS: &[(&str, &str)] = &[
     ("vacuum_multixact_freeze_min_age", "what VACUUM does beside"),
     ("vacuum_multixact_freeze_table_age", "what VACUUM does beside"),
     ("vacuum_truncate", "what VACUUM does beside"),
-    ("constraint_exclusion", "plans"),
     ("cpu_index_tuple_cost", "plans"),
     ("cpu_operator_cost", "plans"),
     ("cpu_tuple_cost", "plans"),

@@ -24,14 +24,20 @@ WITH RECURSIVE asked AS (
     SELECT c.oid, s.schema, c.relname AS name, format('%I.%I', s.schema, c.relname) AS "table", c.relkind = 'p' AS partitioned,
            c.relowner, c.relacl, c.reloptions,
            has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(s.oid, 'USAGE') AS readable,
+           -- A query of the table itself runs what its owner put into expressions of its indexes, and casts of its types: not as a superuser.
+           CASE WHEN o.rolname <> session_user AND NOT o.rolsuper AND (SELECT rolsuper FROM pg_roles WHERE rolname = session_user)
+                THEN format('%I.%I belongs to %I, whose code would run as the superuser %I if it were read: give the audit a login that is none (pgtend grants)', s.schema, c.relname, o.rolname, session_user) END AS untrusted,
            (coalesce(v.rows, 0) + CASE WHEN c.relkind = 'p' THEN 0 WHEN c.reltuples > 0 THEN c.reltuples ELSE pg_stat_get_live_tuples(c.oid) END)::bigint AS rows,
            (coalesce(v.pages, 0) + CASE WHEN c.relkind = 'p' THEN 0 ELSE c.relpages END) * current_setting('block_size')::bigint AS bytes
-    FROM pg_class c JOIN schemas s ON s.oid = c.relnamespace LEFT JOIN leaves v ON v.root = c.oid
+    FROM pg_class c JOIN schemas s ON s.oid = c.relnamespace JOIN pg_roles o ON o.oid = c.relowner LEFT JOIN leaves v ON v.root = c.oid
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't' AND c.oid NOT IN (SELECT oid FROM partitions)
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
 ), columns AS (
-    SELECT t.oid, t.schema, t.name, t."table", t.partitioned, t.readable, t.rows, a.attnum, a.attname AS "column", a.atttypid, a.atttypmod, a.attnotnull, a.attstorage,
-           a.attgenerated, a.attidentity, y.typname AS type, format_type(a.atttypid, a.atttypmod) AS full_type, y.typcategory
+    SELECT t.oid, t.schema, t.name, t."table", t.partitioned, t.readable, t.untrusted, t.rows, a.attnum, a.attname AS "column", a.atttypid, a.atttypmod, a.attnotnull, a.attstorage,
+           a.attgenerated, a.attidentity, 
+           -- A type of somebody's that is called like one of PostgreSQL's is not it. Those of extensions (vector) may be in any schema.
+           CASE WHEN y.typnamespace = 'pg_catalog'::regnamespace OR y.oid IN (SELECT objid FROM pg_depend WHERE classid = 'pg_type'::regclass AND deptype = 'e') THEN y.typname::text
+                ELSE format('%s.%I', y.typnamespace::regnamespace, y.typname) END AS type, format_type(a.atttypid, a.atttypmod) AS full_type, y.typcategory
     FROM tables t JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped JOIN pg_type y ON y.oid = a.atttypid
 ), indexes AS (
     SELECT i.indexrelid AS oid, i.indrelid, c.relname AS name, format('%I.%I', s.schema, c.relname) AS index, am.amname AS method, c.relkind = 'I' AS partitioned,
@@ -46,7 +52,7 @@ WITH RECURSIVE asked AS (
            (SELECT string_agg(format('%I', a.attname), ', ' ORDER BY o) FROM unnest(k.conkey) WITH ORDINALITY u(n, o) JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = n) AS columns,
            (SELECT string_agg(format('%I', a.attname), ', ' ORDER BY o) FROM unnest(k.confkey) WITH ORDINALITY u(n, o) JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = n) AS referenced_columns,
            (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = k.confrelid) AS referenced,
-           t."table", t.schema, t.name, t.partitioned, t.rows, t.readable
+           t."table", t.schema, t.name, t.partitioned, t.rows, t.readable, t.untrusted
     FROM pg_constraint k JOIN tables t ON t.oid = k.conrelid WHERE k.contype = 'f' AND k.conparentid = 0 AND coalesce(to_jsonb(k) ->> 'conenforced', 'true') = 'true'
 ), hindrances AS (
     -- What stands in the way of another type for a column.

@@ -410,8 +410,11 @@ async fn detached(connection: &mut PgConnection, parent: i64, attached: &[i64]) 
         "SELECT c.oid::bigint, n.nspname::text, c.relname::text, d.description
          FROM pg_description d JOIN pg_class c ON c.oid = d.objoid JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE d.classoid = 'pg_class'::regclass AND d.objsubid = 0 AND c.relkind = 'r' AND NOT c.relispartition
-           AND d.description LIKE '%pgtend-partition: {%' ORDER BY 2, 3",
+           AND d.description LIKE '%pgtend-partition: {%'
+           -- Whoever owns a table may write any comment on it: a mark counts on a table of the parent's owner alone.
+           AND c.relowner = (SELECT relowner FROM pg_class WHERE oid = $1::bigint::oid) ORDER BY 2, 3",
     )
+    .bind(parent)
     .fetch_all(connection)
     .await?;
     let ours = rows.into_iter().filter_map(|(oid, schema, name, comment)| {

@@ -203,7 +203,8 @@ impl Campaign {
             assert!(is_of_a_set || self.is_no_leftover(object, file), "{when}: {object} is left of {objects:#?}");
         }
         if self.s3.is_some() {
-            let open = "SELECT count(*) FROM pgtend.runs WHERE finished_at IS NULL";
+            // One that was killed between its row and its lock could be one that waits for it: serve calls it crashed by its age.
+            let open = "SELECT count(*) FROM pgtend.runs WHERE finished_at IS NULL AND locked_at IS NOT NULL";
             assert_eq!(self.server.sql(&self.database, open), "0", "{when}: runs without an end");
         }
     }

@@ -6,7 +6,7 @@ SELECT c."table" AS object, c."table" AS identity,
        coalesce(string_agg(DISTINCT d.remark, ''), '')
            || format(E'-- if it was written in UTC\nALTER TABLE %s\n    %s;', c."table",
                      string_agg(CASE WHEN f.oid IS NULL THEN format('ALTER COLUMN %I TYPE %s USING %1$I AT TIME ZONE ''UTC''', c."column", z.type)
-                                     ELSE format('ALTER COLUMN %I DROP DEFAULT, ALTER COLUMN %1$I TYPE %s USING %1$I AT TIME ZONE ''UTC'', ALTER COLUMN %1$I SET DEFAULT now()', c."column", z.type) END, E',\n    ' ORDER BY c.attnum)) AS fix
+                                     ELSE format('ALTER COLUMN %I DROP DEFAULT, ALTER COLUMN %1$I TYPE %s USING %1$I AT TIME ZONE ''UTC'', ALTER COLUMN %1$I SET DEFAULT pg_catalog.now()', c."column", z.type) END, E',\n    ' ORDER BY c.attnum)) AS fix
 FROM columns c
 LEFT JOIN hindrances d ON d.oid = c.oid AND d.attnum = c.attnum
 LEFT JOIN pg_attrdef f ON f.adrelid = c.oid AND f.adnum = c.attnum AND f.adbin::text LIKE '%:funcid 1159 %',
