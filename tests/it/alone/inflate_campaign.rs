@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use crate::support::postgres::{Server, server};
 use crate::support::scripts::{database, scenario};
 
-const STREAMS_AT_ONCE: usize = 200;
+const STREAMS_AT_ONCE: usize = 50;
 
 /// A changed stream may say of itself that it is long.
 const LONGEST_BYTES: usize = 200_000;
@@ -98,7 +98,7 @@ fn stream(random: &mut TestRng) -> (Vec<u8>, Option<Vec<u8>>) {
 }
 
 fn deflated(random: &mut TestRng) -> Vec<u8> {
-    let bytes = [0, 1, 3, 17, 100, 700, 3_000, 12_000][random.random_range(0..8)];
+    let bytes = [0, 1, 3, 17, 100, 300, 700, 2_000, 9_000][random.random_range(0..9)];
     let body: Vec<u8> = match random.random_range(0..5) {
         0 => (0..bytes).map(|_| random.random_range(0..=255)).collect(),
         1 => (0..bytes).map(|_| random.random_range(b'a'..=b'c')).collect(),
