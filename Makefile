@@ -1,7 +1,7 @@
 # Thin: every target is a script or a cargo command that also runs without make.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test kills hosts systemd kubernetes deb bench lint deny setup
+.PHONY: help demo test kills fuzz hosts systemd kubernetes deb bench lint deny setup
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,10 @@ test: ## everything that is tested, against real servers; AREA=backup: only that
 kills: ## 200 kills at random moments of backups, checks and restores, in a folder and in a bucket (half an hour)
 	scripts/setup
 	PGTEND_TEST_KILLS=200 cargo test --test it alone::backup_kills:: -- --test-threads=2 --nocapture
+
+fuzz: ## fuzz what reads input of others, 60 s each; SECONDS=600, TARGET=dump: longer, only that
+	scripts/setup
+	scripts/fuzz $(or $(SECONDS),60) $(TARGET)
 
 hosts: systemd kubernetes ## the places where it lives (root)
 
@@ -55,6 +59,7 @@ bench: ## pgtend beside what people use instead
 
 lint: deny ## formatting, clippy, and what may come into the binary
 	cargo fmt --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --all-targets -- -D warnings
 
 deny: ## licences, banned and doubled crates, their sources; known faults where their database can be reached

@@ -249,8 +249,7 @@ pub async fn restore(
     pg::execute(connection, "BEGIN".to_owned()).await?;
     let done = async {
         let (sender, mut receiver) = tokio::sync::mpsc::channel::<Bytes>(4);
-        let rows_only =
-            RowsOnly { head: head(&manifest.schema, &manifest.table, &manifest.columns).into(), ..RowsOnly::default() };
+        let rows_only = RowsOnly::of(&manifest.schema, &manifest.table, &manifest.columns);
         let decoding = async move {
             let decoded = decode_object(
                 reader,
@@ -302,8 +301,9 @@ pub async fn restore(
 }
 
 /// Takes what comes before the rows and after them off a stream.
+#[doc(hidden)]
 #[derive(Default)]
-struct RowsOnly {
+pub struct RowsOnly {
     head: Bytes,
     seen: usize,
     /// The last bytes, which may be the tail.
@@ -311,7 +311,11 @@ struct RowsOnly {
 }
 
 impl RowsOnly {
-    fn feed(&mut self, mut bytes: &[u8]) -> std::io::Result<Bytes> {
+    pub fn of(schema: &str, table: &str, columns: &[String]) -> Self {
+        Self { head: head(schema, table, columns).into(), ..Self::default() }
+    }
+
+    pub fn feed(&mut self, mut bytes: &[u8]) -> std::io::Result<Bytes> {
         let of_head = (self.head.len() - self.seen).min(bytes.len());
         if bytes[..of_head] != self.head[self.seen..self.seen + of_head] {
             return Err(std::io::Error::other("it does not begin as an archive of this table does"));
@@ -323,7 +327,7 @@ impl RowsOnly {
         Ok(self.held.drain(..ready).collect::<Vec<u8>>().into())
     }
 
-    fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         anyhow::ensure!(self.seen == self.head.len() && self.held == TAIL, "its end is missing");
         Ok(())
     }
@@ -447,7 +451,8 @@ async fn write(connection: &mut PgConnection, source: &Source, store: &Store, ke
 }
 
 /// What comes before the rows, so that psql alone puts them back.
-fn head(schema: &str, table: &str, columns: &[String]) -> String {
+#[doc(hidden)]
+pub fn head(schema: &str, table: &str, columns: &[String]) -> String {
     format!(
         "-- pgtend archive\nSET client_encoding = 'UTF8';\nSET datestyle = 'ISO';\nSET intervalstyle = 'postgres';\n\
          COPY {} {} FROM stdin;\n",

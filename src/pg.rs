@@ -11,7 +11,8 @@ mod service;
 mod session;
 mod settings;
 mod tls;
-mod url;
+#[doc(hidden)]
+pub mod url;
 
 pub use contract::Purpose;
 pub use settings::Settings;

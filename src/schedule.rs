@@ -129,7 +129,7 @@ impl TryFrom<String> for Schedule {
         let fields: Vec<&str> = text.split_whitespace().collect();
         // Vixie cron's MIN_STAR and HR_STAR; of the nicknames only @hourly is like that.
         let is_fixed_time = match fields.as_slice() {
-            [nickname] => *nickname != "@hourly",
+            [nickname] => !nickname.eq_ignore_ascii_case("@hourly"),
             [.., minute, hour, _, _, _] => !minute.starts_with('*') && !hour.starts_with('*'),
             _ => true,
         };
@@ -260,10 +260,13 @@ mod tests {
             ticks("0 * * * *", "Europe/Paris", "2026-03-29T00:30:00+01:00", "2026-03-29T04:30:00+02:00"),
             ["29 01:00 +0100", "29 03:00 +0200", "29 04:00 +0200"]
         );
-        assert_eq!(
-            ticks("0 * * * *", "Europe/Paris", "2026-10-25T01:30:00+02:00", "2026-10-25T03:30:00+01:00"),
-            ["25 02:00 +0200", "25 02:00 +0100", "25 03:00 +0100"]
-        );
+        for hourly in ["0 * * * *", "@hourly", "@Hourly"] {
+            assert_eq!(
+                ticks(hourly, "Europe/Paris", "2026-10-25T01:30:00+02:00", "2026-10-25T03:30:00+01:00"),
+                ["25 02:00 +0200", "25 02:00 +0100", "25 03:00 +0100"],
+                "{hourly}"
+            );
+        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 
 use percent_encoding::percent_decode_str;
 
-/// libpq's keywords with their values, in order: of two with one name the later counts. Empty values are left out.
+/// libpq's keywords with their values, in order, each once: of two with one name the later counts, though it be empty. Empty values
+/// are left out.
 pub fn parse(url: &str) -> Result<Vec<(String, String)>, String> {
     let rest = ["postgres://", "postgresql://"].iter().find_map(|scheme| url.strip_prefix(scheme));
     let rest = rest.ok_or("it starts with neither postgres:// nor postgresql://")?;
@@ -31,8 +32,14 @@ pub fn parse(url: &str) -> Result<Vec<(String, String)>, String> {
             found.push((key, value));
         }
     }
-    found.retain(|(_, value)| !value.is_empty());
-    Ok(found)
+    Ok(last_of_each(found))
+}
+
+/// An empty value takes back what came before it.
+fn last_of_each(found: Vec<(String, String)>) -> Vec<(String, String)> {
+    let is_last = |at: usize| found[at + 1..].iter().all(|(key, _)| *key != found[at].0);
+    let kept: Vec<bool> = (0..found.len()).map(|at| is_last(at) && !found[at].1.is_empty()).collect();
+    found.into_iter().zip(kept).filter_map(|(pair, kept)| kept.then_some(pair)).collect()
 }
 
 /// Authority, path and query. A character of a password that ends one of them too early is found by the `@` that
@@ -74,7 +81,8 @@ fn hosts_and_ports(text: &str) -> Result<(String, String), String> {
         let (host, port) = match one.strip_prefix('[') {
             Some(literal) => {
                 let (address, after) = literal.split_once(']').ok_or("an IPv6 address has no closing `]`")?;
-                if address.parse::<std::net::Ipv6Addr>().is_err() && !address.contains('%') {
+                let before_zone = address.split_once('%').map_or(address, |(before, _)| before);
+                if before_zone.parse::<std::net::Ipv6Addr>().is_err() {
                     return Err("what stands between `[` and `]` is no IPv6 address".to_owned());
                 }
                 let port = match after {
@@ -156,6 +164,9 @@ mod tests {
             ("postgres://h/d?ssl=true", "host=h dbname=d sslmode=require"),
             ("postgres://h/d?a+b=c+d", "host=h dbname=d a+b=c+d"),
             ("postgres://h/a/b", "host=h dbname=a/b"),
+            // Found with fuzz/, beside libpq itself.
+            ("postgres://h/d?host=", "dbname=d"),
+            ("postgres://u:p@h/d?password=&host=x", "user=u dbname=d host=x"),
         ] {
             assert_eq!(parsed(url), expected, "{url}");
         }
@@ -179,6 +190,7 @@ mod tests {
             ("postgres://u:hunter2%ff@db.example/app", "UTF-8"),
             ("postgres://u:hunter2%00@db.example/app", "%00"),
             ("postgres://u@[hunter2]/app", "IPv6"),
+            ("postgres://u@[hunter2%20x]/app", "IPv6"),
             ("postgres://u@[::1/app", "`]`"),
             ("postgres://u@[::1]hunter2/app", ":PORT"),
             ("postgres://u@::1/app", "brackets"),

@@ -2,8 +2,11 @@
 //!
 //! What an interruption leaves behind: an upload that was never finished, objects without a manifest, a scratch
 //! database. None of it is a set, and the next run's sweep removes it.
+//!
+//! What is hidden from the documentation is for `fuzz/`.
 
-mod blocks;
+#[doc(hidden)]
+pub mod blocks;
 pub mod choices;
 pub mod compress;
 mod counts;
@@ -15,16 +18,20 @@ pub mod keep;
 mod lacks;
 pub mod latest;
 mod left_out;
-mod lex;
+#[doc(hidden)]
+pub mod lex;
 mod load;
 pub mod loss;
 pub mod manifest;
 pub mod markers;
-mod members;
+#[doc(hidden)]
+pub mod members;
 pub mod new_database;
-mod own_bytes;
+#[doc(hidden)]
+pub mod own_bytes;
 mod patterns;
-mod pg_dumps;
+#[doc(hidden)]
+pub mod pg_dumps;
 pub mod plan;
 mod properties;
 pub mod prune;
@@ -33,17 +40,22 @@ pub mod read_back;
 pub mod readiness;
 mod refusal;
 pub mod restore;
-mod rewrite;
-mod scan;
+#[doc(hidden)]
+pub mod rewrite;
+mod rows_end;
+#[doc(hidden)]
+pub mod scan;
 pub mod scratch;
-mod script;
+#[doc(hidden)]
+pub mod script;
 pub mod series;
 mod session;
 pub mod set;
 pub mod standby;
 pub mod stream;
 pub mod sweep;
-mod tokens;
+#[doc(hidden)]
+pub mod tokens;
 pub mod verdict;
 pub mod verify;
 mod why;

@@ -9,6 +9,8 @@ mod backup_kills;
 mod compress_faults;
 /// Several schedulers on one ledger, and very many jobs at once.
 mod fleet;
+/// inflate.sql beside zlib, for as long as one likes.
+mod inflate_campaign;
 /// kill -9 at random moments of retention and partitions, and servers that crash.
 mod kills;
 /// How many requests are in flight at once.

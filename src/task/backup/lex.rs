@@ -1,17 +1,22 @@
 //! Where statements, comments and COPY data of a plain dump begin and end, as psql reads it: strings, identifiers, dollar
 //! quotes, parentheses and the bodies of SQL functions may hold anything, also what looks like an end.
 
-use memchr::{memchr, memchr2, memmem};
+mod rules;
 
+use memchr::{memchr, memchr2};
+
+use self::rules::{AfterString, State, creates_a_routine, is_space, is_word_byte};
+use super::rows_end::RowsEnd;
 use super::tokens::copied_table;
 
-const COPY_END: &[u8] = b"\n\\.\n";
 /// A COPY of 1,600 columns with names of 63 quoted characters; a longer one is not pg_dump's.
 const COPY_KEPT_BYTES: usize = 1 << 20;
 /// Enough of any other statement to tell what it is.
 const START_KEPT_BYTES: usize = 64;
 /// A header names a function with its arguments: 100 of them, with qualified types.
 const COMMENT_KEPT_BYTES: usize = 16 << 10;
+/// pg_dump's dollar quotes have a few letters. A dump is input: a longer tag would be kept in memory, however long.
+const TAG_LONGEST_BYTES: usize = 1 << 10;
 /// PostgreSQL takes no longer statement.
 pub const STATEMENT_LONGEST_BYTES: usize = 1 << 30;
 
@@ -23,9 +28,10 @@ pub enum Event {
     Statement,
     /// A line `-- …`; its text is [`Lexer::comment`].
     Comment,
-    /// A line `\…` of psql's own; its text is [`Lexer::comment`].
+    /// What psql takes for a command of its own, from a backslash to the line's end; its text is [`Lexer::comment`]. It may stand
+    /// inside a statement.
     Command,
-    /// The header's line: rows follow.
+    /// The header's line: rows follow. What came after the semicolon is [`Lexer::comment`].
     CopyBegins,
     /// With the line `\.`, which was taken too.
     CopyEnds,
@@ -39,8 +45,13 @@ pub struct Lexer {
     /// The unquoted word that the last byte belongs to, in small letters, its first bytes.
     word: Vec<u8>,
     previous: u8,
-    /// Of the last string, for the one that a doubled quote starts.
+    /// Of the last string, for the one that goes on with it.
     escapes: bool,
+    after_string: AfterString,
+    /// Before the last byte, which may be the first of a comment.
+    was_after_string: AfterString,
+    /// Where in the statement a string began whose backslashes escape, though no E says so.
+    unmarked: Option<usize>,
     backslash_escapes: bool,
     parentheses: u32,
     /// `BEGIN ATOMIC … END` of an SQL function, and CASE inside it.
@@ -48,36 +59,6 @@ pub struct Lexer {
     /// The last word was `begin`.
     after_begin: bool,
     copied: Option<(String, String)>,
-}
-
-#[derive(Debug, PartialEq)]
-enum State {
-    Sql,
-    LineComment,
-    BlockComment {
-        depth: u32,
-        previous: u8,
-    },
-    String {
-        escapes: bool,
-        escaped: bool,
-    },
-    Identifier,
-    DollarTag {
-        tag: Vec<u8>,
-    },
-    DollarBody {
-        closing: Vec<u8>,
-        matched: usize,
-    },
-    /// A psql command: `\restrict …`.
-    Command,
-    /// After `FROM stdin;`, to the end of the line.
-    CopyHeader,
-    /// `matched`: how much of `\n\.\n` the bytes so far end with.
-    Copy {
-        matched: usize,
-    },
 }
 
 impl Lexer {
@@ -96,6 +77,9 @@ impl Lexer {
             word: Vec::new(),
             previous: b'\n',
             escapes: false,
+            after_string: AfterString::Other,
+            was_after_string: AfterString::Other,
+            unmarked: None,
             backslash_escapes: false,
             parentheses: 0,
             blocks: 0,
@@ -107,7 +91,8 @@ impl Lexer {
     /// Takes bytes up to the next event or to their end; returns how many. `bytes` must not be empty.
     pub fn step(&mut self, bytes: &[u8]) -> (usize, Event) {
         let (used, event) = match &self.state {
-            State::Copy { matched } => self.copy(bytes, *matched),
+            State::Copy { end } => self.copy(bytes, *end),
+            State::Lost => (bytes.len(), Event::None),
             State::String { escaped: false, escapes } => (self.string(bytes, *escapes), Event::None),
             State::DollarBody { matched: 0, .. } => (self.body(bytes), Event::None),
             _ => (1, self.byte(bytes[0])),
@@ -116,7 +101,8 @@ impl Lexer {
         (used, event)
     }
 
-    /// The statement so far, comments left out.
+    /// The statement so far, comments left out. With standard_conforming_strings off, strings with backslashes have got an E: all
+    /// that reads it then reads the same.
     pub fn statement(&self) -> &[u8] {
         &self.statement
     }
@@ -135,9 +121,19 @@ impl Lexer {
         self.copied.as_ref()
     }
 
-    /// Between statements: a dump may end here.
+    /// Between statements: a dump may end here. Not inside a command, which psql runs without a line's end, too.
     pub fn is_between_statements(&self) -> bool {
-        matches!(self.state, State::Sql | State::LineComment | State::Command) && self.statement.is_empty()
+        matches!(self.state, State::Sql | State::LineComment) && self.statement.is_empty()
+    }
+
+    /// Memory that it holds: beside a statement that is kept, some kilobytes.
+    pub fn held_bytes(&self) -> usize {
+        let of_state = match &self.state {
+            State::DollarTag { tag } => tag.len(),
+            State::DollarBody { closing, .. } => closing.len(),
+            _ => 0,
+        };
+        self.statement.len() + self.comment.len() + self.word.len() + of_state
     }
 
     pub fn is_in_rows(&self) -> bool {
@@ -145,38 +141,10 @@ impl Lexer {
     }
 
     /// Bytes of a COPY block up to its end or the end of `bytes`.
-    fn copy(&mut self, bytes: &[u8], mut matched: usize) -> (usize, Event) {
-        let mut used = 0;
-        // Across the border of two pieces, byte by byte.
-        while matched > 0 && matched < COPY_END.len() && used < bytes.len() {
-            let byte = bytes[used];
-            matched = if byte == COPY_END[matched] { matched + 1 } else { usize::from(byte == b'\n') };
-            used += 1;
-            if used > 1 && matched == 1 {
-                break;
-            }
-        }
-        if matched < COPY_END.len() && used < bytes.len() {
-            // The newline just taken may be the first byte of the end.
-            let from = used - usize::from(matched == 1 && used > 0);
-            let rest = &bytes[from..];
-            match memmem::find(rest, COPY_END) {
-                Some(at) => {
-                    used = from + at + COPY_END.len();
-                    matched = COPY_END.len();
-                }
-                None => {
-                    matched = (1..COPY_END.len()).rev().find(|length| rest.ends_with(&COPY_END[..*length])).unwrap_or(0);
-                    used = bytes.len();
-                }
-            }
-        }
-        if matched == COPY_END.len() {
-            self.state = State::Sql;
-            return (used, Event::CopyEnds);
-        }
-        self.state = State::Copy { matched };
-        (used, Event::None)
+    fn copy(&mut self, bytes: &[u8], mut end: RowsEnd) -> (usize, Event) {
+        let (used, has_ended) = end.find(bytes);
+        self.state = if has_ended { State::Sql } else { State::Copy { end } };
+        (used, if has_ended { Event::CopyEnds } else { Event::None })
     }
 
     /// Inside a string: skips to what may end it. Large objects are strings of megabytes.
@@ -186,10 +154,12 @@ impl Lexer {
             Some(at) if bytes[at] == b'\'' => {
                 self.state = State::Sql;
                 self.escapes = escapes;
+                self.after_string = AfterString::Nothing;
                 at + 1
             }
             Some(at) => {
                 self.state = State::String { escapes, escaped: true };
+                self.mark_escapes();
                 at + 1
             }
             None => bytes.len(),
@@ -211,11 +181,17 @@ impl Lexer {
     fn byte(&mut self, byte: u8) -> Event {
         match &mut self.state {
             State::Sql => return self.top(byte),
-            State::LineComment | State::Command if byte == b'\n' => {
-                let event = if self.state == State::LineComment { Event::Comment } else { Event::Command };
+            // psql and the server end a comment at a carriage return, too (non_newline in scan.l), and a command only at the line's.
+            State::LineComment if matches!(byte, b'\n' | b'\r') => {
                 self.state = State::Sql;
-                self.space();
-                return event;
+                self.after_string = self.after_string.then(byte);
+                self.blank(b'\n');
+                return Event::Comment;
+            }
+            State::Command if byte == b'\n' => {
+                self.state = State::Sql;
+                self.blank(b'\n');
+                return Event::Command;
             }
             State::LineComment | State::Command => {
                 if self.comment.len() < COMMENT_KEPT_BYTES {
@@ -233,7 +209,7 @@ impl Lexer {
                 *depth = delimiter.unwrap_or(*depth);
                 if *depth == 0 {
                     self.state = State::Sql;
-                    self.space();
+                    self.blank(b' ');
                 }
             }
             State::String { escaped, .. } => {
@@ -252,11 +228,15 @@ impl Lexer {
                     let closing = [b"$", tag.as_slice(), b"$"].concat();
                     self.state = State::DollarBody { closing, matched: 0 };
                     self.keep(byte);
+                } else if continues && tag.len() == TAG_LONGEST_BYTES {
+                    self.state = State::Lost;
                 } else if continues {
                     tag.push(byte);
                     self.keep(byte);
                 } else {
-                    // `$1`, or a stray dollar.
+                    // `$1`, or a stray dollar: what follows it is a word of its own.
+                    self.word = tag.to_ascii_lowercase();
+                    self.word.truncate(START_KEPT_BYTES);
                     self.state = State::Sql;
                     return self.top(byte);
                 }
@@ -271,41 +251,53 @@ impl Lexer {
             }
             State::CopyHeader => {
                 if byte == b'\n' {
-                    self.state = State::Copy { matched: 1 };
+                    self.state = State::Copy { end: RowsEnd::after_header() };
                     return Event::CopyBegins;
                 }
+                if self.comment.len() < COMMENT_KEPT_BYTES {
+                    self.comment.push(byte);
+                }
             }
-            // Taken by `copy`.
-            State::Copy { .. } => {}
+            // Taken by `step`.
+            State::Copy { .. } | State::Lost => {}
         }
         Event::None
     }
 
     fn top(&mut self, byte: u8) -> Event {
-        if self.statement.is_empty() {
-            if byte.is_ascii_whitespace() {
-                return Event::None;
-            }
-            if byte == b'\\' {
-                self.comment.clear();
-                self.state = State::Command;
-                return Event::None;
-            }
+        let (before_that, after_string) = (self.was_after_string, self.after_string);
+        (self.was_after_string, self.after_string) = (after_string, after_string.then(byte));
+        if self.statement.is_empty() && is_space(byte) {
+            return Event::None;
         }
-        if is_word_byte(byte) || (byte == b'$' && !self.word.is_empty()) {
+        // A number is no word that a dollar may be in.
+        let is_in_word = self.word.first().is_some_and(|first| !first.is_ascii_digit());
+        if is_word_byte(byte) || (byte == b'$' && is_in_word) {
             if self.word.len() <= START_KEPT_BYTES {
                 self.word.push(byte.to_ascii_lowercase());
             }
             self.keep(byte);
             return Event::None;
         }
+        // Servers and psql of different versions read `1e'` and `1$$` in different ways; pg_dump writes neither.
+        if !self.word.is_empty() && !is_in_word && matches!(byte, b'$' | b'\'') {
+            self.state = State::Lost;
+            return Event::None;
+        }
         let word = std::mem::take(&mut self.word);
         self.count_blocks(&word);
+        self.after_begin &= is_space(byte);
         match byte {
+            b'\\' => {
+                self.comment.clear();
+                self.state = State::Command;
+                return Event::None;
+            }
             b'-' if self.previous == b'-' && self.statement.last() == Some(&b'-') => {
                 self.statement.pop();
                 self.comment.clear();
                 self.state = State::LineComment;
+                self.after_string = before_that;
                 return Event::None;
             }
             b'*' if self.previous == b'/' && self.statement.last() == Some(&b'/') => {
@@ -316,11 +308,7 @@ impl Lexer {
             b';' if self.parentheses == 0 && self.blocks == 0 => return self.end_statement(),
             b'(' => self.parentheses += 1,
             b')' => self.parentheses = self.parentheses.saturating_sub(1),
-            b'\'' => {
-                // A doubled quote: one string goes on.
-                let escapes = if self.previous == b'\'' { self.escapes } else { word == b"e" || self.backslash_escapes };
-                self.state = State::String { escapes, escaped: false };
-            }
+            b'\'' => self.begin_string(after_string, &word),
             b'"' => self.state = State::Identifier,
             b'$' => self.state = State::DollarTag { tag: Vec::new() },
             _ => {}
@@ -335,7 +323,8 @@ impl Lexer {
         if word.is_empty() {
             return;
         }
-        let opens = word == b"atomic" && std::mem::take(&mut self.after_begin);
+        // Inside parentheses it is an argument called `begin`.
+        let opens = word == b"atomic" && self.after_begin && self.parentheses == 0;
         self.after_begin = word == b"begin";
         if !opens && (self.blocks == 0 || self.parentheses > 0) || !creates_a_routine(&self.statement) {
             return;
@@ -364,9 +353,27 @@ impl Lexer {
     }
 
     /// In the place of a comment inside a statement.
-    fn space(&mut self) {
+    fn blank(&mut self, byte: u8) {
         if !self.statement.is_empty() {
-            self.keep(b' ');
+            self.keep(byte);
+        }
+    }
+
+    fn begin_string(&mut self, after_string: AfterString, word: &[u8]) {
+        let goes_on = matches!(after_string, AfterString::Nothing | AfterString::LineEnd);
+        let is_marked = word == b"e";
+        if !goes_on {
+            // Bits, b'' and x'', know no escapes.
+            self.escapes = is_marked || (self.backslash_escapes && !matches!(word, b"b" | b"x"));
+            self.unmarked = (self.escapes && !is_marked).then_some(self.statement.len());
+        }
+        self.state = State::String { escapes: self.escapes, escaped: false };
+    }
+
+    /// At the first backslash of a string.
+    fn mark_escapes(&mut self) {
+        if let Some(at) = self.unmarked.take().filter(|_| self.keep_all) {
+            self.statement.splice(at..at, *b" E");
         }
     }
 
@@ -383,26 +390,11 @@ impl Lexer {
         }
         self.copied = copied_table(&self.statement);
         if self.copied.is_some() {
+            self.comment.clear();
             self.state = State::CopyHeader;
         } else if self.statement.starts_with(b"SET standard_conforming_strings = ") {
             self.backslash_escapes = self.statement.ends_with(b" off");
         }
         Event::Statement
     }
-}
-
-fn is_word_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
-}
-
-fn creates_a_routine(statement: &[u8]) -> bool {
-    let start = String::from_utf8_lossy(&statement[..statement.len().min(40)]).to_ascii_lowercase();
-    let mut words = start.split_ascii_whitespace();
-    let mut next = || words.next().unwrap_or_default();
-    next() == "create"
-        && match next() {
-            "function" | "procedure" => true,
-            "or" => next() == "replace" && matches!(next(), "function" | "procedure"),
-            _ => false,
-        }
 }

@@ -18,9 +18,15 @@ pub fn text(bytes: Vec<u8>) -> String {
     }
 }
 
-/// The statement that runs `text`: itself, or one that has the server make it of its bytes.
+/// Whether [`query`] has the server make the statement of its bytes.
+pub fn has_some(text: &str) -> bool {
+    text.chars().any(stands_for_a_byte)
+}
+
+/// The statement that runs `text`: itself, or one that has the server make it of its bytes. EXECUTE runs several statements where
+/// there are several, other than the protocol that the first goes by: `pg_dumps::writes` lets none through.
 pub fn query(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(stands_for_a_byte) {
+    if !has_some(text) {
         return Cow::Borrowed(text);
     }
     Cow::Owned(format!(

@@ -5,6 +5,7 @@
 //! runs as well: functions, in defaults, indexes and materialized views. Against those helps a role without rights of its own, and a
 //! signed manifest (docs/operations.md, "What pgtend trusts").
 
+use super::own_bytes;
 use super::tokens::{Kind, Statement};
 
 /// Settings at the head of a dump, and before tables.
@@ -97,11 +98,9 @@ pub fn writes(statement: &Statement) -> bool {
     let says = |words: &[&str]| statement.says(0, words);
     match () {
         // More tokens than any statement of pg_dump has.
-        () if statement.is_cut => false,
+        () if statement.is_cut || may_be_several(statement) => false,
         () if says(&["SET", "SESSION", "AUTHORIZATION"]) => statement.tokens.len() == 4,
-        () if says(&["SET"]) => {
-            statement.name(1).is_some_and(|name| SETTINGS.contains(&name.as_str())) && statement.is_symbol(2, b'=')
-        }
+        () if says(&["SET"]) => sets(statement),
         () if says(&["RESET", "SESSION", "AUTHORIZATION"]) => statement.tokens.len() == 3,
         () if says(&["BEGIN"]) || says(&["COMMIT"]) => statement.tokens.len() == 1,
         () if says(&["CREATE"]) => creates(statement),
@@ -117,6 +116,41 @@ pub fn writes(statement: &Statement) -> bool {
         () if says(&["REFRESH", "MATERIALIZED", "VIEW"]) => true,
         () if says(&["SELECT"]) => calls(statement),
         () => false,
+    }
+}
+
+/// A semicolon outside quotes and parentheses. Only the bodies of functions have one, and there a word that is `case` or `end` to us
+/// may be a name to the server: it takes one statement at a time from us, except where it has to make it of its bytes.
+fn may_be_several(statement: &Statement) -> bool {
+    let has_semicolon = statement.tokens.iter().any(|token| token.kind == Kind::Symbol(b';') && token.depth == 0);
+    let kind = if statement.says(1, &["OR", "REPLACE"]) { 3 } else { 1 };
+    let is_routine =
+        statement.says(0, &["CREATE"]) && (statement.says(kind, &["FUNCTION"]) || statement.says(kind, &["PROCEDURE"]));
+    has_semicolon && (!is_routine || own_bytes::has_some(statement.text))
+}
+
+fn sets(statement: &Statement) -> bool {
+    let Some(name) = statement.name(1).filter(|_| statement.is_symbol(2, b'=')) else { return false };
+    let value = statement.tokens.get(3).map(|token| statement.raw(token)).unwrap_or_default();
+    match name.as_str() {
+        // Only as the lexer knows it: from there on it reads strings by it.
+        "standard_conforming_strings" => {
+            let text = statement.text;
+            matches!(text, "SET standard_conforming_strings = on" | "SET standard_conforming_strings = off")
+        }
+        "client_encoding" => statement.tokens.len() == 4 && is_of_servers(value.trim_matches('\'')),
+        name => SETTINGS.contains(&name),
+    }
+}
+
+/// Encodings in which a database can be, where a byte of ASCII always stands for itself. In those of clients only, as SJIS, it may be
+/// the second half of a letter: a quote or a backslash that is none. pg_dump writes those only when it is told to.
+fn is_of_servers(encoding: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match encoding {
+        "SQL_ASCII" | "UTF8" | "UNICODE" | "MULE_INTERNAL" | "KOI8R" | "KOI8U" | "WIN866" | "WIN874" => true,
+        "EUC_JP" | "EUC_CN" | "EUC_KR" | "EUC_TW" | "EUC_JIS_2004" => true,
+        _ => ["LATIN", "WIN125", "ISO_8859_"].iter().any(|start| encoding.strip_prefix(start).is_some_and(is_number)),
     }
 }
 
@@ -240,6 +274,12 @@ mod tests {
         for text in [
             "SET statement_timeout = 0",
             "SET default_tablespace = ''",
+            "SET client_encoding = 'UTF8'",
+            "SET client_encoding = 'SQL_ASCII'",
+            "SET client_encoding = 'WIN1252'",
+            "SET client_encoding = 'ISO_8859_5'",
+            "SET client_encoding = 'LATIN10'",
+            "SET standard_conforming_strings = off",
             "SET SESSION AUTHORIZATION \"We ird\"",
             "RESET SESSION AUTHORIZATION",
             "SELECT pg_catalog.set_config('search_path', '', false)",
@@ -278,6 +318,8 @@ mod tests {
             "CREATE STATISTICS s.x ON a, b FROM s.t",
             "CREATE SUBSCRIPTION s CONNECTION 'host=x' PUBLICATION p WITH (connect = false, slot_name = 's')",
             "CREATE FUNCTION s.f() RETURNS void LANGUAGE sql AS $$ DROP TABLE t $$",
+            "CREATE FUNCTION s.f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1; END",
+            "CREATE RULE r AS ON INSERT TO s.t DO ALSO (SELECT 1; SELECT 2)",
             "ALTER TABLE public.t OWNER TO app",
             "ALTER TABLE ONLY public.t ADD CONSTRAINT c CHECK (a > 0)",
             "ALTER MATERIALIZED VIEW s.m OWNER TO app",
@@ -345,6 +387,20 @@ mod tests {
             "SET event_triggers = on",
             "SET local_preload_libraries = 'x'",
             "SET LOCAL row_security = off",
+            // Found with fuzz/: the lexer would read strings otherwise than the server.
+            "SET standard_conforming_strings=off",
+            "SET  standard_conforming_strings = off",
+            "SET standard_conforming_strings = 'off'",
+            "SET standard_conforming_strings = false",
+            "set standard_conforming_strings = off",
+            "SET client_encoding = 'SJIS'",
+            "SET client_encoding = 'WIN949'",
+            "SET client_encoding = sjis",
+            "SET client_encoding = 'UTF8', 'SJIS'",
+            "SET loc\u{212a}_timeout = 0",
+            // Several for the server, where it makes them of their bytes.
+            "COMMENT ON TABLE s.t IS 'x'; ALTER ROLE app SUPERUSER",
+            "CREATE FUNCTION s.f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1 case; END; ALTER ROLE app SUPERUSER; SELECT '\u{10ff00}' end",
             "SET ROLE app",
             "RESET ALL",
             "DROP TABLE public.t",

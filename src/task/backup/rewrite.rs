@@ -300,7 +300,7 @@ fn inline_constraint<'a>(
         };
         which.push(found);
         let comma_before = index > 0 && statement.is_symbol(index - 1, b',');
-        let stands_alone = depth == 1 && (comma_before || statement.is_symbol(index - 1, b'('));
+        let stands_alone = depth == 1 && (comma_before || (index > 0 && statement.is_symbol(index - 1, b'(')));
         // Up to what closes it: the parenthesis of its CHECK, or NOT NULL, which names its column where it stands alone.
         let end = match statement.says(index + 2, &["CHECK"]) {
             true => (index + 3..tokens.len()).find(|at| statement.is_symbol(*at, b')') && tokens[*at].depth == depth)?,
@@ -308,13 +308,14 @@ fn inline_constraint<'a>(
             false => return None,
         };
         let end = if statement.says(end + 1, &["NO", "INHERIT"]) { end + 2 } else { end };
+        let end_at = tokens.get(end)?.at.end;
         // With the comma before it, or else with the one after it.
         let cut_up_to = cuts.last().map_or(0, |(cut, _): &(Range<usize>, _)| cut.end);
         let comma_is_there = comma_before && cut_up_to <= tokens[index - 1].at.start;
         let (from, to) = match stands_alone {
-            true if comma_is_there => (tokens[index - 1].at.start, tokens[end].at.end),
+            true if comma_is_there => (tokens[index - 1].at.start, end_at),
             true if statement.is_symbol(end + 1, b',') => (tokens[index].at.start, tokens[end + 1].at.end),
-            _ => (tokens[index].at.start, tokens[end].at.end),
+            _ => (tokens[index].at.start, end_at),
         };
         cuts.push((from..to, String::new()));
         index = end + 1;

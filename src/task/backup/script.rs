@@ -10,6 +10,9 @@ use tokio::sync::mpsc;
 
 use super::lex::{Event, Lexer, STATEMENT_LONGEST_BYTES};
 
+/// pg_dump's own have 63 letters; `--restrict-key` takes more.
+const TOKEN_LONGEST_BYTES: usize = 1 << 10;
+
 /// What a restore does next.
 #[derive(Debug)]
 pub enum Step {
@@ -127,18 +130,34 @@ impl Script {
                 // Commands of psql are never followed: they can run programs.
                 Event::Command => {
                     let command = String::from_utf8_lossy(self.lexer.comment());
-                    if !command.starts_with("restrict ") && !command.starts_with("unrestrict ") {
+                    if !self.lexer.statement().is_empty() || !restricts(&command) {
                         let start: String = command.chars().take(60).collect();
                         return Err(io::Error::other(format!(
                             "the dump has a command of psql that pg_dump does not write: \\{start}"
                         )));
                     }
                 }
+                // psql reads on there after the rows.
+                Event::CopyBegins if !self.lexer.comment().trim_ascii().is_empty() => {
+                    let more = String::from_utf8_lossy(self.lexer.comment());
+                    let start: String = more.chars().take(60).collect();
+                    return Err(io::Error::other(format!(
+                        "the dump has more in the line of a COPY than pg_dump writes: {start}"
+                    )));
+                }
                 Event::Comment | Event::CopyBegins | Event::None => {}
             }
         }
         Ok(())
     }
+}
+
+/// `restrict TOKEN` or `unrestrict TOKEN`, and no further command in that line.
+fn restricts(command: &str) -> bool {
+    let token = command.strip_prefix("restrict ").or_else(|| command.strip_prefix("unrestrict "));
+    token.is_some_and(|token| {
+        !token.is_empty() && token.len() <= TOKEN_LONGEST_BYTES && token.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    })
 }
 
 #[cfg(test)]
@@ -186,10 +205,40 @@ mod tests {
     }
 
     #[test]
+    fn strings_whose_backslashes_escape_say_so() {
+        let said = |dump: &str| {
+            let said = steps(&format!("SET standard_conforming_strings = off;\n{dump};\n"), 3).unwrap();
+            said[1].strip_prefix("the head of the dump: ").unwrap().to_owned()
+        };
+        assert_eq!(said("SELECT 'a', 'it''s \\'; b', E'\\'c', x'0\\'"), "SELECT 'a',  E'it''s \\'; b', E'\\'c', x'0\\'");
+        assert_eq!(said("SELECT 'a'\n'b\\'c'"), "SELECT  E'a'\n'b\\'c'");
+        assert_eq!(said("SELECT 'a' -- c\n'b\\'c'"), "SELECT  E'a' \n'b\\'c'");
+        assert_eq!(said("SELECT date'a\\'c'"), "SELECT date E'a\\'c'");
+    }
+
+    #[test]
     fn commands_of_psql_are_refused() {
-        for command in ["\\! touch /tmp/x\n", "\\connect other\n", "SELECT 1;\n\\copy t from program 'x'\n"] {
-            assert!(steps(command, 100).unwrap_err().to_string().contains("command of psql"), "{command}");
+        for command in [
+            "\\! touch /tmp/x\n",
+            "\\connect other\n",
+            "SELECT 1;\n\\copy t from program 'x'\n",
+            // Found with fuzz/: each runs in `gunzip -c dump.sql.gz | psql`.
+            "SELECT 1 \\! id\n;\n",
+            "SELECT 1\n\\g |id\n",
+            "\\restrict abc \\! id\n",
+            "\\unrestrict abc \\\\ DROP TABLE t;\n",
+            "-- a comment's end is a carriage return, too\r\\! id\n",
+            "COPY public.a (x) FROM stdin;\n1\n\\.\r\n\\! id\n\\.\n",
+            "SELECT E'a'\n'\\''\n\\! id\n--';\n",
+            "SELECT $e'\\''\n\\! id\n-- ';\n",
+        ] {
+            for size in [1, 3, 100] {
+                let error = steps(command, size).expect_err(command).to_string();
+                assert!(error.contains("command of psql"), "{command}: {error}");
+            }
         }
+        let after_copy = "COPY public.a (x) FROM stdin; \\! id\n1\n\\.\n";
+        assert!(steps(after_copy, 100).unwrap_err().to_string().contains("line of a COPY"));
         assert_eq!(steps("CREATE FUNCTION f() AS $$\n\\! x\n$$;\n", 5).unwrap().len(), 1, "in a body it is none");
     }
 }

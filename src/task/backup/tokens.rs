@@ -74,7 +74,8 @@ impl<'a> Statement<'a> {
         let token = self.tokens.get(index)?;
         let raw = self.raw(token);
         match token.kind {
-            Kind::Word => Some(raw.to_lowercase()),
+            // As the server: a Kelvin sign is no k.
+            Kind::Word => Some(raw.to_ascii_lowercase()),
             Kind::Quoted => Some(raw.strip_prefix('"')?.strip_suffix('"')?.replace("\"\"", "\"")),
             Kind::String | Kind::Symbol(_) => None,
         }
@@ -92,8 +93,10 @@ impl<'a> Statement<'a> {
 
 fn tokens(text: &str) -> (Vec<Token>, bool) {
     let bytes = text.as_bytes();
-    let mut tokens = Vec::new();
+    let mut tokens: Vec<Token> = Vec::new();
     let (mut at, mut depth) = (0, 0_usize);
+    // Where the last string ended, unless it was a dollar quote, and whether backslashes escape in it.
+    let mut string = (usize::MAX, false);
     while at < bytes.len() {
         let start = at;
         let byte = bytes[at];
@@ -106,12 +109,23 @@ fn tokens(text: &str) -> (Vec<Token>, bool) {
                 at = after_quote(bytes, at, b'"', false);
                 Kind::Quoted
             }
+            // After a line's end, the same string goes on.
+            b'\'' if string.0 < at && is_line_end(&bytes[string.0..at]) => {
+                at = after_quote(bytes, at, b'\'', string.1);
+                if let Some(last) = tokens.last_mut().filter(|last| last.at.end == string.0) {
+                    last.at.end = at;
+                }
+                string.0 = at;
+                continue;
+            }
             b'\'' => {
                 at = after_quote(bytes, at, b'\'', false);
+                string = (at, false);
                 Kind::String
             }
             b'e' | b'E' if bytes.get(at + 1) == Some(&b'\'') => {
                 at = after_quote(bytes, at + 1, b'\'', true);
+                string = (at, true);
                 Kind::String
             }
             b'$' => match dollar_quoted(text, at) {
@@ -125,7 +139,8 @@ fn tokens(text: &str) -> (Vec<Token>, bool) {
                 }
             },
             _ if is_word_byte(byte) => {
-                while at < bytes.len() && (is_word_byte(bytes[at]) || bytes[at] == b'$') {
+                // A number ends at a dollar.
+                while at < bytes.len() && (is_word_byte(bytes[at]) || (bytes[at] == b'$' && !byte.is_ascii_digit())) {
                     at += 1;
                 }
                 Kind::Word
@@ -148,6 +163,12 @@ fn tokens(text: &str) -> (Vec<Token>, bool) {
         depth += usize::from(opens);
     }
     (tokens, false)
+}
+
+/// White space with a line's end in it.
+fn is_line_end(bytes: &[u8]) -> bool {
+    let is_space = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x0b;
+    bytes.iter().all(is_space) && bytes.iter().any(|byte| matches!(byte, b'\n' | b'\r'))
 }
 
 /// A doubled quote starts the next part, which comes to the same but for the token's end.
@@ -220,6 +241,21 @@ mod tests {
         assert_eq!(statement.qualified(3), Some((Some("S.x".into()), "we\"ird TO".into(), 6)));
         assert_eq!(statement.find(&["TO"]), None);
         assert!(statement.says(0, &["COMMENT", "ON"]));
+    }
+
+    #[test]
+    fn strings_and_numbers_end_where_they_end_for_the_server() {
+        for (text, tokens) in [
+            ("E'a'\n'\\'' x", 2),
+            ("E'a' '\\' x", 3),
+            ("'a'\n'\\' x", 2),
+            ("1$$ x $$ y", 3),
+            ("a$$ x $$ y", 5),
+            ("$1$$ x $$ y", 4),
+        ] {
+            assert_eq!(Statement::of(text).tokens.len(), tokens, "{text}: {:?}", Statement::of(text).tokens);
+        }
+        assert_eq!(Statement::of("loc\u{212a}").name(0).as_deref(), Some("loc\u{212a}"));
     }
 
     #[test]

@@ -1,0 +1,78 @@
+//! What a byte means beside those before it, by scan.l of PostgreSQL.
+
+use crate::task::backup::rows_end::RowsEnd;
+
+/// What the bytes are inside of.
+#[derive(Debug, PartialEq)]
+pub enum State {
+    Sql,
+    LineComment,
+    BlockComment {
+        depth: u32,
+        previous: u8,
+    },
+    String {
+        escapes: bool,
+        escaped: bool,
+    },
+    Identifier,
+    DollarTag {
+        tag: Vec<u8>,
+    },
+    DollarBody {
+        closing: Vec<u8>,
+        matched: usize,
+    },
+    /// A psql command: `\restrict …`.
+    Command,
+    /// After `FROM stdin;`, to the end of the line.
+    CopyHeader,
+    Copy {
+        end: RowsEnd,
+    },
+    /// In what pg_dump never writes and nobody can tell the end of.
+    Lost,
+}
+
+/// What has come since a string ended: one that follows at once, or after a line's end, goes on with it, and with its escapes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum AfterString {
+    /// Something else.
+    Other,
+    Nothing,
+    Space,
+    LineEnd,
+}
+
+impl AfterString {
+    pub fn then(self, byte: u8) -> Self {
+        match (self, byte) {
+            (Self::Other, _) => Self::Other,
+            (_, b'\n' | b'\r') => Self::LineEnd,
+            (Self::LineEnd, _) if is_space(byte) => Self::LineEnd,
+            _ if is_space(byte) => Self::Space,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Since 16 a vertical tab is one, too; servers before it know none.
+pub fn is_space(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || byte == 0x0b
+}
+
+pub fn is_word_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
+}
+
+pub fn creates_a_routine(statement: &[u8]) -> bool {
+    let start = String::from_utf8_lossy(&statement[..statement.len().min(40)]).to_ascii_lowercase();
+    let mut words = start.split_ascii_whitespace();
+    let mut next = || words.next().unwrap_or_default();
+    next() == "create"
+        && match next() {
+            "function" | "procedure" => true,
+            "or" => next() == "replace" && matches!(next(), "function" | "procedure"),
+            _ => false,
+        }
+}
