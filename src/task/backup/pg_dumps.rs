@@ -28,6 +28,9 @@ const SETTINGS: [&str; 16] = [
     "quote_all_identifiers",
 ];
 
+/// Of a statement that is not UTF-8: it is held several times over. No name or default has as many; values stand in COPY.
+const OWN_BYTES_MOST: usize = 16 << 20;
+
 /// Words that may stand between CREATE and the kind of an object.
 const BEFORE_KINDS: [&str; 11] = [
     "OR",
@@ -93,9 +96,10 @@ const CALLED: [&str; 8] = [
     "pg_restore_extended_stats",
 ];
 
-/// One statement without its semicolon; `COPY … FROM stdin` is none of them.
+/// One statement without its semicolon, spelled as pg_dump spells it: what a restore does with it depends on its first words.
+/// `COPY … FROM stdin` is none of them.
 pub fn writes(statement: &Statement) -> bool {
-    let says = |words: &[&str]| statement.says(0, words);
+    let says = |words: &[&str]| statement.spells(0, words);
     match () {
         // More tokens than any statement of pg_dump has.
         () if statement.is_cut || may_be_several(statement) => false,
@@ -104,11 +108,11 @@ pub fn writes(statement: &Statement) -> bool {
         () if says(&["RESET", "SESSION", "AUTHORIZATION"]) => statement.tokens.len() == 3,
         () if says(&["BEGIN"]) || says(&["COMMIT"]) => statement.tokens.len() == 1,
         () if says(&["CREATE"]) => creates(statement),
-        () if says(&["ALTER", "SUBSCRIPTION"]) => statement.says(3, &["OWNER", "TO"]),
+        () if says(&["ALTER", "SUBSCRIPTION"]) => statement.spells(3, &["OWNER", "TO"]),
         () if says(&["ALTER", "USER", "MAPPING"]) => false,
         () if says(&["ALTER"]) => kind_at(statement, 1).is_some(),
         () if says(&["COMMENT", "ON"]) => kind_at(statement, 2).is_some(),
-        () if says(&["SECURITY", "LABEL", "FOR"]) => statement.says(4, &["ON"]) && kind_at(statement, 5).is_some(),
+        () if says(&["SECURITY", "LABEL", "FOR"]) => statement.spells(4, &["ON"]) && kind_at(statement, 5).is_some(),
         // Without ON it is membership in a role.
         () if says(&["GRANT"]) || says(&["REVOKE"]) => {
             statement.find(&["ON"]).is_some_and(|on| kind_at(statement, on + 1).is_some())
@@ -126,7 +130,8 @@ fn may_be_several(statement: &Statement) -> bool {
     let kind = if statement.says(1, &["OR", "REPLACE"]) { 3 } else { 1 };
     let is_routine =
         statement.says(0, &["CREATE"]) && (statement.says(kind, &["FUNCTION"]) || statement.says(kind, &["PROCEDURE"]));
-    has_semicolon && (!is_routine || own_bytes::has_some(statement.text))
+    let is_made_of_bytes = own_bytes::has_some(statement.text);
+    has_semicolon && (!is_routine || is_made_of_bytes) || is_made_of_bytes && statement.text.len() > OWN_BYTES_MOST
 }
 
 fn sets(statement: &Statement) -> bool {
@@ -182,16 +187,21 @@ fn is_of_the_system(schema: &str) -> bool {
 
 /// Where the first word of a known kind is, from `index` on.
 fn kind_at(statement: &Statement, index: usize) -> Option<usize> {
-    let is_one_of = |at: usize, words: &[&str]| words.iter().any(|word| statement.says(at, &[word]));
+    let is_one_of = |at: usize, words: &[&str]| words.iter().any(|word| statement.spells(at, &[word]));
     let mut at = index;
     while is_one_of(at, &BEFORE_KINDS) && !is_one_of(at, &["CONSTRAINT"]) {
         at += 1;
     }
     // `CREATE CONSTRAINT TRIGGER`, `COMMENT ON CONSTRAINT`.
-    if statement.says(at, &["CONSTRAINT", "TRIGGER"]) {
+    if statement.spells(at, &["CONSTRAINT", "TRIGGER"]) {
         at += 1;
     }
-    is_one_of(at, &KINDS).then_some(at)
+    // What follows decides, too: EVENT TRIGGER, USER MAPPING.
+    let is_spaced = |at: usize| match statement.tokens.get(at) {
+        Some(token) => matches!(&statement.text[statement.tokens[at - 1].at.end..token.at.start], "" | " "),
+        None => true,
+    };
+    (is_one_of(at, &KINDS) && is_spaced(at + 1) && is_spaced(at + 2)).then_some(at)
 }
 
 fn creates(statement: &Statement) -> bool {
@@ -388,6 +398,13 @@ mod tests {
             "SET local_preload_libraries = 'x'",
             "SET LOCAL row_security = off",
             // Found with fuzz/: the lexer would read strings otherwise than the server.
+            "create event trigger e ON ddl_command_end EXECUTE FUNCTION f()",
+            "CREATE EVENT  TRIGGER e ON ddl_command_end EXECUTE FUNCTION f()",
+            "CREATE EVENT TRIGGER\te ON ddl_command_end EXECUTE FUNCTION f()",
+            "CREATE event TRIGGER e ON ddl_command_end EXECUTE FUNCTION f()",
+            "alter table public.t OWNER TO app",
+            "CREATE SUBSCRIPTION\ts CONNECTION 'host=x' PUBLICATION p WITH (connect = false)",
+            "SELECT pg_catalog.lo_create('1') $a$ open",
             "SET standard_conforming_strings=off",
             "SET  standard_conforming_strings = off",
             "SET standard_conforming_strings = 'off'",

@@ -25,6 +25,9 @@ pub struct Token {
 /// Tokens that are kept of a statement; a dump is input, and a statement of it may be of a gigabyte.
 const TOKENS_MOST: usize = 4 << 20;
 
+/// Tags are as long as pg_dump makes them: it appends letters to `$_$` until the body has no such thing in it.
+const LONGEST_TAG: usize = 1 << 10;
+
 /// Nothing is looked for further inside.
 const DEEPEST: usize = 2;
 
@@ -49,6 +52,15 @@ impl<'a> Statement<'a> {
                 .get(index + offset)
                 .is_some_and(|token| token.kind == Kind::Word && self.raw(token).eq_ignore_ascii_case(word))
         })
+    }
+
+    /// The same as pg_dump spells them: in these very letters, each after one space.
+    pub fn spells(&self, index: usize, words: &[&str]) -> bool {
+        let is_after_one_space = |at: usize| at == 0 || self.text[self.tokens[at - 1].at.end..self.tokens[at].at.start] == *" ";
+        self.says(index, words)
+            && words.iter().enumerate().all(|(offset, word)| {
+                self.raw(&self.tokens[index + offset]) == *word && is_after_one_space(index + offset)
+            })
     }
 
     /// Where these words first stand, at no depth.
@@ -129,11 +141,13 @@ fn tokens(text: &str) -> (Vec<Token>, bool) {
                 Kind::String
             }
             b'$' => match dollar_quoted(text, at) {
-                Some(end) => {
+                Dollar::Quoted(end) => {
                     at = end;
                     Kind::String
                 }
-                None => {
+                // A statement that was read to its end has none; each would be looked for to that end.
+                Dollar::Open => return (tokens, true),
+                Dollar::Sign => {
                     at += 1;
                     Kind::Symbol(byte)
                 }
@@ -185,14 +199,25 @@ fn after_quote(bytes: &[u8], opening: usize, quote: u8, escapes: bool) -> usize 
     bytes.len()
 }
 
-fn dollar_quoted(text: &str, at: usize) -> Option<usize> {
-    let tag_length = text[at + 1..].find('$')?;
-    let tag = &text[at..at + tag_length + 2];
-    if !tag[1..=tag_length].bytes().all(is_word_byte) || tag[1..].starts_with(|first: char| first.is_ascii_digit()) {
-        return None;
+enum Dollar {
+    /// Up to here.
+    Quoted(usize),
+    /// What opens a quote, and nothing that closes it.
+    Open,
+    Sign,
+}
+
+fn dollar_quoted(text: &str, at: usize) -> Dollar {
+    let letters = text.as_bytes()[at + 1..].iter().take(LONGEST_TAG).take_while(|byte| is_word_byte(**byte)).count();
+    let end = at + letters + 2;
+    let opens = text.as_bytes().get(end - 1) == Some(&b'$') && !text[at + 1..].starts_with(|first: char| first.is_ascii_digit());
+    if !opens {
+        return Dollar::Sign;
     }
-    let body = at + tag.len();
-    text[body..].find(tag).map(|end| body + end + tag.len())
+    match text[end..].find(&text[at..end]) {
+        Some(body) => Dollar::Quoted(end + body + end - at),
+        None => Dollar::Open,
+    }
 }
 
 /// Schema and name out of pg_dump's `COPY public."we""ird" (a, b) FROM stdin`; a table without columns has no
@@ -250,7 +275,7 @@ mod tests {
             ("E'a' '\\' x", 3),
             ("'a'\n'\\' x", 2),
             ("1$$ x $$ y", 3),
-            ("a$$ x $$ y", 5),
+            ("a$$ x $$ y $$", 3),
             ("$1$$ x $$ y", 4),
         ] {
             assert_eq!(Statement::of(text).tokens.len(), tokens, "{text}: {:?}", Statement::of(text).tokens);
