@@ -15,6 +15,7 @@ use crate::fault::{Fault, Kind};
 use crate::job::Job;
 use crate::pg::{self, Server, comment, identifier};
 use crate::task::backup::{Verify, readiness};
+use crate::task::partition::with_schema;
 use crate::task::vector_index::ApplySetting;
 use crate::task::{Task, foreign_code};
 use crate::units;
@@ -157,7 +158,7 @@ async fn needs(connection: &mut PgConnection, job: &Job, role: &str, memberships
         Task::Reindex(reindex) => owns(connection, &reindex.table, role, memberships).await,
         Task::Retention(retention) => Ok(vec![
             // SELECT … FOR UPDATE asks for UPDATE.
-            format!("GRANT SELECT, UPDATE, DELETE ON {} TO {role};", retention.table),
+            format!("GRANT SELECT, UPDATE, DELETE ON {} TO {role};", with_schema(&retention.table)),
             format!("-- to see replication and WAL archiving, which it spares\nGRANT pg_monitor TO {role};"),
         ]),
         Task::Sql(sql) => {

@@ -69,7 +69,7 @@ const PINNED: &[(&str, &str, Reach, &str)] = &[
     (
         "constraint_exclusion",
         "partition",
-        Own,
+        All,
         "with on, the planner computes the constants in CHECKs of any table: code of its owner",
     ),
     ("plan_cache_mode", "auto", Own, "plans"),

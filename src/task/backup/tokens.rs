@@ -58,9 +58,10 @@ impl<'a> Statement<'a> {
     pub fn spells(&self, index: usize, words: &[&str]) -> bool {
         let is_after_one_space = |at: usize| at == 0 || self.text[self.tokens[at - 1].at.end..self.tokens[at].at.start] == *" ";
         self.says(index, words)
-            && words.iter().enumerate().all(|(offset, word)| {
-                self.raw(&self.tokens[index + offset]) == *word && is_after_one_space(index + offset)
-            })
+            && words
+                .iter()
+                .enumerate()
+                .all(|(offset, word)| self.raw(&self.tokens[index + offset]) == *word && is_after_one_space(index + offset))
     }
 
     /// Where these words first stand, at no depth.
