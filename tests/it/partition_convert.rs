@@ -332,7 +332,7 @@ fn a_conversion_is_taken_back_while_no_second_partition_has_rows() {
             .run(&["partition", "convert", "tend", "--undo", "--dry-run"])
             .succeeded()
             .prints(&["DETACH PARTITION", "DROP TABLE"]);
-        server.sql(&database, "INSERT INTO events (user_id, n, body, at) VALUES (1, 1, 'later', now() + interval '100 days')");
+        server.sql(&database, "INSERT INTO events (user_id, n, body, at) VALUES (1, 1, 'later', now() + interval '65 days')");
         scenario.run(&["partition", "convert", "tend", "--undo"]).exited(78).says(&["has rows, which would be lost"]);
         server.sql(&database, "DELETE FROM events WHERE body = 'later'");
 
