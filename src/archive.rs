@@ -5,32 +5,45 @@
 //! left asks the server whether it committed (pg_xact_status), so that a kill at any moment neither loses rows nor
 //! keeps them twice.
 
+mod back;
+pub mod filter;
 mod listing;
 mod manifest;
+mod restore;
+mod restored;
+mod session;
+mod write;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result};
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures_util::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use sqlx::PgConnection;
 
-use crate::pg;
+use self::back::Back;
+use self::write::{Lines, head};
 use crate::progress::Phase;
 use crate::store::Store;
 use crate::task::backup::Compression;
-use crate::task::backup::compress::{Compressor, MEMBER_BYTES};
 use crate::task::backup::read_back::decode_object;
 use crate::task::backup::set;
 use crate::task::backup::stream::hex;
-use crate::units;
 
 pub use self::listing::{Broken, Listing, list};
 pub use self::manifest::Manifest;
+#[doc(hidden)]
+pub use self::restore::RowsOnly;
+pub use self::restore::{Put, Wanted, restore};
+pub use self::restored::{Place, Record};
+pub use self::session::{columns, prepare_session, transaction};
+#[doc(hidden)]
+pub use self::write::head;
 
 const OBJECT: &str = ".sql.gz";
 const PENDING: &str = ".pending.json";
+const RESTORED: &str = ".restored.json";
 const MANIFEST: &str = ".json";
 
 /// Where the rows of one job on one database go.
@@ -39,6 +52,8 @@ pub struct Archive {
     store: Store,
     /// `DATABASE/JOB/archive/`
     folder: String,
+    /// Rows that came back, and are not archived again.
+    back: Arc<Mutex<Back>>,
 }
 
 /// What is archived, and what it goes back to.
@@ -67,6 +82,11 @@ pub struct Exported {
 pub struct BatchName(String);
 
 impl BatchName {
+    /// Of the batch whose object has this key.
+    pub fn of_object(key: &str) -> Option<Self> {
+        key.strip_suffix(OBJECT).map(|name| Self(name.to_owned()))
+    }
+
     pub fn object(&self) -> String {
         format!("{}{OBJECT}", self.0)
     }
@@ -91,25 +111,51 @@ pub struct Recovered {
 
 impl Archive {
     pub fn new(store: Store, database: &str, job: &str) -> Self {
-        Self { store, folder: format!("{}archive/", set::folder(database, job)) }
+        Self { store, folder: format!("{}archive/", set::folder(database, job)), back: Arc::default() }
+    }
+
+    fn back(&self) -> MutexGuard<'_, Back> {
+        self.back.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the object with this key is in this store, and counts: by a manifest of ours, and with as many bytes as that says.
     pub async fn counts(&self, key: &str) -> Result<bool> {
-        let Some(name) = key.strip_suffix(OBJECT) else { return Ok(false) };
-        let Some(read) = self.store.get_json::<Manifest>(&format!("{name}{MANIFEST}")).await? else { return Ok(false) };
-        let manifest = match read {
-            Ok((manifest, signature)) if signature.is_ours() => manifest,
-            Ok((_, signature)) => {
-                tracing::warn!("{} counts for nothing: {}", self.store.location(key), signature.in_words());
-                return Ok(false);
-            }
-            Err(error) => {
-                tracing::warn!("{error:#}; it counts for nothing");
-                return Ok(false);
-            }
-        };
+        let Some(manifest) = self.counting(key).await? else { return Ok(false) };
         Ok(self.store.stat(key).await?.is_some_and(|object| object.bytes == manifest.exported.bytes))
+    }
+
+    /// The same, and every byte of it is read again: its length and its SHA-256 are those that were written.
+    pub async fn is_whole(&self, key: &str, phase: &Phase) -> Result<bool> {
+        let Some(manifest) = self.counting(key).await? else { return Ok(false) };
+        let Some(mut reader) = self.store.read(key).await? else { return Ok(false) };
+        let (mut hash, mut bytes) = (Sha256::new(), 0);
+        while let Some(chunk) = reader.chunk().await? {
+            hash.update(&chunk);
+            bytes += chunk.len() as u64;
+            phase.advance(chunk.len() as u64);
+        }
+        let is_whole = bytes == manifest.exported.bytes && hex(&hash.finalize()) == manifest.exported.sha256;
+        if !is_whole {
+            tracing::warn!("{} is not what was written; it counts for nothing", self.store.location(key));
+        }
+        Ok(is_whole)
+    }
+
+    /// The manifest by which the object with this key counts.
+    async fn counting(&self, key: &str) -> Result<Option<Manifest>> {
+        let Some(name) = key.strip_suffix(OBJECT) else { return Ok(None) };
+        match self.store.get_json::<Manifest>(&format!("{name}{MANIFEST}")).await? {
+            None => Ok(None),
+            Some(Ok((manifest, signature))) if signature.is_ours() => Ok(Some(manifest)),
+            Some(Ok((_, signature))) => {
+                tracing::warn!("{} counts for nothing: {}", self.store.location(key), signature.in_words());
+                Ok(None)
+            }
+            Some(Err(error)) => {
+                tracing::warn!("{error:#}; it counts for nothing");
+                Ok(None)
+            }
+        }
     }
 
     pub fn location(&self, name: &BatchName) -> String {
@@ -121,7 +167,8 @@ impl Archive {
         BatchName(format!("{}{}-{unique:010}", self.folder, started_at.format("%Y-%m-%dT%H-%M-%SZ")))
     }
 
-    /// Writes the rows of `source`, reads the object back, and compares. `connection` is in the transaction that takes
+    /// Writes the rows of `source`, reads the object back, and compares. Rows that had come back, and are in another batch, are not
+    /// written; the `rows` of what is returned are all that left. `connection` is in the transaction that takes
     /// the rows out of their table, and whose commit makes the batch count: until then a `.pending.json` names it, from
     /// before there is an object, so that nobody takes that for a leftover. After an error the connection is of no use
     /// any more, and its transaction never commits.
@@ -138,20 +185,27 @@ impl Archive {
         anyhow::ensure!(!is_there, "{} is there already: nothing is written over it", self.location(name));
         let mut manifest = provisional.decided_by(connection).await?;
         self.prepare(name, &manifest).await?;
-        manifest.exported = write(connection, source, &self.store, &name.object(), phase).await?;
-        self.read_back(source, name, &manifest.exported, phase).await?;
+        // Not held over an await: the others wait for no upload.
+        let mut back = std::mem::take(&mut *self.back());
+        let key = name.object();
+        let written = write::write(connection, source, &manifest, &self.store, &key, phase, &mut back.known(&manifest)).await;
+        *self.back() = back;
+        (manifest.exported, manifest.came_back) = written?;
+        self.read_back(name, &manifest, phase).await?;
         self.prepare(name, &manifest).await?;
+        // For the caller all that left counts; complete() tells them apart again.
+        manifest.exported.rows += manifest.came_back;
         Ok(manifest)
     }
 
     /// Whether the object in the store is the one that was written: its bytes, its hash, and every row of it.
-    async fn read_back(&self, source: &Source, name: &BatchName, written: &Exported, phase: &Phase) -> Result<()> {
+    async fn read_back(&self, name: &BatchName, manifest: &Manifest, phase: &Phase) -> Result<()> {
+        let written = &manifest.exported;
         let key = name.object();
         let location = self.store.location(&key);
         let reader = self.store.read(&key).await?.with_context(|| format!("{location} is gone"))?;
         // COPY's text format has a line for each row, with the newlines in values escaped.
-        let head = head(&source.schema, &source.table, &source.columns);
-        let other_lines = memchr::memchr_iter(b'\n', head.as_bytes()).count() as u64 + 1;
+        let other_lines = memchr::memchr_iter(b'\n', head(manifest).as_bytes()).count() as u64 + 1;
         let decoded = decode_object(
             reader,
             Compression::Gzip,
@@ -181,8 +235,20 @@ impl Archive {
         self.store.put_json(&format!("{name}{PENDING}"), manifest).await
     }
 
-    /// After the commit: the batch counts.
+    /// After the commit: the batch counts. `manifest` is what [`Archive::export`] returned.
     pub async fn complete(&self, name: &BatchName, manifest: &Manifest) -> Result<()> {
+        let mut manifest = manifest.clone();
+        manifest.exported.rows -= manifest.came_back.min(manifest.exported.rows);
+        self.make_count(name, &manifest).await?;
+        self.record_what_left_again().await;
+        Ok(())
+    }
+
+    /// One without rows, as all of them are in other batches, goes.
+    async fn make_count(&self, name: &BatchName, manifest: &Manifest) -> Result<()> {
+        if manifest.exported.rows == 0 && manifest.came_back > 0 {
+            return self.discard(name).await;
+        }
         self.store.put_json(&format!("{name}{MANIFEST}"), manifest).await?;
         self.store.delete(&format!("{name}{PENDING}")).await
     }
@@ -214,14 +280,22 @@ impl Archive {
                 }
             };
             if has(&format!("{name}{MANIFEST}"))
-                || committed(connection, &manifest).await.with_context(|| self.location(&name))?
+                || session::committed(connection, &manifest).await.with_context(|| self.location(&name))?
             {
+                let is_empty = manifest.exported.rows == 0 && manifest.came_back > 0;
                 anyhow::ensure!(
-                    manifest.exported.bytes > 0 && has(&name.object()),
+                    is_empty || manifest.exported.bytes > 0 && has(&name.object()),
                     "{}: its rows were deleted, and the object is not there",
                     self.location(&name)
                 );
-                self.complete(&name, &manifest).await?;
+                self.make_count(&name, &manifest).await?;
+                if manifest.came_back > 0 {
+                    recovered.left.push(format!(
+                        "{} rows that had come back left again with a run that was killed: `archives restore` takes them for back until it is \
+                         told --again",
+                        manifest.came_back
+                    ));
+                }
                 recovered.completed += 1;
             } else {
                 self.discard(&name).await?;
@@ -232,290 +306,5 @@ impl Archive {
             self.store.discard(&upload).await?;
         }
         Ok(recovered)
-    }
-}
-
-/// Puts the rows of a batch into `table` (quoted, as in SQL), all or none. The batch stays in the archive.
-pub async fn restore(
-    store: &Store,
-    (name, manifest): &(BatchName, Manifest),
-    connection: &mut PgConnection,
-    table: &str,
-    phase: &Phase,
-) -> Result<u64> {
-    let location = store.location(&name.object());
-    let reader = store.read(&name.object()).await?.with_context(|| format!("{location} is gone"))?;
-    prepare_session(connection).await?;
-    pg::execute(connection, "BEGIN".to_owned()).await?;
-    let done = async {
-        let (sender, mut receiver) = tokio::sync::mpsc::channel::<Bytes>(4);
-        let rows_only = RowsOnly::of(&manifest.schema, &manifest.table, &manifest.columns);
-        let decoding = async move {
-            let decoded = decode_object(
-                reader,
-                Compression::Gzip,
-                phase,
-                None,
-                (rows_only, Some(sender)),
-                |(rows_only, sender), bytes| {
-                    let rows = rows_only.feed(bytes)?;
-                    match sender {
-                        Some(sender) if !rows.is_empty() => sender.blocking_send(rows).map_err(std::io::Error::other),
-                        _ => Ok(()),
-                    }
-                },
-                |_| (),
-            );
-            let mut decoded = decoded.await?;
-            // Without this the copying below would wait for more.
-            decoded.state.1 = None;
-            anyhow::Ok(decoded)
-        };
-        let copying = async {
-            let mut copy = pg::copy_in(connection, table, &column_list(&manifest.columns)).await?;
-            while let Some(rows) = receiver.recv().await {
-                copy.send(rows).await.map_err(pg::in_its_own_words)?;
-            }
-            copy.finish().await.map_err(pg::in_its_own_words)
-        };
-        let (decoded, copied) = tokio::join!(decoding, copying);
-        let copied = copied.with_context(|| format!("cannot put the rows of {location} into {table}"))?;
-        let decoded = decoded?;
-        decoded.members.map_err(|error| anyhow::anyhow!("{location} does not decode: {error:?}"))?;
-        decoded.state.0.check().with_context(|| location.clone())?;
-        let written = &manifest.exported;
-        anyhow::ensure!(
-            decoded.sha256 == written.sha256 && decoded.bytes == written.bytes && copied == written.rows,
-            "{location} is not what was written: {} and not {}",
-            units::plural(copied, "row"),
-            units::count(written.rows)
-        );
-        pg::execute(connection, "COMMIT".to_owned()).await?;
-        Ok(copied)
-    };
-    let done: Result<u64> = done.await;
-    if done.is_err() {
-        let _ = pg::execute(connection, "ROLLBACK".to_owned()).await;
-    }
-    done
-}
-
-/// Takes what comes before the rows and after them off a stream.
-#[doc(hidden)]
-#[derive(Default)]
-pub struct RowsOnly {
-    head: Bytes,
-    seen: usize,
-    /// The last bytes, which may be the tail.
-    held: Vec<u8>,
-}
-
-impl RowsOnly {
-    pub fn of(schema: &str, table: &str, columns: &[String]) -> Self {
-        Self { head: head(schema, table, columns).into(), ..Self::default() }
-    }
-
-    pub fn feed(&mut self, mut bytes: &[u8]) -> std::io::Result<Bytes> {
-        let of_head = (self.head.len() - self.seen).min(bytes.len());
-        if bytes[..of_head] != self.head[self.seen..self.seen + of_head] {
-            return Err(std::io::Error::other("it does not begin as an archive of this table does"));
-        }
-        self.seen += of_head;
-        bytes = &bytes[of_head..];
-        self.held.extend_from_slice(bytes);
-        let ready = self.held.len().saturating_sub(TAIL.len());
-        Ok(self.held.drain(..ready).collect::<Vec<u8>>().into())
-    }
-
-    pub fn check(&self) -> Result<()> {
-        anyhow::ensure!(self.seen == self.head.len() && self.held == TAIL, "its end is missing");
-        Ok(())
-    }
-}
-
-// What follows is asked between statements that other people's triggers belong to: every name and operator is qualified.
-
-/// The columns of a table that rows are put back into: generated ones take no values.
-pub async fn columns(connection: &mut PgConnection, table: i64) -> Result<Vec<String>> {
-    Ok(sqlx::query_scalar(
-        "SELECT attname::pg_catalog.text FROM pg_catalog.pg_attribute
-         WHERE attrelid OPERATOR(pg_catalog.=) $1::bigint::pg_catalog.oid AND attnum OPERATOR(pg_catalog.>) 0
-           AND NOT attisdropped AND attgenerated OPERATOR(pg_catalog.=) ''::pg_catalog.\"char\" ORDER BY attnum",
-    )
-    .bind(table)
-    .fetch_all(connection)
-    .await?)
-}
-
-/// The number of the transaction that `connection` is in, which no other of this server ever has.
-pub async fn transaction(connection: &mut PgConnection) -> Result<i64> {
-    // xid8 goes over as text: it is wider than any type that is read here.
-    let xid: String = sqlx::query_scalar("SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text").fetch_one(connection).await?;
-    xid.parse().context("a transaction's number")
-}
-
-/// Settings under which values are written so that any server reads the same: those of pg_dump
-/// (setup_connection in pg_dump.c).
-pub async fn prepare_session(connection: &mut PgConnection) -> Result<()> {
-    for (name, value) in
-        [("datestyle", "ISO"), ("intervalstyle", "postgres"), ("extra_float_digits", "3"), ("bytea_output", "hex")]
-    {
-        pg::set(connection, name, value).await?;
-    }
-    Ok(())
-}
-
-async fn committed(connection: &mut PgConnection, manifest: &Manifest) -> Result<bool> {
-    let transaction = manifest.transaction.context("its manifest names no transaction")?;
-    let by_hand = "look whether the rows are in the table; if not, rename its .pending.json to .json, else delete it";
-    let here = system_identifier(connection).await?;
-    anyhow::ensure!(
-        manifest.system_identifier.as_ref() == Some(&here),
-        "left by a run on another server ({:?}, this is {here}): {by_hand}",
-        manifest.system_identifier
-    );
-    let status: std::result::Result<Option<String>, sqlx::Error> = sqlx::query_scalar("SELECT pg_xact_status($1::text::xid8)")
-        .bind(transaction.to_string())
-        .fetch_one(&mut *connection)
-        .await;
-    let status = match status.map_err(anyhow::Error::from) {
-        Ok(status) => status,
-        // "transaction ID is in the future": a crash has undone it so thoroughly that its number is free again.
-        Err(error) if pg::sql_state(&error).as_deref() == Some("22023") => Some("aborted".to_owned()),
-        Err(error) => return Err(error),
-    };
-    if status.as_deref() == Some("in progress") {
-        anyhow::bail!("the transaction {transaction} of another run is still in progress: try again later");
-    }
-    // A commit comes after the manifest was written again with what was exported.
-    if manifest.exported.bytes == 0 {
-        return Ok(false);
-    }
-    let has_restarted = manifest.server_started_at != Some(server_started_at(connection).await?);
-    match status.as_deref() {
-        Some("committed") if has_restarted => anyhow::bail!(
-            "transaction {transaction} of a killed run committed, but the server was started anew since, and may have given \
-             the number to another after a crash: {by_hand}"
-        ),
-        Some("committed") => Ok(true),
-        Some(_) => Ok(false),
-        None => {
-            anyhow::bail!("the server no longer knows whether transaction {transaction} of a killed run committed: {by_hand}")
-        }
-    }
-}
-
-async fn server_started_at(connection: &mut PgConnection) -> Result<String> {
-    let started_at: DateTime<Utc> =
-        sqlx::query_scalar("SELECT pg_catalog.pg_postmaster_start_time()").fetch_one(connection).await?;
-    Ok(started_at.to_rfc3339())
-}
-
-/// Changes with initdb and pg_restore, not with failover or physical restore, which keep transactions.
-async fn system_identifier(connection: &mut PgConnection) -> Result<String> {
-    Ok(sqlx::query_scalar("SELECT system_identifier::pg_catalog.text FROM pg_catalog.pg_control_system()")
-        .fetch_one(connection)
-        .await?)
-}
-
-/// Streams rows into an object; memory is two members and the upload's parts.
-async fn write(connection: &mut PgConnection, source: &Source, store: &Store, key: &str, phase: &Phase) -> Result<Exported> {
-    let mut upload = store.upload(key, 0).await?;
-    let written = async {
-        let mut writer = Writer::new()?;
-        writer.pending.extend_from_slice(head(&source.schema, &source.table, &source.columns).as_bytes());
-        let mut rows = pg::copy_out(connection, &source.query).await?;
-        while let Some(chunk) = rows.try_next().await.map_err(pg::in_its_own_words)? {
-            writer.rows += chunk.iter().filter(|byte| **byte == b'\n').count() as u64;
-            phase.advance(chunk.len() as u64);
-            writer.pending.extend_from_slice(&chunk);
-            if writer.pending.len() >= MEMBER_BYTES {
-                upload.write(writer.member().await?).await?;
-            }
-        }
-        writer.pending.extend_from_slice(TAIL);
-        upload.write(writer.member().await?).await?;
-        upload.finish().await?;
-        Ok(Exported {
-            rows: writer.rows,
-            bytes: writer.bytes,
-            uncompressed_bytes: writer.uncompressed_bytes,
-            sha256: hex(&writer.hash.finalize()),
-        })
-    };
-    let written: Result<Exported> = written.await;
-    if written.is_err() {
-        upload.abort().await;
-    }
-    written.with_context(|| format!("cannot archive rows to {}", store.location(key)))
-}
-
-/// What comes before the rows, so that psql alone puts them back.
-#[doc(hidden)]
-pub fn head(schema: &str, table: &str, columns: &[String]) -> String {
-    format!(
-        "-- pgtend archive\nSET client_encoding = 'UTF8';\nSET datestyle = 'ISO';\nSET intervalstyle = 'postgres';\n\
-         COPY {} {} FROM stdin;\n",
-        pg::qualified(schema, table),
-        column_list(columns)
-    )
-}
-
-const TAIL: &[u8] = b"\\.\n";
-
-fn column_list(columns: &[String]) -> String {
-    format!("({})", columns.iter().map(|column| pg::identifier(column)).collect::<Vec<_>>().join(", "))
-}
-
-struct Writer {
-    compressor: Option<Compressor>,
-    pending: Vec<u8>,
-    hash: Sha256,
-    rows: u64,
-    bytes: u64,
-    uncompressed_bytes: u64,
-}
-
-impl Writer {
-    fn new() -> Result<Self> {
-        Ok(Self {
-            compressor: Some(Compressor::new(Compression::Gzip, Compression::Gzip.default_level())?),
-            pending: Vec::with_capacity(MEMBER_BYTES + (64 << 10)),
-            hash: Sha256::new(),
-            rows: 0,
-            bytes: 0,
-            uncompressed_bytes: 0,
-        })
-    }
-
-    /// What is pending, as a member.
-    async fn member(&mut self) -> Result<Bytes> {
-        let input = std::mem::replace(&mut self.pending, Vec::with_capacity(MEMBER_BYTES + (64 << 10)));
-        self.uncompressed_bytes += input.len() as u64;
-        let mut compressor = self.compressor.take().context("the compressor is in use")?;
-        let (compressor, member) = tokio::task::spawn_blocking(move || {
-            let member = compressor.member(&input);
-            (compressor, member)
-        })
-        .await?;
-        self.compressor = Some(compressor);
-        let member = member?;
-        self.hash.update(&member);
-        self.bytes += member.len() as u64;
-        Ok(member.into())
-    }
-}
-
-/// What an archive object decodes to, counted.
-#[derive(Default)]
-struct Lines {
-    bytes: u64,
-    newlines: u64,
-}
-
-impl Lines {
-    fn feed(&mut self, bytes: &[u8]) {
-        self.bytes += bytes.len() as u64;
-        self.newlines += memchr::memchr_iter(b'\n', bytes).count() as u64;
     }
 }

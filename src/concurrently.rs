@@ -263,8 +263,19 @@ async fn look(observer: &mut PgConnection, pid: i32) -> Result<Look> {
                     SELECT format('server process %s (%s, %s%s)', b.pid, coalesce(b.usename, '-'), coalesce(nullif(b.application_name, ''), b.backend_type),
                                   ', in its transaction since ' || to_char(b.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || 'Z')
                     FROM pg_stat_activity b WHERE b.pid = ANY (pg_blocking_pids(a.pid)) ORDER BY b.xact_start LIMIT 3)
+                    -- Of a prepared transaction the number of the process is 0.
+                    || CASE WHEN 0 = ANY (pg_blocking_pids(a.pid)) THEN ARRAY(
+                    SELECT DISTINCT format('prepared transaction %L (%s, since %s): COMMIT PREPARED or ROLLBACK PREPARED ends it', p.gid, p.owner,
+                                           to_char(p.prepared AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || 'Z')
+                    FROM pg_locks w JOIN pg_locks h ON h.pid IS NULL AND h.granted
+                         AND (w.locktype = 'transactionid' AND h.locktype = 'transactionid' AND h.transactionid = w.transactionid
+                              OR w.locktype = 'virtualxid' AND h.virtualtransaction = w.virtualxid
+                              OR w.locktype = 'relation' AND h.locktype = 'relation' AND h.database = w.database AND h.relation = w.relation)
+                    JOIN pg_locks x ON x.pid IS NULL AND x.locktype = 'transactionid' AND x.virtualtransaction = h.virtualtransaction
+                    JOIN pg_prepared_xacts p ON p.transaction = x.transactionid
+                    WHERE w.pid = a.pid AND NOT w.granted LIMIT 3) ELSE '{}' END
                 ELSE '{}' END AS blockers,
-                coalesce(a.wait_event_type = 'Lock' AND a.wait_event = 'virtualxid', false) AS is_for_a_transaction
+                coalesce(a.wait_event_type = 'Lock' AND a.wait_event IN ('virtualxid', 'transactionid'), false) AS is_for_a_transaction
          FROM pg_stat_activity a LEFT JOIN pg_stat_progress_create_index p USING (pid) WHERE a.pid = $1",
     )
     .bind(pid)

@@ -3,7 +3,10 @@
 //!
 //! All times are the server's, so that hosts whose clocks differ agree on who is late.
 
+mod fit;
 mod history;
+
+use self::fit::Fit;
 
 pub use history::{Brief, Filter};
 
@@ -14,7 +17,6 @@ use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use prometheus_client::metrics::histogram::Histogram;
 use sqlx::postgres::{PgConnection, PgPool};
-use sqlx::types::Json;
 
 use crate::config::{self, Config};
 use crate::fault::{Fault, Kind};
@@ -247,8 +249,23 @@ impl Ledger {
     }
 
     /// Writes how the run ended, also over a "crashed" that somebody concluded while this process could not
-    /// reach the ledger.
+    /// reach the ledger. Text that its encoding cannot hold is made to fit.
     pub async fn finish(&self, id: i64, end: &End<'_>) -> Result<()> {
+        for fit in fit::ALL {
+            match self.write_end(id, end, fit).await {
+                Err(error) if fit::does_not_fit(&error) && fit != Fit::Ascii => {}
+                other => return other,
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_end(&self, id: i64, end: &End<'_>, fit: Fit) -> Result<()> {
+        let report = end.report.map(|report| {
+            let mut report = report.clone();
+            report.warnings.extend(fit.warning().map(str::to_owned));
+            serde_json::to_value(report).map(|report| fit.json(&report))
+        });
         self.query(
             "write a run's end",
             sqlx::query(
@@ -259,11 +276,11 @@ impl Ledger {
             )
             .bind(id)
             .bind(end.outcome.map(Outcome::name))
-            .bind(end.report.map(Json))
-            .bind(end.error.map(without_nul))
-            .bind(without_nul(end.stderr))
+            .bind(report.transpose()?)
+            .bind(end.error.map(|error| fit.text(&without_nul(error))))
+            .bind(fit.text(&without_nul(end.stderr)))
             .bind(end.retry_in.map(|delay| delay.as_secs_f64()))
-            .bind(&end.cursor)
+            .bind(end.cursor.as_ref().map(|cursor| fit.json(cursor)))
             .execute(&self.pool),
         )
         .await?;
@@ -498,14 +515,25 @@ pub async fn mark_locked(connection: &mut PgConnection, id: i64) -> Result<Vec<R
     Ok(crashed)
 }
 
-/// A sign of life, on the same connection: when it fails, the lock is gone too.
+/// A sign of life, on the same connection: when it fails, the lock is gone too. Text that the ledger's encoding cannot hold is no
+/// reason.
 pub async fn heartbeat(connection: &mut PgConnection, id: i64, progress: &Progress) -> Result<()> {
-    sqlx::query("UPDATE pgtend.runs SET heartbeat_at = clock_timestamp(), progress = $2, cursor = $3 WHERE id = $1")
-        .bind(id)
-        .bind(progress.now().map(Json))
-        .bind(progress.cursor())
-        .execute(connection)
-        .await?;
+    let now = progress.now().map(serde_json::to_value).transpose()?;
+    let cursor = progress.cursor();
+    for fit in fit::ALL {
+        let written =
+            sqlx::query("UPDATE pgtend.runs SET heartbeat_at = clock_timestamp(), progress = $2, cursor = $3 WHERE id = $1")
+                .bind(id)
+                .bind(now.as_ref().map(|now| fit.json(now)))
+                .bind(cursor.as_ref().map(|cursor| fit.json(cursor)))
+                .execute(&mut *connection)
+                .await
+                .map_err(anyhow::Error::from);
+        match written {
+            Err(error) if fit::does_not_fit(&error) && fit != Fit::Ascii => {}
+            other => return other.map(drop),
+        }
+    }
     Ok(())
 }
 

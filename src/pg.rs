@@ -14,7 +14,7 @@ mod tls;
 #[doc(hidden)]
 pub mod url;
 
-pub use contract::Purpose;
+pub use contract::{Purpose, SEARCH_PATH};
 pub use settings::Settings;
 
 use anyhow::{Context as _, Result};
@@ -216,16 +216,29 @@ pub async fn lock_holder(connection: &mut PgConnection, name: &str) -> Result<Op
     Ok(holder)
 }
 
-/// Who holds locks on these tables, the oldest transaction first; empty when nobody does.
+/// Who holds locks on these tables, the oldest transaction first; empty when nobody does. A prepared transaction has no process, and
+/// holds its locks until a person ends it.
 pub async fn lock_holders(connection: &mut PgConnection, tables: &[i64]) -> Result<String> {
     let holders: Vec<String> = sqlx::query_scalar(
-        "SELECT DISTINCT ON (a.xact_start, a.pid) format('server process %s (%s, %s) has %s on %s since %s', a.pid, a.usename,
-                coalesce(nullif(a.application_name, ''), a.backend_type), l.mode, l.relation::regclass,
-                to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || 'Z')
-         FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-         WHERE l.locktype = 'relation' AND l.granted AND l.relation::bigint = ANY($1) AND a.pid <> pg_backend_pid()
-           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-         ORDER BY a.xact_start, a.pid, l.mode LIMIT 3",
+        "SELECT who FROM (
+             SELECT DISTINCT ON (a.xact_start, a.pid) a.xact_start AS since, format('server process %s (%s, %s) has %s on %s since %s', a.pid, a.usename,
+                    coalesce(nullif(a.application_name, ''), a.backend_type), l.mode, l.relation::regclass,
+                    to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || 'Z') AS who
+             FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+             WHERE l.locktype = 'relation' AND l.granted AND l.relation::bigint = ANY($1) AND a.pid <> pg_backend_pid()
+               AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+             ORDER BY a.xact_start, a.pid, l.mode LIMIT 3) session
+         UNION ALL
+         SELECT who FROM (
+             SELECT DISTINCT ON (p.prepared, p.gid) p.prepared AS since, format('prepared transaction %L (%s, since %s) has %s on %s: COMMIT PREPARED or ROLLBACK PREPARED ends it',
+                    p.gid, p.owner, to_char(p.prepared AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || 'Z', l.mode, l.relation::regclass) AS who
+             FROM pg_prepared_xacts p
+             -- Its locks have the number that its session had, and '-1/' before its own after a restart.
+             JOIN pg_locks x ON x.pid IS NULL AND x.locktype = 'transactionid' AND x.transactionid = p.transaction
+             JOIN pg_locks l ON l.virtualtransaction = x.virtualtransaction
+             WHERE l.pid IS NULL AND l.locktype = 'relation' AND l.granted AND l.relation::bigint = ANY($1)
+               AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+             ORDER BY p.prepared, p.gid, l.mode LIMIT 3) prepared",
     )
     .bind(tables)
     .fetch_all(connection)

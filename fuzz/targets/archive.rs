@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pgtend::archive::{RowsOnly, head};
+use pgtend::archive::{Manifest, RowsOnly, Source, head};
 use pgtend_fuzz::psql;
 
 const TAIL: &[u8] = b"\\.\n";
@@ -16,7 +16,9 @@ fuzz_target!(|input: &[u8]| {
     let mut names = names.split('\u{1}').map(str::to_owned);
     let (schema, table) = (names.next().unwrap_or_default(), names.next().unwrap_or_default());
     let columns: Vec<String> = names.collect();
-    let head = head(&schema, &table, &columns);
+    let source = Source { schema, table, columns, ..Source::default() };
+    let manifest = Manifest::new("job", "database", &source, "old");
+    let head = head(&manifest);
     let piece = usize::from(*piece) + 1;
 
     // As stock tools read it.
@@ -25,22 +27,22 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(whole.commands, Vec::<Vec<u8>>::new(), "{head}");
 
     let mut object = [head.as_bytes(), rows, TAIL].concat();
-    let taken = take(&schema, &table, &columns, &object, piece).expect("it is as it was written");
+    let taken = take(&manifest, &object, piece).expect("it is as it was written");
     assert_eq!(taken, rows);
     let at = usize::from(*flipped) * 31 % (head.len() + TAIL.len());
     let at = if at < head.len() { at } else { at + rows.len() };
     object[at] ^= 1;
-    assert_eq!(take(&schema, &table, &columns, &object, piece), None, "byte {at} was flipped");
+    assert_eq!(take(&manifest, &object, piece), None, "byte {at} was flipped");
 
     let object = [head.as_bytes(), other.unwrap_or(rest)].concat();
-    if let Some(taken) = take(&schema, &table, &columns, &object, piece) {
+    if let Some(taken) = take(&manifest, &object, piece) {
         assert_eq!([head.as_bytes(), &taken, TAIL].concat(), object);
     }
 });
 
 /// The rows, if the object is of that table and whole.
-fn take(schema: &str, table: &str, columns: &[String], object: &[u8], piece: usize) -> Option<Vec<u8>> {
-    let mut rows_only = RowsOnly::of(schema, table, columns);
+fn take(manifest: &Manifest, object: &[u8], piece: usize) -> Option<Vec<u8>> {
+    let mut rows_only = RowsOnly::of(manifest);
     let mut rows = Vec::new();
     for piece in object.chunks(piece) {
         rows.extend_from_slice(&rows_only.feed(piece).ok()?);

@@ -1,11 +1,11 @@
 //! The batches that a store has. A file that is none, or that cannot be read, is named and hides no other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use futures_util::{StreamExt as _, stream};
 
-use super::{BatchName, MANIFEST, Manifest, OBJECT, PENDING};
+use super::{BatchName, MANIFEST, Manifest, OBJECT, PENDING, RESTORED};
 use crate::store::Store;
 use crate::store::sign::Signature;
 
@@ -19,6 +19,8 @@ pub struct Listing {
     /// Without a signature of the store's key, which has one: they are not put back.
     pub not_ours: Vec<(BatchName, Manifest, Signature)>,
     pub broken: Vec<Broken>,
+    /// Whose rows are in another batch of ours, as they were when they left: they are not put back.
+    pub replaced: Vec<BatchName>,
 }
 
 /// What stands in an archive and is no batch.
@@ -28,6 +30,19 @@ pub struct Broken {
     pub reason: String,
     /// Rows belong to it, or there may be some: it is not just a foreign file.
     pub may_have_rows: bool,
+}
+
+impl Listing {
+    fn pass_by_what_was_replaced(&mut self) {
+        let replaced: BTreeSet<String> = self.batches.iter().filter_map(|(_, manifest)| manifest.replaces.clone()).collect();
+        let is_replaced = |name: &BatchName| replaced.contains(&name.to_string());
+        self.replaced = self.batches.iter().map(|(name, _)| name).filter(|name| is_replaced(name)).cloned().collect();
+        self.batches.retain(|(name, _)| !is_replaced(name));
+        // Its object may be gone: that is why it was replaced.
+        self.broken.retain(|broken| {
+            !replaced.iter().any(|name| broken.key.strip_prefix(name.as_str()).is_some_and(|end| end.starts_with('.')))
+        });
+    }
 }
 
 /// What of a batch there is.
@@ -48,7 +63,10 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
     }
     let mut found: BTreeMap<BatchName, Parts> = BTreeMap::new();
     for object in &listed.objects {
-        // `.pending.json` ends as `.json` does.
+        // `.pending.json` and `.restored.json` end as `.json` does.
+        if object.key.ends_with(RESTORED) {
+            continue;
+        }
         let Some((name, end)) =
             [PENDING, OBJECT, MANIFEST].into_iter().find_map(|end| Some((object.key.strip_suffix(end)?, end)))
         else {
@@ -85,6 +103,7 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
         let key = if object { name.object() } else { format!("{name}{MANIFEST}") };
         listing.broken.push(Broken { key, reason, may_have_rows: object });
     }
+    listing.pass_by_what_was_replaced();
     Ok(listing)
 }
 

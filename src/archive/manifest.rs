@@ -5,10 +5,15 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
-use super::{Exported, Source, server_started_at, system_identifier, transaction};
+use super::session::{self, server_started_at, system_identifier, transaction};
+use super::{Exported, Source};
 use crate::bounds::{self, Bounded};
 
-pub const FORMAT: u32 = 1;
+/// 2 has `preamble`. A program that meets a higher number refuses it.
+pub const FORMAT: u32 = 2;
+
+/// Statements that stand before the rows: four settings and a search_path.
+const PREAMBLE_BYTES_MOST: usize = 64 << 10;
 
 /// No table of PostgreSQL has more (MaxHeapAttributeNumber).
 const COLUMNS_MOST: usize = 1600;
@@ -32,8 +37,27 @@ pub struct Manifest {
     /// When that server was started: one that crashed since may give the transaction's number to another.
     #[serde(default)]
     pub server_started_at: Option<String>,
+    /// SQL_ASCII where the rows are bytes of which nobody knows the encoding; else they are UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<String>,
+    /// What stands in the object before its COPY.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preamble: Option<String>,
+    /// The column that says how old a row is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_column: Option<String>,
+    /// Another batch, which had these rows before they were changed, or whose object is not what was written: it counts no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
+    /// Rows of the same transaction that had come back from other batches, and are in those.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub came_back: u64,
     #[serde(flatten)]
     pub exported: Exported,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Manifest {
@@ -52,8 +76,18 @@ impl Manifest {
             transaction: None,
             system_identifier: None,
             server_started_at: None,
+            encoding: None,
+            preamble: None,
+            time_column: None,
+            replaces: None,
+            came_back: 0,
             exported: Exported::default(),
         }
+    }
+
+    /// The column by which `archives restore --time` chooses.
+    pub fn by_time(self, column: &str) -> Self {
+        Self { time_column: Some(column.to_owned()), ..self }
     }
 
     /// The transaction that `connection` is in decides whether the batch counts.
@@ -61,6 +95,9 @@ impl Manifest {
         self.transaction = Some(transaction(connection).await?);
         self.system_identifier = Some(system_identifier(connection).await?);
         self.server_started_at = Some(server_started_at(connection).await?);
+        let (encoding, preamble) = session::preamble(connection).await?;
+        self.encoding = encoding;
+        self.preamble = Some(preamble);
         Ok(self)
     }
 }
@@ -73,6 +110,12 @@ impl Bounded for Manifest {
         bounds::catalog_name("table", &self.table)?;
         anyhow::ensure!(self.columns.len() <= COLUMNS_MOST, "it has {} columns, and no table has", self.columns.len());
         self.columns.iter().try_for_each(|column| bounds::catalog_name("a column", column))?;
+        if let Some(column) = &self.time_column {
+            bounds::catalog_name("time_column", column)?;
+        }
+        let preamble = self.preamble.as_ref().map_or(0, String::len);
+        anyhow::ensure!(preamble <= PREAMBLE_BYTES_MOST, "its preamble has {preamble} bytes");
+        bounds::count("came_back", self.came_back)?;
         let transaction = self.transaction.unwrap_or_default();
         anyhow::ensure!(transaction >= 0, "transaction is {transaction}");
         let Exported { rows, bytes, uncompressed_bytes, sha256 } = &self.exported;

@@ -1,5 +1,7 @@
 //! `archives`: rows that left their tables, and how they come back.
 
+mod restore;
+
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -28,22 +30,12 @@ pub enum Command {
         #[arg(long)]
         unsigned_ok: bool,
     },
-    /// Put rows back: each batch whole or not at all, oldest first. The archive stays as it is
+    /// Put rows back, once: each batch whole or not at all, oldest first. The archive stays as it is
     Restore {
         #[command(flatten)]
         filter: Filter,
-        /// Only this batch, as `list` shows it
-        #[arg(long, value_name = "NAME")]
-        batch: Option<String>,
-        /// The database they go to, by its name in the configuration [default: where they came from]
-        #[arg(long, value_name = "NAME")]
-        to: Option<String>,
-        /// The table they go to, as in SQL [default: where they came from]
-        #[arg(long, value_name = "TABLE")]
-        table: Option<String>,
-        /// Say what would be put where; write nothing
-        #[arg(long)]
-        dry_run: bool,
+        #[command(flatten)]
+        wanted: restore::Wanted,
         /// Also batches without a signature of their store's key (sign_key_file, sign_key_env): whoever can write to the store may
         /// have made them
         #[arg(long)]
@@ -79,6 +71,8 @@ struct All {
     not_ours: Vec<Found>,
     /// With the store's name.
     broken: Vec<(String, Broken)>,
+    /// Whose rows are in a later batch.
+    replaced: Vec<String>,
 }
 
 impl All {
@@ -98,6 +92,9 @@ impl All {
             let why = signature.map(Signature::in_words).unwrap_or_default();
             tracing::warn!("passed by: {} in {store_name} is not ours: {why}; --unsigned-ok takes it all the same", batch.0);
         }
+        for name in &self.replaced {
+            tracing::info!("passed by: {name}: a later batch has its rows, as they were when they left");
+        }
         for (store_name, Broken { key, reason, .. }) in &self.broken {
             tracing::warn!("passed by: {key} in {store_name}: {reason}");
         }
@@ -108,9 +105,9 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
     let config = global.load_config()?;
     match command {
         Command::List { filter, unsigned_ok } => list(global, &config, filter, *unsigned_ok).await,
-        Command::Restore { filter, batch, to, table, dry_run, unsigned_ok } => {
+        Command::Restore { filter, wanted, unsigned_ok } => {
             let mut all = find(&config, filter, *unsigned_ok).await?;
-            if let Some(batch) = batch {
+            if let Some(batch) = &wanted.batch {
                 let is_meant = |name: &BatchName| name.to_string() == *batch;
                 all.found.retain(|found| is_meant(&found.batch.0));
                 all.not_ours.retain(|found| is_meant(&found.batch.0));
@@ -118,7 +115,7 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
             }
             all.say_the_rest();
             anyhow::ensure!(!all.found.is_empty(), "there are no such batches; `pgtend archives list` shows what there is");
-            restore(global, &config, &all.found, to.as_deref(), table.as_deref(), *dry_run).await?;
+            restore::run(global, &config, &all.found, wanted, *unsigned_ok).await?;
             let lost = all.lacks();
             anyhow::ensure!(
                 lost == 0,
@@ -174,56 +171,6 @@ async fn list(global: &Global, config: &Config, filter: &Filter, unsigned_ok: bo
     Ok(ExitCode::SUCCESS)
 }
 
-async fn restore(
-    global: &Global,
-    config: &Config,
-    found: &[Found],
-    to: Option<&str>,
-    table: Option<&str>,
-    dry_run: bool,
-) -> Result<()> {
-    let progress = global.progress();
-    let mut rows = 0;
-    for Found { store, batch, .. } in found {
-        let (name, manifest) = batch;
-        let database = to.unwrap_or(&manifest.database);
-        let table = table.map(str::to_owned).unwrap_or_else(|| pg::qualified(&manifest.schema, &manifest.table));
-        if dry_run {
-            print(&format!(
-                "would put {} of {name} into {table} on {database}\n",
-                units::plural(manifest.exported.rows as usize, "row")
-            ))?;
-            continue;
-        }
-        let configured = config.databases.get(database).with_context(|| {
-            Fault::new(Kind::Configuration, format!("the configuration has no database `{database}`; name one with --to"))
-        })?;
-        let settings = pg::Settings::resolve_owner(configured)?;
-        // Triggers, defaults and checks of the table run in it.
-        let connecting = settings.connect_for(pg::Purpose::Application);
-        let mut connection = connecting.await.with_context(|| format!("database `{database}`"))?;
-        let phase = progress.phase("restore", Some(manifest.exported.bytes));
-        let restored = archive::restore(store, batch, &mut connection, &table, &phase)
-            .await
-            .with_context(|| format!("{} of the batches before it back; this one changed nothing", units::plural(rows, "row")))?;
-        phase.done(&format!("{} into {table}", units::plural(restored as usize, "row")));
-        rows += restored;
-    }
-    if !dry_run {
-        print(&format!(
-            "{} put back from {}\n",
-            units::plural(rows as usize, "row"),
-            units::plural(found.len(), "archive object")
-        ))?;
-        if table.is_none() {
-            say(
-                "they are as old as they were: the job that archived them takes them again at its next run, unless you change it",
-            );
-        }
-    }
-    Ok(())
-}
-
 async fn find(config: &Config, filter: &Filter, unsigned_ok: bool) -> Result<All> {
     if let Some(name) = filter.store.as_ref().filter(|name| !config.stores.contains_key(*name)) {
         return Err(Fault::new(Kind::Configuration, format!("the configuration has no store `{name}`")).into());
@@ -247,6 +194,7 @@ async fn find(config: &Config, filter: &Filter, unsigned_ok: bool) -> Result<All
                 list.push(found);
             }
         }
+        all.replaced.extend(listing.replaced.iter().map(ToString::to_string));
         // Of what cannot be read only its place is known.
         let broken = listing.broken.into_iter().filter(|broken| {
             let mut parts = broken.key.split('/').map(set::decode);

@@ -8,7 +8,9 @@ use clap::Subcommand;
 use super::Global;
 use super::run_job::{self, Request};
 use crate::fault::{Fault, Kind};
-use crate::task::partition::convert::Convert;
+use crate::job::Job;
+use crate::task::partition::Partition;
+use crate::task::partition::convert::{Convert, Undo};
 use crate::task::{ByHand, Mode, Task};
 
 #[derive(Debug, Subcommand)]
@@ -20,6 +22,9 @@ pub enum Command {
         /// Print every statement and the lock it takes; write nothing
         #[arg(long)]
         dry_run: bool,
+        /// Take a conversion back: the first partition becomes the table again, while no other one has rows
+        #[arg(long)]
+        undo: bool,
         /// Only on this one of the job's databases
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
@@ -27,12 +32,23 @@ pub enum Command {
 }
 
 pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
-    let Command::Convert { job: name, dry_run, database } = command;
+    let Command::Convert { job: name, dry_run, undo, database } = command;
     let mode = if *dry_run { Mode::DryRun } else { Mode::Apply };
     let request = Request { name, mode, database: database.as_deref(), scheduled: false };
-    run_job::by_hand(global, &request, |job| match &job.task {
-        Task::Partition(partition) => Ok(ByHand { command: "partition convert", work: Convert { partition: partition.clone() } }),
-        other => Err(Fault::new(Kind::Configuration, format!("job `{name}` is a [{}], and no [partition]", other.kind())).into()),
-    })
-    .await
+    if *undo {
+        let work = |job: &Job| anyhow::Ok(ByHand { command: "partition undo", work: Undo { partition: partition_of(job)? } });
+        return run_job::by_hand(global, &request, work).await;
+    }
+    let work = |job: &Job| anyhow::Ok(ByHand { command: "partition convert", work: Convert { partition: partition_of(job)? } });
+    run_job::by_hand(global, &request, work).await
+}
+
+fn partition_of(job: &Job) -> Result<Partition> {
+    match &job.task {
+        Task::Partition(partition) => Ok(partition.clone()),
+        other => {
+            let message = format!("job `{}` is a [{}], and no [partition]", job.name, other.kind());
+            Err(Fault::new(Kind::Configuration, message).into())
+        }
+    }
 }

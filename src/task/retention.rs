@@ -120,6 +120,7 @@ impl Work for Retention {
                 report.fact("discarded_batches", recovered.discarded);
             }
             report.warnings.extend(recovered.left);
+            run.or_cancelled(archive.look_for_what_came_back(&mut connection, &run.progress)).await?;
         }
         // Triggers run in it: nothing else does.
         let mut connection = run.or_cancelled(run.settings.connect_for(pg::Purpose::Application)).await?;

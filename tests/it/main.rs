@@ -6,6 +6,8 @@ mod support;
 /// What measures time, or needs both processors: run after all others, one test at a time (`make test`).
 mod alone;
 
+/// Rows that come back from an archive.
+mod archives;
 /// What an audit finds, what its fixes do, what it does not fire on.
 mod audit;
 /// The audit as a job: reports, comparison, waivers, drift, the server.
@@ -48,8 +50,12 @@ mod page;
 mod partition;
 /// A table in use becomes a partitioned one.
 mod partition_convert;
+/// A detached partition until it is dropped.
+mod partition_guard;
 /// Partitions that go.
 mod partition_retire;
+/// Partitioned tables as people have them.
+mod partition_tables;
 /// What a backup needs, said before it is made: lacks, and what mends each.
 mod readiness;
 /// Indexes that are built anew because they are bloated or invalid.

@@ -184,7 +184,10 @@ fn all_that_keeps_a_table_from_being_converted_is_named_at_once() {
         &database,
         "CREATE TABLE notes (event bigint CONSTRAINT \"of event\" REFERENCES events); CREATE UNIQUE INDEX once ON events (legacy);
          CREATE MATERIALIZED VIEW daily AS SELECT count(*) FROM events; CREATE PUBLICATION everything FOR TABLE events;
-         CREATE FUNCTION body_of(events) RETURNS text LANGUAGE sql AS 'SELECT $1.body'; UPDATE events SET at = NULL WHERE id = 7",
+         CREATE FUNCTION body_of(events) RETURNS text LANGUAGE sql AS 'SELECT $1.body'; UPDATE events SET at = NULL WHERE id = 7;
+         ALTER TABLE events ADD CONSTRAINT late CHECK (n < 100) NOT VALID, ADD CONSTRAINT \"for itself\" CHECK (n < 200) NO INHERIT;
+         CREATE TRIGGER bulk AFTER UPDATE ON events REFERENCING NEW TABLE AS new FOR EACH ROW EXECUTE FUNCTION seen();
+         CREATE VIEW grouped AS SELECT id, body FROM events GROUP BY id",
     );
     let scenario = Scenario::with_database(server, &database).partitions("public.events", "at", "every = \"month\"");
     scenario.run(&["partition", "convert", "tend"]).exited(78).says(&[
@@ -194,7 +197,71 @@ fn all_that_keeps_a_table_from_being_converted_is_named_at_once() {
         "publication everything",
         "function public.body_of",
         "have no \"at\"",
+        "becomes NOT NULL",
+        "CHECK late is NOT VALID",
+        "CHECK \"for itself\" is NO INHERIT",
+        "row trigger bulk has transition tables",
+        "view public.grouped is grouped by its primary key",
     ]);
+}
+
+#[test]
+fn what_like_does_not_copy_is_kept_by_a_conversion() {
+    for major in SOME_MAJORS {
+        let server = server(major);
+        let database = server.new_database();
+        server.sql(
+            &database,
+            "CREATE TABLE events (id bigint, at timestamptz, n int, m int, body text, PRIMARY KEY (id) INCLUDE (body) DEFERRABLE INITIALLY DEFERRED);
+             INSERT INTO events SELECT g, now(), g, g, 'b' FROM generate_series(1, 100) g;
+             ALTER TABLE events ALTER n SET STATISTICS 777, ALTER m SET (n_distinct = -0.5);
+             CREATE STATISTICS \"of n\" (dependencies) ON n, m FROM events; ALTER STATISTICS \"of n\" SET STATISTICS 55; COMMENT ON STATISTICS \"of n\" IS 'known';
+             CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN new; END $$;
+             CREATE TRIGGER note BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION note(); COMMENT ON TRIGGER note ON events IS 'keeps notes'",
+        );
+        let scenario = Scenario::with_database(server, &database).partitions("public.events", "at", "every = \"month\"");
+        scenario.run(&["partition", "convert", "tend", "--dry-run"]).succeeded().prints(&["becomes NOT NULL"]);
+        scenario.run(&["partition", "convert", "tend"]).succeeded();
+        for (what, sql, expected) in [
+            (
+                "the key",
+                "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'events'::regclass AND contype = 'p'",
+                "PRIMARY KEY (id, at) INCLUDE (body) DEFERRABLE INITIALLY DEFERRED",
+            ),
+            ("targets", "SELECT attstattarget FROM pg_attribute WHERE attrelid = 'events'::regclass AND attname = 'n'", "777"),
+            (
+                "options of columns",
+                "SELECT attoptions FROM pg_attribute WHERE attrelid = 'events'::regclass AND attname = 'm'",
+                "{n_distinct=-0.5}",
+            ),
+            (
+                "extended statistics",
+                "SELECT stxrelid::regclass, stxstattarget, obj_description(oid, 'pg_statistic_ext') FROM pg_statistic_ext WHERE stxname = 'of n'",
+                "events|55|known",
+            ),
+            (
+                "comments of triggers",
+                "SELECT obj_description(oid, 'pg_trigger') FROM pg_trigger WHERE tgrelid = 'events'::regclass AND tgname = 'note'",
+                "keeps notes",
+            ),
+        ] {
+            assert_eq!(server.sql(&database, sql), expected, "{what} on {major}");
+        }
+        server.sql(
+            &database,
+            "BEGIN; INSERT INTO events SELECT * FROM events WHERE id = 1; DELETE FROM events WHERE id = 1; COMMIT",
+        );
+    }
+}
+
+#[test]
+fn a_row_far_ahead_is_named_and_nothing_is_converted() {
+    let server = server(18);
+    let database = unpartitioned(server);
+    server.sql(&database, "INSERT INTO events (at, user_id, n) VALUES ('2327-05-05', 1, 1)");
+    let scenario = Scenario::with_database(server, &database).partitions("public.events", "at", "every = \"month\"");
+    scenario.run(&["partition", "convert", "tend"]).exited(78).says(&["2327-05-05", "more than 10 periods ahead"]);
+    assert_eq!(server.sql(&database, "SELECT relkind FROM pg_class WHERE relname = 'events'"), "r");
 }
 
 #[test]
@@ -250,4 +317,57 @@ fn a_conversion_has_its_row_in_the_ledger_however_it_ends() {
     assert_eq!(last_success(), serde_json::Value::Null, "the job itself never succeeded");
     scenario.tend().succeeded();
     assert!(last_success().is_string());
+}
+
+#[test]
+fn a_conversion_is_taken_back_while_no_second_partition_has_rows() {
+    for major in SOME_MAJORS {
+        let server = server(major);
+        let database = unpartitioned(server);
+        let scenario = Scenario::with_database(server, &database).partitions("public.events", "at", "every = \"month\"");
+        scenario.run(&["partition", "convert", "tend", "--undo"]).exited(78).says(&["is not partitioned"]);
+        scenario.run(&["partition", "convert", "tend"]).succeeded();
+        scenario.tend().succeeded();
+        scenario
+            .run(&["partition", "convert", "tend", "--undo", "--dry-run"])
+            .succeeded()
+            .prints(&["DETACH PARTITION", "DROP TABLE"]);
+        server.sql(&database, "INSERT INTO events (user_id, n, body, at) VALUES (1, 1, 'later', now() + interval '65 days')");
+        scenario.run(&["partition", "convert", "tend", "--undo"]).exited(78).says(&["has rows, which would be lost"]);
+        server.sql(&database, "DELETE FROM events WHERE body = 'later'");
+
+        let clients = Clients::start(
+            server,
+            &database,
+            &["INSERT INTO events (user_id, n, body) VALUES (1, 7, 'new')", "SELECT 1 / count(*) FROM recent"],
+        );
+        scenario.run(&["partition", "convert", "tend", "--undo"]).succeeded().prints(&["is one table again"]);
+        clients.stop();
+        for (what, sql, expected) in [
+            ("a plain table", "SELECT relkind, relispartition FROM pg_class WHERE oid = 'events'::regclass", "r|f"),
+            ("no row is lost", "SELECT count(*) FROM events WHERE body = 'old'", "20000"),
+            (
+                "every insert fired its trigger once",
+                "SELECT (SELECT count(*) FROM events WHERE body = 'new') + 1 = (SELECT count(*) FROM seen)",
+                "t",
+            ),
+            (
+                "indexes have their names",
+                "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_index JOIN pg_class c ON c.oid = indexrelid WHERE indrelid = 'events'::regclass",
+                "events_at events_lower events_pkey",
+            ),
+            ("serial", "SELECT pg_get_serial_sequence('events', 'legacy')", "public.events_legacy_seq"),
+            ("identity", "SELECT pg_get_serial_sequence('events', 'id')", "public.events_id_seq"),
+            (
+                "no partition is left",
+                "SELECT count(*) FROM pg_class WHERE relname LIKE 'events\\_p%' AND relkind IN ('r', 'p')",
+                "0",
+            ),
+            ("foreign key", "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND conrelid = 'events'::regclass", "1"),
+            ("row security", "SELECT relrowsecurity FROM pg_class WHERE relname = 'events'", "t"),
+        ] {
+            assert_eq!(server.sql(&database, sql), expected, "{what} on {major}");
+        }
+        scenario.run(&["partition", "convert", "tend"]).succeeded();
+    }
 }

@@ -145,3 +145,78 @@ fn a_name_with_escape_sequences_reaches_neither_stdout_nor_stderr() {
         "JSON has it as it is"
     );
 }
+
+/// What is in quotes in a Rust source, roughly: enough to find SQL.
+fn literals(source: &str) -> Vec<String> {
+    let source: String = source.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned();
+    let letters: Vec<char> = source.chars().collect();
+    let (mut found, mut at) = (Vec::new(), 0);
+    while at < letters.len() {
+        match letters[at] {
+            '/' if letters.get(at + 1) == Some(&'/') => {
+                while letters.get(at).is_some_and(|letter| *letter != '\n') {
+                    at += 1;
+                }
+            }
+            // A character, not a lifetime.
+            '\'' if letters.get(at + 2) == Some(&'\'') => at += 2,
+            '\'' if letters.get(at + 1) == Some(&'\\') => at += 3,
+            '"' => {
+                let mut literal = String::new();
+                at += 1;
+                while let Some(letter) = letters.get(at).filter(|letter| **letter != '"') {
+                    literal.push(*letter);
+                    if *letter == '\\' {
+                        at += 1;
+                        literal.extend(letters.get(at));
+                    }
+                    at += 1;
+                }
+                found.push(literal);
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    found
+}
+
+fn sources(folder: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        match entry.path() {
+            path if path.is_dir() => sources(&path, found),
+            path => found.push(path),
+        }
+    }
+}
+
+#[test]
+fn no_statement_of_ours_has_a_letter_that_an_encoding_may_lack() {
+    assert_eq!(literals("let a = \"SELECT \\\"x\\\" …\"; // \"no\"\n let b = '\"'; f::<'a>(\"y\")"), ["SELECT \\\"x\\\" …", "y"]);
+    let mut files = Vec::new();
+    sources(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    let begins_as_sql = |text: &str| {
+        let first: String = text.trim_start().chars().take_while(char::is_ascii_uppercase).collect();
+        let words = "SELECT INSERT UPDATE DELETE WITH CREATE ALTER DROP COMMENT DO SET LOCK COPY GRANT REVOKE BEGIN DECLARE EXPLAIN TRUNCATE";
+        // Followed by what SQL has, and not by the words of a sentence.
+        first.len() > 1 && words.split(' ').any(|word| word == first) && text.contains('\n')
+    };
+    let mut looked_at = 0;
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        match file.extension().and_then(|end| end.to_str()) {
+            Some("sql") => {
+                looked_at += 1;
+                assert!(text.is_ascii(), "{} has {:?}", file.display(), text.chars().find(|letter| !letter.is_ascii()));
+            }
+            Some("rs") => {
+                for literal in literals(&text).iter().filter(|literal| begins_as_sql(literal)) {
+                    looked_at += 1;
+                    assert!(literal.is_ascii(), "{}: {literal}", file.display());
+                }
+            }
+            _ => {}
+        }
+    }
+    assert!(looked_at > 200, "{looked_at}");
+}

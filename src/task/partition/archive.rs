@@ -6,10 +6,11 @@
 use anyhow::{Context as _, Result};
 
 use super::decide::Plan;
+use super::guard;
 use super::mark::{Archived, Mark};
 use super::session::{Attempt, Session};
 use super::state::TableName;
-use crate::archive::{self, Archive, Manifest, Source};
+use crate::archive::{self, Archive, BatchName, Manifest, Source};
 use crate::pg::{self, identifier};
 use crate::store::Store;
 use crate::task::RunContext;
@@ -33,14 +34,19 @@ impl<'a> Shelf<'a> {
     }
 
     /// Whether its rows are in this store, as the mark says. A crash, somebody who ended a batch by hand, or another store in
-    /// the job may have made it untrue.
-    pub async fn holds(&self, mark: &Mark) -> Result<bool> {
-        match &mark.archive {
-            Some(archived) => {
-                self.archive.counts(&archived.key).await.with_context(|| format!("cannot look for {}", archived.key))
+    /// the job may have made it untrue. Before a drop every byte is read again: a disk may have lost some since.
+    pub async fn holds(&self, mark: &Mark, before_a_drop: bool) -> Result<bool> {
+        let Some(archived) = &mark.archive else { return Ok(false) };
+        let held = async {
+            if !before_a_drop {
+                return self.archive.counts(&archived.key).await;
             }
-            None => Ok(false),
-        }
+            let phase = self.run.progress.phase("read", None);
+            let is_whole = self.archive.is_whole(&archived.key, &phase).await?;
+            phase.done(if is_whole { "the archive is what was written" } else { "the archive is not what was written" });
+            Ok(is_whole)
+        };
+        held.await.with_context(|| format!("cannot look for {}", archived.key))
     }
 
     /// Returns the mark that the table has now.
@@ -72,10 +78,16 @@ impl<'a> Shelf<'a> {
         let name = self.archive.name(self.run.now, archive::transaction(connection).await?);
         let phase = self.run.progress.phase("archive", None);
         let reason = format!("partition {table}, rows from {} to {}", mark.from, mark.to);
-        let manifest = Manifest::new(&self.run.job.name, self.run.database, &source, &reason);
+        let mut manifest = Manifest::new(&self.run.job.name, self.run.database, &source, &reason).by_time(&plan.column);
+        manifest.replaces =
+            mark.archive.as_ref().and_then(|before| BatchName::of_object(&before.key)).map(|name| name.to_string());
         let manifest = self.archive.export(connection, &source, &name, manifest, &phase).await?;
         let exported = &manifest.exported;
-        let mark = Mark { archive: Some(Archived { key: name.object(), rows: exported.rows }), ..mark.clone() };
+        // In the same transaction, whose lock lets nobody write.
+        let (rows, contents) = guard::contents(connection, table).await?;
+        anyhow::ensure!(rows == exported.rows, "{rows} rows were counted, and {} archived", exported.rows);
+        let archived = Archived { key: name.object(), rows, contents: Some(contents) };
+        let mark = Mark { archive: Some(archived), ..mark.clone() };
         let comment = format!("COMMENT ON TABLE {} IS {}", table.sql(), pg::literal(&mark.comment(&plan.table.to_string())));
         pg::execute(connection, comment).await?;
         pg::execute(connection, "COMMIT".to_owned()).await?;

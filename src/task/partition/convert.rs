@@ -7,107 +7,38 @@
 //! Killed before that transaction, a run leaves the CHECK `pgtend_bound` and perhaps an index `…_pgtend_key`: the next one
 //! removes both first. Until then the application can't insert keys beyond the bound, at least one whole period ahead.
 
-use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use chrono_tz::Tz;
-use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::Partition;
 use super::calendar::{Calendar, Every, partition_name};
 use super::create;
 use super::key::Key;
-use super::session::{Attempt, Session};
+use super::session::{self, Attempt, Session};
 use super::state::{self, TableName};
 use crate::fault::{Fault, Kind};
 use crate::pg::{self, identifier, literal, qualified};
 use crate::report::Report;
 use crate::task::{RunContext, Work};
 
+mod conversion;
 mod facts;
+mod obstacles;
+mod undo;
+
+pub use conversion::{Conversion, Statement};
+pub use undo::Undo;
+
+use conversion::{EXCLUSIVE, NONE, SHARED};
 
 const CHECK: &str = "pgtend_bound";
+/// A row beyond that has a wrong time.
+const PERIODS_AHEAD: u32 = 10;
 /// Ends the name of the index that becomes the primary key.
 const NEW_KEY: &str = "pgtend_key";
-
-#[derive(Debug, Serialize)]
-pub struct Conversion {
-    pub table: TableName,
-    /// What the table is called when it is a partition.
-    pub partition: String,
-    pub bound: String,
-    /// One by one, each in a transaction of its own.
-    pub before: Vec<Statement>,
-    /// All in one transaction.
-    pub swap: Vec<Statement>,
-    /// Undo what stands in `before`; run when something fails.
-    pub rollback: Vec<Statement>,
-    pub notes: Vec<String>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct Statement {
-    pub sql: String,
-    /// On the table, and what it keeps others from.
-    pub lock: &'static str,
-    /// It may take as long as reading the whole table, and refuses to run in a transaction or keeps nobody waiting.
-    pub takes_long: bool,
-}
-
-impl Statement {
-    fn new(sql: String, lock: &'static str) -> Self {
-        Self { sql, lock, takes_long: false }
-    }
-
-    fn long(sql: String, lock: &'static str) -> Self {
-        Self { sql, lock, takes_long: true }
-    }
-}
-
-const EXCLUSIVE: &str = "ACCESS EXCLUSIVE, for a moment";
-const SHARED: &str = "SHARE UPDATE EXCLUSIVE: reads and writes go on";
-const NONE: &str = "none that it did not have";
-
-impl fmt::Display for Conversion {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        writeln!(
-            f,
-            "{} becomes {}, a partition of a new table {} up to {}",
-            self.table,
-            identifier(&self.partition),
-            self.table,
-            self.bound
-        )?;
-        writeln!(f, "\nFirst, one by one:")?;
-        list(f, &self.before)?;
-        writeln!(f, "\nThen in one transaction, under ACCESS EXCLUSIVE:")?;
-        list(f, &self.swap)?;
-        writeln!(f, "\nIf any of it fails:")?;
-        list(f, &self.rollback)?;
-        for note in &self.notes {
-            writeln!(f, "\nnote: {note}")?;
-        }
-        Ok(())
-    }
-}
-
-fn list(f: &mut fmt::Formatter, statements: &[Statement]) -> fmt::Result {
-    for statement in statements {
-        writeln!(
-            f,
-            "  {};\n    {}",
-            statement.sql,
-            pg::comment(&format!(
-                "{}{}",
-                statement.lock,
-                if statement.takes_long { "; takes as long as the table is large" } else { "" }
-            ))
-        )?;
-    }
-    Ok(())
-}
 
 /// Reads the table and says how it would go; everything that stands in the way is one error.
 async fn plan(partition: &Partition, zone: Tz, session: &mut Session) -> Result<Conversion> {
@@ -123,6 +54,7 @@ async fn plan(partition: &Partition, zone: Tz, session: &mut Session) -> Result<
         .to;
     let child =
         partition_name(&table.name, &format!("before_{}", calendar.suffix(calendar.period_at(bound).context("a next period")?)));
+    not_far_ahead(&facts, &calendar)?;
     let mut conversion = Conversion {
         table: table.clone(),
         bound: key.show(bound),
@@ -135,6 +67,31 @@ async fn plan(partition: &Partition, zone: Tz, session: &mut Session) -> Result<
     prepare(&facts, &key.sql(bound)?, &mut conversion);
     swap(&facts, &key.sql(bound)?, &child, &mut session.connection, &mut conversion).await?;
     Ok(conversion)
+}
+
+/// One row in 2327 would be what the first partition reaches to.
+fn not_far_ahead(facts: &facts::Facts, calendar: &Calendar) -> Result<()> {
+    let (key, table, column) = (facts.key, &facts.table, &facts.column);
+    let Some(mut period) = calendar.period_at(facts.now).filter(|_| key.is_time()) else { return Ok(()) };
+    for _ in 0..PERIODS_AHEAD {
+        match calendar.after(period) {
+            Some(next) => period = next,
+            None => return Ok(()),
+        }
+    }
+    if facts.highest < period.to {
+        return Ok(());
+    }
+    let message = format!(
+        "{table} has a row with {} = {}, more than {PERIODS_AHEAD} periods ahead, and its first partition would reach to there: correct it first; \
+         SELECT * FROM {} WHERE {} >= {} shows all of them",
+        identifier(column),
+        key.show(facts.highest),
+        table.sql(),
+        identifier(column),
+        key.sql(period.to)?
+    );
+    Err(Fault::new(Kind::Configuration, message).into())
 }
 
 fn prepare(facts: &facts::Facts, bound: &str, conversion: &mut Conversion) {
@@ -151,12 +108,22 @@ fn prepare(facts: &facts::Facts, bound: &str, conversion: &mut Conversion) {
     ));
     conversion.before.push(Statement::long(format!("ALTER TABLE {table} VALIDATE CONSTRAINT {CHECK}"), SHARED));
     conversion.rollback.push(drop_check);
+    if !facts.is_not_null {
+        conversion
+            .notes
+            .push(format!("{column} becomes NOT NULL: an INSERT without it fails from then on, unless it has a default"));
+    }
     if let Some(primary) = &facts.primary
         && !primary.has_key
     {
-        let columns = primary.columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
+        let list = |columns: &[String]| columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
+        let columns = list(&primary.columns);
+        let included = match primary.included.as_slice() {
+            [] => String::new(),
+            included => format!(" INCLUDE ({})", list(included)),
+        };
         conversion.before.push(Statement::long(
-            format!("CREATE UNIQUE INDEX CONCURRENTLY {} ON {table} ({columns}, {column})", identifier(&facts.new_key)),
+            format!("CREATE UNIQUE INDEX CONCURRENTLY {} ON {table} ({columns}, {column}){included}", identifier(&facts.new_key)),
             SHARED,
         ));
         conversion.rollback.push(drop_index);
@@ -191,9 +158,15 @@ async fn swap(
     if let Some(primary) = facts.primary.as_ref().filter(|primary| !primary.has_key) {
         let name = identifier(&primary.name);
         sql.push(format!("ALTER TABLE {table} DROP CONSTRAINT {name}"));
-        sql.push(format!("ALTER TABLE {table} ADD CONSTRAINT {name} PRIMARY KEY USING INDEX {}", identifier(&facts.new_key)));
+        sql.push(format!(
+            "ALTER TABLE {table} ADD CONSTRAINT {name} PRIMARY KEY USING INDEX {}{}",
+            identifier(&facts.new_key),
+            primary.deferrable
+        ));
     }
-    sql.push(format!("CREATE TABLE {new} (LIKE {table} INCLUDING ALL EXCLUDING IDENTITY) PARTITION BY RANGE ({column})"));
+    sql.push(format!(
+        "CREATE TABLE {new} (LIKE {table} INCLUDING ALL EXCLUDING IDENTITY EXCLUDING STATISTICS) PARTITION BY RANGE ({column})"
+    ));
     sql.push(format!("ALTER TABLE {new} DROP CONSTRAINT {CHECK}"));
     sql.extend(create::policies(connection, old, &new).await?);
     sql.extend(create::comment(connection, old, &new).await?);
@@ -208,16 +181,23 @@ async fn swap(
     for identity in &facts.identities {
         sql.push(identity.hand_over(&table, &new));
     }
+    sql.extend(facts.column_settings.iter().flat_map(|setting| setting.statements(&new)));
+    sql.extend(facts.statistics.iter().map(facts::Statistics::rename));
     sql.extend(facts.triggers.iter().map(|trigger| format!("DROP TRIGGER {} ON {table}", identifier(&trigger.name))));
     sql.push(format!("ALTER TABLE {table} RENAME TO {}", identifier(child)));
     sql.push(format!("ALTER TABLE {new} RENAME TO {}", identifier(&old.name)));
     sql.push(format!("ALTER TABLE {table} ATTACH PARTITION {child_sql} FOR VALUES FROM (MINVALUE) TO ({bound})"));
     sql.push(format!("ALTER TABLE {child_sql} DROP CONSTRAINT {CHECK}"));
     sql.push(exchange_index_names(&table, &child_sql));
+    sql.extend(facts.statistics.iter().flat_map(facts::Statistics::make));
     for trigger in &facts.triggers {
         sql.push(trigger.definition.clone());
         sql.extend(
             trigger.state.iter().map(|state| format!("ALTER TABLE {table} {state} TRIGGER {}", identifier(&trigger.name))),
+        );
+        let comment = trigger.comment.as_ref();
+        sql.extend(
+            comment.map(|comment| format!("COMMENT ON TRIGGER {} ON {table} IS {}", identifier(&trigger.name), literal(comment))),
         );
     }
     sql.extend(facts.views.iter().cloned());
@@ -238,23 +218,24 @@ async fn swap(
     Ok(())
 }
 
-/// The new table's indexes get the names that applications know (ON CONFLICT ON CONSTRAINT); those of the old table get new ones.
-fn exchange_index_names(table: &str, child: &str) -> String {
+/// The indexes of `known` get the names that applications know (ON CONFLICT ON CONSTRAINT), which those of `other` have; they get new
+/// ones. One of the tables is the partition of the other.
+fn exchange_index_names(known: &str, other: &str) -> String {
     let body = format!(
         "DECLARE pair record; BEGIN
-           FOR pair IN SELECT p.oid AS parent, c.oid AS child, c.relname AS name,
-                left(c.relname, 12) || '_' || c.oid AS other, n.nspname AS schema, p.relname AS given
-              FROM pg_catalog.pg_inherits h JOIN pg_catalog.pg_class p ON p.oid = h.inhparent JOIN pg_catalog.pg_class c ON c.oid = h.inhrelid
-              JOIN pg_catalog.pg_namespace n ON n.oid = p.relnamespace
-              JOIN pg_catalog.pg_index pi ON pi.indexrelid = p.oid JOIN pg_catalog.pg_index ci ON ci.indexrelid = c.oid
-              WHERE pi.indrelid = {}::pg_catalog.regclass AND ci.indrelid = {}::pg_catalog.regclass
+           FOR pair IN SELECT o.relname AS name, left(o.relname, 12) || '_' || o.oid AS free, k.relname AS given, n.nspname AS schema
+              FROM pg_catalog.pg_inherits h JOIN pg_catalog.pg_class k ON k.oid IN (h.inhparent, h.inhrelid)
+              JOIN pg_catalog.pg_class o ON o.oid IN (h.inhparent, h.inhrelid) AND o.oid <> k.oid
+              JOIN pg_catalog.pg_namespace n ON n.oid = k.relnamespace
+              JOIN pg_catalog.pg_index ki ON ki.indexrelid = k.oid JOIN pg_catalog.pg_index oi ON oi.indexrelid = o.oid
+              WHERE ki.indrelid = {}::pg_catalog.regclass AND oi.indrelid = {}::pg_catalog.regclass
            LOOP
-             EXECUTE pg_catalog.format('ALTER INDEX %I.%I RENAME TO %I', pair.schema, pair.name, pair.other);
+             EXECUTE pg_catalog.format('ALTER INDEX %I.%I RENAME TO %I', pair.schema, pair.name, pair.free);
              EXECUTE pg_catalog.format('ALTER INDEX %I.%I RENAME TO %I', pair.schema, pair.given, pair.name);
            END LOOP;
          END",
-        literal(table),
-        literal(child)
+        literal(known),
+        literal(other)
     );
     format!("DO {}", literal(&body))
 }
@@ -281,6 +262,7 @@ impl Work for Convert {
     async fn apply(&self, run: &RunContext<'_>, conversion: Conversion) -> Result<Report> {
         let started = Instant::now();
         let mut session = run.or_cancelled(self.session(run)).await?;
+        session::exclude_other_jobs(&mut session.connection, &conversion.table).await?;
         let done = run.or_cancelled(go(&mut session, &conversion)).await;
         let lock_waits = session.lock_waits;
         let swap_elapsed = match done {

@@ -9,10 +9,62 @@ use sqlx::PgConnection;
 use super::decide::{New, Plan};
 use super::session::{Attempt, Session};
 use super::state::TableName;
-use crate::pg::{identifier, literal, qualified};
+use crate::pg::{self, identifier, literal, qualified};
+
+/// A CHECK of the default partition while a partition is attached.
+const SHIELD: &str = "pgtend_not_here";
 
 /// Returns how many rows left the default partition for it.
 pub async fn create(session: &mut Session, plan: &Plan, new: &New) -> Result<Attempt<u64>> {
+    let shielded = match (&plan.default, new.range) {
+        // Rows of now come to the default partition until theirs is there: nothing may refuse them.
+        (Some(default), Some(range)) if plan.default_rows.is_capped && !new.moves_rows && range.from > plan.now => {
+            let (from, to) = (plan.key.sql(range.from)?, plan.key.sql(range.to)?);
+            if let Attempt::Locked(who) = shield(session, default, &plan.column, &from, &to).await? {
+                return Ok(Attempt::Locked(who));
+            }
+            Some(default)
+        }
+        _ => None,
+    };
+    let created = make(session, plan, new, shielded).await;
+    if let Some(default) = shielded.filter(|_| !matches!(created, Ok(Attempt::Done(_)))) {
+        session.transaction(&[unshield(default)], &[default.oid]).await?;
+    }
+    created
+}
+
+/// ATTACH reads all of the default partition under ACCESS EXCLUSIVE, unless a valid CHECK says that it has no row of the new range. The
+/// CHECK is validated under a lock that lets reads and writes go on.
+async fn shield(session: &mut Session, default: &TableName, column: &str, from: &str, to: &str) -> Result<Attempt<()>> {
+    let (table, column) = (default.sql(), identifier(column));
+    let check = format!(
+        "ALTER TABLE {table} ADD CONSTRAINT {SHIELD} CHECK ({column} IS NULL OR {column} < {from} OR {column} >= {to}) NOT VALID"
+    );
+    // One that a killed run left is in its way, and in that of others' rows.
+    if let Attempt::Locked(who) = session.transaction(&[unshield(default), check], &[default.oid]).await? {
+        return Ok(Attempt::Locked(who));
+    }
+    let lock = format!("LOCK TABLE ONLY {table} IN SHARE UPDATE EXCLUSIVE MODE");
+    if let Attempt::Locked(who) = session.begin(&lock, default.oid).await? {
+        session.transaction(&[unshield(default)], &[default.oid]).await?;
+        return Ok(Attempt::Locked(who));
+    }
+    for statement in [format!("ALTER TABLE {table} VALIDATE CONSTRAINT {SHIELD}"), "COMMIT".to_owned()] {
+        if let Err(error) = pg::execute(&mut session.connection, statement).await {
+            let _ = pg::execute(&mut session.connection, "ROLLBACK".to_owned()).await;
+            session.transaction(&[unshield(default)], &[default.oid]).await?;
+            return Err(error.context(format!("cannot see whether {default} has rows of the new partition")));
+        }
+    }
+    Ok(Attempt::Done(()))
+}
+
+fn unshield(default: &TableName) -> String {
+    format!("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {SHIELD}", default.sql())
+}
+
+async fn make(session: &mut Session, plan: &Plan, new: &New, shielded: Option<&TableName>) -> Result<Attempt<u64>> {
     let parent = &plan.table;
     let name = qualified(&parent.schema, &new.name);
     let mut statements = like_parent(&mut session.connection, parent, &name, new.model).await?;
@@ -34,7 +86,11 @@ pub async fn create(session: &mut Session, plan: &Plan, new: &New) -> Result<Att
             format!("FOR VALUES FROM ({from}) TO ({to})")
         }
     };
+    if new.range.is_some() {
+        statements.extend(plan.extras.iter().filter_map(|extra| extra.copy.as_ref()).map(|copied| copied.sql(&name)));
+    }
     statements.push(format!("ALTER TABLE {} ATTACH PARTITION {name} {bounds}", parent.sql()));
+    statements.extend(shielded.map(unshield));
     if moving.is_some()
         && let Some(default) = &plan.default
     {

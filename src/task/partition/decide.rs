@@ -6,15 +6,17 @@ use chrono::{DateTime, TimeDelta, TimeZone as _, Utc};
 
 pub use super::plan::{Detach, New, Plan, Planned, Step};
 
+mod default;
+mod way_out;
+
+pub use way_out::over;
+
 use super::calendar::{self, Period};
 use super::key::Bound;
-use super::mark::{Mark, Stage};
-use super::state::{CUTS, Existing, MOVED_AT_ONCE_ROWS, State};
-use super::{Partition, Retain};
-use crate::units;
+use super::mark::Stage;
+use super::state::{CUTS, State};
+use super::{Like, Partition};
 
-/// A host whose clock is that wrong must not decide what is old.
-const CLOCK_TOLERANCE_SECONDS: i64 = 3600;
 /// Pieces of one period that older partitions leave uncovered.
 const PIECES: usize = 100;
 
@@ -27,22 +29,27 @@ pub fn decide(state: State, partition: &Partition) -> Plan {
         steps: Vec::new(),
         refusals: Vec::new(),
         notes: Vec::new(),
+        warnings: Vec::new(),
         covered_until: None,
         covered_until_instant: None,
         is_covered: false,
         partitions: state.existing.len(),
-        default_rows: state.default_rows,
+        default_rows: state.default.rows,
         default: state.default_partition().map(|default| default.table.clone()),
+        extras: if partition.like == Like::Newest { state.extras.clone() } else { Vec::new() },
         grace: partition.grace,
         at: state.at,
+        now: state.now,
+        others: Vec::new(),
     };
     finish_what_was_begun(&state, &mut plan);
     if !partition.only_retires {
         create_ahead(&state, partition, &mut plan);
-        empty_the_default(&state, &mut plan);
+        default::empty_the_default(&state, &mut plan);
+        say_what_new_ones_lack(&state, partition, &mut plan);
     }
-    retire(&state, partition, &mut plan);
-    drop_what_is_over(&state, partition, &mut plan);
+    way_out::retire(&state, partition, &mut plan);
+    way_out::drop_what_is_over(&state, partition, &mut plan);
     if partition.only_retires {
         plan.is_covered = true;
     } else {
@@ -141,7 +148,7 @@ fn create_ahead(state: &State, partition: &Partition, plan: &mut Plan) {
 /// What one transaction makes, and fills from the default partition: where that has too many rows of a period for one, the
 /// period gets several partitions. There is no merging them before PostgreSQL 19; they go by their bounds, like all.
 fn create_piece(state: &State, plan: &mut Plan, taken: &mut BTreeSet<String>, period: Period, piece: Period, reason: &str) {
-    let stray = state.strays.iter().find(|stray| period.from <= stray.position && stray.position < period.to);
+    let stray = state.default.strays.iter().find(|stray| period.from <= stray.position && stray.position < period.to);
     let mut from = piece.from;
     for cut in stray.map(|stray| stray.cuts.as_slice()).unwrap_or_default() {
         if from < *cut && *cut < piece.to {
@@ -165,16 +172,51 @@ fn create_slice(state: &State, plan: &mut Plan, taken: &mut BTreeSet<String>, pe
         return;
     }
     let name = free_name(state, &state.calendar.suffix(period), taken);
-    let moves_rows = state.strays.iter().any(|stray| period.from <= stray.position && stray.position < period.to);
+    let moves_rows = state.default.strays.iter().any(|stray| period.from <= stray.position && stray.position < period.to);
     let new = New { name, range: Some(piece), moves_rows, model: model(state) };
     let range = format!("{} to {}", state.key.show(piece.from), state.key.show(piece.to));
     plan.push(Step::Create(new), format!("{range}; {reason}"));
 }
 
-/// The newest ordinary partition.
 fn model(state: &State) -> Option<i64> {
-    let plain = state.existing.iter().filter(|existing| existing.is_plain && existing.range.is_some());
-    plain.max_by_key(|existing| existing.range).map(|existing| existing.table.oid)
+    state.model().map(|model| model.table.oid)
+}
+
+/// Of partitions that are about to be made.
+fn say_what_new_ones_lack(state: &State, partition: &Partition, plan: &mut Plan) {
+    let new: Vec<&str> = plan
+        .steps
+        .iter()
+        .filter_map(|planned| match &planned.step {
+            Step::Create(new) => Some(new.name.as_str()),
+            _ => None,
+        })
+        .collect();
+    if new.is_empty() {
+        return;
+    }
+    let copies = partition.like == Like::Newest;
+    let lacking: Vec<&str> =
+        state.extras.iter().filter(|extra| !copies || extra.copy.is_none()).map(|extra| extra.what.as_str()).collect();
+    if let Some(model) = state.model().filter(|_| !lacking.is_empty()) {
+        let cure = if copies { "make it by hand" } else { "like = \"newest\" copies it" };
+        plan.warnings.push(format!(
+            "{} has what {} itself has not, and new partitions lack: {}; {cure}",
+            model.table,
+            state.table,
+            lacking.join("; ")
+        ));
+    }
+    for published in state.published.iter().filter(|published| !published.via_root) {
+        let slots = if published.slots.is_empty() { String::new() } else { format!("; slots: {}", published.slots.join(", ")) };
+        plan.warnings.push(format!(
+            "publication {} publishes {} by its partitions: before rows come, {} must be there on its subscribers, which refresh their \
+             subscriptions then{slots}",
+            published.name,
+            state.table,
+            new.join(", ")
+        ));
+    }
 }
 
 fn free_name(state: &State, suffix: &str, taken: &mut BTreeSet<String>) -> String {
@@ -186,181 +228,6 @@ fn free_name(state: &State, suffix: &str, taken: &mut BTreeSet<String>) -> Strin
         name = calendar::partition_name(&state.table.name, &format!("{suffix}_{number}"));
     }
     name
-}
-
-/// Why rows cannot leave the default partition by our hands: what a DELETE there would do elsewhere.
-fn cannot_move(state: &State) -> Option<String> {
-    let default = state.default_partition()?;
-    let inbound: Vec<_> = state.inbound.iter().chain(&default.inbound).cloned().collect();
-    if !inbound.is_empty() {
-        return Some(format!("foreign keys refer to it, which a move would fire: {}", inbound.join(", ")));
-    }
-    if !state.publications.is_empty() {
-        return Some(format!(
-            "it is published ({}), and subscribers would lose the rows: the partition they go to is published only after them",
-            state.publications.join(", ")
-        ));
-    }
-    None
-}
-
-fn empty_the_default(state: &State, plan: &mut Plan) {
-    let Some(default) = state.default_partition() else { return };
-    if state.strays.is_empty() {
-        return;
-    }
-    if let Some(reason) = cannot_move(state) {
-        plan.refusals.push(format!("rows in the default partition {} stay there: {reason}", default.table));
-        // Nor can a partition be made of what the default partition has rows of.
-        plan.steps.retain(|planned| match &planned.step {
-            Step::Create(New { range: Some(range), .. }) => {
-                !state.strays.iter().any(|stray| range.from <= stray.position && stray.position < range.to)
-            }
-            _ => true,
-        });
-        return;
-    }
-    let ranges = covered(state);
-    let mut taken: BTreeSet<String> = state.taken.iter().cloned().collect();
-    taken.extend(plan.steps.iter().filter_map(|planned| match &planned.step {
-        Step::Create(new) => Some(new.name.clone()),
-        _ => None,
-    }));
-    for stray in &state.strays {
-        let Some(period) = state.calendar.period_at(stray.position) else { continue };
-        if stray.is_dense {
-            plan.refusals.push(format!(
-                "the default partition {} has more than {} rows with one key in {}: moving them would hold the table locked for more than a \
-                 second; move them by hand at a quiet time",
-                default.table,
-                units::count(MOVED_AT_ONCE_ROWS),
-                state.calendar.suffix(period)
-            ));
-            plan.steps.retain(|planned| {
-                !matches!(&planned.step, Step::Create(New { range: Some(range), .. })
-                if period.from <= range.from && range.from < period.to)
-            });
-            continue;
-        }
-        for piece in uncovered(period, &ranges) {
-            let more = if stray.cuts.is_empty() { "" } else { "more than " };
-            let rows = units::plural(stray.rows.min(MOVED_AT_ONCE_ROWS) as usize, "row");
-            let reason = format!("{more}{rows} of {} in the default partition", state.calendar.suffix(period));
-            create_piece(state, plan, &mut taken, period, piece, &reason);
-        }
-    }
-}
-
-/// Where the past begins that goes; none when nothing does.
-fn cutoff(state: &State, partition: &Partition) -> Option<i64> {
-    match partition.retain? {
-        Retain::Age(age) => state.now.checked_sub(i64::try_from(age.0.as_micros()).ok()?),
-        Retain::Numbers(numbers) => state.highest_row?.checked_sub(i64::from(numbers)),
-    }
-}
-
-fn retire(state: &State, partition: &Partition, plan: &mut Plan) {
-    let cutoff = cutoff(state, partition);
-    let is_over = |existing: &Existing| match (existing.range, cutoff) {
-        (Some((_, Bound::At(high))), Some(cutoff)) => high <= cutoff,
-        _ => false,
-    };
-    let attached = || state.existing.iter().filter(|existing| !existing.is_default && !existing.is_pending);
-    for kept in attached().filter(|existing| !is_over(existing)) {
-        if let Some(mark) = &kept.mark {
-            plan.push(Step::Keep { partition: kept.table.clone(), mark: mark.clone() }, "its time is not over any more");
-        }
-    }
-    let mut over: Vec<&Existing> = attached().filter(|existing| is_over(existing)).collect();
-    over.sort_by_key(|existing| existing.range);
-    if over.is_empty() {
-        return;
-    }
-    let names = || over.iter().map(|existing| existing.table.to_string()).collect::<Vec<_>>().join(", ");
-    if state.host_is_off_seconds.abs() > CLOCK_TOLERANCE_SECONDS && state.key.is_time() {
-        plan.refusals.push(format!(
-            "{} would go, but this host's clock and the server's differ by {}: set them right first",
-            names(),
-            units::duration(std::time::Duration::from_secs(state.host_is_off_seconds.unsigned_abs()))
-        ));
-        return;
-    }
-    if !state.inbound.is_empty() {
-        plan.refusals.push(format!(
-            "{} would go, but foreign keys refer to {}: {}; drop them, or give the referring tables partitions of their own",
-            names(),
-            state.table,
-            state.inbound.join(", ")
-        ));
-        return;
-    }
-    // PostgreSQL refuses CONCURRENTLY beside a default partition, whose constraint would change under its readers.
-    let how = if state.default_partition().is_some() || partition.default { Detach::Plainly } else { Detach::Concurrently };
-    for existing in over {
-        let (low, high) = existing.range.unwrap_or((Bound::Min, Bound::Max));
-        if !existing.is_plain {
-            plan.notes.push(format!("{} is over, and stays: it is partitioned itself, or a foreign table", existing.table));
-            continue;
-        }
-        if !existing.inbound.is_empty() {
-            let inbound = existing.inbound.join(", ");
-            plan.refusals.push(format!("{} would go, but foreign keys refer to it: {inbound}", existing.table));
-            continue;
-        }
-        let mark = Mark {
-            parent: state.table.oid,
-            table: existing.table.oid,
-            stage: Stage::Retiring,
-            at: state.at,
-            from: state.key.show_bound(low),
-            to: state.key.show_bound(high),
-            // One of ours is there from a run that was ended: what was there before it is in it.
-            comment: existing.mark.as_ref().and_then(|mark| mark.comment.clone()),
-            archive: None,
-        };
-        let reason = format!(
-            "it ends at {}, and all before {} goes{}",
-            mark.to,
-            state.key.show(cutoff.unwrap_or_default()),
-            partition.archive.as_ref().map(|store| format!(", to the store `{store}` first")).unwrap_or_default()
-        );
-        plan.push(Step::Retire { partition: existing.table.clone(), how, mark }, reason);
-    }
-}
-
-/// Of tables that were detached by earlier runs; those of this run are looked at by the next one, or have no grace.
-fn drop_what_is_over(state: &State, partition: &Partition, plan: &mut Plan) {
-    for detached in &state.detached {
-        if detached.mark.stage != Stage::Retired {
-            continue;
-        }
-        if let Some(store) = partition.archive.as_ref().filter(|_| detached.mark.archive.is_none()) {
-            let step = Step::Archive { table: detached.table.clone(), mark: detached.mark.clone() };
-            plan.push(
-                step,
-                format!("detached {} ago, and not in the store `{store}` yet", units::age(detached.mark.at, state.at)),
-            );
-            continue;
-        }
-        let age = state.at - detached.mark.at;
-        let grace = TimeDelta::from_std(partition.grace).unwrap_or(TimeDelta::MAX);
-        if age < grace {
-            let left = units::duration((grace - age).to_std().unwrap_or_default());
-            plan.notes.push(format!("{} is detached, and will be dropped in {left}", detached.table));
-            continue;
-        }
-        if !detached.inbound.is_empty() {
-            let inbound = detached.inbound.join(", ");
-            plan.refusals.push(format!("{} would be dropped, but foreign keys refer to it: {inbound}", detached.table));
-            continue;
-        }
-        let reason = format!(
-            "detached {} ago, and `grace` is {}",
-            units::age(detached.mark.at, state.at),
-            units::duration(partition.grace)
-        );
-        plan.push(Step::Drop { table: detached.table.clone(), mark: detached.mark.clone() }, reason);
-    }
 }
 
 /// How far the ranges reach from now on without a gap.
@@ -417,24 +284,7 @@ fn describe(state: &State, plan: &mut Plan) {
             }
         }
     }
-    if let Some(default) = state.default_partition() {
-        if state.default_rows > 0 {
-            let nulls = if state.default_null_rows > 0 {
-                format!(", {} of them without a key, which stay", units::count(state.default_null_rows))
-            } else {
-                String::new()
-            };
-            plan.notes.push(format!(
-                "{} in the default partition {}{nulls}",
-                units::plural(state.default_rows, "row"),
-                default.table
-            ));
-        }
-        plan.notes.push(format!(
-            "with the default partition {} a partition is detached under ACCESS EXCLUSIVE, for a moment, and not CONCURRENTLY",
-            default.table
-        ));
-    }
+    default::describe(state, plan);
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::calendar::Period;
 use super::key::Key;
 use super::mark::Mark;
-use super::state::TableName;
+use super::state::{Counted, Extra, TableName};
 use crate::units;
 
 #[derive(Debug, Serialize)]
@@ -24,6 +24,8 @@ pub struct Plan {
     pub refusals: Vec<String>,
     /// What somebody should know.
     pub notes: Vec<String>,
+    /// What comes with its steps.
+    pub warnings: Vec<String>,
     /// RFC 3339 (or a number): rows up to there have their partition. None: those of now have none.
     pub covered_until: Option<String>,
     /// The same as an instant; none for number keys, and where there is no end.
@@ -31,14 +33,23 @@ pub struct Plan {
     /// At least one whole period beyond the current one.
     pub is_covered: bool,
     pub partitions: usize,
-    pub default_rows: u64,
+    pub default_rows: Counted,
     #[serde(skip)]
     pub default: Option<TableName>,
+    /// What new partitions get beyond what their parent has.
+    #[serde(skip)]
+    pub extras: Vec<Extra>,
     #[serde(skip)]
     pub grace: std::time::Duration,
     /// By the server's clock.
     #[serde(skip)]
     pub at: DateTime<Utc>,
+    /// Where new rows come.
+    #[serde(skip)]
+    pub now: i64,
+    /// Of further tables below the job's own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Plan>,
 }
 
 #[derive(Debug, Serialize)]
@@ -113,10 +124,15 @@ pub struct New {
 impl Plan {
     /// The oids of partitions that are detached, and go.
     pub fn retired(&self) -> impl Iterator<Item = i64> {
-        self.steps.iter().filter_map(|planned| match &planned.step {
+        self.all().flat_map(|plan| &plan.steps).filter_map(|planned| match &planned.step {
             Step::Retire { partition, .. } | Step::Finalise { partition } => Some(partition.oid),
             _ => None,
         })
+    }
+
+    /// This one and those of further tables.
+    pub fn all(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(&self.others)
     }
 }
 
@@ -151,9 +167,9 @@ impl fmt::Display for Plan {
         for refusal in &self.refusals {
             writeln!(f, "  refused: {refusal}")?;
         }
-        for note in &self.notes {
+        for note in self.warnings.iter().chain(&self.notes) {
             writeln!(f, "  note: {note}")?;
         }
-        Ok(())
+        self.others.iter().try_for_each(|other| write!(f, "{other}"))
     }
 }

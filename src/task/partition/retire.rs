@@ -4,17 +4,20 @@
 //! |---|---|---|
 //! | after the mark | an attached partition with a mark | detaches it, or takes the mark off when its time is not over |
 //! | in the second phase of a detach | a pending detach | finishes it |
-//! | after the detach | a detached table marked "retiring" | marks it "retired"; its grace starts then |
+//! | after the detach | a detached table marked "retiring" | marks it "retired" and guards it; its grace starts then |
 //! | while its rows are archived | an object that does not count, or one that does and a mark that says so | throws it away, or goes on |
 //! | before the drop | a detached table marked "retired" | drops it when its grace is over |
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
 
 use super::archive::Shelf;
 use super::decide::{Detach, Plan};
-use super::mark::{Mark, Stage};
+use super::guard;
+use super::mark::Mark;
 use super::session::{self, Attempt, Session};
 use super::state::TableName;
+use crate::archive::prepare_session;
 use crate::pg::{self, literal};
 
 pub async fn finalise(session: &mut Session, plan: &Plan, partition: &TableName) -> Result<Attempt<()>> {
@@ -41,70 +44,172 @@ pub async fn retire(
         return Ok(Attempt::Locked(who));
     }
     let sql = format!("ALTER TABLE {} DETACH PARTITION {}", plan.table.sql(), partition.sql());
-    let attempt = match how {
-        Detach::Concurrently => session.two_phases(format!("{sql} CONCURRENTLY"), partition.oid, &tables).await?,
-        Detach::Plainly => match session.transaction(&[lock(&plan.table), sql], &tables).await? {
-            Attempt::Done(_) => Attempt::Done(()),
-            Attempt::Locked(who) => Attempt::Locked(who),
-        },
-    };
-    match attempt {
-        Attempt::Locked(who) => Ok(Attempt::Locked(who)),
-        Attempt::Done(()) => confirm(session, plan, partition, &mark).await,
+    match how {
+        Detach::Concurrently => {
+            match session.two_phases(format!("{sql} CONCURRENTLY"), partition.oid, &tables).await? {
+                Attempt::Locked(who) => Ok(Attempt::Locked(who)),
+                // It refuses to run in a transaction: what guards the table follows at once.
+                Attempt::Done(()) => confirm(session, plan, partition, &mark).await,
+            }
+        }
+        Detach::Plainly => {
+            let (mut statements, mark) = guarded(session, plan, partition, &mark).await?;
+            statements.splice(0..0, [lock(&plan.table), sql]);
+            let attempt = session.transaction(&statements, &tables).await;
+            match attempt.map_err(|error| still_referred_to(error, partition))? {
+                Attempt::Done(_) => Ok(Attempt::Done(mark)),
+                Attempt::Locked(who) => Ok(Attempt::Locked(who)),
+            }
+        }
     }
 }
 
-/// From now on its grace counts.
+/// Rows of others came to refer to it after the plan had looked.
+fn still_referred_to(error: anyhow::Error, partition: &TableName) -> anyhow::Error {
+    match pg::sql_state(&error).as_deref() {
+        Some("23503") => error.context(format!("{partition} stays: rows of another table refer to it")),
+        _ => error,
+    }
+}
+
+/// From now on its grace counts, and nobody changes it.
 pub async fn confirm(session: &mut Session, plan: &Plan, table: &TableName, mark: &Mark) -> Result<Attempt<Mark>> {
     if is_attached(session, table).await? {
         return Ok(Attempt::Locked("its detach is not finished".to_owned()));
     }
-    let mark = Mark { stage: Stage::Retired, at: chrono::Utc::now(), ..mark.clone() };
-    Ok(match session.transaction(&[comment(table, &mark.comment(&plan.table.to_string()))], &[table.oid]).await? {
+    let (mut statements, mark) = guarded(session, plan, table, mark).await?;
+    statements.insert(0, lock(table));
+    Ok(match session.transaction(&statements, &[table.oid]).await? {
         Attempt::Done(_) => Attempt::Done(mark),
         Attempt::Locked(who) => Attempt::Locked(who),
     })
 }
 
-/// What follows a detach: its rows are archived where the job has a store, and without a grace it is dropped at once. True:
-/// it was dropped.
+/// What is done to a table that is detached, and the mark that says so.
+async fn guarded(session: &mut Session, plan: &Plan, table: &TableName, mark: &Mark) -> Result<(Vec<String>, Mark)> {
+    let foreign_keys = guard::foreign_keys(&mut session.connection, table).await?;
+    let now: DateTime<Utc> = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut session.connection).await?;
+    let mark = mark.retired(now, foreign_keys.clone());
+    let mut statements = guard::statements(&plan.table, table, &mark, &foreign_keys);
+    statements.push(comment(table, &mark.comment(&plan.table.to_string())));
+    Ok((statements, mark))
+}
+
+/// How far a table that is detached has come.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WentOn {
+    pub archived: bool,
+    /// Its rows were not those of its archive: they were archived once more, and its grace starts again.
+    pub was_changed: bool,
+    pub dropped: bool,
+}
+
+/// What follows a detach: its rows are archived where the job has a store, and without a grace it is dropped at once.
 pub async fn go_on(
     session: &mut Session,
     plan: &Plan,
     shelf: Option<&Shelf<'_>>,
     table: &TableName,
     mark: Mark,
-) -> Result<Attempt<bool>> {
-    let mark = match shelf {
-        Some(shelf) if !shelf.holds(&mark).await? => match shelf.put(session, plan, table, &mark).await? {
+) -> Result<Attempt<WentOn>> {
+    let mut went_on = WentOn::default();
+    let grace = chrono::TimeDelta::from_std(plan.grace).unwrap_or(chrono::TimeDelta::MAX);
+    let is_over = plan.grace.is_zero() || plan.at - mark.at >= grace;
+    let mut mark = mark;
+    if let Some(shelf) = shelf
+        && !shelf.holds(&mark, is_over).await?
+    {
+        mark = match shelf.put(session, plan, table, &mark).await? {
             Attempt::Done(mark) => mark,
             Attempt::Locked(who) => return Ok(Attempt::Locked(who)),
-        },
-        _ => mark,
-    };
-    if !plan.grace.is_zero() && plan.at - mark.at < chrono::TimeDelta::from_std(plan.grace).unwrap_or(chrono::TimeDelta::MAX) {
-        return Ok(Attempt::Done(false));
+        };
+        went_on.archived = true;
     }
-    Ok(match drop_table(session, table, &mark).await? {
-        Attempt::Done(()) => Attempt::Done(true),
-        Attempt::Locked(who) => Attempt::Locked(who),
-    })
+    if !is_over {
+        return Ok(Attempt::Done(went_on));
+    }
+    match drop_table(session, table, &mark).await? {
+        Attempt::Locked(who) => return Ok(Attempt::Locked(who)),
+        Attempt::Done(Dropped::Gone) => went_on.dropped = true,
+        Attempt::Done(Dropped::WasChanged) => {
+            let Some(shelf) = shelf else {
+                anyhow::bail!("{table} stays: its rows are not those that were archived, and the job has no `archive` any more");
+            };
+            let again = match confirm(session, plan, table, &mark).await? {
+                Attempt::Done(mark) => shelf.put(session, plan, table, &mark).await?,
+                Attempt::Locked(who) => return Ok(Attempt::Locked(who)),
+            };
+            if let Attempt::Locked(who) = again {
+                return Ok(Attempt::Locked(who));
+            }
+            went_on = WentOn { archived: true, was_changed: true, dropped: false };
+        }
+    }
+    Ok(Attempt::Done(went_on))
 }
 
-/// Takes the mark off.
+/// Takes the mark off, and what guarded it.
 pub async fn keep(session: &mut Session, partition: &TableName, mark: &Mark) -> Result<Attempt<()>> {
     let before = mark.comment.as_deref().map_or("NULL".to_owned(), literal);
-    let sql = format!("COMMENT ON TABLE {} IS {before}", partition.sql());
-    Ok(match session.transaction(&[sql], &[partition.oid]).await? {
+    let mut statements = vec![format!("COMMENT ON TABLE {} IS {before}", partition.sql())];
+    if mark.is_guarded {
+        statements.extend(guard::removal(&mut session.connection, partition).await?);
+        let there = guard::foreign_keys(&mut session.connection, partition).await?;
+        for lacking in mark.foreign_keys.iter().filter(|key| !there.iter().any(|one| one.definition == key.definition)) {
+            tracing::warn!(
+                "{partition} is attached again, and lacks a foreign key that it had: ALTER TABLE {} ADD CONSTRAINT {} {}",
+                partition.sql(),
+                pg::identifier(&lacking.name),
+                lacking.definition
+            );
+        }
+    }
+    Ok(match session.transaction(&statements, &[partition.oid]).await? {
         Attempt::Done(_) => Attempt::Done(()),
         Attempt::Locked(who) => Attempt::Locked(who),
     })
 }
 
-/// Looks once more, under the lock that it drops under: only a table that is detached and carries the mark that the plan saw.
-/// Views and the like that depend on it make DROP fail, and are named by the server.
-pub async fn drop_table(session: &mut Session, table: &TableName, mark: &Mark) -> Result<Attempt<()>> {
-    let check = format!(
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    Gone,
+    /// Somebody wrote to it after it was archived: it is there.
+    WasChanged,
+}
+
+/// Looks once more, under the lock that it drops under: only a table that is detached and carries the mark that the plan saw, and
+/// whose rows are those of its archive. Views and the like that depend on it make DROP fail, and are named by the server.
+pub async fn drop_table(session: &mut Session, table: &TableName, mark: &Mark) -> Result<Attempt<Dropped>> {
+    // Nobody looks for a detached table: the counting may take its time. What DROP itself locks beside it, the targets of its
+    // foreign keys, it locks last.
+    let begun = session.begin(&lock(table), table.oid).await?;
+    if let Attempt::Locked(who) = begun {
+        return Ok(Attempt::Locked(who));
+    }
+    let compared = async {
+        let check = format!("DO {}", literal(&is_the_one(table, mark)?));
+        pg::execute_counting(&mut session.connection, check).await.map_err(pg::in_its_own_words)?;
+        is_as_archived(session, table, mark).await
+    };
+    let is_as_archived = compared.await;
+    if !matches!(is_as_archived, Ok(true)) {
+        let _ = sqlx::query("ROLLBACK").execute(&mut session.connection).await;
+        return is_as_archived.map(|_| Attempt::Done(Dropped::WasChanged));
+    }
+    for statement in [format!("DROP TABLE {}", table.sql()), guard::drop_function(table), "COMMIT".to_owned()] {
+        if let Err(error) = pg::execute_counting(&mut session.connection, statement).await {
+            let _ = sqlx::query("ROLLBACK").execute(&mut session.connection).await;
+            if session::is_for_a_lock(&error) {
+                return Ok(Attempt::Locked("a table that it refers to is in use".to_owned()));
+            }
+            return Err(pg::in_its_own_words(error));
+        }
+    }
+    Ok(Attempt::Done(Dropped::Gone))
+}
+
+fn is_the_one(table: &TableName, mark: &Mark) -> Result<String> {
+    Ok(format!(
         "BEGIN
            IF {name}::pg_catalog.regclass <> {oid}::pg_catalog.oid THEN RAISE 'another table has its name now'; END IF;
            IF EXISTS (SELECT FROM pg_catalog.pg_inherits WHERE inhrelid = {oid}::pg_catalog.oid) THEN RAISE 'it is attached'; END IF;
@@ -114,38 +219,33 @@ pub async fn drop_table(session: &mut Session, table: &TableName, mark: &Mark) -
         name = literal(&table.sql()),
         oid = table.oid,
         mark = literal(&serde_json::to_string(mark)?),
-    );
-    // Rows that somebody wrote to it by its own name, after it was archived, are in no archive.
-    let count = mark.archive.as_ref().map(|archive| {
-        let check = format!(
-            "BEGIN
-               IF (SELECT count(*) FROM ONLY {}) <> {} THEN RAISE 'its rows are not those that were archived: look at both, and drop it by hand'; END IF;
-             END",
-            table.sql(),
-            archive.rows
+    ))
+}
+
+/// Guarded all the time and as many rows: nothing was changed. Else all of it is read once more.
+async fn is_as_archived(session: &mut Session, table: &TableName, mark: &Mark) -> Result<bool> {
+    let connection = &mut session.connection;
+    let is_guarded = guard::holds(connection, table).await?;
+    let Some(archived) = &mark.archive else {
+        // Without an archive nothing can be compared: who took the guard off wants the table.
+        let untouched = is_guarded || !mark.is_guarded;
+        anyhow::ensure!(
+            untouched,
+            "{table} stays: somebody took the trigger {} off, and its rows may be in use; drop it by hand when they are not",
+            guard::TRIGGER
         );
-        format!("DO {}", literal(&check))
-    });
-    // Nobody looks for a detached table: the counting may take its time. What DROP itself locks beside it, the targets of its
-    // foreign keys, it locks last.
-    let begun = session.begin(&lock(table), table.oid).await?;
-    if let Attempt::Locked(who) = begun {
-        return Ok(Attempt::Locked(who));
-    }
-    for statement in
-        [Some(format!("DO {}", literal(&check))), count, Some(format!("DROP TABLE {}", table.sql())), Some("COMMIT".to_owned())]
-            .into_iter()
-            .flatten()
-    {
-        if let Err(error) = pg::execute_counting(&mut session.connection, statement).await {
-            let _ = sqlx::query("ROLLBACK").execute(&mut session.connection).await;
-            if session::is_for_a_lock(&error) {
-                return Ok(Attempt::Locked("a table that it refers to is in use".to_owned()));
-            }
-            return Err(pg::in_its_own_words(error));
+        return Ok(true);
+    };
+    if is_guarded {
+        let count = format!("SELECT count(*)::text FROM ONLY {}", table.sql());
+        let rows = pg::fetch_text(connection, count).await?;
+        if rows == Some(archived.rows.to_string()) {
+            return Ok(true);
         }
     }
-    Ok(Attempt::Done(()))
+    prepare_session(connection).await?;
+    let (rows, contents) = guard::contents(connection, table).await.with_context(|| format!("cannot compare {table}"))?;
+    Ok(rows == archived.rows && archived.contents.as_ref() == Some(&contents))
 }
 
 fn lock(table: &TableName) -> String {

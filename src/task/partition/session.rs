@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
 
+use super::state::TableName;
+use crate::fault::{Fault, Kind};
 use crate::governor;
 use crate::pg;
 
@@ -224,6 +226,16 @@ impl Session {
     pub async fn holders(&mut self, tables: &[i64]) -> Result<String> {
         pg::lock_holders(&mut self.connection, tables).await
     }
+}
+
+/// Two jobs on one table would detach, move and archive under each other's hands. The lock goes with the connection.
+pub async fn exclude_other_jobs(connection: &mut PgConnection, table: &TableName) -> Result<()> {
+    let name = format!("pgtend table {}", table.oid);
+    if pg::try_lock(connection, &name).await? {
+        return Ok(());
+    }
+    let holder = pg::lock_holder(connection, &name).await?.unwrap_or_else(|| "a session that has just ended".to_owned());
+    Err(Fault::new(Kind::Busy, format!("another job of pgtend works on {table}: {holder}")).into())
 }
 
 struct Failure {

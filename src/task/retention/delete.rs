@@ -333,7 +333,7 @@ impl Work<'_> {
         let name = archive.name(self.run.now, archive::transaction(connection).await?);
         let reason =
             format!("{} older than {} on {}", self.retention.column, self.retention.older_than, self.run.now.format("%Y-%m-%d"));
-        let manifest = Manifest::new(&self.run.job.name, self.run.database, &source, &reason);
+        let manifest = Manifest::new(&self.run.job.name, self.run.database, &source, &reason).by_time(&self.retention.column);
         let manifest = archive.export(connection, &source, &name, manifest, self.phase).await?;
         let exported = manifest.exported.clone();
         if self.run.cancel.is_cancelled() {

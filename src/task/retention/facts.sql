@@ -16,7 +16,7 @@ SELECT
      ORDER BY pg_relation_size(x.indexrelid) LIMIT 1) AS index,
     has_table_privilege(c.oid, 'SELECT') AS can_select,
     has_table_privilege(c.oid, 'DELETE') AS can_delete,
-    -- SELECT … FOR UPDATE asks for it.
+    -- SELECT FOR UPDATE asks for it.
     has_table_privilege(c.oid, 'UPDATE') AS can_update,
     row_security_active(c.oid) AS row_security,
     ARRAY(SELECT format('%s (%s)', t.tgname, CASE WHEN t.tgtype & 1 = 1 THEN 'each row' ELSE 'each statement' END)

@@ -9,7 +9,7 @@ use super::super::calendar::partition_name;
 use super::super::key::Key;
 use super::super::session::Session;
 use super::super::state::{self, TableName};
-use super::{CHECK, NEW_KEY};
+use super::{CHECK, NEW_KEY, obstacles};
 use crate::fault::{Fault, Kind};
 use crate::pg::{identifier, literal};
 
@@ -31,6 +31,9 @@ pub struct Facts {
     pub owned_sequences: Vec<Sequence>,
     /// Statements that make views anew, on the new table.
     pub views: Vec<String>,
+    /// Statements that give the new table, by the name that it has in the end, what LIKE does not copy.
+    pub column_settings: Vec<ColumnSetting>,
+    pub statistics: Vec<Statistics>,
     pub replica_identity: Option<&'static str>,
     pub notes: Vec<String>,
 }
@@ -38,7 +41,61 @@ pub struct Facts {
 pub struct Primary {
     pub name: String,
     pub columns: Vec<String>,
+    /// Of INCLUDE.
+    pub included: Vec<String>,
+    /// `DEFERRABLE …`, or nothing.
+    pub deferrable: &'static str,
     pub has_key: bool,
+}
+
+/// What a column was told of statistics.
+#[derive(sqlx::FromRow)]
+pub struct ColumnSetting {
+    pub column: String,
+    pub target: Option<i32>,
+    /// `n_distinct=…`.
+    pub options: Vec<String>,
+}
+
+impl ColumnSetting {
+    pub fn statements(&self, table: &str) -> Vec<String> {
+        let column = identifier(&self.column);
+        let mut statements = Vec::new();
+        if let Some(target) = self.target {
+            statements.push(format!("ALTER TABLE {table} ALTER COLUMN {column} SET STATISTICS {target}"));
+        }
+        for (name, value) in self.options.iter().filter_map(|option| option.split_once('=')) {
+            statements.push(format!("ALTER TABLE {table} ALTER COLUMN {column} SET ({} = {})", identifier(name), literal(value)));
+        }
+        statements
+    }
+}
+
+/// Extended statistics: the new table's get the names that are known.
+#[derive(sqlx::FromRow)]
+pub struct Statistics {
+    /// Quoted, with its schema.
+    pub name: String,
+    /// What the old table's are called from then on.
+    pub other_name: String,
+    /// Names the table by the name that the new one has in the end.
+    pub definition: String,
+    pub target: Option<i32>,
+    pub comment: Option<String>,
+}
+
+impl Statistics {
+    pub fn rename(&self) -> String {
+        format!("ALTER STATISTICS {} RENAME TO {}", self.name, identifier(&self.other_name))
+    }
+
+    pub fn make(&self) -> Vec<String> {
+        let mut statements = vec![self.definition.clone()];
+        statements.extend(self.target.map(|target| format!("ALTER STATISTICS {} SET STATISTICS {target}", self.name)));
+        let comment = self.comment.as_ref();
+        statements.extend(comment.map(|comment| format!("COMMENT ON STATISTICS {} IS {}", self.name, literal(comment))));
+        statements
+    }
 }
 
 #[derive(sqlx::FromRow)]
@@ -52,6 +109,7 @@ pub struct Trigger {
     pub definition: String,
     /// How it is switched, when not as usual.
     pub state: Option<&'static str>,
+    pub comment: Option<String>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -104,17 +162,17 @@ impl Identity {
 }
 
 #[derive(sqlx::FromRow)]
-struct Found {
+pub struct Found {
     oid: i64,
     schema: String,
     name: String,
     kind: String,
-    persistence: String,
-    is_partition: bool,
+    pub persistence: String,
+    pub is_partition: bool,
     key_type: Option<String>,
-    is_not_null: Option<bool>,
-    is_generated: Option<bool>,
-    replica_identity: String,
+    pub is_not_null: Option<bool>,
+    pub is_generated: Option<bool>,
+    pub replica_identity: String,
     owner: String,
     is_owner: bool,
     may_create: bool,
@@ -125,7 +183,7 @@ pub async fn read(partition: &Partition, zone: Tz, session: &mut Session) -> Res
     let found = find(connection, partition).await?;
     let table = TableName { oid: found.oid, schema: found.schema.clone(), name: found.name.clone() };
     let key = Key::of(&partition.column, found.key_type.as_deref().unwrap_or_default(), partition.every, partition.epoch)?;
-    let obstacles = obstacles(connection, partition, &found, &table).await?;
+    let obstacles = obstacles::read(connection, partition, &found, &table).await?;
     if !obstacles.is_empty() {
         let message = format!("{table} cannot be converted: {}", obstacles.join("; "));
         return Err(Fault::new(Kind::Configuration, message).into());
@@ -158,15 +216,10 @@ pub async fn read(partition: &Partition, zone: Tz, session: &mut Session) -> Res
         .await?,
         triggers: triggers(connection, &table).await?,
         identities: identities(connection, &table).await?,
-        owned_sequences: sqlx::query_as(
-            "SELECT s.oid::regclass::text AS name, a.attname::text AS column FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
-             JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
-             WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid AND d.deptype = 'a'",
-        )
-        .bind(table.oid)
-        .fetch_all(&mut *connection)
-        .await?,
+        owned_sequences: owned_sequences(connection, &table).await?,
         views: views(connection, &table).await?,
+        column_settings: column_settings(connection, &table).await?,
+        statistics: statistics(connection, &table).await?,
         replica_identity: match found.replica_identity.as_str() {
             "f" => Some("FULL"),
             "n" => Some("NOTHING"),
@@ -211,94 +264,45 @@ async fn find(connection: &mut PgConnection, partition: &Partition) -> Result<Fo
     }
 }
 
-/// All at once: who has five of them does not want to find them one by one.
-async fn obstacles(
-    connection: &mut PgConnection,
-    partition: &Partition,
-    found: &Found,
-    table: &TableName,
-) -> Result<Vec<String>> {
-    let mut obstacles: Vec<String> = Vec::new();
-    let is_not_null = found.is_not_null == Some(true);
-    for (is_so, what) in [
-        (found.is_partition, "it is a partition itself"),
-        (found.persistence != "p", "it is temporary or unlogged"),
-        (found.is_generated == Some(true), "its partition key would be a generated column"),
-        (found.replica_identity == "i", "its replica identity is an index: set it to DEFAULT or FULL first"),
-    ] {
-        if is_so {
-            obstacles.push(what.to_owned());
-        }
-    }
-    // Each names what it is about. What depends on the table's number, and not on its name, would go on with the old table.
-    let found: Vec<String> = sqlx::query_scalar(
-        "SELECT format('a foreign key refers to it: %s (%I)', conrelid::regclass, conname) FROM pg_constraint
-             WHERE contype = 'f' AND confrelid = $1::bigint::oid
-         UNION ALL SELECT format('its foreign key %I is NOT VALID: validate it first', conname) FROM pg_constraint
-             WHERE contype = 'f' AND conrelid = $1::bigint::oid AND NOT convalidated
-         UNION ALL SELECT format('its exclusion constraint %I cannot be kept across partitions', conname) FROM pg_constraint
-             WHERE contype = 'x' AND conrelid = $1::bigint::oid
-         UNION ALL SELECT format('its unique index %s does not contain %I, and would hold for each partition alone: drop it first', i.indexrelid::regclass, $2)
-             FROM pg_index i WHERE i.indrelid = $1::bigint::oid AND i.indisunique AND NOT i.indisprimary AND indisvalid
-               AND NOT (SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = i.indrelid AND a.attname = $2) = ANY (i.indkey[0:i.indnkeyatts - 1])
-               AND (SELECT relname FROM pg_class WHERE oid = i.indexrelid) <> $3
-         UNION ALL SELECT format('its index %s is invalid: REINDEX or drop it first', indexrelid::regclass) FROM pg_index JOIN pg_class c ON c.oid = indexrelid
-             WHERE indrelid = $1::bigint::oid AND NOT indisvalid AND relname <> $3
-         UNION ALL SELECT format('%s inherits from it, or it from that', CASE WHEN inhrelid = $1::bigint::oid THEN inhparent ELSE inhrelid END::regclass)
-             FROM pg_inherits WHERE inhrelid = $1::bigint::oid OR inhparent = $1::bigint::oid
-         UNION ALL SELECT DISTINCT format('publication %I: take it out, or publish it through its root, when it is converted', pubname)
-             FROM pg_publication_tables WHERE schemaname = $4 AND tablename = $5
-         UNION ALL SELECT DISTINCT format('materialized view %s reads it: drop it first', r.ev_class::regclass)
-             FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class
-             WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid AND v.relkind = 'm'
-         UNION ALL SELECT format('it has a rule: %I', rulename) FROM pg_rules WHERE schemaname = $4 AND tablename = $5
-         UNION ALL SELECT DISTINCT format('%s depends on it by more than its name', pg_describe_object(classid, objid, 0)) FROM pg_depend
-             WHERE deptype = 'n' AND ((refclassid = 'pg_class'::regclass AND refobjid = $1::bigint::oid AND classid IN ('pg_proc'::regclass, 'pg_policy'::regclass)
-                    AND NOT (classid = 'pg_policy'::regclass AND objid IN (SELECT oid FROM pg_policy WHERE polrelid = $1::bigint::oid)))
-                OR (refclassid = 'pg_type'::regclass AND refobjid IN (SELECT reltype FROM pg_class WHERE oid = $1::bigint::oid
-                      UNION SELECT typarray FROM pg_type WHERE typrelid = $1::bigint::oid)))",
-    )
-    .bind(table.oid)
-    .bind(&partition.column)
-    .bind(partition_name(&table.name, NEW_KEY))
-    .bind(&table.schema)
-    .bind(&table.name)
-    .fetch_all(&mut *connection)
-    .await?;
-    obstacles.extend(found);
-    if !is_not_null {
-        let column = identifier(&partition.column);
-        let sql = format!("SELECT 'some' FROM {} WHERE {column} IS NULL LIMIT 1", table.sql());
-        if crate::pg::fetch_text(connection, sql).await?.is_some() {
-            obstacles.push(format!("some of its rows have no {column}: give them one first"));
-        }
-    }
-    Ok(obstacles)
-}
-
 async fn primary(connection: &mut PgConnection, table: &TableName, key: &str) -> Result<Option<Primary>> {
-    let found: Option<(String, Vec<String>)> = sqlx::query_as(
+    let found: Option<(String, Vec<String>, Vec<String>, bool, bool)> = sqlx::query_as(
         "SELECT conname::text, ARRAY(SELECT a.attname::text FROM unnest(conkey) WITH ORDINALITY k (attnum, n)
-             JOIN pg_attribute a ON a.attrelid = conrelid AND a.attnum = k.attnum ORDER BY n)
+             JOIN pg_attribute a ON a.attrelid = conrelid AND a.attnum = k.attnum ORDER BY n),
+             ARRAY(SELECT a.attname::text FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY k (attnum, n)
+                 JOIN pg_attribute a ON a.attrelid = $1::bigint::oid AND a.attnum = k.attnum
+                 WHERE i.indexrelid = conindid AND k.n > i.indnkeyatts ORDER BY n),
+             condeferrable, condeferred
          FROM pg_constraint WHERE conrelid = $1::bigint::oid AND contype = 'p'",
     )
     .bind(table.oid)
     .fetch_optional(connection)
     .await?;
-    Ok(found.map(|(name, columns)| Primary { name, has_key: columns.iter().any(|column| column == key), columns }))
+    Ok(found.map(|(name, columns, included, is_deferrable, is_deferred)| Primary {
+        name,
+        has_key: columns.iter().any(|column| column == key),
+        // The key may not be included as well.
+        included: included.into_iter().filter(|column| column != key).collect(),
+        columns,
+        deferrable: match (is_deferrable, is_deferred) {
+            (true, true) => " DEFERRABLE INITIALLY DEFERRED",
+            (true, false) => " DEFERRABLE",
+            _ => "",
+        },
+    }))
 }
 
-async fn triggers(connection: &mut PgConnection, table: &TableName) -> Result<Vec<Trigger>> {
-    let found: Vec<(String, String, String)> = sqlx::query_as(
-        "SELECT tgname::text, pg_get_triggerdef(oid), tgenabled::text FROM pg_trigger
+pub async fn triggers(connection: &mut PgConnection, table: &TableName) -> Result<Vec<Trigger>> {
+    let found: Vec<(String, String, String, Option<String>)> = sqlx::query_as(
+        "SELECT tgname::text, pg_get_triggerdef(oid), tgenabled::text, obj_description(oid, 'pg_trigger') FROM pg_trigger
          WHERE tgrelid = $1::bigint::oid AND NOT tgisinternal ORDER BY 1",
     )
     .bind(table.oid)
     .fetch_all(connection)
     .await?;
-    let trigger = |(name, definition, enabled): (String, String, String)| Trigger {
+    let trigger = |(name, definition, enabled, comment): (String, String, String, Option<String>)| Trigger {
         name,
         definition,
+        comment,
         state: match enabled.as_str() {
             "D" => Some("DISABLE"),
             "A" => Some("ENABLE ALWAYS"),
@@ -309,7 +313,40 @@ async fn triggers(connection: &mut PgConnection, table: &TableName) -> Result<Ve
     Ok(found.into_iter().map(trigger).collect())
 }
 
-async fn identities(connection: &mut PgConnection, table: &TableName) -> Result<Vec<Identity>> {
+async fn column_settings(connection: &mut PgConnection, table: &TableName) -> Result<Vec<ColumnSetting>> {
+    // No target is -1 before 17, and NULL since.
+    Ok(sqlx::query_as(
+        "SELECT attname::text AS column, nullif(attstattarget::int, -1) AS target, coalesce(attoptions, '{}') AS options FROM pg_attribute
+         WHERE attrelid = $1::bigint::oid AND attnum > 0 AND NOT attisdropped AND (nullif(attstattarget::int, -1) IS NOT NULL OR attoptions IS NOT NULL) ORDER BY attnum",
+    )
+    .bind(table.oid)
+    .fetch_all(connection)
+    .await?)
+}
+
+async fn statistics(connection: &mut PgConnection, table: &TableName) -> Result<Vec<Statistics>> {
+    Ok(sqlx::query_as(
+        "SELECT format('%I.%I', n.nspname, s.stxname) AS name, left(s.stxname, 12) || '_' || s.oid AS other_name, pg_get_statisticsobjdef(s.oid) AS definition,
+                nullif(s.stxstattarget::int, -1) AS target, obj_description(s.oid, 'pg_statistic_ext') AS comment
+         FROM pg_statistic_ext s JOIN pg_namespace n ON n.oid = s.stxnamespace WHERE s.stxrelid = $1::bigint::oid ORDER BY 1",
+    )
+    .bind(table.oid)
+    .fetch_all(connection)
+    .await?)
+}
+
+pub async fn owned_sequences(connection: &mut PgConnection, table: &TableName) -> Result<Vec<Sequence>> {
+    Ok(sqlx::query_as(
+            "SELECT s.oid::regclass::text AS name, a.attname::text AS column FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+             JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+             WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid AND d.deptype = 'a'",
+        )
+        .bind(table.oid)
+        .fetch_all(connection)
+        .await?)
+}
+
+pub async fn identities(connection: &mut PgConnection, table: &TableName) -> Result<Vec<Identity>> {
     Ok(sqlx::query_as(
         "SELECT a.attname::text AS column, a.attidentity = 'a' AS is_always, s.oid::regclass::text AS sequence,
                 format('INCREMENT %s MINVALUE %s MAXVALUE %s START %s CACHE %s %s', q.seqincrement, q.seqmin, q.seqmax, q.seqstart, q.seqcache,
@@ -326,7 +363,7 @@ async fn identities(connection: &mut PgConnection, table: &TableName) -> Result<
 
 /// A view knows its table by number. Made anew from its text, in which the session's empty search_path spells all names out,
 /// it reads the table that has the name now; its privileges stay.
-async fn views(connection: &mut PgConnection, table: &TableName) -> Result<Vec<String>> {
+pub async fn views(connection: &mut PgConnection, table: &TableName) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar(
         "SELECT format('CREATE OR REPLACE VIEW %s%s AS %s', v.oid::regclass,
                        coalesce(' WITH (' || array_to_string(v.reloptions, ', ') || ')', ''), rtrim(pg_get_viewdef(v.oid), ';'))

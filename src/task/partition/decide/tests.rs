@@ -6,7 +6,10 @@ use super::*;
 use crate::pg::Server;
 use crate::task::partition::calendar::{Calendar, Every, Unit};
 use crate::task::partition::key::Key;
-use crate::task::partition::state::{Stray, TableName};
+use crate::task::partition::mark::Mark;
+use crate::task::partition::state::default::Stray;
+use crate::task::partition::state::{Counted, Existing, Extra, InDefault, Published, TableName};
+use crate::task::partition::{Partition, Retain};
 use crate::units::Span;
 
 const DAY: i64 = 86_400_000_000;
@@ -23,6 +26,7 @@ fn job() -> Partition {
         archive: None,
         grace: Duration::from_secs(7 * 86_400),
         default: false,
+        like: Like::Parent,
         lock_timeout: Duration::from_secs(2),
         give_up_after: Duration::from_secs(60),
         only_retires: false,
@@ -50,10 +54,9 @@ fn state(partitions: &[(i64, i64)]) -> State {
         existing: existing.collect(),
         detached: Vec::new(),
         inbound: Vec::new(),
-        publications: Vec::new(),
-        default_rows: 0,
-        default_null_rows: 0,
-        strays: Vec::new(),
+        published: Vec::new(),
+        extras: Vec::new(),
+        default: InDefault::default(),
         taken: Vec::new(),
     }
 }
@@ -68,11 +71,17 @@ fn existing(oid: i64, from: i64, to: i64) -> Existing {
         is_pending: false,
         mark: None,
         inbound: Vec::new(),
+        referred_to: Vec::new(),
+        dependants: Vec::new(),
     }
 }
 
 fn default_partition() -> Existing {
     Existing { range: None, is_default: true, shown: "DEFAULT".to_owned(), ..existing(99, 0, 0) }
+}
+
+fn everything() -> Published {
+    Published { name: "everything".to_owned(), via_root: false, slots: vec!["sub (active)".to_owned()] }
 }
 
 fn mark(table: i64, stage: Stage, day: i64) -> Mark {
@@ -85,6 +94,9 @@ fn mark(table: i64, stage: Stage, day: i64) -> Mark {
         to: String::new(),
         comment: None,
         archive: None,
+        bounds: None,
+        is_guarded: false,
+        foreign_keys: Vec::new(),
     }
 }
 
@@ -152,18 +164,29 @@ fn only_what_ends_before_the_cutoff_goes_oldest_first() {
     let state = state(&[(6, 7), (5, 6), (7, 8), (10, 11), (11, 12), (12, 13)]);
     let expected = ["detach public.d5_6 concurrently", "detach public.d6_7 concurrently"];
     assert_eq!(steps(&decide(state.clone(), &job)), expected);
-    for (what, change) in [
-        (
-            "a foreign key to the table",
-            (|state: &mut State| state.inbound.push("public.notes (fk)".to_owned())) as fn(&mut State),
-        ),
-        ("a clock that is wrong", |state| state.host_is_off_seconds = -7200),
-    ] {
-        let mut state = state.clone();
-        change(&mut state);
-        let plan = decide(state, &job);
-        assert!(plan.steps.is_empty() && plan.refusals.len() == 1, "{what}: {plan}");
-    }
+    let mut wrong = state.clone();
+    wrong.host_is_off_seconds = -7200;
+    let plan = decide(wrong, &job);
+    assert!(plan.steps.is_empty() && plan.refusals.len() == 1, "{plan}");
+    // Where others refer to the table, a partition goes that no row refers to, and the look and the detach are one.
+    let mut referred_to = state.clone();
+    referred_to.inbound.push("public.notes (fk)".to_owned());
+    referred_to.existing[1].referred_to.push("3 rows of public.notes (fk)".to_owned());
+    let plan = decide(referred_to, &job);
+    assert_eq!(steps(&plan), ["detach public.d6_7"]);
+    assert!(
+        plan.notes[0].contains("public.d5_6 is over, and stays: rows of others refer to it: 3 rows of public.notes"),
+        "{plan}"
+    );
+    // A view is named before the detach; without a grace it is in the way at once.
+    let mut seen = state.clone();
+    seen.existing[1].dependants.push("view public.seen".to_owned());
+    let plan = decide(seen.clone(), &job);
+    assert_eq!(steps(&plan), expected);
+    assert!(plan.warnings[0].contains("view public.seen"), "{plan}");
+    let plan = decide(seen, &Partition { grace: Duration::ZERO, ..job.clone() });
+    assert_eq!(steps(&plan), ["detach public.d6_7 concurrently"]);
+    assert!(plan.refusals[0].contains("view public.seen"), "{plan}");
     let mut with_default = state.clone();
     with_default.existing.push(default_partition());
     assert_eq!(steps(&decide(with_default, &job)), ["detach public.d5_6", "detach public.d6_7"]);
@@ -188,6 +211,7 @@ fn a_detached_table_goes_after_its_archive_and_its_grace() {
             table,
             mark: mark(oid, Stage::Retired, day),
             inbound: Vec::new(),
+            dependants: Vec::new(),
         });
     }
     let plan = decide(state.clone(), &job());
@@ -204,8 +228,8 @@ fn a_detached_table_goes_after_its_archive_and_its_grace() {
 fn rows_of_the_default_partition_get_their_partitions_unless_a_move_would_do_harm() {
     let mut state = state(&[(10, 11), (11, 12), (12, 13)]);
     state.existing.push(default_partition());
-    state.default_rows = 5;
-    state.strays = vec![Stray { position: 4 * DAY + 7, rows: 5, cuts: Vec::new(), is_dense: false }];
+    state.default.rows = Counted { rows: 5, is_capped: false };
+    state.default.strays = vec![Stray { position: 4 * DAY + 7, rows: 5, cuts: Vec::new(), is_dense: false }];
     let plan = decide(state.clone(), &job());
     assert_eq!(created(&plan), [(4, 5)]);
     assert!(matches!(&plan.steps[0].step, Step::Create(new) if new.moves_rows));
@@ -217,15 +241,51 @@ fn rows_of_the_default_partition_get_their_partitions_unless_a_move_would_do_har
         assert!(plan.steps.is_empty() && plan.refusals[0].contains(says), "{plan}");
     };
     refused(|state| state.inbound.push("public.notes (fk)".to_owned()), "public.notes");
-    refused(|state| state.publications.push("everything".to_owned()), "subscribers");
-    refused(|state| state.strays[0].is_dense = true, "more than 50,000 rows with one key");
+    refused(|state| state.published.push(everything()), "subscribers");
+    refused(|state| state.default.strays[0].is_dense = true, "more than 50,000 rows with one key");
 
     // Too many for one transaction: several partitions, side by side.
-    state.strays[0].cuts = vec![4 * DAY + DAY / 4, 4 * DAY + DAY / 2];
+    state.default.strays[0].cuts = vec![4 * DAY + DAY / 4, 4 * DAY + DAY / 2];
     let plan = decide(state.clone(), &job());
     let expected = ["create logs_p1970_01_05", "create logs_p1970_01_05_2", "create logs_p1970_01_05_3"];
     assert_eq!(steps(&plan), expected);
     assert!(
         matches!(&plan.steps[1].step, Step::Create(new) if new.range == Some(Period { from: 4 * DAY + DAY / 4, to: 4 * DAY + DAY / 2 }))
+    );
+}
+
+#[test]
+fn rows_whose_key_means_no_time_stay_and_capped_counts_are_said_as_such() {
+    let mut state = state(&[(10, 11), (11, 12), (12, 13)]);
+    state.existing.push(default_partition());
+    state.default.rows = Counted { rows: 1_000_000, is_capped: true };
+    state.default.odd_rows = Counted { rows: 2, is_capped: false };
+    state.default.odd_keys = vec!["-infinity".to_owned()];
+    let plan = decide(state, &job());
+    assert!(plan.steps.is_empty() && plan.refusals.is_empty(), "{plan}");
+    assert!(plan.notes[0].starts_with("1,000,000 rows or more in the default partition"), "{plan}");
+    assert!(plan.notes[1].starts_with("2 rows of public.d0_0 stay there") && plan.notes[1].ends_with("-infinity"), "{plan}");
+}
+
+#[test]
+fn what_the_newest_partition_has_alone_is_copied_or_said_and_so_is_who_needs_the_new_one_too() {
+    let mut state = state(&[(10, 11), (11, 12)]);
+    let copied = crate::task::partition::state::surroundings::Copied::Constraint("PRIMARY KEY (id)".to_owned());
+    state.extras = vec![Extra { what: "PRIMARY KEY (id)".to_owned(), copy: Some(copied) }];
+    let plan = decide(state.clone(), &job());
+    assert!(
+        plan.extras.is_empty() && plan.warnings[0].contains("new partitions lack: PRIMARY KEY (id); like = \"newest\""),
+        "{plan}"
+    );
+    let plan = decide(state.clone(), &Partition { like: Like::Newest, ..job() });
+    assert!(plan.extras.len() == 1 && plan.warnings.is_empty(), "{plan}");
+    state.extras.clear();
+    state.published = vec![everything(), Published { name: "by_root".to_owned(), via_root: true, slots: Vec::new() }];
+    let plan = decide(state, &job());
+    assert_eq!(plan.warnings.len(), 1, "{plan}");
+    assert!(
+        plan.warnings[0].contains("before rows come, logs_p1970_01_13 must be there")
+            && plan.warnings[0].contains("sub (active)"),
+        "{plan}"
     );
 }

@@ -1,0 +1,97 @@
+//! Which rows of a batch are meant: of a time, of keys.
+
+use serde::{Deserialize, Serialize};
+
+use crate::bounds;
+use crate::pg::{identifier, literal};
+
+/// Of values in one filter: more are a list in a table.
+const VALUES_MOST: usize = 10_000;
+
+/// All that is in it must be so. An empty one means all rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filter {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Range>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<Key>,
+}
+
+/// Values from `from` on and before `to`, each as SQL would read it in quotes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range {
+    pub column: String,
+    pub from: Option<String>,
+    pub to: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    pub column: String,
+    pub values: Vec<String>,
+}
+
+impl Filter {
+    pub fn is_all(&self) -> bool {
+        self.time.is_none() && self.keys.is_empty()
+    }
+
+    /// A condition that is true or false, never NULL.
+    pub fn sql(&self) -> String {
+        let mut conditions = Vec::new();
+        if let Some(Range { column, from, to }) = &self.time {
+            let bound = |operator: &str, value: &Option<String>| {
+                let value = value.as_ref()?;
+                Some(format!("{} OPERATOR(pg_catalog.{operator}) {}", identifier(column), literal(value)))
+            };
+            conditions.extend([bound(">=", from), bound("<", to)].into_iter().flatten());
+        }
+        for Key { column, values } in &self.keys {
+            // One by one: each literal takes the column's type, which an array of them would not.
+            let column = identifier(column);
+            let is = |value: &String| format!("{column} OPERATOR(pg_catalog.=) {}", literal(value));
+            conditions.push(format!("({})", values.iter().map(is).collect::<Vec<_>>().join(" OR ")));
+        }
+        if conditions.is_empty() { "true".to_owned() } else { format!("coalesce({}, false)", conditions.join(" AND ")) }
+    }
+
+    pub fn check(&self) -> anyhow::Result<()> {
+        let columns = self.time.iter().map(|time| &time.column).chain(self.keys.iter().map(|key| &key.column));
+        for column in columns {
+            bounds::catalog_name("a column", column)?;
+        }
+        let values = self.keys.iter().map(|key| key.values.len()).sum::<usize>();
+        anyhow::ensure!(values <= VALUES_MOST, "{values} values in one filter are more than {VALUES_MOST}");
+        Ok(())
+    }
+}
+
+/// As a person wrote it.
+impl std::fmt::Display for Filter {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let mut parts = Vec::new();
+        if let Some(Range { column, from, to }) = &self.time {
+            let of = |value: &Option<String>| value.clone().unwrap_or_default();
+            parts.push(format!("{column} {}..{}", of(from), of(to)));
+        }
+        parts.extend(self.keys.iter().map(|key| format!("{} = {}", key.column, key.values.join(", "))));
+        f.write_str(&parts.join(" and "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_a_condition_whatever_is_in_it() {
+        assert_eq!(Filter::default().sql(), "true");
+        let time = Range { column: "a\"t".to_owned(), from: Some("2026-01-01".to_owned()), to: None };
+        let key = Key { column: "id".to_owned(), values: vec!["4'2".to_owned(), "5".to_owned()] };
+        let filter = Filter { time: Some(time), keys: vec![key] };
+        assert_eq!(
+            filter.sql(),
+            "coalesce(\"a\"\"t\" OPERATOR(pg_catalog.>=) E'2026-01-01' AND (\"id\" OPERATOR(pg_catalog.=) E'4''2' OR \"id\" OPERATOR(pg_catalog.=) E'5'), false)"
+        );
+    }
+}

@@ -1,0 +1,271 @@
+//! Rows on their way back into a table: a batch whole or not at all, and once.
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+use super::filter::Filter;
+use super::restored::{Place, Record, Restored};
+use super::session::{self, prepare_session, transaction};
+use super::write::{TAIL, column_list, head};
+use super::{BatchName, Manifest};
+use crate::fault::{Fault, Kind};
+use crate::pg;
+use crate::progress::Phase;
+use crate::store::Store;
+use crate::task::backup::Compression;
+use crate::task::backup::read_back::decode_object;
+use crate::units;
+
+/// Rows wait there for the filter. No table of others has that name.
+const ASIDE: &str = "pg_temp.\"pgtend rows that come back\"";
+
+/// What is asked of a restore.
+#[derive(Clone, Debug)]
+pub struct Wanted<'a> {
+    /// The table they go to, as in SQL.
+    pub table: &'a str,
+    pub filter: &'a Filter,
+    /// Also what is back already.
+    pub again: bool,
+    /// Also the rest of a batch of which some rows left again. It comes last: a row that was changed meanwhile is in a later batch.
+    pub rest: bool,
+    /// Records without a signature of the store's key count, as its batches do.
+    pub unsigned_ok: bool,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Put {
+    Back(u64),
+    /// Nothing was done.
+    IsThere {
+        since: DateTime<Utc>,
+        rows: u64,
+    },
+    /// Nothing was done: it is to be asked for with `rest`.
+    Later,
+}
+
+/// How the rows go in.
+struct Way<'a> {
+    filter: &'a Filter,
+    /// Filters of what is there already.
+    there: Vec<Filter>,
+    /// Rows whose key is there stay out.
+    without_conflicts: bool,
+}
+
+/// Puts the rows of a batch into a table, all or none. The batch stays in the archive, and a record beside it says what went where.
+pub async fn restore(
+    store: &Store,
+    (name, manifest): &(BatchName, Manifest),
+    connection: &mut PgConnection,
+    wanted: &Wanted<'_>,
+    phase: &Phase,
+) -> Result<Put> {
+    prepare_session(connection).await?;
+    let place = Place::of(connection, wanted.table).await?;
+    let place = place.with_context(|| Fault::new(Kind::Configuration, format!("there is no table {}", wanted.table)))?;
+    let mut record = read_record(store, name, connection, wanted).await?;
+    let mut way = Way { filter: wanted.filter, there: Vec::new(), without_conflicts: false };
+    for restored in record.at(&place).filter(|_| !wanted.again) {
+        if !restored.is_committed {
+            let message = format!(
+                "nobody knows whether {} of {name} came back on {}: look into {}, and say --again when they did not",
+                units::plural(restored.rows as usize, "row"),
+                restored.at.format("%Y-%m-%d %H:%M UTC"),
+                place.name
+            );
+            return Err(Fault::new(Kind::Busy, message).into());
+        }
+        if restored.filter.is_all() && restored.left_again > 0 {
+            if !wanted.rest {
+                return Ok(Put::Later);
+            }
+            way.without_conflicts = true;
+        } else if restored.filter.is_all() || restored.filter == *wanted.filter {
+            return Ok(Put::IsThere { since: restored.at, rows: restored.rows });
+        } else {
+            way.there.push(restored.filter.clone());
+        }
+    }
+    pg::execute(connection, "BEGIN".to_owned()).await?;
+    let done = put(store, (name, manifest), connection, &way, &place, &mut record, phase).await;
+    if done.is_err() {
+        let _ = pg::execute(connection, "ROLLBACK".to_owned()).await;
+    }
+    let rows = done?;
+    for restored in &mut record.times {
+        restored.is_committed = true;
+    }
+    // Without it the next one asks the server.
+    if let Err(error) = record.write(store, name).await {
+        tracing::warn!("{error:#}");
+    }
+    Ok(Put::Back(rows))
+}
+
+async fn read_record(store: &Store, name: &BatchName, connection: &mut PgConnection, wanted: &Wanted<'_>) -> Result<Record> {
+    let read = Record::read(store, name).await;
+    let mut record = match read {
+        Ok((record, signature)) if signature.is_ours() || wanted.unsigned_ok => record,
+        Ok(_) | Err(_) if wanted.again => Record::default(),
+        Ok((_, signature)) => anyhow::bail!(
+            "the record of what went back is not ours ({}): --again puts rows back whatever it says",
+            signature.in_words()
+        ),
+        Err(error) => return Err(error.context("the record of what went back; --again puts rows back whatever it says")),
+    };
+    record.settle(connection).await?;
+    Ok(record)
+}
+
+async fn put(
+    store: &Store,
+    (name, manifest): (&BatchName, &Manifest),
+    connection: &mut PgConnection,
+    way: &Way<'_>,
+    place: &Place,
+    record: &mut Record,
+    phase: &Phase,
+) -> Result<u64> {
+    let lock = "SELECT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended($1, 0))";
+    let is_alone: bool = sqlx::query_scalar(lock).bind(format!("pgtend restore {name}")).fetch_one(&mut *connection).await?;
+    if !is_alone {
+        return Err(Fault::new(Kind::Busy, format!("{name} is being put back by somebody else")).into());
+    }
+    let is_plain = way.filter.is_all() && way.there.is_empty() && !way.without_conflicts;
+    let rows = if is_plain {
+        copy(store, name, manifest, connection, &place.name, phase).await?
+    } else {
+        let names = manifest.columns.iter().map(|column| pg::identifier(column)).collect::<Vec<_>>().join(", ");
+        let aside = format!("CREATE TEMPORARY TABLE {ASIDE} ON COMMIT DROP AS SELECT {names} FROM {} WITH NO DATA", place.name);
+        pg::execute_counting(connection, aside).await.map_err(pg::in_its_own_words)?;
+        copy(store, name, manifest, connection, ASIDE, phase).await?;
+        let but = way.there.iter().map(|filter| format!(" AND NOT {}", filter.sql())).collect::<String>();
+        let insert = format!(
+            "INSERT INTO {} ({names}) OVERRIDING SYSTEM VALUE SELECT {names} FROM {ASIDE} WHERE {}{but}{}",
+            place.name,
+            way.filter.sql(),
+            if way.without_conflicts { " ON CONFLICT DO NOTHING" } else { "" }
+        );
+        let inserted = pg::execute_counting(connection, insert).await.map_err(pg::in_its_own_words);
+        inserted.with_context(|| format!("cannot put the rows of {} into {}", store.location(&name.object()), place.name))?
+    };
+    if way.without_conflicts {
+        record.times.retain(|restored| !(restored.place == *place && restored.filter.is_all()));
+    }
+    record.times.push(Restored {
+        place: place.clone(),
+        filter: way.filter.clone(),
+        at: Utc::now(),
+        rows,
+        left_again: 0,
+        transaction: transaction(connection).await?,
+        server_started_at: session::server_started_at(connection).await?,
+        is_committed: false,
+    });
+    // A store that cannot be written to is no reason to keep rows from coming back.
+    if let Err(error) = record.write(store, name).await {
+        tracing::warn!("{error:#}: a second restore would put the rows of {name} back once more");
+    }
+    pg::execute(connection, "COMMIT".to_owned()).await?;
+    Ok(rows)
+}
+
+/// All rows of the object, which is proved on the way.
+async fn copy(
+    store: &Store,
+    name: &BatchName,
+    manifest: &Manifest,
+    connection: &mut PgConnection,
+    table: &str,
+    phase: &Phase,
+) -> Result<u64> {
+    let location = store.location(&name.object());
+    let reader = store.read(&name.object()).await?.with_context(|| format!("{location} is gone"))?;
+    let as_bytes = manifest.encoding.as_deref() == Some(session::SQL_ASCII);
+    if as_bytes {
+        session::pass_bytes(connection).await?;
+    }
+    let (sender, mut receiver) = tokio::sync::mpsc::channel::<Bytes>(4);
+    let rows_only = RowsOnly::of(manifest);
+    let decoding = async move {
+        let decoded = decode_object(
+            reader,
+            Compression::Gzip,
+            phase,
+            None,
+            (rows_only, Some(sender)),
+            |(rows_only, sender), bytes| {
+                let rows = rows_only.feed(bytes)?;
+                match sender {
+                    Some(sender) if !rows.is_empty() => sender.blocking_send(rows).map_err(std::io::Error::other),
+                    _ => Ok(()),
+                }
+            },
+            |_| (),
+        );
+        let mut decoded = decoded.await?;
+        // Without this the copying below would wait for more.
+        decoded.state.1 = None;
+        anyhow::Ok(decoded)
+    };
+    let copying = async {
+        let mut copy = pg::copy_in(connection, table, &column_list(&manifest.columns)).await?;
+        while let Some(rows) = receiver.recv().await {
+            copy.send(rows).await.map_err(pg::in_its_own_words)?;
+        }
+        copy.finish().await.map_err(pg::in_its_own_words)
+    };
+    let (decoded, copied) = tokio::join!(decoding, copying);
+    let copied = copied.with_context(|| format!("cannot put the rows of {location} into {table}"))?;
+    let decoded = decoded?;
+    decoded.members.map_err(|error| anyhow::anyhow!("{location} does not decode: {error:?}"))?;
+    decoded.state.0.check().with_context(|| location.clone())?;
+    let written = &manifest.exported;
+    anyhow::ensure!(
+        decoded.sha256 == written.sha256 && decoded.bytes == written.bytes && copied == written.rows,
+        "{location} is not what was written: {} and not {}",
+        units::plural(copied, "row"),
+        units::count(written.rows)
+    );
+    if as_bytes {
+        session::convert_again(connection).await?;
+    }
+    Ok(copied)
+}
+
+/// Takes what comes before the rows and after them off a stream.
+#[derive(Default)]
+pub struct RowsOnly {
+    head: Bytes,
+    seen: usize,
+    /// The last bytes, which may be the tail.
+    held: Vec<u8>,
+}
+
+impl RowsOnly {
+    pub fn of(manifest: &Manifest) -> Self {
+        Self { head: head(manifest).into(), ..Self::default() }
+    }
+
+    pub fn feed(&mut self, mut bytes: &[u8]) -> std::io::Result<Bytes> {
+        let of_head = (self.head.len() - self.seen).min(bytes.len());
+        if bytes[..of_head] != self.head[self.seen..self.seen + of_head] {
+            return Err(std::io::Error::other("it does not begin as an archive of this table does"));
+        }
+        self.seen += of_head;
+        bytes = &bytes[of_head..];
+        self.held.extend_from_slice(bytes);
+        let ready = self.held.len().saturating_sub(TAIL.len());
+        Ok(self.held.drain(..ready).collect::<Vec<u8>>().into())
+    }
+
+    pub fn check(&self) -> Result<()> {
+        anyhow::ensure!(self.seen == self.head.len() && self.held == TAIL, "its end is missing");
+        Ok(())
+    }
+}

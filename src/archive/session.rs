@@ -1,0 +1,153 @@
+//! What an archive asks of the server: settings under which rows are written, and whether a transaction committed.
+//!
+//! It is asked between statements that other people's triggers belong to: every name and operator is qualified.
+
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+use super::Manifest;
+use crate::pg;
+
+/// Of a database that says nothing about its bytes: they go to the archive as they are.
+pub const SQL_ASCII: &str = "SQL_ASCII";
+
+/// The columns of a table that rows are put back into: generated ones take no values.
+pub async fn columns(connection: &mut PgConnection, table: i64) -> Result<Vec<String>> {
+    Ok(sqlx::query_scalar(
+        "SELECT attname::pg_catalog.text FROM pg_catalog.pg_attribute
+         WHERE attrelid OPERATOR(pg_catalog.=) $1::bigint::pg_catalog.oid AND attnum OPERATOR(pg_catalog.>) 0
+           AND NOT attisdropped AND attgenerated OPERATOR(pg_catalog.=) ''::pg_catalog.\"char\" ORDER BY attnum",
+    )
+    .bind(table)
+    .fetch_all(connection)
+    .await?)
+}
+
+/// The number of the transaction that `connection` is in, which no other of this server ever has.
+pub async fn transaction(connection: &mut PgConnection) -> Result<i64> {
+    // xid8 goes over as text: it is wider than any type that is read here.
+    let xid: String = sqlx::query_scalar("SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text").fetch_one(connection).await?;
+    xid.parse().context("a transaction's number")
+}
+
+/// Settings under which values are written so that any server reads the same: those of pg_dump
+/// (setup_connection in pg_dump.c).
+pub async fn prepare_session(connection: &mut PgConnection) -> Result<()> {
+    for (name, value) in [
+        ("datestyle", "ISO"),
+        ("intervalstyle", "postgres"),
+        ("extra_float_digits", "3"),
+        ("bytea_output", "hex"),
+        ("xmloption", "content"),
+    ] {
+        pg::set(connection, name, value).await?;
+    }
+    Ok(())
+}
+
+/// How the rows of this session are to be read: the encoding where it is [`SQL_ASCII`], and the statements for psql.
+pub(super) async fn preamble(connection: &mut PgConnection) -> Result<(Option<String>, String)> {
+    let (encoding, search_path): (String, String) =
+        sqlx::query_as("SELECT pg_catalog.current_setting('server_encoding'), pg_catalog.current_setting('search_path')")
+            .fetch_one(connection)
+            .await?;
+    let encoding = Some(encoding).filter(|encoding| encoding == SQL_ASCII);
+    let mut text = format!(
+        "-- pgtend archive\nSET client_encoding = '{}';\nSET datestyle = 'ISO';\nSET intervalstyle = 'postgres';\nSET xmloption = content;\n",
+        encoding.as_deref().unwrap_or("UTF8")
+    );
+    // Names in values (regclass and the like) were written under this path. Under our own they have their schemas, and are read
+    // under any; triggers of the table they go back to may need another.
+    if search_path != pg::SEARCH_PATH {
+        text += &format!("SELECT pg_catalog.set_config('search_path', {}, false);\n", pg::literal(&search_path));
+    }
+    Ok((encoding, text))
+}
+
+/// Bytes pass as they are until [`convert_again`]: the server checks none against UTF-8.
+pub(super) async fn pass_bytes(connection: &mut PgConnection) -> Result<()> {
+    pg::set(connection, "client_encoding", SQL_ASCII).await
+}
+
+pub(super) async fn convert_again(connection: &mut PgConnection) -> Result<()> {
+    pg::set(connection, "client_encoding", "UTF8").await
+}
+
+/// What became of a transaction, as far as the server knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    InProgress,
+    Committed,
+    Aborted,
+    /// The server was started anew since, and may have given the number to another after a crash.
+    MaybeCommitted,
+    Forgotten,
+}
+
+/// `server_started_at`: when the server of that transaction was started.
+pub(super) async fn fate(connection: &mut PgConnection, transaction: i64, server_started_at: Option<&str>) -> Result<Fate> {
+    let status: std::result::Result<Option<String>, sqlx::Error> =
+        sqlx::query_scalar("SELECT pg_catalog.pg_xact_status($1::pg_catalog.text::pg_catalog.xid8)")
+            .bind(transaction.to_string())
+            .fetch_one(&mut *connection)
+            .await;
+    let status = match status.map_err(anyhow::Error::from) {
+        Ok(status) => status,
+        // "transaction ID is in the future": a crash has undone it so thoroughly that its number is free again.
+        Err(error) if pg::sql_state(&error).as_deref() == Some("22023") => return Ok(Fate::Aborted),
+        Err(error) => return Err(error),
+    };
+    let has_restarted = server_started_at != Some(self::server_started_at(connection).await?.as_str());
+    Ok(match status.as_deref() {
+        Some("in progress") => Fate::InProgress,
+        Some("committed") if has_restarted => Fate::MaybeCommitted,
+        Some("committed") => Fate::Committed,
+        Some(_) => Fate::Aborted,
+        None => Fate::Forgotten,
+    })
+}
+
+/// Whether the rows of a batch that is pending have left their table. Refuses on doubt.
+pub(super) async fn committed(connection: &mut PgConnection, manifest: &Manifest) -> Result<bool> {
+    let transaction = manifest.transaction.context("its manifest names no transaction")?;
+    let by_hand = "look whether the rows are in the table; if not, rename its .pending.json to .json, else delete it";
+    let here = system_identifier(connection).await?;
+    anyhow::ensure!(
+        manifest.system_identifier.as_ref() == Some(&here),
+        "left by a run on another server ({:?}, this is {here}): {by_hand}",
+        manifest.system_identifier
+    );
+    let fate = fate(connection, transaction, manifest.server_started_at.as_deref()).await?;
+    if fate == Fate::InProgress {
+        anyhow::bail!("the transaction {transaction} of another run is still in progress: try again later");
+    }
+    // A commit comes after the manifest was written again with what was exported.
+    if manifest.exported.bytes == 0 {
+        return Ok(false);
+    }
+    match fate {
+        Fate::Committed => Ok(true),
+        Fate::Aborted | Fate::InProgress => Ok(false),
+        Fate::MaybeCommitted => anyhow::bail!(
+            "transaction {transaction} of a killed run committed, but the server was started anew since, and may have given \
+             the number to another after a crash: {by_hand}"
+        ),
+        Fate::Forgotten => {
+            anyhow::bail!("the server no longer knows whether transaction {transaction} of a killed run committed: {by_hand}")
+        }
+    }
+}
+
+pub(super) async fn server_started_at(connection: &mut PgConnection) -> Result<String> {
+    let started_at: DateTime<Utc> =
+        sqlx::query_scalar("SELECT pg_catalog.pg_postmaster_start_time()").fetch_one(connection).await?;
+    Ok(started_at.to_rfc3339())
+}
+
+/// Changes with initdb and pg_restore, not with failover or physical restore, which keep transactions.
+pub(super) async fn system_identifier(connection: &mut PgConnection) -> Result<String> {
+    Ok(sqlx::query_scalar("SELECT system_identifier::pg_catalog.text FROM pg_catalog.pg_control_system()")
+        .fetch_one(connection)
+        .await?)
+}

@@ -1,0 +1,157 @@
+//! Rows on their way into an object: COPY's text, in gzip members, hashed and counted.
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use sha2::{Digest as _, Sha256};
+use sqlx::PgConnection;
+
+use super::back::Known;
+use super::session;
+use super::{Exported, Manifest, Source};
+use crate::pg;
+use crate::progress::Phase;
+use crate::store::Store;
+use crate::task::backup::Compression;
+use crate::task::backup::compress::{Compressor, MEMBER_BYTES};
+use crate::task::backup::stream::hex;
+
+pub(super) const TAIL: &[u8] = b"\\.\n";
+
+/// Before there was a `preamble` in manifests.
+const FIRST_PREAMBLE: &str =
+    "-- pgtend archive\nSET client_encoding = 'UTF8';\nSET datestyle = 'ISO';\nSET intervalstyle = 'postgres';\n";
+
+/// What comes before the rows, so that psql alone puts them back.
+pub fn head(manifest: &Manifest) -> String {
+    format!(
+        "{}COPY {} {} FROM stdin;\n",
+        manifest.preamble.as_deref().unwrap_or(FIRST_PREAMBLE),
+        pg::qualified(&manifest.schema, &manifest.table),
+        column_list(&manifest.columns)
+    )
+}
+
+pub(super) fn column_list(columns: &[String]) -> String {
+    format!("({})", columns.iter().map(|column| pg::identifier(column)).collect::<Vec<_>>().join(", "))
+}
+
+/// Streams rows into an object; memory is two members and the upload's parts. Rows of `known` are in another batch, and passed by.
+/// Returns also how many these were.
+pub(super) async fn write(
+    connection: &mut PgConnection,
+    source: &Source,
+    manifest: &Manifest,
+    store: &Store,
+    key: &str,
+    phase: &Phase,
+    known: &mut Known<'_>,
+) -> Result<(Exported, u64)> {
+    let mut upload = store.upload(key, 0).await?;
+    let as_bytes = manifest.encoding.as_deref() == Some(session::SQL_ASCII);
+    let written = async {
+        let mut writer = Writer::new()?;
+        writer.pending.extend_from_slice(head(manifest).as_bytes());
+        if as_bytes {
+            session::pass_bytes(connection).await?;
+        }
+        {
+            let mut rows = pg::copy_out(connection, &source.query).await?;
+            // A row may come in pieces, or several at once.
+            let mut line = Vec::new();
+            while let Some(chunk) = rows.try_next().await.map_err(pg::in_its_own_words)? {
+                phase.advance(chunk.len() as u64);
+                if known.is_empty() {
+                    writer.rows += memchr::memchr_iter(b'\n', &chunk).count() as u64;
+                    writer.pending.extend_from_slice(&chunk);
+                } else {
+                    for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
+                        line.extend_from_slice(piece);
+                        if line.ends_with(b"\n") {
+                            if !known.has(&line) {
+                                writer.rows += 1;
+                                writer.pending.extend_from_slice(&line);
+                            }
+                            line.clear();
+                        }
+                    }
+                }
+                if writer.pending.len() >= MEMBER_BYTES {
+                    upload.write(writer.member().await?).await?;
+                }
+            }
+            anyhow::ensure!(line.is_empty(), "the server's last row has no end");
+        }
+        if as_bytes {
+            session::convert_again(connection).await?;
+        }
+        writer.pending.extend_from_slice(TAIL);
+        upload.write(writer.member().await?).await?;
+        upload.finish().await?;
+        Ok(Exported {
+            rows: writer.rows,
+            bytes: writer.bytes,
+            uncompressed_bytes: writer.uncompressed_bytes,
+            sha256: hex(&writer.hash.finalize()),
+        })
+    };
+    let written: Result<Exported> = written.await;
+    if written.is_err() {
+        upload.abort().await;
+    }
+    let written = written.with_context(|| format!("cannot archive rows to {}", store.location(key)))?;
+    Ok((written, known.taken()))
+}
+
+struct Writer {
+    compressor: Option<Compressor>,
+    pending: Vec<u8>,
+    hash: Sha256,
+    rows: u64,
+    bytes: u64,
+    uncompressed_bytes: u64,
+}
+
+impl Writer {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            compressor: Some(Compressor::new(Compression::Gzip, Compression::Gzip.default_level())?),
+            pending: Vec::with_capacity(MEMBER_BYTES + (64 << 10)),
+            hash: Sha256::new(),
+            rows: 0,
+            bytes: 0,
+            uncompressed_bytes: 0,
+        })
+    }
+
+    /// What is pending, as a member.
+    async fn member(&mut self) -> Result<Bytes> {
+        let input = std::mem::replace(&mut self.pending, Vec::with_capacity(MEMBER_BYTES + (64 << 10)));
+        self.uncompressed_bytes += input.len() as u64;
+        let mut compressor = self.compressor.take().context("the compressor is in use")?;
+        let (compressor, member) = tokio::task::spawn_blocking(move || {
+            let member = compressor.member(&input);
+            (compressor, member)
+        })
+        .await?;
+        self.compressor = Some(compressor);
+        let member = member?;
+        self.hash.update(&member);
+        self.bytes += member.len() as u64;
+        Ok(member.into())
+    }
+}
+
+/// What an archive object decodes to, counted.
+#[derive(Default)]
+pub(super) struct Lines {
+    pub bytes: u64,
+    pub newlines: u64,
+}
+
+impl Lines {
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        self.newlines += memchr::memchr_iter(b'\n', bytes).count() as u64;
+    }
+}

@@ -1,0 +1,156 @@
+//! What a run says that it did: of one table, and of several below one root.
+
+use anyhow::Result;
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+
+use super::Partition;
+use super::calendar::Every;
+use super::decide::Plan;
+use crate::fault::Kind;
+use crate::report::{Report, Unfinished};
+use crate::units;
+
+/// What a run has done so far, by kind of step, and what it could not do.
+#[derive(Default)]
+pub(super) struct Progress {
+    pub created: Vec<String>,
+    pub finalised: Vec<String>,
+    pub detached: Vec<String>,
+    pub archived: Vec<String>,
+    pub dropped: Vec<String>,
+    /// They were written to after they were archived, and were archived again.
+    pub changed: Vec<String>,
+    pub rows_moved: u64,
+    pub detach_is_pending: bool,
+    /// Each with its reason: somebody held a lock.
+    pub locked: Vec<String>,
+    /// Each with its reason: as it is, it will never work.
+    pub failed: Vec<String>,
+}
+
+/// What came of one table.
+pub(super) struct Concluded {
+    pub report: Report,
+    pub failure: Option<(Option<Kind>, String)>,
+}
+
+impl Partition {
+    /// Of one table.
+    pub(super) fn conclude(&self, plan: &Plan, after: &Plan, progress: Progress) -> Concluded {
+        let covered =
+            after.covered_until.clone().map_or("nothing is covered now".to_owned(), |until| format!("covered until {until}"));
+        let mut did: Vec<String> = Vec::new();
+        for (what, names) in [
+            ("created", &progress.created),
+            ("finished the detach of", &progress.finalised),
+            ("detached", &progress.detached),
+            ("archived", &progress.archived),
+            ("dropped", &progress.dropped),
+        ] {
+            if !names.is_empty() {
+                did.push(format!("{what} {}", units::plural(names.len(), "partition")));
+            }
+        }
+        if progress.rows_moved > 0 {
+            did.push(format!("moved {} out of the default partition", units::plural(progress.rows_moved as usize, "row")));
+        }
+        let did = if did.is_empty() { "nothing to do".to_owned() } else { did.join(", ") };
+        let summary = match self.only_retires {
+            true => format!("{}: {did}", plan.table),
+            false => format!("{}: {did}; {covered}", plan.table),
+        };
+
+        let mut report = Report { summary: summary.clone(), ..Report::default() };
+        report.warnings = progress
+            .changed
+            .iter()
+            .map(|table| {
+                format!("{table} was written to after it was archived: it was archived once more, and its grace starts again")
+            })
+            .collect();
+        report.warnings.extend(plan.warnings.iter().chain(&after.notes).cloned());
+        let until = after.covered_until_instant.map(|until| until.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
+        match self.every {
+            Every::Unit(_) => report.fact("covered_until", until),
+            Every::Step(_) => report.fact("covered_until_number", after.covered_until.clone()),
+        }
+        report.fact("created", &*progress.created);
+        report.fact("finalised", &*progress.finalised);
+        report.fact("detached", &*progress.detached);
+        report.fact("archived", &*progress.archived);
+        report.fact("dropped", &*progress.dropped);
+        report.fact("rows_moved", progress.rows_moved);
+        report.fact("default_rows", after.default_rows.rows);
+        if after.default_rows.is_capped {
+            report.fact("default_rows_is_capped", true);
+        }
+        report.fact("partitions", after.partitions);
+
+        let failure = if !after.is_covered {
+            let mut message = format!(
+                "{summary}; that is less than one period ({}) ahead, and rows beyond it will be refused or go to the default partition",
+                self.every
+            );
+            for reason in progress.locked.iter().chain(&progress.failed) {
+                message += &format!("; {reason}");
+            }
+            Some((None, message))
+        } else if !progress.failed.is_empty() {
+            let reasons = progress.failed.iter().chain(&progress.locked).cloned().collect::<Vec<_>>().join("; ");
+            Some((None, format!("{summary}; not done: {reasons}")))
+        } else if !progress.locked.is_empty() {
+            Some((Some(Kind::Busy), format!("{summary}; left for the next run: {}", progress.locked.join("; "))))
+        } else {
+            None
+        };
+        Concluded { report, failure }
+    }
+}
+
+/// All tables in one report: lists one after the other, numbers summed, the shortest runway; the worst failure.
+pub(super) fn merged(concluded: Vec<Concluded>) -> Result<Report> {
+    let tables = concluded.len();
+    let mut all = Report::default();
+    let (mut failures, mut kinds, mut summaries) = (Vec::new(), Vec::new(), Vec::new());
+    for Concluded { report, failure } in concluded {
+        for (name, value) in report.facts {
+            let merged = match (all.facts.remove(&name), value) {
+                (Some(Value::Array(before)), Value::Array(here)) => Value::Array(before.into_iter().chain(here).collect()),
+                (Some(Value::Number(before)), Value::Number(here)) => {
+                    json!(before.as_u64().unwrap_or_default() + here.as_u64().unwrap_or_default())
+                }
+                (Some(before), here) if name.starts_with("covered_until") => earlier(before, here),
+                (Some(before), _) => before,
+                (None, here) => here,
+            };
+            all.facts.insert(name, merged);
+        }
+        summaries.push(report.summary);
+        all.warnings.extend(report.warnings);
+        if let Some((kind, message)) = failure {
+            kinds.push(kind);
+            failures.push(message);
+        }
+    }
+    all.summary = summaries.join("; ");
+    if tables > 1 {
+        all.fact("tables", tables);
+    }
+    // Busy only where nothing worse happened.
+    let kind = kinds.iter().find(|kind| kind.is_none()).or_else(|| kinds.first()).copied();
+    match kind {
+        Some(kind) => Err(Unfinished { kind, message: failures.join("; "), report: all }.into()),
+        None => Ok(all),
+    }
+}
+
+/// Of two runways; one that has no end is the longer, one that is not there the shorter.
+fn earlier(one: Value, other: Value) -> Value {
+    let at = |value: &Value| value.as_str().and_then(|text| text.parse::<DateTime<Utc>>().ok());
+    match (at(&one), at(&other)) {
+        (Some(first), Some(second)) if second < first => other,
+        (Some(_), None) => other,
+        _ => one,
+    }
+}

@@ -1,0 +1,199 @@
+//! `partition convert --undo`: the partition that was the table takes its name again, while no other partition has rows.
+
+use std::fmt;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use super::exchange_index_names;
+use super::facts;
+use crate::fault::{Fault, Kind};
+use crate::pg::{self, identifier, literal, qualified};
+use crate::report::Report;
+use crate::task::partition::Partition;
+use crate::task::partition::calendar::partition_name;
+use crate::task::partition::session::{self, Attempt, Session};
+use crate::task::partition::state::{TableName, with_schema};
+use crate::task::{RunContext, Work};
+
+/// The work of `partition convert JOB --undo`.
+pub struct Undo {
+    pub partition: Partition,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Back {
+    pub table: TableName,
+    /// It was the table, and is it again.
+    pub partition: TableName,
+    /// All in one transaction.
+    pub statements: Vec<String>,
+    pub notes: Vec<String>,
+}
+
+impl fmt::Display for Back {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        writeln!(f, "{} takes the place of {} again\n\nIn one transaction, under ACCESS EXCLUSIVE:", self.partition, self.table)?;
+        for statement in &self.statements {
+            writeln!(f, "  {statement};")?;
+        }
+        for note in &self.notes {
+            writeln!(f, "\nnote: {note}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Undo {
+    async fn session(&self, run: &RunContext<'_>) -> Result<Session> {
+        Session::open(&run.settings, self.partition.lock_timeout, self.partition.give_up_after).await
+    }
+}
+
+impl Work for Undo {
+    type Plan = Back;
+
+    async fn plan(&self, run: &RunContext<'_>) -> Result<Back> {
+        plan(&self.partition, &mut self.session(run).await?).await
+    }
+
+    async fn apply(&self, run: &RunContext<'_>, back: Back) -> Result<Report> {
+        let mut session = run.or_cancelled(self.session(run)).await?;
+        session::exclude_other_jobs(&mut session.connection, &back.table).await?;
+        let tables = [back.table.oid, back.partition.oid];
+        let done = run.or_cancelled(session.transaction(&back.statements, &tables)).await;
+        if done.is_err()
+            && run.cancel.is_cancelled()
+            && let Err(error) = pg::cancel_backend(&run.settings, session.pid).await
+        {
+            tracing::warn!("cannot cancel the statement of server process {}: {error:#}", session.pid);
+        }
+        if let Attempt::Locked(who) = done? {
+            let message = format!("{} is locked: {who}; nothing was changed", back.table);
+            return Err(Fault::new(Kind::Busy, message).into());
+        }
+        let mut report = Report {
+            summary: format!("{} is one table again, which was its partition {}", back.table, back.partition),
+            warnings: back.notes,
+            ..Report::default()
+        };
+        report.fact("table", back.table.to_string());
+        report.fact("lock_waits", session.lock_waits);
+        Ok(report)
+    }
+}
+
+async fn plan(partition: &Partition, session: &mut Session) -> Result<Back> {
+    let connection = &mut session.connection;
+    let refuse = |message: String| anyhow::Error::from(Fault::new(Kind::Configuration, message));
+    let found: Option<(i64, String, String, String)> = sqlx::query_as(
+        "SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.oid = to_regclass($1)",
+    )
+    .bind(with_schema(&partition.table))
+    .fetch_optional(&mut *connection)
+    .await?;
+    let (oid, schema, name, kind) = found.with_context(|| refuse(format!("there is no table {}", partition.table)))?;
+    let table = TableName { oid, schema, name };
+    if kind != "p" {
+        return Err(refuse(format!("{table} is not partitioned: there is nothing to undo")));
+    }
+    let partitions: Vec<(i64, String, String, String, bool)> = sqlx::query_as(
+        "SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text, pg_get_expr(c.relpartbound, 0) LIKE 'FOR VALUES FROM (MINVALUE) TO %'
+         FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE i.inhparent = $1::bigint::oid ORDER BY 2, 3",
+    )
+    .bind(table.oid)
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut first = None;
+    let mut others = Vec::new();
+    for (oid, schema, name, kind, is_first) in partitions {
+        let is_converted = is_first && kind == "r" && name.contains("_before_");
+        let partition = TableName { oid, schema, name };
+        if is_converted { first = Some(partition) } else { others.push(partition) }
+    }
+    let child = first.with_context(|| {
+        refuse(format!(
+            "{table} has no partition from the beginning on whose name is that of a conversion (_before_): it was not converted"
+        ))
+    })?;
+    for other in &others {
+        let sql = format!("SELECT 'some' FROM {} LIMIT 1", other.sql());
+        if pg::fetch_text(connection, sql).await?.is_some() {
+            return Err(refuse(format!(
+                "{other} has rows, which would be lost: a conversion is undone only while no second partition has any"
+            )));
+        }
+    }
+    let inbound: Vec<String> = sqlx::query_scalar(
+        "SELECT format('%s (%I)', conrelid::regclass, conname) FROM pg_constraint WHERE contype = 'f' AND confrelid = $1::bigint::oid AND conparentid = 0
+         UNION SELECT format('materialized view %s', v.oid::regclass) FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class
+         WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid AND v.relkind = 'm'
+         UNION SELECT DISTINCT format('publication %I', pubname) FROM pg_publication_tables WHERE schemaname = $2 AND tablename = $3 ORDER BY 1",
+    )
+    .bind(table.oid)
+    .bind(&table.schema)
+    .bind(&table.name)
+    .fetch_all(&mut *connection)
+    .await?;
+    if !inbound.is_empty() {
+        return Err(refuse(format!(
+            "{table} is referred to, and the table that comes back is another one: {}",
+            inbound.join(", ")
+        )));
+    }
+    let statements = statements(connection, &table, &child, &others).await?;
+    let notes = vec![format!(
+        "the primary key keeps {0}, and {0} stays NOT NULL: make the key of before by CREATE UNIQUE INDEX CONCURRENTLY and ADD PRIMARY KEY USING INDEX",
+        identifier(&partition.column)
+    )];
+    Ok(Back { table, partition: child, statements, notes })
+}
+
+/// The other way round from a conversion: names first, as definitions of triggers and views name the table.
+async fn statements(
+    connection: &mut sqlx::PgConnection,
+    table: &TableName,
+    child: &TableName,
+    others: &[TableName],
+) -> Result<Vec<String>> {
+    let views = facts::views(connection, table).await?;
+    let triggers = facts::triggers(connection, table).await?;
+    let identities = facts::identities(connection, table).await?;
+    let sequences = facts::owned_sequences(connection, table).await?;
+    let (name, first) = (table.sql(), child.sql());
+    let old_name = partition_name(&table.name, "pgtend_old");
+    let old = qualified(&table.schema, &old_name);
+    let mut sql = views.clone();
+    sql.push(format!("LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE"));
+    for other in others {
+        let check = format!(
+            "BEGIN IF EXISTS (SELECT FROM {}) THEN RAISE 'a row came to % meanwhile: nothing was changed', {}; END IF; END",
+            other.sql(),
+            literal(&other.to_string())
+        );
+        sql.push(format!("DO {}", literal(&check)));
+    }
+    sql.push(exchange_index_names(&first, &name));
+    sql.push(format!("ALTER TABLE {name} DETACH PARTITION {first}"));
+    sql.extend(
+        sequences
+            .iter()
+            .map(|sequence| format!("ALTER SEQUENCE {} OWNED BY {first}.{}", sequence.name, identifier(&sequence.column))),
+    );
+    sql.extend(identities.iter().map(|identity| identity.hand_over(&name, &first)));
+    sql.push(format!("ALTER TABLE {name} RENAME TO {}", identifier(&old_name)));
+    sql.push(format!("ALTER TABLE {first} RENAME TO {}", identifier(&table.name)));
+    for trigger in &triggers {
+        sql.push(trigger.definition.clone());
+        sql.extend(trigger.state.iter().map(|state| format!("ALTER TABLE {name} {state} TRIGGER {}", identifier(&trigger.name))));
+        let comment = trigger.comment.as_ref();
+        sql.extend(
+            comment.map(|comment| format!("COMMENT ON TRIGGER {} ON {name} IS {}", identifier(&trigger.name), literal(comment))),
+        );
+    }
+    sql.extend(views);
+    // With its empty partitions.
+    sql.push(format!("DROP TABLE {old}"));
+    Ok(sql)
+}

@@ -1,0 +1,152 @@
+//! The keys of `[partition]`, as written, and how they become a job.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+
+use super::Partition;
+use super::calendar::Every;
+use super::key::Epoch;
+use crate::job::Checker;
+use crate::schedule::Zone;
+use crate::units::Span;
+
+/// Longer than any statement of an application that is well; shorter than its users' patience.
+pub(super) const LOCK_TIMEOUT: Span = Span(Duration::from_secs(2));
+/// Through a long report or a slow autovacuum; not through the night.
+pub(super) const GIVE_UP_AFTER: Span = Span(Duration::from_secs(300));
+pub(super) const PREMAKE: u32 = 3;
+/// A partition is a file per index and a lock per query that is not pruned: more than this is a mistake.
+const PREMAKE_AT_MOST: u32 = 1000;
+/// Time to notice that something is missing: GitLab keeps detached partitions for a week as well. Back is one ATTACH.
+const GRACE: Duration = Duration::from_secs(7 * 86_400);
+
+/// How much of the past stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Retain {
+    /// Partitions whose last row is older than that go.
+    Age(Span),
+    /// For number keys: partitions that end so many numbers below the highest go.
+    Numbers(u32),
+}
+
+/// What new partitions are like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Like {
+    #[default]
+    Parent,
+    Newest,
+}
+
+/// A length of time that may be none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(with = "String")]
+pub struct Grace(Duration);
+
+impl TryFrom<String> for Grace {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "0" | "0s" => Ok(Self(Duration::ZERO)),
+            _ => Span::try_from(text).map(|span| Self(span.0)),
+        }
+    }
+}
+
+/// `[partition]` as written.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Written {
+    /// The partitioned table, as in SQL.
+    #[schemars(with = "String")]
+    pub table: Spanned<String>,
+    /// Its partition key: one column.
+    #[schemars(with = "String")]
+    pub column: Spanned<String>,
+    /// "hour", "day", "week", "month", "quarter", "year", or a number for number keys.
+    #[schemars(with = "Every")]
+    pub every: Spanned<Every>,
+    /// What an integer key counts since 1970: "seconds", "milliseconds" or "microseconds".
+    #[schemars(with = "Option<Epoch>")]
+    pub epoch: Option<Spanned<Epoch>>,
+    /// IANA name; default the job's.
+    pub timezone: Option<Zone>,
+    /// Partitions beyond the current one, 1 to 1000; default 3.
+    #[schemars(with = "Option<u32>")]
+    pub premake: Option<Spanned<u32>>,
+    /// What stays: a length of time ("90d"), or a number for number keys; without it, everything.
+    #[schemars(with = "Option<Retain>")]
+    pub retain: Option<Spanned<Retain>>,
+    /// A store: a partition's rows are written there and read back before it is dropped.
+    #[schemars(with = "Option<String>")]
+    pub archive: Option<Spanned<String>>,
+    /// How long a detached partition stays before it is dropped; default 7d.
+    pub grace: Option<Grace>,
+    /// Make a default partition when there is none; default false.
+    #[serde(default)]
+    pub default: bool,
+    /// What new partitions are like: "parent" (default), or "newest", the newest partition, where that has keys, indexes and
+    /// constraints which its parent has not.
+    #[serde(default)]
+    pub like: Like,
+    /// Longest wait for one lock; default 2 s.
+    pub lock_timeout: Option<Span>,
+    /// How long a step is tried again while somebody holds a lock; default 5 min.
+    pub give_up_after: Option<Span>,
+}
+
+pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Partition> {
+    let is_number = matches!(written.every.get_ref(), Every::Step(_));
+    if *written.every.get_ref() == Every::Step(0) {
+        checker.problem(&written.every, "`every = 0`", "so many numbers as a partition is to hold: 1000000".to_owned());
+    }
+    if let Some(epoch) = written.epoch.as_ref().filter(|_| is_number) {
+        checker.problem(
+            epoch,
+            "`epoch` beside a number in `every`",
+            "every = \"day\" and the like for times in an integer".to_owned(),
+        );
+    }
+    if let Some(premake) = written.premake.as_ref().filter(|premake| !(1..=PREMAKE_AT_MOST).contains(premake.get_ref())) {
+        let message = format!("`premake = {}`", premake.get_ref());
+        checker.problem(premake, message, format!("1 to {PREMAKE_AT_MOST}"));
+    }
+    if let Some(retain) = &written.retain {
+        match (retain.get_ref(), is_number) {
+            (Retain::Age(_), true) => checker.problem(
+                retain,
+                "`retain` is a length of time, and `every` a number",
+                "retain = NUMBER: partitions that far below the highest key go".to_owned(),
+            ),
+            (Retain::Numbers(_), false) => {
+                checker.problem(retain, "`retain` is a number, and `every` a length of time", "retain = \"90d\"".to_owned());
+            }
+            _ => {}
+        }
+    }
+    if let Some(archive) = &written.archive {
+        checker.known("store", archive);
+    }
+    Some(Partition {
+        table: written.table.into_inner(),
+        column: written.column.into_inner(),
+        every: written.every.into_inner(),
+        epoch: written.epoch.map(Spanned::into_inner),
+        zone: written.timezone.map(|zone| zone.0),
+        premake: written.premake.map_or(PREMAKE, Spanned::into_inner),
+        retain: written.retain.map(Spanned::into_inner),
+        archive: written.archive.map(Spanned::into_inner),
+        grace: written.grace.map_or(GRACE, |grace| grace.0),
+        default: written.default,
+        like: written.like,
+        lock_timeout: written.lock_timeout.unwrap_or(LOCK_TIMEOUT).0,
+        give_up_after: written.give_up_after.unwrap_or(GIVE_UP_AFTER).0,
+        only_retires: false,
+    })
+}

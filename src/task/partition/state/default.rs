@@ -1,0 +1,191 @@
+//! What is in the default partition: rows that get a partition of their own, and rows that stay because their key means no time.
+
+use std::fmt;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+use sqlx::PgConnection;
+
+use super::State;
+use crate::pg::{self, identifier};
+use crate::task::partition::calendar::Period;
+use crate::task::partition::key::Key;
+use crate::units;
+
+/// Of periods found in the default partition by one run; the next one goes on.
+const PERIODS: usize = 200;
+/// Of partitions that a period with too many rows is cut to by one run, and one more.
+pub const CUTS: usize = 50;
+/// As many rows as move within a second on a slow disk, with three indexes. A period that has more is cut.
+pub const MOVED_AT_ONCE_ROWS: u64 = 50_000;
+/// Rows of the default partition are counted up to here: its count is for people.
+const COUNTED_ROWS: u64 = 1_000_000;
+/// Of keys that are shown.
+const SHOWN: usize = 3;
+
+const DAY: i64 = 86_400_000_000;
+/// 0001-01-03: what is before it is a zero value in some zone, BC, or '-infinity'.
+const FIRST: i64 = -62_135_596_800_000_000 + 2 * DAY;
+/// 9999-01-01: no calendar goes further.
+const LAST: i64 = 253_370_764_800_000_000;
+/// Beyond these, the next multiple of `every` is none of the type's numbers.
+const NUMBERS: i64 = 9_000_000_000_000_000_000;
+
+#[derive(Clone, Debug, Default)]
+pub struct InDefault {
+    pub rows: Counted,
+    pub null_rows: Counted,
+    /// They stay: '-infinity', BC, zero values and the like, and what shares a period with these.
+    pub odd_rows: Counted,
+    /// A few of their keys.
+    pub odd_keys: Vec<String>,
+    pub strays: Vec<Stray>,
+}
+
+/// A count that ended somewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(into = "u64")]
+pub struct Counted {
+    pub rows: u64,
+    /// There may be more.
+    pub is_capped: bool,
+}
+
+impl From<Counted> for u64 {
+    fn from(counted: Counted) -> Self {
+        counted.rows
+    }
+}
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let more = if self.is_capped { " or more" } else { "" };
+        write!(f, "{}{more}", units::plural(self.rows, "row"))
+    }
+}
+
+/// A period that the default partition has rows of.
+#[derive(Clone, Debug)]
+pub struct Stray {
+    pub position: i64,
+    /// Counted up to one more than [`MOVED_AT_ONCE_ROWS`].
+    pub rows: u64,
+    /// Between any two of them lie [`MOVED_AT_ONCE_ROWS`] rows; at most [`CUTS`].
+    pub cuts: Vec<i64>,
+    /// So many rows have one key that there is nothing to cut.
+    pub is_dense: bool,
+}
+
+/// Goes from period to period by the lowest key above the last one: each step is one index lookup where there is an index that
+/// leads with the key.
+pub async fn read(connection: &mut PgConnection, state: &State) -> Result<InDefault> {
+    let mut found = InDefault::default();
+    let Some(default) = state.default_partition().filter(|default| default.is_plain && !default.is_pending) else {
+        return Ok(found);
+    };
+    let (key, from, column) = (state.key, format!("ONLY {}", default.table.sql()), identifier(&state.column));
+    found.rows = count(connection, &from, "true", COUNTED_ROWS).await?;
+    if found.rows.rows == 0 {
+        return Ok(found);
+    }
+    found.null_rows = count(connection, &from, &format!("{column} IS NULL"), COUNTED_ROWS).await?;
+    let (low, high) = limits(key);
+    let mut odd: Vec<String> = low.iter().map(|low| format!("{column} < {low}")).collect();
+    odd.extend(high.iter().map(|high| format!("{column} >= {high}")));
+    // Of a period with a zero value nothing moves: its partition would take that, too.
+    let zero = zero_values(key);
+    let has_zero_values = match zero {
+        Some(zero) => count(connection, &from, &within(key, &column, zero)?, 1).await?.rows > 0,
+        None => false,
+    };
+    let mut above = low.map_or("true".to_owned(), |low| format!("{column} >= {low}"));
+    let below = high.map_or("true".to_owned(), |high| format!("{column} < {high}"));
+    for _ in 0..PERIODS {
+        let sql = format!(
+            "SELECT {column}::text AS \"shown as text\" FROM {from} WHERE {column} IS NOT NULL AND {above} AND {below} ORDER BY {column} LIMIT 1"
+        );
+        let Some(lowest) = pg::fetch_text(connection, sql).await? else { break };
+        let position = key.position(&lowest);
+        let Some((position, period)) = position.and_then(|position| Some((position, state.calendar.period_at(position)?))) else {
+            break;
+        };
+        let here = within(key, &column, period)?;
+        above = format!("{column} >= {}", key.sql(period.to)?);
+        if has_zero_values && zero.is_some_and(|zero| period.from < zero.to && zero.from < period.to) {
+            odd.push(here);
+            continue;
+        }
+        let rows = count(connection, &from, &here, MOVED_AT_ONCE_ROWS + 1).await?.rows;
+        let mut stray = Stray { position, rows, cuts: Vec::new(), is_dense: false };
+        if rows > MOVED_AT_ONCE_ROWS {
+            cut(connection, &from, &column, key, period, &mut stray).await?;
+        }
+        found.strays.push(stray);
+    }
+    for condition in odd {
+        let counted = count(connection, &from, &condition, COUNTED_ROWS).await?;
+        found.odd_rows.rows += counted.rows;
+        found.odd_rows.is_capped |= counted.is_capped;
+        if counted.rows > 0 && found.odd_keys.len() < SHOWN {
+            let sql = format!(
+                "SELECT DISTINCT {column}::text FROM (SELECT {column} FROM {from} WHERE {condition} ORDER BY {column} LIMIT {SHOWN}) k"
+            );
+            let keys: Vec<(String,)> = pg::fetch_all_as(connection, sql).await?;
+            found.odd_keys.extend(keys.into_iter().map(|(key,)| key));
+        }
+    }
+    found.odd_keys.truncate(SHOWN);
+    Ok(found)
+}
+
+fn within(key: Key, column: &str, period: Period) -> Result<String> {
+    Ok(format!("{column} >= {} AND {column} < {}", key.sql(period.from)?, key.sql(period.to)?))
+}
+
+/// The keys that a calendar holds, as SQL, where the type has others.
+fn limits(key: Key) -> (Option<String>, Option<String>) {
+    match key {
+        Key::Number { largest: i64::MAX } => (key.sql(-NUMBERS).ok(), key.sql(NUMBERS).ok()),
+        Key::Number { .. } => (None, None),
+        // A type that ends before has no such keys, and its literals would be refused.
+        Key::Epoch { largest, .. } if largest < i64::MAX => (None, None),
+        Key::Uuid => (None, key.sql(LAST).ok()),
+        _ => (key.sql(FIRST).ok(), key.sql(LAST).ok()),
+    }
+}
+
+/// 1970-01-01 in any zone: what programs write who have no time to write.
+fn zero_values(key: Key) -> Option<Period> {
+    match key {
+        Key::Number { .. } => None,
+        Key::Uuid => Some(Period { from: 0, to: DAY }),
+        _ => Some(Period { from: -DAY, to: DAY }),
+    }
+}
+
+/// Looks for keys that leave so many rows before them as one transaction can move.
+async fn cut(connection: &mut PgConnection, from: &str, column: &str, key: Key, period: Period, stray: &mut Stray) -> Result<()> {
+    let mut low = period.from;
+    for _ in 0..CUTS {
+        let sql = format!(
+            "SELECT {column}::text AS \"shown as text\" FROM {from} WHERE {column} >= {} AND {column} < {} ORDER BY {column} OFFSET {MOVED_AT_ONCE_ROWS} LIMIT 1",
+            key.sql(low)?,
+            key.sql(period.to)?
+        );
+        let Some(next) = pg::fetch_text(connection, sql).await?.and_then(|text| key.position(&text)) else { break };
+        if next <= low {
+            stray.is_dense = true;
+            break;
+        }
+        stray.cuts.push(next);
+        low = next;
+    }
+    Ok(())
+}
+
+async fn count(connection: &mut PgConnection, from: &str, within: &str, limit: u64) -> Result<Counted> {
+    let sql = format!("SELECT count(*)::text FROM (SELECT FROM {from} WHERE {within} LIMIT {limit}) counted");
+    let text = pg::fetch_text(connection, sql).await?.unwrap_or_default();
+    let rows = text.parse().context("a count is a number")?;
+    Ok(Counted { rows, is_capped: rows >= limit })
+}

@@ -1,0 +1,208 @@
+//! What others have to do with the table: foreign keys, views, publications; and what its newest partition has beyond it.
+
+use anyhow::Result;
+use serde::Serialize;
+use sqlx::PgConnection;
+
+use super::{State, TableName};
+use crate::pg::{self, identifier, qualified};
+use crate::task::partition::{Partition, decide};
+use crate::units;
+
+/// Rows that refer to a partition are counted up to here.
+const REFERRING_ROWS: u64 = 1000;
+
+/// A publication that the table, or a partition, is in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, sqlx::FromRow)]
+pub struct Published {
+    pub name: String,
+    /// Changes are published as the root's: subscribers need no partition of the same name.
+    pub via_root: bool,
+    /// Slots that publish it, which may be those of subscribers.
+    pub slots: Vec<String>,
+}
+
+/// What the newest partition has, and its parent has not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Extra {
+    /// For people: `PRIMARY KEY (id)`.
+    pub what: String,
+    /// What follows ALTER TABLE … , or CREATE INDEX ON …; None: it is not copied.
+    #[serde(skip)]
+    pub copy: Option<Copied>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Copied {
+    /// `ADD …`
+    Constraint(String),
+    /// Whether it is unique, and `USING …`.
+    Index(bool, String),
+}
+
+impl Copied {
+    /// For another table.
+    pub fn sql(&self, table: &str) -> String {
+        match self {
+            Self::Constraint(definition) => format!("ALTER TABLE {table} ADD {definition}"),
+            Self::Index(is_unique, rest) => format!("CREATE {}INDEX ON {table} {rest}", if *is_unique { "UNIQUE " } else { "" }),
+        }
+    }
+}
+
+impl State {
+    pub(super) async fn read_foreign_keys(&mut self, connection: &mut PgConnection) -> Result<()> {
+        let tables =
+            self.existing.iter().map(|partition| &partition.table).chain(self.detached.iter().map(|detached| &detached.table));
+        let oids: Vec<i64> = tables.map(|table| table.oid).chain([self.table.oid]).collect();
+        let found: Vec<(i64, String)> = sqlx::query_as(
+            "SELECT confrelid::bigint, format('%s (%I)', conrelid::regclass, conname) FROM pg_constraint
+             WHERE contype = 'f' AND conparentid = 0 AND confrelid::bigint = ANY($1) ORDER BY 2",
+        )
+        .bind(&oids)
+        .fetch_all(connection)
+        .await?;
+        let of = |oid: i64| found.iter().filter(|(target, _)| *target == oid).map(|(_, name)| name.clone()).collect::<Vec<_>>();
+        self.inbound = of(self.table.oid);
+        self.existing.iter_mut().for_each(|partition| partition.inbound = of(partition.table.oid));
+        self.detached.iter_mut().for_each(|detached| detached.inbound = of(detached.table.oid));
+        Ok(())
+    }
+
+    /// Of partitions that would go: who refers to their rows, and what names them.
+    pub(super) async fn read_what_keeps(&mut self, connection: &mut PgConnection, partition: &Partition) -> Result<()> {
+        let over = decide::over(self, partition);
+        for oid in over {
+            let dependants = dependants(connection, oid).await?;
+            let mut referred_to = Vec::new();
+            if !self.inbound.is_empty()
+                && let Some(table) =
+                    self.existing.iter().find(|existing| existing.table.oid == oid).map(|existing| &existing.table)
+            {
+                referred_to = referring(connection, &self.table, table).await?;
+            }
+            for existing in self.existing.iter_mut().filter(|existing| existing.table.oid == oid) {
+                existing.dependants.clone_from(&dependants);
+                existing.referred_to.clone_from(&referred_to);
+            }
+        }
+        for detached in &mut self.detached {
+            detached.dependants = dependants(connection, detached.table.oid).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Foreign keys with rows that refer to this partition, with their number. What comes afterwards the server finds at the detach.
+async fn referring(connection: &mut PgConnection, parent: &TableName, partition: &TableName) -> Result<Vec<String>> {
+    let keys: Vec<(String, String, String, Vec<String>, Vec<String>)> = sqlx::query_as(
+        "SELECT n.nspname::text, c.relname::text, k.conname::text,
+                ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u (attnum, n) JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.attnum ORDER BY u.n),
+                ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u (attnum, n) JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.attnum ORDER BY u.n)
+         FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE k.contype = 'f' AND k.conparentid = 0 AND k.confrelid = $1::bigint::oid ORDER BY 1, 2, 3",
+    )
+    .bind(parent.oid)
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut referring = Vec::new();
+    for (schema, table, name, from, to) in keys {
+        let pairs: Vec<String> =
+            from.iter().zip(&to).map(|(from, to)| format!("f.{} = p.{}", identifier(from), identifier(to))).collect();
+        let sql = format!(
+            "SELECT count(*)::text FROM (SELECT FROM {} f JOIN ONLY {} p ON {} LIMIT {REFERRING_ROWS}) r",
+            qualified(&schema, &table),
+            partition.sql(),
+            pairs.join(" AND ")
+        );
+        let rows: u64 = pg::fetch_text(connection, sql).await?.unwrap_or_default().parse()?;
+        if rows > 0 {
+            let more = if rows >= REFERRING_ROWS { " or more" } else { "" };
+            let referrer = TableName { oid: 0, schema, name: table };
+            referring.push(format!("{}{more} of {referrer} ({name})", units::plural(rows, "row")));
+        }
+    }
+    Ok(referring)
+}
+
+/// What DROP TABLE would be refused for, but foreign keys.
+async fn dependants(connection: &mut PgConnection, oid: i64) -> Result<Vec<String>> {
+    Ok(sqlx::query_scalar(
+        "SELECT DISTINCT CASE WHEN r.oid IS NOT NULL THEN format('%s %s', CASE v.relkind WHEN 'm' THEN 'materialized view' ELSE 'view' END, v.oid::regclass)
+                              ELSE pg_describe_object(d.classid, d.objid, 0) END
+         FROM pg_depend d LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+         LEFT JOIN pg_class v ON v.oid = r.ev_class
+         WHERE d.deptype = 'n' AND d.classid <> 'pg_constraint'::regclass AND (v.oid IS NULL OR v.oid <> $1::bigint::oid)
+           AND (d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid
+                OR d.refclassid = 'pg_type'::regclass AND d.refobjid IN (
+                    SELECT reltype FROM pg_class WHERE oid = $1::bigint::oid
+                    UNION SELECT a.typarray FROM pg_class c JOIN pg_type a ON a.oid = c.reltype WHERE c.oid = $1::bigint::oid))
+         ORDER BY 1",
+    )
+    .bind(oid)
+    .fetch_all(connection)
+    .await?)
+}
+
+pub(super) async fn published(connection: &mut PgConnection, table: &TableName) -> Result<Vec<Published>> {
+    Ok(sqlx::query_as(
+        "SELECT DISTINCT p.pubname::text AS name, b.pubviaroot AS via_root,
+                ARRAY(SELECT format('%s (%s)', s.slot_name, CASE WHEN s.active THEN 'active' ELSE 'inactive' END) FROM pg_replication_slots s
+                      WHERE s.slot_type = 'logical' AND s.database = current_database() AND NOT s.temporary ORDER BY 1) AS slots
+         FROM pg_publication_tables p JOIN pg_publication b ON b.pubname = p.pubname JOIN pg_namespace n ON n.nspname = p.schemaname
+             JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
+         WHERE c.oid = $1::bigint::oid OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = $1::bigint::oid)
+            OR c.oid IN (SELECT relid FROM pg_partition_ancestors($1::bigint::oid::regclass)) ORDER BY 1",
+    )
+    .bind(table.oid)
+    .fetch_all(connection)
+    .await?)
+}
+
+/// A template's primary key and the like: what somebody, or another program, gave the newest partition by itself.
+pub(super) async fn extras(connection: &mut PgConnection, parent: &TableName, model: &TableName) -> Result<Vec<Extra>> {
+    let constraints: Vec<(String, String, String)> = sqlx::query_as(
+        "SELECT k.contype::text, format('CONSTRAINT %I ', k.conname), pg_get_constraintdef(k.oid) FROM pg_constraint k
+         WHERE k.conrelid = $1::bigint::oid AND k.conparentid = 0 AND k.contype IN ('p', 'u', 'x', 'f', 'c') AND k.coninhcount = 0
+           AND NOT EXISTS (SELECT FROM pg_constraint same WHERE same.conrelid = $2::bigint::oid AND same.contype = k.contype
+                           AND pg_get_constraintdef(same.oid) = pg_get_constraintdef(k.oid))
+           -- A detach that was concurrent leaves its bounds as a CHECK.
+           AND NOT (k.contype = 'c' AND k.conname LIKE 'pgtend\\_%')
+         ORDER BY k.contype = 'p' DESC, k.conname",
+    )
+    .bind(model.oid)
+    .bind(parent.oid)
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut extras: Vec<Extra> = constraints
+        .into_iter()
+        .map(|(kind, name, definition)| {
+            // The names of indexes are taken.
+            let name = if ["p", "u", "x"].contains(&kind.as_str()) { String::new() } else { name };
+            Extra { what: definition.clone(), copy: Some(Copied::Constraint(format!("{name}{definition}"))) }
+        })
+        .collect();
+    // The definition begins with names that are others on the new table.
+    let indexes: Vec<(bool, String)> = sqlx::query_as(
+        "SELECT i.indisunique, substr(pg_get_indexdef(i.indexrelid), length(format('CREATE %sINDEX %I ON %I.%I ', CASE WHEN i.indisunique THEN 'UNIQUE ' ELSE '' END,
+                    c.relname, n.nspname, t.relname)) + 1)
+         FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid JOIN pg_namespace n ON n.oid = t.relnamespace
+         WHERE i.indrelid = $1::bigint::oid AND i.indisvalid AND NOT EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = i.indexrelid)
+           AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x')) ORDER BY c.relname",
+    )
+    .bind(model.oid)
+    .fetch_all(&mut *connection)
+    .await?;
+    extras.extend(indexes.into_iter().map(|(is_unique, rest)| Extra {
+        what: format!("{}INDEX {rest}", if is_unique { "UNIQUE " } else { "" }),
+        copy: Some(Copied::Index(is_unique, rest)),
+    }));
+    let triggers: Vec<String> = sqlx::query_scalar(
+        "SELECT format('trigger %I', tgname) FROM pg_trigger WHERE tgrelid = $1::bigint::oid AND NOT tgisinternal AND tgparentid = 0 ORDER BY 1",
+    )
+    .bind(model.oid)
+    .fetch_all(connection)
+    .await?;
+    extras.extend(triggers.into_iter().map(|what| Extra { what, copy: None }));
+    Ok(extras)
+}

@@ -1,0 +1,164 @@
+//! The table of a job: whether it can be tended, and which tables below it.
+
+use anyhow::{Context as _, Result};
+use sqlx::PgConnection;
+
+use super::TableName;
+use crate::fault::{Fault, Kind};
+use crate::pg::{self, identifier};
+use crate::task::partition::Partition;
+use crate::task::partition::key::Key;
+
+#[derive(sqlx::FromRow)]
+struct Found {
+    oid: i64,
+    schema: String,
+    name: String,
+    kind: String,
+    persistence: String,
+    strategy: Option<String>,
+    key_columns: Option<i16>,
+    key: Option<String>,
+    key_column: Option<String>,
+    key_type: Option<String>,
+    owner: String,
+    is_owner: bool,
+    may_create: bool,
+}
+
+/// The table itself, partitioned by range of the job's column.
+pub(super) async fn tended(connection: &mut PgConnection, partition: &Partition) -> Result<(TableName, Key)> {
+    let found = find(connection, &partition.table).await?;
+    let table = TableName { oid: found.oid, schema: found.schema.clone(), name: found.name.clone() };
+    let key = key_of(&found, &table, partition)?;
+    may(connection, &found, &table).await?;
+    Ok((table, key))
+}
+
+/// The tables that a job tends: its table, or, where that is partitioned by something else, all below it that are partitioned by
+/// range of the column.
+pub async fn parents(connection: &mut PgConnection, partition: &Partition) -> Result<Vec<TableName>> {
+    let found = find(connection, &partition.table).await?;
+    let table = TableName { oid: found.oid, schema: found.schema.clone(), name: found.name.clone() };
+    let is_by_the_column = found.strategy.as_deref() == Some("r") && found.key_column.as_ref() == Some(&partition.column);
+    if found.kind != "p" || is_by_the_column && found.key_columns == Some(1) {
+        return Ok(vec![table]);
+    }
+    let below: Vec<(i64, String, String)> = sqlx::query_as(
+        "WITH RECURSIVE tree AS (
+             SELECT $1::bigint::oid AS oid, false AS is_tended
+             UNION ALL
+             -- Below one that is tended, bounds are those of its own parent.
+             SELECT i.inhrelid, coalesce(p.partstrat = 'r' AND p.partnatts = 1 AND a.attname = $2, false)
+             FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid AND NOT i.inhdetachpending
+             LEFT JOIN pg_partitioned_table p ON p.partrelid = i.inhrelid
+             LEFT JOIN pg_attribute a ON a.attrelid = i.inhrelid AND a.attnum = p.partattrs[0] AND a.attnum > 0
+             WHERE NOT t.is_tended)
+         SELECT c.oid::bigint, n.nspname::text, c.relname::text
+         FROM tree t JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE t.is_tended ORDER BY 2, 3",
+    )
+    .bind(table.oid)
+    .bind(&partition.column)
+    .fetch_all(connection)
+    .await
+    .map_err(pg::in_its_own_words)?;
+    // With none, the table itself says why it cannot be tended.
+    if below.is_empty() {
+        return Ok(vec![table]);
+    }
+    Ok(below.into_iter().map(|(oid, schema, name)| TableName { oid, schema, name }).collect())
+}
+
+async fn find(connection: &mut PgConnection, table: &str) -> Result<Found> {
+    let found: Option<Found> = sqlx::query_as(
+        "SELECT c.oid::bigint AS oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind::text AS kind,
+                c.relpersistence::text AS persistence, p.partstrat::text AS strategy, p.partnatts AS key_columns,
+                pg_get_partkeydef(c.oid) AS key, a.attname::text AS key_column,
+                format_type(coalesce(nullif(t.typbasetype, 0), t.oid), NULL) AS key_type,
+                pg_get_userbyid(c.relowner)::text AS owner, pg_has_role(c.relowner, 'USAGE') AS is_owner,
+                has_schema_privilege(n.oid, 'CREATE') AS may_create
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         LEFT JOIN pg_partitioned_table p ON p.partrelid = c.oid
+         LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = p.partattrs[0] AND a.attnum > 0
+         LEFT JOIN pg_type t ON t.oid = a.atttypid
+         WHERE c.oid = to_regclass($1)",
+    )
+    .bind(with_schema(table))
+    .fetch_optional(connection)
+    .await
+    .map_err(pg::in_its_own_words)
+    .with_context(|| Fault::new(Kind::Configuration, format!("`table = '{table}'` is no table's name")))?;
+    found.with_context(|| {
+        let hint = "write it as in SQL: schema.table, and names with capitals or dots in double quotes";
+        Fault::new(Kind::Configuration, format!("there is no table {table}; {hint}"))
+    })
+}
+
+/// Whether a run could start: the table, its key, and the role's privileges.
+pub async fn check(connection: &mut PgConnection, partition: &Partition) -> Result<String> {
+    let mut said = Vec::new();
+    for parent in parents(connection, partition).await? {
+        let (table, _) = tended(connection, &Partition { table: parent.sql(), ..partition.clone() }).await?;
+        said.push(format!("owns {table}, and may make tables in its schema"));
+    }
+    Ok(said.join("; "))
+}
+
+/// The session has no search_path, so that a name without a schema is one of `public`.
+pub fn with_schema(table: &str) -> String {
+    let mut is_quoted = false;
+    let has_dot = table.chars().any(|c| {
+        is_quoted ^= c == '"';
+        c == '.' && !is_quoted
+    });
+    if has_dot { table.to_owned() } else { format!("public.{table}") }
+}
+
+fn key_of(found: &Found, table: &TableName, partition: &Partition) -> Result<Key> {
+    let refuse = |message: String| Err(Fault::new(Kind::Configuration, message).into());
+    let column = &partition.column;
+    match (found.kind.as_str(), found.strategy.as_deref()) {
+        ("p", Some("r")) => {}
+        ("r", _) => {
+            return refuse(format!(
+                "{table} is not partitioned: `pgtend partition convert JOB --dry-run` says how it becomes so while it is in use"
+            ));
+        }
+        ("p", _) => {
+            return refuse(format!(
+                "{table} is partitioned by {}, and pgtend tends ranges only; below it no partition is partitioned by range of {}",
+                found.key.as_deref().unwrap_or("?"),
+                identifier(column)
+            ));
+        }
+        _ => return refuse(format!("{table} is no table")),
+    }
+    if found.persistence == "t" {
+        return refuse(format!("{table} is temporary"));
+    }
+    let key = found.key.as_deref().unwrap_or("?");
+    if found.key_columns != Some(1) {
+        return refuse(format!("{table} is partitioned by {key}: several columns, and pgtend tends tables with one"));
+    }
+    match &found.key_column {
+        None => refuse(format!("{table} is partitioned by {key}: an expression, and pgtend tends tables with a column as key")),
+        Some(actual) if actual != column => {
+            refuse(format!("{table} is partitioned by column {actual}, not by `column = \"{column}\"`"))
+        }
+        Some(_) => Key::of(column, found.key_type.as_deref().unwrap_or("?"), partition.every, partition.epoch),
+    }
+}
+
+async fn may(connection: &mut PgConnection, found: &Found, table: &TableName) -> Result<()> {
+    let role: String = sqlx::query_scalar("SELECT current_user::text").fetch_one(connection).await?;
+    let refuse = |message: String| Err(Fault::new(Kind::Permission, message).into());
+    if !found.is_owner {
+        let (owner, role) = (identifier(&found.owner), identifier(&role));
+        return refuse(format!("only its owner {owner} may change {table}: GRANT {owner} TO {role}"));
+    }
+    if !found.may_create {
+        let (schema, role) = (identifier(&found.schema), identifier(&role));
+        return refuse(format!("partitions are made beside {table}: GRANT CREATE ON SCHEMA {schema} TO {role}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! A detached partition until its end: nobody changes it unseen, and it goes only when its archive is what it was. On 15, 16 and 18.
+
+use crate::partition::{old_logs, partitions_of};
+use crate::support::Scenario;
+use crate::support::postgres::{SOME_MAJORS, Server, server};
+
+const KEPT: &str = "every = \"month\"\nretain = \"120d\"\narchive = \"local\"";
+const OVER: &str = "every = \"month\"\nretain = \"120d\"\narchive = \"local\"\ngrace = \"0s\"";
+
+/// `logs` whose rows refer to users, each partition to one of its own; and the detached partition.
+fn detached(server: &Server, more: &str) -> (String, Scenario, String) {
+    let database = old_logs(server, 5);
+    server.sql(
+        &database,
+        "CREATE TABLE users (id int PRIMARY KEY); INSERT INTO users SELECT g FROM generate_series(1, 600) g;
+         ALTER TABLE logs ADD COLUMN user_id int; UPDATE logs SET user_id = id;
+         ALTER TABLE logs ADD CONSTRAINT of_user FOREIGN KEY (user_id) REFERENCES users",
+    );
+    let scenario = Scenario::logs(server, &database, more);
+    scenario.tend().succeeded().prints(&["detached 1 partition"]);
+    let table =
+        server.sql(&database, "SELECT objoid::regclass FROM pg_description WHERE description LIKE 'Retired from%' LIMIT 1");
+    (database, scenario, table)
+}
+
+#[test]
+fn a_detached_partition_takes_no_changes_and_says_the_way_back() {
+    for major in SOME_MAJORS {
+        let server = server(major);
+        let (database, scenario, table) = detached(server, "every = \"month\"\nretain = \"120d\"");
+        let mut said = String::new();
+        for replica in ["", "SET session_replication_role = replica; "] {
+            for change in [
+                format!("INSERT INTO {table} SELECT * FROM {table} LIMIT 1"),
+                format!("UPDATE {table} SET body = 'new'"),
+                format!("DELETE FROM {table}"),
+                format!("TRUNCATE {table}"),
+            ] {
+                said = server.psql(&database, &format!("{replica}{change}")).unwrap_err();
+                assert!(said.contains("was retired from public.logs by pgtend and takes no changes"), "{said}");
+            }
+        }
+        // Only the detached table refers to it.
+        server.sql(&database, "DELETE FROM users WHERE id = 1; INSERT INTO users VALUES (1)");
+
+        let way_back = said.split("to have it back: ").nth(1).unwrap().split("; and a longer").next().unwrap();
+        server.sql(&database, way_back);
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "600", "on {major}");
+        let error = server.psql(&database, "DELETE FROM users WHERE id = 1").unwrap_err();
+        assert!(error.contains("violates foreign key"), "ATTACH made it again: {error}");
+        let scenario = scenario.partitions("public.logs", "at", "every = \"month\"\nretain = \"900d\"");
+        scenario.tend().succeeded();
+        let left = "SELECT count(*) FROM pg_proc WHERE proname LIKE 'pgtend%'";
+        assert_eq!(server.sql(&database, left), "0");
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM pg_description WHERE description LIKE 'Retired%'"), "0");
+        server.sql(&database, &format!("UPDATE {table} SET body = 'new'"));
+    }
+}
+
+#[test]
+fn attached_again_with_its_guard_the_next_run_takes_it_off() {
+    let server = server(18);
+    let (database, scenario, table) = detached(server, "every = \"month\"\nretain = \"120d\"");
+    let bounds =
+        server.sql(&database, &format!("SELECT substring(obj_description('{table}'::regclass) FROM 'FOR VALUES [^\"]*')"));
+    server.sql(&database, &format!("ALTER TABLE logs ATTACH PARTITION {table} {bounds}"));
+    scenario.partitions("public.logs", "at", "every = \"month\"\nretain = \"900d\"").tend().succeeded();
+    server.sql(&database, &format!("UPDATE {table} SET body = 'new'"));
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM pg_proc WHERE proname LIKE 'pgtend%'"), "0");
+}
+
+#[test]
+fn a_change_that_got_past_the_guard_is_archived_once_more_and_dropped_after_a_grace_of_its_own() {
+    for major in SOME_MAJORS {
+        let server = server(major);
+        let (database, scenario, table) = detached(server, KEPT);
+        // As many rows, and other ones.
+        server.sql(
+            &database,
+            &format!("ALTER TABLE {table} DISABLE TRIGGER pgtend_retired; UPDATE {table} SET body = 'changed' WHERE id = 1"),
+        );
+        let scenario = scenario.partitions("public.logs", "at", OVER);
+        scenario.tend().succeeded().says(&["was written to after it was archived"]);
+        assert_eq!(server.sql(&database, &format!("SELECT count(*) FROM {table}")), "100", "not dropped unseen");
+        let error = server.psql(&database, &format!("DELETE FROM {table}")).unwrap_err();
+        assert!(error.contains("takes no changes"), "guarded again: {error}");
+        scenario.tend().succeeded().prints(&["dropped 1 partition"]);
+        server.sql(&database, "CREATE TABLE back (LIKE logs)");
+        scenario.run(&["archives", "restore", "--into", "public.back"]).succeeded().prints(&["100 rows put back from 1 "]);
+        assert_eq!(server.sql(&database, "SELECT count(*), count(*) FILTER (WHERE body = 'changed') FROM back"), "100|1");
+        let listed = scenario.json(&["archives", "list"]);
+        assert_eq!(listed["batches"].as_array().unwrap().len(), 1, "the first one counts no more: {listed:#}");
+    }
+}
+
+#[test]
+fn what_was_changed_back_is_dropped_and_rows_that_cancel_each_other_out_are_seen() {
+    let server = server(18);
+    let (database, scenario, table) = detached(server, KEPT);
+    server.sql(
+        &database,
+        &format!(
+            "ALTER TABLE {table} DISABLE TRIGGER pgtend_retired; UPDATE {table} SET body = 'x' WHERE id = 1; UPDATE {table} SET body = 'old' WHERE id = 1"
+        ),
+    );
+    let over = scenario.partitions("public.logs", "at", OVER);
+    over.tend().succeeded().prints(&["dropped 1 partition"]);
+
+    // Two equal rows in the place of two other equal rows: with xor the sum would be the same.
+    let database = server.new_database();
+    server.sql(
+        &database,
+        "CREATE TABLE logs (at timestamptz NOT NULL, body text) PARTITION BY RANGE (at);
+         CREATE TABLE logs_old PARTITION OF logs FOR VALUES FROM ('2001-01-01Z') TO ('2001-02-01Z');
+         INSERT INTO logs SELECT '2001-01-05Z', 'a' FROM generate_series(1, 2)",
+    );
+    let scenario = Scenario::logs(server, &database, KEPT);
+    scenario.tend().succeeded().prints(&["archived 1 partition"]);
+    server.sql(&database, "ALTER TABLE logs_old DISABLE TRIGGER pgtend_retired; UPDATE logs_old SET body = 'b'");
+    scenario.partitions("public.logs", "at", OVER).tend().succeeded().says(&["was written to after it was archived"]);
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM logs_old WHERE body = 'b'"), "2");
+}
+
+#[test]
+fn without_an_archive_a_table_whose_guard_was_taken_off_stays() {
+    let server = server(16);
+    let (database, scenario, table) = detached(server, "every = \"month\"\nretain = \"120d\"");
+    server.sql(&database, &format!("DROP TRIGGER pgtend_retired ON {table}"));
+    let scenario = scenario.partitions("public.logs", "at", "every = \"month\"\nretain = \"120d\"\ngrace = \"0s\"");
+    scenario.tend().exited(1).says(&["somebody took the trigger pgtend_retired off"]);
+    assert_eq!(server.sql(&database, &format!("SELECT count(*) FROM {table}")), "100");
+}
+
+#[test]
+fn a_drop_reads_every_byte_of_its_archive_first() {
+    for major in SOME_MAJORS {
+        let server = server(major);
+        for damage in ["a byte", "its end", "all of it"] {
+            let (database, scenario, table) = detached(server, KEPT);
+            let object = scenario.files("store").into_iter().find(|file| file.ends_with(".sql.gz")).unwrap();
+            let path = scenario.path(&format!("store/{object}"));
+            let mut bytes = std::fs::read(&path).unwrap();
+            match damage {
+                "a byte" => {
+                    let middle = bytes.len() / 2;
+                    bytes[middle] ^= 1;
+                    std::fs::write(&path, &bytes).unwrap();
+                }
+                "its end" => std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap(),
+                _ => std::fs::remove_file(&path).unwrap(),
+            }
+            let over = scenario.partitions("public.logs", "at", OVER);
+            over.tend().succeeded().prints(&["archived 1 partition, dropped 1 partition"]);
+            assert!(!partitions_of(server, &database, "logs").contains(&table));
+            server.sql(&database, "CREATE TABLE back (LIKE logs)");
+            over.run(&["archives", "restore", "--into", "public.back"]).succeeded().prints(&["100 rows put back"]);
+            assert_eq!(server.sql(&database, "SELECT count(*), count(DISTINCT id) FROM back"), "100|100", "{damage} on {major}");
+        }
+    }
+}
+
+#[test]
+fn a_column_that_came_in_the_grace_is_archived_too() {
+    let server = server(18);
+    let (database, scenario, table) = detached(server, KEPT);
+    server.sql(&database, &format!("ALTER TABLE {table} ADD COLUMN note text DEFAULT 'n', DISABLE TRIGGER pgtend_retired"));
+    let over = scenario.partitions("public.logs", "at", OVER);
+    over.tend().succeeded().says(&["was written to after it was archived"]);
+    over.tend().succeeded().prints(&["dropped 1 partition"]);
+}

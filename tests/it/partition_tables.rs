@@ -1,0 +1,340 @@
+//! Partitioned tables as people have them: below lists and ranges, referred to, published, seen by views, with odd rows, and with
+//! somebody else at work. On 15, 16 and 18.
+
+use crate::partition::{old_logs, partitions_of};
+use crate::support::postgres::{SOME_MAJORS, Server, WITH_PGVECTOR, server};
+use crate::support::{Scenario, eventually};
+
+#[test]
+fn a_job_tends_each_table_below_a_list_and_a_new_tenant_too() {
+    for major in SOME_MAJORS {
+        let server = server(major);
+        let database = server.new_database();
+        server.sql(
+            &database,
+            "CREATE TABLE logs (tenant text, at timestamptz, n int) PARTITION BY LIST (tenant);
+             CREATE TABLE logs_a PARTITION OF logs FOR VALUES IN ('a') PARTITION BY RANGE (at);
+             CREATE TABLE \"logs B\" PARTITION OF logs FOR VALUES IN ('b') PARTITION BY RANGE (at);
+             CREATE TABLE logs_rest PARTITION OF logs DEFAULT;
+             CREATE TABLE logs_a_old PARTITION OF logs_a FOR VALUES FROM ('2001-01-01') TO ('2001-02-01'); INSERT INTO logs VALUES ('a', '2001-01-05', 1)",
+        );
+        let more = "every = \"month\"\nretain = \"90d\"\ngrace = \"0s\"\narchive = \"local\"\npremake = 2";
+        let scenario = Scenario::logs(server, &database, more);
+        scenario
+            .run(&["run-job", "tend", "--dry-run"])
+            .succeeded()
+            .prints(&["public.logs_a, partitioned", "public.\"logs B\", partitioned"]);
+        let run = scenario.json(&["run-job", "tend"]);
+        let facts = &run["runs"][0]["report"]["facts"];
+        assert_eq!(facts["created"].as_array().unwrap().len(), 6, "{run:#}");
+        assert_eq!(facts["tables"], 2);
+        assert_eq!(facts["dropped"][0], "public.logs_a_old");
+        assert!(facts["covered_until"].is_string(), "{run:#}");
+        server.sql(
+            &database,
+            "INSERT INTO logs SELECT t, now() + g * interval '1 month', g FROM generate_series(0, 1) g, unnest(ARRAY['a', 'b']) t;
+             CREATE TABLE logs_c PARTITION OF logs FOR VALUES IN ('c') PARTITION BY RANGE (at)",
+        );
+        scenario.tend().succeeded().prints(&["public.logs_c: created 3 partitions"]);
+        // The rows that went are in the archive under the name of their tenant's table.
+        server.sql(&database, "CREATE TABLE back (LIKE logs)");
+        scenario.run(&["archives", "restore", "--into", "public.back"]).succeeded();
+        assert_eq!(server.sql(&database, "SELECT tenant, n FROM back"), "a|1");
+    }
+}
+
+#[test]
+fn a_job_tends_each_table_below_ranges_of_another_column() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(
+        &database,
+        "CREATE TABLE logs (shop int, at timestamptz) PARTITION BY RANGE (shop);
+         CREATE TABLE logs_1 PARTITION OF logs FOR VALUES FROM (0) TO (100) PARTITION BY RANGE (at);
+         CREATE TABLE logs_2 PARTITION OF logs FOR VALUES FROM (100) TO (200) PARTITION BY RANGE (at)",
+    );
+    let scenario = Scenario::logs(server, &database, "every = \"month\"");
+    scenario.tend().succeeded().prints(&["public.logs_1: created 4", "public.logs_2: created 4"]);
+    scenario.run(&["check", "--connect"]).succeeded();
+    server.sql(&database, "INSERT INTO logs SELECT g, now() FROM generate_series(0, 199) g");
+    // One that runs out is a failure of the whole, and the others are made all the same.
+    server.sql(
+        &database,
+        "DROP TABLE logs_1; CREATE TABLE logs_0 PARTITION OF logs FOR VALUES FROM (0) TO (50) PARTITION BY RANGE (shop)",
+    );
+    scenario.tend().succeeded();
+    assert!(partitions_of(server, &database, "logs_0").is_empty(), "not by the job's column");
+}
+
+#[test]
+fn odd_rows_stay_in_the_default_partition_and_all_others_move() {
+    for major in SOME_MAJORS {
+        let server = server(major);
+        let database = server.new_database();
+        server.sql(
+            &database,
+            "CREATE TABLE ev (at timestamptz, x int) PARTITION BY RANGE (at); CREATE TABLE ev_default PARTITION OF ev DEFAULT;
+             INSERT INTO ev VALUES ('-infinity', 1), ('0044-03-15 BC', 2), ('infinity', 3), (NULL, 4), ('0001-01-01 00:00+00', 5), ('1970-01-01 00:00:01+00', 6);
+             INSERT INTO ev SELECT now() - g * interval '1 hour', 7 FROM generate_series(1, 2000) g",
+        );
+        let scenario = Scenario::with_database(server, &database).partitions(
+            "public.ev",
+            "at",
+            "every = \"day\"\npremake = 3\ndefault = true\nretain = \"200d\"",
+        );
+        scenario.run(&["run-job", "tend", "--dry-run"]).succeeded().prints(&[
+            "5 rows of public.ev_default stay there",
+            "-infinity",
+            "1 row of them without a key",
+        ]);
+        scenario.tend().succeeded().prints(&["moved 2,000 rows"]);
+        assert_eq!(
+            server.sql(&database, "SELECT string_agg(x::text, ' ' ORDER BY x) FROM ev_default"),
+            "1 2 3 4 5 6",
+            "on {major}"
+        );
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM ev"), "2006");
+        let until = server.sql(&database, "SELECT count(*) FROM pg_inherits WHERE inhparent = 'ev'::regclass");
+        assert!(until.parse::<u32>().unwrap() > 80, "{until}");
+        scenario.tend().succeeded().prints(&["nothing to do"]);
+    }
+}
+
+#[test]
+fn odd_rows_of_every_type_of_key_stay() {
+    let server = server(18);
+    for (kind, more, odd) in [
+        ("timestamp", "every = \"month\"", "('-infinity'), ('0001-01-01'), ('1970-01-01')"),
+        ("date", "every = \"month\"", "('-infinity'), ('0044-01-01 BC'), ('1970-01-01')"),
+        ("bigint", "every = \"month\"\nepoch = \"milliseconds\"", "(0), (-62135596800000), (-9223372036854775808)"),
+        ("int", "every = \"month\"\nepoch = \"seconds\"", "(0), (1), (-1)"),
+        (
+            "uuid",
+            "every = \"month\"",
+            "('00000000-0000-0000-0000-000000000000'), ('ffffffff-ffff-ffff-ffff-ffffffffffff'), ('00000000-0001-7000-8000-000000000000')",
+        ),
+        ("numeric", "every = 1000", "('-Infinity'), ('NaN'), (NULL)"),
+    ] {
+        let database = server.new_database();
+        server.sql(
+            &database,
+            &format!("CREATE TABLE t (k {kind}) PARTITION BY RANGE (k); CREATE TABLE t_default PARTITION OF t DEFAULT; INSERT INTO t VALUES {odd}"),
+        );
+        let good = match kind {
+            "bigint" => "1704067200000".to_owned(),
+            "int" => "1704067200".to_owned(),
+            "uuid" => "'018cc251-f400-7000-8000-000000000000'".to_owned(),
+            "numeric" => "2500".to_owned(),
+            _ => "'2024-01-01'".to_owned(),
+        };
+        server.sql(&database, &format!("INSERT INTO t VALUES ({good})"));
+        let scenario = Scenario::with_database(server, &database).partitions("public.t", "k", more);
+        if kind == "numeric" {
+            // NaN is the highest of all numbers: nobody knows where new ones come.
+            scenario.tend().exited(78).says(&["NaN"]);
+            server.sql(&database, "DELETE FROM t WHERE k = 'NaN'; INSERT INTO t VALUES (NULL)");
+        }
+        scenario.tend().succeeded().prints(&["moved 1 row"]);
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM t_default"), "3", "{kind}");
+    }
+}
+
+#[test]
+fn a_partition_that_nobody_refers_to_any_more_retires_and_one_that_is_referred_to_stays() {
+    for major in SOME_MAJORS {
+        let server = server(major);
+        let database = server.new_database();
+        server.sql(
+            &database,
+            "CREATE TABLE logs (id bigint, at timestamptz, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+             CREATE TABLE logs_1 PARTITION OF logs FOR VALUES FROM ('2001-01-01Z') TO ('2001-02-01Z');
+             CREATE TABLE logs_2 PARTITION OF logs FOR VALUES FROM ('2001-02-01Z') TO ('2001-03-01Z');
+             INSERT INTO logs VALUES (1, '2001-01-05Z'), (2, '2001-02-05Z'), (3, '2001-02-06Z');
+             CREATE TABLE line (log bigint, log_at timestamptz, CONSTRAINT of_log FOREIGN KEY (log, log_at) REFERENCES logs);
+             CREATE INDEX ON line (log, log_at); INSERT INTO line VALUES (2, '2001-02-05Z'), (2, '2001-02-05Z')",
+        );
+        let scenario =
+            Scenario::logs(server, &database, "every = \"month\"\nretain = \"30d\"\ngrace = \"0s\"\narchive = \"local\"");
+        let run = scenario.json(&["run-job", "tend"]);
+        assert_eq!(run["runs"][0]["outcome"], "succeeded", "{run:#}");
+        assert_eq!(run["runs"][0]["report"]["facts"]["dropped"].to_string(), "[\"public.logs_1\"]", "{run:#}");
+        let warnings = run["runs"][0]["report"]["warnings"].to_string();
+        assert!(
+            warnings.contains("public.logs_2 is over, and stays") && warnings.contains("2 rows of public.line (of_log)"),
+            "{warnings}"
+        );
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM line"), "2");
+        server.sql(&database, "DELETE FROM line");
+        scenario.tend().succeeded().prints(&["dropped 1 partition"]);
+        let error = server.psql(&database, "INSERT INTO line VALUES (9, now())").unwrap_err();
+        assert!(error.contains("violates foreign key"), "the key to the table is there: {error}");
+    }
+}
+
+#[test]
+fn two_jobs_on_one_table_exclude_each_other() {
+    let server = server(18);
+    let database = old_logs(server, 5);
+    let scenario = Scenario::logs(server, &database, "every = \"month\"\nretain = \"92d\"\nlock_timeout = \"500ms\"")
+        .job("other", "database = \"app\"\n[partition]\ntable = \"public.logs\"\ncolumn = \"at\"\nevery = \"month\"\n");
+    // The first one waits for a reader.
+    let reader = server.session(&database, "BEGIN; LOCK TABLE logs IN SHARE MODE");
+    let running = scenario.start(&["run-job", "tend"]);
+    let is_held = "SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.relname = 'logs'
+        WHERE l.locktype = 'advisory' AND l.granted AND ((l.classid::bigint << 32) | l.objid::bigint) = hashtextextended('pgtend table ' || c.oid, 0)";
+    eventually("it has the table", || server.sql(&database, is_held) == "1");
+    scenario.run(&["run-job", "other"]).exited(75).says(&["another job of pgtend works on public.logs", "server process"]);
+    drop(reader);
+    running.wait().succeeded();
+    scenario.run(&["run-job", "other"]).succeeded();
+}
+
+#[test]
+fn a_view_is_named_when_its_partition_is_detached() {
+    let server = server(18);
+    let database = old_logs(server, 5);
+    let oldest = partitions_of(server, &database, "logs")[0].clone();
+    server.sql(
+        &database,
+        &format!(
+            "CREATE VIEW v AS SELECT * FROM {oldest}; CREATE MATERIALIZED VIEW m AS SELECT count(*) FROM {oldest};
+             CREATE FUNCTION f({oldest}) RETURNS int LANGUAGE sql AS 'SELECT 1'"
+        ),
+    );
+    let named = ["materialized view public.m", "view public.v", "function public.f", "cannot be dropped while there is"];
+    let scenario = Scenario::logs(server, &database, "every = \"month\"\nretain = \"120d\"");
+    scenario.run(&["run-job", "tend", "--dry-run"]).succeeded().prints(&named);
+    let warnings = scenario.json(&["run-job", "tend"])["runs"][0]["report"]["warnings"].to_string();
+    assert!(warnings.contains("cannot be dropped while there is"), "{warnings}");
+    let over = scenario.partitions("public.logs", "at", "every = \"month\"\nretain = \"120d\"\ngrace = \"0s\"");
+    over.tend().exited(1).says(&["would be dropped, but there is"]);
+    server.sql(&database, "DROP VIEW v; DROP MATERIALIZED VIEW m; DROP FUNCTION f");
+    over.tend().succeeded().prints(&["dropped 1 partition"]);
+}
+
+#[test]
+fn a_new_partition_is_like_the_newest_one_where_that_is_asked_for() {
+    for major in SOME_MAJORS {
+        let server = server(major);
+        for like in ["parent", "newest"] {
+            let database = server.new_database();
+            // As pg_partman's templates make them.
+            server.sql(
+                &database,
+                "CREATE TABLE logs (id bigint, at timestamptz NOT NULL, mail text) PARTITION BY RANGE (at);
+                 CREATE TABLE logs_1 PARTITION OF logs FOR VALUES FROM ('2001-01-01Z') TO ('2001-02-01Z');
+                 ALTER TABLE logs_1 ADD PRIMARY KEY (id); CREATE UNIQUE INDEX \"odd \"\"name\" ON logs_1 (lower(mail)) WHERE mail <> '';
+                 ALTER TABLE logs_1 ADD CONSTRAINT positive CHECK (id > 0)",
+            );
+            let scenario = Scenario::logs(server, &database, &format!("every = \"month\"\npremake = 1\nlike = \"{like}\""));
+            let run = scenario.json(&["run-job", "tend"]);
+            let warnings = run["runs"][0]["report"]["warnings"].to_string();
+            let alike = "SELECT count(*) FROM pg_class c JOIN pg_inherits h ON h.inhrelid = c.oid WHERE h.inhparent = 'logs'::regclass AND relname <> 'logs_1'
+                AND EXISTS (SELECT FROM pg_constraint WHERE conrelid = c.oid AND contype = 'p')
+                AND EXISTS (SELECT FROM pg_constraint WHERE conrelid = c.oid AND conname = 'positive')
+                AND EXISTS (SELECT FROM pg_index WHERE indrelid = c.oid AND indisunique AND indpred IS NOT NULL)";
+            match like {
+                "newest" => assert_eq!(server.sql(&database, alike), "2", "on {major}: {run:#}"),
+                _ => {
+                    assert_eq!(server.sql(&database, alike), "0");
+                    assert!(
+                        warnings.contains("PRIMARY KEY (id)") && warnings.contains("UNIQUE INDEX USING btree (lower(mail))"),
+                        "{warnings}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn publications_and_their_slots_are_named_when_a_published_table_gets_a_partition() {
+    let server = Server::start_with(18, &["wal_level=logical"]);
+    let database = server.new_database();
+    server.sql(
+        &database,
+        "CREATE TABLE logs (id bigint, at timestamptz NOT NULL, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+         CREATE TABLE logs_1 PARTITION OF logs FOR VALUES FROM ('2001-01-01Z') TO ('2001-02-01Z');
+         CREATE PUBLICATION by_partitions FOR TABLE logs; CREATE PUBLICATION by_root FOR TABLE logs WITH (publish_via_partition_root = true);
+         SELECT pg_create_logical_replication_slot('warehouse', 'pgoutput')",
+    );
+    let scenario = Scenario::logs(&server, &database, "every = \"month\"");
+    let warnings = scenario.json(&["run-job", "tend"])["runs"][0]["report"]["warnings"].to_string();
+    assert!(warnings.contains("publication by_partitions publishes") && warnings.contains("warehouse (inactive)"), "{warnings}");
+    assert!(!warnings.contains("publication by_root"), "{warnings}");
+}
+
+/// What holds locks without a process.
+#[test]
+fn a_prepared_transaction_is_named_wherever_it_stands_in_the_way() {
+    let server = Server::start_with(WITH_PGVECTOR[1], &["max_prepared_transactions=10"]);
+    let database = old_logs(&server, 5);
+    server.sql(&database, "CREATE TABLE plain (id int PRIMARY KEY, at timestamptz NOT NULL); INSERT INTO plain SELECT g, now() - interval '90 days' FROM generate_series(1, 100) g");
+    server.sql(
+        &database,
+        "BEGIN; INSERT INTO logs (at) VALUES (now()); LOCK TABLE plain IN ROW EXCLUSIVE MODE; INSERT INTO plain VALUES (0, now());
+         SELECT count(*) FROM logs; PREPARE TRANSACTION 'xa''1'",
+    );
+    let named = "prepared transaction 'xa''1' (postgres, since";
+    let end = "COMMIT PREPARED or ROLLBACK PREPARED";
+    let more = "every = \"month\"\nretain = \"92d\"\ndefault = true\nlock_timeout = \"200ms\"\ngive_up_after = \"1s\"";
+    let scenario = Scenario::logs(&server, &database, more).job("convert", "database = \"app\"\n[partition]\ntable = \"public.plain\"\ncolumn = \"at\"\nevery = \"month\"\nlock_timeout = \"200ms\"\ngive_up_after = \"1s\"\n");
+    scenario.tend().exited(75).says(&[named, end]);
+    scenario.run(&["partition", "convert", "convert"]).exited(75).says(&[named, end]);
+
+    server.sql(
+        &database,
+        "CREATE TABLE old (at timestamptz); INSERT INTO old SELECT now() - interval '90 days';
+         BEGIN; LOCK TABLE old IN SHARE MODE; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'share'",
+    );
+    let retention = Scenario::with_database(&server, &database).job(
+        "old",
+        "database = \"app\"\n[retention]\ntable = \"public.old\"\ncolumn = \"at\"\nolder_than = \"30d\"\n[limits]\nlock_timeout = \"20ms\"\n",
+    );
+    retention.run(&["run-job", "old"]).exited(75).says(&["prepared transaction 'share'", end]);
+
+    // The build of an index waits for its end, which may never come.
+    server.sql(
+        &database,
+        "CREATE EXTENSION vector; CREATE TABLE items (id int, embedding vector(3)); INSERT INTO items SELECT g, ARRAY[g, 1, 1]::real[]::vector FROM generate_series(1, 500) g;
+         CREATE INDEX items_idx ON items USING hnsw (embedding vector_l2_ops); CREATE INDEX items_id ON items (id);
+         BEGIN; INSERT INTO items VALUES (0, '[1,2,3]'); PREPARE TRANSACTION 'xa2'",
+    );
+    let reindex = Scenario::with_database(&server, &database).job(
+        "again",
+        "database = \"app\"\n[reindex]\ntable = \"public.items\"\n[limits]\nmax_wait = \"2s\"\nlock_timeout = \"1s\"\n",
+    );
+    server.sql(&database, "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'items_id'::regclass");
+    let ended = reindex.run(&["run-job", "again"]).exited(75);
+    assert!(ended.stderr.contains("prepared transaction 'xa2'") && ended.stderr.contains(end), "{ended:?}");
+    server.sql(&database, "ROLLBACK PREPARED 'xa2'");
+    server.sql(&database, "ROLLBACK PREPARED 'xa''1'");
+    server.sql(&database, "ROLLBACK PREPARED 'share'");
+    reindex.run(&["run-job", "again"]).succeeded();
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM pg_index WHERE NOT indisvalid"), "0", "what was begun is gone");
+    scenario.tend().succeeded();
+}
+
+#[test]
+fn a_large_default_partition_is_not_read_while_everybody_waits() {
+    let server = Server::start_with(18, &["log_min_messages=debug1"]);
+    let database = server.new_database();
+    server.sql(
+        &database,
+        "CREATE TABLE logs (at timestamptz, n int) PARTITION BY RANGE (at); CREATE TABLE logs_default PARTITION OF logs DEFAULT;
+         INSERT INTO logs SELECT NULL, g FROM generate_series(1, 1000000) g",
+    );
+    let scenario = Scenario::logs(&server, &database, "every = \"month\"\npremake = 1");
+    let run = scenario.json(&["run-job", "tend"]);
+    let facts = &run["runs"][0]["report"]["facts"];
+    assert_eq!(
+        (facts["default_rows_is_capped"].as_bool(), facts["created"].as_array().unwrap().len()),
+        (Some(true), 2),
+        "{run:#}"
+    );
+    let log = std::fs::read_to_string(server.log()).unwrap();
+    assert!(
+        log.contains("updated partition constraint for default partition \"logs_default\" is implied by existing constraints")
+    );
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM pg_constraint WHERE conname LIKE 'pgtend%'"), "0");
+}
