@@ -202,6 +202,8 @@ async fn restore(
         // Triggers, defaults and checks of the table run in it.
         let connecting = settings.connect_for(pg::Purpose::Application);
         let mut connection = connecting.await.with_context(|| format!("database `{database}`"))?;
+        // By a clock that is wrong the job may take them again at once.
+        pg::clock::agreed(&mut connection).await.with_context(|| format!("database `{database}`"))?;
         let phase = progress.phase("restore", Some(manifest.exported.bytes));
         let restored = archive::restore(store, batch, &mut connection, &table, &phase)
             .await

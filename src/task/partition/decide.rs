@@ -13,8 +13,6 @@ use super::state::{CUTS, Existing, MOVED_AT_ONCE_ROWS, State};
 use super::{Partition, Retain};
 use crate::units;
 
-/// A host whose clock is that wrong must not decide what is old.
-const CLOCK_TOLERANCE_SECONDS: i64 = 3600;
 /// Pieces of one period that older partitions leave uncovered.
 const PIECES: usize = 100;
 
@@ -26,6 +24,7 @@ pub fn decide(state: State, partition: &Partition) -> Plan {
         major: state.server.major(),
         steps: Vec::new(),
         refusals: Vec::new(),
+        clocks_apart: false,
         notes: Vec::new(),
         covered_until: None,
         covered_until_instant: None,
@@ -277,12 +276,9 @@ fn retire(state: &State, partition: &Partition, plan: &mut Plan) {
         return;
     }
     let names = || over.iter().map(|existing| existing.table.to_string()).collect::<Vec<_>>().join(", ");
-    if state.host_is_off_seconds.abs() > CLOCK_TOLERANCE_SECONDS && state.key.is_time() {
-        plan.refusals.push(format!(
-            "{} would go, but this host's clock and the server's differ by {}: set them right first",
-            names(),
-            units::duration(std::time::Duration::from_secs(state.host_is_off_seconds.unsigned_abs()))
-        ));
+    if let Some(apart) = state.clocks_apart.as_ref().filter(|_| state.key.is_time()) {
+        plan.clocks_apart = true;
+        plan.refusals.push(format!("{} would go, but {apart}", names()));
         return;
     }
     if !state.inbound.is_empty() {
@@ -352,6 +348,12 @@ fn drop_what_is_over(state: &State, partition: &Partition, plan: &mut Plan) {
         if !detached.inbound.is_empty() {
             let inbound = detached.inbound.join(", ");
             plan.refusals.push(format!("{} would be dropped, but foreign keys refer to it: {inbound}", detached.table));
+            continue;
+        }
+        // A grace is a time, too.
+        if let Some(apart) = &state.clocks_apart {
+            plan.clocks_apart = true;
+            plan.refusals.push(format!("{} would be dropped, but {apart}", detached.table));
             continue;
         }
         let reason = format!(

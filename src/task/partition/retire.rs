@@ -59,7 +59,7 @@ pub async fn confirm(session: &mut Session, plan: &Plan, table: &TableName, mark
     if is_attached(session, table).await? {
         return Ok(Attempt::Locked("its detach is not finished".to_owned()));
     }
-    let mark = Mark { stage: Stage::Retired, at: chrono::Utc::now(), ..mark.clone() };
+    let mark = Mark { stage: Stage::Retired, at: pg::clock::of_server(&mut session.connection).await?, ..mark.clone() };
     Ok(match session.transaction(&[comment(table, &mark.comment(&plan.table.to_string()))], &[table.oid]).await? {
         Attempt::Done(_) => Attempt::Done(mark),
         Attempt::Locked(who) => Attempt::Locked(who),

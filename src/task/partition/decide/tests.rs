@@ -46,7 +46,7 @@ fn state(partitions: &[(i64, i64)]) -> State {
         highest_row: None,
         zone: Tz::Asia__Tokyo,
         at: DateTime::from_timestamp_micros(10 * DAY + DAY / 2).unwrap(),
-        host_is_off_seconds: 0,
+        clocks_apart: None,
         existing: existing.collect(),
         detached: Vec::new(),
         inbound: Vec::new(),
@@ -157,7 +157,7 @@ fn only_what_ends_before_the_cutoff_goes_oldest_first() {
             "a foreign key to the table",
             (|state: &mut State| state.inbound.push("public.notes (fk)".to_owned())) as fn(&mut State),
         ),
-        ("a clock that is wrong", |state| state.host_is_off_seconds = -7200),
+        ("a clock that is wrong", |state| state.clocks_apart = Some("clocks are apart".to_owned())),
     ] {
         let mut state = state.clone();
         change(&mut state);
