@@ -90,6 +90,11 @@ impl BatchName {
     pub fn object(&self) -> String {
         format!("{}{OBJECT}", self.0)
     }
+
+    /// Of further rows that the same transaction takes; it comes after this one, and after those with lower numbers.
+    pub fn further(&self, number: usize) -> Self {
+        Self(format!("{}-{number:02}", self.0))
+    }
 }
 
 impl std::fmt::Display for BatchName {

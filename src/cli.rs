@@ -97,6 +97,9 @@ pub enum Command {
         /// As the latest tick of the job's schedule: at most once per tick, whoever runs it (systemd timer, CronJob)
         #[arg(long, conflicts_with = "dry_run")]
         scheduled: bool,
+        /// Yes to what the job asks for: a [retention] that would take nearly all of its table. Once; the ledger remembers it
+        #[arg(long)]
+        yes: bool,
     },
     /// Check the configuration and all jobs, every mistake at once
     Check {
@@ -174,9 +177,10 @@ async fn dispatch(arguments: &Arguments) -> Result<ExitCode> {
     let global = &arguments.global;
     match &arguments.command {
         Command::Serve => serve::run(global).await,
-        Command::RunJob { name, dry_run, database, scheduled } => {
+        Command::RunJob { name, dry_run, database, scheduled, yes } => {
             let mode = if *dry_run { Mode::DryRun } else { Mode::Apply };
-            run_job::run(global, &run_job::Request { name, mode, database: database.as_deref(), scheduled: *scheduled }).await
+            let request = run_job::Request { name, mode, database: database.as_deref(), scheduled: *scheduled };
+            run_job::run(global, &request, *yes).await
         }
         Command::Check { connect } => check::run(global, *connect).await,
         Command::Audit(arguments) => audit::run(global, arguments).await,

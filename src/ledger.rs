@@ -269,7 +269,7 @@ impl Ledger {
         self.query(
             "write a run's end",
             sqlx::query(
-                "UPDATE pgtend.runs SET outcome = $2, report = $3, error = $4, stderr = nullif($5, ''), progress = NULL, cursor = $7,
+                "UPDATE pgtend.runs SET outcome = $2, report = coalesce($3, report), error = $4, stderr = nullif($5, ''), progress = NULL, cursor = $7,
                         finished_at = clock_timestamp(), heartbeat_at = clock_timestamp(),
                         retry_at = clock_timestamp() + make_interval(secs => $6)
                  WHERE id = $1 AND (outcome IS NULL OR outcome = 'crashed')",

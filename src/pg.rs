@@ -3,6 +3,7 @@
 //! The only file with `AssertSqlSafe`: identifiers reach SQL through [`identifier`], literals of utility
 //! statements (which take no bound values) through [`literal`], all other values are bound.
 
+pub mod clock;
 mod contract;
 mod parameters;
 mod passfile;

@@ -156,11 +156,17 @@ async fn needs(connection: &mut PgConnection, job: &Job, role: &str, memberships
             Ok(lines)
         }
         Task::Reindex(reindex) => owns(connection, &reindex.table, role, memberships).await,
-        Task::Retention(retention) => Ok(vec![
+        Task::Retention(retention) => {
             // SELECT … FOR UPDATE asks for UPDATE.
-            format!("GRANT SELECT, UPDATE, DELETE ON {} TO {role};", with_schema(&retention.table)),
-            format!("-- to see replication and WAL archiving, which it spares\nGRANT pg_monitor TO {role};"),
-        ]),
+            let tables = std::iter::once(&retention.table).chain(&retention.cascade);
+            let mut lines: Vec<String> =
+                tables.map(|table| format!("GRANT SELECT, UPDATE, DELETE ON {} TO {role};", with_schema(table))).collect();
+            for table in retention.referring(connection).await? {
+                lines.push(format!("-- rows that it refers to stay\nGRANT SELECT ON {table} TO {role};"));
+            }
+            lines.push(format!("-- to see replication and WAL archiving, which it spares\nGRANT pg_monitor TO {role};"));
+            Ok(lines)
+        }
         Task::Sql(sql) => {
             let server = Server::of(connection).await?;
             let mut lines: Vec<String> =

@@ -31,9 +31,13 @@ pub struct Request<'a> {
     pub scheduled: bool,
 }
 
-pub async fn run(global: &Global, request: &Request<'_>) -> Result<ExitCode> {
+/// `yes`: to what the job asks for.
+pub async fn run(global: &Global, request: &Request<'_>, yes: bool) -> Result<ExitCode> {
     let (config, jobs) = global.load()?;
-    let job = global.find_job(&jobs, request.name)?.clone();
+    let mut job = global.find_job(&jobs, request.name)?.clone();
+    if let (Task::Retention(retention), true) = (&mut job.task, yes) {
+        retention.agreed = true;
+    }
     let databases = databases(&job, request.database)?;
     let trigger = trigger(&job, request)?;
     if let Some(reason) = not_due(&job, &trigger) {

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
+use sqlx::types::Json;
 
 use super::{Key, Ledger, MaybeOutcome, Row};
 use crate::progress;
-use crate::report::Outcome;
+use crate::report::{Outcome, Report};
 
 /// Deleted at once when history is pruned.
 const PRUNE_ROWS: i64 = 10_000;
@@ -48,7 +49,42 @@ pub struct Brief {
     pub version: String,
 }
 
+/// What earlier runs of a job did by one rule.
+#[derive(Clone, Copy, Debug, Default, sqlx::FromRow)]
+pub struct RunsByRule {
+    pub has_succeeded: bool,
+    /// A person has agreed to one of them.
+    pub was_agreed: bool,
+}
+
 impl Ledger {
+    /// A rule is the fact of that name in a report: what a [retention] job takes.
+    pub async fn runs_by_rule(&self, job: &str, database: &str, rule: &str) -> Result<RunsByRule> {
+        self.query(
+            "look for runs by the same rule",
+            sqlx::query_as(
+                "SELECT coalesce(bool_or(outcome = 'succeeded'), false) AS has_succeeded,
+                        coalesce(bool_or(report -> 'facts' ->> 'agreed' = 'true'), false) AS was_agreed
+                 FROM pgtend.runs WHERE job = $1 AND database = $2 AND report -> 'facts' ->> 'rule' = $3",
+            )
+            .bind(job)
+            .bind(database)
+            .bind(rule)
+            .fetch_one(&self.pool),
+        )
+        .await
+    }
+
+    /// Keeps this of a run that has not ended: it stays where the run ends without a report.
+    pub async fn note(&self, id: i64, report: &Report) -> Result<()> {
+        self.query(
+            "note what a run begins with",
+            sqlx::query("UPDATE pgtend.runs SET report = $2 WHERE id = $1").bind(id).bind(Json(report)).execute(&self.pool),
+        )
+        .await?;
+        Ok(())
+    }
+
     /// When each of them last succeeded, for those that did. A command by hand ("partition convert") is no success of its job.
     pub async fn last_successes(&self, keys: &[Key]) -> Result<HashMap<Key, DateTime<Utc>>> {
         let jobs: Vec<&str> = keys.iter().map(|(job, _)| job.as_str()).collect();

@@ -24,7 +24,7 @@ mod walk;
 
 pub use install::GUARDS;
 pub use plan::Plan;
-pub use table::without_its_view;
+pub use table::{base_of, without_its_view};
 
 use std::fmt;
 

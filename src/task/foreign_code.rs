@@ -86,19 +86,22 @@ struct Touched<'a> {
 const DELETE: i32 = 8;
 const UPDATE: i32 = 16;
 
-/// None: it touches no table, or (REINDEX) the server itself switches to the owner, or nobody but a person knows what it touches.
-fn touched(task: &Task) -> Option<Touched<'_>> {
+/// Empty: it touches no table, or (REINDEX) the server itself switches to the owner, or nobody but a person knows what it touches.
+fn touched(task: &Task) -> Vec<Touched<'_>> {
     fn touched<'a>(table: &'a str, triggers: i32, rules: &'static [&'static str], writes: bool) -> Touched<'a> {
         Touched { table, triggers, rules, writes, silences_triggers: false }
     }
     match task {
-        Task::Retention(retention) => Some(touched(&retention.table, DELETE, &["4"], false)),
+        Task::Retention(retention) => {
+            let tables = std::iter::once(&retention.table).chain(&retention.cascade);
+            tables.map(|table| touched(table, DELETE, &["4"], false)).collect()
+        }
         // Rows leave a default partition with its triggers disabled.
-        Task::Partition(partition) => Some(touched(&partition.table, 0, &["4"], true)),
-        Task::Compress(compress) => Some(Touched { silences_triggers: true, ..touched(&compress.table, UPDATE, &["2"], true) }),
+        Task::Partition(partition) => vec![touched(&partition.table, 0, &["4"], true)],
+        Task::Compress(compress) => vec![Touched { silences_triggers: true, ..touched(&compress.table, UPDATE, &["2"], true) }],
         // The build runs as the owner; the searches that measure it do not.
-        Task::VectorIndex(vector_index) => Some(touched(&vector_index.table, 0, &[], false)),
-        Task::Audit(_) | Task::Backup(_) | Task::Reindex(_) | Task::Sql(_) => None,
+        Task::VectorIndex(vector_index) => vec![touched(&vector_index.table, 0, &[], false)],
+        Task::Audit(_) | Task::Backup(_) | Task::Reindex(_) | Task::Sql(_) => Vec::new(),
     }
 }
 
@@ -109,20 +112,25 @@ pub fn settings(database: &config::Database, task: &Task) -> Result<Settings> {
 
 /// Whether code of a table's owner runs in a job of this task.
 pub fn meets(task: &Task) -> bool {
-    touched(task).is_some()
+    !touched(task).is_empty()
 }
 
 /// What a run of the job runs of others' code with more rights than they have, each in a sentence; an error where the job refuses that.
 pub async fn warnings(settings: &Settings, job: &Job) -> Result<Vec<String>> {
-    let Some(touched) = touched(&job.task) else { return Ok(Vec::new()) };
-    let mut found = look(settings, &touched).await?;
+    let mut found: Vec<ForeignCode> = Vec::new();
+    for touched in touched(&job.task) {
+        let mut of_table = look(settings, &touched).await?;
+        if job.limits.trust_owners && touched.silences_triggers {
+            of_table.retain(|code| !is_guard(code));
+        }
+        // A cascade may reach what is named, too.
+        of_table.retain(|code| !found.iter().any(|known| known.to_string() == code.to_string()));
+        found.append(&mut of_table);
+    }
     // Code that was found first: it is the more telling. A role that `grants` made for several jobs always has rights that one owner has not:
     // there the owner alone is no news.
     found.sort_by_key(ForeignCode::is_the_table);
     found.retain(|code| !job.limits.trust_owners || !code.is_the_table() || code.is_superuser);
-    if job.limits.trust_owners && touched.silences_triggers {
-        found.retain(|code| !is_guard(code));
-    }
     if let Some(first) = found.first().filter(|_| !job.limits.trust_owners) {
         let message = format!(
             "{}; trust_owners = false refuses that: connect as a role without more rights than {} (itself, or a member of it alone that is no \

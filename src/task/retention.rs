@@ -1,10 +1,22 @@
 //! `[retention]`: rows older than a limit leave a table in small batches, archived first where that is asked for.
 //!
+//! What is old is said by the server's clock, in the transaction that deletes; this host's must agree with it. A way that is
+//! refused is no reason for another one: the run ends.
+//!
 //! What an interruption leaves behind: nothing in the table but what was not yet deleted, each batch being a
 //! transaction; in the archive, a batch of which the server knows whether it counts (see `archive`).
 
+mod batch;
+mod conditions;
+mod consent;
 mod delete;
+mod facts;
+mod key;
+mod left;
 mod plan;
+mod references;
+mod tree;
+mod whole;
 
 pub use plan::Plan;
 
@@ -13,6 +25,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use self::left::Left;
 use crate::archive::Archive;
 use crate::fault::{Fault, Kind};
 use crate::governor::{self, Go, Governor};
@@ -20,7 +33,7 @@ use crate::job::Checker;
 use crate::pg;
 use crate::report::{Report, Unfinished};
 use crate::store::Store;
-use crate::task::partition::{Partition, with_schema};
+use crate::task::partition::{Epoch, Partition, with_schema};
 use crate::task::{RunContext, Work};
 use crate::units::{self, Span};
 
@@ -29,11 +42,21 @@ use crate::units::{self, Span};
 pub struct Retention {
     pub table: String,
     pub column: String,
-    pub older_than: Span,
+    pub older_than: Option<Span>,
+    /// So many rows of each `per` stay, the newest.
+    pub keep_newest: Option<u32>,
+    pub per: Option<String>,
+    pub epoch: Option<Epoch>,
     pub condition: Option<String>,
     pub archive: Option<String>,
+    /// Tables whose rows go with those that they refer to, as in SQL.
+    pub cascade: Vec<String>,
     pub method: Method,
+    pub sentinels: Sentinels,
+    pub subscribers: Option<Subscribers>,
     pub vacuum: bool,
+    /// A person has said `--yes` to this run.
+    pub agreed: bool,
 }
 
 /// `[retention]` as written.
@@ -42,19 +65,36 @@ pub struct Retention {
 pub struct Written {
     /// As in SQL: `public.execution_logs`, `"Odd Name"`.
     pub table: String,
-    /// Its time: timestamptz, timestamp or date. Rows where it is NULL stay.
+    /// Its time: timestamptz, timestamp, date, an integer with `epoch`, uuid (version 7) or text (ULIDs). Rows where it is NULL stay.
     pub column: String,
-    /// Rows leave at this age.
-    pub older_than: Span,
+    /// Rows leave at this age, by the server's clock. This, `keep_newest`, or both: then rows go that are old, and not among the newest.
+    pub older_than: Option<Span>,
+    /// So many rows of each value of `per` stay, the newest by `column`; from 1.
+    #[schemars(with = "Option<u32>")]
+    pub keep_newest: Option<Spanned<u32>>,
+    /// A column that an index begins with. Rows where it is NULL stay.
+    #[schemars(with = "Option<String>")]
+    pub per: Option<Spanned<String>>,
+    /// What an integer column counts since 1970: "seconds", "milliseconds" or "microseconds".
+    pub epoch: Option<Epoch>,
     /// An SQL condition that rows must meet besides: "status <> 'running'".
     #[serde(rename = "where")]
     pub condition: Option<String>,
     /// Rows are written there, and read back, before they are deleted.
     #[schemars(with = "Option<String>")]
     pub archive: Option<Spanned<String>>,
+    /// Tables that refer to the table, or to another one here: their rows go first, archived as well, all that hang together or none.
+    #[serde(default)]
+    pub cascade: Vec<String>,
     /// How rows are found: "auto" (default), "index" on the column, or "blocks", one part of the table after another.
     #[serde(default)]
     pub method: Method,
+    /// Values before 1970-01-02 ('-infinity', 0001-01-01, 1970-01-01) mean "never" or "unknown": "keep" (default), or "delete".
+    #[serde(default)]
+    pub sentinels: Sentinels,
+    /// Of a published, partitioned table: "delete" deletes rows one by one, so that subscribers do, too; "keep" drops whole partitions only, whose
+    /// rows subscribers keep. No default.
+    pub subscribers: Option<Subscribers>,
     /// VACUUM the table (not FULL) when rows were deleted; default false: autovacuum comes by itself.
     #[serde(default)]
     pub vacuum: bool,
@@ -69,20 +109,70 @@ pub enum Method {
     Blocks,
 }
 
+/// What happens to rows whose time is before 1970-01-02.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Sentinels {
+    #[default]
+    Keep,
+    Delete,
+}
+
+/// What happens at subscribers when whole partitions could go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Subscribers {
+    Delete,
+    Keep,
+}
+
 pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Retention> {
     if let Some(store) = &written.archive
         && !checker.known("store", store)
     {
         return None;
     }
+    match (&written.keep_newest, &written.per) {
+        (None, None) if written.older_than.is_none() => {
+            checker.missing(
+                "[retention] does not say what goes",
+                "older_than = \"90d\", or keep_newest = 10 with per = \"a column\"",
+            );
+            return None;
+        }
+        (Some(keep), None) => {
+            checker.problem(
+                keep,
+                "`keep_newest` without `per`",
+                "per = \"a column\": so many rows of each of its values stay".to_owned(),
+            );
+            return None;
+        }
+        (None, Some(per)) => {
+            checker.problem(per, "`per` without `keep_newest`", "keep_newest = 10".to_owned());
+            return None;
+        }
+        (Some(keep), _) if *keep.get_ref() == 0 => {
+            checker.problem(keep, "`keep_newest = 0`", "1 or more".to_owned());
+            return None;
+        }
+        _ => {}
+    }
     Some(Retention {
         table: written.table,
         column: written.column,
         older_than: written.older_than,
+        keep_newest: written.keep_newest.map(Spanned::into_inner),
+        per: written.per.map(Spanned::into_inner),
+        epoch: written.epoch,
         condition: written.condition,
         archive: written.archive.map(Spanned::into_inner),
+        cascade: written.cascade,
         method: written.method,
+        sentinels: written.sentinels,
+        subscribers: written.subscribers,
         vacuum: written.vacuum,
+        agreed: false,
     })
 }
 
@@ -104,12 +194,32 @@ impl Work for Retention {
         }
     }
 
+    fn refusal(&self, plan: &Plan) -> Option<anyhow::Error> {
+        plan.asks.as_ref().map(|asks| Fault::new(Kind::NotNow, asks.clone()).into())
+    }
+
     async fn apply(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
+        if let Some(refusal) = self.refusal(&plan) {
+            return Err(refusal);
+        }
         let mut plan = plan;
+        let mut said = Report::default();
+        said.fact("rule", plan.consent.rule.clone());
+        if plan.consent.is_given {
+            said.fact("agreed", true);
+            if let (Some(ledger), Some(id)) = (run.ledger, run.run_id) {
+                // However this run ends, nobody is asked twice.
+                ledger.note(id, &said).await?;
+            }
+        }
         let mut report = match plan.whole.take() {
-            Some(whole) => self.partitions(&plan.table).apply(run, whole).await?,
+            Some(whole) => {
+                let partitions = self.partitions(&plan.table).context("partitions go by their age")?;
+                partitions.apply(run, whole).await?
+            }
             None => Report::default(),
         };
+        report.facts.append(&mut said.facts);
         let partitions_summary = std::mem::take(&mut report.summary);
         let archive = self.archive(run).await?;
         if let Some(archive) = &archive {
@@ -147,12 +257,12 @@ impl Work for Retention {
         phase.done(&units::plural(done.rows as usize, "row"));
         done.report(&mut report);
         governor.report(&mut report);
-        let left = run.or_cancelled(delete::left(&mut connection, &plan)).await?;
-        match left {
-            Some(left) => report.fact("rows_left", left),
+        let left = run.or_cancelled(Left::count(&mut connection, &plan)).await?;
+        match &left {
+            Some(left) => left.report(&mut report, &plan),
             None => report.fact("rows_left", serde_json::Value::Null),
         }
-        report.summary = summary(self, &plan, &done, stopped.as_deref(), left);
+        report.summary = summary(self, &plan, &done, stopped.as_deref(), left.as_ref());
         if !partitions_summary.is_empty() {
             report.summary = format!("{partitions_summary}; {}", report.summary);
         }
@@ -175,8 +285,50 @@ impl Work for Retention {
 
 impl Retention {
     /// Whole partitions that are too old.
-    fn partitions(&self, table: &str) -> Partition {
-        Partition::retiring(table, &self.column, self.older_than, self.archive.clone())
+    fn partitions(&self, table: &str) -> Option<Partition> {
+        let retiring = Partition::retiring(table, &self.column, self.older_than?, self.archive.clone());
+        Some(Partition { epoch: self.epoch, ..retiring })
+    }
+
+    /// So many rows of each value of this column stay.
+    fn newest(&self) -> Option<(u32, &str)> {
+        Some((self.keep_newest?, self.per.as_deref()?))
+    }
+
+    /// Which rows go: "older than 90d".
+    fn in_words(&self) -> String {
+        let age = self.older_than.map(|age| format!("older than {age}"));
+        let newest = self.newest().map(|(keep, per)| format!("beyond the newest {keep} of each {per}"));
+        age.into_iter().chain(newest).collect::<Vec<_>>().join(" and ")
+    }
+
+    /// Other tables, quoted, whose rows refer to those of the table.
+    pub async fn referring(&self, connection: &mut sqlx::PgConnection) -> Result<Vec<String>> {
+        let oid: Option<i64> = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1)::pg_catalog.oid::bigint")
+            .bind(with_schema(&self.table))
+            .fetch_one(&mut *connection)
+            .await?;
+        let Some(oid) = oid else { return Ok(Vec::new()) };
+        Ok(references::referring(&references::load(connection, oid).await?))
+    }
+
+    fn keeps_sentinels(&self) -> bool {
+        self.sentinels == Sentinels::Keep
+    }
+
+    /// What the job takes. Another rule is another job: its first run is a first one.
+    fn rule(&self) -> String {
+        let mut rule = format!("{}.{} {}", with_schema(&self.table), self.column, self.in_words());
+        if let Some(condition) = &self.condition {
+            rule += &format!(" where {condition}");
+        }
+        if !self.cascade.is_empty() {
+            rule += &format!(", cascade to {}", self.cascade.join(", "));
+        }
+        if !self.keeps_sentinels() {
+            rule += ", with sentinels";
+        }
+        rule
     }
 
     async fn archive(&self, run: &RunContext<'_>) -> Result<Option<Archive>> {
@@ -187,23 +339,18 @@ impl Retention {
     }
 }
 
-fn summary(retention: &Retention, plan: &Plan, done: &delete::Done, stopped: Option<&str>, left: Option<u64>) -> String {
+fn summary(retention: &Retention, plan: &Plan, done: &delete::Done, stopped: Option<&str>, left: Option<&Left>) -> String {
     let mut text = format!(
-        "{} {} from {} in {}, older than {}",
+        "{} {} from {} in {}, {}",
         units::plural(done.rows as usize, "row"),
         if retention.archive.is_some() { "archived and deleted" } else { "deleted" },
         plan.table,
         units::plural(done.batches, "batch"),
-        retention.older_than
+        retention.in_words()
     );
     match (stopped, left) {
         (Some(reason), _) => text += &format!("; stopped for now: {reason}"),
-        (None, Some(left @ 1..)) => {
-            text += &format!(
-                "; {} left for the next run: locked by others, or kept by a trigger",
-                units::plural(left as usize, "row")
-            )
-        }
+        (None, Some(left)) => text += &left.in_words(&retention.column),
         _ => {}
     }
     text

@@ -264,8 +264,8 @@ fn triggers_conditions_and_statements_of_the_user_find_names_as_without_us() {
                 &["INSERT INTO gone VALUES (100)", "DO $$ BEGIN ASSERT current_setting('search_path') = 'app'; END $$"],
             );
         for job in ["plain", "archived", "sql"] {
-            scenario.run(&["run-job", job, "--dry-run"]).succeeded();
-            scenario.run(&["run-job", job]).succeeded();
+            scenario.run(&["run-job", job, "--dry-run", "--yes"]).succeeded();
+            scenario.run(&["run-job", job, "--yes"]).succeeded();
         }
         assert_eq!(server.sql(&database, "SELECT count(*), sum(id) FROM app.gone"), "11|155");
         assert_eq!(server.sql(&database, "SELECT count(*) FROM app.t"), "0");

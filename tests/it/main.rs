@@ -72,6 +72,10 @@ mod restore_stream;
 mod retention;
 /// Tables of every kind that rows leave, and who else holds them.
 mod retention_tables;
+/// What is old, and who says so: clocks, values that are no times, the first run, keys.
+mod retention_time;
+/// The short way does what the long way would: triggers, publications, foreign keys.
+mod retention_ways;
 /// Further attempts, and what a run waits for.
 mod retries;
 /// Whole databases, byte for byte.

@@ -57,7 +57,7 @@ const LOGS: &str = "CREATE TABLE logs (id int PRIMARY KEY, created_at timestampt
 const RETENTION: &str = "[retention]\ntable = 'public.logs'\ncolumn = 'created_at'\nolder_than = '30d'\n";
 
 fn warnings(scenario: &Scenario, job: &str) -> String {
-    let output = scenario.run(&["run-job", job, "--json"]).succeeded();
+    let output = scenario.run(&["run-job", job, "--yes", "--json"]).succeeded();
     let json: Value = serde_json::from_str(&output.stdout).unwrap();
     json["runs"][0]["report"]["warnings"].to_string()
 }
@@ -73,15 +73,15 @@ fn a_trigger_on_delete_is_named_before_it_runs_as_the_superuser_and_refused_wher
         let named = format!("trigger takes of public.logs calls public.on_row, code of \"{}\"", owned.owner);
 
         let refusal = [named.as_str(), "trust_owners = false", "connect as a role without more rights"];
-        scenario.run(&["run-job", "refused"]).exited(77).says(&refusal);
-        scenario.run(&["run-job", "refused", "--dry-run"]).exited(77).says(&refusal);
+        scenario.run(&["run-job", "refused", "--yes"]).exited(77).says(&refusal);
+        scenario.run(&["run-job", "refused", "--yes", "--dry-run"]).exited(77).says(&refusal);
         let connected = scenario.run(&["check", "--connect"]).exited(77).stdout;
         assert!(connected.contains("FAILED") && connected.contains("WARNING: trigger takes"), "{connected}");
         scenario
-            .run(&["run-job", "warned", "--dry-run"])
+            .run(&["run-job", "warned", "--yes", "--dry-run"])
             .succeeded()
             .prints(&[&format!("WARNING: {named}"), "as \"postgres\", a superuser"]);
-        let planned = scenario.run(&["run-job", "warned", "--dry-run", "--json"]).succeeded().stdout;
+        let planned = scenario.run(&["run-job", "warned", "--yes", "--dry-run", "--json"]).succeeded().stdout;
         assert!(planned.contains("foreign_code"), "{planned}");
         assert_eq!(owned.ran(), "", "on {major}");
         assert_eq!(owned.sql("SELECT count(*) FROM logs"), "50");
@@ -106,12 +106,15 @@ fn whoever_has_no_more_rights_than_the_owner_is_not_warned() {
     ));
     for role in [format!("many_{database}"), format!("granted_{database}")] {
         let scenario = owned.scenario(&role, RETENTION);
-        scenario.run(&["run-job", "refused"]).exited(77).says(&[&format!("as \"{role}\", with rights that \"{owner}\" has not")]);
+        scenario
+            .run(&["run-job", "refused", "--yes"])
+            .exited(77)
+            .says(&[&format!("as \"{role}\", with rights that \"{owner}\" has not")]);
         assert_eq!(owned.ran(), "");
     }
     for role in [owner.clone(), format!("alone_{database}")] {
         let scenario = owned.scenario(&role, RETENTION);
-        scenario.run(&["run-job", "refused", "--dry-run"]).succeeded();
+        scenario.run(&["run-job", "refused", "--yes", "--dry-run"]).succeeded();
         assert!(!warnings(&scenario, "refused").contains("code of"), "{role}");
     }
 }
@@ -146,7 +149,7 @@ fn a_constant_in_an_index_runs_in_no_task_that_trusts_no_owner() {
         let scenario = owned.scenario("postgres", job);
         // Another job would look at the table, as its owner is trusted.
         std::fs::remove_file(scenario.path("jobs/warned.toml")).unwrap();
-        let output = scenario.run(&["run-job", "refused"]).exited(77).says(names);
+        let output = scenario.run(&["run-job", "refused", "--yes"]).exited(77).says(names);
         assert_eq!(owned.ran(), "", "{job}: {}", output.stderr);
         scenario.run(&["check", "--connect"]).exited(77);
         assert_eq!(owned.ran(), "", "{job}");
@@ -173,13 +176,13 @@ fn a_table_behind_the_view_of_a_compress_job_is_looked_at_even_without_the_view(
     let many = format!("many_{database}");
     owned.sql(&format!("CREATE ROLE other_{database}; CREATE ROLE {many} LOGIN; GRANT {owner}, other_{database} TO {many}"));
     let by_many = owned.scenario(&many, job);
-    by_many.run(&["run-job", "refused"]).exited(77).says(&["trigger zz_pgtend_one_form of public.scripts_stored"]);
+    by_many.run(&["run-job", "refused", "--yes"]).exited(77).says(&["trigger zz_pgtend_one_form of public.scripts_stored"]);
     assert!(!warnings(&by_many, "warned").contains("code of"));
     let stored = owned.sql("SELECT relname FROM pg_class WHERE relkind = 'r' AND relname LIKE 'scripts%stored'");
     owned.sql(&format!("SET ROLE {}; CREATE INDEX bad ON {stored} ((id + hidden())); RESET ROLE; TRUNCATE ran", owned.owner));
-    scenario.run(&["run-job", "refused"]).exited(77).says(&["index bad of public.scripts_stored calls public.hidden"]);
+    scenario.run(&["run-job", "refused", "--yes"]).exited(77).says(&["index bad of public.scripts_stored calls public.hidden"]);
     owned.sql("DROP VIEW scripts");
-    scenario.run(&["run-job", "refused"]).exited(77).says(&["index bad of"]);
+    scenario.run(&["run-job", "refused", "--yes"]).exited(77).says(&["index bad of"]);
     scenario.run(&["compress", "install", "refused"]).exited(77).says(&["index bad of"]);
     assert_eq!(owned.ran(), "");
 }
@@ -212,7 +215,7 @@ fn what_postgres_itself_computes_is_nobody_elses_code_unless_it_takes_sql() {
     owned.sql("ALTER TABLE logs ADD CONSTRAINT asks CHECK (query_to_xml('SELECT public.note()', true, true, '') IS NOT NULL) NOT VALID; TRUNCATE ran");
     owned
         .scenario("postgres", compress)
-        .run(&["run-job", "refused"])
+        .run(&["run-job", "refused", "--yes"])
         .exited(77)
         .says(&["CHECK asks of public.logs calls pg_catalog.query_to_xml"]);
     assert_eq!(owned.ran(), "");
@@ -228,12 +231,12 @@ fn triggers_that_a_cascade_sets_off_are_named_where_they_run_as_the_superuser() 
     for (major, is_named) in [(14, true), (18, false)] {
         let owned = Owned::with(major, &tables);
         let scenario = owned.scenario("postgres", RETENTION);
-        let refused = scenario.run(&["run-job", "refused"]);
+        let refused = scenario.run(&["run-job", "refused", "--yes"]);
         assert_eq!(refused.code, Some(77), "{refused:?}");
         assert_eq!(refused.stderr.contains("trigger after of public.lines"), is_named, "{refused:?}");
         assert!(!refused.stderr.contains("trigger before of"), "{refused:?}");
         assert_eq!(owned.ran(), "");
-        scenario.run(&["run-job", "warned"]).succeeded();
+        scenario.run(&["run-job", "warned", "--yes"]).succeeded();
         assert_eq!(owned.ran().contains("postgres"), is_named, "on {major}: {}", owned.ran());
     }
 }
@@ -252,7 +255,7 @@ fn with_owner_url_the_owners_code_runs_as_the_owner_and_a_backup_still_as_the_lo
         .sql_job("login", "", &["INSERT INTO public.ran VALUES ('sql as ' || current_user)"]);
     let checked = scenario.run(&["check", "--connect"]);
     assert!(checked.stdout.contains(&format!("by owner_url: {}", owned.owner)), "{}", checked.stdout);
-    scenario.run(&["run-job", "refused"]).succeeded();
+    scenario.run(&["run-job", "refused", "--yes"]).succeeded();
     assert_eq!(owned.ran(), owned.owner);
     assert_eq!(owned.sql("SELECT count(*) FROM logs"), "0");
     owned.sql("TRUNCATE ran");
@@ -278,7 +281,7 @@ fn a_cursor_held_open_by_a_function_of_the_owners_gets_no_rights_where_no_owner_
         );
         let scenario = owned.scenario("postgres", RETENTION);
         let named = format!("public.logs belongs to \"{}\"", owned.owner);
-        scenario.run(&["run-job", "refused"]).exited(77).says(&[&named, "owner_url"]);
+        scenario.run(&["run-job", "refused", "--yes"]).exited(77).says(&[&named, "owner_url"]);
         assert_eq!(owned.ran(), "");
         let warned = warnings(&scenario, "warned");
         assert!(warned.contains("belongs to") && warned.contains("a superuser"), "{warned}");
@@ -291,7 +294,7 @@ fn constraint_exclusion_set_on_the_database_runs_no_check_of_the_owners_when_a_q
     let owned = Owned::with(18, &format!("{LOGS}; ALTER TABLE logs ADD CHECK (hidden() = 1 OR id > 0)"));
     owned.sql(&format!("ALTER DATABASE {} SET constraint_exclusion = on; TRUNCATE ran", owned.database));
     let scenario = owned.scenario("postgres", RETENTION);
-    scenario.run(&["run-job", "warned", "--dry-run"]).succeeded();
+    scenario.run(&["run-job", "warned", "--yes", "--dry-run"]).succeeded();
     assert_eq!(owned.ran(), "");
 }
 
@@ -312,7 +315,7 @@ fn a_mark_of_a_partition_on_a_strangers_table_is_not_believed() {
     ));
     let job = "[partition]\ntable = 'public.logs'\ncolumn = 'created_at'\nevery = 'month'\nretain = '30d'\n";
     let scenario = owned.scenario("postgres", job);
-    let planned = scenario.run(&["run-job", "warned", "--dry-run"]).succeeded();
+    let planned = scenario.run(&["run-job", "warned", "--yes", "--dry-run"]).succeeded();
     assert!(!planned.stdout.contains("mine"), "{}", planned.stdout);
     scenario.run(&["run-job", "warned"]).succeeded();
     assert_eq!(owned.sql("SELECT count(*) FROM mine"), "1");

@@ -163,14 +163,14 @@ fn killed_at_any_moment_rows_in_the_table_and_archived_rows_are_all_rows() {
     let scenario = scenario(server, &database, "archive = 'local'\n[limits]\npause = '10ms'");
     let mut random = TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha);
     for _ in 0..20 {
-        let running = scenario.start(&["run-job", "old-logs"]);
+        let running = scenario.start(&["run-job", "old-logs", "--yes"]);
         std::thread::sleep(Duration::from_millis(random.random_range(20..600)));
         running.kill();
     }
     // A server process of a killed run ends when it notices; until then its transaction is in progress.
     let started = Instant::now();
     loop {
-        let output = scenario.run(&["run-job", "old-logs"]);
+        let output = scenario.run(&["run-job", "old-logs", "--yes"]);
         if output.code == Some(0) {
             break;
         }
@@ -194,14 +194,14 @@ fn a_server_that_crashes_midway_loses_nothing() {
             "INSERT INTO logs (created_at, status) SELECT now() - interval '20 days', 'more' FROM generate_series(1, 20000)",
         );
         let before = scenario.files("store");
-        let running = scenario.start(&["run-job", "old-logs"]);
+        let running = scenario.start(&["run-job", "old-logs", "--yes"]);
         eventually("a batch is on its way", || scenario.files("store").iter().any(|file| !before.contains(file)));
         server.crash();
         let ended = running.wait();
         assert_ne!(ended.code, Some(0), "{ended:?}");
         server.start_again();
     }
-    scenario.run(&["run-job", "old-logs"]).succeeded();
+    scenario.run(&["run-job", "old-logs", "--yes"]).succeeded();
     // A crash leaves gaps in the numbers: a sequence is logged ahead.
     server.sql(&database, "CREATE TABLE back (LIKE logs)");
     scenario.run(&["archives", "restore", "--table", "public.back"]).succeeded();
@@ -214,7 +214,7 @@ fn a_killed_walk_goes_on_where_it_was() {
     let server = server(18);
     let database = logs(server, 60_000);
     let scenario = scenario(server, &database, "method = 'blocks'\n[limits]\npause = '200ms'\nbatch_time = '1ms'").ledger();
-    let running = scenario.start(&["run-job", "old-logs"]);
+    let running = scenario.start(&["run-job", "old-logs", "--yes"]);
     eventually("a heartbeat has noted the place", || {
         server.psql(&database, "SELECT (cursor->>'block')::int > 5 FROM pgtend.runs").is_ok_and(|answer| answer == "t")
     });
@@ -223,7 +223,7 @@ fn a_killed_walk_goes_on_where_it_was() {
         "old-logs",
         "database = 'app'\n[retention]\ntable = 'public.logs'\ncolumn = 'created_at'\nolder_than = '10d'\nmethod = 'blocks'\n",
     );
-    eventually("the lock of the killed run is free", || scenario.run(&["run-job", "old-logs"]).code == Some(0));
+    eventually("the lock of the killed run is free", || scenario.run(&["run-job", "old-logs", "--yes"]).code == Some(0));
     let shown = scenario.json(&["runs", "old-logs", "--outcome", "succeeded"]);
     let facts = &shown["runs"][0]["report"]["facts"];
     assert!(facts["resumed_at_block"].as_u64().is_some_and(|block| block > 5), "{shown:#}");
@@ -385,11 +385,11 @@ fn it_stops_for_now_when_its_time_is_over_and_goes_on_next_time() {
     let database = logs(server, 60_000);
     let limited =
         scenario(server, &database, "method = 'blocks'\n[limits]\nrun_for = '300ms'\npause = '100ms'\nbatch_time = '1ms'");
-    let report = limited.json(&["run-job", "old-logs"]);
+    let report = limited.json(&["run-job", "old-logs", "--yes"]);
     let facts = &report["runs"][0]["report"]["facts"];
     assert!(facts["stopped"].as_str().is_some_and(|reason| reason.contains("run_for")), "{report:#}");
     assert!(facts["rows_left"].as_u64().is_some_and(|left| left > 0), "{report:#}");
-    scenario(server, &database, "").run(&["run-job", "old-logs"]).succeeded();
+    scenario(server, &database, "").run(&["run-job", "old-logs", "--yes"]).succeeded();
     assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "241");
 }
 
@@ -522,7 +522,7 @@ fn a_column_that_comes_while_rows_are_archived_is_archived_too() {
     let database = logs(server, 60_000);
     // By keys, a batch begins with 20,000 rows: three of them.
     let scenario = scenario(server, &database, "archive = 'local'\nmethod = 'index'\n[limits]\npause = '1s'");
-    let running = scenario.start(&["run-job", "old-logs"]);
+    let running = scenario.start(&["run-job", "old-logs", "--yes"]);
     eventually("a batch is archived", || {
         scenario.files("store").iter().any(|file| file.ends_with(".json") && !file.ends_with(".pending.json"))
     });
@@ -551,7 +551,7 @@ fn a_run_that_stands_still_midway_keeps_its_batch_whoever_else_comes() {
     let other = Scenario::empty()
         .config(&format!("[databases.app]\nurl = {}\n[stores.local]\npath = {store}\n", quoted(&server.url(&other))))
         .job("old-logs", "database = 'app'\n[retention]\ntable = 'public.logs'\ncolumn = 'created_at'\nolder_than = '10d'\narchive = 'local'\n");
-    let running = scenario.start(&["run-job", "old-logs"]);
+    let running = scenario.start(&["run-job", "old-logs", "--yes"]);
     eventually("a batch is on its way", || scenario.files("store").iter().any(|file| file.ends_with(".pending.json")));
     running.signal(rustix::process::Signal::STOP);
     let passing_by = other.run(&["run-job", "old-logs"]);

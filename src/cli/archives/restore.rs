@@ -184,6 +184,8 @@ async fn put(
     // Triggers, defaults and checks of the table run in it.
     let connecting = settings.connect_for(pg::Purpose::Application);
     let mut connection = connecting.await.with_context(|| format!("database `{database}`"))?;
+    // By a clock that is wrong the job may take them again at once.
+    pg::clock::agreed(&mut connection).await.with_context(|| format!("database `{database}`"))?;
     let phase = global.progress().phase("restore", Some(manifest.exported.bytes));
     let wanted = archive::Wanted { table, filter, again: wanted.again, rest, unsigned_ok };
     match archive::restore(&found.store, &found.batch, &mut connection, &wanted, &phase).await {

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 
 use anyhow::{Context as _, Result};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::postgres::PgConnection;
 
@@ -21,12 +21,10 @@ use super::{Backup, facts, free_name, readiness, scratch, standby, why};
 use crate::client_tools::Tools;
 use crate::fault;
 use crate::ledger;
+use crate::pg;
 use crate::store::Unfinished;
 use crate::task::{RunContext, Task};
 use crate::units;
-
-/// Hosts that have the time from somewhere differ by less. Where they do not, nothing is deleted.
-const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(1);
 
 /// Runs of a partition job that are asked what they dropped.
 const PARTITION_RUNS: i64 = 60;
@@ -270,7 +268,7 @@ pub fn doubts(server: &ServerFacts, host_clock: DateTime<Utc>, series: &Series, 
     let mut doubts: Vec<String> = listing.doubt().into_iter().collect();
     if let Some(clock) = server.clock {
         let apart = (clock - host_clock).abs();
-        if apart > CLOCKS_DIFFER {
+        if apart > pg::clock::APART {
             let apart = units::duration(apart.to_std().unwrap_or_default());
             doubts.push(format!("the clocks of this host and of the database server are {apart} apart: set them right"));
         }

@@ -265,7 +265,8 @@ pub async fn find(compress: &Compress, connection: &mut PgConnection) -> Result<
     Ok(table)
 }
 
-async fn base_of(connection: &mut PgConnection, view: i64) -> Result<Option<i64>> {
+/// The table behind a view that `compress install` made; None for any other view.
+pub async fn base_of(connection: &mut PgConnection, view: i64) -> Result<Option<i64>> {
     Ok(sqlx::query_scalar(
         "SELECT DISTINCT d.refobjid::bigint FROM pg_rewrite r
          JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass

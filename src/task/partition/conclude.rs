@@ -98,7 +98,8 @@ impl Partition {
             Some((None, message))
         } else if !progress.failed.is_empty() {
             let reasons = progress.failed.iter().chain(&progress.locked).cloned().collect::<Vec<_>>().join("; ");
-            Some((None, format!("{summary}; not done: {reasons}")))
+            let kind = plan.clocks_apart.then_some(Kind::Configuration);
+            Some((kind, format!("{summary}; not done: {reasons}")))
         } else if !progress.locked.is_empty() {
             Some((Some(Kind::Busy), format!("{summary}; left for the next run: {}", progress.locked.join("; "))))
         } else {

@@ -28,6 +28,7 @@ pub fn decide(state: State, partition: &Partition) -> Plan {
         major: state.server.major(),
         steps: Vec::new(),
         refusals: Vec::new(),
+        clocks_apart: false,
         notes: Vec::new(),
         warnings: Vec::new(),
         covered_until: None,

@@ -22,6 +22,9 @@ pub struct Plan {
     pub steps: Vec<Planned>,
     /// What should be done and must not: the run fails with these when all else is done.
     pub refusals: Vec<String>,
+    /// One of these refusals is that the clocks of host and server are apart.
+    #[serde(skip)]
+    pub clocks_apart: bool,
     /// What somebody should know.
     pub notes: Vec<String>,
     /// What comes with its steps.

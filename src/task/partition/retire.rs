@@ -88,7 +88,7 @@ pub async fn confirm(session: &mut Session, plan: &Plan, table: &TableName, mark
 /// What is done to a table that is detached, and the mark that says so.
 async fn guarded(session: &mut Session, plan: &Plan, table: &TableName, mark: &Mark) -> Result<(Vec<String>, Mark)> {
     let foreign_keys = guard::foreign_keys(&mut session.connection, table).await?;
-    let now: DateTime<Utc> = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut session.connection).await?;
+    let now = pg::clock::of_server(&mut session.connection).await?;
     let mark = mark.retired(now, foreign_keys.clone());
     let mut statements = guard::statements(&plan.table, table, &mark, &foreign_keys);
     statements.push(comment(table, &mark.comment(&plan.table.to_string())));

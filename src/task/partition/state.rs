@@ -99,7 +99,8 @@ pub struct State {
     /// Of number keys. A sequence that was set wrong makes partitions, and drops none.
     pub highest_row: Option<i64>,
     pub at: DateTime<Utc>,
-    pub host_is_off_seconds: i64,
+    /// How far this host's clock is from the server's, when that is too far.
+    pub clocks_apart: Option<String>,
     pub existing: Vec<Existing>,
     pub detached: Vec<Detached>,
     /// Foreign keys that name the partitioned table.
@@ -121,7 +122,9 @@ impl State {
         let (table, key) = table::tended(connection, partition).await?;
 
         let zone = partition.zone.unwrap_or(run.job.timezone);
-        let at: DateTime<Utc> = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut *connection).await?;
+        let asked_at = Utc::now();
+        let at = pg::clock::of_server(connection).await?;
+        let clocks_apart = pg::clock::apart(at, asked_at, Utc::now());
         let existing = partitions(connection, &table, key).await?;
         let mut highest_row = None;
         let (now, calendar) = match (partition.every, key.is_on_the_wall()) {
@@ -146,7 +149,7 @@ impl State {
             now,
             highest_row,
             at,
-            host_is_off_seconds: (Utc::now() - at).num_seconds(),
+            clocks_apart,
             detached: detached(connection, table.oid, &oids).await?,
             inbound: Vec::new(),
             published: surroundings::published(connection, &table).await?,

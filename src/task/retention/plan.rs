@@ -7,39 +7,62 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::{Method, Retention};
-use crate::fault::{self, Fault, Kind};
+use super::conditions::{Conditions, Terms, gate};
+use super::consent::{self, Consent, Goes};
+use super::facts::{Facts, refused};
+use super::key::Key;
+use super::references::{self, Kept, Reference};
+use super::tree::Tree;
+use super::whole::{self, Whole};
+use super::{Method, Retention, Subscribers, left};
 use crate::governor::Limits;
-use crate::pg::{self, identifier, literal, qualified};
+use crate::pg::{self, identifier};
 use crate::task::partition::with_schema;
-use crate::task::{RunContext, Work as _, partition};
-use crate::units;
+use crate::task::{RunContext, compress, partition};
+use crate::units::{self, Span};
 
 /// Above this share of the table, one walk over its blocks is cheaper than as many steps through the index: measured
 /// with 2 M rows of which 1.1 M go, 1.0 s against 2.9 s (`make bench`).
 const LARGE_SHARE: f64 = 0.10;
+/// 0001-01-01.
+const FIRST_SECOND: i64 = -62_135_596_800;
+/// Rows whose value is no time are counted for the plan in that time, or not at all.
+const COUNT_TIMEOUT_MILLISECONDS: u32 = 5_000;
 
 #[derive(Debug, Serialize)]
 pub struct Plan {
     pub table: String,
-    pub cutoff: DateTime<Utc>,
-    /// The condition that rows meet which go; `$1` is the cutoff.
-    #[serde(skip)]
-    pub condition: String,
-    /// The same for EXPLAIN and COPY, which take no values.
-    #[serde(skip)]
-    pub condition_without_values: String,
+    /// By the server's clock; None where age does not matter.
+    pub cutoff: Option<DateTime<Utc>>,
+    /// "older than 90d".
+    pub which: String,
     /// The table, or its partitions.
     pub parts: Vec<Part>,
     /// Whole partitions that go, before rows of the others do.
     pub whole: Option<partition::Plan>,
     pub rows_to_go: u64,
     pub references: Vec<Reference>,
+    #[serde(skip)]
+    pub tree: Tree,
     pub triggers: Vec<String>,
     pub notes: Vec<String>,
-    /// Of the column: timestamptz and so on.
+    /// What a person must say first.
+    pub asks: Option<String>,
     #[serde(skip)]
-    pub column_type: String,
+    pub consent: Consent,
+    #[serde(skip)]
+    pub column: String,
+    #[serde(skip)]
+    pub key: Key,
+    /// Less than any value of the key that goes, as text.
+    #[serde(skip)]
+    pub start: String,
+    /// The deleting transaction's own clock says so, too.
+    #[serde(skip)]
+    pub gate: String,
+    /// The server's clock.
+    #[serde(skip)]
+    pub now: DateTime<Utc>,
     archive: Option<String>,
     limits: Limits,
 }
@@ -59,35 +82,10 @@ pub struct Part {
     /// Index or Blocks.
     pub method: Method,
     pub reason: String,
-}
-
-#[derive(Clone, Debug, sqlx::FromRow, Serialize)]
-pub struct Reference {
-    pub name: String,
-    pub referencing: String,
-    /// As in pg_constraint.confdeltype.
-    pub action: String,
-    pub indexed: bool,
-}
-
-#[derive(Debug, sqlx::FromRow)]
-struct Facts {
-    oid: i64,
-    schema: String,
-    name: String,
-    kind: String,
-    rows: f64,
-    blocks: i64,
-    bytes: i64,
-    column_type: Option<String>,
-    index: Option<String>,
-    can_select: bool,
-    can_delete: bool,
-    can_update: bool,
-    row_security: bool,
-    triggers: Vec<String>,
-    unpublishable: bool,
-    published: bool,
+    #[serde(skip)]
+    pub kept: Kept,
+    #[serde(skip)]
+    pub conditions: Conditions,
 }
 
 pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
@@ -99,9 +97,19 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
         .await?;
     let oid =
         oid.ok_or_else(|| refused(format!("there is no table {} in {}", with_schema(&retention.table), run.settings.display())))?;
-    let facts = facts(&mut connection, oid, &retention.column).await?;
-    let references: Vec<Reference> = sqlx::query_as(include_str!("references.sql")).bind(oid).fetch_all(&mut connection).await?;
-    refuse(retention, &facts, &references)?;
+    let mut facts = Facts::read(&mut connection, oid, &retention.column).await?;
+    let mut oid = oid;
+    if facts.kind == "v"
+        && let Some(base) = compress::base_of(&mut connection, oid).await?
+    {
+        // A [compress] job has put a view in the table's place.
+        oid = base;
+        facts = Facts::read(&mut connection, oid, &retention.column).await?;
+    }
+    let references = references::load(&mut connection, oid).await?;
+    facts.refuse(retention)?;
+    let tree = Tree::load(&mut connection, retention, &references).await?;
+    references::refuse(&references, retention, &tree.oids())?;
     let has_children: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_inherits WHERE inhparent = $1::bigint::oid)")
         .bind(oid)
         .fetch_one(&mut connection)
@@ -110,18 +118,40 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
         let message = format!("tables inherit from {}, and their rows would stay: make a job of each of them", retention.table);
         return Err(refused(message));
     }
-
-    let zone = run.job.timezone.name().to_owned();
+    if facts.kind == "r" && retention.subscribers == Some(Subscribers::Keep) {
+        let message = format!(
+            "subscribers = \"keep\" is for partitioned tables: rows that are deleted from {} are deleted there, too",
+            retention.table
+        );
+        return Err(refused(message));
+    }
     let column_type = facts.column_type.clone().unwrap_or_default();
-    let cutoff = chrono::TimeDelta::from_std(retention.older_than.0).ok().and_then(|age| run.now.checked_sub_signed(age));
-    let cutoff = cutoff.ok_or_else(|| refused(format!("older_than = \"{}\" is before all calendars", retention.older_than)))?;
-    let condition = condition(retention, &column_type, &zone, "$1::pg_catalog.timestamptz");
-    let literal_cutoff = format!("{}::pg_catalog.timestamptz", literal(&cutoff.to_rfc3339()));
-    let condition_without_values = self::condition(retention, &column_type, &zone, &literal_cutoff);
-    let table = qualified(&facts.schema, &facts.name);
+    let key = Key::of(retention, &facts.sql(), &column_type)?;
+
+    // What is old is the server's to say.
+    let now = pg::clock::agreed(&mut connection).await?;
+    let zone = run.job.timezone;
+    let cutoff = match retention.older_than {
+        Some(older_than) => Some(cutoff(now, older_than)?),
+        None => None,
+    };
+    let limit = match cutoff {
+        Some(cutoff) => Some(key.at(cutoff, zone)?),
+        None => None,
+    };
+    let floor = key.floor(zone)?;
+    let table = facts.sql();
+    let all = if facts.kind == "p" { table.clone() } else { format!("ONLY {table}") };
+    let terms = Terms { retention, key, limit: limit.as_deref(), floor: &floor, all: &all };
+    if let Some((_, per)) = retention.newest() {
+        check_per(&mut connection, oid, &table, per).await?;
+    }
     // The condition finds names as it would in the application.
     let mut application = run.settings.connect_for(pg::Purpose::Application).await?;
     pg::set(&mut application, "lock_timeout", "2000").await?;
+    pg::set(&mut application, "row_security", "off").await?;
+    pg::set(&mut application, "max_parallel_workers_per_gather", "0").await?;
+    key.check(&mut application, &table, &retention.column, &column_type).await?;
     if let Some(condition) = &retention.condition {
         // By itself first: in parentheses, `a) OR (b` would be a condition, too, and another one.
         pg::query(format!("EXPLAIN SELECT FROM ONLY {table} WHERE {condition}\n"))
@@ -130,174 +160,176 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
             .map_err(pg::in_its_own_words)
             .context("the condition in `where` of [retention]")?;
     }
-    let mut parts = Vec::new();
-    let mut notes = Vec::new();
-    let mut whole = None;
+    let mut whole = Whole::default();
+    let mut leaves = Vec::new();
     if facts.kind == "p" {
-        match whole_partitions(retention, run, &table).await {
-            Ok(found) => whole = found,
-            Err(error) => {
-                notes.push(format!("rows are deleted one by one from old partitions, too: {}", fault::in_a_line(&error)))
-            }
+        whole = whole::choose(retention, run, &mut connection, &facts, &references, (key, &floor)).await?;
+        if !whole.nothing_else {
+            leaves = other_leaves(&mut connection, oid, whole.plan.as_ref()).await?;
         }
-        let leaves: Vec<i64> = sqlx::query_scalar(
-            "SELECT relid::oid::bigint FROM pg_partition_tree($1::oid::regclass) WHERE isleaf ORDER BY relid::regclass::text",
-        )
-        .bind(oid)
-        .fetch_all(&mut connection)
-        .await?;
-        let gone: Vec<i64> = whole.iter().flat_map(partition::Plan::retired).collect();
-        for leaf in leaves.into_iter().filter(|leaf| !gone.contains(leaf)) {
-            let facts = self::facts(&mut connection, leaf, &retention.column).await?;
-            // By its own name, its own privileges and row security hold.
-            refuse(retention, &facts, &[])?;
-            parts.push(part(&mut application, retention, facts, &condition_without_values).await?);
-        }
-        anyhow::ensure!(!parts.is_empty() || whole.is_some(), refused(format!("{table} is partitioned and has no partition")));
-    } else {
-        parts.push(part(&mut application, retention, facts_of(&facts), &condition_without_values).await?);
+        anyhow::ensure!(
+            !leaves.is_empty() || whole.plan.is_some() || whole.nothing_else,
+            refused(format!("{table} is partitioned and has no partition"))
+        );
     }
-    if facts.published {
-        notes.push("deletes are published: subscribers delete the same rows".to_owned());
+    let mut parts = Vec::new();
+    for leaf in leaves {
+        let facts = Facts::read(&mut connection, leaf, &retention.column).await?;
+        // By its own name, its own privileges and row security hold.
+        facts.refuse(retention)?;
+        let of_leaf = if references.is_empty() { Vec::new() } else { references::load(&mut connection, leaf).await? };
+        let kept = Kept::load(&mut connection, &of_leaf, &tree.oids()).await?;
+        parts.push(part(&mut application, retention, facts, kept, &terms).await?);
+    }
+    if facts.kind == "r" {
+        let kept = Kept::load(&mut connection, &references, &tree.oids()).await?;
+        parts.push(part(&mut application, retention, facts.clone(), kept, &terms).await?);
+    }
+    let goes = Goes { condition: &terms.of(&table).goes, key, limit: limit.as_deref() };
+    let consent = consent::look(retention, run, &mut application, &facts, &goes).await?;
+    let mut notes = whole.notes;
+    if let Some(cutoff) = cutoff.filter(|_| key.is_on_the_wall()) {
+        let wall = cutoff.with_timezone(&zone).format("%Y-%m-%d %H:%M:%S");
+        notes.push(format!(
+            "{} has no zone of its own, and is read in {zone}: before {wall} there",
+            identifier(&retention.column)
+        ));
+    }
+    if !facts.publications.is_empty() && !whole.nothing_else {
+        notes.push(format!("deletes are published ({}): subscribers delete the same rows", facts.publications.join(", ")));
     }
     notes.push("the space is used again by new rows after VACUUM; the files do not shrink".to_owned());
-    Ok(Plan {
+    let mut plan = Plan {
         rows_to_go: parts.iter().map(|part| part.rows_to_go).sum(),
-        whole,
+        whole: whole.plan,
+        asks: consent.asks.clone(),
+        consent,
+        column: retention.column.clone(),
+        start: key.start(),
+        key,
+        gate: retention.older_than.zip(cutoff).map_or("true".to_owned(), |(older_than, cutoff)| gate(older_than, cutoff)),
+        which: retention.in_words(),
         table,
         cutoff,
-        condition,
-        condition_without_values,
+        now,
         parts,
         references,
+        tree,
         triggers: facts.triggers,
         notes,
-        column_type,
         archive: retention.archive.clone(),
         limits: run.job.limits.clone(),
-    })
+    };
+    plan.note_sentinels(&mut application).await?;
+    Ok(plan)
 }
 
-impl Plan {
-    /// The column's type, as SQL of ours names it.
-    pub fn type_sql(&self) -> &str {
-        // The others are words of the grammar, which no schema can take over.
-        if self.column_type == "date" { "pg_catalog.date" } else { &self.column_type }
-    }
+fn cutoff(now: DateTime<Utc>, older_than: Span) -> Result<DateTime<Utc>> {
+    let cutoff = chrono::TimeDelta::from_std(older_than.0).ok().and_then(|age| now.checked_sub_signed(age));
+    let cutoff = cutoff.filter(|cutoff| cutoff.timestamp() > FIRST_SECOND);
+    cutoff.ok_or_else(|| refused(format!("older_than = \"{older_than}\" is before all calendars")))
 }
 
-/// Whole partitions that are too old: nothing with a `where`, which asks for some of their rows only. An error is the
-/// reason why rows are deleted in their place.
-async fn whole_partitions(retention: &Retention, run: &RunContext<'_>, table: &str) -> Result<Option<partition::Plan>> {
-    if retention.condition.is_some() {
-        return Ok(None);
+/// Each row is asked how many newer ones its key has.
+async fn check_per(connection: &mut PgConnection, oid: i64, table: &str, per: &str) -> Result<()> {
+    let (is_there, has_index): (bool, bool) = sqlx::query_as(
+        "SELECT count(a.attnum) > 0, count(x.indexrelid) > 0 FROM pg_attribute a
+         LEFT JOIN pg_index x ON x.indrelid = a.attrelid AND x.indkey[0] = a.attnum AND x.indisvalid AND x.indpred IS NULL
+         WHERE a.attrelid = $1::bigint::oid AND a.attname = $2 AND a.attnum > 0 AND NOT a.attisdropped",
+    )
+    .bind(oid)
+    .bind(per)
+    .fetch_one(connection)
+    .await?;
+    let per = identifier(per);
+    if !is_there {
+        return Err(refused(format!("{table} has no column {per}, which `per` names")));
     }
-    let plan = retention.partitions(table).plan(run).await?;
-    anyhow::ensure!(plan.refusals.is_empty(), plan.refusals.join("; "));
-    Ok((!plan.steps.is_empty()).then_some(plan))
-}
-
-fn refused(message: String) -> anyhow::Error {
-    Fault::new(Kind::Configuration, message).into()
-}
-
-async fn facts(connection: &mut PgConnection, oid: i64, column: &str) -> Result<Facts> {
-    sqlx::query_as(include_str!("facts.sql"))
-        .bind(oid)
-        .bind(column)
-        .fetch_optional(connection)
-        .await?
-        .context("the table was dropped just now")
-}
-
-fn facts_of(facts: &Facts) -> Facts {
-    Facts {
-        schema: facts.schema.clone(),
-        name: facts.name.clone(),
-        kind: facts.kind.clone(),
-        column_type: facts.column_type.clone(),
-        index: facts.index.clone(),
-        triggers: facts.triggers.clone(),
-        ..*facts
-    }
-}
-
-/// Deletes nothing on doubt.
-fn refuse(retention: &Retention, facts: &Facts, references: &[Reference]) -> Result<()> {
-    let table = qualified(&facts.schema, &facts.name);
-    if !matches!(facts.kind.as_str(), "r" | "p") {
-        return Err(refused(format!("{table} is not a table")));
-    }
-    match facts.column_type.as_deref() {
-        Some("timestamp with time zone" | "timestamp without time zone" | "date") => {}
-        Some(other) => {
-            let message =
-                format!("{table}.{} is of type {other}: retention needs timestamptz, timestamp or date", retention.column);
-            return Err(refused(message));
-        }
-        None => return Err(refused(format!("{table} has no column {}", identifier(&retention.column)))),
-    }
-    let missing: Vec<&str> = [("SELECT", facts.can_select), ("DELETE", facts.can_delete), ("UPDATE", facts.can_update)]
-        .into_iter()
-        .filter_map(|(privilege, has)| (!has).then_some(privilege))
-        .collect();
-    if !missing.is_empty() {
-        let message = format!(
-            "the role may not {0} on {table} (rows are locked before they are deleted): GRANT {0} ON {table} TO it",
-            missing.join(", ")
-        );
-        return Err(Fault::new(Kind::Permission, message).into());
-    }
-    if facts.row_security {
-        let message = format!(
-            "row security hides rows of {table} from the role, so that old ones would stay unseen: use its owner or a role with BYPASSRLS"
-        );
-        return Err(Fault::new(Kind::Permission, message).into());
-    }
-    if facts.unpublishable {
+    if !has_index {
         return Err(refused(format!(
-            "{table} is published with its deletes and has no replica identity, so that PostgreSQL refuses them: ALTER TABLE {table} REPLICA IDENTITY …"
-        )));
-    }
-    if let (Some(_), Some(reference)) =
-        (&retention.archive, references.iter().find(|reference| "cnd".contains(&reference.action)))
-    {
-        return Err(refused(format!(
-            "foreign key {} of {} changes or deletes rows there with those of {table} (ON DELETE), and they would be in no archive: \
-             let them go by a job of their own and make the key NO ACTION, or leave `archive` out",
-            reference.name, reference.referencing
-        )));
-    }
-    if let Some(reference) = references.iter().find(|reference| !reference.indexed) {
-        return Err(refused(format!(
-            "foreign key {} of {} points at {table} without an index on its columns: each deleted row would scan {} from end to end; \
-             create the index first (CREATE INDEX CONCURRENTLY)",
-            reference.name, reference.referencing, reference.referencing
+            "no index of {table} begins with {per}, so that each row would read the whole table: create one on ({per}, and the column of the time)"
         )));
     }
     Ok(())
 }
 
-/// Of rows that go. `cutoff` is an expression of type timestamptz.
-fn condition(retention: &Retention, column_type: &str, zone: &str, cutoff: &str) -> String {
-    let column = identifier(&retention.column);
-    let cutoff = match column_type {
-        "timestamp with time zone" => cutoff.to_owned(),
-        "date" => format!("({cutoff} AT TIME ZONE {})::pg_catalog.date", literal(zone)),
-        _ => format!("({cutoff} AT TIME ZONE {})", literal(zone)),
-    };
-    match &retention.condition {
-        // On a line of its own, so that a comment at its end comments out nothing of ours.
-        Some(more) => format!("{column} OPERATOR(pg_catalog.<) {cutoff} AND (\n{more}\n)"),
-        None => format!("{column} OPERATOR(pg_catalog.<) {cutoff}"),
+/// Partitions that do not go as a whole.
+async fn other_leaves(connection: &mut PgConnection, oid: i64, whole: Option<&partition::Plan>) -> Result<Vec<i64>> {
+    let leaves: Vec<i64> = sqlx::query_scalar(
+        "SELECT relid::oid::bigint FROM pg_partition_tree($1::oid::regclass) WHERE isleaf AND relid::oid <> $1::oid ORDER BY relid::regclass::text",
+    )
+    .bind(oid)
+    .fetch_all(connection)
+    .await?;
+    let gone: Vec<i64> = whole.into_iter().flat_map(partition::Plan::retired).collect();
+    Ok(leaves.into_iter().filter(|leaf| !gone.contains(leaf)).collect())
+}
+
+/// Of all partitions together.
+pub async fn blocks_below(connection: &mut PgConnection, oid: i64) -> Result<i64> {
+    Ok(sqlx::query_scalar(
+        "SELECT coalesce(pg_catalog.sum(pg_catalog.pg_relation_size(relid)), 0)::bigint
+                OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::bigint
+         FROM pg_catalog.pg_partition_tree($1::pg_catalog.oid::pg_catalog.regclass)",
+    )
+    .bind(oid)
+    .fetch_one(connection)
+    .await?)
+}
+
+impl Plan {
+    /// Rows that look old and stay, where an index or the statistics say that there may be some.
+    async fn note_sentinels(&mut self, connection: &mut PgConnection) -> Result<()> {
+        // Asked of each row how many newer ones it has, the question would take as long as the run.
+        if self.cutoff.is_none() {
+            return Ok(());
+        }
+        pg::set(connection, "statement_timeout", &COUNT_TIMEOUT_MILLISECONDS.to_string()).await?;
+        let mut notes = Vec::new();
+        for part in self.parts.iter().filter(|part| part.rows > 0 || part.blocks > 0) {
+            let Some(never) = &part.conditions.never else { continue };
+            let condition = format!("{} AND ({never})", part.conditions.old);
+            // The planner never says less than one row.
+            if part.method == Method::Blocks && estimate(connection, &part.name, &condition).await? <= 1 {
+                continue;
+            }
+            match left::values(connection, self, part, never).await {
+                Ok(values) if values.is_empty() => {}
+                Ok(values) => {
+                    let values: Vec<String> =
+                        values.iter().map(|(value, rows)| format!("{value} ({})", units::plural(*rows, "row"))).collect();
+                    notes.push(format!(
+                        "rows of {} stay whose {} is no time: {}; sentinels = \"delete\" takes all before 1970-01-02",
+                        part.name,
+                        identifier(&self.column),
+                        values.join(", ")
+                    ));
+                }
+                Err(error) if pg::sql_state(&error).as_deref() == Some("57014") => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.notes.append(&mut notes);
+        Ok(())
     }
 }
 
-async fn part(application: &mut PgConnection, retention: &Retention, facts: Facts, condition: &str) -> Result<Part> {
-    let name = qualified(&facts.schema, &facts.name);
-    let rows_to_go = estimate(application, &name, condition).await.context("the condition in `where` of [retention]")?;
+async fn part(
+    application: &mut PgConnection,
+    retention: &Retention,
+    facts: Facts,
+    kept: Kept,
+    terms: &Terms<'_>,
+) -> Result<Part> {
+    let name = facts.sql();
+    let conditions = terms.of(&name);
+    let rows_to_go = estimate(application, &name, &conditions.goes).await.context("the condition in `where` of [retention]")?;
     let rows = facts.rows as u64;
-    let (method, reason) = choose(retention.method, facts.index.as_deref(), rows, rows_to_go)?;
+    let (method, reason) = match kept.selves.first() {
+        Some(own) => (Method::Blocks, format!("it refers to itself ({}), and children go before their parents", own.name)),
+        None if terms.limit.is_none() => (Method::Blocks, "each row is asked how many newer ones there are".to_owned()),
+        None => choose(retention.method, facts.index.as_deref(), rows, rows_to_go)?,
+    };
     Ok(Part {
         oid: facts.oid,
         name,
@@ -309,6 +341,8 @@ async fn part(application: &mut PgConnection, retention: &Retention, facts: Fact
         rows_to_go,
         method,
         reason,
+        kept,
+        conditions,
     })
 }
 
@@ -345,10 +379,11 @@ impl fmt::Display for Plan {
         let how = if self.archive.is_some() { "archive and delete" } else { "delete" };
         writeln!(
             f,
-            "Would {how} about {} of {} older than {}",
+            "Would {how} about {} of {} {}{}",
             units::plural(self.rows_to_go, "row"),
             self.table,
-            self.cutoff.format("%Y-%m-%d %H:%M:%S UTC")
+            self.which,
+            self.cutoff.map(|cutoff| cutoff.format(" (%Y-%m-%d %H:%M:%S UTC)").to_string()).unwrap_or_default()
         )?;
         for step in self.whole.iter().flat_map(|whole| &whole.steps) {
             writeln!(f, "  {}: {}", step.step, step.reason)?;
@@ -369,13 +404,19 @@ impl fmt::Display for Plan {
             writeln!(f, "  archive: each batch is written to store {store} and read back before its rows are deleted")?;
         }
         for reference in &self.references {
+            let goes_first = self.tree.branches.iter().any(|branch| branch.oid == reference.referencing_oid);
             let what = match reference.action.as_str() {
+                _ if goes_first => "its rows that point here go first (cascade)",
                 "c" => "its rows that point here are deleted too (ON DELETE CASCADE)",
                 "n" => "its columns become NULL (ON DELETE SET NULL)",
                 "d" => "its columns become their defaults (ON DELETE SET DEFAULT)",
-                _ => "rows that it points at cannot be deleted: the run would fail on them",
+                _ => "rows that it points at stay",
             };
             writeln!(f, "  foreign key {} of {}: {what}", reference.name, reference.referencing)?;
+        }
+        if !self.tree.is_empty() {
+            let tables: Vec<String> = self.tree.branches.iter().map(super::tree::Branch::sql).collect();
+            writeln!(f, "  rows go with those that they refer to, in one transaction with them: {}", tables.join(", "))?;
         }
         for trigger in &self.triggers {
             writeln!(f, "  trigger that fires: {trigger}")?;
@@ -383,6 +424,9 @@ impl fmt::Display for Plan {
         writeln!(f, "  {}", self.limits)?;
         for note in &self.notes {
             writeln!(f, "  {note}")?;
+        }
+        if let Some(asks) = &self.asks {
+            writeln!(f, "  waits for a person: {asks}")?;
         }
         Ok(())
     }

@@ -366,7 +366,7 @@ fn of_rows_that_expire_exactly_those_go() {
             server,
             database: &database,
             scenario: &scenario,
-            arguments: &["run-job", "old-logs"],
+            arguments: &["run-job", "old-logs", "--yes"],
             // Young ones among them, so that each batch has both.
             prepare: &|_| {
                 let sql = "INSERT INTO logs (at, kind) SELECT now() - CASE i % 3 WHEN 0 THEN interval '9 days' ELSE interval '11 days' END,
@@ -382,7 +382,7 @@ fn of_rows_that_expire_exactly_those_go() {
         }
         .killed_at_random_moments(Some(clients));
         // A row that a client held at that moment is left for the next run.
-        finish(&scenario, &["run-job", "old-logs"]);
+        finish(&scenario, &["run-job", "old-logs", "--yes"]);
         assert_eq!(server.sql(&database, "SELECT count(*) FROM logs WHERE kind = 'old'"), "0", "on {major}");
     }
 }

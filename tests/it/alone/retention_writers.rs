@@ -35,7 +35,7 @@ fn writers_on_the_same_rows_see_no_error_and_wait_for_nobody() {
         .collect();
     let scenario = scenario(server, &database, "archive = 'local'\nmethod = 'blocks'\n[limits]\nbatch_time = '20ms'");
     for _ in 0..3 {
-        scenario.run(&["run-job", "old-logs"]).succeeded();
+        scenario.run(&["run-job", "old-logs", "--yes"]).succeeded();
     }
     stop.store(true, Ordering::Relaxed);
     let mut inserted = 40_001;

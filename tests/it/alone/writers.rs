@@ -47,13 +47,13 @@ fn clients_on_the_rows_that_retention_deletes_meet_no_error() {
             );
             let scenario = Scenario::with_database(server, &database).job("old-logs", &text);
             for _ in 0..2 {
-                finish(&scenario, &["run-job", "old-logs"]);
+                finish(&scenario, &["run-job", "old-logs", "--yes"]);
                 server.sql(&database, expired);
             }
-            finish(&scenario, &["run-job", "old-logs"]);
+            finish(&scenario, &["run-job", "old-logs", "--yes"]);
             nobody_waited(&clients.stop(), &format!("{method} {archive} on {major}"));
             // What a client held is left for the next run.
-            finish(&scenario, &["run-job", "old-logs"]);
+            finish(&scenario, &["run-job", "old-logs", "--yes"]);
             assert_eq!(server.sql(&database, "SELECT count(*) FROM logs WHERE kind = 'old'"), "0");
             match archive {
                 "" => {

@@ -1,4 +1,5 @@
--- The first columns of an index, in any order, are those of the key. A partial index is none: a DELETE of the referenced row asks for all rows.
+-- The first columns of an index, in any order, are those of the key. A partial index of all rows that refer to anything serves, too;
+-- any other is none: a DELETE of the referenced row asks for all of them.
 SELECT "table" AS object, format('%s(%s)', "table", columns) AS identity,
        format('No index begins with (%s), which refers to %s: a DELETE or a change of key there reads all of %s (%s rows), once for each row.', columns, min(referenced), "table", max(rows)) AS issue,
        jsonb_build_object('constraint', min(conname), 'columns', columns, 'rows', max(rows)) AS evidence,
@@ -6,6 +7,8 @@ SELECT "table" AS object, format('%s(%s)', "table", columns) AS identity,
        CASE WHEN partitioned THEN 'SHARE on the table and its partitions: writes wait until it is built' END AS lock,
        CASE WHEN max(rows) < 1000 THEN 'low' END AS level
 FROM foreign_keys f
-WHERE NOT EXISTS (SELECT FROM indexes i WHERE i.indrelid = f.conrelid AND i.indisvalid AND NOT i.partial
+WHERE NOT EXISTS (SELECT FROM indexes i WHERE i.indrelid = f.conrelid AND i.indisvalid
+                  AND (NOT i.partial OR string_to_array(translate(pg_get_expr(i.indpred, i.indrelid), '()', ''), ' AND ')
+                       <@ ARRAY(SELECT format('%I IS NOT NULL', a.attname) FROM pg_attribute a WHERE a.attrelid = f.conrelid AND a.attnum = ANY (f.conkey)))
                   AND i.method IN ('btree', 'hash') AND i.keys[1:cardinality(f.conkey)] @> f.conkey)
 GROUP BY "table", columns, partitioned

@@ -50,7 +50,7 @@ fn state(partitions: &[(i64, i64)]) -> State {
         highest_row: None,
         zone: Tz::Asia__Tokyo,
         at: DateTime::from_timestamp_micros(10 * DAY + DAY / 2).unwrap(),
-        host_is_off_seconds: 0,
+        clocks_apart: None,
         existing: existing.collect(),
         detached: Vec::new(),
         inbound: Vec::new(),
@@ -165,7 +165,7 @@ fn only_what_ends_before_the_cutoff_goes_oldest_first() {
     let expected = ["detach public.d5_6 concurrently", "detach public.d6_7 concurrently"];
     assert_eq!(steps(&decide(state.clone(), &job)), expected);
     let mut wrong = state.clone();
-    wrong.host_is_off_seconds = -7200;
+    wrong.clocks_apart = Some("clocks are apart".to_owned());
     let plan = decide(wrong, &job);
     assert!(plan.steps.is_empty() && plan.refusals.len() == 1, "{plan}");
     // Where others refer to the table, a partition goes that no row refers to, and the look and the detach are one.

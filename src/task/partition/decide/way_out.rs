@@ -9,9 +9,6 @@ use crate::task::partition::state::{Existing, State};
 use crate::task::partition::{Partition, Retain};
 use crate::units;
 
-/// A host whose clock is that wrong must not decide what is old.
-const CLOCK_TOLERANCE_SECONDS: i64 = 3600;
-
 /// The attached partitions that would go, by their numbers.
 pub fn over(state: &State, partition: &Partition) -> Vec<i64> {
     let cutoff = cutoff(state, partition);
@@ -49,12 +46,9 @@ pub(super) fn retire(state: &State, partition: &Partition, plan: &mut Plan) {
         return;
     }
     let names = || over.iter().map(|existing| existing.table.to_string()).collect::<Vec<_>>().join(", ");
-    if state.host_is_off_seconds.abs() > CLOCK_TOLERANCE_SECONDS && state.key.is_time() {
-        plan.refusals.push(format!(
-            "{} would go, but this host's clock and the server's differ by {}: set them right first",
-            names(),
-            units::duration(std::time::Duration::from_secs(state.host_is_off_seconds.unsigned_abs()))
-        ));
+    if let Some(apart) = state.clocks_apart.as_ref().filter(|_| state.key.is_time()) {
+        plan.clocks_apart = true;
+        plan.refusals.push(format!("{} would go, but {apart}", names()));
         return;
     }
     // PostgreSQL refuses CONCURRENTLY beside a default partition, whose constraint would change under its readers. Where others refer to
@@ -145,6 +139,12 @@ pub(super) fn drop_what_is_over(state: &State, partition: &Partition, plan: &mut
         if !detached.dependants.is_empty() {
             let dependants = detached.dependants.join(", ");
             plan.refusals.push(format!("{} would be dropped, but there is {dependants}: drop that first", detached.table));
+            continue;
+        }
+        // A grace is a time, too.
+        if let Some(apart) = &state.clocks_apart {
+            plan.clocks_apart = true;
+            plan.refusals.push(format!("{} would be dropped, but {apart}", detached.table));
             continue;
         }
         let reason = format!(

@@ -1,0 +1,293 @@
+//! One batch: its rows are found, locked without waiting, archived where that is asked for, and deleted, in a transaction.
+//!
+//! Triggers and the user's `where` run in this session, and find names through the role's own search_path, as they do for the
+//! application. So every name, type and operator of ours is qualified here, and the session ends with the deleting.
+
+use anyhow::{Context as _, Result};
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+use sqlx::{PgConnection, Postgres, Row as _};
+
+use super::delete::Work;
+use super::references;
+use crate::archive::{self, Archive, Manifest, Source};
+use crate::fault::{Fault, Kind};
+use crate::governor;
+use crate::pg::{self, identifier, literal};
+
+/// Where a batch begins.
+pub enum Place {
+    /// Blocks, the second not included.
+    Blocks(u64, u64),
+    /// A value of the column, as text.
+    Key(String),
+}
+
+/// What a batch did.
+pub struct Batch {
+    pub rows: u64,
+    /// Rows that were found and locked.
+    pub found: u64,
+    /// The largest value of the column among them.
+    pub last_key: Option<String>,
+    pub archived_bytes: u64,
+    /// Of tables in `cascade`.
+    pub tree_rows: u64,
+}
+
+/// What a batch goes around. Each look costs as much as the deleting, so that the first attempt goes without.
+#[derive(Clone, Copy, Default)]
+struct Around {
+    locks: bool,
+    references: bool,
+}
+
+impl Work<'_> {
+    pub(super) async fn batch(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<Batch> {
+        if self.archive.is_none() && self.plan.tree.is_empty() {
+            return self.delete(connection, place, size).await;
+        }
+        pg::execute(connection, "BEGIN".to_owned()).await?;
+        let done = match self.archive {
+            Some(archive) if self.plan.tree.is_empty() => self.archive_and_delete(connection, archive, place, size).await,
+            _ => self.delete_tree(connection, place, size).await,
+        };
+        if done.is_err() {
+            // A connection that is gone has rolled back by itself.
+            let _ = pg::execute(connection, "ROLLBACK".to_owned()).await;
+        }
+        done
+    }
+
+    /// At first without a look at locks and at who refers to the rows; where somebody has locked one of the rows, by leaving his
+    /// out, and where one is still referred to, by leaving that out.
+    async fn delete(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<Batch> {
+        let mut around = Around { locks: false, references: !self.part.kept.selves.is_empty() };
+        loop {
+            let deleted = match around {
+                Around { locks: false, references: false } => self.delete_all(connection, place, size).await,
+                _ => self.delete_picked(connection, place, size, around).await,
+            };
+            match deleted {
+                Err(error) if governor::is_lock_trouble(&error) && !around.locks => around.locks = true,
+                Err(error) if references::is_referred(&error) && !around.references && !self.part.kept.is_empty() => {
+                    self.part.kept.may_be_seen()?;
+                    around.references = true;
+                }
+                // By keys, none may mean: none left, or a trigger kept them.
+                Ok(batch) if batch.rows == 0 && matches!(place, Place::Key(_)) && !around.locks => around.locks = true,
+                other => return other,
+            }
+        }
+    }
+
+    async fn delete_all(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<Batch> {
+        let (table, condition, gate) = (&self.part.name, &self.part.conditions.goes, &self.plan.gate);
+        let column = self.column();
+        let which = match place {
+            Place::Blocks(..) => bound_blocks(),
+            Place::Key(_) => format!(
+                "ctid OPERATOR(pg_catalog.=) ANY (ARRAY(
+                    SELECT ctid FROM ONLY {table} WHERE {column} OPERATOR(pg_catalog.>=) {} AND {condition}
+                    ORDER BY {column} LIMIT $2::pg_catalog.text::bigint))",
+                self.bound_key()
+            ),
+        };
+        // The condition once more outside: a row may have changed since it was found.
+        let delete = format!("DELETE FROM ONLY {table} WHERE {which} AND {condition} AND {gate}");
+        if matches!(place, Place::Blocks(..)) {
+            let rows = bound(delete, place, size).execute(connection).await?.rows_affected();
+            return Ok(Batch { rows, found: rows, last_key: None, archived_bytes: 0, tree_rows: 0 });
+        }
+        let sql = format!(
+            "WITH gone AS ({delete} RETURNING {} AS key) SELECT pg_catalog.count(*), {} FROM gone",
+            identifier(&self.retention.column),
+            self.plan.key.greatest("key")
+        );
+        let row = bound(sql, place, size).fetch_one(connection).await?;
+        let rows = row.try_get::<i64, _>(0)? as u64;
+        Ok(Batch { rows, found: rows, last_key: row.try_get(1)?, archived_bytes: 0, tree_rows: 0 })
+    }
+
+    async fn delete_picked(&self, connection: &mut PgConnection, place: &Place, size: u64, around: Around) -> Result<Batch> {
+        let sql = format!(
+            "{},
+             gone AS (DELETE FROM ONLY {} WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT at FROM going)) AND {} RETURNING 1)
+             SELECT (SELECT pg_catalog.count(*) FROM gone), (SELECT pg_catalog.count(*) FROM going), (SELECT {} FROM picked)",
+            self.with(&self.pick_at(place, around.references)),
+            self.part.name,
+            self.plan.gate,
+            self.plan.key.greatest("key")
+        );
+        let row = bound(sql, place, size).fetch_one(connection).await?;
+        let (rows, found): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        Ok(Batch { rows: rows as u64, found: found as u64, last_key: row.try_get(2)?, archived_bytes: 0, tree_rows: 0 })
+    }
+
+    /// In a transaction, one statement deletes rows and hands them to the archive: exactly those that are deleted are
+    /// archived. The commit comes when they were read back.
+    async fn archive_and_delete(
+        &self,
+        connection: &mut PgConnection,
+        archive: &Archive,
+        place: &Place,
+        size: u64,
+    ) -> Result<Batch> {
+        let table = &self.part.name;
+        let (which, last_key) = match place {
+            Place::Blocks(from, to) => {
+                (between(&format!("'({from},0)'::pg_catalog.tid"), &format!("'({to},0)'::pg_catalog.tid")), None)
+            }
+            Place::Key(key) => match self.key_after(connection, key, size).await? {
+                Some(last) => {
+                    let column = self.column();
+                    let (from, to) = (self.key_value(key), self.key_value(&last));
+                    (format!("{column} {} {from} AND {column} OPERATOR(pg_catalog.<=) {to}", self.beyond(key)), Some(last))
+                }
+                None => return self.nothing(connection, None).await,
+            },
+        };
+        let is_there =
+            pg::query(format!("SELECT EXISTS (SELECT FROM ONLY {table} WHERE {which} AND {})", self.part.conditions.goes));
+        if !is_there.fetch_one(&mut *connection).await?.try_get::<bool, _>(0)? {
+            return self.nothing(connection, last_key).await;
+        }
+        // From here on no column comes or goes before the commit.
+        pg::execute(connection, format!("LOCK TABLE ONLY {table} IN ROW EXCLUSIVE MODE")).await?;
+        let columns = archive::columns(connection, self.part.oid).await?;
+        let list = columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
+        // A statement that fails midway costs an upload: who refers to the rows is looked at first.
+        let around_references = !self.part.kept.is_empty();
+        if around_references {
+            self.part.kept.may_be_seen()?;
+        }
+        let source = Source {
+            schema: self.part.schema.clone(),
+            table: self.part.relation.clone(),
+            columns,
+            query: format!(
+                "{} DELETE FROM ONLY {table} WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT at FROM going)) AND {} RETURNING {list}",
+                self.with(&self.pick(&which, "", around_references)),
+                self.plan.gate
+            ),
+        };
+        let name = archive.name(self.run.now, archive::transaction(connection).await?);
+        let reason = format!("{} {} on {}", self.retention.column, self.retention.in_words(), self.plan.now.format("%Y-%m-%d"));
+        let manifest = Manifest::new(&self.run.job.name, self.run.database, &source, &reason).by_time(&self.retention.column);
+        let manifest = archive.export(connection, &source, &name, manifest, self.phase).await?;
+        let exported = manifest.exported.clone();
+        if self.run.cancel.is_cancelled() {
+            // Its lock may be lost: the rows stay, and so does what says that this transaction did not commit.
+            return Err(Fault::new(Kind::Cancelled, "cancelled").into());
+        }
+        if exported.rows == 0 {
+            // All of them are locked, referred to, or kept by a trigger.
+            let nothing = self.nothing(connection, last_key).await?;
+            archive.discard(&name).await?;
+            return Ok(nothing);
+        }
+        // Should the answer get lost, the pending manifest tells the next run whom to ask.
+        pg::execute(connection, "COMMIT".to_owned()).await.context("cannot commit a batch")?;
+        archive.complete(&name, &manifest).await?;
+        Ok(Batch { rows: exported.rows, found: exported.rows, last_key, archived_bytes: exported.bytes, tree_rows: 0 })
+    }
+
+    pub(super) async fn nothing(&self, connection: &mut PgConnection, last_key: Option<String>) -> Result<Batch> {
+        pg::execute(connection, "ROLLBACK".to_owned()).await?;
+        Ok(Batch { rows: 0, found: 0, last_key, archived_bytes: 0, tree_rows: 0 })
+    }
+
+    /// The value of the column that ends a batch of about `size` rows beyond `key`.
+    async fn key_after(&self, connection: &mut PgConnection, key: &str, size: u64) -> Result<Option<String>> {
+        let column = self.column();
+        let sql = format!(
+            "SELECT {} FROM (SELECT {column} AS key FROM ONLY {} WHERE {column} {} {} AND {}
+             ORDER BY {column} LIMIT $2::pg_catalog.text::bigint) k",
+            self.plan.key.greatest("key"),
+            self.part.name,
+            self.beyond(key),
+            self.bound_key(),
+            self.part.conditions.goes
+        );
+        let place = Place::Key(key.to_owned());
+        Ok(bound(sql, &place, size).fetch_one(connection).await?.try_get(0)?)
+    }
+
+    /// Of the rows at `place`, whose values are bound.
+    pub(super) fn pick_at(&self, place: &Place, around_references: bool) -> String {
+        let column = self.column();
+        match place {
+            Place::Blocks(..) => self.pick(&bound_blocks(), "", around_references),
+            Place::Key(_) => self.pick(
+                &format!("{column} OPERATOR(pg_catalog.>=) {}", self.bound_key()),
+                &format!("ORDER BY {column} LIMIT $2::pg_catalog.text::bigint"),
+                around_references,
+            ),
+        }
+    }
+
+    /// A query that finds rows and locks them: `at`, `key`, and what tells parents from children.
+    fn pick(&self, which: &str, tail: &str, around_references: bool) -> String {
+        let (table, kept) = (&self.part.name, &self.part.kept);
+        let (free, columns) = match around_references {
+            true => (kept.and_free(table), kept.columns()),
+            false => (String::new(), String::new()),
+        };
+        format!(
+            "SELECT ctid AS at, {} AS key{columns} FROM ONLY {table} WHERE {which} AND {} AND {}{free} {tail} FOR UPDATE SKIP LOCKED",
+            identifier(&self.retention.column),
+            self.part.conditions.goes,
+            self.plan.gate
+        )
+    }
+
+    /// The places of what was picked and may go, as `going`.
+    pub(super) fn with(&self, pick: &str) -> String {
+        match self.part.kept.kept(self.part.oid) {
+            None => format!("WITH picked AS MATERIALIZED ({pick}), going AS MATERIALIZED (SELECT at FROM picked)"),
+            Some(kept) => format!(
+                "WITH RECURSIVE picked AS MATERIALIZED ({pick}), kept (at) AS ({kept}),
+                 going AS MATERIALIZED (SELECT at FROM picked EXCEPT SELECT at FROM kept)"
+            ),
+        }
+    }
+
+    fn column(&self) -> String {
+        self.plan.key.column(&self.retention.column)
+    }
+
+    fn key_value(&self, key: &str) -> String {
+        format!("{}::{}", literal(key), self.plan.key.type_sql())
+    }
+
+    fn bound_key(&self) -> String {
+        format!("$1::pg_catalog.text::{}", self.plan.key.type_sql())
+    }
+
+    /// Rows at the last key were looked at with it; at the very start there is none.
+    fn beyond(&self, key: &str) -> &'static str {
+        if key == self.plan.start { "OPERATOR(pg_catalog.>=)" } else { "OPERATOR(pg_catalog.>)" }
+    }
+}
+
+/// Rows in a range of blocks, the end of it not included.
+fn between(from: &str, to: &str) -> String {
+    format!("ctid OPERATOR(pg_catalog.>=) {from} AND ctid OPERATOR(pg_catalog.<) {to}")
+}
+
+fn bound_blocks() -> String {
+    between("$1::pg_catalog.text::pg_catalog.tid", "$2::pg_catalog.text::pg_catalog.tid")
+}
+
+fn bound<'q>(sql: String, place: &Place, size: u64) -> Query<'q, Postgres, PgArguments> {
+    bind(pg::query(sql), place, size)
+}
+
+/// `$1` and `$2`: the place.
+pub fn bind<'q>(query: Query<'q, Postgres, PgArguments>, place: &Place, size: u64) -> Query<'q, Postgres, PgArguments> {
+    let (from, to) = match place {
+        Place::Blocks(from, to) => (format!("({from},0)"), format!("({to},0)")),
+        Place::Key(key) => (key.clone(), size.to_string()),
+    };
+    query.bind(from).bind(to)
+}

@@ -1,0 +1,85 @@
+//! Which rows go, as SQL.
+
+use chrono::{DateTime, Utc};
+
+use super::Retention;
+use super::key::Key;
+use crate::pg::{identifier, literal};
+use crate::units::Span;
+
+/// Of the rows of one table: the job's, or one of its partitions.
+#[derive(Clone, Debug, Default)]
+pub struct Conditions {
+    pub goes: String,
+    /// The same without a look at whether the value of the column is a time.
+    pub old: String,
+    /// Whose value is no time: of rows that meet `old`, these stay.
+    pub never: Option<String>,
+}
+
+/// What conditions are made of.
+pub struct Terms<'a> {
+    pub retention: &'a Retention,
+    pub key: Key,
+    /// The first value that is young enough; None where age does not matter.
+    pub limit: Option<&'a str>,
+    /// The first value that is a time.
+    pub floor: &'a str,
+    /// All rows that count for `keep_newest`, as after FROM.
+    pub all: &'a str,
+}
+
+impl Terms<'_> {
+    /// `table` is quoted.
+    pub fn of(&self, table: &str) -> Conditions {
+        let column = self.key.column(&self.retention.column);
+        let mut old = match self.limit {
+            Some(limit) => format!("{column} OPERATOR(pg_catalog.<) {limit}"),
+            None => format!("{column} IS NOT NULL"),
+        };
+        let mut goes = old.clone();
+        let mut never = Vec::new();
+        if self.retention.keeps_sentinels() {
+            goes += &format!(" AND {column} OPERATOR(pg_catalog.>=) {}", self.floor);
+            never.push(format!("{column} OPERATOR(pg_catalog.<) {}", self.floor));
+        }
+        if let Some(shape) = self.key.shape(&self.retention.column) {
+            goes += &format!(" AND {shape}");
+            never.push(format!("NOT ({shape})"));
+        }
+        let mut more = String::new();
+        if let Some((keep, per)) = self.retention.newest() {
+            more += &format!(" AND {}", self.has_newer(keep, per, table));
+        }
+        if let Some(condition) = &self.retention.condition {
+            // On a line of its own, so that a comment at its end comments out nothing of ours.
+            more += &format!(" AND (\n{condition}\n)");
+        }
+        old += &more;
+        goes += &more;
+        Conditions { goes, old, never: (!never.is_empty()).then(|| never.join(" OR ")) }
+    }
+
+    /// Of rows with the same value of `per`, that many are newer.
+    fn has_newer(&self, keep: u32, per: &str, table: &str) -> String {
+        let (key, column, per) = (self.key, &self.retention.column, identifier(per));
+        let place = |of: &str| format!("({}, {of}.tableoid, {of}.ctid)", key.column_of(of, column));
+        format!(
+            "(SELECT pg_catalog.count(*) FROM (SELECT FROM {} newer WHERE newer.{per} OPERATOR(pg_catalog.=) {table}.{per}
+              AND {} OPERATOR(pg_catalog.>) {} LIMIT {keep}) n) OPERATOR(pg_catalog.=) {keep}",
+            self.all,
+            place("newer"),
+            place(table)
+        )
+    }
+}
+
+/// The cut-off is old enough by the clock of the transaction that deletes: a server whose clock was set back since the plan was made
+/// deletes nothing. No column is in it: a plan asks it once.
+pub fn gate(older_than: Span, cutoff: DateTime<Utc>) -> String {
+    format!(
+        "({}::timestamp with time zone OPERATOR(pg_catalog.<=) (pg_catalog.transaction_timestamp() OPERATOR(pg_catalog.-) pg_catalog.make_interval(secs => {:.3})))",
+        literal(&cutoff.format("%Y-%m-%d %H:%M:%S%.6f+00").to_string()),
+        older_than.0.as_secs_f64()
+    )
+}

@@ -1,0 +1,123 @@
+//! A person says once that a job may take nearly all of a table: by its first run, or by one that goes beyond the newest row. Wrong
+//! columns, wrong units and wrong clocks look like that.
+
+use anyhow::Result;
+use sqlx::PgConnection;
+
+use super::facts::Facts;
+use super::key::Key;
+use super::{Retention, plan};
+use crate::pg;
+use crate::task::RunContext;
+use crate::units;
+
+/// A first run that takes more percent of the table.
+const MUCH: f64 = 90.0;
+/// A sample of so many blocks tells shares well enough; smaller tables are counted.
+const SAMPLED_BLOCKS: f64 = 1_000.0;
+/// Of an unindexed table, where new rows mostly are.
+const LAST_BLOCKS: i64 = 128;
+
+#[derive(Debug, Default)]
+pub struct Consent {
+    /// What the job takes, as the ledger keeps it beside each run.
+    pub rule: String,
+    /// A person has agreed, now or before.
+    pub is_given: bool,
+    /// What it asks for.
+    pub asks: Option<String>,
+}
+
+/// What of the table goes, as SQL.
+pub struct Goes<'a> {
+    pub condition: &'a str,
+    pub key: Key,
+    /// Rows from here on stay for their age, where that matters.
+    pub limit: Option<&'a str>,
+}
+
+pub async fn look(
+    retention: &Retention,
+    run: &RunContext<'_>,
+    connection: &mut PgConnection,
+    facts: &Facts,
+    goes: &Goes<'_>,
+) -> Result<Consent> {
+    let rule = retention.rule();
+    let before = match run.ledger {
+        // Without an answer, nothing is known of the past: then it asks.
+        Some(ledger) => ledger.runs_by_rule(&run.job.name, run.database, &rule).await.unwrap_or_else(|error| {
+            tracing::warn!("{error:#}");
+            Default::default()
+        }),
+        None => Default::default(),
+    };
+    if retention.agreed || before.was_agreed {
+        return Ok(Consent { rule, is_given: true, asks: None });
+    }
+    let table = facts.sql();
+    let goes_beyond = match goes.limit {
+        Some(limit) => !has_young(connection, retention, facts, (goes.key, limit)).await?,
+        None => false,
+    };
+    let what = if goes_beyond {
+        let sql = format!("SELECT EXISTS (SELECT FROM {table} WHERE {})::pg_catalog.text", goes.condition);
+        let something_goes = pg::fetch_text(connection, sql).await?.as_deref() == Some("true");
+        something_goes.then(|| format!("it goes beyond the newest row of {table}, so that none of them stays for its age"))
+    } else if before.has_succeeded {
+        None
+    } else {
+        share(connection, facts, goes).await?.filter(|(percent, _)| *percent > MUCH).map(|(percent, rows)| {
+            format!("this is its first run, and it would take about {percent:.0} % of {table}, as a look at {rows} says")
+        })
+    };
+    let asks = what.map(|what| {
+        format!("{what}: when that is meant, say so once, pgtend run-job {} --database {} --yes", run.job.name, run.database)
+    });
+    Ok(Consent { rule, is_given: false, asks })
+}
+
+/// Whether there is a row that stays for its age.
+async fn has_young(
+    connection: &mut PgConnection,
+    retention: &Retention,
+    facts: &Facts,
+    (key, limit): (Key, &str),
+) -> Result<bool> {
+    let column = key.column(&retention.column);
+    let mut young = format!("{column} OPERATOR(pg_catalog.>=) {}", limit);
+    if matches!(key, Key::TimestampTz | Key::Timestamp | Key::Date) {
+        young += &format!(" AND {column} OPERATOR(pg_catalog.<) 'infinity'::{}", key.type_sql());
+    }
+    if let Some(shape) = key.shape(&retention.column) {
+        young += &format!(" AND {shape}");
+    }
+    let mut places = vec![String::new()];
+    if facts.kind == "r" && facts.index.is_none() {
+        places.insert(
+            0,
+            format!("ctid OPERATOR(pg_catalog.>=) '({},0)'::pg_catalog.tid AND ", (facts.blocks - LAST_BLOCKS).max(0)),
+        );
+    }
+    for place in places {
+        let sql = format!("SELECT EXISTS (SELECT FROM {} WHERE {place}{young})::pg_catalog.text", facts.sql());
+        if pg::fetch_text(connection, sql).await?.as_deref() == Some("true") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// How many percent of the rows go, by a sample, and how many rows that has. None: there are none.
+async fn share(connection: &mut PgConnection, facts: &Facts, goes: &Goes<'_>) -> Result<Option<(f64, String)>> {
+    let blocks = if facts.kind == "p" { plan::blocks_below(connection, facts.oid).await? } else { facts.blocks };
+    let percent = (100.0 * SAMPLED_BLOCKS / (blocks.max(1) as f64)).min(100.0);
+    let sql = format!(
+        "SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE {}) FROM {} TABLESAMPLE pg_catalog.system ({percent:.4})",
+        goes.condition,
+        facts.sql()
+    );
+    let counted: Vec<(i64, i64)> = pg::fetch_all_as(connection, sql).await?;
+    let counted = counted.first().filter(|(rows, _)| *rows > 0);
+    Ok(counted.map(|(rows, go)| (100.0 * *go as f64 / *rows as f64, units::plural(*rows, "row"))))
+}

@@ -1,0 +1,91 @@
+//! What a table is like, and what of that keeps a run from deleting anything.
+
+use anyhow::{Context as _, Result};
+use sqlx::PgConnection;
+
+use super::Retention;
+use crate::fault::{Fault, Kind};
+use crate::pg::{identifier, qualified};
+
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Facts {
+    pub oid: i64,
+    pub schema: String,
+    pub name: String,
+    pub kind: String,
+    pub rows: f64,
+    pub blocks: i64,
+    pub bytes: i64,
+    /// Under all domains.
+    pub column_type: Option<String>,
+    pub index: Option<String>,
+    can_select: bool,
+    can_delete: bool,
+    can_update: bool,
+    row_security: bool,
+    /// For people.
+    pub triggers: Vec<String>,
+    /// Triggers and rules that fire when rows are deleted, and not when the table is dropped.
+    pub on_delete: Vec<String>,
+    unpublishable: bool,
+    /// That pass deletes on, of the table or of one above or below it.
+    pub publications: Vec<String>,
+}
+
+impl Facts {
+    pub async fn read(connection: &mut PgConnection, oid: i64, column: &str) -> Result<Self> {
+        sqlx::query_as(include_str!("facts.sql"))
+            .bind(oid)
+            .bind(column)
+            .fetch_optional(connection)
+            .await?
+            .context("the table was dropped just now")
+    }
+
+    pub fn sql(&self) -> String {
+        qualified(&self.schema, &self.name)
+    }
+
+    pub fn refuse(&self, retention: &Retention) -> Result<()> {
+        self.refuse_table()?;
+        if self.column_type.is_none() {
+            return Err(refused(format!("{} has no column {}", self.sql(), identifier(&retention.column))));
+        }
+        Ok(())
+    }
+
+    /// Deletes nothing on doubt.
+    pub fn refuse_table(&self) -> Result<()> {
+        let table = self.sql();
+        if !matches!(self.kind.as_str(), "r" | "p") {
+            return Err(refused(format!("{table} is not a table")));
+        }
+        let missing: Vec<&str> = [("SELECT", self.can_select), ("DELETE", self.can_delete), ("UPDATE", self.can_update)]
+            .into_iter()
+            .filter_map(|(privilege, has)| (!has).then_some(privilege))
+            .collect();
+        if !missing.is_empty() {
+            let message = format!(
+                "the role may not {0} on {table} (rows are locked before they are deleted): GRANT {0} ON {table} TO it",
+                missing.join(", ")
+            );
+            return Err(Fault::new(Kind::Permission, message).into());
+        }
+        if self.row_security {
+            let message = format!(
+                "row security hides rows of {table} from the role, so that old ones would stay unseen: use its owner or a role with BYPASSRLS"
+            );
+            return Err(Fault::new(Kind::Permission, message).into());
+        }
+        if self.unpublishable {
+            return Err(refused(format!(
+                "{table} is published with its deletes and has no replica identity, so that PostgreSQL refuses them: ALTER TABLE {table} REPLICA IDENTITY …"
+            )));
+        }
+        Ok(())
+    }
+}
+
+pub fn refused(message: String) -> anyhow::Error {
+    Fault::new(Kind::Configuration, message).into()
+}

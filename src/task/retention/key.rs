@@ -1,0 +1,187 @@
+//! The column that says how old a row is: which types can, and how a time becomes a value beside it.
+
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use sqlx::PgConnection;
+
+use super::{Epoch, Retention};
+use crate::fault::{Fault, Kind};
+use crate::pg::{self, identifier, literal};
+
+/// 1970-01-02, a day after the zero of computers' clocks, so that it is in the past of that zero in every zone. Values below
+/// mean "never" or "unknown": '-infinity', the year 1 of ORMs, 1900, 1970-01-01.
+const FIRST_REAL_SECOND: i64 = 86_400;
+/// Values that are looked at to tell whether uuids are of version 7, and whether text is ULIDs.
+const SAMPLED: usize = 1000;
+const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+const ULID: &str = "^[0-7][0-9A-HJKMNP-TV-Z]{25}$";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    TimestampTz,
+    /// On the clock of the job's zone.
+    Timestamp,
+    Date,
+    Epoch(Epoch),
+    /// Version 7: its first 48 bits are milliseconds since 1970.
+    Uuid,
+    /// Text of 26 letters, the first ten of which are milliseconds since 1970.
+    Ulid,
+}
+
+impl Key {
+    /// `type_name`: the type under all domains, without modifiers, as format_type says it.
+    pub fn of(retention: &Retention, table: &str, type_name: &str) -> Result<Self> {
+        let column = &retention.column;
+        let refuse = |message: String| Err(Fault::new(Kind::Configuration, message).into());
+        match (type_name, retention.epoch) {
+            ("smallint" | "integer" | "bigint", Some(epoch)) => Ok(Self::Epoch(epoch)),
+            (_, Some(_)) => refuse(format!("`epoch` is for integers, and {table}.{column} is of type {type_name}")),
+            ("timestamp with time zone", _) => Ok(Self::TimestampTz),
+            ("timestamp without time zone", _) => Ok(Self::Timestamp),
+            ("date", _) => Ok(Self::Date),
+            ("uuid", _) => Ok(Self::Uuid),
+            ("text" | "character varying" | "character", _) => Ok(Self::Ulid),
+            ("smallint" | "integer" | "bigint", None) => refuse(format!(
+                "{table}.{column} is of type {type_name}: say what it counts since 1970, epoch = \"seconds\", \"milliseconds\" or \"microseconds\""
+            )),
+            _ => refuse(format!(
+                "{table}.{column} is of type {type_name}: retention needs timestamptz, timestamp, date, an integer with `epoch`, uuids of \
+                 version 7 or ULIDs"
+            )),
+        }
+    }
+
+    /// Whether it has no zone of its own.
+    pub fn is_on_the_wall(self) -> bool {
+        matches!(self, Self::Timestamp | Self::Date)
+    }
+
+    /// The first value of `at`, as SQL of the key's type.
+    pub fn at(self, at: DateTime<Utc>, zone: Tz) -> Result<String> {
+        let before_all = || Fault::new(Kind::Configuration, format!("{at} is more than the type of the column can hold"));
+        let milliseconds = || u64::try_from(at.timestamp_millis()).ok().filter(|value| *value < 1 << 48).with_context(before_all);
+        let wall = || at.with_timezone(&zone).naive_local();
+        let text = match self {
+            Self::TimestampTz => at.format("%Y-%m-%d %H:%M:%S%.f+00").to_string(),
+            Self::Timestamp => wall().format("%Y-%m-%d %H:%M:%S%.f").to_string(),
+            Self::Date => wall().format("%Y-%m-%d").to_string(),
+            Self::Epoch(Epoch::Seconds) => at.timestamp().to_string(),
+            Self::Epoch(Epoch::Milliseconds) => at.timestamp_millis().to_string(),
+            Self::Epoch(Epoch::Microseconds) => at.timestamp_micros().to_string(),
+            Self::Uuid => uuid::Uuid::from_u128(u128::from(milliseconds()?) << 80).to_string(),
+            Self::Ulid => ulid(milliseconds()?),
+        };
+        Ok(format!("{}::{}", literal(&text), self.type_sql()))
+    }
+
+    /// The first value that is a time and not a word for "never".
+    pub fn floor(self, zone: Tz) -> Result<String> {
+        self.at(DateTime::from_timestamp(FIRST_REAL_SECOND, 0).unwrap_or_default(), zone)
+    }
+
+    /// Less than any value, as text.
+    pub fn start(self) -> String {
+        match self {
+            Self::TimestampTz | Self::Timestamp | Self::Date => "-infinity".to_owned(),
+            Self::Epoch(_) => i64::MIN.to_string(),
+            Self::Uuid => uuid::Uuid::nil().to_string(),
+            Self::Ulid => String::new(),
+        }
+    }
+
+    /// The type, as SQL of ours names it. Words of the grammar, which no schema can take over, are as they are.
+    pub fn type_sql(self) -> &'static str {
+        match self {
+            Self::TimestampTz => "timestamp with time zone",
+            Self::Timestamp => "timestamp without time zone",
+            Self::Date => "pg_catalog.date",
+            // Operators between integers of different sizes use an index of either.
+            Self::Epoch(_) => "bigint",
+            Self::Uuid => "pg_catalog.uuid",
+            Self::Ulid => "pg_catalog.text",
+        }
+    }
+
+    /// The column as it is compared and sorted.
+    pub fn column(self, column: &str) -> String {
+        self.compared(identifier(column))
+    }
+
+    /// The same, of a table that has that name in a query.
+    pub fn column_of(self, table: &str, column: &str) -> String {
+        self.compared(format!("{table}.{}", identifier(column)))
+    }
+
+    fn compared(self, column: String) -> String {
+        if self == Self::Ulid { format!("{column}::pg_catalog.text COLLATE pg_catalog.\"C\"") } else { column }
+    }
+
+    /// The greatest value of `name` in a query, as text.
+    pub fn greatest(self, name: &str) -> String {
+        match self {
+            // max(uuid) came with 18; as text they sort alike.
+            Self::Uuid | Self::Ulid => format!("pg_catalog.max({name}::pg_catalog.text COLLATE pg_catalog.\"C\")"),
+            _ => format!("pg_catalog.max({name})::pg_catalog.text"),
+        }
+    }
+
+    /// What only values meet that are times; None where all of the type are.
+    pub fn shape(self, column: &str) -> Option<String> {
+        let column = identifier(column);
+        match self {
+            // A random uuid (version 4) would be a time by chance.
+            Self::Uuid => Some(format!("pg_catalog.substr({column}::pg_catalog.text, 15, 1) OPERATOR(pg_catalog.=) '7'")),
+            Self::Ulid => Some(format!("{column}::pg_catalog.text OPERATOR(pg_catalog.~) '{ULID}'")),
+            _ => None,
+        }
+    }
+
+    /// Uuids and text may be anything: refused when no value of the column has a time in it.
+    pub async fn check(self, connection: &mut PgConnection, table: &str, column: &str, type_name: &str) -> Result<()> {
+        let Some(shape) = self.shape(column) else { return Ok(()) };
+        let name = identifier(column);
+        let sql = format!(
+            "SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE {shape})
+             FROM (SELECT {name} FROM {table} WHERE {name} IS NOT NULL LIMIT {SAMPLED}) sampled"
+        );
+        let counted: Vec<(i64, i64)> = pg::fetch_all_as(connection, sql).await?;
+        if counted.first().is_some_and(|(values, times)| *values > 0 && *times == 0) {
+            let what = if self == Self::Uuid { "no uuids of version 7" } else { "no ULIDs" };
+            let message = format!("{table}.{name} is of type {type_name}, and has {what}: nothing there says how old a row is");
+            return Err(Fault::new(Kind::Configuration, message).into());
+        }
+        Ok(())
+    }
+}
+
+/// The lowest ULID of a millisecond.
+fn ulid(milliseconds: u64) -> String {
+    let digits = (0..10).rev().map(|digit| char::from(CROCKFORD[(milliseconds >> (5 * digit)) as usize & 31]));
+    digits.chain(std::iter::repeat_n('0', 16)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_becomes_the_first_value_of_each_type() {
+        let at = DateTime::from_timestamp_millis(1_469_918_176_385).unwrap();
+        let zone = Tz::Pacific__Auckland;
+        for (key, expected) in [
+            (Key::TimestampTz, "E'2016-07-30 22:36:16.385+00'::timestamp with time zone"),
+            (Key::Timestamp, "E'2016-07-31 10:36:16.385'::timestamp without time zone"),
+            (Key::Date, "E'2016-07-31'::pg_catalog.date"),
+            (Key::Epoch(Epoch::Seconds), "E'1469918176'::bigint"),
+            (Key::Epoch(Epoch::Microseconds), "E'1469918176385000'::bigint"),
+            (Key::Uuid, "E'01563df3-6481-0000-0000-000000000000'::pg_catalog.uuid"),
+            // The example of the ULID specification: 01ARYZ6S41 is 1469918176385.
+            (Key::Ulid, "E'01ARYZ6S410000000000000000'::pg_catalog.text"),
+        ] {
+            assert_eq!(key.at(at, zone).unwrap(), expected);
+        }
+        assert_eq!(Key::Timestamp.floor(Tz::UTC).unwrap(), "E'1970-01-02 00:00:00'::timestamp without time zone");
+    }
+}

@@ -1,0 +1,132 @@
+//! What is still there after a run, and why.
+
+use anyhow::Result;
+use serde_json::{Map, Value};
+use sqlx::{PgConnection, Row as _};
+
+use super::plan::{Part, Plan};
+use crate::pg::{self, identifier};
+use crate::report::Report;
+use crate::units;
+
+/// Values that are named; the rest is a number.
+const NAMED: i64 = 3;
+
+/// Rows that are older than the limit and did not go.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// That should have gone: locked by others, referred to, kept by a trigger, or come meanwhile.
+    pub rows: u64,
+    /// Of these, by the foreign key that keeps them.
+    referred: Vec<(String, u64)>,
+    /// Whose value is no time.
+    sentinels: u64,
+    /// The most frequent of these values.
+    named: Vec<(String, u64)>,
+}
+
+impl Left {
+    /// None when counting takes longer than a batch may, or somebody has locked the table.
+    pub async fn count(connection: &mut PgConnection, plan: &Plan) -> Result<Option<Self>> {
+        let mut left = Self::default();
+        match left.look(connection, plan).await {
+            Ok(()) => Ok(Some(left)),
+            Err(error) if pg::sql_state(&error).is_some_and(|state| state == "57014" || state == "55P03") => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn look(&mut self, connection: &mut PgConnection, plan: &Plan) -> Result<()> {
+        for part in &plan.parts {
+            let (goes, stays) = match &part.conditions.never {
+                Some(never) => (format!("FILTER (WHERE NOT ({never}))"), format!("FILTER (WHERE {never})")),
+                None => (String::new(), "FILTER (WHERE false)".to_owned()),
+            };
+            let sql = format!(
+                "SELECT pg_catalog.count(*) {goes}, pg_catalog.count(*) {stays} FROM ONLY {} WHERE {}",
+                part.name, part.conditions.old
+            );
+            let row = pg::query(sql).fetch_one(&mut *connection).await.map_err(pg::in_its_own_words)?;
+            let (rows, sentinels): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+            self.rows += rows as u64;
+            self.sentinels += sentinels as u64;
+            if rows > 0 && part.kept.may_be_seen().is_ok() {
+                for (key, rows) in part.kept.count(connection, &part.name, &part.conditions.goes).await? {
+                    add(&mut self.referred, key, rows);
+                }
+            }
+            if let (Some(never), true) = (&part.conditions.never, sentinels > 0) {
+                for (value, rows) in values(connection, plan, part, never).await? {
+                    add(&mut self.named, value, rows);
+                }
+            }
+        }
+        self.named.sort_by_key(|(_, rows)| std::cmp::Reverse(*rows));
+        self.named.truncate(NAMED as usize);
+        Ok(())
+    }
+
+    pub fn report(&self, report: &mut Report, plan: &Plan) {
+        report.fact("rows_left", self.rows);
+        if !self.referred.is_empty() {
+            let by_key: Map<String, Value> = self.referred.iter().map(|(key, rows)| (key.clone(), (*rows).into())).collect();
+            report.fact("rows_left_by_foreign_key", by_key);
+            let keys = self.referred.iter().map(|(key, rows)| format!("{} by {key}", units::plural(*rows, "row")));
+            report.warnings.push(format!(
+                "rows of {} stay as others refer to them: {}",
+                plan.table,
+                keys.collect::<Vec<_>>().join(", ")
+            ));
+        }
+        if self.sentinels > 0 {
+            report.fact("sentinels_left", self.sentinels);
+            let values: Map<String, Value> = self.named.iter().map(|(value, rows)| (value.clone(), (*rows).into())).collect();
+            report.fact("sentinel_values", values);
+        }
+    }
+
+    /// For the summary; empty when nothing is left.
+    pub fn in_words(&self, column: &str) -> String {
+        let mut words = String::new();
+        let referred: u64 = self.referred.iter().map(|(_, rows)| rows).sum();
+        if referred > 0 {
+            let keys: Vec<&str> = self.referred.iter().map(|(key, _)| key.as_str()).collect();
+            words += &format!("; {} stay, referred to by {}", units::plural(referred.min(self.rows), "row"), keys.join(", "));
+        }
+        if self.rows > referred {
+            words += &format!(
+                "; {} left for the next run: locked by others, or kept by a trigger",
+                units::plural(self.rows - referred, "row")
+            );
+        }
+        if self.sentinels > 0 {
+            let values: Vec<&str> = self.named.iter().map(|(value, _)| value.as_str()).collect();
+            words += &format!(
+                "; {} stay whose {} is no time: {}",
+                units::plural(self.sentinels, "row"),
+                identifier(column),
+                values.join(", ")
+            );
+        }
+        words
+    }
+}
+
+fn add(to: &mut Vec<(String, u64)>, name: String, rows: u64) {
+    match to.iter_mut().find(|(known, _)| *known == name) {
+        Some((_, sum)) => *sum += rows,
+        None => to.push((name, rows)),
+    }
+}
+
+/// The most frequent values that are no times, with their numbers of rows.
+pub async fn values(connection: &mut PgConnection, plan: &Plan, part: &Part, never: &str) -> Result<Vec<(String, u64)>> {
+    let column = identifier(&plan.column);
+    let sql = format!(
+        "SELECT {column}::pg_catalog.text, pg_catalog.count(*) FROM ONLY {} WHERE {} AND ({never})
+         GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {NAMED}",
+        part.name, part.conditions.old
+    );
+    let rows: Vec<(String, i64)> = pg::fetch_all_as(connection, sql).await?;
+    Ok(rows.into_iter().map(|(value, rows)| (value, rows as u64)).collect())
+}

@@ -1,0 +1,251 @@
+//! Foreign keys into the table: which rows they keep, and how those are left where they are.
+
+use anyhow::Result;
+use serde::Serialize;
+use sqlx::PgConnection;
+
+use super::Retention;
+use super::facts::refused;
+use crate::fault::{Fault, Kind};
+use crate::pg;
+
+/// Cascades are followed that far: nobody has more tables in a row, and a circle ends somewhere.
+const STEPS_MOST: usize = 6;
+const BLOCKERS_MOST: usize = 100;
+
+#[derive(Clone, Debug, sqlx::FromRow, Serialize)]
+pub struct Reference {
+    pub name: String,
+    pub referencing: String,
+    /// The table itself, or the partition that it points at.
+    pub referenced: String,
+    /// As in pg_constraint.confdeltype.
+    pub action: String,
+    pub indexed: bool,
+    #[serde(skip)]
+    pub referencing_oid: i64,
+    /// Quoted.
+    #[serde(skip)]
+    pub table: String,
+    /// Its own table is the one that it points at.
+    pub is_self: bool,
+    #[serde(skip)]
+    columns: Vec<String>,
+    #[serde(skip)]
+    referenced_columns: Vec<String>,
+    #[serde(skip)]
+    operators: Vec<String>,
+    #[serde(skip)]
+    can_select: bool,
+}
+
+impl Reference {
+    /// Rows that it points at cannot be deleted.
+    pub fn blocks(&self) -> bool {
+        matches!(self.action.as_str(), "a" | "r")
+    }
+
+    /// Whether row `referencing` points at row `referenced`, both as SQL names them.
+    pub fn matches(&self, referenced: &str, referencing: &str) -> String {
+        let pairs = self.referenced_columns.iter().zip(&self.operators).zip(&self.columns);
+        let pairs = pairs.map(|((to, operator), from)| format!("{referenced}.{to} {operator} {referencing}.{from}"));
+        pairs.collect::<Vec<_>>().join(" AND ")
+    }
+}
+
+/// What keeps a row: a foreign key to it, or one to what goes with it. The last step blocks, those before it take their rows along.
+#[derive(Clone, Debug)]
+pub struct Blocker {
+    steps: Vec<Reference>,
+    /// A row of another tree, in the table of the step before the last, points at one of this tree.
+    is_from_another_tree: bool,
+}
+
+impl Blocker {
+    pub fn name(&self) -> String {
+        let last = &self.steps[self.steps.len() - 1];
+        format!("{} of {}", last.name, last.referencing)
+    }
+
+    /// SQL: the row of `table` (quoted) is referred to.
+    pub fn exists(&self, table: &str) -> String {
+        let mut from = String::new();
+        for (number, step) in self.steps.iter().enumerate() {
+            match number {
+                0 => from = format!("{} r0", step.table),
+                _ => {
+                    let on = step.matches(&format!("r{}", number - 1), &format!("r{number}"));
+                    from += &format!(" JOIN {} r{number} ON {on}", step.table);
+                }
+            }
+        }
+        let mut which = self.steps[0].matches(table, "r0");
+        if self.is_from_another_tree {
+            which += &format!(" AND ({}) IS NOT TRUE", self.steps[0].matches(table, "r1"));
+        }
+        format!("EXISTS (SELECT FROM {from} WHERE {which})")
+    }
+}
+
+/// Foreign keys into the table, or into one above or below it.
+pub async fn load(connection: &mut PgConnection, table: i64) -> Result<Vec<Reference>> {
+    Ok(sqlx::query_as(include_str!("references.sql")).bind(table).fetch_all(connection).await?)
+}
+
+/// Other tables that keep rows of this one, quoted.
+pub fn referring(references: &[Reference]) -> Vec<String> {
+    let tables = references.iter().filter(|reference| !reference.is_self && reference.blocks());
+    let mut tables: Vec<String> = tables.map(|reference| reference.table.clone()).collect();
+    tables.sort();
+    tables.dedup();
+    tables
+}
+
+/// All that keeps rows of a table with these foreign keys, but for the table's own. `tree`: tables whose rows go too.
+async fn blockers(connection: &mut PgConnection, references: &[Reference], tree: &[i64]) -> Result<Vec<Blocker>> {
+    let mut blockers = Vec::new();
+    let mut paths: Vec<Vec<Reference>> =
+        references.iter().filter(|reference| !reference.is_self).map(|reference| vec![reference.clone()]).collect();
+    while let Some(path) = paths.pop() {
+        let last = &path[path.len() - 1];
+        let goes_too = tree.contains(&last.referencing_oid);
+        if last.blocks() && !goes_too {
+            blockers.push(Blocker { steps: path, is_from_another_tree: false });
+        } else if (last.action == "c" || goes_too) && path.len() < STEPS_MOST && blockers.len() + paths.len() < BLOCKERS_MOST {
+            for next in load(connection, last.referencing_oid).await? {
+                if next.is_self && next.blocks() && goes_too && path.len() == 1 {
+                    blockers.push(Blocker { steps: [path.clone(), vec![next]].concat(), is_from_another_tree: true });
+                } else if !next.is_self && path.iter().all(|step| step.referencing_oid != next.referencing_oid) {
+                    paths.push([path.clone(), vec![next]].concat());
+                }
+            }
+        }
+    }
+    blockers.sort_by_key(Blocker::name);
+    Ok(blockers)
+}
+
+/// What keeps rows of one part of the table.
+#[derive(Clone, Debug, Default)]
+pub struct Kept {
+    pub blockers: Vec<Blocker>,
+    /// Keys of the table to itself, which block.
+    pub selves: Vec<Reference>,
+}
+
+impl Kept {
+    /// `tree`: tables whose rows go too.
+    pub async fn load(connection: &mut PgConnection, references: &[Reference], tree: &[i64]) -> Result<Self> {
+        let selves = references.iter().filter(|reference| reference.is_self && reference.blocks()).cloned().collect();
+        Ok(Self { blockers: blockers(connection, references, tree).await?, selves })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.blockers.is_empty() && self.selves.is_empty()
+    }
+
+    /// The referring rows must be seen, so that those that they point at can be left out.
+    pub fn may_be_seen(&self) -> Result<()> {
+        let steps = self.blockers.iter().flat_map(|blocker| &blocker.steps).chain(&self.selves);
+        let hidden: Vec<&str> = steps.filter(|step| !step.can_select).map(|step| step.table.as_str()).collect();
+        if hidden.is_empty() {
+            return Ok(());
+        }
+        let message = format!(
+            "some rows are still referred to, and to leave those the role must see who refers to them: GRANT SELECT ON {} TO it",
+            hidden.join(", ")
+        );
+        Err(Fault::new(Kind::Permission, message).into())
+    }
+
+    /// SQL, with AND before it: nobody else refers to the row of `table` (quoted).
+    pub fn and_free(&self, table: &str) -> String {
+        self.blockers.iter().map(|blocker| format!(" AND NOT {}", blocker.exists(table))).collect()
+    }
+
+    /// Columns that [`Kept::kept`] needs of rows that were picked, with a comma before each.
+    pub fn columns(&self) -> String {
+        let mut columns = String::new();
+        for (number, own) in self.selves.iter().enumerate() {
+            for (position, (to, from)) in own.referenced_columns.iter().zip(&own.columns).enumerate() {
+                columns += &format!(", {to} AS to_{number}_{position}, {from} AS from_{number}_{position}");
+            }
+        }
+        columns
+    }
+
+    /// Of rows in `picked (at, ...)` of the table with that oid, those that stay as one of their children does: a query of their
+    /// places, for WITH RECURSIVE. None where the table does not refer to itself.
+    pub fn kept(&self, table: i64) -> Option<String> {
+        if self.selves.is_empty() {
+            return None;
+        }
+        let (mut has_a_child, mut is_parent) = (Vec::new(), Vec::new());
+        for (number, own) in self.selves.iter().enumerate() {
+            let (mut outside, mut inside) = (Vec::new(), Vec::new());
+            for (position, (operator, from)) in own.operators.iter().zip(&own.columns).enumerate() {
+                outside.push(format!("p.to_{number}_{position} {operator} c.{from}"));
+                inside.push(format!("p.to_{number}_{position} {operator} k.from_{number}_{position}"));
+            }
+            has_a_child.push(format!(
+                "EXISTS (SELECT FROM {} c WHERE {} AND NOT (c.tableoid OPERATOR(pg_catalog.=) {table}::pg_catalog.oid AND c.ctid OPERATOR(pg_catalog.=) ANY (SELECT at FROM picked)))",
+                own.table,
+                outside.join(" AND ")
+            ));
+            is_parent.push(format!("({})", inside.join(" AND ")));
+        }
+        Some(format!(
+            "SELECT p.at FROM picked p WHERE {}
+             UNION
+             SELECT p.at FROM kept JOIN picked k ON k.at OPERATOR(pg_catalog.=) kept.at JOIN picked p ON {}",
+            has_a_child.join(" OR "),
+            is_parent.join(" OR ")
+        ))
+    }
+
+    /// How many rows that should go each key keeps, by its name. `table` is quoted, `condition` that of rows that go.
+    pub async fn count(&self, connection: &mut PgConnection, table: &str, condition: &str) -> Result<Vec<(String, u64)>> {
+        let mut counted = Vec::new();
+        let own = self.selves.iter().map(|own| Blocker { steps: vec![own.clone()], is_from_another_tree: false });
+        for blocker in self.blockers.iter().cloned().chain(own) {
+            let sql = format!(
+                "SELECT pg_catalog.count(*)::pg_catalog.text FROM ONLY {table} WHERE {condition} AND {}",
+                blocker.exists(table)
+            );
+            let rows = pg::fetch_text(connection, sql).await?.and_then(|count| count.parse().ok()).unwrap_or_default();
+            if rows > 0 {
+                counted.push((blocker.name(), rows));
+            }
+        }
+        Ok(counted)
+    }
+}
+
+/// Deletes nothing that no archive would have, and nothing at the price of a walk through another table for each row. `tree`: tables whose
+/// rows go too.
+pub fn refuse(references: &[Reference], retention: &Retention, tree: &[i64]) -> Result<()> {
+    let changes = |reference: &&Reference| {
+        "cnd".contains(&reference.action) && (reference.is_self || !tree.contains(&reference.referencing_oid))
+    };
+    if let (Some(_), Some(reference)) = (&retention.archive, references.iter().find(changes)) {
+        return Err(refused(format!(
+            "foreign key {} of {} changes or deletes rows there with those of {} (ON DELETE), and they would be in no archive: \
+             name {} in `cascade`, make the key NO ACTION, or leave `archive` out",
+            reference.name, reference.referencing, reference.referenced, reference.referencing
+        )));
+    }
+    if let Some(reference) = references.iter().find(|reference| !reference.indexed) {
+        return Err(refused(format!(
+            "foreign key {} of {} points at {} without an index on its columns: each deleted row would scan {} from end to end; \
+             create the index first (CREATE INDEX CONCURRENTLY)",
+            reference.name, reference.referencing, reference.referenced, reference.referencing
+        )));
+    }
+    Ok(())
+}
+
+/// A row that is still referred to could not be deleted.
+pub fn is_referred(error: &anyhow::Error) -> bool {
+    // Since 18, ON DELETE RESTRICT has one of its own.
+    pg::sql_state(error).is_some_and(|state| state == "23503" || state == "23001")
+}

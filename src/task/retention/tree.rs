@@ -1,0 +1,224 @@
+//! `cascade`: tables whose rows go with those that they refer to, children first, each archived, all of a batch's tree or none.
+
+use anyhow::{Context as _, Result};
+use sqlx::{PgConnection, Row as _};
+
+use super::Retention;
+use super::batch::{Batch, Place, bind};
+use super::delete::Work;
+use super::facts::{Facts, refused};
+use super::references::{self, Reference};
+use crate::archive::{self, Archive, BatchName, Manifest, Source};
+use crate::fault::{Fault, Kind};
+use crate::pg::{self, identifier};
+use crate::task::partition::with_schema;
+use crate::units;
+
+/// Tables in a row from the job's own: more is a circle, or a mistake.
+const STEPS_MOST: usize = 20;
+
+/// Tables whose rows go too, children before their parents.
+#[derive(Clone, Debug, Default)]
+pub struct Tree {
+    pub branches: Vec<Branch>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Branch {
+    pub oid: i64,
+    schema: String,
+    name: String,
+    /// Ways along foreign keys from the job's table to this one.
+    paths: Vec<Vec<Reference>>,
+}
+
+impl Branch {
+    pub fn sql(&self) -> String {
+        pg::qualified(&self.schema, &self.name)
+    }
+
+    /// SQL: the row goes with one of the rows of `table` (quoted) that stand at `places`.
+    fn goes_with(&self, table: &str, places: &str) -> String {
+        let ways = self.paths.iter().map(|path| {
+            let mut from = format!("ONLY {table} r0");
+            for (number, step) in path.iter().take(path.len() - 1).enumerate() {
+                let (parent, child) = (format!("r{number}"), format!("r{}", number + 1));
+                from += &format!(" JOIN {} {child} ON {}", step.table, step.matches(&parent, &child));
+            }
+            let last = path[path.len() - 1].matches(&format!("r{}", path.len() - 1), &self.sql());
+            format!("EXISTS (SELECT FROM {from} WHERE r0.ctid OPERATOR(pg_catalog.=) ANY ({places}) AND {last})")
+        });
+        ways.collect::<Vec<_>>().join(" OR ")
+    }
+}
+
+impl Tree {
+    pub fn is_empty(&self) -> bool {
+        self.branches.is_empty()
+    }
+
+    pub fn oids(&self) -> Vec<i64> {
+        self.branches.iter().map(|branch| branch.oid).collect()
+    }
+
+    /// `references`: into the job's table.
+    pub async fn load(connection: &mut PgConnection, retention: &Retention, references: &[Reference]) -> Result<Self> {
+        let mut branches = Vec::new();
+        for name in &retention.cascade {
+            let oid: Option<i64> = sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint")
+                .bind(with_schema(name))
+                .fetch_one(&mut *connection)
+                .await?;
+            let oid = oid.ok_or_else(|| refused(format!("there is no table {name}, which `cascade` names")))?;
+            let facts = Facts::read(connection, oid, "").await?;
+            facts.refuse_table()?;
+            branches.push(Branch { oid, schema: facts.schema, name: facts.name, paths: Vec::new() });
+        }
+        let is_named = |oid: i64| branches.iter().position(|branch| branch.oid == oid);
+        let mut found: Vec<Vec<Vec<Reference>>> = vec![Vec::new(); branches.len()];
+        let mut open: Vec<Vec<Reference>> = references.iter().map(|reference| vec![reference.clone()]).collect();
+        while let Some(path) = open.pop() {
+            let last = &path[path.len() - 1];
+            let Some(position) = is_named(last.referencing_oid).filter(|_| !last.is_self) else { continue };
+            if path.len() > STEPS_MOST {
+                return Err(refused("tables in `cascade` refer to each other in a circle: none of them comes first".to_owned()));
+            }
+            let further = references::load(connection, last.referencing_oid).await?;
+            open.extend(further.into_iter().map(|next| [path.clone(), vec![next]].concat()));
+            found[position].push(path);
+        }
+        for (branch, paths) in branches.iter_mut().zip(found) {
+            branch.paths = paths;
+        }
+        if let Some(lost) = branches.iter().find(|branch| branch.paths.is_empty()) {
+            return Err(refused(format!(
+                "`cascade` names {}, which refers neither to {} nor to another table there",
+                lost.sql(),
+                retention.table
+            )));
+        }
+        branches.sort_by_key(|branch| std::cmp::Reverse(branch.paths.iter().map(Vec::len).max()));
+        let tree = Self { branches };
+        tree.refuse(connection, retention).await?;
+        Ok(tree)
+    }
+
+    /// Keys into the tree's tables must be as good as those into the job's own.
+    async fn refuse(&self, connection: &mut PgConnection, retention: &Retention) -> Result<()> {
+        for branch in &self.branches {
+            let references = references::load(connection, branch.oid).await?;
+            references::refuse(&references, retention, &self.oids())?;
+        }
+        Ok(())
+    }
+}
+
+impl Work<'_> {
+    /// In a transaction: rows of the job's table are locked, and go when all that goes with them has gone. Who locks a row of
+    /// the job's table lets nobody refer to it any more.
+    pub(super) async fn delete_tree(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<Batch> {
+        self.part.kept.may_be_seen()?;
+        let picked = pg::query(format!(
+            "{} SELECT (SELECT pg_catalog.array_agg(at)::pg_catalog.text FROM going), (SELECT pg_catalog.count(*) FROM going), (SELECT {} FROM picked)",
+            self.with(&self.pick_at(place, true)),
+            self.plan.key.greatest("key")
+        ));
+        let row = bind(picked, place, size).fetch_one(&mut *connection).await?;
+        let (places, found, last_key): (Option<String>, i64, Option<String>) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let Some(places) = places else { return self.nothing(connection, last_key).await };
+        let places = format!("{}::pg_catalog.tid[]", pg::literal(&places));
+        // Parents first, so that nobody refers to a row any more when those that did have gone: a further one would go by a cascade
+        // of the database, and be in no archive.
+        if self.plan.tree.branches.len() > 1 {
+            for branch in self.plan.tree.branches.iter().rev() {
+                let which = branch.goes_with(&self.part.name, &places);
+                pg::execute_counting(connection, format!("SELECT FROM {} WHERE {which} FOR UPDATE", branch.sql())).await?;
+            }
+        }
+        let mut taken = Taken::default();
+        for (number, branch) in self.plan.tree.branches.iter().enumerate() {
+            let which = branch.goes_with(&self.part.name, &places);
+            let target = Target { oid: branch.oid, schema: &branch.schema, name: &branch.name, from: branch.sql() };
+            // Parents come back before their children: by their names.
+            let number = self.plan.tree.branches.len() - number;
+            let rows = self.take(connection, &target, &which, number, &mut taken).await?;
+            taken.tree_rows += rows;
+        }
+        let part = self.part;
+        let target = Target { oid: part.oid, schema: &part.schema, name: &part.relation, from: format!("ONLY {}", part.name) };
+        let which = format!("ctid OPERATOR(pg_catalog.=) ANY ({places}) AND {}", self.plan.gate);
+        let rows = self.take(connection, &target, &which, 0, &mut taken).await?;
+        anyhow::ensure!(
+            rows == found as u64,
+            "{} of {} would go and only {rows} went: a trigger keeps some, and what refers to them stays too",
+            units::plural(found as u64, "row"),
+            part.name
+        );
+        if self.run.cancel.is_cancelled() {
+            return Err(Fault::new(Kind::Cancelled, "cancelled").into());
+        }
+        pg::execute(connection, "COMMIT".to_owned()).await.context("cannot commit a batch")?;
+        for (name, manifest) in &taken.batches {
+            let archive = self.archive.context("rows were archived")?;
+            archive.complete(name, manifest).await?;
+        }
+        Ok(Batch { rows, found: rows, last_key, archived_bytes: taken.bytes, tree_rows: taken.tree_rows })
+    }
+
+    /// Deletes rows of one table, archived where that is asked for. Returns their number.
+    async fn take(
+        &self,
+        connection: &mut PgConnection,
+        target: &Target<'_>,
+        which: &str,
+        number: usize,
+        taken: &mut Taken,
+    ) -> Result<u64> {
+        let delete = format!("DELETE FROM {} WHERE {which}", target.from);
+        let Some(archive) = self.archive else {
+            return Ok(pg::execute_counting(connection, delete).await?);
+        };
+        let is_there = pg::query(format!("SELECT EXISTS (SELECT FROM {} WHERE {which})", target.from));
+        if !is_there.fetch_one(&mut *connection).await?.try_get::<bool, _>(0)? {
+            return Ok(0);
+        }
+        pg::execute(connection, format!("LOCK TABLE {} IN ROW EXCLUSIVE MODE", target.from)).await?;
+        let columns = archive::columns(connection, target.oid).await?;
+        let list = columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
+        let query = format!("{delete} RETURNING {list}");
+        let source = Source { schema: target.schema.to_owned(), table: target.name.to_owned(), columns, query };
+        let name = self.name_of(archive, connection, number).await?;
+        let reason = format!("with rows of {} {}", self.plan.table, self.retention.in_words());
+        let manifest = Manifest::new(&self.run.job.name, self.run.database, &source, &reason);
+        let manifest = archive.export(connection, &source, &name, manifest, self.phase).await?;
+        let exported = manifest.exported.clone();
+        if exported.rows == 0 {
+            archive.discard(&name).await?;
+            return Ok(0);
+        }
+        taken.bytes += exported.bytes;
+        taken.batches.push((name, manifest));
+        Ok(exported.rows)
+    }
+
+    async fn name_of(&self, archive: &Archive, connection: &mut PgConnection, number: usize) -> Result<BatchName> {
+        let name = archive.name(self.run.now, archive::transaction(connection).await?);
+        Ok(if number == 0 { name } else { name.further(number) })
+    }
+}
+
+struct Target<'a> {
+    oid: i64,
+    schema: &'a str,
+    name: &'a str,
+    /// As after FROM.
+    from: String,
+}
+
+#[derive(Default)]
+struct Taken {
+    batches: Vec<(BatchName, Manifest)>,
+    bytes: u64,
+    tree_rows: u64,
+}

@@ -1,0 +1,148 @@
+//! Which partitions go as a whole, and which row by row. The short way is taken only where it does what the long way would do; what
+//! keeps a partition from it is known before it is tried, so that a refusal on the way is final.
+
+use anyhow::Result;
+use sqlx::PgConnection;
+
+use super::facts::{Facts, refused};
+use super::key::Key;
+use super::references::Reference;
+use super::{Retention, Subscribers};
+use crate::pg::{self, identifier};
+use crate::task::partition::decide::Step;
+use crate::task::{RunContext, Work as _, partition};
+
+/// [`partition::key::Key::show_bound`] of a partition without a lower end.
+const NO_LOWER_END: &str = "the beginning";
+
+#[derive(Default)]
+pub struct Whole {
+    pub plan: Option<partition::Plan>,
+    /// Rows of no other partition go: subscribers are to keep them.
+    pub nothing_else: bool,
+    /// For the plan.
+    pub notes: Vec<String>,
+}
+
+/// `facts`: of the partitioned table. `floor`: the first value of the key that is a time, as SQL.
+pub async fn choose(
+    retention: &Retention,
+    run: &RunContext<'_>,
+    connection: &mut PgConnection,
+    facts: &Facts,
+    references: &[Reference],
+    (key, floor): (Key, &str),
+) -> Result<Whole> {
+    let mut whole = Whole::default();
+    let table = facts.sql();
+    let obstacle = match (&retention.condition, retention.newest()) {
+        (Some(_), _) => Some("`where` asks for some of their rows only".to_owned()),
+        (None, Some(_)) => Some("`keep_newest` keeps some of their rows".to_owned()),
+        (None, None) => obstacle(connection, retention, facts, references, key).await?,
+    };
+    if let Some(obstacle) = obstacle {
+        if retention.subscribers == Some(Subscribers::Keep) && !facts.publications.is_empty() {
+            return Err(refused(format!(
+                "subscribers = \"keep\" is possible only where whole partitions of {table} go, and they do not: {obstacle}"
+            )));
+        }
+        whole.notes.push(format!("rows are deleted one by one from old partitions, too: {obstacle}"));
+        return Ok(whole);
+    }
+    if !facts.publications.is_empty() {
+        let publications = facts.publications.join(", ");
+        match retention.subscribers {
+            None => {
+                return Err(refused(format!(
+                    "{table} is published with its deletes ({publications}), and a partition that is dropped is not deleted from subscribers: say \
+                     subscribers = \"delete\" (rows are deleted one by one, here and there) or \"keep\" (partitions are dropped here, and subscribers \
+                     keep their rows)"
+                )));
+            }
+            Some(Subscribers::Delete) => {
+                whole.notes.push(format!(
+                    "rows are deleted one by one from old partitions, too, so that subscribers of {publications} delete them"
+                ));
+                return Ok(whole);
+            }
+            Some(Subscribers::Keep) => {
+                whole.nothing_else = true;
+                whole.notes.push(format!(
+                    "only whole partitions go, and subscribers of {publications} keep their rows (subscribers = \"keep\")"
+                ));
+            }
+        }
+    }
+    let Some(partitions) = retention.partitions(&table) else { return Ok(whole) };
+    let mut plan = partitions.plan(run).await?;
+    if !plan.refusals.is_empty() {
+        return Err(refused(plan.refusals.join("; ")));
+    }
+    let mut stay = Vec::new();
+    for planned in &plan.steps {
+        let Step::Retire { partition, mark, .. } = &planned.step else { continue };
+        let leaf = Facts::read(connection, partition.oid, &retention.column).await?;
+        let mut reasons: Vec<String> = leaf.on_delete.iter().map(|what| format!("{what} is for DELETE")).collect();
+        let may_have_sentinels = mark.from == NO_LOWER_END || mark.from.as_str() < "1970-01-02";
+        if may_have_sentinels && retention.keeps_sentinels() && has_sentinels(connection, retention, &leaf, (key, floor)).await? {
+            reasons.push(format!("rows of it stay whose {} is no time", identifier(&retention.column)));
+        }
+        if !reasons.is_empty() {
+            let way = if whole.nothing_else { "stays" } else { "is emptied row by row" };
+            whole.notes.push(format!("{partition} {way}, and is not dropped: {}", reasons.join("; ")));
+            stay.push(partition.oid);
+        }
+    }
+    plan.steps.retain(|planned| !matches!(&planned.step, Step::Retire { partition, .. } if stay.contains(&partition.oid)));
+    whole.plan = (!plan.steps.is_empty()).then_some(plan);
+    Ok(whole)
+}
+
+/// Why partitions of the table cannot go as a whole; None when they can.
+async fn obstacle(
+    connection: &mut PgConnection,
+    retention: &Retention,
+    facts: &Facts,
+    references: &[Reference],
+    key: Key,
+) -> Result<Option<String>> {
+    if let Some(reference) = references.first() {
+        return Ok(Some(format!(
+            "foreign key {} of {} refers to {}",
+            reference.name, reference.referencing, reference.referenced
+        )));
+    }
+    let (is_by_column, by, is_owner, may_create): (bool, String, bool, bool) = sqlx::query_as(
+        "SELECT p.partstrat = 'r' AND p.partnatts = 1
+                AND coalesce((SELECT a.attname = $2 FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = p.partattrs[0]), false),
+                pg_get_partkeydef(c.oid), pg_has_role(c.relowner, 'USAGE'), has_schema_privilege(c.relnamespace, 'CREATE')
+         FROM pg_class c JOIN pg_partitioned_table p ON p.partrelid = c.oid WHERE c.oid = $1::bigint::oid",
+    )
+    .bind(facts.oid)
+    .bind(&retention.column)
+    .fetch_one(connection)
+    .await?;
+    Ok(if !is_by_column || key == Key::Ulid {
+        Some(format!("the table is partitioned by {by}, and not by ranges of the time in {}", retention.column))
+    } else if !is_owner {
+        Some("only the owner of the table may detach partitions".to_owned())
+    } else if !may_create {
+        Some("the role may not create tables in its schema".to_owned())
+    } else {
+        None
+    })
+}
+
+async fn has_sentinels(
+    connection: &mut PgConnection,
+    retention: &Retention,
+    leaf: &Facts,
+    (key, floor): (Key, &str),
+) -> Result<bool> {
+    let sql = format!(
+        "SELECT EXISTS (SELECT FROM ONLY {} WHERE {} OPERATOR(pg_catalog.<) {floor})::pg_catalog.text",
+        leaf.sql(),
+        key.column(&retention.column)
+    );
+    Ok(pg::fetch_text(connection, sql).await?.as_deref() == Some("true"))
+}
