@@ -327,5 +327,5 @@ fn settings_of(config: &Config, target: &str) -> Result<pg::Settings> {
             "a password in an argument can be read by every user of this host: use PGPASSWORD or ~/.pgpass"
         )
     );
-    pg::Settings::resolve(&config::Database { url: Some(target.to_owned().into()), role: None })
+    pg::Settings::resolve(&config::Database { url: Some(target.to_owned().into()), ..config::Database::default() })
 }

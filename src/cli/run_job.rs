@@ -32,8 +32,9 @@ pub struct Request<'a> {
 }
 
 pub async fn run(global: &Global, request: &Request<'_>) -> Result<ExitCode> {
-    let (config, jobs) = global.load()?;
-    let job = global.find_job(&jobs, request.name)?.clone();
+    let (config, folder) = global.load()?;
+    let job = global.find_job(&folder, request.name)?.clone();
+    let jobs = folder.jobs;
     let databases = databases(&job, request.database)?;
     let trigger = trigger(&job, request)?;
     if let Some(reason) = not_due(&job, &trigger) {
@@ -75,8 +76,9 @@ pub async fn by_hand<W: Work>(
     request: &Request<'_>,
     work: impl Fn(&Job) -> Result<ByHand<W>>,
 ) -> Result<ExitCode> {
-    let (config, jobs) = global.load()?;
-    let job = global.find_job(&jobs, request.name)?.clone();
+    let (config, folder) = global.load()?;
+    let job = global.find_job(&folder, request.name)?.clone();
+    let jobs = folder.jobs;
     let work = work(&job)?;
     let databases = databases(&job, request.database)?;
     let context = context(global, config, jobs, &job, request)?;

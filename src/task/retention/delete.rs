@@ -142,6 +142,7 @@ impl Work<'_> {
                     continue;
                 }
                 self.run.progress.set_cursor(Some(json!({ "table": self.part.oid, "block": block })));
+                governor.reached(block as f64 / walk.end.max(1) as f64);
             }
             if let Go::Stop(reason) = self.run.or_cancelled(governor.go()).await? {
                 done.elapsed += started.elapsed();
@@ -181,7 +182,7 @@ impl Work<'_> {
             };
             attempts = 0;
             let elapsed = began.elapsed();
-            pace.took(elapsed, target.0, blocked);
+            pace.took(elapsed, governor.scaled(target.0), blocked);
             done.rows += batch.rows;
             done.batches += u64::from(batch.found > 0);
             if self.archive.is_some() && batch.rows > 0 {
