@@ -23,7 +23,7 @@ use sha2::{Digest as _, Sha256};
 use sqlx::PgConnection;
 
 use self::back::Back;
-use self::write::{Lines, head};
+use self::write::Lines;
 use crate::progress::Phase;
 use crate::store::Store;
 use crate::task::backup::Compression;

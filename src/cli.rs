@@ -30,7 +30,7 @@ use crate::captured;
 use crate::config::{self, Config};
 use crate::descriptors;
 use crate::fault::{self, Fault, Kind};
-use crate::job::{self, Job};
+use crate::job::{self, Folder, Job};
 use crate::progress::{LogWriter, Progress};
 use crate::task::Mode;
 use crate::telemetry::{self, Telemetry};
@@ -217,8 +217,11 @@ fn start_logging(global: &Global) -> Option<Telemetry> {
     let level = global.log.clone().unwrap_or_else(|| if quiet { "warn" } else { "warn,pgtend=info" }.to_owned());
     let level = if level.contains(['=', ',']) { level } else { format!("warn,pgtend={level}") };
     // A server's notices are in the report of the run that they belong to.
+    // What its pool meets is an error of the query, or of no interest: a slow server is seen in pgtend_ledger_query_duration_seconds.
     // And AWS's chain of credentials tells of each place that had none, as Rust values; what came of it is in our errors.
-    let filter = tracing_subscriber::EnvFilter::new(format!("sqlx::postgres::notice=off,{AWS_QUIET},{level}"));
+    let filter = tracing_subscriber::EnvFilter::new(format!(
+        "sqlx::postgres::notice=off,sqlx::pool=off,sqlx_core::pool=off,{AWS_QUIET},{level}"
+    ));
     let has_colours = global.log_format == LogFormat::Text && std::env::var_os("JOURNAL_STREAM").is_none() && output::colour();
     let lines = tracing_subscriber::fmt::layer().with_writer(move || LogWriter { has_colours }).with_target(false);
     let lines = match global.log_format {
@@ -256,25 +259,53 @@ impl Global {
         }
     }
 
+    /// The configuration and its jobs. A job's file that has mistakes is said loudly, and stops no other job; in the configuration itself
+    /// each is an error, and then those of the jobs are told with it.
+    fn load(&self) -> Result<(Config, Folder)> {
+        let (config, folder) = self.read()?;
+        for broken in &folder.broken {
+            let reasons = broken.reasons().join(" | ");
+            tracing::error!("job `{}` is left out, and the others go on (`pgtend check` says more): {reasons}", broken.job);
+        }
+        for misnamed in &folder.misnamed {
+            tracing::warn!("{misnamed}");
+        }
+        Ok((config, folder))
+    }
+
     /// The configuration and all jobs, or every mistake in any of them.
-    fn load(&self) -> Result<(Config, Vec<Job>)> {
+    fn load_all(&self) -> Result<(Config, Folder)> {
+        let (config, folder) = self.read()?;
+        if folder.broken.is_empty() { Ok((config, folder)) } else { Err(Problems(folder.problems()).into()) }
+    }
+
+    fn read(&self) -> Result<(Config, Folder)> {
         let mut problems = Vec::new();
         let config = config::load(&self.config_path(), &mut problems);
-        let jobs = config.as_ref().map(|config| job::load_dir(&self.jobs_dir(), config, &mut problems));
-        match (config, jobs) {
-            (Some(config), Some(jobs)) if problems.is_empty() => Ok((config, jobs)),
-            _ => Err(Problems(problems).into()),
+        let folder = config.as_ref().map(|config| job::load_dir(&self.jobs_dir(), config));
+        match (config, folder) {
+            (Some(config), Some(Ok(folder))) if problems.is_empty() => return Ok((config, folder)),
+            (_, Some(Ok(folder))) => problems.extend(folder.problems()),
+            (_, Some(Err(problem))) => problems.push(problem),
+            (_, None) => {}
         }
+        Err(Problems(problems).into())
     }
 
     /// One job of the loaded ones.
-    fn find_job<'a>(&self, jobs: &'a [Job], name: &str) -> Result<&'a Job> {
-        jobs.iter().find(|job| job.name == name).ok_or_else(|| {
-            let names = jobs.iter().map(|job| job.name.as_str());
-            let hint = did_you_mean(name, names.clone())
-                .unwrap_or_else(|| format!("there are: {}", names.collect::<Vec<_>>().join(", ")));
-            Fault::new(Kind::Configuration, format!("no job `{name}` in {}; {hint}", self.jobs_dir().display())).into()
-        })
+    fn find_job<'a>(&self, folder: &'a Folder, name: &str) -> Result<&'a Job> {
+        if let Some(job) = folder.jobs.iter().find(|job| job.name == name) {
+            return Ok(job);
+        }
+        match folder.broken.iter().find(|broken| broken.job == name) {
+            Some(broken) if !broken.problems.is_empty() => return Err(Problems(broken.problems.clone()).into()),
+            Some(broken) => return Err(Fault::new(Kind::Configuration, broken.reasons().join("; ")).into()),
+            None => {}
+        }
+        let names = folder.jobs.iter().map(|job| job.name.as_str());
+        let hint =
+            did_you_mean(name, names.clone()).unwrap_or_else(|| format!("there are: {}", names.collect::<Vec<_>>().join(", ")));
+        Err(Fault::new(Kind::Configuration, format!("no job `{name}` in {}; {hint}", self.jobs_dir().display())).into())
     }
 
     fn progress(&self) -> Progress {

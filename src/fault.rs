@@ -17,6 +17,8 @@ pub enum Kind {
     Busy,
     /// Something that must come first has not: exit 75.
     NotNow,
+    /// It was sent, and no answer came: whether it was done is not known, and it is not tried again. Exit 1.
+    Unknown,
     /// The job's timeout passed: exit 1.
     TimedOut,
     /// SIGTERM or SIGINT: exit 143, as a shell reports a terminated program.
@@ -24,8 +26,16 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 7] =
-        [Self::Configuration, Self::Unreachable, Self::Permission, Self::Busy, Self::NotNow, Self::TimedOut, Self::Cancelled];
+    pub const ALL: [Self; 8] = [
+        Self::Configuration,
+        Self::Unreachable,
+        Self::Permission,
+        Self::Busy,
+        Self::NotNow,
+        Self::Unknown,
+        Self::TimedOut,
+        Self::Cancelled,
+    ];
 
     /// As in metrics.
     pub fn name(self) -> &'static str {
@@ -35,6 +45,7 @@ impl Kind {
             Self::Permission => "permission",
             Self::Busy => "busy",
             Self::NotNow => "not_now",
+            Self::Unknown => "unknown",
             Self::TimedOut => "timed_out",
             Self::Cancelled => "cancelled",
         }
@@ -61,6 +72,19 @@ impl fmt::Display for Fault {
 }
 
 impl std::error::Error for Fault {}
+
+/// A context: something was sent before the error, and may have been done. A run with it is tried again only where its job says
+/// `retries`, and not at all when it was cancelled.
+#[derive(Debug)]
+pub struct Sent {
+    pub message: String,
+}
+
+impl fmt::Display for Sent {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
 
 /// The kind of an error, wherever in its chain it was said.
 pub fn kind_of(error: &anyhow::Error) -> Option<Kind> {
@@ -148,7 +172,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         Some(Kind::Permission) => 77,
         Some(Kind::Busy | Kind::NotNow) => 75,
         Some(Kind::Cancelled) => 143,
-        Some(Kind::TimedOut) | None => 1,
+        Some(Kind::TimedOut | Kind::Unknown) | None => 1,
     })
 }
 

@@ -10,6 +10,9 @@ SELECT
        AND application_name <> 'pgtend')::float8 AS snapshot_age_seconds,
     (SELECT count(*) FROM pg_stat_activity
      WHERE state = 'active' AND backend_type = 'client backend' AND pid <> pg_backend_pid()) AS active_sessions,
+    (SELECT count(*) FROM pg_stat_activity
+     WHERE coalesce(state = 'active' OR state_change > clock_timestamp() - interval '500 ms', true) AND coalesce(backend_type, 'client backend') = 'client backend' AND usesysid IS NOT NULL
+       AND pid <> pg_backend_pid() AND application_name IS DISTINCT FROM 'pgtend') AS others,
     NOT pg_has_role('pg_monitor', 'USAGE') AND (current_setting('archive_mode') <> 'off'
         OR EXISTS (SELECT FROM pg_stat_replication) OR EXISTS (SELECT FROM pg_replication_slots)) AS hidden
 FROM (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END AS lsn) here

@@ -26,11 +26,12 @@ use tokio::sync::Semaphore;
 use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
 
+use crate::job::Broken;
 use crate::ledger::{self, Filter, Key};
 use crate::page;
 use crate::report::Outcome;
 use crate::scheduler::Scheduler;
-use crate::status::{self, Status};
+use crate::status::{self, BrokenStatus, Status};
 
 /// A page that many people watch asks the ledger once in this time.
 const STATUS_FOR: Duration = Duration::from_secs(2);
@@ -65,16 +66,19 @@ pub struct Site {
     pub started_at: DateTime<Utc>,
     /// Why the last reload was refused.
     pub configuration_error: Mutex<Option<String>>,
+    /// Jobs that are left out.
+    pub broken_jobs: Mutex<Vec<Broken>>,
     pub stop: CancellationToken,
     cached: tokio::sync::Mutex<Option<(Instant, Arc<Status>)>>,
 }
 
 impl Site {
-    pub fn new(scheduler: Arc<Scheduler>, stop: CancellationToken) -> Arc<Self> {
+    pub fn new(scheduler: Arc<Scheduler>, broken_jobs: Vec<Broken>, stop: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             scheduler,
             started_at: Utc::now(),
             configuration_error: Mutex::default(),
+            broken_jobs: Mutex::new(broken_jobs),
             stop,
             cached: tokio::sync::Mutex::default(),
         })
@@ -129,9 +133,18 @@ async fn readyz(State(site): State<Arc<Site>>) -> Response {
         _ if site.stop.is_cancelled() => "stopping".to_owned(),
         Some(_) => "the ledger does not answer".to_owned(),
         None if !site.scheduler.is_planning() => "the schedules are not known yet".to_owned(),
-        None => return "ok\n".into_response(),
+        None => return ready(&site).into_response(),
     };
     (StatusCode::SERVICE_UNAVAILABLE, reason + "\n").into_response()
+}
+
+/// A job that is left out keeps nobody from what is due. Its name is for those who have the token, which is not asked for here.
+fn ready(site: &Site) -> String {
+    match site.broken_jobs.lock().unwrap_or_else(PoisonError::into_inner).len() {
+        0 => "ok\n".to_owned(),
+        1 => "ok\n1 job is left out: its file has mistakes\n".to_owned(),
+        count => format!("ok\n{count} jobs are left out: their files have mistakes\n"),
+    }
 }
 
 async fn api_jobs(State(site): State<Arc<Site>>) -> Response {
@@ -209,6 +222,7 @@ async fn read_status(site: &Site) -> Status {
         started_at: site.started_at,
         ledger_error,
         configuration_error: site.configuration_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        broken: site.broken_jobs.lock().unwrap_or_else(PoisonError::into_inner).iter().map(BrokenStatus::from).collect(),
         draining: site.stop.is_cancelled(),
         failures: status::failures(&jobs),
         jobs,

@@ -1,5 +1,9 @@
 //! `jobs/NAME.toml`: one job a file; the stem is its name.
 
+mod folder;
+
+pub use folder::{Broken, Folder, load_dir};
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,6 +20,8 @@ use crate::schedule::{Schedule, Zone};
 use crate::task::{self, Task};
 use crate::toml_file::{self, Problem, Source, did_you_mean};
 use crate::units::Span;
+
+use folder::Loaded;
 
 /// A job, resolved: every name it uses exists.
 #[derive(Clone, Debug)]
@@ -164,87 +170,6 @@ pub struct Written {
     pub retention: Option<task::retention::Written>,
     pub sql: Option<task::sql::Written>,
     pub vector_index: Option<task::vector_index::Written>,
-}
-
-/// Reads every `*.toml` in `folder`, in the order of their names. Mistakes go to `problems`.
-pub fn load_dir(folder: &Path, config: &Config, problems: &mut Vec<Problem>) -> Vec<Job> {
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) => {
-            let hint = "name the folder with --jobs DIR".to_owned();
-            problems.push(Problem::with_file(folder, format!("cannot read the folder of jobs: {error}"), Some(hint)));
-            return Vec::new();
-        }
-    };
-    let mut paths: Vec<PathBuf> = entries
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
-        .collect();
-    paths.sort();
-    let loaded: Vec<Loaded> = paths.iter().filter_map(|path| load_file(path, config, problems)).collect();
-    resolve_order(loaded, problems)
-}
-
-/// A job, and what only the other jobs can tell to be right.
-struct Loaded {
-    job: Job,
-    source: Source,
-    after: Vec<Spanned<String>>,
-}
-
-/// Checks `after`, and hands schedules down along it.
-fn resolve_order(loaded: Vec<Loaded>, problems: &mut Vec<Problem>) -> Vec<Job> {
-    let mut jobs: Vec<Job> = Vec::new();
-    let names: Vec<String> = loaded.iter().map(|loaded| loaded.job.name.clone()).collect();
-    for Loaded { mut job, source, after } in loaded {
-        for name in &after {
-            if !names.contains(name.get_ref()) {
-                let hint = did_you_mean(name.get_ref(), names.iter().map(String::as_str));
-                problems.push(source.problem(Some(name.span()), format!("there is no job `{}`", name.get_ref()), hint));
-            }
-        }
-        job.after = after.into_iter().map(Spanned::into_inner).filter(|name| names.contains(name)).collect();
-        jobs.push(job);
-    }
-    for job in &jobs {
-        if reaches(&jobs, &job.name, &job.name) {
-            let message = format!("job `{}` waits for itself: its `after` leads back to it", job.name);
-            problems.push(Problem::with_file(&job.path, message, Some("take one of the jobs out of `after`".to_owned())));
-            return jobs;
-        }
-    }
-    // No circles, so as many rounds as there are jobs reach the end of every chain.
-    for _ in 0..jobs.len() {
-        for index in 0..jobs.len() {
-            let first = jobs[index].after.first().and_then(|first| jobs.iter().find(|job| job.name == *first));
-            if let (None, Some(first)) = (&jobs[index].schedule, first)
-                && first.schedule.is_some()
-            {
-                let (schedule, timezone) = (first.schedule.clone(), first.timezone);
-                jobs[index].schedule = schedule;
-                jobs[index].timezone = timezone;
-            }
-        }
-    }
-    jobs
-}
-
-/// Whether `after`, followed from `from`, comes to `to`.
-fn reaches(jobs: &[Job], from: &str, to: &str) -> bool {
-    let mut seen: Vec<&str> = Vec::new();
-    let mut open: Vec<&str> = vec![from];
-    while let Some(name) = open.pop() {
-        for next in jobs.iter().find(|job| job.name == name).map(|job| job.after.as_slice()).unwrap_or_default() {
-            if next == to {
-                return true;
-            }
-            if !seen.contains(&next.as_str()) {
-                seen.push(next);
-                open.push(next);
-            }
-        }
-    }
-    false
 }
 
 fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> Option<Loaded> {
@@ -437,7 +362,14 @@ impl Checker<'_> {
                 "they bound what [compress], [partition], [reindex], [retention] and [vector_index] ask of the server".to_owned(),
             );
         }
-        written.map(Spanned::into_inner).unwrap_or_default().into()
+        let written = written.map(Spanned::into_inner).unwrap_or_default();
+        if let Some(most) =
+            written.max_slowdown.as_ref().filter(|most| *most.get_ref() != 0.0 && !(1.0..=1000.0).contains(most.get_ref()))
+        {
+            let hint = "1 or more: so many times as long as without the run; 0 turns it off".to_owned();
+            self.problem(most, format!("`max_slowdown = {}`", most.get_ref()), hint);
+        }
+        written.into()
     }
 }
 

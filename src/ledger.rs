@@ -5,10 +5,13 @@
 
 mod fit;
 mod history;
+mod rows;
+mod schema;
 
 use self::fit::Fit;
 
 pub use history::{Brief, Filter};
+pub use rows::{Attempt, End, Key, Known, MaybeOutcome, NewRun, Row, Trigger};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -21,11 +24,8 @@ use sqlx::postgres::{PgConnection, PgPool};
 use crate::config::{self, Config};
 use crate::fault::{Fault, Kind};
 use crate::pg;
-use crate::progress::{self, Progress};
-use crate::report::{Outcome, Report};
-
-/// One file for each version of the schema; a row of `pgtend.format` says how many of them were run.
-const MIGRATIONS: [&str; 1] = [include_str!("ledger/1.sql")];
+use crate::progress::Progress;
+use crate::report::Outcome;
 
 /// The planner, the pages and a few ends of runs at once; more would only wait for each other.
 const POOL_CONNECTIONS: u32 = 4;
@@ -45,136 +45,6 @@ pub struct Ledger {
     keep_last: u32,
     migrated: AtomicBool,
     query_seconds: Histogram,
-}
-
-/// A run that is about to start.
-#[derive(Clone, Debug)]
-pub struct NewRun<'a> {
-    pub job: &'a str,
-    pub database: &'a str,
-    /// The kind of its task, or a command by hand: "partition convert".
-    pub task: &'a str,
-    pub trigger: &'a Trigger,
-    /// Attempts after the first, should its process die.
-    pub retries: u32,
-}
-
-/// What made a run start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trigger {
-    Manual,
-    Schedule {
-        tick: DateTime<Utc>,
-    },
-    /// A tick that was missed.
-    CatchUp {
-        tick: DateTime<Utc>,
-    },
-    /// `attempt` counts from 1, so that the first retry is attempt 2.
-    Retry {
-        first: i64,
-        attempt: u32,
-    },
-}
-
-impl Trigger {
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Manual => "manual",
-            Self::Schedule { .. } => "schedule",
-            Self::CatchUp { .. } => "catch-up",
-            Self::Retry { .. } => "retry",
-        }
-    }
-
-    pub fn tick(&self) -> Option<DateTime<Utc>> {
-        match self {
-            Self::Schedule { tick } | Self::CatchUp { tick } => Some(*tick),
-            Self::Manual | Self::Retry { .. } => None,
-        }
-    }
-
-    pub fn attempt(&self) -> u32 {
-        match self {
-            Self::Retry { attempt, .. } => *attempt,
-            _ => 1,
-        }
-    }
-}
-
-/// How a run ended.
-#[derive(Clone, Debug, Default)]
-pub struct End<'a> {
-    pub outcome: Option<Outcome>,
-    pub report: Option<&'a Report>,
-    pub error: Option<&'a str>,
-    pub stderr: &'a str,
-    pub retry_in: Option<Duration>,
-    /// Where the next run goes on.
-    pub cursor: Option<serde_json::Value>,
-}
-
-/// A row of the history.
-#[derive(Clone, Debug, sqlx::FromRow, serde::Serialize)]
-pub struct Row {
-    pub id: i64,
-    pub job: String,
-    pub database: String,
-    pub task: String,
-    pub trigger: String,
-    pub scheduled_for: Option<DateTime<Utc>>,
-    pub attempt: i32,
-    pub retry_of: Option<i64>,
-    pub started_at: DateTime<Utc>,
-    pub heartbeat_at: DateTime<Utc>,
-    #[sqlx(json(nullable))]
-    pub progress: Option<progress::Now>,
-    pub finished_at: Option<DateTime<Utc>>,
-    #[sqlx(try_from = "Option<String>")]
-    pub outcome: MaybeOutcome,
-    #[sqlx(json(nullable))]
-    pub report: Option<Report>,
-    pub error: Option<String>,
-    pub stderr: Option<String>,
-    pub retry_at: Option<DateTime<Utc>>,
-    pub host: String,
-    pub pid: i32,
-    pub version: String,
-}
-
-/// None while the run is under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(transparent)]
-pub struct MaybeOutcome(pub Option<Outcome>);
-
-impl TryFrom<Option<String>> for MaybeOutcome {
-    type Error = String;
-
-    fn try_from(text: Option<String>) -> Result<Self, String> {
-        text.map(|text| text.parse()).transpose().map(Self)
-    }
-}
-
-/// A crashed or failed run that may be tried again.
-#[derive(Clone, Debug, sqlx::FromRow)]
-pub struct Attempt {
-    pub job: String,
-    pub database: String,
-    pub first: i64,
-    pub attempt: i32,
-}
-
-/// A job's name and a database's.
-pub type Key = (String, String);
-
-/// What the planner must know of a job on a database. Commands by hand, whose `task` has a space, are no runs of the job.
-#[derive(Clone, Debug, sqlx::FromRow)]
-pub struct Known {
-    pub job: String,
-    pub database: String,
-    pub known_since: DateTime<Utc>,
-    pub last_tick: Option<DateTime<Utc>>,
-    pub last_success_at: Option<DateTime<Utc>>,
 }
 
 impl Ledger {
@@ -209,7 +79,8 @@ impl Ledger {
 
     /// A connection of its own, for a lock.
     pub async fn connect(&self) -> Result<PgConnection> {
-        self.settings.connect().await.context("the ledger's database")
+        let connected = self.settings.connect().await.map_err(as_unreachable);
+        connected.context("the ledger's database")
     }
 
     /// Writes the run's row. None when that tick, or that attempt, has its run already. A tick takes the place of
@@ -416,79 +287,37 @@ impl Ledger {
         }
         let result = result
             .unwrap_or_else(|_| Err(Fault::new(Kind::Unreachable, format!("no answer in {} s", QUERY_TIMEOUT.as_secs())).into()));
+        let result = match result {
+            Err(error) if pg::sql_state(&error).as_deref() == Some(READ_ONLY) => Err(self.not_writable(error).await),
+            Err(error) => Err(as_unreachable(error)),
+            Ok(value) => Ok(value),
+        };
         result.with_context(|| format!("ledger in {}: cannot {what}", self.display()))
     }
 
-    async fn migrate(&self) -> Result<()> {
-        // Not the pool's, which tries a server that refuses for 20 s, and then does not say so.
-        let mut connection = self.settings.connect().await?;
-        self.settings.point(&self.pool);
-        refuse_foreign(&mut connection).await?;
-        // Without the lock first: a role that may only read and write rows gets by with that.
-        if version(&mut connection).await? == MIGRATIONS.len() {
-            return Ok(());
-        }
-        // Each statement must see what was committed while this one waited for the lock.
-        pg::set(&mut connection, "default_transaction_isolation", "read committed").await?;
-        let mut transaction = sqlx::Connection::begin(&mut connection).await?;
-        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('pgtend ledger', 0))").execute(&mut *transaction).await?;
-        refuse_foreign(&mut transaction).await?;
-        let version = version(&mut transaction).await?;
-        for (index, migration) in MIGRATIONS.iter().enumerate().skip(version) {
-            pg::execute_script(&mut transaction, migration).await.map_err(|error| {
-                let hint = "the role needs CREATE on the database, once; `pgtend grants` prints what it needs later";
-                error.context(format!("cannot bring the schema `pgtend` to version {}: {hint}", index + 1))
-            })?;
-        }
-        pg::execute_script(&mut transaction, "DELETE FROM pgtend.format").await?;
-        sqlx::query("INSERT INTO pgtend.format VALUES ($1)").bind(MIGRATIONS.len() as i32).execute(&mut *transaction).await?;
-        transaction.commit().await?;
-        if version < MIGRATIONS.len() {
-            tracing::info!("ledger in {}: schema `pgtend` is at version {}", self.display(), MIGRATIONS.len());
-        }
-        Ok(())
+    /// A ledger that takes no rows is away, as one that does not answer: what is due waits for it.
+    async fn not_writable(&self, error: anyhow::Error) -> anyhow::Error {
+        let in_recovery = async {
+            let mut connection = self.settings.connect().await.ok()?;
+            sqlx::query_scalar::<_, bool>("SELECT pg_is_in_recovery()").fetch_one(&mut connection).await.ok()
+        };
+        let what = match tokio::time::timeout(QUERY_TIMEOUT, in_recovery).await.ok().flatten() {
+            Some(true) => {
+                "it is in recovery: a standby, which takes no rows. Name the primary, or several hosts with target_session_attrs=read-write"
+            }
+            _ => "it is read-only (default_transaction_read_only, or somebody has set it so)",
+        };
+        error.context(Fault::new(Kind::Unreachable, what))
     }
 }
 
-/// A schema that somebody else made beforehand, or put a trigger into, is not written to: its code would run as this role.
-async fn refuse_foreign(connection: &mut PgConnection) -> Result<()> {
-    let found: Option<(String, String, String)> =
-        sqlx::query_as(include_str!("ledger/foreign.sql")).fetch_optional(connection).await.map_err(pg::in_its_own_words)?;
-    let Some((object, whose, cure)) = found else { return Ok(()) };
-    let message = format!(
-        "{object} is not pgtend's own ({whose}), and its code would run with the rights of this role: look who made it, then {cure}, \
-         or name another database in [ledger]"
-    );
-    Err(Fault::new(Kind::Configuration, message).into())
-}
+/// read_only_sql_transaction.
+const READ_ONLY: &str = "25006";
 
-/// The schema's version; 0 when there is none. A newer one than this program knows is refused.
-async fn version(connection: &mut PgConnection) -> Result<usize> {
-    // Not to_regclass: in the transaction that waited for the lock it would answer from what it cached before.
-    let there: bool = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                        WHERE n.nspname = 'pgtend' AND c.relname = 'format')",
-    )
-    .fetch_one(&mut *connection)
-    .await?;
-    if !there {
-        return Ok(0);
-    }
-    let version: Option<i32> =
-        sqlx::query_scalar("SELECT max(version) FROM pgtend.format").fetch_one(connection).await.map_err(pg::in_its_own_words)?;
-    let version = version.unwrap_or(0) as usize;
-    if version > MIGRATIONS.len() {
-        return Err(Fault::new(
-            Kind::Configuration,
-            format!(
-                "its schema `pgtend` is version {version}, made by a newer pgtend; this one ({}) knows {}: upgrade this pgtend",
-                env!("CARGO_PKG_VERSION"),
-                MIGRATIONS.len()
-            ),
-        )
-        .into());
-    }
-    Ok(version)
+/// Behind a pooler in transaction mode there is no ledger to be reached: its locks would be others'.
+fn as_unreachable(error: anyhow::Error) -> anyhow::Error {
+    let is_pooled = error.chain().any(|cause| cause.to_string().contains(pg::TRANSACTION_POOLER));
+    if is_pooled { error.context(Fault::new(Kind::Unreachable, "it is behind a transaction pooler")) } else { error }
 }
 
 /// The name of a run's lock in the ledger's database.

@@ -81,6 +81,7 @@ pub struct Metrics {
     ledger_up: Gauge,
     pool: Family<StateLabels, Gauge>,
     reload_success: Gauge,
+    broken_jobs: Gauge,
 }
 
 /// A run under way; dropped, it is no longer.
@@ -137,6 +138,8 @@ impl Metrics {
         registry.register("ledger_pool_connections", "Open connections to the ledger", pool.clone());
         let reload_success = Gauge::default();
         registry.register("config_last_reload_successful", "0 when the last reload was refused", reload_success.clone());
+        let broken_jobs = Gauge::default();
+        registry.register("config_broken_jobs", "Jobs that are left out because of mistakes in their files", broken_jobs.clone());
         if let Some(ledger) = ledger {
             registry.register("ledger_query_duration_seconds", "How long queries of the ledger take", ledger.query_seconds());
         }
@@ -157,6 +160,7 @@ impl Metrics {
             ledger_up,
             pool,
             reload_success,
+            broken_jobs,
         };
         for kind in Kind::ALL.map(Kind::name).into_iter().chain(["other"]) {
             drop(metrics.errors.get_or_create(&KindLabels { kind }));
@@ -273,6 +277,10 @@ impl Metrics {
 
     pub fn reloaded(&self, is_good: bool) {
         self.reload_success.set(is_good.into());
+    }
+
+    pub fn broken_jobs(&self, count: usize) {
+        self.broken_jobs.set(count as i64);
     }
 
     /// In the OpenMetrics text format.

@@ -74,7 +74,8 @@ fn verdict(status: &Status) -> Verdict<'_> {
     let enabled = || status.jobs.iter().filter(|job| job.enabled);
     let jobs = names(enabled());
     let in_trouble = names(trouble.iter().map(|(job, _)| *job));
-    let (mood, headline) = if status.jobs.is_empty() {
+    let broken = status.broken.len();
+    let (mood, headline) = if status.jobs.is_empty() && broken == 0 {
         ("idle", "No jobs yet".to_owned())
     } else if !trouble.is_empty() {
         let needs = if in_trouble == 1 { "needs" } else { "need" };
@@ -82,6 +83,8 @@ fn verdict(status: &Status) -> Verdict<'_> {
         let spread =
             if trouble.len() > in_trouble { format!(" on {}", plural(trouble.len(), "database")) } else { String::new() };
         ("bad", format!("{} {needs} attention{spread}", plural(in_trouble, "job")))
+    } else if broken > 0 {
+        ("bad", format!("{} {} left out", plural(broken, "job"), if broken == 1 { "is" } else { "are" }))
     } else if status.ledger_error.is_some() {
         ("warn", "The state of the jobs is not known".to_owned())
     } else if jobs == 0 {
@@ -180,6 +183,17 @@ fn banners(status: &Status) -> Markup {
                 h2 { "The new configuration was refused" }
                 p { "The one before it goes on. Every mistake in its place: " code { "pgtend check" } }
                 pre { (error) }
+            }
+        }
+        @if !status.broken.is_empty() {
+            section.banner role="status" {
+                h2 { (plural(status.broken.len(), "job")) " left out" }
+                p { "There are mistakes in a file; the other jobs go on. Each in its place: " code { "pgtend check" } }
+                pre {
+                    @for broken in &status.broken {
+                        @for reason in &broken.reasons { (shortened(reason, 1000)) "\n" }
+                    }
+                }
             }
         }
         @if let Some(error) = &status.ledger_error {

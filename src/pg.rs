@@ -16,6 +16,7 @@ mod tls;
 pub mod url;
 
 pub use contract::{Purpose, SEARCH_PATH};
+pub use pooler::TRANSACTION_POOLER;
 pub use settings::Settings;
 
 use anyhow::{Context as _, Result};
@@ -24,7 +25,7 @@ use futures_util::TryStreamExt as _;
 use futures_util::stream::BoxStream;
 use sqlx::postgres::{PgArguments, PgConnection, PgCopyIn, PgDatabaseError};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, Executor as _, Postgres};
+use sqlx::{AssertSqlSafe, Executor as _, Postgres, Row as _};
 
 use crate::fault::Kind;
 use crate::terminal::turns_text;
@@ -161,6 +162,31 @@ pub async fn backend_pid(connection: &mut PgConnection) -> Result<i32> {
     Ok(sqlx::query_scalar("SELECT pg_catalog.pg_backend_pid()").fetch_one(connection).await?)
 }
 
+/// What a session is in between two statements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InTransaction {
+    No,
+    /// When it began, by which one transaction is told from the next.
+    Since(String),
+    /// A statement of it has failed: only ROLLBACK is taken.
+    Failed,
+}
+
+/// Asked by the simple protocol, where a statement outside of a transaction block begins its own at the very time at which the
+/// server took it; in the extended one Parse begins it, and Execute has a later time.
+pub async fn in_transaction(connection: &mut PgConnection) -> Result<InTransaction> {
+    let sql = "SELECT (pg_catalog.now() OPERATOR(pg_catalog.<>) pg_catalog.statement_timestamp())::pg_catalog.text,
+                      pg_catalog.now()::pg_catalog.text";
+    let row = match connection.fetch_one(sql).await {
+        Ok(row) => row,
+        // in_failed_sql_transaction
+        Err(sqlx::Error::Database(said)) if said.code().as_deref() == Some("25P02") => return Ok(InTransaction::Failed),
+        Err(error) => return Err(in_its_own_words(error)),
+    };
+    let (is_open, began): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+    Ok(if is_open == "true" { InTransaction::Since(began) } else { InTransaction::No })
+}
+
 /// Sets a parameter of the session.
 pub async fn set(connection: &mut PgConnection, name: &str, value: &str) -> Result<()> {
     sqlx::query("SELECT pg_catalog.set_config($1, $2, false)").bind(name).bind(value).execute(connection).await?;
@@ -201,11 +227,26 @@ pub async fn try_lock(connection: &mut PgConnection, name: &str) -> Result<bool>
     Ok(locked)
 }
 
-/// Who holds that lock: "pid 123 (application pgtend, from 10.0.0.1, since 02:00)".
-pub async fn lock_holder(connection: &mut PgConnection, name: &str) -> Result<Option<String>> {
-    let holder = sqlx::query_scalar(
+/// Who holds a lock; shown as "server process 123 (pgtend, from 10.0.0.1, connected since 02:00)".
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Holder {
+    words: String,
+    /// Its last statement; empty where the role may not see it.
+    pub query: String,
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+/// Who holds that lock.
+pub async fn lock_holder(connection: &mut PgConnection, name: &str) -> Result<Option<Holder>> {
+    let holder = sqlx::query_as(
         "SELECT format('server process %s (%s, from %s, connected since %s)', a.pid, a.application_name,
-                       coalesce(a.client_addr::text, 'local'), to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SSOF'))
+                       coalesce(a.client_addr::text, 'local'), to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SSOF')) AS words,
+                coalesce(a.query, '') AS query
          FROM pg_locks l JOIN pg_stat_activity a USING (pid)
          WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())

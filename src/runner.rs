@@ -3,6 +3,10 @@
 
 pub mod after;
 mod locks;
+mod places;
+mod retry;
+
+pub use retry::{pause_after, retries_at_most};
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -28,6 +32,7 @@ use crate::telemetry;
 use crate::units;
 
 use locks::Locks;
+use retry::retry_delay;
 
 /// What a cancelled run has for its clean-up: aborting an upload, dropping a scratch database.
 pub const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(60);
@@ -36,11 +41,6 @@ pub const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(60);
 const FINISH_TIMEOUT: Duration = Duration::from_secs(600);
 /// The same, when the process was asked to stop.
 const FINISH_TIMEOUT_STOPPING: Duration = Duration::from_secs(15);
-
-/// Retries of a run that found its database unreachable, where the job does not say: a server that restarts,
-/// or fails over, is back within half an hour.
-const RETRIES_OF_UNREACHABLE: u32 = 5;
-const RETRY_DELAY_LIMIT: Duration = Duration::from_secs(3600);
 
 /// What runs share.
 #[derive(Clone)]
@@ -212,7 +212,9 @@ async fn dry(context: &Context, job: &Job, work: &impl Drive, database: &str, tr
 }
 
 fn new_run<'a>(job: &'a Job, task: &'a str, database: &'a str, trigger: &'a Trigger) -> NewRun<'a> {
-    NewRun { job: &job.name, database, task, trigger, retries: job.retries.unwrap_or(0) }
+    // For whoever finds its process dead, and cannot know what it had sent.
+    let retries = if job.task.is_repeatable() { job.retries.unwrap_or(0) } else { 0 };
+    NewRun { job: &job.name, database, task, trigger, retries }
 }
 
 fn new_record(job: &Job, database: &str, trigger: &Trigger) -> Run {
@@ -382,42 +384,6 @@ async fn require_backup(context: &Context, job: &Job, database: &str) -> Result<
     Err(Fault::new(Kind::NotNow, message).into())
 }
 
-/// Whether a further attempt is worth its while, and when: not after what will be the same next time
-/// (privileges, configuration), took all its time already, or is nobody's fault (busy).
-fn retry_delay(
-    job: &Job,
-    trigger: &Trigger,
-    outcome: Outcome,
-    error: Option<&anyhow::Error>,
-    stopping: bool,
-) -> Option<Duration> {
-    let kind = error.and_then(fault::kind_of);
-    let retries = match (outcome, kind) {
-        (Outcome::Failed, Some(Kind::Configuration | Kind::Permission)) => 0,
-        // A person waits for a manual run, and sees at once that nobody is there.
-        (Outcome::Failed, Some(Kind::Unreachable)) if *trigger != Trigger::Manual => {
-            job.retries.unwrap_or(RETRIES_OF_UNREACHABLE)
-        }
-        (Outcome::Failed, _) => job.retries.unwrap_or(0),
-        // The process was stopped: whoever runs the job next takes it up.
-        (Outcome::Cancelled, _) if stopping && *trigger != Trigger::Manual => job.retries.unwrap_or(0),
-        _ => 0,
-    };
-    let attempt = trigger.attempt();
-    (attempt <= retries).then(|| pause_after(job, attempt))
-}
-
-/// Of a run that is not started by hand.
-pub fn retries_at_most(job: &Job) -> u32 {
-    job.retries.unwrap_or(RETRIES_OF_UNREACHABLE)
-}
-
-/// Before the attempt after this one.
-pub fn pause_after(job: &Job, attempt: u32) -> Duration {
-    let doubled = job.retry_delay.saturating_mul(1 << (attempt - 1).min(20));
-    doubled.min(RETRY_DELAY_LIMIT.max(job.retry_delay))
-}
-
 async fn finish(context: &Context, ledger: &Ledger, id: i64, end: &End<'_>) {
     let started = tokio::time::Instant::now();
     let mut pause = Duration::from_secs(1);
@@ -437,40 +403,10 @@ async fn finish(context: &Context, ledger: &Ledger, id: i64, end: &End<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::Task;
-    use crate::task::sql::Sql;
 
     #[tokio::test]
     async fn a_panic_is_an_error() {
         let error = caught::<()>(async { panic!("{} is odd", 7) }).await.unwrap_err();
         assert!(error.to_string().contains("7 is odd"), "{error}");
-    }
-
-    #[test]
-    fn only_what_may_pass_is_tried_again() {
-        let tick = Trigger::Schedule { tick: Utc::now() };
-        let delay = |retries: Option<u32>, trigger: &Trigger, outcome, kind: Option<Kind>| {
-            let job = Job { retries, ..Job::for_tests("job", Task::Sql(Sql::default())) };
-            let error = kind.map(|kind| Fault::new(kind, "").into()).unwrap_or_else(|| anyhow::anyhow!("plain"));
-            retry_delay(&job, trigger, outcome, Some(&error), false).map(|delay| delay.as_secs())
-        };
-        let retry = |attempt| Trigger::Retry { first: 1, attempt };
-        for (retries, trigger, outcome, kind, expected, why) in [
-            (Some(3), &tick, Outcome::Failed, None, Some(60), "a plain failure"),
-            (Some(3), &retry(2), Outcome::Failed, None, Some(120), "doubled"),
-            (Some(3), &retry(4), Outcome::Failed, None, None, "the last attempt"),
-            (Some(20), &retry(20), Outcome::Failed, None, Some(3600), "an hour at the most"),
-            (None, &tick, Outcome::Failed, None, None, "not asked for"),
-            (None, &tick, Outcome::Failed, Some(Kind::Unreachable), Some(60), "the server will be back"),
-            (None, &Trigger::Manual, Outcome::Failed, Some(Kind::Unreachable), None, "a person waits"),
-            (Some(3), &Trigger::Manual, Outcome::Failed, Some(Kind::Unreachable), Some(60), "asked for"),
-            (Some(3), &tick, Outcome::Failed, Some(Kind::Permission), None, "the same next time"),
-            (Some(3), &tick, Outcome::Failed, Some(Kind::Configuration), None, "the same next time"),
-            (Some(3), &tick, Outcome::TimedOut, Some(Kind::TimedOut), None, "it had its time"),
-            (Some(3), &tick, Outcome::Skipped, Some(Kind::Busy), None, "another is at it"),
-            (Some(3), &tick, Outcome::Cancelled, Some(Kind::Cancelled), None, "not by a stop"),
-        ] {
-            assert_eq!(delay(retries, trigger, outcome, kind), expected, "{why}");
-        }
     }
 }

@@ -1,13 +1,14 @@
 //! Cron expressions in a time zone.
 //!
-//! croner computes the ticks; besides this file, only `render/cron.rs` names it.
+//! croner computes the ticks; only this file and its folder name it.
+
+mod read;
 
 use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, LocalResult, NaiveDateTime, Offset as _, TimeDelta, TimeZone as _, Utc};
 use chrono_tz::Tz;
-use croner::parser::{CronParser, Seconds, Year};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -20,6 +21,7 @@ pub struct Schedule {
     cron: croner::Cron,
     /// Hour and minute are both given: such a tick keeps its place in the day when clocks change.
     is_fixed_time: bool,
+    note: Option<String>,
 }
 
 /// Windows in which the last tick is looked for, from a minute to more than the eight years that a 29th of
@@ -78,7 +80,27 @@ impl Schedule {
 
     /// The schedule in English: "At 02:00".
     pub fn in_words(&self) -> String {
-        self.cron.describe().trim_end_matches('.').to_owned()
+        let words = self.cron.describe().trim_end_matches('.').to_owned();
+        // croner has no words for LW (4.0.3).
+        let is_last_weekday = self.day_field().split(',').any(|part| part.eq_ignore_ascii_case("LW"));
+        match is_last_weekday {
+            true => words.replace("the last day of the month", "the last day of the month from Monday to Friday"),
+            false => words,
+        }
+    }
+
+    /// What people should know who wrote it for another scheduler, or for an older pgtend.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
+    /// Its fields, as croner read them.
+    pub fn cron(&self) -> &croner::Cron {
+        &self.cron
+    }
+
+    fn day_field(&self) -> &str {
+        self.text.split_whitespace().rev().nth(2).unwrap_or_default()
     }
 
     /// Ticks may differ in their seconds.
@@ -117,23 +139,13 @@ impl TryFrom<String> for Schedule {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
-        let cron = parser.parse(&text).map_err(|error| {
-            format!("`{text}` is not a schedule: {error}; write five cron fields like \"0 2 * * *\", six with seconds, or @daily")
-        })?;
+        let read::Read { cron, is_fixed_time, note } = read::read(&text)?;
         // `0 0 31 2 *` parses, and never comes.
         let start = DateTime::<Utc>::from_timestamp(1_704_067_200, 0).unwrap_or_default();
         if cron.find_next_occurrence(&start, false).is_err() {
             return Err(format!("`{text}` is a schedule that never comes: no calendar has such a day"));
         }
-        let fields: Vec<&str> = text.split_whitespace().collect();
-        // Vixie cron's MIN_STAR and HR_STAR; of the nicknames only @hourly is like that.
-        let is_fixed_time = match fields.as_slice() {
-            [nickname] => !nickname.eq_ignore_ascii_case("@hourly"),
-            [.., minute, hour, _, _, _] => !minute.starts_with('*') && !hour.starts_with('*'),
-            _ => true,
-        };
-        Ok(Self { text, cron, is_fixed_time })
+        Ok(Self { text, cron, is_fixed_time, note })
     }
 }
 
@@ -166,6 +178,9 @@ impl TryFrom<String> for Zone {
 }
 
 #[cfg(test)]
+mod cron_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use chrono::{Datelike as _, Timelike as _};
@@ -179,6 +194,39 @@ mod tests {
     fn five_fields_six_fields_and_nicknames_are_schedules() {
         for text in ["0 2 * * *", "30 0 2 * * *", "@daily", "@hourly", "*/5 * * * mon-fri"] {
             schedule(text).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_day_field_that_begins_with_a_star_is_unrestricted_as_cron_has_it() {
+        let next = |text: &str| -> Vec<String> {
+            let mut at = Utc.with_ymd_and_hms(2026, 11, 1, 12, 0, 0).unwrap();
+            let mut days = Vec::new();
+            for _ in 0..4 {
+                at = schedule(text).unwrap().next_after(at, Tz::UTC).unwrap().with_timezone(&Utc);
+                days.push(at.format("%m-%d").to_string());
+            }
+            days
+        };
+        assert_eq!(next("0 0 1-7 * */7"), ["12-06", "01-03", "02-07", "03-07"], "the first Sunday of the month");
+        assert_eq!(next("0 0 */100,1-7 * MON"), ["11-02", "12-07", "01-04", "02-01"], "the first Monday");
+        assert_eq!(next("0 0 */2 * 1"), ["11-09", "11-23", "12-07", "12-21"], "Mondays with an odd number");
+        assert_eq!(next("0 0 1-2 * mon"), ["11-02", "11-09", "11-16", "11-23"], "either is enough");
+    }
+
+    #[test]
+    fn schedules_are_told_in_words() {
+        for (text, words) in [
+            ("0 2 * * *", "At 02:00"),
+            ("0 0 1-7 * */7", "At 00:00, on day 1-7 (if it is also Sunday)"),
+            ("0 0 LW * *", "At 00:00, on the last day of the month from Monday to Friday"),
+            ("0 0 L * *", "At 00:00, on the last day of the month"),
+            ("0 0 * * 5#2", "At 00:00, on the 2nd Friday of the month"),
+            ("0 0 * * 5L", "At 00:00, on the last Friday of the month"),
+            ("0 0 15W * *", "At 00:00, on the weekday nearest day 15"),
+            ("@midnight", "At 00:00"),
+        ] {
+            assert_eq!(schedule(text).unwrap().in_words(), words, "{text}");
         }
     }
 

@@ -7,7 +7,7 @@ use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::job::Job;
+use crate::job::{Broken, Job};
 use crate::ledger::{Key, Row};
 use crate::progress::Now;
 use crate::report::{Outcome, Report};
@@ -27,10 +27,25 @@ pub struct Status {
     pub ledger_error: Option<String>,
     /// The last reload was refused: the old configuration goes on.
     pub configuration_error: Option<String>,
+    /// Jobs that are left out because of mistakes in their files.
+    pub broken: Vec<BrokenStatus>,
     pub draining: bool,
     pub jobs: Vec<JobStatus>,
     /// Newest first, at most 20.
     pub failures: Vec<RunStatus>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct BrokenStatus {
+    pub job: String,
+    pub file: String,
+    pub reasons: Vec<String>,
+}
+
+impl From<&Broken> for BrokenStatus {
+    fn from(broken: &Broken) -> Self {
+        Self { job: broken.job.clone(), file: broken.file.clone(), reasons: broken.reasons() }
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]

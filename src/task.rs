@@ -52,6 +52,14 @@ impl Task {
     }
 }
 
+impl Task {
+    /// A run whose process died midway may be done again: all tasks of pgtend's own look at what is there, and go on. Statements of
+    /// others do as their job says.
+    pub fn is_repeatable(&self) -> bool {
+        !matches!(self, Self::Sql(sql) if !sql.is_repeatable())
+    }
+}
+
 /// What every task is: `plan` reads, and calls a pure `decide` of its own; `apply` acts on the plan.
 pub trait Work {
     /// Shown as it stands by a dry run.

@@ -62,7 +62,7 @@ fn without_urls(text: &str) -> String {
 }
 
 /// One mistake in one file.
-#[derive(Debug, Diagnostic, thiserror::Error)]
+#[derive(Clone, Debug, Diagnostic, thiserror::Error)]
 #[error("{message}")]
 pub struct Problem {
     pub message: String,
@@ -81,10 +81,17 @@ impl Problem {
     pub fn with_file(path: &Path, message: impl Into<String>, hint: Option<String>) -> Self {
         Source { name: path.display().to_string(), text: "".into() }.problem(None, message, hint)
     }
+
+    /// `jobs/a.toml:3:1: what is wrong; what to do`.
+    pub fn in_a_line(&self) -> String {
+        let place = self.position.map(|(line, column)| format!(":{line}:{column}")).unwrap_or_default();
+        let hint = self.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+        format!("{}{place}: {}{hint}", self.file.name(), self.message)
+    }
 }
 
 /// All mistakes of all files.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Problems(pub Vec<Problem>);
 
 impl Problems {

@@ -55,7 +55,7 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     if let Some(Command::Explain { id }) = &arguments.command {
         return explain(global, id.as_deref());
     }
-    let (config, jobs) = global.load()?;
+    let (config, folder) = global.load()?;
     let name = arguments.database.as_deref().unwrap_or_default();
     if !config.databases.contains_key(name) {
         let names = config.databases.keys().map(String::as_str);
@@ -64,7 +64,8 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
         return Err(Fault::new(Kind::Configuration, format!("the configuration has no database `{name}`; {hint}")).into());
     }
     let only = arguments.check.as_deref().map(find).transpose()?;
-    let (mut audit, document) = audit::by_hand(&config, &jobs, name, only, &global.progress(), &cancelled_by_signals()?).await?;
+    let (mut audit, document) =
+        audit::by_hand(&config, &folder.jobs, name, only, &global.progress(), &cancelled_by_signals()?).await?;
     if let Some(fail_on) = arguments.fail_on {
         audit.fail_on = fail_on.level();
     }

@@ -31,8 +31,11 @@ struct Tried {
 }
 
 pub async fn run(global: &Global, connect: bool) -> Result<ExitCode> {
-    let (config, jobs) = global.load()?;
-    let warnings = cleartext::warnings(&config, &jobs);
+    let (config, folder) = global.load_all()?;
+    let jobs = folder.jobs;
+    let mut warnings = cleartext::warnings(&config, &jobs);
+    warnings.extend(folder.misnamed);
+    warnings.extend(schedule_notes(&jobs));
     let tried = if connect { try_all(&config, &jobs).await } else { Vec::new() };
 
     if global.json {
@@ -64,6 +67,18 @@ pub async fn run(global: &Global, connect: bool) -> Result<ExitCode> {
         Some(error) => fault::exit_code(&error),
         None => ExitCode::SUCCESS,
     })
+}
+
+/// What schedules mean otherwise than elsewhere, or than before: each once, with the jobs that have it.
+fn schedule_notes(jobs: &[Job]) -> Vec<String> {
+    let mut notes: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (job, note) in jobs.iter().filter_map(|job| Some((job, job.schedule.as_ref()?.note()?))) {
+        match notes.iter_mut().find(|(known, _)| *known == note) {
+            Some((_, names)) => names.push(&job.name),
+            None => notes.push((note, vec![&job.name])),
+        }
+    }
+    notes.into_iter().map(|(note, names)| format!("{}: {note}", names.join(", "))).collect()
 }
 
 fn detail(tried: &Tried) -> String {

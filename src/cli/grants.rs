@@ -34,7 +34,8 @@ pub struct Arguments {
 }
 
 pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
-    let (config, jobs) = global.load()?;
+    let (config, folder) = global.load_all()?;
+    let jobs = folder.jobs;
     let role = identifier(&arguments.role);
     let mut text = format!(
         "{}\n-- psql -v ON_ERROR_STOP=1 -f grants.sql\n\n\

@@ -16,10 +16,11 @@ use crate::scheduler::planner;
 use crate::units;
 
 pub async fn run(global: &Global) -> Result<ExitCode> {
-    let (config, jobs) = global.load()?;
+    let (config, folder) = global.load()?;
+    let jobs = &folder.jobs;
     let now = Utc::now();
     let history = match Ledger::new(&config)? {
-        Some(ledger) => match History::read(&ledger, &jobs).await {
+        Some(ledger) => match History::read(&ledger, jobs).await {
             Ok(history) => Some(history),
             // What is configured is worth showing even then.
             Err(error) => {
@@ -64,7 +65,12 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
                 })
             })
             .collect();
-        print(&format!("{:#}\n", json!({ "jobs": rows })))?;
+        let broken: Vec<_> = folder
+            .broken
+            .iter()
+            .map(|broken| json!({ "job": broken.job, "file": broken.file, "reasons": broken.reasons() }))
+            .collect();
+        print(&format!("{:#}\n", json!({ "jobs": rows, "broken": broken })))?;
         return Ok(ExitCode::SUCCESS);
     }
     let rows = jobs.iter().flat_map(|job| {

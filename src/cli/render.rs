@@ -35,7 +35,8 @@ pub enum Command {
 }
 
 pub fn run(global: &Global, command: &Command) -> Result<ExitCode> {
-    let (_, jobs) = global.load()?;
+    let (_, folder) = global.load_all()?;
+    let jobs = &folder.jobs;
     let scheduled: Vec<(&Job, String)> = jobs.iter().filter_map(|job| Some((job, job.schedule.as_ref()?.to_string()))).collect();
     for job in jobs.iter().filter(|job| job.schedule.is_none()) {
         tracing::info!("job `{}` has no schedule and is left out", job.name);

@@ -33,8 +33,9 @@ pub struct Request<'a> {
 
 /// `yes`: to what the job asks for.
 pub async fn run(global: &Global, request: &Request<'_>, yes: bool) -> Result<ExitCode> {
-    let (config, jobs) = global.load()?;
-    let mut job = global.find_job(&jobs, request.name)?.clone();
+    let (config, folder) = global.load()?;
+    let mut job = global.find_job(&folder, request.name)?.clone();
+    let jobs = folder.jobs;
     if let (Task::Retention(retention), true) = (&mut job.task, yes) {
         retention.agreed = true;
     }
@@ -79,8 +80,9 @@ pub async fn by_hand<W: Work>(
     request: &Request<'_>,
     work: impl Fn(&Job) -> Result<ByHand<W>>,
 ) -> Result<ExitCode> {
-    let (config, jobs) = global.load()?;
-    let job = global.find_job(&jobs, request.name)?.clone();
+    let (config, folder) = global.load()?;
+    let job = global.find_job(&folder, request.name)?.clone();
+    let jobs = folder.jobs;
     let work = work(&job)?;
     let databases = databases(&job, request.database)?;
     let context = context(global, config, jobs, &job, request)?;

@@ -13,7 +13,7 @@ use super::Global;
 use crate::config::Config;
 use crate::fault::{Fault, Kind};
 use crate::http::{self, Hosts, Readers, Site};
-use crate::job::Job;
+use crate::job::{Broken, Folder, Job};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::notify::Notifier;
@@ -28,7 +28,7 @@ const WATCHDOG_EVERY: Duration = Duration::from_secs(10);
 const SCHEDULER_SILENT_FOR: Duration = Duration::from_secs(30);
 
 pub async fn run(global: &Global) -> Result<ExitCode> {
-    let (config, jobs) = global.load()?;
+    let (config, folder) = global.load()?;
     let ledger = Ledger::new(&config)?.map(Arc::new).with_context(|| {
         let message = "`serve` needs a ledger, where each tick is written down before it runs";
         let path = config.path.display();
@@ -46,10 +46,11 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
     let listen = listener.local_addr()?;
     let drain_timeout = config.serve.drain_timeout;
     let metrics = Metrics::new(Some(&ledger));
-    let context = context(config, jobs, Arc::clone(&ledger), metrics, CancellationToken::new());
+    metrics.broken_jobs(folder.broken.len());
+    let context = context(config, folder.jobs, Arc::clone(&ledger), metrics, CancellationToken::new());
     let (stop, pages_done) = (CancellationToken::new(), CancellationToken::new());
     let scheduler = Scheduler::new(context, ledger);
-    let site = Site::new(Arc::clone(&scheduler), stop.clone());
+    let site = Site::new(Arc::clone(&scheduler), folder.broken, stop.clone());
 
     let pages = tokio::spawn(http::serve(Arc::clone(&site), listener, readers, pages_done.clone()));
     let planning = tokio::spawn({
@@ -110,7 +111,7 @@ async fn follow_signals(global: &Global, site: &Arc<Site>) -> Result<()> {
     Ok(())
 }
 
-/// A mistake in the new files keeps the old configuration.
+/// A mistake in the configuration keeps the old one; a mistake in a job's file keeps that job as it was.
 async fn reload(global: &Global, site: &Arc<Site>) {
     let monotonic = NotifyState::monotonic_usec_now();
     tell(&[NotifyState::Reloading]);
@@ -118,9 +119,14 @@ async fn reload(global: &Global, site: &Arc<Site>) {
         tell(&[monotonic]);
     }
     let old = site.scheduler.context();
+    let mut is_whole = true;
     let error = match global.load() {
-        Ok((config, jobs)) => {
+        Ok((config, Folder { mut jobs, broken, .. })) => {
             warn_of_what_needs_a_restart(&old.config, &config);
+            keep_as_before(&mut jobs, &broken, &old.jobs, &config);
+            old.metrics.broken_jobs(broken.len());
+            is_whole = broken.is_empty();
+            *site.broken_jobs.lock().unwrap_or_else(PoisonError::into_inner) = broken;
             let new = context(config, jobs, Arc::clone(site.scheduler.ledger()), old.metrics.clone(), old.cancel.clone());
             site.scheduler.replace(new);
             tracing::info!("configuration read anew: {}", jobs_in_words(&site.scheduler));
@@ -135,9 +141,23 @@ async fn reload(global: &Global, site: &Arc<Site>) {
             Some(text)
         }
     };
-    old.metrics.reloaded(error.is_none());
+    old.metrics.reloaded(error.is_none() && is_whole);
     *site.configuration_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
     tell(&[NotifyState::Ready, NotifyState::Status(&state_in_words(&site.scheduler))]);
+}
+
+/// A job whose file was broken by an edit goes on as it was, where what it names is still there.
+fn keep_as_before(jobs: &mut Vec<Job>, broken: &[Broken], before: &[Job], config: &Config) {
+    for broken in broken {
+        let Some(job) = before.iter().find(|job| job.name == broken.job) else { continue };
+        let is_whole = job.databases.iter().all(|database| config.databases.contains_key(database))
+            && job.after.iter().all(|name| jobs.iter().any(|other| other.name == *name));
+        if is_whole {
+            tracing::warn!("job `{}` goes on as it was before its file was changed, until the next restart", job.name);
+            jobs.push(job.clone());
+        }
+    }
+    jobs.sort_by(|a, b| a.path.cmp(&b.path));
 }
 
 fn warn_of_what_needs_a_restart(old: &Config, new: &Config) {

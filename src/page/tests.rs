@@ -45,6 +45,11 @@ fn a_hostile_job_name_is_text() {
         failures,
         ledger_error: errors.clone(),
         configuration_error: errors,
+        broken: vec![crate::status::BrokenStatus {
+            job: hostile.to_owned(),
+            file: hostile.to_owned(),
+            reasons: vec![hostile.to_owned()],
+        }],
         host: hostile.to_owned(),
         ..status(vec![job])
     };
@@ -52,6 +57,16 @@ fn a_hostile_job_name_is_text() {
     assert!(!page.contains("<script"), "{page}");
     // In an attribute a quote would be enough.
     assert!(!page.contains("\"zz\""), "{page}");
+}
+
+#[test]
+fn a_job_that_is_left_out_is_the_headline_and_says_why() {
+    let reasons = vec!["jobs/bad.toml:1:1: unknown key `schedul`".to_owned()];
+    let broken = vec![crate::status::BrokenStatus { job: "bad".to_owned(), file: "jobs/bad.toml".to_owned(), reasons }];
+    let page = render(&Status { broken, ..status(vec![well("a")]) });
+    for text in ["1 job is left out", "the other jobs go on", "unknown key `schedul`", "pgtend check"] {
+        assert!(page.contains(text), "`{text}` is not in {page}");
+    }
 }
 
 #[test]
@@ -229,6 +244,7 @@ fn status(jobs: Vec<JobStatus>) -> Status {
         started_at: now() - TimeDelta::hours(83),
         ledger_error: None,
         configuration_error: None,
+        broken: Vec::new(),
         draining: false,
         jobs,
         failures: Vec::new(),

@@ -16,6 +16,9 @@ use super::contract::Rights;
 use super::in_its_own_words;
 use crate::fault::{Fault, Kind};
 
+/// How a refusal of a pooler in transaction mode is known by its words.
+pub const TRANSACTION_POOLER: &str = "it is a connection pooler in transaction mode";
+
 /// A placeholder, as any role may set it.
 const PARAMETER: &str = "pgtend.session";
 

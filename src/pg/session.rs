@@ -255,10 +255,12 @@ impl Settings {
                 Ok(connection)
             }
             Ok(true) => {
-                let message = "it is a connection pooler in transaction mode: statements of one connection go to different \
-                               server processes, so that locks and settings would be others', and pg_dump would leave its \
-                               search_path to the application. Give pgtend the server's own address and port, or one of the \
-                               pooler in session mode (PgBouncer: pool_mode = session for this database)";
+                let message = format!(
+                    "{}: statements of one connection go to different server processes, so that locks and settings would be others', \
+                     and pg_dump would leave its search_path to the application. Give pgtend the server's own address and port, or one \
+                     of the pooler in session mode (PgBouncer: pool_mode = session for this database)",
+                    pooler::TRANSACTION_POOLER
+                );
                 Err(No::new(Fault::new(Kind::Configuration, message).into(), false))
             }
             Err(error) => Err(No::new(error, false)),

@@ -1,7 +1,6 @@
-//! A schedule's fields as numbers, to say them in another scheduler's language. croner reads them, so that they mean here what they
-//! mean to `pgtend serve`.
+//! A schedule's fields as numbers, to say them in another scheduler's language. They are read as `pgtend serve` reads them.
 
-use croner::parser::{CronParser, Seconds, Year};
+use crate::schedule::Schedule;
 
 /// When a schedule ticks. Numbers ascend; Sunday is 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,11 +8,11 @@ pub struct Fields {
     pub seconds: Vec<u16>,
     pub minutes: Vec<u16>,
     pub hours: Vec<u16>,
-    /// None: `*`. With both days and weekdays, either is enough.
+    /// None: `*`. With both days and weekdays, either is enough, or both are asked for: `day_and_weekday`.
     pub days: Option<Vec<u16>>,
     pub months: Vec<u16>,
     pub weekdays: Option<Vec<u16>>,
-    /// `+mon`: croner's way to ask for the day and the weekday.
+    /// A day field begins with `*`, or the weekdays with `+`.
     pub day_and_weekday: bool,
 }
 
@@ -27,19 +26,23 @@ pub enum Part {
 
 /// The fields of five-field, six-field and `@daily` schedules. The reason where they are more than numbers.
 pub fn fields(schedule: &str) -> Result<Fields, String> {
-    let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
-    let pattern = parser.parse(schedule).map_err(|error| error.to_string())?.pattern;
+    let schedule = Schedule::try_from(schedule.to_owned())?;
+    let pattern = &schedule.cron().pattern;
     if pattern.days.has_modifiers() || pattern.days_of_week.has_modifiers() {
         return Err("only pgtend itself knows L, W and # (`pgtend serve`)".to_owned());
     }
+    let day_and_weekday = pattern.matches_dom_and_dow();
+    let (days, weekdays) = (pattern.days.values(), pattern.days_of_week.values());
+    // Where both are asked for, a field that has all says nothing.
+    let is_no_limit = |is_star: bool, values: &[u16], all: usize| is_star || (day_and_weekday && values.len() == all);
     Ok(Fields {
         seconds: pattern.seconds.values(),
         minutes: pattern.minutes.values(),
         hours: pattern.hours.values(),
-        days: (!pattern.is_dom_wildcard()).then(|| pattern.days.values()),
+        days: (!is_no_limit(pattern.is_dom_wildcard(), &days, 31)).then_some(days),
         months: pattern.months.values(),
-        weekdays: (!pattern.is_dow_wildcard()).then(|| pattern.days_of_week.values()),
-        day_and_weekday: pattern.matches_dom_and_dow(),
+        weekdays: (!is_no_limit(pattern.is_dow_wildcard(), &weekdays, 7)).then_some(weekdays),
+        day_and_weekday,
     })
 }
 
@@ -73,7 +76,9 @@ mod tests {
         assert_eq!(fields("0 0 * jan,JUN-aug sun").unwrap(), fields("0 0 * 1,6,7,8 7").unwrap());
         assert_eq!(fields("0 0 1 * mon").unwrap().days, Some(vec![1]));
         assert!(fields("0 0 1-7 * +mon").unwrap().day_and_weekday);
-        assert_eq!(fields("0 0 */10 * 1").unwrap().days, Some(vec![1, 11, 21, 31]), "a step is no *");
+        assert_eq!(fields("0 0 */10 * 1").unwrap().days, Some(vec![1, 11, 21, 31]));
+        assert!(fields("0 0 */10 * 1").unwrap().day_and_weekday, "as cron has it");
+        assert_eq!(fields("0 0 */1 * 1").unwrap().days, None, "and every day says nothing");
     }
 
     #[test]

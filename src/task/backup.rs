@@ -58,6 +58,7 @@ pub mod sweep;
 pub mod tokens;
 pub mod verdict;
 pub mod verify;
+mod waiters;
 mod why;
 
 pub use compress::Compression;
@@ -106,6 +107,8 @@ pub struct Backup {
     pub threads: usize,
     pub filters: manifest::Filters,
     pub lock_wait_timeout: Span,
+    /// The dump ends when somebody has to wait behind its locks.
+    pub give_way: bool,
 }
 
 /// `[backup]` as written.
@@ -142,6 +145,10 @@ pub struct Written {
     pub exclude_table_data: Vec<String>,
     /// How long pg_dump waits for a table that somebody has locked; default 60s.
     pub lock_wait_timeout: Option<Span>,
+    /// true ends the dump, as skipped, when a session waits for more than 5 s behind its locks, as a migration does; default false: a
+    /// warning names it.
+    #[serde(default)]
+    pub give_way: bool,
 }
 
 /// Resolves the names and limits of a job's `[backup]`.
@@ -192,6 +199,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
             exclude_table_data: written.exclude_table_data,
         },
         lock_wait_timeout: written.lock_wait_timeout.unwrap_or(Span(Duration::from_secs(60))),
+        give_way: written.give_way,
     })
 }
 

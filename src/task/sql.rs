@@ -1,12 +1,14 @@
 //! `[sql]`: the user's own statements, bounded in time, with what they did in the report.
 
+mod execute;
+mod text;
+
 use std::fmt;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use sqlx::PgConnection;
 use toml::Spanned;
 
@@ -16,7 +18,7 @@ use crate::job::Checker;
 use crate::pg;
 use crate::report::Report;
 use crate::task::{RunContext, Work};
-use crate::units::{self, Span};
+use crate::units::Span;
 
 /// Long enough for a VACUUM of a large table; a statement that hangs for good is found out.
 const STATEMENT_TIMEOUT: Span = Span(std::time::Duration::from_secs(3600));
@@ -32,9 +34,15 @@ pub struct Sql {
     transaction: Transaction,
     statement_timeout: Span,
     lock_timeout: Span,
+    repeatable: bool,
 }
 
 impl Sql {
+    /// Its statements may run twice: a run whose end nobody knows is tried again.
+    pub fn is_repeatable(&self) -> bool {
+        self.repeatable
+    }
+
     pub fn statements(&self) -> &[String] {
         &self.statements
     }
@@ -54,6 +62,10 @@ pub struct Written {
     pub statement_timeout: Option<Span>,
     /// Longest wait for one lock; default 5 s.
     pub lock_timeout: Option<Span>,
+    /// The statements may run twice: a run whose connection or process was lost after one was sent is tried again, as `retries` say.
+    /// Default false: it is not, as nobody knows what was kept.
+    #[serde(default)]
+    pub repeatable: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -76,12 +88,16 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Sql> {
         if statement.get_ref().trim().trim_matches(';').is_empty() {
             checker.problem(statement, "an empty statement", None);
         }
+        if let Some((message, hint)) = text::refusal(statement.get_ref()) {
+            checker.problem(statement, message, hint);
+        }
     }
     Some(Sql {
         statements: written.statements.into_inner().into_iter().map(Spanned::into_inner).collect(),
         transaction: written.transaction,
         statement_timeout: written.statement_timeout.unwrap_or(STATEMENT_TIMEOUT),
         lock_timeout: written.lock_timeout.unwrap_or(LOCK_TIMEOUT),
+        repeatable: written.repeatable,
     })
 }
 
@@ -99,6 +115,7 @@ pub struct Plan {
     transaction: Transaction,
     statement_timeout: Span,
     lock_timeout: Span,
+    repeatable: bool,
 }
 
 impl fmt::Display for Plan {
@@ -115,7 +132,11 @@ impl fmt::Display for Plan {
             f,
             "  statement_timeout {}, lock_timeout {}: a statement that takes longer, or waits longer for a lock, fails",
             self.statement_timeout, self.lock_timeout
-        )
+        )?;
+        match self.repeatable {
+            true => writeln!(f, "  repeatable: a run that was lost midway is tried again from the first statement"),
+            false => Ok(()),
+        }
     }
 }
 
@@ -131,6 +152,7 @@ impl Work for Sql {
             transaction: self.transaction,
             statement_timeout: self.statement_timeout,
             lock_timeout: self.lock_timeout,
+            repeatable: self.repeatable,
         })
     }
 
@@ -143,9 +165,11 @@ impl Work for Sql {
         run.or_cancelled(wait_for_orphan(run, &mut connection)).await?;
         let pid = pg::backend_pid(&mut connection).await?;
         let mut report = Report::default();
+        let sent = execute::SentLast::default();
         // Only a cancellation is an error of the outer result.
-        let work =
-            run.or_cancelled(async { Ok(captured::notices(execute_all(&mut connection, &plan, &mut report)).await) }).await;
+        let work = run
+            .or_cancelled(async { Ok(captured::notices(execute::all(&mut connection, &plan, &sent, &mut report)).await) })
+            .await;
         match work {
             Ok((result, notices)) => {
                 keep_notices(&mut report, &notices);
@@ -158,7 +182,7 @@ impl Work for Sql {
                 }
                 // Until it has stopped (a ping waits for its answer), the next run must not get the lock.
                 let _ = tokio::time::timeout(STOP_TIMEOUT, sqlx::Connection::ping(&mut connection)).await;
-                Err(cancelled)
+                Err(execute::cancelled(&plan, &sent, cancelled))
             }
         }
     }
@@ -176,7 +200,7 @@ async fn wait_for_orphan(run: &RunContext<'_>, connection: &mut PgConnection) ->
         if started.elapsed() > ORPHAN_TIMEOUT {
             let holder = pg::lock_holder(&mut run.settings.connect().await?, &lock)
                 .await?
-                .unwrap_or_else(|| "one that has just ended".to_owned());
+                .map_or_else(|| "one that has just ended".to_owned(), |holder| holder.to_string());
             let message = format!("a statement of an earlier run, whose process is gone, still runs: {holder}");
             return Err(Fault::new(Kind::Busy, message).into());
         }
@@ -185,52 +209,10 @@ async fn wait_for_orphan(run: &RunContext<'_>, connection: &mut PgConnection) ->
     Ok(())
 }
 
-async fn execute_all(connection: &mut PgConnection, plan: &Plan, report: &mut Report) -> Result<()> {
-    if plan.transaction == Transaction::One {
-        pg::execute(connection, "BEGIN".to_owned()).await?;
-    }
-    let count = plan.statements.len();
-    let (mut all_rows, mut statements) = (0, Vec::new());
-    for (index, statement) in plan.statements.iter().enumerate() {
-        let started = Instant::now();
-        let rows = pg::execute_script(connection, statement).await.map_err(|error| {
-            let before = match (index, plan.transaction) {
-                (0, _) => String::new(),
-                (_, Transaction::One) => "; all before it was rolled back".to_owned(),
-                (_, Transaction::Each) => format!("; what the {} before it did stays", units::plural(index, "statement")),
-            };
-            error.context(format!("statement {} of {count} failed{before}: {}", index + 1, excerpt(statement)))
-        })?;
-        all_rows += rows;
-        statements.push(json!({
-            "statement": excerpt(statement),
-            "rows": rows,
-            "elapsed_seconds": started.elapsed().as_secs_f64(),
-        }));
-        tracing::info!(rows, "statement {} of {count} done: {}", index + 1, excerpt(statement));
-    }
-    if plan.transaction == Transaction::One {
-        pg::execute(connection, "COMMIT".to_owned()).await.context("cannot commit")?;
-    }
-    report.summary = format!("{}, {}", units::plural(count, "statement"), units::plural(all_rows as usize, "row"));
-    report.fact("rows", all_rows);
-    report.fact("statements", statements);
-    Ok(())
-}
-
 fn keep_notices(report: &mut Report, notices: &[Notice]) {
     report.warnings.extend(notices.iter().filter(|notice| notice.is_warning).map(|notice| notice.message.clone()));
     let others: Vec<&str> = notices.iter().filter(|notice| !notice.is_warning).map(|notice| notice.message.as_str()).collect();
     if !others.is_empty() {
         report.fact("notices", others);
-    }
-}
-
-/// One line that shows which statement it is.
-fn excerpt(statement: &str) -> String {
-    let line = statement.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(100) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
     }
 }

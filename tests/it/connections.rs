@@ -399,7 +399,8 @@ fn a_pooler_in_transaction_mode_is_refused_by_every_run_before_anything_is_set()
         let scenario = Scenario::with_database(server, &database)
             .config(&format!("[databases.pooled]\nurl = {}\n[ledger]\ndatabase = \"pooled\"\n", quoted(&pooler.url(&database))))
             .sql_job("sql", "", &["SELECT 1"]);
-        scenario.run(&["run-job", "sql"]).exited(78).says(&["ledger", "pooler in transaction mode"]);
+        let said = scenario.run(&["run-job", "sql"]).exited(69);
+        said.says(&["ledger", "it is behind a transaction pooler", "pooler in transaction mode"]);
         assert_eq!(state(), before);
     }
     assert_eq!(server.sql(&database, "SELECT count(*) FROM pg_namespace WHERE nspname = 'pgtend'"), "0");

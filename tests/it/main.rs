@@ -23,6 +23,8 @@ mod backup_series;
 mod backup_sets;
 /// What is said of a set: its bytes, and the servers that took it or did not.
 mod backup_verdicts;
+/// What a run does while others are at work beside it, and who waits behind a dump.
+mod beside;
 /// The commands that need no server: check, jobs, schema, and what they say of mistakes.
 mod cli;
 /// Large text in another form: readers, writers, the way there and back.
@@ -40,6 +42,8 @@ mod examples;
 mod grants;
 /// The run history: who writes what when, and what becomes of runs that nobody ended.
 mod ledger;
+/// A bad file among the jobs: the others go on.
+mod left_out;
 /// Pings, webhook, textfile and traces: who is told how a run went.
 mod notify;
 /// Code that owners of tables put there, and whose rights it has.
@@ -80,12 +84,16 @@ mod retention_ways;
 mod retries;
 /// Whole databases, byte for byte.
 mod round_trip;
+/// Several runners, their locks and limits, and a ledger that takes no rows.
+mod runners;
 /// The scheduler: ticks, reloading, draining, catching up, order, slots.
 mod serve;
 /// The scheduler when things break: kills, ledger and target away, clocks that are set.
 mod serve_faults;
 /// The user's own statements.
 mod sql;
+/// What a run of them says was kept, and whether it is done twice.
+mod sql_kept;
 /// One contract for both kinds of store.
 mod store;
 /// A directory as a store: disks that are not mounted, file systems without fsync of folders.

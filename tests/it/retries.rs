@@ -112,11 +112,10 @@ fn a_run_whose_server_restarts_is_tried_again_when_it_is_back() {
     let mut server = Server::start(18);
     let database = server.new_database();
     server.sql(&database, "CREATE TABLE restarted AS SELECT false AS is_so");
-    let scenario = Scenario::with_database(&server, &database).ledger().sql_job(
-        "long",
-        "retries = 1\nretry_delay = \"100ms\"",
-        &["SELECT pg_sleep(CASE WHEN is_so THEN 0 ELSE 600 END) FROM restarted"],
-    );
+    // It was sent: without `repeatable` nobody would send it again.
+    let job = "database = \"app\"\nretries = 1\nretry_delay = \"100ms\"\n[sql]\nrepeatable = true\n\
+               statements = [\"SELECT pg_sleep(CASE WHEN is_so THEN 0 ELSE 600 END) FROM restarted\"]\n";
+    let scenario = Scenario::with_database(&server, &database).ledger().job("long", job);
     let run = scenario.start(&["run-job", "long"]);
     eventually("it sleeps", || server.sleeps(&database));
     server.sql(&database, "UPDATE restarted SET is_so = true");

@@ -14,6 +14,9 @@ const EVERY_SECOND: &str = "schedule = \"* * * * * *\"";
 const HANGS_ONCE: [&str; 2] =
     ["INSERT INTO tries DEFAULT VALUES", "SELECT pg_sleep(CASE count(*) WHEN 1 THEN 100 ELSE 0 END) FROM tries"];
 
+/// In `[sql]`: what was sent may be sent again, though nobody knows whether it was done.
+const REPEATABLE: &str = "repeatable = true\n";
+
 const FAILS_ONCE: [&str; 2] = ["INSERT INTO tries DEFAULT VALUES", "SELECT 1 / (count(*) - 1) FROM tries"];
 
 const TRIES: &str = "CREATE TABLE tries (at timestamptz DEFAULT clock_timestamp())";
@@ -118,7 +121,8 @@ fn a_killed_run_that_has_retries_is_tried_again_without_a_tick() {
     let (scenario, database) = with_ledger(server);
     server.sql(&database, TRIES);
     let schedule = hours_ago();
-    let scenario = scenario.job("work", &sql_job(&format!("schedule = \"{schedule}\"\nretries = 1"), &HANGS_ONCE));
+    let job = sql_job(&format!("schedule = \"{schedule}\"\nretries = 1"), &HANGS_ONCE) + REPEATABLE;
+    let scenario = scenario.job("work", &job);
     long_known(&scenario, server, &database, &schedule, &["work"]);
     let mut serving = Serving::ready(&scenario, "");
     becomes(server, &database, LOCKED, "yes");
@@ -172,7 +176,7 @@ fn a_ledger_that_crashes_midway_ends_runs_that_lost_their_lock_and_rows_tell_so(
     let schedule = hours_ago();
     let scenario = scenario
         .job("often", &sql_job(EVERY_SECOND, &["SELECT 1"]))
-        .job("long", &sql_job(&format!("schedule = \"{schedule}\""), &["SELECT pg_sleep(100)"]));
+        .job("long", &(sql_job(&format!("schedule = \"{schedule}\""), &["SELECT pg_sleep(100)"]) + REPEATABLE));
     long_known(&scenario, &ledger, &runs, &schedule, &["often", "long"]);
     let serving = Serving::ready(&scenario, "");
     becomes(&ledger, &runs, "SELECT 'yes' FROM pgtend.runs WHERE job = 'long' AND locked_at IS NOT NULL", "yes");
@@ -271,7 +275,8 @@ fn ticks_that_waited_for_their_turn_when_the_scheduler_ended_run_in_the_next_one
     let schedule = hours_ago();
     let names: Vec<String> = (0..24).map(|number| format!("j{number}")).collect();
     for name in &names {
-        scenario = scenario.job(name, &sql_job(&format!("schedule = \"{schedule}\"\nretries = 1"), &["SELECT pg_sleep(0.2)"]));
+        let job = sql_job(&format!("schedule = \"{schedule}\"\nretries = 1"), &["SELECT pg_sleep(0.2)"]) + REPEATABLE;
+        scenario = scenario.job(name, &job);
     }
     long_known(&scenario, server, &database, &schedule, &names.iter().map(String::as_str).collect::<Vec<_>>());
     let succeeded = "SELECT count(*) FROM pgtend.runs WHERE outcome = 'succeeded'";

@@ -137,7 +137,7 @@ async fn read(config: &Config, filter: &Filter, unsigned_ok: bool, now: DateTime
 /// No set of a job or a database that nobody knows is a slip of the hand. Without readable jobs, the sets alone say which there are.
 fn refuse_unknown(global: &Global, config: &Config, filter: &Filter, listed: &Listed) -> Result<()> {
     let configured: Vec<String> =
-        global.load().map(|(_, jobs)| jobs.into_iter().map(|job| job.name).collect()).unwrap_or_default();
+        global.load().map(|(_, folder)| folder.jobs.into_iter().map(|job| job.name).collect()).unwrap_or_default();
     let jobs: BTreeSet<String> = configured.into_iter().chain(listed.jobs.iter().cloned()).collect();
     let databases: BTreeSet<String> = config.databases.keys().cloned().chain(listed.databases.iter().cloned()).collect();
     for (what, wanted, known) in [("job", &filter.job, jobs), ("database", &filter.database, databases)] {

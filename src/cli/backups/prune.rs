@@ -24,15 +24,15 @@ use crate::task::backup::set;
 const CHECKS_BY_HAND: usize = usize::MAX;
 
 pub async fn run(global: &Global, only: Option<&str>, dry_run: bool) -> Result<ExitCode> {
-    let (config, jobs) = global.load()?;
+    let (config, folder) = global.load()?;
     if let Some(name) = only {
-        global.find_job(&jobs, name)?;
+        global.find_job(&folder, name)?;
     }
     let mut json_rows = Vec::new();
     let mut text = String::new();
     let mut refused = Vec::new();
     let ledger = Ledger::new(&config)?;
-    for job in jobs.iter().filter(|job| only.is_none_or(|name| name == job.name)) {
+    for job in folder.jobs.iter().filter(|job| only.is_none_or(|name| name == job.name)) {
         let Task::Backup(backup) = &job.task else { continue };
         let Some(keep) = &backup.keep else { continue };
         let store = Store::open(config.stores.get(&backup.store).context("the store is known: the job was checked")?).await?;

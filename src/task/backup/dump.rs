@@ -1,5 +1,7 @@
 //! Writes a set: the dump, the globals, and last, when everything has been looked at, the manifest.
 
+use std::sync::{Mutex, PoisonError};
+
 use anyhow::{Context as _, Result};
 use chrono::Utc;
 
@@ -9,7 +11,7 @@ use super::plan::Plan;
 use super::set::{self, GLOBALS, Set};
 use super::stream::{self, Shape, Streamed};
 use super::verdict::Verification;
-use super::{Backup, Compression, loss, why};
+use super::{Backup, Compression, loss, waiters, why};
 use crate::child::{Child, Ended};
 use crate::pg;
 use crate::progress::Phase;
@@ -31,13 +33,15 @@ async fn write_objects(store: &Store, plan: &Plan, backup: &Backup, run: &RunCon
     let object = backup.compression.dump_object();
     let started_at = Utc::now();
     let phase = run.progress.phase("dump", None);
-    let (dump, stderr) = write_dump(store, plan, backup, run, object, &phase).await?;
+    let waited_for_us = Mutex::default();
+    let (dump, stderr) = write_dump(store, plan, backup, run, object, &phase, &waited_for_us).await?;
     let elapsed_seconds = phase.elapsed().as_secs_f64();
     phase.done(&format!("{} → {}", units::bytes(dump.contents.bytes), units::bytes(dump.bytes)));
     let globals = write_globals(store, plan, run).await?;
 
     let mut warnings = plan.warnings.clone();
     warnings.extend(stderr.lines().map(|line| format!("pg_dump: {line}")));
+    warnings.extend(waited_for_us.into_inner().unwrap_or_else(PoisonError::into_inner));
     if dump.contents.tables.is_empty() {
         warnings.push("the dump holds no table's data".to_owned());
     }
@@ -118,11 +122,13 @@ async fn write_dump(
     run: &RunContext<'_>,
     object: &str,
     phase: &Phase,
+    waited_for_us: &Mutex<Vec<String>>,
 ) -> Result<(Streamed, String)> {
     let mut pg_dump = start_pg_dump(plan, backup, run)?;
     let shape = Shape { compression: backup.compression, level: backup.level, threads: backup.threads };
     let mut upload = store.upload(&plan.name.key(object), plan.server.database.size_bytes.max(0) as u64).await?;
-    let dumped = run.or_cancelled(dump_into(&mut upload, &mut pg_dump, shape, (plan, backup), &run.settings, phase)).await;
+    let dumping = run.or_cancelled(dump_into(&mut upload, &mut pg_dump, shape, (plan, backup), &run.settings, phase));
+    let dumped = waiters::watch(&run.settings, backup.give_way, waited_for_us, dumping).await;
     if dumped.is_err() {
         pg_dump.kill();
         upload.abort().await;

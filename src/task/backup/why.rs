@@ -248,6 +248,7 @@ mod tests {
             threads: 1,
             filters: Default::default(),
             lock_wait_timeout: crate::units::Span(std::time::Duration::from_secs(60)),
+            give_way: false,
         }
     }
 

@@ -252,7 +252,7 @@ impl Work<'_> {
         done: &mut Done,
         act: Act,
     ) -> Result<Batch> {
-        let target = governor.limits().batch_time.0 * TIMES_BATCH_TIME;
+        let target = governor.scaled(governor.limits().batch_time.0 * TIMES_BATCH_TIME);
         let started = Instant::now();
         for attempt in 1..=LOCK_ATTEMPTS {
             let began = Instant::now();

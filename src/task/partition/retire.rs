@@ -9,7 +9,6 @@
 //! | before the drop | a detached table marked "retired" | drops it when its grace is over |
 
 use anyhow::{Context as _, Result};
-use chrono::{DateTime, Utc};
 
 use super::archive::Shelf;
 use super::decide::{Detach, Plan};

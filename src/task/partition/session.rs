@@ -234,7 +234,8 @@ pub async fn exclude_other_jobs(connection: &mut PgConnection, table: &TableName
     if pg::try_lock(connection, &name).await? {
         return Ok(());
     }
-    let holder = pg::lock_holder(connection, &name).await?.unwrap_or_else(|| "a session that has just ended".to_owned());
+    let holder = pg::lock_holder(connection, &name).await?;
+    let holder = holder.map_or_else(|| "a session that has just ended".to_owned(), |holder| holder.to_string());
     Err(Fault::new(Kind::Busy, format!("another job of pgtend works on {table}: {holder}")).into())
 }
 

@@ -170,8 +170,9 @@ impl Work<'_> {
         let mut attempts = 0;
         // Bounded: by blocks, each turn leaves some behind; by keys, each turn deletes rows, or fails; down, each walk does.
         while let Some(place) = walk.next(pace.size()) {
-            if let (Walk::Up { .. }, Place::Blocks(block, _)) = (&walk, &place) {
+            if let (Walk::Up { end, .. }, Place::Blocks(block, _)) = (&walk, &place) {
                 self.run.progress.set_cursor(Some(json!({ "table": self.part.oid, "block": block })));
+                governor.reached(*block as f64 / (*end).max(1) as f64);
             }
             if let Go::Stop(reason) = self.run.or_cancelled(governor.go()).await? {
                 done.elapsed += started.elapsed();
@@ -212,7 +213,7 @@ impl Work<'_> {
             };
             attempts = 0;
             let elapsed = began.elapsed();
-            pace.took(elapsed, target.0, blocked);
+            pace.took(elapsed, governor.scaled(target.0), blocked);
             done.rows += batch.rows;
             done.tree_rows += batch.tree_rows;
             done.batches += u64::from(batch.found > 0);

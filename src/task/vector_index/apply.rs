@@ -115,7 +115,8 @@ impl Worker<'_> {
         let mut lock = self.run.or_cancelled(self.run.settings.connect()).await?;
         let name = format!("pgtend vector_index {}/{}", self.part.table.facts.oid, self.part.table.index_name);
         if !self.run.or_cancelled(pg::try_lock(&mut lock, &name)).await? {
-            let who = pg::lock_holder(&mut lock, &name).await?.unwrap_or_else(|| "another run".to_owned());
+            let who =
+                pg::lock_holder(&mut lock, &name).await?.map_or_else(|| "another run".to_owned(), |holder| holder.to_string());
             return Ok(Some((Some(Kind::NotNow), format!("{who} tends this index"))));
         }
         // What is invalid may be half-way: somebody's work, and no wreck.

@@ -5,6 +5,7 @@ pub mod moto;
 pub mod pgbench;
 pub mod pooler;
 pub mod postgres;
+pub mod proxy;
 pub mod s3;
 pub mod scripts;
 pub mod serve;

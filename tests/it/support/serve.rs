@@ -76,6 +76,11 @@ impl Serving {
         self
     }
 
+    /// Another text in its configuration file.
+    pub fn configure(&self, text: &str) {
+        std::fs::write(&self.config, text).unwrap();
+    }
+
     #[track_caller]
     pub fn is_ready(&self) {
         eventually("serve is ready", || self.try_get("/readyz").is_some_and(|answer| answer.status == 200));

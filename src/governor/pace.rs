@@ -1,0 +1,87 @@
+//! Batches as large as fits in their time, and locks that are waited for only as long as nobody else has to.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use sqlx::PgConnection;
+
+use crate::fault::{self, Fault, Kind};
+use crate::pg;
+use crate::task::RunContext;
+use crate::task::partition::with_schema;
+
+/// How long to wait for a lock while holding others: half of deadlock_timeout at the most. A client that waits for one of
+/// ours while we wait for one of its own looks for a deadlock after that time, finds it, and fails. We let go first.
+pub async fn patience(connection: &mut PgConnection, lock_timeout: Duration) -> Result<Duration> {
+    let milliseconds: i64 = sqlx::query_scalar("SELECT setting::bigint FROM pg_settings WHERE name = 'deadlock_timeout'")
+        .fetch_one(connection)
+        .await?;
+    Ok(lock_timeout.min(Duration::from_millis((milliseconds / 2).max(1) as u64)))
+}
+
+/// lock_not_available, deadlock_detected.
+pub fn is_lock_trouble(error: &anyhow::Error) -> bool {
+    pg::sql_state(error).is_some_and(|state| matches!(state.as_str(), "55P03" | "40P01"))
+}
+
+/// An error that says who holds the lock, where that was it.
+pub async fn naming_holders(run: &RunContext<'_>, table: &str, error: anyhow::Error) -> anyhow::Error {
+    if !is_lock_trouble(&error) {
+        return error;
+    }
+    let holders = async {
+        let mut connection = run.settings.connect().await?;
+        let oid: Option<i64> =
+            sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint").bind(with_schema(table)).fetch_one(&mut connection).await?;
+        pg::lock_holders(&mut connection, &[oid.unwrap_or_default()]).await
+    };
+    let who = holders.await.ok().filter(|who| !who.is_empty()).unwrap_or_else(|| fault::in_a_line(&error));
+    Fault::new(Kind::NotNow, format!("{table} is locked: {who}")).into()
+}
+
+/// A batch's size, made to fit a time: half as much when it took twice as long, or when somebody waited for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    size: f64,
+    least: f64,
+    most: f64,
+}
+
+impl Pace {
+    pub fn new(start: u64, least: u64, most: u64) -> Self {
+        Self { size: start as f64, least: least as f64, most: most as f64 }
+    }
+
+    pub fn size(&self) -> u64 {
+        self.size as u64
+    }
+
+    pub fn took(&mut self, elapsed: Duration, target: Duration, blocked: u64) {
+        let factor = target.as_secs_f64() / elapsed.as_secs_f64().max(0.001);
+        let factor = if blocked > 0 { factor.min(0.5) } else { factor };
+        self.size = (self.size * factor.clamp(0.25, 1.5)).clamp(self.least, self.most);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_grow_and_shrink_towards_their_time() {
+        let target = Duration::from_millis(200);
+        let mut pace = Pace::new(1000, 10, 2000);
+        pace.took(Duration::from_millis(100), target, 0);
+        assert_eq!(pace.size(), 1500);
+        pace.took(Duration::from_millis(1), target, 0);
+        assert_eq!(pace.size(), 2000, "no more than the most");
+        pace.took(Duration::from_millis(400), target, 0);
+        assert_eq!(pace.size(), 1000);
+        pace.took(Duration::from_millis(200), target, 3);
+        assert_eq!(pace.size(), 500, "somebody waited");
+        for _ in 0..20 {
+            pace.took(Duration::from_secs(10), target, 0);
+        }
+        assert_eq!(pace.size(), 10, "no less than the least");
+    }
+}

@@ -1,0 +1,138 @@
+//! What is written of a run, and what is read of it.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use crate::progress;
+use crate::report::{Outcome, Report};
+
+/// A run that is about to start.
+#[derive(Clone, Debug)]
+pub struct NewRun<'a> {
+    pub job: &'a str,
+    pub database: &'a str,
+    /// The kind of its task, or a command by hand: "partition convert".
+    pub task: &'a str,
+    pub trigger: &'a Trigger,
+    /// Attempts after the first, should its process die.
+    pub retries: u32,
+}
+
+/// What made a run start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    Manual,
+    Schedule {
+        tick: DateTime<Utc>,
+    },
+    /// A tick that was missed.
+    CatchUp {
+        tick: DateTime<Utc>,
+    },
+    /// `attempt` counts from 1, so that the first retry is attempt 2.
+    Retry {
+        first: i64,
+        attempt: u32,
+    },
+}
+
+impl Trigger {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Manual => "manual",
+            Self::Schedule { .. } => "schedule",
+            Self::CatchUp { .. } => "catch-up",
+            Self::Retry { .. } => "retry",
+        }
+    }
+
+    pub fn tick(&self) -> Option<DateTime<Utc>> {
+        match self {
+            Self::Schedule { tick } | Self::CatchUp { tick } => Some(*tick),
+            Self::Manual | Self::Retry { .. } => None,
+        }
+    }
+
+    pub fn attempt(&self) -> u32 {
+        match self {
+            Self::Retry { attempt, .. } => *attempt,
+            _ => 1,
+        }
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, Default)]
+pub struct End<'a> {
+    pub outcome: Option<Outcome>,
+    pub report: Option<&'a Report>,
+    pub error: Option<&'a str>,
+    pub stderr: &'a str,
+    pub retry_in: Option<Duration>,
+    /// Where the next run goes on.
+    pub cursor: Option<serde_json::Value>,
+}
+
+/// A row of the history.
+#[derive(Clone, Debug, sqlx::FromRow, serde::Serialize)]
+pub struct Row {
+    pub id: i64,
+    pub job: String,
+    pub database: String,
+    pub task: String,
+    pub trigger: String,
+    pub scheduled_for: Option<DateTime<Utc>>,
+    pub attempt: i32,
+    pub retry_of: Option<i64>,
+    pub started_at: DateTime<Utc>,
+    pub heartbeat_at: DateTime<Utc>,
+    #[sqlx(json(nullable))]
+    pub progress: Option<progress::Now>,
+    pub finished_at: Option<DateTime<Utc>>,
+    #[sqlx(try_from = "Option<String>")]
+    pub outcome: MaybeOutcome,
+    #[sqlx(json(nullable))]
+    pub report: Option<Report>,
+    pub error: Option<String>,
+    pub stderr: Option<String>,
+    pub retry_at: Option<DateTime<Utc>>,
+    pub host: String,
+    pub pid: i32,
+    pub version: String,
+}
+
+/// None while the run is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(transparent)]
+pub struct MaybeOutcome(pub Option<Outcome>);
+
+impl TryFrom<Option<String>> for MaybeOutcome {
+    type Error = String;
+
+    fn try_from(text: Option<String>) -> Result<Self, String> {
+        text.map(|text| text.parse()).transpose().map(Self)
+    }
+}
+
+/// A crashed or failed run that may be tried again.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Attempt {
+    pub job: String,
+    pub database: String,
+    pub first: i64,
+    pub attempt: i32,
+}
+
+/// A job's name and a database's.
+pub type Key = (String, String);
+
+/// What the planner must know of a job on a database. Commands by hand, whose `task` has a space, are no runs of the job.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Known {
+    pub job: String,
+    pub database: String,
+    pub known_since: DateTime<Utc>,
+    pub last_tick: Option<DateTime<Utc>>,
+    pub last_success_at: Option<DateTime<Utc>>,
+}

@@ -1,0 +1,209 @@
+//! A schedule's text, by the rules of Vixie cron (cron(8), and cronie's entry.c, which has the same).
+//!
+//! croner reads the fields. What it takes otherwise than cron does, or says in words that help nobody, is looked at here first.
+
+use croner::Cron;
+use croner::parser::{CronParser, Seconds, Year};
+
+/// A schedule that was read.
+pub struct Read {
+    pub cron: Cron,
+    /// Hour and minute are both given: such a tick keeps its place in the day when clocks change.
+    pub is_fixed_time: bool,
+    /// What people should know who wrote it for other schedulers.
+    pub note: Option<String>,
+}
+
+/// Of each field but the days: what it is called, the values it has, and what a larger step than those comes to.
+const SECOND: Field = Field { name: "second", first: 0, last: 59, names: &[] };
+const MINUTE: Field = Field { name: "minute", first: 0, last: 59, names: &[] };
+const HOUR: Field = Field { name: "hour", first: 0, last: 23, names: &[] };
+const DAY: Field = Field { name: "day", first: 1, last: 31, names: &[] };
+const MONTH: Field = Field {
+    name: "month",
+    first: 1,
+    last: 12,
+    names: &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
+};
+const WEEKDAY: Field = Field { name: "weekday", first: 0, last: 6, names: &["sun", "mon", "tue", "wed", "thu", "fri", "sat"] };
+
+struct Field {
+    name: &'static str,
+    first: u16,
+    last: u16,
+    /// From `first` on.
+    names: &'static [&'static str],
+}
+
+/// The reason where it is none.
+pub fn read(text: &str) -> Result<Read, String> {
+    let wrong = |reason: String| format!("`{text}` is not a schedule: {reason}");
+    let lower = text.trim().to_lowercase();
+    let pattern = match nickname(&lower) {
+        Some(known) => known.map_err(wrong)?.to_owned(),
+        None => lower.clone(),
+    };
+    let fields: Vec<&str> = pattern.split_whitespace().collect();
+    let (seconds, rest) = match fields.as_slice() {
+        [minute, hour, day, month, weekday] => (None, [*minute, *hour, *day, *month, *weekday]),
+        [second, minute, hour, day, month, weekday] => (Some(*second), [*minute, *hour, *day, *month, *weekday]),
+        _ => return Err(wrong(format!("it has {} fields; {FORMS}", fields.len()))),
+    };
+    let [minute, hour, day, month, weekday] = rest;
+    let known = [(minute, &MINUTE), (hour, &HOUR), (day, &DAY), (month, &MONTH), (weekday, &WEEKDAY)];
+    for (field, kind) in seconds.iter().map(|second| (*second, &SECOND)).chain(known) {
+        field.split(',').try_for_each(|part| looked_at(part, kind)).map_err(wrong)?;
+    }
+
+    // DOM_STAR and DOW_STAR are set by the first character of the field: `*/7` is as unrestricted as `*`, and then the day has to meet
+    // both fields. croner has that for a plain `*` alone.
+    let begins_with_star = |field: &str| field.starts_with(['*', '?']);
+    let is_star = |field: &str| matches!(field, "*" | "?");
+    let is_both = (begins_with_star(day) || begins_with_star(weekday)) && !is_star(day) && !is_star(weekday);
+    let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).dom_and_dow(is_both).build();
+    let cron = parser.parse(&pattern).map_err(|error| wrong(format!("{error}; {FORMS}")))?;
+    let note = (is_both && !weekday.starts_with('+')).then(|| {
+        format!(
+            "schedule `{text}`: a day has to meet both `{day}` and `{weekday}`, as in cron, where a day field that begins with `*` counts as \
+             unrestricted; older versions of pgtend took either. Write `+{weekday}` to say that both is meant, or name the days (`1-31/2`) \
+             where either is"
+        )
+    });
+    // MIN_STAR and HR_STAR; of the nicknames only @hourly is like that.
+    let is_fixed_time = !minute.starts_with('*') && !hour.starts_with('*');
+    Ok(Read { cron, is_fixed_time, note })
+}
+
+const FORMS: &str = "write five cron fields like \"0 2 * * *\", six with seconds, or @daily";
+
+/// What a nickname stands for, or why it is none. None: it does not look like one.
+fn nickname(text: &str) -> Option<Result<&'static str, String>> {
+    let name = text.strip_prefix('@')?;
+    Some(match name {
+        "yearly" | "annually" => Ok("0 0 1 1 *"),
+        "monthly" => Ok("0 0 1 * *"),
+        "weekly" => Ok("0 0 * * sun"),
+        "daily" | "midnight" => Ok("0 0 * * *"),
+        "hourly" => Ok("0 * * * *"),
+        "reboot" => Err("a restart of the host is no time. To run a job then, call `pgtend run-job NAME` from a systemd unit \
+                         (WantedBy=multi-user.target); what was missed while the host was off is caught up by `catch_up`"
+            .to_owned()),
+        _ => Err("known are @hourly, @daily (@midnight), @weekly, @monthly and @yearly (@annually)".to_owned()),
+    })
+}
+
+/// One part of a field's list: `5`, `1-5`, `*/15`, `fri-mon`.
+fn looked_at(part: &str, field: &Field) -> Result<(), String> {
+    let (range, step) = match part.split_once('/') {
+        Some((range, step)) => (range, step.parse::<u16>().ok()),
+        None => (part, None),
+    };
+    let count = field.last - field.first + 1;
+    let is_day = matches!(field.name, "day" | "weekday");
+    // In the days it is the known way to write one day that counts as unrestricted: `*/100,1-7`.
+    if let Some(step) = step.filter(|step| range == "*" && *step > count && !is_day) {
+        let cure = match field.name {
+            "minute" if step % 60 == 0 && step <= 24 * 60 => format!("every {} hours are `0 */{} * * *`", step / 60, step / 60),
+            _ => format!("`{}` says the same", field.first),
+        };
+        return Err(format!(
+            "`{part}` comes once in {} {}s, at {}: a step counts inside its field; {cure}",
+            count, field.name, field.first
+        ));
+    }
+    let Some((from, to)) = range.trim_start_matches('+').split_once('-') else { return Ok(()) };
+    let (Some(from_value), Some(to_value)) = (field.value(from), field.value(to)) else { return Ok(()) };
+    // Sunday is 0 and 7.
+    let to_value = if field.name == "weekday" && to_value == 0 && from_value > 0 { 7 } else { to_value };
+    if from_value <= to_value {
+        return Ok(());
+    }
+    let around: Vec<u16> =
+        (from_value..=field.last).chain(field.first..=to_value).step_by(step.unwrap_or(1).max(1).into()).collect();
+    Err(format!("ranges go forwards, write `{}`", field.list(&around, !from.starts_with(|c: char| c.is_ascii_digit()))))
+}
+
+impl Field {
+    fn value(&self, text: &str) -> Option<u16> {
+        let by_name = self.names.iter().position(|name| *name == text).map(|index| index as u16 + self.first);
+        by_name.or_else(|| text.parse().ok())
+    }
+
+    /// Values as a field has them, by names or as ranges of numbers.
+    fn list(&self, values: &[u16], by_name: bool) -> String {
+        let name = |value: u16| self.names.get(usize::from(value - self.first)).map(|name| (*name).to_owned());
+        if by_name {
+            return values.iter().filter_map(|value| name(*value)).collect::<Vec<_>>().join(",");
+        }
+        let runs = values.chunk_by(|a, b| a + 1 == *b).map(|run| match run {
+            [first, .., last] => format!("{first}-{last}"),
+            _ => run.iter().map(u16::to_string).collect(),
+        });
+        runs.collect::<Vec<_>>().join(",")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(text: &str) -> String {
+        read(text).err().unwrap_or_else(|| panic!("{text} was read"))
+    }
+
+    #[test]
+    fn nicknames_are_those_of_cron_and_reboot_is_answered_by_name() {
+        for text in ["@midnight", "@Daily", "@annually", "@hourly", " @weekly "] {
+            assert!(read(text).is_ok(), "{text}");
+        }
+        assert!(read("@midnight").unwrap_or_else(|error| panic!("{error}")).is_fixed_time);
+        assert!(!read("@hourly").unwrap_or_else(|error| panic!("{error}")).is_fixed_time);
+        assert!(reason("@reboot").contains("a restart of the host is no time"), "{}", reason("@reboot"));
+        assert!(reason("@every 5m").contains("@daily (@midnight)"));
+    }
+
+    #[test]
+    fn ranges_that_go_backwards_are_told_with_what_to_write() {
+        for (text, cure) in [
+            ("0 22-4 * * *", "write `22-23,0-4`"),
+            ("0 22-4/2 * * *", "write `22,0,2,4`"),
+            ("0 0 * * fri-mon", "write `fri,sat,sun,mon`"),
+            ("0 0 * * 5-1", "write `5-6,0-1`"),
+            ("0 0 * nov-feb *", "write `nov,dec,jan,feb`"),
+            ("50-10 * * * *", "write `50-59,0-10`"),
+            ("0 0 28-3 * *", "write `28-31,1-3`"),
+        ] {
+            assert!(reason(text).contains(cure), "{}", reason(text));
+            let written = cure.trim_start_matches("write `").trim_end_matches('`');
+            let backwards = text.split_whitespace().find(|field| field.contains('-')).unwrap_or_default();
+            assert!(read(&text.replace(backwards, written)).is_ok(), "{written} is a schedule");
+        }
+        for text in
+            ["0 0 * * sat-sun", "0 0 * * fri-sun", "0 0 * * 5-7", "0 0 * * sun-thu", "0 9-17 * * mon-fri", "0 0 * * +mon-fri"]
+        {
+            assert!(read(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_step_beyond_its_field_is_a_mistake_but_in_the_days() {
+        assert!(reason("*/90 * * * *").contains("comes once in 60 minutes, at 0"), "{}", reason("*/90 * * * *"));
+        assert!(reason("*/120 * * * *").contains("`0 */2 * * *`"), "{}", reason("*/120 * * * *"));
+        assert!(reason("0 */36 * * *").contains("24 hours"));
+        assert!(reason("*/90 0 0 * * *").contains("60 seconds"));
+        for text in ["*/60 * * * *", "0 */24 * * *", "0 0 */100,1-7 * mon", "0 0 1-7 * */7", "10-50/90 * * * *"] {
+            assert!(read(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_changed_its_meaning_has_a_note_until_it_says_what_it_means() {
+        let note = |text: &str| read(text).unwrap_or_else(|error| panic!("{error}")).note;
+        for text in ["0 0 1-7 * */7", "0 0 */2 * 1", "0 0 0 */2 * 1", "0 0 */100,1-7 * MON"] {
+            assert!(note(text).is_some_and(|note| note.contains("Write `+")), "{text}");
+        }
+        for text in ["0 0 1-7 * +*/7", "0 0 1 * mon", "0 0 */2 * *", "0 0 * * */2", "0 0 ? * 1", "@daily"] {
+            assert_eq!(note(text), None, "{text}");
+        }
+    }
+}

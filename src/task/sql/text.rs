@@ -1,0 +1,149 @@
+//! What can be told from a statement's text alone, before any server reads it.
+
+use crate::task::backup::lex::{Event, Lexer};
+use crate::task::backup::tokens::{Kind, Statement};
+
+/// Why a text cannot be run, and what to do; None where nothing speaks against it.
+pub fn refusal(text: &str) -> Option<(String, String)> {
+    let mut refusal = None;
+    each_command(text, |command| match command {
+        Command::OfPsql => {
+            let hint = "write SQL: backslash commands are read by psql, and pgtend sends the text to the server as it is";
+            refusal.get_or_insert((r"a command of psql (`\…`)".to_owned(), hint.to_owned()));
+        }
+        Command::Sql(statement) if statement.says(0, &["COPY"]) => {
+            if statement.find(&["FROM", "STDIN"]).is_some() {
+                let hint = "write the rows as INSERT, or COPY … FROM a file or PROGRAM of the server";
+                refusal.get_or_insert(("`COPY … FROM STDIN` waits for rows, and nobody sends any".to_owned(), hint.to_owned()));
+            } else if statement.find(&["TO", "STDOUT"]).is_some() {
+                let hint = "COPY … TO a file or PROGRAM of the server, or `psql` in a job of another scheduler";
+                refusal.get_or_insert(("`COPY … TO STDOUT` sends rows, and nobody takes them".to_owned(), hint.to_owned()));
+            }
+        }
+        Command::Sql(_) => {}
+    });
+    refusal
+}
+
+/// One of its commands ends the transaction that it runs in.
+pub fn ends_transaction(text: &str) -> bool {
+    let mut ends = false;
+    each_command(text, |command| {
+        if let Command::Sql(statement) = command {
+            let is_rollback_to = statement.find(&["TO"]).is_some();
+            ends |= ["COMMIT", "END", "ABORT"].iter().any(|word| statement.says(0, &[word]))
+                || statement.says(0, &["PREPARE", "TRANSACTION"])
+                || statement.says(0, &["ROLLBACK"]) && !is_rollback_to;
+        }
+    });
+    ends
+}
+
+/// What a text begins, as far as no query of it says more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Starts {
+    /// It is nothing but BEGIN, START TRANSACTION and SET: no query.
+    pub only: bool,
+    /// It has a BEGIN or START TRANSACTION.
+    pub transaction: bool,
+}
+
+pub fn starts(text: &str) -> Starts {
+    let mut starts = Starts { only: true, transaction: false };
+    each_command(text, |command| match command {
+        Command::Sql(statement) if statement.tokens.is_empty() => {}
+        Command::Sql(statement) if statement.says(0, &["BEGIN"]) || statement.says(0, &["START"]) => starts.transaction = true,
+        Command::Sql(statement) if statement.says(0, &["SET"]) => {}
+        _ => starts.only = false,
+    });
+    starts
+}
+
+enum Command<'a> {
+    Sql(&'a Statement<'a>),
+    OfPsql,
+}
+
+fn each_command(text: &str, mut look: impl FnMut(Command<'_>)) {
+    let mut lexer = Lexer::keeping_statements();
+    // So that the last command and a comment in the last line end.
+    let text = format!("{text}\n;");
+    let mut rest = text.as_bytes();
+    while !rest.is_empty() {
+        let (used, event) = lexer.step(rest);
+        rest = &rest[used..];
+        match event {
+            Event::Statement => {
+                let bytes = lexer.take_statement();
+                let sql = String::from_utf8_lossy(&bytes);
+                let statement = Statement::of(&sql);
+                if statement.tokens.iter().any(|token| token.kind == Kind::Symbol(b'\\')) {
+                    look(Command::OfPsql);
+                }
+                look(Command::Sql(&statement));
+            }
+            Event::Command => look(Command::OfPsql),
+            Event::None | Event::Comment | Event::CopyBegins | Event::CopyEnds => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_psql_can_do_is_refused_and_what_looks_like_it_is_not() {
+        for text in [
+            "COPY t FROM STDIN",
+            "copy public.t (a, b) from stdin with (format csv)",
+            "SELECT 1; /* x */ COPY t\nFROM -- here\n STDIN;\n1\n\\.\n",
+            "COPY (SELECT 1) TO STDOUT",
+            "\\i other.sql",
+            "SELECT 1 \\gexec",
+            "SELECT 1;\n\\echo done",
+        ] {
+            assert!(refusal(text).is_some(), "{text}");
+        }
+        for text in [
+            "COPY t FROM '/srv/rows.csv'",
+            "COPY t TO PROGRAM 'cat > x'",
+            "SELECT 'COPY t FROM STDIN', E'a\\\\b', '\\d'",
+            "-- don't COPY t FROM STDIN\nSELECT 1",
+            "DO $$ BEGIN RAISE NOTICE '\\d'; END $$",
+            "INSERT INTO copy SELECT a FROM stdin",
+            "SELECT 1 /* \\d */",
+        ] {
+            assert_eq!(refusal(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_begins_a_transaction_and_does_nothing_else_is_known() {
+        let starts = |text| (starts(text).only, starts(text).transaction);
+        assert_eq!(starts("BEGIN"), (true, true));
+        assert_eq!(starts("start transaction; SET TRANSACTION READ ONLY;"), (true, true));
+        assert_eq!(starts("SET work_mem = '1GB'"), (true, false));
+        assert_eq!(starts("BEGIN; SELECT 1"), (false, true));
+        assert_eq!(starts("SELECT 1"), (false, false));
+    }
+
+    #[test]
+    fn the_ends_of_a_transaction_are_known_by_their_words() {
+        for text in
+            ["COMMIT", "insert into t values (1); commit;", "END", "ROLLBACK", "rollback and chain", "PREPARE TRANSACTION 'x'"]
+        {
+            assert!(ends_transaction(text), "{text}");
+        }
+        for text in [
+            "ROLLBACK TO SAVEPOINT s",
+            "ROLLBACK TO s",
+            "SELECT CASE WHEN true THEN 1 END",
+            "DO $$ BEGIN COMMIT; END $$",
+            "SELECT 'COMMIT'; -- COMMIT",
+            "PREPARE p AS SELECT 1",
+        ] {
+            assert!(!ends_transaction(text), "{text}");
+        }
+    }
+}

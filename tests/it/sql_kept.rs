@@ -1,0 +1,191 @@
+//! Whether a run of somebody's statements says what was kept of them, and that it does not do twice what may have been done.
+
+use crate::support::postgres::{MAJORS, Server, server};
+use crate::support::proxy::Proxy;
+use crate::support::serve::sql_job;
+use crate::support::{Scenario, eventually, quoted};
+
+const ONE: &str = "transaction = \"one\"\n";
+const REPEATABLE: &str = "repeatable = true\n";
+
+/// Database `app` through a way that can be cut, and the ledger on another.
+fn through(proxy: &Proxy, server: &Server, database: &str) -> Scenario {
+    Scenario::with_url(server, &proxy.url(database))
+        .config(&format!("[databases.history]\nurl = {}\n[ledger]\ndatabase = \"history\"\n", quoted(&server.url(database))))
+}
+
+/// A trigger that makes each COMMIT of an INSERT into `ran` take some seconds.
+const SLOW_COMMIT: &str = "CREATE TABLE ran (i int);
+    CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(3); RETURN NULL; END $$;
+    CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON ran DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()";
+
+#[test]
+fn a_transaction_that_is_open_at_the_end_is_a_failure_that_says_so_on_every_version() {
+    for major in MAJORS {
+        let server = server(major);
+        let database = server.new_database();
+        server.sql(&database, "CREATE TABLE t (i int)");
+        let scenario = Scenario::with_database(server, &database)
+            .sql_job("open", "", &["INSERT INTO t VALUES (1)", "BEGIN; INSERT INTO t VALUES (2)", "INSERT INTO t VALUES (3)"])
+            .sql_job("ends", "", &["BEGIN", "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "INSERT INTO t VALUES (4)", "COMMIT"])
+            .sql_job("begins", "", &["INSERT INTO t VALUES (5)", "START TRANSACTION"]);
+        let said = scenario.run(&["run-job", "open"]).exited(1);
+        said.says(&["the transaction that statement 2 of 3 began is still open at the end", "nothing of it is kept", "COMMIT"]);
+        assert_eq!(server.sql(&database, "SELECT array_agg(i) FROM t"), "{1}", "{major}");
+        scenario.run(&["run-job", "ends"]).succeeded();
+        scenario.run(&["run-job", "begins"]).exited(1).says(&["statement 2 of 2 began"]);
+        assert_eq!(server.sql(&database, "SELECT array_agg(i ORDER BY i) FROM t"), "{1,4,5}", "{major}");
+    }
+}
+
+#[test]
+fn a_transaction_that_a_statement_ends_is_not_all_or_nothing_and_the_run_says_so() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(&database, "CREATE TABLE t (i int)");
+    let one = |statements: &[&str]| sql_job("", statements) + ONE;
+    let insert = "INSERT INTO t VALUES (1)";
+    for (name, ends) in [("commits", "COMMIT"), ("again", "COMMIT; BEGIN"), ("chains", "COMMIT AND CHAIN"), ("rolls", "ROLLBACK")]
+    {
+        server.sql(&database, "TRUNCATE t");
+        let scenario = Scenario::with_database(server, &database).job(name, &one(&[insert, ends, insert]));
+        let said = scenario.run(&["run-job", name]).exited(1);
+        said.says(&["statement 2 of 3 ended the transaction of the job", "transaction = \"one\" does not hold", ends]);
+        let kept = if ends == "ROLLBACK" { "0" } else { "1" };
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM t"), kept, "{ends}");
+    }
+    let scenario = Scenario::with_database(server, &database).job("fails", &one(&[insert, "COMMIT; SELECT 1/0", insert])).job(
+        "may",
+        &one(&["SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "RESET ALL", insert, "SAVEPOINT s", "ROLLBACK TO s", insert]),
+    );
+    let said = scenario.run(&["run-job", "fails"]).exited(1).says(&["it ends the transaction by itself"]);
+    assert!(!said.stderr.contains("all before it was rolled back"), "{}", said.stderr);
+    server.sql(&database, "TRUNCATE t");
+    scenario.run(&["run-job", "may"]).succeeded();
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM t"), "2");
+}
+
+#[test]
+fn a_failure_inside_a_transaction_of_the_list_says_that_it_is_rolled_back() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(&database, "CREATE TABLE t (i int)");
+    let statements =
+        ["INSERT INTO t VALUES (1)", "BEGIN; INSERT INTO t VALUES (2)", "INSERT INTO t VALUES (3)", "SELECT 1/0", "COMMIT"];
+    let scenario = Scenario::with_database(server, &database).sql_job("fails", "", &statements);
+    let said = scenario.run(&["run-job", "fails"]).exited(1);
+    said.says(&[
+        "what was done since statement 2 began a transaction is rolled back",
+        "what the 1 statement before it did stays",
+    ]);
+    assert_eq!(server.sql(&database, "SELECT array_agg(i) FROM t"), "{1}");
+}
+
+#[test]
+fn a_commit_without_an_answer_is_unknown_and_never_repeated_unless_the_job_says_that_it_may() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(&database, SLOW_COMMIT);
+    let proxy = Proxy::start(server);
+    let keys = "retries = 3\nretry_delay = \"200ms\"";
+    let insert = ["INSERT INTO ran VALUES (1)"];
+    let scenario = through(&proxy, server, &database)
+        .job("one", &(sql_job(keys, &insert) + ONE))
+        .job("each", &sql_job(keys, &insert))
+        .job("again", &(sql_job(keys, &insert) + ONE + REPEATABLE));
+    let run_and_cut = |job: &str| {
+        eventually("the one before is over", || !server.sleeps(&database));
+        let run = scenario.start(&["run-job", job]);
+        eventually("it commits", || server.sleeps(&database));
+        proxy.cut();
+        run
+    };
+    let outcomes =
+        |job: &str| server.sql(&database, &format!("SELECT string_agg(outcome, ',') FROM pgtend.runs WHERE job = '{job}'"));
+
+    let said = run_and_cut("one").wait().exited(1);
+    said.says(&["COMMIT was sent, and the connection ended without an answer", "is not known", "they are not tried again"]);
+    assert_eq!(outcomes("one"), "failed");
+    let said = run_and_cut("each").wait().exited(1);
+    said.says(&["statement 1 of 1 was sent", "whether it was kept is not known"]);
+    assert_eq!(outcomes("each"), "failed");
+    run_and_cut("again").wait().succeeded().says(&["next attempt in"]);
+    assert_eq!(outcomes("again"), "failed,succeeded");
+    // What nobody knew: a server that finds in time that its client is gone rolls back.
+    let rows: u32 = server.sql(&database, "SELECT count(*) FROM ran").parse().unwrap();
+    assert!((1..=4).contains(&rows), "{rows}");
+}
+
+#[test]
+fn what_was_sent_is_not_sent_again_by_the_retries_that_nobody_asked_for() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(&database, "CREATE TABLE ran (i int)");
+    let keys = "schedule = \"* * * * *\"\nretry_delay = \"100ms\"";
+    let statements = ["INSERT INTO ran VALUES (1)", "SELECT pg_sleep(600)"];
+    let scenario = Scenario::with_database(server, &database).ledger().job("once", &sql_job(keys, &statements));
+    let run = scenario.start(&["run-job", "once", "--scheduled"]);
+    eventually("it sleeps", || server.sleeps(&database));
+    let sleepers = format!("FROM pg_stat_activity WHERE datname = '{database}' AND wait_event = 'PgSleep'");
+    server.sql("postgres", &format!("SELECT pg_terminate_backend(pid) {sleepers}"));
+    run.wait().exited(69).says(&[
+        "statement 2 of 2 failed",
+        "what the 1 statement before it did stays",
+        "terminating connection",
+    ]);
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM ran"), "1");
+    assert_eq!(server.sql(&database, "SELECT string_agg(outcome, ','), count(retry_at) FROM pgtend.runs"), "failed|0");
+
+    // Nothing was sent: the default holds.
+    let away = Scenario::with_url(server, "postgres://postgres@127.0.0.1:1/x")
+        .config(&format!("[databases.history]\nurl = {}\n[ledger]\ndatabase = \"history\"\n", quoted(&server.url(&database))))
+        .job("away", &sql_job(keys, &statements));
+    let mut run = away.start(&["run-job", "away", "--scheduled"]);
+    eventually("it is tried again", || {
+        server.sql(&database, "SELECT count(*) > 1 FROM pgtend.runs WHERE job = 'away' AND outcome = 'failed'") == "t"
+    });
+    assert!(run.is_running());
+    run.kill();
+}
+
+#[test]
+fn a_killed_run_of_statements_is_repeated_only_where_the_job_says_that_it_may() {
+    let server = server(18);
+    let database = server.new_database();
+    let (keys, sleep) = ("retries = 2", ["SELECT pg_sleep(600)"]);
+    let scenario = Scenario::with_database(server, &database)
+        .ledger()
+        .job("once", &sql_job(keys, &sleep))
+        .job("again", &(sql_job(keys, &sleep) + REPEATABLE));
+    for job in ["once", "again"] {
+        let run = scenario.start(&["run-job", job]);
+        eventually("it sleeps", || server.sleeps(&database));
+        run.kill();
+        eventually("the server ended its statement", || !server.sleeps(&database));
+    }
+    let retries = server.sql(&database, "SELECT string_agg(job || ' ' || retries, ', ' ORDER BY id) FROM pgtend.runs");
+    assert_eq!(retries, "once 0, again 2", "what whoever finds it dead may do");
+}
+
+#[test]
+fn what_only_psql_can_do_is_refused_by_check() {
+    let scenario = Scenario::with_database(server(18), "postgres").sql_job(
+        "psql",
+        "",
+        &[
+            "COPY t FROM STDIN",
+            "COPY (SELECT 1) TO STDOUT",
+            "\\i other.sql",
+            "SELECT 'COPY t FROM STDIN \\d'",
+            "COPY t FROM '/x'",
+        ],
+    );
+    let checked = scenario.run(&["check"]).exited(78).says(&[
+        "jobs/psql.toml:4:15",
+        "`COPY … FROM STDIN` waits for rows",
+        "`COPY … TO STDOUT` sends rows",
+        "a command of psql",
+        "backslash commands are read by psql",
+    ]);
+    assert!(checked.stderr.contains("3 mistakes"), "{}", checked.stderr);
+}

@@ -1,0 +1,56 @@
+//! A way to a server that a test can cut.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+
+use super::postgres::Server;
+
+/// Passes bytes between a port of its own and a server's socket.
+pub struct Proxy {
+    port: u16,
+    open: Arc<Mutex<Vec<(TcpStream, UnixStream)>>>,
+}
+
+impl Proxy {
+    pub fn start(server: &Server) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let socket = server.socket().join(".s.PGSQL.5432");
+        let open = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&open);
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let Ok(server) = UnixStream::connect(&socket) else { continue };
+                kept.lock().unwrap().push((client.try_clone().unwrap(), server.try_clone().unwrap()));
+                pass(client.try_clone().unwrap(), server.try_clone().unwrap());
+                pass(server, client);
+            }
+        });
+        Self { port, open }
+    }
+
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}?sslmode=disable", self.port)
+    }
+
+    /// Neither side hears more of the other; new connections are passed as before.
+    pub fn cut(&self) {
+        for (client, server) in self.open.lock().unwrap().drain(..) {
+            let _ = client.shutdown(Shutdown::Both);
+            let _ = server.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn pass(mut from: impl Read + Send + 'static, mut to: impl Write + Send + 'static) {
+    std::thread::spawn(move || {
+        let mut buffer = [0; 8192];
+        while let Ok(length @ 1..) = from.read(&mut buffer) {
+            if to.write_all(&buffer[..length]).is_err() {
+                break;
+            }
+        }
+    });
+}
