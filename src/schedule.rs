@@ -117,6 +117,10 @@ impl TryFrom<String> for Schedule {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
+        // Day and no weekday: croner takes it, and looks for such a day through thirty centuries, for seconds.
+        if text.split_whitespace().next_back() == Some("+") {
+            return Err(format!("`{text}` is not a schedule: no weekday comes after the `+`; write it like \"0 0 1-7 * +mon\""));
+        }
         let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
         let cron = parser.parse(&text).map_err(|error| {
             format!("`{text}` is not a schedule: {error}; write five cron fields like \"0 2 * * *\", six with seconds, or @daily")
@@ -184,7 +188,7 @@ mod tests {
 
     #[test]
     fn nonsense_and_impossible_days_are_refused() {
-        for text in ["", "0 25 * * *", "daily", "@fortnightly", "* * * *", "0 0 2 * * * 2030"] {
+        for text in ["", "0 25 * * *", "daily", "@fortnightly", "* * * *", "0 0 2 * * * 2030", "0 0 9 2 +", "0 0 9 2 + "] {
             assert!(schedule(text).is_err(), "{text}");
         }
         assert!(schedule("0 0 31 2 *").unwrap_err().contains("never comes"));
