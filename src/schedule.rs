@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn nonsense_and_impossible_days_are_refused() {
-        for text in ["", "0 25 * * *", "daily", "@fortnightly", "* * * *", "0 0 2 * * * 2030"] {
+        for text in ["", "0 25 * * *", "daily", "@fortnightly", "* * * *", "0 0 2 * * * 2030", "0 0 9 2 +", "0 0 9 2 + "] {
             assert!(schedule(text).is_err(), "{text}");
         }
         assert!(schedule("0 0 31 2 *").unwrap_err().contains("never comes"));

@@ -44,6 +44,10 @@ pub fn read(text: &str) -> Result<Read, String> {
         None => lower.clone(),
     };
     let fields: Vec<&str> = pattern.split_whitespace().collect();
+    // Day and no weekday: croner takes it, and looks for such a day through thirty centuries, for seconds.
+    if fields.last() == Some(&"+") {
+        return Err(wrong("no weekday comes after the `+`; write it like \"0 0 1-7 * +mon\"".to_owned()));
+    }
     let (seconds, rest) = match fields.as_slice() {
         [minute, hour, day, month, weekday] => (None, [*minute, *hour, *day, *month, *weekday]),
         [second, minute, hour, day, month, weekday] => (Some(*second), [*minute, *hour, *day, *month, *weekday]),
