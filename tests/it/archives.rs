@@ -66,7 +66,7 @@ fn a_restore_that_is_killed_puts_nothing_back_twice() {
     let database = logs(server, 60_000);
     let before = server.sql(&database, ALL);
     let scenario = scenario(server, &database, "archive = 'local'");
-    scenario.run(&["run-job", "old-logs"]).succeeded();
+    scenario.run(&["run-job", "old-logs", "--yes"]).succeeded();
     server.sql(&database, "ALTER TABLE logs DROP CONSTRAINT logs_pkey");
     for moment in 0..8 {
         let running = scenario.start(&["archives", "restore"]);
@@ -91,7 +91,7 @@ fn only_the_rows_that_are_asked_for_come_back_and_the_rest_later() {
             "database = 'app'\n[retention]\ntable = 'public.other'\ncolumn = 'created_at'\nolder_than = '10d'\narchive = 'local'\n",
         );
         scenario.run(&["run-job", "old-logs"]).succeeded();
-        scenario.run(&["run-job", "others"]).succeeded();
+        scenario.run(&["run-job", "others", "--yes"]).succeeded();
         let time =
             server.sql(&database, "SELECT (now() - interval '21 days')::date || '..' || (now() - interval '20 days')::date");
         scenario
