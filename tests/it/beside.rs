@@ -54,7 +54,7 @@ fn beside_an_application_a_run_learns_how_long_commits_take_and_goes_slowly_whil
     let left = || server.sql(&database, "SELECT count(*) FROM logs").parse::<u32>().unwrap();
     eventually("it deletes", || left() < rows);
     // Commits of all wait for a standby that does not exist, now and then: a disk that is too slow for what is asked of it.
-    for _ in 0..8 {
+    for _ in 0..4 {
         if left() == 0 {
             break;
         }

@@ -100,8 +100,9 @@ fn a_commit_without_an_answer_is_unknown_and_never_repeated_unless_the_job_says_
         proxy.cut();
         run
     };
-    let outcomes =
-        |job: &str| server.sql(&database, &format!("SELECT string_agg(outcome, ',') FROM pgtend.runs WHERE job = '{job}'"));
+    let outcomes = |job: &str| {
+        server.sql(&database, &format!("SELECT string_agg(outcome, ',' ORDER BY id) FROM pgtend.runs WHERE job = '{job}'"))
+    };
 
     let said = run_and_cut("one").wait().exited(1);
     said.says(&["COMMIT was sent, and the connection ended without an answer", "is not known", "they are not tried again"]);
