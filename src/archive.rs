@@ -7,6 +7,9 @@
 
 mod listing;
 mod manifest;
+mod target;
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
@@ -28,6 +31,7 @@ use crate::units;
 
 pub use self::listing::{Broken, Listing, list};
 pub use self::manifest::Manifest;
+pub use self::target::target;
 
 const OBJECT: &str = ".sql.gz";
 const PENDING: &str = ".pending.json";
@@ -70,6 +74,11 @@ impl BatchName {
     pub fn object(&self) -> String {
         format!("{}{OBJECT}", self.0)
     }
+
+    /// Whether it stands in the folder of the job and database that the manifest names.
+    fn is_of(&self, manifest: &Manifest) -> bool {
+        self.0.starts_with(&format!("{}archive/", set::folder(&manifest.database, &manifest.job)))
+    }
 }
 
 impl std::fmt::Display for BatchName {
@@ -94,7 +103,7 @@ impl Archive {
         Self { store, folder: format!("{}archive/", set::folder(database, job)) }
     }
 
-    /// Whether the object with this key is in this store, and counts: by a manifest of ours, and with as many bytes as that says.
+    /// Whether the object with this key is in this store, and counts: by a manifest of ours, and with the bytes that it says. Reads it.
     pub async fn counts(&self, key: &str) -> Result<bool> {
         let Some(name) = key.strip_suffix(OBJECT) else { return Ok(false) };
         let Some(read) = self.store.get_json::<Manifest>(&format!("{name}{MANIFEST}")).await? else { return Ok(false) };
@@ -109,7 +118,7 @@ impl Archive {
                 return Ok(false);
             }
         };
-        Ok(self.store.stat(key).await?.is_some_and(|object| object.bytes == manifest.exported.bytes))
+        is_as_written(&self.store, key, &manifest.exported).await
     }
 
     pub fn location(&self, name: &BatchName) -> String {
@@ -198,14 +207,15 @@ impl Archive {
     pub async fn recover(&self, connection: &mut PgConnection) -> Result<Recovered> {
         let mut recovered = Recovered::default();
         let objects = self.store.list_readable(&self.folder).await?.objects;
-        let has = |key: &str| objects.binary_search_by(|object| object.key.as_str().cmp(key)).is_ok();
-        for object in objects.iter().filter(|object| object.key.ends_with(PENDING)) {
-            let name = BatchName(object.key.trim_end_matches(PENDING).to_owned());
-            let read = self.store.get_json::<Manifest>(&object.key).await?.with_context(|| format!("{} is gone", object.key))?;
+        let bytes_of = |key: &str| objects.iter().find(|object| object.key == key).map(|object| object.bytes);
+        for (object, name) in objects.iter().filter_map(|object| Some((object, object.key.strip_suffix(PENDING)?))) {
+            let name = BatchName(name.to_owned());
+            let location = self.store.location(&object.key);
+            let read = self.store.get_json::<Manifest>(&object.key).await?.with_context(|| format!("{location} is gone"))?;
             let manifest = match read {
                 Ok((manifest, signature)) if signature.is_ours() => manifest,
                 Ok((_, signature)) => {
-                    recovered.left.push(format!("{} stays: {}", self.store.location(&object.key), signature.in_words()));
+                    recovered.left.push(format!("{location} stays: {}", signature.in_words()));
                     continue;
                 }
                 Err(error) => {
@@ -213,19 +223,38 @@ impl Archive {
                     continue;
                 }
             };
-            if has(&format!("{name}{MANIFEST}"))
-                || committed(connection, &manifest).await.with_context(|| self.location(&name))?
-            {
-                anyhow::ensure!(
-                    manifest.exported.bytes > 0 && has(&name.object()),
-                    "{}: its rows were deleted, and the object is not there",
-                    self.location(&name)
-                );
-                self.complete(&name, &manifest).await?;
-                recovered.completed += 1;
-            } else {
-                self.discard(&name).await?;
-                recovered.discarded += 1;
+            let found = bytes_of(&name.object());
+            // It counts already: what is pending says nothing any more, and may be an old one that somebody put back.
+            if bytes_of(&format!("{name}{MANIFEST}")).is_some() {
+                match listing::read(&self.store, &name).await {
+                    Ok(Some((counts, signature))) if signature.is_ours() && found == Some(counts.exported.bytes) => {
+                        self.store.delete(&object.key).await?;
+                        recovered.completed += 1;
+                    }
+                    _ => recovered
+                        .left
+                        .push(format!("{location} stays: the {MANIFEST} beside it is none of its object: look at both")),
+                }
+                continue;
+            }
+            let is_committed = committed(connection, &manifest).await.with_context(|| self.location(&name))?;
+            let bytes = manifest.exported.bytes;
+            match found {
+                _ if !is_committed => {
+                    self.discard(&name).await?;
+                    recovered.discarded += 1;
+                }
+                Some(found) if bytes > 0 && found == bytes => {
+                    self.complete(&name, &manifest).await?;
+                    recovered.completed += 1;
+                }
+                // The rows may be nowhere else: nothing of it goes, and no later run fails for it.
+                found => recovered.left.push(format!(
+                    "{location} stays: PostgreSQL says that its transaction {} committed, so that its rows were deleted, but it says \
+                     {bytes} bytes of its object, which {}: {BY_HAND}",
+                    manifest.transaction.unwrap_or_default(),
+                    found.map_or("is not there".to_owned(), |found| format!("has {found}"))
+                )),
             }
         }
         for upload in self.store.unfinished(&self.folder).await? {
@@ -244,21 +273,32 @@ pub async fn restore(
     phase: &Phase,
 ) -> Result<u64> {
     let location = store.location(&name.object());
+    let written = &manifest.exported;
+    // Its rows set off triggers: none is sent before all of it is proved. Then it is read once more.
+    let is_proved = is_as_written(store, &name.object(), written).await?;
+    anyhow::ensure!(
+        is_proved,
+        "{location} is not what was written: its length or its SHA-256 is another one than its manifest says"
+    );
     let reader = store.read(&name.object()).await?.with_context(|| format!("{location} is gone"))?;
     prepare_session(connection).await?;
     pg::execute(connection, "BEGIN".to_owned()).await?;
     let done = async {
         let (sender, mut receiver) = tokio::sync::mpsc::channel::<Bytes>(4);
         let rows_only = RowsOnly::of(&manifest.schema, &manifest.table, &manifest.columns);
-        let decoding = async move {
+        let bound = Bound { bytes: written.uncompressed_bytes, rows: written.rows };
+        let is_well = AtomicBool::new(false);
+        let decoding = async {
             let decoded = decode_object(
                 reader,
                 Compression::Gzip,
                 phase,
                 None,
-                (rows_only, Some(sender)),
-                |(rows_only, sender), bytes| {
+                (rows_only, bound, Some(sender)),
+                |(rows_only, bound, sender), bytes| {
+                    bound.take_bytes(bytes)?;
                     let rows = rows_only.feed(bytes)?;
+                    bound.take_rows(&rows)?;
                     match sender {
                         Some(sender) if !rows.is_empty() => sender.blocking_send(rows).map_err(std::io::Error::other),
                         _ => Ok(()),
@@ -267,14 +307,19 @@ pub async fn restore(
                 |_| (),
             );
             let mut decoded = decoded.await?;
+            is_well.store(decoded.members.is_ok() && decoded.sha256 == written.sha256, Relaxed);
             // Without this the copying below would wait for more.
-            decoded.state.1 = None;
+            decoded.state.2 = None;
             anyhow::Ok(decoded)
         };
         let copying = async {
             let mut copy = pg::copy_in(connection, table, &column_list(&manifest.columns)).await?;
             while let Some(rows) = receiver.recv().await {
                 copy.send(rows).await.map_err(pg::in_its_own_words)?;
+            }
+            if !is_well.load(Relaxed) {
+                copy.abort("its object is not what was written").await.map_err(pg::in_its_own_words)?;
+                return Ok(0);
             }
             copy.finish().await.map_err(pg::in_its_own_words)
         };
@@ -283,7 +328,6 @@ pub async fn restore(
         let decoded = decoded?;
         decoded.members.map_err(|error| anyhow::anyhow!("{location} does not decode: {error:?}"))?;
         decoded.state.0.check().with_context(|| location.clone())?;
-        let written = &manifest.exported;
         anyhow::ensure!(
             decoded.sha256 == written.sha256 && decoded.bytes == written.bytes && copied == written.rows,
             "{location} is not what was written: {} and not {}",
@@ -298,6 +342,42 @@ pub async fn restore(
         let _ = pg::execute(connection, "ROLLBACK".to_owned()).await;
     }
     done
+}
+
+/// Whether an object has the length and the SHA-256 that it was written with. Reads it, and not much further than its length.
+async fn is_as_written(store: &Store, key: &str, written: &Exported) -> Result<bool> {
+    let Some(mut reader) = store.read(key).await? else { return Ok(false) };
+    let (mut hash, mut bytes) = (Sha256::new(), 0);
+    while let Some(chunk) = reader.chunk().await? {
+        bytes += chunk.len() as u64;
+        if bytes > written.bytes {
+            return Ok(false);
+        }
+        hash.update(&chunk);
+    }
+    Ok(bytes == written.bytes && hex(&hash.finalize()) == written.sha256)
+}
+
+/// What may still come of an object: an archive may have been put in its place since it was proved.
+struct Bound {
+    bytes: u64,
+    rows: u64,
+}
+
+impl Bound {
+    fn take_bytes(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        Self::take(&mut self.bytes, bytes.len() as u64, "bytes")
+    }
+
+    fn take_rows(&mut self, rows: &[u8]) -> std::io::Result<()> {
+        Self::take(&mut self.rows, memchr::memchr_iter(b'\n', rows).count() as u64, "rows")
+    }
+
+    fn take(left: &mut u64, count: u64, what: &str) -> std::io::Result<()> {
+        let more = || std::io::Error::other(format!("it holds more {what} than its manifest says"));
+        *left = left.checked_sub(count).ok_or_else(more)?;
+        Ok(())
+    }
 }
 
 /// Takes what comes before the rows and after them off a stream.
@@ -365,13 +445,15 @@ pub async fn prepare_session(connection: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
+const BY_HAND: &str = "look whether the rows are in the table; if not, rename its .pending.json to .json, else delete it";
+
+/// Whether the transaction that took a batch's rows out of their table committed. An error on doubt.
 async fn committed(connection: &mut PgConnection, manifest: &Manifest) -> Result<bool> {
     let transaction = manifest.transaction.context("its manifest names no transaction")?;
-    let by_hand = "look whether the rows are in the table; if not, rename its .pending.json to .json, else delete it";
     let here = system_identifier(connection).await?;
     anyhow::ensure!(
         manifest.system_identifier.as_ref() == Some(&here),
-        "left by a run on another server ({:?}, this is {here}): {by_hand}",
+        "left by a run on another server ({:?}, this is {here}): {BY_HAND}",
         manifest.system_identifier
     );
     let status: std::result::Result<Option<String>, sqlx::Error> = sqlx::query_scalar("SELECT pg_xact_status($1::text::xid8)")
@@ -387,20 +469,16 @@ async fn committed(connection: &mut PgConnection, manifest: &Manifest) -> Result
     if status.as_deref() == Some("in progress") {
         anyhow::bail!("the transaction {transaction} of another run is still in progress: try again later");
     }
-    // A commit comes after the manifest was written again with what was exported.
-    if manifest.exported.bytes == 0 {
-        return Ok(false);
-    }
     let has_restarted = manifest.server_started_at != Some(server_started_at(connection).await?);
     match status.as_deref() {
         Some("committed") if has_restarted => anyhow::bail!(
             "transaction {transaction} of a killed run committed, but the server was started anew since, and may have given \
-             the number to another after a crash: {by_hand}"
+             the number to another after a crash: {BY_HAND}"
         ),
         Some("committed") => Ok(true),
         Some(_) => Ok(false),
         None => {
-            anyhow::bail!("the server no longer knows whether transaction {transaction} of a killed run committed: {by_hand}")
+            anyhow::bail!("the server no longer knows whether transaction {transaction} of a killed run committed: {BY_HAND}")
         }
     }
 }

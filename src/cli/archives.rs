@@ -1,5 +1,6 @@
 //! `archives`: rows that left their tables, and how they come back.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -11,10 +12,12 @@ use super::output::{self, print};
 use crate::archive::{self, BatchName, Broken, Manifest};
 use crate::config::Config;
 use crate::fault::{Fault, Kind};
+use crate::job::{self, Job};
 use crate::pg;
 use crate::store::Store;
 use crate::store::sign::Signature;
 use crate::task::backup::set;
+use crate::task::foreign_code;
 use crate::terminal::say;
 use crate::units;
 
@@ -118,7 +121,8 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
             }
             all.say_the_rest();
             anyhow::ensure!(!all.found.is_empty(), "there are no such batches; `pgtend archives list` shows what there is");
-            restore(global, &config, &all.found, to.as_deref(), table.as_deref(), *dry_run).await?;
+            let trusts = Trusts::read(global, &config);
+            restore(global, &config, &trusts, &all.found, to.as_deref(), table.as_deref(), *dry_run).await?;
             let lost = all.lacks();
             anyhow::ensure!(
                 lost == 0,
@@ -174,9 +178,29 @@ async fn list(global: &Global, config: &Config, filter: &Filter, unsigned_ok: bo
     Ok(ExitCode::SUCCESS)
 }
 
+/// Which jobs have `trust_owners = false`.
+struct Trusts(Vec<Job>);
+
+impl Trusts {
+    /// Jobs that cannot be read are no reason to keep rows away in an emergency.
+    fn read(global: &Global, config: &Config) -> Self {
+        let mut problems = Vec::new();
+        let jobs = job::load_dir(&global.jobs_dir(), config, &mut problems);
+        if !problems.is_empty() {
+            tracing::warn!("not all jobs can be read (`pgtend check` says why): `trust_owners = false` of theirs is not known");
+        }
+        Self(jobs)
+    }
+
+    fn owners_of(&self, job: &str) -> bool {
+        self.0.iter().filter(|known| known.name == job).all(|known| known.limits.trust_owners)
+    }
+}
+
 async fn restore(
     global: &Global,
     config: &Config,
+    trusts: &Trusts,
     found: &[Found],
     to: Option<&str>,
     table: Option<&str>,
@@ -184,6 +208,7 @@ async fn restore(
 ) -> Result<()> {
     let progress = global.progress();
     let mut rows = 0;
+    let mut warned = BTreeSet::new();
     for Found { store, batch, .. } in found {
         let (name, manifest) = batch;
         let database = to.unwrap_or(&manifest.database);
@@ -202,6 +227,13 @@ async fn restore(
         // Triggers, defaults and checks of the table run in it.
         let connecting = settings.connect_for(pg::Purpose::Application);
         let mut connection = connecting.await.with_context(|| format!("database `{database}`"))?;
+        let table = archive::target(&mut connection, &table).await.with_context(|| name.to_string())?;
+        let foreign = foreign_code::warnings_of_inserts(&settings, &table, trusts.owners_of(&manifest.job)).await;
+        for warning in foreign.with_context(|| name.to_string())? {
+            if warned.insert(warning.clone()) {
+                tracing::warn!("{warning}");
+            }
+        }
         let phase = progress.phase("restore", Some(manifest.exported.bytes));
         let restored = archive::restore(store, batch, &mut connection, &table, &phase)
             .await

@@ -83,6 +83,7 @@ struct Touched<'a> {
     silences_triggers: bool,
 }
 
+const INSERT: i32 = 4;
 const DELETE: i32 = 8;
 const UPDATE: i32 = 16;
 
@@ -115,13 +116,23 @@ pub fn meets(task: &Task) -> bool {
 /// What a run of the job runs of others' code with more rights than they have, each in a sentence; an error where the job refuses that.
 pub async fn warnings(settings: &Settings, job: &Job) -> Result<Vec<String>> {
     let Some(touched) = touched(&job.task) else { return Ok(Vec::new()) };
-    let mut found = look(settings, &touched).await?;
+    judge(look(settings, &touched).await?, &touched, job.limits.trust_owners)
+}
+
+/// The same of rows that are put back into `table` (with its schema, quoted): by COPY, which knows no rules.
+pub async fn warnings_of_inserts(settings: &Settings, table: &str, trust_owners: bool) -> Result<Vec<String>> {
+    let touched = Touched { table, triggers: INSERT, rules: &[], writes: true, silences_triggers: false };
+    judge(look(settings, &touched).await?, &touched, trust_owners)
+}
+
+/// Pure: what was found, in sentences; an error where the owners of tables are not trusted.
+fn judge(mut found: Vec<ForeignCode>, touched: &Touched<'_>, trust_owners: bool) -> Result<Vec<String>> {
     // Code that was found first: it is the more telling.
     found.sort_by_key(ForeignCode::is_the_table);
-    if job.limits.trust_owners && touched.silences_triggers {
+    if trust_owners && touched.silences_triggers {
         found.retain(|code| !is_guard(code));
     }
-    if let Some(first) = found.first().filter(|_| !job.limits.trust_owners) {
+    if let Some(first) = found.first().filter(|_| !trust_owners) {
         let message = format!(
             "{}; trust_owners = false refuses that: connect as a role without more rights than {} (itself, or a member of it alone that is no \
              superuser; `owner_url` of the database is for that)",
