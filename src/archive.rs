@@ -12,6 +12,7 @@ mod manifest;
 mod restore;
 mod restored;
 mod session;
+mod target;
 mod write;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,6 +39,7 @@ pub use self::restore::RowsOnly;
 pub use self::restore::{Put, Wanted, restore};
 pub use self::restored::{Place, Record};
 pub use self::session::{columns, prepare_session, transaction};
+pub use self::target::target;
 #[doc(hidden)]
 pub use self::write::head;
 
@@ -91,6 +93,11 @@ impl BatchName {
         format!("{}{OBJECT}", self.0)
     }
 
+    /// Whether it stands in the folder of the job and database that the manifest names.
+    fn is_of(&self, manifest: &Manifest) -> bool {
+        self.0.starts_with(&format!("{}archive/", set::folder(&manifest.database, &manifest.job)))
+    }
+
     /// Of further rows that the same transaction takes; it comes after this one, and after those with lower numbers.
     pub fn further(&self, number: usize) -> Self {
         Self(format!("{}-{number:02}", self.0))
@@ -132,14 +139,7 @@ impl Archive {
     /// The same, and every byte of it is read again: its length and its SHA-256 are those that were written.
     pub async fn is_whole(&self, key: &str, phase: &Phase) -> Result<bool> {
         let Some(manifest) = self.counting(key).await? else { return Ok(false) };
-        let Some(mut reader) = self.store.read(key).await? else { return Ok(false) };
-        let (mut hash, mut bytes) = (Sha256::new(), 0);
-        while let Some(chunk) = reader.chunk().await? {
-            hash.update(&chunk);
-            bytes += chunk.len() as u64;
-            phase.advance(chunk.len() as u64);
-        }
-        let is_whole = bytes == manifest.exported.bytes && hex(&hash.finalize()) == manifest.exported.sha256;
+        let is_whole = is_as_written(&self.store, key, &manifest.exported, phase).await?;
         if !is_whole {
             tracing::warn!("{} is not what was written; it counts for nothing", self.store.location(key));
         }
@@ -269,14 +269,15 @@ impl Archive {
     pub async fn recover(&self, connection: &mut PgConnection) -> Result<Recovered> {
         let mut recovered = Recovered::default();
         let objects = self.store.list_readable(&self.folder).await?.objects;
-        let has = |key: &str| objects.binary_search_by(|object| object.key.as_str().cmp(key)).is_ok();
-        for object in objects.iter().filter(|object| object.key.ends_with(PENDING)) {
-            let name = BatchName(object.key.trim_end_matches(PENDING).to_owned());
-            let read = self.store.get_json::<Manifest>(&object.key).await?.with_context(|| format!("{} is gone", object.key))?;
+        let bytes_of = |key: &str| objects.iter().find(|object| object.key == key).map(|object| object.bytes);
+        for (object, name) in objects.iter().filter_map(|object| Some((object, object.key.strip_suffix(PENDING)?))) {
+            let name = BatchName(name.to_owned());
+            let location = self.store.location(&object.key);
+            let read = self.store.get_json::<Manifest>(&object.key).await?.with_context(|| format!("{location} is gone"))?;
             let manifest = match read {
                 Ok((manifest, signature)) if signature.is_ours() => manifest,
                 Ok((_, signature)) => {
-                    recovered.left.push(format!("{} stays: {}", self.store.location(&object.key), signature.in_words()));
+                    recovered.left.push(format!("{location} stays: {}", signature.in_words()));
                     continue;
                 }
                 Err(error) => {
@@ -284,32 +285,66 @@ impl Archive {
                     continue;
                 }
             };
-            if has(&format!("{name}{MANIFEST}"))
-                || session::committed(connection, &manifest).await.with_context(|| self.location(&name))?
-            {
-                let is_empty = manifest.exported.rows == 0 && manifest.came_back > 0;
-                anyhow::ensure!(
-                    is_empty || manifest.exported.bytes > 0 && has(&name.object()),
-                    "{}: its rows were deleted, and the object is not there",
-                    self.location(&name)
-                );
-                self.make_count(&name, &manifest).await?;
-                if manifest.came_back > 0 {
-                    recovered.left.push(format!(
-                        "{} rows that had come back left again with a run that was killed: `archives restore` takes them for back until it is \
-                         told --again",
-                        manifest.came_back
-                    ));
+            let found = bytes_of(&name.object());
+            // It counts already: what is pending says nothing any more, and may be an old one that was put back.
+            if bytes_of(&format!("{name}{MANIFEST}")).is_some() {
+                match listing::read(&self.store, &name).await {
+                    Ok(Some((counts, signature))) if signature.is_ours() && found == Some(counts.exported.bytes) => {
+                        self.store.delete(&object.key).await?;
+                        recovered.completed += 1;
+                    }
+                    _ => recovered
+                        .left
+                        .push(format!("{location} stays: the {MANIFEST} beside it is none of its object: look at both")),
                 }
-                recovered.completed += 1;
-            } else {
+                continue;
+            }
+            if !session::committed(connection, &manifest).await.with_context(|| self.location(&name))? {
                 self.discard(&name).await?;
                 recovered.discarded += 1;
+                continue;
             }
+            let is_empty = manifest.exported.rows == 0 && manifest.came_back > 0;
+            let bytes = manifest.exported.bytes;
+            // The rows may be nowhere else: nothing of it goes, and no later run fails for it.
+            if !is_empty && (bytes == 0 || found != Some(bytes)) {
+                recovered.left.push(format!(
+                    "{location} stays: PostgreSQL says that its transaction {} committed, so that its rows were deleted, but it says \
+                     {bytes} bytes of its object, which {}: {}",
+                    manifest.transaction.unwrap_or_default(),
+                    found.map_or("is not there".to_owned(), |found| format!("has {found}")),
+                    session::BY_HAND
+                ));
+                continue;
+            }
+            self.make_count(&name, &manifest).await?;
+            if manifest.came_back > 0 {
+                recovered.left.push(format!(
+                    "{} rows that had come back left again with a run that was killed: `archives restore` takes them for back until it is \
+                     told --again",
+                    manifest.came_back
+                ));
+            }
+            recovered.completed += 1;
         }
         for upload in self.store.unfinished(&self.folder).await? {
             self.store.discard(&upload).await?;
         }
         Ok(recovered)
     }
+}
+
+/// Whether an object has the length and the SHA-256 that it was written with. Reads it, and not much further than its length.
+async fn is_as_written(store: &Store, key: &str, written: &Exported, phase: &Phase) -> Result<bool> {
+    let Some(mut reader) = store.read(key).await? else { return Ok(false) };
+    let (mut hash, mut bytes) = (Sha256::new(), 0);
+    while let Some(chunk) = reader.chunk().await? {
+        bytes += chunk.len() as u64;
+        if bytes > written.bytes {
+            return Ok(false);
+        }
+        hash.update(&chunk);
+        phase.advance(chunk.len() as u64);
+    }
+    Ok(bytes == written.bytes && hex(&hash.finalize()) == written.sha256)
 }

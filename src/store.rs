@@ -208,7 +208,7 @@ impl Store {
     }
 
     /// The same for every process that means the same store.
-    fn identity(&self) -> String {
+    pub(crate) fn identity(&self) -> String {
         match self {
             Self::Dir(dir) => dir.path_of("").display().to_string(),
             Self::S3(s3) => s3.identity(),

@@ -1,5 +1,7 @@
 //! Rows on their way back into a table: a batch whole or not at all, and once.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -9,7 +11,7 @@ use super::filter::Filter;
 use super::restored::{Place, Record, Restored};
 use super::session::{self, prepare_session, transaction};
 use super::write::{TAIL, column_list, head};
-use super::{BatchName, Manifest};
+use super::{BatchName, Manifest, is_as_written};
 use crate::fault::{Fault, Kind};
 use crate::pg;
 use crate::progress::Phase;
@@ -185,6 +187,12 @@ async fn copy(
     phase: &Phase,
 ) -> Result<u64> {
     let location = store.location(&name.object());
+    let written = &manifest.exported;
+    // Its rows set off triggers: none is sent before all of it is proved. Then it is read once more.
+    anyhow::ensure!(
+        is_as_written(store, &name.object(), written, phase).await?,
+        "{location} is not what was written: its length or its SHA-256 is another one than its manifest says"
+    );
     let reader = store.read(&name.object()).await?.with_context(|| format!("{location} is gone"))?;
     let as_bytes = manifest.encoding.as_deref() == Some(session::SQL_ASCII);
     if as_bytes {
@@ -192,15 +200,19 @@ async fn copy(
     }
     let (sender, mut receiver) = tokio::sync::mpsc::channel::<Bytes>(4);
     let rows_only = RowsOnly::of(manifest);
-    let decoding = async move {
+    let bound = Bound { bytes: written.uncompressed_bytes, rows: written.rows };
+    let is_well = AtomicBool::new(false);
+    let decoding = async {
         let decoded = decode_object(
             reader,
             Compression::Gzip,
             phase,
             None,
-            (rows_only, Some(sender)),
-            |(rows_only, sender), bytes| {
+            (rows_only, bound, Some(sender)),
+            |(rows_only, bound, sender), bytes| {
+                bound.take_bytes(bytes)?;
                 let rows = rows_only.feed(bytes)?;
+                bound.take_rows(&rows)?;
                 match sender {
                     Some(sender) if !rows.is_empty() => sender.blocking_send(rows).map_err(std::io::Error::other),
                     _ => Ok(()),
@@ -209,14 +221,19 @@ async fn copy(
             |_| (),
         );
         let mut decoded = decoded.await?;
+        is_well.store(decoded.members.is_ok() && decoded.sha256 == written.sha256, Relaxed);
         // Without this the copying below would wait for more.
-        decoded.state.1 = None;
+        decoded.state.2 = None;
         anyhow::Ok(decoded)
     };
     let copying = async {
         let mut copy = pg::copy_in(connection, table, &column_list(&manifest.columns)).await?;
         while let Some(rows) = receiver.recv().await {
             copy.send(rows).await.map_err(pg::in_its_own_words)?;
+        }
+        if !is_well.load(Relaxed) {
+            copy.abort("its object is not what was written").await.map_err(pg::in_its_own_words)?;
+            return Ok(0);
         }
         copy.finish().await.map_err(pg::in_its_own_words)
     };
@@ -225,7 +242,6 @@ async fn copy(
     let decoded = decoded?;
     decoded.members.map_err(|error| anyhow::anyhow!("{location} does not decode: {error:?}"))?;
     decoded.state.0.check().with_context(|| location.clone())?;
-    let written = &manifest.exported;
     anyhow::ensure!(
         decoded.sha256 == written.sha256 && decoded.bytes == written.bytes && copied == written.rows,
         "{location} is not what was written: {} and not {}",
@@ -266,6 +282,28 @@ impl RowsOnly {
 
     pub fn check(&self) -> Result<()> {
         anyhow::ensure!(self.seen == self.head.len() && self.held == TAIL, "its end is missing");
+        Ok(())
+    }
+}
+
+/// What may still come of an object: another may have been put in its place since it was proved.
+struct Bound {
+    bytes: u64,
+    rows: u64,
+}
+
+impl Bound {
+    fn take_bytes(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        Self::take(&mut self.bytes, bytes.len() as u64, "bytes")
+    }
+
+    fn take_rows(&mut self, rows: &[u8]) -> std::io::Result<()> {
+        Self::take(&mut self.rows, memchr::memchr_iter(b'\n', rows).count() as u64, "rows")
+    }
+
+    fn take(left: &mut u64, count: u64, what: &str) -> std::io::Result<()> {
+        let more = || std::io::Error::other(format!("it holds more {what} than its manifest says"));
+        *left = left.checked_sub(count).ok_or_else(more)?;
         Ok(())
     }
 }

@@ -108,33 +108,32 @@ pub(super) async fn fate(connection: &mut PgConnection, transaction: i64, server
     })
 }
 
+/// What a person does about a batch on doubt.
+pub(super) const BY_HAND: &str =
+    "look whether the rows are in the table; if not, rename its .pending.json to .json, else delete it";
+
 /// Whether the rows of a batch that is pending have left their table. Refuses on doubt.
 pub(super) async fn committed(connection: &mut PgConnection, manifest: &Manifest) -> Result<bool> {
     let transaction = manifest.transaction.context("its manifest names no transaction")?;
-    let by_hand = "look whether the rows are in the table; if not, rename its .pending.json to .json, else delete it";
     let here = system_identifier(connection).await?;
     anyhow::ensure!(
         manifest.system_identifier.as_ref() == Some(&here),
-        "left by a run on another server ({:?}, this is {here}): {by_hand}",
+        "left by a run on another server ({:?}, this is {here}): {BY_HAND}",
         manifest.system_identifier
     );
     let fate = fate(connection, transaction, manifest.server_started_at.as_deref()).await?;
     if fate == Fate::InProgress {
         anyhow::bail!("the transaction {transaction} of another run is still in progress: try again later");
     }
-    // A commit comes after the manifest was written again with what was exported.
-    if manifest.exported.bytes == 0 {
-        return Ok(false);
-    }
     match fate {
         Fate::Committed => Ok(true),
         Fate::Aborted | Fate::InProgress => Ok(false),
         Fate::MaybeCommitted => anyhow::bail!(
             "transaction {transaction} of a killed run committed, but the server was started anew since, and may have given \
-             the number to another after a crash: {by_hand}"
+             the number to another after a crash: {BY_HAND}"
         ),
         Fate::Forgotten => {
-            anyhow::bail!("the server no longer knows whether transaction {transaction} of a killed run committed: {by_hand}")
+            anyhow::bail!("the server no longer knows whether transaction {transaction} of a killed run committed: {BY_HAND}")
         }
     }
 }

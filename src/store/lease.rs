@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::{Precondition, Store, Version};
+use super::{Precondition, Store, Version, sign};
 use crate::fault::{Fault, Kind};
 use crate::process_identity::ProcessIdentity;
 
@@ -96,11 +96,11 @@ pub async fn take(store: &Store, key: &str, seen: Option<&Seen>) -> Result<Taken
             taken_at: Utc::now(),
             released: false,
         };
-        if let Some(version) = store.put_if(key, ours.written()?, Precondition::Absent).await? {
+        if let Some(version) = store.put_if(key, ours.written(store, key)?, Precondition::Absent).await? {
             return Ok(Taken::Held(Lease::held(store, key, ours, version)));
         }
         let Some((there, version)) = store.get_versioned(key).await? else { continue };
-        let there = Content::read(&there);
+        let there = Content::read(store, key, &there);
         holder = who(there.as_ref());
         let waited = seen.filter(|seen| seen.version == version).map(|seen| seen.at.elapsed());
         let mut reason = may_take(there.as_ref(), waited, None, &TERMS);
@@ -108,7 +108,7 @@ pub async fn take(store: &Store, key: &str, seen: Option<&Seen>) -> Result<Taken
             reason = may_take(there.as_ref(), waited, age_by_store(store, key).await?, &TERMS);
         }
         let Some(reason) = reason else { return Ok(Taken::HeldByOther(holder)) };
-        if let Some(version) = store.put_if(key, ours.written()?, Precondition::Unchanged(&version)).await? {
+        if let Some(version) = store.put_if(key, ours.written(store, key)?, Precondition::Unchanged(&version)).await? {
             if !there.is_some_and(|there| there.released) {
                 tracing::warn!("took over {} from {holder}: {reason}", store.location(key));
             }
@@ -122,7 +122,7 @@ pub async fn take(store: &Store, key: &str, seen: Option<&Seen>) -> Result<Taken
 pub async fn look(store: &Store, key: &str) -> Result<Option<Seen>> {
     let at = Instant::now();
     let there = store.get_versioned(key).await?;
-    let held = there.filter(|(content, _)| !Content::read(content).is_some_and(|content| content.released));
+    let held = there.filter(|(content, _)| !Content::read(store, key, content).is_some_and(|content| content.released));
     Ok(held.map(|(_, version)| Seen { version, at }))
 }
 
@@ -163,17 +163,21 @@ async fn age_by_store(store: &Store, key: &str) -> Result<Option<TimeDelta>> {
 fn who(content: Option<&Content>) -> String {
     match content {
         Some(content) => format!("{} since {}", content.holder, content.taken_at.format("%Y-%m-%d %H:%M UTC")),
-        None => "somebody unknown: the object is no lease of this program".to_owned(),
+        None => "somebody unknown: the object is no lease of this program, or not signed with the store's key".to_owned(),
     }
 }
 
 impl Content {
-    fn written(&self) -> Result<Vec<u8>> {
-        Ok(serde_json::to_vec_pretty(self)?)
+    fn written(&self, store: &Store, key: &str) -> Result<Vec<u8>> {
+        store.to_json(key, self)
     }
 
-    fn read(content: &[u8]) -> Option<Self> {
-        serde_json::from_slice(content).ok()
+    /// None of what is no lease, or was not signed with the key that the store has: it may say that nobody holds it, or that its
+    /// process has ended, and only that it stays as it is counts.
+    fn read(store: &Store, key: &str, content: &[u8]) -> Option<Self> {
+        let read = serde_json::from_slice(content).ok()?;
+        let signature = store.signature(key, sign::without_end(content)).ok()?;
+        signature.is_ours().then_some(read)
     }
 }
 
@@ -229,6 +233,15 @@ impl Lease {
         Ok(())
     }
 
+    /// The same as [`Lease::check`], once the store has said that the object is still the one that we wrote: whoever can write there
+    /// may put an old one of ours in its place, with a signature that fits, and so let another take it.
+    pub async fn prove(&self) -> Result<()> {
+        if self.held.store.has_sign_key() {
+            self.held.renew().await;
+        }
+        self.check()
+    }
+
     /// Renews it now; done each minute anyway. What came of it, [`Lease::check`] tells.
     pub async fn renew(&self) {
         self.held.renew().await;
@@ -248,7 +261,7 @@ impl Lease {
             Err(refused) => {
                 tracing::debug!("the lock object stays: {refused:#}");
                 content.released = true;
-                let put = store.put_if(key, content.written()?, Precondition::Unchanged(&version)).await;
+                let put = store.put_if(key, content.written(store, key)?, Precondition::Unchanged(&version)).await;
                 put.with_context(|| format!("cannot let go of {}", store.location(key))).map(drop)
             }
         }
@@ -275,7 +288,8 @@ impl Held {
         let started = Moment::now();
         let mut content = current.0.clone();
         content.renewed += 1;
-        let renewed = async { self.store.put_if(&self.key, content.written()?, Precondition::Unchanged(&current.1)).await };
+        let written = || content.written(&self.store, &self.key);
+        let renewed = async { self.store.put_if(&self.key, written()?, Precondition::Unchanged(&current.1)).await };
         match renewed.await {
             Ok(Some(version)) => {
                 *current = (content, version);
@@ -285,7 +299,9 @@ impl Held {
             Ok(None) => {
                 let there = self.store.get_versioned(&self.key).await;
                 let lost = match there {
-                    Ok(Some((there, _))) => format!("it is held by {}", who(Content::read(&there).as_ref())),
+                    Ok(Some((there, _))) => {
+                        format!("it is held by {}", who(Content::read(&self.store, &self.key, &there).as_ref()))
+                    }
                     Ok(None) => "somebody deleted it".to_owned(),
                     Err(_) => "somebody else wrote it".to_owned(),
                 };

@@ -92,6 +92,12 @@ fn split(open: &[u8]) -> Option<(&[u8], [u8; HEX / 2])> {
     Some((content, signature))
 }
 
+/// A JSON object as bytes without the `}` at its end.
+pub(super) fn without_end(json: &[u8]) -> &[u8] {
+    let trimmed = json.trim_ascii_end();
+    trimmed.strip_suffix(b"\n}").unwrap_or(trimmed)
+}
+
 impl Store {
     fn sign_key(&self) -> Option<&SignKey> {
         match self {
@@ -140,8 +146,7 @@ impl Store {
         let read = || {
             let value: T = serde_json::from_slice(&bytes)?;
             value.check()?;
-            let trimmed = bytes.trim_ascii_end();
-            anyhow::Ok((value, self.signature(key, trimmed.strip_suffix(b"\n}").unwrap_or(trimmed))?))
+            anyhow::Ok((value, self.signature(key, without_end(&bytes))?))
         };
         Ok(Some(read().with_context(|| format!("cannot read {}", self.location(key)))))
     }

@@ -33,6 +33,7 @@ mod patterns;
 #[doc(hidden)]
 pub mod pg_dumps;
 pub mod plan;
+mod proof;
 mod properties;
 pub mod prune;
 mod psql_reads;

@@ -83,6 +83,7 @@ struct Touched<'a> {
     silences_triggers: bool,
 }
 
+const INSERT: i32 = 4;
 const DELETE: i32 = 8;
 const UPDATE: i32 = 16;
 
@@ -127,11 +128,22 @@ pub async fn warnings(settings: &Settings, job: &Job) -> Result<Vec<String>> {
         of_table.retain(|code| !found.iter().any(|known| known.to_string() == code.to_string()));
         found.append(&mut of_table);
     }
+    judge(found, job.limits.trust_owners)
+}
+
+/// The same of rows that are put back into `table` (with its schema, quoted): by COPY, which knows no rules.
+pub async fn warnings_of_inserts(settings: &Settings, table: &str, trust_owners: bool) -> Result<Vec<String>> {
+    let touched = Touched { table, triggers: INSERT, rules: &[], writes: true, silences_triggers: false };
+    judge(look(settings, &touched).await?, trust_owners)
+}
+
+/// Pure: what was found, in sentences; an error where the owners of tables are not trusted.
+fn judge(mut found: Vec<ForeignCode>, trust_owners: bool) -> Result<Vec<String>> {
     // Code that was found first: it is the more telling. A role that `grants` made for several jobs always has rights that one owner has not:
     // there the owner alone is no news.
     found.sort_by_key(ForeignCode::is_the_table);
-    found.retain(|code| !job.limits.trust_owners || !code.is_the_table() || code.is_superuser);
-    if let Some(first) = found.first().filter(|_| !job.limits.trust_owners) {
+    found.retain(|code| !trust_owners || !code.is_the_table() || code.is_superuser);
+    if let Some(first) = found.first().filter(|_| !trust_owners) {
         let message = format!(
             "{}; trust_owners = false refuses that: connect as a role without more rights than {} (itself, or a member of it alone that is no \
              superuser; `owner_url` of the database is for that)",

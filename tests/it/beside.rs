@@ -39,7 +39,7 @@ fn with_nobody_beside_it_a_run_makes_no_probes() {
     // Of its own: tests that run meanwhile are others.
     let server = Server::start(18);
     let (scenario, _) = old_rows(&server, ROWS, "");
-    let ran = scenario.json(&["run-job", "retention"]);
+    let ran = scenario.json(&["run-job", "retention", "--yes"]);
     assert_eq!(facts(&ran)["rows_deleted"], ROWS, "{ran}");
     assert_eq!(facts(&ran)["beside_others"], Value::Null, "{ran}");
 }
@@ -50,7 +50,7 @@ fn beside_an_application_a_run_learns_how_long_commits_take_and_goes_slowly_whil
     let rows = 150_000;
     let (scenario, database) = old_rows(&server, rows, "batch_time = \"16ms\"\npause = \"20ms\"");
     let application = Pgbench::start(&server, &database, 2, 100, APPLICATION);
-    let run = scenario.start(&["run-job", "retention", "--json"]);
+    let run = scenario.start(&["run-job", "retention", "--yes", "--json"]);
     let left = || server.sql(&database, "SELECT count(*) FROM logs").parse::<u32>().unwrap();
     eventually("it deletes", || left() < rows);
     // Commits of all wait for a standby that does not exist, now and then: a disk that is too slow for what is asked of it.
@@ -101,7 +101,7 @@ fn a_run_that_may_make_no_probes_looks_at_who_waits_and_works_all_the_same() {
         let url = server.url_as(&format!("deleter_{database}"), database);
         std::fs::write(scenario.path("other.toml"), format!("[databases.app]\nurl = '{url}'\n[stores.local]\npath = 'store'\n"))
             .unwrap();
-        let ran = scenario.json(&["--config", "other.toml", "run-job", "retention"]);
+        let ran = scenario.json(&["--config", "other.toml", "run-job", "retention", "--yes"]);
         assert_eq!(facts(&ran)["rows_deleted"], ROWS, "{ran}");
         assert_eq!(facts(&ran)["beside_others"]["probes"], probes, "{ran}");
     }
@@ -115,7 +115,7 @@ fn a_window_of_time_ends_the_run_with_how_far_it_came_and_when_it_will_be_throug
         old_rows(server, ROWS, "batch_time = \"1ms\"\npause = \"100ms\"\nrun_for = \"2s\"\nmax_slowdown = 0");
     let job = std::fs::read_to_string(scenario.path("jobs/retention.toml")).unwrap().replace("\"index\"", "\"blocks\"");
     let scenario = scenario.job("retention", &job).ledger();
-    let ran = scenario.json(&["run-job", "retention"]);
+    let ran = scenario.json(&["run-job", "retention", "--yes"]);
     let stopped = facts(&ran)["stopped"].as_str().unwrap_or_else(|| panic!("{ran}"));
     assert!(stopped.starts_with("run_for (2s) is over: ") && stopped.contains(" % after 2 s; about "), "{stopped}");
     assert!(stopped.contains("at this pace"), "{stopped}");

@@ -1,5 +1,7 @@
 //! `archives restore`: which rows go back, where to, and what came of each batch.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result};
 use clap::Args;
 
@@ -10,7 +12,9 @@ use crate::cli::Global;
 use crate::cli::output::print;
 use crate::config::Config;
 use crate::fault::{Fault, Kind};
+use crate::job::{self, Job};
 use crate::pg;
+use crate::task::foreign_code;
 use crate::terminal::say;
 use crate::units;
 
@@ -117,6 +121,29 @@ struct Totals {
     there: usize,
     /// Each with its reason.
     refused: Vec<String>,
+    /// Of code that the rows set off.
+    warned: BTreeSet<String>,
+}
+
+/// Which jobs have `trust_owners = false`.
+struct Trusts(Vec<Job>);
+
+impl Trusts {
+    /// Jobs that cannot be read are no reason to keep rows away in an emergency.
+    fn read(global: &Global, config: &Config) -> Self {
+        let jobs = match job::load_dir(&global.jobs_dir(), config) {
+            Ok(folder) if folder.broken.is_empty() => folder.jobs,
+            read => {
+                tracing::warn!("not all jobs can be read (`pgtend check` says why): `trust_owners = false` of theirs is not known");
+                read.map(|folder| folder.jobs).unwrap_or_default()
+            }
+        };
+        Self(jobs)
+    }
+
+    fn owners_of(&self, job: &str) -> bool {
+        self.0.iter().filter(|known| known.name == job).all(|known| known.limits.trust_owners)
+    }
 }
 
 pub async fn run(global: &Global, config: &Config, found: &[Found], wanted: &Wanted, unsigned_ok: bool) -> Result<()> {
@@ -141,14 +168,15 @@ pub async fn run(global: &Global, config: &Config, found: &[Found], wanted: &Wan
         return Ok(());
     }
     let mut totals = Totals::default();
+    let trusts = Trusts::read(global, config);
     let mut rest = Vec::new();
     for step in &steps {
-        if put(global, config, step, wanted, (unsigned_ok, false), &mut totals).await? {
+        if put(global, config, &trusts, step, wanted, (unsigned_ok, false), &mut totals).await? {
             rest.push(step);
         }
     }
     for step in rest {
-        put(global, config, step, wanted, (unsigned_ok, true), &mut totals).await?;
+        put(global, config, &trusts, step, wanted, (unsigned_ok, true), &mut totals).await?;
     }
     let there = match totals.there {
         0 => String::new(),
@@ -171,6 +199,7 @@ pub async fn run(global: &Global, config: &Config, found: &[Found], wanted: &Wan
 async fn put(
     global: &Global,
     config: &Config,
+    trusts: &Trusts,
     step: &Step<'_>,
     wanted: &Wanted,
     (unsigned_ok, rest): (bool, bool),
@@ -186,6 +215,13 @@ async fn put(
     let mut connection = connecting.await.with_context(|| format!("database `{database}`"))?;
     // By a clock that is wrong the job may take them again at once.
     pg::clock::agreed(&mut connection).await.with_context(|| format!("database `{database}`"))?;
+    let table = &archive::target(&mut connection, table).await.with_context(|| name.to_string())?;
+    let foreign = foreign_code::warnings_of_inserts(&settings, table, trusts.owners_of(&manifest.job)).await;
+    for warning in foreign.with_context(|| name.to_string())? {
+        if totals.warned.insert(warning.clone()) {
+            tracing::warn!("{warning}");
+        }
+    }
     let phase = global.progress().phase("restore", Some(manifest.exported.bytes));
     let wanted = archive::Wanted { table, filter, again: wanted.again, rest, unsigned_ok };
     match archive::restore(&found.store, &found.batch, &mut connection, &wanted, &phase).await {

@@ -78,7 +78,7 @@ impl Guard {
                 sqlx::query("SELECT 1").execute(&mut **connection).await.context("the lock in the ledger is lost")?;
                 Ok(())
             }
-            Self::Lease(lease) => lease.check(),
+            Self::Lease(lease) => lease.prove().await,
         }
     }
 

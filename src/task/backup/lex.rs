@@ -15,8 +15,9 @@ const COPY_KEPT_BYTES: usize = 1 << 20;
 const START_KEPT_BYTES: usize = 64;
 /// A header names a function with its arguments: 100 of them, with qualified types.
 const COMMENT_KEPT_BYTES: usize = 16 << 10;
-/// pg_dump's dollar quotes have a few letters. A dump is input: a longer tag would be kept in memory, however long.
-const TAG_LONGEST_BYTES: usize = 1 << 10;
+/// pg_dump's dollar quotes have a few letters, and a name of PostgreSQL has no more than these. A dump is input: a longer tag would be
+/// kept in memory, and looked for, however long.
+const TAG_LONGEST_BYTES: usize = 63;
 /// PostgreSQL takes no longer statement.
 pub const STATEMENT_LONGEST_BYTES: usize = 1 << 30;
 

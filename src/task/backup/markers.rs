@@ -56,6 +56,13 @@ pub struct Hold {
     pub because_of: Option<String>,
 }
 
+impl Hold {
+    /// It is held on doubt: what stands there cannot be read, or has no signature of the store's key.
+    pub fn is_doubted(&self) -> bool {
+        self.until == DateTime::<Utc>::MAX_UTC
+    }
+}
+
 /// Takes the first free name at or after `name`: two runs may start within one second, on two hosts. The folder is this run's from
 /// then on.
 pub async fn claim(store: &Store, name: &SetName, marker: &RunMarker) -> Result<SetName> {

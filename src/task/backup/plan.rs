@@ -306,6 +306,10 @@ fn warnings(
         warnings.push(format!("set {name} cannot be restored: {reason}"));
     }
     warnings.extend(listing.not_ours_in_words());
+    for set in &listing.sets {
+        warnings
+            .extend(set.holds.iter().filter(|hold| hold.is_doubted()).map(|hold| format!("set {}: {}", set.name, hold.reason)));
+    }
     for set in listing.sets.iter().filter(|set| set.is_from_the_future(run.now)) {
         warnings.push(format!(
             "set {} is dated in the future: a clock was wrong when it was made, or is now; it fills no place of `keep` and is never the latest",

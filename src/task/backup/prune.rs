@@ -8,10 +8,10 @@ use super::guard::Guard;
 use super::keep::{self, Candidate, Decision, Keep};
 use super::manifest::Filters;
 use super::markers::{self, DELETING, DeletingMarker, HOLD, LOSS_HOLD, RUN};
-use super::read_back;
 use super::series::{Identity, Series};
 use super::set::{self, GLOBALS, Listing, MANIFEST, Set, SetName, VERIFICATION};
 use super::verdict::Bytes;
+use super::{proof, read_back};
 use crate::process_identity::ProcessIdentity;
 use crate::progress::Progress;
 use crate::store::Store;
@@ -65,8 +65,24 @@ impl Rules<'_> {
 /// Pure. One that will be there is said with `with`, and what its job leaves out. Sets that hold a part of the database are none of
 /// those that hold all of it, nor of another part: each kind has the places of the rules to itself.
 pub fn decide(listing: &Listing, rules: &Rules<'_>, with: Option<(Candidate, &Filters)>) -> Vec<Decision> {
+    decide_by(listing, rules, with, &|_| true)
+}
+
+/// The same, where a set is intact only if that is believed, and unknown otherwise.
+pub(super) fn decide_by(
+    listing: &Listing,
+    rules: &Rules<'_>,
+    with: Option<(Candidate, &Filters)>,
+    is_believed: &dyn Fn(&Set) -> bool,
+) -> Vec<Decision> {
     let mut kinds: Vec<(&Filters, Vec<Candidate>)> = Vec::new();
-    let listed = rules.own_sets(listing).map(|set| (rules.candidate(set), &set.manifest.filters));
+    let listed = rules.own_sets(listing).map(|set| {
+        let mut candidate = rules.candidate(set);
+        if candidate.bytes == Bytes::Intact && !is_believed(set) {
+            candidate.bytes = Bytes::Unknown;
+        }
+        (candidate, &set.manifest.filters)
+    });
     for (candidate, filters) in listed.chain(with) {
         match kinds.iter_mut().find(|(kind, _)| *kind == filters) {
             Some((_, candidates)) => candidates.push(candidate),
@@ -102,7 +118,7 @@ pub async fn apply(
     }
     let mut pruned = Pruned::default();
     check_unknown(store, &mut listing, rules, checks_most, progress, &mut pruned).await?;
-    pruned.decisions = decide(&listing, rules, None);
+    pruned.decisions = proof::decide(store, &mut listing, rules, progress, &mut pruned).await?;
     for decision in pruned.decisions.iter().filter(|decision| !decision.keep && !decision.check_first) {
         let Some(set) = listing.sets.iter().find(|set| set.name.to_string() == decision.name) else { continue };
         guard.check().await.context("nothing more is deleted")?;
@@ -139,20 +155,7 @@ async fn check_unknown(
         .collect();
     for name in unknown.iter().take(checks_most) {
         let Some(set) = listing.sets.iter_mut().find(|set| set.name.to_string() == *name) else { continue };
-        let phase = progress.phase("verify", Some(set.manifest.dump.bytes));
-        match read_back::check(store, set, &phase).await {
-            Ok(check) => {
-                phase.done(&format!("{name}: {}", check.verdict.name()));
-                set.verification.record_bytes(check);
-                if let Err(error) = set::write_verification(store, set).await {
-                    pruned.warnings.push(format!("what was found of set {name} is not recorded: {error:#}"));
-                }
-                if set.verification.verdict() == Bytes::Damaged {
-                    pruned.warnings.push(format!("set {name} is damaged"));
-                }
-            }
-            Err(error) => pruned.warnings.push(format!("set {name} could not be read, and stays: {error:#}")),
-        }
+        check_one(store, set, progress, pruned).await;
     }
     if unknown.len() > checks_most {
         pruned.warnings.push(format!(
@@ -161,6 +164,26 @@ async fn check_unknown(
         ));
     }
     Ok(())
+}
+
+/// Reads a set back, and records what was found. A read that led to nothing is a warning.
+pub(super) async fn check_one(store: &Store, set: &mut Set, progress: &Progress, pruned: &mut Pruned) {
+    let name = set.name.to_string();
+    let phase = progress.phase("verify", Some(set.manifest.dump.bytes));
+    match read_back::check(store, set, &phase).await {
+        Ok(check) => {
+            phase.done(&format!("{name}: {}", check.verdict.name()));
+            proof::remember(store, &set.name, &check);
+            set.verification.record_bytes(check);
+            if let Err(error) = set::write_verification(store, set).await {
+                pruned.warnings.push(format!("what was found of set {name} is not recorded: {error:#}"));
+            }
+            if set.verification.verdict() == Bytes::Damaged {
+                pruned.warnings.push(format!("set {name} is damaged"));
+            }
+        }
+        Err(error) => pruned.warnings.push(format!("set {name} could not be read, and stays: {error:#}")),
+    }
 }
 
 /// Marks the set as going; then its dump goes, the manifest and the rest, the marks last. A dump that cannot be deleted (a legal hold

@@ -49,15 +49,22 @@ pub struct Scanner {
     contents: Contents,
     statement_offset: u64,
     tables_bytes: usize,
+    /// No more are kept.
+    tables_most: usize,
 }
 
 impl Default for Scanner {
     fn default() -> Self {
-        Self { lexer: Lexer::keeping_starts(), contents: Contents::default(), statement_offset: 0, tables_bytes: 0 }
+        Self::of_at_most(usize::MAX)
     }
 }
 
 impl Scanner {
+    /// For a dump that should hold fewer tables: no more than these are kept.
+    pub fn of_at_most(tables_most: usize) -> Self {
+        Self { lexer: Lexer::keeping_starts(), contents: Contents::default(), statement_offset: 0, tables_bytes: 0, tables_most }
+    }
+
     pub fn feed(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -101,7 +108,7 @@ impl Scanner {
         let statement = self.lexer.take_statement();
         if let Some((schema, name)) = self.lexer.copied() {
             self.tables_bytes += size_of::<TableData>() + schema.len() + name.len();
-            if self.tables_bytes <= TABLES_BYTES_MOST {
+            if self.tables_bytes <= TABLES_BYTES_MOST && self.contents.tables.len() < self.tables_most {
                 let (schema, name, offset) = (schema.clone(), name.clone(), self.statement_offset);
                 self.contents.tables.push(TableData { schema, name, rows: 0, offset, bytes: 0 });
             }
@@ -226,6 +233,17 @@ mod tests {
         scanner.feed(b"-- PostgreSQL database dump complete\n");
         let contents = scanner.finish();
         assert!(!contents.complete && contents.tables.len() < 100, "{} tables", contents.tables.len());
+    }
+
+    #[test]
+    fn no_more_tables_are_kept_than_a_manifest_has_and_one() {
+        let mut scanner = Scanner::of_at_most(3);
+        (0..1000).for_each(|_| scanner.feed(b"COPY public.a (x) FROM stdin;\n1\n\\.\n"));
+        assert_eq!(scanner.finish().tables.len(), 3);
+        for (letters, complete) in [(63, true), (64, false)] {
+            let tag = "a".repeat(letters);
+            assert_eq!(scan(&format!("SELECT ${tag}$ ' ${tag}$;\n-- PostgreSQL database dump complete\n")).complete, complete);
+        }
     }
 
     #[test]

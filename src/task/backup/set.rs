@@ -307,17 +307,17 @@ async fn read_verification(store: &Store, name: &SetName) -> Result<Verification
     })
 }
 
-/// On doubt it is held. A hold needs no signature: one that a stranger wrote keeps a set.
+/// On doubt it is held. One without a signature of the store's key may stand in the place of a person's, and says nothing of its end.
 async fn read_hold(store: &Store, name: &SetName, object: &str) -> Option<Hold> {
-    let read = store.get_json::<Hold>(&name.key(object)).await.and_then(Option::transpose);
-    match read {
-        Ok(hold) => hold.map(|(hold, _)| hold),
-        Err(error) => Some(Hold {
-            until: DateTime::<Utc>::MAX_UTC,
-            reason: format!("its hold cannot be read: {error:#}"),
-            because_of: None,
-        }),
-    }
+    let key = name.key(object);
+    let reason = match store.get_json::<Hold>(&key).await.and_then(Option::transpose) {
+        Ok(None) => return None,
+        Ok(Some((hold, signature))) if signature.is_ours() => return Some(hold),
+        Ok(Some((_, signature))) => format!("held until a person looks at {}: {}", store.location(&key), signature.in_words()),
+        Err(error) => format!("its hold cannot be read: {error:#}"),
+    };
+    tracing::warn!("set {name}: {reason}");
+    Some(Hold { until: DateTime::<Utc>::MAX_UTC, reason, because_of: None })
 }
 
 /// The holds that stand beside it now, whatever a listing said before.

@@ -14,7 +14,7 @@ use super::facts::DatabaseFacts;
 use super::restore::{self, Refusal, Target};
 use super::set::{self, Set};
 use super::verdict::{Bytes, BytesCheck, RestoreCheck};
-use super::{new_database, read_back, scratch as scratch_database};
+use super::{new_database, proof, read_back, scratch as scratch_database};
 use crate::fault::{self, Fault, Kind};
 use crate::pg::{self, Server};
 use crate::progress::{Phase, Progress};
@@ -37,6 +37,7 @@ pub enum Verify {
 pub async fn by_checksum(store: &Store, set: &mut Set, progress: &Progress) -> Result<()> {
     let phase = progress.phase("verify", Some(set.manifest.dump.bytes));
     let check = read_back::check(store, set, &phase).await?;
+    proof::remember(store, &set.name, &check);
     set.verification.record_bytes(check.clone());
     set::write_verification(store, set).await?;
     ensure_intact(set, &check)?;
@@ -88,6 +89,7 @@ pub async fn by_restore(store: &Store, set: &mut Set, scratch: &Scratch<'_>, pro
             scratch.cancel.run_until_cancelled(reading).await.ok_or_else(cancelled)??
         }
     };
+    proof::remember(store, &set.name, &check);
     set.verification.record_bytes(check.clone());
     if check.verdict == Bytes::Intact {
         set.verification.record_restore(RestoreCheck {

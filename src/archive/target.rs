@@ -1,0 +1,33 @@
+//! Where rows of an archive may go. A manifest names a table, and whoever wrote it chose it.
+
+use anyhow::Result;
+use sqlx::PgConnection;
+
+use crate::fault::{Fault, Kind};
+use crate::pg;
+
+/// The table that `table` means in this session (as in SQL), with its schema, quoted. An error where there is none, and for one of
+/// PostgreSQL's own schemas: a row in `pg_catalog.pg_auth_members` makes somebody a superuser.
+pub async fn target(connection: &mut PgConnection, table: &str) -> Result<String> {
+    let found: Option<(String, String)> = sqlx::query_as(
+        "SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text FROM pg_catalog.pg_class c
+         JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+         WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1)::pg_catalog.oid",
+    )
+    .bind(table)
+    .fetch_optional(connection)
+    .await
+    .map_err(pg::in_its_own_words)?;
+    let Some((schema, name)) = found else {
+        return Err(Fault::new(Kind::Configuration, format!("there is no table {table}; name one with --table")).into());
+    };
+    // Nobody else may have a schema whose name begins so: pg_toast and those of temporary tables are among them.
+    let is_postgres_own = schema.starts_with("pg_") || schema == "information_schema";
+    let table = pg::qualified(&schema, &name);
+    if is_postgres_own {
+        let message =
+            format!("{table} is in a schema of PostgreSQL's own, into which no archived row goes; name a table with --table");
+        return Err(Fault::new(Kind::Permission, message).into());
+    }
+    Ok(table)
+}

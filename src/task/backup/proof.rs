@@ -1,0 +1,113 @@
+//! What a deletion rests on, in a store with a key. A `verification.json` is signed, but whoever can write to the store may put an
+//! old one back, whose signature fits: "intact", of a set that was found damaged since. So a prune believes only what this process
+//! has read by itself, and reads the sets on which its deletions rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::Result;
+use chrono::{DateTime, Utc};
+
+use super::keep::Decision;
+use super::prune::{self, Pruned, Rules};
+use super::set::{Listing, Set, SetName};
+use super::verdict::{Bytes, BytesCheck};
+use crate::progress::Progress;
+use crate::store::Store;
+
+type Known = BTreeMap<(String, SetName), (Bytes, DateTime<Utc>)>;
+
+/// What this process has found, by store and set.
+static KNOWN: Mutex<Known> = Mutex::new(BTreeMap::new());
+
+/// To be called with what this process has just read. A read that led to no verdict says nothing.
+pub fn remember(store: &Store, name: &SetName, check: &BytesCheck) {
+    if check.verdict != Bytes::Unknown {
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert((store.identity(), name.clone()), (check.verdict, check.checked_at));
+    }
+}
+
+/// This process has reached the verdict that stands beside the set, at that very moment.
+fn is_known(store: &Store, set: &Set) -> bool {
+    let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let found = known.get(&(store.identity(), set.name.clone()));
+    found.zip(set.verification.bytes.as_ref()).is_some_and(|(known, bytes)| *known == (bytes.verdict, bytes.checked_at))
+}
+
+/// Decides as [`prune::decide`] does. In a store with a key, sets are read before one goes on their word: newest first, and no more
+/// than are needed to show that the rules let it go. One for which that cannot be shown stays.
+pub async fn decide(
+    store: &Store,
+    listing: &mut Listing,
+    rules: &Rules<'_>,
+    progress: &Progress,
+    pruned: &mut Pruned,
+) -> Result<Vec<Decision>> {
+    let mut decisions = prune::decide(listing, rules, None);
+    if !store.has_sign_key() {
+        return Ok(decisions);
+    }
+    let mut tried: BTreeSet<String> = BTreeSet::new();
+    let mut stay: BTreeSet<String> = BTreeSet::new();
+    while let Some(doubted) = decisions
+        .iter()
+        .filter(|decision| goes(decision) && !stay.contains(&decision.name))
+        .find(|decision| !goes_by_what_is_known(store, listing, rules, &decision.name))
+        .map(|decision| decision.name.clone())
+    {
+        let Some(next) = next_to_read(store, listing, &decisions, &doubted, &tried) else {
+            stay.insert(doubted);
+            continue;
+        };
+        if let Some(set) = listing.sets.iter_mut().find(|set| set.name.to_string() == next) {
+            prune::check_one(store, set, progress, pruned).await;
+        }
+        tried.insert(next);
+        decisions = prune::decide(listing, rules, None);
+    }
+    for decision in decisions.iter_mut().filter(|decision| goes(decision) && stay.contains(&decision.name)) {
+        decision.keep = true;
+        decision.reasons = vec!["what it would go for could not be read".to_owned()];
+    }
+    Ok(decisions)
+}
+
+fn goes(decision: &Decision) -> bool {
+    !decision.keep && !decision.check_first
+}
+
+/// Whether the set goes when of all others only those are intact that this process has read. That a set is damaged is believed by
+/// nobody's word either.
+fn goes_by_what_is_known(store: &Store, listing: &Listing, rules: &Rules<'_>, name: &str) -> bool {
+    let is_it = |set: &Set| set.name.to_string() == name;
+    if listing.sets.iter().any(|set| is_it(set) && set.verification.verdict() == Bytes::Damaged && !is_known(store, set)) {
+        return false;
+    }
+    let decisions = prune::decide_by(listing, rules, None, &|set| is_it(set) || is_known(store, set));
+    decisions.iter().any(|decision| decision.name == name && goes(decision))
+}
+
+/// The next set that may show that `doubted` goes: itself where it is said to be damaged, and else the newest of its kind that stays.
+fn next_to_read(
+    store: &Store,
+    listing: &Listing,
+    decisions: &[Decision],
+    doubted: &str,
+    tried: &BTreeSet<String>,
+) -> Option<String> {
+    let set_of = |name: &str| listing.sets.iter().find(|set| set.name.to_string() == name);
+    let itself = set_of(doubted)?;
+    let may_help = |set: &Set| !tried.contains(&set.name.to_string()) && !is_known(store, set);
+    if itself.verification.verdict() == Bytes::Damaged && may_help(itself) {
+        return Some(doubted.to_owned());
+    }
+    decisions
+        .iter()
+        .filter(|decision| decision.keep)
+        .filter_map(|decision| set_of(&decision.name))
+        .find(|set| {
+            set.verification.verdict() == Bytes::Intact && set.manifest.filters == itself.manifest.filters && may_help(set)
+        })
+        .map(|set| set.name.to_string())
+}
