@@ -158,7 +158,7 @@ fn a_first_run_that_takes_nearly_all_asks_once() {
     assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "178");
     // Another rule is another question.
     let scenario = retention(scenario, "at", "where = 'id < 5000'");
-    server.sql(&database, fill);
+    server.sql(&database, &format!("{fill}; {fill}"));
     scenario.run(&["run-job", "old"]).exited(75).says(&["its first run"]);
     let outcomes = server.sql(&database, "SELECT string_agg(outcome, ',' ORDER BY id) FROM pgtend.runs");
     assert_eq!(outcomes, "skipped,succeeded,succeeded,skipped");
