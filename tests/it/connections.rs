@@ -430,7 +430,7 @@ fn a_pooler_in_session_mode_is_a_server_like_any_other() {
         let pooler = Pooler::start(server, "session", pool_size, ignored);
         let scenario = jobs_of_every_kind(Scenario::with_url(server, &pooler.url(&database))).ledger();
         for kind in KINDS {
-            scenario.run(&["run-job", kind]).succeeded();
+            scenario.run(&["run-job", kind, "--yes"]).succeeded();
         }
         scenario.run(&["check", "--connect"]).succeeded();
         assert_eq!(server.sql(&database, "SELECT count(*) FROM t"), "0");

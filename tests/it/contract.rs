@@ -88,8 +88,8 @@ impl<'a> Owned<'a> {
     fn all_works(&self, url: &str) {
         let (scenario, names) = self.scenario(url);
         for name in names {
-            scenario.run(&["run-job", name, "--dry-run"]).succeeded();
-            scenario.run(&["run-job", name]).succeeded();
+            scenario.run(&["run-job", name, "--yes", "--dry-run"]).succeeded();
+            scenario.run(&["run-job", name, "--yes"]).succeeded();
         }
         scenario.run(&["check", "--connect"]).succeeded();
         scenario.run(&["runs"]).succeeded();
@@ -158,7 +158,7 @@ fn a_stranger_behind_a_pooler_that_drops_options_is_not_run() {
         let pooler = Pooler::start(owned.server, "session", 20, ignored);
         let (scenario, names) = owned.scenario(&pooler.url(&owned.database));
         for name in names {
-            scenario.run(&["run-job", name]).succeeded();
+            scenario.run(&["run-job", name, "--yes"]).succeeded();
         }
         owned.nobody_was_taken_over();
     }
