@@ -251,7 +251,8 @@ impl Archive {
                 // The rows may be nowhere else: nothing of it goes, and no later run fails for it.
                 found => recovered.left.push(format!(
                     "{location} stays: PostgreSQL says that its transaction {} committed, so that its rows were deleted, but it says \
-                     {bytes} bytes of its object, which {}: {BY_HAND}",
+                     {bytes} bytes of its object, which {}: look whether the rows are in the table; if not, `gunzip -c OBJECT | psql` \
+                     puts them back; then delete the {PENDING}",
                     manifest.transaction.unwrap_or_default(),
                     found.map_or("is not there".to_owned(), |found| format!("has {found}"))
                 )),
