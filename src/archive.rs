@@ -310,10 +310,10 @@ impl Archive {
             if !is_empty && (bytes == 0 || found != Some(bytes)) {
                 recovered.left.push(format!(
                     "{location} stays: PostgreSQL says that its transaction {} committed, so that its rows were deleted, but it says \
-                     {bytes} bytes of its object, which {}: {}",
+                     {bytes} bytes of its object, which {}: look whether the rows are in the table; if not, `gunzip -c OBJECT | psql` \
+                     puts them back; then delete the {PENDING}",
                     manifest.transaction.unwrap_or_default(),
-                    found.map_or("is not there".to_owned(), |found| format!("has {found}")),
-                    session::BY_HAND
+                    found.map_or("is not there".to_owned(), |found| format!("has {found}"))
                 ));
                 continue;
             }

@@ -109,8 +109,7 @@ pub(super) async fn fate(connection: &mut PgConnection, transaction: i64, server
 }
 
 /// What a person does about a batch on doubt.
-pub(super) const BY_HAND: &str =
-    "look whether the rows are in the table; if not, rename its .pending.json to .json, else delete it";
+const BY_HAND: &str = "look whether the rows are in the table; if not, rename its .pending.json to .json, else delete it";
 
 /// Whether the rows of a batch that is pending have left their table. Refuses on doubt.
 pub(super) async fn committed(connection: &mut PgConnection, manifest: &Manifest) -> Result<bool> {

@@ -98,12 +98,16 @@ mod sql_kept;
 mod store;
 /// A directory as a store: disks that are not mounted, file systems without fsync of folders.
 mod store_dir;
+/// Archived rows and dumps that a stranger put in the place of ours.
+mod store_forged;
 /// What others put into a store: foreign and broken files, forged sets; signatures.
 mod store_input;
 /// Dumps that somebody changed, and roles that cannot do harm.
 mod store_is_input;
 /// Writes under a condition, and a lock object as a lease.
 mod store_lease;
+/// With a key: what has no signature, and what was signed once and is put back.
+mod store_replayed;
 /// Servers and credentials that are otherwise than AWS's with everything allowed.
 mod store_servers;
 mod store_signed;

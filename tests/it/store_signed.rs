@@ -6,10 +6,10 @@ use crate::retention;
 use crate::support::Scenario;
 use crate::support::postgres::{Server, server};
 
-const KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n";
+pub const KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n";
 
 /// With or without `sign_key_file`, from then on.
-fn set_key(scenario: &Scenario, key: Option<&str>) {
+pub fn set_key(scenario: &Scenario, key: Option<&str>) {
     let path = scenario.path("config.toml");
     let text = std::fs::read_to_string(&path).unwrap();
     let without: String = text.lines().filter(|line| !line.starts_with("sign_key")).map(|line| format!("{line}\n")).collect();
@@ -23,13 +23,13 @@ fn set_key(scenario: &Scenario, key: Option<&str>) {
     std::fs::write(path, text).unwrap();
 }
 
-fn with_job(server: &Server, keys: &str) -> Scenario {
+pub fn with_job(server: &Server, keys: &str) -> Scenario {
     let database = server.new_database();
     server.sql(&database, "CREATE TABLE t AS SELECT generate_series(1, 10) i");
     Scenario::with_database(server, &database).backup_job("local", keys)
 }
 
-fn in_set(scenario: &Scenario, set: &str, object: &str) -> PathBuf {
+pub fn in_set(scenario: &Scenario, set: &str, object: &str) -> PathBuf {
     scenario.path(&format!("store/{set}/{object}"))
 }
 
@@ -39,7 +39,7 @@ fn not_ours(scenario: &Scenario) -> Vec<(String, String)> {
     sets.iter().map(|set| (set["set"].as_str().unwrap().to_owned(), set["signature"].as_str().unwrap().to_owned())).collect()
 }
 
-fn bytes_of(scenario: &Scenario, set: &str) -> String {
+pub fn bytes_of(scenario: &Scenario, set: &str) -> String {
     let listed = scenario.json(&["backups", "list"]);
     let sets = listed["sets"].as_array().unwrap();
     sets.iter().find(|listed| listed["set"] == set).unwrap()["bytes"].as_str().unwrap().to_owned()

@@ -134,7 +134,9 @@ impl Trusts {
         let jobs = match job::load_dir(&global.jobs_dir(), config) {
             Ok(folder) if folder.broken.is_empty() => folder.jobs,
             read => {
-                tracing::warn!("not all jobs can be read (`pgtend check` says why): `trust_owners = false` of theirs is not known");
+                tracing::warn!(
+                    "not all jobs can be read (`pgtend check` says why): `trust_owners = false` of theirs is not known"
+                );
                 read.map(|folder| folder.jobs).unwrap_or_default()
             }
         };
