@@ -123,7 +123,7 @@ fn of_an_archive_object_that_was_replaced_no_row_reaches_the_server() {
     let manifest = scenario.path(&format!("store/{batch}.json"));
     let counts = std::fs::read_to_string(&manifest).unwrap();
     std::fs::write(&manifest, counts.replacen("\"rows\": 760", "\"rows\": 3", 1)).unwrap();
-    scenario.run(&["archives", "restore"]).exited(1);
+    scenario.run(&["archives", "restore", "--again"]).exited(1);
     assert_eq!(server.sql(&database, "SELECT count(*) FROM logs WHERE status <> 'without a time'"), "1000");
 }
 
