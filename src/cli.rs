@@ -286,7 +286,7 @@ impl Global {
         match (config, folder) {
             (Some(config), Some(Ok(folder))) if problems.is_empty() => return Ok((config, folder)),
             (_, Some(Ok(folder))) => problems.extend(folder.problems()),
-            (_, Some(Err(problem))) => problems.push(problem),
+            (_, Some(Err(problem))) => problems.push(*problem),
             (_, None) => {}
         }
         Err(Problems(problems).into())

@@ -68,10 +68,10 @@ impl Entry {
 }
 
 /// Reads every `*.toml` in `folder`, in the order of their names.
-pub fn load_dir(folder: &Path, config: &Config) -> Result<Folder, Problem> {
+pub fn load_dir(folder: &Path, config: &Config) -> Result<Folder, Box<Problem>> {
     let files = std::fs::read_dir(folder).map_err(|error| {
         let hint = "name the folder with --jobs DIR".to_owned();
-        Problem::with_file(folder, format!("cannot read the folder of jobs: {error}"), Some(hint))
+        Box::new(Problem::with_file(folder, format!("cannot read the folder of jobs: {error}"), Some(hint)))
     })?;
     let mut paths: Vec<_> = files.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
     paths.sort();

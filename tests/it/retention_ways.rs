@@ -466,3 +466,70 @@ fn a_job_follows_the_view_that_a_compress_job_has_put_in_its_tables_place() {
     server.sql(&database, "CREATE VIEW seen AS SELECT * FROM scripts");
     job(server, &database, "seen", "").run(&["run-job", "old"]).exited(78).says(&["is not a table"]);
 }
+
+/// They would take the places of all real ones, and these would go.
+#[test]
+fn of_the_newest_that_stay_values_that_are_no_time_take_no_place() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(
+        &database,
+        "CREATE TABLE ids (at uuid PRIMARY KEY, k int NOT NULL, v text); CREATE INDEX ON ids (k, at);
+         INSERT INTO ids SELECT ('ffffffff-ffff-4fff-8fff-ffffffffff' || lpad(g::text, 2, '0'))::uuid, 1, 'random' FROM generate_series(1, 5) g;
+         INSERT INTO ids SELECT ('019a0000-0000-7000-8000-0000000000' || lpad(g::text, 2, '0'))::uuid, 1, 'time' FROM generate_series(1, 5) g;
+         CREATE TABLE times (at timestamptz NOT NULL, k int NOT NULL, v text); CREATE INDEX ON times (k, at);
+         INSERT INTO times SELECT 'infinity', 1, 'never' FROM generate_series(1, 3);
+         INSERT INTO times SELECT now() - make_interval(days => g), 1, 'time' FROM generate_series(1, 5) g",
+    );
+    for (table, others) in [("ids", "5"), ("times", "3")] {
+        let text =
+            format!("database = 'app'\n[retention]\ntable = 'public.{table}'\ncolumn = 'at'\nkeep_newest = 2\nper = 'k'\n");
+        Scenario::with_database(server, &database).job("old", &text).run(&["run-job", "old", "--yes"]).succeeded();
+        let left = server.sql(
+            &database,
+            &format!("SELECT count(*) FILTER (WHERE v = 'time'), count(*) FILTER (WHERE v <> 'time') FROM {table}"),
+        );
+        assert_eq!(left, format!("2|{others}"), "{table}");
+    }
+}
+
+#[test]
+fn children_that_a_trigger_keeps_from_us_do_not_go_by_the_databases_own_cascade() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(
+        &database,
+        "CREATE TABLE ord (id int PRIMARY KEY, at timestamptz NOT NULL); CREATE INDEX ON ord (at);
+         CREATE TABLE line (id int PRIMARY KEY, ord_id int NOT NULL REFERENCES ord ON DELETE CASCADE); CREATE INDEX ON line (ord_id);
+         INSERT INTO ord SELECT g, now() - interval '100 days' + g * interval '1 minute' FROM generate_series(1, 50) g;
+         INSERT INTO ord SELECT g, now() FROM generate_series(51, 100) g;
+         INSERT INTO line SELECT g, (g - 1) / 3 + 1 FROM generate_series(1, 300) g;
+         CREATE FUNCTION with_their_order() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN IF pg_trigger_depth() = 1 THEN RETURN NULL; END IF; RETURN OLD; END $$;
+         CREATE TRIGGER t BEFORE DELETE ON line FOR EACH ROW EXECUTE FUNCTION with_their_order()",
+    );
+    for archive in ["archive = 'local'", ""] {
+        let scenario = job(server, &database, "ord", &format!("{archive}\ncascade = ['public.line']"));
+        scenario.run(&["run-job", "old", "--yes"]).exited(1).says(&["a trigger or a rule keeps them"]);
+        assert_eq!(
+            server.sql(&database, "SELECT (SELECT count(*) FROM ord), (SELECT count(*) FROM line)"),
+            "100|300",
+            "{archive}"
+        );
+    }
+}
+
+#[test]
+fn a_rule_that_does_something_instead_of_a_delete_is_refused() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(
+        &database,
+        "CREATE TABLE soft (id int PRIMARY KEY, at timestamptz NOT NULL, deleted bool DEFAULT false); CREATE INDEX ON soft (at);
+         INSERT INTO soft SELECT g, now() - interval '100 days' FROM generate_series(1, 10) g; INSERT INTO soft SELECT g, now() FROM generate_series(11, 20) g;
+         CREATE RULE soft AS ON DELETE TO soft DO INSTEAD UPDATE soft SET deleted = true WHERE id = OLD.id RETURNING OLD.*",
+    );
+    let scenario = job(server, &database, "soft", "archive = 'local'");
+    scenario.run(&["run-job", "old"]).exited(78).says(&["rule soft", "INSTEAD of a DELETE"]);
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM soft WHERE deleted"), "0");
+}

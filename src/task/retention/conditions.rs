@@ -60,16 +60,18 @@ impl Terms<'_> {
         Conditions { goes, old, never: (!never.is_empty()).then(|| never.join(" OR ")) }
     }
 
-    /// Of rows with the same value of `per`, that many are newer.
+    /// Of rows with the same value of `per`, that many are newer. What is no time is newer than none: random uuids and 'infinity' would
+    /// take the places of all real ones.
     fn has_newer(&self, keep: u32, per: &str, table: &str) -> String {
         let (key, column, per) = (self.key, &self.retention.column, identifier(per));
         let place = |of: &str| format!("({}, {of}.tableoid, {of}.ctid)", key.column_of(of, column));
         format!(
             "(SELECT pg_catalog.count(*) FROM (SELECT FROM {} newer WHERE newer.{per} OPERATOR(pg_catalog.=) {table}.{per}
-              AND {} OPERATOR(pg_catalog.>) {} LIMIT {keep}) n) OPERATOR(pg_catalog.=) {keep}",
+              AND {} OPERATOR(pg_catalog.>) {}{} LIMIT {keep}) n) OPERATOR(pg_catalog.=) {keep}",
             self.all,
             place("newer"),
-            place(table)
+            place(table),
+            key.is_a_time("newer", column).map(|condition| format!(" AND {condition}")).unwrap_or_default()
         )
     }
 }

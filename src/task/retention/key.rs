@@ -1,7 +1,7 @@
 //! The column that says how old a row is: which types can, and how a time becomes a value beside it.
 
 use anyhow::{Context as _, Result};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDateTime, Offset as _, SubsecRound as _, TimeDelta, TimeZone as _, Utc};
 use chrono_tz::Tz;
 use sqlx::PgConnection;
 
@@ -28,6 +28,26 @@ pub enum Key {
     Uuid,
     /// Text of 26 letters, the first ten of which are milliseconds since 1970.
     Ulid,
+}
+
+/// The earliest that a clock on the wall shows at or after `at`: in an autumn night it shows an hour twice, and what it shows in the second pass is
+/// as young as that.
+fn earliest_on_the_wall(at: DateTime<Utc>, zone: Tz) -> NaiveDateTime {
+    // Longer than any clock was ever set back at once (a day excepted, on which a zone changed sides of the date line).
+    const LOOKED_AT_SECONDS: i64 = 6 * 3600;
+    let offset = |at: DateTime<Utc>| zone.offset_from_utc_datetime(&at.naive_utc()).fix().local_minus_utc();
+    let wall = |at: DateTime<Utc>| at.with_timezone(&zone).naive_local();
+    let second = at.trunc_subsecs(0);
+    let later = |seconds: i64| second + TimeDelta::seconds(seconds);
+    if offset(later(LOOKED_AT_SECONDS)) >= offset(at) {
+        return wall(at);
+    }
+    let (mut before, mut after) = (0, LOOKED_AT_SECONDS);
+    while after - before > 1 {
+        let middle = (before + after) / 2;
+        if offset(later(middle)) == offset(at) { before = middle } else { after = middle }
+    }
+    wall(at).min(wall(later(after)))
 }
 
 impl Key {
@@ -62,7 +82,7 @@ impl Key {
     pub fn at(self, at: DateTime<Utc>, zone: Tz) -> Result<String> {
         let before_all = || Fault::new(Kind::Configuration, format!("{at} is more than the type of the column can hold"));
         let milliseconds = || u64::try_from(at.timestamp_millis()).ok().filter(|value| *value < 1 << 48).with_context(before_all);
-        let wall = || at.with_timezone(&zone).naive_local();
+        let wall = || earliest_on_the_wall(at, zone);
         let text = match self {
             Self::TimestampTz => at.format("%Y-%m-%d %H:%M:%S%.f+00").to_string(),
             Self::Timestamp => wall().format("%Y-%m-%d %H:%M:%S%.f").to_string(),
@@ -129,7 +149,19 @@ impl Key {
 
     /// What only values meet that are times; None where all of the type are.
     pub fn shape(self, column: &str) -> Option<String> {
-        let column = identifier(column);
+        self.shape_of(&identifier(column))
+    }
+
+    /// The same for the column of a table in a query, and that it is not 'infinity'.
+    pub fn is_a_time(self, table: &str, column: &str) -> Option<String> {
+        let column = format!("{table}.{}", identifier(column));
+        match self {
+            Self::TimestampTz | Self::Timestamp | Self::Date => Some(format!("{column} OPERATOR(pg_catalog.<) 'infinity'")),
+            _ => self.shape_of(&column),
+        }
+    }
+
+    fn shape_of(self, column: &str) -> Option<String> {
         match self {
             // A random uuid (version 4) would be a time by chance.
             Self::Uuid => Some(format!("pg_catalog.substr({column}::pg_catalog.text, 15, 1) OPERATOR(pg_catalog.=) '7'")),
@@ -183,5 +215,21 @@ mod tests {
             assert_eq!(key.at(at, zone).unwrap(), expected);
         }
         assert_eq!(Key::Timestamp.floor(Tz::UTC).unwrap(), "E'1970-01-02 00:00:00'::timestamp without time zone");
+    }
+
+    #[test]
+    fn in_the_hour_that_comes_twice_the_limit_is_its_beginning() {
+        let zone: Tz = "Europe/Berlin".parse().unwrap();
+        for (at, on_the_wall) in [
+            ("2026-10-24T23:59:59Z", "2026-10-25 01:59:59"),
+            // First pass: what the second one shows is younger.
+            ("2026-10-25T00:58:25.5Z", "2026-10-25 02:00:00"),
+            ("2026-10-25T01:30:00Z", "2026-10-25 02:30:00"),
+            ("2026-03-29T00:59:00Z", "2026-03-29 01:59:00"),
+            ("2026-07-01T00:00:00Z", "2026-07-01 02:00:00"),
+        ] {
+            let at: DateTime<Utc> = at.parse().unwrap();
+            assert_eq!(earliest_on_the_wall(at, zone).format("%Y-%m-%d %H:%M:%S").to_string(), on_the_wall, "{at}");
+        }
     }
 }

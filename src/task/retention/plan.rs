@@ -108,6 +108,7 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
     }
     let references = references::load(&mut connection, oid).await?;
     facts.refuse(retention)?;
+    refuse_other_deeds(&mut connection, oid, &facts.sql()).await?;
     let tree = Tree::load(&mut connection, retention, &references).await?;
     references::refuse(&references, retention, &tree.oids())?;
     let has_children: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_inherits WHERE inhparent = $1::bigint::oid)")
@@ -446,4 +447,24 @@ mod tests {
         assert_eq!(method(Method::Index, None, 1000, 10), None);
         assert_eq!(method(Method::Auto, Some("i"), 0, 0), Some(Method::Index), "never analyzed");
     }
+}
+
+/// A rule that does something INSTEAD of a DELETE: the rows would stay, and be archived again by each run.
+async fn refuse_other_deeds(connection: &mut PgConnection, table: i64, name: &str) -> Result<()> {
+    let rules: Vec<String> = sqlx::query_scalar(
+        "SELECT DISTINCT w.rulename::text FROM pg_rewrite w
+         WHERE w.ev_type = '4' AND w.is_instead AND w.ev_enabled <> 'D'
+           AND (w.ev_class = $1::bigint::oid OR w.ev_class IN (SELECT relid FROM pg_partition_tree($1::bigint::oid::regclass))) ORDER BY 1",
+    )
+    .bind(table)
+    .fetch_all(connection)
+    .await?;
+    if rules.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "rule {} of {name} does something INSTEAD of a DELETE: rows would be said to be gone and stay; disable it for this job, or drop it",
+        rules.join(", ")
+    );
+    Err(refused(message))
 }

@@ -145,6 +145,18 @@ impl Work<'_> {
             let rows = self.take(connection, &target, &which, number, &mut taken).await?;
             taken.tree_rows += rows;
         }
+        // What a trigger has kept from us the database's own cascade would take with its parent, into no archive.
+        for branch in &self.plan.tree.branches {
+            let which = branch.goes_with(&self.part.name, &places);
+            let is_left = pg::query(format!("SELECT EXISTS (SELECT FROM {} WHERE {which})", branch.sql()));
+            let is_left: bool = is_left.fetch_one(&mut *connection).await?.try_get(0)?;
+            anyhow::ensure!(
+                !is_left,
+                "rows of {} stay that refer to rows of {}, as a trigger or a rule keeps them: none of either goes",
+                branch.sql(),
+                self.part.name
+            );
+        }
         let part = self.part;
         let target = Target { oid: part.oid, schema: &part.schema, name: &part.relation, from: format!("ONLY {}", part.name) };
         let which = format!("ctid OPERATOR(pg_catalog.=) ANY ({places}) AND {}", self.plan.gate);

@@ -264,8 +264,11 @@ async fn find(connection: &mut PgConnection, partition: &Partition) -> Result<Fo
     }
 }
 
+/// Name, columns, columns that are included, deferrable, deferred.
+type PrimaryRow = (String, Vec<String>, Vec<String>, bool, bool);
+
 async fn primary(connection: &mut PgConnection, table: &TableName, key: &str) -> Result<Option<Primary>> {
-    let found: Option<(String, Vec<String>, Vec<String>, bool, bool)> = sqlx::query_as(
+    let found: Option<PrimaryRow> = sqlx::query_as(
         "SELECT conname::text, ARRAY(SELECT a.attname::text FROM unnest(conkey) WITH ORDINALITY k (attnum, n)
              JOIN pg_attribute a ON a.attrelid = conrelid AND a.attnum = k.attnum ORDER BY n),
              ARRAY(SELECT a.attname::text FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY k (attnum, n)

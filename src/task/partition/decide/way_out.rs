@@ -95,7 +95,8 @@ pub(super) fn retire(state: &State, partition: &Partition, plan: &mut Plan) {
             to: state.key.show_bound(high),
             // One of ours is there from a run that was ended: what was there before it is in it.
             comment: existing.mark.as_ref().and_then(|mark| mark.comment.clone()),
-            archive: None,
+            // Attached again, and over again: what its archive does not hold is found at the drop, and takes its place.
+            archive: existing.mark.as_ref().and_then(|mark| mark.archive.clone()),
             bounds: Some(existing.shown.clone()).filter(|shown| !shown.is_empty()),
             is_guarded: existing.mark.as_ref().is_some_and(|mark| mark.is_guarded),
             foreign_keys: existing.mark.as_ref().map(|mark| mark.foreign_keys.clone()).unwrap_or_default(),

@@ -93,9 +93,12 @@ impl State {
     }
 }
 
+/// Schema and table that refer, name, columns there, columns here.
+type ForeignKeyRow = (String, String, String, Vec<String>, Vec<String>);
+
 /// Foreign keys with rows that refer to this partition, with their number. What comes afterwards the server finds at the detach.
 async fn referring(connection: &mut PgConnection, parent: &TableName, partition: &TableName) -> Result<Vec<String>> {
-    let keys: Vec<(String, String, String, Vec<String>, Vec<String>)> = sqlx::query_as(
+    let keys: Vec<ForeignKeyRow> = sqlx::query_as(
         "SELECT n.nspname::text, c.relname::text, k.conname::text,
                 ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u (attnum, n) JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.attnum ORDER BY u.n),
                 ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u (attnum, n) JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.attnum ORDER BY u.n)
