@@ -306,10 +306,16 @@ impl Archive {
             }
             let is_empty = manifest.exported.rows == 0 && manifest.came_back > 0;
             let bytes = manifest.exported.bytes;
+            if bytes == 0 && found.is_none() && !is_empty {
+                // Nothing was written, and nothing is there: no row is in it.
+                self.discard(&name).await?;
+                recovered.discarded += 1;
+                continue;
+            }
             // The rows may be nowhere else: nothing of it goes, and no later run fails for it.
             if !is_empty && (bytes == 0 || found != Some(bytes)) {
                 recovered.left.push(format!(
-                    "{location} stays: PostgreSQL says that its transaction {} committed, so that its rows were deleted, but it says \
+                    "{location} stays: PostgreSQL says that its transaction {} committed, or may have, so that its rows were deleted, but it says \
                      {bytes} bytes of its object, which {}: look whether the rows are in the table; if not, `gunzip -c OBJECT | psql` \
                      puts them back; then delete the {PENDING}",
                     manifest.transaction.unwrap_or_default(),

@@ -111,7 +111,7 @@ pub(super) async fn fate(connection: &mut PgConnection, transaction: i64, server
 /// What a person does about a batch on doubt.
 const BY_HAND: &str = "look whether the rows are in the table; if not, rename its .pending.json to .json, else delete it";
 
-/// Whether the rows of a batch that is pending have left their table. Refuses on doubt.
+/// Whether the rows of a batch that is pending have left their table, or may have while nothing was written. Refuses on doubt.
 pub(super) async fn committed(connection: &mut PgConnection, manifest: &Manifest) -> Result<bool> {
     let transaction = manifest.transaction.context("its manifest names no transaction")?;
     let here = system_identifier(connection).await?;
@@ -127,6 +127,8 @@ pub(super) async fn committed(connection: &mut PgConnection, manifest: &Manifest
     match fate {
         Fate::Committed => Ok(true),
         Fate::Aborted | Fate::InProgress => Ok(false),
+        // By its own word nothing had been written yet, so that it cannot have: an old manifest that was put back would say the same.
+        Fate::MaybeCommitted | Fate::Forgotten if manifest.exported.bytes == 0 => Ok(true),
         Fate::MaybeCommitted => anyhow::bail!(
             "transaction {transaction} of a killed run committed, but the server was started anew since, and may have given \
              the number to another after a crash: {BY_HAND}"

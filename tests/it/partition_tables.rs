@@ -291,7 +291,7 @@ fn a_prepared_transaction_is_named_wherever_it_stands_in_the_way() {
         "old",
         "database = \"app\"\n[retention]\ntable = \"public.old\"\ncolumn = \"at\"\nolder_than = \"30d\"\n[limits]\nlock_timeout = \"20ms\"\n",
     );
-    retention.run(&["run-job", "old"]).exited(75).says(&["prepared transaction 'share'", end]);
+    retention.run(&["run-job", "old", "--yes"]).exited(75).says(&["prepared transaction 'share'", end]);
 
     // The build of an index waits for its end, which may never come.
     server.sql(
