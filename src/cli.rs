@@ -159,7 +159,10 @@ pub enum Command {
 pub fn run(arguments: Arguments) -> ExitCode {
     let telemetry = start_logging(&arguments.global);
     descriptors::raise_limit();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    // A task's future is polled through all that it calls; an unoptimized build of a backup in `serve` needs more than tokio's 2 MiB.
+    let built = builder.worker_threads(2).thread_stack_size(8 << 20).enable_all().build();
+    let runtime = match built {
         Ok(runtime) => runtime,
         Err(error) => return fail(&arguments.global, &anyhow::Error::from(error).context("cannot start")),
     };

@@ -32,7 +32,8 @@ fn rest_of(mut stream: TcpStream) -> String {
 fn connect(serving: &Serving, sent: &str) -> TcpStream {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
-    let mut stream = TcpStream::connect(("127.0.0.1", serving.port)).unwrap();
+    let connected = TcpStream::connect(("127.0.0.1", serving.port));
+    let mut stream = connected.unwrap_or_else(|error| panic!("{error}: {}", serving.log()));
     // It may have been closed already.
     let _ = stream.write_all(sent.as_bytes());
     stream
