@@ -433,22 +433,6 @@ impl fmt::Display for Plan {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_small_share_goes_through_the_index_and_a_large_one_by_blocks() {
-        let method = |wanted, index, rows, go| choose(wanted, index, rows, go).map(|(method, _)| method).ok();
-        assert_eq!(method(Method::Auto, Some("i"), 1000, 10), Some(Method::Index));
-        assert_eq!(method(Method::Auto, Some("i"), 1000, 500), Some(Method::Blocks));
-        assert_eq!(method(Method::Auto, None, 1000, 10), Some(Method::Blocks));
-        assert_eq!(method(Method::Index, Some("i"), 1000, 900), Some(Method::Index));
-        assert_eq!(method(Method::Index, None, 1000, 10), None);
-        assert_eq!(method(Method::Auto, Some("i"), 0, 0), Some(Method::Index), "never analyzed");
-    }
-}
-
 /// A rule that does something INSTEAD of a DELETE: the rows would stay, and be archived again by each run.
 async fn refuse_other_deeds(connection: &mut PgConnection, table: i64, name: &str) -> Result<()> {
     let rules: Vec<String> = sqlx::query_scalar(
@@ -467,4 +451,20 @@ async fn refuse_other_deeds(connection: &mut PgConnection, table: i64, name: &st
         rules.join(", ")
     );
     Err(refused(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_share_goes_through_the_index_and_a_large_one_by_blocks() {
+        let method = |wanted, index, rows, go| choose(wanted, index, rows, go).map(|(method, _)| method).ok();
+        assert_eq!(method(Method::Auto, Some("i"), 1000, 10), Some(Method::Index));
+        assert_eq!(method(Method::Auto, Some("i"), 1000, 500), Some(Method::Blocks));
+        assert_eq!(method(Method::Auto, None, 1000, 10), Some(Method::Blocks));
+        assert_eq!(method(Method::Index, Some("i"), 1000, 900), Some(Method::Index));
+        assert_eq!(method(Method::Index, None, 1000, 10), None);
+        assert_eq!(method(Method::Auto, Some("i"), 0, 0), Some(Method::Index), "never analyzed");
+    }
 }
