@@ -179,6 +179,12 @@ fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> Optio
         problems.push(Problem::with_file(path, format!("`{name}` cannot be a job's name"), Some(hint)));
         return None;
     }
+    // A pipe would be waited for, and all other jobs with it.
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        let hint = Some("a job is an ordinary file".to_owned());
+        problems.push(Problem::with_file(path, "this is a pipe, a socket or a device, and is not read", hint));
+        return None;
+    }
     let source = match Source::read(path) {
         Ok(source) => source,
         Err(error) => {

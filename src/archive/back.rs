@@ -138,7 +138,10 @@ impl Archive {
         let Some((manifest, manifest_signature)) = listing::read(&self.store, name).await? else { return Ok(()) };
         anyhow::ensure!(signature.is_ours() && manifest_signature.is_ours(), "it is not ours");
         record.settle(connection).await?;
-        let Some(place) = Place::of(connection, &pg::qualified(&manifest.schema, &manifest.table)).await? else { return Ok(()) };
+        let Some(place) = Place::of(connection, &manifest.database, &pg::qualified(&manifest.schema, &manifest.table)).await?
+        else {
+            return Ok(());
+        };
         // Of a batch that went back in part, and in a table without a key, nobody knows which of equal rows it was: they are archived
         // again, and the batch stays marked as back.
         let is_back = record.at(&place).any(|restored| restored.filter.is_all() && restored.is_committed);

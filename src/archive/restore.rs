@@ -26,6 +26,8 @@ const ASIDE: &str = "pg_temp.\"pgtend rows that come back\"";
 /// What is asked of a restore.
 #[derive(Clone, Debug)]
 pub struct Wanted<'a> {
+    /// What the configuration calls the database they go to.
+    pub database: &'a str,
     /// The table they go to, as in SQL.
     pub table: &'a str,
     pub filter: &'a Filter,
@@ -68,7 +70,7 @@ pub async fn restore(
     phase: &Phase,
 ) -> Result<Put> {
     prepare_session(connection).await?;
-    let place = Place::of(connection, wanted.table).await?;
+    let place = Place::of(connection, wanted.database, wanted.table).await?;
     let place = place.with_context(|| Fault::new(Kind::Configuration, format!("there is no table {}", wanted.table)))?;
     let mut record = read_record(store, name, connection, wanted).await?;
     let mut way = Way { filter: wanted.filter, there: Vec::new(), without_conflicts: false };

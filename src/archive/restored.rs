@@ -48,11 +48,14 @@ pub struct Place {
     pub table: i64,
     /// Quoted, with its schema.
     pub name: String,
+    /// What the configuration calls the database: a physical copy of a server has all those numbers, too.
+    #[serde(default)]
+    pub configured: String,
 }
 
 impl Place {
     /// Of a table by its name as in SQL; None when there is none.
-    pub async fn of(connection: &mut PgConnection, table: &str) -> Result<Option<Self>> {
+    pub async fn of(connection: &mut PgConnection, configured: &str, table: &str) -> Result<Option<Self>> {
         let system_identifier = session::system_identifier(connection).await?;
         let found: Option<(i64, i64, String)> = sqlx::query_as(
             "SELECT d.oid::bigint, c.oid::bigint, pg_catalog.format('%I.%I', n.nspname, c.relname)
@@ -64,12 +67,20 @@ impl Place {
         .fetch_optional(connection)
         .await
         .map_err(crate::pg::in_its_own_words)?;
-        Ok(found.map(|(database, table, name)| Self { system_identifier, database, table, name }))
+        Ok(found.map(|(database, table, name)| Self {
+            system_identifier,
+            database,
+            table,
+            name,
+            configured: configured.to_owned(),
+        }))
     }
 
     fn is(&self, other: &Self) -> bool {
         let numbers = |place: &Self| (place.database, place.table);
-        self.system_identifier == other.system_identifier && numbers(self) == numbers(other)
+        self.system_identifier == other.system_identifier
+            && numbers(self) == numbers(other)
+            && self.configured == other.configured
     }
 }
 

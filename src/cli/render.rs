@@ -14,6 +14,7 @@ use crate::job::{CatchUp, Job};
 use crate::render::kubernetes::{self, CronJob, Options};
 use crate::render::systemd::{self, Timer};
 use crate::runner;
+use crate::task::Task;
 use crate::terminal::say;
 
 #[derive(Debug, Subcommand)]
@@ -90,6 +91,8 @@ fn cron_jobs(jobs: &[(&Job, String)], options: &Options<'_>) -> Result<ExitCode>
                 timeout_seconds: job.timeout.map(|timeout| longest(job, timeout.0).as_secs()),
                 description: job.description.as_deref(),
                 enabled: job.enabled,
+                // What is not known of statements that may not run twice is not found out by running them.
+                may_run_again: !matches!(&job.task, Task::Sql(sql) if !sql.is_repeatable()),
                 catch_up_within_seconds: match job.catch_up {
                     CatchUp::Once => job.catch_up_within.as_secs(),
                     CatchUp::Skip => 0,

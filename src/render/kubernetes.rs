@@ -17,6 +17,8 @@ pub struct CronJob<'a> {
     pub description: Option<&'a str>,
     pub enabled: bool,
     pub catch_up_within_seconds: u64,
+    /// A pod that failed may be followed by another.
+    pub may_run_again: bool,
 }
 
 pub struct Options<'a> {
@@ -81,7 +83,7 @@ metadata:
   failedJobsHistoryLimit: 3
   jobTemplate:
     spec:
-      backoffLimit: 1
+      backoffLimit: {retries}
 {deadline}      podFailurePolicy:
         rules:
           # A node that goes away is not the job's fault; usage, permission and configuration do not mend themselves.
@@ -137,6 +139,7 @@ metadata:
         schedule = quote(&schedule),
         timezone = quote(job.timezone),
         suspend = !job.enabled,
+        retries = u8::from(job.may_run_again),
         starting_deadline = job.catch_up_within_seconds.max(LEAST_STARTING_DEADLINE_SECONDS),
         image = quote(options.image),
         job_argument = argument(job.job),

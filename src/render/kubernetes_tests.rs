@@ -11,6 +11,7 @@ fn cron_job<'a>(job: &'a str, database: &'a str, only_database: bool) -> CronJob
         description: None,
         enabled: true,
         catch_up_within_seconds: 3600,
+        may_run_again: true,
     }
 }
 
@@ -114,4 +115,12 @@ fn schedules_mean_the_same_in_kubernetes() {
 fn any_name_is_a_scalar_and_no_variable() {
     assert_eq!(quote("a\"b\\c: #ü\n\u{2028}\u{7f}"), r#""a\"b\\c: #ü\u000a\u2028\u007f""#);
     assert_eq!(argument("--database=$(HOME)"), "\"--database=$$(HOME)\"");
+}
+
+#[test]
+fn what_may_not_run_twice_has_no_second_pod() {
+    let options = Options { image: "pgtend", namespace: None };
+    let once = CronJob { may_run_again: false, ..cron_job("pay", "app", true) };
+    assert!(kubernetes(&[once], &options).unwrap().contains("      backoffLimit: 0\n"));
+    assert!(kubernetes(&[cron_job("backup", "app", true)], &options).unwrap().contains("      backoffLimit: 1\n"));
 }

@@ -186,14 +186,21 @@ impl Partition {
         }
         let has_no_shelf = shelf.is_some_and(Result::is_err);
         let shelf = shelf.and_then(|opened| opened.as_ref().ok());
+        let mut strain = None;
         for planned in &plan.steps {
             let step = &planned.step;
             // What is needed ahead is made whatever the strain; what goes can wait.
-            if !matches!(step, Step::Create(_) | Step::Finalise { .. })
-                && let Go::Stop(reason) = governor.go().await?
-            {
-                progress.locked.push(format!("{step}: {reason}"));
-                break;
+            if !matches!(step, Step::Create(_) | Step::Finalise { .. }) {
+                // It has waited once, and is not to wait for each of them.
+                if strain.is_none()
+                    && let Go::Stop(reason) = governor.go().await?
+                {
+                    progress.locked.push(format!("{step}: {reason}"));
+                    strain = Some(reason);
+                }
+                if strain.is_some() {
+                    continue;
+                }
             }
             if has_no_shelf
                 && matches!(step, Step::Retire { .. } | Step::Confirm { .. } | Step::Archive { .. } | Step::Drop { .. })

@@ -262,3 +262,16 @@ fn a_ledger_in_another_encoding_takes_the_end_of_every_run() {
         assert!(error.contains("caf"), "{error}");
     }
 }
+
+/// A physical copy has all the numbers of its original: here the same database under another name of the configuration.
+#[test]
+fn rows_that_came_back_under_one_name_are_not_taken_for_back_under_another() {
+    let server = server(18);
+    let database = logs(server, 1000);
+    let scenario = scenario(server, &database, "archive = 'local'")
+        .config(&format!("[databases.staging]\nurl = {}\n", quoted(&server.url(&database))));
+    scenario.run(&["run-job", "old-logs"]).succeeded();
+    scenario.run(&["archives", "restore", "--to", "staging"]).succeeded().prints(&["760 rows put back"]);
+    server.sql(&database, "DELETE FROM logs WHERE created_at < now() - interval '10 days'");
+    scenario.run(&["archives", "restore"]).succeeded().prints(&["760 rows put back from 1 "]);
+}

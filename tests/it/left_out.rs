@@ -106,3 +106,14 @@ fn a_schedule_whose_meaning_changed_is_said_once_by_check_and_silent_when_it_say
         scenario.run(&["check"]).exited(78).says(&[cure]);
     }
 }
+
+#[test]
+fn a_pipe_among_the_jobs_is_not_waited_for() {
+    let server = server(18);
+    let database = server.new_database();
+    let scenario = Scenario::with_database(server, &database).sql_job("good", "", &["SELECT 1"]);
+    let made = std::process::Command::new("mkfifo").arg(scenario.path("jobs/pipe.toml")).status().unwrap();
+    assert!(made.success());
+    scenario.run(&["run-job", "good"]).succeeded().says(&["job `pipe` is left out"]);
+    scenario.run(&["check"]).exited(78).says(&["is a pipe, a socket or a device"]);
+}

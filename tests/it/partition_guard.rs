@@ -121,6 +121,48 @@ fn what_was_changed_back_is_dropped_and_rows_that_cancel_each_other_out_are_seen
     assert_eq!(server.sql(&database, "SELECT count(*) FROM logs_old WHERE body = 'b'"), "2");
 }
 
+/// The guard fires per statement: neither for a subscription's rows nor through another root.
+#[test]
+fn a_guard_that_is_there_and_a_count_that_is_right_do_not_stand_for_the_rows() {
+    let server = server(18);
+    for by_another_root in [false, true] {
+        let (database, scenario, table) = detached(server, KEPT);
+        let bounds =
+            server.sql(&database, &format!("SELECT substring(obj_description('{table}'::regclass) FROM 'FOR VALUES [^\"]*')"));
+        server.sql(
+            &database,
+            &match by_another_root {
+                true => format!(
+                    "CREATE TABLE other (LIKE logs INCLUDING ALL) PARTITION BY RANGE (at); ALTER TABLE other ATTACH PARTITION {table} {bounds};
+                     UPDATE other SET body = 'changed'; ALTER TABLE other DETACH PARTITION {table}"
+                ),
+                false => format!(
+                    "ALTER TABLE {table} DISABLE TRIGGER pgtend_retired; UPDATE {table} SET body = 'changed'; ALTER TABLE {table} ENABLE ALWAYS TRIGGER pgtend_retired"
+                ),
+            },
+        );
+        let over = scenario.partitions("public.logs", "at", OVER);
+        over.tend().succeeded().says(&["was written to after it was archived"]);
+        assert_eq!(server.sql(&database, &format!("SELECT count(*) FROM {table} WHERE body = 'changed'")), "100");
+    }
+}
+
+#[test]
+fn a_partition_that_was_attached_again_and_changed_has_one_batch_that_counts() {
+    let server = server(18);
+    let (database, scenario, table) = detached(server, KEPT);
+    let bounds =
+        server.sql(&database, &format!("SELECT substring(obj_description('{table}'::regclass) FROM 'FOR VALUES [^\"]*')"));
+    server.sql(&database, &format!("ALTER TABLE logs ATTACH PARTITION {table} {bounds}; UPDATE logs SET body = 'changed' WHERE tableoid = '{table}'::regclass"));
+    scenario.tend().succeeded().prints(&["detached 1 partition"]);
+    let over = scenario.partitions("public.logs", "at", OVER);
+    over.tend().succeeded().says(&["was written to after it was archived"]);
+    over.tend().succeeded().prints(&["dropped 1 partition"]);
+    server.sql(&database, "CREATE TABLE back (LIKE logs)");
+    over.run(&["archives", "restore", "--into", "public.back"]).succeeded().prints(&["100 rows put back from 1 "]);
+    assert_eq!(server.sql(&database, "SELECT count(*) FILTER (WHERE body = 'changed') FROM back"), "100");
+}
+
 #[test]
 fn without_an_archive_a_table_whose_guard_was_taken_off_stays() {
     let server = server(16);

@@ -225,7 +225,7 @@ async fn put(
         }
     }
     let phase = global.progress().phase("restore", Some(manifest.exported.bytes));
-    let wanted = archive::Wanted { table, filter, again: wanted.again, rest, unsigned_ok };
+    let wanted = archive::Wanted { database, table, filter, again: wanted.again, rest, unsigned_ok };
     match archive::restore(&found.store, &found.batch, &mut connection, &wanted, &phase).await {
         Ok(Put::Back(rows)) => {
             phase.done(&format!("{} into {table}", units::plural(rows as usize, "row")));

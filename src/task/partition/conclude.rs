@@ -146,12 +146,34 @@ pub(super) fn merged(concluded: Vec<Concluded>) -> Result<Report> {
     }
 }
 
-/// Of two runways; one that has no end is the longer, one that is not there the shorter.
+/// Of two runways, both times or both numbers; one that has no end is the longer, one that is not there the shorter.
 fn earlier(one: Value, other: Value) -> Value {
-    let at = |value: &Value| value.as_str().and_then(|text| text.parse::<DateTime<Utc>>().ok());
+    let at = |value: &Value| {
+        let text = value.as_str()?;
+        text.parse::<i64>().ok().or_else(|| Some(text.parse::<DateTime<Utc>>().ok()?.timestamp_micros()))
+    };
     match (at(&one), at(&other)) {
         (Some(first), Some(second)) if second < first => other,
         (Some(_), None) => other,
         _ => one,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn of_several_runways_the_shortest_is_told() {
+        for (one, other, shortest) in [
+            (json!("1003000"), json!("4000"), json!("4000")),
+            (json!("4000"), json!("1003000"), json!("4000")),
+            (json!("2026-12-01T00:00:00Z"), json!("2026-11-01T00:00:00+00:00"), json!("2026-11-01T00:00:00+00:00")),
+            (json!("2026-12-01T00:00:00Z"), Value::Null, Value::Null),
+        ] {
+            assert_eq!(earlier(one.clone(), other.clone()), shortest, "{one} {other}");
+        }
     }
 }
