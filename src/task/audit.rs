@@ -118,7 +118,7 @@ pub struct Written {
     pub backup_within: Option<Span>,
     /// Longest time for one query of a check; default 10 s.
     pub check_timeout: Option<Span>,
-    /// A session that has been idle for so long is one too many; default 10 min.
+    /// A session that has been idle for so long is one too many, and a transaction that was prepared so long ago should have ended; default 10 min.
     pub idle_after: Option<Span>,
 }
 

@@ -121,6 +121,16 @@ pub static CHECKS: &[Check] = &[
         query: catalog!("slot-holds-wal"),
     },
     Check {
+        id: "prepared-transaction-old",
+        level: High,
+        title: "A prepared transaction that nobody ended",
+        categories: &["operations"],
+        why: "It has no session that could be ended: its locks, and the old rows that VACUUM must keep for it, stay over every restart. Builds of indexes and locks wait for it for ever, and at last the server refuses writes.",
+        fix: "Ask the transaction manager that prepared it how it was decided, then COMMIT PREPARED or ROLLBACK PREPARED.",
+        lock: "none; ends those that the transaction holds",
+        query: catalog!("prepared-transaction-old"),
+    },
+    Check {
         id: "extension-cve",
         level: Critical,
         title: "An extension with a known vulnerability",
