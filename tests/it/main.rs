@@ -52,6 +52,8 @@ mod owners;
 mod page;
 /// Partitions that come: made ahead, filled from the default partition.
 mod partition;
+/// What a conversion and its way back carry along, and what they refuse.
+mod partition_carried;
 /// A table in use becomes a partitioned one.
 mod partition_convert;
 /// A detached partition until it is dropped.

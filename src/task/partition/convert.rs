@@ -24,7 +24,9 @@ use crate::pg::{self, identifier, literal, qualified};
 use crate::report::Report;
 use crate::task::{RunContext, Work};
 
+mod carried;
 mod conversion;
+mod dependants;
 mod facts;
 mod obstacles;
 mod undo;
@@ -168,7 +170,6 @@ async fn swap(
         "CREATE TABLE {new} (LIKE {table} INCLUDING ALL EXCLUDING IDENTITY EXCLUDING STATISTICS) PARTITION BY RANGE ({column})"
     ));
     sql.push(format!("ALTER TABLE {new} DROP CONSTRAINT {CHECK}"));
-    sql.extend(create::policies(connection, old, &new).await?);
     sql.extend(create::comment(connection, old, &new).await?);
     sql.extend(create::privileges(connection, old, &new).await?);
     sql.extend(facts.replica_identity.iter().map(|identity| format!("ALTER TABLE {new} REPLICA IDENTITY {identity}")));
@@ -188,8 +189,11 @@ async fn swap(
     sql.push(format!("ALTER TABLE {new} RENAME TO {}", identifier(&old.name)));
     sql.push(format!("ALTER TABLE {table} ATTACH PARTITION {child_sql} FOR VALUES FROM (MINVALUE) TO ({bound})"));
     sql.push(format!("ALTER TABLE {child_sql} DROP CONSTRAINT {CHECK}"));
-    sql.push(exchange_index_names(&table, &child_sql));
+    sql.push(carried::exchange_index_names(&table, &child_sql));
     sql.extend(facts.statistics.iter().flat_map(facts::Statistics::make));
+    sql.extend(facts.of_indexes.iter().cloned());
+    // By now a policy that reads its own table means the new one.
+    sql.extend(create::policies(connection, old, &table).await?);
     for trigger in &facts.triggers {
         sql.push(trigger.definition.clone());
         sql.extend(
@@ -216,28 +220,6 @@ async fn swap(
         })
         .collect();
     Ok(())
-}
-
-/// The indexes of `known` get the names that applications know (ON CONFLICT ON CONSTRAINT), which those of `other` have; they get new
-/// ones. One of the tables is the partition of the other.
-fn exchange_index_names(known: &str, other: &str) -> String {
-    let body = format!(
-        "DECLARE pair record; BEGIN
-           FOR pair IN SELECT o.relname AS name, left(o.relname, 12) || '_' || o.oid AS free, k.relname AS given, n.nspname AS schema
-              FROM pg_catalog.pg_inherits h JOIN pg_catalog.pg_class k ON k.oid IN (h.inhparent, h.inhrelid)
-              JOIN pg_catalog.pg_class o ON o.oid IN (h.inhparent, h.inhrelid) AND o.oid <> k.oid
-              JOIN pg_catalog.pg_namespace n ON n.oid = k.relnamespace
-              JOIN pg_catalog.pg_index ki ON ki.indexrelid = k.oid JOIN pg_catalog.pg_index oi ON oi.indexrelid = o.oid
-              WHERE ki.indrelid = {}::pg_catalog.regclass AND oi.indrelid = {}::pg_catalog.regclass
-           LOOP
-             EXECUTE pg_catalog.format('ALTER INDEX %I.%I RENAME TO %I', pair.schema, pair.name, pair.free);
-             EXECUTE pg_catalog.format('ALTER INDEX %I.%I RENAME TO %I', pair.schema, pair.given, pair.name);
-           END LOOP;
-         END",
-        literal(known),
-        literal(other)
-    );
-    format!("DO {}", literal(&body))
 }
 
 /// The work of `partition convert JOB`.
