@@ -227,6 +227,15 @@ pub async fn try_lock(connection: &mut PgConnection, name: &str) -> Result<bool>
     Ok(locked)
 }
 
+/// The same with others that take it so, and with nobody who took it for himself.
+pub async fn try_shared_lock(connection: &mut PgConnection, name: &str) -> Result<bool> {
+    let locked = sqlx::query_scalar("SELECT pg_catalog.pg_try_advisory_lock_shared(pg_catalog.hashtextextended($1, 0))")
+        .bind(name)
+        .fetch_one(connection)
+        .await?;
+    Ok(locked)
+}
+
 /// Who holds a lock; shown as "server process 123 (pgtend, from 10.0.0.1, connected since 02:00)".
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Holder {

@@ -14,6 +14,7 @@ mod conclude;
 mod create;
 mod guard;
 mod keys;
+mod left;
 mod mark;
 mod plan;
 mod retire;
@@ -29,13 +30,14 @@ pub use state::{TableName, with_schema};
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use chrono_tz::Tz;
 
 use self::archive::Shelf;
 use self::conclude::Progress;
 use self::decide::Step;
 use self::keys::{GIVE_UP_AFTER, LOCK_TIMEOUT, PREMAKE};
+use self::left::Left;
 use self::session::{Attempt, Session};
 use self::state::State;
 use crate::fault::{self, Kind};
@@ -102,17 +104,32 @@ impl Work for Partition {
 
     async fn plan(&self, run: &RunContext<'_>) -> Result<Plan> {
         let mut session = Session::open(&run.settings, self.lock_timeout, self.give_up_after).await?;
-        let mut plans = Vec::new();
-        for parent in state::parents(&mut session.connection, self).await? {
+        let parents = state::parents(&mut session.connection, self).await?;
+        let is_alone = parents.len() == 1;
+        let (mut plans, mut left) = (Vec::new(), Vec::new());
+        for parent in parents {
             let each = self.of(&parent);
-            plans.push(decide::decide(State::read(&each, run, &mut session).await?, &each));
+            match State::read(&each, run, &mut session).await {
+                Ok(state) => plans.push(decide::decide(state, &each)),
+                Err(error) => {
+                    let error = left::naming_holders(&mut session, &parent, error).await;
+                    // Whoever asks for whole partitions must know of all that stands in the way.
+                    if is_alone || self.only_retires {
+                        return Err(error);
+                    }
+                    left.push(Left::of(parent, error)?);
+                }
+            }
         }
-        let mut plan = plans.drain(..1).next().context("a table is tended")?;
+        if plans.is_empty() {
+            return Err(Left::all(&left));
+        }
+        let mut plan = plans.remove(0);
         if self.only_retires {
-            // Whoever asks for whole partitions must know of all that stands in the way.
             plan.refusals.extend(plans.iter().flat_map(|other| other.refusals.clone()));
         }
         plan.others = plans;
+        plan.left = left;
         Ok(plan)
     }
 
@@ -137,22 +154,41 @@ impl Partition {
     }
 
     async fn act(&self, run: &RunContext<'_>, mut plan: Plan, session: &mut Session) -> Result<Report> {
-        for plan in plan.all() {
-            session::exclude_other_jobs(&mut session.connection, &plan.table).await?;
+        let mut left = std::mem::take(&mut plan.left);
+        let others = std::mem::take(&mut plan.others);
+        let is_alone = others.is_empty() && left.is_empty();
+        let mut plans = Vec::new();
+        for plan in std::iter::once(plan).chain(others) {
+            match session::exclude_other_jobs(&mut session.connection, &plan.table).await {
+                Ok(()) => plans.push(plan),
+                Err(error) if is_alone => return Err(error),
+                Err(error) => left.push(Left::of(plan.table, error)?),
+            }
         }
+        let Some(first) = plans.first() else { return Err(Left::all(&left)) };
+        let mut governor = Governor::start(run, &run.job.limits, Some(first.table.oid)).await?;
         let shelf = match &self.archive {
             Some(store) => Some(Shelf::open(run, store, session).await),
             None => None,
         };
-        let mut governor = Governor::start(run, &run.job.limits, Some(plan.table.oid)).await?;
-        let others = std::mem::take(&mut plan.others);
         let mut concluded = Vec::new();
-        for plan in std::iter::once(plan).chain(others) {
+        for plan in plans {
             let each = self.of(&plan.table);
-            let progress = each.act_on(&plan, shelf.as_ref(), session, &mut governor).await?;
-            let after = decide::decide(State::read(&each, run, session).await?, &each);
-            concluded.push(each.conclude(&plan, &after, progress));
+            let done = async {
+                let progress = each.act_on(&plan, shelf.as_ref(), session, &mut governor).await?;
+                let after = decide::decide(State::read(&each, run, session).await?, &each);
+                anyhow::Ok(each.conclude(&plan, &after, progress))
+            };
+            match done.await {
+                Ok(done) => concluded.push(done),
+                Err(error) if is_alone => return Err(error),
+                Err(error) => {
+                    let error = left::naming_holders(session, &plan.table, error).await;
+                    left.push(Left::of(plan.table, error)?);
+                }
+            }
         }
+        concluded.extend(left.into_iter().map(conclude::Concluded::from));
         let told = |report: &mut Report| {
             report.fact("lock_waits", session.lock_waits);
             governor.report(report);

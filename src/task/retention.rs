@@ -33,7 +33,7 @@ use crate::job::Checker;
 use crate::pg;
 use crate::report::{Report, Unfinished};
 use crate::store::Store;
-use crate::task::partition::{Epoch, Partition, with_schema};
+use crate::task::partition::{self, Epoch, Partition, with_schema};
 use crate::task::{RunContext, Work};
 use crate::units::{self, Span};
 
@@ -237,6 +237,8 @@ impl Work for Retention {
         // Rows that a policy hides would stay unseen, and its functions would run as us: an error instead.
         pg::set(&mut connection, "row_security", "off").await?;
         pg::commit_durably(&mut connection).await?;
+        let parts: Vec<i64> = plan.parts.iter().map(|part| part.oid).collect();
+        run.or_cancelled(partition::session::exclude_jobs_of_partitions(&run.settings, &mut connection, &parts)).await?;
         // The count at the end would take every processor from the application.
         pg::set(&mut connection, "max_parallel_workers_per_gather", "0").await?;
         let mut governor =

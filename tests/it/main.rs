@@ -62,6 +62,8 @@ mod partition_guard;
 mod partition_retire;
 /// Partitioned tables as people have them.
 mod partition_tables;
+/// Tables of many tenants, and several jobs on one table: what stops one stops no other.
+mod partition_tenants;
 /// What a backup needs, said before it is made: lacks, and what mends each.
 mod readiness;
 /// Indexes that are built anew because they are bloated or invalid.

@@ -42,6 +42,7 @@ pub fn decide(state: State, partition: &Partition) -> Plan {
         at: state.at,
         now: state.now,
         others: Vec::new(),
+        left: Vec::new(),
     };
     finish_what_was_begun(&state, &mut plan);
     if !partition.only_retires {

@@ -19,6 +19,8 @@ const HOLD: Duration = Duration::from_secs(1);
 /// Between two attempts; clients that waited behind us get through meanwhile.
 const PAUSE: Duration = Duration::from_millis(200);
 const PAUSE_AT_MOST: Duration = Duration::from_secs(5);
+/// A server takes as long to notice that a connection was closed.
+const ENDING: Duration = Duration::from_secs(3);
 /// How often a server is asked whether a detach has come to its second phase.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -230,13 +232,51 @@ impl Session {
 
 /// Two jobs on one table would detach, move and archive under each other's hands. The lock goes with the connection.
 pub async fn exclude_other_jobs(connection: &mut PgConnection, table: &TableName) -> Result<()> {
-    let name = format!("pgtend table {}", table.oid);
-    if pg::try_lock(connection, &name).await? {
-        return Ok(());
+    let name = lock_name(table.oid);
+    match pg::try_lock(connection, &name).await? {
+        true => Ok(()),
+        false => Err(busy(connection, &table.to_string(), &name).await?),
     }
-    let holder = pg::lock_holder(connection, &name).await?;
+}
+
+/// Jobs that delete rows go side by side, and not beside one that detaches, moves and archives: of these tables, or of partitioned tables
+/// that they are below. A lock of this run's own, on a connection that was just closed, ends within moments. `connection` has the
+/// application's search_path, and only takes the locks, which go with it.
+pub async fn exclude_jobs_of_partitions(settings: &pg::Settings, connection: &mut PgConnection, tables: &[i64]) -> Result<()> {
+    let mut looking = settings.connect().await?;
+    // Leaves alone would be a lock for each of thousands.
+    let shared: Vec<(i64, String, String)> = sqlx::query_as(
+        "WITH RECURSIVE above AS (
+             SELECT t.oid, i.inhparent AS parent FROM unnest($1::bigint[]::oid[]) t (oid) LEFT JOIN pg_inherits i ON i.inhrelid = t.oid
+             UNION SELECT a.parent, i.inhparent FROM above a LEFT JOIN pg_inherits i ON i.inhrelid = a.parent WHERE a.parent IS NOT NULL)
+         SELECT DISTINCT c.oid::bigint, n.nspname::text, c.relname::text
+         FROM above JOIN pg_class c ON c.oid = coalesce(above.parent, above.oid) JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1",
+    )
+    .bind(tables)
+    .fetch_all(&mut looking)
+    .await?;
+    let started = Instant::now();
+    for (oid, schema, name) in shared {
+        let table = TableName { oid, schema, name }.to_string();
+        let name = lock_name(oid);
+        while !pg::try_shared_lock(connection, &name).await? {
+            if started.elapsed() >= ENDING {
+                return Err(busy(&mut looking, &table, &name).await?);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    Ok(())
+}
+
+fn lock_name(table: i64) -> String {
+    format!("pgtend table {table}")
+}
+
+async fn busy(connection: &mut PgConnection, table: &str, lock: &str) -> Result<anyhow::Error> {
+    let holder = pg::lock_holder(connection, lock).await?;
     let holder = holder.map_or_else(|| "a session that has just ended".to_owned(), |holder| holder.to_string());
-    Err(Fault::new(Kind::Busy, format!("another job of pgtend works on {table}: {holder}")).into())
+    Ok(Fault::new(Kind::Busy, format!("another job of pgtend works on {table}: {holder}")).into())
 }
 
 struct Failure {

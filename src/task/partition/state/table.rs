@@ -8,6 +8,7 @@ use crate::fault::{Fault, Kind};
 use crate::pg::{self, identifier};
 use crate::task::partition::Partition;
 use crate::task::partition::key::Key;
+use crate::task::partition::left::Left;
 
 #[derive(sqlx::FromRow)]
 struct Found {
@@ -96,12 +97,20 @@ async fn find(connection: &mut PgConnection, table: &str) -> Result<Found> {
 
 /// Whether a run could start: the table, its key, and the role's privileges.
 pub async fn check(connection: &mut PgConnection, partition: &Partition) -> Result<String> {
-    let mut said = Vec::new();
-    for parent in parents(connection, partition).await? {
-        let (table, _) = tended(connection, &Partition { table: parent.sql(), ..partition.clone() }).await?;
-        said.push(format!("owns {table}, and may make tables in its schema"));
+    let (mut said, mut left) = (Vec::new(), Vec::new());
+    let parents = parents(connection, partition).await?;
+    let is_alone = parents.len() == 1;
+    for parent in parents {
+        match tended(connection, &Partition { table: parent.sql(), ..partition.clone() }).await {
+            Ok((table, _)) => said.push(format!("owns {table}, and may make tables in its schema")),
+            Err(error) if is_alone => return Err(error),
+            Err(error) => left.push(Left::of(parent, error)?),
+        }
     }
-    Ok(said.join("; "))
+    match left.is_empty() {
+        true => Ok(said.join("; ")),
+        false => Err(Left::all(&left)),
+    }
 }
 
 /// The session has no search_path, so that a name without a schema is one of `public`.
