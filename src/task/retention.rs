@@ -15,6 +15,7 @@ mod key;
 mod left;
 mod plan;
 mod references;
+mod size;
 mod tree;
 mod whole;
 
@@ -35,7 +36,7 @@ use crate::report::{Report, Unfinished};
 use crate::store::Store;
 use crate::task::partition::{Epoch, Partition, with_schema};
 use crate::task::{RunContext, Work};
-use crate::units::{self, Span};
+use crate::units::{self, Size, Span};
 
 /// `[retention]`, resolved.
 #[derive(Clone, Debug)]
@@ -46,6 +47,8 @@ pub struct Retention {
     /// So many rows of each `per` stay, the newest.
     pub keep_newest: Option<u32>,
     pub per: Option<String>,
+    /// The newest rows that fit in this stay.
+    pub max_size: Option<Size>,
     pub epoch: Option<Epoch>,
     pub condition: Option<String>,
     pub archive: Option<String>,
@@ -67,7 +70,7 @@ pub struct Written {
     pub table: String,
     /// Its time: timestamptz, timestamp, date, an integer with `epoch`, uuid (version 7) or text (ULIDs). Rows where it is NULL stay.
     pub column: String,
-    /// Rows leave at this age, by the server's clock. This, `keep_newest`, or both: then rows go that are old, and not among the newest.
+    /// Rows leave at this age, by the server's clock. This, `keep_newest`, `max_size`, or several: then rows go that go by each of them.
     pub older_than: Option<Span>,
     /// So many rows of each value of `per` stay, the newest by `column`; from 1.
     #[schemars(with = "Option<u32>")]
@@ -75,6 +78,10 @@ pub struct Written {
     /// A column that an index begins with. Rows where it is NULL stay.
     #[schemars(with = "Option<String>")]
     pub per: Option<Spanned<String>>,
+    /// The newest rows that fit in this, with their indexes and TOAST, stay: "20GB". What rows take counts, not what files have, which do not
+    /// shrink.
+    #[schemars(with = "Option<Size>")]
+    pub max_size: Option<Spanned<Size>>,
     /// What an integer column counts since 1970: "seconds", "milliseconds" or "microseconds".
     pub epoch: Option<Epoch>,
     /// An SQL condition that rows must meet besides: "status <> 'running'".
@@ -133,10 +140,10 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Retention>
         return None;
     }
     match (&written.keep_newest, &written.per) {
-        (None, None) if written.older_than.is_none() => {
+        (None, None) if written.older_than.is_none() && written.max_size.is_none() => {
             checker.missing(
                 "[retention] does not say what goes",
-                "older_than = \"90d\", or keep_newest = 10 with per = \"a column\"",
+                "older_than = \"90d\", max_size = \"20GB\", or keep_newest = 10 with per = \"a column\"",
             );
             return None;
         }
@@ -158,12 +165,17 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Retention>
         }
         _ => {}
     }
+    if let Some(none) = written.max_size.as_ref().filter(|size| size.get_ref().0 == 0) {
+        checker.problem(none, "`max_size` of nothing", "the size that the newest rows may have: \"20GB\"".to_owned());
+        return None;
+    }
     Some(Retention {
         table: written.table,
         column: written.column,
         older_than: written.older_than,
         keep_newest: written.keep_newest.map(Spanned::into_inner),
         per: written.per.map(Spanned::into_inner),
+        max_size: written.max_size.map(Spanned::into_inner),
         epoch: written.epoch,
         condition: written.condition,
         archive: written.archive.map(Spanned::into_inner),
@@ -214,7 +226,7 @@ impl Work for Retention {
         }
         let mut report = match plan.whole.take() {
             Some(whole) => {
-                let partitions = self.partitions(&plan.table).context("partitions go by their age")?;
+                let partitions = self.partitions(&plan.table, plan.age).context("partitions go by their age")?;
                 partitions.apply(run, whole).await?
             }
             None => Report::default(),
@@ -262,6 +274,9 @@ impl Work for Retention {
             Some(left) => left.report(&mut report, &plan),
             None => report.fact("rows_left", serde_json::Value::Null),
         }
+        if let Some(measured) = &plan.measured {
+            report.fact("size", serde_json::to_value(measured)?);
+        }
         report.summary = summary(self, &plan, &done, stopped.as_deref(), left.as_ref());
         if !partitions_summary.is_empty() {
             report.summary = format!("{partitions_summary}; {}", report.summary);
@@ -284,9 +299,9 @@ impl Work for Retention {
 }
 
 impl Retention {
-    /// Whole partitions that are too old.
-    fn partitions(&self, table: &str) -> Option<Partition> {
-        let retiring = Partition::retiring(table, &self.column, self.older_than?, self.archive.clone());
+    /// Whole partitions that are older.
+    fn partitions(&self, table: &str, age: Option<Span>) -> Option<Partition> {
+        let retiring = Partition::retiring(table, &self.column, age?, self.archive.clone());
         Some(Partition { epoch: self.epoch, ..retiring })
     }
 
@@ -299,7 +314,8 @@ impl Retention {
     fn in_words(&self) -> String {
         let age = self.older_than.map(|age| format!("older than {age}"));
         let newest = self.newest().map(|(keep, per)| format!("beyond the newest {keep} of each {per}"));
-        age.into_iter().chain(newest).collect::<Vec<_>>().join(" and ")
+        let size = self.max_size.map(|size| format!("beyond the newest {size}"));
+        age.into_iter().chain(newest).chain(size).collect::<Vec<_>>().join(" and ")
     }
 
     /// Other tables, quoted, whose rows refer to those of the table.

@@ -74,6 +74,8 @@ mod restore_options;
 mod restore_stream;
 /// Rows that leave a table, and come back.
 mod retention;
+/// `max_size`: what fits stays.
+mod retention_size;
 /// Tables of every kind that rows leave, and who else holds them.
 mod retention_tables;
 /// What is old, and who says so: clocks, values that are no times, the first run, keys.

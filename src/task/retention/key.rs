@@ -101,6 +101,15 @@ impl Key {
         self.at(DateTime::from_timestamp(FIRST_REAL_SECOND, 0).unwrap_or_default(), zone)
     }
 
+    /// Of a value as SQL and another one as text, the one that fewer values are below, as SQL.
+    pub async fn lower(self, connection: &mut PgConnection, value: Option<String>, text: &str) -> Result<String> {
+        let other = format!("{}::{}", literal(text), self.type_sql());
+        let Some(value) = value else { return Ok(other) };
+        let is_lower =
+            format!("SELECT ({} OPERATOR(pg_catalog.<) {})::text", self.compared(value.clone()), self.compared(other.clone()));
+        Ok(if pg::fetch_text(connection, is_lower).await?.as_deref() == Some("true") { value } else { other })
+    }
+
     /// Less than any value, as text.
     pub fn start(self) -> String {
         match self {
