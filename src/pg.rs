@@ -113,14 +113,14 @@ pub fn query<'q>(sql: String) -> Query<'q, Postgres, PgArguments> {
     sqlx::query(AssertSqlSafe(sql))
 }
 
-/// Runs somebody's own SQL as it stands. Returns the number of rows by the server's count: affected, or returned
+/// Runs somebody's own SQL as it stands. Returns the number of rows of each of its commands by the server's count: affected, or returned
 /// and thrown away.
-pub async fn execute_script(connection: &mut PgConnection, sql: &str) -> Result<u64> {
-    let mut rows = 0;
+pub async fn execute_script(connection: &mut PgConnection, sql: &str) -> Result<Vec<u64>> {
+    let mut rows = Vec::new();
     let mut results = connection.fetch_many(AssertSqlSafe(sql));
     while let Some(result) = results.try_next().await.map_err(in_its_own_words)? {
         if let sqlx::Either::Left(done) = result {
-            rows += done.rows_affected();
+            rows.push(done.rows_affected());
         }
     }
     Ok(rows)

@@ -1,6 +1,7 @@
 //! `[sql]`: the user's own statements, bounded in time, with what they did in the report.
 
 mod execute;
+mod kept;
 mod text;
 
 use std::fmt;
