@@ -49,6 +49,15 @@ impl<'a> Shelf<'a> {
         held.await.with_context(|| format!("cannot look for {}", archived.key))
     }
 
+    /// The partition is attached again, and stays: what was archived of it is in its table.
+    pub async fn is_back(&self, session: &mut Session, plan: &Plan, key: &str) -> Result<()> {
+        self.archive.is_back(&mut session.connection, self.run.database, &plan.table.sql(), key).await
+    }
+
+    pub async fn is_back_for_good(&self, key: &str) {
+        self.archive.is_back_for_good(key).await;
+    }
+
     /// Returns the mark that the table has now.
     pub async fn put(&self, session: &mut Session, plan: &Plan, table: &TableName, mark: &Mark) -> Result<Attempt<Mark>> {
         // Somebody may still write to it by its own name: not while it is read.
