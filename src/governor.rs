@@ -41,6 +41,8 @@ const IDLE_REST: Duration = Duration::from_millis(1200);
 const IDLE_EVERY: Duration = Duration::from_secs(20);
 /// Looks of [`LOOK_EVERY`] at which somebody has to be at work.
 const LOOKS_IN_A_ROW: u32 = 4;
+/// Between pieces of work that take minutes.
+const LONGEST_BETWEEN: Duration = Duration::from_secs(60);
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// The governor's answer.
@@ -207,9 +209,9 @@ impl Governor {
         !self.waits.is_empty()
     }
 
-    /// How long to rest after a batch that took so long.
-    pub fn pause_after(&self, batch: Duration) -> Duration {
-        let rest = batch.mul_f64(self.beside.throttle.rest);
+    /// How long to rest after a batch that took so long, and was meant to take `target`.
+    pub fn pause_after(&self, batch: Duration, target: Duration) -> Duration {
+        let rest = self.beside.throttle.rest_after(batch, target);
         match self.limits.pause {
             Some(pause) if self.beside.throttle == Throttle::FULL => pause.0,
             Some(pause) => rest.max(pause.0),
@@ -217,9 +219,17 @@ impl Governor {
         }
     }
 
+    /// Between pieces of work that take their time, each of which is its own end: a rest only while others are at work.
+    pub fn rest_between(&self, piece: Duration) -> Duration {
+        if self.beside.throttle == Throttle::FULL {
+            return Duration::ZERO;
+        }
+        self.beside.throttle.rest_after(piece, piece).min(LONGEST_BETWEEN)
+    }
+
     /// What a batch may take of the time that is meant for one, with regard to those who work beside it.
     pub fn scaled(&self, batch_time: Duration) -> Duration {
-        batch_time.mul_f64(self.beside.throttle.batch)
+        self.beside.throttle.of(batch_time)
     }
 
     /// How far the task is, from 0 to 1.

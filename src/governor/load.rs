@@ -16,6 +16,10 @@ const MORE_WAITING: f64 = 0.25;
 const WELL_WITHIN: f64 = 0.7;
 const HARDLY_NOTICED: f64 = 0.4;
 
+const SMALLEST_BATCH: Duration = Duration::from_micros(1250);
+/// After a batch that took longer than it was meant to: four of them a second are the least.
+const LONGEST_REST: Duration = Duration::from_millis(250);
+
 /// How long commits took, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
@@ -79,6 +83,18 @@ impl Throttle {
             return Self { rest: (self.rest / shorter).max(Self::FULL.rest), ..self };
         }
         Self { batch: (self.batch * larger).min(1.0), ..self }
+    }
+
+    /// What a batch may take of the time that is meant for one. Below a millisecond it would be round trips and nothing else.
+    pub fn of(self, batch_time: Duration) -> Duration {
+        batch_time.mul_f64(self.batch).max(SMALLEST_BATCH.min(batch_time))
+    }
+
+    /// The rest after a batch. One that took longer than it was meant to (it waited for a processor, not for what it did) is no reason to
+    /// stand still: on a machine whose processors are all taken, batches of one block took 20 ms and more, and rests of 32 times that would
+    /// let a run go on by two of them in a second.
+    pub fn rest_after(self, batch: Duration, target: Duration) -> Duration {
+        batch.mul_f64(self.rest).min(target.mul_f64(self.rest).max(LONGEST_REST))
     }
 
     pub fn slower_of(self, other: Self) -> Self {
@@ -220,6 +236,23 @@ mod tests {
             now = decide(now, &idle, Some(&idle), 2.0).0;
         }
         assert_eq!(now, Throttle::FULL);
+    }
+
+    #[test]
+    fn at_its_slowest_a_run_goes_on_by_some_batches_a_second() {
+        let ms = Duration::from_millis;
+        let least = Throttle::LEAST;
+        for (what, took, target, expected) in [
+            ("as meant", Duration::from_micros(1250), Duration::from_micros(1250), ms(40)),
+            ("it waited for a processor", ms(20), Duration::from_micros(1250), ms(250)),
+            ("a little longer than meant", ms(2), Duration::from_micros(1250), ms(64)),
+            ("an archive's, which is an upload", ms(300), ms(312), ms(9600)),
+        ] {
+            assert_eq!(least.rest_after(took, target), expected, "{what}");
+        }
+        assert_eq!(least.of(ms(20)), Duration::from_micros(1250));
+        assert_eq!(least.of(ms(3)), Duration::from_micros(1250), "not a round trip's part");
+        assert_eq!(Throttle::FULL.of(Duration::from_micros(500)), Duration::from_micros(500), "what was asked for");
     }
 
     #[test]

@@ -45,11 +45,28 @@ pub struct Pace {
     size: f64,
     least: f64,
     most: f64,
+    /// Smaller ones take hardly less time: their begin and end, and the wait for a processor, stay. Reached from above only by batches that take longer
+    /// than one may, or that somebody waited for.
+    enough: f64,
 }
 
 impl Pace {
     pub fn new(start: u64, least: u64, most: u64) -> Self {
-        Self { size: start as f64, least: least as f64, most: most as f64 }
+        Self { size: start as f64, least: least as f64, most: most as f64, enough: least as f64 }
+    }
+
+    /// Not smaller than `enough` for the sake of others whom it does not touch.
+    pub fn with_enough(self, enough: u64) -> Self {
+        Self { enough: (enough as f64).max(self.least), ..self }
+    }
+
+    /// The same as [`Pace::took`] where `target` is less than `whole`, the time that a batch may take, so that others meet less of it.
+    pub fn took_beside_others(&mut self, elapsed: Duration, target: Duration, whole: Duration, blocked: u64) {
+        let before = self.size;
+        self.took(elapsed, target, blocked);
+        if blocked == 0 && elapsed <= whole {
+            self.size = self.size.max(self.enough.min(before * 1.5));
+        }
     }
 
     pub fn size(&self) -> u64 {
@@ -66,6 +83,27 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn for_others_batches_shrink_to_what_is_enough_and_for_their_locks_and_their_time_to_the_least() {
+        let ms = Duration::from_millis;
+        let (target, whole) = (ms(2), ms(20));
+        let mut pace = Pace::new(64, 1, 1000).with_enough(8);
+        for _ in 0..20 {
+            pace.took_beside_others(ms(15), target, whole, 0);
+        }
+        assert_eq!(pace.size(), 8, "a busy machine");
+        for _ in 0..20 {
+            pace.took_beside_others(ms(30), target, whole, 0);
+        }
+        assert_eq!(pace.size(), 1, "its own work takes that long");
+        for _ in 0..20 {
+            pace.took_beside_others(ms(15), target, whole, 0);
+        }
+        assert_eq!(pace.size(), 8, "no longer");
+        pace.took_beside_others(ms(1), target, whole, 2);
+        assert_eq!(pace.size(), 4, "somebody waited for its locks");
+    }
 
     #[test]
     fn batches_grow_and_shrink_towards_their_time() {

@@ -27,7 +27,7 @@ pub use key::Epoch;
 pub use keys::{Grace, Like, Retain, Written, resolve};
 pub use state::{TableName, with_schema};
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use chrono_tz::Tz;
@@ -189,8 +189,10 @@ impl Partition {
         let mut strain = None;
         for planned in &plan.steps {
             let step = &planned.step;
-            // What is needed ahead is made whatever the strain; what goes can wait.
-            if !matches!(step, Step::Create(_) | Step::Finalise { .. }) {
+            // What is needed ahead is made whatever the strain; what goes can wait, and so can rows of the past, which move.
+            let moves_rows = matches!(step, Step::Create(new) if new.moves_rows);
+            let is_past = |new: &decide::New| moves_rows && new.range.is_some_and(|range| range.to <= plan.now);
+            if !matches!(step, Step::Create(new) if !is_past(new)) && !matches!(step, Step::Finalise { .. }) {
                 // It has waited once, and is not to wait for each of them.
                 if strain.is_none()
                     && let Go::Stop(reason) = governor.go().await?
@@ -215,7 +217,14 @@ impl Partition {
             }
             tracing::info!("{step}: {}", planned.reason);
             // One partition that cannot be made or dropped does not stop the others (pg_partman#421), a lost server does.
-            match self.take(step, plan, shelf, session, &mut progress).await {
+            let (began, pid) = (Instant::now(), session.pid);
+            let taken = self.take(step, plan, shelf, session, &mut progress);
+            let taken = if moves_rows { governor.watch(pid, taken).await.0 } else { taken.await };
+            if moves_rows {
+                let elapsed = began.elapsed();
+                tokio::time::sleep(governor.pause_after(elapsed, elapsed)).await;
+            }
+            match taken {
                 Ok(None) => {}
                 Ok(Some(who)) => {
                     progress.detach_is_pending |= matches!(step, Step::Finalise { .. });
@@ -256,7 +265,7 @@ impl Partition {
                 }
                 return Ok(attempt.locked());
             }
-            Step::Keep { partition, mark } => return Ok(retire::keep(session, partition, mark).await?.locked()),
+            Step::Keep { partition, mark } => return Ok(retire::keep(session, plan, shelf, partition, mark).await?.locked()),
             // Its archive is looked at once more before it goes.
             Step::Drop { table, mark } => (table, mark.clone()),
             Step::Retire { partition, how, mark } => match retire::retire(session, plan, partition, *how, mark).await? {

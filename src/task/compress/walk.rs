@@ -216,7 +216,8 @@ impl Work<'_> {
                     let began = Instant::now();
                     let (batch, left) = rest.split_at(batch_length(rest, pace.size()));
                     let result = self.batch(connection, governor, pid, batch, &mut pace, done, act).await?;
-                    let pause = governor.pause_after(began.elapsed());
+                    let pause =
+                        governor.pause_after(began.elapsed(), governor.scaled(governor.limits().batch_time.0 * TIMES_BATCH_TIME));
                     dead_bytes += result.dead_bytes;
                     self.phase.advance(result.before_bytes);
                     rest = left;

@@ -39,6 +39,7 @@ pub async fn apply(job: &VectorIndex, run: &RunContext<'_>, plan: Plan) -> Resul
             job,
             run,
             limits,
+            governor: &mut governor,
             extension: &plan.extension,
             is_partition,
             part,
@@ -82,6 +83,7 @@ struct Worker<'a> {
     job: &'a VectorIndex,
     run: &'a RunContext<'a>,
     limits: &'a Limits,
+    governor: &'a mut Governor,
     extension: &'a str,
     is_partition: bool,
     part: Part,
@@ -143,7 +145,7 @@ impl Worker<'_> {
                 only: None,
                 sample: &self.part.sample,
             };
-            let tuning = tuner.tune().await?;
+            let tuning = tuner.tune(self.governor).await?;
             decision = decide::after_tuning(&self.part.wanted, &self.part.today, decision, &tuning);
             self.told.tuning = Some(tuning);
             if let Action::Build { spec: Spec::Hnsw { .. } } = decision.action {

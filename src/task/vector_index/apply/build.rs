@@ -257,7 +257,7 @@ impl Worker<'_> {
                     only: Some(spec),
                     sample: &self.part.sample,
                 };
-                let tuning = tuner.tune().await?;
+                let tuning = tuner.tune(self.governor).await?;
                 match tuning.candidates.into_iter().next() {
                     Some(candidate) if tuning.share >= 1.0 => candidate,
                     _ => {
