@@ -6,41 +6,16 @@
 
 #![forbid(unsafe_code)]
 
+pub mod archive;
+pub mod base;
 pub mod cli;
 pub mod config;
-pub mod job;
-pub mod schedule;
-pub mod toml_file;
-pub mod units;
-
-pub mod bounds;
-pub mod ca_file;
-pub mod captured;
-pub mod cleartext;
-pub mod descriptors;
-pub mod fault;
 pub mod ledger;
-pub mod metrics;
-pub mod network;
-pub mod notify;
-pub mod process_identity;
-pub mod progress;
-pub mod report;
-pub mod runner;
-pub mod scheduler;
-pub mod task;
-pub mod terminal;
-
-pub mod archive;
-pub mod child;
-pub mod client_tools;
-pub mod concurrently;
-pub mod governor;
+pub mod live;
+pub mod members;
 pub mod pg;
+pub mod run;
 pub mod store;
-
-pub mod http;
-pub mod page;
-pub mod render;
-pub mod status;
-pub mod telemetry;
+pub mod task;
+pub mod web;
+pub mod work;

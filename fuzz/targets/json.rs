@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use libfuzzer_sys::fuzz_target;
-use pgtend::bounds::Bounded;
+use pgtend::base::bounds::Bounded;
 use pgtend::task::audit::document::Document;
-use pgtend::task::backup::blocks::Proof;
+use pgtend::members::blocks::Proof;
 use pgtend::task::backup::manifest::{self, Manifest};
 use pgtend::task::backup::markers::{DeletingMarker, Hold, RunMarker};
 use pgtend::task::backup::series::{Identity, Series};

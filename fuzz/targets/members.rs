@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use libfuzzer_sys::fuzz_target;
-use pgtend::task::backup::Compression;
-use pgtend::task::backup::blocks::{Hasher, Proof};
-use pgtend::task::backup::compress::{Compressor, DecodeError, decode};
-use pgtend::task::backup::members::MemberIndex;
+use pgtend::members::compress::Compression;
+use pgtend::members::blocks::{Hasher, Proof};
+use pgtend::members::compress::{Compressor, DecodeError, decode};
+use pgtend::members::index::MemberIndex;
 use pgtend_fuzz::memory::most_held;
 
 /// A bomb is given up here.

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
-use pgtend::toml_file::Problems;
-use pgtend::{config, job};
+use pgtend::base::toml_file::Problems;
+use pgtend::config;
+use pgtend::run::job;
 
 const SECRET: &str = "hunter2";
 

@@ -11,11 +11,11 @@ use super::restore::RowsOnly;
 use super::restored::{Place, Record};
 use super::write::head;
 use super::{Archive, BatchName, Manifest, RESTORED, listing};
+use crate::base::progress::{Phase, Progress};
+use crate::base::units;
+use crate::members::compress::Compression;
+use crate::members::decode::decode_object;
 use crate::pg;
-use crate::progress::{Phase, Progress};
-use crate::task::backup::Compression;
-use crate::task::backup::read_back::decode_object;
-use crate::units;
 
 /// Held in memory, 40 bytes each. What came back beyond that is archived again.
 const ROWS_MOST: usize = 2_000_000;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::bounds;
+use crate::base::bounds;
 use crate::pg::{identifier, literal};
 
 /// Of values in one filter: more are a list in a table.

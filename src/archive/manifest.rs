@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 
 use super::session::{self, server_started_at, system_identifier, transaction};
 use super::{Exported, Source};
-use crate::bounds::{self, Bounded};
+use crate::base::bounds::{self, Bounded};
 
 /// 2 has `preamble`. A program that meets a higher number refuses it.
 pub const FORMAT: u32 = 2;

@@ -12,13 +12,13 @@ use super::restored::{Place, Record, Restored};
 use super::session::{self, prepare_session, transaction};
 use super::write::{TAIL, column_list, head};
 use super::{BatchName, Manifest, is_as_written};
-use crate::fault::{Fault, Kind};
+use crate::base::fault::{Fault, Kind};
+use crate::base::progress::Phase;
+use crate::base::units;
+use crate::members::compress::Compression;
+use crate::members::decode::decode_object;
 use crate::pg;
-use crate::progress::Phase;
 use crate::store::Store;
-use crate::task::backup::Compression;
-use crate::task::backup::read_back::decode_object;
-use crate::units;
 
 /// Rows wait there for the filter. No table of others has that name.
 const ASIDE: &str = "pg_temp.\"pgtend rows that come back\"";

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use sqlx::PgConnection;
 
-use crate::fault::{Fault, Kind};
+use crate::base::fault::{Fault, Kind};
 use crate::pg;
 
 /// The table that `table` means in this session (as in SQL), with its schema, quoted. An error where there is none, and for one of

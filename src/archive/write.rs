@@ -9,12 +9,10 @@ use sqlx::PgConnection;
 use super::back::Known;
 use super::session;
 use super::{Exported, Manifest, Source};
+use crate::base::progress::Phase;
+use crate::members::compress::{Compression, Compressor, MEMBER_BYTES};
 use crate::pg;
-use crate::progress::Phase;
 use crate::store::Store;
-use crate::task::backup::Compression;
-use crate::task::backup::compress::{Compressor, MEMBER_BYTES};
-use crate::task::backup::stream::hex;
 
 pub(super) const TAIL: &[u8] = b"\\.\n";
 
@@ -92,7 +90,7 @@ pub(super) async fn write(
             rows: writer.rows,
             bytes: writer.bytes,
             uncompressed_bytes: writer.uncompressed_bytes,
-            sha256: hex(&writer.hash.finalize()),
+            sha256: hex::encode(writer.hash.finalize()),
         })
     };
     let written: Result<Exported> = written.await;

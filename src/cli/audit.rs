@@ -8,12 +8,16 @@ use serde_json::json;
 
 use super::output::{self, print};
 use super::{Global, cancelled_by_signals};
-use crate::fault::{Fault, Kind};
+use crate::base::fault::{Fault, Kind};
+use crate::base::terminal::say;
+use crate::base::toml_file::did_you_mean;
+use crate::run::job::Job;
+use crate::task::Task;
+use crate::task::audit::FailOn;
 use crate::task::audit::checks::{self, CHECKS, Check};
 use crate::task::audit::document::{Change, Document, Finding, State};
-use crate::task::audit::{self, FailOn, html, markdown};
-use crate::terminal::say;
-use crate::toml_file::did_you_mean;
+use crate::task::audit::{self, html, markdown};
+use crate::work::Other;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -64,8 +68,13 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
         return Err(Fault::new(Kind::Configuration, format!("the configuration has no database `{name}`; {hint}")).into());
     }
     let only = arguments.check.as_deref().map(find).transpose()?;
+    let own = folder.jobs.iter().find_map(|job| match &job.task {
+        Task::Audit(audit) if job.databases.iter().any(|database| database == name) => Some((job.name.clone(), audit.clone())),
+        _ => None,
+    });
+    let others: Vec<Other> = folder.jobs.iter().map(Job::in_short).collect();
     let (mut audit, document) =
-        audit::by_hand(&config, &folder.jobs, name, only, &global.progress(), &cancelled_by_signals()?).await?;
+        audit::by_hand(&config, &others, own, name, only, &global.progress(), &cancelled_by_signals()?).await?;
     if let Some(fail_on) = arguments.fail_on {
         audit.fail_on = fail_on.level();
     }

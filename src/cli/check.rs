@@ -7,19 +7,20 @@ use chrono::Utc;
 use serde_json::json;
 use sqlx::postgres::PgConnection;
 
-use super::Global;
 use super::output::{self, print};
-use crate::cleartext;
-use crate::client_tools;
+use super::{Global, cleartext};
+use crate::base::fault;
+use crate::base::units;
 use crate::config::{self, Config};
-use crate::fault;
-use crate::job::Job;
 use crate::ledger::Ledger;
+use crate::pg::client_tools;
+use crate::pg::failure;
 use crate::pg::{self, Server};
+use crate::run::job::Job;
 use crate::store::Store;
-use crate::task::backup::{Backup, facts, readiness};
+use crate::task::backup::Backup;
+use crate::task::backup::{facts, readiness};
 use crate::task::{Task, foreign_code};
-use crate::units;
 
 /// pg_dump and psql go their own way, with another TLS.
 const WAY_IN: &str = "connection of the client tools";
@@ -64,7 +65,7 @@ pub async fn run(global: &Global, connect: bool) -> Result<ExitCode> {
     }
     // The first failure gives the exit code: the rest may follow from it.
     Ok(match tried.into_iter().find_map(|tried| tried.result.err()) {
-        Some(error) => fault::exit_code(&error),
+        Some(error) => failure::exit_code(&error),
         None => ExitCode::SUCCESS,
     })
 }
@@ -84,7 +85,7 @@ fn schedule_notes(jobs: &[Job]) -> Vec<String> {
 fn detail(tried: &Tried) -> String {
     match &tried.result {
         Ok(detail) => detail.clone(),
-        Err(error) => fault::in_a_line(error),
+        Err(error) => failure::in_a_line(error),
     }
 }
 
@@ -97,7 +98,7 @@ async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Tried> {
     let mut tried = Vec::new();
     for (name, database) in &config.databases {
         let what = format!("database {name}");
-        let settings = match pg::Settings::resolve(database) {
+        let settings = match database.settings() {
             Ok(settings) => settings,
             Err(error) => {
                 tried.push(Tried { what, result: Err(error) });
@@ -175,10 +176,10 @@ async fn may_run(
     job: &Job,
     config: &Config,
 ) -> Result<String> {
-    if database.owner_url.is_none() || !foreign_code::meets(&job.task) {
+    if database.owner_url.is_none() || !job.task.meets_owners() {
         return may_run_as(connection, settings, job, config).await;
     }
-    let owner = pg::Settings::resolve_owner(database)?;
+    let owner = database.owner_settings()?;
     let mut connection = owner.connect().await.context("owner_url")?;
     let found = may_run_as(&mut connection, &owner, job, config).await?;
     Ok(format!("{found}; by owner_url: {}", owner.display()))
@@ -186,7 +187,7 @@ async fn may_run(
 
 async fn may_run_as(connection: &mut PgConnection, settings: &pg::Settings, job: &Job, config: &Config) -> Result<String> {
     // First: what looks at the table runs some of it.
-    let foreign_code = foreign_code::warnings(settings, job).await?;
+    let foreign_code = foreign_code::warnings(settings, &job.task.touched(), job.limits.trust_owners).await?;
     let found = privileges(connection, settings, job, config).await?;
     Ok(format!("{found}{}", warnings(foreign_code)))
 }
@@ -214,7 +215,7 @@ async fn privileges(connection: &mut PgConnection, settings: &pg::Settings, job:
                 "SELECT has_table_privilege(to_regclass($1), 'SELECT') AND has_table_privilege(to_regclass($1), 'UPDATE')
                     AND has_table_privilege(to_regclass($1), 'DELETE')",
             )
-            .bind(crate::task::partition::with_schema(&retention.table))
+            .bind(crate::pg::table::with_schema(&retention.table))
             .fetch_one(&mut *connection)
             .await?;
             return match there {

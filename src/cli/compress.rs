@@ -7,11 +7,12 @@ use clap::Subcommand;
 
 use super::Global;
 use super::run_job::{self, Request};
-use crate::fault::{Fault, Kind};
-use crate::job::Job;
+use crate::base::fault::{Fault, Kind};
+use crate::run::job::Job;
 use crate::task::compress::by_hand::{Install, Undo};
 use crate::task::compress::{Compress, Method};
-use crate::task::{ByHand, Mode, Task};
+use crate::task::{ByHand, Task};
+use crate::work::Mode;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -51,13 +52,22 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
     let request = Request { name, mode, database: database.as_deref(), scheduled: false };
     match command {
         Command::Install { force, .. } => {
-            let work =
-                |job: &Job| Ok(ByHand { command: "compress install", work: Install { compress: gzip_of(job)?, force: *force } });
+            let work = |job: &Job| {
+                Ok(ByHand {
+                    command: "compress install",
+                    task: job.task.clone(),
+                    work: Install { compress: gzip_of(job)?, force: *force },
+                })
+            };
             run_job::by_hand(global, &request, work).await
         }
         Command::Undo { keep_view, .. } => {
             let work = |job: &Job| {
-                Ok(ByHand { command: "compress undo", work: Undo { compress: gzip_of(job)?, keep_view: *keep_view } })
+                Ok(ByHand {
+                    command: "compress undo",
+                    task: job.task.clone(),
+                    work: Undo { compress: gzip_of(job)?, keep_view: *keep_view },
+                })
             };
             run_job::by_hand(global, &request, work).await
         }

@@ -9,7 +9,8 @@ use serde_json::json;
 
 use super::Arguments;
 use super::output::print;
-use crate::{config, job};
+use crate::config;
+use crate::run::job;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Which {

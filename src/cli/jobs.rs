@@ -9,11 +9,11 @@ use serde_json::json;
 
 use super::Global;
 use super::output::{self, print};
-use crate::job::Job;
+use crate::base::units;
+use crate::ledger::report::{Outcome, Report};
 use crate::ledger::{Key, Ledger, Row};
-use crate::report::{Outcome, Report};
-use crate::scheduler::planner;
-use crate::units;
+use crate::run::job::Job;
+use crate::run::scheduler::planner;
 
 pub async fn run(global: &Global) -> Result<ExitCode> {
     let (config, folder) = global.load()?;

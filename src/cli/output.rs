@@ -5,7 +5,7 @@ use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use anyhow::Result;
 use comfy_table::{ContentArrangement, Table};
 
-use crate::terminal;
+use crate::base::terminal;
 
 /// Writes data to stdout, with control characters shown. A reader that has gone (`pgtend jobs | head -1`) is no error.
 pub fn print(text: &str) -> Result<()> {

@@ -7,11 +7,12 @@ use clap::Subcommand;
 
 use super::Global;
 use super::run_job::{self, Request};
-use crate::fault::{Fault, Kind};
-use crate::job::Job;
+use crate::base::fault::{Fault, Kind};
+use crate::run::job::Job;
 use crate::task::partition::Partition;
 use crate::task::partition::convert::{Convert, Undo};
-use crate::task::{ByHand, Mode, Task};
+use crate::task::{ByHand, Task};
+use crate::work::Mode;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -36,10 +37,16 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
     let mode = if *dry_run { Mode::DryRun } else { Mode::Apply };
     let request = Request { name, mode, database: database.as_deref(), scheduled: false };
     if *undo {
-        let work = |job: &Job| anyhow::Ok(ByHand { command: "partition undo", work: Undo { partition: partition_of(job)? } });
+        let work = |job: &Job| {
+            let partition = partition_of(job)?;
+            anyhow::Ok(ByHand { command: "partition undo", task: job.task.clone(), work: Undo { partition } })
+        };
         return run_job::by_hand(global, &request, work).await;
     }
-    let work = |job: &Job| anyhow::Ok(ByHand { command: "partition convert", work: Convert { partition: partition_of(job)? } });
+    let work = |job: &Job| {
+        let partition = partition_of(job)?;
+        anyhow::Ok(ByHand { command: "partition convert", task: job.task.clone(), work: Convert { partition } })
+    };
     run_job::by_hand(global, &request, work).await
 }
 

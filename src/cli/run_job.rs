@@ -9,17 +9,20 @@ use serde_json::json;
 
 use super::output::print;
 use super::{Global, cancelled_by_signals};
+use crate::base::fault::{Fault, Kind};
+use crate::base::terminal;
+use crate::base::units;
 use crate::config::Config;
-use crate::fault::{self, Fault, Kind};
-use crate::job::{CatchUp, Job};
+use crate::ledger::metrics::Metrics;
+use crate::ledger::report::Ended;
+use crate::ledger::report::{Outcome, Run};
 use crate::ledger::{Ledger, Trigger};
-use crate::metrics::Metrics;
-use crate::notify::Notifier;
-use crate::report::{Outcome, Run};
-use crate::runner::{self, Ended};
-use crate::task::{ByHand, Mode, Task, Work};
-use crate::terminal;
-use crate::units;
+use crate::pg::failure;
+use crate::run::job::{CatchUp, Job};
+use crate::run::notify::Notifier;
+use crate::run::runner::{self};
+use crate::task::{ByHand, Task};
+use crate::work::{Mode, Work};
 
 /// A timer that comes later than this after its tick has missed it.
 const ON_TIME: TimeDelta = TimeDelta::minutes(2);
@@ -118,7 +121,7 @@ fn exit_code(context: &runner::Context, all: &[Ended], some_did_not_run: bool) -
     // The last attempt on a database says how it went there; the last database that failed says it for all.
     let is_last = |index: usize, ended: &Ended| all.get(index + 1).is_none_or(|next| next.run.database != ended.run.database);
     let failed = all.iter().enumerate().rev().find(|(index, ended)| ended.error.is_some() && is_last(*index, ended));
-    failed.and_then(|(_, ended)| ended.error.as_ref()).map_or(ExitCode::SUCCESS, fault::exit_code)
+    failed.and_then(|(_, ended)| ended.error.as_ref()).map_or(ExitCode::SUCCESS, failure::exit_code)
 }
 
 async fn run_on(context: &runner::Context, job: &Job, database: &str, trigger: &Trigger, mode: Mode) -> Vec<Ended> {
@@ -130,7 +133,7 @@ async fn run_on(context: &runner::Context, job: &Job, database: &str, trigger: &
         if let Err(reason) = waited {
             let skipped = runner::skip(context, job, database, trigger, reason).await;
             if let Some(skipped) = &skipped {
-                context.notifier.ended(context, job, skipped).await;
+                context.notifier.ended(context.ledger.as_deref(), job, skipped).await;
             }
             return skipped.into_iter().collect();
         }
@@ -142,7 +145,7 @@ async fn run_on(context: &runner::Context, job: &Job, database: &str, trigger: &
         && only.run.id.is_none()
         && mode == Mode::Apply
     {
-        context.notifier.ended(context, job, only).await;
+        context.notifier.ended(context.ledger.as_deref(), job, only).await;
     }
     attempts
 }
@@ -195,6 +198,7 @@ fn context(global: &Global, config: Config, jobs: Vec<Job>, job: &Job, request: 
     Ok(runner::Context {
         notifier: Notifier::new(&config, &jobs),
         config: Arc::new(config),
+        others: Arc::new(jobs.iter().map(Job::in_short).collect()),
         jobs: Arc::new(jobs),
         ledger,
         progress: global.progress(),
@@ -242,7 +246,7 @@ fn say(global: &Global, ended: &Ended) -> Result<()> {
     }
     if let Some(error) = &ended.error {
         let outcome = if run.outcome == Outcome::Succeeded { Outcome::Failed } else { run.outcome };
-        terminal::say(&format!("pgtend: {who}: {} after {elapsed}: {}", outcome.in_words(), fault::in_a_line(error)));
+        terminal::say(&format!("pgtend: {who}: {} after {elapsed}: {}", outcome.in_words(), failure::in_a_line(error)));
     }
     Ok(())
 }

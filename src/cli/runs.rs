@@ -9,11 +9,12 @@ use serde_json::json;
 
 use super::Global;
 use super::output::{self, print};
-use crate::fault::{self, Fault, Kind};
+use crate::base::fault::{Fault, Kind};
+use crate::base::terminal::say;
+use crate::base::units;
+use crate::ledger::report::Outcome;
 use crate::ledger::{Filter, Ledger, Row};
-use crate::report::Outcome;
-use crate::terminal::say;
-use crate::units;
+use crate::pg::failure;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -49,7 +50,7 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     })?;
     // Whoever looks first says what nobody was left to say.
     if let Err(error) = ledger.mark_crashed().await {
-        match fault::kind_of(&error) {
+        match failure::kind_of(&error) {
             // Who may only read, reads.
             Some(Kind::Permission) => tracing::debug!("crashed runs are not marked: {error:#}"),
             _ => return Err(error),

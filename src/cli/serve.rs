@@ -10,17 +10,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::Global;
+use crate::base::fault::{Fault, Kind};
+use crate::base::progress::Progress;
+use crate::base::units;
 use crate::config::Config;
-use crate::fault::{Fault, Kind};
-use crate::http::{self, Hosts, Readers, Site};
-use crate::job::{Broken, Folder, Job};
 use crate::ledger::Ledger;
-use crate::metrics::Metrics;
-use crate::notify::Notifier;
-use crate::progress::Progress;
-use crate::runner::{self, Context};
-use crate::scheduler::Scheduler;
-use crate::units;
+use crate::ledger::metrics::Metrics;
+use crate::run::job::{Broken, Folder, Job};
+use crate::run::notify::Notifier;
+use crate::run::runner::{self, Context};
+use crate::run::scheduler::Scheduler;
+use crate::web::http::{self, Hosts, Readers, Site};
 
 /// A third of the unit's WatchdogSec, and less.
 const WATCHDOG_EVERY: Duration = Duration::from_secs(10);
@@ -133,7 +133,7 @@ async fn reload(global: &Global, site: &Arc<Site>) {
             None
         }
         Err(error) => {
-            let text = match error.downcast_ref::<crate::toml_file::Problems>() {
+            let text = match error.downcast_ref::<crate::base::toml_file::Problems>() {
                 Some(problems) => format!("{problems}:\n{}", problems.render(false)),
                 None => format!("{error:#}"),
             };
@@ -184,6 +184,7 @@ fn context(config: Config, jobs: Vec<Job>, ledger: Arc<Ledger>, metrics: Metrics
     Context {
         notifier: Notifier::new(&config, &jobs),
         config: Arc::new(config),
+        others: Arc::new(jobs.iter().map(Job::in_short).collect()),
         jobs: Arc::new(jobs),
         ledger: Some(ledger),
         progress: Progress::logged(),

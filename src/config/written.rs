@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{Checksums, Encryption, Metrics, Tools};
-use crate::units::{Size, Span};
+use crate::base::units::{Size, Span};
 
 /// config.toml as written.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 
 use super::{Key, Ledger, MaybeOutcome, Row};
-use crate::progress;
-use crate::report::{Outcome, Report};
+use crate::base::progress;
+use crate::ledger::report::{Outcome, Report};
 
 /// Deleted at once when history is pruned.
 const PRUNE_ROWS: i64 = 10_000;

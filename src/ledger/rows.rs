@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use crate::progress;
-use crate::report::{Outcome, Report};
+use crate::base::progress;
+use crate::ledger::report::{Outcome, Report};
 
 /// A run that is about to start.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@ use anyhow::Result;
 use sqlx::postgres::PgConnection;
 
 use super::Ledger;
-use crate::fault::{Fault, Kind};
+use crate::base::fault::{Fault, Kind};
 use crate::pg;
 
 /// One file for each version of the schema; a row of `pgtend.format` says how many of them were run.

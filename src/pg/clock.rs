@@ -4,8 +4,8 @@ use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 
-use crate::fault::{Fault, Kind};
-use crate::units;
+use crate::base::fault::{Fault, Kind};
+use crate::base::units;
 
 /// Hosts that have the time from somewhere differ by less. Where they do not, nothing is deleted by its age.
 pub const APART: TimeDelta = TimeDelta::minutes(1);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::{service, url};
-use crate::toml_file::did_you_mean;
+use crate::base::toml_file::did_you_mean;
 
 /// libpq's keywords with their values.
 pub type Parameters = BTreeMap<&'static str, String>;

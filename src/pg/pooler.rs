@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Row as _};
 
 use super::contract::Rights;
 use super::in_its_own_words;
-use crate::fault::{Fault, Kind};
+use crate::base::fault::{Fault, Kind};
 
 /// How a refusal of a pooler in transaction mode is known by its words.
 pub const TRANSACTION_POOLER: &str = "it is a connection pooler in transaction mode";

@@ -4,37 +4,18 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use sqlx::ConnectOptions as _;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSslMode};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 
 use super::contract::{self, Purpose};
+use super::failure::kind_of;
 use super::pooler::Answer;
+use super::route::{Seen, Way};
 use super::settings::{Host, Settings};
 use super::{identifier, in_its_own_words, pooler, sql_state, tls};
-use crate::fault::{Fault, Kind, kind_of};
+use crate::base::fault::{Fault, Kind};
 
 /// What SET ROLE calls the login's own role.
 const NO_ROLE: &str = "none";
-
-/// One way into a server: the number of a host, and how it is asked for TLS.
-#[derive(Clone, Copy, Debug)]
-pub struct Way {
-    pub host: usize,
-    pub mode: PgSslMode,
-}
-
-/// What connections showed. A run stays with the host that it began on: its locks are there.
-#[derive(Debug, Default)]
-pub struct Seen {
-    pub way: Option<Way>,
-    /// Databases that are reached through a pooler which gives a session for the whole connection.
-    pub pooled: Vec<String>,
-    /// What is in between refuses options (others drop them).
-    pub refuses_options: bool,
-    /// The role may set lc_messages, and nothing in between drops options.
-    pub may_set_messages: bool,
-    /// What ALTER ROLE … SET role says, where the configuration names none.
-    pub stored_role: Option<String>,
-}
 
 /// Why a host is not the one.
 struct No {

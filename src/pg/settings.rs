@@ -14,11 +14,10 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use super::contract::{self, Purpose};
 use super::parameters::{self, OWN_OPTIONS, Parameters};
 use super::passfile;
-use super::session::{Seen, Way};
+use super::route::{Seen, Way};
 use super::tls::{self, Root, Tls};
-use crate::config;
-use crate::fault::{Fault, Kind};
-use crate::network::is_this_machine;
+use crate::base::fault::{Fault, Kind};
+use crate::base::network::is_this_machine;
 
 /// Longer than a TCP handshake over any line that is worth a backup.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -67,24 +66,7 @@ pub struct Host {
 }
 
 impl Settings {
-    /// From the configuration; a service file, PG* variables and `.pgpass` fill what it leaves out.
-    pub fn resolve(database: &config::Database) -> Result<Self> {
-        let url = database.url.as_ref().map(ExposeSecret::expose_secret).unwrap_or("postgres://");
-        let settings = Self::from_url(url)?;
-        Ok(match &database.role {
-            Some(role) => settings.with_role(role),
-            None => settings,
-        })
-    }
-
-    /// The login of jobs that change rows: `owner_url`, where there is one.
-    pub fn resolve_owner(database: &config::Database) -> Result<Self> {
-        match &database.owner_url {
-            Some(url) => Self::from_url(url.expose_secret()),
-            None => Self::resolve(database),
-        }
-    }
-
+    /// A service file, PG* variables and `.pgpass` fill what the URL leaves out.
     pub fn from_url(url: &str) -> Result<Self> {
         let variable = |name: &str| std::env::var(name).ok();
         let resolved = parameters::resolve(url, &variable).and_then(|found| Self::of(&found));
@@ -144,7 +126,7 @@ impl Settings {
         Ok(Self { way_in: Arc::new(way_in), database, seen: Arc::default() })
     }
 
-    fn with_role(self, role: &str) -> Self {
+    pub fn with_role(self, role: &str) -> Self {
         Self { way_in: Arc::new(WayIn { role: role.to_owned(), ..(*self.way_in).clone() }), ..self }
     }
 

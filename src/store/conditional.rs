@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use uuid::Uuid;
 
 use super::{PROBE_FOLDER, Precondition, Store, Version};
-use crate::fault::{Fault, Kind};
+use crate::base::fault::{Fault, Kind};
 
 /// What came of a write under a condition.
 pub enum Conditional {

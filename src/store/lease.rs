@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::{Precondition, Store, Version, sign};
-use crate::fault::{Fault, Kind};
-use crate::process_identity::ProcessIdentity;
+use crate::base::fault::{Fault, Kind};
+use crate::base::process_identity::ProcessIdentity;
 
 /// How long things may take.
 struct Terms {

@@ -5,8 +5,9 @@ use chrono::Utc;
 use uuid::Uuid;
 
 use super::{Locked, PROBE_FOLDER, Store};
-use crate::fault::{self, Kind};
-use crate::units;
+use crate::base::fault::Kind;
+use crate::base::units;
+use crate::pg::failure;
 
 /// A store that backups can be made into.
 #[derive(Clone, Debug)]
@@ -35,7 +36,7 @@ impl Store {
         let mut warnings = Vec::new();
         let can_delete = deleted.is_ok();
         if let Err(error) = deleted {
-            if error.downcast_ref::<Locked>().is_none() && fault::kind_of(&error) != Some(Kind::Permission) {
+            if error.downcast_ref::<Locked>().is_none() && failure::kind_of(&error) != Some(Kind::Permission) {
                 return Err(error);
             }
             warnings.push(format!(

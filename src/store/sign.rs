@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use sha2::Sha256;
 
 use super::Store;
-use crate::bounds::Bounded;
+use crate::base::bounds::Bounded;
 
 /// Markers and results beside a set, manifests of archived rows: the largest have some kB for each of at most 1,600 columns, or a
 /// name for each accepted set.

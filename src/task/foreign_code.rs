@@ -10,11 +10,10 @@ use std::fmt;
 use anyhow::Result;
 use sqlx::PgConnection;
 
-use super::partition::with_schema;
-use super::{Task, compress};
-use crate::config;
-use crate::fault::{Fault, Kind};
-use crate::job::Job;
+use super::compress;
+use crate::base::fault::{Fault, Kind};
+use crate::pg::failure;
+use crate::pg::table::with_schema;
 use crate::pg::{self, Settings, identifier};
 
 /// More names than these help nobody; the rest is a number.
@@ -71,70 +70,48 @@ impl fmt::Display for ForeignCode {
 }
 
 /// What a task does to the rows of its table.
-struct Touched<'a> {
-    table: &'a str,
+#[derive(Clone, Copy, Debug)]
+pub struct Touched<'a> {
+    pub table: &'a str,
     /// Events of triggers that fire, as in pg_trigger.tgtype.
-    triggers: i32,
+    pub triggers: i32,
     /// Events of rules, as in pg_rewrite.ev_type.
-    rules: &'static [&'static str],
+    pub rules: &'static [&'static str],
     /// Rows are written: CHECKs are tried, generated columns computed.
-    writes: bool,
+    pub writes: bool,
     /// By session_replication_role, where the role may.
-    silences_triggers: bool,
+    pub silences_triggers: bool,
 }
 
-const INSERT: i32 = 4;
-const DELETE: i32 = 8;
-const UPDATE: i32 = 16;
+/// Events of triggers, as in pg_trigger.tgtype.
+pub const INSERT: i32 = 4;
+pub const DELETE: i32 = 8;
+pub const UPDATE: i32 = 16;
 
-/// Empty: it touches no table, or (REINDEX) the server itself switches to the owner, or nobody but a person knows what it touches.
-fn touched(task: &Task) -> Vec<Touched<'_>> {
-    fn touched<'a>(table: &'a str, triggers: i32, rules: &'static [&'static str], writes: bool) -> Touched<'a> {
-        Touched { table, triggers, rules, writes, silences_triggers: false }
+impl<'a> Touched<'a> {
+    pub fn new(table: &'a str, triggers: i32, rules: &'static [&'static str], writes: bool) -> Self {
+        Self { table, triggers, rules, writes, silences_triggers: false }
     }
-    match task {
-        Task::Retention(retention) => {
-            let tables = std::iter::once(&retention.table).chain(&retention.cascade);
-            tables.map(|table| touched(table, DELETE, &["4"], false)).collect()
-        }
-        // Rows leave a default partition with its triggers disabled.
-        Task::Partition(partition) => vec![touched(&partition.table, 0, &["4"], true)],
-        Task::Compress(compress) => vec![Touched { silences_triggers: true, ..touched(&compress.table, UPDATE, &["2"], true) }],
-        // The build runs as the owner; the searches that measure it do not.
-        Task::VectorIndex(vector_index) => vec![touched(&vector_index.table, 0, &[], false)],
-        Task::Audit(_) | Task::Backup(_) | Task::Reindex(_) | Task::Sql(_) => Vec::new(),
-    }
-}
-
-/// How a job of this task connects: by `owner_url` where it meets code of a table's owner.
-pub fn settings(database: &config::Database, task: &Task) -> Result<Settings> {
-    if meets(task) { Settings::resolve_owner(database) } else { Settings::resolve(database) }
-}
-
-/// Whether code of a table's owner runs in a job of this task.
-pub fn meets(task: &Task) -> bool {
-    !touched(task).is_empty()
 }
 
 /// What a run of the job runs of others' code with more rights than they have, each in a sentence; an error where the job refuses that.
-pub async fn warnings(settings: &Settings, job: &Job) -> Result<Vec<String>> {
+pub async fn warnings(settings: &Settings, touched: &[Touched<'_>], trust_owners: bool) -> Result<Vec<String>> {
     let mut found: Vec<ForeignCode> = Vec::new();
-    for touched in touched(&job.task) {
-        let mut of_table = look(settings, &touched).await?;
-        if job.limits.trust_owners && touched.silences_triggers {
+    for touched in touched {
+        let mut of_table = look(settings, touched).await?;
+        if trust_owners && touched.silences_triggers {
             of_table.retain(|code| !is_guard(code));
         }
         // A cascade may reach what is named, too.
         of_table.retain(|code| !found.iter().any(|known| known.to_string() == code.to_string()));
         found.append(&mut of_table);
     }
-    judge(found, job.limits.trust_owners)
+    judge(found, trust_owners)
 }
 
 /// The same of rows that are put back into `table` (with its schema, quoted): by COPY, which knows no rules.
 pub async fn warnings_of_inserts(settings: &Settings, table: &str, trust_owners: bool) -> Result<Vec<String>> {
-    let touched = Touched { table, triggers: INSERT, rules: &[], writes: true, silences_triggers: false };
-    judge(look(settings, &touched).await?, trust_owners)
+    judge(look(settings, &Touched::new(table, INSERT, &[], true)).await?, trust_owners)
 }
 
 /// Pure: what was found, in sentences; an error where the owners of tables are not trusted.
@@ -192,7 +169,7 @@ async fn oid_of(connection: &mut PgConnection, touched: &Touched<'_>) -> Result<
         .fetch_one(&mut *connection)
         .await;
     match found {
-        Err(error @ sqlx::Error::Database(_)) if pg::kind_of(&error).is_none() => Ok(None),
+        Err(error @ sqlx::Error::Database(_)) if failure::kind_of_sqlx(&error).is_none() => Ok(None),
         // A [compress] job finds its table also where somebody dropped the view in front of it.
         Ok(None) if touched.silences_triggers => Ok(compress::without_its_view(connection, &name).await?.map(|(table, _)| table)),
         found => Ok(found?),

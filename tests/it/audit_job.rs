@@ -455,3 +455,37 @@ fn frequent_statements_suggest_a_partial_index_and_are_compared_with_the_last_au
     assert!(keys[0].starts_with("top-queries:"), "{keys:?}");
     assert_eq!(second["counts"]["resolved"], 1);
 }
+
+#[test]
+fn an_old_prepared_transaction_is_found_with_what_it_holds_and_ended_by_its_fix() {
+    for major in [14, 18] {
+        let server = Server::start_with(major, &["max_prepared_transactions=5"]);
+        let database = server.new_database();
+        let (soon, later) = ("1s", "1h");
+        let job = |after: &str| format!("database = 'app'\n[audit]\nidle_after = '{after}'\n");
+        let look = |after: &str| {
+            let scenario = Scenario::with_database(&server, &database).job("quarterly", &job(after));
+            let check = ["audit", "--database", "app", "--check", "prepared-transaction-old", "--fail-on", "never"];
+            scenario.json(&check)["audit"].clone()
+        };
+        assert_eq!(state(&look(soon), "prepared-transaction-old"), "ok");
+        server.sql(
+            &database,
+            "CREATE TABLE paid (id int); CREATE TABLE \"Or'der\" (id int); BEGIN; INSERT INTO paid VALUES (1); INSERT INTO \"Or'der\" VALUES (1); PREPARE TRANSACTION 'xa''1'",
+        );
+        assert_eq!(state(&look(later), "prepared-transaction-old"), "ok", "it is new");
+        // Somebody else's, in another database, is not this one's.
+        server.sql("postgres", "BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'elsewhere'");
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        let found = look(soon);
+        assert_eq!(keys(&found), BTreeSet::from(["prepared-transaction-old:xa'1".to_owned()]), "{found:#}");
+        let finding = &found["findings"][0];
+        let issue = finding["issue"].as_str().unwrap();
+        assert!(issue.contains("'xa''1'") && issue.contains("public.paid") && issue.contains("postgres"), "{issue}");
+        let fix = finding["fix"]["sql"].as_str().unwrap();
+        assert!(fix.contains("ROLLBACK PREPARED 'xa''1'") && fix.contains("COMMIT PREPARED 'xa''1'"), "{fix}");
+        server.sql(&database, fix);
+        assert_eq!(state(&look(soon), "prepared-transaction-old"), "ok", "on {major}");
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()"), "0");
+    }
+}

@@ -52,6 +52,8 @@ mod owners;
 mod page;
 /// Partitions that come: made ahead, filled from the default partition.
 mod partition;
+/// What a conversion and its way back carry along, and what they refuse.
+mod partition_carried;
 /// A table in use becomes a partitioned one.
 mod partition_convert;
 /// A detached partition until it is dropped.
@@ -60,6 +62,8 @@ mod partition_guard;
 mod partition_retire;
 /// Partitioned tables as people have them.
 mod partition_tables;
+/// Tables of many tenants, and several jobs on one table: what stops one stops no other.
+mod partition_tenants;
 /// What a backup needs, said before it is made: lacks, and what mends each.
 mod readiness;
 /// Indexes that are built anew because they are bloated or invalid.
@@ -74,6 +78,8 @@ mod restore_options;
 mod restore_stream;
 /// Rows that leave a table, and come back.
 mod retention;
+/// `max_size`: what fits stays.
+mod retention_size;
 /// Tables of every kind that rows leave, and who else holds them.
 mod retention_tables;
 /// What is old, and who says so: clocks, values that are no times, the first run, keys.

@@ -163,6 +163,36 @@ fn a_partition_that_was_attached_again_and_changed_has_one_batch_that_counts() {
     assert_eq!(server.sql(&database, "SELECT count(*) FILTER (WHERE body = 'changed') FROM back"), "100");
 }
 
+/// What was archived when it was detached is in the table again.
+#[test]
+fn a_partition_that_was_attached_again_and_stays_is_not_put_back_a_second_time() {
+    let server = server(18);
+    for with_archive in [true, false] {
+        let (database, scenario, table) = detached(server, KEPT);
+        assert_eq!(scenario.json(&["archives", "list"])["batches"].as_array().unwrap().len(), 1);
+        let bounds =
+            server.sql(&database, &format!("SELECT substring(obj_description('{table}'::regclass) FROM 'FOR VALUES [^\"]*')"));
+        server.sql(&database, &format!("ALTER TABLE logs ATTACH PARTITION {table} {bounds}"));
+        let keys = if with_archive { "\narchive = \"local\"" } else { "" };
+        let kept = scenario.partitions("public.logs", "at", &format!("every = \"month\"\nretain = \"900d\"{keys}"));
+        let said = kept.tend().succeeded();
+        if !with_archive {
+            said.says(&["a restore would double its rows"]);
+            continue;
+        }
+        let rows = "SELECT count(*), count(DISTINCT id) FROM logs";
+        assert_eq!(server.sql(&database, rows), "600|600");
+        kept.run(&["archives", "restore"]).succeeded();
+        assert_eq!(server.sql(&database, rows), "600|600", "what is there does not come once more");
+        // It retires after all, with an archive of its own.
+        let over = kept.partitions("public.logs", "at", OVER);
+        over.tend().succeeded().prints(&["dropped"]);
+        server.sql(&database, &format!("CREATE TABLE {table} PARTITION OF logs {bounds}"));
+        over.run(&["archives", "restore"]).succeeded().prints(&["100 rows put back from 1 "]);
+        assert_eq!(server.sql(&database, rows), "600|600");
+    }
+}
+
 #[test]
 fn without_an_archive_a_table_whose_guard_was_taken_off_stays() {
     let server = server(16);

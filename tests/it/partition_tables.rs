@@ -338,3 +338,25 @@ fn a_large_default_partition_is_not_read_while_everybody_waits() {
     );
     assert_eq!(server.sql(&database, "SELECT count(*) FROM pg_constraint WHERE conname LIKE 'pgtend%'"), "0");
 }
+
+#[test]
+fn rows_of_the_past_leave_the_default_partition_when_the_server_is_at_peace_and_partitions_ahead_come_at_once() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(
+        &database,
+        "CREATE TABLE logs (at timestamptz NOT NULL, n int) PARTITION BY RANGE (at); CREATE TABLE logs_default PARTITION OF logs DEFAULT;
+         INSERT INTO logs SELECT date_trunc('month', now()) - interval '70 days', n FROM generate_series(1, 100) n",
+    );
+    let keys = "every = \"month\"\npremake = 2\n[limits]\nmax_snapshot_age = \"1ms\"\nmax_wait = \"1s\"";
+    let scenario = Scenario::logs(server, &database, keys);
+    let reader = server.session(&database, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class");
+    scenario.tend().exited(75).says(&["waited 1.0 s for a transaction has been open", "left for the next run"]);
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM logs_default"), "100");
+    assert_eq!(partitions_of(server, &database, "logs").len(), 4, "now, two ahead, and the default partition");
+    drop(reader);
+    // Others work on this server, too: their transactions are open for moments.
+    let scenario = Scenario::logs(server, &database, "every = \"month\"\npremake = 2");
+    scenario.tend().succeeded();
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM logs_default"), "0");
+}

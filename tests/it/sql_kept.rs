@@ -66,6 +66,52 @@ fn a_transaction_that_a_statement_ends_is_not_all_or_nothing_and_the_run_says_so
 }
 
 #[test]
+fn what_the_statements_rolled_back_themselves_is_not_said_to_be_kept() {
+    for major in MAJORS {
+        let server = server(major);
+        let database = server.new_database();
+        server.sql(&database, "CREATE TABLE t (i int)");
+        let rows = "INSERT INTO t SELECT generate_series(1, 3)";
+        for (name, statements, kept, rolled_back) in [
+            ("text", vec!["INSERT INTO t VALUES (1); ROLLBACK".to_owned()], 0, 1),
+            ("on", vec![format!("{rows}; ROLLBACK; INSERT INTO t VALUES (1)")], 1, 3),
+            ("list", vec!["BEGIN".to_owned(), rows.to_owned(), "ABORT".to_owned(), "INSERT INTO t VALUES (1)".to_owned()], 1, 3),
+            (
+                "point",
+                vec![format!("BEGIN; INSERT INTO t VALUES (1); SAVEPOINT a; {rows}; ROLLBACK TO SAVEPOINT a; COMMIT")],
+                1,
+                3,
+            ),
+        ] {
+            server.sql(&database, "TRUNCATE t");
+            let statements: Vec<&str> = statements.iter().map(String::as_str).collect();
+            let scenario = Scenario::with_database(server, &database).sql_job(name, "", &statements);
+            let report = scenario.json(&["run-job", name]);
+            let report = &report["runs"][0]["report"];
+            assert_eq!(server.sql(&database, "SELECT count(*) FROM t"), kept.to_string(), "{name} on {major}");
+            assert_eq!(
+                (report["facts"]["rows"].as_i64(), report["facts"]["rows_rolled_back"].as_i64()),
+                (Some(kept), Some(rolled_back)),
+                "{report:#}"
+            );
+            let summary = report["summary"].as_str().unwrap();
+            assert!(
+                summary.contains(&format!("{rolled_back} row")) && summary.contains("rolled back by the statements themselves"),
+                "{summary}"
+            );
+            assert!(report["warnings"][0].as_str().unwrap().contains("rolled back what they did"), "{report:#}");
+        }
+    }
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(&database, "CREATE TABLE t (i int)");
+    let statements = ["INSERT INTO t VALUES (1)", "SAVEPOINT s", "INSERT INTO t VALUES (2), (3)", "ROLLBACK TO s"];
+    let scenario = Scenario::with_database(server, &database).job("one", &(sql_job("", &statements) + ONE));
+    scenario.run(&["run-job", "one"]).succeeded().prints(&["4 statements, 1 row; 2 rows rolled back"]);
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM t"), "1");
+}
+
+#[test]
 fn a_failure_inside_a_transaction_of_the_list_says_that_it_is_rolled_back() {
     let server = server(18);
     let database = server.new_database();

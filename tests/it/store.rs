@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use hyper::Method;
+use pgtend::base::fault::Kind;
 use pgtend::config;
-use pgtend::fault::{self, Kind};
+use pgtend::pg::failure;
 use pgtend::store::Store;
 use tempfile::TempDir;
 
@@ -250,7 +251,7 @@ fn an_upload_that_cannot_be_completed_is_no_object_and_leaves_no_parts() {
 fn an_answer_that_stays_away_runs_into_the_parts_own_timeout() {
     let server = S3Server::start();
     let config::Store::S3(mut s3) = s3_config(&server, "backups") else { unreachable!() };
-    s3.part_timeout = Some(pgtend::units::Span(Duration::from_millis(700)));
+    s3.part_timeout = Some(pgtend::base::units::Span(Duration::from_millis(700)));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
         let store = Store::open(&config::Store::S3(s3)).await.unwrap();
@@ -258,7 +259,7 @@ fn an_answer_that_stays_away_runs_into_the_parts_own_timeout() {
         upload(&store, "slow/object", &content(1000)).await.expect("the second attempt is answered");
         server.break_with(rule(Method::PUT, "object", Fault::Slow(Duration::from_secs(30)), u32::MAX));
         let error = upload(&store, "slow/object", &content(1000)).await.unwrap_err();
-        assert_eq!(fault::kind_of(&error), Some(Kind::Unreachable), "{error:#}");
+        assert_eq!(failure::kind_of(&error), Some(Kind::Unreachable), "{error:#}");
         assert!(format!("{error:#}").contains("did not answer in time"), "{error:#}");
     });
 }
@@ -270,7 +271,7 @@ fn refusals_say_which_and_why() {
     runtime.block_on(async {
         let store = Store::open(&s3_config(&server, "no-such-bucket")).await.unwrap();
         for error in [store.list("").await.unwrap_err(), store.probe().await.unwrap_err()] {
-            assert_eq!(fault::kind_of(&error), Some(Kind::Configuration), "{error:#}");
+            assert_eq!(failure::kind_of(&error), Some(Kind::Configuration), "{error:#}");
             assert!(format!("{error:#}").contains("no bucket `no-such-bucket`"), "{error:#}");
         }
         let gone = config::Store::S3(match s3_config(&server, "backups") {
@@ -281,7 +282,7 @@ fn refusals_say_which_and_why() {
             config::Store::Dir { .. } => unreachable!(),
         });
         let error = Store::open(&gone).await.unwrap().put("a", b"x".to_vec()).await.unwrap_err();
-        assert_eq!(fault::kind_of(&error), Some(Kind::Unreachable), "{error:#}");
+        assert_eq!(failure::kind_of(&error), Some(Kind::Unreachable), "{error:#}");
         assert!(format!("{error:#}").contains("http://127.0.0.1:1"), "{error:#}");
     });
 }

@@ -4,8 +4,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result};
-use pgtend::fault::{self, Kind};
-use pgtend::process_identity::ProcessIdentity;
+use pgtend::base::fault::Kind;
+use pgtend::base::process_identity::ProcessIdentity;
+use pgtend::pg::failure;
 use pgtend::store::lease::{self, Lease, Taken};
 use pgtend::store::{Precondition, Store, dir::Dir};
 use serde_json::{Value, json};
@@ -71,7 +72,7 @@ fn a_server_that_ignores_or_refuses_conditions_is_found_out_and_holds_no_lease()
             assert_eq!(keys(store, "").await?, Vec::<String>::new());
             if quirk == "refuses" {
                 let error = store.put_if(KEY, b"x".to_vec(), Precondition::Absent).await.unwrap_err();
-                assert_eq!(fault::kind_of(&error), Some(Kind::Configuration), "{error:#}");
+                assert_eq!(failure::kind_of(&error), Some(Kind::Configuration), "{error:#}");
             }
             Ok(())
         });
@@ -208,7 +209,7 @@ fn who_lost_a_lease_is_told_so_and_does_not_take_it_from_its_new_holder() {
         ours.check()?;
         ours.renew().await;
         let error = ours.check().unwrap_err();
-        assert_eq!(fault::kind_of(&error), Some(Kind::Busy), "{error:#}");
+        assert_eq!(failure::kind_of(&error), Some(Kind::Busy), "{error:#}");
         assert!(format!("{error:#}").contains("process 7 on elsewhere"), "{error:#}");
         ours.release().await?;
         assert!(other(store, None).await?.contains("elsewhere"));

@@ -2,9 +2,9 @@
 
 use anyhow::{Context as _, Result};
 use pgtend::archive::{Archive, Manifest};
+use pgtend::base::process_identity::ProcessIdentity;
+use pgtend::base::progress::Progress;
 use pgtend::config;
-use pgtend::process_identity::ProcessIdentity;
-use pgtend::progress::Progress;
 use pgtend::store::Store;
 use pgtend::store::lease::{self, Taken};
 use serde_json::Value;

@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 use hyper::Method;
+use pgtend::base::fault::Kind;
 use pgtend::config::{self, Checksums};
-use pgtend::fault::{self, Kind};
+use pgtend::pg::failure;
 use pgtend::store::{Locked, Precondition, Store};
 
 use crate::store::{content, keys, on_both, on_s3, rule, s3_config, s3_config_at, upload};
@@ -49,7 +50,7 @@ fn a_read_that_breaks_is_an_error_when_the_server_does_not_say_which_content_it_
             server.heal();
             server.break_with(rule(Method::GET, "object", Fault::CutBody(7 << 20), 1));
             let error = store.get("a/object").await.unwrap_err();
-            assert_eq!(fault::kind_of(&error), Some(Kind::Unreachable), "{error:#}");
+            assert_eq!(failure::kind_of(&error), Some(Kind::Unreachable), "{error:#}");
             assert!(format!("{error:#}").contains("no strong ETag"), "{error:#}");
             assert!(store.get("a/object").await?.is_some(), "an unbroken read needs none");
             quirk.store(false, Relaxed);
@@ -108,7 +109,7 @@ fn a_server_that_cannot_list_uploads_has_none_however_it_says_so() {
         }
         server.quirks().uploads_answer.store(403, Relaxed);
         let error = store.unfinished("a/").await.unwrap_err();
-        assert_eq!(fault::kind_of(&error), Some(Kind::Permission), "{error:#}");
+        assert_eq!(failure::kind_of(&error), Some(Kind::Permission), "{error:#}");
         Ok(())
     });
 }
@@ -150,7 +151,7 @@ fn a_locked_object_says_until_when_and_one_that_may_not_be_deleted_what_is_to_be
         server.quirks().refuses_deletes.store(true, Relaxed);
         let error = store.delete("a/object").await.unwrap_err();
         assert_eq!(error.downcast_ref::<Locked>(), None, "{error:#}");
-        assert_eq!(fault::kind_of(&error), Some(Kind::Permission), "{error:#}");
+        assert_eq!(failure::kind_of(&error), Some(Kind::Permission), "{error:#}");
         let said = format!("{error:#}");
         assert!(said.contains("s3:DeleteObject") && said.contains("some/prefix/a/object"), "{said}");
         Ok(())
@@ -245,7 +246,7 @@ fn errors_name_the_server_the_cause_and_what_to_do() {
             let store = open(&server, |s3| s3.endpoint = Some(endpoint.clone())).await.unwrap();
             let error = store.list("").await.unwrap_err();
             let said = format!("{error:#}");
-            assert_eq!(fault::kind_of(&error), Some(kind), "{said}");
+            assert_eq!(failure::kind_of(&error), Some(kind), "{said}");
             assert!(said.contains(words) && said.contains(&endpoint), "{said}");
             for empty in ["dispatch failure", "unhandled error", "service error"] {
                 assert!(!said.contains(empty), "{said}");

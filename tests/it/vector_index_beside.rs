@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support::Scenario;
+use crate::support::pgbench::Pgbench;
 use crate::support::postgres::{Server, server};
 use crate::vector_index::{indexes, items, scenario};
 
@@ -104,4 +105,22 @@ fn rows_that_move_while_they_are_searched_for_are_not_taken_for_losses() {
     let recall = moved["now"]["recall"].as_f64();
     let why = moved["decision"]["reasons"].to_string();
     assert!(recall.is_some_and(|recall| recall > 0.999) || why.contains("changed meanwhile"), "{moved:#}");
+}
+
+#[test]
+fn between_candidates_the_run_looks_at_how_long_commits_of_others_take() {
+    let server = Server::start(18);
+    let database = items(&server, 4000, 16, IVFFLAT);
+    server.sql(
+        &database,
+        "CREATE TABLE app (id int PRIMARY KEY, n int NOT NULL DEFAULT 0); INSERT INTO app SELECT generate_series(1, 100)",
+    );
+    let application =
+        Pgbench::start(&server, &database, 2, 100, "\\set id random(1, 100)\nUPDATE app SET n = n + 1 WHERE id = :id;\n");
+    let job = scenario(&server, &database, QUICK);
+    let ran = job.json(&["run-job", "tend"]);
+    application.stop();
+    let facts = &ran["runs"][0]["report"]["facts"];
+    assert!(facts["tables"][0]["tuning"]["candidates"].as_array().unwrap().len() > 1, "{facts:#}");
+    assert!(facts["beside_others"]["probes"].as_u64().unwrap() > 2, "{facts:#}");
 }

@@ -8,15 +8,15 @@ use clap::Args;
 use super::Found;
 use crate::archive::filter::{Filter, Key, Range};
 use crate::archive::{self, BatchName, Manifest, Put};
+use crate::base::fault::{Fault, Kind};
+use crate::base::terminal::say;
+use crate::base::units;
 use crate::cli::Global;
 use crate::cli::output::print;
 use crate::config::Config;
-use crate::fault::{Fault, Kind};
-use crate::job::{self, Job};
 use crate::pg;
+use crate::run::job::{self, Job};
 use crate::task::foreign_code;
-use crate::terminal::say;
-use crate::units;
 
 #[derive(Debug, Args)]
 pub struct Wanted {
@@ -211,7 +211,7 @@ async fn put(
     let configured = config.databases.get(*database).with_context(|| {
         Fault::new(Kind::Configuration, format!("the configuration has no database `{database}`; name one with --to"))
     })?;
-    let settings = pg::Settings::resolve_owner(configured)?;
+    let settings = configured.owner_settings()?;
     // Triggers, defaults and checks of the table run in it.
     let connecting = settings.connect_for(pg::Purpose::Application);
     let mut connection = connecting.await.with_context(|| format!("database `{database}`"))?;

@@ -7,15 +7,16 @@ use chrono::Utc;
 use clap::Args;
 
 use super::{Filter, find, stores};
+use crate::base::fault::{Fault, Kind};
+use crate::base::units;
 use crate::cli::Global;
 use crate::cli::output::print;
-use crate::fault::{Fault, Kind};
+use crate::store::key;
 use crate::task::backup;
 use crate::task::backup::latest::Choice;
 use crate::task::backup::markers::LOSS_HOLD;
 use crate::task::backup::series::{Accepted, Identity, Series};
 use crate::task::backup::set::{self, SetName};
-use crate::units;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -49,7 +50,7 @@ async fn accept_loss(global: &Global, wanted: &str, filter: &Filter) -> Result<E
     let text = name.to_string();
     let mut said = String::new();
     for (_, store) in stores(&config, filter).await? {
-        let listing = set::list(&store, &set::folder(&name.database, &name.job)).await?;
+        let listing = set::list(&store, &key::folder(&name.database, &name.job)).await?;
         for set in listing.sets {
             let after_it = set.holds.iter().any(|hold| hold.because_of.as_deref() == Some(&text));
             let is_it = set.name == name && set.holds.iter().any(|hold| hold.because_of.is_some());

@@ -6,9 +6,9 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 
 use super::{Filter, find};
+use crate::base::fault::{Fault, Kind};
 use crate::cli::Global;
 use crate::cli::output::print;
-use crate::fault::{Fault, Kind};
 use crate::task::backup::latest::Choice;
 use crate::task::backup::markers::{self, HOLD, HOLDS, Hold};
 

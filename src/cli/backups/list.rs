@@ -9,17 +9,17 @@ use chrono::{DateTime, Utc};
 use serde_json::json;
 
 use super::{Filter, stores};
+use crate::base::fault::{Fault, Kind};
+use crate::base::terminal::say;
+use crate::base::toml_file::did_you_mean;
+use crate::base::units;
 use crate::cli::Global;
 use crate::cli::output::{self, print};
 use crate::config::Config;
-use crate::fault::{Fault, Kind};
 use crate::store::Store;
 use crate::store::sign::Signature;
 use crate::task::backup::set::{self, Set, SetName};
 use crate::task::backup::verdict::Bytes;
-use crate::terminal::say;
-use crate::toml_file::did_you_mean;
-use crate::units;
 
 /// A set that is listed.
 struct Row {

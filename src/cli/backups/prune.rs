@@ -6,12 +6,12 @@ use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
+use crate::base::fault::{Fault, Kind};
 use crate::cli::Global;
 use crate::cli::output::print;
-use crate::fault::{Fault, Kind};
 use crate::ledger::Ledger;
-use crate::pg;
 use crate::store::Store;
+use crate::store::key;
 use crate::task::Task;
 use crate::task::backup::facts::{self, ServerFacts};
 use crate::task::backup::guard::{self, Asked};
@@ -37,7 +37,7 @@ pub async fn run(global: &Global, only: Option<&str>, dry_run: bool) -> Result<E
         let Some(keep) = &backup.keep else { continue };
         let store = Store::open(config.stores.get(&backup.store).context("the store is known: the job was checked")?).await?;
         for database in &job.databases {
-            let folder = set::folder(database, &job.name);
+            let folder = key::folder(database, &job.name);
             let (series, trouble) = Series::read(&store, database, &job.name).await?;
             let configured = config.databases.get(database).context("the database is known: the job was checked")?;
             let (server, host_clock) = server_facts(configured, database).await?;
@@ -103,7 +103,7 @@ pub async fn run(global: &Global, only: Option<&str>, dry_run: bool) -> Result<E
 /// Whose sets are meant, and what time it is, is asked of the server: with another configuration's names, or on another host, the sets may
 /// be another's. With this host's clock at that moment.
 async fn server_facts(configured: &crate::config::Database, database: &str) -> Result<(ServerFacts, DateTime<Utc>)> {
-    let settings = pg::Settings::resolve(configured).with_context(|| format!("database `{database}`"))?;
+    let settings = configured.settings().with_context(|| format!("database `{database}`"))?;
     let mut connection = settings
         .connect()
         .await

@@ -8,14 +8,15 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{Filter, Which, find, or_cancelled, settings_of};
+use crate::base::fault::{Fault, Kind};
+use crate::base::units;
 use crate::cli::Global;
 use crate::cli::output::print;
-use crate::fault::{self, Fault, Kind};
 use crate::pg;
+use crate::pg::failure;
 use crate::task::backup::choices::{Choices, OnError, Without};
 use crate::task::backup::scratch::LocaleRefused;
 use crate::task::backup::{new_database, scratch};
-use crate::units;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -217,5 +218,5 @@ fn with_another_locale(error: anyhow::Error, encoding: Option<&str>, locale: Opt
         }
         (Some(_), Some(_)) => "the server does not have them, or not together (pg_collation lists locales)",
     };
-    anyhow::anyhow!("{}; {advice}", fault::in_a_line(&error))
+    anyhow::anyhow!("{}; {advice}", failure::in_a_line(&error))
 }

@@ -7,13 +7,13 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{Filter, Found, Which, find, or_cancelled, settings_of};
+use crate::base::units;
 use crate::cli::Global;
 use crate::cli::output::print;
 use crate::config::Config;
 use crate::task::backup::latest::Choice;
 use crate::task::backup::restore::Refusal;
 use crate::task::backup::{scratch, verify};
-use crate::units;
 
 pub async fn run(
     global: &Global,

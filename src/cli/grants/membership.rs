@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use sqlx::PgConnection;
 
+use crate::pg::table::with_schema;
 use crate::pg::{self, identifier};
 use crate::task::backup::readiness;
-use crate::task::partition::with_schema;
 
 /// A role that jobs need to be a member of.
 #[derive(Clone, Debug, sqlx::FromRow)]

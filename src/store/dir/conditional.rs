@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::beneath::{self, Place};
 use super::{Dir, GUARD};
-use crate::fault::{Fault, Kind};
+use crate::base::fault::{Fault, Kind};
 use crate::store::{Conditional, Version};
 
 /// The guard is held for a few system calls: longer, and its holder hangs.

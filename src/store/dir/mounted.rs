@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::fault::{Fault, Kind};
+use crate::base::fault::{Fault, Kind};
 
 /// In the store's root; written with the first object, no object itself.
 pub const MARKER: &str = ".pgtend-store.json";

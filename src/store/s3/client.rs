@@ -14,9 +14,9 @@ use aws_sdk_s3::config::{
 use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
 
 use super::{ATTEMPTS, REQUEST_TIMEOUT};
-use crate::ca_file;
+use crate::base::ca_file;
+use crate::base::fault::{Fault, Kind};
 use crate::config::{self, Checksums};
-use crate::fault::{Fault, Kind};
 
 /// The client, and what people call the server.
 pub async fn make(configured: &config::S3) -> Result<(Client, String)> {

@@ -5,8 +5,8 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{S3, status};
-use crate::fault::{Fault, Kind};
-use crate::network;
+use crate::base::fault::{Fault, Kind};
+use crate::base::network;
 
 /// S3 takes requests that are signed within a quarter of an hour of its own time.
 const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(15);

@@ -6,7 +6,7 @@ use aws_sdk_s3::types::ObjectLockLegalHoldStatus;
 use chrono::{DateTime, Utc};
 
 use super::{S3, status, time};
-use crate::fault::{Fault, Kind};
+use crate::base::fault::{Fault, Kind};
 use crate::store::Locked;
 
 impl S3 {

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
+use crate::base::fault::{Fault, Kind};
 use crate::config;
-use crate::fault::{Fault, Kind};
 
 /// S3's limits (Amazon S3 User Guide, "Multipart upload limits").
 const PART_BYTES_LEAST: u64 = 5 << 20;
@@ -29,11 +29,11 @@ pub fn part_bytes(expected_bytes: u64, configured: &config::S3) -> Result<u64> {
             Kind::Configuration,
             format!(
                 "an object of about {} in at most {} parts needs {} × {} of memory, and upload_memory allows {}: raise upload_memory, or lower parts_in_flight",
-                crate::units::bytes(expected_bytes),
+                crate::base::units::bytes(expected_bytes),
                 configured.max_parts,
                 configured.parts_in_flight + 1,
-                crate::units::bytes(least),
-                crate::units::bytes(configured.upload_memory_bytes)
+                crate::base::units::bytes(least),
+                crate::base::units::bytes(configured.upload_memory_bytes)
             )
         )
     );

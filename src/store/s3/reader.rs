@@ -9,7 +9,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use bytes::{Buf as _, Bytes};
 
 use super::{ATTEMPTS, S3, status};
-use crate::fault::{Fault, Kind};
+use crate::base::fault::{Fault, Kind};
 
 pub struct Reader {
     s3: S3,

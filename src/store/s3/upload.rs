@@ -107,7 +107,7 @@ impl Upload {
             self.started_parts <= max_parts,
             "{} grew beyond {max_parts} parts of {}: the dump is far larger than its database; raise upload_memory for larger parts",
             self.s3.location(&self.key),
-            crate::units::bytes(self.part_bytes as u64)
+            crate::base::units::bytes(self.part_bytes as u64)
         );
         let number = self.started_parts as i32;
         let body = std::mem::take(&mut self.filling).freeze();

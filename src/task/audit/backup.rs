@@ -6,18 +6,15 @@ use serde_json::json;
 
 use super::document::Level;
 use super::look::{Row, Scene, Seen};
-use crate::fault;
-use crate::job::Job;
+use crate::base::units;
 use crate::ledger::{Filter, Ledger, Row as Run};
-use crate::task::{self, Task};
-use crate::units;
+use crate::pg::failure;
+use crate::task;
+use crate::work::{Does, Other};
 
 pub async fn look(scene: &Scene<'_>) -> Result<Seen> {
-    let jobs: Vec<&Job> = scene
-        .jobs
-        .iter()
-        .filter(|job| matches!(job.task, Task::Backup(_)) && job.databases.iter().any(|database| database == scene.database))
-        .collect();
+    let jobs: Vec<&Other> =
+        scene.others.iter().filter(|job| matches!(job.does, Does::Backup { .. }) && job.runs_on(scene.database)).collect();
     if jobs.is_empty() {
         return Ok(Seen::unknown(
             "no [backup] job of this configuration covers the database, and other backups are not known here",
@@ -25,17 +22,17 @@ pub async fn look(scene: &Scene<'_>) -> Result<Seen> {
     }
     // Neither a store nor a ledger that is away says that there is no backup.
     let known = async {
-        let newest = task::backup::newest_verified(scene.config, scene.jobs, scene.database).await.context("the stores")?;
+        let newest = task::backup::newest_verified(scene.config, scene.others, scene.database).await.context("the stores")?;
         Ok::<_, anyhow::Error>((newest, last_run(scene, &jobs).await.context("the ledger")?))
     };
     let (newest, last_run) = match known.await {
         Ok(known) => known,
-        Err(error) => return Ok(Seen::unknown(format!("cannot read {}", fault::in_a_line(&error)))),
+        Err(error) => return Ok(Seen::unknown(format!("cannot read {}", failure::in_a_line(&error)))),
     };
     Ok(judge(&jobs, scene, newest, last_run))
 }
 
-async fn last_run(scene: &Scene<'_>, jobs: &[&Job]) -> Result<Option<Run>> {
+async fn last_run(scene: &Scene<'_>, jobs: &[&Other]) -> Result<Option<Run>> {
     let Some(ledger) = Ledger::new(scene.config)? else { return Ok(None) };
     let mut last: Option<Run> = None;
     for job in jobs {
@@ -45,7 +42,7 @@ async fn last_run(scene: &Scene<'_>, jobs: &[&Job]) -> Result<Option<Run>> {
     Ok(last)
 }
 
-fn judge(jobs: &[&Job], scene: &Scene<'_>, newest: Option<DateTime<Utc>>, last_run: Option<Run>) -> Seen {
+fn judge(jobs: &[&Other], scene: &Scene<'_>, newest: Option<DateTime<Utc>>, last_run: Option<Run>) -> Seen {
     let within = scene.audit.backup_within;
     let limit = TimeDelta::from_std(within.0).unwrap_or(TimeDelta::MAX);
     if newest.is_some_and(|newest| scene.now - newest <= limit) {

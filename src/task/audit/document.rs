@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::bounds::{self, Bounded};
+use crate::base::bounds::{self, Bounded};
 
 /// Of the stored document. A program that meets a newer one refuses it rather than guess.
 pub const FORMAT: u32 = 1;

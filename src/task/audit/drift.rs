@@ -12,9 +12,9 @@ use sqlx::PgConnection;
 
 use super::document::Level;
 use super::look::{self, Row, Scene, Seen};
-use crate::child::Child;
+use crate::base::child::Child;
 use crate::pg::{self, Server};
-use crate::task::backup::{facts, scratch, stream};
+use crate::task::backup::{facts, scratch};
 
 /// Long enough for a schema of thousands of tables.
 const LOAD_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(300);
@@ -45,13 +45,13 @@ pub async fn look(scene: &Scene<'_>, connection: &mut PgConnection, in_recovery:
     let mut like = facts::server(connection, scene.settings).await?;
     like.database.tablespace = None;
     let target = match &scene.audit.scratch {
-        Some(name) => pg::Settings::resolve(scene.config.databases.get(name).context("`scratch` is configured")?)?,
+        Some(name) => scene.config.databases.get(name).context("`scratch` is configured")?.settings()?,
         None => scene.settings.clone(),
     };
     let mut maintenance = scratch::maintenance_connection(&target).await.context("for the scratch database")?;
     // By hand it takes no lock: what it would find could be of a run under way.
     let who = if scene.by_hand { format!("by hand {}", std::process::id()) } else { scene.job.to_owned() };
-    let digest = stream::hex(&Sha256::digest(format!("{}/{who}/{}", scene.database, like.database.name)));
+    let digest = hex::encode(Sha256::digest(format!("{}/{who}/{}", scene.database, like.database.name)));
     let prefix = format!("pgtend_audit_{}_", &digest[..12]);
     for leftover in scratch::scratch_leftovers(&mut maintenance, &prefix).await? {
         if let Some(left) = scratch::drop_or_warn(&target, &leftover, None).await {
@@ -76,7 +76,7 @@ pub async fn look(scene: &Scene<'_>, connection: &mut PgConnection, in_recovery:
 async fn load(scene: &Scene<'_>, scratch: &pg::Settings, file: &std::path::Path) -> Result<Result<Vec<Object>, String>> {
     let mut connection = scratch.connect().await?;
     let major = Server::of(&mut connection).await?.major();
-    let tools = crate::client_tools::find_for_restore(scene.config.tools.bin_dir.as_deref(), major).await?;
+    let tools = crate::pg::client_tools::find_for_restore(scene.config.tools.bin_dir.as_deref(), major).await?;
     let mut command = tools.command("psql");
     // The file is the user's own SQL: its names are found as psql would find them.
     scratch.apply_for(pg::Purpose::Application, &mut command);

@@ -4,8 +4,8 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::document::{Change, Document, Finding, Level, State};
 use super::markdown::{capitalized, evidence, fixes};
-use crate::terminal;
-use crate::units::{count, duration, plural};
+use crate::base::terminal;
+use crate::base::units::{count, duration, plural};
 
 pub fn render(document: &Document) -> String {
     let counts = document.counts();

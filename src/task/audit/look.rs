@@ -12,14 +12,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::checks::{CHECKS, Check, Query};
 use super::document::{Document, FORMAT, Finding, Fix, Level, Outcome, State, TopQuery};
-use super::{Audit, backup, drift, queries};
+use super::keys::Audit;
+use super::{backup, drift, queries};
+use crate::base::fault::{Fault, Kind};
+use crate::base::progress::Progress;
 use crate::config::Config;
-use crate::fault::{self, Fault, Kind};
-use crate::job::Job;
+use crate::pg::failure;
+use crate::pg::table::with_schema;
 use crate::pg::{self, Server};
-use crate::progress::Progress;
-use crate::task::Task;
-use crate::task::partition::with_schema;
+use crate::work::{Does, Other};
 
 /// Of one check. A database with more of one kind has one problem, not thousands.
 const ROWS_AT_MOST: usize = 1000;
@@ -38,7 +39,7 @@ pub struct Scene<'a> {
     pub audit: &'a Audit,
     pub config: &'a Config,
     /// All jobs of the configuration: they cover tables and make backups.
-    pub jobs: &'a [Job],
+    pub others: &'a [Other],
     pub job: &'a str,
     /// Its name in the configuration.
     pub database: &'a str,
@@ -127,7 +128,7 @@ pub async fn look(scene: &Scene<'_>, only: Option<&Check>) -> Result<Document> {
         };
         let seen = match seen {
             // Whatever a failed statement left; and where this fails the server is gone, and the rest cannot be said.
-            Err(error) if fault::kind_of(&error) == Some(Kind::Cancelled) => return Err(error),
+            Err(error) if failure::kind_of(&error) == Some(Kind::Cancelled) => return Err(error),
             Err(error) => {
                 pg::execute(&mut connection, "ROLLBACK".to_owned()).await.with_context(|| format!("during {}", check.id))?;
                 Err(error)
@@ -176,7 +177,7 @@ fn note(check: &Check, seen: Result<Seen>, elapsed: Duration, scene: &Scene<'_>,
         Err(error) => {
             let reason = unsayable(&error, scene.audit.check_timeout);
             outcome.state = if reason.is_some() { State::Unknown } else { State::Failed };
-            outcome.reasons = vec![reason.unwrap_or_else(|| fault::in_a_line(&error))];
+            outcome.reasons = vec![reason.unwrap_or_else(|| failure::in_a_line(&error))];
             return outcome;
         }
     };
@@ -285,12 +286,12 @@ fn printable(text: &str) -> String {
 
 /// Why a check could not be made, where that is nobody's mistake.
 fn unsayable(error: &anyhow::Error, timeout: Duration) -> Option<String> {
-    let said = fault::in_a_line(error);
+    let said = failure::in_a_line(error);
     Some(match pg::sql_state(error).as_deref() {
-        Some("57014") => format!("took longer than {} (check_timeout)", crate::units::duration(timeout)),
+        Some("57014") => format!("took longer than {} (check_timeout)", crate::base::units::duration(timeout)),
         Some("55P03") => format!("somebody holds a lock on what it reads: {said}"),
         Some("42501" | "55000") => said,
-        _ if fault::kind_of(error) == Some(Kind::Permission) => said,
+        _ if failure::kind_of(error) == Some(Kind::Permission) => said,
         _ => return None,
     })
 }
@@ -389,12 +390,11 @@ struct Covered {
 async fn covered(scene: &Scene<'_>) -> Result<Covered> {
     let mut connection = session(scene).await?;
     let mut covered = Covered::default();
-    for job in scene.jobs.iter().filter(|job| job.enabled && job.databases.iter().any(|database| database == scene.database)) {
-        let (table, column) = match &job.task {
-            Task::Retention(retention) => (&retention.table, None),
-            Task::Partition(partition) => (&partition.table, None),
-            Task::Compress(compress) => (&compress.table, Some(&compress.column)),
-            _ => continue,
+    for job in scene.others.iter().filter(|job| job.enabled && job.runs_on(scene.database)) {
+        let (table, column) = match &job.does {
+            Does::Retention { table } | Does::Partition { table } => (table, None),
+            Does::Compress { table, column } => (table, Some(column)),
+            Does::Backup { .. } | Does::Else => continue,
         };
         // One that is written in a way that is no name at all is its own job's failure.
         let oid: Result<Option<i64>, _> =

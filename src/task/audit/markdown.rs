@@ -4,8 +4,8 @@
 use serde_json::Value;
 
 use super::document::{Change, Document, Finding, Level, State};
-use crate::terminal;
-use crate::units;
+use crate::base::terminal;
+use crate::base::units;
 
 pub fn render(document: &Document) -> String {
     let counts = document.counts();

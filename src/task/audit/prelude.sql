@@ -1,7 +1,8 @@
 -- What the checks select from: the user's own objects. Not the system's, not those of extensions, not pgtend's own schema; a partitioned
 -- table stands for its partitions. Sizes and row counts come from the catalog, which takes no lock on any table
 -- (pg_get_expr does, since 18: checks that need a condition's text call it themselves).
--- $1: seconds that statistics must cover, $2: tables that a [retention] or [partition] job covers, $3: seconds after which a session of a pool idles,
+-- $1: seconds that statistics must cover, $2: tables that a [retention] or [partition] job covers, $3: seconds after which a session of a pool idles and a
+-- prepared transaction is old,
 -- $4: columns that a [compress] job covers, as TABLE:NAME, $5: a store for what a proposed job archives.
 WITH RECURSIVE asked AS (
     SELECT make_interval(secs => $1::float8) AS statistics_age, $2::bigint[] AS covered, make_interval(secs => $3::float8) AS idle_after, $4::text[] AS compressed, $5::text AS store,

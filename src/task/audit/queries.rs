@@ -8,8 +8,8 @@ use sqlx::PgConnection;
 
 use super::document::TopQuery;
 use super::look::{self, Row, Scene, Seen};
+use crate::base::units;
 use crate::pg;
-use crate::units;
 
 pub const NOT_THERE: &str = "pg_stat_statements is not installed: shared_preload_libraries = 'pg_stat_statements', and CREATE EXTENSION pg_stat_statements";
 

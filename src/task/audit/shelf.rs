@@ -9,10 +9,10 @@ use serde::Deserialize;
 
 use super::document::{Document, FORMAT};
 use super::{html, markdown};
-use crate::bounds::Bounded as _;
-use crate::fault;
+use crate::base::bounds::Bounded as _;
+use crate::pg::failure;
 use crate::store::Store;
-use crate::task::backup::set;
+use crate::store::key;
 
 const TIME: &str = "%Y-%m-%dT%H-%M-%SZ";
 /// Of audits that cannot be read, before it is given up.
@@ -29,7 +29,7 @@ type Listing = BTreeMap<DateTime<Utc>, BTreeSet<String>>;
 
 impl Shelf {
     pub fn new(store: Store, database: &str, job: &str) -> Self {
-        Self { store, folder: format!("{}audit/", set::folder(database, job)) }
+        Self { store, folder: format!("{}audit/", key::folder(database, job)) }
     }
 
     fn key(&self, at: DateTime<Utc>, kind: &str) -> String {
@@ -48,7 +48,7 @@ impl Shelf {
             let Some((time, kind)) = key.strip_prefix(&self.folder).and_then(|name| name.split_once('.')) else {
                 continue;
             };
-            if let (Some(at), true) = (set::parse_time(time), KINDS.contains(&kind)) {
+            if let (Some(at), true) = (key::parse_time(time), KINDS.contains(&kind)) {
                 listing.entry(at).or_default().insert(kind.to_owned());
             }
         }
@@ -62,7 +62,7 @@ impl Shelf {
         for (at, _) in listing.iter().rev().filter(|(_, kinds)| kinds.contains("json")).take(READ_AT_MOST) {
             match self.read(*at).await {
                 Ok(document) => return Ok((Some(document), unread)),
-                Err(error) => unread.push(fault::in_a_line(&error)),
+                Err(error) => unread.push(failure::in_a_line(&error)),
             }
         }
         Ok((None, unread))
@@ -108,7 +108,7 @@ impl Shelf {
         // The one that was just written is read back first: as long as the newest is no audit, none is too old.
         let Some(newest) = complete.last() else { return Ok(pruned) };
         if let Err(error) = self.read(*newest).await {
-            pruned.left.push(format!("{}; as long as the newest cannot be read, none is deleted", fault::in_a_line(&error)));
+            pruned.left.push(format!("{}; as long as the newest cannot be read, none is deleted", failure::in_a_line(&error)));
             return Ok(pruned);
         }
         for at in &complete[..complete.len().saturating_sub(keep)] {

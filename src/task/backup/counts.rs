@@ -6,8 +6,8 @@ use anyhow::Result;
 use sqlx::postgres::PgConnection;
 
 use super::scan::TableData;
+use crate::base::units;
 use crate::pg;
-use crate::units;
 
 /// In one query, so that no statement grows without bound, and not every table costs a round trip.
 const TABLES_PER_QUERY: usize = 100;

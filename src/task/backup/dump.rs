@@ -5,19 +5,20 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context as _, Result};
 use chrono::Utc;
 
+use super::keys::Backup;
 use super::manifest::{DumpObject, FORMAT, Globals, Manifest};
 use super::markers::RUN;
 use super::plan::Plan;
 use super::set::{self, GLOBALS, Set};
 use super::stream::{self, Shape, Streamed};
 use super::verdict::Verification;
-use super::{Backup, Compression, loss, waiters, why};
-use crate::child::{Child, Ended};
+use super::{Compression, loss, waiters, why};
+use crate::base::child::{Child, Ended};
+use crate::base::progress::Phase;
+use crate::base::units;
 use crate::pg;
-use crate::progress::Phase;
 use crate::store::{Store, Upload};
-use crate::task::RunContext;
-use crate::units;
+use crate::work::RunContext;
 
 /// Writes the set `plan.name`, whose folder is this run's. It exists when this returns Ok, and leaves nothing when it does not. The
 /// second value says why the set before a loss could not be held: then nothing may go.
@@ -48,7 +49,7 @@ async fn write_objects(store: &Store, plan: &Plan, backup: &Backup, run: &RunCon
     let mut manifest = Manifest {
         format: FORMAT,
         pgtend_version: env!("CARGO_PKG_VERSION").to_owned(),
-        job: run.job.name.clone(),
+        job: run.job.name.to_owned(),
         database: run.database.to_owned(),
         by_hand: run.by_hand,
         started_at,

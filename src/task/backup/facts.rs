@@ -268,13 +268,7 @@ async fn read_json(connection: &mut PgConnection, query: &str) -> Result<serde_j
         .await?
         .context("the query has no row")?;
     transaction.commit().await?;
-    Ok(serde_json::from_str(&String::from_utf8_lossy(&from_hex(&hex)?))?)
-}
-
-/// Bytes out of hexadecimal digits.
-pub fn from_hex(digits: &str) -> Result<Vec<u8>> {
-    let pairs = digits.as_bytes().chunks(2);
-    pairs.map(|pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?)).collect()
+    Ok(serde_json::from_str(&String::from_utf8_lossy(&hex::decode(&hex)?))?)
 }
 
 /// The names of all settings that a server knows.

@@ -1,7 +1,7 @@
 //! A foreign key as pg_dump writes it, and the rows that break it.
 
 use super::tokens::Statement;
-use crate::units;
+use crate::base::units;
 
 /// `ALTER TABLE ONLY public.c ADD CONSTRAINT c_p_fkey FOREIGN KEY (p) REFERENCES public.p(id) …`, names as SQL has them.
 #[derive(Debug, PartialEq)]

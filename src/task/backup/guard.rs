@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use sqlx::postgres::PgConnection;
 
-use super::set::folder;
+use super::key::folder;
 use crate::ledger::{self, Ledger};
 use crate::pg;
 use crate::store::Store;

@@ -6,8 +6,7 @@ use anyhow::Result;
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 
-use super::facts::{ServerFacts, from_hex};
-use super::stream::hex;
+use super::facts::ServerFacts;
 use crate::pg::Server;
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -53,7 +52,7 @@ async fn stored_role_names(connection: &mut PgConnection) -> Result<HashSet<Vec<
             .fetch_all(&mut *transaction)
             .await?;
     transaction.commit().await?;
-    names.iter().map(|name| from_hex(name)).collect()
+    names.iter().map(|name| Ok(hex::decode(name)?)).collect()
 }
 
 /// The bytes that a database of that encoding looks for when it meets `name`.
@@ -67,7 +66,7 @@ async fn bytes_in(connection: &mut PgConnection, name: &str, encoding: &str) -> 
         .fetch_one(connection)
         .await;
     // A character that the encoding does not have: no role has that name there.
-    converted.ok().and_then(|digits| from_hex(&digits).ok()).unwrap_or_else(|| name.as_bytes().to_vec())
+    converted.ok().and_then(|digits| hex::decode(&digits).ok()).unwrap_or_else(|| name.as_bytes().to_vec())
 }
 
 /// What this session must say to mean the role that a database of `encoding` calls `name`.
@@ -78,7 +77,7 @@ pub async fn name_for(connection: &mut PgConnection, name: &str, encoding: &str)
     }
     let converted: Result<String, _> =
         sqlx::query_scalar("SELECT pg_catalog.convert_from(pg_catalog.decode($1, 'hex'), pg_catalog.getdatabaseencoding())")
-            .bind(hex(&bytes))
+            .bind(hex::encode(bytes))
             .fetch_one(connection)
             .await;
     converted.unwrap_or_else(|_| name.to_owned())

@@ -18,9 +18,10 @@ use super::rewrite::{self, Fate};
 use super::script::{Entry, Step, Steps};
 use super::session::{self, Copied, Session, Silence};
 use super::{own_bytes, pg_dumps};
-use crate::fault::Kind;
+use crate::base::fault::Kind;
+use crate::base::units;
 use crate::pg;
-use crate::units;
+use crate::pg::failure;
 
 /// What is said of statements that failed; the rest is counted.
 const FAILURES_LISTED: usize = 100;
@@ -379,5 +380,5 @@ fn is_undefined(refusal: &Refusal) -> bool {
 }
 
 fn of_ours(error: &anyhow::Error) -> Refusal {
-    Refusal { kind: crate::fault::kind_of(error), sql_state: pg::sql_state(error), message: crate::fault::in_a_line(error) }
+    Refusal { kind: failure::kind_of(error), sql_state: pg::sql_state(error), message: failure::in_a_line(error) }
 }

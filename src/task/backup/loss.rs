@@ -8,8 +8,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::manifest::Manifest;
 use super::markers::{self, Hold, LOSS_HOLD};
 use super::set::Set;
+use crate::base::units;
 use crate::store::Store;
-use crate::units;
 
 /// A dump that shrank to less than this share of the last one has lost something.
 const SHRUNK: f64 = 0.5;
@@ -102,7 +102,7 @@ mod tests {
         assert!(lost(&before, &half, &none).unwrap().contains("shrank to"));
         half.filters.schemas.push("public".into());
         assert!(lost(&before, &half, &none).is_some(), "also when somebody asked for less");
-        half.dump.compression = crate::task::backup::Compression::Zstd;
+        half.dump.compression = crate::members::compress::Compression::Zstd;
         assert_eq!(lost(&before, &half, &none), None, "zstd is smaller; uncompressed it is the same");
         half.dump.uncompressed_bytes = 2000;
         assert!(lost(&before, &half, &none).is_some());

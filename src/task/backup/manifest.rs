@@ -5,13 +5,12 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::blocks::Blocks;
-use super::compress::Compression;
 use super::facts::ServerFacts;
-use super::members::MemberIndex;
 use super::scan::TableData;
-use super::stream::hex;
-use crate::bounds::{self, Bounded};
+use crate::base::bounds::{self, Bounded};
+use crate::members::blocks::Blocks;
+use crate::members::compress::Compression;
+use crate::members::index::MemberIndex;
 
 /// A program that meets a newer one refuses it rather than guess. 1 had no checksum of its own.
 pub const FORMAT: u32 = 2;
@@ -100,7 +99,7 @@ pub fn to_json(manifest: &Manifest) -> Result<Vec<u8>> {
 pub fn to_signed_json(manifest: &Manifest, sign: impl FnOnce(&str) -> Result<String>) -> Result<Vec<u8>> {
     let text = serde_json::to_string_pretty(manifest)?;
     let open = sign(text.strip_suffix("\n}").context("a manifest is a JSON object")?)?;
-    let digest = hex(&Sha256::digest(&open));
+    let digest = hex::encode(Sha256::digest(&open));
     Ok(format!("{open}{CHECKSUM_KEY}{digest}{CHECKSUM_END}").into_bytes())
 }
 
@@ -129,7 +128,7 @@ fn check_seal(bytes: &[u8]) -> Result<Option<&[u8]>> {
     let Some(rest) = bytes.strip_suffix(CHECKSUM_END.as_bytes()) else { return Ok(None) };
     let Some((rest, digest)) = rest.split_last_chunk::<CHECKSUM_HEX>() else { return Ok(None) };
     let Some(open) = rest.strip_suffix(CHECKSUM_KEY.as_bytes()) else { return Ok(None) };
-    let found = hex(&Sha256::digest(open));
+    let found = hex::encode(Sha256::digest(open));
     anyhow::ensure!(
         digest == found.as_bytes(),
         "it is not as it was written: its checksum is {} and its bytes have {found}",

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::series::Identity;
 use super::set::SetName;
-use crate::bounds::{self, Bounded};
-use crate::process_identity::ProcessIdentity;
+use crate::base::bounds::{self, Bounded};
+use crate::base::process_identity::ProcessIdentity;
 use crate::store::{Precondition, Store};
 
 pub const RUN: &str = "run.json";

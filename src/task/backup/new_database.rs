@@ -17,13 +17,12 @@ use super::lacks::{self, Lacks};
 use super::restore::{Restored, Target, check_tablespaces, stream_into};
 use super::scratch::{create_scratch, drop_or_warn, lock, maintenance_connection, scratch_leftovers};
 use super::set::Set;
-use super::stream::hex;
 use super::{properties, scratch};
-use crate::fault::{Fault, Kind};
+use crate::base::fault::{Fault, Kind};
+use crate::base::progress::Phase;
+use crate::base::units;
 use crate::pg::{self, identifier, literal};
-use crate::progress::Phase;
 use crate::store::Store;
-use crate::units;
 
 /// How the comment of a copy begins that is whole and has its first name still.
 const WHOLE_COMMENT: &str = "made by pgtend, a whole copy of";
@@ -143,9 +142,9 @@ struct Names {
 impl Names {
     /// A copy that was made with other choices is another copy: what one left out, the next one would miss.
     fn of(name: &str, set: &Set, choices: &Choices, like: &DatabaseFacts) -> Self {
-        let target = hex(&Sha256::digest(name));
+        let target = hex::encode(Sha256::digest(name));
         let made_of = format!("{}/{}/{choices:?}/{like:?}", set.name, set.manifest.dump.sha256);
-        let source = hex(&Sha256::digest(made_of));
+        let source = hex::encode(Sha256::digest(made_of));
         let filling_prefix = format!("pgtend_restore_{}", &target[..12]);
         let whole_prefix = format!("pgtend_restored_{}_", &target[..12]);
         Self {

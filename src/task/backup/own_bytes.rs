@@ -3,8 +3,6 @@
 
 use std::borrow::Cow;
 
-use super::stream::hex;
-
 /// Byte `b` stands in text as the character `FIRST + b`: private-use ones at the very end of Unicode.
 const FIRST: u32 = 0x10_FF00;
 
@@ -32,7 +30,7 @@ pub fn query(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!(
         // No backslash: the dump may have set standard_conforming_strings off.
         "DO 'BEGIN EXECUTE pg_catalog.convert_from(pg_catalog.decode(''{}'', ''hex''), pg_catalog.pg_client_encoding()); END'",
-        hex(&bytes(text))
+        hex::encode(bytes(text))
     ))
 }
 

@@ -10,6 +10,7 @@ use sqlx::postgres::PgConnection;
 
 use super::facts::ServerFacts;
 use super::keep::{Candidate, Decision};
+use super::keys::Backup;
 use super::latest;
 use super::prune::{self, Rules};
 use super::series::{Identity, Series};
@@ -17,14 +18,15 @@ use super::set::{self, Listing, Set, SetName};
 use super::sweep::{self, Leftover};
 use super::verdict::Bytes;
 use super::verify::Verify;
-use super::{Backup, facts, free_name, readiness, scratch, standby, why};
-use crate::client_tools::Tools;
-use crate::fault;
+use super::{facts, free_name, readiness, scratch, standby, why};
+use crate::base::units;
 use crate::ledger;
 use crate::pg;
+use crate::pg::client_tools::Tools;
+use crate::pg::failure;
 use crate::store::Unfinished;
-use crate::task::{RunContext, Task};
-use crate::units;
+use crate::store::key;
+use crate::work::{Does, RunContext};
 
 /// Runs of a partition job that are asked what they dropped.
 const PARTITION_RUNS: i64 = 60;
@@ -65,21 +67,21 @@ impl State {
         let tools = super::tools_for(run, major).await?;
         // Doubt about what the dump needs is no reason for none.
         let readiness = readiness_of(backup, run, &mut connection, &server).await.unwrap_or_else(|error| readiness::Found {
-            notes: vec![format!("what the dump needs could not be looked at: {}", fault::in_a_line(&error))],
+            notes: vec![format!("what the dump needs could not be looked at: {}", failure::in_a_line(&error))],
             ..readiness::Found::default()
         });
         let recovery_conflicts = why::recovery_conflicts(&mut connection).await.unwrap_or_default();
         let known_settings = if tools.major > major { Some(facts::setting_names(&mut connection).await?) } else { None };
 
         let store = super::open_store(run, &backup.store).await?;
-        let folder = set::folder(run.database, &run.job.name);
+        let folder = key::folder(run.database, run.job.name);
         let in_store = || format!("store `{}`", backup.store);
         let listing = set::list(&store, &folder).await.with_context(in_store)?;
-        let (series, series_trouble) = Series::read(&store, run.database, &run.job.name).await.with_context(in_store)?;
+        let (series, series_trouble) = Series::read(&store, run.database, run.job.name).await.with_context(in_store)?;
         let (leftovers, uploads) = sweep::read(&store, &folder, &listing).await.with_context(in_store)?;
 
         let scratch_leftovers = scratch_leftovers(backup, run, &server).await;
-        let scratch_trouble = scratch_leftovers.as_ref().err().map(fault::in_a_line);
+        let scratch_trouble = scratch_leftovers.as_ref().err().map(failure::in_a_line);
         Ok(Self {
             server,
             tools,
@@ -117,14 +119,14 @@ async fn scratch_leftovers(backup: &Backup, run: &RunContext<'_>, server: &Serve
     }
     let settings = backup.scratch_settings(run)?;
     let mut connection = scratch::maintenance_connection(&settings).await.context("for the scratch database")?;
-    scratch::scratch_leftovers(&mut connection, &scratch::scratch_prefix(run.database, &run.job.name, server)).await
+    scratch::scratch_leftovers(&mut connection, &scratch::scratch_prefix(run.database, run.job.name, server)).await
 }
 
 /// Partitions whose time was over. A ledger that is away says nothing: then more is held than needs to be.
 async fn dropped_by_us(run: &RunContext<'_>) -> BTreeSet<String> {
     let mut dropped = BTreeSet::new();
     let Some(ledger) = run.ledger else { return dropped };
-    for job in run.jobs.iter().filter(|job| matches!(job.task, Task::Partition(_))) {
+    for job in run.others.iter().filter(|job| matches!(job.does, Does::Partition { .. })) {
         let filter = ledger::Filter { job: Some(&job.name), database: Some(run.database), outcome: None, limit: PARTITION_RUNS };
         match ledger.runs(&filter).await {
             Ok(rows) => {
@@ -195,9 +197,9 @@ impl Sweep {
 pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
     let now = run.now;
     let taken: Vec<SetName> = state.listing.names().cloned().collect();
-    let name = free_name(run.database, &run.job.name, &taken, now);
+    let name = free_name(run.database, run.job.name, &taken, now);
     let identity = Identity::of(&state.server);
-    let has_schedule = run.job.schedule.is_some();
+    let has_schedule = run.job.has_schedule;
 
     let of_series = |set: &&Set| state.series.unites(identity.as_ref(), set) && !set.is_from_the_future(now);
     let last_good = state.listing.sets.iter().rev().filter(of_series).find(|set| set.verification.verdict() == Bytes::Intact);
@@ -230,7 +232,7 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
     };
     let mut deletes_nothing = doubts(&state.server, state.host_clock, &state.series, &state.listing);
     deletes_nothing.extend(state.series_trouble.clone());
-    let prefix = scratch::scratch_prefix(run.database, &run.job.name, &state.server);
+    let prefix = scratch::scratch_prefix(run.database, run.job.name, &state.server);
     let mut sweep =
         sweep::decide(state.leftovers.clone(), state.uploads.clone(), identity.as_ref(), state.listing.newest_object_at);
     if !deletes_nothing.is_empty() {

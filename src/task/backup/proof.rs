@@ -12,7 +12,7 @@ use super::keep::Decision;
 use super::prune::{self, Pruned, Rules};
 use super::set::{Listing, Set, SetName};
 use super::verdict::{Bytes, BytesCheck};
-use crate::progress::Progress;
+use crate::base::progress::Progress;
 use crate::store::Store;
 
 type Known = BTreeMap<(String, SetName), (Bytes, DateTime<Utc>)>;

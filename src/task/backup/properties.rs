@@ -5,7 +5,7 @@ use sqlx::postgres::PgConnection;
 
 use super::facts::{DatabaseFacts, Privilege};
 use super::lacks;
-use crate::fault;
+use crate::pg::failure;
 use crate::pg::{self, identifier, literal};
 
 /// Settings whose value is a list of names, stored with the quotes of each; as in pg_dump's dumputils.c.
@@ -31,7 +31,7 @@ pub async fn carry(connection: &mut PgConnection, name: &str, facts: &DatabaseFa
     let mut failed = Vec::new();
     for Item { what, sql } in items(name, &facts) {
         if let Err(error) = pg::execute(connection, sql).await {
-            failed.push(format!("{what}: {}", fault::in_a_line(&error)));
+            failed.push(format!("{what}: {}", failure::in_a_line(&error)));
         }
     }
     failed

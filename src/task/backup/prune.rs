@@ -12,8 +12,8 @@ use super::series::{Identity, Series};
 use super::set::{self, GLOBALS, Listing, MANIFEST, Set, SetName, VERIFICATION};
 use super::verdict::Bytes;
 use super::{proof, read_back};
-use crate::process_identity::ProcessIdentity;
-use crate::progress::Progress;
+use crate::base::process_identity::ProcessIdentity;
+use crate::base::progress::Progress;
 use crate::store::Store;
 
 /// What decides beside the sets themselves.

@@ -4,32 +4,26 @@
 //! Only this speaks of bytes. One read that differs may be a flipped bit in transit or in memory: damaged is said when a second
 //! read, independent of the first, has shown the very same.
 
-use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use bytes::{Buf as _, Bytes as Chunk};
 use chrono::Utc;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{mpsc, oneshot};
 
-use super::blocks::Proof;
-use super::compress::{self, Compression, DecodeError};
 use super::manifest::{Globals, Manifest};
-use super::members::Difference;
 use super::scan::{Contents, Scanner, TableData};
 use super::set::{GLOBALS, Set};
-use super::stream::{hex, spawn_thread};
 use super::verdict::{Bytes, BytesCheck};
-use crate::progress::Phase;
-use crate::store::{Reader, Store};
-use crate::units;
-
-/// Chunks on their way from the store to the decoder.
-const QUEUED_CHUNKS: usize = 4;
+use crate::base::progress::Phase;
+use crate::base::units;
+use crate::members::blocks::Proof;
+use crate::members::compress::DecodeError;
+use crate::members::decode::decode_object;
+use crate::members::index::Difference;
+use crate::store::Store;
 
 /// More tables than this are not named one by one.
 const TABLES_NAMED: usize = 20;
@@ -97,7 +91,7 @@ async fn read(store: &Store, set: &Set, phase: &Phase) -> Result<ReadBack> {
 /// Reads all of the dump once, handing the decoded bytes to `sink` for as long as it takes them: of a set with [`Blocks`] only bytes
 /// that are proved.
 ///
-/// [`Blocks`]: super::blocks::Blocks
+/// [`Blocks`]: crate::members::blocks::Blocks
 pub async fn read_dump<S>(store: &Store, set: &Set, phase: &Phase, sink: S) -> Result<ReadBack>
 where
     S: FnMut(&[u8]) -> io::Result<()> + Send + 'static,
@@ -163,7 +157,7 @@ async fn read_globals(store: &Store, set: &Set, read: &mut ReadBack) -> Result<(
         read.seen.push((0, String::new()));
         return Ok(());
     };
-    let seen = (content.len() as u64, hex(&Sha256::digest(&content)));
+    let seen = (content.len() as u64, hex::encode(Sha256::digest(&content)));
     if seen != (*bytes, sha256.clone()) {
         read.problems.push(format!("{GLOBALS}: {} bytes with SHA-256 {} read, {bytes} with {sha256} written", seen.0, seen.1));
     }
@@ -247,86 +241,6 @@ fn table_differences(read: &[TableData], written: &[TableData]) -> Vec<String> {
         problems.push(format!("and {more} more tables"));
     }
     problems
-}
-
-/// An object that was read to its end.
-pub struct Decoded<S> {
-    pub bytes: u64,
-    pub sha256: String,
-    pub members: Result<u64, DecodeError>,
-    pub state: S,
-}
-
-/// Reads an object of members to its end, hashes it, shows its bytes to `see`, and hands the decoded bytes to `feed` on a thread of
-/// its own, up to where they do not decode or `feed` returns an error. With a `proof`, bytes wait until it lets them through. An error of this function is the store's or the network's,
-/// and says nothing about the object.
-pub async fn decode_object<S: Send + 'static>(
-    mut reader: Reader,
-    compression: Compression,
-    phase: &Phase,
-    mut proof: Option<Proof>,
-    mut state: S,
-    mut feed: impl FnMut(&mut S, &[u8]) -> io::Result<()> + Send + 'static,
-    mut see: impl FnMut(&[u8]),
-) -> Result<Decoded<S>> {
-    let (chunk_sender, chunk_receiver) = mpsc::channel(QUEUED_CHUNKS);
-    let (end_sender, end_receiver) = oneshot::channel();
-    spawn_thread("decode", move || {
-        let source = io::BufReader::with_capacity(64 << 10, ChunkReader { chunks: chunk_receiver, current: Chunk::new() });
-        let members = compress::decode(compression, source, |bytes| feed(&mut state, bytes));
-        let _ = end_sender.send((members, state));
-    })?;
-    let mut hash = Sha256::new();
-    let mut bytes = 0;
-    let mut sent = 0;
-    let mut waiting = VecDeque::new();
-    let mut decoder_listens = true;
-    let mut has_more = true;
-    while has_more {
-        let may_pass = match reader.chunk().await? {
-            Some(chunk) => {
-                hash.update(&chunk);
-                see(&chunk);
-                bytes += chunk.len() as u64;
-                phase.advance(chunk.len() as u64);
-                let may_pass = proof.as_mut().map_or(u64::MAX, |proof| proof.feed(&chunk));
-                waiting.push_back(chunk);
-                may_pass
-            }
-            None => {
-                has_more = false;
-                proof.as_mut().map_or(u64::MAX, Proof::finish)
-            }
-        };
-        while let Some(chunk) = waiting.pop_front_if(|chunk| sent + chunk.len() as u64 <= may_pass) {
-            sent += chunk.len() as u64;
-            // A decoder that has stopped says why at the end; the hash is of the whole object in any case.
-            decoder_listens = decoder_listens && chunk_sender.send(chunk).await.is_ok();
-        }
-    }
-    drop(chunk_sender);
-    let (members, state) = end_receiver.await.context("the decoding thread ended")?;
-    Ok(Decoded { bytes, sha256: hex(&hash.finalize()), members, state })
-}
-
-/// Chunks that arrive, as something to read from a thread.
-struct ChunkReader {
-    chunks: mpsc::Receiver<Chunk>,
-    current: Chunk,
-}
-
-impl Read for ChunkReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() {
-            match self.chunks.blocking_recv() {
-                Some(chunk) => self.current = chunk,
-                None => return Ok(0),
-            }
-        }
-        let count = buffer.len().min(self.current.len());
-        self.current.copy_to_slice(&mut buffer[..count]);
-        Ok(count)
-    }
 }
 
 #[cfg(test)]

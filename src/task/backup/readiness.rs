@@ -5,11 +5,13 @@ use anyhow::{Context as _, Result};
 use sqlx::postgres::PgConnection;
 
 use super::facts::ServerFacts;
+use super::keys::Backup;
 use super::patterns::Patterns;
-use super::{Backup, Verify, lacks, psql_reads, scratch, standby};
-use crate::fault::{self, Fault, Kind};
+use super::{Verify, lacks, psql_reads, scratch, standby};
+use crate::base::fault::{Fault, Kind};
+use crate::base::units;
+use crate::pg::failure;
 use crate::pg::{self, identifier};
-use crate::units;
 
 /// More than a dump needs, so that the application has some of its own.
 const LOCKS_SPARE: f64 = 1.25;
@@ -88,8 +90,10 @@ pub async fn look(
         Ok(ready) => ready,
         // Not a regular expression.
         Err(error) if pg::sql_state(&error).as_deref() == Some("2201B") => {
-            let message =
-                format!("a pattern of `schemas`, `exclude_tables` or `exclude_table_data` is none: {}", fault::in_a_line(&error));
+            let message = format!(
+                "a pattern of `schemas`, `exclude_tables` or `exclude_table_data` is none: {}",
+                failure::in_a_line(&error)
+            );
             found.lacks.push(Lack { kind: Kind::Configuration, message });
             return Ok(found);
         }
@@ -97,8 +101,8 @@ pub async fn look(
     };
     found.lacks.extend(ready.lacks(backup));
     if let Err(error) = standby::check(backup, connection).await {
-        let kind = fault::kind_of(&error).unwrap_or(Kind::Configuration);
-        found.lacks.push(Lack { kind, message: fault::in_a_line(&error) });
+        let kind = failure::kind_of(&error).unwrap_or(Kind::Configuration);
+        found.lacks.push(Lack { kind, message: failure::in_a_line(&error) });
     } else if backup.verify == Verify::Restore {
         found.lacks.extend(lacks_of_restore(connection, backup, source, &ready, scratch).await?);
     }
@@ -170,7 +174,7 @@ async fn lacks_of_restore(
                 {
                     Ok(connection) => connection,
                     Err(error) => {
-                        lack(fault::kind_of(&error).unwrap_or(Kind::Unreachable), fault::in_a_line(&error));
+                        lack(failure::kind_of(&error).unwrap_or(Kind::Unreachable), failure::in_a_line(&error));
                         return Ok(lacks);
                     }
                 };

@@ -5,8 +5,8 @@ use sqlx::postgres::PgDatabaseError;
 
 use super::choices::{Choices, OnError};
 use super::script::Entry;
-use crate::fault::{Fault, Kind};
-use crate::pg;
+use crate::base::fault::{Fault, Kind};
+use crate::pg::failure;
 
 /// What helps when a set was restored for a proof alone.
 const SCRATCH_WAYS: &str =
@@ -89,7 +89,7 @@ pub fn of(error: &sqlx::Error, doing: Doing<'_>) -> Refusal {
     match Said::of(error) {
         Some(said) => of_said(&said, doing),
         None => Refusal {
-            kind: pg::kind_of(error),
+            kind: failure::kind_of_sqlx(error),
             sql_state: None,
             message: format!("the connection to the target failed at {}: {error}", doing.entry),
         },

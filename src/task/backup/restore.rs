@@ -16,10 +16,10 @@ use super::read_back;
 pub use super::refusal::Refusal;
 use super::script::{Script, Steps};
 use super::set::Set;
-use crate::captured;
-use crate::fault::{Fault, Kind};
+use crate::base::captured;
+use crate::base::fault::{Fault, Kind};
+use crate::base::progress::Phase;
 use crate::pg;
-use crate::progress::Phase;
 use crate::store::Store;
 
 /// Between reading and the server: the steps of a piece that was decoded, of 256 KiB, at a time. Singly, two threads would wake

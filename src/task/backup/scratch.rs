@@ -11,8 +11,8 @@ use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::facts::{DatabaseFacts, ServerFacts};
-use super::stream::hex;
-use crate::fault::{self, Fault, Kind};
+use crate::base::fault::{Fault, Kind};
+use crate::pg::failure;
 use crate::pg::{self, identifier, literal};
 
 /// Marks databases that pgtend makes for a moment; only such a one is ever dropped.
@@ -41,7 +41,7 @@ pub async fn with_scratch<T>(
     };
     match made.await {
         // Not ours to drop.
-        Err(error) if fault::kind_of(&error) == Some(Kind::Busy) => (Err(error), None),
+        Err(error) if failure::kind_of(&error) == Some(Kind::Busy) => (Err(error), None),
         // It may be there, half made.
         Err(error) => (Err(error), drop_or_warn(settings, name, None).await),
         Ok((connection, made)) => {
@@ -170,9 +170,9 @@ pub async fn drop_or_warn(settings: &pg::Settings, name: &str, made: Option<i64>
                 drop_scratch(&mut connection, settings, name, made).await
             };
             match tried.await {
-                Err(error) if matches!(fault::kind_of(&error), Some(Kind::Unreachable | Kind::Busy)) => {
+                Err(error) if matches!(failure::kind_of(&error), Some(Kind::Unreachable | Kind::Busy)) => {
                     tracing::debug!("the scratch database {name} is not dropped yet: {error:#}");
-                    last = fault::in_a_line(&error);
+                    last = failure::in_a_line(&error);
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
                 ended => return ended,
@@ -182,7 +182,7 @@ pub async fn drop_or_warn(settings: &pg::Settings, name: &str, made: Option<i64>
     let dropped = tokio::time::timeout(DROP_TIMEOUT, dropping).await;
     let why = match dropped {
         Ok(Ok(())) => return None,
-        Ok(Err(error)) => fault::in_a_line(&error),
+        Ok(Err(error)) => failure::in_a_line(&error),
         Err(_) if last.is_empty() => format!("the server did not do it in {} s", DROP_TIMEOUT.as_secs()),
         Err(_) => format!("for {} s: {last}", DROP_TIMEOUT.as_secs()),
     };
@@ -270,7 +270,7 @@ pub async fn scratch_leftovers(connection: &mut PgConnection, prefix: &str) -> R
 pub fn scratch_prefix(database: &str, job: &str, server: &ServerFacts) -> String {
     let identifier = server.system_identifier.as_deref().unwrap_or_default();
     let digest = Sha256::digest(format!("{database}/{job}/{identifier}/{}", server.database.name));
-    format!("pgtend_verify_{}_", &hex(&digest)[..12])
+    format!("pgtend_verify_{}_", &hex::encode(digest)[..12])
 }
 
 /// A connection for CREATE and DROP DATABASE, which must not be to the database itself.

@@ -10,9 +10,10 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::facts::ServerFacts;
-use super::set::{Set, folder};
-use crate::bounds::{self, Bounded};
+use super::set::Set;
+use crate::base::bounds::{self, Bounded};
 use crate::store::Store;
+use crate::store::key::folder;
 
 const SERIES: &str = "series.json";
 

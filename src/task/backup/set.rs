@@ -7,19 +7,19 @@ use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Context as _, Result};
-use chrono::{DateTime, NaiveDateTime, SubsecRound as _, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use futures_util::{StreamExt as _, stream};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use tokio::sync::Semaphore;
 
-use super::compress::Compression;
 use super::manifest::{self, Manifest};
 use super::markers::{self, Hold};
 use super::series::Identity;
 use super::verdict::Verification;
+use crate::base::units;
+use crate::members::compress::Compression;
+use crate::store::key::{TIME, decode, encode, folder, parse_time};
 use crate::store::sign::Signature;
 use crate::store::{Object, SMALL_OBJECT_BYTES, Store, Unread};
-use crate::units;
 
 pub const MANIFEST: &str = "manifest.json";
 pub const VERIFICATION: &str = "verification.json";
@@ -33,11 +33,6 @@ const READ_MIB: usize = 64;
 
 /// Hosts that have the time from somewhere differ by less.
 const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(5);
-
-const TIME: &str = "%Y-%m-%dT%H-%M-%SZ";
-
-/// What names keep in a key; all else is percent-encoded, so that no name can leave its place.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 
 /// Where a set is. Its text form is `DATABASE/JOB/TIME`, as in the store.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,28 +69,6 @@ impl FromStr for SetName {
         let taken_at = parse_time(time).with_context(|| format!("`{time}` is not a set's time, like 2026-11-23T02-00-00Z"))?;
         Ok(Self { database: decode(database)?, job: decode(job)?, taken_at })
     }
-}
-
-/// The folder of a job's sets on one database: `DATABASE/JOB/`.
-pub fn folder(database: &str, job: &str) -> String {
-    format!("{}/{}/", encode(database), encode(job))
-}
-
-/// Only of the form in which it is written: years of four digits, no signs, no spaces.
-pub fn parse_time(text: &str) -> Option<DateTime<Utc>> {
-    let time = NaiveDateTime::parse_from_str(text, TIME).ok()?.and_utc();
-    (text.len() == "2026-11-23T02-00-00Z".len() && time.format(TIME).to_string() == text).then_some(time)
-}
-
-fn encode(name: &str) -> String {
-    let encoded = utf8_percent_encode(name, PLAIN).to_string();
-    // `.` and `..` would be folders of another meaning.
-    if encoded.starts_with('.') { encoded.replacen('.', "%2E", 1) } else { encoded }
-}
-
-/// A name as it stands in a key.
-pub fn decode(name: &str) -> Result<String> {
-    Ok(percent_decode_str(name).decode_utf8().context("a name in a key is not UTF-8")?.into_owned())
 }
 
 /// What the dump of a set may be called.

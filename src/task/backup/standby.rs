@@ -3,8 +3,9 @@
 use anyhow::Result;
 use sqlx::PgConnection;
 
-use super::{Backup, Verify};
-use crate::fault::{Fault, Kind};
+use super::Verify;
+use super::keys::Backup;
+use crate::base::fault::{Fault, Kind};
 
 /// Refuses, before anything is dumped, to verify by a restore beside a source that is a standby.
 pub async fn check(backup: &Backup, source: &mut PgConnection) -> Result<()> {

@@ -5,17 +5,17 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::sync::{Arc, Mutex, PoisonError, mpsc as thread_mpsc};
-use std::thread;
 
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
-use super::blocks::{self, Blocks};
-use super::compress::{Compression, Compressor, MEMBER_BYTES};
-use super::members::MemberIndex;
 use super::scan::{Contents, Scanner};
-use crate::progress::Phase;
+use crate::base::progress::Phase;
+use crate::base::thread;
+use crate::members::blocks::{self, Blocks};
+use crate::members::compress::{Compression, Compressor, MEMBER_BYTES};
+use crate::members::index::MemberIndex;
 use crate::store::Upload;
 
 /// How the stream is compressed.
@@ -51,7 +51,7 @@ pub async fn compress_into(
     for _ in 0..shape.threads.max(1) {
         let mut compressor = Compressor::new(shape.compression, shape.level)?;
         let work_receiver = Arc::clone(&work_receiver);
-        spawn_thread("compress", move || {
+        thread::spawn("compress", move || {
             loop {
                 // Held while waiting: the others wait for the lock in place of the queue.
                 let received = work_receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -69,7 +69,7 @@ pub async fn compress_into(
     let (order_sender, mut order_receiver) = mpsc::channel(shape.threads + 1);
     let (end_sender, end_receiver) = oneshot::channel();
     let reader_phase = phase.clone();
-    spawn_thread("dump-reader", move || {
+    thread::spawn("dump-reader", move || {
         let _ = end_sender.send(read_members(source, &work_sender, &order_sender, known_settings, &reader_phase));
     })?;
 
@@ -88,7 +88,7 @@ pub async fn compress_into(
     }
     members.finish();
     let contents = end_receiver.await.context("the reading thread ended")?.context("cannot read the dump")?;
-    Ok(Streamed { bytes, sha256: hex(&hash.finalize()), members, blocks: blocks.finish(), contents })
+    Ok(Streamed { bytes, sha256: hex::encode(hash.finalize()), members, blocks: blocks.finish(), contents })
 }
 
 struct Work {
@@ -155,17 +155,6 @@ pub fn without_unknown_settings(start: &[u8], known: &HashSet<String>) -> Vec<u8
     }
     kept.extend_from_slice(rest);
     kept
-}
-
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// A thread of our own in place of tokio's blocking pool: that one is waited for when the program ends, and a
-/// read from a pipe may take as long as the server likes.
-pub fn spawn_thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
-    thread::Builder::new().name(name.to_owned()).spawn(work).with_context(|| format!("cannot start the thread {name}"))?;
-    Ok(())
 }
 
 #[cfg(test)]

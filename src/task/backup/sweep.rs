@@ -11,8 +11,8 @@ use super::guard::Guard;
 use super::markers::{self, DELETING, DeletingMarker, RUN, RunMarker};
 use super::series::Identity;
 use super::set::{self, DUMPS, Listing, MANIFEST, SetName, VERIFICATION};
-use crate::bounds::Bounded;
-use crate::fault;
+use crate::base::bounds::Bounded;
+use crate::pg::failure;
 use crate::store::{Object, Store, Unfinished};
 
 /// No run takes longer between two objects, or parts, that it writes.
@@ -212,13 +212,13 @@ pub async fn apply(store: &Store, folder: &str, own: Option<&Identity>, guard: &
 }
 
 fn undeletable(store: &Store, key: &str, error: &anyhow::Error) -> String {
-    format!("{}, left by an earlier run, cannot be deleted: {}", store.location(key), fault::in_a_line(error))
+    format!("{}, left by an earlier run, cannot be deleted: {}", store.location(key), failure::in_a_line(error))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process_identity::ProcessIdentity;
+    use crate::base::process_identity::ProcessIdentity;
 
     fn at(text: &str) -> Option<DateTime<Utc>> {
         Some(format!("{text}Z").parse().unwrap())

@@ -7,7 +7,7 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::bounds::{self, Bounded};
+use crate::base::bounds::{self, Bounded};
 
 /// So many servers are remembered; the one heard of longest ago goes first.
 const RESTORES_KEPT: usize = 20;

@@ -15,11 +15,12 @@ use super::restore::{self, Refusal, Target};
 use super::set::{self, Set};
 use super::verdict::{Bytes, BytesCheck, RestoreCheck};
 use super::{new_database, proof, read_back, scratch as scratch_database};
-use crate::fault::{self, Fault, Kind};
+use crate::base::fault::{Fault, Kind};
+use crate::base::progress::{Phase, Progress};
+use crate::base::units;
+use crate::pg::failure;
 use crate::pg::{self, Server};
-use crate::progress::{Phase, Progress};
 use crate::store::Store;
-use crate::units;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -163,7 +164,7 @@ async fn try_restore(
     }
     let restored = match restored {
         Ok(restored) => restored,
-        Err(error) if !began && fault::kind_of(&error) != Some(Kind::Cancelled) => {
+        Err(error) if !began && failure::kind_of(&error) != Some(Kind::Cancelled) => {
             return Ok(Tried::NotBegun(refusal_of(&error)));
         }
         Err(error) => return Err(error),
@@ -174,7 +175,7 @@ async fn try_restore(
 }
 
 fn refusal_of(error: &anyhow::Error) -> Refusal {
-    Refusal { kind: fault::kind_of(error), sql_state: pg::sql_state(error), message: fault::in_a_line(error) }
+    Refusal { kind: failure::kind_of(error), sql_state: pg::sql_state(error), message: failure::in_a_line(error) }
 }
 
 /// An error when the bytes are not as written, or when nobody can say.

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::fault::{Fault, Kind};
+use crate::base::fault::{Fault, Kind};
+use crate::base::units;
 use crate::pg;
-use crate::units;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A lock that is waited for so long keeps people waiting.

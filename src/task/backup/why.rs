@@ -5,10 +5,11 @@
 use anyhow::Result;
 use sqlx::postgres::PgConnection;
 
-use super::Backup;
+use super::keys::Backup;
 use super::plan::Plan;
 use super::readiness::{self, Readiness};
-use crate::fault::{self, Fault, Kind};
+use crate::base::fault::{Fault, Kind};
+use crate::pg::failure;
 use crate::pg::{self, identifier};
 
 /// For looking through a table: not longer than people wait for an error.
@@ -50,7 +51,7 @@ struct Locked {
 pub async fn explain(status: &str, said: &str, settings: &pg::Settings, plan: &Plan, backup: &Backup) -> anyhow::Error {
     let mut found = Found::default();
     match settings.connect().await {
-        Err(error) => found.no_connection = fault::kind_of(&error),
+        Err(error) => found.no_connection = failure::kind_of(&error),
         Ok(mut connection) => {
             if let Err(error) = look(&mut found, &mut connection, said, plan, backup).await {
                 tracing::debug!("cannot find out why pg_dump failed: {error:#}");
@@ -247,7 +248,7 @@ mod tests {
             level: 1,
             threads: 1,
             filters: Default::default(),
-            lock_wait_timeout: crate::units::Span(std::time::Duration::from_secs(60)),
+            lock_wait_timeout: crate::base::units::Span(std::time::Duration::from_secs(60)),
             give_way: false,
         }
     }

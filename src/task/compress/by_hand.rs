@@ -6,16 +6,17 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use super::install::{self, Installation};
+use super::keys::Compress;
 use super::plan::{self, Plan};
+use super::prepare;
 use super::undo::{self, Undoing};
-use super::{Compress, prepare};
-use crate::fault::{Fault, Kind};
-use crate::governor::Go;
+use crate::base::fault::{Fault, Kind};
+use crate::base::units;
+use crate::ledger::report::{Report, Unfinished};
+use crate::live::governor::Go;
+use crate::live::session::Session;
 use crate::pg;
-use crate::report::{Report, Unfinished};
-use crate::task::partition::session::Session;
-use crate::task::{RunContext, Work};
-use crate::units;
+use crate::work::{RunContext, Work};
 
 pub struct Install {
     pub compress: Compress,
@@ -125,7 +126,7 @@ impl Work for Undo {
     type Plan = Undoing;
 
     async fn plan(&self, run: &RunContext<'_>) -> Result<Undoing> {
-        undo::plan(&self.compress, &run.job.name, &mut run.settings.connect().await?, self.keep_view).await
+        undo::plan(&self.compress, run.job.name, &mut run.settings.connect().await?, self.keep_view).await
     }
 
     async fn apply(&self, run: &RunContext<'_>, undoing: Undoing) -> Result<Report> {
@@ -140,7 +141,7 @@ impl Work for Undo {
         report.fact("view_stays", self.keep_view || stopped != Go::On);
         if let Go::Stop(reason) = stopped {
             let message = format!("text again: {bodies}; stopped for now: {reason}. Run it again");
-            return Err(Unfinished { kind: Some(Kind::NotNow), message, report }.into());
+            return Err(Unfinished::error(Some(Kind::NotNow), message, report));
         }
         report.summary = format!(
             "{}: {bodies} text again ({}){}",

@@ -4,9 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::Toast;
+use super::keys::Toast;
 use super::sample::Candidates;
-use crate::units;
+use crate::base::units;
 
 /// Less than this is not worth a write of every body, nor a slower read.
 const WORTH: f64 = 0.10;

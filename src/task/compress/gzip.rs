@@ -11,10 +11,11 @@ use thread_priority::{
 };
 
 use super::decide::Target;
+use super::keys::MOST;
+use super::sample;
 use super::table::Table;
 use super::walk::{self, Act, Batch, Done, Wanted, Work};
-use super::{MOST, sample};
-use crate::governor::{Go, Governor};
+use crate::live::governor::{Go, Governor};
 use crate::pg;
 
 /// Slower than 6 and smaller, and the smaller a body is the less there is for readers to decode.

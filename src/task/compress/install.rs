@@ -11,11 +11,11 @@ use sqlx::PgConnection;
 
 use super::table::{CONSTRAINT, Mark, Table, companion};
 use super::{definition, gzip, triggers};
-use crate::fault::{Fault, Kind};
-use crate::governor;
+use crate::base::fault::{Fault, Kind};
+use crate::live::governor;
+use crate::live::session::{Attempt, Session};
 use crate::pg::{self, identifier, literal, qualified};
 use crate::task::partition;
-use crate::task::partition::session::{Attempt, Session};
 
 /// Endings of their names.
 pub const FUNCTIONS: [&str; 6] = ["huffman", "inflate", "gunzip", "own", "write", "guard"];
@@ -342,8 +342,8 @@ fn try_out(table: &Table) -> Result<String> {
         let call = |gz: &[u8]| {
             format!(
                 "{gunzip}(pg_catalog.decode('{}', 'hex'), pg_catalog.decode('{}', 'hex'), {})",
-                hex(gz),
-                hex(&packed.hash),
+                hex::encode(gz),
+                hex::encode(&packed.hash),
                 literal(&table.encoding)
             )
         };
@@ -375,8 +375,4 @@ fn stored_block(text: &[u8]) -> Vec<u8> {
     gz.extend(crc.sum().to_le_bytes());
     gz.extend(crc.amount().to_le_bytes());
     gz
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

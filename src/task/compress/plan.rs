@@ -7,13 +7,14 @@ use serde::Serialize;
 
 use super::decide::{self, Asked, Form, Measured, Target, Verdict};
 use super::dependants::{self, Dependants};
+use super::keys::{Compress, Method, Toast};
 use super::sample::{self, Candidates};
 use super::table::{self, Table};
-use super::{Compress, Method, Toast, toast, walk};
-use crate::fault::{Fault, Kind};
-use crate::governor::Limits;
-use crate::task::RunContext;
-use crate::units;
+use super::{toast, walk};
+use crate::base::fault::{Fault, Kind};
+use crate::base::units;
+use crate::config::limits::Limits;
+use crate::work::RunContext;
 
 /// Research: WAL of a batch is about this much of what it stores anew.
 const WAL_SHARE: f64 = 1.15;
@@ -86,7 +87,7 @@ pub async fn make(compress: &Compress, run: &RunContext<'_>) -> Result<Plan> {
         verdict,
         dependants,
         settings,
-        job: run.job.name.clone(),
+        job: run.job.name.to_owned(),
         limits: run.job.limits.clone(),
         table,
     })

@@ -7,8 +7,9 @@ use serde::Serialize;
 use sqlx::{PgConnection, Row as _};
 
 use super::decide::{Form, Measured, Target};
+use super::keys::Compress;
 use super::table::Table;
-use super::{Compress, gzip, install};
+use super::{gzip, install};
 use crate::pg;
 
 /// Blocks that are looked at for the sizes of bodies; a larger table is sampled.

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use sqlx::PgConnection;
 
+use crate::base::progress::Phase;
+use crate::base::units;
 use crate::pg;
-use crate::progress::Phase;
-use crate::task::RunContext;
-use crate::units;
+use crate::work::RunContext;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 

@@ -4,9 +4,9 @@ use anyhow::Result;
 use sqlx::{PgConnection, Row as _};
 
 use super::table::Table;
+use crate::base::units;
+use crate::ledger::report::Report;
 use crate::pg;
-use crate::report::Report;
-use crate::units;
 
 /// TOAST keeps about 2,000 bytes to a chunk, each with some 50 of its own.
 const TOAST_OVERHEAD: f64 = 1.03;

@@ -4,11 +4,12 @@ use anyhow::Result;
 use serde::Serialize;
 use sqlx::PgConnection;
 
+use super::definition;
 use super::install::{GUARDS, PLAIN, WRITE};
-use super::{Compress, definition};
-use crate::fault::{Fault, Kind};
+use super::keys::Compress;
+use crate::base::fault::{Fault, Kind};
+use crate::pg::table::with_schema;
 use crate::pg::{self, Server, identifier, literal, qualified};
-use crate::task::partition::with_schema;
 
 /// Says that a table has companion columns, and holds that each body has one form.
 pub const CONSTRAINT: &str = "pgtend_one_form";

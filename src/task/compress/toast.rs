@@ -8,13 +8,14 @@ use anyhow::{Context as _, Result};
 use sqlx::{PgConnection, Row as _};
 
 use super::decide::Target;
+use super::keys::Toast;
+use super::sample;
 use super::table::Table;
 use super::walk::{self, Act, Batch, Done, Wanted, Work};
-use super::{Toast, sample};
-use crate::fault::{Fault, Kind};
-use crate::governor::{Go, Governor};
+use crate::base::fault::{Fault, Kind};
+use crate::live::governor::{Go, Governor};
+use crate::live::session::{Attempt, Session};
 use crate::pg;
-use crate::task::partition::session::{Attempt, Session};
 
 const TRIAL: &str = "pgtend_trial";
 

@@ -8,18 +8,19 @@ use sha2::{Digest as _, Sha256};
 use sqlx::{PgConnection, Row as _};
 
 use super::install::{self, FUNCTIONS, GUARDS, PLAIN};
+use super::keys::Compress;
 use super::plan::lost;
 use super::table::{CONSTRAINT, Table, View, companion};
 use super::walk::{self, Act, Batch, Done, Wanted, Work};
-use super::{Compress, by_hand, definition, gzip, snapshots};
-use crate::fault::{Fault, Kind};
-use crate::governor::{Go, Governor};
+use super::{by_hand, definition, gzip, snapshots};
+use crate::base::fault::{Fault, Kind};
+use crate::base::progress::Phase;
+use crate::base::units;
+use crate::ledger::report::{Report, Unfinished};
+use crate::live::governor::{Go, Governor};
+use crate::live::session::{Attempt, Session};
 use crate::pg::{self, identifier, literal, qualified};
-use crate::progress::Phase;
-use crate::report::{Report, Unfinished};
-use crate::task::RunContext;
-use crate::task::partition::session::{Attempt, Session};
-use crate::units;
+use crate::work::RunContext;
 
 /// Rows that somebody holds are tried again in the next pass.
 const PASSES: u32 = 20;
@@ -308,7 +309,7 @@ pub async fn apply(compress: &Compress, run: &RunContext<'_>, undoing: &Undoing,
     // It took a while: views that somebody changed meanwhile stay as they are now.
     // On a new connection: in this one the name in the job is looked for nowhere.
     let mut fresh = run.or_cancelled(run.settings.connect()).await?;
-    let undoing = &run.or_cancelled(plan(compress, &run.job.name, &mut fresh, false)).await?;
+    let undoing = &run.or_cancelled(plan(compress, run.job.name, &mut fresh, false)).await?;
     let limits = &run.job.limits;
     let mut session = run.or_cancelled(Session::open(&run.settings, limits.lock_timeout.0, limits.max_wait.0)).await?;
     run.or_cancelled(super::prepare(&mut session.connection)).await?;
@@ -359,7 +360,7 @@ fn damaged_ones(table: &Table, done: &Done, report: &mut Report) -> anyhow::Erro
         table.sql(),
         table.content()
     );
-    Unfinished { kind: None, message, report: std::mem::take(report) }.into()
+    Unfinished::error(None, message, std::mem::take(report))
 }
 
 fn locked<T>(attempt: Attempt<T>, table: &Table) -> Result<()> {

@@ -8,15 +8,17 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 
 use super::decide::Verdict;
+use super::keys::{Compress, Toast};
 use super::table::{self, Key, Table};
-use super::{Compress, Toast, by_hand, dependants, gzip, toast, undo};
-use crate::fault::{Fault, Kind};
-use crate::governor::{self, Go, Governor, Limits, Pace};
+use super::{by_hand, dependants, gzip, toast, undo};
+use crate::base::fault::{Fault, Kind};
+use crate::base::progress::Phase;
+use crate::base::units;
+use crate::config::limits::Limits;
+use crate::ledger::report::Report;
+use crate::live::governor::{self, Go, Governor, Pace};
 use crate::pg::{self, identifier};
-use crate::progress::Phase;
-use crate::report::Report;
-use crate::task::RunContext;
-use crate::units;
+use crate::work::RunContext;
 
 /// A body of each batch is read back through the view, which takes 5 ms and more: in batch_time, each row was a batch
 /// (3,000 bodies of 18 kB in 70 s).
@@ -216,7 +218,8 @@ impl Work<'_> {
                     let began = Instant::now();
                     let (batch, left) = rest.split_at(batch_length(rest, pace.size()));
                     let result = self.batch(connection, governor, pid, batch, &mut pace, done, act).await?;
-                    let pause = governor.pause_after(began.elapsed());
+                    let pause =
+                        governor.pause_after(began.elapsed(), governor.scaled(governor.limits().batch_time.0 * TIMES_BATCH_TIME));
                     dead_bytes += result.dead_bytes;
                     self.phase.advance(result.before_bytes);
                     rest = left;

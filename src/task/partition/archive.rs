@@ -8,13 +8,13 @@ use anyhow::{Context as _, Result};
 use super::decide::Plan;
 use super::guard;
 use super::mark::{Archived, Mark};
-use super::session::{Attempt, Session};
 use super::state::TableName;
 use crate::archive::{self, Archive, BatchName, Manifest, Source};
+use crate::base::units;
+use crate::live::session::{Attempt, Session};
 use crate::pg::{self, identifier};
 use crate::store::Store;
-use crate::task::RunContext;
-use crate::units;
+use crate::work::RunContext;
 
 /// Where rows go.
 pub struct Shelf<'a> {
@@ -27,7 +27,7 @@ impl<'a> Shelf<'a> {
     pub async fn open(run: &'a RunContext<'a>, store: &str, session: &mut Session) -> Result<Self> {
         let configured = run.config.stores.get(store).with_context(|| format!("the configuration has no store `{store}`"))?;
         let opened = Store::open(configured).await.with_context(|| format!("store `{store}`"))?;
-        let archive = Archive::new(opened, run.database, &run.job.name);
+        let archive = Archive::new(opened, run.database, run.job.name);
         let recovered = archive.recover(&mut session.connection).await?;
         recovered.left.iter().for_each(|left| tracing::warn!("{left}"));
         Ok(Self { archive, run })
@@ -47,6 +47,15 @@ impl<'a> Shelf<'a> {
             Ok(is_whole)
         };
         held.await.with_context(|| format!("cannot look for {}", archived.key))
+    }
+
+    /// The partition is attached again, and stays: what was archived of it is in its table.
+    pub async fn is_back(&self, session: &mut Session, plan: &Plan, key: &str) -> Result<()> {
+        self.archive.is_back(&mut session.connection, self.run.database, &plan.table.sql(), key).await
+    }
+
+    pub async fn is_back_for_good(&self, key: &str) {
+        self.archive.is_back_for_good(key).await;
     }
 
     /// Returns the mark that the table has now.

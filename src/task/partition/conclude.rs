@@ -4,12 +4,13 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
-use super::Partition;
 use super::calendar::Every;
 use super::decide::Plan;
-use crate::fault::Kind;
-use crate::report::{Report, Unfinished};
-use crate::units;
+use super::keys::Partition;
+use super::left::{self, Left};
+use crate::base::fault::Kind;
+use crate::base::units;
+use crate::ledger::report::{Report, Unfinished};
 
 /// What a run has done so far, by kind of step, and what it could not do.
 #[derive(Default)]
@@ -33,6 +34,13 @@ pub(super) struct Progress {
 pub(super) struct Concluded {
     pub report: Report,
     pub failure: Option<(Option<Kind>, String)>,
+}
+
+impl From<Left> for Concluded {
+    fn from(left: Left) -> Self {
+        let message = left.in_words();
+        Self { report: Report { summary: message.clone(), ..Report::default() }, failure: Some((left.kind, message)) }
+    }
 }
 
 impl Partition {
@@ -113,7 +121,7 @@ impl Partition {
 pub(super) fn merged(concluded: Vec<Concluded>) -> Result<Report> {
     let tables = concluded.len();
     let mut all = Report::default();
-    let (mut failures, mut kinds, mut summaries) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut failures, mut kinds, mut summaries, mut went_well) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for Concluded { report, failure } in concluded {
         for (name, value) in report.facts {
             let merged = match (all.facts.remove(&name), value) {
@@ -127,21 +135,27 @@ pub(super) fn merged(concluded: Vec<Concluded>) -> Result<Report> {
             };
             all.facts.insert(name, merged);
         }
-        summaries.push(report.summary);
         all.warnings.extend(report.warnings);
-        if let Some((kind, message)) = failure {
-            kinds.push(kind);
-            failures.push(message);
+        match failure {
+            Some((kind, message)) => {
+                kinds.push(kind);
+                failures.push(message);
+            }
+            None => went_well.push(report.summary.clone()),
         }
+        summaries.push(report.summary);
     }
     all.summary = summaries.join("; ");
     if tables > 1 {
         all.fact("tables", tables);
     }
-    // Busy only where nothing worse happened.
-    let kind = kinds.iter().find(|kind| kind.is_none()).or_else(|| kinds.first()).copied();
-    match kind {
-        Some(kind) => Err(Unfinished { kind, message: failures.join("; "), report: all }.into()),
+    match left::worst(kinds.iter().copied()) {
+        Some(kind) => {
+            if !went_well.is_empty() {
+                failures.push(format!("the others: {}", went_well.join("; ")));
+            }
+            Err(Unfinished::error(kind, failures.join("; "), all))
+        }
         None => Ok(all),
     }
 }

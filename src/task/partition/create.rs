@@ -7,8 +7,8 @@ use anyhow::Result;
 use sqlx::PgConnection;
 
 use super::decide::{New, Plan};
-use super::session::{Attempt, Session};
 use super::state::TableName;
+use crate::live::session::{Attempt, Session};
 use crate::pg::{self, identifier, literal, qualified};
 
 /// A CHECK of the default partition while a partition is attached.

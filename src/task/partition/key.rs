@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::calendar::Every;
-use crate::fault::{Fault, Kind};
+use crate::base::fault::{Fault, Kind};
 use crate::pg;
 
 const DAY_MICROSECONDS: i64 = 86_400_000_000;

@@ -6,12 +6,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use super::Partition;
 use super::calendar::Every;
 use super::key::Epoch;
-use crate::job::Checker;
-use crate::schedule::Zone;
-use crate::units::Span;
+use crate::base::schedule::Zone;
+use crate::base::units::Span;
+use crate::config::checker::Checker;
+use chrono_tz::Tz;
 
 /// Longer than any statement of an application that is well; shorter than its users' patience.
 pub(super) const LOCK_TIMEOUT: Span = Span(Duration::from_secs(2));
@@ -149,4 +149,28 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Partition>
         give_up_after: written.give_up_after.unwrap_or(GIVE_UP_AFTER).0,
         only_retires: false,
     })
+}
+
+/// `[partition]`, resolved.
+#[derive(Clone, Debug)]
+pub struct Partition {
+    /// As in SQL: `public.execution_logs`, `"Odd name".t`.
+    pub table: String,
+    pub column: String,
+    pub every: Every,
+    pub epoch: Option<Epoch>,
+    /// Of the calendar; the job's when None.
+    pub zone: Option<Tz>,
+    pub premake: u32,
+    pub retain: Option<Retain>,
+    /// The store where rows go before their partition is dropped.
+    pub archive: Option<String>,
+    pub grace: Duration,
+    pub default: bool,
+    pub like: Like,
+    pub lock_timeout: Duration,
+    /// So long a step is tried again while somebody holds a lock.
+    pub give_up_after: Duration,
+    /// Whole partitions that are too old go, and no others are made: [retention] of a partitioned table.
+    pub only_retires: bool,
 }

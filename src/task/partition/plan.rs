@@ -7,9 +7,10 @@ use serde::Serialize;
 
 use super::calendar::Period;
 use super::key::Key;
+use super::left::Left;
 use super::mark::Mark;
 use super::state::{Counted, Extra, TableName};
-use crate::units;
+use crate::base::units;
 
 #[derive(Debug, Serialize)]
 pub struct Plan {
@@ -53,6 +54,9 @@ pub struct Plan {
     /// Of further tables below the job's own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<Plan>,
+    /// Tables below the job's own that stay as they are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<Left>,
 }
 
 #[derive(Debug, Serialize)]
@@ -173,6 +177,7 @@ impl fmt::Display for Plan {
         for note in self.warnings.iter().chain(&self.notes) {
             writeln!(f, "  note: {note}")?;
         }
-        self.others.iter().try_for_each(|other| write!(f, "{other}"))
+        self.others.iter().try_for_each(|other| write!(f, "{other}"))?;
+        self.left.iter().try_for_each(|left| writeln!(f, "{}\n  refused: {}", left.table, left.reason))
     }
 }

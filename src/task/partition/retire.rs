@@ -14,9 +14,9 @@ use super::archive::Shelf;
 use super::decide::{Detach, Plan};
 use super::guard;
 use super::mark::Mark;
-use super::session::{self, Attempt, Session};
 use super::state::TableName;
 use crate::archive::prepare_session;
+use crate::live::session::{self, Attempt, Session};
 use crate::pg::{self, literal};
 
 pub async fn finalise(session: &mut Session, plan: &Plan, partition: &TableName) -> Result<Attempt<()>> {
@@ -147,8 +147,14 @@ pub async fn go_on(
     Ok(Attempt::Done(went_on))
 }
 
-/// Takes the mark off, and what guarded it.
-pub async fn keep(session: &mut Session, partition: &TableName, mark: &Mark) -> Result<Attempt<()>> {
+/// Takes the mark off, and what guarded it. What was archived of it is back: `archives restore` would put its rows in a second time.
+pub async fn keep(
+    session: &mut Session,
+    plan: &Plan,
+    shelf: Option<&Shelf<'_>>,
+    partition: &TableName,
+    mark: &Mark,
+) -> Result<Attempt<()>> {
     let before = mark.comment.as_deref().map_or("NULL".to_owned(), literal);
     let mut statements = vec![format!("COMMENT ON TABLE {} IS {before}", partition.sql())];
     if mark.is_guarded {
@@ -163,10 +169,39 @@ pub async fn keep(session: &mut Session, partition: &TableName, mark: &Mark) -> 
             );
         }
     }
-    Ok(match session.transaction(&statements, &[partition.oid]).await? {
-        Attempt::Done(_) => Attempt::Done(()),
-        Attempt::Locked(who) => Attempt::Locked(who),
-    })
+    let (Some(archived), Some(shelf)) = (&mark.archive, shelf) else {
+        if let Some(archived) = &mark.archive {
+            tracing::warn!(
+                "{partition} stays, and the job has no `archive` any more: {} counts, and a restore would double its rows",
+                archived.key
+            );
+        }
+        return Ok(match session.transaction(&statements, &[partition.oid]).await? {
+            Attempt::Done(_) => Attempt::Done(()),
+            Attempt::Locked(who) => Attempt::Locked(who),
+        });
+    };
+    // In one transaction with what the record names, so that both are there or neither.
+    let comment = statements.remove(0);
+    if let Attempt::Locked(who) = session.begin(&comment, partition.oid).await? {
+        return Ok(Attempt::Locked(who));
+    }
+    let kept = async {
+        for statement in statements {
+            pg::execute(&mut session.connection, statement).await?;
+        }
+        shelf.is_back(session, plan, &archived.key).await.with_context(|| format!("cannot say that {} is back", archived.key))?;
+        pg::execute(&mut session.connection, "COMMIT".to_owned()).await
+    };
+    if let Err(error) = kept.await {
+        let _ = pg::execute(&mut session.connection, "ROLLBACK".to_owned()).await;
+        return match crate::live::governor::is_lock_trouble(&error) {
+            true => Ok(Attempt::Locked(session.holders(&[partition.oid]).await?)),
+            false => Err(error),
+        };
+    }
+    shelf.is_back_for_good(&archived.key).await;
+    Ok(Attempt::Done(()))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,8 +11,8 @@ use sqlx::{PgConnection, Postgres, Row as _};
 use super::delete::Work;
 use super::references;
 use crate::archive::{self, Archive, Manifest, Source};
-use crate::fault::{Fault, Kind};
-use crate::governor;
+use crate::base::fault::{Fault, Kind};
+use crate::live::governor;
 use crate::pg::{self, identifier, literal};
 
 /// Where a batch begins.

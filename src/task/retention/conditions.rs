@@ -2,10 +2,10 @@
 
 use chrono::{DateTime, Utc};
 
-use super::Retention;
 use super::key::Key;
+use super::keys::Retention;
+use crate::base::units::Span;
 use crate::pg::{identifier, literal};
-use crate::units::Span;
 
 /// Of the rows of one table: the job's, or one of its partitions.
 #[derive(Clone, Debug, Default)]

@@ -6,10 +6,11 @@ use sqlx::PgConnection;
 
 use super::facts::Facts;
 use super::key::Key;
-use super::{Retention, plan};
+use super::keys::Retention;
+use super::plan;
+use crate::base::units;
 use crate::pg;
-use crate::task::RunContext;
-use crate::units;
+use crate::work::RunContext;
 
 /// A first run that takes more percent of the table.
 const MUCH: f64 = 90.0;

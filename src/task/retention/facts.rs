@@ -3,8 +3,8 @@
 use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
 
-use super::Retention;
-use crate::fault::{Fault, Kind};
+use super::keys::Retention;
+use crate::base::fault::{Fault, Kind};
 use crate::pg::{identifier, qualified};
 
 #[derive(Clone, Debug, sqlx::FromRow)]

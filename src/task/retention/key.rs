@@ -5,8 +5,9 @@ use chrono::{DateTime, NaiveDateTime, Offset as _, SubsecRound as _, TimeDelta, 
 use chrono_tz::Tz;
 use sqlx::PgConnection;
 
-use super::{Epoch, Retention};
-use crate::fault::{Fault, Kind};
+use super::Epoch;
+use super::keys::Retention;
+use crate::base::fault::{Fault, Kind};
 use crate::pg::{self, identifier, literal};
 
 /// 1970-01-02, a day after the zero of computers' clocks, so that it is in the past of that zero in every zone. Values below
@@ -99,6 +100,15 @@ impl Key {
     /// The first value that is a time and not a word for "never".
     pub fn floor(self, zone: Tz) -> Result<String> {
         self.at(DateTime::from_timestamp(FIRST_REAL_SECOND, 0).unwrap_or_default(), zone)
+    }
+
+    /// Of a value as SQL and another one as text, the one that fewer values are below, as SQL.
+    pub async fn lower(self, connection: &mut PgConnection, value: Option<String>, text: &str) -> Result<String> {
+        let other = format!("{}::{}", literal(text), self.type_sql());
+        let Some(value) = value else { return Ok(other) };
+        let is_lower =
+            format!("SELECT ({} OPERATOR(pg_catalog.<) {})::text", self.compared(value.clone()), self.compared(other.clone()));
+        Ok(if pg::fetch_text(connection, is_lower).await?.as_deref() == Some("true") { value } else { other })
     }
 
     /// Less than any value, as text.

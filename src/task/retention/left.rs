@@ -5,9 +5,9 @@ use serde_json::{Map, Value};
 use sqlx::{PgConnection, Row as _};
 
 use super::plan::{Part, Plan};
+use crate::base::units;
+use crate::ledger::report::Report;
 use crate::pg::{self, identifier};
-use crate::report::Report;
-use crate::units;
 
 /// Values that are named; the rest is a number.
 const NAMED: i64 = 3;

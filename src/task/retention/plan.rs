@@ -11,15 +11,18 @@ use super::conditions::{Conditions, Terms, gate};
 use super::consent::{self, Consent, Goes};
 use super::facts::{Facts, refused};
 use super::key::Key;
+use super::keys::{Method, Retention, Subscribers};
+use super::left;
 use super::references::{self, Kept, Reference};
+use super::size::{self, Measured};
 use super::tree::Tree;
 use super::whole::{self, Whole};
-use super::{Method, Retention, Subscribers, left};
-use crate::governor::Limits;
+use crate::base::units::{self, Span};
+use crate::config::limits::Limits;
+use crate::pg::table::with_schema;
 use crate::pg::{self, identifier};
-use crate::task::partition::with_schema;
-use crate::task::{RunContext, compress, partition};
-use crate::units::{self, Span};
+use crate::task::{compress, partition};
+use crate::work::RunContext;
 
 /// Above this share of the table, one walk over its blocks is cheaper than as many steps through the index: measured
 /// with 2 M rows of which 1.1 M go, 1.0 s against 2.9 s (`make bench`).
@@ -41,6 +44,8 @@ pub struct Plan {
     /// Whole partitions that go, before rows of the others do.
     pub whole: Option<partition::Plan>,
     pub rows_to_go: u64,
+    /// With `max_size`.
+    pub measured: Option<Measured>,
     pub references: Vec<Reference>,
     #[serde(skip)]
     pub tree: Tree,
@@ -60,6 +65,9 @@ pub struct Plan {
     /// The deleting transaction's own clock says so, too.
     #[serde(skip)]
     pub gate: String,
+    /// At which whole partitions go.
+    #[serde(skip)]
+    pub age: Option<Span>,
     /// The server's clock.
     #[serde(skip)]
     pub now: DateTime<Utc>,
@@ -136,10 +144,23 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
         Some(older_than) => Some(cutoff(now, older_than)?),
         None => None,
     };
-    let limit = match cutoff {
+    let mut limit = match cutoff {
         Some(cutoff) => Some(key.at(cutoff, zone)?),
         None => None,
     };
+    let mut age = retention.older_than;
+    let measured = match retention.max_size {
+        Some(max_size) => {
+            let oids = if facts.kind == "p" { other_leaves(&mut connection, oid, None).await? } else { vec![oid] };
+            let measured = size::measure(&mut connection, retention, max_size, &oids, (key, zone, now)).await?;
+            limit = Some(key.lower(&mut connection, limit, measured.keeps_from.as_deref().unwrap_or(&key.start())).await?);
+            age = measured.age.map(|of_size| Span(age.map_or(of_size.0, |age| age.0.max(of_size.0))));
+            Some(measured)
+        }
+        None => None,
+    };
+    // Nothing is walked through to find nothing.
+    let all_stay = measured.as_ref().is_some_and(|measured| measured.keeps_from.is_none());
     let floor = key.floor(zone)?;
     let table = facts.sql();
     let all = if facts.kind == "p" { table.clone() } else { format!("ONLY {table}") };
@@ -164,12 +185,12 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
     let mut whole = Whole::default();
     let mut leaves = Vec::new();
     if facts.kind == "p" {
-        whole = whole::choose(retention, run, &mut connection, &facts, &references, (key, &floor)).await?;
-        if !whole.nothing_else {
+        whole = whole::choose(retention, run, &mut connection, &facts, &references, (key, &floor, age)).await?;
+        if !whole.nothing_else && !all_stay {
             leaves = other_leaves(&mut connection, oid, whole.plan.as_ref()).await?;
         }
         anyhow::ensure!(
-            !leaves.is_empty() || whole.plan.is_some() || whole.nothing_else,
+            !leaves.is_empty() || whole.plan.is_some() || whole.nothing_else || all_stay,
             refused(format!("{table} is partitioned and has no partition"))
         );
     }
@@ -182,7 +203,7 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
         let kept = Kept::load(&mut connection, &of_leaf, &tree.oids()).await?;
         parts.push(part(&mut application, retention, facts, kept, &terms).await?);
     }
-    if facts.kind == "r" {
+    if facts.kind == "r" && !all_stay {
         let kept = Kept::load(&mut connection, &references, &tree.oids()).await?;
         parts.push(part(&mut application, retention, facts.clone(), kept, &terms).await?);
     }
@@ -195,6 +216,9 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
             "{} has no zone of its own, and is read in {zone}: before {wall} there",
             identifier(&retention.column)
         ));
+    }
+    if let (Some(measured), Some(max_size)) = (&measured, retention.max_size) {
+        notes.push(measured.note(&table, &retention.column, max_size));
     }
     if !facts.publications.is_empty() && !whole.nothing_else {
         notes.push(format!("deletes are published ({}): subscribers delete the same rows", facts.publications.join(", ")));
@@ -212,6 +236,8 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
         which: retention.in_words(),
         table,
         cutoff,
+        measured,
+        age,
         now,
         parts,
         references,

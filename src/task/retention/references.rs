@@ -4,9 +4,9 @@ use anyhow::Result;
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::Retention;
 use super::facts::refused;
-use crate::fault::{Fault, Kind};
+use super::keys::Retention;
+use crate::base::fault::{Fault, Kind};
 use crate::pg;
 
 /// Cascades are followed that far: nobody has more tables in a row, and a circle ends somewhere.

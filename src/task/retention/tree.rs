@@ -3,16 +3,16 @@
 use anyhow::{Context as _, Result};
 use sqlx::{PgConnection, Row as _};
 
-use super::Retention;
 use super::batch::{Batch, Place, bind};
 use super::delete::Work;
 use super::facts::{Facts, refused};
+use super::keys::Retention;
 use super::references::{self, Reference};
 use crate::archive::{self, Archive, BatchName, Manifest, Source};
-use crate::fault::{Fault, Kind};
+use crate::base::fault::{Fault, Kind};
+use crate::base::units;
+use crate::pg::table::with_schema;
 use crate::pg::{self, identifier};
-use crate::task::partition::with_schema;
-use crate::units;
 
 /// Tables in a row from the job's own: more is a circle, or a mistake.
 const STEPS_MOST: usize = 20;

@@ -6,11 +6,13 @@ use sqlx::PgConnection;
 
 use super::facts::{Facts, refused};
 use super::key::Key;
+use super::keys::{Retention, Subscribers};
 use super::references::Reference;
-use super::{Retention, Subscribers};
+use crate::base::units::Span;
 use crate::pg::{self, identifier};
+use crate::task::partition;
 use crate::task::partition::decide::Step;
-use crate::task::{RunContext, Work as _, partition};
+use crate::work::{RunContext, Work as _};
 
 /// [`partition::key::Key::show_bound`] of a partition without a lower end.
 const NO_LOWER_END: &str = "the beginning";
@@ -24,14 +26,14 @@ pub struct Whole {
     pub notes: Vec<String>,
 }
 
-/// `facts`: of the partitioned table. `floor`: the first value of the key that is a time, as SQL.
+/// `facts`: of the partitioned table. `floor`: the first value of the key that is a time, as SQL. `age`: at which a partition goes; None: none does.
 pub async fn choose(
     retention: &Retention,
     run: &RunContext<'_>,
     connection: &mut PgConnection,
     facts: &Facts,
     references: &[Reference],
-    (key, floor): (Key, &str),
+    (key, floor, age): (Key, &str, Option<Span>),
 ) -> Result<Whole> {
     let mut whole = Whole::default();
     let table = facts.sql();
@@ -73,7 +75,7 @@ pub async fn choose(
             }
         }
     }
-    let Some(partitions) = retention.partitions(&table) else { return Ok(whole) };
+    let Some(partitions) = retention.partitions(&table, age) else { return Ok(whole) };
     let mut plan = partitions.plan(run).await?;
     if !plan.refusals.is_empty() {
         return Err(refused(plan.refusals.join("; ")));

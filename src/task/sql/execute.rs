@@ -10,11 +10,15 @@ use anyhow::Result;
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::{Plan, Transaction, text};
-use crate::fault::{self, Fault, Kind, Sent};
+use super::kept::Tally;
+use super::keys::Transaction;
+use super::plan::Plan;
+use super::text;
+use crate::base::fault::{Fault, Kind, Sent};
+use crate::base::units;
+use crate::ledger::report::Report;
+use crate::pg::failure;
 use crate::pg::{self, InTransaction};
-use crate::report::Report;
-use crate::units;
 
 /// The number of the statement that was sent last; 0: none was. One more than there are is the COMMIT at the end.
 #[derive(Debug, Default)]
@@ -34,8 +38,9 @@ const MARK: &str = "pgtend.transaction";
 
 pub async fn all(connection: &mut PgConnection, plan: &Plan, sent: &SentLast, report: &mut Report) -> Result<()> {
     let count = plan.statements.len();
-    let (mut all_rows, mut statements, mut open) = (0, Vec::new(), None);
+    let (mut tally, mut statements, mut open) = (Tally::default(), Vec::new(), None);
     if plan.transaction == Transaction::One {
+        tally = Tally::of_one_transaction();
         pg::execute(connection, "BEGIN".to_owned()).await?;
         mark(connection).await?;
     }
@@ -43,12 +48,18 @@ pub async fn all(connection: &mut PgConnection, plan: &Plan, sent: &SentLast, re
         let started = Instant::now();
         sent.0.store(index + 1, Ordering::Relaxed);
         let rows = pg::execute_script(connection, statement).await.map_err(|error| failed(plan, index, open.as_ref(), error))?;
-        all_rows += rows;
-        statements.push(json!({
+        let kept_before = (tally.kept(), tally.rolled_back());
+        tally.add(statement, &rows);
+        let rows: u64 = rows.iter().sum();
+        let mut told = json!({
             "statement": excerpt(statement),
-            "rows": rows,
+            "rows": tally.kept().saturating_sub(kept_before.0),
             "elapsed_seconds": started.elapsed().as_secs_f64(),
-        }));
+        });
+        if tally.rolled_back() > kept_before.1 {
+            told["rows_rolled_back"] = (tally.rolled_back() - kept_before.1).into();
+        }
+        statements.push(told);
         tracing::info!(rows, "statement {} of {count} done: {}", index + 1, excerpt(statement));
         let look = async {
             match plan.transaction {
@@ -74,8 +85,14 @@ pub async fn all(connection: &mut PgConnection, plan: &Plan, sent: &SentLast, re
         ),
         (Transaction::Each, None) => {}
     }
-    report.summary = format!("{}, {}", units::plural(count, "statement"), units::plural(all_rows as usize, "row"));
-    report.fact("rows", all_rows);
+    report.summary = format!("{}, {}", units::plural(count, "statement"), units::plural(tally.kept() as usize, "row"));
+    if tally.has_rollback() {
+        let rolled_back = units::plural(tally.rolled_back() as usize, "row");
+        report.summary += &format!("; {rolled_back} rolled back by the statements themselves");
+        report.warnings.push(format!("the statements rolled back what they did ({rolled_back}): nothing of that is kept"));
+        report.fact("rows_rolled_back", tally.rolled_back());
+    }
+    report.fact("rows", tally.kept());
     report.fact("statements", statements);
     Ok(())
 }
@@ -193,7 +210,7 @@ fn as_sent(plan: &Plan, error: anyhow::Error, message: String) -> anyhow::Error 
 }
 
 fn is_lost(error: &anyhow::Error) -> bool {
-    fault::kind_of(error) == Some(Kind::Unreachable)
+    failure::kind_of(error) == Some(Kind::Unreachable)
 }
 
 /// Lost, and the server did not say why.

@@ -25,18 +25,71 @@ pub fn refusal(text: &str) -> Option<(String, String)> {
     refusal
 }
 
+/// What a command does to the transaction that it runs in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ends {
+    Nothing,
+    Begin,
+    /// Also PREPARE TRANSACTION, after which the rows are kept for whoever ends it.
+    Commit {
+        chain: bool,
+    },
+    Rollback {
+        chain: bool,
+    },
+    Savepoint(String),
+    Release(String),
+    RollbackTo(String),
+}
+
 /// One of its commands ends the transaction that it runs in.
 pub fn ends_transaction(text: &str) -> bool {
-    let mut ends = false;
+    ends(text).iter().any(|ends| matches!(ends, Ends::Commit { .. } | Ends::Rollback { .. }))
+}
+
+/// Of each command that is not empty, in their order.
+pub fn ends(text: &str) -> Vec<Ends> {
+    let mut all = Vec::new();
     each_command(text, |command| {
-        if let Command::Sql(statement) = command {
-            let is_rollback_to = statement.find(&["TO"]).is_some();
-            ends |= ["COMMIT", "END", "ABORT"].iter().any(|word| statement.says(0, &[word]))
-                || statement.says(0, &["PREPARE", "TRANSACTION"])
-                || statement.says(0, &["ROLLBACK"]) && !is_rollback_to;
+        if let Command::Sql(statement) = command
+            && !statement.tokens.is_empty()
+        {
+            all.push(ends_of(statement));
         }
     });
-    ends
+    all
+}
+
+fn ends_of(statement: &Statement<'_>) -> Ends {
+    let says = |words: &[&str]| statement.says(0, words);
+    // AND CHAIN, and not AND NO CHAIN.
+    let chain = statement.find(&["AND", "CHAIN"]).is_some();
+    // ROLLBACK [WORK | TRANSACTION] TO [SAVEPOINT] name
+    let name_after = |index: usize| {
+        let index = if statement.says(index, &["SAVEPOINT"]) && statement.name(index + 1).is_some() { index + 1 } else { index };
+        statement.name(index).unwrap_or_default()
+    };
+    if says(&["ROLLBACK", "PREPARED"]) || says(&["COMMIT", "PREPARED"]) {
+        // Of another transaction.
+        Ends::Nothing
+    } else if says(&["ROLLBACK"]) || says(&["ABORT"]) {
+        match statement.find(&["TO"]) {
+            Some(to) => Ends::RollbackTo(name_after(to + 1)),
+            None => Ends::Rollback { chain },
+        }
+    } else if says(&["COMMIT"]) || says(&["END"]) {
+        Ends::Commit { chain }
+    } else if says(&["PREPARE", "TRANSACTION"]) {
+        Ends::Commit { chain: false }
+    } else if says(&["BEGIN"]) || says(&["START", "TRANSACTION"]) {
+        Ends::Begin
+    } else if says(&["SAVEPOINT"]) {
+        Ends::Savepoint(name_after(1))
+    } else if says(&["RELEASE"]) {
+        Ends::Release(name_after(1))
+    } else {
+        Ends::Nothing
+    }
 }
 
 /// What a text begins, as far as no query of it says more.

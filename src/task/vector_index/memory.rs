@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::decide::Spec;
 use super::state::Table;
+use crate::base::units;
 use crate::pg;
-use crate::units;
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Memory {

@@ -9,16 +9,16 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::decide::{self, Action, Decision, Index, Today, Wanted};
+use super::keys::{ApplySetting, VectorIndex};
 use super::kind::Method;
 use super::measure::{self, Sample};
 use super::memory::{self, Memory};
 use super::search::{self, Searcher, Stopped};
 use super::setting;
 use super::state::{self, Found, Remains, Table};
-use super::{ApplySetting, VectorIndex};
-use crate::fault::{Fault, Kind};
-use crate::task::RunContext;
-use crate::units;
+use crate::base::fault::{Fault, Kind};
+use crate::base::units;
+use crate::work::RunContext;
 
 pub struct Plan {
     pub parts: Vec<Part>,

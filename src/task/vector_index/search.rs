@@ -74,6 +74,8 @@ pub enum Stopped {
     Moved,
     #[error("the planner answers with {0} and not with the index")]
     OtherPlan(String),
+    #[error("{0}")]
+    Strain(String),
 }
 
 impl Searcher<'_> {

@@ -3,10 +3,10 @@
 use anyhow::Result;
 use sqlx::PgConnection;
 
-use super::ApplySetting;
+use super::keys::ApplySetting;
 use super::kind::Method;
 use super::names::Built;
-use crate::fault::{Fault, Kind};
+use crate::base::fault::{Fault, Kind};
 use crate::pg::{self, identifier};
 
 /// What applications search with, unless they say something else themselves.

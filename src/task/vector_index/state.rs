@@ -4,14 +4,14 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::VectorIndex;
+use super::keys::VectorIndex;
 use super::kind::{Method, Metric, ValueType};
 use super::measure::{self, Searched};
 use super::names::{self, Built, NEW, OLD, base_of_reindex, is_beside, is_cut};
-use crate::fault::{Fault, Kind};
+use crate::base::fault::{Fault, Kind};
+use crate::pg::table::with_schema;
 use crate::pg::{self, identifier, qualified};
-use crate::task::RunContext;
-use crate::task::partition::with_schema;
+use crate::work::RunContext;
 
 /// Rows that are looked at for NULLs, zero vectors and duplicates.
 const LOOK_AT: u32 = 2_000;

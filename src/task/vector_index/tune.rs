@@ -10,16 +10,18 @@ use sqlx::PgConnection;
 
 use super::candidates::{Candidate, Tuning};
 use super::decide::{Spec, hnsw, lists_by_rule};
+use super::keys::VectorIndex;
 use super::kind::Method;
 use super::measure::{self, Sample, Searched};
+use super::memory;
 use super::search::{Found, Searcher, Stopped};
 use super::setting;
 use super::state::{Table, connect};
-use super::{VectorIndex, memory};
+use crate::base::progress::Phase;
+use crate::base::units;
+use crate::live::governor::{Go, Governor};
 use crate::pg::{self, qualified};
-use crate::progress::Phase;
-use crate::task::RunContext;
-use crate::units;
+use crate::work::RunContext;
 
 /// Two steps are a decade: 100, 316, 1000.
 const STEP: f64 = 3.162;
@@ -49,10 +51,11 @@ pub struct Tuner<'a> {
 }
 
 impl Tuner<'_> {
-    pub async fn tune(&self) -> Result<Tuning> {
+    /// Between candidates the run rests while others are at work, and ends the search when the server is under strain for too long.
+    pub async fn tune(&self, governor: &mut Governor) -> Result<Tuning> {
         let mut connection = self.run.or_cancelled(connect(self.run)).await?;
         let pid = self.run.or_cancelled(pg::backend_pid(&mut connection)).await?;
-        let result = self.run.or_cancelled(self.search(&mut connection)).await;
+        let result = self.run.or_cancelled(self.search(&mut connection, (pid, governor))).await;
         if result.is_err() && self.run.cancel.is_cancelled() {
             // Dropping the connection does not stop a build at once.
             if let Err(error) = pg::cancel_backend(&self.run.settings, pid).await {
@@ -62,7 +65,7 @@ impl Tuner<'_> {
         result.with_context(|| format!("searching for lists for {}", self.table.sql()))
     }
 
-    async fn search(&self, connection: &mut PgConnection) -> Result<Tuning> {
+    async fn search(&self, connection: &mut PgConnection, (pid, governor): (i32, &mut Governor)) -> Result<Tuning> {
         let phase = self.run.progress.phase("tune", None);
         let given = self.job.budget.time.map(|time| time.0).filter(|_| self.only.is_none());
         let mut budget = Budget::new(given, self.job.budget.queries, self.is_compared());
@@ -83,7 +86,7 @@ impl Tuner<'_> {
             return Ok(tuning);
         }
         budget.searches = sample.len() as u64;
-        let mut ground = Ground { connection, searched, sample, rows, budget };
+        let mut ground = Ground { connection, searched, sample, rows, budget, pid, governor };
         self.try_lists(&mut ground, &mut tuning, &phase).await?;
         if self.is_compared() {
             self.try_hnsw(&mut ground, &mut tuning, &phase).await?;
@@ -107,7 +110,7 @@ impl Tuner<'_> {
         while let Some(lists) = next.take() {
             let spec = self.only.unwrap_or(Spec::Ivfflat { lists });
             phase.say(&format!("candidate: {spec}"));
-            match self.candidate(ground, spec, &self.table.operator_class, self.setting).await? {
+            match self.one_of_several(ground, spec, &self.table.operator_class, self.setting).await? {
                 Ok(candidate) => tuning.candidates.push(candidate),
                 Err(stopped) => {
                     tuning.ended = stopped.to_string();
@@ -145,7 +148,7 @@ impl Tuner<'_> {
         phase.say(&format!("candidate: {spec}"));
         ground.budget.is_for_both = true;
         let setting = setting::today(ground.connection, Method::Hnsw, self.job.role(), self.extension).await?;
-        match self.candidate(ground, spec, class, setting).await? {
+        match self.one_of_several(ground, spec, class, setting).await? {
             Ok(candidate) => tuning.hnsw = Some(candidate),
             Err(stopped) => tuning.hnsw_ended = Some(stopped.to_string()),
         }
@@ -219,6 +222,29 @@ impl Tuner<'_> {
         Ok(())
     }
 
+    /// After a rest that is no part of the time for the search.
+    async fn one_of_several(
+        &self,
+        ground: &mut Ground<'_>,
+        spec: Spec,
+        operator_class: &str,
+        setting: u32,
+    ) -> Result<Result<Candidate, Stopped>> {
+        let began = Instant::now();
+        if let Go::Stop(reason) = ground.governor.go().await? {
+            return Ok(Err(Stopped::Strain(reason)));
+        }
+        if let Some(last) = ground.budget.last_candidate.take() {
+            tokio::time::sleep(ground.governor.rest_between(last)).await;
+        }
+        ground.budget.rested += began.elapsed();
+        let candidate = self.candidate(ground, spec, operator_class, setting);
+        let began = Instant::now();
+        let candidate = candidate.await;
+        ground.budget.last_candidate = Some(began.elapsed());
+        candidate
+    }
+
     /// Built on the copy and searched. `setting`: what applications search with.
     async fn candidate(
         &self,
@@ -237,7 +263,8 @@ impl Tuner<'_> {
         let class = qualified(self.extension, operator_class);
         let sql =
             format!("CREATE INDEX pgtend_candidate ON {COPY} USING {} ({key} {class}) WITH ({})", spec.method(), spec.options());
-        if let Err(error) = pg::execute_counting(ground.connection, sql).await {
+        let (built, _) = ground.governor.watch(ground.pid, pg::execute_counting(ground.connection, sql)).await;
+        if let Err(error) = built {
             let error = pg::in_its_own_words(error);
             if pg::sql_state(&error).as_deref() == Some("57014") && !self.run.cancel.is_cancelled() {
                 return Ok(Err(Stopped::Time));
@@ -290,6 +317,9 @@ struct Ground<'a> {
     sample: Sample,
     rows: u64,
     budget: Budget,
+    /// Of the connection.
+    pid: i32,
+    governor: &'a mut Governor,
 }
 
 struct Budget {
@@ -305,6 +335,10 @@ struct Budget {
     first_build: Option<Duration>,
     searches: u64,
     searches_at_most: u64,
+    /// For others, between candidates.
+    rested: Duration,
+    /// How long the last one took.
+    last_candidate: Option<Duration>,
 }
 
 impl Budget {
@@ -319,6 +353,8 @@ impl Budget {
             first_build: None,
             searches: 0,
             searches_at_most,
+            rested: Duration::ZERO,
+            last_candidate: None,
         }
     }
 
@@ -334,7 +370,7 @@ impl Budget {
     }
 
     fn deadline(&self) -> Instant {
-        self.started + self.time()
+        self.started + self.time() + self.rested
     }
 }
 

@@ -4,14 +4,15 @@ use anyhow::Result;
 use chrono_tz::Tz;
 use sqlx::PgConnection;
 
-use super::super::Partition;
 use super::super::calendar::partition_name;
 use super::super::key::Key;
-use super::super::session::Session;
-use super::super::state::{self, TableName};
-use super::{CHECK, NEW_KEY, obstacles};
-use crate::fault::{Fault, Kind};
+use super::super::state::TableName;
+use super::{CHECK, NEW_KEY, carried, dependants, obstacles};
+use crate::base::fault::{Fault, Kind};
+use crate::live::session::Session;
+use crate::pg::table::with_schema;
 use crate::pg::{identifier, literal};
+use crate::task::partition::keys::Partition;
 
 pub struct Facts {
     pub table: TableName,
@@ -34,6 +35,8 @@ pub struct Facts {
     /// Statements that give the new table, by the name that it has in the end, what LIKE does not copy.
     pub column_settings: Vec<ColumnSetting>,
     pub statistics: Vec<Statistics>,
+    /// The same of its indexes and constraints, with their comments.
+    pub of_indexes: Vec<String>,
     pub replica_identity: Option<&'static str>,
     pub notes: Vec<String>,
 }
@@ -69,6 +72,19 @@ impl ColumnSetting {
         }
         statements
     }
+
+    /// As if nothing had been said.
+    pub fn reset(&self, table: &str) -> Vec<String> {
+        let column = identifier(&self.column);
+        let options = self.options.iter().filter_map(|option| option.split_once('='));
+        let options: Vec<String> = options.map(|(name, _)| identifier(name)).collect();
+        let target = self.target.map(|_| format!("ALTER TABLE {table} ALTER COLUMN {column} SET STATISTICS -1"));
+        let mut statements: Vec<String> = target.into_iter().collect();
+        if !options.is_empty() {
+            statements.push(format!("ALTER TABLE {table} ALTER COLUMN {column} RESET ({})", options.join(", ")));
+        }
+        statements
+    }
 }
 
 /// Extended statistics: the new table's get the names that are known.
@@ -76,6 +92,8 @@ impl ColumnSetting {
 pub struct Statistics {
     /// Quoted, with its schema.
     pub name: String,
+    /// Without its schema, not quoted.
+    pub own_name: String,
     /// What the old table's are called from then on.
     pub other_name: String,
     /// Names the table by the name that the new one has in the end.
@@ -140,16 +158,18 @@ impl Identity {
             self.sequence, self.options
         );
         let body = format!(
-            "DECLARE last record; given record; acl pg_catalog.aclitem[]; BEGIN
+            "DECLARE last record; given record; acl pg_catalog.aclitem[]; note text; BEGIN
                SELECT last_value, is_called INTO last FROM {sequence};
-               SELECT relacl INTO acl FROM pg_catalog.pg_class WHERE oid = {name}::pg_catalog.regclass;
+               SELECT relacl, pg_catalog.obj_description(oid, 'pg_class') INTO acl, note FROM pg_catalog.pg_class WHERE oid = {name}::pg_catalog.regclass;
                EXECUTE {};
                EXECUTE {};
                PERFORM pg_catalog.setval({name}::pg_catalog.regclass, last.last_value, last.is_called);
-               FOR given IN SELECT x.privilege_type, coalesce(pg_catalog.quote_ident(r.rolname), 'PUBLIC') AS role
+               IF note IS NOT NULL THEN EXECUTE pg_catalog.format('COMMENT ON SEQUENCE %s IS %L', {name}, note); END IF;
+               FOR given IN SELECT x.privilege_type, coalesce(pg_catalog.quote_ident(r.rolname), 'PUBLIC') AS role,
+                     CASE WHEN x.is_grantable AND x.grantee <> 0 THEN ' WITH GRANT OPTION' ELSE '' END AS option
                    FROM pg_catalog.aclexplode(acl) x LEFT JOIN pg_catalog.pg_roles r ON r.oid = x.grantee
                    WHERE x.grantee = 0 OR r.rolname IS NOT NULL LOOP
-                 EXECUTE pg_catalog.format('GRANT %s ON SEQUENCE %s TO %s', given.privilege_type, {name}, given.role);
+                 EXECUTE pg_catalog.format('GRANT %s ON SEQUENCE %s TO %s%s', given.privilege_type, {name}, given.role, given.option);
                END LOOP;
              END",
             literal(&drop),
@@ -217,9 +237,10 @@ pub async fn read(partition: &Partition, zone: Tz, session: &mut Session) -> Res
         triggers: triggers(connection, &table).await?,
         identities: identities(connection, &table).await?,
         owned_sequences: owned_sequences(connection, &table).await?,
-        views: views(connection, &table).await?,
+        views: dependants::views(connection, &table).await?,
         column_settings: column_settings(connection, &table).await?,
         statistics: statistics(connection, &table).await?,
+        of_indexes: carried::of_indexes_and_constraints(connection, &table).await?,
         replica_identity: match found.replica_identity.as_str() {
             "f" => Some("FULL"),
             "n" => Some("NOTHING"),
@@ -242,7 +263,7 @@ async fn find(connection: &mut PgConnection, partition: &Partition) -> Result<Fo
          LEFT JOIN pg_type t ON t.oid = a.atttypid
          WHERE c.oid = to_regclass($1)",
     )
-    .bind(state::with_schema(&partition.table))
+    .bind(with_schema(&partition.table))
     .bind(&partition.column)
     .fetch_optional(connection)
     .await?;
@@ -316,7 +337,7 @@ pub async fn triggers(connection: &mut PgConnection, table: &TableName) -> Resul
     Ok(found.into_iter().map(trigger).collect())
 }
 
-async fn column_settings(connection: &mut PgConnection, table: &TableName) -> Result<Vec<ColumnSetting>> {
+pub async fn column_settings(connection: &mut PgConnection, table: &TableName) -> Result<Vec<ColumnSetting>> {
     // No target is -1 before 17, and NULL since.
     Ok(sqlx::query_as(
         "SELECT attname::text AS column, nullif(attstattarget::int, -1) AS target, coalesce(attoptions, '{}') AS options FROM pg_attribute
@@ -327,9 +348,9 @@ async fn column_settings(connection: &mut PgConnection, table: &TableName) -> Re
     .await?)
 }
 
-async fn statistics(connection: &mut PgConnection, table: &TableName) -> Result<Vec<Statistics>> {
+pub async fn statistics(connection: &mut PgConnection, table: &TableName) -> Result<Vec<Statistics>> {
     Ok(sqlx::query_as(
-        "SELECT format('%I.%I', n.nspname, s.stxname) AS name, left(s.stxname, 12) || '_' || s.oid AS other_name, pg_get_statisticsobjdef(s.oid) AS definition,
+        "SELECT format('%I.%I', n.nspname, s.stxname) AS name, s.stxname::text AS own_name, left(s.stxname, 12) || '_' || s.oid AS other_name, pg_get_statisticsobjdef(s.oid) AS definition,
                 nullif(s.stxstattarget::int, -1) AS target, obj_description(s.oid, 'pg_statistic_ext') AS comment
          FROM pg_statistic_ext s JOIN pg_namespace n ON n.oid = s.stxnamespace WHERE s.stxrelid = $1::bigint::oid ORDER BY 1",
     )
@@ -358,22 +379,6 @@ pub async fn identities(connection: &mut PgConnection, table: &TableName) -> Res
               AND d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
          JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S' JOIN pg_sequence q ON q.seqrelid = s.oid
          WHERE a.attrelid = $1::bigint::oid AND a.attidentity <> '' AND NOT a.attisdropped ORDER BY 1",
-    )
-    .bind(table.oid)
-    .fetch_all(connection)
-    .await?)
-}
-
-/// A view knows its table by number. Made anew from its text, in which the session's empty search_path spells all names out,
-/// it reads the table that has the name now; its privileges stay.
-pub async fn views(connection: &mut PgConnection, table: &TableName) -> Result<Vec<String>> {
-    Ok(sqlx::query_scalar(
-        "SELECT format('CREATE OR REPLACE VIEW %s%s AS %s', v.oid::regclass,
-                       coalesce(' WITH (' || array_to_string(v.reloptions, ', ') || ')', ''), rtrim(pg_get_viewdef(v.oid), ';'))
-         FROM pg_class v WHERE v.relkind = 'v' AND v.oid IN (
-             SELECT r.ev_class FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
-             WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid)
-         ORDER BY v.oid",
     )
     .bind(table.oid)
     .fetch_all(connection)

@@ -3,11 +3,11 @@
 use anyhow::Result;
 use sqlx::PgConnection;
 
-use super::NEW_KEY;
 use super::facts::Found;
+use super::{NEW_KEY, dependants};
 use crate::pg::{self, identifier};
-use crate::task::partition::Partition;
 use crate::task::partition::calendar::partition_name;
+use crate::task::partition::keys::Partition;
 use crate::task::partition::state::TableName;
 
 /// All at once: who has five of them does not want to find them one by one.
@@ -24,7 +24,7 @@ pub async fn read(connection: &mut PgConnection, partition: &Partition, found: &
             obstacles.push(what.to_owned());
         }
     }
-    // Each names what it is about. What depends on the table's number, and not on its name, would go on with the old table.
+    // Each names what it is about.
     let found: Vec<String> = sqlx::query_scalar(
         "SELECT format('a foreign key refers to it: %s (%I)', conrelid::regclass, conname) FROM pg_constraint
              WHERE contype = 'f' AND confrelid = $1::bigint::oid
@@ -50,16 +50,7 @@ pub async fn read(connection: &mut PgConnection, partition: &Partition, found: &
          UNION ALL SELECT format('%s inherits from it, or it from that', CASE WHEN inhrelid = $1::bigint::oid THEN inhparent ELSE inhrelid END::regclass)
              FROM pg_inherits WHERE inhrelid = $1::bigint::oid OR inhparent = $1::bigint::oid
          UNION ALL SELECT DISTINCT format('publication %I: take it out, or publish it through its root, when it is converted', pubname)
-             FROM pg_publication_tables WHERE schemaname = $4 AND tablename = $5
-         UNION ALL SELECT DISTINCT format('materialized view %s reads it: drop it first', r.ev_class::regclass)
-             FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class
-             WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid AND v.relkind = 'm'
-         UNION ALL SELECT format('it has a rule: %I', rulename) FROM pg_rules WHERE schemaname = $4 AND tablename = $5
-         UNION ALL SELECT DISTINCT format('%s depends on it by more than its name', pg_describe_object(classid, objid, 0)) FROM pg_depend
-             WHERE deptype = 'n' AND ((refclassid = 'pg_class'::regclass AND refobjid = $1::bigint::oid AND classid IN ('pg_proc'::regclass, 'pg_policy'::regclass)
-                    AND NOT (classid = 'pg_policy'::regclass AND objid IN (SELECT oid FROM pg_policy WHERE polrelid = $1::bigint::oid)))
-                OR (refclassid = 'pg_type'::regclass AND refobjid IN (SELECT reltype FROM pg_class WHERE oid = $1::bigint::oid
-                      UNION SELECT typarray FROM pg_type WHERE typrelid = $1::bigint::oid)))",
+             FROM pg_publication_tables WHERE schemaname = $4 AND tablename = $5",
     )
     .bind(table.oid)
     .bind(&partition.column)
@@ -69,6 +60,7 @@ pub async fn read(connection: &mut PgConnection, partition: &Partition, found: &
     .fetch_all(&mut *connection)
     .await?;
     obstacles.extend(found);
+    obstacles.extend(dependants::that_cannot_follow(connection, table).await?);
     if !is_not_null {
         let column = identifier(&partition.column);
         let sql = format!("SELECT 'some' FROM {} WHERE {column} IS NULL LIMIT 1", table.sql());

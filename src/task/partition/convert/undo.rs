@@ -5,16 +5,15 @@ use std::fmt;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::exchange_index_names;
-use super::facts;
-use crate::fault::{Fault, Kind};
+use super::{carried, dependants, facts};
+use crate::base::fault::{Fault, Kind};
+use crate::ledger::report::Report;
+use crate::live::session::{self, Attempt, Session};
+use crate::pg::table::{TableName, with_schema};
 use crate::pg::{self, identifier, literal, qualified};
-use crate::report::Report;
-use crate::task::partition::Partition;
 use crate::task::partition::calendar::partition_name;
-use crate::task::partition::session::{self, Attempt, Session};
-use crate::task::partition::state::{TableName, with_schema};
-use crate::task::{RunContext, Work};
+use crate::task::partition::keys::Partition;
+use crate::work::{RunContext, Work};
 
 /// The work of `partition convert JOB --undo`.
 pub struct Undo {
@@ -125,21 +124,11 @@ async fn plan(partition: &Partition, session: &mut Session) -> Result<Back> {
             )));
         }
     }
-    let inbound: Vec<String> = sqlx::query_scalar(
-        "SELECT format('%s (%I)', conrelid::regclass, conname) FROM pg_constraint WHERE contype = 'f' AND confrelid = $1::bigint::oid AND conparentid = 0
-         UNION SELECT format('materialized view %s', v.oid::regclass) FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class
-         WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid AND v.relkind = 'm'
-         UNION SELECT DISTINCT format('publication %I', pubname) FROM pg_publication_tables WHERE schemaname = $2 AND tablename = $3 ORDER BY 1",
-    )
-    .bind(table.oid)
-    .bind(&table.schema)
-    .bind(&table.name)
-    .fetch_all(&mut *connection)
-    .await?;
-    if !inbound.is_empty() {
+    let in_the_way = in_the_way(connection, &table, &child).await?;
+    if !in_the_way.is_empty() {
         return Err(refuse(format!(
-            "{table} is referred to, and the table that comes back is another one: {}",
-            inbound.join(", ")
+            "{table} stays as it is, as the table that comes back is another one: {}",
+            in_the_way.join("; ")
         )));
     }
     let statements = statements(connection, &table, &child, &others).await?;
@@ -150,6 +139,29 @@ async fn plan(partition: &Partition, session: &mut Session) -> Result<Back> {
     Ok(Back { table, partition: child, statements, notes })
 }
 
+/// What knows the partitioned table, and not the one that takes its name.
+async fn in_the_way(connection: &mut sqlx::PgConnection, table: &TableName, child: &TableName) -> Result<Vec<String>> {
+    let mut found: Vec<String> = sqlx::query_scalar(
+        "SELECT format('a foreign key refers to it: %s (%I)', conrelid::regclass, conname) FROM pg_constraint
+             WHERE contype = 'f' AND confrelid = $1::bigint::oid AND conparentid = 0
+         UNION ALL SELECT format('publication %I publishes it: take it out first', pubname) FROM (
+             SELECT pubname FROM pg_publication_tables WHERE schemaname = $3 AND tablename = $4 OR schemaname = $5 AND tablename = $6
+             UNION SELECT p.pubname FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE r.prrelid IN ($1::bigint::oid, $2::bigint::oid)) p
+         UNION ALL SELECT 'its replica identity is an index: set it to DEFAULT or FULL first' FROM pg_class WHERE oid = $1::bigint::oid AND relreplident = 'i'
+         ORDER BY 1",
+    )
+    .bind(table.oid)
+    .bind(child.oid)
+    .bind(&table.schema)
+    .bind(&table.name)
+    .bind(&child.schema)
+    .bind(&child.name)
+    .fetch_all(&mut *connection)
+    .await?;
+    found.extend(dependants::that_cannot_follow(connection, table).await?);
+    Ok(found)
+}
+
 /// The other way round from a conversion: names first, as definitions of triggers and views name the table.
 async fn statements(
     connection: &mut sqlx::PgConnection,
@@ -157,7 +169,7 @@ async fn statements(
     child: &TableName,
     others: &[TableName],
 ) -> Result<Vec<String>> {
-    let views = facts::views(connection, table).await?;
+    let views = dependants::views(connection, table).await?;
     let triggers = facts::triggers(connection, table).await?;
     let identities = facts::identities(connection, table).await?;
     let sequences = facts::owned_sequences(connection, table).await?;
@@ -174,7 +186,7 @@ async fn statements(
         );
         sql.push(format!("DO {}", literal(&check)));
     }
-    sql.push(exchange_index_names(&first, &name));
+    sql.push(carried::exchange_index_names(&first, &name));
     sql.push(format!("ALTER TABLE {name} DETACH PARTITION {first}"));
     sql.extend(
         sequences
@@ -192,8 +204,11 @@ async fn statements(
             comment.map(|comment| format!("COMMENT ON TRIGGER {} ON {name} IS {}", identifier(&trigger.name), literal(comment))),
         );
     }
+    sql.extend(carried::back(connection, table, child).await?);
     sql.extend(views);
+    let statistics = carried::statistics_back(connection, table, child).await?;
     // With its empty partitions.
     sql.push(format!("DROP TABLE {old}"));
+    sql.extend(statistics);
     Ok(sql)
 }

@@ -3,14 +3,15 @@ use std::time::Duration;
 use chrono_tz::Tz;
 
 use super::*;
+use crate::base::units::Span;
 use crate::pg::Server;
+use crate::task::partition::Retain;
 use crate::task::partition::calendar::{Calendar, Every, Unit};
 use crate::task::partition::key::Key;
+use crate::task::partition::keys::Partition;
 use crate::task::partition::mark::Mark;
 use crate::task::partition::state::default::Stray;
 use crate::task::partition::state::{Counted, Existing, Extra, InDefault, Published, TableName};
-use crate::task::partition::{Partition, Retain};
-use crate::units::Span;
 
 const DAY: i64 = 86_400_000_000;
 

@@ -7,10 +7,10 @@ use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::State;
+use crate::base::units;
 use crate::pg::{self, identifier};
 use crate::task::partition::calendar::Period;
 use crate::task::partition::key::Key;
-use crate::units;
 
 /// Of periods found in the default partition by one run; the next one goes on.
 const PERIODS: usize = 200;

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
 
 use super::TableName;
-use crate::fault::{Fault, Kind};
+use crate::base::fault::{Fault, Kind};
 use crate::pg::{self, identifier};
 use crate::task::partition::key::Key;
 

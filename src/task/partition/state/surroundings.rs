@@ -5,9 +5,10 @@ use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::{State, TableName};
+use crate::base::units;
 use crate::pg::{self, identifier, qualified};
-use crate::task::partition::{Partition, decide};
-use crate::units;
+use crate::task::partition::decide;
+use crate::task::partition::keys::Partition;
 
 /// Rows that refer to a partition are counted up to here.
 const REFERRING_ROWS: u64 = 1000;

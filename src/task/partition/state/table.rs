@@ -4,10 +4,12 @@ use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
 
 use super::TableName;
-use crate::fault::{Fault, Kind};
+use crate::base::fault::{Fault, Kind};
+use crate::pg::table::with_schema;
 use crate::pg::{self, identifier};
-use crate::task::partition::Partition;
 use crate::task::partition::key::Key;
+use crate::task::partition::keys::Partition;
+use crate::task::partition::left::Left;
 
 #[derive(sqlx::FromRow)]
 struct Found {
@@ -96,22 +98,20 @@ async fn find(connection: &mut PgConnection, table: &str) -> Result<Found> {
 
 /// Whether a run could start: the table, its key, and the role's privileges.
 pub async fn check(connection: &mut PgConnection, partition: &Partition) -> Result<String> {
-    let mut said = Vec::new();
-    for parent in parents(connection, partition).await? {
-        let (table, _) = tended(connection, &Partition { table: parent.sql(), ..partition.clone() }).await?;
-        said.push(format!("owns {table}, and may make tables in its schema"));
+    let (mut said, mut left) = (Vec::new(), Vec::new());
+    let parents = parents(connection, partition).await?;
+    let is_alone = parents.len() == 1;
+    for parent in parents {
+        match tended(connection, &Partition { table: parent.sql(), ..partition.clone() }).await {
+            Ok((table, _)) => said.push(format!("owns {table}, and may make tables in its schema")),
+            Err(error) if is_alone => return Err(error),
+            Err(error) => left.push(Left::of(parent, error)?),
+        }
     }
-    Ok(said.join("; "))
-}
-
-/// The session has no search_path, so that a name without a schema is one of `public`.
-pub fn with_schema(table: &str) -> String {
-    let mut is_quoted = false;
-    let has_dot = table.chars().any(|c| {
-        is_quoted ^= c == '"';
-        c == '.' && !is_quoted
-    });
-    if has_dot { table.to_owned() } else { format!("public.{table}") }
+    match left.is_empty() {
+        true => Ok(said.join("; ")),
+        false => Err(Left::all(&left)),
+    }
 }
 
 fn key_of(found: &Found, table: &TableName, partition: &Partition) -> Result<Key> {

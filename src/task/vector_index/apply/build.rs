@@ -6,10 +6,11 @@ use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
 
 use super::{Failure, Worker};
-use crate::concurrently::{self, Ended};
-use crate::fault::{self, Kind};
+use crate::base::fault::Kind;
+use crate::live::concurrently::{self, Ended};
+use crate::live::session::{Attempt, Session};
+use crate::pg::failure;
 use crate::pg::{identifier, literal, qualified};
-use crate::task::partition::session::{Attempt, Session};
 use crate::task::vector_index::decide::{self, Spec, recall_in_words};
 use crate::task::vector_index::kind::Method;
 use crate::task::vector_index::measure::{self, Sample};
@@ -53,7 +54,7 @@ impl Worker<'_> {
                     )));
                 }
                 Err(error) => {
-                    if fault::kind_of(&error) != Some(Kind::Cancelled) {
+                    if failure::kind_of(&error) != Some(Kind::Cancelled) {
                         self.clean_up().await;
                     }
                     return Err(error);
@@ -150,7 +151,7 @@ impl Worker<'_> {
         let leaves = concurrently::Remains { table: self.part.table.facts.oid, is_ours: &is_ours };
         match concurrently::sweep(&self.run.settings, &leaves).await {
             Ok(dropped) => self.told.dropped.extend(dropped),
-            Err(error) => tracing::warn!("what is left of the build is for the next run to drop: {}", fault::in_a_line(&error)),
+            Err(error) => tracing::warn!("what is left of the build is for the next run to drop: {}", failure::in_a_line(&error)),
         }
     }
 
@@ -257,7 +258,7 @@ impl Worker<'_> {
                     only: Some(spec),
                     sample: &self.part.sample,
                 };
-                let tuning = tuner.tune().await?;
+                let tuning = tuner.tune(self.governor).await?;
                 match tuning.candidates.into_iter().next() {
                     Some(candidate) if tuning.share >= 1.0 => candidate,
                     _ => {

@@ -4,17 +4,17 @@ use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
 
 use super::{Failure, Worker};
-use crate::fault::Kind;
+use crate::base::fault::Kind;
+use crate::base::units;
+use crate::live::session::{Attempt, Session};
 use crate::pg::{self, identifier, literal, qualified};
-use crate::task::partition::session::{Attempt, Session};
-use crate::task::vector_index::ApplySetting;
 use crate::task::vector_index::decide::{Spec, recall_in_words};
+use crate::task::vector_index::keys::ApplySetting;
 use crate::task::vector_index::kind::Method;
 use crate::task::vector_index::measure;
 use crate::task::vector_index::names::{Built, Graph};
 use crate::task::vector_index::search::{self, Found, Stopped};
 use crate::task::vector_index::{setting, state};
-use crate::units;
 
 impl Worker<'_> {
     pub(super) async fn swap(&mut self, found: Found) -> Result<Option<Failure>> {

@@ -1,0 +1,354 @@
+//! Rows that left a table, as objects that stock tools restore: `gunzip -c OBJECT | psql`.
+//!
+//! A batch is `DATABASE/JOB/archive/TIME-TRANSACTION.sql.gz`. It counts once its `.json` is there. Before the rows'
+//! transaction commits there is only a `.pending.json`, which names that transaction: whoever finds one that was
+//! left asks the server whether it committed (pg_xact_status), so that a kill at any moment neither loses rows nor
+//! keeps them twice.
+
+mod back;
+pub mod filter;
+mod listing;
+mod manifest;
+mod restore;
+mod restored;
+mod session;
+mod target;
+mod write;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use sqlx::PgConnection;
+
+use self::back::Back;
+use self::write::Lines;
+use crate::base::progress::Phase;
+use crate::members::compress::Compression;
+use crate::members::decode::decode_object;
+use crate::store::{Store, key};
+
+pub use self::listing::{Broken, Listing, list};
+pub use self::manifest::Manifest;
+#[doc(hidden)]
+pub use self::restore::RowsOnly;
+pub use self::restore::{Put, Wanted, restore};
+pub use self::restored::{Place, Record};
+pub use self::session::{columns, prepare_session, transaction};
+pub use self::target::target;
+#[doc(hidden)]
+pub use self::write::head;
+
+const OBJECT: &str = ".sql.gz";
+const PENDING: &str = ".pending.json";
+const RESTORED: &str = ".restored.json";
+const MANIFEST: &str = ".json";
+
+/// Where the rows of one job on one database go.
+#[derive(Clone, Debug)]
+pub struct Archive {
+    store: Store,
+    /// `DATABASE/JOB/archive/`
+    folder: String,
+    /// Rows that came back, and are not archived again.
+    back: Arc<Mutex<Back>>,
+}
+
+/// What is archived, and what it goes back to.
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub schema: String,
+    pub table: String,
+    /// In the order of `query`. Without generated columns, which take no values.
+    pub columns: Vec<String>,
+    /// A SELECT of these columns.
+    pub query: String,
+}
+
+/// An object as it was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exported {
+    pub rows: u64,
+    pub bytes: u64,
+    pub uncompressed_bytes: u64,
+    /// Of the object.
+    pub sha256: String,
+}
+
+/// A batch's name without endings: its key in the store.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BatchName(String);
+
+impl BatchName {
+    /// Of the batch whose object has this key.
+    pub fn of_object(key: &str) -> Option<Self> {
+        key.strip_suffix(OBJECT).map(|name| Self(name.to_owned()))
+    }
+
+    pub fn object(&self) -> String {
+        format!("{}{OBJECT}", self.0)
+    }
+
+    /// Whether it stands in the folder of the job and database that the manifest names.
+    fn is_of(&self, manifest: &Manifest) -> bool {
+        self.0.starts_with(&format!("{}archive/", key::folder(&manifest.database, &manifest.job)))
+    }
+
+    /// Of further rows that the same transaction takes; it comes after this one, and after those with lower numbers.
+    pub fn further(&self, number: usize) -> Self {
+        Self(format!("{}-{number:02}", self.0))
+    }
+}
+
+impl std::fmt::Display for BatchName {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a look at the archive after a kill has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Their transaction had committed: the rows are archived.
+    pub completed: u64,
+    /// It had not: the rows are in the table.
+    pub discarded: u64,
+    /// What names no batch of ours, and stays as it is.
+    pub left: Vec<String>,
+}
+
+impl Archive {
+    pub fn new(store: Store, database: &str, job: &str) -> Self {
+        Self { store, folder: format!("{}archive/", key::folder(database, job)), back: Arc::default() }
+    }
+
+    fn back(&self) -> MutexGuard<'_, Back> {
+        self.back.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the object with this key is in this store, and counts: by a manifest of ours, and with as many bytes as that says.
+    pub async fn counts(&self, key: &str) -> Result<bool> {
+        let Some(manifest) = self.counting(key).await? else { return Ok(false) };
+        Ok(self.store.stat(key).await?.is_some_and(|object| object.bytes == manifest.exported.bytes))
+    }
+
+    /// The same, and every byte of it is read again: its length and its SHA-256 are those that were written.
+    pub async fn is_whole(&self, key: &str, phase: &Phase) -> Result<bool> {
+        let Some(manifest) = self.counting(key).await? else { return Ok(false) };
+        let is_whole = is_as_written(&self.store, key, &manifest.exported, phase).await?;
+        if !is_whole {
+            tracing::warn!("{} is not what was written; it counts for nothing", self.store.location(key));
+        }
+        Ok(is_whole)
+    }
+
+    /// The manifest by which the object with this key counts.
+    async fn counting(&self, key: &str) -> Result<Option<Manifest>> {
+        let Some(name) = key.strip_suffix(OBJECT) else { return Ok(None) };
+        match self.store.get_json::<Manifest>(&format!("{name}{MANIFEST}")).await? {
+            None => Ok(None),
+            Some(Ok((manifest, signature))) if signature.is_ours() => Ok(Some(manifest)),
+            Some(Ok((_, signature))) => {
+                tracing::warn!("{} counts for nothing: {}", self.store.location(key), signature.in_words());
+                Ok(None)
+            }
+            Some(Err(error)) => {
+                tracing::warn!("{error:#}; it counts for nothing");
+                Ok(None)
+            }
+        }
+    }
+
+    pub fn location(&self, name: &BatchName) -> String {
+        self.store.location(&name.object())
+    }
+
+    /// A name for a batch. `unique` is what no other batch has, in any run: the number of its transaction, say.
+    pub fn name(&self, started_at: DateTime<Utc>, unique: i64) -> BatchName {
+        BatchName(format!("{}{}-{unique:010}", self.folder, started_at.format("%Y-%m-%dT%H-%M-%SZ")))
+    }
+
+    /// Writes the rows of `source`, reads the object back, and compares. Rows that had come back, and are in another batch, are not
+    /// written; the `rows` of what is returned are all that left. `connection` is in the transaction that takes
+    /// the rows out of their table, and whose commit makes the batch count: until then a `.pending.json` names it, from
+    /// before there is an object, so that nobody takes that for a leftover. After an error the connection is of no use
+    /// any more, and its transaction never commits.
+    pub async fn export(
+        &self,
+        connection: &mut PgConnection,
+        source: &Source,
+        name: &BatchName,
+        provisional: Manifest,
+        phase: &Phase,
+    ) -> Result<Manifest> {
+        // Writing over another batch would lose its rows.
+        let is_there = self.store.read(&name.object()).await?.is_some();
+        anyhow::ensure!(!is_there, "{} is there already: nothing is written over it", self.location(name));
+        let mut manifest = provisional.decided_by(connection).await?;
+        self.prepare(name, &manifest).await?;
+        // Not held over an await: the others wait for no upload.
+        let mut back = std::mem::take(&mut *self.back());
+        let key = name.object();
+        let written = write::write(connection, source, &manifest, &self.store, &key, phase, &mut back.known(&manifest)).await;
+        *self.back() = back;
+        (manifest.exported, manifest.came_back) = written?;
+        self.read_back(name, &manifest, phase).await?;
+        self.prepare(name, &manifest).await?;
+        // For the caller all that left counts; complete() tells them apart again.
+        manifest.exported.rows += manifest.came_back;
+        Ok(manifest)
+    }
+
+    /// Whether the object in the store is the one that was written: its bytes, its hash, and every row of it.
+    async fn read_back(&self, name: &BatchName, manifest: &Manifest, phase: &Phase) -> Result<()> {
+        let written = &manifest.exported;
+        let key = name.object();
+        let location = self.store.location(&key);
+        let reader = self.store.read(&key).await?.with_context(|| format!("{location} is gone"))?;
+        // COPY's text format has a line for each row, with the newlines in values escaped.
+        let other_lines = memchr::memchr_iter(b'\n', head(manifest).as_bytes()).count() as u64 + 1;
+        let decoded = decode_object(
+            reader,
+            Compression::Gzip,
+            phase,
+            None,
+            Lines::default(),
+            |lines, bytes| {
+                lines.feed(bytes);
+                Ok(())
+            },
+            |_| (),
+        )
+        .await?;
+        let members = decoded.members.map_err(|error| anyhow::anyhow!("{location} does not decode: {error:?}"))?;
+        let read = Exported {
+            rows: decoded.state.newlines.saturating_sub(other_lines),
+            bytes: decoded.bytes,
+            uncompressed_bytes: decoded.state.bytes,
+            sha256: decoded.sha256,
+        };
+        anyhow::ensure!(members > 0 && read == *written, "{location} is not what was written: {read:?} and not {written:?}");
+        Ok(())
+    }
+
+    /// Before the commit: says which transaction decides whether the batch counts.
+    async fn prepare(&self, name: &BatchName, manifest: &Manifest) -> Result<()> {
+        self.store.put_json(&format!("{name}{PENDING}"), manifest).await
+    }
+
+    /// After the commit: the batch counts. `manifest` is what [`Archive::export`] returned.
+    pub async fn complete(&self, name: &BatchName, manifest: &Manifest) -> Result<()> {
+        let mut manifest = manifest.clone();
+        manifest.exported.rows -= manifest.came_back.min(manifest.exported.rows);
+        self.make_count(name, &manifest).await?;
+        self.record_what_left_again().await;
+        Ok(())
+    }
+
+    /// One without rows, as all of them are in other batches, goes.
+    async fn make_count(&self, name: &BatchName, manifest: &Manifest) -> Result<()> {
+        if manifest.exported.rows == 0 && manifest.came_back > 0 {
+            return self.discard(name).await;
+        }
+        self.store.put_json(&format!("{name}{MANIFEST}"), manifest).await?;
+        self.store.delete(&format!("{name}{PENDING}")).await
+    }
+
+    /// The transaction rolled back: the rows are where they were.
+    pub async fn discard(&self, name: &BatchName) -> Result<()> {
+        self.store.delete(&name.object()).await?;
+        self.store.delete(&format!("{name}{PENDING}")).await
+    }
+
+    /// Ends what a killed run left. Refuses on doubt: a transaction that still runs, or that the server has
+    /// forgotten, or of another system. What is not ours, or cannot be read, is left alone and named.
+    pub async fn recover(&self, connection: &mut PgConnection) -> Result<Recovered> {
+        let mut recovered = Recovered::default();
+        let objects = self.store.list_readable(&self.folder).await?.objects;
+        let bytes_of = |key: &str| objects.iter().find(|object| object.key == key).map(|object| object.bytes);
+        for (object, name) in objects.iter().filter_map(|object| Some((object, object.key.strip_suffix(PENDING)?))) {
+            let name = BatchName(name.to_owned());
+            let location = self.store.location(&object.key);
+            let read = self.store.get_json::<Manifest>(&object.key).await?.with_context(|| format!("{location} is gone"))?;
+            let manifest = match read {
+                Ok((manifest, signature)) if signature.is_ours() => manifest,
+                Ok((_, signature)) => {
+                    recovered.left.push(format!("{location} stays: {}", signature.in_words()));
+                    continue;
+                }
+                Err(error) => {
+                    recovered.left.push(format!("{error:#}; it stays"));
+                    continue;
+                }
+            };
+            let found = bytes_of(&name.object());
+            // It counts already: what is pending says nothing any more, and may be an old one that was put back.
+            if bytes_of(&format!("{name}{MANIFEST}")).is_some() {
+                match listing::read(&self.store, &name).await {
+                    Ok(Some((counts, signature))) if signature.is_ours() && found == Some(counts.exported.bytes) => {
+                        self.store.delete(&object.key).await?;
+                        recovered.completed += 1;
+                    }
+                    _ => recovered
+                        .left
+                        .push(format!("{location} stays: the {MANIFEST} beside it is none of its object: look at both")),
+                }
+                continue;
+            }
+            if !session::committed(connection, &manifest).await.with_context(|| self.location(&name))? {
+                self.discard(&name).await?;
+                recovered.discarded += 1;
+                continue;
+            }
+            let is_empty = manifest.exported.rows == 0 && manifest.came_back > 0;
+            let bytes = manifest.exported.bytes;
+            if bytes == 0 && found.is_none() && !is_empty {
+                // Nothing was written, and nothing is there: no row is in it.
+                self.discard(&name).await?;
+                recovered.discarded += 1;
+                continue;
+            }
+            // The rows may be nowhere else: nothing of it goes, and no later run fails for it.
+            if !is_empty && (bytes == 0 || found != Some(bytes)) {
+                recovered.left.push(format!(
+                    "{location} stays: PostgreSQL says that its transaction {} committed, or may have, so that its rows were deleted, but it says \
+                     {bytes} bytes of its object, which {}: look whether the rows are in the table; if not, `gunzip -c OBJECT | psql` \
+                     puts them back; then delete the {PENDING}",
+                    manifest.transaction.unwrap_or_default(),
+                    found.map_or("is not there".to_owned(), |found| format!("has {found}"))
+                ));
+                continue;
+            }
+            self.make_count(&name, &manifest).await?;
+            if manifest.came_back > 0 {
+                recovered.left.push(format!(
+                    "{} rows that had come back left again with a run that was killed: `archives restore` takes them for back until it is \
+                     told --again",
+                    manifest.came_back
+                ));
+            }
+            recovered.completed += 1;
+        }
+        for upload in self.store.unfinished(&self.folder).await? {
+            self.store.discard(&upload).await?;
+        }
+        Ok(recovered)
+    }
+}
+
+/// Whether an object has the length and the SHA-256 that it was written with. Reads it, and not much further than its length.
+async fn is_as_written(store: &Store, key: &str, written: &Exported, phase: &Phase) -> Result<bool> {
+    let Some(mut reader) = store.read(key).await? else { return Ok(false) };
+    let (mut hash, mut bytes) = (Sha256::new(), 0);
+    while let Some(chunk) = reader.chunk().await? {
+        bytes += chunk.len() as u64;
+        if bytes > written.bytes {
+            return Ok(false);
+        }
+        hash.update(&chunk);
+        phase.advance(chunk.len() as u64);
+    }
+    Ok(bytes == written.bytes && hex::encode(hash.finalize()) == written.sha256)
+}

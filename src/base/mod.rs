@@ -1,0 +1,17 @@
+//! TODO
+
+pub mod bounds;
+pub mod ca_file;
+pub mod captured;
+pub mod child;
+pub mod descriptors;
+pub mod fault;
+pub mod network;
+pub mod process_identity;
+pub mod progress;
+pub mod schedule;
+pub mod telemetry;
+pub mod terminal;
+pub mod thread;
+pub mod toml_file;
+pub mod units;

@@ -1,0 +1,228 @@
+//! Progress of long work: a bar on a terminal, a log line now and then elsewhere.
+
+use std::io::{IsTerminal as _, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::{Deserialize, Serialize};
+
+use crate::base::terminal;
+use crate::base::units;
+
+/// Between two log lines of one phase.
+const LOG_EVERY: Duration = Duration::from_secs(15);
+
+/// All bars draw here, and [`LogWriter`] writes past them.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+const OF_BYTES: &str =
+    "{prefix:>10} {bar:30.cyan} {decimal_bytes:>10} of {decimal_total_bytes}  {decimal_bytes_per_sec:>12}  {elapsed}  {wide_msg}";
+const BYTES: &str = "{prefix:>10} {spinner} {decimal_bytes:>10}  {decimal_bytes_per_sec:>12}  {elapsed}  {wide_msg}";
+/// Until there are bytes.
+const IN_WORDS: &str = "{prefix:>10} {spinner} {elapsed}  {wide_msg}";
+
+fn style(template: &str) -> ProgressStyle {
+    // The templates are ours: should one not parse, the default bar is as good.
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// Where the progress of a run goes: to the terminal or the log, and to whoever asks for [`Progress::now`].
+#[derive(Clone, Debug)]
+pub struct Progress {
+    shown: Shown,
+    current: Arc<Mutex<Option<Current>>>,
+    cursor: Arc<Mutex<Option<serde_json::Value>>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    Bar,
+    Log,
+}
+
+/// How far a phase is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Now {
+    pub phase: String,
+    pub done_bytes: u64,
+    pub total_bytes: Option<u64>,
+    /// What it is at, in words: "building index: loading tuples, 40 %, about 2 min left".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+#[derive(Debug)]
+struct Current {
+    phase: String,
+    total_bytes: Option<u64>,
+    done_bytes: Arc<AtomicU64>,
+    detail: Arc<Mutex<Option<String>>>,
+}
+
+impl Progress {
+    /// A bar when stderr is a terminal; as JSON logs are for machines, none with them.
+    pub fn detect(json_logs: bool) -> Self {
+        Self::shown(if std::io::stderr().is_terminal() && !json_logs { Shown::Bar } else { Shown::Log })
+    }
+
+    /// For runs beside each other: bars would run into one another.
+    pub fn logged() -> Self {
+        Self::shown(Shown::Log)
+    }
+
+    fn shown(shown: Shown) -> Self {
+        Self { shown, current: Arc::default(), cursor: Arc::default() }
+    }
+
+    pub fn has_bars(&self) -> bool {
+        self.shown == Shown::Bar
+    }
+
+    /// The same kind, for another run.
+    pub fn for_a_run(&self) -> Self {
+        Self::shown(self.shown)
+    }
+
+    /// Where the next run goes on, should this one end here. None: nothing to go on with.
+    pub fn set_cursor(&self, cursor: Option<serde_json::Value>) {
+        *self.cursor.lock().unwrap_or_else(PoisonError::into_inner) = cursor;
+    }
+
+    pub fn cursor(&self) -> Option<serde_json::Value> {
+        self.cursor.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The phase that was started last, and how far it is.
+    pub fn now(&self) -> Option<Now> {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.as_ref().map(|current| Now {
+            phase: current.phase.clone(),
+            done_bytes: current.done_bytes.load(Ordering::Relaxed),
+            total_bytes: current.total_bytes,
+            detail: current.detail.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        })
+    }
+
+    /// Starts a phase; `total_bytes` gives it an end where one is known.
+    pub fn phase(&self, name: &str, total_bytes: Option<u64>) -> Phase {
+        let bar = self.has_bars().then(|| {
+            let bar = BARS.add(ProgressBar::with_draw_target(total_bytes, ProgressDrawTarget::stderr()));
+            let bar = bar.with_style(style(if total_bytes.is_some() { OF_BYTES } else { IN_WORDS }));
+            bar.set_prefix(name.to_owned());
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        });
+        if bar.is_none() {
+            tracing::info!(phase = name, "started");
+        }
+        let bytes = Arc::new(AtomicU64::new(0));
+        let detail = Arc::default();
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Current { phase: name.to_owned(), total_bytes, done_bytes: Arc::clone(&bytes), detail: Arc::clone(&detail) });
+        let logged_seconds = AtomicU64::new(0);
+        Phase(Arc::new(Inner { name: name.to_owned(), bar, started: Instant::now(), bytes, detail, logged_seconds }))
+    }
+}
+
+/// One step of a run, shared by the threads that work on it.
+#[derive(Clone)]
+pub struct Phase(Arc<Inner>);
+
+struct Inner {
+    name: String,
+    bar: Option<ProgressBar>,
+    started: Instant,
+    bytes: Arc<AtomicU64>,
+    detail: Arc<Mutex<Option<String>>>,
+    logged_seconds: AtomicU64,
+}
+
+impl Phase {
+    pub fn advance(&self, bytes: u64) {
+        let done = self.0.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        match &self.0.bar {
+            Some(bar) => {
+                if done == bytes && bar.length().is_none() {
+                    bar.set_style(style(BYTES));
+                }
+                bar.set_position(done);
+            }
+            None if self.is_to_be_logged() => {
+                let elapsed = self.0.started.elapsed().as_secs();
+                tracing::info!(phase = self.0.name, bytes = done, elapsed_seconds = elapsed, "running: {}", units::bytes(done));
+            }
+            None => {}
+        }
+    }
+
+    /// What it is at, in words.
+    pub fn say(&self, detail: &str) {
+        *self.0.detail.lock().unwrap_or_else(PoisonError::into_inner) = Some(detail.to_owned());
+        match &self.0.bar {
+            Some(bar) => bar.set_message(terminal::visible(detail).into_owned()),
+            None if self.is_to_be_logged() => {
+                tracing::info!(phase = self.0.name, elapsed_seconds = self.0.started.elapsed().as_secs(), "running: {detail}");
+            }
+            None => {}
+        }
+    }
+
+    /// True now and then.
+    fn is_to_be_logged(&self) -> bool {
+        let elapsed = self.0.started.elapsed().as_secs();
+        let logged = self.0.logged_seconds.load(Ordering::Relaxed);
+        elapsed >= logged + LOG_EVERY.as_secs()
+            && self.0.logged_seconds.compare_exchange(logged, elapsed, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.0.started.elapsed()
+    }
+
+    /// Says how the phase ended, in one line.
+    pub fn done(&self, what: &str) {
+        let elapsed = units::duration(self.elapsed());
+        match &self.0.bar {
+            Some(bar) => {
+                bar.finish_and_clear();
+                // A terminal that went away is no reason to fail.
+                let _ = BARS.println(format!("{:>10}  {} in {elapsed}", self.0.name, terminal::visible(what)));
+            }
+            None => {
+                tracing::info!(phase = self.0.name, elapsed_seconds = self.elapsed().as_secs_f64(), "done: {what} in {elapsed}")
+            }
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// stderr for tracing: takes the bars away, writes, and draws them again. Control characters are shown; where its colours are some, tracing itself
+/// shows those of messages and fields.
+pub struct LogWriter {
+    pub has_colours: bool,
+}
+
+impl Write for LogWriter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) if !self.has_colours => {
+                BARS.suspend(|| std::io::stderr().write_all(terminal::visible(text).as_bytes())).map(|()| bytes.len())
+            }
+            _ => BARS.suspend(|| std::io::stderr().write(bytes)),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}

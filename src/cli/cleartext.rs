@@ -1,0 +1,79 @@
+//! Connections that others on the way can read or answer: what `check` warns of.
+
+use secrecy::ExposeSecret as _;
+use url::Url;
+
+use crate::base::network::is_this_machine;
+use crate::base::telemetry;
+use crate::config::{Config, Store};
+use crate::run::job::Job;
+
+/// The variables by which AWS's chain names an endpoint, where a store does not.
+const ENDPOINTS_OF_STORES: [&str; 2] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
+
+/// A sentence for each.
+pub fn warnings(config: &Config, jobs: &[Job]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (name, database) in &config.databases {
+        // What is wrong with it is said elsewhere.
+        let Some((host, mode)) = database.settings().ok().and_then(|settings| settings.may_be_in_the_clear()) else {
+            continue;
+        };
+        let risk = match mode.as_str() {
+            "disable" => "rows travel in the clear",
+            _ => "without TLS on the server, or with somebody in between, rows travel in the clear",
+        };
+        warnings.push(format!(
+            "database `{name}`: sslmode={mode} to {host}: {risk}. sslmode=verify-full keeps others out (docs/connections.md#tls)"
+        ));
+    }
+    for (name, store) in &config.stores {
+        let Store::S3(s3) = store else { continue };
+        let variable = |name: &&str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let endpoint = s3.endpoint.clone().or_else(|| ENDPOINTS_OF_STORES.iter().find_map(variable));
+        if let Some(host) = endpoint.as_deref().and_then(plain_http_to) {
+            warnings
+                .push(format!("store `{name}`: its endpoint is http:// to {host}: backups travel in the clear. Use https://"));
+        }
+    }
+    if let Some(host) = config.notify.webhook_url.as_ref().and_then(|url| plain_http_to(url.expose_secret())) {
+        let reader = "whoever is in between reads the URL, which is a secret, and what failed";
+        warnings.push(format!("webhook of [notify]: it is http:// to {host}: {reader}. Use https://"));
+    }
+    for job in jobs {
+        if let Some(host) = job.ping_url.as_ref().and_then(|url| plain_http_to(url.expose_secret())) {
+            let reader = "whoever is in between can report a success in its place";
+            warnings.push(format!("job `{}`: its ping is http:// to {host}: {reader}. Use https://", job.name));
+        }
+    }
+    for name in telemetry::ASKED_FOR_BY {
+        if let Some(host) = std::env::var(name).ok().as_deref().and_then(plain_http_to) {
+            warnings
+                .push(format!("{name}: it is http:// to {host}: spans, with their errors, travel in the clear. Use https://"));
+        }
+    }
+    warnings
+}
+
+/// The host of a URL, when it is another than this one and asked without TLS.
+fn plain_http_to(url: &str) -> Option<String> {
+    let url = Url::parse(url).ok().filter(|url| url.scheme() == "http")?;
+    let host = url.host_str()?;
+    (!is_this_machine(host)).then(|| host.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_http_to_another_machine_is_warned_of() {
+        for quiet in ["https://s3.example.com", "http://localhost:9000", "http://127.0.0.1", "http://[::1]:1/x", "not a URL", ""]
+        {
+            assert_eq!(plain_http_to(quiet), None, "{quiet}");
+        }
+        for (url, host) in [("http://s3.example.com:9000/x", "s3.example.com"), ("http://10.0.0.1", "10.0.0.1")] {
+            assert_eq!(plain_http_to(url).as_deref(), Some(host));
+        }
+    }
+}

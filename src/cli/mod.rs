@@ -1,0 +1,358 @@
+//! The command line: what can be said, and what each command prints. Data goes to stdout, logs to stderr.
+
+mod archives;
+mod audit;
+mod backups;
+mod check;
+mod cleartext;
+mod compress;
+mod documents;
+mod grants;
+mod jobs;
+mod output;
+mod partition;
+pub mod render;
+mod run_job;
+mod runs;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::base::captured;
+use crate::base::descriptors;
+use crate::base::fault::{Fault, Kind};
+use crate::base::progress::{LogWriter, Progress};
+use crate::base::telemetry::{self, Telemetry};
+use crate::base::terminal::say;
+use crate::base::toml_file::{Problems, did_you_mean};
+use crate::config::{self, Config};
+use crate::pg::failure;
+use crate::run::job::{self, Folder, Job};
+use crate::work::Mode;
+
+use output::print;
+
+/// Tends PostgreSQL databases: runs declared jobs, and proves that they worked.
+#[derive(Debug, Parser)]
+#[command(name = "pgtend", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 64 usage, 69 unreachable, 75 busy, 77 permission, 78 configuration, 143 terminated.\n\nStart with `pgtend check --connect`, then `pgtend run-job NAME --dry-run`."
+)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The configuration [default: config.toml, then /etc/pgtend/config.toml]
+    #[arg(long, global = true, value_name = "FILE", env = "PGTEND_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// The folder of jobs [default: `jobs` beside the configuration]
+    #[arg(long, global = true, value_name = "DIR", env = "PGTEND_JOBS")]
+    pub jobs: Option<PathBuf>,
+    /// Print data as JSON on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// How logs are written to stderr
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text", env = "PGTEND_LOG_FORMAT")]
+    pub log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, or a tracing filter [default: warn on a terminal, info elsewhere]
+    #[arg(long, global = true, value_name = "LEVEL", env = "PGTEND_LOG")]
+    pub log: Option<String>,
+}
+
+const AWS_QUIET: &str = "aws_config=error,aws_credential_types=error,aws_runtime=error,aws_sdk_s3=error,aws_smithy_runtime=error,aws_smithy_runtime_api=error";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run all jobs by their schedules, until SIGTERM; SIGHUP reads the configuration anew
+    Serve,
+    /// Run a job now
+    #[command(name = "run-job")]
+    RunJob {
+        /// The job: its file's name in the folder of jobs, without .toml
+        name: String,
+        /// Print what it would do, and why; write nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Only on this one of the job's databases
+        #[arg(long, value_name = "NAME")]
+        database: Option<String>,
+        /// As the latest tick of the job's schedule: at most once per tick, whoever runs it (systemd timer, CronJob)
+        #[arg(long, conflicts_with = "dry_run")]
+        scheduled: bool,
+        /// Yes to what the job asks for: a [retention] that would take nearly all of its table. Once; the ledger remembers it
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Check the configuration and all jobs, every mistake at once
+    Check {
+        /// Also try databases, stores and client tools; makes the ledger's schema where it is missing
+        #[arg(long)]
+        connect: bool,
+    },
+    /// Look for problems in a database, now, and print what was found with its fixes; writes nothing
+    Audit(audit::Arguments),
+    /// List the jobs: when they run next, and how they went last
+    Jobs,
+    /// List the runs of the ledger, the newest first
+    #[command(args_conflicts_with_subcommands = true)]
+    Runs(runs::Arguments),
+    /// List, verify, restore and prune backup sets
+    Backups {
+        #[command(subcommand)]
+        command: backups::Command,
+    },
+    /// What [partition] jobs need by hand
+    Partition {
+        #[command(subcommand)]
+        command: partition::Command,
+    },
+    /// What [compress] jobs with method = "gzip" need by hand: the readers' view, and the way back
+    Compress {
+        #[command(subcommand)]
+        command: compress::Command,
+    },
+    /// List and put back rows that left a table through [retention] or [partition]
+    Archives {
+        #[command(subcommand)]
+        command: archives::Command,
+    },
+    /// Print systemd timers or Kubernetes CronJobs for the scheduled jobs
+    Render {
+        #[command(subcommand)]
+        command: render::Command,
+    },
+    /// Print SQL for a role that may do what the jobs do, and no more
+    Grants(grants::Arguments),
+    /// Print the JSON Schema of the configuration and of jobs, for editors
+    Schema {
+        /// Only this one
+        which: Option<documents::Which>,
+    },
+    /// Print completions for a shell
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page, or write one for each command to a folder
+    Man {
+        #[arg(value_name = "DIR")]
+        folder: Option<PathBuf>,
+    },
+}
+
+/// Runs the command and says how it went.
+pub fn run(arguments: Arguments) -> ExitCode {
+    let telemetry = start_logging(&arguments.global);
+    descriptors::raise_limit();
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    // A task's future is polled through all that it calls; an unoptimized build of a backup in `serve` needs more than tokio's 2 MiB.
+    let built = builder.worker_threads(2).thread_stack_size(8 << 20).enable_all().build();
+    let runtime = match built {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&arguments.global, &anyhow::Error::from(error).context("cannot start")),
+    };
+    let result = runtime.block_on(dispatch(&arguments));
+    // A thread may still wait for a pipe: it ends with the process.
+    runtime.shutdown_background();
+    drop(telemetry);
+    match result {
+        Ok(code) => code,
+        Err(error) => fail(&arguments.global, &error),
+    }
+}
+
+async fn dispatch(arguments: &Arguments) -> Result<ExitCode> {
+    let global = &arguments.global;
+    match &arguments.command {
+        Command::Serve => serve::run(global).await,
+        Command::RunJob { name, dry_run, database, scheduled, yes } => {
+            let mode = if *dry_run { Mode::DryRun } else { Mode::Apply };
+            let request = run_job::Request { name, mode, database: database.as_deref(), scheduled: *scheduled };
+            run_job::run(global, &request, *yes).await
+        }
+        Command::Check { connect } => check::run(global, *connect).await,
+        Command::Audit(arguments) => audit::run(global, arguments).await,
+        Command::Jobs => jobs::run(global).await,
+        Command::Runs(arguments) => runs::run(global, arguments).await,
+        Command::Backups { command } => backups::run(global, command).await,
+        Command::Partition { command } => partition::run(global, command).await,
+        Command::Compress { command } => compress::run(global, command).await,
+        Command::Archives { command } => archives::run(global, command).await,
+        Command::Render { command } => render::run(global, command),
+        Command::Grants(arguments) => grants::run(global, arguments).await,
+        Command::Schema { which } => documents::schema(*which),
+        Command::Completions { shell } => documents::completions(*shell),
+        Command::Man { folder } => documents::man(folder.as_deref()),
+    }
+}
+
+fn fail(global: &Global, error: &anyhow::Error) -> ExitCode {
+    if let Some(problems) = error.downcast_ref::<Problems>() {
+        if global.json {
+            let _ = print(&format!("{}\n", json!({ "problems": problems.to_json() })));
+        }
+        // Its colours are escapes, and its text is from the files of whoever calls.
+        eprint!("{}", problems.render(output::colour()));
+        say(&problems.to_string());
+    } else {
+        say(&format!("pgtend: {}", failure::in_a_line(error)));
+    }
+    failure::exit_code(error)
+}
+
+fn start_logging(global: &Global) -> Option<Telemetry> {
+    let quiet = Progress::detect(global.log_format == LogFormat::Json).has_bars();
+    let level = global.log.clone().unwrap_or_else(|| if quiet { "warn" } else { "warn,pgtend=info" }.to_owned());
+    let level = if level.contains(['=', ',']) { level } else { format!("warn,pgtend={level}") };
+    // A server's notices are in the report of the run that they belong to.
+    // What its pool meets is an error of the query, or of no interest: a slow server is seen in pgtend_ledger_query_duration_seconds.
+    // And AWS's chain of credentials tells of each place that had none, as Rust values; what came of it is in our errors.
+    let filter = tracing_subscriber::EnvFilter::new(format!(
+        "sqlx::postgres::notice=off,sqlx::pool=off,sqlx_core::pool=off,{AWS_QUIET},{level}"
+    ));
+    let has_colours = global.log_format == LogFormat::Text && std::env::var_os("JOURNAL_STREAM").is_none() && output::colour();
+    let lines = tracing_subscriber::fmt::layer().with_writer(move || LogWriter { has_colours }).with_target(false);
+    let lines = match global.log_format {
+        LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
+        // The journal has times of its own.
+        LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => {
+            lines.without_time().with_ansi(false).with_filter(filter).boxed()
+        }
+        LogFormat::Text => lines.with_ansi(has_colours).with_filter(filter).boxed(),
+    };
+    let (telemetry, spans) = telemetry::start();
+    tracing_subscriber::registry().with(lines).with(captured::layer()).with(spans).init();
+    telemetry
+}
+
+impl Global {
+    fn config_path(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| {
+            let here = PathBuf::from("config.toml");
+            let system = PathBuf::from("/etc/pgtend/config.toml");
+            if !here.exists() && system.exists() { system } else { here }
+        })
+    }
+
+    fn jobs_dir(&self) -> PathBuf {
+        self.jobs.clone().unwrap_or_else(|| self.config_path().parent().unwrap_or(std::path::Path::new("")).join("jobs"))
+    }
+
+    /// The configuration alone: a store can be read without any job.
+    fn load_config(&self) -> Result<Config> {
+        let mut problems = Vec::new();
+        match config::load(&self.config_path(), &mut problems) {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(Problems(problems).into()),
+        }
+    }
+
+    /// The configuration and its jobs. A job's file that has mistakes is said loudly, and stops no other job; in the configuration itself
+    /// each is an error, and then those of the jobs are told with it.
+    fn load(&self) -> Result<(Config, Folder)> {
+        let (config, folder) = self.read()?;
+        for broken in &folder.broken {
+            let reasons = broken.reasons().join(" | ");
+            tracing::error!("job `{}` is left out, and the others go on (`pgtend check` says more): {reasons}", broken.job);
+        }
+        for misnamed in &folder.misnamed {
+            tracing::warn!("{misnamed}");
+        }
+        Ok((config, folder))
+    }
+
+    /// The configuration and all jobs, or every mistake in any of them.
+    fn load_all(&self) -> Result<(Config, Folder)> {
+        let (config, folder) = self.read()?;
+        if folder.broken.is_empty() { Ok((config, folder)) } else { Err(Problems(folder.problems()).into()) }
+    }
+
+    fn read(&self) -> Result<(Config, Folder)> {
+        let mut problems = Vec::new();
+        let config = config::load(&self.config_path(), &mut problems);
+        let folder = config.as_ref().map(|config| job::load_dir(&self.jobs_dir(), config));
+        match (config, folder) {
+            (Some(config), Some(Ok(folder))) if problems.is_empty() => return Ok((config, folder)),
+            (_, Some(Ok(folder))) => problems.extend(folder.problems()),
+            (_, Some(Err(problem))) => problems.push(*problem),
+            (_, None) => {}
+        }
+        Err(Problems(problems).into())
+    }
+
+    /// One job of the loaded ones.
+    fn find_job<'a>(&self, folder: &'a Folder, name: &str) -> Result<&'a Job> {
+        if let Some(job) = folder.jobs.iter().find(|job| job.name == name) {
+            return Ok(job);
+        }
+        match folder.broken.iter().find(|broken| broken.job == name) {
+            Some(broken) if !broken.problems.is_empty() => return Err(Problems(broken.problems.clone()).into()),
+            Some(broken) => return Err(Fault::new(Kind::Configuration, broken.reasons().join("; ")).into()),
+            None => {}
+        }
+        let names = folder.jobs.iter().map(|job| job.name.as_str());
+        let hint =
+            did_you_mean(name, names.clone()).unwrap_or_else(|| format!("there are: {}", names.collect::<Vec<_>>().join(", ")));
+        Err(Fault::new(Kind::Configuration, format!("no job `{name}` in {}; {hint}", self.jobs_dir().display())).into())
+    }
+
+    fn progress(&self) -> Progress {
+        Progress::detect(self.log_format == LogFormat::Json)
+    }
+}
+
+/// As the process was started. Not knowable: not ignored.
+fn is_ignored(signal: tokio::signal::unix::SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).map(str::trim);
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or_default();
+    mask >> (signal.as_raw_value() - 1) & 1 == 1
+}
+
+/// Cancelled by the first SIGTERM, SIGINT or SIGHUP; the second ends the process at once.
+fn cancelled_by_signals() -> Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let cancel = CancellationToken::new();
+    let token = cancel.clone();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // A closed terminal sends it; under nohup it stays ignored.
+    let mut hangup = if is_ignored(SignalKind::hangup()) { None } else { Some(signal(SignalKind::hangup())?) };
+    tokio::spawn(async move {
+        for number in 1..=2 {
+            let hung_up = async {
+                match &mut hangup {
+                    Some(hangup) => hangup.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                _ = hung_up => {}
+            }
+            if number == 2 {
+                std::process::exit(143);
+            }
+            tracing::warn!("stopping: cleaning up; a second signal ends at once");
+            token.cancel();
+        }
+    });
+    Ok(cancel)
+}

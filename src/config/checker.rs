@@ -1,0 +1,83 @@
+//! Resolves the keys of a job's file: names that the configuration must have, mistakes at their places.
+
+use std::path::Path;
+
+use secrecy::SecretString;
+use toml::Spanned;
+
+use super::{Config, Secret, checked_http_url};
+use crate::base::toml_file::{Problem, Source, did_you_mean};
+
+/// Resolves the names in one job's file, with each problem at its place.
+pub struct Checker<'a> {
+    pub source: &'a Source,
+    pub config: &'a Config,
+    /// Where the job's file is: other files are named relative to it.
+    pub folder: &'a Path,
+    /// The file has had mistakes already: a key that is missing may be one of those.
+    pub damaged: bool,
+    pub problems: &'a mut Vec<Problem>,
+}
+
+impl Checker<'_> {
+    pub fn problem<T>(&mut self, at: &Spanned<T>, message: impl Into<String>, hint: impl Into<Option<String>>) {
+        self.problems.push(self.source.problem(Some(at.span()), message, hint.into()));
+    }
+
+    pub fn missing(&mut self, message: &str, hint: &str) {
+        if !self.damaged {
+            self.problems.push(self.source.problem(None, message, Some(hint.to_owned())));
+        }
+    }
+
+    /// The name of a store or database that the configuration must have.
+    pub fn known(&mut self, kind: &str, name: &Spanned<String>) -> bool {
+        let names: Vec<&str> = match kind {
+            "store" => self.config.stores.keys().map(String::as_str).collect(),
+            _ => self.config.databases.keys().map(String::as_str).collect(),
+        };
+        if names.contains(&name.get_ref().as_str()) {
+            return true;
+        }
+        let hint = did_you_mean(name.get_ref(), names.iter().copied()).unwrap_or_else(|| {
+            let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            format!("{} has: {known}; add [{kind}s.{}]", self.config.path.display(), name.get_ref())
+        });
+        self.problem(name, format!("the configuration has no {kind} `{}`", name.get_ref()), hint);
+        false
+    }
+
+    pub fn databases(&mut self, one: Option<Spanned<String>>, several: Option<Spanned<Vec<Spanned<String>>>>) -> Vec<String> {
+        let named = match (one, several) {
+            (Some(one), None) => vec![one],
+            (None, Some(several)) if !several.get_ref().is_empty() => several.into_inner(),
+            (None, Some(several)) => {
+                self.problem(&several, "`databases` is empty", "name at least one database".to_owned());
+                Vec::new()
+            }
+            (Some(one), Some(_)) => {
+                self.problem(&one, "`database` stands beside `databases`", "keep one of them".to_owned());
+                Vec::new()
+            }
+            (None, None) => {
+                self.missing("no database", "add database = \"NAME\", with [databases.NAME] in the configuration");
+                Vec::new()
+            }
+        };
+        let mut names: Vec<String> = Vec::new();
+        for name in named {
+            if names.contains(name.get_ref()) {
+                self.problem(&name, format!("database `{}` is named twice", name.get_ref()), None);
+            } else if self.known("database", &name) {
+                names.push(name.into_inner());
+            }
+        }
+        names
+    }
+
+    pub fn http_url(&mut self, secret: Secret<'_>, folder: &Path) -> Option<SecretString> {
+        let (of, key) = (secret.of, secret.key);
+        let (url, place) = secret.read(self.source, folder, self.problems)?;
+        checked_http_url(url, place, &format!("`{key}` of {of}"), self.source, self.problems)
+    }
+}

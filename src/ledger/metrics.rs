@@ -1,0 +1,384 @@
+//! Prometheus metrics: of this process, under `/metrics` of `serve`; of one run, as a textfile for node_exporter.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, Result};
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use crate::base::fault::Kind;
+use crate::base::progress::Progress;
+use crate::config::Config;
+use crate::ledger::Ledger;
+use crate::ledger::report::{Outcome, Report, Run};
+use crate::pg::failure;
+
+type Seconds = Gauge<f64, AtomicU64>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct JobLabels {
+    job: String,
+    database: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    job: String,
+    database: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StageLabels {
+    job: String,
+    database: String,
+    stage: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
+}
+
+/// From a second to half a day.
+#[derive(Clone)]
+struct RunSeconds;
+
+impl MetricConstructor<Histogram> for RunSeconds {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new([1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 43_200.0])
+    }
+}
+
+/// Cheap to clone; all clones count together.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    runs: Family<OutcomeLabels, Counter>,
+    run_seconds: Family<JobLabels, Histogram, RunSeconds>,
+    last_success: Family<JobLabels, Seconds>,
+    next_run: Family<JobLabels, Seconds>,
+    running: Family<JobLabels, Gauge>,
+    progress: Family<JobLabels, Seconds>,
+    /// Of the runs under way.
+    under_way: Arc<Mutex<Vec<(JobLabels, Progress)>>>,
+    late: Family<JobLabels, Gauge>,
+    backup_size: Family<StageLabels, Gauge>,
+    covered_until: Family<JobLabels, Seconds>,
+    errors: Family<KindLabels, Counter>,
+    ledger_up: Gauge,
+    pool: Family<StateLabels, Gauge>,
+    reload_success: Gauge,
+    broken_jobs: Gauge,
+}
+
+/// A run under way; dropped, it is no longer.
+pub struct Running {
+    gauge: Gauge,
+    metrics: Metrics,
+    labels: JobLabels,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.gauge.dec();
+        let mut under_way = self.metrics.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = under_way.iter().position(|(labels, _)| *labels == self.labels) {
+            under_way.swap_remove(place);
+        }
+        if let Some(ratio) = self.metrics.progress.get(&self.labels) {
+            ratio.set(0.0);
+        }
+    }
+}
+
+impl Metrics {
+    pub fn new(ledger: Option<&Ledger>) -> Self {
+        let mut registry = Registry::with_prefix("pgtend");
+        let runs = Family::default();
+        registry.register("job_runs", "Runs that ended, by outcome", runs.clone());
+        let run_seconds = Family::new_with_constructor(RunSeconds);
+        registry.register("job_run_duration_seconds", "How long runs took", run_seconds.clone());
+        let last_success = Family::default();
+        registry.register("job_last_success_timestamp_seconds", "When the job last succeeded; 0: never", last_success.clone());
+        let next_run = Family::default();
+        registry.register("job_next_run_timestamp_seconds", "When the job is due next; 0: it has no schedule", next_run.clone());
+        let running = Family::default();
+        registry.register("job_running", "Runs of the job under way in this process", running.clone());
+        let progress = Family::default();
+        let about = "How far the phase of the run under way is, from 0 to 1; 0: unknown, or none is under way";
+        registry.register("job_phase_progress_ratio", about, progress.clone());
+        let late = Family::default();
+        registry.register("job_late", "1 when the last success is older than the schedule allows", late.clone());
+        let backup_size = Family::default();
+        registry.register("backup_size_bytes", "Size of the last dump: as pg_dump wrote it, and as stored", backup_size.clone());
+        let covered_until = Family::default();
+        registry.register(
+            "partition_covered_until_timestamp_seconds",
+            "Rows up to this time have a partition to go to",
+            covered_until.clone(),
+        );
+        let errors = Family::default();
+        registry.register("errors", "Errors of runs and of the ledger, by kind", errors.clone());
+        let ledger_up = Gauge::default();
+        registry.register("ledger_up", "1 when the ledger answers", ledger_up.clone());
+        let pool = Family::default();
+        registry.register("ledger_pool_connections", "Open connections to the ledger", pool.clone());
+        let reload_success = Gauge::default();
+        registry.register("config_last_reload_successful", "0 when the last reload was refused", reload_success.clone());
+        let broken_jobs = Gauge::default();
+        registry.register("config_broken_jobs", "Jobs that are left out because of mistakes in their files", broken_jobs.clone());
+        if let Some(ledger) = ledger {
+            registry.register("ledger_query_duration_seconds", "How long queries of the ledger take", ledger.query_seconds());
+        }
+        registry.register("build", "This program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        let metrics = Self {
+            registry: Arc::new(registry),
+            runs,
+            run_seconds,
+            last_success,
+            next_run,
+            running,
+            progress,
+            under_way: Arc::default(),
+            late,
+            backup_size,
+            covered_until,
+            errors,
+            ledger_up,
+            pool,
+            reload_success,
+            broken_jobs,
+        };
+        for kind in Kind::ALL.map(Kind::name).into_iter().chain(["other"]) {
+            drop(metrics.errors.get_or_create(&KindLabels { kind }));
+        }
+        metrics.reload_success.set(1);
+        metrics.pool_use((0, 0));
+        metrics
+    }
+
+    /// Makes every series of a job, so that a failure is seen as a step from zero.
+    pub fn job(&self, job: &str, database: &str, is_backup: bool) {
+        let labels = labels(job, database);
+        for outcome in Outcome::ALL {
+            drop(self.runs.get_or_create(&outcome_labels(job, database, outcome)));
+        }
+        drop(self.run_seconds.get_or_create(&labels));
+        drop(self.last_success.get_or_create(&labels));
+        drop(self.next_run.get_or_create(&labels));
+        drop(self.running.get_or_create(&labels));
+        drop(self.progress.get_or_create(&labels));
+        drop(self.late.get_or_create(&labels));
+        if is_backup {
+            for stage in ["uncompressed", "stored"] {
+                drop(self.backup_size.get_or_create(&stage_labels(job, database, stage)));
+            }
+        }
+    }
+
+    /// Takes away a job that is no longer configured.
+    pub fn forget(&self, job: &str, database: &str) {
+        let labels = labels(job, database);
+        for outcome in Outcome::ALL {
+            self.runs.remove(&outcome_labels(job, database, outcome));
+        }
+        self.run_seconds.remove(&labels);
+        self.last_success.remove(&labels);
+        self.next_run.remove(&labels);
+        self.running.remove(&labels);
+        self.progress.remove(&labels);
+        self.late.remove(&labels);
+        self.covered_until.remove(&labels);
+        for stage in ["uncompressed", "stored"] {
+            self.backup_size.remove(&stage_labels(job, database, stage));
+        }
+    }
+
+    pub fn started(&self, job: &str, database: &str, progress: Progress) -> Running {
+        let labels = labels(job, database);
+        // A job that was forgotten meanwhile gets no series again.
+        let gauge = self.running.get(&labels).map(|gauge| gauge.clone()).unwrap_or_default();
+        gauge.inc();
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).push((labels.clone(), progress));
+        Running { gauge, metrics: self.clone(), labels }
+    }
+
+    pub fn ended(&self, run: &Run, error: Option<&anyhow::Error>) {
+        if let Some(error) = error {
+            self.error(failure::kind_of(error));
+        }
+        let labels = labels(&run.job, &run.database);
+        if self.running.get(&labels).is_none() {
+            return; // forgotten meanwhile
+        }
+        self.runs.get_or_create(&outcome_labels(&run.job, &run.database, run.outcome)).inc();
+        if run.outcome != Outcome::Skipped {
+            self.run_seconds.get_or_create(&labels).observe(run.elapsed().as_secs_f64());
+        }
+        if run.outcome == Outcome::Succeeded {
+            self.last_success(&run.job, &run.database, run.finished_at.timestamp_millis() as f64 / 1000.0);
+        }
+        if let Some(report) = &run.report {
+            self.facts(&run.job, &run.database, report);
+        }
+    }
+
+    /// What is known from a report until the next: a backup's sizes, how far partitions reach.
+    pub fn facts(&self, job: &str, database: &str, report: &Report) {
+        if let Some(until) = report.covered_until() {
+            self.covered_until.get_or_create(&labels(job, database)).set(until.timestamp() as f64);
+        }
+        for (stage, fact) in [("uncompressed", "uncompressed_bytes"), ("stored", "dump_bytes")] {
+            if let Some(bytes) = report.facts.get(fact).and_then(serde_json::Value::as_i64) {
+                self.backup_size.get_or_create(&stage_labels(job, database, stage)).set(bytes);
+            }
+        }
+    }
+
+    /// Seconds since 1970.
+    pub fn last_success(&self, job: &str, database: &str, at: f64) {
+        self.last_success.get_or_create(&labels(job, database)).set(at);
+    }
+
+    pub fn next_run(&self, job: &str, database: &str, at: f64) {
+        self.next_run.get_or_create(&labels(job, database)).set(at);
+    }
+
+    pub fn late(&self, job: &str, database: &str, is_late: bool) {
+        self.late.get_or_create(&labels(job, database)).set(is_late.into());
+    }
+
+    pub fn error(&self, kind: Option<Kind>) {
+        self.errors.get_or_create(&KindLabels { kind: kind.map_or("other", Kind::name) }).inc();
+    }
+
+    pub fn ledger_up(&self, is_up: bool) {
+        self.ledger_up.set(is_up.into());
+    }
+
+    /// Open connections, and those of them that nobody uses.
+    pub fn pool_use(&self, (open, idle): (u32, usize)) {
+        self.pool.get_or_create(&StateLabels { state: "idle" }).set(idle as i64);
+        self.pool.get_or_create(&StateLabels { state: "used" }).set(open as i64 - idle as i64);
+    }
+
+    pub fn reloaded(&self, is_good: bool) {
+        self.reload_success.set(is_good.into());
+    }
+
+    pub fn broken_jobs(&self, count: usize) {
+        self.broken_jobs.set(count as i64);
+    }
+
+    /// In the OpenMetrics text format.
+    pub fn render(&self) -> Result<String> {
+        for (labels, progress) in self.under_way.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if let (Some(ratio), Some(now)) = (self.progress.get(labels), progress.now()) {
+                let total = now.total_bytes.filter(|total| *total > 0);
+                ratio.set(total.map_or(0.0, |total| (now.done_bytes as f64 / total as f64).min(1.0)));
+            }
+        }
+        let mut page = String::new();
+        text::encode(&mut page, &self.registry)?;
+        Ok(page)
+    }
+
+    /// `pgtend_JOB.prom` in `[metrics] textfile_dir`, if there is one: complete or not at all, as node_exporter
+    /// may read at any moment. Series without a job would be in several files, which it refuses; `# EOF` it does
+    /// not take either.
+    pub fn write_textfile(&self, config: &Config, job: &str) -> Result<()> {
+        let Some(folder) = &config.metrics.textfile_dir else { return Ok(()) };
+        let page = self.render()?;
+        let kept = page.lines().filter(|line| {
+            let name = line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ");
+            IN_TEXTFILES.iter().any(|family| name.strip_prefix("pgtend_").is_some_and(|name| name.starts_with(family)))
+        });
+        // Its parser knows a counter by its sample's name.
+        let text: String = kept
+            .map(|line| line.replace("HELP pgtend_job_runs ", "HELP pgtend_job_runs_total "))
+            .map(|line| line.replace("TYPE pgtend_job_runs ", "TYPE pgtend_job_runs_total ") + "\n")
+            .collect();
+        write_atomically(folder, &textfile(job), text.as_bytes()).with_context(|| folder.display().to_string())
+    }
+
+    /// Takes up what the last run of the job left in its textfile: a run that fails does not make its last success
+    /// forgotten.
+    pub fn carry_over(&self, config: &Config, job: &str) {
+        let Some(folder) = &config.metrics.textfile_dir else { return };
+        // None there yet, or none of ours: it is written anew.
+        let Ok(text) = std::fs::read_to_string(folder.join(textfile(job))) else { return };
+        for line in text.lines() {
+            let Some((series, value)) = line.rsplit_once(' ') else { continue };
+            let (Some(database), Ok(value)) = (label(series, "database"), value.parse::<f64>()) else { continue };
+            if series.starts_with("pgtend_job_last_success_timestamp_seconds{") && value > 0.0 {
+                self.last_success(job, &database, value);
+            }
+            let outcome = label(series, "outcome").and_then(|name| name.parse::<Outcome>().ok());
+            if let Some(outcome) = outcome.filter(|_| series.starts_with("pgtend_job_runs_total{")) {
+                self.runs.get_or_create(&outcome_labels(job, &database, outcome)).inc_by(value as u64);
+            }
+        }
+    }
+}
+
+/// Families whose series all name a job, and say something of a process that has ended.
+const IN_TEXTFILES: [&str; 5] = [
+    "job_runs",
+    "job_run_duration_seconds",
+    "job_last_success_timestamp_seconds",
+    "backup_size_bytes",
+    "partition_covered_until_timestamp_seconds",
+];
+
+fn textfile(job: &str) -> String {
+    format!("pgtend_{job}.prom")
+}
+
+/// A label's value, as it was before it was escaped.
+fn label(series: &str, name: &str) -> Option<String> {
+    let (_, rest) = series.split_once(&format!("{name}=\""))?;
+    let (mut value, mut rest) = (String::new(), rest.chars());
+    loop {
+        match rest.next()? {
+            '"' => return Some(value),
+            '\\' => value.push(rest.next().map(|escaped| if escaped == 'n' { '\n' } else { escaped })?),
+            other => value.push(other),
+        }
+    }
+}
+
+fn write_atomically(folder: &Path, name: &str, content: &[u8]) -> Result<()> {
+    let partial = folder.join(format!(".{name}.{}", std::process::id()));
+    let mut file = std::fs::File::create(&partial)?;
+    file.write_all(content)?;
+    // Read by node_exporter's user; there are no secrets in it.
+    std::fs::set_permissions(&partial, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    std::fs::rename(&partial, folder.join(name))?;
+    Ok(())
+}
+
+fn labels(job: &str, database: &str) -> JobLabels {
+    JobLabels { job: job.to_owned(), database: database.to_owned() }
+}
+
+fn outcome_labels(job: &str, database: &str, outcome: Outcome) -> OutcomeLabels {
+    OutcomeLabels { job: job.to_owned(), database: database.to_owned(), outcome: outcome.name() }
+}
+
+fn stage_labels(job: &str, database: &str, stage: &'static str) -> StageLabels {
+    StageLabels { job: job.to_owned(), database: database.to_owned(), stage }
+}

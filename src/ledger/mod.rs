@@ -1,0 +1,378 @@
+//! The run history: schema `pgtend` in a PostgreSQL database. A run has its row before it acts; whoever finds a
+//! row whose process is gone marks it as crashed.
+//!
+//! All times are the server's, so that hosts whose clocks differ agree on who is late.
+
+mod fit;
+mod history;
+pub mod metrics;
+pub mod report;
+mod rows;
+mod schema;
+
+use self::fit::Fit;
+
+pub use history::{Brief, Filter};
+pub use rows::{Attempt, End, Key, Known, MaybeOutcome, NewRun, Row, Trigger};
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
+use prometheus_client::metrics::histogram::Histogram;
+use sqlx::postgres::{PgConnection, PgPool};
+
+use crate::base::fault::{Fault, Kind};
+use crate::base::progress::Progress;
+use crate::config::{self, Config};
+use crate::ledger::report::Outcome;
+use crate::pg;
+
+/// The planner, the pages and a few ends of runs at once; more would only wait for each other.
+const POOL_CONNECTIONS: u32 = 4;
+
+/// No query of ours reads much: one that takes this long waits for a lock or for a server that is gone.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A run that holds its lock shows itself every [`HEARTBEAT_SECONDS`]; one that has none yet is connecting.
+pub const HEARTBEAT_SECONDS: u64 = 5;
+const STALE_AFTER_SECONDS: f64 = 15.0;
+const STALE_WITHOUT_LOCK_SECONDS: f64 = 120.0;
+
+pub struct Ledger {
+    settings: pg::Settings,
+    pool: PgPool,
+    keep: Duration,
+    keep_last: u32,
+    migrated: AtomicBool,
+    query_seconds: Histogram,
+}
+
+impl Ledger {
+    /// None without `[ledger]`. Connects to nothing yet.
+    pub fn new(config: &Config) -> Result<Option<Self>> {
+        let Some(config::Ledger { database, keep, keep_last }) = &config.ledger else { return Ok(None) };
+        let configured = config.databases.get(database).context("the ledger's database is configured")?;
+        let settings = configured.settings().with_context(|| format!("ledger database `{database}`"))?;
+        Ok(Some(Self {
+            pool: settings.pool(POOL_CONNECTIONS),
+            settings,
+            keep: *keep,
+            keep_last: *keep_last,
+            migrated: AtomicBool::new(false),
+            query_seconds: Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0]),
+        }))
+    }
+
+    /// Where it is, for messages.
+    pub fn display(&self) -> String {
+        self.settings.display()
+    }
+
+    pub fn query_seconds(&self) -> Histogram {
+        self.query_seconds.clone()
+    }
+
+    /// Connections that are open, and those of them that nobody uses.
+    pub fn pool_use(&self) -> (u32, usize) {
+        (self.pool.size(), self.pool.num_idle())
+    }
+
+    /// A connection of its own, for a lock.
+    pub async fn connect(&self) -> Result<PgConnection> {
+        let connected = self.settings.connect().await.map_err(as_unreachable);
+        connected.context("the ledger's database")
+    }
+
+    /// Writes the run's row. None when that tick, or that attempt, has its run already. A tick takes the place of
+    /// retries of an earlier one.
+    pub async fn begin(&self, run: &NewRun<'_>) -> Result<Option<i64>> {
+        let (first, attempt) = match run.trigger {
+            Trigger::Retry { first, attempt } => (Some(*first), *attempt),
+            _ => (None, 1),
+        };
+        self.query(
+            "write a run's row",
+            sqlx::query_scalar(
+                "WITH new AS (
+                    INSERT INTO pgtend.runs (job, database, task, trigger, scheduled_for, retry_of, attempt, host, pid, version, retries)
+                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING RETURNING id),
+                 taken AS (
+                    UPDATE pgtend.runs SET retry_at = NULL
+                    WHERE retry_at IS NOT NULL
+                      AND ($6 IN (id, retry_of) AND attempt < $7
+                           OR $5 IS NOT NULL AND job = $1 AND database = $2 AND EXISTS (SELECT FROM new)))
+                 SELECT id FROM new",
+            )
+            .bind(run.job)
+            .bind(run.database)
+            .bind(run.task)
+            .bind(run.trigger.name())
+            .bind(run.trigger.tick())
+            .bind(first)
+            .bind(attempt as i32)
+            .bind(host())
+            .bind(std::process::id() as i32)
+            .bind(env!("CARGO_PKG_VERSION"))
+            .bind(run.retries as i32)
+            .fetch_optional(&self.pool),
+        )
+        .await
+    }
+
+    /// Writes how the run ended, also over a "crashed" that somebody concluded while this process could not
+    /// reach the ledger. Text that its encoding cannot hold is made to fit.
+    pub async fn finish(&self, id: i64, end: &End<'_>) -> Result<()> {
+        for fit in fit::ALL {
+            match self.write_end(id, end, fit).await {
+                Err(error) if fit::does_not_fit(&error) && fit != Fit::Ascii => {}
+                other => return other,
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_end(&self, id: i64, end: &End<'_>, fit: Fit) -> Result<()> {
+        let report = end.report.map(|report| {
+            let mut report = report.clone();
+            report.warnings.extend(fit.warning().map(str::to_owned));
+            serde_json::to_value(report).map(|report| fit.json(&report))
+        });
+        self.query(
+            "write a run's end",
+            sqlx::query(
+                "UPDATE pgtend.runs SET outcome = $2, report = coalesce($3, report), error = $4, stderr = nullif($5, ''), progress = NULL, cursor = $7,
+                        finished_at = clock_timestamp(), heartbeat_at = clock_timestamp(),
+                        retry_at = clock_timestamp() + make_interval(secs => $6)
+                 WHERE id = $1 AND (outcome IS NULL OR outcome = 'crashed')",
+            )
+            .bind(id)
+            .bind(end.outcome.map(Outcome::name))
+            .bind(report.transpose()?)
+            .bind(end.error.map(|error| fit.text(&without_nul(error))))
+            .bind(fit.text(&without_nul(end.stderr)))
+            .bind(end.retry_in.map(|delay| delay.as_secs_f64()))
+            .bind(end.cursor.as_ref().map(|cursor| fit.json(cursor)))
+            .execute(&self.pool),
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Marks the runs whose process is gone: nobody holds their lock, and there is no sign of life. Those that have
+    /// attempts left get one at once.
+    pub async fn mark_crashed(&self) -> Result<Vec<Row>> {
+        self.query(
+            "look for crashed runs",
+            sqlx::query_as(
+                "UPDATE pgtend.runs r SET outcome = 'crashed', finished_at = heartbeat_at,
+                        error = format('the process ended without a word: pid %s on %s, last seen at %s', pid, host,
+                                       to_char(heartbeat_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC')),
+                        retry_at = CASE WHEN attempt <= retries THEN clock_timestamp() END
+                 WHERE outcome IS NULL
+                   AND heartbeat_at < clock_timestamp()
+                       - make_interval(secs => CASE WHEN locked_at IS NULL THEN $1 ELSE $2 END)
+                   AND NOT EXISTS (
+                       SELECT FROM pg_locks l
+                       WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+                         AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                         AND ((l.classid::bigint << 32) | l.objid::bigint)
+                             = hashtextextended('pgtend run ' || r.database || '/' || r.job, 0))
+                 RETURNING r.*",
+            )
+            .bind(STALE_WITHOUT_LOCK_SECONDS)
+            .bind(STALE_AFTER_SECONDS)
+            .fetch_all(&self.pool),
+        )
+        .await
+    }
+
+    /// Attempts whose time has come.
+    pub async fn due_retries(&self) -> Result<Vec<Attempt>> {
+        self.query(
+            "look for retries",
+            sqlx::query_as(
+                "SELECT job, database, coalesce(retry_of, id) AS first, attempt + 1 AS attempt FROM pgtend.runs
+                 WHERE retry_at <= clock_timestamp() AND retry_at > clock_timestamp() - interval '1 day'
+                 ORDER BY retry_at LIMIT 1000",
+            )
+            .fetch_all(&self.pool),
+        )
+        .await
+    }
+
+    /// Takes note of schedules, and says since when each is known and what was done of it. One that reads
+    /// differently than last time counts as new: its past ticks were not missed.
+    pub async fn know(&self, schedules: &[(Key, String)]) -> Result<Vec<Known>> {
+        let jobs: Vec<&str> = schedules.iter().map(|((job, _), _)| job.as_str()).collect();
+        let databases: Vec<&str> = schedules.iter().map(|((_, database), _)| database.as_str()).collect();
+        let texts: Vec<&str> = schedules.iter().map(|(_, text)| text.as_str()).collect();
+        self.query(
+            "read the schedules",
+            sqlx::query_as(
+                "WITH known AS (
+                    INSERT INTO pgtend.schedules AS s (job, database, schedule)
+                    SELECT * FROM unnest($1::text[], $2::text[], $3::text[])
+                    ON CONFLICT (job, database) DO UPDATE SET schedule = excluded.schedule,
+                        known_since = CASE WHEN s.schedule = excluded.schedule THEN s.known_since ELSE clock_timestamp() END
+                    RETURNING job, database, known_since)
+                 SELECT known.*,
+                        (SELECT max(scheduled_for) FROM pgtend.runs r
+                         WHERE r.job = known.job AND r.database = known.database) AS last_tick,
+                        (SELECT max(finished_at) FROM pgtend.runs r
+                         WHERE r.job = known.job AND r.database = known.database AND outcome = 'succeeded'
+                           AND strpos(task, ' ') = 0) AS last_success_at
+                 FROM known",
+            )
+            .bind(jobs)
+            .bind(databases)
+            .bind(texts)
+            .fetch_all(&self.pool),
+        )
+        .await
+    }
+
+    /// The last attempt of a tick's run. None when the tick has no run.
+    pub async fn tick(&self, job: &str, database: &str, tick: DateTime<Utc>) -> Result<Option<Row>> {
+        self.query(
+            "look for a tick's run",
+            sqlx::query_as(
+                "SELECT r.* FROM pgtend.runs f JOIN pgtend.runs r ON f.id IN (r.id, r.retry_of)
+                 WHERE f.job = $1 AND f.database = $2 AND f.scheduled_for = $3 ORDER BY r.attempt DESC LIMIT 1",
+            )
+            .bind(job)
+            .bind(database)
+            .bind(tick)
+            .fetch_optional(&self.pool),
+        )
+        .await
+    }
+
+    /// Where the last run that worked has stopped, if it left something to go on with.
+    pub async fn cursor(&self, id: i64) -> Result<Option<serde_json::Value>> {
+        let cursor: Option<Option<serde_json::Value>> = self
+            .query(
+                "look where the last run stopped",
+                sqlx::query_scalar(
+                    "SELECT p.cursor FROM pgtend.runs r JOIN pgtend.runs p USING (job, database, task)
+                     WHERE r.id = $1 AND p.id < r.id AND p.locked_at IS NOT NULL ORDER BY p.id DESC LIMIT 1",
+                )
+                .bind(id)
+                .fetch_optional(&self.pool),
+            )
+            .await?;
+        Ok(cursor.flatten())
+    }
+
+    /// Whether the ledger answers, with its schema in place.
+    pub async fn ready(&self) -> Result<()> {
+        self.query("reach the ledger", sqlx::query("SELECT 1").execute(&self.pool)).await?;
+        Ok(())
+    }
+
+    /// Every query goes through here: the schema is made before the first, none waits for ever, all are timed.
+    async fn query<T>(&self, what: &str, query: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
+        let started = Instant::now();
+        let result = tokio::time::timeout(QUERY_TIMEOUT, async {
+            if !self.migrated.load(Ordering::Relaxed) {
+                self.migrate().await?;
+                self.migrated.store(true, Ordering::Relaxed);
+            }
+            query.await.map_err(pg::in_its_own_words)
+        })
+        .await;
+        self.query_seconds.observe(started.elapsed().as_secs_f64());
+        if !matches!(result, Ok(Ok(_))) {
+            // Should somebody have dropped the schema, the next query makes it anew.
+            self.migrated.store(false, Ordering::Relaxed);
+        }
+        let result = result
+            .unwrap_or_else(|_| Err(Fault::new(Kind::Unreachable, format!("no answer in {} s", QUERY_TIMEOUT.as_secs())).into()));
+        let result = match result {
+            Err(error) if pg::sql_state(&error).as_deref() == Some(READ_ONLY) => Err(self.not_writable(error).await),
+            Err(error) => Err(as_unreachable(error)),
+            Ok(value) => Ok(value),
+        };
+        result.with_context(|| format!("ledger in {}: cannot {what}", self.display()))
+    }
+
+    /// A ledger that takes no rows is away, as one that does not answer: what is due waits for it.
+    async fn not_writable(&self, error: anyhow::Error) -> anyhow::Error {
+        let in_recovery = async {
+            let mut connection = self.settings.connect().await.ok()?;
+            sqlx::query_scalar::<_, bool>("SELECT pg_is_in_recovery()").fetch_one(&mut connection).await.ok()
+        };
+        let what = match tokio::time::timeout(QUERY_TIMEOUT, in_recovery).await.ok().flatten() {
+            Some(true) => {
+                "it is in recovery: a standby, which takes no rows. Name the primary, or several hosts with target_session_attrs=read-write"
+            }
+            _ => "it is read-only (default_transaction_read_only, or somebody has set it so)",
+        };
+        error.context(Fault::new(Kind::Unreachable, what))
+    }
+}
+
+/// read_only_sql_transaction.
+const READ_ONLY: &str = "25006";
+
+/// Behind a pooler in transaction mode there is no ledger to be reached: its locks would be others'.
+fn as_unreachable(error: anyhow::Error) -> anyhow::Error {
+    let is_pooled = error.chain().any(|cause| cause.to_string().contains(pg::TRANSACTION_POOLER));
+    if is_pooled { error.context(Fault::new(Kind::Unreachable, "it is behind a transaction pooler")) } else { error }
+}
+
+/// The name of a run's lock in the ledger's database.
+pub fn lock_name(job: &str, database: &str) -> String {
+    format!("pgtend run {database}/{job}")
+}
+
+/// On the connection that holds the run's lock: the run is the only one now, so that rows of the same job which
+/// had the lock before and have no end are of processes that are gone. Returns those.
+pub async fn mark_locked(connection: &mut PgConnection, id: i64) -> Result<Vec<Row>> {
+    let crashed = sqlx::query_as(
+        "WITH me AS (UPDATE pgtend.runs SET locked_at = clock_timestamp(), heartbeat_at = clock_timestamp()
+                     WHERE id = $1 RETURNING job, database)
+         UPDATE pgtend.runs r SET outcome = 'crashed', finished_at = heartbeat_at,
+                error = format('the process ended without a word: pid %s on %s, last seen at %s', pid, host,
+                               to_char(heartbeat_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC'))
+         FROM me WHERE r.job = me.job AND r.database = me.database AND r.id <> $1 AND r.outcome IS NULL
+                   AND r.locked_at IS NOT NULL
+         RETURNING r.*",
+    )
+    .bind(id)
+    .fetch_all(connection)
+    .await?;
+    Ok(crashed)
+}
+
+/// A sign of life, on the same connection: when it fails, the lock is gone too. Text that the ledger's encoding cannot hold is no
+/// reason.
+pub async fn heartbeat(connection: &mut PgConnection, id: i64, progress: &Progress) -> Result<()> {
+    let now = progress.now().map(serde_json::to_value).transpose()?;
+    let cursor = progress.cursor();
+    for fit in fit::ALL {
+        let written =
+            sqlx::query("UPDATE pgtend.runs SET heartbeat_at = clock_timestamp(), progress = $2, cursor = $3 WHERE id = $1")
+                .bind(id)
+                .bind(now.as_ref().map(|now| fit.json(now)))
+                .bind(cursor.as_ref().map(|cursor| fit.json(cursor)))
+                .execute(&mut *connection)
+                .await
+                .map_err(anyhow::Error::from);
+        match written {
+            Err(error) if fit::does_not_fit(&error) && fit != Fit::Ascii => {}
+            other => return other.map(drop),
+        }
+    }
+    Ok(())
+}
+
+pub fn host() -> String {
+    gethostname::gethostname().to_string_lossy().into_owned()
+}
+
+/// PostgreSQL's text has no NUL.
+fn without_nul(text: &str) -> String {
+    text.replace('\0', "")
+}

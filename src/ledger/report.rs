@@ -1,0 +1,197 @@
+//! What a run did: the same report becomes the terminal's text, the log line and the JSON.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::base::fault::{Fault, Kind};
+
+/// What a task's `apply` did.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "Value")]
+pub struct Report {
+    /// One line for people.
+    pub summary: String,
+    /// Counts and names for machines; keys carry their unit (`dump_bytes`, `elapsed_seconds`).
+    pub facts: Map<String, Value>,
+    /// What somebody should look at although the run succeeded.
+    pub warnings: Vec<String>,
+}
+
+/// One row of the ledger that somebody else wrote hides no other row.
+impl From<Value> for Report {
+    fn from(written: Value) -> Self {
+        #[derive(Deserialize)]
+        struct Written {
+            summary: String,
+            facts: Map<String, Value>,
+            warnings: Vec<String>,
+        }
+        match serde_json::from_value(written) {
+            Ok(Written { summary, facts, warnings }) => Self { summary, facts, warnings },
+            Err(error) => {
+                Self { warnings: vec![format!("what the ledger has of this run is no report: {error}")], ..Self::default() }
+            }
+        }
+    }
+}
+
+impl Report {
+    pub fn fact(&mut self, name: &str, value: impl Into<Value>) {
+        self.facts.insert(name.to_owned(), value.into());
+    }
+
+    /// Of partitions: rows up to then have one to go to.
+    pub fn covered_until(&self) -> Option<DateTime<Utc>> {
+        self.facts.get("covered_until")?.as_str()?.parse().ok()
+    }
+}
+
+/// A run that did part of its work: the error, and the report of what was done.
+#[derive(Debug)]
+pub struct Unfinished {
+    message: String,
+    pub report: Report,
+    /// Its cause, which has the kind.
+    fault: Option<Fault>,
+}
+
+impl Unfinished {
+    pub fn error(kind: Option<Kind>, message: String, report: Report) -> anyhow::Error {
+        let fault = kind.map(|kind| Fault::new(kind, message.clone()));
+        Self { message, report, fault }.into()
+    }
+}
+
+impl fmt::Display for Unfinished {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Unfinished {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.fault.as_ref().map(|fault| fault as _)
+    }
+}
+
+/// What is left to say about a run: its record, the error as code reads it, and a dry run's plan as text.
+pub struct Ended {
+    pub run: Run,
+    pub error: Option<anyhow::Error>,
+    pub plan: Option<String>,
+    /// A further attempt is due after this long.
+    pub retry_in: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Succeeded,
+    /// Nothing was done, and the run's `error` says why: busy, or nothing to do.
+    Skipped,
+    Failed,
+    TimedOut,
+    Cancelled,
+    /// Its process ended without a word; somebody else found out.
+    Crashed,
+}
+
+impl Outcome {
+    pub const ALL: [Self; 6] = [Self::Succeeded, Self::Skipped, Self::Failed, Self::TimedOut, Self::Cancelled, Self::Crashed];
+
+    /// As in the ledger, in metrics and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Skipped => "skipped",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Cancelled => "cancelled",
+            Self::Crashed => "crashed",
+        }
+    }
+
+    /// For people: "timed out".
+    pub fn in_words(self) -> String {
+        self.name().replace('_', " ")
+    }
+
+    /// "run 3 failed", "run 3 was cancelled".
+    pub fn as_verb(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Skipped => "was skipped",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed out",
+            Self::Cancelled => "was cancelled",
+            Self::Crashed => "crashed",
+        }
+    }
+
+    /// Somebody should look.
+    pub fn is_bad(self) -> bool {
+        !matches!(self, Self::Succeeded | Self::Skipped)
+    }
+}
+
+impl FromStr for Outcome {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|outcome| outcome.name() == text);
+        known.ok_or_else(|| format!("`{text}` is not an outcome; there are: {}", Self::ALL.map(Self::name).join(", ")))
+    }
+}
+
+/// One execution of a job on one database.
+#[derive(Debug, Serialize)]
+pub struct Run {
+    /// Its number in the ledger; none without a ledger.
+    pub id: Option<i64>,
+    pub job: String,
+    pub database: String,
+    pub trigger: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheduled_for: Option<DateTime<Utc>>,
+    pub attempt: u32,
+    pub started_at: DateTime<Utc>,
+    pub finished_at: DateTime<Utc>,
+    pub outcome: Outcome,
+    /// The plan, for a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub report: Option<Report>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl Run {
+    pub fn elapsed(&self) -> Duration {
+        (self.finished_at - self.started_at).to_std().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_that_is_none_hides_no_other_row() {
+        let mut report = Report { summary: "done".into(), warnings: vec!["w".into()], ..Report::default() };
+        report.fact("rows", 3);
+        let back: Report = serde_json::from_value(serde_json::to_value(&report).unwrap()).unwrap();
+        assert_eq!((back.summary.as_str(), &back.facts, &back.warnings), ("done", &report.facts, &report.warnings));
+        for foreign in
+            [serde_json::json!(7), serde_json::json!(null), serde_json::json!({ "summary": [] }), serde_json::json!([])]
+        {
+            let read: Report = serde_json::from_value(foreign.clone()).unwrap();
+            assert!(read.warnings[0].contains("is no report"), "{foreign}");
+        }
+    }
+}

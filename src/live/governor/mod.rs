@@ -1,0 +1,392 @@
+//! Asked by tasks that touch live tables before each step: go on, or stop for now? While the database is under
+//! strain, the answer waits; while commits of others take longer than they may, steps get smaller and rests longer.
+//!
+//! What cannot be seen (a view that the role may not read) is not guarded against, and the report says so.
+
+mod load;
+mod pace;
+mod probe;
+mod strain;
+
+pub use pace::{Pace, is_lock_trouble, naming_holders, patience};
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+use sqlx::PgConnection;
+
+use crate::base::progress::Progress;
+use crate::base::units;
+use crate::config::limits::Limits;
+use crate::ledger::report::Report;
+use crate::pg;
+use crate::work::RunContext;
+
+use load::{Throttle, Verdict, Window};
+use probe::Prober;
+use strain::{AUTOVACUUM, Signals, signals, strain};
+
+/// Signals are asked for this often; steps are shorter.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+const WAIT_STEP: Duration = Duration::from_secs(1);
+/// Between two looks at who waits for us.
+const BLOCKED_EVERY: Duration = Duration::from_millis(100);
+/// What is seen of others in this time is one measurement.
+const WINDOW: Duration = Duration::from_secs(5);
+/// A rest in which is learnt how long commits take without us: so long, and so often while others are at work.
+const IDLE_REST: Duration = Duration::from_millis(1200);
+const IDLE_EVERY: Duration = Duration::from_secs(20);
+/// Looks of [`LOOK_EVERY`] at which somebody has to be at work.
+const LOOKS_IN_A_ROW: u32 = 4;
+/// Between pieces of work that take minutes.
+const LONGEST_BETWEEN: Duration = Duration::from_secs(60);
+const SAY_EVERY: Duration = Duration::from_secs(60);
+
+/// The governor's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Go {
+    On,
+    /// Not in this run; the reason.
+    Stop(String),
+}
+
+pub struct Governor {
+    connection: PgConnection,
+    settings: pg::Settings,
+    progress: Progress,
+    limits: Limits,
+    table: Option<i64>,
+    started: Instant,
+    looked: Option<Instant>,
+    waits: BTreeMap<&'static str, Waited>,
+    /// Seen, and worth telling.
+    remarks: BTreeMap<&'static str, String>,
+    autovacuum_waited: Duration,
+    blocked: u64,
+    /// WAL is archived, and the role may see how far.
+    sees_archiving: bool,
+    beside: Beside,
+    /// How far the task is, and how far it was when it began.
+    reached: Option<(f64, f64)>,
+}
+
+/// What is known of those who work beside the run, and what follows from it.
+struct Beside {
+    /// The task has steps that can be smaller.
+    is_in_batches: bool,
+    /// None until somebody is seen at work: a run that is alone costs no more than its looks.
+    prober: Option<Prober>,
+    seen_at: Option<Instant>,
+    is_first_look: bool,
+    looks_in_a_row: u32,
+    throttle: Throttle,
+    idle: Option<Window>,
+    idle_at: Option<Instant>,
+    window_began: Instant,
+    last: Option<Window>,
+    /// The smallest batches and the longest rests that were needed, and for how long it was slower than it could be.
+    slowest: Throttle,
+    slowed: Duration,
+    said_at: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Waited {
+    times: u32,
+    time: Duration,
+}
+
+impl Governor {
+    /// `table`: the oid of the table that is worked on. Its connection is its own, so that it can look while a step runs.
+    pub async fn start(run: &RunContext<'_>, limits: &Limits, table: Option<i64>) -> Result<Self> {
+        let mut connection = run.settings.connect().await.context("the governor's connection")?;
+        // Asked before: a function that may not be called fails its statement wherever it stands in it.
+        let sees_archiving = sqlx::query_scalar(
+            "SELECT current_setting('archive_mode') <> 'off' AND has_function_privilege('pg_ls_archive_statusdir()', 'EXECUTE')",
+        )
+        .fetch_one(&mut connection)
+        .await?;
+        Ok(Self {
+            connection,
+            settings: run.settings.clone(),
+            progress: run.progress.clone(),
+            sees_archiving,
+            limits: limits.clone(),
+            table,
+            started: Instant::now(),
+            looked: None,
+            waits: BTreeMap::new(),
+            remarks: BTreeMap::new(),
+            autovacuum_waited: Duration::ZERO,
+            blocked: 0,
+            beside: Beside::new(),
+            reached: None,
+        })
+    }
+
+    /// Comes back when a step may go, or when no more should in this run.
+    pub async fn go(&mut self) -> Result<Go> {
+        if let Some(over) = self.run_for_is_over() {
+            return Ok(over);
+        }
+        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
+            return Ok(Go::On);
+        }
+        let mut waited = Duration::ZERO;
+        loop {
+            let mut signals = signals(&mut self.connection, self.table).await?;
+            if self.sees_archiving {
+                let backlog = "SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'";
+                signals.archive_backlog = Some(sqlx::query_scalar(backlog).fetch_one(&mut self.connection).await?);
+            }
+            self.looked = Some(Instant::now());
+            self.remark(&signals);
+            let Some((what, why)) = strain(&signals, &self.limits, self.autovacuum_waited) else {
+                self.steer(signals.others > 0).await;
+                return Ok(Go::On);
+            };
+            if let Some(over) = self.run_for_is_over() {
+                return Ok(over);
+            }
+            if waited >= self.limits.max_wait.0 {
+                return Ok(Go::Stop(format!("waited {} for {why}", units::duration(waited))));
+            }
+            if waited.is_zero() {
+                tracing::info!("waiting: {why}");
+                self.waits.entry(what).or_default().times += 1;
+            }
+            tokio::time::sleep(WAIT_STEP).await;
+            waited += WAIT_STEP;
+            self.waits.entry(what).or_default().time += WAIT_STEP;
+            if what == AUTOVACUUM {
+                self.autovacuum_waited += WAIT_STEP;
+            }
+        }
+    }
+
+    /// Does `work`, and counts the sessions that wait for the locks of server process `pid` meanwhile. More than none
+    /// is a reason for smaller steps.
+    pub async fn watch<T>(&mut self, pid: i32, work: impl Future<Output = T>) -> (T, u64) {
+        if !self.beside.is_in_batches {
+            self.beside.is_in_batches = true;
+            // Who works beside it is looked at before the second batch.
+            self.looked = None;
+        }
+        tokio::pin!(work);
+        let mut blocked = 0;
+        loop {
+            tokio::select! {
+                result = &mut work => {
+                    self.blocked += blocked;
+                    return (result, blocked);
+                }
+                () = tokio::time::sleep(BLOCKED_EVERY) => {}
+            }
+            // Only the many sessions of a lock's queue are asked who blocks them: pg_blocking_pids takes a heavy lock.
+            let count = sqlx::query_scalar::<_, i64>(
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND $1 = ANY (pg_blocking_pids(pid))",
+            )
+            .bind(pid)
+            .fetch_one(&mut self.connection);
+            // Dropped half-asked, the answer is read before the next question (sqlx-postgres, wait_until_ready).
+            tokio::select! {
+                biased;
+                count = count => blocked = blocked.max(count.unwrap_or(0) as u64),
+                result = &mut work => {
+                    self.blocked += blocked;
+                    self.looked = None;
+                    return (result, blocked);
+                }
+            }
+        }
+    }
+
+    /// It has waited for something.
+    pub fn is_strained(&self) -> bool {
+        !self.waits.is_empty()
+    }
+
+    /// How long to rest after a batch that took so long, and was meant to take `target`.
+    pub fn pause_after(&self, batch: Duration, target: Duration) -> Duration {
+        let rest = self.beside.throttle.rest_after(batch, target);
+        match self.limits.pause {
+            Some(pause) if self.beside.throttle == Throttle::FULL => pause.0,
+            Some(pause) => rest.max(pause.0),
+            None => rest,
+        }
+    }
+
+    /// Between pieces of work that take their time, each of which is its own end: a rest only while others are at work.
+    pub fn rest_between(&self, piece: Duration) -> Duration {
+        if self.beside.throttle == Throttle::FULL {
+            return Duration::ZERO;
+        }
+        self.beside.throttle.rest_after(piece, piece).min(LONGEST_BETWEEN)
+    }
+
+    /// What a batch may take of the time that is meant for one, with regard to those who work beside it.
+    pub fn scaled(&self, batch_time: Duration) -> Duration {
+        self.beside.throttle.of(batch_time)
+    }
+
+    /// How far the task is, from 0 to 1.
+    pub fn reached(&mut self, share: f64) {
+        let from = self.reached.map_or(share, |(from, _)| from);
+        self.reached = Some((from, share));
+    }
+
+    fn run_for_is_over(&self) -> Option<Go> {
+        let limit = self.limits.run_for.filter(|limit| self.started.elapsed() >= limit.0)?;
+        let pace = self.pace_in_words().map(|pace| format!(": {pace}")).unwrap_or_default();
+        Some(Go::Stop(format!("run_for ({limit}) is over{pace}")))
+    }
+
+    /// How far it came, and when it will be through.
+    fn pace_in_words(&self) -> Option<String> {
+        let of_phase = || {
+            let now = self.progress.now()?;
+            let total = now.total_bytes.filter(|total| *total > 0)?;
+            Some((0.0, now.done_bytes as f64 / total as f64))
+        };
+        let (from, share) = self.reached.or_else(of_phase)?;
+        load::pace_in_words(from, share, self.started.elapsed(), self.limits.run_for.map(|limit| limit.0))
+    }
+
+    /// Makes steps smaller, or larger again, by what others meet.
+    async fn steer(&mut self, are_others_at_work: bool) {
+        if self.limits.max_slowdown <= 0.0 || !self.beside.is_in_batches {
+            return;
+        }
+        let now = Instant::now();
+        // A monitor that asks something now and then is no application. Whoever is there at the very beginning is taken for one.
+        self.beside.looks_in_a_row = if are_others_at_work { self.beside.looks_in_a_row + 1 } else { 0 };
+        let is_first = std::mem::replace(&mut self.beside.is_first_look, false);
+        if are_others_at_work && (is_first || self.beside.looks_in_a_row >= LOOKS_IN_A_ROW) {
+            if self.beside.seen_at.is_none_or(|at| at.elapsed() > WINDOW) {
+                self.beside.throttle = Throttle::START;
+                self.beside.window_began = now;
+            }
+            self.beside.seen_at = Some(now);
+        }
+        if self.beside.seen_at.is_none_or(|at| at.elapsed() > WINDOW) {
+            self.beside.throttle = Throttle::FULL;
+            self.beside.window_began = now;
+            return;
+        }
+        if self.beside.prober.is_none() {
+            self.beside.prober = Some(Prober::start(self.settings.clone()));
+        }
+        if self.beside.idle_at.is_none_or(|at| at.elapsed() > IDLE_EVERY) {
+            self.learn_idle().await;
+        }
+        let elapsed = self.beside.window_began.elapsed();
+        if elapsed < WINDOW {
+            return;
+        }
+        let Some(prober) = &self.beside.prober else { return };
+        let window = prober.take_work();
+        let (throttle, verdict) =
+            load::decide(self.beside.throttle, &window, self.beside.idle.as_ref(), self.limits.max_slowdown);
+        if self.beside.throttle != Throttle::FULL {
+            self.beside.slowed += elapsed;
+        }
+        self.beside.slowest = self.beside.slowest.slower_of(throttle);
+        self.beside.throttle = throttle;
+        self.beside.last = Some(window);
+        self.beside.window_began = Instant::now();
+        self.say(verdict);
+    }
+
+    /// A rest, in which commits take as long as they do without us.
+    async fn learn_idle(&mut self) {
+        let Some(prober) = &self.beside.prober else { return };
+        prober.rest(true);
+        tokio::time::sleep(IDLE_REST).await;
+        if let Some(idle) = prober.take_idle() {
+            self.beside.idle = Some(idle);
+        }
+        prober.rest(false);
+        self.beside.idle_at = Some(Instant::now());
+        // A window is of work.
+        self.beside.window_began += IDLE_REST;
+    }
+
+    /// Now and then, that it is slower than it could be, and when it will be through.
+    fn say(&mut self, verdict: Verdict) {
+        if self.beside.throttle == Throttle::FULL || self.beside.said_at.is_some_and(|at| at.elapsed() < SAY_EVERY) {
+            return;
+        }
+        self.beside.said_at = Some(Instant::now());
+        let pace = self.pace_in_words().map(|pace| format!("; {pace}")).unwrap_or_default();
+        tracing::info!(
+            "goes slowly for others ({verdict}): batches of {}{pace}",
+            units::duration(self.scaled(self.limits.batch_time.0))
+        );
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Waits, by what they were for, and what else was seen.
+    pub fn report(&self, report: &mut Report) {
+        let waits: serde_json::Map<_, _> = self
+            .waits
+            .iter()
+            .map(|(what, waited)| ((*what).to_owned(), json!({ "times": waited.times, "seconds": waited.time.as_secs_f64() })))
+            .collect();
+        report.fact("waits", waits);
+        report.fact("sessions_blocked", self.blocked);
+        if let Some(prober) = &self.beside.prober {
+            report.fact(
+                "beside_others",
+                json!({
+                    "probes": prober.count(),
+                    "idle_ms": self.beside.idle.and_then(|idle| idle.commits),
+                    "commit_ms": self.beside.last.and_then(|last| last.commits),
+                    "slowed_seconds": self.beside.slowed.as_secs_f64(),
+                    "smallest_batch": self.beside.slowest.batch,
+                    "longest_rest": self.beside.slowest.rest,
+                }),
+            );
+            report.warnings.extend(prober.why_not());
+        }
+        report.warnings.extend(self.remarks.values().cloned());
+    }
+
+    fn remark(&mut self, signals: &Signals) {
+        if signals.hidden {
+            self.remarks.insert(
+                "hidden",
+                "the role cannot see replication and WAL archiving (GRANT pg_monitor): they are not guarded against".to_owned(),
+            );
+        }
+        if let Some(age) = signals.snapshot_age_seconds.filter(|age| *age > 3600.0) {
+            let age = units::duration(Duration::from_secs_f64(age));
+            self.remarks
+                .insert("snapshot", format!("a transaction has been open for {age}: until it ends, no space is given back"));
+        }
+    }
+}
+
+impl Beside {
+    fn new() -> Self {
+        Self {
+            is_in_batches: false,
+            prober: None,
+            seen_at: None,
+            is_first_look: true,
+            looks_in_a_row: 0,
+            throttle: Throttle::FULL,
+            idle: None,
+            idle_at: None,
+            window_began: Instant::now(),
+            last: None,
+            slowest: Throttle::FULL,
+            slowed: Duration::ZERO,
+            said_at: None,
+        }
+    }
+}

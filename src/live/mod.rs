@@ -1,0 +1,5 @@
+//! What touches tables that others use: the governor, sessions under lock_timeout, CONCURRENTLY.
+
+pub mod concurrently;
+pub mod governor;
+pub mod session;

@@ -1,0 +1,307 @@
+//! The connection that changes a live table: every transaction has its time, and gives way to whoever holds a lock.
+//!
+//! A request for a lock makes everybody who comes after it wait, so that none may wait long: pg_partman without a
+//! lock_timeout made a long reader stop everybody (#626), and held ACCESS EXCLUSIVE for 20 to 90 minutes (#678, #834).
+
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use sqlx::PgConnection;
+
+use crate::base::fault::{Fault, Kind};
+use crate::live::governor;
+use crate::pg;
+use crate::pg::table::TableName;
+
+/// What a transaction may take beyond its wait for locks. No client waits longer than lock_timeout and this.
+const HOLD: Duration = Duration::from_secs(1);
+/// Between two attempts; clients that waited behind us get through meanwhile.
+const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE_AT_MOST: Duration = Duration::from_secs(5);
+/// A server takes as long to notice that a connection was closed.
+const ENDING: Duration = Duration::from_secs(3);
+/// How often a server is asked whether a detach has come to its second phase.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+pub struct Session {
+    pub connection: PgConnection,
+    pub pid: i32,
+    settings: pg::Settings,
+    pub lock_timeout: Duration,
+    pub give_up_after: Duration,
+    /// For locks that are asked for while others are held.
+    further_lock_timeout: Duration,
+    /// Attempts that ended because somebody else held a lock.
+    pub lock_waits: u64,
+    /// A step was given up: those after it are tried once, or a run with many steps would go on for hours.
+    has_given_up: bool,
+}
+
+/// What came of statements that need locks.
+#[derive(Debug)]
+pub enum Attempt<T> {
+    Done(T),
+    /// Nothing was changed: somebody held a lock for too long, and this says who.
+    Locked(String),
+}
+
+impl<T> Attempt<T> {
+    /// Who stood in the way.
+    pub fn locked(self) -> Option<String> {
+        match self {
+            Self::Done(_) => None,
+            Self::Locked(who) => Some(who),
+        }
+    }
+}
+
+impl Session {
+    pub async fn open(settings: &pg::Settings, lock_timeout: Duration, give_up_after: Duration) -> Result<Self> {
+        let mut connection = settings.connect().await?;
+        for (name, value) in [
+            // Bounds are shown and read in one way, whatever the role's settings are.
+            ("TimeZone", "UTC"),
+            ("DateStyle", "ISO, YMD"),
+            // Rows that a policy hides would be counted as absent: an error instead.
+            ("row_security", "off"),
+        ] {
+            pg::set(&mut connection, name, value).await?;
+        }
+        pg::set(&mut connection, "lock_timeout", &lock_timeout.as_millis().to_string()).await?;
+        pg::commit_durably(&mut connection).await?;
+        let pid = pg::backend_pid(&mut connection).await?;
+        let further_lock_timeout = governor::patience(&mut connection, lock_timeout).await?;
+        Ok(Self {
+            connection,
+            pid,
+            settings: settings.clone(),
+            lock_timeout,
+            further_lock_timeout,
+            give_up_after,
+            lock_waits: 0,
+            has_given_up: false,
+        })
+    }
+
+    /// All of `statements` in one transaction, or none of them; tried again while somebody holds a lock on one of
+    /// `tables`. Only the first statement may wait for the whole lock_timeout, and should ask for one lock alone. Returns what
+    /// each statement said it touched.
+    pub async fn transaction(&mut self, statements: &[String], tables: &[i64]) -> Result<Attempt<Vec<u64>>> {
+        let started = Instant::now();
+        let mut pause = PAUSE;
+        loop {
+            let attempt = self.attempt(statements).await;
+            if attempt.is_ok() {
+                // Triggers and checks of the table ran in it, and what they set stays.
+                pg::reset_search_path(&mut self.connection).await?;
+            }
+            let failure = match attempt {
+                Ok(rows) => return Ok(Attempt::Done(rows)),
+                Err(Failure { error, sql }) => {
+                    // Without a transaction this is a warning; after a lost connection it fails, which is no news.
+                    let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
+                    if !is_for_a_lock(&error) {
+                        return Err(pg::in_its_own_words(error)).with_context(|| format!("cannot run: {sql}"));
+                    }
+                    error
+                }
+            };
+            self.lock_waits += 1;
+            if self.has_given_up || started.elapsed() + pause >= self.give_up_after {
+                self.has_given_up = true;
+                let holders = self.holders(tables).await?;
+                return Ok(Attempt::Locked(if holders.is_empty() { pg::in_its_own_words(failure).to_string() } else { holders }));
+            }
+            tokio::time::sleep(jittered(pause)).await;
+            pause = (pause * 2).min(PAUSE_AT_MOST);
+        }
+    }
+
+    /// Begins a transaction that may take long, with one lock that keeps nobody waiting.
+    pub async fn begin(&mut self, lock: &str, table: i64) -> Result<Attempt<()>> {
+        let begun = async {
+            pg::execute_counting(&mut self.connection, "BEGIN".to_owned()).await?;
+            sqlx::query("SELECT set_config('statement_timeout', '0', true)").execute(&mut self.connection).await?;
+            pg::execute_counting(&mut self.connection, lock.to_owned()).await
+        };
+        match begun.await {
+            Ok(_) => Ok(Attempt::Done(())),
+            Err(error) => {
+                let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
+                if !is_for_a_lock(&error) {
+                    return Err(pg::in_its_own_words(error)).with_context(|| format!("cannot run: {lock}"));
+                }
+                self.lock_waits += 1;
+                Ok(Attempt::Locked(self.holders(&[table]).await?))
+            }
+        }
+    }
+
+    async fn attempt(&mut self, statements: &[String]) -> Result<Vec<u64>, Failure> {
+        let started = Instant::now();
+        let of = |sql: &str| {
+            let sql = sql.to_owned();
+            move |error| Failure { error, sql }
+        };
+        let connection = &mut self.connection;
+        sqlx::query("BEGIN").execute(&mut *connection).await.map_err(of("BEGIN"))?;
+        let mut rows = Vec::new();
+        for (index, statement) in statements.iter().enumerate() {
+            let patience = if index == 0 { self.lock_timeout } else { self.further_lock_timeout };
+            let left = (self.lock_timeout + HOLD).saturating_sub(started.elapsed()).max(Duration::from_millis(1));
+            sqlx::query("SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true)")
+                .bind(left.as_millis().to_string())
+                .bind(patience.as_millis().to_string())
+                .execute(&mut *connection)
+                .await
+                .map_err(of("SET statement_timeout"))?;
+            rows.push(pg::execute_counting(connection, statement.clone()).await.map_err(of(statement))?);
+        }
+        sqlx::query("COMMIT").execute(&mut *connection).await.map_err(of("COMMIT"))?;
+        Ok(rows)
+    }
+
+    /// A statement that refuses to run in a transaction and waits, in a second phase, for whoever uses the table now
+    /// (DETACH … CONCURRENTLY, FINALIZE). A lock_timeout there would leave the partition half detached, so that only the
+    /// first phase has one, kept by a second connection that looks on. `is_second_phase` asks it.
+    pub async fn two_phases(&mut self, statement: String, relation: i64, tables: &[i64]) -> Result<Attempt<()>> {
+        let mut observer = self.settings.connect().await?;
+        let started = Instant::now();
+        let mut pause = PAUSE;
+        loop {
+            match self.two_phases_once(&statement, relation, &mut observer, started).await {
+                Ok(()) => return Ok(Attempt::Done(())),
+                Err(error) if is_for_a_lock(&error) => {}
+                Err(error) => return Err(pg::in_its_own_words(error)).with_context(|| format!("cannot run: {statement}")),
+            }
+            self.lock_waits += 1;
+            if self.has_given_up || started.elapsed() + pause >= self.give_up_after || is_pending(&mut observer, relation).await?
+            {
+                self.has_given_up = true;
+                return Ok(Attempt::Locked(self.holders(tables).await?));
+            }
+            tokio::time::sleep(jittered(pause)).await;
+            pause = (pause * 2).min(PAUSE_AT_MOST);
+        }
+    }
+
+    async fn two_phases_once(
+        &mut self,
+        statement: &str,
+        relation: i64,
+        observer: &mut PgConnection,
+        started: Instant,
+    ) -> Result<(), sqlx::Error> {
+        sqlx::query("SELECT set_config('lock_timeout', '0', false), set_config('statement_timeout', '0', false)")
+            .execute(&mut self.connection)
+            .await?;
+        let attempt_started = Instant::now();
+        let (pid, lock_timeout, give_up_after) = (self.pid, self.lock_timeout, self.give_up_after);
+        let result = {
+            let work = pg::execute_counting(&mut self.connection, statement.to_owned());
+            tokio::pin!(work);
+            let mut is_second_phase = false;
+            loop {
+                tokio::select! {
+                    result = &mut work => break result,
+                    () = tokio::time::sleep(LOOK_EVERY) => {}
+                }
+                is_second_phase = is_second_phase || is_pending(observer, relation).await?;
+                let limit_passed =
+                    if is_second_phase { started.elapsed() > give_up_after } else { attempt_started.elapsed() > lock_timeout };
+                if limit_passed {
+                    // Should it get its lock in this very moment, the detach is pending, and is finished by the next run.
+                    sqlx::query("SELECT pg_cancel_backend($1)").bind(pid).execute(&mut *observer).await?;
+                    break work.await;
+                }
+            }
+        };
+        sqlx::query("SELECT set_config('lock_timeout', $1, false)")
+            .bind(lock_timeout.as_millis().to_string())
+            .execute(&mut self.connection)
+            .await?;
+        result.map(|_| ())
+    }
+
+    /// Who holds locks on these tables, the oldest transaction first.
+    pub async fn holders(&mut self, tables: &[i64]) -> Result<String> {
+        pg::lock_holders(&mut self.connection, tables).await
+    }
+}
+
+/// Two jobs on one table would detach, move and archive under each other's hands. The lock goes with the connection.
+pub async fn exclude_other_jobs(connection: &mut PgConnection, table: &TableName) -> Result<()> {
+    let name = lock_name(table.oid);
+    match pg::try_lock(connection, &name).await? {
+        true => Ok(()),
+        false => Err(busy(connection, &table.to_string(), &name).await?),
+    }
+}
+
+/// Jobs that delete rows go side by side, and not beside one that detaches, moves and archives: of these tables, or of partitioned tables
+/// that they are below. A lock of this run's own, on a connection that was just closed, ends within moments. `connection` has the
+/// application's search_path, and only takes the locks, which go with it.
+pub async fn exclude_jobs_of_partitions(settings: &pg::Settings, connection: &mut PgConnection, tables: &[i64]) -> Result<()> {
+    let mut looking = settings.connect().await?;
+    // Leaves alone would be a lock for each of thousands.
+    let shared: Vec<(i64, String, String)> = sqlx::query_as(
+        "WITH RECURSIVE above AS (
+             SELECT t.oid, i.inhparent AS parent FROM unnest($1::bigint[]::oid[]) t (oid) LEFT JOIN pg_inherits i ON i.inhrelid = t.oid
+             UNION SELECT a.parent, i.inhparent FROM above a LEFT JOIN pg_inherits i ON i.inhrelid = a.parent WHERE a.parent IS NOT NULL)
+         SELECT DISTINCT c.oid::bigint, n.nspname::text, c.relname::text
+         FROM above JOIN pg_class c ON c.oid = coalesce(above.parent, above.oid) JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1",
+    )
+    .bind(tables)
+    .fetch_all(&mut looking)
+    .await?;
+    let started = Instant::now();
+    for (oid, schema, name) in shared {
+        let table = TableName { oid, schema, name }.to_string();
+        let name = lock_name(oid);
+        while !pg::try_shared_lock(connection, &name).await? {
+            if started.elapsed() >= ENDING {
+                return Err(busy(&mut looking, &table, &name).await?);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    Ok(())
+}
+
+fn lock_name(table: i64) -> String {
+    format!("pgtend table {table}")
+}
+
+async fn busy(connection: &mut PgConnection, table: &str, lock: &str) -> Result<anyhow::Error> {
+    let holder = pg::lock_holder(connection, lock).await?;
+    let holder = holder.map_or_else(|| "a session that has just ended".to_owned(), |holder| holder.to_string());
+    Ok(Fault::new(Kind::Busy, format!("another job of pgtend works on {table}: {holder}")).into())
+}
+
+struct Failure {
+    error: sqlx::Error,
+    sql: String,
+}
+
+/// lock_not_available, deadlock_detected, and query_canceled: our own statement_timeout, or the observer.
+pub fn is_for_a_lock(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return false };
+    error.code().is_some_and(|code| ["55P03", "40P01", "57014"].contains(&code.as_ref()))
+}
+
+/// Whether a detach of this partition is in its second phase, or was left there.
+async fn is_pending(connection: &mut PgConnection, relation: i64) -> Result<bool, sqlx::Error> {
+    let pending: Option<bool> =
+        sqlx::query_scalar("SELECT bool_or(inhdetachpending) FROM pg_inherits WHERE inhrelid = $1::bigint::oid")
+            .bind(relation)
+            .fetch_one(connection)
+            .await?;
+    Ok(pending.unwrap_or(false))
+}
+
+/// Between half and one and a half of it: two programs that met once would meet again otherwise.
+fn jittered(pause: Duration) -> Duration {
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    pause / 2 + pause.mul_f64((random % 1000) as f64 / 1000.0)
+}

@@ -1,0 +1,249 @@
+//! SHA-256 of an object in blocks, so that whoever reads it can prove each part before anything is made of it. The hash of the
+//! whole is known at the end only, when a restore has run everything.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// What is hashed as bytes; larger blocks are hashed from the hashes of these.
+const LEAF_BYTES: u64 = 1 << 20;
+
+/// More blocks would make the manifest grow with the database; then each is twice as long. A block is what a reader has to hold:
+/// 64 MiB of a dump of 1 TiB.
+const BLOCKS_MOST: usize = 16_384;
+
+type Hash = [u8; 32];
+
+/// The blocks of an object, from its first byte. The hash of a block of 1 MiB is that of its bytes; of a block of twice the length,
+/// it is the hash of the hashes of its two halves, or the hash of the first half where there is no second.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blocks {
+    /// Of all but the last, which may be shorter: 1 MiB times a power of two.
+    pub block_bytes: u64,
+    /// In hexadecimal.
+    pub sha256: Vec<String>,
+}
+
+/// Takes the bytes of an object in order.
+#[derive(Default)]
+pub struct Hasher(Leaves);
+
+impl Hasher {
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.0.push(bytes);
+    }
+
+    pub fn finish(self) -> Blocks {
+        self.blocks_of_at_most(BLOCKS_MOST)
+    }
+
+    fn blocks_of_at_most(self, most: usize) -> Blocks {
+        let mut hashes = self.0.finish();
+        let mut block_bytes = LEAF_BYTES;
+        while hashes.len() > most.max(1) {
+            hashes = halved(&hashes);
+            block_bytes *= 2;
+        }
+        Blocks { block_bytes, sha256: hashes.iter().map(|hash| hex::encode(hash)).collect() }
+    }
+}
+
+#[derive(Default)]
+struct Leaves {
+    done: Vec<Hash>,
+    open: Sha256,
+    open_bytes: u64,
+}
+
+impl Leaves {
+    fn push(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let count = bytes.len().min((LEAF_BYTES - self.open_bytes) as usize);
+            let (own, rest) = bytes.split_at(count);
+            self.open.update(own);
+            self.open_bytes += count as u64;
+            bytes = rest;
+            if self.open_bytes == LEAF_BYTES {
+                self.close();
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        self.done.push(std::mem::take(&mut self.open).finalize().into());
+        self.open_bytes = 0;
+    }
+
+    fn finish(mut self) -> Vec<Hash> {
+        if self.open_bytes > 0 {
+            self.close();
+        }
+        self.done
+    }
+
+    /// The hash of all that was pushed, as of one block.
+    fn root(self) -> Option<Hash> {
+        let mut hashes = self.finish();
+        while hashes.len() > 1 {
+            hashes = halved(&hashes);
+        }
+        hashes.pop()
+    }
+}
+
+/// One hash in the place of two.
+fn halved(hashes: &[Hash]) -> Vec<Hash> {
+    let of_pair = |pair: &[Hash]| match pair {
+        [first, second] => Sha256::new().chain_update(first).chain_update(second).finalize().into(),
+        alone => alone.first().copied().unwrap_or_default(),
+    };
+    hashes.chunks(2).map(of_pair).collect()
+}
+
+/// Compares an object with its blocks as its bytes come by.
+pub struct Proof {
+    blocks: Blocks,
+    total_bytes: u64,
+    leaves: Leaves,
+    /// Bytes that came by.
+    position: u64,
+    /// Bytes, from the first, of which it is known that they are right.
+    proved: u64,
+    differs: Arc<AtomicBool>,
+}
+
+impl Proof {
+    /// `differs` is set before any byte is let through that is not as written.
+    pub fn new(blocks: Blocks, total_bytes: u64, differs: Arc<AtomicBool>) -> Self {
+        Self::of_at_most(BLOCKS_MOST, blocks, total_bytes, differs)
+    }
+
+    /// A block is held in memory: one that is longer than its writer would make it is none of ours.
+    fn of_at_most(most: usize, blocks: Blocks, total_bytes: u64, differs: Arc<AtomicBool>) -> Self {
+        let mut longest = LEAF_BYTES;
+        while total_bytes.div_ceil(longest) > most as u64 {
+            longest *= 2;
+        }
+        let is_sound = (LEAF_BYTES..=longest).contains(&blocks.block_bytes)
+            && (blocks.block_bytes / LEAF_BYTES).is_power_of_two()
+            && blocks.block_bytes.is_multiple_of(LEAF_BYTES)
+            && blocks.sha256.len() as u64 == total_bytes.div_ceil(blocks.block_bytes);
+        differs.store(!is_sound, Relaxed);
+        Self { blocks, total_bytes, leaves: Leaves::default(), position: 0, proved: 0, differs }
+    }
+
+    /// How many bytes, from the first, may be let through: those that are proved, or all once it is known that some differ.
+    pub fn feed(&mut self, mut bytes: &[u8]) -> u64 {
+        while !bytes.is_empty() && !self.differs.load(Relaxed) {
+            let end = (self.proved + self.blocks.block_bytes).min(self.total_bytes);
+            let count = bytes.len().min((end - self.position) as usize);
+            let (own, rest) = bytes.split_at(count);
+            self.leaves.push(own);
+            self.position += count as u64;
+            bytes = rest;
+            if self.position < end {
+                break;
+            }
+            // At the end of all blocks there is nothing to compare what still comes with.
+            let expected = self.blocks.sha256.get((self.proved / self.blocks.block_bytes) as usize);
+            let found = std::mem::take(&mut self.leaves).root().map(|hash| hex::encode(hash));
+            if expected.is_none() || expected != found.as_ref() {
+                self.differs.store(true, Relaxed);
+            }
+            self.proved = end;
+        }
+        self.may_pass()
+    }
+
+    /// No more bytes come. What was not proved until now never is.
+    pub fn finish(&mut self) -> u64 {
+        if self.proved != self.total_bytes {
+            self.differs.store(true, Relaxed);
+        }
+        self.may_pass()
+    }
+
+    fn may_pass(&self) -> u64 {
+        if self.differs.load(Relaxed) { u64::MAX } else { self.proved }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn object(bytes: usize) -> Vec<u8> {
+        (0..bytes).map(|at| (at * 31 % 251) as u8).collect()
+    }
+
+    fn blocks(object: &[u8], most: usize) -> Blocks {
+        let mut hasher = Hasher::default();
+        object.chunks(300_001).for_each(|piece| hasher.push(piece));
+        hasher.blocks_of_at_most(most)
+    }
+
+    /// How many bytes passed before anything was known to differ, and whether it was.
+    fn read(most: usize, object: &[u8], blocks: &Blocks, total_bytes: u64, piece: usize) -> (u64, bool) {
+        let differs = Arc::new(AtomicBool::new(false));
+        let mut proof = Proof::of_at_most(most, blocks.clone(), total_bytes, Arc::clone(&differs));
+        let mut passed = 0;
+        for piece in object.chunks(piece) {
+            let may_pass = proof.feed(piece);
+            if may_pass != u64::MAX {
+                passed = may_pass;
+            }
+        }
+        proof.finish();
+        (passed, differs.load(Relaxed))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_was_written_passes_and_one_other_byte_never_does(
+            bytes in 0_usize..6_000_000, most in 1_usize..8, piece in 1000_usize..3_000_000, at in any::<proptest::sample::Index>(),
+        ) {
+            let mut object = object(bytes);
+            let blocks = blocks(&object, most);
+            prop_assert!(blocks.sha256.len() <= most);
+            prop_assert_eq!(read(most, &object, &blocks, bytes as u64, piece), (bytes as u64, false));
+            if bytes > 0 {
+                let at = at.index(bytes);
+                object[at] ^= 1;
+                let (passed, differs) = read(most, &object, &blocks, bytes as u64, piece);
+                prop_assert!(differs && passed <= at as u64, "{passed} of {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn objects_that_are_longer_or_shorter_and_blocks_that_nobody_wrote_differ() {
+        let object = object(2_500_000);
+        let right = blocks(&object, 8);
+        let total = object.len() as u64;
+        assert_eq!(right.sha256.len(), 3);
+        let longer = [&object[..], b"x"].concat();
+        for (object, blocks, total) in [
+            (&longer[..], right.clone(), total),
+            (&object[..2_000_000], right.clone(), total),
+            (&object[..], Blocks { block_bytes: 0, ..right.clone() }, total),
+            (&object[..], Blocks { block_bytes: 3 << 20, ..right.clone() }, total),
+            (&object[..], Blocks { block_bytes: u64::MAX, ..right.clone() }, total),
+            (&object[..], Blocks { sha256: vec![], ..right.clone() }, total),
+            (&object[..], right.clone(), u64::MAX / 4),
+            (&object[..], Blocks { block_bytes: 4 << 20, sha256: vec![right.sha256[0].clone()] }, total),
+        ] {
+            assert!(read(8, object, &blocks, total, 100_000).1, "{blocks:?}");
+        }
+        assert_eq!(read(8, b"", &blocks_of_nothing(), 0, 1), (0, false));
+    }
+
+    fn blocks_of_nothing() -> Blocks {
+        Hasher::default().finish()
+    }
+}

@@ -1,0 +1,98 @@
+//! Reads an object of members: hashes it, proves it block by block, decodes it on a thread of its own.
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
+
+use anyhow::{Context as _, Result};
+use bytes::{Buf as _, Bytes as Chunk};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{mpsc, oneshot};
+
+use super::blocks::Proof;
+use super::compress::{self, Compression, DecodeError};
+use crate::base::progress::Phase;
+use crate::base::thread;
+use crate::store::Reader;
+
+/// Chunks on their way from the store to the decoder.
+const QUEUED_CHUNKS: usize = 4;
+
+/// An object that was read to its end.
+pub struct Decoded<S> {
+    pub bytes: u64,
+    pub sha256: String,
+    pub members: Result<u64, DecodeError>,
+    pub state: S,
+}
+
+/// Reads an object of members to its end, hashes it, shows its bytes to `see`, and hands the decoded bytes to `feed` on a thread of
+/// its own, up to where they do not decode or `feed` returns an error. With a `proof`, bytes wait until it lets them through. An error of this function is the store's or the network's,
+/// and says nothing about the object.
+pub async fn decode_object<S: Send + 'static>(
+    mut reader: Reader,
+    compression: Compression,
+    phase: &Phase,
+    mut proof: Option<Proof>,
+    mut state: S,
+    mut feed: impl FnMut(&mut S, &[u8]) -> io::Result<()> + Send + 'static,
+    mut see: impl FnMut(&[u8]),
+) -> Result<Decoded<S>> {
+    let (chunk_sender, chunk_receiver) = mpsc::channel(QUEUED_CHUNKS);
+    let (end_sender, end_receiver) = oneshot::channel();
+    thread::spawn("decode", move || {
+        let source = io::BufReader::with_capacity(64 << 10, ChunkReader { chunks: chunk_receiver, current: Chunk::new() });
+        let members = compress::decode(compression, source, |bytes| feed(&mut state, bytes));
+        let _ = end_sender.send((members, state));
+    })?;
+    let mut hash = Sha256::new();
+    let mut bytes = 0;
+    let mut sent = 0;
+    let mut waiting = VecDeque::new();
+    let mut decoder_listens = true;
+    let mut has_more = true;
+    while has_more {
+        let may_pass = match reader.chunk().await? {
+            Some(chunk) => {
+                hash.update(&chunk);
+                see(&chunk);
+                bytes += chunk.len() as u64;
+                phase.advance(chunk.len() as u64);
+                let may_pass = proof.as_mut().map_or(u64::MAX, |proof| proof.feed(&chunk));
+                waiting.push_back(chunk);
+                may_pass
+            }
+            None => {
+                has_more = false;
+                proof.as_mut().map_or(u64::MAX, Proof::finish)
+            }
+        };
+        while let Some(chunk) = waiting.pop_front_if(|chunk| sent + chunk.len() as u64 <= may_pass) {
+            sent += chunk.len() as u64;
+            // A decoder that has stopped says why at the end; the hash is of the whole object in any case.
+            decoder_listens = decoder_listens && chunk_sender.send(chunk).await.is_ok();
+        }
+    }
+    drop(chunk_sender);
+    let (members, state) = end_receiver.await.context("the decoding thread ended")?;
+    Ok(Decoded { bytes, sha256: hex::encode(hash.finalize()), members, state })
+}
+
+/// Chunks that arrive, as something to read from a thread.
+struct ChunkReader {
+    chunks: mpsc::Receiver<Chunk>,
+    current: Chunk,
+}
+
+impl Read for ChunkReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.chunks.blocking_recv() {
+                Some(chunk) => self.current = chunk,
+                None => return Ok(0),
+            }
+        }
+        let count = buffer.len().min(self.current.len());
+        self.current.copy_to_slice(&mut buffer[..count]);
+        Ok(count)
+    }
+}

@@ -1,0 +1,6 @@
+//! The format of dumps and archives: one ordinary gzip or zstd file of independent members, and what proves its bytes.
+
+pub mod blocks;
+pub mod compress;
+pub mod decode;
+pub mod index;

@@ -1,0 +1,158 @@
+//! Finds the right pg_dump: the server's own major version, else the nearest newer one. pg_dump refuses servers
+//! newer than itself, so an older one is refused here, before anything has started.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::base::child;
+use crate::base::fault::{Fault, Kind};
+use crate::pg;
+
+/// A folder with pg_dump, pg_dumpall and psql of one version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tools {
+    pub folder: PathBuf,
+    pub major: u32,
+    /// `pg_dump (PostgreSQL) 18.4`.
+    pub version: String,
+}
+
+impl Tools {
+    pub fn command(&self, tool: &str) -> Command {
+        Command::new(self.folder.join(tool))
+    }
+}
+
+/// The tools for a server of `server_major`. `bin_dir` is looked in first.
+pub async fn find(bin_dir: Option<&Path>, server_major: u32) -> Result<Tools> {
+    let mut found = Vec::new();
+    for folder in folders(bin_dir) {
+        if let Some(tools) = inspect(&folder).await {
+            // Nothing beats the server's own version, and folders come in order of preference.
+            if tools.major == server_major {
+                return Ok(tools);
+            }
+            found.push(tools);
+        }
+    }
+    choose(&found, server_major).map_err(|reason| Fault::new(Kind::Configuration, reason).into())
+}
+
+/// The tools for restoring into such a server. psql speaks to newer servers, too, so the newest there is will do.
+pub async fn find_for_restore(bin_dir: Option<&Path>, server_major: u32) -> Result<Tools> {
+    let mut found = Vec::new();
+    for folder in folders(bin_dir) {
+        found.extend(inspect(&folder).await);
+    }
+    let newest = found.iter().max_by_key(|tools| tools.major).cloned();
+    match choose(&found, server_major) {
+        Ok(tools) => Ok(tools),
+        Err(reason) => newest.ok_or_else(|| Fault::new(Kind::Configuration, reason).into()),
+    }
+}
+
+/// Connects as pg_dump would, with its very environment: psql takes the same library's way in. What it did is for people.
+pub async fn way_in(tools: &Tools, settings: &pg::Settings) -> Result<String> {
+    let mut command = tools.command("psql");
+    settings.apply_to(&mut command);
+    command.args(["--no-psqlrc", "--no-password", "--tuples-only", "--no-align"]);
+    command
+        .args(["--command", "SELECT coalesce((SELECT version FROM pg_catalog.pg_stat_ssl WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND ssl), 'no TLS')"]);
+    match child::output(command).await {
+        Ok(tls) => Ok(format!("connects ({})", tls.trim())),
+        Err(error) => Err(error.context(Fault::new(
+            Kind::Configuration,
+            "pg_dump and psql cannot connect with what this database is configured with",
+        ))),
+    }
+}
+
+/// Pure: the same major, else the nearest newer.
+fn choose(found: &[Tools], server_major: u32) -> Result<Tools, String> {
+    if let Some(tools) = found.iter().filter(|tools| tools.major >= server_major).min_by_key(|tools| tools.major) {
+        return Ok(tools.clone());
+    }
+    let seen = match found.iter().max_by_key(|tools| tools.major) {
+        Some(newest) => format!("the newest pg_dump here is {} in {}", newest.major, newest.folder.display()),
+        None => "there is no pg_dump here".to_owned(),
+    };
+    Err(format!(
+        "the server is PostgreSQL {server_major} and {seen}, which cannot dump it: install postgresql-client-{server_major} \
+         (Debian, Ubuntu) or postgresql{server_major} (Red Hat), or set tools.bin_dir in the configuration"
+    ))
+}
+
+/// Where packages put client tools: Debian and Ubuntu, Red Hat's PGDG packages, Homebrew, then PATH.
+fn folders(bin_dir: Option<&Path>) -> Vec<PathBuf> {
+    let mut folders: Vec<PathBuf> = bin_dir.map(Path::to_owned).into_iter().collect();
+    for (parent, prefix, suffix) in [
+        ("/usr/lib/postgresql", "", "bin"),
+        ("/usr", "pgsql-", "bin"),
+        ("/opt/homebrew/opt", "postgresql@", "bin"),
+        ("/usr/local/opt", "postgresql@", "bin"),
+    ] {
+        let Ok(entries) = std::fs::read_dir(parent) else { continue };
+        let mut versions: Vec<(u32, PathBuf)> = entries
+            .flatten()
+            .filter_map(|entry| {
+                let major = entry.file_name().to_str()?.strip_prefix(prefix)?.parse().ok()?;
+                Some((major, entry.path().join(suffix)))
+            })
+            .collect();
+        versions.sort();
+        folders.extend(versions.into_iter().map(|(_, path)| path));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    folders.extend(std::env::split_paths(&path).filter(|folder| !folder.as_os_str().is_empty()));
+    folders.retain(|folder| folder.join("pg_dump").is_file());
+    folders.dedup();
+    folders
+}
+
+async fn inspect(folder: &Path) -> Option<Tools> {
+    let mut command = Command::new(folder.join("pg_dump"));
+    command.arg("--version");
+    let version = child::output(command).await.ok()?.trim().to_owned();
+    Some(Tools { folder: folder.to_owned(), major: major_of(&version)?, version })
+}
+
+/// `pg_dump (PostgreSQL) 15.18 (Debian …)` is 15; `18beta1` is 18.
+fn major_of(version: &str) -> Option<u32> {
+    let number = version.split(") ").nth(1)?;
+    let digits: String = number.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tools(majors: &[u32]) -> Vec<Tools> {
+        majors
+            .iter()
+            .map(|major| Tools { folder: format!("/pg/{major}").into(), major: *major, version: String::new() })
+            .collect()
+    }
+
+    #[test]
+    fn the_same_major_wins_then_the_nearest_newer() {
+        assert_eq!(choose(&tools(&[14, 16, 18]), 16).unwrap().major, 16);
+        assert_eq!(choose(&tools(&[14, 17, 18]), 16).unwrap().major, 17);
+    }
+
+    #[test]
+    fn an_older_pg_dump_is_refused_with_the_package_to_install() {
+        let reason = choose(&tools(&[14, 15]), 18).unwrap_err();
+        assert!(reason.contains("postgresql-client-18") && reason.contains("15 in /pg/15"), "{reason}");
+        assert!(choose(&[], 18).unwrap_err().contains("no pg_dump here"));
+    }
+
+    #[test]
+    fn versions_are_read_as_packagers_write_them() {
+        assert_eq!(major_of("pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"), Some(15));
+        assert_eq!(major_of("pg_dump (PostgreSQL) 18beta1"), Some(18));
+        assert_eq!(major_of("something else"), None);
+    }
+}

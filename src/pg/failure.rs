@@ -1,0 +1,135 @@
+//! What an error means: its kind, its words in one line, and the exit code that it becomes.
+
+use std::process::ExitCode;
+
+use sqlx::postgres::PgDatabaseError;
+
+use crate::base::fault::{Fault, Kind};
+use crate::base::toml_file::Problems;
+
+/// The kind of an error, wherever in its chain it was said.
+pub fn kind_of(error: &anyhow::Error) -> Option<Kind> {
+    if let Some(fault) = error.downcast_ref::<Fault>() {
+        return Some(fault.kind);
+    }
+    if error.downcast_ref::<Problems>().is_some() {
+        return Some(Kind::Configuration);
+    }
+    error.chain().find_map(|cause| {
+        cause
+            .downcast_ref::<Fault>()
+            .map(|fault| fault.kind)
+            .or_else(|| cause.downcast_ref::<sqlx::Error>().and_then(kind_of_sqlx))
+            .or_else(|| cause.downcast_ref::<Said>().and_then(|said| said.kind))
+    })
+}
+
+/// An error and its causes in one line, without what is said twice: sqlx repeats a server's message, with a line of
+/// the server's source, and as its own cause.
+pub fn in_a_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let said = match cause.downcast_ref::<sqlx::Error>() {
+            Some(error) => words_of(error),
+            None => cause.to_string(),
+        };
+        if !line.contains(&said) {
+            line += if line.is_empty() { "" } else { ": " };
+            line += &said;
+        }
+        if matches!(cause.downcast_ref::<sqlx::Error>(), Some(sqlx::Error::Database(_))) {
+            break;
+        }
+    }
+    line
+}
+
+pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    ExitCode::from(match kind_of(error) {
+        Some(Kind::Configuration) => 78,
+        Some(Kind::Unreachable) => 69,
+        Some(Kind::Permission) => 77,
+        Some(Kind::Busy | Kind::NotNow) => 75,
+        Some(Kind::Cancelled) => 143,
+        Some(Kind::TimedOut | Kind::Unknown) | None => 1,
+    })
+}
+
+/// The SQLSTATE of a server's refusal, where there is one.
+pub fn sql_state(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| match (cause.downcast_ref::<sqlx::Error>(), cause.downcast_ref::<Said>()) {
+        (Some(sqlx::Error::Database(said)), _) => said.code().map(std::borrow::Cow::into_owned),
+        (_, Some(said)) => said.sql_state.clone(),
+        _ => None,
+    })
+}
+
+/// An error as the server said it, with its kind.
+pub fn in_its_own_words(error: sqlx::Error) -> anyhow::Error {
+    match &error {
+        sqlx::Error::Database(said) => {
+            let sql_state = said.code().map(std::borrow::Cow::into_owned);
+            Said { words: words_of(&error), sql_state, kind: kind_of_sqlx(&error) }.into()
+        }
+        _ => error.into(),
+    }
+}
+
+/// A server's refusal in its own words.
+#[derive(Debug, thiserror::Error)]
+#[error("{words}")]
+pub struct Said {
+    words: String,
+    sql_state: Option<String>,
+    pub kind: Option<Kind>,
+}
+
+/// What the server said, with what explains it, and without the line of its source that sqlx adds.
+pub fn words_of(error: &sqlx::Error) -> String {
+    let sqlx::Error::Database(said) = error else { return error.to_string() };
+    let mut text = said.message().to_owned();
+    if let Some(said) = said.try_downcast_ref::<PgDatabaseError>() {
+        for (what, more) in [("detail", said.detail()), ("hint", said.hint())] {
+            if let Some(more) = more {
+                text += &format!("; {what}: {more}");
+            }
+        }
+        if kind_of_sqlx(error).is_none() {
+            text += &format!(" (SQLSTATE {})", said.code());
+        }
+    }
+    text
+}
+
+/// The kind of a failure by its SQLSTATE class (PostgreSQL manual, appendix A) or by its transport.
+pub fn kind_of_sqlx(error: &sqlx::Error) -> Option<Kind> {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut => Some(Kind::Unreachable),
+        sqlx::Error::Database(error) => match error.code()?.as_ref() {
+            "42501" | "28000" | "28P01" => Some(Kind::Permission),
+            "3D000" => Some(Kind::Configuration),
+            "57P01" | "57P02" | "57P03" | "53300" => Some(Kind::Unreachable),
+            // 08P01 is a statement that takes other parameters than it is given: the connection is well.
+            code if code.starts_with("08") && code != "08P01" => Some(Kind::Unreachable),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn a_kind_is_found_under_and_over_other_contexts() {
+        let under = anyhow::Error::new(Fault::new(Kind::Busy, "busy")).context("run").context("job");
+        assert_eq!(kind_of(&under), Some(Kind::Busy));
+        let over =
+            Err::<(), _>(std::io::Error::other("x")).context(Fault::new(Kind::Permission, "no")).context("job").unwrap_err();
+        assert_eq!(kind_of(&over), Some(Kind::Permission));
+        assert_eq!(kind_of(&anyhow::anyhow!("plain")), None);
+    }
+}

@@ -1,0 +1,309 @@
+//! Talking to PostgreSQL: where a server is, connections, quoting, and what its errors mean.
+//!
+//! The only file with `AssertSqlSafe`: identifiers reach SQL through [`identifier`], literals of utility
+//! statements (which take no bound values) through [`literal`], all other values are bound.
+
+pub mod client_tools;
+pub mod clock;
+mod contract;
+pub mod failure;
+mod parameters;
+mod passfile;
+mod pooler;
+mod route;
+mod service;
+mod session;
+mod settings;
+pub mod table;
+mod tls;
+#[doc(hidden)]
+pub mod url;
+
+pub use contract::{Purpose, SEARCH_PATH};
+pub use failure::{in_its_own_words, sql_state, words_of};
+pub use pooler::TRANSACTION_POOLER;
+pub use settings::Settings;
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use futures_util::stream::BoxStream;
+use sqlx::postgres::{PgArguments, PgConnection, PgCopyIn};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, Executor as _, Postgres, Row as _};
+
+use crate::base::terminal::turns_text;
+/// A quoted identifier, whatever is in the name. PostgreSQL itself allows all but NUL, which cannot occur in a
+/// catalog; one that comes from elsewhere is dropped rather than let through.
+pub fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('\0', "").replace('"', "\"\""))
+}
+
+/// `"schema"."name"`.
+pub fn qualified(schema: &str, name: &str) -> String {
+    format!("{}.{}", identifier(schema), identifier(name))
+}
+
+/// A string literal for a statement that takes no bound values (CREATE DATABASE). `E''` makes it independent
+/// of standard_conforming_strings.
+pub fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\0', "").replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// A comment, `-- ` and one line, whatever is in a name or a statement of others. The server ends a comment at LF and CR; editors and other tools
+/// also at U+0085, U+2028 and U+2029.
+pub fn comment(text: &str) -> String {
+    let is_space = |letter: char| letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}') || turns_text(letter);
+    format!("-- {}", text.replace(is_space, " "))
+}
+
+/// Runs a statement made by [`identifier`] and [`literal`].
+pub async fn execute(connection: &mut PgConnection, sql: String) -> Result<()> {
+    connection.execute(AssertSqlSafe(sql)).await?;
+    Ok(())
+}
+
+/// The same by the simple protocol, with sqlx's error: for SET and SHOW before a session is ours.
+async fn execute_plain(connection: &mut PgConnection, sql: String) -> sqlx::Result<()> {
+    connection.execute(AssertSqlSafe(sql)).await.map(drop)
+}
+
+/// What is committed here is on disk when COMMIT answers, though the database or the role has synchronous_commit off for
+/// itself: an archive says that its rows are deleted. Who waits for standbys, and how, stays the server's wish.
+pub async fn commit_durably(connection: &mut PgConnection) -> Result<()> {
+    let now = fetch_text(connection, "SHOW synchronous_commit".to_owned()).await?;
+    if now.as_deref() == Some("off") {
+        execute(connection, "SET synchronous_commit = on".to_owned()).await?;
+    }
+    Ok(())
+}
+
+/// The search_path is ours again, after code of somebody else has run in the session: a trigger's set_config outlives its
+/// transaction.
+pub async fn reset_search_path(connection: &mut PgConnection) -> Result<()> {
+    execute(connection, contract::SET_SEARCH_PATH.to_owned()).await
+}
+
+/// The same, with the number of rows it touched, and with an error whose SQLSTATE the caller reads.
+pub async fn execute_counting(connection: &mut PgConnection, sql: String) -> Result<u64, sqlx::Error> {
+    Ok(connection.execute(AssertSqlSafe(sql)).await?.rows_affected())
+}
+
+/// Runs one statement, and no more: in the extended protocol the server refuses several in one message, whatever looked like
+/// one to us.
+pub async fn execute_single(connection: &mut PgConnection, sql: String) -> Result<(), sqlx::Error> {
+    sqlx::query(AssertSqlSafe(sql)).persistent(false).execute(connection).await?;
+    Ok(())
+}
+
+/// The first row of a query made by [`identifier`] and [`literal`]; its one column is text.
+pub async fn fetch_text(connection: &mut PgConnection, sql: String) -> Result<Option<String>> {
+    let text: Option<Option<String>> =
+        sqlx::query_scalar(AssertSqlSafe(sql)).fetch_optional(connection).await.map_err(in_its_own_words)?;
+    Ok(text.flatten())
+}
+
+/// All rows of a query made by [`identifier`] and [`literal`].
+pub async fn fetch_all_as<T>(connection: &mut PgConnection, sql: String) -> Result<Vec<T>>
+where
+    T: for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow> + Send + Unpin,
+{
+    sqlx::query_as(AssertSqlSafe(sql)).fetch_all(connection).await.map_err(in_its_own_words)
+}
+
+/// A statement made by [`identifier`], for values to be bound to.
+pub fn query<'q>(sql: String) -> Query<'q, Postgres, PgArguments> {
+    sqlx::query(AssertSqlSafe(sql))
+}
+
+/// Runs somebody's own SQL as it stands. Returns the number of rows of each of its commands by the server's count: affected, or returned
+/// and thrown away.
+pub async fn execute_script(connection: &mut PgConnection, sql: &str) -> Result<Vec<u64>> {
+    let mut rows = Vec::new();
+    let mut results = connection.fetch_many(AssertSqlSafe(sql));
+    while let Some(result) = results.try_next().await.map_err(in_its_own_words)? {
+        if let sqlx::Either::Left(done) = result {
+            rows.push(done.rows_affected());
+        }
+    }
+    Ok(rows)
+}
+
+/// The rows of a query in COPY's text format. To be read to its end, or its connection is of no use any more.
+pub async fn copy_out<'c>(connection: &'c mut PgConnection, query: &str) -> Result<BoxStream<'c, sqlx::Result<Bytes>>> {
+    connection.copy_out_raw(&format!("COPY ({query}) TO STDOUT")).await.map_err(in_its_own_words)
+}
+
+/// Rows in COPY's text format, to be sent to a table.
+pub async fn copy_in<'c>(connection: &'c mut PgConnection, table: &str, columns: &str) -> Result<PgCopyIn<&'c mut PgConnection>> {
+    connection.copy_in_raw(&format!("COPY {table} {columns} FROM STDIN")).await.map_err(in_its_own_words)
+}
+
+/// The same, by a dump's own `COPY … FROM stdin`, and with an error whose SQLSTATE the caller reads.
+pub async fn copy_in_by<'c>(connection: &'c mut PgConnection, statement: &str) -> sqlx::Result<PgCopyIn<&'c mut PgConnection>> {
+    connection.copy_in_raw(statement).await
+}
+
+/// Stops what another connection of ours is doing: a server does not notice that its client went away before
+/// it has something to say.
+pub async fn cancel_backend(settings: &Settings, pid: i32) -> Result<()> {
+    let mut connection = settings.connect().await?;
+    sqlx::query("SELECT pg_catalog.pg_cancel_backend($1)").bind(pid).execute(&mut connection).await?;
+    Ok(())
+}
+
+pub async fn backend_pid(connection: &mut PgConnection) -> Result<i32> {
+    Ok(sqlx::query_scalar("SELECT pg_catalog.pg_backend_pid()").fetch_one(connection).await?)
+}
+
+/// What a session is in between two statements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InTransaction {
+    No,
+    /// When it began, by which one transaction is told from the next.
+    Since(String),
+    /// A statement of it has failed: only ROLLBACK is taken.
+    Failed,
+}
+
+/// Asked by the simple protocol, where a statement outside of a transaction block begins its own at the very time at which the
+/// server took it; in the extended one Parse begins it, and Execute has a later time.
+pub async fn in_transaction(connection: &mut PgConnection) -> Result<InTransaction> {
+    let sql = "SELECT (pg_catalog.now() OPERATOR(pg_catalog.<>) pg_catalog.statement_timestamp())::pg_catalog.text,
+                      pg_catalog.now()::pg_catalog.text";
+    let row = match connection.fetch_one(sql).await {
+        Ok(row) => row,
+        // in_failed_sql_transaction
+        Err(sqlx::Error::Database(said)) if said.code().as_deref() == Some("25P02") => return Ok(InTransaction::Failed),
+        Err(error) => return Err(in_its_own_words(error)),
+    };
+    let (is_open, began): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+    Ok(if is_open == "true" { InTransaction::Since(began) } else { InTransaction::No })
+}
+
+/// Sets a parameter of the session.
+pub async fn set(connection: &mut PgConnection, name: &str, value: &str) -> Result<()> {
+    sqlx::query("SELECT pg_catalog.set_config($1, $2, false)").bind(name).bind(value).execute(connection).await?;
+    Ok(())
+}
+
+/// What a server says about itself.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// As in `server_version_num`: 180004 is 18.4.
+    pub version_num: i32,
+    pub version: String,
+}
+
+impl Server {
+    pub async fn of(connection: &mut PgConnection) -> Result<Self> {
+        let (number, version): (String, String) =
+            sqlx::query_as("SELECT current_setting('server_version_num'), current_setting('server_version')")
+                .fetch_one(connection)
+                .await?;
+        // Debian adds its package's name: "15.18 (Debian 15.18-0+deb12u1)".
+        let version = version.split(' ').next().unwrap_or_default().to_owned();
+        Ok(Self { version_num: number.parse().context("server_version_num is not a number")?, version })
+    }
+
+    pub fn major(&self) -> u32 {
+        self.version_num as u32 / 10_000
+    }
+}
+
+/// Takes the session lock of a job on a database: true when nobody else holds it. It is let go when the
+/// connection ends, however it ends.
+pub async fn try_lock(connection: &mut PgConnection, name: &str) -> Result<bool> {
+    let locked = sqlx::query_scalar("SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended($1, 0))")
+        .bind(name)
+        .fetch_one(connection)
+        .await?;
+    Ok(locked)
+}
+
+/// The same with others that take it so, and with nobody who took it for himself.
+pub async fn try_shared_lock(connection: &mut PgConnection, name: &str) -> Result<bool> {
+    let locked = sqlx::query_scalar("SELECT pg_catalog.pg_try_advisory_lock_shared(pg_catalog.hashtextextended($1, 0))")
+        .bind(name)
+        .fetch_one(connection)
+        .await?;
+    Ok(locked)
+}
+
+/// Who holds a lock; shown as "server process 123 (pgtend, from 10.0.0.1, connected since 02:00)".
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Holder {
+    words: String,
+    /// Its last statement; empty where the role may not see it.
+    pub query: String,
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+/// Who holds that lock.
+pub async fn lock_holder(connection: &mut PgConnection, name: &str) -> Result<Option<Holder>> {
+    let holder = sqlx::query_as(
+        "SELECT format('server process %s (%s, from %s, connected since %s)', a.pid, a.application_name,
+                       coalesce(a.client_addr::text, 'local'), to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SSOF')) AS words,
+                coalesce(a.query, '') AS query
+         FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+         WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+           AND ((l.classid::bigint << 32) | l.objid::bigint) = hashtextextended($1, 0)",
+    )
+    .bind(name)
+    .fetch_optional(connection)
+    .await?;
+    Ok(holder)
+}
+
+/// Who holds locks on these tables, the oldest transaction first; empty when nobody does. A prepared transaction has no process, and
+/// holds its locks until a person ends it.
+pub async fn lock_holders(connection: &mut PgConnection, tables: &[i64]) -> Result<String> {
+    let holders: Vec<String> = sqlx::query_scalar(
+        "SELECT who FROM (
+             SELECT DISTINCT ON (a.xact_start, a.pid) a.xact_start AS since, format('server process %s (%s, %s) has %s on %s since %s', a.pid, a.usename,
+                    coalesce(nullif(a.application_name, ''), a.backend_type), l.mode, l.relation::regclass,
+                    to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || 'Z') AS who
+             FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+             WHERE l.locktype = 'relation' AND l.granted AND l.relation::bigint = ANY($1) AND a.pid <> pg_backend_pid()
+               AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+             ORDER BY a.xact_start, a.pid, l.mode LIMIT 3) session
+         UNION ALL
+         SELECT who FROM (
+             SELECT DISTINCT ON (p.prepared, p.gid) p.prepared AS since, format('prepared transaction %L (%s, since %s) has %s on %s: COMMIT PREPARED or ROLLBACK PREPARED ends it',
+                    p.gid, p.owner, to_char(p.prepared AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || 'Z', l.mode, l.relation::regclass) AS who
+             FROM pg_prepared_xacts p
+             -- Its locks have the number that its session had, and '-1/' before its own after a restart.
+             JOIN pg_locks x ON x.pid IS NULL AND x.locktype = 'transactionid' AND x.transactionid = p.transaction
+             JOIN pg_locks l ON l.virtualtransaction = x.virtualtransaction
+             WHERE l.pid IS NULL AND l.locktype = 'relation' AND l.granted AND l.relation::bigint = ANY($1)
+               AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+             ORDER BY p.prepared, p.gid, l.mode LIMIT 3) prepared",
+    )
+    .bind(tables)
+    .fetch_all(connection)
+    .await?;
+    Ok(holders.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_names_stay_names() {
+        assert_eq!(identifier("we\"ird; drop"), "\"we\"\"ird; drop\"");
+        assert_eq!(qualified("Ö", "a.b"), "\"Ö\".\"a.b\"");
+        assert_eq!(literal("it's \\ x"), "E'it''s \\\\ x'");
+    }
+
+    #[test]
+    fn a_comment_is_one_line_whatever_is_in_it() {
+        assert_eq!(comment("x\nDROP\r\u{85}\u{2028}\u{2029}\x0b\x1b\u{202e}--ü"), "-- x DROP       --ü");
+    }
+}

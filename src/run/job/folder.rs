@@ -1,0 +1,234 @@
+//! The folder of jobs: which files are jobs, which are broken, and in which order jobs run after each other. A file with mistakes is
+//! left out, and so is what runs after it; the others go on.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use toml::Spanned;
+
+use super::{Job, load_file};
+use crate::base::toml_file::{Problem, Source, did_you_mean};
+use crate::config::Config;
+
+/// What a folder of jobs has.
+#[derive(Debug, Default)]
+pub struct Folder {
+    pub jobs: Vec<Job>,
+    pub broken: Vec<Broken>,
+    /// Names of files that look like jobs and are not read, each with what to do.
+    pub misnamed: Vec<String>,
+}
+
+/// A job that is left out.
+#[derive(Clone, Debug)]
+pub struct Broken {
+    pub job: String,
+    pub file: String,
+    /// Of its file; none where it only runs after another one that is broken.
+    pub problems: Vec<Problem>,
+    pub because_of: Option<String>,
+}
+
+impl Broken {
+    /// Every reason, each in a line.
+    pub fn reasons(&self) -> Vec<String> {
+        let of_others =
+            self.because_of.iter().map(|other| format!("{}: it runs after job `{other}`, which is left out", self.file));
+        self.problems.iter().map(Problem::in_a_line).chain(of_others).collect()
+    }
+}
+
+impl Folder {
+    /// Every mistake of every file.
+    pub fn problems(&self) -> Vec<Problem> {
+        self.broken.iter().flat_map(|broken| broken.problems.iter().cloned()).collect()
+    }
+}
+
+/// A job, and what only the other jobs can tell to be right.
+pub struct Loaded {
+    pub job: Job,
+    pub source: Source,
+    pub after: Vec<Spanned<String>>,
+}
+
+/// One file.
+struct Entry {
+    name: String,
+    file: String,
+    loaded: Option<Loaded>,
+    problems: Vec<Problem>,
+    because_of: Option<String>,
+}
+
+impl Entry {
+    fn is_broken(&self) -> bool {
+        !self.problems.is_empty() || self.because_of.is_some() || self.loaded.is_none()
+    }
+}
+
+/// Reads every `*.toml` in `folder`, in the order of their names.
+pub fn load_dir(folder: &Path, config: &Config) -> Result<Folder, Box<Problem>> {
+    let files = std::fs::read_dir(folder).map_err(|error| {
+        let hint = "name the folder with --jobs DIR".to_owned();
+        Box::new(Problem::with_file(folder, format!("cannot read the folder of jobs: {error}"), Some(hint)))
+    })?;
+    let mut paths: Vec<_> = files.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
+    paths.sort();
+    let misnamed = paths.iter().filter_map(|path| misnamed(path)).collect();
+    let mut entries: Vec<Entry> = paths
+        .iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .map(|path| {
+            let mut problems = Vec::new();
+            let loaded = load_file(path, config, &mut problems);
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            Entry { name, file: path.display().to_string(), loaded, problems, because_of: None }
+        })
+        .collect();
+    check_order(&mut entries);
+    let (broken, good): (Vec<_>, Vec<_>) = entries.into_iter().partition(Entry::is_broken);
+    let broken = broken
+        .into_iter()
+        .map(|Entry { name, file, problems, because_of, .. }| Broken { job: name, file, problems, because_of })
+        .collect();
+    let mut jobs: Vec<Job> = good.into_iter().filter_map(|entry| entry.loaded.map(with_order)).collect();
+    hand_down_schedules(&mut jobs);
+    Ok(Folder { jobs, broken, misnamed })
+}
+
+/// What somebody will have meant as a job: another way to write `toml`, or another language for such files.
+fn misnamed(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_string_lossy();
+    let extension = path.extension()?.to_string_lossy();
+    let looks_like_one = ["toml", "tml", "yml", "yaml", "json", "conf"].iter().any(|known| extension.eq_ignore_ascii_case(known));
+    if name.starts_with('.') || extension == "toml" || !looks_like_one {
+        return None;
+    }
+    Some(format!("{} is not read: a job is a TOML file whose name ends in .toml, in small letters", path.display()))
+}
+
+/// What is wrong about `after`, and who is left out because of another.
+fn check_order(entries: &mut [Entry]) {
+    let names: Vec<String> = entries.iter().map(|entry| entry.name.clone()).collect();
+    for Entry { loaded, problems, .. } in entries.iter_mut() {
+        let Some(Loaded { after, source, .. }) = loaded else { continue };
+        for name in after.iter().filter(|name| !names.contains(name.get_ref())) {
+            let hint = did_you_mean(name.get_ref(), names.iter().map(String::as_str));
+            problems.push(source.problem(Some(name.span()), format!("there is no job `{}`", name.get_ref()), hint));
+        }
+    }
+    let order: HashMap<String, Vec<String>> = entries
+        .iter()
+        .filter_map(|entry| {
+            Some((entry.name.clone(), entry.loaded.as_ref()?.after.iter().map(|name| name.get_ref().clone()).collect()))
+        })
+        .collect();
+    let mut circle: Option<String> = None;
+    for entry in entries.iter_mut().filter(|entry| reaches(&order, &entry.name, &entry.name)) {
+        // Told once, of its first job.
+        match &circle {
+            Some(first) => entry.because_of = Some(first.clone()),
+            None => {
+                circle = Some(entry.name.clone());
+                let message = format!("job `{}` waits for itself: its `after` leads back to it", entry.name);
+                let hint = "take one of the jobs out of `after`".to_owned();
+                entry.problems.push(Problem::with_file(Path::new(&entry.file), message, Some(hint)));
+            }
+        }
+    }
+    loop {
+        let broken: Vec<String> = entries.iter().filter(|entry| entry.is_broken()).map(|entry| entry.name.clone()).collect();
+        for entry in entries.iter_mut().filter(|entry| !entry.is_broken()) {
+            let after = order.get(&entry.name).map(Vec::as_slice).unwrap_or_default();
+            entry.because_of = after.iter().find(|name| broken.contains(name)).cloned();
+        }
+        if entries.iter().filter(|entry| entry.is_broken()).count() == broken.len() {
+            return;
+        }
+    }
+}
+
+fn with_order(loaded: Loaded) -> Job {
+    let Loaded { mut job, after, .. } = loaded;
+    job.after = after.into_iter().map(Spanned::into_inner).collect();
+    job
+}
+
+fn hand_down_schedules(jobs: &mut [Job]) {
+    // No circles, so as many rounds as there are jobs reach the end of every chain.
+    for _ in 0..jobs.len() {
+        for index in 0..jobs.len() {
+            let first = jobs[index].after.first().and_then(|first| jobs.iter().find(|job| job.name == *first));
+            if let (None, Some(first)) = (&jobs[index].schedule, first)
+                && first.schedule.is_some()
+            {
+                let (schedule, timezone) = (first.schedule.clone(), first.timezone);
+                jobs[index].schedule = schedule;
+                jobs[index].timezone = timezone;
+            }
+        }
+    }
+}
+
+/// Whether `after`, followed from `from`, comes to `to`.
+fn reaches(order: &HashMap<String, Vec<String>>, from: &str, to: &str) -> bool {
+    let mut seen: Vec<&str> = Vec::new();
+    let mut open: Vec<&str> = vec![from];
+    while let Some(name) = open.pop() {
+        for next in order.get(name).map(Vec::as_slice).unwrap_or_default() {
+            if next == to {
+                return true;
+            }
+            if !seen.contains(&next.as_str()) {
+                seen.push(next);
+                open.push(next);
+            }
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_were_meant_as_jobs_are_named() {
+        for name in ["a.yml", "a.YAML", "a.TOML", "a.Toml", "a.json", "a.tml"] {
+            assert!(misnamed(Path::new(name)).is_some_and(|said| said.starts_with(name)), "{name}");
+        }
+        for name in ["a.toml", ".hidden.yml", "schema.sql", "README.md", "toml", "a.toml~", ".toml"] {
+            assert_eq!(misnamed(Path::new(name)), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_runs_after_a_broken_job_is_left_out_and_the_others_go_on() {
+        let entry = |name: &str, after: &[&str], is_broken: bool| {
+            let order = after.iter().map(|name| Spanned::new(0..0, (*name).to_owned())).collect();
+            let job = Job::for_tests(name, crate::task::Task::Sql(crate::task::sql::Sql::default()));
+            let problem = Problem::with_file(Path::new("x"), "x", None);
+            Entry {
+                name: name.to_owned(),
+                file: format!("jobs/{name}.toml"),
+                loaded: Some(Loaded { job, source: Source::from_text(""), after: order }),
+                problems: if is_broken { vec![problem] } else { Vec::new() },
+                because_of: None,
+            }
+        };
+        let mut entries = [
+            entry("bad", &[], true),
+            entry("second", &["bad"], false),
+            entry("third", &["second"], false),
+            entry("round", &["trip"], false),
+            entry("trip", &["round"], false),
+            entry("well", &[], false),
+        ];
+        check_order(&mut entries);
+        let left: Vec<&str> = entries.iter().filter(|entry| !entry.is_broken()).map(|entry| entry.name.as_str()).collect();
+        assert_eq!(left, ["well"]);
+        assert_eq!(entries[2].because_of.as_deref(), Some("second"));
+        assert_eq!(entries.iter().map(|entry| entry.problems.len()).sum::<usize>(), 2, "the circle is told once");
+    }
+}

@@ -1,0 +1,6 @@
+//! TODO
+
+pub mod job;
+pub mod notify;
+pub mod runner;
+pub mod scheduler;

@@ -1,0 +1,72 @@
+//! `after`: a tick waits for the runs of other jobs, and is skipped when one of them did not end well.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
+
+use crate::base::fault::{Fault, Kind};
+use crate::base::units;
+use crate::ledger::Row;
+use crate::ledger::report::Outcome;
+use crate::run::job::Job;
+use crate::run::runner::Context;
+
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// No run takes longer than this; whoever waits for one that does has been forgotten.
+const WAIT_LIMIT: Duration = Duration::from_secs(48 * 3600);
+
+/// Comes back when all predecessors of this tick have succeeded. An error of [`Kind::NotNow`] is the reason to
+/// skip it. Without a ledger nobody knows, and nothing is waited for.
+pub async fn wait(context: &Context, job: &Job, database: &str, tick: DateTime<Utc>) -> Result<()> {
+    let Some(ledger) = &context.ledger else { return Ok(()) };
+    for name in &job.after {
+        let before = context.jobs.iter().find(|other| other.name == *name).with_context(|| format!("job `{name}` is gone"))?;
+        // On the same database where it runs there, else on all of its own.
+        let databases = match before.databases.iter().find(|other| *other == database) {
+            Some(same) => std::slice::from_ref(same),
+            None => before.databases.as_slice(),
+        };
+        let Some(its_tick) = before.schedule.as_ref().and_then(|schedule| schedule.last_until(tick, before.timezone)) else {
+            continue;
+        };
+        for database in databases {
+            let started = tokio::time::Instant::now();
+            loop {
+                let row = ledger.tick(name, database, its_tick).await?;
+                match decide(before, database, row.as_ref(), started.elapsed()) {
+                    Decision::Go => break,
+                    Decision::Wait => tokio::time::sleep(LOOK_EVERY).await,
+                    Decision::Skip(reason) => return Err(Fault::new(Kind::NotNow, reason).into()),
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Decision {
+    Go,
+    Wait,
+    Skip(String),
+}
+
+fn decide(before: &Job, database: &str, row: Option<&Row>, waited: Duration) -> Decision {
+    let who = format!("job `{}` on `{database}`", before.name);
+    let Some(row) = row else {
+        let patience = before.late_after + before.jitter.unwrap_or_default();
+        return match before.enabled {
+            false => Decision::Skip(format!("it runs after {who}, which is not enabled")),
+            true if waited < patience => Decision::Wait,
+            true => Decision::Skip(format!("it runs after {who}, which did not start in {}", units::duration(patience))),
+        };
+    };
+    match row.outcome.0 {
+        Some(Outcome::Succeeded) => Decision::Go,
+        None if waited < WAIT_LIMIT => Decision::Wait,
+        None => Decision::Skip(format!("it runs after {who}, and run {} of it does not end", row.id)),
+        Some(_) if row.retry_at.is_some() && waited < WAIT_LIMIT => Decision::Wait,
+        Some(outcome) => Decision::Skip(format!("it runs after {who}, whose run {} {}", row.id, outcome.as_verb())),
+    }
+}

@@ -1,0 +1,98 @@
+//! Whether a run that did not succeed is tried again, and when.
+
+use std::time::Duration;
+
+use crate::base::fault::{Kind, Sent};
+use crate::ledger::Trigger;
+use crate::ledger::report::Outcome;
+use crate::pg::failure;
+use crate::run::job::Job;
+
+/// Retries of a run that found its database unreachable, where the job does not say: a server that restarts,
+/// or fails over, is back within half an hour.
+const RETRIES_OF_UNREACHABLE: u32 = 5;
+const RETRY_DELAY_LIMIT: Duration = Duration::from_secs(3600);
+
+/// Whether a further attempt is worth its while, and when: not after what will be the same next time
+/// (privileges, configuration), took all its time already, or is nobody's fault (busy).
+pub fn retry_delay(
+    job: &Job,
+    trigger: &Trigger,
+    outcome: Outcome,
+    error: Option<&anyhow::Error>,
+    stopping: bool,
+) -> Option<Duration> {
+    let kind = error.and_then(failure::kind_of);
+    let was_sent = error.is_some_and(|error| error.downcast_ref::<Sent>().is_some());
+    let retries = match (outcome, kind) {
+        (Outcome::Failed, Some(Kind::Configuration | Kind::Permission | Kind::Unknown)) => 0,
+        // A person waits for a manual run, and sees at once that nobody is there.
+        (Outcome::Failed, Some(Kind::Unreachable)) if *trigger != Trigger::Manual && !was_sent => {
+            job.retries.unwrap_or(RETRIES_OF_UNREACHABLE)
+        }
+        (Outcome::Failed, _) => job.retries.unwrap_or(0),
+        // The process was stopped: whoever runs the job next takes it up.
+        (Outcome::Cancelled, _) if stopping && *trigger != Trigger::Manual && !was_sent => job.retries.unwrap_or(0),
+        _ => 0,
+    };
+    let attempt = trigger.attempt();
+    (attempt <= retries).then(|| pause_after(job, attempt))
+}
+
+/// Of a run that is not started by hand.
+pub fn retries_at_most(job: &Job) -> u32 {
+    job.retries.unwrap_or(RETRIES_OF_UNREACHABLE)
+}
+
+/// Before the attempt after this one.
+pub fn pause_after(job: &Job, attempt: u32) -> Duration {
+    let doubled = job.retry_delay.saturating_mul(1 << (attempt - 1).min(20));
+    doubled.min(RETRY_DELAY_LIMIT.max(job.retry_delay))
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+
+    use super::*;
+    use crate::base::fault::Fault;
+    use crate::task::Task;
+    use crate::task::sql::Sql;
+
+    #[test]
+    fn only_what_may_pass_is_tried_again() {
+        let tick = Trigger::Schedule { tick: Utc::now() };
+        let delay = |retries: Option<u32>, trigger: &Trigger, outcome, kind: Option<Kind>| {
+            let job = Job { retries, ..Job::for_tests("job", Task::Sql(Sql::default())) };
+            let error = kind.map(|kind| Fault::new(kind, "").into()).unwrap_or_else(|| anyhow::anyhow!("plain"));
+            retry_delay(&job, trigger, outcome, Some(&error), false).map(|delay| delay.as_secs())
+        };
+        let sent = |retries: Option<u32>, outcome, kind: Kind| {
+            let job = Job { retries, ..Job::for_tests("job", Task::Sql(Sql::default())) };
+            let error = anyhow::Error::from(Fault::new(kind, "")).context(Sent { message: String::new() }).context("job");
+            retry_delay(&job, &tick, outcome, Some(&error), true).map(|delay| delay.as_secs())
+        };
+        assert_eq!(sent(None, Outcome::Failed, Kind::Unreachable), None, "something was sent");
+        assert_eq!(sent(Some(1), Outcome::Failed, Kind::Unreachable), Some(60), "something was sent, and the job says so");
+        assert_eq!(sent(Some(1), Outcome::Cancelled, Kind::Cancelled), None, "what was sent may have been done");
+        let retry = |attempt| Trigger::Retry { first: 1, attempt };
+        for (retries, trigger, outcome, kind, expected, why) in [
+            (Some(3), &tick, Outcome::Failed, None, Some(60), "a plain failure"),
+            (Some(3), &retry(2), Outcome::Failed, None, Some(120), "doubled"),
+            (Some(3), &retry(4), Outcome::Failed, None, None, "the last attempt"),
+            (Some(20), &retry(20), Outcome::Failed, None, Some(3600), "an hour at the most"),
+            (None, &tick, Outcome::Failed, None, None, "not asked for"),
+            (None, &tick, Outcome::Failed, Some(Kind::Unreachable), Some(60), "the server will be back"),
+            (None, &Trigger::Manual, Outcome::Failed, Some(Kind::Unreachable), None, "a person waits"),
+            (Some(3), &Trigger::Manual, Outcome::Failed, Some(Kind::Unreachable), Some(60), "asked for"),
+            (Some(3), &tick, Outcome::Failed, Some(Kind::Permission), None, "the same next time"),
+            (Some(3), &tick, Outcome::Failed, Some(Kind::Configuration), None, "the same next time"),
+            (Some(3), &tick, Outcome::Failed, Some(Kind::Unknown), None, "it may have been done"),
+            (Some(3), &tick, Outcome::TimedOut, Some(Kind::TimedOut), None, "it had its time"),
+            (Some(3), &tick, Outcome::Skipped, Some(Kind::Busy), None, "another is at it"),
+            (Some(3), &tick, Outcome::Cancelled, Some(Kind::Cancelled), None, "not by a stop"),
+        ] {
+            assert_eq!(delay(retries, trigger, outcome, kind), expected, "{why}");
+        }
+    }
+}

@@ -1,0 +1,534 @@
+//! The scheduler of `pgtend serve`: a tick every second, a look at what is due, a run for each.
+//!
+//! tokio-cron-scheduler is the metronome and nothing else: it has no catch-up, no guard against overlap, fixed
+//! offsets for time zones, and loses jobs that are due together (research of its 0.15.1). Only this file names it.
+//! Who runs a tick is decided by the ledger, where one row per tick can be written: several schedulers share it.
+
+pub mod planner;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+use tokio_cron_scheduler::{Job as CronJob, JobScheduler};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::base::fault::{Fault, Kind};
+use crate::base::units;
+use crate::ledger::report::Ended;
+use crate::ledger::{Key, Ledger, Trigger};
+use crate::pg::failure;
+use crate::run::job::Job;
+use crate::run::runner::{self, Context};
+use crate::task::Task;
+
+use planner::Due;
+
+/// The metronome's period is a second; should it stop, we look all the same.
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(2);
+
+const RETRIES_EVERY: Duration = Duration::from_secs(2);
+const CRASHED_EVERY: Duration = Duration::from_secs(10);
+const LATE_EVERY: Duration = Duration::from_secs(20);
+const PRUNE_EVERY: Duration = Duration::from_secs(3600);
+/// Between looks at a ledger that does not answer.
+const LEDGER_PAUSE: Duration = Duration::from_secs(2);
+
+/// A wall clock that moves by more than this against the monotonic one was set.
+const CLOCK_STEP: TimeDelta = TimeDelta::seconds(5);
+
+/// What the scheduler, the pages and the signals share.
+pub struct Scheduler {
+    /// Replaced as a whole when the configuration is read anew.
+    context: RwLock<Context>,
+    ledger: Arc<Ledger>,
+    entries: Mutex<Vec<Entry>>,
+    /// Counts configurations: entries of an older one are made anew.
+    generation: AtomicI64,
+    slots: Semaphore,
+    /// First run and attempt of the retries that wait for a slot.
+    retrying: Mutex<HashSet<(i64, i32)>>,
+    tracker: TaskTracker,
+    /// No tick starts any more.
+    stop: CancellationToken,
+    ledger_error: Mutex<Option<String>>,
+    /// Set by every look at what is due.
+    looked_at: Mutex<Instant>,
+    has_asked: AtomicBool,
+    has_entries: AtomicBool,
+}
+
+/// A job on a database, and how far its schedule is dealt with.
+#[derive(Clone)]
+struct Entry {
+    job: Arc<Job>,
+    database: String,
+    jitter: Duration,
+    done_until: DateTime<Utc>,
+    /// So that a look costs a comparison; None: never.
+    next_due_at: Option<DateTime<Utc>>,
+    known_since: DateTime<Utc>,
+    is_late: bool,
+    /// The latest tick that was started, in seconds since 1970: an older one that still waits gives way.
+    latest: Arc<AtomicI64>,
+}
+
+impl Scheduler {
+    pub fn new(context: Context, ledger: Arc<Ledger>) -> Arc<Self> {
+        make_series(&context);
+        Arc::new(Self {
+            slots: Semaphore::new(context.config.serve.max_concurrent),
+            context: RwLock::new(context),
+            ledger,
+            entries: Mutex::default(),
+            retrying: Mutex::default(),
+            generation: AtomicI64::new(1),
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            ledger_error: Mutex::new(Some("not asked yet".to_owned())),
+            looked_at: Mutex::new(Instant::now()),
+            has_asked: AtomicBool::new(false),
+            has_entries: AtomicBool::new(false),
+        })
+    }
+
+    pub fn context(&self) -> Context {
+        self.context.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// Why the ledger does not answer, if it does not.
+    pub fn ledger_error(&self) -> Option<String> {
+        lock(&self.ledger_error).clone()
+    }
+
+    /// Whether the ledger was asked at all.
+    pub fn has_asked(&self) -> bool {
+        self.has_asked.load(Ordering::Relaxed)
+    }
+
+    /// The schedules are known, so that what is due will run.
+    pub fn is_planning(&self) -> bool {
+        self.has_entries.load(Ordering::Relaxed) && !self.stop.is_cancelled()
+    }
+
+    /// Runs under way and those that wait for a slot.
+    pub fn running(&self) -> usize {
+        self.tracker.len()
+    }
+
+    /// The job that is due next, and when.
+    pub fn next(&self) -> Option<(String, DateTime<Utc>)> {
+        let entries = lock(&self.entries);
+        let next = entries.iter().filter_map(|entry| Some((entry.next_due_at?, &entry.job.name))).min();
+        next.map(|(at, job)| (job.clone(), at))
+    }
+
+    /// How long ago it last looked at what is due.
+    pub fn looked(&self) -> Duration {
+        lock(&self.looked_at).elapsed()
+    }
+
+    /// The jobs that are late, each with its database.
+    pub fn late(&self) -> Vec<Key> {
+        let entries = lock(&self.entries);
+        entries.iter().filter(|entry| entry.is_late).map(|entry| (entry.job.name.clone(), entry.database.clone())).collect()
+    }
+
+    /// Puts a new configuration in place of the old; runs under way keep theirs.
+    pub fn replace(&self, context: Context) {
+        make_series(&context);
+        *self.context.write().unwrap_or_else(PoisonError::into_inner) = context;
+        self.generation.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Runs until [`Scheduler::drain`].
+    pub async fn run(self: &Arc<Self>) -> Result<()> {
+        let beat = Arc::new(Notify::new());
+        let mut metronome = metronome(Arc::clone(&beat)).await.context("cannot start the scheduler's clock")?;
+        let house = tokio::spawn(Arc::clone(self).keep_house());
+        let started = (Instant::now(), Utc::now());
+        let mut drift = TimeDelta::zero();
+        while !self.stop.is_cancelled() {
+            tokio::select! {
+                () = beat.notified() => {}
+                () = tokio::time::sleep(LOOK_AT_LEAST_EVERY) => {}
+                () = self.stop.cancelled() => break,
+            }
+            *lock(&self.looked_at) = Instant::now();
+            let now = Utc::now();
+            let now_drift = now - started.1 - TimeDelta::from_std(started.0.elapsed()).unwrap_or_default();
+            if (now_drift - drift).abs() > CLOCK_STEP {
+                tracing::warn!("the clock was set by {} s: looking at all schedules anew", (now_drift - drift).num_seconds());
+                drift = now_drift;
+                self.clock_was_set(now);
+            }
+            self.look(now);
+        }
+        house.abort();
+        // It only stops its clock: our runs are not its jobs.
+        let _ = metronome.shutdown().await;
+        Ok(())
+    }
+
+    /// Starts no more; gives what runs `timeout` to end, then cancels it. `waiting` is called every second.
+    pub async fn drain(&self, timeout: Duration, mut waiting: impl FnMut(usize)) {
+        self.stop.cancel();
+        self.tracker.close();
+        let cancel = self.context().cancel;
+        let started = Instant::now();
+        let limit = timeout + runner::CLEAN_UP_TIMEOUT + Duration::from_secs(30);
+        while !self.tracker.is_empty() && started.elapsed() < limit {
+            waiting(self.tracker.len());
+            if started.elapsed() >= timeout && !cancel.is_cancelled() {
+                tracing::warn!("{} still running after {}: cancelling", self.tracker.len(), units::duration(timeout));
+                cancel.cancel();
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(500), self.tracker.wait()).await;
+        }
+    }
+
+    /// Starts what is due. While the ledger is away nothing is: it comes back as missed, and runs once.
+    fn look(self: &Arc<Self>, now: DateTime<Utc>) {
+        if self.ledger_error().is_some() {
+            return;
+        }
+        let metrics = self.context().metrics;
+        let mut entries = lock(&self.entries);
+        for entry in entries.iter_mut().filter(|entry| entry.next_due_at.is_some_and(|at| at <= now)) {
+            for due in planner::due(&entry.job, entry.jitter, entry.done_until, now) {
+                let (trigger, left) = match due {
+                    Due::Run(trigger) => (trigger, None),
+                    Due::Leave(trigger, reason) => (trigger, Some(reason)),
+                };
+                if let Some(tick) = trigger.tick() {
+                    entry.latest.store(tick.timestamp(), Ordering::SeqCst);
+                }
+                let (this, entry) = (Arc::clone(self), entry.clone());
+                self.tracker.spawn(async move { this.run_tick(entry, trigger, left).await });
+            }
+            entry.done_until = entry.done_until.max(now - entry.jitter);
+            entry.plan_next();
+            if let Some(next) = entry.next_due_at {
+                metrics.next_run(&entry.job.name, &entry.database, next.timestamp() as f64);
+            }
+        }
+    }
+
+    /// Set back, schedules start from the new time: the ledger knows which ticks were run already.
+    fn clock_was_set(&self, now: DateTime<Utc>) {
+        for entry in lock(&self.entries).iter_mut() {
+            entry.done_until = entry.done_until.min(now);
+            entry.plan_next();
+        }
+    }
+
+    async fn run_tick(&self, entry: Entry, trigger: Trigger, left: Option<String>) {
+        let context = self.context();
+        let (job, database) = (entry.job.as_ref(), entry.database.as_str());
+        let is_left = left.is_some();
+        let refused = match (left, trigger.tick()) {
+            (Some(reason), _) => Some(Fault::new(Kind::NotNow, reason).into()),
+            (None, Some(tick)) => loop {
+                let waited = tokio::select! {
+                    waited = runner::after::wait(&context, job, database, tick) => waited,
+                    // Not begun, so that whoever comes next catches it up.
+                    () = self.stop.cancelled() => return,
+                };
+                match waited {
+                    Ok(()) => break None,
+                    Err(error) if failure::kind_of(&error) == Some(Kind::NotNow) => break Some(error),
+                    // The ledger is away, and says later what became of the others.
+                    Err(error) => tracing::warn!(job = job.name, database, "cannot look for the runs before this one: {error:#}"),
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(LEDGER_PAUSE) => {}
+                    () = self.stop.cancelled() => return,
+                }
+            },
+            (None, None) => None,
+        };
+        let slot = tokio::select! {
+            slot = self.slots.acquire() => slot,
+            () = self.stop.cancelled() => return,
+        };
+        let mut refused = refused;
+        loop {
+            let is_skip = refused.is_some();
+            let ended = match refused.take() {
+                Some(reason) => runner::skip(&context, job, database, &trigger, reason).await,
+                None => runner::run_once(&context, job, database, &trigger, crate::work::Mode::Apply).await,
+            };
+            let Some(ended) = ended else { break };
+            if ended.run.id.is_some() {
+                log_end(&ended);
+                // What was left out on purpose is nobody's alarm.
+                if ended.error.as_ref().and_then(failure::kind_of) == Some(Kind::NotNow) && is_skip && !is_left {
+                    context.notifier.ended(context.ledger.as_deref(), job, &ended).await;
+                }
+                break;
+            }
+            // The ledger went away in between. A tick that another has overtaken, or that is too old, stays undone.
+            let age = trigger.tick().and_then(|tick| (Utc::now() - tick).to_std().ok()).unwrap_or_default();
+            let is_overtaken = trigger.tick().is_some_and(|tick| tick.timestamp() < entry.latest.load(Ordering::SeqCst));
+            context.metrics.error(ended.error.as_ref().and_then(failure::kind_of));
+            if is_overtaken || age > job.catch_up_within {
+                tracing::warn!(job = job.name, database, "given up: {}", ended.run.error.unwrap_or_default());
+                break;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LEDGER_PAUSE) => {}
+                () = self.stop.cancelled() => break,
+            }
+        }
+        drop(slot);
+    }
+
+    /// What needs the ledger and no clock: schedules, retries, crashed runs, late jobs, old history.
+    async fn keep_house(self: Arc<Self>) {
+        let mut known_generation = 0;
+        // None: not asked yet.
+        let mut answers = None;
+        let mut due: HashMap<&str, Instant> = HashMap::new();
+        let mut is_due = |what: &'static str, every: Duration| {
+            let now = Instant::now();
+            let next = due.entry(what).or_insert(now);
+            let is_due = *next <= now;
+            if is_due {
+                *next = now + every;
+            }
+            is_due
+        };
+        loop {
+            let generation = self.generation.load(Ordering::SeqCst);
+            let context = self.context();
+            let result = async {
+                if generation != known_generation {
+                    self.know(&context).await?;
+                    known_generation = generation;
+                }
+                if is_due("crashed", CRASHED_EVERY) {
+                    self.mark_crashed(&context).await?;
+                }
+                if is_due("late", LATE_EVERY) {
+                    self.look_for_late(&context).await?;
+                }
+                if is_due("prune", PRUNE_EVERY) {
+                    let pruned = self.ledger.prune().await?;
+                    tracing::debug!(pruned, "history pruned");
+                }
+                self.start_retries(&context).await
+            };
+            let result = result.await;
+            self.has_asked.store(true, Ordering::Relaxed);
+            context.metrics.ledger_up(result.is_ok());
+            context.metrics.pool_use(self.ledger.pool_use());
+            *lock(&self.ledger_error) = result.as_ref().err().map(|error| format!("{error:#}"));
+            match &result {
+                Err(error) if answers != Some(false) => {
+                    tracing::error!("the ledger does not answer; what is due waits for it: {error:#}");
+                }
+                Ok(()) if answers != Some(true) => tracing::info!("the ledger answers"),
+                _ => {}
+            }
+            answers = Some(result.is_ok());
+            if let Err(error) = &result {
+                context.metrics.error(failure::kind_of(error));
+            }
+            tokio::time::sleep(if result.is_ok() { RETRIES_EVERY } else { LEDGER_PAUSE }).await;
+        }
+    }
+
+    /// Makes the entries of a new configuration.
+    async fn know(&self, context: &Context) -> Result<()> {
+        let schedules: Vec<(Key, String)> = context
+            .jobs
+            .iter()
+            .flat_map(|job| {
+                let text = match &job.schedule {
+                    Some(schedule) if job.enabled => format!("{schedule} {}", job.timezone),
+                    // Enabled anew, it counts as new: nothing was missed meanwhile.
+                    _ => "none".to_owned(),
+                };
+                job.databases.iter().map(move |database| ((job.name.clone(), database.clone()), text.clone()))
+            })
+            .collect();
+        let known = self.ledger.know(&schedules).await?;
+        let mut before: HashMap<Key, Entry> =
+            lock(&self.entries).drain(..).map(|entry| ((entry.job.name.clone(), entry.database.clone()), entry)).collect();
+        let jobs: HashMap<&str, Arc<Job>> = context.jobs.iter().map(|job| (job.name.as_str(), Arc::new(job.clone()))).collect();
+        let mut entries = Vec::with_capacity(known.len());
+        for row in known {
+            let Some(job) = jobs.get(row.job.as_str()) else { continue };
+            if let Some(at) = row.last_success_at {
+                context.metrics.last_success(&row.job, &row.database, at.timestamp_millis() as f64 / 1000.0);
+            }
+            let old = before.remove(&(row.job.clone(), row.database.clone()));
+            let mut entry = Entry {
+                jitter: planner::jitter(job, &row.database),
+                // Ticks of this process may not have reached the ledger yet.
+                done_until: row.known_since.max(row.last_tick.unwrap_or(DateTime::UNIX_EPOCH)),
+                next_due_at: None,
+                known_since: row.known_since,
+                is_late: old.as_ref().is_some_and(|old| old.is_late),
+                latest: old.as_ref().map(|old| Arc::clone(&old.latest)).unwrap_or_default(),
+                job: Arc::clone(job),
+                database: row.database,
+            };
+            if let Some(old) = old.filter(|old| {
+                old.job.schedule.as_ref().map(ToString::to_string) == job.schedule.as_ref().map(ToString::to_string)
+            }) {
+                entry.done_until = entry.done_until.max(old.done_until);
+            }
+            entry.plan_next();
+            let next = entry.next_due_at.map_or(0.0, |at| at.timestamp() as f64);
+            context.metrics.next_run(&entry.job.name, &entry.database, next);
+            entries.push(entry);
+        }
+        for (job, database) in before.into_keys() {
+            context.metrics.forget(&job, &database);
+        }
+        *lock(&self.entries) = entries;
+        self.remember_facts(context).await?;
+        self.has_entries.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// What the last runs reported, which may be another process's: sizes of backups, reach of partitions.
+    async fn remember_facts(&self, context: &Context) -> Result<()> {
+        let jobs = context.jobs.iter().filter(|job| !matches!(job.task, Task::Sql(_)));
+        let keys: Vec<Key> =
+            jobs.flat_map(|job| job.databases.iter().map(|database| (job.name.clone(), database.clone()))).collect();
+        for row in self.ledger.last_runs(&keys, 1).await? {
+            if let Some(report) = &row.report {
+                context.metrics.facts(&row.job, &row.database, report);
+            }
+        }
+        Ok(())
+    }
+
+    async fn mark_crashed(&self, context: &Context) -> Result<()> {
+        for row in self.ledger.mark_crashed().await? {
+            if let Some(job) = context.jobs.iter().find(|job| job.name == row.job) {
+                runner::crashed(context, job, row).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn start_retries(self: &Arc<Self>, context: &Context) -> Result<()> {
+        for retry in self.ledger.due_retries().await? {
+            let Some(job) = context.jobs.iter().find(|job| job.name == retry.job) else { continue };
+            if !job.enabled || !job.databases.contains(&retry.database) {
+                continue;
+            }
+            if !lock(&self.retrying).insert((retry.first, retry.attempt)) {
+                continue;
+            }
+            let trigger = Trigger::Retry { first: retry.first, attempt: retry.attempt as u32 };
+            let (this, context, job) = (Arc::clone(self), context.clone(), job.clone());
+            self.tracker.spawn(async move {
+                let slot = tokio::select! {
+                    slot = this.slots.acquire() => slot,
+                    () = this.stop.cancelled() => return,
+                };
+                // Another scheduler may have taken it: the ledger takes one row.
+                let ended = runner::run_once(&context, &job, &retry.database, &trigger, crate::work::Mode::Apply).await;
+                if let Some(ended) = ended {
+                    log_end(&ended);
+                }
+                lock(&this.retrying).remove(&(retry.first, retry.attempt));
+                drop(slot);
+            });
+        }
+        Ok(())
+    }
+
+    async fn look_for_late(&self, context: &Context) -> Result<()> {
+        let keys: Vec<Key> = lock(&self.entries).iter().map(|entry| (entry.job.name.clone(), entry.database.clone())).collect();
+        let successes = self.ledger.last_successes(&keys).await?;
+        let now = Utc::now();
+        let mut entries = lock(&self.entries);
+        for entry in entries.iter_mut() {
+            let (name, database) = (&entry.job.name, &entry.database);
+            let last_success = successes.get(&(name.clone(), database.clone())).copied();
+            let late = planner::late_since(&entry.job, entry.jitter, entry.known_since, last_success, now);
+            if let (Some(tick), false) = (late, entry.is_late) {
+                tracing::error!(job = name, database, "late: no success for its tick of {tick}");
+                context.notifier.late(&entry.job, database, tick, last_success);
+            }
+            entry.is_late = late.is_some();
+            context.metrics.late(name, database, entry.is_late);
+            // Of runs on other hosts too.
+            if let Some(at) = last_success {
+                context.metrics.last_success(name, database, at.timestamp_millis() as f64 / 1000.0);
+            }
+            context.metrics.next_run(name, database, entry.next_due_at.map_or(0.0, |at| at.timestamp() as f64));
+        }
+        Ok(())
+    }
+}
+
+impl Entry {
+    fn plan_next(&mut self) {
+        let next = self.job.next_tick(self.done_until).filter(|_| self.job.enabled);
+        self.next_due_at = next.map(|tick| tick.with_timezone(&Utc) + self.jitter);
+    }
+}
+
+/// From zero, and before the ledger answers.
+fn make_series(context: &Context) {
+    for job in context.jobs.iter() {
+        for database in &job.databases {
+            context.metrics.job(&job.name, database, matches!(job.task, Task::Backup(_)));
+        }
+    }
+}
+
+fn log_end(ended: &Ended) {
+    let run = &ended.run;
+    let (job, database, id) = (&run.job, &run.database, run.id.unwrap_or_default());
+    let elapsed = units::duration(run.elapsed());
+    match (&run.error, &run.report) {
+        (Some(error), _) if run.outcome.is_bad() => {
+            tracing::error!(job, database, run = id, "{} after {elapsed}: {error}", run.outcome.in_words())
+        }
+        (Some(reason), _) => tracing::warn!(job, database, run = id, "skipped: {reason}"),
+        (None, report) => {
+            for warning in report.iter().flat_map(|report| &report.warnings) {
+                tracing::warn!(job, database, run = id, "{warning}");
+            }
+            let summary = report.as_ref().map(|report| report.summary.as_str()).unwrap_or_default();
+            tracing::info!(job, database, run = id, "succeeded in {elapsed}: {summary}");
+        }
+    }
+    if let Some(delay) = ended.retry_in {
+        tracing::info!(job, database, run = id, "next attempt in {}", units::duration(delay));
+    }
+}
+
+/// A beat every second, in UTC.
+async fn metronome(beat: Arc<Notify>) -> Result<JobScheduler> {
+    let scheduler = JobScheduler::new().await?;
+    let job = CronJob::new_async("* * * * * *", move |_, _| {
+        let beat = Arc::clone(&beat);
+        Box::pin(async move { beat.notify_one() })
+    })?;
+    scheduler.add(job).await?;
+    scheduler.start().await?;
+    Ok(scheduler)
+}
+
+/// A thread that panicked while it held a lock left whole values behind: all are replaced, not built up.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,179 @@
+//! What is due: a pure function of a schedule, of what was done of it, and of the time.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sha2::{Digest as _, Sha256};
+
+use crate::base::units;
+use crate::ledger::Trigger;
+use crate::run::job::{CatchUp, Job};
+
+/// A tick that is seen later than this was missed: the process, the host or the ledger was away.
+const ON_TIME: TimeDelta = TimeDelta::seconds(30);
+
+/// The scheduler looks every second. What came up in a longer break is not made up for tick by tick.
+const BREAK: TimeDelta = TimeDelta::seconds(5);
+const TICKS_AT_ONCE: usize = 8;
+
+/// What becomes of a tick.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Due {
+    Run(Trigger),
+    /// It was missed, and is left out for this reason.
+    Leave(Trigger, String),
+}
+
+/// What is due of a job at `now`, when all its ticks until `done_until` are dealt with. Every tick runs while the
+/// scheduler looks all the time; of those in a break only the latest.
+pub fn due(job: &Job, jitter: Duration, done_until: DateTime<Utc>, now: DateTime<Utc>) -> Vec<Due> {
+    let now = now - jitter;
+    let Some(schedule) = &job.schedule else { return Vec::new() };
+    if now <= done_until {
+        return Vec::new();
+    }
+    if now - done_until <= BREAK {
+        let mut due = Vec::new();
+        let mut after = done_until;
+        for _ in 0..TICKS_AT_ONCE {
+            let Some(tick) = schedule.next_after(after, job.timezone).map(|tick| tick.with_timezone(&Utc)) else { break };
+            if tick > now {
+                break;
+            }
+            due.push(Due::Run(Trigger::Schedule { tick }));
+            after = tick;
+        }
+        return due;
+    }
+    let Some(tick) = schedule.last_until(now, job.timezone).filter(|tick| *tick > done_until) else { return Vec::new() };
+    if now - tick <= ON_TIME {
+        return vec![Due::Run(Trigger::Schedule { tick })];
+    }
+    let late = (now - tick).to_std().unwrap_or_default();
+    let trigger = Trigger::CatchUp { tick };
+    vec![match job.catch_up {
+        CatchUp::Skip => Due::Leave(trigger, format!("missed {} ago, and catch_up = \"skip\"", units::duration(late))),
+        CatchUp::Once if late <= job.catch_up_within => Due::Run(trigger),
+        CatchUp::Once => {
+            let limit = units::duration(job.catch_up_within);
+            Due::Leave(trigger, format!("missed {} ago, which is more than catch_up_within ({limit})", units::duration(late)))
+        }
+    }]
+}
+
+/// The job's own share of its `jitter`: the same on every host and every day.
+pub fn jitter(job: &Job, database: &str) -> Duration {
+    let Some(jitter) = job.jitter else { return Duration::ZERO };
+    let hash = Sha256::digest(format!("{}/{database}", job.name));
+    let share = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
+    jitter.mul_f64(f64::from(share) / f64::from(u32::MAX))
+}
+
+/// The tick for which a success is overdue, if one is: it was known when it came, its grace is over, and the last
+/// success is older.
+pub fn late_since(
+    job: &Job,
+    jitter: Duration,
+    known_since: DateTime<Utc>,
+    last_success_at: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Option<DateTime<Utc>> {
+    let schedule = job.schedule.as_ref().filter(|_| job.enabled)?;
+    let tick = schedule.last_until(now - jitter - job.late_after, job.timezone)?;
+    (tick > known_since && last_success_at.is_none_or(|at| at < tick)).then_some(tick)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::schedule::Schedule;
+    use crate::task::Task;
+
+    fn at(text: &str) -> DateTime<Utc> {
+        format!("2026-11-{text}Z").parse().unwrap()
+    }
+
+    fn job(schedule: &str) -> Job {
+        Job {
+            schedule: Some(Schedule::try_from(schedule.to_owned()).unwrap()),
+            ..Job::for_tests("job", Task::Sql(crate::task::sql::Sql::default()))
+        }
+    }
+
+    fn ticks(due: &[Due]) -> Vec<String> {
+        due.iter()
+            .map(|due| match due {
+                Due::Run(trigger) => format!("{} {}", trigger.name(), trigger.tick().unwrap().format("%d %H:%M:%S")),
+                Due::Leave(_, reason) => reason.clone(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_tick_runs_when_it_comes_and_not_before() {
+        let job = job("0 2 * * *");
+        let done = at("23T12:00:00");
+        assert_eq!(due(&job, Duration::ZERO, done, at("24T01:59:59")), []);
+        assert_eq!(ticks(&due(&job, Duration::ZERO, done, at("24T02:00:00"))), ["schedule 24 02:00:00"]);
+        assert_eq!(due(&job, Duration::ZERO, at("24T02:00:00"), at("24T02:00:01")), [], "once");
+    }
+
+    #[test]
+    fn every_tick_of_a_busy_process_runs() {
+        let due = due(&job("* * * * * *"), Duration::ZERO, at("23T12:00:00"), at("23T12:00:03"));
+        assert_eq!(ticks(&due), ["schedule 23 12:00:01", "schedule 23 12:00:02", "schedule 23 12:00:03"]);
+    }
+
+    #[test]
+    fn of_missed_ticks_the_latest_runs_once() {
+        let job = job("0 * * * *");
+        let due = due(&job, Duration::ZERO, at("23T02:00:00"), at("23T07:30:00"));
+        assert_eq!(ticks(&due), ["catch-up 23 07:00:00"]);
+    }
+
+    #[test]
+    fn of_the_ticks_in_a_short_break_the_latest_runs() {
+        let due = due(&job("* * * * * *"), Duration::ZERO, at("23T12:00:00"), at("23T12:00:20"));
+        assert_eq!(ticks(&due), ["schedule 23 12:00:20"]);
+    }
+
+    #[test]
+    fn missed_ticks_make_way_for_one_that_is_on_time() {
+        let due = due(&job("0 * * * *"), Duration::ZERO, at("23T02:00:00"), at("23T07:00:02"));
+        assert_eq!(ticks(&due), ["schedule 23 07:00:00"]);
+    }
+
+    #[test]
+    fn what_was_missed_too_long_ago_is_left_with_its_reason() {
+        let monthly = job("0 2 1 * *");
+        let left = due(&monthly, Duration::ZERO, at("01T00:00:00"), at("20T00:00:00"));
+        assert!(matches!(&left[..], [Due::Leave(_, reason)] if reason.contains("catch_up_within")), "{left:?}");
+        let skipping = Job { catch_up: CatchUp::Skip, ..job("0 2 * * *") };
+        let left = due(&skipping, Duration::ZERO, at("23T00:00:00"), at("23T03:00:00"));
+        assert!(matches!(&left[..], [Due::Leave(_, reason)] if reason.contains("skip")), "{left:?}");
+    }
+
+    #[test]
+    fn jitter_delays_a_tick_and_keeps_its_name() {
+        let job = Job { jitter: Some(Duration::from_secs(600)), ..job("0 2 * * *") };
+        let delay = jitter(&job, "app");
+        assert!(delay <= Duration::from_secs(600) && delay == jitter(&job, "app") && delay != jitter(&job, "other"));
+        let delay = Duration::from_secs(300);
+        assert_eq!(due(&job, delay, at("23T12:00:00"), at("24T02:04:59")), []);
+        assert_eq!(ticks(&due(&job, delay, at("23T12:00:00"), at("24T02:05:00"))), ["schedule 24 02:00:00"]);
+    }
+
+    #[test]
+    fn a_job_is_late_when_its_grace_is_over_without_a_success() {
+        let job = Job { late_after: Duration::from_secs(3600), ..job("0 2 * * *") };
+        let known = at("20T00:00:00");
+        let late = |success: Option<&str>, now: &str| late_since(&job, Duration::ZERO, known, success.map(at), at(now));
+        assert_eq!(late(Some("23T02:10:00"), "24T02:30:00"), None, "still in its grace");
+        assert_eq!(late(Some("23T02:10:00"), "24T03:30:00"), Some(at("24T02:00:00")));
+        assert_eq!(late(Some("24T02:10:00"), "24T03:30:00"), None);
+        assert_eq!(late(None, "20T03:30:00"), Some(at("20T02:00:00")), "never a success");
+        assert_eq!(late(None, "20T01:00:00"), None, "no tick since it is known");
+        let disabled = Job { enabled: false, ..job.clone() };
+        assert_eq!(late_since(&disabled, Duration::ZERO, known, None, at("24T03:30:00")), None);
+    }
+}

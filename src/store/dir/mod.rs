@@ -1,0 +1,259 @@
+//! A directory as a store: temporary name, fsync, rename, fsync of the folder.
+
+mod beneath;
+mod conditional;
+mod durable;
+mod mounted;
+mod walk;
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use bytes::{Bytes, BytesMut};
+use tokio::fs;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use self::beneath::Place;
+pub use self::conditional::version;
+use self::walk::Walked;
+use super::sign::SignKey;
+use super::{Listed, Object, Unfinished};
+
+/// Ends the name of a file that is being written; such a file is not an object.
+const TEMPORARY: &str = ".partial";
+
+/// Locked during writes under a condition; in the root, no object.
+const GUARD: &str = ".pgtend.guard";
+
+const READ_BYTES: usize = 1 << 20;
+
+#[derive(Clone, Debug)]
+pub struct Dir {
+    root: PathBuf,
+    remembered: Option<mounted::Remembered>,
+    pub(super) sign_key: Option<SignKey>,
+}
+
+impl Dir {
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_owned(), remembered: mounted::remembered(root), sign_key: None }
+    }
+
+    /// The same with a key for what is signed.
+    pub fn signed(self, sign_key: Option<SignKey>) -> Self {
+        Self { sign_key, ..self }
+    }
+
+    /// An error when the store is not what it was: its disk is not mounted.
+    pub fn check_mounted(&self) -> Result<()> {
+        mounted::check(&self.root, self.remembered.as_ref())
+    }
+
+    pub fn path_of(&self, key: &str) -> PathBuf {
+        self.root.join(key)
+    }
+
+    pub async fn list(&self, folder: &str) -> Result<Listed> {
+        let Walked { files, unread } = self.walk(folder).await?;
+        let objects = files.into_iter().filter(|file| !file.key.ends_with(TEMPORARY)).collect();
+        Ok(Listed { objects, unread })
+    }
+
+    /// What cannot be looked into holds none that could be removed.
+    pub async fn unfinished(&self, folder: &str) -> Result<Vec<Unfinished>> {
+        let files = self.walk(folder).await?.files;
+        let temporary = files.into_iter().filter(|file| file.key.ends_with(TEMPORARY));
+        Ok(temporary.map(|file| Unfinished { key: file.key.clone(), id: file.key, started_at: file.modified_at }).collect())
+    }
+
+    async fn walk(&self, folder: &str) -> Result<Walked> {
+        self.check_mounted()?;
+        let (root, folder) = (self.root.clone(), folder.to_owned());
+        let path = self.path_of(&folder);
+        let walked = tokio::task::spawn_blocking(move || walk::walk(&root, &folder)).await?;
+        walked.with_context(|| path.display().to_string())
+    }
+
+    /// Runs `work` at the place of an object, on a thread that may wait for a disk. None when its folder does not exist.
+    async fn at<T: Send + 'static>(
+        &self,
+        key: &str,
+        work: impl FnOnce(&Place) -> std::io::Result<T> + Send + 'static,
+    ) -> std::io::Result<Option<T>> {
+        let (root, key) = (self.root.clone(), key.to_owned());
+        let done = tokio::task::spawn_blocking(move || {
+            let Some(place) = Place::find(&root, &key)? else { return Ok(None) };
+            work(&place).map(Some)
+        });
+        done.await.map_err(std::io::Error::other)?
+    }
+
+    pub async fn stat(&self, key: &str) -> Result<Option<Object>> {
+        self.check_mounted()?;
+        let status = self.at(key, Place::stat).await?.flatten();
+        Ok(status.map(|status| walk::object(key.to_owned(), &status)))
+    }
+
+    /// Whether an object exists.
+    pub async fn exists_for_certain(&self, key: &str) -> Result<bool> {
+        anyhow::ensure!(
+            self.root.is_dir(),
+            "there is no folder {}: whether it held an object of that name cannot be said",
+            self.root.display()
+        );
+        Ok(self.stat(key).await?.is_some())
+    }
+
+    pub async fn read(&self, key: &str) -> Result<Option<Reader>> {
+        self.check_mounted()?;
+        let file = self.at(key, Place::open).await?.flatten();
+        Ok(file.map(|file| Reader { file: fs::File::from_std(file) }))
+    }
+
+    pub async fn upload(&self, key: &str) -> Result<Upload> {
+        let (dir, key) = (self.clone(), key.to_owned());
+        let (temporary, file) = tokio::task::spawn_blocking(move || dir.temporary_for(&key)).await??;
+        let (place, temporary) = temporary.keep();
+        Ok(Upload { dir: self.clone(), place, temporary, file: Some(fs::File::from_std(file)) })
+    }
+
+    /// The file that an object is written to, in a store that is known to be there.
+    fn temporary_for(&self, key: &str) -> Result<(Temporary, std::fs::File)> {
+        self.check_mounted()?;
+        let created = Temporary::create(&self.root, key).and_then(|created| {
+            mounted::mark(&self.root, self.remembered.as_ref())?;
+            Ok(created)
+        });
+        created.map_err(|error| self.explain(error))
+    }
+
+    pub async fn delete(&self, key: &str) -> Result<()> {
+        self.check_mounted()?;
+        let deleted = self.at(key, |place| {
+            place.remove(&place.name)?;
+            place.remove_empty_folders();
+            Ok(())
+        });
+        deleted.await.map(drop).map_err(|error| self.explain(error))
+    }
+
+    pub fn free_bytes(&self) -> Option<u64> {
+        let existing = self.root.ancestors().find(|path| path.exists())?;
+        let status = rustix::fs::statvfs(existing).ok()?;
+        Some(status.f_bavail * status.f_frsize)
+    }
+
+    fn explain(&self, error: std::io::Error) -> anyhow::Error {
+        let hint = match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                let free = self.free_bytes().map(crate::base::units::bytes).unwrap_or_default();
+                format!("the disk of {} is full ({free} free): make room, or keep fewer sets", self.root.display())
+            }
+            ErrorKind::PermissionDenied => {
+                let message = format!("no permission to write in {}", self.root.display());
+                return anyhow::Error::new(error)
+                    .context(crate::base::fault::Fault::new(crate::base::fault::Kind::Permission, message));
+            }
+            _ => format!("cannot write in {}", self.root.display()),
+        };
+        anyhow::Error::new(error).context(hint)
+    }
+}
+
+/// A file beside the one that it will become. Removed when it is dropped.
+struct Temporary {
+    place: Arc<Place>,
+    /// Empty when it is somebody else's to remove.
+    name: String,
+}
+
+impl Temporary {
+    /// With its folders. Its name cannot be known beforehand.
+    fn create(root: &Path, key: &str) -> std::io::Result<(Self, std::fs::File)> {
+        let mut attempts = 0..3;
+        loop {
+            let created = Place::make(root, key).and_then(|place| {
+                let name = format!(".{}.{}{TEMPORARY}", place.name, uuid::Uuid::new_v4().simple());
+                let file = place.create_new(&name)?;
+                Ok((Self { place: Arc::new(place), name }, file))
+            });
+            match created {
+                // Who deletes the last object of a folder removes the folder.
+                Err(error) if error.kind() == ErrorKind::NotFound && attempts.next().is_some() => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn keep(mut self) -> (Arc<Place>, String) {
+        (Arc::clone(&self.place), std::mem::take(&mut self.name))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.name.is_empty() {
+            let _ = self.place.remove(&self.name);
+        }
+    }
+}
+
+pub struct Reader {
+    file: fs::File,
+}
+
+impl Reader {
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
+        let mut buffer = BytesMut::with_capacity(READ_BYTES);
+        let count = self.file.read_buf(&mut buffer).await?;
+        Ok((count > 0).then(|| buffer.freeze()))
+    }
+}
+
+pub struct Upload {
+    dir: Dir,
+    place: Arc<Place>,
+    temporary: String,
+    /// None once finished or aborted.
+    file: Option<fs::File>,
+}
+
+impl Upload {
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let file = self.file.as_mut().context("the upload has ended")?;
+        file.write_all(bytes).await.map_err(|error| self.dir.explain(error))
+    }
+
+    pub async fn finish(&mut self) -> Result<()> {
+        let file = self.file.as_mut().context("the upload has ended")?;
+        let made_durable = async {
+            file.flush().await?;
+            file.sync_all().await?;
+            let (place, temporary) = (Arc::clone(&self.place), self.temporary.clone());
+            let named = tokio::task::spawn_blocking(move || {
+                place.rename_from(&temporary)?;
+                // The rename is durable with its folder, a new folder with the one above it.
+                place.sync_folders()
+            });
+            named.await.map_err(std::io::Error::other)?
+        };
+        made_durable.await.map_err(|error: std::io::Error| self.dir.explain(error))?;
+        self.file = None;
+        Ok(())
+    }
+
+    pub async fn abort(&mut self) -> Result<()> {
+        if self.file.take().is_none() {
+            return Ok(());
+        }
+        let (place, temporary) = (Arc::clone(&self.place), self.temporary.clone());
+        let removed = tokio::task::spawn_blocking(move || {
+            place.remove(&temporary)?;
+            place.remove_empty_folders();
+            std::io::Result::Ok(())
+        });
+        removed.await?.with_context(|| format!("cannot remove {} of {}", self.temporary, self.dir.root.display()))
+    }
+}

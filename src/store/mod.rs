@@ -1,0 +1,337 @@
+//! Where objects go: a directory or an S3 bucket. An object is there completely or not at all.
+//!
+//! Keys are relative, `/`-separated and made by pgtend. One contract test suite (tests/it/store.rs) runs over
+//! both kinds.
+
+mod conditional;
+pub mod dir;
+pub mod key;
+pub mod lease;
+mod probe;
+pub mod s3;
+pub mod sign;
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+
+pub use self::conditional::Conditional;
+pub use self::probe::Probed;
+use crate::config;
+
+/// Where objects are tried out; what stays in it is of no use.
+const PROBE_FOLDER: &str = ".pgtend-probe/";
+
+/// Manifests and the like: larger ones are not ours. A manifest of 100,000 tables has about 25 MiB.
+pub const SMALL_OBJECT_BYTES: u64 = 64 << 20;
+
+#[derive(Clone, Debug)]
+pub enum Store {
+    Dir(dir::Dir),
+    S3(s3::S3),
+}
+
+/// A complete object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    pub key: String,
+    pub bytes: u64,
+    /// When it was last written, by the store's clock.
+    pub modified_at: Option<DateTime<Utc>>,
+}
+
+/// What a look into a folder has shown.
+#[derive(Clone, Debug, Default)]
+pub struct Listed {
+    /// In key order.
+    pub objects: Vec<Object>,
+    /// What could not be looked into: of a directory, folders of other users and symbolic links.
+    pub unread: Vec<Unread>,
+}
+
+/// A part of a store that could not be looked into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    pub key: String,
+    /// "it cannot be read: Permission denied"
+    pub reason: String,
+    /// There may be objects below it. False of a link to a file.
+    pub hides_folder: bool,
+}
+
+/// Which content of an object is meant: S3's ETag; of a file, a hash of what is in it. To be compared, not to be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version(pub String);
+
+/// What must be so for a write to happen.
+#[derive(Clone, Copy, Debug)]
+pub enum Precondition<'a> {
+    /// There is no object of that key (If-None-Match: *).
+    Absent,
+    /// It is still this one (If-Match).
+    Unchanged(&'a Version),
+}
+
+/// Why an object cannot be deleted yet: Object Lock. Found in an error of [`Store::delete`] by `downcast_ref`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Locked {
+    /// None where the server does not say: a legal hold has no end.
+    pub until: Option<DateTime<Utc>>,
+}
+
+impl std::fmt::Display for Locked {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self.until {
+            Some(until) => write!(f, "locked until {}", until.format("%Y-%m-%d %H:%M UTC")),
+            None => f.write_str("locked without a known end"),
+        }
+    }
+}
+
+impl std::error::Error for Locked {}
+
+/// What an upload that never ended has left: parts that are billed, a temporary file.
+#[derive(Clone, Debug)]
+pub struct Unfinished {
+    pub key: String,
+    /// Upload id, or the temporary file's key.
+    pub id: String,
+    pub started_at: Option<DateTime<Utc>>,
+}
+
+impl Store {
+    /// Reads credentials and region; contacts no server yet.
+    pub async fn open(configured: &config::Store) -> Result<Self> {
+        Ok(match configured {
+            config::Store::Dir { path, sign_key } => {
+                Self::Dir(dir::Dir::new(path).signed(sign_key.clone().map(sign::SignKey::new)))
+            }
+            config::Store::S3(s3) => Self::S3(s3::S3::open(s3).await?),
+        })
+    }
+
+    /// `s3://bucket/prefix/key` or the file's path, for people and for stock tools.
+    pub fn location(&self, key: &str) -> String {
+        match self {
+            Self::Dir(dir) => dir.path_of(key).display().to_string(),
+            Self::S3(s3) => s3.location(key),
+        }
+    }
+
+    /// Every complete object whose key starts with `folder`, which is empty or ends with `/`; in key order. An error when a part
+    /// of it cannot be looked into: whoever deletes by a list, or says what is not there, needs all of it.
+    pub async fn list(&self, folder: &str) -> Result<Vec<Object>> {
+        let Listed { objects, unread } = self.list_readable(folder).await?;
+        if let Some(Unread { key, reason, .. }) = unread.first() {
+            anyhow::bail!("cannot list all of {}: {}: {reason}", self.location(folder), self.location(key));
+        }
+        Ok(objects)
+    }
+
+    /// The same without what cannot be looked into, which is named beside it: for whoever shows what there is.
+    pub async fn list_readable(&self, folder: &str) -> Result<Listed> {
+        let mut listed = match self {
+            Self::Dir(dir) => dir.list(folder).await,
+            Self::S3(s3) => s3.list(folder).await.map(|objects| Listed { objects, unread: Vec::new() }),
+        }
+        .with_context(|| format!("cannot list {}", self.location(folder)))?;
+        listed.objects.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(listed)
+    }
+
+    /// A small object, whole; None when it does not exist. One of more than 64 MiB is an error.
+    pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        self.get_at_most(key, SMALL_OBJECT_BYTES).await
+    }
+
+    /// The same with a limit of its own: a larger one is not what was asked for, and is not read any further.
+    pub async fn get_at_most(&self, key: &str, most_bytes: u64) -> Result<Option<Vec<u8>>> {
+        let Some(mut reader) = self.read(key).await? else { return Ok(None) };
+        Ok(Some(self.whole(key, &mut reader, most_bytes).await?))
+    }
+
+    /// An object as a stream; None when it does not exist. A connection that breaks midway is taken up again
+    /// where it broke.
+    pub async fn read(&self, key: &str) -> Result<Option<Reader>> {
+        let reader = match self {
+            Self::Dir(dir) => dir.read(key).await.map(|reader| reader.map(Reader::Dir)),
+            Self::S3(s3) => s3.read(key).await.map(|reader| reader.map(|reader| Reader::S3(Box::new(reader)))),
+        };
+        reader.with_context(|| format!("cannot read {}", self.location(key)))
+    }
+
+    /// Writes a small object; it replaces one of the same key.
+    pub async fn put(&self, key: &str, content: Vec<u8>) -> Result<()> {
+        let mut upload = self.upload(key, content.len() as u64).await?;
+        let written = async {
+            upload.write(content.into()).await?;
+            upload.finish().await
+        };
+        match written.await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                upload.abort().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// A small object and which content that is; None when it does not exist.
+    pub async fn get_versioned(&self, key: &str) -> Result<Option<(Vec<u8>, Version)>> {
+        let Some(mut reader) = self.read(key).await? else { return Ok(None) };
+        let content = self.whole(key, &mut reader, SMALL_OBJECT_BYTES).await?;
+        let version = match &reader {
+            Reader::Dir(_) => dir::version(&content),
+            Reader::S3(reader) => {
+                Version(reader.etag().with_context(|| format!("the server gave {} no ETag", self.location(key)))?.to_owned())
+            }
+        };
+        Ok(Some((content, version)))
+    }
+
+    async fn whole(&self, key: &str, reader: &mut Reader, most_bytes: u64) -> Result<Vec<u8>> {
+        let mut whole = Vec::new();
+        while let Some(chunk) = reader.chunk().await? {
+            let fits = whole.len() as u64 + chunk.len() as u64 <= most_bytes;
+            anyhow::ensure!(
+                fits,
+                "{} is larger than {}, and not read",
+                self.location(key),
+                crate::base::units::bytes(most_bytes)
+            );
+            whole.extend_from_slice(&chunk);
+        }
+        Ok(whole)
+    }
+
+    /// An object without its content; None when it does not exist.
+    pub async fn stat(&self, key: &str) -> Result<Option<Object>> {
+        match self {
+            Self::Dir(dir) => dir.stat(key).await,
+            Self::S3(s3) => s3.stat(key).await,
+        }
+        .with_context(|| format!("cannot look at {}", self.location(key)))
+    }
+
+    /// The same for every process that means the same store.
+    pub(crate) fn identity(&self) -> String {
+        match self {
+            Self::Dir(dir) => dir.path_of("").display().to_string(),
+            Self::S3(s3) => s3.identity(),
+        }
+    }
+
+    /// Starts an object of about `expected_bytes`. It exists only after [`Upload::finish`].
+    pub async fn upload(&self, key: &str, expected_bytes: u64) -> Result<Upload> {
+        let upload = match self {
+            Self::Dir(dir) => dir.upload(key).await.map(Upload::Dir),
+            Self::S3(s3) => s3.upload(key, expected_bytes).map(|upload| Upload::S3(Box::new(upload))),
+        };
+        upload.with_context(|| format!("cannot write {}", self.location(key)))
+    }
+
+    /// Removes an object; one that is not there is no error. One that is locked is an error with a [`Locked`] in it, one
+    /// that the credentials may not delete is of [`Kind::Permission`](crate::base::fault::Kind::Permission).
+    pub async fn delete(&self, key: &str) -> Result<()> {
+        match self {
+            Self::Dir(dir) => dir.delete(key).await,
+            Self::S3(s3) => s3.delete(key).await,
+        }
+        .with_context(|| format!("cannot delete {}", self.location(key)))
+    }
+
+    /// Uploads under `folder` that were started and neither finished nor aborted.
+    pub async fn unfinished(&self, folder: &str) -> Result<Vec<Unfinished>> {
+        match self {
+            Self::Dir(dir) => dir.unfinished(folder).await,
+            Self::S3(s3) => s3.unfinished(folder).await,
+        }
+        .with_context(|| format!("cannot list unfinished uploads in {}", self.location(folder)))
+    }
+
+    /// Aborts one of those.
+    pub async fn discard(&self, unfinished: &Unfinished) -> Result<()> {
+        match self {
+            Self::Dir(dir) => dir.delete(&unfinished.id).await,
+            Self::S3(s3) => s3.abort(&unfinished.key, &unfinished.id).await,
+        }
+        .with_context(|| format!("cannot remove the unfinished upload of {}", self.location(&unfinished.key)))
+    }
+
+    /// Whether an object exists, where a wrong no would cost somebody's data: only an answer that says of this very object
+    /// that it is not there is a no. Everything else (no permission, no bucket, a server in trouble, a disk that is not
+    /// mounted) is an error.
+    pub async fn exists_for_certain(&self, key: &str) -> Result<bool> {
+        match self {
+            Self::Dir(dir) => dir.exists_for_certain(key).await,
+            Self::S3(s3) => s3.exists_for_certain(key).await,
+        }
+        .with_context(|| format!("cannot tell whether {} exists", self.location(key)))
+    }
+
+    /// False for a directory that does not exist: it has no objects, and somebody may have meant another.
+    pub fn is_there(&self) -> bool {
+        match self {
+            Self::Dir(dir) => dir.path_of("").is_dir(),
+            Self::S3(_) => true,
+        }
+    }
+
+    /// Bytes free for new objects, where the store has such a limit.
+    pub fn free_bytes(&self) -> Option<u64> {
+        match self {
+            Self::Dir(dir) => dir.free_bytes(),
+            Self::S3(_) => None,
+        }
+    }
+}
+
+pub enum Reader {
+    Dir(dir::Reader),
+    S3(Box<s3::Reader>),
+}
+
+impl Reader {
+    /// The next bytes; None at the end.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
+        match self {
+            Self::Dir(reader) => reader.chunk().await,
+            Self::S3(reader) => reader.chunk().await,
+        }
+    }
+}
+
+/// An object being written. Whoever starts one finishes or aborts it.
+pub enum Upload {
+    Dir(dir::Upload),
+    S3(Box<s3::Upload>),
+}
+
+impl Upload {
+    pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        match self {
+            Self::Dir(upload) => upload.write(&bytes).await,
+            Self::S3(upload) => upload.write(&bytes).await,
+        }
+    }
+
+    /// Makes the object visible, durable and complete.
+    pub async fn finish(&mut self) -> Result<()> {
+        match self {
+            Self::Dir(upload) => upload.finish().await,
+            Self::S3(upload) => upload.finish().await,
+        }
+    }
+
+    /// Leaves nothing behind, as far as the store can be reached; the next run's sweep does the rest. Nothing to
+    /// do after a finish.
+    pub async fn abort(&mut self) {
+        let aborted = match self {
+            Self::Dir(upload) => upload.abort().await,
+            Self::S3(upload) => upload.abort().await,
+        };
+        if let Err(error) = aborted {
+            tracing::warn!("an unfinished upload stays until the next run: {error:#}");
+        }
+    }
+}

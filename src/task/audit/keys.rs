@@ -1,0 +1,187 @@
+//! `[audit]`: the keys of a job, as written and resolved.
+
+use super::checks;
+use super::checks::CHECKS;
+use super::document::Level;
+use super::document::Waiver;
+use crate::base::toml_file::did_you_mean;
+use crate::base::units::Span;
+use crate::config::checker::Checker;
+use chrono::NaiveDate;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::time::Duration;
+use toml::Spanned;
+
+/// Two years of quarters.
+pub(super) const KEEP: u32 = 8;
+
+/// A month's end and its reports are in them.
+pub(super) const STATISTICS_AGE: Span = Span(Duration::from_secs(30 * 86_400));
+
+pub(super) const BACKUP_WITHIN: Span = Span(Duration::from_secs(7 * 86_400));
+
+/// A pool that lets a session idle for that long has no use for it at the moment.
+pub(super) const IDLE_AFTER: Span = Span(Duration::from_secs(600));
+
+pub(super) const CHECK_TIMEOUT: Span = Span(Duration::from_secs(10));
+
+/// `[audit]`, resolved.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    pub store: Option<String>,
+    pub schema_file: Option<PathBuf>,
+    pub scratch: Option<String>,
+    /// None: findings fail no run.
+    pub fail_on: Option<Level>,
+    pub waive: Vec<Waiver>,
+    pub keep: usize,
+    pub statistics_age: Duration,
+    pub backup_within: Span,
+    pub check_timeout: Duration,
+    pub idle_after: Duration,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self {
+            store: None,
+            schema_file: None,
+            scratch: None,
+            fail_on: Some(Level::Critical),
+            waive: Vec::new(),
+            keep: KEEP as usize,
+            statistics_age: STATISTICS_AGE.0,
+            backup_within: BACKUP_WITHIN,
+            check_timeout: CHECK_TIMEOUT.0,
+            idle_after: IDLE_AFTER.0,
+        }
+    }
+}
+
+/// `[audit]` as written.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Written {
+    /// Reports go there as JSON, Markdown and HTML, and the next audit is compared with the last one there.
+    #[schemars(with = "Option<String>")]
+    pub store: Option<Spanned<String>>,
+    /// SQL that makes the schema as it is meant to be (pg_dump --schema-only): drift against it is reported. Relative to the job's file.
+    #[schemars(with = "Option<PathBuf>")]
+    pub schema_file: Option<Spanned<PathBuf>>,
+    /// A [databases] entry on whose server `schema_file` is loaded for a moment; default: where the database is.
+    #[schemars(with = "Option<String>")]
+    pub scratch: Option<Spanned<String>>,
+    /// The run fails when it finds something at least that urgent; default "critical".
+    pub fail_on: Option<FailOn>,
+    /// Findings that do not count: `{ key = "…", reason = "…", until = 2027-01-31 }`.
+    #[serde(default)]
+    pub waive: Vec<WrittenWaiver>,
+    /// Audits that stay in the store; default 8.
+    #[schemars(with = "Option<u32>")]
+    pub keep: Option<Spanned<u32>>,
+    /// An index counts as unused when statistics at least that old have not seen it used; default 30 days.
+    pub statistics_age: Option<Span>,
+    /// The newest verified backup may be that old; default 7 days.
+    pub backup_within: Option<Span>,
+    /// Longest time for one query of a check; default 10 s.
+    pub check_timeout: Option<Span>,
+    /// A session that has been idle for so long is one too many, and a transaction that was prepared so long ago should have ended; default 10 min.
+    pub idle_after: Option<Span>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum FailOn {
+    Critical,
+    High,
+    Medium,
+    Low,
+    Never,
+}
+
+impl FailOn {
+    pub fn level(self) -> Option<Level> {
+        match self {
+            Self::Critical => Some(Level::Critical),
+            Self::High => Some(Level::High),
+            Self::Medium => Some(Level::Medium),
+            Self::Low => Some(Level::Low),
+            Self::Never => None,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WrittenWaiver {
+    /// As in the report; a `*` at its end stands for any rest.
+    #[schemars(with = "String")]
+    pub key: Spanned<String>,
+    /// Why it may stay.
+    pub reason: String,
+    /// The last day on which it does not count (a TOML date, UTC).
+    #[schemars(with = "String")]
+    pub until: Spanned<toml::value::Datetime>,
+}
+
+pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Audit> {
+    let default = Audit::default();
+    let mut is_right = true;
+    if let Some(store) = &written.store {
+        is_right &= checker.known("store", store);
+    }
+    if let Some(scratch) = &written.scratch {
+        is_right &= checker.known("database", scratch);
+    }
+    if let Some(keep) = written.keep.as_ref().filter(|keep| *keep.get_ref() == 0) {
+        checker.problem(keep, "`keep = 0` would keep no audit", "1 or more: the next one is compared with it".to_owned());
+        is_right = false;
+    }
+    let folder = checker.folder;
+    let schema_file = written.schema_file.map(|file| folder.join(file.get_ref()));
+    let mut waive = Vec::new();
+    for waiver in written.waive {
+        match resolve_waiver(waiver, checker) {
+            Some(waiver) => waive.push(waiver),
+            None => is_right = false,
+        }
+    }
+    is_right.then(|| Audit {
+        store: written.store.map(Spanned::into_inner),
+        schema_file,
+        scratch: written.scratch.map(Spanned::into_inner),
+        fail_on: written.fail_on.map_or(default.fail_on, FailOn::level),
+        waive,
+        keep: written.keep.map_or(default.keep, |keep| keep.into_inner() as usize),
+        statistics_age: written.statistics_age.map_or(default.statistics_age, |age| age.0),
+        backup_within: written.backup_within.unwrap_or(default.backup_within),
+        check_timeout: written.check_timeout.map_or(default.check_timeout, |timeout| timeout.0),
+        idle_after: written.idle_after.map_or(default.idle_after, |after| after.0),
+    })
+}
+
+fn resolve_waiver(written: WrittenWaiver, checker: &mut Checker<'_>) -> Option<Waiver> {
+    let key = written.key.get_ref();
+    let id = key.split([':', '*']).next().unwrap_or_default();
+    if checks::find(id).is_none() {
+        let hint = did_you_mean(id, CHECKS.iter().map(|check| check.id));
+        let hint = hint.unwrap_or_else(|| {
+            "a key begins with its check: \"fk-unindexed:public.orders(user_id)\"; `pgtend audit` shows keys".to_owned()
+        });
+        checker.problem(&written.key, format!("there is no check `{id}`"), hint);
+        return None;
+    }
+    if !key.contains([':', '*']) {
+        checker.problem(&written.key, "this waiver fits no finding", format!("for all findings of the check: \"{key}:*\""));
+        return None;
+    }
+    let date = written.until.get_ref().date.filter(|_| written.until.get_ref().time.is_none());
+    let date = date.and_then(|date| NaiveDate::from_ymd_opt(date.year.into(), date.month.into(), date.day.into()));
+    let Some(until) = date else {
+        checker.problem(&written.until, "`until` is not a date", "write it without quotes: until = 2027-01-31".to_owned());
+        return None;
+    };
+    Some(Waiver { key: written.key.into_inner(), reason: written.reason, until })
+}

@@ -1,0 +1,304 @@
+//! `[audit]`: problems that are in a database for a long time before they hurt, with the statement that ends each, and what has changed since
+//! the last time.
+//!
+//! What an interruption leaves behind: a scratch database (with `schema_file`), which the job's next run drops; a report without its JSON,
+//! which counts as none and is deleted.
+
+pub mod checks;
+pub mod document;
+mod keys;
+mod plan;
+
+mod backup;
+mod compare;
+mod drift;
+pub mod html;
+mod look;
+pub mod markdown;
+mod queries;
+mod shelf;
+
+pub use plan::Plan;
+
+pub use keys::{Audit, FailOn, Written, WrittenWaiver, resolve};
+
+pub use document::{Document, Level};
+
+use anyhow::{Context as _, Result};
+use chrono::Utc;
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+
+use self::checks::{CHECKS, Check};
+use self::compare::Previous;
+use self::document::{Finding, State};
+use self::look::Scene;
+use self::shelf::Shelf;
+use crate::base::fault::{Fault, Kind};
+use crate::base::units::{self};
+use crate::config::Config;
+use crate::ledger::report::{Report, Unfinished};
+use crate::ledger::{Filter, Ledger};
+use crate::pg::Server;
+use crate::pg::failure;
+use crate::store::Store;
+use crate::work::{Other, RunContext, Work};
+
+/// In the ledger: on the status page, and without a store for the next audit to compare with.
+const FINDINGS_IN_REPORT: usize = 50;
+const KEYS_IN_REPORT: usize = 5000;
+
+impl Work for Audit {
+    type Plan = Plan;
+
+    async fn plan(&self, run: &RunContext<'_>) -> Result<Plan> {
+        let mut connection = run.settings.connect().await?;
+        let server = Server::of(&mut connection).await?;
+        let shelf = self.shelf(run.config, run.database, run.job.name).await?;
+        let (previous, unread) = self.previous(run.config, shelf.as_ref(), run.database, run.job.name).await;
+        let mut writes: Vec<String> = unread.into_iter().collect();
+        if let Some(file) = &self.schema_file {
+            writes.push(format!("loads {} into a scratch database, which is dropped at once", file.display()));
+        }
+        match (&shelf, &self.store) {
+            (Some(_), Some(name)) => writes
+                .push(format!("writes its report to store {name} as JSON, Markdown and HTML, and keeps the last {}", self.keep)),
+            _ => writes.push("writes no report: there is no `store`".to_owned()),
+        }
+        Ok(Plan {
+            server: format!("{} (PostgreSQL {})", run.settings.display(), server.version),
+            checks: CHECKS.len(),
+            last_audit: previous.map(|previous| previous.at),
+            writes,
+            waivers: self.waive.len(),
+            fail_on: self.fail_on,
+        })
+    }
+
+    async fn apply(&self, run: &RunContext<'_>, _plan: Plan) -> Result<Report> {
+        let shelf = run.or_cancelled(self.shelf(run.config, run.database, run.job.name)).await?;
+        let previous = async { Ok(self.previous(run.config, shelf.as_ref(), run.database, run.job.name).await) };
+        let (previous, unread) = run.or_cancelled(previous).await?;
+        let baseline = previous.as_ref().map(|previous| previous.top_queries.clone()).unwrap_or_default();
+        let scene = Scene {
+            audit: self,
+            config: run.config,
+            others: run.others,
+            job: run.job.name,
+            database: run.database,
+            settings: &run.settings,
+            progress: &run.progress,
+            now: run.now,
+            by_hand: false,
+            cancel: &run.cancel,
+            baseline: &baseline,
+        };
+        let mut document = look::look(&scene, None).await?;
+        compare::settle(&mut document, previous, &self.waive, Utc::now().date_naive());
+        document.notes.extend(unread);
+        let mut report = report(&document, shelf.is_none());
+        if let Some(shelf) = &shelf {
+            let location = run.or_cancelled(shelf.put(&document)).await?;
+            report.summary += &format!("; {location}");
+            report.fact("report", location);
+            let pruned = run.or_cancelled(shelf.prune(self.keep, &document)).await?;
+            report.fact("pruned_audits", pruned.deleted);
+            report.warnings.extend(pruned.left.into_iter().map(|left| format!("an old audit stays: {left}")));
+        }
+        match self.failure(&document) {
+            Some(message) => Err(Unfinished::error(None, message, report)),
+            None => Ok(report),
+        }
+    }
+}
+
+impl Audit {
+    /// For `check --connect`: what the role may see, and make.
+    pub async fn check(&self, connection: &mut PgConnection) -> Result<String> {
+        let (monitor, reads, creates): (bool, bool, bool) = sqlx::query_as(
+            "SELECT pg_has_role('pg_monitor', 'USAGE'), pg_has_role('pg_read_all_data', 'USAGE'), rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user",
+        )
+        .fetch_one(connection)
+        .await?;
+        if self.schema_file.is_some() && self.scratch.is_none() && !creates {
+            let message = "schema_file needs CREATEDB for its scratch database: ALTER ROLE … CREATEDB, or name another server with `scratch`";
+            return Err(Fault::new(Kind::Permission, message).into());
+        }
+        let lacks: Vec<&str> = [("pg_monitor", monitor), ("pg_read_all_data", reads)]
+            .into_iter()
+            .filter(|(_, has)| !has)
+            .map(|(role, _)| role)
+            .collect();
+        Ok(match lacks.is_empty() {
+            true => "may see what its checks ask for".to_owned(),
+            false => format!("reads the catalog; without {} some checks are unknown", lacks.join(" and ")),
+        })
+    }
+
+    /// Why an audit with these findings is a failure.
+    pub fn failure(&self, document: &Document) -> Option<String> {
+        let limit = self.fail_on?;
+        let urgent: Vec<&Finding> = document.open().filter(|finding| finding.level <= limit).collect();
+        let some: Vec<&str> = urgent.iter().take(5).map(|finding| finding.key.as_str()).collect();
+        let more = if urgent.len() > some.len() { ", …" } else { "" };
+        (!urgent.is_empty()).then(|| {
+            format!(
+                "{} {limit}{} (fail_on): {}{more}",
+                units::plural(urgent.len(), "finding"),
+                if limit == Level::Critical { "" } else { " or more urgent" },
+                some.join(", ")
+            )
+        })
+    }
+
+    async fn shelf(&self, config: &Config, database: &str, job: &str) -> Result<Option<Shelf>> {
+        let Some(name) = &self.store else { return Ok(None) };
+        let configured = config.stores.get(name).context("the store is configured")?;
+        let store = Store::open(configured).await.with_context(|| format!("store `{name}`"))?;
+        Ok(Some(Shelf::new(store, database, job)))
+    }
+
+    /// The last audit in the store; without a store, what the ledger has kept of it. One that cannot be read is no reason not to look: it is said.
+    async fn previous(
+        &self,
+        config: &Config,
+        shelf: Option<&Shelf>,
+        database: &str,
+        job: &str,
+    ) -> (Option<Previous>, Option<String>) {
+        let read = match shelf {
+            Some(shelf) => shelf.last().await.map(|(document, unread)| (document.map(Previous::from), unread)),
+            None => previous_of_ledger(config, database, job).await.map(|previous| (previous, Vec::new())),
+        };
+        match read {
+            Ok((previous, unread)) if unread.is_empty() => (previous, None),
+            Ok((previous, unread)) => {
+                let with = match &previous {
+                    Some(previous) => format!("compared with the audit of {}", previous.at.format("%Y-%m-%d %H:%M UTC")),
+                    None => "compared with nothing".to_owned(),
+                };
+                (previous, Some(format!("{with}, as the last audit cannot be read: {}", unread.join("; "))))
+            }
+            Err(error) => {
+                (None, Some(format!("compared with nothing, as the last audit cannot be read: {}", failure::in_a_line(&error))))
+            }
+        }
+    }
+}
+
+/// An audit by hand: with what `own`, the database's [audit] job, says where there is one. It writes nothing, and is not in the ledger.
+pub async fn by_hand(
+    config: &Config,
+    others: &[Other],
+    own: Option<(String, Audit)>,
+    database: &str,
+    only: Option<&Check>,
+    progress: &crate::base::progress::Progress,
+    cancel: &tokio_util::sync::CancellationToken,
+) -> Result<(Audit, Document)> {
+    let configured = config.databases.get(database).with_context(|| format!("the configuration has no database `{database}`"))?;
+    let settings = configured.settings().with_context(|| format!("database `{database}`"))?;
+    let (job, audit) = own.unwrap_or_else(|| ("by hand".to_owned(), Audit::default()));
+    // Nothing is stored: a store that is away is no reason not to look.
+    let (previous, unread) = match audit.shelf(config, database, &job).await {
+        Ok(Some(shelf)) if !shelf.store.is_there() => {
+            (None, Some(format!("compared with nothing: there is no {}", shelf.store.location(""))))
+        }
+        Ok(shelf) => audit.previous(config, shelf.as_ref(), database, &job).await,
+        Err(error) => (None, Some(format!("compared with nothing: {}", failure::in_a_line(&error)))),
+    };
+    let baseline = previous.as_ref().map(|previous| previous.top_queries.clone()).unwrap_or_default();
+    let scene = Scene {
+        audit: &audit,
+        config,
+        others,
+        job: &job,
+        database,
+        settings: &settings,
+        progress,
+        now: Utc::now(),
+        by_hand: true,
+        cancel,
+        baseline: &baseline,
+    };
+    let mut document = look::look(&scene, only).await?;
+    let previous = previous.map(|mut previous| {
+        previous.findings.retain(|finding| only.is_none_or(|only| only.id == finding.check));
+        previous
+    });
+    compare::settle(&mut document, previous, &audit.waive, Utc::now().date_naive());
+    document.notes.extend(unread);
+    Ok((audit, document))
+}
+
+/// From the keys in the report of the job's last run.
+async fn previous_of_ledger(config: &Config, database: &str, job: &str) -> Result<Option<Previous>> {
+    let Some(ledger) = Ledger::new(config)? else { return Ok(None) };
+    let filter = Filter { job: Some(job), database: Some(database), outcome: None, limit: 20 };
+    let rows = ledger.runs(&filter).await?;
+    let last = rows.into_iter().find_map(|row| {
+        let keys = row.report?.facts.get("keys")?.as_object()?.clone();
+        Some((row.started_at, keys))
+    });
+    Ok(last.map(|(at, keys)| Previous {
+        at,
+        findings: keys.iter().filter_map(|(key, since)| remembered(key, since)).collect(),
+        top_queries: Vec::new(),
+    }))
+}
+
+/// A finding of which only its key is known.
+fn remembered(key: &str, since: &Value) -> Option<Finding> {
+    let (id, identity) = key.split_once(':')?;
+    let check = checks::find(id)?;
+    Some(Finding {
+        key: key.to_owned(),
+        check: id.to_owned(),
+        level: check.level,
+        title: check.title.to_owned(),
+        object: identity.to_owned(),
+        issue: String::new(),
+        impact: check.why.to_owned(),
+        evidence: serde_json::Map::new(),
+        fix: document::Fix { words: check.fix.to_owned(), lock: check.lock.to_owned(), ..document::Fix::default() },
+        change: None,
+        since: since.as_str()?.parse().ok()?,
+        waiver: None,
+    })
+}
+
+fn report(document: &Document, with_keys: bool) -> Report {
+    let mut report = Report { summary: document.in_short(), ..Report::default() };
+    report.fact("counts", json!(document.counts()));
+    report.fact("previous_audit", json!(document.previous));
+    let shown: Vec<Value> = document
+        .open()
+        .take(FINDINGS_IN_REPORT)
+        .map(|finding| json!({ "key": finding.key, "level": finding.level, "title": finding.title, "object": finding.object, "change": finding.change }))
+        .collect();
+    report.fact("findings", shown);
+    let resolved: Vec<&str> = document.resolved.iter().take(FINDINGS_IN_REPORT).map(|finding| finding.key.as_str()).collect();
+    report.fact("resolved", json!(resolved));
+    if with_keys {
+        let keys: serde_json::Map<String, Value> = document
+            .findings
+            .iter()
+            .chain(&document.not_seen)
+            .take(KEYS_IN_REPORT)
+            .map(|finding| (finding.key.clone(), json!(finding.since)))
+            .collect();
+        report.fact("keys", keys);
+    }
+    let unknown: Vec<Value> = document
+        .checks
+        .iter()
+        .filter(|outcome| !outcome.reasons.is_empty())
+        .map(|outcome| json!({ "check": outcome.check, "reasons": outcome.reasons }))
+        .collect();
+    report.fact("unknown", unknown);
+    report.warnings.extend(document.notes.iter().cloned());
+    for outcome in document.checks.iter().filter(|outcome| outcome.state == State::Failed) {
+        report.warnings.push(format!("check {} failed: {}", outcome.check, outcome.reasons.join("; ")));
+    }
+    report
+}

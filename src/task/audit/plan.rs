@@ -1,0 +1,45 @@
+//! What an audit would do, for people.
+
+use super::document::Level;
+use crate::base::units::{self};
+use chrono::Utc;
+use serde::Serialize;
+use std::fmt;
+
+#[derive(Debug, Serialize)]
+pub struct Plan {
+    pub(super) server: String,
+    pub(super) checks: usize,
+    pub(super) last_audit: Option<chrono::DateTime<Utc>>,
+    /// What it writes, and where.
+    pub(super) writes: Vec<String>,
+    pub(super) waivers: usize,
+    pub(super) fail_on: Option<Level>,
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        writeln!(
+            f,
+            "Would make {} on {}, each in a transaction that is READ ONLY",
+            units::plural(self.checks, "check"),
+            self.server
+        )?;
+        match self.last_audit {
+            Some(at) => writeln!(f, "  compared with the audit of {}", at.format("%Y-%m-%d %H:%M UTC"))?,
+            None => writeln!(f, "  compared with nothing: there is no earlier audit")?,
+        }
+        for line in &self.writes {
+            writeln!(f, "  {line}")?;
+        }
+        if self.waivers > 0 {
+            writeln!(f, "  {}", units::plural(self.waivers, "waiver"))?;
+        }
+        match self.fail_on {
+            Some(level) => {
+                writeln!(f, "  fails when a finding is {level}{}", if level == Level::Critical { "" } else { " or more" })
+            }
+            None => writeln!(f, "  fails on no finding"),
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! The backup task: a compressed, proved, restorable pg_dump in a store.
+//!
+//! What an interruption leaves behind: an upload that was never finished, objects without a manifest, a scratch
+//! database. None of it is a set, and the next run's sweep removes it.
+//!
+//! What is hidden from the documentation is for `fuzz/`.
+
+pub mod choices;
+mod counts;
+mod dump;
+pub mod facts;
+mod foreign_key;
+pub mod guard;
+pub mod keep;
+mod keys;
+mod lacks;
+pub mod latest;
+mod left_out;
+#[doc(hidden)]
+pub mod lex;
+mod load;
+pub mod loss;
+pub mod manifest;
+pub mod markers;
+pub mod new_database;
+#[doc(hidden)]
+pub mod own_bytes;
+mod patterns;
+#[doc(hidden)]
+pub mod pg_dumps;
+pub mod plan;
+mod proof;
+mod properties;
+pub mod prune;
+mod psql_reads;
+pub mod read_back;
+pub mod readiness;
+mod refusal;
+pub mod restore;
+#[doc(hidden)]
+pub mod rewrite;
+mod rows_end;
+#[doc(hidden)]
+pub mod scan;
+pub mod scratch;
+#[doc(hidden)]
+pub mod script;
+pub mod series;
+mod session;
+pub mod set;
+pub mod standby;
+pub mod stream;
+pub mod sweep;
+#[doc(hidden)]
+pub mod tokens;
+pub mod verdict;
+pub mod verify;
+mod waiters;
+mod why;
+
+pub use keys::{Backup, Written, resolve};
+
+pub use crate::members::compress::Compression;
+pub use keep::Keep;
+pub use plan::Plan;
+pub use verify::Verify;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
+
+use self::guard::Asked;
+use self::markers::RunMarker;
+use self::series::{Identity, Series};
+use self::set::{Set, SetName};
+use self::verdict::Bytes;
+use self::verify::Verified;
+use crate::base::process_identity::ProcessIdentity;
+use crate::base::units::{self};
+use crate::config::Config;
+use crate::ledger::report::{Report, Unfinished};
+use crate::pg;
+use crate::pg::client_tools::Tools;
+use crate::pg::failure;
+use crate::store::key;
+use crate::store::{Store, lease};
+use crate::work::{Does, Other, RunContext, Work};
+
+/// Sets of which nothing is known that a run reads before it prunes. Each costs the reading of a dump; the next run goes on.
+const CHECKS_IN_A_RUN: usize = 3;
+
+impl Work for Backup {
+    type Plan = Plan;
+
+    async fn plan(&self, run: &RunContext<'_>) -> Result<Plan> {
+        let state = plan::State::read(self, run).await?;
+        Ok(plan::decide(state, self, run))
+    }
+
+    async fn apply(&self, run: &RunContext<'_>, mut plan: Plan) -> Result<Report> {
+        let store = open_store(run, &self.store).await?;
+        let has_ledger = run.run_id.is_some();
+        let seen = guard::look(&store, run.database, run.job.name, has_ledger).await;
+        // What earlier runs left may be what fills the disk: first. Trouble with it is no reason for no backup.
+        let mut warnings = run.or_cancelled(async { Ok(self.sweep(&store, &plan, run).await) }).await?;
+        let marker = RunMarker {
+            process: ProcessIdentity::own(),
+            nonce: uuid::Uuid::new_v4().to_string(),
+            run: run.run_id,
+            identity: plan.identity.clone(),
+            started_at: Utc::now(),
+        };
+        plan.name = run.or_cancelled(markers::claim(&store, &plan.name, &marker)).await?;
+        plan.set = plan.name.to_string();
+        let (mut set, not_held) = dump::write_set(&store, &plan, self, run).await?;
+        let mut report = report_on(&set, &store, &plan);
+        plan.deletes_nothing.extend(not_held);
+
+        let refusal = match self.verify {
+            Verify::None => None,
+            Verify::Checksum => {
+                run.or_cancelled(verify::by_checksum(&store, &mut set, &run.progress)).await?;
+                None
+            }
+            Verify::Restore => {
+                let verified = self.verify_by_restore(&store, &mut set, &plan, run).await?;
+                warnings.extend(verified.warnings);
+                verified.refusal
+            }
+        };
+        report.fact("bytes", set.verification.verdict().name());
+        report.fact("verified", set.verification.in_words());
+        if let Some(keep) = &self.keep {
+            let pruning = self.prune(&store, &plan, keep, seen.as_ref(), run);
+            let pruned = run.or_cancelled(async { Ok(pruning.await) }).await?;
+            match pruned {
+                Ok(pruned) => {
+                    if !pruned.sets.is_empty() {
+                        report.summary += &format!("; pruned {}", pruned.sets.len());
+                    }
+                    report.fact("pruned_sets", pruned.sets);
+                    warnings.extend(pruned.warnings);
+                }
+                Err(error) => warnings.push(format!("not pruned: {}", failure::in_a_line(&error))),
+            }
+        }
+        report.warnings.extend(warnings);
+        match refusal {
+            None => Ok(report),
+            // The set is there and its bytes are proved; what was asked for is not.
+            Some(refusal) => {
+                let message = format!(
+                    "set {} is made and its bytes are intact, but it was not restored for a proof: {}",
+                    set.name, refusal.message
+                );
+                Err(Unfinished::error(refusal.kind, message, report))
+            }
+        }
+    }
+}
+
+impl Backup {
+    /// Returns what did not work.
+    async fn sweep(&self, store: &Store, plan: &Plan, run: &RunContext<'_>) -> Vec<String> {
+        let mut warnings = self.sweep_scratch_databases(plan, run).await;
+        if !plan.deletes_nothing.is_empty() {
+            warnings.extend(plan.deletes_nothing.iter().map(|doubt| format!("nothing in the store is swept or pruned: {doubt}")));
+            return warnings;
+        }
+        // Asked for only when there is something that may be swept by now.
+        if plan.sweep.store.is_empty() && plan.sweep.store.left.iter().all(|left| left.for_ever) {
+            return warnings;
+        }
+        let (database, job) = (run.database, run.job.name);
+        match guard::ask(store, database, job, run.run_id.is_some(), None).await {
+            Asked::Refused(why) => warnings.push(format!("what earlier runs left stays this time: {why}")),
+            Asked::Granted(mut guard) => {
+                let folder = key::folder(database, job);
+                let swept = sweep::apply(store, &folder, plan.identity.as_ref(), &mut guard).await;
+                guard.release().await;
+                match swept {
+                    Ok(undeletable) => warnings.extend(undeletable),
+                    Err(error) => {
+                        warnings.push(format!("what earlier runs left could not be swept: {}", failure::in_a_line(&error)))
+                    }
+                }
+            }
+        }
+        warnings
+    }
+
+    async fn sweep_scratch_databases(&self, plan: &Plan, run: &RunContext<'_>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if plan.sweep.scratch_databases.is_empty() {
+            return warnings;
+        }
+        let settings = match self.scratch_settings(run) {
+            Ok(settings) => settings,
+            Err(error) => return vec![format!("scratch databases of earlier runs stay: {}", failure::in_a_line(&error))],
+        };
+        for database in &plan.sweep.scratch_databases {
+            tracing::info!("dropping the scratch database of a run without an end: {database}");
+            warnings.extend(scratch::drop_or_warn(&settings, database, None).await);
+        }
+        warnings
+    }
+
+    async fn prune(
+        &self,
+        store: &Store,
+        plan: &Plan,
+        keep: &Keep,
+        seen: Option<&lease::Seen>,
+        run: &RunContext<'_>,
+    ) -> Result<prune::Pruned> {
+        let (database, job) = (run.database, run.job.name);
+        if !plan.deletes_nothing.is_empty() {
+            return Ok(prune::Pruned::default());
+        }
+        let mut guard = match guard::ask(store, database, job, run.run_id.is_some(), seen).await {
+            Asked::Granted(guard) => guard,
+            Asked::Refused(why) => anyhow::bail!("{why}"),
+        };
+        let rules = prune::Rules {
+            keep,
+            zone: run.job.timezone,
+            now: Utc::now(),
+            identity: plan.identity.as_ref(),
+            series: &plan.series,
+            own: Some(&plan.name),
+            has_schedule: run.job.has_schedule,
+        };
+        let checks_most = if self.verify == Verify::None { 0 } else { CHECKS_IN_A_RUN };
+        let pruned = prune::apply(store, &key::folder(database, job), &rules, &mut guard, checks_most, &run.progress).await;
+        guard.release().await;
+        pruned
+    }
+
+    async fn verify_by_restore(&self, store: &Store, set: &mut Set, plan: &Plan, run: &RunContext<'_>) -> Result<Verified> {
+        let settings = self.scratch_settings(run)?;
+        let scratch = verify::Scratch { settings: &settings, name: plan.scratch_name.clone(), cancel: &run.cancel };
+        verify::by_restore(store, set, &scratch, &run.progress).await
+    }
+
+    /// The server on which scratch databases are made.
+    fn scratch_settings(&self, run: &RunContext<'_>) -> Result<pg::Settings> {
+        Ok(self.scratch_elsewhere(run.config)?.unwrap_or_else(|| run.settings.clone()))
+    }
+
+    /// The same, where it is not the source's.
+    pub fn scratch_elsewhere(&self, config: &Config) -> Result<Option<pg::Settings>> {
+        let Some(name) = &self.scratch else { return Ok(None) };
+        let database = config.databases.get(name).with_context(|| format!("the configuration has no database `{name}`"))?;
+        database.settings().map(Some)
+    }
+}
+
+pub async fn open_store(run: &RunContext<'_>, name: &str) -> Result<Store> {
+    let configured = run.config.stores.get(name).with_context(|| format!("the configuration has no store `{name}`"))?;
+    Store::open(configured).await.with_context(|| format!("store `{name}`"))
+}
+
+fn report_on(set: &Set, store: &Store, plan: &Plan) -> Report {
+    let manifest = &set.manifest;
+    let mut report = Report { warnings: manifest.warnings.clone(), ..Report::default() };
+    report.summary = format!(
+        "{}: {}, {}, {} in {}",
+        store.location(&set.name.key(&manifest.dump.object)),
+        units::plural(manifest.tables.len(), "table"),
+        units::plural(manifest.rows(), "row"),
+        units::bytes(manifest.dump.bytes),
+        units::duration(Duration::from_secs_f64(manifest.dump.elapsed_seconds))
+    );
+    report.fact("set", set.name.to_string());
+    report.fact("location", store.location(&set.name.key(&manifest.dump.object)));
+    report.fact("dump_bytes", manifest.dump.bytes);
+    report.fact("uncompressed_bytes", manifest.dump.uncompressed_bytes);
+    report.fact("dump_seconds", manifest.dump.elapsed_seconds);
+    report.fact("tables", manifest.tables.len());
+    report.fact("rows", manifest.rows());
+    report.fact("pg_dump", plan.tools.version.clone());
+    if let Some(age) = plan.last_good_age_seconds {
+        report.fact("last_good_set_age_seconds", age);
+    }
+    report
+}
+
+/// A name that no set has yet: two runs may start within one second.
+fn free_name(database: &str, job: &str, taken: &[SetName], now: chrono::DateTime<Utc>) -> SetName {
+    let mut name = SetName::new(database, job, now);
+    // Nor older than one that had to take a later second: the newest set is the one that was made last.
+    while taken.iter().any(|other| (0..=60).contains(&(other.taken_at - name.taken_at).num_seconds())) {
+        name.taken_at += chrono::Duration::seconds(1);
+    }
+    name
+}
+
+/// When the newest intact set of `database` was taken, of all backup jobs that name it. A set with filters is not a backup of the
+/// database, and one of another server under the same names is none of this one; a store or a server that cannot be asked is an error: no
+/// is not said on doubt, and yes neither.
+pub async fn newest_verified(config: &Config, others: &[Other], database: &str) -> Result<Option<DateTime<Utc>>> {
+    let mut newest = None;
+    let mut own: Option<Option<Identity>> = None;
+    let now = Utc::now();
+    for job in others.iter().filter(|job| job.runs_on(database)) {
+        let Does::Backup { store } = &job.does else { continue };
+        let own = match &own {
+            Some(own) => own,
+            None => own.insert(identity_of(config, database).await?),
+        };
+        let configured = config.stores.get(store).context("the job's store is configured")?;
+        let store = Store::open(configured).await.with_context(|| format!("store `{store}`"))?;
+        let listing = set::list(&store, &key::folder(database, &job.name)).await?;
+        if let Some(doubt) = listing.doubt() {
+            anyhow::bail!(doubt);
+        }
+        let (series, _) = Series::read(&store, database, &job.name).await?;
+        let verified = listing
+            .sets
+            .iter()
+            .filter(|set| set.verification.verdict() == Bytes::Intact && set.manifest.filters.are_none())
+            .filter(|set| !set.is_from_the_future(now) && series.unites(own.as_ref(), set));
+        newest = newest.max(verified.map(|set| set.name.taken_at).max());
+    }
+    Ok(newest)
+}
+
+/// Who a configured database is; None where its role may not read the system identifier.
+pub async fn identity_of(config: &Config, database: &str) -> Result<Option<Identity>> {
+    let configured = config.databases.get(database).with_context(|| format!("the configuration has no database `{database}`"))?;
+    let settings = configured.settings().with_context(|| format!("database `{database}`"))?;
+    let mut connection = settings.connect().await.with_context(|| format!("database `{database}`"))?;
+    Ok(Identity::of(&facts::server(&mut connection, &settings).await?))
+}
+
+/// The client tools for a server of that major version.
+pub async fn tools_for(run: &RunContext<'_>, major: u32) -> Result<Tools> {
+    crate::pg::client_tools::find(run.config.tools.bin_dir.as_deref(), major)
+        .await
+        .with_context(|| format!("database `{}`", run.database))
+}

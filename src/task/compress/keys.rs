@@ -1,0 +1,129 @@
+//! `[compress]`: the keys of a job, as written and resolved.
+
+use crate::base::units::Size;
+use crate::config::checker::Checker;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use toml::Spanned;
+
+/// As the audit has it: TOAST's pglz does well enough below.
+const LARGER_THAN: Size = Size(10_000);
+
+/// PL/pgSQL reads about 4 MB a second: a third of a second for one of these (docs/benchmarks.md).
+const SMALLER_THAN: Size = Size(1_000_000);
+
+/// Smaller values are not toasted, and so not compressed by PostgreSQL.
+const TOAST_LEAST: u64 = 2_000;
+
+/// A field holds no more.
+pub(super) const MOST: u64 = 1 << 30;
+
+/// Read through the view, one of these takes a quarter of a minute; compressing it takes three times its size in memory.
+const GZIP_MOST: u64 = 64_000_000;
+
+/// `[compress]`, resolved.
+#[derive(Clone, Debug)]
+pub struct Compress {
+    pub table: String,
+    pub column: String,
+    pub larger_than: Size,
+    pub smaller_than: Size,
+    pub method: Method,
+    pub compression: Option<Toast>,
+    pub vacuum: bool,
+}
+
+/// `[compress]` as written.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Written {
+    /// As in SQL: `public.scripts`, `"Odd Name"`. It keeps that name when a view takes its place.
+    pub table: String,
+    /// Its large text: text or varchar.
+    pub column: String,
+    /// "gzip": in a companion column, behind a view; "toast": by PostgreSQL itself.
+    pub method: Method,
+    /// Bodies above this; at least 2 kB; default "10KB".
+    #[schemars(with = "Option<Size>")]
+    pub larger_than: Option<Spanned<Size>>,
+    /// gzip: bodies above this stay, as reading them through the view takes long; at most 64 MB; default "1MB".
+    #[schemars(with = "Option<Size>")]
+    pub smaller_than: Option<Spanned<Size>>,
+    /// toast: "pglz" or "lz4"; default whichever is smaller.
+    #[schemars(with = "Option<Toast>")]
+    pub compression: Option<Spanned<Toast>>,
+    /// VACUUM (not FULL) between batches, so that the space is used again at once; default true.
+    pub vacuum: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    Gzip,
+    Toast,
+}
+
+/// Of TOAST's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Toast {
+    Pglz,
+    Lz4,
+}
+
+impl fmt::Display for Toast {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pglz => "pglz",
+            Self::Lz4 => "lz4",
+        })
+    }
+}
+
+pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Compress> {
+    let mut good = true;
+    let larger_than = written.larger_than.as_ref().map_or(LARGER_THAN, |size| *size.get_ref());
+    let default = SMALLER_THAN.0.max(larger_than.0.saturating_mul(10)).min(GZIP_MOST);
+    let smaller_than = written.smaller_than.as_ref().map_or(default, |size| size.get_ref().0);
+    if let Some(size) = written.larger_than.as_ref().filter(|size| size.get_ref().0 < TOAST_LEAST) {
+        checker.problem(
+            size,
+            "`larger_than` is below 2 kB",
+            "PostgreSQL keeps such values in the row; \"10KB\" is a good start".to_owned(),
+        );
+        good = false;
+    }
+    if let Some(size) = written.smaller_than.as_ref().filter(|size| size.get_ref().0 <= larger_than.0) {
+        checker.problem(size, "`smaller_than` leaves nothing between", "more than `larger_than`".to_owned());
+        good = false;
+    }
+    if let Some(size) = written.smaller_than.as_ref().filter(|size| size.get_ref().0 > GZIP_MOST) {
+        let hint = "at most \"64MB\", which takes a quarter of a minute to read through the view".to_owned();
+        checker.problem(size, "`smaller_than` is too large", hint);
+        good = false;
+    }
+    if let (Method::Gzip, None, Some(size)) = (written.method, &written.smaller_than, &written.larger_than)
+        && size.get_ref().0 >= GZIP_MOST
+    {
+        checker.problem(size, "`larger_than` leaves nothing", "with method = \"gzip\", less than \"64MB\"".to_owned());
+        good = false;
+    }
+    if let (Method::Toast, Some(size)) = (written.method, &written.smaller_than) {
+        checker.problem(size, "`smaller_than` has no meaning for method = \"toast\"", "leave it out".to_owned());
+        good = false;
+    }
+    if let (Method::Gzip, Some(compression)) = (written.method, &written.compression) {
+        checker.problem(compression, "`compression` has no meaning for method = \"gzip\"", "leave it out".to_owned());
+        good = false;
+    }
+    good.then_some(Compress {
+        table: written.table,
+        column: written.column,
+        larger_than,
+        smaller_than: Size(if written.method == Method::Gzip { smaller_than } else { MOST }),
+        method: written.method,
+        compression: written.compression.map(Spanned::into_inner),
+        vacuum: written.vacuum.unwrap_or(true),
+    })
+}

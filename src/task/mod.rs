@@ -1,0 +1,14 @@
+//! The kinds of work. A task is a folder, and a line of each kind in `list.rs`.
+
+pub mod audit;
+pub mod backup;
+pub mod compress;
+pub mod foreign_code;
+mod list;
+pub mod partition;
+pub mod reindex;
+pub mod retention;
+pub mod sql;
+pub mod vector_index;
+
+pub use list::{ByHand, Drive, Task, Written};

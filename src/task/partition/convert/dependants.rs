@@ -1,0 +1,62 @@
+//! What knows a table by its number, and would go on with it when another one takes its name.
+
+use anyhow::Result;
+use sqlx::PgConnection;
+
+use crate::task::partition::state::TableName;
+
+/// Each is named with what to do. Plain views are not among them where they can be made again by this role: see [`views`].
+pub async fn that_cannot_follow(connection: &mut PgConnection, table: &TableName) -> Result<Vec<String>> {
+    Ok(sqlx::query_scalar(
+        "WITH reading AS (
+             SELECT DISTINCT r.oid, r.rulename, r.ev_class, v.relkind, v.relowner, v.relnamespace
+             FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class
+             WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid AND r.ev_class <> d.refobjid
+         ), own AS (
+             SELECT $1::bigint::oid AS oid UNION SELECT inhrelid FROM pg_inherits WHERE inhparent = $1::bigint::oid
+         )
+         SELECT format('materialized view %s reads it: drop it first', ev_class::regclass) FROM reading WHERE relkind = 'm'
+         UNION ALL SELECT format('view %s reads it and is made again, which only its owner %I may do, with CREATE on its schema', ev_class::regclass, pg_get_userbyid(relowner))
+             FROM reading WHERE relkind = 'v' AND rulename = '_RETURN'
+               AND NOT (pg_has_role(relowner, 'USAGE') AND has_schema_privilege(relnamespace, 'CREATE'))
+         UNION ALL SELECT format('rule %I on %s %s refers to it: drop it first, and make it again afterwards', rulename,
+                                 CASE relkind WHEN 'v' THEN 'view' ELSE 'table' END, ev_class::regclass)
+             FROM reading WHERE rulename <> '_RETURN'
+         UNION ALL SELECT format('its rule %I cannot follow: drop it first', rulename) FROM pg_rewrite WHERE ev_class = $1::bigint::oid AND rulename <> '_RETURN'
+         UNION ALL SELECT format('constraint trigger %I on %s names it: drop it first', tgname, tgrelid::regclass) FROM pg_trigger
+             WHERE tgconstrrelid = $1::bigint::oid AND NOT tgisinternal
+         UNION ALL SELECT format('subscription %I writes into it: take it out of the publication there, and ALTER SUBSCRIPTION %1$I REFRESH PUBLICATION first', s.subname)
+             FROM pg_subscription_rel t JOIN pg_subscription s ON s.oid = t.srsubid WHERE t.srrelid = $1::bigint::oid
+         UNION ALL SELECT DISTINCT format('it has a security label of %s, which would be lost: set it to NULL first', provider) FROM pg_seclabel
+             WHERE classoid = 'pg_class'::regclass AND objoid = $1::bigint::oid
+         UNION ALL SELECT DISTINCT format('%s depends on it by more than its name', pg_describe_object(classid, objid, 0)) FROM pg_depend
+             WHERE deptype = 'n' AND (refclassid = 'pg_class'::regclass AND refobjid = $1::bigint::oid
+                     AND (classid = 'pg_proc'::regclass
+                          OR classid = 'pg_policy'::regclass AND objid IN (SELECT oid FROM pg_policy WHERE polrelid NOT IN (SELECT oid FROM own))
+                          OR classid = 'pg_attrdef'::regclass AND objid IN (SELECT oid FROM pg_attrdef WHERE adrelid NOT IN (SELECT oid FROM own))
+                          OR classid = 'pg_constraint'::regclass AND objid IN (SELECT oid FROM pg_constraint WHERE contype = 'c' AND conrelid NOT IN (SELECT oid FROM own)))
+                 OR refclassid = 'pg_type'::regclass AND refobjid IN (SELECT reltype FROM pg_class WHERE oid = $1::bigint::oid
+                       UNION SELECT typarray FROM pg_type WHERE typrelid = $1::bigint::oid))
+         ORDER BY 1",
+    )
+    .bind(table.oid)
+    .fetch_all(connection)
+    .await?)
+}
+
+/// A view knows its table by number. Made anew from its text, in which the session's empty search_path spells all names out,
+/// it reads the table that has the name now; its privileges, rules and triggers stay.
+pub async fn views(connection: &mut PgConnection, table: &TableName) -> Result<Vec<String>> {
+    Ok(sqlx::query_scalar(
+        "SELECT format('CREATE OR REPLACE VIEW %s%s AS %s', v.oid::regclass,
+                       coalesce(' WITH (' || array_to_string(v.reloptions, ', ') || ')', ''), rtrim(pg_get_viewdef(v.oid), ';'))
+         FROM pg_class v WHERE v.relkind = 'v' AND v.oid IN (
+             SELECT r.ev_class FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
+             WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid
+               AND r.rulename = '_RETURN')
+         ORDER BY v.oid",
+    )
+    .bind(table.oid)
+    .fetch_all(connection)
+    .await?)
+}

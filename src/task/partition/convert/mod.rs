@@ -1,0 +1,385 @@
+//! Turns a table in use into a partitioned one: it becomes the first partition of a new table that takes its name.
+//!
+//! What takes long (checking that every key lies below the bound, building the new primary key) happens first, under locks
+//! that let reads and writes go on. What nobody may see half done is one transaction under ACCESS EXCLUSIVE, which reads no
+//! row of the table: ATTACH trusts the validated CHECK, and finds every index that it wants.
+//!
+//! Killed before that transaction, a run leaves the CHECK `pgtend_bound` and perhaps an index `…_pgtend_key`: the next one
+//! removes both first. Until then the application can't insert keys beyond the bound, at least one whole period ahead.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use chrono_tz::Tz;
+use sqlx::PgConnection;
+
+use super::calendar::{Calendar, Every, partition_name};
+use super::create;
+use super::key::Key;
+use super::keys::Partition;
+use super::state::{self, TableName};
+use crate::base::fault::{Fault, Kind};
+use crate::ledger::report::Report;
+use crate::live::session::{self, Attempt, Session};
+use crate::pg::{self, identifier, literal, qualified};
+use crate::work::{RunContext, Work};
+
+mod carried;
+mod conversion;
+mod dependants;
+mod facts;
+mod obstacles;
+mod undo;
+
+pub use conversion::{Conversion, Statement};
+pub use undo::Undo;
+
+use conversion::{EXCLUSIVE, NONE, SHARED};
+
+const CHECK: &str = "pgtend_bound";
+/// A row beyond that has a wrong time.
+const PERIODS_AHEAD: u32 = 10;
+/// Ends the name of the index that becomes the primary key.
+const NEW_KEY: &str = "pgtend_key";
+
+/// Reads the table and says how it would go; everything that stands in the way is one error.
+async fn plan(partition: &Partition, zone: Tz, session: &mut Session) -> Result<Conversion> {
+    let facts = facts::read(partition, zone, session).await?;
+    let (key, table) = (facts.key, &facts.table);
+    let zone =
+        if key.is_on_the_wall() || matches!(partition.every, Every::Step(_)) { Tz::UTC } else { partition.zone.unwrap_or(zone) };
+    let calendar = Calendar { every: partition.every, zone };
+    let bound = calendar
+        .period_at(facts.highest.max(facts.now))
+        .and_then(|current| calendar.after(current))
+        .with_context(|| Fault::new(Kind::Configuration, format!("the keys of {table} are beyond every calendar")))?
+        .to;
+    let child =
+        partition_name(&table.name, &format!("before_{}", calendar.suffix(calendar.period_at(bound).context("a next period")?)));
+    not_far_ahead(&facts, &calendar)?;
+    let mut conversion = Conversion {
+        table: table.clone(),
+        bound: key.show(bound),
+        before: Vec::new(),
+        swap: Vec::new(),
+        rollback: Vec::new(),
+        notes: facts.notes.clone(),
+        partition: child.clone(),
+    };
+    prepare(&facts, &key.sql(bound)?, &mut conversion);
+    swap(&facts, &key.sql(bound)?, &child, &mut session.connection, &mut conversion).await?;
+    Ok(conversion)
+}
+
+/// One row in 2327 would be what the first partition reaches to.
+fn not_far_ahead(facts: &facts::Facts, calendar: &Calendar) -> Result<()> {
+    let (key, table, column) = (facts.key, &facts.table, &facts.column);
+    let Some(mut period) = calendar.period_at(facts.now).filter(|_| key.is_time()) else { return Ok(()) };
+    for _ in 0..PERIODS_AHEAD {
+        match calendar.after(period) {
+            Some(next) => period = next,
+            None => return Ok(()),
+        }
+    }
+    if facts.highest < period.to {
+        return Ok(());
+    }
+    let message = format!(
+        "{table} has a row with {} = {}, more than {PERIODS_AHEAD} periods ahead, and its first partition would reach to there: correct it first; \
+         SELECT * FROM {} WHERE {} >= {} shows all of them",
+        identifier(column),
+        key.show(facts.highest),
+        table.sql(),
+        identifier(column),
+        key.sql(period.to)?
+    );
+    Err(Fault::new(Kind::Configuration, message).into())
+}
+
+fn prepare(facts: &facts::Facts, bound: &str, conversion: &mut Conversion) {
+    let (table, column) = (facts.table.sql(), identifier(&facts.column));
+    let drop_check = Statement::new(format!("ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {CHECK}"), EXCLUSIVE);
+    let index = qualified(&facts.table.schema, &facts.new_key);
+    let drop_index = Statement::long(format!("DROP INDEX CONCURRENTLY IF EXISTS {index}"), SHARED);
+    if facts.has_leftovers {
+        conversion.before.extend([drop_check.clone(), drop_index.clone()]);
+    }
+    conversion.before.push(Statement::new(
+        format!("ALTER TABLE {table} ADD CONSTRAINT {CHECK} CHECK ({column} IS NOT NULL AND {column} < {bound}) NOT VALID"),
+        EXCLUSIVE,
+    ));
+    conversion.before.push(Statement::long(format!("ALTER TABLE {table} VALIDATE CONSTRAINT {CHECK}"), SHARED));
+    conversion.rollback.push(drop_check);
+    if !facts.is_not_null {
+        conversion
+            .notes
+            .push(format!("{column} becomes NOT NULL: an INSERT without it fails from then on, unless it has a default"));
+    }
+    if let Some(primary) = &facts.primary
+        && !primary.has_key
+    {
+        let list = |columns: &[String]| columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
+        let columns = list(&primary.columns);
+        let included = match primary.included.as_slice() {
+            [] => String::new(),
+            included => format!(" INCLUDE ({})", list(included)),
+        };
+        conversion.before.push(Statement::long(
+            format!("CREATE UNIQUE INDEX CONCURRENTLY {} ON {table} ({columns}, {column}){included}", identifier(&facts.new_key)),
+            SHARED,
+        ));
+        conversion.rollback.push(drop_index);
+        conversion.notes.push(format!(
+            "a partitioned table's primary key contains its partition key: ({columns}) becomes ({columns}, {column}). {columns} alone is not \
+             kept unique any more, and ON CONFLICT ({columns}) finds no constraint: give the application ({columns}, {column}) first"
+        ));
+    }
+}
+
+/// The order matters: the key first, so that the new table is made with it; names last, so that definitions of triggers and
+/// views, which name the table, mean the new one.
+async fn swap(
+    facts: &facts::Facts,
+    bound: &str,
+    child: &str,
+    connection: &mut PgConnection,
+    conversion: &mut Conversion,
+) -> Result<()> {
+    let (old, schema) = (&facts.table, &facts.table.schema);
+    let (table, column) = (old.sql(), identifier(&facts.column));
+    let new_name = partition_name(&old.name, "pgtend_new");
+    let (new, child_sql) = (qualified(schema, &new_name), qualified(schema, child));
+    // Its readers lock a view before its table: the other way round there would be no end of deadlocks. Unchanged, for its lock
+    // alone: LOCK TABLE would lock all that the view reads.
+    let mut sql = facts.views.clone();
+    sql.push(format!("LOCK TABLE ONLY {table} IN ACCESS EXCLUSIVE MODE"));
+    if !facts.is_not_null {
+        // Without a look at the rows: the validated CHECK says it.
+        sql.push(format!("ALTER TABLE {table} ALTER COLUMN {column} SET NOT NULL"));
+    }
+    if let Some(primary) = facts.primary.as_ref().filter(|primary| !primary.has_key) {
+        let name = identifier(&primary.name);
+        sql.push(format!("ALTER TABLE {table} DROP CONSTRAINT {name}"));
+        sql.push(format!(
+            "ALTER TABLE {table} ADD CONSTRAINT {name} PRIMARY KEY USING INDEX {}{}",
+            identifier(&facts.new_key),
+            primary.deferrable
+        ));
+    }
+    sql.push(format!(
+        "CREATE TABLE {new} (LIKE {table} INCLUDING ALL EXCLUDING IDENTITY EXCLUDING STATISTICS) PARTITION BY RANGE ({column})"
+    ));
+    sql.push(format!("ALTER TABLE {new} DROP CONSTRAINT {CHECK}"));
+    sql.extend(create::comment(connection, old, &new).await?);
+    sql.extend(create::privileges(connection, old, &new).await?);
+    sql.extend(facts.replica_identity.iter().map(|identity| format!("ALTER TABLE {new} REPLICA IDENTITY {identity}")));
+    for foreign_key in &facts.foreign_keys {
+        sql.push(format!("ALTER TABLE {new} ADD CONSTRAINT {} {}", identifier(&foreign_key.name), foreign_key.definition));
+    }
+    for sequence in &facts.owned_sequences {
+        sql.push(format!("ALTER SEQUENCE {} OWNED BY {new}.{}", sequence.name, identifier(&sequence.column)));
+    }
+    for identity in &facts.identities {
+        sql.push(identity.hand_over(&table, &new));
+    }
+    sql.extend(facts.column_settings.iter().flat_map(|setting| setting.statements(&new)));
+    sql.extend(facts.statistics.iter().map(facts::Statistics::rename));
+    sql.extend(facts.triggers.iter().map(|trigger| format!("DROP TRIGGER {} ON {table}", identifier(&trigger.name))));
+    sql.push(format!("ALTER TABLE {table} RENAME TO {}", identifier(child)));
+    sql.push(format!("ALTER TABLE {new} RENAME TO {}", identifier(&old.name)));
+    sql.push(format!("ALTER TABLE {table} ATTACH PARTITION {child_sql} FOR VALUES FROM (MINVALUE) TO ({bound})"));
+    sql.push(format!("ALTER TABLE {child_sql} DROP CONSTRAINT {CHECK}"));
+    sql.push(carried::exchange_index_names(&table, &child_sql));
+    sql.extend(facts.statistics.iter().flat_map(facts::Statistics::make));
+    sql.extend(facts.of_indexes.iter().cloned());
+    // By now a policy that reads its own table means the new one.
+    sql.extend(create::policies(connection, old, &table).await?);
+    for trigger in &facts.triggers {
+        sql.push(trigger.definition.clone());
+        sql.extend(
+            trigger.state.iter().map(|state| format!("ALTER TABLE {table} {state} TRIGGER {}", identifier(&trigger.name))),
+        );
+        let comment = trigger.comment.as_ref();
+        sql.extend(
+            comment.map(|comment| format!("COMMENT ON TRIGGER {} ON {table} IS {}", identifier(&trigger.name), literal(comment))),
+        );
+    }
+    sql.extend(facts.views.iter().cloned());
+    conversion.swap = sql
+        .into_iter()
+        .map(|sql| {
+            let lock = match sql.split(' ').next() {
+                Some("LOCK") => "ACCESS EXCLUSIVE: everybody waits until the end of the transaction",
+                _ if sql.contains("FOREIGN KEY") => {
+                    "SHARE ROW EXCLUSIVE on the table that it refers to: its writers wait as well"
+                }
+                Some("CREATE") if sql.contains(" VIEW ") => "ACCESS EXCLUSIVE on the view",
+                _ => NONE,
+            };
+            Statement::new(sql, lock)
+        })
+        .collect();
+    Ok(())
+}
+
+/// The work of `partition convert JOB`.
+pub struct Convert {
+    pub partition: Partition,
+}
+
+impl Convert {
+    async fn session(&self, run: &RunContext<'_>) -> Result<Session> {
+        Session::open(&run.settings, self.partition.lock_timeout, self.partition.give_up_after).await
+    }
+}
+
+impl Work for Convert {
+    type Plan = Conversion;
+
+    async fn plan(&self, run: &RunContext<'_>) -> Result<Conversion> {
+        plan(&self.partition, run.job.timezone, &mut self.session(run).await?).await
+    }
+
+    /// Does it, or takes back what it did.
+    async fn apply(&self, run: &RunContext<'_>, conversion: Conversion) -> Result<Report> {
+        let started = Instant::now();
+        let mut session = run.or_cancelled(self.session(run)).await?;
+        session::exclude_other_jobs(&mut session.connection, &conversion.table).await?;
+        let done = run.or_cancelled(go(&mut session, &conversion)).await;
+        let lock_waits = session.lock_waits;
+        let swap_elapsed = match done {
+            Ok(swap_elapsed) => Some(swap_elapsed),
+            Err(error) => {
+                // Dropping the connection does not stop a statement that waits for a lock, and others behind it.
+                if run.cancel.is_cancelled()
+                    && let Err(error) = pg::cancel_backend(&run.settings, session.pid).await
+                {
+                    tracing::warn!("cannot cancel the statement of server process {}: {error:#}", session.pid);
+                }
+                drop(session);
+                self.take_back(run, &conversion, error).await?;
+                None
+            }
+        };
+        let mut report = Report {
+            summary: format!(
+                "{} is partitioned by {}; what was there is its partition {} up to {}; next: pgtend run-job {}",
+                conversion.table, self.partition.column, conversion.partition, conversion.bound, run.job.name
+            ),
+            warnings: conversion.notes.clone(),
+            ..Report::default()
+        };
+        report.fact("table", conversion.table.to_string());
+        report.fact("partition", conversion.partition.as_str());
+        report.fact("bound", conversion.bound.as_str());
+        report.fact("lock_waits", lock_waits);
+        report.fact("elapsed_seconds", started.elapsed().as_secs_f64());
+        report.fact("swap_seconds", swap_elapsed.map(|elapsed| elapsed.as_secs_f64()));
+        Ok(report)
+    }
+}
+
+impl Convert {
+    /// On a new connection: the other one may be gone, or in the middle of a transaction. Ok when there is nothing to take
+    /// back, because the last transaction was committed all the same.
+    async fn take_back(&self, run: &RunContext<'_>, conversion: &Conversion, error: anyhow::Error) -> Result<()> {
+        let by_hand = || {
+            let statements = conversion.rollback.iter().map(|statement| statement.sql.as_str()).collect::<Vec<_>>();
+            format!("what it made is left, and the next conversion removes it; by hand: {}", statements.join("; "))
+        };
+        let mut session = match self.session(run).await {
+            Ok(session) => session,
+            Err(second) => return Err(error.context(format!("{}: {second:#}", by_hand()))),
+        };
+        let is_partition = "SELECT EXISTS (SELECT FROM pg_class WHERE oid = $1::bigint::oid AND relispartition)";
+        match sqlx::query_scalar(is_partition).bind(conversion.table.oid).fetch_one(&mut session.connection).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(second) => return Err(error.context(format!("{}: {second}", by_hand()))),
+        }
+        tracing::warn!("taking back what was done: {error:#}");
+        for statement in &conversion.rollback {
+            let taken_back = async {
+                match is_there(&mut session, conversion, statement).await? {
+                    true => execute(&mut session, conversion, std::slice::from_ref(statement)).await,
+                    false => Ok(()),
+                }
+            };
+            if let Err(second) = taken_back.await {
+                return Err(error.context(format!("{}: {second:#}", by_hand())));
+            }
+        }
+        Err(error.context(format!("{} is as it was", conversion.table)))
+    }
+}
+
+/// Whether there is something for a statement of the rollback to remove: without, it would ask for a lock all the same.
+async fn is_there(session: &mut Session, conversion: &Conversion, statement: &Statement) -> Result<bool> {
+    let sql = "SELECT CASE WHEN $2 THEN EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = indexrelid
+                                             WHERE i.indrelid = $1::bigint::oid AND c.relname = $3)
+                    ELSE EXISTS (SELECT FROM pg_constraint WHERE conrelid = $1::bigint::oid AND conname = $4) END";
+    Ok(sqlx::query_scalar(sql)
+        .bind(conversion.table.oid)
+        .bind(statement.takes_long)
+        .bind(partition_name(&conversion.table.name, NEW_KEY))
+        .bind(CHECK)
+        .fetch_one(&mut session.connection)
+        .await?)
+}
+
+/// How long the last transaction took, with its waits.
+async fn go(session: &mut Session, conversion: &Conversion) -> Result<Duration> {
+    for statement in &conversion.before {
+        execute(session, conversion, std::slice::from_ref(statement)).await?;
+    }
+    let started = Instant::now();
+    execute(session, conversion, &conversion.swap).await?;
+    Ok(started.elapsed())
+}
+
+async fn execute(session: &mut Session, conversion: &Conversion, statements: &[Statement]) -> Result<()> {
+    let started = Instant::now();
+    if let [statement] = statements
+        && statement.takes_long
+    {
+        // Nobody waits behind it, so that it may wait for others as long as it takes.
+        for name in ["lock_timeout", "statement_timeout"] {
+            pg::set(&mut session.connection, name, "0").await?;
+        }
+        let result = pg::execute(&mut session.connection, statement.sql.clone()).await;
+        pg::set(&mut session.connection, "lock_timeout", &session.lock_timeout.as_millis().to_string()).await?;
+        result.with_context(|| format!("cannot run: {}", statement.sql))?;
+    } else {
+        let sql: Vec<String> = statements.iter().map(|statement| statement.sql.clone()).collect();
+        if let Attempt::Locked(who) = session.transaction(&sql, &[conversion.table.oid]).await? {
+            let message =
+                format!("{} is locked: {who}; try again at a quieter time, or with a longer `give_up_after`", conversion.table);
+            return Err(Fault::new(Kind::Busy, message).into());
+        }
+    }
+    let elapsed: Duration = started.elapsed();
+    tracing::info!(
+        "{:.1} s: {}",
+        elapsed.as_secs_f64(),
+        statements.first().map(|statement| statement.sql.as_str()).unwrap_or_default()
+    );
+    Ok(())
+}
+
+/// The highest key, and where new ones come.
+async fn reach(
+    partition: &Partition,
+    table: &TableName,
+    key: Key,
+    zone: Tz,
+    connection: &mut PgConnection,
+) -> Result<(i64, i64)> {
+    let highest = state::highest(connection, table, &partition.column, key).await?;
+    let at: chrono::DateTime<chrono::Utc> = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(connection).await?;
+    let now = match (partition.every, key.is_on_the_wall()) {
+        (Every::Step(_), _) => highest,
+        (Every::Unit(_), true) => at.with_timezone(&partition.zone.unwrap_or(zone)).naive_local().and_utc().timestamp_micros(),
+        (Every::Unit(_), false) => at.timestamp_micros(),
+    };
+    Ok((highest, now))
+}

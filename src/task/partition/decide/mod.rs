@@ -1,0 +1,294 @@
+//! What to do, and why: pure. State in; steps, refusals and notes out.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, TimeDelta, TimeZone as _, Utc};
+
+pub use super::plan::{Detach, New, Plan, Planned, Step};
+
+mod default;
+mod way_out;
+
+pub use way_out::over;
+
+use super::Like;
+use super::calendar::{self, Period};
+use super::key::Bound;
+use super::keys::Partition;
+use super::mark::Stage;
+use super::state::{CUTS, State};
+
+/// Pieces of one period that older partitions leave uncovered.
+const PIECES: usize = 100;
+
+pub fn decide(state: State, partition: &Partition) -> Plan {
+    let mut plan = Plan {
+        table: state.table.clone(),
+        column: state.column.clone(),
+        key: state.key,
+        major: state.server.major(),
+        steps: Vec::new(),
+        refusals: Vec::new(),
+        clocks_apart: false,
+        notes: Vec::new(),
+        warnings: Vec::new(),
+        covered_until: None,
+        covered_until_instant: None,
+        is_covered: false,
+        partitions: state.existing.len(),
+        default_rows: state.default.rows,
+        default: state.default_partition().map(|default| default.table.clone()),
+        extras: if partition.like == Like::Newest { state.extras.clone() } else { Vec::new() },
+        grace: partition.grace,
+        at: state.at,
+        now: state.now,
+        others: Vec::new(),
+        left: Vec::new(),
+    };
+    finish_what_was_begun(&state, &mut plan);
+    if !partition.only_retires {
+        create_ahead(&state, partition, &mut plan);
+        default::empty_the_default(&state, &mut plan);
+        say_what_new_ones_lack(&state, partition, &mut plan);
+    }
+    way_out::retire(&state, partition, &mut plan);
+    way_out::drop_what_is_over(&state, partition, &mut plan);
+    if partition.only_retires {
+        plan.is_covered = true;
+    } else {
+        runway(&state, &mut plan);
+        describe(&state, &mut plan);
+    }
+    plan
+}
+
+impl Plan {
+    fn push(&mut self, step: Step, reason: impl Into<String>) {
+        self.steps.push(Planned { step, reason: reason.into() });
+    }
+}
+
+fn finish_what_was_begun(state: &State, plan: &mut Plan) {
+    for partition in state.existing.iter().filter(|partition| partition.is_pending) {
+        let reason = "its detach is pending: the table shows its rows no more, refuses new ones of its range, and allows no other \
+                      detach until it is finished";
+        plan.push(Step::Finalise { partition: partition.table.clone() }, reason);
+        // Without a mark the detach was somebody else's, and the table stays.
+        if let Some(mark) = &partition.mark {
+            plan.push(Step::Confirm { table: partition.table.clone(), mark: mark.clone() }, "its detach was ours");
+        }
+    }
+    for detached in state.detached.iter().filter(|detached| detached.mark.stage == Stage::Retiring) {
+        let reason = "it is detached, and the run that did it was ended before it said so";
+        plan.push(Step::Confirm { table: detached.table.clone(), mark: detached.mark.clone() }, reason);
+    }
+}
+
+/// Ranges that take rows, in order.
+fn covered(state: &State) -> Vec<(Bound, Bound)> {
+    let mut ranges: Vec<_> = state.existing.iter().filter_map(|partition| partition.range).collect();
+    ranges.sort();
+    ranges
+}
+
+/// What of `period` no range covers: the whole, nothing, or pieces between partitions of other sizes.
+fn uncovered(period: Period, ranges: &[(Bound, Bound)]) -> Vec<Period> {
+    let (mut from, mut pieces) = (period.from, Vec::new());
+    for (low, high) in ranges {
+        let low = match low {
+            Bound::Min => i64::MIN,
+            Bound::At(low) => *low,
+            Bound::Max => i64::MAX,
+        };
+        let high = match high {
+            Bound::Min => i64::MIN,
+            Bound::At(high) => *high,
+            Bound::Max => i64::MAX,
+        };
+        if high <= from || low >= period.to {
+            continue;
+        }
+        if low > from {
+            pieces.push(Period { from, to: low });
+        }
+        from = from.max(high);
+    }
+    if from < period.to {
+        pieces.push(Period { from, to: period.to });
+    }
+    pieces.truncate(PIECES);
+    pieces
+}
+
+fn create_ahead(state: &State, partition: &Partition, plan: &mut Plan) {
+    let Some(current) = state.calendar.period_at(state.now) else {
+        plan.refusals.push(format!("{} is beyond every calendar", state.key.show(state.now)));
+        return;
+    };
+    let mut taken: BTreeSet<String> = state.taken.iter().cloned().collect();
+    if partition.default && state.default_partition().is_none() {
+        let name = free_name(state, "default", &mut taken);
+        let new = New { name, range: None, moves_rows: false, model: model(state) };
+        plan.push(Step::Create(new), "default = true, and there is none");
+    }
+    let ranges = covered(state);
+    let mut period = current;
+    for number in 0..=partition.premake {
+        for piece in uncovered(period, &ranges) {
+            let reason = match number {
+                0 => "rows of now have no partition".to_owned(),
+                _ => format!("{number} of {} ahead", partition.premake),
+            };
+            create_piece(state, plan, &mut taken, period, piece, &reason);
+        }
+        match state.calendar.after(period) {
+            Some(next) => period = next,
+            None => return,
+        }
+    }
+}
+
+/// What one transaction makes, and fills from the default partition: where that has too many rows of a period for one, the
+/// period gets several partitions. There is no merging them before PostgreSQL 19; they go by their bounds, like all.
+fn create_piece(state: &State, plan: &mut Plan, taken: &mut BTreeSet<String>, period: Period, piece: Period, reason: &str) {
+    let stray = state.default.strays.iter().find(|stray| period.from <= stray.position && stray.position < period.to);
+    let mut from = piece.from;
+    for cut in stray.map(|stray| stray.cuts.as_slice()).unwrap_or_default() {
+        if from < *cut && *cut < piece.to {
+            create_slice(state, plan, taken, period, Period { from, to: *cut }, reason);
+            from = *cut;
+        }
+    }
+    // More than one run takes: the next one goes on from there.
+    if stray.is_none_or(|stray| stray.cuts.len() < CUTS) {
+        create_slice(state, plan, taken, period, Period { from, to: piece.to }, reason);
+    }
+}
+
+fn create_slice(state: &State, plan: &mut Plan, taken: &mut BTreeSet<String>, period: Period, piece: Period, reason: &str) {
+    if let Err(error) = state.key.sql(piece.to) {
+        plan.refusals.push(format!("no partition for {}: {error}", state.key.show(piece.from)));
+        return;
+    }
+    let is_there = |planned: &Planned| matches!(&planned.step, Step::Create(new) if new.range == Some(piece));
+    if plan.steps.iter().any(is_there) {
+        return;
+    }
+    let name = free_name(state, &state.calendar.suffix(period), taken);
+    let moves_rows = state.default.strays.iter().any(|stray| period.from <= stray.position && stray.position < period.to);
+    let new = New { name, range: Some(piece), moves_rows, model: model(state) };
+    let range = format!("{} to {}", state.key.show(piece.from), state.key.show(piece.to));
+    plan.push(Step::Create(new), format!("{range}; {reason}"));
+}
+
+fn model(state: &State) -> Option<i64> {
+    state.model().map(|model| model.table.oid)
+}
+
+/// Of partitions that are about to be made.
+fn say_what_new_ones_lack(state: &State, partition: &Partition, plan: &mut Plan) {
+    let new: Vec<&str> = plan
+        .steps
+        .iter()
+        .filter_map(|planned| match &planned.step {
+            Step::Create(new) => Some(new.name.as_str()),
+            _ => None,
+        })
+        .collect();
+    if new.is_empty() {
+        return;
+    }
+    let copies = partition.like == Like::Newest;
+    let lacking: Vec<&str> =
+        state.extras.iter().filter(|extra| !copies || extra.copy.is_none()).map(|extra| extra.what.as_str()).collect();
+    if let Some(model) = state.model().filter(|_| !lacking.is_empty()) {
+        let cure = if copies { "make it by hand" } else { "like = \"newest\" copies it" };
+        plan.warnings.push(format!(
+            "{} has what {} itself has not, and new partitions lack: {}; {cure}",
+            model.table,
+            state.table,
+            lacking.join("; ")
+        ));
+    }
+    for published in state.published.iter().filter(|published| !published.via_root) {
+        let slots = if published.slots.is_empty() { String::new() } else { format!("; slots: {}", published.slots.join(", ")) };
+        plan.warnings.push(format!(
+            "publication {} publishes {} by its partitions: before rows come, {} must be there on its subscribers, which refresh their \
+             subscriptions then{slots}",
+            published.name,
+            state.table,
+            new.join(", ")
+        ));
+    }
+}
+
+fn free_name(state: &State, suffix: &str, taken: &mut BTreeSet<String>) -> String {
+    let mut name = calendar::partition_name(&state.table.name, suffix);
+    for number in 2..=taken.len() + 2 {
+        if taken.insert(name.clone()) {
+            break;
+        }
+        name = calendar::partition_name(&state.table.name, &format!("{suffix}_{number}"));
+    }
+    name
+}
+
+/// How far the ranges reach from now on without a gap.
+fn runway(state: &State, plan: &mut Plan) {
+    let mut until = Bound::At(state.now);
+    let ranges: Vec<_> = state
+        .existing
+        .iter()
+        .filter(|existing| !existing.is_pending)
+        .filter_map(|existing| existing.range)
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect();
+    for (low, high) in ranges {
+        if low <= until && high > until {
+            until = high;
+        }
+    }
+    if until != Bound::At(state.now) {
+        plan.covered_until = Some(state.key.show_bound(until));
+        plan.covered_until_instant = instant(state, until);
+    }
+    let next = state.calendar.period_at(state.now).and_then(|current| state.calendar.after(current));
+    plan.is_covered = next.is_some_and(|next| until >= Bound::At(next.to));
+}
+
+fn instant(state: &State, until: Bound) -> Option<DateTime<Utc>> {
+    let Bound::At(position) = until else { return None };
+    let read = DateTime::from_timestamp_micros(position).filter(|_| state.key.is_time())?;
+    if !state.key.is_on_the_wall() {
+        return Some(read);
+    }
+    // Where clocks skip that reading, an hour later is the earliest that they do not.
+    let on_the_wall = |read: chrono::NaiveDateTime| state.zone.from_local_datetime(&read).earliest();
+    let found = on_the_wall(read.naive_utc()).or_else(|| on_the_wall(read.naive_utc() + TimeDelta::hours(1)));
+    found.map(|found| found.with_timezone(&Utc))
+}
+
+fn describe(state: &State, plan: &mut Plan) {
+    for existing in &state.existing {
+        if existing.range.is_none() && !existing.is_default {
+            plan.notes.push(format!("{} is left alone: its bounds are {}", existing.table, existing.shown));
+        }
+    }
+    let ranges = covered(state);
+    for pair in ranges.windows(2) {
+        if let [(_, Bound::At(end)), (Bound::At(start), _)] = pair
+            && end < start
+        {
+            // One that this run fills is no news.
+            let is_filled = |planned: &Planned| matches!(&planned.step, Step::Create(New { range: Some(range), .. }) if range.from <= *end && *start <= range.to);
+            if !plan.steps.iter().any(is_filled) {
+                plan.notes.push(format!("no partition from {} to {}", state.key.show(*end), state.key.show(*start)));
+            }
+        }
+    }
+    default::describe(state, plan);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+//! Tables that a run leaves as they are while it tends the others: those of many tenants stand side by side below one root.
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::state::TableName;
+use crate::base::fault::{Fault, Kind};
+use crate::live::governor;
+use crate::live::session::Session;
+use crate::pg::failure;
+
+/// A table for which nothing could be done, and why.
+#[derive(Debug, Serialize)]
+pub struct Left {
+    pub table: TableName,
+    #[serde(skip)]
+    pub kind: Option<Kind>,
+    pub reason: String,
+}
+
+impl Left {
+    /// The error itself, when it is one of the server or of the whole run: others would fail as well.
+    pub fn of(table: TableName, error: anyhow::Error) -> Result<Self> {
+        match failure::kind_of(&error) {
+            Some(Kind::Unreachable | Kind::Cancelled | Kind::TimedOut) => Err(error),
+            kind => Ok(Self { table, kind, reason: failure::in_a_line(&error) }),
+        }
+    }
+
+    /// All that is left of a run that could not do anything for any of its tables.
+    pub fn all(left: &[Self]) -> anyhow::Error {
+        let reasons = left.iter().map(Self::in_words).collect::<Vec<_>>().join("; ");
+        match worst(left.iter().map(|left| left.kind)).flatten() {
+            Some(kind) => Fault::new(kind, reasons).into(),
+            None => anyhow::Error::msg(reasons),
+        }
+    }
+
+    pub fn in_words(&self) -> String {
+        match self.reason.contains(&self.table.to_string()) {
+            true => self.reason.clone(),
+            false => format!("{}: {}", self.table, self.reason),
+        }
+    }
+}
+
+/// Of several failures: one that will never end by itself before one that does.
+pub fn worst(kinds: impl Iterator<Item = Option<Kind>> + Clone) -> Option<Option<Kind>> {
+    let ends_by_itself = |kind: &Option<Kind>| matches!(kind, Some(Kind::Busy | Kind::NotNow));
+    let unnamed = kinds.clone().find(Option::is_none);
+    unnamed.or_else(|| kinds.clone().find(|kind| !ends_by_itself(kind))).or_else(|| kinds.clone().next())
+}
+
+/// An error of reading a table, with who holds the lock, where that was it.
+pub async fn naming_holders(session: &mut Session, table: &TableName, error: anyhow::Error) -> anyhow::Error {
+    if !governor::is_lock_trouble(&error) {
+        return error;
+    }
+    let held = async {
+        let oids: Vec<i64> = sqlx::query_scalar(
+            "SELECT $1::bigint UNION ALL SELECT inhrelid::bigint FROM pg_inherits WHERE inhparent = $1::bigint::oid",
+        )
+        .bind(table.oid)
+        .fetch_all(&mut session.connection)
+        .await?;
+        session.holders(&oids).await
+    };
+    match held.await {
+        Ok(holders) if !holders.is_empty() => error.context(Fault::new(Kind::Busy, format!("{table} is locked: {holders}"))),
+        _ => error.context(Fault::new(Kind::Busy, format!("{table} is locked"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_failures_the_one_counts_that_does_not_end_by_itself() {
+        let (busy, permission) = (Some(Kind::Busy), Some(Kind::Permission));
+        for (kinds, counts) in [
+            (vec![], None),
+            (vec![busy, Some(Kind::NotNow)], Some(busy)),
+            (vec![busy, permission], Some(permission)),
+            (vec![permission, busy, None], Some(None)),
+        ] {
+            assert_eq!(worst(kinds.iter().copied()), counts, "{kinds:?}");
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! The partition task: partitions are there before their rows, and go when their time is over.
+//!
+//! What an interruption leaves behind, and what the next run makes of it: a detach in its second phase, which it finishes;
+//! a partition that carries our mark, whose way out it takes up where it ended. A new partition is made, filled from the
+//! default partition and attached in one transaction, so that none is half there.
+
+pub mod calendar;
+pub mod convert;
+pub mod decide;
+pub mod key;
+
+mod archive;
+mod conclude;
+mod create;
+mod guard;
+mod keys;
+mod left;
+mod mark;
+mod plan;
+mod retire;
+mod state;
+
+pub use keys::Partition;
+
+pub use calendar::{Every, Unit};
+pub use create::privileges;
+pub use decide::Plan;
+pub use key::Epoch;
+pub use keys::{Grace, Like, Retain, Written, resolve};
+pub use state::TableName;
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use self::archive::Shelf;
+use self::conclude::Progress;
+use self::decide::Step;
+use self::keys::{GIVE_UP_AFTER, LOCK_TIMEOUT, PREMAKE};
+use self::left::Left;
+use self::state::State;
+use crate::base::fault::Kind;
+use crate::base::units::Span;
+use crate::ledger::report::{Report, Unfinished};
+use crate::live::governor::{Go, Governor};
+use crate::live::session::{self, Attempt, Session};
+use crate::pg;
+use crate::pg::failure;
+use crate::work::{RunContext, Work};
+
+impl Partition {
+    /// Whole partitions of `table` go when their last row is older than `older_than`.
+    pub fn retiring(table: &str, column: &str, older_than: Span, archive: Option<String>) -> Self {
+        Self {
+            table: table.to_owned(),
+            column: column.to_owned(),
+            // Says how new ones would be cut; there are none.
+            every: Every::Unit(Unit::Day),
+            epoch: None,
+            zone: None,
+            premake: PREMAKE,
+            retain: Some(Retain::Age(older_than)),
+            archive,
+            grace: Duration::ZERO,
+            default: false,
+            like: Like::Parent,
+            lock_timeout: LOCK_TIMEOUT.0,
+            give_up_after: GIVE_UP_AFTER.0,
+            only_retires: true,
+        }
+    }
+
+    /// What `check --connect` tries.
+    pub async fn check(&self, connection: &mut sqlx::PgConnection) -> Result<String> {
+        state::check(connection, self).await
+    }
+}
+
+impl Work for Partition {
+    type Plan = Plan;
+
+    async fn plan(&self, run: &RunContext<'_>) -> Result<Plan> {
+        let mut session = Session::open(&run.settings, self.lock_timeout, self.give_up_after).await?;
+        let parents = state::parents(&mut session.connection, self).await?;
+        let is_alone = parents.len() == 1;
+        let (mut plans, mut left) = (Vec::new(), Vec::new());
+        for parent in parents {
+            let each = self.of(&parent);
+            match State::read(&each, run, &mut session).await {
+                Ok(state) => plans.push(decide::decide(state, &each)),
+                Err(error) => {
+                    let error = left::naming_holders(&mut session, &parent, error).await;
+                    // Whoever asks for whole partitions must know of all that stands in the way.
+                    if is_alone || self.only_retires {
+                        return Err(error);
+                    }
+                    left.push(Left::of(parent, error)?);
+                }
+            }
+        }
+        if plans.is_empty() {
+            return Err(Left::all(&left));
+        }
+        let mut plan = plans.remove(0);
+        if self.only_retires {
+            plan.refusals.extend(plans.iter().flat_map(|other| other.refusals.clone()));
+        }
+        plan.others = plans;
+        plan.left = left;
+        Ok(plan)
+    }
+
+    async fn apply(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
+        let mut session = run.or_cancelled(Session::open(&run.settings, self.lock_timeout, self.give_up_after)).await?;
+        let pid = session.pid;
+        let result = run.or_cancelled(self.act(run, plan, &mut session)).await;
+        if result.as_ref().is_err_and(|error| failure::kind_of(error) == Some(Kind::Cancelled)) {
+            // Dropping the connection does not stop a statement that waits for a lock, and others behind it.
+            if let Err(error) = pg::cancel_backend(&run.settings, pid).await {
+                tracing::warn!("cannot cancel the statement of server process {pid}: {error:#}");
+            }
+        }
+        result
+    }
+}
+
+impl Partition {
+    /// The same job for one table of those below its own.
+    fn of(&self, table: &TableName) -> Self {
+        Self { table: table.sql(), ..self.clone() }
+    }
+
+    async fn act(&self, run: &RunContext<'_>, mut plan: Plan, session: &mut Session) -> Result<Report> {
+        let mut left = std::mem::take(&mut plan.left);
+        let others = std::mem::take(&mut plan.others);
+        let is_alone = others.is_empty() && left.is_empty();
+        let mut plans = Vec::new();
+        for plan in std::iter::once(plan).chain(others) {
+            match session::exclude_other_jobs(&mut session.connection, &plan.table).await {
+                Ok(()) => plans.push(plan),
+                Err(error) if is_alone => return Err(error),
+                Err(error) => left.push(Left::of(plan.table, error)?),
+            }
+        }
+        let Some(first) = plans.first() else { return Err(Left::all(&left)) };
+        let mut governor = Governor::start(run, &run.job.limits, Some(first.table.oid)).await?;
+        let shelf = match &self.archive {
+            Some(store) => Some(Shelf::open(run, store, session).await),
+            None => None,
+        };
+        let mut concluded = Vec::new();
+        for plan in plans {
+            let each = self.of(&plan.table);
+            let done = async {
+                let progress = each.act_on(&plan, shelf.as_ref(), session, &mut governor).await?;
+                let after = decide::decide(State::read(&each, run, session).await?, &each);
+                anyhow::Ok(each.conclude(&plan, &after, progress))
+            };
+            match done.await {
+                Ok(done) => concluded.push(done),
+                Err(error) if is_alone => return Err(error),
+                Err(error) => {
+                    let error = left::naming_holders(session, &plan.table, error).await;
+                    left.push(Left::of(plan.table, error)?);
+                }
+            }
+        }
+        concluded.extend(left.into_iter().map(conclude::Concluded::from));
+        let told = |report: &mut Report| {
+            report.fact("lock_waits", session.lock_waits);
+            governor.report(report);
+        };
+        match conclude::merged(concluded) {
+            Ok(mut report) => {
+                told(&mut report);
+                Ok(report)
+            }
+            Err(mut error) => {
+                if let Some(unfinished) = error.downcast_mut::<Unfinished>() {
+                    told(&mut unfinished.report);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// All steps of one table.
+    async fn act_on(
+        &self,
+        plan: &Plan,
+        shelf: Option<&Result<Shelf<'_>>>,
+        session: &mut Session,
+        governor: &mut Governor,
+    ) -> Result<Progress> {
+        let mut progress = Progress { failed: plan.refusals.clone(), ..Progress::default() };
+        // Rows that have nowhere to go stay attached; partitions ahead are made all the same.
+        if let Some(Err(error)) = shelf {
+            progress.failed.push(format!("archive: {error:#}"));
+        }
+        let has_no_shelf = shelf.is_some_and(Result::is_err);
+        let shelf = shelf.and_then(|opened| opened.as_ref().ok());
+        let mut strain = None;
+        for planned in &plan.steps {
+            let step = &planned.step;
+            // What is needed ahead is made whatever the strain; what goes can wait, and so can rows of the past, which move.
+            let moves_rows = matches!(step, Step::Create(new) if new.moves_rows);
+            let is_past = |new: &decide::New| moves_rows && new.range.is_some_and(|range| range.to <= plan.now);
+            if !matches!(step, Step::Create(new) if !is_past(new)) && !matches!(step, Step::Finalise { .. }) {
+                // It has waited once, and is not to wait for each of them.
+                if strain.is_none()
+                    && let Go::Stop(reason) = governor.go().await?
+                {
+                    progress.locked.push(format!("{step}: {reason}"));
+                    strain = Some(reason);
+                }
+                if strain.is_some() {
+                    continue;
+                }
+            }
+            if has_no_shelf
+                && matches!(step, Step::Retire { .. } | Step::Confirm { .. } | Step::Archive { .. } | Step::Drop { .. })
+            {
+                progress.failed.push(format!("{step}: without its archive"));
+                continue;
+            }
+            // A table has one pending detach at the most: the next one would only be refused.
+            if progress.detach_is_pending && matches!(step, Step::Retire { .. }) {
+                progress.locked.push(format!("{step}: comes after the detach that is pending"));
+                continue;
+            }
+            tracing::info!("{step}: {}", planned.reason);
+            // One partition that cannot be made or dropped does not stop the others (pg_partman#421), a lost server does.
+            let (began, pid) = (Instant::now(), session.pid);
+            let taken = self.take(step, plan, shelf, session, &mut progress);
+            let taken = if moves_rows { governor.watch(pid, taken).await.0 } else { taken.await };
+            if moves_rows {
+                let elapsed = began.elapsed();
+                tokio::time::sleep(governor.pause_after(elapsed, elapsed)).await;
+            }
+            match taken {
+                Ok(None) => {}
+                Ok(Some(who)) => {
+                    progress.detach_is_pending |= matches!(step, Step::Finalise { .. });
+                    progress.locked.push(format!("{step}: {who}"));
+                }
+                Err(error) if failure::kind_of(&error) == Some(Kind::Unreachable) => return Err(error),
+                Err(error) => progress.failed.push(format!("{step}: {error:#}")),
+            }
+        }
+        Ok(progress)
+    }
+
+    /// Says who stood in the way, if somebody did.
+    async fn take(
+        &self,
+        step: &Step,
+        plan: &Plan,
+        shelf: Option<&Shelf<'_>>,
+        session: &mut Session,
+        progress: &mut Progress,
+    ) -> Result<Option<String>> {
+        // A table that is detached now, and goes on to its archive and its end.
+        let (table, mark) = match step {
+            Step::Create(new) => {
+                return Ok(match create::create(session, plan, new).await? {
+                    Attempt::Done(rows_moved) => {
+                        progress.created.push(new.name.clone());
+                        progress.rows_moved += rows_moved;
+                        None
+                    }
+                    Attempt::Locked(who) => Some(who),
+                });
+            }
+            Step::Finalise { partition } => {
+                let attempt = retire::finalise(session, plan, partition).await?;
+                if matches!(attempt, Attempt::Done(())) {
+                    progress.finalised.push(partition.to_string());
+                }
+                return Ok(attempt.locked());
+            }
+            Step::Keep { partition, mark } => return Ok(retire::keep(session, plan, shelf, partition, mark).await?.locked()),
+            // Its archive is looked at once more before it goes.
+            Step::Drop { table, mark } => (table, mark.clone()),
+            Step::Retire { partition, how, mark } => match retire::retire(session, plan, partition, *how, mark).await? {
+                Attempt::Done(mark) => {
+                    progress.detached.push(partition.to_string());
+                    (partition, mark)
+                }
+                Attempt::Locked(who) => {
+                    progress.detach_is_pending |= *how == decide::Detach::Concurrently;
+                    return Ok(Some(who));
+                }
+            },
+            Step::Confirm { table, mark } => match retire::confirm(session, plan, table, mark).await? {
+                Attempt::Done(mark) => (table, mark),
+                Attempt::Locked(who) => return Ok(Some(who)),
+            },
+            Step::Archive { table, mark } => (table, mark.clone()),
+        };
+        Ok(match retire::go_on(session, plan, shelf, table, mark).await? {
+            Attempt::Done(went_on) => {
+                for (is_so, names) in [
+                    (went_on.archived, &mut progress.archived),
+                    (went_on.was_changed, &mut progress.changed),
+                    (went_on.dropped, &mut progress.dropped),
+                ] {
+                    if is_so {
+                        names.push(table.to_string());
+                    }
+                }
+                None
+            }
+            Attempt::Locked(who) => Some(who),
+        })
+    }
+}

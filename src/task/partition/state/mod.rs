@@ -1,0 +1,222 @@
+//! What is there: the table, its partitions with their bounds, and what stands in the way. Reads catalogs, and of tables
+//! only the default partition and the highest number.
+
+pub mod default;
+mod rows;
+pub mod surroundings;
+mod table;
+
+use anyhow::Result;
+use chrono::{DateTime, TimeZone as _, Utc};
+use chrono_tz::Tz;
+use sqlx::PgConnection;
+
+use super::calendar::{Calendar, Every};
+use super::key::{Bound, Key};
+use super::keys::Partition;
+use super::mark::Mark;
+use crate::live::session::Session;
+use crate::pg::{self, Server};
+use crate::work::RunContext;
+
+pub use crate::pg::table::TableName;
+pub use default::{CUTS, Counted, InDefault, MOVED_AT_ONCE_ROWS};
+pub use rows::highest;
+pub use surroundings::{Extra, Published};
+pub use table::{check, parents};
+
+/// Counting and looking up must not go on for hours where no index helps.
+const READ_TIMEOUT: &str = "600000";
+
+/// An attached partition, or one whose detach is pending.
+#[derive(Clone, Debug)]
+pub struct Existing {
+    pub table: TableName,
+    /// As the server shows it.
+    pub shown: String,
+    /// None: the default partition, or a bound that is not understood.
+    pub range: Option<(Bound, Bound)>,
+    pub is_default: bool,
+    /// An ordinary table: neither partitioned itself nor a foreign table.
+    pub is_plain: bool,
+    pub is_pending: bool,
+    pub mark: Option<Mark>,
+    /// Foreign keys that name this very partition.
+    pub inbound: Vec<String>,
+    /// Rows of other tables that refer to its rows through the table itself; looked for where it would go.
+    pub referred_to: Vec<String>,
+    /// Views and the like that name this very partition; looked for where it would go.
+    pub dependants: Vec<String>,
+}
+
+/// A table with a mark of ours that is no partition any more.
+#[derive(Clone, Debug)]
+pub struct Detached {
+    pub table: TableName,
+    pub mark: Mark,
+    pub inbound: Vec<String>,
+    pub dependants: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct State {
+    pub server: Server,
+    pub table: TableName,
+    pub column: String,
+    pub key: Key,
+    pub calendar: Calendar,
+    /// Of the wall that keys without a zone are read from.
+    pub zone: Tz,
+    /// Where new rows come: the clock of the server, or the highest number.
+    pub now: i64,
+    /// Of number keys. A sequence that was set wrong makes partitions, and drops none.
+    pub highest_row: Option<i64>,
+    pub at: DateTime<Utc>,
+    /// How far this host's clock is from the server's, when that is too far.
+    pub clocks_apart: Option<String>,
+    pub existing: Vec<Existing>,
+    pub detached: Vec<Detached>,
+    /// Foreign keys that name the partitioned table.
+    pub inbound: Vec<String>,
+    pub published: Vec<Published>,
+    /// What the newest partition has, and the table itself has not.
+    pub extras: Vec<Extra>,
+    /// What is in the default partition.
+    pub default: InDefault,
+    /// Names in the table's schema that are taken.
+    pub taken: Vec<String>,
+}
+
+impl State {
+    pub async fn read(partition: &Partition, run: &RunContext<'_>, session: &mut Session) -> Result<Self> {
+        pg::set(&mut session.connection, "statement_timeout", READ_TIMEOUT).await?;
+        let connection = &mut session.connection;
+        let server = Server::of(connection).await?;
+        let (table, key) = table::tended(connection, partition).await?;
+
+        let zone = partition.zone.unwrap_or(run.job.timezone);
+        let asked_at = Utc::now();
+        let at = pg::clock::of_server(connection).await?;
+        let clocks_apart = pg::clock::apart(at, asked_at, Utc::now());
+        let existing = partitions(connection, &table, key).await?;
+        let mut highest_row = None;
+        let (now, calendar) = match (partition.every, key.is_on_the_wall()) {
+            (Every::Step(_), _) => {
+                highest_row = rows::of_rows(connection, &table, &partition.column, key).await?;
+                let now = highest_row.max(rows::of_sequence(connection, &table, &partition.column).await?).unwrap_or(0);
+                (now, Calendar { every: partition.every, zone: Tz::UTC })
+            }
+            (Every::Unit(_), true) => {
+                let on_the_wall = zone.from_utc_datetime(&at.naive_utc()).naive_local().and_utc();
+                (on_the_wall.timestamp_micros(), Calendar { every: partition.every, zone: Tz::UTC })
+            }
+            (Every::Unit(_), false) => (at.timestamp_micros(), Calendar { every: partition.every, zone }),
+        };
+        let oids: Vec<i64> = existing.iter().map(|partition| partition.table.oid).collect();
+        let mut state = Self {
+            server,
+            column: partition.column.clone(),
+            key,
+            calendar,
+            zone,
+            now,
+            highest_row,
+            at,
+            clocks_apart,
+            detached: detached(connection, table.oid, &oids).await?,
+            inbound: Vec::new(),
+            published: surroundings::published(connection, &table).await?,
+            extras: Vec::new(),
+            default: InDefault::default(),
+            taken: taken(connection, &table.schema).await?,
+            existing,
+            table,
+        };
+        state.read_foreign_keys(connection).await?;
+        state.read_what_keeps(connection, partition).await?;
+        if let Some(model) = state.model().map(|model| model.table.clone()) {
+            state.extras = surroundings::extras(connection, &state.table, &model).await?;
+        }
+        state.default = default::read(connection, &state).await?;
+        Ok(state)
+    }
+
+    pub fn default_partition(&self) -> Option<&Existing> {
+        self.existing.iter().find(|partition| partition.is_default)
+    }
+
+    /// The newest ordinary partition: new ones are like it.
+    pub fn model(&self) -> Option<&Existing> {
+        let plain = self.existing.iter().filter(|existing| existing.is_plain && existing.range.is_some());
+        plain.max_by_key(|existing| existing.range)
+    }
+}
+
+async fn partitions(connection: &mut PgConnection, table: &TableName, key: Key) -> Result<Vec<Existing>> {
+    #[derive(sqlx::FromRow)]
+    struct Row {
+        oid: i64,
+        schema: String,
+        name: String,
+        kind: String,
+        bound: Option<String>,
+        is_pending: bool,
+        comment: Option<String>,
+    }
+    // Without the relation, pg_get_expr needs no lock on it; a constant needs no relation.
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT c.oid::bigint AS oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind::text AS kind,
+                pg_get_expr(c.relpartbound, 0) AS bound, i.inhdetachpending AS is_pending,
+                obj_description(c.oid, 'pg_class') AS comment
+         FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE i.inhparent = $1::bigint::oid ORDER BY n.nspname, c.relname",
+    )
+    .bind(table.oid)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let shown = row.bound.unwrap_or_default();
+            let mark = row.comment.as_deref().and_then(Mark::read);
+            Existing {
+                range: key.range(&shown),
+                is_default: shown == "DEFAULT",
+                is_plain: row.kind == "r",
+                is_pending: row.is_pending,
+                mark: mark.filter(|mark| mark.table == row.oid && mark.parent == table.oid),
+                inbound: Vec::new(),
+                referred_to: Vec::new(),
+                dependants: Vec::new(),
+                table: TableName { oid: row.oid, schema: row.schema, name: row.name },
+                shown,
+            }
+        })
+        .collect())
+}
+
+async fn detached(connection: &mut PgConnection, parent: i64, attached: &[i64]) -> Result<Vec<Detached>> {
+    let rows: Vec<(i64, String, String, String)> = sqlx::query_as(
+        "SELECT c.oid::bigint, n.nspname::text, c.relname::text, d.description
+         FROM pg_description d JOIN pg_class c ON c.oid = d.objoid JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE d.classoid = 'pg_class'::regclass AND d.objsubid = 0 AND c.relkind = 'r' AND NOT c.relispartition
+           AND d.description LIKE '%pgtend-partition: {%'
+           -- Whoever owns a table may write any comment on it: a mark counts on a table of the parent's owner alone.
+           AND c.relowner = (SELECT relowner FROM pg_class WHERE oid = $1::bigint::oid) ORDER BY 2, 3",
+    )
+    .bind(parent)
+    .fetch_all(connection)
+    .await?;
+    let ours = rows.into_iter().filter_map(|(oid, schema, name, comment)| {
+        let mark = Mark::read(&comment)?;
+        let is_ours = mark.parent == parent && mark.table == oid && !attached.contains(&oid);
+        is_ours.then(|| Detached { table: TableName { oid, schema, name }, mark, inbound: Vec::new(), dependants: Vec::new() })
+    });
+    Ok(ours.collect())
+}
+
+async fn taken(connection: &mut PgConnection, schema: &str) -> Result<Vec<String>> {
+    let sql = "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1
+               UNION SELECT t.typname::text FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE n.nspname = $1";
+    Ok(sqlx::query_scalar(sql).bind(schema).fetch_all(connection).await?)
+}

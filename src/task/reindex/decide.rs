@@ -1,0 +1,98 @@
+//! Which indexes are rebuilt, and why: pure.
+
+use super::keys::Reindex;
+use crate::base::units::{self};
+use crate::pg::qualified;
+use crate::task::vector_index::names::{base_of_reindex, is_beside, is_cut};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// An index that grew by less since it was built is as it has to be, whatever the estimate says.
+const GROWN: f64 = 1.3;
+
+#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+pub struct Index {
+    pub(super) oid: i64,
+    pub(super) schema: String,
+    pub(super) name: String,
+    pub(super) method: String,
+    pub(super) is_valid: bool,
+    pub(super) is_exclusion: bool,
+    pub(super) bytes: i64,
+    pub(super) rows: f64,
+    pub(super) expected_bytes: Option<f64>,
+}
+
+impl Index {
+    pub(super) fn sql(&self) -> String {
+        qualified(&self.schema, &self.name)
+    }
+
+    pub(super) fn bloat(&self) -> Option<f64> {
+        Some((1.0 - self.expected_bytes? / self.bytes.max(1) as f64).clamp(0.0, 1.0))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    Rebuild,
+    /// Left by a stopped REINDEX.
+    Drop,
+    Leave,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Step {
+    #[serde(flatten)]
+    pub(super) index: Index,
+    pub(super) table_oid: i64,
+    pub(super) action: Action,
+    pub(super) reason: String,
+}
+
+/// What the last run knew: bytes of an index when it was new, by its qualified name.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(super) struct Known {
+    pub(super) when_new: BTreeMap<String, i64>,
+}
+
+/// Pure.
+pub(super) fn decide(job: &Reindex, index: &Index, names: &[String], when_new: Option<i64>) -> (Action, String) {
+    let leave = |reason: String| (Action::Leave, reason);
+    if let (false, Some(base)) = (index.is_valid, base_of_reindex(&index.name)) {
+        return match names.iter().any(|name| is_cut(base, name)) {
+            true => (Action::Drop, format!("left by a REINDEX of {base} that was stopped")),
+            false => leave("invalid, and not of an index of this table".to_owned()),
+        };
+    }
+    if !index.is_valid && is_beside(&index.name) {
+        return leave("half-way between two indexes of a [vector_index] job, whose next run sees to it".to_owned());
+    }
+    if !job.indexes.is_empty() && !job.indexes.contains(&index.name) {
+        return leave("not among `indexes`".to_owned());
+    }
+    if index.is_exclusion {
+        return leave("PostgreSQL rebuilds the index of an exclusion constraint only while nobody writes".to_owned());
+    }
+    if !index.is_valid {
+        return (Action::Rebuild, "invalid: no query uses it, and every insert maintains it".to_owned());
+    }
+    let Some(bloat) = index.bloat() else {
+        return leave(match index.method.as_str() {
+            "btree" => "its bloat is unknown: ANALYZE the table".to_owned(),
+            method => format!("no estimate for {method}"),
+        });
+    };
+    let share = format!("{:.0} % of {} are empty by estimate", bloat * 100.0, units::bytes(index.bytes.max(0) as u64));
+    if bloat <= job.bloat_above {
+        return leave(format!("{share}, no more than {:.0} %", job.bloat_above * 100.0));
+    }
+    if (index.bytes.max(0) as u64) < job.larger_than.0 {
+        return leave(format!("{share}, but it is small (larger_than {})", job.larger_than));
+    }
+    if let Some(when_new) = when_new.filter(|when_new| (index.bytes as f64) < *when_new as f64 * GROWN) {
+        return leave(format!("{share}, but it was as large when it was new ({})", units::bytes(when_new.max(0) as u64)));
+    }
+    (Action::Rebuild, share)
+}

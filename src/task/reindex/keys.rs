@@ -1,0 +1,57 @@
+//! `[reindex]`: the keys of a job, as written and resolved.
+
+use crate::base::units::Size;
+use crate::config::checker::Checker;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use toml::Spanned;
+
+/// A b-tree that is filled at random settles at about 70 %: below that, a build is soon undone.
+const BLOAT_ABOVE: f64 = 0.4;
+
+const LARGER_THAN: Size = Size(10 << 20);
+
+/// `[reindex]`, resolved.
+#[derive(Clone, Debug)]
+pub struct Reindex {
+    pub table: String,
+    pub(super) indexes: Vec<String>,
+    pub(super) bloat_above: f64,
+    pub(super) larger_than: Size,
+    pub(super) maintenance_work_mem: Option<Size>,
+    pub(super) parallel_workers: Option<u32>,
+}
+
+/// `[reindex]` as written.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Written {
+    /// As in SQL: `public.execution_logs`, `"Odd Name"`. A partitioned one: its partitions.
+    pub table: String,
+    /// Only these, by name; default: all of the table.
+    #[serde(default)]
+    pub indexes: Vec<String>,
+    /// Share of a b-tree that is empty beyond its fill factor, by estimate; default 0.4.
+    #[schemars(with = "Option<f64>")]
+    pub bloat_above: Option<Spanned<f64>>,
+    /// Smaller ones are rebuilt only when they are invalid; default 10 MiB.
+    pub larger_than: Option<Size>,
+    /// Of the session that builds; default: the server's.
+    pub maintenance_work_mem: Option<Size>,
+    /// max_parallel_maintenance_workers of the session that builds; default: the server's.
+    pub parallel_workers: Option<u32>,
+}
+
+pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Reindex> {
+    if let Some(share) = written.bloat_above.as_ref().filter(|share| !(0.0..1.0).contains(share.get_ref())) {
+        checker.problem(share, format!("`bloat_above = {}`", share.get_ref()), "a share: 0.4 is 40 %".to_owned());
+    }
+    Some(Reindex {
+        table: written.table,
+        indexes: written.indexes,
+        bloat_above: written.bloat_above.map_or(BLOAT_ABOVE, Spanned::into_inner),
+        larger_than: written.larger_than.unwrap_or(LARGER_THAN),
+        maintenance_work_mem: written.maintenance_work_mem,
+        parallel_workers: written.parallel_workers,
+    })
+}

@@ -1,0 +1,240 @@
+//! `[reindex]`: indexes of a table that are invalid or bloated are built anew, CONCURRENTLY.
+//!
+//! What an interruption leaves behind: an invalid `…_ccnew` or `…_ccold`, which every insert maintains. The next run drops it.
+
+mod decide;
+mod keys;
+mod plan;
+
+pub use plan::Plan;
+use plan::has_no;
+
+pub use decide::{Action, Index, Step};
+use decide::{Known, decide};
+
+pub use keys::{Reindex, Written, resolve};
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+
+use crate::base::fault::Kind;
+use crate::base::units::{self};
+use crate::ledger::report::{Report, Unfinished};
+use crate::live::concurrently::{self, Ended, Remains};
+use crate::live::governor::{Go, Governor};
+use crate::pg::failure;
+use crate::pg::{self};
+use crate::task::vector_index::check_owner;
+use crate::task::vector_index::names::{base_of_reindex, is_cut};
+use crate::task::vector_index::state::{connect, tables};
+use crate::work::{RunContext, Work};
+
+impl Work for Reindex {
+    type Plan = Plan;
+
+    async fn plan(&self, run: &RunContext<'_>) -> Result<Plan> {
+        let mut connection = connect(run).await?;
+        let known = known(run);
+        let mut steps = Vec::new();
+        for oid in tables(&mut connection, &self.table).await?.0 {
+            let found: Vec<Index> = sqlx::query_as(include_str!("indexes.sql"))
+                .bind(oid)
+                .fetch_all(&mut connection)
+                .await
+                .map_err(pg::in_its_own_words)
+                .with_context(|| format!("indexes of {}", self.table))?;
+            let names: Vec<String> = found.iter().map(|index| index.name.clone()).collect();
+            for index in found {
+                let (action, reason) = decide(self, &index, &names, known.when_new.get(&index.sql()).copied());
+                steps.push(Step { index, table_oid: oid, action, reason });
+            }
+        }
+        let missing = self.indexes.iter().filter(|name| !steps.iter().any(|step| step.index.name == **name)).cloned().collect();
+        Ok(Plan { table: self.table.clone(), steps, missing })
+    }
+
+    fn refusal(&self, plan: &Plan) -> Option<anyhow::Error> {
+        (!plan.missing.is_empty()).then(|| has_no(&plan.table, &plan.missing).into())
+    }
+
+    async fn apply(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
+        if let Some(refusal) = self.refusal(&plan) {
+            return Err(refusal);
+        }
+        let limits = &run.job.limits;
+        let mut report = Report::default();
+        let (mut rebuilt, mut dropped, mut failures) = (Vec::new(), Vec::new(), Vec::<(Option<Kind>, String)>::new());
+        let mut known = known(run);
+        let mut governor = run.or_cancelled(Governor::start(run, limits, plan.steps.first().map(|step| step.table_oid))).await?;
+        let mut connection = run.or_cancelled(run.settings.connect()).await?;
+        for step in plan.steps.iter().filter(|step| step.action != Action::Leave) {
+            let name = step.index.sql();
+            if let Go::Stop(reason) = run.or_cancelled(governor.go()).await? {
+                failures.push((Some(Kind::NotNow), format!("{name} and what comes after it: {reason}")));
+                break;
+            }
+            // What is invalid may be half-way: then it is somebody's work, and no wreck.
+            if (step.action == Action::Drop || !step.index.is_valid)
+                && let Some(who) = run.or_cancelled(concurrently::builder(&mut connection, step.table_oid)).await?
+            {
+                failures.push((Some(Kind::NotNow), format!("{name} is left alone: {who} is building or vacuuming there")));
+                continue;
+            }
+            let phase = run.progress.phase("reindex", Some(step.index.bytes.max(0) as u64));
+            let statement = match step.action {
+                Action::Drop => format!("DROP INDEX CONCURRENTLY IF EXISTS {name}"),
+                _ => format!("REINDEX INDEX CONCURRENTLY {name}"),
+            };
+            let expected_bytes = step.index.expected_bytes.unwrap_or(step.index.bytes as f64) as u64;
+            let is_ours = |name: &str| base_of_reindex(name).is_some_and(|base| is_cut(base, &step.index.name));
+            let leaves = Remains { table: step.table_oid, is_ours: &is_ours };
+            let work = concurrently::Work { statement, settings: self.settings(), phase: &phase, expected_bytes, leaves };
+            match concurrently::run(run, limits, work).await {
+                Ok(Ended::Done) if step.action == Action::Drop => dropped.push(step.index.name.clone()),
+                Ok(Ended::Done) => {
+                    let bytes = size(&mut connection, step).await?;
+                    phase.done(&format!("{} to {}", step.index.name, units::bytes(bytes.max(0) as u64)));
+                    known.when_new.insert(name.clone(), bytes);
+                    rebuilt.push(
+                        json!({ "index": name, "reason": step.reason, "bytes_before": step.index.bytes, "bytes_after": bytes }),
+                    );
+                }
+                Ok(Ended::Blocked(who)) => {
+                    clean_up(run, step, &leaves).await;
+                    failures.push((Some(Kind::NotNow), format!("{name} was given up, and is as it was: {who}")));
+                }
+                Err(error) if failure::kind_of(&error) == Some(Kind::Cancelled) => {
+                    clean_up(run, step, &leaves).await;
+                    return Err(error);
+                }
+                Err(error) => {
+                    clean_up(run, step, &leaves).await;
+                    failures.push((failure::kind_of(&error), format!("{name}: {}", failure::in_a_line(&error))));
+                }
+            }
+        }
+        run.progress.set_cursor(Some(serde_json::to_value(&known)?));
+        let named = plan.steps.iter().filter(|step| self.indexes.contains(&step.index.name) && step.index.is_exclusion);
+        report.warnings.extend(named.map(|step| format!("{} stays: {}", step.index.sql(), step.reason)));
+        let sum = |key: &str| rebuilt.iter().filter_map(|one| one[key].as_i64()).sum::<i64>();
+        let (before, after) = (sum("bytes_before"), sum("bytes_after"));
+        report.summary = match rebuilt.len() {
+            0 => format!("no index of {} needs to be rebuilt", plan.table),
+            count => format!(
+                "{} of {} rebuilt: {} before, {} now",
+                units::plural(count, "index").replace("indexs", "indexes"),
+                plan.table,
+                units::bytes(before.max(0) as u64),
+                units::bytes(after.max(0) as u64)
+            ),
+        };
+        report.fact("bytes_before", before);
+        report.fact("bytes_after", after);
+        report.fact("rebuilt", rebuilt);
+        report.fact("dropped", dropped);
+        governor.report(&mut report);
+        if failures.is_empty() {
+            return Ok(report);
+        }
+        let kind = failures.iter().map(|(kind, _)| *kind).find(|kind| *kind != Some(Kind::NotNow)).unwrap_or(Some(Kind::NotNow));
+        let message = failures.into_iter().map(|(_, message)| message).collect::<Vec<_>>().join("; ");
+        Err(Unfinished::error(kind, message, report))
+    }
+}
+
+impl Reindex {
+    /// Whether the role may do it, and what is named is there, for `check --connect`.
+    pub async fn check(&self, connection: &mut sqlx::PgConnection) -> Result<String> {
+        check_owner(connection, &self.table).await?;
+        let oids = tables(connection, &self.table).await?.0;
+        let names: Vec<String> = sqlx::query_scalar(
+            "SELECT x.relname::text FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid WHERE i.indrelid::bigint = ANY ($1)",
+        )
+        .bind(oids)
+        .fetch_all(connection)
+        .await?;
+        let missing: Vec<String> = self.indexes.iter().filter(|name| !names.contains(name)).cloned().collect();
+        if !missing.is_empty() {
+            return Err(has_no(&self.table, &missing).into());
+        }
+        Ok(format!("owns {} and may rebuild its indexes", self.table))
+    }
+
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let memory = self.maintenance_work_mem.map(|size| ("maintenance_work_mem", format!("{}kB", size.0 / 1024)));
+        let workers = self.parallel_workers.map(|workers| ("max_parallel_maintenance_workers", workers.to_string()));
+        memory.into_iter().chain(workers).collect()
+    }
+}
+
+fn known(run: &RunContext<'_>) -> Known {
+    run.resume.clone().and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default()
+}
+
+async fn size(connection: &mut sqlx::PgConnection, step: &Step) -> Result<i64> {
+    // REINDEX gives the name to another oid.
+    let bytes: Option<i64> =
+        sqlx::query_scalar("SELECT pg_relation_size(to_regclass($1))").bind(step.index.sql()).fetch_one(connection).await?;
+    Ok(bytes.unwrap_or(0))
+}
+
+async fn clean_up(run: &RunContext<'_>, step: &Step, left: &Remains<'_>) {
+    if let Err(error) = concurrently::sweep(&run.settings, left).await {
+        tracing::warn!("what is left of {} is for the next run to drop: {}", step.index.sql(), failure::in_a_line(&error));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::units::Size;
+
+    fn job() -> Reindex {
+        Reindex {
+            table: "t".to_owned(),
+            indexes: Vec::new(),
+            bloat_above: 0.4,
+            larger_than: Size(1 << 20),
+            maintenance_work_mem: None,
+            parallel_workers: None,
+        }
+    }
+
+    fn index(name: &str, expected_bytes: f64) -> Index {
+        Index {
+            oid: 1,
+            schema: "public".to_owned(),
+            name: name.to_owned(),
+            method: "btree".to_owned(),
+            is_valid: true,
+            is_exclusion: false,
+            bytes: 10 << 20,
+            rows: 1e5,
+            expected_bytes: Some(expected_bytes),
+        }
+    }
+
+    #[test]
+    fn what_is_bloated_or_invalid_is_rebuilt_and_the_rest_left_with_a_reason() {
+        let names = ["i".to_owned(), "i_ccnew".to_owned()];
+        let decided = |job: &Reindex, index: Index, when_new| decide(job, &index, &names, when_new);
+        assert_eq!(decided(&job(), index("i", 4e6), None).0, Action::Rebuild);
+        let (action, reason) = decided(&job(), index("i", 8e6), None);
+        assert!(action == Action::Leave && reason.contains("no more than 40 %"), "{reason}");
+        assert_eq!(decided(&job(), Index { bytes: 1 << 19, ..index("i", 1.0) }, None).0, Action::Leave);
+        assert_eq!(decided(&job(), Index { is_valid: false, ..index("i", 9e6) }, None).0, Action::Rebuild);
+        assert_eq!(decided(&job(), Index { is_exclusion: true, ..index("i", 1.0) }, None).0, Action::Leave);
+        assert_eq!(decided(&job(), Index { expected_bytes: None, ..index("i", 1.0) }, None).0, Action::Leave);
+        assert_eq!(decided(&job(), index("i", 4e6), Some(9 << 20)).0, Action::Leave, "it was as large when new");
+        assert_eq!(decided(&Reindex { indexes: vec!["j".to_owned()], ..job() }, index("i", 4e6), None).0, Action::Leave);
+    }
+
+    #[test]
+    fn leftovers_are_dropped_only_beside_their_index_and_when_invalid() {
+        let names = ["i".to_owned(), "i_ccnew".to_owned(), "other_ccnew".to_owned()];
+        let left = |name: &str| Index { is_valid: false, ..index(name, 9e6) };
+        assert_eq!(decide(&job(), &left("i_ccnew"), &names, None).0, Action::Drop);
+        assert_eq!(decide(&job(), &left("other_ccnew"), &names, None).0, Action::Leave);
+        assert_eq!(decide(&job(), &index("i_ccnew", 9e6), &names, None).0, Action::Leave, "valid: somebody's");
+    }
+}

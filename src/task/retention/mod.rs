@@ -1,0 +1,226 @@
+//! `[retention]`: rows older than a limit leave a table in small batches, archived first where that is asked for.
+//!
+//! What is old is said by the server's clock, in the transaction that deletes; this host's must agree with it. A way that is
+//! refused is no reason for another one: the run ends.
+//!
+//! What an interruption leaves behind: nothing in the table but what was not yet deleted, each batch being a
+//! transaction; in the archive, a batch of which the server knows whether it counts (see `archive`).
+
+mod batch;
+mod conditions;
+mod consent;
+mod delete;
+mod facts;
+mod key;
+mod keys;
+mod left;
+mod plan;
+mod references;
+mod size;
+mod tree;
+mod whole;
+
+pub use keys::{Method, Retention, Sentinels, Subscribers, Written, resolve};
+
+pub use plan::Plan;
+
+use anyhow::{Context as _, Result};
+
+use self::left::Left;
+use crate::archive::Archive;
+use crate::base::fault::{Fault, Kind};
+use crate::base::units::{self, Span};
+use crate::ledger::report::{Report, Unfinished};
+use crate::live::governor::{self, Go, Governor};
+use crate::live::session;
+use crate::pg;
+use crate::pg::table::with_schema;
+use crate::store::Store;
+use crate::task::partition::{Epoch, Partition};
+use crate::work::{RunContext, Work};
+
+impl Work for Retention {
+    type Plan = Plan;
+
+    async fn plan(&self, run: &RunContext<'_>) -> Result<Plan> {
+        match plan::make(self, run).await {
+            Err(error) if governor::is_lock_trouble(&error) => {
+                let mut connection = run.settings.connect().await?;
+                let table: Option<i64> = sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint")
+                    .bind(with_schema(&self.table))
+                    .fetch_one(&mut connection)
+                    .await?;
+                let message = delete::locked(&mut connection, &self.table, table.unwrap_or_default(), &error).await?;
+                Err(error.context(Fault::new(Kind::Busy, message)))
+            }
+            other => other,
+        }
+    }
+
+    fn refusal(&self, plan: &Plan) -> Option<anyhow::Error> {
+        plan.asks.as_ref().map(|asks| Fault::new(Kind::NotNow, asks.clone()).into())
+    }
+
+    async fn apply(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
+        if let Some(refusal) = self.refusal(&plan) {
+            return Err(refusal);
+        }
+        let mut plan = plan;
+        let mut said = Report::default();
+        said.fact("rule", plan.consent.rule.clone());
+        if plan.consent.is_given {
+            said.fact("agreed", true);
+            if let (Some(ledger), Some(id)) = (run.ledger, run.run_id) {
+                // However this run ends, nobody is asked twice.
+                ledger.note(id, &said).await?;
+            }
+        }
+        let mut report = match plan.whole.take() {
+            Some(whole) => {
+                let partitions = self.partitions(&plan.table, plan.age).context("partitions go by their age")?;
+                partitions.apply(run, whole).await?
+            }
+            None => Report::default(),
+        };
+        report.facts.append(&mut said.facts);
+        let partitions_summary = std::mem::take(&mut report.summary);
+        let archive = self.archive(run).await?;
+        if let Some(archive) = &archive {
+            let mut connection = run.or_cancelled(run.settings.connect()).await?;
+            let recovered = run.or_cancelled(archive.recover(&mut connection)).await?;
+            if recovered.completed + recovered.discarded > 0 {
+                report.fact("recovered_batches", recovered.completed);
+                report.fact("discarded_batches", recovered.discarded);
+            }
+            report.warnings.extend(recovered.left);
+            run.or_cancelled(archive.look_for_what_came_back(&mut connection, &run.progress)).await?;
+        }
+        // Triggers run in it: nothing else does.
+        let mut connection = run.or_cancelled(run.settings.connect_for(pg::Purpose::Application)).await?;
+        // Rows that a policy hides would stay unseen, and its functions would run as us: an error instead.
+        pg::set(&mut connection, "row_security", "off").await?;
+        pg::commit_durably(&mut connection).await?;
+        let parts: Vec<i64> = plan.parts.iter().map(|part| part.oid).collect();
+        run.or_cancelled(session::exclude_jobs_of_partitions(&run.settings, &mut connection, &parts)).await?;
+        // The count at the end would take every processor from the application.
+        pg::set(&mut connection, "max_parallel_workers_per_gather", "0").await?;
+        let mut governor =
+            run.or_cancelled(Governor::start(run, &run.job.limits, plan.parts.first().map(|part| part.oid))).await?;
+        let phase = run.progress.phase("delete", None);
+        let mut done = delete::Done::default();
+        let mut stopped = None;
+        for part in &plan.parts {
+            let work = delete::Work { retention: self, plan: &plan, part, archive: archive.as_ref(), run, phase: &phase };
+            if let Go::Stop(reason) = work.all(&mut connection, &mut governor, &mut done).await? {
+                stopped = Some(reason);
+                break;
+            }
+        }
+        if self.vacuum && done.rows > 0 && stopped.is_none() {
+            run.or_cancelled(delete::vacuum(&mut connection, &plan)).await?;
+        }
+        phase.done(&units::plural(done.rows as usize, "row"));
+        done.report(&mut report);
+        governor.report(&mut report);
+        let left = run.or_cancelled(Left::count(&mut connection, &plan)).await?;
+        match &left {
+            Some(left) => left.report(&mut report, &plan),
+            None => report.fact("rows_left", serde_json::Value::Null),
+        }
+        if let Some(measured) = &plan.measured {
+            report.fact("size", serde_json::to_value(measured)?);
+        }
+        report.summary = summary(self, &plan, &done, stopped.as_deref(), left.as_ref());
+        if !partitions_summary.is_empty() {
+            report.summary = format!("{partitions_summary}; {}", report.summary);
+        }
+        if let Some(reason) = &stopped
+            && done.batches == 0
+            && (governor.is_strained() || done.is_locked)
+        {
+            // Not a success: month after month of these, and the table has grown all the time.
+            let message = format!("nothing was deleted: {reason}");
+            let kind = if done.is_locked { Kind::Busy } else { Kind::NotNow };
+            return Err(Unfinished::error(Some(kind), message, report));
+        }
+        if let Some(reason) = stopped {
+            report.warnings.push(format!("stopped for now: {reason}; the next run goes on"));
+            report.fact("stopped", reason);
+        }
+        Ok(report)
+    }
+}
+
+impl Retention {
+    /// Whole partitions that are older.
+    fn partitions(&self, table: &str, age: Option<Span>) -> Option<Partition> {
+        let retiring = Partition::retiring(table, &self.column, age?, self.archive.clone());
+        Some(Partition { epoch: self.epoch, ..retiring })
+    }
+
+    /// So many rows of each value of this column stay.
+    fn newest(&self) -> Option<(u32, &str)> {
+        Some((self.keep_newest?, self.per.as_deref()?))
+    }
+
+    /// Which rows go: "older than 90d".
+    fn in_words(&self) -> String {
+        let age = self.older_than.map(|age| format!("older than {age}"));
+        let newest = self.newest().map(|(keep, per)| format!("beyond the newest {keep} of each {per}"));
+        let size = self.max_size.map(|size| format!("beyond the newest {size}"));
+        age.into_iter().chain(newest).chain(size).collect::<Vec<_>>().join(" and ")
+    }
+
+    /// Other tables, quoted, whose rows refer to those of the table.
+    pub async fn referring(&self, connection: &mut sqlx::PgConnection) -> Result<Vec<String>> {
+        let oid: Option<i64> = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1)::pg_catalog.oid::bigint")
+            .bind(with_schema(&self.table))
+            .fetch_one(&mut *connection)
+            .await?;
+        let Some(oid) = oid else { return Ok(Vec::new()) };
+        Ok(references::referring(&references::load(connection, oid).await?))
+    }
+
+    fn keeps_sentinels(&self) -> bool {
+        self.sentinels == Sentinels::Keep
+    }
+
+    /// What the job takes. Another rule is another job: its first run is a first one.
+    fn rule(&self) -> String {
+        let mut rule = format!("{}.{} {}", with_schema(&self.table), self.column, self.in_words());
+        if let Some(condition) = &self.condition {
+            rule += &format!(" where {condition}");
+        }
+        if !self.cascade.is_empty() {
+            rule += &format!(", cascade to {}", self.cascade.join(", "));
+        }
+        if !self.keeps_sentinels() {
+            rule += ", with sentinels";
+        }
+        rule
+    }
+
+    async fn archive(&self, run: &RunContext<'_>) -> Result<Option<Archive>> {
+        let Some(name) = &self.archive else { return Ok(None) };
+        let configured = run.config.stores.get(name).context("the store is configured")?;
+        let store = Store::open(configured).await.with_context(|| format!("store `{name}`"))?;
+        Ok(Some(Archive::new(store, run.database, run.job.name)))
+    }
+}
+
+fn summary(retention: &Retention, plan: &Plan, done: &delete::Done, stopped: Option<&str>, left: Option<&Left>) -> String {
+    let mut text = format!(
+        "{} {} from {} in {}, {}",
+        units::plural(done.rows as usize, "row"),
+        if retention.archive.is_some() { "archived and deleted" } else { "deleted" },
+        plan.table,
+        units::plural(done.batches, "batch"),
+        retention.in_words()
+    );
+    match (stopped, left) {
+        (Some(reason), _) => text += &format!("; stopped for now: {reason}"),
+        (None, Some(left)) => text += &left.in_words(&retention.column),
+        _ => {}
+    }
+    text
+}

@@ -1,0 +1,297 @@
+//! `max_size`: of a table, the newest rows stay that fit in a size, with their indexes and their TOAST.
+//!
+//! Deleting rows shrinks no file: by the files, each run would find the table as large as before and delete again. What counts is what
+//! the rows take: their lengths as they are stored, in the whole table where it is small, and else in evenly spread pieces of it; with as much for
+//! the indexes as these have beside the heap and the TOAST. VACUUM, and rows that take the place of others, change nothing of that.
+
+use anyhow::Result;
+use chrono::{DateTime, TimeDelta, Utc};
+use chrono_tz::Tz;
+use serde::Serialize;
+use sqlx::PgConnection;
+
+use super::facts::Facts;
+use super::key::Key;
+use super::{Epoch, Retention};
+use crate::base::units::{self, Size, Span};
+use crate::pg::{self, identifier, literal};
+
+/// So many blocks are read (32 MiB), of all partitions together; smaller tables as a whole.
+const BLOCKS: u64 = 4_096;
+/// Read one after the other.
+const PIECE: u64 = 16;
+/// Header and line pointer of a row, and half of what aligns it.
+const ROW_BYTES: u32 = 24 + 4 + 4;
+/// By pieces a size is not known better: what is larger by less than that fits, so that night after night chance takes nothing.
+const PIECES_MAY_ERR: f64 = 0.02;
+/// A partition goes as a whole when it ends so long before the first row that stays: its age is asked a moment later.
+const MOMENT: TimeDelta = TimeDelta::minutes(1);
+/// The hour that comes twice.
+const MOMENT_ON_THE_WALL: TimeDelta = TimeDelta::hours(3);
+
+/// What a table takes, and which of its rows stay.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measured {
+    /// What its rows take.
+    pub bytes: u64,
+    pub file_bytes: u64,
+    pub blocks: u64,
+    pub blocks_looked_at: u64,
+    /// The value of the column from which on rows stay, as text; None: all stay.
+    pub keeps_from: Option<String>,
+    /// Of that value, where it is a time.
+    #[serde(skip)]
+    pub age: Option<Span>,
+}
+
+/// A table, or a partition.
+struct Part {
+    name: String,
+    columns: Vec<String>,
+    files: Files,
+    /// None: all blocks.
+    pieces: Option<Vec<(u64, u64)>>,
+    /// What a byte of a row that was looked at stands for.
+    weight: f64,
+}
+
+#[derive(Clone, Copy, Debug, sqlx::FromRow)]
+struct Files {
+    /// With indexes.
+    total: i64,
+    /// Heap and TOAST.
+    data: i64,
+    blocks: i64,
+}
+
+/// `oids`: of the table, or of its partitions. `now`: the server's clock.
+pub async fn measure(
+    connection: &mut PgConnection,
+    retention: &Retention,
+    max_size: Size,
+    oids: &[i64],
+    (key, zone, now): (Key, Tz, DateTime<Utc>),
+) -> Result<Measured> {
+    let mut files = Vec::new();
+    for oid in oids {
+        // By its own name, its own privileges and row security hold.
+        let facts = Facts::read(connection, *oid, &retention.column).await?;
+        facts.refuse(retention)?;
+        files.push((*oid, facts.sql(), read_files(connection, *oid).await?));
+    }
+    let sum = |of: fn(&Files) -> i64| files.iter().map(|(_, _, files)| of(files).max(0) as u64).sum::<u64>();
+    let (file_bytes, blocks) = (sum(|files| files.total), sum(|files| files.blocks));
+    let mut measured = Measured { bytes: file_bytes, file_bytes, blocks, blocks_looked_at: 0, keeps_from: None, age: None };
+    if file_bytes <= max_size.0 {
+        // Rows take no more than the files.
+        return Ok(measured);
+    }
+    let mut parts = Vec::new();
+    let mut bytes = 0.0;
+    for (oid, name, files) in files.into_iter().filter(|(_, _, files)| files.blocks > 0) {
+        let pieces = pieces(files.blocks as u64, blocks);
+        let looked_at = pieces.as_ref().map_or(files.blocks as u64, |pieces| pieces.iter().map(|(from, to)| to - from).sum());
+        let mut part = Part { name, columns: columns(connection, oid).await?, files, pieces, weight: 1.0 };
+        let seen = pg::fetch_text(connection, format!("SELECT sum(bytes)::text FROM ({}) r", part.rows(retention, key))).await?;
+        let seen: f64 = seen.as_deref().unwrap_or("0").parse()?;
+        part.weight = weight(&part.files, looked_at, seen);
+        bytes += seen * part.weight;
+        measured.blocks_looked_at += looked_at;
+        parts.push(part);
+    }
+    measured.bytes = bytes as u64;
+    if !is_over(bytes, max_size, measured.blocks_looked_at < blocks) {
+        return Ok(measured);
+    }
+    measured.keeps_from = border(connection, retention, key, &parts, max_size).await?;
+    if let Some(from) = &measured.keeps_from {
+        measured.age = age(connection, from, (key, zone, now)).await?;
+    }
+    Ok(measured)
+}
+
+async fn read_files(connection: &mut PgConnection, oid: i64) -> Result<Files> {
+    Ok(sqlx::query_as(
+        "SELECT pg_total_relation_size(c.oid) AS total,
+                pg_relation_size(c.oid) + CASE WHEN c.reltoastrelid <> 0 THEN pg_relation_size(c.reltoastrelid) ELSE 0 END AS data,
+                pg_relation_size(c.oid) / current_setting('block_size')::bigint AS blocks
+         FROM pg_class c WHERE c.oid = $1::bigint::oid",
+    )
+    .bind(oid)
+    .fetch_one(connection)
+    .await?)
+}
+
+/// Those that take space: not the virtual ones of 18.
+async fn columns(connection: &mut PgConnection, oid: i64) -> Result<Vec<String>> {
+    Ok(sqlx::query_scalar(
+        "SELECT attname::text FROM pg_attribute WHERE attrelid = $1::bigint::oid AND attnum > 0 AND NOT attisdropped AND attgenerated <> 'v'
+         ORDER BY attnum",
+    )
+    .bind(oid)
+    .fetch_all(connection)
+    .await?)
+}
+
+/// Pure: which blocks are read, each part by its share of all; None: all of them.
+fn pieces(blocks: u64, blocks_of_all: u64) -> Option<Vec<(u64, u64)>> {
+    if blocks_of_all <= BLOCKS {
+        return None;
+    }
+    let count = (blocks * BLOCKS / blocks_of_all).div_ceil(PIECE).max(1);
+    if count * PIECE >= blocks {
+        return None;
+    }
+    Some((0..count).map(|number| number * blocks / count).map(|from| (from, from + PIECE)).collect())
+}
+
+/// Pure: what a byte that was seen in rows stands for: as much in blocks that were not looked at, and its part of the indexes. All
+/// rows together never take more than the files.
+fn weight(files: &Files, looked_at: u64, seen: f64) -> f64 {
+    if seen <= 0.0 || looked_at == 0 {
+        return 1.0;
+    }
+    let all = files.total as f64;
+    let by_blocks = files.blocks as f64 / looked_at as f64;
+    (by_blocks * all / (files.data.max(1) as f64)).min(all / seen)
+}
+
+/// Pure.
+fn is_over(bytes: f64, max_size: Size, by_pieces: bool) -> bool {
+    let may_err = if by_pieces { PIECES_MAY_ERR } else { 0.0 };
+    bytes > max_size.0 as f64 * (1.0 + may_err)
+}
+
+impl Part {
+    /// A query of its rows that are looked at: `key`, and `bytes` that they stand for.
+    fn rows(&self, retention: &Retention, key: Key) -> String {
+        let lengths = self.columns.iter().map(|column| format!(" + coalesce(pg_column_size({}), 0)", identifier(column)));
+        let select = format!(
+            "SELECT {} AS key, ({ROW_BYTES}{})::float8 * {:.6} AS bytes FROM ONLY {}",
+            key.column(&retention.column),
+            lengths.collect::<String>(),
+            self.weight,
+            self.name
+        );
+        let Some(pieces) = &self.pieces else { return select };
+        let of = |(from, to): &(u64, u64)| format!("{select} WHERE ctid >= '({from},0)'::tid AND ctid < '({to},0)'::tid");
+        pieces.iter().map(of).collect::<Vec<_>>().join(" UNION ALL ")
+    }
+}
+
+/// The newest value from which on rows take more than `max_size`. Those of that very value stay. Values that are no time, and NULL, take no
+/// place: they would push out all real ones. None: the rows with a time fit.
+async fn border(
+    connection: &mut PgConnection,
+    retention: &Retention,
+    key: Key,
+    parts: &[Part],
+    max_size: Size,
+) -> Result<Option<String>> {
+    pg::set(connection, "max_parallel_workers_per_gather", "0").await?;
+    let rows: Vec<String> = parts.iter().map(|part| part.rows(retention, key)).collect();
+    let is_a_time = key.is_a_time("r", "key").map(|condition| format!(" AND {condition}")).unwrap_or_default();
+    let sql = format!(
+        "SELECT {} FROM (SELECT key, sum(bytes) OVER (ORDER BY key DESC) AS so_far FROM ({}) r WHERE key IS NOT NULL{is_a_time}) s
+         WHERE so_far > {}",
+        key.greatest("key"),
+        rows.join(" UNION ALL "),
+        max_size.0
+    );
+    pg::fetch_text(connection, sql).await
+}
+
+/// How old what ends at this value is: for partitions, which go by their age.
+async fn age(connection: &mut PgConnection, from: &str, (key, zone, now): (Key, Tz, DateTime<Utc>)) -> Result<Option<Span>> {
+    let value = format!("{}::{}", literal(from), key.type_sql());
+    let seconds = match key {
+        Key::TimestampTz => format!("extract(epoch FROM {value})"),
+        Key::Timestamp | Key::Date => {
+            format!("extract(epoch FROM ({value}::timestamp without time zone AT TIME ZONE {}))", literal(zone.name()))
+        }
+        Key::Epoch(Epoch::Seconds) => format!("{value} / 1.0"),
+        Key::Epoch(Epoch::Milliseconds) => format!("{value} / 1000.0"),
+        Key::Epoch(Epoch::Microseconds) => format!("{value} / 1000000.0"),
+        // 48 bits of milliseconds.
+        Key::Uuid => format!("('x' || left(replace({value}::text, '-', ''), 12))::bit(48)::bigint / 1000.0"),
+        // Such a table is no partition of a time.
+        Key::Ulid => return Ok(None),
+    };
+    let seconds = pg::fetch_text(connection, format!("SELECT ({seconds})::float8::text")).await?;
+    let seconds = seconds.and_then(|seconds| seconds.parse::<f64>().ok()).filter(|seconds| seconds.abs() < 1e12);
+    let Some(at) = seconds.and_then(|seconds| DateTime::from_timestamp(seconds.floor() as i64, 0)) else { return Ok(None) };
+    let moment = if key.is_on_the_wall() { MOMENT_ON_THE_WALL } else { MOMENT };
+    Ok((now - at + moment).to_std().ok().map(Span))
+}
+
+impl Measured {
+    /// For the plan.
+    pub fn note(&self, table: &str, column: &str, max_size: Size) -> String {
+        if self.blocks_looked_at == 0 {
+            return format!(
+                "{table} and its indexes and TOAST fit in max_size ({max_size}): their files have {}",
+                units::bytes(self.file_bytes)
+            );
+        }
+        let looked_at = match self.blocks_looked_at < self.blocks {
+            true => format!("by {} of its {} blocks", units::count(self.blocks_looked_at), units::count(self.blocks)),
+            false => "by all of them".to_owned(),
+        };
+        let stay = match &self.keeps_from {
+            Some(from) => format!("more than max_size ({max_size}): rows stay from {} = {from} on", identifier(column)),
+            None => format!("and max_size is {max_size}: all stay"),
+        };
+        format!(
+            "rows of {table} take about {} with indexes and TOAST ({looked_at}; files: {}), {stay}",
+            units::bytes(self.bytes),
+            units::bytes(self.file_bytes)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_table_is_read_as_a_whole_and_of_a_large_one_even_pieces() {
+        assert_eq!(pieces(4_096, 4_096), None);
+        assert_eq!(pieces(10, 1_000_000), None, "a small partition of a large table");
+        let large = pieces(1_000_000, 1_000_000).unwrap();
+        assert_eq!((large.len(), large[0], large[255]), (256, (0, 16), (996_093, 996_109)));
+        let half = pieces(500_000, 1_000_000).unwrap();
+        assert_eq!(half.len(), 128);
+        // Just above: pieces do not overlap.
+        let above = pieces(5_000, 5_000).unwrap();
+        assert!(above.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{above:?}");
+        assert!(above.last().unwrap().1 <= 5_000);
+    }
+
+    #[test]
+    fn rows_count_with_their_indexes_and_free_space_does_not() {
+        let files = |total, data, blocks| Files { total, data, blocks };
+        for (what, files, looked_at, seen, expected) in [
+            ("full, no index", files(8_192_000, 8_192_000, 1_000), 1_000, 8_000_000.0, 8_000_000.0),
+            ("half of it is indexes", files(16_384_000, 8_192_000, 1_000), 1_000, 8_000_000.0, 16_000_000.0),
+            ("half of it is free", files(16_384_000, 8_192_000, 1_000), 1_000, 4_000_000.0, 8_000_000.0),
+            ("a tenth was looked at", files(16_384_000, 8_192_000, 1_000), 100, 400_000.0, 8_000_000.0),
+            ("never more than the files", files(8_192_000, 8_192_000, 1_000), 1_000, 9_000_000.0, 8_192_000.0),
+            ("no rows", files(8_192_000, 8_192_000, 1_000), 1_000, 0.0, 0.0),
+        ] {
+            assert!((seen * weight(&files, looked_at, seen) - expected).abs() < 1.0, "{what}");
+        }
+    }
+
+    #[test]
+    fn by_pieces_what_is_hardly_larger_fits() {
+        for (bytes, by_pieces, expected) in [
+            (1_000.0, false, false),
+            (1_001.0, false, true),
+            (1_001.0, true, false),
+            (1_019.0, true, false),
+            (1_021.0, true, true),
+        ] {
+            assert_eq!(is_over(bytes, Size(1_000), by_pieces), expected, "{bytes} {by_pieces}");
+        }
+    }
+}

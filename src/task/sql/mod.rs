@@ -1,0 +1,113 @@
+//! `[sql]`: the user's own statements, bounded in time, with what they did in the report.
+
+mod execute;
+mod kept;
+mod keys;
+mod plan;
+mod text;
+
+pub use plan::Plan;
+
+pub use keys::{Sql, Transaction, Written, resolve};
+
+use std::time::Instant;
+
+use anyhow::Result;
+use sqlx::PgConnection;
+
+use crate::base::captured::{self, Notice};
+use crate::base::fault::{Fault, Kind};
+use crate::ledger::report::Report;
+use crate::pg;
+use crate::work::{RunContext, Work};
+
+/// For a statement that was cancelled to come to its end.
+const STOP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
+
+impl Sql {
+    /// Its statements may run twice: a run whose end nobody knows is tried again.
+    pub fn is_repeatable(&self) -> bool {
+        self.repeatable
+    }
+
+    pub fn statements(&self) -> &[String] {
+        &self.statements
+    }
+}
+
+impl Work for Sql {
+    type Plan = Plan;
+
+    async fn plan(&self, run: &RunContext<'_>) -> Result<Plan> {
+        let mut connection = run.settings.connect().await?;
+        let server = pg::Server::of(&mut connection).await?;
+        Ok(Plan {
+            server: format!("{} (PostgreSQL {})", run.settings.display(), server.version),
+            statements: self.statements.clone(),
+            transaction: self.transaction,
+            statement_timeout: self.statement_timeout,
+            lock_timeout: self.lock_timeout,
+            repeatable: self.repeatable,
+        })
+    }
+
+    async fn apply(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
+        // Its own session: names are found through the role's own search_path, as everywhere else where this SQL runs. What it
+        // leaves there (settings, temporary tables, prepared statements) ends with it.
+        let mut connection = run.or_cancelled(run.settings.connect_for(pg::Purpose::Application)).await?;
+        pg::set(&mut connection, "statement_timeout", &plan.statement_timeout.0.as_millis().to_string()).await?;
+        pg::set(&mut connection, "lock_timeout", &plan.lock_timeout.0.as_millis().to_string()).await?;
+        run.or_cancelled(wait_for_orphan(run, &mut connection)).await?;
+        let pid = pg::backend_pid(&mut connection).await?;
+        let mut report = Report::default();
+        let sent = execute::SentLast::default();
+        // Only a cancellation is an error of the outer result.
+        let work = run
+            .or_cancelled(async { Ok(captured::notices(execute::all(&mut connection, &plan, &sent, &mut report)).await) })
+            .await;
+        match work {
+            Ok((result, notices)) => {
+                keep_notices(&mut report, &notices);
+                result.map(|()| report)
+            }
+            Err(cancelled) => {
+                // Dropping the connection does not stop the statement; asking does. Its transaction rolls back.
+                if let Err(error) = pg::cancel_backend(&run.settings, pid).await {
+                    tracing::warn!("cannot cancel the statement of server process {pid}: {error:#}");
+                }
+                // Until it has stopped (a ping waits for its answer), the next run must not get the lock.
+                let _ = tokio::time::timeout(STOP_TIMEOUT, sqlx::Connection::ping(&mut connection)).await;
+                Err(execute::cancelled(&plan, &sent, cancelled))
+            }
+        }
+    }
+}
+
+/// Longer than a server takes to see that a client is gone.
+const ORPHAN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// A killed process lets its run's locks go while its statement runs on, until the server sees that its client is
+/// gone (`client_connection_check_interval`). This lock is of the connection that works.
+async fn wait_for_orphan(run: &RunContext<'_>, connection: &mut PgConnection) -> Result<()> {
+    let lock = format!("pgtend sql {}/{}", run.database, run.job.name);
+    let started = Instant::now();
+    while !pg::try_lock(connection, &lock).await? {
+        if started.elapsed() > ORPHAN_TIMEOUT {
+            let holder = pg::lock_holder(&mut run.settings.connect().await?, &lock)
+                .await?
+                .map_or_else(|| "one that has just ended".to_owned(), |holder| holder.to_string());
+            let message = format!("a statement of an earlier run, whose process is gone, still runs: {holder}");
+            return Err(Fault::new(Kind::Busy, message).into());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    }
+    Ok(())
+}
+
+fn keep_notices(report: &mut Report, notices: &[Notice]) {
+    report.warnings.extend(notices.iter().filter(|notice| notice.is_warning).map(|notice| notice.message.clone()));
+    let others: Vec<&str> = notices.iter().filter(|notice| !notice.is_warning).map(|notice| notice.message.as_str()).collect();
+    if !others.is_empty() {
+        report.fact("notices", others);
+    }
+}

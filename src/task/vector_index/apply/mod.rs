@@ -1,0 +1,305 @@
+//! Acts on the plan: what a stopped run left goes, the new index is built beside the old one, measured, and swapped in or dropped.
+
+mod build;
+mod swap;
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::candidates::Tuning;
+use super::decide::{self, Action, Decision, Spec};
+use super::keys::VectorIndex;
+use super::kind::Method;
+use super::plan::{self, Part, Plan};
+use super::search::Found;
+use super::setting;
+use super::state::{self, Remains};
+use super::tune::Tuner;
+use crate::base::fault::Kind;
+use crate::config::limits::Limits;
+use crate::ledger::report::{Report, Unfinished};
+use crate::live::concurrently::{self, Ended};
+use crate::live::governor::{self, Go, Governor};
+use crate::pg::failure;
+use crate::pg::{self, qualified};
+use crate::work::RunContext;
+
+pub async fn apply(job: &VectorIndex, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
+    let limits = &run.job.limits;
+    let mut governor =
+        run.or_cancelled(Governor::start(run, limits, plan.parts.first().map(|part| part.table.facts.oid))).await?;
+    let mut report = Report::default();
+    let (mut tables, mut summaries, mut failures) = (Vec::new(), Vec::new(), Vec::new());
+    for part in plan.parts {
+        let name = part.table.sql();
+        if let Go::Stop(reason) = run.or_cancelled(governor.go()).await? {
+            failures.push((Some(Kind::NotNow), format!("{name}: not begun: {reason}")));
+            break;
+        }
+        let is_partition = plan.is_partitioned;
+        let mut worker = Worker {
+            job,
+            run,
+            limits,
+            governor: &mut governor,
+            extension: &plan.extension,
+            is_partition,
+            part,
+            found: None,
+            new: None,
+            told: Told::default(),
+        };
+        let failure = match worker.work().await {
+            Ok(failure) => failure,
+            Err(error) if failure::kind_of(&error) == Some(Kind::Cancelled) => return Err(error),
+            // The other partitions are none the worse for it, and the report has what was done.
+            Err(error) => {
+                let error = governor::naming_holders(run, &name, error).await;
+                Some((failure::kind_of(&error), failure::in_a_line(&error)))
+            }
+        };
+        if let Some((kind, message)) = failure {
+            failures.push((kind, format!("{name}: {message}")));
+        } else {
+            summaries.push(format!("{name}: {}", worker.told.summary));
+        }
+        report.warnings.append(&mut worker.told.warnings);
+        tables.push(worker.json());
+    }
+    report.fact("tables", tables);
+    governor.report(&mut report);
+    report.summary = summaries.iter().chain(failures.iter().map(|(_, message)| message)).cloned().collect::<Vec<_>>().join("; ");
+    if failures.is_empty() {
+        return Ok(report);
+    }
+    // What fails for good weighs more than what may be better next time.
+    let kind = failures.iter().map(|(kind, _)| *kind).find(|kind| *kind != Some(Kind::NotNow)).unwrap_or(Some(Kind::NotNow));
+    let message = failures.into_iter().map(|(_, message)| message).collect::<Vec<_>>().join("; ");
+    Err(Unfinished::error(kind, message, report))
+}
+
+/// A reason not to have succeeded.
+type Failure = (Option<Kind>, String);
+
+struct Worker<'a> {
+    job: &'a VectorIndex,
+    run: &'a RunContext<'a>,
+    limits: &'a Limits,
+    governor: &'a mut Governor,
+    extension: &'a str,
+    is_partition: bool,
+    part: Part,
+    /// What a stopped run had built, and this one goes on with.
+    found: Option<Spec>,
+    /// The oid of the index that was measured, and no other, takes the name.
+    new: Option<i64>,
+    told: Told,
+}
+
+/// For the report.
+#[derive(Default)]
+struct Told {
+    summary: String,
+    warnings: Vec<String>,
+    tuning: Option<Tuning>,
+    decision: Option<Decision>,
+    built: Option<Spec>,
+    dropped: Vec<String>,
+    swapped: bool,
+    is_proved_on_a_copy: bool,
+    after: Option<Found>,
+    after_at_todays_setting: Option<Found>,
+    setting_applied: Option<String>,
+    planners_choice: Option<String>,
+}
+
+impl Worker<'_> {
+    async fn work(&mut self) -> Result<Option<Failure>> {
+        // Two jobs may be about one index. The lock ends with its connection.
+        let mut lock = self.run.or_cancelled(self.run.settings.connect()).await?;
+        let name = format!("pgtend vector_index {}/{}", self.part.table.facts.oid, self.part.table.index_name);
+        if !self.run.or_cancelled(pg::try_lock(&mut lock, &name)).await? {
+            let who =
+                pg::lock_holder(&mut lock, &name).await?.map_or_else(|| "another run".to_owned(), |holder| holder.to_string());
+            return Ok(Some((Some(Kind::NotNow), format!("{who} tends this index"))));
+        }
+        // What is invalid may be half-way: somebody's work, and no wreck.
+        let is_invalid = self.part.table.index.as_ref().is_some_and(|index| !index.is_valid);
+        if (is_invalid || !self.part.table.leftovers.is_empty())
+            && let Some(who) = self.run.or_cancelled(concurrently::builder(&mut lock, self.part.table.facts.oid)).await?
+        {
+            let message = format!("{who} is building or vacuuming there: nothing is touched meanwhile");
+            return Ok(Some((Some(Kind::NotNow), message)));
+        }
+        let is_built = match self.clear().await? {
+            Ok(is_built) => is_built,
+            Err(failure) => return Ok(Some(failure)),
+        };
+        let mut decision = self.part.decision.clone();
+        if decision.action == Action::Tune && !is_built {
+            let tuner = Tuner {
+                run: self.run,
+                job: self.job,
+                table: &self.part.table,
+                extension: self.extension,
+                setting: self.part.setting,
+                lists: self.lists_to_begin_with(),
+                only: None,
+                sample: &self.part.sample,
+            };
+            let tuning = tuner.tune(self.governor).await?;
+            decision = decide::after_tuning(&self.part.wanted, &self.part.today, decision, &tuning);
+            self.told.tuning = Some(tuning);
+            if let Action::Build { spec: Spec::Hnsw { .. } } = decision.action {
+                self.change_to_hnsw().await?;
+            }
+        }
+        self.told.decision = Some(decision.clone());
+        let reasons = decision.reasons.join("; ");
+        match decision.action {
+            Action::Nothing => {
+                self.told.summary = format!("nothing to do: {reasons}");
+                self.note().await?;
+                Ok(None)
+            }
+            Action::Set { .. } => {
+                self.note().await?;
+                self.set(&reasons).await
+            }
+            Action::GiveUp => Ok(Some((None, reasons))),
+            Action::Tune | Action::Build { .. } => {
+                let spec = match decision.action {
+                    Action::Build { spec } => Some(spec),
+                    _ => None,
+                };
+                let built = self.build(spec, is_built).await;
+                if let Err(error) = &built
+                    && failure::kind_of(error) == Some(Kind::Cancelled)
+                {
+                    self.clean_up().await;
+                }
+                built
+            }
+        }
+    }
+
+    /// Drops what a stopped run left; true when an index of its making is there to be measured.
+    async fn clear(&mut self) -> Result<Result<bool, Failure>> {
+        let is_attached = self.part.table.index.as_ref().is_some_and(|index| index.is_attached);
+        let is_wanted = matches!(self.part.decision.action, Action::Tune | Action::Build { .. }) && !is_attached;
+        let mut is_built = false;
+        for leftover in self.part.table.leftovers.clone() {
+            if leftover.what == Remains::Built
+                && is_wanted
+                && let Some(spec) = self.fits(&leftover.name).await?
+            {
+                self.found = Some(spec);
+                is_built = true;
+                continue;
+            }
+            if let Some(who) = self.drop_index(&leftover.schema, &leftover.name).await? {
+                let message = format!("cannot drop what a stopped run left, {}: {who}", leftover.name);
+                return Ok(Err((Some(Kind::NotNow), message)));
+            }
+        }
+        if !is_built
+            && !self.told.dropped.is_empty()
+            && self.part.today.index.as_ref().is_some_and(|index| index.unmeasured.is_some())
+        {
+            // It may have been in the way of the measurement.
+            let mut connection = self.run.or_cancelled(state::connect(self.run)).await?;
+            let oid = self.part.table.facts.oid;
+            let part = plan::part(&mut connection, self.job, self.run, oid, self.extension, self.is_partition);
+            self.part = self.run.or_cancelled(part).await?;
+        }
+        Ok(Ok(is_built))
+    }
+
+    /// It was compared with ivfflat, and is faster: from here on the run is about that.
+    async fn change_to_hnsw(&mut self) -> Result<()> {
+        let table = &mut self.part.table;
+        let Some(class) = table.operator_class_of_hnsw.take() else { return Ok(()) };
+        (table.operator_class, table.method, self.part.wanted.method) = (class, Method::Hnsw, Method::Hnsw);
+        let mut connection = self.run.or_cancelled(state::connect(self.run)).await?;
+        let role = self.job.role();
+        self.part.setting = self.run.or_cancelled(setting::today(&mut connection, Method::Hnsw, role, self.extension)).await?;
+        let this = self.part.table.index.as_ref().map(|index| index.oid);
+        if self.job.apply_setting.is_some() {
+            let others = setting::of_others(&mut connection, Method::Hnsw, [this, None]);
+            self.part.wanted.others_setting = self.run.or_cancelled(others).await?;
+        }
+        Ok(())
+    }
+
+    fn lists_to_begin_with(&self) -> Option<u32> {
+        self.part.today.index.as_ref().filter(|index| index.is_valid).and_then(|index| index.lists_in_fact)
+    }
+
+    /// What a stopped run built, if this job would build the same.
+    async fn fits(&self, name: &str) -> Result<Option<Spec>> {
+        let mut connection = self.run.or_cancelled(state::connect(self.run)).await?;
+        let found: Option<(String, String, Vec<String>)> = sqlx::query_as(
+            "SELECT am.amname::text, o.opcname::text, coalesce(x.reloptions, '{}') FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+             JOIN pg_am am ON am.oid = x.relam JOIN pg_opclass o ON o.oid = i.indclass[0]
+             WHERE i.indrelid = $1::bigint::oid AND x.relname = $2 AND i.indisvalid",
+        )
+        .bind(self.part.table.facts.oid)
+        .bind(name)
+        .fetch_optional(&mut connection)
+        .await?;
+        let Some((method, class, options)) = found else { return Ok(None) };
+        let option = |name: &str| {
+            options.iter().filter_map(|option| option.split_once('=')).find(|(key, _)| *key == name)?.1.parse::<u32>().ok()
+        };
+        let spec = match Method::of(&method) {
+            Some(Method::Ivfflat) => Spec::Ivfflat { lists: option("lists").unwrap_or(100) },
+            Some(Method::Hnsw) => {
+                Spec::Hnsw { m: option("m").unwrap_or(16), ef_construction: option("ef_construction").unwrap_or(64) }
+            }
+            None => return Ok(None),
+        };
+        let as_decided = match self.part.decision.action {
+            Action::Build { spec: decided } => spec == decided,
+            _ => true,
+        };
+        Ok((spec.method() == self.part.wanted.method && class == self.part.table.operator_class && as_decided).then_some(spec))
+    }
+
+    /// None: it is gone. Else who stood in the way.
+    async fn drop_index(&mut self, schema: &str, name: &str) -> Result<Option<String>> {
+        let phase = self.run.progress.phase("drop", None);
+        let statement = format!("DROP INDEX CONCURRENTLY IF EXISTS {}", qualified(schema, name));
+        // DROP INDEX leaves nothing but the index itself.
+        let leaves = concurrently::Remains { table: self.part.table.facts.oid, is_ours: &|_| false };
+        let work = concurrently::Work { statement, settings: Vec::new(), phase: &phase, expected_bytes: 0, leaves };
+        match concurrently::run(self.run, self.limits, work).await? {
+            Ended::Done => {
+                phase.done(name);
+                self.told.dropped.push(name.to_owned());
+                Ok(None)
+            }
+            Ended::Blocked(who) => Ok(Some(who)),
+        }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let told = &self.told;
+        let today = self.part.today.index.as_ref();
+        json!({
+            "table": self.part.table.sql(),
+            "index": self.part.table.index_name,
+            "decision": told.decision,
+            "before": today.and_then(|index| index.now.clone()),
+            "tuning": told.tuning,
+            "built": told.built,
+            "swapped": told.swapped,
+            "dropped": told.dropped,
+            "after": told.after,
+            "after_at_todays_setting": told.after_at_todays_setting,
+            "recommended": told.after.as_ref().map(|after| json!({ self.part.wanted.method.setting(): after.setting })),
+            "setting_applied": told.setting_applied,
+            "planners_choice": told.planners_choice,
+            "summary": told.summary,
+        })
+    }
+}

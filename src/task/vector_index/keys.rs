@@ -1,0 +1,289 @@
+//! `[vector_index]`: the keys of a job, as written and resolved.
+
+use super::kind::{Method, Metric};
+use super::measure;
+use crate::base::units::{Size, Span};
+use crate::config::checker::Checker;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::time::Duration;
+use toml::Spanned;
+
+/// Exact searches of some hundred queries through 100,000 rows take seconds; through a hundred times as many, this.
+const MEASURE_FOR: Span = Span(Duration::from_secs(120));
+
+/// An interval of about ± 0.007 at a recall of 0.95.
+const QUERIES: u32 = 1_000;
+
+/// Some twenty candidates: of each up to a thousand at a few settings, and 2,500 for its time.
+const SEARCHES: u64 = 150_000;
+
+/// 43,000 vectors of 1,536 dimensions, or half a million of 128.
+const SAMPLE: Size = Size(256 << 20);
+
+/// An exact search through these takes some milliseconds.
+const EXACT_BELOW: u64 = 2_000;
+
+/// `[vector_index]`, resolved.
+#[derive(Clone, Debug)]
+pub struct VectorIndex {
+    pub table: String,
+    pub column: String,
+    pub index: Option<String>,
+    /// None: as the index is.
+    pub method: Option<Method>,
+    /// hnsw is compared with ivfflat, and the faster one is built.
+    pub compares_methods: bool,
+    pub metric: Metric,
+    /// None: to be found out.
+    pub lists: Option<u32>,
+    pub m: Option<u32>,
+    pub ef_construction: Option<u32>,
+    pub recall: Recall,
+    /// What applications set themselves.
+    pub setting: Option<u32>,
+    pub budget: Budget,
+    pub exact_below: u64,
+    pub maintenance_work_mem: Option<Size>,
+    pub parallel_workers: Option<u32>,
+    pub apply_setting: Option<ApplySetting>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Recall {
+    pub target: f64,
+    pub k: u32,
+    pub queries: u32,
+    pub time: Span,
+}
+
+#[derive(Clone, Debug)]
+pub struct Budget {
+    pub time: Option<Span>,
+    pub queries: u64,
+    pub sample: Size,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApplySetting {
+    Database,
+    Role(String),
+}
+
+/// `[vector_index]` as written.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Written {
+    /// As in SQL: `public.script_embeddings`, `"Odd Name"`.
+    pub table: String,
+    /// Of type vector, halfvec, bit or sparsevec.
+    pub column: String,
+    /// Which index, where the column has several for the metric; what it is called, where there is none.
+    pub index: Option<String>,
+    /// "ivfflat", "hnsw", or "auto": whichever is faster at the target; default: as the present index is, "hnsw" where there is none.
+    #[schemars(with = "Option<WrittenMethod>")]
+    pub method: Option<Spanned<WrittenMethod>>,
+    /// "cosine" (default), "l2", "inner_product", "l1", "hamming", "jaccard".
+    #[schemars(with = "Option<Metric>")]
+    pub metric: Option<Metric>,
+    /// ivfflat: a number, or "auto" (default): found out by building candidates on a copy.
+    #[schemars(with = "Option<Lists>")]
+    pub lists: Option<Spanned<Lists>>,
+    /// hnsw: connections of a row; default 16.
+    #[schemars(with = "Option<u32>")]
+    pub m: Option<Spanned<u32>>,
+    /// hnsw: at least twice `m`; default 64.
+    #[schemars(with = "Option<u32>")]
+    pub ef_construction: Option<Spanned<u32>>,
+    #[schemars(with = "Option<WrittenRecall>")]
+    pub recall: Option<Spanned<WrittenRecall>>,
+    /// ivfflat.probes that the application sets itself; default: what the database or role has.
+    #[schemars(with = "Option<u32>")]
+    pub probes: Option<Spanned<u32>>,
+    /// hnsw.ef_search that the application sets itself.
+    #[schemars(with = "Option<u32>")]
+    pub ef_search: Option<Spanned<u32>>,
+    #[serde(default)]
+    pub budget: WrittenBudget,
+    /// With fewer vectors no index is made; default 2000.
+    pub exact_below: Option<u64>,
+    /// Of the session that builds; at least 1 MiB; default: the server's.
+    #[schemars(with = "Option<Size>")]
+    pub maintenance_work_mem: Option<Spanned<Size>>,
+    /// max_parallel_maintenance_workers of the session that builds; default: the server's.
+    #[schemars(with = "Option<u32>")]
+    pub parallel_workers: Option<Spanned<u32>>,
+    /// Where the least setting that reaches the target is set: "database", or "role:NAME" for that role in this database.
+    #[schemars(with = "Option<String>")]
+    pub apply_setting: Option<Spanned<String>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WrittenRecall {
+    /// Share of the true neighbours that a search is to find; default 0.95.
+    pub target: Option<f64>,
+    /// Neighbours of a search; default 10.
+    pub k: Option<u32>,
+    /// Rows of the table that are searched for, at most; default 1000.
+    pub queries: Option<u32>,
+    /// Longest time for one measurement; default 2 min.
+    pub time: Option<Span>,
+}
+
+/// What the search for lists may take.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WrittenBudget {
+    /// Default: as three builds of the index, at least 1 min.
+    pub time: Option<Span>,
+    /// Searches in all; default 150000.
+    pub queries: Option<u64>,
+    /// Vectors beyond this size are sampled; default 256 MiB.
+    pub sample: Option<Size>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WrittenMethod {
+    Auto,
+    Ivfflat,
+    Hnsw,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "`lists` is a number, or \"auto\"")]
+pub enum Lists {
+    Number(u32),
+    Auto(Auto),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Auto {
+    Auto,
+}
+
+pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<VectorIndex> {
+    let range = |checker: &mut Checker<'_>, name: &str, value: &Option<Spanned<u32>>, least: u32, most: u32| {
+        if let Some(value) = value.as_ref().filter(|value| !(least..=most).contains(value.get_ref())) {
+            checker.problem(value, format!("`{name} = {}`", value.get_ref()), format!("{least} to {most}"));
+        }
+    };
+    range(checker, "m", &written.m, 2, 100);
+    range(checker, "ef_construction", &written.ef_construction, 4, 1000);
+    range(checker, "probes", &written.probes, 1, 32_768);
+    range(checker, "ef_search", &written.ef_search, 1, 1000);
+    range(checker, "parallel_workers", &written.parallel_workers, 0, 1024);
+    if let Some(size) = written.maintenance_work_mem.as_ref().filter(|size| size.get_ref().0 < 1 << 20) {
+        checker.problem(size, format!("`maintenance_work_mem = \"{}\"`", size.get_ref()), "at least \"1MiB\"".to_owned());
+    }
+    if let Some(lists) = &written.lists
+        && let Lists::Number(0 | 32_769..) = lists.get_ref()
+    {
+        checker.problem(lists, "`lists` is out of range", "1 to 32768, or \"auto\"".to_owned());
+    }
+    let m = written.m.as_ref().map_or(16, |m| *m.get_ref());
+    if let Some(ef) = written.ef_construction.as_ref().filter(|ef| *ef.get_ref() < 2 * m) {
+        // pgvector takes it in ALTER INDEX, and fails in the build that follows.
+        checker.problem(
+            ef,
+            format!("`ef_construction = {}` is less than twice m ({m})", ef.get_ref()),
+            format!("at least {}", 2 * m),
+        );
+    }
+    let method = written.method.as_ref().map(|method| *method.get_ref());
+    match method {
+        Some(WrittenMethod::Auto) => {
+            if let Some(lists) = written.lists.as_ref().filter(|lists| matches!(lists.get_ref(), Lists::Number(_))) {
+                checker.problem(lists, "`lists` is given beside `method = \"auto\"`", "leave one of them out".to_owned());
+            }
+            for (name, key) in [("probes", &written.probes), ("ef_search", &written.ef_search)] {
+                if let Some(key) = key {
+                    let hint = "set it in the database or for a role, or name the method".to_owned();
+                    checker.problem(key, format!("`{name}` is of one method, and `method` is \"auto\""), hint);
+                }
+            }
+        }
+        Some(WrittenMethod::Hnsw) => {
+            if let Some(lists) = &written.lists {
+                checker.problem(lists, "`lists` has no meaning for hnsw", None);
+            }
+            if let Some(probes) = &written.probes {
+                checker.problem(probes, "`probes` has no meaning for hnsw", "ef_search".to_owned());
+            }
+        }
+        Some(WrittenMethod::Ivfflat) => {
+            for (name, key) in
+                [("m", &written.m), ("ef_construction", &written.ef_construction), ("ef_search", &written.ef_search)]
+            {
+                if let Some(key) = key {
+                    checker.problem(key, format!("`{name}` has no meaning for ivfflat"), None);
+                }
+            }
+        }
+        None => {
+            if let Some(probes) = written.probes.as_ref().filter(|_| written.ef_search.is_some()) {
+                checker.problem(probes, "`probes` stands beside `ef_search`", "keep the one of the index's method".to_owned());
+            }
+        }
+    }
+    let recall = written.recall.as_ref().map(|recall| recall.get_ref().clone()).unwrap_or_default();
+    let recall = Recall {
+        target: recall.target.unwrap_or(0.95),
+        k: recall.k.unwrap_or(10),
+        queries: recall.queries.unwrap_or(QUERIES),
+        time: recall.time.unwrap_or(MEASURE_FOR),
+    };
+    if let Some(place) = &written.recall {
+        if !(recall.target > 0.0 && recall.target <= 1.0) {
+            checker.problem(place, "`target` is a share", "above 0, up to 1".to_owned());
+        }
+        if !(1..=500).contains(&recall.k) || !(measure::QUERIES_AT_LEAST as u32..=10_000).contains(&recall.queries) {
+            let hint = format!("k is 1 to 500, queries {} to 10000", measure::QUERIES_AT_LEAST);
+            checker.problem(place, "`k` or `queries` is out of range", hint);
+        }
+    }
+    let apply_setting = written.apply_setting.and_then(|place| match place.get_ref().split_once(':') {
+        None if place.get_ref() == "database" => Some(ApplySetting::Database),
+        Some(("role", role)) if !role.is_empty() => Some(ApplySetting::Role(role.to_owned())),
+        _ => {
+            let hint = "\"database\", or \"role:NAME\"".to_owned();
+            checker.problem(&place, format!("`apply_setting = \"{}\"`", place.get_ref()), hint);
+            None
+        }
+    });
+    Some(VectorIndex {
+        table: written.table,
+        column: written.column,
+        index: written.index,
+        method: match method {
+            Some(WrittenMethod::Auto) => None,
+            Some(WrittenMethod::Ivfflat) => Some(Method::Ivfflat),
+            Some(WrittenMethod::Hnsw) => Some(Method::Hnsw),
+            // Keys of one method name it.
+            None if written.lists.is_some() || written.probes.is_some() => Some(Method::Ivfflat),
+            None if written.m.is_some() || written.ef_construction.is_some() || written.ef_search.is_some() => Some(Method::Hnsw),
+            None => None,
+        },
+        compares_methods: method == Some(WrittenMethod::Auto),
+        metric: written.metric.unwrap_or(Metric::Cosine),
+        lists: written.lists.and_then(|lists| match lists.into_inner() {
+            Lists::Number(number) => Some(number),
+            Lists::Auto(Auto::Auto) => None,
+        }),
+        m: written.m.map(Spanned::into_inner),
+        ef_construction: written.ef_construction.map(Spanned::into_inner),
+        recall,
+        setting: written.probes.or(written.ef_search).map(Spanned::into_inner),
+        budget: Budget {
+            time: written.budget.time,
+            queries: written.budget.queries.unwrap_or(SEARCHES),
+            sample: written.budget.sample.unwrap_or(SAMPLE),
+        },
+        exact_below: written.exact_below.unwrap_or(EXACT_BELOW),
+        maintenance_work_mem: written.maintenance_work_mem.map(Spanned::into_inner),
+        parallel_workers: written.parallel_workers.map(Spanned::into_inner),
+        apply_setting,
+    })
+}

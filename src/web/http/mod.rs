@@ -1,0 +1,321 @@
+//! What `serve` shows: the status page, JSON of the same, metrics, health checks. Nothing here changes anything.
+
+mod connections;
+mod hosts;
+
+pub use hosts::Hosts;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use base64::Engine as _;
+use chrono::{DateTime, Utc};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::block_in_place;
+use tokio_util::sync::CancellationToken;
+
+use crate::ledger::report::Outcome;
+use crate::ledger::{self, Filter, Key};
+use crate::run::job::Broken;
+use crate::run::scheduler::Scheduler;
+use crate::web::page;
+use crate::web::status::{self, BrokenStatus, Status};
+
+/// A page that many people watch asks the ledger once in this time.
+const STATUS_FOR: Duration = Duration::from_secs(2);
+
+/// A scheduler that has not looked at the clock for this long hangs. It looks every second or two.
+const HANGS_AFTER: Duration = Duration::from_secs(30);
+
+/// Requests of a kind that wait or are answered; there are two kinds. Fewer than there are connections: some are left for health
+/// checks.
+const ASKING: usize = 24;
+
+/// Of those who ask the ledger, how many do so at a time. Fewer than it has connections: some are left for the runs.
+const LEDGER_TURNS: usize = 2;
+
+/// Of those who read metrics. With very many jobs a page of them costs a moment of a core.
+const METRICS_TURNS: usize = 1;
+
+/// An answer that takes longer is given up. More than a query of the ledger may take, whose error is an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Who may read the pages.
+pub enum Readers {
+    /// Those who know it.
+    WithToken(SecretString),
+    /// Whoever asks by a name of ours.
+    ByName(Hosts),
+}
+
+/// What handlers share.
+pub struct Site {
+    pub scheduler: Arc<Scheduler>,
+    pub started_at: DateTime<Utc>,
+    /// Why the last reload was refused.
+    pub configuration_error: Mutex<Option<String>>,
+    /// Jobs that are left out.
+    pub broken_jobs: Mutex<Vec<Broken>>,
+    pub stop: CancellationToken,
+    cached: tokio::sync::Mutex<Option<(Instant, Arc<Status>)>>,
+}
+
+impl Site {
+    pub fn new(scheduler: Arc<Scheduler>, broken_jobs: Vec<Broken>, stop: CancellationToken) -> Arc<Self> {
+        Arc::new(Self {
+            scheduler,
+            started_at: Utc::now(),
+            configuration_error: Mutex::default(),
+            broken_jobs: Mutex::new(broken_jobs),
+            stop,
+            cached: tokio::sync::Mutex::default(),
+        })
+    }
+}
+
+/// Answers until `done`.
+pub async fn serve(site: Arc<Site>, listener: TcpListener, readers: Readers, done: CancellationToken) {
+    let open = Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz));
+    let asking = Router::new()
+        .route("/", get(index))
+        .route("/api/jobs", get(api_jobs))
+        .route("/api/runs", get(api_runs))
+        .route("/api/runs/{id}", get(api_run))
+        .layer(middleware::from_fn_with_state(Arc::new(Askers::new(LEDGER_TURNS)), in_turn));
+    let metrics = Router::new()
+        .route("/metrics", get(metrics))
+        .layer(middleware::from_fn_with_state(Arc::new(Askers::new(METRICS_TURNS)), in_turn));
+    let pages = metrics.merge(asking);
+    let pages = match readers {
+        Readers::WithToken(token) => pages.layer(middleware::from_fn_with_state(Arc::new(token), with_token)),
+        Readers::ByName(hosts) => pages.layer(middleware::from_fn_with_state(Arc::new(hosts), by_name)),
+    };
+    let router = open.merge(pages).layer(middleware::map_response(with_headers)).with_state(site);
+    connections::serve(listener, router, done).await;
+}
+
+async fn index(State(site): State<Arc<Site>>) -> Html<String> {
+    let status = status(&site).await;
+    Html(block_in_place(|| page::render(&status)))
+}
+
+async fn metrics(State(site): State<Arc<Site>>) -> Result<Response, Failure> {
+    let page = block_in_place(|| site.scheduler.context().metrics.render())?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], page).into_response())
+}
+
+/// The process is alive: it looks at its clock. A database that is away is no reason to restart it.
+async fn healthz(State(site): State<Arc<Site>>) -> Response {
+    let looked = site.scheduler.looked();
+    if looked > HANGS_AFTER && !site.stop.is_cancelled() {
+        let text = format!("the scheduler has not looked at the clock for {} s\n", looked.as_secs());
+        return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+    }
+    "ok\n".into_response()
+}
+
+/// What is due will run: the ledger answers, and the schedules are known.
+async fn readyz(State(site): State<Arc<Site>>) -> Response {
+    let reason = match site.scheduler.ledger_error() {
+        _ if site.stop.is_cancelled() => "stopping".to_owned(),
+        Some(_) => "the ledger does not answer".to_owned(),
+        None if !site.scheduler.is_planning() => "the schedules are not known yet".to_owned(),
+        None => return ready(&site).into_response(),
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, reason + "\n").into_response()
+}
+
+/// A job that is left out keeps nobody from what is due. Its name is for those who have the token, which is not asked for here.
+fn ready(site: &Site) -> String {
+    match site.broken_jobs.lock().unwrap_or_else(PoisonError::into_inner).len() {
+        0 => "ok\n".to_owned(),
+        1 => "ok\n1 job is left out: its file has mistakes\n".to_owned(),
+        count => format!("ok\n{count} jobs are left out: their files have mistakes\n"),
+    }
+}
+
+async fn api_jobs(State(site): State<Arc<Site>>) -> Response {
+    let status = status(&site).await;
+    block_in_place(|| Json(&*status).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RunsQuery {
+    job: Option<String>,
+    database: Option<String>,
+    outcome: Option<String>,
+    limit: Option<u16>,
+}
+
+async fn api_runs(State(site): State<Arc<Site>>, Query(query): Query<RunsQuery>) -> Result<Response, Failure> {
+    let outcome = match query.outcome.as_deref().map(str::parse::<Outcome>).transpose() {
+        Ok(outcome) => outcome,
+        Err(problem) => return Ok((StatusCode::BAD_REQUEST, Json(json!({ "error": problem }))).into_response()),
+    };
+    let filter = Filter {
+        job: query.job.as_deref(),
+        database: query.database.as_deref(),
+        outcome,
+        limit: query.limit.unwrap_or(100).clamp(1, 1000).into(),
+    };
+    let runs = site.scheduler.ledger().runs_in_brief(&filter).await?;
+    Ok(Json(json!({ "runs": runs })).into_response())
+}
+
+async fn api_run(State(site): State<Arc<Site>>, Path(id): Path<i64>) -> Result<Response, Failure> {
+    Ok(match site.scheduler.ledger().run(id).await? {
+        Some(run) => Json(json!({ "run": run })).into_response(),
+        None => (StatusCode::NOT_FOUND, Json(json!({ "error": format!("no run {id}") }))).into_response(),
+    })
+}
+
+/// Who asks while another's question is under way gets the same answer.
+async fn status(site: &Site) -> Arc<Status> {
+    let mut cached = site.cached.lock().await;
+    if let Some((at, status)) = &*cached
+        && at.elapsed() < STATUS_FOR
+    {
+        return Arc::clone(status);
+    }
+    let status = Arc::new(read_status(site).await);
+    *cached = Some((Instant::now(), Arc::clone(&status)));
+    status
+}
+
+async fn read_status(site: &Site) -> Status {
+    let context = site.scheduler.context();
+    let ledger = site.scheduler.ledger();
+    let keys: Vec<Key> =
+        context.jobs.iter().flat_map(|job| job.databases.iter().map(|database| (job.name.clone(), database.clone()))).collect();
+    let read = async {
+        // A ledger that is known to be away would make every page wait for its timeout.
+        if let Some(error) = site.scheduler.ledger_error() {
+            anyhow::bail!("{error}");
+        }
+        Ok((ledger.last_runs(&keys, status::HISTORY).await?, ledger.last_successes(&keys).await?))
+    };
+    let (rows, successes, ledger_error) = match read.await {
+        Ok((rows, successes)) => (rows, successes, None),
+        Err(error) => (Vec::new(), Default::default(), Some(format!("{error:#}"))),
+    };
+    let late = if ledger_error.is_none() { site.scheduler.late().into_iter().collect() } else { Default::default() };
+    let now = Utc::now();
+    let jobs = status::of_jobs(&context.jobs, rows, &successes, &late, now);
+    Status {
+        now,
+        version: env!("CARGO_PKG_VERSION"),
+        host: ledger::host(),
+        started_at: site.started_at,
+        ledger_error,
+        configuration_error: site.configuration_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        broken: site.broken_jobs.lock().unwrap_or_else(PoisonError::into_inner).iter().map(BrokenStatus::from).collect(),
+        draining: site.stop.is_cancelled(),
+        failures: status::failures(&jobs),
+        jobs,
+    }
+}
+
+/// Those who ask for something that costs more than a moment.
+struct Askers {
+    all: Semaphore,
+    turns: Semaphore,
+}
+
+impl Askers {
+    fn new(turns: usize) -> Self {
+        Self { all: Semaphore::new(ASKING), turns: Semaphore::new(turns) }
+    }
+}
+
+/// Few at a time, and none for long.
+async fn in_turn(State(askers): State<Arc<Askers>>, request: Request, next: Next) -> Response {
+    let busy = |text: String| (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], text).into_response();
+    let Ok(_asker) = askers.all.try_acquire() else {
+        return busy(format!("{ASKING} others ask for this at this moment: try again\n"));
+    };
+    let answer = async {
+        let _turn = askers.turns.acquire().await;
+        next.run(request).await
+    };
+    match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+        Ok(response) => response,
+        Err(_) => busy(format!("there was no answer within {} s\n", ANSWER_TIMEOUT.as_secs())),
+    }
+}
+
+/// Only under a name of ours, so that no other site reads the pages through a browser.
+async fn by_name(State(hosts): State<Arc<Hosts>>, request: Request, next: Next) -> Response {
+    let Err(name) = hosts.check(request.uri(), request.headers()) else { return next.run(request).await };
+    let name: String = name.chars().filter(|letter| !letter.is_control()).take(100).collect();
+    let text = format!(
+        "pgtend answers by localhost and by the address that it listens on, and `{name}` is neither.\n\
+         If it is a name of this host: hosts = [\"NAME\"] in [serve], or token_file, which needs no names.\n"
+    );
+    (StatusCode::MISDIRECTED_REQUEST, text).into_response()
+}
+
+/// `Authorization: Bearer TOKEN`; browsers, which cannot send that, ask for a password and any user name will do.
+async fn with_token(State(token): State<Arc<SecretString>>, request: Request, next: Next) -> Response {
+    // Digests are compared, so that the time it takes says nothing about the token.
+    let expected = Sha256::digest(token.expose_secret());
+    if given(request.headers()).is_some_and(|given| Sha256::digest(given) == expected) {
+        return next.run(request).await;
+    }
+    let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"pgtend\", charset=\"UTF-8\"")];
+    (StatusCode::UNAUTHORIZED, challenge, "a token is needed: Authorization: Bearer TOKEN\n").into_response()
+}
+
+fn given(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    if let Some(token) = text.strip_prefix("Bearer ") {
+        return Some(token.trim().to_owned());
+    }
+    let decoded = base64::engine::general_purpose::STANDARD.decode(text.strip_prefix("Basic ")?.trim()).ok()?;
+    let (_, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
+    Some(password.to_owned())
+}
+
+/// No script, nothing from elsewhere, in no frame: names of jobs and errors come from other people.
+async fn with_headers(mut response: Response) -> Response {
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// An error of a handler, as JSON.
+struct Failure(anyhow::Error);
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "error": format!("{:#}", self.0) }))).into_response()
+    }
+}
+
+/// Listens, or says who else may.
+pub async fn listen(address: std::net::SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} ([serve] listen)"))
+}

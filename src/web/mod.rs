@@ -1,0 +1,5 @@
+//! TODO
+
+pub mod http;
+pub mod page;
+pub mod status;

@@ -1,0 +1,281 @@
+use std::time::Instant;
+
+use chrono::{TimeDelta, TimeZone as _};
+
+use super::*;
+use crate::base::progress::Now as Progress;
+use crate::web::status::{AuditCounts, AuditFinding, AuditStatus};
+
+#[test]
+fn a_hostile_job_name_is_text() {
+    let hostile = "<script>alert('\"zz\"')</script>";
+    let mut job = job(hostile, hostile, &[Outcome::Succeeded, Outcome::Failed]);
+    for text in [&mut job.description, &mut job.schedule, &mut job.schedule_in_words, &mut job.runway] {
+        *text = Some(hostile.to_owned());
+    }
+    job.audit = Some(AuditStatus {
+        at: status(vec![]).now,
+        previous: None,
+        counts: AuditCounts { critical: 1, ..AuditCounts::default() },
+        findings: vec![AuditFinding {
+            key: hostile.to_owned(),
+            level: "critical".to_owned(),
+            title: hostile.to_owned(),
+            object: hostile.to_owned(),
+            change: Some("new".to_owned()),
+        }],
+        report: Some(hostile.to_owned()),
+    });
+    let failure = job.history.last_mut().unwrap();
+    failure.error = Some(hostile.to_owned());
+    failure.stderr = Some(hostile.to_owned());
+    failure.warnings = vec![hostile.to_owned()];
+    job.running = Some(RunStatus {
+        progress: Some(Progress {
+            phase: hostile.to_owned(),
+            done_bytes: 1,
+            total_bytes: None,
+            detail: Some(hostile.to_owned()),
+        }),
+        ..failure.clone()
+    });
+    let failures = vec![failure.clone()];
+    let errors = Some(hostile.to_owned());
+    let status = Status {
+        failures,
+        ledger_error: errors.clone(),
+        configuration_error: errors,
+        broken: vec![crate::web::status::BrokenStatus {
+            job: hostile.to_owned(),
+            file: hostile.to_owned(),
+            reasons: vec![hostile.to_owned()],
+        }],
+        host: hostile.to_owned(),
+        ..status(vec![job])
+    };
+    let page = render(&status);
+    assert!(!page.contains("<script"), "{page}");
+    // In an attribute a quote would be enough.
+    assert!(!page.contains("\"zz\""), "{page}");
+}
+
+#[test]
+fn a_job_that_is_left_out_is_the_headline_and_says_why() {
+    let reasons = vec!["jobs/bad.toml:1:1: unknown key `schedul`".to_owned()];
+    let broken = vec![crate::web::status::BrokenStatus { job: "bad".to_owned(), file: "jobs/bad.toml".to_owned(), reasons }];
+    let page = render(&Status { broken, ..status(vec![well("a")]) });
+    for text in ["1 job is left out", "the other jobs go on", "unknown key `schedul`", "pgtend check"] {
+        assert!(page.contains(text), "`{text}` is not in {page}");
+    }
+}
+
+#[test]
+fn the_headline_says_that_all_is_well() {
+    assert_eq!(headline_of(vec![well("a"), well("b")]), "All 2 jobs are well");
+    assert_eq!(headline_of(vec![well("a")]), "The job is well");
+}
+
+#[test]
+fn the_headline_counts_what_failed_crashed_timed_out_or_is_late() {
+    let late = JobStatus { late: true, ..well("late") };
+    let ended = |name, outcome| job(name, "app", &[Outcome::Succeeded, outcome]);
+    let jobs = vec![well("a"), late, ended("b", Outcome::Failed), ended("c", Outcome::Crashed), ended("d", Outcome::TimedOut)];
+    assert_eq!(headline_of(jobs), "4 jobs need attention");
+    assert_eq!(headline_of(vec![well("a"), ended("b", Outcome::Failed)]), "1 job needs attention");
+    let spread = ["x", "y"].map(|database| job("a", database, &[Outcome::Failed]));
+    assert_eq!(headline_of(spread.into()), "1 job needs attention on 2 databases");
+}
+
+#[test]
+fn a_failure_stands_until_a_success() {
+    use Outcome::{Cancelled, Failed, Skipped, Succeeded};
+    assert_eq!(headline_of(vec![job("a", "app", &[Failed, Skipped, Cancelled])]), "1 job needs attention");
+    assert_eq!(headline_of(vec![job("a", "app", &[Failed, Skipped, Succeeded])]), "The job is well");
+    assert_eq!(headline_of(vec![job("a", "app", &[Succeeded, Cancelled])]), "The job is well");
+}
+
+#[test]
+fn a_disabled_job_needs_no_attention() {
+    let off = JobStatus { enabled: false, late: true, ..job("off", "app", &[Outcome::Failed]) };
+    assert_eq!(headline_of(vec![well("a"), well("b"), off.clone()]), "All 2 jobs are well");
+    assert_eq!(headline_of(vec![off]), "Every job is disabled");
+}
+
+#[test]
+fn without_a_ledger_nothing_is_called_well() {
+    let unread = Status { ledger_error: Some("disk I/O error".to_owned()), ..status(vec![job("a", "app", &[])]) };
+    assert_eq!(verdict(&unread).headline, "The state of the jobs is not known");
+    assert!(!render(&unread).contains("Nothing has run yet"));
+    let crowd = (0..9).map(|index| job("a", &index.to_string(), &[])).collect();
+    assert!(!render(&Status { jobs: crowd, ..unread }).contains(" well"));
+}
+
+#[test]
+fn an_empty_page_says_what_to_do_next() {
+    assert_eq!(headline_of(vec![]), "No jobs yet");
+    assert!(render(&status(vec![])).contains("pgtend check --connect"));
+    let new = status(vec![job("nightly", "app", &[])]);
+    assert_eq!(verdict(&new).headline, "1 job waits for the first run");
+    assert!(render(&new).contains("pgtend run-job nightly --dry-run"));
+}
+
+#[test]
+fn those_in_trouble_come_first() {
+    let late = JobStatus { late: true, ..well("late") };
+    let page = render(&status(vec![well("well"), late, job("broken", "app", &[Outcome::Failed])]));
+    let table = &page[page.find("<tbody>").unwrap()..];
+    let place = |name: &str| table.find(&format!("<b>{name}</b>")).unwrap();
+    assert!(place("broken") < place("late") && place("late") < place("well"));
+}
+
+#[test]
+fn a_line_needs_no_two_different_values() {
+    let line = |values: &[f64]| drawing::sparkline("Size", values, &|value| value.to_string()).into_string();
+    assert!(line(&[]).contains('–'));
+    assert!(!line(&[5.0]).contains("svg"));
+    for values in [[0.0, 0.0], [5.0, 5.0], [0.0, 5.0], [1e-9, 1e18]] {
+        let line = line(&values);
+        assert!(line.contains("polyline") && !line.contains("NaN") && !line.contains("inf"), "{line}");
+    }
+}
+
+#[test]
+fn progress_beyond_its_estimate_is_a_full_bar() {
+    let mut job = well("a");
+    for (done_bytes, total_bytes, wanted) in
+        [(150, Some(100), "value=\"100\""), (0, Some(0), "<progress aria"), (7, None, "<progress aria")]
+    {
+        let progress = Some(Progress { phase: "dump".to_owned(), done_bytes, total_bytes, detail: None });
+        job.running = Some(RunStatus { progress, finished_at: None, outcome: None, ..job.history[0].clone() });
+        assert!(render(&status(vec![job.clone()])).contains(wanted));
+    }
+}
+
+#[test]
+fn thousands_of_databases_are_one_line_and_a_small_page() {
+    let mut jobs: Vec<_> = (0..2500).map(|index| job("tenants", &format!("tenant_{index}"), &[Outcome::Succeeded; 30])).collect();
+    jobs[1234] = job("tenants", "broken", &[Outcome::Failed]);
+    let start = Instant::now();
+    let page = render(&status(jobs));
+    assert!(page.len() < 2500 * 2000, "{} bytes", page.len());
+    assert!(start.elapsed().as_secs() < 5);
+    assert!(page.contains("2,499 of 2,500 databases well"));
+    assert!(page.find("on broken").unwrap() < page.find("<details").unwrap());
+    let different = (0..2500).map(|index| job(&format!("job_{index}"), "app", &[Outcome::Succeeded; 30])).collect();
+    assert!(render(&status(different)).len() < 2500 * 2000);
+}
+
+#[test]
+fn the_page_loads_nothing_and_runs_nothing() {
+    let page = render(&status(vec![job("a", "app", &[Outcome::Failed; 30])]));
+    for forbidden in ["<script", " src=", "url(", "@import", "href=\"http", " onclick"] {
+        assert!(!page.contains(forbidden), "{forbidden}");
+    }
+}
+
+#[test]
+fn a_failure_that_is_over_says_so_and_a_long_stderr_keeps_its_end() {
+    let job = job("a", "app", &[Outcome::Failed, Outcome::Succeeded]);
+    let stderr = (0..100).map(|line| format!("line {line}\n")).collect();
+    let failure = RunStatus { stderr: Some(stderr), ..job.history[0].clone() };
+    let page = render(&Status { failures: vec![failure], ..status(vec![job]) });
+    assert!(page.contains("succeeded again"));
+    assert!(page.contains("80 lines before") && page.contains("line 99") && !page.contains("line 79\n"));
+    assert!(page.contains("pgtend runs show 1<"));
+}
+
+fn headline_of(jobs: Vec<JobStatus>) -> String {
+    verdict(&status(jobs)).headline
+}
+
+fn well(name: &str) -> JobStatus {
+    job(name, "app", &[Outcome::Succeeded; 3])
+}
+
+fn job(name: &str, database: &str, outcomes: &[Outcome]) -> JobStatus {
+    let history: Vec<_> = (1..).zip(outcomes).map(|(id, outcome)| run(id, name, database, *outcome)).collect();
+    JobStatus {
+        job: name.to_owned(),
+        database: database.to_owned(),
+        task: "backup",
+        description: None,
+        enabled: true,
+        schedule: Some("0 2 * * *".to_owned()),
+        schedule_in_words: Some("At 02:00".to_owned()),
+        timezone: "Europe/Berlin".to_owned(),
+        next_run_at: Some((now() + TimeDelta::hours(3)).with_timezone(&chrono_tz::Europe::Berlin)),
+        late: false,
+        last_success_at: history.iter().rev().find(|run| run.outcome == Some(Outcome::Succeeded)).and_then(|run| run.finished_at),
+        running: None,
+        history,
+        runway: None,
+        audit: None,
+    }
+}
+
+fn run(id: i64, job: &str, database: &str, outcome: Outcome) -> RunStatus {
+    let started_at = now() - TimeDelta::days(40) + TimeDelta::days(id);
+    RunStatus {
+        id,
+        job: job.to_owned(),
+        database: database.to_owned(),
+        trigger: "schedule".to_owned(),
+        scheduled_for: Some(started_at),
+        started_at,
+        finished_at: Some(started_at + TimeDelta::milliseconds(4200 + id * 100)),
+        outcome: Some(outcome),
+        summary: None,
+        error: None,
+        stderr: None,
+        host: "db1".to_owned(),
+        progress: None,
+        audit: None,
+        covered_until: None,
+        size_bytes: (outcome == Outcome::Succeeded).then_some(134_200_000 + id as u64 * 1_000_000),
+        warnings: Vec::new(),
+    }
+}
+
+fn status(jobs: Vec<JobStatus>) -> Status {
+    Status {
+        now: now(),
+        version: "0.1.0",
+        host: "db1".to_owned(),
+        started_at: now() - TimeDelta::hours(83),
+        ledger_error: None,
+        configuration_error: None,
+        broken: Vec::new(),
+        draining: false,
+        jobs,
+        failures: Vec::new(),
+    }
+}
+
+fn now() -> DateTime<Utc> {
+    Utc.with_ymd_and_hms(2026, 11, 23, 21, 5, 40).unwrap()
+}
+
+#[test]
+fn the_last_audit_is_on_the_page_with_what_is_new() {
+    let mut audited = well("audit-quarterly");
+    assert!(!render(&status(vec![audited.clone()])).contains("Audits"));
+    let finding = |level: &str, object: &str, change: &str| AuditFinding {
+        key: format!("no-primary-key:{object}"),
+        level: level.to_owned(),
+        title: "A table without a primary key".to_owned(),
+        object: object.to_owned(),
+        change: Some(change.to_owned()),
+    };
+    audited.audit = Some(AuditStatus {
+        at: status(vec![]).now - TimeDelta::days(3),
+        previous: Some(status(vec![]).now - TimeDelta::days(90)),
+        counts: AuditCounts { high: 1, medium: 1, new: 1, resolved: 2, unknown: 3, ..AuditCounts::default() },
+        findings: vec![finding("high", "public.a", "new"), finding("medium", "public.b", "unchanged")],
+        report: Some("/var/lib/pgtend/store/app/audit/x.html".to_owned()),
+    });
+    let page = render(&status(vec![audited]));
+    for text in ["Audits", "1 high", "1 medium", "1 new, 2 resolved since", "3 checks unknown", "public.a", "3 d ago", "x.html"] {
+        assert!(page.contains(text), "`{text}` is not in {page}");
+    }
+    assert_eq!(page.matches("<span class=\"tag\">new</span>").count(), 1);
+}

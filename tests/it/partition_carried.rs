@@ -1,0 +1,206 @@
+//! What `partition convert` and `--undo` carry along, and what they name because it cannot follow: 15, 16 and 18.
+
+use crate::partition_convert::unpartitioned;
+use crate::support::Scenario;
+use crate::support::postgres::{SOME_MAJORS, Server, server};
+
+fn monthly(server: &Server, database: &str) -> Scenario {
+    Scenario::with_database(server, database).partitions("public.events", "at", "every = \"month\"")
+}
+
+#[test]
+fn what_was_made_on_the_table_since_its_conversion_is_kept_when_that_is_taken_back() {
+    for major in SOME_MAJORS {
+        let server = server(major);
+        let database = unpartitioned(server);
+        // Roles are of the whole server, which other tests use as well.
+        let (app, reader) = (format!("{database}_app"), format!("{database}_reader"));
+        server.sql(
+            &database,
+            &format!(
+                "CREATE ROLE {app}; CREATE ROLE {reader}; GRANT SELECT, DELETE ON events TO {app}; GRANT UPDATE (n) ON events TO {app};
+                 CREATE POLICY \"reads itself\" ON events FOR DELETE USING (user_id = (SELECT min(e.n) FROM events e));
+                 CREATE STATISTICS known (dependencies) ON n, user_id FROM events; COMMENT ON COLUMN events.n IS 'a number'; COMMENT ON COLUMN events.legacy IS 'of old'"
+            ),
+        );
+        let scenario = monthly(server, &database);
+        scenario.run(&["partition", "convert", "tend"]).succeeded();
+        scenario.tend().succeeded();
+        let reads_itself = "SELECT count(*) FROM pg_depend d JOIN pg_policy p ON p.oid = d.objid WHERE d.classid = 'pg_policy'::regclass AND d.deptype = 'n'
+            AND d.refobjid = 'events'::regclass AND d.refobjsubid = (SELECT attnum FROM pg_attribute WHERE attrelid = d.refobjid AND attname = 'n')
+            AND p.polrelid = d.refobjid AND polname = 'reads itself'";
+        assert_ne!(server.sql(&database, reads_itself), "0", "the policy reads the whole table");
+        server.sql(
+            &database,
+            &format!(
+                "DROP POLICY mine ON events; CREATE POLICY theirs ON events FOR SELECT TO {reader} USING (user_id = 2); ALTER TABLE events FORCE ROW LEVEL SECURITY;
+                 REVOKE DELETE, UPDATE (n) ON events FROM {app}; GRANT INSERT ON events TO {app}; GRANT SELECT (id, at) ON events TO {reader} WITH GRANT OPTION;
+                 COMMENT ON TABLE events IS 'of all shops'; COMMENT ON COLUMN events.body IS 'a text'; COMMENT ON COLUMN events.n IS NULL;
+                 COMMENT ON INDEX events_at IS 'by time'; COMMENT ON CONSTRAINT events_n_check ON events IS 'no debts'; COMMENT ON CONSTRAINT events_pkey ON events IS 'both';
+                 CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN new; END $$;
+                 CREATE TRIGGER late BEFORE UPDATE ON events FOR EACH ROW EXECUTE FUNCTION late(); COMMENT ON TRIGGER late ON events IS 'too late';
+                 CREATE TRIGGER whole AFTER DELETE ON events FOR EACH STATEMENT EXECUTE FUNCTION late();
+                 CREATE STATISTICS made_since (ndistinct) ON n, legacy FROM events; COMMENT ON STATISTICS made_since IS 'guessed';
+                 ALTER TABLE events REPLICA IDENTITY FULL; ALTER TABLE ONLY events ALTER body SET DEFAULT 'empty'; ALTER TABLE events ALTER n SET (n_distinct = 10);
+                 CREATE VIEW since AS SELECT id, at FROM events; COMMENT ON SEQUENCE events_id_seq IS 'numbers'"
+            ),
+        );
+        scenario.run(&["partition", "convert", "tend", "--undo"]).succeeded();
+        for (what, sql, expected) in [
+            ("a plain table", "SELECT relkind FROM pg_class WHERE oid = 'events'::regclass".to_owned(), "r"),
+            (
+                "row security",
+                "SELECT relrowsecurity, relforcerowsecurity FROM pg_class WHERE oid = 'events'::regclass".to_owned(),
+                "t|t",
+            ),
+            (
+                "policies",
+                format!(
+                    "SELECT polname, polcmd, polroles = ARRAY['{reader}'::regrole::oid], pg_get_expr(polqual, polrelid) FROM pg_policy WHERE polrelid = 'events'::regclass AND polname <> 'reads itself'"
+                ),
+                "theirs|r|t|(user_id = 2)",
+            ),
+            (
+                "privileges of the table",
+                format!(
+                    "SELECT string_agg(p, ' ') FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) p WHERE has_table_privilege('{app}', 'events', p)"
+                ),
+                "SELECT INSERT",
+            ),
+            (
+                "privileges of columns",
+                format!(
+                    "SELECT has_column_privilege('{app}', 'events', 'n', 'UPDATE'), has_column_privilege('{reader}', 'events', 'at', 'SELECT WITH GRANT OPTION'),
+                            has_column_privilege('{reader}', 'events', 'n', 'SELECT')"
+                ),
+                "f|t|f",
+            ),
+            (
+                "comments",
+                "SELECT obj_description('events'::regclass, 'pg_class'), col_description('events'::regclass, 11), obj_description('events_at'::regclass, 'pg_class'),
+                        obj_description('events_id_seq'::regclass, 'pg_class')"
+                    .replace("11", "(SELECT attnum FROM pg_attribute WHERE attrelid = 'events'::regclass AND attname = 'body')"),
+                "of all shops|a text|by time|numbers",
+            ),
+            (
+                "comments that were taken away, and those that were not",
+                "SELECT string_agg(a.attname || ': ' || coalesce(col_description(a.attrelid, a.attnum), '-'), ', ' ORDER BY attname) FROM pg_attribute a
+                 WHERE attrelid = 'events'::regclass AND attname IN ('n', 'legacy')"
+                    .to_owned(),
+                "legacy: of old, n: -",
+            ),
+            (
+                "comments of constraints",
+                "SELECT string_agg(obj_description(oid, 'pg_constraint'), ' ' ORDER BY conname) FROM pg_constraint WHERE conrelid = 'events'::regclass".to_owned(),
+                "no debts both",
+            ),
+            (
+                "triggers",
+                "SELECT string_agg(tgname || coalesce(': ' || obj_description(oid, 'pg_trigger'), ''), ', ' ORDER BY tgname) FROM pg_trigger WHERE tgrelid = 'events'::regclass AND NOT tgisinternal".to_owned(),
+                "late: too late, seen, whole",
+            ),
+            (
+                "extended statistics",
+                "SELECT string_agg(stxname || coalesce(': ' || obj_description(oid, 'pg_statistic_ext'), ''), ', ' ORDER BY stxname) FROM pg_statistic_ext".to_owned(),
+                "known, made_since: guessed",
+            ),
+            ("replica identity", "SELECT relreplident FROM pg_class WHERE oid = 'events'::regclass".to_owned(), "f"),
+            (
+                "a default",
+                "SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = adrelid AND a.attnum = adnum
+                 WHERE adrelid = 'events'::regclass AND attname = 'body'"
+                    .to_owned(),
+                "'empty'::text",
+            ),
+            (
+                "options of columns",
+                "SELECT attoptions FROM pg_attribute WHERE attrelid = 'events'::regclass AND attname = 'n'".to_owned(),
+                "{n_distinct=10}",
+            ),
+            ("a policy that reads its table", format!("SELECT ({reads_itself}) > 0"), "t"),
+            ("a view made since", "SELECT count(*) FROM since".to_owned(), "20000"),
+            ("no row is lost", "SELECT count(*) FROM events".to_owned(), "20000"),
+        ] {
+            assert_eq!(server.sql(&database, &sql), expected, "{what} on {major}");
+        }
+        server.sql(&database, &format!("DROP OWNED BY {app}, {reader}; DROP ROLE {app}, {reader}"));
+    }
+}
+
+#[test]
+fn what_cannot_go_back_is_named_and_the_conversion_stays() {
+    for major in SOME_MAJORS {
+        let server = server(major);
+        let database = unpartitioned(server);
+        let scenario = monthly(server, &database);
+        scenario.run(&["partition", "convert", "tend"]).succeeded();
+        server.sql(
+            &database,
+            "CREATE RULE quiet AS ON UPDATE TO events WHERE old.n = 3 DO INSTEAD NOTHING; CREATE RULE copies AS ON INSERT TO seen DO ALSO UPDATE events SET n = 0 WHERE id = new.id;
+             CREATE PUBLICATION by_leaves FOR TABLE events; CREATE FUNCTION body_of(events) RETURNS text LANGUAGE sql AS 'SELECT $1.body';
+             CREATE TABLE known (t regclass DEFAULT 'events'::regclass); ALTER TABLE events ALTER id SET NOT NULL, REPLICA IDENTITY USING INDEX events_pkey;
+             CREATE MATERIALIZED VIEW daily AS SELECT count(*) FROM events",
+        );
+        scenario.run(&["partition", "convert", "tend", "--undo"]).exited(78).says(&[
+            "rule quiet",
+            "rule copies on table public.seen",
+            "publication by_leaves",
+            "function public.body_of",
+            "public.known",
+            "replica identity",
+            "materialized view public.daily",
+        ]);
+        assert_eq!(server.sql(&database, "SELECT relkind FROM pg_class WHERE oid = 'events'::regclass"), "p");
+        server.sql(
+            &database,
+            "DROP RULE quiet ON events; DROP RULE copies ON seen; DROP PUBLICATION by_leaves; DROP FUNCTION body_of; DROP TABLE known;
+             ALTER TABLE events REPLICA IDENTITY DEFAULT; DROP MATERIALIZED VIEW daily",
+        );
+        scenario.run(&["partition", "convert", "tend", "--undo"]).succeeded();
+    }
+}
+
+#[test]
+fn rules_and_views_that_would_go_on_with_the_first_partition_are_named_and_other_views_read_the_whole() {
+    for major in SOME_MAJORS {
+        let server = server(major);
+        let database = unpartitioned(server);
+        let owner = format!("{database}_owner");
+        server.sql(
+            &database,
+            &format!(
+                "CREATE RULE copies AS ON INSERT TO seen DO ALSO UPDATE events SET n = 0 WHERE id = new.id;
+                 CREATE VIEW door AS SELECT 1 AS n; CREATE RULE \"way in\" AS ON INSERT TO door DO INSTEAD INSERT INTO events (user_id, n) VALUES (1, new.n);
+                 CREATE TABLE known (t regclass DEFAULT 'events'::regclass); CREATE TABLE checked (t regclass CHECK (t <> 'events'::regclass));
+                 CREATE VIEW of_rows AS SELECT e FROM events e; CREATE VIEW above AS SELECT count(*) AS rows FROM recent; CREATE VIEW joined AS SELECT e.id, u.id AS by FROM users u JOIN events e ON e.user_id = u.id;
+                 CREATE ROLE {owner} LOGIN; GRANT CREATE, USAGE ON SCHEMA public TO {owner}; GRANT ALL ON users TO {owner}"
+            ),
+        );
+        let scenario = monthly(server, &database);
+        scenario.run(&["partition", "convert", "tend"]).exited(78).says(&[
+            "rule copies on table public.seen",
+            "rule \"way in\" on view public.door",
+            "public.known",
+            "public.checked",
+            "public.of_rows",
+        ]);
+        server.sql(&database, "DROP RULE copies ON seen; DROP VIEW door, of_rows; DROP TABLE known, checked");
+
+        // Only its owner makes a view again.
+        server.sql(&database, &format!("ALTER TABLE events OWNER TO {owner}"));
+        let as_owner =
+            Scenario::with_url(server, &server.url_as(&owner, &database)).partitions("public.events", "at", "every = \"month\"");
+        as_owner.run(&["partition", "convert", "tend"]).exited(78).says(&["view public.recent", "its owner postgres"]);
+        server.sql(&database, &format!("ALTER VIEW recent OWNER TO {owner}; ALTER VIEW joined OWNER TO {owner}"));
+        as_owner.run(&["partition", "convert", "tend"]).succeeded();
+        as_owner.tend().succeeded();
+        server.sql(&database, "INSERT INTO events (user_id, n, body, at) VALUES (1, 1, 'later', now() + interval '65 days')");
+        for view in ["recent", "joined", "above"] {
+            let after = server.sql(&database, &format!("SELECT max(x::text) IS NOT NULL FROM {view} x"));
+            assert_eq!(after, "t", "{view}");
+        }
+        let reads = "SELECT count(*) FROM recent WHERE body = 'later'";
+        assert_eq!(server.sql(&database, reads), "1", "the view reads the second partition, too");
+        server.sql(&database, &format!("REASSIGN OWNED BY {owner} TO postgres; DROP OWNED BY {owner}; DROP ROLE {owner}"));
+    }
+}
