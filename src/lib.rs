@@ -1,8 +1,10 @@
 //! pgtend tends PostgreSQL databases: it runs declared jobs and proves that they worked.
 //!
 //! Eight hops from file to effect, in reading order (docs/architecture.md has the map):
-//! `cli` → `config` → `job` → `runner` → `task::drive` (plan, decide, apply) → `pg`, `client_tools`,
-//! `store` → `report` → exit code.
+//! `cli` → `config` → `run::job` → `run::runner` → `task::list` (plan, decide, apply) → `pg`, `pg::client_tools`,
+//! `store` → `ledger::report` → exit code.
+//!
+//! `scripts/layers` prints the rooms and what each imports: downwards only.
 
 #![forbid(unsafe_code)]
 

@@ -7,10 +7,12 @@ use anyhow::Result;
 use sha2::{Digest as _, Sha256};
 use sqlx::PgConnection;
 
+use super::batch::{BatchName, RESTORED};
+use super::manifest::Manifest;
 use super::restore::RowsOnly;
 use super::restored::{Place, Record};
 use super::write::head;
-use super::{Archive, BatchName, Manifest, RESTORED, listing};
+use super::{Archive, listing};
 use crate::base::progress::{Phase, Progress};
 use crate::base::units;
 use crate::members::compress::Compression;
@@ -137,7 +139,7 @@ impl Archive {
         let (mut record, signature) = Record::read(&self.store, name).await?;
         let Some((manifest, manifest_signature)) = listing::read(&self.store, name).await? else { return Ok(()) };
         anyhow::ensure!(signature.is_ours() && manifest_signature.is_ours(), "it is not ours");
-        record.settle(connection).await?;
+        record.resolve_pending(connection).await?;
         let Some(place) = Place::of(connection, &manifest.database, &pg::qualified(&manifest.schema, &manifest.table)).await?
         else {
             return Ok(());

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Result;
 use futures_util::{StreamExt as _, stream};
 
-use super::{BatchName, MANIFEST, Manifest, OBJECT, PENDING, RESTORED};
+use super::batch::{BatchName, MANIFEST, OBJECT, PENDING, RESTORED};
+use super::manifest::Manifest;
 use crate::store::Store;
 use crate::store::sign::Signature;
 

@@ -5,8 +5,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
+use super::batch::{Exported, Source};
 use super::session::{self, server_started_at, system_identifier, transaction};
-use super::{Exported, Source};
 use crate::base::bounds::{self, Bounded};
 
 /// 2 has `preamble`. A program that meets a higher number refuses it.

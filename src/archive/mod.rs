@@ -6,21 +6,25 @@
 //! keeps them twice.
 
 mod back;
+mod batch;
 pub mod filter;
 mod listing;
 mod manifest;
+mod proved;
 mod restore;
 mod restored;
 mod session;
 mod target;
 mod write;
+use proved::is_as_written;
+
+pub use batch::{BatchName, Exported, Source};
+use batch::{MANIFEST, OBJECT, PENDING};
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use sqlx::PgConnection;
 
 use self::back::Back;
@@ -41,11 +45,6 @@ pub use self::target::target;
 #[doc(hidden)]
 pub use self::write::head;
 
-const OBJECT: &str = ".sql.gz";
-const PENDING: &str = ".pending.json";
-const RESTORED: &str = ".restored.json";
-const MANIFEST: &str = ".json";
-
 /// Where the rows of one job on one database go.
 #[derive(Clone, Debug)]
 pub struct Archive {
@@ -54,58 +53,6 @@ pub struct Archive {
     folder: String,
     /// Rows that came back, and are not archived again.
     back: Arc<Mutex<Back>>,
-}
-
-/// What is archived, and what it goes back to.
-#[derive(Clone, Debug)]
-pub struct Source {
-    pub schema: String,
-    pub table: String,
-    /// In the order of `query`. Without generated columns, which take no values.
-    pub columns: Vec<String>,
-    /// A SELECT of these columns.
-    pub query: String,
-}
-
-/// An object as it was written.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Exported {
-    pub rows: u64,
-    pub bytes: u64,
-    pub uncompressed_bytes: u64,
-    /// Of the object.
-    pub sha256: String,
-}
-
-/// A batch's name without endings: its key in the store.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct BatchName(String);
-
-impl BatchName {
-    /// Of the batch whose object has this key.
-    pub fn of_object(key: &str) -> Option<Self> {
-        key.strip_suffix(OBJECT).map(|name| Self(name.to_owned()))
-    }
-
-    pub fn object(&self) -> String {
-        format!("{}{OBJECT}", self.0)
-    }
-
-    /// Whether it stands in the folder of the job and database that the manifest names.
-    fn is_of(&self, manifest: &Manifest) -> bool {
-        self.0.starts_with(&format!("{}archive/", key::folder(&manifest.database, &manifest.job)))
-    }
-
-    /// Of further rows that the same transaction takes; it comes after this one, and after those with lower numbers.
-    pub fn further(&self, number: usize) -> Self {
-        Self(format!("{}-{number:02}", self.0))
-    }
-}
-
-impl std::fmt::Display for BatchName {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 /// What a look at the archive after a kill has done.
@@ -336,19 +283,4 @@ impl Archive {
         }
         Ok(recovered)
     }
-}
-
-/// Whether an object has the length and the SHA-256 that it was written with. Reads it, and not much further than its length.
-async fn is_as_written(store: &Store, key: &str, written: &Exported, phase: &Phase) -> Result<bool> {
-    let Some(mut reader) = store.read(key).await? else { return Ok(false) };
-    let (mut hash, mut bytes) = (Sha256::new(), 0);
-    while let Some(chunk) = reader.chunk().await? {
-        bytes += chunk.len() as u64;
-        if bytes > written.bytes {
-            return Ok(false);
-        }
-        hash.update(&chunk);
-        phase.advance(chunk.len() as u64);
-    }
-    Ok(bytes == written.bytes && hex::encode(hash.finalize()) == written.sha256)
 }

@@ -7,11 +7,13 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
+use super::batch::BatchName;
 use super::filter::Filter;
+use super::manifest::Manifest;
+use super::proved::is_as_written;
 use super::restored::{Place, Record, Restored};
 use super::session::{self, prepare_session, transaction};
 use super::write::{TAIL, column_list, head};
-use super::{BatchName, Manifest, is_as_written};
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
 use crate::base::units;
@@ -122,7 +124,7 @@ async fn read_record(store: &Store, name: &BatchName, connection: &mut PgConnect
         ),
         Err(error) => return Err(error.context("the record of what went back; --again puts rows back whatever it says")),
     };
-    record.settle(connection).await?;
+    record.resolve_pending(connection).await?;
     Ok(record)
 }
 

@@ -8,9 +8,10 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
+use super::batch::{BatchName, RESTORED};
 use super::filter::Filter;
 use super::session::{self, Fate};
-use super::{Archive, BatchName, RESTORED, listing};
+use super::{Archive, listing};
 use crate::base::bounds::{self, Bounded};
 use crate::store::Store;
 use crate::store::sign::Signature;
@@ -102,7 +103,7 @@ impl Record {
     }
 
     /// Asks the server about transactions of which nobody said how they ended. What stays open is in doubt.
-    pub async fn settle(&mut self, connection: &mut PgConnection) -> Result<()> {
+    pub async fn resolve_pending(&mut self, connection: &mut PgConnection) -> Result<()> {
         if self.times.iter().all(|restored| restored.is_committed) {
             return Ok(());
         }
@@ -136,7 +137,7 @@ impl Archive {
         let place = Place::of(connection, configured, table).await?.with_context(|| format!("there is no table {table}"))?;
         let (mut record, signature) = Record::read(&self.store, &name).await?;
         anyhow::ensure!(signature.is_ours(), "the record of what went back of {} is not ours", self.location(&name));
-        record.settle(connection).await?;
+        record.resolve_pending(connection).await?;
         if record.at(&place).any(|restored| restored.filter.is_all() && restored.is_committed) {
             return Ok(());
         }

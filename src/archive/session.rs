@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::Manifest;
+use super::manifest::Manifest;
 use crate::pg;
 
 /// Of a database that says nothing about its bytes: they go to the archive as they are.

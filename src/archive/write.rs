@@ -7,8 +7,9 @@ use sha2::{Digest as _, Sha256};
 use sqlx::PgConnection;
 
 use super::back::Known;
+use super::batch::{Exported, Source};
+use super::manifest::Manifest;
 use super::session;
-use super::{Exported, Manifest, Source};
 use crate::base::progress::Phase;
 use crate::members::compress::{Compression, Compressor, MEMBER_BYTES};
 use crate::pg;

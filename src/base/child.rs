@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncReadExt as _;
 use tokio::task::JoinHandle;
 
-use crate::base::captured;
+use crate::base::tool_output;
 
 /// What is kept of a tool's stderr: its last bytes, where the error is.
 const STDERR_KEPT_BYTES: usize = 64 << 10;
@@ -107,7 +107,7 @@ impl Child {
     pub async fn wait(&mut self) -> Result<Ended> {
         let status = self.process.wait().await.with_context(|| format!("cannot wait for {}", self.name))?;
         let stderr = (&mut self.stderr).await.unwrap_or_default();
-        captured::stderr(&stderr);
+        tool_output::stderr(&stderr);
         Ok(Ended { status, stderr })
     }
 

@@ -15,7 +15,7 @@ pub enum Kind {
     /// Somebody else is at it: exit 75.
     Busy,
     /// Something that must come first has not: exit 75.
-    NotNow,
+    Deferred,
     /// It was sent, and no answer came: whether it was done is not known, and it is not tried again. Exit 1.
     Unknown,
     /// The job's timeout passed: exit 1.
@@ -30,7 +30,7 @@ impl Kind {
         Self::Unreachable,
         Self::Permission,
         Self::Busy,
-        Self::NotNow,
+        Self::Deferred,
         Self::Unknown,
         Self::TimedOut,
         Self::Cancelled,
@@ -43,7 +43,7 @@ impl Kind {
             Self::Unreachable => "unreachable",
             Self::Permission => "permission",
             Self::Busy => "busy",
-            Self::NotNow => "not_now",
+            Self::Deferred => "not_now",
             Self::Unknown => "unknown",
             Self::TimedOut => "timed_out",
             Self::Cancelled => "cancelled",

@@ -1,8 +1,7 @@
-//! TODO
+//! What knows nothing of PostgreSQL or of jobs: units, schedules, files, children, progress, errors.
 
 pub mod bounds;
 pub mod ca_file;
-pub mod captured;
 pub mod child;
 pub mod descriptors;
 pub mod fault;
@@ -14,4 +13,5 @@ pub mod telemetry;
 pub mod terminal;
 pub mod thread;
 pub mod toml_file;
+pub mod tool_output;
 pub mod units;

@@ -6,8 +6,9 @@ use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
+use super::global::Global;
 use super::output::{self, print};
-use super::{Global, cancelled_by_signals};
+use super::signals::cancelled_by_signals;
 use crate::base::fault::{Fault, Kind};
 use crate::base::terminal::say;
 use crate::base::toml_file::did_you_mean;
@@ -74,7 +75,7 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     });
     let others: Vec<Other> = folder.jobs.iter().map(Job::in_short).collect();
     let (mut audit, document) =
-        audit::by_hand(&config, &others, own, name, only, &global.progress(), &cancelled_by_signals()?).await?;
+        audit::manual(&config, &others, own, name, only, &global.progress(), &cancelled_by_signals()?).await?;
     if let Some(fail_on) = arguments.fail_on {
         audit.fail_on = fail_on.level();
     }

@@ -7,8 +7,9 @@ use chrono::Utc;
 use serde_json::json;
 use sqlx::postgres::PgConnection;
 
+use super::cleartext;
+use super::global::Global;
 use super::output::{self, print};
-use super::{Global, cleartext};
 use crate::base::fault;
 use crate::base::units;
 use crate::config::{self, Config};

@@ -5,13 +5,13 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Subcommand;
 
-use super::Global;
+use super::global::Global;
 use super::run_job::{self, Request};
 use crate::base::fault::{Fault, Kind};
 use crate::run::job::Job;
-use crate::task::compress::by_hand::{Install, Undo};
+use crate::task::compress::manual::{Install, Undo};
 use crate::task::compress::{Compress, Method};
-use crate::task::{ByHand, Task};
+use crate::task::{Manual, Task};
 use crate::work::Mode;
 
 #[derive(Debug, Subcommand)]
@@ -53,23 +53,23 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
     match command {
         Command::Install { force, .. } => {
             let work = |job: &Job| {
-                Ok(ByHand {
+                Ok(Manual {
                     command: "compress install",
                     task: job.task.clone(),
                     work: Install { compress: gzip_of(job)?, force: *force },
                 })
             };
-            run_job::by_hand(global, &request, work).await
+            run_job::manual(global, &request, work).await
         }
         Command::Undo { keep_view, .. } => {
             let work = |job: &Job| {
-                Ok(ByHand {
+                Ok(Manual {
                     command: "compress undo",
                     task: job.task.clone(),
                     work: Undo { compress: gzip_of(job)?, keep_view: *keep_view },
                 })
             };
-            run_job::by_hand(global, &request, work).await
+            run_job::manual(global, &request, work).await
         }
     }
 }

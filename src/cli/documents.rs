@@ -4,10 +4,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::{CommandFactory as _, ValueEnum};
+use clap::ValueEnum;
 use serde_json::json;
 
-use super::Arguments;
 use super::output::print;
 use crate::config;
 use crate::run::job;
@@ -30,23 +29,22 @@ pub fn schema(which: Option<Which>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn completions(shell: clap_complete::Shell) -> Result<ExitCode> {
+pub fn completions(mut command: clap::Command, shell: clap_complete::Shell) -> Result<ExitCode> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), "pgtend", &mut script);
+    clap_complete::generate(shell, &mut command, "pgtend", &mut script);
     print(&String::from_utf8(script)?)?;
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn man(folder: Option<&Path>) -> Result<ExitCode> {
+pub fn man(command: clap::Command, folder: Option<&Path>) -> Result<ExitCode> {
     match folder {
         Some(folder) => {
             std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-            clap_mangen::generate_to(Arguments::command(), folder)
-                .with_context(|| format!("cannot write to {}", folder.display()))?;
+            clap_mangen::generate_to(command, folder).with_context(|| format!("cannot write to {}", folder.display()))?;
         }
         None => {
             let mut page = Vec::new();
-            clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
+            clap_mangen::Man::new(command).render(&mut page)?;
             print(&String::from_utf8(page)?)?;
         }
     }

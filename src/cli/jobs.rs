@@ -7,7 +7,7 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
-use super::Global;
+use super::global::Global;
 use super::output::{self, print};
 use crate::base::units;
 use crate::ledger::report::{Outcome, Report};

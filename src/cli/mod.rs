@@ -7,6 +7,7 @@ mod check;
 mod cleartext;
 mod compress;
 mod documents;
+mod global;
 mod grants;
 mod jobs;
 mod output;
@@ -15,28 +16,27 @@ pub mod render;
 mod run_job;
 mod runs;
 mod serve;
+mod signals;
+
+pub use global::{Global, LogFormat};
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::base::captured;
 use crate::base::descriptors;
-use crate::base::fault::{Fault, Kind};
 use crate::base::progress::{LogWriter, Progress};
 use crate::base::telemetry::{self, Telemetry};
 use crate::base::terminal::say;
-use crate::base::toml_file::{Problems, did_you_mean};
-use crate::config::{self, Config};
+use crate::base::toml_file::Problems;
+use crate::base::tool_output;
 use crate::pg::failure;
-use crate::run::job::{self, Folder, Job};
 use crate::work::Mode;
 
 use output::print;
@@ -54,32 +54,7 @@ pub struct Arguments {
     pub command: Command,
 }
 
-#[derive(Debug, Args)]
-pub struct Global {
-    /// The configuration [default: config.toml, then /etc/pgtend/config.toml]
-    #[arg(long, global = true, value_name = "FILE", env = "PGTEND_CONFIG")]
-    pub config: Option<PathBuf>,
-    /// The folder of jobs [default: `jobs` beside the configuration]
-    #[arg(long, global = true, value_name = "DIR", env = "PGTEND_JOBS")]
-    pub jobs: Option<PathBuf>,
-    /// Print data as JSON on stdout
-    #[arg(long, global = true)]
-    pub json: bool,
-    /// How logs are written to stderr
-    #[arg(long, global = true, value_name = "FORMAT", default_value = "text", env = "PGTEND_LOG_FORMAT")]
-    pub log_format: LogFormat,
-    /// What is logged: error, warn, info, debug, or a tracing filter [default: warn on a terminal, info elsewhere]
-    #[arg(long, global = true, value_name = "LEVEL", env = "PGTEND_LOG")]
-    pub log: Option<String>,
-}
-
 const AWS_QUIET: &str = "aws_config=error,aws_credential_types=error,aws_runtime=error,aws_sdk_s3=error,aws_smithy_runtime=error,aws_smithy_runtime_api=error";
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    Text,
-    Json,
-}
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -198,8 +173,8 @@ async fn dispatch(arguments: &Arguments) -> Result<ExitCode> {
         Command::Render { command } => render::run(global, command),
         Command::Grants(arguments) => grants::run(global, arguments).await,
         Command::Schema { which } => documents::schema(*which),
-        Command::Completions { shell } => documents::completions(*shell),
-        Command::Man { folder } => documents::man(folder.as_deref()),
+        Command::Completions { shell } => documents::completions(Arguments::command(), *shell),
+        Command::Man { folder } => documents::man(Arguments::command(), folder.as_deref()),
     }
 }
 
@@ -238,121 +213,6 @@ fn start_logging(global: &Global) -> Option<Telemetry> {
         LogFormat::Text => lines.with_ansi(has_colours).with_filter(filter).boxed(),
     };
     let (telemetry, spans) = telemetry::start();
-    tracing_subscriber::registry().with(lines).with(captured::layer()).with(spans).init();
+    tracing_subscriber::registry().with(lines).with(tool_output::layer()).with(spans).init();
     telemetry
-}
-
-impl Global {
-    fn config_path(&self) -> PathBuf {
-        self.config.clone().unwrap_or_else(|| {
-            let here = PathBuf::from("config.toml");
-            let system = PathBuf::from("/etc/pgtend/config.toml");
-            if !here.exists() && system.exists() { system } else { here }
-        })
-    }
-
-    fn jobs_dir(&self) -> PathBuf {
-        self.jobs.clone().unwrap_or_else(|| self.config_path().parent().unwrap_or(std::path::Path::new("")).join("jobs"))
-    }
-
-    /// The configuration alone: a store can be read without any job.
-    fn load_config(&self) -> Result<Config> {
-        let mut problems = Vec::new();
-        match config::load(&self.config_path(), &mut problems) {
-            Some(config) if problems.is_empty() => Ok(config),
-            _ => Err(Problems(problems).into()),
-        }
-    }
-
-    /// The configuration and its jobs. A job's file that has mistakes is said loudly, and stops no other job; in the configuration itself
-    /// each is an error, and then those of the jobs are told with it.
-    fn load(&self) -> Result<(Config, Folder)> {
-        let (config, folder) = self.read()?;
-        for broken in &folder.broken {
-            let reasons = broken.reasons().join(" | ");
-            tracing::error!("job `{}` is left out, and the others go on (`pgtend check` says more): {reasons}", broken.job);
-        }
-        for misnamed in &folder.misnamed {
-            tracing::warn!("{misnamed}");
-        }
-        Ok((config, folder))
-    }
-
-    /// The configuration and all jobs, or every mistake in any of them.
-    fn load_all(&self) -> Result<(Config, Folder)> {
-        let (config, folder) = self.read()?;
-        if folder.broken.is_empty() { Ok((config, folder)) } else { Err(Problems(folder.problems()).into()) }
-    }
-
-    fn read(&self) -> Result<(Config, Folder)> {
-        let mut problems = Vec::new();
-        let config = config::load(&self.config_path(), &mut problems);
-        let folder = config.as_ref().map(|config| job::load_dir(&self.jobs_dir(), config));
-        match (config, folder) {
-            (Some(config), Some(Ok(folder))) if problems.is_empty() => return Ok((config, folder)),
-            (_, Some(Ok(folder))) => problems.extend(folder.problems()),
-            (_, Some(Err(problem))) => problems.push(*problem),
-            (_, None) => {}
-        }
-        Err(Problems(problems).into())
-    }
-
-    /// One job of the loaded ones.
-    fn find_job<'a>(&self, folder: &'a Folder, name: &str) -> Result<&'a Job> {
-        if let Some(job) = folder.jobs.iter().find(|job| job.name == name) {
-            return Ok(job);
-        }
-        match folder.broken.iter().find(|broken| broken.job == name) {
-            Some(broken) if !broken.problems.is_empty() => return Err(Problems(broken.problems.clone()).into()),
-            Some(broken) => return Err(Fault::new(Kind::Configuration, broken.reasons().join("; ")).into()),
-            None => {}
-        }
-        let names = folder.jobs.iter().map(|job| job.name.as_str());
-        let hint =
-            did_you_mean(name, names.clone()).unwrap_or_else(|| format!("there are: {}", names.collect::<Vec<_>>().join(", ")));
-        Err(Fault::new(Kind::Configuration, format!("no job `{name}` in {}; {hint}", self.jobs_dir().display())).into())
-    }
-
-    fn progress(&self) -> Progress {
-        Progress::detect(self.log_format == LogFormat::Json)
-    }
-}
-
-/// As the process was started. Not knowable: not ignored.
-fn is_ignored(signal: tokio::signal::unix::SignalKind) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).map(str::trim);
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or_default();
-    mask >> (signal.as_raw_value() - 1) & 1 == 1
-}
-
-/// Cancelled by the first SIGTERM, SIGINT or SIGHUP; the second ends the process at once.
-fn cancelled_by_signals() -> Result<CancellationToken> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let cancel = CancellationToken::new();
-    let token = cancel.clone();
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    // A closed terminal sends it; under nohup it stays ignored.
-    let mut hangup = if is_ignored(SignalKind::hangup()) { None } else { Some(signal(SignalKind::hangup())?) };
-    tokio::spawn(async move {
-        for number in 1..=2 {
-            let hung_up = async {
-                match &mut hangup {
-                    Some(hangup) => hangup.recv().await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-                _ = hung_up => {}
-            }
-            if number == 2 {
-                std::process::exit(143);
-            }
-            tracing::warn!("stopping: cleaning up; a second signal ends at once");
-            token.cancel();
-        }
-    });
-    Ok(cancel)
 }

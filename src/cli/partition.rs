@@ -5,13 +5,13 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Subcommand;
 
-use super::Global;
+use super::global::Global;
 use super::run_job::{self, Request};
 use crate::base::fault::{Fault, Kind};
 use crate::run::job::Job;
 use crate::task::partition::Partition;
 use crate::task::partition::convert::{Convert, Undo};
-use crate::task::{ByHand, Task};
+use crate::task::{Manual, Task};
 use crate::work::Mode;
 
 #[derive(Debug, Subcommand)]
@@ -39,15 +39,15 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
     if *undo {
         let work = |job: &Job| {
             let partition = partition_of(job)?;
-            anyhow::Ok(ByHand { command: "partition undo", task: job.task.clone(), work: Undo { partition } })
+            anyhow::Ok(Manual { command: "partition undo", task: job.task.clone(), work: Undo { partition } })
         };
-        return run_job::by_hand(global, &request, work).await;
+        return run_job::manual(global, &request, work).await;
     }
     let work = |job: &Job| {
         let partition = partition_of(job)?;
-        anyhow::Ok(ByHand { command: "partition convert", task: job.task.clone(), work: Convert { partition } })
+        anyhow::Ok(Manual { command: "partition convert", task: job.task.clone(), work: Convert { partition } })
     };
-    run_job::by_hand(global, &request, work).await
+    run_job::manual(global, &request, work).await
 }
 
 fn partition_of(job: &Job) -> Result<Partition> {

@@ -7,8 +7,9 @@ use anyhow::{Context as _, Result};
 use chrono::{TimeDelta, Utc};
 use serde_json::json;
 
+use super::global::Global;
 use super::output::print;
-use super::{Global, cancelled_by_signals};
+use super::signals::cancelled_by_signals;
 use crate::base::fault::{Fault, Kind};
 use crate::base::terminal;
 use crate::base::units;
@@ -21,7 +22,7 @@ use crate::pg::failure;
 use crate::run::job::{CatchUp, Job};
 use crate::run::notify::Notifier;
 use crate::run::runner::{self};
-use crate::task::{ByHand, Task};
+use crate::task::{Manual, Task};
 use crate::work::{Mode, Work};
 
 /// A timer that comes later than this after its tick has missed it.
@@ -78,10 +79,10 @@ pub async fn run(global: &Global, request: &Request<'_>, yes: bool) -> Result<Ex
 }
 
 /// What a command does in the name of a job: on each of its databases, as its runs do it.
-pub async fn by_hand<W: Work>(
+pub async fn manual<W: Work>(
     global: &Global,
     request: &Request<'_>,
-    work: impl Fn(&Job) -> Result<ByHand<W>>,
+    work: impl Fn(&Job) -> Result<Manual<W>>,
 ) -> Result<ExitCode> {
     let (config, folder) = global.load()?;
     let job = global.find_job(&folder, request.name)?.clone();
@@ -94,7 +95,7 @@ pub async fn by_hand<W: Work>(
         if context.cancel.is_cancelled() {
             break;
         }
-        if let Some(ended) = runner::run_by_hand(&context, &job, &work, database, request.mode).await {
+        if let Some(ended) = runner::run_manual(&context, &job, &work, database, request.mode).await {
             say(global, &ended)?;
             all.push(ended);
         }

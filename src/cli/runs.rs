@@ -7,7 +7,7 @@ use chrono::Utc;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::Global;
+use super::global::Global;
 use super::output::{self, print};
 use crate::base::fault::{Fault, Kind};
 use crate::base::terminal::say;

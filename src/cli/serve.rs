@@ -9,7 +9,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::Global;
+use super::global::Global;
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Progress;
 use crate::base::units;

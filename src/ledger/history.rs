@@ -6,7 +6,8 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 
-use super::{Key, Ledger, MaybeOutcome, Row};
+use super::Ledger;
+use super::rows::{Key, MaybeOutcome, Row};
 use crate::base::progress;
 use crate::ledger::report::{Outcome, Report};
 

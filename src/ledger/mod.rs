@@ -204,7 +204,7 @@ impl Ledger {
 
     /// Takes note of schedules, and says since when each is known and what was done of it. One that reads
     /// differently than last time counts as new: its past ticks were not missed.
-    pub async fn know(&self, schedules: &[(Key, String)]) -> Result<Vec<Known>> {
+    pub async fn known_jobs(&self, schedules: &[(Key, String)]) -> Result<Vec<Known>> {
         let jobs: Vec<&str> = schedules.iter().map(|((job, _), _)| job.as_str()).collect();
         let databases: Vec<&str> = schedules.iter().map(|((_, database), _)| database.as_str()).collect();
         let texts: Vec<&str> = schedules.iter().map(|(_, text)| text.as_str()).collect();

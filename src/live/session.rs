@@ -71,7 +71,7 @@ impl Session {
         pg::set(&mut connection, "lock_timeout", &lock_timeout.as_millis().to_string()).await?;
         pg::commit_durably(&mut connection).await?;
         let pid = pg::backend_pid(&mut connection).await?;
-        let further_lock_timeout = governor::patience(&mut connection, lock_timeout).await?;
+        let further_lock_timeout = governor::lock_timeout_for(&mut connection, lock_timeout).await?;
         Ok(Self {
             connection,
             pid,
@@ -148,11 +148,11 @@ impl Session {
         sqlx::query("BEGIN").execute(&mut *connection).await.map_err(of("BEGIN"))?;
         let mut rows = Vec::new();
         for (index, statement) in statements.iter().enumerate() {
-            let patience = if index == 0 { self.lock_timeout } else { self.further_lock_timeout };
+            let lock_timeout = if index == 0 { self.lock_timeout } else { self.further_lock_timeout };
             let left = (self.lock_timeout + HOLD).saturating_sub(started.elapsed()).max(Duration::from_millis(1));
             sqlx::query("SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true)")
                 .bind(left.as_millis().to_string())
-                .bind(patience.as_millis().to_string())
+                .bind(lock_timeout.as_millis().to_string())
                 .execute(&mut *connection)
                 .await
                 .map_err(of("SET statement_timeout"))?;

@@ -49,7 +49,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         Some(Kind::Configuration) => 78,
         Some(Kind::Unreachable) => 69,
         Some(Kind::Permission) => 77,
-        Some(Kind::Busy | Kind::NotNow) => 75,
+        Some(Kind::Busy | Kind::Deferred) => 75,
         Some(Kind::Cancelled) => 143,
         Some(Kind::TimedOut | Kind::Unknown) | None => 1,
     })

@@ -13,7 +13,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Row as _};
 
 use super::contract::Rights;
-use super::in_its_own_words;
+use super::failure::in_its_own_words;
 use crate::base::fault::{Fault, Kind};
 
 /// How a refusal of a pooler in transaction mode is known by its words.

@@ -8,10 +8,11 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 
 use super::contract::{self, Purpose};
 use super::failure::kind_of;
+use super::failure::{in_its_own_words, sql_state};
 use super::pooler::Answer;
 use super::route::{Seen, Way};
 use super::settings::{Host, Settings};
-use super::{identifier, in_its_own_words, pooler, sql_state, tls};
+use super::{identifier, pooler, tls};
 use crate::base::fault::{Fault, Kind};
 
 /// What SET ROLE calls the login's own role.

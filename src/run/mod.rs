@@ -1,4 +1,4 @@
-//! TODO
+//! From files to runs: jobs, the runner with its locks, the scheduler, notifications.
 
 pub mod job;
 pub mod notify;

@@ -7,7 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context as _, Result};
 use uuid::Uuid;
 
-use super::{PROBE_FOLDER, Precondition, Store, Version};
+use super::object::{Precondition, Version};
+use super::{PROBE_FOLDER, Store};
 use crate::base::fault::{Fault, Kind};
 
 /// What came of a write under a condition.

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::{Precondition, Store, Version, sign};
+use super::object::{Precondition, Version};
+use super::{Store, sign};
 use crate::base::fault::{Fault, Kind};
 use crate::base::process_identity::ProcessIdentity;
 

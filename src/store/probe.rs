@@ -4,7 +4,8 @@ use anyhow::Result;
 use chrono::Utc;
 use uuid::Uuid;
 
-use super::{Locked, PROBE_FOLDER, Store};
+use super::object::Locked;
+use super::{PROBE_FOLDER, Store};
 use crate::base::fault::Kind;
 use crate::base::units;
 use crate::pg::failure;

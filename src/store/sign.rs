@@ -6,17 +6,13 @@ use anyhow::{Context as _, Result};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use sha2::Sha256;
-
-use super::Store;
-use crate::base::bounds::Bounded;
 
 /// Markers and results beside a set, manifests of archived rows: the largest have some kB for each of at most 1,600 columns, or a
 /// name for each accepted set.
 pub const MARKER_BYTES: u64 = 4 << 20;
 
-const SIGNATURE_KEY: &[u8] = b",\n  \"signature\": \"";
+pub(super) const SIGNATURE_KEY: &[u8] = b",\n  \"signature\": \"";
 const HEX: usize = 64;
 
 /// What the store's key says of an object.
@@ -66,7 +62,7 @@ impl SignKey {
         Self(key)
     }
 
-    fn mac(&self, key: &str, content: &[u8]) -> Result<Hmac<Sha256>> {
+    pub(super) fn mac(&self, key: &str, content: &[u8]) -> Result<Hmac<Sha256>> {
         let mut mac = Hmac::<Sha256>::new_from_slice(self.0.expose_secret().as_bytes()).context("the key of the store")?;
         mac.update(key.as_bytes());
         mac.update(b"\n");
@@ -76,7 +72,7 @@ impl SignKey {
 }
 
 /// What stands before a signature, and the signature: of the bytes of a JSON object without the `}` at its end.
-fn split(open: &[u8]) -> Option<(&[u8], [u8; HEX / 2])> {
+pub(super) fn split(open: &[u8]) -> Option<(&[u8], [u8; HEX / 2])> {
     let (rest, hex) = open.strip_suffix(b"\"")?.split_last_chunk::<HEX>()?;
     let content = rest.strip_suffix(SIGNATURE_KEY)?;
     let mut signature = [0; HEX / 2];
@@ -98,63 +94,10 @@ pub(super) fn without_end(json: &[u8]) -> &[u8] {
     trimmed.strip_suffix(b"\n}").unwrap_or(trimmed)
 }
 
-impl Store {
-    fn sign_key(&self) -> Option<&SignKey> {
-        match self {
-            Self::Dir(dir) => dir.sign_key.as_ref(),
-            Self::S3(s3) => s3.sign_key.as_ref(),
-        }
-    }
-
-    pub fn has_sign_key(&self) -> bool {
-        self.sign_key().is_some()
-    }
-
-    /// Signs what is to be the object `key`: JSON without the `}` at its end. Without a key it stays as it is.
-    pub fn sign(&self, key: &str, open: &str) -> Result<String> {
-        let Some(sign_key) = self.sign_key() else { return Ok(open.to_owned()) };
-        let signature = sign_key.mac(key, open.as_bytes())?.finalize().into_bytes();
-        let hex: String = signature.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(format!("{open}{}{hex}\"", String::from_utf8_lossy(SIGNATURE_KEY)))
-    }
-
-    /// What the store's key says of the object `key`; `open` is its JSON without what comes after the signature.
-    pub fn signature(&self, key: &str, open: &[u8]) -> Result<Signature> {
-        let Some(sign_key) = self.sign_key() else { return Ok(Signature::NotAsked) };
-        let Some((content, signature)) = split(open) else { return Ok(Signature::Missing) };
-        // In constant time.
-        let is_right = sign_key.mac(key, content)?.verify_slice(&signature).is_ok();
-        Ok(if is_right { Signature::Valid } else { Signature::Wrong })
-    }
-
-    /// A JSON object as bytes, signed where the store has a key.
-    pub fn to_json<T: Serialize>(&self, key: &str, value: &T) -> Result<Vec<u8>> {
-        let text = serde_json::to_string_pretty(value)?;
-        let open = text.strip_suffix("\n}").context("what is signed is a JSON object")?;
-        Ok(format!("{}\n}}", self.sign(key, open)?).into_bytes())
-    }
-
-    /// Writes a JSON object, signed where the store has a key.
-    pub async fn put_json<T: Serialize>(&self, key: &str, value: &T) -> Result<()> {
-        self.put(key, self.to_json(key, value)?).await
-    }
-
-    /// Reads a JSON object of at most 4 MiB; None when there is none. The inner error says what is wrong with the
-    /// object, and names it.
-    pub async fn get_json<T: DeserializeOwned + Bounded>(&self, key: &str) -> Result<Option<Result<(T, Signature)>>> {
-        let Some(bytes) = self.get_at_most(key, MARKER_BYTES).await? else { return Ok(None) };
-        let read = || {
-            let value: T = serde_json::from_slice(&bytes)?;
-            value.check()?;
-            anyhow::Ok((value, self.signature(key, without_end(&bytes))?))
-        };
-        Ok(Some(read().with_context(|| format!("cannot read {}", self.location(key)))))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Store;
     use crate::store::dir::Dir;
 
     fn store(key: Option<&str>) -> Store {

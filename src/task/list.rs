@@ -186,14 +186,14 @@ impl Drive for Task {
 
 /// A command's work. `command` is "partition convert" and the like: with a space, so that the ledger tells it from the
 /// runs of the job itself.
-pub struct ByHand<W> {
+pub struct Manual<W> {
     pub command: &'static str,
     /// The job's own.
     pub task: Task,
     pub work: W,
 }
 
-impl<W: Work> Drive for ByHand<W> {
+impl<W: Work> Drive for Manual<W> {
     fn kind(&self) -> &'static str {
         self.command
     }

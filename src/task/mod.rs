@@ -11,4 +11,4 @@ pub mod retention;
 pub mod sql;
 pub mod vector_index;
 
-pub use list::{ByHand, Drive, Task, Written};
+pub use list::{Drive, Manual, Task, Written};

@@ -1,4 +1,4 @@
-//! TODO
+//! What `serve` shows: health, metrics, the status page.
 
 pub mod http;
 pub mod page;

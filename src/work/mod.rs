@@ -81,6 +81,16 @@ impl RunContext<'_> {
             () = self.cancel.cancelled() => Err(Fault::new(Kind::Cancelled, "cancelled").into()),
         }
     }
+
+    /// Cancels the statement of a server process of ours where the run was cancelled: dropping its connection does not stop a statement
+    /// that waits for a lock, and whoever waits behind it.
+    pub async fn stop_if_cancelled(&self, pid: i32) {
+        if self.cancel.is_cancelled()
+            && let Err(error) = pg::cancel_backend(&self.settings, pid).await
+        {
+            tracing::warn!("cannot cancel the statement of server process {pid}: {error:#}");
+        }
+    }
 }
 
 /// What came of it: the plan alone, or the report.

@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use super::Found;
+use super::find::Found;
+use crate::archive::BatchName;
 use crate::archive::filter::{Filter, Key, Range};
-use crate::archive::{self, BatchName, Manifest, Put};
+use crate::archive::{self, Manifest, Put};
 use crate::base::fault::{Fault, Kind};
 use crate::base::terminal::say;
 use crate::base::units;
-use crate::cli::Global;
+use crate::cli::global::Global;
 use crate::cli::output::print;
 use crate::config::Config;
 use crate::pg;

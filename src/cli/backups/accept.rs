@@ -6,17 +6,19 @@ use anyhow::{Context as _, Result};
 use chrono::Utc;
 use clap::Args;
 
-use super::{Filter, find, stores};
+use super::find::{Filter, find, stores};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
-use crate::cli::Global;
+use crate::cli::global::Global;
 use crate::cli::output::print;
 use crate::store::key;
 use crate::task::backup;
+use crate::task::backup::identity::Identity;
 use crate::task::backup::latest::Choice;
 use crate::task::backup::markers::LOSS_HOLD;
-use crate::task::backup::series::{Accepted, Identity, Series};
-use crate::task::backup::set::{self, SetName};
+use crate::task::backup::series::{Accepted, Series};
+use crate::task::backup::set;
+use crate::task::backup::set_name::SetName;
 
 #[derive(Debug, Args)]
 pub struct Arguments {

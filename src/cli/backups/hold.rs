@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 
-use super::{Filter, find};
+use super::find::{Filter, find};
 use crate::base::fault::{Fault, Kind};
-use crate::cli::Global;
+use crate::cli::global::Global;
 use crate::cli::output::print;
 use crate::task::backup::latest::Choice;
 use crate::task::backup::markers::{self, HOLD, HOLDS, Hold};

@@ -8,17 +8,18 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
-use super::{Filter, stores};
+use super::find::{Filter, stores};
 use crate::base::fault::{Fault, Kind};
 use crate::base::terminal::say;
 use crate::base::toml_file::did_you_mean;
 use crate::base::units;
-use crate::cli::Global;
+use crate::cli::global::Global;
 use crate::cli::output::{self, print};
 use crate::config::Config;
 use crate::store::Store;
 use crate::store::sign::Signature;
-use crate::task::backup::set::{self, Set, SetName};
+use crate::task::backup::set::{self, Set};
+use crate::task::backup::set_name::SetName;
 use crate::task::backup::verdict::Bytes;
 
 /// A set that is listed.

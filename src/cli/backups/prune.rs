@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde_json::json;
 
 use crate::base::fault::{Fault, Kind};
-use crate::cli::Global;
+use crate::cli::global::Global;
 use crate::cli::output::print;
 use crate::ledger::Ledger;
 use crate::store::Store;
@@ -15,9 +15,12 @@ use crate::store::key;
 use crate::task::Task;
 use crate::task::backup::facts::{self, ServerFacts};
 use crate::task::backup::guard::{self, Asked};
+use crate::task::backup::identity::Identity;
 use crate::task::backup::plan;
-use crate::task::backup::prune::{self, Rules};
-use crate::task::backup::series::{Identity, Series};
+use crate::task::backup::prune;
+use crate::task::backup::rules;
+use crate::task::backup::rules::Rules;
+use crate::task::backup::series::Series;
 use crate::task::backup::set;
 
 /// A person waits, and has asked for it: all of them.
@@ -63,8 +66,8 @@ pub async fn run(global: &Global, only: Option<&str>, dry_run: bool) -> Result<E
                 has_schedule: job.schedule.is_some(),
             };
             let decisions = match dry_run {
-                true => prune::decide(&set::list(&store, &folder).await?, &rules, None),
-                false => match guard::ask_by_hand(&store, ledger.as_ref(), database, &job.name).await {
+                true => rules::decide(&set::list(&store, &folder).await?, &rules, None),
+                false => match guard::ask_manual(&store, ledger.as_ref(), database, &job.name).await {
                     Asked::Refused(why) => {
                         refused.push(format!("{database}/{}: {why}", job.name));
                         continue;
@@ -97,7 +100,7 @@ pub async fn run(global: &Global, only: Option<&str>, dry_run: bool) -> Result<E
     if refused.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    Err(Fault::new(Kind::NotNow, format!("not pruned: {}", refused.join("; "))).into())
+    Err(Fault::new(Kind::Deferred, format!("not pruned: {}", refused.join("; "))).into())
 }
 
 /// Whose sets are meant, and what time it is, is asked of the server: with another configuration's names, or on another host, the sets may

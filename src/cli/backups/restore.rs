@@ -7,10 +7,11 @@ use clap::Args;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{Filter, Which, find, or_cancelled, settings_of};
+use super::cancel::or_cancelled;
+use super::find::{Filter, Which, find, settings_of};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
-use crate::cli::Global;
+use crate::cli::global::Global;
 use crate::cli::output::print;
 use crate::pg;
 use crate::pg::failure;

@@ -6,9 +6,10 @@ use anyhow::Result;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{Filter, Found, Which, find, or_cancelled, settings_of};
+use super::cancel::or_cancelled;
+use super::find::{Filter, Found, Which, find, settings_of};
 use crate::base::units;
-use crate::cli::Global;
+use crate::cli::global::Global;
 use crate::cli::output::print;
 use crate::config::Config;
 use crate::task::backup::latest::Choice;

@@ -9,7 +9,7 @@ use clap::Args;
 use sqlx::PgConnection;
 
 use self::membership::Memberships;
-use super::Global;
+use super::global::Global;
 use super::output::print;
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;

@@ -13,7 +13,7 @@ use clap::Subcommand;
 
 use self::kubernetes::{CronJob, Options};
 use self::systemd::Timer;
-use super::Global;
+use super::global::Global;
 use super::output::print;
 use crate::base::fault::{Fault, Kind};
 use crate::base::terminal::say;

@@ -8,7 +8,7 @@ mod pace;
 mod probe;
 mod strain;
 
-pub use pace::{Pace, is_lock_trouble, naming_holders, patience};
+pub use pace::{Pace, is_lock_trouble, lock_timeout_for, with_lock_holders};
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

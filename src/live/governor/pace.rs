@@ -13,7 +13,7 @@ use crate::work::RunContext;
 
 /// How long to wait for a lock while holding others: half of deadlock_timeout at the most. A client that waits for one of
 /// ours while we wait for one of its own looks for a deadlock after that time, finds it, and fails. We let go first.
-pub async fn patience(connection: &mut PgConnection, lock_timeout: Duration) -> Result<Duration> {
+pub async fn lock_timeout_for(connection: &mut PgConnection, lock_timeout: Duration) -> Result<Duration> {
     let milliseconds: i64 = sqlx::query_scalar("SELECT setting::bigint FROM pg_settings WHERE name = 'deadlock_timeout'")
         .fetch_one(connection)
         .await?;
@@ -26,7 +26,7 @@ pub fn is_lock_trouble(error: &anyhow::Error) -> bool {
 }
 
 /// An error that says who holds the lock, where that was it.
-pub async fn naming_holders(run: &RunContext<'_>, table: &str, error: anyhow::Error) -> anyhow::Error {
+pub async fn with_lock_holders(run: &RunContext<'_>, table: &str, error: anyhow::Error) -> anyhow::Error {
     if !is_lock_trouble(&error) {
         return error;
     }
@@ -37,7 +37,7 @@ pub async fn naming_holders(run: &RunContext<'_>, table: &str, error: anyhow::Er
         pg::lock_holders(&mut connection, &[oid.unwrap_or_default()]).await
     };
     let who = holders.await.ok().filter(|who| !who.is_empty()).unwrap_or_else(|| failure::in_a_line(&error));
-    Fault::new(Kind::NotNow, format!("{table} is locked: {who}")).into()
+    Fault::new(Kind::Deferred, format!("{table} is locked: {who}")).into()
 }
 
 /// A batch's size, made to fit a time: half as much when it took twice as long, or when somebody waited for it.

@@ -16,7 +16,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// No run takes longer than this; whoever waits for one that does has been forgotten.
 const WAIT_LIMIT: Duration = Duration::from_secs(48 * 3600);
 
-/// Comes back when all predecessors of this tick have succeeded. An error of [`Kind::NotNow`] is the reason to
+/// Comes back when all predecessors of this tick have succeeded. An error of [`Kind::Deferred`] is the reason to
 /// skip it. Without a ledger nobody knows, and nothing is waited for.
 pub async fn wait(context: &Context, job: &Job, database: &str, tick: DateTime<Utc>) -> Result<()> {
     let Some(ledger) = &context.ledger else { return Ok(()) };
@@ -37,7 +37,7 @@ pub async fn wait(context: &Context, job: &Job, database: &str, tick: DateTime<U
                 match decide(before, database, row.as_ref(), started.elapsed()) {
                     Decision::Go => break,
                     Decision::Wait => tokio::time::sleep(LOOK_EVERY).await,
-                    Decision::Skip(reason) => return Err(Fault::new(Kind::NotNow, reason).into()),
+                    Decision::Skip(reason) => return Err(Fault::new(Kind::Deferred, reason).into()),
                 }
             }
         }
@@ -55,11 +55,11 @@ enum Decision {
 fn decide(before: &Job, database: &str, row: Option<&Row>, waited: Duration) -> Decision {
     let who = format!("job `{}` on `{database}`", before.name);
     let Some(row) = row else {
-        let patience = before.late_after + before.jitter.unwrap_or_default();
+        let grace = before.late_after + before.jitter.unwrap_or_default();
         return match before.enabled {
             false => Decision::Skip(format!("it runs after {who}, which is not enabled")),
-            true if waited < patience => Decision::Wait,
-            true => Decision::Skip(format!("it runs after {who}, which did not start in {}", units::duration(patience))),
+            true if waited < grace => Decision::Wait,
+            true => Decision::Skip(format!("it runs after {who}, which did not start in {}", units::duration(grace))),
         };
     };
     match row.outcome.0 {

@@ -18,10 +18,10 @@ use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, field};
 
-use crate::base::captured;
 use crate::base::fault::{self, Fault, Kind};
 use crate::base::progress::Progress;
 use crate::base::telemetry;
+use crate::base::tool_output;
 use crate::base::units;
 use crate::config::Config;
 use crate::ledger::metrics::Metrics;
@@ -30,7 +30,7 @@ use crate::ledger::{self, End, Ledger, NewRun, Trigger};
 use crate::pg::failure;
 use crate::run::job::Job;
 use crate::run::notify::Notifier;
-use crate::task::{self, ByHand, Drive};
+use crate::task::{self, Drive, Manual};
 use crate::work::{Driven, JobFacts, Mode, Other, RunContext, Work};
 
 use locks::Locks;
@@ -86,7 +86,7 @@ pub async fn run_once(context: &Context, job: &Job, database: &str, trigger: &Tr
 
 /// What a command does in a job's name, on the way of its runs: with a row of its own, and under the job's locks.
 /// Nobody tries it again, its end is no success of the job for monitors, and the person who started it is its timeout.
-pub async fn run_by_hand<W: Work>(context: &Context, job: &Job, work: &ByHand<W>, database: &str, mode: Mode) -> Option<Ended> {
+pub async fn run_manual<W: Work>(context: &Context, job: &Job, work: &Manual<W>, database: &str, mode: Mode) -> Option<Ended> {
     let job = Job { retries: Some(0), timeout: None, ping_url: None, ..job.clone() };
     run(context, &job, work, database, &Trigger::Manual, mode).await
 }
@@ -128,7 +128,7 @@ async fn attempt(
     let progress = context.progress.for_a_run();
     let running = context.metrics.started(&job.name, database, progress.clone());
     let working = Box::pin(locked_and_timed(context, job, work, &run, progress.clone()));
-    let ((result, locks), captured) = captured::capture(working).await;
+    let ((result, locks), captured) = tool_output::capture(working).await;
     drop(running);
 
     let mut ended = concluded(run, result);
@@ -272,7 +272,7 @@ fn concluded(mut run: Run, result: Result<Driven>) -> Ended {
         }
         Err(error) => {
             run.outcome = match failure::kind_of(&error) {
-                Some(Kind::Busy | Kind::NotNow) => Outcome::Skipped,
+                Some(Kind::Busy | Kind::Deferred) => Outcome::Skipped,
                 Some(Kind::TimedOut) => Outcome::TimedOut,
                 Some(Kind::Cancelled) => Outcome::Cancelled,
                 _ => Outcome::Failed,
@@ -374,7 +374,7 @@ async fn require_backup(context: &Context, job: &Job, database: &str) -> Result<
         None => format!("there is no verified backup of `{database}`"),
     };
     let message = format!("{what}, and `require_backup_within` of job `{}` is {within}: run its backup job first", job.name);
-    Err(Fault::new(Kind::NotNow, message).into())
+    Err(Fault::new(Kind::Deferred, message).into())
 }
 
 async fn finish(context: &Context, ledger: &Ledger, id: i64, end: &End<'_>) {

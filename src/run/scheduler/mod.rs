@@ -155,7 +155,7 @@ impl Scheduler {
     pub async fn run(self: &Arc<Self>) -> Result<()> {
         let beat = Arc::new(Notify::new());
         let mut metronome = metronome(Arc::clone(&beat)).await.context("cannot start the scheduler's clock")?;
-        let house = tokio::spawn(Arc::clone(self).keep_house());
+        let maintenance = tokio::spawn(Arc::clone(self).maintenance_tick());
         let started = (Instant::now(), Utc::now());
         let mut drift = TimeDelta::zero();
         while !self.stop.is_cancelled() {
@@ -174,7 +174,7 @@ impl Scheduler {
             }
             self.look(now);
         }
-        house.abort();
+        maintenance.abort();
         // It only stops its clock: our runs are not its jobs.
         let _ = metronome.shutdown().await;
         Ok(())
@@ -237,7 +237,7 @@ impl Scheduler {
         let (job, database) = (entry.job.as_ref(), entry.database.as_str());
         let is_left = left.is_some();
         let refused = match (left, trigger.tick()) {
-            (Some(reason), _) => Some(Fault::new(Kind::NotNow, reason).into()),
+            (Some(reason), _) => Some(Fault::new(Kind::Deferred, reason).into()),
             (None, Some(tick)) => loop {
                 let waited = tokio::select! {
                     waited = runner::after::wait(&context, job, database, tick) => waited,
@@ -246,7 +246,7 @@ impl Scheduler {
                 };
                 match waited {
                     Ok(()) => break None,
-                    Err(error) if failure::kind_of(&error) == Some(Kind::NotNow) => break Some(error),
+                    Err(error) if failure::kind_of(&error) == Some(Kind::Deferred) => break Some(error),
                     // The ledger is away, and says later what became of the others.
                     Err(error) => tracing::warn!(job = job.name, database, "cannot look for the runs before this one: {error:#}"),
                 }
@@ -272,7 +272,7 @@ impl Scheduler {
             if ended.run.id.is_some() {
                 log_end(&ended);
                 // What was left out on purpose is nobody's alarm.
-                if ended.error.as_ref().and_then(failure::kind_of) == Some(Kind::NotNow) && is_skip && !is_left {
+                if ended.error.as_ref().and_then(failure::kind_of) == Some(Kind::Deferred) && is_skip && !is_left {
                     context.notifier.ended(context.ledger.as_deref(), job, &ended).await;
                 }
                 break;
@@ -294,7 +294,7 @@ impl Scheduler {
     }
 
     /// What needs the ledger and no clock: schedules, retries, crashed runs, late jobs, old history.
-    async fn keep_house(self: Arc<Self>) {
+    async fn maintenance_tick(self: Arc<Self>) {
         let mut known_generation = 0;
         // None: not asked yet.
         let mut answers = None;
@@ -313,7 +313,7 @@ impl Scheduler {
             let context = self.context();
             let result = async {
                 if generation != known_generation {
-                    self.know(&context).await?;
+                    self.load_known_jobs(&context).await?;
                     known_generation = generation;
                 }
                 if is_due("crashed", CRASHED_EVERY) {
@@ -349,7 +349,7 @@ impl Scheduler {
     }
 
     /// Makes the entries of a new configuration.
-    async fn know(&self, context: &Context) -> Result<()> {
+    async fn load_known_jobs(&self, context: &Context) -> Result<()> {
         let schedules: Vec<(Key, String)> = context
             .jobs
             .iter()
@@ -362,7 +362,7 @@ impl Scheduler {
                 job.databases.iter().map(move |database| ((job.name.clone(), database.clone()), text.clone()))
             })
             .collect();
-        let known = self.ledger.know(&schedules).await?;
+        let known = self.ledger.known_jobs(&schedules).await?;
         let mut before: HashMap<Key, Entry> =
             lock(&self.entries).drain(..).map(|entry| ((entry.job.name.clone(), entry.database.clone()), entry)).collect();
         let jobs: HashMap<&str, Arc<Job>> = context.jobs.iter().map(|job| (job.name.as_str(), Arc::new(job.clone()))).collect();

@@ -11,10 +11,12 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
+use super::Dir;
 use super::beneath::{self, Place};
-use super::{Dir, GUARD};
+use super::walk::GUARD;
 use crate::base::fault::{Fault, Kind};
-use crate::store::{Conditional, Version};
+use crate::store::conditional::Conditional;
+use crate::store::object::Version;
 
 /// The guard is held for a few system calls: longer, and its holder hangs.
 const GUARD_TIMEOUT: Duration = Duration::from_secs(30);

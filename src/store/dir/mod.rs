@@ -18,14 +18,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use self::beneath::Place;
 pub use self::conditional::version;
 use self::walk::Walked;
+use super::object::{Listed, Object, Unfinished};
 use super::sign::SignKey;
-use super::{Listed, Object, Unfinished};
 
 /// Ends the name of a file that is being written; such a file is not an object.
 const TEMPORARY: &str = ".partial";
-
-/// Locked during writes under a condition; in the root, no object.
-const GUARD: &str = ".pgtend.guard";
 
 const READ_BYTES: usize = 1 << 20;
 

@@ -8,8 +8,11 @@ use chrono::{DateTime, Utc};
 use rustix::fs::{FileType, Stat};
 
 use super::beneath::{self, Entry};
-use super::{GUARD, mounted};
-use crate::store::{Object, Unread};
+use super::mounted;
+use crate::store::object::{Object, Unread};
+
+/// Locked during writes under a condition; in the root, no object.
+pub(super) const GUARD: &str = ".pgtend.guard";
 
 /// Deeper than DATABASE/JOB/SET/object by far; a loop of mounts ends here.
 const DEPTH: usize = 16;

@@ -15,9 +15,10 @@ use base64::Engine as _;
 use bytes::Bytes;
 use md5::{Digest as _, Md5};
 
-use super::{S3, status};
+use super::S3;
+use super::request::status;
 use crate::config::Checksums;
-use crate::store::Precondition;
+use crate::store::object::Precondition;
 
 /// Stores that refused a write for want of one, for this process.
 static ASKED_FOR: Mutex<BTreeMap<String, Checksums>> = Mutex::new(BTreeMap::new());

@@ -13,7 +13,7 @@ use aws_sdk_s3::config::{
 };
 use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
 
-use super::{ATTEMPTS, REQUEST_TIMEOUT};
+use super::request::{ATTEMPTS, REQUEST_TIMEOUT};
 use crate::base::ca_file;
 use crate::base::fault::{Fault, Kind};
 use crate::config::{self, Checksums};

@@ -4,8 +4,10 @@ use anyhow::{Context as _, Result};
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
 
-use super::{REQUEST_TIMEOUT, S3, status};
-use crate::store::{Conditional, Precondition, Version};
+use super::S3;
+use super::request::{REQUEST_TIMEOUT, status};
+use crate::store::conditional::Conditional;
+use crate::store::object::{Precondition, Version};
 
 impl S3 {
     pub async fn put_if(&self, key: &str, content: Vec<u8>, precondition: Precondition<'_>) -> Result<Conditional> {

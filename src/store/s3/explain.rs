@@ -4,7 +4,8 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{S3, status};
+use super::S3;
+use super::request::status;
 use crate::base::fault::{Fault, Kind};
 use crate::base::network;
 

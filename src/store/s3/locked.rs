@@ -5,9 +5,10 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::types::ObjectLockLegalHoldStatus;
 use chrono::{DateTime, Utc};
 
-use super::{S3, status, time};
+use super::S3;
+use super::request::{status, time};
 use crate::base::fault::{Fault, Kind};
-use crate::store::Locked;
+use crate::store::object::Locked;
 
 impl S3 {
     /// An error that is a [`Locked`] when the object is.

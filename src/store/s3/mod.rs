@@ -7,27 +7,21 @@ mod explain;
 mod locked;
 mod parts;
 mod reader;
+mod request;
 mod upload;
-
-use std::time::Duration;
+use request::{status, time};
 
 use anyhow::Result;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::http::HttpResponse;
-use aws_sdk_s3::error::{ProvideErrorMetadata as _, SdkError};
+use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::types::{BucketVersioningStatus, ServerSideEncryption, StorageClass};
-use chrono::{DateTime, Utc};
 
 pub use self::reader::Reader;
 pub use self::upload::Upload;
+use super::object::{Object, Unfinished};
 use super::sign::SignKey;
-use super::{Object, Unfinished};
 use crate::config::{self, Encryption};
 
-/// Attempts per request, with the SDK's exponential backoff between: about 15 s of a dead server in all.
-const ATTEMPTS: u32 = 5;
-/// For requests without a body of ours.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pages of 1,000 keys: a store of ten million objects is not one of backups.
 const PAGES: usize = 10_000;
 
@@ -200,12 +194,4 @@ impl S3 {
     fn storage_class(&self) -> Option<StorageClass> {
         self.configured.storage_class.as_deref().map(StorageClass::from)
     }
-}
-
-fn time(time: &aws_sdk_s3::primitives::DateTime) -> Option<DateTime<Utc>> {
-    DateTime::<Utc>::from_timestamp(time.secs(), time.subsec_nanos())
-}
-
-fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
-    error.raw_response().map(|response| response.status().as_u16())
 }

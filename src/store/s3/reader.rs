@@ -8,7 +8,8 @@ use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::{Buf as _, Bytes};
 
-use super::{ATTEMPTS, S3, status};
+use super::S3;
+use super::request::{ATTEMPTS, status};
 use crate::base::fault::{Fault, Kind};
 
 pub struct Reader {

@@ -9,8 +9,9 @@ use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
 use tokio::task::JoinSet;
 
+use super::S3;
 use super::checksums::{algorithm, content_md5};
-use super::{REQUEST_TIMEOUT, S3};
+use super::request::REQUEST_TIMEOUT;
 use crate::config::Checksums;
 
 /// One object going up: a single PutObject when it fits into one part, else a multipart upload.

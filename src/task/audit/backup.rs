@@ -4,53 +4,54 @@ use anyhow::{Context as _, Result};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 
+use super::context::{AuditContext, CheckResult, Row};
 use super::document::Level;
-use super::look::{Row, Scene, Seen};
 use crate::base::units;
 use crate::ledger::{Filter, Ledger, Row as Run};
 use crate::pg::failure;
 use crate::task;
 use crate::work::{Does, Other};
 
-pub async fn look(scene: &Scene<'_>) -> Result<Seen> {
+pub async fn look(context: &AuditContext<'_>) -> Result<CheckResult> {
     let jobs: Vec<&Other> =
-        scene.others.iter().filter(|job| matches!(job.does, Does::Backup { .. }) && job.runs_on(scene.database)).collect();
+        context.others.iter().filter(|job| matches!(job.does, Does::Backup { .. }) && job.runs_on(context.database)).collect();
     if jobs.is_empty() {
-        return Ok(Seen::unknown(
+        return Ok(CheckResult::unknown(
             "no [backup] job of this configuration covers the database, and other backups are not known here",
         ));
     }
     // Neither a store nor a ledger that is away says that there is no backup.
     let known = async {
-        let newest = task::backup::newest_verified(scene.config, scene.others, scene.database).await.context("the stores")?;
-        Ok::<_, anyhow::Error>((newest, last_run(scene, &jobs).await.context("the ledger")?))
+        let newest =
+            task::backup::newest_verified(context.config, context.others, context.database).await.context("the stores")?;
+        Ok::<_, anyhow::Error>((newest, last_run(context, &jobs).await.context("the ledger")?))
     };
     let (newest, last_run) = match known.await {
         Ok(known) => known,
-        Err(error) => return Ok(Seen::unknown(format!("cannot read {}", failure::in_a_line(&error)))),
+        Err(error) => return Ok(CheckResult::unknown(format!("cannot read {}", failure::in_a_line(&error)))),
     };
-    Ok(judge(&jobs, scene, newest, last_run))
+    Ok(judge(&jobs, context, newest, last_run))
 }
 
-async fn last_run(scene: &Scene<'_>, jobs: &[&Other]) -> Result<Option<Run>> {
-    let Some(ledger) = Ledger::new(scene.config)? else { return Ok(None) };
+async fn last_run(context: &AuditContext<'_>, jobs: &[&Other]) -> Result<Option<Run>> {
+    let Some(ledger) = Ledger::new(context.config)? else { return Ok(None) };
     let mut last: Option<Run> = None;
     for job in jobs {
-        let filter = Filter { job: Some(&job.name), database: Some(scene.database), outcome: None, limit: 1 };
+        let filter = Filter { job: Some(&job.name), database: Some(context.database), outcome: None, limit: 1 };
         last = ledger.runs(&filter).await?.into_iter().chain(last).max_by_key(|run| run.id);
     }
     Ok(last)
 }
 
-fn judge(jobs: &[&Other], scene: &Scene<'_>, newest: Option<DateTime<Utc>>, last_run: Option<Run>) -> Seen {
-    let within = scene.audit.backup_within;
+fn judge(jobs: &[&Other], context: &AuditContext<'_>, newest: Option<DateTime<Utc>>, last_run: Option<Run>) -> CheckResult {
+    let within = context.audit.backup_within;
     let limit = TimeDelta::from_std(within.0).unwrap_or(TimeDelta::MAX);
-    if newest.is_some_and(|newest| scene.now - newest <= limit) {
-        return Seen::default();
+    if newest.is_some_and(|newest| context.now - newest <= limit) {
+        return CheckResult::default();
     }
     let (mut issue, level) = match (newest, &last_run) {
         (Some(newest), _) => (
-            format!("The newest verified backup is {} old, and backup_within is {within}.", units::age(newest, scene.now)),
+            format!("The newest verified backup is {} old, and backup_within is {within}.", units::age(newest, context.now)),
             Level::Critical,
         ),
         (None, Some(_)) => ("There is no verified backup, although its job has run.".to_owned(), Level::Critical),
@@ -64,13 +65,13 @@ fn judge(jobs: &[&Other], scene: &Scene<'_>, newest: Option<DateTime<Utc>>, last
     }
     let names: Vec<&str> = jobs.iter().map(|job| job.name.as_str()).collect();
     let row = Row {
-        object: format!("database {}", scene.database),
-        identity: Some(scene.database.to_owned()),
+        object: format!("database {}", context.database),
+        identity: Some(context.database.to_owned()),
         issue: Some(issue),
         evidence: json!({ "jobs": names, "newest_verified": newest }).as_object().cloned(),
-        command: Some(format!("pgtend run-job {} --database {}", names[0], scene.database)),
+        command: Some(format!("pgtend run-job {} --database {}", names[0], context.database)),
         level: Some(level),
         ..Row::default()
     };
-    Seen { rows: vec![row], unknown: Vec::new() }
+    CheckResult { rows: vec![row], unknown: Vec::new() }
 }

@@ -23,7 +23,7 @@ impl From<Document> for Previous {
 }
 
 /// Says what is new, what is gone, what is waived, and sorts: most urgent first.
-pub fn settle(document: &mut Document, previous: Option<Previous>, waivers: &[Waiver], today: NaiveDate) {
+pub fn compare_with_previous(document: &mut Document, previous: Option<Previous>, waivers: &[Waiver], today: NaiveDate) {
     if let Some(previous) = previous {
         document.previous = Some(previous.at);
         let before: HashMap<&str, &Finding> = previous.findings.iter().map(|finding| (finding.key.as_str(), finding)).collect();
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn new_unchanged_and_resolved_are_told_apart_and_the_urgent_come_first() {
         let mut document = document(&["a:2", "a:1", "b:1"], &[]);
-        settle(&mut document, Some(previous(&["a:1", "a:3"])), &[], day(2).date_naive());
+        compare_with_previous(&mut document, Some(previous(&["a:1", "a:3"])), &[], day(2).date_naive());
         assert_eq!(keys(&document.findings), ["b:1", "a:1", "a:2"]);
         let changes: Vec<_> = document.findings.iter().map(|finding| finding.change.unwrap()).collect();
         assert_eq!(changes, [Change::New, Change::Unchanged, Change::New]);
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn what_a_check_could_not_see_is_not_resolved_and_is_remembered() {
         let mut document = document(&[], &["a"]);
-        settle(&mut document, Some(previous(&["a:1", "b:1"])), &[], day(2).date_naive());
+        compare_with_previous(&mut document, Some(previous(&["a:1", "b:1"])), &[], day(2).date_naive());
         assert_eq!(keys(&document.resolved), ["b:1"]);
         assert_eq!(keys(&document.not_seen), ["a:1"]);
         assert_eq!(keys(&Previous::from(document).findings), ["a:1"]);
@@ -177,7 +177,7 @@ mod tests {
             (vec![waiver("a:", 10)], 3, 3, 1),
         ] {
             let mut document = document(&["a:1", "a:2", "b:1"], &[]);
-            settle(&mut document, None, &waivers, day(today).date_naive());
+            compare_with_previous(&mut document, None, &waivers, day(today).date_naive());
             assert_eq!(
                 (document.open().count(), document.notes.len()),
                 (open, notes),
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn a_first_audit_compares_with_nothing() {
         let mut document = document(&["a:1"], &[]);
-        settle(&mut document, None, &[], day(2).date_naive());
+        compare_with_previous(&mut document, None, &[], day(2).date_naive());
         assert_eq!(document.findings[0].change, None);
         assert_eq!(document.in_short(), "1 low");
     }

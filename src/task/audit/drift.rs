@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use sqlx::PgConnection;
 
+use super::context;
+use super::context::{AuditContext, CheckResult, Row};
 use super::document::Level;
-use super::look::{self, Row, Scene, Seen};
 use crate::base::child::Child;
 use crate::pg::{self, Server};
 use crate::task::backup::{facts, scratch};
@@ -31,27 +32,27 @@ struct Object {
     parts: Option<Value>,
 }
 
-pub async fn look(scene: &Scene<'_>, connection: &mut PgConnection, in_recovery: bool) -> Result<Seen> {
-    let Some(file) = &scene.audit.schema_file else { return Ok(Seen::unknown("no schema_file is configured")) };
-    if in_recovery && scene.audit.scratch.is_none() {
-        return Ok(Seen::unknown(
+pub async fn look(context: &AuditContext<'_>, connection: &mut PgConnection, in_recovery: bool) -> Result<CheckResult> {
+    let Some(file) = &context.audit.schema_file else { return Ok(CheckResult::unknown("no schema_file is configured")) };
+    if in_recovery && context.audit.scratch.is_none() {
+        return Ok(CheckResult::unknown(
             "no scratch database can be made on a replica: set `scratch` of the job to a [databases] entry elsewhere",
         ));
     }
     if !file.is_file() {
-        return Ok(Seen::unknown(format!("schema_file {} is not there", file.display())));
+        return Ok(CheckResult::unknown(format!("schema_file {} is not there", file.display())));
     }
-    let here = objects(connection, scene).await?;
-    let mut like = facts::server(connection, scene.settings).await?;
+    let here = objects(connection, context).await?;
+    let mut like = facts::server(connection, context.settings).await?;
     like.database.tablespace = None;
-    let target = match &scene.audit.scratch {
-        Some(name) => scene.config.databases.get(name).context("`scratch` is configured")?.settings()?,
-        None => scene.settings.clone(),
+    let target = match &context.audit.scratch {
+        Some(name) => context.config.databases.get(name).context("`scratch` is configured")?.settings()?,
+        None => context.settings.clone(),
     };
     let mut maintenance = scratch::maintenance_connection(&target).await.context("for the scratch database")?;
     // By hand it takes no lock: what it would find could be of a run under way.
-    let who = if scene.by_hand { format!("by hand {}", std::process::id()) } else { scene.job.to_owned() };
-    let digest = hex::encode(Sha256::digest(format!("{}/{who}/{}", scene.database, like.database.name)));
+    let who = if context.by_hand { format!("by hand {}", std::process::id()) } else { context.job.to_owned() };
+    let digest = hex::encode(Sha256::digest(format!("{}/{who}/{}", context.database, like.database.name)));
     let prefix = format!("pgtend_audit_{}_", &digest[..12]);
     for leftover in scratch::scratch_leftovers(&mut maintenance, &prefix).await? {
         if let Some(left) = scratch::drop_or_warn(&target, &leftover, None).await {
@@ -60,23 +61,23 @@ pub async fn look(scene: &Scene<'_>, connection: &mut PgConnection, in_recovery:
     }
     let name = format!("{prefix}{}", std::process::id());
     let scratch_settings = target.with_database(&name);
-    let loading = load(scene, &scratch_settings, file);
-    let (there, left) = scratch::with_scratch(&target, &name, &like.database, scene.cancel, loading).await;
+    let loading = load(context, &scratch_settings, file);
+    let (there, left) = scratch::with_scratch(&target, &name, &like.database, context.cancel, loading).await;
     if let Some(left) = left {
         tracing::warn!("{left}");
     }
     let there = there?;
     Ok(match there {
-        Ok(there) => Seen { rows: compare(&there, &here, &file.display().to_string()), unknown: Vec::new() },
-        Err(reason) => Seen::unknown(reason),
+        Ok(there) => CheckResult { rows: compare(&there, &here, &file.display().to_string()), unknown: Vec::new() },
+        Err(reason) => CheckResult::unknown(reason),
     })
 }
 
 /// The objects that the file makes, or why it makes none.
-async fn load(scene: &Scene<'_>, scratch: &pg::Settings, file: &std::path::Path) -> Result<Result<Vec<Object>, String>> {
+async fn load(context: &AuditContext<'_>, scratch: &pg::Settings, file: &std::path::Path) -> Result<Result<Vec<Object>, String>> {
     let mut connection = scratch.connect().await?;
     let major = Server::of(&mut connection).await?.major();
-    let tools = crate::pg::client_tools::find_for_restore(scene.config.tools.bin_dir.as_deref(), major).await?;
+    let tools = crate::pg::client_tools::find_for_restore(context.config.tools.bin_dir.as_deref(), major).await?;
     let mut command = tools.command("psql");
     // The file is the user's own SQL: its names are found as psql would find them.
     scratch.apply_for(pg::Purpose::Application, &mut command);
@@ -92,14 +93,14 @@ async fn load(scene: &Scene<'_>, scratch: &pg::Settings, file: &std::path::Path)
         let said = ended.stderr.lines().find(|line| line.contains("ERROR") || line.contains("error:")).unwrap_or(&ended.stderr);
         return Ok(Err(format!("{} does not load into an empty database: {said}", file.display())));
     }
-    Ok(Ok(objects(&mut connection, scene).await?))
+    Ok(Ok(objects(&mut connection, context).await?))
 }
 
-async fn objects(connection: &mut PgConnection, scene: &Scene<'_>) -> Result<Vec<Object>> {
-    look::begin(connection, scene).await?;
+async fn objects(connection: &mut PgConnection, context: &AuditContext<'_>) -> Result<Vec<Object>> {
+    context::begin(connection, context).await?;
     let sql = format!("SELECT to_jsonb(o) FROM (\n{}\n) o", include_str!("drift.sql"));
     let rows = pg::query(sql).fetch_all(&mut *connection).await.map_err(pg::in_its_own_words)?;
-    look::end(connection).await?;
+    context::end(connection).await?;
     let values: Result<Vec<Value>, sqlx::Error> = rows.iter().map(|row| sqlx::Row::try_get(row, 0)).collect();
     values?.into_iter().map(|value| serde_json::from_value(value).context("drift.sql has columns that are not its own")).collect()
 }

@@ -1,93 +1,37 @@
 //! Makes the checks: each by itself, in a transaction that is READ ONLY, bounded in time. What one cannot say does not stop the others.
 
+use crate::task::audit::context::{AuditContext, CheckResult, Row};
+use crate::task::audit::context::{begin, end, session};
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use sqlx::PgConnection;
-use tokio_util::sync::CancellationToken;
 
 use super::checks::{CHECKS, Check, Query};
 use super::document::{Document, FORMAT, Finding, Fix, Level, Outcome, State, TopQuery};
-use super::keys::Audit;
 use super::{backup, drift, queries};
 use crate::base::fault::{Fault, Kind};
-use crate::base::progress::Progress;
-use crate::config::Config;
 use crate::pg::failure;
 use crate::pg::table::with_schema;
 use crate::pg::{self, Server};
-use crate::work::{Does, Other};
+use crate::work::Does;
 
 /// Of one check. A database with more of one kind has one problem, not thousands.
 const ROWS_AT_MOST: usize = 1000;
 const REASONS_AT_MOST: usize = 5;
 /// Queries into tables, by one check.
 const PROBES_AT_MOST: usize = 200;
-/// A lock that we wait for is one that others wait for, behind us.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// As many schemas with the same finding are tenants.
 const SCHEMAS_TO_FOLD: usize = 10;
 const SQL_OF_FOLDED: usize = 50;
 const STATEMENTS: &str = "STATEMENTS";
 
-/// What is looked at, and with what.
-pub struct Scene<'a> {
-    pub audit: &'a Audit,
-    pub config: &'a Config,
-    /// All jobs of the configuration: they cover tables and make backups.
-    pub others: &'a [Other],
-    pub job: &'a str,
-    /// Its name in the configuration.
-    pub database: &'a str,
-    pub settings: &'a pg::Settings,
-    pub progress: &'a Progress,
-    pub now: DateTime<Utc>,
-    /// `pgtend audit`, which holds no lock.
-    pub by_hand: bool,
-    pub cancel: &'a CancellationToken,
-    /// Of the last audit.
-    pub baseline: &'a [TopQuery],
-}
-
-/// One row of a check's query; see `checks.rs`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Row {
-    pub object: String,
-    pub identity: Option<String>,
-    pub issue: Option<String>,
-    pub evidence: Option<Map<String, Value>>,
-    pub fix: Option<String>,
-    pub job: Option<String>,
-    pub command: Option<String>,
-    /// What `schema_file` lacks.
-    pub file: Option<String>,
-    pub lock: Option<String>,
-    pub level: Option<Level>,
-    pub unknown: Option<String>,
-    pub probe: Option<String>,
-}
-
-/// What a check came to: rows, and what it could not say.
-#[derive(Debug, Default)]
-pub struct Seen {
-    pub rows: Vec<Row>,
-    pub unknown: Vec<String>,
-}
-
-impl Seen {
-    pub fn unknown(reason: impl Into<String>) -> Self {
-        Self { rows: Vec::new(), unknown: vec![reason.into()] }
-    }
-}
-
 /// Makes all checks, or one. An error is that the server went away.
-pub async fn look(scene: &Scene<'_>, only: Option<&Check>) -> Result<Document> {
-    let mut connection = session(scene).await?;
+pub async fn look(context: &AuditContext<'_>, only: Option<&Check>) -> Result<Document> {
+    let mut connection = session(context).await?;
     let server = Server::of(&mut connection).await?;
     let (in_recovery, statistics_since): (bool, Option<DateTime<Utc>>) = sqlx::query_as(
         "SELECT pg_is_in_recovery(), pg_stat_get_db_stat_reset_time(oid) FROM pg_database WHERE datname = current_database()",
@@ -97,13 +41,13 @@ pub async fn look(scene: &Scene<'_>, only: Option<&Check>) -> Result<Document> {
     let mut document = Document {
         format: FORMAT,
         pgtend_version: env!("CARGO_PKG_VERSION").to_owned(),
-        job: scene.job.to_owned(),
-        database: scene.database.to_owned(),
-        server: scene.settings.display(),
+        job: context.job.to_owned(),
+        database: context.database.to_owned(),
+        server: context.settings.display(),
         server_version: server.version,
         in_recovery,
-        started_at: scene.now,
-        finished_at: scene.now,
+        started_at: context.now,
+        finished_at: context.now,
         statistics_since,
         checks: Vec::new(),
         findings: Vec::new(),
@@ -113,17 +57,17 @@ pub async fn look(scene: &Scene<'_>, only: Option<&Check>) -> Result<Document> {
         notes: Vec::new(),
         top_queries: Vec::new(),
     };
-    let covered = covered(scene).await?;
+    let covered = covered(context).await?;
     let checks: Vec<&Check> = CHECKS.iter().filter(|check| only.is_none_or(|only| only.id == check.id)).collect();
-    let phase = scene.progress.phase("audit", None);
+    let phase = context.progress.phase("audit", None);
     for check in checks {
         let started = Instant::now();
         let seen = match &check.query {
             // It cleans up after itself when it is cancelled; the others leave nothing, and the server sees within two seconds that nobody waits.
-            Query::Drift => drift::look(scene, &mut connection, in_recovery).await,
+            Query::Drift => drift::look(context, &mut connection, in_recovery).await,
             query => tokio::select! {
-                seen = one(query, scene, &mut connection, &covered, &mut document.top_queries) => seen,
-                () = scene.cancel.cancelled() => Err(Fault::new(Kind::Cancelled, "cancelled").into()),
+                seen = one(query, context, &mut connection, &covered, &mut document.top_queries) => seen,
+                () = context.cancel.cancelled() => Err(Fault::new(Kind::Cancelled, "cancelled").into()),
             },
         };
         let seen = match seen {
@@ -137,7 +81,7 @@ pub async fn look(scene: &Scene<'_>, only: Option<&Check>) -> Result<Document> {
         };
         let elapsed = started.elapsed();
         tracing::debug!(check = check.id, "{} ms", elapsed.as_millis());
-        document.checks.push(note(check, seen, elapsed, scene, &mut document.findings));
+        document.checks.push(note(check, seen, elapsed, context, &mut document.findings));
     }
     document.finished_at = Utc::now();
     phase.done(&document.in_short());
@@ -146,25 +90,31 @@ pub async fn look(scene: &Scene<'_>, only: Option<&Check>) -> Result<Document> {
 
 async fn one(
     query: &Query,
-    scene: &Scene<'_>,
+    context: &AuditContext<'_>,
     connection: &mut PgConnection,
     covered: &Covered,
     top_queries: &mut Vec<TopQuery>,
-) -> Result<Seen> {
+) -> Result<CheckResult> {
     match query {
-        Query::Catalog(sql) => catalog(connection, scene, covered, sql).await,
+        Query::Catalog(sql) => catalog(connection, context, covered, sql).await,
         Query::Statements(sql) => match queries::view(connection).await? {
-            Some(view) => catalog(connection, scene, covered, &sql.replace(STATEMENTS, &view)).await,
-            None => Ok(Seen::unknown(queries::NOT_THERE)),
+            Some(view) => catalog(connection, context, covered, &sql.replace(STATEMENTS, &view)).await,
+            None => Ok(CheckResult::unknown(queries::NOT_THERE)),
         },
-        Query::Backup => backup::look(scene).await,
-        Query::TopQueries => queries::look(scene, connection, top_queries).await,
-        Query::Drift => Ok(Seen::default()),
+        Query::Backup => backup::look(context).await,
+        Query::TopQueries => queries::look(context, connection, top_queries).await,
+        Query::Drift => Ok(CheckResult::default()),
     }
 }
 
 /// Turns what a check has seen into findings and its own outcome.
-fn note(check: &Check, seen: Result<Seen>, elapsed: Duration, scene: &Scene<'_>, findings: &mut Vec<Finding>) -> Outcome {
+fn note(
+    check: &Check,
+    seen: Result<CheckResult>,
+    elapsed: Duration,
+    context: &AuditContext<'_>,
+    findings: &mut Vec<Finding>,
+) -> Outcome {
     let mut outcome = Outcome {
         check: check.id.to_owned(),
         state: State::Ok,
@@ -175,7 +125,7 @@ fn note(check: &Check, seen: Result<Seen>, elapsed: Duration, scene: &Scene<'_>,
     let seen = match seen {
         Ok(seen) => seen,
         Err(error) => {
-            let reason = unsayable(&error, scene.audit.check_timeout);
+            let reason = unsayable(&error, context.audit.check_timeout);
             outcome.state = if reason.is_some() { State::Unknown } else { State::Failed };
             outcome.reasons = vec![reason.unwrap_or_else(|| failure::in_a_line(&error))];
             return outcome;
@@ -189,7 +139,7 @@ fn note(check: &Check, seen: Result<Seen>, elapsed: Duration, scene: &Scene<'_>,
         }
     }
     let mut keys = HashSet::new();
-    for row in fold(check.id, rows) {
+    for row in group_tenants(check.id, rows) {
         let key = printable(&format!("{}:{}", check.id, row.identity.as_deref().unwrap_or(&row.object)));
         if !keys.insert(key.clone()) {
             continue;
@@ -213,7 +163,7 @@ fn note(check: &Check, seen: Result<Seen>, elapsed: Duration, scene: &Scene<'_>,
                 lock: row.lock.unwrap_or_else(|| check.lock.to_owned()),
             },
             change: None,
-            since: scene.now,
+            since: context.now,
             waiver: None,
         });
     }
@@ -230,7 +180,7 @@ fn note(check: &Check, seen: Result<Seen>, elapsed: Duration, scene: &Scene<'_>,
 }
 
 /// The same finding in many schemas (one for each tenant) is one: its key has `*` for the schema. Its SQL is that of all.
-fn fold(check: &str, rows: Vec<Row>) -> Vec<Row> {
+fn group_tenants(check: &str, rows: Vec<Row>) -> Vec<Row> {
     let mut folded: BTreeMap<(Option<Level>, String), Vec<Row>> = BTreeMap::new();
     let mut kept = Vec::new();
     for row in rows {
@@ -296,44 +246,21 @@ fn unsayable(error: &anyhow::Error, timeout: Duration) -> Option<String> {
     })
 }
 
-/// A connection on which nothing can be written, whatever is sent through it.
-pub async fn session(scene: &Scene<'_>) -> Result<PgConnection> {
-    let mut connection = scene.settings.connect().await?;
-    pg::set(&mut connection, "default_transaction_read_only", "on").await?;
-    Ok(connection)
-}
-
-/// A transaction for one query. Without nested loops: the lists of `prelude.sql` have no statistics, and over 2,000 tables the planner's guess
-/// costs 3.8 s where a hash join takes 0.1.
-pub async fn begin(connection: &mut PgConnection, scene: &Scene<'_>) -> Result<()> {
-    let settings = format!(
-        "BEGIN READ ONLY; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}; SET LOCAL search_path = pg_catalog, pg_temp;
-         SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL IntervalStyle = 'postgres'; SET LOCAL jit = off; SET LOCAL enable_nestloop = off",
-        scene.audit.check_timeout.as_millis(),
-        LOCK_TIMEOUT.as_millis()
-    );
-    pg::execute(connection, settings).await
-}
-
-pub async fn end(connection: &mut PgConnection) -> Result<()> {
-    pg::execute(connection, "ROLLBACK".to_owned()).await
-}
-
-async fn catalog(connection: &mut PgConnection, scene: &Scene<'_>, covered: &Covered, sql: &str) -> Result<Seen> {
+async fn catalog(connection: &mut PgConnection, context: &AuditContext<'_>, covered: &Covered, sql: &str) -> Result<CheckResult> {
     let prelude = include_str!("prelude.sql");
     let text = format!("{prelude}\nSELECT to_jsonb(f) FROM (\n{sql}\n) f LIMIT {}", ROWS_AT_MOST + 1);
-    begin(connection, scene).await?;
+    begin(connection, context).await?;
     let rows = pg::query(text)
-        .bind(scene.audit.statistics_age.as_secs_f64())
+        .bind(context.audit.statistics_age.as_secs_f64())
         .bind(&covered.tables)
-        .bind(scene.audit.idle_after.as_secs_f64())
+        .bind(context.audit.idle_after.as_secs_f64())
         .bind(&covered.columns)
-        .bind(scene.audit.store.as_ref().or(scene.config.stores.keys().next()))
+        .bind(context.audit.store.as_ref().or(context.config.stores.keys().next()))
         .fetch_all(&mut *connection)
         .await
         .map_err(pg::in_its_own_words)?;
     end(connection).await?;
-    let mut seen = Seen::default();
+    let mut seen = CheckResult::default();
     for row in rows {
         let value: Value = sqlx::Row::try_get(&row, 0)?;
         seen.rows.push(serde_json::from_value(value).context("a check's query has columns that are not its own")?);
@@ -342,12 +269,12 @@ async fn catalog(connection: &mut PgConnection, scene: &Scene<'_>, covered: &Cov
         seen.rows.truncate(ROWS_AT_MOST);
         seen.unknown.push(format!("only the first {ROWS_AT_MOST} are listed"));
     }
-    probe(connection, scene, &mut seen).await?;
+    probe(connection, context, &mut seen).await?;
     Ok(seen)
 }
 
 /// Asks the tables themselves, where the catalog only suspects. One that cannot be asked is unknown.
-async fn probe(connection: &mut PgConnection, scene: &Scene<'_>, seen: &mut Seen) -> Result<()> {
+async fn probe(connection: &mut PgConnection, context: &AuditContext<'_>, seen: &mut CheckResult) -> Result<()> {
     let mut kept = Vec::new();
     for (index, mut row) in std::mem::take(&mut seen.rows).into_iter().enumerate() {
         let Some(sql) = row.probe.take().filter(|_| row.unknown.is_none()) else {
@@ -359,7 +286,7 @@ async fn probe(connection: &mut PgConnection, scene: &Scene<'_>, seen: &mut Seen
             kept.push(row);
             continue;
         }
-        begin(connection, scene).await?;
+        begin(connection, context).await?;
         let answer = pg::fetch_text(connection, sql).await;
         end(connection).await?;
         match answer {
@@ -367,7 +294,7 @@ async fn probe(connection: &mut PgConnection, scene: &Scene<'_>, seen: &mut Seen
             Ok(Some(text)) => {
                 row.evidence.get_or_insert_default().insert("measured".to_owned(), text.into());
             }
-            Err(error) => match unsayable(&error, scene.audit.check_timeout) {
+            Err(error) => match unsayable(&error, context.audit.check_timeout) {
                 Some(reason) => row.unknown = Some(format!("{}: {reason}", row.object)),
                 None => return Err(error.context(format!("looking into {}", row.object))),
             },
@@ -387,10 +314,10 @@ struct Covered {
     columns: Vec<String>,
 }
 
-async fn covered(scene: &Scene<'_>) -> Result<Covered> {
-    let mut connection = session(scene).await?;
+async fn covered(context: &AuditContext<'_>) -> Result<Covered> {
+    let mut connection = session(context).await?;
     let mut covered = Covered::default();
-    for job in scene.others.iter().filter(|job| job.enabled && job.runs_on(scene.database)) {
+    for job in context.others.iter().filter(|job| job.enabled && job.runs_on(context.database)) {
         let (table, column) = match &job.does {
             Does::Retention { table } | Does::Partition { table } => (table, None),
             Does::Compress { table, column } => (table, Some(column)),
@@ -430,9 +357,9 @@ mod tests {
             ..Row::default()
         };
         let nine: Vec<Row> = (0..9).map(|schema| row(schema, "users")).collect();
-        assert_eq!(fold("c", nine).len(), 9);
+        assert_eq!(group_tenants("c", nine).len(), 9);
         let rows = (0..10).map(|schema| row(schema, "users")).chain([row(0, "docs")]).collect();
-        let folded = fold("c", rows);
+        let folded = group_tenants("c", rows);
         let identities: Vec<_> = folded.iter().map(|row| row.identity.as_deref().unwrap_or(&row.object)).collect();
         assert_eq!(identities, ["t00.docs", "*.users"]);
         assert_eq!(folded[1].fix.as_deref().unwrap().lines().count(), 10);

@@ -5,6 +5,7 @@
 //! which counts as none and is deleted.
 
 pub mod checks;
+pub mod context;
 pub mod document;
 mod keys;
 mod plan;
@@ -16,7 +17,7 @@ pub mod html;
 mod look;
 pub mod markdown;
 mod queries;
-mod shelf;
+mod store;
 
 pub use plan::Plan;
 
@@ -32,8 +33,7 @@ use sqlx::PgConnection;
 use self::checks::{CHECKS, Check};
 use self::compare::Previous;
 use self::document::{Finding, State};
-use self::look::Scene;
-use self::shelf::Shelf;
+use self::store::AuditStore;
 use crate::base::fault::{Fault, Kind};
 use crate::base::units::{self};
 use crate::config::Config;
@@ -42,6 +42,7 @@ use crate::ledger::{Filter, Ledger};
 use crate::pg::Server;
 use crate::pg::failure;
 use crate::store::Store;
+use crate::task::audit::context::AuditContext;
 use crate::work::{Other, RunContext, Work};
 
 /// In the ledger: on the status page, and without a store for the next audit to compare with.
@@ -54,13 +55,13 @@ impl Work for Audit {
     async fn plan(&self, run: &RunContext<'_>) -> Result<Plan> {
         let mut connection = run.settings.connect().await?;
         let server = Server::of(&mut connection).await?;
-        let shelf = self.shelf(run.config, run.database, run.job.name).await?;
-        let (previous, unread) = self.previous(run.config, shelf.as_ref(), run.database, run.job.name).await;
+        let audits = self.audit_store(run.config, run.database, run.job.name).await?;
+        let (previous, unread) = self.previous(run.config, audits.as_ref(), run.database, run.job.name).await;
         let mut writes: Vec<String> = unread.into_iter().collect();
         if let Some(file) = &self.schema_file {
             writes.push(format!("loads {} into a scratch database, which is dropped at once", file.display()));
         }
-        match (&shelf, &self.store) {
+        match (&audits, &self.store) {
             (Some(_), Some(name)) => writes
                 .push(format!("writes its report to store {name} as JSON, Markdown and HTML, and keeps the last {}", self.keep)),
             _ => writes.push("writes no report: there is no `store`".to_owned()),
@@ -76,11 +77,11 @@ impl Work for Audit {
     }
 
     async fn apply(&self, run: &RunContext<'_>, _plan: Plan) -> Result<Report> {
-        let shelf = run.or_cancelled(self.shelf(run.config, run.database, run.job.name)).await?;
-        let previous = async { Ok(self.previous(run.config, shelf.as_ref(), run.database, run.job.name).await) };
+        let audits = run.or_cancelled(self.audit_store(run.config, run.database, run.job.name)).await?;
+        let previous = async { Ok(self.previous(run.config, audits.as_ref(), run.database, run.job.name).await) };
         let (previous, unread) = run.or_cancelled(previous).await?;
         let baseline = previous.as_ref().map(|previous| previous.top_queries.clone()).unwrap_or_default();
-        let scene = Scene {
+        let context = AuditContext {
             audit: self,
             config: run.config,
             others: run.others,
@@ -93,15 +94,15 @@ impl Work for Audit {
             cancel: &run.cancel,
             baseline: &baseline,
         };
-        let mut document = look::look(&scene, None).await?;
-        compare::settle(&mut document, previous, &self.waive, Utc::now().date_naive());
+        let mut document = look::look(&context, None).await?;
+        compare::compare_with_previous(&mut document, previous, &self.waive, Utc::now().date_naive());
         document.notes.extend(unread);
-        let mut report = report(&document, shelf.is_none());
-        if let Some(shelf) = &shelf {
-            let location = run.or_cancelled(shelf.put(&document)).await?;
+        let mut report = report(&document, audits.is_none());
+        if let Some(audits) = &audits {
+            let location = run.or_cancelled(audits.put(&document)).await?;
             report.summary += &format!("; {location}");
             report.fact("report", location);
-            let pruned = run.or_cancelled(shelf.prune(self.keep, &document)).await?;
+            let pruned = run.or_cancelled(audits.prune(self.keep, &document)).await?;
             report.fact("pruned_audits", pruned.deleted);
             report.warnings.extend(pruned.left.into_iter().map(|left| format!("an old audit stays: {left}")));
         }
@@ -151,23 +152,23 @@ impl Audit {
         })
     }
 
-    async fn shelf(&self, config: &Config, database: &str, job: &str) -> Result<Option<Shelf>> {
+    async fn audit_store(&self, config: &Config, database: &str, job: &str) -> Result<Option<AuditStore>> {
         let Some(name) = &self.store else { return Ok(None) };
         let configured = config.stores.get(name).context("the store is configured")?;
         let store = Store::open(configured).await.with_context(|| format!("store `{name}`"))?;
-        Ok(Some(Shelf::new(store, database, job)))
+        Ok(Some(AuditStore::new(store, database, job)))
     }
 
     /// The last audit in the store; without a store, what the ledger has kept of it. One that cannot be read is no reason not to look: it is said.
     async fn previous(
         &self,
         config: &Config,
-        shelf: Option<&Shelf>,
+        audits: Option<&AuditStore>,
         database: &str,
         job: &str,
     ) -> (Option<Previous>, Option<String>) {
-        let read = match shelf {
-            Some(shelf) => shelf.last().await.map(|(document, unread)| (document.map(Previous::from), unread)),
+        let read = match audits {
+            Some(audits) => audits.last().await.map(|(document, unread)| (document.map(Previous::from), unread)),
             None => previous_of_ledger(config, database, job).await.map(|previous| (previous, Vec::new())),
         };
         match read {
@@ -187,7 +188,7 @@ impl Audit {
 }
 
 /// An audit by hand: with what `own`, the database's [audit] job, says where there is one. It writes nothing, and is not in the ledger.
-pub async fn by_hand(
+pub async fn manual(
     config: &Config,
     others: &[Other],
     own: Option<(String, Audit)>,
@@ -200,15 +201,15 @@ pub async fn by_hand(
     let settings = configured.settings().with_context(|| format!("database `{database}`"))?;
     let (job, audit) = own.unwrap_or_else(|| ("by hand".to_owned(), Audit::default()));
     // Nothing is stored: a store that is away is no reason not to look.
-    let (previous, unread) = match audit.shelf(config, database, &job).await {
-        Ok(Some(shelf)) if !shelf.store.is_there() => {
-            (None, Some(format!("compared with nothing: there is no {}", shelf.store.location(""))))
+    let (previous, unread) = match audit.audit_store(config, database, &job).await {
+        Ok(Some(audits)) if !audits.store.is_there() => {
+            (None, Some(format!("compared with nothing: there is no {}", audits.store.location(""))))
         }
-        Ok(shelf) => audit.previous(config, shelf.as_ref(), database, &job).await,
+        Ok(audits) => audit.previous(config, audits.as_ref(), database, &job).await,
         Err(error) => (None, Some(format!("compared with nothing: {}", failure::in_a_line(&error)))),
     };
     let baseline = previous.as_ref().map(|previous| previous.top_queries.clone()).unwrap_or_default();
-    let scene = Scene {
+    let context = AuditContext {
         audit: &audit,
         config,
         others,
@@ -221,12 +222,12 @@ pub async fn by_hand(
         cancel,
         baseline: &baseline,
     };
-    let mut document = look::look(&scene, only).await?;
+    let mut document = look::look(&context, only).await?;
     let previous = previous.map(|mut previous| {
         previous.findings.retain(|finding| only.is_none_or(|only| only.id == finding.check));
         previous
     });
-    compare::settle(&mut document, previous, &audit.waive, Utc::now().date_naive());
+    compare::compare_with_previous(&mut document, previous, &audit.waive, Utc::now().date_naive());
     document.notes.extend(unread);
     Ok((audit, document))
 }

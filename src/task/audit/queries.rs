@@ -6,8 +6,9 @@ use anyhow::Result;
 use serde_json::json;
 use sqlx::PgConnection;
 
+use super::context;
+use super::context::{AuditContext, CheckResult, Row};
 use super::document::TopQuery;
-use super::look::{self, Row, Scene, Seen};
 use crate::base::units;
 use crate::pg;
 
@@ -33,9 +34,9 @@ pub async fn view(connection: &mut PgConnection) -> Result<Option<String>> {
     Ok(Some(view))
 }
 
-pub async fn look(scene: &Scene<'_>, connection: &mut PgConnection, top: &mut Vec<TopQuery>) -> Result<Seen> {
-    let Some(view) = view(connection).await? else { return Ok(Seen::unknown(NOT_THERE)) };
-    look::begin(connection, scene).await?;
+pub async fn look(context: &AuditContext<'_>, connection: &mut PgConnection, top: &mut Vec<TopQuery>) -> Result<CheckResult> {
+    let Some(view) = view(connection).await? else { return Ok(CheckResult::unknown(NOT_THERE)) };
+    context::begin(connection, context).await?;
     // Statements with constants replaced only: utility statements stand there as they were typed, passwords and all. Those of others are hidden
     // from who is no member of pg_read_all_stats.
     let sql = format!(
@@ -48,8 +49,8 @@ pub async fn look(scene: &Scene<'_>, connection: &mut PgConnection, top: &mut Ve
     let found = pg::fetch_all_as::<TopQuery>(connection, sql).await?;
     let hidden =
         pg::fetch_text(connection, format!("SELECT count(*)::text FROM {view} WHERE query = '<insufficient privilege>'")).await?;
-    look::end(connection).await?;
-    let mut seen = Seen { rows: slower(scene.baseline, &found), unknown: Vec::new() };
+    context::end(connection).await?;
+    let mut seen = CheckResult { rows: slower(context.baseline, &found), unknown: Vec::new() };
     if let Some(hidden) = hidden.filter(|hidden| hidden != "0") {
         seen.unknown.push(format!(
             "{} of other roles hidden: GRANT pg_monitor",

@@ -3,10 +3,10 @@
 use anyhow::{Context as _, Result};
 use sqlx::postgres::PgConnection;
 
-use super::key::folder;
 use crate::ledger::{self, Ledger};
 use crate::pg;
 use crate::store::Store;
+use crate::store::key::folder;
 use crate::store::lease::{self, Lease, Seen, Taken};
 
 /// The lock object of a folder that no ledger guards.
@@ -20,7 +20,7 @@ pub enum Guard {
     /// The job's lock in the ledger, which the runner holds: a run that loses it is cancelled.
     Ledger,
     /// The same lock, taken by a command: it ends with this connection.
-    LedgerByHand(Box<PgConnection>),
+    LedgerManual(Box<PgConnection>),
     Lease(Lease),
 }
 
@@ -44,7 +44,7 @@ pub async fn ask(store: &Store, database: &str, job: &str, has_ledger: bool, see
 }
 
 /// The same for a command, which holds no lock of a run.
-pub async fn ask_by_hand(store: &Store, ledger: Option<&Ledger>, database: &str, job: &str) -> Asked {
+pub async fn ask_manual(store: &Store, ledger: Option<&Ledger>, database: &str, job: &str) -> Asked {
     let Some(ledger) = ledger else { return ask(store, database, job, false, None).await };
     let locked = async {
         let mut connection = ledger.connect().await?;
@@ -52,7 +52,7 @@ pub async fn ask_by_hand(store: &Store, ledger: Option<&Ledger>, database: &str,
         anyhow::Ok(is_locked.then_some(connection))
     };
     match locked.await {
-        Ok(Some(connection)) => Asked::Granted(Guard::LedgerByHand(Box::new(connection))),
+        Ok(Some(connection)) => Asked::Granted(Guard::LedgerManual(Box::new(connection))),
         Ok(None) => Asked::Refused("a run of the job is under way, and holds its lock in the ledger".to_owned()),
         Err(error) => Asked::Refused(format!("the job's lock in the ledger cannot be taken: {error:#}")),
     }
@@ -74,7 +74,7 @@ impl Guard {
     pub async fn check(&mut self) -> Result<()> {
         match self {
             Self::Ledger => Ok(()),
-            Self::LedgerByHand(connection) => {
+            Self::LedgerManual(connection) => {
                 sqlx::query("SELECT 1").execute(&mut **connection).await.context("the lock in the ledger is lost")?;
                 Ok(())
             }

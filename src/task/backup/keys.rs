@@ -2,12 +2,11 @@
 
 use super::keep::Keep;
 use super::manifest;
-use super::verify::Verify;
 use crate::base::units::Span;
 use crate::config::checker::Checker;
 use crate::members::compress::Compression;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use toml::Spanned;
 
@@ -118,4 +117,16 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
         lock_wait_timeout: written.lock_wait_timeout.unwrap_or(Span(Duration::from_secs(60))),
         give_way: written.give_way,
     })
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Verify {
+    /// Every byte is read back, hashed, decoded and counted.
+    #[default]
+    Checksum,
+    /// That, and a restore into a scratch database with every table counted.
+    Restore,
+    /// Nothing: `backups verify` is run elsewhere. A set that nobody has read fills no place of `keep`.
+    None,
 }

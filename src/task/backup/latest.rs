@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::series::Identity;
+use super::identity::Identity;
 use super::set::Set;
 use super::verdict::Bytes;
 

@@ -13,7 +13,6 @@ use super::foreign_key::ForeignKey;
 use super::left_out::Made;
 use super::manifest::Manifest;
 use super::refusal::{self, Doing, Refusal};
-use super::restore::Target;
 use super::rewrite::{self, Fate};
 use super::script::{Entry, Step, Steps};
 use super::session::{self, Copied, Session, Silence};
@@ -381,4 +380,12 @@ fn is_undefined(refusal: &Refusal) -> bool {
 
 fn of_ours(error: &anyhow::Error) -> Refusal {
     Refusal { kind: failure::kind_of(error), sql_state: pg::sql_state(error), message: failure::in_a_line(error) }
+}
+
+/// Where the dump goes.
+pub struct Target<'a> {
+    pub settings: &'a pg::Settings,
+    pub choices: &'a Choices,
+    /// All in one transaction, committed after the proof. The database must be empty.
+    pub in_transaction: bool,
 }

@@ -6,11 +6,12 @@ use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::series::Identity;
-use super::set::SetName;
+use super::identity::Identity;
+use super::set_name::SetName;
 use crate::base::bounds::{self, Bounded};
 use crate::base::process_identity::ProcessIdentity;
-use crate::store::{Precondition, Store};
+use crate::store::Precondition;
+use crate::store::Store;
 
 pub const RUN: &str = "run.json";
 pub const DELETING: &str = "deleting.json";

@@ -6,11 +6,13 @@
 //! What is hidden from the documentation is for `fuzz/`.
 
 pub mod choices;
+mod context;
 mod counts;
 mod dump;
 pub mod facts;
 mod foreign_key;
 pub mod guard;
+pub mod identity;
 pub mod keep;
 mod keys;
 mod lacks;
@@ -40,6 +42,7 @@ pub mod restore;
 #[doc(hidden)]
 pub mod rewrite;
 mod rows_end;
+pub mod rules;
 #[doc(hidden)]
 pub mod scan;
 pub mod scratch;
@@ -48,6 +51,7 @@ pub mod script;
 pub mod series;
 mod session;
 pub mod set;
+pub mod set_name;
 pub mod standby;
 pub mod stream;
 pub mod sweep;
@@ -58,12 +62,13 @@ pub mod verify;
 mod waiters;
 mod why;
 
-pub use keys::{Backup, Written, resolve};
+pub use context::{open_store, tools_for};
+
+pub use keys::{Backup, Verify, Written, resolve};
 
 pub use crate::members::compress::Compression;
 pub use keep::Keep;
 pub use plan::Plan;
-pub use verify::Verify;
 
 use std::time::Duration;
 
@@ -72,8 +77,8 @@ use chrono::{DateTime, Utc};
 
 use self::guard::Asked;
 use self::markers::RunMarker;
-use self::series::{Identity, Series};
-use self::set::{Set, SetName};
+use self::series::Series;
+use self::set::Set;
 use self::verdict::Bytes;
 use self::verify::Verified;
 use crate::base::process_identity::ProcessIdentity;
@@ -81,10 +86,10 @@ use crate::base::units::{self};
 use crate::config::Config;
 use crate::ledger::report::{Report, Unfinished};
 use crate::pg;
-use crate::pg::client_tools::Tools;
 use crate::pg::failure;
 use crate::store::key;
 use crate::store::{Store, lease};
+use crate::task::backup::identity::Identity;
 use crate::work::{Does, Other, RunContext, Work};
 
 /// Sets of which nothing is known that a run reads before it prunes. Each costs the reading of a dump; the next run goes on.
@@ -213,16 +218,16 @@ impl Backup {
         keep: &Keep,
         seen: Option<&lease::Seen>,
         run: &RunContext<'_>,
-    ) -> Result<prune::Pruned> {
+    ) -> Result<rules::Pruned> {
         let (database, job) = (run.database, run.job.name);
         if !plan.deletes_nothing.is_empty() {
-            return Ok(prune::Pruned::default());
+            return Ok(rules::Pruned::default());
         }
         let mut guard = match guard::ask(store, database, job, run.run_id.is_some(), seen).await {
             Asked::Granted(guard) => guard,
             Asked::Refused(why) => anyhow::bail!("{why}"),
         };
-        let rules = prune::Rules {
+        let rules = rules::Rules {
             keep,
             zone: run.job.timezone,
             now: Utc::now(),
@@ -256,11 +261,6 @@ impl Backup {
     }
 }
 
-pub async fn open_store(run: &RunContext<'_>, name: &str) -> Result<Store> {
-    let configured = run.config.stores.get(name).with_context(|| format!("the configuration has no store `{name}`"))?;
-    Store::open(configured).await.with_context(|| format!("store `{name}`"))
-}
-
 fn report_on(set: &Set, store: &Store, plan: &Plan) -> Report {
     let manifest = &set.manifest;
     let mut report = Report { warnings: manifest.warnings.clone(), ..Report::default() };
@@ -284,16 +284,6 @@ fn report_on(set: &Set, store: &Store, plan: &Plan) -> Report {
         report.fact("last_good_set_age_seconds", age);
     }
     report
-}
-
-/// A name that no set has yet: two runs may start within one second.
-fn free_name(database: &str, job: &str, taken: &[SetName], now: chrono::DateTime<Utc>) -> SetName {
-    let mut name = SetName::new(database, job, now);
-    // Nor older than one that had to take a later second: the newest set is the one that was made last.
-    while taken.iter().any(|other| (0..=60).contains(&(other.taken_at - name.taken_at).num_seconds())) {
-        name.taken_at += chrono::Duration::seconds(1);
-    }
-    name
 }
 
 /// When the newest intact set of `database` was taken, of all backup jobs that name it. A set with filters is not a backup of the
@@ -332,11 +322,4 @@ pub async fn identity_of(config: &Config, database: &str) -> Result<Option<Ident
     let settings = configured.settings().with_context(|| format!("database `{database}`"))?;
     let mut connection = settings.connect().await.with_context(|| format!("database `{database}`"))?;
     Ok(Identity::of(&facts::server(&mut connection, &settings).await?))
-}
-
-/// The client tools for a server of that major version.
-pub async fn tools_for(run: &RunContext<'_>, major: u32) -> Result<Tools> {
-    crate::pg::client_tools::find(run.config.tools.bin_dir.as_deref(), major)
-        .await
-        .with_context(|| format!("database `{}`", run.database))
 }

@@ -3,7 +3,7 @@
 //!
 //! It is a first fence, of lists of what is written (pg_dump.c of 14 to 18, without --create and --clean). What a dump holds by right
 //! runs as well: functions, in defaults, indexes and materialized views. Against those helps a role without rights of its own, and a
-//! signed manifest (docs/operations.md, "What pgtend trusts").
+//! signed manifest (docs/explanation/trust.md).
 
 use super::own_bytes;
 use super::tokens::{Kind, Statement};

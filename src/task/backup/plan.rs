@@ -8,17 +8,22 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::postgres::PgConnection;
 
+use super::context::free_name;
 use super::facts::ServerFacts;
+use super::identity::Identity;
 use super::keep::{Candidate, Decision};
 use super::keys::Backup;
+use super::keys::Verify;
 use super::latest;
-use super::prune::{self, Rules};
-use super::series::{Identity, Series};
-use super::set::{self, Listing, Set, SetName};
+use super::rules;
+use super::rules::Rules;
+use super::series::Series;
+use super::set::{self, Listing, Set};
+use super::set_name::SetName;
+use super::standby;
 use super::sweep::{self, Leftover};
 use super::verdict::Bytes;
-use super::verify::Verify;
-use super::{facts, free_name, readiness, scratch, standby, why};
+use super::{facts, readiness, scratch};
 use crate::base::units;
 use crate::ledger;
 use crate::pg;
@@ -70,7 +75,7 @@ impl State {
             notes: vec![format!("what the dump needs could not be looked at: {}", failure::in_a_line(&error))],
             ..readiness::Found::default()
         });
-        let recovery_conflicts = why::recovery_conflicts(&mut connection).await.unwrap_or_default();
+        let recovery_conflicts = standby::recovery_conflicts(&mut connection).await.unwrap_or_default();
         let known_settings = if tools.major > major { Some(facts::setting_names(&mut connection).await?) } else { None };
 
         let store = super::open_store(run, &backup.store).await?;
@@ -226,7 +231,7 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
                 fills: !run.by_hand,
                 pinned: vec!["made by this run".to_owned()],
             };
-            prune::decide(&state.listing, &rules, Some((own, &backup.filters)))
+            rules::decide(&state.listing, &rules, Some((own, &backup.filters)))
         }
         None => Vec::new(),
     };

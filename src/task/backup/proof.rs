@@ -9,8 +9,12 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 
 use super::keep::Decision;
-use super::prune::{self, Pruned, Rules};
-use super::set::{Listing, Set, SetName};
+use super::read_back;
+use super::rules;
+use super::rules::{Pruned, Rules};
+use super::set;
+use super::set::{Listing, Set};
+use super::set_name::SetName;
 use super::verdict::{Bytes, BytesCheck};
 use crate::base::progress::Progress;
 use crate::store::Store;
@@ -44,7 +48,7 @@ pub async fn decide(
     progress: &Progress,
     pruned: &mut Pruned,
 ) -> Result<Vec<Decision>> {
-    let mut decisions = prune::decide(listing, rules, None);
+    let mut decisions = rules::decide(listing, rules, None);
     if !store.has_sign_key() {
         return Ok(decisions);
     }
@@ -61,10 +65,10 @@ pub async fn decide(
             continue;
         };
         if let Some(set) = listing.sets.iter_mut().find(|set| set.name.to_string() == next) {
-            prune::check_one(store, set, progress, pruned).await;
+            check_one(store, set, progress, pruned).await;
         }
         tried.insert(next);
-        decisions = prune::decide(listing, rules, None);
+        decisions = rules::decide(listing, rules, None);
     }
     for decision in decisions.iter_mut().filter(|decision| goes(decision) && stay.contains(&decision.name)) {
         decision.keep = true;
@@ -84,7 +88,7 @@ fn goes_by_what_is_known(store: &Store, listing: &Listing, rules: &Rules<'_>, na
     if listing.sets.iter().any(|set| is_it(set) && set.verification.verdict() == Bytes::Damaged && !is_known(store, set)) {
         return false;
     }
-    let decisions = prune::decide_by(listing, rules, None, &|set| is_it(set) || is_known(store, set));
+    let decisions = rules::decide_by(listing, rules, None, &|set| is_it(set) || is_known(store, set));
     decisions.iter().any(|decision| decision.name == name && goes(decision))
 }
 
@@ -110,4 +114,24 @@ fn next_to_read(
             set.verification.verdict() == Bytes::Intact && set.manifest.filters == itself.manifest.filters && may_help(set)
         })
         .map(|set| set.name.to_string())
+}
+
+/// Reads a set back, and records what was found. A read that led to nothing is a warning.
+pub(super) async fn check_one(store: &Store, set: &mut Set, progress: &Progress, pruned: &mut Pruned) {
+    let name = set.name.to_string();
+    let phase = progress.phase("verify", Some(set.manifest.dump.bytes));
+    match read_back::check(store, set, &phase).await {
+        Ok(check) => {
+            phase.done(&format!("{name}: {}", check.verdict.name()));
+            remember(store, &set.name, &check);
+            set.verification.record_bytes(check);
+            if let Err(error) = set::write_verification(store, set).await {
+                pruned.warnings.push(format!("what was found of set {name} is not recorded: {error:#}"));
+            }
+            if set.verification.verdict() == Bytes::Damaged {
+                pruned.warnings.push(format!("set {name} is damaged"));
+            }
+        }
+        Err(error) => pruned.warnings.push(format!("set {name} could not be read, and stays: {error:#}")),
+    }
 }

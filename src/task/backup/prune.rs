@@ -1,106 +1,17 @@
 //! Deletes the sets that no rule keeps: of the own series only, under a guard, each marked before it goes.
 
+use crate::task::backup::proof::check_one;
+use crate::task::backup::rules::{Pruned, Rules, decide};
 use anyhow::{Context as _, Result};
-use chrono::{DateTime, Utc};
-use chrono_tz::Tz;
+use chrono::Utc;
 
 use super::guard::Guard;
-use super::keep::{self, Candidate, Decision, Keep};
-use super::manifest::Filters;
 use super::markers::{self, DELETING, DeletingMarker, HOLD, LOSS_HOLD, RUN};
-use super::series::{Identity, Series};
-use super::set::{self, GLOBALS, Listing, MANIFEST, Set, SetName, VERIFICATION};
-use super::verdict::Bytes;
-use super::{proof, read_back};
+use super::proof;
+use super::set::{self, GLOBALS, Listing, MANIFEST, Set, VERIFICATION};
 use crate::base::process_identity::ProcessIdentity;
 use crate::base::progress::Progress;
 use crate::store::Store;
-
-/// What decides beside the sets themselves.
-#[derive(Clone, Debug)]
-pub struct Rules<'a> {
-    pub keep: &'a Keep,
-    pub zone: Tz,
-    pub now: DateTime<Utc>,
-    /// Whose sets these are; None where the server does not say, or nobody is asked.
-    pub identity: Option<&'a Identity>,
-    pub series: &'a Series,
-    /// The set of the run that asks.
-    pub own: Option<&'a SetName>,
-    /// Sets made by hand fill no places then.
-    pub has_schedule: bool,
-}
-
-impl Rules<'_> {
-    fn candidate(&self, set: &Set) -> Candidate {
-        let mut pinned = Vec::new();
-        if self.own == Some(&set.name) {
-            pinned.push("made by this run".to_owned());
-        }
-        pinned.extend(set.held(self.now).map(|hold| match hold.until == DateTime::<Utc>::MAX_UTC {
-            true => hold.reason.clone(),
-            false => format!("held until {}: {}", hold.until.format("%Y-%m-%d"), hold.reason),
-        }));
-        let is_from_the_future = set.is_from_the_future(self.now);
-        if is_from_the_future {
-            pinned.push("dated in the future: a clock was wrong".to_owned());
-        }
-        Candidate {
-            name: set.name.to_string(),
-            taken_at: set.name.taken_at,
-            bytes: set.verification.verdict(),
-            damaged_at: set.verification.damaged_at(),
-            was_restored: set.verification.was_restored(),
-            fills: !is_from_the_future && (!self.has_schedule || !set.manifest.by_hand),
-            pinned,
-        }
-    }
-
-    /// The sets that these rules are about.
-    pub fn own_sets<'s>(&self, listing: &'s Listing) -> impl Iterator<Item = &'s Set> {
-        listing.sets.iter().filter(|set| self.series.unites(self.identity, set))
-    }
-}
-
-/// Pure. One that will be there is said with `with`, and what its job leaves out. Sets that hold a part of the database are none of
-/// those that hold all of it, nor of another part: each kind has the places of the rules to itself.
-pub fn decide(listing: &Listing, rules: &Rules<'_>, with: Option<(Candidate, &Filters)>) -> Vec<Decision> {
-    decide_by(listing, rules, with, &|_| true)
-}
-
-/// The same, where a set is intact only if that is believed, and unknown otherwise.
-pub(super) fn decide_by(
-    listing: &Listing,
-    rules: &Rules<'_>,
-    with: Option<(Candidate, &Filters)>,
-    is_believed: &dyn Fn(&Set) -> bool,
-) -> Vec<Decision> {
-    let mut kinds: Vec<(&Filters, Vec<Candidate>)> = Vec::new();
-    let listed = rules.own_sets(listing).map(|set| {
-        let mut candidate = rules.candidate(set);
-        if candidate.bytes == Bytes::Intact && !is_believed(set) {
-            candidate.bytes = Bytes::Unknown;
-        }
-        (candidate, &set.manifest.filters)
-    });
-    for (candidate, filters) in listed.chain(with) {
-        match kinds.iter_mut().find(|(kind, _)| *kind == filters) {
-            Some((_, candidates)) => candidates.push(candidate),
-            None => kinds.push((filters, vec![candidate])),
-        }
-    }
-    let decided = kinds.iter().flat_map(|(_, candidates)| keep::decide(candidates, rules.keep, rules.zone, rules.now));
-    let mut decisions: Vec<Decision> = decided.collect();
-    decisions.sort_by(|a, b| b.name.cmp(&a.name));
-    decisions
-}
-
-#[derive(Debug, Default)]
-pub struct Pruned {
-    pub sets: Vec<String>,
-    pub warnings: Vec<String>,
-    pub decisions: Vec<Decision>,
-}
 
 /// Lists anew, since what was planned may have changed; reads up to `checks_most` sets of which nothing is known, newest first; and
 /// deletes. What cannot be deleted is a warning.
@@ -166,26 +77,6 @@ async fn check_unknown(
     Ok(())
 }
 
-/// Reads a set back, and records what was found. A read that led to nothing is a warning.
-pub(super) async fn check_one(store: &Store, set: &mut Set, progress: &Progress, pruned: &mut Pruned) {
-    let name = set.name.to_string();
-    let phase = progress.phase("verify", Some(set.manifest.dump.bytes));
-    match read_back::check(store, set, &phase).await {
-        Ok(check) => {
-            phase.done(&format!("{name}: {}", check.verdict.name()));
-            proof::remember(store, &set.name, &check);
-            set.verification.record_bytes(check);
-            if let Err(error) = set::write_verification(store, set).await {
-                pruned.warnings.push(format!("what was found of set {name} is not recorded: {error:#}"));
-            }
-            if set.verification.verdict() == Bytes::Damaged {
-                pruned.warnings.push(format!("set {name} is damaged"));
-            }
-        }
-        Err(error) => pruned.warnings.push(format!("set {name} could not be read, and stays: {error:#}")),
-    }
-}
-
 /// Marks the set as going; then its dump goes, the manifest and the rest, the marks last. A dump that cannot be deleted (a legal hold
 /// on it alone) keeps all of its set. What is left by a kill is a set, or has the mark and no dump: that the next sweep takes.
 async fn delete(store: &Store, set: &Set, reasons: &[String]) -> Result<()> {
@@ -214,10 +105,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::task::backup::identity::Identity;
+    use crate::task::backup::keep::Keep;
     use crate::task::backup::latest::{self, Choice};
     use crate::task::backup::manifest::tests::manifest;
     use crate::task::backup::series::Accepted;
+    use crate::task::backup::series::Series;
+    use crate::task::backup::set_name::SetName;
+    use crate::task::backup::verdict::Bytes;
     use crate::task::backup::verdict::{BytesCheck, Verification};
+    use chrono::{DateTime, Utc};
+    use chrono_tz::Tz;
 
     const HOSTS: [&str; 2] = ["7", "8"];
 

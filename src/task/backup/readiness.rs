@@ -6,8 +6,9 @@ use sqlx::postgres::PgConnection;
 
 use super::facts::ServerFacts;
 use super::keys::Backup;
+use super::keys::Verify;
 use super::patterns::Patterns;
-use super::{Verify, lacks, psql_reads, scratch, standby};
+use super::{lacks, psql_reads, scratch, standby};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::pg::failure;

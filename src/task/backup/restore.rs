@@ -1,6 +1,7 @@
 //! A set's dump on its way into a server: read from the store, proved and run at once, in a session of ours. All of it is
 //! there in the end or nothing is, and the proof comes first: SHA-256, members, trailer, and every table's count.
 
+use crate::task::backup::load::Target;
 use std::io;
 
 use anyhow::{Context as _, Result};
@@ -16,10 +17,9 @@ use super::read_back;
 pub use super::refusal::Refusal;
 use super::script::{Script, Steps};
 use super::set::Set;
-use crate::base::captured;
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
-use crate::pg;
+use crate::base::tool_output;
 use crate::store::Store;
 
 /// Between reading and the server: the steps of a piece that was decoded, of 256 KiB, at a time. Singly, two threads would wake
@@ -48,14 +48,6 @@ impl Restored {
     pub fn is_complete(&self) -> bool {
         self.problems.is_empty() && self.refusal.is_none()
     }
-}
-
-/// Where the dump goes.
-pub struct Target<'a> {
-    pub settings: &'a pg::Settings,
-    pub choices: &'a Choices,
-    /// All in one transaction, committed after the proof. The database must be empty.
-    pub in_transaction: bool,
 }
 
 /// Runs the set's dump in a session on the target. An error is the store's, or this host's, or of the connection before
@@ -110,7 +102,7 @@ async fn load(store: &Store, set: &Set, target: &Target<'_>, phase: &Phase) -> R
     let mut loading = JoinSet::new();
     loading.spawn(async move {
         // A GRANT or REVOKE that this role may not make is a warning to the server.
-        let (loaded, notices) = captured::notices(loader.run(Steps::of(steps))).await;
+        let (loaded, notices) = tool_output::notices(loader.run(Steps::of(steps))).await;
         let warnings = notices.into_iter().filter(|notice| notice.is_warning);
         loader.notes.extend(warnings.map(|notice| format!("the server warned: {}", notice.message)));
         (loader, loaded)

@@ -2,10 +2,9 @@
 //! production's, a new server in the old one's place. So a series is that of one database on one server, and nothing of
 //! another is counted, pruned or swept until a person says that they are one (`series.json`).
 
-use std::fmt;
-use std::str::FromStr;
+use crate::task::backup::identity::Identity;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -16,43 +15,6 @@ use crate::store::Store;
 use crate::store::key::folder;
 
 const SERIES: &str = "series.json";
-
-/// A database, apart from what configurations call it. As text: `SYSTEM_IDENTIFIER/DATABASE`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Identity {
-    /// Of the cluster, given by initdb: a copy has it, too (pg_basebackup), an upgraded server has another.
-    pub system_identifier: String,
-    pub database: String,
-}
-
-impl Identity {
-    /// None where the system identifier may not be read.
-    pub fn of(server: &ServerFacts) -> Option<Self> {
-        let system_identifier = server.system_identifier.clone()?;
-        Some(Self { system_identifier, database: server.database.name.clone() })
-    }
-
-    /// `text` is all of it, or the system identifier alone.
-    pub fn is_meant_by(&self, text: &str) -> bool {
-        text == self.system_identifier || text == self.to_string()
-    }
-}
-
-impl fmt::Display for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{}/{}", self.system_identifier, self.database)
-    }
-}
-
-impl FromStr for Identity {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let (system_identifier, database) =
-            text.split_once('/').with_context(|| format!("`{text}` is not SYSTEM_IDENTIFIER/DATABASE"))?;
-        Ok(Self { system_identifier: system_identifier.to_owned(), database: database.to_owned() })
-    }
-}
 
 /// `series.json`: what a person has said of the identities in a folder.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

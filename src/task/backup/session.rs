@@ -109,7 +109,7 @@ impl Session {
     pub async fn execute_guarded(&mut self, sql: &str) -> Result<(), sqlx::Error> {
         self.save().await?;
         let done = self.execute(sql).await;
-        self.settle(&done).await?;
+        self.end_statement(&done).await?;
         done
     }
 
@@ -151,7 +151,7 @@ impl Session {
         }
         let copied = copy(&mut self.connection, statement, steps).await;
         match &copied {
-            Copied::All if is_guarded => self.settle(&Ok(())).await?,
+            Copied::All if is_guarded => self.end_statement(&Ok(())).await?,
             Copied::Not(sqlx::Error::Database(_)) if is_guarded && self.is_in_transaction() => self.execute(BACK).await?,
             _ => {}
         }
@@ -177,7 +177,7 @@ impl Session {
     }
 
     /// A connection that broke has nothing to go back to.
-    async fn settle(&mut self, done: &Result<(), sqlx::Error>) -> Result<(), sqlx::Error> {
+    async fn end_statement(&mut self, done: &Result<(), sqlx::Error>) -> Result<(), sqlx::Error> {
         match done {
             Ok(()) if self.is_in_transaction() => self.execute(RELEASE).await,
             Err(sqlx::Error::Database(_)) if self.is_in_transaction() => self.execute(BACK).await,

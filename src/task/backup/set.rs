@@ -2,24 +2,23 @@
 //! is written last, and only a manifest makes a set. `verification.json` beside it says what checks have found, and
 //! markers.rs what else may stand there.
 
+use crate::task::backup::set_name::SetName;
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 
 use anyhow::{Context as _, Result};
-use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::Semaphore;
 
+use super::identity::Identity;
 use super::manifest::{self, Manifest};
 use super::markers::{self, Hold};
-use super::series::Identity;
 use super::verdict::Verification;
 use crate::base::units;
 use crate::members::compress::Compression;
-use crate::store::key::{TIME, decode, encode, folder, parse_time};
+use crate::store::Store;
 use crate::store::sign::Signature;
-use crate::store::{Object, SMALL_OBJECT_BYTES, Store, Unread};
+use crate::store::{Object, SMALL_OBJECT_BYTES, Unread};
 
 pub const MANIFEST: &str = "manifest.json";
 pub const VERIFICATION: &str = "verification.json";
@@ -33,43 +32,6 @@ const READ_MIB: usize = 64;
 
 /// Hosts that have the time from somewhere differ by less.
 const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(5);
-
-/// Where a set is. Its text form is `DATABASE/JOB/TIME`, as in the store.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SetName {
-    pub database: String,
-    pub job: String,
-    /// Whole seconds.
-    pub taken_at: DateTime<Utc>,
-}
-
-impl SetName {
-    pub fn new(database: &str, job: &str, taken_at: DateTime<Utc>) -> Self {
-        Self { database: database.to_owned(), job: job.to_owned(), taken_at: taken_at.trunc_subsecs(0) }
-    }
-
-    /// The key of one of its objects.
-    pub fn key(&self, object: &str) -> String {
-        format!("{}{}/{object}", folder(&self.database, &self.job), self.taken_at.format(TIME))
-    }
-}
-
-impl fmt::Display for SetName {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{}/{}/{}", encode(&self.database), encode(&self.job), self.taken_at.format(TIME))
-    }
-}
-
-impl FromStr for SetName {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let parts: Vec<&str> = text.split('/').collect();
-        let [database, job, time] = parts[..] else { anyhow::bail!("`{text}` is not DATABASE/JOB/TIME") };
-        let taken_at = parse_time(time).with_context(|| format!("`{time}` is not a set's time, like 2026-11-23T02-00-00Z"))?;
-        Ok(Self { database: decode(database)?, job: decode(job)?, taken_at })
-    }
-}
 
 /// What the dump of a set may be called.
 pub const DUMPS: [&str; 2] = [Compression::Gzip.dump_object(), Compression::Zstd.dump_object()];

@@ -3,8 +3,8 @@
 use anyhow::Result;
 use sqlx::PgConnection;
 
-use super::Verify;
 use super::keys::Backup;
+use super::keys::Verify;
 use crate::base::fault::{Fault, Kind};
 
 /// Refuses, before anything is dumped, to verify by a restore beside a source that is a standby.
@@ -17,4 +17,15 @@ pub async fn check(backup: &Backup, source: &mut PgConnection) -> Result<()> {
                    database of the configuration on another server with scratch = \"NAME\", or use verify = \"checksum\"";
     anyhow::ensure!(!in_recovery, Fault::new(Kind::Configuration, message));
     Ok(())
+}
+
+/// How often this standby has cancelled a statement in this database that held back its recovery; 0 on a primary.
+pub async fn recovery_conflicts(connection: &mut PgConnection) -> Result<i64> {
+    let count: Option<i64> = sqlx::query_scalar(
+        "SELECT confl_tablespace + confl_lock + confl_snapshot + confl_bufferpin + confl_deadlock
+         FROM pg_catalog.pg_stat_database_conflicts WHERE datname = pg_catalog.current_database()",
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(count.unwrap_or_default())
 }

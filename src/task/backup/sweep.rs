@@ -8,12 +8,14 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use super::guard::Guard;
+use super::identity::Identity;
 use super::markers::{self, DELETING, DeletingMarker, RUN, RunMarker};
-use super::series::Identity;
-use super::set::{self, DUMPS, Listing, MANIFEST, SetName, VERIFICATION};
+use super::set::{self, DUMPS, Listing, MANIFEST, VERIFICATION};
+use super::set_name::SetName;
 use crate::base::bounds::Bounded;
 use crate::pg::failure;
-use crate::store::{Object, Store, Unfinished};
+use crate::store::Store;
+use crate::store::{Object, Unfinished};
 
 /// No run takes longer between two objects, or parts, that it writes.
 const ABANDONED_AFTER: TimeDelta = TimeDelta::days(1);

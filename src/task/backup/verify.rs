@@ -5,13 +5,12 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use chrono::Utc;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::choices::Choices;
 use super::facts::DatabaseFacts;
-use super::restore::{self, Refusal, Target};
+use super::load::Target;
+use super::restore::{self, Refusal};
 use super::set::{self, Set};
 use super::verdict::{Bytes, BytesCheck, RestoreCheck};
 use super::{new_database, proof, read_back, scratch as scratch_database};
@@ -21,18 +20,6 @@ use crate::base::units;
 use crate::pg::failure;
 use crate::pg::{self, Server};
 use crate::store::Store;
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Verify {
-    /// Every byte is read back, hashed, decoded and counted.
-    #[default]
-    Checksum,
-    /// That, and a restore into a scratch database with every table counted.
-    Restore,
-    /// Nothing: `backups verify` is run elsewhere. A set that nobody has read fills no place of `keep`.
-    None,
-}
 
 /// Reads the set back and records what was found beside it.
 pub async fn by_checksum(store: &Store, set: &mut Set, progress: &Progress) -> Result<()> {

@@ -61,7 +61,7 @@ async fn look(settings: &pg::Settings, gives_way: bool, warnings: &Mutex<Vec<Str
             };
             if gives_way {
                 let message = format!("gave way after {waited}: {} behind the dump{behind}", waiter.who);
-                return Ok(Fault::new(Kind::NotNow, message));
+                return Ok(Fault::new(Kind::Deferred, message));
             }
             if told.insert(waiter.pid) {
                 let message = format!(

@@ -2,6 +2,7 @@
 //! SQLSTATE. Its own words are English (LC_MESSAGES=C) and say what it was doing; what the matter is, the server is asked in a session
 //! of ours. So a hint may be missing, and is not wrong, whatever language the server speaks.
 
+use crate::task::backup::standby::recovery_conflicts;
 use anyhow::Result;
 use sqlx::postgres::PgConnection;
 
@@ -81,17 +82,6 @@ async fn look(found: &mut Found, connection: &mut PgConnection, said: &str, plan
         found.long_rows = long_rows(connection, table).await?;
     }
     Ok(())
-}
-
-/// How often this standby has cancelled a statement in this database that held back its recovery; 0 on a primary.
-pub async fn recovery_conflicts(connection: &mut PgConnection) -> Result<i64> {
-    let count: Option<i64> = sqlx::query_scalar(
-        "SELECT confl_tablespace + confl_lock + confl_snapshot + confl_bufferpin + confl_deadlock
-         FROM pg_catalog.pg_stat_database_conflicts WHERE datname = pg_catalog.current_database()",
-    )
-    .fetch_optional(connection)
-    .await?;
-    Ok(count.unwrap_or_default())
 }
 
 /// Pure. The kind of the failure, and what helps.

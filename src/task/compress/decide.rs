@@ -5,11 +5,10 @@ use std::fmt;
 use serde::Serialize;
 
 use super::keys::Toast;
-use super::sample::Candidates;
 use crate::base::units;
 
 /// Less than this is not worth a write of every body, nor a slower read.
-const WORTH: f64 = 0.10;
+const MIN_SAVING: f64 = 0.10;
 
 /// The form that bodies are to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,13 +116,25 @@ pub fn decide(asked: Asked, candidates: &Candidates, measured: &Measured) -> Ver
     let share = (stored - form.bytes as f64) / stored.max(1.0);
     let (now, then) = (units::bytes(measured.stored_bytes), units::bytes(form.bytes));
     let reason = format!("{now} as stored now become {then} ({:.0} %)", 100.0 * form.bytes as f64 / stored.max(1.0));
-    if share >= WORTH {
+    if share >= MIN_SAVING {
         go(share, reason)
     } else if asked.is_begun {
         go(share.max(0.0), format!("each body for itself; of those measured, {reason}"))
     } else {
         nothing(format!("nothing to win by {}: {reason}", asked.target))
     }
+}
+
+/// Bodies that a run would take, counted in a sample of blocks.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Candidates {
+    pub rows: u64,
+    pub raw_bytes: u64,
+    pub stored_bytes: u64,
+    /// Above `smaller_than`.
+    pub too_large: u64,
+    /// The whole table was looked at.
+    pub exact: bool,
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@ use anyhow::Result;
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::install::PLAIN;
-use super::table::{CONSTRAINT, Table, companion};
+use super::names::CONSTRAINT;
+use super::names::PLAIN;
+use super::table::{Table, companion};
 use crate::pg::{self, identifier};
 
 /// Rows that are looked at for a CHECK that does not bear a body without text.
@@ -156,7 +157,7 @@ async fn checks(connection: &mut PgConnection, table: &Table) -> Result<Vec<Stri
 
 async fn names_taken(connection: &mut PgConnection, table: &Table) -> Result<Vec<String>> {
     let functions: Vec<String> =
-        super::install::FUNCTIONS.iter().map(|what| companion(&table.name, &format!("_pgtend_{what}"))).collect();
+        super::names::FUNCTIONS.iter().map(|what| companion(&table.name, &format!("_pgtend_{what}"))).collect();
     let columns = [companion(&table.body.name, "_gz"), companion(&table.body.name, "_sha256")];
     Ok(sqlx::query_scalar(
         "SELECT format('there is already a relation or type %I.%I', n.nspname, $2) FROM pg_namespace n

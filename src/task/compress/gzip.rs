@@ -11,7 +11,7 @@ use thread_priority::{
 };
 
 use super::decide::Target;
-use super::keys::MOST;
+use super::keys::MAX_VALUE_BYTES;
 use super::sample;
 use super::table::Table;
 use super::walk::{self, Act, Batch, Done, Wanted, Work};
@@ -22,7 +22,7 @@ use crate::pg;
 const LEVEL: i32 = 9;
 const IDLE: ThreadSchedulePolicy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
 /// A form above this share of what is stored now is not worth the slower read.
-const WORTH: f64 = 0.9;
+const MAX_SHARE: f64 = 0.9;
 
 pub async fn all(work: &Work<'_>, governor: &mut Governor, done: &mut Done) -> Result<Go> {
     let mut connection = work.run.or_cancelled(work.connect(governor.limits())).await?;
@@ -32,7 +32,7 @@ pub async fn all(work: &Work<'_>, governor: &mut Governor, done: &mut Done) -> R
         bytes: format!("octet_length({content})"),
         too_large: format!("octet_length({content}) > {}", work.compress.smaller_than.0),
     };
-    work.all(&mut connection, governor, &wanted, done, Act::Gzip).await
+    work.all(&mut connection, governor, &wanted, done, &Gzip).await
 }
 
 /// A body in its new form.
@@ -56,11 +56,11 @@ pub fn pack(body: &[u8]) -> Result<Packed> {
 /// What it takes in place of `stored`, if it is worth it.
 pub fn kept(packed: &Packed, stored: u64) -> Option<u64> {
     let bytes = (packed.gz.len() + packed.hash.len()) as u64;
-    (bytes as f64 <= stored as f64 * WORTH).then_some(bytes)
+    (bytes as f64 <= stored as f64 * MAX_SHARE).then_some(bytes)
 }
 
 pub fn unpack(gz: &[u8]) -> Result<Vec<u8>> {
-    unpack_below(MOST, gz)
+    unpack_below(MAX_VALUE_BYTES, gz)
 }
 
 fn unpack_below(most: u64, gz: &[u8]) -> Result<Vec<u8>> {
@@ -80,13 +80,17 @@ struct Body {
     packed: Packed,
 }
 
-pub async fn batch(connection: &mut PgConnection, table: &Table, rows: &[walk::Row]) -> Result<Batch> {
-    let mut result = Batch::default();
-    let bodies = read(connection, table, rows, &mut result).await?;
-    if !bodies.is_empty() {
-        write(connection, table, &bodies, &mut result).await?;
+struct Gzip;
+
+impl Act for Gzip {
+    async fn batch(&self, connection: &mut PgConnection, table: &Table, rows: &[walk::Row]) -> Result<Batch> {
+        let mut result = Batch::default();
+        let bodies = read(connection, table, rows, &mut result).await?;
+        if !bodies.is_empty() {
+            write(connection, table, &bodies, &mut result).await?;
+        }
+        Ok(result)
     }
-    Ok(result)
 }
 
 /// Without locks: who writes meanwhile wins.

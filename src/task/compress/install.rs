@@ -3,27 +3,21 @@
 //! All that the application could notice is one transaction under ACCESS EXCLUSIVE that reads no rows. Checking the constraint
 //! comes after it and lets reads and writes go on; killed in between, the next `install` makes up for it.
 
+use crate::task::compress::names::{GUARDS, PLAIN, WRITE};
 use std::fmt;
 
 use anyhow::Result;
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::table::{CONSTRAINT, Mark, Table, companion};
+use super::names::CONSTRAINT;
+use super::table::{Mark, Table, companion};
 use super::{definition, gzip, triggers};
 use crate::base::fault::{Fault, Kind};
 use crate::live::governor;
 use crate::live::session::{Attempt, Session};
 use crate::pg::{self, identifier, literal, qualified};
 use crate::task::partition;
-
-/// Endings of their names.
-pub const FUNCTIONS: [&str; 6] = ["huffman", "inflate", "gunzip", "own", "write", "guard"];
-/// Last of all triggers of a row, by their names: nobody sets the text after them.
-pub const GUARDS: [&str; 2] = ["zz_pgtend_one_form", "zz_pgtend_unseen_text"];
-pub const WRITE: &str = "pgtend_write";
-/// Holds while a table is made plain again ([`super::undo`]).
-pub const PLAIN: &str = "pgtend_plain";
 
 #[derive(Debug, Serialize)]
 pub struct Installation {
@@ -173,8 +167,8 @@ pub async fn apply(session: &mut Session, installation: &Installation) -> Result
 /// A statement under SHARE UPDATE EXCLUSIVE: it takes as long as it takes, as reads and writes go on. Its wait for the lock does
 /// not: a VACUUM by hand has it for hours.
 pub async fn long(session: &mut Session, sql: &str, table: i64) -> Result<Attempt<()>> {
-    let patience = session.give_up_after.as_millis().max(1).to_string();
-    for (name, value) in [("lock_timeout", patience.as_str()), ("statement_timeout", "0")] {
+    let lock_timeout = session.give_up_after.as_millis().max(1).to_string();
+    for (name, value) in [("lock_timeout", lock_timeout.as_str()), ("statement_timeout", "0")] {
         pg::set(&mut session.connection, name, value).await?;
     }
     let result = pg::execute_counting(&mut session.connection, sql.to_owned()).await.map_err(pg::in_its_own_words);

@@ -17,7 +17,7 @@ const SMALLER_THAN: Size = Size(1_000_000);
 const TOAST_LEAST: u64 = 2_000;
 
 /// A field holds no more.
-pub(super) const MOST: u64 = 1 << 30;
+pub(super) const MAX_VALUE_BYTES: u64 = 1 << 30;
 
 /// Read through the view, one of these takes a quarter of a minute; compressing it takes three times its size in memory.
 const GZIP_MOST: u64 = 64_000_000;
@@ -121,7 +121,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Compress> 
         table: written.table,
         column: written.column,
         larger_than,
-        smaller_than: Size(if written.method == Method::Gzip { smaller_than } else { MOST }),
+        smaller_than: Size(if written.method == Method::Gzip { smaller_than } else { MAX_VALUE_BYTES }),
         method: written.method,
         compression: written.compression.map(Spanned::into_inner),
         vacuum: written.vacuum.unwrap_or(true),

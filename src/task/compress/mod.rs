@@ -6,13 +6,14 @@
 //!
 //! What an interruption leaves behind: rows in either form, each whole, as every batch is a transaction.
 
-pub mod by_hand;
 mod decide;
 mod definition;
 mod dependants;
 mod gzip;
 mod install;
 mod keys;
+pub mod manual;
+pub mod names;
 mod plan;
 mod sample;
 mod snapshots;
@@ -25,14 +26,13 @@ mod walk;
 
 pub use keys::{Compress, Method, Toast, Written, resolve};
 
-pub use install::GUARDS;
+pub use names::GUARDS;
 pub use plan::Plan;
 pub use table::{base_of, without_its_view};
 
 use anyhow::Result;
 
 use self::decide::Verdict;
-use self::table::{find, prepare};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units::{self};
 use crate::ledger::report::{Report, Unfinished};
@@ -50,7 +50,7 @@ impl Work for Compress {
     async fn apply(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
         let table = plan.table.sql();
         match self.compress(run, plan).await {
-            Err(error) => Err(governor::naming_holders(run, &table, error).await),
+            Err(error) => Err(governor::with_lock_holders(run, &table, error).await),
             report => report,
         }
     }
@@ -90,7 +90,7 @@ impl Compress {
         if let Go::Stop(reason) = stopped {
             if done.rows == 0 && governor.is_strained() {
                 let message = format!("nothing was compressed: {reason}");
-                return Err(Unfinished::error(Some(Kind::NotNow), message, report));
+                return Err(Unfinished::error(Some(Kind::Deferred), message, report));
             }
             report.summary += &format!("; stopped for now: {reason}");
             report.warnings.push(format!("stopped for now: {reason}; the next run goes on"));

@@ -1,9 +1,9 @@
 //! What the bodies of a table take now, and what some of them would take in every other form, measured on this server.
 
+use crate::task::compress::decide::Candidates;
 use std::time::Instant;
 
 use anyhow::Result;
-use serde::Serialize;
 use sqlx::{PgConnection, Row as _};
 
 use super::decide::{Form, Measured, Target};
@@ -19,18 +19,6 @@ const BODIES: i64 = 100;
 const BYTES: i64 = 8 << 20;
 /// Of these, so many are read by PL/pgSQL.
 const DECODED: usize = 10;
-
-/// Bodies that a run would take, counted in a sample of blocks.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Candidates {
-    pub rows: u64,
-    pub raw_bytes: u64,
-    pub stored_bytes: u64,
-    /// Above `smaller_than`.
-    pub too_large: u64,
-    /// The whole table was looked at.
-    pub exact: bool,
-}
 
 /// `seed`: which blocks of a large table. Always the same ones would never show what is in the others.
 pub async fn take(

@@ -25,12 +25,12 @@ struct Holder {
 }
 
 /// Waits until all transactions are gone that may see the database as it was before `horizon`, as CREATE INDEX CONCURRENTLY does:
-/// those that are there now, as later ones begin with a newer look. Returns who is left after `patience`.
-pub async fn outlive(
+/// those that are there now, as later ones begin with a newer look. Returns who is left after `give_up_after`.
+pub async fn wait_for_old_snapshots(
     run: &RunContext<'_>,
     connection: &mut PgConnection,
     horizon: &str,
-    patience: Duration,
+    give_up_after: Duration,
     phase: &Phase,
 ) -> Result<Option<String>> {
     let started = Instant::now();
@@ -38,7 +38,7 @@ pub async fn outlive(
     let mut named = String::new();
     while !left.is_empty() {
         let who = left.iter().map(|holder| holder.who.as_str()).take(3).collect::<Vec<_>>().join("; ");
-        if started.elapsed() >= patience {
+        if started.elapsed() >= give_up_after {
             return Ok(Some(format!("waited {} for {who}", units::duration(started.elapsed()))));
         }
         phase.say(&format!("waiting for {who}"));

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use sqlx::{PgConnection, Row as _};
 
+use super::table;
 use super::table::Table;
 use crate::base::units;
 use crate::ledger::report::Report;
@@ -14,7 +15,7 @@ const TOAST_OVERHEAD: f64 = 1.03;
 const INLINE_BYTES: u32 = 2_000;
 
 pub async fn report(connection: &mut PgConnection, table: &Table, report: &mut Report) -> Result<()> {
-    super::prepare(connection).await?;
+    table::prepare(connection).await?;
     pg::set(connection, "statement_timeout", "30000").await?;
     let gz = if table.view.is_some() { table.gz() } else { "NULL::bytea".to_owned() };
     let (content, name) = (table.content(), table.sql());

@@ -1,18 +1,17 @@
 //! The table of a job: where its bodies are, whether a view stands in its place, and what tells its rows apart.
 
+use crate::task::compress::names::CONSTRAINT;
 use anyhow::Result;
 use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::definition;
-use super::install::{GUARDS, PLAIN, WRITE};
 use super::keys::Compress;
+use super::names::{GUARDS, PLAIN, WRITE};
 use crate::base::fault::{Fault, Kind};
 use crate::pg::table::with_schema;
 use crate::pg::{self, Server, identifier, literal, qualified};
 
-/// Says that a table has companion columns, and holds that each body has one form.
-pub const CONSTRAINT: &str = "pgtend_one_form";
 /// PostgreSQL cuts longer names off.
 const NAME_BYTES: usize = 63;
 

@@ -37,7 +37,7 @@ pub async fn all(work: &Work<'_>, compression: Toast, governor: &mut Governor, d
         bytes: format!("octet_length({content})"),
         too_large: "false".to_owned(),
     };
-    work.all(&mut connection, governor, &wanted, done, Act::Toast(compression)).await
+    work.all(&mut connection, governor, &wanted, done, &Toasted(compression)).await
 }
 
 /// For values that come from now on. STORAGE EXTERNAL would keep all as they are.
@@ -62,38 +62,42 @@ pub fn form_of(table: &Table) -> Option<Toast> {
     }
 }
 
-pub async fn batch(connection: &mut PgConnection, table: &Table, compression: Toast, rows: &[walk::Row]) -> Result<Batch> {
-    let before = sizes(connection, table, rows).await?;
-    let mut result = Batch { changed_meanwhile: (rows.len() - before.len()) as u64, ..Batch::default() };
-    let mut chosen = smaller(connection, table, &before).await?;
-    result.not_smaller = (before.len() - chosen.len()) as u64;
-    // Should one become larger all the same, as it was changed since: without that one.
-    for _ in 0..2 {
-        if chosen.is_empty() {
-            return Ok(result);
+struct Toasted(Toast);
+
+impl Act for Toasted {
+    async fn batch(&self, connection: &mut PgConnection, table: &Table, rows: &[walk::Row]) -> Result<Batch> {
+        let before = sizes(connection, table, rows).await?;
+        let mut result = Batch { changed_meanwhile: (rows.len() - before.len()) as u64, ..Batch::default() };
+        let mut chosen = smaller(connection, table, &before).await?;
+        result.not_smaller = (before.len() - chosen.len()) as u64;
+        // Should one become larger all the same, as it was changed since: without that one.
+        for _ in 0..2 {
+            if chosen.is_empty() {
+                return Ok(result);
+            }
+            pg::execute(connection, "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned()).await?;
+            let after = write(connection, table, self.0, &chosen).await?;
+            let larger: Vec<&str> =
+                after.iter().filter(|after| after.stored >= after.before).map(|after| after.ctid.as_str()).collect();
+            if larger.is_empty() {
+                pg::execute(connection, "COMMIT".to_owned()).await.context("cannot commit a batch")?;
+                result.changed_meanwhile += (chosen.len() - after.len()) as u64;
+                result.rows = after.len() as u64;
+                result.before_bytes = after.iter().map(|row| row.before).sum();
+                result.dead_bytes += result.before_bytes;
+                result.after_bytes = after.iter().map(|row| row.stored).sum();
+                result.raw_bytes = after.iter().map(|row| row.raw).sum();
+                return Ok(result);
+            }
+            pg::execute(connection, "ROLLBACK".to_owned()).await?;
+            result.dead_bytes += after.iter().map(|row| row.stored).sum::<u64>();
+            result.not_smaller += larger.len() as u64;
+            chosen.retain(|row| !larger.contains(&row.ctid.as_str()));
         }
-        pg::execute(connection, "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned()).await?;
-        let after = write(connection, table, compression, &chosen).await?;
-        let larger: Vec<&str> =
-            after.iter().filter(|after| after.stored >= after.before).map(|after| after.ctid.as_str()).collect();
-        if larger.is_empty() {
-            pg::execute(connection, "COMMIT".to_owned()).await.context("cannot commit a batch")?;
-            result.changed_meanwhile += (chosen.len() - after.len()) as u64;
-            result.rows = after.len() as u64;
-            result.before_bytes = after.iter().map(|row| row.before).sum();
-            result.dead_bytes += result.before_bytes;
-            result.after_bytes = after.iter().map(|row| row.stored).sum();
-            result.raw_bytes = after.iter().map(|row| row.raw).sum();
-            return Ok(result);
-        }
-        pg::execute(connection, "ROLLBACK".to_owned()).await?;
-        result.dead_bytes += after.iter().map(|row| row.stored).sum::<u64>();
-        result.not_smaller += larger.len() as u64;
-        chosen.retain(|row| !larger.contains(&row.ctid.as_str()));
+        // The second time, a row became larger that had not the first time: it changed. The next run looks at all of them.
+        result.changed_meanwhile += chosen.len() as u64;
+        Ok(result)
     }
-    // The second time, a row became larger that had not the first time: it changed. The next run looks at all of them.
-    result.changed_meanwhile += chosen.len() as u64;
-    Ok(result)
 }
 
 /// Those that would be: tried where nothing is logged, replicated or left to VACUUM.

@@ -7,12 +7,15 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use sqlx::{PgConnection, Row as _};
 
-use super::install::{self, FUNCTIONS, GUARDS, PLAIN};
+use super::install;
 use super::keys::Compress;
+use super::names::CONSTRAINT;
+use super::names::{FUNCTIONS, GUARDS, PLAIN};
 use super::plan::lost;
-use super::table::{CONSTRAINT, Table, View, companion};
+use super::table;
+use super::table::{Table, View, companion};
 use super::walk::{self, Act, Batch, Done, Wanted, Work};
-use super::{by_hand, definition, gzip, snapshots};
+use super::{definition, gzip, snapshots};
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
 use crate::base::units;
@@ -58,7 +61,7 @@ impl fmt::Display for Undoing {
 }
 
 pub async fn plan(compress: &Compress, job: &str, connection: &mut PgConnection, keep_view: bool) -> Result<Undoing> {
-    let table = super::find(compress, connection).await?;
+    let table = table::find(compress, connection).await?;
     let Some(view) = &table.view else {
         let message = format!("{} is no view of pgtend: there is nothing to undo", compress.table);
         return Err(Fault::new(Kind::Configuration, message).into());
@@ -291,7 +294,7 @@ pub async fn apply(compress: &Compress, run: &RunContext<'_>, undoing: &Undoing,
         );
         let changed = done.changed_meanwhile;
         (done.damaged, done.damaged_named) = (0, Vec::new());
-        if let Go::Stop(reason) = work.all(&mut connection, &mut governor, &wanted, &mut done, Act::Undo).await? {
+        if let Go::Stop(reason) = work.all(&mut connection, &mut governor, &wanted, &mut done, &Undone).await? {
             governor.report(report);
             return Ok((done, Go::Stop(reason)));
         }
@@ -312,10 +315,10 @@ pub async fn apply(compress: &Compress, run: &RunContext<'_>, undoing: &Undoing,
     let undoing = &run.or_cancelled(plan(compress, run.job.name, &mut fresh, false)).await?;
     let limits = &run.job.limits;
     let mut session = run.or_cancelled(Session::open(&run.settings, limits.lock_timeout.0, limits.max_wait.0)).await?;
-    run.or_cancelled(super::prepare(&mut session.connection)).await?;
+    run.or_cancelled(table::prepare(&mut session.connection)).await?;
     let phase = run.progress.phase("uninstall", None);
     let uninstalled = run.or_cancelled(uninstalled(run, &mut session, undoing, &phase)).await;
-    by_hand::stop_if_cancelled(run, session.pid).await;
+    run.stop_if_cancelled(session.pid).await;
     uninstalled?;
     done.lock_waits += session.lock_waits;
     Ok((done, Go::On))
@@ -329,8 +332,8 @@ async fn uninstalled(run: &RunContext<'_>, session: &mut Session, undoing: &Undo
     // From here on no row has a compressed form, nor gets one.
     let horizon = snapshots::horizon(&mut session.connection).await?;
     locked(install::long(session, validate, table.oid).await?, table)?;
-    let patience = session.give_up_after;
-    if let Some(waited) = snapshots::outlive(run, &mut session.connection, &horizon, patience, phase).await? {
+    let give_up_after = session.give_up_after;
+    if let Some(waited) = snapshots::wait_for_old_snapshots(run, &mut session.connection, &horizon, give_up_after, phase).await? {
         let message = format!(
             "all text of {0} is plain; the view stays for now, as without it a transaction that began before would read NULL in place of \
              text: {waited}. End it, or let it end, and run undo again",
@@ -385,63 +388,67 @@ struct Body {
     text: Vec<u8>,
 }
 
-pub async fn batch(connection: &mut PgConnection, table: &Table, rows: &[walk::Row]) -> Result<Batch> {
-    let (gz, hash, name) = (table.gz(), table.hash(), table.sql());
-    let (ctids, _) = walk::places(rows);
-    let sql = format!(
-        "SELECT ctid::text, xmin::text, {gz}, {hash}, {} FROM ONLY {name} t WHERE ctid = ANY ($1::text[]::tid[]) AND {gz} IS NOT NULL",
-        table.fingerprint("t")
-    );
-    let found = pg::query(sql).bind(ctids).fetch_all(&mut *connection).await.map_err(pg::in_its_own_words)?;
-    let mut result = Batch::default();
-    let bodies = tokio::task::block_in_place(|| {
-        let mut bodies = Vec::new();
-        for row in found {
-            let (ctid, xmin): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-            let Some(seen) = rows.iter().find(|seen| seen.ctid == ctid && seen.xmin == xmin) else { continue };
-            let (packed, hash): (&[u8], Option<Vec<u8>>) = (row.try_get(2)?, row.try_get(3)?);
-            let place = place_of(table, seen);
-            let text = match gzip::unpack(packed) {
-                Ok(text) if hash.as_deref() == Some(&Sha256::digest(&text)[..]) => text,
-                Ok(_) => {
-                    result.damaged.push(format!("{place}: its hash is another one"));
-                    continue;
-                }
-                Err(error) => {
-                    result.damaged.push(format!("{place}: {error:#}"));
-                    continue;
-                }
-            };
-            let hash = hash.unwrap_or_default();
-            bodies.push(Body {
-                place,
-                ctid,
-                xmin,
-                stored: (packed.len() + hash.len()) as u64,
-                fingerprint: row.try_get(4)?,
-                hash,
-                text,
-            });
-        }
-        anyhow::Ok(bodies)
-    })?;
-    if let Err(error) = write(connection, table, &bodies, &mut result).await {
-        if !is_unwritable(&error) {
-            return Err(error);
-        }
-        // In a database of another encoding, perhaps; and only some of them.
-        for body in &bodies {
-            pg::execute(connection, "ROLLBACK".to_owned()).await?;
-            match write(connection, table, std::slice::from_ref(body), &mut result).await {
-                Err(error) if is_unwritable(&error) => result.damaged.push(format!("{}: {error:#}", body.place)),
-                written => written?,
+struct Undone;
+
+impl Act for Undone {
+    async fn batch(&self, connection: &mut PgConnection, table: &Table, rows: &[walk::Row]) -> Result<Batch> {
+        let (gz, hash, name) = (table.gz(), table.hash(), table.sql());
+        let (ctids, _) = walk::places(rows);
+        let sql = format!(
+            "SELECT ctid::text, xmin::text, {gz}, {hash}, {} FROM ONLY {name} t WHERE ctid = ANY ($1::text[]::tid[]) AND {gz} IS NOT NULL",
+            table.fingerprint("t")
+        );
+        let found = pg::query(sql).bind(ctids).fetch_all(&mut *connection).await.map_err(pg::in_its_own_words)?;
+        let mut result = Batch::default();
+        let bodies = tokio::task::block_in_place(|| {
+            let mut bodies = Vec::new();
+            for row in found {
+                let (ctid, xmin): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+                let Some(seen) = rows.iter().find(|seen| seen.ctid == ctid && seen.xmin == xmin) else { continue };
+                let (packed, hash): (&[u8], Option<Vec<u8>>) = (row.try_get(2)?, row.try_get(3)?);
+                let place = place_of(table, seen);
+                let text = match gzip::unpack(packed) {
+                    Ok(text) if hash.as_deref() == Some(&Sha256::digest(&text)[..]) => text,
+                    Ok(_) => {
+                        result.damaged.push(format!("{place}: its hash is another one"));
+                        continue;
+                    }
+                    Err(error) => {
+                        result.damaged.push(format!("{place}: {error:#}"));
+                        continue;
+                    }
+                };
+                let hash = hash.unwrap_or_default();
+                bodies.push(Body {
+                    place,
+                    ctid,
+                    xmin,
+                    stored: (packed.len() + hash.len()) as u64,
+                    fingerprint: row.try_get(4)?,
+                    hash,
+                    text,
+                });
             }
+            anyhow::Ok(bodies)
+        })?;
+        if let Err(error) = write(connection, table, &bodies, &mut result).await {
+            if !is_unwritable(&error) {
+                return Err(error);
+            }
+            // In a database of another encoding, perhaps; and only some of them.
+            for body in &bodies {
+                pg::execute(connection, "ROLLBACK".to_owned()).await?;
+                match write(connection, table, std::slice::from_ref(body), &mut result).await {
+                    Err(error) if is_unwritable(&error) => result.damaged.push(format!("{}: {error:#}", body.place)),
+                    written => written?,
+                }
+            }
+            pg::execute(connection, "ROLLBACK".to_owned()).await?;
         }
-        pg::execute(connection, "ROLLBACK".to_owned()).await?;
+        result.dead_bytes = result.before_bytes;
+        result.changed_meanwhile = rows.len() as u64 - result.rows - result.damaged.len() as u64;
+        Ok(result)
     }
-    result.dead_bytes = result.before_bytes;
-    result.changed_meanwhile = rows.len() as u64 - result.rows - result.damaged.len() as u64;
-    Ok(result)
 }
 
 /// A character that this database has not, or bytes that are none.

@@ -8,9 +8,9 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 
 use super::decide::Verdict;
-use super::keys::{Compress, Toast};
+use super::dependants;
+use super::keys::Compress;
 use super::table::{self, Key, Table};
-use super::{by_hand, dependants, gzip, toast, undo};
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
 use crate::base::units;
@@ -130,12 +130,9 @@ pub struct Wanted {
     pub too_large: String,
 }
 
-/// What becomes of the bodies.
-#[derive(Clone, Copy, Debug)]
-pub enum Act {
-    Gzip,
-    Toast(Toast),
-    Undo,
+/// What becomes of the values of some rows, in a transaction that the walk has begun.
+pub trait Act {
+    fn batch(&self, connection: &mut PgConnection, table: &Table, rows: &[Row]) -> impl Future<Output = Result<Batch>>;
 }
 
 /// What a batch did.
@@ -163,10 +160,10 @@ impl Work<'_> {
     /// A connection under the limits of the job.
     pub async fn connect(&self, limits: &Limits) -> Result<PgConnection> {
         let mut connection = self.run.settings.connect().await?;
-        super::prepare(&mut connection).await?;
+        table::prepare(&mut connection).await?;
         pg::commit_durably(&mut connection).await?;
-        let patience = governor::patience(&mut connection, limits.lock_timeout.0).await?;
-        pg::set(&mut connection, "lock_timeout", &patience.as_millis().to_string()).await?;
+        let lock_timeout = governor::lock_timeout_for(&mut connection, limits.lock_timeout.0).await?;
+        pg::set(&mut connection, "lock_timeout", &lock_timeout.as_millis().to_string()).await?;
         pg::set(&mut connection, "statement_timeout", &limits.statement_timeout.0.as_millis().to_string()).await?;
         if table::silences_triggers(&mut connection, self.table).await? {
             pg::set(&mut connection, "session_replication_role", "replica").await?;
@@ -181,7 +178,7 @@ impl Work<'_> {
         governor: &mut Governor,
         wanted: &Wanted,
         done: &mut Done,
-        act: Act,
+        act: &impl Act,
     ) -> Result<Go> {
         let key = self.key()?;
         let started = Instant::now();
@@ -253,14 +250,14 @@ impl Work<'_> {
         rows: &[Row],
         pace: &mut Pace,
         done: &mut Done,
-        act: Act,
+        act: &impl Act,
     ) -> Result<Batch> {
         let target = governor.scaled(governor.limits().batch_time.0 * TIMES_BATCH_TIME);
         let started = Instant::now();
         for attempt in 1..=LOCK_ATTEMPTS {
             let began = Instant::now();
             // Not dropped midway by a cancellation: it is short, and ends in a commit or a rollback.
-            let (result, blocked) = governor.watch(pid, self.act(act, connection, rows)).await;
+            let (result, blocked) = governor.watch(pid, act.batch(connection, self.table, rows)).await;
             match result {
                 Ok(batch) => {
                     pace.took(began.elapsed(), target, blocked);
@@ -290,14 +287,6 @@ impl Work<'_> {
             }
         }
         anyhow::bail!("{} was locked all the time", self.table.sql())
-    }
-
-    async fn act(&self, act: Act, connection: &mut PgConnection, rows: &[Row]) -> Result<Batch> {
-        match act {
-            Act::Gzip => gzip::batch(connection, self.table, rows).await,
-            Act::Toast(compression) => toast::batch(connection, self.table, compression, rows).await,
-            Act::Undo => undo::batch(connection, self.table, rows).await,
-        }
     }
 
     /// However long, it ends when the run is cancelled.
@@ -364,7 +353,7 @@ impl Work<'_> {
         let pid = pg::backend_pid(&mut connection).await?;
         let vacuum = pg::execute(&mut connection, format!("VACUUM (SKIP_LOCKED, PARALLEL 0) {}", self.table.sql()));
         let done = self.run.or_cancelled(async { vacuum.await.context("VACUUM") }).await;
-        by_hand::stop_if_cancelled(self.run, pid).await;
+        self.run.stop_if_cancelled(pid).await;
         done
     }
 }

@@ -5,24 +5,25 @@
 
 use anyhow::{Context as _, Result};
 
-use super::decide::Plan;
 use super::guard;
 use super::mark::{Archived, Mark};
-use super::state::TableName;
-use crate::archive::{self, Archive, BatchName, Manifest, Source};
+use super::plan::Plan;
+use crate::archive::{self, Archive, Manifest};
+use crate::archive::{BatchName, Source};
 use crate::base::units;
 use crate::live::session::{Attempt, Session};
+use crate::pg::table::TableName;
 use crate::pg::{self, identifier};
 use crate::store::Store;
 use crate::work::RunContext;
 
 /// Where rows go.
-pub struct Shelf<'a> {
+pub struct PartitionArchive<'a> {
     archive: Archive,
     run: &'a RunContext<'a>,
 }
 
-impl<'a> Shelf<'a> {
+impl<'a> PartitionArchive<'a> {
     /// Ends what a killed run left there.
     pub async fn open(run: &'a RunContext<'a>, store: &str, session: &mut Session) -> Result<Self> {
         let configured = run.config.stores.get(store).with_context(|| format!("the configuration has no store `{store}`"))?;

@@ -6,9 +6,9 @@
 use anyhow::Result;
 use sqlx::PgConnection;
 
-use super::decide::{New, Plan};
-use super::state::TableName;
+use super::plan::{New, Plan};
 use crate::live::session::{Attempt, Session};
+use crate::pg::table::TableName;
 use crate::pg::{self, identifier, literal, qualified};
 
 /// A CHECK of the default partition while a partition is attached.

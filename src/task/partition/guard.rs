@@ -7,7 +7,7 @@ use anyhow::Result;
 use sqlx::PgConnection;
 
 use super::mark::{ForeignKey, Mark};
-use super::state::TableName;
+use crate::pg::table::TableName;
 use crate::pg::{self, identifier, literal, qualified};
 
 pub const TRIGGER: &str = "pgtend_retired";

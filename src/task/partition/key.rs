@@ -72,7 +72,7 @@ impl Key {
         match (type_name, every, epoch) {
             ("timestamp with time zone", Every::Unit(_), None) => Ok(Self::TimestampTz),
             ("timestamp without time zone", Every::Unit(_), None) => Ok(Self::Timestamp),
-            ("date", Every::Unit(super::Unit::Hour), None) => {
+            ("date", Every::Unit(super::calendar::Unit::Hour), None) => {
                 refuse(format!("column {column} is a date, and has no hours: every = \"day\" or longer"))
             }
             ("date", Every::Unit(_), None) => Ok(Self::Date),

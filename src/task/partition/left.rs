@@ -3,11 +3,11 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use super::state::TableName;
 use crate::base::fault::{Fault, Kind};
 use crate::live::governor;
 use crate::live::session::Session;
 use crate::pg::failure;
+use crate::pg::table::TableName;
 
 /// A table for which nothing could be done, and why.
 #[derive(Debug, Serialize)]
@@ -46,13 +46,13 @@ impl Left {
 
 /// Of several failures: one that will never end by itself before one that does.
 pub fn worst(kinds: impl Iterator<Item = Option<Kind>> + Clone) -> Option<Option<Kind>> {
-    let ends_by_itself = |kind: &Option<Kind>| matches!(kind, Some(Kind::Busy | Kind::NotNow));
+    let ends_by_itself = |kind: &Option<Kind>| matches!(kind, Some(Kind::Busy | Kind::Deferred));
     let unnamed = kinds.clone().find(Option::is_none);
     unnamed.or_else(|| kinds.clone().find(|kind| !ends_by_itself(kind))).or_else(|| kinds.clone().next())
 }
 
 /// An error of reading a table, with who holds the lock, where that was it.
-pub async fn naming_holders(session: &mut Session, table: &TableName, error: anyhow::Error) -> anyhow::Error {
+pub async fn with_lock_holders(session: &mut Session, table: &TableName, error: anyhow::Error) -> anyhow::Error {
     if !governor::is_lock_trouble(&error) {
         return error;
     }
@@ -80,7 +80,7 @@ mod tests {
         let (busy, permission) = (Some(Kind::Busy), Some(Kind::Permission));
         for (kinds, counts) in [
             (vec![], None),
-            (vec![busy, Some(Kind::NotNow)], Some(busy)),
+            (vec![busy, Some(Kind::Deferred)], Some(busy)),
             (vec![busy, permission], Some(permission)),
             (vec![permission, busy, None], Some(None)),
         ] {

@@ -16,36 +16,35 @@ mod guard;
 mod keys;
 mod left;
 mod mark;
-mod plan;
+pub mod plan;
 mod retire;
 mod state;
 
 pub use keys::Partition;
 
+pub use crate::pg::table::TableName;
 pub use calendar::{Every, Unit};
 pub use create::privileges;
-pub use decide::Plan;
 pub use key::Epoch;
 pub use keys::{Grace, Like, Retain, Written, resolve};
-pub use state::TableName;
+pub use plan::Plan;
 
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use self::archive::Shelf;
+use self::archive::PartitionArchive;
 use self::conclude::Progress;
-use self::decide::Step;
 use self::keys::{GIVE_UP_AFTER, LOCK_TIMEOUT, PREMAKE};
 use self::left::Left;
-use self::state::State;
+use self::plan::Step;
 use crate::base::fault::Kind;
 use crate::base::units::Span;
 use crate::ledger::report::{Report, Unfinished};
 use crate::live::governor::{Go, Governor};
 use crate::live::session::{self, Attempt, Session};
-use crate::pg;
 use crate::pg::failure;
+use crate::task::partition::state::found::State;
 use crate::work::{RunContext, Work};
 
 impl Partition {
@@ -89,7 +88,7 @@ impl Work for Partition {
             match State::read(&each, run, &mut session).await {
                 Ok(state) => plans.push(decide::decide(state, &each)),
                 Err(error) => {
-                    let error = left::naming_holders(&mut session, &parent, error).await;
+                    let error = left::with_lock_holders(&mut session, &parent, error).await;
                     // Whoever asks for whole partitions must know of all that stands in the way.
                     if is_alone || self.only_retires {
                         return Err(error);
@@ -114,11 +113,8 @@ impl Work for Partition {
         let mut session = run.or_cancelled(Session::open(&run.settings, self.lock_timeout, self.give_up_after)).await?;
         let pid = session.pid;
         let result = run.or_cancelled(self.act(run, plan, &mut session)).await;
-        if result.as_ref().is_err_and(|error| failure::kind_of(error) == Some(Kind::Cancelled)) {
-            // Dropping the connection does not stop a statement that waits for a lock, and others behind it.
-            if let Err(error) = pg::cancel_backend(&run.settings, pid).await {
-                tracing::warn!("cannot cancel the statement of server process {pid}: {error:#}");
-            }
+        if result.is_err() {
+            run.stop_if_cancelled(pid).await;
         }
         result
     }
@@ -144,15 +140,15 @@ impl Partition {
         }
         let Some(first) = plans.first() else { return Err(Left::all(&left)) };
         let mut governor = Governor::start(run, &run.job.limits, Some(first.table.oid)).await?;
-        let shelf = match &self.archive {
-            Some(store) => Some(Shelf::open(run, store, session).await),
+        let archives = match &self.archive {
+            Some(store) => Some(PartitionArchive::open(run, store, session).await),
             None => None,
         };
         let mut concluded = Vec::new();
         for plan in plans {
             let each = self.of(&plan.table);
             let done = async {
-                let progress = each.act_on(&plan, shelf.as_ref(), session, &mut governor).await?;
+                let progress = each.act_on(&plan, archives.as_ref(), session, &mut governor).await?;
                 let after = decide::decide(State::read(&each, run, session).await?, &each);
                 anyhow::Ok(each.conclude(&plan, &after, progress))
             };
@@ -160,7 +156,7 @@ impl Partition {
                 Ok(done) => concluded.push(done),
                 Err(error) if is_alone => return Err(error),
                 Err(error) => {
-                    let error = left::naming_holders(session, &plan.table, error).await;
+                    let error = left::with_lock_holders(session, &plan.table, error).await;
                     left.push(Left::of(plan.table, error)?);
                 }
             }
@@ -188,23 +184,23 @@ impl Partition {
     async fn act_on(
         &self,
         plan: &Plan,
-        shelf: Option<&Result<Shelf<'_>>>,
+        archives: Option<&Result<PartitionArchive<'_>>>,
         session: &mut Session,
         governor: &mut Governor,
     ) -> Result<Progress> {
         let mut progress = Progress { failed: plan.refusals.clone(), ..Progress::default() };
         // Rows that have nowhere to go stay attached; partitions ahead are made all the same.
-        if let Some(Err(error)) = shelf {
+        if let Some(Err(error)) = archives {
             progress.failed.push(format!("archive: {error:#}"));
         }
-        let has_no_shelf = shelf.is_some_and(Result::is_err);
-        let shelf = shelf.and_then(|opened| opened.as_ref().ok());
+        let has_no_archive = archives.is_some_and(Result::is_err);
+        let archives = archives.and_then(|opened| opened.as_ref().ok());
         let mut strain = None;
         for planned in &plan.steps {
             let step = &planned.step;
             // What is needed ahead is made whatever the strain; what goes can wait, and so can rows of the past, which move.
             let moves_rows = matches!(step, Step::Create(new) if new.moves_rows);
-            let is_past = |new: &decide::New| moves_rows && new.range.is_some_and(|range| range.to <= plan.now);
+            let is_past = |new: &plan::New| moves_rows && new.range.is_some_and(|range| range.to <= plan.now);
             if !matches!(step, Step::Create(new) if !is_past(new)) && !matches!(step, Step::Finalise { .. }) {
                 // It has waited once, and is not to wait for each of them.
                 if strain.is_none()
@@ -217,7 +213,7 @@ impl Partition {
                     continue;
                 }
             }
-            if has_no_shelf
+            if has_no_archive
                 && matches!(step, Step::Retire { .. } | Step::Confirm { .. } | Step::Archive { .. } | Step::Drop { .. })
             {
                 progress.failed.push(format!("{step}: without its archive"));
@@ -231,7 +227,7 @@ impl Partition {
             tracing::info!("{step}: {}", planned.reason);
             // One partition that cannot be made or dropped does not stop the others (pg_partman#421), a lost server does.
             let (began, pid) = (Instant::now(), session.pid);
-            let taken = self.take(step, plan, shelf, session, &mut progress);
+            let taken = self.take(step, plan, archives, session, &mut progress);
             let taken = if moves_rows { governor.watch(pid, taken).await.0 } else { taken.await };
             if moves_rows {
                 let elapsed = began.elapsed();
@@ -255,7 +251,7 @@ impl Partition {
         &self,
         step: &Step,
         plan: &Plan,
-        shelf: Option<&Shelf<'_>>,
+        archives: Option<&PartitionArchive<'_>>,
         session: &mut Session,
         progress: &mut Progress,
     ) -> Result<Option<String>> {
@@ -278,7 +274,7 @@ impl Partition {
                 }
                 return Ok(attempt.locked());
             }
-            Step::Keep { partition, mark } => return Ok(retire::keep(session, plan, shelf, partition, mark).await?.locked()),
+            Step::Keep { partition, mark } => return Ok(retire::keep(session, plan, archives, partition, mark).await?.locked()),
             // Its archive is looked at once more before it goes.
             Step::Drop { table, mark } => (table, mark.clone()),
             Step::Retire { partition, how, mark } => match retire::retire(session, plan, partition, *how, mark).await? {
@@ -287,7 +283,7 @@ impl Partition {
                     (partition, mark)
                 }
                 Attempt::Locked(who) => {
-                    progress.detach_is_pending |= *how == decide::Detach::Concurrently;
+                    progress.detach_is_pending |= *how == plan::Detach::Concurrently;
                     return Ok(Some(who));
                 }
             },
@@ -297,7 +293,7 @@ impl Partition {
             },
             Step::Archive { table, mark } => (table, mark.clone()),
         };
-        Ok(match retire::go_on(session, plan, shelf, table, mark).await? {
+        Ok(match retire::go_on(session, plan, archives, table, mark).await? {
             Attempt::Done(went_on) => {
                 for (is_so, names) in [
                     (went_on.archived, &mut progress.archived),

@@ -9,8 +9,10 @@ use super::calendar::Period;
 use super::key::Key;
 use super::left::Left;
 use super::mark::Mark;
-use super::state::{Counted, Extra, TableName};
+use super::state::default::Counted;
+use super::state::surroundings::Extra;
 use crate::base::units;
+use crate::pg::table::TableName;
 
 #[derive(Debug, Serialize)]
 pub struct Plan {

@@ -10,13 +10,13 @@
 
 use anyhow::{Context as _, Result};
 
-use super::archive::Shelf;
-use super::decide::{Detach, Plan};
+use super::archive::PartitionArchive;
 use super::guard;
 use super::mark::Mark;
-use super::state::TableName;
+use super::plan::{Detach, Plan};
 use crate::archive::prepare_session;
 use crate::live::session::{self, Attempt, Session};
+use crate::pg::table::TableName;
 use crate::pg::{self, literal};
 
 pub async fn finalise(session: &mut Session, plan: &Plan, partition: &TableName) -> Result<Attempt<()>> {
@@ -107,7 +107,7 @@ pub struct WentOn {
 pub async fn go_on(
     session: &mut Session,
     plan: &Plan,
-    shelf: Option<&Shelf<'_>>,
+    archives: Option<&PartitionArchive<'_>>,
     table: &TableName,
     mark: Mark,
 ) -> Result<Attempt<WentOn>> {
@@ -115,10 +115,10 @@ pub async fn go_on(
     let grace = chrono::TimeDelta::from_std(plan.grace).unwrap_or(chrono::TimeDelta::MAX);
     let is_over = plan.grace.is_zero() || plan.at - mark.at >= grace;
     let mut mark = mark;
-    if let Some(shelf) = shelf
-        && !shelf.holds(&mark, is_over).await?
+    if let Some(archives) = archives
+        && !archives.holds(&mark, is_over).await?
     {
-        mark = match shelf.put(session, plan, table, &mark).await? {
+        mark = match archives.put(session, plan, table, &mark).await? {
             Attempt::Done(mark) => mark,
             Attempt::Locked(who) => return Ok(Attempt::Locked(who)),
         };
@@ -131,11 +131,11 @@ pub async fn go_on(
         Attempt::Locked(who) => return Ok(Attempt::Locked(who)),
         Attempt::Done(Dropped::Gone) => went_on.dropped = true,
         Attempt::Done(Dropped::WasChanged) => {
-            let Some(shelf) = shelf else {
+            let Some(archives) = archives else {
                 anyhow::bail!("{table} stays: its rows are not those that were archived, and the job has no `archive` any more");
             };
             let again = match confirm(session, plan, table, &mark).await? {
-                Attempt::Done(mark) => shelf.put(session, plan, table, &mark).await?,
+                Attempt::Done(mark) => archives.put(session, plan, table, &mark).await?,
                 Attempt::Locked(who) => return Ok(Attempt::Locked(who)),
             };
             if let Attempt::Locked(who) = again {
@@ -151,7 +151,7 @@ pub async fn go_on(
 pub async fn keep(
     session: &mut Session,
     plan: &Plan,
-    shelf: Option<&Shelf<'_>>,
+    archives: Option<&PartitionArchive<'_>>,
     partition: &TableName,
     mark: &Mark,
 ) -> Result<Attempt<()>> {
@@ -169,7 +169,7 @@ pub async fn keep(
             );
         }
     }
-    let (Some(archived), Some(shelf)) = (&mark.archive, shelf) else {
+    let (Some(archived), Some(archives)) = (&mark.archive, archives) else {
         if let Some(archived) = &mark.archive {
             tracing::warn!(
                 "{partition} stays, and the job has no `archive` any more: {} counts, and a restore would double its rows",
@@ -190,7 +190,10 @@ pub async fn keep(
         for statement in statements {
             pg::execute(&mut session.connection, statement).await?;
         }
-        shelf.is_back(session, plan, &archived.key).await.with_context(|| format!("cannot say that {} is back", archived.key))?;
+        archives
+            .is_back(session, plan, &archived.key)
+            .await
+            .with_context(|| format!("cannot say that {} is back", archived.key))?;
         pg::execute(&mut session.connection, "COMMIT".to_owned()).await
     };
     if let Err(error) = kept.await {
@@ -200,7 +203,7 @@ pub async fn keep(
             false => Err(error),
         };
     }
-    shelf.is_back_for_good(&archived.key).await;
+    archives.is_back_for_good(&archived.key).await;
     Ok(Attempt::Done(()))
 }
 

@@ -70,14 +70,14 @@ impl Work for Reindex {
         for step in plan.steps.iter().filter(|step| step.action != Action::Leave) {
             let name = step.index.sql();
             if let Go::Stop(reason) = run.or_cancelled(governor.go()).await? {
-                failures.push((Some(Kind::NotNow), format!("{name} and what comes after it: {reason}")));
+                failures.push((Some(Kind::Deferred), format!("{name} and what comes after it: {reason}")));
                 break;
             }
             // What is invalid may be half-way: then it is somebody's work, and no wreck.
             if (step.action == Action::Drop || !step.index.is_valid)
                 && let Some(who) = run.or_cancelled(concurrently::builder(&mut connection, step.table_oid)).await?
             {
-                failures.push((Some(Kind::NotNow), format!("{name} is left alone: {who} is building or vacuuming there")));
+                failures.push((Some(Kind::Deferred), format!("{name} is left alone: {who} is building or vacuuming there")));
                 continue;
             }
             let phase = run.progress.phase("reindex", Some(step.index.bytes.max(0) as u64));
@@ -101,7 +101,7 @@ impl Work for Reindex {
                 }
                 Ok(Ended::Blocked(who)) => {
                     clean_up(run, step, &leaves).await;
-                    failures.push((Some(Kind::NotNow), format!("{name} was given up, and is as it was: {who}")));
+                    failures.push((Some(Kind::Deferred), format!("{name} was given up, and is as it was: {who}")));
                 }
                 Err(error) if failure::kind_of(&error) == Some(Kind::Cancelled) => {
                     clean_up(run, step, &leaves).await;
@@ -136,7 +136,8 @@ impl Work for Reindex {
         if failures.is_empty() {
             return Ok(report);
         }
-        let kind = failures.iter().map(|(kind, _)| *kind).find(|kind| *kind != Some(Kind::NotNow)).unwrap_or(Some(Kind::NotNow));
+        let kind =
+            failures.iter().map(|(kind, _)| *kind).find(|kind| *kind != Some(Kind::Deferred)).unwrap_or(Some(Kind::Deferred));
         let message = failures.into_iter().map(|(_, message)| message).collect::<Vec<_>>().join("; ");
         Err(Unfinished::error(kind, message, report))
     }

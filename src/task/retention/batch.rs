@@ -8,9 +8,10 @@ use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 use sqlx::{PgConnection, Postgres, Row as _};
 
-use super::delete::Work;
+use super::context::Work;
 use super::references;
-use crate::archive::{self, Archive, Manifest, Source};
+use crate::archive::Source;
+use crate::archive::{self, Archive, Manifest};
 use crate::base::fault::{Fault, Kind};
 use crate::live::governor;
 use crate::pg::{self, identifier, literal};

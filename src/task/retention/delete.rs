@@ -1,5 +1,6 @@
 //! The batches of one part of a table, one after another.
 
+use crate::task::retention::context::Work;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -7,17 +8,15 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::batch::Place;
-use super::keys::{Method, Retention};
-use super::plan::{Part, Plan};
+use super::keys::Method;
+use super::plan::Plan;
 use super::references;
-use crate::archive::{self, Archive};
-use crate::base::progress::Phase;
+use crate::archive::{self};
 use crate::base::units::{self, Span};
 use crate::ledger::report::Report;
 use crate::live::governor::{self, Go, Governor, Pace};
 use crate::pg;
 use crate::pg::failure;
-use crate::work::RunContext;
 
 /// 300 blocks of 8 KiB are some ten thousand rows of a log table: 40 to 50 ms (research).
 const FIRST_BLOCKS: u64 = 100;
@@ -71,15 +70,6 @@ impl Done {
             report.fact("archived_bytes", self.archived_bytes);
         }
     }
-}
-
-pub struct Work<'a> {
-    pub retention: &'a Retention,
-    pub plan: &'a Plan,
-    pub part: &'a Part,
-    pub archive: Option<&'a Archive>,
-    pub run: &'a RunContext<'a>,
-    pub phase: &'a Phase,
 }
 
 /// The way through the part.
@@ -158,8 +148,9 @@ impl Work<'_> {
         let started = Instant::now();
         let pid = pg::backend_pid(connection).await?;
         archive::prepare_session(connection).await?;
-        let patience = governor::patience(&mut self.run.settings.connect().await?, governor.limits().lock_timeout.0).await?;
-        pg::set(connection, "lock_timeout", &patience.as_millis().to_string()).await?;
+        let lock_timeout =
+            governor::lock_timeout_for(&mut self.run.settings.connect().await?, governor.limits().lock_timeout.0).await?;
+        pg::set(connection, "lock_timeout", &lock_timeout.as_millis().to_string()).await?;
         pg::set(connection, "statement_timeout", &governor.limits().statement_timeout.0.as_millis().to_string()).await?;
         let target = if self.archive.is_some() { ARCHIVE_TIME } else { governor.limits().batch_time };
         let mut walk = Walk::new(self);

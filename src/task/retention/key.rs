@@ -5,10 +5,10 @@ use chrono::{DateTime, NaiveDateTime, Offset as _, SubsecRound as _, TimeDelta, 
 use chrono_tz::Tz;
 use sqlx::PgConnection;
 
-use super::Epoch;
 use super::keys::Retention;
 use crate::base::fault::{Fault, Kind};
 use crate::pg::{self, identifier, literal};
+use crate::task::partition::Epoch;
 
 /// 1970-01-02, a day after the zero of computers' clocks, so that it is in the past of that zero in every zone. Values below
 /// mean "never" or "unknown": '-infinity', the year 1 of ORMs, 1900, 1970-01-01.

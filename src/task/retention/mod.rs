@@ -9,6 +9,7 @@
 mod batch;
 mod conditions;
 mod consent;
+pub mod context;
 mod delete;
 mod facts;
 mod key;
@@ -17,6 +18,7 @@ mod left;
 mod plan;
 mod references;
 mod size;
+pub mod state;
 mod tree;
 mod whole;
 
@@ -36,14 +38,14 @@ use crate::live::session;
 use crate::pg;
 use crate::pg::table::with_schema;
 use crate::store::Store;
-use crate::task::partition::{Epoch, Partition};
+use crate::task::partition::Partition;
 use crate::work::{RunContext, Work};
 
 impl Work for Retention {
     type Plan = Plan;
 
     async fn plan(&self, run: &RunContext<'_>) -> Result<Plan> {
-        match plan::make(self, run).await {
+        match state::make(self, run).await {
             Err(error) if governor::is_lock_trouble(&error) => {
                 let mut connection = run.settings.connect().await?;
                 let table: Option<i64> = sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint")
@@ -58,7 +60,7 @@ impl Work for Retention {
     }
 
     fn refusal(&self, plan: &Plan) -> Option<anyhow::Error> {
-        plan.asks.as_ref().map(|asks| Fault::new(Kind::NotNow, asks.clone()).into())
+        plan.asks.as_ref().map(|asks| Fault::new(Kind::Deferred, asks.clone()).into())
     }
 
     async fn apply(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
@@ -110,7 +112,7 @@ impl Work for Retention {
         let mut done = delete::Done::default();
         let mut stopped = None;
         for part in &plan.parts {
-            let work = delete::Work { retention: self, plan: &plan, part, archive: archive.as_ref(), run, phase: &phase };
+            let work = context::Work { retention: self, plan: &plan, part, archive: archive.as_ref(), run, phase: &phase };
             if let Go::Stop(reason) = work.all(&mut connection, &mut governor, &mut done).await? {
                 stopped = Some(reason);
                 break;
@@ -140,7 +142,7 @@ impl Work for Retention {
         {
             // Not a success: month after month of these, and the table has grown all the time.
             let message = format!("nothing was deleted: {reason}");
-            let kind = if done.is_locked { Kind::Busy } else { Kind::NotNow };
+            let kind = if done.is_locked { Kind::Busy } else { Kind::Deferred };
             return Err(Unfinished::error(Some(kind), message, report));
         }
         if let Some(reason) = stopped {

@@ -12,9 +12,10 @@ use sqlx::PgConnection;
 
 use super::facts::Facts;
 use super::key::Key;
-use super::{Epoch, Retention};
+use super::keys::Retention;
 use crate::base::units::{self, Size, Span};
 use crate::pg::{self, identifier, literal};
+use crate::task::partition::Epoch;
 
 /// So many blocks are read (32 MiB), of all partitions together; smaller tables as a whole.
 const BLOCKS: u64 = 4_096;

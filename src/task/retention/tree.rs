@@ -4,11 +4,12 @@ use anyhow::{Context as _, Result};
 use sqlx::{PgConnection, Row as _};
 
 use super::batch::{Batch, Place, bind};
-use super::delete::Work;
+use super::context::Work;
 use super::facts::{Facts, refused};
 use super::keys::Retention;
 use super::references::{self, Reference};
-use crate::archive::{self, Archive, BatchName, Manifest, Source};
+use crate::archive::{self, Archive, Manifest};
+use crate::archive::{BatchName, Source};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::pg::table::with_schema;

@@ -11,7 +11,7 @@ use super::references::Reference;
 use crate::base::units::Span;
 use crate::pg::{self, identifier};
 use crate::task::partition;
-use crate::task::partition::decide::Step;
+use crate::task::partition::plan::Step;
 use crate::work::{RunContext, Work as _};
 
 /// [`partition::key::Key::show_bound`] of a partition without a lower end.

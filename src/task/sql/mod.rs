@@ -15,8 +15,8 @@ use std::time::Instant;
 use anyhow::Result;
 use sqlx::PgConnection;
 
-use crate::base::captured::{self, Notice};
 use crate::base::fault::{Fault, Kind};
+use crate::base::tool_output::{self, Notice};
 use crate::ledger::report::Report;
 use crate::pg;
 use crate::work::{RunContext, Work};
@@ -63,7 +63,7 @@ impl Work for Sql {
         let sent = execute::SentLast::default();
         // Only a cancellation is an error of the outer result.
         let work = run
-            .or_cancelled(async { Ok(captured::notices(execute::all(&mut connection, &plan, &sent, &mut report)).await) })
+            .or_cancelled(async { Ok(tool_output::notices(execute::all(&mut connection, &plan, &sent, &mut report)).await) })
             .await;
         match work {
             Ok((result, notices)) => {
@@ -71,10 +71,8 @@ impl Work for Sql {
                 result.map(|()| report)
             }
             Err(cancelled) => {
-                // Dropping the connection does not stop the statement; asking does. Its transaction rolls back.
-                if let Err(error) = pg::cancel_backend(&run.settings, pid).await {
-                    tracing::warn!("cannot cancel the statement of server process {pid}: {error:#}");
-                }
+                // Its transaction rolls back.
+                run.stop_if_cancelled(pid).await;
                 // Until it has stopped (a ping waits for its answer), the next run must not get the lock.
                 let _ = tokio::time::timeout(STOP_TIMEOUT, sqlx::Connection::ping(&mut connection)).await;
                 Err(execute::cancelled(&plan, &sent, cancelled))

@@ -1,10 +1,11 @@
 //! What the search for lists built and measured, and which of it is best: pure.
 
+use crate::base::units;
+use crate::task::vector_index::kind::Method;
 use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::decide::Spec;
 use super::search::Found;
 
 /// One that was built on a copy and searched.
@@ -82,5 +83,47 @@ impl Tuning {
     /// For all vectors: the best number grows with the square root of their number, as centres and members are looked at alike.
     pub fn scaled(&self, lists: u32) -> u32 {
         ((f64::from(lists) / self.share.clamp(1e-6, 1.0).sqrt()).round() as u32).clamp(1, 32_768)
+    }
+}
+
+/// What a build makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "method")]
+pub enum Spec {
+    Ivfflat { lists: u32 },
+    Hnsw { m: u32, ef_construction: u32 },
+}
+
+impl Spec {
+    pub fn method(self) -> Method {
+        match self {
+            Self::Ivfflat { .. } => Method::Ivfflat,
+            Self::Hnsw { .. } => Method::Hnsw,
+        }
+    }
+
+    /// As in CREATE INDEX … WITH (…).
+    pub fn options(self) -> String {
+        match self {
+            Self::Ivfflat { lists } => format!("lists = {lists}"),
+            Self::Hnsw { m, ef_construction } => format!("m = {m}, ef_construction = {ef_construction}"),
+        }
+    }
+
+    /// ivfflat.probes or hnsw.ef_search can be no higher, or have no more effect.
+    pub fn most(self) -> u32 {
+        match self {
+            Self::Ivfflat { lists } => lists,
+            Self::Hnsw { .. } => 1000,
+        }
+    }
+}
+
+impl std::fmt::Display for Spec {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Self::Ivfflat { lists } => write!(f, "ivfflat with {}", units::plural(*lists as usize, "list")),
+            Self::Hnsw { m, ef_construction } => write!(f, "hnsw with m = {m}, ef_construction = {ef_construction}"),
+        }
     }
 }

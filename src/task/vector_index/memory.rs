@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::decide::Spec;
+use super::candidates::Spec;
 use super::state::Table;
 use crate::base::units;
 use crate::pg;

@@ -38,7 +38,7 @@ impl Work for VectorIndex {
 
     async fn plan(&self, run: &RunContext<'_>) -> Result<Plan> {
         match plan::make(self, run).await {
-            Err(error) => Err(governor::naming_holders(run, &self.table, error).await),
+            Err(error) => Err(governor::with_lock_holders(run, &self.table, error).await),
             plan => plan,
         }
     }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 use sqlx::PgConnection;
 
+use super::candidates::Spec;
 use super::decide::{self, Action, Decision, Index, Today, Wanted};
 use super::keys::{ApplySetting, VectorIndex};
 use super::kind::Method;
@@ -115,7 +116,7 @@ pub async fn part(
     }
     let spec = match &decision.action {
         Action::Build { spec } => Some(*spec),
-        Action::Tune => Some(decide::Spec::Ivfflat { lists: decide::lists_by_rule(table.vectors()) }),
+        Action::Tune => Some(Spec::Ivfflat { lists: decide::lists_by_rule(table.vectors()) }),
         _ => None,
     };
     let memory = spec.map(|spec| memory::check(&table, spec, &job.memory(), &run.settings));

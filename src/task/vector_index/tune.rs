@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
 
+use super::candidates::Spec;
 use super::candidates::{Candidate, Tuning};
-use super::decide::{Spec, hnsw, lists_by_rule};
+use super::decide::{hnsw, lists_by_rule};
 use super::keys::VectorIndex;
 use super::kind::Method;
 use super::measure::{self, Sample, Searched};
@@ -56,11 +57,8 @@ impl Tuner<'_> {
         let mut connection = self.run.or_cancelled(connect(self.run)).await?;
         let pid = self.run.or_cancelled(pg::backend_pid(&mut connection)).await?;
         let result = self.run.or_cancelled(self.search(&mut connection, (pid, governor))).await;
-        if result.is_err() && self.run.cancel.is_cancelled() {
-            // Dropping the connection does not stop a build at once.
-            if let Err(error) = pg::cancel_backend(&self.run.settings, pid).await {
-                tracing::warn!("cannot cancel server process {pid}: {error:#}");
-            }
+        if result.is_err() {
+            self.run.stop_if_cancelled(pid).await;
         }
         result.with_context(|| format!("searching for lists for {}", self.table.sql()))
     }

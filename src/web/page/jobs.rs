@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 
 use super::drawing::{legend, sparkline, strip};
+use super::trouble::{never_ran, rank, trouble};
 use super::words::{ago, ahead, moment, outcome_link, place, seconds, shortened, wall_clock};
-use super::{never_ran, rank, trouble};
 use crate::base::units::{bytes, count, duration, plural};
 use crate::ledger::report::Outcome;
 use crate::web::status::{JobStatus, Status};

@@ -5,6 +5,7 @@
 mod audits;
 mod drawing;
 mod jobs;
+mod trouble;
 mod words;
 
 use std::collections::BTreeSet;
@@ -15,7 +16,6 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use self::words::{ago, exact, moment, outcome_link, outcome_word, place, seconds, shortened, tone};
 use crate::base::terminal;
 use crate::base::units::{age, bytes, count, duration, plural};
-use crate::ledger::report::Outcome;
 use crate::web::status::{JobStatus, RunStatus, Status};
 
 const STDERR_LINES: usize = 20;
@@ -96,35 +96,6 @@ fn verdict(status: &Status) -> Verdict<'_> {
         (mood, if jobs == 1 { "The job is well".to_owned() } else { format!("All {} are well", plural(jobs, "job")) })
     };
     Verdict { mood, headline, trouble }
-}
-
-#[derive(Clone, Copy)]
-enum Trouble<'a> {
-    Failed(&'a RunStatus),
-    Late,
-}
-
-fn trouble(job: &JobStatus) -> Option<Trouble<'_>> {
-    // A run that was skipped or cancelled proves nothing: the failure before it still stands.
-    let proof = job.history.iter().rev().find(|run| !matches!(run.outcome, None | Some(Outcome::Skipped | Outcome::Cancelled)));
-    match proof {
-        _ if !job.enabled => None,
-        Some(run) if run.outcome != Some(Outcome::Succeeded) => Some(Trouble::Failed(run)),
-        _ => job.late.then_some(Trouble::Late),
-    }
-}
-
-fn rank(job: &JobStatus) -> u8 {
-    match trouble(job) {
-        Some(Trouble::Failed(_)) => 0,
-        Some(Trouble::Late) => 1,
-        None if job.enabled => 2,
-        None => 3,
-    }
-}
-
-fn never_ran(job: &JobStatus) -> bool {
-    job.history.is_empty() && job.last_success_at.is_none()
 }
 
 fn names<'a>(jobs: impl Iterator<Item = &'a JobStatus>) -> usize {
@@ -310,3 +281,4 @@ fn tail(text: &str) -> String {
 
 #[cfg(test)]
 mod tests;
+use trouble::{Trouble, never_ran, rank, trouble};

@@ -4,6 +4,7 @@ use chrono::{TimeDelta, TimeZone as _};
 
 use super::*;
 use crate::base::progress::Now as Progress;
+use crate::ledger::report::Outcome;
 use crate::web::status::{AuditCounts, AuditFinding, AuditStatus};
 
 #[test]

@@ -5,9 +5,9 @@ use anyhow::Result;
 use sqlx::PgConnection;
 
 use super::facts;
+use crate::pg::table::TableName;
 use crate::pg::{identifier, literal, qualified};
 use crate::task::partition::create;
-use crate::task::partition::state::TableName;
 
 /// The indexes of `known` get the names that applications know (ON CONFLICT ON CONSTRAINT), which those of `other` have; they get new
 /// ones. One of the tables is the partition of the other.

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::pg::table::TableName;
 use crate::pg::{self, identifier};
-use crate::task::partition::state::TableName;
 
 #[derive(Debug, Serialize)]
 pub struct Conversion {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use sqlx::PgConnection;
 
-use crate::task::partition::state::TableName;
+use crate::pg::table::TableName;
 
 /// Each is named with what to do. Plain views are not among them where they can be made again by this role: see [`views`].
 pub async fn that_cannot_follow(connection: &mut PgConnection, table: &TableName) -> Result<Vec<String>> {

@@ -6,10 +6,11 @@ use sqlx::PgConnection;
 
 use super::super::calendar::partition_name;
 use super::super::key::Key;
-use super::super::state::TableName;
-use super::{CHECK, NEW_KEY, carried, dependants, obstacles};
+use super::names::{CHECK, NEW_KEY};
+use super::{carried, dependants, obstacles};
 use crate::base::fault::{Fault, Kind};
 use crate::live::session::Session;
+use crate::pg::table::TableName;
 use crate::pg::table::with_schema;
 use crate::pg::{identifier, literal};
 use crate::task::partition::keys::Partition;

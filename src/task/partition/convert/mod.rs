@@ -15,9 +15,7 @@ use sqlx::PgConnection;
 
 use super::calendar::{Calendar, Every, partition_name};
 use super::create;
-use super::key::Key;
 use super::keys::Partition;
-use super::state::{self, TableName};
 use crate::base::fault::{Fault, Kind};
 use crate::ledger::report::Report;
 use crate::live::session::{self, Attempt, Session};
@@ -28,19 +26,18 @@ mod carried;
 mod conversion;
 mod dependants;
 mod facts;
+mod names;
 mod obstacles;
 mod undo;
+use names::{CHECK, NEW_KEY, reach};
 
 pub use conversion::{Conversion, Statement};
 pub use undo::Undo;
 
 use conversion::{EXCLUSIVE, NONE, SHARED};
 
-const CHECK: &str = "pgtend_bound";
 /// A row beyond that has a wrong time.
 const PERIODS_AHEAD: u32 = 10;
-/// Ends the name of the index that becomes the primary key.
-const NEW_KEY: &str = "pgtend_key";
 
 /// Reads the table and says how it would go; everything that stands in the way is one error.
 async fn plan(partition: &Partition, zone: Tz, session: &mut Session) -> Result<Conversion> {
@@ -250,12 +247,7 @@ impl Work for Convert {
         let swap_elapsed = match done {
             Ok(swap_elapsed) => Some(swap_elapsed),
             Err(error) => {
-                // Dropping the connection does not stop a statement that waits for a lock, and others behind it.
-                if run.cancel.is_cancelled()
-                    && let Err(error) = pg::cancel_backend(&run.settings, session.pid).await
-                {
-                    tracing::warn!("cannot cancel the statement of server process {}: {error:#}", session.pid);
-                }
+                run.stop_if_cancelled(session.pid).await;
                 drop(session);
                 self.take_back(run, &conversion, error).await?;
                 None
@@ -364,22 +356,4 @@ async fn execute(session: &mut Session, conversion: &Conversion, statements: &[S
         statements.first().map(|statement| statement.sql.as_str()).unwrap_or_default()
     );
     Ok(())
-}
-
-/// The highest key, and where new ones come.
-async fn reach(
-    partition: &Partition,
-    table: &TableName,
-    key: Key,
-    zone: Tz,
-    connection: &mut PgConnection,
-) -> Result<(i64, i64)> {
-    let highest = state::highest(connection, table, &partition.column, key).await?;
-    let at: chrono::DateTime<chrono::Utc> = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(connection).await?;
-    let now = match (partition.every, key.is_on_the_wall()) {
-        (Every::Step(_), _) => highest,
-        (Every::Unit(_), true) => at.with_timezone(&partition.zone.unwrap_or(zone)).naive_local().and_utc().timestamp_micros(),
-        (Every::Unit(_), false) => at.timestamp_micros(),
-    };
-    Ok((highest, now))
 }

@@ -3,12 +3,13 @@
 use anyhow::Result;
 use sqlx::PgConnection;
 
+use super::dependants;
 use super::facts::Found;
-use super::{NEW_KEY, dependants};
+use super::names::NEW_KEY;
+use crate::pg::table::TableName;
 use crate::pg::{self, identifier};
 use crate::task::partition::calendar::partition_name;
 use crate::task::partition::keys::Partition;
-use crate::task::partition::state::TableName;
 
 /// All at once: who has five of them does not want to find them one by one.
 pub async fn read(connection: &mut PgConnection, partition: &Partition, found: &Found, table: &TableName) -> Result<Vec<String>> {

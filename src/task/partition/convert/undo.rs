@@ -61,11 +61,8 @@ impl Work for Undo {
         session::exclude_other_jobs(&mut session.connection, &back.table).await?;
         let tables = [back.table.oid, back.partition.oid];
         let done = run.or_cancelled(session.transaction(&back.statements, &tables)).await;
-        if done.is_err()
-            && run.cancel.is_cancelled()
-            && let Err(error) = pg::cancel_backend(&run.settings, session.pid).await
-        {
-            tracing::warn!("cannot cancel the statement of server process {}: {error:#}", session.pid);
+        if done.is_err() {
+            run.stop_if_cancelled(session.pid).await;
         }
         if let Attempt::Locked(who) = done? {
             let message = format!("{} is locked: {who}; nothing was changed", back.table);

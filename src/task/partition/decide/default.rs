@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{New, Plan, Step, covered, create_piece, uncovered};
+use super::pieces::{covered, create_piece, uncovered};
 use crate::base::units;
-use crate::task::partition::state::{MOVED_AT_ONCE_ROWS, State};
+use crate::task::partition::plan::{New, Plan, Step};
+use crate::task::partition::state::default::MOVED_AT_ONCE_ROWS;
+use crate::task::partition::state::found::State;
 
 /// Why rows cannot leave the default partition by our hands: what a DELETE there would do elsewhere.
 fn cannot_move(state: &State) -> Option<String> {

@@ -4,22 +4,19 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, TimeZone as _, Utc};
 
-pub use super::plan::{Detach, New, Plan, Planned, Step};
+use super::plan::{New, Plan, Planned, Step};
 
 mod default;
+mod pieces;
 mod way_out;
 
 pub use way_out::over;
 
-use super::Like;
-use super::calendar::{self, Period};
 use super::key::Bound;
+use super::keys::Like;
 use super::keys::Partition;
 use super::mark::Stage;
-use super::state::{CUTS, State};
-
-/// Pieces of one period that older partitions leave uncovered.
-const PIECES: usize = 100;
+use crate::task::partition::state::found::State;
 
 pub fn decide(state: State, partition: &Partition) -> Plan {
     let mut plan = Plan {
@@ -84,42 +81,6 @@ fn finish_what_was_begun(state: &State, plan: &mut Plan) {
     }
 }
 
-/// Ranges that take rows, in order.
-fn covered(state: &State) -> Vec<(Bound, Bound)> {
-    let mut ranges: Vec<_> = state.existing.iter().filter_map(|partition| partition.range).collect();
-    ranges.sort();
-    ranges
-}
-
-/// What of `period` no range covers: the whole, nothing, or pieces between partitions of other sizes.
-fn uncovered(period: Period, ranges: &[(Bound, Bound)]) -> Vec<Period> {
-    let (mut from, mut pieces) = (period.from, Vec::new());
-    for (low, high) in ranges {
-        let low = match low {
-            Bound::Min => i64::MIN,
-            Bound::At(low) => *low,
-            Bound::Max => i64::MAX,
-        };
-        let high = match high {
-            Bound::Min => i64::MIN,
-            Bound::At(high) => *high,
-            Bound::Max => i64::MAX,
-        };
-        if high <= from || low >= period.to {
-            continue;
-        }
-        if low > from {
-            pieces.push(Period { from, to: low });
-        }
-        from = from.max(high);
-    }
-    if from < period.to {
-        pieces.push(Period { from, to: period.to });
-    }
-    pieces.truncate(PIECES);
-    pieces
-}
-
 fn create_ahead(state: &State, partition: &Partition, plan: &mut Plan) {
     let Some(current) = state.calendar.period_at(state.now) else {
         plan.refusals.push(format!("{} is beyond every calendar", state.key.show(state.now)));
@@ -128,7 +89,7 @@ fn create_ahead(state: &State, partition: &Partition, plan: &mut Plan) {
     let mut taken: BTreeSet<String> = state.taken.iter().cloned().collect();
     if partition.default && state.default_partition().is_none() {
         let name = free_name(state, "default", &mut taken);
-        let new = New { name, range: None, moves_rows: false, model: model(state) };
+        let new = New { name, range: None, moves_rows: false, model: pieces::model(state) };
         plan.push(Step::Create(new), "default = true, and there is none");
     }
     let ranges = covered(state);
@@ -146,43 +107,6 @@ fn create_ahead(state: &State, partition: &Partition, plan: &mut Plan) {
             None => return,
         }
     }
-}
-
-/// What one transaction makes, and fills from the default partition: where that has too many rows of a period for one, the
-/// period gets several partitions. There is no merging them before PostgreSQL 19; they go by their bounds, like all.
-fn create_piece(state: &State, plan: &mut Plan, taken: &mut BTreeSet<String>, period: Period, piece: Period, reason: &str) {
-    let stray = state.default.strays.iter().find(|stray| period.from <= stray.position && stray.position < period.to);
-    let mut from = piece.from;
-    for cut in stray.map(|stray| stray.cuts.as_slice()).unwrap_or_default() {
-        if from < *cut && *cut < piece.to {
-            create_slice(state, plan, taken, period, Period { from, to: *cut }, reason);
-            from = *cut;
-        }
-    }
-    // More than one run takes: the next one goes on from there.
-    if stray.is_none_or(|stray| stray.cuts.len() < CUTS) {
-        create_slice(state, plan, taken, period, Period { from, to: piece.to }, reason);
-    }
-}
-
-fn create_slice(state: &State, plan: &mut Plan, taken: &mut BTreeSet<String>, period: Period, piece: Period, reason: &str) {
-    if let Err(error) = state.key.sql(piece.to) {
-        plan.refusals.push(format!("no partition for {}: {error}", state.key.show(piece.from)));
-        return;
-    }
-    let is_there = |planned: &Planned| matches!(&planned.step, Step::Create(new) if new.range == Some(piece));
-    if plan.steps.iter().any(is_there) {
-        return;
-    }
-    let name = free_name(state, &state.calendar.suffix(period), taken);
-    let moves_rows = state.default.strays.iter().any(|stray| period.from <= stray.position && stray.position < period.to);
-    let new = New { name, range: Some(piece), moves_rows, model: model(state) };
-    let range = format!("{} to {}", state.key.show(piece.from), state.key.show(piece.to));
-    plan.push(Step::Create(new), format!("{range}; {reason}"));
-}
-
-fn model(state: &State) -> Option<i64> {
-    state.model().map(|model| model.table.oid)
 }
 
 /// Of partitions that are about to be made.
@@ -220,17 +144,6 @@ fn say_what_new_ones_lack(state: &State, partition: &Partition, plan: &mut Plan)
             new.join(", ")
         ));
     }
-}
-
-fn free_name(state: &State, suffix: &str, taken: &mut BTreeSet<String>) -> String {
-    let mut name = calendar::partition_name(&state.table.name, suffix);
-    for number in 2..=taken.len() + 2 {
-        if taken.insert(name.clone()) {
-            break;
-        }
-        name = calendar::partition_name(&state.table.name, &format!("{suffix}_{number}"));
-    }
-    name
 }
 
 /// How far the ranges reach from now on without a gap.
@@ -292,3 +205,4 @@ fn describe(state: &State, plan: &mut Plan) {
 
 #[cfg(test)]
 mod tests;
+use pieces::{covered, create_piece, free_name, uncovered};

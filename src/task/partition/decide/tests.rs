@@ -5,13 +5,17 @@ use chrono_tz::Tz;
 use super::*;
 use crate::base::units::Span;
 use crate::pg::Server;
-use crate::task::partition::Retain;
+use crate::pg::table::TableName;
+use crate::task::partition::calendar::Period;
 use crate::task::partition::calendar::{Calendar, Every, Unit};
 use crate::task::partition::key::Key;
 use crate::task::partition::keys::Partition;
+use crate::task::partition::keys::Retain;
 use crate::task::partition::mark::Mark;
 use crate::task::partition::state::default::Stray;
-use crate::task::partition::state::{Counted, Existing, Extra, InDefault, Published, TableName};
+use crate::task::partition::state::default::{Counted, InDefault};
+use crate::task::partition::state::found::Existing;
+use crate::task::partition::state::surroundings::{Extra, Published};
 
 const DAY: i64 = 86_400_000_000;
 
@@ -208,7 +212,7 @@ fn a_detached_table_goes_after_its_archive_and_its_grace() {
     let mut state = state(&[(10, 11), (11, 12), (12, 13)]);
     for (oid, day) in [(7, 1), (8, 9)] {
         let table = name(oid, &format!("old{oid}"));
-        state.detached.push(crate::task::partition::state::Detached {
+        state.detached.push(crate::task::partition::state::found::Detached {
             table,
             mark: mark(oid, Stage::Retired, day),
             inbound: Vec::new(),

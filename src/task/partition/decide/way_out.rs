@@ -2,13 +2,13 @@
 
 use chrono::TimeDelta;
 
-use super::{Detach, Plan, Step};
 use crate::base::units;
-use crate::task::partition::Retain;
 use crate::task::partition::key::Bound;
 use crate::task::partition::keys::Partition;
+use crate::task::partition::keys::Retain;
 use crate::task::partition::mark::{Mark, Stage};
-use crate::task::partition::state::{Existing, State};
+use crate::task::partition::plan::{Detach, Plan, Step};
+use crate::task::partition::state::found::{Existing, State};
 
 /// The attached partitions that would go, by their numbers.
 pub fn over(state: &State, partition: &Partition) -> Vec<i64> {

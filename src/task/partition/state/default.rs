@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::State;
+use super::found::State;
 use crate::base::units;
 use crate::pg::{self, identifier};
 use crate::task::partition::calendar::Period;

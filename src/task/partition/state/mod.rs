@@ -2,17 +2,20 @@
 //! only the default partition and the highest number.
 
 pub mod default;
+pub mod found;
 mod rows;
 pub mod surroundings;
 mod table;
 
+pub use found::{Detached, Existing, State};
+
 use anyhow::Result;
-use chrono::{DateTime, TimeZone as _, Utc};
+use chrono::{TimeZone as _, Utc};
 use chrono_tz::Tz;
 use sqlx::PgConnection;
 
 use super::calendar::{Calendar, Every};
-use super::key::{Bound, Key};
+use super::key::Key;
 use super::keys::Partition;
 use super::mark::Mark;
 use crate::live::session::Session;
@@ -20,72 +23,12 @@ use crate::pg::{self, Server};
 use crate::work::RunContext;
 
 pub use crate::pg::table::TableName;
-pub use default::{CUTS, Counted, InDefault, MOVED_AT_ONCE_ROWS};
+pub use default::InDefault;
 pub use rows::highest;
-pub use surroundings::{Extra, Published};
 pub use table::{check, parents};
 
 /// Counting and looking up must not go on for hours where no index helps.
 const READ_TIMEOUT: &str = "600000";
-
-/// An attached partition, or one whose detach is pending.
-#[derive(Clone, Debug)]
-pub struct Existing {
-    pub table: TableName,
-    /// As the server shows it.
-    pub shown: String,
-    /// None: the default partition, or a bound that is not understood.
-    pub range: Option<(Bound, Bound)>,
-    pub is_default: bool,
-    /// An ordinary table: neither partitioned itself nor a foreign table.
-    pub is_plain: bool,
-    pub is_pending: bool,
-    pub mark: Option<Mark>,
-    /// Foreign keys that name this very partition.
-    pub inbound: Vec<String>,
-    /// Rows of other tables that refer to its rows through the table itself; looked for where it would go.
-    pub referred_to: Vec<String>,
-    /// Views and the like that name this very partition; looked for where it would go.
-    pub dependants: Vec<String>,
-}
-
-/// A table with a mark of ours that is no partition any more.
-#[derive(Clone, Debug)]
-pub struct Detached {
-    pub table: TableName,
-    pub mark: Mark,
-    pub inbound: Vec<String>,
-    pub dependants: Vec<String>,
-}
-
-#[derive(Clone, Debug)]
-pub struct State {
-    pub server: Server,
-    pub table: TableName,
-    pub column: String,
-    pub key: Key,
-    pub calendar: Calendar,
-    /// Of the wall that keys without a zone are read from.
-    pub zone: Tz,
-    /// Where new rows come: the clock of the server, or the highest number.
-    pub now: i64,
-    /// Of number keys. A sequence that was set wrong makes partitions, and drops none.
-    pub highest_row: Option<i64>,
-    pub at: DateTime<Utc>,
-    /// How far this host's clock is from the server's, when that is too far.
-    pub clocks_apart: Option<String>,
-    pub existing: Vec<Existing>,
-    pub detached: Vec<Detached>,
-    /// Foreign keys that name the partitioned table.
-    pub inbound: Vec<String>,
-    pub published: Vec<Published>,
-    /// What the newest partition has, and the table itself has not.
-    pub extras: Vec<Extra>,
-    /// What is in the default partition.
-    pub default: InDefault,
-    /// Names in the table's schema that are taken.
-    pub taken: Vec<String>,
-}
 
 impl State {
     pub async fn read(partition: &Partition, run: &RunContext<'_>, session: &mut Session) -> Result<Self> {

@@ -3,8 +3,8 @@
 use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
 
-use super::TableName;
 use crate::base::fault::{Fault, Kind};
+use crate::pg::table::TableName;
 use crate::pg::{self, identifier};
 use crate::task::partition::key::Key;
 

@@ -4,8 +4,9 @@ use anyhow::Result;
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::{State, TableName};
+use super::found::State;
 use crate::base::units;
+use crate::pg::table::TableName;
 use crate::pg::{self, identifier, qualified};
 use crate::task::partition::decide;
 use crate::task::partition::keys::Partition;

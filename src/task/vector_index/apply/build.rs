@@ -11,7 +11,8 @@ use crate::live::concurrently::{self, Ended};
 use crate::live::session::{Attempt, Session};
 use crate::pg::failure;
 use crate::pg::{identifier, literal, qualified};
-use crate::task::vector_index::decide::{self, Spec, recall_in_words};
+use crate::task::vector_index::candidates::Spec;
+use crate::task::vector_index::decide::{self, recall_in_words};
 use crate::task::vector_index::kind::Method;
 use crate::task::vector_index::measure::{self, Sample};
 use crate::task::vector_index::search::{Found, Searcher, Stopped};
@@ -49,7 +50,7 @@ impl Worker<'_> {
                 Ok(Ended::Blocked(who)) => {
                     self.clean_up().await;
                     return Ok(Some((
-                        Some(Kind::NotNow),
+                        Some(Kind::Deferred),
                         format!("the build was given up, and what there was still serves: {who}"),
                     )));
                 }
@@ -131,7 +132,7 @@ impl Worker<'_> {
         let statements: Vec<String> = [Some(alter), known].into_iter().flatten().collect();
         match self.run.or_cancelled(session.transaction(&statements, &[self.part.table.facts.oid, index.oid])).await? {
             Attempt::Done(_) => Ok(Ok(format!("REINDEX INDEX CONCURRENTLY {}", index.sql()))),
-            Attempt::Locked(who) => Ok(Err((Some(Kind::NotNow), who))),
+            Attempt::Locked(who) => Ok(Err((Some(Kind::Deferred), who))),
         }
     }
 

@@ -6,8 +6,9 @@ mod swap;
 use anyhow::Result;
 use serde_json::json;
 
+use super::candidates::Spec;
 use super::candidates::Tuning;
-use super::decide::{self, Action, Decision, Spec};
+use super::decide::{self, Action, Decision};
 use super::keys::VectorIndex;
 use super::kind::Method;
 use super::plan::{self, Part, Plan};
@@ -33,7 +34,7 @@ pub async fn apply(job: &VectorIndex, run: &RunContext<'_>, plan: Plan) -> Resul
     for part in plan.parts {
         let name = part.table.sql();
         if let Go::Stop(reason) = run.or_cancelled(governor.go()).await? {
-            failures.push((Some(Kind::NotNow), format!("{name}: not begun: {reason}")));
+            failures.push((Some(Kind::Deferred), format!("{name}: not begun: {reason}")));
             break;
         }
         let is_partition = plan.is_partitioned;
@@ -54,7 +55,7 @@ pub async fn apply(job: &VectorIndex, run: &RunContext<'_>, plan: Plan) -> Resul
             Err(error) if failure::kind_of(&error) == Some(Kind::Cancelled) => return Err(error),
             // The other partitions are none the worse for it, and the report has what was done.
             Err(error) => {
-                let error = governor::naming_holders(run, &name, error).await;
+                let error = governor::with_lock_holders(run, &name, error).await;
                 Some((failure::kind_of(&error), failure::in_a_line(&error)))
             }
         };
@@ -73,7 +74,7 @@ pub async fn apply(job: &VectorIndex, run: &RunContext<'_>, plan: Plan) -> Resul
         return Ok(report);
     }
     // What fails for good weighs more than what may be better next time.
-    let kind = failures.iter().map(|(kind, _)| *kind).find(|kind| *kind != Some(Kind::NotNow)).unwrap_or(Some(Kind::NotNow));
+    let kind = failures.iter().map(|(kind, _)| *kind).find(|kind| *kind != Some(Kind::Deferred)).unwrap_or(Some(Kind::Deferred));
     let message = failures.into_iter().map(|(_, message)| message).collect::<Vec<_>>().join("; ");
     Err(Unfinished::error(kind, message, report))
 }
@@ -121,7 +122,7 @@ impl Worker<'_> {
         if !self.run.or_cancelled(pg::try_lock(&mut lock, &name)).await? {
             let who =
                 pg::lock_holder(&mut lock, &name).await?.map_or_else(|| "another run".to_owned(), |holder| holder.to_string());
-            return Ok(Some((Some(Kind::NotNow), format!("{who} tends this index"))));
+            return Ok(Some((Some(Kind::Deferred), format!("{who} tends this index"))));
         }
         // What is invalid may be half-way: somebody's work, and no wreck.
         let is_invalid = self.part.table.index.as_ref().is_some_and(|index| !index.is_valid);
@@ -129,7 +130,7 @@ impl Worker<'_> {
             && let Some(who) = self.run.or_cancelled(concurrently::builder(&mut lock, self.part.table.facts.oid)).await?
         {
             let message = format!("{who} is building or vacuuming there: nothing is touched meanwhile");
-            return Ok(Some((Some(Kind::NotNow), message)));
+            return Ok(Some((Some(Kind::Deferred), message)));
         }
         let is_built = match self.clear().await? {
             Ok(is_built) => is_built,
@@ -199,7 +200,7 @@ impl Worker<'_> {
             }
             if let Some(who) = self.drop_index(&leftover.schema, &leftover.name).await? {
                 let message = format!("cannot drop what a stopped run left, {}: {who}", leftover.name);
-                return Ok(Err((Some(Kind::NotNow), message)));
+                return Ok(Err((Some(Kind::Deferred), message)));
             }
         }
         if !is_built

@@ -8,7 +8,8 @@ use crate::base::fault::Kind;
 use crate::base::units;
 use crate::live::session::{Attempt, Session};
 use crate::pg::{self, identifier, literal, qualified};
-use crate::task::vector_index::decide::{Spec, recall_in_words};
+use crate::task::vector_index::candidates::Spec;
+use crate::task::vector_index::decide::recall_in_words;
 use crate::task::vector_index::keys::ApplySetting;
 use crate::task::vector_index::kind::Method;
 use crate::task::vector_index::measure;
@@ -49,7 +50,7 @@ impl Worker<'_> {
         if let Attempt::Locked(who) = self.run.or_cancelled(session.transaction(&statements, &oids)).await? {
             let message =
                 format!("the new index is built, and its name could not be changed: {who}; the next run goes on from there");
-            return Ok(Some((Some(Kind::NotNow), message)));
+            return Ok(Some((Some(Kind::Deferred), message)));
         }
         self.told.swapped = true;
         self.told.setting_applied = set.map(applied);
@@ -106,7 +107,7 @@ impl Worker<'_> {
             theirs.setting,
             cost_in_words(theirs)
         );
-        let failure = self.settle(&found).await?;
+        let failure = self.finish_swap(&found).await?;
         // As the application asks, with what it is told to search with.
         let is_set = self.told.setting_applied.is_some();
         let setting = if is_set { found.setting.max(self.part.wanted.others_setting) } else { self.part.setting };
@@ -130,7 +131,7 @@ impl Worker<'_> {
     }
 
     /// Applications search with the setting from now on, or the run says that they do not.
-    async fn settle(&mut self, found: &Found) -> Result<Option<Failure>> {
+    async fn finish_swap(&mut self, found: &Found) -> Result<Option<Failure>> {
         let (name, target) = (self.part.wanted.method.setting(), self.job.recall.target);
         if self.job.apply_setting.is_some() {
             self.apply_setting(found.setting).await?;
@@ -163,7 +164,7 @@ impl Worker<'_> {
         let least = least.context("the setting was measured")?;
         self.told.summary = format!("{}: {reasons}", self.part.table.index_name);
         self.told.after = Some(least.clone());
-        self.settle(&least).await
+        self.finish_swap(&least).await
     }
 
     async fn apply_setting(&mut self, setting: u32) -> Result<()> {

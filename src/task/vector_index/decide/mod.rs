@@ -1,6 +1,7 @@
 //! What to do and why: pure. First by what is measured of today's index, then by what the candidates showed, then by what the
 //! new index does.
 
+use crate::task::vector_index::candidates::Spec;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -23,48 +24,6 @@ const GROWN: f64 = 2.0;
 const WORTH_IT: f64 = 0.85;
 /// Recall that may be lost at a setting that nobody changes.
 const RECALL_TO_LOSE: f64 = 0.01;
-
-/// What a build makes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case", tag = "method")]
-pub enum Spec {
-    Ivfflat { lists: u32 },
-    Hnsw { m: u32, ef_construction: u32 },
-}
-
-impl Spec {
-    pub fn method(self) -> Method {
-        match self {
-            Self::Ivfflat { .. } => Method::Ivfflat,
-            Self::Hnsw { .. } => Method::Hnsw,
-        }
-    }
-
-    /// As in CREATE INDEX … WITH (…).
-    pub fn options(self) -> String {
-        match self {
-            Self::Ivfflat { lists } => format!("lists = {lists}"),
-            Self::Hnsw { m, ef_construction } => format!("m = {m}, ef_construction = {ef_construction}"),
-        }
-    }
-
-    /// ivfflat.probes or hnsw.ef_search can be no higher, or have no more effect.
-    pub fn most(self) -> u32 {
-        match self {
-            Self::Ivfflat { lists } => lists,
-            Self::Hnsw { .. } => 1000,
-        }
-    }
-}
-
-impl std::fmt::Display for Spec {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        match self {
-            Self::Ivfflat { lists } => write!(f, "ivfflat with {}", units::plural(*lists as usize, "list")),
-            Self::Hnsw { m, ef_construction } => write!(f, "hnsw with m = {m}, ef_construction = {ef_construction}"),
-        }
-    }
-}
 
 /// What the job asks for.
 #[derive(Clone, Debug)]

@@ -19,7 +19,7 @@ const TIME: &str = "%Y-%m-%dT%H-%M-%SZ";
 const READ_AT_MOST: usize = 8;
 const KINDS: [&str; 3] = ["json", "md", "html"];
 
-pub struct Shelf {
+pub struct AuditStore {
     pub store: Store,
     folder: String,
 }
@@ -27,7 +27,7 @@ pub struct Shelf {
 /// What stands in the folder, by time; names of other forms are not ours.
 type Listing = BTreeMap<DateTime<Utc>, BTreeSet<String>>;
 
-impl Shelf {
+impl AuditStore {
     pub fn new(store: Store, database: &str, job: &str) -> Self {
         Self { store, folder: format!("{}audit/", key::folder(database, job)) }
     }

@@ -8,14 +8,13 @@ use serde::Serialize;
 use super::install::{self, Installation};
 use super::keys::Compress;
 use super::plan::{self, Plan};
-use super::prepare;
+use super::table::prepare;
 use super::undo::{self, Undoing};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::ledger::report::{Report, Unfinished};
 use crate::live::governor::Go;
 use crate::live::session::Session;
-use crate::pg;
 use crate::work::{RunContext, Work};
 
 pub struct Install {
@@ -98,7 +97,7 @@ impl Work for Install {
         let installation = proposal.installation.context("what is not refused is planned")?;
         let mut session = run.or_cancelled(self.session(run)).await?;
         let done = run.or_cancelled(install::apply(&mut session, &installation)).await;
-        stop_if_cancelled(run, session.pid).await;
+        run.stop_if_cancelled(session.pid).await;
         done?;
         let what = if installation.again { "brought up to date" } else { "installed" };
         let mut report = Report {
@@ -141,7 +140,7 @@ impl Work for Undo {
         report.fact("view_stays", self.keep_view || stopped != Go::On);
         if let Go::Stop(reason) = stopped {
             let message = format!("text again: {bodies}; stopped for now: {reason}. Run it again");
-            return Err(Unfinished::error(Some(Kind::NotNow), message, report));
+            return Err(Unfinished::error(Some(Kind::Deferred), message, report));
         }
         report.summary = format!(
             "{}: {bodies} text again ({}){}",
@@ -150,14 +149,5 @@ impl Work for Undo {
             if self.keep_view { "; the view stays" } else { ", and the table has its name back" }
         );
         Ok(report)
-    }
-}
-
-/// Dropping a connection does not stop a statement that waits for a lock, and others behind it.
-pub async fn stop_if_cancelled(run: &RunContext<'_>, pid: i32) {
-    if run.cancel.is_cancelled()
-        && let Err(error) = pg::cancel_backend(&run.settings, pid).await
-    {
-        tracing::warn!("cannot cancel the statement of server process {pid}: {error:#}");
     }
 }

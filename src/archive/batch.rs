@@ -1,0 +1,65 @@
+//! A batch of rows: its names in the store, where it comes from, and what was written.
+
+use super::manifest::Manifest;
+use crate::store::key;
+use serde::{Deserialize, Serialize};
+
+pub(super) const OBJECT: &str = ".sql.gz";
+
+pub(super) const PENDING: &str = ".pending.json";
+
+pub(super) const RESTORED: &str = ".restored.json";
+
+pub(super) const MANIFEST: &str = ".json";
+
+/// What is archived, and what it goes back to.
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub schema: String,
+    pub table: String,
+    /// In the order of `query`. Without generated columns, which take no values.
+    pub columns: Vec<String>,
+    /// A SELECT of these columns.
+    pub query: String,
+}
+
+/// An object as it was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exported {
+    pub rows: u64,
+    pub bytes: u64,
+    pub uncompressed_bytes: u64,
+    /// Of the object.
+    pub sha256: String,
+}
+
+/// A batch's name without endings: its key in the store.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BatchName(pub(super) String);
+
+impl BatchName {
+    /// Of the batch whose object has this key.
+    pub fn of_object(key: &str) -> Option<Self> {
+        key.strip_suffix(OBJECT).map(|name| Self(name.to_owned()))
+    }
+
+    pub fn object(&self) -> String {
+        format!("{}{OBJECT}", self.0)
+    }
+
+    /// Whether it stands in the folder of the job and database that the manifest names.
+    pub(super) fn is_of(&self, manifest: &Manifest) -> bool {
+        self.0.starts_with(&format!("{}archive/", key::folder(&manifest.database, &manifest.job)))
+    }
+
+    /// Of further rows that the same transaction takes; it comes after this one, and after those with lower numbers.
+    pub fn further(&self, number: usize) -> Self {
+        Self(format!("{}-{number:02}", self.0))
+    }
+}
+
+impl std::fmt::Display for BatchName {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,232 @@
+//! Which set a person means.
+
+use crate::base::fault::{Fault, Kind};
+use crate::config::Config;
+use crate::pg;
+use crate::store::Store;
+use crate::store::Unread;
+use crate::store::key;
+use crate::task::backup::latest::{self, Choice};
+use crate::task::backup::series::Series;
+use crate::task::backup::set::{self, Set};
+use crate::task::backup::set_name::SetName;
+use crate::task::backup::verdict::Bytes;
+use anyhow::{Context as _, Result};
+use chrono::Utc;
+use clap::Args;
+use std::collections::BTreeSet;
+
+/// Which set `latest` is.
+#[derive(Debug, Default, Args)]
+pub struct Which {
+    /// Only of this server, as `list --json` and messages name it: SYSTEM_IDENTIFIER/DATABASE, or the first alone
+    #[arg(long, value_name = "IDENTITY")]
+    pub(super) from: Option<String>,
+    /// Also one that is dated in the future
+    #[arg(long)]
+    pub(super) any: bool,
+    /// Also when newer ones are passed by, because they are damaged, unreadable or partial
+    #[arg(long)]
+    pub(super) older_ok: bool,
+    /// Also one without a signature of its store's key (sign_key_file, sign_key_env): whoever can write to the store may have made it
+    #[arg(long)]
+    pub(super) unsigned_ok: bool,
+}
+
+impl Which {
+    pub(super) fn choice(&self) -> Choice {
+        let Self { from, any, older_ok, unsigned_ok } = self;
+        Choice { from: from.clone(), any: *any, older_ok: *older_ok, unsigned_ok: *unsigned_ok, to_verify: false }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Filter {
+    /// Only in this store
+    #[arg(long)]
+    pub(super) store: Option<String>,
+    /// Only of this database
+    #[arg(long)]
+    pub(super) database: Option<String>,
+    /// Only of this job
+    #[arg(long)]
+    pub(super) job: Option<String>,
+}
+
+/// A set and the store that has it.
+pub(super) struct Found {
+    pub(super) store_name: String,
+    pub(super) store: Store,
+    pub(super) set: Set,
+}
+
+impl Filter {
+    pub(super) fn matches(&self, name: &SetName) -> bool {
+        self.database.as_ref().is_none_or(|database| *database == name.database)
+            && self.job.as_ref().is_none_or(|job| *job == name.job)
+    }
+}
+
+pub(super) async fn stores(config: &Config, filter: &Filter) -> Result<Vec<(String, Store)>> {
+    if let Some(name) = filter.store.as_ref().filter(|name| !config.stores.contains_key(*name)) {
+        let names = config.stores.keys().cloned().collect::<Vec<_>>().join(", ");
+        return Err(Fault::new(Kind::Configuration, format!("the configuration has no store `{name}`; it has: {names}")).into());
+    }
+    let mut stores = Vec::new();
+    for (name, configured) in config.stores.iter().filter(|(name, _)| filter.store.as_ref().is_none_or(|wanted| wanted == *name))
+    {
+        stores.push((name.clone(), Store::open(configured).await.with_context(|| format!("store `{name}`"))?));
+    }
+    Ok(stores)
+}
+
+/// The one set that is meant, with what must be said of it.
+pub(super) async fn find(config: &Config, wanted: &str, filter: &Filter, choice: &Choice) -> Result<Found> {
+    let now = Utc::now();
+    let mut candidates: Vec<Found> = Vec::new();
+    let mut unreadable = Vec::new();
+    let mut unread_stores = Vec::new();
+    let mut unseen: Vec<(String, Unread)> = Vec::new();
+    for (store_name, store) in stores(config, filter).await? {
+        let mut listing = match set::list(&store, "").await {
+            Ok(listing) => listing,
+            Err(error) => {
+                unread_stores.push((store_name, error));
+                continue;
+            }
+        };
+        if choice.unsigned_ok {
+            listing.accept_unsigned();
+        }
+        let meant = |name: &SetName| {
+            filter.matches(name)
+                && (wanted == "latest"
+                    || wanted.parse::<SetName>().is_ok_and(|full| full == *name)
+                    || key::parse_time(wanted) == Some(name.taken_at))
+        };
+        let of_store = listing.unreadable.into_iter().filter(|(name, _)| meant(name));
+        unreadable.extend(of_store.map(|(name, reason)| (name.taken_at, format!("{name} cannot be restored: {reason}"))));
+        let not_ours = listing.not_ours.iter().filter(|(set, _)| meant(&set.name));
+        unreadable.extend(not_ours.map(|(set, signature)| {
+            let said = format!("{} is not ours: {}; --unsigned-ok takes it all the same", set.name, signature.in_words());
+            (set.name.taken_at, said)
+        }));
+        unseen.extend(listing.unseen.into_iter().map(|unread| (store_name.clone(), unread)));
+        for set in listing.sets.into_iter().filter(|set| meant(&set.name)) {
+            candidates.push(Found { store_name: store_name.clone(), store: store.clone(), set });
+        }
+    }
+    // A set that was named and found is meant, wherever else it may be; what `latest` is, nobody can say without having seen all.
+    if (wanted == "latest" || candidates.is_empty())
+        && let Some((store_name, error)) = unread_stores.into_iter().next()
+    {
+        return Err(error.context(format!("store `{store_name}` cannot be read; --store NAME asks another one alone")));
+    }
+    one_series(&candidates, wanted)?;
+    let said = |reason: String| Fault::new(Kind::Configuration, format!("no set `{wanted}`: {reason}"));
+    let Some(first) = candidates.first() else {
+        let of_folders = unseen.iter().map(|(store, unread)| format!("{} in {store}: {}", unread.key, unread.reason));
+        let reasons: Vec<String> = unreadable.into_iter().map(|(_, said)| said).chain(of_folders).collect();
+        let detail = if reasons.is_empty() { "`pgtend backups list` shows what there is".to_owned() } else { reasons.join("; ") };
+        return Err(said(detail).into());
+    };
+    if wanted == "latest" {
+        all_of_the_series_is_seen(&first.set.name, &unseen, choice)?;
+    }
+    let (series, trouble) = Series::read(&first.store, &first.set.name.database, &first.set.name.job).await?;
+    if let Some(trouble) = trouble {
+        tracing::warn!("{trouble}");
+    }
+    keep_one_identity(&mut candidates, &series, wanted, choice)?;
+    if wanted != "latest" {
+        // The same set may be in two stores.
+        let chosen = candidates
+            .into_iter()
+            .max_by_key(|found| (found.set.verification.verdict() == Bytes::Intact, found.set.name.taken_at));
+        return chosen.ok_or_else(|| said("`pgtend backups list` shows what there is".to_owned()).into());
+    }
+    let sets: Vec<Set> = candidates.iter().map(|found| found.set.clone()).collect();
+    let (set, notes) = latest::latest(&sets, &unreadable, choice, now).map_err(said)?;
+    for note in notes {
+        tracing::warn!("{note}");
+    }
+    let name = set.name.clone();
+    let chosen = candidates
+        .into_iter()
+        .filter(|found| found.set.name == name)
+        .max_by_key(|found| found.set.verification.verdict() == Bytes::Intact);
+    chosen.ok_or_else(|| said("it has gone".to_owned()).into())
+}
+
+/// What is the latest of a folder that cannot be looked into, nobody can say; what is in other folders is another series.
+pub(super) fn all_of_the_series_is_seen(of: &SetName, unseen: &[(String, Unread)], choice: &Choice) -> Result<()> {
+    let folder = key::folder(&of.database, &of.job);
+    for (store, Unread { key, reason, .. }) in unseen {
+        let said = format!("the folder {key} in {store}: {reason}");
+        if folder.starts_with(&format!("{key}/")) && !choice.older_ok {
+            let message =
+                format!("{said}; it may hold newer sets than those that can be seen. With --older-ok they are passed by");
+            return Err(Fault::new(Kind::Configuration, message).into());
+        }
+        tracing::warn!("not looked into: {said}");
+    }
+    Ok(())
+}
+
+/// `latest` of two jobs is nobody's.
+pub(super) fn one_series(candidates: &[Found], wanted: &str) -> Result<()> {
+    let distinct: BTreeSet<String> =
+        candidates.iter().map(|found| format!("{}/{}", found.set.name.database, found.set.name.job)).collect();
+    if distinct.len() > 1 {
+        let list = distinct.into_iter().collect::<Vec<_>>().join(", ");
+        let message = format!("`{wanted}` could be of {list}: say which with --database and --job");
+        return Err(Fault::new(Kind::Configuration, message).into());
+    }
+    Ok(())
+}
+
+/// Which server's sets are meant is never guessed: not from where they go to, and not from which is newer.
+pub(super) fn keep_one_identity(candidates: &mut Vec<Found>, series: &Series, wanted: &str, choice: &Choice) -> Result<()> {
+    if let Some(from) = &choice.from {
+        candidates.retain(|found| series.identity_of(&found.set).is_some_and(|identity| identity.is_meant_by(from)));
+        return Ok(());
+    }
+    if wanted != "latest" {
+        return Ok(());
+    }
+    let sets: Vec<Set> = candidates.iter().map(|found| found.set.clone()).collect();
+    let identities = latest::identities(&sets, |set| series.identity_of(set));
+    if identities.len() > 1 {
+        let commands: Vec<String> = identities.iter().map(|identity| format!("  latest --from '{identity}'")).collect();
+        let message = format!(
+            "`latest` could be of {} servers or databases, whose sets stand in one folder; say which (the one with the newest intact set comes first):\n{}",
+            identities.len(),
+            commands.join("\n")
+        );
+        return Err(Fault::new(Kind::Configuration, message).into());
+    }
+    Ok(())
+}
+
+/// A database of the configuration, or a URL without a password.
+pub(super) fn settings_of(config: &Config, target: &str) -> Result<pg::Settings> {
+    if let Some(database) = config.databases.get(target) {
+        return database.settings();
+    }
+    if !target.contains("://") {
+        let names = config.databases.keys().cloned().collect::<Vec<_>>().join(", ");
+        return Err(Fault::new(
+            Kind::Configuration,
+            format!("`{target}` is neither a URL nor a database of the configuration ({names})"),
+        )
+        .into());
+    }
+    anyhow::ensure!(
+        !pg::Settings::has_password(target),
+        Fault::new(
+            Kind::Configuration,
+            "a password in an argument can be read by every user of this host: use PGPASSWORD or ~/.pgpass"
+        )
+    );
+    pg::Settings::from_url(target)
+}

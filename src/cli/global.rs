@@ -1,0 +1,111 @@
+//! What every command is given: where the configuration and the jobs are, and how to print.
+
+use crate::base::fault::{Fault, Kind};
+use crate::base::progress::Progress;
+use crate::base::toml_file::{Problems, did_you_mean};
+use crate::config::{self, Config};
+use crate::run::job::{self, Folder, Job};
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The configuration [default: config.toml, then /etc/pgtend/config.toml]
+    #[arg(long, global = true, value_name = "FILE", env = "PGTEND_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// The folder of jobs [default: `jobs` beside the configuration]
+    #[arg(long, global = true, value_name = "DIR", env = "PGTEND_JOBS")]
+    pub jobs: Option<PathBuf>,
+    /// Print data as JSON on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// How logs are written to stderr
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text", env = "PGTEND_LOG_FORMAT")]
+    pub log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, or a tracing filter [default: warn on a terminal, info elsewhere]
+    #[arg(long, global = true, value_name = "LEVEL", env = "PGTEND_LOG")]
+    pub log: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Global {
+    pub(super) fn config_path(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| {
+            let here = PathBuf::from("config.toml");
+            let system = PathBuf::from("/etc/pgtend/config.toml");
+            if !here.exists() && system.exists() { system } else { here }
+        })
+    }
+
+    pub(super) fn jobs_dir(&self) -> PathBuf {
+        self.jobs.clone().unwrap_or_else(|| self.config_path().parent().unwrap_or(std::path::Path::new("")).join("jobs"))
+    }
+
+    /// The configuration alone: a store can be read without any job.
+    pub(super) fn load_config(&self) -> Result<Config> {
+        let mut problems = Vec::new();
+        match config::load(&self.config_path(), &mut problems) {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(Problems(problems).into()),
+        }
+    }
+
+    /// The configuration and its jobs. A job's file that has mistakes is said loudly, and stops no other job; in the configuration itself
+    /// each is an error, and then those of the jobs are told with it.
+    pub(super) fn load(&self) -> Result<(Config, Folder)> {
+        let (config, folder) = self.read()?;
+        for broken in &folder.broken {
+            let reasons = broken.reasons().join(" | ");
+            tracing::error!("job `{}` is left out, and the others go on (`pgtend check` says more): {reasons}", broken.job);
+        }
+        for misnamed in &folder.misnamed {
+            tracing::warn!("{misnamed}");
+        }
+        Ok((config, folder))
+    }
+
+    /// The configuration and all jobs, or every mistake in any of them.
+    pub(super) fn load_all(&self) -> Result<(Config, Folder)> {
+        let (config, folder) = self.read()?;
+        if folder.broken.is_empty() { Ok((config, folder)) } else { Err(Problems(folder.problems()).into()) }
+    }
+
+    pub(super) fn read(&self) -> Result<(Config, Folder)> {
+        let mut problems = Vec::new();
+        let config = config::load(&self.config_path(), &mut problems);
+        let folder = config.as_ref().map(|config| job::load_dir(&self.jobs_dir(), config));
+        match (config, folder) {
+            (Some(config), Some(Ok(folder))) if problems.is_empty() => return Ok((config, folder)),
+            (_, Some(Ok(folder))) => problems.extend(folder.problems()),
+            (_, Some(Err(problem))) => problems.push(*problem),
+            (_, None) => {}
+        }
+        Err(Problems(problems).into())
+    }
+
+    /// One job of the loaded ones.
+    pub(super) fn find_job<'a>(&self, folder: &'a Folder, name: &str) -> Result<&'a Job> {
+        if let Some(job) = folder.jobs.iter().find(|job| job.name == name) {
+            return Ok(job);
+        }
+        match folder.broken.iter().find(|broken| broken.job == name) {
+            Some(broken) if !broken.problems.is_empty() => return Err(Problems(broken.problems.clone()).into()),
+            Some(broken) => return Err(Fault::new(Kind::Configuration, broken.reasons().join("; ")).into()),
+            None => {}
+        }
+        let names = folder.jobs.iter().map(|job| job.name.as_str());
+        let hint =
+            did_you_mean(name, names.clone()).unwrap_or_else(|| format!("there are: {}", names.collect::<Vec<_>>().join(", ")));
+        Err(Fault::new(Kind::Configuration, format!("no job `{name}` in {}; {hint}", self.jobs_dir().display())).into())
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        Progress::detect(self.log_format == LogFormat::Json)
+    }
+}

@@ -1,0 +1,43 @@
+//! Signals that end a command.
+
+use anyhow::Result;
+use tokio_util::sync::CancellationToken;
+
+/// As the process was started. Not knowable: not ignored.
+pub(super) fn is_ignored(signal: tokio::signal::unix::SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).map(str::trim);
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or_default();
+    mask >> (signal.as_raw_value() - 1) & 1 == 1
+}
+
+/// Cancelled by the first SIGTERM, SIGINT or SIGHUP; the second ends the process at once.
+pub(super) fn cancelled_by_signals() -> Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let cancel = CancellationToken::new();
+    let token = cancel.clone();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // A closed terminal sends it; under nohup it stays ignored.
+    let mut hangup = if is_ignored(SignalKind::hangup()) { None } else { Some(signal(SignalKind::hangup())?) };
+    tokio::spawn(async move {
+        for number in 1..=2 {
+            let hung_up = async {
+                match &mut hangup {
+                    Some(hangup) => hangup.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                _ = hung_up => {}
+            }
+            if number == 2 {
+                std::process::exit(143);
+            }
+            tracing::warn!("stopping: cleaning up; a second signal ends at once");
+            token.cancel();
+        }
+    });
+    Ok(cancel)
+}

@@ -1,0 +1,20 @@
+//! How requests are made and answered.
+
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::SdkError;
+use chrono::{DateTime, Utc};
+use std::time::Duration;
+
+/// Attempts per request, with the SDK's exponential backoff between: about 15 s of a dead server in all.
+pub(super) const ATTEMPTS: u32 = 5;
+
+/// For requests without a body of ours.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+pub(super) fn time(time: &aws_sdk_s3::primitives::DateTime) -> Option<DateTime<Utc>> {
+    DateTime::<Utc>::from_timestamp(time.secs(), time.subsec_nanos())
+}
+
+pub(super) fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
+    error.raw_response().map(|response| response.status().as_u16())
+}

@@ -1,0 +1,30 @@
+//! What several steps of a backup ask for.
+
+use super::set_name::SetName;
+use crate::pg::client_tools::Tools;
+use crate::store::Store;
+use crate::work::RunContext;
+use anyhow::{Context as _, Result};
+use chrono::Utc;
+
+pub async fn open_store(run: &RunContext<'_>, name: &str) -> Result<Store> {
+    let configured = run.config.stores.get(name).with_context(|| format!("the configuration has no store `{name}`"))?;
+    Store::open(configured).await.with_context(|| format!("store `{name}`"))
+}
+
+/// A name that no set has yet: two runs may start within one second.
+pub(super) fn free_name(database: &str, job: &str, taken: &[SetName], now: chrono::DateTime<Utc>) -> SetName {
+    let mut name = SetName::new(database, job, now);
+    // Nor older than one that had to take a later second: the newest set is the one that was made last.
+    while taken.iter().any(|other| (0..=60).contains(&(other.taken_at - name.taken_at).num_seconds())) {
+        name.taken_at += chrono::Duration::seconds(1);
+    }
+    name
+}
+
+/// The client tools for a server of that major version.
+pub async fn tools_for(run: &RunContext<'_>, major: u32) -> Result<Tools> {
+    crate::pg::client_tools::find(run.config.tools.bin_dir.as_deref(), major)
+        .await
+        .with_context(|| format!("database `{}`", run.database))
+}

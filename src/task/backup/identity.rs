@@ -1,0 +1,44 @@
+//! Whose sets are whose: a server's system identifier and a database.
+
+use super::facts::ServerFacts;
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// A database, apart from what configurations call it. As text: `SYSTEM_IDENTIFIER/DATABASE`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Identity {
+    /// Of the cluster, given by initdb: a copy has it, too (pg_basebackup), an upgraded server has another.
+    pub system_identifier: String,
+    pub database: String,
+}
+
+impl Identity {
+    /// None where the system identifier may not be read.
+    pub fn of(server: &ServerFacts) -> Option<Self> {
+        let system_identifier = server.system_identifier.clone()?;
+        Some(Self { system_identifier, database: server.database.name.clone() })
+    }
+
+    /// `text` is all of it, or the system identifier alone.
+    pub fn is_meant_by(&self, text: &str) -> bool {
+        text == self.system_identifier || text == self.to_string()
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}/{}", self.system_identifier, self.database)
+    }
+}
+
+impl FromStr for Identity {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (system_identifier, database) =
+            text.split_once('/').with_context(|| format!("`{text}` is not SYSTEM_IDENTIFIER/DATABASE"))?;
+        Ok(Self { system_identifier: system_identifier.to_owned(), database: database.to_owned() })
+    }
+}

@@ -1,0 +1,33 @@
+//! Names that a conversion gives.
+
+use super::super::calendar::Every;
+use super::super::key::Key;
+use super::super::keys::Partition;
+use super::super::state;
+use crate::pg::table::TableName;
+use anyhow::Result;
+use chrono_tz::Tz;
+use sqlx::PgConnection;
+
+pub(super) const CHECK: &str = "pgtend_bound";
+
+/// Ends the name of the index that becomes the primary key.
+pub(super) const NEW_KEY: &str = "pgtend_key";
+
+/// The highest key, and where new ones come.
+pub(super) async fn reach(
+    partition: &Partition,
+    table: &TableName,
+    key: Key,
+    zone: Tz,
+    connection: &mut PgConnection,
+) -> Result<(i64, i64)> {
+    let highest = state::highest(connection, table, &partition.column, key).await?;
+    let at: chrono::DateTime<chrono::Utc> = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(connection).await?;
+    let now = match (partition.every, key.is_on_the_wall()) {
+        (Every::Step(_), _) => highest,
+        (Every::Unit(_), true) => at.with_timezone(&partition.zone.unwrap_or(zone)).naive_local().and_utc().timestamp_micros(),
+        (Every::Unit(_), false) => at.timestamp_micros(),
+    };
+    Ok((highest, now))
+}
