@@ -57,7 +57,8 @@ bench: ## pgtend beside what people use instead
 	python3 benches/vector_index.py
 	python3 benches/compress.py
 
-lint: deny ## formatting, clippy, and what may come into the binary
+lint: deny ## formatting, clippy, links of the docs, and what may come into the binary
+	scripts/links
 	cargo fmt --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --all-targets -- -D warnings
