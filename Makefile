@@ -1,7 +1,7 @@
 # Thin: every target is a script or a cargo command that also runs without make.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test kills fuzz hosts systemd kubernetes deb bench lint deny setup
+.PHONY: help demo layers test kills fuzz hosts systemd kubernetes deb bench lint deny setup
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -10,6 +10,9 @@ demo: ## back up a sample database, prove it, restore it, compare (again at any 
 	scripts/postgres install --wheel-only
 	cargo build
 	demo/run
+
+layers: ## the rooms of src/, bottom to top, and what each imports
+	scripts/layers
 
 test: ## everything that is tested, against real servers; AREA=backup: only that
 	scripts/setup

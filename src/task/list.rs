@@ -217,7 +217,7 @@ async fn drive_work<W: Work>(task: &Task, work: &W, run: &RunContext<'_>, mode: 
                     fields.insert("foreign_code".to_owned(), foreign_code.into());
                 }
             }
-            Ok(Driven::Planned { text, json, refusal: work.refusal(&plan) })
+            Ok(Driven::Planned { text, json, refusal: work.refusal(run, &plan) })
         }
         Mode::Apply => {
             tracing::debug!("plan:\n{plan}");

@@ -27,8 +27,8 @@ pub trait Work {
 
     fn plan(&self, run: &RunContext) -> impl Future<Output = Result<Self::Plan>>;
 
-    /// Why `apply` would do nothing of it: a dry run shows the plan, and ends with this.
-    fn refusal(&self, _plan: &Self::Plan) -> Option<anyhow::Error> {
+    /// Why `apply` would fail with this plan: a dry run shows the plan, and ends with this.
+    fn refusal(&self, _run: &RunContext, _plan: &Self::Plan) -> Option<anyhow::Error> {
         None
     }
 

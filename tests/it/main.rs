@@ -1,6 +1,7 @@
 //! Integration tests: the real binary against real PostgreSQL servers and a real S3 server over HTTP.
 
 /// Servers and scenarios; everything that a test starts ends with it.
+mod docs;
 mod support;
 
 /// What measures time, or needs both processors: run after all others, one test at a time (`make test`).
@@ -40,9 +41,10 @@ mod contract;
 mod examples;
 /// What the role of `grants` may do is enough for every shipped job.
 mod grants;
+/// A bad file among the jobs: the others go on.
+mod layers;
 /// The run history: who writes what when, and what becomes of runs that nobody ended.
 mod ledger;
-/// A bad file among the jobs: the others go on.
 mod left_out;
 /// Pings, webhook, textfile and traces: who is told how a run went.
 mod notify;

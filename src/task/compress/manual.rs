@@ -86,12 +86,12 @@ impl Work for Install {
         Ok(Proposal { plan, refusal, installation })
     }
 
-    fn refusal(&self, proposal: &Proposal) -> Option<anyhow::Error> {
+    fn refusal(&self, _run: &RunContext<'_>, proposal: &Proposal) -> Option<anyhow::Error> {
         proposal.refusal.clone().map(|refusal| Fault::new(Kind::Configuration, refusal).into())
     }
 
     async fn apply(&self, run: &RunContext<'_>, proposal: Proposal) -> Result<Report> {
-        if let Some(refusal) = self.refusal(&proposal) {
+        if let Some(refusal) = self.refusal(run, &proposal) {
             return Err(refusal);
         }
         let installation = proposal.installation.context("what is not refused is planned")?;

@@ -47,6 +47,11 @@ impl Work for Compress {
         plan::make(self, run).await
     }
 
+    fn refusal(&self, run: &RunContext<'_>, plan: &Plan) -> Option<anyhow::Error> {
+        let reason = plan.not_ready(self, run.job.name)?;
+        Some(Fault::new(Kind::Configuration, reason).into())
+    }
+
     async fn apply(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
         let table = plan.table.sql();
         match self.compress(run, plan).await {
@@ -58,8 +63,8 @@ impl Work for Compress {
 
 impl Compress {
     async fn compress(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
-        if let Some(reason) = plan.not_ready(self, run.job.name) {
-            return Err(Fault::new(Kind::Configuration, reason).into());
+        if let Some(refusal) = self.refusal(run, &plan) {
+            return Err(refusal);
         }
         let mut report = Report::default();
         if let Verdict::Nothing { reason } = &plan.verdict {

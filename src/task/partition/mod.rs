@@ -109,6 +109,10 @@ impl Work for Partition {
         Ok(plan)
     }
 
+    fn refusal(&self, _run: &RunContext<'_>, plan: &Plan) -> Option<anyhow::Error> {
+        plan.failure()
+    }
+
     async fn apply(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
         let mut session = run.or_cancelled(Session::open(&run.settings, self.lock_timeout, self.give_up_after)).await?;
         let pid = session.pid;

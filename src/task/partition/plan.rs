@@ -7,10 +7,11 @@ use serde::Serialize;
 
 use super::calendar::Period;
 use super::key::Key;
-use super::left::Left;
+use super::left::{self, Left};
 use super::mark::Mark;
 use super::state::default::Counted;
 use super::state::surroundings::Extra;
+use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::pg::table::TableName;
 
@@ -157,6 +158,23 @@ impl fmt::Display for Step {
             Self::Archive { table, .. } => write!(f, "archive {table}"),
             Self::Drop { table, .. } => write!(f, "drop {table}"),
         }
+    }
+}
+
+impl Plan {
+    /// What a run with this plan leaves undone, as its failure.
+    pub fn failure(&self) -> Option<anyhow::Error> {
+        let plans: Vec<&Self> = std::iter::once(self).chain(&self.others).collect();
+        let refused = plans.iter().filter(|plan| !plan.refusals.is_empty());
+        let kinds =
+            refused.map(|plan| plan.clocks_apart.then_some(Kind::Configuration)).chain(self.left.iter().map(|left| left.kind));
+        let kind = left::worst(kinds)?;
+        let reasons = plans.iter().flat_map(|plan| plan.refusals.iter().cloned()).chain(self.left.iter().map(Left::in_words));
+        let message = format!("not done: {}", reasons.collect::<Vec<_>>().join("; "));
+        Some(match kind {
+            Some(kind) => Fault::new(kind, message).into(),
+            None => anyhow::Error::msg(message),
+        })
     }
 }
 

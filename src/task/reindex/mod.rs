@@ -53,12 +53,12 @@ impl Work for Reindex {
         Ok(Plan { table: self.table.clone(), steps, missing })
     }
 
-    fn refusal(&self, plan: &Plan) -> Option<anyhow::Error> {
+    fn refusal(&self, _run: &RunContext<'_>, plan: &Plan) -> Option<anyhow::Error> {
         (!plan.missing.is_empty()).then(|| has_no(&plan.table, &plan.missing).into())
     }
 
     async fn apply(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
-        if let Some(refusal) = self.refusal(&plan) {
+        if let Some(refusal) = self.refusal(run, &plan) {
             return Err(refusal);
         }
         let limits = &run.job.limits;

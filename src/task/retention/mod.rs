@@ -59,12 +59,12 @@ impl Work for Retention {
         }
     }
 
-    fn refusal(&self, plan: &Plan) -> Option<anyhow::Error> {
+    fn refusal(&self, _run: &RunContext<'_>, plan: &Plan) -> Option<anyhow::Error> {
         plan.asks.as_ref().map(|asks| Fault::new(Kind::Deferred, asks.clone()).into())
     }
 
     async fn apply(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
-        if let Some(refusal) = self.refusal(&plan) {
+        if let Some(refusal) = self.refusal(run, &plan) {
             return Err(refusal);
         }
         let mut plan = plan;

@@ -43,6 +43,10 @@ impl Work for VectorIndex {
         }
     }
 
+    fn refusal(&self, _run: &RunContext<'_>, plan: &Plan) -> Option<anyhow::Error> {
+        plan.gives_up().map(anyhow::Error::msg)
+    }
+
     async fn apply(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
         apply::apply(self, run, plan).await
     }

@@ -140,6 +140,15 @@ impl VectorIndex {
     }
 }
 
+impl Plan {
+    /// Why nothing that the job allows reaches its target, of each index of which that is known before anything is built.
+    pub fn gives_up(&self) -> Option<String> {
+        let given_up = self.parts.iter().filter(|part| part.decision.action == Action::GiveUp);
+        let reasons: Vec<String> = given_up.map(|part| part.decision.reasons.join("; ")).collect();
+        (!reasons.is_empty()).then(|| reasons.join("; "))
+    }
+}
+
 pub fn refuse(table: &Table) -> Result<()> {
     let name = table.sql();
     if table.facts.is_temporary {
