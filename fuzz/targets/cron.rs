@@ -6,10 +6,10 @@
 use chrono::{DateTime, Datelike as _, Days, NaiveDateTime, NaiveTime, Timelike as _, Utc};
 use chrono_tz::Tz;
 use libfuzzer_sys::fuzz_target;
+use pgtend::base::schedule::Schedule;
 use pgtend::cli::render::cron::{self, Fields};
 use pgtend::cli::render::kubernetes::{CronJob, Options, kubernetes};
 use pgtend::cli::render::systemd::{Timer, systemd};
-use pgtend::base::schedule::Schedule;
 
 /// Of them, the strangest: half an hour's change, a day that was skipped, no change at all.
 const ZONES: [Tz; 6] =

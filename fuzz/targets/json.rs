@@ -9,12 +9,14 @@ use std::sync::atomic::AtomicBool;
 
 use libfuzzer_sys::fuzz_target;
 use pgtend::base::bounds::Bounded;
-use pgtend::task::audit::document::Document;
 use pgtend::members::blocks::Proof;
+use pgtend::store::key::parse_time;
+use pgtend::task::audit::document::Document;
+use pgtend::task::backup::identity::Identity;
 use pgtend::task::backup::manifest::{self, Manifest};
 use pgtend::task::backup::markers::{DeletingMarker, Hold, RunMarker};
-use pgtend::task::backup::series::{Identity, Series};
-use pgtend::task::backup::set::{SetName, parse_time};
+use pgtend::task::backup::series::Series;
+use pgtend::task::backup::set_name::SetName;
 use pgtend::task::backup::verdict::Verification;
 use pgtend_fuzz::memory::most_held;
 use serde::Serialize;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use libfuzzer_sys::fuzz_target;
-use pgtend::members::compress::Compression;
 use pgtend::members::blocks::{Hasher, Proof};
+use pgtend::members::compress::Compression;
 use pgtend::members::compress::{Compressor, DecodeError, decode};
 use pgtend::members::index::MemberIndex;
 use pgtend_fuzz::memory::most_held;

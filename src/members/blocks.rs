@@ -46,7 +46,7 @@ impl Hasher {
             hashes = halved(&hashes);
             block_bytes *= 2;
         }
-        Blocks { block_bytes, sha256: hashes.iter().map(|hash| hex::encode(hash)).collect() }
+        Blocks { block_bytes, sha256: hashes.iter().map(hex::encode).collect() }
     }
 }
 
@@ -148,7 +148,7 @@ impl Proof {
             }
             // At the end of all blocks there is nothing to compare what still comes with.
             let expected = self.blocks.sha256.get((self.proved / self.blocks.block_bytes) as usize);
-            let found = std::mem::take(&mut self.leaves).root().map(|hash| hex::encode(hash));
+            let found = std::mem::take(&mut self.leaves).root().map(hex::encode);
             if expected.is_none() || expected != found.as_ref() {
                 self.differs.store(true, Relaxed);
             }

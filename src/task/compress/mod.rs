@@ -76,7 +76,7 @@ impl Compress {
             run.or_cancelled(space::report(&mut connection, &plan.table, &mut report)).await?;
             return Ok(report);
         }
-        let mut governor = run.or_cancelled(Governor::start(run, &run.job.limits, Some(plan.table.oid))).await?;
+        let mut governor = run.or_cancelled(Governor::start(run, run.job.limits, Some(plan.table.oid))).await?;
         let phase = run.progress.phase("compress", Some(plan.candidates.stored_bytes));
         let mut done = walk::Done::default();
         let work = walk::Work { compress: self, table: &plan.table, run, phase: &phase };

@@ -260,7 +260,7 @@ async fn privileges_beyond(connection: &mut PgConnection, one: i64, other: i64) 
 /// Returns what was done, and whether it went to its end.
 pub async fn apply(compress: &Compress, run: &RunContext<'_>, undoing: &Undoing, report: &mut Report) -> Result<(Done, Go)> {
     let table = &undoing.table;
-    let mut governor = run.or_cancelled(Governor::start(run, &run.job.limits, Some(table.oid))).await?;
+    let mut governor = run.or_cancelled(Governor::start(run, run.job.limits, Some(table.oid))).await?;
     let phase = run.progress.phase("undo", Some(undoing.compressed_bytes as u64));
     let mut done = Done::default();
     let work = Work { compress, table, run, phase: &phase };

@@ -88,7 +88,7 @@ impl<'a> PartitionArchive<'a> {
         let name = self.archive.name(self.run.now, archive::transaction(connection).await?);
         let phase = self.run.progress.phase("archive", None);
         let reason = format!("partition {table}, rows from {} to {}", mark.from, mark.to);
-        let mut manifest = Manifest::new(&self.run.job.name, self.run.database, &source, &reason).by_time(&plan.column);
+        let mut manifest = Manifest::new(self.run.job.name, self.run.database, &source, &reason).by_time(&plan.column);
         manifest.replaces =
             mark.archive.as_ref().and_then(|before| BatchName::of_object(&before.key)).map(|name| name.to_string());
         let manifest = self.archive.export(connection, &source, &name, manifest, &phase).await?;

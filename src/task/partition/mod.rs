@@ -143,7 +143,7 @@ impl Partition {
             }
         }
         let Some(first) = plans.first() else { return Err(Left::all(&left)) };
-        let mut governor = Governor::start(run, &run.job.limits, Some(first.table.oid)).await?;
+        let mut governor = Governor::start(run, run.job.limits, Some(first.table.oid)).await?;
         let archives = match &self.archive {
             Some(store) => Some(PartitionArchive::open(run, store, session).await),
             None => None,

@@ -174,7 +174,7 @@ impl Work<'_> {
         };
         let name = archive.name(self.run.now, archive::transaction(connection).await?);
         let reason = format!("{} {} on {}", self.retention.column, self.retention.in_words(), self.plan.now.format("%Y-%m-%d"));
-        let manifest = Manifest::new(&self.run.job.name, self.run.database, &source, &reason).by_time(&self.retention.column);
+        let manifest = Manifest::new(self.run.job.name, self.run.database, &source, &reason).by_time(&self.retention.column);
         let manifest = archive.export(connection, &source, &name, manifest, self.phase).await?;
         let exported = manifest.exported.clone();
         if self.run.cancel.is_cancelled() {

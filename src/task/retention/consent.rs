@@ -47,7 +47,7 @@ pub async fn look(
     let rule = retention.rule();
     let before = match run.ledger {
         // Without an answer, nothing is known of the past: then it asks.
-        Some(ledger) => ledger.runs_by_rule(&run.job.name, run.database, &rule).await.unwrap_or_else(|error| {
+        Some(ledger) => ledger.runs_by_rule(run.job.name, run.database, &rule).await.unwrap_or_else(|error| {
             tracing::warn!("{error:#}");
             Default::default()
         }),

@@ -107,7 +107,7 @@ impl Work for Retention {
         // The count at the end would take every processor from the application.
         pg::set(&mut connection, "max_parallel_workers_per_gather", "0").await?;
         let mut governor =
-            run.or_cancelled(Governor::start(run, &run.job.limits, plan.parts.first().map(|part| part.oid))).await?;
+            run.or_cancelled(Governor::start(run, run.job.limits, plan.parts.first().map(|part| part.oid))).await?;
         let phase = run.progress.phase("delete", None);
         let mut done = delete::Done::default();
         let mut stopped = None;

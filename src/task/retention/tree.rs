@@ -203,7 +203,7 @@ impl Work<'_> {
         let source = Source { schema: target.schema.to_owned(), table: target.name.to_owned(), columns, query };
         let name = self.name_of(archive, connection, number).await?;
         let reason = format!("with rows of {} {}", self.plan.table, self.retention.in_words());
-        let manifest = Manifest::new(&self.run.job.name, self.run.database, &source, &reason);
+        let manifest = Manifest::new(self.run.job.name, self.run.database, &source, &reason);
         let manifest = archive.export(connection, &source, &name, manifest, self.phase).await?;
         let exported = manifest.exported.clone();
         if exported.rows == 0 {

@@ -30,7 +30,7 @@ impl Tally {
         if commands.len() != rows.len() {
             // What is written is not what ran (rules): nothing is known of its order.
             self.count(rows.iter().sum());
-            if commands.iter().any(|command| *command == Ends::Rollback { chain: false }) {
+            if commands.contains(&Ends::Rollback { chain: false }) {
                 self.roll_back(false);
             }
         } else {
