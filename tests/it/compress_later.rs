@@ -372,7 +372,7 @@ fn a_trigger_that_came_later_and_asks_for_the_text_stops_the_run_until_somebody_
          CREATE TRIGGER log AFTER UPDATE ON scripts_stored FOR EACH ROW EXECUTE FUNCTION log()"
         ),
     );
-    scenario.run(&["run-job", "scripts", "--dry-run"]).succeeded().prints(&["to be looked at (install --force): trigger log"]);
+    scenario.run(&["run-job", "scripts", "--dry-run"]).exited(78).prints(&["to be looked at (install --force): trigger log"]);
     scenario.run(&["run-job", "scripts"]).exited(78).says(&["trigger log uses whole rows", "install scripts --force"]);
     assert_eq!(server.sql(&database, "SELECT count(content) FROM scripts_stored"), "1");
     scenario.run(&["compress", "install", "scripts"]).exited(78).says(&["trigger log", "--force"]);

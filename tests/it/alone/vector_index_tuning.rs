@@ -103,7 +103,7 @@ fn with_auto_hnsw_is_compared_and_what_was_measured_decides() {
         let job = scenario(
             server,
             &database,
-            "method = 'auto'\nbudget = { time = '30s' }\nrecall = { queries = 100 }\napply_setting = 'database'",
+            "method = 'auto'\nbudget = { time = '3min' }\nrecall = { queries = 100 }\napply_setting = 'database'",
         );
         job.run(&["run-job", "tend", "--dry-run"]).succeeded().prints(&["try numbers of lists and hnsw on a copy"]);
         let told = told(&job);
