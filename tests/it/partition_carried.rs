@@ -1,8 +1,8 @@
 //! What `partition convert` and `--undo` carry along, and what they name because it cannot follow: 15, 16 and 18.
 
 use crate::partition_convert::unpartitioned;
-use crate::support::Scenario;
 use crate::support::postgres::{SOME_MAJORS, Server, server};
+use crate::support::{Scenario, eventually};
 
 fn monthly(server: &Server, database: &str) -> Scenario {
     Scenario::with_database(server, database).partitions("public.events", "at", "every = \"month\"")
@@ -202,5 +202,62 @@ fn rules_and_views_that_would_go_on_with_the_first_partition_are_named_and_other
         let reads = "SELECT count(*) FROM recent WHERE body = 'later'";
         assert_eq!(server.sql(&database, reads), "1", "the view reads the second partition, too");
         server.sql(&database, &format!("REASSIGN OWNED BY {owner} TO postgres; DROP OWNED BY {owner}; DROP ROLE {owner}"));
+    }
+}
+
+#[test]
+fn a_right_that_is_revoked_while_the_index_is_built_does_not_come_back() {
+    for major in SOME_MAJORS {
+        let server = server(major);
+        let database = unpartitioned(server);
+        let reader = format!("{database}_reader");
+        server.sql(&database, &format!("CREATE ROLE {reader}; GRANT SELECT ON events TO {reader}"));
+        // An index that is built CONCURRENTLY waits for it.
+        let old_snapshot = server.session(&database, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1");
+        let scenario = monthly(server, &database);
+        let running = scenario.start(&["partition", "convert", "tend"]);
+        eventually("the index is being built", || {
+            server.sql("postgres", &format!("SELECT count(*) FROM pg_stat_progress_create_index WHERE datname = '{database}'"))
+                != "0"
+        });
+        server.sql(&database, &format!("REVOKE SELECT ON events FROM {reader}"));
+        drop(old_snapshot);
+        running.wait().exited(1).says(&["public.events is not what it was", "run it again"]);
+        let state = format!(
+            "SELECT relkind, has_table_privilege('{reader}', oid, 'SELECT') FROM pg_class WHERE oid = 'events'::regclass"
+        );
+        assert_eq!(server.sql(&database, &state), "r|f", "on {major}");
+        scenario.run(&["partition", "convert", "tend"]).succeeded();
+        assert_eq!(server.sql(&database, &state), "p|f", "on {major}");
+    }
+}
+
+#[test]
+fn a_partition_that_is_made_while_an_undo_waits_is_not_dropped() {
+    for major in SOME_MAJORS {
+        let server = server(major);
+        let database = unpartitioned(server);
+        let scenario = Scenario::with_database(server, &database).partitions(
+            "public.events",
+            "at",
+            "every = \"month\"\nlock_timeout = \"500ms\"\ngive_up_after = \"60s\"",
+        );
+        scenario.run(&["partition", "convert", "tend"]).succeeded();
+        let rows = server.sql(&database, "SELECT count(*) FROM events");
+        let reader = server.session(&database, "BEGIN; SELECT count(*) FROM events");
+        let running = scenario.start(&["partition", "convert", "tend", "--undo"]);
+        eventually("the undo waits for the reader", || {
+            let waits = "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()";
+            server.sql(&database, waits) != "0"
+        });
+        server.sql(
+            &database,
+            "CREATE TABLE events_far (LIKE events INCLUDING GENERATED INCLUDING CONSTRAINTS);
+             INSERT INTO events_far (id, at, user_id, legacy) SELECT -1, '2127-06-01', min(user_id), 0 FROM events;
+             ALTER TABLE events ATTACH PARTITION events_far FOR VALUES FROM ('2127-01-01') TO ('2128-01-01')",
+        );
+        drop(reader);
+        running.wait().exited(1).says(&["public.events is not what it was"]);
+        assert_eq!(server.sql(&database, "SELECT count(*) - 1 FROM events"), rows, "on {major}");
     }
 }

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::support::Scenario;
 use crate::support::postgres::{Server, server};
+use crate::support::{Scenario, eventually};
 
 fn job(server: &Server, database: &str, keys: &str) -> Scenario {
     Scenario::with_database(server, database)
@@ -187,11 +187,11 @@ fn of_a_partitioned_table_the_oldest_partitions_go_as_a_whole_and_rows_of_the_ne
             !partitions.contains("logs_3") && partitions.contains("logs_6,logs_7,logs_8,logs_9"),
             "{column_type}: {partitions} {report:#}"
         );
-        let size: f64 = server
-            .sql(&database, "VACUUM FULL logs; SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('logs')")
-            .parse()
-            .unwrap();
-        assert!((1.8e6..2.5e6).contains(&size), "{column_type}: {size}");
+        // An autovacuum worker's snapshot keeps rows that are dead for a moment longer.
+        eventually("what is left takes about max_size", || {
+            let sql = "VACUUM FULL logs; SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('logs')";
+            (1.8e6..2.5e6).contains(&server.sql(&database, sql).parse::<f64>().unwrap())
+        });
         scenario.run(&["run-job", "old"]).succeeded().prints(&["0 rows"]);
         if keys.contains("archive") {
             // Their partitions are gone.

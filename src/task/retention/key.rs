@@ -144,7 +144,7 @@ impl Key {
         self.compared(format!("{table}.{}", identifier(column)))
     }
 
-    fn compared(self, column: String) -> String {
+    pub fn compared(self, column: String) -> String {
         if self == Self::Ulid { format!("{column}::pg_catalog.text COLLATE pg_catalog.\"C\"") } else { column }
     }
 

@@ -17,6 +17,9 @@ use crate::base::units::{self, Size, Span};
 use crate::pg::{self, identifier, literal};
 use crate::task::partition::Epoch;
 
+/// A time beyond is none of a row that was written: "open end", or a wrong clock.
+const AHEAD: TimeDelta = TimeDelta::days(1);
+
 /// So many blocks are read (32 MiB), of all partitions together; smaller tables as a whole.
 const BLOCKS: u64 = 4_096;
 /// Read one after the other.
@@ -104,7 +107,8 @@ pub async fn measure(
     if !is_over(bytes, max_size, measured.blocks_looked_at < blocks) {
         return Ok(measured);
     }
-    measured.keeps_from = border(connection, retention, key, &parts, max_size).await?;
+    let parts = parts.as_slice();
+    measured.keeps_from = border(connection, retention, (key, &key.at(now + AHEAD, zone)?), parts, max_size).await?;
     if let Some(from) = &measured.keeps_from {
         measured.age = age(connection, from, (key, zone, now)).await?;
     }
@@ -180,20 +184,21 @@ impl Part {
     }
 }
 
-/// The newest value from which on rows take more than `max_size`. Those of that very value stay. Values that are no time, and NULL, take no
-/// place: they would push out all real ones. None: the rows with a time fit.
+/// The newest value from which on rows take more than `max_size`. Those of that very value stay. Values that are no time, NULL, and times
+/// ahead (9999-12-31 for "open end") take no place: they would push out all real ones. None: the rows with a time fit.
 async fn border(
     connection: &mut PgConnection,
     retention: &Retention,
-    key: Key,
+    (key, ahead): (Key, &str),
     parts: &[Part],
     max_size: Size,
 ) -> Result<Option<String>> {
     pg::set(connection, "max_parallel_workers_per_gather", "0").await?;
     let rows: Vec<String> = parts.iter().map(|part| part.rows(retention, key)).collect();
     let is_a_time = key.is_a_time("r", "key").map(|condition| format!(" AND {condition}")).unwrap_or_default();
+    let is_not_ahead = format!("{} OPERATOR(pg_catalog.<) {}", key.compared("r.key".to_owned()), key.compared(ahead.to_owned()));
     let sql = format!(
-        "SELECT {} FROM (SELECT key, sum(bytes) OVER (ORDER BY key DESC) AS so_far FROM ({}) r WHERE key IS NOT NULL{is_a_time}) s
+        "SELECT {} FROM (SELECT key, sum(bytes) OVER (ORDER BY key DESC) AS so_far FROM ({}) r WHERE key IS NOT NULL AND {is_not_ahead}{is_a_time}) s
          WHERE so_far > {}",
         key.greatest("key"),
         rows.join(" UNION ALL "),

@@ -148,7 +148,10 @@ pub fn cancelled(plan: &Plan, sent: &SentLast, error: anyhow::Error) -> anyhow::
         (number, Transaction::Each) => {
             let message = format!(
                 "statement {number} of {count} was asked to stop{}: {}",
-                stays(number - 1),
+                match plan.statements[..number].iter().any(|statement| text::starts(statement).transaction) {
+                    true => "; of what came before it, what was committed stays".to_owned(),
+                    false => stays(number - 1),
+                },
                 excerpt(&plan.statements[number - 1])
             );
             as_sent(plan, error, message)
@@ -165,6 +168,9 @@ fn failed(plan: &Plan, index: usize, open: Option<&Open>, error: anyhow::Error) 
         }
         (Transaction::One, _) if index == 0 => String::new(),
         (Transaction::One, _) => "; all before it was rolled back".to_owned(),
+        (Transaction::Each, Some(_)) if ends_transaction => {
+            "; it ends the transaction that was open by itself, so that what came before may have been kept".to_owned()
+        }
         (Transaction::Each, Some(open)) => {
             let kept = if open.by == 0 { String::new() } else { stays(open.by) };
             format!("; what was done since statement {} began a transaction is rolled back{kept}", open.by + 1)

@@ -20,6 +20,9 @@ pub struct Conversion {
     /// Undo what stands in `before`; run when something fails.
     pub rollback: Vec<Statement>,
     pub notes: Vec<String>,
+    /// What stood around the table when it was looked at ([`super::meanwhile`]).
+    #[serde(skip)]
+    pub surroundings: String,
 }
 
 #[derive(Clone, Debug, Serialize)]

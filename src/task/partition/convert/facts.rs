@@ -166,6 +166,12 @@ impl Identity {
                EXECUTE {};
                PERFORM pg_catalog.setval({name}::pg_catalog.regclass, last.last_value, last.is_called);
                IF note IS NOT NULL THEN EXECUTE pg_catalog.format('COMMENT ON SEQUENCE %s IS %L', {name}, note); END IF;
+               -- Default privileges gave them to the new sequence.
+               FOR given IN SELECT DISTINCT coalesce(pg_catalog.quote_ident(r.rolname), 'PUBLIC') AS role
+                   FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) x LEFT JOIN pg_catalog.pg_roles r ON r.oid = x.grantee
+                   WHERE c.oid = {name}::pg_catalog.regclass AND x.grantee <> c.relowner AND (x.grantee = 0 OR r.rolname IS NOT NULL) LOOP
+                 EXECUTE pg_catalog.format('REVOKE ALL ON SEQUENCE %s FROM %s', {name}, given.role);
+               END LOOP;
                FOR given IN SELECT x.privilege_type, coalesce(pg_catalog.quote_ident(r.rolname), 'PUBLIC') AS role,
                      CASE WHEN x.is_grantable AND x.grantee <> 0 THEN ' WITH GRANT OPTION' ELSE '' END AS option
                    FROM pg_catalog.aclexplode(acl) x LEFT JOIN pg_catalog.pg_roles r ON r.oid = x.grantee

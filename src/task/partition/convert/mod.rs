@@ -19,6 +19,7 @@ use super::keys::Partition;
 use crate::base::fault::{Fault, Kind};
 use crate::ledger::report::Report;
 use crate::live::session::{self, Attempt, Session};
+use crate::pg::table::with_schema;
 use crate::pg::{self, identifier, literal, qualified};
 use crate::work::{RunContext, Work};
 
@@ -26,6 +27,7 @@ mod carried;
 mod conversion;
 mod dependants;
 mod facts;
+mod meanwhile;
 mod names;
 mod obstacles;
 mod undo;
@@ -41,6 +43,12 @@ const PERIODS_AHEAD: u32 = 10;
 
 /// Reads the table and says how it would go; everything that stands in the way is one error.
 async fn plan(partition: &Partition, zone: Tz, session: &mut Session) -> Result<Conversion> {
+    // Before all that is read: what changes meanwhile is then no longer what was planned.
+    let oid: Option<i64> = sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint")
+        .bind(with_schema(&partition.table))
+        .fetch_one(&mut session.connection)
+        .await?;
+    let surroundings = meanwhile::fingerprint(&mut session.connection, oid.unwrap_or_default()).await?;
     let facts = facts::read(partition, zone, session).await?;
     let (key, table) = (facts.key, &facts.table);
     let zone =
@@ -62,6 +70,7 @@ async fn plan(partition: &Partition, zone: Tz, session: &mut Session) -> Result<
         rollback: Vec::new(),
         notes: facts.notes.clone(),
         partition: child.clone(),
+        surroundings,
     };
     prepare(&facts, &key.sql(bound)?, &mut conversion);
     swap(&facts, &key.sql(bound)?, &child, &mut session.connection, &mut conversion).await?;
@@ -325,7 +334,10 @@ async fn go(session: &mut Session, conversion: &Conversion) -> Result<Duration> 
         execute(session, conversion, std::slice::from_ref(statement)).await?;
     }
     let started = Instant::now();
-    execute(session, conversion, &conversion.swap).await?;
+    let swap = conversion.swap.iter().map(|statement| statement.sql.clone());
+    let swap = meanwhile::guarded(&conversion.table, &conversion.surroundings, swap).into_iter();
+    let swap: Vec<Statement> = swap.map(|sql| Statement::new(sql, NONE)).collect();
+    execute(session, conversion, &swap).await?;
     Ok(started.elapsed())
 }
 
@@ -353,7 +365,7 @@ async fn execute(session: &mut Session, conversion: &Conversion, statements: &[S
     tracing::info!(
         "{:.1} s: {}",
         elapsed.as_secs_f64(),
-        statements.first().map(|statement| statement.sql.as_str()).unwrap_or_default()
+        if let [statement] = statements { statement.sql.as_str() } else { "the swap" }
     );
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::{carried, dependants, facts};
+use super::{carried, dependants, facts, meanwhile};
 use crate::base::fault::{Fault, Kind};
 use crate::ledger::report::Report;
 use crate::live::session::{self, Attempt, Session};
@@ -28,6 +28,9 @@ pub struct Back {
     /// All in one transaction.
     pub statements: Vec<String>,
     pub notes: Vec<String>,
+    /// What stood around the table when it was looked at ([`meanwhile`]).
+    #[serde(skip)]
+    surroundings: String,
 }
 
 impl fmt::Display for Back {
@@ -60,7 +63,8 @@ impl Work for Undo {
         let mut session = run.or_cancelled(self.session(run)).await?;
         session::exclude_other_jobs(&mut session.connection, &back.table).await?;
         let tables = [back.table.oid, back.partition.oid];
-        let done = run.or_cancelled(session.transaction(&back.statements, &tables)).await;
+        let statements = meanwhile::guarded(&back.table, &back.surroundings, back.statements.iter().cloned());
+        let done = run.or_cancelled(session.transaction(&statements, &tables)).await;
         if done.is_err() {
             run.stop_if_cancelled(session.pid).await;
         }
@@ -94,6 +98,7 @@ async fn plan(partition: &Partition, session: &mut Session) -> Result<Back> {
     if kind != "p" {
         return Err(refuse(format!("{table} is not partitioned: there is nothing to undo")));
     }
+    let surroundings = meanwhile::fingerprint(connection, table.oid).await?;
     let partitions: Vec<(i64, String, String, String, bool)> = sqlx::query_as(
         "SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text, pg_get_expr(c.relpartbound, 0) LIKE 'FOR VALUES FROM (MINVALUE) TO %'
          FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE i.inhparent = $1::bigint::oid ORDER BY 2, 3",
@@ -133,7 +138,7 @@ async fn plan(partition: &Partition, session: &mut Session) -> Result<Back> {
         "the primary key keeps {0}, and {0} stays NOT NULL: make the key of before by CREATE UNIQUE INDEX CONCURRENTLY and ADD PRIMARY KEY USING INDEX",
         identifier(&partition.column)
     )];
-    Ok(Back { table, partition: child, statements, notes })
+    Ok(Back { table, partition: child, statements, notes, surroundings })
 }
 
 /// What knows the partitioned table, and not the one that takes its name.
