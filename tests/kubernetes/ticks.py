@@ -131,9 +131,17 @@ def compare(folder):
     sys.exit(1 if failed or not passed else 0)
 
 
+def day_fields(fields):
+    """Day of the month and day of the week; seconds may stand before the five fields."""
+    words = fields.split()[-5:]
+    return [words[2], words[4]] if len(words) == 5 else []
+
+
 def by_croniter(schedule, zone, start):
     fields = schedule.replace("?", "*")
-    ticks = croniter(fields, start.astimezone(zoneinfo.ZoneInfo(zone)), second_at_beginning=True, max_years_between_matches=12)
+    ticks = croniter(fields, start.astimezone(zoneinfo.ZoneInfo(zone)), second_at_beginning=True, max_years_between_matches=12,
+                     # A day field that starts with `*` is unrestricted in cron(8) (DOM_STAR, DOW_STAR): both must match.
+                     day_or=not any(field.startswith("*") for field in day_fields(fields)))
     return [show(ticks.get_next(datetime.datetime)) for _ in range(TICKS)]
 
 
