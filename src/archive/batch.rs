@@ -1,8 +1,9 @@
 //! A batch of rows: its names in the store, where it comes from, and what was written.
 
+use serde::{Deserialize, Serialize};
+
 use super::manifest::Manifest;
 use crate::store::key;
-use serde::{Deserialize, Serialize};
 
 pub(super) const OBJECT: &str = ".sql.gz";
 

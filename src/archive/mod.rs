@@ -16,24 +16,16 @@ mod restored;
 mod session;
 mod target;
 mod write;
-use proved::is_as_written;
-
-pub use batch::{BatchName, Exported, Source};
-use batch::{MANIFEST, OBJECT, PENDING};
-
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result};
+pub use batch::{BatchName, Exported, Source};
+use batch::{MANIFEST, OBJECT, PENDING};
 use chrono::{DateTime, Utc};
+use proved::is_as_written;
 use sqlx::PgConnection;
 
 use self::back::Back;
-use self::write::Lines;
-use crate::base::progress::Phase;
-use crate::members::compress::Compression;
-use crate::members::decode::decode_object;
-use crate::store::{Store, key};
-
 pub use self::listing::{Broken, Listing, list};
 pub use self::manifest::Manifest;
 #[doc(hidden)]
@@ -42,8 +34,13 @@ pub use self::restore::{Put, Wanted, restore};
 pub use self::restored::{Place, Record};
 pub use self::session::{columns, prepare_session, transaction};
 pub use self::target::target;
+use self::write::Lines;
 #[doc(hidden)]
 pub use self::write::head;
+use crate::base::progress::Phase;
+use crate::members::compress::Compression;
+use crate::members::decode::decode_object;
+use crate::store::{Store, key};
 
 /// Where the rows of one job on one database go.
 #[derive(Clone, Debug)]

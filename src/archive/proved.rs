@@ -1,10 +1,11 @@
 //! Whether an object is what was written.
 
+use anyhow::Result;
+use sha2::{Digest as _, Sha256};
+
 use super::batch::Exported;
 use crate::base::progress::Phase;
 use crate::store::Store;
-use anyhow::Result;
-use sha2::{Digest as _, Sha256};
 
 /// Whether an object has the length and the SHA-256 that it was written with. Reads it, and not much further than its length.
 pub(super) async fn is_as_written(store: &Store, key: &str, written: &Exported, phase: &Phase) -> Result<bool> {

@@ -1,6 +1,7 @@
 //! Rows on their way back into a table: a batch whole or not at all, and once.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
-use crate::base::terminal;
-use crate::base::units;
+use crate::base::{terminal, units};
 
 /// Between two log lines of one phase.
 const LOG_EVERY: Duration = Duration::from_secs(15);

@@ -14,10 +14,9 @@ use crate::base::terminal::say;
 use crate::base::toml_file::did_you_mean;
 use crate::run::job::Job;
 use crate::task::Task;
-use crate::task::audit::FailOn;
 use crate::task::audit::checks::{self, CHECKS, Check};
 use crate::task::audit::document::{Change, Document, Finding, State};
-use crate::task::audit::{self, html, markdown};
+use crate::task::audit::{self, FailOn, html, markdown};
 use crate::work::Other;
 
 #[derive(Debug, Args)]

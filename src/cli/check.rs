@@ -10,17 +10,14 @@ use sqlx::postgres::PgConnection;
 use super::cleartext;
 use super::global::Global;
 use super::output::{self, print};
-use crate::base::fault;
-use crate::base::units;
+use crate::base::{fault, units};
 use crate::config::{self, Config};
 use crate::ledger::Ledger;
-use crate::pg::client_tools;
-use crate::pg::failure;
-use crate::pg::{self, Server};
+use crate::pg::table::with_schema;
+use crate::pg::{self, Server, client_tools, failure};
 use crate::run::job::Job;
 use crate::store::Store;
-use crate::task::backup::Backup;
-use crate::task::backup::{facts, readiness};
+use crate::task::backup::{Backup, facts, readiness};
 use crate::task::{Task, foreign_code};
 
 /// pg_dump and psql go their own way, with another TLS.
@@ -195,46 +192,37 @@ async fn may_run_as(connection: &mut PgConnection, settings: &pg::Settings, job:
 
 /// What a job's task needs of the role it connects as.
 async fn privileges(connection: &mut PgConnection, settings: &pg::Settings, job: &Job, config: &Config) -> Result<String> {
-    let Task::Backup(backup) = &job.task else {
-        if let Task::Audit(audit) = &job.task {
-            return audit.check(connection).await;
+    match &job.task {
+        Task::Audit(audit) => audit.check(connection).await,
+        Task::Backup(backup) => needs_of_backup(connection, settings, backup, config).await,
+        Task::Compress(compress) => compress.check(connection).await,
+        Task::Partition(partition) => partition.check(connection).await,
+        Task::Reindex(reindex) => reindex.check(connection).await,
+        Task::Retention(retention) => needs_of_retention(connection, &retention.table).await,
+        Task::Sql(_) => {
+            let role: String = sqlx::query_scalar("SELECT current_user::text").fetch_one(connection).await?;
+            Ok(format!("its statements run as {role}; pgtend cannot tell which privileges they need"))
         }
-        if let Task::Compress(compress) = &job.task {
-            return compress.check(connection).await;
+        Task::VectorIndex(vector_index) => vector_index.check(connection).await,
+    }
+}
+
+async fn needs_of_retention(connection: &mut PgConnection, table: &str) -> Result<String> {
+    let there: Option<bool> = sqlx::query_scalar(
+        "SELECT has_table_privilege(to_regclass($1), 'SELECT') AND has_table_privilege(to_regclass($1), 'UPDATE')
+            AND has_table_privilege(to_regclass($1), 'DELETE')",
+    )
+    .bind(with_schema(table))
+    .fetch_one(connection)
+    .await?;
+    match there {
+        Some(true) => Ok(format!("may read, lock and delete rows of {table}")),
+        Some(false) => {
+            let message = format!("GRANT SELECT, UPDATE, DELETE ON {table} TO the role: rows are locked, then deleted");
+            Err(fault::Fault::new(fault::Kind::Permission, message).into())
         }
-        if let Task::Partition(partition) = &job.task {
-            return partition.check(connection).await;
-        }
-        if let Task::Reindex(reindex) = &job.task {
-            return reindex.check(connection).await;
-        }
-        if let Task::VectorIndex(vector_index) = &job.task {
-            return vector_index.check(connection).await;
-        }
-        if let Task::Retention(retention) = &job.task {
-            let there: Option<bool> = sqlx::query_scalar(
-                "SELECT has_table_privilege(to_regclass($1), 'SELECT') AND has_table_privilege(to_regclass($1), 'UPDATE')
-                    AND has_table_privilege(to_regclass($1), 'DELETE')",
-            )
-            .bind(crate::pg::table::with_schema(&retention.table))
-            .fetch_one(&mut *connection)
-            .await?;
-            return match there {
-                Some(true) => Ok(format!("may read, lock and delete rows of {}", retention.table)),
-                Some(false) => {
-                    let message =
-                        format!("GRANT SELECT, UPDATE, DELETE ON {} TO the role: rows are locked, then deleted", retention.table);
-                    Err(fault::Fault::new(fault::Kind::Permission, message).into())
-                }
-                None => {
-                    Err(fault::Fault::new(fault::Kind::Configuration, format!("there is no table {}", retention.table)).into())
-                }
-            };
-        }
-        let role: String = sqlx::query_scalar("SELECT current_user::text").fetch_one(connection).await?;
-        return Ok(format!("its statements run as {role}; pgtend cannot tell which privileges they need"));
-    };
-    needs_of_backup(connection, settings, backup, config).await
+        None => Err(fault::Fault::new(fault::Kind::Configuration, format!("there is no table {table}")).into()),
+    }
 }
 
 async fn needs_of_backup(

@@ -1,13 +1,15 @@
 //! What every command is given: where the configuration and the jobs are, and how to print.
 
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Progress;
 use crate::base::toml_file::{Problems, did_you_mean};
 use crate::config::{self, Config};
 use crate::run::job::{self, Folder, Job};
-use anyhow::Result;
-use clap::{Args, ValueEnum};
-use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub struct Global {
@@ -35,7 +37,7 @@ pub enum LogFormat {
 }
 
 impl Global {
-    pub(super) fn config_path(&self) -> PathBuf {
+    fn config_path(&self) -> PathBuf {
         self.config.clone().unwrap_or_else(|| {
             let here = PathBuf::from("config.toml");
             let system = PathBuf::from("/etc/pgtend/config.toml");

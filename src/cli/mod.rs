@@ -18,28 +18,25 @@ mod runs;
 mod serve;
 mod signals;
 
-pub use global::{Global, LogFormat};
-
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
+pub use global::{Global, LogFormat};
+use output::print;
 use serde_json::json;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::base::descriptors;
 use crate::base::progress::{LogWriter, Progress};
 use crate::base::telemetry::{self, Telemetry};
 use crate::base::terminal::say;
 use crate::base::toml_file::Problems;
-use crate::base::tool_output;
+use crate::base::{descriptors, tool_output};
 use crate::pg::failure;
 use crate::work::Mode;
-
-use output::print;
 
 /// Tends PostgreSQL databases: runs declared jobs, and proves that they worked.
 #[derive(Debug, Parser)]

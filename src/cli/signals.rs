@@ -1,10 +1,12 @@
-//! Signals that end a command.
+//! Signals that end a command, and the work that they end.
 
 use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 
+use crate::base::fault::{Fault, Kind};
+
 /// As the process was started. Not knowable: not ignored.
-pub(super) fn is_ignored(signal: tokio::signal::unix::SignalKind) -> bool {
+fn is_ignored(signal: tokio::signal::unix::SignalKind) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).map(str::trim);
     let mask = mask.and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or_default();
@@ -40,4 +42,13 @@ pub(super) fn cancelled_by_signals() -> Result<CancellationToken> {
         }
     });
     Ok(cancel)
+}
+
+/// `work`, or the error of a cancelled command as soon as it is one. `work` is dropped then, and its
+/// sessions end with it; what must not stay, such as a scratch database, is dropped by whoever made it, who is told of `cancel`.
+pub(super) async fn or_cancelled<T>(cancel: &CancellationToken, work: impl Future<Output = Result<T>>) -> Result<T> {
+    match cancel.run_until_cancelled(work).await {
+        Some(result) => result,
+        None => Err(Fault::new(Kind::Cancelled, "cancelled by a signal").into()),
+    }
 }

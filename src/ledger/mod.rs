@@ -10,19 +10,17 @@ pub mod report;
 mod rows;
 mod schema;
 
-use self::fit::Fit;
-
-pub use history::{Brief, Filter};
-pub use rows::{Attempt, End, Key, Known, MaybeOutcome, NewRun, Row, Trigger};
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
+pub use history::{Brief, Filter};
 use prometheus_client::metrics::histogram::Histogram;
+pub use rows::{Attempt, End, Key, Known, MaybeOutcome, NewRun, Row, Trigger};
 use sqlx::postgres::{PgConnection, PgPool};
 
+use self::fit::Fit;
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Progress;
 use crate::config::{self, Config};

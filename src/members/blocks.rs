@@ -2,7 +2,8 @@
 //! whole is known at the end only, when a restore has run everything.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};

@@ -19,15 +19,14 @@ mod tls;
 #[doc(hidden)]
 pub mod url;
 
-pub use contract::{Purpose, SEARCH_PATH};
-pub use failure::{in_its_own_words, sql_state, words_of};
-pub use pooler::TRANSACTION_POOLER;
-pub use settings::Settings;
-
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
+pub use contract::{Purpose, SEARCH_PATH};
+pub use failure::{in_its_own_words, sql_state, words_of};
 use futures_util::TryStreamExt as _;
 use futures_util::stream::BoxStream;
+pub use pooler::TRANSACTION_POOLER;
+pub use settings::Settings;
 use sqlx::postgres::{PgArguments, PgConnection, PgCopyIn};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Executor as _, Postgres, Row as _};

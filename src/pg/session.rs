@@ -7,8 +7,7 @@ use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 
 use super::contract::{self, Purpose};
-use super::failure::kind_of;
-use super::failure::{in_its_own_words, sql_state};
+use super::failure::{in_its_own_words, kind_of, sql_state};
 use super::pooler::Answer;
 use super::route::{Seen, Way};
 use super::settings::{Host, Settings};

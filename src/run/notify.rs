@@ -16,13 +16,9 @@ use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::base::ca_file;
-use crate::base::fault;
-use crate::base::network;
-use crate::base::units;
+use crate::base::{ca_file, fault, network, units};
 use crate::config::Config;
-use crate::ledger::report::Ended;
-use crate::ledger::report::{Outcome, Run};
+use crate::ledger::report::{Ended, Outcome, Run};
 use crate::ledger::{self, Ledger};
 use crate::pg::failure;
 use crate::run::job::Job;

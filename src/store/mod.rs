@@ -13,14 +13,13 @@ pub mod s3;
 pub mod sign;
 mod signed;
 
-pub use object::{Listed, Locked, Object, Precondition, SMALL_OBJECT_BYTES, Unfinished, Unread, Version};
-
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
+pub use object::{Listed, Locked, Object, Precondition, SMALL_OBJECT_BYTES, Unfinished, Unread, Version};
 
 pub use self::conditional::Conditional;
 pub use self::probe::Probed;
-use crate::config;
+use crate::config::{self, Config};
 
 /// Where objects are tried out; what stays in it is of no use.
 const PROBE_FOLDER: &str = ".pgtend-probe/";
@@ -32,6 +31,12 @@ pub enum Store {
 }
 
 impl Store {
+    /// The store that the configuration calls `name`.
+    pub async fn named(config: &Config, name: &str) -> Result<Self> {
+        let configured = config.stores.get(name).with_context(|| format!("the configuration has no store `{name}`"))?;
+        Self::open(configured).await.with_context(|| format!("store `{name}`"))
+    }
+
     /// Reads credentials and region; contacts no server yet.
     pub async fn open(configured: &config::Store) -> Result<Self> {
         Ok(match configured {

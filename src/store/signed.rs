@@ -1,12 +1,13 @@
 //! JSON objects that a store writes signed, and reads as signed or not.
 
-use super::Store;
-use super::sign::{MARKER_BYTES, SIGNATURE_KEY, SignKey, Signature, split, without_end};
-use crate::base::bounds::Bounded;
 use anyhow::{Context as _, Result};
 use hmac::Mac as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use super::Store;
+use super::sign::{MARKER_BYTES, SIGNATURE_KEY, SignKey, Signature, split, without_end};
+use crate::base::bounds::Bounded;
 
 impl Store {
     fn sign_key(&self) -> Option<&SignKey> {

@@ -12,9 +12,8 @@ use sqlx::PgConnection;
 
 use super::compress;
 use crate::base::fault::{Fault, Kind};
-use crate::pg::failure;
 use crate::pg::table::with_schema;
-use crate::pg::{self, Settings, identifier};
+use crate::pg::{self, Settings, failure, identifier};
 
 /// More names than these help nobody; the rest is a number.
 const NAMED: usize = 20;

@@ -5,12 +5,11 @@ use toml::Spanned;
 
 use super::foreign_code::{self, Touched};
 use super::{audit, backup, compress, partition, reindex, retention, sql, vector_index};
-use crate::config;
 use crate::config::checker::Checker;
 use crate::config::limits::{self, Limits};
 use crate::ledger::report::Unfinished;
-use crate::pg;
 use crate::work::{Does, Driven, Mode, RunContext, Work};
+use crate::{config, pg};
 
 #[derive(Clone, Debug)]
 pub enum Task {

@@ -2,13 +2,12 @@
 
 mod others;
 
-pub use others::{Does, Other};
-
 use std::fmt::Display;
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
+pub use others::{Does, Other};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 

@@ -3,7 +3,7 @@
 
     pip install cronsim tzdata && tests/cron/ticks.py > tests/cron/cronsim.ticks
 
-A line: expression|zone|start|end|ticks, times in minutes since 1970. src/schedule/cron_tests.rs compares them with ours.
+A line: expression|zone|start|end|ticks, times in minutes since 1970. src/base/schedule/cron_tests.rs compares them with ours.
 """
 
 from datetime import datetime, timedelta, timezone

@@ -261,3 +261,23 @@ fn a_partition_that_is_made_while_an_undo_waits_is_not_dropped() {
         assert_eq!(server.sql(&database, "SELECT count(*) - 1 FROM events"), rows, "on {major}");
     }
 }
+
+#[test]
+fn default_privileges_give_nobody_the_sequence_of_an_identity_column() {
+    for major in SOME_MAJORS {
+        let server = server(major);
+        let database = unpartitioned(server);
+        let reader = format!("{database}_reader");
+        server.sql(
+            &database,
+            &format!("CREATE ROLE {reader}; ALTER DEFAULT PRIVILEGES GRANT USAGE ON SEQUENCES TO {reader}, PUBLIC"),
+        );
+        let may = format!("SELECT has_sequence_privilege('{reader}', pg_get_serial_sequence('events', 'id'), 'USAGE')");
+        let scenario = monthly(server, &database);
+        for arguments in [&["partition", "convert", "tend"][..], &["partition", "convert", "tend", "--undo"]] {
+            assert_eq!(server.sql(&database, &may), "f", "on {major}");
+            scenario.run(arguments).succeeded();
+        }
+        assert_eq!(server.sql(&database, &may), "f", "on {major}");
+    }
+}

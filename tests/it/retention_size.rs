@@ -201,3 +201,13 @@ fn of_a_partitioned_table_the_oldest_partitions_go_as_a_whole_and_rows_of_the_ne
         }
     }
 }
+
+#[test]
+fn times_far_ahead_push_out_no_row_that_fits() {
+    let server = server(18);
+    let database = logs(server, 5_000, "repeat('x', 200)");
+    server.sql(&database, "INSERT INTO logs SELECT 10000 + i, '9999-12-31Z', repeat('x', 200) FROM generate_series(1, 10000) i");
+    // The 5,000 of the past take about 1.5 MB.
+    job(server, &database, "max_size = '2MB'").run(&["run-job", "old"]).succeeded().prints(&["0 rows"]);
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "15000");
+}

@@ -236,3 +236,26 @@ fn what_only_psql_can_do_is_refused_by_check() {
     ]);
     assert!(checked.stderr.contains("3 mistakes"), "{}", checked.stderr);
 }
+
+#[test]
+fn what_a_failing_text_has_committed_itself_is_not_said_to_be_rolled_back() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(&database, "CREATE TABLE t (i int)");
+    let statements = ["BEGIN; INSERT INTO t VALUES (1)", "COMMIT; SELECT 1/0"];
+    let said = Scenario::with_database(server, &database).sql_job("fails", "", &statements).run(&["run-job", "fails"]).exited(1);
+    assert!(!said.stderr.contains("rolled back"), "{}", said.stderr);
+    said.says(&["ends the transaction that was open by itself", "may have been kept"]);
+    assert_eq!(server.sql(&database, "SELECT array_agg(i) FROM t"), "{1}");
+}
+
+#[test]
+fn a_run_that_is_stopped_in_a_transaction_of_its_own_does_not_say_that_all_stays() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(&database, "CREATE TABLE t (i int)");
+    let statements = ["BEGIN", "INSERT INTO t VALUES (1)", "SELECT pg_sleep(600)"];
+    let scenario = Scenario::with_database(server, &database).sql_job("slow", "timeout = \"3s\"\n", &statements);
+    scenario.run(&["run-job", "slow"]).exited(1).says(&["what was committed stays"]);
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM t"), "0");
+}

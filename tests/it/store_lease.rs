@@ -7,8 +7,9 @@ use anyhow::{Context as _, Result};
 use pgtend::base::fault::Kind;
 use pgtend::base::process_identity::ProcessIdentity;
 use pgtend::pg::failure;
+use pgtend::store::dir::Dir;
 use pgtend::store::lease::{self, Lease, Taken};
-use pgtend::store::{Precondition, Store, dir::Dir};
+use pgtend::store::{Precondition, Store};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -2,10 +2,11 @@
 
 use std::process::Command;
 
+use tempfile::TempDir;
+
 use crate::support::postgres::server;
 use crate::support::s3::S3Server;
 use crate::support::{Scenario, quoted};
-use tempfile::TempDir;
 
 const MAKE_CERTIFICATES: &str = r#"
 set -e

@@ -182,9 +182,10 @@ mod cron_tests;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use chrono::{Datelike as _, Timelike as _};
     use proptest::prelude::*;
+
+    use super::*;
 
     fn schedule(text: &str) -> Result<Schedule, String> {
         Schedule::try_from(text.to_owned())

@@ -1,14 +1,13 @@
 //! Which batches a person means.
 
-use crate::archive::BatchName;
-use crate::archive::{self, Broken, Manifest};
-use crate::base::fault::{Fault, Kind};
-use crate::config::Config;
-use crate::store::Store;
-use crate::store::key;
-use crate::store::sign::Signature;
 use anyhow::{Context as _, Result};
 use clap::Args;
+
+use crate::archive::{self, BatchName, Broken, Manifest};
+use crate::base::fault::{Fault, Kind};
+use crate::config::Config;
+use crate::store::sign::Signature;
+use crate::store::{Store, key};
 
 #[derive(Debug, Args)]
 pub struct Filter {

@@ -3,13 +3,12 @@
 mod find;
 mod restore;
 
-pub use find::Filter;
-use find::find;
-
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Subcommand;
+pub use find::Filter;
+use find::find;
 use serde_json::json;
 
 use super::global::Global;

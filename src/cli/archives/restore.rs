@@ -6,9 +6,8 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 
 use super::find::Found;
-use crate::archive::BatchName;
 use crate::archive::filter::{Filter, Key, Range};
-use crate::archive::{self, Manifest, Put};
+use crate::archive::{self, BatchName, Manifest, Put};
 use crate::base::fault::{Fault, Kind};
 use crate::base::terminal::say;
 use crate::base::units;

@@ -1,20 +1,20 @@
 //! Which set a person means.
 
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result};
+use chrono::Utc;
+use clap::Args;
+
 use crate::base::fault::{Fault, Kind};
 use crate::config::Config;
 use crate::pg;
-use crate::store::Store;
-use crate::store::Unread;
-use crate::store::key;
+use crate::store::{Store, Unread, key};
 use crate::task::backup::latest::{self, Choice};
 use crate::task::backup::series::Series;
 use crate::task::backup::set::{self, Set};
 use crate::task::backup::set_name::SetName;
 use crate::task::backup::verdict::Bytes;
-use anyhow::{Context as _, Result};
-use chrono::Utc;
-use clap::Args;
-use std::collections::BTreeSet;
 
 /// Which set `latest` is.
 #[derive(Debug, Default, Args)]
@@ -159,7 +159,7 @@ pub(super) async fn find(config: &Config, wanted: &str, filter: &Filter, choice:
 }
 
 /// What is the latest of a folder that cannot be looked into, nobody can say; what is in other folders is another series.
-pub(super) fn all_of_the_series_is_seen(of: &SetName, unseen: &[(String, Unread)], choice: &Choice) -> Result<()> {
+fn all_of_the_series_is_seen(of: &SetName, unseen: &[(String, Unread)], choice: &Choice) -> Result<()> {
     let folder = key::folder(&of.database, &of.job);
     for (store, Unread { key, reason, .. }) in unseen {
         let said = format!("the folder {key} in {store}: {reason}");
@@ -174,7 +174,7 @@ pub(super) fn all_of_the_series_is_seen(of: &SetName, unseen: &[(String, Unread)
 }
 
 /// `latest` of two jobs is nobody's.
-pub(super) fn one_series(candidates: &[Found], wanted: &str) -> Result<()> {
+fn one_series(candidates: &[Found], wanted: &str) -> Result<()> {
     let distinct: BTreeSet<String> =
         candidates.iter().map(|found| format!("{}/{}", found.set.name.database, found.set.name.job)).collect();
     if distinct.len() > 1 {
@@ -186,7 +186,7 @@ pub(super) fn one_series(candidates: &[Found], wanted: &str) -> Result<()> {
 }
 
 /// Which server's sets are meant is never guessed: not from where they go to, and not from which is newer.
-pub(super) fn keep_one_identity(candidates: &mut Vec<Found>, series: &Series, wanted: &str, choice: &Choice) -> Result<()> {
+fn keep_one_identity(candidates: &mut Vec<Found>, series: &Series, wanted: &str, choice: &Choice) -> Result<()> {
     if let Some(from) = &choice.from {
         candidates.retain(|found| series.identity_of(&found.set).is_some_and(|identity| identity.is_meant_by(from)));
         return Ok(());

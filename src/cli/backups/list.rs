@@ -1,7 +1,6 @@
 //! `pgtend backups list`.
 
 use std::collections::{BTreeMap, BTreeSet};
-
 use std::process::ExitCode;
 
 use anyhow::Result;

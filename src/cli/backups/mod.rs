@@ -2,25 +2,22 @@
 //! after a disaster; only `prune` asks the jobs how many sets to keep.
 
 mod accept;
-mod cancel;
 mod find;
 mod hold;
 mod list;
 mod prune;
 mod restore;
 mod verify;
-use cancel::or_cancelled;
-
-pub use find::{Filter, Which};
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
+pub use find::{Filter, Which};
 
 use super::global::Global;
-use super::signals::cancelled_by_signals;
+use super::signals::{cancelled_by_signals, or_cancelled};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {

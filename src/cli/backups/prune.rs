@@ -10,18 +10,14 @@ use crate::base::fault::{Fault, Kind};
 use crate::cli::global::Global;
 use crate::cli::output::print;
 use crate::ledger::Ledger;
-use crate::store::Store;
-use crate::store::key;
+use crate::store::{Store, key};
 use crate::task::Task;
 use crate::task::backup::facts::{self, ServerFacts};
 use crate::task::backup::guard::{self, Asked};
 use crate::task::backup::identity::Identity;
-use crate::task::backup::plan;
-use crate::task::backup::prune;
-use crate::task::backup::rules;
 use crate::task::backup::rules::Rules;
 use crate::task::backup::series::Series;
-use crate::task::backup::set;
+use crate::task::backup::{plan, prune, rules, set};
 
 /// A person waits, and has asked for it: all of them.
 const CHECKS_BY_HAND: usize = usize::MAX;
@@ -38,7 +34,7 @@ pub async fn run(global: &Global, only: Option<&str>, dry_run: bool) -> Result<E
     for job in folder.jobs.iter().filter(|job| only.is_none_or(|name| name == job.name)) {
         let Task::Backup(backup) = &job.task else { continue };
         let Some(keep) = &backup.keep else { continue };
-        let store = Store::open(config.stores.get(&backup.store).context("the store is known: the job was checked")?).await?;
+        let store = Store::named(&config, &backup.store).await?;
         for database in &job.databases {
             let folder = key::folder(database, &job.name);
             let (series, trouble) = Series::read(&store, database, &job.name).await?;

@@ -7,12 +7,12 @@ use clap::Args;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::cancel::or_cancelled;
 use super::find::{Filter, Which, find, settings_of};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::cli::global::Global;
 use crate::cli::output::print;
+use crate::cli::signals::or_cancelled;
 use crate::pg;
 use crate::pg::failure;
 use crate::task::backup::choices::{Choices, OnError, Without};

@@ -6,11 +6,11 @@ use anyhow::Result;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::cancel::or_cancelled;
 use super::find::{Filter, Found, Which, find, settings_of};
 use crate::base::units;
 use crate::cli::global::Global;
 use crate::cli::output::print;
+use crate::cli::signals::or_cancelled;
 use crate::config::Config;
 use crate::task::backup::latest::Choice;
 use crate::task::backup::restore::Refusal;

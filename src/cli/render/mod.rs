@@ -19,7 +19,6 @@ use crate::base::fault::{Fault, Kind};
 use crate::base::terminal::say;
 use crate::run::job::{CatchUp, Job};
 use crate::run::runner;
-use crate::task::Task;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -96,7 +95,7 @@ fn cron_jobs(jobs: &[(&Job, String)], options: &Options<'_>) -> Result<ExitCode>
                 description: job.description.as_deref(),
                 enabled: job.enabled,
                 // What is not known of statements that may not run twice is not found out by running them.
-                may_run_again: !matches!(&job.task, Task::Sql(sql) if !sql.is_repeatable()),
+                may_run_again: job.task.is_repeatable(),
                 catch_up_within_seconds: match job.catch_up {
                     CatchUp::Once => job.catch_up_within.as_secs(),
                     CatchUp::Skip => 0,

@@ -8,14 +8,16 @@ mod pace;
 mod probe;
 mod strain;
 
-pub use pace::{Pace, is_lock_trouble, lock_timeout_for, with_lock_holders};
-
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use load::{Throttle, Verdict, Window};
+pub use pace::{Pace, is_lock_trouble, lock_timeout_for, with_lock_holders};
+use probe::Prober;
 use serde_json::json;
 use sqlx::PgConnection;
+use strain::{AUTOVACUUM, Signals, signals, strain};
 
 use crate::base::progress::Progress;
 use crate::base::units;
@@ -23,10 +25,6 @@ use crate::config::limits::Limits;
 use crate::ledger::report::Report;
 use crate::pg;
 use crate::work::RunContext;
-
-use load::{Throttle, Verdict, Window};
-use probe::Prober;
-use strain::{AUTOVACUUM, Signals, signals, strain};
 
 /// Signals are asked for this often; steps are shorter.
 const LOOK_EVERY: Duration = Duration::from_millis(250);

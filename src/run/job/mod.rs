@@ -2,13 +2,13 @@
 
 mod folder;
 
-pub use folder::{Broken, Folder, load_dir};
-
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
+use folder::Loaded;
+pub use folder::{Broken, Folder, load_dir};
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -22,8 +22,6 @@ use crate::config::limits::{self, Limits};
 use crate::config::{self, Config};
 use crate::task::{self, Task};
 use crate::work::Other;
-
-use folder::Loaded;
 
 /// A job, resolved: every name it uses exists.
 #[derive(Clone, Debug)]

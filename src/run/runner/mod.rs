@@ -6,8 +6,6 @@ mod locks;
 mod places;
 mod retry;
 
-pub use retry::{pause_after, retries_at_most};
-
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,14 +13,15 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use chrono::Utc;
 use futures_util::FutureExt as _;
+use locks::Locks;
+use retry::retry_delay;
+pub use retry::{pause_after, retries_at_most};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, field};
 
 use crate::base::fault::{self, Fault, Kind};
 use crate::base::progress::Progress;
-use crate::base::telemetry;
-use crate::base::tool_output;
-use crate::base::units;
+use crate::base::{telemetry, tool_output, units};
 use crate::config::Config;
 use crate::ledger::metrics::Metrics;
 use crate::ledger::report::{Ended, Outcome, Run, Unfinished};
@@ -32,9 +31,6 @@ use crate::run::job::Job;
 use crate::run::notify::Notifier;
 use crate::task::{self, Drive, Manual};
 use crate::work::{Driven, JobFacts, Mode, Other, RunContext, Work};
-
-use locks::Locks;
-use retry::retry_delay;
 
 /// What a cancelled run has for its clean-up: aborting an upload, dropping a scratch database.
 pub const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(60);

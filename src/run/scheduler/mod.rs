@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, TimeDelta, Utc};
+use planner::Due;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tokio_cron_scheduler::{Job as CronJob, JobScheduler};
@@ -27,8 +28,6 @@ use crate::pg::failure;
 use crate::run::job::Job;
 use crate::run::runner::{self, Context};
 use crate::task::Task;
-
-use planner::Due;
 
 /// The metronome's period is a second; should it stop, we look all the same.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(2);

@@ -9,12 +9,11 @@ mod parts;
 mod reader;
 mod request;
 mod upload;
-use request::{status, time};
-
 use anyhow::Result;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::types::{BucketVersioningStatus, ServerSideEncryption, StorageClass};
+use request::{status, time};
 
 pub use self::reader::Reader;
 pub use self::upload::Upload;

@@ -1,9 +1,10 @@
 //! How requests are made and answered.
 
+use std::time::Duration;
+
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::SdkError;
 use chrono::{DateTime, Utc};
-use std::time::Duration;
 
 /// Attempts per request, with the SDK's exponential backoff between: about 15 s of a dead server in all.
 pub(super) const ATTEMPTS: u32 = 5;

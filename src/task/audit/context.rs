@@ -1,18 +1,20 @@
 //! What a check is given, and what it returns.
 
+use std::time::Duration;
+
+use anyhow::Result;
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use sqlx::PgConnection;
+use tokio_util::sync::CancellationToken;
+
 use super::document::{Level, TopQuery};
 use super::keys::Audit;
 use crate::base::progress::Progress;
 use crate::config::Config;
 use crate::pg;
 use crate::work::Other;
-use anyhow::Result;
-use chrono::{DateTime, Utc};
-use serde::Deserialize;
-use serde_json::{Map, Value};
-use sqlx::PgConnection;
-use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
 /// What is looked at, and with what.
 pub struct AuditContext<'a> {

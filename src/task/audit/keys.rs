@@ -1,31 +1,32 @@
 //! `[audit]`: the keys of a job, as written and resolved.
 
-use super::checks;
-use super::checks::CHECKS;
-use super::document::Level;
-use super::document::Waiver;
-use crate::base::toml_file::did_you_mean;
-use crate::base::units::Span;
-use crate::config::checker::Checker;
+use std::path::PathBuf;
+use std::time::Duration;
+
 use chrono::NaiveDate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
-use std::time::Duration;
 use toml::Spanned;
 
+use super::checks;
+use super::checks::CHECKS;
+use super::document::{Level, Waiver};
+use crate::base::toml_file::did_you_mean;
+use crate::base::units::Span;
+use crate::config::checker::Checker;
+
 /// Two years of quarters.
-pub(super) const KEEP: u32 = 8;
+const KEEP: u32 = 8;
 
 /// A month's end and its reports are in them.
-pub(super) const STATISTICS_AGE: Span = Span(Duration::from_secs(30 * 86_400));
+const STATISTICS_AGE: Span = Span(Duration::from_secs(30 * 86_400));
 
-pub(super) const BACKUP_WITHIN: Span = Span(Duration::from_secs(7 * 86_400));
+const BACKUP_WITHIN: Span = Span(Duration::from_secs(7 * 86_400));
 
 /// A pool that lets a session idle for that long has no use for it at the moment.
-pub(super) const IDLE_AFTER: Span = Span(Duration::from_secs(600));
+const IDLE_AFTER: Span = Span(Duration::from_secs(600));
 
-pub(super) const CHECK_TIMEOUT: Span = Span(Duration::from_secs(10));
+const CHECK_TIMEOUT: Span = Span(Duration::from_secs(10));
 
 /// `[audit]`, resolved.
 #[derive(Clone, Debug)]

@@ -1,7 +1,5 @@
 //! Makes the checks: each by itself, in a transaction that is READ ONLY, bounded in time. What one cannot say does not stop the others.
 
-use crate::task::audit::context::{AuditContext, CheckResult, Row};
-use crate::task::audit::context::{begin, end, session};
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -14,9 +12,9 @@ use super::checks::{CHECKS, Check, Query};
 use super::document::{Document, FORMAT, Finding, Fix, Level, Outcome, State, TopQuery};
 use super::{backup, drift, queries};
 use crate::base::fault::{Fault, Kind};
-use crate::pg::failure;
 use crate::pg::table::with_schema;
-use crate::pg::{self, Server};
+use crate::pg::{self, Server, failure};
+use crate::task::audit::context::{AuditContext, CheckResult, Row, begin, end, session};
 use crate::work::Does;
 
 /// Of one check. A database with more of one kind has one problem, not thousands.

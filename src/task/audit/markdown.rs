@@ -4,8 +4,7 @@
 use serde_json::Value;
 
 use super::document::{Change, Document, Finding, Level, State};
-use crate::base::terminal;
-use crate::base::units;
+use crate::base::{terminal, units};
 
 pub fn render(document: &Document) -> String {
     let counts = document.counts();

@@ -19,14 +19,11 @@ pub mod markdown;
 mod queries;
 mod store;
 
-pub use plan::Plan;
-
-pub use keys::{Audit, FailOn, Written, WrittenWaiver, resolve};
-
-pub use document::{Document, Level};
-
 use anyhow::{Context as _, Result};
 use chrono::Utc;
+pub use document::{Document, Level};
+pub use keys::{Audit, FailOn, Written, WrittenWaiver, resolve};
+pub use plan::Plan;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 
@@ -35,12 +32,11 @@ use self::compare::Previous;
 use self::document::{Finding, State};
 use self::store::AuditStore;
 use crate::base::fault::{Fault, Kind};
-use crate::base::units::{self};
+use crate::base::units;
 use crate::config::Config;
 use crate::ledger::report::{Report, Unfinished};
 use crate::ledger::{Filter, Ledger};
-use crate::pg::Server;
-use crate::pg::failure;
+use crate::pg::{Server, failure};
 use crate::store::Store;
 use crate::task::audit::context::AuditContext;
 use crate::work::{Other, RunContext, Work};
@@ -154,8 +150,7 @@ impl Audit {
 
     async fn audit_store(&self, config: &Config, database: &str, job: &str) -> Result<Option<AuditStore>> {
         let Some(name) = &self.store else { return Ok(None) };
-        let configured = config.stores.get(name).context("the store is configured")?;
-        let store = Store::open(configured).await.with_context(|| format!("store `{name}`"))?;
+        let store = Store::named(config, name).await?;
         Ok(Some(AuditStore::new(store, database, job)))
     }
 

@@ -1,10 +1,12 @@
 //! What an audit would do, for people.
 
-use super::document::Level;
-use crate::base::units::{self};
+use std::fmt;
+
 use chrono::Utc;
 use serde::Serialize;
-use std::fmt;
+
+use super::document::Level;
+use crate::base::units;
 
 #[derive(Debug, Serialize)]
 pub struct Plan {

@@ -11,8 +11,7 @@ use super::document::{Document, FORMAT};
 use super::{html, markdown};
 use crate::base::bounds::Bounded as _;
 use crate::pg::failure;
-use crate::store::Store;
-use crate::store::key;
+use crate::store::{Store, key};
 
 const TIME: &str = "%Y-%m-%dT%H-%M-%SZ";
 /// Of audits that cannot be read, before it is given up.

@@ -1,16 +1,11 @@
 //! What several steps of a backup ask for.
 
-use super::set_name::SetName;
-use crate::pg::client_tools::Tools;
-use crate::store::Store;
-use crate::work::RunContext;
 use anyhow::{Context as _, Result};
 use chrono::Utc;
 
-pub async fn open_store(run: &RunContext<'_>, name: &str) -> Result<Store> {
-    let configured = run.config.stores.get(name).with_context(|| format!("the configuration has no store `{name}`"))?;
-    Store::open(configured).await.with_context(|| format!("store `{name}`"))
-}
+use super::set_name::SetName;
+use crate::pg::client_tools::Tools;
+use crate::work::RunContext;
 
 /// A name that no set has yet: two runs may start within one second.
 pub(super) fn free_name(database: &str, job: &str, taken: &[SetName], now: chrono::DateTime<Utc>) -> SetName {

@@ -1,10 +1,12 @@
 //! Whose sets are whose: a server's system identifier and a database.
 
-use super::facts::ServerFacts;
-use anyhow::{Context as _, Result};
-use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+use super::facts::ServerFacts;
 
 /// A database, apart from what configurations call it. As text: `SYSTEM_IDENTIFIER/DATABASE`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

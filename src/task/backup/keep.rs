@@ -188,8 +188,9 @@ impl<'a> Rules<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     fn at(text: &str) -> DateTime<Utc> {
         format!("{text}Z").parse().unwrap()

@@ -1,14 +1,16 @@
 //! `[backup]`: the keys of a job, as written and resolved.
 
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+
 use super::keep::Keep;
 use super::manifest;
 use crate::base::units::Span;
 use crate::config::checker::Checker;
 use crate::members::compress::Compression;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use std::time::Duration;
-use toml::Spanned;
 
 /// `[backup]`, resolved.
 #[derive(Clone, Debug)]

@@ -208,8 +208,9 @@ mod bounds_tests;
 
 #[cfg(test)]
 pub mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     fn server() -> ServerFacts {
         let database = json!({

@@ -10,8 +10,7 @@ use super::identity::Identity;
 use super::set_name::SetName;
 use crate::base::bounds::{self, Bounded};
 use crate::base::process_identity::ProcessIdentity;
-use crate::store::Precondition;
-use crate::store::Store;
+use crate::store::{Precondition, Store};
 
 pub const RUN: &str = "run.json";
 pub const DELETING: &str = "deleting.json";

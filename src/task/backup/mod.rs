@@ -62,18 +62,14 @@ pub mod verify;
 mod waiters;
 mod why;
 
-pub use context::{open_store, tools_for};
-
-pub use keys::{Backup, Verify, Written, resolve};
-
-pub use crate::members::compress::Compression;
-pub use keep::Keep;
-pub use plan::Plan;
-
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
+pub use context::tools_for;
+pub use keep::Keep;
+pub use keys::{Backup, Verify, Written, resolve};
+pub use plan::Plan;
 
 use self::guard::Asked;
 use self::markers::RunMarker;
@@ -82,13 +78,13 @@ use self::set::Set;
 use self::verdict::Bytes;
 use self::verify::Verified;
 use crate::base::process_identity::ProcessIdentity;
-use crate::base::units::{self};
+use crate::base::units;
 use crate::config::Config;
 use crate::ledger::report::{Report, Unfinished};
+pub use crate::members::compress::Compression;
 use crate::pg;
 use crate::pg::failure;
-use crate::store::key;
-use crate::store::{Store, lease};
+use crate::store::{Store, key, lease};
 use crate::task::backup::identity::Identity;
 use crate::work::{Does, Other, RunContext, Work};
 
@@ -104,7 +100,7 @@ impl Work for Backup {
     }
 
     async fn apply(&self, run: &RunContext<'_>, mut plan: Plan) -> Result<Report> {
-        let store = open_store(run, &self.store).await?;
+        let store = Store::named(run.config, &self.store).await?;
         let has_ledger = run.run_id.is_some();
         let seen = guard::look(&store, run.database, run.job.name, has_ledger).await;
         // What earlier runs left may be what fills the disk: first. Trouble with it is no reason for no backup.
@@ -299,8 +295,7 @@ pub async fn newest_verified(config: &Config, others: &[Other], database: &str) 
             Some(own) => own,
             None => own.insert(identity_of(config, database).await?),
         };
-        let configured = config.stores.get(store).context("the job's store is configured")?;
-        let store = Store::open(configured).await.with_context(|| format!("store `{store}`"))?;
+        let store = Store::named(config, store).await?;
         let listing = set::list(&store, &key::folder(database, &job.name)).await?;
         if let Some(doubt) = listing.doubt() {
             anyhow::bail!(doubt);

@@ -11,14 +11,13 @@ use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::choices::{Choices, Object};
-use super::counts;
 use super::facts::DatabaseFacts;
 use super::lacks::{self, Lacks};
 use super::load::Target;
 use super::restore::{Restored, check_tablespaces, stream_into};
 use super::scratch::{create_scratch, drop_or_warn, lock, maintenance_connection, scratch_leftovers};
 use super::set::Set;
-use super::{properties, scratch};
+use super::{counts, properties, scratch};
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
 use crate::base::units;

@@ -12,26 +12,20 @@ use super::context::free_name;
 use super::facts::ServerFacts;
 use super::identity::Identity;
 use super::keep::{Candidate, Decision};
-use super::keys::Backup;
-use super::keys::Verify;
-use super::latest;
-use super::rules;
+use super::keys::{Backup, Verify};
 use super::rules::Rules;
 use super::series::Series;
 use super::set::{self, Listing, Set};
 use super::set_name::SetName;
-use super::standby;
 use super::sweep::{self, Leftover};
 use super::verdict::Bytes;
-use super::{facts, readiness, scratch};
+use super::{facts, latest, readiness, rules, scratch, standby};
 use crate::base::units;
-use crate::ledger;
-use crate::pg;
 use crate::pg::client_tools::Tools;
 use crate::pg::failure;
-use crate::store::Unfinished;
-use crate::store::key;
+use crate::store::{Store, Unfinished, key};
 use crate::work::{Does, RunContext};
+use crate::{ledger, pg};
 
 /// Runs of a partition job that are asked what they dropped.
 const PARTITION_RUNS: i64 = 60;
@@ -78,7 +72,7 @@ impl State {
         let recovery_conflicts = standby::recovery_conflicts(&mut connection).await.unwrap_or_default();
         let known_settings = if tools.major > major { Some(facts::setting_names(&mut connection).await?) } else { None };
 
-        let store = super::open_store(run, &backup.store).await?;
+        let store = Store::named(run.config, &backup.store).await?;
         let folder = key::folder(run.database, run.job.name);
         let in_store = || format!("store `{}`", backup.store);
         let listing = set::list(&store, &folder).await.with_context(in_store)?;

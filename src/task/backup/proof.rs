@@ -9,13 +9,11 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 
 use super::keep::Decision;
-use super::read_back;
-use super::rules;
 use super::rules::{Pruned, Rules};
-use super::set;
 use super::set::{Listing, Set};
 use super::set_name::SetName;
 use super::verdict::{Bytes, BytesCheck};
+use super::{read_back, rules, set};
 use crate::base::progress::Progress;
 use crate::store::Store;
 

@@ -5,8 +5,7 @@ use sqlx::postgres::PgConnection;
 
 use super::facts::{DatabaseFacts, Privilege};
 use super::lacks;
-use crate::pg::failure;
-use crate::pg::{self, identifier, literal};
+use crate::pg::{self, failure, identifier, literal};
 
 /// Settings whose value is a list of names, stored with the quotes of each; as in pg_dump's dumputils.c.
 const LISTS_OF_NAMES: [&str; 6] = [

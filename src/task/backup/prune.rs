@@ -1,7 +1,5 @@
 //! Deletes the sets that no rule keeps: of the own series only, under a guard, each marked before it goes.
 
-use crate::task::backup::proof::check_one;
-use crate::task::backup::rules::{Pruned, Rules, decide};
 use anyhow::{Context as _, Result};
 use chrono::Utc;
 
@@ -12,6 +10,8 @@ use super::set::{self, GLOBALS, Listing, MANIFEST, Set, VERIFICATION};
 use crate::base::process_identity::ProcessIdentity;
 use crate::base::progress::Progress;
 use crate::store::Store;
+use crate::task::backup::proof::check_one;
+use crate::task::backup::rules::{Pruned, Rules, decide};
 
 /// Lists anew, since what was planned may have changed; reads up to `checks_most` sets of which nothing is known, newest first; and
 /// deletes. What cannot be deleted is a warning.
@@ -102,6 +102,8 @@ async fn delete(store: &Store, set: &Set, reasons: &[String]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use chrono::{DateTime, Utc};
+    use chrono_tz::Tz;
     use proptest::prelude::*;
 
     use super::*;
@@ -109,13 +111,9 @@ mod tests {
     use crate::task::backup::keep::Keep;
     use crate::task::backup::latest::{self, Choice};
     use crate::task::backup::manifest::tests::manifest;
-    use crate::task::backup::series::Accepted;
-    use crate::task::backup::series::Series;
+    use crate::task::backup::series::{Accepted, Series};
     use crate::task::backup::set_name::SetName;
-    use crate::task::backup::verdict::Bytes;
-    use crate::task::backup::verdict::{BytesCheck, Verification};
-    use chrono::{DateTime, Utc};
-    use chrono_tz::Tz;
+    use crate::task::backup::verdict::{Bytes, BytesCheck, Verification};
 
     const HOSTS: [&str; 2] = ["7", "8"];
 

@@ -5,14 +5,12 @@ use anyhow::{Context as _, Result};
 use sqlx::postgres::PgConnection;
 
 use super::facts::ServerFacts;
-use super::keys::Backup;
-use super::keys::Verify;
+use super::keys::{Backup, Verify};
 use super::patterns::Patterns;
 use super::{lacks, psql_reads, scratch, standby};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
-use crate::pg::failure;
-use crate::pg::{self, identifier};
+use crate::pg::{self, failure, identifier};
 
 /// More than a dump needs, so that the application has some of its own.
 const LOCKS_SPARE: f64 = 1.25;

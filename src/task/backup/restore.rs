@@ -1,7 +1,6 @@
 //! A set's dump on its way into a server: read from the store, proved and run at once, in a session of ours. All of it is
 //! there in the end or nothing is, and the proof comes first: SHA-256, members, trailer, and every table's count.
 
-use crate::task::backup::load::Target;
 use std::io;
 
 use anyhow::{Context as _, Result};
@@ -21,6 +20,7 @@ use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
 use crate::base::tool_output;
 use crate::store::Store;
+use crate::task::backup::load::Target;
 
 /// Between reading and the server: the steps of a piece that was decoded, of 256 KiB, at a time. Singly, two threads would wake
 /// each other for each statement.

@@ -1,5 +1,8 @@
 //! Which sets go, and why: pure.
 
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+
 use super::identity::Identity;
 use super::keep::{self, Candidate, Decision, Keep};
 use super::manifest::Filters;
@@ -7,8 +10,6 @@ use super::series::Series;
 use super::set::{Listing, Set};
 use super::set_name::SetName;
 use super::verdict::Bytes;
-use chrono::{DateTime, Utc};
-use chrono_tz::Tz;
 
 /// What decides beside the sets themselves.
 #[derive(Clone, Debug)]

@@ -120,8 +120,9 @@ impl Scanner {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     /// In pieces of one size, and every other size must say the same.
     fn scan(dump: &str) -> Contents {

@@ -12,8 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::facts::{DatabaseFacts, ServerFacts};
 use crate::base::fault::{Fault, Kind};
-use crate::pg::failure;
-use crate::pg::{self, identifier, literal};
+use crate::pg::{self, failure, identifier, literal};
 
 /// Marks databases that pgtend makes for a moment; only such a one is ever dropped.
 const SCRATCH_COMMENT: &str = "made by pgtend, dropped when its restore ends";

@@ -1,9 +1,8 @@
 //! A dump as the steps of its restore: statements, and the rows of COPY blocks, each with the entry of the dump that it
 //! belongs to.
 
-use std::fmt;
-use std::io;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;

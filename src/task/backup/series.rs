@@ -2,8 +2,6 @@
 //! production's, a new server in the old one's place. So a series is that of one database on one server, and nothing of
 //! another is counted, pruned or swept until a person says that they are one (`series.json`).
 
-use crate::task::backup::identity::Identity;
-
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -13,6 +11,7 @@ use super::set::Set;
 use crate::base::bounds::{self, Bounded};
 use crate::store::Store;
 use crate::store::key::folder;
+use crate::task::backup::identity::Identity;
 
 const SERIES: &str = "series.json";
 

@@ -2,7 +2,6 @@
 //! is written last, and only a manifest makes a set. `verification.json` beside it says what checks have found, and
 //! markers.rs what else may stand there.
 
-use crate::task::backup::set_name::SetName;
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
@@ -16,9 +15,9 @@ use super::markers::{self, Hold};
 use super::verdict::Verification;
 use crate::base::units;
 use crate::members::compress::Compression;
-use crate::store::Store;
 use crate::store::sign::Signature;
-use crate::store::{Object, SMALL_OBJECT_BYTES, Unread};
+use crate::store::{Object, SMALL_OBJECT_BYTES, Store, Unread};
+use crate::task::backup::set_name::SetName;
 
 pub const MANIFEST: &str = "manifest.json";
 pub const VERIFICATION: &str = "verification.json";

@@ -1,10 +1,12 @@
 //! A set's name in a store: DATABASE/JOB/TIME.
 
-use crate::store::key::{TIME, decode, encode, folder, parse_time};
-use anyhow::{Context as _, Result};
-use chrono::{DateTime, SubsecRound as _, Utc};
 use std::fmt;
 use std::str::FromStr;
+
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, SubsecRound as _, Utc};
+
+use crate::store::key::{TIME, decode, encode, folder, parse_time};
 
 /// Where a set is. Its text form is `DATABASE/JOB/TIME`, as in the store.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

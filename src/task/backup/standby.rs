@@ -3,8 +3,7 @@
 use anyhow::Result;
 use sqlx::PgConnection;
 
-use super::keys::Backup;
-use super::keys::Verify;
+use super::keys::{Backup, Verify};
 use crate::base::fault::{Fault, Kind};
 
 /// Refuses, before anything is dumped, to verify by a restore beside a source that is a standby.

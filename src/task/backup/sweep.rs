@@ -14,8 +14,7 @@ use super::set::{self, DUMPS, Listing, MANIFEST, VERIFICATION};
 use super::set_name::SetName;
 use crate::base::bounds::Bounded;
 use crate::pg::failure;
-use crate::store::Store;
-use crate::store::{Object, Unfinished};
+use crate::store::{Object, Store, Unfinished};
 
 /// No run takes longer between two objects, or parts, that it writes.
 const ABANDONED_AFTER: TimeDelta = TimeDelta::days(1);

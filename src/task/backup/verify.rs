@@ -17,8 +17,7 @@ use super::{new_database, proof, read_back, scratch as scratch_database};
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::{Phase, Progress};
 use crate::base::units;
-use crate::pg::failure;
-use crate::pg::{self, Server};
+use crate::pg::{self, Server, failure};
 use crate::store::Store;
 
 /// Reads the set back and records what was found beside it.

@@ -2,7 +2,6 @@
 //! SQLSTATE. Its own words are English (LC_MESSAGES=C) and say what it was doing; what the matter is, the server is asked in a session
 //! of ours. So a hint may be missing, and is not wrong, whatever language the server speaks.
 
-use crate::task::backup::standby::recovery_conflicts;
 use anyhow::Result;
 use sqlx::postgres::PgConnection;
 
@@ -10,8 +9,8 @@ use super::keys::Backup;
 use super::plan::Plan;
 use super::readiness::{self, Readiness};
 use crate::base::fault::{Fault, Kind};
-use crate::pg::failure;
-use crate::pg::{self, identifier};
+use crate::pg::{self, failure, identifier};
+use crate::task::backup::standby::recovery_conflicts;
 
 /// For looking through a table: not longer than people wait for an error.
 const LOOKING_TIMEOUT: &str = "60s";

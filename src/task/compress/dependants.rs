@@ -4,8 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::names::CONSTRAINT;
-use super::names::PLAIN;
+use super::names::{CONSTRAINT, PLAIN};
 use super::table::{Table, companion};
 use crate::pg::{self, identifier};
 

@@ -235,8 +235,9 @@ async fn read_as_the_application(connection: &mut PgConnection, table: &Table, c
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     proptest! {
         #[test]

@@ -3,7 +3,6 @@
 //! All that the application could notice is one transaction under ACCESS EXCLUSIVE that reads no rows. Checking the constraint
 //! comes after it and lets reads and writes go on; killed in between, the next `install` makes up for it.
 
-use crate::task::compress::names::{GUARDS, PLAIN, WRITE};
 use std::fmt;
 
 use anyhow::Result;
@@ -17,6 +16,7 @@ use crate::base::fault::{Fault, Kind};
 use crate::live::governor;
 use crate::live::session::{Attempt, Session};
 use crate::pg::{self, identifier, literal, qualified};
+use crate::task::compress::names::{GUARDS, PLAIN, WRITE};
 use crate::task::partition;
 
 #[derive(Debug, Serialize)]

@@ -1,11 +1,13 @@
 //! `[compress]`: the keys of a job, as written and resolved.
 
-use crate::base::units::Size;
-use crate::config::checker::Checker;
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 use toml::Spanned;
+
+use crate::base::units::Size;
+use crate::config::checker::Checker;
 
 /// As the audit has it: TOAST's pglz does well enough below.
 const LARGER_THAN: Size = Size(10_000);

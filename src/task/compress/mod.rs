@@ -24,17 +24,15 @@ mod triggers;
 mod undo;
 mod walk;
 
+use anyhow::Result;
 pub use keys::{Compress, Method, Toast, Written, resolve};
-
 pub use names::GUARDS;
 pub use plan::Plan;
 pub use table::{base_of, without_its_view};
 
-use anyhow::Result;
-
 use self::decide::Verdict;
 use crate::base::fault::{Fault, Kind};
-use crate::base::units::{self};
+use crate::base::units;
 use crate::ledger::report::{Report, Unfinished};
 use crate::live::governor::{self, Go, Governor};
 use crate::pg;

@@ -5,13 +5,11 @@ use std::fmt;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::decide::Candidates;
-use super::decide::{self, Asked, Form, Measured, Target, Verdict};
+use super::decide::{self, Asked, Candidates, Form, Measured, Target, Verdict};
 use super::dependants::{self, Dependants};
 use super::keys::{Compress, Method, Toast};
-use super::sample;
 use super::table::{self, Table};
-use super::{toast, walk};
+use super::{sample, toast, walk};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::config::limits::Limits;

@@ -1,6 +1,5 @@
 //! What the bodies of a table take now, and what some of them would take in every other form, measured on this server.
 
-use crate::task::compress::decide::Candidates;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -11,6 +10,7 @@ use super::keys::Compress;
 use super::table::Table;
 use super::{gzip, install};
 use crate::pg;
+use crate::task::compress::decide::Candidates;
 
 /// Blocks that are looked at for the sizes of bodies; a larger table is sampled.
 const BLOCKS: f64 = 4_000.0;

@@ -1,6 +1,5 @@
 //! The table of a job: where its bodies are, whether a view stands in its place, and what tells its rows apart.
 
-use crate::task::compress::names::CONSTRAINT;
 use anyhow::Result;
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -11,6 +10,7 @@ use super::names::{GUARDS, PLAIN, WRITE};
 use crate::base::fault::{Fault, Kind};
 use crate::pg::table::with_schema;
 use crate::pg::{self, Server, identifier, literal, qualified};
+use crate::task::compress::names::CONSTRAINT;
 
 /// PostgreSQL cuts longer names off.
 const NAME_BYTES: usize = 63;

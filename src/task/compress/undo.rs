@@ -7,15 +7,12 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use sqlx::{PgConnection, Row as _};
 
-use super::install;
 use super::keys::Compress;
-use super::names::CONSTRAINT;
-use super::names::{FUNCTIONS, GUARDS, PLAIN};
+use super::names::{CONSTRAINT, FUNCTIONS, GUARDS, PLAIN};
 use super::plan::lost;
-use super::table;
 use super::table::{Table, View, companion};
 use super::walk::{self, Act, Batch, Done, Wanted, Work};
-use super::{definition, gzip, snapshots};
+use super::{definition, gzip, install, snapshots, table};
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
 use crate::base::units;

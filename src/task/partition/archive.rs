@@ -8,8 +8,7 @@ use anyhow::{Context as _, Result};
 use super::guard;
 use super::mark::{Archived, Mark};
 use super::plan::Plan;
-use crate::archive::{self, Archive, Manifest};
-use crate::archive::{BatchName, Source};
+use crate::archive::{self, Archive, BatchName, Manifest, Source};
 use crate::base::units;
 use crate::live::session::{Attempt, Session};
 use crate::pg::table::TableName;
@@ -26,9 +25,7 @@ pub struct PartitionArchive<'a> {
 impl<'a> PartitionArchive<'a> {
     /// Ends what a killed run left there.
     pub async fn open(run: &'a RunContext<'a>, store: &str, session: &mut Session) -> Result<Self> {
-        let configured = run.config.stores.get(store).with_context(|| format!("the configuration has no store `{store}`"))?;
-        let opened = Store::open(configured).await.with_context(|| format!("store `{store}`"))?;
-        let archive = Archive::new(opened, run.database, run.job.name);
+        let archive = Archive::new(Store::named(run.config, store).await?, run.database, run.job.name);
         let recovered = archive.recover(&mut session.connection).await?;
         recovered.left.iter().for_each(|left| tracing::warn!("{left}"));
         Ok(Self { archive, run })

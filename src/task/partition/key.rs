@@ -219,9 +219,10 @@ fn parse_clock(text: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::task::partition::calendar::Unit;
-    use proptest::prelude::*;
 
     #[test]
     fn bounds_are_read_as_the_server_shows_them() {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono_tz::Tz;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
@@ -11,7 +12,6 @@ use super::key::Epoch;
 use crate::base::schedule::Zone;
 use crate::base::units::Span;
 use crate::config::checker::Checker;
-use chrono_tz::Tz;
 
 /// Longer than any statement of an application that is well; shorter than its users' patience.
 pub(super) const LOCK_TIMEOUT: Span = Span(Duration::from_secs(2));

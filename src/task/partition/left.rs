@@ -30,10 +30,7 @@ impl Left {
     /// All that is left of a run that could not do anything for any of its tables.
     pub fn all(left: &[Self]) -> anyhow::Error {
         let reasons = left.iter().map(Self::in_words).collect::<Vec<_>>().join("; ");
-        match worst(left.iter().map(|left| left.kind)).flatten() {
-            Some(kind) => Fault::new(kind, reasons).into(),
-            None => anyhow::Error::msg(reasons),
-        }
+        error(worst(left.iter().map(|left| left.kind)).flatten(), reasons)
     }
 
     pub fn in_words(&self) -> String {
@@ -41,6 +38,13 @@ impl Left {
             true => self.reason.clone(),
             false => format!("{}: {}", self.table, self.reason),
         }
+    }
+}
+
+pub fn error(kind: Option<Kind>, message: String) -> anyhow::Error {
+    match kind {
+        Some(kind) => Fault::new(kind, message).into(),
+        None => anyhow::Error::msg(message),
     }
 }
 

@@ -20,18 +20,14 @@ pub mod plan;
 mod retire;
 mod state;
 
-pub use keys::Partition;
-
-pub use crate::pg::table::TableName;
-pub use calendar::{Every, Unit};
-pub use create::privileges;
-pub use key::Epoch;
-pub use keys::{Grace, Like, Retain, Written, resolve};
-pub use plan::Plan;
-
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+pub use calendar::{Every, Unit};
+pub use create::privileges;
+pub use key::Epoch;
+pub use keys::{Grace, Like, Partition, Retain, Written, resolve};
+pub use plan::Plan;
 
 use self::archive::PartitionArchive;
 use self::conclude::Progress;
@@ -44,6 +40,7 @@ use crate::ledger::report::{Report, Unfinished};
 use crate::live::governor::{Go, Governor};
 use crate::live::session::{self, Attempt, Session};
 use crate::pg::failure;
+pub use crate::pg::table::TableName;
 use crate::task::partition::state::found::State;
 use crate::work::{RunContext, Work};
 

@@ -11,7 +11,7 @@ use super::left::{self, Left};
 use super::mark::Mark;
 use super::state::default::Counted;
 use super::state::surroundings::Extra;
-use crate::base::fault::{Fault, Kind};
+use crate::base::fault::Kind;
 use crate::base::units;
 use crate::pg::table::TableName;
 
@@ -170,11 +170,7 @@ impl Plan {
             refused.map(|plan| plan.clocks_apart.then_some(Kind::Configuration)).chain(self.left.iter().map(|left| left.kind));
         let kind = left::worst(kinds)?;
         let reasons = plans.iter().flat_map(|plan| plan.refusals.iter().cloned()).chain(self.left.iter().map(Left::in_words));
-        let message = format!("not done: {}", reasons.collect::<Vec<_>>().join("; "));
-        Some(match kind {
-            Some(kind) => Fault::new(kind, message).into(),
-            None => anyhow::Error::msg(message),
-        })
+        Some(left::error(kind, format!("not done: {}", reasons.collect::<Vec<_>>().join("; "))))
     }
 }
 

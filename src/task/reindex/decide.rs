@@ -1,11 +1,13 @@
 //! Which indexes are rebuilt, and why: pure.
 
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
 use super::keys::Reindex;
-use crate::base::units::{self};
+use crate::base::units;
 use crate::pg::qualified;
 use crate::task::vector_index::names::{base_of_reindex, is_beside, is_cut};
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// An index that grew by less since it was built is as it has to be, whatever the estimate says.
 const GROWN: f64 = 1.3;

@@ -1,10 +1,11 @@
 //! `[reindex]`: the keys of a job, as written and resolved.
 
-use crate::base::units::Size;
-use crate::config::checker::Checker;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
+
+use crate::base::units::Size;
+use crate::config::checker::Checker;
 
 /// A b-tree that is filled at random settles at about 70 %: below that, a build is soon undone.
 const BLOAT_ABOVE: f64 = 0.4;

@@ -6,24 +6,22 @@ mod decide;
 mod keys;
 mod plan;
 
-pub use plan::Plan;
-use plan::has_no;
-
+use anyhow::{Context as _, Result};
 pub use decide::{Action, Index, Step};
 use decide::{Known, decide};
-
 pub use keys::{Reindex, Written, resolve};
-
-use anyhow::{Context as _, Result};
+pub use plan::Plan;
+use plan::has_no;
 use serde_json::json;
 
 use crate::base::fault::Kind;
-use crate::base::units::{self};
+use crate::base::units;
 use crate::ledger::report::{Report, Unfinished};
 use crate::live::concurrently::{self, Ended, Remains};
 use crate::live::governor::{Go, Governor};
-use crate::pg::failure;
-use crate::pg::{self};
+use crate::pg::{
+    failure, {self},
+};
 use crate::task::vector_index::check_owner;
 use crate::task::vector_index::names::{base_of_reindex, is_cut};
 use crate::task::vector_index::state::{connect, tables};

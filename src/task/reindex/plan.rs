@@ -1,9 +1,11 @@
 //! What a reindex would do, for people.
 
+use std::fmt;
+
+use serde::Serialize;
+
 use super::decide::{Action, Step};
 use crate::base::fault::{self, Kind};
-use serde::Serialize;
-use std::fmt;
 
 #[derive(Debug, Serialize)]
 pub struct Plan {

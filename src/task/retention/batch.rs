@@ -10,8 +10,7 @@ use sqlx::{PgConnection, Postgres, Row as _};
 
 use super::context::Work;
 use super::references;
-use crate::archive::Source;
-use crate::archive::{self, Archive, Manifest};
+use crate::archive::{self, Archive, Manifest, Source};
 use crate::base::fault::{Fault, Kind};
 use crate::live::governor;
 use crate::pg::{self, identifier, literal};

@@ -1,11 +1,12 @@
 //! `[retention]`: the keys of a job, as written and resolved.
 
-use crate::base::units::{Size, Span};
-use crate::config::checker::Checker;
-use crate::task::partition::Epoch;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
+
+use crate::base::units::{Size, Span};
+use crate::config::checker::Checker;
+use crate::task::partition::Epoch;
 
 /// `[retention]`, resolved.
 #[derive(Clone, Debug)]

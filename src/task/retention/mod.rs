@@ -22,11 +22,9 @@ pub mod state;
 mod tree;
 mod whole;
 
-pub use keys::{Method, Retention, Sentinels, Subscribers, Written, resolve};
-
-pub use plan::Plan;
-
 use anyhow::{Context as _, Result};
+pub use keys::{Method, Retention, Sentinels, Subscribers, Written, resolve};
+pub use plan::Plan;
 
 use self::left::Left;
 use crate::archive::Archive;
@@ -204,8 +202,7 @@ impl Retention {
 
     async fn archive(&self, run: &RunContext<'_>) -> Result<Option<Archive>> {
         let Some(name) = &self.archive else { return Ok(None) };
-        let configured = run.config.stores.get(name).context("the store is configured")?;
-        let store = Store::open(configured).await.with_context(|| format!("store `{name}`"))?;
+        let store = Store::named(run.config, name).await?;
         Ok(Some(Archive::new(store, run.database, run.job.name)))
     }
 }

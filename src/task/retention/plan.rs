@@ -1,6 +1,5 @@
 //! What would be deleted, how, and what that sets off.
 
-use crate::task::retention::state::estimate;
 use std::fmt;
 
 use anyhow::Result;
@@ -20,6 +19,7 @@ use crate::base::units::{self, Span};
 use crate::config::limits::Limits;
 use crate::pg::{self, identifier};
 use crate::task::partition;
+use crate::task::retention::state::estimate;
 
 /// Rows whose value is no time are counted for the plan in that time, or not at all.
 const COUNT_TIMEOUT_MILLISECONDS: u32 = 5_000;

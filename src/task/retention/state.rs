@@ -1,5 +1,9 @@
 //! What there is: the table, its parts, and what would go. Reads only.
 
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
 use super::conditions::{Terms, gate};
 use super::consent::{self, Goes};
 use super::facts::{Facts, refused};
@@ -7,7 +11,7 @@ use super::key::Key;
 use super::keys::{Method, Retention, Subscribers};
 use super::plan::{Part, Plan};
 use super::references::{self, Kept};
-use super::size::{self};
+use super::size;
 use super::tree::Tree;
 use super::whole::{self, Whole};
 use crate::base::units::Span;
@@ -15,16 +19,13 @@ use crate::pg::table::with_schema;
 use crate::pg::{self, identifier};
 use crate::task::{compress, partition};
 use crate::work::RunContext;
-use anyhow::{Context as _, Result};
-use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 
 /// 0001-01-01.
-pub(super) const FIRST_SECOND: i64 = -62_135_596_800;
+const FIRST_SECOND: i64 = -62_135_596_800;
 
 /// Above this share of the table, one walk over its blocks is cheaper than as many steps through the index: measured
 /// with 2 M rows of which 1.1 M go, 1.0 s against 2.9 s (`make bench`).
-pub(super) const LARGE_SHARE: f64 = 0.10;
+const LARGE_SHARE: f64 = 0.10;
 
 pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
     let mut connection = run.settings.connect().await?;
@@ -188,7 +189,7 @@ pub(super) fn cutoff(now: DateTime<Utc>, older_than: Span) -> Result<DateTime<Ut
 }
 
 /// Each row is asked how many newer ones its key has.
-pub(super) async fn check_per(connection: &mut PgConnection, oid: i64, table: &str, per: &str) -> Result<()> {
+async fn check_per(connection: &mut PgConnection, oid: i64, table: &str, per: &str) -> Result<()> {
     let (is_there, has_index): (bool, bool) = sqlx::query_as(
         "SELECT count(a.attnum) > 0, count(x.indexrelid) > 0 FROM pg_attribute a
          LEFT JOIN pg_index x ON x.indrelid = a.attrelid AND x.indkey[0] = a.attnum AND x.indisvalid AND x.indpred IS NULL
@@ -211,7 +212,7 @@ pub(super) async fn check_per(connection: &mut PgConnection, oid: i64, table: &s
 }
 
 /// Partitions that do not go as a whole.
-pub(super) async fn other_leaves(connection: &mut PgConnection, oid: i64, whole: Option<&partition::Plan>) -> Result<Vec<i64>> {
+async fn other_leaves(connection: &mut PgConnection, oid: i64, whole: Option<&partition::Plan>) -> Result<Vec<i64>> {
     let leaves: Vec<i64> = sqlx::query_scalar(
         "SELECT relid::oid::bigint FROM pg_partition_tree($1::oid::regclass) WHERE isleaf AND relid::oid <> $1::oid ORDER BY relid::regclass::text",
     )
@@ -295,7 +296,7 @@ pub(super) fn choose(wanted: Method, index: Option<&str>, rows: u64, rows_to_go:
 }
 
 /// A rule that does something INSTEAD of a DELETE: the rows would stay, and be archived again by each run.
-pub(super) async fn refuse_other_deeds(connection: &mut PgConnection, table: i64, name: &str) -> Result<()> {
+async fn refuse_other_deeds(connection: &mut PgConnection, table: i64, name: &str) -> Result<()> {
     let rules: Vec<String> = sqlx::query_scalar(
         "SELECT DISTINCT w.rulename::text FROM pg_rewrite w
          WHERE w.ev_type = '4' AND w.is_instead AND w.ev_enabled <> 'D'

@@ -17,8 +17,7 @@ use super::text;
 use crate::base::fault::{Fault, Kind, Sent};
 use crate::base::units;
 use crate::ledger::report::Report;
-use crate::pg::failure;
-use crate::pg::{self, InTransaction};
+use crate::pg::{self, InTransaction, failure};
 
 /// The number of the statement that was sent last; 0: none was. One more than there are is the COMMIT at the end.
 #[derive(Debug, Default)]

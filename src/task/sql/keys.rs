@@ -1,11 +1,12 @@
 //! `[sql]`: the keys of a job, as written and resolved.
 
-use super::text;
-use crate::base::units::Span;
-use crate::config::checker::Checker;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
+
+use super::text;
+use crate::base::units::Span;
+use crate::config::checker::Checker;
 
 /// Long enough for a VACUUM of a large table; a statement that hangs for good is found out.
 const STATEMENT_TIMEOUT: Span = Span(std::time::Duration::from_secs(3600));

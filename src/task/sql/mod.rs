@@ -6,13 +6,11 @@ mod keys;
 mod plan;
 mod text;
 
-pub use plan::Plan;
-
-pub use keys::{Sql, Transaction, Written, resolve};
-
 use std::time::Instant;
 
 use anyhow::Result;
+pub use keys::{Sql, Transaction, Written, resolve};
+pub use plan::Plan;
 use sqlx::PgConnection;
 
 use crate::base::fault::{Fault, Kind};

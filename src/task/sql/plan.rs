@@ -1,9 +1,11 @@
 //! What the statements are, for people.
 
+use std::fmt;
+
+use serde::Serialize;
+
 use super::keys::Transaction;
 use crate::base::units::Span;
-use serde::Serialize;
-use std::fmt;
 
 #[derive(Debug, Serialize)]
 pub struct Plan {

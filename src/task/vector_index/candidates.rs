@@ -1,12 +1,12 @@
 //! What the search for lists built and measured, and which of it is best: pure.
 
-use crate::base::units;
-use crate::task::vector_index::kind::Method;
 use std::collections::BTreeSet;
 
 use serde::Serialize;
 
 use super::search::Found;
+use crate::base::units;
+use crate::task::vector_index::kind::Method;
 
 /// One that was built on a copy and searched.
 #[derive(Clone, Debug, PartialEq, Serialize)]

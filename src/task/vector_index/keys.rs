@@ -1,13 +1,15 @@
 //! `[vector_index]`: the keys of a job, as written and resolved.
 
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use toml::Spanned;
+
 use super::kind::{Method, Metric};
 use super::measure;
 use crate::base::units::{Size, Span};
 use crate::config::checker::Checker;
-use schemars::JsonSchema;
-use serde::Deserialize;
-use std::time::Duration;
-use toml::Spanned;
 
 /// Exact searches of some hundred queries through 100,000 rows take seconds; through a hundred times as many, this.
 const MEASURE_FOR: Span = Span(Duration::from_secs(120));

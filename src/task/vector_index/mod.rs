@@ -18,13 +18,11 @@ mod setting;
 pub mod state;
 mod tune;
 
+use anyhow::Result;
 pub use keys::{
     ApplySetting, Auto, Budget, Lists, Recall, VectorIndex, Written, WrittenBudget, WrittenMethod, WrittenRecall, resolve,
 };
-
 pub use plan::Plan;
-
-use anyhow::Result;
 use sqlx::PgConnection;
 
 use crate::base::fault::{Fault, Kind};

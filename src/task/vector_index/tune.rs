@@ -8,16 +8,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
 
-use super::candidates::Spec;
-use super::candidates::{Candidate, Tuning};
+use super::candidates::{Candidate, Spec, Tuning};
 use super::decide::{hnsw, lists_by_rule};
 use super::keys::VectorIndex;
 use super::kind::Method;
 use super::measure::{self, Sample, Searched};
-use super::memory;
 use super::search::{Found, Searcher, Stopped};
-use super::setting;
 use super::state::{Table, connect};
+use super::{memory, setting};
 use crate::base::progress::Phase;
 use crate::base::units;
 use crate::live::governor::{Go, Governor};

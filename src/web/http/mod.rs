@@ -3,8 +3,6 @@
 mod connections;
 mod hosts;
 
-pub use hosts::Hosts;
-
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +15,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use base64::Engine as _;
 use chrono::{DateTime, Utc};
+pub use hosts::Hosts;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::json;

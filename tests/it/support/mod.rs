@@ -17,11 +17,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-use tempfile::TempDir;
-
 use postgres::Server;
 use s3::S3Server;
+use serde_json::Value;
+use tempfile::TempDir;
 
 /// Longer than any step of a test takes on a loaded machine; a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -10,8 +10,7 @@ use super::names::{CHECK, NEW_KEY};
 use super::{carried, dependants, obstacles};
 use crate::base::fault::{Fault, Kind};
 use crate::live::session::Session;
-use crate::pg::table::TableName;
-use crate::pg::table::with_schema;
+use crate::pg::table::{TableName, with_schema};
 use crate::pg::{identifier, literal};
 use crate::task::partition::keys::Partition;
 

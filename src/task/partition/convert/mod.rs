@@ -31,12 +31,10 @@ mod meanwhile;
 mod names;
 mod obstacles;
 mod undo;
-use names::{CHECK, NEW_KEY, reach};
-
 pub use conversion::{Conversion, Statement};
-pub use undo::Undo;
-
 use conversion::{EXCLUSIVE, NONE, SHARED};
+use names::{CHECK, NEW_KEY, reach};
+pub use undo::Undo;
 
 /// A row beyond that has a wrong time.
 const PERIODS_AHEAD: u32 = 10;

@@ -1,13 +1,14 @@
 //! Names that a conversion gives.
 
+use anyhow::Result;
+use chrono_tz::Tz;
+use sqlx::PgConnection;
+
 use super::super::calendar::Every;
 use super::super::key::Key;
 use super::super::keys::Partition;
 use super::super::state;
 use crate::pg::table::TableName;
-use anyhow::Result;
-use chrono_tz::Tz;
-use sqlx::PgConnection;
 
 pub(super) const CHECK: &str = "pgtend_bound";
 

@@ -13,8 +13,7 @@ mod way_out;
 pub use way_out::over;
 
 use super::key::Bound;
-use super::keys::Like;
-use super::keys::Partition;
+use super::keys::{Like, Partition};
 use super::mark::Stage;
 use crate::task::partition::state::found::State;
 

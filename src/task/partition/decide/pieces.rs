@@ -1,14 +1,15 @@
 //! Which periods no partition covers, and the partitions that would.
 
+use std::collections::BTreeSet;
+
 use super::super::calendar::{self, Period};
 use super::super::key::Bound;
 use crate::task::partition::plan::{New, Plan, Planned, Step};
 use crate::task::partition::state::default::CUTS;
 use crate::task::partition::state::found::State;
-use std::collections::BTreeSet;
 
 /// Pieces of one period that older partitions leave uncovered.
-pub(super) const PIECES: usize = 100;
+const PIECES: usize = 100;
 
 /// Ranges that take rows, in order.
 pub(super) fn covered(state: &State) -> Vec<(Bound, Bound)> {
@@ -70,14 +71,7 @@ pub(super) fn create_piece(
     }
 }
 
-pub(super) fn create_slice(
-    state: &State,
-    plan: &mut Plan,
-    taken: &mut BTreeSet<String>,
-    period: Period,
-    piece: Period,
-    reason: &str,
-) {
+fn create_slice(state: &State, plan: &mut Plan, taken: &mut BTreeSet<String>, period: Period, piece: Period, reason: &str) {
     if let Err(error) = state.key.sql(piece.to) {
         plan.refusals.push(format!("no partition for {}: {error}", state.key.show(piece.from)));
         return;

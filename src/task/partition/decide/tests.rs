@@ -6,14 +6,11 @@ use super::*;
 use crate::base::units::Span;
 use crate::pg::Server;
 use crate::pg::table::TableName;
-use crate::task::partition::calendar::Period;
-use crate::task::partition::calendar::{Calendar, Every, Unit};
+use crate::task::partition::calendar::{Calendar, Every, Period, Unit};
 use crate::task::partition::key::Key;
-use crate::task::partition::keys::Partition;
-use crate::task::partition::keys::Retain;
+use crate::task::partition::keys::{Partition, Retain};
 use crate::task::partition::mark::Mark;
-use crate::task::partition::state::default::Stray;
-use crate::task::partition::state::default::{Counted, InDefault};
+use crate::task::partition::state::default::{Counted, InDefault, Stray};
 use crate::task::partition::state::found::Existing;
 use crate::task::partition::state::surroundings::{Extra, Published};
 

@@ -4,8 +4,7 @@ use chrono::TimeDelta;
 
 use crate::base::units;
 use crate::task::partition::key::Bound;
-use crate::task::partition::keys::Partition;
-use crate::task::partition::keys::Retain;
+use crate::task::partition::keys::{Partition, Retain};
 use crate::task::partition::mark::{Mark, Stage};
 use crate::task::partition::plan::{Detach, Plan, Step};
 use crate::task::partition::state::found::{Existing, State};

@@ -1,5 +1,8 @@
 //! What a look at a partitioned table finds.
 
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+
 use super::super::calendar::Calendar;
 use super::super::key::{Bound, Key};
 use super::super::mark::Mark;
@@ -7,8 +10,6 @@ use super::default::InDefault;
 use super::surroundings::{Extra, Published};
 use crate::pg::Server;
 use crate::pg::table::TableName;
-use chrono::{DateTime, Utc};
-use chrono_tz::Tz;
 
 /// An attached partition, or one whose detach is pending.
 #[derive(Clone, Debug)]

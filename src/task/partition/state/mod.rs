@@ -7,25 +7,23 @@ mod rows;
 pub mod surroundings;
 mod table;
 
-pub use found::{Detached, Existing, State};
-
 use anyhow::Result;
 use chrono::{TimeZone as _, Utc};
 use chrono_tz::Tz;
+pub use default::InDefault;
+pub use found::{Detached, Existing, State};
+pub use rows::highest;
 use sqlx::PgConnection;
+pub use table::{check, parents};
 
 use super::calendar::{Calendar, Every};
 use super::key::Key;
 use super::keys::Partition;
 use super::mark::Mark;
 use crate::live::session::Session;
+pub use crate::pg::table::TableName;
 use crate::pg::{self, Server};
 use crate::work::RunContext;
-
-pub use crate::pg::table::TableName;
-pub use default::InDefault;
-pub use rows::highest;
-pub use table::{check, parents};
 
 /// Counting and looking up must not go on for hours where no index helps.
 const READ_TIMEOUT: &str = "600000";

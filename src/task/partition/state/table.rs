@@ -4,8 +4,7 @@ use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
 
 use crate::base::fault::{Fault, Kind};
-use crate::pg::table::TableName;
-use crate::pg::table::with_schema;
+use crate::pg::table::{TableName, with_schema};
 use crate::pg::{self, identifier};
 use crate::task::partition::key::Key;
 use crate::task::partition::keys::Partition;

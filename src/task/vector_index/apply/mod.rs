@@ -6,8 +6,7 @@ mod swap;
 use anyhow::Result;
 use serde_json::json;
 
-use super::candidates::Spec;
-use super::candidates::Tuning;
+use super::candidates::{Spec, Tuning};
 use super::decide::{self, Action, Decision};
 use super::keys::VectorIndex;
 use super::kind::Method;
@@ -21,8 +20,7 @@ use crate::config::limits::Limits;
 use crate::ledger::report::{Report, Unfinished};
 use crate::live::concurrently::{self, Ended};
 use crate::live::governor::{self, Go, Governor};
-use crate::pg::failure;
-use crate::pg::{self, qualified};
+use crate::pg::{self, failure, qualified};
 use crate::work::RunContext;
 
 pub async fn apply(job: &VectorIndex, run: &RunContext<'_>, plan: Plan) -> Result<Report> {

@@ -12,10 +12,9 @@ use crate::task::vector_index::candidates::Spec;
 use crate::task::vector_index::decide::recall_in_words;
 use crate::task::vector_index::keys::ApplySetting;
 use crate::task::vector_index::kind::Method;
-use crate::task::vector_index::measure;
 use crate::task::vector_index::names::{Built, Graph};
 use crate::task::vector_index::search::{self, Found, Stopped};
-use crate::task::vector_index::{setting, state};
+use crate::task::vector_index::{measure, setting, state};
 
 impl Worker<'_> {
     pub(super) async fn swap(&mut self, found: Found) -> Result<Option<Failure>> {

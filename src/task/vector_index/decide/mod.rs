@@ -1,7 +1,6 @@
 //! What to do and why: pure. First by what is measured of today's index, then by what the candidates showed, then by what the
 //! new index does.
 
-use crate::task::vector_index::candidates::Spec;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -11,6 +10,7 @@ use super::kind::Method;
 use super::measure;
 use super::search::Found;
 use crate::base::units;
+use crate::task::vector_index::candidates::Spec;
 
 /// Lists are lopsided when nine of ten searches with one probe read no more than this many times the pages of an average list.
 /// Measured on clustered data: 1.0 for an index built with its rows there, 6.8 for one that was built on an empty table.
