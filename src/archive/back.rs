@@ -1,122 +1,27 @@
 //! Rows that `archives restore` put back, and that leave their table again: they are in their batch, and are not archived a second
-//! time unless they were changed. A row is told by its bytes in COPY's text; so many equal ones count as went back.
+//! time unless they were changed.
 
-use std::collections::HashMap;
-
-use anyhow::Result;
-use sha2::{Digest as _, Sha256};
+use anyhow::{Context as _, Result};
+use chrono::Utc;
+use sha2::Sha256;
 use sqlx::PgConnection;
 
 use super::batch::{BatchName, RESTORED};
+use super::filter::Filter;
+use super::known::{Back, Hash, ROWS_MOST, hash, start};
 use super::manifest::Manifest;
-use super::restore::RowsOnly;
-use super::restored::{Place, Record};
-use super::write::head;
-use super::{Archive, listing};
+use super::restored::{Place, Record, Restored};
+use super::text::RowsOnly;
+use super::{Archive, listing, session};
 use crate::base::progress::{Phase, Progress};
 use crate::base::units;
 use crate::members::compress::Compression;
 use crate::members::decode::decode_object;
 use crate::pg;
 
-/// Held in memory, 40 bytes each. What came back beyond that is archived again.
-const ROWS_MOST: usize = 2_000_000;
-
-/// Half of a SHA-256.
-type Hash = [u8; 16];
-
-/// What came back, and in which batch each row is.
-#[derive(Debug, Default)]
-pub(super) struct Back {
-    rows: HashMap<Hash, Row>,
-    batches: Vec<(BatchName, Place)>,
-    /// By the transaction that is under way.
-    taken: Vec<Hash>,
-    transaction: Option<i64>,
-}
-
-#[derive(Debug)]
-struct Row {
-    left: u32,
-    batch: usize,
-}
-
-/// Those of one table, as one export asks for them.
-pub(super) struct Known<'a> {
-    back: &'a mut Back,
-    start: Sha256,
-    /// Taken by other exports of the same transaction.
-    before: usize,
-}
-
-impl Back {
-    /// What an earlier transaction has taken that did not commit is there again.
-    pub fn known(&mut self, manifest: &Manifest) -> Known<'_> {
-        if self.transaction != manifest.transaction {
-            for hash in self.taken.drain(..) {
-                if let Some(row) = self.rows.get_mut(&hash) {
-                    row.left += 1;
-                }
-            }
-            self.transaction = manifest.transaction;
-        }
-        Known { before: self.taken.len(), back: self, start: start(manifest) }
-    }
-
-    /// The transaction committed: by batch, how many of its rows left again.
-    fn committed(&mut self) -> Vec<(BatchName, Place, u64)> {
-        let mut counts: HashMap<usize, u64> = HashMap::new();
-        for hash in self.taken.drain(..) {
-            if let Some(row) = self.rows.get(&hash) {
-                *counts.entry(row.batch).or_default() += 1;
-            }
-        }
-        let of = |(batch, count): (usize, u64)| {
-            let (name, place) = self.batches.get(batch)?;
-            Some((name.clone(), place.clone(), count))
-        };
-        counts.into_iter().filter_map(of).collect()
-    }
-}
-
-impl Known<'_> {
-    pub fn is_empty(&self) -> bool {
-        self.back.rows.is_empty()
-    }
-
-    /// Whether a batch has this line of COPY, and it has not left again yet.
-    pub fn has(&mut self, line: &[u8]) -> bool {
-        let hash = hash(&self.start, line);
-        match self.back.rows.get_mut(&hash) {
-            Some(row) if row.left > 0 => {
-                row.left -= 1;
-                self.back.taken.push(hash);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    pub fn taken(&self) -> u64 {
-        (self.back.taken.len() - self.before) as u64
-    }
-}
-
 async fn has_key(connection: &mut PgConnection, place: &Place) -> Result<bool> {
     let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid OPERATOR(pg_catalog.=) $1::bigint::pg_catalog.oid AND indisprimary)";
     Ok(sqlx::query_scalar(sql).bind(place.table).fetch_one(connection).await?)
-}
-
-/// Equal bytes mean equal rows only of one table, with the same columns, written in the same way.
-fn start(manifest: &Manifest) -> Sha256 {
-    Sha256::new_with_prefix(head(manifest).as_bytes())
-}
-
-fn hash(start: &Sha256, line: &[u8]) -> Hash {
-    let digest = start.clone().chain_update(line).finalize();
-    let mut half = Hash::default();
-    half.copy_from_slice(&digest[..size_of::<Hash>()]);
-    half
 }
 
 impl Archive {
@@ -151,15 +56,11 @@ impl Archive {
             return Ok(());
         }
         let rows = usize::try_from(manifest.exported.rows)?;
-        anyhow::ensure!(back.rows.len() + rows <= ROWS_MOST, "more than {ROWS_MOST} rows came back");
+        anyhow::ensure!(back.has_room_for(rows), "more than {ROWS_MOST} rows came back");
         let phase = progress.phase("read", Some(manifest.exported.bytes));
         let hashes = self.hashes(name, &manifest, &phase).await?;
         phase.done(&format!("{} that came back", units::plural(hashes.len(), "row")));
-        back.batches.push((name.clone(), place));
-        for hash in hashes {
-            let batch = back.batches.len() - 1;
-            back.rows.entry(hash).or_insert(Row { left: 0, batch }).left += 1;
-        }
+        back.add(name.clone(), place, hashes);
         Ok(())
     }
 
@@ -216,6 +117,51 @@ impl Archive {
                     self.location(&name)
                 );
             }
+        }
+    }
+
+    /// The rows of the object with this key are in their table again, by the transaction that `connection` is in: `archives restore` passes by
+    /// them. `table` is quoted.
+    pub async fn is_back(&self, connection: &mut PgConnection, configured: &str, table: &str, key: &str) -> Result<()> {
+        let Some(name) = BatchName::of_object(key) else { return Ok(()) };
+        // Without a manifest of ours it counts for nothing.
+        let Some((manifest, signature)) = listing::read(&self.store, &name).await? else { return Ok(()) };
+        if !signature.is_ours() {
+            return Ok(());
+        }
+        let place = Place::of(connection, configured, table).await?.with_context(|| format!("there is no table {table}"))?;
+        let (mut record, signature) = Record::read(&self.store, &name).await?;
+        anyhow::ensure!(signature.is_ours(), "the record of what went back of {} is not ours", self.location(&name));
+        record.resolve_pending(connection).await?;
+        if record.at(&place).any(|restored| restored.filter.is_all() && restored.is_committed) {
+            return Ok(());
+        }
+        record.times.push(Restored {
+            place,
+            filter: Filter::default(),
+            at: Utc::now(),
+            rows: manifest.exported.rows,
+            left_again: 0,
+            transaction: session::transaction(connection).await?,
+            server_started_at: session::server_started_at(connection).await?,
+            is_committed: false,
+        });
+        record.write(&self.store, &name).await
+    }
+
+    /// After the commit of that transaction. Without this the next restore asks the server.
+    pub async fn is_back_for_good(&self, key: &str) {
+        let Some(name) = BatchName::of_object(key) else { return };
+        let settled = async {
+            let (mut record, signature) = Record::read(&self.store, &name).await?;
+            if record.times.is_empty() || !signature.is_ours() {
+                return Ok(());
+            }
+            record.times.iter_mut().for_each(|restored| restored.is_committed = true);
+            record.write(&self.store, &name).await
+        };
+        if let Err(error) = settled.await {
+            tracing::warn!("{}: {error:#}", self.location(&name));
         }
     }
 }

@@ -2,9 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::manifest::Manifest;
-use crate::store::key;
-
 pub(super) const OBJECT: &str = ".sql.gz";
 
 pub(super) const PENDING: &str = ".pending.json";
@@ -46,11 +43,6 @@ impl BatchName {
 
     pub fn object(&self) -> String {
         format!("{}{OBJECT}", self.0)
-    }
-
-    /// Whether it stands in the folder of the job and database that the manifest names.
-    pub(super) fn is_of(&self, manifest: &Manifest) -> bool {
-        self.0.starts_with(&format!("{}archive/", key::folder(&manifest.database, &manifest.job)))
     }
 
     /// Of further rows that the same transaction takes; it comes after this one, and after those with lower numbers.

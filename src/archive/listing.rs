@@ -90,7 +90,7 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
     for (name, Parts { object, .. }, read) in stream::iter(reading).buffered(READ_AT_ONCE).collect::<Vec<_>>().await {
         let reason = match read {
             Ok(Some(_)) if !object => format!("its {OBJECT} is gone"),
-            Ok(Some((manifest, _))) if !name.is_of(&manifest) => format!(
+            Ok(Some((manifest, _))) if !manifest.is_of(&name) => format!(
                 "its manifest is of job {} on database {}, and it stands in another's folder",
                 manifest.job, manifest.database
             ),

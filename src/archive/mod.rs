@@ -8,13 +8,16 @@
 mod back;
 mod batch;
 pub mod filter;
+mod known;
 mod listing;
 mod manifest;
+mod outcome;
 mod proved;
 mod restore;
 mod restored;
 mod session;
 mod target;
+mod text;
 mod write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -25,18 +28,18 @@ use chrono::{DateTime, Utc};
 use proved::is_as_written;
 use sqlx::PgConnection;
 
-use self::back::Back;
+use self::known::Back;
 pub use self::listing::{Broken, Listing, list};
 pub use self::manifest::Manifest;
-#[doc(hidden)]
-pub use self::restore::RowsOnly;
-pub use self::restore::{Put, Wanted, restore};
+pub use self::restore::{Intent, Put, Wanted, prepare, restore};
 pub use self::restored::{Place, Record};
 pub use self::session::{columns, prepare_session, transaction};
 pub use self::target::target;
-use self::write::Lines;
 #[doc(hidden)]
-pub use self::write::head;
+pub use self::text::RowsOnly;
+#[doc(hidden)]
+pub use self::text::head;
+use self::write::Lines;
 use crate::base::progress::Phase;
 use crate::members::compress::Compression;
 use crate::members::decode::decode_object;
@@ -241,7 +244,7 @@ impl Archive {
                 }
                 continue;
             }
-            if !session::committed(connection, &manifest).await.with_context(|| self.location(&name))? {
+            if !outcome::committed(connection, &manifest).await.with_context(|| self.location(&name))? {
                 self.discard(&name).await?;
                 recovered.discarded += 1;
                 continue;

@@ -14,7 +14,7 @@ use super::manifest::Manifest;
 use super::proved::is_as_written;
 use super::restored::{Place, Record, Restored};
 use super::session::{self, prepare_session, transaction};
-use super::write::{TAIL, column_list, head};
+use super::text::{RowsOnly, column_list};
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
 use crate::base::units;
@@ -64,19 +64,35 @@ struct Way<'a> {
     without_conflicts: bool,
 }
 
-/// Puts the rows of a batch into a table, all or none. The batch stays in the archive, and a record beside it says what went where.
-pub async fn restore(
+/// What is to be done with a batch, before anything is.
+pub enum Intent {
+    Put(Prepared),
+    /// Nothing.
+    Leave(Put),
+}
+
+/// A batch that goes back, and how.
+pub struct Prepared {
+    place: Place,
+    record: Record,
+    /// Filters of what is there already.
+    there: Vec<Filter>,
+    /// Rows whose key is there stay out.
+    without_conflicts: bool,
+}
+
+/// Reads where the batch's rows would go and what of it is there, and decides. Writes nothing.
+pub async fn prepare(
     store: &Store,
-    (name, manifest): &(BatchName, Manifest),
+    (name, _): &(BatchName, Manifest),
     connection: &mut PgConnection,
     wanted: &Wanted<'_>,
-    phase: &Phase,
-) -> Result<Put> {
+) -> Result<Intent> {
     prepare_session(connection).await?;
     let place = Place::of(connection, wanted.database, wanted.table).await?;
     let place = place.with_context(|| Fault::new(Kind::Configuration, format!("there is no table {}", wanted.table)))?;
-    let mut record = read_record(store, name, connection, wanted).await?;
-    let mut way = Way { filter: wanted.filter, there: Vec::new(), without_conflicts: false };
+    let record = read_record(store, name, connection, wanted).await?;
+    let (mut there, mut without_conflicts) = (Vec::new(), false);
     for restored in record.at(&place).filter(|_| !wanted.again) {
         if !restored.is_committed {
             let message = format!(
@@ -89,15 +105,32 @@ pub async fn restore(
         }
         if restored.filter.is_all() && restored.left_again > 0 {
             if !wanted.rest {
-                return Ok(Put::Later);
+                return Ok(Intent::Leave(Put::Later));
             }
-            way.without_conflicts = true;
+            without_conflicts = true;
         } else if restored.filter.is_all() || restored.filter == *wanted.filter {
-            return Ok(Put::IsThere { since: restored.at, rows: restored.rows });
+            return Ok(Intent::Leave(Put::IsThere { since: restored.at, rows: restored.rows }));
         } else {
-            way.there.push(restored.filter.clone());
+            there.push(restored.filter.clone());
         }
     }
+    Ok(Intent::Put(Prepared { place, record, there, without_conflicts }))
+}
+
+/// Puts the rows of a batch into a table, all or none. The batch stays in the archive, and a record beside it says what went where.
+pub async fn restore(
+    store: &Store,
+    batch: &(BatchName, Manifest),
+    connection: &mut PgConnection,
+    wanted: &Wanted<'_>,
+    phase: &Phase,
+) -> Result<Put> {
+    let Prepared { place, mut record, there, without_conflicts } = match prepare(store, batch, connection, wanted).await? {
+        Intent::Put(prepared) => prepared,
+        Intent::Leave(put) => return Ok(put),
+    };
+    let (name, manifest) = batch;
+    let way = Way { filter: wanted.filter, there, without_conflicts };
     pg::execute(connection, "BEGIN".to_owned()).await?;
     let done = put(store, (name, manifest), connection, &way, &place, &mut record, phase).await;
     if done.is_err() {
@@ -257,38 +290,6 @@ async fn copy(
         session::convert_again(connection).await?;
     }
     Ok(copied)
-}
-
-/// Takes what comes before the rows and after them off a stream.
-#[derive(Default)]
-pub struct RowsOnly {
-    head: Bytes,
-    seen: usize,
-    /// The last bytes, which may be the tail.
-    held: Vec<u8>,
-}
-
-impl RowsOnly {
-    pub fn of(manifest: &Manifest) -> Self {
-        Self { head: head(manifest).into(), ..Self::default() }
-    }
-
-    pub fn feed(&mut self, mut bytes: &[u8]) -> std::io::Result<Bytes> {
-        let of_head = (self.head.len() - self.seen).min(bytes.len());
-        if bytes[..of_head] != self.head[self.seen..self.seen + of_head] {
-            return Err(std::io::Error::other("it does not begin as an archive of this table does"));
-        }
-        self.seen += of_head;
-        bytes = &bytes[of_head..];
-        self.held.extend_from_slice(bytes);
-        let ready = self.held.len().saturating_sub(TAIL.len());
-        Ok(self.held.drain(..ready).collect::<Vec<u8>>().into())
-    }
-
-    pub fn check(&self) -> Result<()> {
-        anyhow::ensure!(self.seen == self.head.len() && self.held == TAIL, "its end is missing");
-        Ok(())
-    }
 }
 
 /// What may still come of an object: another may have been put in its place since it was proved.

@@ -11,7 +11,6 @@ use sqlx::PgConnection;
 use super::batch::{BatchName, RESTORED};
 use super::filter::Filter;
 use super::session::{self, Fate};
-use super::{Archive, listing};
 use crate::base::bounds::{self, Bounded};
 use crate::store::Store;
 use crate::store::sign::Signature;
@@ -121,53 +120,6 @@ impl Record {
         }
         self.times = settled;
         Ok(())
-    }
-}
-
-impl Archive {
-    /// The rows of the object with this key are in their table again, by the transaction that `connection` is in: `archives restore` passes by
-    /// them. `table` is quoted.
-    pub async fn is_back(&self, connection: &mut PgConnection, configured: &str, table: &str, key: &str) -> Result<()> {
-        let Some(name) = BatchName::of_object(key) else { return Ok(()) };
-        // Without a manifest of ours it counts for nothing.
-        let Some((manifest, signature)) = listing::read(&self.store, &name).await? else { return Ok(()) };
-        if !signature.is_ours() {
-            return Ok(());
-        }
-        let place = Place::of(connection, configured, table).await?.with_context(|| format!("there is no table {table}"))?;
-        let (mut record, signature) = Record::read(&self.store, &name).await?;
-        anyhow::ensure!(signature.is_ours(), "the record of what went back of {} is not ours", self.location(&name));
-        record.resolve_pending(connection).await?;
-        if record.at(&place).any(|restored| restored.filter.is_all() && restored.is_committed) {
-            return Ok(());
-        }
-        record.times.push(Restored {
-            place,
-            filter: Filter::default(),
-            at: Utc::now(),
-            rows: manifest.exported.rows,
-            left_again: 0,
-            transaction: session::transaction(connection).await?,
-            server_started_at: session::server_started_at(connection).await?,
-            is_committed: false,
-        });
-        record.write(&self.store, &name).await
-    }
-
-    /// After the commit of that transaction. Without this the next restore asks the server.
-    pub async fn is_back_for_good(&self, key: &str) {
-        let Some(name) = BatchName::of_object(key) else { return };
-        let settled = async {
-            let (mut record, signature) = Record::read(&self.store, &name).await?;
-            if record.times.is_empty() || !signature.is_ours() {
-                return Ok(());
-            }
-            record.times.iter_mut().for_each(|restored| restored.is_committed = true);
-            record.write(&self.store, &name).await
-        };
-        if let Err(error) = settled.await {
-            tracing::warn!("{}: {error:#}", self.location(&name));
-        }
     }
 }
 

@@ -10,15 +10,13 @@ use sqlx::postgres::PgConnection;
 use super::cleartext;
 use super::global::Global;
 use super::output::{self, print};
-use crate::base::{fault, units};
+use crate::base::units;
 use crate::config::{self, Config};
 use crate::ledger::Ledger;
-use crate::pg::table::with_schema;
 use crate::pg::{self, Server, client_tools, failure};
 use crate::run::job::Job;
 use crate::store::Store;
-use crate::task::backup::{Backup, facts, readiness};
-use crate::task::{Task, foreign_code};
+use crate::task::foreign_code;
 
 /// pg_dump and psql go their own way, with another TLS.
 const WAY_IN: &str = "connection of the client tools";
@@ -186,55 +184,6 @@ async fn may_run(
 async fn may_run_as(connection: &mut PgConnection, settings: &pg::Settings, job: &Job, config: &Config) -> Result<String> {
     // First: what looks at the table runs some of it.
     let foreign_code = foreign_code::warnings(settings, &job.task.touched(), job.limits.trust_owners).await?;
-    let found = privileges(connection, settings, job, config).await?;
+    let found = job.task.check(connection, settings, config).await?;
     Ok(format!("{found}{}", warnings(foreign_code)))
-}
-
-/// What a job's task needs of the role it connects as.
-async fn privileges(connection: &mut PgConnection, settings: &pg::Settings, job: &Job, config: &Config) -> Result<String> {
-    match &job.task {
-        Task::Audit(audit) => audit.check(connection).await,
-        Task::Backup(backup) => needs_of_backup(connection, settings, backup, config).await,
-        Task::Compress(compress) => compress.check(connection).await,
-        Task::Partition(partition) => partition.check(connection).await,
-        Task::Reindex(reindex) => reindex.check(connection).await,
-        Task::Retention(retention) => needs_of_retention(connection, &retention.table).await,
-        Task::Sql(_) => {
-            let role: String = sqlx::query_scalar("SELECT current_user::text").fetch_one(connection).await?;
-            Ok(format!("its statements run as {role}; pgtend cannot tell which privileges they need"))
-        }
-        Task::VectorIndex(vector_index) => vector_index.check(connection).await,
-    }
-}
-
-async fn needs_of_retention(connection: &mut PgConnection, table: &str) -> Result<String> {
-    let there: Option<bool> = sqlx::query_scalar(
-        "SELECT has_table_privilege(to_regclass($1), 'SELECT') AND has_table_privilege(to_regclass($1), 'UPDATE')
-            AND has_table_privilege(to_regclass($1), 'DELETE')",
-    )
-    .bind(with_schema(table))
-    .fetch_one(connection)
-    .await?;
-    match there {
-        Some(true) => Ok(format!("may read, lock and delete rows of {table}")),
-        Some(false) => {
-            let message = format!("GRANT SELECT, UPDATE, DELETE ON {table} TO the role: rows are locked, then deleted");
-            Err(fault::Fault::new(fault::Kind::Permission, message).into())
-        }
-        None => Err(fault::Fault::new(fault::Kind::Configuration, format!("there is no table {table}")).into()),
-    }
-}
-
-async fn needs_of_backup(
-    connection: &mut PgConnection,
-    settings: &pg::Settings,
-    backup: &Backup,
-    config: &Config,
-) -> Result<String> {
-    let source = facts::server(connection, settings).await?;
-    let scratch = backup.scratch_elsewhere(config)?;
-    let found = readiness::look(connection, backup, &source, scratch.as_ref()).await?;
-    readiness::refuse(&found.lacks)?;
-    let notes: String = found.notes.iter().map(|note| format!("; NOTE: {note}")).collect();
-    Ok(format!("can read everything the job dumps{notes}"))
 }

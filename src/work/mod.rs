@@ -1,15 +1,21 @@
 //! What a task stands on: what a run has at hand, and what a task must be able to do.
 
+mod entry;
+pub mod membership;
 mod others;
+pub mod touched;
 
 use std::fmt::Display;
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
+pub use entry::Entry;
+pub use membership::Memberships;
 pub use others::{Does, Other};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
+pub use touched::Touched;
 
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Progress;

@@ -2,6 +2,7 @@
 //! it, and so does the scheduler.
 
 pub mod after;
+pub mod claim;
 mod locks;
 mod places;
 mod retry;
@@ -267,16 +268,20 @@ fn concluded(mut run: Run, result: Result<Driven>) -> Ended {
             Ended { run, error: None, plan: None, retry_in: None }
         }
         Err(error) => {
-            run.outcome = match failure::kind_of(&error) {
-                Some(Kind::Busy | Kind::Deferred) => Outcome::Skipped,
-                Some(Kind::TimedOut) => Outcome::TimedOut,
-                Some(Kind::Cancelled) => Outcome::Cancelled,
-                _ => Outcome::Failed,
-            };
+            run.outcome = outcome_of(&error);
             run.report = error.downcast_ref::<Unfinished>().map(|unfinished| unfinished.report.clone());
             run.error = Some(failure::in_a_line(&error));
             Ended { run, error: Some(error), plan: None, retry_in: None }
         }
+    }
+}
+
+fn outcome_of(error: &anyhow::Error) -> Outcome {
+    match failure::kind_of(error) {
+        Some(Kind::Busy | Kind::Deferred) => Outcome::Skipped,
+        Some(Kind::TimedOut) => Outcome::TimedOut,
+        Some(Kind::Cancelled) => Outcome::Cancelled,
+        _ => Outcome::Failed,
     }
 }
 

@@ -63,7 +63,7 @@ impl State {
         let host_clock = Utc::now();
         standby::check(backup, &mut connection).await.with_context(|| format!("database `{}`", run.database))?;
         let major = server.version_num as u32 / 10_000;
-        let tools = super::tools_for(run, major).await?;
+        let tools = super::context::tools_for(run, major).await?;
         // Doubt about what the dump needs is no reason for none.
         let readiness = readiness_of(backup, run, &mut connection, &server).await.unwrap_or_else(|error| readiness::Found {
             notes: vec![format!("what the dump needs could not be looked at: {}", failure::in_a_line(&error))],

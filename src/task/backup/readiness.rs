@@ -55,15 +55,6 @@ pub struct Found {
     pub notes: Vec<String>,
 }
 
-/// A role that owns something in the database.
-#[derive(Clone, Debug, sqlx::FromRow)]
-pub struct Owner {
-    pub name: String,
-    /// In SQL.
-    pub quoted: String,
-    pub is_superuser: bool,
-}
-
 pub async fn read(connection: &mut PgConnection, backup: &Backup) -> Result<Readiness> {
     let Patterns { schemas, without, without_rows } = Patterns::of(&backup.filters);
     let query = sqlx::query_as(include_str!("readiness.sql"))
@@ -125,11 +116,6 @@ pub fn refuse(lacks: &[Lack]) -> Result<()> {
         _ => lacks.iter().enumerate().map(|(at, lack)| format!("({}) {}", at + 1, lack.message)).collect::<Vec<_>>().join("; "),
     };
     Err(Fault::new(first.kind, message).into())
-}
-
-/// Who owns something in the database, superusers among them; nothing of extensions and of the ledger.
-pub async fn owners(connection: &mut PgConnection) -> Result<Vec<Owner>> {
-    Ok(sqlx::query_as(include_str!("owners.sql")).fetch_all(connection).await?)
 }
 
 /// What only a superuser may restore, in words; nothing of extensions.

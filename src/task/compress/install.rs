@@ -11,7 +11,7 @@ use sqlx::PgConnection;
 
 use super::names::CONSTRAINT;
 use super::table::{Mark, Table, companion};
-use super::{definition, gzip, triggers};
+use super::{definition, inflate, pack, triggers};
 use crate::base::fault::{Fault, Kind};
 use crate::live::governor;
 use crate::live::session::{Attempt, Session};
@@ -89,7 +89,7 @@ pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String
         statements.extend(companions(connection, table, doubts).await?);
         statements.push(format!("ALTER TABLE ONLY {} RENAME TO {}", table.sql(), identifier(&stored)));
     }
-    statements.push(inflate_functions(|what| table.function(what)));
+    statements.push(inflate::functions(|what| table.function(what)));
     statements.push(triggers::guard(table));
     statements.push(triggers::own(table));
     statements.push(triggers::write(table, &stored_sql));
@@ -223,23 +223,6 @@ async fn companions(connection: &mut PgConnection, table: &Table, doubts: &[Stri
     Ok(statements)
 }
 
-/// Our own inflate, under names that `name` makes.
-pub fn inflate_functions(name: impl Fn(&str) -> String) -> String {
-    let text = include_str!("inflate.sql");
-    let names = ["huffman", "inflate", "gunzip"].map(|what| (what, name(what)));
-    // Without the comment in front: a name may have a line's end in it. And its dollar quotes may be in a name, too.
-    let mut text = text[text.find("CREATE").unwrap_or(0)..].to_owned();
-    let mut tag = "$pgtend$".to_owned();
-    while names.iter().any(|(_, name)| name.contains(&tag)) {
-        tag.insert(1, 'x');
-    }
-    text = text.replace("$pgtend$", &tag).replace("-- The text of a body", "-- the text of a body");
-    for (what, name) in names {
-        text = text.replace(&format!("{{{what}}}"), &name);
-    }
-    text
-}
-
 fn view_of(table: &Table, view: &str, stored: &str) -> String {
     let columns: Vec<String> = table
         .visible()
@@ -331,7 +314,7 @@ fn try_out(table: &Table) -> Result<String> {
     let mut checks = String::new();
     let gunzip = table.function("gunzip");
     for (text, stored) in [("Write-Host 'stored'", true), ("Write-Host 'fixed'", false), (dynamic.as_str(), false)] {
-        let packed = gzip::pack(text.as_bytes())?;
+        let packed = pack::pack(text.as_bytes())?;
         let gz = if stored { stored_block(text.as_bytes()) } else { packed.gz };
         let call = |gz: &[u8]| {
             format!(

@@ -12,7 +12,7 @@ use super::names::{CONSTRAINT, FUNCTIONS, GUARDS, PLAIN};
 use super::plan::lost;
 use super::table::{Table, View, companion};
 use super::walk::{self, Act, Batch, Done, Wanted, Work};
-use super::{definition, gzip, install, snapshots, table};
+use super::{definition, install, pack, snapshots, table};
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
 use crate::base::units;
@@ -404,7 +404,7 @@ impl Act for Undone {
                 let Some(seen) = rows.iter().find(|seen| seen.ctid == ctid && seen.xmin == xmin) else { continue };
                 let (packed, hash): (&[u8], Option<Vec<u8>>) = (row.try_get(2)?, row.try_get(3)?);
                 let place = place_of(table, seen);
-                let text = match gzip::unpack(packed) {
+                let text = match pack::unpack(packed) {
                     Ok(text) if hash.as_deref() == Some(&Sha256::digest(&text)[..]) => text,
                     Ok(_) => {
                         result.damaged.push(format!("{place}: its hash is another one"));

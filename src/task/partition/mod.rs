@@ -12,6 +12,7 @@ pub mod key;
 mod archive;
 mod conclude;
 mod create;
+mod entry;
 mod guard;
 mod keys;
 mod left;
@@ -64,11 +65,6 @@ impl Partition {
             give_up_after: GIVE_UP_AFTER.0,
             only_retires: true,
         }
-    }
-
-    /// What `check --connect` tries.
-    pub async fn check(&self, connection: &mut sqlx::PgConnection) -> Result<String> {
-        state::check(connection, self).await
     }
 }
 

@@ -4,10 +4,10 @@
 use anyhow::Result;
 use sqlx::PgConnection;
 
+use super::estimate;
 use super::facts::Facts;
 use super::key::Key;
 use super::keys::Retention;
-use super::state;
 use crate::base::units;
 use crate::pg;
 use crate::work::RunContext;
@@ -111,7 +111,7 @@ async fn has_young(
 
 /// How many percent of the rows go, by a sample, and how many rows that has. None: there are none.
 async fn share(connection: &mut PgConnection, facts: &Facts, goes: &Goes<'_>) -> Result<Option<(f64, String)>> {
-    let blocks = if facts.kind == "p" { state::blocks_below(connection, facts.oid).await? } else { facts.blocks };
+    let blocks = if facts.kind == "p" { estimate::blocks_below(connection, facts.oid).await? } else { facts.blocks };
     let percent = (100.0 * SAMPLED_BLOCKS / (blocks.max(1) as f64)).min(100.0);
     let sql = format!(
         "SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE {}) FROM {} TABLESAMPLE pg_catalog.system ({percent:.4})",

@@ -4,10 +4,15 @@ use anyhow::Result;
 use serde_json::{Map, Value};
 use sqlx::{PgConnection, Row as _};
 
+use super::estimate::estimate;
+use super::keys::Method;
 use super::plan::{Part, Plan};
 use crate::base::units;
 use crate::ledger::report::Report;
 use crate::pg::{self, identifier};
+
+/// Rows whose value is no time are counted for the plan in that time, or not at all.
+const COUNT_TIMEOUT_MILLISECONDS: u32 = 5_000;
 
 /// Values that are named; the rest is a number.
 const NAMED: i64 = 3;
@@ -129,4 +134,41 @@ pub async fn values(connection: &mut PgConnection, plan: &Plan, part: &Part, nev
     );
     let rows: Vec<(String, i64)> = pg::fetch_all_as(connection, sql).await?;
     Ok(rows.into_iter().map(|(value, rows)| (value, rows as u64)).collect())
+}
+
+impl Plan {
+    /// Rows that look old and stay, where an index or the statistics say that there may be some.
+    pub(super) async fn note_sentinels(&mut self, connection: &mut PgConnection) -> Result<()> {
+        // Asked of each row how many newer ones it has, the question would take as long as the run.
+        if self.cutoff.is_none() {
+            return Ok(());
+        }
+        pg::set(connection, "statement_timeout", &COUNT_TIMEOUT_MILLISECONDS.to_string()).await?;
+        let mut notes = Vec::new();
+        for part in self.parts.iter().filter(|part| part.rows > 0 || part.blocks > 0) {
+            let Some(never) = &part.conditions.never else { continue };
+            let condition = format!("{} AND ({never})", part.conditions.old);
+            // The planner never says less than one row.
+            if part.method == Method::Blocks && estimate(connection, &part.name, &condition).await? <= 1 {
+                continue;
+            }
+            match values(connection, self, part, never).await {
+                Ok(values) if values.is_empty() => {}
+                Ok(values) => {
+                    let values: Vec<String> =
+                        values.iter().map(|(value, rows)| format!("{value} ({})", units::plural(*rows, "row"))).collect();
+                    notes.push(format!(
+                        "rows of {} stay whose {} is no time: {}; sentinels = \"delete\" takes all before 1970-01-02",
+                        part.name,
+                        identifier(&self.column),
+                        values.join(", ")
+                    ));
+                }
+                Err(error) if pg::sql_state(&error).as_deref() == Some("57014") => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.notes.append(&mut notes);
+        Ok(())
+    }
 }

@@ -1,18 +1,13 @@
-//! `cascade`: tables whose rows go with those that they refer to, children first, each archived, all of a batch's tree or none.
+//! `cascade`: tables whose rows go with those that they refer to.
 
-use anyhow::{Context as _, Result};
-use sqlx::{PgConnection, Row as _};
+use anyhow::Result;
+use sqlx::PgConnection;
 
-use super::batch::{Batch, Place, bind};
-use super::context::Work;
 use super::facts::{Facts, refused};
 use super::keys::Retention;
 use super::references::{self, Reference};
-use crate::archive::{self, Archive, BatchName, Manifest, Source};
-use crate::base::fault::{Fault, Kind};
-use crate::base::units;
+use crate::pg;
 use crate::pg::table::with_schema;
-use crate::pg::{self, identifier};
 
 /// Tables in a row from the job's own: more is a circle, or a mistake.
 const STEPS_MOST: usize = 20;
@@ -26,8 +21,8 @@ pub struct Tree {
 #[derive(Clone, Debug)]
 pub struct Branch {
     pub oid: i64,
-    schema: String,
-    name: String,
+    pub schema: String,
+    pub name: String,
     /// Ways along foreign keys from the job's table to this one.
     paths: Vec<Vec<Reference>>,
 }
@@ -38,7 +33,7 @@ impl Branch {
     }
 
     /// SQL: the row goes with one of the rows of `table` (quoted) that stand at `places`.
-    fn goes_with(&self, table: &str, places: &str) -> String {
+    pub fn goes_with(&self, table: &str, places: &str) -> String {
         let ways = self.paths.iter().map(|path| {
             let mut from = format!("ONLY {table} r0");
             for (number, step) in path.iter().take(path.len() - 1).enumerate() {
@@ -111,126 +106,4 @@ impl Tree {
         }
         Ok(())
     }
-}
-
-impl Work<'_> {
-    /// In a transaction: rows of the job's table are locked, and go when all that goes with them has gone. Who locks a row of
-    /// the job's table lets nobody refer to it any more.
-    pub(super) async fn delete_tree(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<Batch> {
-        self.part.kept.may_be_seen()?;
-        let picked = pg::query(format!(
-            "{} SELECT (SELECT pg_catalog.array_agg(at)::pg_catalog.text FROM going), (SELECT pg_catalog.count(*) FROM going), (SELECT {} FROM picked)",
-            self.with(&self.pick_at(place, true)),
-            self.plan.key.greatest("key")
-        ));
-        let row = bind(picked, place, size).fetch_one(&mut *connection).await?;
-        let (places, found, last_key): (Option<String>, i64, Option<String>) =
-            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        let Some(places) = places else { return self.nothing(connection, last_key).await };
-        let places = format!("{}::pg_catalog.tid[]", pg::literal(&places));
-        // Parents first, so that nobody refers to a row any more when those that did have gone: a further one would go by a cascade
-        // of the database, and be in no archive.
-        if self.plan.tree.branches.len() > 1 {
-            for branch in self.plan.tree.branches.iter().rev() {
-                let which = branch.goes_with(&self.part.name, &places);
-                pg::execute_counting(connection, format!("SELECT FROM {} WHERE {which} FOR UPDATE", branch.sql())).await?;
-            }
-        }
-        let mut taken = Taken::default();
-        for (number, branch) in self.plan.tree.branches.iter().enumerate() {
-            let which = branch.goes_with(&self.part.name, &places);
-            let target = Target { oid: branch.oid, schema: &branch.schema, name: &branch.name, from: branch.sql() };
-            // Parents come back before their children: by their names.
-            let number = self.plan.tree.branches.len() - number;
-            let rows = self.take(connection, &target, &which, number, &mut taken).await?;
-            taken.tree_rows += rows;
-        }
-        // What a trigger has kept from us the database's own cascade would take with its parent, into no archive.
-        for branch in &self.plan.tree.branches {
-            let which = branch.goes_with(&self.part.name, &places);
-            let is_left = pg::query(format!("SELECT EXISTS (SELECT FROM {} WHERE {which})", branch.sql()));
-            let is_left: bool = is_left.fetch_one(&mut *connection).await?.try_get(0)?;
-            anyhow::ensure!(
-                !is_left,
-                "rows of {} stay that refer to rows of {}, as a trigger or a rule keeps them: none of either goes",
-                branch.sql(),
-                self.part.name
-            );
-        }
-        let part = self.part;
-        let target = Target { oid: part.oid, schema: &part.schema, name: &part.relation, from: format!("ONLY {}", part.name) };
-        let which = format!("ctid OPERATOR(pg_catalog.=) ANY ({places}) AND {}", self.plan.gate);
-        let rows = self.take(connection, &target, &which, 0, &mut taken).await?;
-        anyhow::ensure!(
-            rows == found as u64,
-            "{} of {} would go and only {rows} went: a trigger keeps some, and what refers to them stays too",
-            units::plural(found as u64, "row"),
-            part.name
-        );
-        if self.run.cancel.is_cancelled() {
-            return Err(Fault::new(Kind::Cancelled, "cancelled").into());
-        }
-        pg::execute(connection, "COMMIT".to_owned()).await.context("cannot commit a batch")?;
-        for (name, manifest) in &taken.batches {
-            let archive = self.archive.context("rows were archived")?;
-            archive.complete(name, manifest).await?;
-        }
-        Ok(Batch { rows, found: rows, last_key, archived_bytes: taken.bytes, tree_rows: taken.tree_rows })
-    }
-
-    /// Deletes rows of one table, archived where that is asked for. Returns their number.
-    async fn take(
-        &self,
-        connection: &mut PgConnection,
-        target: &Target<'_>,
-        which: &str,
-        number: usize,
-        taken: &mut Taken,
-    ) -> Result<u64> {
-        let delete = format!("DELETE FROM {} WHERE {which}", target.from);
-        let Some(archive) = self.archive else {
-            return Ok(pg::execute_counting(connection, delete).await?);
-        };
-        let is_there = pg::query(format!("SELECT EXISTS (SELECT FROM {} WHERE {which})", target.from));
-        if !is_there.fetch_one(&mut *connection).await?.try_get::<bool, _>(0)? {
-            return Ok(0);
-        }
-        pg::execute(connection, format!("LOCK TABLE {} IN ROW EXCLUSIVE MODE", target.from)).await?;
-        let columns = archive::columns(connection, target.oid).await?;
-        let list = columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
-        let query = format!("{delete} RETURNING {list}");
-        let source = Source { schema: target.schema.to_owned(), table: target.name.to_owned(), columns, query };
-        let name = self.name_of(archive, connection, number).await?;
-        let reason = format!("with rows of {} {}", self.plan.table, self.retention.in_words());
-        let manifest = Manifest::new(self.run.job.name, self.run.database, &source, &reason);
-        let manifest = archive.export(connection, &source, &name, manifest, self.phase).await?;
-        let exported = manifest.exported.clone();
-        if exported.rows == 0 {
-            archive.discard(&name).await?;
-            return Ok(0);
-        }
-        taken.bytes += exported.bytes;
-        taken.batches.push((name, manifest));
-        Ok(exported.rows)
-    }
-
-    async fn name_of(&self, archive: &Archive, connection: &mut PgConnection, number: usize) -> Result<BatchName> {
-        let name = archive.name(self.run.now, archive::transaction(connection).await?);
-        Ok(if number == 0 { name } else { name.further(number) })
-    }
-}
-
-struct Target<'a> {
-    oid: i64,
-    schema: &'a str,
-    name: &'a str,
-    /// As after FROM.
-    from: String,
-}
-
-#[derive(Default)]
-struct Taken {
-    batches: Vec<(BatchName, Manifest)>,
-    bytes: u64,
-    tree_rows: u64,
 }

@@ -8,6 +8,7 @@ use sqlx::PgConnection;
 use super::{Failure, Worker};
 use crate::base::fault::Kind;
 use crate::live::concurrently::{self, Ended};
+use crate::live::indexes::{self, names};
 use crate::live::session::{Attempt, Session};
 use crate::pg::{failure, identifier, literal, qualified};
 use crate::task::vector_index::candidates::Spec;
@@ -16,7 +17,7 @@ use crate::task::vector_index::kind::Method;
 use crate::task::vector_index::measure::{self, Sample};
 use crate::task::vector_index::search::{Found, Searcher, Stopped};
 use crate::task::vector_index::tune::Tuner;
-use crate::task::vector_index::{memory, names, state};
+use crate::task::vector_index::{memory, state};
 
 impl Worker<'_> {
     pub(super) async fn build(&mut self, spec: Option<Spec>, is_built: bool) -> Result<Option<Failure>> {
@@ -157,7 +158,7 @@ impl Worker<'_> {
 
     /// The new index answers to a connection that may not see the old one: (reached, at the least setting, at today's).
     pub(super) async fn measure_new(&mut self, name: &str, is_beside: bool) -> Result<Result<(bool, Found, Found), String>> {
-        let mut connection = state::connect(self.run).await?;
+        let mut connection = indexes::connect(self.run).await?;
         let phase = self.run.progress.phase("measure", None);
         phase.say("searches of the new index");
         let table = &self.part.table;

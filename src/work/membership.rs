@@ -7,7 +7,6 @@ use sqlx::PgConnection;
 
 use crate::pg::table::with_schema;
 use crate::pg::{self, identifier};
-use crate::task::backup::readiness;
 
 /// A role that jobs need to be a member of.
 #[derive(Clone, Debug, sqlx::FromRow)]
@@ -56,9 +55,18 @@ impl Memberships {
         Ok(lines)
     }
 
+    /// In the owner of a table whose indexes a job makes: they belong to it, and are made in its schema.
+    pub async fn in_owner_of_indexes(&mut self, connection: &mut PgConnection, table: &str, role: &str) -> Result<Vec<String>> {
+        let mut lines =
+            vec!["-- Only the owner may make, rename and drop a table's indexes, and they are made in its schema:".to_owned()];
+        lines.extend(self.in_owner_of(connection, table, role).await?);
+        Ok(lines)
+    }
+
     /// In every role that owns something in the database, and in the database's own.
     pub async fn in_all_owners(&mut self, connection: &mut PgConnection, role: &str) -> Result<Vec<String>> {
-        let mut names: Vec<String> = readiness::owners(connection).await?.into_iter().map(|owner| owner.name).collect();
+        // Nothing of extensions and of the ledger.
+        let mut names: Vec<String> = sqlx::query_scalar(include_str!("owners.sql")).fetch_all(&mut *connection).await?;
         names.push(database_owner(connection).await?.name);
         let mut lines = Vec::new();
         for owner in roles(connection, &names).await? {

@@ -1,0 +1,56 @@
+//! What a task says about itself beside its work.
+
+use anyhow::Result;
+use sqlx::PgConnection;
+
+use super::Work;
+use super::membership::Memberships;
+use super::others::Does;
+use super::touched::Touched;
+use crate::config::Config;
+use crate::pg;
+
+/// What every task says about itself, in the file `entry.rs` of its folder: `task/list.rs` alone knows which task is asked.
+pub trait Entry: Work {
+    /// `[limits]` of a job bound what the task asks of the server. False: a job that has them is refused.
+    const HAS_LIMITS: bool = true;
+    /// Its reports have facts for metrics: a scheduler that starts reads those of the last runs.
+    const HAS_METRICS: bool = true;
+    /// It has the metrics of dumps.
+    const MAKES_DUMPS: bool = false;
+
+    /// Says what the role of the connection may do, or which privilege it lacks: for `check --connect`.
+    fn check(
+        &self,
+        connection: &mut PgConnection,
+        settings: &pg::Settings,
+        config: &Config,
+    ) -> impl Future<Output = Result<String>>;
+
+    /// Returns lines of SQL and comments by which a superuser lets `role` (quoted) run it: for `grants`.
+    fn grants(
+        &self,
+        connection: &mut PgConnection,
+        role: &str,
+        memberships: &mut Memberships,
+    ) -> impl Future<Output = Result<Vec<String>>>;
+
+    /// The tables whose owners' code it meets. Empty: it touches no table, or (REINDEX) the server itself switches to the owner, or
+    /// only a person knows what it touches.
+    fn touched(&self) -> Vec<Touched<'_>> {
+        Vec::new()
+    }
+
+    /// A run whose process died midway may be done again: tasks of pgtend's own look at what is there, and go on.
+    fn is_repeatable(&self) -> bool {
+        true
+    }
+
+    /// What other tasks may ask about it.
+    fn does(&self) -> Does {
+        Does::Else
+    }
+
+    /// A person said `--yes` to this run.
+    fn agree(&mut self) {}
+}
