@@ -48,6 +48,12 @@ impl BatchName {
         format!("{}{OBJECT}", self.0)
     }
 
+    /// Returns whether it stands in an archive of that database, of whichever job.
+    pub fn is_of_database(&self, database: &str) -> bool {
+        let folders: Vec<&str> = self.0.split('/').collect();
+        matches!(folders[..], [first, _, "archive", _] if first == key::encode(database))
+    }
+
     /// Whether it stands in the folder of the job and database that the manifest names.
     pub(super) fn is_of(&self, manifest: &Manifest) -> bool {
         self.0.starts_with(&format!("{}archive/", key::folder(&manifest.database, &manifest.job)))

@@ -1,6 +1,6 @@
 //! The batches that a store has. A file that is none, or that cannot be read, is named and hides no other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anyhow::Result;
 use futures_util::{StreamExt as _, stream};
@@ -35,13 +35,23 @@ pub struct Broken {
 
 impl Listing {
     fn pass_by_what_was_replaced(&mut self) {
-        let replaced: BTreeSet<String> = self.batches.iter().filter_map(|(_, manifest)| manifest.replaces.clone()).collect();
-        let is_replaced = |name: &BatchName| replaced.contains(&name.to_string());
-        self.replaced = self.batches.iter().map(|(name, _)| name).filter(|name| is_replaced(name)).cloned().collect();
-        self.batches.retain(|(name, _)| !is_replaced(name));
+        // The name comes from a comment that the table's owner may write: it replaces no rows of another table.
+        let replaced: BTreeMap<String, (String, String)> = self
+            .batches
+            .iter()
+            .filter_map(|(_, manifest)| Some((manifest.replaces.clone()?, manifest)))
+            .filter(|(name, manifest)| BatchName(name.clone()).is_of_database(&manifest.database))
+            .map(|(name, manifest)| (name, (manifest.schema.clone(), manifest.table.clone())))
+            .collect();
+        let is_replaced = |(name, manifest): &(BatchName, Manifest)| {
+            let by = replaced.get(&name.to_string());
+            by.is_some_and(|(schema, table)| (schema, table) == (&manifest.schema, &manifest.table))
+        };
+        self.replaced = self.batches.iter().filter(|batch| is_replaced(batch)).map(|(name, _)| name).cloned().collect();
+        self.batches.retain(|batch| !is_replaced(batch));
         // Its object may be gone: that is why it was replaced.
         self.broken.retain(|broken| {
-            !replaced.iter().any(|name| broken.key.strip_prefix(name.as_str()).is_some_and(|end| end.starts_with('.')))
+            !replaced.keys().any(|name| broken.key.strip_prefix(name.as_str()).is_some_and(|end| end.starts_with('.')))
         });
     }
 }

@@ -46,6 +46,8 @@ use crate::store::{Store, key};
 #[derive(Clone, Debug)]
 pub struct Archive {
     store: Store,
+    /// The database's name in the configuration.
+    database: String,
     /// `DATABASE/JOB/archive/`
     folder: String,
     /// Rows that came back, and are not archived again.
@@ -65,22 +67,24 @@ pub struct Recovered {
 
 impl Archive {
     pub fn new(store: Store, database: &str, job: &str) -> Self {
-        Self { store, folder: format!("{}archive/", key::folder(database, job)), back: Arc::default() }
+        let folder = format!("{}archive/", key::folder(database, job));
+        Self { store, database: database.to_owned(), folder, back: Arc::default() }
     }
 
     fn back(&self) -> MutexGuard<'_, Back> {
         self.back.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the object with this key is in this store, and counts: by a manifest of ours, and with as many bytes as that says.
-    pub async fn counts(&self, key: &str) -> Result<bool> {
-        let Some(manifest) = self.counting(key).await? else { return Ok(false) };
+    /// Returns whether the object with this key holds rows of that table (schema, name) of this database, and counts: its manifest is ours,
+    /// and it has as many bytes as that says. The key may come from a comment that the table's owner wrote.
+    pub async fn counts(&self, key: &str, table: (&str, &str)) -> Result<bool> {
+        let Some(manifest) = self.counting(key, table).await? else { return Ok(false) };
         Ok(self.store.stat(key).await?.is_some_and(|object| object.bytes == manifest.exported.bytes))
     }
 
-    /// The same, and every byte of it is read again: its length and its SHA-256 are those that were written.
-    pub async fn is_whole(&self, key: &str, phase: &Phase) -> Result<bool> {
-        let Some(manifest) = self.counting(key).await? else { return Ok(false) };
+    /// Does the same, and reads every byte of it again: its length and its SHA-256 must be those that were written.
+    pub async fn is_whole(&self, key: &str, table: (&str, &str), phase: &Phase) -> Result<bool> {
+        let Some(manifest) = self.counting(key, table).await? else { return Ok(false) };
         let is_whole = is_as_written(&self.store, key, &manifest.exported, phase).await?;
         if !is_whole {
             tracing::warn!("{} is not what was written; it counts for nothing", self.store.location(key));
@@ -88,11 +92,23 @@ impl Archive {
         Ok(is_whole)
     }
 
-    /// The manifest by which the object with this key counts.
-    async fn counting(&self, key: &str) -> Result<Option<Manifest>> {
-        let Some(name) = key.strip_suffix(OBJECT) else { return Ok(None) };
+    /// Returns the manifest by which the object with this key counts for that table.
+    async fn counting(&self, key: &str, (schema, table): (&str, &str)) -> Result<Option<Manifest>> {
+        // The store is not asked for what stands in the folders of other databases.
+        let Some(name) = BatchName::of_object(key).filter(|name| name.is_of_database(&self.database)) else {
+            tracing::warn!("{key} is no archive of {}: it counts for nothing", self.database);
+            return Ok(None);
+        };
         match self.store.get_json::<Manifest>(&format!("{name}{MANIFEST}")).await? {
             None => Ok(None),
+            Some(Ok((manifest, _))) if !name.is_of(&manifest) || (&*manifest.schema, &*manifest.table) != (schema, table) => {
+                let of = format!("{}.{} of {}", manifest.schema, manifest.table, manifest.database);
+                tracing::warn!(
+                    "{} holds rows of {of}, and not of {schema}.{table}: it counts for nothing",
+                    self.store.location(key)
+                );
+                Ok(None)
+            }
             Some(Ok((manifest, signature))) if signature.is_ours() => Ok(Some(manifest)),
             Some(Ok((_, signature))) => {
                 tracing::warn!("{} counts for nothing: {}", self.store.location(key), signature.in_words());

@@ -125,44 +125,46 @@ impl Record {
 }
 
 impl Archive {
-    /// The rows of the object with this key are in their table again, by the transaction that `connection` is in: `archives restore` passes by
-    /// them. `table` is quoted.
-    pub async fn is_back(&self, connection: &mut PgConnection, configured: &str, table: &str, key: &str) -> Result<()> {
-        let Some(name) = BatchName::of_object(key) else { return Ok(()) };
-        // Without a manifest of ours it counts for nothing.
-        let Some((manifest, signature)) = listing::read(&self.store, &name).await? else { return Ok(()) };
-        if !signature.is_ours() {
-            return Ok(());
-        }
-        let place = Place::of(connection, configured, table).await?.with_context(|| format!("there is no table {table}"))?;
+    /// Records that the rows of the object with this key are in their table again, by the transaction that `connection` is in: `archives restore`
+    /// skips them. Returns the number of that transaction for [`Archive::is_back_for_good`], and None where the key names no rows of this table:
+    /// it may come from a comment that the table's owner wrote.
+    pub async fn is_back(&self, connection: &mut PgConnection, table: (&str, &str), key: &str) -> Result<Option<i64>> {
+        let Some(manifest) = self.counting(key, table).await? else { return Ok(None) };
+        let Some(name) = BatchName::of_object(key) else { return Ok(None) };
+        let table = pg::qualified(table.0, table.1);
+        let place = Place::of(connection, &self.database, &table).await?.with_context(|| format!("there is no table {table}"))?;
         let (mut record, signature) = Record::read(&self.store, &name).await?;
         anyhow::ensure!(signature.is_ours(), "the record of what went back of {} is not ours", self.location(&name));
         record.resolve_pending(connection).await?;
         if record.at(&place).any(|restored| restored.filter.is_all() && restored.is_committed) {
-            return Ok(());
+            return Ok(None);
         }
+        let transaction = session::transaction(connection).await?;
         record.times.push(Restored {
             place,
             filter: Filter::default(),
             at: Utc::now(),
             rows: manifest.exported.rows,
             left_again: 0,
-            transaction: session::transaction(connection).await?,
+            transaction,
             server_started_at: session::server_started_at(connection).await?,
             is_committed: false,
         });
-        record.write(&self.store, &name).await
+        record.write(&self.store, &name).await?;
+        Ok(Some(transaction))
     }
 
-    /// After the commit of that transaction. Without this the next restore asks the server.
-    pub async fn is_back_for_good(&self, key: &str) {
+    /// Records that this transaction has committed. Without this the next restore asks the server.
+    pub async fn is_back_for_good(&self, key: &str, transaction: i64) {
         let Some(name) = BatchName::of_object(key) else { return };
         let settled = async {
             let (mut record, signature) = Record::read(&self.store, &name).await?;
             if record.times.is_empty() || !signature.is_ours() {
                 return Ok(());
             }
-            record.times.iter_mut().for_each(|restored| restored.is_committed = true);
+            for restored in record.times.iter_mut().filter(|restored| restored.transaction == transaction) {
+                restored.is_committed = true;
+            }
             record.write(&self.store, &name).await
         };
         if let Err(error) = settled.await {

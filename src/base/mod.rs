@@ -9,6 +9,7 @@ pub mod network;
 pub mod process_identity;
 pub mod progress;
 pub mod schedule;
+pub mod shell;
 pub mod telemetry;
 pub mod terminal;
 pub mod thread;

@@ -362,12 +362,12 @@ fn label(series: &str, name: &str) -> Option<String> {
 }
 
 fn write_atomically(folder: &Path, name: &str, content: &[u8]) -> Result<()> {
-    let partial = folder.join(format!(".{name}.{}", std::process::id()));
-    let mut file = std::fs::File::create(&partial)?;
-    file.write_all(content)?;
-    // Read by node_exporter's user; there are no secrets in it.
-    std::fs::set_permissions(&partial, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-    std::fs::rename(&partial, folder.join(name))?;
+    // The folder may belong to another user, who puts links there: its name is random, and it is made by O_EXCL.
+    let mut partial = tempfile::Builder::new().prefix(&format!(".{name}.")).tempfile_in(folder)?;
+    partial.write_all(content)?;
+    // node_exporter's user reads it; there are no secrets in it.
+    partial.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    partial.persist(folder.join(name))?;
     Ok(())
 }
 
@@ -381,4 +381,27 @@ fn outcome_labels(job: &str, database: &str, outcome: Outcome) -> OutcomeLabels 
 
 fn stage_labels(job: &str, database: &str, stage: &'static str) -> StageLabels {
     StageLabels { job: job.to_owned(), database: database.to_owned(), stage }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_in_a_folder_of_somebody_else_lead_nowhere() {
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let victim = elsewhere.path().join("victim");
+        std::fs::write(&victim, "a secret").unwrap();
+        let names = [format!(".pgtend_s.prom.{}", std::process::id()), "pgtend_s.prom".to_owned()];
+        for name in &names {
+            std::os::unix::fs::symlink(&victim, folder.path().join(name)).unwrap();
+        }
+        write_atomically(folder.path(), "pgtend_s.prom", b"metrics").unwrap();
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "a secret");
+        let written = folder.path().join("pgtend_s.prom");
+        assert_eq!(std::fs::read_to_string(&written).unwrap(), "metrics");
+        let about = std::fs::symlink_metadata(&written).unwrap();
+        assert!(about.is_file());
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&about.permissions()) & 0o777, 0o644);
+    }
 }

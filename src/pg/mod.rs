@@ -7,6 +7,7 @@ pub mod client_tools;
 pub mod clock;
 mod contract;
 pub mod failure;
+pub mod form;
 mod parameters;
 mod passfile;
 mod pooler;

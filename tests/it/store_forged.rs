@@ -8,10 +8,10 @@ use pgtend::archive::{Exported, Manifest, Source, head};
 use pgtend::task::backup::manifest;
 use sha2::{Digest as _, Sha256};
 
-use crate::retention;
-use crate::store_signed::with_job;
+use crate::store_signed::{KEY, set_key, with_job};
 use crate::support::Scenario;
 use crate::support::postgres::server;
+use crate::{partition, retention};
 
 fn gzip(text: &str) -> Vec<u8> {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
@@ -148,4 +148,48 @@ fn a_dump_that_was_replaced_by_one_that_decodes_to_a_thousand_times_as_much_is_n
         assert!(!verified.stderr.contains("tables: more than"), "{}", verified.stderr);
         scenario.run(&["backups", "restore", &set, "--into", &server(18).url(&server(18).new_database())]).exited(1);
     }
+}
+
+/// A partition's owner writes its comment, and with it the mark that names where its rows are archived.
+#[test]
+fn a_mark_that_names_another_databases_archive_neither_hides_its_rows_nor_stands_for_ones_own() {
+    let server = server(18);
+    let bank = retention::logs(server, 1000);
+    let mallory = partition::old_logs(server, 6);
+    let partitions = |more: &str| {
+        format!(
+            "database = 'mallory'\n[partition]\ntable = 'public.logs'\ncolumn = 'at'\nevery = 'month'\nretain = '92d'\n{more}\n"
+        )
+    };
+    let scenario = retention::scenario(server, &bank, "archive = 'local'")
+        .config(&format!("[databases.mallory]\nurl = '{}'\n", server.url(&mallory)))
+        .job("parts", &partitions(""));
+    set_key(&scenario, Some(KEY));
+    scenario.run(&["run-job", "old-logs"]).succeeded();
+    scenario.run(&["run-job", "parts"]).succeeded().prints(&["detached"]);
+    let listed = || scenario.json(&["archives", "list", "--database", "app"])["batches"].clone();
+    let key = format!("{}.sql.gz", listed()[0]["batch"].as_str().unwrap());
+    let marked = "FROM pg_description d WHERE d.description LIKE 'Retired from%'";
+    let count: usize = server.sql(&mallory, &format!("SELECT count(*) {marked}")).parse().unwrap();
+    assert!(count > 0);
+    server.sql(
+        &mallory,
+        &format!(
+            "DO $$ DECLARE r record; BEGIN FOR r IN SELECT d.objoid::regclass AS name, d.description {marked} LOOP
+               EXECUTE format('COMMENT ON TABLE %s IS %L', r.name,
+                 regexp_replace(r.description, '}}$', ',\"archive\":{{\"key\":\"{key}\",\"rows\":100,\"contents\":\"x\"}}}}'));
+             END LOOP; END $$"
+        ),
+    );
+    assert_eq!(server.sql(&mallory, &format!("SELECT count(*) {marked} AND d.description LIKE '%{key}%'")), count.to_string());
+    let scenario = scenario.job("parts", &partitions("archive = 'local'"));
+    scenario.run(&["run-job", "parts"]).succeeded().says(&["counts for nothing"]);
+    let own = scenario.json(&["archives", "list", "--database", "mallory"]);
+    assert_eq!(own["batches"].as_array().unwrap().len(), count, "each was archived: {own:#}");
+    for file in scenario.files("store").into_iter().filter(|file| file.starts_with("mallory/") && file.ends_with(".json")) {
+        let manifest = std::fs::read_to_string(scenario.path(&format!("store/{file}"))).unwrap();
+        assert!(!manifest.contains("replaces"), "{file}: {manifest}");
+    }
+    assert_eq!(listed().as_array().unwrap().len(), 1);
+    scenario.run(&["archives", "restore", "--database", "app"]).succeeded().prints(&["760 rows put back"]);
 }

@@ -102,7 +102,10 @@ fn connect_argument(database: &str) -> Result<String> {
         let message = format!("database {} has a line's end in its name: psql has no \\connect for that", identifier(database));
         return Err(Fault::new(Kind::Configuration, message).into());
     }
-    Ok(format!("'dbname=''{}'''", database.replace('\\', "\\\\").replace('\'', "\\''")))
+    // Two readers, one after the other: libpq reads the connection string, in whose quotes a backslash escapes; psql reads the argument, in
+    // whose quotes a backslash escapes as well, and a quote is doubled.
+    let connection_string = format!("dbname='{}'", database.replace('\\', r"\\").replace('\'', r"\'"));
+    Ok(format!("'{}'", connection_string.replace('\\', r"\\").replace('\'', "''")))
 }
 
 async fn needs(connection: &mut PgConnection, job: &Job, role: &str, memberships: &mut Memberships) -> Result<Vec<String>> {

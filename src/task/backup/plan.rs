@@ -20,7 +20,7 @@ use super::set_name::SetName;
 use super::sweep::{self, Leftover};
 use super::verdict::Bytes;
 use super::{facts, latest, readiness, rules, scratch, standby};
-use crate::base::units;
+use crate::base::{shell, units};
 use crate::pg::client_tools::Tools;
 use crate::pg::failure;
 use crate::store::{Store, Unfinished, key};
@@ -282,12 +282,13 @@ pub fn doubts(server: &ServerFacts, host_clock: DateTime<Utc>, series: &Series, 
         doubts.push(format!(
             "{} was taken from a later point of the same write-ahead log ({}) than the server is at now ({}): one of the two is a copy of \
              the other, or was set back in time; when this one carries on, say so: \
-             pgtend backups accept --identity '{identity}' --database '{}' --job '{}'",
+             pgtend backups accept --identity {} --database {} --job {}",
             set.name,
             position(&set.manifest.server),
             position(server),
-            set.name.database,
-            set.name.job,
+            shell::word(&identity.to_string()),
+            shell::word(&set.name.database),
+            shell::word(&set.name.job),
         ));
     }
     doubts
@@ -332,8 +333,10 @@ fn warnings(
                 warnings.push(format!(
                     "there are sets of {whose} here ({other}, and this one is {own}): they are neither counted nor deleted; \
                      when this one took that one's place, say so: \
-                     pgtend backups accept --identity '{other}' --database '{}' --job '{}'",
-                    run.database, run.job.name
+                     pgtend backups accept --identity {} --database {} --job {}",
+                    shell::word(&other.to_string()),
+                    run.database,
+                    run.job.name
                 ));
             }
         }

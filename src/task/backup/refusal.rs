@@ -6,7 +6,8 @@ use sqlx::postgres::PgDatabaseError;
 use super::choices::{Choices, OnError};
 use super::script::Entry;
 use crate::base::fault::{Fault, Kind};
-use crate::pg::failure;
+use crate::base::shell;
+use crate::pg::{failure, form};
 
 /// What helps when a set was restored for a proof alone.
 const SCRATCH_WAYS: &str =
@@ -189,10 +190,15 @@ fn advice(said: &Said, doing: Doing<'_>) -> String {
                     (false, true) => {
                         "PostgreSQL 17 and newer build indexes and refresh materialized views under a search_path of their own.".to_owned()
                     }
-                    (false, false) => format!("This set restores with --search-path '{search_path}'."),
+                    (false, false) => format!("This set restores with --search-path {}.", shell::word(search_path)),
+                };
+                // Their owners chose these names, and people run what they are told here.
+                let cure = match form::is_function(function) && form::is_identifier_list(search_path) {
+                    true => format!("ALTER FUNCTION {function} SET search_path = {search_path}"),
+                    false => "ALTER FUNCTION … SET search_path = …".to_owned(),
                 };
                 format!(
-                    "The function {function} names things without their schema, and a dump restores with an empty search_path. The cure is in the source: ALTER FUNCTION {function} SET search_path = {search_path}. {now}"
+                    "The function {function} names things without their schema, and a dump restores with an empty search_path. The cure is in the source: {cure}. {now}"
                 )
             }
             "23505" | "23514" | "23P01" | "23502" => "It is the source's rows that break this constraint, not the set.".to_owned(),
@@ -220,7 +226,7 @@ fn about_extension(code: &str, name: &str, for_scratch: bool) -> String {
     };
     match for_scratch {
         true => format!("{why} {SCRATCH_WAYS}"),
-        false => format!("{why} Or leave it out: --without EXTENSION {name}."),
+        false => format!("{why} Or leave it out: --without EXTENSION {}.", shell::word(name)),
     }
 }
 
@@ -229,16 +235,16 @@ fn leave_out(said: &Said, entry: &Entry) -> String {
     // An entry of a constraint is called by its table and its name.
     let last = entry.name.rsplit(' ').next().unwrap_or_default();
     match entry.kind.as_str() {
-        "INDEX" => format!(" Without it: --without INDEX {}.", entry.name),
+        "INDEX" => format!(" Without it: --without INDEX {}.", shell::word(&entry.name)),
         "FK CONSTRAINT" => format!(
             " --without CONSTRAINT {} makes it NOT VALID: it holds for new rows only.",
-            said.constraint.as_deref().unwrap_or(last)
+            shell::word(said.constraint.as_deref().unwrap_or(last))
         ),
         "CONSTRAINT" | "CHECK CONSTRAINT" => {
-            format!(" Without it: --without CONSTRAINT {}.", said.constraint.as_deref().unwrap_or(last))
+            format!(" Without it: --without CONSTRAINT {}.", shell::word(said.constraint.as_deref().unwrap_or(last)))
         }
         _ => match &said.constraint {
-            Some(constraint) => format!(" Without it: --without CONSTRAINT {constraint}."),
+            Some(constraint) => format!(" Without it: --without CONSTRAINT {}.", shell::word(constraint)),
             None => String::new(),
         },
     }
@@ -283,6 +289,27 @@ mod tests {
         let entry = Entry { kind: entry.0.to_owned(), name: entry.1.to_owned(), schema: Some("public".to_owned()) };
         let choices = Choices::default();
         of_said(&said, Doing { entry: &entry, statement, in_transaction: true, choices: &choices, search_path: "public" })
+    }
+
+    #[test]
+    fn names_in_what_people_are_told_to_run_are_words_for_a_shell_and_names_in_sql() {
+        let hostile = "ix'; id>/tmp/pwned; '";
+        let told = refusal("23505", None, ("INDEX", hostile), "CREATE INDEX …").message;
+        assert!(told.contains(&format!("--without INDEX {}.", shell::word(hostile))), "{told}");
+        let context = "SQL function \"x SET search_path = a; ALTER ROLE pat SUPERUSER; --\" during inlining";
+        let told = refusal("42883", Some(context), ("INDEX", "i"), "CREATE INDEX i").message;
+        assert!(!told.contains("ALTER FUNCTION x") && told.contains("ALTER FUNCTION … SET search_path"), "{told}");
+        let said = Said {
+            code: "42883".to_owned(),
+            context: Some("PL/pgSQL function public.g(integer) line 1".to_owned()),
+            ..Said::default()
+        };
+        let entry = Entry { kind: "INDEX".to_owned(), name: "i".to_owned(), schema: None };
+        let choices = Choices::default();
+        let search_path = "\"x'; id>/tmp/pwned; echo '\", public";
+        let doing = Doing { entry: &entry, statement: "CREATE INDEX i", in_transaction: true, choices: &choices, search_path };
+        let told = of_said(&said, doing).message;
+        assert!(told.contains(&format!("--search-path {}.", shell::word(search_path))), "{told}");
     }
 
     #[test]

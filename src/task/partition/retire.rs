@@ -116,7 +116,7 @@ pub async fn go_on(
     let is_over = plan.grace.is_zero() || plan.at - mark.at >= grace;
     let mut mark = mark;
     if let Some(archives) = archives
-        && !archives.holds(&mark, is_over).await?
+        && !archives.holds(&plan.table, &mark, is_over).await?
     {
         mark = match archives.put(session, plan, table, &mark).await? {
             Attempt::Done(mark) => mark,
@@ -190,20 +190,24 @@ pub async fn keep(
         for statement in statements {
             pg::execute(&mut session.connection, statement).await?;
         }
-        archives
+        let transaction = archives
             .is_back(session, plan, &archived.key)
             .await
             .with_context(|| format!("cannot say that {} is back", archived.key))?;
-        pg::execute(&mut session.connection, "COMMIT".to_owned()).await
+        pg::execute(&mut session.connection, "COMMIT".to_owned()).await?;
+        Ok(transaction)
     };
-    if let Err(error) = kept.await {
-        let _ = pg::execute(&mut session.connection, "ROLLBACK".to_owned()).await;
-        return match crate::live::governor::is_lock_trouble(&error) {
-            true => Ok(Attempt::Locked(session.holders(&[partition.oid]).await?)),
-            false => Err(error),
-        };
+    match kept.await {
+        Ok(Some(transaction)) => archives.is_back_for_good(&archived.key, transaction).await,
+        Ok(None) => {}
+        Err(error) => {
+            let _ = pg::execute(&mut session.connection, "ROLLBACK".to_owned()).await;
+            return match crate::live::governor::is_lock_trouble(&error) {
+                true => Ok(Attempt::Locked(session.holders(&[partition.oid]).await?)),
+                false => Err(error),
+            };
+        }
     }
-    archives.is_back_for_good(&archived.key).await;
     Ok(Attempt::Done(()))
 }
 

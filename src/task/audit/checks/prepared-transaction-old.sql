@@ -5,7 +5,7 @@ SELECT format('prepared transaction %L', gid) AS object, gid AS identity,
                    ELSE round(extract(epoch FROM age) / 60) || ' minutes' END,
               CASE WHEN cardinality(tables) > 0 THEN format('; it holds locks on %s', array_to_string(tables[1:5], ', ') || CASE WHEN cardinality(tables) > 5 THEN format(' and %s more', cardinality(tables) - 5) ELSE '' END) ELSE '' END) AS issue,
        jsonb_build_object('prepared', prepared, 'owner', owner, 'tables', tables[1:20], 'transactions_since', age(transaction)) AS evidence,
-       format(E'-- first ask its transaction manager how it was decided: this throws away what it did, and cannot be taken back. As %I or a superuser; where it was decided that it happens:\n-- COMMIT PREPARED %L;\nROLLBACK PREPARED %2$L;', owner, gid) AS fix,
+       format(E'-- Ask its transaction manager first how it was decided: ROLLBACK PREPARED throws away what it did, and cannot be undone.\n-- If it was decided that it happens, write COMMIT PREPARED in its place. Only its owner or a superuser may do either.\nROLLBACK PREPARED %L;', gid) AS fix,
        CASE WHEN age >= interval '1 day' THEN 'critical' END AS level
 FROM (
     SELECT p.*, now() - p.prepared AS age,
