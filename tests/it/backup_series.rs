@@ -164,14 +164,14 @@ fn staging_with_productions_configuration_takes_nothing_of_productions() {
     production
         .run(&["backups", "accept", "--identity", &identity])
         .succeeded()
-        .prints(&["1 set of", "may be ahead on its log: accepted"]);
+        .prints(&["accepted 1 set of", "may be ahead of its present WAL position"]);
     staging.run(&["run-job", "nightly"]).succeeded();
     staging.run(&["backups", "prune"]).succeeded();
     assert!(production.sets().contains(&of_production));
     production.run(&["backups", "restore", "latest", "--into", &first.url("nowhere"), "--create"]).exited(78).says(&["--from"]);
 
     // Accepted by another server, they are one series.
-    staging.run(&["backups", "accept", "--identity", &identity]).succeeded().prints(&["1 set of", "now in the series of"]);
+    staging.run(&["backups", "accept", "--identity", &identity]).succeeded().prints(&["1 set of", "now belong to the series of"]);
     staging.run(&["run-job", "nightly"]).succeeded();
     assert_eq!(production.sets().len(), 1, "one is kept of all");
 }

@@ -238,7 +238,7 @@ fn no_job_of_a_superusers_tables_makes_the_role_a_member_of_a_superuser() {
                 format!("SELECT string_agg(rolname, ',') FROM pg_roles WHERE rolsuper AND pg_has_role('{role}', oid, 'MEMBER')");
             assert_eq!(server.sql("postgres", &superusers), "", "on {major}: {sql}");
             let why = if number == 0 {
-                "and is a superuser: give that to another role first"
+                "and is a superuser: give it to another owner first"
             } else {
                 "and is a member of \"postgres\", which is a superuser"
             };

@@ -77,7 +77,9 @@ fn what_is_not_there_is_not_found_and_a_bad_question_is_refused() {
     for path in ["/api/runs?outcome=lost", "/api/runs?what=1", "/api/runs?limit=-1", "/api/runs?limit=x", "/api/runs/x"] {
         assert_eq!(serving.get(path).status, 400, "{path}");
     }
-    assert!(serving.get("/api/runs?outcome=lost").body.contains("`lost` is not an outcome; there are: succeeded, skipped"));
+    assert!(
+        serving.get("/api/runs?outcome=lost").body.contains("`lost` is not an outcome; the outcomes are: succeeded, skipped")
+    );
     for path in ["/", "/metrics", "/healthz", "/readyz", "/api/jobs", "/api/runs", "/nothing", "/api/runs?limit=x"] {
         let headers = serving.get(path).headers;
         for header in [

@@ -619,7 +619,7 @@ fn a_locale_that_the_target_lacks_is_named_with_the_option_for_another() {
     refused.exited(1).says(&["locale xx_XX.UTF-8", "--locale"]);
     // Nobody is told to give what he gave.
     let refused =
-        scenario.run(&[&arguments[..], &["--encoding", "SQL_ASCII"]].concat()).exited(1).says(&["does not go with --encoding"]);
+        scenario.run(&[&arguments[..], &["--encoding", "SQL_ASCII"]].concat()).exited(1).says(&["does not fit --encoding"]);
     assert!(!refused.stderr.contains("or --encoding"), "{}", refused.stderr);
     let both = scenario.run(&[&arguments[..], &["--encoding", "LATIN1", "--locale", "C.UTF-8"]].concat()).exited(1);
     assert!(both.stderr.contains("or not together") && !both.stderr.contains("--"), "{}", both.stderr);

@@ -83,7 +83,7 @@ fn the_longest_plain_name() {
 #[test]
 fn one_job_twice_is_refused() {
     let error = kubernetes(&[cron_job("j", "d", true), cron_job("j", "d", true)], &OPTIONS).unwrap_err();
-    assert_eq!(error, "jobs j and j would both be CronJob pgtend-j: rename one");
+    assert_eq!(error, "jobs j and j would both become CronJob pgtend-j: rename one of them");
 }
 
 #[test]
