@@ -20,7 +20,7 @@ use crate::members::decode::decode_object;
 use crate::pg;
 
 /// The most rows in memory, 40 bytes each. Further rows that came back are archived again.
-const ROWS_MOST: usize = 2_000_000;
+const MAX_ROWS: usize = 2_000_000;
 
 /// Half of a SHA-256.
 type Hash = [u8; 16];
@@ -151,7 +151,7 @@ impl Archive {
             return Ok(());
         }
         let rows = usize::try_from(manifest.exported.rows)?;
-        anyhow::ensure!(back.rows.len() + rows <= ROWS_MOST, "more than {ROWS_MOST} rows came back");
+        anyhow::ensure!(back.rows.len() + rows <= MAX_ROWS, "more than {MAX_ROWS} rows came back");
         let phase = progress.phase("read", Some(manifest.exported.bytes));
         let hashes = self.hashes(name, &manifest, &phase).await?;
         phase.done(&format!("{} that came back", units::plural(hashes.len(), "row")));
@@ -177,7 +177,7 @@ impl Archive {
             for piece in reading.rows_only.feed(bytes)?.split_inclusive(|byte| *byte == b'\n') {
                 reading.line.extend_from_slice(piece);
                 if reading.line.ends_with(b"\n") {
-                    if reading.hashes.len() >= ROWS_MOST {
+                    if reading.hashes.len() >= MAX_ROWS {
                         return Err(std::io::Error::other("it has more rows than its manifest says"));
                     }
                     reading.hashes.push(hash(&reading.start, &reading.line));

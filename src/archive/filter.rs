@@ -6,7 +6,7 @@ use crate::base::bounds;
 use crate::pg::{identifier, literal};
 
 /// The most values in one filter: for more, use a table.
-const VALUES_MOST: usize = 10_000;
+const MAX_VALUES: usize = 10_000;
 
 /// A filter whose conditions must all hold. An empty one selects all rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,7 +61,7 @@ impl Filter {
             bounds::catalog_name("a column", column)?;
         }
         let values = self.keys.iter().map(|key| key.values.len()).sum::<usize>();
-        anyhow::ensure!(values <= VALUES_MOST, "{values} values in one filter are more than {VALUES_MOST}");
+        anyhow::ensure!(values <= MAX_VALUES, "{values} values in one filter are more than {MAX_VALUES}");
         Ok(())
     }
 }

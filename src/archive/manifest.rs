@@ -13,10 +13,10 @@ use crate::base::bounds::{self, Bounded};
 pub const FORMAT: u32 = 2;
 
 /// The preamble has statements before the rows: four settings and a search_path.
-const PREAMBLE_BYTES_MOST: usize = 64 << 10;
+const MAX_PREAMBLE_BYTES: usize = 64 << 10;
 
 /// PostgreSQL allows no more (MaxHeapAttributeNumber).
-const COLUMNS_MOST: usize = 1600;
+const MAX_COLUMNS: usize = 1600;
 
 /// The manifest of a batch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -108,17 +108,13 @@ impl Bounded for Manifest {
         bounds::time("archived_at", self.archived_at)?;
         bounds::catalog_name("schema", &self.schema)?;
         bounds::catalog_name("table", &self.table)?;
-        anyhow::ensure!(
-            self.columns.len() <= COLUMNS_MOST,
-            "it has {} columns, more than any table can have",
-            self.columns.len()
-        );
+        anyhow::ensure!(self.columns.len() <= MAX_COLUMNS, "it has {} columns, more than any table can have", self.columns.len());
         self.columns.iter().try_for_each(|column| bounds::catalog_name("a column", column))?;
         if let Some(column) = &self.time_column {
             bounds::catalog_name("time_column", column)?;
         }
         let preamble = self.preamble.as_ref().map_or(0, String::len);
-        anyhow::ensure!(preamble <= PREAMBLE_BYTES_MOST, "its preamble has {preamble} bytes");
+        anyhow::ensure!(preamble <= MAX_PREAMBLE_BYTES, "its preamble has {preamble} bytes");
         bounds::count("came_back", self.came_back)?;
         let transaction = self.transaction.unwrap_or_default();
         anyhow::ensure!(transaction >= 0, "transaction is {transaction}");

@@ -17,7 +17,7 @@ use crate::store::Store;
 use crate::store::sign::Signature;
 
 /// A record with more restores of one batch is invalid.
-const TIMES_MOST: usize = 10_000;
+const MAX_RESTORES: usize = 10_000;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Record {
@@ -177,7 +177,7 @@ impl Archive {
 
 impl Bounded for Record {
     fn check(&self) -> Result<()> {
-        anyhow::ensure!(self.times.len() <= TIMES_MOST, "it names {} restores", self.times.len());
+        anyhow::ensure!(self.times.len() <= MAX_RESTORES, "it names {} restores", self.times.len());
         for restored in &self.times {
             bounds::time("at", restored.at)?;
             bounds::count("rows", restored.rows)?;

@@ -108,7 +108,7 @@ pub(super) async fn fate(connection: &mut PgConnection, transaction: i64, server
 }
 
 /// Advice for a person when a batch is in doubt.
-const BY_HAND: &str = "check whether the rows are in the table; if not, rename its .pending.json to .json, else delete it";
+const ADVICE: &str = "check whether the rows are in the table; if not, rename its .pending.json to .json, else delete it";
 
 /// Returns whether the rows of a pending batch have left their table, or may have while nothing was written. It refuses on doubt.
 pub(super) async fn committed(connection: &mut PgConnection, manifest: &Manifest) -> Result<bool> {
@@ -116,7 +116,7 @@ pub(super) async fn committed(connection: &mut PgConnection, manifest: &Manifest
     let here = system_identifier(connection).await?;
     anyhow::ensure!(
         manifest.system_identifier.as_ref() == Some(&here),
-        "left by a run on another server ({:?}, this is {here}): {BY_HAND}",
+        "left by a run on another server ({:?}, this is {here}): {ADVICE}",
         manifest.system_identifier
     );
     let fate = fate(connection, transaction, manifest.server_started_at.as_deref()).await?;
@@ -131,10 +131,10 @@ pub(super) async fn committed(connection: &mut PgConnection, manifest: &Manifest
         Fate::MaybeCommitted | Fate::Forgotten if manifest.exported.bytes == 0 => Ok(true),
         Fate::MaybeCommitted => anyhow::bail!(
             "transaction {transaction} of a killed run committed, but the server was restarted since, and may have given \
-             the number to another after a crash: {BY_HAND}"
+             the number to another after a crash: {ADVICE}"
         ),
         Fate::Forgotten => {
-            anyhow::bail!("the server no longer knows whether transaction {transaction} of a killed run committed: {BY_HAND}")
+            anyhow::bail!("the server no longer knows whether transaction {transaction} of a killed run committed: {ADVICE}")
         }
     }
 }

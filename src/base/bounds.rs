@@ -14,7 +14,7 @@ pub trait Bounded {
 const TIMES: std::ops::RangeInclusive<i64> = 0..=253_402_300_800;
 
 /// This is longer than any run: 30 years.
-const SECONDS_MOST: f64 = 1e9;
+const MAX_SECONDS: f64 = 1e9;
 
 /// PostgreSQL's names have up to 63 bytes, unless a server was built with another NAMEDATALEN.
 const NAME_BYTES: usize = 1024;
@@ -25,7 +25,7 @@ pub fn time(what: &str, at: DateTime<Utc>) -> Result<()> {
 }
 
 pub fn seconds(what: &str, seconds: f64) -> Result<()> {
-    anyhow::ensure!((0.0..=SECONDS_MOST).contains(&seconds), "{what} is {seconds} seconds");
+    anyhow::ensure!((0.0..=MAX_SECONDS).contains(&seconds), "{what} is {seconds} seconds");
     Ok(())
 }
 

@@ -309,13 +309,13 @@ mod tests {
     #[test]
     fn a_value_of_the_wrong_form_is_told_without_the_programs_own_names() {
         for (text, expected) in [
-            ("inner = \"x\"", "the text \"x\" stands where a table of keys, as in { key = value } is expected"),
-            ("schedule = 3", "3 stands where a text in quotation marks is expected"),
-            ("schedule = true", "true stands where a text"),
-            ("schedule = 1.5", "1.5 stands where a text"),
-            ("schedule = {}", "a table stands where a text"),
-            ("[inner]\nlast = -1", "-1 stands where a whole number that is not negative is expected"),
-            ("[inner]\nlast = \"many\"", "the text \"many\" stands where a whole number"),
+            ("inner = \"x\"", "found the text \"x\", expected a table of keys, as in { key = value }"),
+            ("schedule = 3", "found 3, expected a text in quotation marks"),
+            ("schedule = true", "found true, expected a text"),
+            ("schedule = 1.5", "found 1.5, expected a text"),
+            ("schedule = {}", "found a table, expected a text"),
+            ("[inner]\nlast = -1", "found -1, expected a whole number that is not negative"),
+            ("[inner]\nlast = \"many\"", "found the text \"many\", expected a whole number"),
         ] {
             let (_, said) = problems_of(text);
             assert!(said[0].1.contains(expected), "{text}: {said:?}");

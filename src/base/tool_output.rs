@@ -119,6 +119,6 @@ mod tests {
         })
         .await;
         assert!(captured.stderr.len() <= STDERR_KEPT_BYTES && captured.stderr.chars().all(|c| c == 'ü'));
-        stderr("of no run: nobody keeps it");
+        stderr("of no run: it is not kept");
     }
 }

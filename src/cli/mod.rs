@@ -118,7 +118,7 @@ pub enum Command {
     Grants(grants::Arguments),
     /// Print the JSON Schema of the configuration and of jobs, for editors
     Schema {
-        /// Only this one
+        /// Print only this schema
         which: Option<documents::Which>,
     },
     /// Print completions for a shell

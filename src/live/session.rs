@@ -18,7 +18,7 @@ use crate::pg::table::TableName;
 const HOLD: Duration = Duration::from_secs(1);
 /// The pause between two attempts; clients that queued behind us proceed meanwhile.
 const PAUSE: Duration = Duration::from_millis(200);
-const PAUSE_AT_MOST: Duration = Duration::from_secs(5);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// A server may take this long to notice that a connection was closed.
 const ENDING: Duration = Duration::from_secs(3);
 /// The interval at which the server is asked whether a detach has reached its second phase.
@@ -114,7 +114,7 @@ impl Session {
                 return Ok(Attempt::Locked(if holders.is_empty() { pg::in_its_own_words(failure).to_string() } else { holders }));
             }
             tokio::time::sleep(jittered(pause)).await;
-            pause = (pause * 2).min(PAUSE_AT_MOST);
+            pause = (pause * 2).min(MAX_PAUSE);
         }
     }
 
@@ -182,7 +182,7 @@ impl Session {
                 return Ok(Attempt::Locked(self.holders(tables).await?));
             }
             tokio::time::sleep(jittered(pause)).await;
-            pause = (pause * 2).min(PAUSE_AT_MOST);
+            pause = (pause * 2).min(MAX_PAUSE);
         }
     }
 

@@ -13,7 +13,7 @@ const LEAF_BYTES: u64 = 1 << 20;
 
 /// With more blocks, the manifest would grow with the database, so each block becomes twice as long. A reader must hold one
 /// block: 64 MiB of a dump of 1 TiB.
-const BLOCKS_MOST: usize = 16_384;
+const MAX_BLOCKS: usize = 16_384;
 
 type Hash = [u8; 32];
 
@@ -37,7 +37,7 @@ impl Hasher {
     }
 
     pub fn finish(self) -> Blocks {
-        self.blocks_of_at_most(BLOCKS_MOST)
+        self.blocks_of_at_most(MAX_BLOCKS)
     }
 
     fn blocks_of_at_most(self, most: usize) -> Blocks {
@@ -118,7 +118,7 @@ pub struct Proof {
 impl Proof {
     /// `differs` is set before any differing byte is let through.
     pub fn new(blocks: Blocks, total_bytes: u64, differs: Arc<AtomicBool>) -> Self {
-        Self::of_at_most(BLOCKS_MOST, blocks, total_bytes, differs)
+        Self::of_at_most(MAX_BLOCKS, blocks, total_bytes, differs)
     }
 
     /// A block is held in memory: one longer than its writer would make it is not one of ours.

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 /// With more points than this, the manifest would grow with the database, so every second one is removed.
-const POINTS_MOST: usize = 16_384;
+const MAX_POINTS: usize = 16_384;
 
 /// The number of members, and where every `every`-th one starts. Two neighbours give a member's length; its contents follow from
 /// the tables' offsets in the uncompressed dump.
@@ -53,7 +53,7 @@ impl MemberIndex {
         self.count += 1;
         self.end[0] += compressed.len() as u64;
         self.end[1] += uncompressed_bytes;
-        if self.points.len() > POINTS_MOST {
+        if self.points.len() > MAX_POINTS {
             self.halve();
         }
     }
@@ -186,7 +186,7 @@ mod tests {
             }
             index.finish();
             assert_eq!(index.count, members);
-            assert!(index.points.len() <= POINTS_MOST);
+            assert!(index.points.len() <= MAX_POINTS);
             for (number, point) in index.points.iter().enumerate() {
                 let member = number as u64 * index.every;
                 assert_eq!(*point, [member * 3, member * 7]);

@@ -63,7 +63,7 @@ const PINNED: &[(&str, &str, Reach, &str)] = &[
     ("check_function_bodies", "on", All, "a function of ours must be checked when it is made"),
     ("client_min_messages", "notice", All, "warnings must reach the report"),
     ("default_tablespace", "", Own, "what we build goes where its table is"),
-    ("temp_tablespaces", "", Own, "sorts would go to a disk of somebody else's choice"),
+    ("temp_tablespaces", "", Own, "sorts would go to a disk that someone else chose"),
     ("default_table_access_method", "heap", Own, "a partition is made as PostgreSQL makes it"),
     ("default_toast_compression", "pglz", Own, "how large text is stored; a task that changes it says so"),
     (

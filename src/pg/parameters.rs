@@ -104,7 +104,7 @@ const ALIASES: &[(&str, &str)] = &[
 ];
 
 /// A server refuses a startup packet above MAX_STARTUP_PACKET_LENGTH, 10,000 bytes; our contract takes 2 kB of it.
-const OPTIONS_BYTES_AT_MOST: usize = 4096;
+const MAX_OPTIONS_BYTES: usize = 4096;
 
 const TARGETS: &[&str] = &["any", "read-write", "read-only", "primary", "standby", "prefer-standby"];
 const SSL_MODES: &[&str] = &["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
@@ -224,10 +224,8 @@ fn check(key: &str, value: &str) -> Result<(), String> {
     if key == "connect_timeout" && value.parse::<i32>().is_err() {
         return Err("`connect_timeout` is not a number of seconds".to_owned());
     }
-    if key == "options" && value.len() > OPTIONS_BYTES_AT_MOST {
-        return Err(format!(
-            "`options` has more than {OPTIONS_BYTES_AT_MOST} bytes: a server takes 10,000 with what pgtend adds"
-        ));
+    if key == "options" && value.len() > MAX_OPTIONS_BYTES {
+        return Err(format!("`options` has more than {MAX_OPTIONS_BYTES} bytes: a server takes 10,000 with what pgtend adds"));
     }
     if key == "host" && value.split(',').any(|host| host.starts_with('@')) {
         return Err("sockets in the abstract namespace (a host with `@`) are not supported".to_owned());

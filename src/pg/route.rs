@@ -11,7 +11,7 @@ pub struct Way {
 
 /// The facts that connections found. A run stays with the host that it began on: its locks are there.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct Observed {
     pub way: Option<Way>,
     /// Databases behind a pooler that gives each connection one session.
     pub pooled: Vec<String>,

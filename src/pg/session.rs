@@ -9,7 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use super::contract::{self, Purpose};
 use super::failure::{in_its_own_words, kind_of, sql_state};
 use super::pooler::Answer;
-use super::route::{Seen, Way};
+use super::route::{Observed, Way};
 use super::settings::{Host, Settings};
 use super::{identifier, pooler, tls};
 use crate::base::fault::{Fault, Kind};
@@ -44,7 +44,7 @@ impl Settings {
         let opened = self.open(purpose).await;
         if opened.as_ref().is_err_and(|error| kind_of(error) == Some(Kind::Unreachable)) {
             // The next attempt chooses a host again.
-            *self.seen() = Seen::default();
+            *self.seen() = Observed::default();
         }
         let (mut connection, answer) = opened.with_context(|| format!("cannot connect to {}", self.display()))?;
         self.keep_contract(&mut connection, purpose, &answer).await.map_err(in_its_own_words)?;

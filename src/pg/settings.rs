@@ -14,7 +14,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use super::contract::{self, Purpose};
 use super::parameters::{self, OWN_OPTIONS, Parameters};
 use super::passfile;
-use super::route::{Seen, Way};
+use super::route::{Observed, Way};
 use super::tls::{self, Root, Tls};
 use crate::base::fault::{Fault, Kind};
 use crate::base::network::is_this_machine;
@@ -31,7 +31,7 @@ pub struct Settings {
     way_in: Arc<WayIn>,
     database: String,
     /// The facts that the last connection found.
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<Observed>>,
 }
 
 /// Everything but the database's name.
@@ -184,7 +184,7 @@ impl Settings {
         self.way_in.connect_timeout
     }
 
-    pub(super) fn seen(&self) -> MutexGuard<'_, Seen> {
+    pub(super) fn seen(&self) -> MutexGuard<'_, Observed> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

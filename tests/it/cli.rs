@@ -109,10 +109,10 @@ fn a_target_without_a_database_is_refused() {
 fn mistakes_are_told_without_the_programs_own_names() {
     let scenario = scenario().backup_job("local", "keep = \"7 days\"\nthreads = \"many\"\nschemas = \"app\"\nlevel = true");
     let output = scenario.run(&["check"]).exited(78).says(&[
-        "the text \"7 days\" stands where a table of keys",
-        "the text \"many\" stands where a whole number",
-        "the text \"app\" stands where a list",
-        "true stands where a whole number",
+        "found the text \"7 days\", expected a table of keys",
+        "found the text \"many\", expected a whole number",
+        "found the text \"app\", expected a list",
+        "found true, expected a whole number",
     ]);
     for word in ["struct", "Keep", "usize", "i32", "sequence"] {
         assert!(!output.stderr.contains(word), "{word}: {}", output.stderr);

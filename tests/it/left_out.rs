@@ -33,12 +33,12 @@ fn a_bad_job_file_stops_neither_serve_nor_other_runs_and_everybody_is_told() {
     assert_eq!(asked(server, &database, "SELECT count(*) FROM pgtend.runs WHERE job <> 'good'"), "0");
 
     let by_hand = scenario.job("by-hand", &sql_job("", &["SELECT 1"]));
-    by_hand.run(&["run-job", "by-hand"]).succeeded().says(&["job `bad` is left out", "unknown key `schedul`"]);
+    by_hand.run(&["run-job", "by-hand"]).succeeded().says(&["job `bad` is skipped", "unknown key `schedul`"]);
     by_hand.run(&["run-job", "bad"]).exited(78).says(&["unknown key `schedul`", "did you mean `schedule`?"]);
     by_hand.run(&["run-job", "next"]).exited(78).says(&["it runs after job `bad`, which is skipped"]);
     by_hand.run(&["check"]).exited(78).says(&["unknown key `schedul`", "1 mistake"]);
     by_hand.run(&["render", "systemd"]).exited(78).says(&["unknown key `schedul`"]);
-    by_hand.run(&["jobs"]).succeeded().prints(&["good", "by-hand"]).says(&["job `bad` is left out"]);
+    by_hand.run(&["jobs"]).succeeded().prints(&["good", "by-hand"]).says(&["job `bad` is skipped"]);
     assert_eq!(by_hand.json(&["jobs"])["broken"][0]["file"], "jobs/bad.toml");
 }
 

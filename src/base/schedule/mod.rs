@@ -236,7 +236,7 @@ mod tests {
         for text in ["", "0 25 * * *", "daily", "@fortnightly", "* * * *", "0 0 2 * * * 2030", "0 0 9 2 +", "0 0 9 2 + "] {
             assert!(schedule(text).is_err(), "{text}");
         }
-        assert!(schedule("0 0 31 2 *").unwrap_err().contains("never comes"));
+        assert!(schedule("0 0 31 2 *").unwrap_err().contains("never runs"));
         assert!(schedule("0 0 29 2 *").is_ok(), "leap days come");
     }
 

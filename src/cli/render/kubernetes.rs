@@ -30,7 +30,7 @@ pub struct Options<'a> {
 const CLEAN_UP_SECONDS: u64 = 90;
 
 /// Kubernetes looks for due CronJobs every 10 s, and forgets one whose deadline is shorter than that.
-const LEAST_STARTING_DEADLINE_SECONDS: u64 = 60;
+const MIN_STARTING_DEADLINE_SECONDS: u64 = 60;
 
 /// A CronJob's name may have 52 characters: its Jobs get 11 more.
 const LONGEST_NAME: usize = 52;
@@ -140,7 +140,7 @@ metadata:
         timezone = quote(job.timezone),
         suspend = !job.enabled,
         retries = u8::from(job.may_run_again),
-        starting_deadline = job.catch_up_within_seconds.max(LEAST_STARTING_DEADLINE_SECONDS),
+        starting_deadline = job.catch_up_within_seconds.max(MIN_STARTING_DEADLINE_SECONDS),
         image = quote(options.image),
         job_argument = argument(job.job),
         // This is one argument, since a database's name may begin with a dash.

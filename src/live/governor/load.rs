@@ -9,7 +9,7 @@ use serde::Serialize;
 /// Where a commit takes a millisecond, twice that goes unnoticed.
 const SLACK_MS: f64 = 5.0;
 /// Fewer probes than these prove nothing.
-const LEAST_PROBES: usize = 5;
+const MIN_PROBES: usize = 5;
 /// The share of other sessions that may wait for WAL or a lock, beyond the share that waits without the run.
 const MORE_WAITING: f64 = 0.25;
 /// Below this part of what is allowed, the run may go faster again.
@@ -29,7 +29,7 @@ pub struct Spread {
 
 impl Spread {
     pub fn of(milliseconds: &[f64]) -> Option<Self> {
-        if milliseconds.len() < LEAST_PROBES {
+        if milliseconds.len() < MIN_PROBES {
             return None;
         }
         let mut sorted = milliseconds.to_vec();
@@ -65,15 +65,15 @@ impl Throttle {
     /// longer for it than that: of the consequences of a wrong guess, a slow start is the lesser harm.
     pub const START: Self = Self { batch: 1.0 / 8.0, rest: 1.0 };
     /// Batches of a millisecond and less are mostly round trips; with this rest, a run works 3 % of the time.
-    const LEAST: Self = Self { batch: 1.0 / 16.0, rest: 32.0 };
+    const SLOWEST: Self = Self { batch: 1.0 / 16.0, rest: 32.0 };
 
     /// Makes batches smaller first, so that a single commit of others waits less; then rests longer, so that fewer of them wait.
     fn slower(self, over: f64) -> Self {
         let by = if over > 4.0 { 4.0 } else { 2.0 };
-        if self.batch > Self::LEAST.batch {
-            return Self { batch: (self.batch / by).max(Self::LEAST.batch), ..self };
+        if self.batch > Self::SLOWEST.batch {
+            return Self { batch: (self.batch / by).max(Self::SLOWEST.batch), ..self };
         }
-        Self { rest: (self.rest.max(0.5) * by).min(Self::LEAST.rest), ..self }
+        Self { rest: (self.rest.max(0.5) * by).min(Self::SLOWEST.rest), ..self }
     }
 
     /// Speeds up in smaller steps than it slowed down, unless others hardly notice the run.
@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn however_it_starts_it_comes_back_to_full_speed_when_others_are_well() {
         let idle = window(5.0, 9.0, 0.0);
-        let mut now = Throttle::LEAST;
+        let mut now = Throttle::SLOWEST;
         for _ in 0..40 {
             now = decide(now, &idle, Some(&idle), 2.0).0;
         }
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn at_its_slowest_a_run_goes_on_by_some_batches_a_second() {
         let ms = Duration::from_millis;
-        let least = Throttle::LEAST;
+        let least = Throttle::SLOWEST;
         for (what, took, target, expected) in [
             ("as meant", Duration::from_micros(1250), Duration::from_micros(1250), ms(40)),
             ("it waited for a processor", ms(20), Duration::from_micros(1250), ms(250)),

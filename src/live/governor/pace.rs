@@ -103,7 +103,7 @@ mod tests {
         }
         assert_eq!(pace.size(), 8, "no longer");
         pace.took_beside_others(ms(1), target, whole, 2);
-        assert_eq!(pace.size(), 4, "somebody waited for its locks");
+        assert_eq!(pace.size(), 4, "another session waited for its locks");
     }
 
     #[test]
@@ -117,7 +117,7 @@ mod tests {
         pace.took(Duration::from_millis(400), target, 0);
         assert_eq!(pace.size(), 1000);
         pace.took(Duration::from_millis(200), target, 3);
-        assert_eq!(pace.size(), 500, "somebody waited");
+        assert_eq!(pace.size(), 500, "another session waited");
         for _ in 0..20 {
             pace.took(Duration::from_secs(10), target, 0);
         }

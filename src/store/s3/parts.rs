@@ -6,8 +6,8 @@ use crate::base::fault::{Fault, Kind};
 use crate::config;
 
 /// S3's limits (Amazon S3 User Guide, "Multipart upload limits").
-const PART_BYTES_LEAST: u64 = 5 << 20;
-const PART_BYTES_MOST: u64 = 5 << 30;
+const MIN_PART_BYTES: u64 = 5 << 20;
+const MAX_PART_BYTES: u64 = 5 << 30;
 /// A few parts of this size keep a fast line busy; smaller ones cost requests.
 const PART_BYTES_USUAL: u64 = 8 << 20;
 
@@ -17,12 +17,12 @@ pub fn part_bytes(expected_bytes: u64, configured: &config::S3) -> Result<u64> {
     // The expectation is a guess from the database's size, so this leaves room for half as much again.
     let needed = (expected_bytes + expected_bytes / 2).div_ceil(u64::from(configured.max_parts));
     // The size is in whole MiB: some clones want part sizes that divide evenly.
-    let part = needed.clamp(PART_BYTES_USUAL, PART_BYTES_MOST).next_multiple_of(1 << 20);
+    let part = needed.clamp(PART_BYTES_USUAL, MAX_PART_BYTES).next_multiple_of(1 << 20);
     let affordable = configured.upload_memory_bytes / (configured.parts_in_flight as u64 + 1);
     if part <= affordable {
         return Ok(part);
     }
-    let least = needed.max(PART_BYTES_LEAST).next_multiple_of(1 << 20);
+    let least = needed.max(MIN_PART_BYTES).next_multiple_of(1 << 20);
     anyhow::ensure!(
         least <= affordable,
         Fault::new(

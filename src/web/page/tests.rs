@@ -56,7 +56,7 @@ fn a_hostile_job_name_is_text() {
     };
     let page = render(&status);
     assert!(!page.contains("<script"), "{page}");
-    // In an attribute a quote would be enough.
+    // In an attribute a quote would suffice.
     assert!(!page.contains("\"zz\""), "{page}");
 }
 
