@@ -165,7 +165,7 @@ impl Ledger {
             "look for crashed runs",
             sqlx::query_as(
                 "UPDATE pgtend.runs r SET outcome = 'crashed', finished_at = heartbeat_at,
-                        error = format('the process ended without a word: pid %s on %s, last seen at %s', pid, host,
+                        error = format('the process died without reporting a result: pid %s on %s, last seen at %s', pid, host,
                                        to_char(heartbeat_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC')),
                         retry_at = CASE WHEN attempt <= retries THEN clock_timestamp() END
                  WHERE outcome IS NULL
@@ -332,7 +332,7 @@ pub async fn mark_locked(connection: &mut PgConnection, id: i64) -> Result<Vec<R
         "WITH me AS (UPDATE pgtend.runs SET locked_at = clock_timestamp(), heartbeat_at = clock_timestamp()
                      WHERE id = $1 RETURNING job, database)
          UPDATE pgtend.runs r SET outcome = 'crashed', finished_at = heartbeat_at,
-                error = format('the process ended without a word: pid %s on %s, last seen at %s', pid, host,
+                error = format('the process died without reporting a result: pid %s on %s, last seen at %s', pid, host,
                                to_char(heartbeat_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC'))
          FROM me WHERE r.job = me.job AND r.database = me.database AND r.id <> $1 AND r.outcome IS NULL
                    AND r.locked_at IS NOT NULL

@@ -247,7 +247,7 @@ fn a_killed_run_is_called_crashed_by_the_next_run_of_its_job() {
         "SELECT outcome, error, finished_at = heartbeat_at FROM pgtend.runs WHERE outcome <> 'skipped' ORDER BY id",
     );
     let (crashed, next) = outcomes.split_once('\n').unwrap();
-    assert!(crashed.starts_with(&format!("crashed|the process ended without a word: pid {pid} on ")), "{crashed}");
+    assert!(crashed.starts_with(&format!("crashed|the process died without reporting a result: pid {pid} on ")), "{crashed}");
     assert!(crashed.ends_with("|t") && next.starts_with("succeeded"), "{outcomes}");
     eventually("nobody works for the dead", || !server.sleeps(&database));
 }

@@ -52,9 +52,9 @@ fn a_run_whose_scheduler_was_killed_is_marked_and_the_next_tick_runs() {
 
     reaches(server, &database, "SELECT count(*) FROM pgtend.runs WHERE outcome = 'succeeded'", 2);
     let first = asked(server, &database, "SELECT outcome, error, finished_at IS NOT NULL FROM pgtend.runs ORDER BY id LIMIT 1");
-    assert!(first.starts_with("crashed|the process ended without a word: pid "), "{first}");
+    assert!(first.starts_with("crashed|the process died without reporting a result: pid "), "{first}");
     assert!(first.contains(&format!("pid {pid} on ")) && first.ends_with("|t"), "{first}");
-    serving.logs("crashed: the process ended without a word");
+    serving.logs("crashed: the process died without reporting a result");
     let crashed = "pgtend_job_runs_total{job=\"work\",database=\"app\",outcome=\"crashed\"}";
     assert_eq!(serving.metric(crashed), Some(1.0));
     let told = told.join().unwrap();
@@ -133,7 +133,7 @@ fn a_killed_run_that_has_retries_is_tried_again_without_a_tick() {
     server.sql(&database, "UPDATE pgtend.runs SET heartbeat_at = heartbeat_at - interval '1 min' WHERE outcome IS NULL");
     let serving = serving.again(&scenario);
 
-    serving.logs("crashed: the process ended without a word");
+    serving.logs("crashed: the process died without reporting a result");
     let runs = "SELECT string_agg(concat_ws(' ', trigger, attempt, outcome), ', ' ORDER BY id) FROM pgtend.runs";
     becomes(server, &database, runs, "catch-up 1 crashed, retry 2 succeeded");
     assert_eq!(asked(server, &database, "SELECT count(*) FROM pgtend.runs WHERE retry_at IS NOT NULL"), "0");
