@@ -447,7 +447,7 @@ impl Loader<'_> {
         match crate::base::ca_file::read(&path) {
             Ok(_) => Some(path),
             Err(why) => {
-                let hint = "a file with the CA's certificate as PEM, from whoever runs the server";
+                let hint = "a file with the CA's certificate as PEM, from the server's operator";
                 self.problem(&written, format!("`ca_file` of {of}: {why}"), hint);
                 None
             }

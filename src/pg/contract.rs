@@ -37,7 +37,7 @@ use Reach::{All, Own, Restores};
 /// The settings that any role may change on PostgreSQL 14 and newer: name, value, sessions, and reason.
 const PINNED: &[(&str, &str, Reach, &str)] = &[
     ("search_path", SEARCH_PATH, Restores, "an owner's function or operator would run as us"),
-    ("local_preload_libraries", "", All, "a library that does not exist keeps everybody out"),
+    ("local_preload_libraries", "", All, "a library that does not exist keeps everyone out"),
     ("row_security", "off", Own, "a policy's functions would run as us, and hide rows: an error instead"),
     ("default_transaction_read_only", "off", All, "nothing could be written"),
     ("default_transaction_isolation", "read committed", All, "statements must see what was committed while they waited"),

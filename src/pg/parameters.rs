@@ -265,7 +265,7 @@ mod tests {
             ("postgres://h/d?sslmod=hunter2", "did you mean `sslmode`"),
             ("postgres://h/d?apikey=hunter2", "PostgreSQL knows no parameter `apikey`"),
             ("postgres://h/d?hunter2%20x=1", "a parameter that PostgreSQL does not know"),
-            ("postgres://h/d?sslmode=hunter2", "`sslmode` is none of those"),
+            ("postgres://h/d?sslmode=hunter2", "`sslmode` is not supported"),
             ("postgres://h/d?target_session_attrs=hunter2", "read-write"),
             ("postgres://h/d?pgbouncer=true", "DIRECT_URL"),
             ("postgres://u:p@h:hunter2/d", "port"),

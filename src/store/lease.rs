@@ -363,7 +363,7 @@ mod tests {
             (Some(content(&elsewhere, false)), minutes(14), hours(24), None),
             (Some(content(&elsewhere, false)), None, hours(-400), None),
             (Some(content(&ProcessIdentity::own(), false)), minutes(1), hours(1), None),
-            (Some(content(&ProcessIdentity::own(), true)), None, None, Some("let go")),
+            (Some(content(&ProcessIdentity::own(), true)), None, None, Some("released")),
             (Some(content(&dead, false)), None, None, Some("ended")),
             (Some(content(&elsewhere, false)), minutes(15), None, Some("15 minutes")),
             (Some(content(&elsewhere, false)), None, hours(25), Some("a day")),
