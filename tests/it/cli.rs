@@ -29,7 +29,7 @@ fn check_reports_every_mistake_of_every_file_at_once() {
         "did you mean `local`?",
         "`keep` keeps nothing",
         "level 99 does not exist",
-        "never comes",
+        "never runs",
         "did you mean `Europe/Berlin`?",
         "`soon` is not a length of time",
         "no task",
@@ -56,7 +56,7 @@ fn a_run_refuses_what_check_refuses() {
         scenario.run(arguments).exited(78).says(&["unknown key `shedule`"]);
     }
     // A list is of those that are right, and says which is not.
-    scenario.run(&["jobs"]).succeeded().says(&["job `nightly` is left out", "unknown key `shedule`"]);
+    scenario.run(&["jobs"]).succeeded().says(&["job `nightly` is skipped", "unknown key `shedule`"]);
 }
 
 #[test]

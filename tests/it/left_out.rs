@@ -19,7 +19,7 @@ fn a_bad_job_file_stops_neither_serve_nor_other_runs_and_everybody_is_told() {
     reaches(server, &database, "SELECT count(*) FROM pgtend.runs WHERE job = 'good' AND outcome = 'succeeded'", 2);
     serving.logs("job `bad` is skipped, and the other jobs go on");
     serving.logs("jobs/bad.toml:1:1: unknown key `schedul`; did you mean `schedule`?");
-    serving.logs("job `next` is left out");
+    serving.logs("job `next` is skipped");
     assert_eq!(serving.metric("pgtend_config_broken_jobs"), Some(2.0));
     let ready = serving.get("/readyz");
     assert_eq!((ready.status, ready.body.as_str()), (200, "ok\n2 jobs are skipped: their files have mistakes\n"));
@@ -114,6 +114,6 @@ fn a_pipe_among_the_jobs_is_not_waited_for() {
     let scenario = Scenario::with_database(server, &database).sql_job("good", "", &["SELECT 1"]);
     let made = std::process::Command::new("mkfifo").arg(scenario.path("jobs/pipe.toml")).status().unwrap();
     assert!(made.success());
-    scenario.run(&["run-job", "good"]).succeeded().says(&["job `pipe` is left out"]);
+    scenario.run(&["run-job", "good"]).succeeded().says(&["job `pipe` is skipped"]);
     scenario.run(&["check"]).exited(78).says(&["is a pipe, a socket or a device"]);
 }
