@@ -269,7 +269,7 @@ fn a_held_set_stays_until_it_is_released() {
     let (scenario, _) = scenario(server(18), "keep = { last = 1 }");
     scenario.run(&["run-job", "nightly"]).succeeded();
     let held = scenario.sets().pop().unwrap();
-    scenario.run(&["backups", "hold", &held, "--until", "2020-01-01"]).exited(64).says(&["is over"]);
+    scenario.run(&["backups", "hold", &held, "--until", "2020-01-01"]).exited(64).says(&["is in the past"]);
     scenario.run(&["backups", "hold", &held, "--until", "2099-01-01", "--reason", "before the migration"]).succeeded();
     for _ in 0..2 {
         scenario.run(&["run-job", "nightly"]).succeeded();

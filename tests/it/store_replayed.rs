@@ -204,7 +204,7 @@ fn a_pending_manifest_that_is_put_back_fails_no_run_and_costs_no_object() {
     std::fs::rename(at(".sql.gz"), at(".away")).unwrap();
     write_pending(false);
     let warnings = report(&scenario, "old-logs")["warnings"].to_string();
-    assert!(warnings.contains("which is not there"), "{warnings}");
+    assert!(warnings.contains("which does not exist"), "{warnings}");
 }
 
 #[test]

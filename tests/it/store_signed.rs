@@ -188,7 +188,7 @@ fn archived_rows_without_a_signature_are_not_put_back() {
 fn mistakes_of_a_sign_key_are_named() {
     for (keys, says) in [
         ("sign_key_file = \"key\"\nsign_key_env = \"HOME\"", "both `sign_key_env` and `sign_key_file` are set"),
-        ("sign_key_file = \"nowhere\"", "it must hold the `sign_key` of store `local`"),
+        ("sign_key_file = \"nowhere\"", "it must contain the `sign_key` of store `local`"),
         ("sign_key_env = \"NOT_SET_ANYWHERE\"", "the environment has no variable `NOT_SET_ANYWHERE`"),
         ("sign_key_file = \"short\"", "the `sign_key` of store `local` has 31 bytes; it needs at least 32"),
         ("sign_key = \"literal\"", "sign_key"),
