@@ -153,7 +153,9 @@ fn a_database_comes_back_in_its_own_tablespace_where_that_is_there() {
         "SELECT spcname FROM pg_tablespace t JOIN pg_database d ON d.dattablespace = t.oid WHERE datname = current_database()";
     restore(&scenario, server, "in_its_own_copy").succeeded();
     assert_eq!(server.sql("in_its_own_copy", place), "home_of_one");
-    restore(&scenario, other, "in_its_own_copy").succeeded().says(&["home_of_one", "does not exist here, or this role may not use it"]);
+    restore(&scenario, other, "in_its_own_copy")
+        .succeeded()
+        .says(&["home_of_one", "does not exist here, or this role may not use it"]);
     assert_eq!(other.sql("in_its_own_copy", place), "pg_default");
     server.sql("postgres", "DROP DATABASE in_its_own");
     server.sql("postgres", "DROP DATABASE in_its_own_copy");
