@@ -59,8 +59,8 @@ fn archived_rows_that_a_stranger_made_go_into_no_catalog() {
 
     // A manifest that sends its rows to another database than its folder's.
     forge(&scenario, "logs", "other", ("public", "t"), &["x"], "1\n");
-    scenario.run(&["archives", "list"]).succeeded().says(&["it stands in another's folder"]);
-    scenario.run(&["archives", "restore"]).exited(1).says(&["it stands in another's folder"]);
+    scenario.run(&["archives", "list"]).succeeded().says(&["it is in the folder of another"]);
+    scenario.run(&["archives", "restore"]).exited(1).says(&["it is in the folder of another"]);
     assert_eq!(server.sql(&database, "SELECT count(*) FROM t"), "0");
     forge(&scenario, "logs", "app", ("public", "t"), &["x"], "1\n");
     scenario.run(&["archives", "restore"]).succeeded().prints(&["1 row put back"]);
