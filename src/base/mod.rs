@@ -1,4 +1,4 @@
-//! What knows nothing of PostgreSQL or of jobs: units, schedules, files, children, progress, errors.
+//! The base, which knows nothing of PostgreSQL or of jobs: units, schedules, files, children, progress, errors.
 
 pub mod bounds;
 pub mod ca_file;

@@ -1,4 +1,5 @@
--- What in the ledger's schema is somebody else's: code of his would run as whoever writes a run's row. What, why, and what to do.
+-- Finds objects in the ledger's schema that another role owns, whose code would run as the role that writes a run's row: object,
+-- reason, and cure.
 WITH trusted AS (
     SELECT oid FROM pg_roles WHERE rolsuper OR rolname IN (current_user, session_user)),
 ledger AS (

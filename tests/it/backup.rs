@@ -318,7 +318,7 @@ fn what_the_target_lacks_is_said_before_anything_is_written() {
     scenario
         .run(&["backups", "restore", "latest", "--into", &into, "--create", "--create-roles"])
         .succeeded()
-        .says(&["PostgreSQL 15", "made without login: only_here_role"]);
+        .says(&["PostgreSQL 15", "created without LOGIN: only_here_role"]);
     assert_eq!(target.sql("lacking", "SELECT tableowner FROM pg_tables WHERE tablename = 't'"), "only_here_role");
 
     source.sql(&database, "CREATE EXTENSION vector");

@@ -22,7 +22,7 @@ fn a_set_that_an_older_server_does_not_take_is_intact_and_stays() {
     let set = scenario.sets().pop().unwrap();
     let tried = scenario.run(&["backups", "verify", &set, "--restore-on", &old.url("postgres")]);
     assert_ne!(tried.code, Some(0), "{tried:?}");
-    assert!(tried.stderr.contains("are intact, and this server did not take them"), "{}", tried.stderr);
+    assert!(tried.stderr.contains("are intact, but this server did not accept them"), "{}", tried.stderr);
     let listed = only_set(&scenario);
     assert_eq!((&listed["bytes"], &listed["restored"]), (&"intact".into(), &false.into()), "{listed}");
     let refusal = &listed["verification"]["restores"][0];

@@ -153,7 +153,9 @@ fn a_database_comes_back_in_its_own_tablespace_where_that_is_there() {
         "SELECT spcname FROM pg_tablespace t JOIN pg_database d ON d.dattablespace = t.oid WHERE datname = current_database()";
     restore(&scenario, server, "in_its_own_copy").succeeded();
     assert_eq!(server.sql("in_its_own_copy", place), "home_of_one");
-    restore(&scenario, other, "in_its_own_copy").succeeded().says(&["home_of_one", "is not there for this role"]);
+    restore(&scenario, other, "in_its_own_copy")
+        .succeeded()
+        .says(&["home_of_one", "does not exist here, or this role may not use it"]);
     assert_eq!(other.sql("in_its_own_copy", place), "pg_default");
     server.sql("postgres", "DROP DATABASE in_its_own");
     server.sql("postgres", "DROP DATABASE in_its_own_copy");
@@ -619,10 +621,10 @@ fn a_locale_that_the_target_lacks_is_named_with_the_option_for_another() {
     refused.exited(1).says(&["locale xx_XX.UTF-8", "--locale"]);
     // Nobody is told to give what he gave.
     let refused =
-        scenario.run(&[&arguments[..], &["--encoding", "SQL_ASCII"]].concat()).exited(1).says(&["does not go with --encoding"]);
+        scenario.run(&[&arguments[..], &["--encoding", "SQL_ASCII"]].concat()).exited(1).says(&["does not fit --encoding"]);
     assert!(!refused.stderr.contains("or --encoding"), "{}", refused.stderr);
     let both = scenario.run(&[&arguments[..], &["--encoding", "LATIN1", "--locale", "C.UTF-8"]].concat()).exited(1);
-    assert!(both.stderr.contains("or not together") && !both.stderr.contains("--"), "{}", both.stderr);
+    assert!(both.stderr.contains("or their combination") && !both.stderr.contains("--"), "{}", both.stderr);
     scenario.run(&[&arguments[..], &["--locale", "C", "--encoding", "SQL_ASCII"]].concat()).succeeded();
     let sql = format!("SELECT datcollate, pg_encoding_to_char(encoding) FROM pg_database WHERE datname = '{copy}'");
     assert_eq!(server.sql("postgres", &sql), "C|SQL_ASCII");

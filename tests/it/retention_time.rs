@@ -51,7 +51,7 @@ fn a_host_a_year_ahead_deletes_nothing_and_takes_no_other_way() {
         for arguments in [&["run-job", "old", "--yes"][..], &["run-job", "old", "--dry-run"]] {
             a_year_ahead(&scenario, arguments)
                 .exited(78)
-                .says(&["the clocks of this host and of the database server are", "set them right first"]);
+                .says(&["the clocks of this host and of the database server are", "set the clocks first"]);
         }
         assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "150");
         scenario.run(&["run-job", "old"]).succeeded();

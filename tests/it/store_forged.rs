@@ -59,8 +59,8 @@ fn archived_rows_that_a_stranger_made_go_into_no_catalog() {
 
     // A manifest that sends its rows to another database than its folder's.
     forge(&scenario, "logs", "other", ("public", "t"), &["x"], "1\n");
-    scenario.run(&["archives", "list"]).succeeded().says(&["it stands in another's folder"]);
-    scenario.run(&["archives", "restore"]).exited(1).says(&["it stands in another's folder"]);
+    scenario.run(&["archives", "list"]).succeeded().says(&["it is in the folder of another"]);
+    scenario.run(&["archives", "restore"]).exited(1).says(&["it is in the folder of another"]);
     assert_eq!(server.sql(&database, "SELECT count(*) FROM t"), "0");
     forge(&scenario, "logs", "app", ("public", "t"), &["x"], "1\n");
     scenario.run(&["archives", "restore"]).succeeded().prints(&["1 row put back"]);
@@ -183,7 +183,7 @@ fn a_mark_that_names_another_databases_archive_neither_hides_its_rows_nor_stands
     );
     assert_eq!(server.sql(&mallory, &format!("SELECT count(*) {marked} AND d.description LIKE '%{key}%'")), count.to_string());
     let scenario = scenario.job("parts", &partitions("archive = 'local'"));
-    scenario.run(&["run-job", "parts"]).succeeded().says(&["counts for nothing"]);
+    scenario.run(&["run-job", "parts"]).succeeded().says(&["does not count"]);
     let own = scenario.json(&["archives", "list", "--database", "mallory"]);
     assert_eq!(own["batches"].as_array().unwrap().len(), count, "each was archived: {own:#}");
     for file in scenario.files("store").into_iter().filter(|file| file.starts_with("mallory/") && file.ends_with(".json")) {

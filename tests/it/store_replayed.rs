@@ -85,7 +85,7 @@ fn a_lock_that_a_stranger_says_is_released_is_held_and_one_that_is_put_back_is_n
         for forged in [released.clone(), format!("{unsigned}\n}}"), dead.to_string()] {
             store.put(key, forged.clone().into_bytes()).await?;
             let Err(who) = take(None).await? else { anyhow::bail!("taken: {forged}") };
-            assert!(who.contains("somebody unknown"), "{who}");
+            assert!(who.contains("an unknown process"), "{who}");
         }
         // It is held until it has not changed for 15 minutes of our own waiting.
         let mut seen = lease::look(store, key).await?.context("it is held")?;
@@ -204,7 +204,7 @@ fn a_pending_manifest_that_is_put_back_fails_no_run_and_costs_no_object() {
     std::fs::rename(at(".sql.gz"), at(".away")).unwrap();
     write_pending(false);
     let warnings = report(&scenario, "old-logs")["warnings"].to_string();
-    assert!(warnings.contains("which is not there"), "{warnings}");
+    assert!(warnings.contains("which does not exist"), "{warnings}");
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn a_hostile_job_name_is_text() {
     };
     let page = render(&status);
     assert!(!page.contains("<script"), "{page}");
-    // In an attribute a quote would be enough.
+    // In an attribute a quote would suffice.
     assert!(!page.contains("\"zz\""), "{page}");
 }
 
@@ -65,15 +65,15 @@ fn a_job_that_is_left_out_is_the_headline_and_says_why() {
     let reasons = vec!["jobs/bad.toml:1:1: unknown key `schedul`".to_owned()];
     let broken = vec![crate::web::status::BrokenStatus { job: "bad".to_owned(), file: "jobs/bad.toml".to_owned(), reasons }];
     let page = render(&Status { broken, ..status(vec![well("a")]) });
-    for text in ["1 job is left out", "the other jobs go on", "unknown key `schedul`", "pgtend check"] {
+    for text in ["1 job is skipped", "the other jobs go on", "unknown key `schedul`", "pgtend check"] {
         assert!(page.contains(text), "`{text}` is not in {page}");
     }
 }
 
 #[test]
 fn the_headline_says_that_all_is_well() {
-    assert_eq!(headline_of(vec![well("a"), well("b")]), "All 2 jobs are well");
-    assert_eq!(headline_of(vec![well("a")]), "The job is well");
+    assert_eq!(headline_of(vec![well("a"), well("b")]), "All 2 jobs are healthy");
+    assert_eq!(headline_of(vec![well("a")]), "The job is healthy");
 }
 
 #[test]
@@ -91,21 +91,21 @@ fn the_headline_counts_what_failed_crashed_timed_out_or_is_late() {
 fn a_failure_stands_until_a_success() {
     use Outcome::{Cancelled, Failed, Skipped, Succeeded};
     assert_eq!(headline_of(vec![job("a", "app", &[Failed, Skipped, Cancelled])]), "1 job needs attention");
-    assert_eq!(headline_of(vec![job("a", "app", &[Failed, Skipped, Succeeded])]), "The job is well");
-    assert_eq!(headline_of(vec![job("a", "app", &[Succeeded, Cancelled])]), "The job is well");
+    assert_eq!(headline_of(vec![job("a", "app", &[Failed, Skipped, Succeeded])]), "The job is healthy");
+    assert_eq!(headline_of(vec![job("a", "app", &[Succeeded, Cancelled])]), "The job is healthy");
 }
 
 #[test]
 fn a_disabled_job_needs_no_attention() {
     let off = JobStatus { enabled: false, late: true, ..job("off", "app", &[Outcome::Failed]) };
-    assert_eq!(headline_of(vec![well("a"), well("b"), off.clone()]), "All 2 jobs are well");
+    assert_eq!(headline_of(vec![well("a"), well("b"), off.clone()]), "All 2 jobs are healthy");
     assert_eq!(headline_of(vec![off]), "Every job is disabled");
 }
 
 #[test]
 fn without_a_ledger_nothing_is_called_well() {
     let unread = Status { ledger_error: Some("disk I/O error".to_owned()), ..status(vec![job("a", "app", &[])]) };
-    assert_eq!(verdict(&unread).headline, "The state of the jobs is not known");
+    assert_eq!(verdict(&unread).headline, "The state of the jobs is unknown");
     assert!(!render(&unread).contains("Nothing has run yet"));
     let crowd = (0..9).map(|index| job("a", &index.to_string(), &[])).collect();
     assert!(!render(&Status { jobs: crowd, ..unread }).contains(" well"));
