@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result};
 pub use batch::{BatchName, Exported, Source};
-use batch::{MANIFEST, OBJECT, PENDING};
+use batch::{MANIFEST, PENDING};
 use chrono::{DateTime, Utc};
 use proved::is_as_written;
 use sqlx::PgConnection;

@@ -8,11 +8,12 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
+use super::Archive;
 use super::batch::{BatchName, RESTORED};
 use super::filter::Filter;
 use super::session::{self, Fate};
-use super::{Archive, listing};
 use crate::base::bounds::{self, Bounded};
+use crate::pg;
 use crate::store::Store;
 use crate::store::sign::Signature;
 

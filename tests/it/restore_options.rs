@@ -76,7 +76,7 @@ fn a_function_that_names_things_without_schema_is_named_with_its_cure() {
                 "SQLSTATE 42883",
                 "public.slug(text)",
                 "ALTER FUNCTION public.slug(text) SET search_path",
-                "--search-path 'public'",
+                "--search-path public",
             ]);
             restore(&scenario, &server.url(&copy), &[create, &["--search-path", "public"]].concat()).succeeded();
             assert_eq!(server.sql(&copy, "SELECT count(*) FROM q"), "1");
@@ -94,7 +94,7 @@ fn an_index_that_a_newer_server_builds_under_its_own_search_path_is_left_out() {
          CREATE TABLE q AS SELECT 'Ä' AS name; CREATE INDEX by_slug ON q (slug(name));",
     );
     for (copy, create) in both_ways(source, &database) {
-        restore(&scenario, &source.url(&copy), create).exited(1).says(&["--search-path 'public'", "--without INDEX by_slug"]);
+        restore(&scenario, &source.url(&copy), create).exited(1).says(&["--search-path public", "--without INDEX by_slug"]);
         restore(&scenario, &source.url(&copy), &[create, &["--search-path", "public"]].concat()).succeeded();
     }
     for (copy, create) in both_ways(target, &database) {

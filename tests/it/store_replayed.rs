@@ -220,7 +220,10 @@ fn an_object_of_the_same_length_with_other_bytes_is_no_reason_to_drop_anything()
         with_store(&scenario, false, async |store| {
             let archive = Archive::new(store.clone(), "app", "old-logs");
             let phase = Progress::logged().phase("prove", None);
-            anyhow::ensure!(archive.is_whole(&key, &phase).await? == expected, "it is not {expected} that it is whole");
+            anyhow::ensure!(
+                archive.is_whole(&key, ("public", "logs"), &phase).await? == expected,
+                "it is not {expected} that it is whole"
+            );
             Ok(())
         });
     };

@@ -103,9 +103,10 @@ fn connect_argument(database: &str) -> Result<String> {
         return Err(Fault::new(Kind::Configuration, message).into());
     }
     // Two readers, one after the other: libpq reads the connection string, in whose quotes a backslash escapes; psql reads the argument, in
-    // whose quotes a backslash escapes as well, and a quote is doubled.
+    // whose quotes a backslash escapes as well, and a quote is doubled. Of what is left psql takes double quotes for those of an identifier
+    // (dequote_downcase_identifier, by OT_SQLIDHACK): four of them are one.
     let connection_string = format!("dbname='{}'", database.replace('\\', r"\\").replace('\'', r"\'"));
-    Ok(format!("'{}'", connection_string.replace('\\', r"\\").replace('\'', "''")))
+    Ok(format!("'{}'", connection_string.replace('\\', r"\\").replace('\'', "''").replace('"', "\"\"\"\"")))
 }
 
 async fn needs(connection: &mut PgConnection, job: &Job, role: &str, memberships: &mut Memberships) -> Result<Vec<String>> {

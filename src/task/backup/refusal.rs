@@ -378,7 +378,7 @@ mod tests {
         let plpgsql = "PL/pgSQL function public.slug(text) line 1 at RETURN\nCOPY p, line 1: \"Ä\"";
         let german = "PL/pgSQL-Funktion public.slug(text) Zeile 1 bei RETURN";
         for (code, context, entry, statement, says) in [
-            ("42883", Some(plpgsql), ("TABLE DATA", "p"), "COPY public.p (name) FROM stdin", "--search-path 'public'"),
+            ("42883", Some(plpgsql), ("TABLE DATA", "p"), "COPY public.p (name) FROM stdin", "--search-path public"),
             (
                 "42883",
                 Some(german),
