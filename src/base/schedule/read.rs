@@ -56,6 +56,10 @@ pub fn read(text: &str) -> Result<Read, String> {
     let [minute, hour, day, month, weekday] = rest;
     let known = [(minute, &MINUTE), (hour, &HOUR), (day, &DAY), (month, &MONTH), (weekday, &WEEKDAY)];
     for (field, kind) in seconds.iter().map(|second| (*second, &SECOND)).chain(known) {
+        // Found with fuzz/: croner accepts it, and searches thirty centuries for a time that it allows, for seconds.
+        if field.trim_start_matches('+').split(',').all(str::is_empty) {
+            return Err(wrong(format!("the field of the {} has no value: `{field}`", kind.name)));
+        }
         field.split(',').try_for_each(|part| looked_at(part, kind)).map_err(wrong)?;
     }
 
@@ -213,5 +217,15 @@ mod tests {
         for text in ["0 0 1-7 * +*/7", "0 0 1 * mon", "0 0 */2 * *", "0 0 * * */2", "0 0 ? * 1", "@daily"] {
             assert_eq!(note(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_field_of_commas_alone_is_a_mistake_and_no_search_of_thirty_centuries() {
+        for (text, named) in [(" , 2 * * *", "minute"), ("0 2 , * *", "day"), ("0 2 * ,, *", "month"), ("0 2 * * +,", "weekday")]
+        {
+            let Err(reason) = read(text) else { panic!("{text} was read") };
+            assert!(reason.contains(&format!("the field of the {named} has no value")), "{text}: {reason}");
+        }
+        assert!(read("1,,2 2 1, * *").is_ok(), "it was read before, and still is");
     }
 }
