@@ -49,7 +49,7 @@ fn a_flipped_bit_in_transit_condemns_no_set() {
     s3.heal();
     s3.break_with(flip(2));
     let set = scenario.sets().pop().unwrap();
-    scenario.run(&["backups", "verify", &set]).exited(1).says(&["is damaged, as two reads have shown", "CRC-32"]);
+    scenario.run(&["backups", "verify", &set]).exited(1).says(&["is damaged, confirmed by two reads", "CRC-32"]);
     assert_eq!(only_set(&scenario)["bytes"], "damaged");
 
     // Different ones are the line's.

@@ -104,7 +104,7 @@ fn statements_that_commit_by_themselves_leave_nothing_of_a_restore_that_failed()
         ("PREPARE TRANSACTION 'x';", "ends transactions"),
         ("CALL pg_temp.nothing();", "is as it was before"),
         ("DO $$BEGIN COMMIT; END$$;", "never writes"),
-        ("\\\\! touch pwned", "command of psql"),
+        ("\\\\! touch pwned", "psql command"),
     ] {
         let scenario = set_with_line(server, &line.replace('\'', "'\\''"));
         let empty = server.new_database();
