@@ -42,7 +42,7 @@ fn a_flipped_bit_in_transit_condemns_no_set() {
     let scenario = Scenario::with_database(server, &database).s3(&s3).backup_job("bucket", "");
     let flip = |times| Rule { method: Method::GET, contains: "dump.sql.gz", skip: 0, times, fault: Fault::FlippedBit(2000) };
     s3.break_with(flip(1));
-    scenario.run(&["run-job", "nightly"]).succeeded().says(&["a first read differed", "look at this host's network and memory"]);
+    scenario.run(&["run-job", "nightly"]).succeeded().says(&["the first read differed", "check this host's network and memory"]);
     assert_eq!(only_set(&scenario)["bytes"], "intact");
 
     // The same bit in both reads is the store's own.
