@@ -99,7 +99,7 @@ mod tests {
         );
         assert!(
             key.in_words(Some(1))
-                .starts_with("1 row of public.c refer to none of s.\"P\"; in the source: SELECT c.* FROM ONLY public.c c")
+                .starts_with("1 row of public.c reference no row of s.\"P\"; in the source: SELECT c.* FROM ONLY public.c c")
         );
         assert_eq!(ForeignKey::of("ALTER TABLE ONLY public.c ADD CONSTRAINT k CHECK ((a > 0))"), None);
     }

@@ -273,7 +273,7 @@ mod tests {
         (contents.tables[0].rows, contents.tables[1].rows) = (contents.tables[1].rows, contents.tables[0].rows);
         let read = DumpRead { bytes: 1000, sha256: "00".into(), members: Ok(0), contents };
         let problems = differences(&manifest, &read, None).join("; ");
-        assert!(problems.contains("public.a: 2 rows") && problems.contains("public.b: 1 row "), "{problems}");
+        assert!(problems.contains("public.a: read 2 rows") && problems.contains("public.b: read 1 row "), "{problems}");
     }
 
     #[test]
