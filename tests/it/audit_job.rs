@@ -111,7 +111,7 @@ fn mistakes_in_an_audit_job_are_found_at_their_place() {
         "`keep = 0`",
         "there is no check `no-primry-key`",
         "did you mean `no-primary-key`?",
-        "this waiver fits no finding",
+        "this waiver can match no finding",
         "did you mean `local`?",
         "quarterly.toml",
     ]);
@@ -212,7 +212,7 @@ fn a_schema_file_that_does_not_load_or_may_not_be_loaded_is_unknown() {
     let look = |scenario: &Scenario| {
         scenario.json(&["audit", "--database", "app", "--check", "schema-drift"])["audit"]["checks"][0].clone()
     };
-    assert!(look(&scenario)["reasons"][0].as_str().unwrap().contains("is not there"));
+    assert!(look(&scenario)["reasons"][0].as_str().unwrap().contains("does not exist"));
     std::fs::write(scenario.path("schema.sql"), "CREATE TABLE t (id int);\nCREATE TABLE t (id int);\n").unwrap();
     let broken = look(&scenario);
     assert_eq!(broken["state"], "unknown");

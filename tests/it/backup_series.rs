@@ -361,7 +361,7 @@ fn a_set_whose_dump_alone_is_held_stays_a_set() {
     scenario.run(&["run-job", "nightly"]).succeeded();
     let first = scenario.sets()[0].clone();
     *s3.quirks().keeps.lock().unwrap() = Some("/dump.sql.gz".to_owned());
-    scenario.run(&["run-job", "nightly"]).succeeded().says(&[&first, "its dump cannot be deleted, and so it stays whole"]);
+    scenario.run(&["run-job", "nightly"]).succeeded().says(&[&first, "its dump cannot be deleted, so the whole set stays"]);
     assert!(scenario.sets().contains(&first), "{:?}", scenario.sets());
     scenario.run(&["backups", "verify", &first]).succeeded();
     assert!(!s3.objects().iter().any(|key| key.ends_with("deleting.json")), "{:?}", s3.objects());

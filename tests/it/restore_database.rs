@@ -242,7 +242,7 @@ fn nobody_connects_to_a_database_that_is_half_restored() {
     scenario
         .run(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"])
         .exited(75)
-        .says(&["another pgtend is at work"]);
+        .says(&["another pgtend process is working"]);
     running.wait().succeeded();
     assert_eq!(server.sql(&copy, "SELECT count(*) FROM big"), "20000");
 }
@@ -364,7 +364,7 @@ fn what_failed_is_said_though_the_copy_cannot_get_its_name_and_by_the_call_that_
     let running = scenario.start(&arguments);
     waiting(server, &filling(&copy));
     server.sql("postgres", &format!("CREATE DATABASE {copy}"));
-    running.wait().exited(1).says(&["1 statement failed", "INDEX failing", "the same command takes it up again"]);
+    running.wait().exited(1).says(&["1 statement failed", "INDEX failing", "run the same command again to continue"]);
     server.sql("postgres", &format!("DROP DATABASE {copy}"));
     let taken = scenario.run(&arguments).exited(1).prints(&["an earlier call had restored the set", "statements failed"]);
     assert!(!taken.stdout.contains("each table counted"), "{}", taken.stdout);
@@ -405,10 +405,10 @@ fn a_whole_copy_whose_name_was_taken_meanwhile_is_renamed_by_the_next_call() {
     running
         .wait()
         .exited(1)
-        .says(&["is restored and counted in the database pgtend_restored_", "the same command takes it up again"]);
+        .says(&["is restored and counted in the database pgtend_restored_", "run the same command again to continue"]);
     assert_eq!(databases(server, &whole).len(), 1);
 
-    restore(&scenario, server, &copy).exited(78).says(&["exists already"]);
+    restore(&scenario, server, &copy).exited(78).says(&["already exists"]);
     server.sql("postgres", &format!("DROP DATABASE {copy}"));
     let started = std::time::Instant::now();
     restore(&scenario, server, &copy).succeeded().says(&["counted again and renamed"]);

@@ -37,7 +37,7 @@ fn a_foreign_key_that_the_source_breaks_is_explained_and_restored_not_valid() {
                 restore(&scenario, &server.url(&copy), create).exited(1).says(&[
                     "SQLSTATE 23503",
                     "the source's rows",
-                    "2 rows of public.c refer to none of public.p",
+                    "2 rows of public.c reference no row of public.p",
                     "SELECT c.* FROM ONLY public.c c WHERE c.p IS NOT NULL AND NOT EXISTS (SELECT FROM public.p p WHERE p.id = c.p)",
                     "--without CONSTRAINT c_p_fkey",
                     "--on-error continue",

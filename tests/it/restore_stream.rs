@@ -104,7 +104,7 @@ fn statements_that_commit_by_themselves_leave_nothing_of_a_restore_that_failed()
         ("PREPARE TRANSACTION 'x';", "ends transactions"),
         ("CALL pg_temp.nothing();", "is unchanged"),
         ("DO $$BEGIN COMMIT; END$$;", "never writes"),
-        ("\\\\! touch pwned", "command of psql"),
+        ("\\\\! touch pwned", "psql command"),
     ] {
         let scenario = set_with_line(server, &line.replace('\'', "'\\''"));
         let empty = server.new_database();
@@ -175,7 +175,7 @@ fn a_subscriber_is_backed_up_each_night_and_its_copy_takes_no_slot() {
         for create in [&["--create"][..], &[]] {
             let copy = if create.is_empty() { server.new_database() } else { format!("{database}_copy") };
             restore(&scenario, &server.url(&copy), create).succeeded().says(&[
-                "the subscription s is there without its replication slot",
+                "the subscription s was restored without its replication slot",
                 "ALTER SUBSCRIPTION \"s\" SET (slot_name = 'of_s')",
             ]);
             assert_eq!(subscriptions(&copy), "s||f");

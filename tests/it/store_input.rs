@@ -127,7 +127,7 @@ fn broken_files_beside_a_set_are_named_and_hide_no_set() {
     // What cannot be read is no reason to delete, and none not to make a backup.
     let report = scenario.json(&["run-job", "nightly"])["runs"][0]["report"].clone();
     let warnings = report["warnings"].to_string();
-    for named in ["2026-01-01T02-00-00Z cannot be restored", "series.json", "2026-01-03T02-00-00Z has objects and no manifest"] {
+    for named in ["2026-01-01T02-00-00Z cannot be restored", "series.json", "2026-01-03T02-00-00Z has objects but no manifest"] {
         assert!(warnings.contains(named), "{named}: {warnings}");
     }
     for left in ["2026-01-01T02-00-00Z/manifest.json", "2026-01-02T02-00-00Z/manifest.json", "2026-01-03T02-00-00Z/run.json"] {

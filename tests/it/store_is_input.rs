@@ -155,9 +155,9 @@ fn a_set_is_proved_by_a_role_without_rights() {
             .config(&format!("[databases.proof]\nurl = '{}'\n", server.url_as(&role, "postgres")))
             .backup_job("local", "verify = \"restore\"\nscratch = \"proof\"");
         scenario.run(&["run-job", "nightly"]).succeeded().says(&[
-            "the owners of objects were not tried",
-            "event triggers were not tried",
-            "ALTER DEFAULT PRIVILEGES of other roles was not tried",
+            "owners of objects were not tested",
+            "event triggers were not tested",
+            "ALTER DEFAULT PRIVILEGES of other roles was not tested",
         ]);
         let listed = scenario.json(&["backups", "list"]);
         assert_eq!(listed["sets"][0]["restored"], true, "{listed:#}");

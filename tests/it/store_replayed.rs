@@ -38,11 +38,11 @@ fn a_hold_without_a_signature_ends_no_hold_of_a_person() {
     let over = r#"{"until":"2020-01-01T00:00:00Z","reason":"over","because_of":null}"#;
     std::fs::write(in_set(&scenario, &held, "hold.json"), over).unwrap();
     let warnings = report(&scenario, "nightly")["warnings"].to_string();
-    for said in [&*held, "held until a person looks at", "hold.json", "it is not signed"] {
+    for said in [&*held, "held until a person checks", "hold.json", "it is not signed"] {
         assert!(warnings.contains(said), "{said}: {warnings}");
     }
     scenario.run(&["run-job", "nightly"]).succeeded();
-    scenario.run(&["backups", "prune"]).succeeded().prints(&["held until a person looks at"]);
+    scenario.run(&["backups", "prune"]).succeeded().prints(&["held until a person checks"]);
     assert_eq!(scenario.sets().len(), 2, "{:?}", scenario.sets());
     assert!(scenario.sets().contains(&held));
     // A person looks.

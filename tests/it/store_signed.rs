@@ -67,7 +67,7 @@ fn a_set_without_a_signature_is_neither_restored_nor_counted_nor_deleted() {
     // It fills no place, and goes for none.
     let report = scenario.json(&["run-job", "nightly"]);
     let warnings = report["runs"][0]["report"]["warnings"].to_string();
-    assert!(warnings.contains("1 set here count for nothing") || warnings.contains(&unsigned), "{warnings}");
+    assert!(warnings.contains("1 set here are ignored") || warnings.contains(&unsigned), "{warnings}");
     scenario.run(&["run-job", "nightly"]).succeeded();
     let signed = scenario.sets();
     assert_eq!((signed.len(), not_ours(&scenario).len()), (1, 1), "the first signed one was pruned, and the unsigned one stays");
@@ -122,7 +122,7 @@ fn a_set_that_a_stranger_changed_moved_or_proved_is_not_ours() {
     let start = proof.find(",\n  \"signature\"").unwrap();
     std::fs::write(in_set(&scenario, &set, "verification.json"), format!("{}\n}}", &proof[..start])).unwrap();
     assert_eq!(bytes_of(&scenario, &set), "unknown");
-    scenario.run(&["backups", "list"]).succeeded().says(&["verification.json counts for nothing"]);
+    scenario.run(&["backups", "list"]).succeeded().says(&["verification.json is ignored"]);
     scenario.run(&["backups", "verify", "latest"]).succeeded();
     assert_eq!(bytes_of(&scenario, &set), "intact");
 }
@@ -142,7 +142,7 @@ fn leftovers_and_acceptances_without_a_signature_move_nothing() {
     std::fs::write(scenario.path("store/app/nightly/series.json"), "{ \"accepted\": [] }").unwrap();
     let report = scenario.json(&["run-job", "nightly"])["runs"][0]["report"].clone();
     let warnings = report["warnings"].to_string();
-    for said in ["2026-01-01T02-00-00Z has objects and no manifest", "series.json: it is not signed"] {
+    for said in ["2026-01-01T02-00-00Z has objects but no manifest", "series.json: it is not signed"] {
         assert!(warnings.contains(said), "{said}: {warnings}");
     }
     assert!(folder.join("dump.sql.gz").exists());

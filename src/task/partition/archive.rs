@@ -1,7 +1,7 @@
-//! A detached partition's rows go to a store before it may be dropped, in one batch of the job's archive.
+//! Writes a detached partition's rows to a store before it may be dropped, in one batch of the job's archive.
 //!
-//! The transaction that reads them also writes the mark which says where they are, so that both are there or neither: a run
-//! that is killed leaves a pending manifest, and whoever finds it asks the server whether that transaction committed.
+//! The transaction that reads them also writes the mark that says where they are, so that both exist or neither: a killed run leaves a
+//! pending manifest, and the next reader asks the server whether that transaction committed.
 
 use anyhow::{Context as _, Result};
 
@@ -16,7 +16,7 @@ use crate::pg::{self, identifier};
 use crate::store::Store;
 use crate::work::RunContext;
 
-/// Where rows go.
+/// The archive of a partition job.
 pub struct PartitionArchive<'a> {
     archive: Archive,
     run: &'a RunContext<'a>,
@@ -58,7 +58,7 @@ impl<'a> PartitionArchive<'a> {
 
     /// Returns the mark that the table has now.
     pub async fn put(&self, session: &mut Session, plan: &Plan, table: &TableName, mark: &Mark) -> Result<Attempt<Mark>> {
-        // Somebody may still write to it by its own name: not while it is read.
+        // A session may still write to it by its own name: not while it is read.
         let lock = format!("LOCK TABLE ONLY {} IN SHARE MODE", table.sql());
         if let Attempt::Locked(who) = session.begin(&lock, table.oid).await? {
             return Ok(Attempt::Locked(who));

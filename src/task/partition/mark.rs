@@ -1,7 +1,7 @@
-//! The mark on a partition that is on its way out: a comment of ours. Without it nothing is ever dropped.
+//! The mark on a partition that is being retired: a comment of ours. Without it nothing is ever dropped.
 //!
-//! It is set before the detach, so that no interruption leaves a detached table that nobody knows; it names the table's
-//! own number and its parent's, so that a copy of it (a restored dump) is not taken for the original.
+//! It is set before the detach, so that no interruption leaves an unknown detached table; it holds the oids of the table and its parent, so
+//! that a copy (a restored dump) is not taken for the original.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -18,12 +18,12 @@ pub struct Mark {
     pub stage: Stage,
     /// When it came to this stage.
     pub at: DateTime<Utc>,
-    /// What it held, for people.
+    /// Its range, for display.
     pub from: String,
     pub to: String,
     /// The comment that it had before.
     pub comment: Option<String>,
-    /// Where its rows are, once they were written and read back.
+    /// The place of its rows, once they were written and read back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<Archived>,
     /// `FOR VALUES …`, as the server shows it: for ATTACH.
@@ -57,13 +57,13 @@ pub enum Stage {
 pub struct Archived {
     pub key: String,
     pub rows: u64,
-    /// Of all its rows, when they were read ([`super::guard::contents`]). None of what the first release archived.
+    /// A checksum of all its rows, when they were read ([`super::guard::contents`]). None for archives of the first release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contents: Option<String>,
 }
 
 impl Mark {
-    /// What it is once it is detached, from now on.
+    /// The mark once the table is detached.
     pub fn retired(&self, at: DateTime<Utc>, foreign_keys: Vec<ForeignKey>) -> Self {
         let mut all = self.foreign_keys.clone();
         all.extend(foreign_keys.into_iter().filter(|key| !self.foreign_keys.contains(key)));

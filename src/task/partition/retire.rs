@@ -1,4 +1,4 @@
-//! A partition's way out: mark, detach, archive, wait, drop. Each step can be the last one of a killed run.
+//! Retires a partition: mark, detach, archive, wait, drop. A run may be killed after any step.
 //!
 //! | Killed | Leaves | The next run |
 //! |---|---|---|
@@ -71,7 +71,7 @@ fn still_referred_to(error: anyhow::Error, partition: &TableName) -> anyhow::Err
     }
 }
 
-/// From now on its grace counts, and nobody changes it.
+/// Starts the grace period, and refuses changes from then on.
 pub async fn confirm(session: &mut Session, plan: &Plan, table: &TableName, mark: &Mark) -> Result<Attempt<Mark>> {
     if is_attached(session, table).await? {
         return Ok(Attempt::Locked("its detach is not finished".to_owned()));
@@ -214,15 +214,15 @@ pub async fn keep(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dropped {
     Gone,
-    /// Somebody wrote to it after it was archived: it is there.
+    /// The table was written to after it was archived: it stays.
     WasChanged,
 }
 
 /// Looks once more, under the lock that it drops under: only a table that is detached and carries the mark that the plan saw, and
 /// whose rows are those of its archive. Views and the like that depend on it make DROP fail, and are named by the server.
 pub async fn drop_table(session: &mut Session, table: &TableName, mark: &Mark) -> Result<Attempt<Dropped>> {
-    // Nobody looks for a detached table: the counting may take its time. What DROP itself locks beside it, the targets of its
-    // foreign keys, it locks last.
+    // A detached table is hardly used, so the counting may take its time. DROP itself also locks the targets of its foreign keys; it does
+    // that last.
     let begun = session.begin(&lock(table), table.oid).await?;
     if let Attempt::Locked(who) = begun {
         return Ok(Attempt::Locked(who));
