@@ -1,5 +1,5 @@
-//! Rows that `archives restore` put back, and that leave their table again: they are in their batch, and are not archived a second
-//! time unless they were changed.
+//! Rows that `archives restore` put back, and that leave their table again: they are in their batch, and are not archived a
+//! second time unless they were changed. A row is recognized by its bytes in COPY's text; as many equal ones count as went back.
 
 use anyhow::{Context as _, Result};
 use chrono::Utc;
@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 
 use super::batch::{BatchName, RESTORED};
 use super::filter::Filter;
-use super::known::{Back, Hash, ROWS_MOST, hash, start};
+use super::known::{Back, Hash, MAX_ROWS, hash, start};
 use super::manifest::Manifest;
 use super::restored::{Place, Record, Restored};
 use super::text::RowsOnly;
@@ -25,8 +25,8 @@ async fn has_key(connection: &mut PgConnection, place: &Place) -> Result<bool> {
 }
 
 impl Archive {
-    /// Reads which rows of this archive are back in their tables, so that [`Archive::export`] passes them by. A batch that cannot be read
-    /// says so, and its rows are archived again.
+    /// Reads which rows of this archive are back in their tables, so that [`Archive::export`] skips them. For a batch that cannot
+    /// be read, a warning says so, and its rows are archived again.
     pub async fn look_for_what_came_back(&self, connection: &mut PgConnection, progress: &Progress) -> Result<()> {
         let objects = self.store.list_readable(&self.folder).await?.objects;
         let mut back = Back::default();
@@ -43,20 +43,20 @@ impl Archive {
     async fn take_up(&self, connection: &mut PgConnection, back: &mut Back, name: &BatchName, progress: &Progress) -> Result<()> {
         let (mut record, signature) = Record::read(&self.store, name).await?;
         let Some((manifest, manifest_signature)) = listing::read(&self.store, name).await? else { return Ok(()) };
-        anyhow::ensure!(signature.is_ours() && manifest_signature.is_ours(), "it is not ours");
+        anyhow::ensure!(signature.is_ours() && manifest_signature.is_ours(), "it is not signed with the store's key");
         record.resolve_pending(connection).await?;
         let Some(place) = Place::of(connection, &manifest.database, &pg::qualified(&manifest.schema, &manifest.table)).await?
         else {
             return Ok(());
         };
-        // Of a batch that went back in part, and in a table without a key, nobody knows which of equal rows it was: they are archived
+        // After a partial restore, or in a table without a key, it is unknown which of equal rows it was: they are archived
         // again, and the batch stays marked as back.
         let is_back = record.at(&place).any(|restored| restored.filter.is_all() && restored.is_committed);
         if !is_back || !has_key(connection, &place).await? {
             return Ok(());
         }
         let rows = usize::try_from(manifest.exported.rows)?;
-        anyhow::ensure!(back.has_room_for(rows), "more than {ROWS_MOST} rows came back");
+        anyhow::ensure!(back.has_room_for(rows), "more than {MAX_ROWS} rows came back");
         let phase = progress.phase("read", Some(manifest.exported.bytes));
         let hashes = self.hashes(name, &manifest, &phase).await?;
         phase.done(&format!("{} that came back", units::plural(hashes.len(), "row")));
@@ -64,7 +64,7 @@ impl Archive {
         Ok(())
     }
 
-    /// Of all its rows, from an object that was proved by that very read.
+    /// Hashes all its rows, from an object that the same read proves.
     async fn hashes(&self, name: &BatchName, manifest: &Manifest, phase: &Phase) -> Result<Vec<Hash>> {
         struct Reading {
             rows_only: RowsOnly,
@@ -78,7 +78,7 @@ impl Archive {
             for piece in reading.rows_only.feed(bytes)?.split_inclusive(|byte| *byte == b'\n') {
                 reading.line.extend_from_slice(piece);
                 if reading.line.ends_with(b"\n") {
-                    if reading.hashes.len() >= ROWS_MOST {
+                    if reading.hashes.len() >= MAX_ROWS {
                         return Err(std::io::Error::other("it has more rows than its manifest says"));
                     }
                     reading.hashes.push(hash(&reading.start, &reading.line));
@@ -91,11 +91,11 @@ impl Archive {
         decoded.members.map_err(|error| anyhow::anyhow!("it does not decode: {error:?}"))?;
         decoded.state.rows_only.check()?;
         let is_right = decoded.sha256 == manifest.exported.sha256 && decoded.state.hashes.len() as u64 == manifest.exported.rows;
-        anyhow::ensure!(is_right, "it is not what was written");
+        anyhow::ensure!(is_right, "it differs from what was written");
         Ok(decoded.state.hashes)
     }
 
-    /// After the commit: what left again may come back again.
+    /// Must be called after the commit: rows that left again may come back again.
     pub(super) async fn record_what_left_again(&self) {
         let counts = self.back().committed();
         for (name, place, count) in counts {
@@ -112,7 +112,7 @@ impl Archive {
             };
             if let Err(error) = recorded.await {
                 tracing::warn!(
-                    "{} of {}: rows left again, and `archives restore` takes them for back until it is told --again: {error:#}",
+                    "{} of {}: rows left again, but `archives restore` counts them as back; use --again for them: {error:#}",
                     count,
                     self.location(&name)
                 );
@@ -120,44 +120,50 @@ impl Archive {
         }
     }
 
-    /// The rows of the object with this key are in their table again, by the transaction that `connection` is in: `archives restore` passes by
-    /// them. `table` is quoted.
-    pub async fn is_back(&self, connection: &mut PgConnection, configured: &str, table: &str, key: &str) -> Result<()> {
-        let Some(name) = BatchName::of_object(key) else { return Ok(()) };
-        // Without a manifest of ours it counts for nothing.
-        let Some((manifest, signature)) = listing::read(&self.store, &name).await? else { return Ok(()) };
-        if !signature.is_ours() {
-            return Ok(());
-        }
-        let place = Place::of(connection, configured, table).await?.with_context(|| format!("there is no table {table}"))?;
+    /// Records that the rows of the object with this key are in their table again, by the transaction that `connection` is in: `archives restore`
+    /// skips them. Returns the number of that transaction for [`Archive::is_back_for_good`], and None where the key names no rows of this table:
+    /// it may come from a comment that the table's owner wrote.
+    pub async fn is_back(&self, connection: &mut PgConnection, table: (&str, &str), key: &str) -> Result<Option<i64>> {
+        let Some(manifest) = self.counting(key, table).await? else { return Ok(None) };
+        let Some(name) = BatchName::of_object(key) else { return Ok(None) };
+        let table = pg::qualified(table.0, table.1);
+        let place = Place::of(connection, &self.database, &table).await?.with_context(|| format!("there is no table {table}"))?;
         let (mut record, signature) = Record::read(&self.store, &name).await?;
-        anyhow::ensure!(signature.is_ours(), "the record of what went back of {} is not ours", self.location(&name));
+        anyhow::ensure!(
+            signature.is_ours(),
+            "the record of restored rows of {} is not signed with the store's key",
+            self.location(&name)
+        );
         record.resolve_pending(connection).await?;
         if record.at(&place).any(|restored| restored.filter.is_all() && restored.is_committed) {
-            return Ok(());
+            return Ok(None);
         }
+        let transaction = session::transaction(connection).await?;
         record.times.push(Restored {
             place,
             filter: Filter::default(),
             at: Utc::now(),
             rows: manifest.exported.rows,
             left_again: 0,
-            transaction: session::transaction(connection).await?,
+            transaction,
             server_started_at: session::server_started_at(connection).await?,
             is_committed: false,
         });
-        record.write(&self.store, &name).await
+        record.write(&self.store, &name).await?;
+        Ok(Some(transaction))
     }
 
-    /// After the commit of that transaction. Without this the next restore asks the server.
-    pub async fn is_back_for_good(&self, key: &str) {
+    /// Records that this transaction has committed. Without this the next restore asks the server.
+    pub async fn is_back_for_good(&self, key: &str, transaction: i64) {
         let Some(name) = BatchName::of_object(key) else { return };
         let settled = async {
             let (mut record, signature) = Record::read(&self.store, &name).await?;
             if record.times.is_empty() || !signature.is_ours() {
                 return Ok(());
             }
-            record.times.iter_mut().for_each(|restored| restored.is_committed = true);
+            for restored in record.times.iter_mut().filter(|restored| restored.transaction == transaction) {
+                restored.is_committed = true;
+            }
             record.write(&self.store, &name).await
         };
         if let Err(error) = settled.await {

@@ -1,4 +1,4 @@
-//! Rows that came back, as an export knows them: by their bytes in COPY's text. So many equal ones count as went back.
+//! The rows that came back, as an export asks for them. A row is recognized by its bytes in COPY's text; as many equal ones count as went back.
 
 use std::collections::HashMap;
 
@@ -9,18 +9,18 @@ use super::manifest::Manifest;
 use super::restored::Place;
 use super::text::head;
 
-/// Held in memory, 40 bytes each. What came back beyond that is archived again.
-pub(super) const ROWS_MOST: usize = 2_000_000;
+/// The most rows in memory, 40 bytes each. Further rows that came back are archived again.
+pub(super) const MAX_ROWS: usize = 2_000_000;
 
 /// Half of a SHA-256.
 pub(super) type Hash = [u8; 16];
 
-/// What came back, and in which batch each row is.
+/// The rows that came back, and the batch of each.
 #[derive(Debug, Default)]
 pub(super) struct Back {
     rows: HashMap<Hash, Row>,
     batches: Vec<(BatchName, Place)>,
-    /// By the transaction that is under way.
+    /// The rows taken by the current transaction.
     taken: Vec<Hash>,
     transaction: Option<i64>,
 }
@@ -31,16 +31,16 @@ struct Row {
     batch: usize,
 }
 
-/// Those of one table, as one export asks for them.
+/// The rows of one table, as one export asks for them.
 pub(super) struct Known<'a> {
     back: &'a mut Back,
     start: Sha256,
-    /// Taken by other exports of the same transaction.
+    /// The rows taken by other exports of the same transaction.
     before: usize,
 }
 
 impl Back {
-    /// What an earlier transaction has taken that did not commit is there again.
+    /// Rows taken by an earlier transaction that did not commit are available again.
     pub fn known(&mut self, manifest: &Manifest) -> Known<'_> {
         if self.transaction != manifest.transaction {
             for hash in self.taken.drain(..) {
@@ -54,10 +54,10 @@ impl Back {
     }
 
     pub fn has_room_for(&self, rows: usize) -> bool {
-        self.rows.len() + rows <= ROWS_MOST
+        self.rows.len() + rows <= MAX_ROWS
     }
 
-    /// Rows of the batch, by their hashes, are back in the table.
+    /// Adds the rows of a batch, by their hashes: they are back in the table.
     pub fn add(&mut self, name: BatchName, place: Place, hashes: Vec<Hash>) {
         let batch = self.batches.len();
         self.batches.push((name, place));
@@ -66,7 +66,7 @@ impl Back {
         }
     }
 
-    /// The transaction committed: by batch, how many of its rows left again.
+    /// The transaction committed: returns by batch how many of its rows left again.
     pub fn committed(&mut self) -> Vec<(BatchName, Place, u64)> {
         let mut counts: HashMap<usize, u64> = HashMap::new();
         for hash in self.taken.drain(..) {
@@ -87,7 +87,7 @@ impl Known<'_> {
         self.back.rows.is_empty()
     }
 
-    /// Whether a batch has this line of COPY, and it has not left again yet.
+    /// Returns whether a batch has this line of COPY that has not left again yet.
     pub fn has(&mut self, line: &[u8]) -> bool {
         let hash = hash(&self.start, line);
         match self.back.rows.get_mut(&hash) {
@@ -105,7 +105,7 @@ impl Known<'_> {
     }
 }
 
-/// Equal bytes mean equal rows only of one table, with the same columns, written in the same way.
+/// Equal bytes mean equal rows only within one table, with the same columns, written in the same way.
 pub(super) fn start(manifest: &Manifest) -> Sha256 {
     Sha256::new_with_prefix(head(manifest).as_bytes())
 }

@@ -1,7 +1,7 @@
-//! `.restored.json` beside a batch: what of it went back where, so that it goes back once.
+//! The record `.restored.json` beside a batch: it says which rows went back where, so that they go back once.
 //!
-//! It is written before the rows' transaction commits, and names that transaction: whoever finds an entry that does not say that it
-//! committed asks the server.
+//! It is written before the rows' transaction commits, and names that transaction: a process that finds an entry without a
+//! recorded commit asks the server.
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
@@ -15,8 +15,8 @@ use crate::base::bounds::{self, Bounded};
 use crate::store::Store;
 use crate::store::sign::Signature;
 
-/// More restores of one batch are no restores.
-const TIMES_MOST: usize = 10_000;
+/// A record with more restores of one batch is invalid.
+const MAX_RESTORES: usize = 10_000;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Record {
@@ -32,7 +32,7 @@ pub struct Restored {
     pub filter: Filter,
     pub at: DateTime<Utc>,
     pub rows: u64,
-    /// Of these, rows that the job took out of the table once more: they are in the batch alone again.
+    /// The number of these rows that the job took out of the table again: only the batch has them now.
     #[serde(default)]
     pub left_again: u64,
     pub transaction: i64,
@@ -40,21 +40,21 @@ pub struct Restored {
     pub is_committed: bool,
 }
 
-/// A table of a database of a server, by numbers that no other has.
+/// A table of a database of a server, by unique numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     pub system_identifier: String,
     pub database: i64,
     pub table: i64,
-    /// Quoted, with its schema.
+    /// The table's name, quoted, with its schema.
     pub name: String,
-    /// What the configuration calls the database: a physical copy of a server has all those numbers, too.
+    /// The configured name of the database: a physical copy of a server has all those numbers, too.
     #[serde(default)]
     pub configured: String,
 }
 
 impl Place {
-    /// Of a table by its name as in SQL; None when there is none.
+    /// Returns the place of a table, named as in SQL; `None` when there is none.
     pub async fn of(connection: &mut PgConnection, configured: &str, table: &str) -> Result<Option<Self>> {
         let system_identifier = session::system_identifier(connection).await?;
         let found: Option<(i64, i64, String)> = sqlx::query_as(
@@ -85,7 +85,7 @@ impl Place {
 }
 
 impl Record {
-    /// What there is; nothing when nothing went back.
+    /// Returns the record; an empty one when no rows went back.
     pub async fn read(store: &Store, batch: &BatchName) -> Result<(Self, Signature)> {
         match store.get_json::<Self>(&format!("{batch}{RESTORED}")).await? {
             Some(read) => read,
@@ -101,7 +101,7 @@ impl Record {
         self.times.iter().filter(move |restored| restored.place.is(place))
     }
 
-    /// Asks the server about transactions of which nobody said how they ended. What stays open is in doubt.
+    /// Asks the server about transactions whose end was not recorded. Those without an answer stay in doubt.
     pub async fn resolve_pending(&mut self, connection: &mut PgConnection) -> Result<()> {
         if self.times.iter().all(|restored| restored.is_committed) {
             return Ok(());
@@ -125,7 +125,7 @@ impl Record {
 
 impl Bounded for Record {
     fn check(&self) -> Result<()> {
-        anyhow::ensure!(self.times.len() <= TIMES_MOST, "it names {} restores", self.times.len());
+        anyhow::ensure!(self.times.len() <= MAX_RESTORES, "it names {} restores", self.times.len());
         for restored in &self.times {
             bounds::time("at", restored.at)?;
             bounds::count("rows", restored.rows)?;

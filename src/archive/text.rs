@@ -1,4 +1,4 @@
-//! An archive object's text: what psql reads before the rows and after them.
+//! The text of an archive object before the rows and after them, which psql reads.
 
 use anyhow::Result;
 use bytes::Bytes;
@@ -8,11 +8,11 @@ use crate::pg;
 
 pub(super) const TAIL: &[u8] = b"\\.\n";
 
-/// Before there was a `preamble` in manifests.
+/// The preamble of manifests without a `preamble`.
 const FIRST_PREAMBLE: &str =
     "-- pgtend archive\nSET client_encoding = 'UTF8';\nSET datestyle = 'ISO';\nSET intervalstyle = 'postgres';\n";
 
-/// What comes before the rows, so that psql alone puts them back.
+/// Returns the text before the rows, so that psql alone can put them back.
 pub fn head(manifest: &Manifest) -> String {
     format!(
         "{}COPY {} {} FROM stdin;\n",
@@ -26,7 +26,7 @@ pub(super) fn column_list(columns: &[String]) -> String {
     format!("({})", columns.iter().map(|column| pg::identifier(column)).collect::<Vec<_>>().join(", "))
 }
 
-/// Takes what comes before the rows and after them off a stream.
+/// Removes the text before the rows and after them from a stream.
 #[derive(Default)]
 pub struct RowsOnly {
     head: Bytes,
@@ -43,7 +43,7 @@ impl RowsOnly {
     pub fn feed(&mut self, mut bytes: &[u8]) -> std::io::Result<Bytes> {
         let of_head = (self.head.len() - self.seen).min(bytes.len());
         if bytes[..of_head] != self.head[self.seen..self.seen + of_head] {
-            return Err(std::io::Error::other("it does not begin as an archive of this table does"));
+            return Err(std::io::Error::other("it does not begin like an archive of this table"));
         }
         self.seen += of_head;
         bytes = &bytes[of_head..];

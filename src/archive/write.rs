@@ -1,4 +1,4 @@
-//! Rows on their way into an object: COPY's text, in gzip members, hashed and counted.
+//! Writes rows into an object: COPY's text, in gzip members, hashed and counted.
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
@@ -16,8 +16,8 @@ use crate::members::compress::{Compression, Compressor, MEMBER_BYTES};
 use crate::pg;
 use crate::store::Store;
 
-/// Streams rows into an object; memory is two members and the upload's parts. Rows of `known` are in another batch, and passed by.
-/// Returns also how many these were.
+/// Streams rows into an object; it needs memory for two members and the upload's parts. Rows of `known` are in another batch, and
+/// are skipped. Returns also how many these were.
 pub(super) async fn write(
     connection: &mut PgConnection,
     source: &Source,
@@ -60,7 +60,7 @@ pub(super) async fn write(
                     upload.write(writer.member().await?).await?;
                 }
             }
-            anyhow::ensure!(line.is_empty(), "the server's last row has no end");
+            anyhow::ensure!(line.is_empty(), "the server's last row is incomplete");
         }
         if as_bytes {
             session::convert_again(connection).await?;
@@ -104,7 +104,7 @@ impl Writer {
         })
     }
 
-    /// What is pending, as a member.
+    /// Compresses the pending bytes into a member.
     async fn member(&mut self) -> Result<Bytes> {
         let input = std::mem::replace(&mut self.pending, Vec::with_capacity(MEMBER_BYTES + (64 << 10)));
         self.uncompressed_bytes += input.len() as u64;
@@ -122,7 +122,7 @@ impl Writer {
     }
 }
 
-/// What an archive object decodes to, counted.
+/// The decoded content of an archive object, counted.
 #[derive(Default)]
 pub(super) struct Lines {
     pub bytes: u64,

@@ -1,4 +1,4 @@
-//! `grants`: SQL for a role that may do what the configured jobs do, and no more.
+//! `grants` prints SQL for a role that may do what the configured jobs do, and no more.
 
 use std::process::ExitCode;
 
@@ -12,12 +12,12 @@ use crate::pg::{self, comment, identifier};
 use crate::run::job::Job;
 use crate::work::Memberships;
 
-/// The database may have a search_path with functions and views of its owner's, and a superuser runs this.
+/// A superuser runs this SQL, and the database may have a search_path with functions and views of its owner.
 const OWN_NAMES: &str = "SET search_path = pg_catalog, pg_temp;\n";
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The role's name
+    /// The name of the role
     #[arg(long, default_value = "pgtend")]
     role: String,
     /// Only for this database
@@ -35,12 +35,12 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
          SELECT 'CREATE ROLE {} LOGIN' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {}) \\gexec\n\
          {}\n",
         comment(&format!(
-            "What {role} needs for the jobs of {}. Read it, then run it with psql as a superuser.",
+            "Privileges that {role} needs for the jobs of {}. Read this, then run it with psql as a superuser.",
             config.path.display()
         )),
         role.replace('\'', "''"),
         pg::literal(&arguments.role),
-        comment(&format!("A password, where it needs one: \\password {role}")),
+        comment(&format!("If the role needs a password: \\password {role}")),
     );
     let mut memberships = Memberships::default();
     for (name, configured) in &config.databases {
@@ -62,7 +62,7 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
         text += &format!("GRANT CONNECT ON DATABASE {} TO {role};\n", identifier(settings.database()));
         if is_ledger {
             text += &format!(
-                "\n-- [ledger]: it makes its tables in a schema of its own, or uses those that another role made\n\
+                "\n-- [ledger]: the role creates the tables in a schema of its own, or uses those that another role created\n\
                  CREATE SCHEMA IF NOT EXISTS pgtend AUTHORIZATION {role};\n\
                  GRANT USAGE ON SCHEMA pgtend TO {role};\n\
                  GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA pgtend TO {role};\n"
@@ -87,12 +87,16 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// psql's \connect takes a quoted name; one that looks like a connection string needs to be one.
+/// psql's \connect takes a quoted name; a name that looks like a connection string must become one.
 fn connect_argument(database: &str) -> Result<String> {
     if database.contains(['\n', '\r']) {
-        // psql ends a command with its line, in quotes, too: the rest of the name would be run.
-        let message = format!("database {} has a line's end in its name: psql has no \\connect for that", identifier(database));
+        // psql ends a command at the end of the line, even within quotes: it would run the rest of the name.
+        let message = format!("the name of database {} has a line break: psql's \\connect cannot name it", identifier(database));
         return Err(Fault::new(Kind::Configuration, message).into());
     }
-    Ok(format!("'dbname=''{}'''", database.replace('\\', "\\\\").replace('\'', "\\''")))
+    // Two readers, one after the other: libpq reads the connection string, in whose quotes a backslash escapes; psql reads the argument, in
+    // whose quotes a backslash escapes as well, and a quote is doubled. Of what is left psql takes double quotes for those of an identifier
+    // (dequote_downcase_identifier, by OT_SQLIDHACK): four of them are one.
+    let connection_string = format!("dbname='{}'", database.replace('\\', r"\\").replace('\'', r"\'"));
+    Ok(format!("'{}'", connection_string.replace('\\', r"\\").replace('\'', "''").replace('"', "\"\"\"\"")))
 }

@@ -1,4 +1,4 @@
-//! The list of tasks, and the one way that each is driven: plan, decide, apply.
+//! The list of tasks, and the one way to drive each: plan, decide, apply.
 
 use std::any::Any;
 
@@ -163,7 +163,7 @@ impl Task {
                 checker.missing("no task", &hint);
             }
             1 => {}
-            _ => checker.missing(&format!("more than one task: {}", kinds.join(" and ")), "one task a file: make a job of each"),
+            _ => checker.missing(&format!("more than one task: {}", kinds.join(" and ")), "keep one task in each file"),
         }
         written.resolve(checker)
     }
@@ -176,15 +176,16 @@ impl Task {
             let kinds = in_words(KINDS_WITH_LIMITS.iter().flatten().copied(), "and");
             checker.problem(
                 written,
-                "[limits] have no meaning for this task",
-                format!("they bound what {kinds} ask of the server"),
+                "[limits] does not apply to this task",
+                format!("it limits the load that {kinds} put on the server"),
             );
         }
         let written = written.map(Spanned::into_inner).unwrap_or_default();
         if let Some(most) =
             written.max_slowdown.as_ref().filter(|most| *most.get_ref() != 0.0 && !(1.0..=1000.0).contains(most.get_ref()))
         {
-            let hint = "1 or more: so many times as long as without the run; 0 turns it off".to_owned();
+            let hint =
+                "set 1 or more (commits may take this many times as long as without the run), or 0 to turn it off".to_owned();
             checker.problem(most, format!("`max_slowdown = {}`", most.get_ref()), hint);
         }
         written.into()
@@ -208,9 +209,9 @@ fn in_words(kinds: impl Iterator<Item = &'static str>, last: &str) -> String {
     if kinds.is_empty() { end } else { format!("{} {last} {end}", kinds.join(", ")) }
 }
 
-/// What the runner runs: a job's task, or what a command does by hand in the job's name.
+/// Work that the runner runs: a job's task, or a command on behalf of the job.
 pub trait Drive {
-    /// In the ledger's column `task`.
+    /// The value of the ledger's column `task`.
     fn kind(&self) -> &'static str;
 
     fn drive(&self, run: &RunContext, mode: Mode) -> impl Future<Output = Result<Driven>>;
@@ -222,7 +223,7 @@ impl Drive for Task {
     }
 
     async fn drive(&self, run: &RunContext<'_>, mode: Mode) -> Result<Driven> {
-        // What a mistake of ours does to the others is tested with a mistake; release builds have no such switch.
+        // Tests use this switch to check how a defect of one job affects the others; release builds have no such switch.
         if cfg!(debug_assertions) && std::env::var("PGTEND_TEST_PANIC").is_ok_and(|job| job == run.job.name) {
             panic!("asked for by PGTEND_TEST_PANIC");
         }
@@ -234,7 +235,7 @@ impl Drive for Task {
 /// runs of the job itself.
 pub struct Manual<W> {
     pub command: &'static str,
-    /// The job's own.
+    /// The job's own task.
     pub task: Task,
     pub work: W,
 }
@@ -249,9 +250,9 @@ impl<W: Work> Drive for Manual<W> {
     }
 }
 
-/// The only place where a dry run differs from a real one.
+/// Drives the work. This is the only place where a dry run differs from a real one.
 async fn drive_work<W: Work>(task: &Task, work: &W, run: &RunContext<'_>, mode: Mode) -> Result<Driven> {
-    // Before the plan, whose queries run some of it.
+    // The search comes before the plan, whose queries may already execute such code.
     let foreign_code = run.or_cancelled(warnings(task, run)).await?;
     let plan = run.or_cancelled(work.plan(run)).await?;
     match mode {
@@ -281,7 +282,7 @@ async fn drive_work<W: Work>(task: &Task, work: &W, run: &RunContext<'_>, mode: 
     }
 }
 
-/// Code of owners that the run sets off.
+/// Warnings about code of table owners that the run executes.
 async fn warnings(task: &Task, run: &RunContext<'_>) -> Result<Vec<String>> {
     foreign_code::warnings(&run.settings, &task.touched(), run.job.limits.trust_owners).await
 }

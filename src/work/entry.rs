@@ -35,18 +35,18 @@ pub trait Entry: Work {
         memberships: &mut Memberships,
     ) -> impl Future<Output = Result<Vec<String>>>;
 
-    /// The tables whose owners' code it meets. Empty: it touches no table, or (REINDEX) the server itself switches to the owner, or
-    /// only a person knows what it touches.
+    /// The tables whose owners' code it meets. Empty if the task touches no table, if the server itself switches to the owner (REINDEX), or
+    /// if only a person knows what it touches.
     fn touched(&self) -> Vec<Touched<'_>> {
         Vec::new()
     }
 
-    /// A run whose process died midway may be done again: tasks of pgtend's own look at what is there, and go on.
+    /// Whether a run whose process died midway may be repeated: all tasks of pgtend look at the current state and go on.
     fn is_repeatable(&self) -> bool {
         true
     }
 
-    /// What other tasks may ask about it.
+    /// The properties of the task that other parts of pgtend ask about.
     fn does(&self) -> Does {
         Does::Else
     }

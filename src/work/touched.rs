@@ -1,6 +1,6 @@
 //! What a task does to the rows of a table, which says whose code it sets off.
 
-/// What a task does to the rows of its table.
+/// The operations of a task on the rows of its table.
 #[derive(Clone, Copy, Debug)]
 pub struct Touched<'a> {
     pub table: &'a str,
@@ -8,9 +8,9 @@ pub struct Touched<'a> {
     pub triggers: i32,
     /// Events of rules, as in pg_rewrite.ev_type.
     pub rules: &'static [&'static str],
-    /// Rows are written: CHECKs are tried, generated columns computed.
+    /// Whether rows are written, so that CHECKs and generated columns are evaluated.
     pub writes: bool,
-    /// By session_replication_role, where the role may.
+    /// Whether triggers are disabled by session_replication_role, where the role may set it.
     pub silences_triggers: bool,
 }
 

@@ -10,12 +10,12 @@ use crate::pg;
 use crate::pg::table::with_schema;
 use crate::work::RunContext;
 
-/// A connection for reading and measuring: names are qualified, and no policy hides rows without an error.
+/// A connection for reading and measuring: names are qualified, and a policy that hides rows raises an error.
 pub async fn connect(run: &RunContext<'_>) -> Result<PgConnection> {
     let mut connection = run.settings.connect().await?;
     let lock_timeout = run.job.limits.lock_timeout.0.as_millis().to_string();
     let ours = [("row_security", "off"), ("lock_timeout", lock_timeout.as_str()), ("jit", "off")];
-    // Whatever the role has set for itself. A plan that is kept would not follow a setting that changes.
+    // These settings override the role's own. A cached plan would not follow a changed setting.
     let planner = [
         ("enable_indexscan", "on"),
         ("enable_indexonlyscan", "on"),
@@ -31,7 +31,7 @@ pub async fn connect(run: &RunContext<'_>) -> Result<PgConnection> {
     Ok(connection)
 }
 
-/// The table itself, or its partitions; true when it is partitioned.
+/// The oid of the table or of its partitions; true when it is partitioned.
 pub async fn tables(connection: &mut PgConnection, table: &str) -> Result<(Vec<i64>, bool)> {
     let oid: Option<i64> = sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint")
         .bind(with_schema(table))
@@ -59,7 +59,7 @@ pub async fn tables(connection: &mut PgConnection, table: &str) -> Result<(Vec<i
     }
 }
 
-/// Only the owner may make, rename and drop a table's indexes.
+/// Checks the owner: only the owner may create, rename and drop a table's indexes.
 pub async fn check_owner(connection: &mut PgConnection, table: &str) -> Result<()> {
     let found: Option<(bool, bool)> = sqlx::query_as(
         "SELECT pg_has_role(c.relowner, 'USAGE'), has_schema_privilege(c.relnamespace, 'CREATE') FROM pg_class c WHERE c.oid = to_regclass($1)",
@@ -70,11 +70,11 @@ pub async fn check_owner(connection: &mut PgConnection, table: &str) -> Result<(
     match found {
         Some((true, true)) => Ok(()),
         Some((false, _)) => {
-            let message = format!("only its owner may change the indexes of {table}: GRANT its owner TO the role");
+            let message = format!("only the owner of {table} may change its indexes: GRANT the owner's role TO the role");
             Err(Fault::new(Kind::Permission, message).into())
         }
         Some((true, false)) => {
-            let message = format!("an index is made in the schema of {table}: GRANT CREATE ON SCHEMA … TO the role");
+            let message = format!("the index is created in the schema of {table}: GRANT CREATE ON SCHEMA … TO the role");
             Err(Fault::new(Kind::Permission, message).into())
         }
         None => Err(no_table(format!("there is no table {table}"))),

@@ -1,4 +1,4 @@
-//! Names of indexes that tell whose work they are: pgtend's, beside an index that serves, or REINDEX's.
+//! How an index shows by its name that pgtend made it, beside an index in use, or that REINDEX did.
 
 use sha2::{Digest as _, Sha256};
 
@@ -7,7 +7,7 @@ pub const OLD: &str = "_pgtend_old_";
 /// Hexadecimal digits.
 const HASH: usize = 8;
 
-/// A name that nobody else has by accident: what stands under it is dropped. Its hash tells the table, the column and the index.
+/// A name that is not used elsewhere by accident: an index with it may be dropped. The hash covers the table, the column and the index.
 ///
 /// `column`: schema, table, column.
 pub fn beside(column: [&str; 3], index: &str, suffix: &str) -> String {
@@ -16,7 +16,7 @@ pub fn beside(column: [&str; 3], index: &str, suffix: &str) -> String {
     format!("{}{suffix}{hash}", cut(index, 63 - suffix.len() - hash.len()))
 }
 
-/// Whether a name looks like one of [`beside`]'s.
+/// Whether a name looks like one made by [`beside`].
 pub fn is_beside(name: &str) -> bool {
     let hex = |hash: &str| hash.len() == HASH && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
     [NEW, OLD].iter().any(|suffix| name.rsplit_once(suffix).is_some_and(|(_, hash)| hex(hash)))
@@ -27,7 +27,7 @@ fn hash(words: &[&str]) -> String {
     hash.iter().take(HASH / 2).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The name of an index where there is none. One that had to be cut gets a hash, or two long names would be one.
+/// The name of a new index where there is none. A truncated name gets a hash, so that two long names stay different.
 pub fn default_name(table: &str, column: &str) -> String {
     let name = format!("{table}_{column}");
     if name.len() + "_idx".len() <= 63 {

@@ -15,7 +15,7 @@ use crate::config::checker::Checker;
 use crate::config::{self, Config, limits};
 use crate::task::{self, Task};
 
-/// A job, and what only the other jobs can tell to be right.
+/// A job, and what can only be checked against the other jobs.
 pub struct Loaded {
     pub job: Job,
     pub source: Source,
@@ -25,27 +25,27 @@ pub struct Loaded {
 /// Declares jobs/NAME.toml with a table for each task.
 macro_rules! written {
     ($($kind:ident: $Task:ident,)+) => {
-        /// jobs/NAME.toml as written: what every job has, and one table that names the task.
+        /// jobs/NAME.toml as written: keys that every job has, and one table that names the task.
         #[derive(Debug, Deserialize, JsonSchema)]
         #[serde(deny_unknown_fields)]
         #[schemars(title = "pgtend job (jobs/NAME.toml)")]
         pub struct Written {
             pub description: Option<String>,
-            /// Five cron fields, six with leading seconds, or @daily and the like; without it, the job runs by hand only.
+            /// Five cron fields, six with leading seconds, or @daily and the like; a job without a schedule is only run by hand.
             pub schedule: Option<Schedule>,
-            /// IANA name; default UTC.
+            /// The time zone's IANA name; default UTC.
             pub timezone: Option<Zone>,
-            /// A database of the configuration.
+            /// The name of a configured database.
             #[schemars(with = "Option<String>")]
             pub database: Option<Spanned<String>>,
-            /// Several: one run for each.
+            /// Several databases, with one run for each.
             #[schemars(with = "Option<Vec<String>>")]
             pub databases: Option<Spanned<Vec<Spanned<String>>>>,
-            /// The run is cancelled after this long; default none.
+            /// The run is cancelled after this time; no limit by default.
             pub timeout: Option<Span>,
-            /// false: runs by hand only; default true.
+            /// false: the job is only run by hand; default true.
             pub enabled: Option<bool>,
-            /// What becomes of ticks that were missed (host down, ledger down): "once" (default) runs the latest, "skip" none.
+            /// What happens to ticks that were missed (host down, ledger down): "once" (default) runs the latest, "skip" none.
             #[serde(default)]
             pub catch_up: CatchUp,
             /// A missed tick older than this is not caught up; default 24 h.
@@ -56,26 +56,26 @@ macro_rules! written {
             /// at most 20; default 0, but 5 for scheduled runs whose database is unreachable.
             #[schemars(with = "Option<u32>")]
             pub retries: Option<Spanned<u32>>,
-            /// Before the first retry; doubled for each further one, up to an hour; default 1 min.
+            /// The pause before the first retry; it doubles for each further one, up to an hour; default 1 min.
             pub retry_delay: Option<Span>,
-            /// Jobs whose run of the same tick must have ended well first; without `schedule`, this job takes the first's.
+            /// Jobs whose run of the same tick must have succeeded first; without `schedule`, this job takes the schedule of the first.
             #[serde(default)]
             #[schemars(with = "Vec<String>")]
             pub after: Vec<Spanned<String>>,
-            /// Skips the run when the database has no verified backup set that young.
+            /// Skips the run when the database has no verified backup set younger than this.
             pub require_backup_within: Option<Span>,
-            /// The job is late when it has no success this long after a tick; default its timeout, or 1 h.
+            /// The job is late when it has had no success this long after a tick; default its timeout, or 1 h.
             pub late_after: Option<Span>,
-            /// A healthchecks-style URL: gets /start, then itself or /fail.
+            /// A healthchecks-style URL: a run's start goes to URL/start, its success to the URL itself, its failure to URL/fail.
             #[schemars(with = "Option<String>")]
             pub ping_url: Option<Spanned<String>>,
-            /// The environment variable that holds it.
+            /// The environment variable that holds the URL.
             #[schemars(with = "Option<String>")]
             pub ping_url_env: Option<Spanned<String>>,
-            /// The file that holds it; relative to the job's file.
+            /// The file that holds the URL; relative to the job's file.
             #[schemars(with = "Option<PathBuf>")]
             pub ping_url_file: Option<Spanned<PathBuf>>,
-            /// How much a task that touches live tables may ask of the server: [compress], [partition], [retention].
+            /// How much a task that touches live tables may demand from the server: [compress], [partition], [retention].
             #[schemars(with = "Option<limits::Written>")]
             pub limits: Option<Spanned<limits::Written>>,
             $(pub $kind: Option<task::$kind::Written>,)+
@@ -95,13 +95,13 @@ task::each_task!(written);
 pub fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> Option<Loaded> {
     let name = path.file_stem()?.to_string_lossy().into_owned();
     if !name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c)) || name.starts_with(['-', '.']) {
-        let hint = "a job's name is its file's: letters, digits, `-`, `_` and `.`".to_owned();
+        let hint = "a job is named after its file: letters, digits, `-`, `_` and `.`".to_owned();
         problems.push(Problem::with_file(path, format!("`{name}` cannot be a job's name"), Some(hint)));
         return None;
     }
-    // A pipe would be waited for, and all other jobs with it.
+    // Opening a pipe would block, and all other jobs with it.
     if std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
-        let hint = Some("a job is an ordinary file".to_owned());
+        let hint = Some("a job must be a regular file".to_owned());
         problems.push(Problem::with_file(path, "this is a pipe, a socket or a device, and is not read", hint));
         return None;
     }

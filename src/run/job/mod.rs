@@ -1,4 +1,4 @@
-//! `jobs/NAME.toml`: one job a file; the stem is its name.
+//! `jobs/NAME.toml`: a file has one job, and its stem is the job's name.
 
 mod file;
 mod folder;
@@ -22,7 +22,7 @@ use crate::config::limits::Limits;
 use crate::task::Task;
 use crate::work::Other;
 
-/// A job, resolved: every name it uses exists.
+/// A resolved job: every name that it uses exists.
 #[derive(Clone, Debug)]
 pub struct Job {
     pub name: String,
@@ -30,41 +30,41 @@ pub struct Job {
     pub description: Option<String>,
     pub schedule: Option<Schedule>,
     pub timezone: Tz,
-    /// Names in the configuration; one run for each.
+    /// The databases' names in the configuration; the job has one run for each.
     pub databases: Vec<String>,
     pub timeout: Option<Span>,
-    /// False: no tick runs it; by hand it runs.
+    /// False when no tick runs the job; it can still be run by hand.
     pub enabled: bool,
     pub catch_up: CatchUp,
     /// A missed tick older than this is not caught up.
     pub catch_up_within: Duration,
-    /// Each job waits for a part of this that is its own, and always the same.
+    /// Each job waits for a fixed part of this that is its own.
     pub jitter: Option<Duration>,
-    /// Further attempts of a run that failed for a reason that may pass; where it is not said, only a scheduled
-    /// run of an unreachable database has some.
+    /// Further attempts of a run that failed for a reason that may pass. If unset, only a scheduled run of an unreachable
+    /// database gets some.
     pub retries: Option<u32>,
-    /// Before the first retry; doubled for each further one.
+    /// The pause before the first retry; it doubles for each further one.
     pub retry_delay: Duration,
-    /// Jobs whose run of the same tick must have ended well before this one starts.
+    /// Jobs whose run of the same tick must have succeeded before this one starts.
     pub after: Vec<String>,
-    /// Without a verified set that young the run is skipped.
+    /// A run without a verified set that is younger than this is skipped.
     pub require_backup_within: Option<Span>,
-    /// So long after its tick a job without success is late; default its timeout, or an hour.
+    /// A job is late when this much time has passed since a tick without a success; default its timeout, or an hour.
     pub late_after: Duration,
     pub ping_url: Option<SecretString>,
-    /// For tasks that touch live tables.
+    /// Limits for tasks that touch live tables.
     pub limits: Limits,
     pub task: Task,
 }
 
-/// What becomes of ticks that nobody was there to run.
+/// What happens to ticks that were missed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CatchUp {
     /// The latest of them runs, once.
     #[default]
     Once,
-    /// They are left out.
+    /// They are skipped.
     Skip,
 }
 
@@ -74,20 +74,20 @@ const RETRY_DELAY: Duration = Duration::from_secs(60);
 const LATE_AFTER: Duration = Duration::from_secs(3600);
 
 impl Job {
-    /// What tasks of other jobs ask about it.
+    /// Returns the facts that tasks of other jobs may ask for.
     pub fn in_short(&self) -> Other {
         Other { name: self.name.clone(), databases: self.databases.clone(), enabled: self.enabled, does: self.task.does() }
     }
 
-    /// The job's task as a `T`; an error that names the job where it is another one. `kind` is the task's name in files.
+    /// Returns the job's task as a `T`; an error names the job whose task is another one. `kind` is the task's name in files.
     pub fn task_of<T: 'static>(&self, kind: &str) -> Result<&T> {
         self.task.as_a().ok_or_else(|| {
-            let message = format!("job `{}` is a [{}], and no [{kind}]", self.name, self.task.kind());
+            let message = format!("job `{}` is a [{}] job; this command needs [{kind}]", self.name, self.task.kind());
             Fault::new(Kind::Configuration, message).into()
         })
     }
 
-    /// The first tick after `after`, in the job's zone; none for a job without a schedule.
+    /// Returns the first tick after `after`, in the job's zone; none for a job without a schedule.
     pub fn next_tick(&self, after: DateTime<Utc>) -> Option<DateTime<Tz>> {
         self.schedule.as_ref()?.next_after(after, self.timezone)
     }
@@ -95,7 +95,7 @@ impl Job {
 
 #[cfg(test)]
 impl Job {
-    /// With every default, on database `app`.
+    /// Returns a job with every default, on database `app`.
     pub fn for_tests(name: &str, task: Task) -> Self {
         Self {
             name: name.to_owned(),

@@ -17,7 +17,7 @@ impl Entry for Audit {
 
     async fn grants(&self, _connection: &mut PgConnection, role: &str, _memberships: &mut Memberships) -> Result<Vec<String>> {
         let mut lines = vec![
-            "-- what it may not see is reported as unknown; nothing of it is needed to write".to_owned(),
+            "-- the audit reports as unknown what the role may not read; it needs no privilege to write".to_owned(),
             format!("GRANT pg_monitor, pg_read_all_data TO {role};"),
         ];
         if self.schema_file.is_some() && self.scratch.is_none() {

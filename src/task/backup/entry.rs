@@ -26,7 +26,7 @@ impl Entry for Backup {
     async fn grants(&self, connection: &mut PgConnection, role: &str, _memberships: &mut Memberships) -> Result<Vec<String>> {
         let mut lines = vec![format!("GRANT pg_read_all_data TO {role};")];
         if has_row_security(connection).await? {
-            lines.push("-- Tables have row security, and a dump of some rows is none:".to_owned());
+            lines.push("-- Some tables have row security, which would hide rows from the dump:".to_owned());
             lines.push(format!("ALTER ROLE {role} BYPASSRLS;"));
         }
         if self.verify == Verify::Restore && self.scratch.is_none() {
@@ -36,7 +36,7 @@ impl Entry for Backup {
                 lines.extend(for_superusers(connection).await?);
             }
         }
-        // With `schemas`, pg_dump takes none.
+        // With `schemas`, pg_dump dumps no large objects.
         if self.filters.schemas.is_empty() {
             lines.extend(large_objects(connection, role).await?);
         }
@@ -52,19 +52,19 @@ async fn has_row_security(connection: &mut PgConnection) -> Result<bool> {
     Ok(sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_class WHERE relrowsecurity)").fetch_one(connection).await?)
 }
 
-/// What no grant lets a role make, so that it cannot restore a dump of it.
+/// Names what a role cannot create whatever it is granted, so that it cannot restore a dump of it.
 async fn for_superusers(connection: &mut PgConnection) -> Result<Vec<String>> {
     let extensions: Vec<String> =
         sqlx::query_scalar("SELECT extname::text FROM pg_extension").fetch_all(&mut *connection).await?;
     let untrusted = readiness::untrusted_extensions(connection, &extensions).await?;
     let mut whats: Vec<String> =
-        untrusted.iter().map(|name| format!("extension {} is not trusted, so that", identifier(name))).collect();
+        untrusted.iter().map(|name| format!("extension {} is not trusted, so", identifier(name))).collect();
     whats.extend(readiness::of_superusers(connection).await?.iter().map(|what| format!("{what}:")));
     Ok(whats
         .iter()
         .map(|what| {
             format!(
-                "{}\n-- [databases] entry that is one on a server for that, or verify = \"checksum\"",
+                "{}\n-- [databases] entry that connects as a superuser to a server for that, or use verify = \"checksum\"",
                 comment(&format!("{what} only a superuser restores it: set `scratch` of the job to a"))
             )
         })
@@ -88,7 +88,7 @@ async fn large_objects(connection: &mut PgConnection, role: &str) -> Result<Vec<
                 "-- {}, which pg_read_all_data does not cover before PostgreSQL 19. With this",
                 units::plural(count, "large object")
             ),
-            "-- setting the role may read, and write, every one in this database; else make it a member of their owners:"
+            "-- setting the role may read and write every one in this database; otherwise make it a member of their owners:"
                 .to_owned(),
             format!("ALTER ROLE {role} IN DATABASE {database} SET lo_compat_privileges = on;"),
         ],

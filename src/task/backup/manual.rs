@@ -19,7 +19,7 @@ use crate::ledger::report::Report;
 use crate::store::{Store, key};
 use crate::work::{RunContext, Work};
 
-/// A person waits, and has asked for it: all of them.
+/// A person asked for it and waits: all sets are read.
 const CHECKS: usize = usize::MAX;
 
 /// Deletes the sets of a job that its `keep` no longer keeps.
@@ -63,7 +63,7 @@ impl Work for Prune {
         if let Some(said) = listing.not_ours_in_words() {
             tracing::warn!("{}/{}: {said}", run.database, run.job.name);
         }
-        // What keeps a run from deleting keeps a person from it as well.
+        // The doubts that keep a run from deleting keep a person from it, too.
         let mut doubts = doubts(&server, host_clock, &series, &listing);
         doubts.extend(trouble);
         let mut plan = Plan { sets: Vec::new(), doubts, identity: Identity::of(&server), series };

@@ -18,10 +18,12 @@ impl Entry for Compress {
         let mut lines =
             vec!["-- Only the owner may put a view in the table's place, change its compression and VACUUM it:".to_owned()];
         lines.extend(memberships.in_owner_of(connection, &self.table, role).await?);
-        lines.push(format!("-- to see replication and WAL archiving, which it spares\nGRANT pg_monitor TO {role};"));
-        // Whoever has it may write past foreign keys and triggers anywhere: for somebody to decide.
+        lines.push(format!(
+            "-- to see replication and WAL archiving, so that it can slow down for them\nGRANT pg_monitor TO {role};"
+        ));
+        // A role with this privilege can bypass foreign keys and triggers anywhere, so a person should decide on it.
         lines.push(
-            "-- PostgreSQL 15 and later, where the table's triggers should not fire for what is compressed (updated_at, audits):"
+            "-- PostgreSQL 15 and later, if the table's triggers (updated_at, audits) should not fire when rows are compressed:"
                 .to_owned(),
         );
         lines.push(comment(&format!("GRANT SET ON PARAMETER session_replication_role TO {role};")));

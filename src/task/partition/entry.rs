@@ -14,7 +14,9 @@ impl Entry for Partition {
     }
 
     async fn grants(&self, connection: &mut PgConnection, role: &str, memberships: &mut Memberships) -> Result<Vec<String>> {
-        let mut lines = vec!["-- Only the owner may attach and detach partitions, and they are made in its schema:".to_owned()];
+        let mut lines = vec![
+            "-- Only the owner may attach and detach partitions, and partitions are created in the table's schema:".to_owned(),
+        ];
         lines.extend(memberships.in_owner_of(connection, &self.table, role).await?);
         Ok(lines)
     }

@@ -1,4 +1,4 @@
-//! A batch with `cascade`: children go first, each archived, all of a batch's tree or none.
+//! A batch with `cascade`: children first, each archived; the whole tree of a batch or nothing.
 
 use anyhow::{Context as _, Result};
 use sqlx::{PgConnection, Row as _};
@@ -11,8 +11,8 @@ use crate::base::units;
 use crate::pg::{self, identifier};
 
 impl Work<'_> {
-    /// In a transaction: rows of the job's table are locked, and go when all that goes with them has gone. Who locks a row of
-    /// the job's table lets nobody refer to it any more.
+    /// In a transaction: rows of the job's table are locked, and deleted when all rows that go with them are gone. A lock on a row of the
+    /// job's table keeps new rows from referencing it.
     pub(super) async fn delete_tree(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<Batch> {
         self.part.kept.may_be_seen()?;
         let picked = pg::query(format!(
@@ -25,8 +25,8 @@ impl Work<'_> {
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         let Some(places) = places else { return self.nothing(connection, last_key).await };
         let places = format!("{}::pg_catalog.tid[]", pg::literal(&places));
-        // Parents first, so that nobody refers to a row any more when those that did have gone: a further one would go by a cascade
-        // of the database, and be in no archive.
+        // Parents are locked first, so that no new row references a row after those that did are gone: a cascade of the database would
+        // delete such a row without archiving it.
         if self.plan.tree.branches.len() > 1 {
             for branch in self.plan.tree.branches.iter().rev() {
                 let which = branch.goes_with(&self.part.name, &places);
@@ -37,19 +37,19 @@ impl Work<'_> {
         for (number, branch) in self.plan.tree.branches.iter().enumerate() {
             let which = branch.goes_with(&self.part.name, &places);
             let target = Target { oid: branch.oid, schema: &branch.schema, name: &branch.name, from: branch.sql() };
-            // Parents come back before their children: by their names.
+            // Parents are restored before their children: their names sort that way.
             let number = self.plan.tree.branches.len() - number;
             let rows = self.take(connection, &target, &which, number, &mut taken).await?;
             taken.tree_rows += rows;
         }
-        // What a trigger has kept from us the database's own cascade would take with its parent, into no archive.
+        // If a trigger has kept a row from us, the database's own cascade would delete it with its parent, without archiving it.
         for branch in &self.plan.tree.branches {
             let which = branch.goes_with(&self.part.name, &places);
             let is_left = pg::query(format!("SELECT EXISTS (SELECT FROM {} WHERE {which})", branch.sql()));
             let is_left: bool = is_left.fetch_one(&mut *connection).await?.try_get(0)?;
             anyhow::ensure!(
                 !is_left,
-                "rows of {} stay that refer to rows of {}, as a trigger or a rule keeps them: none of either goes",
+                "rows of {} that reference rows of {} stay because a trigger or a rule keeps them: no rows of either table were deleted",
                 branch.sql(),
                 self.part.name
             );
@@ -60,7 +60,7 @@ impl Work<'_> {
         let rows = self.take(connection, &target, &which, 0, &mut taken).await?;
         anyhow::ensure!(
             rows == found as u64,
-            "{} of {} would go and only {rows} went: a trigger keeps some, and what refers to them stays too",
+            "{} of {} should have been deleted and only {rows} were: a trigger keeps some, and rows that reference them stay too",
             units::plural(found as u64, "row"),
             part.name
         );
@@ -75,7 +75,7 @@ impl Work<'_> {
         Ok(Batch { rows, found: rows, last_key, archived_bytes: taken.bytes, tree_rows: taken.tree_rows })
     }
 
-    /// Deletes rows of one table, archived where that is asked for. Returns their number.
+    /// Deletes rows of one table and archives them if the job asks for it. Returns their number.
     async fn take(
         &self,
         connection: &mut PgConnection,
@@ -121,7 +121,7 @@ struct Target<'a> {
     oid: i64,
     schema: &'a str,
     name: &'a str,
-    /// As after FROM.
+    /// The tables, as written after FROM.
     from: String,
 }
 

@@ -24,7 +24,8 @@ impl Entry for Retention {
         match there {
             Some(true) => Ok(format!("may read, lock and delete rows of {table}")),
             Some(false) => {
-                let message = format!("GRANT SELECT, UPDATE, DELETE ON {table} TO the role: rows are locked, then deleted");
+                let message =
+                    format!("GRANT SELECT, UPDATE, DELETE ON {table} TO the role: the job locks rows, then deletes them");
                 Err(Fault::new(Kind::Permission, message).into())
             }
             None => Err(Fault::new(Kind::Configuration, format!("there is no table {table}")).into()),
@@ -32,14 +33,16 @@ impl Entry for Retention {
     }
 
     async fn grants(&self, connection: &mut PgConnection, role: &str, _memberships: &mut Memberships) -> Result<Vec<String>> {
-        // SELECT … FOR UPDATE asks for UPDATE.
+        // SELECT … FOR UPDATE needs the UPDATE privilege.
         let tables = std::iter::once(&self.table).chain(&self.cascade);
         let mut lines: Vec<String> =
             tables.map(|table| format!("GRANT SELECT, UPDATE, DELETE ON {} TO {role};", with_schema(table))).collect();
         for table in self.referring(connection).await? {
-            lines.push(format!("-- rows that it refers to stay\nGRANT SELECT ON {table} TO {role};"));
+            lines.push(format!("-- to keep rows that this table refers to\nGRANT SELECT ON {table} TO {role};"));
         }
-        lines.push(format!("-- to see replication and WAL archiving, which it spares\nGRANT pg_monitor TO {role};"));
+        lines.push(format!(
+            "-- to see replication and WAL archiving, so that it can slow down for them\nGRANT pg_monitor TO {role};"
+        ));
         Ok(lines)
     }
 

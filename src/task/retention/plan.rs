@@ -1,4 +1,4 @@
-//! What would be deleted, how, and what that sets off.
+//! The plan: which rows would be deleted, how, and what else that triggers.
 
 use std::fmt;
 
@@ -19,23 +19,23 @@ use crate::task::partition;
 #[derive(Debug, Serialize)]
 pub struct Plan {
     pub table: String,
-    /// By the server's clock; None where age does not matter.
+    /// The cut-off by the server's clock; None where age does not matter.
     pub cutoff: Option<DateTime<Utc>>,
     /// "older than 90d".
     pub which: String,
     /// The table, or its partitions.
     pub parts: Vec<Part>,
-    /// Whole partitions that go, before rows of the others do.
+    /// Whole partitions that are dropped before rows of the others are deleted.
     pub whole: Option<partition::Plan>,
     pub rows_to_go: u64,
-    /// With `max_size`.
+    /// Set with `max_size`.
     pub measured: Option<Measured>,
     pub references: Vec<Reference>,
     #[serde(skip)]
     pub tree: Tree,
     pub triggers: Vec<String>,
     pub notes: Vec<String>,
-    /// What a person must say first.
+    /// The question that a person must answer first.
     pub asks: Option<String>,
     #[serde(skip)]
     pub consent: Consent,
@@ -43,13 +43,13 @@ pub struct Plan {
     pub column: String,
     #[serde(skip)]
     pub key: Key,
-    /// Less than any value of the key that goes, as text.
+    /// A value that is smaller than any key that goes, as text.
     #[serde(skip)]
     pub start: String,
-    /// The deleting transaction's own clock says so, too.
+    /// SQL: the clock of the deleting transaction agrees.
     #[serde(skip)]
     pub gate: String,
-    /// At which whole partitions go.
+    /// The age at which whole partitions are dropped.
     #[serde(skip)]
     pub age: Option<Span>,
     /// The server's clock.
@@ -71,7 +71,7 @@ pub struct Part {
     pub bytes: i64,
     pub rows: u64,
     pub rows_to_go: u64,
-    /// Index or Blocks.
+    /// Index or blocks.
     pub method: Method,
     pub reason: String,
     #[serde(skip)]
@@ -112,17 +112,17 @@ impl fmt::Display for Plan {
         for reference in &self.references {
             let goes_first = self.tree.branches.iter().any(|branch| branch.oid == reference.referencing_oid);
             let what = match reference.action.as_str() {
-                _ if goes_first => "its rows that point here go first (cascade)",
-                "c" => "its rows that point here are deleted too (ON DELETE CASCADE)",
+                _ if goes_first => "its rows that reference these go first (cascade)",
+                "c" => "its rows that reference these are deleted too (ON DELETE CASCADE)",
                 "n" => "its columns become NULL (ON DELETE SET NULL)",
                 "d" => "its columns become their defaults (ON DELETE SET DEFAULT)",
-                _ => "rows that it points at stay",
+                _ => "rows that it references stay",
             };
             writeln!(f, "  foreign key {} of {}: {what}", reference.name, reference.referencing)?;
         }
         if !self.tree.is_empty() {
             let tables: Vec<String> = self.tree.branches.iter().map(super::tree::Branch::sql).collect();
-            writeln!(f, "  rows go with those that they refer to, in one transaction with them: {}", tables.join(", "))?;
+            writeln!(f, "  rows that go in the same transaction as the rows that they reference: {}", tables.join(", "))?;
         }
         for trigger in &self.triggers {
             writeln!(f, "  trigger that fires: {trigger}")?;
@@ -132,7 +132,7 @@ impl fmt::Display for Plan {
             writeln!(f, "  {note}")?;
         }
         if let Some(asks) = &self.asks {
-            writeln!(f, "  waits for a person: {asks}")?;
+            writeln!(f, "  needs consent: {asks}")?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! `cascade`: tables whose rows go with those that they refer to.
+//! `cascade`: tables whose rows go with the rows that they reference.
 
 use anyhow::Result;
 use sqlx::PgConnection;
@@ -9,7 +9,7 @@ use super::references::{self, Reference};
 use crate::pg;
 use crate::pg::table::with_schema;
 
-/// Tables in a row from the job's own: more is a circle, or a mistake.
+/// The longest chain of tables from the job's own: a longer one is a circle or a mistake.
 const STEPS_MOST: usize = 20;
 
 /// Tables whose rows go too, children before their parents.
@@ -23,7 +23,7 @@ pub struct Branch {
     pub oid: i64,
     pub schema: String,
     pub name: String,
-    /// Ways along foreign keys from the job's table to this one.
+    /// Paths along foreign keys from the job's table to this one.
     paths: Vec<Vec<Reference>>,
 }
 
@@ -32,7 +32,7 @@ impl Branch {
         pg::qualified(&self.schema, &self.name)
     }
 
-    /// SQL: the row goes with one of the rows of `table` (quoted) that stand at `places`.
+    /// SQL: the row goes with one of the rows of `table` (quoted) at `places`.
     pub fn goes_with(&self, table: &str, places: &str) -> String {
         let ways = self.paths.iter().map(|path| {
             let mut from = format!("ONLY {table} r0");
@@ -56,7 +56,7 @@ impl Tree {
         self.branches.iter().map(|branch| branch.oid).collect()
     }
 
-    /// `references`: into the job's table.
+    /// `references`: foreign keys into the job's table.
     pub async fn load(connection: &mut PgConnection, retention: &Retention, references: &[Reference]) -> Result<Self> {
         let mut branches = Vec::new();
         for name in &retention.cascade {
@@ -76,7 +76,9 @@ impl Tree {
             let last = &path[path.len() - 1];
             let Some(position) = is_named(last.referencing_oid).filter(|_| !last.is_self) else { continue };
             if path.len() > STEPS_MOST {
-                return Err(refused("tables in `cascade` refer to each other in a circle: none of them comes first".to_owned()));
+                return Err(refused(
+                    "tables in `cascade` reference each other in a circle, so that no order to delete them in exists".to_owned(),
+                ));
             }
             let further = references::load(connection, last.referencing_oid).await?;
             open.extend(further.into_iter().map(|next| [path.clone(), vec![next]].concat()));
@@ -87,7 +89,7 @@ impl Tree {
         }
         if let Some(lost) = branches.iter().find(|branch| branch.paths.is_empty()) {
             return Err(refused(format!(
-                "`cascade` names {}, which refers neither to {} nor to another table there",
+                "`cascade` names {}, which references neither {} nor another table listed there",
                 lost.sql(),
                 retention.table
             )));
@@ -98,7 +100,7 @@ impl Tree {
         Ok(tree)
     }
 
-    /// Keys into the tree's tables must be as good as those into the job's own.
+    /// Keys into the tree's tables must meet the same conditions as keys into the job's own.
     async fn refuse(&self, connection: &mut PgConnection, retention: &Retention) -> Result<()> {
         for branch in &self.branches {
             let references = references::load(connection, branch.oid).await?;

@@ -33,7 +33,7 @@ impl Entry for Sql {
         Ok(lines)
     }
 
-    /// A run whose end nobody knows is tried again only where the job says so.
+    /// For SQL statements the job decides.
     fn is_repeatable(&self) -> bool {
         self.repeatable
     }

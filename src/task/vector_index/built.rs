@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-/// What pgtend writes down in the index's comment, below what somebody else wrote there.
+/// The record that pgtend keeps in the index's comment, below any text that was there before.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Built {
     /// When pgtend built it; none: it only measured it.
@@ -13,9 +13,9 @@ pub struct Built {
     pub rows: u64,
     pub setting: u32,
     pub recall: f64,
-    /// Other numbers of lists were tried.
+    /// Whether other numbers of lists were tried.
     pub tuned: bool,
-    /// Of an hnsw index as it was built: ALTER INDEX changes the catalog's numbers only.
+    /// The parameters that an hnsw index was built with: ALTER INDEX changes only the catalog's numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub graph: Option<Graph>,
 }

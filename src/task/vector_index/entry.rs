@@ -17,7 +17,7 @@ impl Entry for VectorIndex {
         let mut lines = memberships.in_owner_of_indexes(connection, &self.table, role).await?;
         match &self.apply_setting {
             Some(ApplySetting::Database) => {
-                lines.push("-- apply_setting = \"database\": only its owner may".to_owned());
+                lines.push("-- apply_setting = \"database\": only the owner of the database may set it".to_owned());
                 lines.extend(memberships.in_database_owner(connection, role).await?);
             }
             Some(ApplySetting::Role(other)) if identifier(other) != role => {
@@ -28,13 +28,13 @@ impl Entry for VectorIndex {
         Ok(lines)
     }
 
-    /// The build runs as the owner; the searches that measure it do not.
+    /// The index build runs as the owner; the searches that measure the index do not.
     fn touched(&self) -> Vec<Touched<'_>> {
         vec![Touched::new(&self.table, 0, &[], false)]
     }
 }
 
-/// What ALTER ROLE `other` SET asks for.
+/// Grants what ALTER ROLE `other` SET requires.
 async fn administers(connection: &mut PgConnection, other: &str, role: &str) -> Result<Vec<String>> {
     let quoted = identifier(other);
     let Some(found) = membership::roles(connection, &[other.to_owned()]).await?.pop() else {
@@ -42,11 +42,11 @@ async fn administers(connection: &mut PgConnection, other: &str, role: &str) -> 
     };
     if let Some(is_superuser) = found.is_superuser() {
         let line = format!(
-            "apply_setting = \"role:…\": {quoted} {is_superuser}, and only a superuser sets its parameters: name another role, or say apply_setting = \"database\""
+            "apply_setting = \"role:…\": {quoted} {is_superuser}, and only a superuser may set its parameters: name another role, or use apply_setting = \"database\""
         );
         return Ok(vec![comment(&line)]);
     }
-    let mut lines = vec![comment(&format!("apply_setting = \"role:…\": only who administers {quoted} may"))];
+    let mut lines = vec![comment(&format!("apply_setting = \"role:…\": only a role that administers {quoted} may set it"))];
     if Server::of(connection).await?.major() < 16 {
         lines.push(
             "-- Before PostgreSQL 16, CREATEROLE may alter every role but superusers, and become a member of it (pg_execute_server_program, too):"

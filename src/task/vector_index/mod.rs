@@ -1,7 +1,7 @@
-//! `[vector_index]`: an index of pgvector, tuned by measurement and rebuilt beside the one that serves.
+//! `[vector_index]`: tunes an index of pgvector by measurement and rebuilds it beside the one in use.
 //!
-//! What an interruption leaves behind: an index `…_pgtend_new_HASH`, invalid or not yet measured, or `…_pgtend_old_HASH`, replaced and not yet
-//! dropped. The next run drops the invalid and the replaced, and goes on with the one that was built.
+//! An interruption leaves an index `…_pgtend_new_HASH`, invalid or not yet measured, or `…_pgtend_old_HASH`, replaced and not yet dropped.
+//! The next run drops the invalid and the replaced one, and continues with the one that was built.
 
 mod keys;
 pub mod kind;
@@ -48,7 +48,7 @@ impl Work for VectorIndex {
 }
 
 impl VectorIndex {
-    /// Whether the role may do what the job will: for `check --connect`.
+    /// Checks whether the role has the privileges that the job needs, for `check --connect`.
     async fn may_run(&self, connection: &mut PgConnection) -> Result<String> {
         indexes::check_owner(connection, &self.table).await?;
         let extension = state::pgvector(connection).await?;
