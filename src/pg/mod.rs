@@ -115,17 +115,23 @@ pub fn query<'q>(sql: String) -> Query<'q, Postgres, PgArguments> {
     sqlx::query(AssertSqlSafe(sql))
 }
 
-/// Runs somebody's own SQL as it stands. Returns the number of rows of each of its commands by the server's count: affected, or returned
-/// and thrown away.
+/// Runs SQL that a user wrote, as it stands. Returns the number of rows of each of its commands by the server's count: affected, or
+/// returned and thrown away.
 pub async fn execute_script(connection: &mut PgConnection, sql: &str) -> Result<Vec<u64>> {
     let mut rows = Vec::new();
+    execute_script_into(connection, sql, &mut rows).await?;
+    Ok(rows)
+}
+
+/// The same; `rows` has one number for each command that the server answered, also when a later one fails.
+pub async fn execute_script_into(connection: &mut PgConnection, sql: &str, rows: &mut Vec<u64>) -> Result<()> {
     let mut results = connection.fetch_many(AssertSqlSafe(sql));
     while let Some(result) = results.try_next().await.map_err(in_its_own_words)? {
         if let sqlx::Either::Left(done) = result {
             rows.push(done.rows_affected());
         }
     }
-    Ok(rows)
+    Ok(())
 }
 
 /// The rows of a query in COPY's text format. To be read to its end, or its connection is of no use any more.
