@@ -5,10 +5,10 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use super::calendar::Every;
-use super::decide::Runway;
 use super::keys::Partition;
 use super::left::{self, Left};
 use super::plan::Plan;
+use super::runway::Runway;
 use crate::base::fault::Kind;
 use crate::base::units;
 use crate::ledger::report::{Report, Unfinished};

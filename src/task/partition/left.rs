@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::calendar::Every;
-use super::decide::Runway;
+use super::runway::Runway;
 use crate::base::fault::{Fault, Kind};
 use crate::live::governor;
 use crate::live::session::Session;

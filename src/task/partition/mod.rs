@@ -19,6 +19,7 @@ mod left;
 mod mark;
 pub mod plan;
 mod retire;
+mod runway;
 mod state;
 
 use std::time::{Duration, Instant};
@@ -137,7 +138,7 @@ impl Partition {
 
     /// By catalogs alone, of a table that could not be looked at. None: they do not say it (number keys without a sequence), or the table
     /// is none that can be tended.
-    async fn runway(&self, run: &RunContext<'_>, session: &mut Session) -> Option<decide::Runway> {
+    async fn runway(&self, run: &RunContext<'_>, session: &mut Session) -> Option<runway::Runway> {
         let state = State::glance(self, run, session).await.ok()?;
         let is_known = match self.every {
             Every::Unit(_) => true,

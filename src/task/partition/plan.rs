@@ -6,10 +6,10 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::calendar::Period;
-use super::decide::Runway;
 use super::key::Key;
 use super::left::{self, Left};
 use super::mark::Mark;
+use super::runway::Runway;
 use super::state::default::Counted;
 use crate::base::fault::Kind;
 use crate::base::units;

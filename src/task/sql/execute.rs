@@ -3,8 +3,7 @@
 //! After each statement the server is asked whether a transaction is open: a BEGIN without its end keeps nothing, and a COMMIT
 //! in the list takes "all or nothing" away. Neither can be told from the answers to the statements.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -12,40 +11,14 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::failed::{after_answer, excerpt, failed, not_committed, with_prepared};
-use super::kept::{Prepared, Tally};
+use super::kept::Tally;
 use super::keys::Transaction;
 use super::plan::Plan;
+use super::progress::{Open, Progress};
 use super::text;
 use crate::base::units;
 use crate::ledger::report::Report;
 use crate::pg::{self, InTransaction};
-
-/// How far a run is: still readable when the run itself was cancelled.
-#[derive(Debug, Default)]
-pub struct Progress {
-    /// The number of the statement that was sent last; 0: none was. One more than there are is the COMMIT at the end.
-    pub sent: AtomicUsize,
-    prepared: Mutex<Vec<Prepared>>,
-}
-
-impl Progress {
-    pub fn prepared(&self) -> Vec<Prepared> {
-        self.prepared.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn now_prepared(&self, tally: &Tally) {
-        *self.prepared.lock().unwrap_or_else(PoisonError::into_inner) = tally.prepared().to_vec();
-    }
-}
-
-/// A transaction that statements of the list have begun.
-#[derive(Clone)]
-pub struct Open {
-    /// The index of the statement.
-    pub by: usize,
-    /// None: its own BEGIN is all that was sent so far.
-    began: Option<String>,
-}
 
 /// Gone with the transaction for which it is set.
 const MARK: &str = "pgtend.transaction";

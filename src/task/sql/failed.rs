@@ -2,10 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use super::execute::{Open, Progress};
 use super::kept::Prepared;
 use super::keys::Transaction;
 use super::plan::Plan;
+use super::progress::{Open, Progress};
 use super::text::{self, Ends};
 use crate::base::fault::{Fault, Kind, Sent};
 use crate::base::units;

@@ -5,6 +5,7 @@ mod failed;
 mod kept;
 mod keys;
 mod plan;
+mod progress;
 mod text;
 
 use std::time::Instant;
@@ -60,7 +61,7 @@ impl Work for Sql {
         run.or_cancelled(wait_for_orphan(run, &mut connection)).await?;
         let pid = pg::backend_pid(&mut connection).await?;
         let mut report = Report::default();
-        let progress = execute::Progress::default();
+        let progress = progress::Progress::default();
         // Only a cancellation is an error of the outer result.
         let work = run
             .or_cancelled(async { Ok(tool_output::notices(execute::all(&mut connection, &plan, &progress, &mut report)).await) })

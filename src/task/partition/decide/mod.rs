@@ -12,10 +12,10 @@ mod way_out;
 
 pub use way_out::over;
 
-use super::calendar::Every;
 use super::key::Bound;
 use super::keys::{Like, Partition};
 use super::mark::Stage;
+use super::runway::Runway;
 use crate::task::partition::state::found::State;
 
 pub fn decide(state: State, partition: &Partition) -> Plan {
@@ -150,25 +150,6 @@ fn say_what_new_ones_lack(state: &State, partition: &Partition, plan: &mut Plan)
 }
 
 /// How far the ranges reach from now on without a gap.
-pub struct Runway {
-    /// None: rows of now have no partition.
-    pub until: Option<String>,
-    pub until_instant: Option<DateTime<Utc>>,
-    /// At least one whole period beyond the current one.
-    pub is_covered: bool,
-}
-
-impl Runway {
-    pub fn in_words(&self) -> String {
-        self.until.as_ref().map_or_else(|| "nothing is covered now".to_owned(), |until| format!("covered until {until}"))
-    }
-
-    /// What follows from less than one period.
-    pub fn is_short(every: Every) -> String {
-        format!("that is less than one period ({every}) ahead, and rows beyond it will be refused or go to the default partition")
-    }
-}
-
 pub fn runway(state: &State) -> Runway {
     let mut until = Bound::At(state.now);
     let ranges: Vec<_> = state
