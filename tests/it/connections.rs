@@ -188,7 +188,7 @@ fn of_several_hosts_the_one_that_is_asked_for_is_taken_by_us_and_by_pg_dump() {
 
     let scenario = asserting(recorded(&writable, &url("standby")), "true");
     scenario.run(&["run-job", "asserts"]).exited(69).says(&[
-        "no host is to be had",
+        "no host accepts connections",
         "127.0.0.1:1: ",
         "target_session_attrs asks for standby",
     ]);
@@ -305,7 +305,7 @@ fn what_tls_refuses_is_said_of_both_with_what_to_do() {
         ),
         (
             tls.url("postgres", "[::1]", "postgres", &format!("sslmode=verify-full&sslrootcert={ca}")),
-            "not made out to the host",
+            "it is not for the host",
             "does not match host name",
         ),
         (

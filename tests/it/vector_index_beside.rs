@@ -104,7 +104,7 @@ fn rows_that_move_while_they_are_searched_for_are_not_taken_for_losses() {
     assert!(turns > 1, "{turns}");
     let recall = moved["now"]["recall"].as_f64();
     let why = moved["decision"]["reasons"].to_string();
-    assert!(recall.is_some_and(|recall| recall > 0.999) || why.contains("changed meanwhile"), "{moved:#}");
+    assert!(recall.is_some_and(|recall| recall > 0.999) || why.contains("changed during the measurement"), "{moved:#}");
 }
 
 #[test]

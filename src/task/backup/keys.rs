@@ -25,7 +25,7 @@ pub struct Backup {
     pub threads: usize,
     pub filters: manifest::Filters,
     pub lock_wait_timeout: Span,
-    /// The dump ends when somebody has to wait behind its locks.
+    /// Whether the dump ends when a session has to wait behind its locks.
     pub give_way: bool,
 }
 
@@ -33,38 +33,38 @@ pub struct Backup {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Written {
-    /// A store of the configuration.
+    /// The store, by its name in the configuration.
     #[schemars(with = "String")]
     pub store: Option<Spanned<String>>,
-    /// Which sets stay; without it, all of them.
+    /// The sets to keep; without it, all of them.
     #[schemars(with = "Option<Keep>")]
     pub keep: Option<Spanned<Keep>>,
     #[serde(default)]
     pub verify: Verify,
-    /// With verify = "restore": the database of the configuration on whose server the scratch database is made.
+    /// With verify = "restore": the database of the configuration on whose server the scratch database is created.
     #[schemars(with = "Option<String>")]
     pub scratch: Option<Spanned<String>>,
     #[serde(default)]
     pub compression: Compression,
-    /// gzip 1 to 12, default 4; zstd 1 to 19, default 3.
+    /// Compression level: gzip 1 to 12, default 4; zstd 1 to 19, default 3.
     #[schemars(with = "Option<i32>")]
     pub level: Option<Spanned<i32>>,
-    /// Compressing threads; default: the processors of the host, 4 at the most.
+    /// Number of compressing threads; default: the processors of the host, at most 4.
     #[schemars(with = "Option<usize>")]
     pub threads: Option<Spanned<usize>>,
-    /// Only these schemas (pg_dump's patterns).
+    /// Dump only these schemas (pg_dump's patterns).
     #[serde(default)]
     pub schemas: Vec<String>,
-    /// Tables left out (pg_dump's patterns).
+    /// Tables to leave out (pg_dump's patterns).
     #[serde(default)]
     pub exclude_tables: Vec<String>,
     /// Tables of which only the definition is dumped (pg_dump's patterns).
     #[serde(default)]
     pub exclude_table_data: Vec<String>,
-    /// How long pg_dump waits for a table that somebody has locked; default 60s.
+    /// How long pg_dump waits for a table that another session has locked; default 60s.
     pub lock_wait_timeout: Option<Span>,
-    /// true ends the dump, as skipped, when a session waits for more than 5 s behind its locks, as a migration does; default false: a
-    /// warning names it.
+    /// true: the dump ends, as skipped, when a session (such as a migration) has waited behind its locks for more than 5 s; default false:
+    /// a warning names the session.
     #[serde(default)]
     pub give_way: bool,
 }
@@ -79,7 +79,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
         }
     };
     if let Some(keep) = written.keep.as_ref().filter(|keep| keep.get_ref().keeps_nothing()) {
-        checker.problem(keep, "`keep` keeps nothing", "keep at least one set, or leave `keep` out to keep all".to_owned());
+        checker.problem(keep, "`keep` keeps nothing", "keep at least one set, or remove `keep` to keep all".to_owned());
     }
     if let Some(scratch) = &written.scratch {
         checker.known("database", scratch);
@@ -96,11 +96,11 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
         checker.problem(
             level,
             format!("level {} does not exist", level.get_ref()),
-            format!("1 to {highest} for this compression"),
+            format!("set 1 to {highest} for this compression"),
         );
     }
     if let Some(threads) = written.threads.as_ref().filter(|threads| !(1..=64).contains(threads.get_ref())) {
-        checker.problem(threads, format!("`threads = {}`", threads.get_ref()), "1 to 64".to_owned());
+        checker.problem(threads, format!("`threads = {}`", threads.get_ref()), "set 1 to 64".to_owned());
     }
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     Some(Backup {
@@ -127,8 +127,8 @@ pub enum Verify {
     /// Every byte is read back, hashed, decoded and counted.
     #[default]
     Checksum,
-    /// That, and a restore into a scratch database with every table counted.
+    /// All of that, and a restore into a scratch database with every table counted.
     Restore,
-    /// Nothing: `backups verify` is run elsewhere. A set that nobody has read fills no place of `keep`.
+    /// No verification: `backups verify` runs elsewhere. An unread set fills no place of `keep`.
     None,
 }

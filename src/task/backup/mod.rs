@@ -1,9 +1,9 @@
 //! The backup task: a compressed, proved, restorable pg_dump in a store.
 //!
-//! What an interruption leaves behind: an upload that was never finished, objects without a manifest, a scratch
-//! database. None of it is a set, and the next run's sweep removes it.
+//! An interruption leaves an unfinished upload, objects without a manifest, or a scratch database. None of it is a set, and the next run's
+//! sweep removes it.
 //!
-//! What is hidden from the documentation is for `fuzz/`.
+//! Items that are hidden from the documentation are for `fuzz/`.
 
 pub mod choices;
 mod context;
@@ -88,7 +88,7 @@ use crate::store::{Store, key, lease};
 use crate::task::backup::identity::Identity;
 use crate::work::{Does, Other, RunContext, Work};
 
-/// Sets of which nothing is known that a run reads before it prunes. Each costs the reading of a dump; the next run goes on.
+/// The number of unread sets that a run reads before it prunes. Each costs reading a dump; the next run continues.
 const CHECKS_IN_A_RUN: usize = 3;
 
 impl Work for Backup {
@@ -103,7 +103,7 @@ impl Work for Backup {
         let store = Store::named(run.config, &self.store).await?;
         let has_ledger = run.run_id.is_some();
         let seen = guard::look(&store, run.database, run.job.name, has_ledger).await;
-        // What earlier runs left may be what fills the disk: first. Trouble with it is no reason for no backup.
+        // The sweep comes first, as leftovers of earlier runs may fill the disk. A failed sweep does not prevent the backup.
         let mut warnings = run.or_cancelled(async { Ok(self.sweep(&store, &plan, run).await) }).await?;
         let marker = RunMarker {
             process: ProcessIdentity::own(),
@@ -149,10 +149,10 @@ impl Work for Backup {
         report.warnings.extend(warnings);
         match refusal {
             None => Ok(report),
-            // The set is there and its bytes are proved; what was asked for is not.
+            // The set exists and its bytes are proved, but the requested restore failed.
             Some(refusal) => {
                 let message = format!(
-                    "set {} is made and its bytes are intact, but it was not restored for a proof: {}",
+                    "set {} was made and its bytes are intact, but the verification by restore failed: {}",
                     set.name, refusal.message
                 );
                 Err(Unfinished::error(refusal.kind, message, report))
@@ -162,20 +162,20 @@ impl Work for Backup {
 }
 
 impl Backup {
-    /// Returns what did not work.
+    /// Returns the warnings of the sweep.
     async fn sweep(&self, store: &Store, plan: &Plan, run: &RunContext<'_>) -> Vec<String> {
         let mut warnings = self.sweep_scratch_databases(plan, run).await;
         if !plan.deletes_nothing.is_empty() {
             warnings.extend(plan.deletes_nothing.iter().map(|doubt| format!("nothing in the store is swept or pruned: {doubt}")));
             return warnings;
         }
-        // Asked for only when there is something that may be swept by now.
+        // The guard is taken only when something may be ready for a sweep.
         if plan.sweep.store.is_empty() && plan.sweep.store.left.iter().all(|left| left.for_ever) {
             return warnings;
         }
         let (database, job) = (run.database, run.job.name);
         match guard::ask(store, database, job, run.run_id.is_some(), None).await {
-            Asked::Refused(why) => warnings.push(format!("what earlier runs left stays this time: {why}")),
+            Asked::Refused(why) => warnings.push(format!("leftovers of earlier runs were not swept: {why}")),
             Asked::Granted(mut guard) => {
                 let folder = key::folder(database, job);
                 let swept = sweep::apply(store, &folder, plan.identity.as_ref(), &mut guard).await;
@@ -183,7 +183,7 @@ impl Backup {
                 match swept {
                     Ok(undeletable) => warnings.extend(undeletable),
                     Err(error) => {
-                        warnings.push(format!("what earlier runs left could not be swept: {}", failure::in_a_line(&error)))
+                        warnings.push(format!("leftovers of earlier runs could not be swept: {}", failure::in_a_line(&error)))
                     }
                 }
             }
@@ -198,10 +198,12 @@ impl Backup {
         }
         let settings = match self.scratch_settings(run) {
             Ok(settings) => settings,
-            Err(error) => return vec![format!("scratch databases of earlier runs stay: {}", failure::in_a_line(&error))],
+            Err(error) => {
+                return vec![format!("scratch databases of earlier runs were not dropped: {}", failure::in_a_line(&error))];
+            }
         };
         for database in &plan.sweep.scratch_databases {
-            tracing::info!("dropping the scratch database of a run without an end: {database}");
+            tracing::info!("dropping the scratch database of an interrupted run: {database}");
             warnings.extend(scratch::drop_or_warn(&settings, database, None).await);
         }
         warnings
@@ -244,12 +246,12 @@ impl Backup {
         verify::by_restore(store, set, &scratch, &run.progress).await
     }
 
-    /// The server on which scratch databases are made.
+    /// The server on which scratch databases are created.
     fn scratch_settings(&self, run: &RunContext<'_>) -> Result<pg::Settings> {
         Ok(self.scratch_elsewhere(run.config)?.unwrap_or_else(|| run.settings.clone()))
     }
 
-    /// The same, where it is not the source's.
+    /// The same, where it is not the source's server.
     pub fn scratch_elsewhere(&self, config: &Config) -> Result<Option<pg::Settings>> {
         let Some(name) = &self.scratch else { return Ok(None) };
         let database = config.databases.get(name).with_context(|| format!("the configuration has no database `{name}`"))?;
@@ -282,9 +284,9 @@ fn report_on(set: &Set, store: &Store, plan: &Plan) -> Report {
     report
 }
 
-/// When the newest intact set of `database` was taken, of all backup jobs that name it. A set with filters is not a backup of the
-/// database, and one of another server under the same names is none of this one; a store or a server that cannot be asked is an error: no
-/// is not said on doubt, and yes neither.
+/// The time of the newest intact set of `database`, among all backup jobs for it. A set with filters is not a backup of the database, and a
+/// set of another server under the same names does not count; a store or a server that cannot be read is an error, neither "no backup" nor
+/// a backup.
 pub async fn newest_verified(config: &Config, others: &[Other], database: &str) -> Result<Option<DateTime<Utc>>> {
     let mut newest = None;
     let mut own: Option<Option<Identity>> = None;
@@ -311,7 +313,7 @@ pub async fn newest_verified(config: &Config, others: &[Other], database: &str) 
     Ok(newest)
 }
 
-/// Who a configured database is; None where its role may not read the system identifier.
+/// The identity of a configured database; None where its role may not read the system identifier.
 pub async fn identity_of(config: &Config, database: &str) -> Result<Option<Identity>> {
     let configured = config.databases.get(database).with_context(|| format!("the configuration has no database `{database}`"))?;
     let settings = configured.settings().with_context(|| format!("database `{database}`"))?;

@@ -1,5 +1,5 @@
-//! Finds out what a set is: by reading its bytes back, or by restoring it, which reads them as well. The two verdicts are recorded
-//! apart: a server that does not take a set says nothing of its bytes.
+//! Verifies a set: by reading its bytes back, or by restoring it, which reads them as well. The two verdicts are recorded separately: a
+//! server that refuses a set says nothing about its bytes.
 
 use std::time::Instant;
 
@@ -20,7 +20,7 @@ use crate::base::units;
 use crate::pg::{self, Server, failure};
 use crate::store::Store;
 
-/// Reads the set back and records what was found beside it.
+/// Reads the set back and records the verdict beside it.
 pub async fn by_checksum(store: &Store, set: &mut Set, progress: &Progress) -> Result<()> {
     let phase = progress.phase("verify", Some(set.manifest.dump.bytes));
     let check = read_back::check(store, set, &phase).await?;
@@ -32,7 +32,7 @@ pub async fn by_checksum(store: &Store, set: &mut Set, progress: &Progress) -> R
     Ok(())
 }
 
-/// Where a set is restored for a while.
+/// The place where a set is restored temporarily.
 pub struct Scratch<'a> {
     /// The server; its database is not used.
     pub settings: &'a pg::Settings,
@@ -40,22 +40,22 @@ pub struct Scratch<'a> {
     pub cancel: &'a CancellationToken,
 }
 
-/// What a restore into a scratch database has shown of the server. The bytes are intact, or it is an error.
+/// The result of a restore into a scratch database. The bytes are intact, or it is an error.
 #[derive(Debug, Default)]
 pub struct Verified {
-    /// Why the server did not take it.
+    /// The reason why the server refused it.
     pub refusal: Option<Refusal>,
     pub warnings: Vec<String>,
 }
 
-/// Restores the set into a scratch database, which is gone afterwards, and records both verdicts.
+/// Restores the set into a scratch database, which is dropped afterwards, and records both verdicts.
 pub async fn by_restore(store: &Store, set: &mut Set, scratch: &Scratch<'_>, progress: &Progress) -> Result<Verified> {
     let phase = progress.phase("verify", Some(set.manifest.dump.bytes));
     let started = Instant::now();
     let mut verified = Verified::default();
     let mut version = String::new();
     let bytes_are_as_written = match try_restore(store, set, scratch, &phase, &mut version, &mut verified).await? {
-        // Its first read was part of the restore.
+        // The restore included its first read.
         Tried::ReadAll { problems } => problems.is_empty() && read_back::globals_differences(store, set).await?.is_empty(),
         Tried::NotBegun(refusal) => {
             verified.refusal = Some(refusal);
@@ -97,9 +97,9 @@ pub async fn by_restore(store: &Store, set: &mut Set, scratch: &Scratch<'_>, pro
 }
 
 enum Tried {
-    /// All bytes went by; where they differ from the manifest.
+    /// All bytes were read; the differences from the manifest.
     ReadAll { problems: Vec<String> },
-    /// The server was not fit for it.
+    /// The server does not meet the requirements.
     NotBegun(Refusal),
 }
 
@@ -122,7 +122,7 @@ async fn try_restore(
             Fault::new(
                 Kind::Configuration,
                 format!(
-                    "the server for scratch databases, {}, is a standby: name one on a primary with `scratch`",
+                    "the server for scratch databases, {}, is a standby: set `scratch` to a database on a primary",
                     scratch.settings.server()
                 )
             )
@@ -139,11 +139,11 @@ async fn try_restore(
         began = true;
         restore::stream_into(store, set, &target, phase, scratch.cancel).await
     };
-    // Where its files are does not matter.
+    // The location of its files does not matter.
     let like = DatabaseFacts { tablespace: None, ..set.manifest.server.database.clone() };
     let (restored, left) =
         scratch_database::with_scratch(scratch.settings, &scratch.name, &like, scratch.cancel, restoring).await;
-    // One that cannot be dropped is no reason to call a backup failed, and none for the next one not to be made.
+    // A scratch database that cannot be dropped does not make this backup fail, nor prevent the next one.
     if let Some(left) = left {
         tracing::warn!("{left}");
         verified.warnings.push(left);
@@ -164,12 +164,12 @@ fn refusal_of(error: &anyhow::Error) -> Refusal {
     Refusal { kind: failure::kind_of(error), sql_state: pg::sql_state(error), message: failure::in_a_line(error) }
 }
 
-/// An error when the bytes are not as written, or when nobody can say.
+/// Fails when the bytes differ from what was written, or when that could not be determined.
 fn ensure_intact(set: &Set, check: &BytesCheck) -> Result<()> {
     match check.verdict {
         Bytes::Intact => Ok(()),
-        Bytes::Damaged => anyhow::bail!("set {} is damaged, as two reads have shown: {}", set.name, check.problems.join("; ")),
-        Bytes::Unknown => anyhow::bail!("set {} could not be proved: {}", set.name, check.problems.join("; ")),
+        Bytes::Damaged => anyhow::bail!("set {} is damaged, confirmed by two reads: {}", set.name, check.problems.join("; ")),
+        Bytes::Unknown => anyhow::bail!("set {} could not be verified: {}", set.name, check.problems.join("; ")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a run says that it did: of one table, and of several below one root.
+//! The summary of a run: for one table, and for several below one root.
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
@@ -25,13 +25,13 @@ pub(super) struct Progress {
     pub changed: Vec<String>,
     pub rows_moved: u64,
     pub detach_is_pending: bool,
-    /// Each with its reason: somebody held a lock.
+    /// Steps that met a lock, each with its reason.
     pub locked: Vec<String>,
-    /// Each with its reason: as it is, it will never work.
+    /// Steps that will never work in this state, each with its reason.
     pub failed: Vec<String>,
 }
 
-/// What came of one table.
+/// The result for one table.
 pub(super) struct Concluded {
     pub report: Report,
     pub failure: Option<(Option<Kind>, String)>,

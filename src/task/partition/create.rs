@@ -1,4 +1,4 @@
-//! Makes a partition: a table like its parent, with what LIKE leaves out, attached in the same transaction.
+//! Creates a partition: a table like its parent, with the properties that LIKE leaves out, attached in the same transaction.
 //!
 //! CREATE … PARTITION OF would take ACCESS EXCLUSIVE on the parent; this takes SHARE UPDATE EXCLUSIVE, beside which
 //! reads and writes go on. A new table has no rows to be checked, so that it needs no CHECK before ATTACH.
@@ -185,7 +185,7 @@ async fn storage(connection: &mut PgConnection, name: &str, model: Option<i64>) 
     Ok(vec![format!("ALTER TABLE {name} SET ({})", options.collect::<Vec<_>>().join(", "))])
 }
 
-/// Who reads a partition by its own name passes the parent's policies by, unless it has them too.
+/// Copies the parent's policies: a reader of the partition by its own name would bypass them otherwise.
 pub async fn policies(connection: &mut PgConnection, parent: &TableName, name: &str) -> Result<Vec<String>> {
     let (enabled, forced): (bool, bool) =
         sqlx::query_as("SELECT relrowsecurity, relforcerowsecurity FROM pg_class WHERE oid = $1::bigint::oid")

@@ -1,8 +1,8 @@
-//! The partition task: partitions are there before their rows, and go when their time is over.
+//! The partition task: creates partitions ahead of time, retires expired ones, and converts a live table.
 //!
-//! What an interruption leaves behind, and what the next run makes of it: a detach in its second phase, which it finishes;
-//! a partition that carries our mark, whose way out it takes up where it ended. A new partition is made, filled from the
-//! default partition and attached in one transaction, so that none is half there.
+//! An interruption leaves a detach in its second phase, which the next run finishes, or a partition with our mark, whose retirement the
+//! next run continues. A new partition is created, filled from the default partition and attached in one transaction, so it is never half
+//! done.
 
 pub mod calendar;
 pub mod convert;
@@ -68,7 +68,7 @@ impl Partition {
         }
     }
 
-    /// What `check --connect` tries.
+    /// The checks of `check --connect`.
     pub async fn check(&self, connection: &mut sqlx::PgConnection) -> Result<String> {
         state::check(connection, self).await
     }
@@ -280,7 +280,7 @@ impl Partition {
         Ok(progress)
     }
 
-    /// Says who stood in the way, if somebody did.
+    /// Names the sessions that hold the lock, if there are any.
     async fn take(
         &self,
         step: &Step,

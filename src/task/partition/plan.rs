@@ -1,4 +1,4 @@
-//! What a run would do, as people and machines read it.
+//! The plan of a run, for people and machines.
 
 use std::fmt;
 
@@ -29,9 +29,9 @@ pub struct Plan {
     /// One of these refusals is that the clocks of host and server are apart.
     #[serde(skip)]
     pub clocks_apart: bool,
-    /// What somebody should know.
+    /// Notes for people.
     pub notes: Vec<String>,
-    /// What comes with its steps.
+    /// Warnings that come with the steps.
     pub warnings: Vec<String>,
     /// RFC 3339 (or a number): rows up to there have their partition. None: those of now have none.
     pub covered_until: Option<String>,
@@ -51,10 +51,10 @@ pub struct Plan {
     /// By the server's clock.
     #[serde(skip)]
     pub at: DateTime<Utc>,
-    /// Where new rows come.
+    /// The position of new rows.
     #[serde(skip)]
     pub now: i64,
-    /// Of further tables below the job's own.
+    /// The plans of further tables below the job's own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<Plan>,
     /// Tables below the job's own that stay as they are.
@@ -112,7 +112,7 @@ pub enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Detach {
-    /// SHARE UPDATE EXCLUSIVE: nobody waits.
+    /// SHARE UPDATE EXCLUSIVE: reads and writes go on.
     Concurrently,
     /// ACCESS EXCLUSIVE on the table, for a moment.
     Plainly,

@@ -73,7 +73,7 @@ fn finish_what_was_begun(state: &State, plan: &mut Plan) {
         let reason = "its detach is pending: the table shows its rows no more, refuses new ones of its range, and allows no other \
                       detach until it is finished";
         plan.push(Step::Finalise { partition: partition.table.clone() }, reason);
-        // Without a mark the detach was somebody else's, and the table stays.
+        // Without a mark another program detached it, and the table stays.
         if let Some(mark) = &partition.mark {
             plan.push(Step::Confirm { table: partition.table.clone(), mark: mark.clone() }, "its detach was ours");
         }
@@ -112,7 +112,7 @@ fn create_ahead(state: &State, partition: &Partition, plan: &mut Plan) {
     }
 }
 
-/// Of partitions that are about to be made.
+/// Notes what partitions that are about to be created lack.
 fn say_what_new_ones_lack(state: &State, partition: &Partition, plan: &mut Plan) {
     let new: Vec<&str> = plan
         .steps

@@ -1,5 +1,5 @@
-//! What is there: the table, its partitions with their bounds, and what stands in the way. Reads catalogs, and of tables
-//! only the default partition and the highest number.
+//! Reads the current state: the table, its partitions with their bounds, and obstacles. It reads catalogs, and of tables only the default
+//! partition and the highest number.
 
 pub mod default;
 pub mod found;

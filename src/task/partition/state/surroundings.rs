@@ -1,4 +1,4 @@
-//! What others have to do with the table: foreign keys, views, publications; and what its newest partition has beyond it.
+//! Objects around the table: foreign keys, views, publications; and the extras of its newest partition.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -25,7 +25,7 @@ pub struct Published {
     pub slots: Vec<String>,
 }
 
-/// What the newest partition has, and its parent has not.
+/// Something that the newest partition has and its parent lacks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Extra {
     /// For people: `PRIMARY KEY (id)`.
@@ -75,7 +75,7 @@ impl State {
         Ok(())
     }
 
-    /// Of partitions that would go: who refers to their rows, and what names them.
+    /// For partitions that would be retired: the rows that reference theirs, and the objects that depend on them.
     pub(super) async fn read_what_keeps(&mut self, connection: &mut PgConnection, partition: &Partition) -> Result<()> {
         let over = decide::over(self, partition);
         for oid in over {
@@ -134,7 +134,7 @@ async fn referring(connection: &mut PgConnection, parent: &TableName, partition:
     Ok(referring)
 }
 
-/// What DROP TABLE would be refused for, but foreign keys.
+/// Objects other than foreign keys that would make DROP TABLE fail.
 async fn dependants(connection: &mut PgConnection, oid: i64) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar(
         "SELECT DISTINCT CASE WHEN r.oid IS NOT NULL THEN format('%s %s', CASE v.relkind WHEN 'm' THEN 'materialized view' ELSE 'view' END, v.oid::regclass)
@@ -168,7 +168,7 @@ pub(super) async fn published(connection: &mut PgConnection, table: &TableName) 
     .await?)
 }
 
-/// A template's primary key and the like: what somebody, or another program, gave the newest partition by itself.
+/// Extras of the newest partition, such as a template's primary key: added to it by a person or another program.
 pub async fn extras(connection: &mut PgConnection, parent: i64, model: i64) -> Result<Vec<Extra>> {
     let constraints: Vec<(String, String, String)> = sqlx::query_as(
         "SELECT k.contype::text, format('CONSTRAINT %I ', k.conname), pg_get_constraintdef(k.oid) FROM pg_constraint k
