@@ -88,21 +88,37 @@ impl Session {
     /// `tables`. Only the first statement may wait for the whole lock_timeout, and should request one lock only. Returns how many
     /// rows each statement affected.
     pub async fn transaction(&mut self, statements: &[String], tables: &[i64]) -> Result<Attempt<Vec<u64>>> {
+        match statements.split_first() {
+            Some((first, rest)) => self.transaction_under(first, tables, rest).await,
+            None => Ok(Attempt::Done(Vec::new())),
+        }
+    }
+
+    /// Does the same, but makes the statements after `lock` from data that is read under it. A plan may be minutes old when its lock is
+    /// granted: a right that was revoked since would be granted again.
+    pub async fn transaction_under(
+        &mut self,
+        lock: &str,
+        tables: &[i64],
+        then: &(impl UnderLock + ?Sized),
+    ) -> Result<Attempt<Vec<u64>>> {
         let started = Instant::now();
         let mut pause = PAUSE;
         loop {
-            let attempt = self.attempt(statements).await;
+            let attempt = self.attempt(lock, then).await;
             if attempt.is_ok() {
                 // Triggers and checks of the table ran in it, and their settings stay.
                 pg::reset_search_path(&mut self.connection).await?;
             }
             let failure = match attempt {
                 Ok(rows) => return Ok(Attempt::Done(rows)),
-                Err(Failure { error, sql }) => {
+                Err(Failure { error, doing }) => {
                     // Without a transaction this is a warning; after a lost connection it fails, which tells nothing new.
                     let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
-                    if !is_for_a_lock(&error) {
-                        return Err(pg::in_its_own_words(error)).with_context(|| format!("cannot run: {sql}"));
+                    let is_for_a_lock = pg::sql_state(&error).is_some_and(|state| FOR_A_LOCK.contains(&state.as_str()));
+                    let error = error.downcast::<sqlx::Error>().map_or_else(|error| error, pg::in_its_own_words);
+                    if !is_for_a_lock {
+                        return Err(error.context(format!("cannot {doing}")));
                     }
                     error
                 }
@@ -111,7 +127,7 @@ impl Session {
             if self.has_given_up || started.elapsed() + pause >= self.give_up_after {
                 self.has_given_up = true;
                 let holders = self.holders(tables).await?;
-                return Ok(Attempt::Locked(if holders.is_empty() { pg::in_its_own_words(failure).to_string() } else { holders }));
+                return Ok(Attempt::Locked(if holders.is_empty() { failure.to_string() } else { holders }));
             }
             tokio::time::sleep(jittered(pause)).await;
             pause = (pause * 2).min(MAX_PAUSE);
@@ -138,28 +154,28 @@ impl Session {
         }
     }
 
-    async fn attempt(&mut self, statements: &[String]) -> Result<Vec<u64>, Failure> {
+    async fn attempt(&mut self, lock: &str, then: &(impl UnderLock + ?Sized)) -> Result<Vec<u64>, Failure> {
         let started = Instant::now();
-        let of = |sql: &str| {
-            let sql = sql.to_owned();
-            move |error| Failure { error, sql }
-        };
-        let connection = &mut self.connection;
-        sqlx::query("BEGIN").execute(&mut *connection).await.map_err(of("BEGIN"))?;
-        let mut rows = Vec::new();
-        for (index, statement) in statements.iter().enumerate() {
-            let lock_timeout = if index == 0 { self.lock_timeout } else { self.further_lock_timeout };
-            let left = (self.lock_timeout + HOLD).saturating_sub(started.elapsed()).max(Duration::from_millis(1));
-            sqlx::query("SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true)")
-                .bind(left.as_millis().to_string())
-                .bind(lock_timeout.as_millis().to_string())
-                .execute(&mut *connection)
-                .await
-                .map_err(of("SET statement_timeout"))?;
-            rows.push(pg::execute_counting(connection, statement.clone()).await.map_err(of(statement))?);
+        sqlx::query("BEGIN").execute(&mut self.connection).await.map_err(Failure::of("BEGIN"))?;
+        let mut rows = vec![self.step(lock, self.lock_timeout, started).await?];
+        let reading = |error| Failure { error, doing: "read what a transaction makes its statements from".to_owned() };
+        for statement in then.statements(&mut self.connection).await.map_err(reading)? {
+            rows.push(self.step(&statement, self.further_lock_timeout, started).await?);
         }
-        sqlx::query("COMMIT").execute(&mut *connection).await.map_err(of("COMMIT"))?;
+        sqlx::query("COMMIT").execute(&mut self.connection).await.map_err(Failure::of("COMMIT"))?;
         Ok(rows)
+    }
+
+    /// Runs one statement of an attempt that began at `started`.
+    async fn step(&mut self, statement: &str, lock_timeout: Duration, started: Instant) -> Result<u64, Failure> {
+        let left = (self.lock_timeout + HOLD).saturating_sub(started.elapsed()).max(Duration::from_millis(1));
+        sqlx::query("SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true)")
+            .bind(left.as_millis().to_string())
+            .bind(lock_timeout.as_millis().to_string())
+            .execute(&mut self.connection)
+            .await
+            .map_err(Failure::of("SET statement_timeout"))?;
+        pg::execute_counting(&mut self.connection, statement.to_owned()).await.map_err(Failure::of(statement))
     }
 
     /// Runs a statement that refuses to run in a transaction, and that in a second phase waits for the sessions that use the
@@ -279,15 +295,37 @@ async fn busy(connection: &mut PgConnection, table: &str, lock: &str) -> Result<
     Ok(Fault::new(Kind::Busy, format!("another job of pgtend works on {table}: {holder}")).into())
 }
 
-struct Failure {
-    error: sqlx::Error,
-    sql: String,
+/// The statements of a transaction, made when its first lock is held.
+pub trait UnderLock {
+    fn statements(&self, connection: &mut PgConnection) -> impl Future<Output = Result<Vec<String>>>;
 }
 
-/// Recognizes lock_not_available, deadlock_detected, and query_canceled (by our own statement_timeout, or by the observer).
+/// Statements that are known beforehand.
+impl UnderLock for [String] {
+    async fn statements(&self, _: &mut PgConnection) -> Result<Vec<String>> {
+        Ok(self.to_vec())
+    }
+}
+
+struct Failure {
+    error: anyhow::Error,
+    doing: String,
+}
+
+impl Failure {
+    fn of(sql: &str) -> impl FnOnce(sqlx::Error) -> Self {
+        let doing = format!("run: {sql}");
+        move |error| Self { error: error.into(), doing }
+    }
+}
+
+/// lock_not_available, deadlock_detected, and query_canceled (by our own statement_timeout, or by the observer).
+const FOR_A_LOCK: [&str; 3] = ["55P03", "40P01", "57014"];
+
+/// Recognizes a failure that means a lock was not granted.
 pub fn is_for_a_lock(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else { return false };
-    error.code().is_some_and(|code| ["55P03", "40P01", "57014"].contains(&code.as_ref()))
+    error.code().is_some_and(|code| FOR_A_LOCK.contains(&code.as_ref()))
 }
 
 /// Returns whether a detach of this partition is in its second phase, or was left there.

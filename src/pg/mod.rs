@@ -121,13 +121,19 @@ pub fn query<'q>(sql: String) -> Query<'q, Postgres, PgArguments> {
 /// discarded.
 pub async fn execute_script(connection: &mut PgConnection, sql: &str) -> Result<Vec<u64>> {
     let mut rows = Vec::new();
+    execute_script_into(connection, sql, &mut rows).await?;
+    Ok(rows)
+}
+
+/// Does the same; `rows` gets one number for each command that the server answered, even when a later one fails.
+pub async fn execute_script_into(connection: &mut PgConnection, sql: &str, rows: &mut Vec<u64>) -> Result<()> {
     let mut results = connection.fetch_many(AssertSqlSafe(sql));
     while let Some(result) = results.try_next().await.map_err(in_its_own_words)? {
         if let sqlx::Either::Left(done) = result {
             rows.push(done.rows_affected());
         }
     }
-    Ok(rows)
+    Ok(())
 }
 
 /// Returns the rows of a query in COPY's text format. They must be read to the end, or the connection is unusable.

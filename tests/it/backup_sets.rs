@@ -111,7 +111,7 @@ fn a_manifest_from_the_future_or_in_ruins_is_left_alone() {
     let server = server(18);
     let (scenario, dump) = with_set(server);
     let manifest = dump.with_file_name("manifest.json");
-    for (text, says) in [("{\"format\": 99}", "use a newer one"), ("{ not json", "is not a manifest")] {
+    for (text, says) in [("{\"format\": 99}", "use a newer pgtend"), ("{ not json", "is not a manifest")] {
         std::fs::write(&manifest, text).unwrap();
         scenario.run(&["backups", "list"]).succeeded().says(&[says]);
         scenario.run(&["backups", "prune"]).succeeded();

@@ -60,7 +60,7 @@ fn a_flipped_bit_in_transit_condemns_no_set() {
     scenario
         .run(&["backups", "verify", &set])
         .exited(1)
-        .says(&["could not be proved", "differ from the manifest and from each other"]);
+        .says(&["could not be verified", "differ from the manifest and from each other"]);
     s3.heal();
     scenario.run(&["backups", "verify", &set]).succeeded();
     assert_eq!(only_set(&scenario)["bytes"], "intact", "a read that is well takes the verdict back");

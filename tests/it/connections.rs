@@ -464,7 +464,7 @@ fn on_a_standby_a_restore_for_verification_is_refused_before_anything_is_dumped(
     // A scratch server that is a standby, too.
     let scenario = scenario.config(&format!("[databases.same]\nurl = {}\n", quoted(&standby.url("postgres"))));
     let scenario = scenario.backup_job("local", "verify = \"restore\"\nscratch = \"same\"");
-    scenario.run(&["run-job", "nightly"]).exited(78).says(&["is made and its bytes are intact", "is a standby"]);
+    scenario.run(&["run-job", "nightly"]).exited(78).says(&["was made and its bytes are intact", "is a standby"]);
 }
 
 #[test]

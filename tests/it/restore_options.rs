@@ -36,7 +36,7 @@ fn a_foreign_key_that_the_source_breaks_is_explained_and_restored_not_valid() {
             for (copy, create) in both_ways(server, &name) {
                 restore(&scenario, &server.url(&copy), create).exited(1).says(&[
                     "SQLSTATE 23503",
-                    "the source's rows",
+                    "The source's rows violate",
                     "2 rows of public.c reference no row of public.p",
                     "SELECT c.* FROM ONLY public.c c WHERE c.p IS NOT NULL AND NOT EXISTS (SELECT FROM public.p p WHERE p.id = c.p)",
                     "--without CONSTRAINT c_p_fkey",

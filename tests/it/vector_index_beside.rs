@@ -47,7 +47,7 @@ fn two_jobs_on_one_index_do_not_meet() {
         "SET application_name = 'pgtend/other'; SELECT pg_advisory_lock(hashtextextended(format('pgtend vector_index %s/items_idx', 'items'::regclass::oid::bigint), 0))",
     );
     let job = scenario(server, &database, &format!("lists = 20\n{QUICK}"));
-    job.run(&["run-job", "tend"]).exited(75).says(&["pgtend/other", "tends this index"]);
+    job.run(&["run-job", "tend"]).exited(75).says(&["pgtend/other", "is working on this index"]);
     assert_eq!(indexes(server, &database), "items_idx|ivfflat|lists=30|t");
     drop(other);
     job.run(&["run-job", "tend"]).succeeded();

@@ -84,8 +84,9 @@ struct Beside {
     idle_at: Option<Instant>,
     window_began: Instant,
     last: Option<Window>,
-    /// The smallest batches and the longest rests so far, and how long the run was slowed down.
-    slowest: Throttle,
+    /// The smallest batches and the longest rests so far, and how long the run was slowed down. `None` before a window has ended:
+    /// nothing was measured.
+    slowest: Option<Throttle>,
     slowed: Duration,
     said_at: Option<Instant>,
 }
@@ -292,7 +293,9 @@ impl Governor {
         if self.beside.throttle != Throttle::FULL {
             self.beside.slowed += elapsed;
         }
-        self.beside.slowest = self.beside.slowest.slower_of(throttle);
+        // The one that the window was worked with counts as well: a run begins with small batches.
+        let slowest = self.beside.slowest.unwrap_or(Throttle::FULL);
+        self.beside.slowest = Some(slowest.slower_of(self.beside.throttle).slower_of(throttle));
         self.beside.throttle = throttle;
         self.beside.last = Some(window);
         self.beside.window_began = Instant::now();
@@ -340,17 +343,17 @@ impl Governor {
         report.fact("waits", waits);
         report.fact("sessions_blocked", self.blocked);
         if let Some(prober) = &self.beside.prober {
-            report.fact(
-                "beside_others",
-                json!({
-                    "probes": prober.count(),
-                    "idle_ms": self.beside.idle.and_then(|idle| idle.commits),
-                    "commit_ms": self.beside.last.and_then(|last| last.commits),
-                    "slowed_seconds": self.beside.slowed.as_secs_f64(),
-                    "smallest_batch": self.beside.slowest.batch,
-                    "longest_rest": self.beside.slowest.rest,
-                }),
-            );
+            let mut beside = json!({
+                "probes": prober.count(),
+                "idle_ms": self.beside.idle.and_then(|idle| idle.commits),
+                "commit_ms": self.beside.last.and_then(|last| last.commits),
+            });
+            if let Some(slowest) = self.beside.slowest {
+                beside["slowed_seconds"] = self.beside.slowed.as_secs_f64().into();
+                beside["smallest_batch"] = slowest.batch.into();
+                beside["longest_rest"] = slowest.rest.into();
+            }
+            report.fact("beside_others", beside);
             report.warnings.extend(prober.why_not());
         }
         report.warnings.extend(self.remarks.values().cloned());
@@ -384,7 +387,7 @@ impl Beside {
             idle_at: None,
             window_began: Instant::now(),
             last: None,
-            slowest: Throttle::FULL,
+            slowest: None,
             slowed: Duration::ZERO,
             said_at: None,
         }

@@ -10,6 +10,7 @@ pub mod decide;
 pub mod key;
 
 mod archive;
+mod column_settings;
 mod conclude;
 mod create;
 mod entry;
@@ -19,6 +20,7 @@ mod left;
 mod mark;
 pub mod plan;
 mod retire;
+mod runway;
 mod state;
 
 use std::time::{Duration, Instant};
@@ -83,10 +85,17 @@ impl Work for Partition {
                 Err(error) => {
                     let error = left::with_lock_holders(&mut session, &parent, error).await;
                     // Whoever asks for whole partitions must know of all that stands in the way.
-                    if is_alone || self.only_retires {
+                    if self.only_retires {
                         return Err(error);
                     }
-                    left.push(Left::of(parent, error)?);
+                    let runway = each.runway(run, &mut session).await;
+                    let runway = runway.filter(|runway| !runway.is_covered);
+                    match (runway, is_alone) {
+                        (None, true) => return Err(error),
+                        (None, false) => left.push(Left::of(parent, error)?),
+                        (Some(runway), true) => return Err(Left::of(parent, error)?.without_runway(&runway, self.every).error()),
+                        (Some(runway), false) => left.push(Left::of(parent, error)?.without_runway(&runway, self.every)),
+                    }
                 }
             }
         }
@@ -123,6 +132,17 @@ impl Partition {
         Self { table: table.sql(), ..self.clone() }
     }
 
+    /// By catalogs alone, of a table that could not be looked at. None: they do not say it (number keys without a sequence), or the table
+    /// is none that can be tended.
+    async fn runway(&self, run: &RunContext<'_>, session: &mut Session) -> Option<runway::Runway> {
+        let state = State::glance(self, run, session).await.ok()?;
+        let is_known = match self.every {
+            Every::Unit(_) => true,
+            Every::Step(_) => state.now > 0,
+        };
+        is_known.then(|| decide::runway(&state))
+    }
+
     async fn act(&self, run: &RunContext<'_>, mut plan: Plan, session: &mut Session) -> Result<Report> {
         let mut left = std::mem::take(&mut plan.left);
         let others = std::mem::take(&mut plan.others);
@@ -131,6 +151,14 @@ impl Partition {
         for plan in std::iter::once(plan).chain(others) {
             match session::exclude_other_jobs(&mut session.connection, &plan.table).await {
                 Ok(()) => plans.push(plan),
+                // Whoever has it may make its partitions; until then its rows have none.
+                Err(error) if !self.only_retires && plan.covered_until.is_none() => {
+                    let found = Left::of(plan.table.clone(), error)?.without_runway(&plan.runway(), self.every);
+                    match is_alone {
+                        true => return Err(found.error()),
+                        false => left.push(found),
+                    }
+                }
                 Err(error) if is_alone => return Err(error),
                 Err(error) => left.push(Left::of(plan.table, error)?),
             }
@@ -154,7 +182,12 @@ impl Partition {
                 Err(error) if is_alone => return Err(error),
                 Err(error) => {
                     let error = left::with_lock_holders(session, &plan.table, error).await;
-                    left.push(Left::of(plan.table, error)?);
+                    let runway = each.runway(run, session).await.filter(|runway| !runway.is_covered && !self.only_retires);
+                    let found = Left::of(plan.table, error)?;
+                    left.push(match runway {
+                        Some(runway) => found.without_runway(&runway, self.every),
+                        None => found,
+                    });
                 }
             }
         }

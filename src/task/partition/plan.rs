@@ -9,7 +9,8 @@ use super::calendar::Period;
 use super::key::Key;
 use super::left::{self, Left};
 use super::mark::Mark;
-use super::state::found::{Counted, Extra};
+use super::runway::Runway;
+use super::state::found::Counted;
 use crate::base::fault::Kind;
 use crate::base::units;
 use crate::pg::table::TableName;
@@ -42,9 +43,9 @@ pub struct Plan {
     pub default_rows: Counted,
     #[serde(skip)]
     pub default: Option<TableName>,
-    /// What new partitions get beyond what their parent has.
+    /// New partitions get what the newest one has beyond their parent.
     #[serde(skip)]
-    pub extras: Vec<Extra>,
+    pub is_like_newest: bool,
     #[serde(skip)]
     pub grace: std::time::Duration,
     /// By the server's clock.
@@ -139,6 +140,11 @@ impl Plan {
         })
     }
 
+    /// As it is before the run.
+    pub fn runway(&self) -> Runway {
+        Runway { until: self.covered_until.clone(), until_instant: self.covered_until_instant, is_covered: self.is_covered }
+    }
+
     /// This one and those of further tables.
     pub fn all(&self) -> impl Iterator<Item = &Self> {
         std::iter::once(self).chain(&self.others)
@@ -168,7 +174,9 @@ impl Plan {
         let kinds =
             refused.map(|plan| plan.clocks_apart.then_some(Kind::Configuration)).chain(self.left.iter().map(|left| left.kind));
         let kind = left::worst(kinds)?;
-        let reasons = plans.iter().flat_map(|plan| plan.refusals.iter().cloned()).chain(self.left.iter().map(Left::in_words));
+        let (first, others): (Vec<&Left>, Vec<&Left>) = self.left.iter().partition(|left| left.has_no_runway);
+        let refused = plans.iter().flat_map(|plan| plan.refusals.iter().cloned());
+        let reasons = first.into_iter().map(Left::in_words).chain(refused).chain(others.into_iter().map(Left::in_words));
         Some(left::error(kind, format!("not done: {}", reasons.collect::<Vec<_>>().join("; "))))
     }
 }

@@ -142,6 +142,8 @@ pub struct Extra {
 pub enum Copied {
     /// `ADD …`
     Constraint(String),
+    /// `ALTER COLUMN …`
+    Column(String),
     /// Whether it is unique, and `USING …`.
     Index(bool, String),
 }
@@ -151,6 +153,7 @@ impl Copied {
     pub fn sql(&self, table: &str) -> String {
         match self {
             Self::Constraint(definition) => format!("ALTER TABLE {table} ADD {definition}"),
+            Self::Column(change) => format!("ALTER TABLE {table} {change}"),
             Self::Index(is_unique, rest) => format!("CREATE {}INDEX ON {table} {rest}", if *is_unique { "UNIQUE " } else { "" }),
         }
     }

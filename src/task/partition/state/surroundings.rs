@@ -7,6 +7,7 @@ use super::found::{Copied, Extra, Published, State};
 use crate::base::units;
 use crate::pg::table::TableName;
 use crate::pg::{self, identifier, qualified};
+use crate::task::partition::column_settings::{self, ColumnSetting};
 use crate::task::partition::decide;
 use crate::task::partition::keys::Partition;
 
@@ -126,7 +127,7 @@ pub(super) async fn published(connection: &mut PgConnection, table: &TableName) 
 }
 
 /// Extras of the newest partition, such as a template's primary key: added to it by a person or another program.
-pub(super) async fn extras(connection: &mut PgConnection, parent: &TableName, model: &TableName) -> Result<Vec<Extra>> {
+pub async fn extras(connection: &mut PgConnection, parent: i64, model: i64) -> Result<Vec<Extra>> {
     let constraints: Vec<(String, String, String)> = sqlx::query_as(
         "SELECT k.contype::text, format('CONSTRAINT %I ', k.conname), pg_get_constraintdef(k.oid) FROM pg_constraint k
          WHERE k.conrelid = $1::bigint::oid AND k.conparentid = 0 AND k.contype IN ('p', 'u', 'x', 'f', 'c') AND k.coninhcount = 0
@@ -136,8 +137,8 @@ pub(super) async fn extras(connection: &mut PgConnection, parent: &TableName, mo
            AND NOT (k.contype = 'c' AND k.conname LIKE 'pgtend\\_%')
          ORDER BY k.contype = 'p' DESC, k.conname",
     )
-    .bind(model.oid)
-    .bind(parent.oid)
+    .bind(model)
+    .bind(parent)
     .fetch_all(&mut *connection)
     .await?;
     let mut extras: Vec<Extra> = constraints
@@ -156,17 +157,22 @@ pub(super) async fn extras(connection: &mut PgConnection, parent: &TableName, mo
          WHERE i.indrelid = $1::bigint::oid AND i.indisvalid AND NOT EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = i.indexrelid)
            AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x')) ORDER BY c.relname",
     )
-    .bind(model.oid)
+    .bind(model)
     .fetch_all(&mut *connection)
     .await?;
     extras.extend(indexes.into_iter().map(|(is_unique, rest)| Extra {
         what: format!("{}INDEX {rest}", if is_unique { "UNIQUE " } else { "" }),
         copy: Some(Copied::Index(is_unique, rest)),
     }));
+    let of_parent: Vec<String> =
+        column_settings::targets(connection, parent).await?.iter().flat_map(ColumnSetting::changes).collect();
+    let of_model = column_settings::read(connection, model).await?;
+    let changes = of_model.iter().flat_map(ColumnSetting::changes).filter(|change| !of_parent.contains(change));
+    extras.extend(changes.map(|change| Extra { what: change.clone(), copy: Some(Copied::Column(change)) }));
     let triggers: Vec<String> = sqlx::query_scalar(
         "SELECT format('trigger %I', tgname) FROM pg_trigger WHERE tgrelid = $1::bigint::oid AND NOT tgisinternal AND tgparentid = 0 ORDER BY 1",
     )
-    .bind(model.oid)
+    .bind(model)
     .fetch_all(connection)
     .await?;
     extras.extend(triggers.into_iter().map(|what| Extra { what, copy: None }));

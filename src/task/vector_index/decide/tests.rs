@@ -56,7 +56,7 @@ fn decided(wanted: &Wanted, today: &Today, action: Action, reason: &str) {
 fn without_an_index_one_is_made_unless_there_are_few_vectors() {
     decided(&wanted(), &today(None), Action::Tune, "there is no index");
     decided(&wanted(), &Today { vectors: 1999.0, ..today(None) }, Action::Nothing, "no index is needed");
-    decided(&wanted(), &Today { vectors: 0.0, ..today(None) }, Action::Nothing, "no vectors yet");
+    decided(&wanted(), &Today { vectors: 0.0, ..today(None) }, Action::Nothing, "no vectors to index yet");
     let lists = Wanted { lists: Some(7), ..wanted() };
     decided(&lists, &today(None), Action::Build { spec: Spec::Ivfflat { lists: 7 } }, "there is no index");
     let hnsw = Wanted { method: Method::Hnsw, m: Some(40), ..wanted() };
