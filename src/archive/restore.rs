@@ -21,6 +21,7 @@ use crate::base::units;
 use crate::members::compress::Compression;
 use crate::members::decode::decode_object;
 use crate::pg;
+use crate::pg::table::{Checked, proof};
 use crate::store::Store;
 
 /// Rows wait there for the filter. No table of others has that name.
@@ -40,6 +41,8 @@ pub struct Wanted<'a> {
     pub rest: bool,
     /// Records without a signature of the store's key count, as its batches do.
     pub unsigned_ok: bool,
+    /// The table as it was when it was looked whose code it holds.
+    pub checked: &'a [Checked],
 }
 
 /// What came of it.
@@ -99,7 +102,11 @@ pub async fn restore(
         }
     }
     pg::execute(connection, "BEGIN".to_owned()).await?;
-    let done = put(store, (name, manifest), connection, &way, &place, &mut record, phase).await;
+    let done = async {
+        hold(connection, &place, wanted.checked).await?;
+        put(store, (name, manifest), connection, &way, &place, &mut record, phase).await
+    };
+    let done = done.await;
     if done.is_err() {
         let _ = pg::execute(connection, "ROLLBACK".to_owned()).await;
     }
@@ -112,6 +119,20 @@ pub async fn restore(
         tracing::warn!("{error:#}");
     }
     Ok(Put::Back(rows))
+}
+
+/// The rows go by name to the table that was looked at. The lock asks for more than INSERT before PostgreSQL 16.
+async fn hold(connection: &mut PgConnection, place: &Place, checked: &[Checked]) -> Result<()> {
+    let may_lock: bool =
+        sqlx::query_scalar("SELECT pg_catalog.has_table_privilege($1::bigint::pg_catalog.oid, 'UPDATE, DELETE, TRUNCATE')")
+            .bind(place.table)
+            .fetch_one(&mut *connection)
+            .await?;
+    if may_lock {
+        pg::execute(connection, format!("LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE", place.name)).await?;
+    }
+    let own = Checked { name: place.name.clone(), oid: place.table, owner: None };
+    pg::execute(connection, proof(checked.iter().chain([&own]))).await
 }
 
 async fn read_record(store: &Store, name: &BatchName, connection: &mut PgConnection, wanted: &Wanted<'_>) -> Result<Record> {

@@ -17,8 +17,8 @@ use crate::pg::table::with_schema;
 use crate::pg::{self, Server, client_tools, failure};
 use crate::run::job::Job;
 use crate::store::Store;
+use crate::task::Task;
 use crate::task::backup::{Backup, facts, readiness};
-use crate::task::{Task, foreign_code};
 
 /// pg_dump and psql go their own way, with another TLS.
 const WAY_IN: &str = "connection of the client tools";
@@ -185,7 +185,7 @@ async fn may_run(
 
 async fn may_run_as(connection: &mut PgConnection, settings: &pg::Settings, job: &Job, config: &Config) -> Result<String> {
     // First: what looks at the table runs some of it.
-    let foreign_code = foreign_code::warnings(settings, &job.task.touched(), job.limits.trust_owners).await?;
+    let (foreign_code, _) = job.task.foreign_code(settings, config, &job.limits).await?;
     let found = privileges(connection, settings, job, config).await?;
     Ok(format!("{found}{}", warnings(foreign_code)))
 }

@@ -12,7 +12,8 @@ use sqlx::PgConnection;
 use crate::base::fault::{Fault, Kind};
 use crate::live::governor;
 use crate::pg;
-use crate::pg::table::TableName;
+use crate::pg::table::{Checked, TableName, proof};
+use crate::work::RunContext;
 
 /// What a transaction may take beyond its wait for locks. No client waits longer than lock_timeout and this.
 const HOLD: Duration = Duration::from_secs(1);
@@ -36,6 +37,8 @@ pub struct Session {
     pub lock_waits: u64,
     /// A step was given up: those after it are tried once, or a run with many steps would go on for hours.
     has_given_up: bool,
+    /// Fails where a table of the job is not the one that was checked ([`proof`]); empty without one.
+    proof: String,
 }
 
 /// What came of statements that need locks.
@@ -57,7 +60,8 @@ impl<T> Attempt<T> {
 }
 
 impl Session {
-    pub async fn open(settings: &pg::Settings, lock_timeout: Duration, give_up_after: Duration) -> Result<Self> {
+    pub async fn open(run: &RunContext<'_>, lock_timeout: Duration, give_up_after: Duration) -> Result<Self> {
+        let settings = &run.settings;
         let mut connection = settings.connect().await?;
         for (name, value) in [
             // Bounds are shown and read in one way, whatever the role's settings are.
@@ -81,6 +85,7 @@ impl Session {
             give_up_after,
             lock_waits: 0,
             has_given_up: false,
+            proof: proof(run.checked()),
         })
     }
 
@@ -123,7 +128,8 @@ impl Session {
         let begun = async {
             pg::execute_counting(&mut self.connection, "BEGIN".to_owned()).await?;
             sqlx::query("SELECT set_config('statement_timeout', '0', true)").execute(&mut self.connection).await?;
-            pg::execute_counting(&mut self.connection, lock.to_owned()).await
+            let behind = format!("{lock}; {}", self.proof);
+            pg::execute_counting(&mut self.connection, behind).await
         };
         match begun.await {
             Ok(_) => Ok(Attempt::Done(())),
@@ -145,7 +151,9 @@ impl Session {
             move |error| Failure { error, sql }
         };
         let connection = &mut self.connection;
-        sqlx::query("BEGIN").execute(&mut *connection).await.map_err(of("BEGIN"))?;
+        // Before the first statement, which may be more than a lock, and behind its lock.
+        let begin = format!("BEGIN; {}", self.proof);
+        pg::execute_counting(connection, begin.clone()).await.map_err(of(&begin))?;
         let mut rows = Vec::new();
         for (index, statement) in statements.iter().enumerate() {
             let lock_timeout = if index == 0 { self.lock_timeout } else { self.further_lock_timeout };
@@ -157,6 +165,9 @@ impl Session {
                 .await
                 .map_err(of("SET statement_timeout"))?;
             rows.push(pg::execute_counting(connection, statement.clone()).await.map_err(of(statement))?);
+            if index == 0 && statements.len() > 1 && !self.proof.is_empty() {
+                pg::execute_counting(connection, self.proof.clone()).await.map_err(of(&self.proof))?;
+            }
         }
         sqlx::query("COMMIT").execute(&mut *connection).await.map_err(of("COMMIT"))?;
         Ok(rows)
@@ -196,6 +207,9 @@ impl Session {
         sqlx::query("SELECT set_config('lock_timeout', '0', false), set_config('statement_timeout', '0', false)")
             .execute(&mut self.connection)
             .await?;
+        if !self.proof.is_empty() {
+            pg::execute_counting(&mut self.connection, self.proof.clone()).await?;
+        }
         let attempt_started = Instant::now();
         let (pid, lock_timeout, give_up_after) = (self.pid, self.lock_timeout, self.give_up_after);
         let result = {
@@ -222,6 +236,13 @@ impl Session {
             .execute(&mut self.connection)
             .await?;
         result.map(|_| ())
+    }
+
+    /// A statement of its own that takes long, and lets reads and writes go on: under a lock of `lock` (SHARE UPDATE EXCLUSIVE and the like),
+    /// behind which `tables` are looked at. In one message, which is one transaction.
+    pub async fn long(&mut self, lock: &str, tables: &[Checked], sql: &str) -> Result<(), sqlx::Error> {
+        let locks: String = tables.iter().map(|table| format!("LOCK TABLE ONLY {} IN {lock} MODE; ", table.name)).collect();
+        pg::execute_counting(&mut self.connection, format!("{locks}{}; {sql}", proof(tables))).await.map(drop)
     }
 
     /// Who holds locks on these tables, the oldest transaction first.

@@ -8,6 +8,7 @@ use super::{audit, backup, compress, partition, reindex, retention, sql, vector_
 use crate::config::checker::Checker;
 use crate::config::limits::{self, Limits};
 use crate::ledger::report::Unfinished;
+use crate::pg::table::Checked;
 use crate::work::{Does, Driven, Mode, RunContext, Work};
 use crate::{config, pg};
 
@@ -87,11 +88,17 @@ impl Task {
 
     /// `[limits]` of its job.
     pub fn limits(task: Option<&Self>, written: Option<Spanned<limits::Written>>, checker: &mut Checker<'_>) -> Limits {
-        if let (Some(written), Some(Self::Audit(_) | Self::Backup(_) | Self::Sql(_))) = (&written, task) {
+        let is_about_trust = |written: &Spanned<limits::Written>| written.get_ref().is_about_trust_alone();
+        let restores = matches!(task, Some(Self::Backup(backup)) if backup.verify == backup::Verify::Restore);
+        if let (Some(written), Some(Self::Audit(_) | Self::Backup(_) | Self::Sql(_))) = (&written, task)
+            && !(restores && is_about_trust(written))
+        {
             checker.problem(
                 written,
                 "[limits] have no meaning for this task",
-                "they bound what [compress], [partition], [reindex], [retention] and [vector_index] ask of the server".to_owned(),
+                "they bound what [compress], [partition], [reindex], [retention] and [vector_index] ask of the server; `trust_owners` is also for \
+                 [backup] with verify = \"restore\""
+                    .to_owned(),
             );
         }
         let written = written.map(Spanned::into_inner).unwrap_or_default();
@@ -119,6 +126,23 @@ impl Task {
             // The build runs as the owner; the searches that measure it do not.
             Self::VectorIndex(vector_index) => vec![Touched::new(&vector_index.table, 0, &[], false)],
             Self::Audit(_) | Self::Backup(_) | Self::Reindex(_) | Self::Sql(_) => Vec::new(),
+        }
+    }
+
+    /// Code of others that a job of this task runs with more rights than they have, each in a sentence, and the tables that were looked at; an
+    /// error where the job refuses that.
+    pub async fn foreign_code(
+        &self,
+        settings: &pg::Settings,
+        config: &config::Config,
+        limits: &Limits,
+    ) -> Result<(Vec<String>, Vec<Checked>)> {
+        match self {
+            Self::Backup(backup) if backup.verify == backup::Verify::Restore => {
+                let elsewhere = backup.scratch_elsewhere(config)?;
+                Ok((foreign_code::check_restore(settings, elsewhere.as_ref(), limits.trust_owners).await?, Vec::new()))
+            }
+            _ => foreign_code::check(settings, &self.touched(), limits.trust_owners).await,
         }
     }
 
@@ -236,5 +260,7 @@ async fn drive_work<W: Work>(task: &Task, work: &W, run: &RunContext<'_>, mode: 
 
 /// Code of owners that the run sets off.
 async fn warnings(task: &Task, run: &RunContext<'_>) -> Result<Vec<String>> {
-    foreign_code::warnings(&run.settings, &task.touched(), run.job.limits.trust_owners).await
+    let (warnings, checked) = task.foreign_code(&run.settings, run.config, run.job.limits).await?;
+    run.checked.get_or_init(|| checked);
+    Ok(warnings)
 }

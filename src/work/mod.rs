@@ -3,12 +3,14 @@
 mod others;
 
 use std::fmt::Display;
+use std::sync::OnceLock;
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 pub use others::{Does, Other};
 use serde::Serialize;
+use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::fault::{Fault, Kind};
@@ -18,6 +20,7 @@ use crate::config::limits::Limits;
 use crate::ledger::Ledger;
 use crate::ledger::report::Report;
 use crate::pg;
+use crate::pg::table::{Checked, with_schema};
 
 /// What every task is: `plan` reads, and calls a pure `decide` of its own; `apply` acts on the plan.
 pub trait Work {
@@ -69,9 +72,36 @@ pub struct RunContext<'a> {
     pub by_hand: bool,
     /// Where the last run stopped ([`Progress::set_cursor`]), if it left something to go on with.
     pub resume: Option<serde_json::Value>,
+    /// The tables of the job as they were when it was looked whose code they hold: what is done is done to these.
+    pub checked: OnceLock<Vec<Checked>>,
 }
 
 impl RunContext<'_> {
+    pub fn checked(&self) -> &[Checked] {
+        self.checked.get().map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// An error where a plan is about another table than the one that was checked: somebody gave its name away in between.
+    pub fn is_checked(&self, table: i64) -> Result<()> {
+        match self.checked() {
+            [] => Ok(()),
+            checked if checked.iter().any(|checked| checked.oid == table) => Ok(()),
+            [first, ..] => {
+                let message = format!("{} is another table than the one that this run checked: run it again", first.name);
+                Err(Fault::new(Kind::Configuration, message).into())
+            }
+        }
+    }
+
+    /// The same, by the name of a table as a job has it. A table that is not there is for the task to say.
+    pub async fn is_checked_by_name(&self, connection: &mut PgConnection, table: &str) -> Result<()> {
+        let oid: Option<i64> = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1)::pg_catalog.oid::bigint")
+            .bind(with_schema(table))
+            .fetch_one(connection)
+            .await?;
+        oid.map_or(Ok(()), |oid| self.is_checked(oid))
+    }
+
     /// `work`, or the error of a cancelled run as soon as it is one. `work` is dropped then: what it must not
     /// leave behind is cleaned up by the caller.
     pub async fn or_cancelled<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {

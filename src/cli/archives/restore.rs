@@ -218,14 +218,15 @@ async fn put(
     // By a clock that is wrong the job may take them again at once.
     pg::clock::agreed(&mut connection).await.with_context(|| format!("database `{database}`"))?;
     let table = &archive::target(&mut connection, table).await.with_context(|| name.to_string())?;
-    let foreign = foreign_code::warnings_of_inserts(&settings, table, trusts.owners_of(&manifest.job)).await;
-    for warning in foreign.with_context(|| name.to_string())? {
+    let checked = foreign_code::check_inserts(&settings, table, trusts.owners_of(&manifest.job)).await;
+    let (foreign, checked) = checked.with_context(|| name.to_string())?;
+    for warning in foreign {
         if totals.warned.insert(warning.clone()) {
             tracing::warn!("{warning}");
         }
     }
     let phase = global.progress().phase("restore", Some(manifest.exported.bytes));
-    let wanted = archive::Wanted { database, table, filter, again: wanted.again, rest, unsigned_ok };
+    let wanted = archive::Wanted { database, table, filter, again: wanted.again, rest, unsigned_ok, checked: &checked };
     match archive::restore(&found.store, &found.batch, &mut connection, &wanted, &phase).await {
         Ok(Put::Back(rows)) => {
             phase.done(&format!("{} into {table}", units::plural(rows as usize, "row")));

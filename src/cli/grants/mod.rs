@@ -76,6 +76,13 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
                  GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA pgtend TO {role};\n"
             );
         }
+        if is_ledger && jobs.iter().any(|job| job.task.meets_owners()) {
+            text += &comment(&format!(
+                "Code that owners of the tables below put there may read and change this history, as it runs as {role}: where that matters, keep it \
+                 in a database of its own"
+            ));
+            text.push('\n');
+        }
         for job in jobs {
             text += &format!("\n{}\n", comment(&format!("{} [{}]", job.name, job.task.kind())));
             if configured.owner_url.is_some() && job.task.meets_owners() {
@@ -160,10 +167,15 @@ async fn needs(connection: &mut PgConnection, job: &Job, role: &str, memberships
         Task::Retention(retention) => {
             // SELECT … FOR UPDATE asks for UPDATE.
             let tables = std::iter::once(&retention.table).chain(&retention.cascade);
-            let mut lines: Vec<String> =
-                tables.map(|table| format!("GRANT SELECT, UPDATE, DELETE ON {} TO {role};", with_schema(table))).collect();
+            let mut lines = Vec::new();
+            for table in tables {
+                lines.extend(usage_of_schema(connection, table, role).await?);
+                lines.push(format!("GRANT SELECT, UPDATE, DELETE ON {} TO {role};", with_schema(table)));
+            }
             for table in retention.referring(connection).await? {
-                lines.push(format!("-- rows that it refers to stay\nGRANT SELECT ON {table} TO {role};"));
+                lines.push("-- rows that it refers to stay".to_owned());
+                lines.extend(usage_of_schema(connection, &table, role).await?);
+                lines.push(format!("GRANT SELECT ON {table} TO {role};"));
             }
             lines.push(format!("-- to see replication and WAL archiving, which it spares\nGRANT pg_monitor TO {role};"));
             Ok(lines)
@@ -199,6 +211,19 @@ async fn needs(connection: &mut PgConnection, job: &Job, role: &str, memberships
             Ok(lines)
         }
     }
+}
+
+/// Whoever names a table needs its schema; everybody has `public`, as a rule.
+async fn usage_of_schema(connection: &mut PgConnection, table: &str, role: &str) -> Result<Option<String>> {
+    let schema: Option<String> = sqlx::query_scalar(
+        "SELECT n.nspname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.oid = pg_catalog.to_regclass($1) AND n.nspname <> 'pg_catalog'
+           AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(n.nspacl) x WHERE x.grantee = 0 AND x.privilege_type = 'USAGE')",
+    )
+    .bind(with_schema(table))
+    .fetch_optional(connection)
+    .await?;
+    Ok(schema.map(|schema| format!("GRANT USAGE ON SCHEMA {} TO {role};", identifier(&schema))))
 }
 
 /// Indexes belong to the table's owner, and are made in its schema.

@@ -306,7 +306,7 @@ pub static CHECKS: &[Check] = &[
         title: "A constraint that was never validated",
         categories: &["integrity"],
         why: "Old rows may break it; the planner does not use it; a dump of it may not restore once it is validated there.",
-        fix: "VALIDATE it, after correcting what breaks it.",
+        fix: "VALIDATE it, after correcting what breaks it. That runs the functions of a CHECK with the rights of whoever runs it: run it as the owner.",
         lock: ONLINE,
         query: catalog!("constraint-not-validated"),
     },

@@ -100,6 +100,8 @@ pub struct Statistics {
     pub definition: String,
     pub target: Option<i32>,
     pub comment: Option<String>,
+    /// Of the table, quoted; None where it is the role that makes them.
+    pub owner: Option<String>,
 }
 
 impl Statistics {
@@ -111,6 +113,7 @@ impl Statistics {
         let mut statements = vec![self.definition.clone()];
         statements.extend(self.target.map(|target| format!("ALTER STATISTICS {} SET STATISTICS {target}", self.name)));
         let comment = self.comment.as_ref();
+        statements.extend(self.owner.as_ref().map(|owner| format!("ALTER STATISTICS {} OWNER TO {owner}", self.name)));
         statements.extend(comment.map(|comment| format!("COMMENT ON STATISTICS {} IS {}", self.name, literal(comment))));
         statements
     }
@@ -357,8 +360,9 @@ pub async fn column_settings(connection: &mut PgConnection, table: &TableName) -
 pub async fn statistics(connection: &mut PgConnection, table: &TableName) -> Result<Vec<Statistics>> {
     Ok(sqlx::query_as(
         "SELECT format('%I.%I', n.nspname, s.stxname) AS name, s.stxname::text AS own_name, left(s.stxname, 12) || '_' || s.oid AS other_name, pg_get_statisticsobjdef(s.oid) AS definition,
-                nullif(s.stxstattarget::int, -1) AS target, obj_description(s.oid, 'pg_statistic_ext') AS comment
-         FROM pg_statistic_ext s JOIN pg_namespace n ON n.oid = s.stxnamespace WHERE s.stxrelid = $1::bigint::oid ORDER BY 1",
+                nullif(s.stxstattarget::int, -1) AS target, obj_description(s.oid, 'pg_statistic_ext') AS comment,
+                CASE WHEN pg_get_userbyid(c.relowner) <> current_user THEN quote_ident(pg_get_userbyid(c.relowner)) END AS owner
+         FROM pg_statistic_ext s JOIN pg_namespace n ON n.oid = s.stxnamespace JOIN pg_class c ON c.oid = s.stxrelid WHERE s.stxrelid = $1::bigint::oid ORDER BY 1",
     )
     .bind(table.oid)
     .fetch_all(connection)

@@ -121,7 +121,7 @@ impl Worker<'_> {
         }
         // Fresh: in a session that has pgvector loaded, ALTER INDEX … SET asks for ACCESS EXCLUSIVE.
         let mut session =
-            self.run.or_cancelled(Session::open(&self.run.settings, self.limits.lock_timeout.0, self.limits.max_wait.0)).await?;
+            self.run.or_cancelled(Session::open(self.run, self.limits.lock_timeout.0, self.limits.max_wait.0)).await?;
         let alter = format!("ALTER INDEX {} SET ({})", index.sql(), spec.options());
         // Should nothing come after it, the next run knows what the index has in fact.
         let known = self.part.today.index.as_ref().and_then(|today| today.now.clone()).map(|now| {
