@@ -459,7 +459,10 @@ fn a_history_in_the_same_database_is_said_to_be_within_the_owners_reach_and_else
 
 #[test]
 fn a_check_that_would_run_as_the_superuser_who_verifies_a_backup_is_named_and_refused() {
-    let owned = Owned::with(18, "CREATE TABLE t (id int CHECK (id >= note())); INSERT INTO t VALUES (1)");
+    let owned = Owned::with(
+        18,
+        "CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE TABLE t (id int CHECK (id >= one())); INSERT INTO t VALUES (1)",
+    );
     let job = "database = 'app'\n[backup]\nstore = 'local'\nverify = 'restore'\n";
     let scenario = Scenario::with_database(owned.server, &owned.database)
         .job("warned", job)
