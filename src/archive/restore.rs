@@ -21,6 +21,7 @@ use crate::base::units;
 use crate::members::compress::Compression;
 use crate::members::decode::decode_object;
 use crate::pg;
+use crate::pg::table::{Checked, proof};
 use crate::store::Store;
 
 /// A table for rows that wait for the filter. No other table has that name.
@@ -41,6 +42,8 @@ pub struct Wanted<'a> {
     pub rest: bool,
     /// Records without a signature of the store's key count, as its batches do.
     pub unsigned_ok: bool,
+    /// The table as it was when the restore looked for foreign code in it.
+    pub checked: &'a [Checked],
 }
 
 /// The result of a restore.
@@ -133,7 +136,11 @@ pub async fn restore(
     let (name, manifest) = batch;
     let way = Way { filter: wanted.filter, there, without_conflicts };
     pg::execute(connection, "BEGIN".to_owned()).await?;
-    let done = put(store, (name, manifest), connection, &way, &place, &mut record, phase).await;
+    let done = async {
+        hold(connection, &place, wanted.checked).await?;
+        put(store, (name, manifest), connection, &way, &place, &mut record, phase).await
+    };
+    let done = done.await;
     if done.is_err() {
         let _ = pg::execute(connection, "ROLLBACK".to_owned()).await;
     }
@@ -146,6 +153,21 @@ pub async fn restore(
         tracing::warn!("{error:#}");
     }
     Ok(Put::Back(rows))
+}
+
+/// Locks the table, which the rows reach by its name, and compares it with the one that was looked at. Before PostgreSQL 16, the lock needs more
+/// than INSERT.
+async fn hold(connection: &mut PgConnection, place: &Place, checked: &[Checked]) -> Result<()> {
+    let may_lock: bool =
+        sqlx::query_scalar("SELECT pg_catalog.has_table_privilege($1::bigint::pg_catalog.oid, 'UPDATE, DELETE, TRUNCATE')")
+            .bind(place.table)
+            .fetch_one(&mut *connection)
+            .await?;
+    if may_lock {
+        pg::execute(connection, format!("LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE", place.name)).await?;
+    }
+    let own = Checked { name: place.name.clone(), oid: place.table, owner: None };
+    pg::execute(connection, proof(checked.iter().chain([&own]))).await
 }
 
 async fn read_record(store: &Store, name: &BatchName, connection: &mut PgConnection, wanted: &Wanted<'_>) -> Result<Record> {

@@ -16,7 +16,6 @@ use crate::ledger::Ledger;
 use crate::pg::{self, Server, client_tools, failure};
 use crate::run::job::Job;
 use crate::store::Store;
-use crate::task::foreign_code;
 
 /// pg_dump and psql connect by themselves, with another TLS library.
 const WAY_IN: &str = "connection of the client tools";
@@ -183,7 +182,7 @@ async fn may_run(
 
 async fn may_run_as(connection: &mut PgConnection, settings: &pg::Settings, job: &Job, config: &Config) -> Result<String> {
     // This comes first, because looking at the table runs some of that code.
-    let foreign_code = foreign_code::warnings(settings, &job.task.touched(), job.limits.trust_owners).await?;
+    let (foreign_code, _) = job.task.foreign_code(settings, config, &job.limits).await?;
     let found = job.task.check(connection, settings, config).await?;
     Ok(format!("{found}{}", warnings(foreign_code)))
 }

@@ -68,6 +68,13 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
                  GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA pgtend TO {role};\n"
             );
         }
+        if is_ledger && jobs.iter().any(|job| job.task.meets_owners()) {
+            text += &comment(&format!(
+                "Code that the owners of the tables below put there may read and change this run history, as it runs as {role}: where that matters, \
+                 keep it in a database of its own"
+            ));
+            text.push('\n');
+        }
         for job in jobs {
             text += &format!("\n{}\n", comment(&format!("{} [{}]", job.name, job.task.kind())));
             if configured.owner_url.is_some() && job.task.meets_owners() {

@@ -12,6 +12,7 @@ use crate::config::limits::{self, Limits};
 use crate::config::{self, Config};
 use crate::ledger::report::Unfinished;
 use crate::pg;
+use crate::pg::table::Checked;
 use crate::work::{Does, Driven, Entry, Memberships, Mode, RunContext, Touched, Work};
 
 /// The tasks: the name of each in files and in the ledger, which is its folder's as well, and its resolved keys.
@@ -99,6 +100,16 @@ macro_rules! tasks {
                 match self { $(Self::$Task(task) => task.touched(),)+ }
             }
 
+            /// See [`Entry::restores`].
+            fn restores(&self) -> bool {
+                match self { $(Self::$Task(task) => task.restores(),)+ }
+            }
+
+            /// See [`Entry::restores_on`].
+            fn restores_on(&self, config: &Config) -> Result<Option<pg::Settings>> {
+                match self { $(Self::$Task(task) => task.restores_on(config),)+ }
+            }
+
             /// See [`Entry::is_repeatable`].
             pub fn is_repeatable(&self) -> bool {
                 match self { $(Self::$Task(task) => task.is_repeatable(),)+ }
@@ -136,8 +147,8 @@ macro_rules! tasks {
 
             /// Boxed: a task's future holds all that it does, and would be copied from stack to stack as often as it is passed
             /// on. Without this, an unoptimized build overflows a worker's 2 MiB.
-            async fn drive_as_what_it_is(&self, run: &RunContext<'_>, mode: Mode) -> Result<Driven> {
-                match self { $(Self::$Task(task) => Box::pin(drive_work(self, task, run, mode)).await,)+ }
+            async fn drive_as_what_it_is(&self, foreign_code: Vec<String>, run: &RunContext<'_>, mode: Mode) -> Result<Driven> {
+                match self { $(Self::$Task(task) => Box::pin(drive_work(foreign_code, task, run, mode)).await,)+ }
             }
         }
 
@@ -171,13 +182,15 @@ impl Task {
     /// `[limits]` of its job.
     pub fn limits(task: Option<&Self>, written: Option<Spanned<limits::Written>>, checker: &mut Checker<'_>) -> Limits {
         if let Some(written) = &written
-            && task.is_some_and(|task| !task.has_limits())
+            && task.is_some_and(|task| !(task.has_limits() || task.restores() && written.get_ref().is_about_trust_alone()))
         {
             let kinds = in_words(KINDS_WITH_LIMITS.iter().flatten().copied(), "and");
             checker.problem(
                 written,
                 "[limits] does not apply to this task",
-                format!("it limits the load that {kinds} put on the server"),
+                format!(
+                    "it limits the load that {kinds} put on the server; `trust_owners` applies to [backup] with verify = \"restore\", too"
+                ),
             );
         }
         let written = written.map(Spanned::into_inner).unwrap_or_default();
@@ -189,6 +202,21 @@ impl Task {
             checker.problem(most, format!("`max_slowdown = {}`", most.get_ref()), hint);
         }
         written.into()
+    }
+
+    /// The other owners' code that a job of this task executes with more rights than the owners have, each in a sentence, and the tables that
+    /// were looked at. An error where the job refuses such code.
+    pub async fn foreign_code(
+        &self,
+        settings: &pg::Settings,
+        config: &Config,
+        limits: &Limits,
+    ) -> Result<(Vec<String>, Vec<Checked>)> {
+        if self.restores() {
+            let elsewhere = self.restores_on(config)?;
+            return Ok((foreign_code::check_restore(settings, elsewhere.as_ref(), limits.trust_owners).await?, Vec::new()));
+        }
+        foreign_code::check(settings, &self.touched(), limits.trust_owners).await
     }
 
     /// Whether code of a table's owner runs in a job of this task.
@@ -227,7 +255,8 @@ impl Drive for Task {
         if cfg!(debug_assertions) && std::env::var("PGTEND_TEST_PANIC").is_ok_and(|job| job == run.job.name) {
             panic!("asked for by PGTEND_TEST_PANIC");
         }
-        self.drive_as_what_it_is(run, mode).await
+        let found = run.or_cancelled(Box::pin(self.foreign_code(&run.settings, run.config, run.job.limits))).await?;
+        self.drive_as_what_it_is(checked(run, found), run, mode).await
     }
 }
 
@@ -246,14 +275,17 @@ impl<W: Work> Drive for Manual<W> {
     }
 
     async fn drive(&self, run: &RunContext<'_>, mode: Mode) -> Result<Driven> {
-        Box::pin(drive_work(&self.task, &self.work, run, mode)).await
+        // It works on the tables of the job, and restores no dump, though the job may.
+        let touched = self.task.touched();
+        let found = Box::pin(foreign_code::check(&run.settings, &touched, run.job.limits.trust_owners));
+        let found = run.or_cancelled(found).await?;
+        Box::pin(drive_work(checked(run, found), &self.work, run, mode)).await
     }
 }
 
-/// Drives the work. This is the only place where a dry run differs from a real one.
-async fn drive_work<W: Work>(task: &Task, work: &W, run: &RunContext<'_>, mode: Mode) -> Result<Driven> {
-    // The search comes before the plan, whose queries may already execute such code.
-    let foreign_code = run.or_cancelled(warnings(task, run)).await?;
+/// Drives the work. This is the only place where a dry run differs from a real one. The search for `foreign_code`, warnings about code of table
+/// owners that the run executes, comes before: the queries of the plan may already execute such code.
+async fn drive_work<W: Work>(foreign_code: Vec<String>, work: &W, run: &RunContext<'_>, mode: Mode) -> Result<Driven> {
     let plan = run.or_cancelled(work.plan(run)).await?;
     match mode {
         Mode::DryRun => {
@@ -282,7 +314,8 @@ async fn drive_work<W: Work>(task: &Task, work: &W, run: &RunContext<'_>, mode: 
     }
 }
 
-/// Warnings about code of table owners that the run executes.
-async fn warnings(task: &Task, run: &RunContext<'_>) -> Result<Vec<String>> {
-    foreign_code::warnings(&run.settings, &task.touched(), run.job.limits.trust_owners).await
+/// Returns the warnings of a search for foreign code. From here on the run works on the tables that were looked at, and on no others.
+fn checked(run: &RunContext<'_>, (warnings, tables): (Vec<String>, Vec<Checked>)) -> Vec<String> {
+    run.checked.get_or_init(|| tables);
+    warnings
 }

@@ -41,6 +41,17 @@ pub trait Entry: Work {
         Vec::new()
     }
 
+    /// Whether it restores what it dumps, so that code of everybody who owns something in the database runs. Then a job may have `[limits]` with
+    /// `trust_owners` alone, whatever [`Entry::HAS_LIMITS`] says.
+    fn restores(&self) -> bool {
+        false
+    }
+
+    /// The server that it restores on, where that is another than the database's.
+    fn restores_on(&self, _config: &Config) -> Result<Option<pg::Settings>> {
+        Ok(None)
+    }
+
     /// Whether a run whose process died midway may be repeated: all tasks of pgtend look at the current state and go on.
     fn is_repeatable(&self) -> bool {
         true

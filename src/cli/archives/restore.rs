@@ -23,6 +23,7 @@ use crate::ledger::Ledger;
 use crate::ledger::report::Report;
 use crate::live::session;
 use crate::pg;
+use crate::pg::table::Checked;
 use crate::run::job::{self, Job};
 use crate::run::runner::claim::{self, Claim, Subject};
 use crate::task::foreign_code;
@@ -177,6 +178,8 @@ struct Restore<'a> {
 struct Target {
     connection: PgConnection,
     table: String,
+    /// The same as it was when its code was looked for.
+    checked: Vec<Checked>,
 }
 
 pub async fn run(
@@ -267,7 +270,7 @@ impl Restore<'_> {
         for step in steps {
             let mut target = self.target(step, totals).await?;
             let Step { found, name, manifest, filter, .. } = step;
-            let wanted = self.asked_of(step, &target.table, true);
+            let wanted = self.asked_of(step, (&target.table, &target.checked), true);
             let intent = archive::prepare(&found.store, &found.batch, &mut target.connection, &wanted).await;
             let table = &target.table;
             match intent.with_context(|| name.to_string())? {
@@ -303,10 +306,10 @@ impl Restore<'_> {
 
     /// Returns true when the batch must wait until the others are back.
     async fn put(&self, step: &Step<'_>, rest: bool, totals: &mut Totals) -> Result<bool> {
-        let Target { mut connection, table } = self.target(step, totals).await?;
+        let Target { mut connection, table, checked } = self.target(step, totals).await?;
         let Step { found, name, manifest, .. } = step;
         let phase = self.progress.phase("restore", Some(manifest.exported.bytes));
-        let wanted = self.asked_of(step, &table, rest);
+        let wanted = self.asked_of(step, (&table, &checked), rest);
         match archive::restore(&found.store, &found.batch, &mut connection, &wanted, &phase).await {
             Ok(Put::Back(rows)) => {
                 phase.done(&format!("{} into {table}", units::plural(rows as usize, "row")));
@@ -345,8 +348,9 @@ impl Restore<'_> {
         // With a wrong clock, the job might archive the rows again at once.
         pg::clock::agreed(&mut connection).await.with_context(|| format!("database `{database}`"))?;
         let table = archive::target(&mut connection, table).await.with_context(|| name.to_string())?;
-        let foreign = foreign_code::warnings_of_inserts(&settings, &table, self.trusts.owners_of(&manifest.job)).await;
-        for warning in foreign.with_context(|| name.to_string())? {
+        let checked = foreign_code::check_inserts(&settings, &table, self.trusts.owners_of(&manifest.job)).await;
+        let (foreign, checked) = checked.with_context(|| name.to_string())?;
+        for warning in foreign {
             if totals.warned.insert(warning.clone()) {
                 tracing::warn!("{warning}");
             }
@@ -359,10 +363,10 @@ impl Restore<'_> {
         if let Some(oid) = oid {
             session::exclude_jobs_of_partitions(&settings, &mut connection, &[oid]).await.with_context(|| name.to_string())?;
         }
-        Ok(Target { connection, table })
+        Ok(Target { connection, table, checked })
     }
 
-    fn asked_of<'a>(&self, step: &'a Step<'_>, table: &'a str, rest: bool) -> archive::Wanted<'a> {
+    fn asked_of<'a>(&self, step: &'a Step<'_>, (table, checked): (&'a str, &'a [Checked]), rest: bool) -> archive::Wanted<'a> {
         archive::Wanted {
             database: step.database,
             table,
@@ -370,6 +374,7 @@ impl Restore<'_> {
             again: self.wanted.again,
             rest,
             unsigned_ok: self.unsigned_ok,
+            checked,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a command does to the work of a job, such as putting its archived rows back. The job need not be configured any more, so that this
 //! is no run of it; it keeps the job's runs away all the same, and has a row in the ledger.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -62,6 +62,7 @@ pub async fn exclude_runs(
         ledger: ledger.map(|ledger| &**ledger),
         by_hand: true,
         resume: None,
+        checked: OnceLock::new(),
     };
     let in_ledger = row.as_ref().map(|(ledger, id)| (ledger.as_ref(), *id));
     let taken = run.or_cancelled(locks::take(&run, in_ledger)).await;

@@ -8,7 +8,7 @@ mod places;
 mod retry;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -249,6 +249,7 @@ fn run_context<'a>(
         ledger: context.ledger.as_deref(),
         by_hand: job.schedule.is_some() && trigger == Trigger::Manual.name(),
         resume: None,
+        checked: OnceLock::new(),
     })
 }
 

@@ -43,6 +43,14 @@ impl Entry for Backup {
         Ok(lines)
     }
 
+    fn restores(&self) -> bool {
+        self.verify == Verify::Restore
+    }
+
+    fn restores_on(&self, config: &Config) -> Result<Option<pg::Settings>> {
+        self.scratch_elsewhere(config)
+    }
+
     fn does(&self) -> Does {
         Does::Backup { store: self.store.clone() }
     }

@@ -114,7 +114,7 @@ async fn write(connection: &mut PgConnection, table: &Table, bodies: &[Body], re
         bytes = table.bytes_of(&format!("t.{content}")),
     );
     let packed = |part: fn(&Packed) -> &Vec<u8>| bodies.iter().map(|body| part(&body.packed).clone()).collect::<Vec<_>>();
-    pg::execute(connection, "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned()).await?;
+    walk::begin(connection, table).await?;
     let rows = pg::query(sql)
         .bind(bodies.iter().map(|body| body.ctid.clone()).collect::<Vec<_>>())
         .bind(bodies.iter().map(|body| body.xmin.clone()).collect::<Vec<_>>())

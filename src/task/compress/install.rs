@@ -15,6 +15,7 @@ use super::{definition, inflate, pack, triggers};
 use crate::base::fault::{Fault, Kind};
 use crate::live::governor;
 use crate::live::session::{Attempt, Session};
+use crate::pg::table::Checked;
 use crate::pg::{self, identifier, literal, qualified};
 use crate::task::compress::names::{GUARDS, PLAIN, WRITE};
 use crate::task::partition;
@@ -154,7 +155,8 @@ pub async fn apply(session: &mut Session, installation: &Installation) -> Result
         let message = format!("{} is locked: {who}; nothing was changed, try again at a quieter time", installation.view);
         return Err(Fault::new(Kind::Busy, message).into());
     }
-    if let Attempt::Locked(who) = long(session, &installation.validate, installation.oid).await? {
+    let stored = Checked { name: installation.stored.clone(), oid: installation.oid, owner: None };
+    if let Attempt::Locked(who) = long(session, &installation.validate, &stored).await? {
         let message = format!(
             "{} is installed, and its rows are not checked yet, as {who}: run install again before the job",
             installation.view
@@ -166,16 +168,17 @@ pub async fn apply(session: &mut Session, installation: &Installation) -> Result
 
 /// A statement under SHARE UPDATE EXCLUSIVE: it takes as long as it takes, as reads and writes go on. Its wait for the lock does
 /// not: a VACUUM by hand has it for hours.
-pub async fn long(session: &mut Session, sql: &str, table: i64) -> Result<Attempt<()>> {
+pub async fn long(session: &mut Session, sql: &str, table: &Checked) -> Result<Attempt<()>> {
     let lock_timeout = session.give_up_after.as_millis().max(1).to_string();
     for (name, value) in [("lock_timeout", lock_timeout.as_str()), ("statement_timeout", "0")] {
         pg::set(&mut session.connection, name, value).await?;
     }
-    let result = pg::execute_counting(&mut session.connection, sql.to_owned()).await.map_err(pg::in_its_own_words);
+    let tables = std::slice::from_ref(table);
+    let result = session.long("SHARE UPDATE EXCLUSIVE", tables, sql).await.map_err(pg::in_its_own_words);
     pg::set(&mut session.connection, "lock_timeout", &session.lock_timeout.as_millis().to_string()).await?;
     match result {
         Ok(_) => Ok(Attempt::Done(())),
-        Err(error) if governor::is_lock_trouble(&error) => Ok(Attempt::Locked(session.holders(&[table]).await?)),
+        Err(error) if governor::is_lock_trouble(&error) => Ok(Attempt::Locked(session.holders(&[table.oid]).await?)),
         Err(error) => Err(error.context(format!("cannot run: {sql}"))),
     }
 }

@@ -311,7 +311,7 @@ pub async fn apply(compress: &Compress, run: &RunContext<'_>, undoing: &Undoing,
     let mut fresh = run.or_cancelled(run.settings.connect()).await?;
     let undoing = &run.or_cancelled(plan(compress, run.job.name, &mut fresh, false)).await?;
     let limits = &run.job.limits;
-    let mut session = run.or_cancelled(Session::open(&run.settings, limits.lock_timeout.0, limits.max_wait.0)).await?;
+    let mut session = run.or_cancelled(Session::open(run, limits.lock_timeout.0, limits.max_wait.0)).await?;
     run.or_cancelled(table::prepare(&mut session.connection)).await?;
     let phase = run.progress.phase("uninstall", None);
     let uninstalled = run.or_cancelled(uninstalled(run, &mut session, undoing, &phase)).await;
@@ -328,7 +328,7 @@ async fn uninstalled(run: &RunContext<'_>, session: &mut Session, undoing: &Undo
     locked(session.transaction(check, &[table.oid]).await?, table)?;
     // From here on no row has a compressed form, nor gets one.
     let horizon = snapshots::horizon(&mut session.connection).await?;
-    locked(install::long(session, validate, table.oid).await?, table)?;
+    locked(install::long(session, validate, &table.checked()).await?, table)?;
     let give_up_after = session.give_up_after;
     if let Some(waited) = snapshots::wait_for_old_snapshots(run, &mut session.connection, &horizon, give_up_after, phase).await? {
         let message = format!(
@@ -466,7 +466,7 @@ async fn write(connection: &mut PgConnection, table: &Table, bodies: &[Body], re
          RETURNING t.ctid::text, d.ctid",
         encoding = literal(&table.encoding),
     );
-    pg::execute(connection, "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned()).await?;
+    walk::begin(connection, table).await?;
     let written = pg::query(sql)
         .bind(bodies.iter().map(|body| body.ctid.clone()).collect::<Vec<_>>())
         .bind(bodies.iter().map(|body| body.xmin.clone()).collect::<Vec<_>>())

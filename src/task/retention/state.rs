@@ -37,6 +37,7 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
         .await?;
     let oid =
         oid.ok_or_else(|| refused(format!("there is no table {} in {}", with_schema(&retention.table), run.settings.display())))?;
+    run.is_checked(oid)?;
     let mut facts = Facts::read(&mut connection, oid, &retention.column).await?;
     let mut oid = oid;
     if facts.kind == "v"

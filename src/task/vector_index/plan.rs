@@ -48,6 +48,7 @@ pub async fn make(job: &VectorIndex, run: &RunContext<'_>) -> Result<Plan> {
     let mut connection = indexes::connect(run).await?;
     let extension = state::pgvector(&mut connection).await?;
     let (tables, is_partitioned) = indexes::tables(&mut connection, &job.table).await?;
+    run.is_checked_by_name(&mut connection, &job.table).await?;
     let mut parts = Vec::new();
     for oid in tables {
         parts.push(part(&mut connection, job, run, oid, &extension, is_partitioned).await?);

@@ -125,7 +125,7 @@ impl Worker<'_> {
         }
         // A new session: once a session has loaded pgvector, ALTER INDEX … SET asks for ACCESS EXCLUSIVE.
         let mut session =
-            self.run.or_cancelled(Session::open(&self.run.settings, self.limits.lock_timeout.0, self.limits.max_wait.0)).await?;
+            self.run.or_cancelled(Session::open(self.run, self.limits.lock_timeout.0, self.limits.max_wait.0)).await?;
         let alter = format!("ALTER INDEX {} SET ({})", index.sql(), spec.options());
         // If the run is interrupted after this, the next run knows the parameters that the index was built with.
         let known = self.part.today.index.as_ref().and_then(|today| today.now.clone()).map(|now| {

@@ -198,7 +198,7 @@ impl Worker<'_> {
     }
 
     async fn session(&self) -> Result<Session> {
-        self.run.or_cancelled(Session::open(&self.run.settings, self.limits.lock_timeout.0, self.limits.max_wait.0)).await
+        self.run.or_cancelled(Session::open(self.run, self.limits.lock_timeout.0, self.limits.max_wait.0)).await
     }
 
     pub(super) fn built(&self, found: &Found, now: bool) -> Built {
