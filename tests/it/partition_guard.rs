@@ -240,3 +240,18 @@ fn a_column_that_came_in_the_grace_is_archived_too() {
     over.tend().succeeded().says(&["was written to after it was archived"]);
     over.tend().succeeded().prints(&["dropped 1 partition"]);
 }
+
+/// Its archive says the name that the table had then.
+#[test]
+fn a_table_that_is_renamed_in_the_grace_has_its_rows_archived_once() {
+    let server = server(18);
+    let (database, scenario, table) = detached(server, KEPT);
+    server.sql(&database, "ALTER TABLE logs RENAME TO journal");
+    let scenario = scenario.partitions("public.journal", "at", OVER);
+    scenario.tend().succeeded().prints(&["dropped 1 partition"]);
+    assert_eq!(server.sql(&database, &format!("SELECT to_regclass('{table}') IS NULL")), "t");
+    let listed = scenario.json(&["archives", "list"]);
+    assert_eq!(listed["batches"].as_array().unwrap().len(), 1, "{listed:#}");
+    server.sql(&database, "CREATE TABLE back (LIKE journal)");
+    scenario.run(&["archives", "restore", "--into", "public.back"]).succeeded().prints(&["100 rows put back from 1 "]);
+}
