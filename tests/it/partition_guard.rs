@@ -267,7 +267,7 @@ fn a_table_that_is_renamed_in_the_grace_has_its_rows_archived_once() {
 fn a_mark_that_names_the_archive_of_another_table_of_its_database_stands_for_nothing() {
     let server = server(18);
     let (database, scenario, table) = detached(server, &first_is_over());
-    server.sql(&database, "CREATE TABLE others AS SELECT g id, now() - interval '90 d' at FROM generate_series(1, 100) g; CREATE INDEX ON others (at)");
+    server.sql(&database, "CREATE TABLE others AS SELECT g id, now() - interval '90 d' AS at FROM generate_series(1, 100) g; CREATE INDEX ON others (at)");
     let retention =
         "database = 'app'\n[retention]\ntable = 'public.others'\ncolumn = 'at'\nolder_than = '10d'\narchive = 'local'\n";
     let scenario = scenario.job("others", retention);
