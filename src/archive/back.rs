@@ -121,10 +121,16 @@ impl Archive {
     }
 
     /// Records that the rows of the object with this key are in their table again, by the transaction that `connection` is in: `archives restore`
-    /// skips them. Returns the number of that transaction for [`Archive::is_back_for_good`], and None where the key names no rows of this table:
-    /// it may come from a comment that the table's owner wrote.
-    pub async fn is_back(&self, connection: &mut PgConnection, table: (&str, &str), key: &str) -> Result<Option<i64>> {
-        let Some(manifest) = self.counting(key, table).await? else { return Ok(None) };
+    /// skips them. Returns the number of that transaction for [`Archive::is_back_for_good`], and None where the key names no rows of this table
+    /// (by the name that it had then, `archived_as`): it may come from a comment that the table's owner wrote.
+    pub async fn is_back(
+        &self,
+        connection: &mut PgConnection,
+        table: (&str, &str),
+        archived_as: (&str, &str),
+        key: &str,
+    ) -> Result<Option<i64>> {
+        let Some(manifest) = self.counting(key, archived_as).await? else { return Ok(None) };
         let Some(name) = BatchName::of_object(key) else { return Ok(None) };
         let table = pg::qualified(table.0, table.1);
         let place = Place::of(connection, &self.database, &table).await?.with_context(|| format!("there is no table {table}"))?;

@@ -94,6 +94,13 @@ impl Archive {
         Ok(is_whole)
     }
 
+    /// Returns the schema and the name of the table whose rows the object with this key holds, by its manifest, if that is in this database.
+    pub async fn table_of(&self, key: &str) -> Result<Option<(String, String)>> {
+        let Some(name) = BatchName::of_object(key).filter(|name| name.is_of_database(&self.database)) else { return Ok(None) };
+        let read = self.store.get_json::<Manifest>(&format!("{name}{MANIFEST}")).await?;
+        Ok(read.and_then(Result::ok).map(|(manifest, _)| (manifest.schema, manifest.table)))
+    }
+
     /// Returns the manifest by which the object with this key counts for that table.
     async fn counting(&self, key: &str, (schema, table): (&str, &str)) -> Result<Option<Manifest>> {
         // The store is not asked for what stands in the folders of other databases.
