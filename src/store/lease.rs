@@ -39,6 +39,9 @@ const TERMS: Terms = Terms {
     take_after_by_store: TimeDelta::days(1),
 };
 
+/// The suffix of the object beside a lease that is written to see the store's clock.
+pub const CLOCK: &str = ".now";
+
 /// Others may take and release the lease meanwhile.
 const ATTEMPTS: u32 = 3;
 
@@ -151,7 +154,7 @@ fn may_take(
 
 /// Returns how long ago the object was written. Both times are the store's: an object written just now shows its clock.
 async fn age_by_store(store: &Store, key: &str) -> Result<Option<TimeDelta>> {
-    let clock = format!("{key}.now");
+    let clock = format!("{key}{CLOCK}");
     store.put(&clock, Vec::new()).await?;
     let now = store.stat(&clock).await?.and_then(|now| now.modified_at);
     if let Err(error) = store.delete(&clock).await {

@@ -2,7 +2,7 @@
 //! left behind after the next run.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hyper::Method;
 use rustix::process::Signal;
@@ -186,6 +186,35 @@ fn pgtend_killed_midway_leaves_no_set_and_the_next_run_cleans_up() {
         scenario.run(&["run-job", "nightly", "--dry-run"]).code == Some(0) && lock_is_free(server, &database)
     });
     scenario.next_run_is_clean();
+}
+
+#[test]
+fn what_a_process_that_was_killed_while_it_wrote_its_lock_left_is_swept_after_a_day() {
+    let server = server(18);
+    let scenario = Scenario::with_database(server, &server.new_database()).backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let random = "0123456789abcdef0123456789abcdef";
+    let of_yesterday = [
+        format!(".lock.json.{random}.partial"),
+        format!(".lock.json.now.{random}.partial"),
+        ".lock.json.mine.partial".to_owned(),
+    ];
+    let of_now = format!(".lock.json.{}.partial", random.replace('0', "f"));
+    for file in of_yesterday.iter().chain([&of_now]) {
+        std::fs::write(scenario.path(&format!("store/app/nightly/{file}")), "{").unwrap();
+    }
+    let yesterday = SystemTime::now() - Duration::from_secs(25 * 3600);
+    for file in &of_yesterday {
+        let file = std::fs::File::options().write(true).open(scenario.path(&format!("store/app/nightly/{file}"))).unwrap();
+        file.set_modified(yesterday).unwrap();
+    }
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let left: Vec<_> = scenario.files("store").into_iter().filter(|file| file.ends_with(".partial")).collect();
+    assert_eq!(
+        left,
+        [format!("app/nightly/{of_now}"), "app/nightly/.lock.json.mine.partial".to_owned()],
+        "a young one, and a user's file"
+    );
 }
 
 #[test]

@@ -62,7 +62,12 @@ impl Dir {
     pub async fn unfinished(&self, folder: &str) -> Result<Vec<Unfinished>> {
         let files = self.walk(folder).await?.files;
         let temporary = files.into_iter().filter(|file| file.key.ends_with(TEMPORARY));
-        Ok(temporary.map(|file| Unfinished { key: file.key.clone(), id: file.key, started_at: file.modified_at }).collect())
+        let unfinished = |file: Object| Unfinished {
+            key: object_of(&file.key).unwrap_or_else(|| file.key.clone()),
+            id: file.key,
+            started_at: file.modified_at,
+        };
+        Ok(temporary.map(unfinished).collect())
     }
 
     async fn walk(&self, folder: &str) -> Result<Walked> {
@@ -167,13 +172,25 @@ struct Temporary {
     name: String,
 }
 
+fn temporary_name(object: &str) -> String {
+    format!(".{object}.{}{TEMPORARY}", uuid::Uuid::new_v4().simple())
+}
+
+/// Returns the key of the object that a temporary file would have become; `None` for a file with another name.
+fn object_of(temporary: &str) -> Option<String> {
+    let (folder, file) = temporary.rsplit_once('/').unwrap_or(("", temporary));
+    let (object, random) = file.strip_prefix('.')?.strip_suffix(TEMPORARY)?.rsplit_once('.')?;
+    let is_random = random.len() == 32 && random.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_random.then(|| if folder.is_empty() { object.to_owned() } else { format!("{folder}/{object}") })
+}
+
 impl Temporary {
     /// Creates it with its folders. Its name cannot be guessed beforehand.
     fn create(root: &Path, key: &str) -> std::io::Result<(Self, std::fs::File)> {
         let mut attempts = 0..3;
         loop {
             let created = Place::make(root, key).and_then(|place| {
-                let name = format!(".{}.{}{TEMPORARY}", place.name, uuid::Uuid::new_v4().simple());
+                let name = temporary_name(&place.name);
                 let file = place.create_new(&name)?;
                 Ok((Self { place: Arc::new(place), name }, file))
             });

@@ -11,7 +11,7 @@ use crate::store::key::folder;
 use crate::store::lease::{self, Lease, Seen, Taken};
 
 /// The lock object of a folder that no ledger guards.
-const LOCK: &str = "lock.json";
+pub(super) const LOCK: &str = "lock.json";
 
 fn lock_key(database: &str, job: &str) -> String {
     format!("{}{LOCK}", folder(database, job))

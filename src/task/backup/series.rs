@@ -13,7 +13,7 @@ use crate::store::Store;
 use crate::store::key::folder;
 use crate::task::backup::identity::Identity;
 
-const SERIES: &str = "series.json";
+pub(super) const SERIES: &str = "series.json";
 
 /// `series.json`: the decisions of a person about the identities in a folder.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

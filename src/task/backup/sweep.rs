@@ -7,13 +7,15 @@ use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use super::guard::Guard;
+use super::guard::{Guard, LOCK};
 use super::identity::Identity;
 use super::markers::{self, DELETING, DeletingMarker, RUN, RunMarker};
+use super::series::SERIES;
 use super::set::{self, DUMPS, Listing, MANIFEST, VERIFICATION};
 use super::set_name::SetName;
 use crate::base::bounds::Bounded;
 use crate::pg::failure;
+use crate::store::lease::CLOCK;
 use crate::store::{Object, Store, Unfinished};
 
 /// No run takes longer than this between two objects, or parts, that it writes.
@@ -157,14 +159,22 @@ pub fn decide(
             }
         }
     }
-    // An upload of a small object beside a set, or of a run that was killed before its first object existed.
+    // An upload of a small object beside a set or beside all sets, or of a run that was killed before its first object existed.
     let is_of_a_set =
         |upload: &Unfinished| upload.key.rsplit_once('/').is_some_and(|(folder, _)| folder.parse::<SetName>().is_ok());
-    for upload in other_uploads.into_iter().filter(is_of_a_set).filter(|upload| is_old(upload.started_at)) {
+    let is_ours = |upload: &Unfinished| is_of_a_set(upload) || is_of_the_series(&upload.key);
+    for upload in other_uploads.into_iter().filter(is_ours).filter(|upload| is_old(upload.started_at)) {
         plan.uploads.push(upload.key.clone());
         plan.discard.push(upload);
     }
     plan
+}
+
+/// Returns whether a key is that of an object which a series has besides its sets: its lock, with the object that shows the store's clock, or
+/// the decisions about its identities.
+fn is_of_the_series(key: &str) -> bool {
+    let object = key.rsplit_once('/').map_or(key, |(_, object)| object);
+    [LOCK, SERIES].contains(&object.strip_suffix(CLOCK).unwrap_or(object))
 }
 
 /// An unknown time counts as newer than any other: in case of doubt the object is young.
@@ -301,5 +311,18 @@ mod tests {
             Unfinished { key: "app/nightly/mine/x.partial".into(), id: "1".into(), started_at: at("2026-11-01T00:00:00") };
         assert!(decide(vec![], vec![of_somebody], None, at("2026-11-24T03:00:00")).is_empty(), "a file of the user's");
         assert_eq!((discarded(at("2026-11-23T02:00:00")), discarded(at("2026-11-24T02:00:00")), discarded(None)), (1, 0, 0));
+    }
+
+    #[test]
+    fn an_unfinished_write_of_a_series_own_object_is_discarded_when_it_is_a_day_old() {
+        let discarded = |object: &str, started_at| {
+            let upload = Unfinished { key: format!("app/nightly/{object}"), id: "1".into(), started_at: at(started_at) };
+            decide(vec![], vec![upload], None, at("2026-11-24T03:00:00")).uploads.len()
+        };
+        for object in ["lock.json", "lock.json.now", "series.json"] {
+            assert_eq!(discarded(object, "2026-11-23T02:00:00"), 1, "{object}");
+            assert_eq!(discarded(object, "2026-11-24T02:00:00"), 0, "{object}: its process may live");
+        }
+        assert_eq!(discarded("notes.json", "2026-11-01T00:00:00"), 0, "a file of the user's");
     }
 }

@@ -199,7 +199,11 @@ impl Campaign {
         let sets: BTreeSet<String> = self.sets().into_iter().map(|set| format!("{prefix}{set}")).collect();
         for object in &objects {
             let (folder, file) = object.rsplit_once('/').unwrap_or(("", object));
-            let is_of_a_set = sets.contains(folder) && file != "deleting.json" && !file.ends_with(".partial");
+            // A small object that was being written waits for a day: another process may be writing it.
+            if self.s3.is_none() && file.starts_with('.') && file.ends_with(".partial") && !file.contains("dump.sql") {
+                continue;
+            }
+            let is_of_a_set = sets.contains(folder) && file != "deleting.json";
             assert!(is_of_a_set || self.is_no_leftover(object, file), "{when}: {object} is left of {objects:#?}");
         }
         if self.s3.is_some() {
