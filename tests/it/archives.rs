@@ -132,7 +132,7 @@ fn a_batch_whose_rows_are_there_keeps_no_other_from_coming_back() {
     let server = server(16);
     let database = logs(server, 1000);
     let before = server.sql(&database, ALL);
-    let first = scenario(server, &database, "archive = 'local'\nwhere = \"status = 'ok'\"");
+    let first = scenario(server, &database, "archive = 'local'\nwhere = \"status = 'ok'\"").ledger();
     first.run(&["run-job", "old-logs"]).succeeded();
     let second = scenario_in(first, "archive = 'local'");
     second.run(&["run-job", "old-logs"]).succeeded();
@@ -146,6 +146,9 @@ fn a_batch_whose_rows_are_there_keeps_no_other_from_coming_back() {
         .prints(&["380 rows put back from 1 "])
         .says(&["1 batch not put back", "duplicate key"]);
     assert_eq!(server.sql(&database, ALL), before);
+    let row = second.runs(&[]).pop().unwrap();
+    assert_eq!((&row["task"], &row["outcome"]), (&"archives restore".into(), &"failed".into()), "{row:#}");
+    assert!(row["error"].as_str().unwrap().contains("1 batch not put back"), "{row:#}");
 }
 
 fn scenario_in(scenario: Scenario, more: &str) -> Scenario {

@@ -125,3 +125,23 @@ fn a_restore_is_in_the_ledger_where_there_is_one_and_makes_none_in_its_target() 
     assert_eq!((&row["task"], &row["job"], &row["outcome"]), (&"backups restore".into(), &"nightly".into(), &"succeeded".into()));
     server.sql("postgres", &format!("DROP DATABASE \"{copy}\""));
 }
+
+#[test]
+fn a_restore_that_leaves_statements_out_is_failed_in_the_ledger_as_by_its_exit_code() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(
+        &database,
+        "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p);
+         SET session_replication_role = replica; INSERT INTO c VALUES (99)",
+    );
+    let scenario = Scenario::with_database(server, &database).backup_job("local", "").ledger();
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let copy = format!("{database}_copy");
+    let restored = ["backups", "restore", "latest", "--into", &server.url(&copy), "--create", "--on-error", "continue"];
+    scenario.run(&restored).exited(1).prints(&["except for 1 statement"]);
+    let row = last_row(&scenario);
+    assert_eq!((&row["task"], &row["outcome"]), (&"backups restore".into(), &"failed".into()), "{row:#}");
+    assert!(row["error"].as_str().unwrap().contains("except for 1 statement"), "{row:#}");
+    server.sql("postgres", &format!("DROP DATABASE \"{copy}\""));
+}

@@ -140,6 +140,13 @@ impl Totals {
     fn rows(&self) -> u64 {
         self.rows.values().sum()
     }
+
+    /// Returns an error that names the batches which did not go back; `None` when all did.
+    fn refusal(&self) -> Option<anyhow::Error> {
+        let refused = &self.refused;
+        let error = || anyhow::anyhow!("{} not put back: {}", units::plural(refused.len(), "batch"), refused.join("; "));
+        (!refused.is_empty()).then(error)
+    }
 }
 
 /// The jobs, for their `trust_owners = false`.
@@ -210,11 +217,13 @@ pub async fn run(
     let (jobs, mut claims) = restore.exclude_runs(&steps, cancel).await?;
     let putting = restore.put_all(&steps, &mut totals);
     let result = claim::while_held(&mut claims, &restore.progress, cancel, putting).await;
+    let refused = totals.refusal();
     for (of, claim) in jobs.into_iter().zip(claims) {
         let rows = totals.rows.get(&of).copied().unwrap_or_default();
         let mut report = Report { summary: format!("{} put back", units::plural(rows as usize, "row")), ..Report::default() };
         report.fact("rows_put_back", rows);
-        claim.end(result.as_ref().map(|_| &report)).await;
+        let error = result.as_ref().err().or(refused.as_ref());
+        claim.end(error.map_or(Ok(&report), Err)).await;
     }
     result?;
     let there = match totals.there {
@@ -231,9 +240,7 @@ pub async fn run(
             "these rows are still past the limit: the job that archived them archives them again at its next run, unless you change it",
         );
     }
-    let refused = &totals.refused;
-    anyhow::ensure!(refused.is_empty(), "{} not put back: {}", units::plural(refused.len(), "batch"), refused.join("; "));
-    Ok(())
+    refused.map_or(Ok(()), Err)
 }
 
 impl Restore<'_> {

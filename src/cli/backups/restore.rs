@@ -125,10 +125,15 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
     let reading = claim::share(ledger.map(Arc::new).as_ref(), &subject, &lock, &progress).await;
     let result = restore(global, arguments, &choices, &settings, &found, &progress, cancel).await;
     let report = Report { summary: format!("{name} into {}", settings.display()), ..Report::default() };
-    reading.end(result.as_ref().map(|_| &report)).await;
-    result
+    let incomplete = result.as_ref().ok().filter(|failures| **failures > 0).map(|failures| {
+        anyhow::anyhow!("{name} is restored into {}, except for {}", settings.display(), units::plural(*failures, "statement"))
+    });
+    let error = result.as_ref().err().or(incomplete.as_ref());
+    reading.end(error.map_or(Ok(&report), Err)).await;
+    result.map(|failures| if failures > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+/// Returns how many statements failed: with `--on-error continue` the others are restored.
 async fn restore(
     global: &Global,
     arguments: &Arguments,
@@ -137,7 +142,7 @@ async fn restore(
     found: &Found,
     progress: &Progress,
     cancel: &CancellationToken,
-) -> Result<ExitCode> {
+) -> Result<u64> {
     let Arguments { create, create_roles, encoding, locale, .. } = arguments;
     let (create, create_roles) = (*create, *create_roles);
     let (set, manifest) = (&found.set, &found.set.manifest);
@@ -232,7 +237,7 @@ async fn restore(
         settings.display(),
         restored.not_carried.join("; ")
     );
-    Ok(if failures > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(failures)
 }
 
 /// Adds advice: which option names another encoding or locale, or that the server refused the given ones.
