@@ -225,16 +225,6 @@ def targets(results, jobs_seconds):
     yield "`pgtend jobs`, start to end", jobs_seconds * 1000, 50, " ms"
 
 
-def print_targets(results, jobs_seconds):
-    missed = 0
-    for what, measured, limit, unit in targets(results, jobs_seconds):
-        met = measured <= limit
-        missed += not met
-        digits = 3 if unit == "×" else 1
-        print(f"- {'PASS' if met else 'FAIL'} {what}: {measured:.{digits}f}{unit} (at most {limit:g}{unit})")
-    return missed
-
-
 def run(bench, rounds):
     bench.start()
     contenders = list(bench.contenders().items())
@@ -269,7 +259,10 @@ def main():
         print(f"{os.cpu_count()} processors, PostgreSQL 18 without fsync, {options.rounds} rounds, medians (peak RSS: highest)\n")
         print(table(results))
         print()
-        return 1 if print_targets(results, jobs) and options.strict else 0
+        missed = common.print_targets(
+            (what, *common.at_most(measured, limit, unit, 3 if unit == "×" else 1)) for what, measured, limit, unit in targets(results, jobs)
+        )
+        return 1 if missed and options.strict else 0
 
     return benchmark(lambda folder: Bench(folder, options), work)
 

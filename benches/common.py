@@ -87,6 +87,20 @@ def find_facts(report):
     return None
 
 
+def at_most(measured, limit, unit="×", digits=2):
+    """Whether a target is met, and the figures: for print_targets."""
+    return measured <= limit, f"{measured:.{digits}f}{unit} (at most {limit:.3g}{unit})"
+
+
+def print_targets(targets):
+    """Prints each target (what, whether it is met, the figures), and returns how many are missed."""
+    missed = 0
+    for what, met, figures in targets:
+        missed += not met
+        print(f"- {'PASS' if met else 'FAIL'} {what}: {figures}", flush=True)
+    return missed
+
+
 def percentile(values, share):
     """The nearest rank."""
     return sorted(values)[math.ceil(share * len(values)) - 1]

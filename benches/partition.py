@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from common import HERE, Failed, benchmark, clean_environment, release, say
+from common import HERE, Failed, at_most, benchmark, clean_environment, print_targets, release, say
 
 BIN = Path("/usr/lib/postgresql/15/bin")
 SMALL, LARGE, QUICK_LARGE = 10_000, 2_000_000, 200_000
@@ -194,8 +194,7 @@ def print_results(results, large):
         ("the same, without what a plain DROP TABLE takes longer for the larger file", (whole - files) / small, 2),
         ("longest wait of a transaction beside, against pg_partman", middle(PGTEND, "beside", 1) / middle(PARTMAN, "beside", 1), 1),
     )
-    for what, measured, limit in targets:
-        print(f"- {'PASS' if measured <= limit else 'FAIL'} {what}: {measured:.2f}× (at most {limit}×)")
+    print_targets((what, *at_most(measured, limit)) for what, measured, limit in targets)
 
 
 if __name__ == "__main__":

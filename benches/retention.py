@@ -26,7 +26,7 @@ import threading
 import time
 from pathlib import Path
 
-from common import HERE, Failed, benchmark, clean_environment, end, find_facts, percentile, release, say
+from common import HERE, Failed, benchmark, clean_environment, end, find_facts, percentile, print_targets, release, say
 
 ROWS, QUICK_ROWS = 2_000_000, 200_000
 OLD_SHARE = 0.55
@@ -374,15 +374,11 @@ def print_goals(pairs, idles):
         return 0
     part = statistics.median(ours["p99"] / allowed(idle["p99"]) for idle, ours in pairs)
     longest = max(ours["slowest"] for _, ours in pairs)
-    missed = 0
-    for what, met, measured in [
+    return print_targets([
         (f"p99 beside pgtend, of max({TIMES_IDLE:g} × idle, idle + {SLACK_MS:g} ms), median of {len(pairs)} pairs", part <= 1, f"{part:.2f}"),
         (f"the longest wait, at most {LONGEST_WAIT_MS} ms", longest <= LONGEST_WAIT_MS, f"{longest:.0f} ms"),
         ("errors", True, "0 (one would have ended this)"),
-    ]:
-        missed += not met
-        print(f"- {'PASS' if met else 'FAIL'} {what}: {measured}")
-    return missed
+    ])
 
 
 def run(bench, count):

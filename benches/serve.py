@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from common import HERE, Failed, benchmark, clean_environment, release, say
+from common import HERE, Failed, at_most, benchmark, clean_environment, print_targets, release, say
 
 MIB = 1 << 20
 READY_WITHIN = 60
@@ -109,14 +109,9 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def print_targets(cpu, resident):
-    """The limits are those of the scheduler's issue."""
-    missed = 0
-    for what, measured, limit, unit in (("processor time while idle", cpu * 100, 1, " %"), ("resident memory", resident / MIB, 64, " MiB")):
-        met = measured <= limit
-        missed += not met
-        print(f"- {'PASS' if met else 'FAIL'} {what}: {measured:.2f}{unit} (at most {limit:g}{unit})")
-    return missed
+def targets(cpu, resident):
+    yield "processor time while idle", *at_most(cpu * 100, 1, " %")
+    yield "resident memory", *at_most(resident / MIB, 64, " MiB")
 
 
 def main():
@@ -133,7 +128,7 @@ def main():
         say(f"ready after {ready:.2f} s; measuring ...")
         cpu, resident = bench.measure()
         print(f"`pgtend serve` with {options.jobs:,} scheduled jobs, none of them due for {options.seconds:g} s; ready after {ready:.2f} s\n")
-        return 1 if print_targets(cpu, resident) and options.strict else 0
+        return 1 if print_targets(targets(cpu, resident)) and options.strict else 0
 
     return benchmark(lambda folder: Bench(folder, options), work)
 

@@ -20,7 +20,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common import HERE, Failed, benchmark, clean_environment, release, say
+from common import HERE, Failed, at_most, benchmark, clean_environment, print_targets, release, say
 
 TARGET, K, QUERIES, TURNS, FINALISTS = 0.95, 10, 500, 5, 3
 SETS = [("100,000 × 128", 100_000, 128, 300), ("20,000 × 1536", 20_000, 1536, 100)]
@@ -307,10 +307,7 @@ def main():
             for title, lists, found in result["rows"]:
                 print(f"| {title} | {lists} | {found['probes']} | {found['recall']:.3f} | {found['pages']:.0f} | {found['ms']:.2f} |")
             print()
-            for what, measured, limit in targets(result):
-                met = measured <= limit
-                missed += not met
-                print(f"- {'PASS' if met else 'FAIL'} {what}: {measured:.3f} (at most {limit:.3g})", flush=True)
+            missed += print_targets((what, *at_most(measured, limit, "", 3)) for what, measured, limit in targets(result))
         return 1 if missed and options.strict else 0
 
     return benchmark(lambda folder: Bench(folder, options), work)

@@ -35,7 +35,7 @@ pub struct Broken {
 
 impl Listing {
     fn pass_by_what_was_replaced(&mut self) {
-        // Whether a batch replaces another of its table was checked when it was written; of another database it never does.
+        // Each batch was checked when it was written: it replaces only batches of its own table. It never replaces one of another database.
         let replaced: BTreeSet<String> = self
             .batches
             .iter()

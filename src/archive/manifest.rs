@@ -29,7 +29,7 @@ pub struct Manifest {
     pub schema: String,
     pub table: String,
     pub columns: Vec<String>,
-    /// Why the rows left: "created_at < 2026-08-25 …", "partition execution_logs_p2026_08".
+    /// The reason why the rows left: "created_at < 2026-08-25 …", "partition execution_logs_p2026_08".
     pub reason: String,
     pub archived_at: DateTime<Utc>,
     /// The transaction, on this system, that took the rows out of the table.

@@ -242,70 +242,89 @@ impl Archive {
         let bytes_of = |key: &str| objects.iter().find(|object| object.key == key).map(|object| object.bytes);
         for (object, name) in objects.iter().filter_map(|object| Some((object, object.key.strip_suffix(PENDING)?))) {
             let name = BatchName(name.to_owned());
-            let location = self.store.location(&object.key);
-            let read = self.store.get_json::<Manifest>(&object.key).await?.with_context(|| format!("{location} is gone"))?;
-            let manifest = match read {
-                Ok((manifest, signature)) if signature.is_ours() => manifest,
-                Ok((_, signature)) => {
-                    recovered.left.push(format!("{location} stays: {}", signature.in_words()));
-                    continue;
-                }
-                Err(error) => {
-                    recovered.left.push(format!("{error:#}; it stays"));
-                    continue;
-                }
-            };
             let found = bytes_of(&name.object());
-            // The batch counts already: the pending file means nothing any more, and may be an old one that was put back.
-            if bytes_of(&format!("{name}{MANIFEST}")).is_some() {
-                match listing::read(&self.store, &name).await {
-                    Ok(Some((counts, signature))) if signature.is_ours() && found == Some(counts.exported.bytes) => {
-                        self.store.delete(&object.key).await?;
-                        recovered.completed += 1;
-                    }
-                    _ => recovered
-                        .left
-                        .push(format!("{location} stays: the {MANIFEST} beside it does not match its object: compare the two")),
-                }
-                continue;
-            }
-            if !outcome::committed(connection, &manifest).await.with_context(|| self.location(&name))? {
-                self.discard(&name).await?;
-                recovered.discarded += 1;
-                continue;
-            }
-            let is_empty = manifest.exported.rows == 0 && manifest.came_back > 0;
-            let bytes = manifest.exported.bytes;
-            if bytes == 0 && found.is_none() && !is_empty {
-                // Nothing was written, and no object exists: no row is in it.
-                self.discard(&name).await?;
-                recovered.discarded += 1;
-                continue;
-            }
-            // The rows may be nowhere else: nothing of it is deleted, and no later run fails because of it.
-            if !is_empty && (bytes == 0 || found != Some(bytes)) {
-                recovered.left.push(format!(
-                    "{location} stays: PostgreSQL says that its transaction {} committed, or may have, so its rows were deleted. But it records \
-                     {bytes} bytes of its object, which {}. Check whether the rows are in the table; if not, `gunzip -c OBJECT | psql` \
-                     puts them back; then delete the {PENDING}",
-                    manifest.transaction.unwrap_or_default(),
-                    found.map_or("does not exist".to_owned(), |found| format!("has {found}"))
-                ));
-                continue;
-            }
-            self.make_count(&name, &manifest).await?;
-            if manifest.came_back > 0 {
-                recovered.left.push(format!(
-                    "{} rows that had come back left again with a run that was killed, but `archives restore` counts them as back: use \
-                     --again for them",
-                    manifest.came_back
-                ));
-            }
-            recovered.completed += 1;
+            let counts = bytes_of(&format!("{name}{MANIFEST}")).is_some();
+            self.recover_batch(connection, &name, &object.key, (found, counts), &mut recovered).await?;
         }
         for upload in self.store.unfinished(&self.folder).await? {
             self.store.discard(&upload).await?;
         }
         Ok(recovered)
+    }
+
+    /// Completes or removes one batch. `pending`: the key of its pending file. `found`: the bytes of its object. `counts`: whether it
+    /// has a manifest.
+    async fn recover_batch(
+        &self,
+        connection: &mut PgConnection,
+        name: &BatchName,
+        pending: &str,
+        (found, counts): (Option<u64>, bool),
+        recovered: &mut Recovered,
+    ) -> Result<()> {
+        let location = self.store.location(pending);
+        let read = self.store.get_json::<Manifest>(pending).await?.with_context(|| format!("{location} is gone"))?;
+        let manifest = match read {
+            Ok((manifest, signature)) if signature.is_ours() => manifest,
+            Ok((_, signature)) => {
+                recovered.left.push(format!("{location} stays: {}", signature.in_words()));
+                return Ok(());
+            }
+            Err(error) => {
+                recovered.left.push(format!("{error:#}; it stays"));
+                return Ok(());
+            }
+        };
+        if counts {
+            return self.delete_pending(name, pending, found, recovered).await;
+        }
+        if !outcome::committed(connection, &manifest).await.with_context(|| self.location(name))? {
+            recovered.discarded += 1;
+            return self.discard(name).await;
+        }
+        let is_empty = manifest.exported.rows == 0 && manifest.came_back > 0;
+        let bytes = manifest.exported.bytes;
+        if bytes == 0 && found.is_none() && !is_empty {
+            // Nothing was written, and no object exists: no row is in it.
+            recovered.discarded += 1;
+            return self.discard(name).await;
+        }
+        // The rows may be nowhere else: nothing of it is deleted, and no later run fails because of it.
+        if !is_empty && (bytes == 0 || found != Some(bytes)) {
+            recovered.left.push(format!(
+                "{location} stays: PostgreSQL says that its transaction {} committed, or may have, so its rows were deleted. But it records \
+                 {bytes} bytes of its object, which {}. Check whether the rows are in the table; if not, `gunzip -c OBJECT | psql` \
+                 puts them back; then delete the {PENDING}",
+                manifest.transaction.unwrap_or_default(),
+                found.map_or("does not exist".to_owned(), |found| format!("has {found}"))
+            ));
+            return Ok(());
+        }
+        self.make_count(name, &manifest).await?;
+        if manifest.came_back > 0 {
+            recovered.left.push(format!(
+                "{} rows that had come back left again with a run that was killed, but `archives restore` counts them as back: use \
+                 --again for them",
+                manifest.came_back
+            ));
+        }
+        recovered.completed += 1;
+        Ok(())
+    }
+
+    /// Deletes the pending file of a batch that counts already: the file means nothing any more, and may be an old one that was put
+    /// back.
+    async fn delete_pending(&self, name: &BatchName, pending: &str, found: Option<u64>, recovered: &mut Recovered) -> Result<()> {
+        match listing::read(&self.store, name).await {
+            Ok(Some((counts, signature))) if signature.is_ours() && found == Some(counts.exported.bytes) => {
+                self.store.delete(pending).await?;
+                recovered.completed += 1;
+            }
+            _ => recovered.left.push(format!(
+                "{} stays: the {MANIFEST} beside it does not match its object: compare the two",
+                self.store.location(pending)
+            )),
+        }
+        Ok(())
     }
 }

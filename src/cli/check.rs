@@ -92,75 +92,82 @@ fn warnings(of: impl IntoIterator<Item = String>) -> String {
 async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Tried> {
     let mut tried = Vec::new();
     for (name, database) in &config.databases {
-        let what = format!("database {name}");
-        let settings = match database.settings() {
-            Ok(settings) => settings,
-            Err(error) => {
-                tried.push(Tried { what, result: Err(error) });
-                continue;
-            }
-        };
-        let connected = async {
-            let mut connection = settings.connect().await?;
-            let server = Server::of(&mut connection).await?;
-            let started = Utc::now();
-            let at = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut connection).await?;
-            let clock = units::clocks_differ("the database server", at, started, Utc::now());
-            anyhow::Ok((connection, server, clock))
-        };
-        match connected.await {
-            Ok((mut connection, server, clock)) => {
-                tried.push(Tried {
-                    what: what.clone(),
-                    result: Ok(format!("{}, PostgreSQL {}{}", settings.display(), server.version, warnings(clock))),
-                });
-                let tools = client_tools::find(config.tools.bin_dir.as_deref(), server.major()).await;
-                let way_in = match &tools {
-                    Ok(tools) => Some(client_tools::way_in(tools, &settings).await),
-                    Err(_) => None,
-                };
-                tried.push(Tried {
-                    what: format!("{what}: client tools"),
-                    result: tools.map(|tools| format!("{} in {}", tools.version, tools.folder.display())),
-                });
-                tried.extend(way_in.map(|result| Tried { what: format!("{what}: {WAY_IN}"), result }));
-                for job in jobs.iter().filter(|job| job.databases.contains(name)) {
-                    tried.push(Tried {
-                        what: format!("{what}: privileges for {}", job.name),
-                        result: may_run(&mut connection, &settings, database, job, config).await,
-                    });
-                }
-            }
-            Err(error) => {
-                // The newest client tools are tried: problems that they meet help to explain the program's own.
-                let tools = client_tools::find_for_restore(config.tools.bin_dir.as_deref(), u32::MAX).await;
-                tried.push(Tried { what: what.clone(), result: Err(error) });
-                if let Ok(tools) = tools {
-                    let result = client_tools::way_in(&tools, &settings).await;
-                    tried.push(Tried { what: format!("{what}: {WAY_IN}"), result });
-                }
-            }
-        }
+        tried.extend(try_database(name, database, jobs, config).await);
     }
-    let ledger = async {
-        let Some(ledger) = Ledger::new(config)? else { return Ok(None) };
-        ledger.ready().await?;
-        Ok(Some(format!("{}: schema `pgtend` is in place", ledger.display())))
-    };
-    if let Some(result) = ledger.await.transpose() {
+    if let Some(result) = try_ledger(config).await.transpose() {
         tried.push(Tried { what: "ledger".to_owned(), result });
     }
-    for (name, configured) in &config.stores {
-        let probed = async {
-            let store = Store::open(configured).await?;
-            let probed = store.probe().await?;
-            let did =
-                if probed.can_delete { "wrote, read, listed and deleted a probe" } else { "wrote, read and listed a probe" };
-            Ok(format!("{}: {did}{}", store.location(""), warnings(probed.warnings)))
-        };
-        tried.push(Tried { what: format!("store {name}"), result: probed.await });
+    for (name, store) in &config.stores {
+        tried.push(Tried { what: format!("store {name}"), result: try_store(store).await });
     }
     tried
+}
+
+/// Tries the connection to a database, the client tools for its server, and the privileges that each of its jobs needs.
+async fn try_database(name: &str, database: &config::Database, jobs: &[Job], config: &Config) -> Vec<Tried> {
+    let what = format!("database {name}");
+    let settings = match database.settings() {
+        Ok(settings) => settings,
+        Err(error) => return vec![Tried { what, result: Err(error) }],
+    };
+    let (mut connection, server, clock) = match connect(&settings).await {
+        Ok(connected) => connected,
+        Err(error) => return try_client_tools(what, error, &settings, config).await,
+    };
+    let mut tried = vec![Tried {
+        what: what.clone(),
+        result: Ok(format!("{}, PostgreSQL {}{}", settings.display(), server.version, warnings(clock))),
+    }];
+    let tools = client_tools::find(config.tools.bin_dir.as_deref(), server.major()).await;
+    let way_in = match &tools {
+        Ok(tools) => Some(client_tools::way_in(tools, &settings).await),
+        Err(_) => None,
+    };
+    tried.push(Tried {
+        what: format!("{what}: client tools"),
+        result: tools.map(|tools| format!("{} in {}", tools.version, tools.folder.display())),
+    });
+    tried.extend(way_in.map(|result| Tried { what: format!("{what}: {WAY_IN}"), result }));
+    for job in jobs.iter().filter(|job| job.databases.iter().any(|other| other == name)) {
+        tried.push(Tried {
+            what: format!("{what}: privileges for {}", job.name),
+            result: may_run(&mut connection, &settings, database, job, config).await,
+        });
+    }
+    tried
+}
+
+/// Connects, and compares the server's clock with this host's.
+async fn connect(settings: &pg::Settings) -> Result<(PgConnection, Server, Option<String>)> {
+    let mut connection = settings.connect().await?;
+    let server = Server::of(&mut connection).await?;
+    let started = Utc::now();
+    let at = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut connection).await?;
+    let clock = units::clocks_differ("the database server", at, started, Utc::now());
+    Ok((connection, server, clock))
+}
+
+/// Tries the newest client tools where the program itself cannot connect: problems that they meet help to explain its own.
+async fn try_client_tools(what: String, error: anyhow::Error, settings: &pg::Settings, config: &Config) -> Vec<Tried> {
+    let way_in = format!("{what}: {WAY_IN}");
+    let mut tried = vec![Tried { what, result: Err(error) }];
+    if let Ok(tools) = client_tools::find_for_restore(config.tools.bin_dir.as_deref(), u32::MAX).await {
+        tried.push(Tried { what: way_in, result: client_tools::way_in(&tools, settings).await });
+    }
+    tried
+}
+
+async fn try_ledger(config: &Config) -> Result<Option<String>> {
+    let Some(ledger) = Ledger::new(config)? else { return Ok(None) };
+    ledger.ready().await?;
+    Ok(Some(format!("{}: schema `pgtend` is in place", ledger.display())))
+}
+
+async fn try_store(configured: &config::Store) -> Result<String> {
+    let store = Store::open(configured).await?;
+    let probed = store.probe().await?;
+    let did = if probed.can_delete { "wrote, read, listed and deleted a probe" } else { "wrote, read and listed a probe" };
+    Ok(format!("{}: {did}{}", store.location(""), warnings(probed.warnings)))
 }
 
 /// Checks what the job needs, and warns of other owners' code that it would run.

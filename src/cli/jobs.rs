@@ -12,7 +12,7 @@ use super::output::{self, print};
 use crate::base::units;
 use crate::ledger::report::{Outcome, Report};
 use crate::ledger::{Key, Ledger, Row};
-use crate::run::job::Job;
+use crate::run::job::{Folder, Job};
 use crate::run::scheduler::planner;
 
 pub async fn run(global: &Global) -> Result<ExitCode> {
@@ -30,65 +30,57 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
         },
         None => None,
     };
-    let of =
-        |job: &Job, database: &String| history.as_ref().and_then(|history| history.0.get(&(job.name.clone(), database.clone())));
-    if global.json {
-        let rows: Vec<_> = jobs
-            .iter()
-            .map(|job| {
-                let next = job.databases.iter().filter_map(|database| next_run(job, database, now)).min();
-                let last: Vec<_> = job
-                    .databases
-                    .iter()
-                    .filter_map(|database| of(job, database))
-                    .map(|last| {
-                        json!({
-                            "database": last.row.database,
-                            "run": last.row.id,
-                            "outcome": last.row.outcome,
-                            "started_at": last.row.started_at,
-                            "last_success_at": last.success_at,
-                        })
-                    })
-                    .collect();
-                json!({
-                    "job": job.name,
-                    "description": job.description,
-                    "task": job.task.kind(),
-                    "databases": job.databases,
-                    "enabled": job.enabled,
-                    "schedule": job.schedule.as_ref().map(ToString::to_string),
-                    "timezone": job.timezone.name(),
-                    "next_run_at": next.map(|next| next.to_rfc3339()),
-                    "timeout_seconds": job.timeout.map(|timeout| timeout.0.as_secs()),
-                    "last": last,
-                })
+    let history = history.unwrap_or_default();
+    let text = if global.json { as_json(&folder, &history, now) } else { as_table(jobs, &history, now) };
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn as_json(folder: &Folder, history: &History, now: DateTime<Utc>) -> String {
+    let jobs: Vec<_> = folder.jobs.iter().map(|job| job_as_json(job, history, now)).collect();
+    let broken: Vec<_> = folder
+        .broken
+        .iter()
+        .map(|broken| json!({ "job": broken.job, "file": broken.file, "reasons": broken.reasons() }))
+        .collect();
+    format!("{:#}\n", json!({ "jobs": jobs, "broken": broken }))
+}
+
+fn job_as_json(job: &Job, history: &History, now: DateTime<Utc>) -> serde_json::Value {
+    let next = job.databases.iter().filter_map(|database| next_run(job, database, now)).min();
+    let last: Vec<_> = job
+        .databases
+        .iter()
+        .filter_map(|database| history.of(job, database))
+        .map(|last| {
+            json!({
+                "database": last.row.database,
+                "run": last.row.id,
+                "outcome": last.row.outcome,
+                "started_at": last.row.started_at,
+                "last_success_at": last.success_at,
             })
-            .collect();
-        let broken: Vec<_> = folder
-            .broken
-            .iter()
-            .map(|broken| json!({ "job": broken.job, "file": broken.file, "reasons": broken.reasons() }))
-            .collect();
-        print(&format!("{:#}\n", json!({ "jobs": rows, "broken": broken })))?;
-        return Ok(ExitCode::SUCCESS);
-    }
+        })
+        .collect();
+    json!({
+        "job": job.name,
+        "description": job.description,
+        "task": job.task.kind(),
+        "databases": job.databases,
+        "enabled": job.enabled,
+        "schedule": job.schedule.as_ref().map(ToString::to_string),
+        "timezone": job.timezone.name(),
+        "next_run_at": next.map(|next| next.to_rfc3339()),
+        "timeout_seconds": job.timeout.map(|timeout| timeout.0.as_secs()),
+        "last": last,
+    })
+}
+
+fn as_table(jobs: &[Job], history: &History, now: DateTime<Utc>) -> String {
     let rows = jobs.iter().flat_map(|job| {
-        let of = &of;
         job.databases.iter().map(move |database| {
-            let (schedule, next) = match (&job.schedule, next_run(job, database, now)) {
-                _ if !job.enabled => ("not enabled".to_owned(), String::new()),
-                (Some(schedule), Some(next)) => {
-                    let time = if schedule.has_seconds() || job.jitter.is_some() { "%H:%M:%S" } else { "%H:%M" };
-                    let local = next.format(&format!("%a %Y-%m-%d {time} %Z")).to_string();
-                    let utc = next.with_timezone(&Utc).format(&format!(" ({time} UTC)")).to_string();
-                    (schedule.in_words(), if job.timezone == chrono_tz::UTC { local } else { local + &utc })
-                }
-                (Some(schedule), None) => (schedule.in_words(), "never".to_owned()),
-                (None, _) => ("by hand".to_owned(), String::new()),
-            };
-            let last = of(job, database);
-            let (outcome, success) = match last {
+            let (schedule, next) = schedule_and_next(job, database, now);
+            let (outcome, success) = match history.of(job, database) {
                 Some(last) => {
                     (last_run(&last.row), last.success_at.map_or("never".to_owned(), |at| format!("{} ago", units::age(at, now))))
                 }
@@ -107,8 +99,22 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
         })
     });
     let headings = ["JOB", "TASK", "DATABASE", "SCHEDULE", "NEXT RUN", "LAST RUN", "LAST SUCCESS", "DESCRIPTION"];
-    print(&output::table(&headings, rows))?;
-    Ok(ExitCode::SUCCESS)
+    output::table(&headings, rows)
+}
+
+/// Formats the schedule, and the next run in the job's time zone and in UTC.
+fn schedule_and_next(job: &Job, database: &str, now: DateTime<Utc>) -> (String, String) {
+    match (&job.schedule, next_run(job, database, now)) {
+        _ if !job.enabled => ("not enabled".to_owned(), String::new()),
+        (Some(schedule), Some(next)) => {
+            let time = if schedule.has_seconds() || job.jitter.is_some() { "%H:%M:%S" } else { "%H:%M" };
+            let local = next.format(&format!("%a %Y-%m-%d {time} %Z")).to_string();
+            let utc = next.with_timezone(&Utc).format(&format!(" ({time} UTC)")).to_string();
+            (schedule.in_words(), if job.timezone == chrono_tz::UTC { local } else { local + &utc })
+        }
+        (Some(schedule), None) => (schedule.in_words(), "never".to_owned()),
+        (None, _) => ("by hand".to_owned(), String::new()),
+    }
 }
 
 /// Formats the outcome: "succeeded", or "succeeded, covered until 2027-02-01".
@@ -126,6 +132,7 @@ fn next_run(job: &Job, database: &str, now: DateTime<Utc>) -> Option<DateTime<ch
 }
 
 /// The last run of each job on each database.
+#[derive(Default)]
 struct History(HashMap<Key, Last>);
 
 struct Last {
@@ -134,6 +141,10 @@ struct Last {
 }
 
 impl History {
+    fn of(&self, job: &Job, database: &str) -> Option<&Last> {
+        self.0.get(&(job.name.clone(), database.to_owned()))
+    }
+
     async fn read(ledger: &Ledger, jobs: &[Job]) -> Result<Self> {
         let keys: Vec<Key> =
             jobs.iter().flat_map(|job| job.databases.iter().map(|database| (job.name.clone(), database.clone()))).collect();

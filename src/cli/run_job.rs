@@ -196,7 +196,7 @@ fn context(global: &Global, config: Config, jobs: Vec<Job>, job: &Job, request: 
     Ok(context)
 }
 
-/// What the runs of a command share that acts in the name of several jobs.
+/// Returns the context that runs share when one command acts in the name of several jobs.
 pub(super) fn context_of_jobs(
     global: &Global,
     config: Config,

@@ -1,6 +1,6 @@
 -- Finds objects in the ledger's schema that another role owns, whose code would run as the role that writes a run's row: object,
--- reason, and cure.
-WITH trusted AS (
+-- reason, and cure. `acting` is in src/pg/acting_functions.sql, which comes before.
+, trusted AS (
     SELECT oid FROM pg_roles WHERE rolsuper OR rolname IN (current_user, session_user)),
 ledger AS (
     SELECT oid, nspowner FROM pg_namespace WHERE nspname = 'pgtend'),
@@ -57,9 +57,7 @@ found AS (
         UNION
         SELECT o.oprcode FROM regexp_matches(e.tree, ':opno ([0-9]+)', 'g') m(found) JOIN pg_operator o ON o.oid = m.found[1]::oid) called
     JOIN pg_proc p ON p.oid = called.oid JOIN pg_namespace n ON n.oid = p.pronamespace
-    -- PostgreSQL's own functions count where they take SQL, reach files or change the server, as in src/task/foreign_code.sql.
-    WHERE CASE WHEN n.nspname = 'pg_catalog' THEN p.provolatile <> 'i' AND p.proname ~ '^(pg_|lo_|loread|lowrite|ts_stat|ts_rewrite|set_config|setval)|_to_xml'
-               ELSE p.proowner NOT IN (SELECT oid FROM trusted) END
+    WHERE CASE WHEN n.nspname = 'pg_catalog' THEN p.oid IN (SELECT oid FROM acting) ELSE p.proowner NOT IN (SELECT oid FROM trusted) END
     UNION ALL
     SELECT 10, format('column %I of ', a.attname) || r.name, NULL, 'its type ' || format_type(a.atttypid, NULL) || ' belongs to ' || pg_get_userbyid(t.typowner),
            'ALTER SCHEMA pgtend RENAME TO pgtend_of_others'

@@ -1,4 +1,4 @@
-//! What a run did: the same report becomes the terminal's text, the log line and the JSON.
+//! The report of a run: the same one becomes the terminal's text, the log line and the JSON.
 
 use std::fmt;
 use std::str::FromStr;
@@ -65,7 +65,22 @@ impl Unfinished {
         let fault = kind.map(|kind| Fault::new(kind, message.clone()));
         Self { message, report, fault }.into()
     }
+
+    /// Returns the error of a run of several steps, of which some failed; the report if none did. A permanent failure weighs more than one
+    /// that may succeed next time.
+    pub fn of(failures: &[Failure], report: Report) -> anyhow::Result<Report> {
+        if failures.is_empty() {
+            return Ok(report);
+        }
+        let deferred = Some(Kind::Deferred);
+        let kind = failures.iter().map(|(kind, _)| *kind).find(|kind| *kind != deferred).unwrap_or(deferred);
+        let messages: Vec<&str> = failures.iter().map(|(_, message)| message.as_str()).collect();
+        Err(Self::error(kind, messages.join("; "), report))
+    }
 }
+
+/// The reason why a step of a run did not succeed.
+pub type Failure = (Option<Kind>, String);
 
 impl fmt::Display for Unfinished {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {

@@ -11,8 +11,8 @@ use crate::pg;
 const MIGRATIONS: [&str; 1] = [include_str!("1.sql")];
 
 impl Ledger {
-    /// Whether there is a ledger already. Any other query makes one where there is none: in a database that is to be restored, that would be
-    /// in the way.
+    /// Returns whether there is a ledger already. Any other query makes one where there is none: in a database that is to be restored, that
+    /// would be in the way.
     pub async fn exists(&self) -> Result<bool> {
         let mut connection = self.connect().await?;
         Ok(version(&mut connection).await? > 0)
@@ -51,8 +51,9 @@ impl Ledger {
 
 /// Refuses a schema that someone else created beforehand, or added a trigger to: its code would run as this role.
 async fn refuse_foreign(connection: &mut PgConnection) -> Result<()> {
+    let sql = concat!("WITH ", include_str!("../pg/acting_functions.sql"), include_str!("foreign.sql"));
     let found: Option<(String, String, String)> =
-        sqlx::query_as(include_str!("foreign.sql")).fetch_optional(connection).await.map_err(pg::in_its_own_words)?;
+        sqlx::query_as(sql).fetch_optional(connection).await.map_err(pg::in_its_own_words)?;
     let Some((object, whose, cure)) = found else { return Ok(()) };
     let message = format!(
         "{object} is not pgtend's own ({whose}), and its code would run with the rights of this role: find out who created it, then {cure}, \

@@ -1,6 +1,6 @@
 //! Talks to PostgreSQL: where a server is, connections, quoting, and the meaning of its errors.
 //!
-//! The only file with `AssertSqlSafe`: identifiers reach SQL through [`identifier`], literals of utility
+//! Only this file and `pooler` use `AssertSqlSafe`: identifiers reach SQL through [`identifier`], literals of utility
 //! statements (which take no bound values) through [`literal`], all other values are bound.
 
 pub mod client_tools;

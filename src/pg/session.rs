@@ -17,7 +17,7 @@ use crate::base::fault::{Fault, Kind};
 /// SET ROLE's word for the login's own role.
 const NO_ROLE: &str = "none";
 
-/// Why a host was not taken.
+/// The reason why a host was not taken.
 struct No {
     error: anyhow::Error,
     /// True when libpq would try the next host.

@@ -57,10 +57,10 @@ impl Checked {
     }
 }
 
-/// A statement that fails where one of the names means another table by now, or the table has another owner. Statements go by name, and whoever
-/// owns the schema may rename it and put a table of his own in the place. It belongs behind the lock of a transaction, before whatever changes
-/// the table: a name that is right then still is at the next statement, unless somebody changes it in the moment between the two. Every name and
-/// operator is qualified, as the session may have the application's search_path. Empty without tables.
+/// A statement that fails where one of the names means another table by now, or the table has another owner. Statements go by name, and
+/// whoever owns the schema may rename it and put a table of his own in the place. It belongs behind the lock of a transaction, before
+/// whatever changes the table: a name that is right then still is at the next statement, unless another session changes it in the moment
+/// between the two. Every name and operator is qualified, as the session may have the application's search_path. Empty without tables.
 pub fn proof<'a>(tables: impl IntoIterator<Item = &'a Checked>) -> String {
     let checks: String = tables
         .into_iter()

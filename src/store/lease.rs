@@ -196,7 +196,7 @@ struct Held {
 
 struct State {
     renewed: Moment,
-    /// Why it is no longer ours, for good.
+    /// The reason why it is no longer ours, for good.
     lost: Option<String>,
     /// The error of the last failed renewal.
     trouble: Option<String>,

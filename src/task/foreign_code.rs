@@ -147,7 +147,7 @@ fn judge(mut found: Vec<ForeignCode>, trust_owners: bool) -> Result<Vec<String>>
     Ok(in_short(&found))
 }
 
-/// Whether it is a trigger that `compress install` created. It belongs to the owner, who could change it: it is trusted as the owner is.
+/// Returns whether it is a trigger that `compress install` created. It belongs to the owner, who could change it: it is trusted as the owner is.
 fn is_guard(code: &ForeignCode) -> bool {
     code.kind == "trigger"
         && code.name.as_deref().is_some_and(|name| compress::GUARDS.contains(&name))
@@ -204,7 +204,14 @@ pub async fn check_restore(settings: &Settings, on: Option<&Settings>, trust_own
 async fn look(settings: &Settings, touched: &Touched<'_>) -> Result<(Option<Checked>, Vec<ForeignCode>)> {
     let mut connection = settings.connect().await?;
     let Some(table) = oid_of(&mut connection, touched).await? else { return Ok((None, Vec::new())) };
-    let found = sqlx::query_as(concat!("WITH RECURSIVE ", include_str!("rights.sql"), include_str!("foreign_code.sql")))
+    let sql = concat!(
+        "WITH RECURSIVE ",
+        include_str!("rights.sql"),
+        ", ",
+        include_str!("../pg/acting_functions.sql"),
+        include_str!("foreign_code.sql")
+    );
+    let found = sqlx::query_as(sql)
         .bind(table)
         .bind(touched.triggers)
         .bind(touched.rules)

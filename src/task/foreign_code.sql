@@ -5,8 +5,9 @@
 --
 -- Expressions of indexes, of extended statistics and of partition keys run in any query of the table: the planner computes what is constant in
 -- them (seen on 14 and 18: an IMMUTABLE function without arguments ran as the superuser who said SELECT count(*), and in EXPLAIN).
--- `lesser` is in rights.sql, which comes before. A function counts that somebody owns who has less rights than the session, unless it is SECURITY DEFINER: that runs as its owner. One of
--- PostgreSQL's own counts where it takes SQL, reaches files or changes the server: then the table's owner said so.
+-- `lesser` is in rights.sql and `acting` in src/pg/acting_functions.sql, which come before. A function counts if its owner has fewer rights than
+-- the session, unless it is SECURITY DEFINER: that runs as its owner. A function of PostgreSQL counts if it is in `acting`: then the table's
+-- owner chose to call it.
 , named AS (
     SELECT c.oid, c.relkind FROM pg_catalog.pg_class c WHERE c.oid = $1::bigint::pg_catalog.oid
 ), tables AS (
@@ -38,7 +39,7 @@
                AND NOT ($5::boolean AND me.rolsuper AND g.tgenabled = 'O' AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger r WHERE r.tgrelid = g.tgrelid AND r.tgenabled = 'R'))
            OR g.tgrelid IN (SELECT oid FROM reached) AND g.tgtype & 66 = 0 AND g.tgtype & 24 <> 0 AND pg_catalog.current_setting('server_version_num')::int < 180000)
 ), types AS (
-    -- Of columns that are written, and what these are made of: a domain's CHECKs run, and a type's owner may change it.
+    -- The types of columns that are written, and the types that they consist of: a domain's CHECKs run, and a type's owner may change it.
     SELECT a.attrelid AS table_oid, a.atttypid AS type FROM tables t JOIN pg_catalog.pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped WHERE $4::boolean
     UNION
     SELECT t.table_oid, x.type FROM types t JOIN pg_catalog.pg_type y ON y.oid = t.type, LATERAL (
@@ -56,7 +57,7 @@
     UNION ALL
     SELECT 'trigger', pg_catalog.quote_ident(g.tgname), g.tgrelid, g.tgqual::text FROM firing g WHERE g.tgqual IS NOT NULL
     UNION ALL
-    -- Of a partition, the planner looks at them in any query.
+    -- The planner looks at those of a partition in any query.
     SELECT 'CHECK', pg_catalog.quote_ident(k.conname), k.conrelid, k.conbin::text FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
     WHERE k.contype = 'c' AND ($4::boolean OR c.relispartition)
     UNION ALL
@@ -79,7 +80,7 @@
     SELECT c.kind, c.name, c.table_oid, pg_catalog.format('%I.%I', n.nspname, p.proname) AS function,
            CASE WHEN n.nspname = 'pg_catalog' THEN t.relowner ELSE p.proowner END AS owner
     FROM calls c JOIN pg_catalog.pg_proc p ON p.oid = c.function JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace JOIN pg_catalog.pg_class t ON t.oid = c.table_oid
-    WHERE CASE WHEN n.nspname = 'pg_catalog' THEN p.provolatile <> 'i' AND p.proname ~ '^(pg_|lo_|loread|lowrite|ts_stat|ts_rewrite|set_config|setval)|_to_xml' ELSE NOT p.prosecdef END
+    WHERE CASE WHEN n.nspname = 'pg_catalog' THEN p.oid IN (SELECT oid FROM acting) ELSE NOT p.prosecdef END
     UNION
     SELECT 'rule', pg_catalog.quote_ident(w.rulename), w.ev_class, NULL, t.relowner
     FROM pg_catalog.pg_rewrite w JOIN pg_catalog.pg_class t ON t.oid = w.ev_class
@@ -88,14 +89,14 @@
     -- The owner itself, with or without code that can be seen: a cursor WITH HOLD, a cast, a domain, a type's function hide from all of the above.
     SELECT 'table', NULL, t.oid, NULL, t.relowner FROM around a JOIN pg_catalog.pg_class t ON t.oid = a.oid
     UNION
-    -- Of the schema: it may rename it, and put another table in the place, to which our statements go by name.
+    -- The schema's owner may rename the table, and put another one in its place, to which our statements go by name.
     SELECT 'schema', pg_catalog.quote_ident(n.nspname), t.oid, NULL, n.nspowner FROM around a JOIN pg_catalog.pg_class t ON t.oid = a.oid JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
     WHERE n.nspowner <> t.relowner
     UNION
     SELECT 'type', pg_catalog.format('%I.%I', n.nspname, y.typname), t.oid, NULL, y.typowner FROM types x JOIN pg_catalog.pg_class t ON t.oid = x.table_oid JOIN pg_catalog.pg_type y ON y.oid = x.type
     JOIN pg_catalog.pg_namespace n ON n.oid = y.typnamespace WHERE n.nspname <> 'pg_catalog' AND y.typowner <> t.relowner
 ), whose AS (
-    -- What belongs to pg_database_owner is the database's owner's, who is its only member.
+    -- Objects of pg_database_owner belong to the database's owner, who is its only member.
     SELECT f.kind, f.name, f.table_oid, f.function, CASE WHEN r.rolname = 'pg_database_owner' THEN d.datdba ELSE f.owner END AS owner
     FROM foreign_code f JOIN pg_catalog.pg_roles r ON r.oid = f.owner, this_database d
 )

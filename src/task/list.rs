@@ -219,7 +219,7 @@ impl Task {
         foreign_code::check(settings, &self.touched(), limits.trust_owners).await
     }
 
-    /// Whether code of a table's owner runs in a job of this task.
+    /// Returns whether code of a table's owner runs in a job of this task.
     pub fn meets_owners(&self) -> bool {
         !self.touched().is_empty()
     }

@@ -1,4 +1,4 @@
-//! The kinds of work. A task is a folder, and a line of each kind in `list.rs`.
+//! The tasks. Each is a folder, and one line in `list.rs`.
 
 pub mod audit;
 pub mod backup;

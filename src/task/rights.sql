@@ -1,11 +1,12 @@
--- Roles that own something in this database and have less rights than the login of this session: code of theirs that runs as the login gets
--- rights that they have not. First of a WITH RECURSIVE: other queries follow.
+-- Roles that own something in this database and have fewer rights than the login of this session: their code gets rights that they do not have
+-- when it runs as the login. These are the first queries of a WITH RECURSIVE: others follow.
 me AS (
     SELECT r.oid, r.rolname, r.rolsuper, r.rolcreaterole, r.rolcreatedb, r.rolreplication, r.rolbypassrls FROM pg_catalog.pg_roles r WHERE r.rolname = session_user
 ), this_database AS (
     SELECT d.oid, d.datdba FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
 ), mine AS MATERIALIZED (
-    -- What the login owns and what was granted to it by its name, here and in the whole server. The run history of pgtend is told apart.
+    -- Objects that the login owns, and privileges that were granted to it by its name, here and in the whole server. Those of pgtend's run history
+    -- are marked.
     SELECT d.classid, d.objid, d.objsubid, d.deptype::text AS how,
            coalesce(CASE d.classid WHEN 'pg_catalog.pg_namespace'::pg_catalog.regclass THEN (SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE n.oid = d.objid)
                                    WHEN 'pg_catalog.pg_class'::pg_catalog.regclass THEN (SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = d.objid)
@@ -40,7 +41,7 @@ me AS (
         ELSE NOT EXISTS (SELECT FROM pg_catalog.pg_shdepend d WHERE d.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.refobjid = o.oid AND d.classid = m.classid AND d.objid = m.objid)
     END
 ), lesser AS (
-    -- What monitoring sees is not counted: `grants` gives it to every role.
+    -- The roles of monitoring do not count: `grants` gives them to every role.
     SELECT o.oid, bool_and(only_history) AS only_history FROM (
         SELECT o.oid, false AS only_history FROM owners o, me
         WHERE me.rolsuper OR me.rolcreaterole AND NOT o.rolcreaterole OR me.rolcreatedb AND NOT o.rolcreatedb OR me.rolreplication AND NOT o.rolreplication OR me.rolbypassrls AND NOT o.rolbypassrls

@@ -23,9 +23,9 @@ pub struct Status {
     pub version: &'static str,
     pub host: String,
     pub started_at: DateTime<Utc>,
-    /// Why the ledger can't be read: jobs have no history then.
+    /// The reason why the ledger can't be read: jobs have no history then.
     pub ledger_error: Option<String>,
-    /// Why the last reload was refused: the old configuration stays in effect.
+    /// The reason why the last reload was refused: the old configuration stays in effect.
     pub configuration_error: Option<String>,
     /// Jobs that are skipped because of mistakes in their files.
     pub broken: Vec<BrokenStatus>,

@@ -1,4 +1,4 @@
-//! What a task says about itself beside its work.
+//! The properties of a task that the rest of pgtend asks for.
 
 use anyhow::Result;
 use sqlx::PgConnection;
@@ -10,7 +10,7 @@ use super::touched::Touched;
 use crate::config::Config;
 use crate::pg;
 
-/// What every task says about itself, in the file `entry.rs` of its folder: `task/list.rs` alone knows which task is asked.
+/// The properties of a task, which it states in the file `entry.rs` of its folder: only `task/list.rs` knows which task is asked.
 pub trait Entry: Work {
     /// `[limits]` of a job bound what the task asks of the server. False: a job that has them is refused.
     const HAS_LIMITS: bool = true;
@@ -41,18 +41,18 @@ pub trait Entry: Work {
         Vec::new()
     }
 
-    /// Whether it restores what it dumps, so that code of everybody who owns something in the database runs. Then a job may have `[limits]` with
-    /// `trust_owners` alone, whatever [`Entry::HAS_LIMITS`] says.
+    /// Returns whether it restores what it dumps, so that code of every owner in the database runs. Then a job may have
+    /// `[limits]` with `trust_owners` alone, whatever [`Entry::HAS_LIMITS`] says.
     fn restores(&self) -> bool {
         false
     }
 
-    /// The server that it restores on, where that is another than the database's.
+    /// Returns the server that it restores on, where that is not the database's.
     fn restores_on(&self, _config: &Config) -> Result<Option<pg::Settings>> {
         Ok(None)
     }
 
-    /// Whether a run whose process died midway may be repeated: all tasks of pgtend look at the current state and go on.
+    /// Returns whether a run whose process died midway may be repeated: all tasks of pgtend look at the current state and go on.
     fn is_repeatable(&self) -> bool {
         true
     }

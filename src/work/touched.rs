@@ -1,4 +1,4 @@
-//! What a task does to the rows of a table, which says whose code it sets off.
+//! The operations of a task on the rows of a table: they determine whose triggers, rules and functions run.
 
 /// The operations of a task on the rows of its table.
 #[derive(Clone, Copy, Debug)]
@@ -8,9 +8,9 @@ pub struct Touched<'a> {
     pub triggers: i32,
     /// Events of rules, as in pg_rewrite.ev_type.
     pub rules: &'static [&'static str],
-    /// Whether rows are written, so that CHECKs and generated columns are evaluated.
+    /// True if rows are written, so that CHECKs and generated columns are evaluated.
     pub writes: bool,
-    /// Whether triggers are disabled by session_replication_role, where the role may set it.
+    /// True if triggers are disabled by session_replication_role, where the role may set it.
     pub silences_triggers: bool,
 }
 

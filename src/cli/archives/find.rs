@@ -1,26 +1,12 @@
 //! Finds the batches that a command names.
 
 use anyhow::{Context as _, Result};
-use clap::Args;
 
 use crate::archive::{self, BatchName, Broken, Manifest};
-use crate::base::fault::{Fault, Kind};
+use crate::cli::filter::Filter;
 use crate::config::Config;
 use crate::store::sign::Signature;
 use crate::store::{Store, key};
-
-#[derive(Debug, Args)]
-pub struct Filter {
-    /// Only batches in this store
-    #[arg(long, value_name = "NAME")]
-    pub(super) store: Option<String>,
-    /// Only batches from this database
-    #[arg(long, value_name = "NAME")]
-    pub(super) database: Option<String>,
-    /// Only batches of this job
-    #[arg(long, value_name = "NAME")]
-    pub(super) job: Option<String>,
-}
 
 pub(super) struct Found {
     pub(super) store_name: String,
@@ -68,23 +54,16 @@ impl All {
 }
 
 pub(super) async fn find(config: &Config, filter: &Filter, unsigned_ok: bool) -> Result<All> {
-    if let Some(name) = filter.store.as_ref().filter(|name| !config.stores.contains_key(*name)) {
-        return Err(Fault::new(Kind::Configuration, format!("the configuration has no store `{name}`")).into());
-    }
     let mut all = All::default();
-    for (store_name, configured) in
-        config.stores.iter().filter(|(name, _)| filter.store.as_ref().is_none_or(|only| only == *name))
-    {
-        let store = Store::open(configured).await?;
+    for (store_name, store) in filter.stores(config).await? {
         if !store.is_there() {
             continue;
         }
         let listing = archive::list(&store, "").await.with_context(|| format!("store `{store_name}`"))?;
-        let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
         let ours = listing.batches.into_iter().map(|batch| (batch, None));
         let not_ours = listing.not_ours.into_iter().map(|(name, manifest, signature)| ((name, manifest), Some(signature)));
         for (batch, signature) in ours.chain(not_ours) {
-            if is(&filter.database, &batch.1.database) && is(&filter.job, &batch.1.job) {
+            if filter.has_database(&batch.1.database) && filter.has_job(&batch.1.job) {
                 let found = Found { store_name: store_name.clone(), store: store.clone(), batch, signature };
                 let list = if signature.is_none() || unsigned_ok { &mut all.found } else { &mut all.not_ours };
                 list.push(found);
@@ -94,12 +73,11 @@ pub(super) async fn find(config: &Config, filter: &Filter, unsigned_ok: bool) ->
         // Only the place of an unreadable batch is known.
         let broken = listing.broken.into_iter().filter(|broken| {
             let mut parts = broken.key.split('/').map(key::decode);
-            let mut fits = |wanted: &Option<String>| match parts.next() {
-                Some(Ok(name)) => is(wanted, &name),
-                Some(Err(_)) => wanted.is_none(),
-                None => true,
+            let fits = |part: Option<Result<String>>, wanted: &Option<String>| match (part, wanted) {
+                (Some(name), Some(wanted)) => name.is_ok_and(|name| name == *wanted),
+                _ => true,
             };
-            fits(&filter.database) && fits(&filter.job)
+            fits(parts.next(), &filter.database) && fits(parts.next(), &filter.job)
         });
         all.broken.extend(broken.map(|broken| (store_name.clone(), broken)));
     }

@@ -7,10 +7,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Subcommand;
-pub use find::Filter;
 use find::find;
 use serde_json::json;
 
+use super::filter::Filter;
 use super::global::Global;
 use super::output::{self, print};
 use super::signals::{cancelled_by_signals, or_cancelled};

@@ -172,7 +172,7 @@ impl Trusts {
     }
 }
 
-/// What all batches of a restore need.
+/// The context that all batches of a restore share.
 struct Restore<'a> {
     config: &'a Config,
     wanted: &'a Wanted,
@@ -272,7 +272,7 @@ impl Restore<'_> {
         })
     }
 
-    /// Looks for all that would keep the rows from going back, but for conflicts with rows that are there.
+    /// Looks for everything that would keep the rows from going back, except conflicts with rows of the table.
     async fn say_what_would_be_done(&self, steps: &[Step<'_>], totals: &mut Totals) -> Result<()> {
         for step in steps {
             let mut target = self.target(step, totals).await?;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use chrono::Utc;
 use clap::Args;
 
-use super::find::{Filter, find, stores};
+use super::find::{Filter, find};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::cli::global::Global;
@@ -51,7 +51,7 @@ async fn accept_loss(global: &Global, wanted: &str, filter: &Filter) -> Result<E
     };
     let text = name.to_string();
     let mut said = String::new();
-    for (_, store) in stores(&config, filter).await? {
+    for (_, store) in filter.stores(&config).await? {
         let listing = set::list(&store, &key::folder(&name.database, &name.job)).await?;
         for set in listing.sets {
             let after_it = set.holds.iter().any(|hold| hold.because_of.as_deref() == Some(&text));
@@ -74,7 +74,7 @@ async fn accept_loss(global: &Global, wanted: &str, filter: &Filter) -> Result<E
 async fn accept_identity(global: &Global, text: &str, filter: &Filter) -> Result<ExitCode> {
     let config = global.load_config()?;
     let mut said = String::new();
-    for (store_name, store) in stores(&config, filter).await? {
+    for (store_name, store) in filter.stores(&config).await? {
         let listing = set::list(&store, "").await?;
         for unread in &listing.unseen {
             tracing::warn!("could not read the folder {}: {}", store.location(&unread.key), unread.reason);

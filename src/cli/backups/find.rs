@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use chrono::Utc;
 use clap::Args;
 
 use crate::base::fault::{Fault, Kind};
+pub use crate::cli::filter::Filter;
 use crate::config::Config;
 use crate::pg;
 use crate::store::{Store, Unread, key};
@@ -41,19 +42,6 @@ impl Which {
     }
 }
 
-#[derive(Debug, Args)]
-pub struct Filter {
-    /// Only sets in this store
-    #[arg(long)]
-    pub(super) store: Option<String>,
-    /// Only sets of this database
-    #[arg(long)]
-    pub(super) database: Option<String>,
-    /// Only sets of this job
-    #[arg(long)]
-    pub(super) job: Option<String>,
-}
-
 /// A set and the store that has it.
 pub(super) struct Found {
     pub(super) store_name: String,
@@ -63,22 +51,8 @@ pub(super) struct Found {
 
 impl Filter {
     pub(super) fn matches(&self, name: &SetName) -> bool {
-        self.database.as_ref().is_none_or(|database| *database == name.database)
-            && self.job.as_ref().is_none_or(|job| *job == name.job)
+        self.has_database(&name.database) && self.has_job(&name.job)
     }
-}
-
-pub(super) async fn stores(config: &Config, filter: &Filter) -> Result<Vec<(String, Store)>> {
-    if let Some(name) = filter.store.as_ref().filter(|name| !config.stores.contains_key(*name)) {
-        let names = config.stores.keys().cloned().collect::<Vec<_>>().join(", ");
-        return Err(Fault::new(Kind::Configuration, format!("the configuration has no store `{name}`; it has: {names}")).into());
-    }
-    let mut stores = Vec::new();
-    for (name, configured) in config.stores.iter().filter(|(name, _)| filter.store.as_ref().is_none_or(|wanted| wanted == *name))
-    {
-        stores.push((name.clone(), Store::open(configured).await.with_context(|| format!("store `{name}`"))?));
-    }
-    Ok(stores)
 }
 
 /// Finds the one set that `wanted` means, and logs what should be known about it.
@@ -88,7 +62,7 @@ pub(super) async fn find(config: &Config, wanted: &str, filter: &Filter, choice:
     let mut unreadable = Vec::new();
     let mut unread_stores = Vec::new();
     let mut unseen: Vec<(String, Unread)> = Vec::new();
-    for (store_name, store) in stores(config, filter).await? {
+    for (store_name, store) in filter.stores(config).await? {
         let mut listing = match set::list(&store, "").await {
             Ok(listing) => listing,
             Err(error) => {

@@ -7,7 +7,7 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
-use super::find::{Filter, stores};
+use super::find::Filter;
 use crate::base::fault::{Fault, Kind};
 use crate::base::terminal::say;
 use crate::base::toml_file::did_you_mean;
@@ -25,7 +25,7 @@ use crate::task::backup::verdict::Bytes;
 struct Row {
     store: String,
     set: Set,
-    /// What is wrong with its signature, when it is listed anyway.
+    /// The fault of its signature, when it is listed anyway.
     signature: Option<Signature>,
     json: serde_json::Value,
 }
@@ -99,7 +99,7 @@ pub async fn run(global: &Global, filter: &Filter, unsigned_ok: bool) -> Result<
 
 async fn read(config: &Config, filter: &Filter, unsigned_ok: bool, now: DateTime<Utc>) -> Result<Listed> {
     let mut listed = Listed::default();
-    for (store_name, store) in stores(config, filter).await? {
+    for (store_name, store) in filter.stores(config).await? {
         if !store.is_there() {
             tracing::warn!("store `{store_name}`: there is no folder {} (yet, or is a disk not mounted?)", store.location(""));
         }

@@ -1,4 +1,4 @@
-//! What tasks that build indexes of tables in use have in common: who may, on which tables, under which names.
+//! Shared code of tasks that build indexes on tables in use: privileges, tables and names.
 
 pub mod names;
 

@@ -45,7 +45,7 @@ macro_rules! written {
             pub timeout: Option<Span>,
             /// false: the job is only run by hand; default true.
             pub enabled: Option<bool>,
-            /// What happens to ticks that were missed (host down, ledger down): "once" (default) runs the latest, "skip" none.
+            /// How missed ticks are handled (host down, ledger down): "once" (default) runs the latest, "skip" none.
             #[serde(default)]
             pub catch_up: CatchUp,
             /// A missed tick older than this is not caught up; default 24 h.

@@ -57,7 +57,7 @@ pub struct Job {
     pub task: Task,
 }
 
-/// What happens to ticks that were missed.
+/// How missed ticks are handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CatchUp {

@@ -1,5 +1,5 @@
-//! What a command does to the work of a job, such as putting its archived rows back. The job need not be configured any more, so that this
-//! is no run of it; it keeps the job's runs away all the same, and has a row in the ledger.
+//! Commands that change the results of a job, such as putting its archived rows back. The job may no longer be configured, so this is not a
+//! run of it; but the job's runs are locked out meanwhile, and the ledger has a row for it.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -108,7 +108,7 @@ impl Claim {
     }
 }
 
-/// A row in the ledger of a command that only reads what a job made; it keeps nobody away but a prune, which would delete it.
+/// The ledger row of a command that only reads what a job made. It locks out only a prune, which would delete that.
 pub struct Reading {
     row: Option<(Arc<Ledger>, i64)>,
     beating: Option<JoinHandle<()>>,

@@ -4,9 +4,10 @@
 //! offsets for time zones, and loses jobs that are due together (found in its 0.15.1). Only this file names it.
 //! The ledger decides who runs a tick, since one row per tick can be written: several schedulers can share it.
 
+mod maintenance;
 pub mod planner;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -31,10 +32,6 @@ use crate::run::runner::{self, Context};
 /// The metronome's period is a second; should it stop, the scheduler still looks this often.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(2);
 
-const RETRIES_EVERY: Duration = Duration::from_secs(2);
-const CRASHED_EVERY: Duration = Duration::from_secs(10);
-const LATE_EVERY: Duration = Duration::from_secs(20);
-const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 /// The pause between attempts to reach the ledger.
 const LEDGER_PAUSE: Duration = Duration::from_secs(2);
 
@@ -289,190 +286,6 @@ impl Scheduler {
             }
         }
         drop(slot);
-    }
-
-    /// Does the work that needs the ledger and no clock: schedules, retries, crashed runs, late jobs, old history.
-    async fn maintenance_tick(self: Arc<Self>) {
-        let mut known_generation = 0;
-        // `None` until the ledger is asked.
-        let mut answers = None;
-        let mut due: HashMap<&str, Instant> = HashMap::new();
-        let mut is_due = |what: &'static str, every: Duration| {
-            let now = Instant::now();
-            let next = due.entry(what).or_insert(now);
-            let is_due = *next <= now;
-            if is_due {
-                *next = now + every;
-            }
-            is_due
-        };
-        loop {
-            let generation = self.generation.load(Ordering::SeqCst);
-            let context = self.context();
-            let result = async {
-                if generation != known_generation {
-                    self.load_known_jobs(&context).await?;
-                    known_generation = generation;
-                }
-                if is_due("crashed", CRASHED_EVERY) {
-                    self.mark_crashed(&context).await?;
-                }
-                if is_due("late", LATE_EVERY) {
-                    self.look_for_late(&context).await?;
-                }
-                if is_due("prune", PRUNE_EVERY) {
-                    let pruned = self.ledger.prune().await?;
-                    tracing::debug!(pruned, "history pruned");
-                }
-                self.start_retries(&context).await
-            };
-            let result = result.await;
-            self.has_asked.store(true, Ordering::Relaxed);
-            context.metrics.ledger_up(result.is_ok());
-            context.metrics.pool_use(self.ledger.pool_use());
-            *lock(&self.ledger_error) = result.as_ref().err().map(|error| format!("{error:#}"));
-            match &result {
-                Err(error) if answers != Some(false) => {
-                    tracing::error!("the ledger is unreachable; due jobs wait for it: {error:#}");
-                }
-                Ok(()) if answers != Some(true) => tracing::info!("the ledger is reachable"),
-                _ => {}
-            }
-            answers = Some(result.is_ok());
-            if let Err(error) = &result {
-                context.metrics.error(failure::kind_of(error));
-            }
-            tokio::time::sleep(if result.is_ok() { RETRIES_EVERY } else { LEDGER_PAUSE }).await;
-        }
-    }
-
-    /// Builds the entries of a new configuration.
-    async fn load_known_jobs(&self, context: &Context) -> Result<()> {
-        let schedules: Vec<(Key, String)> = context
-            .jobs
-            .iter()
-            .flat_map(|job| {
-                let text = match &job.schedule {
-                    Some(schedule) if job.enabled => format!("{schedule} {}", job.timezone),
-                    // A job that is enabled again counts as new: it missed nothing meanwhile.
-                    _ => "none".to_owned(),
-                };
-                job.databases.iter().map(move |database| ((job.name.clone(), database.clone()), text.clone()))
-            })
-            .collect();
-        let known = self.ledger.known_jobs(&schedules).await?;
-        let mut before: HashMap<Key, Entry> =
-            lock(&self.entries).drain(..).map(|entry| ((entry.job.name.clone(), entry.database.clone()), entry)).collect();
-        let jobs: HashMap<&str, Arc<Job>> = context.jobs.iter().map(|job| (job.name.as_str(), Arc::new(job.clone()))).collect();
-        let mut entries = Vec::with_capacity(known.len());
-        for row in known {
-            let Some(job) = jobs.get(row.job.as_str()) else { continue };
-            if let Some(at) = row.last_success_at {
-                context.metrics.last_success(&row.job, &row.database, at.timestamp_millis() as f64 / 1000.0);
-            }
-            let old = before.remove(&(row.job.clone(), row.database.clone()));
-            let mut entry = Entry {
-                jitter: planner::jitter(job, &row.database),
-                // Some ticks of this process may not have reached the ledger yet.
-                done_until: row.known_since.max(row.last_tick.unwrap_or(DateTime::UNIX_EPOCH)),
-                next_due_at: None,
-                known_since: row.known_since,
-                is_late: old.as_ref().is_some_and(|old| old.is_late),
-                latest: old.as_ref().map(|old| Arc::clone(&old.latest)).unwrap_or_default(),
-                job: Arc::clone(job),
-                database: row.database,
-            };
-            if let Some(old) = old.filter(|old| {
-                old.job.schedule.as_ref().map(ToString::to_string) == job.schedule.as_ref().map(ToString::to_string)
-            }) {
-                entry.done_until = entry.done_until.max(old.done_until);
-            }
-            entry.plan_next();
-            let next = entry.next_due_at.map_or(0.0, |at| at.timestamp() as f64);
-            context.metrics.next_run(&entry.job.name, &entry.database, next);
-            entries.push(entry);
-        }
-        for (job, database) in before.into_keys() {
-            context.metrics.forget(&job, &database);
-        }
-        *lock(&self.entries) = entries;
-        self.remember_facts(context).await?;
-        self.has_entries.store(true, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Sets the facts of the last runs, which may be another process's: sizes of backups, reach of partitions.
-    async fn remember_facts(&self, context: &Context) -> Result<()> {
-        let jobs = context.jobs.iter().filter(|job| job.task.has_metrics());
-        let keys: Vec<Key> =
-            jobs.flat_map(|job| job.databases.iter().map(|database| (job.name.clone(), database.clone()))).collect();
-        for row in self.ledger.last_runs(&keys, 1).await? {
-            if let Some(report) = &row.report {
-                context.metrics.facts(&row.job, &row.database, report);
-            }
-        }
-        Ok(())
-    }
-
-    async fn mark_crashed(&self, context: &Context) -> Result<()> {
-        for row in self.ledger.mark_crashed().await? {
-            if let Some(job) = context.jobs.iter().find(|job| job.name == row.job) {
-                runner::crashed(context, job, row).await;
-            }
-        }
-        Ok(())
-    }
-
-    async fn start_retries(self: &Arc<Self>, context: &Context) -> Result<()> {
-        for retry in self.ledger.due_retries().await? {
-            let Some(job) = context.jobs.iter().find(|job| job.name == retry.job) else { continue };
-            if !job.enabled || !job.databases.contains(&retry.database) {
-                continue;
-            }
-            if !lock(&self.retrying).insert((retry.first, retry.attempt)) {
-                continue;
-            }
-            let trigger = Trigger::Retry { first: retry.first, attempt: retry.attempt as u32 };
-            let (this, context, job) = (Arc::clone(self), context.clone(), job.clone());
-            self.tracker.spawn(async move {
-                let slot = tokio::select! {
-                    slot = this.slots.acquire() => slot,
-                    () = this.stop.cancelled() => return,
-                };
-                // Another scheduler may have taken it: the ledger accepts one row.
-                let ended = runner::run_once(&context, &job, &retry.database, &trigger, crate::work::Mode::Apply).await;
-                if let Some(ended) = ended {
-                    log_end(&ended);
-                }
-                lock(&this.retrying).remove(&(retry.first, retry.attempt));
-                drop(slot);
-            });
-        }
-        Ok(())
-    }
-
-    async fn look_for_late(&self, context: &Context) -> Result<()> {
-        let keys: Vec<Key> = lock(&self.entries).iter().map(|entry| (entry.job.name.clone(), entry.database.clone())).collect();
-        let successes = self.ledger.last_successes(&keys).await?;
-        let now = Utc::now();
-        let mut entries = lock(&self.entries);
-        for entry in entries.iter_mut() {
-            let (name, database) = (&entry.job.name, &entry.database);
-            let last_success = successes.get(&(name.clone(), database.clone())).copied();
-            let late = planner::late_since(&entry.job, entry.jitter, entry.known_since, last_success, now);
-            if let (Some(tick), false) = (late, entry.is_late) {
-                tracing::error!(job = name, database, "late: no success for its tick of {tick}");
-                context.notifier.late(&entry.job, database, tick, last_success);
-            }
-            entry.is_late = late.is_some();
-            context.metrics.late(name, database, entry.is_late);
-            // This includes runs on other hosts.
-            if let Some(at) = last_success {
-                context.metrics.last_success(name, database, at.timestamp_millis() as f64 / 1000.0);
-            }
-            context.metrics.next_run(name, database, entry.next_due_at.map_or(0.0, |at| at.timestamp() as f64));
-        }
-        Ok(())
     }
 }
 

@@ -18,7 +18,7 @@ pub const ON_TIME_BY_TIMER: TimeDelta = TimeDelta::minutes(2);
 const BREAK: TimeDelta = TimeDelta::seconds(5);
 const TICKS_AT_ONCE: usize = 8;
 
-/// What happens to a tick.
+/// The decision about a tick.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Due {
     Run(Trigger),

@@ -1,4 +1,4 @@
-//! Whether this database has a recent, verified backup: from the stores, and the ledger.
+//! Checks that this database has a recent, verified backup: from the stores, and the ledger.
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, TimeDelta, Utc};

@@ -28,7 +28,7 @@ pub struct AuditContext<'a> {
     pub settings: &'a pg::Settings,
     pub progress: &'a Progress,
     pub now: DateTime<Utc>,
-    /// Whether this is `pgtend audit`, which holds no lock.
+    /// True if this is `pgtend audit`, which holds no lock.
     pub by_hand: bool,
     pub cancel: &'a CancellationToken,
     /// The statements of the last audit.

@@ -80,7 +80,7 @@ pub struct Document {
 pub struct Outcome {
     pub check: String,
     pub state: State,
-    /// Why the result is unknown, or what failed.
+    /// The reason why the result is unknown, or what failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
     pub findings: usize,

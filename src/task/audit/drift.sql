@@ -1,4 +1,4 @@
--- What a schema consists of, one row for each object, in an order in which it can be made. Not partitions, which jobs make; not what
+-- The objects of a schema, one row for each, in an order in which they can be created. Not partitions, which jobs make; not what
 -- extensions made; not pgtend's own. `parent`: the table it belongs to. `create`: what makes it.
 WITH schemas AS (
     SELECT n.oid, n.nspname AS schema FROM pg_namespace n

@@ -120,7 +120,7 @@ pub struct WrittenWaiver {
     /// The key as in the report; a `*` at its end matches any ending.
     #[schemars(with = "String")]
     pub key: Spanned<String>,
-    /// Why the finding is accepted.
+    /// The reason why the finding is accepted.
     pub reason: String,
     /// The last day on which the waiver holds (a TOML date, UTC).
     #[schemars(with = "String")]

@@ -111,7 +111,7 @@ impl Work for Audit {
 }
 
 impl Audit {
-    /// What the role may read and create, for `check --connect`.
+    /// Says in words which objects the role may read and create, for `check --connect`.
     async fn may_run(&self, connection: &mut PgConnection) -> Result<String> {
         let (monitor, reads, creates): (bool, bool, bool) = sqlx::query_as(
             "SELECT pg_has_role('pg_monitor', 'USAGE'), pg_has_role('pg_read_all_data', 'USAGE'), rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user",

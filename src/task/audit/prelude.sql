@@ -1,4 +1,4 @@
--- What the checks select from: the user's own objects. Not the system's, not those of extensions, not pgtend's own schema; a partitioned
+-- The tables that the checks select from have the user's own objects. Not the system's, not those of extensions, not pgtend's own schema; a partitioned
 -- table stands for its partitions. Sizes and row counts come from the catalog, which takes no lock on any table
 -- (pg_get_expr does, since 18: checks that need a condition's text call it themselves).
 -- $1: seconds that statistics must cover, $2: tables that a [retention] or [partition] job covers, $3: seconds after which a session of a pool idles and a
@@ -36,7 +36,7 @@ WITH RECURSIVE asked AS (
 ), columns AS (
     SELECT t.oid, t.schema, t.name, t."table", t.partitioned, t.readable, t.untrusted, t.rows, a.attnum, a.attname AS "column", a.atttypid, a.atttypmod, a.attnotnull, a.attstorage,
            a.attgenerated, a.attidentity, 
-           -- A type of somebody's that is called like one of PostgreSQL's is not it. Those of extensions (vector) may be in any schema.
+           -- A user's type may have the name of one of PostgreSQL's. Types of extensions (vector) may be in any schema.
            CASE WHEN y.typnamespace = 'pg_catalog'::regnamespace OR y.oid IN (SELECT objid FROM pg_depend WHERE classid = 'pg_type'::regclass AND deptype = 'e') THEN y.typname::text
                 ELSE format('%s.%I', y.typnamespace::regnamespace, y.typname) END AS type, format_type(a.atttypid, a.atttypmod) AS full_type, y.typcategory
     FROM tables t JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped JOIN pg_type y ON y.oid = a.atttypid
@@ -56,7 +56,7 @@ WITH RECURSIVE asked AS (
            t."table", t.schema, t.name, t.partitioned, t.rows, t.readable, t.untrusted
     FROM pg_constraint k JOIN tables t ON t.oid = k.conrelid WHERE k.contype = 'f' AND k.conparentid = 0 AND coalesce(to_jsonb(k) ->> 'conenforced', 'true') = 'true'
 ), hindrances AS (
-    -- What stands in the way of another type for a column.
+    -- Objects that keep a column from getting another type.
     SELECT d.refobjid AS oid, d.refobjsubid AS attnum,
            format(E'-- in the way, to be dropped before and made again after: %s\n', translate(string_agg(DISTINCT CASE d.classid WHEN 'pg_rewrite'::regclass THEN 'view ' || (SELECT w.ev_class::regclass::text FROM pg_rewrite w WHERE w.oid = d.objid)
                                                                     ELSE pg_describe_object(d.classid, d.objid, 0) END, ', '), E'\n\r', '  ')) AS remark

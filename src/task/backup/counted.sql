@@ -1,4 +1,4 @@
--- What holds the rows of each of these tables ($1): itself, or its leaves. Foreign partitions have none in a dump.
+-- The tables that hold the rows of each of these tables ($1): itself, or its leaves. Foreign partitions have none in a dump.
 SELECT w.root, n.nspname::pg_catalog.text, c.relname::pg_catalog.text
 FROM pg_catalog.unnest($1::pg_catalog.int8[]) AS w(root)
 CROSS JOIN LATERAL (

@@ -38,7 +38,7 @@ pub struct Missing {
 struct Found {
     number: i64,
     oid: Option<i64>,
-    /// Whether an extension created it: CREATE EXTENSION may have inserted rows.
+    /// True if an extension created it: CREATE EXTENSION may have inserted rows.
     of_extension: bool,
     unreadable: bool,
     /// Ancestors, the topmost first.

@@ -190,7 +190,7 @@ impl DatabaseFacts {
         self
     }
 
-    /// Whether text of this database reaches a UTF-8 client without a conversion, as plain bytes.
+    /// Returns whether text of this database reaches a UTF-8 client without a conversion, as plain bytes.
     pub fn has_no_way_to_utf8(&self) -> bool {
         matches!(self.encoding.as_str(), "SQL_ASCII" | "MULE_INTERNAL")
     }

@@ -1,4 +1,4 @@
--- What the server and the database at hand are, as one jsonb: the columns of the catalogs differ from version to version
+-- Facts of the server and of this database, as one jsonb: the columns of the catalogs differ from version to version
 -- (datlocprovider came with 15, daticulocale became datlocale in 17), and to_jsonb takes them as they are.
 WITH d AS MATERIALIZED (
     SELECT oid, datdba, datacl, dattablespace, pg_catalog.to_jsonb(pg_database) AS row

@@ -42,7 +42,7 @@ pub struct Candidate {
     pub bytes: Bytes,
     /// The time when it was found damaged.
     pub damaged_at: Option<DateTime<Utc>>,
-    /// Whether some server has restored all of it.
+    /// True if some server has restored all of it.
     pub was_restored: bool,
     /// False for sets outside the rules: manual ones, and sets dated in the future.
     pub fills: bool,
@@ -54,7 +54,7 @@ pub struct Candidate {
 pub struct Decision {
     pub name: String,
     pub keep: bool,
-    /// Whether its bytes must be read before a decision; it is kept until then.
+    /// True if its bytes must be read before a decision; it is kept until then.
     pub check_first: bool,
     /// "last 1 of 3", "daily 2026-11-23", …
     pub reasons: Vec<String>,
@@ -268,7 +268,7 @@ mod tests {
         sets.push(set("2026-10-05T02:00:00", Bytes::Damaged));
         let kept = kept(&sets, Keep { last: 2, ..Keep::default() });
         assert!(kept.contains(&"2026-11-01".to_owned()) && kept.contains(&"2026-11-02".to_owned()), "{kept:?}");
-        assert!(kept.contains(&"2026-11-09".to_owned()), "somebody may want to know why: {kept:?}");
+        assert!(kept.contains(&"2026-11-09".to_owned()), "it is kept so that people can find out why: {kept:?}");
         assert!(!kept.contains(&"2026-10-05".to_owned()), "{kept:?}");
     }
 
@@ -323,7 +323,7 @@ mod tests {
 
     proptest! {
         /// Invariant 2, over random histories: no intact set that a rule names goes, nor the newest restored one, nor one that is
-        /// pinned, nor one that nobody has read; and sets that fill no place never make an intact one go.
+        /// pinned, nor one that was never read; and sets that fill no place never make an intact one go.
         #[test]
         fn prune_never_goes_below_the_configured_number_of_intact_sets(
             history in proptest::collection::vec((0_i64..2_000, 0_u8..3, any::<bool>(), any::<bool>(), 0_u8..10), 0..60),

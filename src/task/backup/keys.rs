@@ -25,7 +25,7 @@ pub struct Backup {
     pub threads: usize,
     pub filters: manifest::Filters,
     pub lock_wait_timeout: Span,
-    /// Whether the dump ends when a session has to wait behind its locks.
+    /// True if the dump ends when a session has to wait behind its locks.
     pub give_way: bool,
 }
 

@@ -15,7 +15,7 @@ impl Made {
         self.0.insert((entry.schema.clone(), entry.name.clone()));
     }
 
-    /// Whether the dump creates the object that `entry` is about. For the same name of another kind the answer is also yes.
+    /// Returns whether the dump creates the object that `entry` is about. For the same name of another kind the answer is also yes.
     pub fn has(&self, entry: &Entry) -> bool {
         let has = |name: &str| self.0.contains(&(entry.schema.clone(), name.to_owned()));
         // `TABLE DATA` has the name of its table; `ACL`, `COMMENT` and `SECURITY LABEL` are named like `TABLE t`, `FUNCTION f(integer)`,

@@ -35,7 +35,7 @@ pub struct Loader {
     is_counted: bool,
     /// Event triggers that fire even where others are disabled: they are enabled at the very end.
     always: Vec<(String, Arc<Entry>)>,
-    /// Whether each item of `Choices::without` was found, by its index.
+    /// True for each item of `Choices::without` that was found, by its index.
     was_found: Vec<bool>,
     /// Filled where an extension is left out.
     made: Made,
@@ -312,7 +312,7 @@ impl Loader {
         counted.map_err(|error| self.refusal_of(&error, entry))
     }
 
-    /// Whether a statement may be about an object of the extension that is left out: the dump does not create that object.
+    /// Returns whether a statement may be about an object of the extension that is left out: the dump does not create that object.
     fn may_be_of_an_extension(&self, text: &str, entry: &Entry) -> bool {
         self.leaves_out_an_extension()
             && ["GRANT ", "REVOKE ", "COMMENT ON ", "SECURITY LABEL ", "SELECT pg_catalog.setval(", "COPY "]
@@ -372,7 +372,7 @@ fn foreign(text: &str, entry: &Entry) -> Refusal {
     Refusal { kind: None, sql_state: None, message }
 }
 
-/// Whether the refusal is about a missing object.
+/// Returns whether the refusal is about a missing object.
 fn is_undefined(refusal: &Refusal) -> bool {
     matches!(refusal.sql_state.as_deref(), Some("42P01" | "42883" | "42704" | "3F000" | "42703"))
 }
@@ -385,6 +385,6 @@ fn of_ours(error: &anyhow::Error) -> Refusal {
 pub struct Target<'a> {
     pub settings: &'a pg::Settings,
     pub choices: &'a Choices,
-    /// Whether all is one transaction, committed after the proof. The database must be empty.
+    /// True if all is one transaction, committed after the proof. The database must be empty.
     pub in_transaction: bool,
 }

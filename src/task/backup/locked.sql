@@ -1,5 +1,5 @@
--- Tables of this database that nobody can read now: ACCESS EXCLUSIVE is the one mode that keeps ACCESS SHARE out, and whoever waits for it
--- lets nobody pass.
+-- Tables of this database that no session can read now: ACCESS EXCLUSIVE is the only mode that conflicts with ACCESS SHARE, and a session that
+-- waits for it blocks all that come after it.
 SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS table,
        CASE WHEN l.granted THEN 'is locked by ' ELSE 'is asked for a lock by ' END
        || CASE WHEN a.pid IS NULL THEN pg_catalog.format('prepared transaction %L (%s, since %sZ): COMMIT PREPARED or ROLLBACK PREPARED ends it', p.gid, p.owner,

@@ -101,7 +101,7 @@ mod tests {
         half.dump.bytes = 499;
         assert!(lost(&before, &half, &none).unwrap().contains("shrank to"));
         half.filters.schemas.push("public".into());
-        assert!(lost(&before, &half, &none).is_some(), "also when somebody asked for less");
+        assert!(lost(&before, &half, &none).is_some(), "also when a filter asks for less");
         half.dump.compression = crate::members::compress::Compression::Zstd;
         assert_eq!(lost(&before, &half, &none), None, "zstd is smaller; uncompressed it is the same");
         half.dump.uncompressed_bytes = 2000;

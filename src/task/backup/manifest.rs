@@ -22,7 +22,7 @@ pub struct Manifest {
     pub job: String,
     /// Its name in the configuration.
     pub database: String,
-    /// Whether a person started it although the job has a schedule.
+    /// True if a person started it although the job has a schedule.
     #[serde(default)]
     pub by_hand: bool,
     pub started_at: DateTime<Utc>,
@@ -79,7 +79,7 @@ pub struct Filters {
 }
 
 impl Filters {
-    /// Whether the set holds the whole database.
+    /// Returns whether the set holds the whole database.
     pub fn are_none(&self) -> bool {
         self.schemas.is_empty() && self.exclude_tables.is_empty() && self.exclude_table_data.is_empty()
     }

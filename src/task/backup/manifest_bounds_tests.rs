@@ -103,7 +103,7 @@ fn a_manifest_of_a_hundred_thousand_tables_fits_into_what_is_read() {
             offsets.map(|offset| TableData { schema: name.clone(), name: name.clone(), rows: 3, offset, bytes: 100 }).collect();
         to_json(&manifest).unwrap()
     };
-    // Of a thousand of them: so many take a debug build a minute.
+    // Extrapolated from a thousand: a debug build needs a minute for all of them.
     let (empty, thousand) = (with_tables(0).len(), with_tables(1000));
     assert_eq!(from_json(&thousand).unwrap().tables.len(), 1000);
     let hundred_thousand = empty + (thousand.len() - empty) * 100;

@@ -28,11 +28,11 @@ pub struct Prune {
     pub keep: Keep,
 }
 
-/// What would be kept and deleted.
+/// The sets that would be kept and those that would be deleted.
 #[derive(Debug, Serialize)]
 pub struct Plan {
     pub sets: Vec<Decision>,
-    /// Why nothing may be deleted this time; then there are no `sets`.
+    /// The reason why nothing may be deleted this time; then there are no `sets`.
     pub doubts: Vec<String>,
     #[serde(skip)]
     identity: Option<Identity>,

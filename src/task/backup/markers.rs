@@ -57,7 +57,7 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Whether it is held in case of doubt: the hold cannot be read, or lacks a valid signature.
+    /// Returns whether it is held in case of doubt: the hold cannot be read, or lacks a valid signature.
     pub fn is_doubted(&self) -> bool {
         self.until == DateTime::<Utc>::MAX_UTC
     }

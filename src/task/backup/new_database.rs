@@ -409,7 +409,7 @@ async fn rename(connection: &mut PgConnection, from: &str, to: &str, then: &str)
     pg::execute(connection, sql).await
 }
 
-/// Whether this role may terminate all sessions in it.
+/// Returns whether this role may terminate all sessions in it.
 async fn is_ending(connection: &mut PgConnection, name: &str) -> Result<bool> {
     let foreign: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid

@@ -16,7 +16,7 @@ pub fn text(bytes: Vec<u8>) -> String {
     }
 }
 
-/// Whether [`query`] lets the server build the statement from its bytes.
+/// Returns whether [`query`] lets the server build the statement from its bytes.
 pub fn has_some(text: &str) -> bool {
     text.chars().any(stands_for_a_byte)
 }

@@ -96,8 +96,8 @@ const CALLED: [&str; 8] = [
     "pg_restore_extended_stats",
 ];
 
-/// Whether pg_dump writes this statement (without its semicolon, and with pg_dump's spelling: a restore decides by its first words). `COPY
-/// … FROM stdin` is not covered here.
+/// Returns whether pg_dump writes this statement (without its semicolon, and with pg_dump's spelling: a restore decides by its first
+/// words). `COPY … FROM stdin` is not covered here.
 pub fn writes(statement: &Statement) -> bool {
     let says = |words: &[&str]| statement.spells(0, words);
     match () {
@@ -123,8 +123,9 @@ pub fn writes(statement: &Statement) -> bool {
     }
 }
 
-/// Whether there is a semicolon outside quotes and parentheses. Only function bodies have one, and there a word that looks like `case` or
-/// `end` to us may be a name to the server: it takes one statement at a time from us, except where it builds the statement from its bytes.
+/// Returns whether there is a semicolon outside quotes and parentheses. Only function bodies have one, and there a word that looks like
+/// `case` or `end` to us may be a name to the server: it takes one statement at a time from us, except where it builds the statement from
+/// its bytes.
 fn may_be_several(statement: &Statement) -> bool {
     let has_semicolon = statement.tokens.iter().any(|token| token.kind == Kind::Symbol(b';') && token.depth == 0);
     let kind = if statement.says(1, &["OR", "REPLACE"]) { 3 } else { 1 };
@@ -148,8 +149,8 @@ fn sets(statement: &Statement) -> bool {
     }
 }
 
-/// Whether a database can have this encoding, where an ASCII byte always stands for itself. In client-only encodings such as SJIS it may be
-/// the second half of a letter: something that looks like a quote or a backslash. pg_dump writes those only when told to.
+/// Returns whether a database can have this encoding, where an ASCII byte always stands for itself. In client-only encodings such as SJIS
+/// it may be the second half of a letter: something that looks like a quote or a backslash. pg_dump writes those only when told to.
 fn is_of_servers(encoding: &str) -> bool {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match encoding {
@@ -159,7 +160,7 @@ fn is_of_servers(encoding: &str) -> bool {
     }
 }
 
-/// Whether it is `COPY schema.table (columns) FROM stdin` into a user's table: a row of pg_auth_members could make a superuser.
+/// Returns whether it is `COPY schema.table (columns) FROM stdin` into a user's table: a row of pg_auth_members could make a superuser.
 pub fn copies(text: &str) -> bool {
     let statement = Statement::of(text);
     let Some((Some(schema), _, mut at)) = statement.qualified(1) else { return false };
@@ -221,7 +222,7 @@ fn creates(statement: &Statement) -> bool {
     }
 }
 
-/// Whether a subscription does not connect: pg_dump always writes `connect = false`, and the dump is restored without the publisher.
+/// Returns whether a subscription does not connect: pg_dump always writes `connect = false`, and the dump is restored without the publisher.
 fn does_not_connect(statement: &Statement) -> bool {
     let mut connects = (0..statement.tokens.len())
         .filter(|at| statement.tokens[*at].depth == 1 && statement.says(*at, &["connect"]) && statement.is_symbol(at + 1, b'='));
@@ -229,7 +230,7 @@ fn does_not_connect(statement: &Statement) -> bool {
     statement.says(at + 2, &["false"])
 }
 
-/// Whether it is a call like `SELECT pg_catalog.setval('s', 1, true)`: no other function is called, and nothing is read.
+/// Returns whether it is a call like `SELECT pg_catalog.setval('s', 1, true)`: no other function is called, and nothing is read.
 fn calls(statement: &Statement) -> bool {
     // `SELECT * FROM pg_catalog.pg_restore_relation_stats(…)`
     let at = if statement.is_symbol(1, b'*') && statement.says(2, &["FROM"]) { 3 } else { 1 };
@@ -246,7 +247,7 @@ fn calls(statement: &Statement) -> bool {
     CALLED.iter().any(|function| statement.says(at + 2, &[function])) && has_plain_arguments(statement, at + 4)
 }
 
-/// Whether there are only literals, casts of them and type names, up to a parenthesis that ends the statement.
+/// Returns whether there are only literals, casts of them and type names, up to a parenthesis that ends the statement.
 fn has_plain_arguments(statement: &Statement, from: usize) -> bool {
     let Some(last) = statement.tokens.len().checked_sub(1).filter(|last| *last >= from) else { return false };
     let is_plain = |at: usize| match statement.tokens[at].kind {

@@ -263,7 +263,7 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
     }
 }
 
-/// Why no set and no leftover may go this time: each of these is a doubt about whose they are, or about the time. `host_clock` is this
+/// Returns why no set and no leftover may go this time: each of these is a doubt about whose they are, or about the time. `host_clock` is this
 /// host's when the server's was read. Pure.
 pub fn doubts(server: &ServerFacts, host_clock: DateTime<Utc>, series: &Series, listing: &Listing) -> Vec<String> {
     let mut doubts: Vec<String> = listing.doubt().into_iter().collect();

@@ -30,7 +30,7 @@ pub fn remember(store: &Store, name: &SetName, check: &BytesCheck) {
     }
 }
 
-/// Whether this process reached the recorded verdict at the recorded time.
+/// Returns whether this process reached the recorded verdict at the recorded time.
 fn is_known(store: &Store, set: &Set) -> bool {
     let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     let found = known.get(&(store.identity(), set.name.clone()));
@@ -79,8 +79,8 @@ fn goes(decision: &Decision) -> bool {
     !decision.keep && !decision.check_first
 }
 
-/// Whether the set goes if, of all others, only those count as intact that this process has read. Damage must also be read, not taken from
-/// a record.
+/// Returns whether the set goes if, of all others, only those count as intact that this process has read. Damage must also be read, not
+/// taken from a record.
 fn goes_by_what_is_known(store: &Store, listing: &Listing, rules: &Rules<'_>, name: &str) -> bool {
     let is_it = |set: &Set| set.name.to_string() == name;
     if listing.sets.iter().any(|set| is_it(set) && set.verification.verdict() == Bytes::Damaged && !is_known(store, set)) {

@@ -186,7 +186,7 @@ mod tests {
                 let now = true_now + chrono::Duration::hours(night.clock_off_hours);
                 let identity_of = |host: usize| Identity { system_identifier: HOSTS[host].to_owned(), database: "app".to_owned() };
                 if night.accepts {
-                    // Of the other host, or of itself; into its own.
+                    // A set of the other host, or of itself, is accepted into its own series.
                     let identity = identity_of(if night.by_hand { night.host } else { 1 - night.host });
                     let theirs = listing.sets.iter().filter(|set| set.identity().as_ref() == Some(&identity));
                     let sets = theirs.map(|set| set.name.to_string()).collect();

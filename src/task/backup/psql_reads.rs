@@ -17,7 +17,7 @@ pub async fn misread(connection: &mut PgConnection) -> Result<Vec<String>> {
     Ok(misread.map(|(name, _)| name).collect())
 }
 
-/// Whether a semicolon after `definition` ends it for psql.
+/// Returns whether a semicolon after `definition` ends it for psql.
 fn ends_for_psql(definition: &str) -> bool {
     let text = definition.as_bytes();
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80;

@@ -1,4 +1,4 @@
--- What a dump by this role needs of database and server. $1: schemas that are dumped (none: all); $2 and $3: schemas and names of
+-- The needs of a dump by this role, of database and server. $1: schemas that are dumped (none: all); $2 and $3: schemas and names of
 -- tables that are not; $4 and $5: of tables whose rows are not; all as regular expressions. $6: the dump takes large objects.
 WITH me AS (
     SELECT rolsuper, rolcreatedb FROM pg_catalog.pg_roles WHERE rolname = current_user

@@ -26,7 +26,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Whether the server, its disk, its memory or the connection caused it: the same dump may succeed another time.
+    /// Returns whether the server, its disk, its memory or the connection caused it: the same dump may succeed another time.
     pub fn is_of_the_environment(&self) -> bool {
         match &self.sql_state {
             Some(code) => is_of_the_environment(code),
@@ -113,8 +113,8 @@ pub fn of_said(said: &Said, doing: Doing<'_>) -> Refusal {
     }
 }
 
-/// Whether the SQLSTATE is about the environment: 08 connection, 25006 read-only, 40 rolled back by the server, 53 resources, 54 limits of
-/// its settings, 57 an operator, 58 its system (PostgreSQL manual, appendix A).
+/// Returns whether the SQLSTATE is about the environment: 08 connection, 25006 read-only, 40 rolled back by the server, 53 resources, 54
+/// limits of its settings, 57 an operator, 58 its system (PostgreSQL manual, appendix A).
 fn is_of_the_environment(code: &str) -> bool {
     code == "25006" || (["08", "40", "53", "54", "57", "58"].iter().any(|class| code.starts_with(class)) && code != "08P01")
 }

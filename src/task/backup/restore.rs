@@ -44,7 +44,7 @@ pub struct Restored {
 }
 
 impl Restored {
-    /// Whether it is as complete as requested.
+    /// Returns whether it is as complete as requested.
     pub fn is_complete(&self) -> bool {
         self.problems.is_empty() && self.refusal.is_none()
     }

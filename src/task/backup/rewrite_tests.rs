@@ -10,7 +10,7 @@ fn server() -> Server {
     }
 }
 
-/// What runs in the place of a statement; `-` for nothing.
+/// Returns the statement that runs in place of `text`; `-` if none does.
 fn run(text: &str, choices: &Choices) -> String {
     match fate(text, choices, &server()) {
         Fate::Run(sql, _) => sql.into_owned(),

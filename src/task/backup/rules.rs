@@ -22,7 +22,7 @@ pub struct Rules<'a> {
     pub series: &'a Series,
     /// The set of the current run.
     pub own: Option<&'a SetName>,
-    /// Whether the job has a schedule: then manual sets fill no places.
+    /// True if the job has a schedule: then manual sets fill no places.
     pub has_schedule: bool,
 }
 

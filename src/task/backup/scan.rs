@@ -27,7 +27,7 @@ pub struct Contents {
     pub bytes: u64,
     pub tables: Vec<TableData>,
     pub large_objects: u64,
-    /// Whether pg_dump's last line was seen, followed only by comments and psql's own commands.
+    /// True if pg_dump's last line was seen, followed only by comments and psql's own commands.
     pub complete: bool,
 }
 
@@ -222,7 +222,7 @@ mod tests {
         assert!(scanner.lexer.held_bytes() < 1 << 20, "{}", scanner.lexer.held_bytes());
         let tag = "a".repeat(5000);
         let dump = format!("SELECT ${tag}$ ' ${tag}$;\n-- PostgreSQL database dump complete\n");
-        assert!(!scan(&dump).complete, "nobody knows what of it is a string");
+        assert!(!scan(&dump).complete, "the tag is too long to know where the string ends");
         for statement in ["SELECT 1$$ ' $$", "SELECT 1e'\\''", "SELECT $1$$ ' $$"] {
             let dump = format!("{statement};\n-- PostgreSQL database dump complete\n");
             assert!(!scan(&dump).complete, "{statement}: versions read it in different ways");

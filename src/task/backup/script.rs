@@ -151,7 +151,7 @@ impl Script {
     }
 }
 
-/// Whether it is `restrict TOKEN` or `unrestrict TOKEN`, without another command on the line.
+/// Returns whether it is `restrict TOKEN` or `unrestrict TOKEN`, without another command on the line.
 fn restricts(command: &str) -> bool {
     let token = command.strip_prefix("restrict ").or_else(|| command.strip_prefix("unrestrict "));
     token.is_some_and(|token| {

@@ -63,8 +63,8 @@ impl Series {
         self.accepted.iter().filter(ahead).any(|accepted| accepted.sets.iter().any(|set| set == name))
     }
 
-    /// Whether a set belongs to the series of `own`. A set whose server is unknown belongs to the folder's series; where the own identifier
-    /// cannot be read, only names count.
+    /// Returns whether a set belongs to the series of `own`. A set whose server is unknown belongs to the folder's series; where the own
+    /// identifier cannot be read, only names count.
     pub fn unites(&self, own: Option<&Identity>, set: &Set) -> bool {
         match (own, self.identity_of(set)) {
             (None, _) | (_, None) => true,
@@ -137,7 +137,7 @@ mod tests {
         let later = set_of(Some("8"), "2026-01-03T02-00-00Z");
         let mut series = Series::default();
         assert!(series.unites(Some(&own), &ours));
-        assert!(series.unites(Some(&own), &set_of(None, "2026-01-01T02-00-00Z")), "nobody knows the server");
+        assert!(series.unites(Some(&own), &set_of(None, "2026-01-01T02-00-00Z")), "its server is unknown");
         assert!(series.unites(None, &theirs), "a server that does not say who it is");
         assert!(!series.unites(Some(&own), &theirs));
         assert!(!series.unites(Some(&identity("7/app2")), &ours), "another database of the same server");

@@ -27,7 +27,7 @@ pub struct Session {
     pub silence: Silence,
     /// Our own transaction around everything, with the number that the server gave it.
     transaction: Option<String>,
-    /// Whether the session is inside a `BEGIN; … COMMIT;` of the dump.
+    /// True if the session is inside a `BEGIN; … COMMIT;` of the dump.
     in_block: bool,
 }
 
@@ -41,7 +41,7 @@ pub enum Silence {
     No,
 }
 
-/// Whether the source's generated columns, indexes and checks may depend on this setting of its database, as with `pg_dump --create |
+/// Returns whether the source's generated columns, indexes and checks may depend on this setting of its database, as with `pg_dump --create |
 /// psql`. Other settings are applied at the end; most would only interfere before.
 fn computes(setting: &str) -> bool {
     const NAMES: [&str; 8] = [
@@ -96,7 +96,7 @@ impl Session {
         Ok(Self { connection, server, silence, transaction, in_block: false })
     }
 
-    /// Whether all runs in a transaction of ours.
+    /// Returns whether all runs in a transaction of ours.
     pub fn is_one_transaction(&self) -> bool {
         self.transaction.is_some()
     }
@@ -123,7 +123,7 @@ impl Session {
         rows.ok()?.first().map(|(rows,)| *rows as u64)
     }
 
-    /// Whether all of these roles exist.
+    /// Returns whether all of these roles exist.
     pub async fn has_roles(&mut self, names: &[String]) -> Result<bool, sqlx::Error> {
         sqlx::query_scalar(
             "SELECT NOT EXISTS (SELECT FROM pg_catalog.unnest($1::pg_catalog.text[]) name
@@ -185,7 +185,7 @@ impl Session {
     }
 }
 
-/// Whether this role is a superuser, and the roles that it can make owners of new objects.
+/// Returns whether this role is a superuser, and the roles that it can make owners of new objects.
 async fn rights(connection: &mut PgConnection) -> Result<(bool, HashSet<String>)> {
     // Since PostgreSQL 16, membership has a separate right to SET ROLE.
     let membership = if pg::Server::of(connection).await?.major() >= 16 { "SET" } else { "MEMBER" };

@@ -50,7 +50,7 @@ impl Set {
         Identity::of(&self.manifest.server)
     }
 
-    /// Whether it is dated in the future: after now, or after the database server's clock when it was made. A wrong clock named it, and
+    /// Returns whether it is dated in the future: after now, or after the database server's clock when it was made. A wrong clock named it, and
     /// time does not cure that.
     pub fn is_from_the_future(&self, now: DateTime<Utc>) -> bool {
         let taken_at = self.name.taken_at;

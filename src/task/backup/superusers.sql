@@ -1,4 +1,4 @@
--- What a dump of this database holds that only a superuser may make; what an extension made is made by the extension.
+-- Objects in a dump of this database that only a superuser may create. Objects of an extension do not count: the extension creates them.
 -- Event triggers are passed by in a scratch database.
 WITH member AS MATERIALIZED (
     SELECT classid, objid FROM pg_catalog.pg_depend WHERE deptype = 'e'

@@ -29,9 +29,9 @@ pub struct Leftover {
     pub uploads: Vec<Unfinished>,
     pub run: Option<RunMarker>,
     pub deleting: Option<DeletingMarker>,
-    /// Whether the store, asked for the exact keys, said that there is no manifest, or for a deletion that there is no dump.
+    /// True if the store, asked for the exact keys, said that there is no manifest, or for a deletion that there is no dump.
     pub is_no_set: bool,
-    /// Whether the run is known to be over: by its process, or by the ledger.
+    /// True if the run is known to be over: by its process, or by the ledger.
     pub is_known_dead: bool,
 }
 
@@ -46,7 +46,7 @@ impl Leftover {
 pub struct Plan {
     pub uploads: Vec<String>,
     pub objects: Vec<String>,
-    /// What stays, and why.
+    /// Objects that stay, each with the reason.
     pub left: Vec<Left>,
     #[serde(skip)]
     discard: Vec<Unfinished>,
@@ -56,7 +56,7 @@ pub struct Plan {
 pub struct Left {
     pub name: String,
     pub reason: String,
-    /// Whether no sweep will ever remove it, so that a person has to look.
+    /// True if no sweep will ever remove it, so that a person has to look.
     pub for_ever: bool,
 }
 
@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(swept(leftover(), old).len(), 2);
         for (kept, now, why) in [
             (leftover(), young, "it may still be written"),
-            (leftover(), None, "nobody knows how old it is"),
+            (leftover(), None, "its age is unknown"),
             (with_verification(dead.clone()), old, "it was a set"),
             (Leftover { run: None, ..dead.clone() }, old, "no marker"),
             (Leftover { is_no_set: false, ..dead.clone() }, old, "the listing was short"),

@@ -35,7 +35,7 @@ const DEEPEST: usize = 2;
 pub struct Statement<'a> {
     pub text: &'a str,
     pub tokens: Vec<Token>,
-    /// Whether it has more tokens than are kept.
+    /// True if it has more tokens than are kept.
     pub is_cut: bool,
 }
 
@@ -45,7 +45,7 @@ impl<'a> Statement<'a> {
         Self { text, tokens, is_cut }
     }
 
-    /// Whether the words from `index` on are these, given in capitals.
+    /// Returns whether the words from `index` on are these, given in capitals.
     pub fn says(&self, index: usize, words: &[&str]) -> bool {
         words.iter().enumerate().all(|(offset, word)| {
             self.tokens

@@ -113,7 +113,7 @@ impl Verification {
         self.bytes.as_ref().map_or(Bytes::Unknown, |bytes| bytes.verdict)
     }
 
-    /// Whether some server has restored all of it.
+    /// Returns whether some server has restored all of it.
     pub fn was_restored(&self) -> bool {
         self.restores.iter().any(|restore| restore.refusal.is_none())
     }

@@ -1,4 +1,4 @@
--- Who waits for a lock behind a session of ours that holds one on the same relation: pg_dump locks every table from its start to its end.
+-- Sessions that wait for a lock behind a session of ours, which holds one on the same relation: pg_dump locks every table from its start to its end.
 -- Its sessions have our name.
 SELECT a.pid,
        pg_catalog.format('server process %s (%s, %s) waits for %s on %s', a.pid, a.usename,

@@ -32,7 +32,7 @@ struct Found {
     long_rows: Vec<String>,
     /// Sessions that hold or await a lock that blocks all readers.
     locked: Vec<Locked>,
-    /// Whether the standby has cancelled something since the dump began.
+    /// True if the standby has cancelled something since the dump began.
     recovery_conflict: bool,
     /// The kind of failure that our own connection met.
     no_connection: Option<Kind>,

@@ -23,7 +23,7 @@ const LAST_BLOCKS: i64 = 128;
 pub struct Consent {
     /// The job's rule, as the ledger keeps it with each run.
     pub rule: String,
-    /// Whether a person has agreed, now or before.
+    /// True if a person has agreed, now or before.
     pub is_given: bool,
     /// The question to ask.
     pub asks: Option<String>,
@@ -81,7 +81,7 @@ pub async fn look(
     Ok(Consent { rule, is_given: false, asks })
 }
 
-/// Whether some row is young enough to stay.
+/// Returns whether some row is young enough to stay.
 async fn has_young(
     connection: &mut PgConnection,
     retention: &Retention,

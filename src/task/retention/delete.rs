@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::batch::Place;
+use super::batch::{Batch, Place};
 use super::keys::Method;
 use super::plan::Plan;
 use super::references;
@@ -44,7 +44,7 @@ pub struct Done {
     /// Rows of tables in `cascade`.
     pub tree_rows: u64,
     pub lock_waits: u64,
-    /// Whether it stopped because another session held a lock for too long.
+    /// True if it stopped because another session held a lock for too long.
     pub is_locked: bool,
     pub resumed_at_block: Option<u64>,
     pub elapsed: Duration,
@@ -142,24 +142,22 @@ impl Walk {
     }
 }
 
+/// The next step after a batch that failed.
+enum Next {
+    /// The same batch again, with fewer rows.
+    Retry,
+    Stop(String),
+}
+
 impl Work<'_> {
     /// Runs all batches of one part, unless the governor stops it.
     pub async fn all(&self, connection: &mut PgConnection, governor: &mut Governor, done: &mut Done) -> Result<Go> {
         let started = Instant::now();
         let pid = pg::backend_pid(connection).await?;
-        archive::prepare_session(connection).await?;
-        let lock_timeout =
-            governor::lock_timeout_for(&mut self.run.settings.connect().await?, governor.limits().lock_timeout.0).await?;
-        pg::set(connection, "lock_timeout", &lock_timeout.as_millis().to_string()).await?;
-        pg::set(connection, "statement_timeout", &governor.limits().statement_timeout.0.as_millis().to_string()).await?;
+        self.prepare_session(connection, governor).await?;
         let target = if self.archive.is_some() { ARCHIVE_TIME } else { governor.limits().batch_time };
         let mut walk = Walk::new(self);
-        let mut pace = match (walk.is_by_blocks(), self.archive.is_some()) {
-            (true, false) => Pace::new(FIRST_BLOCKS, 1, MOST_BLOCKS).with_enough(ENOUGH_BLOCKS),
-            (true, true) => Pace::new(ARCHIVE_FIRST_BLOCKS, 1, MOST_BLOCKS),
-            (false, false) => Pace::new(FIRST_ROWS, 10, MOST_ROWS).with_enough(ENOUGH_ROWS),
-            (false, true) => Pace::new(ARCHIVE_FIRST_ROWS, 10, 4 * MOST_ROWS),
-        };
+        let mut pace = self.pace(&walk);
         if let Walk::Up { at, then: Some(_), .. } = walk {
             done.resumed_at_block = Some(at);
         }
@@ -179,51 +177,18 @@ impl Work<'_> {
             let (result, blocked) = governor.watch(pid, self.batch(connection, &place, pace.size())).await;
             let batch = match result {
                 Ok(batch) => batch,
-                // The next attempt sees a row that became referenced between the check and the deletion.
-                Err(error)
-                    if (governor::is_lock_trouble(&error) || references::is_referred(&error)) && attempts < LOCK_ATTEMPTS =>
-                {
-                    attempts += 1;
-                    done.lock_waits += 1;
-                    pace.took(target.0 * 2, target.0, 1);
-                    continue;
-                }
-                // statement_timeout: a slow trigger or a cold disk. Half as many rows may succeed.
-                Err(error)
-                    if pg::sql_state(&error).as_deref() == Some("57014") && pace.size() > 1 && attempts < LOCK_ATTEMPTS =>
-                {
-                    attempts += 1;
-                    pace.took(target.0 * 8, target.0, 1);
-                    continue;
-                }
-                Err(error) if governor::is_lock_trouble(&error) => {
-                    done.is_locked = true;
-                    done.elapsed += started.elapsed();
-                    return Ok(Go::Stop(
-                        locked(&mut self.run.settings.connect().await?, &self.part.name, self.part.oid, &error).await?,
-                    ));
-                }
-                Err(error) => {
-                    return Err(error.context(format!("after {} of {}", units::plural(done.rows, "row"), self.part.name)));
-                }
+                Err(error) => match self.after_failure(error, &mut attempts, (&mut pace, target.0), done).await? {
+                    Next::Retry => continue,
+                    Next::Stop(reason) => {
+                        done.elapsed += started.elapsed();
+                        return Ok(Go::Stop(reason));
+                    }
+                },
             };
             attempts = 0;
             let elapsed = began.elapsed();
             pace.took_beside_others(elapsed, governor.scaled(target.0), target.0, blocked);
-            done.rows += batch.rows;
-            done.tree_rows += batch.tree_rows;
-            done.batches += u64::from(batch.found > 0);
-            if self.archive.is_some() && batch.rows > 0 {
-                done.archived_batches += 1;
-                done.archived_bytes += batch.archived_bytes;
-            }
-            if batch.found > 0 && batch.rows == 0 {
-                anyhow::bail!(
-                    "none of {} of {} was deleted: a trigger keeps them",
-                    units::plural(batch.found, "row"),
-                    self.part.name
-                );
-            }
+            self.count(&batch, done)?;
             if !walk.went(&place, batch.rows, batch.last_key) {
                 break;
             }
@@ -232,6 +197,74 @@ impl Work<'_> {
         self.run.progress.set_cursor(None);
         done.elapsed += started.elapsed();
         Ok(Go::On)
+    }
+
+    /// Limits the time that a batch may wait for a lock, and that it may take.
+    async fn prepare_session(&self, connection: &mut PgConnection, governor: &Governor) -> Result<()> {
+        archive::prepare_session(connection).await?;
+        let lock_timeout =
+            governor::lock_timeout_for(&mut self.run.settings.connect().await?, governor.limits().lock_timeout.0).await?;
+        pg::set(connection, "lock_timeout", &lock_timeout.as_millis().to_string()).await?;
+        pg::set(connection, "statement_timeout", &governor.limits().statement_timeout.0.as_millis().to_string()).await?;
+        Ok(())
+    }
+
+    fn pace(&self, walk: &Walk) -> Pace {
+        match (walk.is_by_blocks(), self.archive.is_some()) {
+            (true, false) => Pace::new(FIRST_BLOCKS, 1, MOST_BLOCKS).with_enough(ENOUGH_BLOCKS),
+            (true, true) => Pace::new(ARCHIVE_FIRST_BLOCKS, 1, MOST_BLOCKS),
+            (false, false) => Pace::new(FIRST_ROWS, 10, MOST_ROWS).with_enough(ENOUGH_ROWS),
+            (false, true) => Pace::new(ARCHIVE_FIRST_ROWS, 10, 4 * MOST_ROWS),
+        }
+    }
+
+    /// Says whether a batch that failed is retried, which `pace` then makes smaller. Any other error than a lock or a timeout is returned.
+    async fn after_failure(
+        &self,
+        error: anyhow::Error,
+        attempts: &mut u32,
+        (pace, target): (&mut Pace, Duration),
+        done: &mut Done,
+    ) -> Result<Next> {
+        let is_lock_trouble = governor::is_lock_trouble(&error);
+        let may_retry = *attempts < LOCK_ATTEMPTS;
+        // The next attempt sees a row that became referenced between the check and the deletion.
+        if (is_lock_trouble || references::is_referred(&error)) && may_retry {
+            *attempts += 1;
+            done.lock_waits += 1;
+            pace.took(target * 2, target, 1);
+            return Ok(Next::Retry);
+        }
+        // statement_timeout: a slow trigger or a cold disk. Half as many rows may succeed.
+        if pg::sql_state(&error).as_deref() == Some("57014") && pace.size() > 1 && may_retry {
+            *attempts += 1;
+            pace.took(target * 8, target, 1);
+            return Ok(Next::Retry);
+        }
+        if is_lock_trouble {
+            done.is_locked = true;
+            let mut connection = self.run.settings.connect().await?;
+            return Ok(Next::Stop(locked(&mut connection, &self.part.name, self.part.oid, &error).await?));
+        }
+        Err(error.context(format!("after {} of {}", units::plural(done.rows, "row"), self.part.name)))
+    }
+
+    /// Adds the batch to what is done. A batch of which no row went is an error: the next one would find the same rows.
+    fn count(&self, batch: &Batch, done: &mut Done) -> Result<()> {
+        done.rows += batch.rows;
+        done.tree_rows += batch.tree_rows;
+        done.batches += u64::from(batch.found > 0);
+        if self.archive.is_some() && batch.rows > 0 {
+            done.archived_batches += 1;
+            done.archived_bytes += batch.archived_bytes;
+        }
+        anyhow::ensure!(
+            batch.found == 0 || batch.rows > 0,
+            "none of {} of {} was deleted: a trigger keeps them",
+            units::plural(batch.found, "row"),
+            self.part.name
+        );
+        Ok(())
     }
 }
 

@@ -1,4 +1,4 @@
--- What a deletion must know of a table. $1: the table's oid, $2: the column's name.
+-- Facts of a table that a deletion needs. $1: the table's oid, $2: the column's name.
 WITH RECURSIVE base AS (
     -- Under all domains.
     SELECT t.oid, t.typtype, t.typbasetype FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
@@ -6,7 +6,7 @@ WITH RECURSIVE base AS (
     UNION ALL
     SELECT t.oid, t.typtype, t.typbasetype FROM base b JOIN pg_type t ON t.oid = b.typbasetype WHERE b.typtype = 'd'
 ), related AS (
-    -- Of a partition, all above it; of a partitioned table, all below it.
+    -- The tables above a partition, and those below a partitioned table.
     SELECT $1::oid AS oid, true AS above
     UNION SELECT relid::oid, true FROM pg_partition_ancestors($1::oid::regclass)
     UNION SELECT relid::oid, false FROM pg_partition_tree($1::oid::regclass)
@@ -50,7 +50,7 @@ SELECT
         AND (c.relreplident = 'n'
              OR c.relreplident = 'd' AND NOT EXISTS (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND x.indisprimary))
         AS unpublishable,
-    -- That pass deletes on.
+    -- Publications that pass deletes on.
     ARRAY(SELECT DISTINCT q.pubname::text FROM pg_publication_tables p JOIN pg_publication q ON q.pubname = p.pubname
           JOIN pg_namespace s ON s.nspname = p.schemaname JOIN pg_class t ON t.relnamespace = s.oid AND t.relname = p.tablename
           JOIN related r ON r.oid = t.oid WHERE q.pubdelete ORDER BY 1) AS publications

@@ -74,7 +74,7 @@ impl Key {
         }
     }
 
-    /// Whether the type holds wall-clock time, without a time zone.
+    /// Returns whether the type holds wall-clock time, without a time zone.
     pub fn is_on_the_wall(self) -> bool {
         matches!(self, Self::Timestamp | Self::Date)
     }

@@ -28,7 +28,7 @@ pub struct Retention {
     pub sentinels: Sentinels,
     pub subscribers: Option<Subscribers>,
     pub vacuum: bool,
-    /// Whether `--yes` was given for this run.
+    /// True if `--yes` was given for this run.
     pub agreed: bool,
 }
 

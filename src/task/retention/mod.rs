@@ -10,6 +10,7 @@ mod batch;
 mod conditions;
 mod consent;
 pub mod context;
+mod decide;
 mod delete;
 mod delete_tree;
 mod entry;
@@ -69,15 +70,7 @@ impl Work for Retention {
             return Err(refusal);
         }
         let mut plan = plan;
-        let mut said = Report::default();
-        said.fact("rule", plan.consent.rule.clone());
-        if plan.consent.is_given {
-            said.fact("agreed", true);
-            if let (Some(ledger), Some(id)) = (run.ledger, run.run_id) {
-                // However this run ends, consent is not asked for twice.
-                ledger.note(id, &said).await?;
-            }
-        }
+        let mut consented = note_consent(run, &plan).await?;
         let mut report = match plan.whole.take() {
             Some(whole) => {
                 let partitions = self.partitions(&plan.table, plan.age).context("partitions go by their age")?;
@@ -85,28 +78,13 @@ impl Work for Retention {
             }
             None => Report::default(),
         };
-        report.facts.append(&mut said.facts);
+        report.facts.append(&mut consented.facts);
         let partitions_summary = std::mem::take(&mut report.summary);
         let archive = self.archive(run).await?;
         if let Some(archive) = &archive {
-            let mut connection = run.or_cancelled(run.settings.connect()).await?;
-            let recovered = run.or_cancelled(archive.recover(&mut connection)).await?;
-            if recovered.completed + recovered.discarded > 0 {
-                report.fact("recovered_batches", recovered.completed);
-                report.fact("discarded_batches", recovered.discarded);
-            }
-            report.warnings.extend(recovered.left);
-            run.or_cancelled(archive.look_for_what_came_back(&mut connection, &run.progress)).await?;
+            recover(run, archive, &mut report).await?;
         }
-        // Triggers run in this session, and nothing else does.
-        let mut connection = run.or_cancelled(run.settings.connect_for(pg::Purpose::Application)).await?;
-        // Rows that a policy hides would stay unseen, and the policy's functions would run with our rights: an error instead.
-        pg::set(&mut connection, "row_security", "off").await?;
-        pg::commit_durably(&mut connection).await?;
-        let parts: Vec<i64> = plan.parts.iter().map(|part| part.oid).collect();
-        run.or_cancelled(session::exclude_jobs_of_partitions(&run.settings, &mut connection, &parts)).await?;
-        // A parallel count at the end would take every processor from the application.
-        pg::set(&mut connection, "max_parallel_workers_per_gather", "0").await?;
+        let mut connection = connect(run, &plan).await?;
         let mut governor =
             run.or_cancelled(Governor::start(run, run.job.limits, plan.parts.first().map(|part| part.oid))).await?;
         let phase = run.progress.phase("delete", None);
@@ -152,6 +130,45 @@ impl Work for Retention {
         }
         Ok(report)
     }
+}
+
+/// Notes the rule in the ledger, with the consent to it if it was given.
+async fn note_consent(run: &RunContext<'_>, plan: &Plan) -> Result<Report> {
+    let mut noted = Report::default();
+    noted.fact("rule", plan.consent.rule.clone());
+    if plan.consent.is_given {
+        noted.fact("agreed", true);
+        if let (Some(ledger), Some(id)) = (run.ledger, run.run_id) {
+            // However this run ends, consent is not asked for twice.
+            ledger.note(id, &noted).await?;
+        }
+    }
+    Ok(noted)
+}
+
+/// Completes or removes batches of killed runs, and finds rows that came back from the archive.
+async fn recover(run: &RunContext<'_>, archive: &Archive, report: &mut Report) -> Result<()> {
+    let mut connection = run.or_cancelled(run.settings.connect()).await?;
+    let recovered = run.or_cancelled(archive.recover(&mut connection)).await?;
+    if recovered.completed + recovered.discarded > 0 {
+        report.fact("recovered_batches", recovered.completed);
+        report.fact("discarded_batches", recovered.discarded);
+    }
+    report.warnings.extend(recovered.left);
+    run.or_cancelled(archive.look_for_what_came_back(&mut connection, &run.progress)).await
+}
+
+/// Opens the session that deletes: triggers run in it, and nothing else does.
+async fn connect(run: &RunContext<'_>, plan: &Plan) -> Result<sqlx::PgConnection> {
+    let mut connection = run.or_cancelled(run.settings.connect_for(pg::Purpose::Application)).await?;
+    // Rows that a policy hides would stay unseen, and the policy's functions would run with our rights: an error instead.
+    pg::set(&mut connection, "row_security", "off").await?;
+    pg::commit_durably(&mut connection).await?;
+    let parts: Vec<i64> = plan.parts.iter().map(|part| part.oid).collect();
+    run.or_cancelled(session::exclude_jobs_of_partitions(&run.settings, &mut connection, &parts)).await?;
+    // A parallel count at the end would take every processor from the application.
+    pg::set(&mut connection, "max_parallel_workers_per_gather", "0").await?;
+    Ok(connection)
 }
 
 impl Retention {

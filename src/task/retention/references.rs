@@ -27,7 +27,7 @@ pub struct Reference {
     /// Quoted.
     #[serde(skip)]
     pub table: String,
-    /// Whether the referencing table is the referenced table itself.
+    /// True if the referencing table is the referenced table itself.
     pub is_self: bool,
     #[serde(skip)]
     columns: Vec<String>,
@@ -40,12 +40,12 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// Whether rows that the key references cannot be deleted.
+    /// Returns whether rows that the key references cannot be deleted.
     pub fn blocks(&self) -> bool {
         matches!(self.action.as_str(), "a" | "r")
     }
 
-    /// Whether row `referencing` references row `referenced`, both as SQL names them.
+    /// Returns whether row `referencing` references row `referenced`, both as SQL names them.
     pub fn matches(&self, referenced: &str, referencing: &str) -> String {
         let pairs = self.referenced_columns.iter().zip(&self.operators).zip(&self.columns);
         let pairs = pairs.map(|((to, operator), from)| format!("{referenced}.{to} {operator} {referencing}.{from}"));
@@ -58,7 +58,7 @@ impl Reference {
 #[derive(Clone, Debug)]
 pub struct Blocker {
     steps: Vec<Reference>,
-    /// Whether a row of another tree, in the table of the step before the last, references a row of this tree.
+    /// True if a row of another tree, in the table of the step before the last, references a row of this tree.
     is_from_another_tree: bool,
 }
 
@@ -245,7 +245,7 @@ pub fn refuse(references: &[Reference], retention: &Retention, tree: &[i64]) -> 
     Ok(())
 }
 
-/// Whether the error says that a row could not be deleted because another row still references it.
+/// Returns whether the error says that a row could not be deleted because another row still references it.
 pub fn is_referred(error: &anyhow::Error) -> bool {
     // PostgreSQL 18 has an SQLSTATE of its own for ON DELETE RESTRICT.
     pg::sql_state(error).is_some_and(|state| state == "23503" || state == "23001")

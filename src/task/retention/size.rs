@@ -138,7 +138,7 @@ async fn columns(connection: &mut PgConnection, oid: i64) -> Result<Vec<String>>
     .await?)
 }
 
-/// Which blocks are read, each part by its share of all; None: all of them. Pure.
+/// Returns the blocks to read, each part by its share of all; None: all of them. Pure.
 fn pieces(blocks: u64, blocks_of_all: u64) -> Option<Vec<(u64, u64)>> {
     if blocks_of_all <= BLOCKS {
         return None;
@@ -161,7 +161,7 @@ fn weight(files: &Files, looked_at: u64, seen: f64) -> f64 {
     (by_blocks * all / (files.data.max(1) as f64)).min(all / seen)
 }
 
-/// Whether the size is above the limit. Pure.
+/// Returns whether the size is above the limit. Pure.
 fn is_over(bytes: f64, max_size: Size, by_pieces: bool) -> bool {
     let may_err = if by_pieces { PIECES_MAY_ERR } else { 0.0 };
     bytes > max_size.0 as f64 * (1.0 + may_err)

@@ -6,13 +6,14 @@ use sqlx::PgConnection;
 
 use super::conditions::{Terms, gate};
 use super::consent::{self, Goes};
+use super::decide;
 use super::estimate::estimate;
 use super::facts::{Facts, refused};
 use super::key::Key;
 use super::keys::{Method, Retention, Subscribers};
 use super::plan::{Part, Plan};
-use super::references::{self, Kept};
-use super::size;
+use super::references::{self, Kept, Reference};
+use super::size::{self, Measured};
 use super::tree::Tree;
 use super::whole::{self, Whole};
 use crate::base::units::Span;
@@ -24,92 +25,173 @@ use crate::work::RunContext;
 /// 0001-01-01.
 const FIRST_SECOND: i64 = -62_135_596_800;
 
-/// Above this share of the table, one walk over its blocks is cheaper than as many steps through the index: with 2 M rows of which 1.1 M
-/// go, 1.0 s against 2.9 s (`make bench`).
-const LARGE_SHARE: f64 = 0.10;
-
+/// Reads everything that the plan is made of.
 pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
     let mut connection = run.settings.connect().await?;
     pg::set(&mut connection, "lock_timeout", "2000").await?;
-    let oid: Option<i64> = sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint")
-        .bind(with_schema(&retention.table))
-        .fetch_one(&mut connection)
-        .await?;
-    let oid =
-        oid.ok_or_else(|| refused(format!("there is no table {} in {}", with_schema(&retention.table), run.settings.display())))?;
-    run.is_checked(oid)?;
-    let mut facts = Facts::read(&mut connection, oid, &retention.column).await?;
-    let mut oid = oid;
-    if facts.kind == "v"
-        && let Some(base) = compress::base_of(&mut connection, oid).await?
-    {
-        // A [compress] job has replaced the table with a view.
-        oid = base;
-        facts = Facts::read(&mut connection, oid, &retention.column).await?;
-    }
-    let references = references::load(&mut connection, oid).await?;
-    facts.refuse(retention)?;
-    refuse_other_deeds(&mut connection, oid, &facts.sql()).await?;
-    let tree = Tree::load(&mut connection, retention, &references).await?;
-    references::refuse(&references, retention, &tree.oids())?;
-    let has_children: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_inherits WHERE inhparent = $1::bigint::oid)")
-        .bind(oid)
-        .fetch_one(&mut connection)
-        .await?;
-    if facts.kind == "r" && has_children {
-        let message = format!(
-            "other tables inherit from {}, and their rows would stay: configure a job for each of those tables",
-            retention.table
-        );
-        return Err(refused(message));
-    }
-    if facts.kind == "r" && retention.subscribers == Some(Subscribers::Keep) {
-        let message = format!(
-            "subscribers = \"keep\" is only for partitioned tables: rows that are deleted from {} are deleted at its subscribers too",
-            retention.table
-        );
-        return Err(refused(message));
-    }
+    let target = Target::find(&mut connection, retention, run).await?;
+    let facts = &target.facts;
+    let table = facts.sql();
     let column_type = facts.column_type.clone().unwrap_or_default();
-    let key = Key::of(retention, &facts.sql(), &column_type)?;
-
+    let key = Key::of(retention, &table, &column_type)?;
     // The server's clock decides how old a row is.
     let now = pg::clock::agreed(&mut connection).await?;
-    let zone = run.job.timezone;
-    let cutoff = match retention.older_than {
-        Some(older_than) => Some(cutoff(now, older_than)?),
-        None => None,
-    };
-    let mut limit = match cutoff {
-        Some(cutoff) => Some(key.at(cutoff, zone)?),
-        None => None,
-    };
-    let mut age = retention.older_than;
-    let measured = match retention.max_size {
-        Some(max_size) => {
-            let oids = if facts.kind == "p" { other_leaves(&mut connection, oid, None).await? } else { vec![oid] };
-            let measured = size::measure(&mut connection, retention, max_size, &oids, (key, zone, now)).await?;
-            limit = Some(key.lower(&mut connection, limit, measured.keeps_from.as_deref().unwrap_or(&key.start())).await?);
-            age = measured.age.map(|of_size| Span(age.map_or(of_size.0, |age| age.0.max(of_size.0))));
-            Some(measured)
-        }
-        None => None,
-    };
-    // When all rows stay, there is no need to walk the table.
-    let all_stay = measured.as_ref().is_some_and(|measured| measured.keeps_from.is_none());
-    let floor = key.floor(zone)?;
-    let table = facts.sql();
+    let expiry = Expiry::find(&mut connection, retention, run, &target, (key, now)).await?;
+    let floor = key.floor(run.job.timezone)?;
     let all = if facts.kind == "p" { table.clone() } else { format!("ONLY {table}") };
-    let terms = Terms { retention, key, limit: limit.as_deref(), floor: &floor, all: &all };
+    let terms = Terms { retention, key, limit: expiry.limit.as_deref(), floor: &floor, all: &all };
     if let Some((_, per)) = retention.newest() {
-        check_per(&mut connection, oid, &table, per).await?;
+        check_per(&mut connection, target.oid, &table, per).await?;
     }
-    // The condition resolves names as it would in the application.
+    let mut application = connect_as_application(retention, run, &table, (key, &column_type)).await?;
+    let whole = match facts.kind.as_str() {
+        "p" => whole::choose(retention, run, &mut connection, facts, &target.references, (key, &floor, expiry.age)).await?,
+        _ => Whole::default(),
+    };
+    let parts = parts((&mut connection, &mut application), retention, &target, (&whole, &expiry), &terms).await?;
+    let goes = Goes { condition: &terms.of(&table).goes, key, limit: expiry.limit.as_deref() };
+    let consent = consent::look(retention, run, &mut application, facts, &goes).await?;
+    let gate = retention.older_than.zip(expiry.cutoff).map_or("true".to_owned(), |(age, cutoff)| gate(age, cutoff));
+    let mut plan = Plan {
+        rows_to_go: parts.iter().map(|part| part.rows_to_go).sum(),
+        notes: notes(retention, run, facts, (key, &expiry), &whole),
+        whole: whole.plan,
+        asks: consent.asks.clone(),
+        consent,
+        column: retention.column.clone(),
+        start: key.start(),
+        key,
+        gate,
+        which: retention.in_words(),
+        table,
+        cutoff: expiry.cutoff,
+        measured: expiry.measured,
+        age: expiry.age,
+        now,
+        parts,
+        references: target.references,
+        tree: target.tree,
+        triggers: target.facts.triggers,
+        archive: retention.archive.clone(),
+        limits: run.job.limits.clone(),
+    };
+    plan.note_sentinels(&mut application).await?;
+    Ok(plan)
+}
+
+/// The table of the job, with those that its rows are related to.
+struct Target {
+    oid: i64,
+    facts: Facts,
+    references: Vec<Reference>,
+    tree: Tree,
+}
+
+impl Target {
+    /// Finds the table, and refuses it where its rows cannot be deleted as the job says.
+    async fn find(connection: &mut PgConnection, retention: &Retention, run: &RunContext<'_>) -> Result<Self> {
+        let oid: Option<i64> = sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint")
+            .bind(with_schema(&retention.table))
+            .fetch_one(&mut *connection)
+            .await?;
+        let mut oid = oid.ok_or_else(|| {
+            refused(format!("there is no table {} in {}", with_schema(&retention.table), run.settings.display()))
+        })?;
+        run.is_checked(oid)?;
+        let mut facts = Facts::read(connection, oid, &retention.column).await?;
+        if facts.kind == "v"
+            && let Some(base) = compress::base_of(connection, oid).await?
+        {
+            // A [compress] job has replaced the table with a view.
+            oid = base;
+            facts = Facts::read(connection, oid, &retention.column).await?;
+        }
+        let references = references::load(connection, oid).await?;
+        facts.refuse(retention)?;
+        refuse_other_deeds(connection, oid, &facts.sql()).await?;
+        let tree = Tree::load(connection, retention, &references).await?;
+        references::refuse(&references, retention, &tree.oids())?;
+        if facts.kind == "r" {
+            refuse_unpartitioned(connection, retention, oid).await?;
+        }
+        Ok(Self { oid, facts, references, tree })
+    }
+}
+
+/// Refuses a table that is not partitioned where other tables inherit from it, or where its subscribers are to keep their rows.
+async fn refuse_unpartitioned(connection: &mut PgConnection, retention: &Retention, oid: i64) -> Result<()> {
+    let table = &retention.table;
+    let has_children: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_inherits WHERE inhparent = $1::bigint::oid)")
+        .bind(oid)
+        .fetch_one(connection)
+        .await?;
+    if has_children {
+        return Err(refused(format!(
+            "other tables inherit from {table}, and their rows would stay: configure a job for each of those tables"
+        )));
+    }
+    if retention.subscribers == Some(Subscribers::Keep) {
+        return Err(refused(format!(
+            "subscribers = \"keep\" is only for partitioned tables: rows that are deleted from {table} are deleted at its subscribers too"
+        )));
+    }
+    Ok(())
+}
+
+/// The limit that separates the rows that go from those that stay.
+struct Expiry {
+    /// Rows before this time are old enough; None where `older_than` is not set.
+    cutoff: Option<DateTime<Utc>>,
+    /// The smallest value of the column that is young enough to stay, as SQL.
+    limit: Option<String>,
+    /// The age at which a partition goes.
+    age: Option<Span>,
+    /// The size of the table, where `max_size` is set.
+    measured: Option<Measured>,
+}
+
+impl Expiry {
+    async fn find(
+        connection: &mut PgConnection,
+        retention: &Retention,
+        run: &RunContext<'_>,
+        target: &Target,
+        (key, now): (Key, DateTime<Utc>),
+    ) -> Result<Self> {
+        let zone = run.job.timezone;
+        let cutoff = retention.older_than.map(|older_than| cutoff(now, older_than)).transpose()?;
+        let limit = cutoff.map(|cutoff| key.at(cutoff, zone)).transpose()?;
+        let by_age = Self { cutoff, limit, age: retention.older_than, measured: None };
+        let Some(max_size) = retention.max_size else { return Ok(by_age) };
+        let oids = if target.facts.kind == "p" { other_leaves(connection, target.oid, None).await? } else { vec![target.oid] };
+        let measured = size::measure(connection, retention, max_size, &oids, (key, zone, now)).await?;
+        let keeps_from = measured.keeps_from.clone().unwrap_or_else(|| key.start());
+        Ok(Self {
+            cutoff,
+            limit: Some(key.lower(connection, by_age.limit, &keeps_from).await?),
+            age: measured.age.map(|of_size| Span(by_age.age.map_or(of_size.0, |age| age.0.max(of_size.0)))),
+            measured: Some(measured),
+        })
+    }
+
+    /// Returns whether all rows stay, so that there is no need to walk the table.
+    fn all_stay(&self) -> bool {
+        self.measured.as_ref().is_some_and(|measured| measured.keeps_from.is_none())
+    }
+}
+
+/// Opens a session in which the condition resolves names as it would in the application, and checks the condition and the column there.
+async fn connect_as_application(
+    retention: &Retention,
+    run: &RunContext<'_>,
+    table: &str,
+    (key, column_type): (Key, &str),
+) -> Result<PgConnection> {
     let mut application = run.settings.connect_for(pg::Purpose::Application).await?;
     pg::set(&mut application, "lock_timeout", "2000").await?;
     pg::set(&mut application, "row_security", "off").await?;
     pg::set(&mut application, "max_parallel_workers_per_gather", "0").await?;
-    key.check(&mut application, &table, &retention.column, &column_type).await?;
+    key.check(&mut application, table, &retention.column, column_type).await?;
     if let Some(condition) = &retention.condition {
         // It is tested by itself first: in parentheses, `a) OR (b` would also parse, as a different condition.
         pg::query(format!("EXPLAIN SELECT FROM ONLY {table} WHERE {condition}\n"))
@@ -118,40 +200,60 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
             .map_err(pg::in_its_own_words)
             .context("the condition in `where` of [retention]")?;
     }
-    let mut whole = Whole::default();
-    let mut leaves = Vec::new();
+    Ok(application)
+}
+
+/// Returns the tables whose rows are deleted one by one: the table itself, or those of its partitions that are not dropped.
+async fn parts(
+    (connection, application): (&mut PgConnection, &mut PgConnection),
+    retention: &Retention,
+    target: &Target,
+    (whole, expiry): (&Whole, &Expiry),
+    terms: &Terms<'_>,
+) -> Result<Vec<Part>> {
+    let Target { oid, facts, references, tree } = target;
+    let mut parts = Vec::new();
     if facts.kind == "p" {
-        whole = whole::choose(retention, run, &mut connection, &facts, &references, (key, &floor, age)).await?;
-        if !whole.nothing_else && !all_stay {
-            leaves = other_leaves(&mut connection, oid, whole.plan.as_ref()).await?;
+        let mut leaves = Vec::new();
+        if !whole.nothing_else && !expiry.all_stay() {
+            leaves = other_leaves(connection, *oid, whole.plan.as_ref()).await?;
         }
         anyhow::ensure!(
-            !leaves.is_empty() || whole.plan.is_some() || whole.nothing_else || all_stay,
-            refused(format!("{table} is partitioned and has no partition"))
+            !leaves.is_empty() || whole.plan.is_some() || whole.nothing_else || expiry.all_stay(),
+            refused(format!("{} is partitioned and has no partition", facts.sql()))
         );
+        for leaf in leaves {
+            let facts = Facts::read(connection, leaf, &retention.column).await?;
+            // Addressed by its own name, a partition's own privileges and row security apply.
+            facts.refuse(retention)?;
+            let of_leaf = if references.is_empty() { Vec::new() } else { references::load(connection, leaf).await? };
+            let kept = Kept::load(connection, &of_leaf, &tree.oids()).await?;
+            parts.push(part(application, retention, facts, kept, terms).await?);
+        }
     }
-    let mut parts = Vec::new();
-    for leaf in leaves {
-        let facts = Facts::read(&mut connection, leaf, &retention.column).await?;
-        // Addressed by its own name, a partition's own privileges and row security apply.
-        facts.refuse(retention)?;
-        let of_leaf = if references.is_empty() { Vec::new() } else { references::load(&mut connection, leaf).await? };
-        let kept = Kept::load(&mut connection, &of_leaf, &tree.oids()).await?;
-        parts.push(part(&mut application, retention, facts, kept, &terms).await?);
+    if facts.kind == "r" && !expiry.all_stay() {
+        let kept = Kept::load(connection, references, &tree.oids()).await?;
+        parts.push(part(application, retention, facts.clone(), kept, terms).await?);
     }
-    if facts.kind == "r" && !all_stay {
-        let kept = Kept::load(&mut connection, &references, &tree.oids()).await?;
-        parts.push(part(&mut application, retention, facts.clone(), kept, &terms).await?);
-    }
-    let goes = Goes { condition: &terms.of(&table).goes, key, limit: limit.as_deref() };
-    let consent = consent::look(retention, run, &mut application, &facts, &goes).await?;
-    let mut notes = whole.notes;
-    if let Some(cutoff) = cutoff.filter(|_| key.is_on_the_wall()) {
+    Ok(parts)
+}
+
+/// Returns what people should know about the plan, besides its numbers.
+fn notes(
+    retention: &Retention,
+    run: &RunContext<'_>,
+    facts: &Facts,
+    (key, expiry): (Key, &Expiry),
+    whole: &Whole,
+) -> Vec<String> {
+    let mut notes = whole.notes.clone();
+    if let Some(cutoff) = expiry.cutoff.filter(|_| key.is_on_the_wall()) {
+        let zone = run.job.timezone;
         let wall = cutoff.with_timezone(&zone).format("%Y-%m-%d %H:%M:%S");
         notes.push(format!("{} has no time zone and is read as {zone}: rows before {wall} there", identifier(&retention.column)));
     }
-    if let (Some(measured), Some(max_size)) = (&measured, retention.max_size) {
-        notes.push(measured.note(&table, &retention.column, max_size));
+    if let (Some(measured), Some(max_size)) = (&expiry.measured, retention.max_size) {
+        notes.push(measured.note(&facts.sql(), &retention.column, max_size));
     }
     if !facts.publications.is_empty() && !whole.nothing_else {
         notes.push(format!(
@@ -160,34 +262,11 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
         ));
     }
     notes.push("new rows reuse the space after VACUUM; the files do not shrink".to_owned());
-    let mut plan = Plan {
-        rows_to_go: parts.iter().map(|part| part.rows_to_go).sum(),
-        whole: whole.plan,
-        asks: consent.asks.clone(),
-        consent,
-        column: retention.column.clone(),
-        start: key.start(),
-        key,
-        gate: retention.older_than.zip(cutoff).map_or("true".to_owned(), |(older_than, cutoff)| gate(older_than, cutoff)),
-        which: retention.in_words(),
-        table,
-        cutoff,
-        measured,
-        age,
-        now,
-        parts,
-        references,
-        tree,
-        triggers: facts.triggers,
-        notes,
-        archive: retention.archive.clone(),
-        limits: run.job.limits.clone(),
-    };
-    plan.note_sentinels(&mut application).await?;
-    Ok(plan)
+    notes
 }
 
-pub(super) fn cutoff(now: DateTime<Utc>, older_than: Span) -> Result<DateTime<Utc>> {
+/// Returns the time before which rows are old enough.
+fn cutoff(now: DateTime<Utc>, older_than: Span) -> Result<DateTime<Utc>> {
     let cutoff = chrono::TimeDelta::from_std(older_than.0).ok().and_then(|age| now.checked_sub_signed(age));
     let cutoff = cutoff.filter(|cutoff| cutoff.timestamp() > FIRST_SECOND);
     cutoff.ok_or_else(|| refused(format!("older_than = \"{older_than}\" is outside PostgreSQL's date range")))
@@ -228,7 +307,8 @@ async fn other_leaves(connection: &mut PgConnection, oid: i64, whole: Option<&pa
     Ok(leaves.into_iter().filter(|leaf| !gone.contains(leaf)).collect())
 }
 
-pub(super) async fn part(
+/// Describes a table whose rows are deleted one by one: how many go, and by which way they are found.
+async fn part(
     application: &mut PgConnection,
     retention: &Retention,
     facts: Facts,
@@ -242,7 +322,7 @@ pub(super) async fn part(
     let (method, reason) = match kept.selves.first() {
         Some(own) => (Method::Blocks, format!("it references itself ({}), and children go before their parents", own.name)),
         None if terms.limit.is_none() => (Method::Blocks, "for each row a query counts the newer ones".to_owned()),
-        None => choose(retention.method, facts.index.as_deref(), rows, rows_to_go)?,
+        None => decide::choose_method(retention.method, facts.index.as_deref(), rows, rows_to_go)?,
     };
     Ok(Part {
         oid: facts.oid,
@@ -257,26 +337,6 @@ pub(super) async fn part(
         reason,
         kept,
         conditions,
-    })
-}
-
-/// Chooses how the rows are found, and says why. Pure.
-pub(super) fn choose(wanted: Method, index: Option<&str>, rows: u64, rows_to_go: u64) -> Result<(Method, String)> {
-    let share = if rows == 0 { 0.0 } else { rows_to_go as f64 / rows as f64 };
-    let percent = format!("about {:.0} % of the rows go", share.min(1.0) * 100.0);
-    Ok(match (wanted, index) {
-        (Method::Index, None) => {
-            return Err(refused(
-                "method = \"index\", but no index begins with the column: create one, or remove `method`".to_owned(),
-            ));
-        }
-        (Method::Blocks, _) => (Method::Blocks, "as configured".to_owned()),
-        (Method::Index, Some(index)) => (Method::Index, format!("as configured, by {index}")),
-        (Method::Auto, None) => (Method::Blocks, "no index begins with the column".to_owned()),
-        (Method::Auto, Some(_)) if share >= LARGE_SHARE => {
-            (Method::Blocks, format!("{percent}: one walk over the table is cheaper"))
-        }
-        (Method::Auto, Some(index)) => (Method::Index, format!("{percent}: by {index}")),
     })
 }
 
@@ -298,20 +358,4 @@ async fn refuse_other_deeds(connection: &mut PgConnection, table: i64, name: &st
         rules.join(", ")
     );
     Err(refused(message))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_small_share_goes_through_the_index_and_a_large_one_by_blocks() {
-        let method = |wanted, index, rows, go| choose(wanted, index, rows, go).map(|(method, _)| method).ok();
-        assert_eq!(method(Method::Auto, Some("i"), 1000, 10), Some(Method::Index));
-        assert_eq!(method(Method::Auto, Some("i"), 1000, 500), Some(Method::Blocks));
-        assert_eq!(method(Method::Auto, None, 1000, 10), Some(Method::Blocks));
-        assert_eq!(method(Method::Index, Some("i"), 1000, 900), Some(Method::Index));
-        assert_eq!(method(Method::Index, None, 1000, 10), None);
-        assert_eq!(method(Method::Auto, Some("i"), 0, 0), Some(Method::Index), "never analyzed");
-    }
 }

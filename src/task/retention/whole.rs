@@ -20,7 +20,7 @@ const NO_LOWER_END: &str = "the beginning";
 #[derive(Default)]
 pub struct Whole {
     pub plan: Option<partition::Plan>,
-    /// Whether rows of all other partitions stay, because subscribers are to keep them.
+    /// True if rows of all other partitions stay, because subscribers are to keep them.
     pub nothing_else: bool,
     /// For the plan.
     pub notes: Vec<String>,
@@ -52,29 +52,8 @@ pub async fn choose(
         whole.notes.push(format!("rows of old partitions are also deleted one by one: {obstacle}"));
         return Ok(whole);
     }
-    if !facts.publications.is_empty() {
-        let publications = facts.publications.join(", ");
-        match retention.subscribers {
-            None => {
-                return Err(refused(format!(
-                    "{table} is published with its deletes ({publications}), and dropping a partition deletes nothing at subscribers: set \
-                     subscribers = \"delete\" (rows are deleted one by one, here and there) or \"keep\" (partitions are dropped here, and subscribers \
-                     keep their rows)"
-                )));
-            }
-            Some(Subscribers::Delete) => {
-                whole.notes.push(format!(
-                    "rows of old partitions are also deleted one by one, so that subscribers of {publications} delete them"
-                ));
-                return Ok(whole);
-            }
-            Some(Subscribers::Keep) => {
-                whole.nothing_else = true;
-                whole.notes.push(format!(
-                    "only whole partitions are dropped, and subscribers of {publications} keep their rows (subscribers = \"keep\")"
-                ));
-            }
-        }
+    if !by_publications(retention, facts, &mut whole)? {
+        return Ok(whole);
     }
     let Some(partitions) = retention.partitions(&table, age) else { return Ok(whole) };
     let mut plan = partitions.plan(run).await?;
@@ -101,7 +80,37 @@ pub async fn choose(
     Ok(whole)
 }
 
-/// Why partitions of the table cannot go as a whole; None when they can.
+/// Returns whether whole partitions may be dropped although the table is published with its deletes. Subscribers do not see that a
+/// partition is dropped, so the job has to say what becomes of their rows.
+fn by_publications(retention: &Retention, facts: &Facts, whole: &mut Whole) -> Result<bool> {
+    if facts.publications.is_empty() {
+        return Ok(true);
+    }
+    let publications = facts.publications.join(", ");
+    match retention.subscribers {
+        None => Err(refused(format!(
+            "{} is published with its deletes ({publications}), and dropping a partition deletes nothing at subscribers: set \
+             subscribers = \"delete\" (rows are deleted one by one, here and there) or \"keep\" (partitions are dropped here, and subscribers \
+             keep their rows)",
+            facts.sql()
+        ))),
+        Some(Subscribers::Delete) => {
+            whole.notes.push(format!(
+                "rows of old partitions are also deleted one by one, so that subscribers of {publications} delete them"
+            ));
+            Ok(false)
+        }
+        Some(Subscribers::Keep) => {
+            whole.nothing_else = true;
+            whole.notes.push(format!(
+                "only whole partitions are dropped, and subscribers of {publications} keep their rows (subscribers = \"keep\")"
+            ));
+            Ok(true)
+        }
+    }
+}
+
+/// Returns why partitions of the table cannot go as a whole; None when they can.
 async fn obstacle(
     connection: &mut PgConnection,
     retention: &Retention,

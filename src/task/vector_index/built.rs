@@ -1,4 +1,4 @@
-//! What an index's comment says about it in its last line.
+//! The last line of an index's comment, in which pgtend records how the index was built and measured.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ pub struct Built {
     pub rows: u64,
     pub setting: u32,
     pub recall: f64,
-    /// Whether other numbers of lists were tried.
+    /// True if other numbers of lists were tried.
     pub tuned: bool,
     /// The parameters that an hnsw index was built with: ALTER INDEX changes only the catalog's numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -41,7 +41,7 @@ pub struct Tuning {
     /// The candidate of hnsw, where the methods were compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hnsw: Option<Candidate>,
-    /// Why there is none.
+    /// The reason why there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hnsw_ended: Option<String>,
     pub copied_rows: u64,
@@ -50,7 +50,7 @@ pub struct Tuning {
     pub budget_seconds: f64,
     pub seconds: f64,
     pub searches: u64,
-    /// Why the search ended.
+    /// The reason why the search ended.
     pub ended: String,
 }
 

@@ -34,7 +34,7 @@ pub struct VectorIndex {
     pub index: Option<String>,
     /// None: the method of the present index.
     pub method: Option<Method>,
-    /// Whether hnsw is compared with ivfflat, and the faster one is built.
+    /// True if hnsw is compared with ivfflat, and the faster one is built.
     pub compares_methods: bool,
     pub metric: Metric,
     /// None: found by a search.
@@ -168,6 +168,38 @@ pub enum Auto {
 }
 
 pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<VectorIndex> {
+    check_numbers(&written, checker);
+    check_method(&written, checker);
+    let method = written.method.as_ref().map(|method| *method.get_ref());
+    Some(VectorIndex {
+        method: resolve_method(&written),
+        recall: resolve_recall(written.recall.as_ref(), checker),
+        apply_setting: written.apply_setting.and_then(|place| resolve_apply_setting(&place, checker)),
+        table: written.table,
+        column: written.column,
+        index: written.index,
+        compares_methods: method == Some(WrittenMethod::Auto),
+        metric: written.metric.unwrap_or(Metric::Cosine),
+        lists: written.lists.and_then(|lists| match lists.into_inner() {
+            Lists::Number(number) => Some(number),
+            Lists::Auto(Auto::Auto) => None,
+        }),
+        m: written.m.map(Spanned::into_inner),
+        ef_construction: written.ef_construction.map(Spanned::into_inner),
+        setting: written.probes.or(written.ef_search).map(Spanned::into_inner),
+        budget: Budget {
+            time: written.budget.time,
+            queries: written.budget.queries.unwrap_or(SEARCHES),
+            sample: written.budget.sample.unwrap_or(SAMPLE),
+        },
+        exact_below: written.exact_below.unwrap_or(EXACT_BELOW),
+        maintenance_work_mem: written.maintenance_work_mem.map(Spanned::into_inner),
+        parallel_workers: written.parallel_workers.map(Spanned::into_inner),
+    })
+}
+
+/// Checks that each number is in the range that pgvector and PostgreSQL accept.
+fn check_numbers(written: &Written, checker: &mut Checker<'_>) {
     let range = |checker: &mut Checker<'_>, name: &str, value: &Option<Spanned<u32>>, least: u32, most: u32| {
         if let Some(value) = value.as_ref().filter(|value| !(least..=most).contains(value.get_ref())) {
             checker.problem(value, format!("`{name} = {}`", value.get_ref()), format!("{least} to {most}"));
@@ -195,8 +227,11 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<VectorInde
             format!("at least {}", 2 * m),
         );
     }
-    let method = written.method.as_ref().map(|method| *method.get_ref());
-    match method {
+}
+
+/// Checks that the keys of one method are not set for the other one.
+fn check_method(written: &Written, checker: &mut Checker<'_>) {
+    match written.method.as_ref().map(Spanned::get_ref) {
         Some(WrittenMethod::Auto) => {
             if let Some(lists) = written.lists.as_ref().filter(|lists| matches!(lists.get_ref(), Lists::Number(_))) {
                 checker.problem(lists, "`lists` cannot be combined with `method = \"auto\"`", "remove one of them".to_owned());
@@ -217,9 +252,8 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<VectorInde
             }
         }
         Some(WrittenMethod::Ivfflat) => {
-            for (name, key) in
-                [("m", &written.m), ("ef_construction", &written.ef_construction), ("ef_search", &written.ef_search)]
-            {
+            let keys = [("m", &written.m), ("ef_construction", &written.ef_construction), ("ef_search", &written.ef_search)];
+            for (name, key) in keys {
                 if let Some(key) = key {
                     checker.problem(key, format!("`{name}` does not apply to ivfflat"), None);
                 }
@@ -235,14 +269,29 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<VectorInde
             }
         }
     }
-    let recall = written.recall.as_ref().map(|recall| recall.get_ref().clone()).unwrap_or_default();
+}
+
+/// Returns the method that the job asks for. A key of one method implies that method.
+fn resolve_method(written: &Written) -> Option<Method> {
+    match written.method.as_ref().map(Spanned::get_ref) {
+        Some(WrittenMethod::Auto) => None,
+        Some(WrittenMethod::Ivfflat) => Some(Method::Ivfflat),
+        Some(WrittenMethod::Hnsw) => Some(Method::Hnsw),
+        None if written.lists.is_some() || written.probes.is_some() => Some(Method::Ivfflat),
+        None if written.m.is_some() || written.ef_construction.is_some() || written.ef_search.is_some() => Some(Method::Hnsw),
+        None => None,
+    }
+}
+
+fn resolve_recall(written: Option<&Spanned<WrittenRecall>>, checker: &mut Checker<'_>) -> Recall {
+    let recall = written.map(|recall| recall.get_ref().clone()).unwrap_or_default();
     let recall = Recall {
         target: recall.target.unwrap_or(0.95),
         k: recall.k.unwrap_or(10),
         queries: recall.queries.unwrap_or(QUERIES),
         time: recall.time.unwrap_or(MEASURE_FOR),
     };
-    if let Some(place) = &written.recall {
+    if let Some(place) = written {
         if !(recall.target > 0.0 && recall.target <= 1.0) {
             checker.problem(place, "`target` is out of range", "set a share above 0, up to 1".to_owned());
         }
@@ -251,46 +300,17 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<VectorInde
             checker.problem(place, "`k` or `queries` is out of range", hint);
         }
     }
-    let apply_setting = written.apply_setting.and_then(|place| match place.get_ref().split_once(':') {
+    recall
+}
+
+fn resolve_apply_setting(place: &Spanned<String>, checker: &mut Checker<'_>) -> Option<ApplySetting> {
+    match place.get_ref().split_once(':') {
         None if place.get_ref() == "database" => Some(ApplySetting::Database),
         Some(("role", role)) if !role.is_empty() => Some(ApplySetting::Role(role.to_owned())),
         _ => {
             let hint = "\"database\", or \"role:NAME\"".to_owned();
-            checker.problem(&place, format!("`apply_setting = \"{}\"`", place.get_ref()), hint);
+            checker.problem(place, format!("`apply_setting = \"{}\"`", place.get_ref()), hint);
             None
         }
-    });
-    Some(VectorIndex {
-        table: written.table,
-        column: written.column,
-        index: written.index,
-        method: match method {
-            Some(WrittenMethod::Auto) => None,
-            Some(WrittenMethod::Ivfflat) => Some(Method::Ivfflat),
-            Some(WrittenMethod::Hnsw) => Some(Method::Hnsw),
-            // A key of one method implies that method.
-            None if written.lists.is_some() || written.probes.is_some() => Some(Method::Ivfflat),
-            None if written.m.is_some() || written.ef_construction.is_some() || written.ef_search.is_some() => Some(Method::Hnsw),
-            None => None,
-        },
-        compares_methods: method == Some(WrittenMethod::Auto),
-        metric: written.metric.unwrap_or(Metric::Cosine),
-        lists: written.lists.and_then(|lists| match lists.into_inner() {
-            Lists::Number(number) => Some(number),
-            Lists::Auto(Auto::Auto) => None,
-        }),
-        m: written.m.map(Spanned::into_inner),
-        ef_construction: written.ef_construction.map(Spanned::into_inner),
-        recall,
-        setting: written.probes.or(written.ef_search).map(Spanned::into_inner),
-        budget: Budget {
-            time: written.budget.time,
-            queries: written.budget.queries.unwrap_or(SEARCHES),
-            sample: written.budget.sample.unwrap_or(SAMPLE),
-        },
-        exact_below: written.exact_below.unwrap_or(EXACT_BELOW),
-        maintenance_work_mem: written.maintenance_work_mem.map(Spanned::into_inner),
-        parallel_workers: written.parallel_workers.map(Spanned::into_inner),
-        apply_setting,
-    })
+    }
 }

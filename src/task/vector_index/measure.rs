@@ -218,7 +218,7 @@ pub async fn distances(
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-/// Which rows of the sample are unchanged and still at their place. To a search, an updated row is another row at distance zero.
+/// Returns which rows of the sample are unchanged and still at their place. To a search, an updated row is another row at distance zero.
 pub async fn are_there(
     connection: &mut PgConnection,
     searched: &Searched,

@@ -16,7 +16,7 @@ pub struct Memory {
     pub free_bytes: Option<u64>,
     pub shared_bytes: Option<u64>,
     pub notes: Vec<String>,
-    /// Why the build would fail.
+    /// The reason why the build would fail.
     pub refusal: Option<String>,
 }
 

@@ -14,6 +14,7 @@ mod entry;
 mod measure;
 mod memory;
 mod plan;
+mod read;
 mod search;
 mod setting;
 mod state;
@@ -58,13 +59,11 @@ impl VectorIndex {
         self.check_tables(connection, &extension).await?;
         Ok(format!("owns {} and may build indexes on it", self.table))
     }
-}
 
-impl VectorIndex {
     async fn check_tables(&self, connection: &mut PgConnection, extension: &str) -> Result<()> {
         let (tables, is_partitioned) = indexes::tables(connection, &self.table).await?;
         for oid in tables {
-            plan::refuse(&state::read(connection, self, oid, extension, is_partitioned).await?)?;
+            plan::refuse(&read::table(connection, self, oid, extension, is_partitioned).await?)?;
         }
         Ok(())
     }

@@ -15,8 +15,8 @@ use super::kind::Method;
 use super::measure::{self, Sample};
 use super::memory::{self, Memory};
 use super::search::{self, Searcher, Stopped};
-use super::setting;
 use super::state::{self, Found, Remains, Table};
+use super::{read, setting};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::live::indexes;
@@ -64,7 +64,7 @@ pub async fn part(
     extension: &str,
     is_partitioned: bool,
 ) -> Result<Part> {
-    let table = state::read(connection, job, oid, extension, is_partitioned).await?;
+    let table = read::table(connection, job, oid, extension, is_partitioned).await?;
     refuse(&table)?;
     let role = job.role();
     let setting = match job.setting {

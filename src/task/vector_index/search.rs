@@ -42,7 +42,7 @@ pub struct Cost {
     pub ms: f64,
     /// Pages per query, from memory or disk.
     pub pages: f64,
-    /// Whether the planner chose the index by itself.
+    /// True if the planner chose the index by itself.
     pub is_planners_choice: bool,
 }
 
@@ -312,7 +312,7 @@ impl Searcher<'_> {
     }
 }
 
-/// Whether more searches would add nothing, or take too long. Pure.
+/// Returns whether more searches would add nothing, or take too long. Pure.
 fn is_enough(recalls: &[f64], target: Option<f64>, elapsed: Duration) -> bool {
     let is_clear = || {
         let (mean, margin) = measure::mean_and_margin(recalls);
@@ -398,7 +398,7 @@ mod tests {
         // All found: more than a hundred are needed to be sure of 0.95.
         assert!(!is_enough(&[1.0; 100], Some(0.95), quick));
         assert!(is_enough(&[1.0; 150], Some(0.95), quick));
-        // What is told has no target.
+        // A search at a given setting has no target.
         assert!(!is_enough(&recalls(0.5, 500), None, quick));
     }
 }

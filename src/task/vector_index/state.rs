@@ -1,19 +1,15 @@
-//! Reads the current state: the table, its vectors, its indexes, and the leftovers of interrupted builds.
+//! The current state: the table, its vectors, its indexes, and the leftovers of interrupted builds.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::built::Built;
-use super::keys::VectorIndex;
 use super::kind::{Method, Metric, ValueType};
-use super::measure::{self, Searched};
+use super::measure::Searched;
 use crate::base::fault::{Fault, Kind};
-use crate::live::indexes::names::{self, NEW, OLD, base_of_reindex, is_beside, is_cut};
-use crate::pg::{self, identifier, qualified};
-
-/// This many rows are sampled for NULLs, zero vectors and duplicates.
-const LOOK_AT: u32 = 2_000;
+use crate::live::indexes::names::{self, NEW, OLD};
+use crate::pg::qualified;
 
 #[derive(Clone, Debug, Default, sqlx::FromRow)]
 pub struct Facts {
@@ -70,6 +66,18 @@ impl Found {
     pub fn built(&self) -> Option<Built> {
         Built::read(self.comment.as_deref()?)
     }
+
+    /// Returns whether the column itself is indexed.
+    pub fn is_on_column(&self, attnum: i16) -> bool {
+        i32::from(attnum) == self.attribute && self.expression.is_none()
+    }
+
+    /// Returns whether this expression is indexed.
+    pub fn is_on_expression(&self, expression: &str) -> bool {
+        // pg_get_expr omits the parentheses around a plain column.
+        let plain = |text: &str| text.replace(['(', ')', ' ', '"'], "");
+        self.expression.as_deref().is_some_and(|own| plain(own) == plain(expression))
+    }
 }
 
 /// A table with its vectors: the whole one, or one partition.
@@ -78,7 +86,7 @@ pub struct Table {
     pub facts: Facts,
     pub value: ValueType,
     pub dimensions: u32,
-    /// Whether the column exceeds pgvector's limit for a vector, so that the index is on `column::halfvec(n)`.
+    /// True if the column exceeds pgvector's limit for a vector, so that the index is on `column::halfvec(n)`.
     pub by_halfvec: bool,
     pub operator_class: String,
     pub method: Method,
@@ -180,7 +188,7 @@ pub fn refused(message: String) -> anyhow::Error {
     Fault::new(Kind::Configuration, message).into()
 }
 
-/// The schema of pgvector.
+/// Returns the schema of pgvector.
 pub async fn pgvector(connection: &mut PgConnection) -> Result<String> {
     let found: Option<String> = sqlx::query_scalar(
         "SELECT n.nspname::text FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'",
@@ -188,215 +196,4 @@ pub async fn pgvector(connection: &mut PgConnection) -> Result<String> {
     .fetch_optional(connection)
     .await?;
     found.ok_or_else(|| refused("the database has no pgvector: CREATE EXTENSION vector".to_owned()))
-}
-
-pub async fn read(
-    connection: &mut PgConnection,
-    job: &VectorIndex,
-    oid: i64,
-    extension: &str,
-    is_partition: bool,
-) -> Result<Table> {
-    let mut facts: Facts = sqlx::query_as(include_str!("facts.sql"))
-        .bind(oid)
-        .bind(&job.column)
-        .fetch_optional(&mut *connection)
-        .await?
-        .context("the table was dropped just now")?;
-    let table = qualified(&facts.schema, &facts.name);
-    let type_name =
-        facts.type_name.clone().ok_or_else(|| refused(format!("{table} has no column {}", identifier(&job.column))))?;
-    let value = ValueType::of(&type_name).filter(|_| {
-        let schema = facts.type_schema.as_deref();
-        schema == Some(extension) || type_name == "bit" && schema == Some("pg_catalog")
-    });
-    let value = value.ok_or_else(|| {
-        refused(format!(
-            "{table}.{} is of type {type_name}: vector, halfvec, bit or sparsevec is needed",
-            identifier(&job.column)
-        ))
-    })?;
-    let dimensions = facts.dimensions.and_then(|number| u32::try_from(number).ok()).filter(|number| *number > 0);
-    let dimensions = dimensions.ok_or_else(|| {
-        refused(format!(
-            "{table}.{column} is {type_name} without a number of dimensions and cannot be indexed: ALTER TABLE {table} ALTER {column} TYPE {type_name}(N)",
-            column = identifier(&job.column)
-        ))
-    })?;
-    if !facts.may_read || facts.row_security {
-        let message =
-            format!("the role cannot read all rows of {table}: connect as its owner, or give the role SELECT and BYPASSRLS");
-        return Err(Fault::new(Kind::Permission, message).into());
-    }
-    let found: Vec<Found> = sqlx::query_as(include_str!("indexes.sql")).bind(oid).fetch_all(&mut *connection).await?;
-    let typed = |value: ValueType| match value {
-        ValueType::Bit => format!("pg_catalog.bit({dimensions})"),
-        _ => format!("{}.{}({dimensions})", identifier(extension), value.name()),
-    };
-    let column = identifier(&job.column);
-    let halfvec = sqlx::query_scalar::<_, String>("SELECT format('(%I)::%I.halfvec(%s)', $1::text, $2::text, $3::int8)")
-        .bind(&job.column)
-        .bind(extension)
-        .bind(i64::from(dimensions))
-        .fetch_one(&mut *connection)
-        .await?;
-    // pg_get_expr omits the parentheses around a plain column.
-    let plain = |text: &str| text.replace(['(', ')', ' ', '"'], "");
-    let is_on_halfvec = |index: &Found| index.expression.as_deref().is_some_and(|found| plain(found) == plain(&halfvec));
-    let is_on_column =
-        |index: &Found| i32::from(facts.attnum.unwrap_or_default()) == index.attribute && index.expression.is_none();
-    let is_by = |index: &Found, kind: ValueType| {
-        let class = Method::of(&index.method).and_then(|method| kind.operator_class(method, job.metric));
-        class.as_ref() == Some(&index.operator_class)
-    };
-    // The index uses half precision where the vector exceeds the limit for an index, or where the existing index does.
-    let by_halfvec = value == ValueType::Vector
-        && (dimensions > ValueType::Vector.dimensions_at_most()
-            || found.iter().any(|index| is_on_halfvec(index) && is_by(index, ValueType::Halfvec))
-                && !found.iter().any(|index| is_on_column(index) && is_by(index, value)));
-    let in_index = if by_halfvec { ValueType::Halfvec } else { value };
-    if dimensions > in_index.dimensions_at_most() {
-        return Err(refused(format!(
-            "{table}.{} has {dimensions} dimensions, and pgvector cannot index a {} of more than {}: create an index on (binary_quantize(…)::bit({dimensions})) yourself, or shorten the vectors",
-            identifier(&job.column),
-            in_index.name(),
-            in_index.dimensions_at_most()
-        )));
-    }
-    let on_our_key = |index: &Found| if by_halfvec { is_on_halfvec(index) } else { is_on_column(index) };
-    let same_metric = |index: &Found| is_by(index, in_index);
-    let default_name = names::default_name(&facts.name, &job.column);
-    let known: Vec<&str> =
-        found.iter().map(|index| index.name.as_str()).chain(job.index.as_deref()).chain([default_name.as_str()]).collect();
-    let is_ours = |index: &Found| {
-        is_beside(&index.name)
-            && known.iter().any(|name| {
-                [NEW, OLD].iter().any(|suffix| names::beside([&facts.schema, &facts.name, &column], name, suffix) == index.name)
-            })
-    };
-    let is_reindexed = |index: &Found| !index.is_valid && base_of_reindex(&index.name).is_some();
-    let candidates: Vec<&Found> =
-        found.iter().filter(|index| on_our_key(index) && same_metric(index) && !is_ours(index) && !is_reindexed(index)).collect();
-    let index: Option<&Found> = match (&job.index, candidates.as_slice()) {
-        (Some(name), _) if !is_partition => candidates.iter().find(|index| index.name == *name).copied(),
-        (_, []) => None,
-        (_, [one]) => Some(*one),
-        (_, several) => {
-            let names: Vec<&str> = several.iter().map(|index| index.name.as_str()).collect();
-            let advice = if is_partition { "drop all but one" } else { "choose one with `index = \"NAME\"`" };
-            let (metric, names) = (job.metric.name(), names.join(", "));
-            return Err(refused(format!("{table}.{column} has several indexes for {metric}: {names}; {advice}")));
-        }
-    };
-    let index = index.cloned();
-    // An index that answers exactly the same searches.
-    let like_ours: Vec<Found> = found
-        .iter()
-        .filter(|one| on_our_key(one) && same_metric(one))
-        .filter(|one| index.as_ref().is_none_or(|index| index.predicate == one.predicate))
-        .cloned()
-        .collect();
-    let rivals = candidates
-        .iter()
-        .filter(|one| Some(one.oid) != index.as_ref().map(|index| index.oid))
-        .map(|one| one.name.clone())
-        .collect();
-    let present = index.as_ref().and_then(|index| Method::of(&index.method));
-    // Where methods are compared, the search for lists comes first; some metrics are supported by hnsw only.
-    let compared =
-        (job.compares_methods && in_index.operator_class(Method::Ivfflat, job.metric).is_some()).then_some(Method::Ivfflat);
-    let method = job.method.or(present).or(compared).unwrap_or(Method::Hnsw);
-    let operator_class = in_index
-        .operator_class(method, job.metric)
-        .ok_or_else(|| refused(format!("pgvector has no {method} index of {} by {}", in_index.name(), job.metric.name())))?;
-    let index_name = match (&index, &job.index) {
-        (Some(index), _) => index.name.clone(),
-        (None, Some(name)) if !is_partition => name.clone(),
-        _ => default_name,
-    };
-    let operator = format!("OPERATOR({}.{})", identifier(extension), job.metric.operator());
-    let key = if by_halfvec { format!("(t.{column}::{})", typed(ValueType::Halfvec)) } else { format!("t.{column}") };
-    let searched = Searched {
-        relation: table.clone(),
-        tid: "ctid",
-        column_type: typed(value),
-        key,
-        key_cast: if by_halfvec { format!("::{}", typed(ValueType::Halfvec)) } else { String::new() },
-        operator,
-        inner_product: (job.metric == Metric::Cosine).then(|| format!("OPERATOR({}.<#>)", identifier(extension))),
-        predicate: index.as_ref().and_then(|index| index.predicate.clone()),
-        column,
-    };
-    let looks = look(connection, &searched, facts.rows).await?;
-    if facts.rows == 0.0 && looks.looked_at > 0 || searched.predicate.is_some() {
-        // The table was never analyzed, or the index covers a part of the rows whose size the statistics do not know.
-        let predicate = searched.predicate.as_ref().map(|predicate| format!(" t WHERE ({predicate})")).unwrap_or_default();
-        let sql = format!("SELECT count(*) FROM {table}{predicate}");
-        facts.rows =
-            pg::fetch_text(connection, format!("SELECT ({sql})::text")).await?.and_then(|text| text.parse().ok()).unwrap_or(0.0);
-    }
-    let mut table = Table {
-        facts,
-        value,
-        dimensions,
-        by_halfvec,
-        operator_class,
-        method,
-        metric: job.metric,
-        operator_class_of_hnsw: in_index
-            .operator_class(Method::Hnsw, job.metric)
-            .filter(|_| job.compares_methods && method == Method::Ivfflat)
-            .filter(|_| index.as_ref().is_none_or(|index| !index.is_attached)),
-        looks,
-        index,
-        index_name,
-        taken: None,
-        rivals,
-        leftovers: Vec::new(),
-        searched,
-    };
-    table.leftovers = like_ours.iter().filter_map(|one| leftover(&table, one)).collect();
-    let wanted = if table.index.is_some() { table.old_name() } else { table.index_name.clone() };
-    for name in [wanted, table.new_name()] {
-        if !table.leftovers.iter().any(|leftover| leftover.name == name) {
-            let sql = "SELECT to_regclass($1)::text";
-            let taken: Option<String> =
-                sqlx::query_scalar(sql).bind(qualified(&table.facts.schema, &name)).fetch_one(&mut *connection).await?;
-            table.taken = table.taken.or(taken);
-        }
-    }
-    Ok(table)
-}
-
-/// Classifies a leftover by its state, not only by its name: a valid index with a name like REINDEX's may be in use.
-fn leftover(table: &Table, one: &Found) -> Option<Leftover> {
-    let ours = table.index_name.as_str();
-    let index_is_well = table.index.as_ref().is_some_and(|index| index.is_valid);
-    let what = if one.name == table.new_name() {
-        if one.is_valid { Remains::Built } else { Remains::Broken }
-    } else if one.name == table.old_name() {
-        // The old index counts as replaced only if another one answers in its place.
-        index_is_well.then_some(Remains::Replaced)?
-    } else if !one.is_valid && base_of_reindex(&one.name).is_some_and(|base| is_cut(base, ours)) {
-        Remains::Broken
-    } else {
-        return None;
-    };
-    Some(Leftover { schema: one.schema.clone(), name: one.name.clone(), bytes: one.bytes, what })
-}
-
-async fn look(connection: &mut PgConnection, searched: &Searched, rows: f64) -> Result<Looks> {
-    let share = (f64::from(LOOK_AT) * 110.0 / rows.max(1.0)).clamp(0.000_1, 100.0);
-    let by = measure::sampled_by(rows);
-    let column = &searched.column;
-    let predicate = searched.predicate.as_ref().map(|predicate| format!(" WHERE ({predicate})")).unwrap_or_default();
-    let direction = searched.has_direction("s").map_or("false".to_owned(), |has| format!("NOT ({has})"));
-    let sql = format!(
-        "SELECT count(*) AS looked_at, count(*) - count(s.{column}) AS nulls, count(*) FILTER (WHERE {direction}) AS without_direction,
-                count(DISTINCT md5(s.{column}::text)) AS distinct_values
-         FROM (SELECT t.{column} FROM {relation} t TABLESAMPLE {by} ({share}) REPEATABLE (11){predicate} LIMIT {LOOK_AT}) s",
-        relation = searched.relation,
-    );
-    let row = pg::query(sql).fetch_one(connection).await.map_err(pg::in_its_own_words)?;
-    Ok(sqlx::FromRow::from_row(&row)?)
 }

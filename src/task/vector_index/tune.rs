@@ -109,8 +109,8 @@ impl Tuner<'_> {
             let spec = self.only.unwrap_or(Spec::Ivfflat { lists });
             phase.say(&format!("candidate: {spec}"));
             match self.one_of_several(ground, spec, &self.table.operator_class, self.setting).await? {
-                Ok(candidate) => tuning.candidates.push(candidate),
-                Err(stopped) => {
+                Tried::Measured(candidate) => tuning.candidates.push(candidate),
+                Tried::Stopped(stopped) => {
                     tuning.ended = stopped.to_string();
                     break;
                 }
@@ -147,8 +147,8 @@ impl Tuner<'_> {
         ground.budget.is_for_both = true;
         let setting = setting::today(ground.connection, Method::Hnsw, self.job.role(), self.extension).await?;
         match self.one_of_several(ground, spec, class, setting).await? {
-            Ok(candidate) => tuning.hnsw = Some(candidate),
-            Err(stopped) => tuning.hnsw_ended = Some(stopped.to_string()),
+            Tried::Measured(candidate) => tuning.hnsw = Some(candidate),
+            Tried::Stopped(stopped) => tuning.hnsw_ended = Some(stopped.to_string()),
         }
         Ok(())
     }
@@ -221,16 +221,10 @@ impl Tuner<'_> {
     }
 
     /// Builds one of several candidates, after a rest that does not count as time of the search.
-    async fn one_of_several(
-        &self,
-        ground: &mut Ground<'_>,
-        spec: Spec,
-        operator_class: &str,
-        setting: u32,
-    ) -> Result<Result<Candidate, Stopped>> {
+    async fn one_of_several(&self, ground: &mut Ground<'_>, spec: Spec, operator_class: &str, setting: u32) -> Result<Tried> {
         let began = Instant::now();
         if let Go::Stop(reason) = ground.governor.go().await? {
-            return Ok(Err(Stopped::Strain(reason)));
+            return Ok(Tried::Stopped(Stopped::Strain(reason)));
         }
         if let Some(last) = ground.budget.last_candidate.take() {
             tokio::time::sleep(ground.governor.rest_between(last)).await;
@@ -244,13 +238,7 @@ impl Tuner<'_> {
     }
 
     /// Builds a candidate on the copy and searches it. `setting`: the value that applications use.
-    async fn candidate(
-        &self,
-        ground: &mut Ground<'_>,
-        spec: Spec,
-        operator_class: &str,
-        setting: u32,
-    ) -> Result<Result<Candidate, Stopped>> {
+    async fn candidate(&self, ground: &mut Ground<'_>, spec: Spec, operator_class: &str, setting: u32) -> Result<Tried> {
         // Drops the previous candidate, whatever its result.
         pg::set(ground.connection, "statement_timeout", "0").await?;
         pg::execute(ground.connection, "DROP INDEX IF EXISTS pg_temp.pgtend_candidate".to_owned()).await?;
@@ -265,7 +253,7 @@ impl Tuner<'_> {
         if let Err(error) = built {
             let error = pg::in_its_own_words(error);
             if pg::sql_state(&error).as_deref() == Some("57014") && !self.run.cancel.is_cancelled() {
-                return Ok(Err(Stopped::Time));
+                return Ok(Tried::Stopped(Stopped::Time));
             }
             return Err(error.context(format!("a candidate, {spec}, of {}", units::plural(ground.rows, "row"))));
         }
@@ -288,11 +276,11 @@ impl Tuner<'_> {
         ground.budget.searches = searcher.searches;
         let (reached, found, at_todays_setting) = match measured {
             Ok(measured) => measured,
-            Err(error) => return error.downcast::<Stopped>().map(Err),
+            Err(error) => return error.downcast::<Stopped>().map(Tried::Stopped),
         };
         let cost = found.cost.map_or(f64::NAN, |cost| cost.ms);
         tracing::info!("{spec}: recall {:.3} at {} = {}, {cost:.2} ms", found.recall, spec.method().setting(), found.setting);
-        Ok(Ok(Candidate { spec, build_seconds, reached, found, at_todays_setting }))
+        Ok(Tried::Measured(Candidate { spec, build_seconds, reached, found, at_todays_setting }))
     }
 
     async fn measure(&self, searcher: &mut Searcher<'_>, spec: Spec, setting: u32) -> Result<(bool, Found, Option<Found>)> {
@@ -305,6 +293,13 @@ impl Tuner<'_> {
         let at_todays = if todays < found.setting { Some(searcher.recall(todays).await?) } else { None };
         Ok((reached, found, at_todays))
     }
+}
+
+/// The end of an attempt to build a candidate and search it.
+enum Tried {
+    Measured(Candidate),
+    /// The time or the number of searches was used up, or the machine is under strain.
+    Stopped(Stopped),
 }
 
 /// The connection and the copy on which candidates are built and searched.
@@ -323,9 +318,9 @@ struct Ground<'a> {
 struct Budget {
     started: Instant,
     given: Option<Duration>,
-    /// Whether both methods share the time: half of it is for lists and half for hnsw; without a given time, each has as much.
+    /// True if both methods share the time: half of it is for lists and half for hnsw; without a given time, each has as much.
     is_compared: bool,
-    /// Whether the second half has begun.
+    /// True if the second half has begun.
     is_for_both: bool,
     copy: Duration,
     share: f64,

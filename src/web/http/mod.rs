@@ -51,7 +51,7 @@ const METRICS_TURNS: usize = 1;
 /// An answer that takes longer is abandoned. This is more than a query of the ledger may take, whose error is an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Who may read the pages.
+/// The clients that may read the pages.
 pub enum Readers {
     /// Clients that know the token.
     WithToken(SecretString),

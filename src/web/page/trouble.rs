@@ -1,4 +1,4 @@
-//! What is wrong with a job, and how badly.
+//! The trouble of a job: its last run failed, or it is late.
 
 use crate::ledger::report::Outcome;
 use crate::web::status::{JobStatus, RunStatus};

@@ -45,7 +45,7 @@ pub struct Lexer {
     /// The first bytes of the unquoted word that the last byte belongs to, in lower case.
     word: Vec<u8>,
     previous: u8,
-    /// Whether backslashes escape in the last string, for one that continues it.
+    /// True if backslashes escape in the last string, for one that continues it.
     escapes: bool,
     after_string: AfterString,
     /// The state before the last byte, which may be the first of a comment.
@@ -56,7 +56,7 @@ pub struct Lexer {
     parentheses: u32,
     /// `BEGIN ATOMIC … END` of an SQL function, and CASE inside it.
     blocks: u32,
-    /// Whether the last word was `begin`.
+    /// True if the last word was `begin`.
     after_begin: bool,
     copied: Option<(String, String)>,
 }
@@ -121,8 +121,8 @@ impl Lexer {
         self.copied.as_ref()
     }
 
-    /// Whether the lexer is between statements, where a dump may end. That excludes the inside of a command, which psql also runs without a
-    /// line's end.
+    /// Returns whether the lexer is between statements, where a dump may end. That excludes the inside of a command, which psql also runs
+    /// without a line's end.
     pub fn is_between_statements(&self) -> bool {
         matches!(self.state, State::Sql | State::LineComment) && self.statement.is_empty()
     }

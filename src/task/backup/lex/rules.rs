@@ -34,7 +34,7 @@ pub enum State {
     Lost,
 }
 
-/// What followed the end of a string: a string that follows at once, or after a line's end, continues it, with its escapes.
+/// The characters after the end of a string: a string that follows at once, or after a line's end, continues it, with its escapes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum AfterString {
     /// Something else.

@@ -5,8 +5,9 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
 
-use super::{Failure, Worker};
+use super::Worker;
 use crate::base::fault::Kind;
+use crate::ledger::report::Failure;
 use crate::live::concurrently::{self, Ended};
 use crate::live::indexes::{self, names};
 use crate::live::session::{Attempt, Session};
@@ -19,63 +20,55 @@ use crate::task::vector_index::search::{Found, Searcher, Stopped};
 use crate::task::vector_index::tune::Tuner;
 use crate::task::vector_index::{memory, state};
 
+/// The measurement of a new index.
+pub(super) struct Measured {
+    /// True if the target is reached.
+    pub(super) reached: bool,
+    /// At the lowest setting that reaches the target, or at the highest one.
+    pub(super) found: Found,
+    pub(super) at_todays_setting: Found,
+}
+
+/// The end of an attempt to measure a new index.
+pub(super) enum Measurement {
+    Done(Measured),
+    /// It cannot be measured, for this reason.
+    Impossible(String),
+}
+
+/// The end of a step before a build.
+enum Step<T> {
+    Done(T),
+    /// Nothing is built in this run.
+    Failed(Failure),
+}
+
 impl Worker<'_> {
     pub(super) async fn build(&mut self, spec: Option<Spec>, is_built: bool) -> Result<Option<Failure>> {
         let in_place = self.part.table.index.as_ref().filter(|index| index.is_attached).cloned();
-        if let Some(spec) = spec.filter(|_| !is_built) {
-            let memory = memory::check(&self.part.table, spec, &self.job.memory(), &self.run.settings);
-            self.told.warnings.extend(memory.notes.iter().filter(|note| !note.contains("unknown")).cloned());
-            if let Some(refusal) = memory.refusal {
-                return Ok(Some((Some(Kind::Configuration), refusal)));
-            }
-            let statement = match &in_place {
-                Some(index) => match self.alter_in_place(index, spec).await? {
-                    Ok(statement) => statement,
-                    Err(failure) => return Ok(Some(failure)),
-                },
-                None => self.create(spec),
-            };
-            let expected_bytes = self.part.table.index_bytes();
-            let phase = self.run.progress.phase("build", Some(expected_bytes));
-            let settings = vec![
-                ("maintenance_work_mem", format!("{}kB", memory.maintenance_work_mem_bytes / 1024)),
-                ("max_parallel_maintenance_workers", memory.parallel_workers.to_string()),
-            ];
-            let is_ours = self.remains();
-            let leaves = concurrently::Remains { table: self.part.table.facts.oid, is_ours: &is_ours };
-            let work = concurrently::Work { statement, settings, phase: &phase, expected_bytes, leaves };
-            let ended = concurrently::run(self.run, self.limits, work).await;
-            match ended {
-                Ok(Ended::Done) => phase.done(&spec.to_string()),
-                Ok(Ended::Blocked(who)) => {
-                    self.clean_up().await;
-                    return Ok(Some((
-                        Some(Kind::Deferred),
-                        format!("the build was given up, and the previous state is unchanged: {who}"),
-                    )));
-                }
-                Err(error) => {
-                    if failure::kind_of(&error) != Some(Kind::Cancelled) {
-                        self.clean_up().await;
-                    }
-                    return Err(error);
-                }
-            }
-            self.told.built = Some(spec);
+        if let Some(spec) = spec.filter(|_| !is_built)
+            && let Step::Failed(failure) = self.make(spec, in_place.as_ref()).await?
+        {
+            return Ok(Some(failure));
         }
         let name = in_place.as_ref().map_or_else(|| self.part.table.new_name(), |index| index.name.clone());
         let measured = self.run.or_cancelled(self.measure_new(&name, in_place.is_none())).await;
         let measured = match measured {
             Ok(measured) => measured,
-            Err(error) if error.downcast_ref::<Stopped>().is_some() => Err(format!("it cannot be measured: {error}")),
+            Err(error) if error.downcast_ref::<Stopped>().is_some() => {
+                Measurement::Impossible(format!("it cannot be measured: {error}"))
+            }
             Err(error) => return Err(error),
         };
-        let verdict = measured.and_then(|(reached, found, at_todays)| {
-            let verdict = decide::accept(&self.part.wanted, &self.part.today, reached, &found, &at_todays);
-            self.told.after = Some(found.clone());
-            self.told.after_at_todays_setting = Some(at_todays);
-            verdict.map(|()| found)
-        });
+        let verdict = match measured {
+            Measurement::Impossible(reason) => Err(reason),
+            Measurement::Done(Measured { reached, found, at_todays_setting }) => {
+                let verdict = decide::accept(&self.part.wanted, &self.part.today, reached, &found, &at_todays_setting);
+                self.told.after = Some(found.clone());
+                self.told.after_at_todays_setting = Some(at_todays_setting);
+                verdict.map(|()| found)
+            }
+        };
         match (verdict, in_place) {
             (Ok(found), None) => self.swap(found).await,
             (Ok(found), Some(index)) => {
@@ -96,6 +89,48 @@ impl Worker<'_> {
         }
     }
 
+    /// Makes the index beside the old one, or rebuilds `in_place`.
+    async fn make(&mut self, spec: Spec, in_place: Option<&state::Found>) -> Result<Step<()>> {
+        let memory = memory::check(&self.part.table, spec, &self.job.memory(), &self.run.settings);
+        self.told.warnings.extend(memory.notes.iter().filter(|note| !note.contains("unknown")).cloned());
+        if let Some(refusal) = memory.refusal {
+            return Ok(Step::Failed((Some(Kind::Configuration), refusal)));
+        }
+        let statement = match in_place {
+            Some(index) => match self.alter_in_place(index, spec).await? {
+                Step::Done(statement) => statement,
+                Step::Failed(failure) => return Ok(Step::Failed(failure)),
+            },
+            None => self.create(spec),
+        };
+        let expected_bytes = self.part.table.index_bytes();
+        let phase = self.run.progress.phase("build", Some(expected_bytes));
+        let settings = vec![
+            ("maintenance_work_mem", format!("{}kB", memory.maintenance_work_mem_bytes / 1024)),
+            ("max_parallel_maintenance_workers", memory.parallel_workers.to_string()),
+        ];
+        let is_ours = self.remains();
+        let leaves = concurrently::Remains { table: self.part.table.facts.oid, is_ours: &is_ours };
+        let work = concurrently::Work { statement, settings, phase: &phase, expected_bytes, leaves };
+        let ended = concurrently::run(self.run, self.limits, work).await;
+        match ended {
+            Ok(Ended::Done) => phase.done(&spec.to_string()),
+            Ok(Ended::Blocked(who)) => {
+                self.clean_up().await;
+                let message = format!("the build was given up, and the previous state is unchanged: {who}");
+                return Ok(Step::Failed((Some(Kind::Deferred), message)));
+            }
+            Err(error) => {
+                if failure::kind_of(&error) != Some(Kind::Cancelled) {
+                    self.clean_up().await;
+                }
+                return Err(error);
+            }
+        }
+        self.told.built = Some(spec);
+        Ok(Step::Done(()))
+    }
+
     fn create(&self, spec: Spec) -> String {
         let table = &self.part.table;
         let key = table.searched.key.replacen("t.", "", 1);
@@ -112,16 +147,16 @@ impl Worker<'_> {
         )
     }
 
-    /// Rebuilds the index in place: an index that belongs to one of the partitioned table can neither be dropped nor replaced by attaching
-    /// another.
-    async fn alter_in_place(&self, index: &state::Found, spec: Spec) -> Result<Result<String, Failure>> {
+    /// Sets the parameters of the index, and returns the statement that rebuilds it in place: an index that belongs to one of the
+    /// partitioned table can neither be dropped nor replaced by attaching another.
+    async fn alter_in_place(&self, index: &state::Found, spec: Spec) -> Result<Step<String>> {
         if index.method != spec.method().name() {
             let message = format!(
                 "{} belongs to the index of the partitioned table and cannot become {}: recreate that index manually",
                 index.name,
                 spec.method()
             );
-            return Ok(Err((Some(Kind::Configuration), message)));
+            return Ok(Step::Failed((Some(Kind::Configuration), message)));
         }
         // A new session: once a session has loaded pgvector, ALTER INDEX … SET asks for ACCESS EXCLUSIVE.
         let mut session =
@@ -134,8 +169,8 @@ impl Worker<'_> {
         });
         let statements: Vec<String> = [Some(alter), known].into_iter().flatten().collect();
         match self.run.or_cancelled(session.transaction(&statements, &[self.part.table.facts.oid, index.oid])).await? {
-            Attempt::Done(_) => Ok(Ok(format!("REINDEX INDEX CONCURRENTLY {}", index.sql()))),
-            Attempt::Locked(who) => Ok(Err((Some(Kind::Deferred), who))),
+            Attempt::Done(_) => Ok(Step::Done(format!("REINDEX INDEX CONCURRENTLY {}", index.sql()))),
+            Attempt::Locked(who) => Ok(Step::Failed((Some(Kind::Deferred), who))),
         }
     }
 
@@ -164,7 +199,7 @@ impl Worker<'_> {
 
     /// Measures the new index on a connection that cannot see the old one: whether the target is reached, at the lowest setting, at today's
     /// setting.
-    pub(super) async fn measure_new(&mut self, name: &str, is_beside: bool) -> Result<Result<(bool, Found, Found), String>> {
+    pub(super) async fn measure_new(&mut self, name: &str, is_beside: bool) -> Result<Measurement> {
         let mut connection = indexes::connect(self.run).await?;
         let phase = self.run.progress.phase("measure", None);
         phase.say("searches of the new index");
@@ -182,7 +217,7 @@ impl Worker<'_> {
         let time = self.job.recall.time.0;
         measure::find_truth(&mut connection, &table.searched, &mut sample, self.job.recall.k, time * 2 / 3).await?;
         if drawn == 0 || sample.len() < measure::QUERIES_AT_LEAST.min(drawn) {
-            return Ok(Err(format!(
+            return Ok(Measurement::Impossible(format!(
                 "it cannot be measured: only {} exact searches finished in {}",
                 sample.len(),
                 self.job.recall.time
@@ -201,8 +236,8 @@ impl Worker<'_> {
             }
             (measured, _) => measured?,
         };
-        phase.done(&recall_in_words(&measured.1));
-        Ok(Ok(measured))
+        phase.done(&recall_in_words(&measured.found));
+        Ok(Measurement::Done(measured))
     }
 
     async fn search_new(
@@ -212,7 +247,7 @@ impl Worker<'_> {
         hidden: Option<i64>,
         sample: &Sample,
         deadline: Instant,
-    ) -> Result<(bool, Found, Found)> {
+    ) -> Result<Measured> {
         let method = self.part.wanted.method;
         let mut searcher = Searcher {
             connection,
@@ -232,7 +267,7 @@ impl Worker<'_> {
             (Method::Ivfflat, None) => searcher.lists().await?.unwrap_or(32_768),
             (Method::Hnsw, None) => 1000,
         };
-        let at_todays = searcher.recall(self.part.setting.min(most)).await?;
+        let at_todays_setting = searcher.recall(self.part.setting.min(most)).await?;
         let candidate = self.told.tuning.as_ref().and_then(|tuning| match method {
             Method::Ivfflat => tuning.best(),
             Method::Hnsw => tuning.hnsw.as_ref(),
@@ -241,12 +276,12 @@ impl Worker<'_> {
         let start = tuned.unwrap_or(self.part.setting);
         let (reached, found) = searcher.least(self.job.recall.target, start, most).await?;
         searcher.show().await?;
-        Ok((reached, found, at_todays))
+        Ok(Measured { reached, found, at_todays_setting })
     }
 
     /// Measures the same build on a copy of all vectors, where the planner prefers the old index (it has more lists) and the role may not
     /// hide it.
-    async fn measure_on_a_copy(&mut self) -> Result<Result<(bool, Found, Found), String>> {
+    async fn measure_on_a_copy(&mut self) -> Result<Measurement> {
         let spec = self.told.built.or(self.found).context("an index was built, or found")?;
         let known = self.told.tuning.as_ref().filter(|tuning| tuning.share >= 1.0);
         let known = known.and_then(|tuning| match spec {
@@ -271,7 +306,7 @@ impl Worker<'_> {
                     Some(candidate) if tuning.share >= 1.0 => candidate,
                     _ => {
                         let message = "the planner prefers the old index, and the table is too large to measure a copy of it: run the job as a superuser, or raise `sample` of `budget`";
-                        return Ok(Err(message.to_owned()));
+                        return Ok(Measurement::Impossible(message.to_owned()));
                     }
                 }
             }
@@ -281,7 +316,7 @@ impl Worker<'_> {
             "the planner preferred the old index, which only a superuser can hide: the same build was measured on a copy of all vectors, and the new index itself is measured once the old one is gone".to_owned(),
         );
         // None: the setting is higher than needed.
-        let at_todays = candidate.at_todays_setting.clone().unwrap_or_else(|| candidate.found.clone());
-        Ok(Ok((candidate.reached, candidate.found, at_todays)))
+        let at_todays_setting = candidate.at_todays_setting.unwrap_or_else(|| candidate.found.clone());
+        Ok(Measurement::Done(Measured { reached: candidate.reached, found: candidate.found, at_todays_setting }))
     }
 }

@@ -18,7 +18,7 @@ use super::state::Remains;
 use super::tune::Tuner;
 use crate::base::fault::Kind;
 use crate::config::limits::Limits;
-use crate::ledger::report::{Report, Unfinished};
+use crate::ledger::report::{Failure, Report, Unfinished};
 use crate::live::concurrently::{self, Ended};
 use crate::live::governor::{self, Go, Governor};
 use crate::live::indexes;
@@ -70,17 +70,8 @@ pub async fn apply(job: &VectorIndex, run: &RunContext<'_>, plan: Plan) -> Resul
     report.fact("tables", tables);
     governor.report(&mut report);
     report.summary = summaries.iter().chain(failures.iter().map(|(_, message)| message)).cloned().collect::<Vec<_>>().join("; ");
-    if failures.is_empty() {
-        return Ok(report);
-    }
-    // A permanent failure weighs more than one that may succeed next time.
-    let kind = failures.iter().map(|(kind, _)| *kind).find(|kind| *kind != Some(Kind::Deferred)).unwrap_or(Some(Kind::Deferred));
-    let message = failures.into_iter().map(|(_, message)| message).collect::<Vec<_>>().join("; ");
-    Err(Unfinished::error(kind, message, report))
+    Unfinished::of(&failures, report)
 }
-
-/// A reason why the run did not succeed.
-type Failure = (Option<Kind>, String);
 
 struct Worker<'a> {
     job: &'a VectorIndex,
@@ -114,6 +105,15 @@ struct Told {
     planners_choice: Option<String>,
 }
 
+/// The leftovers of an interrupted run, once they were cleared.
+enum Leftovers {
+    Dropped,
+    /// One of them is a finished index, which this run measures.
+    Built,
+    /// One of them could not be dropped.
+    Blocked(Failure),
+}
+
 impl Worker<'_> {
     async fn work(&mut self) -> Result<Option<Failure>> {
         // Two jobs may be about one index. The lock ends with its connection.
@@ -133,8 +133,9 @@ impl Worker<'_> {
             return Ok(Some((Some(Kind::Deferred), message)));
         }
         let is_built = match self.clear().await? {
-            Ok(is_built) => is_built,
-            Err(failure) => return Ok(Some(failure)),
+            Leftovers::Dropped => false,
+            Leftovers::Built => true,
+            Leftovers::Blocked(failure) => return Ok(Some(failure)),
         };
         let mut decision = self.part.decision.clone();
         if decision.action == Action::Tune && !is_built {
@@ -184,8 +185,8 @@ impl Worker<'_> {
         }
     }
 
-    /// Drops the leftovers of an interrupted run; true when a finished index of that run can be measured.
-    async fn clear(&mut self) -> Result<Result<bool, Failure>> {
+    /// Drops the leftovers of an interrupted run, but for a finished index that this run can measure.
+    async fn clear(&mut self) -> Result<Leftovers> {
         let is_attached = self.part.table.index.as_ref().is_some_and(|index| index.is_attached);
         let is_wanted = matches!(self.part.decision.action, Action::Tune | Action::Build { .. }) && !is_attached;
         let mut is_built = false;
@@ -200,7 +201,7 @@ impl Worker<'_> {
             }
             if let Some(who) = self.drop_index(&leftover.schema, &leftover.name).await? {
                 let message = format!("cannot drop {}, which an interrupted run left: {who}", leftover.name);
-                return Ok(Err((Some(Kind::Deferred), message)));
+                return Ok(Leftovers::Blocked((Some(Kind::Deferred), message)));
             }
         }
         if !is_built
@@ -213,7 +214,7 @@ impl Worker<'_> {
             let part = plan::part(&mut connection, self.job, self.run, oid, self.extension, self.is_partition);
             self.part = self.run.or_cancelled(part).await?;
         }
-        Ok(Ok(is_built))
+        Ok(if is_built { Leftovers::Built } else { Leftovers::Dropped })
     }
 
     /// Switches to hnsw, which was compared with ivfflat and is faster: the rest of the run is about it.

@@ -3,9 +3,11 @@
 use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
 
-use super::{Failure, Worker};
+use super::Worker;
+use super::build::{Measured, Measurement};
 use crate::base::fault::Kind;
 use crate::base::units;
+use crate::ledger::report::Failure;
 use crate::live::indexes;
 use crate::live::session::{Attempt, Session};
 use crate::pg::{self, identifier, literal, qualified};
@@ -68,17 +70,17 @@ impl Worker<'_> {
     async fn measure_swapped(&mut self, on_the_copy: Found, comment: &str) -> Result<Option<Failure>> {
         let name = self.part.table.index_name.clone();
         let measured = match self.run.or_cancelled(self.measure_new(&name, false)).await {
-            Err(error) if error.downcast_ref::<Stopped>().is_some() => Err(error.to_string()),
+            Err(error) if error.downcast_ref::<Stopped>().is_some() => Measurement::Impossible(error.to_string()),
             measured => measured?,
         };
-        let (reached, found, at_todays) = match measured {
-            Ok(measured) => measured,
-            Err(why) => {
+        let Measured { reached, found, at_todays_setting } = match measured {
+            Measurement::Done(measured) => measured,
+            Measurement::Impossible(why) => {
                 self.told.warnings.push(format!("{name} was not measured after the swap: {why}"));
                 return self.finish(on_the_copy).await;
             }
         };
-        (self.told.after, self.told.after_at_todays_setting) = (Some(found.clone()), Some(at_todays));
+        (self.told.after, self.told.after_at_todays_setting) = (Some(found.clone()), Some(at_todays_setting));
         let schema = self.part.table.facts.schema.clone();
         self.comment(&schema, &name, Some(comment), &found, true).await?;
         let missed = (!reached).then(|| {

@@ -1,16 +1,18 @@
 //! Decides what to do and why: pure. First from the measurement of today's index, then from the candidates, then from the measurement of
 //! the new index.
 
+mod after_tuning;
+
 use std::time::Duration;
 
+pub use after_tuning::after_tuning;
 use serde::Serialize;
 
-use super::candidates::{Candidate, Tuning};
+use super::candidates::Spec;
 use super::kind::Method;
 use super::measure;
 use super::search::Found;
 use crate::base::units;
-use crate::task::vector_index::candidates::Spec;
 
 /// Lists are lopsided when nine of ten searches with one probe read no more than this many times the pages of an average list.
 /// Measured on clustered data: 1.0 for an index built with its rows there, 6.8 for one that was built on an empty table.
@@ -64,25 +66,25 @@ pub struct Index {
     pub lists_in_fact: Option<u32>,
     pub m: u32,
     pub ef_construction: u32,
-    /// Whether pgtend built it, so that its lists come from the rows of that time.
+    /// True if pgtend built it, so that its lists come from the rows of that time.
     pub is_built_by_pgtend: bool,
     /// Rows when pgtend built it, or when it compared its number of lists with others.
     pub rows_then: Option<f64>,
-    /// Whether pgtend has tried other numbers of lists.
+    /// True if pgtend has tried other numbers of lists.
     pub tuned: bool,
     pub skew: Option<f64>,
     /// Measured at the application's setting.
     pub now: Option<Found>,
     /// Measured at the lowest setting that reaches the target, or at the highest one.
     pub least: Option<(bool, Found)>,
-    /// Why it could not be measured.
+    /// The reason why it could not be measured.
     pub unmeasured: Option<String>,
-    /// Whether the planner prefers an index that an interrupted run built.
+    /// True if the planner prefers an index that an interrupted run built.
     pub is_behind_a_new_one: bool,
 }
 
 impl Index {
-    /// Whether pgtend neither built it nor compared it with others.
+    /// Returns whether pgtend neither built it nor compared it with others.
     fn is_unknown(&self) -> bool {
         !self.is_built_by_pgtend && !self.tuned
     }
@@ -152,23 +154,11 @@ fn without_its_cost(wanted: &Wanted, today: &Today) -> Decision {
         (Method::Ivfflat, Some(lists)) => Action::Build { spec: Spec::Ivfflat { lists } },
         (Method::Ivfflat, None) => Action::Tune,
     };
-    let vectors = units::plural(today.vectors as u64, "vector");
     if today.vectors < 1.0 {
         return Decision::new(Action::Nothing, "there are no vectors to index yet: an index built now would not fit later ones");
     }
     let is_small = today.vectors < wanted.exact_below as f64;
-    let Some(index) = &today.index else {
-        if is_small {
-            let reason = format!(
-                "no index is needed: {vectors}, fewer than exact_below ({}); an exact search takes {:.1} ms",
-                units::count(wanted.exact_below),
-                today.exact_ms
-            );
-            return Decision::new(Action::Nothing, reason);
-        }
-        let reason = format!("there is no index; an exact search of {vectors} takes {:.1} ms", today.exact_ms);
-        return Decision::new(build(), reason);
-    };
+    let Some(index) = &today.index else { return without_an_index(wanted, today, is_small, &build) };
     if !index.is_valid {
         return Decision::new(build(), "the index is invalid: no search uses it, and every insert maintains it");
     }
@@ -189,42 +179,62 @@ fn without_its_cost(wanted: &Wanted, today: &Today) -> Decision {
     let Some((reached, least)) = &index.least else {
         return Decision::new(Action::GiveUp, "its recall was not measured");
     };
-    if rebuildable && let Some(skew) = index.lopsided() {
-        return Decision::new(build(), lopsided_in_words(skew));
-    }
-    if rebuildable
-        && let Some(lists) = index.lists_in_fact.filter(|lists| least.setting > lists / MANY_LISTS && index.is_unknown())
-    {
-        let reason = format!(
-            "a search has to read {} of {lists} lists for the target, which is typical of an index that was built with few rows",
-            least.setting
-        );
-        return Decision::new(build(), reason);
-    }
-    if rebuildable && let Some(rows) = index.rows_then.filter(|rows| today.vectors > rows * GROWN) {
-        let then =
-            if index.is_built_by_pgtend { "when it was built" } else { "when its number of lists was compared with others" };
-        let reason = format!("{vectors} now, {} {then}", units::count(rows as u64));
+    if rebuildable && let Some(reason) = is_outdated(index, today, least) {
         return Decision::new(build(), reason);
     }
     if !reached {
-        let reason = format!(
-            "recall is {:.3} at {} = {}, its highest, and the target is {}",
-            least.recall,
-            wanted.method.setting(),
-            least.setting,
-            wanted.target
-        );
-        let mut decision = Decision::new(if wanted.method == Method::Hnsw { Action::GiveUp } else { build() }, reason);
-        if wanted.method == Method::Hnsw {
-            decision.reasons.push("raise `m` and `ef_construction` of the job for a denser graph".to_owned());
-        }
-        return decision;
+        return below_the_target(wanted, least, &build);
     }
     if rebuildable && wanted.lists.is_none() && !index.tuned {
         return Decision::new(Action::Tune, "other numbers of lists have not been measured on these vectors yet");
     }
     by_setting(wanted, index, least)
+}
+
+fn without_an_index(wanted: &Wanted, today: &Today, is_small: bool, build: &dyn Fn() -> Action) -> Decision {
+    let vectors = units::plural(today.vectors as u64, "vector");
+    if is_small {
+        let reason = format!(
+            "no index is needed: {vectors}, fewer than exact_below ({}); an exact search takes {:.1} ms",
+            units::count(wanted.exact_below),
+            today.exact_ms
+        );
+        return Decision::new(Action::Nothing, reason);
+    }
+    let reason = format!("there is no index; an exact search of {vectors} takes {:.1} ms", today.exact_ms);
+    Decision::new(build(), reason)
+}
+
+/// Says why the lists of the index no longer fit its rows, if they do not.
+fn is_outdated(index: &Index, today: &Today, least: &Found) -> Option<String> {
+    if let Some(skew) = index.lopsided() {
+        return Some(lopsided_in_words(skew));
+    }
+    if let Some(lists) = index.lists_in_fact.filter(|lists| least.setting > lists / MANY_LISTS && index.is_unknown()) {
+        return Some(format!(
+            "a search has to read {} of {lists} lists for the target, which is typical of an index that was built with few rows",
+            least.setting
+        ));
+    }
+    let rows = index.rows_then.filter(|rows| today.vectors > rows * GROWN)?;
+    let then = if index.is_built_by_pgtend { "when it was built" } else { "when its number of lists was compared with others" };
+    Some(format!("{} now, {} {then}", units::plural(today.vectors as u64, "vector"), units::count(rows as u64)))
+}
+
+/// The index misses the target at its highest setting: another build of ivfflat may reach it, another one of hnsw does not.
+fn below_the_target(wanted: &Wanted, least: &Found, build: &dyn Fn() -> Action) -> Decision {
+    let reason = format!(
+        "recall is {:.3} at {} = {}, its highest, and the target is {}",
+        least.recall,
+        wanted.method.setting(),
+        least.setting,
+        wanted.target
+    );
+    if wanted.method == Method::Ivfflat {
+        return Decision::new(build(), reason);
+    }
+    let advice = "raise `m` and `ef_construction` of the job for a denser graph".to_owned();
+    Decision { action: Action::GiveUp, reasons: vec![reason, advice] }
 }
 
 /// The decision from a measurement that ran out of time: a large index that was built with few rows is so slow that not everything is
@@ -308,109 +318,6 @@ fn is_cheaper(one: &Found, than: &Found) -> bool {
     match (one.cost, than.cost) {
         (Some(one), Some(than)) => one.pages < than.pages * WORTH_IT,
         _ => one.setting < than.setting,
-    }
-}
-
-/// Decides from the candidates whether a build is worth it.
-pub fn after_tuning(wanted: &Wanted, today: &Today, why: Decision, tuning: &Tuning) -> Decision {
-    let mut reasons = why.reasons;
-    reasons.extend(tuning.hnsw_ended.as_ref().map(|why| format!("hnsw was not compared: {why}")));
-    if let Some(hnsw) = &tuning.hnsw {
-        let (is_faster, reason) = against_hnsw(hnsw, tuning);
-        reasons.push(reason);
-        let as_hnsw = Wanted { method: Method::Hnsw, ..wanted.clone() };
-        let accepted = match &hnsw.at_todays_setting {
-            Some(at_todays) => accept(&as_hnsw, today, true, &hnsw.found, at_todays),
-            None => Ok(()),
-        };
-        match accepted {
-            Ok(()) if is_faster => return Decision { action: Action::Build { spec: hnsw.spec }, reasons },
-            Err(reason) if is_faster => reasons.push(format!("hnsw is not built: {reason}")),
-            _ => {}
-        }
-    }
-    let Some(best) = tuning.best() else {
-        reasons.push(match tuning.candidates.len() {
-            0 => format!("no candidate was built and measured: {}", tuning.ended),
-            _ => format!("no candidate reached {}: {}", wanted.target, tuning.ended),
-        });
-        let hnsw = if tuning.hnsw.is_none() { "; hnsw may reach it (method = \"auto\" or \"hnsw\")" } else { "" };
-        reasons.push(format!("an exact search takes {:.1} ms and finds every neighbour{hnsw}", today.exact_ms));
-        return Decision { action: Action::GiveUp, reasons };
-    };
-    let lists = tuning.scaled(best.lists());
-    let cost = best.found.cost.map_or(String::new(), |cost| format!(" in {:.2} ms and {:.0} pages", cost.ms, cost.pages));
-    reasons.push(format!(
-        "of {}, {} lists are best{}: {} at probes = {}{cost}",
-        units::plural(tuning.lists().len(), "number"),
-        best.lists(),
-        if tuning.share < 1.0 {
-            format!(" of {} ({lists} of all)", units::plural(tuning.copied_rows, "row"))
-        } else {
-            String::new()
-        },
-        recall_in_words(&best.found),
-        best.found.setting,
-    ));
-    let build = Action::Build { spec: Spec::Ivfflat { lists } };
-    if let Some(at_todays) = &best.at_todays_setting
-        && let Err(reason) = accept(wanted, today, true, &best.found, at_todays)
-    {
-        reasons.push(format!("not built: {reason}"));
-        return Decision { action: Action::GiveUp, reasons };
-    }
-    let Some(index) = today.index.as_ref().filter(|index| index.is_valid && index.method == Some(Method::Ivfflat)) else {
-        return Decision { action: build, reasons };
-    };
-    let is_well = index.lopsided().is_none()
-        && index.rows_then.is_none_or(|rows| today.vectors <= rows * GROWN)
-        && index.least.as_ref().is_some_and(|(reached, _)| *reached);
-    let present = index
-        .lists_in_fact
-        .and_then(|present| tuning.lists().into_iter().find(|lists| tuning.scaled(*lists) == present))
-        .and_then(|lists| tuning.worst(lists));
-    let as_it_is = index.least.as_ref().and_then(|(_, least)| least.cost);
-    // Milliseconds on the copy and on the table cannot be compared; pages can.
-    let gain = match (present.and_then(|one| one.found.cost), as_it_is, best.found.cost) {
-        (Some(anew), Some(as_it_is), _) if anew.pages < as_it_is.pages * WORTH_IT => {
-            let (now, then) = (as_it_is.pages, anew.pages);
-            Some(format!("a search reads {now:.0} pages today, and {then:.0} with the same number of lists after a rebuild"))
-        }
-        (Some(anew), _, Some(best)) if best.ms < anew.ms * WORTH_IT => {
-            Some(format!("the present number of lists takes {:.2} ms", anew.ms))
-        }
-        (None, Some(as_it_is), Some(best)) if best.pages < as_it_is.pages * WORTH_IT => {
-            Some(format!("a search reads {:.0} pages today", as_it_is.pages))
-        }
-        _ => None,
-    };
-    match (gain, &index.least) {
-        (Some(gain), _) => reasons.push(gain),
-        (None, Some((_, least))) if is_well => {
-            reasons.push("the present number of lists is within 15 % of it: a build would gain too little".to_owned());
-            let mut decision = by_setting(wanted, index, least);
-            reasons.append(&mut decision.reasons);
-            return Decision { action: decision.action, reasons };
-        }
-        _ => {}
-    }
-    Decision { action: build, reasons }
-}
-
-/// Whether hnsw is worth more than the best ivfflat, and the reason in words. Its build and its inserts take longer, so it must save as
-/// much as another number of lists has to.
-fn against_hnsw(hnsw: &Candidate, tuning: &Tuning) -> (bool, String) {
-    let found = &hnsw.found;
-    let Some(ms) = hnsw.ms() else {
-        return (false, format!("hnsw has a recall of {:.3} at ef_search = {}, its highest", found.recall, found.setting));
-    };
-    let measured = format!("hnsw takes {ms:.2} ms at ef_search = {}, {}", found.setting, recall_in_words(found));
-    match tuning.best().and_then(|best| Some((best.ms()?, best.lists()))) {
-        None => (true, format!("{measured}, and no number of lists reached the target")),
-        Some((of_lists, lists)) if ms < of_lists * WORTH_IT => (true, format!("{measured}; {lists} lists take {of_lists:.2} ms")),
-        Some((of_lists, lists)) => {
-            (false, format!("{measured}; {lists} lists take {of_lists:.2} ms, and a change has to save 15 %"))
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The table of decisions, row by row.
 
+use super::super::candidates::{Candidate, Tuning};
 use super::super::search::Cost;
 use super::*;
 
@@ -126,7 +127,7 @@ fn a_setting_that_another_index_needs_is_not_lowered() {
     decided(&shared, &at(20), Action::Set { setting: 10 }, "10 is enough");
     let low = today(Some(Index { now: Some(found(1, 0.6, 0.4)), ..index() }));
     decided(&shared, &low, Action::Set { setting: 10 }, "below 0.95");
-    // Somebody else's job is to raise it.
+    // Another job is responsible for raising it.
     decided(&shared, &at(4), Action::Nothing, "which is enough");
 }
 
@@ -189,7 +190,7 @@ fn the_cheapest_candidate_is_built_when_it_saves_enough() {
     let lopsided = Index { skew: Some(7.0), ..index() };
     assert_eq!(after(Some(lopsided), &saves_little), Action::Build { spec: Spec::Ivfflat { lists: 316 } });
     assert_eq!(after(None, &tuning(&[(100, 1.0, false)])), Action::GiveUp);
-    // What was found on a quarter of the rows.
+    // The lists were found on a quarter of the rows.
     let sampled = Tuning { share: 0.25, ..tuning(&[(100, 1.0, true)]) };
     assert_eq!(after(None, &sampled), Action::Build { spec: Spec::Ivfflat { lists: 200 } });
 }
@@ -225,7 +226,7 @@ fn hnsw_is_built_where_it_saves_enough_and_what_it_showed_is_told() {
     assert!(decision.reasons.iter().any(|reason| reason.contains("has to save 15 %")), "{decision:?}");
     assert_eq!(after(hnsw(0.1, false), lists.clone()).action, stay);
     assert_eq!(after(hnsw(5.0, true), tuning(&[(100, 1.0, false)])).action, switch);
-    // Applications would search it with less than it needs, and nobody sets it.
+    // Applications would search it with less than it needs, and no job sets it.
     let dear = Some(Candidate { at_todays_setting: Some(found(40, 0.5, 0.1)), ..hnsw(0.7, true).unwrap() });
     let with = Tuning { hnsw: dear, ..lists.clone() };
     let nobody_sets = Wanted { sets_the_setting: false, ..wanted() };

@@ -1,0 +1,180 @@
+//! Reads `config.toml`: every key is checked, and every mistake is reported with its place.
+
+mod stores;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::SecretString;
+use toml::Spanned;
+
+use super::secret::{Secret, checked_http_url};
+use super::written::{Written, WrittenDatabase, WrittenLedger, WrittenNotify, WrittenServe};
+use super::{Config, Database, Ledger, Metrics, Notify, Serve, Tools};
+use crate::base::toml_file::{self, Problem, Source, did_you_mean};
+
+/// This is more than a year, so that a yearly review finds last year's runs.
+const LEDGER_KEEP: Duration = Duration::from_secs(400 * 24 * 3600);
+const LEDGER_KEEP_LAST: u32 = 20;
+
+/// Reads the configuration. Mistakes go to `problems`; the valid part is returned all the same.
+pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
+    let source = match Source::read(path) {
+        Ok(source) => source,
+        Err(error) => {
+            let hint = "name the file with --config FILE; `config.toml` in pgtend's repository is an example".to_owned();
+            problems.push(Problem::with_file(path, format!("cannot read the configuration: {error}"), Some(hint)));
+            return None;
+        }
+    };
+    let written: Written = toml_file::parse(&source, problems)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut loader = Loader { source: &source, folder, problems };
+    let has_ledger = written.ledger.is_some();
+    let databases: BTreeMap<String, Database> = written
+        .databases
+        .into_iter()
+        .map(|(name, database)| {
+            let database = loader.database(&name, database, has_ledger);
+            (name, database)
+        })
+        .collect();
+    let mut stores = BTreeMap::new();
+    for (name, store) in written.stores {
+        if let Some(store) = loader.store(&name, store) {
+            stores.insert(name, store);
+        }
+    }
+    let ledger = written.ledger.map(|ledger| loader.ledger(ledger, &databases));
+    let serve = loader.serve(written.serve);
+    let notify = loader.notify(written.notify);
+    let tools = Tools { bin_dir: written.tools.bin_dir.map(|bin_dir| folder.join(bin_dir)) };
+    let metrics = Metrics { textfile_dir: written.metrics.textfile_dir.map(|textfile_dir| folder.join(textfile_dir)) };
+    Some(Config { path: path.to_owned(), databases, stores, tools, ledger, serve, notify, metrics })
+}
+
+struct Loader<'a> {
+    source: &'a Source,
+    folder: &'a Path,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Loader<'_> {
+    fn problem<T>(&mut self, at: &Spanned<T>, message: String, hint: &str) {
+        self.problems.push(self.source.problem(Some(at.span()), message, Some(hint.to_owned())));
+    }
+
+    fn database(&mut self, name: &str, written: WrittenDatabase, has_ledger: bool) -> Database {
+        let WrittenDatabase { url, url_env, url_file, role, owner_url, owner_url_env, owner_url_file, max_concurrent, group } =
+            written;
+        if let Some(limit) = max_concurrent.as_ref().filter(|limit| !(1..=1000).contains(limit.get_ref())) {
+            self.problem(limit, format!("`max_concurrent = {}`", limit.get_ref()), "1 to 1000");
+        }
+        if let (Some(limit), false) = (&max_concurrent, has_ledger) {
+            let message = "`max_concurrent` of a database needs a [ledger], where runners see each other".to_owned();
+            self.problem(limit, message, "add [ledger] with database = \"NAME\"");
+        }
+        if let (Some(group), None) = (&group, &max_concurrent) {
+            self.problem(
+                group,
+                "`group` without `max_concurrent`".to_owned(),
+                "databases of a group share that number: set it for each of them",
+            );
+        }
+        let (max_concurrent, group) = (max_concurrent.map(Spanned::into_inner), group.map(Spanned::into_inner));
+        let of = format!("database `{name}`");
+        let url = self.connection(&of, Secret { key: "url", of: &of, literal: url, env: url_env, file: url_file });
+        let owner = Secret { key: "owner_url", of: &of, literal: owner_url, env: owner_url_env, file: owner_url_file };
+        Database { url, role, owner_url: self.connection(&of, owner), max_concurrent, group }
+    }
+
+    /// A URL that does not parse is a mistake of the file, wherever the text came from.
+    fn connection(&mut self, of: &str, secret: Secret<'_>) -> Option<SecretString> {
+        let (url, span) = secret.read(self.source, self.folder, self.problems)?;
+        if let Err(error) = crate::pg::Settings::check_url(&url) {
+            let hint = "write it like \"postgres://user@host:5432/database\"".to_owned();
+            self.problems.push(self.source.problem(
+                span,
+                format!("{of}: not a URL that pgtend can connect with: {error}"),
+                Some(hint),
+            ));
+        }
+        Some(SecretString::from(url))
+    }
+
+    fn ledger(&mut self, written: WrittenLedger, databases: &BTreeMap<String, Database>) -> Ledger {
+        let name = written.database.get_ref();
+        if !databases.contains_key(name) {
+            let hint =
+                did_you_mean(name, databases.keys().map(String::as_str)).unwrap_or_else(|| format!("add [databases.{name}]"));
+            self.problem(&written.database, format!("the ledger's database `{name}` is not configured"), &hint);
+        }
+        if let Some(keep) = written.keep_last.as_ref().filter(|keep| *keep.get_ref() < LEDGER_KEEP_LAST) {
+            self.problem(keep, format!("`keep_last = {}`", keep.get_ref()), "20 or more: pgtend reads its own history");
+        }
+        Ledger {
+            database: written.database.into_inner(),
+            keep: written.keep.map_or(LEDGER_KEEP, |keep| keep.0),
+            keep_last: written.keep_last.map_or(LEDGER_KEEP_LAST, Spanned::into_inner),
+        }
+    }
+
+    fn serve(&mut self, written: WrittenServe) -> Serve {
+        let listen = written.listen.as_ref().and_then(|listen| match listen.get_ref().parse() {
+            Ok(address) => Some(address),
+            Err(_) => {
+                let message = format!("`{}` is not an address to listen on", listen.get_ref());
+                self.problem(listen, message, "an IP address and a port: \"127.0.0.1:9187\", \"[::]:9187\"");
+                None
+            }
+        });
+        if let Some(count) = written.max_concurrent.as_ref().filter(|count| !(1..=1000).contains(count.get_ref())) {
+            self.problem(count, format!("`max_concurrent = {}`", count.get_ref()), "1 to 1000");
+        }
+        let secret = Secret { key: "token", of: "[serve]", literal: None, env: written.token_env, file: written.token_file };
+        let token = secret.read(self.source, self.folder, self.problems).map(|(token, span)| {
+            if token.is_empty() {
+                let hint = Some("use a long random text: `openssl rand -hex 32`".to_owned());
+                self.problems.push(self.source.problem(span, "the token of [serve] is empty", hint));
+            }
+            SecretString::from(token)
+        });
+        let hosts = written.hosts.into_iter().filter_map(|host| self.host(host)).collect();
+        Serve {
+            listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9187))),
+            token,
+            hosts,
+            max_concurrent: written.max_concurrent.map_or(4, Spanned::into_inner).clamp(1, 1000),
+            drain_timeout: written.drain_timeout.map_or(Duration::from_secs(30), |timeout| timeout.0),
+        }
+    }
+
+    /// Takes a plain name: one with a port or a scheme would never match.
+    fn host(&mut self, written: Spanned<String>) -> Option<String> {
+        let host = written.get_ref().trim_end_matches('.').to_ascii_lowercase();
+        let is_name = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_');
+        if !host.is_empty() && host.chars().all(is_name) {
+            return Some(host);
+        }
+        let message = format!("`{}` is not a host name", written.get_ref());
+        self.problem(&written, message, "write the name without scheme and port: \"db1.example.com\"");
+        None
+    }
+
+    fn notify(&mut self, written: WrittenNotify) -> Notify {
+        let WrittenNotify { webhook_url, webhook_url_env, webhook_url_file, ca_file } = written;
+        let ca_file = ca_file.and_then(|ca_file| self.ca_file(ca_file, "[notify]"));
+        let secret =
+            Secret { key: "webhook_url", of: "[notify]", literal: webhook_url, env: webhook_url_env, file: webhook_url_file };
+        let webhook_url = secret.read(self.source, self.folder, self.problems);
+        let webhook_url = webhook_url.and_then(|(url, span)| checked_http_url(url, span, "[notify]", self.source, self.problems));
+        Notify { webhook_url, ca_file }
+    }
+}
+
+/// Makes a path absolute, so that a printed location means the same in every folder.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}

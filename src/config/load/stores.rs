@@ -1,0 +1,123 @@
+//! `[stores.NAME]`: a directory or an S3 bucket.
+
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+use toml::Spanned;
+
+use super::{Loader, absolute};
+use crate::config::secret::Secret;
+use crate::config::written::WrittenStore;
+use crate::config::{Encryption, S3, Store};
+
+/// This is the length of an HMAC-SHA256 hash (RFC 2104, 3): a shorter key is weaker than the hash.
+const SIGN_KEY_BYTES: usize = 32;
+
+impl Loader<'_> {
+    pub(super) fn store(&mut self, name: &str, mut written: WrittenStore) -> Option<Store> {
+        let (env, file) = (written.sign_key_env.take(), written.sign_key_file.take());
+        let sign_key = self.sign_key(&format!("store `{name}`"), env, file);
+        match (&written.path, &written.bucket) {
+            (Some(path), None) => Some(Store::Dir { path: absolute(&self.folder.join(path.get_ref())), sign_key }),
+            (None, Some(bucket)) => {
+                let bucket = bucket.get_ref().clone();
+                Some(Store::S3(Box::new(S3 { sign_key, ..self.s3(name, bucket, written) })))
+            }
+            (Some(path), Some(_)) => {
+                self.problem(
+                    path,
+                    format!("store `{name}` has a `path` and a `bucket`"),
+                    "a store has one of them: define two stores",
+                );
+                None
+            }
+            (None, None) => {
+                let message = format!("store `{name}` has neither a `path` nor a `bucket`");
+                let hint = "path = \"/var/lib/pgtend/store\" or bucket = \"name\"".to_owned();
+                self.problems.push(self.source.problem(None, message, Some(hint)));
+                None
+            }
+        }
+    }
+
+    fn sign_key(&mut self, of: &str, env: Option<Spanned<String>>, file: Option<Spanned<PathBuf>>) -> Option<SecretString> {
+        let secret = Secret { key: "sign_key", of, literal: None, env, file };
+        let (key, span) = secret.read(self.source, self.folder, self.problems)?;
+        let key = key.trim();
+        if key.len() < SIGN_KEY_BYTES {
+            let message = format!("the `sign_key` of {of} has {} bytes; it needs at least {SIGN_KEY_BYTES}", key.len());
+            let hint = Some("use a random text: `openssl rand -hex 32`".to_owned());
+            self.problems.push(self.source.problem(span, message, hint));
+        }
+        Some(SecretString::from(key))
+    }
+
+    /// Returns the file if it contains certificates.
+    pub(super) fn ca_file(&mut self, written: Spanned<PathBuf>, of: &str) -> Option<PathBuf> {
+        let path = absolute(&self.folder.join(written.get_ref()));
+        match crate::base::ca_file::read(&path) {
+            Ok(_) => Some(path),
+            Err(why) => {
+                let hint = "a file with the CA's certificate as PEM, from the server's operator";
+                self.problem(&written, format!("`ca_file` of {of}: {why}"), hint);
+                None
+            }
+        }
+    }
+
+    fn s3(&mut self, name: &str, bucket: String, mut written: WrittenStore) -> S3 {
+        if let Some(endpoint) = &written.endpoint
+            && !url::Url::parse(endpoint.get_ref()).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
+        {
+            self.problem(
+                endpoint,
+                format!("`{}` is not an endpoint", endpoint.get_ref()),
+                "write it like \"https://s3.example.com\"",
+            );
+        }
+        if let Some(endpoint) = &written.endpoint
+            && url::Url::parse(endpoint.get_ref()).is_ok_and(|url| !url.username().is_empty() || url.password().is_some())
+        {
+            // The problem does not point at the endpoint, whose line would be shown.
+            let message = format!("store `{name}`: its endpoint holds credentials, which would reach logs");
+            let hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role instead".to_owned();
+            self.problems.push(self.source.problem(None, message, Some(hint)));
+        }
+        if let Some(key) = &written.kms_key_id
+            && written.server_side_encryption != Some(Encryption::Kms)
+        {
+            self.problem(key, "`kms_key_id` without SSE-KMS".to_owned(), "add server_side_encryption = \"aws:kms\"");
+        }
+        if let Some(parts) = written.max_parts.as_ref().filter(|parts| !(1..=10_000).contains(parts.get_ref())) {
+            self.problem(parts, format!("`max_parts = {}`", parts.get_ref()), "S3 allows 1 to 10,000");
+        }
+        if let Some(parts) = written.parts_in_flight.as_ref().filter(|parts| !(1..=64).contains(parts.get_ref())) {
+            self.problem(parts, format!("`parts_in_flight = {}`", parts.get_ref()), "1 to 64");
+        }
+        if let Some(memory) = written.upload_memory.as_ref().filter(|memory| memory.get_ref().0 < 10 << 20) {
+            self.problem(
+                memory,
+                format!("`upload_memory` of {}", memory.get_ref()),
+                "S3's smallest part is 5 MiB, and pgtend needs two: use 10MiB or more",
+            );
+        }
+        let ca_file = written.ca_file.take().and_then(|ca_file| self.ca_file(ca_file, &format!("store `{name}`")));
+        S3 {
+            bucket,
+            prefix: written.prefix.unwrap_or_default().trim_matches('/').to_owned(),
+            region: written.region,
+            path_style: written.path_style.unwrap_or(written.endpoint.is_some()),
+            endpoint: written.endpoint.map(Spanned::into_inner),
+            server_side_encryption: written.server_side_encryption,
+            kms_key_id: written.kms_key_id.map(Spanned::into_inner),
+            storage_class: written.storage_class,
+            max_parts: written.max_parts.map_or(10_000, Spanned::into_inner),
+            parts_in_flight: written.parts_in_flight.map_or(3, Spanned::into_inner),
+            upload_memory_bytes: written.upload_memory.map_or(512 << 20, |size| size.into_inner().0),
+            part_timeout: written.part_timeout,
+            checksums: written.checksums,
+            ca_file,
+            sign_key: None,
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Values that are secrets: where they may stand, and messages that do not show them.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+use toml::Spanned;
+
+use crate::base::toml_file::{Problem, Source};
+
+/// A value that may be in the file itself (`KEY`), in the environment (`KEY_env`) or in a file of its own (`KEY_file`).
+pub struct Secret<'a> {
+    pub key: &'a str,
+    /// The name of its owner, for messages.
+    pub of: &'a str,
+    pub literal: Option<Spanned<String>>,
+    pub env: Option<Spanned<String>>,
+    pub file: Option<Spanned<PathBuf>>,
+}
+
+/// A place in a file that may be shown to the user.
+type Place = Option<Range<usize>>;
+
+impl Secret<'_> {
+    /// Returns the value, and the place that names its variable or file: never the place of a literal, whose line would be shown.
+    pub fn read(self, source: &Source, folder: &Path, problems: &mut Vec<Problem>) -> Option<(String, Place)> {
+        let Self { key, of, literal, env, file } = self;
+        let mut problem = |span: Range<usize>, message: String, hint: String| {
+            problems.push(source.problem(Some(span), message, Some(hint)));
+        };
+        let other = env.as_ref().map(Spanned::span).or_else(|| file.as_ref().map(Spanned::span));
+        if let (Some(_), Some(other)) = (&literal, other) {
+            // The problem does not point at the literal, whose line would be shown.
+            problem(other, format!("both `{key}` and `{key}_env` or `{key}_file` are set"), "keep one of them".to_owned());
+        } else if let (Some(first), true) = (&env, file.is_some()) {
+            problem(first.span(), format!("both `{key}_env` and `{key}_file` are set"), "keep one of them".to_owned());
+        }
+        if let Some(literal) = literal {
+            return Some((literal.into_inner(), None));
+        }
+        if let Some(variable) = env {
+            let value = std::env::var(variable.get_ref()).ok();
+            if value.is_none() {
+                let message = format!("the environment has no variable `{}`", variable.get_ref());
+                problem(variable.span(), message, format!("set it for this process, or use `{key}_file`"));
+            }
+            return value.map(|value| (value, Some(variable.span())));
+        }
+        let file = file?;
+        let path = folder.join(file.get_ref());
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Some((text.trim().to_owned(), Some(file.span()))),
+            Err(error) => {
+                let message = format!("cannot read `{}`: {error}", path.display());
+                problem(file.span(), message, format!("it must contain the `{key}` of {of}"));
+                None
+            }
+        }
+    }
+}
+
+/// Checks an HTTP URL that is a secret: messages about mistakes do not contain it.
+pub fn checked_http_url(
+    url: String,
+    span: Place,
+    of: &str,
+    source: &Source,
+    problems: &mut Vec<Problem>,
+) -> Option<SecretString> {
+    if url::Url::parse(&url).is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
+        return Some(SecretString::from(url));
+    }
+    let hint = "write it like \"https://monitor.example.com/ping/ID\"".to_owned();
+    problems.push(source.problem(span, format!("{of}: not an HTTP URL"), Some(hint)));
+    None
+}

@@ -1,0 +1,322 @@
+//! Reads a table with its vectors: the column, the index that answers the job's searches, and the leftovers of interrupted builds.
+
+use anyhow::{Context as _, Result};
+use sqlx::PgConnection;
+
+use super::keys::VectorIndex;
+use super::kind::{Method, Metric, ValueType};
+use super::measure::{self, Searched};
+use super::state::{Facts, Found, Leftover, Looks, Remains, Table, refused};
+use crate::base::fault::{Fault, Kind};
+use crate::live::indexes::names::{self, NEW, OLD, base_of_reindex, is_beside, is_cut};
+use crate::pg::{self, identifier, qualified};
+
+/// This many rows are sampled for NULLs, zero vectors and duplicates.
+const LOOK_AT: u32 = 2_000;
+
+/// Reads the table `oid`. `extension`: the schema of pgvector. The job's `index` names the index of the whole table, so that it does not
+/// count for a partition.
+pub async fn table(
+    connection: &mut PgConnection,
+    job: &VectorIndex,
+    oid: i64,
+    extension: &str,
+    is_partition: bool,
+) -> Result<Table> {
+    let mut facts: Facts = sqlx::query_as(include_str!("facts.sql"))
+        .bind(oid)
+        .bind(&job.column)
+        .fetch_optional(&mut *connection)
+        .await?
+        .context("the table was dropped just now")?;
+    let (value, dimensions) = type_of_column(&facts, job, extension)?;
+    refuse_hidden_rows(&facts)?;
+    let found: Vec<Found> = sqlx::query_as(include_str!("indexes.sql")).bind(oid).fetch_all(&mut *connection).await?;
+    let halfvec = half_precision(connection, job, extension, dimensions).await?;
+    let on = IndexedBy::choose(&facts, &found, job.metric, (value, dimensions), halfvec);
+    refuse_too_many_dimensions(&facts, job, on.value, dimensions)?;
+    let like: Vec<&Found> = found.iter().filter(|index| on.is_of(index)).collect();
+    let default_name = names::default_name(&facts.name, &job.column);
+    let candidates = without_leftovers(&like, &found, &facts, job, &default_name);
+    let index = choose_index(&candidates, &facts, job, is_partition)?;
+    let method = choose_method(job, index.as_ref(), on.value);
+    let operator_class = on
+        .value
+        .operator_class(method, job.metric)
+        .ok_or_else(|| refused(format!("pgvector has no {method} index of {} by {}", on.value.name(), job.metric.name())))?;
+    let index_name = match (&index, &job.index) {
+        (Some(index), _) => index.name.clone(),
+        (None, Some(name)) if !is_partition => name.clone(),
+        _ => default_name,
+    };
+    let searched = searched(&facts, job, extension, (value, dimensions), on.is_halfvec, index.as_ref());
+    let looks = sample(connection, &searched, facts.rows).await?;
+    if facts.rows == 0.0 && looks.looked_at > 0 || searched.predicate.is_some() {
+        // The table was never analyzed, or the index covers a part of the rows whose size the statistics do not know.
+        facts.rows = count_rows(connection, &searched).await?;
+    }
+    let mut table = Table {
+        facts,
+        value,
+        dimensions,
+        by_halfvec: on.is_halfvec,
+        operator_class,
+        method,
+        metric: job.metric,
+        operator_class_of_hnsw: on
+            .value
+            .operator_class(Method::Hnsw, job.metric)
+            .filter(|_| job.compares_methods && method == Method::Ivfflat)
+            .filter(|_| index.as_ref().is_none_or(|index| !index.is_attached)),
+        looks,
+        rivals: rivals(&candidates, index.as_ref()),
+        index,
+        index_name,
+        taken: None,
+        leftovers: Vec::new(),
+        searched,
+    };
+    table.leftovers = leftovers(&table, &like);
+    table.taken = taken_name(connection, &table).await?;
+    Ok(table)
+}
+
+/// Returns the type of the column's values and their number of dimensions. Refuses a column that pgvector cannot index.
+fn type_of_column(facts: &Facts, job: &VectorIndex, extension: &str) -> Result<(ValueType, u32)> {
+    let table = qualified(&facts.schema, &facts.name);
+    let column = identifier(&job.column);
+    let type_name = facts.type_name.as_deref().ok_or_else(|| refused(format!("{table} has no column {column}")))?;
+    let value = ValueType::of(type_name).filter(|_| {
+        let schema = facts.type_schema.as_deref();
+        schema == Some(extension) || type_name == "bit" && schema == Some("pg_catalog")
+    });
+    let value = value.ok_or_else(|| {
+        refused(format!("{table}.{column} is of type {type_name}: vector, halfvec, bit or sparsevec is needed"))
+    })?;
+    let dimensions = facts.dimensions.and_then(|number| u32::try_from(number).ok()).filter(|number| *number > 0);
+    let dimensions = dimensions.ok_or_else(|| {
+        refused(format!(
+            "{table}.{column} is {type_name} without a number of dimensions and cannot be indexed: ALTER TABLE {table} ALTER {column} TYPE {type_name}(N)",
+        ))
+    })?;
+    Ok((value, dimensions))
+}
+
+/// Refuses a table of which the role cannot read all rows: the recall would be that of other rows.
+fn refuse_hidden_rows(facts: &Facts) -> Result<()> {
+    if facts.may_read && !facts.row_security {
+        return Ok(());
+    }
+    let message = format!(
+        "the role cannot read all rows of {}: connect as its owner, or give the role SELECT and BYPASSRLS",
+        qualified(&facts.schema, &facts.name)
+    );
+    Err(Fault::new(Kind::Permission, message).into())
+}
+
+/// Returns the expression of an index in half precision, as the server writes it.
+async fn half_precision(connection: &mut PgConnection, job: &VectorIndex, extension: &str, dimensions: u32) -> Result<String> {
+    let expression = sqlx::query_scalar("SELECT format('(%I)::%I.halfvec(%s)', $1::text, $2::text, $3::int8)")
+        .bind(&job.column)
+        .bind(extension)
+        .bind(i64::from(dimensions))
+        .fetch_one(connection)
+        .await?;
+    Ok(expression)
+}
+
+/// The key by which an index can answer the job's searches: the column itself, or the column in half precision.
+struct IndexedBy {
+    is_halfvec: bool,
+    /// The type of the values in the index.
+    value: ValueType,
+    metric: Metric,
+    attnum: i16,
+    /// The expression in half precision.
+    halfvec: String,
+}
+
+impl IndexedBy {
+    /// Chooses half precision where the vector exceeds the limit for an index, or where the existing index has it.
+    fn choose(facts: &Facts, found: &[Found], metric: Metric, (value, dimensions): (ValueType, u32), halfvec: String) -> Self {
+        let attnum = facts.attnum.unwrap_or_default();
+        let as_it_is = Self { is_halfvec: false, value, metric, attnum, halfvec: halfvec.clone() };
+        let in_half = Self { is_halfvec: true, value: ValueType::Halfvec, metric, attnum, halfvec };
+        let is_halfvec = value == ValueType::Vector
+            && (dimensions > ValueType::Vector.dimensions_at_most()
+                || found.iter().any(|index| in_half.is_of(index)) && !found.iter().any(|index| as_it_is.is_of(index)));
+        if is_halfvec { in_half } else { as_it_is }
+    }
+
+    /// Returns whether the index has this key and an operator class for the metric.
+    fn is_of(&self, index: &Found) -> bool {
+        let has_key = if self.is_halfvec { index.is_on_expression(&self.halfvec) } else { index.is_on_column(self.attnum) };
+        let class = Method::of(&index.method).and_then(|method| self.value.operator_class(method, self.metric));
+        has_key && class.as_ref() == Some(&index.operator_class)
+    }
+}
+
+fn refuse_too_many_dimensions(facts: &Facts, job: &VectorIndex, in_index: ValueType, dimensions: u32) -> Result<()> {
+    let most = in_index.dimensions_at_most();
+    if dimensions <= most {
+        return Ok(());
+    }
+    Err(refused(format!(
+        "{}.{} has {dimensions} dimensions, and pgvector cannot index a {} of more than {most}: create an index on (binary_quantize(…)::bit({dimensions})) yourself, or shorten the vectors",
+        qualified(&facts.schema, &facts.name),
+        identifier(&job.column),
+        in_index.name(),
+    )))
+}
+
+/// Returns those of the indexes `like` the job's that neither pgtend nor REINDEX made beside another one.
+fn without_leftovers<'a>(
+    like: &[&'a Found],
+    found: &[Found],
+    facts: &Facts,
+    job: &VectorIndex,
+    default_name: &str,
+) -> Vec<&'a Found> {
+    let column = identifier(&job.column);
+    let known: Vec<&str> =
+        found.iter().map(|index| index.name.as_str()).chain(job.index.as_deref()).chain([default_name]).collect();
+    let is_ours = |index: &Found| {
+        is_beside(&index.name)
+            && known.iter().any(|name| {
+                [NEW, OLD].iter().any(|suffix| names::beside([&facts.schema, &facts.name, &column], name, suffix) == index.name)
+            })
+    };
+    let is_reindexed = |index: &Found| !index.is_valid && base_of_reindex(&index.name).is_some();
+    like.iter().copied().filter(|index| !is_ours(index) && !is_reindexed(index)).collect()
+}
+
+/// Chooses the index that the job is about: the one that it names, or the only one. Refuses to guess among several.
+fn choose_index(candidates: &[&Found], facts: &Facts, job: &VectorIndex, is_partition: bool) -> Result<Option<Found>> {
+    let index = match (&job.index, candidates) {
+        (Some(name), _) if !is_partition => candidates.iter().find(|index| index.name == *name).copied(),
+        (_, []) => None,
+        (_, [one]) => Some(*one),
+        (_, several) => {
+            let names: Vec<&str> = several.iter().map(|index| index.name.as_str()).collect();
+            let advice = if is_partition { "drop all but one" } else { "choose one with `index = \"NAME\"`" };
+            return Err(refused(format!(
+                "{}.{} has several indexes for {}: {}; {advice}",
+                qualified(&facts.schema, &facts.name),
+                identifier(&job.column),
+                job.metric.name(),
+                names.join(", ")
+            )));
+        }
+    };
+    Ok(index.cloned())
+}
+
+/// Chooses the method: the job's, the present index's, or hnsw. Where methods are compared, the search for lists comes first, unless
+/// only hnsw supports the metric.
+fn choose_method(job: &VectorIndex, index: Option<&Found>, in_index: ValueType) -> Method {
+    let present = index.and_then(|index| Method::of(&index.method));
+    let compared =
+        (job.compares_methods && in_index.operator_class(Method::Ivfflat, job.metric).is_some()).then_some(Method::Ivfflat);
+    job.method.or(present).or(compared).unwrap_or(Method::Hnsw)
+}
+
+/// Returns the other indexes that can answer the same searches, by name.
+fn rivals(candidates: &[&Found], index: Option<&Found>) -> Vec<String> {
+    let others = candidates.iter().filter(|one| Some(one.oid) != index.map(|index| index.oid));
+    others.map(|one| one.name.clone()).collect()
+}
+
+/// Returns the relation and the column to search, as SQL.
+fn searched(
+    facts: &Facts,
+    job: &VectorIndex,
+    extension: &str,
+    (value, dimensions): (ValueType, u32),
+    by_halfvec: bool,
+    index: Option<&Found>,
+) -> Searched {
+    let schema = identifier(extension);
+    let typed = |value: ValueType| match value {
+        ValueType::Bit => format!("pg_catalog.bit({dimensions})"),
+        _ => format!("{schema}.{}({dimensions})", value.name()),
+    };
+    let column = identifier(&job.column);
+    let key = if by_halfvec { format!("(t.{column}::{})", typed(ValueType::Halfvec)) } else { format!("t.{column}") };
+    Searched {
+        relation: qualified(&facts.schema, &facts.name),
+        tid: "ctid",
+        column_type: typed(value),
+        key,
+        key_cast: if by_halfvec { format!("::{}", typed(ValueType::Halfvec)) } else { String::new() },
+        operator: format!("OPERATOR({schema}.{})", job.metric.operator()),
+        inner_product: (job.metric == Metric::Cosine).then(|| format!("OPERATOR({schema}.<#>)")),
+        predicate: index.and_then(|index| index.predicate.clone()),
+        column,
+    }
+}
+
+/// Counts NULLs, zero vectors and different values in a sample of the rows.
+async fn sample(connection: &mut PgConnection, searched: &Searched, rows: f64) -> Result<Looks> {
+    let share = (f64::from(LOOK_AT) * 110.0 / rows.max(1.0)).clamp(0.000_1, 100.0);
+    let by = measure::sampled_by(rows);
+    let column = &searched.column;
+    let predicate = searched.predicate.as_ref().map(|predicate| format!(" WHERE ({predicate})")).unwrap_or_default();
+    let direction = searched.has_direction("s").map_or("false".to_owned(), |has| format!("NOT ({has})"));
+    let sql = format!(
+        "SELECT count(*) AS looked_at, count(*) - count(s.{column}) AS nulls, count(*) FILTER (WHERE {direction}) AS without_direction,
+                count(DISTINCT md5(s.{column}::text)) AS distinct_values
+         FROM (SELECT t.{column} FROM {relation} t TABLESAMPLE {by} ({share}) REPEATABLE (11){predicate} LIMIT {LOOK_AT}) s",
+        relation = searched.relation,
+    );
+    let row = pg::query(sql).fetch_one(connection).await.map_err(pg::in_its_own_words)?;
+    Ok(sqlx::FromRow::from_row(&row)?)
+}
+
+/// Counts the rows of the table, or those that a partial index covers.
+async fn count_rows(connection: &mut PgConnection, searched: &Searched) -> Result<f64> {
+    let predicate = searched.predicate.as_ref().map(|predicate| format!(" t WHERE ({predicate})")).unwrap_or_default();
+    let sql = format!("SELECT (SELECT count(*) FROM {}{predicate})::text", searched.relation);
+    Ok(pg::fetch_text(connection, sql).await?.and_then(|text| text.parse().ok()).unwrap_or(0.0))
+}
+
+/// Returns what interrupted runs left of those of the indexes that answer exactly the same searches.
+fn leftovers(table: &Table, like: &[&Found]) -> Vec<Leftover> {
+    let predicate = table.index.as_ref().map(|index| &index.predicate);
+    let same = like.iter().filter(|one| predicate.is_none_or(|predicate| *predicate == one.predicate));
+    same.filter_map(|one| leftover(table, one)).collect()
+}
+
+/// Classifies a leftover by its state, not only by its name: a valid index with a name like REINDEX's may be in use.
+fn leftover(table: &Table, one: &Found) -> Option<Leftover> {
+    let ours = table.index_name.as_str();
+    let index_is_well = table.index.as_ref().is_some_and(|index| index.is_valid);
+    let what = if one.name == table.new_name() {
+        if one.is_valid { Remains::Built } else { Remains::Broken }
+    } else if one.name == table.old_name() {
+        // The old index counts as replaced only if another one answers in its place.
+        index_is_well.then_some(Remains::Replaced)?
+    } else if !one.is_valid && base_of_reindex(&one.name).is_some_and(|base| is_cut(base, ours)) {
+        Remains::Broken
+    } else {
+        return None;
+    };
+    Some(Leftover { schema: one.schema.clone(), name: one.name.clone(), bytes: one.bytes, what })
+}
+
+/// Returns an object that has a name which a build would use, and is no leftover.
+async fn taken_name(connection: &mut PgConnection, table: &Table) -> Result<Option<String>> {
+    let wanted = if table.index.is_some() { table.old_name() } else { table.index_name.clone() };
+    for name in [wanted, table.new_name()] {
+        if table.leftovers.iter().any(|leftover| leftover.name == name) {
+            continue;
+        }
+        let taken: Option<String> = sqlx::query_scalar("SELECT to_regclass($1)::text")
+            .bind(qualified(&table.facts.schema, &name))
+            .fetch_one(&mut *connection)
+            .await?;
+        if taken.is_some() {
+            return Ok(taken);
+        }
+    }
+    Ok(None)
+}
