@@ -58,6 +58,15 @@ pub struct RunsByRule {
     pub was_agreed: bool,
 }
 
+/// The rows that a [`Filter`] lets pass, the newest first: job, database, outcome and limit are bound in this order.
+macro_rules! filtered {
+    () => {
+        "FROM pgtend.runs
+         WHERE ($1::text IS NULL OR job = $1) AND ($2::text IS NULL OR database = $2)
+           AND ($3::text IS NULL OR outcome = $3) ORDER BY id DESC LIMIT $4"
+    };
+}
+
 impl Ledger {
     /// Reads the runs whose report has this rule as a fact: which rows a [retention] job deletes.
     pub async fn runs_by_rule(&self, job: &str, database: &str, rule: &str) -> Result<RunsByRule> {
@@ -124,40 +133,26 @@ impl Ledger {
 
     /// Returns rows, the newest first.
     pub async fn runs(&self, filter: &Filter<'_>) -> Result<Vec<Row>> {
-        self.query(
-            "list runs",
-            sqlx::query_as(
-                "SELECT * FROM pgtend.runs
-                 WHERE ($1::text IS NULL OR job = $1) AND ($2::text IS NULL OR database = $2)
-                   AND ($3::text IS NULL OR outcome = $3) ORDER BY id DESC LIMIT $4",
-            )
-            .bind(filter.job)
-            .bind(filter.database)
-            .bind(filter.outcome.map(Outcome::name))
-            .bind(filter.limit)
-            .fetch_all(&self.pool),
-        )
-        .await
+        self.filtered(concat!("SELECT * ", filtered!()), filter).await
     }
 
     /// Returns the same without private details, for lists that others read.
     pub async fn runs_in_brief(&self, filter: &Filter<'_>) -> Result<Vec<Brief>> {
-        self.query(
-            "list runs",
-            sqlx::query_as(
-                "SELECT id, job, database, task, trigger, scheduled_for, attempt, retry_of, started_at, heartbeat_at, progress,
-                        finished_at, outcome, report->>'summary' AS summary, error, retry_at, host, pid, version
-                 FROM pgtend.runs
-                 WHERE ($1::text IS NULL OR job = $1) AND ($2::text IS NULL OR database = $2)
-                   AND ($3::text IS NULL OR outcome = $3) ORDER BY id DESC LIMIT $4",
-            )
-            .bind(filter.job)
-            .bind(filter.database)
-            .bind(filter.outcome.map(Outcome::name))
-            .bind(filter.limit)
-            .fetch_all(&self.pool),
-        )
-        .await
+        let sql = concat!(
+            "SELECT id, job, database, task, trigger, scheduled_for, attempt, retry_of, started_at, heartbeat_at, progress,
+                    finished_at, outcome, report->>'summary' AS summary, error, retry_at, host, pid, version ",
+            filtered!()
+        );
+        self.filtered(sql, filter).await
+    }
+
+    async fn filtered<T>(&self, sql: &'static str, filter: &Filter<'_>) -> Result<Vec<T>>
+    where
+        T: Send + Unpin + for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow>,
+    {
+        let query =
+            sqlx::query_as(sql).bind(filter.job).bind(filter.database).bind(filter.outcome.map(Outcome::name)).bind(filter.limit);
+        self.query("list runs", query.fetch_all(&self.pool)).await
     }
 
     pub async fn run(&self, id: i64) -> Result<Option<Row>> {

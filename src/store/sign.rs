@@ -73,18 +73,14 @@ impl SignKey {
 
 /// Splits the bytes of a JSON object without the `}` at its end into the part before a signature, and the signature.
 pub(super) fn split(open: &[u8]) -> Option<(&[u8], [u8; HEX / 2])> {
-    let (rest, hex) = open.strip_suffix(b"\"")?.split_last_chunk::<HEX>()?;
+    let (rest, digits) = open.strip_suffix(b"\"")?.split_last_chunk::<HEX>()?;
     let content = rest.strip_suffix(SIGNATURE_KEY)?;
     let mut signature = [0; HEX / 2];
-    for (byte, digits) in signature.iter_mut().zip(hex.chunks_exact(2)) {
-        // Only lower case is accepted: one signature has one form.
-        let value = |digit: u8| match digit {
-            b'0'..=b'9' => Some(digit - b'0'),
-            b'a'..=b'f' => Some(digit - b'a' + 10),
-            _ => None,
-        };
-        *byte = value(digits[0])? << 4 | value(digits[1])?;
+    // Only lower case is accepted: one signature has one form.
+    if digits.iter().any(u8::is_ascii_uppercase) {
+        return None;
     }
+    hex::decode_to_slice(digits, &mut signature).ok()?;
     Some((content, signature))
 }
 

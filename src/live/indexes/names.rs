@@ -16,7 +16,7 @@ pub fn beside(column: [&str; 3], index: &str, suffix: &str) -> String {
     format!("{}{suffix}{hash}", cut(index, 63 - suffix.len() - hash.len()))
 }
 
-/// Whether a name looks like one made by [`beside`].
+/// Returns whether a name looks like one made by [`beside`].
 pub fn is_beside(name: &str) -> bool {
     let hex = |hash: &str| hash.len() == HASH && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
     [NEW, OLD].iter().any(|suffix| name.rsplit_once(suffix).is_some_and(|(_, hash)| hex(hash)))
@@ -24,7 +24,7 @@ pub fn is_beside(name: &str) -> bool {
 
 fn hash(words: &[&str]) -> String {
     let hash = Sha256::digest(words.join("\0").as_bytes());
-    hash.iter().take(HASH / 2).map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&hash[..HASH / 2])
 }
 
 /// The name of a new index where there is none. A truncated name gets a hash, so that two long names stay different.

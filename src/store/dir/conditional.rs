@@ -111,7 +111,7 @@ impl Dir {
 }
 
 pub fn version(content: &[u8]) -> Version {
-    Version(Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect())
+    Version(hex::encode(Sha256::digest(content)))
 }
 
 fn version_of(place: &Place) -> Result<Option<Version>> {

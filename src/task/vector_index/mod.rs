@@ -14,10 +14,12 @@ mod entry;
 mod measure;
 mod memory;
 mod plan;
+mod proposals;
 mod read;
 mod search;
 mod setting;
 mod state;
+mod today;
 mod tune;
 
 use anyhow::Result;

@@ -1,7 +1,6 @@
 //! Reads and measures the current state, and says what would be done about it.
 
 use std::fmt;
-use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -12,10 +11,11 @@ use super::candidates::Spec;
 use super::decide::{self, Action, Decision, Index, Today, Wanted};
 use super::keys::{ApplySetting, VectorIndex};
 use super::kind::Method;
-use super::measure::{self, Sample};
+use super::measure::Sample;
 use super::memory::{self, Memory};
-use super::search::{self, Searcher, Stopped};
+use super::search;
 use super::state::{self, Found, Remains, Table};
+use super::today::{EXACT_SHARE, measure_today};
 use super::{read, setting};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
@@ -87,7 +87,7 @@ pub async fn part(
     let phase = run.progress.phase("measure", None);
     phase.say(&format!("{} by searches of today's index", table.sql()));
     let (today, sample) =
-        today(connection, job, &table, present_setting).await.with_context(|| format!("measuring {}", table.sql()))?;
+        measure_today(connection, job, &table, present_setting).await.with_context(|| format!("measuring {}", table.sql()))?;
     phase.done(&units::plural(sample.len(), "query vector"));
     let planners_choice = match sample.vector() {
         Some(vector) => {
@@ -170,120 +170,6 @@ pub fn refuse(table: &Table) -> Result<()> {
         return Err(Fault::new(Kind::Permission, message).into());
     }
     Ok(())
-}
-
-/// The share of a measurement's time for exact searches.
-const EXACT_SHARE: f64 = 2.0 / 3.0;
-
-/// Measures today's index. `setting`: the value that applications search with.
-pub async fn today(connection: &mut PgConnection, job: &VectorIndex, table: &Table, setting: u32) -> Result<(Today, Sample)> {
-    let mut today = Today { vectors: table.vectors(), ..Today::default() };
-    let started = Instant::now();
-    let deadline = started + job.recall.time.0;
-    let mut sample = Sample::default();
-    if today.vectors >= 1.0 && table.index.as_ref().is_none_or(|index| !index.is_valid) {
-        // This only determines how long an exact search takes.
-        sample = measure::sample(connection, &table.searched, 5, table.vectors()).await?;
-        measure::find_truth(connection, &table.searched, &mut sample, job.recall.k, job.recall.time.0).await?;
-        today.exact_ms = sample.exact_ms;
-    }
-    let Some(index) = &table.index else { return Ok((today, sample)) };
-    let built = index.built();
-    let graph = built.as_ref().and_then(|built| built.graph);
-    let mut measured = Index {
-        method: Method::of(&index.method),
-        is_valid: index.is_valid,
-        lists_in_catalog: (index.method == "ivfflat").then(|| index.option("lists").unwrap_or(100)),
-        lists_in_fact: None,
-        m: graph.map_or(index.option("m").unwrap_or(16), |graph| graph.m),
-        ef_construction: graph.map_or(index.option("ef_construction").unwrap_or(64), |graph| graph.ef_construction),
-        is_built_by_pgtend: built.as_ref().is_some_and(|built| built.built_at.is_some()),
-        rows_then: built.as_ref().map(|built| built.rows as f64),
-        tuned: built.as_ref().is_some_and(|built| built.tuned),
-        skew: None,
-        now: None,
-        least: None,
-        unmeasured: None,
-        is_behind_a_new_one: false,
-    };
-    if index.is_valid && today.vectors >= 1.0 {
-        sample = measure::sample(connection, &table.searched, job.recall.queries, table.vectors()).await?;
-        let drawn = sample.tids.len();
-        measure::find_truth(connection, &table.searched, &mut sample, job.recall.k, job.recall.time.0.mul_f64(EXACT_SHARE))
-            .await?;
-        today.exact_ms = sample.exact_ms;
-        if sample.len() < measure::QUERIES_AT_LEAST.min(drawn) || drawn == 0 {
-            measured.unmeasured =
-                Some(format!("only {} exact searches finished in {}: raise `time` of `recall`", sample.len(), job.recall.time));
-        } else if let Err(error) = measure_index(connection, job, table, index, &sample, setting, deadline, &mut measured).await {
-            match error.downcast_ref::<Stopped>() {
-                Some(stopped) => {
-                    measured.is_behind_a_new_one = matches!(stopped, Stopped::OtherPlan(scan) if *scan == table.new_name());
-                    measured.unmeasured = Some(stopped.to_string());
-                }
-                None => return Err(error),
-            }
-        }
-    }
-    today.index = Some(measured);
-    Ok((today, sample))
-}
-
-#[allow(clippy::too_many_arguments)]
-async fn measure_index(
-    connection: &mut PgConnection,
-    job: &VectorIndex,
-    table: &Table,
-    index: &Found,
-    sample: &Sample,
-    setting: u32,
-    deadline: Instant,
-    measured: &mut Index,
-) -> Result<()> {
-    let Some(method) = Method::of(&index.method) else { return Ok(()) };
-    let mut searcher = Searcher {
-        connection,
-        searched: &table.searched,
-        sample,
-        k: job.recall.k,
-        method,
-        hidden: None,
-        is_hiding: false,
-        index: index.name.clone(),
-        deadline,
-        searches: 0,
-        searches_at_most: u64::MAX,
-    };
-    if method == Method::Ivfflat {
-        measured.lists_in_fact = searcher.lists().await?;
-        // This comes first, as it is cheap and says most: the rest may take too long with an index that was built with few rows.
-        if let Some(lists) = measured.lists_in_fact {
-            let pages = searcher.pages(1, 40).await?;
-            let (index_pages, k) = (index.bytes as f64 / 8192.0, f64::from(job.recall.k));
-            measured.skew = skew(&pages, index_pages, f64::from(lists), table.value_bytes() as f64, k);
-        }
-    }
-    let most = match method {
-        Method::Ivfflat => measured.lists_in_fact.or(measured.lists_in_catalog).unwrap_or(32_768),
-        Method::Hnsw => 1000,
-    };
-    let mut now = searcher.recall(setting.min(most.max(1))).await?;
-    now.setting = setting;
-    measured.now = Some(now.clone());
-    now.cost = Some(searcher.cost(setting).await?);
-    measured.now = Some(now);
-    measured.least = Some(searcher.least(job.recall.target, setting, most).await?);
-    Ok(())
-}
-
-/// Pages of a search of one list (the 90th percentile), as a multiple of an average list's. Pure.
-fn skew(pages: &[f64], index_pages: f64, lists: f64, value_bytes: f64, k: f64) -> Option<f64> {
-    let ninth = pages.get(pages.len().checked_sub(1)? * 9 / 10)?;
-    let centres = (lists / (8168.0 / value_bytes).floor().max(1.0)).ceil();
-    // The rows that are found are read, too; a long value is stored out of line.
-    let found = (k + 1.0) * if value_bytes > 2000.0 { 5.0 } else { 1.0 };
-    let average = ((index_pages - centres) / lists).max(1.0);
-    Some(((ninth - centres - found) / average).max(0.0))
 }
 
 impl Part {
@@ -461,20 +347,5 @@ impl fmt::Display for Plan {
             writeln!(f, "Partitions are handled one by one; a partition added later gets its index in the next run.")?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lists_of_an_index_that_was_built_empty_are_found_lopsided() {
-        // 20,000 × 384 in 20 lists: measured pages of a search with one probe (p90), research.
-        let pages = |ninth: f64| vec![ninth; 10];
-        let lopsided = skew(&pages(478.0), 1400.0, 20.0, 1544.0, 10.0).unwrap();
-        let even = skew(&pages(64.0 + 15.0), 1400.0, 20.0, 1544.0, 10.0).unwrap();
-        assert!(lopsided > 3.0 && even < 1.5, "{lopsided} {even}");
-        assert_eq!(skew(&[], 1400.0, 20.0, 1544.0, 10.0), None);
     }
 }

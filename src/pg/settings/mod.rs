@@ -1,6 +1,8 @@
 //! Where a database is and how to connect: resolved once, by libpq's rules, and used by our own sessions and, through the
 //! environment, by pg_dump and psql.
 
+mod tools;
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
@@ -11,11 +13,10 @@ use anyhow::Result;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
-use super::contract::{self, Purpose};
 use super::parameters::{self, OWN_OPTIONS, Parameters};
 use super::passfile;
 use super::route::{Observed, Way};
-use super::tls::{self, Root, Tls};
+use super::tls::{Root, Tls};
 use crate::base::fault::{Fault, Kind};
 use crate::base::network::is_this_machine;
 
@@ -254,84 +255,6 @@ impl Settings {
             let file = way_in.passfile.as_deref()?;
             passfile::look_up(file, &host.in_passfile(), host.port, &self.database, &way_in.user).map(SecretString::from)
         })
-    }
-
-    /// Sets libpq's variables for a client tool. Nothing goes by argument: every user of the host can read arguments, and a
-    /// database named `a=b` would be taken for a connection string.
-    pub fn apply_to(&self, command: &mut std::process::Command) {
-        self.apply_for(Purpose::Own, command);
-    }
-
-    /// Does the same for a given purpose.
-    pub fn apply_for(&self, purpose: Purpose, command: &mut std::process::Command) {
-        let way_in = &*self.way_in;
-        for inherited in ["PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY", "PGOPTIONS"] {
-            command.env_remove(inherited);
-        }
-        // This is the server of our own sessions, if there are any.
-        let hosts = self.likely_hosts();
-        let list = |of: &dyn Fn(&Host) -> String| hosts.iter().map(of).collect::<Vec<_>>().join(",");
-        command
-            .env("PGHOST", list(&|host| host.name.clone()))
-            .env("PGPORT", list(&|host| host.port.to_string()))
-            .env("PGUSER", &way_in.user)
-            .env("PGDATABASE", &self.database)
-            .env("PGSSLMODE", &way_in.tls.mode)
-            .env("PGGSSENCMODE", "disable")
-            .env("PGTARGETSESSIONATTRS", &way_in.target)
-            .env("PGAPPNAME", &way_in.application_name)
-            .env("PGCONNECT_TIMEOUT", way_in.connect_timeout.as_secs().to_string())
-            .env("PGCLIENTENCODING", "UTF8")
-            .envs(way_in.variables.iter().cloned());
-        if hosts.iter().any(|host| host.address.is_some()) {
-            command.env("PGHOSTADDR", list(&|host| host.address.map(|address| address.to_string()).unwrap_or_default()));
-        }
-        match &way_in.tls.root {
-            Root::File(file) => drop(command.env("PGSSLROOTCERT", file)),
-            // "system" is known since libpq 16: the file means the same to all versions.
-            Root::System => drop(command.env("PGSSLROOTCERT", tls::bundle().unwrap_or_else(|| PathBuf::from("system")))),
-            Root::Absent => {}
-        }
-        if let Some((certificate, key)) = &way_in.tls.certificate {
-            command.env("PGSSLCERT", certificate).env("PGSSLKEY", key);
-        }
-        if let Some(options) = self.tool_options(purpose) {
-            command.env("PGOPTIONS", options);
-        }
-        match hosts {
-            // libpq finds it in the file by the same rules, but for the socket folder that was built into it.
-            [host] => {
-                if let Some(password) = self.password(host) {
-                    command.env("PGPASSWORD", password.expose_secret());
-                }
-            }
-            _ => {
-                if let Some(password) = &way_in.password {
-                    command.env("PGPASSWORD", password.expose_secret());
-                }
-                if let Some(file) = &way_in.passfile {
-                    command.env("PGPASSFILE", file);
-                }
-            }
-        }
-    }
-}
-
-impl Settings {
-    /// Returns the session's contract after the user's own options. If a pooler in between refuses options, only the user's own
-    /// stay.
-    fn tool_options(&self, purpose: Purpose) -> Option<String> {
-        let seen = self.seen();
-        let own = self.way_in.options.clone();
-        if seen.refuses_options || seen.pooled.contains(&self.database) {
-            return own;
-        }
-        let role = seen.stored_role.as_deref().unwrap_or(self.role());
-        let mut settings: Vec<(&str, &str)> = contract::startup(purpose, self.asks_whether_to_write()).collect();
-        settings.extend(seen.may_set_messages.then_some(("lc_messages", "C")));
-        settings.push(("role", role));
-        let settings = settings.into_iter().map(|(name, value)| format!("-c {name}={}", parameters::escaped(value)));
-        Some(own.into_iter().chain(settings).collect::<Vec<_>>().join(" "))
     }
 }
 
