@@ -21,7 +21,7 @@ fn a_view_that_was_dropped_by_accident_is_made_anew_with_all_its_bodies() {
         let before = server.sql(&database, privileges);
         server.sql(&database, "DROP VIEW scripts");
         for command in [&["run-job", "scripts"][..], &["compress", "undo", "scripts"]] {
-            scenario.run(command).exited(78).says(&["is gone", "compress install scripts"]);
+            scenario.run(command).exited(78).says(&["was dropped", "compress install scripts"]);
         }
         scenario.run(&["compress", "install", "scripts"]).succeeded();
         assert_eq!(server.sql(&database, HASHES), hashes);
@@ -233,7 +233,7 @@ fn bodies_where_no_sample_looks_are_compressed_all_the_same() {
         let report = scenario.json(&["run-job", "scripts"]);
         assert_eq!(report["runs"][0]["report"]["facts"]["rows_compressed"], 1, "{report:#}");
         let said = scenario.run(&["run-job", "scripts", "--dry-run"]).succeeded().stdout;
-        assert!(!said.contains("no body is of that size"), "it was not looked at wholly: {said}");
+        assert!(!said.contains("no body has that size"), "it was not looked at wholly: {said}");
     }
     assert_eq!(server.sql(&database, "SELECT count(*) FROM scripts_stored WHERE pg_column_size(content) > 2000"), "0");
 }
@@ -353,7 +353,7 @@ fn a_trigger_that_came_later_and_asks_for_the_text_stops_the_run_until_somebody_
     scenario.run(&["compress", "install", "scripts"]).exited(78).says(&["trigger hashed uses the column", "--force"]);
     scenario.run(&["compress", "install", "scripts", "--force"]).succeeded();
     scenario.run(&["run-job", "scripts"]).succeeded();
-    scenario.run(&["run-job", "scripts", "--dry-run"]).succeeded().prints(&["looked at when it was installed: trigger hashed"]);
+    scenario.run(&["run-job", "scripts", "--dry-run"]).succeeded().prints(&["accepted when it was installed: trigger hashed"]);
     // A function that a view does not take is told of, and the run goes on.
     server.sql(
         &database,
@@ -372,7 +372,10 @@ fn a_trigger_that_came_later_and_asks_for_the_text_stops_the_run_until_somebody_
          CREATE TRIGGER log AFTER UPDATE ON scripts_stored FOR EACH ROW EXECUTE FUNCTION log()"
         ),
     );
-    scenario.run(&["run-job", "scripts", "--dry-run"]).exited(78).prints(&["to be looked at (install --force): trigger log"]);
+    scenario
+        .run(&["run-job", "scripts", "--dry-run"])
+        .exited(78)
+        .prints(&["look at this (install --force accepts it): trigger log"]);
     scenario.run(&["run-job", "scripts"]).exited(78).says(&["trigger log uses whole rows", "install scripts --force"]);
     assert_eq!(server.sql(&database, "SELECT count(content) FROM scripts_stored"), "1");
     scenario.run(&["compress", "install", "scripts"]).exited(78).says(&["trigger log", "--force"]);
@@ -442,7 +445,7 @@ fn a_mark_that_was_lost_with_the_comments_of_a_dump_is_made_anew_by_hand() {
         let restored = server.new_database();
         server.sql(&restored, &String::from_utf8(dump.stdout).unwrap());
         let scenario = scenario(server, &restored, "");
-        let said = scenario.run(&["run-job", "scripts"]).exited(78).says(&["has lost the comment"]).stderr;
+        let said = scenario.run(&["run-job", "scripts"]).exited(78).says(&["has lost its comment"]).stderr;
         let comment = &said[said.find("COMMENT ON CONSTRAINT").unwrap()..];
         let comment = &comment[..comment.rfind('\'').unwrap() + 1];
         server.sql(&restored, comment);

@@ -104,6 +104,7 @@ mod serve_faults;
 mod sql;
 /// What a run of them says was kept, and whether it is done twice.
 mod sql_kept;
+mod sql_prepared;
 /// One contract for both kinds of store.
 mod store;
 /// A directory as a store: disks that are not mounted, file systems without fsync of folders.

@@ -64,12 +64,15 @@ fn each_keeps_what_was_done_before_a_failure_and_one_rolls_it_back() {
         .job("one", &format!("database = \"app\"\n[sql]\ntransaction = \"one\"\n{statements}\n"));
     scenario.run(&["run-job", "one"]).exited(1).says(&[
         "statement 3 of 4 failed",
-        "all before it was rolled back",
+        "everything before it is rolled back",
         "INSERT INTO kept VALUES ('two')",
         "invalid input syntax for type integer",
     ]);
     assert_eq!(server.sql(&database, "SELECT to_regclass('kept') IS NULL"), "t");
-    scenario.run(&["run-job", "each"]).exited(1).says(&["statement 3 of 4 failed", "what the 2 statements before it did stays"]);
+    scenario
+        .run(&["run-job", "each"])
+        .exited(1)
+        .says(&["statement 3 of 4 failed", "the 2 statements before it remain committed (1 row)"]);
     assert_eq!(server.sql(&database, "SELECT array_agg(i) FROM kept"), "{1}");
 }
 
@@ -94,7 +97,7 @@ fn a_commit_that_fails_is_a_failure() {
         "late",
         "database = \"app\"\n[sql]\ntransaction = \"one\"\nstatements = [\"INSERT INTO t VALUES (1)\", \"INSERT INTO t VALUES (1)\"]\n",
     );
-    scenario.run(&["run-job", "late"]).exited(1).says(&["cannot commit", "duplicate key"]);
+    scenario.run(&["run-job", "late"]).exited(1).says(&["cannot commit; everything is rolled back", "duplicate key"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Whether a run of somebody's statements says what was kept of them, and that it does not do twice what may have been done.
 
-use crate::support::postgres::{MAJORS, SOME_MAJORS, Server, server};
+use crate::support::postgres::{MAJORS, Server, server};
 use crate::support::proxy::Proxy;
 use crate::support::serve::sql_job;
 use crate::support::{Scenario, eventually, quoted};
@@ -30,7 +30,10 @@ fn a_transaction_that_is_open_at_the_end_is_a_failure_that_says_so_on_every_vers
             .sql_job("ends", "", &["BEGIN", "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "INSERT INTO t VALUES (4)", "COMMIT"])
             .sql_job("begins", "", &["INSERT INTO t VALUES (5)", "START TRANSACTION"]);
         let said = scenario.run(&["run-job", "open"]).exited(1);
-        said.says(&["the transaction that statement 2 of 3 began is still open at the end", "nothing of it is kept", "COMMIT"]);
+        said.says(&[
+            "the transaction that statement 2 of 3 began is still open at the end, and is rolled back",
+            "the statement before it remains committed (1 row). End it with COMMIT",
+        ]);
         assert_eq!(server.sql(&database, "SELECT array_agg(i) FROM t"), "{1}", "{major}");
         scenario.run(&["run-job", "ends"]).succeeded();
         scenario.run(&["run-job", "begins"]).exited(1).says(&["statement 2 of 2 began"]);
@@ -50,16 +53,26 @@ fn a_transaction_that_a_statement_ends_is_not_all_or_nothing_and_the_run_says_so
         server.sql(&database, "TRUNCATE t");
         let scenario = Scenario::with_database(server, &database).job(name, &one(&[insert, ends, insert]));
         let said = scenario.run(&["run-job", name]).exited(1);
-        said.says(&["statement 2 of 3 ended the transaction of the job", "transaction = \"one\" does not hold", ends]);
         let kept = if ends == "ROLLBACK" { "0" } else { "1" };
+        let stays = match ends {
+            "COMMIT; BEGIN" => {
+                "everything up to its command 1 of 2 (COMMIT) remains committed (1 row); everything after that is rolled back"
+            }
+            "ROLLBACK" => "nothing is committed",
+            _ => "everything up to its end remains committed (1 row)",
+        };
+        said.says(&["statement 2 of 3 ended the transaction of the job", "transaction = \"one\" does not hold", ends, stays]);
         assert_eq!(server.sql(&database, "SELECT count(*) FROM t"), kept, "{ends}");
     }
     let scenario = Scenario::with_database(server, &database).job("fails", &one(&[insert, "COMMIT; SELECT 1/0", insert])).job(
         "may",
         &one(&["SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "RESET ALL", insert, "SAVEPOINT s", "ROLLBACK TO s", insert]),
     );
-    let said = scenario.run(&["run-job", "fails"]).exited(1).says(&["it ends the transaction by itself"]);
-    assert!(!said.stderr.contains("all before it was rolled back"), "{}", said.stderr);
+    let said = scenario.run(&["run-job", "fails"]).exited(1).says(&[
+        "statement 2 of 3 failed at its command 2 of 2 (SELECT 1/0); it ended the transaction of the job itself; everything up to its \
+         command 1 of 2 (COMMIT) remains committed (1 row); everything after that is rolled back",
+    ]);
+    assert!(!said.stderr.contains("before it is rolled back"), "{}", said.stderr);
     server.sql(&database, "TRUNCATE t");
     scenario.run(&["run-job", "may"]).succeeded();
     assert_eq!(server.sql(&database, "SELECT count(*) FROM t"), "2");
@@ -120,10 +133,7 @@ fn a_failure_inside_a_transaction_of_the_list_says_that_it_is_rolled_back() {
         ["INSERT INTO t VALUES (1)", "BEGIN; INSERT INTO t VALUES (2)", "INSERT INTO t VALUES (3)", "SELECT 1/0", "COMMIT"];
     let scenario = Scenario::with_database(server, &database).sql_job("fails", "", &statements);
     let said = scenario.run(&["run-job", "fails"]).exited(1);
-    said.says(&[
-        "what was done since statement 2 began a transaction is rolled back",
-        "what the 1 statement before it did stays",
-    ]);
+    said.says(&["the transaction that statement 2 began is rolled back; the statement before it remains committed (1 row)"]);
     assert_eq!(server.sql(&database, "SELECT array_agg(i) FROM t"), "{1}");
 }
 
@@ -151,10 +161,10 @@ fn a_commit_without_an_answer_is_unknown_and_never_repeated_unless_the_job_says_
     };
 
     let said = run_and_cut("one").wait().exited(1);
-    said.says(&["COMMIT was sent, and the connection ended without an answer", "is not known", "they are not tried again"]);
+    said.says(&["COMMIT was sent, and the connection ended without an answer", "is not known", "it is not tried again"]);
     assert_eq!(outcomes("one"), "failed");
     let said = run_and_cut("each").wait().exited(1);
-    said.says(&["statement 1 of 1 was sent", "whether it was kept is not known"]);
+    said.says(&["statement 1 of 1 was sent", "whether it was committed is not known"]);
     assert_eq!(outcomes("each"), "failed");
     run_and_cut("again").wait().succeeded().says(&["next attempt in"]);
     assert_eq!(outcomes("again"), "failed,succeeded");
@@ -177,7 +187,7 @@ fn what_was_sent_is_not_sent_again_by_the_retries_that_nobody_asked_for() {
     server.sql("postgres", &format!("SELECT pg_terminate_backend(pid) {sleepers}"));
     run.wait().exited(69).says(&[
         "statement 2 of 2 failed",
-        "what the 1 statement before it did stays",
+        "the statement before it remains committed (1 row)",
         "terminating connection",
     ]);
     assert_eq!(server.sql(&database, "SELECT count(*) FROM ran"), "1");
@@ -244,8 +254,8 @@ fn what_a_failing_text_has_committed_itself_is_not_said_to_be_rolled_back() {
     server.sql(&database, "CREATE TABLE t (i int)");
     let statements = ["BEGIN; INSERT INTO t VALUES (1)", "COMMIT; SELECT 1/0"];
     let said = Scenario::with_database(server, &database).sql_job("fails", "", &statements).run(&["run-job", "fails"]).exited(1);
-    assert!(!said.stderr.contains("rolled back"), "{}", said.stderr);
-    said.says(&["ends the transaction that was open by itself", "(COMMIT) committed what came before it, which stays (1 row)"]);
+    assert!(!said.stderr.contains("began is rolled back"), "{}", said.stderr);
+    said.says(&["everything up to its command 1 of 2 (COMMIT) remains committed (1 row)"]);
     assert_eq!(server.sql(&database, "SELECT array_agg(i) FROM t"), "{1}");
 }
 
@@ -256,7 +266,9 @@ fn a_run_that_is_stopped_in_a_transaction_of_its_own_does_not_say_that_all_stays
     server.sql(&database, "CREATE TABLE t (i int)");
     let statements = ["BEGIN", "INSERT INTO t VALUES (1)", "SELECT pg_sleep(600)"];
     let scenario = Scenario::with_database(server, &database).sql_job("slow", "timeout = \"3s\"\n", &statements);
-    scenario.run(&["run-job", "slow"]).exited(1).says(&["what was committed stays"]);
+    scenario.run(&["run-job", "slow"]).exited(1).says(&[
+        "statement 3 of 3 was asked to stop; the transaction that statement 1 began is rolled back: SELECT pg_sleep(600)",
+    ]);
     assert_eq!(server.sql(&database, "SELECT count(*) FROM t"), "0");
 }
 
@@ -274,30 +286,36 @@ fn a_text_that_fails_after_a_commit_of_its_own_says_what_stays() {
                 4,
                 &[
                     "statement 2 of 3 failed at its command 4 of 4 (INSERT INTO t VALUES ('x'))",
-                    "its command 2 of 4 (COMMIT) committed what came before it, which stays (3 rows)",
-                    "nothing that came after it stays",
-                    "what the 1 statement before it did stays",
+                    "everything up to its command 2 of 4 (COMMIT) remains committed (4 rows); everything after that is rolled back",
                 ][..],
             ),
             (
                 "rolled",
                 format!("{three}; ROLLBACK; INSERT INTO t VALUES ('x')"),
                 1,
-                &["its command 2 of 3 (ROLLBACK) rolled back what came before it", "what the 1 statement before it did stays"],
+                &["the statement before it remains committed (1 row); everything after that is rolled back"],
             ),
-            ("none", format!("{three}; INSERT INTO t VALUES ('x'); COMMIT"), 1, &["failed at its command 2 of 3"]),
+            (
+                "none",
+                format!("{three}; INSERT INTO t VALUES ('x'); COMMIT"),
+                1,
+                &[
+                    "failed at its command 2 of 3",
+                    "its commands before that are rolled back; the statement before it remains committed (1 row)",
+                ],
+            ),
             (
                 "within",
                 "DO $$ BEGIN INSERT INTO t VALUES (7); COMMIT; PERFORM 1/0; END $$".to_owned(),
                 2,
-                &["it commits while it runs, so that a part of what it did may have stayed"],
+                &["it commits while it runs, so that a part of its work may be committed"],
             ),
         ] {
             server.sql(&database, "TRUNCATE t");
             let statements = ["INSERT INTO t VALUES (0)", &text, "INSERT INTO t VALUES (9)"];
             let said =
                 Scenario::with_database(server, &database).sql_job(name, "", &statements).run(&["run-job", name]).exited(1);
-            assert_eq!(said.stderr.contains("which stays"), name == "kept", "{}", said.stderr);
+            assert_eq!(said.stderr.contains("(COMMIT) remains committed"), name == "kept", "{}", said.stderr);
             said.says(says);
             assert_eq!(server.sql(&database, "SELECT count(*) FROM t"), kept.to_string(), "{name} on {major}");
         }
@@ -305,7 +323,7 @@ fn a_text_that_fails_after_a_commit_of_its_own_says_what_stays() {
         server.sql(&database, "TRUNCATE t");
         let one = sql_job("", &["INSERT INTO t VALUES (0)", "SELECT 1/0; COMMIT"]) + ONE;
         let scenario = Scenario::with_database(server, &database).job("one", &one);
-        scenario.run(&["run-job", "one"]).exited(1).says(&["all before it was rolled back"]);
+        scenario.run(&["run-job", "one"]).exited(1).says(&["everything before it is rolled back"]);
         assert_eq!(server.sql(&database, "SELECT count(*) FROM t"), "0");
     }
 }
@@ -319,53 +337,59 @@ fn a_text_with_a_commit_that_is_cancelled_says_that_a_part_may_have_been_kept() 
     let scenario = Scenario::with_database(server, &database)
         .sql_job("each", "timeout = \"3s\"\n", &text)
         .job("one", &(sql_job("timeout = \"3s\"\n", &text) + ONE));
-    scenario.run(&["run-job", "each"]).exited(1).says(&["a part of it may have been kept by its own COMMIT"]);
-    scenario.run(&["run-job", "one"]).exited(1).says(&["what came before may have been kept"]);
+    scenario.run(&["run-job", "each"]).exited(1).says(&["it ends its transaction itself, so that a part of it may be committed"]);
+    scenario
+        .run(&["run-job", "one"])
+        .exited(1)
+        .says(&["it ends the transaction itself, so that what came before it may be committed"]);
     assert_eq!(server.sql(&database, "SELECT count(*) FROM t"), "2");
 }
 
 #[test]
-fn rows_of_a_prepared_transaction_are_kept_when_it_is_committed_and_a_run_that_leaves_it_says_so() {
-    for major in SOME_MAJORS {
-        let server = Server::start_with(major, &["max_prepared_transactions=5"]);
-        let database = server.new_database();
-        server.sql(&database, "CREATE TABLE t (i int)");
-        let prepare = "BEGIN; INSERT INTO t VALUES (1), (2); PREPARE TRANSACTION 'it''s'";
-        let (commit, roll_back) = ("COMMIT PREPARED 'it''s'", "ROLLBACK PREPARED 'it''s'");
-        let rows = || server.sql(&database, "SELECT count(*) FROM t");
-        let scenario = Scenario::with_database(&server, &database)
-            .ledger()
-            .sql_job("left", "", &["INSERT INTO t VALUES (0)", prepare])
-            .sql_job("commits", "", &[prepare, commit])
-            .sql_job("rolls-back", "", &[prepare, roll_back])
-            .sql_job("of-another", "", &[commit])
-            .sql_job("fails", "", &[prepare, "SELECT 1/0"])
-            .sql_job("fails-in-it", "", &[&format!("{prepare}; SELECT 1/0")])
-            .job("one", &(sql_job("", &["INSERT INTO t VALUES (1)", "PREPARE TRANSACTION 'it''s'"]) + ONE));
-        let named =
-            |rows: &str| format!("prepared transaction 'it''s' holds {rows}: neither kept nor rolled back until COMMIT PREPARED");
-
-        let said = scenario.run(&["run-job", "left"]).exited(1);
-        said.says(&["leave a transaction behind", &named("2 rows"), "its locks stay"]);
-        let kept = "SELECT report -> 'facts' ->> 'rows' || ' ' || (report -> 'facts' ->> 'prepared_transactions') FROM pgtend.runs WHERE job = 'left'";
-        assert_eq!(server.sql(&database, kept), r#"1 [{"name": "it's", "rows": 2}]"#, "on {major}");
-        assert_eq!(rows(), "1", "on {major}");
-        scenario.run(&["run-job", "of-another"]).succeeded().prints(&["1 statement, 0 rows"]);
-        assert_eq!(rows(), "3", "on {major}");
-
-        scenario.run(&["run-job", "commits"]).succeeded().prints(&["2 statements, 2 rows"]);
-        assert_eq!(rows(), "5", "on {major}");
-        let report = scenario.json(&["run-job", "rolls-back"]);
-        let facts = &report["runs"][0]["report"]["facts"];
-        assert_eq!((facts["rows"].as_u64(), facts["rows_rolled_back"].as_u64()), (Some(0), Some(2)), "{report:#}");
-        assert_eq!(rows(), "5", "on {major}");
-
-        for (job, held) in [("fails", "2 rows"), ("fails-in-it", "2 rows"), ("one", "1 row")] {
-            scenario.run(&["run-job", job]).exited(1).says(&[&named(held)]);
-            server.sql(&database, roll_back);
-            assert_eq!(rows(), "5", "{job} on {major}");
-        }
-        let checked = scenario.job("never", &(sql_job("", &[commit]) + ONE)).run(&["check"]).exited(78);
-        checked.says(&["cannot run inside a transaction"]);
+fn a_commit_before_the_transaction_that_fails_is_named_wherever_it_is() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(&database, "CREATE TABLE t (i int)");
+    let (one, two, fails) = ("INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (2), (3)", "SELECT 1/0");
+    let begins_twice = format!("BEGIN; {one}; COMMIT; BEGIN; {two}");
+    let rolls_back_later = format!("{one}; COMMIT; {two}; ROLLBACK; {fails}");
+    let rolled_back = format!("BEGIN; {two}; ROLLBACK");
+    for (name, statements, kept, says) in [
+        (
+            "earlier-text",
+            &[begins_twice.as_str(), fails][..],
+            1,
+            "the transaction that statement 1 began is rolled back; everything up to command 3 of statement 1 (COMMIT) remains committed (1 row)",
+        ),
+        (
+            "open",
+            &[one, begins_twice.as_str()],
+            2,
+            "everything up to command 3 of statement 2 (COMMIT) remains committed (2 rows)",
+        ),
+        (
+            "same-text",
+            &[rolls_back_later.as_str()],
+            1,
+            "everything up to its command 2 of 5 (COMMIT) remains committed (1 row); everything after that is rolled back",
+        ),
+        ("rolled-back", &[rolled_back.as_str(), fails], 0, "nothing is committed"),
+        (
+            "between",
+            &[one, rolled_back.as_str(), fails],
+            1,
+            "statement 1 remains committed (1 row); everything after that is rolled back",
+        ),
+        (
+            "before",
+            &[rolled_back.as_str(), one, fails],
+            1,
+            "the 2 statements before it remain committed (1 row), except for what was rolled back or prepared",
+        ),
+    ] {
+        server.sql(&database, "TRUNCATE t");
+        let said = Scenario::with_database(server, &database).sql_job(name, "", statements).run(&["run-job", name]).exited(1);
+        said.says(&[says]);
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM t"), kept.to_string(), "{name}");
     }
 }

@@ -1,4 +1,4 @@
-//! What to do with the bodies of a table, and why: pure.
+//! Decides what to do with the bodies of a table, and says why: pure.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use serde::Serialize;
 use super::keys::Toast;
 use crate::base::units;
 
-/// Less than this is not worth a write of every body, nor a slower read.
+/// A smaller saving than this share is worth neither a write of every body nor slower reads.
 const MIN_SAVING: f64 = 0.10;
 
-/// The form that bodies are to have.
+/// The form that bodies shall have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     Gzip,
@@ -26,25 +26,25 @@ impl fmt::Display for Target {
     }
 }
 
-/// What the job asks for.
+/// The request of the job.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked {
     pub target: Target,
     /// The view is installed, or a run was stopped midway: whether it is worth it was decided then. From now on each body is
-    /// looked at, or those that are no smaller, which stay, would speak for all that come.
+    /// looked at by itself. Otherwise the bodies that gzip does not make smaller, which stay, would decide for all new ones.
     pub is_begun: bool,
 }
 
-/// Of the same bodies, each in every form.
+/// The measurements of the same bodies in every form.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Measured {
     pub bodies: u64,
     pub raw_bytes: u64,
-    /// As they are stored now.
+    /// The bytes of their present form.
     pub stored_bytes: u64,
     pub read_milliseconds: f64,
     pub pglz: Option<Form>,
-    /// None: this build of the server has none, or it could not be tried.
+    /// None where this build of the server has no lz4, or where it could not be tried.
     pub lz4: Option<Form>,
     pub gzip: Option<Form>,
 }
@@ -53,7 +53,7 @@ pub struct Measured {
 pub struct Form {
     pub bytes: u64,
     pub write_milliseconds: f64,
-    /// Of all bodies, one after another.
+    /// The time to read all bodies, one after another.
     pub read_milliseconds: f64,
 }
 
@@ -84,7 +84,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Against what is stored now, never against the raw text: that is compressed by PostgreSQL already.
+/// Decides by the bytes that are stored now, never by those of the raw text, which PostgreSQL has compressed already.
 pub fn decide(asked: Asked, candidates: &Candidates, measured: &Measured) -> Verdict {
     let nothing = |reason: String| Verdict::Nothing { reason };
     let go = |saved_share: f64, reason: String| match asked.target {
@@ -93,12 +93,11 @@ pub fn decide(asked: Asked, candidates: &Candidates, measured: &Measured) -> Ver
     };
     if measured.bodies == 0 {
         return match (candidates.exact, asked.is_begun) {
-            (true, _) => nothing("no body is of that size, or all of them are compressed".to_owned()),
-            (false, true) => go(0.0, "each body for itself; a sample of the table had none".to_owned()),
-            (false, false) => nothing(
-                "a sample of the table had no body that is of that size and not compressed; the next look is at another sample"
-                    .to_owned(),
-            ),
+            (true, _) => nothing("no body has that size, or all of them are compressed already".to_owned()),
+            (false, true) => go(0.0, "decided per body; a sample of the table had none".to_owned()),
+            (false, false) => {
+                nothing("a sample of the table had no uncompressed body of that size; the next run samples other rows".to_owned())
+            }
         };
     }
     let form = match asked.target {
@@ -115,25 +114,25 @@ pub fn decide(asked: Asked, candidates: &Candidates, measured: &Measured) -> Ver
     let stored = measured.stored_bytes as f64;
     let share = (stored - form.bytes as f64) / stored.max(1.0);
     let (now, then) = (units::bytes(measured.stored_bytes), units::bytes(form.bytes));
-    let reason = format!("{now} as stored now become {then} ({:.0} %)", 100.0 * form.bytes as f64 / stored.max(1.0));
+    let reason = format!("{now} as stored now would become {then} ({:.0} %)", 100.0 * form.bytes as f64 / stored.max(1.0));
     if share >= MIN_SAVING {
         go(share, reason)
     } else if asked.is_begun {
-        go(share.max(0.0), format!("each body for itself; of those measured, {reason}"))
+        go(share.max(0.0), format!("decided per body; of those measured, {reason}"))
     } else {
-        nothing(format!("nothing to win by {}: {reason}", asked.target))
+        nothing(format!("{} saves too little: {reason}", asked.target))
     }
 }
 
-/// Bodies that a run would take, counted in a sample of blocks.
+/// The bodies that a run would take, counted in a sample of blocks.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Candidates {
     pub rows: u64,
     pub raw_bytes: u64,
     pub stored_bytes: u64,
-    /// Above `smaller_than`.
+    /// Bodies above `smaller_than`.
     pub too_large: u64,
-    /// The whole table was looked at.
+    /// The whole table was read, not a sample.
     pub exact: bool,
 }
 
@@ -166,13 +165,13 @@ mod tests {
         let whole = Candidates { exact: true, ..Candidates::default() };
         for (target, measured, expected, why) in [
             (GZIP, measured(254, 254, form(288), 179), "gzip: ", "the research's scripts"),
-            (GZIP, measured(190, 254, None, 179), "do nothing: nothing to win by gzip", "6 % are not worth it"),
+            (GZIP, measured(190, 254, None, 179), "do nothing: gzip saves too little", "6 % are not worth it"),
             (GZIP, measured(170, 170, None, 179), "do nothing: ", "never bigger"),
-            (PGLZ, measured(254, 254, form(288), 179), "do nothing: nothing to win by pglz", "it is pglz already"),
+            (PGLZ, measured(254, 254, form(288), 179), "do nothing: pglz saves too little", "it is pglz already"),
             (PGLZ, measured(288, 254, form(288), 179), "pglz: ", "lz4 is the larger one"),
             (PGLZ, measured(1000, 254, form(288), 179), "pglz: ", "stored as they are"),
             (LZ4, measured(1000, 254, form(288), 179), "lz4: ", "as asked for"),
-            (LZ4, measured(254, 254, form(288), 179), "do nothing: nothing to win by lz4", "bigger"),
+            (LZ4, measured(254, 254, form(288), 179), "do nothing: lz4 saves too little", "bigger"),
             (LZ4, measured(1000, 254, None, 179), "do nothing: this build", "not in this build"),
             (GZIP, Measured::default(), "do nothing: no body", "nothing there"),
         ] {

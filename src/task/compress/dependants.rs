@@ -1,4 +1,4 @@
-//! What stands in the way of a view that takes the table's place, found before anything is changed.
+//! Finds, before anything is changed, the objects that stand in the way of a view in the table's place.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -8,14 +8,15 @@ use super::names::{CONSTRAINT, PLAIN};
 use super::table::{Table, companion};
 use crate::pg::{self, identifier};
 
-/// Rows that are looked at for a CHECK that does not bear a body without text.
+/// The number of rows that are read to find a CHECK that refuses a row without its text.
 const CHECKED_ROWS: u32 = 10_000;
 
 #[derive(Debug, Default, Serialize)]
 pub struct Dependants {
-    /// The view is not installed.
+    /// Reasons for which the view is not installed.
     pub refusals: Vec<String>,
-    /// Perhaps harmless: somebody has to look, and say --force.
+    /// Remarks on what may be harmless: a person has to look at it and use --force. Their texts are kept in the mark of an
+    /// installation, so that a changed wording would make accepted remarks new ones.
     pub doubts: Vec<String>,
     pub notes: Vec<String>,
 }
@@ -59,8 +60,8 @@ pub async fn find(connection: &mut PgConnection, table: &Table) -> Result<Depend
     }
     let merge = if table.version_num < 170_000 { "MERGE, " } else { "" };
     found.notes.push(format!(
-        "what no catalog shows: INSERT … ON CONFLICT, {merge}TRUNCATE, COPY … TO, CREATE INDEX and ALTER TABLE fail on the view, and have to \
-         name the table behind it"
+        "no catalog shows this: INSERT … ON CONFLICT, {merge}TRUNCATE, COPY … TO, CREATE INDEX and ALTER TABLE fail on the view: use the table \
+         behind it for them"
     ));
     Ok(found)
 }
@@ -68,14 +69,14 @@ pub async fn find(connection: &mut PgConnection, table: &Table) -> Result<Depend
 const FIRES: &str = " fires for each row that is compressed: GRANT SET ON PARAMETER session_replication_role TO the role (PostgreSQL 15), and it does not";
 
 impl Dependants {
-    /// What is compressed sets off none of them.
+    /// Says of the triggers that none fires when rows are compressed.
     pub fn triggers_are_silent(&mut self) {
         for note in self.notes.iter_mut().filter(|note| is_about_a_trigger(note)) {
             *note = note.replace(FIRES, " does not fire for what is compressed: to the application it is the same row");
         }
     }
 
-    /// Of what is changed while it is compressed by PostgreSQL itself: the table stays what it is, and the text where it is.
+    /// Keeps only what also matters for method = "toast", where the table keeps its columns and the text stays in its own.
     pub fn keep_those_of_toast(&mut self) {
         self.refusals.retain(|refusal| refusal == NO_KEY || refusal.ends_with(" inherits from it"));
         self.doubts.clear();
@@ -83,15 +84,15 @@ impl Dependants {
     }
 }
 
-/// Then it may damage what the application wrote, and not only fail.
+/// Tells whether a remark is about a trigger: a trigger can damage what the application wrote, where others only fail.
 pub fn is_about_a_trigger(remark: &str) -> bool {
     remark.starts_with("trigger ")
 }
 
-pub const NO_KEY: &str = "it has no primary key, nor a unique index over columns that are NOT NULL, of built-in types and without the body: \
+pub const NO_KEY: &str = "it has no primary key, and no unique index over NOT NULL columns of built-in types other than the body: \
      rows could not be told apart";
 
-/// pg_stat_statements, where the role may read it, remembers what applications really say.
+/// Finds statements of applications in pg_stat_statements, where the role may read it.
 async fn statements_seen(connection: &mut PgConnection, table: &Table) -> Result<Vec<String>> {
     let relation: Option<String> = sqlx::query_scalar(
         "SELECT c.oid::regclass::text FROM pg_extension e JOIN pg_class c ON c.relname = 'pg_stat_statements' AND c.relnamespace = e.extnamespace
@@ -110,7 +111,7 @@ async fn statements_seen(connection: &mut PgConnection, table: &Table) -> Result
            AND query ~* '\\minsert\\s+into\\M.*\\mon\\s+conflict\\M|^\\s*(truncate|copy)\\M{merge}'",
         name = pg::literal(table.public_name())
     );
-    // Loaded into the database, but not into the server, it fails: then it remembers nothing.
+    // An extension that is created but not preloaded fails, and has recorded nothing.
     let seen = pg::fetch_text(connection, sql).await.unwrap_or_default().unwrap_or_default();
     Ok(seen
         .lines()
@@ -118,7 +119,7 @@ async fn statements_seen(connection: &mut PgConnection, table: &Table) -> Result
         .collect())
 }
 
-/// CHECKs over the column that refuse a row whose text is elsewhere.
+/// Finds CHECKs over the column that refuse a row whose text is in the companion column.
 async fn checks(connection: &mut PgConnection, table: &Table) -> Result<Vec<String>> {
     let checks: Vec<(String, String)> = sqlx::query_as(
         "SELECT k.conname::text, pg_get_expr(k.conbin, k.conrelid) FROM pg_constraint k
@@ -164,7 +165,7 @@ async fn names_taken(connection: &mut PgConnection, table: &Table) -> Result<Vec
             OR EXISTS (SELECT FROM pg_type WHERE typnamespace = n.oid AND typname = $2))
          UNION ALL SELECT format('there is already a function %s', oid::regprocedure) FROM pg_proc
          WHERE pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1) AND proname = ANY ($3)
-         UNION ALL SELECT format('it has a column %I already', attname) FROM pg_attribute
+         UNION ALL SELECT format('it already has a column %I', attname) FROM pg_attribute
          WHERE attrelid = $4::bigint::oid AND attname = ANY ($5) AND NOT attisdropped",
     )
     .bind(&table.schema)

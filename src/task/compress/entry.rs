@@ -16,7 +16,7 @@ impl Entry for Compress {
 
     async fn grants(&self, connection: &mut PgConnection, role: &str, memberships: &mut Memberships) -> Result<Vec<String>> {
         let mut lines =
-            vec!["-- Only the owner may put a view in the table's place, change its compression and VACUUM it:".to_owned()];
+            vec!["-- Only the owner may put a view in the table's place, change its compression, and VACUUM it:".to_owned()];
         lines.extend(memberships.in_owner_of(connection, &self.table, role).await?);
         lines.push(format!(
             "-- to see replication and WAL archiving, so that it can slow down for them\nGRANT pg_monitor TO {role};"

@@ -1,5 +1,5 @@
-//! Bodies become gzip in a companion column: read, compressed, decoded and compared, and only then, in one statement that
-//! finds the row unchanged, does the text go.
+//! `method = "gzip"` compresses bodies into a companion column. Each is read, compressed, decoded and compared; only then one
+//! statement, which changes the row only if it is still the one that was read, removes the text.
 
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
@@ -17,6 +17,7 @@ use crate::live::governor::{Go, Governor};
 use crate::pg;
 
 const IDLE: ThreadSchedulePolicy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+
 pub async fn all(work: &Work<'_>, governor: &mut Governor, done: &mut Done) -> Result<Go> {
     let mut connection = work.run.or_cancelled(work.connect(governor.limits())).await?;
     let content = work.table.content();
@@ -50,7 +51,7 @@ impl Act for Gzip {
     }
 }
 
-/// Without locks: who writes meanwhile wins.
+/// Reads and packs bodies without locks: a row that is written meanwhile is left alone.
 async fn read(connection: &mut PgConnection, table: &Table, rows: &[walk::Row], result: &mut Batch) -> Result<Vec<Body>> {
     let (ctids, _) = walk::places(rows);
     let sql = format!(
@@ -83,17 +84,17 @@ async fn read(connection: &mut PgConnection, table: &Table, rows: &[walk::Row], 
         result.changed_meanwhile = rows.len() as u64 - packed_bodies.len() as u64 - result.not_smaller;
         Ok(packed_bodies)
     };
-    // The governor's look goes on in another task meanwhile.
+    // Meanwhile the governor goes on watching in another task.
     tokio::task::block_in_place(|| giving_way(pack_all))
 }
 
-/// On a thread of its own, that runs when no other wants the processor. Readers' p99 beside it: docs/benchmarks.md. No lock is
-/// held meanwhile: on a busy host it may take long.
+/// Runs the work on a thread of its own that gets the processor only while no other thread wants it (docs/benchmarks.md has the
+/// readers' p99 beside it). On a busy host that may take long, so no lock is held meanwhile.
 fn giving_way<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            // SCHED_IDLE of Linux: who wakes up takes this processor at once. With a priority of 19 alone, titles waited 4.6 ms
-            // at p99, not 2 (benches/compress.py). Where it is forbidden, the work is done all the same.
+            // With SCHED_IDLE of Linux, any other thread that wakes up gets this processor at once. With a nice value of 19 alone,
+            // reads of titles waited 4.6 ms at p99, not 2 (benches/compress.py). If it is forbidden, the work is done anyway.
             let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, IDLE);
             work()
         });
@@ -103,7 +104,7 @@ fn giving_way<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 
 async fn write(connection: &mut PgConnection, table: &Table, bodies: &[Body], result: &mut Batch) -> Result<()> {
     let (content, gz, hash) = (table.content(), table.gz(), table.hash());
-    // The row is the one that was read, by its place, by the transaction that wrote it, and by its text.
+    // The row must be the one that was read: the same ctid, xmin and text.
     let sql = format!(
         "UPDATE ONLY {table} t SET {content} = NULL, {gz} = d.gz, {hash} = d.hash
          FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[]) AS d (ctid, xmin, gz, hash)
@@ -124,8 +125,7 @@ async fn write(connection: &mut PgConnection, table: &Table, bodies: &[Body], re
         .await
         .map_err(pg::in_its_own_words)?;
     let moved = walk::Moved::of(&rows)?;
-    // A trigger of somebody may do anything to a row, before and after: the transaction ends without a commit then, and nothing
-    // has happened.
+    // A trigger of the table may do anything to a row, before and after the update. In that case the transaction is rolled back.
     let sql = format!(
         "SELECT ctid::text, {content} IS NULL, pg_catalog.sha256({gz}), {hash}, {}
          FROM ONLY {} t WHERE ctid = ANY ($1::text[]::tid[])",
@@ -143,13 +143,13 @@ async fn write(connection: &mut PgConnection, table: &Table, bodies: &[Body], re
             row.try_get::<bool, _>(1)?
                 && gz_hash.as_deref() == Some(&Sha256::digest(&body.packed.gz)[..])
                 && hash.as_deref() == Some(&body.packed.hash),
-            "a trigger of {} changes what is stored when a body is compressed: nothing was",
+            "a trigger of {} changes what is stored when a body is compressed; nothing was compressed",
             table.sql()
         );
         anyhow::ensure!(
             row.try_get::<String, _>(4)? == body.fingerprint,
             "a trigger of {} changes other columns of a row when its body is compressed, as if the application had changed the text: give it \
-             a condition (WHEN), or disable it for this",
+             a WHEN condition, or disable it while the job runs",
             table.sql()
         );
         result.rows += 1;
@@ -168,7 +168,7 @@ async fn write(connection: &mut PgConnection, table: &Table, bodies: &[Body], re
     pg::execute(connection, "COMMIT".to_owned()).await.context("cannot commit a batch")
 }
 
-/// One body of each batch, the smallest, by the functions that readers use: should they be broken, or gone, the text stays.
+/// Reads one body of each batch, the smallest, through the functions that readers use: if they are broken or gone, the text stays.
 async fn read_as_the_application(connection: &mut PgConnection, table: &Table, ctid: &str, body: &Body) -> Result<()> {
     let view = table.view.as_ref().map(|_| table.view_sql()).context("the view is installed")?;
     let key = table.key.as_ref().context("the table has a key")?;
@@ -181,11 +181,11 @@ async fn read_as_the_application(connection: &mut PgConnection, table: &Table, c
         same.join(" AND ")
     );
     let read = pg::query(sql).bind(ctid).fetch_optional(connection).await.map_err(pg::in_its_own_words);
-    let read = read.with_context(|| format!("{view} does not read a body that was compressed just now; its text stays"))?;
+    let read = read.with_context(|| format!("{view} cannot read a body that was just compressed; its text stays"))?;
     let hash: Option<Vec<u8>> = read.map(|row| row.try_get(0)).transpose()?.flatten();
     anyhow::ensure!(
         hash.as_ref() == Some(&body.packed.hash),
-        "{view} shows another text than was compressed just now: its text stays; run `pgtend compress install` again"
+        "{view} shows a text other than the one that was just compressed: its text stays; run `pgtend compress install` again"
     );
     Ok(())
 }

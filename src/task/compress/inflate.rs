@@ -1,10 +1,10 @@
-//! Functions of the server that read gzip.
+//! The server's functions that read gzip.
 
-/// Our own inflate, under names that `name` makes.
+/// Returns the statements that create them, with names that `name` makes.
 pub fn functions(name: impl Fn(&str) -> String) -> String {
     let text = include_str!("inflate.sql");
     let names = ["huffman", "inflate", "gunzip"].map(|what| (what, name(what)));
-    // Without the comment in front: a name may have a line's end in it. And its dollar quotes may be in a name, too.
+    // The comment at the top is left out, because a name may contain a line break. A name may also contain the dollar quotes.
     let mut text = text[text.find("CREATE").unwrap_or(0)..].to_owned();
     let mut tag = "$pgtend$".to_owned();
     while names.iter().any(|(_, name)| name.contains(&tag)) {

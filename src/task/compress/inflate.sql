@@ -1,5 +1,5 @@
 -- gzip (RFC 1952) and deflate (RFC 1951) in PL/pgSQL, so that stock PostgreSQL reads compressed text without an extension.
--- An error for whatever is not a complete, intact stream; never other text.
+-- Anything but a complete, intact stream is an error; no wrong text is ever returned.
 -- No backslash anywhere: a session's standard_conforming_strings changes nothing. {huffman}, {inflate} and {gunzip} become
 -- qualified names. One statement costs about 100 ns, so that work per symbol is what counts, and work per byte is avoided.
 
@@ -84,7 +84,7 @@ DECLARE
         936918000,2847714899,3736837829,1202900863,817233897,3183342108,3401237130,1404277552,615818150,3134207493,3453421203,
         1423857449,601450431,3009837614,3294710456,1567103746,711928724,3020668471,3272380065,1510334235,755167117}';
     one_byte CONSTANT bytea := decode('00', 'hex');
-    -- Also detoasts it, once: a parameter that stays toasted would be fetched anew for each byte.
+    -- This also detoasts it once: a parameter that stays toasted would be fetched again for each byte.
     input CONSTANT bytea := gz || decode('', 'hex');
     size CONSTANT int := length(input);
     next int := 0;              -- The next byte of the input.
@@ -134,7 +134,7 @@ BEGIN
         held := 0;
 
         <<blocks>> LOOP
-            -- The trailer has eight bytes, so that nobody comes so far in a complete stream.
+            -- The trailer has eight bytes, so that a complete stream never gets here.
             IF held < 20 THEN
                 IF next + 4 > size THEN
                     RAISE EXCEPTION 'corrupt gzip data: cut short' USING ERRCODE = 'data_corrupted';

@@ -1,7 +1,7 @@
-//! A view takes the table's place, and shows each body as text, whichever form it has. The table behind it gets another name.
+//! Puts a view in the table's place that shows each body as text, whichever form it has. The table behind it gets another name.
 //!
-//! All that the application could notice is one transaction under ACCESS EXCLUSIVE that reads no rows. Checking the constraint
-//! comes after it and lets reads and writes go on; killed in between, the next `install` makes up for it.
+//! The application can notice only one transaction under ACCESS EXCLUSIVE, which reads no rows. The constraint is validated
+//! afterwards, while reads and writes go on; if the process is killed in between, the next `install` does that.
 
 use std::fmt;
 
@@ -24,11 +24,11 @@ use crate::task::partition;
 pub struct Installation {
     pub view: String,
     pub stored: String,
-    /// It is there, and made anew for the columns that the table has now.
+    /// The view exists already and is replaced for the table's present columns.
     pub again: bool,
-    /// All in one transaction, under ACCESS EXCLUSIVE.
+    /// The statements of one transaction, under ACCESS EXCLUSIVE.
     pub statements: Vec<String>,
-    /// Then: reads and writes go on.
+    /// The statement that follows, while reads and writes go on.
     pub validate: String,
     #[serde(skip)]
     oid: i64,
@@ -46,25 +46,10 @@ impl fmt::Display for Installation {
     }
 }
 
-/// Statements that put a view in the table's place, or bring the one that is there up to date.
-/// `doubts`: what somebody has looked at by then.
+/// Makes the statements that put a view in the table's place, or bring an existing one up to date. `doubts` are the remarks that
+/// a person accepts by this installation.
 pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String]) -> Result<Installation> {
-    let (may, is_owner): (bool, bool) =
-        sqlx::query_as("SELECT has_schema_privilege($1, 'CREATE'), pg_has_role($2::name, 'USAGE')")
-            .bind(&table.schema)
-            .bind(&table.owner)
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(pg::in_its_own_words)?;
-    if !may || !is_owner {
-        let message = format!(
-            "only {} may put a view in the place of {}, with CREATE on its schema: GRANT {} TO the role",
-            identifier(&table.owner),
-            table.view_sql(),
-            identifier(&table.owner)
-        );
-        return Err(Fault::new(Kind::Permission, message).into());
-    }
+    may_install(connection, table).await?;
     let again = table.view.is_some();
     let (view, stored) = match again {
         true => (table.public_name().to_owned(), table.name.clone()),
@@ -72,7 +57,7 @@ pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String
     };
     let (view_sql, stored_sql) = (qualified(&table.schema, &view), qualified(&table.schema, &stored));
     let set_role = format!("SET LOCAL ROLE {}", identifier(&table.owner));
-    // Right after the lock, under which it stays what it is.
+    // It comes right after the lock, under which the table cannot change.
     let unchanged = definition::unchanged(table.oid, &table.definition);
     let mut statements = Vec::new();
     let is_lost = table.view.as_ref().is_some_and(|view| view.is_lost);
@@ -83,59 +68,20 @@ pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String
         statements.push(mark_of(table, doubts).on(&stored_sql)?);
         statements.push(format!("ALTER TABLE ONLY {stored_sql} DROP CONSTRAINT IF EXISTS {PLAIN}"));
     } else {
-        // Its readers lock a view before its table: the other way round there would be no end of deadlocks.
+        // Readers lock a view before its table: the opposite order would deadlock with them.
         statements.extend(locks_of_views_on(connection, table.oid).await?);
         statements.push(format!("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE", table.sql()));
         statements.extend([unchanged, set_role]);
         statements.extend(companions(connection, table, doubts).await?);
         statements.push(format!("ALTER TABLE ONLY {} RENAME TO {}", table.sql(), identifier(&stored)));
     }
-    statements.push(inflate::functions(|what| table.function(what)));
-    statements.push(triggers::guard(table));
-    statements.push(triggers::own(table));
-    statements.push(triggers::write(table, &stored_sql));
-    for (what, arguments) in [("huffman", "int[]"), ("inflate", "bytea"), ("gunzip", "bytea, bytea, text"), ("own", "xid")] {
-        statements.push(format!("GRANT EXECUTE ON FUNCTION {}({arguments}) TO PUBLIC", table.function(what)));
-    }
-    // By a view of somebody else, a reader may come without USAGE on this schema, where the functions look for each other.
-    statements.push(format!("ALTER FUNCTION {}(bytea, bytea, text) SECURITY DEFINER", table.function("gunzip")));
-    statements.push(try_out(table)?);
+    statements.extend(functions(table, &stored_sql)?);
     statements.push(view_of(table, &view_sql, &stored_sql));
     statements.extend(defaults(table, &view_sql));
     if !again || is_lost {
-        let like = partition::TableName { oid: table.oid, schema: table.schema.clone(), name: table.name.clone() };
-        // The role is the owner by then.
-        statements.extend(
-            partition::privileges(connection, &like, &view_sql).await?.into_iter().filter(|sql| !sql.contains(" OWNER TO ")),
-        );
-        let comment: Option<String> = sqlx::query_scalar("SELECT obj_description($1::bigint::oid, 'pg_class')")
-            .bind(table.oid)
-            .fetch_one(&mut *connection)
-            .await?;
-        let comment =
-            comment.unwrap_or_else(|| format!("{stored_sql} with all of {} as text (pgtend compress)", table.content()));
-        statements.push(format!("COMMENT ON VIEW {view_sql} IS {}", literal(&comment)));
-        statements.extend(comments_of_columns(connection, table, &view_sql).await?);
+        statements.extend(privileges_and_comments(connection, table, &view_sql, &stored_sql).await?);
     }
-    statements.push(format!(
-        "CREATE OR REPLACE TRIGGER {WRITE} INSTEAD OF INSERT OR UPDATE OR DELETE ON {view_sql} FOR EACH ROW EXECUTE FUNCTION {}()",
-        table.function("write")
-    ));
-    let (content, gz) = (table.content(), table.gz());
-    for (guard, on, when) in [
-        (GUARDS[0], "UPDATE".to_owned(), format!("NEW.{content} IS NOT NULL AND NEW.{gz} IS NOT NULL")),
-        (
-            GUARDS[1],
-            format!("UPDATE OF {content}"),
-            format!("NEW.{content} IS NULL AND OLD.{gz} IS NOT NULL AND NEW.{gz} IS NOT NULL"),
-        ),
-    ] {
-        statements.push(format!(
-            "CREATE OR REPLACE TRIGGER {guard} BEFORE {on} ON {stored_sql} FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION {}()",
-            table.function("guard")
-        ));
-        statements.push(format!("ALTER TABLE ONLY {stored_sql} ENABLE ALWAYS TRIGGER {guard}"));
-    }
+    statements.extend(create_triggers(table, &view_sql, &stored_sql));
     if !again {
         statements.push("RESET ROLE".to_owned());
         statements.extend(views_on(connection, table.oid).await?);
@@ -150,15 +96,93 @@ pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String
     })
 }
 
+/// Fails if the role may not install the view.
+async fn may_install(connection: &mut PgConnection, table: &Table) -> Result<()> {
+    let (may, is_owner): (bool, bool) =
+        sqlx::query_as("SELECT has_schema_privilege($1, 'CREATE'), pg_has_role($2::name, 'USAGE')")
+            .bind(&table.schema)
+            .bind(&table.owner)
+            .fetch_one(connection)
+            .await
+            .map_err(pg::in_its_own_words)?;
+    if may && is_owner {
+        return Ok(());
+    }
+    let message = format!(
+        "only {} may put a view in the place of {}, with CREATE on its schema: GRANT {} TO the role",
+        identifier(&table.owner),
+        table.view_sql(),
+        identifier(&table.owner)
+    );
+    Err(Fault::new(Kind::Permission, message).into())
+}
+
+/// Makes the statements that create the functions, let readers call them, and try them out.
+fn functions(table: &Table, stored: &str) -> Result<Vec<String>> {
+    let mut statements = vec![
+        inflate::functions(|what| table.function(what)),
+        triggers::guard(table),
+        triggers::own(table),
+        triggers::write(table, stored),
+    ];
+    for (what, arguments) in [("huffman", "int[]"), ("inflate", "bytea"), ("gunzip", "bytea, bytea, text"), ("own", "xid")] {
+        statements.push(format!("GRANT EXECUTE ON FUNCTION {}({arguments}) TO PUBLIC", table.function(what)));
+    }
+    // A reader that comes through another role's view may have no USAGE on this schema, where the functions look for each other.
+    statements.push(format!("ALTER FUNCTION {}(bytea, bytea, text) SECURITY DEFINER", table.function("gunzip")));
+    statements.push(try_out(table)?);
+    Ok(statements)
+}
+
+/// Makes the statements that give a new view the table's privileges and comments.
+async fn privileges_and_comments(connection: &mut PgConnection, table: &Table, view: &str, stored: &str) -> Result<Vec<String>> {
+    let like = partition::TableName { oid: table.oid, schema: table.schema.clone(), name: table.name.clone() };
+    let privileges = partition::privileges(connection, &like, view).await?;
+    // At that point the current role is the owner.
+    let mut statements: Vec<String> = privileges.into_iter().filter(|sql| !sql.contains(" OWNER TO ")).collect();
+    let comment: Option<String> = sqlx::query_scalar("SELECT obj_description($1::bigint::oid, 'pg_class')")
+        .bind(table.oid)
+        .fetch_one(&mut *connection)
+        .await?;
+    let comment = comment.unwrap_or_else(|| format!("{stored} with all of {} as text (pgtend compress)", table.content()));
+    statements.push(format!("COMMENT ON VIEW {view} IS {}", literal(&comment)));
+    statements.extend(comments_of_columns(connection, table, view).await?);
+    Ok(statements)
+}
+
+/// Makes the statements that create the triggers of the view and of the table.
+fn create_triggers(table: &Table, view: &str, stored: &str) -> Vec<String> {
+    let mut statements = vec![format!(
+        "CREATE OR REPLACE TRIGGER {WRITE} INSTEAD OF INSERT OR UPDATE OR DELETE ON {view} FOR EACH ROW EXECUTE FUNCTION {}()",
+        table.function("write")
+    )];
+    let (content, gz) = (table.content(), table.gz());
+    for (guard, on, when) in [
+        (GUARDS[0], "UPDATE".to_owned(), format!("NEW.{content} IS NOT NULL AND NEW.{gz} IS NOT NULL")),
+        (
+            GUARDS[1],
+            format!("UPDATE OF {content}"),
+            format!("NEW.{content} IS NULL AND OLD.{gz} IS NOT NULL AND NEW.{gz} IS NOT NULL"),
+        ),
+    ] {
+        statements.push(format!(
+            "CREATE OR REPLACE TRIGGER {guard} BEFORE {on} ON {stored} FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION {}()",
+            table.function("guard")
+        ));
+        statements.push(format!("ALTER TABLE ONLY {stored} ENABLE ALWAYS TRIGGER {guard}"));
+    }
+    statements
+}
+
 pub async fn apply(session: &mut Session, installation: &Installation) -> Result<()> {
     if let Attempt::Locked(who) = session.transaction(&installation.statements, &[installation.oid]).await? {
-        let message = format!("{} is locked: {who}; nothing was changed, try again at a quieter time", installation.view);
+        let message = format!("{} is locked: {who}; nothing was changed; try again at a quieter time", installation.view);
         return Err(Fault::new(Kind::Busy, message).into());
     }
     let stored = Checked { name: installation.stored.clone(), oid: installation.oid, owner: None };
     if let Attempt::Locked(who) = long(session, &installation.validate, &stored).await? {
         let message = format!(
-            "{} is installed, and its rows are not checked yet, as {who}: run install again before the job",
+            "{} is installed, but its constraint is not validated yet, because {who}: run install again before the job",
             installation.view
         );
         return Err(Fault::new(Kind::Busy, message).into());
@@ -166,8 +190,8 @@ pub async fn apply(session: &mut Session, installation: &Installation) -> Result
     Ok(())
 }
 
-/// A statement under SHARE UPDATE EXCLUSIVE: it takes as long as it takes, as reads and writes go on. Its wait for the lock does
-/// not: a VACUUM by hand has it for hours.
+/// Runs a statement under SHARE UPDATE EXCLUSIVE without a limit of time, because reads and writes go on. Its wait for the lock
+/// is limited: a manual VACUUM may hold that lock for hours.
 pub async fn long(session: &mut Session, sql: &str, table: &Checked) -> Result<Attempt<()>> {
     let lock_timeout = session.give_up_after.as_millis().max(1).to_string();
     for (name, value) in [("lock_timeout", lock_timeout.as_str()), ("statement_timeout", "0")] {
@@ -198,7 +222,7 @@ fn mark_of(table: &Table, doubts: &[String]) -> Mark {
     }
 }
 
-/// The columns of the other form. No row is read: they are NULL, and the constraint is checked later.
+/// Makes the statements that add the companion columns. They read no row: the columns are NULL, and the constraint is validated later.
 async fn companions(connection: &mut PgConnection, table: &Table, doubts: &[String]) -> Result<Vec<String>> {
     let (name, content, gz, hash) = (table.sql(), table.content(), table.gz(), table.hash());
     let not_null = table.body.is_not_null;
@@ -241,13 +265,14 @@ fn view_of(table: &Table, view: &str, stored: &str) -> String {
             format!("COALESCE(b.{name}, {gunzip}{kind}{collation}) AS {name}")
         })
         .collect();
-    // Policies are the reader's. Without any, the owner's rights are the better ones: those who read through a view of
-    // somebody's over this one go on, and they would not (CREATE VIEW, security_invoker).
+    // With policies, the reader's own apply. Without any, the owner's rights are used: otherwise those who read through another
+    // role's view over this one would lose access (CREATE VIEW, security_invoker).
     let options = if table.has_row_security { " WITH (security_invoker = true)" } else { "" };
     format!("CREATE OR REPLACE VIEW {view}{options} AS SELECT {} FROM ONLY {stored} b", columns.join(", "))
 }
 
-/// What an INSERT leaves out is filled in before the trigger sees it. Identity columns are the trigger's.
+/// Makes the statements that give the view's columns their defaults, which fill in what an INSERT leaves out before the trigger sees
+/// it. The trigger itself sets identity columns.
 fn defaults(table: &Table, view: &str) -> Vec<String> {
     table
         .visible()
@@ -261,7 +286,7 @@ fn defaults(table: &Table, view: &str) -> Vec<String> {
         .collect()
 }
 
-/// What people and generators of code read of a column.
+/// Makes the statements that copy the columns' comments, which people and code generators read.
 async fn comments_of_columns(connection: &mut PgConnection, table: &Table, view: &str) -> Result<Vec<String>> {
     let comments: Vec<(String, String)> = sqlx::query_as(
         "SELECT attname::text, description FROM pg_attribute JOIN pg_description ON objoid = attrelid AND objsubid = attnum AND classoid = 'pg_class'::regclass
@@ -278,7 +303,7 @@ async fn comments_of_columns(connection: &mut PgConnection, table: &Table, view:
         .collect())
 }
 
-/// Statements that make views on a relation anew, by its name.
+/// Returns statements that replace the views on a relation, so that they use the relation that has its name now.
 pub async fn views_on(connection: &mut PgConnection, oid: i64) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar(
         "SELECT format('CREATE OR REPLACE VIEW %s%s AS %s', v.oid::regclass,
@@ -294,8 +319,8 @@ pub async fn views_on(connection: &mut PgConnection, oid: i64) -> Result<Vec<Str
     .await?)
 }
 
-/// Statements that lock these views, and change nothing about them whatever others change meanwhile: the schema that a view is in stays it.
-/// LOCK TABLE would lock all that they read, too.
+/// Returns statements that lock these views without changing them: each view is moved to the schema that it is in. LOCK TABLE would
+/// also lock everything that the views read.
 async fn locks_of_views_on(connection: &mut PgConnection, oid: i64) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar(
         "SELECT format('ALTER VIEW %s SET SCHEMA %I', v.oid::regclass, n.nspname)
@@ -309,8 +334,8 @@ async fn locks_of_views_on(connection: &mut PgConnection, oid: i64) -> Result<Ve
     .await?)
 }
 
-/// The functions read what we write, in this database, or the transaction ends: a stored, a fixed and a dynamic block, and
-/// one that is damaged.
+/// Makes a statement that fails unless the functions read what pgtend writes in this database: a stored, a fixed and a dynamic
+/// block, and each of them damaged.
 fn try_out(table: &Table) -> Result<String> {
     let dynamic: String = (0..30)
         .map(|number| format!("Get-ChildItem -Path $path{number} | Where-Object {{ $_.Length -gt {number} }}\r\n"))
@@ -329,7 +354,7 @@ fn try_out(table: &Table) -> Result<String> {
             )
         };
         checks += &format!(
-            "IF ({} OPERATOR(pg_catalog.=) {}::text) IS NOT TRUE THEN RAISE EXCEPTION 'this server does not read what pgtend compresses'; END IF;\n",
+            "IF ({} OPERATOR(pg_catalog.=) {}::text) IS NOT TRUE THEN RAISE EXCEPTION 'this server cannot read what pgtend compresses'; END IF;\n",
             call(&gz),
             literal(text)
         );
@@ -337,7 +362,7 @@ fn try_out(table: &Table) -> Result<String> {
         let middle = damaged.len() / 2;
         damaged[middle] ^= 1;
         checks += &format!(
-            "BEGIN PERFORM {}; RAISE EXCEPTION 'damage is not noticed' USING ERRCODE = 'assert_failure';
+            "BEGIN PERFORM {}; RAISE EXCEPTION 'damaged data is not detected' USING ERRCODE = 'assert_failure';
              EXCEPTION WHEN assert_failure THEN RAISE; WHEN OTHERS THEN NULL; END;\n",
             call(&damaged)
         );

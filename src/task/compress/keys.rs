@@ -9,19 +9,19 @@ use toml::Spanned;
 use crate::base::units::Size;
 use crate::config::checker::Checker;
 
-/// As the audit has it: TOAST's pglz does well enough below.
+/// The audit uses the same size: below it, TOAST's pglz does well enough.
 const LARGER_THAN: Size = Size(10_000);
 
 /// PL/pgSQL reads about 4 MB a second: a third of a second for one of these (docs/benchmarks.md).
 const SMALLER_THAN: Size = Size(1_000_000);
 
-/// Smaller values are not toasted, and so not compressed by PostgreSQL.
+/// PostgreSQL does not toast values below this, and so does not compress them.
 const TOAST_LEAST: u64 = 2_000;
 
-/// A field holds no more.
+/// The size limit of a field.
 pub(super) const MAX_VALUE_BYTES: u64 = 1 << 30;
 
-/// Read through the view, one of these takes a quarter of a minute; compressing it takes three times its size in memory.
+/// Reading a body of this size through the view takes 15 s; compressing it takes three times its size in memory.
 const GZIP_MOST: u64 = 64_000_000;
 
 /// `[compress]`, resolved.
@@ -40,22 +40,22 @@ pub struct Compress {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Written {
-    /// As in SQL: `public.scripts`, `"Odd Name"`. It keeps that name when a view takes its place.
+    /// The table as in SQL: `public.scripts`, `"Odd Name"`. The view that takes its place has this name.
     pub table: String,
-    /// Its large text: text or varchar.
+    /// The column with the large text: text or varchar.
     pub column: String,
     /// "gzip": in a companion column, behind a view; "toast": by PostgreSQL itself.
     pub method: Method,
     /// Bodies above this; at least 2 kB; default "10KB".
     #[schemars(with = "Option<Size>")]
     pub larger_than: Option<Spanned<Size>>,
-    /// gzip: bodies above this stay, as reading them through the view takes long; at most 64 MB; default "1MB".
+    /// gzip: bodies above this stay as they are, because reading them through the view would take long; at most 64 MB; default "1MB".
     #[schemars(with = "Option<Size>")]
     pub smaller_than: Option<Spanned<Size>>,
-    /// toast: "pglz" or "lz4"; default whichever is smaller.
+    /// toast: "pglz" or "lz4"; by default the smaller of the two.
     #[schemars(with = "Option<Toast>")]
     pub compression: Option<Spanned<Toast>>,
-    /// VACUUM (not FULL) between batches, so that the space is used again at once; default true.
+    /// Run VACUUM (not FULL) between batches, so that the space can be reused at once; default true.
     pub vacuum: Option<bool>,
 }
 
@@ -66,7 +66,7 @@ pub enum Method {
     Toast,
 }
 
-/// Of TOAST's own.
+/// TOAST's own compression methods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Toast {
@@ -92,23 +92,27 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Compress> 
         checker.problem(
             size,
             "`larger_than` is below 2 kB",
-            "PostgreSQL keeps such values in the row; \"10KB\" is a good start".to_owned(),
+            "PostgreSQL keeps such values in the row; start with \"10KB\"".to_owned(),
         );
         good = false;
     }
     if let Some(size) = written.smaller_than.as_ref().filter(|size| size.get_ref().0 <= larger_than.0) {
-        checker.problem(size, "`smaller_than` leaves nothing between", "more than `larger_than`".to_owned());
+        checker.problem(
+            size,
+            "`smaller_than` leaves no body between it and `larger_than`",
+            "write a size above `larger_than`".to_owned(),
+        );
         good = false;
     }
     if let Some(size) = written.smaller_than.as_ref().filter(|size| size.get_ref().0 > GZIP_MOST) {
-        let hint = "at most \"64MB\", which takes a quarter of a minute to read through the view".to_owned();
+        let hint = "at most \"64MB\", which takes about 15 s to read through the view".to_owned();
         checker.problem(size, "`smaller_than` is too large", hint);
         good = false;
     }
     if let (Method::Gzip, None, Some(size)) = (written.method, &written.smaller_than, &written.larger_than)
         && size.get_ref().0 >= GZIP_MOST
     {
-        checker.problem(size, "`larger_than` leaves nothing", "with method = \"gzip\", less than \"64MB\"".to_owned());
+        checker.problem(size, "`larger_than` is too large", "with method = \"gzip\", write less than \"64MB\"".to_owned());
         good = false;
     }
     if let (Method::Toast, Some(size)) = (written.method, &written.smaller_than) {

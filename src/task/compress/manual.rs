@@ -1,4 +1,4 @@
-//! The work of `compress install JOB` and `compress undo JOB`.
+//! Does the work of `compress install JOB` and `compress undo JOB`.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ pub struct Install {
     pub force: bool,
 }
 
-/// What was found, and how it would go; a refusal shows what was found all the same.
+/// The state that was found and the planned statements; a refusal also shows the state.
 #[derive(Debug, Serialize)]
 pub struct Proposal {
     #[serde(flatten)]
@@ -60,7 +60,7 @@ impl Install {
         if self.force {
             return None;
         }
-        // What others fail at is no reason to leave a view out of date.
+        // Statements of applications that would fail are no reason to leave a view out of date.
         let is_again = plan.table.view.is_some();
         let doubts = if is_again { plan.new_triggers().collect() } else { plan.new_doubts() };
         if !doubts.is_empty() {
@@ -69,7 +69,7 @@ impl Install {
         if is_again {
             return None;
         }
-        plan.verdict.saved_share().is_none().then(|| format!("not installed: {}; --force installs it all the same", plan.verdict))
+        plan.verdict.saved_share().is_none().then(|| format!("not installed: {}; --force installs it anyway", plan.verdict))
     }
 }
 
@@ -102,8 +102,8 @@ impl Work for Install {
         let what = if installation.again { "brought up to date" } else { "installed" };
         let mut report = Report {
             summary: format!(
-                "{}: {what}; the table behind it is {1}: INSERT … ON CONFLICT, TRUNCATE, indexes and ALTER TABLE have to name {1}, and \
-                 after ALTER TABLE, install again; next: pgtend run-job {2}",
+                "{}: {what}; the table behind it is {1}: use {1} for INSERT … ON CONFLICT, TRUNCATE, indexes and ALTER TABLE, and run \
+                 install again after ALTER TABLE; next: pgtend run-job {2}",
                 installation.view, installation.stored, run.job.name
             ),
             ..Report::default()

@@ -1,15 +1,16 @@
-//! `[compress]`: large text takes less room, and whoever reads it notices nothing.
+//! `[compress]` stores large text in less space, without any change for those who read it.
 //!
-//! `method = "toast"` writes bodies anew in a smaller form of PostgreSQL's own. `method = "gzip"` keeps them in a companion
-//! column behind a view that `pgtend compress install` made: text goes only after its compressed form was decoded and compared,
-//! and only while the row is the one that was read.
+//! `method = "toast"` rewrites bodies with another of PostgreSQL's own compression methods. `method = "gzip"` keeps them in a
+//! companion column behind a view that `pgtend compress install` made: a text is removed only after its compressed form was
+//! decoded and compared, and only while the row is the one that was read.
 //!
-//! What an interruption leaves behind: rows in either form, each whole, as every batch is a transaction.
+//! An interruption leaves rows in either form, each of them whole, because every batch is a transaction.
 
 mod decide;
 mod definition;
 mod dependants;
 mod entry;
+mod find;
 mod gzip;
 mod inflate;
 mod install;
@@ -28,10 +29,10 @@ mod undo;
 mod walk;
 
 use anyhow::Result;
+pub use find::{base_of, without_its_view};
 pub use keys::{Compress, Method, Toast, Written, resolve};
 pub use names::GUARDS;
 pub use plan::Plan;
-pub use table::{base_of, without_its_view};
 
 use self::decide::Verdict;
 use crate::base::fault::{Fault, Kind};
@@ -105,9 +106,9 @@ impl Compress {
         Ok(report)
     }
 
-    /// Whether the role may do it, for `check --connect`.
+    /// Checks, for `check --connect`, whether the role may do it.
     async fn may_run(&self, connection: &mut sqlx::PgConnection) -> Result<String> {
-        let table = table::find(self, connection).await?;
+        let table = find::table(self, connection).await?;
         let (may_write, is_owner): (bool, bool) = sqlx::query_as(
             "SELECT has_table_privilege($1::bigint::oid, 'SELECT') AND has_table_privilege($1::bigint::oid, 'UPDATE'),
                     pg_has_role($2::name, 'USAGE')",

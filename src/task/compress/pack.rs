@@ -1,4 +1,4 @@
-//! A body as gzip, and back.
+//! Packs a body as gzip, and unpacks it.
 
 use std::io::Read as _;
 
@@ -7,19 +7,19 @@ use sha2::{Digest as _, Sha256};
 
 use super::keys::MAX_VALUE_BYTES;
 
-/// Slower than 6 and smaller, and the smaller a body is the less there is for readers to decode.
+/// Level 9 is slower than 6, and makes bodies smaller, so that readers have less to decode.
 const LEVEL: i32 = 9;
-/// A form above this share of what is stored now is not worth the slower read.
+/// A packed body above this share of the bytes that are stored now is not worth the slower reads.
 const MAX_SHARE: f64 = 0.9;
 
 /// A body in its new form.
 pub struct Packed {
     pub gz: Vec<u8>,
-    /// Of the text's bytes.
+    /// The SHA-256 of the text's bytes.
     pub hash: Vec<u8>,
 }
 
-/// Compressed by one library, decoded by another, and compared byte by byte.
+/// Compresses a body with one library, decodes it with another, and compares every byte.
 pub fn pack(body: &[u8]) -> Result<Packed> {
     let level = libdeflater::CompressionLvl::new(LEVEL).map_err(|_| anyhow::anyhow!("gzip has no level {LEVEL}"))?;
     let mut compressor = libdeflater::Compressor::new(level);
@@ -30,7 +30,7 @@ pub fn pack(body: &[u8]) -> Result<Packed> {
     Ok(Packed { gz, hash: Sha256::digest(body).to_vec() })
 }
 
-/// What it takes in place of `stored`, if it is worth it.
+/// Returns the bytes that it takes in place of `stored`, or None if that is not worth it.
 pub fn kept(packed: &Packed, stored: u64) -> Option<u64> {
     let bytes = (packed.gz.len() + packed.hash.len()) as u64;
     (bytes as f64 <= stored as f64 * MAX_SHARE).then_some(bytes)
@@ -42,9 +42,9 @@ pub fn unpack(gz: &[u8]) -> Result<Vec<u8>> {
 
 fn unpack_below(most: u64, gz: &[u8]) -> Result<Vec<u8>> {
     let mut body = Vec::new();
-    // What somebody put there may unpack to a thousand times its size.
+    // A forged value may unpack to a thousand times its size.
     flate2::read::MultiGzDecoder::new(gz).take(most).read_to_end(&mut body).context("corrupt gzip data")?;
-    anyhow::ensure!((body.len() as u64) < most, "its text would be larger than a field holds");
+    anyhow::ensure!((body.len() as u64) < most, "its text would be larger than a field can hold");
     Ok(body)
 }
 
@@ -66,7 +66,7 @@ mod tests {
     fn what_unpacks_to_more_than_a_field_holds_is_given_up_before_it_fills_the_memory() {
         let packed = pack(&vec![0; 100_000]).unwrap();
         assert_eq!(unpack_below(100_001, &packed.gz).unwrap().len(), 100_000);
-        assert!(unpack_below(100_000, &packed.gz).unwrap_err().to_string().contains("larger than a field"));
+        assert!(unpack_below(100_000, &packed.gz).unwrap_err().to_string().contains("larger than a field can hold"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a run would do, as people read it: what was measured, what it costs, what depends on the table.
+//! Plans a run, and prints the plan: what was measured, what the run would cost, and what depends on the table.
 
 use std::fmt;
 
@@ -9,13 +9,13 @@ use super::decide::{self, Asked, Candidates, Form, Measured, Target, Verdict};
 use super::dependants::{self, Dependants};
 use super::keys::{Compress, Method, Toast};
 use super::table::{self, Table};
-use super::{sample, toast, walk};
+use super::{find, sample, toast, walk};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::config::limits::Limits;
 use crate::work::RunContext;
 
-/// Research: WAL of a batch is about this much of what it stores anew.
+/// The WAL of a batch as a share of the bytes that it stores, as measured.
 const WAL_SHARE: f64 = 1.15;
 
 #[derive(Debug, Serialize)]
@@ -28,22 +28,22 @@ pub struct Plan {
     pub verdict: Verdict,
     pub forecast: Forecast,
     pub dependants: Dependants,
-    /// Statements that come first.
+    /// Statements that run first.
     pub settings: Vec<String>,
     #[serde(skip)]
     job: String,
     limits: Limits,
 }
 
-/// For all bodies, from the sample.
+/// A forecast for all bodies, scaled up from the sample.
 #[derive(Debug, Default, Serialize)]
 pub struct Forecast {
     pub saved_bytes: u64,
-    /// New forms are written before the old ones are freed.
+    /// The additional bytes until VACUUM, because new forms are written before the old ones are freed.
     pub disk_bytes: u64,
     pub wal_bytes: u64,
     pub write_seconds: f64,
-    /// Of one body of middling size, in its form now and in the new one.
+    /// The time to read one body of average size in its present form, and in the new one.
     pub read_milliseconds_now: f64,
     pub read_milliseconds_then: f64,
 }
@@ -51,10 +51,10 @@ pub struct Forecast {
 pub async fn make(compress: &Compress, run: &RunContext<'_>) -> Result<Plan> {
     let mut connection = run.settings.connect().await?;
     crate::pg::set(&mut connection, "lock_timeout", "2000").await?;
-    let table = table::find(compress, &mut connection).await?;
+    let table = find::table(compress, &mut connection).await?;
     run.is_checked(table.view.as_ref().filter(|view| !view.is_lost).map_or(table.oid, |view| view.oid))?;
     if compress.method == Method::Toast && table.view.is_some() {
-        let message = format!("{} is a view for method = \"gzip\": `pgtend compress undo` first", compress.table);
+        let message = format!("{} is a view for method = \"gzip\": run `pgtend compress undo` first", compress.table);
         return Err(Fault::new(Kind::Configuration, message).into());
     }
     let mut dependants = dependants::find(&mut connection, &table).await?;
@@ -71,7 +71,7 @@ pub async fn make(compress: &Compress, run: &RunContext<'_>) -> Result<Plan> {
         let verdict = decide::decide(Asked { target, is_begun }, &candidates, &measured);
         looks.push((forecast(&candidates, &measured, &verdict), candidates, measured, verdict));
     }
-    // The one that saves most; of those that save nothing, the first.
+    // The form that saves most comes first; if none saves anything, the first one stays first.
     looks.sort_by_key(|(forecast, ..)| std::cmp::Reverse(forecast.saved_bytes));
     let (forecast, candidates, measured, verdict) = looks.into_iter().next().context("there is a form to be measured")?;
     let settings = match &verdict {
@@ -93,7 +93,7 @@ pub async fn make(compress: &Compress, run: &RunContext<'_>) -> Result<Plan> {
     })
 }
 
-/// Forms that come into question. What a stopped run had chosen stays chosen.
+/// Returns the forms to be compared. If a run was stopped midway, the form that it chose stays.
 fn targets(compress: &Compress, table: &Table, is_begun: bool) -> Vec<Target> {
     let begun = if is_begun { toast::form_of(table) } else { None };
     match (compress.method, compress.compression.or(begun)) {
@@ -123,53 +123,55 @@ fn forecast(candidates: &Candidates, measured: &Measured, verdict: &Verdict) -> 
     }
 }
 
-/// Somebody dropped the view.
+/// Says that the view was dropped, and what to do.
 pub fn lost(table: &str, job: &str) -> String {
-    format!("the view {table} is gone, and its rows are all there: run `pgtend compress install {job}`, which makes it anew")
+    format!(
+        "the view {table} was dropped, but all its rows are there: run `pgtend compress install {job}`, which creates it again"
+    )
 }
 
 impl Plan {
-    /// Why this run may not act, with what to do.
+    /// Returns why this run may not act, and what to do; None if it may.
     pub fn not_ready(&self, compress: &Compress, job: &str) -> Option<String> {
         let table = &compress.table;
         match (&self.table.view, compress.method) {
             (None, Method::Toast) if self.dependants.refusals.is_empty() => None,
             (None, Method::Toast) => Some(format!("{table} cannot be compressed: {}", self.dependants.refusals.join("; "))),
             (None, Method::Gzip) => Some(format!(
-                "nothing compressed: no view reads {table} for the application yet. Look at `pgtend compress install {job} --dry-run`, \
+                "nothing compressed: no view stands in the place of {table} yet. Look at `pgtend compress install {job} --dry-run`, \
                  then run it without --dry-run"
             )),
             (Some(view), _) if view.is_lost => Some(lost(table, job)),
             (Some(view), _) if !view.is_whole => Some(format!(
-                "the view {table} is not wholly installed, or an undo of it was begun: run `pgtend compress install {job}` again, \
+                "the view {table} is not completely installed, or its undo has begun: run `pgtend compress install {job}` again, \
                  or finish `pgtend compress undo {job}`"
             )),
             (Some(_), _) if self.table.other_encoding.is_some() => Some(format!(
-                "the bodies of {table} were compressed in a database of encoding {}, and this one has {}: `pgtend compress undo {job}`, \
-                 then `pgtend compress install {job}`",
+                "the bodies of {table} were compressed in a database with encoding {}, and this one has {}: run `pgtend compress undo \
+                 {job}`, then `pgtend compress install {job}`",
                 self.table.encoding,
                 self.table.other_encoding.as_deref().unwrap_or_default()
             )),
-            // What came since the installation, and would lose text or do harm now.
+            // The refusals came after the installation, and compressing would lose text or do harm now.
             (Some(_), _) if !self.dependants.refusals.is_empty() => {
-                Some(format!("{table} cannot be compressed any more: {}", self.dependants.refusals.join("; ")))
+                Some(format!("{table} can no longer be compressed: {}", self.dependants.refusals.join("; ")))
             }
             (Some(_), _) if self.new_triggers().next().is_some() => Some(format!(
-                "nothing compressed in {table}: somebody has to look at what came since it was installed, and say `pgtend compress install \
-                 {job} --force`, or take it away: {}",
+                "nothing compressed in {table}: triggers were added after the installation; look at them, then run `pgtend compress install \
+                 {job} --force`, or drop them: {}",
                 self.new_triggers().collect::<Vec<_>>().join("; ")
             )),
             (Some(_), _) => None,
         }
     }
 
-    /// Doubts that nobody has looked at.
+    /// Returns the doubts that no person has accepted by an installation.
     pub fn new_doubts(&self) -> Vec<String> {
         let accepted = self.table.view.as_ref().map(|view| view.accepted.as_slice()).unwrap_or_default();
         self.dependants.doubts.iter().filter(|doubt| !accepted.contains(doubt)).cloned().collect()
     }
 
-    /// Of these, the ones by which more harm is done with each body that is compressed.
+    /// Returns those new doubts that are about triggers: these may do harm with each body that is compressed.
     pub fn new_triggers(&self) -> impl Iterator<Item = String> {
         self.new_doubts().into_iter().filter(|doubt| dependants::is_about_a_trigger(doubt))
     }
@@ -198,7 +200,7 @@ impl fmt::Display for Plan {
             let forecast = &self.forecast;
             writeln!(
                 f,
-                "  forecast: {} fewer stored; until VACUUM {} more on disk; {} of WAL, which replicas get too; {:.0} s to compress",
+                "  forecast: {} less stored; until VACUUM {} more on disk; {} of WAL, also for replicas; {:.0} s to compress",
                 units::bytes(forecast.saved_bytes),
                 units::bytes(forecast.disk_bytes),
                 units::bytes(forecast.wal_bytes),
@@ -218,14 +220,15 @@ impl fmt::Display for Plan {
         }
         let new = self.new_doubts();
         for doubt in &self.dependants.doubts {
-            let what = if new.contains(doubt) { "to be looked at (install --force)" } else { "looked at when it was installed" };
+            let what =
+                if new.contains(doubt) { "look at this (install --force accepts it)" } else { "accepted when it was installed" };
             writeln!(f, "  {what}: {doubt}")?;
         }
         for note in &self.dependants.notes {
             writeln!(f, "  {note}")?;
         }
         if self.method == Method::Gzip && self.table.view.is_none() {
-            writeln!(f, "  a run compresses nothing before `pgtend compress install {}`", self.job)?;
+            writeln!(f, "  a run compresses nothing until `pgtend compress install {}` was run", self.job)?;
         }
         writeln!(f, "  {}", self.limits)
     }
@@ -235,7 +238,7 @@ impl Plan {
     fn table_of_forms(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let measured = &self.measured;
         let bodies = measured.bodies as f64;
-        writeln!(f, "  measured on {}, for one of them:", units::plural(measured.bodies as usize, "row"))?;
+        writeln!(f, "  measured on {}, per row:", units::plural(measured.bodies as usize, "row"))?;
         let mut line = |what: &str, bytes: u64, write: Option<f64>, read: f64| {
             let write = write.map_or("-".to_owned(), |write| format!("{:.2}", write / bodies));
             writeln!(

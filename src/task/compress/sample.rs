@@ -1,4 +1,4 @@
-//! What the bodies of a table take now, and what some of them would take in every other form, measured on this server.
+//! Measures, on this server, the bytes of a table's bodies now, and those that some of them would have in every other form.
 
 use std::time::Instant;
 
@@ -12,15 +12,16 @@ use super::{inflate, pack};
 use crate::pg;
 use crate::task::compress::decide::Candidates;
 
-/// Blocks that are looked at for the sizes of bodies; a larger table is sampled.
+/// The number of blocks that are read for the sizes of bodies; a larger table is sampled.
 const BLOCKS: f64 = 4_000.0;
-/// Bodies that are measured.
+/// The largest number of bodies that are measured, and their bytes.
 const BODIES: i64 = 100;
 const BYTES: i64 = 8 << 20;
-/// Of these, so many are read by PL/pgSQL.
+/// The number of these that are decoded by PL/pgSQL.
 const DECODED: usize = 10;
 
-/// `seed`: which blocks of a large table. Always the same ones would never show what is in the others.
+/// Samples the table, and measures some of its bodies. `seed` chooses the blocks of a large table: with the same ones each time, the
+/// others would never be seen.
 pub async fn take(
     compress: &Compress,
     table: &Table,
@@ -60,14 +61,14 @@ pub async fn take(
     if ctids.is_empty() {
         return Ok((candidates, Measured::default()));
     }
-    // What is made for measuring is rolled back.
+    // The rollback removes the temporary objects of the measurement.
     pg::execute(connection, "BEGIN".to_owned()).await?;
     let measured = measure(table, &ctids, connection).await;
     let _ = pg::execute(connection, "ROLLBACK".to_owned()).await;
     Ok((candidates, measured?))
 }
 
-/// A condition for bodies that a run takes.
+/// Returns a condition for the bodies that a run takes.
 pub fn wanted(compress: &Compress, table: &Table, target: Target) -> String {
     let content = table.content();
     let (least, most) = (compress.larger_than.0, compress.smaller_than.0);
@@ -83,7 +84,7 @@ async fn measure(table: &Table, ctids: &[String], connection: &mut PgConnection)
     let mut measured = Measured::default();
     let (content, name) = (table.content(), table.sql());
     let started = Instant::now();
-    // Through `|| ''`: the length alone would not read it.
+    // The `|| ''` reads the body; the length alone would not.
     let sql = format!("SELECT sum(octet_length({content} || ''))::bigint FROM ONLY {name} WHERE ctid = ANY ($1::text[]::tid[])");
     pg::query(sql).bind(ctids).fetch_one(&mut *connection).await.map_err(pg::in_its_own_words)?;
     measured.read_milliseconds = milliseconds(started);

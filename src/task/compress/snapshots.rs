@@ -1,5 +1,5 @@
-//! Old snapshots. A transaction that looks at the database as it was before the last bodies became text sees those rows in their
-//! compressed form, whatever the table looks like by then: with the companion columns gone, it would read NULL, and no error.
+//! Waits for old snapshots. A transaction whose snapshot is older than the moment when the last bodies became text again sees those
+//! rows in their compressed form: once the companion columns are dropped, it would read NULL, without any error.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::work::RunContext;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// A number that every transaction of before has passed, or has not ended yet.
+/// Returns a transaction number. Snapshots that were taken before have a smaller xmin, or the same one.
 pub async fn horizon(connection: &mut PgConnection) -> Result<String> {
     Ok(sqlx::query_scalar("SELECT pg_current_xact_id()::xid::text").fetch_one(connection).await?)
 }
@@ -24,8 +24,9 @@ struct Holder {
     who: String,
 }
 
-/// Waits until all transactions are gone that may see the database as it was before `horizon`, as CREATE INDEX CONCURRENTLY does:
-/// those that are there now, as later ones begin with a newer look. Returns who is left after `give_up_after`.
+/// Waits, as CREATE INDEX CONCURRENTLY does, until all transactions have ended that may see the database as it was before `horizon`.
+/// Only those that run now matter, because later ones begin with a newer snapshot. Returns the sessions that are left after
+/// `give_up_after`, or None.
 pub async fn wait_for_old_snapshots(
     run: &RunContext<'_>,
     connection: &mut PgConnection,
@@ -42,9 +43,9 @@ pub async fn wait_for_old_snapshots(
             return Ok(Some(format!("waited {} for {who}", units::duration(started.elapsed()))));
         }
         phase.say(&format!("waiting for {who}"));
-        // A short wait is nobody's business.
+        // A short wait is not worth a warning.
         if started.elapsed() > Duration::from_secs(1) && named != who {
-            tracing::warn!("waiting for a transaction with an old view of the rows: {who}");
+            tracing::warn!("waiting for a transaction with an old snapshot: {who}");
             named = who;
         }
         let pause = async {
@@ -58,8 +59,9 @@ pub async fn wait_for_old_snapshots(
     Ok(None)
 }
 
-/// Of this database, the oldest first. VACUUM reads nothing for anybody; who may not see a session's kind sees that autovacuum has
-/// no user. A prepared transaction has a number, and no look at the database any more.
+/// Returns the sessions of this database that hold such snapshots, the oldest first. VACUUM does not count, because it returns no
+/// rows; a role that may not see a session's kind recognizes autovacuum by its missing user. Nor does a prepared transaction, which
+/// has no snapshot any more.
 async fn holders(connection: &mut PgConnection, horizon: &str, among: Option<Vec<String>>) -> Result<Vec<Holder>> {
     sqlx::query_as(concat!(
         "SELECT l.virtualxid AS transaction, ",

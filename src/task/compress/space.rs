@@ -1,4 +1,4 @@
-//! What a table takes, and what a rewrite would give back to the system: batches and VACUUM free space for new rows only.
+//! Reports the size of a table, and the bytes that a rewrite would return to the system: batches and VACUUM free space only for new rows.
 
 use anyhow::Result;
 use sqlx::{PgConnection, Row as _};
@@ -9,9 +9,9 @@ use crate::base::units;
 use crate::ledger::report::Report;
 use crate::pg;
 
-/// TOAST keeps about 2,000 bytes to a chunk, each with some 50 of its own.
+/// TOAST stores chunks of about 2,000 bytes, each with an overhead of some 50 bytes.
 const TOAST_OVERHEAD: f64 = 1.03;
-/// Values below this are in the row.
+/// Smaller values are stored in the row.
 const INLINE_BYTES: u32 = 2_000;
 
 pub async fn report(connection: &mut PgConnection, table: &Table, report: &mut Report) -> Result<()> {
@@ -27,7 +27,7 @@ pub async fn report(connection: &mut PgConnection, table: &Table, report: &mut R
     );
     let row = match pg::query(sql).fetch_one(&mut *connection).await.map_err(pg::in_its_own_words) {
         Ok(row) => row,
-        // A table so large that looking at every row takes longer than this is not worth it.
+        // For a table that takes longer to read, these facts are not worth the time.
         Err(error) if pg::sql_state(&error).as_deref() == Some("57014") => return Ok(()),
         Err(error) => return Err(error),
     };
@@ -54,7 +54,7 @@ pub async fn report(connection: &mut PgConnection, table: &Table, report: &mut R
         report.fact(
             "rewrite",
             format!(
-                "about {} would go back to the system by VACUUM FULL {name} (nobody reads meanwhile) or pg_repack -t '{name}'; without, new rows use them",
+                "VACUUM FULL {name} (which blocks reads) or pg_repack -t '{name}' would return about {} to the system; without it, new rows use the space",
                 units::bytes(returns)
             ),
         );

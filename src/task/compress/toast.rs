@@ -1,8 +1,8 @@
-//! `method = "toast"`: PostgreSQL's own compression, another one. SET COMPRESSION is for new values only; an old one is
-//! written anew by `body || ''`, and by nothing less: `SET body = body`, VACUUM FULL and CREATE TABLE AS keep its form.
+//! `method = "toast"` rewrites bodies with another of PostgreSQL's own compression methods. SET COMPRESSION affects only new values;
+//! an old value is rewritten by `body || ''`, and by nothing less: `SET body = body`, VACUUM FULL and CREATE TABLE AS keep its form.
 //!
-//! What a body becomes shows only once it is stored. So each is stored in a temporary table first: those that would be no smaller
-//! (base64, random bytes) would be written anew by every run otherwise, for nothing.
+//! The size of a body in its new form shows only once it is stored. So each is first stored in a temporary table: otherwise every run
+//! would rewrite, for nothing, those that do not become smaller (base64, random bytes).
 
 use anyhow::{Context as _, Result};
 use sqlx::{PgConnection, Row as _};
@@ -29,7 +29,7 @@ pub async fn all(work: &Work<'_>, compression: Toast, governor: &mut Governor, d
     }
     let mut connection = work.run.or_cancelled(work.connect(governor.limits())).await?;
     let trial = format!("CREATE TEMPORARY TABLE {TRIAL} (place text, body text COMPRESSION {compression}) ON COMMIT DELETE ROWS");
-    pg::execute(&mut connection, trial).await.context("cannot try what bodies become")?;
+    pg::execute(&mut connection, trial).await.context("cannot create the temporary table in which the new form is tried")?;
     let content = work.table.content();
     let wanted = Wanted {
         condition: sample::wanted(work.compress, work.table, Target::Toast(compression)),
@@ -39,7 +39,7 @@ pub async fn all(work: &Work<'_>, compression: Toast, governor: &mut Governor, d
     work.all(&mut connection, governor, &wanted, done, &Toasted(compression)).await
 }
 
-/// For values that come from now on. STORAGE EXTERNAL would keep all as they are.
+/// Returns the statements that set the compression of new values. STORAGE EXTERNAL would leave all values uncompressed.
 pub fn settings(table: &Table, compression: Toast) -> Vec<String> {
     let (name, content) = (table.sql(), table.content());
     let mut statements = Vec::new();
@@ -52,7 +52,7 @@ pub fn settings(table: &Table, compression: Toast) -> Vec<String> {
     statements
 }
 
-/// The column's own, where it has one.
+/// Returns the compression that is set on the column, or None.
 pub fn form_of(table: &Table) -> Option<Toast> {
     match table.body.compression.as_str() {
         "p" => Some(Toast::Pglz),
@@ -69,7 +69,7 @@ impl Act for Toasted {
         let mut result = Batch { changed_meanwhile: (rows.len() - before.len()) as u64, ..Batch::default() };
         let mut chosen = smaller(connection, table, &before).await?;
         result.not_smaller = (before.len() - chosen.len()) as u64;
-        // Should one become larger all the same, as it was changed since: without that one.
+        // If a body becomes larger anyway, because it was changed since, the batch is repeated without it.
         for _ in 0..2 {
             if chosen.is_empty() {
                 return Ok(result);
@@ -93,13 +93,13 @@ impl Act for Toasted {
             result.not_smaller += larger.len() as u64;
             chosen.retain(|row| !larger.contains(&row.ctid.as_str()));
         }
-        // The second time, a row became larger that had not the first time: it changed. The next run looks at all of them.
+        // The second time, another row became larger, so it was changed. The next run looks at all of them again.
         result.changed_meanwhile += chosen.len() as u64;
         Ok(result)
     }
 }
 
-/// Those that would be: tried where nothing is logged, replicated or left to VACUUM.
+/// Returns the bodies that would become smaller. They are tried in a temporary table: no WAL, no replication, no dead rows.
 async fn smaller<'a>(connection: &mut PgConnection, table: &Table, before: &'a [Before]) -> Result<Vec<&'a Before>> {
     pg::execute(connection, "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned()).await?;
     let sql = format!(
@@ -130,7 +130,7 @@ struct Before {
 }
 
 struct After {
-    /// Where it was.
+    /// The row's place before.
     ctid: String,
     before: u64,
     stored: u64,
@@ -176,7 +176,7 @@ async fn write(connection: &mut PgConnection, table: &Table, compression: Toast,
         .await
         .map_err(pg::in_its_own_words)?;
     let moved = walk::Moved::of(&rows_written)?;
-    // Only a stored value has its size.
+    // The size is known only of a stored value.
     let sql = format!(
         "SELECT ctid::text, pg_column_size({content})::bigint, pg_catalog.sha256({bytes}), {fingerprint}
          FROM ONLY {table} t WHERE ctid = ANY ($1::text[]::tid[])",
@@ -192,8 +192,8 @@ async fn write(connection: &mut PgConnection, table: &Table, compression: Toast,
         anyhow::ensure!(
             row.try_get::<Option<Vec<u8>>, _>(2)?.as_ref() == Some(&before.hash)
                 && row.try_get::<String, _>(3)? == before.fingerprint,
-            "a trigger of {} changes rows whose body is written anew: nothing was changed; give it a condition (WHEN), or disable \
-             it for this",
+            "a trigger of {} changes rows whose body is rewritten: nothing was changed; give it a WHEN condition, or disable it while \
+             the job runs",
             table.sql()
         );
         let stored = stored.context("a body has a size")? as u64;

@@ -1,4 +1,4 @@
-//! From row to row by the key, in batches that fit a time: what gzip, toast and undo have in common.
+//! Walks the rows in the order of the key, in batches of a target time: gzip, toast and undo share this.
 
 use std::time::{Duration, Instant};
 
@@ -20,36 +20,36 @@ use crate::live::governor::{self, Go, Governor, Pace};
 use crate::pg::{self, identifier};
 use crate::work::RunContext;
 
-/// A body of each batch is read back through the view, which takes 5 ms and more: in batch_time, each row was a batch
-/// (3,000 bodies of 18 kB in 70 s).
+/// The target time of a batch as a multiple of batch_time. A body of each batch is read back through the view, which takes 5 ms and
+/// more: with batch_time itself, each row was a batch (3,000 bodies of 18 kB took 70 s).
 const TIMES_BATCH_TIME: u32 = 5;
-/// Rows that are looked at in one statement. Their bodies stay where they are: TOAST knows sizes without them.
+/// The number of rows that one statement reads. Their bodies are not fetched: TOAST pointers have the sizes.
 const PAGE_ROWS: i64 = 2_000;
 const FIRST_ROWS: u64 = 20;
 const MOST_ROWS: u64 = 1_000;
-/// Bodies in memory at once; one that is larger by itself is a batch of its own.
+/// The bytes of bodies in memory at once; a larger one is a batch of its own.
 const BATCH_BYTES: u64 = 16 << 20;
 const LOCK_ATTEMPTS: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(200);
-/// Damaged bodies that are named.
+/// The number of damaged bodies that are named.
 const DAMAGED_NAMED: usize = 20;
-/// Dead bodies that are worth a VACUUM, so that the next ones go to their place.
+/// The bytes of dead bodies that are worth a VACUUM, so that new ones reuse their space.
 const VACUUM_BYTES: u64 = 64 << 20;
 
 #[derive(Debug, Default)]
 pub struct Done {
     pub rows: u64,
-    /// As they were stored, and as they are now.
+    /// The stored bytes before and after.
     pub before_bytes: u64,
     pub after_bytes: u64,
     pub raw_bytes: u64,
     pub batches: u64,
-    /// Changed, deleted or locked by somebody since they were read: theirs is what counts.
+    /// Rows that were changed, deleted or locked since they were read, and are left alone.
     pub changed_meanwhile: u64,
-    /// The other form would be no smaller.
+    /// Rows whose other form would not be smaller.
     pub not_smaller: u64,
     pub too_large: u64,
-    /// undo: cannot be decoded; and the first of them, by their keys.
+    /// undo: rows that cannot be decoded, and the keys of the first of them.
     pub damaged: u64,
     pub damaged_named: Vec<String>,
     pub vacuums: u64,
@@ -79,7 +79,7 @@ impl Done {
 
     pub fn summary(&self, table: &str, verdict: &Verdict) -> String {
         let how = match verdict {
-            Verdict::Toast { compression, .. } => format!("written anew by {compression}"),
+            Verdict::Toast { compression, .. } => format!("rewritten with {compression}"),
             _ => "compressed".to_owned(),
         };
         let mut text = match self.rows {
@@ -93,7 +93,7 @@ impl Done {
         }
         for (count, why) in [
             (self.changed_meanwhile, "changed or locked meanwhile, left for the next run"),
-            (self.not_smaller, "left as they are: no smaller"),
+            (self.not_smaller, "left as they are: not smaller"),
             (self.too_large, "left as they are: above smaller_than"),
         ] {
             if count > 0 {
@@ -111,7 +111,7 @@ pub struct Work<'a> {
     pub phase: &'a Phase,
 }
 
-/// A row that is to be changed, as it was when it was looked at.
+/// A row to be changed, as it was when it was read.
 #[derive(Clone, Debug)]
 pub struct Row {
     pub key: Vec<String>,
@@ -120,22 +120,22 @@ pub struct Row {
     pub bytes: u64,
 }
 
-/// What a walk asks of each row: expressions over the table.
+/// The expressions over the table by which a walk chooses its rows.
 pub struct Wanted {
-    /// Whether the row is one.
+    /// It is true for rows to be changed.
     pub condition: String,
-    /// Of its body, in memory.
+    /// The bytes of its body in memory.
     pub bytes: String,
-    /// Whether it would be one, were it not too large.
+    /// It is true for rows that are left out only because they are too large.
     pub too_large: String,
 }
 
-/// What becomes of the values of some rows, in a transaction that the walk has begun.
+/// The change of a batch of rows, each in a transaction of its own.
 pub trait Act {
     fn batch(&self, connection: &mut PgConnection, table: &Table, rows: &[Row]) -> impl Future<Output = Result<Batch>>;
 }
 
-/// What a batch did.
+/// The result of a batch.
 #[derive(Debug, Default)]
 pub struct Batch {
     pub rows: u64,
@@ -144,9 +144,9 @@ pub struct Batch {
     pub raw_bytes: u64,
     pub changed_meanwhile: u64,
     pub not_smaller: u64,
-    /// What it left for VACUUM.
+    /// The dead bytes that it left for VACUUM.
     pub dead_bytes: u64,
-    /// Cannot be decoded, and stay.
+    /// Rows that cannot be decoded, and stay.
     pub damaged: Vec<String>,
 }
 
@@ -157,7 +157,7 @@ impl Work<'_> {
         })
     }
 
-    /// A connection under the limits of the job.
+    /// Opens a connection with the limits of the job.
     pub async fn connect(&self, limits: &Limits) -> Result<PgConnection> {
         let mut connection = self.run.settings.connect().await?;
         table::prepare(&mut connection).await?;
@@ -171,7 +171,7 @@ impl Work<'_> {
         Ok(connection)
     }
 
-    /// All rows that `wanted` names, in batches by `act`: from where the last run stopped, and then what is before that.
+    /// Changes all rows that `wanted` names, in batches by `act`: first from where the last run stopped, then those before that.
     pub async fn all(
         &self,
         connection: &mut PgConnection,
@@ -194,14 +194,14 @@ impl Work<'_> {
         for (mut after, until) in legs {
             let until = match until {
                 Some(until) => Some(until),
-                // Rows that come meanwhile are for the next run, or there might be no end.
+                // New rows are left to the next run, or the walk might never end.
                 None => self.last(connection, key).await?,
             };
             if until.is_none() {
                 continue;
             }
             loop {
-                // Triggers of the table ran in the batches before, and what they set stays.
+                // Triggers of the table ran in earlier batches and may have changed it.
                 pg::reset_search_path(connection).await?;
                 let page = self.page(connection, key, wanted, after.as_deref(), until.as_deref()).await?;
                 done.too_large += page.too_large;
@@ -256,7 +256,7 @@ impl Work<'_> {
         let started = Instant::now();
         for attempt in 1..=LOCK_ATTEMPTS {
             let began = Instant::now();
-            // Not dropped midway by a cancellation: it is short, and ends in a commit or a rollback.
+            // A cancellation does not drop it midway: it is short, and ends in a commit or a rollback.
             let (result, blocked) = governor.watch(pid, act.batch(connection, self.table, rows)).await;
             match result {
                 Ok(batch) => {
@@ -275,7 +275,7 @@ impl Work<'_> {
                 }
                 Err(error) => {
                     let _ = pg::execute(connection, "ROLLBACK".to_owned()).await;
-                    // The index or the table is locked by somebody for more than a moment.
+                    // Another session locks the index or the table for more than a moment.
                     let is_over = attempt == LOCK_ATTEMPTS || started.elapsed() > governor.limits().max_wait.0;
                     if !governor::is_lock_trouble(&error) || is_over {
                         return Err(error.context(format!("after {} of {}", units::plural(done.rows, "row"), self.table.sql())));
@@ -286,10 +286,10 @@ impl Work<'_> {
                 }
             }
         }
-        anyhow::bail!("{} was locked all the time", self.table.sql())
+        anyhow::bail!("{} was locked the whole time", self.table.sql())
     }
 
-    /// However long, it ends when the run is cancelled.
+    /// Sleeps, and ends early if the run is cancelled.
     async fn rest(&self, pause: Duration) -> Result<()> {
         let pause = async {
             tokio::time::sleep(pause).await;
@@ -344,11 +344,11 @@ impl Work<'_> {
         Ok(page)
     }
 
-    /// Plain VACUUM, on a connection without the batch's timeouts: it gives space to new bodies, and waits for nobody.
+    /// Runs a plain VACUUM on a connection without the batch's timeouts. It frees space for new bodies, and skips a locked table.
     async fn vacuum(&self, limits: &Limits) -> Result<()> {
         let mut connection = self.run.settings.connect().await?;
         pg::set(&mut connection, "lock_timeout", &limits.lock_timeout.0.as_millis().to_string()).await?;
-        // In small steps, as autovacuum.
+        // It works in small steps, as autovacuum does.
         pg::set(&mut connection, "vacuum_cost_delay", "2").await?;
         let pid = pg::backend_pid(&mut connection).await?;
         let vacuum = pg::execute(&mut connection, format!("VACUUM (SKIP_LOCKED, PARALLEL 0) {}", self.table.sql()));
@@ -358,7 +358,7 @@ impl Work<'_> {
     }
 }
 
-/// Where the last run was when it stopped.
+/// Returns the key at which the last run stopped.
 pub fn place(run: &RunContext<'_>, table: &Table) -> Option<Vec<String>> {
     let key = table.key.as_ref()?;
     let cursor = run.resume.as_ref().filter(|cursor| cursor["table"].as_i64() == Some(table.oid))?;
@@ -373,7 +373,7 @@ struct Page {
     too_large: u64,
 }
 
-/// How many of these rows go into one batch.
+/// Returns the number of these rows that go into one batch.
 fn batch_length(rows: &[Row], most: u64) -> usize {
     let mut bytes = 0;
     let fits = rows.iter().take(most.max(1) as usize).take_while(|row| {
@@ -388,7 +388,7 @@ fn as_texts(key: &Key) -> String {
     format!("ARRAY[{columns}]")
 }
 
-/// The key against a bound array of texts.
+/// Compares the key with a bound array of texts.
 fn compared(key: &Key, operator: &str, bound: &str) -> String {
     let columns = key.columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
     let values: Vec<String> =
@@ -399,7 +399,7 @@ fn compared(key: &Key, operator: &str, bound: &str) -> String {
     }
 }
 
-/// Begins the transaction of a batch, whose statements name the table: it must be the one that was found.
+/// Begins the transaction of a batch, and proves that the table's name still means the table that was found.
 pub async fn begin(connection: &mut PgConnection, table: &Table) -> Result<()> {
     let begin = format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED; LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE; {}",
@@ -410,11 +410,11 @@ pub async fn begin(connection: &mut PgConnection, table: &Table) -> Result<()> {
     Ok(())
 }
 
-/// Rows that an UPDATE has written anew: where each is, and where it was.
+/// The rows that an UPDATE has written: the present place of each, and its former one.
 pub struct Moved(Vec<(String, String)>);
 
 impl Moved {
-    /// Of `RETURNING t.ctid::text, d.ctid`.
+    /// Reads the rows of `RETURNING t.ctid::text, d.ctid`.
     pub fn of(rows: &[PgRow]) -> Result<Self> {
         let places = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
         Ok(Self(places.collect::<Result<_, sqlx::Error>>()?))
@@ -422,26 +422,26 @@ impl Moved {
 
     pub fn from(&self, place: &str) -> Result<&str> {
         let found = self.0.iter().find(|(to, _)| to == place);
-        found.map(|(_, from)| from.as_str()).context("a row is elsewhere than it was written")
+        found.map(|(_, from)| from.as_str()).context("a row is not where it was written")
     }
 
-    /// As the transaction will leave them: after all triggers, the deferred ones, too. `sql` takes the places.
+    /// Reads the rows as the transaction will leave them, after all triggers, also the deferred ones. `sql` takes the places as $1.
     pub async fn read_again(&self, connection: &mut PgConnection, table: &Table, sql: String) -> Result<Vec<PgRow>> {
         pg::execute(connection, "SET CONSTRAINTS ALL IMMEDIATE".to_owned()).await.map_err(|error| {
-            error.context(format!("a deferred trigger or constraint of {} refuses: nothing was changed", table.sql()))
+            error.context(format!("a deferred trigger or constraint of {} raised an error: nothing was changed", table.sql()))
         })?;
         let places: Vec<&str> = self.0.iter().map(|(to, _)| to.as_str()).collect();
         let rows = pg::query(sql).bind(places).fetch_all(connection).await.map_err(pg::in_its_own_words)?;
         anyhow::ensure!(
             rows.len() == self.0.len(),
-            "a trigger of {} writes or deletes rows again that were written just now: nothing was changed; disable it for this",
+            "a trigger of {} changes or deletes rows that were just written: nothing was changed; disable it while the job runs",
             table.sql()
         );
         Ok(rows)
     }
 }
 
-/// The rows of a batch as arrays to be bound.
+/// Returns the places and xmins of a batch's rows as arrays to be bound.
 pub fn places(rows: &[Row]) -> (Vec<String>, Vec<String>) {
     (rows.iter().map(|row| row.ctid.clone()).collect(), rows.iter().map(|row| row.xmin.clone()).collect())
 }

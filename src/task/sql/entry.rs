@@ -33,7 +33,7 @@ impl Entry for Sql {
         Ok(lines)
     }
 
-    /// For SQL statements the job decides.
+    /// The job's key `repeatable` decides this.
     fn is_repeatable(&self) -> bool {
         self.repeatable
     }

@@ -1,4 +1,4 @@
-//! The statements one after the other, and the truth about what is kept of them.
+//! Runs the statements one after the other, and reports what is kept of them.
 //!
 //! After each statement the server is asked whether a transaction is open: a BEGIN without its end keeps nothing, and a COMMIT
 //! in the list takes "all or nothing" away. Neither can be told from the answers to the statements.
@@ -10,8 +10,8 @@ use anyhow::Result;
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::failed::{after_answer, excerpt, failed, not_committed, with_prepared};
-use super::kept::Tally;
+use super::failed::{after_answer, excerpt, failed, not_committed, not_the_same, still_open};
+use super::kept::{Tally, quoted};
 use super::keys::Transaction;
 use super::plan::Plan;
 use super::progress::{Open, Progress};
@@ -20,34 +20,10 @@ use crate::base::units;
 use crate::ledger::report::Report;
 use crate::pg::{self, InTransaction};
 
-/// Gone with the transaction for which it is set.
+/// A setting that ends with the transaction for which it is set.
 const MARK: &str = "pgtend.transaction";
 
-/// How a list ended of which no statement failed.
-pub enum Ended {
-    Kept,
-    /// Not all of it is kept: why this is a failure.
-    Unfinished(String),
-}
-
-pub async fn all(connection: &mut PgConnection, plan: &Plan, progress: &Progress, report: &mut Report) -> Result<Ended> {
-    let done = each_in_turn(connection, plan, progress, report).await;
-    let prepared = progress.prepared();
-    match done {
-        Ok(()) if prepared.is_empty() => Ok(Ended::Kept),
-        Ok(()) => Ok(Ended::Unfinished(format!(
-            "the statements leave a transaction behind{}: end it in the list, or leave PREPARE TRANSACTION out",
-            with_prepared(&prepared)
-        ))),
-        Err(error) if prepared.is_empty() => Err(error),
-        Err(error) => {
-            let left = with_prepared(&prepared);
-            Err(error.context(left.trim_start_matches("; ").to_owned()))
-        }
-    }
-}
-
-async fn each_in_turn(connection: &mut PgConnection, plan: &Plan, progress: &Progress, report: &mut Report) -> Result<()> {
+pub async fn all(connection: &mut PgConnection, plan: &Plan, progress: &Progress, report: &mut Report) -> Result<()> {
     let count = plan.statements.len();
     let (mut tally, mut statements, mut open) = (Tally::default(), Vec::new(), None);
     if plan.transaction == Transaction::One {
@@ -61,18 +37,16 @@ async fn each_in_turn(connection: &mut PgConnection, plan: &Plan, progress: &Pro
         let kept_before = (tally.kept(), tally.rolled_back());
         let mut rows = Vec::new();
         if let Err(error) = pg::execute_script_into(connection, statement, &mut rows).await {
-            // Rows of a transaction that was open count as kept before.
-            let kept_before = tally.committed();
             tally.add_failed(statement, &rows);
-            progress.now_prepared(&tally);
-            return Err(failed(plan, index, open.as_ref(), &rows, tally.committed() - kept_before, error));
+            progress.set(&tally, open.as_ref());
+            return Err(failed(plan, index, rows.len(), &progress.state(), error));
         }
         tally.add(statement, &rows);
-        progress.now_prepared(&tally);
+        progress.set(&tally, open.as_ref());
         let rows: u64 = rows.iter().sum();
         let mut told = json!({
             "statement": excerpt(statement),
-            // COMMIT PREPARED has none of its own.
+            // The answer to COMMIT PREPARED counts no rows.
             "rows": tally.kept().saturating_sub(kept_before.0).min(rows),
             "elapsed_seconds": started.elapsed().as_secs_f64(),
         });
@@ -81,30 +55,26 @@ async fn each_in_turn(connection: &mut PgConnection, plan: &Plan, progress: &Pro
         }
         statements.push(told);
         tracing::info!(rows, "statement {} of {count} done: {}", index + 1, excerpt(statement));
-        let look = async {
-            match plan.transaction {
-                Transaction::One => still_the_same(connection, plan, index).await,
-                Transaction::Each => {
-                    open = open_now(connection, plan, index, open.take()).await?;
-                    Ok(())
-                }
-            }
+        let look = match plan.transaction {
+            Transaction::One => still_the_same(connection, plan, index, progress).await.map(|()| None),
+            Transaction::Each => open_now(connection, plan, index, open).await,
         };
-        look.await.map_err(|error| after_answer(plan, index, error))?;
+        open = look.map_err(|error| after_answer(plan, index, &progress.state(), error))?;
+        progress.set(&tally, open.as_ref());
     }
-    match (plan.transaction, open) {
-        (Transaction::One, _) => {
-            progress.sent.store(count + 1, Ordering::Relaxed);
-            pg::execute(connection, "COMMIT".to_owned()).await.map_err(|error| not_committed(plan, error))?;
-        }
-        (Transaction::Each, Some(open)) => anyhow::bail!(
-            "the transaction that statement {} of {count} began is still open at the end, so that nothing of it is kept: end it with COMMIT, \
-             or leave BEGIN out and say transaction = \"one\": {}",
-            open.by + 1,
-            excerpt(&plan.statements[open.by])
-        ),
-        (Transaction::Each, None) => {}
+    if let Some(open) = &open {
+        return Err(still_open(plan, &progress.state(), open));
     }
+    if plan.transaction == Transaction::One {
+        progress.sent.store(count + 1, Ordering::Relaxed);
+        pg::execute(connection, "COMMIT".to_owned()).await.map_err(|error| not_committed(plan, error))?;
+    }
+    report.fact("statements", statements);
+    summarize(report, &tally, count);
+    Ok(())
+}
+
+fn summarize(report: &mut Report, tally: &Tally, count: usize) {
     report.summary = format!("{}, {}", units::plural(count, "statement"), units::plural(tally.kept() as usize, "row"));
     if tally.has_rollback() {
         let rolled_back = units::plural(tally.rolled_back() as usize, "row");
@@ -112,46 +82,46 @@ async fn each_in_turn(connection: &mut PgConnection, plan: &Plan, progress: &Pro
         report.warnings.push(format!("the statements rolled back what they did ({rolled_back}): nothing of that is kept"));
         report.fact("rows_rolled_back", tally.rolled_back());
     }
+    for name in tally.void() {
+        let name = quoted(name);
+        report
+            .warnings
+            .push(format!("PREPARE TRANSACTION {name} prepared nothing, because no transaction was open: begin one with BEGIN"));
+    }
     if !tally.prepared().is_empty() {
-        let rows: u64 = tally.prepared().iter().map(|prepared| prepared.rows).sum();
+        let rows: u64 = tally.prepared().iter().filter_map(|prepared| prepared.rows).sum();
         report.summary += &format!("; {} in a prepared transaction", units::plural(rows as usize, "row"));
         let prepared = tally.prepared().iter().map(|prepared| json!({ "name": prepared.name, "rows": prepared.rows }));
         report.fact("prepared_transactions", prepared.collect::<Vec<_>>());
     }
     report.fact("rows", tally.kept());
-    report.fact("statements", statements);
-    Ok(())
 }
 
-/// By utility statements, here and in [`still_the_same`]: a query would take a snapshot, after which SET TRANSACTION is refused.
+/// Marks the transaction of the job. Here and in [`still_the_same`] that is done by utility statements: a query would take a snapshot,
+/// after which the server refuses SET TRANSACTION.
 async fn mark(connection: &mut PgConnection) -> Result<()> {
     pg::execute(connection, format!("SET LOCAL {MARK} = 'open'")).await
 }
 
-/// The transaction of the job is the one that it began.
-async fn still_the_same(connection: &mut PgConnection, plan: &Plan, index: usize) -> Result<()> {
-    let statement = &plan.statements[index];
+/// Fails unless the open transaction is the one that the job began.
+async fn still_the_same(connection: &mut PgConnection, plan: &Plan, index: usize, progress: &Progress) -> Result<()> {
     if pg::fetch_text(connection, format!("SHOW {MARK}")).await?.as_deref() == Some("open") {
         return Ok(());
     }
-    // RESET ALL takes the mark, too.
-    if !text::ends_transaction(statement) && matches!(pg::in_transaction(connection).await?, InTransaction::Since(_)) {
+    // RESET ALL removes the mark, too.
+    if !text::ends_transaction(&plan.statements[index])
+        && matches!(pg::in_transaction(connection).await?, InTransaction::Since(_))
+    {
         return mark(connection).await;
     }
-    anyhow::bail!(
-        "statement {} of {} ended the transaction of the job (COMMIT, ROLLBACK or the like), so that transaction = \"one\" does not hold: what \
-         came before it is kept if that was a COMMIT, and the statements after it did not run. Leave it out, or say transaction = \"each\": {}",
-        index + 1,
-        plan.statements.len(),
-        excerpt(statement)
-    )
+    Err(not_the_same(plan, index, &progress.state()))
 }
 
-/// The transaction that is open after the statement at `index`.
+/// Returns the transaction that is open after the statement at `index`.
 async fn open_now(connection: &mut PgConnection, plan: &Plan, index: usize, before: Option<Open>) -> Result<Option<Open>> {
     let starts = text::starts(&plan.statements[index]);
     if starts.only && index + 1 < plan.statements.len() {
-        // Not asked, as the question would be a query, and the next may be SET TRANSACTION.
+        // The server is not asked: the question would be a query, after which it refuses a SET TRANSACTION that may come next.
         return Ok(before.or(starts.transaction.then_some(Open { by: index, began: None })));
     }
     let began = match pg::in_transaction(connection).await? {

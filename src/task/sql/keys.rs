@@ -8,10 +8,10 @@ use super::text;
 use crate::base::units::Span;
 use crate::config::checker::Checker;
 
-/// Long enough for a VACUUM of a large table; a statement that hangs for good is found out.
+/// This is enough for a VACUUM of a large table, and ends a statement that hangs.
 const STATEMENT_TIMEOUT: Span = Span(std::time::Duration::from_secs(3600));
 
-/// Who waits for a lock makes everybody behind him wait.
+/// A waiting lock request blocks everyone queued behind it.
 const LOCK_TIMEOUT: Span = Span(std::time::Duration::from_secs(5));
 
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ pub struct Sql {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Written {
-    /// Run in this order; the first that fails ends the run.
+    /// The statements run in this order; the first that fails ends the run.
     #[schemars(with = "Vec<String>")]
     pub statements: Spanned<Vec<Spanned<String>>>,
     /// "each" (default): every statement by itself, as VACUUM and CONCURRENTLY need it; "one": all or nothing.
@@ -39,7 +39,7 @@ pub struct Written {
     /// Longest wait for one lock; default 5 s.
     pub lock_timeout: Option<Span>,
     /// The statements may run twice: a run whose connection or process was lost after one was sent is tried again, as `retries` say.
-    /// Default false: it is not, as nobody knows what was kept.
+    /// Default false: it is not, because it is not known what was committed.
     #[serde(default)]
     pub repeatable: bool,
 }
@@ -77,7 +77,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Sql> {
     })
 }
 
-/// PreventInTransactionBlock in PostgreSQL's source, for what people schedule.
+/// Recognizes common statements for which PostgreSQL calls PreventInTransactionBlock.
 fn is_for_itself(statement: &str) -> bool {
     let words: Vec<String> = statement.split_whitespace().take(6).map(str::to_ascii_uppercase).collect();
     let first = words.first().map(|word| word.trim_end_matches(['(', ';'])).unwrap_or_default();

@@ -1,20 +1,22 @@
-//! `[sql]`: the user's own statements, bounded in time, with what they did in the report.
+//! `[sql]` runs the user's own statements with limits of time, and reports what they did.
 
+mod constant;
 mod entry;
 mod execute;
 mod failed;
 mod kept;
 mod keys;
 mod plan;
+mod prepared;
 mod progress;
 mod text;
 
 use std::time::Instant;
 
 use anyhow::Result;
-use execute::Ended;
 pub use keys::{Sql, Transaction, Written, resolve};
 pub use plan::Plan;
+use prepared::Left;
 use sqlx::PgConnection;
 
 use crate::base::fault::{Fault, Kind};
@@ -23,7 +25,7 @@ use crate::ledger::report::{Report, Unfinished};
 use crate::pg;
 use crate::work::{RunContext, Work};
 
-/// For a statement that was cancelled to come to its end.
+/// The longest wait for the end of a statement that was cancelled.
 const STOP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 
 impl Work for Sql {
@@ -43,43 +45,53 @@ impl Work for Sql {
     }
 
     async fn apply(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
-        // Its own session: names are found through the role's own search_path, as everywhere else where this SQL runs. What it
-        // leaves there (settings, temporary tables, prepared statements) ends with it.
+        // A session of its own: names are found through the role's own search_path, as without pgtend. Settings, temporary tables
+        // and prepared statements end with it.
         let mut connection = run.or_cancelled(run.settings.connect_for(pg::Purpose::Application)).await?;
         pg::set(&mut connection, "statement_timeout", &plan.statement_timeout.0.as_millis().to_string()).await?;
         pg::set(&mut connection, "lock_timeout", &plan.lock_timeout.0.as_millis().to_string()).await?;
         run.or_cancelled(wait_for_orphan(run, &mut connection)).await?;
         let pid = pg::backend_pid(&mut connection).await?;
+        let since = prepared::server_time(&mut connection, &plan).await?;
         let mut report = Report::default();
         let progress = progress::Progress::default();
         // Only a cancellation is an error of the outer result.
         let work = run
             .or_cancelled(async { Ok(tool_output::notices(execute::all(&mut connection, &plan, &progress, &mut report)).await) })
             .await;
-        match work {
-            Ok((result, notices)) => {
+        let failure = match work {
+            Ok((Ok(()), notices)) => {
                 keep_notices(&mut report, &notices);
-                match result? {
-                    Ended::Kept => Ok(report),
-                    Ended::Unfinished(why) => Err(Unfinished::error(None, why, report)),
-                }
+                return match Left::by_answers(&progress).sentence() {
+                    None => Ok(report),
+                    Some(left) => {
+                        let why = format!("the statements leave a transaction behind: {left}. End it in the list");
+                        Err(Unfinished::error(None, why, report))
+                    }
+                };
             }
+            Ok((Err(error), _)) => error,
             Err(cancelled) => {
-                // Its transaction rolls back.
+                // The server rolls its transaction back.
                 run.stop_if_cancelled(pid).await;
-                // Until it has stopped (a ping waits for its answer), the next run must not get the lock.
-                let _ = tokio::time::timeout(STOP_TIMEOUT, sqlx::Connection::ping(&mut connection)).await;
-                Err(failed::cancelled(&plan, &progress, cancelled))
+                failed::cancelled(&plan, &progress, cancelled)
             }
-        }
+        };
+        // A ping waits for the answer of a cancelled statement: the next run must not get the lock before it has ended.
+        let is_idle = matches!(tokio::time::timeout(STOP_TIMEOUT, sqlx::Connection::ping(&mut connection)).await, Ok(Ok(())));
+        let left = prepared::after_failure(&run.settings, &plan, &progress, since, pid, is_idle).await;
+        Err(match left.sentence() {
+            None => failure,
+            Some(left) => failure.context(left),
+        })
     }
 }
 
-/// Longer than a server takes to see that a client is gone.
+/// This is longer than a server takes to see that a client is gone.
 const ORPHAN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// A killed process lets its run's locks go while its statement runs on, until the server sees that its client is
-/// gone (`client_connection_check_interval`). This lock is of the connection that works.
+/// Waits for a statement of an earlier run whose process was killed: its locks as a run are gone, but the statement goes on until
+/// the server sees that its client is gone (`client_connection_check_interval`). This lock belongs to the connection that works.
 async fn wait_for_orphan(run: &RunContext<'_>, connection: &mut PgConnection) -> Result<()> {
     let lock = format!("pgtend sql {}/{}", run.database, run.job.name);
     let started = Instant::now();
@@ -87,8 +99,8 @@ async fn wait_for_orphan(run: &RunContext<'_>, connection: &mut PgConnection) ->
         if started.elapsed() > ORPHAN_TIMEOUT {
             let holder = pg::lock_holder(&mut run.settings.connect().await?, &lock)
                 .await?
-                .map_or_else(|| "one that has just ended".to_owned(), |holder| holder.to_string());
-            let message = format!("a statement of an earlier run, whose process is gone, still runs: {holder}");
+                .map_or_else(|| "a session that has just ended".to_owned(), |holder| holder.to_string());
+            let message = format!("a statement of an earlier run, whose process is gone, is still running: {holder}");
             return Err(Fault::new(Kind::Busy, message).into());
         }
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;

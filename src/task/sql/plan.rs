@@ -1,4 +1,4 @@
-//! What the statements are, for people.
+//! Prints the plan: the statements and their limits.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ pub struct Plan {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let how = match self.transaction {
-            Transaction::Each => "each by itself: what an earlier one did stays when a later one fails",
+            Transaction::Each => "each by itself: if one fails, the earlier ones remain committed",
             Transaction::One => "in one transaction: all or nothing",
         };
         writeln!(f, "Would run on {}, {how}", self.server)?;

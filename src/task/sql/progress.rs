@@ -1,33 +1,41 @@
-//! How far a list of statements is.
+//! Where a run of statements is.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Mutex, PoisonError};
 
-use super::kept::{Prepared, Tally};
+use super::kept::Tally;
 
-/// How far a run is: still readable when the run itself was cancelled.
+/// The position of a run in its list, which can still be read when the run itself was cancelled.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// The number of the statement that was sent last; 0: none was. One more than there are is the COMMIT at the end.
+    /// The number of the statement that was sent last; 0 before the first. The COMMIT at the end is one more than there are
+    /// statements.
     pub sent: AtomicUsize,
-    prepared: Mutex<Vec<Prepared>>,
+    state: Mutex<State>,
+}
+
+/// The state of the transactions after the last answer of the server.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    pub tally: Tally,
+    pub open: Option<Open>,
 }
 
 impl Progress {
-    pub fn prepared(&self) -> Vec<Prepared> {
-        self.prepared.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn state(&self) -> State {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub fn now_prepared(&self, tally: &Tally) {
-        *self.prepared.lock().unwrap_or_else(PoisonError::into_inner) = tally.prepared().to_vec();
+    pub fn set(&self, tally: &Tally, open: Option<&Open>) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State { tally: tally.clone(), open: open.cloned() };
     }
 }
 
 /// A transaction that statements of the list have begun.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Open {
-    /// The index of the statement.
+    /// The index of the statement that began it.
     pub by: usize,
-    /// None: its own BEGIN is all that was sent so far.
+    /// The time at which it began; None while only its BEGIN was sent.
     pub began: Option<String>,
 }

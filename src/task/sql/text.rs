@@ -1,9 +1,10 @@
-//! What can be told from a statement's text alone, before any server reads it.
+//! Finds out what a statement's text alone can tell, before any server reads it.
 
+use super::constant;
 use crate::task::backup::lex::{Event, Lexer};
 use crate::task::backup::tokens::{Kind, Statement, Token};
 
-/// Why a text cannot be run, and what to do; None where nothing speaks against it.
+/// Returns why a text cannot be run, and what to do; None if it can.
 pub fn refusal(text: &str) -> Option<(String, String)> {
     let mut refusal = None;
     each_command(text, |command| match command {
@@ -14,10 +15,16 @@ pub fn refusal(text: &str) -> Option<(String, String)> {
         Command::Sql(statement) if statement.says(0, &["COPY"]) => {
             if statement.find(&["FROM", "STDIN"]).is_some() {
                 let hint = "write the rows as INSERT, or COPY … FROM a file or PROGRAM of the server";
-                refusal.get_or_insert(("`COPY … FROM STDIN` waits for rows, and nobody sends any".to_owned(), hint.to_owned()));
+                refusal.get_or_insert((
+                    "`COPY … FROM STDIN` waits for rows from the client, and pgtend sends none".to_owned(),
+                    hint.to_owned(),
+                ));
             } else if statement.find(&["TO", "STDOUT"]).is_some() {
                 let hint = "COPY … TO a file or PROGRAM of the server, or `psql` in a job of another scheduler";
-                refusal.get_or_insert(("`COPY … TO STDOUT` sends rows, and nobody takes them".to_owned(), hint.to_owned()));
+                refusal.get_or_insert((
+                    "`COPY … TO STDOUT` sends rows to the client, and pgtend reads none".to_owned(),
+                    hint.to_owned(),
+                ));
             }
         }
         Command::Sql(_) => {}
@@ -25,7 +32,7 @@ pub fn refusal(text: &str) -> Option<(String, String)> {
     refusal
 }
 
-/// What a command does to the transaction that it runs in.
+/// The effect of a command on the transaction that it runs in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ends {
     Nothing,
@@ -46,23 +53,23 @@ pub enum Ends {
 }
 
 impl Ends {
-    /// The transaction that the command ran in is over.
+    /// Tells whether the transaction that the command ran in is over.
     pub fn is_end(&self) -> bool {
         matches!(self, Self::Commit { .. } | Self::Rollback { .. } | Self::Prepare(_))
     }
 }
 
-/// One of its commands ends the transaction that it runs in.
+/// Tells whether one of its commands ends the transaction that it runs in.
 pub fn ends_transaction(text: &str) -> bool {
     ends(text).iter().any(Ends::is_end)
 }
 
-/// Of each command that is not empty, in their order.
+/// Returns the effect of each command that is not empty, in order.
 pub fn ends(text: &str) -> Vec<Ends> {
     commands(text).into_iter().map(|(_, ends)| ends).collect()
 }
 
-/// Each command that is not empty, with its text, in their order.
+/// Returns the text and the effect of each command that is not empty, in order.
 pub fn commands(text: &str) -> Vec<(String, Ends)> {
     let mut all = Vec::new();
     each_command(text, |command| {
@@ -75,7 +82,7 @@ pub fn commands(text: &str) -> Vec<(String, Ends)> {
     all
 }
 
-/// A single command that commits while it runs, where no transaction is open around it: a failure may leave a part of what it did.
+/// Recognizes a single command that commits while it runs, if no transaction is open: its failure may leave a part of its work.
 pub fn commits_within(text: &str) -> bool {
     let (mut count, mut commits) = (0, false);
     each_command(text, |command| {
@@ -104,7 +111,7 @@ fn ends_of(statement: &Statement<'_>) -> Ends {
         statement.name(index).unwrap_or_default()
     };
     // PREPARE TRANSACTION 'name' and the two that end it: each has its name third.
-    let transaction = || string_at(statement, 2);
+    let transaction = || constant::value_at(statement, 2).unwrap_or_default();
     if says(&["ROLLBACK", "PREPARED"]) {
         Ends::RollbackPrepared(transaction())
     } else if says(&["COMMIT", "PREPARED"]) {
@@ -129,19 +136,7 @@ fn ends_of(statement: &Statement<'_>) -> Ends {
     }
 }
 
-/// The value of a string constant, without its quotes. Escapes of `E'…'` stay as they are written: the same name is written in the same way.
-fn string_at(statement: &Statement<'_>, index: usize) -> String {
-    let Some(token) = statement.tokens.get(index).filter(|token| token.kind == Kind::String) else { return String::new() };
-    let raw = statement.raw(token);
-    let quoted = raw.strip_prefix(['e', 'E']).unwrap_or(raw);
-    match quoted.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')) {
-        Some(value) => value.replace("''", "'"),
-        // $tag$…$tag$
-        None => raw.splitn(3, '$').nth(2).and_then(|rest| rest.rsplitn(3, '$').nth(2)).unwrap_or(raw).to_owned(),
-    }
-}
-
-/// What a text begins, as far as no query of it says more.
+/// Tells how a text begins transactions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Starts {
     /// It is nothing but BEGIN, START TRANSACTION and SET: no query.
@@ -168,7 +163,7 @@ enum Command<'a> {
 
 fn each_command(text: &str, mut look: impl FnMut(Command<'_>)) {
     let mut lexer = Lexer::keeping_statements();
-    // So that the last command and a comment in the last line end.
+    // The last command, or a comment in the last line, has no end otherwise.
     let text = format!("{text}\n;");
     let mut rest = text.as_bytes();
     while !rest.is_empty() {
@@ -253,9 +248,14 @@ mod tests {
 
     #[test]
     fn a_prepared_transaction_is_known_by_its_name_however_it_is_quoted() {
-        for (text, name) in
-            [("'x'", "x"), ("'it''s'", "it's"), ("E'x'", "x"), ("$$x$$", "x"), ("$a$x$b$ y$a$", "x$b$ y"), ("'a b' -- c", "a b")]
-        {
+        for (text, name) in [
+            ("'x'", "x"),
+            ("'it''s'", "it's"),
+            (r"E'\x78'", "x"),
+            (r"U&'\0078'", "x"),
+            ("U&'!0078' UESCAPE '!'", "x"),
+            ("$$x$$", "x"),
+        ] {
             assert_eq!(ends(&format!("PREPARE TRANSACTION {text}")), [Ends::Prepare(name.to_owned())], "{text}");
             assert_eq!(ends(&format!("commit prepared {text}")), [Ends::CommitPrepared(name.to_owned())], "{text}");
         }

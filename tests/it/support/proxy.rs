@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::postgres::Server;
@@ -11,6 +12,7 @@ use super::postgres::Server;
 pub struct Proxy {
     port: u16,
     open: Arc<Mutex<Vec<(TcpStream, UnixStream)>>>,
+    is_closed: Arc<AtomicBool>,
 }
 
 impl Proxy {
@@ -19,20 +21,30 @@ impl Proxy {
         let port = listener.local_addr().unwrap().port();
         let socket = server.socket().join(".s.PGSQL.5432");
         let open = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&open);
+        let is_closed = Arc::new(AtomicBool::new(false));
+        let (kept, refuses) = (Arc::clone(&open), Arc::clone(&is_closed));
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
+                if refuses.load(Ordering::Relaxed) {
+                    continue;
+                }
                 let Ok(server) = UnixStream::connect(&socket) else { continue };
                 kept.lock().unwrap().push((client.try_clone().unwrap(), server.try_clone().unwrap()));
                 pass(client.try_clone().unwrap(), server.try_clone().unwrap());
                 pass(server, client);
             }
         });
-        Self { port, open }
+        Self { port, open, is_closed }
     }
 
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}?sslmode=disable", self.port)
+    }
+
+    /// Cuts all connections, and ends each new one at once.
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+        self.cut();
     }
 
     /// Neither side hears more of the other; new connections are passed as before.
