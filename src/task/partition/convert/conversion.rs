@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::meanwhile::Surroundings;
 use crate::pg::table::TableName;
 use crate::pg::{self, identifier};
 
@@ -22,7 +23,7 @@ pub struct Conversion {
     pub notes: Vec<String>,
     /// What stood around the table when it was looked at ([`super::meanwhile`]).
     #[serde(skip)]
-    pub surroundings: String,
+    pub(super) surroundings: Surroundings,
 }
 
 #[derive(Clone, Debug, Serialize)]

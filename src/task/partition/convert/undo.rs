@@ -30,7 +30,7 @@ pub struct Back {
     pub notes: Vec<String>,
     /// What stood around the table when it was looked at ([`meanwhile`]).
     #[serde(skip)]
-    surroundings: String,
+    surroundings: meanwhile::Surroundings,
 }
 
 impl fmt::Display for Back {
@@ -100,7 +100,7 @@ async fn plan(partition: &Partition, session: &mut Session) -> Result<Back> {
     if kind != "p" {
         return Err(refuse(format!("{table} is not partitioned: there is nothing to undo")));
     }
-    let surroundings = meanwhile::fingerprint(connection, table.oid).await?;
+    let surroundings = meanwhile::surroundings(connection, table.oid).await?;
     let partitions: Vec<(i64, String, String, String, bool)> = sqlx::query_as(
         "SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text, pg_get_expr(c.relpartbound, 0) LIKE 'FOR VALUES FROM (MINVALUE) TO %'
          FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE i.inhparent = $1::bigint::oid ORDER BY 2, 3",
@@ -151,6 +151,11 @@ async fn in_the_way(connection: &mut sqlx::PgConnection, table: &TableName, chil
          UNION ALL SELECT format('publication %I publishes it: take it out first', pubname) FROM (
              SELECT pubname FROM pg_publication_tables WHERE schemaname = $3 AND tablename = $4 OR schemaname = $5 AND tablename = $6
              UNION SELECT p.pubname FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE r.prrelid IN ($1::bigint::oid, $2::bigint::oid)) p
+         UNION ALL SELECT format('its index %I exists on the partitioned table alone (ON ONLY) and would be lost: drop it, or create one like it on %s and ATTACH it',
+                                 c.relname, $2::bigint::oid::regclass)
+             FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = $1::bigint::oid
+               AND NOT EXISTS (SELECT FROM pg_inherits h JOIN pg_index below ON below.indexrelid = h.inhrelid
+                               WHERE h.inhparent = c.oid AND below.indrelid = $2::bigint::oid)
          UNION ALL SELECT 'its replica identity is an index: set it to DEFAULT or FULL first' FROM pg_class WHERE oid = $1::bigint::oid AND relreplident = 'i'
          ORDER BY 1",
     )
@@ -177,6 +182,12 @@ async fn statements(
     let triggers = facts::triggers(connection, table).await?;
     let identities = facts::identities(connection, table).await?;
     let sequences = facts::owned_sequences(connection, table).await?;
+    let foreign_keys: Vec<String> = sqlx::query_scalar(
+        "SELECT conname::text FROM pg_constraint WHERE conrelid = $1::bigint::oid AND contype = 'f' AND conparentid = 0 ORDER BY 1",
+    )
+    .bind(table.oid)
+    .fetch_all(&mut *connection)
+    .await?;
     let (name, first) = (table.sql(), child.sql());
     let old_name = partition_name(&table.name, "pgtend_old");
     let old = qualified(&table.schema, &old_name);
@@ -204,6 +215,8 @@ async fn statements(
     sql.extend(carried::back(connection, table, child).await?);
     sql.extend(views);
     let statistics = carried::statistics_back(connection, table, child).await?;
+    // DROP would wait for the tables that they refer to, after rights were compared for the last time.
+    sql.extend(foreign_keys.iter().map(|name| format!("ALTER TABLE {old} DROP CONSTRAINT {}", identifier(name))));
     // With its empty partitions.
     sql.push(format!("DROP TABLE {old}"));
     sql.extend(statistics);
