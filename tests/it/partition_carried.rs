@@ -466,13 +466,15 @@ fn a_right_that_is_revoked_while_the_swap_waits_for_another_table_does_not_come_
         if undo {
             scenario.run(&["partition", "convert", "tend"]).succeeded();
         }
-        let holder = server.session(&database, "BEGIN; LOCK TABLE users IN ROW EXCLUSIVE MODE");
+        // Half of that is how long a second lock is waited for: one attempt compares the rights before, and goes on after.
+        server.sql(&database, &format!("ALTER DATABASE {database} SET deadlock_timeout = '60s'"));
+        let revoke = format!("REVOKE DELETE ON events FROM {app}");
+        let holder = server.session(&database, &format!("BEGIN; LOCK TABLE users IN ROW EXCLUSIVE MODE; {revoke}"));
         let running = scenario.start(arguments);
         eventually("it waits for the second table", || {
             server.sql(&database, "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'users'::regclass") != "0"
         });
-        server.sql(&database, &format!("REVOKE DELETE ON events FROM {app}"));
-        drop(holder);
+        holder.ends_with("COMMIT");
         running.wait().exited(1).says(&["run it again"]);
         let may = format!("SELECT has_table_privilege('{app}', 'events', 'DELETE')");
         assert_eq!(server.sql(&database, &may), "f");

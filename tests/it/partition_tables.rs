@@ -489,13 +489,15 @@ fn a_right_that_is_revoked_while_a_partition_waits_for_its_second_lock_does_not_
         let before = partitions_of(server, &database, "logs");
         let more = "every = \"month\"\npremake = 1\nlock_timeout = \"30s\"\ngive_up_after = \"90s\"";
         let scenario = Scenario::logs(server, &database, more);
-        let holder = server.session(&database, "BEGIN; LOCK TABLE users IN ROW EXCLUSIVE MODE");
+        // Half of that is how long a second lock is waited for: one attempt reads the rights before, and goes on after.
+        server.sql(&database, &format!("ALTER DATABASE {database} SET deadlock_timeout = '60s'"));
+        let revoke = format!("REVOKE ALL ON logs FROM {reader}; REVOKE UPDATE (body) ON logs FROM {reader}");
+        let holder = server.session(&database, &format!("BEGIN; LOCK TABLE users IN ROW EXCLUSIVE MODE; {revoke}"));
         let running = scenario.start(&["run-job", "tend"]);
         eventually("it waits for the second table", || {
             server.sql(&database, "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'users'::regclass") != "0"
         });
-        server.sql(&database, &format!("REVOKE ALL ON logs FROM {reader}; REVOKE UPDATE (body) ON logs FROM {reader}"));
-        drop(holder);
+        holder.ends_with("COMMIT");
         running.wait().succeeded();
         let new: Vec<String> =
             partitions_of(server, &database, "logs").into_iter().filter(|name| !before.contains(name)).collect();
