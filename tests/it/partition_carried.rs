@@ -448,38 +448,3 @@ fn comments_of_not_null_constraints_are_kept_both_ways() {
     scenario.run(&["partition", "convert", "tend", "--undo"]).succeeded();
     assert_eq!(server.sql(&database, comments), "events_user_id_not_null: of the shop");
 }
-
-/// The swap waits for its second lock, on the table that a foreign key refers to.
-#[test]
-fn a_right_that_is_revoked_while_the_swap_waits_for_another_table_does_not_come_back() {
-    let server = server(18);
-    for undo in [false, true] {
-        let database = unpartitioned(server);
-        let app = format!("{database}_app");
-        server.sql(&database, &format!("CREATE ROLE {app}; GRANT SELECT, DELETE ON events TO {app}"));
-        let scenario = Scenario::with_database(server, &database).partitions(
-            "public.events",
-            "at",
-            "every = \"month\"\nlock_timeout = \"30s\"\ngive_up_after = \"60s\"",
-        );
-        let arguments = if undo { &["partition", "convert", "tend", "--undo"][..] } else { &["partition", "convert", "tend"] };
-        if undo {
-            scenario.run(&["partition", "convert", "tend"]).succeeded();
-        }
-        // Half of that is how long a second lock is waited for: one attempt compares the rights before, and goes on after.
-        server.sql(&database, &format!("ALTER DATABASE {database} SET deadlock_timeout = '60s'"));
-        let revoke = format!("REVOKE DELETE ON events FROM {app}");
-        let holder = server.session(&database, &format!("BEGIN; LOCK TABLE users IN ROW EXCLUSIVE MODE; {revoke}"));
-        let running = scenario.start(arguments);
-        eventually("it waits for the second table", || {
-            server.sql(&database, "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'users'::regclass") != "0"
-        });
-        holder.ends_with("COMMIT");
-        running.wait().exited(1).says(&["run it again"]);
-        let may = format!("SELECT has_table_privilege('{app}', 'events', 'DELETE')");
-        assert_eq!(server.sql(&database, &may), "f");
-        scenario.run(arguments).succeeded();
-        assert_eq!(server.sql(&database, &may), "f");
-        server.sql(&database, &format!("DROP OWNED BY {app}; DROP ROLE {app}"));
-    }
-}

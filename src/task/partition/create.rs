@@ -130,7 +130,7 @@ impl UnderLock for Making<'_> {
             statements.extend(enable_triggers(connection, default).await?);
         }
         statements.extend(replica_identity(connection, parent, &name).await?);
-        statements.push(rights::unchanged(parent, &rights_before, rights::Otherwise::Again));
+        statements.push(rights::unchanged(parent, &rights_before));
         Ok(statements)
     }
 }

@@ -77,28 +77,16 @@ fn sql(oid: i64) -> String {
     )
 }
 
-/// A statement that fails if somebody has changed rights since they were read. GRANT and REVOKE wait for no lock on the table, and a transaction that
-/// copies rights may wait for one on another table. A right that is revoked after the commit stays on partitions anyway.
-pub fn unchanged(table: &TableName, before: &str, otherwise: Otherwise) -> String {
-    let (code, advice) = match otherwise {
-        Otherwise::Again => ("lock_not_available", "it is tried again"),
-        Otherwise::Fail => ("raise_exception", "nothing was changed: run it again"),
-    };
-    let message = format!("the rights on {table} were changed while this transaction copied them; {advice}");
+/// A statement that fails, so that the transaction is tried again, if somebody has changed rights since they were read. GRANT and REVOKE wait for
+/// no lock on the table, and a transaction that copies rights may wait for one on another table. A right that is revoked after the commit stays on
+/// partitions anyway.
+pub fn unchanged(table: &TableName, before: &str) -> String {
+    let message = format!("the rights on {table} were changed while its partition was created");
     let body = format!(
-        "BEGIN IF {} OPERATOR(pg_catalog.<>) {} THEN RAISE USING ERRCODE = {}, MESSAGE = {}; END IF; END",
+        "BEGIN IF {} OPERATOR(pg_catalog.<>) {} THEN RAISE USING ERRCODE = 'lock_not_available', MESSAGE = {}; END IF; END",
         sql(table.oid),
         literal(before),
-        literal(code),
         literal(&message)
     );
     format!("DO {}", literal(&body))
-}
-
-/// What a session does if rights were changed.
-#[derive(Clone, Copy)]
-pub enum Otherwise {
-    /// The statements are made of what is read in the same transaction, so that another attempt copies the new rights.
-    Again,
-    Fail,
 }

@@ -4,7 +4,6 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::meanwhile::Surroundings;
 use crate::pg::table::TableName;
 use crate::pg::{self, identifier};
 
@@ -23,7 +22,7 @@ pub struct Conversion {
     pub notes: Vec<String>,
     /// What stood around the table when it was looked at ([`super::meanwhile`]).
     #[serde(skip)]
-    pub(super) surroundings: Surroundings,
+    pub surroundings: String,
 }
 
 #[derive(Clone, Debug, Serialize)]

@@ -7,34 +7,17 @@ use sqlx::PgConnection;
 
 use crate::pg::table::TableName;
 use crate::pg::{self, literal};
-use crate::task::partition::rights::{self, Otherwise};
-
-/// The surroundings of a table when it was looked at.
-#[derive(Debug)]
-pub struct Surroundings {
-    fingerprint: String,
-    rights: String,
-}
 
 /// By values, as the swap itself makes views again.
-pub async fn surroundings(connection: &mut PgConnection, table: i64) -> Result<Surroundings> {
-    let rights = rights::read(connection, table).await?;
-    let fingerprint =
-        pg::fetch_text(connection, format!("SELECT {}", sql(table))).await?.context("the surroundings of a table")?;
-    Ok(Surroundings { fingerprint, rights })
+pub async fn fingerprint(connection: &mut PgConnection, table: i64) -> Result<String> {
+    pg::fetch_text(connection, format!("SELECT {}", sql(table))).await?.context("the surroundings of a table")
 }
 
 /// `statements` of one transaction, which change nothing where the surroundings are not those of `planned` any more. The check is in
-/// the first statement, which alone may wait for the whole lock_timeout, and again behind LOCK TABLE. Rights are compared once more at the end (while
-/// the table is still there), as statements in between may wait for locks on other tables.
-pub fn guarded(table: &TableName, planned: &Surroundings, statements: impl Iterator<Item = String>) -> Vec<String> {
-    let Surroundings { fingerprint: planned, rights } = planned;
-    let mut last = Some(rights::unchanged(table, rights, Otherwise::Fail));
+/// the first statement, which alone may wait for the whole lock_timeout, and again behind LOCK TABLE.
+pub fn guarded(table: &TableName, planned: &str, statements: impl Iterator<Item = String>) -> Vec<String> {
     let mut guarded = Vec::new();
     for statement in statements {
-        if statement.starts_with("DROP TABLE ") {
-            guarded.extend(last.take());
-        }
         let is_lock = statement.starts_with("LOCK TABLE ");
         match guarded.is_empty() {
             true => guarded.push(check(table, planned, &format!("EXECUTE {};", literal(&statement)))),
@@ -44,7 +27,6 @@ pub fn guarded(table: &TableName, planned: &Surroundings, statements: impl Itera
             guarded.push(check(table, planned, ""));
         }
     }
-    guarded.extend(last);
     guarded
 }
 

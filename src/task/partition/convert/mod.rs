@@ -45,7 +45,7 @@ async fn plan(partition: &Partition, zone: Tz, session: &mut Session) -> Result<
         .bind(with_schema(&partition.table))
         .fetch_one(&mut session.connection)
         .await?;
-    let surroundings = meanwhile::surroundings(&mut session.connection, oid.unwrap_or_default()).await?;
+    let surroundings = meanwhile::fingerprint(&mut session.connection, oid.unwrap_or_default()).await?;
     let facts = facts::read(partition, zone, session).await?;
     let (key, table) = (facts.key, &facts.table);
     let zone =

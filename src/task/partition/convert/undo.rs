@@ -30,7 +30,7 @@ pub struct Back {
     pub notes: Vec<String>,
     /// What stood around the table when it was looked at ([`meanwhile`]).
     #[serde(skip)]
-    surroundings: meanwhile::Surroundings,
+    surroundings: String,
 }
 
 impl fmt::Display for Back {
@@ -100,7 +100,7 @@ async fn plan(partition: &Partition, session: &mut Session) -> Result<Back> {
     if kind != "p" {
         return Err(refuse(format!("{table} is not partitioned: there is nothing to undo")));
     }
-    let surroundings = meanwhile::surroundings(connection, table.oid).await?;
+    let surroundings = meanwhile::fingerprint(connection, table.oid).await?;
     let partitions: Vec<(i64, String, String, String, bool)> = sqlx::query_as(
         "SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text, pg_get_expr(c.relpartbound, 0) LIKE 'FOR VALUES FROM (MINVALUE) TO %'
          FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE i.inhparent = $1::bigint::oid ORDER BY 2, 3",
@@ -182,12 +182,6 @@ async fn statements(
     let triggers = facts::triggers(connection, table).await?;
     let identities = facts::identities(connection, table).await?;
     let sequences = facts::owned_sequences(connection, table).await?;
-    let foreign_keys: Vec<String> = sqlx::query_scalar(
-        "SELECT conname::text FROM pg_constraint WHERE conrelid = $1::bigint::oid AND contype = 'f' AND conparentid = 0 ORDER BY 1",
-    )
-    .bind(table.oid)
-    .fetch_all(&mut *connection)
-    .await?;
     let (name, first) = (table.sql(), child.sql());
     let old_name = partition_name(&table.name, "pgtend_old");
     let old = qualified(&table.schema, &old_name);
@@ -215,8 +209,6 @@ async fn statements(
     sql.extend(carried::back(connection, table, child).await?);
     sql.extend(views);
     let statistics = carried::statistics_back(connection, table, child).await?;
-    // DROP would wait for the tables that they refer to, after rights were compared for the last time.
-    sql.extend(foreign_keys.iter().map(|name| format!("ALTER TABLE {old} DROP CONSTRAINT {}", identifier(name))));
     // With its empty partitions.
     sql.push(format!("DROP TABLE {old}"));
     sql.extend(statistics);
