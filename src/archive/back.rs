@@ -12,7 +12,7 @@ use super::known::{Back, Hash, MAX_ROWS, hash, start};
 use super::manifest::Manifest;
 use super::restored::{Place, Record, Restored};
 use super::text::RowsOnly;
-use super::{Archive, listing, session};
+use super::{Archive, Batch, listing, session};
 use crate::base::progress::{Phase, Progress};
 use crate::base::units;
 use crate::members::compress::Compression;
@@ -121,24 +121,17 @@ impl Archive {
     }
 
     /// Records that the rows of the object with this key are in their table again, by the transaction that `connection` is in: `archives restore`
-    /// skips them. Returns the number of that transaction for [`Archive::is_back_for_good`], and None where the key names no rows of this table
-    /// (by the name that it had then, `archived_as`): it may come from a comment that the table's owner wrote.
-    pub async fn is_back(
-        &self,
-        connection: &mut PgConnection,
-        table: (&str, &str),
-        archived_as: (&str, &str),
-        key: &str,
-    ) -> Result<Option<i64>> {
-        let Some(manifest) = self.counting(key, archived_as).await? else { return Ok(None) };
-        let Some(name) = BatchName::of_object(key) else { return Ok(None) };
+    /// skips them. Returns the number of that transaction for [`Archive::is_back_for_good`], and None if that is recorded already. The caller has
+    /// made sure that the batch holds rows of this table.
+    pub async fn is_back(&self, connection: &mut PgConnection, table: (&str, &str), batch: &Batch) -> Result<Option<i64>> {
+        let Batch { name, manifest } = batch;
         let table = pg::qualified(table.0, table.1);
         let place = Place::of(connection, &self.database, &table).await?.with_context(|| format!("there is no table {table}"))?;
-        let (mut record, signature) = Record::read(&self.store, &name).await?;
+        let (mut record, signature) = Record::read(&self.store, name).await?;
         anyhow::ensure!(
             signature.is_ours(),
             "the record of restored rows of {} is not signed with the store's key",
-            self.location(&name)
+            self.location(name)
         );
         record.resolve_pending(connection).await?;
         if record.at(&place).any(|restored| restored.filter.is_all() && restored.is_committed) {
@@ -155,7 +148,7 @@ impl Archive {
             server_started_at: session::server_started_at(connection).await?,
             is_committed: false,
         });
-        record.write(&self.store, &name).await?;
+        record.write(&self.store, name).await?;
         Ok(Some(transaction))
     }
 

@@ -56,6 +56,19 @@ pub struct Archive {
     back: Arc<Mutex<Back>>,
 }
 
+/// A batch that counts, with its manifest as it was read.
+pub struct Batch {
+    name: BatchName,
+    manifest: Manifest,
+}
+
+impl Batch {
+    /// Returns the schema and the name of the table whose rows it holds.
+    pub fn table(&self) -> (&str, &str) {
+        (&self.manifest.schema, &self.manifest.table)
+    }
+}
+
 /// The result of cleaning up after a kill.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
@@ -77,17 +90,15 @@ impl Archive {
         self.back.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns whether the object with this key holds rows of that table (schema, name) of this database, and counts: its manifest is ours,
-    /// and it has as many bytes as that says. The key may come from a comment that the table's owner wrote.
-    pub async fn counts(&self, key: &str, table: (&str, &str)) -> Result<bool> {
-        let Some(manifest) = self.counting(key, table).await? else { return Ok(false) };
-        Ok(self.store.stat(key).await?.is_some_and(|object| object.bytes == manifest.exported.bytes))
+    /// Returns whether the object of this batch has as many bytes as its manifest says.
+    pub async fn is_there(&self, batch: &Batch) -> Result<bool> {
+        Ok(self.store.stat(&batch.name.object()).await?.is_some_and(|object| object.bytes == batch.manifest.exported.bytes))
     }
 
-    /// Does the same, and reads every byte of it again: its length and its SHA-256 must be those that were written.
-    pub async fn is_whole(&self, key: &str, table: (&str, &str), phase: &Phase) -> Result<bool> {
-        let Some(manifest) = self.counting(key, table).await? else { return Ok(false) };
-        let is_whole = is_as_written(&self.store, key, &manifest.exported, phase).await?;
+    /// Reads every byte of the object again: its length and its SHA-256 must be those that were written.
+    pub async fn is_whole(&self, batch: &Batch, phase: &Phase) -> Result<bool> {
+        let key = &batch.name.object();
+        let is_whole = is_as_written(&self.store, key, &batch.manifest.exported, phase).await?;
         if !is_whole {
             tracing::warn!("{} differs from what was written, so it does not count", self.store.location(key));
         }
@@ -101,8 +112,9 @@ impl Archive {
         Ok(read.and_then(Result::ok).map(|(manifest, _)| (manifest.schema, manifest.table)))
     }
 
-    /// Returns the manifest by which the object with this key counts for that table.
-    async fn counting(&self, key: &str, (schema, table): (&str, &str)) -> Result<Option<Manifest>> {
+    /// Returns the batch of the object with this key, if it counts: it is one of this database, and its manifest is ours. The key may come from a
+    /// comment that the table's owner wrote, so that the caller asks which table the rows are of.
+    pub async fn batch(&self, key: &str) -> Result<Option<Batch>> {
         // The store is not asked for what stands in the folders of other databases.
         let Some(name) = BatchName::of_object(key).filter(|name| name.is_of_database(&self.database)) else {
             tracing::warn!("{key} is no archive of {}, so it does not count", self.database);
@@ -110,15 +122,12 @@ impl Archive {
         };
         match self.store.get_json::<Manifest>(&format!("{name}{MANIFEST}")).await? {
             None => Ok(None),
-            Some(Ok((manifest, _))) if !manifest.is_of(&name) || (&*manifest.schema, &*manifest.table) != (schema, table) => {
+            Some(Ok((manifest, _))) if !manifest.is_of(&name) => {
                 let of = format!("{}.{} of {}", manifest.schema, manifest.table, manifest.database);
-                tracing::warn!(
-                    "{} holds rows of {of}, and not of {schema}.{table}, so it does not count",
-                    self.store.location(key)
-                );
+                tracing::warn!("{} holds rows of {of} by its manifest, so it does not count", self.store.location(key));
                 Ok(None)
             }
-            Some(Ok((manifest, signature))) if signature.is_ours() => Ok(Some(manifest)),
+            Some(Ok((manifest, signature))) if signature.is_ours() => Ok(Some(Batch { name, manifest })),
             Some(Ok((_, signature))) => {
                 tracing::warn!("{} does not count: {}", self.store.location(key), signature.in_words());
                 Ok(None)

@@ -62,6 +62,8 @@ mod partition_carried;
 mod partition_convert;
 /// A detached partition until it is dropped.
 mod partition_guard;
+/// Number keys, and what lies far beyond them.
+mod partition_numbers;
 /// Partitions that go.
 mod partition_retire;
 /// Partitioned tables as people have them.

@@ -403,3 +403,48 @@ fn statistics_that_a_superuser_makes_for_a_table_belong_to_its_owner() {
         assert_eq!(all.split(',').filter(|one| !one.ends_with(&app)).count(), 0, "{arguments:?}: {all}");
     }
 }
+
+#[test]
+fn an_index_of_the_partitioned_table_alone_is_named_before_an_undo_would_lose_it() {
+    for major in SOME_MAJORS {
+        let server = server(major);
+        let database = unpartitioned(server);
+        let scenario = monthly(server, &database);
+        scenario.run(&["partition", "convert", "tend"]).succeeded();
+        scenario.tend().succeeded();
+        server.sql(&database, "CREATE INDEX \"not yet\" ON ONLY events (n)");
+        scenario.run(&["partition", "convert", "tend", "--undo"]).exited(78).says(&["not yet", "ON ONLY"]);
+        server.sql(
+            &database,
+            "CREATE INDEX events_n ON events_before_NEXT (n)".replace("events_before_NEXT", &first(server, &database)).as_str(),
+        );
+        server.sql(&database, "ALTER INDEX \"not yet\" ATTACH PARTITION events_n");
+        scenario.run(&["partition", "convert", "tend", "--undo"]).succeeded();
+        let there = "SELECT count(*) FROM pg_index JOIN pg_class c ON c.oid = indexrelid WHERE indrelid = 'events'::regclass AND relname = 'not yet' AND indisvalid";
+        assert_eq!(server.sql(&database, there), "1", "on {major}");
+    }
+}
+
+fn first(server: &Server, database: &str) -> String {
+    server.sql(database, "SELECT inhrelid::regclass FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid WHERE inhparent = 'events'::regclass AND relname LIKE '%before%'")
+}
+
+#[test]
+fn comments_of_not_null_constraints_are_kept_both_ways() {
+    let server = server(18);
+    let database = unpartitioned(server);
+    server.sql(
+        &database,
+        "ALTER TABLE events ALTER body SET NOT NULL; COMMENT ON CONSTRAINT events_user_id_not_null ON events IS 'of the law'; COMMENT ON CONSTRAINT events_body_not_null ON events IS 'of old'",
+    );
+    let comments = "SELECT string_agg(conname || ': ' || obj_description(oid, 'pg_constraint'), ', ' ORDER BY conname) FROM pg_constraint WHERE conrelid = 'events'::regclass AND contype = 'n'";
+    let scenario = monthly(server, &database);
+    scenario.run(&["partition", "convert", "tend"]).succeeded();
+    assert_eq!(server.sql(&database, comments), "events_body_not_null: of old, events_user_id_not_null: of the law");
+    server.sql(
+        &database,
+        "COMMENT ON CONSTRAINT events_user_id_not_null ON events IS 'of the shop'; COMMENT ON CONSTRAINT events_body_not_null ON events IS NULL",
+    );
+    scenario.run(&["partition", "convert", "tend", "--undo"]).succeeded();
+    assert_eq!(server.sql(&database, comments), "events_user_id_not_null: of the shop");
+}

@@ -286,3 +286,66 @@ fn a_mark_that_names_the_archive_of_another_table_of_its_database_stands_for_not
     assert_eq!(batches(&scenario).len(), 2, "the rows of each are archived, and neither stands for the other");
     scenario.run(&["archives", "restore", "--job", "others"]).succeeded().prints(&["100 rows put back"]);
 }
+
+/// Whoever owns a table may write any mark on it, so that those of another owner than the parent's count for nothing.
+#[test]
+fn a_detached_table_whose_parent_has_another_owner_is_named_and_stays_until_it_has_the_same() {
+    for major in SOME_MAJORS {
+        let server = server(major);
+        let (database, scenario, table) = detached(server, &first_is_over());
+        let owner = format!("{database}_owner");
+        server.sql(
+            &database,
+            &format!("CREATE ROLE {owner}; GRANT ALL ON SCHEMA public TO {owner}; ALTER TABLE logs OWNER TO {owner}"),
+        );
+        let scenario = scenario.partitions("public.logs", "at", &(first_is_over() + "\ngrace = \"0s\""));
+        let run = scenario.json(&["run-job", "tend"]);
+        let warnings = run["runs"][0]["report"]["warnings"].to_string();
+        assert!(warnings.contains(&format!("public.{table} was retired from public.logs, and stays")), "{run:#}");
+        assert_eq!(server.sql(&database, &format!("SELECT count(*) FROM {table}")), "100", "on {major}");
+        let way_out = warnings.split("ALTER TABLE ").nth(1).unwrap().split(" OWNER TO ").collect::<Vec<_>>();
+        let new_owner = way_out[1].split([' ', ';', ',', '"', '\\']).next().unwrap();
+        server.sql(&database, &format!("ALTER TABLE {} OWNER TO {new_owner}", way_out[0].replace("\\\"", "\"")));
+        scenario.tend().succeeded().prints(&["dropped 1 partition"]);
+        server.sql(&database, &format!("DROP TABLE logs; DROP OWNED BY {owner}; DROP ROLE {owner}"));
+    }
+}
+
+#[test]
+fn a_detached_table_that_was_moved_to_another_schema_takes_its_function_along_when_it_goes() {
+    let server = server(18);
+    let functions = "SELECT count(*) FROM pg_proc WHERE proname LIKE 'pgtend%'";
+    for comes_back in [false, true] {
+        let (database, scenario, table) = detached(server, &first_is_over());
+        server.sql(&database, &format!("CREATE SCHEMA attic; ALTER TABLE {table} SET SCHEMA attic"));
+        let bounds = server
+            .sql(&database, &format!("SELECT substring(obj_description('attic.{table}'::regclass) FROM 'FOR VALUES [^\"]*')"));
+        assert_eq!(server.sql(&database, functions), "1");
+        if comes_back {
+            server.sql(&database, &format!("ALTER TABLE logs ATTACH PARTITION attic.{table} {bounds}"));
+            scenario.partitions("public.logs", "at", "every = \"month\"\nretain = \"900d\"").tend().succeeded();
+            server.sql(&database, &format!("UPDATE attic.{table} SET body = 'new'"));
+        } else {
+            let dropping = scenario.partitions("public.logs", "at", &(first_is_over() + "\ngrace = \"0s\""));
+            dropping.tend().succeeded().prints(&["dropped 1 partition"]);
+        }
+        assert_eq!(server.sql(&database, functions), "0");
+    }
+}
+
+#[test]
+fn rows_go_to_the_store_that_the_job_names_when_its_partition_is_dropped() {
+    let server = server(18);
+    let (_, scenario, _) = detached(server, &kept());
+    let other = scenario.path("other");
+    std::fs::create_dir(&other).unwrap();
+    let scenario = scenario.config(&format!("[stores.other]\npath = {:?}\n", other.to_str().unwrap()));
+    let in_grace = scenario.partitions("public.logs", "at", &(first_is_over() + "\narchive = \"other\""));
+    in_grace.tend().succeeded().prints(&["archived 1 partition"]);
+    let batches = |scenario: &Scenario| scenario.files("other").into_iter().filter(|file| file.ends_with(".sql.gz")).count();
+    assert_eq!(batches(&in_grace), 1, "it has its archive there before its grace is over");
+    in_grace.tend().succeeded().prints(&["nothing to do"]);
+    let dropping = in_grace.partitions("public.logs", "at", &(first_is_over() + "\narchive = \"other\"\ngrace = \"0s\""));
+    dropping.tend().succeeded().prints(&["dropped 1 partition"]);
+    assert_eq!(batches(&dropping), 1);
+}

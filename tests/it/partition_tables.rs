@@ -129,11 +129,6 @@ fn odd_rows_of_every_type_of_key_stay() {
         };
         server.sql(&database, &format!("INSERT INTO t VALUES ({good})"));
         let scenario = Scenario::with_database(server, &database).partitions("public.t", "k", more);
-        if kind == "numeric" {
-            // NaN is the highest of all numbers: nobody knows where new ones come.
-            scenario.tend().exited(78).says(&["NaN"]);
-            server.sql(&database, "DELETE FROM t WHERE k = 'NaN'; INSERT INTO t VALUES (NULL)");
-        }
         scenario.tend().succeeded().prints(&["moved 1 row"]);
         assert_eq!(server.sql(&database, "SELECT count(*) FROM t_default"), "3", "{kind}");
     }
@@ -429,4 +424,116 @@ fn rows_of_the_past_leave_the_default_partition_when_the_server_is_at_peace_and_
     let scenario = Scenario::logs(server, &database, "every = \"month\"\npremake = 2");
     scenario.tend().succeeded();
     assert_eq!(server.sql(&database, "SELECT count(*) FROM logs_default"), "0");
+}
+
+/// DETACH … CONCURRENTLY leaves the bounds of a partition as a CHECK on it, and people add one before they attach a table.
+#[test]
+fn a_check_of_the_newest_partition_on_its_own_bounds_is_not_copied() {
+    for major in SOME_MAJORS {
+        let server = server(major);
+        for below in ["", "_a"] {
+            let database = server.new_database();
+            let columns = "id bigint, at timestamptz NOT NULL, tenant text, ended timestamptz";
+            server.sql(
+                &database,
+                &match below {
+                    "" => format!("CREATE TABLE logs ({columns}) PARTITION BY RANGE (at)"),
+                    _ => format!(
+                        "CREATE TABLE logs ({columns}) PARTITION BY LIST (tenant); CREATE TABLE logs_a PARTITION OF logs FOR VALUES IN ('a') PARTITION BY RANGE (at)"
+                    ),
+                },
+            );
+            // Its columns have other numbers than those of the table.
+            server.sql(
+                &database,
+                &format!(
+                    "CREATE TABLE newest (gone int, ended timestamptz, tenant text, at timestamptz NOT NULL, id bigint, CONSTRAINT positive CHECK (id > 0)); ALTER TABLE newest DROP COLUMN gone;
+                     ALTER TABLE logs{below} ATTACH PARTITION newest FOR VALUES FROM ('2001-01-01Z') TO ('2001-02-01Z')"
+                ),
+            );
+            server.sql(&database, &format!("ALTER TABLE logs{below} DETACH PARTITION newest CONCURRENTLY"));
+            server.sql(
+                &database,
+                &format!(
+                    "ALTER TABLE logs{below} ATTACH PARTITION newest FOR VALUES FROM ('2001-01-01Z') TO ('2001-02-01Z');
+                     ALTER TABLE newest ADD CONSTRAINT by_hand CHECK (at >= '2001-01-01Z' AND at < '2001-02-01Z' AND id > 0)"
+                ),
+            );
+            let bounds = "SELECT count(*) FROM pg_constraint WHERE conrelid = 'newest'::regclass AND contype = 'c' AND pg_get_constraintdef(oid) LIKE '%2001%'";
+            assert_eq!(server.sql(&database, bounds), "2", "on {major}");
+            let scenario = Scenario::logs(server, &database, "every = \"month\"\npremake = 1\nlike = \"newest\"");
+            let warnings = scenario.json(&["run-job", "tend"])["runs"][0]["report"]["warnings"].to_string();
+            server.sql(&database, "INSERT INTO logs (id, at, tenant) VALUES (1, now(), 'a')");
+            let error = server.psql(&database, "INSERT INTO logs (id, at, tenant) VALUES (0, now(), 'a')").unwrap_err();
+            assert!(error.contains("positive"), "other CHECKs are copied: {error}");
+            assert!(warnings.contains("by_hand") && warnings.contains("names the partition key"), "{warnings}");
+            assert!(!warnings.contains("IS NOT NULL"), "the server's own is not worth a word: {warnings}");
+        }
+    }
+}
+
+/// The second lock of a new partition is that on a table to which its foreign key refers.
+#[test]
+fn a_right_that_is_revoked_while_a_partition_waits_for_its_second_lock_does_not_come_back() {
+    for major in SOME_MAJORS {
+        let server = server(major);
+        let database = old_logs(server, 2);
+        let reader = format!("{database}_reader");
+        server.sql(
+            &database,
+            &format!(
+                "CREATE TABLE users (id int PRIMARY KEY); ALTER TABLE logs ADD COLUMN user_id int REFERENCES users;
+                 CREATE ROLE {reader}; GRANT SELECT ON logs TO {reader}; GRANT UPDATE (body) ON logs TO {reader}"
+            ),
+        );
+        let before = partitions_of(server, &database, "logs");
+        let more = "every = \"month\"\npremake = 1\nlock_timeout = \"30s\"\ngive_up_after = \"90s\"";
+        let scenario = Scenario::logs(server, &database, more);
+        // Half of that is how long a second lock is waited for: one attempt reads the rights before, and goes on after.
+        server.sql(&database, &format!("ALTER DATABASE {database} SET deadlock_timeout = '60s'"));
+        let revoke = format!("REVOKE ALL ON logs FROM {reader}; REVOKE UPDATE (body) ON logs FROM {reader}");
+        let holder = server.session(&database, &format!("BEGIN; LOCK TABLE users IN ROW EXCLUSIVE MODE; {revoke}"));
+        let running = scenario.start(&["run-job", "tend"]);
+        eventually("it waits for the second table", || {
+            server.sql(&database, "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'users'::regclass") != "0"
+        });
+        holder.ends_with("COMMIT");
+        running.wait().succeeded();
+        let new: Vec<String> =
+            partitions_of(server, &database, "logs").into_iter().filter(|name| !before.contains(name)).collect();
+        assert_eq!(new.len(), 1, "{new:?}");
+        for partition in new {
+            let may = format!(
+                "SELECT has_table_privilege('{reader}', '{partition}', 'SELECT'), has_column_privilege('{reader}', '{partition}', 'body', 'UPDATE')"
+            );
+            assert_eq!(server.sql(&database, &may), "f|f", "{partition} on {major}");
+        }
+        server.sql(&database, &format!("DROP OWNED BY {reader}; DROP ROLE {reader}"));
+    }
+}
+
+#[test]
+fn a_partition_that_is_partitioned_itself_and_has_none_covers_nothing() {
+    for major in SOME_MAJORS {
+        let server = server(major);
+        let database = server.new_database();
+        server.sql(
+            &database,
+            "SET TimeZone = 'UTC'; CREATE TABLE logs (at timestamptz NOT NULL, shop int) PARTITION BY RANGE (at);
+             DO $$ DECLARE month timestamptz; BEGIN
+               FOR month IN SELECT date_trunc('month', now()) + n * interval '1 month' FROM generate_series(0, 3) n LOOP
+                 EXECUTE format('CREATE TABLE %I PARTITION OF logs FOR VALUES FROM (%L) TO (%L) %s', 'logs_' || to_char(month, 'YYYY_MM'), month, month + interval '1 month',
+                   CASE WHEN month = date_trunc('month', now()) + interval '1 month' THEN 'PARTITION BY LIST (shop)' END);
+               END LOOP;
+             END $$",
+        );
+        let next = server.sql(&database, "SELECT oid::regclass FROM pg_class WHERE relkind = 'p' AND relispartition");
+        let scenario = Scenario::logs(server, &database, "every = \"month\"");
+        scenario
+            .tend()
+            .exited(1)
+            .says(&["less than one period", &format!("public.{next} is partitioned itself, and has no partition")]);
+        server.sql(&database, &format!("CREATE TABLE below PARTITION OF {next} DEFAULT"));
+        scenario.tend().succeeded().prints(&["nothing to do"]);
+    }
 }

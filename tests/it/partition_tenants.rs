@@ -37,13 +37,13 @@ fn a_lock_on_the_table_of_one_tenant_stops_no_other() {
             let said =
                 scenario.tend().exited(1).says(&["public.logs_a", "server process", "public.logs_b: created 3 partitions"]);
             assert!(!said.stderr.contains("is no table's name"), "{lock} on {major}: {said:?}");
-            let said = said.stderr.split_once("nothing is covered now; that is less than one period (month) ahead");
+            let said = said.stderr.split_once("no partition covers new rows; less than one period (month) ahead is covered");
             let (before, after) = said.unwrap_or_else(|| panic!("{lock} on {major}"));
             assert!(!before.contains("public.logs_b: created") && after.contains("public.logs_b: created"), "{lock} on {major}");
             assert_eq!(number_of_partitions(server, &database), [1, 4, 4], "{lock} on {major}");
             // The same as a job of its own.
             let alone = Scenario::with_database(server, &database).partitions("public.logs_a", "at", more);
-            alone.tend().exited(1).says(&["nothing is covered now", "server process"]);
+            alone.tend().exited(1).says(&["no partition covers new rows", "server process"]);
             drop(holder);
             eventually("the lock is gone", || {
                 server.psql(&database, "SET lock_timeout = '1s'; BEGIN; LOCK TABLE logs_a").is_ok()
@@ -65,7 +65,7 @@ fn a_lock_on_the_table_of_one_tenant_stops_no_other() {
         scenario
             .tend()
             .exited(1)
-            .says(&["public.logs_b: nothing is covered now", "another job of pgtend works on public.logs_b"]);
+            .says(&["public.logs_b: no partition covers new rows", "another job of pgtend works on public.logs_b"]);
         assert_eq!(number_of_partitions(server, &database), [4, 1, 4]);
         drop(holder);
     }
@@ -90,7 +90,11 @@ fn a_tenants_table_of_another_owner_is_named_and_the_others_are_tended() {
         scenario.run(&["run-job", "tend", "--dry-run"]).exited(77).prints(&[named, "public.logs_b, partitioned"]);
         let check = scenario.run(&["check", "--connect"]);
         assert!(check.code != Some(0) && (check.stdout + &check.stderr).contains(named));
-        scenario.tend().exited(77).says(&["public.logs_a: nothing is covered now", named, "public.logs_b: created 3 partitions"]);
+        scenario.tend().exited(77).says(&[
+            "public.logs_a: no partition covers new rows",
+            named,
+            "public.logs_b: created 3 partitions",
+        ]);
         assert_eq!(number_of_partitions(server, &database), [1, 4, 4], "on {major}");
         let shown = scenario.run(&["--json", "run-job", "tend"]).exited(77).stdout;
         let run = serde_json::from_str::<serde_json::Value>(&shown).unwrap()["runs"][0].clone();

@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use super::guard;
 use super::mark::{Archived, Mark};
 use super::plan::Plan;
-use crate::archive::{self, Archive, BatchName, Manifest, Source};
+use crate::archive::{self, Archive, Batch, BatchName, Manifest, Source};
 use crate::base::units;
 use crate::live::session::{Attempt, Session};
 use crate::pg::table::TableName;
@@ -20,6 +20,8 @@ use crate::work::RunContext;
 /// The archive of a partition job.
 pub struct PartitionArchive<'a> {
     archive: Archive,
+    /// Its name in the configuration.
+    store: String,
     run: &'a RunContext<'a>,
 }
 
@@ -29,20 +31,20 @@ impl<'a> PartitionArchive<'a> {
         let archive = Archive::new(Store::named(run.config, store).await?, run.database, run.job.name);
         let recovered = archive.recover(&mut session.connection).await?;
         recovered.left.iter().for_each(|left| tracing::warn!("{left}"));
-        Ok(Self { archive, run })
+        Ok(Self { archive, store: store.to_owned(), run })
     }
 
-    /// Whether its rows are in this store, as the mark says. A crash, somebody who ended a batch by hand, or another store in
-    /// the job may have made it untrue. Before a drop every byte is read again: a disk may have lost some since.
+    /// Returns whether its rows are in this store, as the mark says. A crash, a person who deleted a batch, or another store in the job may have
+    /// made it untrue. Before a drop every byte is read again: a disk may have lost some since.
     pub async fn holds(&self, session: &mut Session, parent: &TableName, mark: &Mark, before_a_drop: bool) -> Result<bool> {
-        let Some(archived) = &mark.archive else { return Ok(false) };
+        let Some(archived) = mark.archive.as_ref().filter(|_| mark.may_be_in(&self.store)) else { return Ok(false) };
         let held = async {
-            let (schema, name) = self.archived_as(&mut session.connection, parent, &archived.key).await?;
+            let Some(batch) = self.own_batch(&mut session.connection, parent, &archived.key).await? else { return Ok(false) };
             if !before_a_drop {
-                return self.archive.counts(&archived.key, (&schema, &name)).await;
+                return self.archive.is_there(&batch).await;
             }
             let phase = self.run.progress.phase("read", None);
-            let is_whole = self.archive.is_whole(&archived.key, (&schema, &name), &phase).await?;
+            let is_whole = self.archive.is_whole(&batch, &phase).await?;
             phase.done(if is_whole { "the archive is what was written" } else { "the archive is not what was written" });
             Ok(is_whole)
         };
@@ -51,38 +53,54 @@ impl<'a> PartitionArchive<'a> {
 
     /// The partition is attached again, and stays: what was archived of it is in its table.
     pub async fn is_back(&self, session: &mut Session, plan: &Plan, key: &str) -> Result<Option<i64>> {
-        let (schema, name) = self.archived_as(&mut session.connection, &plan.table, key).await?;
-        if !self.archive.counts(key, (&schema, &name)).await? {
+        let batch = self.own_batch(&mut session.connection, &plan.table, key).await?;
+        let is_there = match &batch {
+            Some(batch) => self.archive.is_there(batch).await?,
+            None => false,
+        };
+        let Some(batch) = batch.filter(|_| is_there) else {
             tracing::warn!(
                 "{key} is no archive of {} in this store: if its rows are those of the partition that was attached again, \
                  `archives restore` would put them in a second time",
                 plan.table
             );
             return Ok(None);
-        }
+        };
         let table = (&*plan.table.schema, &*plan.table.name);
-        self.archive.is_back(&mut session.connection, table, (&schema, &name), key).await
+        self.archive.is_back(&mut session.connection, table, &batch).await
     }
 
-    /// Returns the schema and the name that the table had when this was archived: the present ones, or those in the manifest if no table is
-    /// called so any more, since it was renamed or moved. The key comes from a comment that the table's owner may write: with a name that
-    /// another table has, it names that table's rows.
-    async fn archived_as(&self, connection: &mut PgConnection, parent: &TableName, key: &str) -> Result<(String, String)> {
-        let own = (parent.schema.clone(), parent.name.clone());
-        let Some(named) = self.archive.table_of(key).await?.filter(|named| *named != own) else { return Ok(own) };
-        let is_there: bool = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1) IS NOT NULL")
-            .bind(pg::qualified(&named.0, &named.1))
+    /// Returns the batch with this key, if it holds rows of the table.
+    async fn own_batch(&self, connection: &mut PgConnection, parent: &TableName, key: &str) -> Result<Option<Batch>> {
+        let Some(batch) = self.archive.batch(key).await? else { return Ok(None) };
+        if self.is_name_of(connection, parent, batch.table()).await? {
+            return Ok(Some(batch));
+        }
+        let (schema, table) = batch.table();
+        tracing::warn!("{key} holds rows of {schema}.{table}, and not of {parent}, so it does not count");
+        Ok(None)
+    }
+
+    /// Returns whether the table is called so, or was: no table is called so any more, since it was renamed or moved. The name is that in the
+    /// manifest of a batch whose key comes from a comment that the table's owner may write: a name that another table has means that table's rows.
+    async fn is_name_of(&self, connection: &mut PgConnection, parent: &TableName, (schema, table): (&str, &str)) -> Result<bool> {
+        if (schema, table) == (&*parent.schema, &*parent.name) {
+            return Ok(true);
+        }
+        Ok(sqlx::query_scalar("SELECT pg_catalog.to_regclass($1) IS NULL")
+            .bind(pg::qualified(schema, table))
             .fetch_one(connection)
-            .await?;
-        Ok(if is_there { own } else { named })
+            .await?)
     }
 
     /// Returns the batch that the mark names and whose place a new one takes: never one of another table.
     async fn replaced(&self, connection: &mut PgConnection, parent: &TableName, mark: &Mark) -> Result<Option<String>> {
         let Some(before) = &mark.archive else { return Ok(None) };
         let name = BatchName::of_object(&before.key).filter(|name| name.is_of_database(self.run.database));
-        let named = self.archive.table_of(&before.key).await?;
-        let is_own = named.is_none() || named == Some(self.archived_as(connection, parent, &before.key).await?);
+        let is_own = match self.archive.table_of(&before.key).await? {
+            Some((schema, table)) => self.is_name_of(connection, parent, (&schema, &table)).await?,
+            None => true,
+        };
         Ok(name.filter(|_| is_own).map(|name| name.to_string()))
     }
 
@@ -126,7 +144,7 @@ impl<'a> PartitionArchive<'a> {
         // In the same transaction, whose lock lets nobody write.
         let (rows, contents) = guard::contents(connection, table).await?;
         anyhow::ensure!(rows == exported.rows, "{rows} rows were counted, and {} archived", exported.rows);
-        let archived = Archived { key: name.object(), rows, contents: Some(contents) };
+        let archived = Archived { key: name.object(), rows, contents: Some(contents), store: Some(self.store.clone()) };
         let mark = Mark { archive: Some(archived), ..mark.clone() };
         let comment = format!("COMMENT ON TABLE {} IS {}", table.sql(), pg::literal(&mark.comment(&plan.table.to_string())));
         pg::execute(connection, comment).await?;

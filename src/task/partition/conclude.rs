@@ -50,8 +50,7 @@ impl From<Left> for Concluded {
 impl Partition {
     /// Of one table.
     pub(super) fn conclude(&self, plan: &Plan, after: &Plan, progress: Progress) -> Concluded {
-        let covered =
-            after.covered_until.clone().map_or("nothing is covered now".to_owned(), |until| format!("covered until {until}"));
+        let covered = after.runway().in_words();
         let mut did: Vec<String> = Vec::new();
         for (what, names) in [
             ("created", &progress.created),

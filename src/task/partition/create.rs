@@ -11,7 +11,7 @@ use super::state::surroundings;
 use crate::live::session::{Attempt, Session, UnderLock};
 use crate::pg::table::{Checked, TableName, proof};
 use crate::pg::{self, identifier, literal, qualified};
-use crate::task::partition::column_settings;
+use crate::task::partition::{column_settings, rights};
 
 /// A CHECK of the default partition while a partition is attached.
 const SHIELD: &str = "pgtend_not_here";
@@ -104,6 +104,7 @@ impl UnderLock for Making<'_> {
     async fn statements(&self, connection: &mut PgConnection) -> Result<Vec<String>> {
         let (plan, new, parent) = (self.plan, self.new, &self.plan.table);
         let name = qualified(&parent.schema, &new.name);
+        let rights_before = rights::read(connection, parent.oid).await?;
         let mut statements = like_parent(connection, parent, &name, new.model).await?;
         let mut emptied = None;
         let bounds = match new.range {
@@ -117,7 +118,7 @@ impl UnderLock for Making<'_> {
                     emptied = Some(default);
                 }
                 if let Some(model) = new.model.filter(|_| plan.is_like_newest) {
-                    let extras = surroundings::extras(connection, parent.oid, model).await?;
+                    let extras = surroundings::extras(connection, parent.oid, model, &plan.column).await?;
                     statements.extend(extras.iter().filter_map(|extra| extra.copy.as_ref()).map(|copied| copied.sql(&name)));
                 }
                 format!("FOR VALUES FROM ({from}) TO ({to})")
@@ -129,6 +130,7 @@ impl UnderLock for Making<'_> {
             statements.extend(enable_triggers(connection, default).await?);
         }
         statements.extend(replica_identity(connection, parent, &name).await?);
+        statements.push(rights::unchanged(parent, &rights_before));
         Ok(statements)
     }
 }
@@ -142,7 +144,7 @@ async fn like_parent(connection: &mut PgConnection, parent: &TableName, name: &s
     statements.extend(targets.iter().flat_map(|setting| setting.statements(name)));
     statements.extend(policies(connection, parent, name).await?);
     statements.extend(comment(connection, parent, name).await?);
-    statements.extend(privileges(connection, parent, name).await?);
+    statements.extend(rights::privileges(connection, parent, name).await?);
     Ok(statements)
 }
 
@@ -240,62 +242,6 @@ pub async fn comment(connection: &mut PgConnection, parent: &TableName, name: &s
     let comment: Option<String> =
         sqlx::query_scalar("SELECT obj_description($1::bigint::oid, 'pg_class')").bind(parent.oid).fetch_one(connection).await?;
     Ok(comment.map(|comment| format!("COMMENT ON TABLE {name} IS {}", literal(&comment))).into_iter().collect())
-}
-
-/// The owner, and exactly the parent's privileges: ALTER DEFAULT PRIVILEGES may have given others.
-pub async fn privileges(connection: &mut PgConnection, parent: &TableName, name: &str) -> Result<Vec<String>> {
-    let (owner, is_ours): (String, bool) = sqlx::query_as(
-        "SELECT quote_ident(pg_get_userbyid(relowner)), relowner = (SELECT oid FROM pg_roles WHERE rolname = current_user)
-         FROM pg_class WHERE oid = $1::bigint::oid",
-    )
-    .bind(parent.oid)
-    .fetch_one(&mut *connection)
-    .await?;
-    // Default privileges of the role that creates it, and of the parent's owner, name these.
-    let by_default: Vec<String> = sqlx::query_scalar(
-        "SELECT DISTINCT coalesce(quote_ident(rolname), 'PUBLIC') FROM pg_default_acl, aclexplode(defaclacl) given
-         LEFT JOIN pg_roles r ON r.oid = given.grantee WHERE defaclobjtype = 'r' AND (given.grantee = 0 OR rolname IS NOT NULL) ORDER BY 1",
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    let mut statements: Vec<String> = by_default.iter().map(|role| format!("REVOKE ALL ON TABLE {name} FROM {role}")).collect();
-    if !is_ours {
-        statements.push(format!("ALTER TABLE {name} OWNER TO {owner}"));
-        statements.push(statistics_to(name, &owner));
-    }
-    let given: Vec<(String, String, Option<String>, bool)> = sqlx::query_as(
-        "SELECT coalesce(quote_ident(rolname), 'PUBLIC'), privilege_type, attname::text, bool_or(is_grantable)
-         FROM (SELECT given.*, NULL::name AS attname FROM pg_class, aclexplode(coalesce(relacl, acldefault('r', relowner))) given
-               WHERE oid = $1::bigint::oid
-               UNION ALL SELECT given.*, attname FROM pg_attribute, aclexplode(attacl) given
-               WHERE attrelid = $1::bigint::oid AND NOT attisdropped) given
-         LEFT JOIN pg_roles r ON r.oid = given.grantee WHERE given.grantee = 0 OR rolname IS NOT NULL GROUP BY 1, 2, 3 ORDER BY 3, 1, 2",
-    )
-    .bind(parent.oid)
-    .fetch_all(connection)
-    .await?;
-    statements.push(format!("REVOKE ALL ON TABLE {name} FROM {owner}"));
-    for (role, privilege, column, grantable) in given {
-        let column = column.map(|column| format!(" ({})", identifier(&column))).unwrap_or_default();
-        let option = if grantable && role != "PUBLIC" { " WITH GRANT OPTION" } else { "" };
-        statements.push(format!("GRANT {privilege}{column} ON TABLE {name} TO {role}{option}"));
-    }
-    Ok(statements)
-}
-
-/// Extended statistics belong to who made them, whoever the table is given to: what LIKE copied goes to the table's owner as well.
-fn statistics_to(name: &str, owner: &str) -> String {
-    let body = format!(
-        "DECLARE made record; BEGIN
-           FOR made IN SELECT n.nspname, s.stxname FROM pg_catalog.pg_statistic_ext s JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace
-               WHERE s.stxrelid = {}::pg_catalog.regclass LOOP
-             EXECUTE pg_catalog.format('ALTER STATISTICS %I.%I OWNER TO ', made.nspname, made.stxname) || {};
-           END LOOP;
-         END",
-        literal(name),
-        literal(owner)
-    );
-    format!("DO {}", literal(&body))
 }
 
 /// ATTACH makes the index; which one it is becomes known only then.

@@ -11,6 +11,8 @@ use crate::pg::table::TableName;
 use crate::pg::{self, identifier, literal, qualified};
 
 pub const TRIGGER: &str = "pgtend_retired";
+/// The body of its function, as a pattern for LIKE: it does nothing but refuse.
+const BODY: &str = "BEGIN RAISE EXCEPTION USING ERRCODE = %; END";
 
 /// Foreign keys from a partition, its parent's among them; those that the server made below another key of the same table are in that.
 pub async fn foreign_keys(connection: &mut PgConnection, table: &TableName) -> Result<Vec<ForeignKey>> {
@@ -66,14 +68,25 @@ pub async fn removal(connection: &mut PgConnection, table: &TableName) -> Result
     )
     .bind(table.oid)
     .bind(TRIGGER)
-    .fetch_one(connection)
+    .fetch_one(&mut *connection)
     .await?;
     let drop_trigger = is_there.then(|| format!("DROP TRIGGER {TRIGGER} ON {}", table.sql()));
-    Ok(drop_trigger.into_iter().chain([drop_function(table)]).collect())
+    Ok(drop_trigger.into_iter().chain(drop_functions(connection, table).await?).collect())
 }
 
-pub fn drop_function(table: &TableName) -> String {
-    format!("DROP FUNCTION IF EXISTS {}()", function(table))
+/// Drops its functions once the trigger or the table is gone. A table that moves to another schema leaves its function behind. Functions of
+/// that name that we may not drop, or that another table uses, are not ours.
+pub async fn drop_functions(connection: &mut PgConnection, table: &TableName) -> Result<Vec<String>> {
+    Ok(sqlx::query_scalar(
+        "SELECT format('DROP FUNCTION IF EXISTS %I.%I()', n.nspname, p.proname) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+         WHERE p.proname = $2 AND p.pronargs = 0 AND p.prorettype = 'trigger'::regtype AND p.prosrc LIKE $3 AND pg_has_role(p.proowner, 'USAGE')
+           AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgfoid = p.oid AND t.tgrelid <> $1::bigint::oid) ORDER BY 1",
+    )
+    .bind(table.oid)
+    .bind(function_name(table))
+    .bind(BODY)
+    .fetch_all(connection)
+    .await?)
 }
 
 /// Whether the trigger is there, fires always, and still does nothing but refuse.
@@ -82,8 +95,9 @@ pub async fn holds(connection: &mut PgConnection, table: &TableName) -> Result<b
     let sql = "SELECT EXISTS (
                    SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
                    WHERE t.tgrelid = $1::bigint::oid AND t.tgname = $2 AND t.tgenabled = 'A' AND t.tgtype = 62 AND t.tgqual IS NULL
-                     AND p.proname = $3 AND p.prosrc LIKE 'BEGIN RAISE EXCEPTION USING ERRCODE = %; END')";
-    Ok(sqlx::query_scalar(sql).bind(table.oid).bind(TRIGGER).bind(function_name(table)).fetch_one(connection).await?)
+                     AND p.proname = $3 AND p.prosrc LIKE $4)";
+    let holds = sqlx::query_scalar(sql).bind(table.oid).bind(TRIGGER).bind(function_name(table)).bind(BODY);
+    Ok(holds.fetch_one(connection).await?)
 }
 
 fn function_name(table: &TableName) -> String {

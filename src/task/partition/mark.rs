@@ -60,6 +60,9 @@ pub struct Archived {
     /// A checksum of all its rows, when they were read ([`super::guard::contents`]). None for archives of the first release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contents: Option<String>,
+    /// The store that it was written to, by its name in the configuration. None for archives of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
 }
 
 impl Mark {
@@ -68,6 +71,11 @@ impl Mark {
         let mut all = self.foreign_keys.clone();
         all.extend(foreign_keys.into_iter().filter(|key| !self.foreign_keys.contains(key)));
         Self { stage: Stage::Retired, at, is_guarded: true, foreign_keys: all, ..self.clone() }
+    }
+
+    /// False if its rows are in no store, or in another one. The store itself says whether they are there.
+    pub fn may_be_in(&self, store: &str) -> bool {
+        self.archive.as_ref().is_some_and(|archived| archived.store.as_deref().is_none_or(|named| named == store))
     }
 
     /// The comment's text: a sentence for people, a line for us.

@@ -5,6 +5,7 @@
 //! done.
 
 pub mod calendar;
+mod chain;
 pub mod convert;
 pub mod decide;
 pub mod key;
@@ -20,6 +21,7 @@ mod left;
 mod mark;
 pub mod plan;
 mod retire;
+mod rights;
 mod runway;
 mod state;
 
@@ -27,10 +29,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 pub use calendar::{Every, Unit};
-pub use create::privileges;
 pub use key::Epoch;
 pub use keys::{Grace, Like, Partition, Retain, Written, resolve};
 pub use plan::Plan;
+pub use rights::privileges;
 
 use self::archive::PartitionArchive;
 use self::conclude::Progress;

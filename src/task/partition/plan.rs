@@ -33,7 +33,7 @@ pub struct Plan {
     pub notes: Vec<String>,
     /// Warnings that come with the steps.
     pub warnings: Vec<String>,
-    /// RFC 3339 (or a number): rows up to there have their partition. None: those of now have none.
+    /// RFC 3339 (or a number): rows up to there have their partition. None if no partition covers new rows.
     pub covered_until: Option<String>,
     /// The same as an instant; none for number keys, and where there is no end.
     pub covered_until_instant: Option<DateTime<Utc>>,
@@ -186,7 +186,7 @@ impl fmt::Display for Plan {
         writeln!(f, "{}, partitioned by {}: {}", self.table, self.column, units::plural(self.partitions, "partition"))?;
         match &self.covered_until {
             Some(until) => writeln!(f, "  covered until {until}")?,
-            None => writeln!(f, "  rows of now have no partition")?,
+            None => writeln!(f, "  no partition covers new rows")?,
         }
         if self.steps.is_empty() {
             writeln!(f, "  nothing to do")?;

@@ -230,14 +230,18 @@ pub async fn drop_table(session: &mut Session, table: &TableName, mark: &Mark) -
     let compared = async {
         let check = format!("DO {}", literal(&is_the_one(table, mark)?));
         pg::execute_counting(&mut session.connection, check).await.map_err(pg::in_its_own_words)?;
-        is_as_archived(session, table, mark).await
+        let functions = guard::drop_functions(&mut session.connection, table).await?;
+        anyhow::Ok(is_as_archived(session, table, mark).await?.then_some(functions))
     };
-    let is_as_archived = compared.await;
-    if !matches!(is_as_archived, Ok(true)) {
-        let _ = sqlx::query("ROLLBACK").execute(&mut session.connection).await;
-        return is_as_archived.map(|_| Attempt::Done(Dropped::WasChanged));
-    }
-    for statement in [format!("DROP TABLE {}", table.sql()), guard::drop_function(table), "COMMIT".to_owned()] {
+    let functions = match compared.await {
+        Ok(Some(functions)) => functions,
+        other => {
+            let _ = sqlx::query("ROLLBACK").execute(&mut session.connection).await;
+            return other.map(|_| Attempt::Done(Dropped::WasChanged));
+        }
+    };
+    let statements = [format!("DROP TABLE {}", table.sql())].into_iter().chain(functions).chain(["COMMIT".to_owned()]);
+    for statement in statements {
         if let Err(error) = pg::execute_counting(&mut session.connection, statement).await {
             let _ = sqlx::query("ROLLBACK").execute(&mut session.connection).await;
             if session::is_for_a_lock(&error) {

@@ -1,25 +1,26 @@
-//! How far the partitions of a table reach.
+//! How far ahead the partitions of a table cover its rows.
 
 use chrono::{DateTime, Utc};
 
 use super::calendar::Every;
 
-/// A table's partitions from now on, up to the first gap.
+/// What the partitions cover from the current time (or number) on, up to the first gap.
 pub struct Runway {
-    /// None: rows of now have no partition.
+    /// None if no partition covers new rows.
     pub until: Option<String>,
+    /// The same as an instant; None for number keys, and if there is no end.
     pub until_instant: Option<DateTime<Utc>>,
-    /// At least one whole period beyond the current one.
+    /// True if at least one whole period beyond the current one is covered.
     pub is_covered: bool,
 }
 
 impl Runway {
     pub fn in_words(&self) -> String {
-        self.until.as_ref().map_or_else(|| "nothing is covered now".to_owned(), |until| format!("covered until {until}"))
+        self.until.as_ref().map_or_else(|| "no partition covers new rows".to_owned(), |until| format!("covered until {until}"))
     }
 
-    /// What follows from less than one period.
+    /// The consequence of a runway that is too short.
     pub fn is_short(every: Every) -> String {
-        format!("that is less than one period ({every}) ahead, and rows beyond it will be refused or go to the default partition")
+        format!("less than one period ({every}) ahead is covered: rows beyond it are refused, or go to the default partition")
     }
 }

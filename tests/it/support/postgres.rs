@@ -372,6 +372,13 @@ const POISON: &[(&str, &str, &str)] = &[
 /// psql, open.
 pub struct Session(Child);
 
+impl Session {
+    /// Runs the last statements, and waits for its end.
+    pub fn ends_with(mut self, sql: &str) {
+        self.0.stdin.as_mut().unwrap().write_all(format!("{sql};\n").as_bytes()).unwrap();
+    }
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
         drop(self.0.stdin.take());

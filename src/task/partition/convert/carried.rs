@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use super::facts;
 use crate::pg::table::TableName;
 use crate::pg::{identifier, literal, qualified};
-use crate::task::partition::{column_settings, create};
+use crate::task::partition::{column_settings, create, rights};
 
 /// The indexes of `known` get the names that applications know (ON CONFLICT ON CONSTRAINT), which those of `other` have; they get new
 /// ones. One of the tables is the partition of the other.
@@ -174,7 +174,7 @@ async fn owner_and_privileges(connection: &mut PgConnection, table: &TableName, 
     .fetch_all(&mut *connection)
     .await?;
     statements.extend(grantees.iter().map(|role| format!("REVOKE ALL ON TABLE {name} FROM {role} CASCADE")));
-    statements.extend(create::privileges(connection, table, &name).await?);
+    statements.extend(rights::privileges(connection, table, &name).await?);
     Ok(statements)
 }
 
@@ -216,8 +216,12 @@ async fn comments(connection: &mut PgConnection, table: &TableName, child: &Tabl
         .collect();
     // An index has its parent's name by then, and its constraint as well.
     let of_constraints: Vec<(String, Option<String>)> = sqlx::query_as(
-        "SELECT CASE WHEN p.contype IN ('c', 'f') THEN c.conname ELSE p.conname END::text, obj_description(p.oid, 'pg_constraint')
-         FROM pg_constraint p JOIN pg_constraint c ON c.conrelid = $2::bigint::oid AND c.contype = p.contype AND (c.conparentid = p.oid OR p.contype = 'c' AND c.conname = p.conname)
+        "SELECT CASE WHEN p.contype IN ('c', 'f', 'n') THEN c.conname ELSE p.conname END::text, obj_description(p.oid, 'pg_constraint')
+         FROM pg_constraint p JOIN pg_constraint c ON c.conrelid = $2::bigint::oid AND c.contype = p.contype
+             AND (c.conparentid = p.oid OR p.contype = 'c' AND c.conname = p.conname
+                  -- NOT NULL is a constraint since 18, with a name of its own on each table.
+                  OR p.contype = 'n' AND EXISTS (SELECT FROM pg_attribute a JOIN pg_attribute b ON b.attname = a.attname
+                      WHERE a.attrelid = p.conrelid AND a.attnum = p.conkey[1] AND b.attrelid = c.conrelid AND b.attnum = c.conkey[1]))
          WHERE p.conrelid = $1::bigint::oid AND obj_description(p.oid, 'pg_constraint') IS DISTINCT FROM obj_description(c.oid, 'pg_constraint') ORDER BY 1",
     )
     .bind(table.oid)

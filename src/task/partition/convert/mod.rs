@@ -14,8 +14,9 @@ use chrono_tz::Tz;
 use sqlx::PgConnection;
 
 use super::calendar::{Calendar, Every, partition_name};
-use super::create;
+use super::chain::PERIODS_AHEAD;
 use super::keys::Partition;
+use super::{create, rights};
 use crate::base::fault::{Fault, Kind};
 use crate::ledger::report::Report;
 use crate::live::governor::{Go, Governor};
@@ -37,9 +38,6 @@ use conversion::{EXCLUSIVE, NONE, SHARED};
 use names::{CHECK, NEW_KEY, reach};
 pub use undo::Undo;
 
-/// A row beyond that has a wrong time.
-const PERIODS_AHEAD: u32 = 10;
-
 /// Reads the table and says how it would go; everything that stands in the way is one error.
 async fn plan(partition: &Partition, zone: Tz, session: &mut Session) -> Result<Conversion> {
     // Before all that is read: what changes meanwhile is then no longer what was planned.
@@ -53,6 +51,7 @@ async fn plan(partition: &Partition, zone: Tz, session: &mut Session) -> Result<
     let zone =
         if key.is_on_the_wall() || matches!(partition.every, Every::Step(_)) { Tz::UTC } else { partition.zone.unwrap_or(zone) };
     let calendar = Calendar { every: partition.every, zone };
+    not_far_ahead(&facts, &calendar)?;
     let bound = calendar
         .period_at(facts.highest.max(facts.now))
         .and_then(|current| calendar.after(current))
@@ -60,7 +59,6 @@ async fn plan(partition: &Partition, zone: Tz, session: &mut Session) -> Result<
         .to;
     let child =
         partition_name(&table.name, &format!("before_{}", calendar.suffix(calendar.period_at(bound).context("a next period")?)));
-    not_far_ahead(&facts, &calendar)?;
     let mut conversion = Conversion {
         table: table.clone(),
         bound: key.show(bound),
@@ -76,10 +74,10 @@ async fn plan(partition: &Partition, zone: Tz, session: &mut Session) -> Result<
     Ok(conversion)
 }
 
-/// One row in 2327 would be what the first partition reaches to.
+/// Otherwise the first partition would reach to one wrong row in 2327, or to one wrong number.
 fn not_far_ahead(facts: &facts::Facts, calendar: &Calendar) -> Result<()> {
     let (key, table, column) = (facts.key, &facts.table, &facts.column);
-    let Some(mut period) = calendar.period_at(facts.now).filter(|_| key.is_time()) else { return Ok(()) };
+    let Some(mut period) = calendar.period_at(facts.now) else { return Ok(()) };
     for _ in 0..PERIODS_AHEAD {
         match calendar.after(period) {
             Some(next) => period = next,
@@ -89,8 +87,10 @@ fn not_far_ahead(facts: &facts::Facts, calendar: &Calendar) -> Result<()> {
     if facts.highest < period.to {
         return Ok(());
     }
+    let of_what = if key.is_time() { "ahead" } else { "beyond its sequence" };
+    let or_sequence = if key.is_time() { "" } else { ", or set the sequence" };
     let message = format!(
-        "{table} has a row with {} = {}, more than {PERIODS_AHEAD} periods ahead, and its first partition would reach to there: correct it first; \
+        "{table} has a row with {} = {}, more than {PERIODS_AHEAD} periods {of_what}, and its first partition would reach to there: correct it first{or_sequence}; \
          SELECT * FROM {} WHERE {} >= {} shows all of them",
         identifier(column),
         key.show(facts.highest),
@@ -186,7 +186,7 @@ async fn swap(
     sql.push(format!("ALTER TABLE {new} DROP CONSTRAINT {CHECK}"));
     sql.extend(create::comment(connection, old, &new).await?);
     sql.extend(facts.type_comment.iter().map(|comment| format!("COMMENT ON TYPE {new} IS {}", literal(comment))));
-    sql.extend(create::privileges(connection, old, &new).await?);
+    sql.extend(rights::privileges(connection, old, &new).await?);
     sql.extend(facts.replica_identity.iter().map(|identity| format!("ALTER TABLE {new} REPLICA IDENTITY {identity}")));
     for foreign_key in &facts.foreign_keys {
         sql.push(format!("ALTER TABLE {new} ADD CONSTRAINT {} {}", identifier(&foreign_key.name), foreign_key.definition));

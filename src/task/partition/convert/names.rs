@@ -15,7 +15,7 @@ pub(super) const CHECK: &str = "pgtend_bound";
 /// Ends the name of the index that becomes the primary key.
 pub(super) const NEW_KEY: &str = "pgtend_key";
 
-/// The highest key, and where new ones come.
+/// Returns the highest key, and the key of rows that are inserted now: by the clock, or by the last number of the sequence.
 pub(super) async fn reach(
     partition: &Partition,
     table: &TableName,
@@ -23,12 +23,15 @@ pub(super) async fn reach(
     zone: Tz,
     connection: &mut PgConnection,
 ) -> Result<(i64, i64)> {
-    let highest = state::highest(connection, table, &partition.column, key).await?;
-    let at: chrono::DateTime<chrono::Utc> = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(connection).await?;
+    let rows = state::highest(connection, table, &partition.column, key).await?;
+    let at: chrono::DateTime<chrono::Utc> = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut *connection).await?;
     let now = match (partition.every, key.is_on_the_wall()) {
-        (Every::Step(_), _) => highest,
+        (Every::Step(_), _) => {
+            let sequence = state::of_sequence(connection, table, &partition.column).await?;
+            return Ok((rows.max(sequence).unwrap_or(0), sequence.or(rows).unwrap_or(0)));
+        }
         (Every::Unit(_), true) => at.with_timezone(&partition.zone.unwrap_or(zone)).naive_local().and_utc().timestamp_micros(),
         (Every::Unit(_), false) => at.timestamp_micros(),
     };
-    Ok((highest, now))
+    Ok((rows.unwrap_or(i64::MIN), now))
 }

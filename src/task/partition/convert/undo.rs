@@ -151,6 +151,11 @@ async fn in_the_way(connection: &mut sqlx::PgConnection, table: &TableName, chil
          UNION ALL SELECT format('publication %I publishes it: take it out first', pubname) FROM (
              SELECT pubname FROM pg_publication_tables WHERE schemaname = $3 AND tablename = $4 OR schemaname = $5 AND tablename = $6
              UNION SELECT p.pubname FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE r.prrelid IN ($1::bigint::oid, $2::bigint::oid)) p
+         UNION ALL SELECT format('its index %I exists on the partitioned table alone (ON ONLY) and would be lost: drop it, or create one like it on %s and ATTACH it',
+                                 c.relname, $2::bigint::oid::regclass)
+             FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = $1::bigint::oid
+               AND NOT EXISTS (SELECT FROM pg_inherits h JOIN pg_index below ON below.indexrelid = h.inhrelid
+                               WHERE h.inhparent = c.oid AND below.indrelid = $2::bigint::oid)
          UNION ALL SELECT 'its replica identity is an index: set it to DEFAULT or FULL first' FROM pg_class WHERE oid = $1::bigint::oid AND relreplident = 'i'
          ORDER BY 1",
     )

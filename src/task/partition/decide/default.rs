@@ -84,12 +84,12 @@ pub(super) fn describe(state: &State, plan: &mut Plan) {
         plan.notes.push(format!("{} in the default partition {}{nulls}", found.rows, default.table));
     }
     if found.odd_rows.rows > 0 {
-        plan.notes.push(format!(
-            "{} of {} stay there, as their keys mean no time of the calendar, or share a period with such: {}",
-            found.odd_rows,
-            default.table,
-            found.odd_keys.join(", ")
-        ));
+        let why = match state.key.is_time() {
+            true => "as their keys mean no time of the calendar, or share a period with such",
+            false => "as their keys are far beyond all partitions, or are no numbers",
+        };
+        let keys = found.odd_keys.join(", ");
+        plan.notes.push(format!("{} of {} stay there, {why}: {keys}", found.odd_rows, default.table));
     }
     plan.notes.push(format!(
         "with the default partition {} a partition is detached under ACCESS EXCLUSIVE, for a moment, and not CONCURRENTLY",

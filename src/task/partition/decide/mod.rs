@@ -12,11 +12,14 @@ mod way_out;
 
 pub use way_out::over;
 
+use super::calendar::Every;
+use super::chain::PERIODS_AHEAD;
 use super::key::Bound;
 use super::keys::{Like, Partition};
 use super::mark::Stage;
 use super::runway::Runway;
-use crate::task::partition::state::found::State;
+use crate::pg;
+use crate::task::partition::state::found::{Extra, State};
 
 pub fn decide(state: State, partition: &Partition) -> Plan {
     let mut plan = Plan {
@@ -46,6 +49,7 @@ pub fn decide(state: State, partition: &Partition) -> Plan {
     if !partition.only_retires {
         create_ahead(&state, partition, &mut plan);
         default::empty_the_default(&state, &mut plan);
+        say_what_takes_no_rows(&state, &mut plan);
         say_what_new_ones_lack(&state, partition, &mut plan);
     }
     way_out::retire(&state, partition, &mut plan);
@@ -85,6 +89,7 @@ fn finish_what_was_begun(state: &State, plan: &mut Plan) {
 }
 
 fn create_ahead(state: &State, partition: &Partition, plan: &mut Plan) {
+    say_where_the_sequence_is(state, plan);
     let Some(current) = state.calendar.period_at(state.now) else {
         plan.refusals.push(format!("{} is beyond every calendar", state.key.show(state.now)));
         return;
@@ -100,7 +105,7 @@ fn create_ahead(state: &State, partition: &Partition, plan: &mut Plan) {
     for number in 0..=partition.premake {
         for piece in uncovered(period, &ranges) {
             let reason = match number {
-                0 => "rows of now have no partition".to_owned(),
+                0 => "no partition covers new rows".to_owned(),
                 _ => format!("{number} of {} ahead", partition.premake),
             };
             create_piece(state, plan, &mut taken, period, piece, &reason);
@@ -110,6 +115,26 @@ fn create_ahead(state: &State, partition: &Partition, plan: &mut Plan) {
             None => return,
         }
     }
+}
+
+/// A sequence far beyond all rows was set wrong, or the application goes on elsewhere: only a person knows.
+fn say_where_the_sequence_is(state: &State, plan: &mut Plan) {
+    let (Some(last), Some(chain), Every::Step(step)) = (state.far_sequence, state.chain, state.calendar.every) else { return };
+    let has_partition = |(low, high): &(Bound, Bound)| *low <= Bound::At(last) && Bound::At(last) < *high;
+    if covered(state).iter().any(has_partition) {
+        return;
+    }
+    let (table, column) = (pg::literal(&state.table.sql()), pg::literal(&state.column));
+    let period = state.calendar.period_at(last).map(|period| format!(" FROM ({}) TO ({})", period.from, period.to));
+    plan.refusals.push(format!(
+        "the sequence of {} is at {last}, more than {PERIODS_AHEAD} periods beyond the rows and partitions, which end at {}, so its next rows have no \
+         partition; set it back: SELECT setval(pg_get_serial_sequence({table}, {column}), {}); or if new rows do come there, create the first \
+         partition there yourself: FOR VALUES{}",
+        state.column,
+        chain.to,
+        state.highest_row.unwrap_or(1).max(1),
+        period.unwrap_or_else(|| format!(" FROM ({}) TO (MAXVALUE)", chain.limit(step)))
+    ));
 }
 
 /// Notes what partitions that are about to be created lack.
@@ -126,16 +151,18 @@ fn say_what_new_ones_lack(state: &State, partition: &Partition, plan: &mut Plan)
         return;
     }
     let copies = partition.like == Like::Newest;
-    let lacking: Vec<&str> =
-        state.extras.iter().filter(|extra| !copies || extra.copy.is_none()).map(|extra| extra.what.as_str()).collect();
-    if let Some(model) = state.model().filter(|_| !lacking.is_empty()) {
-        let cure = if copies { "make it by hand" } else { "like = \"newest\" copies it" };
-        plan.warnings.push(format!(
-            "{} has what {} itself has not, and new partitions lack: {}; {cure}",
-            model.table,
-            state.table,
-            lacking.join("; ")
-        ));
+    let (copied, left): (Vec<&Extra>, Vec<&Extra>) = state.extras.iter().partition(|extra| extra.copy.is_some());
+    let words = |extras: &[&Extra]| extras.iter().map(|extra| extra.what.clone()).collect::<Vec<_>>().join("; ");
+    if let Some(model) = state.model() {
+        let lacks = |extras: &[&Extra], cure: &str| {
+            format!("{} has what {} itself has not, and new partitions lack: {}; {cure}", model.table, state.table, words(extras))
+        };
+        if !copied.is_empty() && !copies {
+            plan.warnings.push(lacks(&copied, "like = \"newest\" copies it"));
+        }
+        if !left.is_empty() {
+            plan.warnings.push(lacks(&left, "create it yourself if they need it"));
+        }
     }
     for published in state.published.iter().filter(|published| !published.via_root) {
         let slots = if published.slots.is_empty() { String::new() } else { format!("; slots: {}", published.slots.join(", ")) };
@@ -149,13 +176,26 @@ fn say_what_new_ones_lack(state: &State, partition: &Partition, plan: &mut Plan)
     }
 }
 
+/// A partition that is partitioned itself keeps its range from others, and refuses its rows while it has no partition of its own.
+fn say_what_takes_no_rows(state: &State, plan: &mut Plan) {
+    for existing in state.existing.iter().filter(|existing| !existing.takes_rows && !existing.is_pending) {
+        let is_past = existing.range.is_some_and(|(_, high)| high <= Bound::At(state.now));
+        if !is_past {
+            plan.refusals.push(format!(
+                "{} is partitioned itself, and has no partition of its own: rows of its range are refused; create one below it, or detach it",
+                existing.table
+            ));
+        }
+    }
+}
+
 /// How far the ranges reach from now on without a gap.
 pub fn runway(state: &State) -> Runway {
     let mut until = Bound::At(state.now);
     let ranges: Vec<_> = state
         .existing
         .iter()
-        .filter(|existing| !existing.is_pending)
+        .filter(|existing| !existing.is_pending && existing.takes_rows)
         .filter_map(|existing| existing.range)
         .collect::<BTreeSet<_>>()
         .into_iter()

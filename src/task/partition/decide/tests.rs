@@ -9,8 +9,10 @@ use crate::pg::table::TableName;
 use crate::task::partition::calendar::{Calendar, Every, Period, Unit};
 use crate::task::partition::key::Key;
 use crate::task::partition::keys::{Partition, Retain};
-use crate::task::partition::mark::Mark;
-use crate::task::partition::state::found::{Copied, Counted, Existing, Extra, InDefault, Published, Stray};
+use crate::task::partition::mark::{Archived, Mark};
+use crate::task::partition::state::found::{Copied, Counted, Existing, Extra, InDefault, OfAnother, Published, Stray};
+
+mod numbers;
 
 const DAY: i64 = 86_400_000_000;
 
@@ -48,12 +50,16 @@ fn state(partitions: &[(i64, i64)]) -> State {
         calendar: Calendar { every: Every::Unit(Unit::Day), zone: Tz::UTC },
         now: 10 * DAY + DAY / 2,
         highest_row: None,
+        chain: None,
+        far_row: None,
+        far_sequence: None,
         zone: Tz::Asia__Tokyo,
         at: DateTime::from_timestamp_micros(10 * DAY + DAY / 2).unwrap(),
         clocks_apart: None,
         existing: existing.collect(),
         detached: Vec::new(),
         inbound: Vec::new(),
+        of_other_owners: Vec::new(),
         published: Vec::new(),
         extras: Vec::new(),
         default: InDefault::default(),
@@ -68,6 +74,7 @@ fn existing(oid: i64, from: i64, to: i64) -> Existing {
         range: Some((Bound::At(from * DAY), Bound::At(to * DAY))),
         is_default: false,
         is_plain: true,
+        takes_rows: true,
         is_pending: false,
         mark: None,
         inbound: Vec::new(),
@@ -288,4 +295,37 @@ fn what_the_newest_partition_has_alone_is_copied_or_said_and_so_is_who_needs_the
             && plan.warnings[0].contains("sub (active)"),
         "{plan}"
     );
+}
+
+#[test]
+fn a_partition_that_is_partitioned_itself_and_has_none_covers_nothing() {
+    let mut state = state(&[(9, 10), (10, 11), (11, 12), (12, 13)]);
+    state.existing[2].takes_rows = false;
+    let plan = decide(state.clone(), &job());
+    assert_eq!(plan.covered_until.as_deref(), Some("1970-01-12T00:00:00Z"));
+    assert!(!plan.is_covered && plan.refusals[0].starts_with("public.d11_12 is partitioned itself"), "{plan}");
+    // Nobody inserts into the past.
+    (state.existing[2].takes_rows, state.existing[0].takes_rows) = (true, false);
+    assert!(decide(state, &job()).refusals.is_empty());
+}
+
+#[test]
+fn a_table_of_another_owner_is_named_and_an_archive_in_another_store_is_none() {
+    let mut state = state(&[(10, 11), (11, 12), (12, 13)]);
+    state.of_other_owners =
+        vec![OfAnother { table: name(7, "theirs"), owner: "bob".to_owned(), expected: "\"the shop\"".to_owned() }];
+    let plan = decide(state.clone(), &job());
+    assert!(plan.steps.is_empty() && plan.notes[0].ends_with("OWNER TO \"the shop\""), "{plan}");
+
+    let with_store = Partition { archive: Some("new".to_owned()), ..job() };
+    for (store, expected) in [(None, None), (Some("new"), None), (Some("old"), Some("archive public.kept"))] {
+        let archive = Archived { key: "k".to_owned(), rows: 1, contents: None, store: store.map(str::to_owned) };
+        state.detached = vec![crate::task::partition::state::found::Detached {
+            table: name(8, "kept"),
+            mark: Mark { archive: Some(archive), ..mark(8, Stage::Retired, 9) },
+            inbound: Vec::new(),
+            dependants: Vec::new(),
+        }];
+        assert_eq!(steps(&decide(state.clone(), &with_store)).first().map(String::as_str), expected, "{store:?}");
+    }
 }

@@ -3,17 +3,31 @@
 use chrono::TimeDelta;
 
 use crate::base::units;
+use crate::pg::identifier;
+use crate::task::partition::calendar::Every;
+use crate::task::partition::chain::PERIODS_AHEAD;
 use crate::task::partition::key::Bound;
 use crate::task::partition::keys::{Partition, Retain};
 use crate::task::partition::mark::{Mark, Stage};
 use crate::task::partition::plan::{Detach, Plan, Step};
-use crate::task::partition::state::found::{Existing, State};
+use crate::task::partition::state::found::{Existing, FarRow, State};
 
-/// The attached partitions that would go, by their numbers.
+/// Returns the OIDs of the attached partitions that would go.
 pub fn over(state: &State, partition: &Partition) -> Vec<i64> {
-    let cutoff = cutoff(state, partition);
-    let goes = |existing: &&Existing| !existing.is_default && existing.is_plain && is_over(existing, cutoff);
+    let cutoff = cutoff(state, partition).filter(|_| state.far_row.is_none());
+    let goes = |existing: &&Existing| {
+        !existing.is_default && existing.is_plain && is_over(existing, cutoff) && belongs_to_the_rows(state, existing)
+    };
     state.existing.iter().filter(goes).map(|existing| existing.table.oid).collect()
+}
+
+/// Of number keys: no wide gap lies between the partition and the highest row, which says that it is over.
+fn belongs_to_the_rows(state: &State, existing: &Existing) -> bool {
+    match (state.chain, existing.range) {
+        (Some(chain), Some((Bound::At(low), _))) => chain.from <= low,
+        (Some(chain), Some((Bound::Min, _))) => chain.from == i64::MIN,
+        _ => !matches!(state.calendar.every, Every::Step(_)),
+    }
 }
 
 fn is_over(existing: &Existing, cutoff: Option<i64>) -> bool {
@@ -23,7 +37,7 @@ fn is_over(existing: &Existing, cutoff: Option<i64>) -> bool {
     }
 }
 
-/// Where the past begins that goes; none when nothing does.
+/// Returns the position before which everything goes, or None if nothing does.
 fn cutoff(state: &State, partition: &Partition) -> Option<i64> {
     match partition.retain? {
         Retain::Age(age) => state.now.checked_sub(i64::try_from(age.0.as_micros()).ok()?),
@@ -32,6 +46,9 @@ fn cutoff(state: &State, partition: &Partition) -> Option<i64> {
 }
 
 pub(super) fn retire(state: &State, partition: &Partition, plan: &mut Plan) {
+    if is_stopped_by_a_far_row(state, partition, plan) {
+        return;
+    }
     let cutoff = cutoff(state, partition);
     let is_over = |existing: &Existing| is_over(existing, cutoff);
     let attached = || state.existing.iter().filter(|existing| !existing.is_default && !existing.is_pending);
@@ -57,6 +74,16 @@ pub(super) fn retire(state: &State, partition: &Partition, plan: &mut Plan) {
     let how = if is_plain { Detach::Plainly } else { Detach::Concurrently };
     for existing in over {
         let (low, high) = existing.range.unwrap_or((Bound::Min, Bound::Max));
+        if !belongs_to_the_rows(state, existing) {
+            let (table, partition) = (state.table.sql(), existing.table.sql());
+            let from = state.chain.map(|chain| state.key.show(chain.from)).unwrap_or_default();
+            plan.notes.push(format!(
+                "{} is over, and stays: more than {PERIODS_AHEAD} periods lie between it and the partitions from {from} on; if nobody needs it: ALTER TABLE \
+                 {table} DETACH PARTITION {partition}",
+                existing.table
+            ));
+            continue;
+        }
         if !existing.is_plain {
             plan.notes.push(format!("{} is over, and stays: it is partitioned itself, or a foreign table", existing.table));
             continue;
@@ -111,18 +138,64 @@ pub(super) fn retire(state: &State, partition: &Partition, plan: &mut Plan) {
     }
 }
 
-/// Of tables that were detached by earlier runs; those of this run are looked at by the next one, or have no grace.
+/// One wrong number must not retire the whole table: as long as the highest row is far beyond all others, nobody knows what is over.
+fn is_stopped_by_a_far_row(state: &State, partition: &Partition, plan: &mut Plan) -> bool {
+    let Some(far) = &state.far_row else { return false };
+    let words = far_row_in_words(state, far);
+    let Some(Retain::Numbers(numbers)) = partition.retain else {
+        plan.notes.push(format!("{words}: no partition is created for it"));
+        return false;
+    };
+    let cutoff = far.position.saturating_sub(i64::from(numbers));
+    let would_go = |existing: &Existing| !existing.is_default && !existing.is_pending && is_over(existing, Some(cutoff));
+    match state.existing.iter().any(would_go) {
+        true => plan.refusals.push(format!(
+            "nothing is retired, as {words}; correct or delete it, or if new rows do come there, detach the partitions below yourself"
+        )),
+        false => plan.notes.push(format!("{words}: no partition is created for it, and nothing is retired")),
+    }
+    true
+}
+
+/// Describes the row, with a query that shows it and all like it.
+fn far_row_in_words(state: &State, far: &FarRow) -> String {
+    let (Every::Step(step), Some(chain)) = (state.calendar.every, state.chain) else { return format!("a row has {}", far.shown) };
+    format!(
+        "a row has {} = {}, more than {PERIODS_AHEAD} periods beyond the other rows and partitions, which end at {} (SELECT * FROM {} WHERE {} >= {} shows all \
+         such rows)",
+        state.column,
+        far.shown,
+        chain.to,
+        state.table.sql(),
+        identifier(&state.column),
+        chain.limit(step)
+    )
+}
+
+/// Drops tables that earlier runs detached. The next run looks at those of this run, unless there is no grace.
 pub(super) fn drop_what_is_over(state: &State, partition: &Partition, plan: &mut Plan) {
+    for other in &state.of_other_owners {
+        plan.notes.push(format!(
+            "{} was retired from {}, and stays: it belongs to {}, and its mark counts only if it belongs to {}; if it was a partition of that table: ALTER TABLE \
+             {} OWNER TO {}",
+            other.table,
+            state.table,
+            other.owner,
+            other.expected,
+            other.table.sql(),
+            other.expected
+        ));
+    }
     for detached in &state.detached {
         if detached.mark.stage != Stage::Retired {
             continue;
         }
-        if let Some(store) = partition.archive.as_ref().filter(|_| detached.mark.archive.is_none()) {
+        if let Some(store) = partition.archive.as_ref().filter(|store| !detached.mark.may_be_in(store)) {
             let step = Step::Archive { table: detached.table.clone(), mark: detached.mark.clone() };
-            plan.push(
-                step,
-                format!("detached {} ago, and not in the store `{store}` yet", units::age(detached.mark.at, state.at)),
-            );
+            let elsewhere = detached.mark.archive.as_ref().and_then(|archived| archived.store.as_ref());
+            let elsewhere = elsewhere.map(|elsewhere| format!(", but in `{elsewhere}`")).unwrap_or_default();
+            let age = units::age(detached.mark.at, state.at);
+            plan.push(step, format!("detached {age} ago, and not in the store `{store}` yet{elsewhere}"));
             continue;
         }
         let age = state.at - detached.mark.at;

@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use super::found::{Counted, InDefault, State, Stray};
 use crate::pg::{self, identifier};
-use crate::task::partition::calendar::Period;
+use crate::task::partition::calendar::{Every, Period};
 use crate::task::partition::key::Key;
 
 /// Of periods found in the default partition by one run; the next one goes on.
@@ -40,7 +40,11 @@ pub async fn read(connection: &mut PgConnection, state: &State) -> Result<InDefa
         return Ok(found);
     }
     found.null_rows = count(connection, &from, &format!("{column} IS NULL"), COUNTED_ROWS).await?;
-    let (low, high) = limits(key);
+    let beyond = match (state.chain, state.calendar.every) {
+        (Some(chain), Every::Step(step)) => Some(chain.limit(step)),
+        _ => None,
+    };
+    let (low, high) = limits(key, beyond);
     let mut odd: Vec<String> = low.iter().map(|low| format!("{column} < {low}")).collect();
     odd.extend(high.iter().map(|high| format!("{column} >= {high}")));
     // Of a period with a zero value nothing moves: its partition would take that, too.
@@ -93,11 +97,13 @@ fn within(key: Key, column: &str, period: Period) -> Result<String> {
     Ok(format!("{column} >= {} AND {column} < {}", key.sql(period.from)?, key.sql(period.to)?))
 }
 
-/// The keys that a calendar holds, as SQL, where the type has others.
-fn limits(key: Key) -> (Option<String>, Option<String>) {
+/// The keys that a calendar holds, as SQL, if the type has others; numbers from `beyond` on are far beyond all partitions.
+pub(super) fn limits(key: Key, beyond: Option<i64>) -> (Option<String>, Option<String>) {
     match key {
-        Key::Number { largest: i64::MAX } => (key.sql(-NUMBERS).ok(), key.sql(NUMBERS).ok()),
-        Key::Number { .. } => (None, None),
+        Key::Number { largest: i64::MAX } => {
+            (key.sql(-NUMBERS).ok(), key.sql(beyond.map_or(NUMBERS, |beyond| beyond.min(NUMBERS))).ok())
+        }
+        Key::Number { .. } => (None, beyond.and_then(|beyond| key.sql(beyond).ok())),
         // A type that ends before has no such keys, and its literals would be refused.
         Key::Epoch { largest, .. } if largest < i64::MAX => (None, None),
         Key::Uuid => (None, key.sql(LAST).ok()),

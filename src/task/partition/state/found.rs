@@ -7,6 +7,7 @@ use chrono_tz::Tz;
 use serde::Serialize;
 
 use super::super::calendar::Calendar;
+use super::super::chain::Chain;
 use super::super::key::{Bound, Key};
 use super::super::mark::Mark;
 use crate::base::units;
@@ -24,6 +25,8 @@ pub struct Existing {
     pub is_default: bool,
     /// An ordinary table: neither partitioned itself nor a foreign table.
     pub is_plain: bool,
+    /// False if it is partitioned itself and has no partition of its own.
+    pub takes_rows: bool,
     pub is_pending: bool,
     pub mark: Option<Mark>,
     /// Foreign keys that name this very partition.
@@ -43,6 +46,16 @@ pub struct Detached {
     pub dependants: Vec<String>,
 }
 
+/// A table that looks like one that was retired from this one, and belongs to another owner.
+#[derive(Clone, Debug)]
+pub struct OfAnother {
+    pub table: TableName,
+    /// Quoted.
+    pub owner: String,
+    /// The owner of the partitioned table, quoted.
+    pub expected: String,
+}
+
 #[derive(Clone, Debug)]
 pub struct State {
     pub server: Server,
@@ -54,8 +67,14 @@ pub struct State {
     pub zone: Tz,
     /// The position of new rows: the clock of the server, or the highest number.
     pub now: i64,
-    /// Of number keys. A sequence that was set wrong makes partitions, and drops none.
+    /// The highest number of a row in `chain`. A sequence that was set wrong drops no partition.
     pub highest_row: Option<i64>,
+    /// Of number keys: the partitions and rows where new rows come.
+    pub chain: Option<Chain>,
+    /// A row far beyond the chain, because of which nothing is created or retired.
+    pub far_row: Option<FarRow>,
+    /// The last number of the sequence, if it is far beyond the chain.
+    pub far_sequence: Option<i64>,
     pub at: DateTime<Utc>,
     /// How far this host's clock is from the server's, when that is too far.
     pub clocks_apart: Option<String>,
@@ -63,6 +82,8 @@ pub struct State {
     pub detached: Vec<Detached>,
     /// Foreign keys that name the partitioned table.
     pub inbound: Vec<String>,
+    /// Tables with a mark and a guard of ours, but with another owner than the table: they are named, and stay.
+    pub of_other_owners: Vec<OfAnother>,
     pub published: Vec<Published>,
     /// What the newest partition has, and the table itself has not.
     pub extras: Vec<Extra>,
@@ -70,6 +91,15 @@ pub struct State {
     pub default: InDefault,
     /// Names in the table's schema that are taken.
     pub taken: Vec<String>,
+}
+
+/// The highest of all rows, if it is far beyond all others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FarRow {
+    /// As the server shows it.
+    pub shown: String,
+    /// The largest position for numbers that are larger still.
+    pub position: i64,
 }
 
 /// The contents of the default partition.

@@ -10,12 +10,15 @@ mod table;
 use anyhow::Result;
 use chrono::{TimeZone as _, Utc};
 use chrono_tz::Tz;
+use found::OfAnother;
 pub use found::{Detached, Existing, InDefault, State};
-pub use rows::highest;
+use rows::Place;
+pub use rows::{highest, of_sequence};
 use sqlx::PgConnection;
 pub use table::{check, parents};
 
 use super::calendar::{Calendar, Every};
+use super::guard;
 use super::key::Key;
 use super::keys::Partition;
 use super::mark::Mark;
@@ -37,7 +40,7 @@ impl State {
         state.read_foreign_keys(connection).await?;
         state.read_what_keeps(connection, partition).await?;
         if let Some(model) = state.model().map(|model| model.table.oid) {
-            state.extras = surroundings::extras(connection, state.table.oid, model).await?;
+            state.extras = surroundings::extras(connection, state.table.oid, model, &state.column).await?;
         }
         state.default = default::read(connection, &state).await?;
         Ok(state)
@@ -65,14 +68,15 @@ impl State {
         let at = pg::clock::of_server(connection).await?;
         let clocks_apart = pg::clock::apart(at, asked_at, Utc::now());
         let existing = partitions(connection, &table, key).await?;
-        let mut highest_row = None;
+        let mut numbers = Place::default();
         let (now, calendar) = match (partition.every, key.is_on_the_wall()) {
-            (Every::Step(_), _) => {
-                if reads_rows {
-                    highest_row = rows::of_rows(connection, &table, &partition.column, key).await?;
-                }
-                let now = highest_row.max(rows::of_sequence(connection, &table, &partition.column).await?).unwrap_or(0);
-                (now, Calendar { every: partition.every, zone: Tz::UTC })
+            (Every::Step(step), _) => {
+                let calendar = Calendar { every: partition.every, zone: Tz::UTC };
+                let ranges: Vec<_> =
+                    existing.iter().filter(|existing| !existing.is_pending).filter_map(|existing| existing.range).collect();
+                let column = (&table, &*partition.column, key);
+                numbers = Place::read(connection, column, (calendar, step), &ranges, reads_rows).await?;
+                (numbers.now, calendar)
             }
             (Every::Unit(_), true) => {
                 let on_the_wall = zone.from_utc_datetime(&at.naive_utc()).naive_local().and_utc();
@@ -88,11 +92,15 @@ impl State {
             calendar,
             zone,
             now,
-            highest_row,
+            highest_row: numbers.highest_row,
+            chain: numbers.chain,
+            far_row: numbers.far_row,
+            far_sequence: numbers.far_sequence,
             at,
             clocks_apart,
             detached: detached(connection, table.oid, &oids).await?,
             inbound: Vec::new(),
+            of_other_owners: of_other_owners(connection, table.oid).await?,
             published: Vec::new(),
             extras: Vec::new(),
             default: InDefault::default(),
@@ -120,6 +128,7 @@ async fn partitions(connection: &mut PgConnection, table: &TableName, key: Key) 
         schema: String,
         name: String,
         kind: String,
+        takes_rows: bool,
         bound: Option<String>,
         is_pending: bool,
         comment: Option<String>,
@@ -128,6 +137,11 @@ async fn partitions(connection: &mut PgConnection, table: &TableName, key: Key) 
     let rows: Vec<Row> = sqlx::query_as(
         "SELECT c.oid::bigint AS oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind::text AS kind,
                 pg_get_expr(c.relpartbound, 0) AS bound, i.inhdetachpending AS is_pending,
+                c.relkind <> 'p' OR EXISTS (
+                    WITH RECURSIVE below AS (
+                        SELECT inhrelid FROM pg_inherits WHERE inhparent = c.oid AND NOT inhdetachpending
+                        UNION ALL SELECT h.inhrelid FROM below b JOIN pg_inherits h ON h.inhparent = b.inhrelid AND NOT h.inhdetachpending)
+                    SELECT FROM below b JOIN pg_class l ON l.oid = b.inhrelid WHERE l.relkind <> 'p') AS takes_rows,
                 obj_description(c.oid, 'pg_class') AS comment
          FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE i.inhparent = $1::bigint::oid ORDER BY n.nspname, c.relname",
@@ -144,6 +158,7 @@ async fn partitions(connection: &mut PgConnection, table: &TableName, key: Key) 
                 range: key.range(&shown),
                 is_default: shown == "DEFAULT",
                 is_plain: row.kind == "r",
+                takes_rows: row.takes_rows,
                 is_pending: row.is_pending,
                 mark: mark.filter(|mark| mark.table == row.oid && mark.parent == table.oid),
                 inbound: Vec::new(),
@@ -172,6 +187,29 @@ async fn detached(connection: &mut PgConnection, parent: i64, attached: &[i64]) 
         let mark = Mark::read(&comment)?;
         let is_ours = mark.parent == parent && mark.table == oid && !attached.contains(&oid);
         is_ours.then(|| Detached { table: TableName { oid, schema, name }, mark, inbound: Vec::new(), dependants: Vec::new() })
+    });
+    Ok(ours.collect())
+}
+
+/// Tables of other owners whose marks say that they were retired from this one. Anybody may write such a comment on a table of his own, so the
+/// mark counts for nothing: the table is only named, and only if it has the guard.
+async fn of_other_owners(connection: &mut PgConnection, parent: i64) -> Result<Vec<OfAnother>> {
+    let rows: Vec<(i64, String, String, String, String, String)> = sqlx::query_as(
+        "SELECT c.oid::bigint, n.nspname::text, c.relname::text, d.description, quote_ident(pg_get_userbyid(c.relowner)), quote_ident(pg_get_userbyid(p.relowner))
+         FROM pg_description d JOIN pg_class c ON c.oid = d.objoid JOIN pg_namespace n ON n.oid = c.relnamespace
+         JOIN pg_class p ON p.oid = $1::bigint::oid AND p.relowner <> c.relowner
+         WHERE d.classoid = 'pg_class'::regclass AND d.objsubid = 0 AND c.relkind = 'r' AND NOT c.relispartition
+           AND d.description LIKE '%pgtend-partition: {%'
+           AND EXISTS (SELECT FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid
+                       WHERE t.tgrelid = c.oid AND t.tgname = $2 AND f.proname = format('%s_%s', $2, c.oid)) ORDER BY 2, 3",
+    )
+    .bind(parent)
+    .bind(guard::TRIGGER)
+    .fetch_all(connection)
+    .await?;
+    let ours = rows.into_iter().filter_map(|(oid, schema, name, comment, owner, expected)| {
+        let mark = Mark::read(&comment).filter(|mark| mark.parent == parent && mark.table == oid);
+        mark.map(|_| OfAnother { table: TableName { oid, schema, name }, owner, expected })
     });
     Ok(ours.collect())
 }

@@ -1,15 +1,130 @@
-//! The highest key there is, or will be next.
+//! The highest number of a row and of the sequence: where new rows come.
 
 use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
 
+use super::found::FarRow;
 use crate::base::fault::{Fault, Kind};
 use crate::pg::table::TableName;
 use crate::pg::{self, identifier};
-use crate::task::partition::key::Key;
+use crate::task::partition::calendar::Calendar;
+use crate::task::partition::chain::{self, Chain};
+use crate::task::partition::key::{Bound, Key};
 
-/// Of the column's sequence: numbers are handed out before their rows are there.
-pub(super) async fn of_sequence(connection: &mut PgConnection, table: &TableName, column: &str) -> Result<Option<i64>> {
+/// Rows are followed beyond the partitions, over ten periods by each query, by at most this many queries.
+const LOOKS: usize = 1000;
+
+/// The place of new rows of a table with number keys.
+#[derive(Default)]
+pub(super) struct Place {
+    /// The highest number of a row or of the sequence, without those far beyond.
+    pub now: i64,
+    pub chain: Option<Chain>,
+    pub highest_row: Option<i64>,
+    pub far_row: Option<FarRow>,
+    pub far_sequence: Option<i64>,
+}
+
+impl Place {
+    /// Reads it. Without `reads_rows` it goes by partitions and sequence alone.
+    pub async fn read(
+        connection: &mut PgConnection,
+        (table, column, key): (&TableName, &str, Key),
+        (calendar, step): (Calendar, u32),
+        ranges: &[(Bound, Bound)],
+        reads_rows: bool,
+    ) -> Result<Self> {
+        let sequence = of_sequence(connection, table, column).await?;
+        let mut place = Self { chain: chain::main(ranges, sequence, step), ..Self::default() };
+        if reads_rows {
+            let keys = Keys { table: table.sql(), column: identifier(column), key };
+            place.read_rows(connection, &keys, (calendar, step)).await?;
+        }
+        place.chain = place.chain.or(sequence.map(Chain::of_row));
+        place.far_sequence =
+            sequence.filter(|last| place.chain.is_some_and(|chain| chain.from <= *last && !chain.takes(*last, step)));
+        place.now = place.highest_row.max(sequence.filter(|_| place.far_sequence.is_none())).unwrap_or(0);
+        Ok(place)
+    }
+
+    async fn read_rows(&mut self, connection: &mut PgConnection, keys: &Keys, (calendar, step): (Calendar, u32)) -> Result<()> {
+        let Some(highest) = keys.highest(connection, "true").await? else { return Ok(()) };
+        if self.chain.is_none() {
+            self.chain = keys.lowest(connection).await?.map(Chain::of_row);
+        }
+        let Some(mut chain) = self.chain else { return Ok(()) };
+        for _ in 0..LOOKS {
+            // One look, where the highest of all rows belongs to it.
+            let found = match chain.takes(highest.position, step) {
+                true => Some(highest.position),
+                false => keys.highest(connection, &keys.within(&chain, step)?).await?.map(|found| found.position),
+            };
+            self.highest_row = found;
+            let Some(beyond) = found.filter(|found| *found >= chain.to) else { break };
+            chain.to = calendar.period_at(beyond).map_or(i64::MAX, |period| period.to);
+        }
+        self.chain = Some(chain);
+        let is_far = !chain.takes(highest.position, step) && highest.position >= chain.from;
+        self.far_row = is_far.then_some(highest);
+        Ok(())
+    }
+}
+
+struct Keys {
+    table: String,
+    column: String,
+    key: Key,
+}
+
+impl Keys {
+    /// The highest row of those; of numeric keys without NaN and Infinity, which are no numbers and come after all others. The text has a name
+    /// of its own: ORDER BY would mean it otherwise, and 900 is more than 2501.
+    async fn highest(&self, connection: &mut PgConnection, condition: &str) -> Result<Option<FarRow>> {
+        let Self { table, column, .. } = self;
+        let sql = |condition: &str| {
+            format!(
+                "SELECT {column}::text AS \"shown as text\" FROM {table} WHERE {column} IS NOT NULL AND {condition} ORDER BY {column} DESC LIMIT 1"
+            )
+        };
+        let mut found = pg::fetch_text(connection, sql(condition)).await?;
+        if found.as_ref().is_some_and(|text| !is_number(text)) {
+            found = pg::fetch_text(connection, sql(&format!("{condition} AND {column} < 'Infinity'"))).await?;
+        }
+        // Only -Infinity is left.
+        let found = found.filter(|text| is_number(text));
+        Ok(found.map(|shown| {
+            let largest = if shown.starts_with('-') { i64::MIN } else { i64::MAX };
+            FarRow { position: self.key.position(&shown).unwrap_or(largest), shown }
+        }))
+    }
+
+    async fn lowest(&self, connection: &mut PgConnection) -> Result<Option<i64>> {
+        let Self { table, column, key } = self;
+        let from = match super::default::limits(*key, None).0 {
+            Some(from) => format!("{column} >= {from}"),
+            None => "true".to_owned(),
+        };
+        let sql = format!(
+            "SELECT {column}::text AS \"shown as text\" FROM {table} WHERE {column} IS NOT NULL AND {from} ORDER BY {column} LIMIT 1"
+        );
+        Ok(pg::fetch_text(connection, sql).await?.filter(|text| is_number(text)).and_then(|text| key.position(&text)))
+    }
+
+    /// Rows that belong to the chain. A limit that the type cannot hold is none.
+    fn within(&self, chain: &Chain, step: u32) -> Result<String> {
+        let Self { column, key, .. } = self;
+        let from = if chain.from == i64::MIN { "true".to_owned() } else { format!("{column} >= {}", key.sql(chain.from)?) };
+        let to = key.sql(chain.limit(step)).map_or_else(|_| "true".to_owned(), |limit| format!("{column} < {limit}"));
+        Ok(format!("{from} AND {to}"))
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) && text != "-Infinity"
+}
+
+/// The last number of the column's sequence: numbers are handed out before their rows are there.
+pub async fn of_sequence(connection: &mut PgConnection, table: &TableName, column: &str) -> Result<Option<i64>> {
     // By its dependency: pg_get_serial_sequence fails for a name that is no column's.
     Ok(sqlx::query_scalar(
         "SELECT max(pg_sequence_last_value(s.oid)) FROM pg_class s JOIN pg_depend d ON d.objid = s.oid AND d.classid = 'pg_class'::regclass
@@ -22,8 +137,8 @@ pub(super) async fn of_sequence(connection: &mut PgConnection, table: &TableName
     .await?)
 }
 
-/// The highest key of all rows. The text has a name of its own: ORDER BY would mean it otherwise, and 900 is more than 2501.
-pub(super) async fn of_rows(connection: &mut PgConnection, table: &TableName, column: &str, key: Key) -> Result<Option<i64>> {
+/// The highest key of all rows, before a table is converted: the first partition reaches to there.
+pub async fn highest(connection: &mut PgConnection, table: &TableName, column: &str, key: Key) -> Result<Option<i64>> {
     let name = identifier(column);
     let sql = format!(
         "SELECT {name}::text AS \"shown as text\" FROM {} WHERE {name} IS NOT NULL ORDER BY {name} DESC LIMIT 1",
@@ -37,13 +152,4 @@ pub(super) async fn of_rows(connection: &mut PgConnection, table: &TableName, co
         )
     });
     position.map(Some)
-}
-
-/// The highest key there is, or will be next.
-pub async fn highest(connection: &mut PgConnection, table: &TableName, column: &str, key: Key) -> Result<i64> {
-    let rows = of_rows(connection, table, column, key).await?;
-    if key.is_time() {
-        return Ok(rows.unwrap_or(i64::MIN));
-    }
-    Ok(rows.max(of_sequence(connection, table, column).await?).unwrap_or(0))
 }

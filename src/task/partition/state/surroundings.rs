@@ -127,23 +127,36 @@ pub(super) async fn published(connection: &mut PgConnection, table: &TableName) 
 }
 
 /// Extras of the newest partition, such as a template's primary key: added to it by a person or another program.
-pub async fn extras(connection: &mut PgConnection, parent: i64, model: i64) -> Result<Vec<Extra>> {
-    let constraints: Vec<(String, String, String)> = sqlx::query_as(
-        "SELECT k.contype::text, format('CONSTRAINT %I ', k.conname), pg_get_constraintdef(k.oid) FROM pg_constraint k
+///
+/// A CHECK that names the partition key is not copied: nobody can tell whether it holds the bounds of that partition, and with them the new one
+/// would refuse all its rows. One that says just what the bounds say (DETACH CONCURRENTLY leaves it) is no extra at all.
+pub async fn extras(connection: &mut PgConnection, parent: i64, model: i64, column: &str) -> Result<Vec<Extra>> {
+    let constraints: Vec<(String, String, String, bool)> = sqlx::query_as(
+        "SELECT k.contype::text, format('CONSTRAINT %I ', k.conname), pg_get_constraintdef(k.oid), k.names_key
+         FROM (SELECT k.*, k.contype = 'c' AND (0 = ANY (k.conkey) OR EXISTS (
+                   SELECT FROM pg_attribute a WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey) AND a.attname = $3)) AS names_key
+               FROM pg_constraint k WHERE k.conrelid = $1::bigint::oid) k
          WHERE k.conrelid = $1::bigint::oid AND k.conparentid = 0 AND k.contype IN ('p', 'u', 'x', 'f', 'c') AND k.coninhcount = 0
            AND NOT EXISTS (SELECT FROM pg_constraint same WHERE same.conrelid = $2::bigint::oid AND same.contype = k.contype
                            AND pg_get_constraintdef(same.oid) = pg_get_constraintdef(k.oid))
-           -- A detach that was concurrent leaves its bounds as a CHECK.
            AND NOT (k.contype = 'c' AND k.conname LIKE 'pgtend\\_%')
+           AND NOT (k.names_key AND pg_get_constraintdef(k.oid) = format('CHECK (%s)', pg_get_partition_constraintdef(k.conrelid)))
          ORDER BY k.contype = 'p' DESC, k.conname",
     )
     .bind(model)
     .bind(parent)
+    .bind(column)
     .fetch_all(&mut *connection)
     .await?;
     let mut extras: Vec<Extra> = constraints
         .into_iter()
-        .map(|(kind, name, definition)| {
+        .map(|(kind, name, definition, names_key)| {
+            if names_key {
+                let what = format!(
+                    "{name}{definition} (not copied: it names the partition key, and may hold the bounds of that partition)"
+                );
+                return Extra { what, copy: None };
+            }
             // The names of indexes are taken.
             let name = if ["p", "u", "x"].contains(&kind.as_str()) { String::new() } else { name };
             Extra { what: definition.clone(), copy: Some(Copied::Constraint(format!("{name}{definition}"))) }
