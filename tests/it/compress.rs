@@ -628,8 +628,8 @@ fn what_a_view_cannot_carry_is_found_first_and_named() {
             .says(&[said]);
     };
     plain("CREATE TABLE scripts (id int, content text) PARTITION BY RANGE (id)", &job(""), "is partitioned");
-    plain("CREATE TABLE scripts (id int PRIMARY KEY, content jsonb)", &job(""), "is for text");
-    plain("CREATE TABLE scripts (id int PRIMARY KEY, content varchar(10)[])", &job(""), "is for text");
+    plain("CREATE TABLE scripts (id int PRIMARY KEY, content jsonb)", &job(""), "supports text and varchar");
+    plain("CREATE TABLE scripts (id int PRIMARY KEY, content varchar(10)[])", &job(""), "supports text and varchar");
     // A name that ends in no letter is a word, too.
     plain(
         "CREATE TABLE scripts (id int PRIMARY KEY, title text, \"body!\" text);
