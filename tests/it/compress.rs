@@ -566,7 +566,7 @@ fn what_a_view_cannot_carry_is_found_first_and_named() {
         ),
         ("CREATE ROLE column_reader; GRANT SELECT (id) ON scripts TO column_reader", "column id has privileges of its own"),
         ("CREATE TABLE scripts_stored (id int)", "already a relation or type public.scripts_stored"),
-        ("ALTER TABLE scripts ADD content_gz text", "it has a column content_gz already"),
+        ("ALTER TABLE scripts ADD content_gz text", "it already has a column content_gz"),
         ("ALTER TABLE scripts DROP CONSTRAINT scripts_pkey", "no primary key"),
         ("CREATE TABLE more () INHERITS (scripts)", "inherits from it"),
         (
@@ -628,8 +628,8 @@ fn what_a_view_cannot_carry_is_found_first_and_named() {
             .says(&[said]);
     };
     plain("CREATE TABLE scripts (id int, content text) PARTITION BY RANGE (id)", &job(""), "is partitioned");
-    plain("CREATE TABLE scripts (id int PRIMARY KEY, content jsonb)", &job(""), "is for text");
-    plain("CREATE TABLE scripts (id int PRIMARY KEY, content varchar(10)[])", &job(""), "is for text");
+    plain("CREATE TABLE scripts (id int PRIMARY KEY, content jsonb)", &job(""), "supports text and varchar");
+    plain("CREATE TABLE scripts (id int PRIMARY KEY, content varchar(10)[])", &job(""), "supports text and varchar");
     // A name that ends in no letter is a word, too.
     plain(
         "CREATE TABLE scripts (id int PRIMARY KEY, title text, \"body!\" text);
