@@ -71,7 +71,7 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
         if is_ledger && jobs.iter().any(|job| job.task.meets_owners()) {
             text += &comment(&format!(
                 "Code that the owners of the tables below put there may read and change this run history, as it runs as {role}: where that matters, \
-                 keep it in a database of its own"
+                 set `owner_url` of the database, so that it runs as the owner"
             ));
             text.push('\n');
         }

@@ -18,6 +18,7 @@ mod run_job;
 mod runs;
 mod serve;
 mod signals;
+mod trusts;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -2,7 +2,7 @@
 //! expressions of indexes. Before each run a warning names the code that can be found, and every owner of such a table who has fewer rights
 //! than our role. Not all code can be found: a function that runs as its owner may leave a cursor WITH HOLD or a prepared statement, which
 //! then runs as us; casts, domains and types call functions that no expression names. So `trust_owners = false` in `[limits]` refuses the
-//! owner, whatever is found.
+//! owner, whatever is found. The same holds for a dump of the database that is restored to verify it.
 //!
 //! The search comes before the run's own queries, because planning them may already execute such code.
 
@@ -23,7 +23,7 @@ const NAMED: usize = 20;
 /// One piece of such code, once for each function that it calls.
 #[derive(Clone, Debug, sqlx::FromRow)]
 struct ForeignCode {
-    /// "trigger", "index" and the like; "table", "schema" and "type" for the owner of one.
+    /// "trigger", "index" and the like; for an owner "table", "schema", "type", "server", or "extension" for the owner of its schema.
     kind: String,
     /// Quoted; None for a partition key and for a table.
     name: Option<String>,
@@ -35,23 +35,31 @@ struct ForeignCode {
     /// The login role of the session: RESET ROLE gives its rights.
     runs_as: String,
     is_superuser: bool,
-    /// True when all that the login has and the owner lacks is the run history, in the schema pgtend.
-    only_history: bool,
+    /// What the login has and the owner lacks: "rights" in this database or in the whole server, or only the run "history" in the schema
+    /// pgtend, or only something "elsewhere", in other databases of the server.
+    gains: String,
 }
 
 impl ForeignCode {
     /// Returns whether it names an owner, with or without code that was found.
     fn is_an_owner(&self) -> bool {
-        matches!(self.kind.as_str(), "table" | "schema" | "type")
+        matches!(self.kind.as_str(), "table" | "schema" | "type" | "server" | "extension")
+    }
+
+    /// Returns whether the login has nothing more in this database than the run history. A login for several databases, or one that keeps the
+    /// history here, always has such rights.
+    fn is_beside_the_tables(&self) -> bool {
+        self.gains != "rights"
     }
 
     /// Says what the code may do that its owner may not.
     fn gains(&self) -> String {
         let owner = identifier(&self.owner);
-        match (self.is_superuser, self.only_history) {
+        match (self.is_superuser, self.gains.as_str()) {
             (true, _) => "a superuser".to_owned(),
-            (false, true) => "which may read and change the run history (schema pgtend)".to_owned(),
-            (false, false) => format!("with rights that {owner} lacks"),
+            (false, "history") => "which may read and change the run history (schema pgtend)".to_owned(),
+            (false, "elsewhere") => format!("which has rights in other databases that {owner} lacks"),
+            (false, _) => format!("with rights that {owner} lacks"),
         }
     }
 }
@@ -73,6 +81,14 @@ impl fmt::Display for ForeignCode {
             ("type", _) => write!(
                 f,
                 "a column of {table} has the type {name}, which belongs to {owner}: code that {owner} adds to it can run as {runs_as}, {gains}"
+            ),
+            ("server", _) => write!(
+                f,
+                "the rows of {table} come from the foreign server {name}, which belongs to {owner}: what {owner} sends can run as {runs_as}, {gains}"
+            ),
+            ("extension", _) => write!(
+                f,
+                "the schema of the extension {name} belongs to {owner}, who can put operators of other code in its place: code that {owner} puts there can run as {runs_as}, {gains}"
             ),
             (_, function) => {
                 write!(f, "{kind} ")?;
@@ -116,13 +132,14 @@ pub async fn check_inserts(settings: &Settings, table: &str, trust_owners: bool)
 fn judge(mut found: Vec<ForeignCode>, trust_owners: bool) -> Result<Vec<String>> {
     // Concrete code comes first, as it says more. A role that `grants` created for several jobs always has rights that one of the owners
     // lacks, so the owner alone is not worth a warning there.
-    found.sort_by_key(|code| (code.is_an_owner(), code.only_history));
+    found.sort_by_key(|code| (code.is_an_owner(), code.is_beside_the_tables()));
     found.retain(|code| !trust_owners || !code.is_an_owner() || code.is_superuser);
     if trust_owners {
-        // A login that keeps the history in the same database always has it: that is said once for each owner.
+        // What the login has beside the tables is said once for each owner.
         let mut said: Vec<String> = Vec::new();
         found.retain(|code| {
-            !code.only_history
+            code.is_superuser
+                || !code.is_beside_the_tables()
                 || !said.contains(&code.owner) && {
                     said.push(code.owner.clone());
                     true
@@ -131,17 +148,12 @@ fn judge(mut found: Vec<ForeignCode>, trust_owners: bool) -> Result<Vec<String>>
     }
     if let Some(first) = found.first().filter(|_| !trust_owners) {
         let owner = identifier(&first.owner);
-        let way_out = match first.only_history {
-            true => format!(
-                "keep the run history out of reach of {owner} (`[ledger] database`: another database), or connect as {owner} itself (set `owner_url` \
-                 of the database for that)"
-            ),
-            false => format!(
-                "connect as a role without more rights than {owner} (that role itself, or a non-superuser that is a member of it alone; set \
-                 `owner_url` of the database for that)"
-            ),
-        };
-        let message = format!("{}; trust_owners = false refuses that: {way_out}", in_short(&found).join("; "));
+        let message = format!(
+            "{}; trust_owners = false refuses that: connect as a role without more rights than {owner}. That is {owner} itself (set `owner_url` of the \
+             database for that; the run history is then still written by the login in `url`), or a non-superuser that is a member of {owner} alone \
+             and has nothing else, in any database of the server",
+            in_short(&found).join("; ")
+        );
         return Err(Fault::new(Kind::Permission, message).into());
     }
     Ok(in_short(&found))
@@ -162,43 +174,83 @@ fn in_short(found: &[ForeignCode]) -> Vec<String> {
     lines
 }
 
-/// The owners whose code runs as a superuser when a dump of the database is restored for `verify = "restore"`: CHECKs, expressions of indexes,
-/// generated columns and the functions that they call. Empty where the role that restores is not a superuser: then the code can do what that
-/// role can. `on` is the server that the dump is restored on, where that is another.
+const LESSER_OWNERS: &str = concat!(
+    "WITH RECURSIVE ",
+    include_str!("rights.sql"),
+    "SELECT pg_catalog.quote_ident(r.rolname) FROM lesser o JOIN pg_catalog.pg_roles r ON r.oid = o.oid ORDER BY 1"
+);
+const EVERY_OWNER: &str =
+    concat!("WITH RECURSIVE ", include_str!("rights.sql"), "SELECT pg_catalog.quote_ident(rolname) FROM every_owner ORDER BY 1");
+
+/// The owners whose code runs with more rights than they have when a dump of the database is restored for `verify = "restore"`: CHECKs,
+/// expressions of indexes, generated columns and the functions that they call run as the role that restores. `on` is the server that the dump is
+/// restored on, where that is another: no owner of this database is known there, so all of them count but superusers.
 pub async fn check_restore(settings: &Settings, on: Option<&Settings>, trust_owners: bool) -> Result<Vec<String>> {
-    let restores: (String, bool) =
-        sqlx::query_as("SELECT rolname::text, rolsuper FROM pg_catalog.pg_roles WHERE rolname = session_user")
-            .fetch_one(&mut on.unwrap_or(settings).connect().await?)
-            .await?;
-    let (runs_as, true) = restores else { return Ok(Vec::new()) };
-    let owners: Vec<String> = sqlx::query_scalar(concat!(
-        "WITH RECURSIVE ",
-        include_str!("rights.sql"),
-        "SELECT pg_catalog.quote_ident(r.rolname) FROM owners o JOIN pg_catalog.pg_roles r ON r.oid = o.oid ORDER BY 1"
-    ))
-    .fetch_all(&mut settings.connect().await?)
-    .await
-    .map_err(pg::in_its_own_words)?;
-    if owners.is_empty() {
-        return Ok(Vec::new());
+    let restores = match on {
+        Some(on) => login(&mut on.connect().await?).await?,
+        None => login(&mut settings.connect().await?).await?,
+    };
+    let owners: Vec<String> = sqlx::query_scalar(if on.is_some() { EVERY_OWNER } else { LESSER_OWNERS })
+        .fetch_all(&mut settings.connect().await?)
+        .await
+        .map_err(pg::in_its_own_words)?;
+    let gains = match (on, restores.is_superuser) {
+        (Some(_), true) => "a superuser of the server that `scratch` names",
+        (Some(_), false) => "a role of the server that `scratch` names",
+        (None, true) => "a superuser",
+        (None, false) => "with rights that they lack",
+    };
+    let who = format!("verify = \"restore\" runs code of {}, owners in this database", named(&owners));
+    judge_restore(&owners, &format!("{who}: {}", may_run_as(&restores, gains)), trust_owners, ", or say verify = \"checksum\"")
+}
+
+/// The same for a set that a person restores on a server to verify it. `roles`: owners and grantees of its objects, as its manifest names them.
+/// Those that are superusers on that server, by name, do not count.
+pub async fn check_restore_of_a_set(on: &Settings, roles: &[String], trust_owners: bool) -> Result<Vec<String>> {
+    let mut connection = on.connect().await?;
+    let restores = login(&mut connection).await?;
+    let owners: Vec<String> = sqlx::query_scalar(
+        "SELECT DISTINCT pg_catalog.quote_ident(o.name) FROM pg_catalog.unnest($1::text[]) o (name)
+         WHERE NOT pg_catalog.starts_with(o.name, 'pg_') AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = o.name AND r.rolsuper) ORDER BY 1",
+    )
+    .bind(roles)
+    .fetch_all(&mut connection)
+    .await?;
+    let gains = if restores.is_superuser { "a superuser of that server" } else { "a role of that server" };
+    let who = format!("the restore runs code of {}, roles that the set's objects belong to or are granted to", named(&owners));
+    judge_restore(&owners, &format!("{who}: {}", may_run_as(&restores, gains)), trust_owners, "")
+}
+
+#[derive(sqlx::FromRow)]
+struct Login {
+    name: String,
+    is_superuser: bool,
+}
+
+async fn login(connection: &mut PgConnection) -> Result<Login> {
+    let sql = "SELECT rolname::text AS name, rolsuper AS is_superuser FROM pg_catalog.pg_roles WHERE rolname = session_user";
+    Ok(sqlx::query_as(sql).fetch_one(connection).await?)
+}
+
+fn may_run_as(login: &Login, gains: &str) -> String {
+    format!("CHECKs, expressions of indexes and what they call may run as {}, {gains}", identifier(&login.name))
+}
+
+fn named(owners: &[String]) -> String {
+    let named = owners.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    if owners.len() > NAMED { format!("{named} and {} more", owners.len() - NAMED) } else { named }
+}
+
+/// A warning, or an error where owners are not trusted; nothing without owners. Pure.
+fn judge_restore(owners: &[String], line: &str, trust_owners: bool, way_out: &str) -> Result<Vec<String>> {
+    match (owners.is_empty(), trust_owners) {
+        (true, _) => Ok(Vec::new()),
+        (false, true) => Ok(vec![line.to_owned()]),
+        (false, false) => {
+            let message = format!("{line}; trust_owners = false refuses that: trust them (trust_owners = true){way_out}");
+            Err(Fault::new(Kind::Permission, message).into())
+        }
     }
-    let mut named = owners.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-    if owners.len() > NAMED {
-        named += &format!(" and {} more", owners.len() - NAMED);
-    }
-    let line = format!(
-        "verify = \"restore\" runs code of {named}, owners in this database: CHECKs, expressions of indexes and what they call may run as {}, a \
-         superuser{}",
-        identifier(&runs_as),
-        if on.is_some() { " of the server that `scratch` names" } else { "" }
-    );
-    if trust_owners {
-        return Ok(vec![line]);
-    }
-    let message = format!(
-        "{line}; trust_owners = false refuses that: connect as a role that is not a superuser (`pgtend grants` writes its SQL), or say verify = \"checksum\""
-    );
-    Err(Fault::new(Kind::Permission, message).into())
 }
 
 async fn look(settings: &Settings, touched: &Touched<'_>) -> Result<(Option<Checked>, Vec<ForeignCode>)> {
@@ -217,6 +269,7 @@ async fn look(settings: &Settings, touched: &Touched<'_>) -> Result<(Option<Chec
         .bind(touched.rules)
         .bind(touched.writes)
         .bind(touched.silences_triggers)
+        .bind(touched.extension)
         .fetch_all(&mut connection)
         .await
         .map_err(pg::in_its_own_words)?;

@@ -1,12 +1,13 @@
 -- Code that others wrote and that runs with the rights of this session when a task works on a table.
 -- $1: the table, by its oid; $2: events of triggers, as in pg_trigger.tgtype (4 INSERT, 8 DELETE, 16 UPDATE, 0 none); $3: events of rules, as in
 -- pg_rewrite.ev_type; $4: whether rows are written, so that CHECKs are tried and generated columns computed; $5: whether triggers are silenced by
--- session_replication_role where the role may.
+-- session_replication_role where the role may; $6: an extension whose operators the task names with their schema, or NULL.
 --
 -- Expressions of indexes, of extended statistics and of partition keys run in any query of the table: the planner computes what is constant in
 -- them (seen on 14 and 18: an IMMUTABLE function without arguments ran as the superuser who said SELECT count(*), and in EXPLAIN).
 -- `lesser` is in rights.sql and `acting` in src/pg/acting_functions.sql, which come before. A function counts if its owner has fewer rights than
--- the session, unless it is SECURITY DEFINER: that runs as its owner. A function of PostgreSQL counts if it is in `acting`: then the table's
+-- the session, also one that is SECURITY DEFINER: it runs as its owner, but a cursor WITH HOLD that it leaves is computed at the commit, as the
+-- session's user, and its owner may make it SECURITY INVOKER at any time. A function of PostgreSQL counts if it is in `acting`: then the table's
 -- owner chose to call it.
 , named AS (
     SELECT c.oid, c.relkind FROM pg_catalog.pg_class c WHERE c.oid = $1::bigint::pg_catalog.oid
@@ -20,71 +21,90 @@
         SELECT d.refobjid FROM pg_catalog.pg_class v JOIN pg_catalog.pg_rewrite w ON w.ev_class = v.oid JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = w.oid
              AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass JOIN pg_catalog.pg_class b ON b.oid = d.refobjid AND b.relkind IN ('r', 'p') WHERE v.oid = t.oid AND v.relkind = 'v'
     ) x
-), around AS (
-    -- Tables whose owners may put code where our statements come by: above and below in the tree of partitions, at either end of a foreign key.
-    SELECT oid FROM tables
-    UNION SELECT a.relid::pg_catalog.oid FROM tables t, LATERAL pg_catalog.pg_partition_ancestors(t.oid::pg_catalog.regclass) a
-    UNION SELECT k.conrelid FROM tables t JOIN pg_catalog.pg_constraint k ON k.confrelid = t.oid AND k.contype = 'f'
-    UNION SELECT k.confrelid FROM tables t JOIN pg_catalog.pg_constraint k ON k.conrelid = t.oid AND k.contype = 'f'
 ), reached AS (
-    -- Tables whose rows go or change with ours: as their owner, with BEFORE triggers; AFTER triggers as the session before 18 (seen on 14).
-    SELECT k.conrelid AS oid FROM tables t JOIN pg_catalog.pg_constraint k ON k.confrelid = t.oid AND k.contype = 'f' AND k.confdeltype IN ('c', 'n', 'd') WHERE $2::int & 8 <> 0
+    -- Tables whose rows go or change with ours, over as many keys as there are: statements and triggers run there as the table's owner (AFTER
+    -- triggers as the session before 18, seen on 14), and may leave a cursor WITH HOLD, which is computed as the session's user.
+    SELECT k.conrelid AS oid FROM tables t JOIN pg_catalog.pg_constraint k ON k.confrelid = t.oid AND k.contype = 'f'
+    WHERE $2::int & 8 <> 0 AND k.confdeltype IN ('c', 'n', 'd')
     UNION
-    SELECT k.conrelid FROM reached t JOIN pg_catalog.pg_constraint k ON k.confrelid = t.oid AND k.contype = 'f' AND k.confdeltype IN ('c', 'n', 'd')
+    SELECT x.oid FROM reached r, LATERAL (
+        SELECT k.conrelid AS oid FROM pg_catalog.pg_constraint k WHERE k.confrelid = r.oid AND k.contype = 'f' AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))
+        UNION ALL SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent = r.oid
+    ) x
+), all_tables AS MATERIALIZED (
+    SELECT oid FROM tables UNION SELECT oid FROM reached
+), around AS (
+    -- Tables whose owners may put code where our statements come by: above and below in the tree of partitions, at either end of a foreign key of
+    -- ours or of a table that a key reaches.
+    SELECT oid FROM all_tables
+    UNION SELECT a.relid::pg_catalog.oid FROM all_tables t, LATERAL pg_catalog.pg_partition_ancestors(t.oid::pg_catalog.regclass) a
+    UNION SELECT k.conrelid FROM all_tables t JOIN pg_catalog.pg_constraint k ON k.confrelid = t.oid AND k.contype = 'f'
+    UNION SELECT k.confrelid FROM all_tables t JOIN pg_catalog.pg_constraint k ON k.conrelid = t.oid AND k.contype = 'f'
 ), firing AS (
     SELECT g.* FROM pg_catalog.pg_trigger g, me
     WHERE NOT g.tgisinternal AND g.tgenabled <> 'D'
       -- 64: INSTEAD OF, on the view of a [compress] job, which is not what the job writes to.
       AND (g.tgrelid IN (SELECT oid FROM tables) AND g.tgtype & $2::int <> 0 AND g.tgtype & 64 = 0
                AND NOT ($5::boolean AND me.rolsuper AND g.tgenabled = 'O' AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger r WHERE r.tgrelid = g.tgrelid AND r.tgenabled = 'R'))
-           OR g.tgrelid IN (SELECT oid FROM reached) AND g.tgtype & 66 = 0 AND g.tgtype & 24 <> 0 AND pg_catalog.current_setting('server_version_num')::int < 180000)
+           OR g.tgrelid IN (SELECT oid FROM reached) AND g.tgtype & 64 = 0 AND g.tgtype & 24 <> 0)
+), expressions AS MATERIALIZED (
+    SELECT e.* FROM (
+        SELECT 'index' AS kind, pg_catalog.quote_ident(c.relname) AS name, i.indrelid AS table_oid, pg_catalog.concat(i.indexprs::text, i.indpred::text) AS tree
+        FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid WHERE i.indexprs IS NOT NULL OR i.indpred IS NOT NULL
+        UNION ALL
+        SELECT 'statistics', pg_catalog.quote_ident(s.stxname), s.stxrelid, s.stxexprs::text FROM pg_catalog.pg_statistic_ext s WHERE s.stxexprs IS NOT NULL
+        UNION ALL
+        SELECT 'partition key', NULL, p.partrelid, p.partexprs::text FROM pg_catalog.pg_partitioned_table p WHERE p.partexprs IS NOT NULL
+        UNION ALL
+        SELECT 'trigger', pg_catalog.quote_ident(g.tgname), g.tgrelid, g.tgqual::text FROM firing g WHERE g.tgqual IS NOT NULL
+        UNION ALL
+        -- The planner looks at those of a partition in any query.
+        SELECT 'CHECK', pg_catalog.quote_ident(k.conname), k.conrelid, k.conbin::text FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
+        WHERE k.contype = 'c' AND ($4::boolean OR c.relispartition OR k.conrelid IN (SELECT oid FROM reached))
+        UNION ALL
+        SELECT 'generated column', pg_catalog.quote_ident(a.attname), a.attrelid, f.adbin::text FROM pg_catalog.pg_attrdef f JOIN pg_catalog.pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum
+        WHERE a.attgenerated <> '' AND ($4::boolean OR a.attgenerated = 'v' OR a.attrelid IN (SELECT oid FROM reached))
+        UNION ALL
+        SELECT 'default', pg_catalog.quote_ident(a.attname), a.attrelid, f.adbin::text FROM pg_catalog.pg_attrdef f JOIN pg_catalog.pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum
+        WHERE a.attgenerated = '' AND ($2::int & 4 <> 0 OR a.attrelid IN (SELECT oid FROM reached))
+    ) e WHERE e.table_oid IN (SELECT oid FROM all_tables)
 ), types AS (
-    -- The types of columns that are written, and the types that they consist of: a domain's CHECKs run, and a type's owner may change it.
-    SELECT a.attrelid AS table_oid, a.atttypid AS type FROM tables t JOIN pg_catalog.pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped WHERE $4::boolean
+    -- The types of columns that are written, those that an expression names (a cast to a domain calls no function that the expression names), and
+    -- the types that they consist of: a domain's CHECKs run, and a type's owner may change it. A type is named in fields like :resulttype,
+    -- :consttype, :typeId and :array_typeid of a tree; a number after another field may be taken for one, which counts too much, not too little.
+    SELECT a.attrelid AS table_oid, a.atttypid AS type FROM all_tables t JOIN pg_catalog.pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE $4::boolean OR t.oid IN (SELECT oid FROM reached)
+    UNION
+    SELECT e.table_oid, m.found[1]::pg_catalog.oid FROM expressions e, LATERAL pg_catalog.regexp_matches(e.tree, ':[A-Za-z_]*typ(?!mod)[A-Za-z_]* ([0-9]+)', 'g') AS m(found)
     UNION
     SELECT t.table_oid, x.type FROM types t JOIN pg_catalog.pg_type y ON y.oid = t.type, LATERAL (
         SELECT y.typbasetype AS type UNION ALL SELECT y.typelem
         UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE a.attrelid = y.typrelid AND a.attnum > 0 AND NOT a.attisdropped
         UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE y.oid IN (r.rngtypid, r.rngmultitypid)
+        UNION ALL SELECT m.found[1]::pg_catalog.oid FROM pg_catalog.pg_constraint k, LATERAL pg_catalog.regexp_matches(k.conbin::text, ':[A-Za-z_]*typ(?!mod)[A-Za-z_]* ([0-9]+)', 'g') AS m(found)
+                  WHERE k.contypid = y.oid AND k.contype = 'c'
     ) x WHERE x.type <> 0
-), expressions AS (
-    SELECT 'index' AS kind, pg_catalog.quote_ident(c.relname) AS name, i.indrelid AS table_oid, pg_catalog.concat(i.indexprs::text, i.indpred::text) AS tree
-    FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid WHERE i.indexprs IS NOT NULL OR i.indpred IS NOT NULL
-    UNION ALL
-    SELECT 'statistics', pg_catalog.quote_ident(s.stxname), s.stxrelid, s.stxexprs::text FROM pg_catalog.pg_statistic_ext s WHERE s.stxexprs IS NOT NULL
-    UNION ALL
-    SELECT 'partition key', NULL, p.partrelid, p.partexprs::text FROM pg_catalog.pg_partitioned_table p WHERE p.partexprs IS NOT NULL
-    UNION ALL
-    SELECT 'trigger', pg_catalog.quote_ident(g.tgname), g.tgrelid, g.tgqual::text FROM firing g WHERE g.tgqual IS NOT NULL
-    UNION ALL
-    -- The planner looks at those of a partition in any query.
-    SELECT 'CHECK', pg_catalog.quote_ident(k.conname), k.conrelid, k.conbin::text FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
-    WHERE k.contype = 'c' AND ($4::boolean OR c.relispartition)
+), trees AS (
+    SELECT e.kind, e.name, e.table_oid, e.tree FROM expressions e
     UNION ALL
     SELECT 'domain CHECK', pg_catalog.quote_ident(k.conname), t.table_oid, k.conbin::text FROM types t JOIN pg_catalog.pg_constraint k ON k.contypid = t.type AND k.contype = 'c'
-    UNION ALL
-    SELECT 'generated column', pg_catalog.quote_ident(a.attname), a.attrelid, f.adbin::text FROM pg_catalog.pg_attrdef f JOIN pg_catalog.pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum
-    WHERE a.attgenerated <> '' AND ($4::boolean OR a.attgenerated = 'v')
-    UNION ALL
-    SELECT 'default', pg_catalog.quote_ident(a.attname), a.attrelid, f.adbin::text FROM pg_catalog.pg_attrdef f JOIN pg_catalog.pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum
-    WHERE a.attgenerated = '' AND $2::int & 4 <> 0
 ), calls AS (
     SELECT 'trigger' AS kind, pg_catalog.quote_ident(g.tgname) AS name, g.tgrelid AS table_oid, g.tgfoid AS function FROM firing g
     UNION
-    SELECT e.kind, e.name, e.table_oid, m.found[1]::pg_catalog.oid FROM expressions e, LATERAL pg_catalog.regexp_matches(e.tree, ':(?:funcid|opfuncid|winfnoid|aggfnoid) ([0-9]+)', 'g') AS m(found)
-    WHERE e.table_oid IN (SELECT oid FROM tables UNION SELECT oid FROM reached)
+    SELECT e.kind, e.name, e.table_oid, m.found[1]::pg_catalog.oid FROM trees e, LATERAL pg_catalog.regexp_matches(e.tree, ':(?:funcid|opfuncid|hashfuncid|negfuncid|winfnoid|aggfnoid) ([0-9]+)', 'g') AS m(found)
     UNION
-    SELECT e.kind, e.name, e.table_oid, o.oprcode FROM expressions e, LATERAL pg_catalog.regexp_matches(e.tree, ':opno ([0-9]+)', 'g') AS m(found), pg_catalog.pg_operator o
-    WHERE e.table_oid IN (SELECT oid FROM tables UNION SELECT oid FROM reached) AND o.oid = m.found[1]::pg_catalog.oid
+    SELECT e.kind, e.name, e.table_oid, o.oprcode FROM trees e, LATERAL pg_catalog.regexp_matches(e.tree, ':opno ([0-9]+)', 'g') AS m(found), pg_catalog.pg_operator o
+    WHERE o.oid = m.found[1]::pg_catalog.oid
 ), foreign_code AS (
     SELECT c.kind, c.name, c.table_oid, pg_catalog.format('%I.%I', n.nspname, p.proname) AS function,
            CASE WHEN n.nspname = 'pg_catalog' THEN t.relowner ELSE p.proowner END AS owner
     FROM calls c JOIN pg_catalog.pg_proc p ON p.oid = c.function JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace JOIN pg_catalog.pg_class t ON t.oid = c.table_oid
-    WHERE CASE WHEN n.nspname = 'pg_catalog' THEN p.oid IN (SELECT oid FROM acting) ELSE NOT p.prosecdef END
+    WHERE CASE WHEN n.nspname = 'pg_catalog' THEN p.oid IN (SELECT oid FROM acting) ELSE true END
     UNION
     SELECT 'rule', pg_catalog.quote_ident(w.rulename), w.ev_class, NULL, t.relowner
     FROM pg_catalog.pg_rewrite w JOIN pg_catalog.pg_class t ON t.oid = w.ev_class
-    WHERE w.ev_class IN (SELECT oid FROM tables) AND w.ev_type::text = ANY ($3::text[]) AND w.ev_enabled <> 'D' AND w.rulename <> '_RETURN'
+    WHERE (w.ev_class IN (SELECT oid FROM tables) AND w.ev_type::text = ANY ($3::text[]) OR w.ev_class IN (SELECT oid FROM reached) AND w.ev_type::text IN ('2', '4'))
+      AND w.ev_enabled <> 'D' AND w.rulename <> '_RETURN'
     UNION
     -- The owner itself, with or without code that can be seen: a cursor WITH HOLD, a cast, a domain, a type's function hide from all of the above.
     SELECT 'table', NULL, t.oid, NULL, t.relowner FROM around a JOIN pg_catalog.pg_class t ON t.oid = a.oid
@@ -95,12 +115,20 @@
     UNION
     SELECT 'type', pg_catalog.format('%I.%I', n.nspname, y.typname), t.oid, NULL, y.typowner FROM types x JOIN pg_catalog.pg_class t ON t.oid = x.table_oid JOIN pg_catalog.pg_type y ON y.oid = x.type
     JOIN pg_catalog.pg_namespace n ON n.oid = y.typnamespace WHERE n.nspname <> 'pg_catalog' AND y.typowner <> t.relowner
+    UNION
+    -- Rows of a foreign table come from where its server's owner says.
+    SELECT 'server', pg_catalog.quote_ident(s.srvname), t.oid, NULL, s.srvowner FROM all_tables a JOIN pg_catalog.pg_class t ON t.oid = a.oid JOIN pg_catalog.pg_foreign_table f ON f.ftrelid = t.oid
+    JOIN pg_catalog.pg_foreign_server s ON s.oid = f.ftserver WHERE s.srvowner <> t.relowner
+    UNION
+    -- The owner of an extension's schema may rename it, and put operators of the same names into another one of its name.
+    SELECT 'extension', pg_catalog.format('%I (schema %I)', e.extname, n.nspname), named.oid, NULL, n.nspowner FROM named, pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
+    WHERE e.extname = $6::text
 ), whose AS (
     -- Objects of pg_database_owner belong to the database's owner, who is its only member.
     SELECT f.kind, f.name, f.table_oid, f.function, CASE WHEN r.rolname = 'pg_database_owner' THEN d.datdba ELSE f.owner END AS owner
     FROM foreign_code f JOIN pg_catalog.pg_roles r ON r.oid = f.owner, this_database d
 )
 SELECT DISTINCT f.kind, f.name, pg_catalog.format('%I.%I', n.nspname, c.relname) AS "table", f.function, r.rolname::text AS owner, me.rolname::text AS runs_as,
-       me.rolsuper AS is_superuser, l.only_history
+       me.rolsuper AS is_superuser, l.gains
 FROM whose f JOIN lesser l ON l.oid = f.owner JOIN pg_catalog.pg_class c ON c.oid = f.table_oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_roles r ON r.oid = f.owner, me
 ORDER BY 3, 1, 2, 4

@@ -4,49 +4,84 @@ me AS (
     SELECT r.oid, r.rolname, r.rolsuper, r.rolcreaterole, r.rolcreatedb, r.rolreplication, r.rolbypassrls FROM pg_catalog.pg_roles r WHERE r.rolname = session_user
 ), this_database AS (
     SELECT d.oid, d.datdba FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
+), kinds AS (
+    -- What makes a member: since 16 each of these is granted by itself, and SET is what becomes the other role. A member with SET can do what one
+    -- with USAGE can.
+    SELECT CASE WHEN pg_catalog.current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END AS becomes
 ), mine AS MATERIALIZED (
-    -- Objects that the login owns, and privileges that were granted to it by its name, here and in the whole server. Those of pgtend's run history
-    -- are marked.
-    SELECT d.classid, d.objid, d.objsubid, d.deptype::text AS how,
-           coalesce(CASE d.classid WHEN 'pg_catalog.pg_namespace'::pg_catalog.regclass THEN (SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE n.oid = d.objid)
-                                   WHEN 'pg_catalog.pg_class'::pg_catalog.regclass THEN (SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = d.objid)
-                                   WHEN 'pg_catalog.pg_proc'::pg_catalog.regclass THEN (SELECT n.nspname FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = d.objid)
-                                   WHEN 'pg_catalog.pg_type'::pg_catalog.regclass THEN (SELECT n.nspname FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace WHERE t.oid = d.objid)
-                    END = 'pgtend', false) AS is_history
+    -- Objects that the login owns, privileges that were granted to it by its name, and policies that name it: here, in other databases and in the
+    -- whole server, since the code can change the login's password and connect as it anywhere. Those of pgtend's run history are marked. What is in
+    -- another database cannot be looked at from here.
+    SELECT d.classid, d.objid, d.objsubid, d.deptype::text AS how, d.dbid,
+           CASE WHEN d.dbid NOT IN (0, this_database.oid) THEN 'elsewhere'
+                WHEN CASE d.classid WHEN 'pg_catalog.pg_namespace'::pg_catalog.regclass THEN (SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE n.oid = d.objid)
+                                    WHEN 'pg_catalog.pg_class'::pg_catalog.regclass THEN (SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = d.objid)
+                                    WHEN 'pg_catalog.pg_proc'::pg_catalog.regclass THEN (SELECT n.nspname FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = d.objid)
+                                    WHEN 'pg_catalog.pg_type'::pg_catalog.regclass THEN (SELECT n.nspname FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace WHERE t.oid = d.objid)
+                     END = 'pgtend' AND d.dbid <> 0 THEN 'history'
+                ELSE 'here' END AS place
     FROM pg_catalog.pg_shdepend d, me, this_database
-    WHERE NOT me.rolsuper AND d.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.refobjid = me.oid AND d.deptype IN ('o', 'a') AND d.dbid IN (0, this_database.oid)
-), owners AS (
-    SELECT DISTINCT o.oid, o.rolcreaterole, o.rolcreatedb, o.rolreplication, o.rolbypassrls FROM pg_catalog.pg_roles o, me, this_database
+    WHERE NOT me.rolsuper AND d.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.refobjid = me.oid AND d.deptype IN ('o', 'a', 'r')
+      -- Temporary tables of this login's sessions.
+      AND NOT (d.dbid = this_database.oid AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+               AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = d.objid AND c.relpersistence = 't'))
+), every_owner AS (
+    SELECT DISTINCT o.oid, o.rolname, o.rolcreaterole, o.rolcreatedb, o.rolreplication, o.rolbypassrls FROM pg_catalog.pg_roles o, kinds, this_database
     WHERE o.oid IN (SELECT d.refobjid FROM pg_catalog.pg_shdepend d, this_database WHERE d.dbid = this_database.oid AND d.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.deptype = 'o'
                     UNION SELECT datdba FROM this_database)
-      -- Itself, or one that may become it.
-      AND NOT pg_catalog.pg_has_role(o.oid, me.oid, 'MEMBER')
-      AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles s WHERE s.rolsuper AND pg_catalog.pg_has_role(o.oid, s.oid, 'MEMBER'))
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles s WHERE s.rolsuper AND pg_catalog.pg_has_role(o.oid, s.oid, kinds.becomes))
+), owners AS (
+    SELECT o.* FROM every_owner o, me, kinds
+    -- Not the login itself, nor one that may become it.
+    WHERE NOT pg_catalog.pg_has_role(o.oid, me.oid, kinds.becomes)
+      AND NOT (NOT me.rolsuper AND pg_catalog.pg_has_role(o.oid, me.oid, 'MEMBER WITH ADMIN OPTION'))
+), privileges AS (
+    -- Of the objects in this database, and of those that all databases share.
+    SELECT m.classid, m.objid, m.objsubid, x.privilege_type || CASE WHEN x.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END AS privilege, m.place
+    FROM mine m, me, LATERAL (
+        SELECT c.relacl AS acl FROM pg_catalog.pg_class c WHERE m.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND m.objsubid = 0 AND c.oid = m.objid
+        UNION ALL SELECT a.attacl FROM pg_catalog.pg_attribute a WHERE m.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND m.objsubid <> 0 AND a.attrelid = m.objid AND a.attnum = m.objsubid
+        UNION ALL SELECT n.nspacl FROM pg_catalog.pg_namespace n WHERE m.classid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND n.oid = m.objid
+        UNION ALL SELECT d.datacl FROM pg_catalog.pg_database d WHERE m.classid = 'pg_catalog.pg_database'::pg_catalog.regclass AND d.oid = m.objid
+        UNION ALL SELECT p.proacl FROM pg_catalog.pg_proc p WHERE m.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND p.oid = m.objid
+        UNION ALL SELECT t.typacl FROM pg_catalog.pg_type t WHERE m.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND t.oid = m.objid
+        UNION ALL SELECT s.srvacl FROM pg_catalog.pg_foreign_server s WHERE m.classid = 'pg_catalog.pg_foreign_server'::pg_catalog.regclass AND s.oid = m.objid
+    ) o, LATERAL pg_catalog.aclexplode(o.acl) x
+    WHERE m.how = 'a' AND m.place <> 'elsewhere' AND x.grantee = me.oid
 ), lacked AS (
-    SELECT o.oid AS owner, m.is_history FROM owners o, mine m
-    WHERE m.how = 'o' OR m.how = 'a' AND CASE m.classid
+    SELECT o.oid AS owner, m.place FROM owners o, mine m WHERE m.how = 'o'
+    UNION
+    SELECT o.oid, p.place FROM owners o, privileges p
+    WHERE NOT CASE p.classid
         WHEN 'pg_catalog.pg_class'::pg_catalog.regclass THEN
-            EXISTS (SELECT FROM me, pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) x
-                    WHERE m.objsubid = 0 AND c.oid = m.objid AND x.grantee = me.oid
-                      AND NOT CASE c.relkind WHEN 'S' THEN pg_catalog.has_sequence_privilege(o.oid, c.oid, x.privilege_type) ELSE pg_catalog.has_table_privilege(o.oid, c.oid, x.privilege_type) END)
-            OR EXISTS (SELECT FROM me, pg_catalog.pg_attribute a, pg_catalog.aclexplode(a.attacl) x
-                       WHERE m.objsubid <> 0 AND a.attrelid = m.objid AND a.attnum = m.objsubid AND x.grantee = me.oid
-                         AND NOT pg_catalog.has_column_privilege(o.oid, a.attrelid, a.attnum, x.privilege_type))
-        WHEN 'pg_catalog.pg_namespace'::pg_catalog.regclass THEN
-            EXISTS (SELECT FROM me, pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) x WHERE n.oid = m.objid AND x.grantee = me.oid AND NOT pg_catalog.has_schema_privilege(o.oid, n.oid, x.privilege_type))
-        WHEN 'pg_catalog.pg_database'::pg_catalog.regclass THEN
-            EXISTS (SELECT FROM me, pg_catalog.pg_database d, pg_catalog.aclexplode(d.datacl) x WHERE d.oid = m.objid AND x.grantee = me.oid AND NOT pg_catalog.has_database_privilege(o.oid, d.oid, x.privilege_type))
-        WHEN 'pg_catalog.pg_proc'::pg_catalog.regclass THEN
-            EXISTS (SELECT FROM me, pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) x WHERE p.oid = m.objid AND x.grantee = me.oid AND NOT pg_catalog.has_function_privilege(o.oid, p.oid, x.privilege_type))
-        ELSE NOT EXISTS (SELECT FROM pg_catalog.pg_shdepend d WHERE d.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.refobjid = o.oid AND d.classid = m.classid AND d.objid = m.objid)
-    END
+            CASE WHEN p.objsubid <> 0 THEN pg_catalog.has_column_privilege(o.oid, p.objid, p.objsubid::int2, p.privilege)
+                 WHEN (SELECT c.relkind FROM pg_catalog.pg_class c WHERE c.oid = p.objid) = 'S' THEN pg_catalog.has_sequence_privilege(o.oid, p.objid, p.privilege)
+                 ELSE pg_catalog.has_table_privilege(o.oid, p.objid, p.privilege) END
+        WHEN 'pg_catalog.pg_namespace'::pg_catalog.regclass THEN pg_catalog.has_schema_privilege(o.oid, p.objid, p.privilege)
+        WHEN 'pg_catalog.pg_database'::pg_catalog.regclass THEN pg_catalog.has_database_privilege(o.oid, p.objid, p.privilege)
+        WHEN 'pg_catalog.pg_proc'::pg_catalog.regclass THEN pg_catalog.has_function_privilege(o.oid, p.objid, p.privilege)
+        WHEN 'pg_catalog.pg_type'::pg_catalog.regclass THEN pg_catalog.has_type_privilege(o.oid, p.objid, p.privilege)
+        ELSE pg_catalog.has_server_privilege(o.oid, p.objid, p.privilege) END
+    UNION
+    -- Privileges in other databases and on objects of other kinds, and policies: they count, unless the owner owns the same object (or the policy's table).
+    SELECT o.oid, m.place FROM owners o, mine m
+    WHERE m.how IN ('a', 'r')
+      AND (m.how = 'r' OR m.place = 'elsewhere' OR m.classid NOT IN ('pg_catalog.pg_class'::pg_catalog.regclass, 'pg_catalog.pg_namespace'::pg_catalog.regclass,
+           'pg_catalog.pg_database'::pg_catalog.regclass, 'pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_type'::pg_catalog.regclass, 'pg_catalog.pg_foreign_server'::pg_catalog.regclass))
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_shdepend d WHERE d.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.refobjid = o.oid AND d.deptype = 'o'
+                      AND d.dbid = m.dbid AND d.classid = m.classid AND d.objid = m.objid)
+      AND NOT (m.how = 'r' AND m.place <> 'elsewhere' AND m.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass
+               AND EXISTS (SELECT FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_class c ON c.oid = p.polrelid WHERE p.oid = m.objid AND c.relowner = o.oid))
 ), lesser AS (
     -- The roles of monitoring do not count: `grants` gives them to every role.
-    SELECT o.oid, bool_and(only_history) AS only_history FROM (
-        SELECT o.oid, false AS only_history FROM owners o, me
+    SELECT o.oid, CASE WHEN bool_or(o.place = 'here') THEN 'rights' WHEN bool_or(o.place = 'history') THEN 'history' ELSE 'elsewhere' END AS gains FROM (
+        SELECT o.oid, 'here' AS place FROM owners o, me, kinds
         WHERE me.rolsuper OR me.rolcreaterole AND NOT o.rolcreaterole OR me.rolcreatedb AND NOT o.rolcreatedb OR me.rolreplication AND NOT o.rolreplication OR me.rolbypassrls AND NOT o.rolbypassrls
-           OR EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid <> me.oid AND pg_catalog.pg_has_role(me.oid, r.oid, 'MEMBER') AND NOT pg_catalog.pg_has_role(o.oid, r.oid, 'MEMBER')
-                      AND r.rolname NOT IN ('pg_monitor', 'pg_read_all_settings', 'pg_read_all_stats', 'pg_stat_scan_tables'))
-        UNION ALL SELECT l.owner, l.is_history FROM lacked l
+           OR EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid <> me.oid AND (
+                          r.rolname NOT IN ('pg_monitor', 'pg_read_all_settings', 'pg_read_all_stats', 'pg_stat_scan_tables')
+                              AND (pg_catalog.pg_has_role(me.oid, r.oid, kinds.becomes) AND NOT pg_catalog.pg_has_role(o.oid, r.oid, kinds.becomes)
+                                   OR pg_catalog.pg_has_role(me.oid, r.oid, 'USAGE') AND NOT pg_catalog.pg_has_role(o.oid, r.oid, 'USAGE, ' || kinds.becomes))
+                          OR pg_catalog.pg_has_role(me.oid, r.oid, 'MEMBER WITH ADMIN OPTION') AND NOT pg_catalog.pg_has_role(o.oid, r.oid, 'MEMBER WITH ADMIN OPTION')))
+        UNION ALL SELECT l.owner, l.place FROM lacked l
     ) o GROUP BY 1
 )

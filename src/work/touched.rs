@@ -12,6 +12,8 @@ pub struct Touched<'a> {
     pub writes: bool,
     /// True if triggers are disabled by session_replication_role, where the role may set it.
     pub silences_triggers: bool,
+    /// An extension whose operators and types statements name with their schema.
+    pub extension: Option<&'static str>,
 }
 
 /// Events of triggers, as in pg_trigger.tgtype.
@@ -21,6 +23,6 @@ pub const UPDATE: i32 = 16;
 
 impl<'a> Touched<'a> {
     pub fn new(table: &'a str, triggers: i32, rules: &'static [&'static str], writes: bool) -> Self {
-        Self { table, triggers, rules, writes, silences_triggers: false }
+        Self { table, triggers, rules, writes, silences_triggers: false, extension: None }
     }
 }

@@ -86,8 +86,11 @@ fn every_shipped_job_runs_as_the_role_of_grants(major: u32) {
         let json: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
         let run = &json["runs"][0];
         assert_eq!(run["outcome"], "succeeded", "{job} on {major}: {json}");
-        // A statement that may not is skipped with a warning by some servers.
-        assert_eq!(run["report"]["warnings"], serde_json::json!([]), "{job} on {major}: {json}");
+        // A statement that may not is skipped with a warning by some servers. The role reads what no owner may, and says so where it runs their code.
+        let warnings = run["report"]["warnings"].as_array().unwrap();
+        let others =
+            warnings.iter().filter(|warning| !warning.as_str().unwrap().starts_with("verify = \"restore\" runs code of app_"));
+        assert_eq!(others.count(), 0, "{job} on {major}: {json}");
     }
     let succeeded = scenario.runs(&["--outcome", "succeeded"]);
     assert_eq!(succeeded.iter().filter(|run| run["task"] != "compress install").count(), jobs.len());

@@ -18,13 +18,13 @@ use crate::base::units;
 use crate::cli::global::Global;
 use crate::cli::output::print;
 use crate::cli::signals::or_cancelled;
+use crate::cli::trusts::Trusts;
 use crate::config::{self, Config};
 use crate::ledger::Ledger;
 use crate::ledger::report::Report;
 use crate::live::session;
 use crate::pg;
 use crate::pg::table::Checked;
-use crate::run::job::{self, Job};
 use crate::run::runner::claim::{self, Claim, Subject};
 use crate::task::foreign_code;
 
@@ -146,29 +146,6 @@ impl Totals {
         let refused = &self.refused;
         let error = || anyhow::anyhow!("{} not put back: {}", units::plural(refused.len(), "batch"), refused.join("; "));
         (!refused.is_empty()).then(error)
-    }
-}
-
-/// The jobs, for their `trust_owners = false`.
-struct Trusts(Vec<Job>);
-
-impl Trusts {
-    /// Unreadable jobs are no reason to withhold rows in an emergency.
-    fn read(global: &Global, config: &Config) -> Self {
-        let jobs = match job::load_dir(&global.jobs_dir(), config) {
-            Ok(folder) if folder.broken.is_empty() => folder.jobs,
-            read => {
-                tracing::warn!(
-                    "not all jobs can be read (`pgtend check` says why), so a `trust_owners = false` in one of them is unknown"
-                );
-                read.map(|folder| folder.jobs).unwrap_or_default()
-            }
-        };
-        Self(jobs)
-    }
-
-    fn owners_of(&self, job: &str) -> bool {
-        self.0.iter().filter(|known| known.name == job).all(|known| known.limits.trust_owners)
     }
 }
 

@@ -11,10 +11,12 @@ use crate::base::units;
 use crate::cli::global::Global;
 use crate::cli::output::print;
 use crate::cli::signals::or_cancelled;
+use crate::cli::trusts::Trusts;
 use crate::config::Config;
 use crate::task::backup::latest::Choice;
 use crate::task::backup::restore::Refusal;
 use crate::task::backup::{scratch, verify};
+use crate::task::foreign_code;
 
 pub async fn run(
     global: &Global,
@@ -64,6 +66,11 @@ async fn by_restore(
     cancel: &CancellationToken,
 ) -> Result<Option<Refusal>> {
     let settings = settings_of(config, target)?;
+    let manifest = &found.set.manifest;
+    let roles: Vec<String> = manifest.server.roles.iter().chain([&manifest.server.database.owner]).cloned().collect();
+    let trusts = Trusts::read(global, config).owners_of(&found.set.name.job);
+    let named = or_cancelled(cancel, foreign_code::check_restore_of_a_set(&settings, &roles, trusts)).await?;
+    named.iter().for_each(|warning| tracing::warn!("{warning}"));
     // The job's own prefix is not used: its run may be going on.
     let by_hand = format!("{} by hand", found.set.name.job);
     let prefix = scratch::scratch_prefix(&found.set.name.database, &by_hand, &found.set.manifest.server);

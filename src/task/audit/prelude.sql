@@ -25,12 +25,18 @@ WITH RECURSIVE asked AS (
     SELECT c.oid, s.schema, c.relname AS name, format('%I.%I', s.schema, c.relname) AS "table", c.relkind = 'p' AS partitioned,
            c.relowner, c.relacl, c.reloptions,
            has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(s.oid, 'USAGE') AS readable,
-           -- A query of the table itself runs what its owner put into expressions of its indexes, and casts of its types: not as a superuser.
-           CASE WHEN o.rolname <> session_user AND NOT o.rolsuper AND (SELECT rolsuper FROM pg_roles WHERE rolname = session_user)
-                THEN format('%I.%I belongs to %I, whose code would run as the superuser %I if it were read: give the audit a login that is none (pgtend grants)', s.schema, c.relname, o.rolname, session_user) END AS untrusted,
+           -- A query of the table itself runs what its owner put into expressions of its indexes, and casts of its types: not as a superuser. The same
+           -- holds for owners of its partitions, and of types of its columns.
+           CASE WHEN (SELECT rolsuper FROM pg_roles WHERE rolname = session_user) THEN (
+               SELECT format('%s belongs to %I, whose code would run as the superuser %I if %I.%I were read: give the audit a login that is none (pgtend grants)', x.what, w.rolname, session_user, s.schema, c.relname)
+               FROM (SELECT format('%I.%I', s.schema, c.relname) AS what, c.relowner AS owner, 1 AS nearest
+                     UNION ALL SELECT format('its partition %s', x.oid::regclass), x.relowner, 2 FROM partitions p JOIN pg_class x ON x.oid = p.oid WHERE p.root = c.oid
+                     UNION ALL SELECT format('its column type %s', format_type(y.oid, NULL)), y.typowner, 3 FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid WHERE a.attrelid = c.oid AND a.attnum > 0
+                     ) x JOIN pg_roles w ON w.oid = x.owner
+               WHERE w.rolname <> session_user AND NOT w.rolsuper ORDER BY x.nearest, 1 LIMIT 1) END AS untrusted,
            (coalesce(v.rows, 0) + CASE WHEN c.relkind = 'p' THEN 0 WHEN c.reltuples > 0 THEN c.reltuples ELSE pg_stat_get_live_tuples(c.oid) END)::bigint AS rows,
            (coalesce(v.pages, 0) + CASE WHEN c.relkind = 'p' THEN 0 ELSE c.relpages END) * current_setting('block_size')::bigint AS bytes
-    FROM pg_class c JOIN schemas s ON s.oid = c.relnamespace JOIN pg_roles o ON o.oid = c.relowner LEFT JOIN leaves v ON v.root = c.oid
+    FROM pg_class c JOIN schemas s ON s.oid = c.relnamespace LEFT JOIN leaves v ON v.root = c.oid
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't' AND c.oid NOT IN (SELECT oid FROM partitions)
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
 ), columns AS (

@@ -88,6 +88,7 @@ use crate::pg;
 use crate::pg::failure;
 use crate::store::{Store, key, lease};
 use crate::task::backup::identity::Identity;
+use crate::task::foreign_code;
 use crate::work::{Does, Other, RunContext, Work};
 
 /// The number of unread sets that a run reads before it prunes. Each costs reading a dump; the next run continues.
@@ -245,6 +246,10 @@ impl Backup {
     }
 
     async fn verify_by_restore(&self, store: &Store, set: &mut Set, plan: &Plan, run: &RunContext<'_>) -> Result<Verified> {
+        // The dump may hold objects of owners who came after the search before the run.
+        let elsewhere = self.scratch_elsewhere(run.config)?;
+        let checked = foreign_code::check_restore(&run.settings, elsewhere.as_ref(), run.job.limits.trust_owners);
+        run.or_cancelled(checked).await.with_context(|| format!("set {} was made, and not restored", set.name))?;
         let settings = self.scratch_settings(run)?;
         let scratch = verify::Scratch { settings: &settings, name: plan.scratch_name.clone(), cancel: &run.cancel };
         verify::by_restore(store, set, &scratch, &run.progress).await

@@ -12,7 +12,7 @@ use super::plan::Plan;
 use crate::archive::{self, Archive, Batch, BatchName, Manifest, Source};
 use crate::base::units;
 use crate::live::session::{Attempt, Session};
-use crate::pg::table::TableName;
+use crate::pg::table::{Checked, TableName, proof};
 use crate::pg::{self, identifier};
 use crate::store::Store;
 use crate::work::RunContext;
@@ -110,8 +110,8 @@ impl<'a> PartitionArchive<'a> {
 
     /// Returns the mark that the table has now.
     pub async fn put(&self, session: &mut Session, plan: &Plan, table: &TableName, mark: &Mark) -> Result<Attempt<Mark>> {
-        // A session may still write to it by its own name: not while it is read.
-        let lock = format!("LOCK TABLE ONLY {} IN SHARE MODE", table.sql());
+        // A session may still write to it by its own name: not while it is read. The name may mean another table by now.
+        let lock = format!("LOCK TABLE ONLY {} IN SHARE MODE; {}", table.sql(), proof([&Checked::of(table)]));
         if let Attempt::Locked(who) = session.begin(&lock, table.oid).await? {
             return Ok(Attempt::Locked(who));
         }
@@ -148,6 +148,8 @@ impl<'a> PartitionArchive<'a> {
         let mark = Mark { archive: Some(archived), ..mark.clone() };
         let comment = format!("COMMENT ON TABLE {} IS {}", table.sql(), pg::literal(&mark.comment(&plan.table.to_string())));
         pg::execute(connection, comment).await?;
+        // Its rows were read and its mark was written by name.
+        pg::execute(connection, proof([&Checked::of(table)])).await?;
         pg::execute(connection, "COMMIT".to_owned()).await?;
         self.archive.complete(&name, &manifest).await?;
         phase.done(&units::plural(exported.rows, "row"));

@@ -16,7 +16,7 @@ use super::mark::Mark;
 use super::plan::{Detach, Plan};
 use crate::archive::prepare_session;
 use crate::live::session::{self, Attempt, Session};
-use crate::pg::table::TableName;
+use crate::pg::table::{Checked, TableName, proof};
 use crate::pg::{self, literal};
 
 pub async fn finalise(session: &mut Session, plan: &Plan, partition: &TableName) -> Result<Attempt<()>> {
@@ -38,7 +38,7 @@ pub async fn retire(
         mark.comment = comment_of(session, partition).await?.filter(|comment| Mark::read(comment).is_none());
     }
     if let Attempt::Locked(who) =
-        session.transaction(&[comment(partition, &mark.comment(&plan.table.to_string()))], &tables).await?
+        session.transaction(&[comment(partition, &mark.comment(&plan.table.to_string())), is_the(partition)], &tables).await?
     {
         return Ok(Attempt::Locked(who));
     }
@@ -53,7 +53,7 @@ pub async fn retire(
         }
         Detach::Plainly => {
             let (mut statements, mark) = guarded(session, plan, partition, &mark).await?;
-            statements.splice(0..0, [lock(&plan.table), sql]);
+            statements.splice(0..0, [lock(&plan.table), sql, is_the(partition)]);
             let attempt = session.transaction(&statements, &tables).await;
             match attempt.map_err(|error| still_referred_to(error, partition))? {
                 Attempt::Done(_) => Ok(Attempt::Done(mark)),
@@ -77,7 +77,7 @@ pub async fn confirm(session: &mut Session, plan: &Plan, table: &TableName, mark
         return Ok(Attempt::Locked("its detach is not finished".to_owned()));
     }
     let (mut statements, mark) = guarded(session, plan, table, mark).await?;
-    statements.insert(0, lock(table));
+    statements.splice(0..0, [lock(table), is_the(table)]);
     Ok(match session.transaction(&statements, &[table.oid]).await? {
         Attempt::Done(_) => Attempt::Done(mark),
         Attempt::Locked(who) => Attempt::Locked(who),
@@ -90,7 +90,7 @@ async fn guarded(session: &mut Session, plan: &Plan, table: &TableName, mark: &M
     let now = pg::clock::of_server(&mut session.connection).await?;
     let mark = mark.retired(now, foreign_keys.clone());
     let mut statements = guard::statements(&plan.table, table, &mark, &foreign_keys);
-    statements.push(comment(table, &mark.comment(&plan.table.to_string())));
+    statements.extend([comment(table, &mark.comment(&plan.table.to_string())), is_the(table)]);
     Ok((statements, mark))
 }
 
@@ -156,7 +156,7 @@ pub async fn keep(
     mark: &Mark,
 ) -> Result<Attempt<()>> {
     let before = mark.comment.as_deref().map_or("NULL".to_owned(), literal);
-    let mut statements = vec![format!("COMMENT ON TABLE {} IS {before}", partition.sql())];
+    let mut statements = vec![format!("COMMENT ON TABLE {} IS {before}", partition.sql()), is_the(partition)];
     if mark.is_guarded {
         statements.extend(guard::removal(&mut session.connection, partition).await?);
         let there = guard::foreign_keys(&mut session.connection, partition).await?;
@@ -286,6 +286,12 @@ async fn is_as_archived(session: &mut Session, table: &TableName, mark: &Mark) -
     prepare_session(connection).await?;
     let (rows, contents) = guard::contents(connection, table).await.with_context(|| format!("cannot compare {table}"))?;
     Ok(rows == archived.rows && archived.contents.as_ref() == Some(&contents))
+}
+
+/// Fails where the name means another table than the partition, which rolls the transaction back. Statements go by name, and the owner of the
+/// schema may put another table in the place.
+fn is_the(table: &TableName) -> String {
+    proof([&Checked::of(table)])
 }
 
 fn lock(table: &TableName) -> String {

@@ -30,7 +30,7 @@ impl Entry for VectorIndex {
 
     /// The index build runs as the owner; the searches that measure the index do not.
     fn touched(&self) -> Vec<Touched<'_>> {
-        vec![Touched::new(&self.table, 0, &[], false)]
+        vec![Touched { extension: Some("vector"), ..Touched::new(&self.table, 0, &[], false) }]
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Searched {
     pub inner_product: Option<String>,
     /// The predicate of a partial index.
     pub predicate: Option<String>,
+    /// A statement that fails if the names above mean something else than pgvector's by now.
+    pub proof: String,
 }
 
 impl Searched {
@@ -136,6 +138,7 @@ pub async fn sample(connection: &mut PgConnection, searched: &Searched, count: u
                 relation = searched.relation,
                 column = searched.column,
             );
+            pg::execute(connection, searched.proof.clone()).await?;
             let rows = pg::query(sql).fetch_all(&mut *connection).await.map_err(pg::in_its_own_words)?;
             rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect::<Result<_, sqlx::Error>>()?
         };
@@ -176,7 +179,7 @@ pub async fn find_truth(
     let mut at_once = 1;
     while sample.truth.len() < sample.vectors.len() && Instant::now() < deadline(sample.truth.len()) {
         let range = sample.truth.len()..(sample.truth.len() + at_once).min(sample.vectors.len());
-        limit(connection, deadline(sample.truth.len())).await?;
+        limit(connection, searched, deadline(sample.truth.len())).await?;
         match distances(connection, &statement, sample, range).await {
             Ok(found) => {
                 let near = found.into_iter().map(|found| found.into_iter().flatten().filter(|d| !d.is_nan()).collect());
@@ -198,9 +201,11 @@ pub async fn find_truth(
     Ok(())
 }
 
-pub async fn limit(connection: &mut PgConnection, deadline: Instant) -> Result<()> {
+/// Prepares the next statement: it ends at the deadline, and the names in it still mean pgvector's.
+pub async fn limit(connection: &mut PgConnection, searched: &Searched, deadline: Instant) -> Result<()> {
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
-    pg::set(connection, "statement_timeout", &left.as_millis().to_string()).await
+    pg::set(connection, "statement_timeout", &left.as_millis().to_string()).await?;
+    pg::execute(connection, searched.proof.clone()).await
 }
 
 pub async fn distances(

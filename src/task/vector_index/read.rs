@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use super::keys::VectorIndex;
 use super::kind::{Method, Metric, ValueType};
 use super::measure::{self, Searched};
-use super::state::{Facts, Found, Leftover, Looks, Remains, Table, refused};
+use super::state::{self, Facts, Found, Leftover, Looks, Remains, Table, refused};
 use crate::base::fault::{Fault, Kind};
 use crate::live::indexes::names::{self, NEW, OLD, base_of_reindex, is_beside, is_cut};
 use crate::pg::{self, identifier, qualified};
@@ -251,6 +251,7 @@ fn searched(
         operator: format!("OPERATOR({schema}.{})", job.metric.operator()),
         inner_product: (job.metric == Metric::Cosine).then(|| format!("OPERATOR({schema}.<#>)")),
         predicate: index.and_then(|index| index.predicate.clone()),
+        proof: state::proof(extension),
         column,
     }
 }
@@ -268,6 +269,7 @@ async fn sample(connection: &mut PgConnection, searched: &Searched, rows: f64) -
          FROM (SELECT t.{column} FROM {relation} t TABLESAMPLE {by} ({share}) REPEATABLE (11){predicate} LIMIT {LOOK_AT}) s",
         relation = searched.relation,
     );
+    pg::execute(connection, searched.proof.clone()).await?;
     let row = pg::query(sql).fetch_one(connection).await.map_err(pg::in_its_own_words)?;
     Ok(sqlx::FromRow::from_row(&row)?)
 }

@@ -98,7 +98,7 @@ impl Searcher<'_> {
             let range = start..(start + AT_ONCE).min(self.sample.len());
             self.may_search(range.len())?;
             self.hide().await?;
-            measure::limit(self.connection, self.deadline).await?;
+            measure::limit(self.connection, self.searched, self.deadline).await?;
             let found = measure::distances(self.connection, &statement, self.sample, range.clone())
                 .await
                 .map_err(|error| self.stopped(error))?;
@@ -132,7 +132,7 @@ impl Searcher<'_> {
             }
             self.may_search(count)?;
             self.hide().await?;
-            measure::limit(self.connection, self.deadline).await?;
+            measure::limit(self.connection, self.searched, self.deadline).await?;
             let plan = self.explain("ANALYZE, BUFFERS, TIMING OFF, ", count).await.map_err(|error| self.stopped(error))?;
             ms = ms.min(plan["Execution Time"].as_f64().unwrap_or(f64::MAX) / count as f64);
             pages = pages_of(&plan["Plan"]) / count as f64;
@@ -152,7 +152,7 @@ impl Searcher<'_> {
         let statement = self.searched.statement(self.k, false);
         let mut pages = Vec::new();
         for number in 0..self.sample.len().min(count) {
-            measure::limit(self.connection, self.deadline).await?;
+            measure::limit(self.connection, self.searched, self.deadline).await?;
             let sql = format!("EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {statement}");
             let row = pg::query(sql)
                 .bind(&self.sample.vectors[number..=number])
@@ -282,6 +282,7 @@ impl Searcher<'_> {
     }
 
     async fn explain(&mut self, options: &str, count: usize) -> Result<Value> {
+        pg::execute(self.connection, self.searched.proof.clone()).await?;
         let sql = format!("EXPLAIN ({options}FORMAT JSON) {}", self.searched.statement(self.k, false));
         let row = pg::query(sql)
             .bind(&self.sample.vectors[..count.min(self.sample.len())])
@@ -372,6 +373,7 @@ pub async fn applications_plan(
         column_type = searched.column_type,
         cast = searched.key_cast,
     );
+    pg::execute(connection, searched.proof.clone()).await?;
     let row = pg::query(sql).fetch_one(connection).await.map_err(pg::in_its_own_words)?;
     let plan: Value = row.try_get(0)?;
     Ok(scan_of(&plan[0]["Plan"]))

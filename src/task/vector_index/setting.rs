@@ -6,6 +6,7 @@ use sqlx::PgConnection;
 use super::built::Built;
 use super::keys::ApplySetting;
 use super::kind::Method;
+use super::state;
 use crate::base::fault::{Fault, Kind};
 use crate::pg::{self, identifier};
 
@@ -77,6 +78,7 @@ pub async fn may_set(connection: &mut PgConnection, place: &ApplySetting) -> Res
 
 /// Loads pgvector, so that the session knows its settings.
 pub async fn load(connection: &mut PgConnection, extension: &str) -> Result<()> {
+    pg::execute(connection, state::proof(extension)).await?;
     let sql = format!("SELECT '[1]'::{0}.vector OPERATOR({0}.<->) '[1]'::{0}.vector", identifier(extension));
     pg::query(sql).execute(connection).await?;
     Ok(())

@@ -9,7 +9,7 @@ use super::kind::{Method, Metric, ValueType};
 use super::measure::Searched;
 use crate::base::fault::{Fault, Kind};
 use crate::live::indexes::names::{self, NEW, OLD};
-use crate::pg::qualified;
+use crate::pg::{identifier, literal, qualified};
 
 #[derive(Clone, Debug, Default, sqlx::FromRow)]
 pub struct Facts {
@@ -196,4 +196,23 @@ pub async fn pgvector(connection: &mut PgConnection) -> Result<String> {
     .fetch_optional(connection)
     .await?;
     found.ok_or_else(|| refused("the database has no pgvector: CREATE EXTENSION vector".to_owned()))
+}
+
+/// A statement that fails where pgvector is not in this schema any more. Operators, types and operator classes go by the schema's name, and its
+/// owner may rename it and put operators of his own into another one of that name. It belongs directly before each statement that names them:
+/// PostgreSQL has no lock on the name of a schema.
+pub fn proof(schema: &str) -> String {
+    let of = literal(schema);
+    let message =
+        literal(&format!("pgvector is not in the schema {} any more: nothing more is searched or built", identifier(schema)));
+    let body = format!(
+        "BEGIN IF NOT EXISTS (
+           SELECT FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace
+             JOIN pg_catalog.pg_type t ON t.typnamespace OPERATOR(pg_catalog.=) n.oid AND t.typname OPERATOR(pg_catalog.=) 'vector'::pg_catalog.name
+             JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass::pg_catalog.oid AND d.objid OPERATOR(pg_catalog.=) t.oid
+              AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass::pg_catalog.oid AND d.refobjid OPERATOR(pg_catalog.=) e.oid
+           WHERE e.extname OPERATOR(pg_catalog.=) 'vector'::pg_catalog.name AND n.nspname OPERATOR(pg_catalog.=) {of}::pg_catalog.name
+         ) THEN RAISE USING MESSAGE = {message}; END IF; END"
+    );
+    format!("DO {}", literal(&body))
 }

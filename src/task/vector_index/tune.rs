@@ -193,6 +193,7 @@ impl Tuner<'_> {
             column_type = from.column_type,
             relation = from.relation,
         );
+        pg::execute(connection, from.proof.clone()).await?;
         let rows = pg::execute_counting(connection, sql).await.map_err(pg::in_its_own_words).context("a temporary copy")?;
         pg::execute(connection, format!("ANALYZE {COPY}")).await?;
         pg::set(connection, "statement_timeout", "0").await?;
@@ -243,6 +244,7 @@ impl Tuner<'_> {
         let class = qualified(self.extension, operator_class);
         let sql =
             format!("CREATE INDEX pgtend_candidate ON {COPY} USING {} ({key} {class}) WITH ({})", spec.method(), spec.options());
+        pg::execute(ground.connection, ground.searched.proof.clone()).await?;
         let (built, _) = ground.governor.watch(ground.pid, pg::execute_counting(ground.connection, sql)).await;
         if let Err(error) = built {
             let error = pg::in_its_own_words(error);

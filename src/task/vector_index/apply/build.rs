@@ -11,7 +11,7 @@ use crate::ledger::report::Failure;
 use crate::live::concurrently::{self, Ended};
 use crate::live::indexes::{self, names};
 use crate::live::session::{Attempt, Session};
-use crate::pg::{failure, identifier, literal, qualified};
+use crate::pg::{self, failure, identifier, literal, qualified};
 use crate::task::vector_index::candidates::Spec;
 use crate::task::vector_index::decide::{self, recall_in_words};
 use crate::task::vector_index::kind::Method;
@@ -111,6 +111,10 @@ impl Worker<'_> {
         ];
         let is_ours = self.remains();
         let leaves = concurrently::Remains { table: self.part.table.facts.oid, is_ours: &is_ours };
+        // The build itself runs as the table's owner, but the index that it makes is searched as the login.
+        let mut connection = self.run.or_cancelled(indexes::connect(self.run)).await?;
+        pg::execute(&mut connection, state::proof(self.extension)).await?;
+        drop(connection);
         let work = concurrently::Work { statement, settings, phase: &phase, expected_bytes, leaves };
         let ended = concurrently::run(self.run, self.limits, work).await;
         match ended {
@@ -212,6 +216,7 @@ impl Worker<'_> {
         .bind(name)
         .fetch_optional(&mut connection)
         .await?;
+        self.is_by_pgvector(&mut connection).await?;
         let mut sample = measure::sample(&mut connection, &table.searched, self.job.recall.queries, table.vectors()).await?;
         let drawn = sample.tids.len();
         let time = self.job.recall.time.0;
@@ -238,6 +243,20 @@ impl Worker<'_> {
         };
         phase.done(&recall_in_words(&measured.found));
         Ok(Measurement::Done(measured))
+    }
+
+    /// Refuses an index by an operator class that is not pgvector's: its functions would run as the login that searches.
+    async fn is_by_pgvector(&self, connection: &mut PgConnection) -> Result<()> {
+        let is_foreign: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM pg_index i WHERE i.indexrelid = $1::bigint::oid AND NOT EXISTS (
+                 SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid WHERE d.classid = 'pg_opclass'::regclass AND d.objid = i.indclass[0]
+                    AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND e.extname = 'vector'))",
+        )
+        .bind(self.new)
+        .fetch_one(connection)
+        .await?;
+        anyhow::ensure!(!is_foreign, "the operator class of the new index of {} is not pgvector's", self.part.table.sql());
+        Ok(())
     }
 
     async fn search_new(
