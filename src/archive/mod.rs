@@ -29,9 +29,8 @@ use sqlx::PgConnection;
 
 use self::known::Back;
 pub use self::listing::{Broken, Listing, list};
-pub use self::manifest::Manifest;
+pub use self::manifest::{Manifest, Origin};
 pub use self::restore::{Intent, Put, Wanted, prepare, restore};
-pub use self::restored::{Place, Record};
 pub use self::session::{columns, prepare_session, transaction};
 pub use self::target::target;
 #[doc(hidden)]
@@ -99,6 +98,19 @@ impl Archive {
         let Some(name) = BatchName::of_object(key).filter(|name| name.is_of_database(&self.database)) else { return Ok(None) };
         let read = self.store.get_json::<Manifest>(&format!("{name}{MANIFEST}")).await?;
         Ok(read.and_then(Result::ok).map(|(manifest, _)| (manifest.schema, manifest.table)))
+    }
+
+    /// Returns whether the object with this key holds rows of the table with this number, whatever it was called then; `None` where its manifest
+    /// does not say, or speaks of another server or database.
+    pub async fn is_of_table(&self, connection: &mut PgConnection, key: &str, table: i64) -> Result<Option<bool>> {
+        let Some(name) = BatchName::of_object(key).filter(|name| name.is_of_database(&self.database)) else { return Ok(None) };
+        let Some(Ok((manifest, _))) = self.store.get_json::<Manifest>(&format!("{name}{MANIFEST}")).await? else {
+            return Ok(None);
+        };
+        let Some(origin) = manifest.origin else { return Ok(None) };
+        let own = Origin::of(connection, table).await?;
+        let is_here = manifest.system_identifier == Some(session::system_identifier(connection).await?);
+        Ok((is_here && origin.database == own.database).then_some(origin == own))
     }
 
     /// Returns the manifest by which the object with this key counts for that table.

@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use super::guard;
 use super::mark::{Archived, Mark};
 use super::plan::Plan;
-use crate::archive::{self, Archive, BatchName, Manifest, Source};
+use crate::archive::{self, Archive, BatchName, Manifest, Origin, Source};
 use crate::base::units;
 use crate::live::session::{Attempt, Session};
 use crate::pg::table::TableName;
@@ -64,16 +64,23 @@ impl<'a> PartitionArchive<'a> {
         self.archive.is_back(&mut session.connection, table, (&schema, &name), key).await
     }
 
-    /// Returns the schema and the name that the table had when this was archived: the present ones, or those in the manifest if no table is
-    /// called so any more, since it was renamed or moved. The key comes from a comment that the table's owner may write: with a name that
-    /// another table has, it names that table's rows.
+    /// Returns the schema and the name that the table had when this was archived: the present ones, or those in the manifest if that has
+    /// the number of this table, or, where it has no number, if no table is called so any more, since it was renamed or moved. The key comes from a
+    /// comment that the table's owner may write: with a name that another table has, it names that table's rows.
     async fn archived_as(&self, connection: &mut PgConnection, parent: &TableName, key: &str) -> Result<(String, String)> {
         let own = (parent.schema.clone(), parent.name.clone());
         let Some(named) = self.archive.table_of(key).await?.filter(|named| *named != own) else { return Ok(own) };
-        let is_there: bool = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1) IS NOT NULL")
-            .bind(pg::qualified(&named.0, &named.1))
-            .fetch_one(connection)
-            .await?;
+        if let Some(is_own) = self.archive.is_of_table(connection, key, parent.oid).await? {
+            return Ok(if is_own { named } else { own });
+        }
+        // A view under the old name may be there for programs that still use it.
+        let is_there: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_class
+                            WHERE oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1)::pg_catalog.oid AND relkind IN ('r', 'p'))",
+        )
+        .bind(pg::qualified(&named.0, &named.1))
+        .fetch_one(connection)
+        .await?;
         Ok(if is_there { own } else { named })
     }
 
@@ -120,6 +127,7 @@ impl<'a> PartitionArchive<'a> {
         let phase = self.run.progress.phase("archive", None);
         let reason = format!("partition {table}, rows from {} to {}", mark.from, mark.to);
         let mut manifest = Manifest::new(self.run.job.name, self.run.database, &source, &reason).by_time(&plan.column);
+        manifest.origin = Some(Origin::of(connection, plan.table.oid).await?);
         manifest.replaces = self.replaced(connection, &plan.table, mark).await?;
         let manifest = self.archive.export(connection, &source, &name, manifest, &phase).await?;
         let exported = &manifest.exported;
