@@ -323,7 +323,8 @@ mod tests {
 
     #[test]
     fn the_whole_batch_takes_the_place_of_its_parts_once_it_has_committed() {
-        let (here, other) = (here("app", "x"), here("app2", "x"));
+        let (here, mut other) = (here("app", "x"), here("app2", "x"));
+        other.place.database = 9;
         let mut record = Record { times: vec![entry(&here, 1, 2, &["7", "8"]), entry(&other, 2, 100, &[])] };
         record.commit(1, "x");
         record.times.push(entry(&here, 3, 100, &[]));
