@@ -10,7 +10,7 @@ use super::batch::{BatchName, RESTORED};
 use super::filter::Filter;
 use super::known::{Back, Hash, MAX_ROWS, hash, start};
 use super::manifest::Manifest;
-use super::restored::{Place, Record, Restored};
+use super::restored::{Accepts, Here, Place, Record, Restored};
 use super::text::RowsOnly;
 use super::{Archive, Batch, listing, session};
 use crate::base::progress::{Phase, Progress};
@@ -19,7 +19,8 @@ use crate::members::compress::Compression;
 use crate::members::decode::decode_object;
 use crate::pg;
 
-async fn has_key(connection: &mut PgConnection, place: &Place) -> Result<bool> {
+/// Whether a conflict keeps a row from coming back twice, and equal rows are one.
+pub(super) async fn has_key(connection: &mut PgConnection, place: &Place) -> Result<bool> {
     let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid OPERATOR(pg_catalog.=) $1::bigint::pg_catalog.oid AND indisprimary)";
     Ok(sqlx::query_scalar(sql).bind(place.table).fetch_one(connection).await?)
 }
@@ -41,18 +42,20 @@ impl Archive {
     }
 
     async fn take_up(&self, connection: &mut PgConnection, back: &mut Back, name: &BatchName, progress: &Progress) -> Result<()> {
-        let (mut record, signature) = Record::read(&self.store, name).await?;
-        let Some((manifest, manifest_signature)) = listing::read(&self.store, name).await? else { return Ok(()) };
-        anyhow::ensure!(signature.is_ours() && manifest_signature.is_ours(), "it is not signed with the store's key");
-        record.resolve_pending(connection).await?;
-        let Some(place) = Place::of(connection, &manifest.database, &pg::qualified(&manifest.schema, &manifest.table)).await?
+        let mut record = Record::read(&self.store, name, Accepts::default()).await?;
+        let Some((manifest, signature)) = listing::read(&self.store, name).await? else { return Ok(()) };
+        anyhow::ensure!(signature.is_ours(), "it is not signed with the store's key");
+        let Some(here) = Here::of(connection, &manifest.database, &pg::qualified(&manifest.schema, &manifest.table)).await?
         else {
             return Ok(());
         };
+        let ends = record.resolve(connection, &here).await?;
+        if !ends.is_empty() {
+            Record::change(&self.store, name, Accepts::default(), |record| record.end(&ends)).await?;
+        }
         // After a partial restore, or in a table without a key, it is unknown which of equal rows it was: they are archived
         // again, and the batch stays marked as back.
-        let is_back = record.at(&place).any(|restored| restored.filter.is_all() && restored.is_committed);
-        if !is_back || !has_key(connection, &place).await? {
+        if record.whole(&here).is_none() || !has_key(connection, &here.place).await? {
             return Ok(());
         }
         let rows = usize::try_from(manifest.exported.rows)?;
@@ -60,7 +63,7 @@ impl Archive {
         let phase = progress.phase("read", Some(manifest.exported.bytes));
         let hashes = self.hashes(name, &manifest, &phase).await?;
         phase.done(&format!("{} that came back", units::plural(hashes.len(), "row")));
-        back.add(name.clone(), place, hashes);
+        back.add(name.clone(), here, hashes);
         Ok(())
     }
 
@@ -98,18 +101,8 @@ impl Archive {
     /// Must be called after the commit: rows that left again may come back again.
     pub(super) async fn record_what_left_again(&self) {
         let counts = self.back().committed();
-        for (name, place, count) in counts {
-            let recorded = async {
-                let (mut record, _) = Record::read(&self.store, &name).await?;
-                for restored in &mut record.times {
-                    if restored.place == place && restored.filter.is_all() {
-                        restored.is_committed = true;
-                        restored.left_again += count;
-                    }
-                }
-                record.times.retain(|restored| restored.left_again < restored.rows);
-                record.write(&self.store, &name).await
-            };
+        for (name, here, count) in counts {
+            let recorded = Record::change(&self.store, &name, Accepts::default(), |record| record.leave_again(&here, count));
             if let Err(error) = recorded.await {
                 tracing::warn!(
                     "{} of {}: rows left again, but `archives restore` counts them as back; use --again for them: {error:#}",
@@ -126,45 +119,42 @@ impl Archive {
     pub async fn is_back(&self, connection: &mut PgConnection, table: (&str, &str), batch: &Batch) -> Result<Option<i64>> {
         let Batch { name, manifest } = batch;
         let table = pg::qualified(table.0, table.1);
-        let place = Place::of(connection, &self.database, &table).await?.with_context(|| format!("there is no table {table}"))?;
-        let (mut record, signature) = Record::read(&self.store, name).await?;
-        anyhow::ensure!(
-            signature.is_ours(),
-            "the record of restored rows of {} is not signed with the store's key",
-            self.location(name)
-        );
-        record.resolve_pending(connection).await?;
-        if record.at(&place).any(|restored| restored.filter.is_all() && restored.is_committed) {
+        let here = Here::of(connection, &self.database, &table).await?.with_context(|| format!("there is no table {table}"))?;
+        let read = Record::read(&self.store, name, Accepts::default()).await;
+        let mut record = read.with_context(|| self.location(name))?;
+        let ends = record.resolve(connection, &here).await?;
+        if record.whole(&here).is_some() {
             return Ok(None);
         }
         let transaction = session::transaction(connection).await?;
-        record.times.push(Restored {
-            place,
+        let restored = Restored {
+            place: here.place,
             filter: Filter::default(),
             at: Utc::now(),
             rows: manifest.exported.rows,
             left_again: 0,
             transaction,
-            server_started_at: session::server_started_at(connection).await?,
+            server_started_at: here.server_started_at,
             is_committed: false,
+            is_elsewhere: false,
+        };
+        let changed = Record::change(&self.store, name, Accepts::default(), |record| {
+            record.end(&ends);
+            record.times.push(restored.clone());
         });
-        record.write(&self.store, name).await?;
+        changed.await?;
         Ok(Some(transaction))
     }
 
     /// Records that this transaction has committed. Without this the next restore asks the server.
     pub async fn is_back_for_good(&self, key: &str, transaction: i64) {
         let Some(name) = BatchName::of_object(key) else { return };
-        let settled = async {
-            let (mut record, signature) = Record::read(&self.store, &name).await?;
-            if record.times.is_empty() || !signature.is_ours() {
-                return Ok(());
+        let settled = Record::change(&self.store, &name, Accepts::default(), |record| {
+            let started_at = record.times.iter().find(|restored| restored.transaction == transaction && !restored.is_committed);
+            if let Some(started_at) = started_at.map(|restored| restored.server_started_at.clone()) {
+                record.commit(transaction, &started_at);
             }
-            for restored in record.times.iter_mut().filter(|restored| restored.transaction == transaction) {
-                restored.is_committed = true;
-            }
-            record.write(&self.store, &name).await
-        };
+        });
         if let Err(error) = settled.await {
             tracing::warn!("{}: {error:#}", self.location(&name));
         }

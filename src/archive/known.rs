@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::batch::BatchName;
 use super::manifest::Manifest;
-use super::restored::Place;
+use super::restored::Here;
 use super::text::head;
 
 /// The most rows in memory, 40 bytes each. Further rows that came back are archived again.
@@ -19,7 +19,7 @@ pub(super) type Hash = [u8; 16];
 #[derive(Debug, Default)]
 pub(super) struct Back {
     rows: HashMap<Hash, Row>,
-    batches: Vec<(BatchName, Place)>,
+    batches: Vec<(BatchName, Here)>,
     /// The rows taken by the current transaction.
     taken: Vec<Hash>,
     transaction: Option<i64>,
@@ -58,16 +58,16 @@ impl Back {
     }
 
     /// Adds the rows of a batch, by their hashes: they are back in the table.
-    pub fn add(&mut self, name: BatchName, place: Place, hashes: Vec<Hash>) {
+    pub fn add(&mut self, name: BatchName, here: Here, hashes: Vec<Hash>) {
         let batch = self.batches.len();
-        self.batches.push((name, place));
+        self.batches.push((name, here));
         for hash in hashes {
             self.rows.entry(hash).or_insert(Row { left: 0, batch }).left += 1;
         }
     }
 
     /// The transaction committed: returns by batch how many of its rows left again.
-    pub fn committed(&mut self) -> Vec<(BatchName, Place, u64)> {
+    pub fn committed(&mut self) -> Vec<(BatchName, Here, u64)> {
         let mut counts: HashMap<usize, u64> = HashMap::new();
         for hash in self.taken.drain(..) {
             if let Some(row) = self.rows.get(&hash) {
@@ -75,8 +75,8 @@ impl Back {
             }
         }
         let of = |(batch, count): (usize, u64)| {
-            let (name, place) = self.batches.get(batch)?;
-            Some((name.clone(), place.clone(), count))
+            let (name, here) = self.batches.get(batch)?;
+            Some((name.clone(), here.clone(), count))
         };
         counts.into_iter().filter_map(of).collect()
     }

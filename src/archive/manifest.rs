@@ -50,11 +50,29 @@ pub struct Manifest {
     /// Another batch, which had these rows before they were changed, or whose object is damaged: it no longer counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<String>,
+    /// The table's numbers, which it keeps when it is renamed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// The number of rows of the same transaction that had come back from other batches, and are in those.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub came_back: u64,
     #[serde(flatten)]
     pub exported: Exported,
+}
+
+/// The numbers (oid) of a database and of a table in it, on the server that the manifest names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    pub database: i64,
+    pub table: i64,
+}
+
+impl Origin {
+    pub async fn of(connection: &mut PgConnection, table: i64) -> Result<Self> {
+        let sql =
+            "SELECT oid::bigint FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()";
+        Ok(Self { database: sqlx::query_scalar(sql).fetch_one(connection).await?, table })
+    }
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -86,6 +104,7 @@ impl Manifest {
             preamble: None,
             time_column: None,
             replaces: None,
+            origin: None,
             came_back: 0,
             exported: Exported::default(),
         }

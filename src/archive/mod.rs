@@ -29,9 +29,8 @@ use sqlx::PgConnection;
 
 use self::known::Back;
 pub use self::listing::{Broken, Listing, list};
-pub use self::manifest::Manifest;
+pub use self::manifest::{Manifest, Origin};
 pub use self::restore::{Intent, Put, Wanted, prepare, restore};
-pub use self::restored::{Place, Record};
 pub use self::session::{columns, prepare_session, transaction};
 pub use self::target::target;
 #[doc(hidden)]
@@ -105,11 +104,20 @@ impl Archive {
         Ok(is_whole)
     }
 
-    /// Returns the schema and the name of the table whose rows the object with this key holds, by its manifest, if that is in this database.
-    pub async fn table_of(&self, key: &str) -> Result<Option<(String, String)>> {
+    /// Returns the batch of the object with this key as its manifest describes it, whether it counts or not, if that is in this database.
+    pub async fn described(&self, key: &str) -> Result<Option<Batch>> {
         let Some(name) = BatchName::of_object(key).filter(|name| name.is_of_database(&self.database)) else { return Ok(None) };
         let read = self.store.get_json::<Manifest>(&format!("{name}{MANIFEST}")).await?;
-        Ok(read.and_then(Result::ok).map(|(manifest, _)| (manifest.schema, manifest.table)))
+        Ok(read.and_then(Result::ok).map(|(manifest, _)| Batch { name, manifest }))
+    }
+
+    /// Returns whether the batch holds rows of the table with this number, whatever it was called then; `None` where its manifest does not say, or
+    /// speaks of another server or database.
+    pub async fn is_of_table(connection: &mut PgConnection, batch: &Batch, table: i64) -> Result<Option<bool>> {
+        let Some(origin) = &batch.manifest.origin else { return Ok(None) };
+        let own = Origin::of(connection, table).await?;
+        let is_here = batch.manifest.system_identifier == Some(session::system_identifier(connection).await?);
+        Ok((is_here && origin.database == own.database).then_some(*origin == own))
     }
 
     /// Returns the batch of the object with this key, if it counts: it is one of this database, and its manifest is ours. The key may come from a

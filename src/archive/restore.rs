@@ -8,11 +8,12 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
+use super::back::has_key;
 use super::batch::BatchName;
 use super::filter::Filter;
 use super::manifest::Manifest;
 use super::proved::is_as_written;
-use super::restored::{Place, Record, Restored};
+use super::restored::{Accepts, Ends, Here, Place, Record, Restored};
 use super::session::{self, prepare_session, transaction};
 use super::text::{RowsOnly, column_list};
 use crate::base::fault::{Fault, Kind};
@@ -59,15 +60,6 @@ pub enum Put {
     Later,
 }
 
-/// How the rows are inserted.
-struct Way<'a> {
-    filter: &'a Filter,
-    /// The filters of rows that are back already.
-    there: Vec<Filter>,
-    /// Rows whose key exists are skipped.
-    without_conflicts: bool,
-}
-
 /// The decision about a batch, before anything is written.
 pub enum Intent {
     Put(Prepared),
@@ -77,12 +69,13 @@ pub enum Intent {
 
 /// A batch that goes back, and how it does.
 pub struct Prepared {
-    place: Place,
-    record: Record,
+    here: Here,
+    /// What the server said about transactions in the record.
+    ends: Ends,
     /// Filters of the rows that are already back.
     there: Vec<Filter>,
-    /// Rows whose key the table has are left out.
-    without_conflicts: bool,
+    /// The batch is back, but for so many rows, which left again: rows whose key the table has are left out.
+    left_again: Option<u64>,
 }
 
 /// Reads where the batch's rows would go and what of it is there, and decides. Writes nothing.
@@ -93,32 +86,64 @@ pub async fn prepare(
     wanted: &Wanted<'_>,
 ) -> Result<Intent> {
     prepare_session(connection).await?;
-    let place = Place::of(connection, wanted.database, wanted.table).await?;
-    let place = place.with_context(|| Fault::new(Kind::Configuration, format!("there is no table {}", wanted.table)))?;
-    let record = read_record(store, name, connection, wanted).await?;
-    let (mut there, mut without_conflicts) = (Vec::new(), false);
-    for restored in record.at(&place).filter(|_| !wanted.again) {
-        if !restored.is_committed {
-            let message = format!(
-                "it is unknown whether {} of {name} came back on {}: look into {}, and use --again if they did not",
-                units::plural(restored.rows as usize, "row"),
-                restored.at.format("%Y-%m-%d %H:%M UTC"),
-                place.name
-            );
-            return Err(Fault::new(Kind::Busy, message).into());
-        }
-        if restored.filter.is_all() && restored.left_again > 0 {
-            if !wanted.rest {
-                return Ok(Intent::Leave(Put::Later));
-            }
-            without_conflicts = true;
-        } else if restored.filter.is_all() || restored.filter == *wanted.filter {
-            return Ok(Intent::Leave(Put::IsThere { since: restored.at, rows: restored.rows }));
-        } else {
-            there.push(restored.filter.clone());
-        }
+    let here = Here::of(connection, wanted.database, wanted.table).await?;
+    let here = here.with_context(|| Fault::new(Kind::Configuration, format!("there is no table {}", wanted.table)))?;
+    let mut record = Record::read(store, name, wanted.accepts()).await?;
+    let ends = record.resolve(connection, &here).await?;
+    let prepared = |here, there, left_again| Ok(Intent::Put(Prepared { here, ends, there, left_again }));
+    if wanted.again {
+        return prepared(here, Vec::new(), None);
     }
-    Ok(Intent::Put(Prepared { place, record, there, without_conflicts }))
+    if let Some(restored) = record.in_doubt(&here) {
+        let message = format!(
+            "{} of {name} came back into {} of database `{}` on {}, which is this database under another name, or a physical copy of it:              look into {}, and use --again if they are not there",
+            units::plural(restored.rows as usize, "row"),
+            restored.place.name,
+            restored.place.configured,
+            restored.at.format("%Y-%m-%d %H:%M UTC"),
+            here.place.name
+        );
+        return Err(Fault::new(Kind::Busy, message).into());
+    }
+    if let Some(restored) = record.at(&here).find(|restored| !restored.is_committed) {
+        let message = format!(
+            "it is unknown whether {} of {name} came back on {}: look into {}, and use --again if they did not",
+            units::plural(restored.rows as usize, "row"),
+            restored.at.format("%Y-%m-%d %H:%M UTC"),
+            here.place.name
+        );
+        return Err(Fault::new(Kind::Busy, message).into());
+    }
+    let is_there = |restored: &Restored| Ok(Intent::Leave(Put::IsThere { since: restored.at, rows: restored.rows }));
+    match record.whole(&here) {
+        Some(whole) if whole.left_again == 0 => return is_there(whole),
+        Some(_) if !wanted.rest => return Ok(Intent::Leave(Put::Later)),
+        Some(whole) => {
+            if !has_key(connection, &here.place).await? {
+                let message = format!(
+                    "{} of the {} of {name} left {} again, which has no primary key any more to tell which: name them with --key or --time,                      together with --again",
+                    units::count(whole.left_again),
+                    units::plural(whole.rows as usize, "row"),
+                    here.place.name
+                );
+                return Err(Fault::new(Kind::Busy, message).into());
+            }
+            let left_again = whole.left_again;
+            return prepared(here, Vec::new(), Some(left_again));
+        }
+        None => {}
+    }
+    if let Some(same) = record.at(&here).find(|restored| restored.filter == *wanted.filter) {
+        return is_there(same);
+    }
+    let there = record.at(&here).map(|restored| restored.filter.clone()).collect();
+    prepared(here, there, None)
+}
+
+impl Wanted<'_> {
+    fn accepts(&self) -> Accepts {
+        Accepts { unsigned: self.unsigned_ok, anew: self.again }
+    }
 }
 
 /// Puts the rows of a batch into a table, all or none. The batch stays in the archive, and a record beside it says what went where.
@@ -129,27 +154,44 @@ pub async fn restore(
     wanted: &Wanted<'_>,
     phase: &Phase,
 ) -> Result<Put> {
-    let Prepared { place, mut record, there, without_conflicts } = match prepare(store, batch, connection, wanted).await? {
+    // Before the record is read: another process that puts the batch into the same database may write it.
+    let lock = format!("pgtend restore {}", batch.0);
+    if !pg::try_lock(connection, &lock).await? {
+        return Err(Fault::new(Kind::Busy, format!("another process is putting {} back", batch.0)).into());
+    }
+    let done = restore_alone(store, batch, connection, wanted, phase).await;
+    // Where this fails, the connection is lost, and the lock with it.
+    let _ = pg::unlock(connection, &lock).await;
+    done
+}
+
+async fn restore_alone(
+    store: &Store,
+    batch: &(BatchName, Manifest),
+    connection: &mut PgConnection,
+    wanted: &Wanted<'_>,
+    phase: &Phase,
+) -> Result<Put> {
+    let prepared = match prepare(store, batch, connection, wanted).await? {
         Intent::Put(prepared) => prepared,
         Intent::Leave(put) => return Ok(put),
     };
-    let (name, manifest) = batch;
-    let way = Way { filter: wanted.filter, there, without_conflicts };
+    let name = &batch.0;
     pg::execute(connection, "BEGIN".to_owned()).await?;
     let done = async {
-        hold(connection, &place, wanted.checked).await?;
-        put(store, (name, manifest), connection, &way, &place, &mut record, phase).await
+        hold(connection, &prepared.here.place, wanted.checked).await?;
+        put(store, batch, connection, &prepared, wanted, phase).await
     };
     let done = done.await;
     if done.is_err() {
         let _ = pg::execute(connection, "ROLLBACK".to_owned()).await;
     }
-    let rows = done?;
-    for restored in &mut record.times {
-        restored.is_committed = true;
-    }
-    // Without this record, the next restore asks the server.
-    if let Err(error) = record.write(store, name).await {
+    let (rows, transaction) = done?;
+    let recorded = Record::change(store, name, wanted.accepts(), |record| {
+        record.commit(transaction, &prepared.here.server_started_at);
+    });
+    // Without this, the next restore asks the server.
+    if let Err(error) = recorded.await {
         tracing::warn!("{error:#}");
     }
     Ok(Put::Back(rows))
@@ -170,36 +212,17 @@ async fn hold(connection: &mut PgConnection, place: &Place, checked: &[Checked])
     pg::execute(connection, proof(checked.iter().chain([&own]))).await
 }
 
-async fn read_record(store: &Store, name: &BatchName, connection: &mut PgConnection, wanted: &Wanted<'_>) -> Result<Record> {
-    let read = Record::read(store, name).await;
-    let mut record = match read {
-        Ok((record, signature)) if signature.is_ours() || wanted.unsigned_ok => record,
-        Ok(_) | Err(_) if wanted.again => Record::default(),
-        Ok((_, signature)) => anyhow::bail!(
-            "the record of restored rows is not accepted ({}): --again puts rows back regardless of it",
-            signature.in_words()
-        ),
-        Err(error) => return Err(error.context("the record of restored rows; --again puts rows back regardless of it")),
-    };
-    record.resolve_pending(connection).await?;
-    Ok(record)
-}
-
+/// Returns the number of rows and of the transaction.
 async fn put(
     store: &Store,
-    (name, manifest): (&BatchName, &Manifest),
+    (name, manifest): &(BatchName, Manifest),
     connection: &mut PgConnection,
-    way: &Way<'_>,
-    place: &Place,
-    record: &mut Record,
+    Prepared { here, ends, there, left_again }: &Prepared,
+    wanted: &Wanted<'_>,
     phase: &Phase,
-) -> Result<u64> {
-    let lock = "SELECT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended($1, 0))";
-    let is_alone: bool = sqlx::query_scalar(lock).bind(format!("pgtend restore {name}")).fetch_one(&mut *connection).await?;
-    if !is_alone {
-        return Err(Fault::new(Kind::Busy, format!("another process is putting {name} back")).into());
-    }
-    let is_plain = way.filter.is_all() && way.there.is_empty() && !way.without_conflicts;
+) -> Result<(u64, i64)> {
+    let (place, filter) = (&here.place, wanted.filter);
+    let is_plain = filter.is_all() && there.is_empty() && left_again.is_none();
     let rows = if is_plain {
         copy(store, name, manifest, connection, &place.name, phase).await?
     } else {
@@ -207,35 +230,40 @@ async fn put(
         let aside = format!("CREATE TEMPORARY TABLE {ASIDE} ON COMMIT DROP AS SELECT {names} FROM {} WITH NO DATA", place.name);
         pg::execute_counting(connection, aside).await.map_err(pg::in_its_own_words)?;
         copy(store, name, manifest, connection, ASIDE, phase).await?;
-        let but = way.there.iter().map(|filter| format!(" AND NOT {}", filter.sql())).collect::<String>();
+        let but = there.iter().map(|filter| format!(" AND NOT {}", filter.sql())).collect::<String>();
         let insert = format!(
             "INSERT INTO {} ({names}) OVERRIDING SYSTEM VALUE SELECT {names} FROM {ASIDE} WHERE {}{but}{}",
             place.name,
-            way.filter.sql(),
-            if way.without_conflicts { " ON CONFLICT DO NOTHING" } else { "" }
+            filter.sql(),
+            if left_again.is_some() { " ON CONFLICT DO NOTHING" } else { "" }
         );
         let inserted = pg::execute_counting(connection, insert).await.map_err(pg::in_its_own_words);
         inserted.with_context(|| format!("cannot put the rows of {} into {}", store.location(&name.object()), place.name))?
     };
-    if way.without_conflicts {
-        record.times.retain(|restored| !(restored.place == *place && restored.filter.is_all()));
-    }
-    record.times.push(Restored {
+    // With the rows that were there before, the whole batch is back.
+    let is_whole = filter.is_all() || left_again.is_some();
+    let transaction = transaction(connection).await?;
+    let restored = Restored {
         place: place.clone(),
-        filter: way.filter.clone(),
+        filter: if is_whole { Filter::default() } else { filter.clone() },
         at: Utc::now(),
-        rows,
-        left_again: 0,
-        transaction: transaction(connection).await?,
-        server_started_at: session::server_started_at(connection).await?,
+        rows: if is_whole { manifest.exported.rows } else { rows },
+        left_again: if filter.is_all() { 0 } else { left_again.unwrap_or_default().saturating_sub(rows) },
+        transaction,
+        server_started_at: here.server_started_at.clone(),
         is_committed: false,
+        is_elsewhere: false,
+    };
+    let recorded = Record::change(store, name, wanted.accepts(), |record| {
+        record.end(ends);
+        record.times.push(restored.clone());
     });
     // A store that cannot be written to is no reason to withhold rows.
-    if let Err(error) = record.write(store, name).await {
+    if let Err(error) = recorded.await {
         tracing::warn!("{error:#}: a second restore would put the rows of {name} back once more");
     }
     pg::execute(connection, "COMMIT".to_owned()).await?;
-    Ok(rows)
+    Ok((rows, transaction))
 }
 
 /// Copies all rows of the object, which is proved on the way.

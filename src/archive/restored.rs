@@ -4,7 +4,7 @@
 //! recorded commit asks the server.
 
 use anyhow::{Context as _, Result};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
@@ -17,6 +17,9 @@ use crate::store::sign::Signature;
 
 /// A record with more restores of one batch is invalid.
 const MAX_RESTORES: usize = 10_000;
+
+/// pgtend refuses to work on a server whose clock differs from the host's by more than a minute.
+const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(2);
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Record {
@@ -38,10 +41,13 @@ pub struct Restored {
     pub transaction: i64,
     pub server_started_at: String,
     pub is_committed: bool,
+    /// This server knows nothing of the transaction: the entry is of a physical copy of it.
+    #[serde(skip)]
+    pub is_elsewhere: bool,
 }
 
 /// A table of a database of a server, by unique numbers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Place {
     pub system_identifier: String,
     pub database: i64,
@@ -53,10 +59,18 @@ pub struct Place {
     pub configured: String,
 }
 
-impl Place {
+/// A place as a session sees it, with the start of its server, which tells that from a physical copy.
+#[derive(Clone, Debug)]
+pub struct Here {
+    pub place: Place,
+    pub server_started_at: String,
+}
+
+impl Here {
     /// Returns the place of a table, named as in SQL; `None` when there is none.
     pub async fn of(connection: &mut PgConnection, configured: &str, table: &str) -> Result<Option<Self>> {
         let system_identifier = session::system_identifier(connection).await?;
+        let server_started_at = session::server_started_at(connection).await?;
         let found: Option<(i64, i64, String)> = sqlx::query_as(
             "SELECT d.oid::bigint, c.oid::bigint, pg_catalog.format('%I.%I', n.nspname, c.relname)
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
@@ -67,59 +81,188 @@ impl Place {
         .fetch_optional(connection)
         .await
         .map_err(crate::pg::in_its_own_words)?;
-        Ok(found.map(|(database, table, name)| Self {
-            system_identifier,
-            database,
-            table,
-            name,
-            configured: configured.to_owned(),
+        Ok(found.map(|(database, table, name)| {
+            let place = Place { system_identifier, database, table, name, configured: configured.to_owned() };
+            Self { place, server_started_at }
         }))
     }
+}
 
-    fn is(&self, other: &Self) -> bool {
-        let numbers = |place: &Self| (place.database, place.table);
-        self.system_identifier == other.system_identifier
-            && numbers(self) == numbers(other)
-            && self.configured == other.configured
+/// Whether an entry was made at the place of this session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    Here,
+    Elsewhere,
+    /// The server or a physical copy of it, and nothing says which.
+    Either,
+}
+
+impl Restored {
+    /// Compares the server of the entry with this one. Another configured name may be a new name of the same database, or that of a
+    /// physical copy. A copy has another start; and where this server ran already when the rows went back, another server took them.
+    fn server(&self, here: &Here) -> At {
+        if self.place.system_identifier != here.place.system_identifier {
+            return At::Elsewhere;
+        }
+        if self.place.configured == here.place.configured || self.server_started_at == here.server_started_at {
+            return At::Here;
+        }
+        let start = |text: &str| DateTime::parse_from_rfc3339(text).ok();
+        let ran_already = start(&here.server_started_at).is_some_and(|here| {
+            here + CLOCKS_DIFFER < self.at || start(&self.server_started_at).is_some_and(|theirs| here < theirs)
+        });
+        if ran_already { At::Elsewhere } else { At::Either }
     }
+
+    fn place(&self, here: &Here) -> At {
+        let numbers = |place: &Place| (place.database, place.table);
+        if self.is_elsewhere || numbers(&self.place) != numbers(&here.place) {
+            return At::Elsewhere;
+        }
+        self.server(here)
+    }
+
+    fn is_by(&self, transaction: i64, server_started_at: &str) -> bool {
+        self.transaction == transaction && self.server_started_at == server_started_at
+    }
+}
+
+/// Which records count.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Accepts {
+    /// Also those without a signature of the store's key.
+    pub unsigned: bool,
+    /// One that does not count is replaced.
+    pub anew: bool,
+}
+
+impl Accepts {
+    fn take(self, there: Option<Result<(Record, Signature)>>) -> Result<Record> {
+        match there {
+            None => Ok(Record::default()),
+            Some(Ok((record, signature))) if signature.is_ours() || self.unsigned => Ok(record),
+            Some(_) if self.anew => Ok(Record::default()),
+            Some(Ok((_, signature))) => anyhow::bail!(
+                "the record of restored rows is not accepted ({}): --again puts rows back regardless of it",
+                signature.in_words()
+            ),
+            Some(Err(error)) => Err(error.context("the record of restored rows; --again puts rows back regardless of it")),
+        }
+    }
+}
+
+/// The ends of transactions, by their numbers and the start of their server: whether each committed.
+#[derive(Clone, Debug, Default)]
+pub struct Ends(Vec<(i64, String, bool)>);
+
+impl Ends {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+fn key(batch: &BatchName) -> String {
+    format!("{batch}{RESTORED}")
 }
 
 impl Record {
     /// Returns the record; an empty one when no rows went back.
-    pub async fn read(store: &Store, batch: &BatchName) -> Result<(Self, Signature)> {
-        match store.get_json::<Self>(&format!("{batch}{RESTORED}")).await? {
-            Some(read) => read,
-            None => Ok((Self::default(), if store.has_sign_key() { Signature::Valid } else { Signature::NotAsked })),
+    pub async fn read(store: &Store, batch: &BatchName, accepts: Accepts) -> Result<Self> {
+        match store.get_json::<Self>(&key(batch)).await {
+            Ok(read) => accepts.take(read),
+            Err(_) if accepts.anew => Ok(Self::default()),
+            Err(error) => Err(error.context("the record of restored rows; --again puts rows back regardless of it")),
         }
     }
 
-    pub async fn write(&self, store: &Store, batch: &BatchName) -> Result<()> {
-        store.put_json(&format!("{batch}{RESTORED}"), self).await.context("cannot record that rows went back")
+    /// Changes the record as it is now in the store: restores into other places, and runs of the job, write it in the meantime. `change` touches
+    /// only the entries of its own place, and may be called several times.
+    pub async fn change(store: &Store, batch: &BatchName, accepts: Accepts, mut change: impl FnMut(&mut Self)) -> Result<()> {
+        let key = key(batch);
+        let changed = store.change_json(&key, |there| {
+            let mut record = accepts.take(there)?;
+            change(&mut record);
+            Ok(record)
+        });
+        changed.await.map(drop).context("cannot record that rows went back")
     }
 
-    pub fn at<'a>(&'a self, place: &'a Place) -> impl Iterator<Item = &'a Restored> {
-        self.times.iter().filter(move |restored| restored.place.is(place))
+    pub fn at<'a>(&'a self, here: &Here) -> impl Iterator<Item = &'a Restored> {
+        self.times.iter().filter(move |restored| restored.place(here) == At::Here)
     }
 
-    /// Asks the server about transactions whose end was not recorded. Those without an answer stay in doubt.
-    pub async fn resolve_pending(&mut self, connection: &mut PgConnection) -> Result<()> {
-        if self.times.iter().all(|restored| restored.is_committed) {
-            return Ok(());
+    /// Returns an entry of this place or of a copy of it.
+    pub fn in_doubt(&self, here: &Here) -> Option<&Restored> {
+        self.times.iter().find(|restored| restored.place(here) == At::Either)
+    }
+
+    /// Returns the last entry of the whole batch in this place: earlier ones do not count.
+    pub fn whole(&self, here: &Here) -> Option<&Restored> {
+        self.at(here).filter(|restored| restored.filter.is_all() && restored.is_committed).last()
+    }
+
+    /// Counts rows of the whole batch that left this place again. When all have left, nothing of the batch is there.
+    pub fn leave_again(&mut self, here: &Here, rows: u64) {
+        let is_whole =
+            |restored: &Restored| restored.place(here) == At::Here && restored.filter.is_all() && restored.is_committed;
+        let Some(whole) = self.times.iter_mut().rfind(|restored| is_whole(restored)) else { return };
+        whole.left_again += rows;
+        if whole.left_again >= whole.rows {
+            self.times.retain(|restored| restored.place(here) != At::Here);
         }
-        let here = session::system_identifier(connection).await?;
-        let mut settled = Vec::new();
-        for mut restored in std::mem::take(&mut self.times) {
-            if !restored.is_committed && restored.place.system_identifier == here {
-                match session::fate(connection, restored.transaction, Some(&restored.server_started_at)).await? {
-                    Fate::Committed => restored.is_committed = true,
-                    Fate::Aborted => continue,
-                    Fate::InProgress | Fate::MaybeCommitted | Fate::Forgotten => {}
-                }
+    }
+
+    /// The transaction has committed. Where it put the whole batch, earlier entries of the same place do not count any more.
+    pub fn commit(&mut self, transaction: i64, server_started_at: &str) {
+        let Some(done) = self.times.iter_mut().find(|restored| restored.is_by(transaction, server_started_at)) else { return };
+        done.is_committed = true;
+        if !done.filter.is_all() {
+            return;
+        }
+        let numbers = |place: &Place| (place.system_identifier.clone(), place.configured.clone(), place.database, place.table);
+        let own = numbers(&done.place);
+        self.times.retain(|restored| {
+            restored.is_by(transaction, server_started_at) || !restored.is_committed || numbers(&restored.place) != own
+        });
+    }
+
+    /// Asks the server about transactions whose end was not recorded, and returns what it says, for [`Record::end`]. Those without an answer
+    /// stay in doubt.
+    pub async fn resolve(&mut self, connection: &mut PgConnection, here: &Here) -> Result<Ends> {
+        let mut ends = Ends::default();
+        for restored in &mut self.times {
+            let is_asked = match restored.is_committed {
+                true => restored.place(here) == At::Either,
+                false => restored.server(here) != At::Elsewhere,
+            };
+            if !is_asked {
+                continue;
             }
-            settled.push(restored);
+            let end = match session::fate(connection, restored.transaction, Some(&restored.server_started_at)).await? {
+                Fate::Committed => true,
+                Fate::Aborted => false,
+                Fate::InProgress | Fate::MaybeCommitted | Fate::Forgotten => continue,
+            };
+            if restored.is_committed {
+                // It committed, and not on this server.
+                restored.is_elsewhere = !end;
+            } else {
+                ends.0.push((restored.transaction, restored.server_started_at.clone(), end));
+            }
         }
-        self.times = settled;
-        Ok(())
+        self.end(&ends);
+        Ok(ends)
+    }
+
+    /// Writes those ends into the entries.
+    pub fn end(&mut self, ends: &Ends) {
+        for (transaction, server_started_at, committed) in &ends.0 {
+            if *committed {
+                self.commit(*transaction, server_started_at);
+            } else {
+                self.times.retain(|restored| restored.is_committed || !restored.is_by(*transaction, server_started_at));
+            }
+        }
     }
 }
 
@@ -134,5 +277,65 @@ impl Bounded for Record {
             restored.filter.check()?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn here(configured: &str, server_started_at: &str) -> Here {
+        let (system_identifier, name) = ("7".to_owned(), "public.logs".to_owned());
+        let place = Place { system_identifier, database: 1, table: 2, name, configured: configured.to_owned() };
+        Here { place, server_started_at: server_started_at.to_owned() }
+    }
+
+    fn entry(here: &Here, transaction: i64, rows: u64, keys: &[&str]) -> Restored {
+        let values = keys.iter().map(|value| (*value).to_owned()).collect();
+        let key = crate::archive::filter::Key { column: "id".to_owned(), values };
+        Restored {
+            place: here.place.clone(),
+            filter: Filter { time: None, keys: if keys.is_empty() { vec![] } else { vec![key] } },
+            at: "2026-11-10T00:00:00Z".parse().unwrap(),
+            rows,
+            left_again: 0,
+            transaction,
+            server_started_at: here.server_started_at.clone(),
+            is_committed: false,
+            is_elsewhere: false,
+        }
+    }
+
+    #[test]
+    fn another_name_of_the_same_server_is_the_same_place_and_a_copy_is_another() {
+        let made = entry(&here("app", "2026-11-01T00:00:00.5+00:00"), 5, 1, &[]);
+        for (configured, started_at, expected) in [
+            ("app", "2026-11-20T00:00:00+00:00", At::Here),
+            ("shop", "2026-11-01T00:00:00.5+00:00", At::Here),
+            ("shop", "2026-11-01T00:00:00+00:00", At::Elsewhere),
+            ("shop", "2026-11-02T00:00:00+00:00", At::Elsewhere),
+            ("shop", "2026-11-09T23:59:30+00:00", At::Either),
+            ("shop", "2026-11-20T00:00:00+00:00", At::Either),
+        ] {
+            assert_eq!(made.place(&here(configured, started_at)), expected, "{configured} {started_at}");
+        }
+    }
+
+    #[test]
+    fn the_whole_batch_takes_the_place_of_its_parts_once_it_has_committed() {
+        let (here, mut other) = (here("app", "x"), here("app2", "x"));
+        other.place.database = 9;
+        let mut record = Record { times: vec![entry(&here, 1, 2, &["7", "8"]), entry(&other, 2, 100, &[])] };
+        record.commit(1, "x");
+        record.times.push(entry(&here, 3, 100, &[]));
+        assert!(record.whole(&here).is_none(), "not before it commits");
+        assert_eq!(record.at(&here).count(), 2, "an abort leaves what was there");
+        record.commit(3, "x");
+        assert_eq!(record.at(&here).map(|restored| restored.transaction).collect::<Vec<_>>(), [3]);
+        record.leave_again(&here, 60);
+        assert_eq!(record.whole(&here).unwrap().left_again, 60);
+        record.leave_again(&here, 40);
+        assert_eq!(record.at(&here).count(), 0, "all have left");
+        assert_eq!(record.times.len(), 1, "other places are not touched");
     }
 }

@@ -83,6 +83,7 @@ async fn list(global: &Global, ledger: &Ledger, arguments: &Arguments) -> Result
             row.id.to_string(),
             row.job.clone(),
             row.database.clone(),
+            row.task.clone(),
             row.started_at.format("%Y-%m-%d %H:%M:%S UTC").to_string(),
             elapsed(row),
             trigger(row),
@@ -90,7 +91,7 @@ async fn list(global: &Global, ledger: &Ledger, arguments: &Arguments) -> Result
             in_a_line(row),
         ]
     });
-    print(&output::table(&["RUN", "JOB", "DATABASE", "STARTED", "TOOK", "TRIGGER", "OUTCOME", "WHAT"], lines))?;
+    print(&output::table(&["RUN", "JOB", "DATABASE", "TASK", "STARTED", "TOOK", "TRIGGER", "OUTCOME", "WHAT"], lines))?;
     Ok(ExitCode::SUCCESS)
 }
 

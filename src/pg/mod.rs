@@ -21,6 +21,8 @@ mod tls;
 pub mod url;
 mod who;
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 pub use contract::{Purpose, SEARCH_PATH};
@@ -235,6 +237,25 @@ pub async fn try_shared_lock(connection: &mut PgConnection, name: &str) -> Resul
         .fetch_one(connection)
         .await?;
     Ok(locked)
+}
+
+/// Releases such a lock while the connection goes on.
+pub async fn unlock(connection: &mut PgConnection, name: &str) -> Result<()> {
+    let unlock = sqlx::query_scalar::<_, bool>("SELECT pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended($1, 0))");
+    unlock.bind(name).fetch_one(connection).await?;
+    Ok(())
+}
+
+/// Waits for the lock in shared mode; returns false when another session holds it for so long.
+pub async fn wait_for_shared_lock(connection: &mut PgConnection, name: &str, at_most: Duration) -> Result<bool> {
+    set(connection, "lock_timeout", &format!("{}ms", at_most.as_millis())).await?;
+    let lock = sqlx::query("SELECT pg_catalog.pg_advisory_lock_shared(pg_catalog.hashtextextended($1, 0))").bind(name);
+    match lock.execute(connection).await.map_err(anyhow::Error::from) {
+        Ok(_) => Ok(true),
+        // lock_not_available
+        Err(error) if sql_state(&error).as_deref() == Some("55P03") => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The holder of a lock; shown as "server process 123 (app, pgtend, from 10.0.0.1, connected since 02:00)".

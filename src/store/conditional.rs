@@ -39,7 +39,7 @@ impl Store {
         }
     }
 
-    async fn try_put_if(&self, key: &str, content: Vec<u8>, precondition: Precondition<'_>) -> Result<Conditional> {
+    pub(super) async fn try_put_if(&self, key: &str, content: Vec<u8>, precondition: Precondition<'_>) -> Result<Conditional> {
         match (self, precondition) {
             (Self::S3(s3), precondition) => s3.put_if(key, content, precondition).await,
             (Self::Dir(dir), Precondition::Absent) => dir.put_if(key, content, None).await,

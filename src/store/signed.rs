@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Store;
-use super::sign::{MARKER_BYTES, SIGNATURE_KEY, SignKey, Signature, split, without_end};
+use super::sign::{MARKER_BYTES, SIGNATURE_KEY, SignKey, Signature, split};
 use crate::base::bounds::Bounded;
 
 impl Store {
@@ -53,11 +53,6 @@ impl Store {
     /// names it.
     pub async fn get_json<T: DeserializeOwned + Bounded>(&self, key: &str) -> Result<Option<Result<(T, Signature)>>> {
         let Some(bytes) = self.get_at_most(key, MARKER_BYTES).await? else { return Ok(None) };
-        let read = || {
-            let value: T = serde_json::from_slice(&bytes)?;
-            value.check()?;
-            anyhow::Ok((value, self.signature(key, without_end(&bytes))?))
-        };
-        Ok(Some(read().with_context(|| format!("cannot read {}", self.location(key)))))
+        Ok(Some(self.read_json(key, &bytes)))
     }
 }

@@ -7,12 +7,13 @@ use sqlx::PgConnection;
 use toml::Spanned;
 
 use super::{audit, backup, compress, foreign_code, partition, reindex, retention, sql, vector_index};
+use crate::base::fault::Kind;
 use crate::config::checker::Checker;
 use crate::config::limits::{self, Limits};
 use crate::config::{self, Config};
 use crate::ledger::report::Unfinished;
-use crate::pg;
 use crate::pg::table::Checked;
+use crate::pg::{self, failure};
 use crate::work::{Does, Driven, Entry, Memberships, Mode, RunContext, Touched, Work};
 
 /// The tasks: the name of each in files and in the ledger, which is its folder's as well, and its resolved keys.
@@ -214,7 +215,14 @@ impl Task {
     ) -> Result<(Vec<String>, Vec<Checked>)> {
         if self.restores() {
             let elsewhere = self.restores_on(config)?;
-            return Ok((foreign_code::check_restore(settings, elsewhere.as_ref(), limits.trust_owners).await?, Vec::new()));
+            let checked = foreign_code::check_restore(settings, elsewhere.as_ref(), limits.trust_owners).await;
+            return match checked {
+                // A backup needs no scratch server, and its owners are asked for again before the restore.
+                Err(error) if elsewhere.is_some() && failure::kind_of(&error) == Some(Kind::Unreachable) => {
+                    Ok((vec![failure::in_a_line(&error)], Vec::new()))
+                }
+                checked => Ok((checked?, Vec::new())),
+            };
         }
         foreign_code::check(settings, &self.touched(), limits.trust_owners).await
     }

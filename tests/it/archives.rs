@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::retention::{logs, scenario};
-use crate::support::postgres::{SOME_MAJORS, server};
-use crate::support::{Scenario, quoted};
+use crate::support::postgres::{SOME_MAJORS, Server, server};
+use crate::support::{Scenario, eventually, quoted};
 
 const ALL: &str = "SELECT count(*), sum(hashtext(l::text)::bigint) FROM logs l";
 
@@ -140,11 +140,12 @@ fn a_batch_whose_rows_are_there_keeps_no_other_from_coming_back() {
     let object = second.files("store").into_iter().find(|file| file.ends_with(".sql.gz")).unwrap();
     let text = std::process::Command::new("gunzip").arg("-c").arg(second.path("store").join(object)).output().unwrap();
     server.sql(&database, &String::from_utf8(text.stdout).unwrap());
-    second
-        .run(&["archives", "restore"])
-        .exited(1)
-        .prints(&["380 rows put back from 1 "])
-        .says(&["1 batch not put back", "duplicate key"]);
+    second.run(&["archives", "restore"]).exited(1).prints(&["380 rows put back from 1 "]).says(&[
+        "1 batch not put back",
+        "duplicate key",
+        "--key COLUMN=VALUE",
+        "--into TABLE",
+    ]);
     assert_eq!(server.sql(&database, ALL), before);
     let row = second.runs(&[]).pop().unwrap();
     assert_eq!((&row["task"], &row["outcome"]), (&"archives restore".into(), &"failed".into()), "{row:#}");
@@ -266,15 +267,120 @@ fn a_ledger_in_another_encoding_takes_the_end_of_every_run() {
     }
 }
 
-/// A physical copy has all the numbers of its original: here the same database under another name of the configuration.
+/// A physical copy has all the numbers of its original.
 #[test]
-fn rows_that_came_back_under_one_name_are_not_taken_for_back_under_another() {
+fn rows_that_came_back_on_a_physical_copy_are_not_taken_for_back_on_its_original() {
+    let server = Server::start(18);
+    let database = logs(&server, 1000);
+    let copy = server.standby();
+    copy.catches_up(&server);
+    copy.promote();
+    let scenario = scenario(&server, &database, "archive = 'local'").config(&also("staging", &copy, &database));
+    scenario.run(&["run-job", "old-logs"]).succeeded();
+    copy.sql(&database, "DELETE FROM logs WHERE created_at < now() - interval '10 days'");
+    scenario.run(&["archives", "restore", "--to", "staging"]).succeeded().prints(&["760 rows put back"]);
+    scenario.run(&["archives", "restore"]).succeeded().prints(&["760 rows put back from 1 "]);
+    assert_eq!([&server, &copy].map(|server| server.sql(&database, "SELECT count(*) FROM logs")), ["1001", "1001"]);
+}
+
+#[test]
+fn a_database_with_another_name_in_the_configuration_gets_its_rows_once() {
+    let mut server = Server::start(18);
+    let database = logs(&server, 1000);
+    server.sql(&database, "ALTER TABLE logs DROP CONSTRAINT logs_pkey");
+    let before = server.sql(&database, ALL);
+    let scenario = scenario(&server, &database, "archive = 'local'").config(&also("shop", &server, &database));
+    scenario.run(&["run-job", "old-logs"]).succeeded();
+    scenario.run(&["archives", "restore"]).succeeded().prints(&["760 rows put back"]);
+    scenario.run(&["archives", "restore", "--to", "shop"]).succeeded().prints(&["0 rows put back", "1 batch already back"]);
+    assert_eq!(server.sql(&database, ALL), before);
+    // From here on it might be a copy that was made in between.
+    server.crash();
+    server.start_again();
+    for more in [&["--dry-run"][..], &[]] {
+        let arguments = [&["archives", "restore", "--to", "shop"], more].concat();
+        scenario.run(&arguments).exited(75).says(&["under another name, or a physical copy", "--again"]);
+    }
+    scenario.run(&["archives", "restore"]).succeeded().prints(&["1 batch already back"]);
+    assert_eq!(server.sql(&database, ALL), before);
+}
+
+fn also(name: &str, server: &Server, database: &str) -> String {
+    format!("[databases.{name}]\nurl = {}\n", quoted(&server.url(database)))
+}
+
+fn waits_for(server: &Server, database: &str, table: &str) {
+    let sql = format!("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = '{table}'::regclass");
+    eventually("it waits for the table", || server.sql(database, &sql) == "1");
+}
+
+#[test]
+fn restores_into_two_databases_at_once_are_both_recorded() {
+    let server = server(18);
+    let [database, other] = [1000, 1].map(|count| logs(server, count));
+    for database in [&database, &other] {
+        server.sql(database, "ALTER TABLE logs DROP CONSTRAINT logs_pkey");
+    }
+    server.sql(&other, "TRUNCATE logs");
+    let before = server.sql(&database, ALL);
+    let scenario = scenario(server, &database, "archive = 'local'").config(&also("app2", server, &other));
+    scenario.run(&["run-job", "old-logs"]).succeeded();
+    let locked = server.session(&other, "BEGIN; LOCK TABLE logs");
+    let waiting = scenario.start(&["archives", "restore", "--to", "app2"]);
+    waits_for(server, &other, "logs");
+    scenario.run(&["archives", "restore"]).succeeded().prints(&["760 rows put back"]);
+    drop(locked);
+    waiting.wait().succeeded().prints(&["760 rows put back"]);
+    for to in [&[][..], &["--to", "app2"]] {
+        scenario.run(&[&["archives", "restore"], to].concat()).succeeded().prints(&["0 rows put back", "1 batch already back"]);
+    }
+    assert_eq!(server.sql(&database, ALL), before);
+    assert_eq!(server.sql(&other, "SELECT count(*) FROM logs"), "760");
+}
+
+#[test]
+fn rows_that_leave_while_others_are_put_back_elsewhere_can_come_back() {
+    let server = server(18);
+    let [database, other] = [1000, 1].map(|count| logs(server, count));
+    server.sql(&other, "TRUNCATE logs");
+    let before = server.sql(&database, ALL);
+    let scenario = scenario(server, &database, "archive = 'local'").config(&also("app2", server, &other));
+    scenario.run(&["run-job", "old-logs"]).succeeded();
+    scenario.run(&["archives", "restore"]).succeeded();
+    let locked = server.session(&other, "BEGIN; LOCK TABLE logs");
+    let waiting = scenario.start(&["archives", "restore", "--to", "app2"]);
+    waits_for(server, &other, "logs");
+    scenario.run(&["run-job", "old-logs"]).succeeded();
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "241");
+    drop(locked);
+    waiting.wait().succeeded();
+    scenario.run(&["archives", "restore"]).succeeded().prints(&["760 rows put back"]);
+    assert_eq!(server.sql(&database, ALL), before);
+}
+
+#[test]
+fn parts_of_a_batch_leave_and_come_back_as_often_as_they_like() {
     let server = server(18);
     let database = logs(server, 1000);
-    let scenario = scenario(server, &database, "archive = 'local'")
-        .config(&format!("[databases.staging]\nurl = {}\n", quoted(&server.url(&database))));
+    let before = server.sql(&database, ALL);
+    let mut scenario = scenario(server, &database, "archive = 'local'");
     scenario.run(&["run-job", "old-logs"]).succeeded();
-    scenario.run(&["archives", "restore", "--to", "staging"]).succeeded().prints(&["760 rows put back"]);
-    server.sql(&database, "DELETE FROM logs WHERE created_at < now() - interval '10 days'");
-    scenario.run(&["archives", "restore"]).succeeded().prints(&["760 rows put back from 1 "]);
+    scenario.run(&["archives", "restore", "--key", "id=7,8"]).succeeded().prints(&["2 rows put back"]);
+    scenario.run(&["archives", "restore"]).succeeded().prints(&["758 rows put back"]);
+    for last in [100, 200, 760] {
+        scenario = scenario_in(scenario, &format!("archive = 'local'\nwhere = \"id <= {last}\""));
+        scenario.run(&["run-job", "old-logs"]).succeeded();
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), (1001 - last).to_string());
+        let rest = match last {
+            200 => {
+                scenario.run(&["archives", "restore", "--key", "id=9"]).succeeded().prints(&["1 row put back"]);
+                199
+            }
+            all => all,
+        };
+        scenario.run(&["archives", "restore"]).succeeded().prints(&[&format!("{rest} rows put back from 1 ")]);
+        scenario.run(&["archives", "restore"]).succeeded().prints(&["0 rows put back", "1 batch already back"]);
+        assert_eq!(server.sql(&database, ALL), before, "after {last} had left");
+        assert_eq!(batches(&scenario).len(), 1);
+    }
 }

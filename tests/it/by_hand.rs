@@ -27,7 +27,11 @@ fn a_prune_by_hand_takes_turns_with_the_runs_of_its_job_and_is_in_the_ledger() {
     let scenario = scenario.backup_job("local", "keep = { last = 1 }");
     for (lock, says) in [("pgtend run app/nightly", "already running"), ("pgtend job app/nightly", "already running")] {
         let _held = holding(server, &database, lock, "pg_advisory_lock");
-        scenario.run(&["backups", "prune"]).exited(75).says(&["not pruned", says]);
+        let refused = scenario.run(&["backups", "prune"]).exited(75).says(&["not pruned", says]);
+        assert_eq!(refused.stdout, "");
+        let refused = scenario.run(&["backups", "prune", "--json"]).exited(75);
+        let refused: Value = serde_json::from_str(&refused.stdout).unwrap();
+        assert_eq!((&refused["refused"][0]["job"], &refused["sets"]), (&"nightly".into(), &Value::Array(vec![])), "{refused:#}");
         assert_eq!(scenario.sets().len(), 3);
         assert_eq!((&last_row(&scenario)["task"], &last_row(&scenario)["outcome"]), (&"backups prune".into(), &"skipped".into()));
     }
@@ -82,6 +86,7 @@ fn rows_come_back_while_no_run_of_their_job_and_no_partition_job_is_at_their_tab
         (&"archives restore".into(), &"old-logs".into(), &"succeeded".into())
     );
     assert_eq!(row["report"]["facts"]["rows_put_back"].as_u64(), Some(760), "{row:#}");
+    scenario.run(&["runs"]).succeeded().prints(&["TASK", "archives restore", "retention"]);
     scenario.run(&["archives", "restore", "--dry-run"]).succeeded().prints(&["has been back in", "would leave it"]);
 }
 
@@ -127,6 +132,24 @@ fn a_restore_is_in_the_ledger_where_there_is_one_and_makes_none_in_its_target() 
 }
 
 #[test]
+fn a_restore_waits_until_a_prune_has_deleted_the_set_that_it_is_at() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(&database, "CREATE TABLE t AS SELECT 1 AS i");
+    let scenario = Scenario::with_database(server, &database).backup_job("local", "").ledger();
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let copy = format!("{database}_copy");
+    let deleting = holding(server, &database, "pgtend sets app/nightly", "pg_advisory_lock");
+    let waiting = scenario.start(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"]);
+    let waits = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()";
+    crate::support::eventually("it waits for the prune", || server.sql(&database, waits) == "1");
+    drop(deleting);
+    let output = waiting.wait().succeeded();
+    assert!(!output.stderr.contains("prune"), "{}", output.stderr);
+    server.sql("postgres", &format!("DROP DATABASE \"{copy}\""));
+}
+
+#[test]
 fn a_restore_that_leaves_statements_out_is_failed_in_the_ledger_as_by_its_exit_code() {
     let server = server(18);
     let database = server.new_database();
@@ -144,4 +167,28 @@ fn a_restore_that_leaves_statements_out_is_failed_in_the_ledger_as_by_its_exit_c
     assert_eq!((&row["task"], &row["outcome"]), (&"backups restore".into(), &"failed".into()), "{row:#}");
     assert!(row["error"].as_str().unwrap().contains("except for 1 statement"), "{row:#}");
     server.sql("postgres", &format!("DROP DATABASE \"{copy}\""));
+}
+
+#[test]
+fn a_restore_of_rows_that_is_interrupted_says_what_is_back() {
+    let server = server(18);
+    let database = retention::logs(server, 1000);
+    server.sql(&database, "CREATE TABLE other AS SELECT * FROM logs");
+    let scenario = retention::scenario(server, &database, "archive = 'local'").ledger().job(
+        "others",
+        "database = 'app'\n[retention]\ntable = 'public.other'\ncolumn = 'created_at'\nolder_than = '10d'\narchive = 'local'\nmethod = 'blocks'\n",
+    );
+    scenario.run(&["run-job", "old-logs"]).succeeded();
+    scenario.run(&["run-job", "others"]).succeeded();
+    let locked = server.session(&database, "BEGIN; LOCK TABLE other");
+    let running = scenario.start(&["archives", "restore"]);
+    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'other'::regclass";
+    crate::support::eventually("it waits for the second table", || server.sql(&database, waits) == "1");
+    running.signal(rustix::process::Signal::INT);
+    running.wait().exited(130).says(&["put back so far: 760 rows from 1 batch", "run it again for the rest"]);
+    drop(locked);
+    let rows = scenario.runs(&["old-logs"]);
+    let row = rows.last().unwrap();
+    assert_eq!((&row["outcome"], &row["report"]["facts"]["rows_put_back"]), (&"cancelled".into(), &760.into()), "{row:#}");
+    scenario.run(&["archives", "restore"]).succeeded().prints(&["760 rows put back from 1 ", "1 batch already back"]);
 }

@@ -247,22 +247,23 @@ fn a_column_that_came_in_the_grace_is_archived_too() {
     dropping.tend().succeeded().prints(&["dropped 1 partition"]);
 }
 
-/// Its archive says the name that the table had then.
+/// Its archive says the name and the number that the table had then.
 #[test]
 fn a_table_that_is_renamed_in_the_grace_has_its_rows_archived_once() {
     let server = server(18);
-    let (database, scenario, table) = detached(server, &kept());
-    server.sql(&database, "ALTER TABLE logs RENAME TO journal");
-    let scenario = scenario.partitions("public.journal", "at", &over());
-    scenario.tend().succeeded().prints(&["dropped 1 partition"]);
-    assert_eq!(server.sql(&database, &format!("SELECT to_regclass('{table}') IS NULL")), "t");
-    let listed = scenario.json(&["archives", "list"]);
-    assert_eq!(listed["batches"].as_array().unwrap().len(), 1, "{listed:#}");
-    server.sql(&database, "CREATE TABLE back (LIKE journal)");
-    scenario.run(&["archives", "restore", "--into", "public.back"]).succeeded().prints(&["100 rows put back from 1 "]);
+    for takes_the_name in ["", "CREATE VIEW logs AS SELECT * FROM journal", "CREATE TABLE logs (LIKE journal)"] {
+        let (database, scenario, table) = detached(server, &kept());
+        server.sql(&database, &format!("ALTER TABLE logs RENAME TO journal; {takes_the_name}"));
+        let scenario = scenario.partitions("public.journal", "at", &over());
+        scenario.tend().succeeded().prints(&["dropped 1 partition"]);
+        assert_eq!(server.sql(&database, &format!("SELECT to_regclass('{table}') IS NULL")), "t", "{takes_the_name}");
+        let listed = scenario.json(&["archives", "list"]);
+        assert_eq!(listed["batches"].as_array().unwrap().len(), 1, "{takes_the_name}: {listed:#}");
+        server.sql(&database, "CREATE TABLE back (LIKE journal)");
+        scenario.run(&["archives", "restore", "--into", "public.back"]).succeeded().prints(&["100 rows put back from 1 "]);
+    }
 }
 
-/// A partition's owner writes its comment, and with it the key of its archive.
 #[test]
 fn a_mark_that_names_the_archive_of_another_table_of_its_database_stands_for_nothing() {
     let server = server(18);

@@ -284,3 +284,37 @@ fn refusals_say_which_and_why() {
         assert!(format!("{error:#}").contains("http://127.0.0.1:1"), "{error:#}");
     });
 }
+
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+struct Names {
+    names: Vec<String>,
+}
+
+impl pgtend::base::bounds::Bounded for Names {
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn changes_of_one_object_at_the_same_time_lose_none_of_them() {
+    on_both_but_moto(&async |store: &Store| {
+        let change = async |name: String| {
+            store
+                .change_json::<Names>("a/changed.json", |there| {
+                    let mut names = there.transpose()?.map(|(names, _)| names).unwrap_or_default();
+                    names.names.push(name.clone());
+                    Ok(names)
+                })
+                .await
+        };
+        let changes = futures_util::future::join_all((0..6).map(|number| change(number.to_string())));
+        for changed in changes.await {
+            changed?;
+        }
+        let (mut found, _) = store.get_json::<Names>("a/changed.json").await?.unwrap()?;
+        found.names.sort();
+        assert_eq!(found.names, ["0", "1", "2", "3", "4", "5"]);
+        Ok(())
+    });
+}

@@ -141,6 +141,18 @@ impl Totals {
         self.rows.values().sum()
     }
 
+    /// Returns what is back when the restore ends early.
+    fn so_far(&self) -> String {
+        match self.batches {
+            0 => "nothing was put back".to_owned(),
+            batches => format!(
+                "put back so far: {} from {}; run it again for the rest",
+                units::plural(self.rows() as usize, "row"),
+                units::plural(batches, "batch")
+            ),
+        }
+    }
+
     /// Returns an error that names the batches which did not go back; `None` when all did.
     fn refusal(&self) -> Option<anyhow::Error> {
         let refused = &self.refused;
@@ -194,13 +206,14 @@ pub async fn run(
     let (jobs, mut claims) = restore.exclude_runs(&steps, cancel).await?;
     let putting = restore.put_all(&steps, &mut totals);
     let result = claim::while_held(&mut claims, &restore.progress, cancel, putting).await;
+    let result = result.map_err(|error| error.context(totals.so_far()));
     let refused = totals.refusal();
     for (of, claim) in jobs.into_iter().zip(claims) {
         let rows = totals.rows.get(&of).copied().unwrap_or_default();
         let mut report = Report { summary: format!("{} put back", units::plural(rows as usize, "row")), ..Report::default() };
         report.fact("rows_put_back", rows);
         let error = result.as_ref().err().or(refused.as_ref());
-        claim.end(error.map_or(Ok(&report), Err)).await;
+        claim.end(Some(&report), error).await;
     }
     result?;
     let there = match totals.there {
@@ -234,7 +247,7 @@ impl Restore<'_> {
                 Ok(claim) => claims.push(claim),
                 Err(error) => {
                     for claim in claims {
-                        claim.end(Err(&error)).await;
+                        claim.end(None, Some(&error)).await;
                     }
                     return Err(error);
                 }
@@ -312,11 +325,13 @@ impl Restore<'_> {
             Ok(Put::Later) => return Ok(true),
             // unique_violation: its rows, or some of them, came back without us. The others are not kept from coming.
             Err(error) if pg::sql_state(&error).as_deref() == Some("23505") => {
-                totals.refused.push(format!("{name}, which changed nothing: {error:#}"));
+                totals.refused.push(format!(
+                    "{name}, which changed nothing: {error:#}; --key COLUMN=VALUE or --time FROM..TO puts only the rows back that lack, and \
+                     --into TABLE all of them into another table"
+                ));
             }
             Err(error) => {
-                let before = units::plural(totals.rows() as usize, "row");
-                return Err(error.context(format!("{name}: {before} of the batches before it back; this one changed nothing")));
+                return Err(error.context(format!("{name}, which changed nothing")));
             }
         }
         Ok(false)

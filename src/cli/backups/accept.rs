@@ -95,11 +95,6 @@ async fn accept_identity(global: &Global, text: &str, filter: &Filter) -> Result
                 .with_context(|| {
                     format!("cannot read the identity of database `{database}`, whose series the sets of {identity} are to join")
                 })?;
-            let (mut series, trouble) = Series::read(&store, &database, &job).await?;
-            if let Some(trouble) = trouble {
-                tracing::warn!("{trouble}; a new one is written");
-            }
-            series.accepted.retain(|accepted| (&accepted.identity, &accepted.into) != (&identity, &into));
             let count = units::plural(sets.len(), "set");
             said += &match identity == into {
                 false => {
@@ -109,8 +104,12 @@ async fn accept_identity(global: &Global, text: &str, filter: &Filter) -> Result
                     "{database}/{job} in {store_name}: accepted {count} of {identity}, which may be ahead of its present WAL position\n"
                 ),
             };
-            series.accepted.push(Accepted { identity, into, at: Utc::now(), sets });
-            series.write(&store, &database, &job).await.with_context(|| format!("store `{store_name}`"))?;
+            let accepted = Accepted { identity, into, at: Utc::now(), sets };
+            let changed = Series::change(&store, &database, &job, |series| {
+                series.accepted.retain(|earlier| (&earlier.identity, &earlier.into) != (&accepted.identity, &accepted.into));
+                series.accepted.push(accepted.clone());
+            });
+            changed.await.with_context(|| format!("store `{store_name}`"))?;
         }
     }
     if said.is_empty() {

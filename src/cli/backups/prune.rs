@@ -29,7 +29,7 @@ pub async fn run(global: &Global, only: Option<&str>, dry_run: bool, cancel: Can
     let context = run_job::context_of_jobs(global, config, folder.jobs, cancel)?;
     let mode = if dry_run { Mode::DryRun } else { Mode::Apply };
     let (mut decisions, mut refused) = (Vec::new(), Vec::new());
-    let mut failed = None;
+    let mut failed = Vec::new();
     for job in context.jobs.iter().filter(|job| only.is_none_or(|name| name == job.name)) {
         let Some(work) = prune_of(job) else { continue };
         for database in &job.databases {
@@ -42,28 +42,57 @@ pub async fn run(global: &Global, only: Option<&str>, dry_run: bool, cancel: Can
             }
             decisions.extend(decisions_of(&ended.run)?);
             if let Some(error) = ended.error {
-                let series = format!("{database}/{}", job.name);
-                match failure::kind_of(&error) {
-                    Some(Kind::Busy | Kind::Deferred) => refused.push(format!("{series}: {}", failure::in_a_line(&error))),
-                    _ => failed = failed.or(Some(error.context(series))),
+                let not = NotPruned { database, job: &job.name, error };
+                match failure::kind_of(&not.error) {
+                    Some(Kind::Busy | Kind::Deferred) => refused.push(not),
+                    _ => failed.push(not),
                 }
             }
         }
     }
     context.notifier.drain().await;
     if global.json {
-        print(&format!("{:#}\n", json!({ "dry_run": dry_run, "sets": decisions })))?;
+        let facts = |all: &[NotPruned<'_>]| all.iter().map(NotPruned::facts).collect::<Vec<_>>();
+        let (refused, failed) = (facts(&refused), facts(&failed));
+        print(&format!("{:#}\n", json!({ "dry_run": dry_run, "sets": decisions, "refused": refused, "failed": failed })))?;
+    } else if decisions.is_empty() && refused.is_empty() && failed.is_empty() {
+        print("no sets of a job with `keep`\n")?;
     } else {
-        let text: String = decisions.iter().map(|decision| format!("{decision}\n")).collect();
-        print(if text.is_empty() { "no sets of a job with `keep`\n" } else { &text })?;
+        print(&decisions.iter().map(|decision| format!("{decision}\n")).collect::<String>())?;
     }
-    if let Some(error) = failed {
-        return Err(error);
+    match (failed.len(), refused.is_empty()) {
+        (0, true) => Ok(ExitCode::SUCCESS),
+        (0, false) => Err(Fault::new(Kind::Deferred, format!("not pruned: {}", in_a_line(&refused))).into()),
+        (1, true) => Err(failed.remove(0).into_error()),
+        _ => {
+            let kind = failed.first().and_then(|first| failure::kind_of(&first.error));
+            failed.extend(refused);
+            let message = format!("not pruned: {}", in_a_line(&failed));
+            Err(kind.map_or_else(|| anyhow::anyhow!(message.clone()), |kind| Fault::new(kind, message.clone()).into()))
+        }
     }
-    if refused.is_empty() {
-        return Ok(ExitCode::SUCCESS);
+}
+
+/// A job on a database whose sets were not pruned.
+struct NotPruned<'a> {
+    database: &'a str,
+    job: &'a str,
+    error: anyhow::Error,
+}
+
+impl NotPruned<'_> {
+    fn facts(&self) -> Value {
+        json!({ "database": self.database, "job": self.job, "reason": failure::in_a_line(&self.error) })
     }
-    Err(Fault::new(Kind::Deferred, format!("not pruned: {}", refused.join("; "))).into())
+
+    fn into_error(self) -> anyhow::Error {
+        self.error.context(format!("{}/{}", self.database, self.job))
+    }
+}
+
+fn in_a_line(all: &[NotPruned<'_>]) -> String {
+    let each = all.iter().map(|not| format!("{}/{}: {}", not.database, not.job, failure::in_a_line(&not.error)));
+    each.collect::<Vec<_>>().join("; ")
 }
 
 fn prune_of(job: &Job) -> Option<Manual<Prune>> {

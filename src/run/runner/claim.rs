@@ -74,7 +74,7 @@ pub async fn exclude_runs(
             Ok(Claim { locks, row })
         }
         Err(error) => {
-            write_end(row.as_ref(), Err(&error)).await;
+            write_end(row.as_ref(), None, Some(&error)).await;
             Err(error)
         }
     }
@@ -101,9 +101,9 @@ pub async fn while_held<T>(
 }
 
 impl Claim {
-    /// Writes how it ended, then lets runs start.
-    pub async fn end(self, result: Result<&Report, &anyhow::Error>) {
-        write_end(self.row.as_ref(), result).await;
+    /// Writes how it ended, with what was done until then, and lets runs start.
+    pub async fn end(self, report: Option<&Report>, error: Option<&anyhow::Error>) {
+        write_end(self.row.as_ref(), report, error).await;
         self.locks.release().await;
     }
 }
@@ -114,13 +114,17 @@ pub struct Reading {
     beating: Option<JoinHandle<()>>,
 }
 
-/// Shares the lock `lock` in the ledger's database. All trouble is a warning: the store may be all that is left.
+/// The deletion of one set takes seconds.
+const PRUNE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Shares the lock `lock` in the ledger's database, after the deletion that a prune is at: it begins no other. All trouble is a warning: the store may be all that is left.
 pub async fn share(ledger: Option<&Arc<Ledger>>, subject: &Subject<'_>, lock: &str, progress: &Progress) -> Reading {
     let row = begin(ledger, subject).await;
     let Some((ledger, id)) = &row else { return Reading { row, beating: None } };
     let locked = async {
         let mut connection = ledger.connect().await?;
-        let is_shared = pg::try_shared_lock(&mut connection, lock).await?;
+        // A prune holds it while it deletes a set.
+        let is_shared = pg::wait_for_shared_lock(&mut connection, lock, PRUNE_TIMEOUT).await?;
         anyhow::Ok((connection, is_shared))
     };
     let beating = match locked.await {
@@ -144,7 +148,7 @@ impl Reading {
             // Its connection ends, and the lock with it.
             beating.abort();
         }
-        write_end(self.row.as_ref(), result).await;
+        write_end(self.row.as_ref(), result.ok(), result.err()).await;
     }
 }
 
@@ -177,11 +181,11 @@ async fn begin(ledger: Option<&Arc<Ledger>>, subject: &Subject<'_>) -> Option<(A
 }
 
 /// Once: the person who waits has seen how it ended.
-async fn write_end(row: Option<&(Arc<Ledger>, i64)>, result: Result<&Report, &anyhow::Error>) {
+async fn write_end(row: Option<&(Arc<Ledger>, i64)>, report: Option<&Report>, error: Option<&anyhow::Error>) {
     let Some((ledger, id)) = row else { return };
-    let error = result.err().map(failure::in_a_line);
-    let outcome = result.err().map_or(Outcome::Succeeded, outcome_of);
-    let end = End { outcome: Some(outcome), report: result.ok(), error: error.as_deref(), ..End::default() };
+    let outcome = error.map_or(Outcome::Succeeded, outcome_of);
+    let error = error.map(failure::in_a_line);
+    let end = End { outcome: Some(outcome), report, error: error.as_deref(), ..End::default() };
     let written = ledger.finish(*id, &end).await.with_context(|| format!("the end of run {id} is not in the ledger"));
     if let Err(error) = written {
         tracing::warn!("{}", failure::in_a_line(&error));

@@ -47,18 +47,38 @@ pub fn readers_lock(database: &str, job: &str) -> String {
     format!("pgtend sets {database}/{job}")
 }
 
-/// Keeps restores from starting to read sets of the series while the connection lives; an error where one is reading. Without a ledger
-/// no process knows of another's restore.
-pub async fn without_readers(ledger: Option<&Ledger>, database: &str, job: &str) -> Result<Option<PgConnection>> {
-    let Some(ledger) = ledger else { return Ok(None) };
-    let mut connection = ledger.connect().await?;
-    let lock = readers_lock(database, job);
-    if pg::try_lock(&mut connection, &lock).await? {
-        return Ok(Some(connection));
+/// Looks for restores that read sets of a series. Without a ledger no process knows of another's restore.
+pub struct Readers {
+    connection: Option<PgConnection>,
+    lock: String,
+    series: String,
+}
+
+impl Readers {
+    pub async fn of(ledger: Option<&Ledger>, database: &str, job: &str) -> Result<Self> {
+        let connection = match ledger {
+            Some(ledger) => Some(ledger.connect().await?),
+            None => None,
+        };
+        Ok(Self { connection, lock: readers_lock(database, job), series: format!("{database}/{job}") })
     }
-    let holder = pg::lock_holder(&mut connection, &lock).await?;
-    let holder = holder.map_or_else(String::new, |holder| format!(": {holder}"));
-    Err(Fault::new(Kind::Deferred, format!("a restore reads sets of {database}/{job}{holder}")).into())
+
+    /// Keeps restores waiting until [`Readers::let_in`]; an error where one is reading.
+    pub async fn keep_out(&mut self) -> Result<()> {
+        let Some(connection) = &mut self.connection else { return Ok(()) };
+        if pg::try_lock(connection, &self.lock).await? {
+            return Ok(());
+        }
+        let holder = pg::lock_holder(connection, &self.lock).await?;
+        let holder = holder.map_or_else(String::new, |holder| format!(": {holder}"));
+        Err(Fault::new(Kind::Deferred, format!("a restore reads sets of {}{holder}", self.series)).into())
+    }
+
+    /// Lets those in that wait.
+    pub async fn let_in(&mut self) -> Result<()> {
+        let Some(connection) = &mut self.connection else { return Ok(()) };
+        pg::unlock(connection, &self.lock).await
+    }
 }
 
 /// The current lease, for a later [`ask`].

@@ -84,13 +84,15 @@ impl Work for Prune {
         let store = Store::named(run.config, &self.store).await?;
         let ledger = run.ledger.filter(|_| run.run_id.is_some());
         let (database, job) = (run.database, run.job.name);
-        let _no_reader = run.or_cancelled(guard::without_readers(ledger, database, job)).await?;
+        let mut readers = run.or_cancelled(guard::Readers::of(ledger, database, job)).await?;
+        readers.keep_out().await?;
+        readers.let_in().await?;
         let mut guard = match guard::ask(&store, database, job, ledger.is_some(), None).await {
             Asked::Granted(guard) => guard,
             Asked::Refused(why) => return Err(Fault::new(Kind::Deferred, why).into()),
         };
         let (folder, rules) = (key::folder(database, job), self.rules(run, &plan));
-        let pruning = prune::apply(&store, &folder, &rules, &mut guard, CHECKS, &run.progress);
+        let pruning = prune::apply(&store, &folder, &rules, (&mut guard, &mut readers), CHECKS, &run.progress);
         let pruned = run.or_cancelled(pruning).await;
         guard.release().await;
         let pruned = pruned?;

@@ -225,7 +225,9 @@ impl Backup {
             return Ok(rules::Pruned::default());
         }
         let ledger = run.ledger.filter(|_| run.run_id.is_some());
-        let _no_reader = guard::without_readers(ledger, database, job).await?;
+        let mut readers = guard::Readers::of(ledger, database, job).await?;
+        readers.keep_out().await?;
+        readers.let_in().await?;
         let mut guard = match guard::ask(store, database, job, ledger.is_some(), seen).await {
             Asked::Granted(guard) => guard,
             Asked::Refused(why) => anyhow::bail!("{why}"),
@@ -240,7 +242,9 @@ impl Backup {
             has_schedule: run.job.has_schedule,
         };
         let checks_most = if self.verify == Verify::None { 0 } else { CHECKS_IN_A_RUN };
-        let pruned = prune::apply(store, &key::folder(database, job), &rules, &mut guard, checks_most, &run.progress).await;
+        let pruned =
+            prune::apply(store, &key::folder(database, job), &rules, (&mut guard, &mut readers), checks_most, &run.progress)
+                .await;
         guard.release().await;
         pruned
     }

@@ -123,8 +123,7 @@ pub(super) async fn check_one(store: &Store, set: &mut Set, progress: &Progress,
         Ok(check) => {
             phase.done(&format!("{name}: {}", check.verdict.name()));
             remember(store, &set.name, &check);
-            set.verification.record_bytes(check);
-            if let Err(error) = set::write_verification(store, set).await {
+            if let Err(error) = set::record(store, set, |verification| verification.record_bytes(check.clone())).await {
                 pruned.warnings.push(format!("the verdict on set {name} could not be recorded: {error:#}"));
             }
             if set.verification.verdict() == Bytes::Damaged {

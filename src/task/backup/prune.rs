@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use chrono::Utc;
 
-use super::guard::Guard;
+use super::guard::{Guard, Readers};
 use super::markers::{self, DELETING, DeletingMarker, HOLD, LOSS_HOLD, RUN};
 use super::proof;
 use super::set::{self, GLOBALS, Listing, MANIFEST, Set, VERIFICATION};
@@ -19,7 +19,7 @@ pub async fn apply(
     store: &Store,
     folder: &str,
     rules: &Rules<'_>,
-    guard: &mut Guard,
+    (guard, readers): (&mut Guard, &mut Readers),
     checks_most: usize,
     progress: &Progress,
 ) -> Result<Pruned> {
@@ -37,8 +37,12 @@ pub async fn apply(
         if set::read_holds(store, &set.name).await.iter().any(|hold| hold.until > rules.now) {
             continue;
         }
+        // A restore that comes now waits for one deletion only, and then for none.
+        readers.keep_out().await.context("nothing more is deleted")?;
         tracing::info!(set = decision.name, "pruned: {}", decision.reasons.join(", "));
-        match delete(store, set, &decision.reasons).await {
+        let deleted = delete(store, set, &decision.reasons).await;
+        readers.let_in().await?;
+        match deleted {
             Ok(()) => pruned.sets.push(decision.name.clone()),
             // A bucket that retains objects (Object Lock, credentials without DeleteObject) does not make the backup fail.
             Err(error) => {

@@ -46,8 +46,26 @@ impl Series {
         Ok((Self::default(), Some(format!("{why_not}; nothing counts as accepted"))))
     }
 
-    pub async fn write(&self, store: &Store, database: &str, job: &str) -> Result<()> {
-        store.put_json(&format!("{}{SERIES}", folder(database, job)), self).await
+    /// Changes the file as it is now in the store, and returns it. One that cannot be read is replaced, with a warning.
+    pub async fn change(store: &Store, database: &str, job: &str, mut change: impl FnMut(&mut Self)) -> Result<Self> {
+        let key = format!("{}{SERIES}", folder(database, job));
+        let changed = store.change_json(&key, |there| {
+            let mut series = match there {
+                None => Self::default(),
+                Some(Ok((series, signature))) if signature.is_ours() => series,
+                Some(Ok((_, signature))) => {
+                    tracing::warn!("{}: {}; a new one is written", store.location(&key), signature.in_words());
+                    Self::default()
+                }
+                Some(Err(error)) => {
+                    tracing::warn!("{error:#}; a new one is written");
+                    Self::default()
+                }
+            };
+            change(&mut series);
+            Ok(series)
+        });
+        changed.await
     }
 
     /// The identity whose series a set is of: its own, or the one that it was accepted into.

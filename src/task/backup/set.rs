@@ -268,10 +268,22 @@ pub async fn write_manifest(store: &Store, name: &SetName, manifest: &Manifest) 
     store.put(&key, manifest::to_signed_json(manifest, |open| store.sign(&key, open))?).await
 }
 
-/// Writes nothing beside a set that was deleted in the meantime: it would be a leftover.
-pub async fn write_verification(store: &Store, set: &Set) -> Result<()> {
+/// Adds to the verdicts on a set, as they are now in the store: another process may have added to them since the set was listed. Writes nothing
+/// beside a set that was deleted in the meantime: it would be a leftover.
+pub async fn record(store: &Store, set: &mut Set, change: impl Fn(&mut Verification)) -> Result<()> {
+    // Where it cannot be written, the caller goes on with its own verdict.
+    change(&mut set.verification);
     anyhow::ensure!(store.exists_for_certain(&set.name.key(MANIFEST)).await?, "set {} was deleted in the meantime", set.name);
-    store.put_json(&set.name.key(VERIFICATION), &set.verification).await
+    let key = set.name.key(VERIFICATION);
+    let changed = store.change_json(&key, |there| {
+        // One that does not count, of which the listing warned, is replaced.
+        let counts = there.and_then(Result::ok).filter(|(_, signature)| signature.is_ours());
+        let mut verification: Verification = counts.map(|(verification, _)| verification).unwrap_or_default();
+        change(&mut verification);
+        Ok(verification)
+    });
+    set.verification = changed.await?;
+    Ok(())
 }
 
 #[cfg(test)]

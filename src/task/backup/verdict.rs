@@ -2,9 +2,10 @@
 //! restored, or why not there. A failed restore says nothing about the bytes.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::Result;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::base::bounds::{self, Bounded};
@@ -123,10 +124,13 @@ impl Verification {
         self.bytes.as_ref().filter(|bytes| bytes.verdict == Bytes::Damaged).map(|bytes| bytes.checked_at)
     }
 
-    /// A verdict is not replaced by a read without a result.
+    /// A verdict is not replaced by a read without a result, nor damage by a read that had begun before it was found.
     pub fn record_bytes(&mut self, check: BytesCheck) {
-        if check.verdict != Bytes::Unknown || self.verdict() == Bytes::Unknown {
-            self.bytes = Some(check);
+        let is_damaged_since = |began_at| self.damaged_at().is_some_and(|damaged_at| damaged_at > began_at);
+        match check.verdict {
+            Bytes::Unknown if self.verdict() != Bytes::Unknown => {}
+            Bytes::Intact if is_damaged_since(check.began_at()) => {}
+            _ => self.bytes = Some(check),
         }
     }
 
@@ -171,6 +175,13 @@ impl Bounded for Verification {
             bounds::seconds("elapsed_seconds", elapsed_seconds)?;
         }
         Ok(())
+    }
+}
+
+impl BytesCheck {
+    fn began_at(&self) -> DateTime<Utc> {
+        let elapsed = Duration::try_from_secs_f64(self.elapsed_seconds).unwrap_or_default();
+        self.checked_at - TimeDelta::from_std(elapsed).unwrap_or_default()
     }
 }
 
@@ -258,5 +269,21 @@ mod tests {
         assert_eq!(verification.verdict(), Bytes::Intact);
         verification.record_bytes(check(Bytes::Damaged));
         assert_eq!(verification.verdict(), Bytes::Damaged);
+    }
+
+    #[test]
+    fn damage_that_was_found_during_a_long_read_stays_whatever_that_read_says() {
+        let check = |verdict, minute: u32, elapsed_seconds| BytesCheck {
+            verdict,
+            checked_at: format!("2026-11-01T00:{minute:02}:00Z").parse().unwrap(),
+            problems: vec![],
+            elapsed_seconds,
+        };
+        let mut verification = Verification::default();
+        verification.record_bytes(check(Bytes::Damaged, 10, 60.0));
+        verification.record_bytes(check(Bytes::Intact, 20, 900.0));
+        assert_eq!(verification.verdict(), Bytes::Damaged, "it began at minute 5");
+        verification.record_bytes(check(Bytes::Intact, 40, 60.0));
+        assert_eq!(verification.verdict(), Bytes::Intact);
     }
 }

@@ -25,8 +25,7 @@ pub async fn by_checksum(store: &Store, set: &mut Set, progress: &Progress) -> R
     let phase = progress.phase("verify", Some(set.manifest.dump.bytes));
     let check = read_back::check(store, set, &phase).await?;
     proof::remember(store, &set.name, &check);
-    set.verification.record_bytes(check.clone());
-    set::write_verification(store, set).await?;
+    set::record(store, set, |verification| verification.record_bytes(check.clone())).await?;
     ensure_intact(set, &check)?;
     done(set, "read back", &phase);
     Ok(())
@@ -77,18 +76,21 @@ pub async fn by_restore(store: &Store, set: &mut Set, scratch: &Scratch<'_>, pro
         }
     };
     proof::remember(store, &set.name, &check);
-    set.verification.record_bytes(check.clone());
-    if check.verdict == Bytes::Intact {
-        set.verification.record_restore(RestoreCheck {
-            server: scratch.settings.server(),
-            version,
-            checked_at: Utc::now(),
-            refusal: verified.refusal.as_ref().map(|refusal| refusal.message.clone()),
-            sql_state: verified.refusal.as_ref().and_then(|refusal| refusal.sql_state.clone()),
-            elapsed_seconds: started.elapsed().as_secs_f64(),
-        });
-    }
-    set::write_verification(store, set).await?;
+    let restore = RestoreCheck {
+        server: scratch.settings.server(),
+        version,
+        checked_at: Utc::now(),
+        refusal: verified.refusal.as_ref().map(|refusal| refusal.message.clone()),
+        sql_state: verified.refusal.as_ref().and_then(|refusal| refusal.sql_state.clone()),
+        elapsed_seconds: started.elapsed().as_secs_f64(),
+    };
+    let recorded = set::record(store, set, |verification| {
+        verification.record_bytes(check.clone());
+        if check.verdict == Bytes::Intact {
+            verification.record_restore(restore.clone());
+        }
+    });
+    recorded.await?;
     ensure_intact(set, &check)?;
     if verified.refusal.is_none() {
         done(set, "restored", &phase);

@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use super::guard;
 use super::mark::{Archived, Mark};
 use super::plan::Plan;
-use crate::archive::{self, Archive, Batch, BatchName, Manifest, Source};
+use crate::archive::{self, Archive, Batch, BatchName, Manifest, Origin, Source};
 use crate::base::units;
 use crate::live::session::{Attempt, Session};
 use crate::pg::table::{Checked, TableName, proof};
@@ -73,7 +73,7 @@ impl<'a> PartitionArchive<'a> {
     /// Returns the batch with this key, if it holds rows of the table.
     async fn own_batch(&self, connection: &mut PgConnection, parent: &TableName, key: &str) -> Result<Option<Batch>> {
         let Some(batch) = self.archive.batch(key).await? else { return Ok(None) };
-        if self.is_name_of(connection, parent, batch.table()).await? {
+        if self.is_of(connection, parent, &batch).await? {
             return Ok(Some(batch));
         }
         let (schema, table) = batch.table();
@@ -81,24 +81,34 @@ impl<'a> PartitionArchive<'a> {
         Ok(None)
     }
 
-    /// Returns whether the table is called so, or was: no table is called so any more, since it was renamed or moved. The name is that in the
-    /// manifest of a batch whose key comes from a comment that the table's owner may write: a name that another table has means that table's rows.
-    async fn is_name_of(&self, connection: &mut PgConnection, parent: &TableName, (schema, table): (&str, &str)) -> Result<bool> {
+    /// Returns whether these are rows of the table: by its number where the manifest has that, otherwise by its name, or by one that no table has
+    /// any more, since it was renamed or moved. The batch's key comes from a comment that the table's owner may write: a name that another table
+    /// has means that table's rows.
+    async fn is_of(&self, connection: &mut PgConnection, parent: &TableName, batch: &Batch) -> Result<bool> {
+        let (schema, table) = batch.table();
         if (schema, table) == (&*parent.schema, &*parent.name) {
             return Ok(true);
         }
-        Ok(sqlx::query_scalar("SELECT pg_catalog.to_regclass($1) IS NULL")
-            .bind(pg::qualified(schema, table))
-            .fetch_one(connection)
-            .await?)
+        if let Some(is_own) = Archive::is_of_table(connection, batch, parent.oid).await? {
+            return Ok(is_own);
+        }
+        // A view under the old name may be there for programs that still use it.
+        let is_another: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_class
+                             WHERE oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1)::pg_catalog.oid AND relkind IN ('r', 'p'))",
+        )
+        .bind(pg::qualified(schema, table))
+        .fetch_one(connection)
+        .await?;
+        Ok(!is_another)
     }
 
     /// Returns the batch that the mark names and whose place a new one takes: never one of another table.
     async fn replaced(&self, connection: &mut PgConnection, parent: &TableName, mark: &Mark) -> Result<Option<String>> {
         let Some(before) = &mark.archive else { return Ok(None) };
         let name = BatchName::of_object(&before.key).filter(|name| name.is_of_database(self.run.database));
-        let is_own = match self.archive.table_of(&before.key).await? {
-            Some((schema, table)) => self.is_name_of(connection, parent, (&schema, &table)).await?,
+        let is_own = match self.archive.described(&before.key).await? {
+            Some(batch) => self.is_of(connection, parent, &batch).await?,
             None => true,
         };
         Ok(name.filter(|_| is_own).map(|name| name.to_string()))
@@ -138,6 +148,7 @@ impl<'a> PartitionArchive<'a> {
         let phase = self.run.progress.phase("archive", None);
         let reason = format!("partition {table}, rows from {} to {}", mark.from, mark.to);
         let mut manifest = Manifest::new(self.run.job.name, self.run.database, &source, &reason).by_time(&plan.column);
+        manifest.origin = Some(Origin::of(connection, plan.table.oid).await?);
         manifest.replaces = self.replaced(connection, &plan.table, mark).await?;
         let manifest = self.archive.export(connection, &source, &name, manifest, &phase).await?;
         let exported = &manifest.exported;
