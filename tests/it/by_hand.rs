@@ -185,7 +185,7 @@ fn a_restore_of_rows_that_is_interrupted_says_what_is_back() {
     let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'other'::regclass";
     crate::support::eventually("it waits for the second table", || server.sql(&database, waits) == "1");
     running.signal(rustix::process::Signal::INT);
-    running.wait().exited(130).says(&["put back so far: 760 rows from 1 batch", "run it again for the rest"]);
+    running.wait().exited(143).says(&["put back so far: 760 rows from 1 batch", "run it again for the rest"]);
     drop(locked);
     let rows = scenario.runs(&["old-logs"]);
     let row = rows.last().unwrap();
