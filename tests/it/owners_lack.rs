@@ -182,7 +182,7 @@ fn a_member_of_a_superuser_who_cannot_become_it_does_not_count_as_one() {
 fn an_audit_by_a_superuser_reads_no_partition_of_another_owner() {
     let owned = Owned::with(18, "SELECT 1");
     owned.sql(&format!(
-        "CREATE TABLE ev (id int, at timestamptz NOT NULL) PARTITION BY RANGE (at); CREATE TABLE ev_default PARTITION OF ev DEFAULT;
+        "CREATE TABLE ev (id int, at timestamptz NOT NULL) PARTITION BY RANGE (at); CREATE TABLE ev_default PARTITION OF ev DEFAULT WITH (autovacuum_enabled = off);
          INSERT INTO ev SELECT i, now() FROM generate_series(1, 100) i; ALTER TABLE ev_default OWNER TO {}; SET ROLE {0};
          CREATE INDEX ON ev_default (id) WHERE id > hidden(); RESET ROLE; ANALYZE; TRUNCATE ran",
         owned.owner
