@@ -75,7 +75,7 @@
     SELECT a.attrelid AS table_oid, a.atttypid AS type FROM all_tables t JOIN pg_catalog.pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
     WHERE $4::boolean OR t.oid IN (SELECT oid FROM reached)
     UNION
-    SELECT e.table_oid, m.found[1]::pg_catalog.oid FROM expressions e, LATERAL pg_catalog.regexp_matches(e.tree, ':[A-Za-z_]*typ(?!mod)[A-Za-z_]* ([0-9]+)', 'g') AS m(found)
+    SELECT e.table_oid, m.found[1]::pg_catalog.oid FROM expressions e, LATERAL pg_catalog.regexp_matches(e.tree, ':[A-Za-z_]*typ(?!mod)[A-Za-z_]* ([1-9][0-9]*)', 'g') AS m(found)
     UNION
     SELECT t.table_oid, x.type FROM types t JOIN pg_catalog.pg_type y ON y.oid = t.type, LATERAL (
         SELECT y.typbasetype AS type UNION ALL SELECT y.typelem
@@ -87,7 +87,8 @@
 ), trees AS (
     SELECT e.kind, e.name, e.table_oid, e.tree FROM expressions e
     UNION ALL
-    SELECT 'domain CHECK', pg_catalog.quote_ident(k.conname), t.table_oid, k.conbin::text FROM types t JOIN pg_catalog.pg_constraint k ON k.contypid = t.type AND k.contype = 'c'
+    -- A CHECK of a table has no type: 0.
+    SELECT 'domain CHECK', pg_catalog.quote_ident(k.conname), t.table_oid, k.conbin::text FROM types t JOIN pg_catalog.pg_constraint k ON k.contypid = t.type AND k.contypid <> 0 AND k.contype = 'c'
 ), calls AS (
     SELECT 'trigger' AS kind, pg_catalog.quote_ident(g.tgname) AS name, g.tgrelid AS table_oid, g.tgfoid AS function FROM firing g
     UNION
