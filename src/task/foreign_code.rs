@@ -190,8 +190,9 @@ pub async fn check_restore(settings: &Settings, on: Option<&Settings>, trust_own
         Some(on) => login(&mut on.connect().await?).await?,
         None => login(&mut settings.connect().await?).await?,
     };
+    let mut connection = asking(settings).await?;
     let owners: Vec<String> = sqlx::query_scalar(if on.is_some() { EVERY_OWNER } else { LESSER_OWNERS })
-        .fetch_all(&mut settings.connect().await?)
+        .fetch_all(&mut connection)
         .await
         .map_err(pg::in_its_own_words)?;
     let gains = match (on, restores.is_superuser) {
@@ -219,6 +220,13 @@ pub async fn check_restore_of_a_set(on: &Settings, roles: &[String], trust_owner
     let gains = if restores.is_superuser { "a superuser of that server" } else { "a role of that server" };
     let who = format!("the restore runs code of {}, roles that the set's objects belong to or are granted to", named(&owners));
     judge_restore(&owners, &format!("{who}: {}", may_run_as(&restores, gains)), trust_owners, "")
+}
+
+/// Connects for the questions of this file. Their estimates are far too high, so that a server with LLVM compiled them for seconds (Debian's 15).
+async fn asking(settings: &Settings) -> Result<PgConnection> {
+    let mut connection = settings.connect().await?;
+    pg::set(&mut connection, "jit", "off").await?;
+    Ok(connection)
 }
 
 #[derive(sqlx::FromRow)]
@@ -254,7 +262,7 @@ fn judge_restore(owners: &[String], line: &str, trust_owners: bool, way_out: &st
 }
 
 async fn look(settings: &Settings, touched: &Touched<'_>) -> Result<(Option<Checked>, Vec<ForeignCode>)> {
-    let mut connection = settings.connect().await?;
+    let mut connection = asking(settings).await?;
     let Some(table) = oid_of(&mut connection, touched).await? else { return Ok((None, Vec::new())) };
     let sql = concat!(
         "WITH RECURSIVE ",
