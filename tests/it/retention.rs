@@ -135,7 +135,7 @@ fn a_damaged_archive_puts_nothing_back() {
     flipped[whole.len() / 2] ^= 1;
     for damaged in [flipped, whole[..whole.len() - 1].to_vec(), Vec::new()] {
         std::fs::write(&path, damaged).unwrap();
-        scenario.run(&["archives", "restore"]).exited(1).says(&["this one changed nothing"]);
+        scenario.run(&["archives", "restore"]).exited(1).says(&["nothing was put back"]);
         assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "241");
     }
 }
