@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use uuid::Uuid;
 
 use super::object::{Precondition, Version};
+use super::probe::CONDITION;
 use super::{PROBE_FOLDER, Store};
 use crate::base::fault::{Fault, Kind};
 
@@ -63,12 +64,15 @@ impl Store {
         if let Some(known) = KNOWN.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().get(&store) {
             return Ok(*known);
         }
-        let key = format!("{PROBE_FOLDER}condition-{}", Uuid::new_v4());
+        let key = format!("{PROBE_FOLDER}{CONDITION}{}", Uuid::new_v4());
         let kept = self.keeps_conditions(&key).await;
+        // A login that may not list this folder can use the store.
+        let probes = self.list(PROBE_FOLDER).await.unwrap_or_default();
         // Where deleting is forbidden, a few bytes stay.
         if let Err(error) = self.delete(&key).await {
             tracing::debug!("cannot delete the probe of conditional writes: {error:#}");
         }
+        self.sweep_probes(&key, &probes).await;
         let kept = kept?;
         KNOWN.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().insert(store, kept);
         Ok(kept)
