@@ -6,11 +6,13 @@
 mod fit;
 mod history;
 pub mod metrics;
+mod place;
 pub mod report;
 mod rows;
 mod schema;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -18,9 +20,11 @@ use chrono::{DateTime, Utc};
 pub use history::{Brief, Filter};
 use prometheus_client::metrics::histogram::Histogram;
 pub use rows::{Attempt, End, Key, Known, MaybeOutcome, NewRun, Row, Trigger};
+use serde_json::{Value, json};
 use sqlx::postgres::{PgConnection, PgPool};
 
 use self::fit::Fit;
+use self::place::copied;
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Progress;
 use crate::config::{self, Config};
@@ -38,12 +42,16 @@ pub const HEARTBEAT_SECONDS: u64 = 5;
 const STALE_AFTER_SECONDS: f64 = 15.0;
 const STALE_WITHOUT_LOCK_SECONDS: f64 = 120.0;
 
-/// SQL: the end of a run whose process is gone, of rows `r`.
+/// SQL: the end of a run whose process is gone, of rows `r`, in a ledger that stands at the jsonb `$here`.
 macro_rules! crashed {
-    () => {
-        "outcome = 'crashed', finished_at = heartbeat_at,
-         error = format('the process died without reporting a result: pid %s on %s, last seen at %s', pid, host,
-                        to_char(heartbeat_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC'))"
+    ($here:literal) => {
+        concat!(
+            "outcome = CASE WHEN ", copied!($here), " THEN 'cancelled' ELSE 'crashed' END, finished_at = heartbeat_at,
+             error = CASE WHEN ", copied!($here), " THEN
+                          'this ledger was restored or copied while the run was under way: the ledger of its own server says how it ended'
+                     ELSE format('the process died without reporting a result: pid %s on %s, last seen at %s', pid, host,
+                                 to_char(heartbeat_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC')) END"
+        )
     };
 }
 
@@ -53,6 +61,8 @@ pub struct Ledger {
     keep: Duration,
     keep_last: u32,
     migrated: AtomicBool,
+    /// The database that it stands in, once it was reached.
+    place: Mutex<Value>,
     query_seconds: Histogram,
 }
 
@@ -68,6 +78,7 @@ impl Ledger {
             keep: *keep,
             keep_last: *keep_last,
             migrated: AtomicBool::new(false),
+            place: Mutex::default(),
             query_seconds: Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0]),
         }))
     }
@@ -103,8 +114,8 @@ impl Ledger {
             "write a run's row",
             sqlx::query_scalar(
                 "WITH new AS (
-                    INSERT INTO pgtend.runs (job, database, task, trigger, scheduled_for, retry_of, attempt, host, pid, version, retries)
-                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING RETURNING id),
+                    INSERT INTO pgtend.runs (job, database, task, trigger, scheduled_for, retry_of, attempt, host, pid, version, retries, progress)
+                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT DO NOTHING RETURNING id),
                  taken AS (
                     UPDATE pgtend.runs SET retry_at = NULL
                     WHERE retry_at IS NOT NULL
@@ -123,6 +134,7 @@ impl Ledger {
             .bind(std::process::id() as i32)
             .bind(env!("CARGO_PKG_VERSION"))
             .bind(run.retries as i32)
+            .bind(json!({ "phase": "connect", "ledger": self.place().await? }))
             .fetch_optional(&self.pool),
         )
         .await
@@ -168,14 +180,17 @@ impl Ledger {
     }
 
     /// Marks the runs whose process is gone: no session holds their lock, and there is no heartbeat. Those with attempts left get
-    /// one at once.
+    /// one at once. Rows that came with a restored database get an end, too, and are not returned.
     pub async fn mark_crashed(&self) -> Result<Vec<Row>> {
-        self.query(
+        let place = self.place().await?;
+        let ended = self.query(
             "look for crashed runs",
             sqlx::query_as(concat!(
                 "UPDATE pgtend.runs r SET ",
-                crashed!(),
-                ", retry_at = CASE WHEN attempt <= retries THEN clock_timestamp() END
+                crashed!("$3"),
+                ", retry_at = CASE WHEN attempt <= retries AND NOT (",
+                copied!("$3"),
+                ") THEN clock_timestamp() END
                  WHERE outcome IS NULL
                    AND heartbeat_at < clock_timestamp()
                        - make_interval(secs => CASE WHEN locked_at IS NULL THEN $1 ELSE $2 END)
@@ -189,9 +204,10 @@ impl Ledger {
             ))
             .bind(STALE_WITHOUT_LOCK_SECONDS)
             .bind(STALE_AFTER_SECONDS)
+            .bind(place)
             .fetch_all(&self.pool),
-        )
-        .await
+        );
+        Ok(only_crashed(ended.await?))
     }
 
     /// Returns the attempts that are due.
@@ -271,6 +287,12 @@ impl Ledger {
         Ok(cursor.flatten())
     }
 
+    /// Returns the database that the ledger stands in.
+    async fn place(&self) -> Result<Value> {
+        self.query("read where the ledger stands", async { Ok(()) }).await?;
+        Ok(self.place.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
     /// Checks that the ledger is reachable, with its schema in place.
     pub async fn ready(&self) -> Result<()> {
         self.query("reach the ledger", sqlx::query("SELECT 1").execute(&self.pool)).await?;
@@ -338,9 +360,9 @@ pub fn lock_name(job: &str, database: &str) -> String {
 pub async fn mark_locked(connection: &mut PgConnection, id: i64) -> Result<Vec<Row>> {
     let crashed = sqlx::query_as(concat!(
         "WITH me AS (UPDATE pgtend.runs SET locked_at = clock_timestamp(), heartbeat_at = clock_timestamp()
-                     WHERE id = $1 RETURNING job, database)
+                     WHERE id = $1 RETURNING job, database, progress)
          UPDATE pgtend.runs r SET ",
-        crashed!(),
+        crashed!("(me.progress -> 'ledger')"),
         " FROM me WHERE r.job = me.job AND r.database = me.database AND r.id <> $1 AND r.outcome IS NULL
                    AND r.locked_at IS NOT NULL
          RETURNING r.*"
@@ -348,7 +370,11 @@ pub async fn mark_locked(connection: &mut PgConnection, id: i64) -> Result<Vec<R
     .bind(id)
     .fetch_all(connection)
     .await?;
-    Ok(crashed)
+    Ok(only_crashed(crashed))
+}
+
+fn only_crashed(ended: Vec<Row>) -> Vec<Row> {
+    ended.into_iter().filter(|row| row.outcome.0 == Some(Outcome::Crashed)).collect()
 }
 
 /// Writes a heartbeat on the same connection: when it fails, the lock is gone too. Text that the ledger's encoding cannot hold
@@ -358,7 +384,7 @@ pub async fn heartbeat(connection: &mut PgConnection, id: i64, progress: &Progre
     let cursor = progress.cursor();
     for fit in fit::ALL {
         let written =
-            sqlx::query("UPDATE pgtend.runs SET heartbeat_at = clock_timestamp(), progress = $2, cursor = $3 WHERE id = $1")
+            sqlx::query("UPDATE pgtend.runs SET heartbeat_at = clock_timestamp(), progress = coalesce($2, progress) || jsonb_build_object('ledger', progress -> 'ledger'), cursor = $3 WHERE id = $1")
                 .bind(id)
                 .bind(now.as_ref().map(|now| fit.json(now)))
                 .bind(cursor.as_ref().map(|cursor| fit.json(cursor)))

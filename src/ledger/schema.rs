@@ -1,9 +1,11 @@
 //! The ledger's schema: the program creates and migrates it, and does not touch a schema that someone else owns.
 
+use std::sync::PoisonError;
+
 use anyhow::Result;
 use sqlx::postgres::PgConnection;
 
-use super::Ledger;
+use super::{Ledger, place};
 use crate::base::fault::{Fault, Kind};
 use crate::pg;
 
@@ -23,6 +25,8 @@ impl Ledger {
         let mut connection = self.settings.connect().await?;
         self.settings.point(&self.pool);
         refuse_foreign(&mut connection).await?;
+        let place = place::read(&mut connection).await?;
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = place;
         // The version is read without the lock first: that suffices for a role that may only read and write rows.
         if version(&mut connection).await? == MIGRATIONS.len() {
             return Ok(());

@@ -279,6 +279,29 @@ fn a_killed_run_is_called_crashed_by_whoever_looks_when_its_heartbeat_is_stale()
     assert_eq!(scenario.runs(&["alive"])[0]["outcome"], "cancelled");
 }
 
+/// The slow one: a heartbeat is stale after 15 s.
+#[test]
+fn a_backup_of_the_ledgers_own_database_has_not_crashed_in_the_restored_one() {
+    let server = server(18);
+    let database = server.new_database();
+    let scenario = Scenario::with_database(server, &database).ledger().backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let copy = server.new_database();
+    scenario.run(&["backups", "restore", "latest", "--into", &server.url(&copy)]).succeeded();
+    let open = server.sql(&copy, "SELECT job, outcome IS NULL, progress -> 'ledger' ->> 'database' <> '' FROM pgtend.runs");
+    assert_eq!(open, "nightly|t|t", "the dump has the row of its own run");
+
+    let restored = Scenario::with_database(server, &copy).ledger();
+    eventually("its heartbeat is stale", || !restored.runs(&["nightly"])[0]["outcome"].is_null());
+    let run = &restored.runs(&["nightly"])[0];
+    assert_eq!(run["outcome"], "cancelled", "{run}");
+    assert!(
+        run["error"].as_str().unwrap().starts_with("this ledger was restored or copied while the run was under way"),
+        "{run}"
+    );
+    assert!(run["retry_at"].is_null(), "{run}");
+}
+
 #[test]
 fn a_run_that_loses_its_lock_in_the_ledger_stops_and_says_so() {
     let server = server(18);
