@@ -237,6 +237,43 @@ fn a_drop_reads_every_byte_of_its_archive_first() {
     }
 }
 
+/// The configuration has both stores, and a restore looks into both.
+#[test]
+fn a_job_that_names_another_store_in_the_grace_has_its_rows_back_once() {
+    for major in SOME_MAJORS {
+        let server = server(major);
+        let (database, scenario, _) = detached(server, &kept());
+        let scenario = scenario.config("[stores.second]\npath = \"second\"\n");
+        let elsewhere = first_is_over() + "\narchive = \"second\"\ngrace = \"0s\"";
+        let dropping = scenario.partitions("public.logs", "at", &elsewhere);
+        dropping.tend().succeeded().prints(&["archived 1 partition, dropped 1 partition"]);
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "500");
+        let listed = dropping.json(&["archives", "list"]);
+        let stores: Vec<_> = listed["batches"].as_array().unwrap().iter().map(|batch| &batch["store"]).collect();
+        assert_eq!(stores, ["second"], "{listed:#}");
+        server.sql(&database, "CREATE TABLE back (LIKE logs)");
+        dropping.run(&["archives", "restore", "--into", "public.back"]).succeeded().prints(&["100 rows put back from 1 "]);
+        assert_eq!(server.sql(&database, "SELECT count(*), count(DISTINCT id) FROM back"), "100|100", "on {major}");
+        // The one in the former store is there for who asks for it.
+        let first = dropping.json(&["archives", "list", "--store", "local"]);
+        assert_eq!(first["batches"].as_array().unwrap().len(), 1, "{first:#}");
+    }
+}
+
+#[test]
+fn a_detached_partition_that_is_attached_again_after_the_job_named_another_store_is_back() {
+    let server = server(18);
+    let (database, scenario, table) = detached(server, &kept());
+    let said = server.psql(&database, &format!("DELETE FROM {table}")).unwrap_err();
+    let way_back = said.split("to have it back: ").nth(1).unwrap().split("; and a longer").next().unwrap();
+    server.sql(&database, way_back);
+    let elsewhere = "every = \"month\"\nretain = \"900d\"\narchive = \"second\"";
+    let scenario = scenario.config("[stores.second]\npath = \"second\"\n").partitions("public.logs", "at", elsewhere);
+    scenario.tend().succeeded();
+    scenario.run(&["archives", "restore"]).succeeded().prints(&["already back"]);
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "600");
+}
+
 #[test]
 fn a_column_that_came_in_the_grace_is_archived_too() {
     let server = server(18);

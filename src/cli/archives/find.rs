@@ -16,6 +16,24 @@ pub(super) struct Found {
     pub(super) signature: Option<Signature>,
 }
 
+impl Found {
+    /// A batch takes the place only of one of the same table, and not where its store proves less: everyone who can write to a store without a
+    /// key could name any batch.
+    fn takes_the_place_of(&self, other: &Self) -> bool {
+        let ((_, by), (name, of)) = (&self.batch, &other.batch);
+        let is_same_table = match (by.origin, of.origin) {
+            (Some(by_table), Some(of_table)) => by_table == of_table && by.system_identifier == of.system_identifier,
+            _ => (&by.schema, &by.table) == (&of.schema, &of.table),
+        };
+        let proves_enough = self.signature.is_none() && (self.store.has_sign_key() || !other.store.has_sign_key());
+        self.store_name != other.store_name
+            && by.replaces.as_deref() == Some(&*name.to_string())
+            && (&by.database, &by.job) == (&of.database, &of.job)
+            && is_same_table
+            && proves_enough
+    }
+}
+
 /// The result of a search through the stores.
 #[derive(Default)]
 pub(super) struct All {
@@ -28,6 +46,15 @@ pub(super) struct All {
 }
 
 impl All {
+    /// A job that names another store than before archives a partition once more. The listing of one store passes by what was replaced there.
+    fn pass_by_what_was_replaced_from_another_store(&mut self) {
+        let is_replaced = |found: &Found| self.found.iter().any(|by| by.takes_the_place_of(found));
+        let replaced: Vec<bool> = self.found.iter().map(is_replaced).collect();
+        let mut is_replaced = replaced.into_iter();
+        let passed_by = self.found.extract_if(.., |_| is_replaced.next().unwrap_or(false));
+        self.replaced.extend(passed_by.map(|found| found.batch.0.to_string()));
+    }
+
     /// Counts the batches that exist, or may exist, beside those that were found. A folder that cannot be read may hold some when
     /// other batches of its series were found; whose the other folders are is unknown.
     pub(super) fn lacks(&self) -> usize {
@@ -81,6 +108,7 @@ pub(super) async fn find(config: &Config, filter: &Filter, unsigned_ok: bool) ->
         });
         all.broken.extend(broken.map(|broken| (store_name.clone(), broken)));
     }
+    all.pass_by_what_was_replaced_from_another_store();
     all.found.sort_by(|a, b| (&a.store_name, &a.batch.0).cmp(&(&b.store_name, &b.batch.0)));
     Ok(all)
 }

@@ -17,6 +17,28 @@ use crate::pg::{self, identifier};
 use crate::store::Store;
 use crate::work::RunContext;
 
+/// A record that rows are back, of a transaction that has still to commit.
+pub struct Back {
+    archive: Archive,
+    key: String,
+    transaction: i64,
+}
+
+impl Back {
+    /// Its transaction has committed.
+    pub async fn is_for_good(&self) {
+        self.archive.is_back_for_good(&self.key, self.transaction).await;
+    }
+}
+
+enum Former<'m, A> {
+    /// The store that the job names.
+    Same,
+    Other(A),
+    /// The configuration does not have this store.
+    Unknown(&'m str),
+}
+
 /// The archive of a partition job.
 pub struct PartitionArchive<'a> {
     archive: Archive,
@@ -51,8 +73,34 @@ impl<'a> PartitionArchive<'a> {
         held.await.with_context(|| format!("cannot look for {}", archived.key))
     }
 
-    /// The partition is attached again, and stays: what was archived of it is in its table.
-    pub async fn is_back(&self, session: &mut Session, plan: &Plan, key: &str) -> Result<Option<i64>> {
+    /// The partition is attached again, and stays: what was archived of it is in its table. Returns what [`PartitionArchive::is_back_for_good`]
+    /// needs, and None if there is nothing to record.
+    pub async fn is_back(&self, session: &mut Session, plan: &Plan, archived: &Archived) -> Result<Option<Back>> {
+        match self.former(archived).await? {
+            Former::Same => self.record_back(session, plan, &archived.key).await,
+            Former::Other(former) => former.record_back(session, plan, &archived.key).await,
+            Former::Unknown(store) => {
+                tracing::warn!(
+                    "{} is in the store {store:?}, which the configuration does not have any more: it counts, and a restore of it would \
+                     double its rows",
+                    archived.key
+                );
+                Ok(None)
+            }
+        }
+    }
+
+    /// Returns the archive that the rows of a mark were written to. The job may name another store by now.
+    async fn former<'m>(&self, archived: &'m Archived) -> Result<Former<'m, PartitionArchive<'a>>> {
+        let Some(store) = archived.store.as_deref().filter(|store| *store != self.store) else { return Ok(Former::Same) };
+        if !self.run.config.stores.contains_key(store) {
+            return Ok(Former::Unknown(store));
+        }
+        let archive = Archive::new(Store::named(self.run.config, store).await?, self.run.database, self.run.job.name);
+        Ok(Former::Other(Self { archive, store: store.to_owned(), run: self.run }))
+    }
+
+    async fn record_back(&self, session: &mut Session, plan: &Plan, key: &str) -> Result<Option<Back>> {
         let batch = self.own_batch(&mut session.connection, &plan.table, key).await?;
         let is_there = match &batch {
             Some(batch) => self.archive.is_there(batch).await?,
@@ -67,7 +115,8 @@ impl<'a> PartitionArchive<'a> {
             return Ok(None);
         };
         let table = (&*plan.table.schema, &*plan.table.name);
-        self.archive.is_back(&mut session.connection, table, &batch).await
+        let recorded = self.archive.is_back(&mut session.connection, table, &batch).await?;
+        Ok(recorded.map(|transaction| Back { archive: self.archive.clone(), key: key.to_owned(), transaction }))
     }
 
     /// Returns the batch with this key, if it holds rows of the table.
@@ -114,10 +163,6 @@ impl<'a> PartitionArchive<'a> {
         Ok(name.filter(|_| is_own).map(|name| name.to_string()))
     }
 
-    pub async fn is_back_for_good(&self, key: &str, transaction: i64) {
-        self.archive.is_back_for_good(key, transaction).await;
-    }
-
     /// Returns the mark that the table has now.
     pub async fn put(&self, session: &mut Session, plan: &Plan, table: &TableName, mark: &Mark) -> Result<Attempt<Mark>> {
         // A session may still write to it by its own name: not while it is read. The name may mean another table by now.
@@ -156,14 +201,14 @@ impl<'a> PartitionArchive<'a> {
         let (rows, contents) = guard::contents(connection, table).await?;
         anyhow::ensure!(rows == exported.rows, "{rows} rows were counted, and {} archived", exported.rows);
         let archived = Archived { key: name.object(), rows, contents: Some(contents), store: Some(self.store.clone()) };
-        let mark = Mark { archive: Some(archived), ..mark.clone() };
-        let comment = format!("COMMENT ON TABLE {} IS {}", table.sql(), pg::literal(&mark.comment(&plan.table.to_string())));
+        let now = Mark { archive: Some(archived), ..mark.clone() };
+        let comment = format!("COMMENT ON TABLE {} IS {}", table.sql(), pg::literal(&now.comment(&plan.table.to_string())));
         pg::execute(connection, comment).await?;
         // Its rows were read and its mark was written by name.
         pg::execute(connection, proof([&Checked::of(table)])).await?;
         pg::execute(connection, "COMMIT".to_owned()).await?;
         self.archive.complete(&name, &manifest).await?;
         phase.done(&units::plural(exported.rows, "row"));
-        Ok(mark)
+        Ok(now)
     }
 }

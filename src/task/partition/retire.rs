@@ -190,15 +190,15 @@ pub async fn keep(
         for statement in statements {
             pg::execute(&mut session.connection, statement).await?;
         }
-        let transaction = archives
-            .is_back(session, plan, &archived.key)
+        let back = archives
+            .is_back(session, plan, archived)
             .await
             .with_context(|| format!("cannot say that {} is back", archived.key))?;
         pg::execute(&mut session.connection, "COMMIT".to_owned()).await?;
-        Ok(transaction)
+        Ok(back)
     };
     match kept.await {
-        Ok(Some(transaction)) => archives.is_back_for_good(&archived.key, transaction).await,
+        Ok(Some(back)) => back.is_for_good().await,
         Ok(None) => {}
         Err(error) => {
             let _ = pg::execute(&mut session.connection, "ROLLBACK".to_owned()).await;
