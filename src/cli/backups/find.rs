@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use clap::Args;
 
 use crate::base::fault::{Fault, Kind};
@@ -13,7 +13,7 @@ use crate::pg;
 use crate::store::{Store, Unread, key};
 use crate::task::backup::latest::{self, Choice};
 use crate::task::backup::series::Series;
-use crate::task::backup::set::{self, Set};
+use crate::task::backup::set::{self, Listing, Set};
 use crate::task::backup::set_name::SetName;
 use crate::task::backup::verdict::Bytes;
 
@@ -55,42 +55,66 @@ impl Filter {
     }
 }
 
-/// Finds the one set that `wanted` means, and logs what should be known about it.
-pub(super) async fn find(config: &Config, wanted: &str, filter: &Filter, choice: &Choice) -> Result<Found> {
-    let now = Utc::now();
-    let mut candidates: Vec<Found> = Vec::new();
-    let mut unreadable = Vec::new();
-    let mut unread_stores = Vec::new();
-    let mut unseen: Vec<(String, Unread)> = Vec::new();
-    for (store_name, store) in filter.stores(config).await? {
-        let mut listing = match set::list(&store, "").await {
-            Ok(listing) => listing,
-            Err(error) => {
-                unread_stores.push((store_name, error));
-                continue;
+/// The sets that a command may mean, over all stores, and what could not be read.
+#[derive(Default)]
+struct Candidates {
+    sets: Vec<Found>,
+    /// The time of each set that cannot be restored, and why.
+    unreadable: Vec<(DateTime<Utc>, String)>,
+    unread_stores: Vec<(String, anyhow::Error)>,
+    /// Folders that could not be read, each with the name of its store.
+    unseen: Vec<(String, Unread)>,
+}
+
+impl Candidates {
+    async fn read(config: &Config, wanted: &str, filter: &Filter, choice: &Choice) -> Result<Self> {
+        let mut all = Self::default();
+        for (store_name, store) in filter.stores(config).await? {
+            match set::list(&store, "").await {
+                Ok(listing) => all.add(&store_name, &store, listing, |name| is_meant(name, wanted, filter), choice),
+                Err(error) => all.unread_stores.push((store_name, error)),
             }
-        };
+        }
+        Ok(all)
+    }
+
+    fn add(
+        &mut self,
+        store_name: &str,
+        store: &Store,
+        mut listing: Listing,
+        is_meant: impl Fn(&SetName) -> bool,
+        choice: &Choice,
+    ) {
         if choice.unsigned_ok {
             listing.accept_unsigned();
         }
-        let meant = |name: &SetName| {
-            filter.matches(name)
-                && (wanted == "latest"
-                    || wanted.parse::<SetName>().is_ok_and(|full| full == *name)
-                    || key::parse_time(wanted) == Some(name.taken_at))
-        };
-        let of_store = listing.unreadable.into_iter().filter(|(name, _)| meant(name));
-        unreadable.extend(of_store.map(|(name, reason)| (name.taken_at, format!("{name} cannot be restored: {reason}"))));
-        let not_ours = listing.not_ours.iter().filter(|(set, _)| meant(&set.name));
-        unreadable.extend(not_ours.map(|(set, signature)| {
+        let of_store = listing.unreadable.into_iter().filter(|(name, _)| is_meant(name));
+        self.unreadable.extend(of_store.map(|(name, reason)| (name.taken_at, format!("{name} cannot be restored: {reason}"))));
+        let not_ours = listing.not_ours.iter().filter(|(set, _)| is_meant(&set.name));
+        self.unreadable.extend(not_ours.map(|(set, signature)| {
             let said = format!("{} is not accepted: {}; --unsigned-ok accepts it", set.name, signature.in_words());
             (set.name.taken_at, said)
         }));
-        unseen.extend(listing.unseen.into_iter().map(|unread| (store_name.clone(), unread)));
-        for set in listing.sets.into_iter().filter(|set| meant(&set.name)) {
-            candidates.push(Found { store_name: store_name.clone(), store: store.clone(), set });
+        self.unseen.extend(listing.unseen.into_iter().map(|unread| (store_name.to_owned(), unread)));
+        for set in listing.sets.into_iter().filter(|set| is_meant(&set.name)) {
+            self.sets.push(Found { store_name: store_name.to_owned(), store: store.clone(), set });
         }
     }
+}
+
+fn is_meant(name: &SetName, wanted: &str, filter: &Filter) -> bool {
+    filter.matches(name)
+        && (wanted == "latest"
+            || wanted.parse::<SetName>().is_ok_and(|full| full == *name)
+            || key::parse_time(wanted) == Some(name.taken_at))
+}
+
+/// Finds the one set that `wanted` means, and logs what should be known about it.
+pub(super) async fn find(config: &Config, wanted: &str, filter: &Filter, choice: &Choice) -> Result<Found> {
+    let now = Utc::now();
+    let Candidates { sets: mut candidates, unreadable, unread_stores, unseen } =
+        Candidates::read(config, wanted, filter, choice).await?;
     // A named set that was found is the right one, wherever else it may be; `latest` is only known once every store was read.
     if (wanted == "latest" || candidates.is_empty())
         && let Some((store_name, error)) = unread_stores.into_iter().next()

@@ -166,19 +166,7 @@ async fn swap(
         // Without a look at the rows: the validated CHECK says it.
         sql.push(format!("ALTER TABLE {table} ALTER COLUMN {column} SET NOT NULL"));
     }
-    if let Some(primary) = facts.primary.as_ref().filter(|primary| !primary.has_key) {
-        let name = identifier(&primary.name);
-        sql.push(format!("ALTER TABLE {table} DROP CONSTRAINT {name}"));
-        sql.push(format!(
-            "ALTER TABLE {table} ADD CONSTRAINT {name} PRIMARY KEY USING INDEX {}{}",
-            identifier(&facts.new_key),
-            primary.deferrable
-        ));
-        // The mark went with the index of before.
-        if facts.clustered_on.as_ref() == Some(&primary.name) {
-            sql.push(format!("ALTER TABLE {table} CLUSTER ON {name}"));
-        }
-    }
+    sql.extend(exchange_of_keys(facts, &table));
     sql.push(format!(
         "CREATE TABLE {new} (LIKE {table} INCLUDING ALL EXCLUDING IDENTITY EXCLUDING STATISTICS) PARTITION BY RANGE ({column}){}",
         facts.place
@@ -211,21 +199,37 @@ async fn swap(
     sql.extend(create::policies(connection, old, &table).await?);
     sql.extend(facts.triggers.iter().flat_map(|trigger| trigger.make(&table)));
     sql.extend(facts.views.iter().cloned());
-    conversion.swap = sql
-        .into_iter()
-        .map(|sql| {
-            let lock = match sql.split(' ').next() {
-                Some("LOCK") => "ACCESS EXCLUSIVE: everybody waits until the end of the transaction",
-                _ if sql.contains("FOREIGN KEY") => {
-                    "SHARE ROW EXCLUSIVE on the table that it refers to: its writers wait as well"
-                }
-                Some("CREATE") if sql.contains(" VIEW ") => "ACCESS EXCLUSIVE on the view",
-                _ => NONE,
-            };
-            Statement::new(sql, lock)
-        })
-        .collect();
+    conversion.swap = sql.into_iter().map(with_its_lock).collect();
     Ok(())
+}
+
+/// The key that contains the partition key, from the index that was built before.
+fn exchange_of_keys(facts: &facts::Facts, table: &str) -> Vec<String> {
+    let Some(primary) = facts.primary.as_ref().filter(|primary| !primary.has_key) else { return Vec::new() };
+    let name = identifier(&primary.name);
+    let mut sql = vec![
+        format!("ALTER TABLE {table} DROP CONSTRAINT {name}"),
+        format!(
+            "ALTER TABLE {table} ADD CONSTRAINT {name} PRIMARY KEY USING INDEX {}{}",
+            identifier(&facts.new_key),
+            primary.deferrable
+        ),
+    ];
+    // The mark went with the index of before.
+    if facts.clustered_on.as_ref() == Some(&primary.name) {
+        sql.push(format!("ALTER TABLE {table} CLUSTER ON {name}"));
+    }
+    sql
+}
+
+fn with_its_lock(sql: String) -> Statement {
+    let lock = match sql.split(' ').next() {
+        Some("LOCK") => "ACCESS EXCLUSIVE: everybody waits until the end of the transaction",
+        _ if sql.contains("FOREIGN KEY") => "SHARE ROW EXCLUSIVE on the table that it refers to: its writers wait as well",
+        Some("CREATE") if sql.contains(" VIEW ") => "ACCESS EXCLUSIVE on the view",
+        _ => NONE,
+    };
+    Statement::new(sql, lock)
 }
 
 /// The work of `partition convert JOB`.

@@ -73,69 +73,82 @@ pub(super) fn retire(state: &State, partition: &Partition, plan: &mut Plan) {
     let is_plain = state.default_partition().is_some() || partition.default || !state.inbound.is_empty();
     let how = if is_plain { Detach::Plainly } else { Detach::Concurrently };
     for existing in over {
-        let (low, high) = existing.range.unwrap_or((Bound::Min, Bound::Max));
-        if !belongs_to_the_rows(state, existing) {
-            let (table, partition) = (state.table.sql(), existing.table.sql());
-            let from = state.chain.map(|chain| state.key.show(chain.from)).unwrap_or_default();
-            plan.notes.push(format!(
-                "{} is over, and stays: more than {PERIODS_AHEAD} periods lie between it and the partitions from {from} on; if nobody needs it: ALTER TABLE \
-                 {table} DETACH PARTITION {partition}",
-                existing.table
-            ));
-            continue;
+        match stays(state, partition, existing) {
+            Some(Stays::Rightly(why)) => plan.notes.push(why),
+            Some(Stays::Against(why)) => plan.refusals.push(why),
+            None => detach(state, partition, existing, how, plan),
         }
-        if !existing.is_plain {
-            plan.notes.push(format!("{} is over, and stays: it is partitioned itself, or a foreign table", existing.table));
-            continue;
-        }
-        if !existing.inbound.is_empty() {
-            let inbound = existing.inbound.join(", ");
-            plan.refusals.push(format!("{} would go, but foreign keys refer to it: {inbound}", existing.table));
-            continue;
-        }
-        if !existing.referred_to.is_empty() {
-            plan.notes.push(format!(
-                "{} is over, and stays: rows of others refer to it: {}; theirs go first, or their partition of the same time",
-                existing.table,
-                existing.referred_to.join(", ")
-            ));
-            continue;
-        }
-        if !existing.dependants.is_empty() && partition.grace.is_zero() {
-            let dependants = existing.dependants.join(", ");
-            plan.refusals.push(format!("{} would go at once, but there is {dependants}: drop that first", existing.table));
-            continue;
-        }
-        if !existing.dependants.is_empty() {
-            plan.warnings.push(format!(
-                "{} is detached, and cannot be dropped while there is: {}; it goes on showing the detached table until then",
-                existing.table,
-                existing.dependants.join(", ")
-            ));
-        }
-        let mark = Mark {
-            parent: state.table.oid,
-            table: existing.table.oid,
-            stage: Stage::Retiring,
-            at: state.at,
-            from: state.key.show_bound(low),
-            to: state.key.show_bound(high),
-            // One of ours is there from a run that was ended: what was there before it is in it.
-            comment: existing.mark.as_ref().and_then(|mark| mark.comment.clone()),
-            // Attached again, and over again: what its archive does not hold is found at the drop, and takes its place.
-            archive: existing.mark.as_ref().and_then(|mark| mark.archive.clone()),
-            bounds: Some(existing.shown.clone()).filter(|shown| !shown.is_empty()),
-            is_guarded: existing.mark.as_ref().is_some_and(|mark| mark.is_guarded),
-            foreign_keys: existing.mark.as_ref().map(|mark| mark.foreign_keys.clone()).unwrap_or_default(),
-        };
-        let reason = format!(
-            "it ends at {}, and all before {} goes{}",
-            mark.to,
-            state.key.show(cutoff.unwrap_or_default()),
-            partition.archive.as_ref().map(|store| format!(", to the store `{store}` first")).unwrap_or_default()
-        );
-        plan.push(Step::Retire { partition: existing.table.clone(), how, mark }, reason);
     }
+}
+
+/// A partition whose time is over, and stays.
+enum Stays {
+    /// Nothing is wrong.
+    Rightly(String),
+    /// The job says that it goes.
+    Against(String),
+}
+
+fn stays(state: &State, partition: &Partition, existing: &Existing) -> Option<Stays> {
+    let name = &existing.table;
+    if !belongs_to_the_rows(state, existing) {
+        let (table, partition) = (state.table.sql(), existing.table.sql());
+        let from = state.chain.map(|chain| state.key.show(chain.from)).unwrap_or_default();
+        return Some(Stays::Rightly(format!(
+            "{name} is over, and stays: more than {PERIODS_AHEAD} periods lie between it and the partitions from {from} on; if nobody needs it: ALTER TABLE \
+             {table} DETACH PARTITION {partition}"
+        )));
+    }
+    if !existing.is_plain {
+        return Some(Stays::Rightly(format!("{name} is over, and stays: it is partitioned itself, or a foreign table")));
+    }
+    if !existing.inbound.is_empty() {
+        return Some(Stays::Against(format!("{name} would go, but foreign keys refer to it: {}", existing.inbound.join(", "))));
+    }
+    if !existing.referred_to.is_empty() {
+        return Some(Stays::Rightly(format!(
+            "{name} is over, and stays: rows of others refer to it: {}; theirs go first, or their partition of the same time",
+            existing.referred_to.join(", ")
+        )));
+    }
+    if !existing.dependants.is_empty() && partition.grace.is_zero() {
+        let dependants = existing.dependants.join(", ");
+        return Some(Stays::Against(format!("{name} would go at once, but there is {dependants}: drop that first")));
+    }
+    None
+}
+
+fn detach(state: &State, partition: &Partition, existing: &Existing, how: Detach, plan: &mut Plan) {
+    if !existing.dependants.is_empty() {
+        plan.warnings.push(format!(
+            "{} is detached, and cannot be dropped while there is: {}; it goes on showing the detached table until then",
+            existing.table,
+            existing.dependants.join(", ")
+        ));
+    }
+    let (low, high) = existing.range.unwrap_or((Bound::Min, Bound::Max));
+    let mark = Mark {
+        parent: state.table.oid,
+        table: existing.table.oid,
+        stage: Stage::Retiring,
+        at: state.at,
+        from: state.key.show_bound(low),
+        to: state.key.show_bound(high),
+        // One of ours is there from a run that was ended: what was there before it is in it.
+        comment: existing.mark.as_ref().and_then(|mark| mark.comment.clone()),
+        // Attached again, and over again: what its archive does not hold is found at the drop, and takes its place.
+        archive: existing.mark.as_ref().and_then(|mark| mark.archive.clone()),
+        bounds: Some(existing.shown.clone()).filter(|shown| !shown.is_empty()),
+        is_guarded: existing.mark.as_ref().is_some_and(|mark| mark.is_guarded),
+        foreign_keys: existing.mark.as_ref().map(|mark| mark.foreign_keys.clone()).unwrap_or_default(),
+    };
+    let reason = format!(
+        "it ends at {}, and all before {} goes{}",
+        mark.to,
+        state.key.show(cutoff(state, partition).unwrap_or_default()),
+        partition.archive.as_ref().map(|store| format!(", to the store `{store}` first")).unwrap_or_default()
+    );
+    plan.push(Step::Retire { partition: existing.table.clone(), how, mark }, reason);
 }
 
 /// One wrong number must not retire the whole table: as long as the highest row is far beyond all others, nobody knows what is over.
