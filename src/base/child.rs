@@ -123,7 +123,7 @@ impl Child {
 }
 
 /// What the command was given stays, and what it was told to go without is gone; of our own variables it gets those of the list.
-fn restrict_environment(command: &mut Command) {
+pub fn restrict_environment(command: &mut Command) {
     let given: Vec<(OsString, Option<OsString>)> =
         command.get_envs().map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned))).collect();
     command.env_clear();

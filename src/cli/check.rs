@@ -17,7 +17,7 @@ use crate::pg::table::with_schema;
 use crate::pg::{self, Server, client_tools, failure};
 use crate::run::job::Job;
 use crate::store::Store;
-use crate::task::backup::{Backup, facts, readiness};
+use crate::task::backup::{Backup, choose, facts, readiness};
 use crate::task::{Task, foreign_code};
 
 /// pg_dump and psql go their own way, with another TLS.
@@ -232,9 +232,9 @@ async fn needs_of_backup(
     config: &Config,
 ) -> Result<String> {
     let source = facts::server(connection, settings).await?;
-    let scratch = backup.scratch_elsewhere(config)?;
-    let found = readiness::look(connection, backup, &source, scratch.as_ref()).await?;
+    let place = choose::place(backup, config, &source, connection).await?;
+    let found = readiness::look(connection, backup, &source, &place).await?;
     readiness::refuse(&found.lacks)?;
-    let notes: String = found.notes.iter().map(|note| format!("; NOTE: {note}")).collect();
+    let notes: String = found.notes.iter().chain(&place.note()).map(|note| format!("; NOTE: {note}")).collect();
     Ok(format!("can read everything the job dumps{notes}"))
 }

@@ -39,6 +39,7 @@ pub struct Config {
     pub serve: Serve,
     pub notify: Notify,
     pub metrics: Metrics,
+    pub verify: Verify,
 }
 
 /// Where the run history is, and how long it is kept.
@@ -166,6 +167,27 @@ pub enum Checksums {
 pub struct Tools {
     /// A folder with pg_dump, pg_dumpall and psql that is looked in first; relative to the configuration file.
     pub bin_dir: Option<PathBuf>,
+    /// A folder with initdb and postgres that is searched first, for verify = "restore" in a server of its own; relative to the
+    /// configuration file.
+    pub server_bin_dir: Option<PathBuf>,
+    /// The user who runs that server where pgtend runs as root; default `nobody`. It should own nothing.
+    pub run_as: Option<String>,
+}
+
+/// Where backups are proved by a restore.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Verify {
+    /// The folder in which a server of its own is made, with space for the database; relative to the configuration file. Default: the
+    /// system's for temporary files.
+    pub scratch_dir: Option<PathBuf>,
+}
+
+impl Verify {
+    /// The folder in which throwaway servers are made.
+    pub fn throwaway_parent(&self) -> PathBuf {
+        self.scratch_dir.clone().unwrap_or_else(std::env::temp_dir)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -218,9 +240,14 @@ pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
         );
     let webhook_url = webhook_url.and_then(|(url, span)| checked_http_url(url, span, "[notify]", &source, problems));
     let notify = Notify { webhook_url, ca_file };
-    let tools = Tools { bin_dir: written.tools.bin_dir.map(|bin_dir| folder.join(bin_dir)) };
+    let tools = Tools {
+        bin_dir: written.tools.bin_dir.map(|bin_dir| folder.join(bin_dir)),
+        server_bin_dir: written.tools.server_bin_dir.map(|bin_dir| absolute(&folder.join(bin_dir))),
+        run_as: written.tools.run_as,
+    };
+    let verify = Verify { scratch_dir: written.verify.scratch_dir.map(|scratch_dir| absolute(&folder.join(scratch_dir))) };
     let metrics = Metrics { textfile_dir: written.metrics.textfile_dir.map(|textfile_dir| folder.join(textfile_dir)) };
-    Some(Config { path: path.to_owned(), databases, stores, tools, ledger, serve, notify, metrics })
+    Some(Config { path: path.to_owned(), databases, stores, tools, ledger, serve, notify, metrics, verify })
 }
 
 /// So that a location that is printed means the same in every folder.

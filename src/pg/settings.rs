@@ -74,6 +74,20 @@ impl Settings {
             .map_err(|mistake| Fault::new(Kind::Configuration, format!("not a connection that can be made: {mistake}")).into())
     }
 
+    /// A server of our own, on the socket in `folder`: nothing of the environment counts.
+    pub fn on_socket(folder: &Path, user: &str, database: &str) -> Result<Self> {
+        let found = Parameters::from([
+            ("host", folder.display().to_string()),
+            ("port", "5432".to_owned()),
+            ("user", user.to_owned()),
+            ("dbname", database.to_owned()),
+            ("sslmode", "disable".to_owned()),
+        ]);
+        Self::of(&found).map_err(|mistake| {
+            Fault::new(Kind::Configuration, format!("not a folder for a socket ({}): {mistake}", folder.display())).into()
+        })
+    }
+
     /// Says what is wrong with a URL without repeating it: it may hold a password.
     pub fn check_url(url: &str) -> Result<(), String> {
         parameters::of_url(url).map(drop)

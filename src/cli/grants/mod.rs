@@ -17,7 +17,7 @@ use crate::pg::table::with_schema;
 use crate::pg::{self, Server, comment, identifier};
 use crate::run::job::Job;
 use crate::task::Task;
-use crate::task::backup::{Verify, readiness};
+use crate::task::backup::{Scratch, Verify, readiness};
 use crate::task::vector_index::ApplySetting;
 
 /// The database may have a search_path with functions and views of its owner's, and a superuser runs this.
@@ -124,8 +124,11 @@ async fn needs(connection: &mut PgConnection, job: &Job, role: &str, memberships
                 lines.push("-- Tables have row security, and a dump of some rows is none:".to_owned());
                 lines.push(format!("ALTER ROLE {role} BYPASSRLS;"));
             }
-            if backup.verify == Verify::Restore && backup.scratch.is_none() {
-                lines.push("-- verify = \"restore\": a scratch database".to_owned());
+            if backup.verify == Verify::Restore && matches!(backup.scratch, Scratch::Auto | Scratch::Same) {
+                lines.push(match backup.scratch {
+                    Scratch::Same => "-- verify = \"restore\": a scratch database".to_owned(),
+                    _ => "-- verify = \"restore\": a scratch database, where pgtend's host has no server programs".to_owned(),
+                });
                 lines.push(format!("ALTER ROLE {role} CREATEDB;"));
                 if backup.filters.schemas.is_empty() {
                     lines.extend(for_superusers(connection).await?);

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::facts::ServerFacts;
+use super::facts::{Extension, ServerFacts};
 
 /// The default is: all of the dump as it stands, or nothing.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +19,8 @@ pub struct Choices {
     pub role_map: Vec<(String, String)>,
     /// The database is dropped afterwards: nothing in it may reach out, and what only the target lacks does not matter.
     pub for_scratch: bool,
+    /// Extensions that a superuser has made before, in a server of its own; with their schemas.
+    pub made_before: Vec<Extension>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -70,6 +72,11 @@ impl Choices {
     /// For a database that is dropped when its restore was proved.
     pub fn for_scratch() -> Self {
         Self { for_scratch: true, ..Self::default() }
+    }
+
+    /// The same, where a superuser has made these extensions before.
+    pub fn for_own_server(made_before: Vec<Extension>) -> Self {
+        Self { made_before, ..Self::for_scratch() }
     }
 
     pub fn leaves_out_extension(&self, name: &str) -> bool {

@@ -6,9 +6,11 @@
 //! What is hidden from the documentation is for `fuzz/`.
 
 pub mod choices;
+pub mod choose;
 mod context;
 mod counts;
 mod dump;
+mod expect;
 pub mod facts;
 mod foreign_key;
 pub mod guard;
@@ -25,11 +27,14 @@ pub mod loss;
 pub mod manifest;
 pub mod markers;
 pub mod new_database;
+mod often;
 #[doc(hidden)]
 pub mod own_bytes;
+mod own_server;
 mod patterns;
 #[doc(hidden)]
 pub mod pg_dumps;
+pub mod place;
 pub mod plan;
 mod proof;
 mod properties;
@@ -68,22 +73,23 @@ use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 pub use context::tools_for;
 pub use keep::Keep;
-pub use keys::{Backup, Verify, Written, resolve};
+pub use keys::{Backup, Scratch, Verify, Written, resolve};
 pub use plan::Plan;
 
 use self::guard::Asked;
 use self::markers::RunMarker;
+use self::place::Place;
+use self::restore::Refusal;
 use self::series::Series;
 use self::set::Set;
 use self::verdict::Bytes;
-use self::verify::Verified;
+use self::verify::{Proof, Verified, Where};
 use crate::base::process_identity::ProcessIdentity;
 use crate::base::units;
 use crate::config::Config;
 use crate::ledger::report::{Report, Unfinished};
 pub use crate::members::compress::Compression;
-use crate::pg;
-use crate::pg::failure;
+use crate::pg::{failure, throwaway};
 use crate::store::{Store, key, lease};
 use crate::task::backup::identity::Identity;
 use crate::work::{Does, Other, RunContext, Work};
@@ -118,16 +124,27 @@ impl Work for Backup {
         let mut report = report_on(&set, &store, &plan);
         plan.deletes_nothing.extend(not_held);
 
-        let refusal = match self.verify {
+        let refusal = match plan.verify {
             Verify::None => None,
             Verify::Checksum => {
+                set.verification.sets_since_restore = Some(plan.sets_since_restore);
                 run.or_cancelled(verify::by_checksum(&store, &mut set, &run.progress)).await?;
                 None
             }
             Verify::Restore => {
+                set.verification.sets_since_restore = Some(plan.sets_since_restore);
                 let verified = self.verify_by_restore(&store, &mut set, &plan, run).await?;
+                if verified.is_restored {
+                    report.fact("restored_in", verified.place.clone());
+                }
+                if let Some(seconds) = verified.restore_seconds {
+                    report.fact("restore_seconds", seconds);
+                    let took = units::duration(Duration::from_secs_f64(seconds));
+                    report.summary += &format!("; restored in {} in {took}", verified.place);
+                }
                 warnings.extend(verified.warnings);
-                verified.refusal
+                let what = if verified.is_restored { "its proof failed" } else { "it was not restored for a proof" };
+                verified.refusal.map(|refusal| (refusal, what))
             }
         };
         report.fact("bytes", set.verification.verdict().name());
@@ -150,11 +167,8 @@ impl Work for Backup {
         match refusal {
             None => Ok(report),
             // The set is there and its bytes are proved; what was asked for is not.
-            Some(refusal) => {
-                let message = format!(
-                    "set {} is made and its bytes are intact, but it was not restored for a proof: {}",
-                    set.name, refusal.message
-                );
+            Some((refusal, what)) => {
+                let message = format!("set {} is made and its bytes are intact, but {what}: {}", set.name, refusal.message);
                 Err(Unfinished::error(refusal.kind, message, report))
             }
         }
@@ -165,6 +179,10 @@ impl Backup {
     /// Returns what did not work.
     async fn sweep(&self, store: &Store, plan: &Plan, run: &RunContext<'_>) -> Vec<String> {
         let mut warnings = self.sweep_scratch_databases(plan, run).await;
+        for folder in &plan.sweep.throwaway_folders {
+            tracing::info!("removing the throwaway server of a run without an end: {}", folder.display());
+            warnings.extend(throwaway::remove_leftover(folder).err().map(|error| failure::in_a_line(&error)));
+        }
         if !plan.deletes_nothing.is_empty() {
             warnings.extend(plan.deletes_nothing.iter().map(|doubt| format!("nothing in the store is swept or pruned: {doubt}")));
             return warnings;
@@ -196,10 +214,7 @@ impl Backup {
         if plan.sweep.scratch_databases.is_empty() {
             return warnings;
         }
-        let settings = match self.scratch_settings(run) {
-            Ok(settings) => settings,
-            Err(error) => return vec![format!("scratch databases of earlier runs stay: {}", failure::in_a_line(&error))],
-        };
+        let settings = plan.place.scratch_settings(&run.settings);
         for database in &plan.sweep.scratch_databases {
             tracing::info!("dropping the scratch database of a run without an end: {database}");
             warnings.extend(scratch::drop_or_warn(&settings, database, None).await);
@@ -232,28 +247,65 @@ impl Backup {
             own: Some(&plan.name),
             has_schedule: run.job.has_schedule,
         };
-        let checks_most = if self.verify == Verify::None { 0 } else { CHECKS_IN_A_RUN };
+        let checks_most = if plan.verify == Verify::None { 0 } else { CHECKS_IN_A_RUN };
         let pruned = prune::apply(store, &key::folder(database, job), &rules, &mut guard, checks_most, &run.progress).await;
         guard.release().await;
         pruned
     }
 
     async fn verify_by_restore(&self, store: &Store, set: &mut Set, plan: &Plan, run: &RunContext<'_>) -> Result<Verified> {
-        let settings = self.scratch_settings(run)?;
-        let scratch = verify::Scratch { settings: &settings, name: plan.scratch_name.clone(), cancel: &run.cancel };
-        verify::by_restore(store, set, &scratch, &run.progress).await
+        let place = match plan.sweep.throwaway_folders.is_empty() {
+            true => plan.place.clone(),
+            // What was swept may have taken the space.
+            false => self.choose_again(plan, run).await,
+        };
+        let settings = place.scratch_settings(&run.settings);
+        let scratch = Where::Scratch { settings: &settings, name: plan.scratch_name.clone() };
+        let host = match place {
+            Place::NotAsked | Place::Source { .. } | Place::Elsewhere(_) => {
+                return self.restore_at(&scratch, store, set, run).await;
+            }
+            Place::Nowhere { kind, message } => {
+                run.or_cancelled(verify::by_checksum(store, set, &run.progress)).await?;
+                let refusal = Refusal { kind: Some(kind), sql_state: None, message };
+                return Ok(Verified { refusal: Some(refusal), ..Verified::default() });
+            }
+            Place::OwnServer(host) => host,
+        };
+        let mut verified = self.restore_at(&Where::OwnServer(&host), store, set, run).await?;
+        // A job of an earlier release was proved by a role that may do more.
+        if self.scratch == Scratch::Auto
+            && !verified.is_restored
+            && let Some(refusal) = verified.refusal.take()
+        {
+            let warning = format!(
+                "a PostgreSQL of its own did not take set {}, which is restored into a scratch database on the source's server instead \
+                 (scratch = \"same\" does that at once): {}",
+                set.name, refusal.message
+            );
+            tracing::warn!("{warning}");
+            let mut warnings = std::mem::take(&mut verified.warnings);
+            warnings.push(warning);
+            verified = self.restore_at(&scratch, store, set, run).await?;
+            verified.warnings.splice(0..0, warnings);
+        }
+        Ok(verified)
     }
 
-    /// The server on which scratch databases are made.
-    fn scratch_settings(&self, run: &RunContext<'_>) -> Result<pg::Settings> {
-        Ok(self.scratch_elsewhere(run.config)?.unwrap_or_else(|| run.settings.clone()))
+    async fn restore_at(&self, place: &Where<'_>, store: &Store, set: &mut Set, run: &RunContext<'_>) -> Result<Verified> {
+        let proof = Proof { place, expect: &self.expect, cancel: &run.cancel };
+        verify::by_restore(store, set, &proof, &run.progress).await
     }
 
-    /// The same, where it is not the source's.
-    pub fn scratch_elsewhere(&self, config: &Config) -> Result<Option<pg::Settings>> {
-        let Some(name) = &self.scratch else { return Ok(None) };
-        let database = config.databases.get(name).with_context(|| format!("the configuration has no database `{name}`"))?;
-        database.settings().map(Some)
+    async fn choose_again(&self, plan: &Plan, run: &RunContext<'_>) -> Place {
+        let choosing = async {
+            let mut connection = run.settings.connect().await?;
+            choose::place(self, run.config, &plan.server, &mut connection).await
+        };
+        choosing.await.unwrap_or_else(|error: anyhow::Error| {
+            tracing::debug!("{error:#}");
+            plan.place.clone()
+        })
     }
 }
 

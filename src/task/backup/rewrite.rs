@@ -54,6 +54,7 @@ pub fn fate<'a>(text: &'a str, choices: &Choices, server: &Server) -> Fate<'a> {
             None => as_it_is(),
         },
         "CREATE" | "ALTER" | "COMMENT" | "SECURITY" | "GRANT" | "REVOKE" => unprivileged(&statement, choices, server)
+            .or_else(|| made_before(&statement, choices))
             .or_else(|| subscription(&statement, choices))
             .or_else(|| without(&statement, choices))
             .or_else(|| owner(&statement, choices))
@@ -123,6 +124,20 @@ fn unprivileged<'a>(statement: &Statement<'a>, choices: &Choices, server: &Serve
         || (statement.says(0, &["SECURITY", "LABEL"]) && statement.says(5, &["EVENT", "TRIGGER"]));
     of_event_trigger
         .then(|| Fate::Pass(Some("event triggers were not tried: the role that verifies is not a superuser".to_owned())))
+}
+
+/// What a superuser has made before: the extensions and their schemas. Comments on an extension are its owner's.
+fn made_before<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate<'a>> {
+    let extensions = &choices.made_before;
+    let is_schema = |name: &str| extensions.iter().any(|extension| extension.schema.as_deref() == Some(name));
+    let is_made = match () {
+        () if statement.says(0, &["CREATE", "SCHEMA"]) => statement.name(2).is_some_and(|name| is_schema(&name)),
+        () if statement.says(0, &["COMMENT", "ON", "EXTENSION"]) => {
+            statement.name(3).is_some_and(|name| extensions.iter().any(|extension| extension.name == name))
+        }
+        () => false,
+    };
+    is_made.then_some(Fate::Pass(None))
 }
 
 /// A subscription that comes alive takes the replication slot of the one that it is a copy of; and a database with one

@@ -12,6 +12,10 @@ WITH member AS MATERIALIZED (
                                        CASE WHEN l.lanpltrusted THEN 'leakproof' ELSE 'in ' || l.lanname END)
     FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace JOIN pg_catalog.pg_language l ON l.oid = p.prolang
     WHERE (NOT l.lanpltrusted OR p.proleakproof) AND n.nspname NOT LIKE 'pg\_%'
+    UNION ALL SELECT 'pg_catalog.pg_opclass'::pg_catalog.regclass, oid, pg_catalog.format('the operator class %I', opcname) FROM pg_catalog.pg_opclass
+    UNION ALL SELECT 'pg_catalog.pg_opfamily'::pg_catalog.regclass, oid, pg_catalog.format('the operator family %I', opfname)
+    FROM pg_catalog.pg_opfamily f WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_opclass c WHERE c.opcfamily = f.oid)
+    UNION ALL SELECT 'pg_catalog.pg_am'::pg_catalog.regclass, oid, pg_catalog.format('the access method %I', amname) FROM pg_catalog.pg_am
 )
 SELECT what FROM made
 WHERE oid >= 16384 AND NOT EXISTS (SELECT FROM member WHERE member.classid = made.classid AND member.objid = made.oid)

@@ -1,0 +1,92 @@
+//! The process that makes a throwaway server, and ends it when we do.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result};
+use tokio::process::Child;
+
+use super::programs::Programs;
+use super::room::Room;
+use super::user::User;
+use crate::base::child;
+
+/// Runs initdb, and the server at a low priority, until its standard input ends; then stops the server and removes the folder, of which another user may
+/// remove what is its own. Its
+/// arguments: programs, superuser, major version, folder. Its standard output is the folder's lock. It ignores what a terminal or a service
+/// manager sends to all processes: this process, which has its input, ends it when its own work has ended.
+const SCRIPT: &str = r#"
+trap '' HUP INT TERM PIPE
+bin=$1 superuser=$2 major=$3 folder=$4
+exec 2>>log
+ionice -c 3 -p $$ >/dev/null 2>&1
+checksums=
+[ "$major" -ge 18 ] && checksums=--no-data-checksums
+"$bin/initdb" -D data -U "$superuser" -A trust -E UTF8 --no-locale --no-sync $checksums >>log 2>&1 </dev/null || exit 1
+cat settings.conf >>data/postgresql.conf || exit 1
+{ nice -n 10 "$bin/postgres" -D data; : >ended; } >>log 2>&1 </dev/null &
+while read -r line; do :; done
+while [ ! -e ended ]; do
+    [ -s data/postmaster.pid ] && kill -QUIT "$(head -n 1 data/postmaster.pid)" && break
+    sleep 1
+done
+wait
+rm -rf ./* ./.s.*
+cd / && rm -rf "$folder" 2>/dev/null
+exit 0
+"#;
+
+/// Starts it. Nothing that it says is lost: it goes to the folder's log.
+pub fn start(programs: &Programs, user: Option<&User>, room: &Room, superuser: &str) -> Result<Child> {
+    let server = room.server();
+    let file = server.join("settings.conf");
+    // The server's user must read it, whatever our umask is; nobody else gets to the folder.
+    std::fs::write(&file, settings(room))
+        .and_then(|()| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)))
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    let mut command = Command::new("sh");
+    command.args(["-c", SCRIPT, "pgtend-throwaway"]).arg(&programs.folder).arg(superuser);
+    command.arg(programs.major.to_string()).arg(room.folder()).current_dir(&server);
+    child::restrict_environment(&mut command);
+    command.stdin(Stdio::piped()).stdout(Stdio::from(room.lock()?)).stderr(Stdio::null()).process_group(0);
+    if let Some(user) = user {
+        command.uid(user.uid).gid(user.gid);
+    }
+    let started = tokio::process::Command::from(command).spawn();
+    started.with_context(|| match user {
+        Some(user) => format!(
+            "cannot start a server as the user {} in {}: it must be allowed to enter that folder, and pgtend to change its user (run_as of [tools], scratch_dir of [verify])",
+            user.name,
+            server.display()
+        ),
+        None => format!("cannot start a server in {}", server.display()),
+    })
+}
+
+/// Nothing in it is kept: what is written need not reach a disk.
+fn settings(room: &Room) -> String {
+    let folder = room.server().display().to_string().replace('\'', "''");
+    format!(
+        "listen_addresses = ''
+unix_socket_directories = '{folder}'
+unix_socket_permissions = 0700
+port = 5432
+max_connections = 20
+max_locks_per_transaction = 1024
+fsync = off
+full_page_writes = off
+synchronous_commit = off
+autovacuum = off
+wal_level = minimal
+max_wal_senders = 0
+max_wal_size = 256MB
+checkpoint_timeout = 1h
+checkpoint_warning = 0
+# Files in the folder: /dev/shm of a container has 64 MB, and an hnsw index that is built in parallel wants all its graph there.
+dynamic_shared_memory_type = mmap
+huge_pages = off
+jit = off
+"
+    )
+}
