@@ -80,7 +80,7 @@ fn waiting_in_its_restore(scenario: &Scenario, place: &TempDir) -> (Running, Pat
 }
 
 #[test]
-fn a_set_is_proved_in_a_server_of_itsown_on_every_version() {
+fn a_set_is_proved_in_a_server_of_its_own_on_every_version() {
     for major in MAJORS {
         let server = server(major);
         let database = server.new_database();
@@ -135,7 +135,7 @@ fn a_set_is_proved_in_a_server_of_itsown_on_every_version() {
 }
 
 #[test]
-fn production_writes_no_wal_for_a_proof_in_a_server_of_itsown() {
+fn production_writes_no_wal_for_a_proof_in_a_server_of_its_own() {
     let server = Server::start_with(18, &["autovacuum=off", "checkpoint_timeout=1h", "bgwriter_lru_maxpages=0"]);
     server.sql("postgres", "CREATE DATABASE app");
     server.sql(
