@@ -400,3 +400,23 @@ fn a_restore_may_be_rarer_than_a_checksum() {
         scenario.run(&["check"]).exited(78).says(&[says]);
     }
 }
+
+#[test]
+fn a_job_that_names_no_place_falls_back_when_its_server_refuses_the_set() {
+    let server = server(18);
+    let database = server.new_database();
+    // Only a superuser may make such a publication.
+    server.sql(&database, "CREATE TABLE t AS SELECT 1 AS i; CREATE PUBLICATION all_of_it FOR TABLES IN SCHEMA public");
+    let (scenario, place) = scenario(server, &database, "");
+    let refused = scenario.run(&["run-job", "nightly"]).says(&["was not restored for a proof", "all_of_it"]);
+    assert_ne!(refused.code, Some(0), "{refused:?}");
+    let scenario = scenario.job("nightly", "database = \"app\"\n[backup]\nstore = \"local\"\nverify = \"restore\"\n");
+    let run = scenario.json(&["run-job", "nightly"]);
+    assert!(facts(&run)["restored_in"].as_str().unwrap().starts_with("a scratch database on "), "{run:#}");
+    let warnings = run["runs"][0]["report"]["warnings"].to_string();
+    assert!(
+        warnings.contains("a PostgreSQL of its own did not take set") && warnings.contains("scratch = \\\"same\\\""),
+        "{warnings}"
+    );
+    assert_eq!(entries(&place), Vec::<PathBuf>::new());
+}
