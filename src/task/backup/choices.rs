@@ -19,7 +19,9 @@ pub struct Choices {
     pub role_map: Vec<(String, String)>,
     /// The database is dropped afterwards: nothing in it may reach out, and what only the target lacks does not matter.
     pub for_scratch: bool,
-    /// Extensions that a superuser has made before, in a server of its own; with their schemas.
+    /// In a server of its own: its role is nobody's member, and what is not tried for that is known beforehand.
+    pub in_own_server: bool,
+    /// Extensions that a superuser has made there before; with their schemas.
     pub made_before: Vec<Extension>,
 }
 
@@ -76,7 +78,7 @@ impl Choices {
 
     /// The same, where a superuser has made these extensions before.
     pub fn for_own_server(made_before: Vec<Extension>) -> Self {
-        Self { made_before, ..Self::for_scratch() }
+        Self { in_own_server: true, made_before, ..Self::for_scratch() }
     }
 
     pub fn leaves_out_extension(&self, name: &str) -> bool {

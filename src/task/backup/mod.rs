@@ -137,6 +137,9 @@ impl Work for Backup {
                 if verified.is_restored {
                     report.fact("restored_in", verified.place.clone());
                 }
+                if verified.is_restored && !verified.not_tried.is_empty() {
+                    report.fact("not_tried", verified.not_tried.to_vec());
+                }
                 if let Some(seconds) = verified.restore_seconds {
                     report.fact("restore_seconds", seconds);
                     let took = units::duration(Duration::from_secs_f64(seconds));

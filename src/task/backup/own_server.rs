@@ -15,6 +15,9 @@ use crate::pg::{self, identifier};
 
 const DATABASE: &str = "pgtend_proof";
 
+/// What a role that is nobody's member and no superuser does not restore.
+pub const NOT_TRIED: &[&str] = &["owners", "grantors", "default privileges of other roles", "event triggers", "subscriptions"];
+
 /// A database to restore into.
 pub struct Prepared {
     pub settings: pg::Settings,

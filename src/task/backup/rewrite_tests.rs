@@ -288,5 +288,9 @@ fn what_a_superuser_has_made_before_is_not_made_again() {
             ("GRANT USAGE ON SCHEMA ext TO app", "="),
         ],
     );
+    let unprivileged = Server { is_superuser: false, ..server() };
+    let owner = "ALTER TABLE s.t OWNER TO app";
+    assert_eq!(fate(owner, &Choices::for_own_server(Vec::new()), &unprivileged), Fate::Pass(None));
+    assert!(matches!(fate(owner, &Choices::for_scratch(), &unprivileged), Fate::Pass(Some(_))));
     check(&Choices::default(), &[("CREATE SCHEMA ext", "="), ("COMMENT ON EXTENSION vector IS 'ours'", "=")]);
 }

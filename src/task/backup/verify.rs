@@ -58,6 +58,8 @@ pub struct Verified {
     pub is_restored: bool,
     /// "a PostgreSQL 18.4 of its own".
     pub place: String,
+    /// What of the dump no restore there tries.
+    pub not_tried: &'static [&'static str],
     /// The restore alone, with its counts.
     pub restore_seconds: Option<f64>,
     pub warnings: Vec<String>,
@@ -196,6 +198,7 @@ async fn in_own_server(
     verified: &mut Verified,
 ) -> Result<Tried> {
     verified.version.clone_from(&host.programs.version);
+    verified.not_tried = own_server::NOT_TRIED;
     let starting = async {
         host.check_space(set.manifest.server.database.size_bytes.max(0) as u64)?;
         throwaway::Server::start(host, &own_server::role_names(&set.manifest)).await
