@@ -315,9 +315,17 @@ fn an_extension_that_is_not_installed_for_the_server_programs_is_named_and_the_s
     let config = config.replace(&programs(&server_dir(18)), &programs(&folder.path().join("bin")));
     std::fs::write(scenario.path("config.toml"), config).unwrap();
     let missing = "extensions of the dump are not installed for the PostgreSQL 18";
-    scenario.run(&["run-job", "nightly", "--dry-run"]).succeeded().prints(&["lacks", missing, ": vector;"]);
+    scenario.run(&["run-job", "nightly", "--dry-run"]).succeeded().prints(&[
+        "lacks",
+        missing,
+        "vector; install their packages there",
+    ]);
     let scenario = scenario.job("nightly", "database = \"app\"\n[backup]\nstore = \"local\"\nverify = \"restore\"\n");
-    scenario.run(&["run-job", "nightly", "--dry-run"]).succeeded().prints(&["scratch database", missing, ": vector;"]);
+    scenario.run(&["run-job", "nightly", "--dry-run"]).succeeded().prints(&[
+        "scratch database",
+        missing,
+        "vector; install their packages there",
+    ]);
     scenario.run(&["run-job", "nightly"]).succeeded();
     assert_eq!(entries(&place), Vec::<PathBuf>::new());
 }
