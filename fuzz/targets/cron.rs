@@ -48,6 +48,7 @@ fuzz_target!(|input: &[u8]| {
         description: Some(text),
         enabled: true,
         catch_up_within_seconds: 3600,
+        may_run_again: true,
     };
     let units = systemd(&[timer]);
     let documents = kubernetes(&[cron_job], &Options { image: "pgtend", namespace: None });

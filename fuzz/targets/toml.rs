@@ -37,8 +37,9 @@ fuzz_target!(|text: &[u8]| {
     std::fs::write(folder.join("jobs/job.toml"), text).expect("it is written");
     let config = config::load(&folder.join("sound.toml"), &mut Vec::new()).expect("a configuration that is right");
     let before = problems.len();
-    let jobs = job::load_dir(&folder.join("jobs"), &config, &mut problems);
-    assert!(!jobs.is_empty() || problems.len() > before, "not a job, and nobody is told why");
+    let jobs = job::load_dir(&folder.join("jobs"), &config).unwrap_or_else(|_| panic!("the folder is there"));
+    problems.extend(jobs.problems());
+    assert!(!jobs.jobs.is_empty() || problems.len() > before, "not a job, and nobody is told why");
     let told = Problems(problems).render(false);
     if !told.contains(SECRET) {
         return;

@@ -1,5 +1,5 @@
-//! Rows that `archives restore` put back, and that leave their table again: they are in their batch, and are not archived a second
-//! time unless they were changed. A row is told by its bytes in COPY's text; so many equal ones count as went back.
+//! Rows that `archives restore` put back, and that leave their table again: they are in their batch, and are not archived a
+//! second time unless they were changed. A row is recognized by its bytes in COPY's text; as many equal ones count as went back.
 
 use std::collections::HashMap;
 
@@ -19,18 +19,18 @@ use crate::members::compress::Compression;
 use crate::members::decode::decode_object;
 use crate::pg;
 
-/// Held in memory, 40 bytes each. What came back beyond that is archived again.
-const ROWS_MOST: usize = 2_000_000;
+/// The most rows in memory, 40 bytes each. Further rows that came back are archived again.
+const MAX_ROWS: usize = 2_000_000;
 
 /// Half of a SHA-256.
 type Hash = [u8; 16];
 
-/// What came back, and in which batch each row is.
+/// The rows that came back, and the batch of each.
 #[derive(Debug, Default)]
 pub(super) struct Back {
     rows: HashMap<Hash, Row>,
     batches: Vec<(BatchName, Place)>,
-    /// By the transaction that is under way.
+    /// The rows taken by the current transaction.
     taken: Vec<Hash>,
     transaction: Option<i64>,
 }
@@ -41,16 +41,16 @@ struct Row {
     batch: usize,
 }
 
-/// Those of one table, as one export asks for them.
+/// The rows of one table, as one export asks for them.
 pub(super) struct Known<'a> {
     back: &'a mut Back,
     start: Sha256,
-    /// Taken by other exports of the same transaction.
+    /// The rows taken by other exports of the same transaction.
     before: usize,
 }
 
 impl Back {
-    /// What an earlier transaction has taken that did not commit is there again.
+    /// Rows taken by an earlier transaction that did not commit are available again.
     pub fn known(&mut self, manifest: &Manifest) -> Known<'_> {
         if self.transaction != manifest.transaction {
             for hash in self.taken.drain(..) {
@@ -63,7 +63,7 @@ impl Back {
         Known { before: self.taken.len(), back: self, start: start(manifest) }
     }
 
-    /// The transaction committed: by batch, how many of its rows left again.
+    /// The transaction committed: returns by batch how many of its rows left again.
     fn committed(&mut self) -> Vec<(BatchName, Place, u64)> {
         let mut counts: HashMap<usize, u64> = HashMap::new();
         for hash in self.taken.drain(..) {
@@ -84,7 +84,7 @@ impl Known<'_> {
         self.back.rows.is_empty()
     }
 
-    /// Whether a batch has this line of COPY, and it has not left again yet.
+    /// Returns whether a batch has this line of COPY that has not left again yet.
     pub fn has(&mut self, line: &[u8]) -> bool {
         let hash = hash(&self.start, line);
         match self.back.rows.get_mut(&hash) {
@@ -107,7 +107,7 @@ async fn has_key(connection: &mut PgConnection, place: &Place) -> Result<bool> {
     Ok(sqlx::query_scalar(sql).bind(place.table).fetch_one(connection).await?)
 }
 
-/// Equal bytes mean equal rows only of one table, with the same columns, written in the same way.
+/// Equal bytes mean equal rows only within one table, with the same columns, written in the same way.
 fn start(manifest: &Manifest) -> Sha256 {
     Sha256::new_with_prefix(head(manifest).as_bytes())
 }
@@ -120,8 +120,8 @@ fn hash(start: &Sha256, line: &[u8]) -> Hash {
 }
 
 impl Archive {
-    /// Reads which rows of this archive are back in their tables, so that [`Archive::export`] passes them by. A batch that cannot be read
-    /// says so, and its rows are archived again.
+    /// Reads which rows of this archive are back in their tables, so that [`Archive::export`] skips them. For a batch that cannot
+    /// be read, a warning says so, and its rows are archived again.
     pub async fn look_for_what_came_back(&self, connection: &mut PgConnection, progress: &Progress) -> Result<()> {
         let objects = self.store.list_readable(&self.folder).await?.objects;
         let mut back = Back::default();
@@ -138,20 +138,20 @@ impl Archive {
     async fn take_up(&self, connection: &mut PgConnection, back: &mut Back, name: &BatchName, progress: &Progress) -> Result<()> {
         let (mut record, signature) = Record::read(&self.store, name).await?;
         let Some((manifest, manifest_signature)) = listing::read(&self.store, name).await? else { return Ok(()) };
-        anyhow::ensure!(signature.is_ours() && manifest_signature.is_ours(), "it is not ours");
+        anyhow::ensure!(signature.is_ours() && manifest_signature.is_ours(), "it is not signed with the store's key");
         record.resolve_pending(connection).await?;
         let Some(place) = Place::of(connection, &manifest.database, &pg::qualified(&manifest.schema, &manifest.table)).await?
         else {
             return Ok(());
         };
-        // Of a batch that went back in part, and in a table without a key, nobody knows which of equal rows it was: they are archived
+        // After a partial restore, or in a table without a key, it is unknown which of equal rows it was: they are archived
         // again, and the batch stays marked as back.
         let is_back = record.at(&place).any(|restored| restored.filter.is_all() && restored.is_committed);
         if !is_back || !has_key(connection, &place).await? {
             return Ok(());
         }
         let rows = usize::try_from(manifest.exported.rows)?;
-        anyhow::ensure!(back.rows.len() + rows <= ROWS_MOST, "more than {ROWS_MOST} rows came back");
+        anyhow::ensure!(back.rows.len() + rows <= MAX_ROWS, "more than {MAX_ROWS} rows came back");
         let phase = progress.phase("read", Some(manifest.exported.bytes));
         let hashes = self.hashes(name, &manifest, &phase).await?;
         phase.done(&format!("{} that came back", units::plural(hashes.len(), "row")));
@@ -163,7 +163,7 @@ impl Archive {
         Ok(())
     }
 
-    /// Of all its rows, from an object that was proved by that very read.
+    /// Hashes all its rows, from an object that the same read proves.
     async fn hashes(&self, name: &BatchName, manifest: &Manifest, phase: &Phase) -> Result<Vec<Hash>> {
         struct Reading {
             rows_only: RowsOnly,
@@ -177,7 +177,7 @@ impl Archive {
             for piece in reading.rows_only.feed(bytes)?.split_inclusive(|byte| *byte == b'\n') {
                 reading.line.extend_from_slice(piece);
                 if reading.line.ends_with(b"\n") {
-                    if reading.hashes.len() >= ROWS_MOST {
+                    if reading.hashes.len() >= MAX_ROWS {
                         return Err(std::io::Error::other("it has more rows than its manifest says"));
                     }
                     reading.hashes.push(hash(&reading.start, &reading.line));
@@ -190,11 +190,11 @@ impl Archive {
         decoded.members.map_err(|error| anyhow::anyhow!("it does not decode: {error:?}"))?;
         decoded.state.rows_only.check()?;
         let is_right = decoded.sha256 == manifest.exported.sha256 && decoded.state.hashes.len() as u64 == manifest.exported.rows;
-        anyhow::ensure!(is_right, "it is not what was written");
+        anyhow::ensure!(is_right, "it differs from what was written");
         Ok(decoded.state.hashes)
     }
 
-    /// After the commit: what left again may come back again.
+    /// Must be called after the commit: rows that left again may come back again.
     pub(super) async fn record_what_left_again(&self) {
         let counts = self.back().committed();
         for (name, place, count) in counts {
@@ -211,7 +211,7 @@ impl Archive {
             };
             if let Err(error) = recorded.await {
                 tracing::warn!(
-                    "{} of {}: rows left again, and `archives restore` takes them for back until it is told --again: {error:#}",
+                    "{} of {}: rows left again, but `archives restore` counts them as back; use --again for them: {error:#}",
                     count,
                     self.location(&name)
                 );

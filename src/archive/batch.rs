@@ -1,4 +1,4 @@
-//! A batch of rows: its names in the store, where it comes from, and what was written.
+//! A batch of rows: its names in the store, its source, and its written object.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,14 +13,14 @@ pub(super) const RESTORED: &str = ".restored.json";
 
 pub(super) const MANIFEST: &str = ".json";
 
-/// What is archived, and what it goes back to.
+/// The rows to archive, and the table that they belong to.
 #[derive(Clone, Debug)]
 pub struct Source {
     pub schema: String,
     pub table: String,
-    /// In the order of `query`. Without generated columns, which take no values.
+    /// The columns in the order of `query`, without generated ones, which take no values.
     pub columns: Vec<String>,
-    /// A SELECT of these columns.
+    /// The SELECT of these columns.
     pub query: String,
 }
 
@@ -30,7 +30,7 @@ pub struct Exported {
     pub rows: u64,
     pub bytes: u64,
     pub uncompressed_bytes: u64,
-    /// Of the object.
+    /// The hash of the object.
     pub sha256: String,
 }
 
@@ -39,7 +39,7 @@ pub struct Exported {
 pub struct BatchName(pub(super) String);
 
 impl BatchName {
-    /// Of the batch whose object has this key.
+    /// Returns the name of the batch whose object has this key.
     pub fn of_object(key: &str) -> Option<Self> {
         key.strip_suffix(OBJECT).map(|name| Self(name.to_owned()))
     }
@@ -48,12 +48,18 @@ impl BatchName {
         format!("{}{OBJECT}", self.0)
     }
 
-    /// Whether it stands in the folder of the job and database that the manifest names.
+    /// Returns whether it stands in an archive of that database, of whichever job.
+    pub fn is_of_database(&self, database: &str) -> bool {
+        let folders: Vec<&str> = self.0.split('/').collect();
+        matches!(folders[..], [first, _, "archive", _] if first == key::encode(database))
+    }
+
+    /// Returns whether it is in the folder of the job and database that the manifest names.
     pub(super) fn is_of(&self, manifest: &Manifest) -> bool {
         self.0.starts_with(&format!("{}archive/", key::folder(&manifest.database, &manifest.job)))
     }
 
-    /// Of further rows that the same transaction takes; it comes after this one, and after those with lower numbers.
+    /// Names a batch of further rows of the same transaction; it sorts after this one, and after those with lower numbers.
     pub fn further(&self, number: usize) -> Self {
         Self(format!("{}-{number:02}", self.0))
     }

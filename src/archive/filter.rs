@@ -1,14 +1,14 @@
-//! Which rows of a batch are meant: of a time, of keys.
+//! Selects rows of a batch: by time, by keys.
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::bounds;
 use crate::pg::{identifier, literal};
 
-/// Of values in one filter: more are a list in a table.
-const VALUES_MOST: usize = 10_000;
+/// The most values in one filter: for more, use a table.
+const MAX_VALUES: usize = 10_000;
 
-/// All that is in it must be so. An empty one means all rows.
+/// A filter whose conditions must all hold. An empty one selects all rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,7 +36,7 @@ impl Filter {
         self.time.is_none() && self.keys.is_empty()
     }
 
-    /// A condition that is true or false, never NULL.
+    /// Returns a condition that is true or false, never NULL.
     pub fn sql(&self) -> String {
         let mut conditions = Vec::new();
         if let Some(Range { column, from, to }) = &self.time {
@@ -47,7 +47,7 @@ impl Filter {
             conditions.extend([bound(">=", from), bound("<", to)].into_iter().flatten());
         }
         for Key { column, values } in &self.keys {
-            // One by one: each literal takes the column's type, which an array of them would not.
+            // Values are compared one by one: each literal takes the column's type, which an array of them would not.
             let column = identifier(column);
             let is = |value: &String| format!("{column} OPERATOR(pg_catalog.=) {}", literal(value));
             conditions.push(format!("({})", values.iter().map(is).collect::<Vec<_>>().join(" OR ")));
@@ -61,12 +61,12 @@ impl Filter {
             bounds::catalog_name("a column", column)?;
         }
         let values = self.keys.iter().map(|key| key.values.len()).sum::<usize>();
-        anyhow::ensure!(values <= VALUES_MOST, "{values} values in one filter are more than {VALUES_MOST}");
+        anyhow::ensure!(values <= MAX_VALUES, "{values} values in one filter are more than {MAX_VALUES}");
         Ok(())
     }
 }
 
-/// As a person wrote it.
+/// Formats the filter as a person wrote it.
 impl std::fmt::Display for Filter {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         let mut parts = Vec::new();

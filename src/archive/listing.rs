@@ -1,6 +1,6 @@
-//! The batches that a store has. A file that is none, or that cannot be read, is named and hides no other.
+//! Lists the batches of a store. A file that is not a batch, or cannot be read, is named and hides no other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anyhow::Result;
 use futures_util::{StreamExt as _, stream};
@@ -10,43 +10,53 @@ use super::manifest::Manifest;
 use crate::store::Store;
 use crate::store::sign::Signature;
 
-/// Manifests that are read at once.
+/// The number of manifests that are read at once.
 const READ_AT_ONCE: usize = 16;
 
 #[derive(Debug, Default)]
 pub struct Listing {
-    /// Oldest first in each series.
+    /// The batches, the oldest first in each series.
     pub batches: Vec<(BatchName, Manifest)>,
-    /// Without a signature of the store's key, which has one: they are not put back.
+    /// Batches without a signature of the store's key: they are not put back.
     pub not_ours: Vec<(BatchName, Manifest, Signature)>,
     pub broken: Vec<Broken>,
-    /// Whose rows are in another batch of ours, as they were when they left: they are not put back.
+    /// Batches whose rows are in another batch of ours, as they were when they left: they are not put back.
     pub replaced: Vec<BatchName>,
 }
 
-/// What stands in an archive and is no batch.
+/// A file in an archive that is not a valid batch.
 #[derive(Clone, Debug)]
 pub struct Broken {
     pub key: String,
     pub reason: String,
-    /// Rows belong to it, or there may be some: it is not just a foreign file.
+    /// True when rows belong to it, or may: it is not just a foreign file.
     pub may_have_rows: bool,
 }
 
 impl Listing {
     fn pass_by_what_was_replaced(&mut self) {
-        let replaced: BTreeSet<String> = self.batches.iter().filter_map(|(_, manifest)| manifest.replaces.clone()).collect();
-        let is_replaced = |name: &BatchName| replaced.contains(&name.to_string());
-        self.replaced = self.batches.iter().map(|(name, _)| name).filter(|name| is_replaced(name)).cloned().collect();
-        self.batches.retain(|(name, _)| !is_replaced(name));
+        // The name comes from a comment that the table's owner may write: it replaces no rows of another table.
+        let replaced: BTreeMap<String, (String, String)> = self
+            .batches
+            .iter()
+            .filter_map(|(_, manifest)| Some((manifest.replaces.clone()?, manifest)))
+            .filter(|(name, manifest)| BatchName(name.clone()).is_of_database(&manifest.database))
+            .map(|(name, manifest)| (name, (manifest.schema.clone(), manifest.table.clone())))
+            .collect();
+        let is_replaced = |(name, manifest): &(BatchName, Manifest)| {
+            let by = replaced.get(&name.to_string());
+            by.is_some_and(|(schema, table)| (schema, table) == (&manifest.schema, &manifest.table))
+        };
+        self.replaced = self.batches.iter().filter(|batch| is_replaced(batch)).map(|(name, _)| name).cloned().collect();
+        self.batches.retain(|batch| !is_replaced(batch));
         // Its object may be gone: that is why it was replaced.
         self.broken.retain(|broken| {
-            !replaced.iter().any(|name| broken.key.strip_prefix(name.as_str()).is_some_and(|end| end.starts_with('.')))
+            !replaced.keys().any(|name| broken.key.strip_prefix(name.as_str()).is_some_and(|end| end.starts_with('.')))
         });
     }
 }
 
-/// What of a batch there is.
+/// The parts of a batch that exist.
 #[derive(Default)]
 struct Parts {
     object: bool,
@@ -54,7 +64,7 @@ struct Parts {
     pending: bool,
 }
 
-/// All batches of a store whose keys start with `folder`.
+/// Lists all batches of a store whose keys start with `folder`.
 pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
     let listed = store.list_readable(folder).await?;
     let mut listing = Listing::default();
@@ -64,7 +74,7 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
     }
     let mut found: BTreeMap<BatchName, Parts> = BTreeMap::new();
     for object in &listed.objects {
-        // `.pending.json` and `.restored.json` end as `.json` does.
+        // `.pending.json` and `.restored.json` also end with `.json`.
         if object.key.ends_with(RESTORED) {
             continue;
         }
@@ -82,7 +92,7 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
             }
         }
     }
-    // One that is pending belongs to a run that goes on, or that the next one of its job ends.
+    // A pending batch belongs to a run in progress, or to one that the job's next run will clean up.
     let reading = found.into_iter().filter(|(_, parts)| parts.manifest || !parts.pending).map(|(name, parts)| async move {
         let read = read(store, &name).await;
         (name, parts, read)
@@ -91,7 +101,7 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
         let reason = match read {
             Ok(Some(_)) if !object => format!("its {OBJECT} is gone"),
             Ok(Some((manifest, _))) if !name.is_of(&manifest) => format!(
-                "its manifest is of job {} on database {}, and it stands in another's folder",
+                "its manifest is of job {} on database {}, but it is in the folder of another",
                 manifest.job, manifest.database
             ),
             Ok(Some((manifest, signature))) if signature.is_ours() => {
@@ -112,7 +122,7 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
     Ok(listing)
 }
 
-/// The manifest of a batch that counts; None when there is none.
+/// Returns the manifest of a batch that counts; `None` when there is none.
 pub async fn read(store: &Store, name: &BatchName) -> Result<Option<(Manifest, Signature)>> {
     store.get_json(&format!("{name}{MANIFEST}")).await?.transpose()
 }

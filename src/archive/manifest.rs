@@ -1,4 +1,4 @@
-//! `.json` of a batch: all that is known of it.
+//! The manifest of a batch: its `.json`.
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
@@ -9,16 +9,16 @@ use super::batch::{Exported, Source};
 use super::session::{self, server_started_at, system_identifier, transaction};
 use crate::base::bounds::{self, Bounded};
 
-/// 2 has `preamble`. A program that meets a higher number refuses it.
+/// Format 2 has `preamble`. A program refuses a format newer than its own.
 pub const FORMAT: u32 = 2;
 
-/// Statements that stand before the rows: four settings and a search_path.
-const PREAMBLE_BYTES_MOST: usize = 64 << 10;
+/// The preamble has statements before the rows: four settings and a search_path.
+const MAX_PREAMBLE_BYTES: usize = 64 << 10;
 
-/// No table of PostgreSQL has more (MaxHeapAttributeNumber).
-const COLUMNS_MOST: usize = 1600;
+/// PostgreSQL allows no more (MaxHeapAttributeNumber).
+const MAX_COLUMNS: usize = 1600;
 
-/// All that is known of a batch.
+/// The manifest of a batch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Manifest {
     pub format: u32,
@@ -31,25 +31,25 @@ pub struct Manifest {
     /// Why the rows left: "created_at < 2026-08-25 …", "partition execution_logs_p2026_08".
     pub reason: String,
     pub archived_at: DateTime<Utc>,
-    /// The transaction that took the rows out of the table, of this system.
+    /// The transaction, on this system, that took the rows out of the table.
     pub transaction: Option<i64>,
     pub system_identifier: Option<String>,
-    /// When that server was started: one that crashed since may give the transaction's number to another.
+    /// When that server was started: after a crash it may give the transaction's number to another one.
     #[serde(default)]
     pub server_started_at: Option<String>,
-    /// SQL_ASCII where the rows are bytes of which nobody knows the encoding; else they are UTF-8.
+    /// SQL_ASCII when the rows are bytes of unknown encoding; else they are UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<String>,
-    /// What stands in the object before its COPY.
+    /// The text in the object before its COPY.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preamble: Option<String>,
     /// The column that says how old a row is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_column: Option<String>,
-    /// Another batch, which had these rows before they were changed, or whose object is not what was written: it counts no more.
+    /// Another batch, which had these rows before they were changed, or whose object is damaged: it no longer counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<String>,
-    /// Rows of the same transaction that had come back from other batches, and are in those.
+    /// The number of rows of the same transaction that had come back from other batches, and are in those.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub came_back: u64,
     #[serde(flatten)]
@@ -61,7 +61,7 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl Manifest {
-    /// Of a batch that is about to be written.
+    /// Returns the manifest of a batch that is about to be written.
     pub fn new(job: &str, database: &str, source: &Source, reason: &str) -> Self {
         Self {
             format: FORMAT,
@@ -85,12 +85,12 @@ impl Manifest {
         }
     }
 
-    /// The column by which `archives restore --time` chooses.
+    /// Sets the column by which `archives restore --time` selects.
     pub fn by_time(self, column: &str) -> Self {
         Self { time_column: Some(column.to_owned()), ..self }
     }
 
-    /// The transaction that `connection` is in decides whether the batch counts.
+    /// Records the current transaction of `connection`, which decides whether the batch counts.
     pub(super) async fn decided_by(mut self, connection: &mut PgConnection) -> Result<Self> {
         self.transaction = Some(transaction(connection).await?);
         self.system_identifier = Some(system_identifier(connection).await?);
@@ -108,13 +108,13 @@ impl Bounded for Manifest {
         bounds::time("archived_at", self.archived_at)?;
         bounds::catalog_name("schema", &self.schema)?;
         bounds::catalog_name("table", &self.table)?;
-        anyhow::ensure!(self.columns.len() <= COLUMNS_MOST, "it has {} columns, and no table has", self.columns.len());
+        anyhow::ensure!(self.columns.len() <= MAX_COLUMNS, "it has {} columns, more than any table can have", self.columns.len());
         self.columns.iter().try_for_each(|column| bounds::catalog_name("a column", column))?;
         if let Some(column) = &self.time_column {
             bounds::catalog_name("time_column", column)?;
         }
         let preamble = self.preamble.as_ref().map_or(0, String::len);
-        anyhow::ensure!(preamble <= PREAMBLE_BYTES_MOST, "its preamble has {preamble} bytes");
+        anyhow::ensure!(preamble <= MAX_PREAMBLE_BYTES, "its preamble has {preamble} bytes");
         bounds::count("came_back", self.came_back)?;
         let transaction = self.transaction.unwrap_or_default();
         anyhow::ensure!(transaction >= 0, "transaction is {transaction}");

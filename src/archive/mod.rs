@@ -1,9 +1,8 @@
-//! Rows that left a table, as objects that stock tools restore: `gunzip -c OBJECT | psql`.
+//! Archives rows that left a table, as objects that stock tools restore: `gunzip -c OBJECT | psql`.
 //!
-//! A batch is `DATABASE/JOB/archive/TIME-TRANSACTION.sql.gz`. It counts once its `.json` is there. Before the rows'
-//! transaction commits there is only a `.pending.json`, which names that transaction: whoever finds one that was
-//! left asks the server whether it committed (pg_xact_status), so that a kill at any moment neither loses rows nor
-//! keeps them twice.
+//! A batch is `DATABASE/JOB/archive/TIME-TRANSACTION.sql.gz`. It counts once its `.json` exists. Before the rows' transaction
+//! commits there is only a `.pending.json`, which names that transaction: a process that finds a leftover one asks the server
+//! whether it committed (pg_xact_status), so a kill at any moment neither loses rows nor keeps them twice.
 
 mod back;
 mod batch;
@@ -20,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result};
 pub use batch::{BatchName, Exported, Source};
-use batch::{MANIFEST, OBJECT, PENDING};
+use batch::{MANIFEST, PENDING};
 use chrono::{DateTime, Utc};
 use proved::is_as_written;
 use sqlx::PgConnection;
@@ -42,64 +41,80 @@ use crate::members::compress::Compression;
 use crate::members::decode::decode_object;
 use crate::store::{Store, key};
 
-/// Where the rows of one job on one database go.
+/// The archive for the rows of one job on one database.
 #[derive(Clone, Debug)]
 pub struct Archive {
     store: Store,
-    /// `DATABASE/JOB/archive/`
+    /// The database's name in the configuration.
+    database: String,
+    /// The folder is `DATABASE/JOB/archive/`.
     folder: String,
     /// Rows that came back, and are not archived again.
     back: Arc<Mutex<Back>>,
 }
 
-/// What a look at the archive after a kill has done.
+/// The result of cleaning up after a kill.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Their transaction had committed: the rows are archived.
+    /// Batches whose transaction had committed: the rows are archived.
     pub completed: u64,
-    /// It had not: the rows are in the table.
+    /// Batches whose transaction had not committed: the rows are in the table.
     pub discarded: u64,
-    /// What names no batch of ours, and stays as it is.
+    /// Files that are not batches of ours, and stay as they are.
     pub left: Vec<String>,
 }
 
 impl Archive {
     pub fn new(store: Store, database: &str, job: &str) -> Self {
-        Self { store, folder: format!("{}archive/", key::folder(database, job)), back: Arc::default() }
+        let folder = format!("{}archive/", key::folder(database, job));
+        Self { store, database: database.to_owned(), folder, back: Arc::default() }
     }
 
     fn back(&self) -> MutexGuard<'_, Back> {
         self.back.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the object with this key is in this store, and counts: by a manifest of ours, and with as many bytes as that says.
-    pub async fn counts(&self, key: &str) -> Result<bool> {
-        let Some(manifest) = self.counting(key).await? else { return Ok(false) };
+    /// Returns whether the object with this key holds rows of that table (schema, name) of this database, and counts: its manifest is ours,
+    /// and it has as many bytes as that says. The key may come from a comment that the table's owner wrote.
+    pub async fn counts(&self, key: &str, table: (&str, &str)) -> Result<bool> {
+        let Some(manifest) = self.counting(key, table).await? else { return Ok(false) };
         Ok(self.store.stat(key).await?.is_some_and(|object| object.bytes == manifest.exported.bytes))
     }
 
-    /// The same, and every byte of it is read again: its length and its SHA-256 are those that were written.
-    pub async fn is_whole(&self, key: &str, phase: &Phase) -> Result<bool> {
-        let Some(manifest) = self.counting(key).await? else { return Ok(false) };
+    /// Does the same, and reads every byte of it again: its length and its SHA-256 must be those that were written.
+    pub async fn is_whole(&self, key: &str, table: (&str, &str), phase: &Phase) -> Result<bool> {
+        let Some(manifest) = self.counting(key, table).await? else { return Ok(false) };
         let is_whole = is_as_written(&self.store, key, &manifest.exported, phase).await?;
         if !is_whole {
-            tracing::warn!("{} is not what was written; it counts for nothing", self.store.location(key));
+            tracing::warn!("{} differs from what was written, so it does not count", self.store.location(key));
         }
         Ok(is_whole)
     }
 
-    /// The manifest by which the object with this key counts.
-    async fn counting(&self, key: &str) -> Result<Option<Manifest>> {
-        let Some(name) = key.strip_suffix(OBJECT) else { return Ok(None) };
+    /// Returns the manifest by which the object with this key counts for that table.
+    async fn counting(&self, key: &str, (schema, table): (&str, &str)) -> Result<Option<Manifest>> {
+        // The store is not asked for what stands in the folders of other databases.
+        let Some(name) = BatchName::of_object(key).filter(|name| name.is_of_database(&self.database)) else {
+            tracing::warn!("{key} is no archive of {}, so it does not count", self.database);
+            return Ok(None);
+        };
         match self.store.get_json::<Manifest>(&format!("{name}{MANIFEST}")).await? {
             None => Ok(None),
+            Some(Ok((manifest, _))) if !name.is_of(&manifest) || (&*manifest.schema, &*manifest.table) != (schema, table) => {
+                let of = format!("{}.{} of {}", manifest.schema, manifest.table, manifest.database);
+                tracing::warn!(
+                    "{} holds rows of {of}, and not of {schema}.{table}, so it does not count",
+                    self.store.location(key)
+                );
+                Ok(None)
+            }
             Some(Ok((manifest, signature))) if signature.is_ours() => Ok(Some(manifest)),
             Some(Ok((_, signature))) => {
-                tracing::warn!("{} counts for nothing: {}", self.store.location(key), signature.in_words());
+                tracing::warn!("{} does not count: {}", self.store.location(key), signature.in_words());
                 Ok(None)
             }
             Some(Err(error)) => {
-                tracing::warn!("{error:#}; it counts for nothing");
+                tracing::warn!("{error:#}; it does not count");
                 Ok(None)
             }
         }
@@ -109,16 +124,16 @@ impl Archive {
         self.store.location(&name.object())
     }
 
-    /// A name for a batch. `unique` is what no other batch has, in any run: the number of its transaction, say.
+    /// Returns a name for a batch. `unique` belongs to no other batch of any run: the number of its transaction, for instance.
     pub fn name(&self, started_at: DateTime<Utc>, unique: i64) -> BatchName {
         BatchName(format!("{}{}-{unique:010}", self.folder, started_at.format("%Y-%m-%dT%H-%M-%SZ")))
     }
 
-    /// Writes the rows of `source`, reads the object back, and compares. Rows that had come back, and are in another batch, are not
-    /// written; the `rows` of what is returned are all that left. `connection` is in the transaction that takes
-    /// the rows out of their table, and whose commit makes the batch count: until then a `.pending.json` names it, from
-    /// before there is an object, so that nobody takes that for a leftover. After an error the connection is of no use
-    /// any more, and its transaction never commits.
+    /// Writes the rows of `source`, reads the object back, and compares. Rows that had come back, and are in another batch, are
+    /// not written; the `rows` of the returned manifest are all that left. `connection` is in the transaction that takes the rows
+    /// out of their table, and whose commit makes the batch count: until then a `.pending.json` names it, from before there is an
+    /// object, so that no process takes that for a leftover. After an error the connection is unusable, and its transaction never
+    /// commits.
     pub async fn export(
         &self,
         connection: &mut PgConnection,
@@ -127,12 +142,12 @@ impl Archive {
         provisional: Manifest,
         phase: &Phase,
     ) -> Result<Manifest> {
-        // Writing over another batch would lose its rows.
+        // Overwriting another batch would lose its rows.
         let is_there = self.store.read(&name.object()).await?.is_some();
-        anyhow::ensure!(!is_there, "{} is there already: nothing is written over it", self.location(name));
+        anyhow::ensure!(!is_there, "{} already exists, and is not overwritten", self.location(name));
         let mut manifest = provisional.decided_by(connection).await?;
         self.prepare(name, &manifest).await?;
-        // Not held over an await: the others wait for no upload.
+        // The lock is not held over an await: other exports do not wait for an upload.
         let mut back = std::mem::take(&mut *self.back());
         let key = name.object();
         let written = write::write(connection, source, &manifest, &self.store, &key, phase, &mut back.known(&manifest)).await;
@@ -140,18 +155,18 @@ impl Archive {
         (manifest.exported, manifest.came_back) = written?;
         self.read_back(name, &manifest, phase).await?;
         self.prepare(name, &manifest).await?;
-        // For the caller all that left counts; complete() tells them apart again.
+        // The caller counts all rows that left; complete() tells them apart again.
         manifest.exported.rows += manifest.came_back;
         Ok(manifest)
     }
 
-    /// Whether the object in the store is the one that was written: its bytes, its hash, and every row of it.
+    /// Checks that the object in the store is the one that was written: its bytes, its hash, and every row.
     async fn read_back(&self, name: &BatchName, manifest: &Manifest, phase: &Phase) -> Result<()> {
         let written = &manifest.exported;
         let key = name.object();
         let location = self.store.location(&key);
         let reader = self.store.read(&key).await?.with_context(|| format!("{location} is gone"))?;
-        // COPY's text format has a line for each row, with the newlines in values escaped.
+        // COPY's text format has one line for each row, with newlines in values escaped.
         let other_lines = memchr::memchr_iter(b'\n', head(manifest).as_bytes()).count() as u64 + 1;
         let decoded = decode_object(
             reader,
@@ -173,16 +188,19 @@ impl Archive {
             uncompressed_bytes: decoded.state.bytes,
             sha256: decoded.sha256,
         };
-        anyhow::ensure!(members > 0 && read == *written, "{location} is not what was written: {read:?} and not {written:?}");
+        anyhow::ensure!(
+            members > 0 && read == *written,
+            "{location} differs from what was written: {read:?} instead of {written:?}"
+        );
         Ok(())
     }
 
-    /// Before the commit: says which transaction decides whether the batch counts.
+    /// Must be called before the commit: records which transaction decides whether the batch counts.
     async fn prepare(&self, name: &BatchName, manifest: &Manifest) -> Result<()> {
         self.store.put_json(&format!("{name}{PENDING}"), manifest).await
     }
 
-    /// After the commit: the batch counts. `manifest` is what [`Archive::export`] returned.
+    /// Must be called after the commit: the batch counts now. `manifest` is the result of [`Archive::export`].
     pub async fn complete(&self, name: &BatchName, manifest: &Manifest) -> Result<()> {
         let mut manifest = manifest.clone();
         manifest.exported.rows -= manifest.came_back.min(manifest.exported.rows);
@@ -191,7 +209,7 @@ impl Archive {
         Ok(())
     }
 
-    /// One without rows, as all of them are in other batches, goes.
+    /// Makes the batch count. A batch without rows, since all of them are in other batches, is removed.
     async fn make_count(&self, name: &BatchName, manifest: &Manifest) -> Result<()> {
         if manifest.exported.rows == 0 && manifest.came_back > 0 {
             return self.discard(name).await;
@@ -200,14 +218,14 @@ impl Archive {
         self.store.delete(&format!("{name}{PENDING}")).await
     }
 
-    /// The transaction rolled back: the rows are where they were.
+    /// Removes the batch after a rollback: the rows are still in their table.
     pub async fn discard(&self, name: &BatchName) -> Result<()> {
         self.store.delete(&name.object()).await?;
         self.store.delete(&format!("{name}{PENDING}")).await
     }
 
-    /// Ends what a killed run left. Refuses on doubt: a transaction that still runs, or that the server has
-    /// forgotten, or of another system. What is not ours, or cannot be read, is left alone and named.
+    /// Completes or removes what a killed run left. It refuses on doubt: a transaction that still runs, that the server has
+    /// forgotten, or that belongs to another system. Foreign or unreadable files are left alone and named.
     pub async fn recover(&self, connection: &mut PgConnection) -> Result<Recovered> {
         let mut recovered = Recovered::default();
         let objects = self.store.list_readable(&self.folder).await?.objects;
@@ -228,7 +246,7 @@ impl Archive {
                 }
             };
             let found = bytes_of(&name.object());
-            // It counts already: what is pending says nothing any more, and may be an old one that was put back.
+            // The batch counts already: the pending file means nothing any more, and may be an old one that was put back.
             if bytes_of(&format!("{name}{MANIFEST}")).is_some() {
                 match listing::read(&self.store, &name).await {
                     Ok(Some((counts, signature))) if signature.is_ours() && found == Some(counts.exported.bytes) => {
@@ -237,7 +255,7 @@ impl Archive {
                     }
                     _ => recovered
                         .left
-                        .push(format!("{location} stays: the {MANIFEST} beside it is none of its object: look at both")),
+                        .push(format!("{location} stays: the {MANIFEST} beside it does not match its object: compare the two")),
                 }
                 continue;
             }
@@ -249,27 +267,27 @@ impl Archive {
             let is_empty = manifest.exported.rows == 0 && manifest.came_back > 0;
             let bytes = manifest.exported.bytes;
             if bytes == 0 && found.is_none() && !is_empty {
-                // Nothing was written, and nothing is there: no row is in it.
+                // Nothing was written, and no object exists: no row is in it.
                 self.discard(&name).await?;
                 recovered.discarded += 1;
                 continue;
             }
-            // The rows may be nowhere else: nothing of it goes, and no later run fails for it.
+            // The rows may be nowhere else: nothing of it is deleted, and no later run fails because of it.
             if !is_empty && (bytes == 0 || found != Some(bytes)) {
                 recovered.left.push(format!(
-                    "{location} stays: PostgreSQL says that its transaction {} committed, or may have, so that its rows were deleted, but it says \
-                     {bytes} bytes of its object, which {}: look whether the rows are in the table; if not, `gunzip -c OBJECT | psql` \
+                    "{location} stays: PostgreSQL says that its transaction {} committed, or may have, so its rows were deleted. But it records \
+                     {bytes} bytes of its object, which {}. Check whether the rows are in the table; if not, `gunzip -c OBJECT | psql` \
                      puts them back; then delete the {PENDING}",
                     manifest.transaction.unwrap_or_default(),
-                    found.map_or("is not there".to_owned(), |found| format!("has {found}"))
+                    found.map_or("does not exist".to_owned(), |found| format!("has {found}"))
                 ));
                 continue;
             }
             self.make_count(&name, &manifest).await?;
             if manifest.came_back > 0 {
                 recovered.left.push(format!(
-                    "{} rows that had come back left again with a run that was killed: `archives restore` takes them for back until it is \
-                     told --again",
+                    "{} rows that had come back left again with a run that was killed, but `archives restore` counts them as back: use \
+                     --again for them",
                     manifest.came_back
                 ));
             }

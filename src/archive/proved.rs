@@ -1,4 +1,4 @@
-//! Whether an object is what was written.
+//! Checks whether an object is what was written.
 
 use anyhow::Result;
 use sha2::{Digest as _, Sha256};
@@ -7,7 +7,7 @@ use super::batch::Exported;
 use crate::base::progress::Phase;
 use crate::store::Store;
 
-/// Whether an object has the length and the SHA-256 that it was written with. Reads it, and not much further than its length.
+/// Returns whether an object has the length and the SHA-256 that it was written with. Reads little more than its length.
 pub(super) async fn is_as_written(store: &Store, key: &str, written: &Exported, phase: &Phase) -> Result<bool> {
     let Some(mut reader) = store.read(key).await? else { return Ok(false) };
     let (mut hash, mut bytes) = (Sha256::new(), 0);

@@ -1,4 +1,4 @@
-//! Rows on their way back into a table: a batch whole or not at all, and once.
+//! Puts archived rows back into a table: a batch as a whole or not at all, and once.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,48 +23,50 @@ use crate::members::decode::decode_object;
 use crate::pg;
 use crate::store::Store;
 
-/// Rows wait there for the filter. No table of others has that name.
+/// A table for rows that wait for the filter. No other table has that name.
 const ASIDE: &str = "pg_temp.\"pgtend rows that come back\"";
 
-/// What is asked of a restore.
+/// The request for a restore.
 #[derive(Clone, Debug)]
 pub struct Wanted<'a> {
-    /// What the configuration calls the database they go to.
+    /// The configured name of the target database.
     pub database: &'a str,
-    /// The table they go to, as in SQL.
+    /// The target table, as in SQL.
     pub table: &'a str,
     pub filter: &'a Filter,
-    /// Also what is back already.
+    /// Also put back batches that are already back.
     pub again: bool,
-    /// Also the rest of a batch of which some rows left again. It comes last: a row that was changed meanwhile is in a later batch.
+    /// Also put back the rest of a batch of which some rows left again. It comes last: a row that was changed meanwhile is in a
+    /// later batch.
     pub rest: bool,
     /// Records without a signature of the store's key count, as its batches do.
     pub unsigned_ok: bool,
 }
 
-/// What came of it.
+/// The result of a restore.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Put {
     Back(u64),
-    /// Nothing was done.
+    /// Nothing was done: the rows are already back.
     IsThere {
         since: DateTime<Utc>,
         rows: u64,
     },
-    /// Nothing was done: it is to be asked for with `rest`.
+    /// Nothing was done: ask again with `rest`.
     Later,
 }
 
-/// How the rows go in.
+/// How the rows are inserted.
 struct Way<'a> {
     filter: &'a Filter,
-    /// Filters of what is there already.
+    /// The filters of rows that are back already.
     there: Vec<Filter>,
-    /// Rows whose key is there stay out.
+    /// Rows whose key exists are skipped.
     without_conflicts: bool,
 }
 
-/// Puts the rows of a batch into a table, all or none. The batch stays in the archive, and a record beside it says what went where.
+/// Puts the rows of a batch into a table, all or none. The batch stays in the archive, and a record beside it says what went
+/// where.
 pub async fn restore(
     store: &Store,
     (name, manifest): &(BatchName, Manifest),
@@ -80,7 +82,7 @@ pub async fn restore(
     for restored in record.at(&place).filter(|_| !wanted.again) {
         if !restored.is_committed {
             let message = format!(
-                "nobody knows whether {} of {name} came back on {}: look into {}, and say --again when they did not",
+                "it is unknown whether {} of {name} came back on {}: look into {}, and use --again if they did not",
                 units::plural(restored.rows as usize, "row"),
                 restored.at.format("%Y-%m-%d %H:%M UTC"),
                 place.name
@@ -107,7 +109,7 @@ pub async fn restore(
     for restored in &mut record.times {
         restored.is_committed = true;
     }
-    // Without it the next one asks the server.
+    // Without this record, the next restore asks the server.
     if let Err(error) = record.write(store, name).await {
         tracing::warn!("{error:#}");
     }
@@ -120,10 +122,10 @@ async fn read_record(store: &Store, name: &BatchName, connection: &mut PgConnect
         Ok((record, signature)) if signature.is_ours() || wanted.unsigned_ok => record,
         Ok(_) | Err(_) if wanted.again => Record::default(),
         Ok((_, signature)) => anyhow::bail!(
-            "the record of what went back is not ours ({}): --again puts rows back whatever it says",
+            "the record of restored rows is not accepted ({}): --again puts rows back regardless of it",
             signature.in_words()
         ),
-        Err(error) => return Err(error.context("the record of what went back; --again puts rows back whatever it says")),
+        Err(error) => return Err(error.context("the record of restored rows; --again puts rows back regardless of it")),
     };
     record.resolve_pending(connection).await?;
     Ok(record)
@@ -141,7 +143,7 @@ async fn put(
     let lock = "SELECT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended($1, 0))";
     let is_alone: bool = sqlx::query_scalar(lock).bind(format!("pgtend restore {name}")).fetch_one(&mut *connection).await?;
     if !is_alone {
-        return Err(Fault::new(Kind::Busy, format!("{name} is being put back by somebody else")).into());
+        return Err(Fault::new(Kind::Busy, format!("another process is putting {name} back")).into());
     }
     let is_plain = way.filter.is_all() && way.there.is_empty() && !way.without_conflicts;
     let rows = if is_plain {
@@ -174,7 +176,7 @@ async fn put(
         server_started_at: session::server_started_at(connection).await?,
         is_committed: false,
     });
-    // A store that cannot be written to is no reason to keep rows from coming back.
+    // A store that cannot be written to is no reason to withhold rows.
     if let Err(error) = record.write(store, name).await {
         tracing::warn!("{error:#}: a second restore would put the rows of {name} back once more");
     }
@@ -182,7 +184,7 @@ async fn put(
     Ok(rows)
 }
 
-/// All rows of the object, which is proved on the way.
+/// Copies all rows of the object, which is proved on the way.
 async fn copy(
     store: &Store,
     name: &BatchName,
@@ -193,10 +195,10 @@ async fn copy(
 ) -> Result<u64> {
     let location = store.location(&name.object());
     let written = &manifest.exported;
-    // Its rows set off triggers: none is sent before all of it is proved. Then it is read once more.
+    // Its rows fire triggers, so none is sent before the whole object is proved. Then it is read once more.
     anyhow::ensure!(
         is_as_written(store, &name.object(), written, phase).await?,
-        "{location} is not what was written: its length or its SHA-256 is another one than its manifest says"
+        "{location} differs from what was written: its length or its SHA-256 does not match its manifest"
     );
     let reader = store.read(&name.object()).await?.with_context(|| format!("{location} is gone"))?;
     let as_bytes = manifest.encoding.as_deref() == Some(session::SQL_ASCII);
@@ -237,7 +239,7 @@ async fn copy(
             copy.send(rows).await.map_err(pg::in_its_own_words)?;
         }
         if !is_well.load(Relaxed) {
-            copy.abort("its object is not what was written").await.map_err(pg::in_its_own_words)?;
+            copy.abort("its object differs from what was written").await.map_err(pg::in_its_own_words)?;
             return Ok(0);
         }
         copy.finish().await.map_err(pg::in_its_own_words)
@@ -249,7 +251,7 @@ async fn copy(
     decoded.state.0.check().with_context(|| location.clone())?;
     anyhow::ensure!(
         decoded.sha256 == written.sha256 && decoded.bytes == written.bytes && copied == written.rows,
-        "{location} is not what was written: {} and not {}",
+        "{location} differs from what was written: {} instead of {}",
         units::plural(copied, "row"),
         units::count(written.rows)
     );
@@ -259,7 +261,7 @@ async fn copy(
     Ok(copied)
 }
 
-/// Takes what comes before the rows and after them off a stream.
+/// Removes the text before the rows and after them from a stream.
 #[derive(Default)]
 pub struct RowsOnly {
     head: Bytes,
@@ -276,7 +278,7 @@ impl RowsOnly {
     pub fn feed(&mut self, mut bytes: &[u8]) -> std::io::Result<Bytes> {
         let of_head = (self.head.len() - self.seen).min(bytes.len());
         if bytes[..of_head] != self.head[self.seen..self.seen + of_head] {
-            return Err(std::io::Error::other("it does not begin as an archive of this table does"));
+            return Err(std::io::Error::other("it does not begin like an archive of this table"));
         }
         self.seen += of_head;
         bytes = &bytes[of_head..];
@@ -291,7 +293,7 @@ impl RowsOnly {
     }
 }
 
-/// What may still come of an object: another may have been put in its place since it was proved.
+/// Bounds the rest of an object: another may have replaced it since it was proved.
 struct Bound {
     bytes: u64,
     rows: u64,
@@ -307,7 +309,7 @@ impl Bound {
     }
 
     fn take(left: &mut u64, count: u64, what: &str) -> std::io::Result<()> {
-        let more = || std::io::Error::other(format!("it holds more {what} than its manifest says"));
+        let more = || std::io::Error::other(format!("it has more {what} than its manifest says"));
         *left = left.checked_sub(count).ok_or_else(more)?;
         Ok(())
     }

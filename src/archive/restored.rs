@@ -1,23 +1,24 @@
-//! `.restored.json` beside a batch: what of it went back where, so that it goes back once.
+//! The record `.restored.json` beside a batch: it says which rows went back where, so that they go back once.
 //!
-//! It is written before the rows' transaction commits, and names that transaction: whoever finds an entry that does not say that it
-//! committed asks the server.
+//! It is written before the rows' transaction commits, and names that transaction: a process that finds an entry without a
+//! recorded commit asks the server.
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
+use super::Archive;
 use super::batch::{BatchName, RESTORED};
 use super::filter::Filter;
 use super::session::{self, Fate};
-use super::{Archive, listing};
 use crate::base::bounds::{self, Bounded};
+use crate::pg;
 use crate::store::Store;
 use crate::store::sign::Signature;
 
-/// More restores of one batch are no restores.
-const TIMES_MOST: usize = 10_000;
+/// A record with more restores of one batch is invalid.
+const MAX_RESTORES: usize = 10_000;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Record {
@@ -33,7 +34,7 @@ pub struct Restored {
     pub filter: Filter,
     pub at: DateTime<Utc>,
     pub rows: u64,
-    /// Of these, rows that the job took out of the table once more: they are in the batch alone again.
+    /// The number of these rows that the job took out of the table again: only the batch has them now.
     #[serde(default)]
     pub left_again: u64,
     pub transaction: i64,
@@ -41,21 +42,21 @@ pub struct Restored {
     pub is_committed: bool,
 }
 
-/// A table of a database of a server, by numbers that no other has.
+/// A table of a database of a server, by unique numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     pub system_identifier: String,
     pub database: i64,
     pub table: i64,
-    /// Quoted, with its schema.
+    /// The table's name, quoted, with its schema.
     pub name: String,
-    /// What the configuration calls the database: a physical copy of a server has all those numbers, too.
+    /// The configured name of the database: a physical copy of a server has all those numbers, too.
     #[serde(default)]
     pub configured: String,
 }
 
 impl Place {
-    /// Of a table by its name as in SQL; None when there is none.
+    /// Returns the place of a table, named as in SQL; `None` when there is none.
     pub async fn of(connection: &mut PgConnection, configured: &str, table: &str) -> Result<Option<Self>> {
         let system_identifier = session::system_identifier(connection).await?;
         let found: Option<(i64, i64, String)> = sqlx::query_as(
@@ -86,7 +87,7 @@ impl Place {
 }
 
 impl Record {
-    /// What there is; nothing when nothing went back.
+    /// Returns the record; an empty one when no rows went back.
     pub async fn read(store: &Store, batch: &BatchName) -> Result<(Self, Signature)> {
         match store.get_json::<Self>(&format!("{batch}{RESTORED}")).await? {
             Some(read) => read,
@@ -102,7 +103,7 @@ impl Record {
         self.times.iter().filter(move |restored| restored.place.is(place))
     }
 
-    /// Asks the server about transactions of which nobody said how they ended. What stays open is in doubt.
+    /// Asks the server about transactions whose end was not recorded. Those without an answer stay in doubt.
     pub async fn resolve_pending(&mut self, connection: &mut PgConnection) -> Result<()> {
         if self.times.iter().all(|restored| restored.is_committed) {
             return Ok(());
@@ -125,44 +126,50 @@ impl Record {
 }
 
 impl Archive {
-    /// The rows of the object with this key are in their table again, by the transaction that `connection` is in: `archives restore` passes by
-    /// them. `table` is quoted.
-    pub async fn is_back(&self, connection: &mut PgConnection, configured: &str, table: &str, key: &str) -> Result<()> {
-        let Some(name) = BatchName::of_object(key) else { return Ok(()) };
-        // Without a manifest of ours it counts for nothing.
-        let Some((manifest, signature)) = listing::read(&self.store, &name).await? else { return Ok(()) };
-        if !signature.is_ours() {
-            return Ok(());
-        }
-        let place = Place::of(connection, configured, table).await?.with_context(|| format!("there is no table {table}"))?;
+    /// Records that the rows of the object with this key are in their table again, by the transaction that `connection` is in: `archives restore`
+    /// skips them. Returns the number of that transaction for [`Archive::is_back_for_good`], and None where the key names no rows of this table:
+    /// it may come from a comment that the table's owner wrote.
+    pub async fn is_back(&self, connection: &mut PgConnection, table: (&str, &str), key: &str) -> Result<Option<i64>> {
+        let Some(manifest) = self.counting(key, table).await? else { return Ok(None) };
+        let Some(name) = BatchName::of_object(key) else { return Ok(None) };
+        let table = pg::qualified(table.0, table.1);
+        let place = Place::of(connection, &self.database, &table).await?.with_context(|| format!("there is no table {table}"))?;
         let (mut record, signature) = Record::read(&self.store, &name).await?;
-        anyhow::ensure!(signature.is_ours(), "the record of what went back of {} is not ours", self.location(&name));
+        anyhow::ensure!(
+            signature.is_ours(),
+            "the record of restored rows of {} is not signed with the store's key",
+            self.location(&name)
+        );
         record.resolve_pending(connection).await?;
         if record.at(&place).any(|restored| restored.filter.is_all() && restored.is_committed) {
-            return Ok(());
+            return Ok(None);
         }
+        let transaction = session::transaction(connection).await?;
         record.times.push(Restored {
             place,
             filter: Filter::default(),
             at: Utc::now(),
             rows: manifest.exported.rows,
             left_again: 0,
-            transaction: session::transaction(connection).await?,
+            transaction,
             server_started_at: session::server_started_at(connection).await?,
             is_committed: false,
         });
-        record.write(&self.store, &name).await
+        record.write(&self.store, &name).await?;
+        Ok(Some(transaction))
     }
 
-    /// After the commit of that transaction. Without this the next restore asks the server.
-    pub async fn is_back_for_good(&self, key: &str) {
+    /// Records that this transaction has committed. Without this the next restore asks the server.
+    pub async fn is_back_for_good(&self, key: &str, transaction: i64) {
         let Some(name) = BatchName::of_object(key) else { return };
         let settled = async {
             let (mut record, signature) = Record::read(&self.store, &name).await?;
             if record.times.is_empty() || !signature.is_ours() {
                 return Ok(());
             }
-            record.times.iter_mut().for_each(|restored| restored.is_committed = true);
+            for restored in record.times.iter_mut().filter(|restored| restored.transaction == transaction) {
+                restored.is_committed = true;
+            }
             record.write(&self.store, &name).await
         };
         if let Err(error) = settled.await {
@@ -173,7 +180,7 @@ impl Archive {
 
 impl Bounded for Record {
     fn check(&self) -> Result<()> {
-        anyhow::ensure!(self.times.len() <= TIMES_MOST, "it names {} restores", self.times.len());
+        anyhow::ensure!(self.times.len() <= MAX_RESTORES, "it names {} restores", self.times.len());
         for restored in &self.times {
             bounds::time("at", restored.at)?;
             bounds::count("rows", restored.rows)?;

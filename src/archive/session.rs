@@ -1,6 +1,6 @@
-//! What an archive asks of the server: settings under which rows are written, and whether a transaction committed.
+//! The server's part in an archive: settings under which rows are written, and whether a transaction committed.
 //!
-//! It is asked between statements that other people's triggers belong to: every name and operator is qualified.
+//! Its queries run between statements that fire other people's triggers, so every name and operator is qualified.
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
@@ -9,10 +9,10 @@ use sqlx::PgConnection;
 use super::manifest::Manifest;
 use crate::pg;
 
-/// Of a database that says nothing about its bytes: they go to the archive as they are.
+/// The encoding of a database that says nothing about its bytes: they go to the archive unchanged.
 pub const SQL_ASCII: &str = "SQL_ASCII";
 
-/// The columns of a table that rows are put back into: generated ones take no values.
+/// Returns the columns of a table that rows are put back into, without generated ones, which take no values.
 pub async fn columns(connection: &mut PgConnection, table: i64) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar(
         "SELECT attname::pg_catalog.text FROM pg_catalog.pg_attribute
@@ -24,15 +24,14 @@ pub async fn columns(connection: &mut PgConnection, table: i64) -> Result<Vec<St
     .await?)
 }
 
-/// The number of the transaction that `connection` is in, which no other of this server ever has.
+/// Returns the number of the transaction that `connection` is in; no other of this server ever has it.
 pub async fn transaction(connection: &mut PgConnection) -> Result<i64> {
-    // xid8 goes over as text: it is wider than any type that is read here.
+    // xid8 is sent as text: it is wider than any type that is read here.
     let xid: String = sqlx::query_scalar("SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text").fetch_one(connection).await?;
     xid.parse().context("a transaction's number")
 }
 
-/// Settings under which values are written so that any server reads the same: those of pg_dump
-/// (setup_connection in pg_dump.c).
+/// Sets how values are written so that any server reads the same: the settings of pg_dump (setup_connection in pg_dump.c).
 pub async fn prepare_session(connection: &mut PgConnection) -> Result<()> {
     for (name, value) in [
         ("datestyle", "ISO"),
@@ -46,7 +45,7 @@ pub async fn prepare_session(connection: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-/// How the rows of this session are to be read: the encoding where it is [`SQL_ASCII`], and the statements for psql.
+/// Returns how to read the rows of this session: the encoding if it is [`SQL_ASCII`], and the statements for psql.
 pub(super) async fn preamble(connection: &mut PgConnection) -> Result<(Option<String>, String)> {
     let (encoding, search_path): (String, String) =
         sqlx::query_as("SELECT pg_catalog.current_setting('server_encoding'), pg_catalog.current_setting('search_path')")
@@ -57,15 +56,15 @@ pub(super) async fn preamble(connection: &mut PgConnection) -> Result<(Option<St
         "-- pgtend archive\nSET client_encoding = '{}';\nSET datestyle = 'ISO';\nSET intervalstyle = 'postgres';\nSET xmloption = content;\n",
         encoding.as_deref().unwrap_or("UTF8")
     );
-    // Names in values (regclass and the like) were written under this path. Under our own they have their schemas, and are read
-    // under any; triggers of the table they go back to may need another.
+    // Names in values (regclass and the like) were written under this path. Under our own path they have their schemas, and can
+    // be read under any; triggers of the target table may need another.
     if search_path != pg::SEARCH_PATH {
         text += &format!("SELECT pg_catalog.set_config('search_path', {}, false);\n", pg::literal(&search_path));
     }
     Ok((encoding, text))
 }
 
-/// Bytes pass as they are until [`convert_again`]: the server checks none against UTF-8.
+/// Passes bytes unchanged until [`convert_again`]: the server does not check them against UTF-8.
 pub(super) async fn pass_bytes(connection: &mut PgConnection) -> Result<()> {
     pg::set(connection, "client_encoding", SQL_ASCII).await
 }
@@ -74,18 +73,18 @@ pub(super) async fn convert_again(connection: &mut PgConnection) -> Result<()> {
     pg::set(connection, "client_encoding", "UTF8").await
 }
 
-/// What became of a transaction, as far as the server knows.
+/// The end of a transaction, as far as the server knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     InProgress,
     Committed,
     Aborted,
-    /// The server was started anew since, and may have given the number to another after a crash.
+    /// The server was restarted since, and may have given the number to another transaction after a crash.
     MaybeCommitted,
     Forgotten,
 }
 
-/// `server_started_at`: when the server of that transaction was started.
+/// Returns the fate of a transaction. `server_started_at` is when its server was started.
 pub(super) async fn fate(connection: &mut PgConnection, transaction: i64, server_started_at: Option<&str>) -> Result<Fate> {
     let status: std::result::Result<Option<String>, sqlx::Error> =
         sqlx::query_scalar("SELECT pg_catalog.pg_xact_status($1::pg_catalog.text::pg_catalog.xid8)")
@@ -108,16 +107,16 @@ pub(super) async fn fate(connection: &mut PgConnection, transaction: i64, server
     })
 }
 
-/// What a person does about a batch on doubt.
-const BY_HAND: &str = "look whether the rows are in the table; if not, rename its .pending.json to .json, else delete it";
+/// Advice for a person when a batch is in doubt.
+const ADVICE: &str = "check whether the rows are in the table; if not, rename its .pending.json to .json, else delete it";
 
-/// Whether the rows of a batch that is pending have left their table, or may have while nothing was written. Refuses on doubt.
+/// Returns whether the rows of a pending batch have left their table, or may have while nothing was written. It refuses on doubt.
 pub(super) async fn committed(connection: &mut PgConnection, manifest: &Manifest) -> Result<bool> {
     let transaction = manifest.transaction.context("its manifest names no transaction")?;
     let here = system_identifier(connection).await?;
     anyhow::ensure!(
         manifest.system_identifier.as_ref() == Some(&here),
-        "left by a run on another server ({:?}, this is {here}): {BY_HAND}",
+        "left by a run on another server ({:?}, this is {here}): {ADVICE}",
         manifest.system_identifier
     );
     let fate = fate(connection, transaction, manifest.server_started_at.as_deref()).await?;
@@ -127,14 +126,15 @@ pub(super) async fn committed(connection: &mut PgConnection, manifest: &Manifest
     match fate {
         Fate::Committed => Ok(true),
         Fate::Aborted | Fate::InProgress => Ok(false),
-        // By its own word nothing had been written yet, so that it cannot have: an old manifest that was put back would say the same.
+        // Its own manifest says that nothing had been written yet, so it cannot have committed: an old manifest that was put back
+        // would say the same.
         Fate::MaybeCommitted | Fate::Forgotten if manifest.exported.bytes == 0 => Ok(true),
         Fate::MaybeCommitted => anyhow::bail!(
-            "transaction {transaction} of a killed run committed, but the server was started anew since, and may have given \
-             the number to another after a crash: {BY_HAND}"
+            "transaction {transaction} of a killed run committed, but the server was restarted since, and may have given \
+             the number to another after a crash: {ADVICE}"
         ),
         Fate::Forgotten => {
-            anyhow::bail!("the server no longer knows whether transaction {transaction} of a killed run committed: {BY_HAND}")
+            anyhow::bail!("the server no longer knows whether transaction {transaction} of a killed run committed: {ADVICE}")
         }
     }
 }
@@ -145,7 +145,7 @@ pub(super) async fn server_started_at(connection: &mut PgConnection) -> Result<S
     Ok(started_at.to_rfc3339())
 }
 
-/// Changes with initdb and pg_restore, not with failover or physical restore, which keep transactions.
+/// Returns an identifier that changes with initdb and pg_restore, not with failover or physical restore, which keep transactions.
 pub(super) async fn system_identifier(connection: &mut PgConnection) -> Result<String> {
     Ok(sqlx::query_scalar("SELECT system_identifier::pg_catalog.text FROM pg_catalog.pg_control_system()")
         .fetch_one(connection)

@@ -1,4 +1,4 @@
-//! Where rows of an archive may go. A manifest names a table, and whoever wrote it chose it.
+//! Checks where rows of an archive may go: a manifest names a table, and its writer chose it.
 
 use anyhow::Result;
 use sqlx::PgConnection;
@@ -6,8 +6,8 @@ use sqlx::PgConnection;
 use crate::base::fault::{Fault, Kind};
 use crate::pg;
 
-/// The table that `table` means in this session (as in SQL), with its schema, quoted. An error where there is none, and for one of
-/// PostgreSQL's own schemas: a row in `pg_catalog.pg_auth_members` makes somebody a superuser.
+/// Returns the table that `table` means in this session (as in SQL), with its schema, quoted. It is an error if there is none, or
+/// if it is in one of PostgreSQL's own schemas: a row in `pg_catalog.pg_auth_members` can make a role a superuser.
 pub async fn target(connection: &mut PgConnection, table: &str) -> Result<String> {
     let found: Option<(String, String)> = sqlx::query_as(
         "SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text FROM pg_catalog.pg_class c
@@ -21,12 +21,12 @@ pub async fn target(connection: &mut PgConnection, table: &str) -> Result<String
     let Some((schema, name)) = found else {
         return Err(Fault::new(Kind::Configuration, format!("there is no table {table}; name one with --table")).into());
     };
-    // Nobody else may have a schema whose name begins so: pg_toast and those of temporary tables are among them.
+    // No one else may have a schema whose name begins like this: pg_toast and those of temporary tables are among them.
     let is_postgres_own = schema.starts_with("pg_") || schema == "information_schema";
     let table = pg::qualified(&schema, &name);
     if is_postgres_own {
         let message =
-            format!("{table} is in a schema of PostgreSQL's own, into which no archived row goes; name a table with --table");
+            format!("{table} is in a schema of PostgreSQL's own, where archived rows may not go; name a table with --table");
         return Err(Fault::new(Kind::Permission, message).into());
     }
     Ok(table)

@@ -1,4 +1,4 @@
-//! Rows on their way into an object: COPY's text, in gzip members, hashed and counted.
+//! Writes rows into an object: COPY's text, in gzip members, hashed and counted.
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
@@ -17,11 +17,11 @@ use crate::store::Store;
 
 pub(super) const TAIL: &[u8] = b"\\.\n";
 
-/// Before there was a `preamble` in manifests.
+/// The preamble of manifests without a `preamble`.
 const FIRST_PREAMBLE: &str =
     "-- pgtend archive\nSET client_encoding = 'UTF8';\nSET datestyle = 'ISO';\nSET intervalstyle = 'postgres';\n";
 
-/// What comes before the rows, so that psql alone puts them back.
+/// Returns the text before the rows, so that psql alone can put them back.
 pub fn head(manifest: &Manifest) -> String {
     format!(
         "{}COPY {} {} FROM stdin;\n",
@@ -35,8 +35,8 @@ pub(super) fn column_list(columns: &[String]) -> String {
     format!("({})", columns.iter().map(|column| pg::identifier(column)).collect::<Vec<_>>().join(", "))
 }
 
-/// Streams rows into an object; memory is two members and the upload's parts. Rows of `known` are in another batch, and passed by.
-/// Returns also how many these were.
+/// Streams rows into an object; it needs memory for two members and the upload's parts. Rows of `known` are in another batch, and
+/// are skipped. Returns also how many these were.
 pub(super) async fn write(
     connection: &mut PgConnection,
     source: &Source,
@@ -79,7 +79,7 @@ pub(super) async fn write(
                     upload.write(writer.member().await?).await?;
                 }
             }
-            anyhow::ensure!(line.is_empty(), "the server's last row has no end");
+            anyhow::ensure!(line.is_empty(), "the server's last row is incomplete");
         }
         if as_bytes {
             session::convert_again(connection).await?;
@@ -123,7 +123,7 @@ impl Writer {
         })
     }
 
-    /// What is pending, as a member.
+    /// Compresses the pending bytes into a member.
     async fn member(&mut self) -> Result<Bytes> {
         let input = std::mem::replace(&mut self.pending, Vec::with_capacity(MEMBER_BYTES + (64 << 10)));
         self.uncompressed_bytes += input.len() as u64;
@@ -141,7 +141,7 @@ impl Writer {
     }
 }
 
-/// What an archive object decodes to, counted.
+/// The decoded content of an archive object, counted.
 #[derive(Default)]
 pub(super) struct Lines {
     pub bytes: u64,

@@ -1,4 +1,4 @@
-//! Certificates of private CAs, for S3, webhook and pings.
+//! Reads certificates of private CAs, for S3, webhook and pings.
 
 use std::path::Path;
 
@@ -6,20 +6,20 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
-/// One certificate or more, all of which can sign others.
+/// One certificate or more, each of which can sign others.
 pub struct Pem {
     pub text: Vec<u8>,
     pub certificates: Vec<CertificateDer<'static>>,
 }
 
-/// Reads a PEM file. An error names it and says what is wrong with it.
+/// Reads a PEM file. The error names the file and says what is wrong with it.
 pub fn read(path: &Path) -> Result<Pem, String> {
     let shown = path.display();
     let text = std::fs::read(path).map_err(|error| format!("cannot read `{shown}`: {error}"))?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let certificates = certificates.map_err(|error| format!("`{shown}` is not PEM: {error}"))?;
     if certificates.is_empty() {
-        return Err(format!("`{shown}` holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)"));
+        return Err(format!("`{shown}` contains no certificate in PEM form (-----BEGIN CERTIFICATE-----)"));
     }
     let mut roots = RootCertStore::empty();
     for (number, certificate) in certificates.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! Client tools as children: in a process group of their own, their stderr kept, killed as a group when the
-//! run ends before they do; with an environment of which each variable is known.
+//! Runs client tools as children: in a process group of their own, with their stderr kept, killed as a group when the run ends
+//! before they do, and in an environment whose every variable is known.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -13,19 +13,19 @@ use tokio::task::JoinHandle;
 
 use crate::base::tool_output;
 
-/// What is kept of a tool's stderr: its last bytes, where the error is.
+/// The last bytes of a tool's stderr that are kept: the error is there.
 const STDERR_KEPT_BYTES: usize = 64 << 10;
 
-/// What is kept of a line: pg_dump repeats a LOCK TABLE of 100 kB, with every table, after the error that it met.
+/// The part of a line that is kept: pg_dump repeats a LOCK TABLE of 100 kB, with every table, after the error that it met.
 const STDERR_LINE_KEPT_BYTES: usize = 8 << 10;
 
-/// The kernel's default limit for an unprivileged process (/proc/sys/fs/pipe-max-size). A pipe of 64 KiB makes
-/// pg_dump and us take turns.
+/// The kernel's default limit for an unprivileged process (/proc/sys/fs/pipe-max-size). With a pipe of 64 KiB, pg_dump and pgtend
+/// would take turns.
 const PIPE_BYTES: usize = 1 << 20;
 
-/// What a tool may know of our environment, beside what it is given: where programs and their libraries are, the user's files,
-/// language, time zone, and what TLS and Kerberos libraries read. Keys of stores, tokens, webhooks and passwords of other databases
-/// are none of its business: what a dump or a schema file makes psql do may be a stranger's.
+/// The variables that a tool inherits, beside those that it is given: paths of programs and libraries, the user's files,
+/// language, time zone, and what TLS and Kerberos libraries read. It must not see keys of stores, tokens, webhooks and passwords
+/// of other databases: a stranger may have written what a dump or a schema file makes psql do.
 const INHERITED: [&str; 20] = [
     "PATH",
     "LD_LIBRARY_PATH",
@@ -49,18 +49,18 @@ const INHERITED: [&str; 20] = [
     "KRB5RCACHEDIR",
 ];
 
-/// A running tool. Dropped before it ended, it is killed with all that it started.
+/// A running tool. Dropping it before it has ended kills it and all its children.
 pub struct Child {
     name: String,
     process: tokio::process::Child,
     stderr: JoinHandle<String>,
 }
 
-/// How a tool ended.
+/// The end of a tool.
 #[derive(Debug)]
 pub struct Ended {
     pub status: ExitStatus,
-    /// Its last 64 KiB of stderr.
+    /// The last 64 KiB of its stderr.
     pub stderr: String,
 }
 
@@ -86,16 +86,16 @@ impl Child {
         Ok(Self { name, process, stderr })
     }
 
-    /// The tool's output, for a thread that reads it.
+    /// Returns the tool's output, for a thread that reads it.
     pub fn take_stdout(&mut self) -> Result<File> {
         let pipe = self.process.stdout.take().context("stdout was taken already")?;
         let file = File::from(pipe.into_owned_fd()?);
-        // A smaller pipe is slower, not wrong: a host may forbid it.
+        // A smaller pipe is slower but works: a host may forbid a large one.
         let _ = rustix::pipe::fcntl_setpipe_size(&file, PIPE_BYTES);
         Ok(file)
     }
 
-    /// The tool's input, for a thread that writes it.
+    /// Returns the tool's input, for a thread that writes it.
     pub fn take_stdin(&mut self) -> Result<File> {
         let pipe = self.process.stdin.take().context("stdin was taken already")?;
         let file = File::from(pipe.into_owned_fd()?);
@@ -103,7 +103,7 @@ impl Child {
         Ok(file)
     }
 
-    /// Waits for the end. A tool that ended is no longer killed by dropping.
+    /// Waits for the end. Dropping a tool that has ended kills nothing.
     pub async fn wait(&mut self) -> Result<Ended> {
         let status = self.process.wait().await.with_context(|| format!("cannot wait for {}", self.name))?;
         let stderr = (&mut self.stderr).await.unwrap_or_default();
@@ -111,18 +111,18 @@ impl Child {
         Ok(Ended { status, stderr })
     }
 
-    /// SIGKILL to the group: these tools only read, or write inside one transaction or a database that is
-    /// dropped afterwards, so nothing is lost by not asking politely, and nothing can hang.
+    /// Sends SIGKILL to the group. These tools only read, or write inside one transaction or a database that is dropped
+    /// afterwards, so nothing is lost, and nothing can hang.
     pub fn kill(&self) {
         let group = self.process.id().and_then(|id| Pid::from_raw(id as i32));
         if let Some(group) = group {
-            // It may have ended in between: nothing to do then.
+            // The tool may have ended in between.
             let _ = kill_process_group(group, Signal::KILL);
         }
     }
 }
 
-/// What the command was given stays, and what it was told to go without is gone; of our own variables it gets those of the list.
+/// Keeps what the command was given, leaves out what it was told to remove, and inherits only the variables of the list.
 pub fn restrict_environment(command: &mut Command) {
     let given: Vec<(OsString, Option<OsString>)> =
         command.get_envs().map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned))).collect();
@@ -134,7 +134,7 @@ pub fn restrict_environment(command: &mut Command) {
         }
     }
     command.envs(given.into_iter().filter_map(|(name, value)| Some((name, value?))));
-    // Messages are read by code ("permission denied") as well as by people.
+    // Both code ("permission denied") and people read the messages.
     command.env("LC_MESSAGES", "C").env_remove("LC_ALL");
 }
 
@@ -144,7 +144,7 @@ impl Drop for Child {
     }
 }
 
-/// Adds bytes but for the rest of lines that are too long; `line_bytes` is how long the present one is.
+/// Adds bytes, except for the rest of overlong lines; `line_bytes` is the length of the present line.
 fn keep(bytes: &[u8], kept: &mut Vec<u8>, line_bytes: &mut usize) {
     for byte in bytes {
         *line_bytes = if *byte == b'\n' { 0 } else { *line_bytes + 1 };

@@ -1,8 +1,8 @@
-//! How many files, pipes and connections this process may have open.
+//! Sets how many files, pipes and connections this process may have open.
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// Raises the limit as far as this user may: systems start processes with 256 or 1024, and each backup needs a few for its
+/// Raises the limit as far as this user may: systems start processes with 256 or 1024, and each backup needs several for its
 /// tools, its store and its sessions. Tools inherit it.
 pub fn raise_limit() {
     let mut limit = getrlimit(Resource::Nofile);
@@ -11,6 +11,6 @@ pub fn raise_limit() {
     }
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::debug!("the limit of open files stays as it is: {error}");
+        tracing::debug!("cannot raise the limit of open files: {error}");
     }
 }

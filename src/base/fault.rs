@@ -2,25 +2,24 @@
 
 use std::fmt;
 
-/// Why something did not work, where the caller must know the difference. Everything else is a plain
-/// `anyhow::Error` and exits with 1.
+/// The kind of a failure, where the caller must know the difference. Everything else is a plain `anyhow::Error` and exits with 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The files or the command ask for something that cannot be: exit 78.
+    /// The files or the command ask for something that cannot be done: exit 78.
     Configuration,
-    /// A server or a network that does not answer: exit 69.
+    /// A server or a network does not answer: exit 69.
     Unreachable,
-    /// Credentials or privileges: exit 77.
+    /// Credentials or privileges are missing: exit 77.
     Permission,
-    /// Somebody else is at it: exit 75.
+    /// Another run or session is at work on it: exit 75.
     Busy,
-    /// Something that must come first has not: exit 75.
+    /// Something that must happen first has not: exit 75.
     Deferred,
-    /// It was sent, and no answer came: whether it was done is not known, and it is not tried again. Exit 1.
+    /// The request was sent, and no answer came: it is unknown whether it was executed, so it is not retried. Exit 1.
     Unknown,
     /// The job's timeout passed: exit 1.
     TimedOut,
-    /// SIGTERM or SIGINT: exit 143, as a shell reports a terminated program.
+    /// SIGTERM or SIGINT came: exit 143, as a shell reports a terminated program.
     Cancelled,
 }
 
@@ -36,7 +35,7 @@ impl Kind {
         Self::Cancelled,
     ];
 
-    /// As in metrics.
+    /// Returns the name that metrics use.
     pub fn name(self) -> &'static str {
         match self {
             Self::Configuration => "configuration",
@@ -51,7 +50,7 @@ impl Kind {
     }
 }
 
-/// An error with its kind. As an anyhow context it also names what was being done.
+/// An error with its kind. As an anyhow context, it also names what was being done.
 #[derive(Debug)]
 pub struct Fault {
     pub kind: Kind,
@@ -72,8 +71,8 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// A context: something was sent before the error, and may have been done. A run with it is tried again only where its job says
-/// `retries`, and not at all when it was cancelled.
+/// A context that marks an error after a request was sent, which may have been executed. A run with it is retried only if its job
+/// sets `retries`, and never when it was cancelled.
 #[derive(Debug)]
 pub struct Sent {
     pub message: String,
@@ -85,9 +84,9 @@ impl fmt::Display for Sent {
     }
 }
 
-/// What of an error others may read (webhooks, collectors of traces): no values of rows. A server puts these into DETAIL
-/// ("Key (email)=(ada@example.com) already exists"), into the CONTEXT of a COPY, and into quotes where it could not read one
-/// as its type. Where a value ends cannot be told from a text, so all that follows goes, but the SQLSTATE.
+/// Returns the part of an error that others may read (webhooks, collectors of traces), without values of rows. A server puts
+/// these into DETAIL ("Key (email)=(ada@example.com) already exists"), into the CONTEXT of a COPY, and into quotes when it cannot
+/// read one as its type. A text does not show where a value ends, so everything after it is left out, except for the SQLSTATE.
 pub fn without_values(text: &str) -> String {
     const VALUES_FOLLOW: [&str; 3] = ["; detail: ", "DETAIL:", "CONTEXT:"];
     let state = sql_state_in(text);
@@ -106,14 +105,14 @@ pub fn without_values(text: &str) -> String {
     told
 }
 
-/// The code at the end of a server's words.
+/// Returns the SQLSTATE at the end of a server's message.
 fn sql_state_in(text: &str) -> Option<&str> {
     let (_, after) = text.rsplit_once("(SQLSTATE ")?;
     let (state, _) = after.split_once(')')?;
     (state.len() == 5 && state.bytes().all(|letter| letter.is_ascii_alphanumeric())).then_some(state)
 }
 
-/// From the first quote to the last, in any language's quotes: a value may hold quotes itself.
+/// Removes everything from the first quote to the last, in any language's quotes: a value may contain quotes itself.
 fn without_quoted(text: &str) -> String {
     const QUOTES: [char; 6] = ['"', '»', '«', '“', '”', '„'];
     match (text.find(QUOTES), text.char_indices().rfind(|(_, letter)| QUOTES.contains(letter))) {

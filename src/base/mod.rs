@@ -1,4 +1,4 @@
-//! What knows nothing of PostgreSQL or of jobs: units, schedules, files, children, progress, errors.
+//! The base, which knows nothing of PostgreSQL or of jobs: units, schedules, files, children, progress, errors.
 
 pub mod bounds;
 pub mod ca_file;
@@ -9,6 +9,7 @@ pub mod network;
 pub mod process_identity;
 pub mod progress;
 pub mod schedule;
+pub mod shell;
 pub mod telemetry;
 pub mod terminal;
 pub mod thread;

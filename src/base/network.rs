@@ -1,5 +1,4 @@
-//! Which hosts are this machine; and what went wrong between us and an HTTP server, in words that help: libraries bury the cause
-//! under their own.
+//! Knows which hosts are this machine, and explains failed HTTP requests: libraries bury the cause under their own errors.
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
@@ -7,7 +6,7 @@ use std::net::IpAddr;
 
 use rustls::CertificateError;
 
-/// Words that name no cause.
+/// Messages that name no cause.
 const EMPTY: [&str; 9] = [
     "dispatch failure",
     "service error",
@@ -20,7 +19,7 @@ const EMPTY: [&str; 9] = [
     "connection error",
 ];
 
-/// By a name or an address that leads nowhere else. Other addresses of this machine are not known.
+/// Returns whether a name or an address can only be this machine. Its other addresses are unknown.
 pub fn is_this_machine(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_ascii_lowercase();
     match host.parse::<IpAddr>() {
@@ -29,7 +28,7 @@ pub fn is_this_machine(host: &str) -> bool {
     }
 }
 
-/// Why a request got no answer, and what to do. `ca_key` is where a private CA would be named.
+/// Returns why a request got no answer, and what to do. `ca_key` is the key that would name a private CA.
 pub fn cause_of(error: &(dyn Error + 'static), ca_key: &str) -> String {
     let causes = causes(error);
     for cause in &causes {
@@ -40,30 +39,30 @@ pub fn cause_of(error: &(dyn Error + 'static), ca_key: &str) -> String {
     let words: Vec<String> = causes.iter().map(ToString::to_string).collect();
     let says = |what: &str| words.iter().any(|words| words.contains(what));
     if says("dns error") || says("failed to lookup address") {
-        return "its name is not known (DNS): is it spelled right, and does this host resolve names?".to_owned();
+        return "its name is unknown (DNS): check its spelling, and whether this host can resolve names".to_owned();
     }
     for cause in causes.iter().rev() {
         match cause.downcast_ref::<io::Error>().map(io::Error::kind) {
             Some(ErrorKind::ConnectionRefused) => {
-                return "the connection was refused: nothing listens there, or a firewall is between".to_owned();
+                return "the connection was refused: nothing listens there, or a firewall blocks it".to_owned();
             }
             Some(ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable) => {
-                return "there is no route to it: is the network up?".to_owned();
+                return "there is no route to it: check whether the network is up".to_owned();
             }
             Some(ErrorKind::TimedOut) => return timed_out(),
             Some(
                 ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted | ErrorKind::UnexpectedEof,
             ) => {
-                return "the connection was closed before there was an answer".to_owned();
+                return "the connection was closed before an answer came".to_owned();
             }
             _ => {}
         }
     }
     if ["invalid HTTP version", "invalid HTTP status", "unexpected message from connection"].into_iter().any(says) {
-        return "what answers there is not HTTP: is it `https://`, or another port?".to_owned();
+        return "the server does not speak HTTP: try `https://`, or another port".to_owned();
     }
     if says("closed before message completed") {
-        return "the connection was closed before there was an answer".to_owned();
+        return "the connection was closed before an answer came".to_owned();
     }
     if says("timed out") || says("timeout") {
         return timed_out();
@@ -79,7 +78,7 @@ pub fn cause_of(error: &(dyn Error + 'static), ca_key: &str) -> String {
 }
 
 fn timed_out() -> String {
-    "it did not answer in time: is a firewall between?".to_owned()
+    "it did not answer in time: a firewall may block it".to_owned()
 }
 
 fn tls_cause(error: &rustls::Error, ca_key: &str) -> String {
@@ -95,13 +94,13 @@ fn tls_cause(error: &rustls::Error, ca_key: &str) -> String {
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet
             | CertificateError::NotValidYetContext { .. }),
-        ) => format!("its certificate does not hold at this time ({error}): renew it, or set this host's clock"),
-        rustls::Error::InvalidMessage(_) => "what answers there does not speak TLS: is it `http://`, or another port?".to_owned(),
+        ) => format!("its certificate is not valid at this time ({error}): renew it, or set this host's clock"),
+        rustls::Error::InvalidMessage(_) => "the server does not speak TLS: try `http://`, or another port".to_owned(),
         error => format!("no TLS connection: {error}"),
     }
 }
 
-/// The error and what is under it. An I/O error's `source` passes over what it was made of.
+/// Returns the error and its causes. The `source` of an I/O error skips the error that it was made of.
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)> {
     let mut causes = vec![error];
     let mut last = error;

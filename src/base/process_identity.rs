@@ -1,24 +1,24 @@
-//! Which process on which machine did something, so that another can tell whether it is still alive.
+//! Identifies a process on a machine, so that another process can tell whether it is still alive.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
 use serde::{Deserialize, Serialize};
 
-/// A process, as it says of itself in objects that others read. All is compared as text; what could not be read is empty, and
-/// then nothing is known.
+/// A process, as it identifies itself in objects that others read. All fields are compared as text; a value that could not be
+/// read is empty, and then nothing is certain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ProcessIdentity {
     pub host: String,
-    /// /etc/machine-id: two hosts may have one name.
+    /// The text of /etc/machine-id: two hosts may have the same name.
     pub machine_id: String,
-    /// Differs after each boot. A container has that of its host.
+    /// This differs after each boot. A container has that of its host.
     pub boot_id: String,
-    /// Process ids are of a namespace: each container has its own.
+    /// Process ids belong to a namespace: each container has its own.
     pub pid_namespace: String,
     pub pid: u32,
-    /// Clock ticks between boot and the process's start (proc(5), stat, field 22): process ids are given away again.
+    /// Clock ticks between boot and the process's start (proc(5), stat, field 22): process ids are reused.
     pub start_ticks: String,
 }
 
@@ -35,7 +35,7 @@ impl ProcessIdentity {
         }
     }
 
-    /// True only when it ran here, and it is certain that it runs no more. Of processes elsewhere nothing is known.
+    /// Returns true only when the process ran here and has certainly ended. About processes elsewhere nothing is known.
     pub fn is_known_dead(&self) -> bool {
         let own = Self::own();
         let is_here = !self.host.is_empty()
@@ -46,14 +46,14 @@ impl ProcessIdentity {
         if !is_here || self.start_ticks.is_empty() {
             return false;
         }
-        // Another boot: it may have been this host, or one that was copied with its name and its machine-id, and runs.
+        // The boot differs: it may have been this host, or a running copy with its name and its machine-id.
         if self.boot_id != own.boot_id {
             return false;
         }
         if self.pid_namespace.is_empty() || self.pid_namespace != own.pid_namespace {
             return false;
         }
-        // A process that cannot be read may be there; one that has another start is another one.
+        // A process that cannot be read may exist; one with another start is another process.
         match start_ticks(self.pid) {
             Ok(ticks) => ticks != self.start_ticks,
             Err(error) => error.kind() == std::io::ErrorKind::NotFound,
@@ -75,10 +75,10 @@ fn pid_namespace() -> String {
     fs::metadata("/proc/self/ns/pid").map(|namespace| namespace.ino().to_string()).unwrap_or_default()
 }
 
-/// Empty for a zombie: it holds nothing any more, and its start is of no use.
+/// Returns an empty text for a zombie: it holds nothing any more, and its start is of no use.
 fn start_ticks(pid: u32) -> std::io::Result<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The second field is the program's name in parentheses, with anything in it.
+    // The second field is the program's name in parentheses, with any characters in it.
     let after_name = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
     let mut fields = after_name.split_ascii_whitespace();
     let state = fields.next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Progress of long work: a bar on a terminal, a log line now and then elsewhere.
+//! Shows the progress of long work: a bar on a terminal, an occasional log line elsewhere.
 
 use std::io::{IsTerminal as _, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::{terminal, units};
 
-/// Between two log lines of one phase.
+/// The time between two log lines of one phase.
 const LOG_EVERY: Duration = Duration::from_secs(15);
 
 /// All bars draw here, and [`LogWriter`] writes past them.
@@ -19,15 +19,15 @@ static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 const OF_BYTES: &str =
     "{prefix:>10} {bar:30.cyan} {decimal_bytes:>10} of {decimal_total_bytes}  {decimal_bytes_per_sec:>12}  {elapsed}  {wide_msg}";
 const BYTES: &str = "{prefix:>10} {spinner} {decimal_bytes:>10}  {decimal_bytes_per_sec:>12}  {elapsed}  {wide_msg}";
-/// Until there are bytes.
+/// Used until there are bytes.
 const IN_WORDS: &str = "{prefix:>10} {spinner} {elapsed}  {wide_msg}";
 
 fn style(template: &str) -> ProgressStyle {
-    // The templates are ours: should one not parse, the default bar is as good.
+    // The templates are ours: if one did not parse, the default bar would do.
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// Where the progress of a run goes: to the terminal or the log, and to whoever asks for [`Progress::now`].
+/// Sends a run's progress to the terminal or the log, and to callers of [`Progress::now`].
 #[derive(Clone, Debug)]
 pub struct Progress {
     shown: Shown,
@@ -41,14 +41,14 @@ enum Shown {
     Log,
 }
 
-/// How far a phase is.
+/// The state of a phase.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Now {
     pub phase: String,
     pub done_bytes: u64,
     pub total_bytes: Option<u64>,
-    /// What it is at, in words: "building index: loading tuples, 40 %, about 2 min left".
+    /// The current activity in words: "building index: loading tuples, 40 %, about 2 min left".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
@@ -62,12 +62,12 @@ struct Current {
 }
 
 impl Progress {
-    /// A bar when stderr is a terminal; as JSON logs are for machines, none with them.
+    /// Uses a bar when stderr is a terminal, except with JSON logs, which are for machines.
     pub fn detect(json_logs: bool) -> Self {
         Self::shown(if std::io::stderr().is_terminal() && !json_logs { Shown::Bar } else { Shown::Log })
     }
 
-    /// For runs beside each other: bars would run into one another.
+    /// Uses the log, for concurrent runs: their bars would mix.
     pub fn logged() -> Self {
         Self::shown(Shown::Log)
     }
@@ -80,12 +80,12 @@ impl Progress {
         self.shown == Shown::Bar
     }
 
-    /// The same kind, for another run.
+    /// Returns progress of the same kind, for another run.
     pub fn for_a_run(&self) -> Self {
         Self::shown(self.shown)
     }
 
-    /// Where the next run goes on, should this one end here. None: nothing to go on with.
+    /// Sets where the next run continues if this one ends here; `None` if it cannot continue.
     pub fn set_cursor(&self, cursor: Option<serde_json::Value>) {
         *self.cursor.lock().unwrap_or_else(PoisonError::into_inner) = cursor;
     }
@@ -94,7 +94,7 @@ impl Progress {
         self.cursor.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The phase that was started last, and how far it is.
+    /// Returns the phase that was started last, and its state.
     pub fn now(&self) -> Option<Now> {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         current.as_ref().map(|current| Now {
@@ -105,7 +105,7 @@ impl Progress {
         })
     }
 
-    /// Starts a phase; `total_bytes` gives it an end where one is known.
+    /// Starts a phase; `total_bytes` is its expected end, if known.
     pub fn phase(&self, name: &str, total_bytes: Option<u64>) -> Phase {
         let bar = self.has_bars().then(|| {
             let bar = BARS.add(ProgressBar::with_draw_target(total_bytes, ProgressDrawTarget::stderr()));
@@ -157,7 +157,7 @@ impl Phase {
         }
     }
 
-    /// What it is at, in words.
+    /// Sets the current activity in words.
     pub fn say(&self, detail: &str) {
         *self.0.detail.lock().unwrap_or_else(PoisonError::into_inner) = Some(detail.to_owned());
         match &self.0.bar {
@@ -169,7 +169,7 @@ impl Phase {
         }
     }
 
-    /// True now and then.
+    /// Returns true from time to time.
     fn is_to_be_logged(&self) -> bool {
         let elapsed = self.0.started.elapsed().as_secs();
         let logged = self.0.logged_seconds.load(Ordering::Relaxed);
@@ -181,13 +181,13 @@ impl Phase {
         self.0.started.elapsed()
     }
 
-    /// Says how the phase ended, in one line.
+    /// Reports in one line how the phase ended.
     pub fn done(&self, what: &str) {
         let elapsed = units::duration(self.elapsed());
         match &self.0.bar {
             Some(bar) => {
                 bar.finish_and_clear();
-                // A terminal that went away is no reason to fail.
+                // A terminal that has gone is no reason to fail.
                 let _ = BARS.println(format!("{:>10}  {} in {elapsed}", self.0.name, terminal::visible(what)));
             }
             None => {
@@ -205,8 +205,8 @@ impl Drop for Inner {
     }
 }
 
-/// stderr for tracing: takes the bars away, writes, and draws them again. Control characters are shown; where its colours are some, tracing itself
-/// shows those of messages and fields.
+/// Is stderr for tracing: it removes the bars, writes, and draws them again. It makes control characters visible; when its output
+/// has colours, tracing itself does that for messages and fields.
 pub struct LogWriter {
     pub has_colours: bool,
 }

@@ -1,5 +1,5 @@
-//! OpenTelemetry, for those who ask for it by OTEL_EXPORTER_OTLP_ENDPOINT or its variant for traces: each run is a
-//! span. All else (headers, timeouts, resource) is set by the standard's own variables.
+//! OpenTelemetry, enabled by OTEL_EXPORTER_OTLP_ENDPOINT or its variant for traces: each run is a span. The standard's own
+//! variables set everything else (headers, timeouts, resource).
 
 use std::time::Duration;
 
@@ -16,29 +16,29 @@ use tracing_subscriber::registry::LookupSpan;
 /// The target of spans that are exported.
 pub const TARGET: &str = "pgtend::telemetry";
 
-/// Either is a URL.
+/// The variables that enable it; each holds a URL.
 pub const ASKED_FOR_BY: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 
-/// In milliseconds; the exporter leaves it to the client that it is given.
+/// The timeouts are in milliseconds; the exporter leaves them to the client that it is given.
 const TIMEOUTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"];
 
-/// Keeps the export going; dropped, it sends what is left, for some seconds at most.
+/// Keeps the export going; dropping it sends the rest, for some seconds at most.
 pub struct Telemetry(SdkTracerProvider);
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
-        // A collector that is away is no reason to fail.
+        // An unreachable collector is no reason to fail.
         let _ = self.0.shutdown_with_timeout(Duration::from_secs(5));
     }
 }
 
-/// None when nobody asked. To be called before the runtime starts: the exporter has threads of its own.
+/// Returns `None` when it is not enabled. It must be called before the runtime starts: the exporter has threads of its own.
 pub fn start<S: Subscriber + for<'a> LookupSpan<'a>>() -> (Option<Telemetry>, Option<impl Layer<S>>) {
     if !ASKED_FOR_BY.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())) {
         return (None, None);
     }
     let _ = rustls::crypto::ring::default_provider().install_default();
-    // A span is for the collector that was named: it sends nobody elsewhere.
+    // A span is for the named collector only, so redirects are not followed.
     let client = reqwest::blocking::Client::builder().redirect(Policy::none()).timeout(timeout()).build();
     let exporter = client.map_err(|error| error.to_string()).and_then(|client| {
         let builder = SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary).with_http_client(client);
@@ -47,11 +47,11 @@ pub fn start<S: Subscriber + for<'a> LookupSpan<'a>>() -> (Option<Telemetry>, Op
     let exporter = match exporter {
         Ok(exporter) => exporter,
         Err(error) => {
-            crate::base::terminal::say(&format!("pgtend: no OpenTelemetry: {error}"));
+            crate::base::terminal::say(&format!("pgtend: OpenTelemetry is off: {error}"));
             return (None, None);
         }
     };
-    // OTEL_SERVICE_NAME is read by the builder.
+    // The builder reads OTEL_SERVICE_NAME.
     let resource = match std::env::var_os("OTEL_SERVICE_NAME") {
         Some(_) => Resource::builder().build(),
         None => Resource::builder().with_service_name("pgtend").build(),
@@ -61,7 +61,7 @@ pub fn start<S: Subscriber + for<'a> LookupSpan<'a>>() -> (Option<Telemetry>, Op
     (Some(Telemetry(provider)), Some(layer.with_filter(filter_fn(|metadata| metadata.target() == TARGET))))
 }
 
-/// As the standard says: 10 s unless a variable sets it.
+/// Returns the standard's timeout: 10 s unless a variable sets it.
 fn timeout() -> Duration {
     let set = TIMEOUTS.iter().find_map(|name| std::env::var(name).ok()?.trim().parse().ok());
     Duration::from_millis(set.unwrap_or(10_000))

@@ -1,12 +1,12 @@
-//! Text of others on a terminal. A table's name, a server's message or a file in a store may hold an escape sequence that hides text, moves the
-//! cursor or sets the clipboard: here they become text that can be seen.
+//! Shows foreign text on a terminal. A table's name, a server's message or a file in a store may contain an escape sequence that
+//! hides text, moves the cursor or sets the clipboard: here it becomes visible text.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-/// The text with its control characters shown: `\x1b`, and DEL, those of C1 and those that turn the direction of text as `\u009b`. Line ends and tabs stay. JSON stays valid and means
-/// the same: it holds none of the first kind, and has that form for the second.
+/// Makes control characters visible: `\x1b`; and as `\u009b` DEL, those of C1 and those that turn the direction of text. Line
+/// ends and tabs stay. JSON stays valid and means the same: it contains none of the first kind, and has that form for the second.
 pub fn visible(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_hidden) {
         return Cow::Borrowed(text);
@@ -26,12 +26,12 @@ fn is_hidden(letter: char) -> bool {
     letter.is_control() && !matches!(letter, '\n' | '\t') || turns_text(letter)
 }
 
-/// Marks that reorder what follows them (Unicode, UAX 9): SQL with one in a name can be read as other SQL than it is.
+/// Recognizes marks that reorder the text after them (Unicode, UAX 9): a name with one can make SQL look like other SQL.
 pub fn turns_text(letter: char) -> bool {
     matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Writes a line to stderr. A reader that has gone is no error.
+/// Writes a line to stderr. A reader that has gone is not an error.
 pub fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", visible(line));
 }

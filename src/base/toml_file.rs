@@ -1,8 +1,8 @@
 //! Reads a TOML file into a typed value and reports **every** mistake in it at once, each with its file,
 //! line, column, the text underlined and a hint.
 //!
-//! serde stops at the first error. So the offending key is taken out of the parsed document and the rest is
-//! read again, until what is left is right: each round finds one mistake, and the rounds are bounded.
+//! serde stops at the first error. So the offending key is removed from the parsed document and the rest is read again, until
+//! what is left is valid: each round finds one mistake, and the rounds are bounded.
 
 use std::fmt;
 use std::ops::Range;
@@ -16,7 +16,7 @@ use toml::de::{DeTable, DeValue};
 /// More mistakes than this in one file are not worth listing.
 const MISTAKES_LISTED: usize = 100;
 
-/// One file's text, kept for pointing into it.
+/// The text of a file, kept to point into it.
 #[derive(Clone)]
 pub struct Source {
     name: String,
@@ -33,7 +33,7 @@ impl Source {
         Self { name: "test.toml".to_owned(), text: text.into() }
     }
 
-    /// A problem at a place in this file.
+    /// Returns a problem at a place in this file.
     pub fn problem(&self, span: Option<Range<usize>>, message: impl Into<String>, hint: Option<String>) -> Problem {
         Problem {
             message: without_urls(&message.into()),
@@ -48,7 +48,7 @@ impl Source {
     }
 }
 
-/// A URL may hold a password, or be a secret as a whole, wherever somebody put it by mistake.
+/// Removes URLs: one may contain a password, or be a secret as a whole, wherever it was put by mistake.
 fn without_urls(text: &str) -> String {
     let (mut safe, mut rest) = (String::new(), text);
     while let Some(at) = rest.find("://") {
@@ -70,19 +70,19 @@ pub struct Problem {
     file: NamedSource<Arc<str>>,
     #[label]
     span: Option<SourceSpan>,
-    /// Line and column, both from 1.
+    /// Line and column, both counted from 1.
     position: Option<(usize, usize)>,
     #[help]
     pub hint: Option<String>,
 }
 
 impl Problem {
-    /// A problem with a file as a whole: it cannot be read, say.
+    /// Returns a problem with a file as a whole, for instance that it cannot be read.
     pub fn with_file(path: &Path, message: impl Into<String>, hint: Option<String>) -> Self {
         Source { name: path.display().to_string(), text: "".into() }.problem(None, message, hint)
     }
 
-    /// `jobs/a.toml:3:1: what is wrong; what to do`.
+    /// Formats the problem as `jobs/a.toml:3:1: what is wrong; what to do`.
     pub fn in_a_line(&self) -> String {
         let place = self.position.map(|(line, column)| format!(":{line}:{column}")).unwrap_or_default();
         let hint = self.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
@@ -95,15 +95,15 @@ impl Problem {
 pub struct Problems(pub Vec<Problem>);
 
 impl Problems {
-    /// As drawn on a terminal.
+    /// Draws the mistakes for a terminal.
     pub fn render(&self, colour: bool) -> String {
         let theme = if colour { miette::GraphicalTheme::unicode() } else { miette::GraphicalTheme::unicode_nocolor() };
-        // No lines around the mistake: one of them may hold a URL with its password.
+        // No lines around the mistake are shown: one of them may contain a URL with its password.
         let handler = GraphicalReportHandler::new_themed(theme).with_links(false).with_width(100).with_context_lines(0);
         let mut text = String::new();
         for problem in &self.0 {
             if problem.span.is_some() {
-                // Writing to a String does not fail; a diagnostic that can't be drawn is still said plainly.
+                // Writing to a String does not fail; a diagnostic that can't be drawn is still printed plainly.
                 if handler.render_report(&mut text, problem).is_ok() {
                     continue;
                 }
@@ -139,8 +139,8 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Reads `source` as a `T`. Mistakes are pushed to `problems`; a value comes back even then, made of what was
-/// right, so that what it refers to can be checked in the same pass. None when not even that can be read.
+/// Reads `source` as a `T`. Mistakes are pushed to `problems`; even then a value is returned, made of the valid keys, so that its
+/// references can be checked in the same pass. Returns `None` when not even that can be read.
 pub fn parse<T: DeserializeOwned>(source: &Source, problems: &mut Vec<Problem>) -> Option<T> {
     let (mut document, syntax_errors) = DeTable::parse_recoverable(&source.text);
     if !syntax_errors.is_empty() {
@@ -165,7 +165,7 @@ pub fn parse<T: DeserializeOwned>(source: &Source, problems: &mut Vec<Problem>) 
     None
 }
 
-/// The nearest of `candidates` to a misspelt word, if one is near.
+/// Returns the candidate nearest to a misspelt word, if one is near.
 pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     candidates
         .into_iter()
@@ -175,7 +175,7 @@ pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str
         .map(|(_, candidate)| format!("did you mean `{candidate}`?"))
 }
 
-/// serde's "unknown field `a`, expected one of `b`, `c`" in a user's words, with a hint.
+/// Rewrites serde's "unknown field `a`, expected one of `b`, `c`" for users, with a hint.
 fn in_our_words(message: &str) -> (String, Option<String>) {
     let Some(rest) = message.strip_prefix("unknown field `").or_else(|| message.strip_prefix("unknown variant `")) else {
         return (without_rust(message), None);
@@ -185,18 +185,18 @@ fn in_our_words(message: &str) -> (String, Option<String>) {
     let known: Vec<&str> = quoted.skip(1).step_by(2).collect();
     let what = if message.starts_with("unknown field") { "key" } else { "value" };
     let hint = did_you_mean(unknown, known.iter().copied())
-        .or_else(|| (!known.is_empty()).then(|| format!("known here: {}", known.join(", "))));
+        .or_else(|| (!known.is_empty()).then(|| format!("possible here: {}", known.join(", "))));
     (format!("unknown {what} `{unknown}`"), hint)
 }
 
-/// serde's "invalid type: integer `3`, expected struct Keep" in TOML's words: no type of the program's own has a name that helps.
+/// Rewrites serde's "invalid type: integer `3`, expected struct Keep" in TOML's terms: the program's own type names help no user.
 fn without_rust(message: &str) -> String {
     let found_and_expected = ["invalid type: ", "invalid value: ", "invalid length "]
         .into_iter()
         .find_map(|start| message.strip_prefix(start)?.split_once(", expected "));
     let Some((found, expected)) = found_and_expected else {
         return match message.split_once("did not match any variant of untagged enum") {
-            Some(_) => "this value has none of the forms that are known here".to_owned(),
+            Some(_) => "this value has none of the forms that are possible here".to_owned(),
             None => message.to_owned(),
         };
     };
@@ -226,12 +226,12 @@ fn without_rust(message: &str) -> String {
         word if is_rust(word) => "a value of another form",
         word => word,
     };
-    format!("{found} stands where {expected} is expected")
+    format!("found {found}, expected {expected}")
 }
 
-/// Takes out the innermost entry that holds `span`. False when no entry does.
+/// Removes the innermost entry that contains `span`. Returns false when no entry does.
 fn remove_entry(table: &mut DeTable<'_>, span: &Range<usize>) -> bool {
-    // Inner tables first, and whatever their own span: that of `[table]` is its header's alone.
+    // Inner tables come first, whatever their own span: that of `[table]` covers only its header.
     let in_a_table = table.iter_mut().any(|(_, value)| match value.get_mut() {
         DeValue::Table(inner) => remove_entry(inner, span),
         _ => false,
@@ -241,7 +241,7 @@ fn remove_entry(table: &mut DeTable<'_>, span: &Range<usize>) -> bool {
     }
     let holds = |outer: Range<usize>| outer.start <= span.start && span.end <= outer.end;
     let found = table.iter().find(|(key, value)| holds(key.span()) || holds(value.span())).map(|(key, _)| key.clone());
-    // A mistake in a table as a whole has that table's own span: then the table goes.
+    // A mistake in a table as a whole has that table's own span: then the table is removed.
     found.is_some_and(|key| table.remove(&key).is_some())
 }
 
@@ -309,13 +309,13 @@ mod tests {
     #[test]
     fn a_value_of_the_wrong_form_is_told_without_the_programs_own_names() {
         for (text, expected) in [
-            ("inner = \"x\"", "the text \"x\" stands where a table of keys, as in { key = value } is expected"),
-            ("schedule = 3", "3 stands where a text in quotation marks is expected"),
-            ("schedule = true", "true stands where a text"),
-            ("schedule = 1.5", "1.5 stands where a text"),
-            ("schedule = {}", "a table stands where a text"),
-            ("[inner]\nlast = -1", "-1 stands where a whole number that is not negative is expected"),
-            ("[inner]\nlast = \"many\"", "the text \"many\" stands where a whole number"),
+            ("inner = \"x\"", "found the text \"x\", expected a table of keys, as in { key = value }"),
+            ("schedule = 3", "found 3, expected a text in quotation marks"),
+            ("schedule = true", "found true, expected a text"),
+            ("schedule = 1.5", "found 1.5, expected a text"),
+            ("schedule = {}", "found a table, expected a text"),
+            ("[inner]\nlast = -1", "found -1, expected a whole number that is not negative"),
+            ("[inner]\nlast = \"many\"", "found the text \"many\", expected a whole number"),
         ] {
             let (_, said) = problems_of(text);
             assert!(said[0].1.contains(expected), "{text}: {said:?}");

@@ -1,4 +1,4 @@
-//! What servers and client tools say while a run is at work: kept with the run, whoever reads it.
+//! The output of servers and client tools during a run: it is kept with the run.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -10,17 +10,17 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-/// As much as helps: an error is in the last lines of stderr.
+/// The bytes that are kept: an error is in the last lines of stderr.
 const STDERR_KEPT_BYTES: usize = 16 << 10;
-/// More notices than anybody reads.
+/// These are more notices than anyone reads.
 const NOTICES_KEPT: usize = 200;
 
-/// sqlx hands a server's notices to nobody but the log, under this target (sqlx-postgres, connection/stream.rs).
+/// sqlx writes a server's notices only to the log, under this target (sqlx-postgres, connection/stream.rs).
 const NOTICE_TARGET: &str = "sqlx::postgres::notice";
 
 #[derive(Debug, Default)]
 pub struct Captured {
-    /// The last 16 KiB.
+    /// The last 16 KiB of stderr.
     pub stderr: String,
 }
 
@@ -45,7 +45,7 @@ pub async fn capture<T>(work: impl Future<Output = T>) -> (T, Captured) {
         .await
 }
 
-/// Runs `work` and keeps the server's notices and warnings, of which there may be no end: the first 200.
+/// Runs `work` and keeps the first 200 of the server's notices and warnings, whose number has no limit.
 pub async fn notices<T>(work: impl Future<Output = T>) -> (T, Vec<Notice>) {
     NOTICES
         .scope(RefCell::default(), async {
@@ -55,7 +55,7 @@ pub async fn notices<T>(work: impl Future<Output = T>) -> (T, Vec<Notice>) {
         .await
 }
 
-/// Adds a tool's stderr to the run under way, if there is one.
+/// Adds a tool's stderr to the current run, if there is one.
 pub fn stderr(text: &str) {
     let _ = CAPTURED.try_with(|captured| {
         let kept = &mut captured.borrow_mut().stderr;
@@ -71,7 +71,7 @@ pub fn stderr(text: &str) {
     });
 }
 
-/// The layer that catches notices for [`notices`].
+/// Returns the layer that catches notices for [`notices`].
 pub fn layer<S: Subscriber + for<'a> LookupSpan<'a>>() -> impl Layer<S> {
     NoticeLayer.with_filter(Targets::new().with_target(NOTICE_TARGET, Level::TRACE))
 }
@@ -119,6 +119,6 @@ mod tests {
         })
         .await;
         assert!(captured.stderr.len() <= STDERR_KEPT_BYTES && captured.stderr.chars().all(|c| c == 'ü'));
-        stderr("of no run: nobody keeps it");
+        stderr("of no run: it is not kept");
     }
 }

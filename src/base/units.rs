@@ -20,7 +20,7 @@ impl TryFrom<String> for Span {
         let duration = humantime::parse_duration(&text)
             .map_err(|error| format!("`{text}` is not a length of time: {error}; write it like \"30s\", \"2h\" or \"90d\""))?;
         if duration.is_zero() {
-            return Err(format!("`{text}` is no time at all; write it like \"30s\", \"2h\" or \"90d\""));
+            return Err(format!("`{text}` is not a duration; write it like \"30s\", \"2h\" or \"90d\""));
         }
         Ok(Self(duration))
     }
@@ -33,7 +33,7 @@ impl From<Span> for String {
 }
 
 impl fmt::Display for Span {
-    /// `90d`, `1h 30m`: as it is written, in days at the most, as months and years differ in length.
+    /// Writes `90d` or `1h 30m` as in a file, in days at most, because months and years differ in length.
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let milliseconds = self.0.as_millis();
         let parts = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
@@ -76,12 +76,12 @@ impl fmt::Display for Size {
     }
 }
 
-/// `134.2 MB`: decimal units, as disks and object stores are sold and billed.
+/// Writes `134.2 MB`: decimal units, as disks and object stores are sold and billed.
 pub fn bytes(count: u64) -> String {
     bytesize::ByteSize::b(count).display().si().to_string()
 }
 
-/// `4.2 s`, `3 min 20 s`, `2 h 5 min`: two units at the most, for people.
+/// Writes `4.2 s`, `3 min 20 s` or `2 h 5 min` for people: two units at most.
 pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
@@ -92,8 +92,8 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
-/// What to say when another clock said `at` between two moments of this host, and they do not agree. Half a minute is
-/// forgiven: some clocks tell whole seconds, and asking takes a moment.
+/// Returns a warning when another clock said `at` between two moments of this host, and they disagree. Half a minute is
+/// tolerated: some clocks return whole seconds, and asking takes a moment.
 pub fn clocks_differ(
     whose: &str,
     at: chrono::DateTime<Utc>,
@@ -107,12 +107,12 @@ pub fn clocks_differ(
     })
 }
 
-/// How long ago `then` was, for people; a time in the future reads as `0.0 s`.
+/// Writes how long ago `then` was, for people; a time in the future reads as `0.0 s`.
 pub fn age(then: chrono::DateTime<Utc>, now: chrono::DateTime<Utc>) -> String {
     duration((now - then).to_std().unwrap_or_default())
 }
 
-/// `1,234,567`.
+/// Writes `1,234,567`.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
@@ -125,7 +125,8 @@ pub fn count(number: u64) -> String {
     grouped
 }
 
-/// `1 table`, `18 tables`, `0 bodies`, `2 indexes`: the one way to write a count with its noun. A number below 0 is written as 0.
+/// Writes `1 table`, `18 tables`, `0 bodies` or `2 indexes`: the only way to write a count with its noun. A number below 0 is
+/// written as 0.
 pub fn plural(number: impl TryInto<u64>, noun: &str) -> String {
     let number = number.try_into().unwrap_or_default();
     if number == 1 {
@@ -166,7 +167,7 @@ mod tests {
         assert_eq!(span("90d"), Ok(90 * 86_400));
         assert_eq!(span("1h 30m"), Ok(5400));
         assert!(span("2").unwrap_err().contains("2h"));
-        assert!(span("0s").unwrap_err().contains("no time at all"));
+        assert!(span("0s").unwrap_err().contains("is not a duration"));
         assert!(span("soon").is_err());
     }
 

@@ -1,4 +1,4 @@
-//! `audit`: looks for problems by hand, and explains what it looks for.
+//! `audit`: looks for problems on demand, and explains the checks.
 
 use std::process::ExitCode;
 
@@ -27,22 +27,22 @@ pub struct Arguments {
     /// The database, by its name in the configuration
     #[arg(long, value_name = "NAME", required = true)]
     database: Option<String>,
-    /// Only this check
+    /// Run only this check
     #[arg(long, value_name = "ID")]
     check: Option<String>,
-    /// What is printed
+    /// The output format
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     format: Format,
-    /// Exit with 1 when a finding is at least that urgent [default: as the database's audit job says, else critical]
+    /// Exit with 1 when a finding is at least this urgent [default: that of the database's audit job, else critical]
     #[arg(long, value_name = "LEVEL")]
     fail_on: Option<FailOn>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Say what a check looks for, why, and what its fix holds; without an ID, list the checks
+    /// Say what a check looks for, why, and which lock its fix takes; without an ID, list the checks
     Explain {
-        /// As in a report: fk-unindexed
+        /// The check's ID as reports show it, such as fk-unindexed
         id: Option<String>,
     },
 }
@@ -105,12 +105,12 @@ fn find(id: &str) -> Result<&'static Check> {
     })
 }
 
-/// Of one check, unless it is asked for alone.
+/// The most findings that are shown for one check, unless `--check` asks for it alone.
 const SHOWN: usize = 8;
-/// As many are few enough to say what each is about.
+/// Up to this many findings of a check are each shown with their issue.
 const WITH_ISSUE: usize = 3;
 
-/// By check, the most urgent first. What is cut off is in the other formats, and said.
+/// Groups findings by check, the most urgent first. What is cut off is counted, and is in the other formats.
 fn table(document: &Document) -> String {
     let mut text = format!(
         "{}: {}\n{}, PostgreSQL {}{}, {}\n",
@@ -152,7 +152,7 @@ fn table(document: &Document) -> String {
         outcomes.map(|outcome| format!("{}: {}", outcome.check, outcome.reasons.join("; "))).collect()
     };
     section("Unknown", reasons(State::Unknown));
-    section("Not all of it could be said", reasons(State::Findings));
+    section("Could be checked only in part", reasons(State::Findings));
     section("Failed", reasons(State::Failed));
     text
 }

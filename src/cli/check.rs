@@ -1,4 +1,4 @@
-//! `pgtend check`: the loader of a real run, and with `--connect` everything that a run will need.
+//! `pgtend check` loads everything as a real run does, and with `--connect` tries everything that a run will need.
 
 use std::process::ExitCode;
 
@@ -20,10 +20,10 @@ use crate::store::Store;
 use crate::task::backup::{Backup, choose, facts, readiness};
 use crate::task::{Task, foreign_code};
 
-/// pg_dump and psql go their own way, with another TLS.
+/// pg_dump and psql connect by themselves, with another TLS library.
 const WAY_IN: &str = "connection of the client tools";
 
-/// One thing that was tried.
+/// One thing that was tried, and its result.
 struct Tried {
     what: String,
     result: Result<String>,
@@ -68,7 +68,7 @@ pub async fn run(global: &Global, connect: bool) -> Result<ExitCode> {
     })
 }
 
-/// What schedules mean otherwise than elsewhere, or than before: each once, with the jobs that have it.
+/// Explains schedules that mean something else than they do elsewhere or did before: each note once, with its jobs.
 fn schedule_notes(jobs: &[Job]) -> Vec<String> {
     let mut notes: Vec<(&str, Vec<&str>)> = Vec::new();
     for (job, note) in jobs.iter().filter_map(|job| Some((job, job.schedule.as_ref()?.note()?))) {
@@ -87,7 +87,7 @@ fn detail(tried: &Tried) -> String {
     }
 }
 
-/// Behind what worked.
+/// Formats warnings that follow a success.
 fn warnings(of: impl IntoIterator<Item = String>) -> String {
     of.into_iter().map(|warning| format!("; WARNING: {warning}")).collect()
 }
@@ -135,7 +135,7 @@ async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Tried> {
                 }
             }
             Err(error) => {
-                // The newest there are: what they meet helps to understand what we met.
+                // The newest client tools are tried: problems that they meet help to explain the program's own.
                 let tools = client_tools::find_for_restore(config.tools.bin_dir.as_deref(), u32::MAX).await;
                 tried.push(Tried { what: what.clone(), result: Err(error) });
                 if let Ok(tools) = tools {
@@ -166,7 +166,7 @@ async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Tried> {
     tried
 }
 
-/// What the job needs, and whose code it would run.
+/// Checks what the job needs, and warns of other owners' code that it would run.
 async fn may_run(
     connection: &mut PgConnection,
     settings: &pg::Settings,
@@ -184,13 +184,13 @@ async fn may_run(
 }
 
 async fn may_run_as(connection: &mut PgConnection, settings: &pg::Settings, job: &Job, config: &Config) -> Result<String> {
-    // First: what looks at the table runs some of it.
+    // This comes first, because looking at the table runs some of that code.
     let foreign_code = foreign_code::warnings(settings, &job.task.touched(), job.limits.trust_owners).await?;
     let found = privileges(connection, settings, job, config).await?;
     Ok(format!("{found}{}", warnings(foreign_code)))
 }
 
-/// What a job's task needs of the role it connects as.
+/// Checks the privileges that the job's task needs from its role.
 async fn privileges(connection: &mut PgConnection, settings: &pg::Settings, job: &Job, config: &Config) -> Result<String> {
     match &job.task {
         Task::Audit(audit) => audit.check(connection).await,
@@ -218,7 +218,7 @@ async fn needs_of_retention(connection: &mut PgConnection, table: &str) -> Resul
     match there {
         Some(true) => Ok(format!("may read, lock and delete rows of {table}")),
         Some(false) => {
-            let message = format!("GRANT SELECT, UPDATE, DELETE ON {table} TO the role: rows are locked, then deleted");
+            let message = format!("GRANT SELECT, UPDATE, DELETE ON {table} TO the role: the job locks rows, then deletes them");
             Err(fault::Fault::new(fault::Kind::Permission, message).into())
         }
         None => Err(fault::Fault::new(fault::Kind::Configuration, format!("there is no table {table}")).into()),

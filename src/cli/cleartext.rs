@@ -1,4 +1,4 @@
-//! Connections that others on the way can read or answer: what `check` warns of.
+//! Finds the connections that others on the network could read or answer: `check` warns of them.
 
 use secrecy::ExposeSecret as _;
 use url::Url;
@@ -8,20 +8,20 @@ use crate::base::telemetry;
 use crate::config::{Config, Store};
 use crate::run::job::Job;
 
-/// The variables by which AWS's chain names an endpoint, where a store does not.
+/// The variables that give AWS's default chain an endpoint when a store names none.
 const ENDPOINTS_OF_STORES: [&str; 2] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
 
-/// A sentence for each.
+/// Returns one sentence for each such connection.
 pub fn warnings(config: &Config, jobs: &[Job]) -> Vec<String> {
     let mut warnings = Vec::new();
     for (name, database) in &config.databases {
-        // What is wrong with it is said elsewhere.
+        // Another part reports what is wrong with the database's settings.
         let Some((host, mode)) = database.settings().ok().and_then(|settings| settings.may_be_in_the_clear()) else {
             continue;
         };
         let risk = match mode.as_str() {
             "disable" => "rows travel in the clear",
-            _ => "without TLS on the server, or with somebody in between, rows travel in the clear",
+            _ => "if the server has no TLS, or someone is in between, rows travel in the clear",
         };
         warnings.push(format!(
             "database `{name}`: sslmode={mode} to {host}: {risk}. sslmode=verify-full keeps others out (docs/connections.md#tls)"
@@ -37,12 +37,12 @@ pub fn warnings(config: &Config, jobs: &[Job]) -> Vec<String> {
         }
     }
     if let Some(host) = config.notify.webhook_url.as_ref().and_then(|url| plain_http_to(url.expose_secret())) {
-        let reader = "whoever is in between reads the URL, which is a secret, and what failed";
+        let reader = "anyone in between can read the URL, which is a secret, and what failed";
         warnings.push(format!("webhook of [notify]: it is http:// to {host}: {reader}. Use https://"));
     }
     for job in jobs {
         if let Some(host) = job.ping_url.as_ref().and_then(|url| plain_http_to(url.expose_secret())) {
-            let reader = "whoever is in between can report a success in its place";
+            let reader = "anyone in between can report a success in its place";
             warnings.push(format!("job `{}`: its ping is http:// to {host}: {reader}. Use https://", job.name));
         }
     }
@@ -55,7 +55,7 @@ pub fn warnings(config: &Config, jobs: &[Job]) -> Vec<String> {
     warnings
 }
 
-/// The host of a URL, when it is another than this one and asked without TLS.
+/// Returns the host of a URL that leads to another host without TLS.
 fn plain_http_to(url: &str) -> Option<String> {
     let url = Url::parse(url).ok().filter(|url| url.scheme() == "http")?;
     let host = url.host_str()?;

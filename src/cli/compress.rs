@@ -1,4 +1,4 @@
-//! `compress install` and `compress undo`: the view that readers need, and the way back.
+//! `compress install` puts a view in front of a compressed table for its readers; `compress undo` takes it back.
 
 use std::process::ExitCode;
 
@@ -16,28 +16,28 @@ use crate::work::Mode;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Put a view in the place of the table of a [compress] job, so that readers see text whatever its form
+    /// Put a view in place of a [compress] job's table, so that readers see text in whatever form it is stored
     Install {
-        /// The job
+        /// The job's name
         job: String,
         /// Print what was measured, what depends on the table, and every statement; write nothing
         #[arg(long)]
         dry_run: bool,
-        /// Although there is little to win, or something was found that the view may not carry
+        /// Install even if it saves little, or if something was found that the view may not preserve
         #[arg(long)]
         force: bool,
         /// Only on this one of the job's databases
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
     },
-    /// Turn all bodies back into text, and give the table its name back
+    /// Turn all values back into text, and give the table its name back
     Undo {
-        /// The job
+        /// The job's name
         job: String,
         /// Print what it would do; write nothing
         #[arg(long)]
         dry_run: bool,
-        /// Only the bodies: the view stays, and the job's next run compresses them again
+        /// Only decompress the values: the view stays, and the job's next run compresses them again
         #[arg(long)]
         keep_view: bool,
         /// Only on this one of the job's databases
@@ -76,12 +76,11 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
 
 fn gzip_of(job: &Job) -> Result<Compress> {
     let Task::Compress(compress) = &job.task else {
-        let message = format!("job `{}` is a [{}], and no [compress]", job.name, job.task.kind());
+        let message = format!("job `{}` is a [{}] job; this command needs [compress]", job.name, job.task.kind());
         return Err(Fault::new(Kind::Configuration, message).into());
     };
     if compress.method == Method::Toast {
-        let message =
-            "method = \"toast\" needs no view, as PostgreSQL reads its own forms: run the job; there is nothing to undo";
+        let message = "method = \"toast\" needs no view, because PostgreSQL decompresses its own values: just run the job. There is nothing to undo";
         return Err(Fault::new(Kind::Configuration, message).into());
     }
     Ok(compress.clone())

@@ -1,4 +1,4 @@
-//! What is generated from the code itself: JSON Schema, completions, manual pages.
+//! Prints what is generated from the code: JSON Schema, shell completions, manual pages.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -39,7 +39,7 @@ pub fn completions(mut command: clap::Command, shell: clap_complete::Shell) -> R
 pub fn man(command: clap::Command, folder: Option<&Path>) -> Result<ExitCode> {
     match folder {
         Some(folder) => {
-            std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
             clap_mangen::generate_to(command, folder).with_context(|| format!("cannot write to {}", folder.display()))?;
         }
         None => {

@@ -1,4 +1,4 @@
-//! What every command is given: where the configuration and the jobs are, and how to print.
+//! The options of every command: where the configuration and the jobs are, and how to print.
 
 use std::path::PathBuf;
 
@@ -13,19 +13,19 @@ use crate::run::job::{self, Folder, Job};
 
 #[derive(Debug, Args)]
 pub struct Global {
-    /// The configuration [default: config.toml, then /etc/pgtend/config.toml]
+    /// The configuration file [default: config.toml, then /etc/pgtend/config.toml]
     #[arg(long, global = true, value_name = "FILE", env = "PGTEND_CONFIG")]
     pub config: Option<PathBuf>,
-    /// The folder of jobs [default: `jobs` beside the configuration]
+    /// The folder of job files [default: `jobs` beside the configuration]
     #[arg(long, global = true, value_name = "DIR", env = "PGTEND_JOBS")]
     pub jobs: Option<PathBuf>,
     /// Print data as JSON on stdout
     #[arg(long, global = true)]
     pub json: bool,
-    /// How logs are written to stderr
+    /// The format of the logs on stderr
     #[arg(long, global = true, value_name = "FORMAT", default_value = "text", env = "PGTEND_LOG_FORMAT")]
     pub log_format: LogFormat,
-    /// What is logged: error, warn, info, debug, or a tracing filter [default: warn on a terminal, info elsewhere]
+    /// The log level: error, warn, info, debug, or a tracing filter [default: warn on a terminal, info elsewhere]
     #[arg(long, global = true, value_name = "LEVEL", env = "PGTEND_LOG")]
     pub log: Option<String>,
 }
@@ -49,7 +49,7 @@ impl Global {
         self.jobs.clone().unwrap_or_else(|| self.config_path().parent().unwrap_or(std::path::Path::new("")).join("jobs"))
     }
 
-    /// The configuration alone: a store can be read without any job.
+    /// Loads the configuration alone: a store can be read without any job.
     pub(super) fn load_config(&self) -> Result<Config> {
         let mut problems = Vec::new();
         match config::load(&self.config_path(), &mut problems) {
@@ -58,13 +58,13 @@ impl Global {
         }
     }
 
-    /// The configuration and its jobs. A job's file that has mistakes is said loudly, and stops no other job; in the configuration itself
-    /// each is an error, and then those of the jobs are told with it.
+    /// Loads the configuration and its jobs. A job's file with mistakes is logged as an error and stops no other job; mistakes in
+    /// the configuration itself are returned together with those of the jobs.
     pub(super) fn load(&self) -> Result<(Config, Folder)> {
         let (config, folder) = self.read()?;
         for broken in &folder.broken {
             let reasons = broken.reasons().join(" | ");
-            tracing::error!("job `{}` is left out, and the others go on (`pgtend check` says more): {reasons}", broken.job);
+            tracing::error!("job `{}` is skipped, and the other jobs go on (`pgtend check` says more): {reasons}", broken.job);
         }
         for misnamed in &folder.misnamed {
             tracing::warn!("{misnamed}");
@@ -72,7 +72,7 @@ impl Global {
         Ok((config, folder))
     }
 
-    /// The configuration and all jobs, or every mistake in any of them.
+    /// Loads the configuration and all jobs, or returns every mistake in any of them.
     pub(super) fn load_all(&self) -> Result<(Config, Folder)> {
         let (config, folder) = self.read()?;
         if folder.broken.is_empty() { Ok((config, folder)) } else { Err(Problems(folder.problems()).into()) }
@@ -91,7 +91,7 @@ impl Global {
         Err(Problems(problems).into())
     }
 
-    /// One job of the loaded ones.
+    /// Finds a job by its name among the loaded ones.
     pub(super) fn find_job<'a>(&self, folder: &'a Folder, name: &str) -> Result<&'a Job> {
         if let Some(job) = folder.jobs.iter().find(|job| job.name == name) {
             return Ok(job);

@@ -1,4 +1,4 @@
-//! `jobs`: what is configured, when it runs next, and how it went last.
+//! `jobs` lists the configured jobs, when they run next, and how they went last.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -22,7 +22,7 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
     let history = match Ledger::new(&config)? {
         Some(ledger) => match History::read(&ledger, jobs).await {
             Ok(history) => Some(history),
-            // What is configured is worth showing even then.
+            // Configured jobs are worth showing even without their history.
             Err(error) => {
                 tracing::warn!("no history: {error:#}");
                 None
@@ -111,7 +111,7 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// "succeeded", "succeeded, covered until 2027-02-01".
+/// Formats the outcome: "succeeded", or "succeeded, covered until 2027-02-01".
 fn last_run(row: &Row) -> String {
     let outcome = row.outcome.0.map_or("running".to_owned(), Outcome::in_words);
     match row.report.as_ref().and_then(Report::covered_until) {

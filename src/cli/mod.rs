@@ -1,4 +1,4 @@
-//! The command line: what can be said, and what each command prints. Data goes to stdout, logs to stderr.
+//! The command line: its commands and options, and what each command prints. Data goes to stdout, logs to stderr.
 
 mod archives;
 mod audit;
@@ -55,12 +55,12 @@ const AWS_QUIET: &str = "aws_config=error,aws_credential_types=error,aws_runtime
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run all jobs by their schedules, until SIGTERM; SIGHUP reads the configuration anew
+    /// Run all jobs on their schedules, until SIGTERM; SIGHUP reloads the configuration
     Serve,
     /// Run a job now
     #[command(name = "run-job")]
     RunJob {
-        /// The job: its file's name in the folder of jobs, without .toml
+        /// The job's name: that of its file in the folder of jobs, without .toml
         name: String,
         /// Print what it would do, and why; write nothing
         #[arg(long)]
@@ -68,24 +68,25 @@ pub enum Command {
         /// Only on this one of the job's databases
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
-        /// As the latest tick of the job's schedule: at most once per tick, whoever runs it (systemd timer, CronJob)
+        /// Run for the latest tick of the job's schedule: at most once per tick, whichever host asks (systemd timer, CronJob)
         #[arg(long, conflicts_with = "dry_run")]
         scheduled: bool,
-        /// Yes to what the job asks for: a [retention] that would take nearly all of its table. Once; the ledger remembers it
+        /// Confirm what the job asks for: a [retention] that would delete nearly all of its table. Applies once; the ledger
+        /// remembers it
         #[arg(long)]
         yes: bool,
     },
-    /// Check the configuration and all jobs, every mistake at once
+    /// Check the configuration and all jobs, and show every mistake at once
     Check {
-        /// Also try databases, stores and client tools; makes the ledger's schema where it is missing
+        /// Also try databases, stores and client tools; creates the ledger's schema if it is missing
         #[arg(long)]
         connect: bool,
     },
-    /// Look for problems in a database, now, and print what was found with its fixes; writes nothing
+    /// Look for problems in a database now, and print the findings with their fixes; writes nothing to it
     Audit(audit::Arguments),
-    /// List the jobs: when they run next, and how they went last
+    /// List the jobs, when they run next, and how they went last
     Jobs,
-    /// List the runs of the ledger, the newest first
+    /// List the runs in the ledger, newest first
     #[command(args_conflicts_with_subcommands = true)]
     Runs(runs::Arguments),
     /// List, verify, restore and prune backup sets
@@ -93,17 +94,17 @@ pub enum Command {
         #[command(subcommand)]
         command: backups::Command,
     },
-    /// What [partition] jobs need by hand
+    /// Commands of [partition] jobs that a person starts
     Partition {
         #[command(subcommand)]
         command: partition::Command,
     },
-    /// What [compress] jobs with method = "gzip" need by hand: the readers' view, and the way back
+    /// Commands of [compress] jobs with method = "gzip" that a person starts: install the view for readers, and undo
     Compress {
         #[command(subcommand)]
         command: compress::Command,
     },
-    /// List and put back rows that left a table through [retention] or [partition]
+    /// List rows that left a table through [retention] or [partition], and put them back
     Archives {
         #[command(subcommand)]
         command: archives::Command,
@@ -117,7 +118,7 @@ pub enum Command {
     Grants(grants::Arguments),
     /// Print the JSON Schema of the configuration and of jobs, for editors
     Schema {
-        /// Only this one
+        /// Print only this schema
         which: Option<documents::Which>,
     },
     /// Print completions for a shell
@@ -129,12 +130,13 @@ pub enum Command {
     },
 }
 
-/// Runs the command and says how it went.
+/// Runs the command, and returns its exit code.
 pub fn run(arguments: Arguments) -> ExitCode {
     let telemetry = start_logging(&arguments.global);
     descriptors::raise_limit();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    // A task's future is polled through all that it calls; an unoptimized build of a backup in `serve` needs more than tokio's 2 MiB.
+    // A task's future is polled through all its callees; an unoptimized build of a backup in `serve` needs more than tokio's 2
+    // MiB.
     let built = builder.worker_threads(2).thread_stack_size(8 << 20).enable_all().build();
     let runtime = match built {
         Ok(runtime) => runtime,
@@ -180,7 +182,7 @@ fn fail(global: &Global, error: &anyhow::Error) -> ExitCode {
         if global.json {
             let _ = print(&format!("{}\n", json!({ "problems": problems.to_json() })));
         }
-        // Its colours are escapes, and its text is from the files of whoever calls.
+        // Its colours are escape sequences, and its text is from the user's own files.
         eprint!("{}", problems.render(output::colour()));
         say(&problems.to_string());
     } else {
@@ -193,9 +195,9 @@ fn start_logging(global: &Global) -> Option<Telemetry> {
     let quiet = Progress::detect(global.log_format == LogFormat::Json).has_bars();
     let level = global.log.clone().unwrap_or_else(|| if quiet { "warn" } else { "warn,pgtend=info" }.to_owned());
     let level = if level.contains(['=', ',']) { level } else { format!("warn,pgtend={level}") };
-    // A server's notices are in the report of the run that they belong to.
-    // What its pool meets is an error of the query, or of no interest: a slow server is seen in pgtend_ledger_query_duration_seconds.
-    // And AWS's chain of credentials tells of each place that had none, as Rust values; what came of it is in our errors.
+    // A server's notices are in the report of the run that they belong to. A pool's messages are either an error of the query or
+    // of no interest: pgtend_ledger_query_duration_seconds shows a slow server. And AWS's chain of credentials logs each place
+    // that had none, as Rust values; our errors have the result.
     let filter = tracing_subscriber::EnvFilter::new(format!(
         "sqlx::postgres::notice=off,sqlx::pool=off,sqlx_core::pool=off,{AWS_QUIET},{level}"
     ));
@@ -203,7 +205,7 @@ fn start_logging(global: &Global) -> Option<Telemetry> {
     let lines = tracing_subscriber::fmt::layer().with_writer(move || LogWriter { has_colours }).with_target(false);
     let lines = match global.log_format {
         LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
-        // The journal has times of its own.
+        // The journal adds its own times.
         LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => {
             lines.without_time().with_ansi(false).with_filter(filter).boxed()
         }

@@ -1,4 +1,4 @@
-//! stdout and its tables.
+//! Writes data and tables to stdout.
 
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 
@@ -7,7 +7,7 @@ use comfy_table::{ContentArrangement, Table};
 
 use crate::base::terminal;
 
-/// Writes data to stdout, with control characters shown. A reader that has gone (`pgtend jobs | head -1`) is no error.
+/// Writes data to stdout, with control characters made visible. A reader that has gone (`pgtend jobs | head -1`) is not an error.
 pub fn print(text: &str) -> Result<()> {
     match std::io::stdout().write_all(terminal::visible(text).as_bytes()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -15,7 +15,7 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Columns under headers, fitted to the terminal.
+/// Formats columns under headers, fitted to the terminal.
 pub fn table(headers: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table
@@ -29,7 +29,7 @@ pub fn table(headers: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Strin
     table.trim_fmt().lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
-/// Colour on stderr: on a terminal, unless NO_COLOR says otherwise.
+/// Returns whether stderr gets colour: on a terminal, unless NO_COLOR is set.
 pub fn colour() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

@@ -1,4 +1,4 @@
-//! `partition convert`: a table in use becomes a partitioned one.
+//! `partition convert` turns a table in use into a partitioned one.
 
 use std::process::ExitCode;
 
@@ -16,14 +16,14 @@ use crate::work::Mode;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Turn the table of a [partition] job, which is in use and not partitioned, into a partitioned one
+    /// Convert the table of a [partition] job into a partitioned one while it is in use
     Convert {
-        /// The job
+        /// The job's name
         job: String,
         /// Print every statement and the lock it takes; write nothing
         #[arg(long)]
         dry_run: bool,
-        /// Take a conversion back: the first partition becomes the table again, while no other one has rows
+        /// Undo a conversion: the first partition becomes the table again, as long as no other partition has rows
         #[arg(long)]
         undo: bool,
         /// Only on this one of the job's databases
@@ -54,7 +54,7 @@ fn partition_of(job: &Job) -> Result<Partition> {
     match &job.task {
         Task::Partition(partition) => Ok(partition.clone()),
         other => {
-            let message = format!("job `{}` is a [{}], and no [partition]", job.name, other.kind());
+            let message = format!("job `{}` is a [{}] job; this command needs [partition]", job.name, other.kind());
             Err(Fault::new(Kind::Configuration, message).into())
         }
     }

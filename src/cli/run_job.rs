@@ -1,4 +1,4 @@
-//! `run-job`: one job, now, by hand or from a timer of somebody else's.
+//! `run-job` runs one job now, for a person or an external timer.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::run::runner;
 use crate::task::{Manual, Task};
 use crate::work::{Mode, Work};
 
-/// A timer that comes later than this after its tick has missed it.
+/// A timer that starts later than this after its tick has missed it.
 const ON_TIME: TimeDelta = TimeDelta::minutes(2);
 
 pub struct Request<'a> {
@@ -33,7 +33,7 @@ pub struct Request<'a> {
     pub scheduled: bool,
 }
 
-/// `yes`: to what the job asks for.
+/// Runs the job; `yes` confirms what the job asks for.
 pub async fn run(global: &Global, request: &Request<'_>, yes: bool) -> Result<ExitCode> {
     let (config, folder) = global.load()?;
     let mut job = global.find_job(&folder, request.name)?.clone();
@@ -71,12 +71,12 @@ pub async fn run(global: &Global, request: &Request<'_>, yes: bool) -> Result<Ex
 
     for database in &skipped_ticks {
         let tick = trigger.tick().unwrap_or_default();
-        terminal::say(&format!("pgtend: {} on {database}: the tick of {tick} has its run already: nothing to do", job.name));
+        terminal::say(&format!("pgtend: {} on {database}: {tick} already has a run: nothing to do", job.name));
     }
     Ok(exit_code(&context, &all, all.len() + skipped_ticks.len() < databases.len()))
 }
 
-/// What a command does in the name of a job: on each of its databases, as its runs do it.
+/// Runs a command on behalf of a job, on each of its databases, with the locks and the ledger of its runs.
 pub async fn manual<W: Work>(
     global: &Global,
     request: &Request<'_>,
@@ -113,11 +113,11 @@ async fn conclude(global: &Global, context: &runner::Context, all: &[Ended]) -> 
 }
 
 fn exit_code(context: &runner::Context, all: &[Ended], some_did_not_run: bool) -> ExitCode {
-    // Signalled between two databases: the rest did not run.
+    // A signal came between two databases: the rest did not run.
     if context.cancel.is_cancelled() && some_did_not_run {
         return ExitCode::from(143);
     }
-    // The last attempt on a database says how it went there; the last database that failed says it for all.
+    // The last attempt on a database decides about that database; the last database that failed decides the exit code.
     let is_last = |index: usize, ended: &Ended| all.get(index + 1).is_none_or(|next| next.run.database != ended.run.database);
     let failed = all.iter().enumerate().rev().find(|(index, ended)| ended.error.is_some() && is_last(*index, ended));
     failed.and_then(|(_, ended)| ended.error.as_ref()).map_or(ExitCode::SUCCESS, failure::exit_code)
@@ -127,7 +127,7 @@ async fn run_on(context: &runner::Context, job: &Job, database: &str, trigger: &
     if let Some(tick) = trigger.tick() {
         let waited = tokio::select! {
             waited = runner::after::wait(context, job, database, tick) => waited,
-            () = context.cancel.cancelled() => Err(Fault::new(Kind::Cancelled, "cancelled while it waited for other jobs").into()),
+            () = context.cancel.cancelled() => Err(Fault::new(Kind::Cancelled, "cancelled while waiting for other jobs").into()),
         };
         if let Err(reason) = waited {
             let skipped = runner::skip(context, job, database, trigger, reason).await;
@@ -138,7 +138,7 @@ async fn run_on(context: &runner::Context, job: &Job, database: &str, trigger: &
         }
     }
     let attempts = runner::run_with_retries(context, job, database, trigger.clone(), mode).await;
-    // A run that the ledger did not take has not come to where it tells others.
+    // A run that the ledger refused never reached the point where it notifies others.
     if let [only] = attempts.as_slice()
         && context.ledger.is_some()
         && only.run.id.is_none()
@@ -149,17 +149,17 @@ async fn run_on(context: &runner::Context, job: &Job, database: &str, trigger: &
     attempts
 }
 
-/// Where no `serve` does it, the history is pruned by one run in twenty.
+/// Where no `serve` prunes the history, one run in twenty does.
 async fn tidy(context: &runner::Context, ended: &[Ended]) {
     let is_its_turn = ended.iter().filter_map(|ended| ended.run.id).any(|id| id % 20 == 0);
     if let (Some(ledger), true) = (&context.ledger, is_its_turn)
         && let Err(error) = ledger.prune().await
     {
-        tracing::warn!("old history stays: {error:#}");
+        tracing::warn!("could not prune the old history: {error:#}");
     }
 }
 
-/// Why the latest tick is not to be run by a timer: what `serve` would not do either.
+/// Says why a timer should not run the latest tick: `serve` would not run it either.
 fn not_due(job: &Job, trigger: &Trigger) -> Option<String> {
     let tick = trigger.tick()?;
     if !job.enabled {
@@ -182,12 +182,12 @@ fn context(global: &Global, config: Config, jobs: Vec<Job>, job: &Job, request: 
     let ledger = Ledger::new(&config)?.map(Arc::new);
     if ledger.is_none() && request.scheduled {
         tracing::warn!(
-            "--scheduled without a [ledger]: nothing remembers which ticks have had their run, so that a second call for the same tick runs \
+            "--scheduled without a [ledger]: nothing records which ticks have run, so a second call for the same tick runs \
              `{}` again; name a database for the run history in the configuration: [ledger] with database = \"NAME\"",
             job.name
         );
     } else if ledger.is_none() && request.mode == Mode::Apply {
-        tracing::info!("no [ledger] is configured: this run leaves no history, and locks through the target database alone");
+        tracing::info!("no [ledger] is configured: this run leaves no history, and takes its locks in the target database only");
     }
     let metrics = Metrics::new(ledger.as_deref());
     for database in &job.databases {
@@ -221,7 +221,7 @@ fn trigger(job: &Job, request: &Request<'_>) -> Result<Trigger> {
     }
     let now = Utc::now();
     let schedule = job.schedule.as_ref().with_context(|| {
-        Fault::new(Kind::Configuration, format!("job `{}` has no `schedule`, so that --scheduled has no tick", job.name))
+        Fault::new(Kind::Configuration, format!("job `{}` has no `schedule`, so --scheduled has no tick to run for", job.name))
     })?;
     let tick = schedule.last_until(now, job.timezone).context("the schedule has had no tick yet")?;
     Ok(if now - tick <= ON_TIME { Trigger::Schedule { tick } } else { Trigger::CatchUp { tick } })

@@ -1,4 +1,4 @@
-//! `runs`: the history, and one run in full.
+//! `runs` prints the history, or one run in full.
 
 use std::process::ExitCode;
 
@@ -20,22 +20,22 @@ use crate::pg::failure;
 pub struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Only of this job
+    /// Only runs of this job
     job: Option<String>,
-    /// Only on this database
+    /// Only runs on this database
     #[arg(long, value_name = "NAME")]
     database: Option<String>,
-    /// Only with this outcome: succeeded, skipped, failed, timed_out, cancelled, crashed
+    /// Only runs with this outcome: succeeded, skipped, failed, timed_out, cancelled, crashed
     #[arg(long)]
     outcome: Option<Outcome>,
-    /// As many
+    /// Show at most this many
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     limit: u16,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show one run: report, error, what its tools said
+    /// Show one run: its report, its error, and the output of its tools
     Show {
         /// The run's number, as `pgtend runs` lists it
         id: i64,
@@ -45,13 +45,13 @@ enum Command {
 pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     let config = global.load_config()?;
     let ledger = Ledger::new(&config)?.with_context(|| {
-        let message = format!("{} has no [ledger], so that there is no history", config.path.display());
+        let message = format!("{} has no [ledger], so there is no history", config.path.display());
         Fault::new(Kind::Configuration, format!("{message}; add: [ledger] database = \"NAME\""))
     })?;
-    // Whoever looks first says what nobody was left to say.
+    // The first reader marks crashed runs.
     if let Err(error) = ledger.mark_crashed().await {
         match failure::kind_of(&error) {
-            // Who may only read, reads.
+            // A role that may only read the ledger can still list it.
             Some(Kind::Permission) => tracing::debug!("crashed runs are not marked: {error:#}"),
             _ => return Err(error),
         }
@@ -75,7 +75,7 @@ async fn list(global: &Global, ledger: &Ledger, arguments: &Arguments) -> Result
         return Ok(ExitCode::SUCCESS);
     }
     if rows.is_empty() {
-        say(&format!("no such runs in the ledger ({})", ledger.display()));
+        say(&format!("no matching runs in the ledger ({})", ledger.display()));
         return Ok(ExitCode::SUCCESS);
     }
     let lines = rows.iter().map(|row| {

@@ -1,4 +1,4 @@
-//! `serve`: the scheduler as a service, its signals, and what it tells systemd.
+//! `serve` runs the scheduler as a service, handles its signals, and reports to systemd.
 
 use std::process::ExitCode;
 use std::sync::{Arc, PoisonError};
@@ -22,15 +22,15 @@ use crate::run::runner::{self, Context};
 use crate::run::scheduler::Scheduler;
 use crate::web::http::{self, Hosts, Readers, Site};
 
-/// A third of the unit's WatchdogSec, and less.
+/// This is a third of the unit's WatchdogSec, or less.
 const WATCHDOG_EVERY: Duration = Duration::from_secs(10);
-/// As long as the scheduler is silent for less, it lives.
+/// The scheduler counts as alive while it was last heard within this time.
 const SCHEDULER_SILENT_FOR: Duration = Duration::from_secs(30);
 
 pub async fn run(global: &Global) -> Result<ExitCode> {
     let (config, folder) = global.load()?;
     let ledger = Ledger::new(&config)?.map(Arc::new).with_context(|| {
-        let message = "`serve` needs a ledger, where each tick is written down before it runs";
+        let message = "`serve` needs a ledger: it records every tick there before it runs";
         let path = config.path.display();
         Fault::new(Kind::Configuration, format!("{message}: add to {path}: [ledger] database = \"NAME\""))
     })?;
@@ -40,7 +40,7 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
         None => Readers::ByName(Hosts::new(listen.ip(), config.serve.hosts.clone())),
     };
     if !listen.ip().is_loopback() && matches!(readers, Readers::ByName(_)) {
-        tracing::warn!("{listen} is open to others, who can read names of jobs and errors: set token_file in [serve]");
+        tracing::warn!("{listen} is open to others, who can read job names and errors: set token_file in [serve]");
     }
     let listener = http::listen(listen).await?;
     let listen = listener.local_addr()?;
@@ -64,24 +64,24 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
 
     stop.cancel();
     tell(&[NotifyState::Stopping]);
-    tracing::info!("stopping: no tick starts any more; runs under way have {}", units::duration(drain_timeout));
+    tracing::info!("stopping: no further ticks start; running jobs have {} to finish", units::duration(drain_timeout));
     scheduler
         .drain(drain_timeout, |running| {
             let status = format!("stopping: {running} still running");
-            // More than until the next call, so that systemd waits as long as we do.
+            // This is longer than the time to the next call, so that systemd waits as long as we do.
             tell(&[NotifyState::Status(&status), NotifyState::ExtendTimeoutUsec(30_000_000), NotifyState::Watchdog]);
         })
         .await;
     planning.await.context("the scheduler panicked")??;
     scheduler.context().notifier.drain().await;
     pages_done.cancel();
-    // A reader that never ends its connection does not hold up the end.
+    // A reader that never ends its connection does not delay the end.
     let _ = tokio::time::timeout(Duration::from_secs(2), pages).await;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }
 
-/// Until SIGTERM or SIGINT; a second one ends the process at once. SIGHUP reads the configuration anew.
+/// Waits for SIGTERM or SIGINT; a second one ends the process at once. SIGHUP reloads the configuration.
 async fn follow_signals(global: &Global, site: &Arc<Site>) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -93,7 +93,7 @@ async fn follow_signals(global: &Global, site: &Arc<Site>) -> Result<()> {
             _ = interrupt.recv() => break,
             _ = hangup.recv() => reload(global, site).await,
             _ = watchdog.tick() => {
-                // Only while the scheduler itself is alive: a process whose clock stands still is worth a restart.
+                // The watchdog is fed only while the scheduler is alive: a process whose scheduler hangs deserves a restart.
                 if site.scheduler.looked() < SCHEDULER_SILENT_FOR {
                     tell(&[NotifyState::Watchdog, NotifyState::Status(&state_in_words(&site.scheduler))]);
                 }
@@ -105,13 +105,13 @@ async fn follow_signals(global: &Global, site: &Arc<Site>) -> Result<()> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::warn!("a second signal: ending at once");
+        tracing::warn!("second signal: exiting at once");
         std::process::exit(143);
     });
     Ok(())
 }
 
-/// A mistake in the configuration keeps the old one; a mistake in a job's file keeps that job as it was.
+/// Reloads the configuration. A mistake in it keeps the old one; a mistake in a job's file keeps that job as it was.
 async fn reload(global: &Global, site: &Arc<Site>) {
     let monotonic = NotifyState::monotonic_usec_now();
     tell(&[NotifyState::Reloading]);
@@ -129,7 +129,7 @@ async fn reload(global: &Global, site: &Arc<Site>) {
             *site.broken_jobs.lock().unwrap_or_else(PoisonError::into_inner) = broken;
             let new = context(config, jobs, Arc::clone(site.scheduler.ledger()), old.metrics.clone(), old.cancel.clone());
             site.scheduler.replace(new);
-            tracing::info!("configuration read anew: {}", jobs_in_words(&site.scheduler));
+            tracing::info!("configuration reloaded: {}", jobs_in_words(&site.scheduler));
             None
         }
         Err(error) => {
@@ -137,7 +137,7 @@ async fn reload(global: &Global, site: &Arc<Site>) {
                 Some(problems) => format!("{problems}:\n{}", problems.render(false)),
                 None => format!("{error:#}"),
             };
-            tracing::error!("the new configuration is refused, the old one stays: {}", text.trim_end());
+            tracing::error!("the new configuration has mistakes; the old one stays in effect: {}", text.trim_end());
             Some(text)
         }
     };
@@ -146,14 +146,14 @@ async fn reload(global: &Global, site: &Arc<Site>) {
     tell(&[NotifyState::Ready, NotifyState::Status(&state_in_words(&site.scheduler))]);
 }
 
-/// A job whose file was broken by an edit goes on as it was, where what it names is still there.
+/// A job whose file was broken by an edit goes on as before, if the database and the store that it names still exist.
 fn keep_as_before(jobs: &mut Vec<Job>, broken: &[Broken], before: &[Job], config: &Config) {
     for broken in broken {
         let Some(job) = before.iter().find(|job| job.name == broken.job) else { continue };
         let is_whole = job.databases.iter().all(|database| config.databases.contains_key(database))
             && job.after.iter().all(|name| jobs.iter().any(|other| other.name == *name));
         if is_whole {
-            tracing::warn!("job `{}` goes on as it was before its file was changed, until the next restart", job.name);
+            tracing::warn!("job `{}` keeps running as before its file was changed, until the next restart", job.name);
             jobs.push(job.clone());
         }
     }
@@ -176,7 +176,7 @@ fn warn_of_what_needs_a_restart(old: &Config, new: &Config) {
         ("[ledger]", ledger_url(old) != ledger_url(new)),
     ];
     for (what, _) in changed.iter().filter(|(_, changed)| *changed) {
-        tracing::warn!("{what} changed: that takes effect at the next restart");
+        tracing::warn!("{what} changed: the change takes effect at the next restart");
     }
 }
 
@@ -199,7 +199,7 @@ fn jobs_in_words(scheduler: &Scheduler) -> String {
     format!("{}, {scheduled} of them scheduled", units::plural(jobs.len(), "job"))
 }
 
-/// For `systemctl status`.
+/// Describes the state for `systemctl status`.
 fn state_in_words(scheduler: &Scheduler) -> String {
     let mut text = jobs_in_words(scheduler);
     if scheduler.running() > 0 {
@@ -209,14 +209,14 @@ fn state_in_words(scheduler: &Scheduler) -> String {
         text += &format!("; next: {job} at {}", at.format("%Y-%m-%d %H:%M:%S UTC"));
     }
     if scheduler.ledger_error().is_some() && scheduler.has_asked() {
-        text += "; the ledger does not answer";
+        text += "; the ledger is not reachable";
     }
     text
 }
 
-/// To systemd, if it listens.
+/// Tells systemd, if it listens.
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!("systemd does not listen: {error}");
+        tracing::debug!("cannot notify systemd: {error}");
     }
 }

@@ -1,11 +1,11 @@
-//! Signals that end a command, and the work that they end.
+//! Handles signals that end a command and its work.
 
 use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::fault::{Fault, Kind};
 
-/// As the process was started. Not knowable: not ignored.
+/// Says whether the process was started with the signal ignored. If that cannot be known, it is not ignored.
 fn is_ignored(signal: tokio::signal::unix::SignalKind) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).map(str::trim);
@@ -13,13 +13,13 @@ fn is_ignored(signal: tokio::signal::unix::SignalKind) -> bool {
     mask >> (signal.as_raw_value() - 1) & 1 == 1
 }
 
-/// Cancelled by the first SIGTERM, SIGINT or SIGHUP; the second ends the process at once.
+/// Returns a token that the first SIGTERM, SIGINT or SIGHUP cancels; the second ends the process at once.
 pub(super) fn cancelled_by_signals() -> Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
     let cancel = CancellationToken::new();
     let token = cancel.clone();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    // A closed terminal sends it; under nohup it stays ignored.
+    // A terminal that closes sends SIGHUP; under nohup it stays ignored.
     let mut hangup = if is_ignored(SignalKind::hangup()) { None } else { Some(signal(SignalKind::hangup())?) };
     tokio::spawn(async move {
         for number in 1..=2 {
@@ -37,15 +37,16 @@ pub(super) fn cancelled_by_signals() -> Result<CancellationToken> {
             if number == 2 {
                 std::process::exit(143);
             }
-            tracing::warn!("stopping: cleaning up; a second signal ends at once");
+            tracing::warn!("stopping and cleaning up; a second signal ends pgtend at once");
             token.cancel();
         }
     });
     Ok(cancel)
 }
 
-/// `work`, or the error of a cancelled command as soon as it is one. `work` is dropped then, and its
-/// sessions end with it; what must not stay, such as a scratch database, is dropped by whoever made it, who is told of `cancel`.
+/// Waits for `work`, or returns the error of a cancelled command as soon as it is cancelled. `work` is dropped then, and its
+/// sessions end with it; things that must not stay, such as a scratch database, are dropped by their creator, who watches
+/// `cancel`.
 pub(super) async fn or_cancelled<T>(cancel: &CancellationToken, work: impl Future<Output = Result<T>>) -> Result<T> {
     match cancel.run_until_cancelled(work).await {
         Some(result) => result,

@@ -1,4 +1,4 @@
-//! Resolves the keys of a job's file: names that the configuration must have, mistakes at their places.
+//! Resolves the keys of a job's file: it looks names up in the configuration, and reports mistakes at their places.
 
 use std::path::Path;
 
@@ -12,9 +12,9 @@ use crate::base::toml_file::{Problem, Source, did_you_mean};
 pub struct Checker<'a> {
     pub source: &'a Source,
     pub config: &'a Config,
-    /// Where the job's file is: other files are named relative to it.
+    /// The folder of the job's file: other files are named relative to it.
     pub folder: &'a Path,
-    /// The file has had mistakes already: a key that is missing may be one of those.
+    /// True when the file has had mistakes already: a key that is missing may be one of those.
     pub damaged: bool,
     pub problems: &'a mut Vec<Problem>,
 }
@@ -30,7 +30,7 @@ impl Checker<'_> {
         }
     }
 
-    /// The name of a store or database that the configuration must have.
+    /// Checks that the configuration has a store or database of this name.
     pub fn known(&mut self, kind: &str, name: &Spanned<String>) -> bool {
         let names: Vec<&str> = match kind {
             "store" => self.config.stores.keys().map(String::as_str).collect(),
@@ -56,7 +56,7 @@ impl Checker<'_> {
                 Vec::new()
             }
             (Some(one), Some(_)) => {
-                self.problem(&one, "`database` stands beside `databases`", "keep one of them".to_owned());
+                self.problem(&one, "both `database` and `databases` are set", "keep one of them".to_owned());
                 Vec::new()
             }
             (None, None) => {

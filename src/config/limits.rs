@@ -1,4 +1,4 @@
-//! `[limits]`: what a task that touches live tables may ask of the server.
+//! `[limits]`: how much a task that touches live tables may demand from the server.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::base::units::{Size, Span};
 
 const MAX_SLOWDOWN: f64 = 2.0;
 
-/// `[limits]` of a job, resolved.
+/// The resolved `[limits]` of a job.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Limits {
     pub lock_timeout: Span,
@@ -25,44 +25,45 @@ pub struct Limits {
     pub max_archive_backlog: u32,
     pub max_snapshot_age: Option<Span>,
     pub max_active_sessions: Option<u32>,
-    /// By how much commits of others may take longer while the run works; 0: that is not looked at.
+    /// How much longer commits of others may take while the run works, as a factor; 0 turns the measurement off.
     pub max_slowdown: f64,
-    /// Code that an owner put into the table may run with more rights than the owner has (task/foreign_code.rs).
+    /// True when code that an owner put into the table may run with more rights than the owner has (task/foreign_code.rs).
     pub trust_owners: bool,
 }
 
-/// `[limits]` as written.
+/// `[limits]` as it is written.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Written {
-    /// Longest wait for a lock on a table; default 2 s. Whoever comes after us in the queue waits as long.
+    /// Longest wait for a lock on a table; default 2 s. Sessions queued behind that request wait as long.
     pub lock_timeout: Option<Span>,
     /// Longest time for one batch; default 30 s.
     pub statement_timeout: Option<Span>,
     /// Batches are made as large as fits in this time; default 20 ms.
     pub batch_time: Option<Span>,
-    /// Between batches; default: a quarter of what the last one took.
+    /// Pause between batches; default: a quarter of the time that the last one took.
     pub pause: Option<Span>,
-    /// The run stops for now after this time; the next goes on where it stopped. Default none.
+    /// The run stops for now after this time, and the next run continues where it stopped. No limit by default.
     pub run_for: Option<Span>,
-    /// It stops for now when it had to wait this long for one thing; default 10 min.
+    /// The run stops for now when it has waited this long for one condition; default 10 min.
     pub max_wait: Option<Span>,
-    /// WAL that a replica has yet to replay; default 256 MiB.
+    /// Waits while a replica has more WAL than this left to replay; default 256 MiB.
     pub max_replica_lag: Option<Size>,
-    /// WAL that a replication slot keeps; default 16 GiB.
+    /// Waits while a replication slot retains more WAL than this; default 16 GiB.
     pub max_slot_lag: Option<Size>,
-    /// WAL files that wait to be archived; default 64.
+    /// Waits while more WAL files than this have yet to be archived; default 64.
     pub max_archive_backlog: Option<u32>,
-    /// Waits while a transaction is older than this; default none: it is only reported.
+    /// Waits while a transaction is older than this; by default, it is only reported.
     pub max_snapshot_age: Option<Span>,
-    /// Waits while more sessions than these are at work; default none.
+    /// Waits while more sessions than this are active; no limit by default.
     pub max_active_sessions: Option<u32>,
-    /// How many times as long as without the run commits of other sessions may take, or 5 ms more where that is more; default 2. Above it,
-    /// batches get smaller and rests longer. Measured by commits of its own, while others are at work. 0 turns it off.
+    /// How much longer commits of other sessions may take while the run works, as a factor, or 5 ms more if that is more; default
+    /// 2. Above it, batches get smaller and pauses longer. Measured with commits of its own while others are active. 0 turns it
+    /// off.
     #[schemars(with = "Option<f64>")]
     pub max_slowdown: Option<Spanned<f64>>,
-    /// false refuses a table with code of an owner (triggers, rules, CHECKs, expressions of indexes) that would run with more rights than that owner
-    /// has; default true: a warning names it.
+    /// false refuses a table with code of an owner (triggers, rules, CHECKs, index expressions) that would run with more rights
+    /// than that owner has; default true: a warning names the code.
     pub trust_owners: Option<bool>,
 }
 
@@ -72,8 +73,9 @@ impl From<Written> for Limits {
         Self {
             lock_timeout: written.lock_timeout.unwrap_or(seconds(2)),
             statement_timeout: written.statement_timeout.unwrap_or(seconds(30)),
-            // While a batch's WAL is on its way to the disk, the application's commits wait. On a disk that takes 150 MB/s,
-            // the slowest hundredth of them waited 195 ms with batches of 200 ms, 84 with 20 (benches/retention.py --write-limit).
+            // While a batch's WAL is being flushed to disk, the application's commits wait. On a disk that takes 150 MB/s, the
+            // slowest hundredth of them waited 195 ms with batches of 200 ms, and 84 ms with 20 ms (benches/retention.py
+            // --write-limit).
             batch_time: written.batch_time.unwrap_or(Span(Duration::from_millis(20))),
             pause: written.pause,
             run_for: written.run_for,
@@ -93,7 +95,7 @@ impl fmt::Display for Limits {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(
             f,
-            "batches of about {}, lock_timeout {}, statement_timeout {}; waits above {} of replica lag, {} kept by a slot, {} WAL files to archive",
+            "batches of about {}, lock_timeout {}, statement_timeout {}; waits above {} of replica lag, {} of WAL retained by a slot, {} WAL files to archive",
             self.batch_time,
             self.lock_timeout,
             self.statement_timeout,
@@ -104,7 +106,7 @@ impl fmt::Display for Limits {
         match self.max_slowdown {
             ..=0.0 => Ok(()),
             most => {
-                write!(f, "; slows down where others' commits take more than {most} times as long as without it (or 5 ms more)")
+                write!(f, "; slows down when others' commits take more than {most} times as long as without it (or 5 ms more)")
             }
         }
     }

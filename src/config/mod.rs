@@ -1,5 +1,5 @@
-//! `config.toml`: databases, stores, tools, and how pgtend itself runs. What was written ([`Written`]) becomes
-//! what was resolved ([`Config`]), once.
+//! `config.toml`: databases, stores, tools, and how pgtend itself runs. The keys as written ([`Written`]) become resolved ones
+//! ([`Config`]) once.
 
 pub mod checker;
 pub mod limits;
@@ -21,11 +21,11 @@ use crate::base::toml_file::{self, Problem, Source, did_you_mean};
 use crate::base::units::Span;
 use crate::pg;
 
-/// More than a year, so that a yearly look finds last year's.
+/// This is more than a year, so that a yearly review finds last year's runs.
 const LEDGER_KEEP: Duration = Duration::from_secs(400 * 24 * 3600);
 const LEDGER_KEEP_LAST: u32 = 20;
 
-/// As long as the hash of HMAC-SHA256 (RFC 2104, 3): a shorter key is weaker than it.
+/// This is the length of an HMAC-SHA256 hash (RFC 2104, 3): a shorter key is weaker than the hash.
 const SIGN_KEY_BYTES: usize = 32;
 
 /// The resolved configuration.
@@ -45,10 +45,10 @@ pub struct Config {
 /// Where the run history is, and how long it is kept.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    /// A name in `databases`.
+    /// The database's name in `databases`.
     pub database: String,
     pub keep: Duration,
-    /// Of each job on each database, however old they are.
+    /// This many runs of each job on each database stay, however old they are.
     pub keep_last: u32,
 }
 
@@ -56,20 +56,20 @@ pub struct Ledger {
 #[derive(Clone, Debug)]
 pub struct Serve {
     pub listen: SocketAddr,
-    /// Asked for on every page but the health checks.
+    /// The token that every page but the health checks requires.
     pub token: Option<SecretString>,
-    /// In small letters: names by which the pages answer without a token, beside localhost and the address.
+    /// Host names in lower case for which the pages answer without a token, beside localhost and the address.
     pub hosts: Vec<String>,
-    /// Runs at once in this process.
+    /// The most runs at once in this process.
     pub max_concurrent: usize,
-    /// What running jobs have to end by themselves after SIGTERM.
+    /// The time that running jobs have after SIGTERM to end by themselves.
     pub drain_timeout: Duration,
 }
 
 #[derive(Clone, Debug, Default)]
 pub struct Notify {
     pub webhook_url: Option<SecretString>,
-    /// PEM of private CAs, for webhook and pings.
+    /// A PEM file of private CAs, for webhook and pings.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -83,20 +83,20 @@ pub struct Metrics {
 /// How to reach a database; PG* variables and `.pgpass` fill what the URL leaves out.
 #[derive(Clone, Debug, Default)]
 pub struct Database {
-    /// Read from `url`, `url_env` or `url_file`.
+    /// The URL, read from `url`, `url_env` or `url_file`.
     pub url: Option<SecretString>,
-    /// That every session takes.
+    /// The role that every session takes.
     pub role: Option<String>,
-    /// The login of jobs that change a table's rows, in place of `url`: it has no more rights than the table's owner.
+    /// The login of jobs that change a table's rows, used instead of `url`: it has no more rights than the table's owner.
     pub owner_url: Option<SecretString>,
-    /// Runs at once on it, of all jobs and by all runners that share the ledger.
+    /// The most runs at once on it, of all jobs and all runners that share the ledger.
     pub max_concurrent: Option<u32>,
-    /// Databases of one group share that number.
+    /// Databases of one group share `max_concurrent`.
     pub group: Option<String>,
 }
 
 impl Database {
-    /// How to get in; libpq's variables, a service file and `.pgpass` fill what the configuration leaves out.
+    /// Returns how to connect; libpq's variables, a service file and `.pgpass` supply what the configuration leaves out.
     pub fn settings(&self) -> Result<pg::Settings> {
         let url = self.url.as_ref().map(|url| url.expose_secret()).unwrap_or("postgres://");
         let settings = pg::Settings::from_url(url)?;
@@ -106,7 +106,7 @@ impl Database {
         })
     }
 
-    /// The login of jobs that change rows: `owner_url`, where there is one.
+    /// Returns the login of jobs that change rows: `owner_url` if set, else `url`.
     pub fn owner_settings(&self) -> Result<pg::Settings> {
         match &self.owner_url {
             Some(url) => pg::Settings::from_url(url.expose_secret()),
@@ -119,7 +119,7 @@ impl Database {
 pub enum Store {
     Dir {
         path: PathBuf,
-        /// Signs manifests and what counts beside them: at least [`SIGN_KEY_BYTES`].
+        /// The key that signs manifests and the records beside them: at least [`SIGN_KEY_BYTES`] long.
         sign_key: Option<SecretString>,
     },
     S3(Box<S3>),
@@ -129,7 +129,7 @@ pub enum Store {
 #[derive(Clone, Debug)]
 pub struct S3 {
     pub bucket: String,
-    /// Without slashes at its ends; empty for the whole bucket.
+    /// The prefix has no slashes at its ends; it is empty for the whole bucket.
     pub prefix: String,
     pub region: Option<String>,
     pub endpoint: Option<String>,
@@ -142,49 +142,49 @@ pub struct S3 {
     pub parts_in_flight: usize,
     pub upload_memory_bytes: u64,
     pub part_timeout: Option<Span>,
-    /// None: on AWS always, elsewhere when the server asks for one.
+    /// `None` means always on AWS, and elsewhere only when the server requires one.
     pub checksums: Option<Checksums>,
-    /// PEM of private CAs, beside the system's.
+    /// A PEM file of private CAs that count beside the system's.
     pub ca_file: Option<PathBuf>,
-    /// As that of a directory.
+    /// The signing key, as for a directory.
     pub sign_key: Option<SecretString>,
 }
 
-/// Which writes carry a checksum.
+/// Says which writes carry a checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Checksums {
-    /// Those that the server refused without one.
+    /// Only writes that the server refused without one.
     WhenRequired,
-    /// All: x-amz-checksum-crc32.
+    /// All writes, as x-amz-checksum-crc32.
     Always,
-    /// All: Content-MD5, which older servers know.
+    /// All writes, as Content-MD5, which older servers know.
     Md5,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tools {
-    /// A folder with pg_dump, pg_dumpall and psql that is looked in first; relative to the configuration file.
+    /// A folder with pg_dump, pg_dumpall and psql that is searched first; relative to the configuration file.
     pub bin_dir: Option<PathBuf>,
     /// A folder with initdb and postgres that is searched first, for verify = "restore" in a server of its own; relative to the
     /// configuration file.
     pub server_bin_dir: Option<PathBuf>,
-    /// The user who runs that server where pgtend runs as root; default `nobody`. It should own nothing.
+    /// The user who runs that server if pgtend runs as root; default `nobody`. The user should own nothing.
     pub run_as: Option<String>,
 }
 
-/// Where backups are proved by a restore.
+/// Where backups are restored for their proof.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Verify {
-    /// The folder in which a server of its own is made, with space for the database; relative to the configuration file. Default: the
-    /// system's for temporary files.
+    /// The folder in which a server of its own is created, with space for the database; relative to the configuration file. The
+    /// default is the system's folder for temporary files.
     pub scratch_dir: Option<PathBuf>,
 }
 
 impl Verify {
-    /// The folder in which throwaway servers are made.
+    /// Returns the folder in which throwaway servers are created.
     pub fn throwaway_parent(&self) -> PathBuf {
         self.scratch_dir.clone().unwrap_or_else(std::env::temp_dir)
     }
@@ -200,7 +200,7 @@ pub enum Encryption {
     Kms,
 }
 
-/// Reads the configuration. Mistakes go to `problems`; what was right comes back all the same.
+/// Reads the configuration. Mistakes go to `problems`; the valid part is returned all the same.
 pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
     let source = match Source::read(path) {
         Ok(source) => source,
@@ -250,26 +250,26 @@ pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
     Some(Config { path: path.to_owned(), databases, stores, tools, ledger, serve, notify, metrics, verify })
 }
 
-/// So that a location that is printed means the same in every folder.
+/// Makes a path absolute, so that a printed location means the same in every folder.
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// A value that may stand in the file (`KEY`), in the environment (`KEY_env`) or in a file of its own (`KEY_file`).
+/// A value that may be in the file itself (`KEY`), in the environment (`KEY_env`) or in a file of its own (`KEY_file`).
 pub struct Secret<'a> {
     pub key: &'a str,
-    /// Where it stands, for messages.
+    /// The name of its owner, for messages.
     pub of: &'a str,
     pub literal: Option<Spanned<String>>,
     pub env: Option<Spanned<String>>,
     pub file: Option<Spanned<PathBuf>>,
 }
 
-/// A place in a file that may be shown.
+/// A place in a file that may be shown to the user.
 type Place = Option<std::ops::Range<usize>>;
 
 impl Secret<'_> {
-    /// The value, and where its variable or file is named: never the place of a literal, whose line would be shown.
+    /// Returns the value, and the place that names its variable or file: never the place of a literal, whose line would be shown.
     pub fn read(self, source: &Source, folder: &Path, problems: &mut Vec<Problem>) -> Option<(String, Place)> {
         let Self { key, of, literal, env, file } = self;
         let mut problem = |span: std::ops::Range<usize>, message: String, hint: String| {
@@ -277,10 +277,10 @@ impl Secret<'_> {
         };
         let other = env.as_ref().map(Spanned::span).or_else(|| file.as_ref().map(Spanned::span));
         if let (Some(_), Some(other)) = (&literal, other) {
-            // Not at the literal, which would be shown.
-            problem(other, format!("`{key}` stands beside `{key}_env` or `{key}_file`"), "keep one of them".to_owned());
+            // The problem does not point at the literal, whose line would be shown.
+            problem(other, format!("both `{key}` and `{key}_env` or `{key}_file` are set"), "keep one of them".to_owned());
         } else if let (Some(first), true) = (&env, file.is_some()) {
-            problem(first.span(), format!("`{key}_env` stands beside `{key}_file`"), "keep one of them".to_owned());
+            problem(first.span(), format!("both `{key}_env` and `{key}_file` are set"), "keep one of them".to_owned());
         }
         if let Some(literal) = literal {
             return Some((literal.into_inner(), None));
@@ -299,14 +299,14 @@ impl Secret<'_> {
             Ok(text) => Some((text.trim().to_owned(), Some(file.span()))),
             Err(error) => {
                 let message = format!("cannot read `{}`: {error}", path.display());
-                problem(file.span(), message, format!("it must hold the `{key}` of {of}"));
+                problem(file.span(), message, format!("it must contain the `{key}` of {of}"));
                 None
             }
         }
     }
 }
 
-/// An HTTP URL that is a secret: its mistakes are named without it.
+/// Checks an HTTP URL that is a secret: messages about mistakes do not contain it.
 pub fn checked_http_url(
     url: String,
     span: Place,
@@ -347,7 +347,7 @@ impl Loader<'_> {
             self.problem(
                 group,
                 "`group` without `max_concurrent`".to_owned(),
-                "databases of a group share that number: say it of each",
+                "databases of a group share that number: set it for each of them",
             );
         }
         let (max_concurrent, group) = (max_concurrent.map(Spanned::into_inner), group.map(Spanned::into_inner));
@@ -403,7 +403,7 @@ impl Loader<'_> {
         let secret = Secret { key: "token", of: "[serve]", literal: None, env: written.token_env, file: written.token_file };
         let token = secret.read(self.source, self.folder, self.problems).map(|(token, span)| {
             if token.is_empty() {
-                let hint = Some("put a long random text there: `openssl rand -hex 32`".to_owned());
+                let hint = Some("use a long random text: `openssl rand -hex 32`".to_owned());
                 self.problems.push(self.source.problem(span, "the token of [serve] is empty", hint));
             }
             SecretString::from(token)
@@ -418,15 +418,15 @@ impl Loader<'_> {
         }
     }
 
-    /// A name alone: a port or a scheme would never match.
+    /// Takes a plain name: one with a port or a scheme would never match.
     fn host(&mut self, written: Spanned<String>) -> Option<String> {
         let host = written.get_ref().trim_end_matches('.').to_ascii_lowercase();
         let is_name = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_');
         if !host.is_empty() && host.chars().all(is_name) {
             return Some(host);
         }
-        let message = format!("`{}` is not the name of a host", written.get_ref());
-        self.problem(&written, message, "a name without scheme and port: \"db1.example.com\"");
+        let message = format!("`{}` is not a host name", written.get_ref());
+        self.problem(&written, message, "write the name without scheme and port: \"db1.example.com\"");
         None
     }
 
@@ -443,7 +443,7 @@ impl Loader<'_> {
                 self.problem(
                     path,
                     format!("store `{name}` has a `path` and a `bucket`"),
-                    "a store is one or the other: make two stores",
+                    "a store has one of them: define two stores",
                 );
                 None
             }
@@ -461,20 +461,20 @@ impl Loader<'_> {
         let (key, span) = secret.read(self.source, self.folder, self.problems)?;
         let key = key.trim();
         if key.len() < SIGN_KEY_BYTES {
-            let message = format!("the `sign_key` of {of} has {} bytes, and {SIGN_KEY_BYTES} are the least", key.len());
-            let hint = Some("put a random text there: `openssl rand -hex 32`".to_owned());
+            let message = format!("the `sign_key` of {of} has {} bytes; it needs at least {SIGN_KEY_BYTES}", key.len());
+            let hint = Some("use a random text: `openssl rand -hex 32`".to_owned());
             self.problems.push(self.source.problem(span, message, hint));
         }
         Some(SecretString::from(key))
     }
 
-    /// The file, when it holds certificates.
+    /// Returns the file if it contains certificates.
     fn ca_file(&mut self, written: Spanned<PathBuf>, of: &str) -> Option<PathBuf> {
         let path = absolute(&self.folder.join(written.get_ref()));
         match crate::base::ca_file::read(&path) {
             Ok(_) => Some(path),
             Err(why) => {
-                let hint = "a file with the CA's certificate as PEM, from whoever runs the server";
+                let hint = "a file with the CA's certificate as PEM, from the server's operator";
                 self.problem(&written, format!("`ca_file` of {of}: {why}"), hint);
                 None
             }
@@ -494,7 +494,7 @@ impl Loader<'_> {
         if let Some(endpoint) = &written.endpoint
             && url::Url::parse(endpoint.get_ref()).is_ok_and(|url| !url.username().is_empty() || url.password().is_some())
         {
-            // Not at its place, which would be shown.
+            // The problem does not point at the endpoint, whose line would be shown.
             let message = format!("store `{name}`: its endpoint holds credentials, which would reach logs");
             let hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role instead".to_owned();
             self.problems.push(self.source.problem(None, message, Some(hint)));
@@ -514,7 +514,7 @@ impl Loader<'_> {
             self.problem(
                 memory,
                 format!("`upload_memory` of {}", memory.get_ref()),
-                "S3's smallest part is 5 MiB, and two are needed: 10MiB or more",
+                "S3's smallest part is 5 MiB, and pgtend needs two: use 10MiB or more",
             );
         }
         let ca_file = written.ca_file.take().and_then(|ca_file| self.ca_file(ca_file, &format!("store `{name}`")));

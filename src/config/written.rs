@@ -1,4 +1,4 @@
-//! config.toml as it is written: every key with what it means, for people and for editors.
+//! The keys of config.toml as they are written, each with its meaning, for people and for editors.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -36,12 +36,12 @@ pub struct Written {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WrittenLedger {
-    /// The database, by its name here; its schema `pgtend` is made and migrated by the program.
+    /// The database, by its name here; pgtend creates and migrates the schema `pgtend` in it.
     #[schemars(with = "String")]
     pub database: Spanned<String>,
     /// Runs older than this are deleted; default 400 days.
     pub keep: Option<Span>,
-    /// So many last runs of each job stay, however old; default and at least 20.
+    /// This many last runs of each job stay, however old; default 20, which is also the minimum.
     #[schemars(with = "Option<u32>")]
     pub keep_last: Option<Spanned<u32>>,
 }
@@ -52,35 +52,35 @@ pub struct WrittenServe {
     /// Address of metrics, health checks and the status page; default 127.0.0.1:9187.
     #[schemars(with = "Option<String>")]
     pub listen: Option<Spanned<String>>,
-    /// The environment variable that holds a bearer token, asked for on all pages but the health checks.
+    /// The environment variable that holds a bearer token; all pages but the health checks require it.
     #[schemars(with = "Option<String>")]
     pub token_env: Option<Spanned<String>>,
-    /// The file that holds it.
+    /// The file that holds the token.
     #[schemars(with = "Option<PathBuf>")]
     pub token_file: Option<Spanned<PathBuf>>,
-    /// Names of this host by which the pages answer without a token, beside localhost and the address of `listen`. Other
-    /// names get 421: a site's page could have a browser read ours under a name of its own (DNS rebinding).
+    /// Host names for which the pages answer without a token, beside localhost and the address of `listen`. Other names get 421,
+    /// because a site's page could make a browser read ours under a name of its own (DNS rebinding).
     #[schemars(with = "Vec<String>")]
     #[serde(default)]
     pub hosts: Vec<Spanned<String>>,
-    /// Runs at once in this process; default 4.
+    /// The most runs at once in this process; default 4.
     #[schemars(with = "Option<usize>")]
     pub max_concurrent: Option<Spanned<usize>>,
     /// How long running jobs may go on after SIGTERM before they are cancelled; default 30 s.
     pub drain_timeout: Option<Span>,
 }
 
-/// At most one of the three.
+/// Set at most one of the three URLs.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WrittenNotify {
     /// Gets a JSON document by POST when a job fails, recovers or is late.
     #[schemars(with = "Option<String>")]
     pub webhook_url: Option<Spanned<String>>,
-    /// The environment variable that holds it.
+    /// The environment variable that holds the URL.
     #[schemars(with = "Option<String>")]
     pub webhook_url_env: Option<Spanned<String>>,
-    /// The file that holds it.
+    /// The file that holds the URL.
     #[schemars(with = "Option<PathBuf>")]
     pub webhook_url_file: Option<Spanned<PathBuf>>,
     /// A PEM file with the private CA of webhook and pings, beside the system's CAs; relative to the configuration file.
@@ -88,7 +88,7 @@ pub struct WrittenNotify {
     pub ca_file: Option<Spanned<PathBuf>>,
 }
 
-/// One of `url`, `url_env`, `url_file`, or none of them to use PGHOST, PGDATABASE and so on.
+/// Set one of `url`, `url_env` and `url_file`, or none of them to use PGHOST, PGDATABASE and so on.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WrittenDatabase {
@@ -101,27 +101,29 @@ pub struct WrittenDatabase {
     /// The file that holds the URL: a mounted secret, a systemd credential.
     #[schemars(with = "Option<PathBuf>")]
     pub url_file: Option<Spanned<PathBuf>>,
-    /// The role that pgtend takes after it has logged in (SET ROLE). Without it, the login's own, or what ALTER ROLE … SET role says.
+    /// The role that pgtend takes after login (SET ROLE). Without it, the login's own role, or the one of ALTER ROLE … SET role.
     pub role: Option<String>,
-    /// The login of `[retention]`, `[partition]`, `[compress]` and `[vector_index]` on this database, and of `archives restore`: the owner of their
-    /// tables, so that triggers and other code of the owner's runs with no more rights than the owner has. Without it, `url`.
+    /// The login of `[retention]`, `[partition]`, `[compress]` and `[vector_index]` on this database, and of `archives restore`:
+    /// the owner of their tables, so that the owner's triggers and other code run with no more rights than the owner has. Without
+    /// it, `url`.
     #[schemars(with = "Option<String>")]
     pub owner_url: Option<Spanned<String>>,
-    /// The environment variable that holds it.
+    /// The environment variable that holds the owner's URL.
     #[schemars(with = "Option<String>")]
     pub owner_url_env: Option<Spanned<String>>,
-    /// The file that holds it.
+    /// The file that holds the owner's URL.
     #[schemars(with = "Option<PathBuf>")]
     pub owner_url_file: Option<Spanned<PathBuf>>,
-    /// Runs at once on this database, of all jobs and on all hosts that share the ledger; others wait. Default: no limit.
+    /// The most runs at once on this database, of all jobs and on all hosts that share the ledger; others wait. No limit by
+    /// default.
     #[schemars(with = "Option<u32>")]
     pub max_concurrent: Option<Spanned<u32>>,
-    /// Databases with the same group share `max_concurrent`: those of one server.
+    /// Databases with the same group share `max_concurrent`: use one group for all databases of a server.
     #[schemars(with = "Option<String>")]
     pub group: Option<Spanned<String>>,
 }
 
-/// A directory (`path`) or an S3 bucket (`bucket` and what follows it).
+/// A directory (`path`), or an S3 bucket (`bucket` and the keys after it).
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WrittenStore {
@@ -130,33 +132,33 @@ pub struct WrittenStore {
     pub path: Option<Spanned<PathBuf>>,
     #[schemars(with = "Option<String>")]
     pub bucket: Option<Spanned<String>>,
-    /// Put before every key.
+    /// A prefix for every object key.
     pub prefix: Option<String>,
     pub region: Option<String>,
     /// URL of an S3-compatible server; without it, AWS.
     #[schemars(with = "Option<String>")]
     pub endpoint: Option<Spanned<String>>,
-    /// `endpoint/bucket/key` in place of `bucket.endpoint/key`; default true with an endpoint, else false.
+    /// true uses `endpoint/bucket/key` instead of `bucket.endpoint/key`; default true with an endpoint, else false.
     pub path_style: Option<bool>,
     pub server_side_encryption: Option<Encryption>,
-    /// For SSE-KMS; the bucket's default key when left out.
+    /// The key for SSE-KMS; the bucket's default key when left out.
     #[schemars(with = "Option<String>")]
     pub kms_key_id: Option<Spanned<String>>,
-    /// `STANDARD_IA`, `GLACIER_IR`, …; the bucket's default when left out.
+    /// The storage class: `STANDARD_IA`, `GLACIER_IR`, …; the bucket's default when left out.
     pub storage_class: Option<String>,
-    /// Limit of parts in one upload: 10,000 (AWS, most others) or 1,000 (Scaleway).
+    /// The most parts in one upload: 10,000 (AWS, most others) or 1,000 (Scaleway).
     #[schemars(with = "Option<u32>")]
     pub max_parts: Option<Spanned<u32>>,
     /// Parts uploaded at once; default 3.
     #[schemars(with = "Option<usize>")]
     pub parts_in_flight: Option<Spanned<usize>>,
-    /// Most memory for parts being filled and uploaded; default 512 MiB, of which small databases use 32.
+    /// The most memory for parts that are being filled and uploaded; default 512 MiB, of which small databases use 32.
     #[schemars(with = "Option<String>")]
     pub upload_memory: Option<Spanned<Size>>,
-    /// Longest time for one part; default 60 s and 1 s more for each 256 KiB.
+    /// The longest time for one part; default 60 s plus 1 s for each 256 KiB.
     pub part_timeout: Option<Span>,
-    /// Checksums of what is written: "when_required" by the server (the default with an endpoint), "always" (the default
-    /// without; CRC32), or "md5" (Content-MD5).
+    /// Checksums for writes: "when_required" by the server (the default with an endpoint), "always" (the default without; CRC32),
+    /// or "md5" (Content-MD5).
     pub checksums: Option<Checksums>,
     /// A PEM file with the server's private CA, beside the system's CAs; relative to the configuration file.
     #[schemars(with = "Option<PathBuf>")]
@@ -165,7 +167,7 @@ pub struct WrittenStore {
     /// signature are not restored, counted or deleted.
     #[schemars(with = "Option<String>")]
     pub sign_key_env: Option<Spanned<String>>,
-    /// The file that holds it; relative to the configuration file.
+    /// The file that holds the key; relative to the configuration file.
     #[schemars(with = "Option<PathBuf>")]
     pub sign_key_file: Option<Spanned<PathBuf>>,
 }

@@ -1,23 +1,23 @@
-//! Text for a ledger whose database has another encoding than UTF-8: what it cannot hold is written in other letters, and the row
-//! says so. Without that a run's end could not be written at all, and a success would be told as a crash.
+//! Fits text to a ledger whose database has another encoding than UTF-8: characters that it cannot hold are replaced, and the row
+//! says so. Otherwise a run's end could not be written at all, and a success would be reported as a crash.
 
 use serde_json::Value;
 
 use crate::pg;
 
-/// How much of a text is changed, one after the other until the server takes it.
+/// How much of a text is replaced; the steps are tried in order until the server accepts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fit {
     AsItIs,
-    /// Signs of our own sentences; letters of names stay.
+    /// Punctuation of our own sentences is replaced; letters of names stay.
     Signs,
-    /// Nothing but ASCII is left.
+    /// Everything but ASCII is replaced.
     Ascii,
 }
 
 pub const ALL: [Fit; 3] = [Fit::AsItIs, Fit::Signs, Fit::Ascii];
 
-/// untranslatable_character, character_not_in_repertoire: the encoding has no such letter.
+/// Recognizes untranslatable_character and character_not_in_repertoire: the encoding lacks a character.
 pub fn does_not_fit(error: &anyhow::Error) -> bool {
     pg::sql_state(error).is_some_and(|state| matches!(state.as_str(), "22P05" | "22021"))
 }
@@ -47,7 +47,7 @@ impl Fit {
         sign.to_owned()
     }
 
-    /// All text in it, names of fields as well.
+    /// Fits all text in it, including names of fields.
     pub fn json(self, value: &Value) -> Value {
         match value {
             Value::String(text) => Value::String(self.text(text)),
@@ -57,10 +57,10 @@ impl Fit {
         }
     }
 
-    /// What a reader of the row should know.
+    /// Returns a warning for readers of the row.
     pub fn warning(self) -> Option<&'static str> {
         (self != Self::AsItIs)
-            .then_some("the encoding of the ledger's database lacks some of these letters: they are written in others")
+            .then_some("the encoding of the ledger's database lacks some of these characters: they were replaced")
     }
 }
 

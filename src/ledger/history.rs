@@ -1,4 +1,4 @@
-//! What was: for people, pages, monitors and audits; and how much of it is kept.
+//! Reads the history for people, pages, monitors and audits, and prunes it.
 
 use std::collections::HashMap;
 
@@ -11,10 +11,10 @@ use super::rows::{Key, MaybeOutcome, Row};
 use crate::base::progress;
 use crate::ledger::report::{Outcome, Report};
 
-/// Deleted at once when history is pruned.
+/// The most rows that pruning deletes in one statement.
 const PRUNE_ROWS: i64 = 10_000;
 
-/// Which rows to list.
+/// Says which rows to list.
 #[derive(Clone, Debug, Default)]
 pub struct Filter<'a> {
     pub job: Option<&'a str>,
@@ -23,7 +23,7 @@ pub struct Filter<'a> {
     pub limit: i64,
 }
 
-/// A run in a list: all but its report and what its tools said, which may be long, and hold what not everybody should read.
+/// A run in a list, without its report and its tools' output, which may be long, and which not everyone should read.
 #[derive(Clone, Debug, serde::Serialize, sqlx::FromRow)]
 pub struct Brief {
     pub id: i64,
@@ -41,7 +41,7 @@ pub struct Brief {
     pub finished_at: Option<DateTime<Utc>>,
     #[sqlx(try_from = "Option<String>")]
     pub outcome: MaybeOutcome,
-    /// The first line of its report.
+    /// The first line of the run's report.
     pub summary: Option<String>,
     pub error: Option<String>,
     pub retry_at: Option<DateTime<Utc>>,
@@ -50,16 +50,16 @@ pub struct Brief {
     pub version: String,
 }
 
-/// What earlier runs of a job did by one rule.
+/// The earlier runs of a job with the same rule.
 #[derive(Clone, Copy, Debug, Default, sqlx::FromRow)]
 pub struct RunsByRule {
     pub has_succeeded: bool,
-    /// A person has agreed to one of them.
+    /// True when a person confirmed one of them.
     pub was_agreed: bool,
 }
 
 impl Ledger {
-    /// A rule is the fact of that name in a report: what a [retention] job takes.
+    /// Reads the runs whose report has this rule as a fact: which rows a [retention] job deletes.
     pub async fn runs_by_rule(&self, job: &str, database: &str, rule: &str) -> Result<RunsByRule> {
         self.query(
             "look for runs by the same rule",
@@ -76,17 +76,17 @@ impl Ledger {
         .await
     }
 
-    /// Keeps this of a run that has not ended: it stays where the run ends without a report.
+    /// Stores this report for a run that has not ended: it stays if the run ends without one.
     pub async fn note(&self, id: i64, report: &Report) -> Result<()> {
         self.query(
-            "note what a run begins with",
+            "record the start of a run",
             sqlx::query("UPDATE pgtend.runs SET report = $2 WHERE id = $1").bind(id).bind(Json(report)).execute(&self.pool),
         )
         .await?;
         Ok(())
     }
 
-    /// When each of them last succeeded, for those that did. A command by hand ("partition convert") is no success of its job.
+    /// Returns when each of them last succeeded, if ever. A manual command ("partition convert") is no success of its job.
     pub async fn last_successes(&self, keys: &[Key]) -> Result<HashMap<Key, DateTime<Utc>>> {
         let jobs: Vec<&str> = keys.iter().map(|(job, _)| job.as_str()).collect();
         let databases: Vec<&str> = keys.iter().map(|(_, database)| database.as_str()).collect();
@@ -108,10 +108,10 @@ impl Ledger {
         Ok(rows.into_iter().map(|(job, database, at)| ((job, database), at)).collect())
     }
 
-    /// The last run that ended before this one, for telling a recovery.
+    /// Returns the last run that ended before this one, to recognize a recovery.
     pub async fn previous(&self, id: i64) -> Result<Option<Row>> {
         self.query(
-            "look for the run before",
+            "look for the previous run",
             sqlx::query_as(
                 "SELECT p.* FROM pgtend.runs r JOIN pgtend.runs p USING (job, database, task)
                  WHERE r.id = $1 AND p.id < r.id AND p.outcome <> 'skipped' ORDER BY p.id DESC LIMIT 1",
@@ -122,7 +122,7 @@ impl Ledger {
         .await
     }
 
-    /// The newest rows first.
+    /// Returns rows, the newest first.
     pub async fn runs(&self, filter: &Filter<'_>) -> Result<Vec<Row>> {
         self.query(
             "list runs",
@@ -140,7 +140,7 @@ impl Ledger {
         .await
     }
 
-    /// The same, for lists that others read.
+    /// Returns the same without private details, for lists that others read.
     pub async fn runs_in_brief(&self, filter: &Filter<'_>) -> Result<Vec<Brief>> {
         self.query(
             "list runs",
@@ -165,7 +165,7 @@ impl Ledger {
             .await
     }
 
-    /// The last `count` runs of each, the newest first.
+    /// Returns the last `count` runs of each, the newest first.
     pub async fn last_runs(&self, keys: &[Key], count: i64) -> Result<Vec<Row>> {
         let jobs: Vec<&str> = keys.iter().map(|(job, _)| job.as_str()).collect();
         let databases: Vec<&str> = keys.iter().map(|(_, database)| database.as_str()).collect();
@@ -184,7 +184,7 @@ impl Ledger {
         .await
     }
 
-    /// Deletes history that is older than it has to be. The last runs and the last success of each job stay.
+    /// Deletes history that need not be kept. The last runs and the last success of each job stay.
     pub async fn prune(&self) -> Result<u64> {
         let deleted = self
             .query(

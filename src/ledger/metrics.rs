@@ -1,4 +1,4 @@
-//! Prometheus metrics: of this process, under `/metrics` of `serve`; of one run, as a textfile for node_exporter.
+//! Prometheus metrics: of this process, under `/metrics` of `serve`, or of one run, as a textfile for node_exporter.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -53,7 +53,7 @@ struct StateLabels {
     state: &'static str,
 }
 
-/// From a second to half a day.
+/// The buckets reach from a second to half a day.
 #[derive(Clone)]
 struct RunSeconds;
 
@@ -73,7 +73,7 @@ pub struct Metrics {
     next_run: Family<JobLabels, Seconds>,
     running: Family<JobLabels, Gauge>,
     progress: Family<JobLabels, Seconds>,
-    /// Of the runs under way.
+    /// The progress of the runs under way.
     under_way: Arc<Mutex<Vec<(JobLabels, Progress)>>>,
     late: Family<JobLabels, Gauge>,
     backup_size: Family<StageLabels, Gauge>,
@@ -86,7 +86,7 @@ pub struct Metrics {
     broken_jobs: Gauge,
 }
 
-/// A run under way; dropped, it is no longer.
+/// A run under way; dropping it ends that.
 pub struct Running {
     gauge: Gauge,
     metrics: Metrics,
@@ -118,33 +118,33 @@ impl Metrics {
         let next_run = Family::default();
         registry.register("job_next_run_timestamp_seconds", "When the job is due next; 0: it has no schedule", next_run.clone());
         let running = Family::default();
-        registry.register("job_running", "Runs of the job under way in this process", running.clone());
+        registry.register("job_running", "Runs of the job in progress in this process", running.clone());
         let progress = Family::default();
-        let about = "How far the phase of the run under way is, from 0 to 1; 0: unknown, or none is under way";
+        let about = "Progress of the current run's phase, from 0 to 1; 0: unknown, or no run";
         registry.register("job_phase_progress_ratio", about, progress.clone());
         let late = Family::default();
         registry.register("job_late", "1 when the last success is older than the schedule allows", late.clone());
         let backup_size = Family::default();
         registry.register("backup_size_bytes", "Size of the last dump: as pg_dump wrote it, and as stored", backup_size.clone());
         let restore_seconds = Family::default();
-        let about = "How long the last restore took by which a set was proved, with its counts; absent: none was";
+        let about = "Duration of the last restore that proved a set, with its counts; absent without one";
         registry.register("restore_seconds", about, restore_seconds.clone());
         let covered_until = Family::default();
         registry.register(
             "partition_covered_until_timestamp_seconds",
-            "Rows up to this time have a partition to go to",
+            "Partitions exist for rows up to this time",
             covered_until.clone(),
         );
         let errors = Family::default();
         registry.register("errors", "Errors of runs and of the ledger, by kind", errors.clone());
         let ledger_up = Gauge::default();
-        registry.register("ledger_up", "1 when the ledger answers", ledger_up.clone());
+        registry.register("ledger_up", "1 when the ledger is reachable", ledger_up.clone());
         let pool = Family::default();
         registry.register("ledger_pool_connections", "Open connections to the ledger", pool.clone());
         let reload_success = Gauge::default();
         registry.register("config_last_reload_successful", "0 when the last reload was refused", reload_success.clone());
         let broken_jobs = Gauge::default();
-        registry.register("config_broken_jobs", "Jobs that are left out because of mistakes in their files", broken_jobs.clone());
+        registry.register("config_broken_jobs", "Jobs that are skipped because of mistakes in their files", broken_jobs.clone());
         if let Some(ledger) = ledger {
             registry.register("ledger_query_duration_seconds", "How long queries of the ledger take", ledger.query_seconds());
         }
@@ -176,7 +176,7 @@ impl Metrics {
         metrics
     }
 
-    /// Makes every series of a job, so that a failure is seen as a step from zero.
+    /// Creates every series of a job, so that a failure shows as a step from zero.
     pub fn job(&self, job: &str, database: &str, is_backup: bool) {
         let labels = labels(job, database);
         for outcome in Outcome::ALL {
@@ -195,7 +195,7 @@ impl Metrics {
         }
     }
 
-    /// Takes away a job that is no longer configured.
+    /// Removes a job that is no longer configured.
     pub fn forget(&self, job: &str, database: &str) {
         let labels = labels(job, database);
         for outcome in Outcome::ALL {
@@ -216,7 +216,7 @@ impl Metrics {
 
     pub fn started(&self, job: &str, database: &str, progress: Progress) -> Running {
         let labels = labels(job, database);
-        // A job that was forgotten meanwhile gets no series again.
+        // A job that was removed meanwhile gets no series again.
         let gauge = self.running.get(&labels).map(|gauge| gauge.clone()).unwrap_or_default();
         gauge.inc();
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner).push((labels.clone(), progress));
@@ -243,7 +243,7 @@ impl Metrics {
         }
     }
 
-    /// What is known from a report until the next: a backup's sizes, how far partitions reach.
+    /// Sets the values that stay from one report to the next: a backup's sizes, how far partitions reach.
     pub fn facts(&self, job: &str, database: &str, report: &Report) {
         if let Some(until) = report.covered_until() {
             self.covered_until.get_or_create(&labels(job, database)).set(until.timestamp() as f64);
@@ -258,7 +258,7 @@ impl Metrics {
         }
     }
 
-    /// Seconds since 1970.
+    /// Sets the time of the last success, in seconds since 1970.
     pub fn last_success(&self, job: &str, database: &str, at: f64) {
         self.last_success.get_or_create(&labels(job, database)).set(at);
     }
@@ -279,7 +279,7 @@ impl Metrics {
         self.ledger_up.set(is_up.into());
     }
 
-    /// Open connections, and those of them that nobody uses.
+    /// Sets the numbers of open connections and of idle ones.
     pub fn pool_use(&self, (open, idle): (u32, usize)) {
         self.pool.get_or_create(&StateLabels { state: "idle" }).set(idle as i64);
         self.pool.get_or_create(&StateLabels { state: "used" }).set(open as i64 - idle as i64);
@@ -293,7 +293,7 @@ impl Metrics {
         self.broken_jobs.set(count as i64);
     }
 
-    /// In the OpenMetrics text format.
+    /// Returns all metrics in the OpenMetrics text format.
     pub fn render(&self) -> Result<String> {
         for (labels, progress) in self.under_way.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             if let (Some(ratio), Some(now)) = (self.progress.get(labels), progress.now()) {
@@ -306,9 +306,9 @@ impl Metrics {
         Ok(page)
     }
 
-    /// `pgtend_JOB.prom` in `[metrics] textfile_dir`, if there is one: complete or not at all, as node_exporter
-    /// may read at any moment. Series without a job would be in several files, which it refuses; `# EOF` it does
-    /// not take either.
+    /// Writes `pgtend_JOB.prom` to `[metrics] textfile_dir`, if set: completely or not at all, since node_exporter may read it at
+    /// any moment. Series without a job are left out, since node_exporter refuses the same series in several files; it does not
+    /// accept `# EOF` either.
     pub fn write_textfile(&self, config: &Config, job: &str) -> Result<()> {
         let Some(folder) = &config.metrics.textfile_dir else { return Ok(()) };
         let page = self.render()?;
@@ -316,7 +316,7 @@ impl Metrics {
             let name = line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ");
             IN_TEXTFILES.iter().any(|family| name.strip_prefix("pgtend_").is_some_and(|name| name.starts_with(family)))
         });
-        // Its parser knows a counter by its sample's name.
+        // Its parser knows a counter by the name of its sample.
         let text: String = kept
             .map(|line| line.replace("HELP pgtend_job_runs ", "HELP pgtend_job_runs_total "))
             .map(|line| line.replace("TYPE pgtend_job_runs ", "TYPE pgtend_job_runs_total ") + "\n")
@@ -324,11 +324,10 @@ impl Metrics {
         write_atomically(folder, &textfile(job), text.as_bytes()).with_context(|| folder.display().to_string())
     }
 
-    /// Takes up what the last run of the job left in its textfile: a run that fails does not make its last success
-    /// forgotten.
+    /// Takes over the values of the job's last run from its textfile: a failed run must not erase its last success.
     pub fn carry_over(&self, config: &Config, job: &str) {
         let Some(folder) = &config.metrics.textfile_dir else { return };
-        // None there yet, or none of ours: it is written anew.
+        // If there is no file yet, or not one of ours, a new one is written.
         let Ok(text) = std::fs::read_to_string(folder.join(textfile(job))) else { return };
         for line in text.lines() {
             let Some((series, value)) = line.rsplit_once(' ') else { continue };
@@ -347,7 +346,7 @@ impl Metrics {
     }
 }
 
-/// Families whose series all name a job, and say something of a process that has ended.
+/// The families whose series all name a job, and which still mean something after the process has ended.
 const IN_TEXTFILES: [&str; 6] = [
     "job_runs",
     "job_run_duration_seconds",
@@ -361,7 +360,7 @@ fn textfile(job: &str) -> String {
     format!("pgtend_{job}.prom")
 }
 
-/// A label's value, as it was before it was escaped.
+/// Returns a label's value, unescaped.
 fn label(series: &str, name: &str) -> Option<String> {
     let (_, rest) = series.split_once(&format!("{name}=\""))?;
     let (mut value, mut rest) = (String::new(), rest.chars());
@@ -375,12 +374,12 @@ fn label(series: &str, name: &str) -> Option<String> {
 }
 
 fn write_atomically(folder: &Path, name: &str, content: &[u8]) -> Result<()> {
-    let partial = folder.join(format!(".{name}.{}", std::process::id()));
-    let mut file = std::fs::File::create(&partial)?;
-    file.write_all(content)?;
-    // Read by node_exporter's user; there are no secrets in it.
-    std::fs::set_permissions(&partial, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-    std::fs::rename(&partial, folder.join(name))?;
+    // The folder may belong to another user, who puts links there: its name is random, and it is made by O_EXCL.
+    let mut partial = tempfile::Builder::new().prefix(&format!(".{name}.")).tempfile_in(folder)?;
+    partial.write_all(content)?;
+    // node_exporter's user reads it; there are no secrets in it.
+    partial.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    partial.persist(folder.join(name))?;
     Ok(())
 }
 
@@ -394,4 +393,27 @@ fn outcome_labels(job: &str, database: &str, outcome: Outcome) -> OutcomeLabels 
 
 fn stage_labels(job: &str, database: &str, stage: &'static str) -> StageLabels {
     StageLabels { job: job.to_owned(), database: database.to_owned(), stage }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_in_a_folder_of_somebody_else_lead_nowhere() {
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let victim = elsewhere.path().join("victim");
+        std::fs::write(&victim, "a secret").unwrap();
+        let names = [format!(".pgtend_s.prom.{}", std::process::id()), "pgtend_s.prom".to_owned()];
+        for name in &names {
+            std::os::unix::fs::symlink(&victim, folder.path().join(name)).unwrap();
+        }
+        write_atomically(folder.path(), "pgtend_s.prom", b"metrics").unwrap();
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "a secret");
+        let written = folder.path().join("pgtend_s.prom");
+        assert_eq!(std::fs::read_to_string(&written).unwrap(), "metrics");
+        let about = std::fs::symlink_metadata(&written).unwrap();
+        assert!(about.is_file());
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&about.permissions()) & 0o777, 0o644);
+    }
 }

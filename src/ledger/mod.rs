@@ -1,7 +1,7 @@
-//! The run history: schema `pgtend` in a PostgreSQL database. A run has its row before it acts; whoever finds a
-//! row whose process is gone marks it as crashed.
+//! The run history: schema `pgtend` in a PostgreSQL database. A run has its row before it acts; a process that finds a row whose
+//! own process is gone marks it as crashed.
 //!
-//! All times are the server's, so that hosts whose clocks differ agree on who is late.
+//! All times are the server's, so that hosts whose clocks differ agree on which jobs are late.
 
 mod fit;
 mod history;
@@ -27,13 +27,13 @@ use crate::config::{self, Config};
 use crate::ledger::report::Outcome;
 use crate::pg;
 
-/// The planner, the pages and a few ends of runs at once; more would only wait for each other.
+/// This is enough for the planner, the pages and a few ends of runs at once; more would only wait for each other.
 const POOL_CONNECTIONS: u32 = 4;
 
 /// No query of ours reads much: one that takes this long waits for a lock or for a server that is gone.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A run that holds its lock shows itself every [`HEARTBEAT_SECONDS`]; one that has none yet is connecting.
+/// The period, in seconds, of the heartbeat of a run that holds its lock; a run without a lock yet is connecting.
 pub const HEARTBEAT_SECONDS: u64 = 5;
 const STALE_AFTER_SECONDS: f64 = 15.0;
 const STALE_WITHOUT_LOCK_SECONDS: f64 = 120.0;
@@ -48,7 +48,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// None without `[ledger]`. Connects to nothing yet.
+    /// Returns `None` without `[ledger]`. It does not connect yet.
     pub fn new(config: &Config) -> Result<Option<Self>> {
         let Some(config::Ledger { database, keep, keep_last }) = &config.ledger else { return Ok(None) };
         let configured = config.databases.get(database).context("the ledger's database is configured")?;
@@ -63,7 +63,7 @@ impl Ledger {
         }))
     }
 
-    /// Where it is, for messages.
+    /// Returns its location, for messages.
     pub fn display(&self) -> String {
         self.settings.display()
     }
@@ -72,19 +72,19 @@ impl Ledger {
         self.query_seconds.clone()
     }
 
-    /// Connections that are open, and those of them that nobody uses.
+    /// Returns the numbers of open connections and of idle ones.
     pub fn pool_use(&self) -> (u32, usize) {
         (self.pool.size(), self.pool.num_idle())
     }
 
-    /// A connection of its own, for a lock.
+    /// Opens a separate connection, for a lock.
     pub async fn connect(&self) -> Result<PgConnection> {
         let connected = self.settings.connect().await.map_err(as_unreachable);
         connected.context("the ledger's database")
     }
 
-    /// Writes the run's row. None when that tick, or that attempt, has its run already. A tick takes the place of
-    /// retries of an earlier one.
+    /// Writes the run's row. Returns `None` when that tick, or that attempt, already has a run. A tick takes the place of retries
+    /// of an earlier one.
     pub async fn begin(&self, run: &NewRun<'_>) -> Result<Option<i64>> {
         let (first, attempt) = match run.trigger {
             Trigger::Retry { first, attempt } => (Some(*first), *attempt),
@@ -119,8 +119,8 @@ impl Ledger {
         .await
     }
 
-    /// Writes how the run ended, also over a "crashed" that somebody concluded while this process could not
-    /// reach the ledger. Text that its encoding cannot hold is made to fit.
+    /// Writes how the run ended, also over a "crashed" that another process concluded while this one could not reach the ledger.
+    /// Text that the database's encoding cannot hold is made to fit.
     pub async fn finish(&self, id: i64, end: &End<'_>) -> Result<()> {
         for fit in fit::ALL {
             match self.write_end(id, end, fit).await {
@@ -158,14 +158,14 @@ impl Ledger {
         Ok(())
     }
 
-    /// Marks the runs whose process is gone: nobody holds their lock, and there is no sign of life. Those that have
-    /// attempts left get one at once.
+    /// Marks the runs whose process is gone: no session holds their lock, and there is no heartbeat. Those with attempts left get
+    /// one at once.
     pub async fn mark_crashed(&self) -> Result<Vec<Row>> {
         self.query(
             "look for crashed runs",
             sqlx::query_as(
                 "UPDATE pgtend.runs r SET outcome = 'crashed', finished_at = heartbeat_at,
-                        error = format('the process ended without a word: pid %s on %s, last seen at %s', pid, host,
+                        error = format('the process died without reporting a result: pid %s on %s, last seen at %s', pid, host,
                                        to_char(heartbeat_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC')),
                         retry_at = CASE WHEN attempt <= retries THEN clock_timestamp() END
                  WHERE outcome IS NULL
@@ -186,7 +186,7 @@ impl Ledger {
         .await
     }
 
-    /// Attempts whose time has come.
+    /// Returns the attempts that are due.
     pub async fn due_retries(&self) -> Result<Vec<Attempt>> {
         self.query(
             "look for retries",
@@ -200,8 +200,8 @@ impl Ledger {
         .await
     }
 
-    /// Takes note of schedules, and says since when each is known and what was done of it. One that reads
-    /// differently than last time counts as new: its past ticks were not missed.
+    /// Records schedules, and returns since when each is known and which ticks were handled. A changed schedule counts as new:
+    /// its past ticks were not missed.
     pub async fn known_jobs(&self, schedules: &[(Key, String)]) -> Result<Vec<Known>> {
         let jobs: Vec<&str> = schedules.iter().map(|((job, _), _)| job.as_str()).collect();
         let databases: Vec<&str> = schedules.iter().map(|((_, database), _)| database.as_str()).collect();
@@ -231,7 +231,7 @@ impl Ledger {
         .await
     }
 
-    /// The last attempt of a tick's run. None when the tick has no run.
+    /// Returns the last attempt of a tick's run, or `None` when the tick has no run.
     pub async fn tick(&self, job: &str, database: &str, tick: DateTime<Utc>) -> Result<Option<Row>> {
         self.query(
             "look for a tick's run",
@@ -247,11 +247,11 @@ impl Ledger {
         .await
     }
 
-    /// Where the last run that worked has stopped, if it left something to go on with.
+    /// Returns where the last run that did work stopped, if the next run can continue from there.
     pub async fn cursor(&self, id: i64) -> Result<Option<serde_json::Value>> {
         let cursor: Option<Option<serde_json::Value>> = self
             .query(
-                "look where the last run stopped",
+                "read where the last run stopped",
                 sqlx::query_scalar(
                     "SELECT p.cursor FROM pgtend.runs r JOIN pgtend.runs p USING (job, database, task)
                      WHERE r.id = $1 AND p.id < r.id AND p.locked_at IS NOT NULL ORDER BY p.id DESC LIMIT 1",
@@ -263,13 +263,13 @@ impl Ledger {
         Ok(cursor.flatten())
     }
 
-    /// Whether the ledger answers, with its schema in place.
+    /// Checks that the ledger is reachable, with its schema in place.
     pub async fn ready(&self) -> Result<()> {
         self.query("reach the ledger", sqlx::query("SELECT 1").execute(&self.pool)).await?;
         Ok(())
     }
 
-    /// Every query goes through here: the schema is made before the first, none waits for ever, all are timed.
+    /// Every query goes through here: the schema is created before the first, none waits for ever, all are timed.
     async fn query<T>(&self, what: &str, query: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
         let started = Instant::now();
         let result = tokio::time::timeout(QUERY_TIMEOUT, async {
@@ -282,7 +282,7 @@ impl Ledger {
         .await;
         self.query_seconds.observe(started.elapsed().as_secs_f64());
         if !matches!(result, Ok(Ok(_))) {
-            // Should somebody have dropped the schema, the next query makes it anew.
+            // If the schema was dropped, the next query creates it again.
             self.migrated.store(false, Ordering::Relaxed);
         }
         let result = result
@@ -295,7 +295,7 @@ impl Ledger {
         result.with_context(|| format!("ledger in {}: cannot {what}", self.display()))
     }
 
-    /// A ledger that takes no rows is away, as one that does not answer: what is due waits for it.
+    /// A ledger that takes no rows counts as unreachable: due jobs wait for it.
     async fn not_writable(&self, error: anyhow::Error) -> anyhow::Error {
         let in_recovery = async {
             let mut connection = self.settings.connect().await.ok()?;
@@ -303,36 +303,36 @@ impl Ledger {
         };
         let what = match tokio::time::timeout(QUERY_TIMEOUT, in_recovery).await.ok().flatten() {
             Some(true) => {
-                "it is in recovery: a standby, which takes no rows. Name the primary, or several hosts with target_session_attrs=read-write"
+                "it is a standby, which is read-only. Name the primary, or several hosts with target_session_attrs=read-write"
             }
-            _ => "it is read-only (default_transaction_read_only, or somebody has set it so)",
+            _ => "it is read-only (default_transaction_read_only is on, for the server, the database or the role)",
         };
         error.context(Fault::new(Kind::Unreachable, what))
     }
 }
 
-/// read_only_sql_transaction.
+/// The SQLSTATE read_only_sql_transaction.
 const READ_ONLY: &str = "25006";
 
-/// Behind a pooler in transaction mode there is no ledger to be reached: its locks would be others'.
+/// Behind a pooler in transaction mode the ledger counts as unreachable: its locks would belong to other clients.
 fn as_unreachable(error: anyhow::Error) -> anyhow::Error {
     let is_pooled = error.chain().any(|cause| cause.to_string().contains(pg::TRANSACTION_POOLER));
     if is_pooled { error.context(Fault::new(Kind::Unreachable, "it is behind a transaction pooler")) } else { error }
 }
 
-/// The name of a run's lock in the ledger's database.
+/// Returns the name of a run's lock in the ledger's database.
 pub fn lock_name(job: &str, database: &str) -> String {
     format!("pgtend run {database}/{job}")
 }
 
-/// On the connection that holds the run's lock: the run is the only one now, so that rows of the same job which
-/// had the lock before and have no end are of processes that are gone. Returns those.
+/// Must be called on the connection that holds the run's lock: this run is the only one now, so rows of the same job that had the
+/// lock before and have no end belong to processes that are gone. Returns those rows.
 pub async fn mark_locked(connection: &mut PgConnection, id: i64) -> Result<Vec<Row>> {
     let crashed = sqlx::query_as(
         "WITH me AS (UPDATE pgtend.runs SET locked_at = clock_timestamp(), heartbeat_at = clock_timestamp()
                      WHERE id = $1 RETURNING job, database)
          UPDATE pgtend.runs r SET outcome = 'crashed', finished_at = heartbeat_at,
-                error = format('the process ended without a word: pid %s on %s, last seen at %s', pid, host,
+                error = format('the process died without reporting a result: pid %s on %s, last seen at %s', pid, host,
                                to_char(heartbeat_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC'))
          FROM me WHERE r.job = me.job AND r.database = me.database AND r.id <> $1 AND r.outcome IS NULL
                    AND r.locked_at IS NOT NULL
@@ -344,8 +344,8 @@ pub async fn mark_locked(connection: &mut PgConnection, id: i64) -> Result<Vec<R
     Ok(crashed)
 }
 
-/// A sign of life, on the same connection: when it fails, the lock is gone too. Text that the ledger's encoding cannot hold is no
-/// reason.
+/// Writes a heartbeat on the same connection: when it fails, the lock is gone too. Text that the ledger's encoding cannot hold
+/// does not fail it.
 pub async fn heartbeat(connection: &mut PgConnection, id: i64, progress: &Progress) -> Result<()> {
     let now = progress.now().map(serde_json::to_value).transpose()?;
     let cursor = progress.cursor();
@@ -370,7 +370,7 @@ pub fn host() -> String {
     gethostname::gethostname().to_string_lossy().into_owned()
 }
 
-/// PostgreSQL's text has no NUL.
+/// Removes NUL, which PostgreSQL's text cannot hold.
 fn without_nul(text: &str) -> String {
     text.replace('\0', "")
 }

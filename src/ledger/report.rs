@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::base::fault::{Fault, Kind};
 
-/// What a task's `apply` did.
+/// The result of a task's `apply`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(from = "Value")]
 pub struct Report {
@@ -18,11 +18,11 @@ pub struct Report {
     pub summary: String,
     /// Counts and names for machines; keys carry their unit (`dump_bytes`, `elapsed_seconds`).
     pub facts: Map<String, Value>,
-    /// What somebody should look at although the run succeeded.
+    /// Things to look at although the run succeeded.
     pub warnings: Vec<String>,
 }
 
-/// One row of the ledger that somebody else wrote hides no other row.
+/// A row that another program wrote into the ledger must not hide other rows.
 impl From<Value> for Report {
     fn from(written: Value) -> Self {
         #[derive(Deserialize)]
@@ -34,7 +34,7 @@ impl From<Value> for Report {
         match serde_json::from_value(written) {
             Ok(Written { summary, facts, warnings }) => Self { summary, facts, warnings },
             Err(error) => {
-                Self { warnings: vec![format!("what the ledger has of this run is no report: {error}")], ..Self::default() }
+                Self { warnings: vec![format!("the ledger's report of this run cannot be read: {error}")], ..Self::default() }
             }
         }
     }
@@ -45,18 +45,18 @@ impl Report {
         self.facts.insert(name.to_owned(), value.into());
     }
 
-    /// Of partitions: rows up to then have one to go to.
+    /// Returns the time up to which partitions exist for rows.
     pub fn covered_until(&self) -> Option<DateTime<Utc>> {
         self.facts.get("covered_until")?.as_str()?.parse().ok()
     }
 }
 
-/// A run that did part of its work: the error, and the report of what was done.
+/// A run that did part of its work: the error, and the report of the work done.
 #[derive(Debug)]
 pub struct Unfinished {
     message: String,
     pub report: Report,
-    /// Its cause, which has the kind.
+    /// The cause of the error, which has the kind.
     fault: Option<Fault>,
 }
 
@@ -79,12 +79,12 @@ impl std::error::Error for Unfinished {
     }
 }
 
-/// What is left to say about a run: its record, the error as code reads it, and a dry run's plan as text.
+/// The remains of a run for its callers: its record, the error as code reads it, and a dry run's plan as text.
 pub struct Ended {
     pub run: Run,
     pub error: Option<anyhow::Error>,
     pub plan: Option<String>,
-    /// A further attempt is due after this long.
+    /// Another attempt is due after this time.
     pub retry_in: Option<Duration>,
 }
 
@@ -97,14 +97,14 @@ pub enum Outcome {
     Failed,
     TimedOut,
     Cancelled,
-    /// Its process ended without a word; somebody else found out.
+    /// The process died without reporting a result; another one found out.
     Crashed,
 }
 
 impl Outcome {
     pub const ALL: [Self; 6] = [Self::Succeeded, Self::Skipped, Self::Failed, Self::TimedOut, Self::Cancelled, Self::Crashed];
 
-    /// As in the ledger, in metrics and in JSON.
+    /// The name in the ledger, in metrics and in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Succeeded => "succeeded",
@@ -116,12 +116,12 @@ impl Outcome {
         }
     }
 
-    /// For people: "timed out".
+    /// Returns the outcome for people: "timed out".
     pub fn in_words(self) -> String {
         self.name().replace('_', " ")
     }
 
-    /// "run 3 failed", "run 3 was cancelled".
+    /// Returns the outcome as a verb: "run 3 failed", "run 3 was cancelled".
     pub fn as_verb(self) -> &'static str {
         match self {
             Self::Succeeded => "succeeded",
@@ -133,7 +133,7 @@ impl Outcome {
         }
     }
 
-    /// Somebody should look.
+    /// Returns whether a person should look at it.
     pub fn is_bad(self) -> bool {
         !matches!(self, Self::Succeeded | Self::Skipped)
     }
@@ -144,14 +144,14 @@ impl FromStr for Outcome {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let known = Self::ALL.into_iter().find(|outcome| outcome.name() == text);
-        known.ok_or_else(|| format!("`{text}` is not an outcome; there are: {}", Self::ALL.map(Self::name).join(", ")))
+        known.ok_or_else(|| format!("`{text}` is not an outcome; the outcomes are: {}", Self::ALL.map(Self::name).join(", ")))
     }
 }
 
 /// One execution of a job on one database.
 #[derive(Debug, Serialize)]
 pub struct Run {
-    /// Its number in the ledger; none without a ledger.
+    /// The run's number in the ledger; `None` without a ledger.
     pub id: Option<i64>,
     pub job: String,
     pub database: String,
@@ -191,7 +191,7 @@ mod tests {
             [serde_json::json!(7), serde_json::json!(null), serde_json::json!({ "summary": [] }), serde_json::json!([])]
         {
             let read: Report = serde_json::from_value(foreign.clone()).unwrap();
-            assert!(read.warnings[0].contains("is no report"), "{foreign}");
+            assert!(read.warnings[0].contains("cannot be read"), "{foreign}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is written of a run, and what is read of it.
+//! The rows of runs as they are written and read.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use crate::ledger::report::{Outcome, Report};
 pub struct NewRun<'a> {
     pub job: &'a str,
     pub database: &'a str,
-    /// The kind of its task, or a command by hand: "partition convert".
+    /// The kind of the task, or a manual command: "partition convert".
     pub task: &'a str,
     pub trigger: &'a Trigger,
-    /// Attempts after the first, should its process die.
+    /// Attempts that remain after the first, in case the process dies.
     pub retries: u32,
 }
 
-/// What made a run start.
+/// The reason why a run started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trigger {
     Manual,
@@ -30,7 +30,7 @@ pub enum Trigger {
     CatchUp {
         tick: DateTime<Utc>,
     },
-    /// `attempt` counts from 1, so that the first retry is attempt 2.
+    /// `attempt` counts from 1, so the first retry is attempt 2.
     Retry {
         first: i64,
         attempt: u32,
@@ -70,7 +70,7 @@ pub struct End<'a> {
     pub error: Option<&'a str>,
     pub stderr: &'a str,
     pub retry_in: Option<Duration>,
-    /// Where the next run goes on.
+    /// Where the next run continues.
     pub cursor: Option<serde_json::Value>,
 }
 
@@ -102,7 +102,7 @@ pub struct Row {
     pub version: String,
 }
 
-/// None while the run is under way.
+/// `None` while the run is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(transparent)]
 pub struct MaybeOutcome(pub Option<Outcome>);
@@ -124,10 +124,10 @@ pub struct Attempt {
     pub attempt: i32,
 }
 
-/// A job's name and a database's.
+/// The names of a job and of a database.
 pub type Key = (String, String);
 
-/// What the planner must know of a job on a database. Commands by hand, whose `task` has a space, are no runs of the job.
+/// The planner's knowledge of a job on a database. Manual commands, whose `task` has a space, are no runs of the job.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Known {
     pub job: String,

@@ -1,4 +1,4 @@
-//! The ledger's schema: made and brought up to date by the program, and left alone where it is somebody else's.
+//! The ledger's schema: the program creates and migrates it, and does not touch a schema that someone else owns.
 
 use anyhow::Result;
 use sqlx::postgres::PgConnection;
@@ -12,11 +12,11 @@ const MIGRATIONS: [&str; 1] = [include_str!("1.sql")];
 
 impl Ledger {
     pub(super) async fn migrate(&self) -> Result<()> {
-        // Not the pool's, which tries a server that refuses for 20 s, and then does not say so.
+        // This does not use the pool, which retries a refusing server for 20 s, and then does not say that it refused.
         let mut connection = self.settings.connect().await?;
         self.settings.point(&self.pool);
         refuse_foreign(&mut connection).await?;
-        // Without the lock first: a role that may only read and write rows gets by with that.
+        // The version is read without the lock first: that suffices for a role that may only read and write rows.
         if version(&mut connection).await? == MIGRATIONS.len() {
             return Ok(());
         }
@@ -42,21 +42,21 @@ impl Ledger {
     }
 }
 
-/// A schema that somebody else made beforehand, or put a trigger into, is not written to: its code would run as this role.
+/// Refuses a schema that someone else created beforehand, or added a trigger to: its code would run as this role.
 async fn refuse_foreign(connection: &mut PgConnection) -> Result<()> {
     let found: Option<(String, String, String)> =
         sqlx::query_as(include_str!("foreign.sql")).fetch_optional(connection).await.map_err(pg::in_its_own_words)?;
     let Some((object, whose, cure)) = found else { return Ok(()) };
     let message = format!(
-        "{object} is not pgtend's own ({whose}), and its code would run with the rights of this role: look who made it, then {cure}, \
+        "{object} is not pgtend's own ({whose}), and its code would run with the rights of this role: find out who created it, then {cure}, \
          or name another database in [ledger]"
     );
     Err(Fault::new(Kind::Configuration, message).into())
 }
 
-/// The schema's version; 0 when there is none. A newer one than this program knows is refused.
+/// Returns the schema's version; 0 when there is none. A version newer than this program is refused.
 async fn version(connection: &mut PgConnection) -> Result<usize> {
-    // Not to_regclass: in the transaction that waited for the lock it would answer from what it cached before.
+    // to_regclass would not do: in the transaction that waited for the lock, it would answer from its earlier cache.
     let there: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                         WHERE n.nspname = 'pgtend' AND c.relname = 'format')",

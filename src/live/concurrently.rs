@@ -1,9 +1,9 @@
-//! CREATE INDEX, REINDEX and DROP INDEX, each CONCURRENTLY: hours of work under a lock beside which reads and writes go on, and
-//! waits for everybody who was there before.
+//! Runs CREATE INDEX, REINDEX and DROP INDEX, each CONCURRENTLY: they work for hours under a lock that allows reads and writes,
+//! and wait for every transaction that is older.
 //!
-//! A lock_timeout would cancel a build of hours at its very end, and leave an invalid index that every insert maintains. Only
-//! the first lock has one, then, kept by a second connection that looks on; waits for old transactions have [`Limits::max_wait`], and
-//! who is waited for is named.
+//! A lock_timeout would cancel a build of hours at its very end, and leave an invalid index that every insert maintains. So only
+//! the first lock has one, enforced by a second connection that observes; waits for old transactions are limited by
+//! [`Limits::max_wait`], and the transaction that is waited for is named.
 
 use std::time::{Duration, Instant};
 
@@ -17,32 +17,32 @@ use crate::config::limits::Limits;
 use crate::pg;
 use crate::work::RunContext;
 
-/// Between two looks at a build.
+/// The pause between two looks at a build.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 const LOOKS_AT_BUILDERS: u32 = 10;
-/// Between two attempts to get the first lock.
+/// The pause between two attempts to get the first lock.
 const PAUSE: Duration = Duration::from_millis(500);
-/// For a statement that was cancelled to come to its end.
+/// The time that a cancelled statement has to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
-/// For dropping what a cancelled build left, while somebody waits for the end of the program.
+/// The time for dropping what a cancelled build left, while a person waits for the end of the program.
 const SWEEP_MILLISECONDS: &str = "5000";
 
 pub struct Work<'a> {
     pub statement: String,
     /// Settings of the session: memory, parallel workers.
     pub settings: Vec<(&'static str, String)>,
-    /// In the run's progress.
+    /// The phase in the run's progress.
     pub phase: &'a Phase,
-    /// What the result will have, for a bar.
+    /// The expected size of the result, for a bar.
     pub expected_bytes: u64,
-    /// What it leaves behind when it is stopped.
+    /// The remains that it leaves when it is stopped.
     pub leaves: Remains<'a>,
 }
 
-/// Invalid indexes of a table whose names say that a statement of ours began them.
+/// Invalid indexes of a table whose names show that a statement of ours began them.
 #[derive(Clone, Copy)]
 pub struct Remains<'a> {
-    /// Its oid.
+    /// The table's OID.
     pub table: i64,
     pub is_ours: &'a (dyn Fn(&str) -> bool + Send + Sync),
 }
@@ -50,11 +50,11 @@ pub struct Remains<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ended {
     Done,
-    /// Given up: who stood in the way.
+    /// It was given up; the text names who blocked it.
     Blocked(String),
 }
 
-/// How far a build is, as the server says.
+/// The server's view of a build's progress.
 #[derive(Clone, Debug, Default, sqlx::FromRow)]
 struct Look {
     phase: Option<String>,
@@ -62,9 +62,9 @@ struct Look {
     blocks_total: i64,
     tuples_done: i64,
     tuples_total: i64,
-    /// It waits for a lock of somebody's.
+    /// It waits for a lock that these sessions hold.
     blockers: Vec<String>,
-    /// And that is the end of a transaction, which comes after the first lock. DROP INDEX tells no phase.
+    /// It waits for the end of a transaction, which comes after the first lock. DROP INDEX reports no phase.
     is_for_a_transaction: bool,
 }
 
@@ -74,14 +74,14 @@ impl Look {
         of(self.tuples_done, self.tuples_total).or(of(self.blocks_done, self.blocks_total))
     }
 
-    /// The phase in which a build spends its time and counts on.
+    /// Returns whether it is in the phase in which a build spends its time and counts.
     fn is_at_work(&self) -> bool {
         self.phase.as_deref().is_some_and(|phase| phase.starts_with("building index"))
     }
 }
 
-/// On a connection of its own, which has loaded nothing: ALTER INDEX and the like ask for stronger locks in a session that has
-/// pgvector loaded.
+/// Runs on a separate connection, which has loaded nothing: ALTER INDEX and the like need stronger locks in a session that has
+/// loaded pgvector.
 pub async fn run(run: &RunContext<'_>, limits: &Limits, work: Work<'_>) -> Result<Ended> {
     let started = Instant::now();
     loop {
@@ -93,7 +93,7 @@ pub async fn run(run: &RunContext<'_>, limits: &Limits, work: Work<'_>) -> Resul
         if started.elapsed() >= limits.max_wait.0 {
             return Ok(Ended::Blocked(blocked));
         }
-        // It may have got its lock in the moment in which it was cancelled: what it left would be in its own way.
+        // The build may have got its lock in the moment when it was cancelled: its remains would block it.
         run.or_cancelled(sweep(&run.settings, &work.leaves)).await?;
         run.or_cancelled(async {
             tokio::time::sleep(PAUSE).await;
@@ -103,17 +103,17 @@ pub async fn run(run: &RunContext<'_>, limits: &Limits, work: Work<'_>) -> Resul
     }
 }
 
-/// Drops what is left of a build that was stopped, within the time that a cancelled run has. What cannot be dropped now is for the
-/// next run: it stays invalid.
+/// Drops the remains of a stopped build, within the time that a cancelled run has. Anything that cannot be dropped now stays
+/// invalid, and the next run drops it.
 pub async fn sweep(settings: &pg::Settings, left: &Remains<'_>) -> Result<Vec<String>> {
     let mut connection = settings.connect().await?;
     for attempt in 1.. {
         if builder(&mut connection, left.table).await?.is_none() {
             break;
         }
-        // Our own statement is told of its end before it has let go of its locks.
+        // Our own statement returns before it has released its locks.
         if attempt == LOOKS_AT_BUILDERS {
-            // What is invalid may be theirs.
+            // The invalid indexes may belong to that other build.
             return Ok(Vec::new());
         }
         tokio::time::sleep(LOOK_EVERY).await;
@@ -136,9 +136,9 @@ pub async fn sweep(settings: &pg::Settings, left: &Remains<'_>) -> Result<Vec<St
 
 enum Attempt {
     Done,
-    /// Not even begun.
+    /// The build did not begin.
     NoLock(String),
-    /// Begun, and cancelled while it waited.
+    /// The build began, and was cancelled while it waited.
     GaveUp(String),
 }
 
@@ -146,7 +146,7 @@ async fn once(run: &RunContext<'_>, limits: &Limits, work: &Work<'_>) -> Result<
     let mut connection = run.or_cancelled(run.settings.connect()).await?;
     let mut observer = run.or_cancelled(run.settings.connect()).await?;
     let pid = run.or_cancelled(pg::backend_pid(&mut connection)).await?;
-    // A lock_timeout or tablespace of the role's or database's own would end the build in its last waits, or put it elsewhere.
+    // A lock_timeout or tablespace that the role or the database sets would end the build in its last waits, or put it elsewhere.
     for (name, value) in [("lock_timeout", "0"), ("default_tablespace", "")] {
         pg::set(&mut connection, name, value).await?;
     }
@@ -162,7 +162,7 @@ async fn once(run: &RunContext<'_>, limits: &Limits, work: &Work<'_>) -> Result<
             result = &mut statement => {
                 return match result {
                     Ok(_) => Ok(Attempt::Done),
-                    // Somebody's DDL met it, and the server chose.
+                    // It met another session's DDL, and the server chose this statement.
                     Err(error) if is_deadlock(&error) => Ok(Attempt::NoLock(pg::words_of(&error))),
                     Err(error) => Err(pg::in_its_own_words(error)).with_context(|| format!("cannot run: {}", work.statement)),
                 };
@@ -178,7 +178,7 @@ async fn once(run: &RunContext<'_>, limits: &Limits, work: &Work<'_>) -> Result<
     };
     pg::cancel_backend(&run.settings, pid).await.context("cancelling")?;
     match (tokio::time::timeout(STOP_TIMEOUT, statement).await, stop) {
-        // It came to its end in that very moment.
+        // The build ended in that very moment.
         (Ok(Ok(_)), Stop::NoLock(_) | Stop::GaveUp(_)) => Ok(Attempt::Done),
         (Ok(Err(error)), stop) if is_cancel(&error) => match stop {
             Stop::NoLock(who) => Ok(Attempt::NoLock(who)),
@@ -200,7 +200,7 @@ enum Stop {
 #[derive(Default)]
 struct Watch {
     waiting_since: Option<Instant>,
-    /// The first lock was got: a table is being built, or waited for.
+    /// True once it has the first lock: the index is being built, or the build waits.
     has_begun: bool,
     named: String,
     building_since: Option<(String, Instant)>,
@@ -218,7 +218,7 @@ impl Watch {
             self.waiting_since = None;
             let said = self.how_far(look, phase);
             work.phase.say(&said);
-            // After the words, which say more in a log.
+            // This comes after the words, which say more in a log.
             let bytes = (work.expected_bytes as f64 * look.share().filter(|_| look.is_at_work()).unwrap_or(0.0)) as u64;
             work.phase.advance(bytes.saturating_sub(self.done_bytes));
             self.done_bytes = self.done_bytes.max(bytes);
@@ -227,7 +227,7 @@ impl Watch {
         let waits = self.waiting_since.get_or_insert_with(Instant::now).elapsed();
         let who = look.blockers.join("; ");
         work.phase.say(&format!("{phase}: waiting for {who}"));
-        // A short wait is nobody's business.
+        // A short wait is not worth a message.
         if waits > Duration::from_secs(1) && self.named != who {
             tracing::warn!("{phase}: waiting for {who}");
             self.named.clone_from(&who);
@@ -241,7 +241,7 @@ impl Watch {
 
     fn how_far(&mut self, look: &Look, phase: &str) -> String {
         let (true, Some(share)) = (look.is_at_work(), look.share()) else { return phase.to_owned() };
-        // Each phase of a build counts from nothing.
+        // Each phase of a build counts from zero.
         if self.building_since.as_ref().is_none_or(|(of, _)| of != phase) {
             self.building_since = Some((phase.to_owned(), Instant::now()));
         }
@@ -292,7 +292,7 @@ fn is_deadlock(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(error) if error.code().as_deref() == Some("40P01"))
 }
 
-/// Whoever holds a lock on the table that a build has: nothing of its indexes is to be touched. Vacuums of autovacuum give way.
+/// Returns the holder of a build's lock on the table: nothing may touch its indexes then. Autovacuum gives way.
 pub async fn builder(connection: &mut PgConnection, table: i64) -> Result<Option<String>> {
     Ok(sqlx::query_scalar(
         "SELECT format('server process %s (%s, %s)', a.pid, coalesce(a.usename, '-'), coalesce(nullif(a.application_name, ''), a.backend_type))

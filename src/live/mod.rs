@@ -1,4 +1,4 @@
-//! What touches tables that others use: the governor, sessions under lock_timeout, CONCURRENTLY.
+//! Tools for tables that others use: the governor, sessions with lock_timeout, CONCURRENTLY.
 
 pub mod concurrently;
 pub mod governor;

@@ -1,7 +1,7 @@
-//! The connection that changes a live table: every transaction has its time, and gives way to whoever holds a lock.
+//! The connection that changes a live table: every transaction has a time limit, and gives way to lock holders.
 //!
-//! A request for a lock makes everybody who comes after it wait, so that none may wait long: pg_partman without a
-//! lock_timeout made a long reader stop everybody (#626), and held ACCESS EXCLUSIVE for 20 to 90 minutes (#678, #834).
+//! A waiting lock request blocks everyone queued behind it, so none may wait long: pg_partman without a lock_timeout let a long
+//! reader stop everyone (#626), and held ACCESS EXCLUSIVE for 20 to 90 minutes (#678, #834).
 
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::{Duration, Instant};
@@ -14,14 +14,14 @@ use crate::live::governor;
 use crate::pg;
 use crate::pg::table::TableName;
 
-/// What a transaction may take beyond its wait for locks. No client waits longer than lock_timeout and this.
+/// The time that a transaction may take in addition to its wait for locks. No client waits longer than lock_timeout and this.
 const HOLD: Duration = Duration::from_secs(1);
-/// Between two attempts; clients that waited behind us get through meanwhile.
+/// The pause between two attempts; clients that queued behind us proceed meanwhile.
 const PAUSE: Duration = Duration::from_millis(200);
-const PAUSE_AT_MOST: Duration = Duration::from_secs(5);
-/// A server takes as long to notice that a connection was closed.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// A server may take this long to notice that a connection was closed.
 const ENDING: Duration = Duration::from_secs(3);
-/// How often a server is asked whether a detach has come to its second phase.
+/// The interval at which the server is asked whether a detach has reached its second phase.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 pub struct Session {
@@ -30,24 +30,24 @@ pub struct Session {
     settings: pg::Settings,
     pub lock_timeout: Duration,
     pub give_up_after: Duration,
-    /// For locks that are asked for while others are held.
+    /// The lock_timeout for requests while other locks are held.
     further_lock_timeout: Duration,
-    /// Attempts that ended because somebody else held a lock.
+    /// Attempts that ended because another session held a lock.
     pub lock_waits: u64,
-    /// A step was given up: those after it are tried once, or a run with many steps would go on for hours.
+    /// True once a step was given up: those after it are tried once, or a run with many steps would take hours.
     has_given_up: bool,
 }
 
-/// What came of statements that need locks.
+/// The result of statements that need locks.
 #[derive(Debug)]
 pub enum Attempt<T> {
     Done(T),
-    /// Nothing was changed: somebody held a lock for too long, and this says who.
+    /// Nothing was changed: a session held a lock for too long, and the text names it.
     Locked(String),
 }
 
 impl<T> Attempt<T> {
-    /// Who stood in the way.
+    /// Returns who held the lock.
     pub fn locked(self) -> Option<String> {
         match self {
             Self::Done(_) => None,
@@ -63,7 +63,7 @@ impl Session {
             // Bounds are shown and read in one way, whatever the role's settings are.
             ("TimeZone", "UTC"),
             ("DateStyle", "ISO, YMD"),
-            // Rows that a policy hides would be counted as absent: an error instead.
+            // Rows that a policy hides would be counted as absent, so there is an error instead.
             ("row_security", "off"),
         ] {
             pg::set(&mut connection, name, value).await?;
@@ -84,25 +84,41 @@ impl Session {
         })
     }
 
-    /// All of `statements` in one transaction, or none of them; tried again while somebody holds a lock on one of
-    /// `tables`. Only the first statement may wait for the whole lock_timeout, and should ask for one lock alone. Returns what
-    /// each statement said it touched.
+    /// Runs all of `statements` in one transaction, or none of them, and retries while another session holds a lock on one of
+    /// `tables`. Only the first statement may wait for the whole lock_timeout, and should request one lock only. Returns how many
+    /// rows each statement affected.
     pub async fn transaction(&mut self, statements: &[String], tables: &[i64]) -> Result<Attempt<Vec<u64>>> {
+        match statements.split_first() {
+            Some((first, rest)) => self.transaction_under(first, tables, rest).await,
+            None => Ok(Attempt::Done(Vec::new())),
+        }
+    }
+
+    /// Does the same, but makes the statements after `lock` from data that is read under it. A plan may be minutes old when its lock is
+    /// granted: a right that was revoked since would be granted again.
+    pub async fn transaction_under(
+        &mut self,
+        lock: &str,
+        tables: &[i64],
+        then: &(impl UnderLock + ?Sized),
+    ) -> Result<Attempt<Vec<u64>>> {
         let started = Instant::now();
         let mut pause = PAUSE;
         loop {
-            let attempt = self.attempt(statements).await;
+            let attempt = self.attempt(lock, then).await;
             if attempt.is_ok() {
-                // Triggers and checks of the table ran in it, and what they set stays.
+                // Triggers and checks of the table ran in it, and their settings stay.
                 pg::reset_search_path(&mut self.connection).await?;
             }
             let failure = match attempt {
                 Ok(rows) => return Ok(Attempt::Done(rows)),
-                Err(Failure { error, sql }) => {
-                    // Without a transaction this is a warning; after a lost connection it fails, which is no news.
+                Err(Failure { error, doing }) => {
+                    // Without a transaction this is a warning; after a lost connection it fails, which tells nothing new.
                     let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
-                    if !is_for_a_lock(&error) {
-                        return Err(pg::in_its_own_words(error)).with_context(|| format!("cannot run: {sql}"));
+                    let is_for_a_lock = pg::sql_state(&error).is_some_and(|state| FOR_A_LOCK.contains(&state.as_str()));
+                    let error = error.downcast::<sqlx::Error>().map_or_else(|error| error, pg::in_its_own_words);
+                    if !is_for_a_lock {
+                        return Err(error.context(format!("cannot {doing}")));
                     }
                     error
                 }
@@ -111,14 +127,14 @@ impl Session {
             if self.has_given_up || started.elapsed() + pause >= self.give_up_after {
                 self.has_given_up = true;
                 let holders = self.holders(tables).await?;
-                return Ok(Attempt::Locked(if holders.is_empty() { pg::in_its_own_words(failure).to_string() } else { holders }));
+                return Ok(Attempt::Locked(if holders.is_empty() { failure.to_string() } else { holders }));
             }
             tokio::time::sleep(jittered(pause)).await;
-            pause = (pause * 2).min(PAUSE_AT_MOST);
+            pause = (pause * 2).min(MAX_PAUSE);
         }
     }
 
-    /// Begins a transaction that may take long, with one lock that keeps nobody waiting.
+    /// Begins a transaction that may take long, with one lock that keeps no session waiting.
     pub async fn begin(&mut self, lock: &str, table: i64) -> Result<Attempt<()>> {
         let begun = async {
             pg::execute_counting(&mut self.connection, "BEGIN".to_owned()).await?;
@@ -138,33 +154,33 @@ impl Session {
         }
     }
 
-    async fn attempt(&mut self, statements: &[String]) -> Result<Vec<u64>, Failure> {
+    async fn attempt(&mut self, lock: &str, then: &(impl UnderLock + ?Sized)) -> Result<Vec<u64>, Failure> {
         let started = Instant::now();
-        let of = |sql: &str| {
-            let sql = sql.to_owned();
-            move |error| Failure { error, sql }
-        };
-        let connection = &mut self.connection;
-        sqlx::query("BEGIN").execute(&mut *connection).await.map_err(of("BEGIN"))?;
-        let mut rows = Vec::new();
-        for (index, statement) in statements.iter().enumerate() {
-            let lock_timeout = if index == 0 { self.lock_timeout } else { self.further_lock_timeout };
-            let left = (self.lock_timeout + HOLD).saturating_sub(started.elapsed()).max(Duration::from_millis(1));
-            sqlx::query("SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true)")
-                .bind(left.as_millis().to_string())
-                .bind(lock_timeout.as_millis().to_string())
-                .execute(&mut *connection)
-                .await
-                .map_err(of("SET statement_timeout"))?;
-            rows.push(pg::execute_counting(connection, statement.clone()).await.map_err(of(statement))?);
+        sqlx::query("BEGIN").execute(&mut self.connection).await.map_err(Failure::of("BEGIN"))?;
+        let mut rows = vec![self.step(lock, self.lock_timeout, started).await?];
+        let reading = |error| Failure { error, doing: "read what a transaction makes its statements from".to_owned() };
+        for statement in then.statements(&mut self.connection).await.map_err(reading)? {
+            rows.push(self.step(&statement, self.further_lock_timeout, started).await?);
         }
-        sqlx::query("COMMIT").execute(&mut *connection).await.map_err(of("COMMIT"))?;
+        sqlx::query("COMMIT").execute(&mut self.connection).await.map_err(Failure::of("COMMIT"))?;
         Ok(rows)
     }
 
-    /// A statement that refuses to run in a transaction and waits, in a second phase, for whoever uses the table now
-    /// (DETACH … CONCURRENTLY, FINALIZE). A lock_timeout there would leave the partition half detached, so that only the
-    /// first phase has one, kept by a second connection that looks on. `is_second_phase` asks it.
+    /// Runs one statement of an attempt that began at `started`.
+    async fn step(&mut self, statement: &str, lock_timeout: Duration, started: Instant) -> Result<u64, Failure> {
+        let left = (self.lock_timeout + HOLD).saturating_sub(started.elapsed()).max(Duration::from_millis(1));
+        sqlx::query("SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true)")
+            .bind(left.as_millis().to_string())
+            .bind(lock_timeout.as_millis().to_string())
+            .execute(&mut self.connection)
+            .await
+            .map_err(Failure::of("SET statement_timeout"))?;
+        pg::execute_counting(&mut self.connection, statement.to_owned()).await.map_err(Failure::of(statement))
+    }
+
+    /// Runs a statement that refuses to run in a transaction, and that in a second phase waits for the sessions that use the
+    /// table now (DETACH … CONCURRENTLY, FINALIZE). A lock_timeout there would leave the partition half detached, so only the
+    /// first phase has one, enforced by a second connection that observes. `is_second_phase` asks it.
     pub async fn two_phases(&mut self, statement: String, relation: i64, tables: &[i64]) -> Result<Attempt<()>> {
         let mut observer = self.settings.connect().await?;
         let started = Instant::now();
@@ -182,7 +198,7 @@ impl Session {
                 return Ok(Attempt::Locked(self.holders(tables).await?));
             }
             tokio::time::sleep(jittered(pause)).await;
-            pause = (pause * 2).min(PAUSE_AT_MOST);
+            pause = (pause * 2).min(MAX_PAUSE);
         }
     }
 
@@ -211,7 +227,7 @@ impl Session {
                 let limit_passed =
                     if is_second_phase { started.elapsed() > give_up_after } else { attempt_started.elapsed() > lock_timeout };
                 if limit_passed {
-                    // Should it get its lock in this very moment, the detach is pending, and is finished by the next run.
+                    // If it gets its lock in this very moment, the detach stays pending, and the next run finishes it.
                     sqlx::query("SELECT pg_cancel_backend($1)").bind(pid).execute(&mut *observer).await?;
                     break work.await;
                 }
@@ -224,13 +240,13 @@ impl Session {
         result.map(|_| ())
     }
 
-    /// Who holds locks on these tables, the oldest transaction first.
+    /// Lists the holders of locks on these tables, the oldest transaction first.
     pub async fn holders(&mut self, tables: &[i64]) -> Result<String> {
         pg::lock_holders(&mut self.connection, tables).await
     }
 }
 
-/// Two jobs on one table would detach, move and archive under each other's hands. The lock goes with the connection.
+/// Excludes other jobs: two jobs on one table would detach, move and archive at the same time. The lock ends with the connection.
 pub async fn exclude_other_jobs(connection: &mut PgConnection, table: &TableName) -> Result<()> {
     let name = lock_name(table.oid);
     match pg::try_lock(connection, &name).await? {
@@ -239,12 +255,12 @@ pub async fn exclude_other_jobs(connection: &mut PgConnection, table: &TableName
     }
 }
 
-/// Jobs that delete rows go side by side, and not beside one that detaches, moves and archives: of these tables, or of partitioned tables
-/// that they are below. A lock of this run's own, on a connection that was just closed, ends within moments. `connection` has the
-/// application's search_path, and only takes the locks, which go with it.
+/// Lets jobs that delete rows run side by side, but not beside one that detaches, moves and archives: of these tables, or of
+/// partitioned tables above them. A lock of this run itself, on a connection that was just closed, ends within moments.
+/// `connection` has the application's search_path, and only takes the locks, which end with it.
 pub async fn exclude_jobs_of_partitions(settings: &pg::Settings, connection: &mut PgConnection, tables: &[i64]) -> Result<()> {
     let mut looking = settings.connect().await?;
-    // Leaves alone would be a lock for each of thousands.
+    // Locking only the leaves would take a lock for each of thousands.
     let shared: Vec<(i64, String, String)> = sqlx::query_as(
         "WITH RECURSIVE above AS (
              SELECT t.oid, i.inhparent AS parent FROM unnest($1::bigint[]::oid[]) t (oid) LEFT JOIN pg_inherits i ON i.inhrelid = t.oid
@@ -279,18 +295,40 @@ async fn busy(connection: &mut PgConnection, table: &str, lock: &str) -> Result<
     Ok(Fault::new(Kind::Busy, format!("another job of pgtend works on {table}: {holder}")).into())
 }
 
-struct Failure {
-    error: sqlx::Error,
-    sql: String,
+/// The statements of a transaction, made when its first lock is held.
+pub trait UnderLock {
+    fn statements(&self, connection: &mut PgConnection) -> impl Future<Output = Result<Vec<String>>>;
 }
 
-/// lock_not_available, deadlock_detected, and query_canceled: our own statement_timeout, or the observer.
+/// Statements that are known beforehand.
+impl UnderLock for [String] {
+    async fn statements(&self, _: &mut PgConnection) -> Result<Vec<String>> {
+        Ok(self.to_vec())
+    }
+}
+
+struct Failure {
+    error: anyhow::Error,
+    doing: String,
+}
+
+impl Failure {
+    fn of(sql: &str) -> impl FnOnce(sqlx::Error) -> Self {
+        let doing = format!("run: {sql}");
+        move |error| Self { error: error.into(), doing }
+    }
+}
+
+/// lock_not_available, deadlock_detected, and query_canceled (by our own statement_timeout, or by the observer).
+const FOR_A_LOCK: [&str; 3] = ["55P03", "40P01", "57014"];
+
+/// Recognizes a failure that means a lock was not granted.
 pub fn is_for_a_lock(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else { return false };
-    error.code().is_some_and(|code| ["55P03", "40P01", "57014"].contains(&code.as_ref()))
+    error.code().is_some_and(|code| FOR_A_LOCK.contains(&code.as_ref()))
 }
 
-/// Whether a detach of this partition is in its second phase, or was left there.
+/// Returns whether a detach of this partition is in its second phase, or was left there.
 async fn is_pending(connection: &mut PgConnection, relation: i64) -> Result<bool, sqlx::Error> {
     let pending: Option<bool> =
         sqlx::query_scalar("SELECT bool_or(inhdetachpending) FROM pg_inherits WHERE inhrelid = $1::bigint::oid")
@@ -300,7 +338,7 @@ async fn is_pending(connection: &mut PgConnection, relation: i64) -> Result<bool
     Ok(pending.unwrap_or(false))
 }
 
-/// Between half and one and a half of it: two programs that met once would meet again otherwise.
+/// Returns between 0.5 and 1.5 times the pause: otherwise two programs that met once would meet again.
 fn jittered(pause: Duration) -> Duration {
     let random = std::hash::RandomState::new().build_hasher().finish();
     pause / 2 + pause.mul_f64((random % 1000) as f64 / 1000.0)

@@ -1,5 +1,5 @@
-//! SHA-256 of an object in blocks, so that whoever reads it can prove each part before anything is made of it. The hash of the
-//! whole is known at the end only, when a restore has run everything.
+//! Hashes an object with SHA-256 in blocks, so that a reader can prove each part before using it. The hash of the whole is only
+//! known at the end, when a restore has run everything.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -8,22 +8,22 @@ use std::sync::atomic::Ordering::Relaxed;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// What is hashed as bytes; larger blocks are hashed from the hashes of these.
+/// The unit that is hashed as bytes; larger blocks are hashed from the hashes of these.
 const LEAF_BYTES: u64 = 1 << 20;
 
-/// More blocks would make the manifest grow with the database; then each is twice as long. A block is what a reader has to hold:
-/// 64 MiB of a dump of 1 TiB.
-const BLOCKS_MOST: usize = 16_384;
+/// With more blocks, the manifest would grow with the database, so each block becomes twice as long. A reader must hold one
+/// block: 64 MiB of a dump of 1 TiB.
+const MAX_BLOCKS: usize = 16_384;
 
 type Hash = [u8; 32];
 
-/// The blocks of an object, from its first byte. The hash of a block of 1 MiB is that of its bytes; of a block of twice the length,
-/// it is the hash of the hashes of its two halves, or the hash of the first half where there is no second.
+/// The blocks of an object, from its first byte. The hash of a block of 1 MiB is that of its bytes; the hash of a block of twice
+/// the length is that of the hashes of its two halves, or the hash of the first half if there is no second.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blocks {
-    /// Of all but the last, which may be shorter: 1 MiB times a power of two.
+    /// The length of all blocks but the last, which may be shorter: 1 MiB times a power of two.
     pub block_bytes: u64,
-    /// In hexadecimal.
+    /// The hashes in hexadecimal.
     pub sha256: Vec<String>,
 }
 
@@ -37,7 +37,7 @@ impl Hasher {
     }
 
     pub fn finish(self) -> Blocks {
-        self.blocks_of_at_most(BLOCKS_MOST)
+        self.blocks_of_at_most(MAX_BLOCKS)
     }
 
     fn blocks_of_at_most(self, most: usize) -> Blocks {
@@ -84,7 +84,7 @@ impl Leaves {
         self.done
     }
 
-    /// The hash of all that was pushed, as of one block.
+    /// Returns the hash of everything that was pushed, as of one block.
     fn root(self) -> Option<Hash> {
         let mut hashes = self.finish();
         while hashes.len() > 1 {
@@ -94,7 +94,7 @@ impl Leaves {
     }
 }
 
-/// One hash in the place of two.
+/// Replaces every two hashes by one.
 fn halved(hashes: &[Hash]) -> Vec<Hash> {
     let of_pair = |pair: &[Hash]| match pair {
         [first, second] => Sha256::new().chain_update(first).chain_update(second).finalize().into(),
@@ -103,25 +103,25 @@ fn halved(hashes: &[Hash]) -> Vec<Hash> {
     hashes.chunks(2).map(of_pair).collect()
 }
 
-/// Compares an object with its blocks as its bytes come by.
+/// Compares an object with its blocks as its bytes pass.
 pub struct Proof {
     blocks: Blocks,
     total_bytes: u64,
     leaves: Leaves,
-    /// Bytes that came by.
+    /// The number of bytes that passed.
     position: u64,
-    /// Bytes, from the first, of which it is known that they are right.
+    /// The number of bytes, from the first, that are proved right.
     proved: u64,
     differs: Arc<AtomicBool>,
 }
 
 impl Proof {
-    /// `differs` is set before any byte is let through that is not as written.
+    /// `differs` is set before any differing byte is let through.
     pub fn new(blocks: Blocks, total_bytes: u64, differs: Arc<AtomicBool>) -> Self {
-        Self::of_at_most(BLOCKS_MOST, blocks, total_bytes, differs)
+        Self::of_at_most(MAX_BLOCKS, blocks, total_bytes, differs)
     }
 
-    /// A block is held in memory: one that is longer than its writer would make it is none of ours.
+    /// A block is held in memory: one longer than its writer would make it is not one of ours.
     fn of_at_most(most: usize, blocks: Blocks, total_bytes: u64, differs: Arc<AtomicBool>) -> Self {
         let mut longest = LEAF_BYTES;
         while total_bytes.div_ceil(longest) > most as u64 {
@@ -135,7 +135,7 @@ impl Proof {
         Self { blocks, total_bytes, leaves: Leaves::default(), position: 0, proved: 0, differs }
     }
 
-    /// How many bytes, from the first, may be let through: those that are proved, or all once it is known that some differ.
+    /// Returns how many bytes, from the first, may be let through: those that are proved, or all once some are known to differ.
     pub fn feed(&mut self, mut bytes: &[u8]) -> u64 {
         while !bytes.is_empty() && !self.differs.load(Relaxed) {
             let end = (self.proved + self.blocks.block_bytes).min(self.total_bytes);
@@ -147,7 +147,7 @@ impl Proof {
             if self.position < end {
                 break;
             }
-            // At the end of all blocks there is nothing to compare what still comes with.
+            // After the last block there is nothing to compare further bytes with.
             let expected = self.blocks.sha256.get((self.proved / self.blocks.block_bytes) as usize);
             let found = std::mem::take(&mut self.leaves).root().map(hex::encode);
             if expected.is_none() || expected != found.as_ref() {
@@ -158,7 +158,7 @@ impl Proof {
         self.may_pass()
     }
 
-    /// No more bytes come. What was not proved until now never is.
+    /// Ends the input. Bytes that are not proved by now never are.
     pub fn finish(&mut self) -> u64 {
         if self.proved != self.total_bytes {
             self.differs.store(true, Relaxed);
@@ -187,7 +187,7 @@ mod tests {
         hasher.blocks_of_at_most(most)
     }
 
-    /// How many bytes passed before anything was known to differ, and whether it was.
+    /// Returns how many bytes passed before a difference was known, and whether there was one.
     fn read(most: usize, object: &[u8], blocks: &Blocks, total_bytes: u64, piece: usize) -> (u64, bool) {
         let differs = Arc::new(AtomicBool::new(false));
         let mut proof = Proof::of_at_most(most, blocks.clone(), total_bytes, Arc::clone(&differs));

@@ -1,5 +1,5 @@
-//! Compressed members: each an independent gzip member or zstd frame of about 1 MiB of input, so that several
-//! threads make them and, one after another, they are one ordinary `.gz` or `.zst` file.
+//! Makes compressed members: each is an independent gzip member or zstd frame of about 1 MiB of input, so that several threads
+//! can make them; one after another, they are one ordinary `.gz` or `.zst` file.
 
 use std::io::{self, BufRead, Read};
 
@@ -7,8 +7,8 @@ use anyhow::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Input of one member. Smaller ones compress worse, larger ones cost memory: at 1 MiB the loss against one
-/// stream is under 1 %.
+/// The input of one member. Smaller ones compress worse, larger ones cost memory: at 1 MiB the loss against one stream is under 1
+/// %.
 pub const MEMBER_BYTES: usize = 1 << 20;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -20,7 +20,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// gzip 4 by libdeflate: smaller than `gzip -6` at a fifth of its CPU time (docs/benchmarks.md).
+    /// gzip level 4 of libdeflate: its output is smaller than that of `gzip -6` at a fifth of the CPU time (docs/benchmarks.md).
     pub fn default_level(self) -> i32 {
         match self {
             Self::Gzip => 4,
@@ -28,7 +28,7 @@ impl Compression {
         }
     }
 
-    /// The highest level: libdeflate's, and zstd's without its `--ultra` memory.
+    /// Returns the highest level: libdeflate's, and zstd's without its `--ultra` memory.
     pub fn highest_level(self) -> i32 {
         match self {
             Self::Gzip => 12,
@@ -36,7 +36,7 @@ impl Compression {
         }
     }
 
-    /// `dump.sql.gz`
+    /// Returns the object's name, such as `dump.sql.gz`.
     pub const fn dump_object(self) -> &'static str {
         match self {
             Self::Gzip => "dump.sql.gz",
@@ -45,7 +45,7 @@ impl Compression {
     }
 }
 
-/// One thread's compressor.
+/// The compressor of one thread.
 pub enum Compressor {
     Gzip(libdeflater::Compressor),
     Zstd(zstd::bulk::Compressor<'static>),
@@ -66,7 +66,7 @@ impl Compressor {
         })
     }
 
-    /// `input` as one complete member.
+    /// Compresses `input` into one complete member.
     pub fn member(&mut self, input: &[u8]) -> Result<Vec<u8>> {
         match self {
             Self::Gzip(compressor) => {
@@ -80,8 +80,8 @@ impl Compressor {
     }
 }
 
-/// Decodes all members of `source` into `sink`, in pieces; returns how many there were. Their checksums are
-/// checked by the decoders. The error says on which side it happened.
+/// Decodes all members of `source` into `sink`, in pieces; returns how many there were. The decoders check their checksums. The
+/// error says on which side it happened.
 pub fn decode(
     compression: Compression,
     mut source: impl BufRead,
@@ -109,9 +109,9 @@ pub fn decode(
 
 #[derive(Debug)]
 pub enum DecodeError {
-    /// What was read is not what was written.
+    /// The bytes read are not those that were written.
     Source(io::Error),
-    /// Whoever takes the decoded bytes does not.
+    /// The receiver of the decoded bytes failed.
     Sink(io::Error),
 }
 

@@ -1,4 +1,4 @@
-//! Reads an object of members: hashes it, proves it block by block, decodes it on a thread of its own.
+//! Reads an object of members: hashes it, proves it block by block, and decodes it on a separate thread.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -14,7 +14,7 @@ use crate::base::progress::Phase;
 use crate::base::thread;
 use crate::store::Reader;
 
-/// Chunks on their way from the store to the decoder.
+/// The most chunks on their way from the store to the decoder.
 const QUEUED_CHUNKS: usize = 4;
 
 /// An object that was read to its end.
@@ -25,8 +25,9 @@ pub struct Decoded<S> {
     pub state: S,
 }
 
-/// Reads an object of members to its end, hashes it, shows its bytes to `see`, and hands the decoded bytes to `feed` on a thread of
-/// its own, up to where they do not decode or `feed` returns an error. With a `proof`, bytes wait until it lets them through. An error of this function is the store's or the network's,
+/// Reads an object of members to its end, hashes it, shows its bytes to `see`, and hands the decoded bytes to `feed` on a
+/// separate thread, until they do not decode or `feed` returns an error. With a `proof`, bytes wait until it lets them through.
+/// An error of this function is the store's or the network's, and says nothing about the object.
 /// and says nothing about the object.
 pub async fn decode_object<S: Send + 'static>(
     mut reader: Reader,
@@ -68,7 +69,7 @@ pub async fn decode_object<S: Send + 'static>(
         };
         while let Some(chunk) = waiting.pop_front_if(|chunk| sent + chunk.len() as u64 <= may_pass) {
             sent += chunk.len() as u64;
-            // A decoder that has stopped says why at the end; the hash is of the whole object in any case.
+            // A decoder that has stopped gives its reason at the end; the hash covers the whole object in any case.
             decoder_listens = decoder_listens && chunk_sender.send(chunk).await.is_ok();
         }
     }
@@ -77,7 +78,7 @@ pub async fn decode_object<S: Send + 'static>(
     Ok(Decoded { bytes, sha256: hex::encode(hash.finalize()), members, state })
 }
 
-/// Chunks that arrive, as something to read from a thread.
+/// Makes arriving chunks readable for a thread.
 struct ChunkReader {
     chunks: mpsc::Receiver<Chunk>,
     current: Chunk,

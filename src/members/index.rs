@@ -1,30 +1,30 @@
-//! Where the members of a dump start, for reading a part of it by range, and what is between these places, for saying which part
-//! is damaged.
+//! Records where the members of a dump start, to read a part of it by range, and the checksums between these places, to say which
+//! part is damaged.
 
 use serde::{Deserialize, Serialize};
 
-/// More points than this would make the manifest grow with the database; then every second one goes.
-const POINTS_MOST: usize = 16_384;
+/// With more points than this, the manifest would grow with the database, so every second one is removed.
+const MAX_POINTS: usize = 16_384;
 
-/// How many members there are, and where every `every`-th one starts. Two neighbours tell a member's length; what
-/// is in it follows from the tables' offsets in the uncompressed dump.
+/// The number of members, and where every `every`-th one starts. Two neighbours give a member's length; its contents follow from
+/// the tables' offsets in the uncompressed dump.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberIndex {
     pub count: u64,
     pub every: u64,
-    /// `[offset in the object, offset in the uncompressed dump]`
+    /// Each point is `[offset in the object, offset in the uncompressed dump]`.
     pub points: Vec<[u64; 2]>,
-    /// CRC-32 of the object's bytes from each point to the next, or to the end. Empty in sets of the first release.
+    /// The CRC-32 of the object's bytes from each point to the next, or to the end. Empty in sets of the first release.
     #[serde(default)]
     pub crc32: Vec<u32>,
     #[serde(skip)]
     end: [u64; 2],
-    /// Of the bytes since the last point.
+    /// The CRC of the bytes since the last point.
     #[serde(skip)]
     open: Crc,
 }
 
-/// crc32fast's hasher has neither equality nor a default of its own kind.
+/// crc32fast's hasher has neither equality nor a suitable default.
 #[derive(Clone, Debug, Default)]
 struct Crc(crc32fast::Hasher);
 
@@ -53,12 +53,12 @@ impl MemberIndex {
         self.count += 1;
         self.end[0] += compressed.len() as u64;
         self.end[1] += uncompressed_bytes;
-        if self.points.len() > POINTS_MOST {
+        if self.points.len() > MAX_POINTS {
             self.halve();
         }
     }
 
-    /// After the last member.
+    /// Must be called after the last member.
     pub fn finish(&mut self) {
         self.close_segment();
     }
@@ -69,12 +69,12 @@ impl MemberIndex {
         }
     }
 
-    /// Every second point goes, and its segment becomes part of the one before.
+    /// Removes every second point; its segment becomes part of the one before.
     fn halve(&mut self) {
         self.every *= 2;
         let ends = self.points.iter().skip(1).map(|point| point[0]).chain([self.end[0]]);
         let lengths: Vec<u64> = self.points.iter().zip(ends).map(|(point, end)| end - point[0]).collect();
-        // The last segment is open yet: with an odd number of points before it, it goes on from the last closed one.
+        // The last segment is still open: with an odd number of points before it, it continues from the last closed one.
         let closed = self.crc32.len();
         let mut joined = Vec::with_capacity(closed / 2);
         for pair in (0..closed).step_by(2) {
@@ -95,16 +95,16 @@ impl MemberIndex {
         });
     }
 
-    /// Compares an object with this index as its bytes come by.
+    /// Compares an object with this index as its bytes pass.
     pub fn comparison(&self, total_bytes: u64) -> Comparison<'_> {
         Comparison { index: self, total_bytes, segment: 0, position: 0, crc: crc32fast::Hasher::new(), first: None }
     }
 }
 
-/// A part of an object that is not what was written.
+/// A part of an object that differs from what was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// In the object, from its first byte.
+    /// The offset in the object, from its first byte.
     pub from: u64,
     pub to: u64,
     pub expected_crc32: u32,
@@ -129,7 +129,7 @@ impl Comparison<'_> {
             self.crc.update(own);
             self.position += count as u64;
             bytes = rest;
-            // A manifest is input: where its points do not rise, each ends at once.
+            // A manifest is input: if its points do not rise, each segment ends at once.
             if self.position >= end {
                 self.close(end);
             }
@@ -146,7 +146,7 @@ impl Comparison<'_> {
         self.segment += 1;
     }
 
-    /// The first part that differs, of those that were read whole.
+    /// Returns the first part that differs, among those that were read completely.
     pub fn finish(self) -> Option<Difference> {
         self.first
     }
@@ -186,7 +186,7 @@ mod tests {
             }
             index.finish();
             assert_eq!(index.count, members);
-            assert!(index.points.len() <= POINTS_MOST);
+            assert!(index.points.len() <= MAX_POINTS);
             for (number, point) in index.points.iter().enumerate() {
                 let member = number as u64 * index.every;
                 assert_eq!(*point, [member * 3, member * 7]);

@@ -1,4 +1,4 @@
-//! The format of dumps and archives: one ordinary gzip or zstd file of independent members, and what proves its bytes.
+//! The format of dumps and archives: one ordinary gzip or zstd file of independent members, and the proofs of its bytes.
 
 pub mod blocks;
 pub mod compress;

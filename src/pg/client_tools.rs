@@ -25,12 +25,12 @@ impl Tools {
     }
 }
 
-/// The tools for a server of `server_major`. `bin_dir` is looked in first.
+/// Returns the tools for a server of `server_major`. `bin_dir` is searched first.
 pub async fn find(bin_dir: Option<&Path>, server_major: u32) -> Result<Tools> {
     let mut found = Vec::new();
     for folder in folders(bin_dir) {
         if let Some(tools) = inspect(&folder).await {
-            // Nothing beats the server's own version, and folders come in order of preference.
+            // The server's own version is best, and folders come in order of preference.
             if tools.major == server_major {
                 return Ok(tools);
             }
@@ -40,7 +40,7 @@ pub async fn find(bin_dir: Option<&Path>, server_major: u32) -> Result<Tools> {
     choose(&found, server_major).map_err(|reason| Fault::new(Kind::Configuration, reason).into())
 }
 
-/// The tools for restoring into such a server. psql speaks to newer servers, too, so the newest there is will do.
+/// Returns the tools for a restore into such a server. psql works with newer servers, too, so the newest one is used.
 pub async fn find_for_restore(bin_dir: Option<&Path>, server_major: u32) -> Result<Tools> {
     let mut found = Vec::new();
     for folder in folders(bin_dir) {
@@ -53,7 +53,7 @@ pub async fn find_for_restore(bin_dir: Option<&Path>, server_major: u32) -> Resu
     }
 }
 
-/// Connects as pg_dump would, with its very environment: psql takes the same library's way in. What it did is for people.
+/// Connects as pg_dump would, in the same environment: psql uses the same library. The returned text is for people.
 pub async fn way_in(tools: &Tools, settings: &pg::Settings) -> Result<String> {
     let mut command = tools.command("psql");
     settings.apply_to(&mut command);
@@ -62,21 +62,21 @@ pub async fn way_in(tools: &Tools, settings: &pg::Settings) -> Result<String> {
         .args(["--command", "SELECT coalesce((SELECT version FROM pg_catalog.pg_stat_ssl WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND ssl), 'no TLS')"]);
     match child::output(command).await {
         Ok(tls) => Ok(format!("connects ({})", tls.trim())),
-        Err(error) => Err(error.context(Fault::new(
-            Kind::Configuration,
-            "pg_dump and psql cannot connect with what this database is configured with",
-        ))),
+        Err(error) => {
+            Err(error
+                .context(Fault::new(Kind::Configuration, "pg_dump and psql cannot connect with this database's configuration")))
+        }
     }
 }
 
-/// Pure: the same major, else the nearest newer.
+/// Chooses the same major version, else the nearest newer one. This is pure.
 fn choose(found: &[Tools], server_major: u32) -> Result<Tools, String> {
     if let Some(tools) = found.iter().filter(|tools| tools.major >= server_major).min_by_key(|tools| tools.major) {
         return Ok(tools.clone());
     }
     let seen = match found.iter().max_by_key(|tools| tools.major) {
         Some(newest) => format!("the newest pg_dump here is {} in {}", newest.major, newest.folder.display()),
-        None => "there is no pg_dump here".to_owned(),
+        None => "no pg_dump was found".to_owned(),
     };
     Err(format!(
         "the server is PostgreSQL {server_major} and {seen}, which cannot dump it: install postgresql-client-{server_major} \
@@ -84,7 +84,7 @@ fn choose(found: &[Tools], server_major: u32) -> Result<Tools, String> {
     ))
 }
 
-/// `bin_dir`, the folders of packages, then PATH.
+/// Lists the folders with client tools: `bin_dir`, the folders of packages, then PATH.
 fn folders(bin_dir: Option<&Path>) -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = bin_dir.map(Path::to_owned).into_iter().chain(packaged_folders()).collect();
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -94,7 +94,7 @@ fn folders(bin_dir: Option<&Path>) -> Vec<PathBuf> {
     folders
 }
 
-/// Where packages put programs: Debian and Ubuntu, Red Hat's PGDG packages, Homebrew.
+/// Lists the folders where packages put programs: Debian and Ubuntu, Red Hat's PGDG packages, Homebrew.
 pub(super) fn packaged_folders() -> Vec<PathBuf> {
     let mut folders = Vec::new();
     for (parent, prefix, suffix) in [
@@ -124,7 +124,7 @@ async fn inspect(folder: &Path) -> Option<Tools> {
     Some(Tools { folder: folder.to_owned(), major: major_of(&version)?, version })
 }
 
-/// `pg_dump (PostgreSQL) 15.18 (Debian …)` is 15; `18beta1` is 18.
+/// Returns the major version: 15 for `pg_dump (PostgreSQL) 15.18 (Debian …)`, 18 for `18beta1`.
 pub(super) fn major_of(version: &str) -> Option<u32> {
     let number = version.split(") ").nth(1)?;
     let digits: String = number.chars().take_while(char::is_ascii_digit).collect();
@@ -152,7 +152,7 @@ mod tests {
     fn an_older_pg_dump_is_refused_with_the_package_to_install() {
         let reason = choose(&tools(&[14, 15]), 18).unwrap_err();
         assert!(reason.contains("postgresql-client-18") && reason.contains("15 in /pg/15"), "{reason}");
-        assert!(choose(&[], 18).unwrap_err().contains("no pg_dump here"));
+        assert!(choose(&[], 18).unwrap_err().contains("no pg_dump was found"));
     }
 
     #[test]

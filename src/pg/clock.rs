@@ -1,4 +1,4 @@
-//! The server's clock, which says what is old, and this host's beside it.
+//! Compares the server's clock, which decides what is old, with this host's.
 
 use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -7,15 +7,15 @@ use sqlx::PgConnection;
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 
-/// Hosts that have the time from somewhere differ by less. Where they do not, nothing is deleted by its age.
+/// The clocks of hosts with a time source differ by less. If they differ by more, nothing is deleted by age.
 pub const APART: TimeDelta = TimeDelta::minutes(1);
 
 pub async fn of_server(connection: &mut PgConnection) -> Result<DateTime<Utc>> {
     Ok(sqlx::query_scalar("SELECT pg_catalog.clock_timestamp()").fetch_one(connection).await?)
 }
 
-/// The server's clock; an error (78) where this host's is more than a minute away from it: one of the two is wrong, and
-/// nobody knows which.
+/// Returns the server's clock; an error (78) when this host's is more than a minute away from it: one of the two is wrong, and it
+/// is unknown which.
 pub async fn agreed(connection: &mut PgConnection) -> Result<DateTime<Utc>> {
     let started = Utc::now();
     let at = of_server(connection).await?;
@@ -25,13 +25,13 @@ pub async fn agreed(connection: &mut PgConnection) -> Result<DateTime<Utc>> {
     }
 }
 
-/// In words, how far the two are apart, when that is more than a minute. `at` is the server's clock, asked between `started` and
-/// `ended` of this host's.
+/// Describes how far the two clocks are apart, when that is more than a minute. `at` is the server's clock, read between
+/// `started` and `ended` of this host's.
 pub fn apart(at: DateTime<Utc>, started: DateTime<Utc>, ended: DateTime<Utc>) -> Option<String> {
     let off = if at < started { started - at } else { at - ended };
     (off > APART).then(|| {
         let off = units::duration(off.to_std().unwrap_or_default());
-        format!("the clocks of this host and of the database server are {off} apart, so that nobody can tell what is old: set them right first")
+        format!("the clocks of this host and of the database server are {off} apart, so pgtend cannot tell which rows or sets are old: set the clocks first")
     })
 }
 

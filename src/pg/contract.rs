@@ -1,43 +1,43 @@
-//! What every session of ours is given before its first statement, whatever a database, a role or the server has as a
-//! default: the settings by which somebody else's code could run as us, and those that change what data or statements mean.
+//! The settings that every session of ours gets before its first statement, whatever a database, a role or the server has as a
+//! default: those by which another owner's code could run as us, and those that change what data or statements mean.
 //!
-//! They travel in the startup packet (`options`; client tools: PGOPTIONS) and there beat ALTER DATABASE, ALTER ROLE and ALTER
-//! ROLE IN DATABASE; RESET ALL comes back to them (14 to 18: tried). A setting that not every role may set on every
+//! They travel in the startup packet (`options`; client tools: PGOPTIONS), where they override ALTER DATABASE, ALTER ROLE and
+//! ALTER ROLE IN DATABASE, and RESET ALL returns to them (tested on 14 to 18). A setting that some role may not set on some
 //! supported version would be FATAL there: it follows by SET. SET and SHOW are utility statements: no schema, function or
-//! operator of a user can take them over.
+//! operator of a user can replace them.
 //!
-//! This file knows nothing but itself: a test reads its tables beside a server's pg_settings.
+//! This file depends on nothing else: a test compares its tables with a server's pg_settings.
 
-/// Functions and operators come from pg_catalog alone. pg_temp is named so that it comes last: left out, it is searched
-/// first, and a temporary table called pg_class wins.
+/// Functions and operators come from pg_catalog alone. pg_temp is named so that it comes last: unnamed, it is searched first, and
+/// a temporary table called pg_class wins.
 pub const SEARCH_PATH: &str = "pg_catalog, pg_temp";
 
-/// What a session is for.
+/// The purpose of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Our own statements, and client tools.
     Own,
-    /// A dump's statements, as psql would run them: where tables, rows and temporary files go is the server's wish.
+    /// A dump's statements, run as by psql: the server decides where tables, rows and temporary files go.
     Restore,
-    /// The user's own SQL (`[sql]`), which finds names and places as it would without us.
+    /// The user's own SQL (`[sql]`), which finds names and places as it would without pgtend.
     Application,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Reach {
-    /// Every session.
+    /// Every session has it.
     All,
-    /// All but those of the user's own SQL.
+    /// All sessions have it but those of the user's own SQL.
     Restores,
-    /// Our own sessions and client tools.
+    /// Our own sessions and client tools have it.
     Own,
 }
 use Reach::{All, Own, Restores};
 
-/// What any role may set on PostgreSQL 14 and newer: name, value, where, and why.
+/// The settings that any role may change on PostgreSQL 14 and newer: name, value, sessions, and reason.
 const PINNED: &[(&str, &str, Reach, &str)] = &[
     ("search_path", SEARCH_PATH, Restores, "an owner's function or operator would run as us"),
-    ("local_preload_libraries", "", All, "a library that does not exist keeps everybody out"),
+    ("local_preload_libraries", "", All, "a library that does not exist keeps everyone out"),
     ("row_security", "off", Own, "a policy's functions would run as us, and hide rows: an error instead"),
     ("default_transaction_read_only", "off", All, "nothing could be written"),
     ("default_transaction_isolation", "read committed", All, "statements must see what was committed while they waited"),
@@ -63,7 +63,7 @@ const PINNED: &[(&str, &str, Reach, &str)] = &[
     ("check_function_bodies", "on", All, "a function of ours must be checked when it is made"),
     ("client_min_messages", "notice", All, "warnings must reach the report"),
     ("default_tablespace", "", Own, "what we build goes where its table is"),
-    ("temp_tablespaces", "", Own, "sorts would go to a disk of somebody else's choice"),
+    ("temp_tablespaces", "", Own, "sorts would go to a disk that someone else chose"),
     ("default_table_access_method", "heap", Own, "a partition is made as PostgreSQL makes it"),
     ("default_toast_compression", "pglz", Own, "how large text is stored; a task that changes it says so"),
     (
@@ -95,7 +95,7 @@ const PINNED: &[(&str, &str, Reach, &str)] = &[
     ("enable_tidscan", "on", Own, "plans"),
 ];
 
-/// What a role needs to set it.
+/// The right that a role needs to set it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Right {
     None,
@@ -103,7 +103,8 @@ enum Right {
     ReplicationRole,
 }
 
-/// What follows by SET: name, value, where, since which `server_version_num` (and before which), with which right, and why.
+/// A setting that follows by SET: name, value, sessions, from and before which `server_version_num`, the right it needs, and the
+/// reason.
 struct Later(
     &'static str,
     &'static str,
@@ -116,7 +117,7 @@ struct Later(
 const EVER: std::ops::Range<u32> = 0..u32::MAX;
 
 const LATER: &[Later] = &[
-    // A lock stays for two hours (tcp_keepalive_time) when nobody notices that our host is gone.
+    // Otherwise a lock stays for two hours (tcp_keepalive_time) when our host disappears unnoticed.
     Later("tcp_keepalives_idle", "20", All, EVER, Right::None, "the server notices within a minute that our host is gone"),
     Later("tcp_keepalives_interval", "10", All, EVER, Right::None, "the same"),
     Later("tcp_keepalives_count", "3", All, EVER, Right::None, "the same"),
@@ -132,17 +133,17 @@ const LATER: &[Later] = &[
     Later("enable_group_by_reordering", "on", Own, 170_000..u32::MAX, Right::None, "plans"),
     Later("enable_distinct_reordering", "on", Own, 180_000..u32::MAX, Right::None, "plans"),
     Later("enable_self_join_elimination", "on", Own, 180_000..u32::MAX, Right::None, "plans"),
-    // It came with minor versions: 14.13, 15.8, 16.4.
+    // It came with the minor versions 14.13, 15.8 and 16.4.
     Later("restrict_nonsystem_relation_kind", "", Own, 140_013..150_000, Right::None, "views could not be read"),
     Later("restrict_nonsystem_relation_kind", "", Own, 150_008..160_000, Right::None, "views could not be read"),
     Later("restrict_nonsystem_relation_kind", "", Own, 160_004..u32::MAX, Right::None, "views could not be read"),
 ];
 
-/// Sent by itself, and may fail: servers on systems without such a check (not Linux, macOS, BSD) refuse the value. What a
-/// killed process asked for ends with it, not when it is done, or the next run would meet it.
+/// This is sent by itself, and may fail: servers on systems without such a check (not Linux, macOS, BSD) refuse the value. With
+/// it, a killed process's statement ends with the process; otherwise the next run would meet it.
 pub const CONNECTION_CHECK: &str = "SET client_connection_check_interval = '2s'";
 
-/// What the role of a session may set.
+/// The settings that the role of a session may change.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rights {
     pub messages: bool,
@@ -157,8 +158,8 @@ fn reaches(reach: Reach, purpose: Purpose) -> bool {
     }
 }
 
-/// The settings of the startup packet. With `read_only_as_it_is`, default_transaction_read_only is left out: whoever asks for
-/// a server that may, or may not, be written to means the server's own.
+/// Returns the settings of the startup packet. With `read_only_as_it_is`, default_transaction_read_only is left out: a URL that
+/// asks for a read-write or read-only server means the server's own setting.
 pub fn startup(purpose: Purpose, read_only_as_it_is: bool) -> impl Iterator<Item = (&'static str, &'static str)> {
     PINNED
         .iter()
@@ -168,7 +169,7 @@ pub fn startup(purpose: Purpose, read_only_as_it_is: bool) -> impl Iterator<Item
         .map(|(name, value, _, _)| (*name, *value))
 }
 
-/// The statements that follow. With `all`, those of the startup packet, too: a pooler dropped them.
+/// Returns the statements that follow. With `all`, they include those of the startup packet, which a pooler dropped.
 pub fn statements(purpose: Purpose, read_only_as_it_is: bool, all: bool, version_num: u32, rights: Rights) -> String {
     let dropped = startup(purpose, read_only_as_it_is).filter(|_| all);
     let later = LATER.iter().filter(|Later(_, _, reach, versions, right, _)| {
@@ -184,10 +185,10 @@ pub fn statements(purpose: Purpose, read_only_as_it_is: bool, all: bool, version
 }
 
 fn set(name: &str, value: &str) -> String {
-    // A list of names is no string: one would be a single name with a comma.
+    // A list of names is not a string: as one it would be a single name with a comma.
     let value = if name == "search_path" { value.to_owned() } else { format!("'{value}'") };
     format!("SET {name} = {value}")
 }
 
-/// Back to [`SEARCH_PATH`], after code of somebody else has run in the session.
+/// Restores [`SEARCH_PATH`] after another owner's code has run in the session.
 pub const SET_SEARCH_PATH: &str = "SET search_path = pg_catalog, pg_temp";

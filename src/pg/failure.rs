@@ -1,4 +1,4 @@
-//! What an error means: its kind, its words in one line, and the exit code that it becomes.
+//! Interprets an error: its kind, its message on one line, and its exit code.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ use sqlx::postgres::PgDatabaseError;
 use crate::base::fault::{Fault, Kind};
 use crate::base::toml_file::Problems;
 
-/// The kind of an error, wherever in its chain it was said.
+/// Returns the kind of an error, wherever in its chain it is.
 pub fn kind_of(error: &anyhow::Error) -> Option<Kind> {
     if let Some(fault) = error.downcast_ref::<Fault>() {
         return Some(fault.kind);
@@ -24,8 +24,8 @@ pub fn kind_of(error: &anyhow::Error) -> Option<Kind> {
     })
 }
 
-/// An error and its causes in one line, without what is said twice: sqlx repeats a server's message, with a line of
-/// the server's source, and as its own cause.
+/// Writes an error and its causes on one line, without repetitions: sqlx repeats a server's message, with a line of the server's
+/// source, and as its own cause.
 pub fn in_a_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
@@ -55,7 +55,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     })
 }
 
-/// The SQLSTATE of a server's refusal, where there is one.
+/// Returns the SQLSTATE of a server's refusal, if there is one.
 pub fn sql_state(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| match (cause.downcast_ref::<sqlx::Error>(), cause.downcast_ref::<Said>()) {
         (Some(sqlx::Error::Database(said)), _) => said.code().map(std::borrow::Cow::into_owned),
@@ -64,7 +64,7 @@ pub fn sql_state(error: &anyhow::Error) -> Option<String> {
     })
 }
 
-/// An error as the server said it, with its kind.
+/// Returns an error with the server's message and its kind.
 pub fn in_its_own_words(error: sqlx::Error) -> anyhow::Error {
     match &error {
         sqlx::Error::Database(said) => {
@@ -75,7 +75,7 @@ pub fn in_its_own_words(error: sqlx::Error) -> anyhow::Error {
     }
 }
 
-/// A server's refusal in its own words.
+/// A server's refusal with its own message.
 #[derive(Debug, thiserror::Error)]
 #[error("{words}")]
 pub struct Said {
@@ -84,7 +84,7 @@ pub struct Said {
     pub kind: Option<Kind>,
 }
 
-/// What the server said, with what explains it, and without the line of its source that sqlx adds.
+/// Returns the server's message and its details, without the line of its source that sqlx adds.
 pub fn words_of(error: &sqlx::Error) -> String {
     let sqlx::Error::Database(said) = error else { return error.to_string() };
     let mut text = said.message().to_owned();
@@ -101,7 +101,7 @@ pub fn words_of(error: &sqlx::Error) -> String {
     text
 }
 
-/// The kind of a failure by its SQLSTATE class (PostgreSQL manual, appendix A) or by its transport.
+/// Returns the kind of a failure by its SQLSTATE class (PostgreSQL manual, appendix A) or by its transport.
 pub fn kind_of_sqlx(error: &sqlx::Error) -> Option<Kind> {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut => Some(Kind::Unreachable),
@@ -109,7 +109,7 @@ pub fn kind_of_sqlx(error: &sqlx::Error) -> Option<Kind> {
             "42501" | "28000" | "28P01" => Some(Kind::Permission),
             "3D000" => Some(Kind::Configuration),
             "57P01" | "57P02" | "57P03" | "53300" => Some(Kind::Unreachable),
-            // 08P01 is a statement that takes other parameters than it is given: the connection is well.
+            // 08P01 is a statement with other parameters than it is given: the connection works.
             code if code.starts_with("08") && code != "08P01" => Some(Kind::Unreachable),
             _ => None,
         },

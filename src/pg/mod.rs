@@ -1,4 +1,4 @@
-//! Talking to PostgreSQL: where a server is, connections, quoting, and what its errors mean.
+//! Talks to PostgreSQL: where a server is, connections, quoting, and the meaning of its errors.
 //!
 //! The only file with `AssertSqlSafe`: identifiers reach SQL through [`identifier`], literals of utility
 //! statements (which take no bound values) through [`literal`], all other values are bound.
@@ -7,6 +7,7 @@ pub mod client_tools;
 pub mod clock;
 mod contract;
 pub mod failure;
+pub mod form;
 mod parameters;
 mod passfile;
 mod pooler;
@@ -33,25 +34,25 @@ use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Executor as _, Postgres, Row as _};
 
 use crate::base::terminal::turns_text;
-/// A quoted identifier, whatever is in the name. PostgreSQL itself allows all but NUL, which cannot occur in a
-/// catalog; one that comes from elsewhere is dropped rather than let through.
+/// Quotes an identifier, whatever is in the name. PostgreSQL allows anything but NUL, which cannot occur in a catalog; a NUL from
+/// elsewhere is dropped.
 pub fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('\0', "").replace('"', "\"\""))
 }
 
-/// `"schema"."name"`.
+/// Returns `"schema"."name"`.
 pub fn qualified(schema: &str, name: &str) -> String {
     format!("{}.{}", identifier(schema), identifier(name))
 }
 
-/// A string literal for a statement that takes no bound values (CREATE DATABASE). `E''` makes it independent
-/// of standard_conforming_strings.
+/// Returns a string literal for a statement that takes no bound values (CREATE DATABASE). `E''` makes it independent of
+/// standard_conforming_strings.
 pub fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\0', "").replace('\\', "\\\\").replace('\'', "''"))
 }
 
-/// A comment, `-- ` and one line, whatever is in a name or a statement of others. The server ends a comment at LF and CR; editors and other tools
-/// also at U+0085, U+2028 and U+2029.
+/// Returns a comment, `-- ` and one line, whatever is in a foreign name or statement. The server ends a comment at LF and CR;
+/// editors and other tools also at U+0085, U+2028 and U+2029.
 pub fn comment(text: &str) -> String {
     let is_space = |letter: char| letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}') || turns_text(letter);
     format!("-- {}", text.replace(is_space, " "))
@@ -63,13 +64,13 @@ pub async fn execute(connection: &mut PgConnection, sql: String) -> Result<()> {
     Ok(())
 }
 
-/// The same by the simple protocol, with sqlx's error: for SET and SHOW before a session is ours.
+/// Does the same by the simple protocol, with sqlx's error: for SET and SHOW before a session keeps the contract.
 async fn execute_plain(connection: &mut PgConnection, sql: String) -> sqlx::Result<()> {
     connection.execute(AssertSqlSafe(sql)).await.map(drop)
 }
 
-/// What is committed here is on disk when COMMIT answers, though the database or the role has synchronous_commit off for
-/// itself: an archive says that its rows are deleted. Who waits for standbys, and how, stays the server's wish.
+/// Ensures that a COMMIT is on disk when it returns, even if the database or the role has synchronous_commit off: an archive then
+/// claims that its rows are deleted. The server still decides about waiting for standbys.
 pub async fn commit_durably(connection: &mut PgConnection) -> Result<()> {
     let now = fetch_text(connection, "SHOW synchronous_commit".to_owned()).await?;
     if now.as_deref() == Some("off") {
@@ -78,32 +79,31 @@ pub async fn commit_durably(connection: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-/// The search_path is ours again, after code of somebody else has run in the session: a trigger's set_config outlives its
-/// transaction.
+/// Sets our search_path again after another owner's code has run in the session: a trigger's set_config survives its transaction.
 pub async fn reset_search_path(connection: &mut PgConnection) -> Result<()> {
     execute(connection, contract::SET_SEARCH_PATH.to_owned()).await
 }
 
-/// The same, with the number of rows it touched, and with an error whose SQLSTATE the caller reads.
+/// Does the same, and returns the number of affected rows, or an error whose SQLSTATE the caller reads.
 pub async fn execute_counting(connection: &mut PgConnection, sql: String) -> Result<u64, sqlx::Error> {
     Ok(connection.execute(AssertSqlSafe(sql)).await?.rows_affected())
 }
 
-/// Runs one statement, and no more: in the extended protocol the server refuses several in one message, whatever looked like
-/// one to us.
+/// Runs exactly one statement: in the extended protocol the server refuses several in one message, even if the text looked like
+/// one.
 pub async fn execute_single(connection: &mut PgConnection, sql: String) -> Result<(), sqlx::Error> {
     sqlx::query(AssertSqlSafe(sql)).persistent(false).execute(connection).await?;
     Ok(())
 }
 
-/// The first row of a query made by [`identifier`] and [`literal`]; its one column is text.
+/// Returns the first row of a query made by [`identifier`] and [`literal`]; its one column is text.
 pub async fn fetch_text(connection: &mut PgConnection, sql: String) -> Result<Option<String>> {
     let text: Option<Option<String>> =
         sqlx::query_scalar(AssertSqlSafe(sql)).fetch_optional(connection).await.map_err(in_its_own_words)?;
     Ok(text.flatten())
 }
 
-/// All rows of a query made by [`identifier`] and [`literal`].
+/// Returns all rows of a query made by [`identifier`] and [`literal`].
 pub async fn fetch_all_as<T>(connection: &mut PgConnection, sql: String) -> Result<Vec<T>>
 where
     T: for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow> + Send + Unpin,
@@ -111,41 +111,47 @@ where
     sqlx::query_as(AssertSqlSafe(sql)).fetch_all(connection).await.map_err(in_its_own_words)
 }
 
-/// A statement made by [`identifier`], for values to be bound to.
+/// Returns a statement made by [`identifier`], to which values can be bound.
 pub fn query<'q>(sql: String) -> Query<'q, Postgres, PgArguments> {
     sqlx::query(AssertSqlSafe(sql))
 }
 
-/// Runs somebody's own SQL as it stands. Returns the number of rows of each of its commands by the server's count: affected, or returned
-/// and thrown away.
+/// Runs the user's own SQL unchanged. Returns the rows of each of its commands by the server's count: affected, or returned and
+/// discarded.
 pub async fn execute_script(connection: &mut PgConnection, sql: &str) -> Result<Vec<u64>> {
     let mut rows = Vec::new();
+    execute_script_into(connection, sql, &mut rows).await?;
+    Ok(rows)
+}
+
+/// Does the same; `rows` gets one number for each command that the server answered, even when a later one fails.
+pub async fn execute_script_into(connection: &mut PgConnection, sql: &str, rows: &mut Vec<u64>) -> Result<()> {
     let mut results = connection.fetch_many(AssertSqlSafe(sql));
     while let Some(result) = results.try_next().await.map_err(in_its_own_words)? {
         if let sqlx::Either::Left(done) = result {
             rows.push(done.rows_affected());
         }
     }
-    Ok(rows)
+    Ok(())
 }
 
-/// The rows of a query in COPY's text format. To be read to its end, or its connection is of no use any more.
+/// Returns the rows of a query in COPY's text format. They must be read to the end, or the connection is unusable.
 pub async fn copy_out<'c>(connection: &'c mut PgConnection, query: &str) -> Result<BoxStream<'c, sqlx::Result<Bytes>>> {
     connection.copy_out_raw(&format!("COPY ({query}) TO STDOUT")).await.map_err(in_its_own_words)
 }
 
-/// Rows in COPY's text format, to be sent to a table.
+/// Sends rows in COPY's text format to a table.
 pub async fn copy_in<'c>(connection: &'c mut PgConnection, table: &str, columns: &str) -> Result<PgCopyIn<&'c mut PgConnection>> {
     connection.copy_in_raw(&format!("COPY {table} {columns} FROM STDIN")).await.map_err(in_its_own_words)
 }
 
-/// The same, by a dump's own `COPY … FROM stdin`, and with an error whose SQLSTATE the caller reads.
+/// Does the same by a dump's own `COPY … FROM stdin`, with an error whose SQLSTATE the caller reads.
 pub async fn copy_in_by<'c>(connection: &'c mut PgConnection, statement: &str) -> sqlx::Result<PgCopyIn<&'c mut PgConnection>> {
     connection.copy_in_raw(statement).await
 }
 
-/// Stops what another connection of ours is doing: a server does not notice that its client went away before
-/// it has something to say.
+/// Cancels the statement of another connection of ours: a server does not notice that its client has gone before it has something
+/// to send.
 pub async fn cancel_backend(settings: &Settings, pid: i32) -> Result<()> {
     let mut connection = settings.connect().await?;
     sqlx::query("SELECT pg_catalog.pg_cancel_backend($1)").bind(pid).execute(&mut connection).await?;
@@ -156,24 +162,24 @@ pub async fn backend_pid(connection: &mut PgConnection) -> Result<i32> {
     Ok(sqlx::query_scalar("SELECT pg_catalog.pg_backend_pid()").fetch_one(connection).await?)
 }
 
-/// What a session is in between two statements.
+/// The state of a session between two statements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InTransaction {
     No,
-    /// When it began, by which one transaction is told from the next.
+    /// The time at which the transaction began, which tells it from the next one.
     Since(String),
-    /// A statement of it has failed: only ROLLBACK is taken.
+    /// One of its statements has failed: only ROLLBACK is accepted.
     Failed,
 }
 
-/// Asked by the simple protocol, where a statement outside of a transaction block begins its own at the very time at which the
-/// server took it; in the extended one Parse begins it, and Execute has a later time.
+/// Asks by the simple protocol, where a statement outside of a transaction block begins its own transaction at the time when the
+/// server received it; in the extended protocol Parse begins it, and Execute has a later time.
 pub async fn in_transaction(connection: &mut PgConnection) -> Result<InTransaction> {
     let sql = "SELECT (pg_catalog.now() OPERATOR(pg_catalog.<>) pg_catalog.statement_timestamp())::pg_catalog.text,
                       pg_catalog.now()::pg_catalog.text";
     let row = match connection.fetch_one(sql).await {
         Ok(row) => row,
-        // in_failed_sql_transaction
+        // The SQLSTATE is in_failed_sql_transaction.
         Err(sqlx::Error::Database(said)) if said.code().as_deref() == Some("25P02") => return Ok(InTransaction::Failed),
         Err(error) => return Err(in_its_own_words(error)),
     };
@@ -187,10 +193,10 @@ pub async fn set(connection: &mut PgConnection, name: &str, value: &str) -> Resu
     Ok(())
 }
 
-/// What a server says about itself.
+/// A server's description of itself.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// As in `server_version_num`: 180004 is 18.4.
+    /// The value of `server_version_num`: 180004 is 18.4.
     pub version_num: i32,
     pub version: String,
 }
@@ -211,7 +217,7 @@ impl Server {
     }
 }
 
-/// Takes the session lock of a job on a database: true when nobody else holds it. It is let go when the
+/// Takes the session lock of a job on a database; returns true unless another session holds it. It is released when the
 /// connection ends, however it ends.
 pub async fn try_lock(connection: &mut PgConnection, name: &str) -> Result<bool> {
     let locked = sqlx::query_scalar("SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended($1, 0))")
@@ -221,7 +227,7 @@ pub async fn try_lock(connection: &mut PgConnection, name: &str) -> Result<bool>
     Ok(locked)
 }
 
-/// The same with others that take it so, and with nobody who took it for himself.
+/// Does the same in shared mode: together with other shared holders, but not with an exclusive one.
 pub async fn try_shared_lock(connection: &mut PgConnection, name: &str) -> Result<bool> {
     let locked = sqlx::query_scalar("SELECT pg_catalog.pg_try_advisory_lock_shared(pg_catalog.hashtextextended($1, 0))")
         .bind(name)
@@ -230,11 +236,11 @@ pub async fn try_shared_lock(connection: &mut PgConnection, name: &str) -> Resul
     Ok(locked)
 }
 
-/// Who holds a lock; shown as "server process 123 (pgtend, from 10.0.0.1, connected since 02:00)".
+/// The holder of a lock; shown as "server process 123 (pgtend, from 10.0.0.1, connected since 02:00)".
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Holder {
     words: String,
-    /// Its last statement; empty where the role may not see it.
+    /// The holder's last statement; empty if the role may not see it.
     pub query: String,
 }
 
@@ -244,7 +250,7 @@ impl std::fmt::Display for Holder {
     }
 }
 
-/// Who holds that lock.
+/// Returns the holder of that lock.
 pub async fn lock_holder(connection: &mut PgConnection, name: &str) -> Result<Option<Holder>> {
     let holder = sqlx::query_as(
         "SELECT format('server process %s (%s, from %s, connected since %s)', a.pid, a.application_name,
@@ -261,8 +267,8 @@ pub async fn lock_holder(connection: &mut PgConnection, name: &str) -> Result<Op
     Ok(holder)
 }
 
-/// Who holds locks on these tables, the oldest transaction first; empty when nobody does. A prepared transaction has no process, and
-/// holds its locks until a person ends it.
+/// Lists the holders of locks on these tables, the oldest transaction first; empty when there are none. A prepared transaction
+/// has no process, and holds its locks until a person ends it.
 pub async fn lock_holders(connection: &mut PgConnection, tables: &[i64]) -> Result<String> {
     let holders: Vec<String> = sqlx::query_scalar(
         "SELECT who FROM (

@@ -1,5 +1,5 @@
-//! What a URL, a service file and the environment say of a connection, put together as libpq does: the first of
-//! them that says something counts. Every parameter that there is is used, ignored or refused here, by name.
+//! Combines the connection parameters of a URL, a service file and the environment as libpq does: the first of them that sets one
+//! counts. Every existing parameter is used, ignored or refused here, by name.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,16 +10,16 @@ use crate::base::toml_file::did_you_mean;
 /// libpq's keywords with their values.
 pub type Parameters = BTreeMap<&'static str, String>;
 
-/// `options` without those of PGOPTIONS, which sqlx puts before them by itself.
+/// `options` without those of PGOPTIONS, which sqlx prepends by itself.
 pub const OWN_OPTIONS: &str = "own_options";
 
-/// What is done with a parameter.
+/// The treatment of a parameter.
 enum Use {
-    /// For us and for client tools; libpq's variable, or "" where it has none.
+    /// Used by pgtend and by client tools; with libpq's variable, or "" if it has none.
     Both(&'static str),
-    /// Says nothing that matters here.
+    /// Has no effect that matters here.
     Ignored,
-    /// The reason, and what to do.
+    /// Refused, with the reason and advice.
     Refused(&'static str),
 }
 
@@ -28,8 +28,7 @@ const REVOCATION: &str = "pgtend's own sessions cannot read revocation lists, an
 const AUTHENTICATION: &str = "pgtend's own sessions cannot promise it; the server's pg_hba.conf can";
 const KERBEROS: &str = "pgtend's own sessions know neither GSSAPI nor Kerberos: use a password or a client certificate";
 
-/// libpq's parameters (PostgreSQL manual, 32.1.2 and 32.15), then those that libraries of applications put into
-/// the same URL.
+/// libpq's parameters (PostgreSQL manual, 32.1.2 and 32.15), then those that libraries of applications put into the same URL.
 const KNOWN: &[(&str, Use)] = &[
     ("host", Use::Both("PGHOST")),
     ("hostaddr", Use::Both("PGHOSTADDR")),
@@ -74,7 +73,7 @@ const KNOWN: &[(&str, Use)] = &[
     ("krbsrvname", Use::Refused(KERBEROS)),
     ("gsslib", Use::Refused(KERBEROS)),
     ("gssdelegation", Use::Refused(KERBEROS)),
-    ("replication", Use::Refused("pgtend's sessions are ordinary ones")),
+    ("replication", Use::Refused("pgtend does not use replication connections")),
     ("sslkeylogfile", Use::Refused("it would write the keys of every session to a file")),
     // Prisma.
     ("schema", Use::Ignored),
@@ -91,11 +90,11 @@ const KNOWN: &[(&str, Use)] = &[
     ("supa", Use::Ignored),
 ];
 
-/// libpq's own variables for what is refused: client tools would heed them, and our sessions would not.
+/// libpq's own variables for refused parameters: client tools would obey them, and our sessions would not.
 const REFUSED_VARIABLES: &[(&str, &str)] =
     &[("PGSSLCRL", "sslcrl"), ("PGSSLCRLDIR", "sslcrldir"), ("PGREQUIREAUTH", "require_auth"), ("PGREQUIREPEER", "requirepeer")];
 
-/// sqlx's names for them, which were let through before.
+/// sqlx's names for them, which were accepted before.
 const ALIASES: &[(&str, &str)] = &[
     ("ssl-mode", "sslmode"),
     ("ssl-root-cert", "sslrootcert"),
@@ -104,13 +103,13 @@ const ALIASES: &[(&str, &str)] = &[
     ("ssl-key", "sslkey"),
 ];
 
-/// A server refuses a startup packet above MAX_STARTUP_PACKET_LENGTH, 10,000 bytes; what every session gets is 2 kB of it.
-const OPTIONS_BYTES_AT_MOST: usize = 4096;
+/// A server refuses a startup packet above MAX_STARTUP_PACKET_LENGTH, 10,000 bytes; our contract takes 2 kB of it.
+const MAX_OPTIONS_BYTES: usize = 4096;
 
 const TARGETS: &[&str] = &["any", "read-write", "read-only", "primary", "standby", "prefer-standby"];
 const SSL_MODES: &[&str] = &["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
-/// The parameters with a few words that they are held to.
+/// The parameters that allow only certain words.
 const CHOICES: &[(&str, &[&str])] = &[
     ("sslmode", SSL_MODES),
     ("target_session_attrs", TARGETS),
@@ -124,12 +123,12 @@ const CHOICES: &[(&str, &[&str])] = &[
     ("gssencmode", &["disable", "prefer"]),
 ];
 
-/// What the URL itself says. Mistakes name parameters, never values.
+/// Returns the parameters of the URL itself. Messages about mistakes name parameters, never values.
 pub fn of_url(text: &str) -> Result<Parameters, String> {
     collect(url::parse(text)?, "")
 }
 
-/// All that counts for a connection: the URL, the service that it or the environment names, the environment.
+/// Returns all parameters of a connection: of the URL, of the service that it or the environment names, and of the environment.
 pub fn resolve(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Parameters, String> {
     let mut found = of_url(text)?;
     let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
@@ -153,7 +152,7 @@ pub fn resolve(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<
             found.insert(key, value);
         }
     }
-    // sqlx reads PGOPTIONS by itself and gives no way to leave it out: so client tools get it before the others, too.
+    // sqlx reads PGOPTIONS by itself and offers no way to leave it out, so client tools get it before the others, too.
     if let Some(own) = own_options {
         if let Some(inherited) = variable("PGOPTIONS") {
             found.insert("options", format!("{inherited} {own}"));
@@ -163,7 +162,7 @@ pub fn resolve(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<
     Ok(found)
 }
 
-/// Checks each, and says of the first that is wrong what it is.
+/// Checks each parameter, and describes the first wrong one.
 fn collect(pairs: Vec<(String, String)>, of: &str) -> Result<Parameters, String> {
     let mut found = Parameters::new();
     for (key, value) in pairs {
@@ -194,7 +193,7 @@ fn unknown(key: &str) -> String {
         return "it has a parameter that PostgreSQL does not know".to_owned();
     }
     let names = KNOWN.iter().map(|(name, _)| *name);
-    let hint = did_you_mean(key, names).unwrap_or_else(|| "leave it out, or write it as PostgreSQL has it".to_owned());
+    let hint = did_you_mean(key, names).unwrap_or_else(|| "leave it out, or spell it as PostgreSQL does".to_owned());
     format!("PostgreSQL knows no parameter `{key}`: {hint}")
 }
 
@@ -217,7 +216,7 @@ fn check(key: &str, value: &str) -> Result<(), String> {
     if let Some((_, choices)) = CHOICES.iter().find(|(choice, _)| *choice == key)
         && !choices.contains(&value)
     {
-        return Err(format!("the value of `{key}` is none of those that are supported here: {}", choices.join(", ")));
+        return Err(format!("the value of `{key}` is not supported; supported: {}", choices.join(", ")));
     }
     if key == "port" && !value.split(',').all(|port| port.is_empty() || port.parse::<u16>().is_ok_and(|port| port > 0)) {
         return Err("its port is not a number from 1 to 65535".to_owned());
@@ -225,10 +224,8 @@ fn check(key: &str, value: &str) -> Result<(), String> {
     if key == "connect_timeout" && value.parse::<i32>().is_err() {
         return Err("`connect_timeout` is not a number of seconds".to_owned());
     }
-    if key == "options" && value.len() > OPTIONS_BYTES_AT_MOST {
-        return Err(format!(
-            "`options` has more than {OPTIONS_BYTES_AT_MOST} bytes: a server takes 10,000 with what pgtend adds"
-        ));
+    if key == "options" && value.len() > MAX_OPTIONS_BYTES {
+        return Err(format!("`options` has more than {MAX_OPTIONS_BYTES} bytes: a server takes 10,000 with what pgtend adds"));
     }
     if key == "host" && value.split(',').any(|host| host.starts_with('@')) {
         return Err("sockets in the abstract namespace (a host with `@`) are not supported".to_owned());
@@ -236,7 +233,7 @@ fn check(key: &str, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// As a server takes a word of its options apart.
+/// Escapes a word as a server splits its options.
 pub fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace(' ', "\\ ")
 }
@@ -268,7 +265,7 @@ mod tests {
             ("postgres://h/d?sslmod=hunter2", "did you mean `sslmode`"),
             ("postgres://h/d?apikey=hunter2", "PostgreSQL knows no parameter `apikey`"),
             ("postgres://h/d?hunter2%20x=1", "a parameter that PostgreSQL does not know"),
-            ("postgres://h/d?sslmode=hunter2", "`sslmode` is none of those"),
+            ("postgres://h/d?sslmode=hunter2", "`sslmode` is not supported"),
             ("postgres://h/d?target_session_attrs=hunter2", "read-write"),
             ("postgres://h/d?pgbouncer=true", "DIRECT_URL"),
             ("postgres://u:p@h:hunter2/d", "port"),

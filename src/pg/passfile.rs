@@ -1,10 +1,10 @@
-//! Passwords of `~/.pgpass` or PGPASSFILE, found as libpq finds them (PostgreSQL manual, 32.16).
+//! Reads passwords from `~/.pgpass` or PGPASSFILE, as libpq does (PostgreSQL manual, 32.16).
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-/// The password for a connection, None when the file has none or is not there. A file that others may read is not
-/// used, as libpq has it; that is said once.
+/// Returns the password for a connection, or `None` when the file has none or does not exist. Like libpq, it does not use a file
+/// that others may read; a warning says so once.
 pub fn look_up(file: &Path, host: &str, port: u16, database: &str, user: &str) -> Option<String> {
     let metadata = std::fs::metadata(file).ok()?;
     if !metadata.is_file() {
@@ -12,7 +12,7 @@ pub fn look_up(file: &Path, host: &str, port: u16, database: &str, user: &str) -
     }
     if metadata.permissions().mode() & 0o077 != 0 {
         static SAID: std::sync::Once = std::sync::Once::new();
-        SAID.call_once(|| tracing::warn!("{} is not used: others may read it; chmod 600 it", file.display()));
+        SAID.call_once(|| tracing::warn!("{} is not used, because others may read it: run chmod 600 on it", file.display()));
         return None;
     }
     let text = std::fs::read(file).ok()?;
@@ -24,7 +24,7 @@ pub fn look_up(file: &Path, host: &str, port: u16, database: &str, user: &str) -
         static SAID: std::sync::Once = std::sync::Once::new();
         SAID.call_once(|| {
             tracing::warn!(
-                "line {number} of {} does not mean the host {host}: a colon in an address is written with a backslash before it, {}",
+                "line {number} of {} does not match the host {host}: write a backslash before each colon of an address, {}",
                 file.display(),
                 escaped(host)
             );
@@ -33,7 +33,7 @@ pub fn look_up(file: &Path, host: &str, port: u16, database: &str, user: &str) -
     found
 }
 
-/// Pure: the number of the first line that begins with an IPv6 address as it is written elsewhere, whose colons end the field.
+/// Returns the number of the first line that begins with an unescaped IPv6 address, whose colons end the field. This is pure.
 fn unescaped_line(text: &str, host: &str) -> Option<usize> {
     if !host.contains(':') {
         return None;
@@ -46,7 +46,7 @@ fn escaped(host: &str) -> String {
     host.replace(':', "\\:")
 }
 
-/// Pure: the fifth field of the first line whose four fields are these, or `*`.
+/// Returns the fifth field of the first line whose first four fields match or are `*`. This is pure.
 fn find(text: &str, wanted: &[&str; 4]) -> Option<String> {
     text.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
         let mut rest = line.trim_end_matches('\r');
@@ -61,7 +61,7 @@ fn find(text: &str, wanted: &[&str; 4]) -> Option<String> {
     })
 }
 
-/// Up to the next colon that no backslash stands before; without its escapes, and what comes after.
+/// Returns the text up to the next unescaped colon, without its escapes, and the rest.
 fn field(text: &str) -> Option<(String, &str)> {
     let mut escaped = false;
     for (at, letter) in text.char_indices() {

@@ -1,8 +1,8 @@
-//! Is it the server itself that answers, or a pooler, and of which mode?
+//! Finds out whether the server itself answers, or a pooler, and in which mode.
 //!
-//! A startup parameter that no pooler knows says the first: the server has it at once, and a pooler drops it or
-//! refuses it, also with PgBouncer's `ignore_startup_parameters = options`. It costs nothing. Only where it is
-//! missing a second connection tells the modes apart.
+//! A startup parameter that no pooler knows answers the first question: the server has it at once, and a pooler drops or refuses
+//! it, even with PgBouncer's `ignore_startup_parameters = options`. It costs nothing. Only if it is missing, a second connection
+//! tells the modes apart.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,30 +16,30 @@ use super::contract::Rights;
 use super::failure::in_its_own_words;
 use crate::base::fault::{Fault, Kind};
 
-/// How a refusal of a pooler in transaction mode is known by its words.
+/// The message of a refused pooler in transaction mode.
 pub const TRANSACTION_POOLER: &str = "it is a connection pooler in transaction mode";
 
-/// A placeholder, as any role may set it.
+/// The parameter is a placeholder, which any role may set.
 const PARAMETER: &str = "pgtend.session";
 
 /// A pooler with a free server process answers in milliseconds.
 const SECOND_ANSWER: Duration = Duration::from_secs(2);
-/// What a pooler whose pool is used up may take.
+/// The longest wait for a pooler whose pool is exhausted.
 const FIRST_ANSWER: Duration = Duration::from_secs(20);
-/// All of it.
+/// The time limit of the whole test.
 const VERDICT: Duration = Duration::from_secs(60);
-/// By how much answers that were sent in order may come out of order.
+/// Answers that were sent in order may arrive out of order by this much.
 const OUT_OF_ORDER: Duration = Duration::from_millis(200);
 
-/// What a server says of itself, and of the role that we are there, before anything is set.
+/// A server's facts about itself, and about our role there, before anything is set.
 pub struct Answer {
     pub token: Option<String>,
     pub in_recovery: bool,
     pub read_only: bool,
     pub search_path: Option<String>,
-    /// "none" is the login's own.
+    /// "none" is the login's own role.
     pub role: Option<String>,
-    /// By ALTER ROLE … SET role, in this database or in all.
+    /// The role that ALTER ROLE … SET role names, for this database or for all.
     pub stored_role: Option<String>,
     pub may_set_messages: bool,
     pub may_set_replication_role: bool,
@@ -51,7 +51,7 @@ impl Answer {
     }
 }
 
-/// A word that no other session has.
+/// Returns a word that no other session has.
 pub fn token() -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let now = chrono::Utc::now().timestamp_micros();
@@ -67,10 +67,10 @@ pub fn takes_no_options(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(said) if matches!(said.code().as_deref(), Some("08P01" | "0A000")))
 }
 
-/// By the simple protocol: a prepared statement would stay behind in a server process that is others', too. All names,
-/// types and operators are qualified: nothing is known of the search_path yet.
+/// Asks by the simple protocol: a prepared statement would stay in a server process that others share. All names, types and
+/// operators are qualified, since the search_path is still unknown.
 pub async fn ask(connection: &mut PgConnection) -> sqlx::Result<Answer> {
-    // has_parameter_privilege came with 15.
+    // has_parameter_privilege came with PostgreSQL 15.
     let has_right = |name: &str| match connection.server_version_num() {
         Some(150_000..) => format!("pg_catalog.has_parameter_privilege('{name}', 'SET')"),
         _ => "false".to_owned(),
@@ -110,10 +110,9 @@ pub async fn ask(connection: &mut PgConnection) -> sqlx::Result<Answer> {
     })
 }
 
-/// Whether statements of different connections come to one server process. In session mode `first` has a process of
-/// its own as long as it lives: a second connection gets another, or none. In transaction mode the process of `first`
-/// is free as soon as it has answered, and the second gets it; or, with several that take turns, `first` itself gets
-/// another one.
+/// Returns whether statements of different connections reach one server process. In session mode `first` has a process of its own
+/// as long as it lives: a second connection gets another, or none. In transaction mode the process of `first` is free as soon as
+/// it has answered, and the second connection gets it; or, with several that take turns, `first` itself gets another one.
 pub async fn shares_sessions(first: &mut PgConnection, options: &PgConnectOptions) -> Result<bool> {
     match tokio::time::timeout(VERDICT, compare(first, options)).await {
         Ok(verdict) => verdict,
@@ -128,13 +127,13 @@ async fn compare(first: &mut PgConnection, options: &PgConnectOptions) -> Result
         Ok(Err(error)) => return Err(cannot_tell(in_its_own_words(error))),
         Err(_) => return Err(cannot_tell(anyhow::anyhow!("no answer in {} s", FIRST_ANSWER.as_secs()))),
     };
-    // Others may take a process in between: it is tried more than once.
+    // Others may take a process in between, so it tries more than once.
     for _ in 0..3 {
         let mut asked = pin!(process(&mut second));
         let other = match tokio::time::timeout(SECOND_ANSWER, &mut asked).await {
             Ok(other) => other,
-            // It waits for a process. Whoever waits comes in turn, so an answer to `first` before it is one of a
-            // process that `first` has for itself.
+            // The second connection waits for a process. Waiters are served in turn, so an answer to `first` before it comes from
+            // a process that `first` has for itself.
             Err(_) => tokio::select! {
                 biased;
                 other = &mut asked => other,
@@ -153,7 +152,7 @@ async fn compare(first: &mut PgConnection, options: &PgConnectOptions) -> Result
         if other.map_err(in_its_own_words)? == mine {
             return Ok(true);
         }
-        // Twice: with two processes that take turns, every second question comes to the same.
+        // It asks twice: with two processes that take turns, every second question reaches the same one.
         for _ in 0..2 {
             if process(first).await.map_err(in_its_own_words)? != mine {
                 return Ok(true);
@@ -166,11 +165,11 @@ async fn compare(first: &mut PgConnection, options: &PgConnectOptions) -> Result
 fn cannot_tell(error: anyhow::Error) -> anyhow::Error {
     error.context(Fault::new(
         Kind::Unreachable,
-        "there is a connection pooler in between, and a second connection, which would tell its mode, was not to be had",
+        "there is a connection pooler in between, and a second connection, which would show its mode, could not be opened",
     ))
 }
 
-/// A server process, and of which server: a pooler may have several behind it.
+/// Identifies a server process and its server: a pooler may have several servers behind it.
 async fn process(connection: &mut PgConnection) -> sqlx::Result<(String, String)> {
     let row = connection
         .fetch_one("SELECT pg_catalog.pg_backend_pid()::pg_catalog.text, pg_catalog.pg_postmaster_start_time()::pg_catalog.text")

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-/// Where packages put the file of the whole system: its place is fixed when libpq is built.
+/// The folders where packages put the system-wide file: libpq's build fixes its place.
 const SYSTEM_FOLDERS: [&str; 3] = ["/etc/postgresql-common", "/etc/sysconfig/pgsql", "/usr/local/pgsql/etc"];
 
-/// The parameters of a service. `file` (PGSERVICEFILE) is looked in, or else `~/.pg_service.conf`; then the system's.
+/// Returns the parameters of a service. `file` (PGSERVICEFILE) is read, or else `~/.pg_service.conf`; then the system's file.
 pub fn read(name: &str, file: Option<PathBuf>, system_folder: Option<PathBuf>) -> Result<Vec<(String, String)>, String> {
     if let Some(file) = &file
         && !file.is_file()
@@ -29,7 +29,7 @@ pub fn read(name: &str, file: Option<PathBuf>, system_folder: Option<PathBuf>) -
     Err(format!("no service file has a service `{name}`"))
 }
 
-/// Pure: the pairs of `[name]`, None when there is no such section.
+/// Returns the pairs of `[name]`, or `None` when there is no such section. This is pure.
 fn section(text: &str, name: &str) -> Result<Option<Vec<(String, String)>>, String> {
     let mut found: Option<Vec<(String, String)>> = None;
     for (number, line) in text.lines().enumerate() {

@@ -1,4 +1,4 @@
-//! Sessions: which host answers, whether it is the server itself that does, and that every session keeps the contract.
+//! Opens sessions: finds the host, checks whether the server itself answers, and makes every session keep the contract.
 
 use std::time::Duration;
 
@@ -9,20 +9,20 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use super::contract::{self, Purpose};
 use super::failure::{in_its_own_words, kind_of, sql_state};
 use super::pooler::Answer;
-use super::route::{Seen, Way};
+use super::route::{Observed, Way};
 use super::settings::{Host, Settings};
 use super::{identifier, pooler, tls};
 use crate::base::fault::{Fault, Kind};
 
-/// What SET ROLE calls the login's own role.
+/// SET ROLE's word for the login's own role.
 const NO_ROLE: &str = "none";
 
-/// Why a host is not the one.
+/// Why a host was not taken.
 struct No {
     error: anyhow::Error,
-    /// libpq would ask the next.
+    /// True when libpq would try the next host.
     next: bool,
-    /// The server wants TLS, or none, or the handshake failed: with sslmode "allow" and "prefer" the other is tried.
+    /// The server requires or refuses TLS, or the handshake failed: with sslmode "allow" and "prefer" the other mode is tried.
     about_tls: bool,
 }
 
@@ -33,18 +33,18 @@ impl No {
 }
 
 impl Settings {
-    /// A connection for statements of our own, under the whole [`contract`]. Errors name the server, and carry their
+    /// Opens a connection for statements of our own, under the whole [`contract`]. Errors name the server, and carry their
     /// [`Kind`]. A pooler in transaction mode is refused before anything is set.
     pub async fn connect(&self) -> Result<PgConnection> {
         self.connect_for(Purpose::Own).await
     }
 
-    /// The same, for a purpose.
+    /// Does the same for a given purpose.
     pub async fn connect_for(&self, purpose: Purpose) -> Result<PgConnection> {
         let opened = self.open(purpose).await;
         if opened.as_ref().is_err_and(|error| kind_of(error) == Some(Kind::Unreachable)) {
-            // The next one looks for a host anew.
-            *self.seen() = Seen::default();
+            // The next attempt chooses a host again.
+            *self.seen() = Observed::default();
         }
         let (mut connection, answer) = opened.with_context(|| format!("cannot connect to {}", self.display()))?;
         self.keep_contract(&mut connection, purpose, &answer).await.map_err(in_its_own_words)?;
@@ -53,7 +53,7 @@ impl Settings {
         Ok(connection)
     }
 
-    /// Several connections that are opened when they are needed, to the host of the last [`Settings::connect`].
+    /// Returns a pool that opens connections when they are needed, to the host of the last [`Settings::connect`].
     pub fn pool(&self, max_connections: u32) -> PgPool {
         let settings = self.clone();
         PgPoolOptions::new()
@@ -71,7 +71,7 @@ impl Settings {
             .connect_lazy_with(self.contract_options(self.ways()[0], Purpose::Own))
     }
 
-    /// From now on the pool's new connections go where the last [`Settings::connect`] went.
+    /// Directs the pool's new connections to the host of the last [`Settings::connect`].
     pub fn point(&self, pool: &PgPool) {
         let way = self.seen().way;
         if let Some(way) = way {
@@ -83,7 +83,7 @@ impl Settings {
         self.options(way).disable_statement_logging()
     }
 
-    /// With what the startup packet has of the contract, behind the URL's own options: of two the last counts.
+    /// Returns the contract's part of the startup packet, after the URL's own options: of two values, the last counts.
     fn contract_options(&self, way: Way, purpose: Purpose) -> PgConnectOptions {
         let options = self.quiet_options(way);
         if self.seen().refuses_options {
@@ -92,7 +92,7 @@ impl Settings {
         options.options(contract::startup(purpose, self.asks_whether_to_write())).options([("role", self.role())])
     }
 
-    /// What the startup packet could not carry, or did not.
+    /// Sets what the startup packet could not carry, or did not.
     async fn keep_contract(&self, connection: &mut PgConnection, purpose: Purpose, answer: &Answer) -> sqlx::Result<()> {
         let version_num = connection.server_version_num().unwrap_or_default();
         let arrived = answer.role.as_deref() == Some(self.role())
@@ -104,7 +104,7 @@ impl Settings {
             let role = if self.role() == NO_ROLE { NO_ROLE.to_owned() } else { identifier(self.role()) };
             super::execute_plain(connection, format!("SET ROLE {role}")).await?;
         }
-        // A role's own default, which a database's owner has no hand in. Last: the role may have fewer rights.
+        // A role's own default, which a database's owner cannot set. It comes last, since the role may have fewer rights.
         let stored = answer.stored_role.clone().filter(|role| self.role() == NO_ROLE && role != NO_ROLE);
         if let Some(stored) = &stored {
             super::execute_plain(connection, format!("SET ROLE {}", identifier(stored))).await?;
@@ -116,7 +116,7 @@ impl Settings {
         Ok(())
     }
 
-    /// All ways, or the one that was taken before.
+    /// Returns all ways, or the one that was taken before.
     fn ways(&self) -> Vec<Way> {
         if let Some(way) = self.seen().way {
             return vec![way];
@@ -127,7 +127,7 @@ impl Settings {
 
     async fn open(&self, purpose: Purpose) -> Result<(PgConnection, Answer)> {
         let ways = self.ways();
-        // As libpq: "prefer-standby" takes any when there is no standby.
+        // Like libpq, "prefer-standby" accepts any server when there is no standby.
         let rounds: &[&str] = if self.target() == "prefer-standby" { &["standby", "any"] } else { &[self.target()] };
         let mut failures: Vec<(usize, anyhow::Error)> = Vec::new();
         for target in rounds {
@@ -140,7 +140,7 @@ impl Settings {
                         self.seen().way = Some(way);
                         return Ok(opened);
                     }
-                    // The same host without TLS, or with it.
+                    // The same host is tried without TLS, or with it.
                     Err(No { about_tls: true, .. }) if further_modes > 0 => at += 1,
                     Err(No { error, next: true, .. }) => {
                         failures.push((way.host, error));
@@ -155,7 +155,7 @@ impl Settings {
             _ => {
                 let all: Vec<String> =
                     failures.iter().map(|(host, error)| format!("{}: {error:#}", self.hosts()[*host].display())).collect();
-                Err(Fault::new(Kind::Unreachable, format!("no host is to be had: {}", all.join("; "))).into())
+                Err(Fault::new(Kind::Unreachable, format!("no host accepts connections: {}", all.join("; "))).into())
             }
         }
     }
@@ -177,8 +177,7 @@ impl Settings {
         }
     }
 
-    /// Connects, and asks what is needed to know: one question. Whether it is the server itself that answers is the
-    /// last of the three.
+    /// Connects, and reads the facts in one query. The last of the three tells whether the server itself answers.
     async fn ask(&self, way: Way, target: &str, purpose: Purpose) -> Result<(PgConnection, Answer, bool), No> {
         let options = self.contract_options(way, purpose);
         let (is_known, refuses_options) = {
@@ -216,7 +215,7 @@ impl Settings {
         Ok((connection, answer, is_direct))
     }
 
-    /// The server's refusal of a password speaks of a wrong one where none was given, too.
+    /// The server complains about a wrong password even when none was given.
     fn with_missing_password(&self, host: usize, no: No) -> No {
         let is_of_a_password = sql_state(&no.error).as_deref() == Some("28P01");
         if !is_of_a_password || self.has_a_password_for(&self.hosts()[host]) {
@@ -237,7 +236,7 @@ impl Settings {
             }
             Ok(true) => {
                 let message = format!(
-                    "{}: statements of one connection go to different server processes, so that locks and settings would be others', \
+                    "{}: statements of one connection go to different server processes, so locks and settings would belong to other clients, \
                      and pg_dump would leave its search_path to the application. Give pgtend the server's own address and port, or one \
                      of the pooler in session mode (PgBouncer: pool_mode = session for this database)",
                     pooler::TRANSACTION_POOLER
@@ -250,7 +249,7 @@ impl Settings {
 }
 
 fn refused(error: sqlx::Error) -> No {
-    // What libpq asks the next host after: no connection, or a server that is starting up.
+    // libpq tries the next host after these: no connection, or a server that is starting up.
     let next = match &error {
         sqlx::Error::Io(_) => tls::hint(&error).is_none(),
         sqlx::Error::Database(said) => said.code().as_deref() == Some("57P03"),

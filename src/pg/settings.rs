@@ -1,5 +1,5 @@
-//! Where a database is and how to get in: resolved once, by libpq's rules, and used by our own sessions and,
-//! through the environment, by pg_dump and psql.
+//! Where a database is and how to connect: resolved once, by libpq's rules, and used by our own sessions and, through the
+//! environment, by pg_dump and psql.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -14,27 +14,27 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use super::contract::{self, Purpose};
 use super::parameters::{self, OWN_OPTIONS, Parameters};
 use super::passfile;
-use super::route::{Seen, Way};
+use super::route::{Observed, Way};
 use super::tls::{self, Root, Tls};
 use crate::base::fault::{Fault, Kind};
 use crate::base::network::is_this_machine;
 
-/// Longer than a TCP handshake over any line that is worth a backup.
+/// This is longer than a TCP handshake over any line that is worth a backup.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Where the sockets of Debian, of Homebrew and of servers built from source are.
+/// The socket folders of Debian, of Homebrew and of servers built from source.
 const SOCKET_FOLDERS: [&str; 3] = ["/var/run/postgresql", "/private/tmp", "/tmp"];
 
-/// How to reach a database. Its copies, also those for another database of the server, share what was seen of it.
+/// How to reach a database. Its copies, also those for another database of the server, share the facts found about it.
 #[derive(Clone, Debug)]
 pub struct Settings {
     way_in: Arc<WayIn>,
     database: String,
-    /// What the last connection showed.
-    seen: Arc<Mutex<Seen>>,
+    /// The facts that the last connection found.
+    seen: Arc<Mutex<Observed>>,
 }
 
-/// All but the database's name.
+/// Everything but the database's name.
 #[derive(Clone, Debug)]
 struct WayIn {
     hosts: Vec<Host>,
@@ -43,15 +43,15 @@ struct WayIn {
     passfile: Option<PathBuf>,
     tls: Tls,
     application_name: String,
-    /// For client tools.
+    /// The options for client tools.
     options: Option<String>,
-    /// For sqlx, which reads PGOPTIONS by itself.
+    /// The options for sqlx, which reads PGOPTIONS by itself.
     own_options: Option<String>,
     connect_timeout: Duration,
     target: String,
-    /// That every session takes; "none" is the login's own.
+    /// The role that every session takes; "none" is the login's own.
     role: String,
-    /// Variables that are client tools' alone.
+    /// Variables for client tools only.
     variables: Vec<(&'static str, String)>,
 }
 
@@ -60,13 +60,13 @@ struct WayIn {
 pub struct Host {
     /// A name, an address, or the folder of a socket; may be empty beside an address.
     name: String,
-    /// To connect to without asking for the name's.
+    /// The address to connect to without resolving the name.
     address: Option<IpAddr>,
     port: u16,
 }
 
 impl Settings {
-    /// A service file, PG* variables and `.pgpass` fill what the URL leaves out.
+    /// A service file, PG* variables and `.pgpass` supply what the URL leaves out.
     pub fn from_url(url: &str) -> Result<Self> {
         let variable = |name: &str| std::env::var(name).ok();
         let resolved = parameters::resolve(url, &variable).and_then(|found| Self::of(&found));
@@ -74,7 +74,7 @@ impl Settings {
             .map_err(|mistake| Fault::new(Kind::Configuration, format!("not a connection that can be made: {mistake}")).into())
     }
 
-    /// A server of our own, on the socket in `folder`: nothing of the environment counts.
+    /// Returns the settings for a server of our own, on the socket in `folder`. The environment does not matter.
     pub fn on_socket(folder: &Path, user: &str, database: &str) -> Result<Self> {
         let found = Parameters::from([
             ("host", folder.display().to_string()),
@@ -84,21 +84,22 @@ impl Settings {
             ("sslmode", "disable".to_owned()),
         ]);
         Self::of(&found).map_err(|mistake| {
-            Fault::new(Kind::Configuration, format!("not a folder for a socket ({}): {mistake}", folder.display())).into()
+            Fault::new(Kind::Configuration, format!("the folder {} cannot be used for a socket: {mistake}", folder.display()))
+                .into()
         })
     }
 
-    /// Says what is wrong with a URL without repeating it: it may hold a password.
+    /// Explains what is wrong with a URL without repeating it: it may contain a password.
     pub fn check_url(url: &str) -> Result<(), String> {
         parameters::of_url(url).map(drop)
     }
 
-    /// A URL gives a password away, wherever it is in it.
+    /// Returns whether the URL contains a password, anywhere in it.
     pub fn has_password(url: &str) -> bool {
         parameters::of_url(url).is_ok_and(|found| found.contains_key("password"))
     }
 
-    /// Whether a URL itself, or the service in it, says which database is meant.
+    /// Returns whether the URL itself, or its service, names a database.
     pub fn names_a_database(url: &str) -> bool {
         parameters::of_url(url).is_ok_and(|found| found.contains_key("dbname") || found.contains_key("service"))
     }
@@ -135,7 +136,7 @@ impl Settings {
             .collect(),
             user,
         };
-        // As libpq: the database's name defaults to the user's.
+        // Like libpq, the database's name defaults to the user's.
         let database = text("dbname").unwrap_or_else(|| way_in.user.clone());
         Ok(Self { way_in: Arc::new(way_in), database, seen: Arc::default() })
     }
@@ -144,7 +145,7 @@ impl Settings {
         Self { way_in: Arc::new(WayIn { role: role.to_owned(), ..(*self.way_in).clone() }), ..self }
     }
 
-    /// The same server, another database.
+    /// Returns the settings for another database of the same server.
     pub fn with_database(&self, name: &str) -> Self {
         Self { database: name.to_owned(), ..self.clone() }
     }
@@ -153,23 +154,23 @@ impl Settings {
         &self.database
     }
 
-    /// `user@host:port/database`, for messages.
+    /// Returns `user@host:port/database`, for messages.
     pub fn display(&self) -> String {
         let hosts: Vec<String> = self.likely_hosts().iter().map(Host::display).collect();
         format!("{}@{}/{}", self.way_in.user, hosts.join(","), self.database)
     }
 
-    /// `host:port`, for messages.
+    /// Returns `host:port`, for messages.
     pub fn server(&self) -> String {
         self.likely_hosts().iter().map(Host::display).collect::<Vec<_>>().join(",")
     }
 
-    /// The server is on this machine, for certain: a socket leads nowhere else.
+    /// Returns whether the server is certainly on this machine: a socket leads nowhere else.
     pub fn is_on_a_socket(&self) -> bool {
         self.likely_hosts().iter().all(|host| host.socket().is_some())
     }
 
-    /// The first host on another machine that may be talked to without TLS, and the sslmode that allows it.
+    /// Returns the first host on another machine that may be used without TLS, and the sslmode that allows it.
     pub fn may_be_in_the_clear(&self) -> Option<(String, String)> {
         let host = self.way_in.hosts.iter().find(|host| !host.is_on_this_machine())?;
         let mode = &self.way_in.tls.mode;
@@ -184,12 +185,12 @@ impl Settings {
         &self.way_in.target
     }
 
-    /// The role that the configuration names, or "none".
+    /// Returns the role that the configuration names, or "none".
     pub(super) fn role(&self) -> &str {
         &self.way_in.role
     }
 
-    /// The server's own default_transaction_read_only is asked for.
+    /// Returns whether the server's own default_transaction_read_only matters.
     pub(super) fn asks_whether_to_write(&self) -> bool {
         matches!(self.target(), "read-write" | "read-only")
     }
@@ -198,11 +199,11 @@ impl Settings {
         self.way_in.connect_timeout
     }
 
-    pub(super) fn seen(&self) -> MutexGuard<'_, Seen> {
+    pub(super) fn seen(&self) -> MutexGuard<'_, Observed> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The host that the last connection was made to, or all that may be tried.
+    /// Returns the host of the last connection, or all that may be tried.
     fn likely_hosts(&self) -> &[Host] {
         match &self.seen().way {
             Some(way) => &self.way_in.hosts[way.host..=way.host],
@@ -210,23 +211,23 @@ impl Settings {
         }
     }
 
-    /// How a host may be asked, in libpq's order.
+    /// Returns the TLS modes for a host, in libpq's order.
     pub(super) fn modes(&self, host: &Host) -> Vec<PgSslMode> {
         match host.socket() {
-            // libpq speaks no TLS over a socket, whatever sslmode says.
+            // libpq does not use TLS over a socket, whatever sslmode says.
             Some(_) => vec![PgSslMode::Disable],
             None => self.way_in.tls.modes(),
         }
     }
 
-    /// For sqlx, which then reads nothing of its own but PGOPTIONS.
+    /// Returns options for sqlx, which then reads nothing of its own but PGOPTIONS.
     pub(super) fn options(&self, way: Way) -> PgConnectOptions {
         let way_in = &*self.way_in;
         let host = &way_in.hosts[way.host];
         let none = || PgConnectOptions::new_without_pgpass();
         let options = match &way_in.own_options {
             None => none(),
-            // There is no other way to give it options as they stand. With a password it looks into no file for one.
+            // There is no other way to pass options unchanged. With a password, sqlx reads no password file.
             Some(own) => {
                 let own = percent_encoding::utf8_percent_encode(own, percent_encoding::NON_ALPHANUMERIC);
                 PgConnectOptions::from_str(&format!("postgres://-:-@-/?options={own}")).unwrap_or_else(|_| none())
@@ -270,19 +271,19 @@ impl Settings {
         })
     }
 
-    /// libpq's variables for a client tool. Everything goes this way and nothing by argument: arguments are
-    /// readable by every user of the host, and a database named `a=b` would be taken for a connection string.
+    /// Sets libpq's variables for a client tool. Nothing goes by argument: every user of the host can read arguments, and a
+    /// database named `a=b` would be taken for a connection string.
     pub fn apply_to(&self, command: &mut std::process::Command) {
         self.apply_for(Purpose::Own, command);
     }
 
-    /// The same, for a purpose.
+    /// Does the same for a given purpose.
     pub fn apply_for(&self, purpose: Purpose, command: &mut std::process::Command) {
         let way_in = &*self.way_in;
         for inherited in ["PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY", "PGOPTIONS"] {
             command.env_remove(inherited);
         }
-        // The server that our own sessions are on, if they are.
+        // This is the server of our own sessions, if there are any.
         let hosts = self.likely_hosts();
         let list = |of: &dyn Fn(&Host) -> String| hosts.iter().map(of).collect::<Vec<_>>().join(",");
         command
@@ -302,7 +303,7 @@ impl Settings {
         }
         match &way_in.tls.root {
             Root::File(file) => drop(command.env("PGSSLROOTCERT", file)),
-            // "system" is known since libpq 16: the file says the same to all.
+            // "system" is known since libpq 16: the file means the same to all versions.
             Root::System => drop(command.env("PGSSLROOTCERT", tls::bundle().unwrap_or_else(|| PathBuf::from("system")))),
             Root::Absent => {}
         }
@@ -313,7 +314,7 @@ impl Settings {
             command.env("PGOPTIONS", options);
         }
         match hosts {
-            // libpq finds it in the file by the same rules, but for the folder of sockets that was built into it.
+            // libpq finds it in the file by the same rules, but for the socket folder that was built into it.
             [host] => {
                 if let Some(password) = self.password(host) {
                     command.env("PGPASSWORD", password.expose_secret());
@@ -332,7 +333,8 @@ impl Settings {
 }
 
 impl Settings {
-    /// The session's contract, behind options of the user's own. A pooler in between may refuse it: then they stay alone.
+    /// Returns the session's contract after the user's own options. If a pooler in between refuses options, only the user's own
+    /// stay.
     fn tool_options(&self, purpose: Purpose) -> Option<String> {
         let seen = self.seen();
         let own = self.way_in.options.clone();
@@ -361,7 +363,7 @@ impl Host {
         (self.address.is_none() && self.name.starts_with('/')).then_some(&self.name)
     }
 
-    /// For certain.
+    /// Returns whether the host is certainly this machine.
     fn is_on_this_machine(&self) -> bool {
         match self.address {
             Some(address) => address.to_canonical().is_loopback(),
@@ -369,7 +371,7 @@ impl Host {
         }
     }
 
-    /// Its name in a password file.
+    /// Returns its name in a password file.
     fn in_passfile(&self) -> String {
         match self.address {
             Some(address) if self.name.is_empty() => address.to_string(),
@@ -386,7 +388,7 @@ fn hosts(found: &Parameters) -> Result<Vec<Host>, String> {
     let (names, addresses, ports) = (list("host"), list("hostaddr"), list("port"));
     let count = addresses.len().max(names.len()).max(1);
     if !names.is_empty() && !addresses.is_empty() && names.len() != addresses.len() {
-        return Err(format!("{} in `host` and {} in `hostaddr`", names.len(), addresses.len()));
+        return Err(format!("{} hosts in `host` and {} in `hostaddr`", names.len(), addresses.len()));
     }
     if ports.len() > 1 && ports.len() != count {
         return Err(format!("{} ports for {count} hosts: one for all, or one for each", ports.len()));
@@ -406,17 +408,17 @@ fn hosts(found: &Parameters) -> Result<Vec<Host>, String> {
         .collect()
 }
 
-/// The folder of the socket that is there, as sqlx looks for it: client tools are told, whatever was built into them.
+/// Returns the folder of the existing socket, as sqlx searches for it: client tools are told, whatever was built into them.
 fn default_host(port: u16) -> String {
     let socket = format!(".s.PGSQL.{port}");
     let there = SOCKET_FOLDERS.into_iter().find(|folder| Path::new(folder).join(&socket).exists());
     there.unwrap_or("localhost").to_owned()
 }
 
-/// As libpq: by the process's effective user.
+/// Like libpq, it returns the process's effective user.
 fn os_user() -> Result<String, String> {
     whoami::username().map_err(|_| {
-        "no user is named, and this process's user has no name in this system: put it into the URL, or into PGUSER".to_owned()
+        "no user is given, and this process's user has no name on this system: put the user into the URL or PGUSER".to_owned()
     })
 }
 

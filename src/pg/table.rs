@@ -1,4 +1,4 @@
-//! Tables as jobs name them, and as the server knows them.
+//! Tables, as jobs name them and as the server knows them.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ impl TableName {
     }
 }
 
-/// For people: quoted only where SQL needs it.
+/// Formats the name for people: quoted only where SQL needs it.
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let plain = |name: &str| {
@@ -31,7 +31,7 @@ impl fmt::Display for TableName {
     }
 }
 
-/// The session has no search_path, so that a name without a schema is one of `public`.
+/// Adds the schema: the session has no search_path, so a name without a schema means one in `public`.
 pub fn with_schema(table: &str) -> String {
     let mut is_quoted = false;
     let has_dot = table.chars().any(|c| {

@@ -1,4 +1,4 @@
-//! What is asked of a server's certificate and what is shown to it, by libpq's rules; and what its refusals mean.
+//! Checks certificates by libpq's rules, chooses those that the client shows, and explains TLS errors.
 
 use std::path::{Path, PathBuf};
 
@@ -23,12 +23,12 @@ pub struct Tls {
 pub enum Root {
     Absent,
     File(PathBuf),
-    /// Those that this system trusts.
+    /// The certificates that this system trusts.
     System,
 }
 
 impl Tls {
-    /// From parameters and what is in `~/.postgresql`.
+    /// Reads parameters and the files in `~/.postgresql`.
     pub fn of(found: &Parameters, home: Option<&Path>) -> Result<Self, String> {
         let of_home = |name: &str| home.map(|home| home.join(".postgresql").join(name)).filter(|file| file.exists());
         let mode = found.get("sslmode").map(String::as_str);
@@ -46,7 +46,7 @@ impl Tls {
             (None, Root::System) => "verify-full",
             (Some(mode), Root::System) if mode != "verify-full" => {
                 return Err(
-                    "sslrootcert=system with a weaker sslmode than verify-full: whoever has a certificate of any public \
+                    "sslrootcert=system with a weaker sslmode than verify-full: anyone with a certificate of any public \
                             authority could answer; use sslmode=verify-full"
                         .to_owned(),
                 );
@@ -80,7 +80,7 @@ impl Tls {
         Ok(Self { mode: mode.to_owned(), root, certificate })
     }
 
-    /// How a host is asked over TCP, in libpq's order.
+    /// Returns the TLS modes over TCP, in libpq's order.
     pub fn modes(&self) -> Vec<PgSslMode> {
         // With certificates to trust, libpq verifies in each mode.
         let verified = |mode| match &self.root {
@@ -98,13 +98,13 @@ impl Tls {
     }
 }
 
-/// The file of the certificates that this system trusts; rustls reads the same.
+/// Returns the file of the certificates that this system trusts; rustls reads the same file.
 pub fn bundle() -> Option<PathBuf> {
     let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     named.into_iter().chain(BUNDLES.map(PathBuf::from)).find(|file| file.is_file())
 }
 
-/// What a handshake that failed asks for; None when it was something else.
+/// Explains a failed handshake; `None` when it was another error.
 pub fn hint(error: &sqlx::Error) -> Option<String> {
     use rustls::{AlertDescription, CertificateError as Wrong, Error};
     let error = match error {
@@ -113,10 +113,10 @@ pub fn hint(error: &sqlx::Error) -> Option<String> {
     };
     let hint = match error {
         Error::InvalidCertificate(Wrong::UnknownIssuer) => {
-            "no certificate that is trusted has signed it: sslrootcert must name that of its authority"
+            "no trusted certificate has signed it: sslrootcert must name the certificate of its authority"
         }
         Error::InvalidCertificate(Wrong::NotValidForName | Wrong::NotValidForNameContext { .. }) => {
-            "it is not made out to the host of the URL (names count in subjectAltName only, not in CN)"
+            "it is not for the host of the URL (only names in subjectAltName count, not CN)"
         }
         Error::InvalidCertificate(Wrong::Expired | Wrong::ExpiredContext { .. }) => {
             "it has expired, or the clock of this host is ahead"
@@ -124,12 +124,12 @@ pub fn hint(error: &sqlx::Error) -> Option<String> {
         Error::InvalidCertificate(Wrong::NotValidYet | Wrong::NotValidYetContext { .. }) => {
             "it is not valid yet, or the clock of this host is behind"
         }
-        // psql takes such certificates; the TLS of our own sessions (webpki) does not.
+        // psql accepts such certificates; the TLS of our own sessions (webpki) does not.
         Error::InvalidCertificate(_) if error.to_string().contains("CaUsedAsEndEntity") => {
-            "it is an authority's own (CA:TRUE): have the server's certificate signed by it, with CA:FALSE"
+            "it is an authority's own (CA:TRUE): use a server certificate with CA:FALSE that this authority has signed"
         }
         Error::InvalidCertificate(_) if error.to_string().contains("UnsupportedCertVersion") => {
-            "it is of X.509 version 1: make one of version 3, with subjectAltName"
+            "it is of X.509 version 1: create one of version 3, with subjectAltName"
         }
         Error::AlertReceived(AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure) => {
             "the server asks for a client certificate: name it with sslcert and sslkey"

@@ -1,10 +1,10 @@
-//! A connection URL by libpq's rules, taken apart. Pure: nothing is looked up. What a mistake says never holds a
-//! piece of the URL but the names of parameters: everything else may be a password.
+//! Parses a connection URL by libpq's rules. It is pure and looks nothing up. A message about a mistake never contains a piece of
+//! the URL but the names of parameters: everything else may be a password.
 
 use percent_encoding::percent_decode_str;
 
-/// libpq's keywords with their values, in order, each once: of two with one name the later counts, though it be empty. Empty values
-/// are left out.
+/// Returns libpq's keywords with their values, in order, each once: of two with one name the later counts, even if it is empty.
+/// Empty values are left out.
 pub fn parse(url: &str) -> Result<Vec<(String, String)>, String> {
     let rest = ["postgres://", "postgresql://"].iter().find_map(|scheme| url.strip_prefix(scheme));
     let rest = rest.ok_or("it starts with neither postgres:// nor postgresql://")?;
@@ -13,7 +13,7 @@ pub fn parse(url: &str) -> Result<Vec<(String, String)>, String> {
     let mut found = Vec::new();
     let (user_info, hosts) = authority.rsplit_once('@').map_or((None, authority), |(user, hosts)| (Some(user), hosts));
     if let Some(user_info) = user_info {
-        // As libpq: only the first colon divides.
+        // Like libpq: only the first colon separates.
         let (user, password) = user_info.split_once(':').map_or((user_info, None), |(user, password)| (user, Some(password)));
         found.push(("user".to_owned(), decoded(user)?));
         found.push(("password".to_owned(), decoded(password.unwrap_or_default())?));
@@ -25,7 +25,7 @@ pub fn parse(url: &str) -> Result<Vec<(String, String)>, String> {
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').ok_or("a parameter has no `=`: write ?KEY=VALUE&KEY=VALUE")?;
         let (key, value) = (decoded(key)?, decoded(value)?);
-        // JDBC's, which libpq knows, too.
+        // This is JDBC's parameter, which libpq knows, too.
         if key == "ssl" && value == "true" {
             found.push(("sslmode".to_owned(), "require".to_owned()));
         } else {
@@ -35,19 +35,18 @@ pub fn parse(url: &str) -> Result<Vec<(String, String)>, String> {
     Ok(last_of_each(found))
 }
 
-/// An empty value takes back what came before it.
+/// An empty value cancels the one before it.
 fn last_of_each(found: Vec<(String, String)>) -> Vec<(String, String)> {
     let is_last = |at: usize| found[at + 1..].iter().all(|(key, _)| *key != found[at].0);
     let kept: Vec<bool> = (0..found.len()).map(|at| is_last(at) && !found[at].1.is_empty()).collect();
     found.into_iter().zip(kept).filter_map(|(pair, kept)| kept.then_some(pair)).collect()
 }
 
-/// Authority, path and query. A character of a password that ends one of them too early is found by the `@` that
-/// comes after it.
+/// Splits authority, path and query. If a character of a password ends one of them too early, the `@` after it shows that.
 fn parts(rest: &str) -> Result<(&str, &str, &str), String> {
     if rest.contains('#') {
-        // libpq takes it for a letter, most others for the end of the address.
-        return Err("a `#` must be written as %23, in a password as anywhere else".to_owned());
+        // libpq takes it for a letter, most other programs for the end of the address.
+        return Err("a `#` must be written as %23, also in a password".to_owned());
     }
     if rest.contains(|letter: char| letter.is_whitespace() || letter.is_control()) {
         return Err("a space or a control character in it must be percent-encoded: a space is %20".to_owned());
@@ -74,7 +73,7 @@ fn parts(rest: &str) -> Result<(&str, &str, &str), String> {
     Ok((authority, path, query))
 }
 
-/// `h1:5432,[::1]:5433,h3` as libpq's two lists, which are empty when they would say nothing.
+/// Splits `h1:5432,[::1]:5433,h3` into libpq's two lists, which are empty when they would mean nothing.
 fn hosts_and_ports(text: &str) -> Result<(String, String), String> {
     let (mut hosts, mut ports) = (Vec::new(), Vec::new());
     for one in text.split(',') {
@@ -83,7 +82,7 @@ fn hosts_and_ports(text: &str) -> Result<(String, String), String> {
                 let (address, after) = literal.split_once(']').ok_or("an IPv6 address has no closing `]`")?;
                 let before_zone = address.split_once('%').map_or(address, |(before, _)| before);
                 if before_zone.parse::<std::net::Ipv6Addr>().is_err() {
-                    return Err("what stands between `[` and `]` is no IPv6 address".to_owned());
+                    return Err("the text between `[` and `]` is not an IPv6 address".to_owned());
                 }
                 let port = match after {
                     "" => "",
@@ -92,13 +91,13 @@ fn hosts_and_ports(text: &str) -> Result<(String, String), String> {
                 (address, port)
             }
             None if one.matches(':').count() > 1 => {
-                return Err("a host has more than one `:`: an IPv6 address stands in brackets, as in [::1]:5432; a `:` in the \
+                return Err("a host has more than one `:`: an IPv6 address must be in brackets, as in [::1]:5432; a `:` in the \
                             user's name must be written as %3A"
                     .to_owned());
             }
             None => one.split_once(':').unwrap_or((one, "")),
         };
-        // An IPv6 zone (fe80::1%eth0) is no percent-encoding.
+        // An IPv6 zone (fe80::1%eth0) is not percent-encoded.
         let is_zoned = one.starts_with('[') && host.contains('%') && !host.contains("%25");
         hosts.push(if is_zoned { host.to_owned() } else { decoded(host)? });
         ports.push(decoded(port)?);
@@ -112,11 +111,11 @@ fn decoded(text: &str) -> Result<String, String> {
         let code = text.get(at + 1..at + 3).filter(|code| code.bytes().all(|byte| byte.is_ascii_hexdigit()));
         match code {
             None => return Err("a `%` that does not begin a percent-encoding must be written as %25".to_owned()),
-            Some("00") => return Err("%00 can be in no name and no password".to_owned()),
+            Some("00") => return Err("%00 is not allowed in names and passwords".to_owned()),
             Some(_) => {}
         }
     }
-    let text = percent_decode_str(text).decode_utf8().map_err(|_| "what is percent-encoded in it is not UTF-8".to_owned())?;
+    let text = percent_decode_str(text).decode_utf8().map_err(|_| "its percent-encoded text is not UTF-8".to_owned())?;
     Ok(text.into_owned())
 }
 

@@ -1,4 +1,4 @@
-//! From files to runs: jobs, the runner with its locks, the scheduler, notifications.
+//! From files to runs: jobs, the runner with its locks, the scheduler, and notifications.
 
 pub mod job;
 pub mod notify;

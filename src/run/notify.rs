@@ -1,5 +1,5 @@
-//! Telling others how runs went: healthchecks-style pings of a job's URL, and a JSON webhook on failure, on
-//! recovery and when a job is late. A monitor that is away never fails a job, nor holds it up.
+//! Reports runs to monitors: pings of a job's URL in the style of healthchecks, and a JSON webhook on failure, on recovery and
+//! when a job is late. A monitor that is down never fails or delays a job.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -23,29 +23,29 @@ use crate::ledger::{self, Ledger};
 use crate::pg::failure;
 use crate::run::job::Job;
 
-/// For one try, all in.
+/// The time for one try, in total.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Between tries: three in all.
+/// The pauses between tries: there are three tries.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
-/// What a run's end waits for its /start, which would read as a new run after it.
+/// A run's end waits this long for its /start, which would read as a new run if it came later.
 const START_TIMEOUT: Duration = Duration::from_secs(2);
-/// Redirects that are followed.
+/// The number of redirects that are followed.
 const REDIRECTS: usize = 3;
-/// What the end of the process waits for messages that are under way.
+/// The process waits this long at its end for messages under way.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// Sends in the background.
+/// Sends notifications in the background.
 #[derive(Clone, Default)]
 pub struct Notifier {
     pings: Option<reqwest::Client>,
     webhook: Option<(reqwest::Client, Arc<SecretString>)>,
     tasks: TaskTracker,
-    /// Pings that say a run started, until it ends.
+    /// Pings about the start of a run, until the run ends.
     starts: Arc<Mutex<HashMap<Uuid, JoinHandle<()>>>>,
 }
 
 impl Notifier {
-    /// Makes a client only when there is somebody to tell.
+    /// Creates a client only if there is a URL to notify.
     pub fn new(config: &Config, jobs: &[Job]) -> Self {
         let pings = jobs.iter().any(|job| job.ping_url.is_some());
         let webhook = config.notify.webhook_url.clone();
@@ -57,21 +57,21 @@ impl Notifier {
         }
     }
 
-    /// The run has its locks, and starts to work.
+    /// Reports that the run has its locks and starts to work.
     pub fn started(&self, job: &Job, run: &Run) {
         if let Some(ping) = self.ping(job, "/start", run, None) {
             self.starts.lock().unwrap_or_else(PoisonError::into_inner).insert(run_id(run), ping);
         }
     }
 
-    /// Busy is no end: the run that has the lock tells its own.
+    /// Reports the end of a run. A busy run is not an end: the run that has the lock reports its own.
     pub async fn ended(&self, ledger: Option<&Ledger>, job: &Job, ended: &Ended) {
         let run = &ended.run;
         let start = self.starts.lock().unwrap_or_else(PoisonError::into_inner).remove(&run_id(run));
         match run.outcome {
             Outcome::Succeeded => drop(self.ping(job, "", run, start)),
             Outcome::Skipped if ended.error.as_ref().and_then(failure::kind_of) == Some(fault::Kind::Busy) => return,
-            // Another attempt follows: its end is the run's.
+            // Another attempt follows, and its end is the run's.
             _ if ended.retry_in.is_some() => return,
             _ => drop(self.ping(job, "/fail", run, start)),
         }
@@ -104,10 +104,10 @@ impl Notifier {
         }));
     }
 
-    /// The job's last success is older than its schedule allows.
+    /// Reports that the job's last success is older than its schedule allows.
     pub fn late(&self, job: &Job, database: &str, due_at: DateTime<Utc>, last_success_at: Option<DateTime<Utc>>) {
         let since =
-            last_success_at.map_or("it has none".to_owned(), |at| format!("its last was {} ago", units::age(at, Utc::now())));
+            last_success_at.map_or("it has none".to_owned(), |at| format!("the last one was {} ago", units::age(at, Utc::now())));
         let text = format!("pgtend: {} on {database}: late: no success for its tick of {due_at}; {since}", job.name);
         self.post(json!({
             "event": "late",
@@ -121,15 +121,15 @@ impl Notifier {
         }));
     }
 
-    /// Waits for what is under way, but not for long.
+    /// Waits a limited time for messages under way.
     pub async fn drain(&self) {
         self.tasks.close();
         if tokio::time::timeout(DRAIN_TIMEOUT, self.tasks.wait()).await.is_err() {
-            tracing::warn!("gave up on notifications that are still under way");
+            tracing::warn!("gave up on notifications that were still being sent");
         }
     }
 
-    /// Sent after `before`, as soon as that is delivered.
+    /// Sends a ping after `before`, as soon as that is delivered.
     fn ping(&self, job: &Job, path: &str, run: &Run, before: Option<JoinHandle<()>>) -> Option<JoinHandle<()>> {
         let (client, url) = (self.pings.clone()?, job.ping_url.as_ref()?);
         let mut url = url::Url::parse(url.expose_secret()).ok()?;
@@ -156,18 +156,18 @@ impl Notifier {
 }
 
 fn client(config: &Config, redirects: Redirects) -> Option<reqwest::Client> {
-    // reqwest takes the process's provider, and picks none itself (feature rustls-no-provider).
+    // reqwest takes the process's provider, and chooses none itself (feature rustls-no-provider).
     let _ = rustls::crypto::ring::default_provider().install_default();
     match build(config.notify.ca_file.as_deref(), redirects) {
         Ok(client) => Some(client),
         Err(error) => {
-            tracing::error!("cannot make an HTTP client, so nobody is told how runs end: {error:#}");
+            tracing::error!("cannot create an HTTP client, so no pings and no webhook are sent: {error:#}");
             None
         }
     }
 }
 
-/// With the system's CAs (SSL_CERT_FILE in their place) and those of the file.
+/// Trusts the system's CAs (or those of SSL_CERT_FILE) and those of the file.
 fn build(ca_file: Option<&Path>, redirects: Redirects) -> Result<reqwest::Client> {
     let agent = concat!("pgtend/", env!("CARGO_PKG_VERSION"));
     let mut builder = reqwest::Client::builder().user_agent(agent).timeout(TIMEOUT);
@@ -180,17 +180,18 @@ fn build(ca_file: Option<&Path>, redirects: Redirects) -> Result<reqwest::Client
     Ok(builder.build()?)
 }
 
-/// What a redirect may do.
+/// The redirects that are followed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Redirects {
-    /// Pings are GETs, and stay so.
+    /// Every redirect: pings are GETs, and stay GETs.
     All,
-    /// 307 and 308 repeat a POST with its message. The others make a GET of it, which would tell nothing and look delivered.
+    /// Only 307 and 308, which repeat a POST with its message. The others would turn it into a GET, which reports nothing but
+    /// looks delivered.
     RepeatsAlone,
 }
 
-/// Follows a redirect on one server, from `http` to `https` at most: the URL is a secret of that server, and what is posted is
-/// for it alone.
+/// Follows a redirect on one server, at most from `http` to `https`: the URL is a secret of that server, and the posted message
+/// is for it alone.
 fn redirected(attempt: Attempt<'_>, redirects: Redirects) -> Action {
     let to = attempt.url();
     let is_same_server = attempt.previous().first().is_some_and(|asked| {
@@ -209,7 +210,7 @@ async fn deliver(what: &str, request: impl Fn() -> reqwest::RequestBuilder) {
         let why = match request().send().await.and_then(reqwest::Response::error_for_status) {
             Ok(response) if response.status().is_redirection() => redirected_in_words(&response),
             Ok(_) => return,
-            // The URL is a secret: whoever knows it can report a success.
+            // The URL is a secret: anyone who knows it can report a success.
             Err(error) => why(&error.without_url()),
         };
         match pauses.next() {
@@ -222,20 +223,17 @@ async fn deliver(what: &str, request: impl Fn() -> reqwest::RequestBuilder) {
 fn why(error: &reqwest::Error) -> String {
     match error.status() {
         Some(status) => format!("HTTP {status}"),
-        None if error.is_timeout() => "it did not answer in time".to_owned(),
+        None if error.is_timeout() => "no answer in time".to_owned(),
         None => network::cause_of(error, "`ca_file` of [notify], or in SSL_CERT_FILE"),
     }
 }
 
-/// Without the path, which may be a secret.
+/// Describes the redirect without its path, which may be a secret.
 fn redirected_in_words(response: &reqwest::Response) -> String {
     let location = response.headers().get(reqwest::header::LOCATION).and_then(|location| location.to_str().ok());
     let to = location.and_then(|location| response.url().join(location).ok()).map(|to| to.origin().ascii_serialization());
     let to = to.unwrap_or_else(|| "nowhere".to_owned());
-    format!(
-        "HTTP {}: it sends us on to {to}, and that is not followed: configure the URL that is there",
-        response.status().as_u16()
-    )
+    format!("HTTP {}: it redirects to {to}, which is not followed: configure the final URL", response.status().as_u16())
 }
 
 async fn was_bad_before(ledger: Option<&Ledger>, run: &Run) -> bool {
@@ -249,7 +247,7 @@ async fn was_bad_before(ledger: Option<&Ledger>, run: &Run) -> bool {
     }
 }
 
-/// The same for the start and the end of a run.
+/// Returns the same ID for the start and the end of a run.
 fn run_id(run: &Run) -> Uuid {
     let name = format!("{}/{}/{}/{:?}/{}", run.job, run.database, run.started_at, run.id, std::process::id());
     Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes())

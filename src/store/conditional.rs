@@ -1,5 +1,5 @@
-//! Whether a store keeps to the condition of a write. Some S3-compatible servers answer 200 and replace the object all the
-//! same: a lock that stands on such a one holds nobody off.
+//! Tests whether a store honours the condition of a write. Some S3-compatible servers answer 200 and replace the object anyway: a
+//! lock on such a store excludes no one.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -11,29 +11,29 @@ use super::object::{Precondition, Version};
 use super::{PROBE_FOLDER, Store};
 use crate::base::fault::{Fault, Kind};
 
-/// What came of a write under a condition.
+/// The result of a conditional write.
 pub enum Conditional {
     Written(Version),
     /// The condition does not hold.
     NotSo,
-    /// The store has no such thing, and why.
+    /// The store does not support conditions; the text says why.
     Unsupported(String),
 }
 
-/// What was found out, by store, for this process.
+/// The test results of this process, by store.
 static KNOWN: Mutex<Option<HashMap<String, bool>>> = Mutex::new(None);
 
 impl Store {
-    /// Writes a small object if `precondition` holds, as one step that no other writer can come between. None when it does
-    /// not hold. The content must be this writer's alone (a nonce in it): when the answer to a write is lost, the next
-    /// attempt meets its own content, and only by that knows that it was the one. A store that cannot do this is an error of
-    /// [`Kind::Configuration`]; one that only says that it can is found by [`Store::can_put_if`].
+    /// Writes a small object if `precondition` holds, in one step that no other writer can interrupt. Returns `None` when it does
+    /// not hold. The content must be unique to this writer (a nonce in it): when the answer to a write is lost, the next attempt
+    /// finds its own content, and only thereby knows that it succeeded. A store that cannot do this is an error of
+    /// [`Kind::Configuration`]; [`Store::can_put_if`] recognizes a store that only claims to.
     pub async fn put_if(&self, key: &str, content: Vec<u8>, precondition: Precondition<'_>) -> Result<Option<Version>> {
         match self.try_put_if(key, content.clone(), precondition).await? {
             Conditional::Written(version) => Ok(Some(version)),
             Conditional::NotSo => Ok(self.get_versioned(key).await?.filter(|(there, _)| *there == content).map(|(_, is)| is)),
             Conditional::Unsupported(why) => {
-                let message = format!("{} cannot be written under a condition: {why}", self.location(key));
+                let message = format!("{} cannot be written conditionally: {why}", self.location(key));
                 Err(Fault::new(Kind::Configuration, message).into())
             }
         }
@@ -48,7 +48,7 @@ impl Store {
         .with_context(|| format!("cannot write {}", self.location(key)))
     }
 
-    /// Deletes an object that still is `expected`; false when it is another by now.
+    /// Deletes an object that still is `expected`; returns false when it has changed.
     pub async fn delete_if(&self, key: &str, expected: &Version) -> Result<bool> {
         match self {
             Self::Dir(dir) => dir.delete_if(key, expected).await,
@@ -57,7 +57,7 @@ impl Store {
         .with_context(|| format!("cannot delete {}", self.location(key)))
     }
 
-    /// Whether writes under a condition are what they say: tried with an object of its own, once per process and store.
+    /// Returns whether conditional writes work: it tests them with an object of its own, once per process and store.
     pub async fn can_put_if(&self) -> Result<bool> {
         let store = self.identity();
         if let Some(known) = KNOWN.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().get(&store) {
@@ -65,9 +65,9 @@ impl Store {
         }
         let key = format!("{PROBE_FOLDER}condition-{}", Uuid::new_v4());
         let kept = self.keeps_conditions(&key).await;
-        // Where nothing may be deleted, a few bytes stay.
+        // Where deleting is forbidden, a few bytes stay.
         if let Err(error) = self.delete(&key).await {
-            tracing::debug!("the probe of conditions stays: {error:#}");
+            tracing::debug!("cannot delete the probe of conditional writes: {error:#}");
         }
         let kept = kept?;
         KNOWN.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().insert(store, kept);

@@ -1,4 +1,4 @@
-//! Keys: names of databases and jobs, and times, as they stand in them.
+//! Keys of objects: the names of databases and jobs, and times, as keys contain them.
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, NaiveDateTime, Utc};
@@ -6,14 +6,14 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 
 pub const TIME: &str = "%Y-%m-%dT%H-%M-%SZ";
 
-/// What names keep in a key; all else is percent-encoded, so that no name can leave its place.
+/// The characters that names keep in a key; all others are percent-encoded, so that no name can leave its place.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
-/// The folder of a job's sets on one database: `DATABASE/JOB/`.
+/// Returns the folder of a job's sets on one database: `DATABASE/JOB/`.
 pub fn folder(database: &str, job: &str) -> String {
     format!("{}/{}/", encode(database), encode(job))
 }
 
-/// Only of the form in which it is written: years of four digits, no signs, no spaces.
+/// Parses only the form that is written: years of four digits, no signs, no spaces.
 pub fn parse_time(text: &str) -> Option<DateTime<Utc>> {
     let time = NaiveDateTime::parse_from_str(text, TIME).ok()?.and_utc();
     (text.len() == "2026-11-23T02-00-00Z".len() && time.format(TIME).to_string() == text).then_some(time)
@@ -21,11 +21,11 @@ pub fn parse_time(text: &str) -> Option<DateTime<Utc>> {
 
 pub fn encode(name: &str) -> String {
     let encoded = utf8_percent_encode(name, PLAIN).to_string();
-    // `.` and `..` would be folders of another meaning.
+    // `.` and `..` as folders would have another meaning.
     if encoded.starts_with('.') { encoded.replacen('.', "%2E", 1) } else { encoded }
 }
 
-/// A name as it stands in a key.
+/// Decodes a name from a key.
 pub fn decode(name: &str) -> Result<String> {
     Ok(percent_decode_str(name).decode_utf8().context("a name in a key is not UTF-8")?.into_owned())
 }

@@ -1,6 +1,6 @@
-//! A lock object in a store: whoever may delete there holds it as a lease. It is JSON that names its holder, is renewed each
-//! minute, and is taken over when its holder is gone. Between its ends stands time only, so that of two holders one must have
-//! missed [`TERMS`] for long: a holder doubts itself after 5 minutes, another waits for 15.
+//! A lock object in a store: a process that deletes there holds it as a lease. It is JSON that names its holder, is renewed each
+//! minute, and is taken over when its holder is gone. Only time separates two holders, so for both to act, one must have ignored
+//! [`TERMS`] for long: a holder doubts itself after 5 minutes, another process waits for 15.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -17,17 +17,17 @@ use super::{Store, sign};
 use crate::base::fault::{Fault, Kind};
 use crate::base::process_identity::ProcessIdentity;
 
-/// How long things may take.
+/// The time limits of a lease.
 struct Terms {
-    /// A holder writes anew so often.
+    /// The interval at which a holder renews it.
     renew_every: Duration,
-    /// After a renewal that failed, the next try.
+    /// The pause after a failed renewal.
     try_again_after: Duration,
-    /// A holder that could not renew for so long is no longer sure that it holds the lease.
+    /// A holder that could not renew for this long is no longer sure that it holds the lease.
     doubt_after: Duration,
-    /// Unchanged for so long of our own waiting: its holder is gone.
+    /// If the lease stays unchanged during this wait of our own, its holder is gone.
     take_after_waiting: Duration,
-    /// The same by the store's clock, for processes that never wait: longer than any clock is off.
+    /// The same by the store's clock, for processes that never wait: this is longer than any clock is off.
     take_after_by_store: TimeDelta,
 }
 
@@ -39,51 +39,51 @@ const TERMS: Terms = Terms {
     take_after_by_store: TimeDelta::days(1),
 };
 
-/// Others may take it, and let go of it, while we look.
+/// Others may take and release the lease meanwhile.
 const ATTEMPTS: u32 = 3;
 
-/// Held until it is released, or until it was not renewed for too long. A task renews it each minute; it ends with the lease.
+/// A lease, held until it is released, or until it was not renewed for too long. A task renews it each minute; the task ends with
+/// the lease.
 pub struct Lease {
     held: Arc<Held>,
     renewing: JoinHandle<()>,
 }
 
-/// What came of asking for a lease.
+/// The result of a request for a lease.
 pub enum Taken {
     Held(Lease),
-    /// Somebody else has it: who, and since when.
+    /// Another process holds it; the text says which, and since when.
     HeldByOther(String),
-    /// The store cannot hold one, and why.
+    /// The store cannot hold a lease; the text says why.
     Impossible(String),
 }
 
-/// What a lease looked like at a moment of this process's own clock: whether it is still the same 15 minutes later says that
-/// its holder is gone.
+/// The content of a lease at a moment of this process's own clock: if it is unchanged 15 minutes later, its holder is gone.
 #[derive(Clone, Debug)]
 pub struct Seen {
     version: Version,
     pub at: Instant,
 }
 
-/// The object.
+/// The content of the object.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Content {
     holder: ProcessIdentity,
-    /// Two leases of one process are two.
+    /// Two leases of one process differ by this.
     nonce: String,
-    /// Counts up, so that each renewal is another content.
+    /// This counts up, so that each renewal has another content.
     renewed: u64,
     taken_at: DateTime<Utc>,
-    /// Nobody holds it: written where nothing may be deleted.
+    /// True when it has no holder: this is written where deleting is forbidden.
     #[serde(default)]
     released: bool,
 }
 
-/// Asks for the lease `key`. `seen` is what an earlier [`look`] of this process has seen. Errors are those of the store.
+/// Asks for the lease `key`. `seen` is the result of an earlier [`look`] of this process. Errors are those of the store.
 pub async fn take(store: &Store, key: &str, seen: Option<&Seen>) -> Result<Taken> {
     if !store.can_put_if().await? {
         return Ok(Taken::Impossible(format!(
-            "{} does not keep to the condition of a write (If-None-Match, If-Match), so that a lock in it holds nobody off: \
+            "{} ignores conditions of writes (If-None-Match, If-Match), so a lock in it excludes no one: \
              configure a [ledger], which has locks of its own",
             store.location("")
         )));
@@ -116,10 +116,10 @@ pub async fn take(store: &Store, key: &str, seen: Option<&Seen>) -> Result<Taken
             return Ok(Taken::Held(Lease::held(store, key, ours, version)));
         }
     }
-    Ok(Taken::HeldByOther(if holder.is_empty() { "somebody who let go of it meanwhile".to_owned() } else { holder }))
+    Ok(Taken::HeldByOther(if holder.is_empty() { "a process that has just released it".to_owned() } else { holder }))
 }
 
-/// Remembers how the lease looks now; None when nobody holds it.
+/// Returns the present content of the lease; `None` when it has no holder.
 pub async fn look(store: &Store, key: &str) -> Result<Option<Seen>> {
     let at = Instant::now();
     let there = store.get_versioned(key).await?;
@@ -127,7 +127,7 @@ pub async fn look(store: &Store, key: &str) -> Result<Option<Seen>> {
     Ok(held.map(|(_, version)| Seen { version, at }))
 }
 
-/// Why a lease may be taken from its holder; None when it may not. `there` is None for a content that is no lease.
+/// Returns why a lease may be taken from its holder; `None` when it may not. `there` is `None` for a content that is not a lease.
 fn may_take(
     there: Option<&Content>,
     unchanged_while_we_waited: Option<Duration>,
@@ -135,7 +135,7 @@ fn may_take(
     terms: &Terms,
 ) -> Option<&'static str> {
     if there.is_some_and(|there| there.released) {
-        return Some("it was let go of");
+        return Some("it was released");
     }
     if there.is_some_and(|there| there.holder.is_known_dead()) {
         return Some("its process has ended");
@@ -149,13 +149,13 @@ fn may_take(
     None
 }
 
-/// How long ago the object was written, both times being the store's: that of an object written just now is its clock.
+/// Returns how long ago the object was written. Both times are the store's: an object written just now shows its clock.
 async fn age_by_store(store: &Store, key: &str) -> Result<Option<TimeDelta>> {
     let clock = format!("{key}.now");
     store.put(&clock, Vec::new()).await?;
     let now = store.stat(&clock).await?.and_then(|now| now.modified_at);
     if let Err(error) = store.delete(&clock).await {
-        tracing::debug!("an empty object stays: {error:#}");
+        tracing::debug!("cannot delete an empty object: {error:#}");
     }
     let written = store.stat(key).await?.and_then(|lease| lease.modified_at);
     Ok(now.zip(written).map(|(now, written)| now - written))
@@ -164,7 +164,7 @@ async fn age_by_store(store: &Store, key: &str) -> Result<Option<TimeDelta>> {
 fn who(content: Option<&Content>) -> String {
     match content {
         Some(content) => format!("{} since {}", content.holder, content.taken_at.format("%Y-%m-%d %H:%M UTC")),
-        None => "somebody unknown: the object is no lease of this program, or not signed with the store's key".to_owned(),
+        None => "an unknown process: the object is not a lease of this program, or not signed with the store's key".to_owned(),
     }
 }
 
@@ -173,8 +173,8 @@ impl Content {
         store.to_json(key, self)
     }
 
-    /// None of what is no lease, or was not signed with the key that the store has: it may say that nobody holds it, or that its
-    /// process has ended, and only that it stays as it is counts.
+    /// Returns `None` for a content that is not a lease, or not signed with the store's key: it could claim that it has no
+    /// holder, or that its process has ended, so only its not changing counts.
     fn read(store: &Store, key: &str, content: &[u8]) -> Option<Self> {
         let read = serde_json::from_slice(content).ok()?;
         let signature = store.signature(key, sign::without_end(content)).ok()?;
@@ -182,11 +182,11 @@ impl Content {
     }
 }
 
-/// What the lease and its renewing task share.
+/// The state that the lease and its renewing task share.
 struct Held {
     store: Store,
     key: String,
-    /// Taken for a renewal's whole length, so that there is one at a time.
+    /// Locked for a renewal's whole length, so that there is one at a time.
     current: tokio::sync::Mutex<(Content, Version)>,
     state: Mutex<State>,
 }
@@ -195,7 +195,7 @@ struct State {
     renewed: Moment,
     /// Why it is no longer ours, for good.
     lost: Option<String>,
-    /// What the last renewal that failed said.
+    /// The error of the last failed renewal.
     trouble: Option<String>,
 }
 
@@ -218,8 +218,8 @@ impl Lease {
         Self { held, renewing }
     }
 
-    /// An error of [`Kind::Busy`] when it is no longer certain that it is ours. To be asked before each thing that only its
-    /// holder may do.
+    /// Returns an error of [`Kind::Busy`] when it is no longer certain that it is ours. It must be called before each action that
+    /// is only for the holder.
     pub fn check(&self) -> Result<()> {
         let state = self.held.lock();
         let location = self.held.store.location(&self.held.key);
@@ -234,8 +234,8 @@ impl Lease {
         Ok(())
     }
 
-    /// The same as [`Lease::check`], once the store has said that the object is still the one that we wrote: whoever can write there
-    /// may put an old one of ours in its place, with a signature that fits, and so let another take it.
+    /// Does the same as [`Lease::check`], after the store has confirmed that the object is still the one that we wrote: anyone who can
+    /// write there may put an old one of ours in its place, with a valid signature, and so let another process take it.
     pub async fn prove(&self) -> Result<()> {
         if self.held.store.has_sign_key() {
             self.held.renew().await;
@@ -243,15 +243,16 @@ impl Lease {
         self.check()
     }
 
-    /// Renews it now; done each minute anyway. What came of it, [`Lease::check`] tells.
+    /// Renews it now; the task does that each minute anyway. [`Lease::check`] tells the result.
     pub async fn renew(&self) {
         self.held.renew().await;
     }
 
-    /// Lets go of it. One that is no longer ours is left alone.
+    /// Releases it. A lease that is no longer ours is left alone.
     pub async fn release(self) -> Result<()> {
         self.renewing.abort();
-        // A server that ignores If-Match of DELETE would delete another's: not when there may be another.
+        // A server that ignores If-Match of DELETE would delete another process's lease, so it is not deleted when there may be
+        // another.
         if self.check().is_err() {
             return Ok(());
         }
@@ -260,10 +261,10 @@ impl Lease {
         match store.delete_if(key, &version).await {
             Ok(_) => Ok(()),
             Err(refused) => {
-                tracing::debug!("the lock object stays: {refused:#}");
+                tracing::debug!("cannot delete the lock object: {refused:#}");
                 content.released = true;
                 let put = store.put_if(key, content.written(store, key)?, Precondition::Unchanged(&version)).await;
-                put.with_context(|| format!("cannot let go of {}", store.location(key))).map(drop)
+                put.with_context(|| format!("cannot release {}", store.location(key))).map(drop)
             }
         }
     }
@@ -285,7 +286,7 @@ impl Held {
             return;
         }
         let mut current = self.current.lock().await;
-        // From before the request: the object is at least as young as that.
+        // The time is taken before the request: the object is not older than that.
         let started = Moment::now();
         let mut content = current.0.clone();
         content.renewed += 1;
@@ -303,8 +304,8 @@ impl Held {
                     Ok(Some((there, _))) => {
                         format!("it is held by {}", who(Content::read(&self.store, &self.key, &there).as_ref()))
                     }
-                    Ok(None) => "somebody deleted it".to_owned(),
-                    Err(_) => "somebody else wrote it".to_owned(),
+                    Ok(None) => "it was deleted".to_owned(),
+                    Err(_) => "another process wrote it".to_owned(),
                 };
                 tracing::warn!("{} is no longer ours: {lost}", self.store.location(&self.key));
                 self.lock().lost = Some(lost);
@@ -317,8 +318,8 @@ impl Held {
     }
 }
 
-/// A moment by two clocks. One runs on while the machine sleeps; a virtual machine that was paused may only see by the other,
-/// once it is set, that time has passed.
+/// A moment by two clocks. One keeps running while the machine sleeps; in a virtual machine that was paused, perhaps only the
+/// other shows the lost time, once it is set.
 struct Moment {
     boot: Duration,
     wall: SystemTime,
@@ -329,7 +330,7 @@ impl Moment {
         Self { boot: boot_time(), wall: SystemTime::now() }
     }
 
-    /// By the clock that says more.
+    /// Returns the longer time of the two clocks.
     fn elapsed(&self) -> Duration {
         boot_time().saturating_sub(self.boot).max(self.wall.elapsed().unwrap_or_default())
     }
@@ -362,7 +363,7 @@ mod tests {
             (Some(content(&elsewhere, false)), minutes(14), hours(24), None),
             (Some(content(&elsewhere, false)), None, hours(-400), None),
             (Some(content(&ProcessIdentity::own(), false)), minutes(1), hours(1), None),
-            (Some(content(&ProcessIdentity::own(), true)), None, None, Some("let go")),
+            (Some(content(&ProcessIdentity::own(), true)), None, None, Some("released")),
             (Some(content(&dead, false)), None, None, Some("ended")),
             (Some(content(&elsewhere, false)), minutes(15), None, Some("15 minutes")),
             (Some(content(&elsewhere, false)), None, hours(25), Some("a day")),
@@ -377,7 +378,7 @@ mod tests {
 
     #[test]
     fn a_holder_doubts_itself_long_before_another_may_take_over() {
-        // The last renewal that got through, the requests that were tried since, and a release: all before another may come.
+        // The last successful renewal, the requests tried since, and a release: all of it before another process may come.
         assert!(TERMS.renew_every * 3 < TERMS.doubt_after);
         assert!(TERMS.doubt_after * 2 < TERMS.take_after_waiting);
     }

@@ -1,7 +1,6 @@
-//! Where objects go: a directory or an S3 bucket. An object is there completely or not at all.
+//! Stores for objects: a directory or an S3 bucket. An object exists completely or not at all.
 //!
-//! Keys are relative, `/`-separated and made by pgtend. One contract test suite (tests/it/store.rs) runs over
-//! both kinds.
+//! Keys are relative, `/`-separated and made by pgtend. One contract test suite (tests/it/store.rs) runs over both kinds.
 
 mod conditional;
 pub mod dir;
@@ -21,7 +20,7 @@ pub use self::conditional::Conditional;
 pub use self::probe::Probed;
 use crate::config::{self, Config};
 
-/// Where objects are tried out; what stays in it is of no use.
+/// The folder for probe objects; leftovers in it are of no use.
 const PROBE_FOLDER: &str = ".pgtend-probe/";
 
 #[derive(Clone, Debug)]
@@ -31,13 +30,13 @@ pub enum Store {
 }
 
 impl Store {
-    /// The store that the configuration calls `name`.
+    /// Opens the store that the configuration calls `name`.
     pub async fn named(config: &Config, name: &str) -> Result<Self> {
         let configured = config.stores.get(name).with_context(|| format!("the configuration has no store `{name}`"))?;
         Self::open(configured).await.with_context(|| format!("store `{name}`"))
     }
 
-    /// Reads credentials and region; contacts no server yet.
+    /// Reads credentials and region; does not contact the server yet.
     pub async fn open(configured: &config::Store) -> Result<Self> {
         Ok(match configured {
             config::Store::Dir { path, sign_key } => {
@@ -47,7 +46,7 @@ impl Store {
         })
     }
 
-    /// `s3://bucket/prefix/key` or the file's path, for people and for stock tools.
+    /// Returns `s3://bucket/prefix/key` or the file's path, for people and for stock tools.
     pub fn location(&self, key: &str) -> String {
         match self {
             Self::Dir(dir) => dir.path_of(key).display().to_string(),
@@ -55,8 +54,8 @@ impl Store {
         }
     }
 
-    /// Every complete object whose key starts with `folder`, which is empty or ends with `/`; in key order. An error when a part
-    /// of it cannot be looked into: whoever deletes by a list, or says what is not there, needs all of it.
+    /// Lists every complete object whose key starts with `folder`, which is empty or ends with `/`; in key order. An unreadable
+    /// part is an error: a caller that deletes by the list, or reports what is missing, needs all of it.
     pub async fn list(&self, folder: &str) -> Result<Vec<Object>> {
         let Listed { objects, unread } = self.list_readable(folder).await?;
         if let Some(Unread { key, reason, .. }) = unread.first() {
@@ -65,7 +64,7 @@ impl Store {
         Ok(objects)
     }
 
-    /// The same without what cannot be looked into, which is named beside it: for whoever shows what there is.
+    /// Lists the readable objects, and names the unreadable parts beside them: for callers that only show the list.
     pub async fn list_readable(&self, folder: &str) -> Result<Listed> {
         let mut listed = match self {
             Self::Dir(dir) => dir.list(folder).await,
@@ -76,19 +75,18 @@ impl Store {
         Ok(listed)
     }
 
-    /// A small object, whole; None when it does not exist. One of more than 64 MiB is an error.
+    /// Returns a small object as a whole; `None` when it does not exist. An object of more than 64 MiB is an error.
     pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>> {
         self.get_at_most(key, SMALL_OBJECT_BYTES).await
     }
 
-    /// The same with a limit of its own: a larger one is not what was asked for, and is not read any further.
+    /// Does the same with its own limit: a larger object is not the expected one, and is not read any further.
     pub async fn get_at_most(&self, key: &str, most_bytes: u64) -> Result<Option<Vec<u8>>> {
         let Some(mut reader) = self.read(key).await? else { return Ok(None) };
         Ok(Some(self.whole(key, &mut reader, most_bytes).await?))
     }
 
-    /// An object as a stream; None when it does not exist. A connection that breaks midway is taken up again
-    /// where it broke.
+    /// Returns an object as a stream; `None` when it does not exist. A connection that breaks midway is resumed where it broke.
     pub async fn read(&self, key: &str) -> Result<Option<Reader>> {
         let reader = match self {
             Self::Dir(dir) => dir.read(key).await.map(|reader| reader.map(Reader::Dir)),
@@ -97,7 +95,7 @@ impl Store {
         reader.with_context(|| format!("cannot read {}", self.location(key)))
     }
 
-    /// Writes a small object; it replaces one of the same key.
+    /// Writes a small object; it replaces one with the same key.
     pub async fn put(&self, key: &str, content: Vec<u8>) -> Result<()> {
         let mut upload = self.upload(key, content.len() as u64).await?;
         let written = async {
@@ -113,7 +111,7 @@ impl Store {
         }
     }
 
-    /// A small object and which content that is; None when it does not exist.
+    /// Returns a small object and its version; `None` when it does not exist.
     pub async fn get_versioned(&self, key: &str) -> Result<Option<(Vec<u8>, Version)>> {
         let Some(mut reader) = self.read(key).await? else { return Ok(None) };
         let content = self.whole(key, &mut reader, SMALL_OBJECT_BYTES).await?;
@@ -132,7 +130,7 @@ impl Store {
             let fits = whole.len() as u64 + chunk.len() as u64 <= most_bytes;
             anyhow::ensure!(
                 fits,
-                "{} is larger than {}, and not read",
+                "{} is larger than {}, and was not read",
                 self.location(key),
                 crate::base::units::bytes(most_bytes)
             );
@@ -141,7 +139,7 @@ impl Store {
         Ok(whole)
     }
 
-    /// An object without its content; None when it does not exist.
+    /// Returns an object without its content; `None` when it does not exist.
     pub async fn stat(&self, key: &str) -> Result<Option<Object>> {
         match self {
             Self::Dir(dir) => dir.stat(key).await,
@@ -150,7 +148,7 @@ impl Store {
         .with_context(|| format!("cannot look at {}", self.location(key)))
     }
 
-    /// The same for every process that means the same store.
+    /// Returns an identity that is the same for every process that uses the same store.
     pub(crate) fn identity(&self) -> String {
         match self {
             Self::Dir(dir) => dir.path_of("").display().to_string(),
@@ -167,8 +165,8 @@ impl Store {
         upload.with_context(|| format!("cannot write {}", self.location(key)))
     }
 
-    /// Removes an object; one that is not there is no error. One that is locked is an error with a [`Locked`] in it, one
-    /// that the credentials may not delete is of [`Kind::Permission`](crate::base::fault::Kind::Permission).
+    /// Removes an object; a missing one is not an error. A locked one is an error with a [`Locked`] in it; one that the
+    /// credentials may not delete is of [`Kind::Permission`](crate::base::fault::Kind::Permission).
     pub async fn delete(&self, key: &str) -> Result<()> {
         match self {
             Self::Dir(dir) => dir.delete(key).await,
@@ -177,7 +175,7 @@ impl Store {
         .with_context(|| format!("cannot delete {}", self.location(key)))
     }
 
-    /// Uploads under `folder` that were started and neither finished nor aborted.
+    /// Lists uploads under `folder` that were started and neither finished nor aborted.
     pub async fn unfinished(&self, folder: &str) -> Result<Vec<Unfinished>> {
         match self {
             Self::Dir(dir) => dir.unfinished(folder).await,
@@ -195,9 +193,8 @@ impl Store {
         .with_context(|| format!("cannot remove the unfinished upload of {}", self.location(&unfinished.key)))
     }
 
-    /// Whether an object exists, where a wrong no would cost somebody's data: only an answer that says of this very object
-    /// that it is not there is a no. Everything else (no permission, no bucket, a server in trouble, a disk that is not
-    /// mounted) is an error.
+    /// Returns whether an object exists, where a wrong "no" would cost data: only an answer that this very object does not exist
+    /// counts as "no". Everything else (no permission, no bucket, a failing server, an unmounted disk) is an error.
     pub async fn exists_for_certain(&self, key: &str) -> Result<bool> {
         match self {
             Self::Dir(dir) => dir.exists_for_certain(key).await,
@@ -206,7 +203,7 @@ impl Store {
         .with_context(|| format!("cannot tell whether {} exists", self.location(key)))
     }
 
-    /// False for a directory that does not exist: it has no objects, and somebody may have meant another.
+    /// Returns false for a directory that does not exist: it has no objects, and another one may have been intended.
     pub fn is_there(&self) -> bool {
         match self {
             Self::Dir(dir) => dir.path_of("").is_dir(),
@@ -214,7 +211,7 @@ impl Store {
         }
     }
 
-    /// Bytes free for new objects, where the store has such a limit.
+    /// Returns the bytes free for new objects, if the store has such a limit.
     pub fn free_bytes(&self) -> Option<u64> {
         match self {
             Self::Dir(dir) => dir.free_bytes(),
@@ -229,7 +226,7 @@ pub enum Reader {
 }
 
 impl Reader {
-    /// The next bytes; None at the end.
+    /// Returns the next bytes; `None` at the end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
         match self {
             Self::Dir(reader) => reader.chunk().await,
@@ -238,7 +235,7 @@ impl Reader {
     }
 }
 
-/// An object being written. Whoever starts one finishes or aborts it.
+/// An object being written. Its creator must finish or abort it.
 pub enum Upload {
     Dir(dir::Upload),
     S3(Box<s3::Upload>),
@@ -260,15 +257,15 @@ impl Upload {
         }
     }
 
-    /// Leaves nothing behind, as far as the store can be reached; the next run's sweep does the rest. Nothing to
-    /// do after a finish.
+    /// Leaves nothing behind, as far as the store is reachable; the next run's sweep does the rest. It does nothing after a
+    /// finish.
     pub async fn abort(&mut self) {
         let aborted = match self {
             Self::Dir(upload) => upload.abort().await,
             Self::S3(upload) => upload.abort().await,
         };
         if let Err(error) = aborted {
-            tracing::warn!("an unfinished upload stays until the next run: {error:#}");
+            tracing::warn!("could not abort an upload, which stays until the next run: {error:#}");
         }
     }
 }

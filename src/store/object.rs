@@ -1,4 +1,4 @@
-//! What a store holds, and what it answers.
+//! The objects and answers of a store.
 
 use chrono::{DateTime, Utc};
 
@@ -10,46 +10,46 @@ pub const SMALL_OBJECT_BYTES: u64 = 64 << 20;
 pub struct Object {
     pub key: String,
     pub bytes: u64,
-    /// When it was last written, by the store's clock.
+    /// The time of its last write, by the store's clock.
     pub modified_at: Option<DateTime<Utc>>,
 }
 
-/// What a look into a folder has shown.
+/// The result of listing a folder.
 #[derive(Clone, Debug, Default)]
 pub struct Listed {
-    /// In key order.
+    /// The objects in key order.
     pub objects: Vec<Object>,
-    /// What could not be looked into: of a directory, folders of other users and symbolic links.
+    /// The parts that could not be read: in a directory, folders of other users and symbolic links.
     pub unread: Vec<Unread>,
 }
 
-/// A part of a store that could not be looked into.
+/// A part of a store that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unread {
     pub key: String,
-    /// "it cannot be read: Permission denied"
+    /// The reason: "it cannot be read: Permission denied".
     pub reason: String,
-    /// There may be objects below it. False of a link to a file.
+    /// True when there may be objects below it; false for a link to a file.
     pub hides_folder: bool,
 }
 
-/// Which content of an object is meant: S3's ETag; of a file, a hash of what is in it. To be compared, not to be read.
+/// Identifies the content of an object: S3's ETag, or a hash of a file's content. It is for comparison only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version(pub String);
 
-/// What must be so for a write to happen.
+/// The condition for a write.
 #[derive(Clone, Copy, Debug)]
 pub enum Precondition<'a> {
-    /// There is no object of that key (If-None-Match: *).
+    /// There is no object with that key (If-None-Match: *).
     Absent,
-    /// It is still this one (If-Match).
+    /// It is still this version (If-Match).
     Unchanged(&'a Version),
 }
 
-/// Why an object cannot be deleted yet: Object Lock. Found in an error of [`Store::delete`] by `downcast_ref`.
+/// Says why an object cannot be deleted yet: Object Lock. `downcast_ref` finds it in an error of [`Store::delete`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Locked {
-    /// None where the server does not say: a legal hold has no end.
+    /// `None` when the server does not say: a legal hold has no end.
     pub until: Option<DateTime<Utc>>,
 }
 
@@ -64,11 +64,11 @@ impl std::fmt::Display for Locked {
 
 impl std::error::Error for Locked {}
 
-/// What an upload that never ended has left: parts that are billed, a temporary file.
+/// The remains of an upload that never ended: parts that are billed, or a temporary file.
 #[derive(Clone, Debug)]
 pub struct Unfinished {
     pub key: String,
-    /// Upload id, or the temporary file's key.
+    /// The upload id, or the temporary file's key.
     pub id: String,
     pub started_at: Option<DateTime<Utc>>,
 }

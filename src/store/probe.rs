@@ -1,4 +1,4 @@
-//! What `check --connect` finds out of a store, by writing, reading back, listing and deleting a small object.
+//! Tests a store for `check --connect`: writes, reads back, lists and deletes a small object.
 
 use anyhow::Result;
 use chrono::Utc;
@@ -10,19 +10,19 @@ use crate::base::fault::Kind;
 use crate::base::units;
 use crate::pg::failure;
 
-/// A store that backups can be made into.
+/// The test results of a store that can hold backups.
 #[derive(Clone, Debug)]
 pub struct Probed {
-    /// What does not work, or works otherwise than one may expect, and what to do.
+    /// Things that do not work, or work unexpectedly, each with advice.
     pub warnings: Vec<String>,
     pub can_delete: bool,
 }
 
 impl Store {
-    /// Writes, reads back, lists and deletes a small object. An error is what backups would fail of.
+    /// Writes, reads back, lists and deletes a small object. An error here is one that backups would meet.
     pub async fn probe(&self) -> Result<Probed> {
         let key = format!("{PROBE_FOLDER}{}", Uuid::new_v4());
-        // Before anything is written: some S3-compatible servers make a bucket that does not exist.
+        // This comes before anything is written: some S3-compatible servers create a bucket that does not exist.
         self.list(PROBE_FOLDER).await?;
         let content = b"pgtend was here for a moment".to_vec();
         let started = Utc::now();
@@ -41,7 +41,7 @@ impl Store {
                 return Err(error);
             }
             warnings.push(format!(
-                "cannot delete, so that `keep` and the sweep will not work here, and {} stays: {error:#}",
+                "cannot delete, so `keep` and the sweep will not work here, and {} stays: {error:#}",
                 self.location(&key)
             ));
         }
@@ -52,14 +52,14 @@ impl Store {
             && s3.keeps_versions().await == Some(true)
         {
             warnings.push(
-                "the bucket keeps versions: what is pruned stays, and is paid for, as older versions, until a lifecycle rule \
+                "the bucket keeps versions: pruned objects stay, and are billed, as older versions, until a lifecycle rule \
                  (NoncurrentVersionExpiration) removes them"
                     .to_owned(),
             );
         }
         if can_delete && !self.can_put_if().await? {
             warnings.push(
-                "it does not keep to the condition of a write (If-None-Match), and cannot hold a lock: without a [ledger], prune \
+                "it ignores conditions of writes (If-None-Match), and so cannot hold a lock: without a [ledger], prune \
                  and sweep will not work here"
                     .to_owned(),
             );

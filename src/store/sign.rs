@@ -1,6 +1,6 @@
-//! Signatures of what a store holds: who may write into a bucket is not whoever has the key. HMAC-SHA256 over the object's key, a
-//! newline, and the JSON as it was written, up to the comma before its `signature`; with its key in it, an object cannot be put in
-//! the place of another one.
+//! Signatures of objects in a store: not everyone who may write into a bucket has the key. A signature is HMAC-SHA256 over the
+//! object's key, a newline, and the JSON as written, up to the comma before its `signature`. Since it covers the key, an object
+//! cannot be put in the place of another one.
 
 use anyhow::{Context as _, Result};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -15,11 +15,11 @@ pub const MARKER_BYTES: u64 = 4 << 20;
 pub(super) const SIGNATURE_KEY: &[u8] = b",\n  \"signature\": \"";
 const HEX: usize = 64;
 
-/// What the store's key says of an object.
+/// The verdict of the store's key on an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Signature {
-    /// The store has no key: nothing is asked.
+    /// The store has no key, so nothing is checked.
     NotAsked,
     Valid,
     Missing,
@@ -27,24 +27,24 @@ pub enum Signature {
 }
 
 impl Signature {
-    /// Whoever wrote it had the key, or there is none.
+    /// Returns true when its writer had the key, or the store has none.
     pub fn is_ours(self) -> bool {
         matches!(self, Self::NotAsked | Self::Valid)
     }
 
-    /// For the end of a sentence about an object.
+    /// Returns the verdict for the end of a sentence about an object.
     pub fn in_words(self) -> &'static str {
         match self {
             Self::NotAsked => "the store has no key",
             Self::Valid => "it is signed with the store's key",
-            Self::Missing => "it is not signed, and the store has a key: it was made without the key, or by a stranger",
+            Self::Missing => "it is not signed, although the store has a key: it was made without the key, or by a stranger",
             Self::Wrong => {
                 "its signature is not that of the store's key: it was made with another key, moved here from another name, or changed"
             }
         }
     }
 
-    /// For a column.
+    /// Returns the verdict for a column.
     pub fn in_short(self) -> &'static str {
         match self {
             Self::NotAsked | Self::Valid => "",
@@ -71,13 +71,13 @@ impl SignKey {
     }
 }
 
-/// What stands before a signature, and the signature: of the bytes of a JSON object without the `}` at its end.
+/// Splits the bytes of a JSON object without the `}` at its end into the part before a signature, and the signature.
 pub(super) fn split(open: &[u8]) -> Option<(&[u8], [u8; HEX / 2])> {
     let (rest, hex) = open.strip_suffix(b"\"")?.split_last_chunk::<HEX>()?;
     let content = rest.strip_suffix(SIGNATURE_KEY)?;
     let mut signature = [0; HEX / 2];
     for (byte, digits) in signature.iter_mut().zip(hex.chunks_exact(2)) {
-        // Lower case only: one signature has one form.
+        // Only lower case is accepted: one signature has one form.
         let value = |digit: u8| match digit {
             b'0'..=b'9' => Some(digit - b'0'),
             b'a'..=b'f' => Some(digit - b'a' + 10),
@@ -88,7 +88,7 @@ pub(super) fn split(open: &[u8]) -> Option<(&[u8], [u8; HEX / 2])> {
     Some((content, signature))
 }
 
-/// A JSON object as bytes without the `}` at its end.
+/// Returns a JSON object as bytes without the `}` at its end.
 pub(super) fn without_end(json: &[u8]) -> &[u8] {
     let trimmed = json.trim_ascii_end();
     trimmed.strip_suffix(b"\n}").unwrap_or(trimmed)

@@ -1,4 +1,4 @@
-//! JSON objects that a store writes signed, and reads as signed or not.
+//! JSON objects that a store writes signed, and whose signatures it checks.
 
 use anyhow::{Context as _, Result};
 use hmac::Mac as _;
@@ -21,7 +21,7 @@ impl Store {
         self.sign_key().is_some()
     }
 
-    /// Signs what is to be the object `key`: JSON without the `}` at its end. Without a key it stays as it is.
+    /// Signs the object `key` before it is written: JSON without the `}` at its end. Without a store key the JSON is unchanged.
     pub fn sign(&self, key: &str, open: &str) -> Result<String> {
         let Some(sign_key) = self.sign_key() else { return Ok(open.to_owned()) };
         let signature = sign_key.mac(key, open.as_bytes())?.finalize().into_bytes();
@@ -29,29 +29,29 @@ impl Store {
         Ok(format!("{open}{}{hex}\"", String::from_utf8_lossy(SIGNATURE_KEY)))
     }
 
-    /// What the store's key says of the object `key`; `open` is its JSON without what comes after the signature.
+    /// Returns the verdict on the object `key`; `open` is its JSON up to the end of the signature.
     pub fn signature(&self, key: &str, open: &[u8]) -> Result<Signature> {
         let Some(sign_key) = self.sign_key() else { return Ok(Signature::NotAsked) };
         let Some((content, signature)) = split(open) else { return Ok(Signature::Missing) };
-        // In constant time.
+        // The comparison takes constant time.
         let is_right = sign_key.mac(key, content)?.verify_slice(&signature).is_ok();
         Ok(if is_right { Signature::Valid } else { Signature::Wrong })
     }
 
-    /// A JSON object as bytes, signed where the store has a key.
+    /// Returns a JSON object as bytes, signed if the store has a key.
     pub fn to_json<T: Serialize>(&self, key: &str, value: &T) -> Result<Vec<u8>> {
         let text = serde_json::to_string_pretty(value)?;
-        let open = text.strip_suffix("\n}").context("what is signed is a JSON object")?;
+        let open = text.strip_suffix("\n}").context("only a JSON object can be signed")?;
         Ok(format!("{}\n}}", self.sign(key, open)?).into_bytes())
     }
 
-    /// Writes a JSON object, signed where the store has a key.
+    /// Writes a JSON object, signed if the store has a key.
     pub async fn put_json<T: Serialize>(&self, key: &str, value: &T) -> Result<()> {
         self.put(key, self.to_json(key, value)?).await
     }
 
-    /// Reads a JSON object of at most 4 MiB; None when there is none. The inner error says what is wrong with the
-    /// object, and names it.
+    /// Reads a JSON object of at most 4 MiB; `None` when there is none. The inner error says what is wrong with the object, and
+    /// names it.
     pub async fn get_json<T: DeserializeOwned + Bounded>(&self, key: &str) -> Result<Option<Result<(T, Signature)>>> {
         let Some(bytes) = self.get_at_most(key, MARKER_BYTES).await? else { return Ok(None) };
         let read = || {

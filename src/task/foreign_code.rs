@@ -1,9 +1,10 @@
-//! Code of others that a job's table holds, and that runs with the rights of our session: triggers, rules, CHECKs, generated columns, expressions
-//! of indexes. A person hears of it before each run, and of every owner of such a table who has fewer rights than we: what can be found is named,
-//! and not all can be. A function that runs as its owner may leave a cursor WITH HOLD or a prepared statement, which then run as us; casts, domains
-//! and types call functions that no expression names. So `trust_owners = false` in `[limits]` refuses the owner, whatever is found.
+//! Other owners' code that a job's table holds and that runs with our session's rights: triggers, rules, CHECKs, generated columns,
+//! expressions of indexes. Before each run a warning names the code that can be found, and every owner of such a table who has fewer rights
+//! than our role. Not all code can be found: a function that runs as its owner may leave a cursor WITH HOLD or a prepared statement, which
+//! then runs as us; casts, domains and types call functions that no expression names. So `trust_owners = false` in `[limits]` refuses the
+//! owner, whatever is found.
 //!
-//! It is looked for before the run's own queries, whose planning runs some of it.
+//! The search comes before the run's own queries, because planning them may already execute such code.
 
 use std::fmt;
 
@@ -15,22 +16,22 @@ use crate::base::fault::{Fault, Kind};
 use crate::pg::table::with_schema;
 use crate::pg::{self, Settings, failure, identifier};
 
-/// More names than these help nobody; the rest is a number.
+/// This many warnings are listed; the rest are only counted.
 const NAMED: usize = 20;
 
-/// One piece of it, once for each function that it calls.
+/// One piece of such code, once for each function that it calls.
 #[derive(Clone, Debug, sqlx::FromRow)]
 struct ForeignCode {
     /// "trigger", "index" and the like; "table" for the table itself.
     kind: String,
-    /// Quoted; None for a partition key and a table.
+    /// Quoted; None for a partition key and for a table.
     name: Option<String>,
     /// With its schema, quoted.
     table: String,
-    /// None for a rule and a table.
+    /// None for a rule and for a table.
     function: Option<String>,
     owner: String,
-    /// The login of the session: its rights are a RESET ROLE away.
+    /// The login role of the session: RESET ROLE gives its rights.
     runs_as: String,
     is_superuser: bool,
 }
@@ -46,10 +47,13 @@ impl fmt::Display for ForeignCode {
         let Self { kind, table, .. } = self;
         let (owner, runs_as) = (identifier(&self.owner), identifier(&self.runs_as));
         if self.is_the_table() {
-            write!(f, "{table} belongs to {owner}: all that {owner} puts there or around it can run as {runs_as}, ")?;
+            write!(
+                f,
+                "{table} belongs to {owner}: code that {owner} adds to it or to its types and functions can run as {runs_as}, "
+            )?;
             return match self.is_superuser {
                 true => write!(f, "a superuser"),
-                false => write!(f, "with rights that {owner} has not"),
+                false => write!(f, "with rights that {owner} lacks"),
             };
         }
         write!(f, "{kind} ")?;
@@ -63,12 +67,12 @@ impl fmt::Display for ForeignCode {
         }
         match self.is_superuser {
             true => write!(f, "which may run as {runs_as}, a superuser"),
-            false => write!(f, "which may run as {runs_as}, with rights that {owner} has not"),
+            false => write!(f, "which may run as {runs_as}, with rights that {owner} lacks"),
         }
     }
 }
 
-/// What a task does to the rows of its table.
+/// The operations of a task on the rows of its table.
 #[derive(Clone, Copy, Debug)]
 pub struct Touched<'a> {
     pub table: &'a str,
@@ -76,9 +80,9 @@ pub struct Touched<'a> {
     pub triggers: i32,
     /// Events of rules, as in pg_rewrite.ev_type.
     pub rules: &'static [&'static str],
-    /// Rows are written: CHECKs are tried, generated columns computed.
+    /// Whether rows are written, so that CHECKs and generated columns are evaluated.
     pub writes: bool,
-    /// By session_replication_role, where the role may.
+    /// Whether triggers are disabled by session_replication_role, where the role may set it.
     pub silences_triggers: bool,
 }
 
@@ -93,7 +97,8 @@ impl<'a> Touched<'a> {
     }
 }
 
-/// What a run of the job runs of others' code with more rights than they have, each in a sentence; an error where the job refuses that.
+/// The other owners' code that a run of the job would execute with more rights than the owners have, each in a sentence; an error where the
+/// job refuses that.
 pub async fn warnings(settings: &Settings, touched: &[Touched<'_>], trust_owners: bool) -> Result<Vec<String>> {
     let mut found: Vec<ForeignCode> = Vec::new();
     for touched in touched {
@@ -101,28 +106,28 @@ pub async fn warnings(settings: &Settings, touched: &[Touched<'_>], trust_owners
         if trust_owners && touched.silences_triggers {
             of_table.retain(|code| !is_guard(code));
         }
-        // A cascade may reach what is named, too.
+        // A cascade may reach code that was already found.
         of_table.retain(|code| !found.iter().any(|known| known.to_string() == code.to_string()));
         found.append(&mut of_table);
     }
     judge(found, trust_owners)
 }
 
-/// The same of rows that are put back into `table` (with its schema, quoted): by COPY, which knows no rules.
+/// The same for rows that are restored into `table` (with its schema, quoted) by COPY, which ignores rules.
 pub async fn warnings_of_inserts(settings: &Settings, table: &str, trust_owners: bool) -> Result<Vec<String>> {
     judge(look(settings, &Touched::new(table, INSERT, &[], true)).await?, trust_owners)
 }
 
-/// Pure: what was found, in sentences; an error where the owners of tables are not trusted.
+/// Turns the code found into sentences; an error where owners of tables are not trusted. Pure.
 fn judge(mut found: Vec<ForeignCode>, trust_owners: bool) -> Result<Vec<String>> {
-    // Code that was found first: it is the more telling. A role that `grants` made for several jobs always has rights that one owner has not:
-    // there the owner alone is no news.
+    // Concrete code comes first, as it says more. A role that `grants` created for several jobs always has rights that one of the owners
+    // lacks, so the owner alone is not worth a warning there.
     found.sort_by_key(ForeignCode::is_the_table);
     found.retain(|code| !trust_owners || !code.is_the_table() || code.is_superuser);
     if let Some(first) = found.first().filter(|_| !trust_owners) {
         let message = format!(
-            "{}; trust_owners = false refuses that: connect as a role without more rights than {} (itself, or a member of it alone that is no \
-             superuser; `owner_url` of the database is for that)",
+            "{}; trust_owners = false refuses that: connect as a role without more rights than {} (that role itself, or a non-superuser that is a member of it alone; \
+             set `owner_url` of the database for that)",
             in_short(&found).join("; "),
             identifier(&first.owner)
         );
@@ -131,7 +136,7 @@ fn judge(mut found: Vec<ForeignCode>, trust_owners: bool) -> Result<Vec<String>>
     Ok(in_short(&found))
 }
 
-/// A trigger that `compress install` made. It belongs to the owner, who could change it: it is trusted as the owner is.
+/// Whether it is a trigger that `compress install` created. It belongs to the owner, who could change it: it is trusted as the owner is.
 fn is_guard(code: &ForeignCode) -> bool {
     code.kind == "trigger"
         && code.name.as_deref().is_some_and(|name| compress::GUARDS.contains(&name))
@@ -160,7 +165,7 @@ async fn look(settings: &Settings, touched: &Touched<'_>) -> Result<Vec<ForeignC
         .map_err(pg::in_its_own_words)
 }
 
-/// None also for what is no table's name: the task says so in its own words.
+/// None also for a name that is not a table's: the task reports that itself.
 async fn oid_of(connection: &mut PgConnection, touched: &Touched<'_>) -> Result<Option<i64>> {
     let name = with_schema(touched.table);
     let found: Result<Option<i64>, sqlx::Error> = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1)::pg_catalog.oid::bigint")
@@ -169,7 +174,7 @@ async fn oid_of(connection: &mut PgConnection, touched: &Touched<'_>) -> Result<
         .await;
     match found {
         Err(error @ sqlx::Error::Database(_)) if failure::kind_of_sqlx(&error).is_none() => Ok(None),
-        // A [compress] job finds its table also where somebody dropped the view in front of it.
+        // A [compress] job finds its table even if the view in front of it was dropped.
         Ok(None) if touched.silences_triggers => Ok(compress::without_its_view(connection, &name).await?.map(|(table, _)| table)),
         found => Ok(found?),
     }

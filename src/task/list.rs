@@ -1,4 +1,4 @@
-//! The list of tasks: what each is called, how its keys are read, and the one way that each is driven: plan, decide, apply.
+//! The list of tasks: the name of each, how its keys are read, and the one way to drive each: plan, decide, apply.
 
 use anyhow::Result;
 use toml::Spanned;
@@ -50,7 +50,7 @@ impl Task {
         }
     }
 
-    /// The one task among the tables that stand in the file.
+    /// The one task among the tables of the file.
     pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Self> {
         let Written { audit, backup, compress, partition, reindex, retention, sql, vector_index } = written;
         let named: Vec<&str> = [
@@ -72,7 +72,7 @@ impl Task {
                 "add a table that says what to do: [audit], [backup], [compress], [partition], [reindex], [retention], [sql] or [vector_index]",
             ),
             1 => {}
-            _ => checker.missing(&format!("more than one task: {}", named.join(" and ")), "one task a file: make a job of each"),
+            _ => checker.missing(&format!("more than one task: {}", named.join(" and ")), "keep one task in each file"),
         }
         let audit = audit.map(|written| audit::resolve(written, checker).map(Self::Audit));
         let backup = backup.map(|written| backup::resolve(written, checker).map(Self::Backup));
@@ -90,21 +90,23 @@ impl Task {
         if let (Some(written), Some(Self::Audit(_) | Self::Backup(_) | Self::Sql(_))) = (&written, task) {
             checker.problem(
                 written,
-                "[limits] have no meaning for this task",
-                "they bound what [compress], [partition], [reindex], [retention] and [vector_index] ask of the server".to_owned(),
+                "[limits] does not apply to this task",
+                "it limits the load that [compress], [partition], [reindex], [retention] and [vector_index] put on the server"
+                    .to_owned(),
             );
         }
         let written = written.map(Spanned::into_inner).unwrap_or_default();
         if let Some(most) =
             written.max_slowdown.as_ref().filter(|most| *most.get_ref() != 0.0 && !(1.0..=1000.0).contains(most.get_ref()))
         {
-            let hint = "1 or more: so many times as long as without the run; 0 turns it off".to_owned();
+            let hint =
+                "set 1 or more (commits may take this many times as long as without the run), or 0 to turn it off".to_owned();
             checker.problem(most, format!("`max_slowdown = {}`", most.get_ref()), hint);
         }
         written.into()
     }
 
-    /// Empty: it touches no table, or (REINDEX) the server itself switches to the owner, or nobody but a person knows what it touches.
+    /// Empty if the task touches no table, if the server itself switches to the owner (REINDEX), or if only a person knows what it touches.
     pub fn touched(&self) -> Vec<Touched<'_>> {
         match self {
             Self::Retention(retention) => {
@@ -116,7 +118,7 @@ impl Task {
             Self::Compress(compress) => {
                 vec![Touched { silences_triggers: true, ..Touched::new(&compress.table, foreign_code::UPDATE, &["2"], true) }]
             }
-            // The build runs as the owner; the searches that measure it do not.
+            // The index build runs as the owner; the searches that measure the index do not.
             Self::VectorIndex(vector_index) => vec![Touched::new(&vector_index.table, 0, &[], false)],
             Self::Audit(_) | Self::Backup(_) | Self::Reindex(_) | Self::Sql(_) => Vec::new(),
         }
@@ -132,13 +134,13 @@ impl Task {
         if self.meets_owners() { database.owner_settings() } else { database.settings() }
     }
 
-    /// A run whose process died midway may be done again: all tasks of pgtend's own look at what is there, and go on. Statements of
-    /// others do as their job says.
+    /// Whether a run whose process died midway may be repeated: all tasks of pgtend look at the current state and go on. For SQL statements
+    /// the job decides.
     pub fn is_repeatable(&self) -> bool {
         !matches!(self, Self::Sql(sql) if !sql.is_repeatable())
     }
 
-    /// What others ask about it.
+    /// The properties of the task that other parts of pgtend ask about.
     pub fn does(&self) -> Does {
         match self {
             Self::Backup(backup) => Does::Backup { store: backup.store.clone() },
@@ -150,9 +152,9 @@ impl Task {
     }
 }
 
-/// What the runner runs: a job's task, or what a command does by hand in the job's name.
+/// Work that the runner runs: a job's task, or a command on behalf of the job.
 pub trait Drive {
-    /// In the ledger's column `task`.
+    /// The value of the ledger's column `task`.
     fn kind(&self) -> &'static str;
 
     fn drive(&self, run: &RunContext, mode: Mode) -> impl Future<Output = Result<Driven>>;
@@ -166,7 +168,7 @@ impl Drive for Task {
     /// Boxed: a task's future holds all that it does, and would be copied from stack to stack as often as it is passed
     /// on. Without this, an unoptimized build overflows a worker's 2 MiB.
     async fn drive(&self, run: &RunContext<'_>, mode: Mode) -> Result<Driven> {
-        // What a mistake of ours does to the others is tested with a mistake; release builds have no such switch.
+        // Tests use this switch to check how a defect of one job affects the others; release builds have no such switch.
         if cfg!(debug_assertions) && std::env::var("PGTEND_TEST_PANIC").is_ok_and(|job| job == run.job.name) {
             panic!("asked for by PGTEND_TEST_PANIC");
         }
@@ -187,7 +189,7 @@ impl Drive for Task {
 /// runs of the job itself.
 pub struct Manual<W> {
     pub command: &'static str,
-    /// The job's own.
+    /// The job's own task.
     pub task: Task,
     pub work: W,
 }
@@ -202,9 +204,9 @@ impl<W: Work> Drive for Manual<W> {
     }
 }
 
-/// The only place where a dry run differs from a real one.
+/// Drives the work. This is the only place where a dry run differs from a real one.
 async fn drive_work<W: Work>(task: &Task, work: &W, run: &RunContext<'_>, mode: Mode) -> Result<Driven> {
-    // Before the plan, whose queries run some of it.
+    // The search comes before the plan, whose queries may already execute such code.
     let foreign_code = run.or_cancelled(warnings(task, run)).await?;
     let plan = run.or_cancelled(work.plan(run)).await?;
     match mode {
@@ -234,7 +236,7 @@ async fn drive_work<W: Work>(task: &Task, work: &W, run: &RunContext<'_>, mode: 
     }
 }
 
-/// Code of owners that the run sets off.
+/// Warnings about code of table owners that the run executes.
 async fn warnings(task: &Task, run: &RunContext<'_>) -> Result<Vec<String>> {
     foreign_code::warnings(&run.settings, &task.touched(), run.job.limits.trust_owners).await
 }

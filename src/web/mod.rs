@@ -1,4 +1,4 @@
-//! What `serve` shows: health, metrics, the status page.
+//! The pages of `serve`: health checks, metrics, the status page.
 
 pub mod http;
 pub mod page;

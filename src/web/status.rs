@@ -1,4 +1,4 @@
-//! What the status page and `/api/jobs` show: the configured jobs, and what the ledger says of them.
+//! The data of the status page and `/api/jobs`: the configured jobs, and their records in the ledger.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,7 +13,7 @@ use crate::ledger::{Key, Row};
 use crate::run::job::{Broken, Job};
 use crate::run::scheduler::planner;
 
-/// Runs of each job that are shown.
+/// The number of runs shown for each job.
 pub const HISTORY: i64 = 30;
 const FAILURES: usize = 20;
 
@@ -23,15 +23,15 @@ pub struct Status {
     pub version: &'static str,
     pub host: String,
     pub started_at: DateTime<Utc>,
-    /// Why the ledger can't be read: jobs then lack history.
+    /// Why the ledger can't be read: jobs have no history then.
     pub ledger_error: Option<String>,
-    /// The last reload was refused: the old configuration goes on.
+    /// Why the last reload was refused: the old configuration stays in effect.
     pub configuration_error: Option<String>,
-    /// Jobs that are left out because of mistakes in their files.
+    /// Jobs that are skipped because of mistakes in their files.
     pub broken: Vec<BrokenStatus>,
     pub draining: bool,
     pub jobs: Vec<JobStatus>,
-    /// Newest first, at most 20.
+    /// The newest first, at most 20.
     pub failures: Vec<RunStatus>,
 }
 
@@ -58,15 +58,15 @@ pub struct JobStatus {
     pub schedule: Option<String>,
     pub schedule_in_words: Option<String>,
     pub timezone: String,
-    /// In the job's zone.
+    /// The time is in the job's zone.
     pub next_run_at: Option<DateTime<Tz>>,
     pub late: bool,
     pub last_success_at: Option<DateTime<Utc>>,
     pub running: Option<RunStatus>,
-    /// Oldest first, at most 30, ended runs.
+    /// Ended runs, the oldest first, at most 30.
     pub history: Vec<RunStatus>,
     pub runway: Option<String>,
-    /// What the last audit found.
+    /// The result of the last audit.
     pub audit: Option<AuditStatus>,
 }
 
@@ -82,30 +82,30 @@ pub struct RunStatus {
     pub outcome: Option<Outcome>,
     pub summary: Option<String>,
     pub error: Option<String>,
-    /// On the page; in JSON only with the run itself, by `/api/runs/ID`. So are the warnings.
+    /// The tools' output. In JSON only `/api/runs/ID` has it. The same holds for the warnings.
     #[serde(skip)]
     pub stderr: Option<String>,
     pub host: String,
     pub progress: Option<Now>,
     pub size_bytes: Option<u64>,
-    /// Of an audit; in `JobStatus` once, and not in each run of the history.
+    /// The result of an audit. `JobStatus` has it once; the runs of the history do not repeat it.
     #[serde(skip)]
     pub audit: Option<AuditStatus>,
-    /// Of partitions.
+    /// How far partitions reach.
     pub covered_until: Option<DateTime<Utc>>,
     #[serde(skip)]
     pub warnings: Vec<String>,
 }
 
-/// What an audit's report says of it, as its run has left it in the ledger.
+/// A summary of an audit's report, as its run left it in the ledger.
 #[derive(Clone, Debug, Serialize)]
 pub struct AuditStatus {
     pub at: DateTime<Utc>,
     pub previous: Option<DateTime<Utc>>,
     pub counts: AuditCounts,
-    /// The most urgent, at most 50.
+    /// The most urgent findings, at most 50.
     pub findings: Vec<AuditFinding>,
-    /// Where its HTML is.
+    /// The location of its HTML report.
     pub report: Option<String>,
 }
 
@@ -149,13 +149,13 @@ impl AuditStatus {
         [("critical", counts.critical), ("high", counts.high), ("medium", counts.medium), ("low", counts.low)]
     }
 
-    /// Findings that count.
+    /// Counts the findings that matter.
     pub fn open(&self) -> u64 {
         self.levels().iter().map(|(_, number)| number).sum()
     }
 }
 
-/// The state of `jobs` from the ledger's last rows of each, the newest first.
+/// Combines `jobs` with the ledger's last rows of each, the newest first.
 pub fn of_jobs(
     jobs: &[Job],
     rows: Vec<Row>,
@@ -201,7 +201,7 @@ pub fn of_jobs(
         .collect()
 }
 
-/// The last runs that went wrong, the newest first.
+/// Returns the last failed runs, the newest first.
 pub fn failures(jobs: &[JobStatus]) -> Vec<RunStatus> {
     let mut failures: Vec<RunStatus> =
         jobs.iter().flat_map(|job| &job.history).filter(|run| run.outcome.is_some_and(Outcome::is_bad)).cloned().collect();

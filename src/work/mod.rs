@@ -1,4 +1,4 @@
-//! What a task stands on: what a run has at hand, and what a task must be able to do.
+//! The base of every task: the context of a run, and what a task must be able to do.
 
 mod others;
 
@@ -19,19 +19,20 @@ use crate::ledger::Ledger;
 use crate::ledger::report::Report;
 use crate::pg;
 
-/// What every task is: `plan` reads, and calls a pure `decide` of its own; `apply` acts on the plan.
+/// The trait of every task: `plan` reads, and calls a pure `decide` of its own; `apply` acts on the plan.
 pub trait Work {
-    /// Shown as it stands by a dry run.
+    /// The plan, which a dry run prints as it is.
     type Plan: Display + Serialize;
 
     fn plan(&self, run: &RunContext) -> impl Future<Output = Result<Self::Plan>>;
 
-    /// Why `apply` would fail with this plan: a dry run shows the plan, and ends with this.
+    /// Returns why `apply` would fail with this plan: a dry run shows the plan, and ends with this error.
     fn refusal(&self, _run: &RunContext, _plan: &Self::Plan) -> Option<anyhow::Error> {
         None
     }
 
-    /// Asked to stop by `run.cancel`, it leaves nothing half-done and returns the error of [`RunContext::or_cancelled`].
+    /// Acts on the plan. When `run.cancel` stops it, it leaves nothing half-done and returns the error of
+    /// [`RunContext::or_cancelled`].
     fn apply(&self, run: &RunContext, plan: Self::Plan) -> impl Future<Output = Result<Report>>;
 }
 
@@ -41,7 +42,7 @@ pub enum Mode {
     Apply,
 }
 
-/// What a task may know of its job.
+/// The facts about its job that a task may know.
 #[derive(Clone, Copy, Debug)]
 pub struct JobFacts<'a> {
     pub name: &'a str,
@@ -50,7 +51,7 @@ pub struct JobFacts<'a> {
     pub has_schedule: bool,
 }
 
-/// What a run of a job on one database has at hand.
+/// The context of a run of a job on one database.
 pub struct RunContext<'a> {
     pub config: &'a Config,
     pub job: JobFacts<'a>,
@@ -62,18 +63,18 @@ pub struct RunContext<'a> {
     pub progress: Progress,
     pub cancel: CancellationToken,
     pub now: DateTime<Utc>,
-    /// Its number in the ledger; None without a ledger, and in a dry run.
+    /// The run's number in the ledger; `None` without a ledger, and in a dry run.
     pub run_id: Option<i64>,
     pub ledger: Option<&'a Ledger>,
-    /// A person started it although the job has a schedule.
+    /// True when a person started it although the job has a schedule.
     pub by_hand: bool,
-    /// Where the last run stopped ([`Progress::set_cursor`]), if it left something to go on with.
+    /// Where the last run stopped ([`Progress::set_cursor`]), if this one can continue from there.
     pub resume: Option<serde_json::Value>,
 }
 
 impl RunContext<'_> {
-    /// `work`, or the error of a cancelled run as soon as it is one. `work` is dropped then: what it must not
-    /// leave behind is cleaned up by the caller.
+    /// Waits for `work`, or returns the error of a cancelled run as soon as it is cancelled. `work` is dropped then: the caller
+    /// cleans up what it left behind.
     pub async fn or_cancelled<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
             result = work => result,
@@ -81,8 +82,8 @@ impl RunContext<'_> {
         }
     }
 
-    /// Cancels the statement of a server process of ours where the run was cancelled: dropping its connection does not stop a statement
-    /// that waits for a lock, and whoever waits behind it.
+    /// Cancels the statement of one of our server processes if the run was cancelled: dropping its connection stops neither a
+    /// statement that waits for a lock nor the queue behind it.
     pub async fn stop_if_cancelled(&self, pid: i32) {
         if self.cancel.is_cancelled()
             && let Err(error) = pg::cancel_backend(&self.settings, pid).await
@@ -92,7 +93,7 @@ impl RunContext<'_> {
     }
 }
 
-/// What came of it: the plan alone, or the report.
+/// The result: the plan alone, or the report.
 pub enum Driven {
     Planned { text: String, json: serde_json::Value, refusal: Option<anyhow::Error> },
     Applied(Report),

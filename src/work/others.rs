@@ -1,4 +1,4 @@
-//! What tasks ask about the other jobs of the configuration.
+//! The facts that tasks may ask about other configured jobs.
 
 /// A job, as the tasks of others see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,15 +11,15 @@ pub struct Other {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Does {
-    /// Sets of dumps in this store of the configuration.
+    /// It puts sets of dumps into this configured store.
     Backup { store: String },
-    /// Old partitions of the table go.
+    /// It retires old partitions of the table.
     Partition { table: String },
-    /// Old rows of the table go.
+    /// It deletes old rows of the table.
     Retention { table: String },
-    /// Values of the column are compressed.
+    /// It compresses values of the column.
     Compress { table: String, column: String },
-    /// Nothing that a task asks about.
+    /// It does nothing that a task asks about.
     Else,
 }
 

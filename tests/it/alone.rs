@@ -13,6 +13,8 @@ mod fleet;
 mod inflate_campaign;
 /// kill -9 at random moments of retention and partitions, and servers that crash.
 mod kills;
+/// Values of 200 MB, for which a server needs gigabytes of memory.
+mod large_values;
 /// How many requests are in flight at once.
 mod listing;
 /// Rows that leave a table while others write to them.

@@ -22,7 +22,7 @@ fn rows_come_back_once_and_are_not_archived_a_second_time_unless_they_were_chang
         scenario.run(&["run-job", "old-logs"]).succeeded();
         scenario.run(&["archives", "restore"]).succeeded().prints(&["760 rows put back from 1 archive object"]);
         for _ in 0..2 {
-            scenario.run(&["archives", "restore"]).succeeded().prints(&["0 rows put back", "1 batch back already"]);
+            scenario.run(&["archives", "restore"]).succeeded().prints(&["0 rows put back", "1 batch already back"]);
             assert_eq!(server.sql(&database, ALL), before, "on {major}");
         }
         // They are as old as they were, and leave again: the archive has them.

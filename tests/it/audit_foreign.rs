@@ -262,7 +262,7 @@ fn a_store_that_is_away_or_damaged_audits_are_said_and_hide_nothing() {
         std::fs::write(&later, damaged).unwrap();
         let report = scenario.json(&["run-job", "quarterly"])["runs"][0]["report"].clone();
         let warnings = report["warnings"].to_string();
-        assert!(warnings.contains("cannot be read") && warnings.contains("none is deleted"), "{report:#}");
+        assert!(warnings.contains("cannot be read") && warnings.contains("no audit is deleted"), "{report:#}");
         assert_eq!(report["facts"]["counts"]["unchanged"], 1, "compared with the one before: {report:#}");
         assert_eq!(report["facts"]["pruned_audits"], 0);
     }
@@ -276,7 +276,7 @@ fn a_store_that_is_away_or_damaged_audits_are_said_and_hide_nothing() {
     std::fs::write(scenario.path("store"), "").unwrap();
     let by_hand = audit(&scenario);
     assert_eq!(keys(&by_hand), set(&["no-primary-key:public.a"]));
-    assert!(by_hand["notes"].to_string().contains("compared with nothing"), "{by_hand:#}");
+    assert!(by_hand["notes"].to_string().contains("not compared with an earlier audit"), "{by_hand:#}");
     let failed = scenario.run(&["run-job", "quarterly"]);
     assert_ne!(failed.code, Some(0), "what cannot be stored is no success");
 }

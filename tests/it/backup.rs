@@ -295,7 +295,7 @@ fn restoring_into_an_existing_database_wants_it_empty_and_is_all_or_nothing() {
     scenario
         .run(&["backups", "restore", "latest", "--into", &server.url(&full), "--create"])
         .exited(78)
-        .says(&["exists already"]);
+        .says(&["already exists"]);
     assert_eq!(server.sql(&full, "SELECT count(*) FROM precious"), "0");
 }
 
@@ -318,7 +318,7 @@ fn what_the_target_lacks_is_said_before_anything_is_written() {
     scenario
         .run(&["backups", "restore", "latest", "--into", &into, "--create", "--create-roles"])
         .succeeded()
-        .says(&["PostgreSQL 15", "made without login: only_here_role"]);
+        .says(&["PostgreSQL 15", "created without LOGIN: only_here_role"]);
     assert_eq!(target.sql("lacking", "SELECT tableowner FROM pg_tables WHERE tablename = 't'"), "only_here_role");
 
     source.sql(&database, "CREATE EXTENSION vector");
@@ -391,9 +391,9 @@ fn a_role_that_may_not_restore_leaves_an_unverified_set_and_not_a_damaged_one() 
     let scenario = Scenario::with_url(server, &server.url_as("reader18", &database)).backup_job("local", "verify = \"restore\"");
     // Whose things are does not matter for a proof.
     scenario.run(&["check", "--connect"]).succeeded();
-    scenario.run(&["run-job", "nightly"]).succeeded().says(&["the owners of objects were not tried"]);
+    scenario.run(&["run-job", "nightly"]).succeeded().says(&["owners of objects were not tested"]);
     server.sql(&database, "CREATE PUBLICATION all_of_it FOR ALL TABLES");
-    scenario.run(&["run-job", "nightly"]).exited(77).says(&["its bytes are intact", "was not restored", "all_of_it"]);
+    scenario.run(&["run-job", "nightly"]).exited(77).says(&["its bytes are intact", "the verification by restore failed", "all_of_it"]);
     let listed = scenario.json(&["backups", "list"]);
     let newest = listed["sets"].as_array().unwrap().last().unwrap();
     assert_eq!((&newest["bytes"], &newest["restored"]), (&"intact".into(), &false.into()), "{listed}");

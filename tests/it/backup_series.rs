@@ -52,7 +52,7 @@ fn thirteen_sets_that_nobody_read_stay_when_the_newest_is_verified_by_hand() {
     scenario.run(&["run-job", "nightly"]).succeeded().says(&["have not been read back"]);
     assert_eq!(scenario.sets().len(), 14);
     // By hand they are read, and then the rule holds.
-    scenario.run(&["backups", "prune", "--dry-run"]).succeeded().prints(&["check", "its bytes are read before it goes"]);
+    scenario.run(&["backups", "prune", "--dry-run"]).succeeded().prints(&["check", "its bytes are read before it is deleted"]);
     assert_eq!(scenario.sets().len(), 14);
     scenario.run(&["backups", "prune"]).succeeded();
     assert_eq!(scenario.sets().len(), 1);
@@ -101,7 +101,7 @@ fn a_database_server_whose_clock_differs_from_the_hosts_stops_no_backup_and_lets
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&ahead.stderr).into_owned();
-    assert!(ahead.status.success() && said.contains("clocks of this host and of the database server are"), "{said}");
+    assert!(ahead.status.success() && said.contains("clocks of this host and of the database server differ by"), "{said}");
     assert_eq!(scenario.sets().len(), 2, "nothing was pruned by that clock");
 }
 
@@ -137,7 +137,7 @@ fn staging_with_productions_configuration_takes_nothing_of_productions() {
     for _ in 0..2 {
         staging.run(&["run-job", "nightly"]).succeeded().says(&[
             "sets of another server here",
-            &format!("pgtend backups accept --identity '{identity}' --database 'app' --job 'nightly'"),
+            &format!("pgtend backups accept --identity {identity} --database app --job nightly"),
         ]);
     }
     let sets = production.sets();
@@ -164,14 +164,14 @@ fn staging_with_productions_configuration_takes_nothing_of_productions() {
     production
         .run(&["backups", "accept", "--identity", &identity])
         .succeeded()
-        .prints(&["1 set of", "may be ahead on its log: accepted"]);
+        .prints(&["accepted 1 set of", "may be ahead of its present WAL position"]);
     staging.run(&["run-job", "nightly"]).succeeded();
     staging.run(&["backups", "prune"]).succeeded();
     assert!(production.sets().contains(&of_production));
     production.run(&["backups", "restore", "latest", "--into", &first.url("nowhere"), "--create"]).exited(78).says(&["--from"]);
 
     // Accepted by another server, they are one series.
-    staging.run(&["backups", "accept", "--identity", &identity]).succeeded().prints(&["1 set of", "now in the series of"]);
+    staging.run(&["backups", "accept", "--identity", &identity]).succeeded().prints(&["1 set of", "now belong to the series of"]);
     staging.run(&["run-job", "nightly"]).succeeded();
     assert_eq!(production.sets().len(), 1, "one is kept of all");
 }
@@ -186,7 +186,7 @@ fn a_server_that_is_behind_its_own_sets_deletes_nothing_until_it_is_accepted() {
     let run = scenario.run(&["run-job", "nightly"]).succeeded().says(&["later point of the same write-ahead log", &ahead]);
     assert_eq!(scenario.sets().len(), 3);
     let identity = listed(&scenario, &ahead)["identity"].as_str().unwrap().to_owned();
-    assert!(run.stderr.contains(&format!("pgtend backups accept --identity '{identity}'")), "{}", run.stderr);
+    assert!(run.stderr.contains(&format!("pgtend backups accept --identity {identity}")), "{}", run.stderr);
     scenario.run(&["backups", "accept", "--identity", &identity]).succeeded();
     scenario.run(&["run-job", "nightly"]).succeeded();
     assert_eq!(scenario.sets().len(), 1);
@@ -269,7 +269,7 @@ fn a_held_set_stays_until_it_is_released() {
     let (scenario, _) = scenario(server(18), "keep = { last = 1 }");
     scenario.run(&["run-job", "nightly"]).succeeded();
     let held = scenario.sets().pop().unwrap();
-    scenario.run(&["backups", "hold", &held, "--until", "2020-01-01"]).exited(64).says(&["is over"]);
+    scenario.run(&["backups", "hold", &held, "--until", "2020-01-01"]).exited(64).says(&["is in the past"]);
     scenario.run(&["backups", "hold", &held, "--until", "2099-01-01", "--reason", "before the migration"]).succeeded();
     for _ in 0..2 {
         scenario.run(&["run-job", "nightly"]).succeeded();
@@ -361,7 +361,7 @@ fn a_set_whose_dump_alone_is_held_stays_a_set() {
     scenario.run(&["run-job", "nightly"]).succeeded();
     let first = scenario.sets()[0].clone();
     *s3.quirks().keeps.lock().unwrap() = Some("/dump.sql.gz".to_owned());
-    scenario.run(&["run-job", "nightly"]).succeeded().says(&[&first, "its dump cannot be deleted, and so it stays whole"]);
+    scenario.run(&["run-job", "nightly"]).succeeded().says(&[&first, "its dump cannot be deleted, so the whole set stays"]);
     assert!(scenario.sets().contains(&first), "{:?}", scenario.sets());
     scenario.run(&["backups", "verify", &first]).succeeded();
     assert!(!s3.objects().iter().any(|key| key.ends_with("deleting.json")), "{:?}", s3.objects());

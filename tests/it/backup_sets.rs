@@ -111,7 +111,7 @@ fn a_manifest_from_the_future_or_in_ruins_is_left_alone() {
     let server = server(18);
     let (scenario, dump) = with_set(server);
     let manifest = dump.with_file_name("manifest.json");
-    for (text, says) in [("{\"format\": 99}", "use a newer one"), ("{ not json", "is not a manifest")] {
+    for (text, says) in [("{\"format\": 99}", "use a newer pgtend"), ("{ not json", "is not a manifest")] {
         std::fs::write(&manifest, text).unwrap();
         scenario.run(&["backups", "list"]).succeeded().says(&[says]);
         scenario.run(&["backups", "prune"]).succeeded();
@@ -215,7 +215,7 @@ fn sets_are_found_by_full_name_by_time_and_as_latest() {
         scenario.run(&["backups", "verify", name]).succeeded().prints(&["app/nightly/2025-01-01T02-00-00Z: read back"]);
     }
     copy_set(&scenario, "weekly", "2025-01-01T02-00-00Z", "verified");
-    scenario.run(&["backups", "verify", "latest"]).exited(78).says(&["could be of app/nightly, app/weekly", "--job"]);
+    scenario.run(&["backups", "verify", "latest"]).exited(78).says(&["could be a set of app/nightly, app/weekly", "--job"]);
     scenario.run(&["backups", "verify", "latest", "--job", "weekly"]).succeeded();
     scenario.run(&["backups", "verify", "2030-01-01T02-00-00Z"]).exited(78).says(&["no set `2030-01-01T02-00-00Z`"]);
 }

@@ -22,7 +22,7 @@ fn a_set_that_an_older_server_does_not_take_is_intact_and_stays() {
     let set = scenario.sets().pop().unwrap();
     let tried = scenario.run(&["backups", "verify", &set, "--restore-on", &old.url("postgres")]);
     assert_ne!(tried.code, Some(0), "{tried:?}");
-    assert!(tried.stderr.contains("are intact, and this server did not take them"), "{}", tried.stderr);
+    assert!(tried.stderr.contains("are intact, but this server did not accept them"), "{}", tried.stderr);
     let listed = only_set(&scenario);
     assert_eq!((&listed["bytes"], &listed["restored"]), (&"intact".into(), &false.into()), "{listed}");
     let refusal = &listed["verification"]["restores"][0];
@@ -42,14 +42,14 @@ fn a_flipped_bit_in_transit_condemns_no_set() {
     let scenario = Scenario::with_database(server, &database).s3(&s3).backup_job("bucket", "");
     let flip = |times| Rule { method: Method::GET, contains: "dump.sql.gz", skip: 0, times, fault: Fault::FlippedBit(2000) };
     s3.break_with(flip(1));
-    scenario.run(&["run-job", "nightly"]).succeeded().says(&["a first read differed", "look at this host's network and memory"]);
+    scenario.run(&["run-job", "nightly"]).succeeded().says(&["the first read differed", "check this host's network and memory"]);
     assert_eq!(only_set(&scenario)["bytes"], "intact");
 
     // The same bit in both reads is the store's own.
     s3.heal();
     s3.break_with(flip(2));
     let set = scenario.sets().pop().unwrap();
-    scenario.run(&["backups", "verify", &set]).exited(1).says(&["is damaged, as two reads have shown", "CRC-32"]);
+    scenario.run(&["backups", "verify", &set]).exited(1).says(&["is damaged, confirmed by two reads", "CRC-32"]);
     assert_eq!(only_set(&scenario)["bytes"], "damaged");
 
     // Different ones are the line's.
@@ -60,7 +60,7 @@ fn a_flipped_bit_in_transit_condemns_no_set() {
     scenario
         .run(&["backups", "verify", &set])
         .exited(1)
-        .says(&["could not be proved", "differ from the manifest and from each other"]);
+        .says(&["could not be verified", "differ from the manifest and from each other"]);
     s3.heal();
     scenario.run(&["backups", "verify", &set]).succeeded();
     assert_eq!(only_set(&scenario)["bytes"], "intact", "a read that is well takes the verdict back");

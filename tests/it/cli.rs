@@ -29,7 +29,7 @@ fn check_reports_every_mistake_of_every_file_at_once() {
         "did you mean `local`?",
         "`keep` keeps nothing",
         "level 99 does not exist",
-        "never comes",
+        "never runs",
         "did you mean `Europe/Berlin`?",
         "`soon` is not a length of time",
         "no task",
@@ -56,7 +56,7 @@ fn a_run_refuses_what_check_refuses() {
         scenario.run(arguments).exited(78).says(&["unknown key `shedule`"]);
     }
     // A list is of those that are right, and says which is not.
-    scenario.run(&["jobs"]).succeeded().says(&["job `nightly` is left out", "unknown key `shedule`"]);
+    scenario.run(&["jobs"]).succeeded().says(&["job `nightly` is skipped", "unknown key `shedule`"]);
 }
 
 #[test]
@@ -109,10 +109,10 @@ fn a_target_without_a_database_is_refused() {
 fn mistakes_are_told_without_the_programs_own_names() {
     let scenario = scenario().backup_job("local", "keep = \"7 days\"\nthreads = \"many\"\nschemas = \"app\"\nlevel = true");
     let output = scenario.run(&["check"]).exited(78).says(&[
-        "the text \"7 days\" stands where a table of keys",
-        "the text \"many\" stands where a whole number",
-        "the text \"app\" stands where a list",
-        "true stands where a whole number",
+        "found the text \"7 days\", expected a table of keys",
+        "found the text \"many\", expected a whole number",
+        "found the text \"app\", expected a list",
+        "found true, expected a whole number",
     ]);
     for word in ["struct", "Keep", "usize", "i32", "sequence"] {
         assert!(!output.stderr.contains(word), "{word}: {}", output.stderr);

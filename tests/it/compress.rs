@@ -1007,7 +1007,7 @@ fn mistakes_in_the_file_are_named_with_their_place() {
     for (more, said) in [
         ("smaller_than = '1KB'", "leaves nothing between"),
         ("smaller_than = '65MB'", "too large"),
-        ("compression = 'lz4'", "no meaning"),
+        ("compression = 'lz4'", "has no meaning"),
         ("level = 9", "level"),
     ] {
         let server = server(18);

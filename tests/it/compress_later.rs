@@ -392,6 +392,8 @@ fn what_somebody_changes_while_install_waits_for_its_lock_is_not_passed_over() {
         "ALTER TABLE scripts ALTER title SET DEFAULT 'none'",
         "GRANT SELECT ON scripts TO PUBLIC",
         "GRANT SELECT (id) ON scripts TO PUBLIC",
+        "REVOKE TRUNCATE ON scripts FROM CURRENT_USER",
+        "ALTER VIEW titles OWNER TO pg_monitor",
         "ALTER TABLE scripts ENABLE ROW LEVEL SECURITY",
         "CREATE POLICY all_of_them ON scripts USING (true)",
         "CREATE INDEX by_text ON scripts (md5(content))",

@@ -188,7 +188,7 @@ fn of_several_hosts_the_one_that_is_asked_for_is_taken_by_us_and_by_pg_dump() {
 
     let scenario = asserting(recorded(&writable, &url("standby")), "true");
     scenario.run(&["run-job", "asserts"]).exited(69).says(&[
-        "no host is to be had",
+        "no host accepts connections",
         "127.0.0.1:1: ",
         "target_session_attrs asks for standby",
     ]);
@@ -305,7 +305,7 @@ fn what_tls_refuses_is_said_of_both_with_what_to_do() {
         ),
         (
             tls.url("postgres", "[::1]", "postgres", &format!("sslmode=verify-full&sslrootcert={ca}")),
-            "not made out to the host",
+            "it is not for the host",
             "does not match host name",
         ),
         (
@@ -464,7 +464,7 @@ fn on_a_standby_a_restore_for_verification_is_refused_before_anything_is_dumped(
     // A scratch server that is a standby, too.
     let scenario = scenario.config(&format!("[databases.same]\nurl = {}\n", quoted(&standby.url("postgres"))));
     let scenario = scenario.backup_job("local", "verify = \"restore\"\nscratch = \"same\"");
-    scenario.run(&["run-job", "nightly"]).exited(78).says(&["is made and its bytes are intact", "is a standby"]);
+    scenario.run(&["run-job", "nightly"]).exited(78).says(&["was made and its bytes are intact", "is a standby"]);
 }
 
 #[test]

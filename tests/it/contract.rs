@@ -194,6 +194,11 @@ fn a_stranger_who_made_the_ledger_s_schema_with_a_trigger_on_runs_is_refused_and
             ),
             ("CREATE RULE trap AS ON DELETE TO pgtend.schedules DO ALSO SELECT public.trap()", "rule trap on pgtend.schedules"),
             ("CREATE POLICY trap ON pgtend.runs USING (public.trap() IS NULL)", "policy trap on pgtend.runs"),
+            ("ALTER TABLE pgtend.runs ADD CONSTRAINT trap CHECK (public.trap() IS NULL) NOT VALID", "CHECK trap of pgtend.runs"),
+            (
+                "ALTER TABLE pgtend.runs ALTER COLUMN retries SET DEFAULT public.trap()",
+                "default of column retries of pgtend.runs",
+            ),
         ] {
             let function = if made.contains("TRIGGER") { "trigger" } else { "int" };
             owned.as_owner(&format!(
@@ -202,7 +207,28 @@ fn a_stranger_who_made_the_ledger_s_schema_with_a_trigger_on_runs_is_refused_and
             ));
             server.sql(&owned.database, made);
             scenario.run(&["run-job", "sql"]).exited(78).says(&[says, "is not pgtend's own"]);
-            server.sql(&owned.database, "DROP FUNCTION public.trap() CASCADE");
+            server.sql(
+                &owned.database,
+                "DROP FUNCTION public.trap() CASCADE;
+                 ALTER TABLE pgtend.runs ALTER COLUMN retries SET DEFAULT 0",
+            );
+        }
+        for (made, says, unmade) in [
+            (
+                "ALTER TABLE pgtend.runs ADD CONSTRAINT trap CHECK (query_to_xml(job, true, true, '') IS NOT NULL) NOT VALID",
+                "CHECK trap of pgtend.runs",
+                "ALTER TABLE pgtend.runs DROP CONSTRAINT trap",
+            ),
+            (
+                "CREATE TABLE public.child (id bigint REFERENCES pgtend.runs ON DELETE CASCADE)",
+                "foreign key child_id_fkey of public.child",
+                "DROP TABLE public.child",
+            ),
+            ("CREATE TABLE public.child () INHERITS (pgtend.runs)", "table public.child", "DROP TABLE public.child"),
+        ] {
+            server.sql(&owned.database, made);
+            scenario.run(&["run-job", "sql"]).exited(78).says(&[says, "is not pgtend's own"]);
+            server.sql(&owned.database, unmade);
         }
         scenario.run(&["run-job", "sql"]).succeeded();
         // Who logs in as somebody else meets a ledger that is neither his nor a superuser's.

@@ -238,7 +238,7 @@ fn no_job_of_a_superusers_tables_makes_the_role_a_member_of_a_superuser() {
                 format!("SELECT string_agg(rolname, ',') FROM pg_roles WHERE rolsuper AND pg_has_role('{role}', oid, 'MEMBER')");
             assert_eq!(server.sql("postgres", &superusers), "", "on {major}: {sql}");
             let why = if number == 0 {
-                "and is a superuser: give that to another role first"
+                "and is a superuser: give it to another owner first"
             } else {
                 "and is a member of \"postgres\", which is a superuser"
             };
@@ -264,7 +264,7 @@ fn what_a_member_of_many_owners_may_do_is_said() {
     let scenario = of_all_kinds(Scenario::with_database(server, &database), &format!("app_role_{database}"));
     let sql = scenario.run(&["grants", "--role", &role]).succeeded().stdout;
     server.psql("postgres", &sql).unwrap_or_else(|error| panic!("{error}\n{sql}"));
-    assert!(sql.contains(&format!("-- \"{role}\" is a member of 2 owners then: \"app_{database}\", \"{other}\".")), "{sql}");
+    assert!(sql.contains(&format!("-- This makes \"{role}\" a member of 2 owners: \"app_{database}\", \"{other}\".")), "{sql}");
     assert!(sql.contains("CREATEROLE may alter every role but superusers"), "{sql}");
     // The owner itself needs no membership in itself.
     let itself = scenario.run(&["grants", "--role", &format!("app_{database}")]).succeeded().stdout;

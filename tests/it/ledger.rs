@@ -78,7 +78,7 @@ fn runs_are_listed_by_job_outcome_and_database_and_shown_in_full() {
         .job("both", "databases = [\"app\", \"other\"]\n[sql]\nstatements = [\"SELECT generate_series(1, 7)\"]\n")
         .sql_job("broken", "", &["SELECT 1/0"]);
 
-    scenario.run(&["runs"]).succeeded().says(&["no such runs"]);
+    scenario.run(&["runs"]).succeeded().says(&["no matching runs"]);
     scenario.run(&["run-job", "both"]).succeeded();
     scenario.run(&["run-job", "broken"]).exited(1);
 
@@ -247,7 +247,7 @@ fn a_killed_run_is_called_crashed_by_the_next_run_of_its_job() {
         "SELECT outcome, error, finished_at = heartbeat_at FROM pgtend.runs WHERE outcome <> 'skipped' ORDER BY id",
     );
     let (crashed, next) = outcomes.split_once('\n').unwrap();
-    assert!(crashed.starts_with(&format!("crashed|the process ended without a word: pid {pid} on ")), "{crashed}");
+    assert!(crashed.starts_with(&format!("crashed|the process died without reporting a result: pid {pid} on ")), "{crashed}");
     assert!(crashed.ends_with("|t") && next.starts_with("succeeded"), "{outcomes}");
     eventually("nobody works for the dead", || !server.sleeps(&database));
 }
@@ -287,11 +287,11 @@ fn a_run_that_loses_its_lock_in_the_ledger_stops_and_says_so() {
     let run = scenario.start(&["run-job", "slow"]);
     eventually("it sleeps", || server.sleeps(&database));
     terminate_holder(server, &database, "pgtend run app/slow");
-    run.wait().exited(69).says(&["its lock is lost"]);
+    run.wait().exited(69).says(&["its lock was lost"]);
     eventually("the statement is cancelled in the server", || !server.sleeps(&database));
     let runs = scenario.runs(&[]);
     assert_eq!(runs[0]["outcome"], "failed");
-    assert!(runs[0]["error"].as_str().unwrap().contains("its lock is lost"), "{runs:?}");
+    assert!(runs[0]["error"].as_str().unwrap().contains("its lock was lost"), "{runs:?}");
 }
 
 #[test]
@@ -302,11 +302,11 @@ fn a_run_that_loses_its_lock_in_the_target_stops_and_says_so() {
     let run = scenario.start(&["run-job", "slow"]);
     eventually("it sleeps", || server.sleeps(&database));
     terminate_holder(server, &database, "pgtend job app/slow");
-    run.wait().exited(69).says(&["its lock is lost"]);
+    run.wait().exited(69).says(&["its lock was lost"]);
     eventually("the statement is cancelled in the server", || !server.sleeps(&database));
     let runs = scenario.runs(&[]);
     assert_eq!(runs[0]["outcome"], "failed");
-    assert!(runs[0]["error"].as_str().unwrap().contains("its lock is lost"), "{runs:?}");
+    assert!(runs[0]["error"].as_str().unwrap().contains("its lock was lost"), "{runs:?}");
 }
 
 #[test]
@@ -320,7 +320,7 @@ fn the_end_of_a_run_is_written_when_the_ledger_is_back() {
     history.crash();
     eventually("it notices, and stops its statement", || !server.sleeps(&database));
     history.start_again();
-    run.wait().exited(69).says(&["its lock is lost", "trying again"]);
+    run.wait().exited(69).says(&["its lock was lost", "trying again"]);
     let runs = scenario.runs(&[]);
     assert_eq!((runs.len(), &runs[0]["outcome"]), (1, &"failed".into()));
 }
@@ -385,9 +385,9 @@ fn a_tick_runs_once_whoever_comes() {
         .sql_job("unscheduled", "", &["SELECT 1"]);
     let started: Vec<_> = (0..3).map(|_| scenario.start(&["run-job", "yearly", "--scheduled"])).collect();
     let ended: Vec<_> = started.into_iter().map(|run| run.wait().succeeded()).collect();
-    let said = ended.iter().filter(|output| output.stderr.contains("has its run already")).count();
+    let said = ended.iter().filter(|output| output.stderr.contains("already has a run")).count();
     assert_eq!((said, server.sql(&database, "SELECT count(*) FROM ran")), (2, "1".to_owned()));
-    scenario.run(&["run-job", "yearly", "--scheduled"]).succeeded().says(&["has its run already", "nothing to do"]);
+    scenario.run(&["run-job", "yearly", "--scheduled"]).succeeded().says(&["already has a run", "nothing to do"]);
     let runs = scenario.runs(&[]);
     assert_eq!((runs.len(), &runs[0]["trigger"]), (1, &"catch-up".into()));
     assert!(runs[0]["scheduled_for"].as_str().unwrap().contains("-01-01T00:00:00"), "{runs:?}");

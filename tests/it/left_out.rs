@@ -17,14 +17,14 @@ fn a_bad_job_file_stops_neither_serve_nor_other_runs_and_everybody_is_told() {
         .job("next", &sql_job("after = [\"bad\"]", &["SELECT 1"]));
     let serving = Serving::ready(&scenario, "");
     reaches(server, &database, "SELECT count(*) FROM pgtend.runs WHERE job = 'good' AND outcome = 'succeeded'", 2);
-    serving.logs("job `bad` is left out, and the others go on");
+    serving.logs("job `bad` is skipped, and the other jobs go on");
     serving.logs("jobs/bad.toml:1:1: unknown key `schedul`; did you mean `schedule`?");
-    serving.logs("job `next` is left out");
+    serving.logs("job `next` is skipped");
     assert_eq!(serving.metric("pgtend_config_broken_jobs"), Some(2.0));
     let ready = serving.get("/readyz");
-    assert_eq!((ready.status, ready.body.as_str()), (200, "ok\n2 jobs are left out: their files have mistakes\n"));
+    assert_eq!((ready.status, ready.body.as_str()), (200, "ok\n2 jobs are skipped: their files have mistakes\n"));
     let page = serving.get("/").body;
-    for text in ["2 jobs are left out", "unknown key `schedul`", "it runs after job `bad`, which is left out"] {
+    for text in ["2 jobs are skipped", "unknown key `schedul`", "it runs after job `bad`, which is skipped"] {
         assert!(page.contains(text), "`{text}` is not in {page}");
     }
     let status = serving.json("/api/jobs");
@@ -33,12 +33,12 @@ fn a_bad_job_file_stops_neither_serve_nor_other_runs_and_everybody_is_told() {
     assert_eq!(asked(server, &database, "SELECT count(*) FROM pgtend.runs WHERE job <> 'good'"), "0");
 
     let by_hand = scenario.job("by-hand", &sql_job("", &["SELECT 1"]));
-    by_hand.run(&["run-job", "by-hand"]).succeeded().says(&["job `bad` is left out", "unknown key `schedul`"]);
+    by_hand.run(&["run-job", "by-hand"]).succeeded().says(&["job `bad` is skipped", "unknown key `schedul`"]);
     by_hand.run(&["run-job", "bad"]).exited(78).says(&["unknown key `schedul`", "did you mean `schedule`?"]);
-    by_hand.run(&["run-job", "next"]).exited(78).says(&["it runs after job `bad`, which is left out"]);
+    by_hand.run(&["run-job", "next"]).exited(78).says(&["it runs after job `bad`, which is skipped"]);
     by_hand.run(&["check"]).exited(78).says(&["unknown key `schedul`", "1 mistake"]);
     by_hand.run(&["render", "systemd"]).exited(78).says(&["unknown key `schedul`"]);
-    by_hand.run(&["jobs"]).succeeded().prints(&["good", "by-hand"]).says(&["job `bad` is left out"]);
+    by_hand.run(&["jobs"]).succeeded().prints(&["good", "by-hand"]).says(&["job `bad` is skipped"]);
     assert_eq!(by_hand.json(&["jobs"])["broken"][0]["file"], "jobs/bad.toml");
 }
 
@@ -52,7 +52,7 @@ fn a_job_whose_file_an_edit_broke_goes_on_as_it_was_until_a_restart() {
     reaches(server, &database, count, 1);
     let scenario = scenario.job("edited", BAD).job("new", &sql_job(EVERY_SECOND, &["SELECT 1"]));
     serving.reload();
-    serving.logs("job `edited` goes on as it was before its file was changed");
+    serving.logs("job `edited` keeps running as before its file was changed");
     let before: u64 = asked(server, &database, count).parse().unwrap();
     reaches(server, &database, count, before + 3);
     reaches(server, &database, "SELECT count(*) FROM pgtend.runs WHERE job = 'new' AND outcome = 'succeeded'", 1);
@@ -88,10 +88,10 @@ fn a_schedule_whose_meaning_changed_is_said_once_by_check_and_silent_when_it_say
         .sql_job("second", "schedule = \"0 0 1-7 * */7\"", &["SELECT 1"]);
     let said = scenario.run(&["check"]).succeeded();
     assert_eq!(said.stdout.matches("WARNING").count(), 1, "{}", said.stdout);
-    said.prints(&["first, second: schedule `0 0 1-7 * */7`: a day has to meet both", "Write `+*/7`"]);
+    said.prints(&["first, second: schedule `0 0 1-7 * */7`: a day must match both", "Write `+*/7`"]);
     scenario.run(&["jobs"]).succeeded().prints(&["day 1-7 (if it is also Sunday)"]);
     scenario.run(&["render", "systemd"]).succeeded().prints(&["OnCalendar=Sun *-*-01..07 00:00:00 UTC"]);
-    scenario.run(&["render", "kubernetes"]).exited(78).says(&["Kubernetes cannot ask for both a day and a weekday"]);
+    scenario.run(&["render", "kubernetes"]).exited(78).says(&["Kubernetes cannot require both a day and a weekday"]);
     let scenario = Scenario::with_database(server, "postgres").sql_job("first", "schedule = \"0 0 1-7 * +*/7\"", &["SELECT 1"]);
     let said = scenario.run(&["check"]).succeeded();
     assert!(!said.stdout.contains("WARNING"), "{}", said.stdout);
@@ -99,7 +99,7 @@ fn a_schedule_whose_meaning_changed_is_said_once_by_check_and_silent_when_it_say
         ("*/90 * * * *", "comes once in 60 minutes"),
         ("0 22-4 * * *", "write `22-23,0-4`"),
         ("0 0 * * fri-mon", "write `fri,sat,sun,mon`"),
-        ("@reboot", "a restart of the host is no time"),
+        ("@reboot", "a restart of the host is not a time"),
     ] {
         let scenario =
             Scenario::with_database(server, "postgres").sql_job("odd", &format!("schedule = \"{schedule}\""), &["SELECT 1"]);
@@ -114,6 +114,6 @@ fn a_pipe_among_the_jobs_is_not_waited_for() {
     let scenario = Scenario::with_database(server, &database).sql_job("good", "", &["SELECT 1"]);
     let made = std::process::Command::new("mkfifo").arg(scenario.path("jobs/pipe.toml")).status().unwrap();
     assert!(made.success());
-    scenario.run(&["run-job", "good"]).succeeded().says(&["job `pipe` is left out"]);
+    scenario.run(&["run-job", "good"]).succeeded().says(&["job `pipe` is skipped"]);
     scenario.run(&["check"]).exited(78).says(&["is a pipe, a socket or a device"]);
 }

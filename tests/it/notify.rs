@@ -221,8 +221,8 @@ fn urls_of_monitors_are_secrets_wherever_they_stand() {
         .sql_job("beside", "ping_url_file = \"missing\"", &["SELECT 1"]);
     let output = wrong.run(&["check"]).exited(78).says(&[
         "not an HTTP URL",
-        "`ping_url` stands beside",
-        "`webhook_url` stands beside",
+        "both `ping_url` and",
+        "both `webhook_url` and",
         "cannot read",
     ]);
     assert!(!output.stderr.contains("c0ffee"), "{}", output.stderr);

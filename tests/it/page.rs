@@ -77,7 +77,9 @@ fn what_is_not_there_is_not_found_and_a_bad_question_is_refused() {
     for path in ["/api/runs?outcome=lost", "/api/runs?what=1", "/api/runs?limit=-1", "/api/runs?limit=x", "/api/runs/x"] {
         assert_eq!(serving.get(path).status, 400, "{path}");
     }
-    assert!(serving.get("/api/runs?outcome=lost").body.contains("`lost` is not an outcome; there are: succeeded, skipped"));
+    assert!(
+        serving.get("/api/runs?outcome=lost").body.contains("`lost` is not an outcome; the outcomes are: succeeded, skipped")
+    );
     for path in ["/", "/metrics", "/healthz", "/readyz", "/api/jobs", "/api/runs", "/nothing", "/api/runs?limit=x"] {
         let headers = serving.get(path).headers;
         for header in [
@@ -289,7 +291,7 @@ WHERE job = 'purge-sessions' AND number IN (0, 1);
 UPDATE month SET outcome = 'failed', took = '5 s',
     error = 'statement 1 of 1 failed: REINDEX INDEX CONCURRENTLY script_embeddings_idx: canceling statement due to lock timeout'
 WHERE job = 'reindex-embeddings' AND number IN (0, 9);
-UPDATE month SET outcome = 'crashed', error = 'the process ended without a word: pid 812 on db1, last seen at 2026-11-12 02:01:40 UTC', took = '100 s'
+UPDATE month SET outcome = 'crashed', error = 'the process died without reporting a result: pid 812 on db1, last seen at 2026-11-12 02:01:40 UTC', took = '100 s'
 WHERE job = 'backup-nightly' AND number = 11;
 UPDATE month SET outcome = 'timed_out', error = 'the job''s timeout of 10m passed', took = '600 s' WHERE job = 'refresh-tag-counts' AND number = 4;
 UPDATE month SET outcome = 'failed', error = 'pg_dump exited with 1', took = '12 s',

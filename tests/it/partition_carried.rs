@@ -281,3 +281,102 @@ fn default_privileges_give_nobody_the_sequence_of_an_identity_column() {
         assert_eq!(server.sql(&database, &may), "f", "on {major}");
     }
 }
+
+#[test]
+fn the_place_of_a_table_its_clustering_and_what_was_said_of_its_policies_stay_with_a_conversion() {
+    for major in SOME_MAJORS {
+        // Of its own: tablespaces are of the whole server, and this one has no place in a dump of it.
+        let server = Server::start(major);
+        let database = server.new_database();
+        server.sql(
+            &database,
+            "SET allow_in_place_tablespaces = on; CREATE TABLESPACE fast LOCATION ''; CREATE ROLE analyst;
+             CREATE ACCESS METHOD heap2 TYPE TABLE HANDLER heap_tableam_handler;
+             CREATE TABLE events (id bigint PRIMARY KEY WITH (fillfactor = 71) USING INDEX TABLESPACE fast, at timestamptz NOT NULL, n int) USING heap2 TABLESPACE fast;
+             INSERT INTO events SELECT g, now(), g FROM generate_series(1, 100) g;
+             CREATE INDEX by_n ON events (n) TABLESPACE fast; ALTER INDEX by_n DEPENDS ON EXTENSION plpgsql; ALTER TABLE events CLUSTER ON events_pkey;
+             CREATE POLICY mine ON events USING (n > 0); COMMENT ON POLICY mine ON events IS 'it''s mine'; COMMENT ON TYPE events IS 'a row';
+             CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+             CREATE CONSTRAINT TRIGGER late AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION nothing();
+             COMMENT ON TRIGGER late ON events IS 'a trigger'; COMMENT ON CONSTRAINT late ON events IS 'a constraint'; ALTER TRIGGER late ON events DEPENDS ON EXTENSION plpgsql;
+             CREATE STATISTICS known (dependencies) ON n, at FROM events; ALTER STATISTICS known OWNER TO analyst",
+        );
+        let scenario = monthly(&server, &database);
+        let shown = scenario.run(&["partition", "convert", "tend", "--dry-run"]).succeeded();
+        shown.prints(&["it is clustered on events_pkey: only its first partition keeps that", "TABLESPACE fast", "ANALYZE it"]);
+        scenario.run(&["partition", "convert", "tend"]).succeeded();
+        scenario.tend().succeeded();
+        let newest = "(SELECT max(inhrelid::bigint)::oid FROM pg_inherits WHERE inhparent = 'events'::regclass)";
+        let first = "(SELECT min(inhrelid::bigint)::oid FROM pg_inherits WHERE inhparent = 'events'::regclass)";
+        let space = |of: &str| {
+            format!("SELECT spcname FROM pg_class c LEFT JOIN pg_tablespace s ON s.oid = reltablespace WHERE c.oid = {of}")
+        };
+        let key = |of: &str| format!("(SELECT indexrelid FROM pg_index WHERE indrelid = {of} AND indisprimary)");
+        let depends = "SELECT count(*) FROM pg_depend d JOIN pg_extension e ON e.oid = refobjid AND refclassid = 'pg_extension'::regclass AND extname = 'plpgsql'
+            WHERE deptype = 'x' AND (classid, objid) IN";
+        for (what, sql, expected) in [
+            ("the table's place", space("'events'::regclass"), "fast"),
+            ("a new partition's place", space(newest), "fast"),
+            ("the place of the key", space(&key("'events'::regclass")), "fast"),
+            ("the place of the first partition's key", space(&key(first)), "fast"),
+            ("the place of a new partition's key", space(&key(newest)), "fast"),
+            ("options of the key", format!("SELECT reloptions FROM pg_class WHERE oid = {}", key(newest)), "{fillfactor=71}"),
+            ("a new partition's access method", format!("SELECT amname FROM pg_class c JOIN pg_am a ON a.oid = relam WHERE c.oid = {newest}"), "heap2"),
+            ("the clustering of the first", format!("SELECT indisclustered FROM pg_index WHERE indexrelid = {}", key(first)), "t"),
+            (
+                "a policy's comment",
+                "SELECT obj_description(oid, 'pg_policy') FROM pg_policy WHERE polrelid = 'events'::regclass".to_owned(),
+                "it's mine",
+            ),
+            (
+                "that of a new partition's policy",
+                format!("SELECT obj_description(oid, 'pg_policy') FROM pg_policy WHERE polrelid = {newest}"),
+                "it's mine",
+            ),
+            ("the type's comment", "SELECT obj_description(reltype, 'pg_type') FROM pg_class WHERE oid = 'events'::regclass".to_owned(), "a row"),
+            (
+                "comments of a constraint trigger",
+                "SELECT obj_description(oid, 'pg_trigger'), obj_description(tgconstraint, 'pg_constraint') FROM pg_trigger WHERE tgrelid = 'events'::regclass AND NOT tgisinternal".to_owned(),
+                "a trigger|a constraint",
+            ),
+            (
+                "a trigger that depends on an extension",
+                format!("{depends} (SELECT 'pg_trigger'::regclass::oid, oid FROM pg_trigger WHERE tgrelid = 'events'::regclass)"),
+                "1",
+            ),
+            ("an index that does", format!("{depends} (SELECT 'pg_class'::regclass::oid, 'by_n'::regclass::oid)"), "1"),
+            ("the owner of statistics", "SELECT stxowner::regrole FROM pg_statistic_ext WHERE stxname = 'known'".to_owned(), "analyst"),
+        ] {
+            assert_eq!(server.sql(&database, &sql), expected, "{what} on {major}");
+        }
+        scenario.run(&["partition", "convert", "tend", "--undo"]).succeeded();
+        let comment = "SELECT obj_description(oid, 'pg_policy') FROM pg_policy WHERE polrelid = 'events'::regclass";
+        assert_eq!(server.sql(&database, comment), "it's mine", "on {major}");
+        let place =
+            "SELECT spcname FROM pg_class c JOIN pg_tablespace s ON s.oid = reltablespace WHERE c.oid = 'events'::regclass";
+        assert_eq!(server.sql(&database, place), "fast", "on {major}");
+    }
+}
+
+#[test]
+fn tables_that_cannot_become_a_partition_are_named_before_anything_is_built() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(
+        &database,
+        "CREATE TYPE ty AS (id int, at timestamptz); CREATE TABLE typed OF ty; ALTER TABLE typed ALTER at SET NOT NULL;
+         CREATE TABLE ours (id int, at timestamptz NOT NULL); ALTER EXTENSION plpgsql ADD TABLE ours;
+         CREATE TABLE quiet (id int, at timestamptz CONSTRAINT never NOT NULL NO INHERIT, CONSTRAINT loose CHECK (id > 0) NOT ENFORCED);
+         CREATE TABLE temporal (k int4range, valid tstzrange, at timestamptz NOT NULL, CONSTRAINT once PRIMARY KEY (k, valid WITHOUT OVERLAPS))",
+    );
+    for (table, said) in [
+        ("typed", &["typed table (OF public.ty)", "NOT OF"][..]),
+        ("ours", &["belongs to extension plpgsql"]),
+        ("quiet", &["NOT NULL never is NO INHERIT", "CHECK loose is NOT ENFORCED"]),
+        ("temporal", &["primary key once is WITHOUT OVERLAPS"]),
+    ] {
+        let name = format!("public.{table}");
+        let scenario = Scenario::with_database(server, &database).partitions(&name, "at", "every = \"month\"");
+        scenario.run(&["partition", "convert", "tend"]).exited(78).says(said);
+    }
+}

@@ -399,3 +399,25 @@ fn a_conversion_is_taken_back_while_no_second_partition_has_rows() {
         scenario.run(&["partition", "convert", "tend"]).succeeded();
     }
 }
+
+#[test]
+fn a_conversion_waits_with_its_long_steps_while_the_server_is_under_strain() {
+    // Of its own: sessions of other tests are at work, too.
+    let server = Server::start(18);
+    let database = unpartitioned(&server);
+    let limits = "[limits]\nmax_active_sessions = 0\nmax_wait = \"1s\"";
+    let scenario =
+        Scenario::with_database(&server, &database).partitions("public.events", "at", &format!("every = \"month\"\n{limits}"));
+    let mut at_work =
+        server.tool("psql", &database).args(["-Xqc", "SELECT pg_sleep(600)"]).stdout(Stdio::null()).spawn().unwrap();
+    eventually("a session is at work", || server.sleeps(&database));
+    let said = scenario.run(&["partition", "convert", "tend"]).exited(75);
+    said.says(&["stopped for now: waited", "max_active_sessions", "VALIDATE CONSTRAINT", "public.events is as it was"]);
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM pg_constraint WHERE conname = 'pgtend_bound'"), "0");
+    at_work.kill().unwrap();
+    at_work.wait().unwrap();
+    server.sql(&database, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND datname = current_database()");
+    eventually("it is gone", || !server.sleeps(&database));
+    let ran = scenario.json(&["partition", "convert", "tend"]);
+    assert!(ran.to_string().contains("\"waits\""), "{ran:#}");
+}

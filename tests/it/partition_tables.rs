@@ -2,7 +2,7 @@
 //! somebody else at work. On 15, 16 and 18.
 
 use crate::partition::{old_logs, partitions_of};
-use crate::support::postgres::{SOME_MAJORS, Server, WITH_PGVECTOR, server};
+use crate::support::postgres::{MAJORS, SOME_MAJORS, Server, WITH_PGVECTOR, server};
 use crate::support::{Scenario, eventually};
 
 #[test]
@@ -244,6 +244,76 @@ fn a_new_partition_is_like_the_newest_one_where_that_is_asked_for() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn a_new_partition_has_the_statistics_targets_of_its_table_and_of_the_newest_one_where_that_is_asked_for() {
+    for major in MAJORS {
+        let server = server(major);
+        for like in ["parent", "newest"] {
+            let database = server.new_database();
+            server.sql(
+                &database,
+                "CREATE TABLE logs (id bigint, at timestamptz NOT NULL, n int, mail text) PARTITION BY RANGE (at);
+                 CREATE TABLE logs_1 (mail text, n int, at timestamptz NOT NULL, id bigint); ALTER TABLE logs ATTACH PARTITION logs_1 FOR VALUES FROM ('2001-01-01Z') TO ('2001-02-01Z');
+                 ALTER TABLE logs ALTER n SET STATISTICS 555; ALTER TABLE logs_1 ALTER mail SET STATISTICS 777, ALTER id SET (n_distinct = -0.5)",
+            );
+            let scenario = Scenario::logs(server, &database, &format!("every = \"month\"\npremake = 1\nlike = \"{like}\""));
+            let warnings = scenario.json(&["run-job", "tend"])["runs"][0]["report"]["warnings"].to_string();
+            let told = server.sql(
+                &database,
+                "SELECT DISTINCT (SELECT string_agg(format('%s %s %s', attname, coalesce(nullif(attstattarget::int, -1)::text, '-'), coalesce(attoptions::text, '-')), ', ' ORDER BY attname)
+                    FROM pg_attribute WHERE attrelid = inhrelid AND attnum > 0) FROM pg_inherits WHERE inhparent = 'logs'::regclass AND inhrelid <> 'logs_1'::regclass",
+            );
+            let (expected, is_said) = match like {
+                "newest" => ("at - -, id - {n_distinct=-0.5}, mail 777 -, n 555 -", false),
+                _ => ("at - -, id - -, mail - -, n 555 -", true),
+            };
+            assert_eq!(told, expected, "like {like} on {major}");
+            assert_eq!(warnings.contains("SET STATISTICS 777") && warnings.contains("n_distinct"), is_said, "{warnings}");
+        }
+    }
+}
+
+#[test]
+fn a_right_that_is_revoked_while_a_partition_waits_for_its_lock_does_not_come_back() {
+    for major in SOME_MAJORS {
+        let server = server(major);
+        let database = old_logs(server, 2);
+        let reader = format!("{database}_reader");
+        server.sql(
+            &database,
+            &format!("CREATE ROLE {reader}; GRANT SELECT ON logs TO {reader}; GRANT UPDATE (body) ON logs TO {reader}"),
+        );
+        for default in [false, true] {
+            if default {
+                server.sql(&database, &format!("CREATE TABLE rest PARTITION OF logs DEFAULT; GRANT SELECT ON logs TO {reader}; GRANT UPDATE (body) ON logs TO {reader}"));
+            }
+            let before = partitions_of(server, &database, "logs");
+            let premake = if default { 4 } else { 2 };
+            let more = format!("every = \"month\"\npremake = {premake}\nlock_timeout = \"500ms\"\ngive_up_after = \"60s\"");
+            let scenario = Scenario::logs(server, &database, &more);
+            let holder = server.session(&database, "BEGIN; LOCK TABLE logs IN SHARE MODE");
+            let running = scenario.start(&["run-job", "tend"]);
+            eventually("it waits for the table", || {
+                let waits = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()";
+                server.sql(&database, waits) != "0"
+            });
+            server.sql(&database, &format!("REVOKE ALL ON logs FROM {reader}"));
+            drop(holder);
+            running.wait().succeeded();
+            let new: Vec<String> =
+                partitions_of(server, &database, "logs").into_iter().filter(|name| !before.contains(name)).collect();
+            assert_eq!(new.len(), 2, "{new:?}");
+            for partition in new {
+                let may = format!(
+                    "SELECT has_table_privilege('{reader}', '{partition}', 'SELECT'), has_column_privilege('{reader}', '{partition}', 'body', 'UPDATE')"
+                );
+                assert_eq!(server.sql(&database, &may), "f|f", "{partition} on {major}");
+            }
+        }
+        server.sql(&database, &format!("DROP OWNED BY {reader}; DROP ROLE {reader}"));
     }
 }
 

@@ -25,30 +25,47 @@ fn a_lock_on_the_table_of_one_tenant_stops_no_other() {
     for major in SOME_MAJORS {
         let server = server(major);
         let more = "every = \"month\"\npremake = 2\nlock_timeout = \"300ms\"\ngive_up_after = \"1s\"";
-        // What it cannot even look at, and what it looks at and cannot change.
-        for (lock, code) in [
-            ("LOCK TABLE logs_a_default IN ACCESS EXCLUSIVE MODE", 75),
-            // Its rows have no partition now, which is more than a lock.
-            ("LOCK TABLE ONLY logs_a IN SHARE UPDATE EXCLUSIVE MODE", 1),
+        // What it cannot even look at, and what it looks at and cannot change: its rows have no partition now, which is more than a lock.
+        for lock in [
+            "LOCK TABLE logs_a_default IN ACCESS EXCLUSIVE MODE",
+            "LOCK TABLE logs_a IN ACCESS EXCLUSIVE MODE",
+            "LOCK TABLE ONLY logs_a IN SHARE UPDATE EXCLUSIVE MODE",
         ] {
             let database = tenants(server);
             let scenario = Scenario::logs(server, &database, more);
             let holder = server.session(&database, &format!("BEGIN; {lock}"));
-            scenario.tend().exited(code).says(&["public.logs_a", "server process", "public.logs_b: created 3 partitions"]);
+            let said =
+                scenario.tend().exited(1).says(&["public.logs_a", "server process", "public.logs_b: created 3 partitions"]);
+            assert!(!said.stderr.contains("is no table's name"), "{lock} on {major}: {said:?}");
+            let said = said.stderr.split_once("nothing is covered now; that is less than one period (month) ahead");
+            let (before, after) = said.unwrap_or_else(|| panic!("{lock} on {major}"));
+            assert!(!before.contains("public.logs_b: created") && after.contains("public.logs_b: created"), "{lock} on {major}");
             assert_eq!(number_of_partitions(server, &database), [1, 4, 4], "{lock} on {major}");
+            // The same as a job of its own.
+            let alone = Scenario::with_database(server, &database).partitions("public.logs_a", "at", more);
+            alone.tend().exited(1).says(&["nothing is covered now", "server process"]);
             drop(holder);
             eventually("the lock is gone", || {
                 server.psql(&database, "SET lock_timeout = '1s'; BEGIN; LOCK TABLE logs_a").is_ok()
             });
             scenario.tend().succeeded();
             assert_eq!(number_of_partitions(server, &database), [4, 4, 4]);
+            // With a runway, a lock is a lock.
+            let holder = server.session(&database, "BEGIN; LOCK TABLE logs_a_default IN ACCESS EXCLUSIVE MODE");
+            scenario.tend().exited(75).says(&["public.logs_a is locked: server process"]);
+            alone.tend().exited(75).says(&["public.logs_a is locked: server process"]);
+            drop(holder);
         }
         // Another job has one of them.
         let database = tenants(server);
         let scenario = Scenario::logs(server, &database, more);
         let holder =
             server.session(&database, "SELECT pg_advisory_lock(hashtextextended('pgtend table ' || 'logs_b'::regclass::oid, 0))");
-        scenario.tend().exited(75).says(&["another job of pgtend works on public.logs_b"]);
+        // Whatever it does there, rows of now have no partition.
+        scenario
+            .tend()
+            .exited(1)
+            .says(&["public.logs_b: nothing is covered now", "another job of pgtend works on public.logs_b"]);
         assert_eq!(number_of_partitions(server, &database), [4, 1, 4]);
         drop(holder);
     }
@@ -73,7 +90,7 @@ fn a_tenants_table_of_another_owner_is_named_and_the_others_are_tended() {
         scenario.run(&["run-job", "tend", "--dry-run"]).exited(77).prints(&[named, "public.logs_b, partitioned"]);
         let check = scenario.run(&["check", "--connect"]);
         assert!(check.code != Some(0) && (check.stdout + &check.stderr).contains(named));
-        scenario.tend().exited(77).says(&[named, "public.logs_b: created 3 partitions"]);
+        scenario.tend().exited(77).says(&["public.logs_a: nothing is covered now", named, "public.logs_b: created 3 partitions"]);
         assert_eq!(number_of_partitions(server, &database), [1, 4, 4], "on {major}");
         let shown = scenario.run(&["--json", "run-job", "tend"]).exited(77).stdout;
         let run = serde_json::from_str::<serde_json::Value>(&shown).unwrap()["runs"][0].clone();

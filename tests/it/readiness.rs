@@ -137,7 +137,7 @@ fn a_job_with_filters_needs_what_it_dumps_and_no_more() {
     with_all.run(&["run-job", "nightly"]).exited(77).says(&["app_one.\"Not mine\""]);
     let without_match =
         scenario(server, &database, &role, &format!("{filters}\n").replace("[\"app_*\"]", "[\"app_*\", \"none_*\"]"));
-    lacks(&without_match, 78, &["names what no schema is called: none_*"]);
+    lacks(&without_match, 78, &["has patterns without a matching schema: none_*"]);
     without_match.run(&["run-job", "nightly"]).exited(78).says(&["correct `schemas`"]);
 }
 
@@ -150,7 +150,7 @@ fn an_extension_that_only_a_superuser_makes_is_said_before_the_run() {
         let restoring = scenario(server, &database, &role, "verify = \"restore\"");
         lacks(&restoring, 77, &["may not make \"vector\": only a superuser may", "`scratch`"]);
         let refused =
-            restoring.run(&["run-job", "nightly"]).exited(77).says(&["only a superuser makes an extension", "`scratch`"]);
+            restoring.run(&["run-job", "nightly"]).exited(77).says(&["only a superuser can create an extension", "`scratch`"]);
         assert!(!refused.stderr.contains("--without") && !refused.stderr.contains("cron"), "{}", refused.stderr);
         let elsewhere = scenario(server, &database, &role, "verify = \"restore\"\nscratch = \"admin\"")
             .config(&format!("[databases.admin]\nurl = '{}'\n", server.url("postgres")));

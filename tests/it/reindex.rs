@@ -38,7 +38,7 @@ fn bloated_indexes_are_rebuilt_and_others_left_with_a_reason() {
             "rebuild \"public\".\"logs_text\" (btree): 9",
             "rebuild \"public\".\"logs_lower\" (btree): ",
             "leave \"public\".\"logs_at\"",
-            "exclusion constraint only while nobody writes",
+            "index of an exclusion constraint concurrently",
         ]);
         assert_eq!(size(server, &database, "logs_text"), before[0]);
         let json = scenario.json(&["run-job", "tidy"]);

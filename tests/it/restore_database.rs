@@ -153,7 +153,9 @@ fn a_database_comes_back_in_its_own_tablespace_where_that_is_there() {
         "SELECT spcname FROM pg_tablespace t JOIN pg_database d ON d.dattablespace = t.oid WHERE datname = current_database()";
     restore(&scenario, server, "in_its_own_copy").succeeded();
     assert_eq!(server.sql("in_its_own_copy", place), "home_of_one");
-    restore(&scenario, other, "in_its_own_copy").succeeded().says(&["home_of_one", "is not there for this role"]);
+    restore(&scenario, other, "in_its_own_copy")
+        .succeeded()
+        .says(&["home_of_one", "does not exist here, or this role may not use it"]);
     assert_eq!(other.sql("in_its_own_copy", place), "pg_default");
     server.sql("postgres", "DROP DATABASE in_its_own");
     server.sql("postgres", "DROP DATABASE in_its_own_copy");
@@ -240,7 +242,7 @@ fn nobody_connects_to_a_database_that_is_half_restored() {
     scenario
         .run(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"])
         .exited(75)
-        .says(&["another pgtend is at work"]);
+        .says(&["another pgtend process is working"]);
     running.wait().succeeded();
     assert_eq!(server.sql(&copy, "SELECT count(*) FROM big"), "20000");
 }
@@ -362,7 +364,7 @@ fn what_failed_is_said_though_the_copy_cannot_get_its_name_and_by_the_call_that_
     let running = scenario.start(&arguments);
     waiting(server, &filling(&copy));
     server.sql("postgres", &format!("CREATE DATABASE {copy}"));
-    running.wait().exited(1).says(&["1 statement failed", "INDEX failing", "the same command takes it up again"]);
+    running.wait().exited(1).says(&["1 statement failed", "INDEX failing", "run the same command again to continue"]);
     server.sql("postgres", &format!("DROP DATABASE {copy}"));
     let taken = scenario.run(&arguments).exited(1).prints(&["an earlier call had restored the set", "statements failed"]);
     assert!(!taken.stdout.contains("each table counted"), "{}", taken.stdout);
@@ -403,10 +405,10 @@ fn a_whole_copy_whose_name_was_taken_meanwhile_is_renamed_by_the_next_call() {
     running
         .wait()
         .exited(1)
-        .says(&["is restored and counted in the database pgtend_restored_", "the same command takes it up again"]);
+        .says(&["is restored and counted in the database pgtend_restored_", "run the same command again to continue"]);
     assert_eq!(databases(server, &whole).len(), 1);
 
-    restore(&scenario, server, &copy).exited(78).says(&["exists already"]);
+    restore(&scenario, server, &copy).exited(78).says(&["already exists"]);
     server.sql("postgres", &format!("DROP DATABASE {copy}"));
     let started = std::time::Instant::now();
     restore(&scenario, server, &copy).succeeded().says(&["counted again and renamed"]);
@@ -619,10 +621,10 @@ fn a_locale_that_the_target_lacks_is_named_with_the_option_for_another() {
     refused.exited(1).says(&["locale xx_XX.UTF-8", "--locale"]);
     // Nobody is told to give what he gave.
     let refused =
-        scenario.run(&[&arguments[..], &["--encoding", "SQL_ASCII"]].concat()).exited(1).says(&["does not go with --encoding"]);
+        scenario.run(&[&arguments[..], &["--encoding", "SQL_ASCII"]].concat()).exited(1).says(&["does not fit --encoding"]);
     assert!(!refused.stderr.contains("or --encoding"), "{}", refused.stderr);
     let both = scenario.run(&[&arguments[..], &["--encoding", "LATIN1", "--locale", "C.UTF-8"]].concat()).exited(1);
-    assert!(both.stderr.contains("or not together") && !both.stderr.contains("--"), "{}", both.stderr);
+    assert!(both.stderr.contains("or their combination") && !both.stderr.contains("--"), "{}", both.stderr);
     scenario.run(&[&arguments[..], &["--locale", "C", "--encoding", "SQL_ASCII"]].concat()).succeeded();
     let sql = format!("SELECT datcollate, pg_encoding_to_char(encoding) FROM pg_database WHERE datname = '{copy}'");
     assert_eq!(server.sql("postgres", &sql), "C|SQL_ASCII");

@@ -36,8 +36,8 @@ fn a_foreign_key_that_the_source_breaks_is_explained_and_restored_not_valid() {
             for (copy, create) in both_ways(server, &name) {
                 restore(&scenario, &server.url(&copy), create).exited(1).says(&[
                     "SQLSTATE 23503",
-                    "the source's rows",
-                    "2 rows of public.c refer to none of public.p",
+                    "The source's rows violate",
+                    "2 rows of public.c reference no row of public.p",
                     "SELECT c.* FROM ONLY public.c c WHERE c.p IS NOT NULL AND NOT EXISTS (SELECT FROM public.p p WHERE p.id = c.p)",
                     "--without CONSTRAINT c_p_fkey",
                     "--on-error continue",
@@ -46,7 +46,7 @@ fn a_foreign_key_that_the_source_breaks_is_explained_and_restored_not_valid() {
                 match code {
                     0 => restored.says(&["FK CONSTRAINT c c_p_fkey in schema public: added NOT VALID"]),
                     _ => restored.prints(&[
-                        "but for 1 statement:",
+                        "except for 1 statement:",
                         "1. ",
                         "c_p_fkey",
                         "2 rows of public.c",
@@ -76,7 +76,7 @@ fn a_function_that_names_things_without_schema_is_named_with_its_cure() {
                 "SQLSTATE 42883",
                 "public.slug(text)",
                 "ALTER FUNCTION public.slug(text) SET search_path",
-                "--search-path 'public'",
+                "--search-path public",
             ]);
             restore(&scenario, &server.url(&copy), &[create, &["--search-path", "public"]].concat()).succeeded();
             assert_eq!(server.sql(&copy, "SELECT count(*) FROM q"), "1");
@@ -94,7 +94,7 @@ fn an_index_that_a_newer_server_builds_under_its_own_search_path_is_left_out() {
          CREATE TABLE q AS SELECT 'Ä' AS name; CREATE INDEX by_slug ON q (slug(name));",
     );
     for (copy, create) in both_ways(source, &database) {
-        restore(&scenario, &source.url(&copy), create).exited(1).says(&["--search-path 'public'", "--without INDEX by_slug"]);
+        restore(&scenario, &source.url(&copy), create).exited(1).says(&["--search-path public", "--without INDEX by_slug"]);
         restore(&scenario, &source.url(&copy), &[create, &["--search-path", "public"]].concat()).succeeded();
     }
     for (copy, create) in both_ways(target, &database) {
@@ -251,7 +251,7 @@ fn rows_of_a_table_that_could_not_be_made_are_never_taken_for_statements() {
     );
     for (copy, create) in both_ways(target, &database) {
         let more = [create, &["--without", "EXTENSION", "vector", "--on-error", "continue"]].concat();
-        restore(&scenario, &target.url(&copy), &more).exited(1).prints(&["but for", "TABLE embedded in schema public"]);
+        restore(&scenario, &target.url(&copy), &more).exited(1).prints(&["except for", "TABLE embedded in schema public"]);
         assert_eq!(target.sql(&copy, "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"), "plain");
         assert_eq!(target.sql(&copy, "SELECT x FROM plain"), "kept");
     }
@@ -269,7 +269,7 @@ fn with_on_error_continue_all_that_failed_is_listed_and_the_rest_is_there() {
     );
     for (copy, create) in both_ways(server, &database) {
         restore(&scenario, &server.url(&copy), &[create, &["--on-error", "continue"]].concat()).exited(1).prints(&[
-            "but for 3 statements",
+            "except for 3 statements",
             "INDEX a1",
             "INDEX a2",
             "MATERIALIZED VIEW DATA m",

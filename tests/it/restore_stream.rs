@@ -45,7 +45,7 @@ fn after_a_restore_that_failed_behind_its_large_objects_an_existing_database_is_
         let scenario = scenario.backup_job("local", "");
         scenario.run(&["run-job", "nightly"]).succeeded();
         let empty = server.new_database();
-        restore(&scenario, &server.url(&empty), &[]).exited(1).says(&["is as it was before", "c_p_fkey"]);
+        restore(&scenario, &server.url(&empty), &[]).exited(1).says(&["is unchanged", "c_p_fkey"]);
         assert_eq!(contents(server, &empty), "0|0", "{major}");
     }
 }
@@ -62,7 +62,7 @@ fn a_damaged_last_member_leaves_no_large_object_behind() {
     bytes[at] ^= 1;
     std::fs::write(&dump, bytes).unwrap();
     let empty = server.new_database();
-    restore(&scenario, &server.url(&empty), &[]).exited(1).says(&["is as it was before"]);
+    restore(&scenario, &server.url(&empty), &[]).exited(1).says(&["is unchanged"]);
     assert_eq!(contents(server, &empty), "0|0");
 
     std::fs::write(&dump, good).unwrap();
@@ -102,13 +102,13 @@ fn statements_that_commit_by_themselves_leave_nothing_of_a_restore_that_failed()
         ("end;", "ends transactions"),
         ("ROLLBACK;", "ends transactions"),
         ("PREPARE TRANSACTION 'x';", "ends transactions"),
-        ("CALL pg_temp.nothing();", "is as it was before"),
+        ("CALL pg_temp.nothing();", "is unchanged"),
         ("DO $$BEGIN COMMIT; END$$;", "never writes"),
-        ("\\\\! touch pwned", "command of psql"),
+        ("\\\\! touch pwned", "psql command"),
     ] {
         let scenario = set_with_line(server, &line.replace('\'', "'\\''"));
         let empty = server.new_database();
-        restore(&scenario, &server.url(&empty), &[]).exited(1).says(&[says, "is as it was before"]);
+        restore(&scenario, &server.url(&empty), &[]).exited(1).says(&[says, "is unchanged"]);
         assert_eq!(contents(server, &empty), "0|0", "{line}");
         assert!(!scenario.path("pwned").exists());
     }
@@ -175,7 +175,7 @@ fn a_subscriber_is_backed_up_each_night_and_its_copy_takes_no_slot() {
         for create in [&["--create"][..], &[]] {
             let copy = if create.is_empty() { server.new_database() } else { format!("{database}_copy") };
             restore(&scenario, &server.url(&copy), create).succeeded().says(&[
-                "the subscription s is there without its replication slot",
+                "the subscription s was restored without its replication slot",
                 "ALTER SUBSCRIPTION \"s\" SET (slot_name = 'of_s')",
             ]);
             assert_eq!(subscriptions(&copy), "s||f");
@@ -278,7 +278,7 @@ fn a_full_disk_is_one_in_german_too() {
     restore(&scenario, &server.url_as("deutsch", "tiny"), &[]).exited(1).says(&[
         "SQLSTATE 53100",
         "The target's disk is full",
-        "is as it was before",
+        "is unchanged",
         "TABLE DATA t in schema public",
     ]);
     assert_eq!(contents(&server, "tiny"), "0|0");

@@ -45,7 +45,7 @@ fn the_oldest_rows_go_until_the_rest_fits_and_the_next_run_takes_nothing_though_
         scenario.run(&["run-job", "old", "--dry-run"]).succeeded().prints(&[
             "beyond the newest 3.0 MB",
             "rows of \"public\".\"logs\" take about",
-            "with indexes and TOAST (by all of them; files:",
+            "with indexes and TOAST (all blocks read; files:",
             "more than max_size (3.0 MB): rows stay from \"at\" = ",
         ]);
         let files = server.sql(&database, "SELECT pg_total_relation_size('logs')");
@@ -138,7 +138,7 @@ fn a_first_run_that_would_take_nearly_all_asks_a_person() {
     scenario.run(&["run-job", "old", "--yes"]).succeeded();
     scenario.run(&["run-job", "old"]).succeeded().prints(&["0 rows"]);
     assert_ne!(server.sql(&database, "SELECT count(*) FROM logs"), "0");
-    job(server, &database, "max_size = '0B'").run(&["check"]).exited(78).says(&["`max_size` of nothing"]);
+    job(server, &database, "max_size = '0B'").run(&["check"]).exited(78).says(&["`max_size` is zero"]);
 }
 
 #[test]

@@ -155,9 +155,9 @@ fn rows_that_others_refer_to_go_stay_or_are_refused_as_the_foreign_key_says() {
         let server = server(major);
         for (action, archive, code, says, left) in [
             ("ON DELETE CASCADE", "", 0, "", "50|50|50"),
-            ("ON DELETE CASCADE", "archive = 'local'", 78, "they would be in no archive", "100|100|100"),
+            ("ON DELETE CASCADE", "archive = 'local'", 78, "those rows would not be archived", "100|100|100"),
             ("ON DELETE SET NULL", "", 0, "", "50|100|50"),
-            ("ON DELETE SET NULL", "archive = 'local'", 78, "they would be in no archive", "100|100|100"),
+            ("ON DELETE SET NULL", "archive = 'local'", 78, "those rows would not be archived", "100|100|100"),
             ("ON DELETE NO ACTION", "", 0, "50 rows by details_log_id_fkey of public.details", "100|100|100"),
         ] {
             let database = server.new_database();
@@ -168,7 +168,7 @@ fn rows_that_others_refer_to_go_stay_or_are_refused_as_the_foreign_key_says() {
                      INSERT INTO details SELECT id FROM logs"
                 ),
             );
-            retain(server, &database, "").exited(78).says(&["without an index", "CREATE INDEX CONCURRENTLY"]);
+            retain(server, &database, "").exited(78).says(&["has no index on its own columns", "CREATE INDEX CONCURRENTLY"]);
             server.sql(&database, "CREATE INDEX ON details (log_id)");
             retain(server, &database, archive).exited(code).says(&[says]);
             let counts = "SELECT (SELECT count(*) FROM logs), count(*), count(log_id) FROM details";

@@ -51,7 +51,7 @@ fn a_host_a_year_ahead_deletes_nothing_and_takes_no_other_way() {
         for arguments in [&["run-job", "old", "--yes"][..], &["run-job", "old", "--dry-run"]] {
             a_year_ahead(&scenario, arguments)
                 .exited(78)
-                .says(&["the clocks of this host and of the database server are", "set them right first"]);
+                .says(&["the clocks of this host and of the database server are", "set the clocks first"]);
         }
         assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "150");
         scenario.run(&["run-job", "old"]).succeeded();
@@ -84,7 +84,10 @@ fn values_that_mean_never_stay_and_are_counted_and_named() {
              INSERT INTO logs SELECT -i, now() - make_interval(days => i) FROM generate_series(1, 200) i; ANALYZE logs",
         );
         let scenario = job(server, &database, "at", &format!("method = '{method}'\n{archive}"));
-        scenario.run(&["run-job", "old", "--dry-run"]).succeeded().prints(&["is no time: 0001-01-01 00:00:00+00 (10,000 rows)"]);
+        scenario
+            .run(&["run-job", "old", "--dry-run"])
+            .succeeded()
+            .prints(&["is not a time: 0001-01-01 00:00:00+00 (10,000 rows)"]);
         let report = scenario.json(&["run-job", "old"]);
         assert_eq!(
             (
@@ -100,7 +103,7 @@ fn values_that_mean_never_stay_and_are_counted_and_named() {
             report["runs"][0]["report"]["summary"]
                 .as_str()
                 .unwrap()
-                .contains("10,004 rows stay whose \"at\" is no time: 0001-01-01")
+                .contains("10,004 rows stay because their \"at\" is not a time: 0001-01-01")
         );
         assert_eq!(server.sql(&database, "SELECT count(*), min(id) FROM logs"), "10094|-89");
         let meant = job(server, &database, "at", &format!("method = '{method}'\n{archive}\nsentinels = 'delete'"));
@@ -124,9 +127,9 @@ fn a_partition_with_values_that_mean_never_is_emptied_of_the_others() {
     );
     let scenario = job(server, &database, "at", "");
     scenario.run(&["run-job", "old", "--dry-run"]).succeeded().prints(&[
-        "public.logs_first is emptied row by row, and is not dropped: rows of it stay whose \"at\" is no time",
+        "public.logs_first is emptied row by row, and is not dropped: rows whose \"at\" is not a time stay",
         "detach public.logs_second",
-        "\"at\" has no zone of its own, and is read in UTC",
+        "\"at\" has no time zone and is read as UTC",
     ]);
     scenario.run(&["run-job", "old"]).succeeded();
     assert_eq!(server.sql(&database, "SELECT string_agg(id::text, ',' ORDER BY id) FROM logs"), "1,2,5,6,7");
@@ -146,7 +149,7 @@ fn a_first_run_that_takes_nearly_all_asks_once() {
     for _ in 0..2 {
         let asks = ["would take about 96 %", "pgtend run-job old --database app --yes"];
         without.run(&["run-job", "old"]).exited(75).says(&["skipped"]).says(&asks);
-        without.run(&["run-job", "old", "--dry-run"]).exited(75).says(&asks).prints(&["waits for a person"]);
+        without.run(&["run-job", "old", "--dry-run"]).exited(75).says(&asks).prints(&["needs consent"]);
     }
     assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "2000");
     let scenario = job(server, &database, "at", "").ledger();
@@ -274,7 +277,7 @@ fn columns_that_say_nothing_of_an_age_are_refused() {
         ("number", "", "epoch = \"seconds\""),
         ("random", "", "no uuids of version 7"),
         ("words", "", "no ULIDs"),
-        ("at", "epoch = 'seconds'", "`epoch` is for integers"),
+        ("at", "epoch = 'seconds'", "`epoch` is only for integer columns"),
     ] {
         job(server, &database, column, more).run(&["run-job", "old"]).exited(78).says(&[says]);
     }

@@ -66,8 +66,8 @@ fn a_trigger_or_a_rule_of_one_partition_keeps_that_one_from_being_dropped() {
     for major in SOME_MAJORS {
         let server = server(major);
         for (what, says) in [
-            ("CREATE TRIGGER note AFTER DELETE ON logs_0 FOR EACH ROW EXECUTE FUNCTION note()", "trigger note is for DELETE"),
-            ("CREATE RULE note AS ON DELETE TO logs_0 DO ALSO INSERT INTO noted VALUES (OLD.id)", "rule note is for DELETE"),
+            ("CREATE TRIGGER note AFTER DELETE ON logs_0 FOR EACH ROW EXECUTE FUNCTION note()", "trigger note fires on DELETE"),
+            ("CREATE RULE note AS ON DELETE TO logs_0 DO ALSO INSERT INTO noted VALUES (OLD.id)", "rule note fires on DELETE"),
         ] {
             let database = server.new_database();
             server.sql(&database, &format!("{PARTITIONS} {what}"));
@@ -102,13 +102,13 @@ fn what_becomes_of_a_published_tables_rows_at_subscribers_is_said_by_the_job() {
         }
         server.sql(&database, &format!("CREATE PUBLICATION p {publication}"));
         job(server, &database, "logs", "").run(&["run-job", "old"]).exited(78).says(&[
-            "is published with its deletes (p)",
+            "publishes its deletes (p)",
             "subscribers = \"delete\"",
             "\"keep\"",
         ]);
         assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "150");
         let keep = job(server, &database, "logs", "subscribers = 'keep'");
-        keep.run(&["run-job", "old", "--dry-run"]).succeeded().prints(&["only whole partitions go", "detach public.logs_0"]);
+        keep.run(&["run-job", "old", "--dry-run"]).succeeded().prints(&["only whole partitions are dropped", "detach public.logs_0"]);
         keep.run(&["run-job", "old"]).succeeded();
         assert_eq!(partitions(server, &database), "logs_2,logs_3,logs_4,logs_5");
         // The row of the partition at the edge is not deleted there, and so not here.
@@ -141,17 +141,17 @@ fn foreign_keys_at_a_partition_are_read_as_those_at_its_table() {
         job(server, &database, "logs", "")
             .run(&["run-job", "old"])
             .exited(78)
-            .says(&["invoice_log_id_fkey", "points at public.logs_0 without an index"]);
+            .says(&["invoice_log_id_fkey", "references public.logs_0 and has no index"]);
         server.sql(&database, "CREATE INDEX ON invoice (log_id)");
         job(server, &database, "logs", "archive = 'local'")
             .run(&["run-job", "old"])
             .exited(78)
-            .says(&["invoice_log_id_fkey", "they would be in no archive"]);
+            .says(&["invoice_log_id_fkey", "those rows would not be archived"]);
         // By the name of the partition, too.
         job(server, &database, "logs_0", "archive = 'local'")
             .run(&["run-job", "old", "--yes"])
             .exited(78)
-            .says(&["in no archive"]);
+            .says(&["would not be archived"]);
         assert_eq!(server.sql(&database, "SELECT (SELECT count(*) FROM logs), count(*) FROM invoice"), "150|29");
         // One that keeps rows: they stay, and nothing is dropped.
         server.sql(
@@ -233,7 +233,7 @@ fn a_row_whose_cascade_would_meet_a_kept_row_stays() {
     server.sql(&database, &format!("CREATE ROLE {role} LOGIN; GRANT SELECT, UPDATE, DELETE ON run, step TO {role}; INSERT INTO run VALUES (300, 7, now() - interval '300 days')"));
     let text = "database = 'app'\n[retention]\ntable = 'public.run'\ncolumn = 'at'\nolder_than = '90d'\n";
     let as_role = Scenario::with_url(server, &server.url_as(&role, &database)).job("old", text);
-    as_role.run(&["run-job", "old"]).exited(77).says(&["still referred to", "GRANT SELECT ON public.bill TO it"]);
+    as_role.run(&["run-job", "old"]).exited(77).says(&["still referenced", "GRANT SELECT ON public.bill TO the role"]);
     server.sql(&database, &format!("GRANT SELECT ON bill TO {role}"));
     as_role.run(&["run-job", "old"]).succeeded();
     assert_eq!(server.sql(&database, "SELECT count(*), max(id) FROM run"), "90|150");
@@ -261,7 +261,7 @@ fn of_a_table_that_refers_to_itself_children_go_before_their_parents() {
         scenario
             .run(&["run-job", "old", "--dry-run", "--yes"])
             .succeeded()
-            .prints(&["it refers to itself (job_parent_fkey), and children go before"]);
+            .prints(&["it references itself (job_parent_fkey), and children go before"]);
         let report = scenario.json(&["run-job", "old", "--yes"]);
         assert_eq!(
             (
@@ -339,8 +339,8 @@ fn rows_of_other_tables_go_with_those_that_they_refer_to_and_come_back_with_them
             let more = format!("method = '{method}'\n{CASCADE}\n{archive}");
             let scenario = job(server, &database, "scripts", &more);
             scenario.run(&["run-job", "old", "--dry-run"]).succeeded().prints(&[
-                "rows go with those that they refer to",
-                "foreign key versions_script_fkey of public.versions: its rows that point here go first (cascade)",
+                "rows that go in the same transaction as the rows that they reference",
+                "foreign key versions_script_fkey of public.versions: its rows that reference these go first (cascade)",
             ]);
             let report = scenario.json(&["run-job", "old"]);
             // 90 days are 2160 hours; of the 841 scripts beyond, 17 have a bill.
@@ -372,12 +372,12 @@ fn what_would_tear_a_tree_apart_is_refused() {
     let server = server(18);
     let database = with_tree(server, 3000);
     let run = |more: &str| job(server, &database, "scripts", more).run(&["run-job", "old"]);
-    run("archive = 'local'").exited(78).says(&["they would be in no archive", "in `cascade`"]);
-    run("archive = 'local'\ncascade = ['versions', 'notes']").exited(78).says(&["comments_script_fkey", "in no archive"]);
+    run("archive = 'local'").exited(78).says(&["those rows would not be archived", "to `cascade`"]);
+    run("archive = 'local'\ncascade = ['versions', 'notes']").exited(78).says(&["comments_script_fkey", "would not be archived"]);
     run("cascade = ['nothing']").exited(78).says(&["there is no table nothing"]);
-    run("cascade = ['versions', 'bills', 'scripts']").exited(78).says(&["refers neither to"]);
+    run("cascade = ['versions', 'bills', 'scripts']").exited(78).says(&["references neither"]);
     server.sql(&database, "DROP INDEX notes_version_idx");
-    run(CASCADE).exited(78).says(&["notes_version_fkey", "without an index"]);
+    run(CASCADE).exited(78).says(&["notes_version_fkey", "has no index"]);
     server.sql(&database, "CREATE INDEX ON notes (version)");
     server.sql(&database, "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; CREATE TRIGGER hold BEFORE DELETE ON scripts FOR EACH ROW WHEN (OLD.id = 2901) EXECUTE FUNCTION hold()");
     for archive in ["", "archive = 'local'"] {
@@ -440,7 +440,7 @@ fn the_newest_rows_of_each_key_stay_whatever_their_age() {
         newest.run(&["run-job", "old"]).succeeded().prints(&["0 rows"]);
         text("keep_newest = 10\nper = 'id'").run(&["run-job", "old"]).exited(78).says(&["no index of", "begins with \"id\""]);
         text("keep_newest = 10").run(&["check"]).exited(78).says(&["`keep_newest` without `per`"]);
-        text("").run(&["check"]).exited(78).says(&["does not say what goes"]);
+        text("").run(&["check"]).exited(78).says(&["has no limit"]);
     }
 }
 

@@ -135,7 +135,7 @@ fn a_ledger_in_recovery_is_unreachable_and_says_so() {
     let scenario = Scenario::with_database(&primary, &database)
         .config(&format!("[databases.history]\nurl = {}\n[ledger]\ndatabase = \"history\"\n", quoted(&standby.url(&database))))
         .sql_job("a", "", &["CREATE TABLE never ()"]);
-    scenario.run(&["run-job", "a"]).exited(69).says(&["ledger", "it is in recovery: a standby"]);
+    scenario.run(&["run-job", "a"]).exited(69).says(&["ledger", "it is a standby, which is read-only"]);
     assert_eq!(primary.sql(&database, "SELECT to_regclass('never') IS NULL"), "t");
 }
 

@@ -77,7 +77,7 @@ fn a_reload_picks_up_a_new_job_and_drops_a_deleted_one_whose_run_ends_normally()
     let scenario = scenario.job("new", &sql_job(EVERY_SECOND, &["SELECT 1"]));
     serving.reload();
 
-    serving.logs("configuration read anew: 1 job");
+    serving.logs("configuration reloaded: 1 job");
     reaches(server, &database, "SELECT count(*) FROM pgtend.runs WHERE job = 'new' AND outcome = 'succeeded'", 1);
     // By now the old job has no ticks any more: the same look brought the new one.
     let last = asked(server, &database, "SELECT max(scheduled_for) FROM pgtend.runs WHERE job = 'old'");
@@ -100,10 +100,10 @@ fn a_reload_of_bad_files_keeps_what_was_good_and_says_so() {
     let scenario = scenario.job("bad", "schedul = \"* * * * *\"\ndatabase = \"app\"\n[sql]\nstatements = [\"SELECT 1\"]\n");
     serving.reload();
 
-    serving.logs("job `bad` is left out, and the others go on");
+    serving.logs("job `bad` is skipped, and the other jobs go on");
     serving.logs("schedul");
     assert_eq!(serving.metric("pgtend_config_last_reload_successful"), Some(0.0));
-    eventually("the page says so", || serving.get("/").body.contains("1 job is left out"));
+    eventually("the page says so", || serving.get("/").body.contains("1 job is skipped"));
     let rows = asked(server, &database, "SELECT count(*) FROM pgtend.runs").parse::<u64>().unwrap();
     reaches(server, &database, "SELECT count(*) FROM pgtend.runs WHERE outcome = 'succeeded'", rows + 2);
 
@@ -115,7 +115,7 @@ fn a_reload_of_bad_files_keeps_what_was_good_and_says_so() {
     // A mistake in the configuration itself is another matter.
     serving.configure("[databases.app]\nurll = 'x'\n");
     serving.reload();
-    serving.logs("the new configuration is refused, the old one stays");
+    serving.logs("the new configuration has mistakes; the old one stays in effect");
     assert_eq!(serving.metric("pgtend_config_last_reload_successful"), Some(0.0));
     eventually("the page says so", || serving.get("/").body.contains("The new configuration was refused"));
     let rows = asked(server, &database, "SELECT count(*) FROM pgtend.runs").parse::<u64>().unwrap();
@@ -131,7 +131,7 @@ fn sigterm_lets_a_run_end_by_itself() {
     becomes(server, &database, "SELECT 'yes' FROM pgtend.runs WHERE locked_at IS NOT NULL LIMIT 1", "yes");
 
     serving.signal(Signal::TERM);
-    serving.logs("stopping: no tick starts any more");
+    serving.logs("stopping: no further ticks start");
     let ready = serving.get("/readyz");
     assert_eq!((ready.status, ready.body.as_str()), (503, "stopping\n"));
     assert_eq!(serving.get("/healthz").status, 200);
@@ -175,11 +175,11 @@ fn a_second_signal_ends_at_once() {
     becomes(server, &database, "SELECT 'yes' FROM pgtend.runs WHERE locked_at IS NOT NULL LIMIT 1", "yes");
 
     serving.signal(Signal::TERM);
-    serving.logs("stopping: no tick starts any more");
+    serving.logs("stopping: no further ticks start");
     serving.signal(Signal::INT);
 
     assert_eq!(serving.wait(), Some(143));
-    serving.logs("a second signal: ending at once");
+    serving.logs("second signal: exiting at once");
 }
 
 #[test]

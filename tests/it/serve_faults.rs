@@ -52,9 +52,9 @@ fn a_run_whose_scheduler_was_killed_is_marked_and_the_next_tick_runs() {
 
     reaches(server, &database, "SELECT count(*) FROM pgtend.runs WHERE outcome = 'succeeded'", 2);
     let first = asked(server, &database, "SELECT outcome, error, finished_at IS NOT NULL FROM pgtend.runs ORDER BY id LIMIT 1");
-    assert!(first.starts_with("crashed|the process ended without a word: pid "), "{first}");
+    assert!(first.starts_with("crashed|the process died without reporting a result: pid "), "{first}");
     assert!(first.contains(&format!("pid {pid} on ")) && first.ends_with("|t"), "{first}");
-    serving.logs("crashed: the process ended without a word");
+    serving.logs("crashed: the process died without reporting a result");
     let crashed = "pgtend_job_runs_total{job=\"work\",database=\"app\",outcome=\"crashed\"}";
     assert_eq!(serving.metric(crashed), Some(1.0));
     let told = told.join().unwrap();
@@ -133,7 +133,7 @@ fn a_killed_run_that_has_retries_is_tried_again_without_a_tick() {
     server.sql(&database, "UPDATE pgtend.runs SET heartbeat_at = heartbeat_at - interval '1 min' WHERE outcome IS NULL");
     let serving = serving.again(&scenario);
 
-    serving.logs("crashed: the process ended without a word");
+    serving.logs("crashed: the process died without reporting a result");
     let runs = "SELECT string_agg(concat_ws(' ', trigger, attempt, outcome), ', ' ORDER BY id) FROM pgtend.runs";
     becomes(server, &database, runs, "catch-up 1 crashed, retry 2 succeeded");
     assert_eq!(asked(server, &database, "SELECT count(*) FROM pgtend.runs WHERE retry_at IS NOT NULL"), "0");
@@ -149,13 +149,13 @@ fn without_its_ledger_serve_stays_up_and_runs_what_is_due_when_it_is_back() {
     ledger.crash();
 
     let serving = Serving::start(&scenario, "");
-    serving.logs("the ledger does not answer");
+    serving.logs("the ledger is unreachable");
     eventually("the ledger is called away", || serving.metric("pgtend_ledger_up") == Some(0.0));
     assert_eq!(serving.get("/healthz").status, 200);
     let ready = serving.get("/readyz");
-    assert_eq!((ready.status, ready.body.as_str()), (503, "the ledger does not answer\n"));
+    assert_eq!((ready.status, ready.body.as_str()), (503, "the ledger is unreachable\n"));
     let page = serving.get("/").body;
-    assert!(page.contains("The ledger cannot be read") && page.contains("The state of the jobs is not known"), "{page}");
+    assert!(page.contains("The ledger cannot be read") && page.contains("The state of the jobs is unknown"), "{page}");
     let listed = serving.json("/api/jobs");
     assert!(listed["ledger_error"].is_string() && listed["jobs"][0]["job"] == "daily", "{listed}");
     assert_eq!(serving.get("/api/runs").status, 503);
@@ -164,8 +164,8 @@ fn without_its_ledger_serve_stays_up_and_runs_what_is_due_when_it_is_back() {
     becomes(&ledger, &runs, "SELECT trigger, outcome FROM pgtend.runs", "catch-up|succeeded");
     serving.is_ready();
     assert_eq!(serving.metric("pgtend_ledger_up"), Some(1.0));
-    serving.logs("the ledger answers");
-    eventually("the page is calm again", || serving.get("/").body.contains("The job is well"));
+    serving.logs("the ledger is reachable");
+    eventually("the page is calm again", || serving.get("/").body.contains("The job is healthy"));
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn a_ledger_that_crashes_midway_ends_runs_that_lost_their_lock_and_rows_tell_so(
     reaches(&ledger, &runs, &after, 2);
     becomes(&ledger, &runs, "SELECT outcome, retry_at > finished_at FROM pgtend.runs WHERE job = 'long'", "failed|t");
     let error = asked(&ledger, &runs, "SELECT error FROM pgtend.runs WHERE job = 'long'");
-    assert!(error.contains("its lock is lost"), "{error}");
+    assert!(error.contains("its lock was lost"), "{error}");
     let sleeping = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND state = 'active' AND query LIKE 'SELECT pg_sleep%'"
     );
@@ -331,7 +331,7 @@ fn who_comes_late_to_a_tick_does_not_take_its_retry_away() {
     becomes(server, &database, "SELECT outcome, retry_at IS NOT NULL FROM pgtend.runs", "failed|t");
 
     // As another scheduler would, whose clock is a little behind.
-    scenario.run(&["run-job", "once-broken", "--scheduled"]).succeeded().says(&["has its run already"]);
+    scenario.run(&["run-job", "once-broken", "--scheduled"]).succeeded().says(&["already has a run"]);
 
     let runs = "SELECT string_agg(concat_ws(' ', trigger, attempt, outcome), ', ' ORDER BY id) FROM pgtend.runs";
     becomes(server, &database, runs, "catch-up 1 failed, retry 2 succeeded");
@@ -392,6 +392,6 @@ fn a_task_that_panics_is_a_failed_run_and_the_others_go_on() {
     reaches(server, &database, "SELECT count(*) FROM pgtend.runs WHERE job = 'odd' AND outcome = 'failed'", 2);
     reaches(server, &database, "SELECT count(*) FROM pgtend.runs WHERE job = 'even' AND outcome = 'succeeded'", 2);
     let error = asked(server, &database, "SELECT error FROM pgtend.runs WHERE job = 'odd' ORDER BY id LIMIT 1");
-    assert!(error.contains("the task panicked, which is a mistake in pgtend"), "{error}");
+    assert!(error.contains("the task panicked, which is a bug in pgtend"), "{error}");
     assert_eq!(serving.terminate(), Some(0));
 }

@@ -1,6 +1,6 @@
 //! Whether a run of somebody's statements says what was kept of them, and that it does not do twice what may have been done.
 
-use crate::support::postgres::{MAJORS, Server, server};
+use crate::support::postgres::{MAJORS, SOME_MAJORS, Server, server};
 use crate::support::proxy::Proxy;
 use crate::support::serve::sql_job;
 use crate::support::{Scenario, eventually, quoted};
@@ -245,7 +245,7 @@ fn what_a_failing_text_has_committed_itself_is_not_said_to_be_rolled_back() {
     let statements = ["BEGIN; INSERT INTO t VALUES (1)", "COMMIT; SELECT 1/0"];
     let said = Scenario::with_database(server, &database).sql_job("fails", "", &statements).run(&["run-job", "fails"]).exited(1);
     assert!(!said.stderr.contains("rolled back"), "{}", said.stderr);
-    said.says(&["ends the transaction that was open by itself", "may have been kept"]);
+    said.says(&["ends the transaction that was open by itself", "(COMMIT) committed what came before it, which stays (1 row)"]);
     assert_eq!(server.sql(&database, "SELECT array_agg(i) FROM t"), "{1}");
 }
 
@@ -258,4 +258,114 @@ fn a_run_that_is_stopped_in_a_transaction_of_its_own_does_not_say_that_all_stays
     let scenario = Scenario::with_database(server, &database).sql_job("slow", "timeout = \"3s\"\n", &statements);
     scenario.run(&["run-job", "slow"]).exited(1).says(&["what was committed stays"]);
     assert_eq!(server.sql(&database, "SELECT count(*) FROM t"), "0");
+}
+
+#[test]
+fn a_text_that_fails_after_a_commit_of_its_own_says_what_stays() {
+    for major in MAJORS {
+        let server = server(major);
+        let database = server.new_database();
+        server.sql(&database, "CREATE TABLE t (i int)");
+        let three = "INSERT INTO t SELECT generate_series(1, 3)";
+        for (name, text, kept, says) in [
+            (
+                "kept",
+                format!("{three}; COMMIT; INSERT INTO t VALUES (4); INSERT INTO t VALUES ('x')"),
+                4,
+                &[
+                    "statement 2 of 3 failed at its command 4 of 4 (INSERT INTO t VALUES ('x'))",
+                    "its command 2 of 4 (COMMIT) committed what came before it, which stays (3 rows)",
+                    "nothing that came after it stays",
+                    "what the 1 statement before it did stays",
+                ][..],
+            ),
+            (
+                "rolled",
+                format!("{three}; ROLLBACK; INSERT INTO t VALUES ('x')"),
+                1,
+                &["its command 2 of 3 (ROLLBACK) rolled back what came before it", "what the 1 statement before it did stays"],
+            ),
+            ("none", format!("{three}; INSERT INTO t VALUES ('x'); COMMIT"), 1, &["failed at its command 2 of 3"]),
+            (
+                "within",
+                "DO $$ BEGIN INSERT INTO t VALUES (7); COMMIT; PERFORM 1/0; END $$".to_owned(),
+                2,
+                &["it commits while it runs, so that a part of what it did may have stayed"],
+            ),
+        ] {
+            server.sql(&database, "TRUNCATE t");
+            let statements = ["INSERT INTO t VALUES (0)", &text, "INSERT INTO t VALUES (9)"];
+            let said =
+                Scenario::with_database(server, &database).sql_job(name, "", &statements).run(&["run-job", name]).exited(1);
+            assert_eq!(said.stderr.contains("which stays"), name == "kept", "{}", said.stderr);
+            said.says(says);
+            assert_eq!(server.sql(&database, "SELECT count(*) FROM t"), kept.to_string(), "{name} on {major}");
+        }
+        // In the transaction of the job.
+        server.sql(&database, "TRUNCATE t");
+        let one = sql_job("", &["INSERT INTO t VALUES (0)", "SELECT 1/0; COMMIT"]) + ONE;
+        let scenario = Scenario::with_database(server, &database).job("one", &one);
+        scenario.run(&["run-job", "one"]).exited(1).says(&["all before it was rolled back"]);
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM t"), "0");
+    }
+}
+
+#[test]
+fn a_text_with_a_commit_that_is_cancelled_says_that_a_part_may_have_been_kept() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(&database, "CREATE TABLE t (i int)");
+    let text = ["INSERT INTO t VALUES (1); COMMIT; SELECT pg_sleep(600)"];
+    let scenario = Scenario::with_database(server, &database)
+        .sql_job("each", "timeout = \"3s\"\n", &text)
+        .job("one", &(sql_job("timeout = \"3s\"\n", &text) + ONE));
+    scenario.run(&["run-job", "each"]).exited(1).says(&["a part of it may have been kept by its own COMMIT"]);
+    scenario.run(&["run-job", "one"]).exited(1).says(&["what came before may have been kept"]);
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM t"), "2");
+}
+
+#[test]
+fn rows_of_a_prepared_transaction_are_kept_when_it_is_committed_and_a_run_that_leaves_it_says_so() {
+    for major in SOME_MAJORS {
+        let server = Server::start_with(major, &["max_prepared_transactions=5"]);
+        let database = server.new_database();
+        server.sql(&database, "CREATE TABLE t (i int)");
+        let prepare = "BEGIN; INSERT INTO t VALUES (1), (2); PREPARE TRANSACTION 'it''s'";
+        let (commit, roll_back) = ("COMMIT PREPARED 'it''s'", "ROLLBACK PREPARED 'it''s'");
+        let rows = || server.sql(&database, "SELECT count(*) FROM t");
+        let scenario = Scenario::with_database(&server, &database)
+            .ledger()
+            .sql_job("left", "", &["INSERT INTO t VALUES (0)", prepare])
+            .sql_job("commits", "", &[prepare, commit])
+            .sql_job("rolls-back", "", &[prepare, roll_back])
+            .sql_job("of-another", "", &[commit])
+            .sql_job("fails", "", &[prepare, "SELECT 1/0"])
+            .sql_job("fails-in-it", "", &[&format!("{prepare}; SELECT 1/0")])
+            .job("one", &(sql_job("", &["INSERT INTO t VALUES (1)", "PREPARE TRANSACTION 'it''s'"]) + ONE));
+        let named =
+            |rows: &str| format!("prepared transaction 'it''s' holds {rows}: neither kept nor rolled back until COMMIT PREPARED");
+
+        let said = scenario.run(&["run-job", "left"]).exited(1);
+        said.says(&["leave a transaction behind", &named("2 rows"), "its locks stay"]);
+        let kept = "SELECT report -> 'facts' ->> 'rows' || ' ' || (report -> 'facts' ->> 'prepared_transactions') FROM pgtend.runs WHERE job = 'left'";
+        assert_eq!(server.sql(&database, kept), r#"1 [{"name": "it's", "rows": 2}]"#, "on {major}");
+        assert_eq!(rows(), "1", "on {major}");
+        scenario.run(&["run-job", "of-another"]).succeeded().prints(&["1 statement, 0 rows"]);
+        assert_eq!(rows(), "3", "on {major}");
+
+        scenario.run(&["run-job", "commits"]).succeeded().prints(&["2 statements, 2 rows"]);
+        assert_eq!(rows(), "5", "on {major}");
+        let report = scenario.json(&["run-job", "rolls-back"]);
+        let facts = &report["runs"][0]["report"]["facts"];
+        assert_eq!((facts["rows"].as_u64(), facts["rows_rolled_back"].as_u64()), (Some(0), Some(2)), "{report:#}");
+        assert_eq!(rows(), "5", "on {major}");
+
+        for (job, held) in [("fails", "2 rows"), ("fails-in-it", "2 rows"), ("one", "1 row")] {
+            scenario.run(&["run-job", job]).exited(1).says(&[&named(held)]);
+            server.sql(&database, roll_back);
+            assert_eq!(rows(), "5", "{job} on {major}");
+        }
+        let checked = scenario.job("never", &(sql_job("", &[commit]) + ONE)).run(&["check"]).exited(78);
+        checked.says(&["cannot run inside a transaction"]);
+    }
 }

@@ -59,8 +59,8 @@ fn a_store_whose_disk_is_not_mounted_is_neither_written_nor_read() {
          mkdir -p store; mount --bind disk store && $pgtend check --connect >again && echo mounted again",
     );
     assert!(output.stdout.contains("mounted again"), "{output:?}");
-    assert_eq!(output.stdout.matches("is its disk mounted?").count(), 2, "{output:?}");
-    assert!(output.stdout.contains("make the file .pgtend-store.json in it"), "{output:?}");
+    assert_eq!(output.stdout.matches("check whether its disk is mounted").count(), 2, "{output:?}");
+    assert!(output.stdout.contains("create the file .pgtend-store.json in it"), "{output:?}");
     assert_eq!(scenario.files("store"), Vec::<String>::new());
 }
 
@@ -74,7 +74,7 @@ fn what_was_written_under_a_mount_point_is_not_taken_for_the_disk() {
          $pgtend check --connect >again && echo moved for good",
     );
     assert!(output.stdout.contains("moved for good"), "{output:?}");
-    assert!(output.stdout.contains("was a mount point and is none now"), "{output:?}");
+    assert!(output.stdout.contains("was a mount point and no longer is one"), "{output:?}");
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn a_pipe_in_the_place_of_an_object_stops_nobody() {
     let store = Store::Dir(Dir::new(folder.path()));
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let read = format!("{:#}", store.get("series.json").await.unwrap_err());
-        assert!(read.contains("is no ordinary file"), "{read}");
+        assert!(read.contains("is not a regular file"), "{read}");
         assert!(store.list("").await.unwrap().is_empty());
     });
 }

@@ -8,10 +8,10 @@ use pgtend::archive::{Exported, Manifest, Source, head};
 use pgtend::task::backup::manifest;
 use sha2::{Digest as _, Sha256};
 
-use crate::retention;
-use crate::store_signed::with_job;
+use crate::store_signed::{KEY, set_key, with_job};
 use crate::support::Scenario;
 use crate::support::postgres::server;
+use crate::{partition, retention};
 
 fn gzip(text: &str) -> Vec<u8> {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
@@ -59,8 +59,8 @@ fn archived_rows_that_a_stranger_made_go_into_no_catalog() {
 
     // A manifest that sends its rows to another database than its folder's.
     forge(&scenario, "logs", "other", ("public", "t"), &["x"], "1\n");
-    scenario.run(&["archives", "list"]).succeeded().says(&["it stands in another's folder"]);
-    scenario.run(&["archives", "restore"]).exited(1).says(&["it stands in another's folder"]);
+    scenario.run(&["archives", "list"]).succeeded().says(&["it is in the folder of another"]);
+    scenario.run(&["archives", "restore"]).exited(1).says(&["it is in the folder of another"]);
     assert_eq!(server.sql(&database, "SELECT count(*) FROM t"), "0");
     forge(&scenario, "logs", "app", ("public", "t"), &["x"], "1\n");
     scenario.run(&["archives", "restore"]).succeeded().prints(&["1 row put back"]);
@@ -113,7 +113,7 @@ fn of_an_archive_object_that_was_replaced_no_row_reaches_the_server() {
         [text.replacen("failed", "forged", 1), text.replace("\\.\n", &format!("{}\\.\n", "1\t\\N\tx\t\\N\n".repeat(1000)))]
     {
         std::fs::write(&object, gzip(&forged)).unwrap();
-        scenario.run(&["archives", "restore"]).exited(1).says(&["is not what was written"]);
+        scenario.run(&["archives", "restore"]).exited(1).says(&["differs from what was written"]);
         assert_eq!(server.sql(&database, "SELECT is_called FROM seen"), "f");
     }
     std::fs::write(&object, &written).unwrap();
@@ -137,15 +137,59 @@ fn a_dump_that_was_replaced_by_one_that_decodes_to_a_thousand_times_as_much_is_n
     std::fs::write(at("dump.sql.gz"), &bomb).unwrap();
     let written = manifest::from_json(&std::fs::read(at("manifest.json")).unwrap()).unwrap();
     // Lengths and tables fit, its hashes do not; and the same of the first release, without hashes of its parts.
-    for (has_blocks, says) in [(true, "a part of it has another SHA-256"), (false, "it decodes to more than the")] {
+    for (has_blocks, says) in [(true, "the SHA-256 of one part differs"), (false, "it decodes to more than the")] {
         let mut manifest = written.clone();
         manifest.dump.bytes = bomb.len() as u64;
         let blocks = manifest.dump.blocks.as_ref().map(|blocks| blocks.block_bytes).unwrap();
         assert!(bomb.len() as u64 <= blocks, "one block: {}", bomb.len());
         manifest.dump.blocks = manifest.dump.blocks.filter(|_| has_blocks);
         std::fs::write(at("manifest.json"), manifest::to_json(&manifest).unwrap()).unwrap();
-        let verified = scenario.run(&["backups", "verify", &set]).exited(1).says(&["is damaged", "was decoded for", says]);
-        assert!(!verified.stderr.contains("tables: more than"), "{}", verified.stderr);
+        let verified = scenario.run(&["backups", "verify", &set]).exited(1).says(&["is damaged", "was decoded only up to", says]);
+        assert!(!verified.stderr.contains("there are more tables than"), "{}", verified.stderr);
         scenario.run(&["backups", "restore", &set, "--into", &server(18).url(&server(18).new_database())]).exited(1);
     }
+}
+
+/// A partition's owner writes its comment, and with it the mark that names where its rows are archived.
+#[test]
+fn a_mark_that_names_another_databases_archive_neither_hides_its_rows_nor_stands_for_ones_own() {
+    let server = server(18);
+    let bank = retention::logs(server, 1000);
+    let mallory = partition::old_logs(server, 6);
+    let partitions = |more: &str| {
+        format!(
+            "database = 'mallory'\n[partition]\ntable = 'public.logs'\ncolumn = 'at'\nevery = 'month'\nretain = '92d'\n{more}\n"
+        )
+    };
+    let scenario = retention::scenario(server, &bank, "archive = 'local'")
+        .config(&format!("[databases.mallory]\nurl = '{}'\n", server.url(&mallory)))
+        .job("parts", &partitions(""));
+    set_key(&scenario, Some(KEY));
+    scenario.run(&["run-job", "old-logs"]).succeeded();
+    scenario.run(&["run-job", "parts"]).succeeded().prints(&["detached"]);
+    let listed = |scenario: &Scenario| scenario.json(&["archives", "list", "--database", "app"])["batches"].clone();
+    let key = format!("{}.sql.gz", listed(&scenario)[0]["batch"].as_str().unwrap());
+    let marked = "FROM pg_description d WHERE d.description LIKE 'Retired from%'";
+    let count: usize = server.sql(&mallory, &format!("SELECT count(*) {marked}")).parse().unwrap();
+    assert!(count > 0);
+    server.sql(
+        &mallory,
+        &format!(
+            "DO $$ DECLARE r record; BEGIN FOR r IN SELECT d.objoid::regclass AS name, d.description {marked} LOOP
+               EXECUTE format('COMMENT ON TABLE %s IS %L', r.name,
+                 regexp_replace(r.description, '}}$', ',\"archive\":{{\"key\":\"{key}\",\"rows\":100,\"contents\":\"x\"}}}}'));
+             END LOOP; END $$"
+        ),
+    );
+    assert_eq!(server.sql(&mallory, &format!("SELECT count(*) {marked} AND d.description LIKE '%{key}%'")), count.to_string());
+    let scenario = scenario.job("parts", &partitions("archive = 'local'\ngrace = '0s'"));
+    scenario.run(&["run-job", "parts"]).succeeded().says(&["does not count"]);
+    let own = scenario.json(&["archives", "list", "--database", "mallory"]);
+    assert_eq!(own["batches"].as_array().unwrap().len(), count, "each was archived: {own:#}");
+    for file in scenario.files("store").into_iter().filter(|file| file.starts_with("mallory/") && file.ends_with(".json")) {
+        let manifest = std::fs::read_to_string(scenario.path(&format!("store/{file}"))).unwrap();
+        assert!(!manifest.contains("replaces"), "{file}: {manifest}");
+    }
+    assert_eq!(listed(&scenario).as_array().unwrap().len(), 1);
+    scenario.run(&["archives", "restore", "--database", "app"]).succeeded().prints(&["760 rows put back"]);
 }

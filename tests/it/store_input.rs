@@ -66,7 +66,7 @@ fn folders_of_others_and_links_in_a_store_are_named_and_hide_nothing_else() {
         .prints(&[&set])
         .says(&["store/theirs: it cannot be read: Permission denied", "store/linked: it is a symbolic link"]);
     assert!(!listed.stderr.contains("not listed"), "{}", listed.stderr);
-    run_without_rights(&scenario, &["backups", "verify", "latest"]).succeeded().says(&["not looked into: the folder theirs"]);
+    run_without_rights(&scenario, &["backups", "verify", "latest"]).succeeded().says(&["could not read the folder theirs"]);
     run_without_rights(&scenario, &["run-job", "nightly"]).succeeded();
 
     // What is the latest of a database whose folder cannot be seen whole, nobody can say.
@@ -127,7 +127,7 @@ fn broken_files_beside_a_set_are_named_and_hide_no_set() {
     // What cannot be read is no reason to delete, and none not to make a backup.
     let report = scenario.json(&["run-job", "nightly"])["runs"][0]["report"].clone();
     let warnings = report["warnings"].to_string();
-    for named in ["2026-01-01T02-00-00Z cannot be restored", "series.json", "2026-01-03T02-00-00Z has objects and no manifest"] {
+    for named in ["2026-01-01T02-00-00Z cannot be restored", "series.json", "2026-01-03T02-00-00Z has objects but no manifest"] {
         assert!(warnings.contains(named), "{named}: {warnings}");
     }
     for left in ["2026-01-01T02-00-00Z/manifest.json", "2026-01-02T02-00-00Z/manifest.json", "2026-01-03T02-00-00Z/run.json"] {
@@ -149,7 +149,7 @@ fn a_stray_file_in_an_archive_hides_no_batch_and_a_broken_batch_is_named() {
     let listed = scenario.json(&["archives", "list"]);
     assert_eq!(listed["batches"].as_array().unwrap().len(), 1, "{listed:#}");
     assert_eq!(listed["broken"][0]["key"], "app/old-logs/archive/notes.json", "{listed:#}");
-    scenario.run(&["archives", "list"]).succeeded().says(&["passed by: app/old-logs/archive/notes.json in local"]);
+    scenario.run(&["archives", "list"]).succeeded().says(&["skipped app/old-logs/archive/notes.json in local"]);
     // Those rows are all that was archived: put back, all is done.
     scenario.run(&["archives", "restore"]).succeeded().prints(&["760 rows put back"]);
     // A pending one that is none stops no run, and is named; what it may stand for stays.
@@ -166,7 +166,7 @@ fn a_stray_file_in_an_archive_hides_no_batch_and_a_broken_batch_is_named() {
     for (broken, says) in [
         (text.replacen("\"rows\": 760", "\"rows\": -760", 1), "-760"),
         (text.replacen("\"rows\": 760", "\"rows\": 99999999999", 1), "99999999999 rows"),
-        (text.replacen("\"logs\"", "\"lo\\u0000gs\"", 1), "which no name in PostgreSQL is"),
+        (text.replacen("\"logs\"", "\"lo\\u0000gs\"", 1), "which cannot be a name in PostgreSQL"),
         (text[..100].to_owned(), "EOF"),
     ] {
         std::fs::write(&manifest, broken).unwrap();

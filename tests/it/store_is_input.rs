@@ -108,7 +108,7 @@ fn what_a_stranger_adds_to_a_dump_is_not_run_whatever_the_hashes_say() {
         scenario.run(&["backups", "restore", "latest", "--into", &into, "--create"]).exited(1).says(&[says]);
         if says != "multiple commands" {
             let goes_on = ["backups", "restore", "latest", "--into", &into, "--create", "--on-error", "continue"];
-            scenario.run(&goes_on).exited(1).says(&[says, "is as it was before"]);
+            scenario.run(&goes_on).exited(1).says(&[says, "is unchanged"]);
         }
         let gained = "SELECT rolsuper OR pg_has_role('climber', 'postgres', 'MEMBER') FROM pg_roles WHERE rolname = 'climber'";
         assert_eq!(server.sql("postgres", gained), "f", "{added}");
@@ -155,9 +155,9 @@ fn a_set_is_proved_by_a_role_without_rights() {
             .config(&format!("[databases.proof]\nurl = '{}'\n", server.url_as(&role, "postgres")))
             .backup_job("local", "verify = \"restore\"\nscratch = \"proof\"");
         scenario.run(&["run-job", "nightly"]).succeeded().says(&[
-            "the owners of objects were not tried",
-            "event triggers were not tried",
-            "ALTER DEFAULT PRIVILEGES of other roles was not tried",
+            "owners of objects were not tested",
+            "event triggers were not tested",
+            "ALTER DEFAULT PRIVILEGES of other roles was not tested",
         ]);
         let listed = scenario.json(&["backups", "list"]);
         assert_eq!(listed["sets"][0]["restored"], true, "{listed:#}");

@@ -38,11 +38,11 @@ fn a_hold_without_a_signature_ends_no_hold_of_a_person() {
     let over = r#"{"until":"2020-01-01T00:00:00Z","reason":"over","because_of":null}"#;
     std::fs::write(in_set(&scenario, &held, "hold.json"), over).unwrap();
     let warnings = report(&scenario, "nightly")["warnings"].to_string();
-    for said in [&*held, "held until a person looks at", "hold.json", "it is not signed"] {
+    for said in [&*held, "held until a person checks", "hold.json", "it is not signed"] {
         assert!(warnings.contains(said), "{said}: {warnings}");
     }
     scenario.run(&["run-job", "nightly"]).succeeded();
-    scenario.run(&["backups", "prune"]).succeeded().prints(&["held until a person looks at"]);
+    scenario.run(&["backups", "prune"]).succeeded().prints(&["held until a person checks"]);
     assert_eq!(scenario.sets().len(), 2, "{:?}", scenario.sets());
     assert!(scenario.sets().contains(&held));
     // A person looks.
@@ -85,7 +85,7 @@ fn a_lock_that_a_stranger_says_is_released_is_held_and_one_that_is_put_back_is_n
         for forged in [released.clone(), format!("{unsigned}\n}}"), dead.to_string()] {
             store.put(key, forged.clone().into_bytes()).await?;
             let Err(who) = take(None).await? else { anyhow::bail!("taken: {forged}") };
-            assert!(who.contains("somebody unknown"), "{who}");
+            assert!(who.contains("an unknown process"), "{who}");
         }
         // It is held until it has not changed for 15 minutes of our own waiting.
         let mut seen = lease::look(store, key).await?.context("it is held")?;
@@ -204,7 +204,7 @@ fn a_pending_manifest_that_is_put_back_fails_no_run_and_costs_no_object() {
     std::fs::rename(at(".sql.gz"), at(".away")).unwrap();
     write_pending(false);
     let warnings = report(&scenario, "old-logs")["warnings"].to_string();
-    assert!(warnings.contains("which is not there"), "{warnings}");
+    assert!(warnings.contains("which does not exist"), "{warnings}");
 }
 
 #[test]
@@ -220,7 +220,10 @@ fn an_object_of_the_same_length_with_other_bytes_is_no_reason_to_drop_anything()
         with_store(&scenario, false, async |store| {
             let archive = Archive::new(store.clone(), "app", "old-logs");
             let phase = Progress::logged().phase("prove", None);
-            anyhow::ensure!(archive.is_whole(&key, &phase).await? == expected, "it is not {expected} that it is whole");
+            anyhow::ensure!(
+                archive.is_whole(&key, ("public", "logs"), &phase).await? == expected,
+                "it is not {expected} that it is whole"
+            );
             Ok(())
         });
     };

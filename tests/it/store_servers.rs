@@ -70,9 +70,9 @@ fn all_pages_of_a_list_are_read_and_one_that_loses_its_way_is_an_error() {
         assert_eq!(keys(store, "a/").await?, names);
         server.quirks().loses_tokens.store(true, Relaxed);
         let error = store.list("a/").await.unwrap_err();
-        assert!(format!("{error:#}").contains("it is incomplete"), "{error:#}");
+        assert!(format!("{error:#}").contains("returned an incomplete list"), "{error:#}");
         let error = store.unfinished("a/").await.unwrap_err();
-        assert!(format!("{error:#}").contains("it is incomplete"), "{error:#}");
+        assert!(format!("{error:#}").contains("returned an incomplete list"), "{error:#}");
         Ok(())
     });
 }
@@ -193,12 +193,7 @@ fn check_says_that_credentials_may_not_delete_and_that_versions_stay_and_is_cont
     server.quirks().keeps_versions.store(true, Relaxed);
     server.quirks().refuses_deletes.store(true, Relaxed);
     let checked = Scenario::empty().s3(&server).run(&["check", "--connect"]).succeeded();
-    checked.prints(&[
-        "store bucket",
-        "cannot delete, so that `keep` and the sweep",
-        "s3:DeleteObject",
-        "the bucket keeps versions",
-    ]);
+    checked.prints(&["store bucket", "cannot delete, so `keep` and the sweep", "s3:DeleteObject", "the bucket keeps versions"]);
 }
 
 #[test]
@@ -239,9 +234,9 @@ fn errors_name_the_server_the_cause_and_what_to_do() {
     runtime.block_on(async {
         for (endpoint, kind, words) in [
             ("http://127.0.0.1:1".to_owned(), Kind::Unreachable, "the connection was refused"),
-            ("http://no-such-host.invalid".to_owned(), Kind::Unreachable, "its name is not known (DNS)"),
-            (format!("https://127.0.0.1:{port}"), Kind::Unreachable, "does not speak TLS: is it `http://`"),
-            (other, Kind::Unreachable, "is not HTTP"),
+            ("http://no-such-host.invalid".to_owned(), Kind::Unreachable, "its name is unknown (DNS)"),
+            (format!("https://127.0.0.1:{port}"), Kind::Unreachable, "does not speak TLS: try `http://`"),
+            (other, Kind::Unreachable, "does not speak HTTP"),
         ] {
             let store = open(&server, |s3| s3.endpoint = Some(endpoint.clone())).await.unwrap();
             let error = store.list("").await.unwrap_err();

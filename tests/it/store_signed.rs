@@ -54,12 +54,12 @@ fn a_set_without_a_signature_is_neither_restored_nor_counted_nor_deleted() {
     set_key(&scenario, Some(KEY));
     assert_eq!(scenario.sets(), Vec::<String>::new());
     assert_eq!(not_ours(&scenario), [(unsigned.clone(), "missing".to_owned())]);
-    scenario.run(&["backups", "list"]).succeeded().says(&[&unsigned, "is not ours: it is not signed"]);
+    scenario.run(&["backups", "list"]).succeeded().says(&[&unsigned, "in local: it is not signed"]);
     scenario.run(&["backups", "list", "--unsigned-ok"]).succeeded().prints(&[&unsigned, "not signed"]);
     let into = server.url(&server.new_database());
     for set in ["latest", unsigned.as_str()] {
-        scenario.run(&["backups", "restore", set, "--into", &into]).exited(78).says(&["is not ours", "--unsigned-ok"]);
-        scenario.run(&["backups", "verify", set]).exited(78).says(&["is not ours", "--unsigned-ok"]);
+        scenario.run(&["backups", "restore", set, "--into", &into]).exited(78).says(&["is not accepted", "--unsigned-ok"]);
+        scenario.run(&["backups", "verify", set]).exited(78).says(&["is not accepted", "--unsigned-ok"]);
     }
     scenario.run(&["backups", "verify", "latest", "--unsigned-ok"]).succeeded();
     scenario.run(&["backups", "restore", "latest", "--into", &into, "--unsigned-ok"]).succeeded();
@@ -67,7 +67,7 @@ fn a_set_without_a_signature_is_neither_restored_nor_counted_nor_deleted() {
     // It fills no place, and goes for none.
     let report = scenario.json(&["run-job", "nightly"]);
     let warnings = report["runs"][0]["report"]["warnings"].to_string();
-    assert!(warnings.contains("1 set here count for nothing") || warnings.contains(&unsigned), "{warnings}");
+    assert!(warnings.contains("1 set here are ignored") || warnings.contains(&unsigned), "{warnings}");
     scenario.run(&["run-job", "nightly"]).succeeded();
     let signed = scenario.sets();
     assert_eq!((signed.len(), not_ours(&scenario).len()), (1, 1), "the first signed one was pruned, and the unsigned one stays");
@@ -122,7 +122,7 @@ fn a_set_that_a_stranger_changed_moved_or_proved_is_not_ours() {
     let start = proof.find(",\n  \"signature\"").unwrap();
     std::fs::write(in_set(&scenario, &set, "verification.json"), format!("{}\n}}", &proof[..start])).unwrap();
     assert_eq!(bytes_of(&scenario, &set), "unknown");
-    scenario.run(&["backups", "list"]).succeeded().says(&["verification.json counts for nothing"]);
+    scenario.run(&["backups", "list"]).succeeded().says(&["verification.json is ignored"]);
     scenario.run(&["backups", "verify", "latest"]).succeeded();
     assert_eq!(bytes_of(&scenario, &set), "intact");
 }
@@ -142,7 +142,7 @@ fn leftovers_and_acceptances_without_a_signature_move_nothing() {
     std::fs::write(scenario.path("store/app/nightly/series.json"), "{ \"accepted\": [] }").unwrap();
     let report = scenario.json(&["run-job", "nightly"])["runs"][0]["report"].clone();
     let warnings = report["warnings"].to_string();
-    for said in ["2026-01-01T02-00-00Z has objects and no manifest", "series.json: it is not signed"] {
+    for said in ["2026-01-01T02-00-00Z has objects but no manifest", "series.json: it is not signed"] {
         assert!(warnings.contains(said), "{said}: {warnings}");
     }
     assert!(folder.join("dump.sql.gz").exists());
@@ -164,7 +164,7 @@ fn archived_rows_without_a_signature_are_not_put_back() {
     assert_eq!(listed["batches"].as_array().unwrap().len(), 0, "{listed:#}");
     assert_eq!(listed["not_ours"][0]["signature"], "missing", "{listed:#}");
     scenario.run(&["archives", "list", "--unsigned-ok"]).succeeded().prints(&["(not signed)"]);
-    scenario.run(&["archives", "restore"]).exited(1).says(&["is not ours", "--unsigned-ok"]);
+    scenario.run(&["archives", "restore"]).exited(1).says(&["it is not signed", "--unsigned-ok"]);
     assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "241");
     scenario.run(&["archives", "restore", "--unsigned-ok"]).succeeded().prints(&["760 rows put back"]);
 
@@ -187,10 +187,10 @@ fn archived_rows_without_a_signature_are_not_put_back() {
 #[test]
 fn mistakes_of_a_sign_key_are_named() {
     for (keys, says) in [
-        ("sign_key_file = \"key\"\nsign_key_env = \"HOME\"", "`sign_key_env` stands beside `sign_key_file`"),
-        ("sign_key_file = \"nowhere\"", "it must hold the `sign_key` of store `local`"),
+        ("sign_key_file = \"key\"\nsign_key_env = \"HOME\"", "both `sign_key_env` and `sign_key_file` are set"),
+        ("sign_key_file = \"nowhere\"", "it must contain the `sign_key` of store `local`"),
         ("sign_key_env = \"NOT_SET_ANYWHERE\"", "the environment has no variable `NOT_SET_ANYWHERE`"),
-        ("sign_key_file = \"short\"", "the `sign_key` of store `local` has 31 bytes, and 32 are the least"),
+        ("sign_key_file = \"short\"", "the `sign_key` of store `local` has 31 bytes; it needs at least 32"),
         ("sign_key = \"literal\"", "sign_key"),
     ] {
         let scenario = Scenario::empty().config(&format!("[stores.local]\npath = \"store\"\n{keys}\n"));

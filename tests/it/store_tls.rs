@@ -70,11 +70,11 @@ fn a_certificate_of_another_name_is_refused_and_says_which_it_is_for() {
 #[test]
 fn a_file_that_holds_no_certificate_is_a_mistake_of_the_configuration() {
     let scenario = Scenario::empty().s3(&S3Server::start()).config("ca_file = \"ca.pem\"\n[notify]\nca_file = \"config.toml\"\n");
-    scenario.run(&["check"]).exited(78).says(&["`ca_file` of store `bucket`: cannot read", "holds no certificate"]);
+    scenario.run(&["check"]).exited(78).says(&["`ca_file` of store `bucket`: cannot read", "contains no certificate"]);
     // The environment is looked at when the store is opened.
     let scenario = Scenario::empty().s3(&S3Server::start()).env("AWS_CA_BUNDLE", "config.toml");
     let said = one_line(&scenario.run(&["check", "--connect"]).exited(78).stdout);
-    assert!(said.contains("AWS_CA_BUNDLE") && said.contains("holds no certificate"), "{said}");
+    assert!(said.contains("AWS_CA_BUNDLE") && said.contains("contains no certificate"), "{said}");
 }
 
 #[test]

@@ -176,7 +176,7 @@ fn a_page_under_a_name_that_is_not_ours_is_refused_and_says_what_to_configure() 
 fn a_name_of_a_host_is_no_url() {
     for wrong in ["https://db1.example.com", "db1:9187", ""] {
         let scenario = Scenario::empty().config(&format!("[serve]\nhosts = [{wrong:?}]\n"));
-        scenario.run(&["check"]).exited(78).says(&["is not the name of a host", "a name without scheme and port"]);
+        scenario.run(&["check"]).exited(78).says(&["is not a host name", "write the name without scheme and port"]);
     }
 }
 
@@ -269,7 +269,7 @@ fn a_monitor_that_sends_us_elsewhere_is_not_followed_and_named() {
         for what in ["webhook", "ping of job `sent`"] {
             let line = output.stderr.lines().find(|line| line.contains(what) && line.contains("was not delivered"));
             let line = line.unwrap_or_else(|| panic!("{what}: {}", output.stderr));
-            assert!(line.contains(&format!("HTTP {}: it sends us on to {to}", &status[..3])), "{line}");
+            assert!(line.contains(&format!("HTTP {}: it redirects to {to}", &status[..3])), "{line}");
         }
         assert!(!output.stderr.contains("c0ffee") && !output.stderr.contains("stolen"), "{}", output.stderr);
     }
@@ -329,7 +329,7 @@ fn check_warns_of_connections_that_others_can_read() {
         .job("safe", "database = \"far\"\nping_url = \"https://hc.example/c0ffee\"\n[sql]\nstatements = [\"SELECT 1\"]\n");
     let expected = [
         "database `clear`: sslmode=disable to 10.0.0.1:5432: rows travel in the clear",
-        "database `far`: sslmode=prefer to db.example:5432: without TLS on the server",
+        "database `far`: sslmode=prefer to db.example:5432: if the server has no TLS",
         "store `far`: its endpoint is http:// to s3.example: backups travel in the clear",
         "webhook of [notify]: it is http:// to chat.example",
         "job `far`: its ping is http:// to hc.example",

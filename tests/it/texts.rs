@@ -220,3 +220,76 @@ fn no_statement_of_ours_has_a_letter_that_an_encoding_may_lack() {
     }
     assert!(looked_at > 150, "{looked_at}");
 }
+
+#[test]
+fn a_database_whose_name_is_sql_or_a_command_gains_nothing_by_its_grants() {
+    let server = server(18);
+    let folder = tempfile::tempdir().unwrap();
+    let own = server.new_database();
+    let stranger = role(server, &format!("stranger_{own}"));
+    let pwned = folder.path().join("pwned");
+    let scenario = Scenario::empty().config("[stores.local]\npath = 'store'\n");
+    let mut names = Vec::new();
+    let mut config = String::new();
+    for (number, end) in [
+        format!("' `touch {}`", pwned.display()),
+        format!("' \\ALTER ROLE {stranger} SUPERUSER; --"),
+        "\\b".to_owned(),
+        "''".to_owned(),
+        "\\'\"$x :y".to_owned(),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("{own}{end}");
+        server.sql("postgres", &format!("CREATE DATABASE {}", quoted(&name)));
+        server.drop_with_test(&name.replace('"', "\"\""));
+        config += &format!("[databases.d{number}]\nurl = '{}'\n", server.url(&name));
+        names.push(name);
+    }
+    let scenario = scenario.config(&config);
+    let scenario = (0..names.len()).fold(scenario, |scenario, number| {
+        scenario.job(&format!("j{number}"), &format!("database = 'd{number}'\n[backup]\nstore = 'local'\n"))
+    });
+    let tend = format!("tend_{own}");
+    let sql = scenario.run(&["grants", "--role", &tend]).succeeded().stdout;
+    server.psql("postgres", &sql).unwrap_or_else(|error| panic!("{error}\n{sql}"));
+    assert!(!pwned.exists());
+    assert!(!is_superuser(server, &stranger));
+    for name in names {
+        let literal = name.replace('\'', "''");
+        let may = format!(
+            "SELECT d.datacl::text LIKE '%{tend}=%' FROM pg_database d WHERE datname = '{literal}' AND '{literal}' !~ 'never'"
+        );
+        assert_eq!(server.sql("postgres", &may), "t", "{name}\n{sql}");
+    }
+}
+
+/// A name in a comment ends it, if it holds the end of a line.
+#[test]
+fn no_comment_in_a_fix_holds_a_name_as_it_is() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/task/audit");
+    let mut files = vec![folder.join("prelude.sql")];
+    files.extend(std::fs::read_dir(folder.join("checks")).unwrap().map(|entry| entry.unwrap().path()));
+    files.retain(|file| file.extension().is_some_and(|end| end == "sql"));
+    assert!(files.len() > 30, "{}", files.len());
+    // What stands for a name, and what follows it: a constant of the check, or a text without ends of lines.
+    let harmless =
+        ["%s\\n', translate(", "%s', translate(", "%s is installed on the server\\nALTER EXTENSION %I UPDATE;', v.last,"];
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for line in text.lines() {
+            for (at, _) in line.match_indices("-- ") {
+                let comment = &line[at..];
+                let end = ["\\n", "'"].iter().filter_map(|end| comment.find(end)).min();
+                let Some(end) = end.filter(|_| at > 0 && line[..at].ends_with(['\'', 'n'])) else { continue };
+                let Some(name) = comment[..end].find('%') else { continue };
+                assert!(
+                    harmless.iter().any(|harmless| comment[name..].starts_with(harmless)),
+                    "{}: a name stands in a comment: {comment}",
+                    file.display()
+                );
+            }
+        }
+    }
+}

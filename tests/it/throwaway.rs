@@ -120,7 +120,7 @@ fn a_set_is_proved_in_a_server_of_its_own_on_every_version() {
         assert!(facts(&run)["restore_seconds"].as_f64().unwrap() > 0.0, "{run:#}");
         assert!(run["runs"][0]["report"]["summary"].as_str().unwrap().contains("of its own in "), "{run:#}");
         let warnings = run["runs"][0]["report"]["warnings"].to_string();
-        assert!(!warnings.contains("not tried"), "not each night: {run:#}");
+        assert!(!warnings.contains("not tested"), "not each night: {run:#}");
         assert!(facts(&run)["not_tried"].to_string().contains("owners"), "{run:#}");
         let left: Vec<PathBuf> = entries(&place).into_iter().filter(|path| path.is_dir()).collect();
         assert_eq!(left, Vec::<PathBuf>::new());
@@ -243,7 +243,7 @@ fn code_in_a_dump_starts_no_program_there() {
     );
     scenario
         .run(&["run-job", "nightly"])
-        .says(&["was not restored for a proof", "permission denied to COPY to or from an external program"]);
+        .says(&["the verification by restore failed", "permission denied to COPY to or from an external program"]);
     assert!(!evidence.exists());
     assert_eq!(entries(&place), Vec::<PathBuf>::new());
     assert_eq!(scenario.json(&["backups", "list"])["sets"][0]["bytes"], "intact");
@@ -264,7 +264,7 @@ fn too_little_space_is_refused_before_a_server_is_made() {
     };
     let says = ["67.1 MB free", "scratch_dir"];
     small("run-job nightly --dry-run").succeeded().prints(&["lacks", says[0], says[1]]);
-    let output = small("run-job nightly").exited(78).says(&["is made and its bytes are intact", says[0], says[1]]);
+    let output = small("run-job nightly").exited(78).says(&["was made and its bytes are intact", says[0], says[1]]);
     assert!(!output.stdout.contains("pgtend-throwaway"), "{output:?}");
     assert_eq!(scenario.json(&["backups", "list"])["sets"][0]["bytes"], "intact", "the backup is there all the same");
 }
@@ -290,7 +290,7 @@ fn without_server_programs_a_job_that_names_no_place_takes_a_scratch_database_an
 
     let scenario = scenario.job("nightly", &job("scratch = \"throwaway\"\n"));
     scenario.run(&["check", "--connect"]).exited(78).prints(&[missing]);
-    scenario.run(&["run-job", "nightly"]).exited(78).says(&["is made and its bytes are intact", missing]);
+    scenario.run(&["run-job", "nightly"]).exited(78).says(&["was made and its bytes are intact", missing]);
     assert_eq!(scenario.json(&["backups", "list"])["sets"][1]["bytes"], "intact");
     // A database of that name is meant, as in the first release.
     let scenario = scenario.config(&format!("[databases.throwaway]\nurl = {}\n", quoted(&server.url("postgres"))));
@@ -353,7 +353,7 @@ fn what_is_expected_of_a_restored_copy_is_asked_there_as_a_role_without_rights()
                       \"SELECT i > 0 FROM t\", \"DELETE FROM t RETURNING true\", \"SELECT true\"";
         let scenario = scenario_with(&scenario, &job(expect).replace("throwaway", scratch));
         let output = scenario.run(&["run-job", "nightly"]).exited(1).says(&[
-            "is made and its bytes are intact, but its proof failed: what the job expects of the restored copy is not so",
+            "was made and its bytes are intact, but the check of the restored copy failed: these queries of `expect` are not true there",
             "SELECT count(*) > 10 FROM t: returned false",
             "SELECT max(i) > 1 FROM empty: returned NULL, or no row",
             "SELECT nonsense FROM t: failed: ",
@@ -404,7 +404,7 @@ fn a_restore_may_be_rarer_than_a_checksum() {
     for (mistake, says) in [
         ("verify = { restore = \"sometimes\" }", "\"every 7th\""),
         ("verify = \"often\"", "\"checksum\", \"restore\", \"none\""),
-        ("verify = { checksum = \"weekly\" }", "`checksum` of `verify` is \"always\" or \"never\""),
+        ("verify = { checksum = \"weekly\" }", "`checksum` of `verify` must be \"always\" or \"never\""),
         ("expect = [\"SELECT true\"]", "`expect` without verify = \"restore\""),
         ("verify = \"restore\"\nexpect = [\" ; \"]", "an empty statement"),
     ] {
@@ -420,14 +420,14 @@ fn a_job_that_names_no_place_falls_back_when_its_server_refuses_the_set() {
     // Only a superuser may make such a publication.
     server.sql(&database, "CREATE TABLE t AS SELECT 1 AS i; CREATE PUBLICATION all_of_it FOR TABLES IN SCHEMA public");
     let (scenario, place) = scenario(server, &database, "");
-    let refused = scenario.run(&["run-job", "nightly"]).says(&["was not restored for a proof", "all_of_it"]);
+    let refused = scenario.run(&["run-job", "nightly"]).says(&["the verification by restore failed", "all_of_it"]);
     assert_ne!(refused.code, Some(0), "{refused:?}");
     let scenario = scenario.job("nightly", "database = \"app\"\n[backup]\nstore = \"local\"\nverify = \"restore\"\n");
     let run = scenario.json(&["run-job", "nightly"]);
     assert!(facts(&run)["restored_in"].as_str().unwrap().starts_with("a scratch database on "), "{run:#}");
     let warnings = run["runs"][0]["report"]["warnings"].to_string();
     assert!(
-        warnings.contains("a PostgreSQL of its own did not take set") && warnings.contains("scratch = \\\"same\\\""),
+        warnings.contains("a PostgreSQL server of its own refused set") && warnings.contains("scratch = \\\"same\\\""),
         "{warnings}"
     );
     assert_eq!(entries(&place), Vec::<PathBuf>::new());

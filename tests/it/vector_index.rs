@@ -92,7 +92,7 @@ fn the_right_number_of_lists_is_read_from_the_index_and_not_from_the_catalog() {
         let plan = planned(&scenario);
         assert_eq!((plan["lists_in_catalog"].as_u64(), plan["lists_in_fact"].as_u64()), (Some(12), Some(30)), "{plan:#}");
         let told = told(&scenario);
-        assert!(told["decision"]["reasons"].to_string().contains("nobody rebuilt the index after ALTER INDEX"), "{told:#}");
+        assert!(told["decision"]["reasons"].to_string().contains("the index was not rebuilt after ALTER INDEX"), "{told:#}");
         // Fewer lists than before: the planner alone would not have shown the new one.
         assert_eq!(told["swapped"], true, "{told:#}");
         assert_eq!(indexes(server, &database), "items_idx|ivfflat|lists=12|t");
@@ -245,7 +245,7 @@ fn few_vectors_need_no_index_and_null_and_zero_vectors_are_left_out() {
     let database = items(server, 500, 8, "");
     scenario(server, &database, "").run(&["run-job", "tend"]).succeeded();
     assert_eq!(indexes(server, &database), "");
-    scenario(server, &database, "").run(&["run-job", "tend", "--dry-run"]).succeeded().prints(&["an exact search is enough"]);
+    scenario(server, &database, "").run(&["run-job", "tend", "--dry-run"]).succeeded().prints(&["no index is needed"]);
     server.sql(
         &database,
         "INSERT INTO items (embedding) SELECT NULL FROM generate_series(1, 700); INSERT INTO items (embedding) SELECT array_fill(0, ARRAY[8])::vector FROM generate_series(1, 300);
@@ -383,14 +383,14 @@ fn mistakes_in_a_job_are_found_before_anything_runs() {
     for (more, says) in [
         ("method = 'hnsw'\nm = 40\nef_construction = 64", "less than twice m"),
         ("lists = 0", "1 to 32768"),
-        ("method = 'hnsw'\nlists = 5", "no meaning for hnsw"),
+        ("method = 'hnsw'\nlists = 5", "does not apply to hnsw"),
         ("apply_setting = 'cluster'", "role:NAME"),
-        ("recall = { target = 95 }", "a share"),
+        ("recall = { target = 95 }", "set a share"),
         ("method = 'ivf'", "ivfflat"),
-        ("method = 'auto'\nlists = 5", "leave one of them out"),
+        ("method = 'auto'\nlists = 5", "remove one of them"),
         ("lists = 'aut'", "a number, or \"auto\""),
         ("maintenance_work_mem = '1kB'", "at least \"1MiB\""),
-        ("method = 'auto'\nprobes = 5", "is of one method"),
+        ("method = 'auto'\nprobes = 5", "belongs to one method"),
     ] {
         scenario(server, &database, more).run(&["check"]).exited(78).says(&[says]);
     }

@@ -47,7 +47,7 @@ fn two_jobs_on_one_index_do_not_meet() {
         "SET application_name = 'pgtend/other'; SELECT pg_advisory_lock(hashtextextended(format('pgtend vector_index %s/items_idx', 'items'::regclass::oid::bigint), 0))",
     );
     let job = scenario(server, &database, &format!("lists = 20\n{QUICK}"));
-    job.run(&["run-job", "tend"]).exited(75).says(&["pgtend/other", "tends this index"]);
+    job.run(&["run-job", "tend"]).exited(75).says(&["pgtend/other", "is working on this index"]);
     assert_eq!(indexes(server, &database), "items_idx|ivfflat|lists=30|t");
     drop(other);
     job.run(&["run-job", "tend"]).succeeded();
@@ -104,7 +104,7 @@ fn rows_that_move_while_they_are_searched_for_are_not_taken_for_losses() {
     assert!(turns > 1, "{turns}");
     let recall = moved["now"]["recall"].as_f64();
     let why = moved["decision"]["reasons"].to_string();
-    assert!(recall.is_some_and(|recall| recall > 0.999) || why.contains("changed meanwhile"), "{moved:#}");
+    assert!(recall.is_some_and(|recall| recall > 0.999) || why.contains("changed during the measurement"), "{moved:#}");
 }
 
 #[test]

@@ -100,7 +100,11 @@ fn a_transaction_that_does_not_end_is_named_and_the_old_index_stays() {
     );
     let impatient = scenario(server, &database, &format!("lists = 20\n{QUICK}\n[limits]\nmax_wait = '2s'"));
     let output = impatient.run(&["run-job", "tend"]).exited(75);
-    assert!(output.stderr.contains("the long report") && output.stderr.contains("still serves"), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("the long report") && output.stderr.contains("the previous state is unchanged"),
+        "{}",
+        output.stderr
+    );
     assert!(indexes(server, &database).contains(OLD));
     drop(holder);
     clean_after_the_next_run(server, &database, &impatient, "items_idx|ivfflat|lists=20|t");
@@ -156,7 +160,7 @@ fn leftovers_of_a_reindex_go_but_never_while_somebody_builds_nor_when_they_are_v
     server.sql(&database, "CREATE INDEX items_idx_ccnew9 ON items USING hnsw (embedding vector_l2_ops)");
     let next = scenario(server, &database, &format!("lists = 20\n{QUICK}"));
     let builder = server.session(&database, "BEGIN; LOCK TABLE items IN SHARE UPDATE EXCLUSIVE MODE");
-    next.run(&["run-job", "tend"]).exited(75).says(&["nothing is touched meanwhile"]);
+    next.run(&["run-job", "tend"]).exited(75).says(&["nothing was changed"]);
     assert!(indexes(server, &database).contains("items_idx_ccnew|"));
     drop(builder);
     clean_after_the_next_run(server, &database, &next, "items_idx|ivfflat|lists=20|t\nitems_idx_ccnew9|hnsw||t");
@@ -262,7 +266,7 @@ fn a_name_that_is_taken_is_found_out_before_the_build() {
     let database = items(server, 3000);
     server.sql(&database, "DROP INDEX items_idx; CREATE INDEX items_embedding_idx ON items USING hnsw (embedding vector_l2_ops)");
     let job = scenario(server, &database, &format!("lists = 20\n{QUICK}"));
-    job.run(&["run-job", "tend"]).exited(78).says(&["is there already", "index = \"NAME\""]);
+    job.run(&["run-job", "tend"]).exited(78).says(&["already exists", "index = \"NAME\""]);
     assert_eq!(indexes(server, &database), "items_embedding_idx|hnsw||t");
 }
 
@@ -277,7 +281,7 @@ fn settings_of_the_database_neither_end_a_build_nor_hide_an_index() {
     );
     let holder = server.session(&database, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM items");
     let job = scenario(server, &database, &format!("lists = 20\n{QUICK}\n[limits]\nmax_wait = '1s'"));
-    job.run(&["run-job", "tend"]).exited(75).says(&["waited", "still serves"]);
+    job.run(&["run-job", "tend"]).exited(75).says(&["waited", "the previous state is unchanged"]);
     drop(holder);
     clean_after_the_next_run(server, &database, &job, "items_idx|ivfflat|lists=20|t");
     let auto = scenario(server, &database, &format!("method = 'ivfflat'\nbudget = {{ time = '2s' }}\n{QUICK}"));

@@ -84,7 +84,7 @@ fn nothing_is_built_that_could_not_be_measured() {
     let server = server(18);
     let database = items(server, 20_000, 64, "");
     let job = scenario(server, &database, "method = 'ivfflat'\nlists = 20\nrecall = { time = '20ms' }");
-    job.run(&["run-job", "tend"]).exited(1).says(&["an exact search takes", "give `recall` a `time` above"]);
+    job.run(&["run-job", "tend"]).exited(1).says(&["an exact search takes", "set `time` of `recall` above"]);
     assert_eq!(indexes(server, &database), "");
 }
 
@@ -103,7 +103,7 @@ fn an_invalid_index_that_somebody_is_building_is_nobodys_wreck() {
             )
         });
         eventually("it waits for the reader", || indexes(server, &database) == "items_idx|ivfflat|lists=30|f");
-        job.run(&["run-job", "tend"]).exited(75).says(&["is building or vacuuming there"]);
+        job.run(&["run-job", "tend"]).exited(75).says(&["is building an index or vacuuming on the table"]);
         drop(reader);
         assert_eq!(builder.join().unwrap(), Ok(String::new()));
     });

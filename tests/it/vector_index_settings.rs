@@ -110,7 +110,7 @@ fn a_swap_that_does_not_happen_leaves_the_setting_as_it_was() {
     let holder =
         server.session(&database, "SET application_name = 'a migration'; BEGIN; COMMENT ON INDEX items_idx IS 'for the search'");
     let job = scenario(server, &database, &format!("lists = 60\n{QUICK}\n[limits]\nlock_timeout = '300ms'\nmax_wait = '2s'"));
-    job.run(&["run-job", "tend"]).exited(75).says(&["its name could not be changed", "a migration"]);
+    job.run(&["run-job", "tend"]).exited(75).says(&["it could not be renamed", "a migration"]);
     assert_eq!(probes(server, &database), "1");
     drop(holder);
     let told = told(&job);

@@ -1,4 +1,4 @@
-//! Against cronsim (PyPI), which keeps the rules of Debian's cron: around every clock change of 2026 in ten zones.
+//! Compares with cronsim (PyPI), which follows the rules of Debian's cron, around every clock change of 2026 in ten zones.
 
 use chrono::{DateTime, Utc};
 
@@ -23,8 +23,8 @@ fn ticks_around_clock_changes_are_those_of_cronsim_in_ten_zones() {
             ticks.push(tick);
             at = tick;
         }
-        // cronsim steps by hours of an hour, and here clocks change by half of one: it leaves ticks out, and puts some to no minute of
-        // theirs. Debian's cron looks at the clock on the wall each minute.
+        // cronsim steps by whole hours, and here clocks change by half an hour: it leaves ticks out, and shifts some. Debian's
+        // cron checks wall-clock time each minute.
         let is_known = zone == "Australia/Lord_Howe" && ["*/30 2 * * *", "0 */2 * * *", "20 */3 * * *"].contains(&expression);
         if ticks != expected && !is_known {
             wrong.push(format!("{expression} in {zone} from {}: {ticks:?}, cronsim: {expected:?}", instant(start)));

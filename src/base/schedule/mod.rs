@@ -19,13 +19,13 @@ use serde::Deserialize;
 pub struct Schedule {
     text: String,
     cron: croner::Cron,
-    /// Hour and minute are both given: such a tick keeps its place in the day when clocks change.
+    /// True when both hour and minute are given: such a tick keeps its time of day when clocks change.
     is_fixed_time: bool,
     note: Option<String>,
 }
 
-/// Windows in which the last tick is looked for, from a minute to more than the eight years that a 29th of
-/// February may stay away (1896 to 1904).
+/// The windows that are searched for the last tick, from a minute to more than eight years: 29 February can be that far away
+/// (1896 to 1904).
 const WINDOWS: [TimeDelta; 9] = [
     TimeDelta::seconds(10),
     TimeDelta::minutes(2),
@@ -38,20 +38,20 @@ const WINDOWS: [TimeDelta; 9] = [
     TimeDelta::days(3300),
 ];
 
-/// Of ticks in one step of a search: seconds of some hours, looked at one by one.
+/// The most ticks in one step of a search: the seconds of some hours, one by one.
 const TICKS_LOOKED_AT: usize = 20_000;
 
 impl Schedule {
-    /// The first tick after `after`, in the job's zone, by Vixie cron's rules (cron(8) of Debian): when clocks go
-    /// forward, fixed times in the gap come right after it; when they go back, fixed times come once, the first
-    /// time. Schedules with `*` as hour or minute follow the clock on the wall both times.
-    /// None when there is none within croner's horizon.
+    /// Returns the first tick after `after`, in the job's zone, by Vixie cron's rules (cron(8) of Debian): when clocks go
+    /// forward, fixed times in the gap come right after it; when they go back, fixed times come once, the first time. Schedules
+    /// with `*` as hour or minute follow wall-clock time both times.
+    /// Returns `None` when there is none within croner's horizon.
     pub fn next_after(&self, after: DateTime<Utc>, zone: Tz) -> Option<DateTime<Tz>> {
         if !self.is_fixed_time {
             return self.cron.find_next_occurrence(&after.with_timezone(&zone), false).ok();
         }
-        // croner drops the tick in the gap of `30 2,3 * * *` (4.0.3), so that it counts only on a calendar
-        // without gaps here, and its ticks are put on the zone's clock afterwards.
+        // croner drops the tick in the gap of `30 2,3 * * *` (4.0.3). So here it only computes on a calendar without gaps, and
+        // its ticks are put on the zone's clock afterwards.
         let mut on_the_wall = start_on_the_wall(after, zone).and_utc();
         for _ in 0..TICKS_LOOKED_AT {
             on_the_wall = self.cron.find_next_occurrence(&on_the_wall, false).ok()?;
@@ -63,7 +63,7 @@ impl Schedule {
         None
     }
 
-    /// The last tick at or before `until`: by looking forward, so that both directions know the same ticks.
+    /// Returns the last tick at or before `until`. It searches forward, so that both directions know the same ticks.
     pub fn last_until(&self, until: DateTime<Utc>, zone: Tz) -> Option<DateTime<Utc>> {
         let first_in = |window: &TimeDelta| {
             self.next_after(until - *window, zone).map(|tick| tick.with_timezone(&Utc)).filter(|tick| *tick <= until)
@@ -78,7 +78,7 @@ impl Schedule {
         Some(last)
     }
 
-    /// The schedule in English: "At 02:00".
+    /// Returns the schedule in English: "At 02:00".
     pub fn in_words(&self) -> String {
         let words = self.cron.describe().trim_end_matches('.').to_owned();
         // croner has no words for LW (4.0.3).
@@ -89,12 +89,12 @@ impl Schedule {
         }
     }
 
-    /// What people should know who wrote it for another scheduler, or for an older pgtend.
+    /// Returns a note for people who wrote the schedule for another scheduler, or for an older pgtend.
     pub fn note(&self) -> Option<&str> {
         self.note.as_deref()
     }
 
-    /// Its fields, as croner read them.
+    /// Returns the fields as croner read them.
     pub fn cron(&self) -> &croner::Cron {
         &self.cron
     }
@@ -103,13 +103,13 @@ impl Schedule {
         self.text.split_whitespace().rev().nth(2).unwrap_or_default()
     }
 
-    /// Ticks may differ in their seconds.
+    /// Returns whether ticks may differ in their seconds.
     pub fn has_seconds(&self) -> bool {
         self.text.split_whitespace().count() == 6
     }
 }
 
-/// The wall's time at `after`; near a clock change, early enough that no tick which the change moves is missed.
+/// Returns wall-clock time at `after`; near a clock change, early enough that no tick which the change moves is missed.
 fn start_on_the_wall(after: DateTime<Utc>, zone: Tz) -> NaiveDateTime {
     let near = TimeDelta::hours(4);
     let offset = |at: DateTime<Utc>| zone.offset_from_utc_datetime(&at.naive_utc()).fix();
@@ -117,12 +117,12 @@ fn start_on_the_wall(after: DateTime<Utc>, zone: Tz) -> NaiveDateTime {
     if offset(after - near) == offset(after + near) { wall } else { wall - near }
 }
 
-/// The first instant at which a clock on the wall shows this, or has passed it.
+/// Returns the first instant at which wall-clock time is this or later.
 fn first_instant(wall: NaiveDateTime, zone: Tz) -> Option<DateTime<Tz>> {
     match zone.from_local_datetime(&wall) {
         LocalResult::Single(at) | LocalResult::Ambiguous(at, _) => Some(at),
-        // In the gap: its end, found from the last instant before it. Offsets and gaps are whole seconds, and no
-        // zone has ever skipped more than a day (Samoa, 2011).
+        // In a gap, this is its end, found from the last instant before it. Offsets and gaps are whole seconds, and no zone has
+        // ever skipped more than a day (Samoa, 2011).
         LocalResult::None => {
             let (mut before, mut after) = (0, 26 * 3600);
             let exists = |seconds: i64| zone.from_local_datetime(&(wall + TimeDelta::seconds(seconds))).earliest();
@@ -140,10 +140,10 @@ impl TryFrom<String> for Schedule {
 
     fn try_from(text: String) -> Result<Self, String> {
         let read::Read { cron, is_fixed_time, note } = read::read(&text)?;
-        // `0 0 31 2 *` parses, and never comes.
+        // `0 0 31 2 *` is valid, but never comes.
         let start = DateTime::<Utc>::from_timestamp(1_704_067_200, 0).unwrap_or_default();
         if cron.find_next_occurrence(&start, false).is_err() {
-            return Err(format!("`{text}` is a schedule that never comes: no calendar has such a day"));
+            return Err(format!("`{text}` never runs: no calendar has such a day"));
         }
         Ok(Self { text, cron, is_fixed_time, note })
     }
@@ -236,7 +236,7 @@ mod tests {
         for text in ["", "0 25 * * *", "daily", "@fortnightly", "* * * *", "0 0 2 * * * 2030", "0 0 9 2 +", "0 0 9 2 + "] {
             assert!(schedule(text).is_err(), "{text}");
         }
-        assert!(schedule("0 0 31 2 *").unwrap_err().contains("never comes"));
+        assert!(schedule("0 0 31 2 *").unwrap_err().contains("never runs"));
         assert!(schedule("0 0 29 2 *").is_ok(), "leap days come");
     }
 

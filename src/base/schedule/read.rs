@@ -1,6 +1,6 @@
-//! A schedule's text, by the rules of Vixie cron (cron(8), and cronie's entry.c, which has the same).
+//! Reads a schedule's text by the rules of Vixie cron (cron(8), and cronie's entry.c, which has the same).
 //!
-//! croner reads the fields. What it takes otherwise than cron does, or says in words that help nobody, is looked at here first.
+//! croner parses the fields. This file first checks what croner reads otherwise than cron, or reports in unhelpful words.
 
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
@@ -8,13 +8,13 @@ use croner::parser::{CronParser, Seconds, Year};
 /// A schedule that was read.
 pub struct Read {
     pub cron: Cron,
-    /// Hour and minute are both given: such a tick keeps its place in the day when clocks change.
+    /// True when both hour and minute are given: such a tick keeps its time of day when clocks change.
     pub is_fixed_time: bool,
-    /// What people should know who wrote it for other schedulers.
+    /// A note for people who wrote the schedule for other schedulers.
     pub note: Option<String>,
 }
 
-/// Of each field but the days: what it is called, the values it has, and what a larger step than those comes to.
+/// Each field except the days: its name, its values, and what a larger step comes to.
 const SECOND: Field = Field { name: "second", first: 0, last: 59, names: &[] };
 const MINUTE: Field = Field { name: "minute", first: 0, last: 59, names: &[] };
 const HOUR: Field = Field { name: "hour", first: 0, last: 23, names: &[] };
@@ -31,11 +31,11 @@ struct Field {
     name: &'static str,
     first: u16,
     last: u16,
-    /// From `first` on.
+    /// The names of its values, from `first` on.
     names: &'static [&'static str],
 }
 
-/// The reason where it is none.
+/// Reads the text, or returns the reason why it is not a schedule.
 pub fn read(text: &str) -> Result<Read, String> {
     let wrong = |reason: String| format!("`{text}` is not a schedule: {reason}");
     let lower = text.trim().to_lowercase();
@@ -44,7 +44,7 @@ pub fn read(text: &str) -> Result<Read, String> {
         None => lower.clone(),
     };
     let fields: Vec<&str> = pattern.split_whitespace().collect();
-    // Day and no weekday: croner takes it, and looks for such a day through thirty centuries, for seconds.
+    // A day and no weekday: croner accepts it, and searches thirty centuries for such a day, for seconds.
     if fields.last() == Some(&"+") {
         return Err(wrong("no weekday comes after the `+`; write it like \"0 0 1-7 * +mon\"".to_owned()));
     }
@@ -56,11 +56,15 @@ pub fn read(text: &str) -> Result<Read, String> {
     let [minute, hour, day, month, weekday] = rest;
     let known = [(minute, &MINUTE), (hour, &HOUR), (day, &DAY), (month, &MONTH), (weekday, &WEEKDAY)];
     for (field, kind) in seconds.iter().map(|second| (*second, &SECOND)).chain(known) {
+        // Found with fuzz/: croner accepts it, and searches thirty centuries for a time that it allows, for seconds.
+        if field.trim_start_matches('+').split(',').all(str::is_empty) {
+            return Err(wrong(format!("the field of the {} has no value: `{field}`", kind.name)));
+        }
         field.split(',').try_for_each(|part| looked_at(part, kind)).map_err(wrong)?;
     }
 
-    // DOM_STAR and DOW_STAR are set by the first character of the field: `*/7` is as unrestricted as `*`, and then the day has to meet
-    // both fields. croner has that for a plain `*` alone.
+    // The first character of a field sets DOM_STAR and DOW_STAR: `*/7` is as unrestricted as `*`, and then the day must match
+    // both fields. croner does that for a plain `*` only.
     let begins_with_star = |field: &str| field.starts_with(['*', '?']);
     let is_star = |field: &str| matches!(field, "*" | "?");
     let is_both = (begins_with_star(day) || begins_with_star(weekday)) && !is_star(day) && !is_star(weekday);
@@ -68,19 +72,19 @@ pub fn read(text: &str) -> Result<Read, String> {
     let cron = parser.parse(&pattern).map_err(|error| wrong(format!("{error}; {FORMS}")))?;
     let note = (is_both && !weekday.starts_with('+')).then(|| {
         format!(
-            "schedule `{text}`: a day has to meet both `{day}` and `{weekday}`, as in cron, where a day field that begins with `*` counts as \
-             unrestricted; older versions of pgtend took either. Write `+{weekday}` to say that both is meant, or name the days (`1-31/2`) \
-             where either is"
+            "schedule `{text}`: a day must match both `{day}` and `{weekday}`, as in cron, where a day field that begins with `*` counts as \
+             unrestricted; older versions of pgtend accepted either. Write `+{weekday}` if you mean both, or name the days (`1-31/2`) \
+             if you mean either"
         )
     });
-    // MIN_STAR and HR_STAR; of the nicknames only @hourly is like that.
+    // This mirrors MIN_STAR and HR_STAR; of the nicknames only @hourly is like that.
     let is_fixed_time = !minute.starts_with('*') && !hour.starts_with('*');
     Ok(Read { cron, is_fixed_time, note })
 }
 
 const FORMS: &str = "write five cron fields like \"0 2 * * *\", six with seconds, or @daily";
 
-/// What a nickname stands for, or why it is none. None: it does not look like one.
+/// Returns what a nickname stands for, or why it is invalid; `None` when the text does not look like one.
 fn nickname(text: &str) -> Option<Result<&'static str, String>> {
     let name = text.strip_prefix('@')?;
     Some(match name {
@@ -89,14 +93,16 @@ fn nickname(text: &str) -> Option<Result<&'static str, String>> {
         "weekly" => Ok("0 0 * * sun"),
         "daily" | "midnight" => Ok("0 0 * * *"),
         "hourly" => Ok("0 * * * *"),
-        "reboot" => Err("a restart of the host is no time. To run a job then, call `pgtend run-job NAME` from a systemd unit \
-                         (WantedBy=multi-user.target); what was missed while the host was off is caught up by `catch_up`"
-            .to_owned()),
-        _ => Err("known are @hourly, @daily (@midnight), @weekly, @monthly and @yearly (@annually)".to_owned()),
+        "reboot" => {
+            Err("a restart of the host is not a time. To run a job then, call `pgtend run-job NAME` from a systemd unit \
+                         (WantedBy=multi-user.target); `catch_up` runs what was missed while the host was off"
+                .to_owned())
+        }
+        _ => Err("the nicknames are @hourly, @daily (@midnight), @weekly, @monthly and @yearly (@annually)".to_owned()),
     })
 }
 
-/// One part of a field's list: `5`, `1-5`, `*/15`, `fri-mon`.
+/// Checks one part of a field's list: `5`, `1-5`, `*/15`, `fri-mon`.
 fn looked_at(part: &str, field: &Field) -> Result<(), String> {
     let (range, step) = match part.split_once('/') {
         Some((range, step)) => (range, step.parse::<u16>().ok()),
@@ -104,11 +110,13 @@ fn looked_at(part: &str, field: &Field) -> Result<(), String> {
     };
     let count = field.last - field.first + 1;
     let is_day = matches!(field.name, "day" | "weekday");
-    // In the days it is the known way to write one day that counts as unrestricted: `*/100,1-7`.
+    // For days this is the known way to write one day that counts as unrestricted: `*/100,1-7`.
     if let Some(step) = step.filter(|step| range == "*" && *step > count && !is_day) {
         let cure = match field.name {
-            "minute" if step % 60 == 0 && step <= 24 * 60 => format!("every {} hours are `0 */{} * * *`", step / 60, step / 60),
-            _ => format!("`{}` says the same", field.first),
+            "minute" if step % 60 == 0 && step <= 24 * 60 => {
+                format!("for every {} hours write `0 */{} * * *`", step / 60, step / 60)
+            }
+            _ => format!("`{}` means the same", field.first),
         };
         return Err(format!(
             "`{part}` comes once in {} {}s, at {}: a step counts inside its field; {cure}",
@@ -124,7 +132,7 @@ fn looked_at(part: &str, field: &Field) -> Result<(), String> {
     }
     let around: Vec<u16> =
         (from_value..=field.last).chain(field.first..=to_value).step_by(step.unwrap_or(1).max(1).into()).collect();
-    Err(format!("ranges go forwards, write `{}`", field.list(&around, !from.starts_with(|c: char| c.is_ascii_digit()))))
+    Err(format!("ranges must ascend: write `{}`", field.list(&around, !from.starts_with(|c: char| c.is_ascii_digit()))))
 }
 
 impl Field {
@@ -133,7 +141,7 @@ impl Field {
         by_name.or_else(|| text.parse().ok())
     }
 
-    /// Values as a field has them, by names or as ranges of numbers.
+    /// Writes values as the field does: by names, or as ranges of numbers.
     fn list(&self, values: &[u16], by_name: bool) -> String {
         let name = |value: u16| self.names.get(usize::from(value - self.first)).map(|name| (*name).to_owned());
         if by_name {
@@ -162,7 +170,7 @@ mod tests {
         }
         assert!(read("@midnight").unwrap_or_else(|error| panic!("{error}")).is_fixed_time);
         assert!(!read("@hourly").unwrap_or_else(|error| panic!("{error}")).is_fixed_time);
-        assert!(reason("@reboot").contains("a restart of the host is no time"), "{}", reason("@reboot"));
+        assert!(reason("@reboot").contains("a restart of the host is not a time"), "{}", reason("@reboot"));
         assert!(reason("@every 5m").contains("@daily (@midnight)"));
     }
 
@@ -209,5 +217,15 @@ mod tests {
         for text in ["0 0 1-7 * +*/7", "0 0 1 * mon", "0 0 */2 * *", "0 0 * * */2", "0 0 ? * 1", "@daily"] {
             assert_eq!(note(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_field_of_commas_alone_is_a_mistake_and_no_search_of_thirty_centuries() {
+        for (text, named) in [(" , 2 * * *", "minute"), ("0 2 , * *", "day"), ("0 2 * ,, *", "month"), ("0 2 * * +,", "weekday")]
+        {
+            let Err(reason) = read(text) else { panic!("{text} was read") };
+            assert!(reason.contains(&format!("the field of the {named} has no value")), "{text}: {reason}");
+        }
+        assert!(read("1,,2 2 1, * *").is_ok(), "it was read before, and still is");
     }
 }

@@ -1,4 +1,4 @@
-//! Which batches a person means.
+//! Finds the batches that a command names.
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -11,13 +11,13 @@ use crate::store::{Store, key};
 
 #[derive(Debug, Args)]
 pub struct Filter {
-    /// Only in this store
+    /// Only batches in this store
     #[arg(long, value_name = "NAME")]
     pub(super) store: Option<String>,
-    /// Only from this database
+    /// Only batches from this database
     #[arg(long, value_name = "NAME")]
     pub(super) database: Option<String>,
-    /// Only of this job
+    /// Only batches of this job
     #[arg(long, value_name = "NAME")]
     pub(super) job: Option<String>,
 }
@@ -26,24 +26,24 @@ pub(super) struct Found {
     pub(super) store_name: String,
     pub(super) store: Store,
     pub(super) batch: (BatchName, Manifest),
-    /// None: it is ours.
+    /// `None` when the batch is signed with the store's key, or the store has none.
     pub(super) signature: Option<Signature>,
 }
 
-/// What a look through the stores has shown.
+/// The result of a search through the stores.
 #[derive(Default)]
 pub(super) struct All {
     pub(super) found: Vec<Found>,
     pub(super) not_ours: Vec<Found>,
-    /// With the store's name.
+    /// Each comes with the name of its store.
     pub(super) broken: Vec<(String, Broken)>,
-    /// Whose rows are in a later batch.
+    /// Batches whose rows are in a later batch.
     pub(super) replaced: Vec<String>,
 }
 
 impl All {
-    /// How many batches there are, or may be, beside those that were found. A folder that cannot be looked into may have some when
-    /// others of its series were found; of other folders nobody knows whose they are.
+    /// Counts the batches that exist, or may exist, beside those that were found. A folder that cannot be read may hold some when
+    /// other batches of its series were found; whose the other folders are is unknown.
     pub(super) fn lacks(&self) -> usize {
         let is_of_a_series = |key: &str| {
             let folder = format!("{key}/");
@@ -52,17 +52,17 @@ impl All {
         self.broken.iter().filter(|(_, broken)| broken.may_have_rows && is_of_a_series(&broken.key)).count()
     }
 
-    /// For whoever must know that there is more than what is listed.
+    /// Logs what was found but is not listed.
     pub(super) fn say_the_rest(&self) {
         for Found { store_name, batch, signature, .. } in &self.not_ours {
             let why = signature.map(Signature::in_words).unwrap_or_default();
-            tracing::warn!("passed by: {} in {store_name} is not ours: {why}; --unsigned-ok takes it all the same", batch.0);
+            tracing::warn!("skipped {} in {store_name}: {why}; --unsigned-ok includes it", batch.0);
         }
         for name in &self.replaced {
-            tracing::info!("passed by: {name}: a later batch has its rows, as they were when they left");
+            tracing::info!("skipped {name}: a later batch has its rows, as they were when they left the table");
         }
         for (store_name, Broken { key, reason, .. }) in &self.broken {
-            tracing::warn!("passed by: {key} in {store_name}: {reason}");
+            tracing::warn!("skipped {key} in {store_name}: {reason}");
         }
     }
 }
@@ -91,7 +91,7 @@ pub(super) async fn find(config: &Config, filter: &Filter, unsigned_ok: bool) ->
             }
         }
         all.replaced.extend(listing.replaced.iter().map(ToString::to_string));
-        // Of what cannot be read only its place is known.
+        // Only the place of an unreadable batch is known.
         let broken = listing.broken.into_iter().filter(|broken| {
             let mut parts = broken.key.split('/').map(key::decode);
             let mut fits = |wanted: &Option<String>| match parts.next() {

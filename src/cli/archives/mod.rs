@@ -1,4 +1,4 @@
-//! `archives`: rows that left their tables, and how they come back.
+//! `archives`: lists rows that left their tables, and puts them back.
 
 mod find;
 mod restore;
@@ -26,18 +26,18 @@ pub enum Command {
     List {
         #[command(flatten)]
         filter: Filter,
-        /// Also batches without a signature of their store's key (sign_key_file, sign_key_env)
+        /// Also list batches without a signature of their store's key (sign_key_file, sign_key_env)
         #[arg(long)]
         unsigned_ok: bool,
     },
-    /// Put rows back, once: each batch whole or not at all, oldest first. The archive stays as it is
+    /// Put rows back once: each batch as a whole or not at all, oldest first. The archive stays as it is
     Restore {
         #[command(flatten)]
         filter: Filter,
         #[command(flatten)]
         wanted: restore::Wanted,
-        /// Also batches without a signature of their store's key (sign_key_file, sign_key_env): whoever can write to the store may
-        /// have made them
+        /// Also take batches without a signature of their store's key (sign_key_file, sign_key_env): anyone who can write to the
+        /// store may have made them
         #[arg(long)]
         unsigned_ok: bool,
     },
@@ -56,12 +56,12 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
                 all.broken.retain(|(_, broken)| broken.key.starts_with(batch.as_str()));
             }
             all.say_the_rest();
-            anyhow::ensure!(!all.found.is_empty(), "there are no such batches; `pgtend archives list` shows what there is");
+            anyhow::ensure!(!all.found.is_empty(), "no archived batch matches; `pgtend archives list` shows all of them");
             restore::run(global, &config, &all.found, wanted, *unsigned_ok).await?;
             let lost = all.lacks();
             anyhow::ensure!(
                 lost == 0,
-                "what could be read is done, and {lost} parts of the archive could not be: they are named above"
+                "everything readable was put back, but {lost} parts of the archive could not be read: they are named above"
             );
             Ok(ExitCode::SUCCESS)
         }

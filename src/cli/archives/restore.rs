@@ -1,4 +1,4 @@
-//! `archives restore`: which rows go back, where to, and what came of each batch.
+//! `archives restore`: chooses the rows that go back and their table, and reports what became of each batch.
 
 use std::collections::BTreeSet;
 
@@ -20,37 +20,37 @@ use crate::task::foreign_code;
 
 #[derive(Debug, Args)]
 pub struct Wanted {
-    /// Only this batch, as `list` shows it
+    /// Only this batch, named as `list` shows it
     #[arg(long, value_name = "NAME")]
     pub batch: Option<String>,
-    /// The database they go to, by its name in the configuration [default: where they came from]
+    /// The configured database to restore into [default: the one that the rows came from]
     #[arg(long, value_name = "NAME")]
     to: Option<String>,
-    /// Only rows of this table, as in SQL; when no batch is of it, the table that all of them go to
+    /// Only rows of this table, written as in SQL; when no batch is of it, the table that all batches go to
     #[arg(long, value_name = "TABLE")]
     table: Option<String>,
-    /// The table they go to, as in SQL [default: where they came from]
+    /// The table to restore into, written as in SQL [default: the one that the rows came from]
     #[arg(long, value_name = "TABLE")]
     into: Option<String>,
-    /// Only rows of this time: from the first on and before the second, either may be left out
+    /// Only rows from this time range, as FROM..TO without TO itself; either end may be left out
     #[arg(long, value_name = "FROM..TO")]
     time: Option<String>,
-    /// The column that --time is about [default: the one by which the job archived]
+    /// The column that --time refers to [default: the one by which the job archived]
     #[arg(long, value_name = "COLUMN", requires = "time")]
     time_column: Option<String>,
-    /// Only rows with one of these values; several --key must all fit
+    /// Only rows with this value; when --key is given several times, all must match
     #[arg(long = "key", value_name = "COLUMN=VALUE[,VALUE]")]
     keys: Vec<String>,
-    /// Also what is back already, by the record beside its batch
+    /// Also put back batches that are already back, by the record beside them
     #[arg(long)]
     again: bool,
-    /// Say what would be put where; write nothing
+    /// Print what would be put where; write nothing
     #[arg(long)]
     dry_run: bool,
 }
 
 impl Wanted {
-    /// Of a batch.
+    /// Returns the rows of this batch that are wanted.
     fn filter(&self, manifest: &Manifest) -> Result<Filter> {
         let usage = |message: String| Fault::new(Kind::Configuration, message);
         let time = match &self.time {
@@ -61,11 +61,11 @@ impl Wanted {
                     .with_context(|| usage(format!("`--time {text}`: write FROM..TO, as 2026-01-01..2026-02-01")))?;
                 let side = |side: &str| (!side.trim().is_empty()).then(|| side.trim().to_owned());
                 let column = self.time_column.clone().or_else(|| manifest.time_column.clone()).with_context(|| {
-                    usage("the batch does not say which column has its time: name it with --time-column".to_owned())
+                    usage("the batch does not record which column holds its time: name it with --time-column".to_owned())
                 })?;
                 let (from, to) = (side(from), side(to));
                 if from.is_none() && to.is_none() {
-                    return Err(usage("`--time ..` leaves nothing out".to_owned()).into());
+                    return Err(usage("`--time ..` has no limits: name FROM, TO or both".to_owned()).into());
                 }
                 Some(Range { column, from, to })
             }
@@ -92,7 +92,7 @@ fn table_of(manifest: &Manifest) -> String {
     pg::qualified(&manifest.schema, &manifest.table)
 }
 
-/// Whether `text`, as in SQL, is that table.
+/// Says whether `text`, written as in SQL, names the batch's table.
 fn is_of(manifest: &Manifest, text: &str) -> bool {
     let plain = |name: &str| {
         if name == name.to_lowercase() { vec![name.to_owned(), pg::identifier(name)] } else { vec![pg::identifier(name)] }
@@ -104,7 +104,7 @@ fn is_of(manifest: &Manifest, text: &str) -> bool {
     with_schema.chain(tables.iter().filter(|_| is_public).cloned()).any(|name| name == text)
 }
 
-/// One batch, and what is to become of it.
+/// A batch, with the table and the database that its rows go to.
 struct Step<'a> {
     found: &'a Found,
     name: &'a BatchName,
@@ -119,23 +119,23 @@ struct Totals {
     rows: u64,
     batches: usize,
     there: usize,
-    /// Each with its reason.
+    /// Each refused batch comes with its reason.
     refused: Vec<String>,
-    /// Of code that the rows set off.
+    /// The warnings about code that the rows fire, each once.
     warned: BTreeSet<String>,
 }
 
-/// Which jobs have `trust_owners = false`.
+/// The jobs, for their `trust_owners = false`.
 struct Trusts(Vec<Job>);
 
 impl Trusts {
-    /// Jobs that cannot be read are no reason to keep rows away in an emergency.
+    /// Unreadable jobs are no reason to withhold rows in an emergency.
     fn read(global: &Global, config: &Config) -> Self {
         let jobs = match job::load_dir(&global.jobs_dir(), config) {
             Ok(folder) if folder.broken.is_empty() => folder.jobs,
             read => {
                 tracing::warn!(
-                    "not all jobs can be read (`pgtend check` says why): `trust_owners = false` of theirs is not known"
+                    "not all jobs can be read (`pgtend check` says why), so a `trust_owners = false` in one of them is unknown"
                 );
                 read.map(|folder| folder.jobs).unwrap_or_default()
             }
@@ -182,7 +182,7 @@ pub async fn run(global: &Global, config: &Config, found: &[Found], wanted: &Wan
     }
     let there = match totals.there {
         0 => String::new(),
-        there => format!("; {} back already", units::plural(there, "batch")),
+        there => format!("; {} already back", units::plural(there, "batch")),
     };
     print(&format!(
         "{} put back from {}{there}\n",
@@ -190,14 +190,16 @@ pub async fn run(global: &Global, config: &Config, found: &[Found], wanted: &Wan
         units::plural(totals.batches, "archive object")
     ))?;
     if target.is_none() && totals.rows > 0 {
-        say("they are as old as they were: the job that archived them takes them again at its next run, unless you change it");
+        say(
+            "these rows are still past the limit: the job that archived them archives them again at its next run, unless you change it",
+        );
     }
     let refused = &totals.refused;
     anyhow::ensure!(refused.is_empty(), "{} not put back: {}", units::plural(refused.len(), "batch"), refused.join("; "));
     Ok(())
 }
 
-/// True: it is to come last.
+/// Returns true when the batch must wait until the others are back.
 async fn put(
     global: &Global,
     config: &Config,
@@ -212,10 +214,10 @@ async fn put(
         Fault::new(Kind::Configuration, format!("the configuration has no database `{database}`; name one with --to"))
     })?;
     let settings = configured.owner_settings()?;
-    // Triggers, defaults and checks of the table run in it.
+    // The table's triggers, defaults and checks run in this session.
     let connecting = settings.connect_for(pg::Purpose::Application);
     let mut connection = connecting.await.with_context(|| format!("database `{database}`"))?;
-    // By a clock that is wrong the job may take them again at once.
+    // With a wrong clock, the job might archive the rows again at once.
     pg::clock::agreed(&mut connection).await.with_context(|| format!("database `{database}`"))?;
     let table = &archive::target(&mut connection, table).await.with_context(|| name.to_string())?;
     let foreign = foreign_code::warnings_of_inserts(&settings, table, trusts.owners_of(&manifest.job)).await;
@@ -235,20 +237,20 @@ async fn put(
         Ok(Put::IsThere { since, rows }) => {
             let since = since.format("%Y-%m-%d %H:%M UTC");
             phase.done(&format!(
-                "{name} is back in {table} since {since}: {}; --again puts it there once more",
+                "{name} has been back in {table} since {since}: {}; --again puts it back once more",
                 units::plural(rows as usize, "row")
             ));
-            say(&format!("{name} is back in {table} since {since}; --again puts it there once more"));
+            say(&format!("{name} has been back in {table} since {since}; --again puts it back once more"));
             totals.there += 1;
         }
         Ok(Put::Later) => return Ok(true),
-        // unique_violation: its rows, or some of them, came back without us. The others are not kept from coming.
+        // unique_violation: some of its rows came back by other means. The other batches can still be restored.
         Err(error) if pg::sql_state(&error).as_deref() == Some("23505") => {
-            totals.refused.push(format!("{name}, which changed nothing: {error:#}"));
+            totals.refused.push(format!("{name}, none of whose rows were written: {error:#}"));
         }
         Err(error) => {
             let before = units::plural(totals.rows as usize, "row");
-            return Err(error.context(format!("{name}: {before} of the batches before it back; this one changed nothing")));
+            return Err(error.context(format!("{name}: nothing of this batch was written; {before} of earlier batches are back")));
         }
     }
     Ok(false)

@@ -1,4 +1,4 @@
-//! `pgtend backups accept`: a person says what pgtend cannot know.
+//! `pgtend backups accept`: a person confirms what pgtend cannot know.
 
 use std::process::ExitCode;
 
@@ -22,14 +22,14 @@ use crate::task::backup::set_name::SetName;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// A set whose dump lost tables, or shrank, or the set before it, which is no longer held for that
+    /// A set whose dump lost tables or shrank, or the older set that is held because of it
     #[arg(required_unless_present = "identity", conflicts_with = "identity")]
     set: Option<String>,
     #[command(flatten)]
     filter: Filter,
-    /// A server, SYSTEM_IDENTIFIER/DATABASE as messages name it, whose present sets belong to the series of the configured database
-    /// from now on (after an upgrade, a migration, a disaster). With that database's own, that it carries on although it went back in
-    /// time
+    /// A server, as SYSTEM_IDENTIFIER/DATABASE in messages, whose existing sets belong to the series of the configured database
+    /// from now on (after an upgrade, a migration, a disaster). Given that database's own identity: it is still the same,
+    /// although it went back in time
     #[arg(long, value_name = "IDENTITY")]
     identity: Option<String>,
 }
@@ -42,7 +42,7 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     }
 }
 
-/// `wanted` is the set that lost something, which may be gone by now, or the one that is held for it.
+/// `wanted` is the set that lost something, which may be gone by now, or the one that is held because of it.
 async fn accept_loss(global: &Global, wanted: &str, filter: &Filter) -> Result<ExitCode> {
     let config = global.load_config()?;
     let name: SetName = match wanted.parse() {
@@ -63,21 +63,21 @@ async fn accept_loss(global: &Global, wanted: &str, filter: &Filter) -> Result<E
         }
     }
     if said.is_empty() {
-        let message = format!("no set is held because of {text}: `pgtend backups list` shows which are held");
+        let message = format!("no set is held because of {text}: `pgtend backups list` shows the held ones");
         return Err(Fault::new(Kind::Configuration, message).into());
     }
     print(&said)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The sets that are there now, into the series of the server that the configuration names.
+/// Adds the existing sets of that identity to the series of the configured server.
 async fn accept_identity(global: &Global, text: &str, filter: &Filter) -> Result<ExitCode> {
     let config = global.load_config()?;
     let mut said = String::new();
     for (store_name, store) in stores(&config, filter).await? {
         let listing = set::list(&store, "").await?;
         for unread in &listing.unseen {
-            tracing::warn!("not looked into: {}: {}", store.location(&unread.key), unread.reason);
+            tracing::warn!("could not read the folder {}: {}", store.location(&unread.key), unread.reason);
         }
         let mut folders: Vec<(String, String, Identity, Vec<String>)> = Vec::new();
         for set in listing.sets.iter().filter(|set| filter.matches(&set.name)) {
@@ -93,19 +93,21 @@ async fn accept_identity(global: &Global, text: &str, filter: &Filter) -> Result
                 .await
                 .and_then(|into| into.context("its role may not read the system identifier (pg_control_system)"))
                 .with_context(|| {
-                    format!("whose series the sets of {identity} are to be of is what database `{database}` says")
+                    format!("cannot read the identity of database `{database}`, whose series the sets of {identity} are to join")
                 })?;
             let (mut series, trouble) = Series::read(&store, &database, &job).await?;
             if let Some(trouble) = trouble {
-                tracing::warn!("{trouble}; it is written anew");
+                tracing::warn!("{trouble}; a new one is written");
             }
             series.accepted.retain(|accepted| (&accepted.identity, &accepted.into) != (&identity, &into));
             let count = units::plural(sets.len(), "set");
             said += &match identity == into {
                 false => {
-                    format!("{database}/{job} in {store_name}: {count} of {identity} now in the series of {into}\n")
+                    format!("{database}/{job} in {store_name}: {count} of {identity} now belong to the series of {into}\n")
                 }
-                true => format!("{database}/{job} in {store_name}: {count} of {identity} may be ahead on its log: accepted\n"),
+                true => format!(
+                    "{database}/{job} in {store_name}: accepted {count} of {identity}, which may be ahead of its present WAL position\n"
+                ),
             };
             series.accepted.push(Accepted { identity, into, at: Utc::now(), sets });
             series.write(&store, &database, &job).await.with_context(|| format!("store `{store_name}`"))?;

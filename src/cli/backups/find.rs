@@ -1,4 +1,4 @@
-//! Which set a person means.
+//! Finds the set that a command names.
 
 use std::collections::BTreeSet;
 
@@ -16,19 +16,20 @@ use crate::task::backup::set::{self, Set};
 use crate::task::backup::set_name::SetName;
 use crate::task::backup::verdict::Bytes;
 
-/// Which set `latest` is.
+/// The options that choose what `latest` is.
 #[derive(Debug, Default, Args)]
 pub struct Which {
-    /// Only of this server, as `list --json` and messages name it: SYSTEM_IDENTIFIER/DATABASE, or the first alone
+    /// Only sets of this server, as `list --json` and messages name it: SYSTEM_IDENTIFIER/DATABASE, or the first part alone
     #[arg(long, value_name = "IDENTITY")]
     pub(super) from: Option<String>,
-    /// Also one that is dated in the future
+    /// Also consider a set that is dated in the future
     #[arg(long)]
     pub(super) any: bool,
-    /// Also when newer ones are passed by, because they are damaged, unreadable or partial
+    /// Also when newer sets are skipped because they are damaged, unreadable or partial
     #[arg(long)]
     pub(super) older_ok: bool,
-    /// Also one without a signature of its store's key (sign_key_file, sign_key_env): whoever can write to the store may have made it
+    /// Also consider a set without a signature of its store's key (sign_key_file, sign_key_env): anyone who can write to the
+    /// store may have made it
     #[arg(long)]
     pub(super) unsigned_ok: bool,
 }
@@ -42,13 +43,13 @@ impl Which {
 
 #[derive(Debug, Args)]
 pub struct Filter {
-    /// Only in this store
+    /// Only sets in this store
     #[arg(long)]
     pub(super) store: Option<String>,
-    /// Only of this database
+    /// Only sets of this database
     #[arg(long)]
     pub(super) database: Option<String>,
-    /// Only of this job
+    /// Only sets of this job
     #[arg(long)]
     pub(super) job: Option<String>,
 }
@@ -80,7 +81,7 @@ pub(super) async fn stores(config: &Config, filter: &Filter) -> Result<Vec<(Stri
     Ok(stores)
 }
 
-/// The one set that is meant, with what must be said of it.
+/// Finds the one set that `wanted` means, and logs what should be known about it.
 pub(super) async fn find(config: &Config, wanted: &str, filter: &Filter, choice: &Choice) -> Result<Found> {
     let now = Utc::now();
     let mut candidates: Vec<Found> = Vec::new();
@@ -108,7 +109,7 @@ pub(super) async fn find(config: &Config, wanted: &str, filter: &Filter, choice:
         unreadable.extend(of_store.map(|(name, reason)| (name.taken_at, format!("{name} cannot be restored: {reason}"))));
         let not_ours = listing.not_ours.iter().filter(|(set, _)| meant(&set.name));
         unreadable.extend(not_ours.map(|(set, signature)| {
-            let said = format!("{} is not ours: {}; --unsigned-ok takes it all the same", set.name, signature.in_words());
+            let said = format!("{} is not accepted: {}; --unsigned-ok accepts it", set.name, signature.in_words());
             (set.name.taken_at, said)
         }));
         unseen.extend(listing.unseen.into_iter().map(|unread| (store_name.clone(), unread)));
@@ -116,18 +117,18 @@ pub(super) async fn find(config: &Config, wanted: &str, filter: &Filter, choice:
             candidates.push(Found { store_name: store_name.clone(), store: store.clone(), set });
         }
     }
-    // A set that was named and found is meant, wherever else it may be; what `latest` is, nobody can say without having seen all.
+    // A named set that was found is the right one, wherever else it may be; `latest` is only known once every store was read.
     if (wanted == "latest" || candidates.is_empty())
         && let Some((store_name, error)) = unread_stores.into_iter().next()
     {
-        return Err(error.context(format!("store `{store_name}` cannot be read; --store NAME asks another one alone")));
+        return Err(error.context(format!("store `{store_name}` cannot be read; --store NAME searches another one alone")));
     }
     one_series(&candidates, wanted)?;
     let said = |reason: String| Fault::new(Kind::Configuration, format!("no set `{wanted}`: {reason}"));
     let Some(first) = candidates.first() else {
         let of_folders = unseen.iter().map(|(store, unread)| format!("{} in {store}: {}", unread.key, unread.reason));
         let reasons: Vec<String> = unreadable.into_iter().map(|(_, said)| said).chain(of_folders).collect();
-        let detail = if reasons.is_empty() { "`pgtend backups list` shows what there is".to_owned() } else { reasons.join("; ") };
+        let detail = if reasons.is_empty() { "`pgtend backups list` shows all sets".to_owned() } else { reasons.join("; ") };
         return Err(said(detail).into());
     };
     if wanted == "latest" {
@@ -143,7 +144,7 @@ pub(super) async fn find(config: &Config, wanted: &str, filter: &Filter, choice:
         let chosen = candidates
             .into_iter()
             .max_by_key(|found| (found.set.verification.verdict() == Bytes::Intact, found.set.name.taken_at));
-        return chosen.ok_or_else(|| said("`pgtend backups list` shows what there is".to_owned()).into());
+        return chosen.ok_or_else(|| said("`pgtend backups list` shows all sets".to_owned()).into());
     }
     let sets: Vec<Set> = candidates.iter().map(|found| found.set.clone()).collect();
     let (set, notes) = latest::latest(&sets, &unreadable, choice, now).map_err(said)?;
@@ -155,37 +156,36 @@ pub(super) async fn find(config: &Config, wanted: &str, filter: &Filter, choice:
         .into_iter()
         .filter(|found| found.set.name == name)
         .max_by_key(|found| found.set.verification.verdict() == Bytes::Intact);
-    chosen.ok_or_else(|| said("it has gone".to_owned()).into())
+    chosen.ok_or_else(|| said("it was deleted meanwhile".to_owned()).into())
 }
 
-/// What is the latest of a folder that cannot be looked into, nobody can say; what is in other folders is another series.
+/// The latest set is unknown while a folder of its series cannot be read; other folders are other series.
 fn all_of_the_series_is_seen(of: &SetName, unseen: &[(String, Unread)], choice: &Choice) -> Result<()> {
     let folder = key::folder(&of.database, &of.job);
     for (store, Unread { key, reason, .. }) in unseen {
         let said = format!("the folder {key} in {store}: {reason}");
         if folder.starts_with(&format!("{key}/")) && !choice.older_ok {
-            let message =
-                format!("{said}; it may hold newer sets than those that can be seen. With --older-ok they are passed by");
+            let message = format!("{said}; it may hold newer sets than those that can be read. --older-ok ignores them");
             return Err(Fault::new(Kind::Configuration, message).into());
         }
-        tracing::warn!("not looked into: {said}");
+        tracing::warn!("could not read {said}");
     }
     Ok(())
 }
 
-/// `latest` of two jobs is nobody's.
+/// Refuses `latest` when it could be a set of either of two jobs.
 fn one_series(candidates: &[Found], wanted: &str) -> Result<()> {
     let distinct: BTreeSet<String> =
         candidates.iter().map(|found| format!("{}/{}", found.set.name.database, found.set.name.job)).collect();
     if distinct.len() > 1 {
         let list = distinct.into_iter().collect::<Vec<_>>().join(", ");
-        let message = format!("`{wanted}` could be of {list}: say which with --database and --job");
+        let message = format!("`{wanted}` is ambiguous: it could be a set of {list}; choose with --database and --job");
         return Err(Fault::new(Kind::Configuration, message).into());
     }
     Ok(())
 }
 
-/// Which server's sets are meant is never guessed: not from where they go to, and not from which is newer.
+/// Never guesses whose sets are meant: neither from the target of the restore, nor from which are newer.
 fn keep_one_identity(candidates: &mut Vec<Found>, series: &Series, wanted: &str, choice: &Choice) -> Result<()> {
     if let Some(from) = &choice.from {
         candidates.retain(|found| series.identity_of(&found.set).is_some_and(|identity| identity.is_meant_by(from)));
@@ -199,7 +199,7 @@ fn keep_one_identity(candidates: &mut Vec<Found>, series: &Series, wanted: &str,
     if identities.len() > 1 {
         let commands: Vec<String> = identities.iter().map(|identity| format!("  latest --from '{identity}'")).collect();
         let message = format!(
-            "`latest` could be of {} servers or databases, whose sets stand in one folder; say which (the one with the newest intact set comes first):\n{}",
+            "`latest` is ambiguous: the sets in this folder are of {} servers or databases. Choose one (that with the newest intact set comes first):\n{}",
             identities.len(),
             commands.join("\n")
         );
@@ -208,7 +208,7 @@ fn keep_one_identity(candidates: &mut Vec<Found>, series: &Series, wanted: &str,
     Ok(())
 }
 
-/// A database of the configuration, or a URL without a password.
+/// Resolves a configured database, or a URL without a password.
 pub(super) fn settings_of(config: &Config, target: &str) -> Result<pg::Settings> {
     if let Some(database) = config.databases.get(target) {
         return database.settings();

@@ -17,7 +17,7 @@ pub async fn hold(global: &Global, wanted: &str, filter: &Filter, until: DateTim
     let found = find(&config, wanted, filter, &Choice::default()).await?;
     let hold = Hold { until, reason: reason.to_owned(), because_of: None };
     markers::write(&found.store, &found.set.name, HOLD, &hold).await?;
-    // A prune that was under way may have taken it in between: then there is nothing to hold.
+    // A concurrent prune may have deleted it in between: then there is nothing to hold.
     if !found.store.exists_for_certain(&found.set.name.key(crate::task::backup::set::MANIFEST)).await? {
         found.store.delete(&found.set.name.key(HOLD)).await?;
         return Err(Fault::new(Kind::Configuration, format!("{} was deleted meanwhile", found.set.name)).into());

@@ -21,26 +21,26 @@ use crate::task::backup::set::{self, Set};
 use crate::task::backup::set_name::SetName;
 use crate::task::backup::verdict::Bytes;
 
-/// A set that is listed.
+/// A listed set.
 struct Row {
     store: String,
     set: Set,
-    /// What is wrong with it, where it is listed all the same.
+    /// What is wrong with its signature, when it is listed anyway.
     signature: Option<Signature>,
     json: serde_json::Value,
 }
 
-/// What is listed, of all stores.
+/// The sets that are listed, of all stores.
 #[derive(Default)]
 struct Listed {
     sets: Vec<Row>,
-    /// With the names of their stores: sets without a valid signature, where there is a key.
+    /// Sets without a valid signature in stores that have a key, each with its store's name.
     not_ours: Vec<(String, SetName, Signature)>,
-    /// What could not be looked into, and why.
+    /// The folders that could not be read, and why.
     unseen: Vec<(String, String)>,
     broken: Vec<(String, SetName, String)>,
     failed: Vec<anyhow::Error>,
-    /// Databases and jobs of all sets that there are, whatever is asked for.
+    /// The databases and jobs of all sets, whatever the filter.
     databases: BTreeSet<String>,
     jobs: BTreeSet<String>,
 }
@@ -81,15 +81,15 @@ pub async fn run(global: &Global, filter: &Filter, unsigned_ok: bool) -> Result<
     }
     for Row { set, .. } in listed.sets.iter().filter(|row| row.set.is_from_the_future(now)) {
         say(&format!(
-            "pgtend: {} is dated in the future: a clock was wrong when it was made, or is now; it is never the latest without --any",
+            "pgtend: {} is dated in the future: a clock was wrong when it was made, or is now; without --any, `latest` skips it",
             set.name
         ));
     }
     for (store, name, signature) in listed.not_ours {
-        say(&format!("pgtend: not listed: {name} in {store} is not ours: {}; --unsigned-ok lists it", signature.in_words()));
+        say(&format!("pgtend: not listed: {name} in {store}: {}; --unsigned-ok lists it", signature.in_words()));
     }
     for (location, reason) in listed.unseen {
-        say(&format!("pgtend: not looked into: {location}: {reason}"));
+        say(&format!("pgtend: could not read {location}: {reason}"));
     }
     for (store, name, reason) in listed.broken {
         say(&format!("pgtend: not listed: {name} in {store} cannot be restored: {reason}"));
@@ -105,7 +105,7 @@ async fn read(config: &Config, filter: &Filter, unsigned_ok: bool, now: DateTime
         }
         let mut listing = match set::list(&store, "").await {
             Ok(listing) => listing,
-            // What the others hold is shown all the same.
+            // The sets of other stores are shown anyway.
             Err(error) => {
                 listed.failed.push(error.context(format!("store `{store_name}` cannot be read")));
                 continue;
@@ -134,7 +134,7 @@ async fn read(config: &Config, filter: &Filter, unsigned_ok: bool, now: DateTime
     Ok(listed)
 }
 
-/// No set of a job or a database that nobody knows is a slip of the hand. Without readable jobs, the sets alone say which there are.
+/// Refuses an unknown job or database as a typing error. When the jobs cannot be read, the sets alone say which names exist.
 fn refuse_unknown(global: &Global, config: &Config, filter: &Filter, listed: &Listed) -> Result<()> {
     let configured: Vec<String> =
         global.load().map(|(_, folder)| folder.jobs.into_iter().map(|job| job.name).collect()).unwrap_or_default();
@@ -180,7 +180,7 @@ fn as_json(set: &Set, store_name: &str, store: &Store, signature: Option<Signatu
     })
 }
 
-/// Whose it is, as `--from` takes it.
+/// Names the set's server and database in the form that `--from` takes.
 fn identity(set: &Set) -> String {
     set.identity().map_or_else(|| "not recorded".to_owned(), |identity| identity.to_string())
 }
@@ -212,7 +212,7 @@ fn table(sets: &[Row], now: DateTime<Utc>) -> String {
     }
 }
 
-/// The age of the newest intact set of each series: one is no comfort for another.
+/// Returns the age of the newest intact set of each series: a series does not make up for another.
 fn newest(sets: &[Row], now: DateTime<Utc>) -> String {
     let mut series: BTreeMap<(String, String), Option<DateTime<Utc>>> = BTreeMap::new();
     for Row { set, signature, .. } in sets {
@@ -239,7 +239,7 @@ fn newest(sets: &[Row], now: DateTime<Utc>) -> String {
     lines.collect()
 }
 
-/// What is special about a set, for the last column.
+/// Returns a set's notes for the last column.
 fn notes(set: &Set, signature: Option<Signature>, now: DateTime<Utc>) -> String {
     let mut notes: Vec<String> = signature.map(|signature| signature.in_short().to_owned()).into_iter().collect();
     if !set.manifest.filters.are_none() {

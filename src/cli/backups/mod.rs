@@ -1,5 +1,5 @@
-//! `pgtend backups`: everything about sets that exist. It needs the store and no job, so that it works on a new host
-//! after a disaster; only `prune` asks the jobs how many sets to keep.
+//! `pgtend backups`: the commands for existing sets. They need the store and no job, so that they work on a new host after a
+//! disaster; only `prune` reads `keep` from the jobs.
 
 mod accept;
 mod find;
@@ -25,7 +25,7 @@ pub enum Command {
     List {
         #[command(flatten)]
         filter: Filter,
-        /// Also sets without a signature of their store's key (sign_key_file, sign_key_env)
+        /// Also list sets without a signature of their store's key (sign_key_file, sign_key_env)
         #[arg(long)]
         unsigned_ok: bool,
     },
@@ -37,15 +37,15 @@ pub enum Command {
         filter: Filter,
         #[command(flatten)]
         which: Which,
-        /// Restore it into a scratch database on this server: a database of the configuration, or a URL
+        /// Restore it into a scratch database on this server: a configured database, or a URL
         #[arg(long, value_name = "DATABASE")]
         restore_on: Option<String>,
     },
     /// Restore a set into a database
     Restore(restore::Arguments),
-    /// Delete the sets that the jobs' `keep` no longer keeps; sets that nobody has read back are read first
+    /// Delete the sets that the jobs' `keep` does not keep; sets that were never read back are read first
     Prune {
-        /// Only of this job
+        /// Only sets of this job
         #[arg(long)]
         job: Option<String>,
         /// Print what would be kept and deleted, and why; delete nothing
@@ -61,7 +61,7 @@ pub enum Command {
         /// Until the end of this day (UTC)
         #[arg(long, value_name = "YYYY-MM-DD", value_parser = end_of_day)]
         until: DateTime<Utc>,
-        /// Why, for whoever asks later
+        /// The reason, for those who ask later
         #[arg(long, default_value = "by hand")]
         reason: String,
     },
@@ -72,14 +72,14 @@ pub enum Command {
         #[command(flatten)]
         filter: Filter,
     },
-    /// Say that what looked wrong is right: a dump that lost tables, or a server in an old one's place
+    /// Confirm that something suspicious is right: a dump that lost tables, or a server in place of an old one
     Accept(accept::Arguments),
 }
 
 fn end_of_day(text: &str) -> Result<DateTime<Utc>, String> {
-    let day: chrono::NaiveDate = text.parse().map_err(|_| format!("`{text}` is not a day like 2027-01-31"))?;
-    let end = day.succ_opt().and_then(|next| next.and_hms_opt(0, 0, 0)).ok_or("beyond all days")?.and_utc();
-    if end > Utc::now() { Ok(end) } else { Err(format!("{text} is over")) }
+    let day: chrono::NaiveDate = text.parse().map_err(|_| format!("`{text}` is not a date like 2027-01-31"))?;
+    let end = day.succ_opt().and_then(|next| next.and_hms_opt(0, 0, 0)).ok_or("the date is out of range")?.and_utc();
+    if end > Utc::now() { Ok(end) } else { Err(format!("{text} is in the past")) }
 }
 
 pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {

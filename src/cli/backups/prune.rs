@@ -19,7 +19,7 @@ use crate::task::backup::rules::Rules;
 use crate::task::backup::series::Series;
 use crate::task::backup::{plan, prune, rules, set};
 
-/// A person waits, and has asked for it: all of them.
+/// A person asked for it and waits: all sets are read.
 const CHECKS_BY_HAND: usize = usize::MAX;
 
 pub async fn run(global: &Global, only: Option<&str>, dry_run: bool) -> Result<ExitCode> {
@@ -41,7 +41,7 @@ pub async fn run(global: &Global, only: Option<&str>, dry_run: bool) -> Result<E
             let configured = config.databases.get(database).context("the database is known: the job was checked")?;
             let (server, host_clock) = server_facts(configured, database).await?;
             let identity = Identity::of(&server);
-            // What keeps a run from deleting keeps a person from it as well.
+            // The doubts that keep a run from deleting keep a person from it, too.
             let listing = set::list(&store, &folder).await?;
             if let Some(said) = listing.not_ours_in_words() {
                 tracing::warn!("{database}/{}: {said}", job.name);
@@ -99,8 +99,8 @@ pub async fn run(global: &Global, only: Option<&str>, dry_run: bool) -> Result<E
     Err(Fault::new(Kind::Deferred, format!("not pruned: {}", refused.join("; "))).into())
 }
 
-/// Whose sets are meant, and what time it is, is asked of the server: with another configuration's names, or on another host, the sets may
-/// be another's. With this host's clock at that moment.
+/// Asks the server for its identity and its time: with another configuration's names, or on another host, the sets may belong to
+/// another server. Returns this host's time of that moment as well.
 async fn server_facts(configured: &crate::config::Database, database: &str) -> Result<(ServerFacts, DateTime<Utc>)> {
     let settings = configured.settings().with_context(|| format!("database `{database}`"))?;
     let mut connection = settings

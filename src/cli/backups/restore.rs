@@ -27,41 +27,41 @@ pub struct Arguments {
     filter: Filter,
     #[command(flatten)]
     which: Which,
-    /// Where to: a URL, or a database of the configuration. No password in a URL here: arguments are readable by
-    /// every user of the host; use PGPASSWORD or ~/.pgpass
+    /// The target: a URL, or a configured database. Put no password into the URL, since every user of this host can read
+    /// arguments; use PGPASSWORD or ~/.pgpass
     #[arg(long, value_name = "URL")]
     into: String,
-    /// Make the database; it gets its name only when the restore is complete
+    /// Create the database; it gets its name only when the restore is complete
     #[arg(long)]
     create: bool,
-    /// Make the roles that the target lacks, without login
+    /// Create the roles that the target lacks, without LOGIN
     #[arg(long)]
     create_roles: bool,
-    /// With --create: the new database's encoding, in place of the source's
+    /// With --create: the encoding of the new database, in place of the source's
     #[arg(long, requires = "create")]
     encoding: Option<String>,
-    /// With --create: its locale, in place of the source's: of libc, or icu:NAME, builtin:NAME
+    /// With --create: its locale, in place of the source's: a libc locale, icu:NAME or builtin:NAME
     #[arg(long, requires = "create")]
     locale: Option<String>,
-    /// At a statement that the target refuses: stop, and nothing is restored; or go on, with a list of all that failed
-    /// at the end, and exit code 1
+    /// When the target refuses a statement: `stop`, so that nothing is restored, or go on, list all that failed at the end, and
+    /// exit with 1
     #[arg(long, value_enum, default_value = "stop")]
     on_error: OnError,
-    /// Leave out a CONSTRAINT, an INDEX or an EXTENSION, with what belongs to it; again for each. NAME as in the catalog;
-    /// its schema or table may stand before it (public.t_idx). A foreign key is added NOT VALID
+    /// Leave out a CONSTRAINT, an INDEX or an EXTENSION, and what belongs to it; may be repeated. Write NAME as in the catalog;
+    /// its schema or table may precede it (public.t_idx). A foreign key is added NOT VALID
     #[arg(long, num_args = 2, value_names = ["KIND", "NAME"], action = clap::ArgAction::Append)]
     without: Vec<String>,
-    /// Restore with this search_path (`public, extensions`) in the place of pg_dump's empty one, for functions that
-    /// name things without their schema
+    /// Restore with this search_path (`public, extensions`) instead of pg_dump's empty one, for functions that name objects
+    /// without their schema
     #[arg(long, value_name = "LIST")]
     search_path: Option<String>,
-    /// Everything goes to the database's own tablespace
+    /// Put everything into the database's default tablespace
     #[arg(long)]
     no_tablespaces: bool,
-    /// Everything belongs to the role that restores
+    /// Make the restoring role the owner of everything
     #[arg(long)]
     no_owner: bool,
-    /// A role of the source is another one here, as owner and in grants; again for each
+    /// Replace a role of the source by another one, as owner and in grants; may be repeated
     #[arg(long, value_name = "OLD=NEW", value_parser = role_mapping)]
     role_map: Vec<(String, String)>,
 }
@@ -69,7 +69,7 @@ pub struct Arguments {
 fn role_mapping(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((old, new)) if !old.is_empty() && !new.is_empty() => Ok((old.to_owned(), new.to_owned())),
-        _ => Err("it is not OLD=NEW".to_owned()),
+        _ => Err("write OLD=NEW".to_owned()),
     }
 }
 
@@ -80,7 +80,7 @@ impl Arguments {
                 Ok(kind) => Ok(Without { kind, name: name.clone() }),
                 Err(reason) => Err(Fault::new(Kind::Configuration, format!("--without: {reason}")).into()),
             },
-            _ => Err(anyhow::anyhow!("--without takes a kind and a name")),
+            _ => Err(anyhow::anyhow!("--without needs a kind and a name")),
         });
         Ok(Choices {
             on_error: self.on_error,
@@ -102,7 +102,7 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
     let settings = settings_of(&config, into)?;
     if into.contains("://") && !pg::Settings::names_a_database(into) {
         let message = format!(
-            "--into names no database: put its name behind the host, as in {}/NAME; by libpq's rules it would be `{}`",
+            "--into names no database: add it after the host, as in {}/NAME; by libpq's rules it would be `{}`",
             into.split_once('?').map_or(into.as_str(), |(url, _)| url).trim_end_matches('/'),
             settings.database()
         );
@@ -115,7 +115,7 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
             scratch::maintenance_connection(&settings).await?
         } else {
             settings.connect().await.map_err(|error| match pg::sql_state(&error).as_deref() {
-                Some("3D000") => error.context("--create makes a database that does not exist"),
+                Some("3D000") => error.context("add --create to create the database"),
                 _ => error,
             })?
         };
@@ -134,11 +134,11 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
         && !choices.no_tablespaces
     {
         tracing::warn!(
-            "the source's own tablespace, {tablespace}, is not there for this role: the new database is in the server's default one"
+            "the source's tablespace {tablespace} does not exist here, or this role may not use it: the new database is in the server's default tablespace"
         );
     }
     if !lacks.roles.is_empty() {
-        tracing::warn!("made without login: {}", lacks.roles.join(", "));
+        tracing::warn!("created without LOGIN: {}", lacks.roles.join(", "));
     }
 
     let phase = global.progress().phase("restore", Some(manifest.dump.bytes));
@@ -150,14 +150,14 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
     };
     anyhow::ensure!(
         restored.problems.is_empty(),
-        "{} was not restored, and {} is as it was before: {}",
+        "{} was not restored, and {} is unchanged: {}",
         set.name,
         settings.display(),
         restored.problems.join("; ")
     );
     if let Some(refusal) = restored.refusal {
         return Err(anyhow::Error::from(refusal).context(format!(
-            "{} was not restored, and {} is as it was before",
+            "{} was not restored, and {} is unchanged",
             set.name,
             settings.display()
         )));
@@ -175,7 +175,7 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
         ))?;
     } else if failures > 0 {
         print(&format!(
-            "{} is restored into {}, but for {}:\n",
+            "{} is restored into {}, except for {}:\n",
             set.name,
             settings.display(),
             units::plural(failures, "statement")
@@ -204,20 +204,18 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
     Ok(if failures > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Says which option names another encoding or locale, where none was given, and that those given are what the server refused.
+/// Adds advice: which option names another encoding or locale, or that the server refused the given ones.
 fn with_another_locale(error: anyhow::Error, encoding: Option<&str>, locale: Option<&str>) -> anyhow::Error {
     if error.downcast_ref::<LocaleRefused>().is_none() {
         return error;
     }
     let advice = match (encoding, locale) {
-        (None, None) => "they are the source's, and others may be given: --locale C.UTF-8, or --encoding and --locale",
-        (Some(_), None) => {
-            "the locale is the source's, and does not go with --encoding: give one that does with --locale, such as --locale C"
-        }
+        (None, None) => "they are the source's; choose others: --locale C.UTF-8, or --encoding and --locale",
+        (Some(_), None) => "the locale is the source's, and does not fit --encoding: choose one that does, such as --locale C",
         (None, Some(_)) => {
-            "the encoding is the source's: the server does not have that --locale, or not with this encoding (pg_collation lists them)"
+            "the encoding is the source's: the server lacks that --locale, or lacks it for this encoding (pg_collation lists locales)"
         }
-        (Some(_), Some(_)) => "the server does not have them, or not together (pg_collation lists locales)",
+        (Some(_), Some(_)) => "the server lacks one of them, or their combination (pg_collation lists locales)",
     };
     anyhow::anyhow!("{}; {advice}", failure::in_a_line(&error))
 }

@@ -25,7 +25,7 @@ pub async fn run(
     cancel: &CancellationToken,
 ) -> Result<ExitCode> {
     let config = global.load_config()?;
-    // What would be passed by as a source of a restore is what should be looked at.
+    // Sets that a restore would skip are those worth verifying.
     let choice = Choice { older_ok: true, to_verify: true, ..which.choice() };
     let mut found = or_cancelled(cancel, find(&config, wanted, filter, &choice)).await?;
     let mut refusal = None;
@@ -42,7 +42,7 @@ pub async fn run(
     } else if refusal.is_none() {
         let how = if restore_on.is_some() { "restored" } else { "read back" };
         print(&format!(
-            "{}: {how}, {} and {} are as the manifest says\n",
+            "{}: {how}; {} and {} match the manifest\n",
             set.name,
             units::plural(set.manifest.tables.len(), "table"),
             units::plural(set.manifest.rows(), "row")
@@ -51,11 +51,11 @@ pub async fn run(
     match refusal {
         None => Ok(ExitCode::SUCCESS),
         Some(refusal) => Err(anyhow::Error::from(refusal)
-            .context(format!("the bytes of {} are intact, and this server did not take them", set.name))),
+            .context(format!("the bytes of {} are intact, but this server did not accept them", set.name))),
     }
 }
 
-/// Returns why that server did not take it.
+/// Returns why that server did not accept the set.
 async fn by_restore(
     global: &Global,
     config: &Config,
@@ -64,7 +64,7 @@ async fn by_restore(
     cancel: &CancellationToken,
 ) -> Result<Option<Refusal>> {
     let settings = settings_of(config, target)?;
-    // Not the job's own prefix: its run may be going on.
+    // The job's own prefix is not used: its run may be going on.
     let by_hand = format!("{} by hand", found.set.name.job);
     let prefix = scratch::scratch_prefix(&found.set.name.database, &by_hand, &found.set.manifest.server);
     let prepared = async {

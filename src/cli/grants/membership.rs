@@ -1,4 +1,4 @@
-//! Memberships in owners. None in a superuser: whoever is a member of one has all its rights, in the whole server.
+//! Grants memberships in owners, but never in a superuser: its members have all its rights, in the whole server.
 
 use std::collections::BTreeSet;
 
@@ -13,12 +13,12 @@ use crate::task::backup::readiness;
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Role {
     pub name: String,
-    /// Itself, or a superuser that it is a member of: its members would be that, too.
+    /// The superuser that it is, or that it is a member of: its members would have those rights, too.
     superuser: Option<String>,
 }
 
 impl Role {
-    /// Why nobody is made a member of it.
+    /// Says why the role gets no members, if so.
     pub fn is_superuser(&self) -> Option<String> {
         let superuser = self.superuser.as_ref()?;
         Some(match *superuser == self.name {
@@ -28,12 +28,12 @@ impl Role {
     }
 }
 
-/// Collects whom the role is made a member of, for what is said of it in the end.
+/// Collects the roles that the role becomes a member of, for the summary at the end.
 #[derive(Default)]
 pub struct Memberships(BTreeSet<String>);
 
 impl Memberships {
-    /// Membership in the owner of a table, and what its schema asks for; or why that cannot be.
+    /// Grants membership in the owner of a table, and the privileges on its schema; or says why that cannot be.
     pub async fn in_owner_of(&mut self, connection: &mut PgConnection, table: &str, role: &str) -> Result<Vec<String>> {
         let found: Option<(String, String, String)> = sqlx::query_as(
             "SELECT pg_catalog.pg_get_userbyid(c.relowner)::text, n.nspname::text, c.relname::text
@@ -56,7 +56,7 @@ impl Memberships {
         Ok(lines)
     }
 
-    /// In every role that owns something in the database, and in the database's own.
+    /// Grants membership in every role that owns something in the database, and in the owner of the database.
     pub async fn in_all_owners(&mut self, connection: &mut PgConnection, role: &str) -> Result<Vec<String>> {
         let mut names: Vec<String> = readiness::owners(connection).await?.into_iter().map(|owner| owner.name).collect();
         names.push(database_owner(connection).await?.name);
@@ -67,7 +67,7 @@ impl Memberships {
         Ok(lines)
     }
 
-    /// In the owner of the database: there is no privilege for ALTER DATABASE but to own it.
+    /// Grants membership in the owner of the database: ALTER DATABASE needs ownership, and no privilege replaces that.
     pub async fn in_database_owner(&mut self, connection: &mut PgConnection, role: &str) -> Result<Vec<String>> {
         let owner = database_owner(connection).await?;
         let way_out = "ALTER DATABASE … OWNER TO, or say apply_setting = \"role:…\"";
@@ -77,7 +77,7 @@ impl Memberships {
     fn grant(&mut self, owner: &Role, role: &str, what: &str, way_out: &str) -> Option<String> {
         let quoted = identifier(&owner.name);
         if let Some(is_superuser) = owner.is_superuser() {
-            let line = format!("{quoted} owns {what} and {is_superuser}: give that to another role first ({way_out})");
+            let line = format!("{quoted} owns {what} and {is_superuser}: give it to another owner first ({way_out})");
             return Some(pg::comment(&line));
         }
         if quoted == role {
@@ -87,19 +87,19 @@ impl Memberships {
         Some(format!("GRANT {quoted} TO {role};"))
     }
 
-    /// What they amount to, for who is about to run the SQL.
+    /// Says what the memberships amount to, for the person who is about to run the SQL.
     pub fn amount_to(&self, role: &str) -> Option<String> {
         let owners: Vec<&str> = self.0.iter().map(String::as_str).collect();
         let text = match owners[..] {
             [] => return None,
             [owner] => vec![format!(
-                "{role} is a member of {owner} then: it may read, change and drop whatever {owner} owns, in every database of the server."
+                "This makes {role} a member of {owner}: it may read, change and drop everything that {owner} owns, in every database of the server."
             )],
             _ => vec![
-                format!("{role} is a member of {} owners then: {}.", owners.len(), owners.join(", ")),
-                "It may read, change and drop whatever any of them owns, in every database of the server. And code that one of them wrote".to_owned(),
-                "(triggers, CHECKs, expressions of indexes) runs with the rights of all of them when a job changes the table: where they do".to_owned(),
-                "not trust each other, make a role for each of them (--role NAME --database NAME), or set trust_owners = false.".to_owned(),
+                format!("This makes {role} a member of {} owners: {}.", owners.len(), owners.join(", ")),
+                "It may read, change and drop everything that any of them owns, in every database of the server. And code that one of them wrote".to_owned(),
+                "(triggers, CHECKs, index expressions) runs with the rights of all of them when a job changes the table. If they do".to_owned(),
+                "not trust each other, create a role for each of them (--role NAME --database NAME), or set trust_owners = false.".to_owned(),
             ],
         };
         Some(text.iter().map(|line| pg::comment(line) + "\n").collect())
@@ -116,7 +116,7 @@ async fn database_owner(connection: &mut PgConnection) -> Result<Role> {
     found.pop().ok_or_else(|| anyhow::anyhow!("there is no role {name}"))
 }
 
-/// Those of the names that are there, once each, in order.
+/// Returns those of the named roles that exist, each once, in order.
 pub async fn roles(connection: &mut PgConnection, names: &[String]) -> Result<Vec<Role>> {
     Ok(sqlx::query_as(
         "SELECT o.rolname::text AS name,

@@ -1,4 +1,4 @@
-//! `grants`: SQL for a role that may do what the configured jobs do, and no more.
+//! `grants` prints SQL for a role that may do what the configured jobs do, and no more.
 
 mod membership;
 
@@ -20,12 +20,12 @@ use crate::task::Task;
 use crate::task::backup::{Scratch, Verify, readiness};
 use crate::task::vector_index::ApplySetting;
 
-/// The database may have a search_path with functions and views of its owner's, and a superuser runs this.
+/// A superuser runs this SQL, and the database may have a search_path with functions and views of its owner.
 const OWN_NAMES: &str = "SET search_path = pg_catalog, pg_temp;\n";
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The role's name
+    /// The name of the role
     #[arg(long, default_value = "pgtend")]
     role: String,
     /// Only for this database
@@ -43,12 +43,12 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
          SELECT 'CREATE ROLE {} LOGIN' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {}) \\gexec\n\
          {}\n",
         comment(&format!(
-            "What {role} needs for the jobs of {}. Read it, then run it with psql as a superuser.",
+            "Privileges that {role} needs for the jobs of {}. Read this, then run it with psql as a superuser.",
             config.path.display()
         )),
         role.replace('\'', "''"),
         pg::literal(&arguments.role),
-        comment(&format!("A password, where it needs one: \\password {role}")),
+        comment(&format!("If the role needs a password: \\password {role}")),
     );
     let mut memberships = Memberships::default();
     for (name, configured) in &config.databases {
@@ -70,7 +70,7 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
         text += &format!("GRANT CONNECT ON DATABASE {} TO {role};\n", identifier(settings.database()));
         if is_ledger {
             text += &format!(
-                "\n-- [ledger]: it makes its tables in a schema of its own, or uses those that another role made\n\
+                "\n-- [ledger]: the role creates the tables in a schema of its own, or uses those that another role created\n\
                  CREATE SCHEMA IF NOT EXISTS pgtend AUTHORIZATION {role};\n\
                  GRANT USAGE ON SCHEMA pgtend TO {role};\n\
                  GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA pgtend TO {role};\n"
@@ -95,21 +95,25 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// psql's \connect takes a quoted name; one that looks like a connection string needs to be one.
+/// psql's \connect takes a quoted name; a name that looks like a connection string must become one.
 fn connect_argument(database: &str) -> Result<String> {
     if database.contains(['\n', '\r']) {
-        // psql ends a command with its line, in quotes, too: the rest of the name would be run.
-        let message = format!("database {} has a line's end in its name: psql has no \\connect for that", identifier(database));
+        // psql ends a command at the end of the line, even within quotes: it would run the rest of the name.
+        let message = format!("the name of database {} has a line break: psql's \\connect cannot name it", identifier(database));
         return Err(Fault::new(Kind::Configuration, message).into());
     }
-    Ok(format!("'dbname=''{}'''", database.replace('\\', "\\\\").replace('\'', "\\''")))
+    // Two readers, one after the other: libpq reads the connection string, in whose quotes a backslash escapes; psql reads the argument, in
+    // whose quotes a backslash escapes as well, and a quote is doubled. Of what is left psql takes double quotes for those of an identifier
+    // (dequote_downcase_identifier, by OT_SQLIDHACK): four of them are one.
+    let connection_string = format!("dbname='{}'", database.replace('\\', r"\\").replace('\'', r"\'"));
+    Ok(format!("'{}'", connection_string.replace('\\', r"\\").replace('\'', "''").replace('"', "\"\"\"\"")))
 }
 
 async fn needs(connection: &mut PgConnection, job: &Job, role: &str, memberships: &mut Memberships) -> Result<Vec<String>> {
     match &job.task {
         Task::Audit(audit) => {
             let mut lines = vec![
-                "-- what it may not see is reported as unknown; nothing of it is needed to write".to_owned(),
+                "-- the audit reports as unknown what the role may not read; it needs no privilege to write".to_owned(),
                 format!("GRANT pg_monitor, pg_read_all_data TO {role};"),
             ];
             if audit.schema_file.is_some() && audit.scratch.is_none() {
@@ -121,7 +125,7 @@ async fn needs(connection: &mut PgConnection, job: &Job, role: &str, memberships
         Task::Backup(backup) => {
             let mut lines = vec![format!("GRANT pg_read_all_data TO {role};")];
             if has_row_security(connection).await? {
-                lines.push("-- Tables have row security, and a dump of some rows is none:".to_owned());
+                lines.push("-- Some tables have row security, which would hide rows from the dump:".to_owned());
                 lines.push(format!("ALTER ROLE {role} BYPASSRLS;"));
             }
             if backup.verify == Verify::Restore && matches!(backup.scratch, Scratch::Auto | Scratch::Same) {
@@ -134,7 +138,7 @@ async fn needs(connection: &mut PgConnection, job: &Job, role: &str, memberships
                     lines.extend(for_superusers(connection).await?);
                 }
             }
-            // With `schemas`, pg_dump takes none.
+            // With `schemas`, pg_dump dumps no large objects.
             if backup.filters.schemas.is_empty() {
                 lines.extend(large_objects(connection, role).await?);
             }
@@ -144,31 +148,37 @@ async fn needs(connection: &mut PgConnection, job: &Job, role: &str, memberships
             let mut lines =
                 vec!["-- Only the owner may put a view in the table's place, change its compression and VACUUM it:".to_owned()];
             lines.extend(memberships.in_owner_of(connection, &compress.table, role).await?);
-            lines.push(format!("-- to see replication and WAL archiving, which it spares\nGRANT pg_monitor TO {role};"));
-            // Whoever has it may write past foreign keys and triggers anywhere: for somebody to decide.
+            lines.push(format!(
+                "-- to see replication and WAL archiving, so that it can slow down for them\nGRANT pg_monitor TO {role};"
+            ));
+            // A role with this privilege can bypass foreign keys and triggers anywhere, so a person should decide on it.
             lines.push(
-                "-- PostgreSQL 15 and later, where the table's triggers should not fire for what is compressed (updated_at, audits):"
+                "-- PostgreSQL 15 and later, if the table's triggers (updated_at, audits) should not fire when rows are compressed:"
                     .to_owned(),
             );
             lines.push(comment(&format!("GRANT SET ON PARAMETER session_replication_role TO {role};")));
             Ok(lines)
         }
         Task::Partition(partition) => {
-            let mut lines =
-                vec!["-- Only the owner may attach and detach partitions, and they are made in its schema:".to_owned()];
+            let mut lines = vec![
+                "-- Only the owner may attach and detach partitions, and partitions are created in the table's schema:"
+                    .to_owned(),
+            ];
             lines.extend(memberships.in_owner_of(connection, &partition.table, role).await?);
             Ok(lines)
         }
         Task::Reindex(reindex) => owns(connection, &reindex.table, role, memberships).await,
         Task::Retention(retention) => {
-            // SELECT … FOR UPDATE asks for UPDATE.
+            // SELECT … FOR UPDATE needs the UPDATE privilege.
             let tables = std::iter::once(&retention.table).chain(&retention.cascade);
             let mut lines: Vec<String> =
                 tables.map(|table| format!("GRANT SELECT, UPDATE, DELETE ON {} TO {role};", with_schema(table))).collect();
             for table in retention.referring(connection).await? {
-                lines.push(format!("-- rows that it refers to stay\nGRANT SELECT ON {table} TO {role};"));
+                lines.push(format!("-- to keep rows that this table refers to\nGRANT SELECT ON {table} TO {role};"));
             }
-            lines.push(format!("-- to see replication and WAL archiving, which it spares\nGRANT pg_monitor TO {role};"));
+            lines.push(format!(
+                "-- to see replication and WAL archiving, so that it can slow down for them\nGRANT pg_monitor TO {role};"
+            ));
             Ok(lines)
         }
         Task::Sql(sql) => {
@@ -191,7 +201,7 @@ async fn needs(connection: &mut PgConnection, job: &Job, role: &str, memberships
             let mut lines = owns(connection, &job.table, role, memberships).await?;
             match &job.apply_setting {
                 Some(ApplySetting::Database) => {
-                    lines.push("-- apply_setting = \"database\": only its owner may".to_owned());
+                    lines.push("-- apply_setting = \"database\": only the owner of the database may set it".to_owned());
                     lines.extend(memberships.in_database_owner(connection, role).await?);
                 }
                 Some(ApplySetting::Role(other)) if identifier(other) != role => {
@@ -204,15 +214,15 @@ async fn needs(connection: &mut PgConnection, job: &Job, role: &str, memberships
     }
 }
 
-/// Indexes belong to the table's owner, and are made in its schema.
+/// Indexes belong to the table's owner, and are created in the table's schema.
 async fn owns(connection: &mut PgConnection, table: &str, role: &str, memberships: &mut Memberships) -> Result<Vec<String>> {
     let mut lines =
-        vec!["-- Only the owner may make, rename and drop a table's indexes, and they are made in its schema:".to_owned()];
+        vec!["-- Only the owner may create, rename and drop a table's indexes, and they are created in its schema:".to_owned()];
     lines.extend(memberships.in_owner_of(connection, table, role).await?);
     Ok(lines)
 }
 
-/// What ALTER ROLE `other` SET asks for.
+/// Grants what ALTER ROLE `other` SET requires.
 async fn administers(connection: &mut PgConnection, other: &str, role: &str) -> Result<Vec<String>> {
     let quoted = identifier(other);
     let Some(found) = membership::roles(connection, &[other.to_owned()]).await?.pop() else {
@@ -220,11 +230,11 @@ async fn administers(connection: &mut PgConnection, other: &str, role: &str) -> 
     };
     if let Some(is_superuser) = found.is_superuser() {
         let line = format!(
-            "apply_setting = \"role:…\": {quoted} {is_superuser}, and only a superuser sets its parameters: name another role, or say apply_setting = \"database\""
+            "apply_setting = \"role:…\": {quoted} {is_superuser}, and only a superuser may set its parameters: name another role, or use apply_setting = \"database\""
         );
         return Ok(vec![comment(&line)]);
     }
-    let mut lines = vec![comment(&format!("apply_setting = \"role:…\": only who administers {quoted} may"))];
+    let mut lines = vec![comment(&format!("apply_setting = \"role:…\": only a role that administers {quoted} may set it"))];
     if Server::of(connection).await?.major() < 16 {
         lines.push(
             "-- Before PostgreSQL 16, CREATEROLE may alter every role but superusers, and become a member of it (pg_execute_server_program, too):"
@@ -244,19 +254,19 @@ async fn has_row_security(connection: &mut PgConnection) -> Result<bool> {
     Ok(sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_class WHERE relrowsecurity)").fetch_one(connection).await?)
 }
 
-/// What no grant lets a role make, so that it cannot restore a dump of it.
+/// Names what a role cannot create whatever it is granted, so that it cannot restore a dump of it.
 async fn for_superusers(connection: &mut PgConnection) -> Result<Vec<String>> {
     let extensions: Vec<String> =
         sqlx::query_scalar("SELECT extname::text FROM pg_extension").fetch_all(&mut *connection).await?;
     let untrusted = readiness::untrusted_extensions(connection, &extensions).await?;
     let mut whats: Vec<String> =
-        untrusted.iter().map(|name| format!("extension {} is not trusted, so that", identifier(name))).collect();
+        untrusted.iter().map(|name| format!("extension {} is not trusted, so", identifier(name))).collect();
     whats.extend(readiness::of_superusers(connection).await?.iter().map(|what| format!("{what}:")));
     Ok(whats
         .iter()
         .map(|what| {
             format!(
-                "{}\n-- [databases] entry that is one on a server for that, or verify = \"checksum\"",
+                "{}\n-- [databases] entry that connects as a superuser to a server for that, or use verify = \"checksum\"",
                 comment(&format!("{what} only a superuser restores it: set `scratch` of the job to a"))
             )
         })
@@ -280,7 +290,7 @@ async fn large_objects(connection: &mut PgConnection, role: &str) -> Result<Vec<
                 "-- {}, which pg_read_all_data does not cover before PostgreSQL 19. With this",
                 units::plural(count, "large object")
             ),
-            "-- setting the role may read, and write, every one in this database; else make it a member of their owners:"
+            "-- setting the role may read and write every one in this database; otherwise make it a member of their owners:"
                 .to_owned(),
             format!("ALTER ROLE {role} IN DATABASE {database} SET lo_compat_privileges = on;"),
         ],

@@ -1,18 +1,18 @@
-//! A schedule's fields as numbers, to say them in another scheduler's language. They are read as `pgtend serve` reads them.
+//! Reads a schedule's fields as numbers, as `pgtend serve` does, to write them in another scheduler's syntax.
 
 use crate::base::schedule::Schedule;
 
-/// When a schedule ticks. Numbers ascend; Sunday is 0.
+/// The times at which a schedule ticks. Numbers ascend; Sunday is 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fields {
     pub seconds: Vec<u16>,
     pub minutes: Vec<u16>,
     pub hours: Vec<u16>,
-    /// None: `*`. With both days and weekdays, either is enough, or both are asked for: `day_and_weekday`.
+    /// `None` stands for `*`. If both days and weekdays are given, a tick needs one of them, or both with `day_and_weekday`.
     pub days: Option<Vec<u16>>,
     pub months: Vec<u16>,
     pub weekdays: Option<Vec<u16>>,
-    /// A day field begins with `*`, or the weekdays with `+`.
+    /// True when a day field begins with `*`, or the weekdays with `+`.
     pub day_and_weekday: bool,
 }
 
@@ -24,7 +24,7 @@ pub enum Part {
     Step { first: u16, last: u16, step: u16 },
 }
 
-/// The fields of five-field, six-field and `@daily` schedules. The reason where they are more than numbers.
+/// Returns the fields of a five-field, six-field or `@daily` schedule, or the reason why numbers cannot express it.
 pub fn fields(schedule: &str) -> Result<Fields, String> {
     let schedule = Schedule::try_from(schedule.to_owned())?;
     let pattern = &schedule.cron().pattern;
@@ -33,7 +33,7 @@ pub fn fields(schedule: &str) -> Result<Fields, String> {
     }
     let day_and_weekday = pattern.matches_dom_and_dow();
     let (days, weekdays) = (pattern.days.values(), pattern.days_of_week.values());
-    // Where both are asked for, a field that has all says nothing.
+    // Where both must match, a field that has all values limits nothing.
     let is_no_limit = |is_star: bool, values: &[u16], all: usize| is_star || (day_and_weekday && values.len() == all);
     Ok(Fields {
         seconds: pattern.seconds.values(),
@@ -46,7 +46,7 @@ pub fn fields(schedule: &str) -> Result<Fields, String> {
     })
 }
 
-/// As few parts as are easily read: `0, 15, 30, 45` is a step, `1, 2, 3, 7` a range and a number.
+/// Writes numbers as few parts that are easy to read: `0, 15, 30, 45` is a step, `1, 2, 3, 7` a range and a number.
 pub fn parts(numbers: &[u16]) -> Vec<Part> {
     if let [first, second, .., last] = *numbers
         && second - first > 1

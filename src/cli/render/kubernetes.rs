@@ -1,5 +1,5 @@
-//! `pgtend render kubernetes`: a CronJob for each scheduled job and database, for clusters that run jobs one by one in place of
-//! `pgtend serve`. Volumes and security are those of kubernetes/base/deployment.yaml.
+//! `pgtend render kubernetes` prints a CronJob for each scheduled job and database, for clusters that run jobs one by one instead
+//! of `pgtend serve`. Volumes and security settings are those of kubernetes/base/deployment.yaml.
 
 use std::collections::BTreeMap;
 
@@ -8,16 +8,16 @@ use super::cron::{self, Fields, Part};
 pub struct CronJob<'a> {
     pub job: &'a str,
     pub database: &'a str,
-    /// The job has just this one.
+    /// True when the job has just this database.
     pub only_database: bool,
-    /// Five fields, six with seconds, or `@daily` and the like.
+    /// The schedule has five fields, six with seconds, or is `@daily` and the like.
     pub schedule: &'a str,
     pub timezone: &'a str,
     pub timeout_seconds: Option<u64>,
     pub description: Option<&'a str>,
     pub enabled: bool,
     pub catch_up_within_seconds: u64,
-    /// A pod that failed may be followed by another.
+    /// True when another pod may follow one that failed.
     pub may_run_again: bool,
 }
 
@@ -26,23 +26,23 @@ pub struct Options<'a> {
     pub namespace: Option<&'a str>,
 }
 
-/// Killing children, aborting an upload and dropping a scratch database take 60 s at the most.
+/// Killing children, aborting an upload and dropping a scratch database take 60 s at most.
 const CLEAN_UP_SECONDS: u64 = 90;
 
 /// Kubernetes looks for due CronJobs every 10 s, and forgets one whose deadline is shorter than that.
-const LEAST_STARTING_DEADLINE_SECONDS: u64 = 60;
+const MIN_STARTING_DEADLINE_SECONDS: u64 = 60;
 
 /// A CronJob's name may have 52 characters: its Jobs get 11 more.
 const LONGEST_NAME: usize = 52;
 
-/// YAML documents.
+/// Returns YAML documents.
 pub fn kubernetes(jobs: &[CronJob], options: &Options) -> Result<String, String> {
     let mut names = BTreeMap::new();
     let mut documents = String::new();
     for job in jobs {
         let name = name(job);
         if let Some(other) = names.insert(name.clone(), (job.job, job.database)) {
-            return Err(format!("jobs {} and {} would both be CronJob {name}: rename one", job.job, other.0));
+            return Err(format!("jobs {} and {} would both become CronJob {name}: rename one of them", job.job, other.0));
         }
         documents += &document(job, &name, options)?;
     }
@@ -51,10 +51,10 @@ pub fn kubernetes(jobs: &[CronJob], options: &Options) -> Result<String, String>
 
 fn document(job: &CronJob, name: &str, options: &Options) -> Result<String, String> {
     let schedule = five_fields(job.schedule)
-        .map_err(|reason| format!("job {}: `{}` cannot be a CronJob: {reason}", job.job, job.schedule))?;
+        .map_err(|reason| format!("job {}: `{}` cannot become a CronJob: {reason}", job.job, job.schedule))?;
     let namespace = options.namespace.map(|name| format!("  namespace: {}\n", quote(name))).unwrap_or_default();
     let description = job.description.map(|text| format!("    pgtend/description: {}\n", quote(text))).unwrap_or_default();
-    // For all tries together: a run that used its time up is not tried again.
+    // The deadline covers all tries together: a run that used up its time is not tried again.
     let deadline = match job.timeout_seconds {
         Some(seconds) => format!("      activeDeadlineSeconds: {}\n", seconds.saturating_add(CLEAN_UP_SECONDS)),
         None => String::new(),
@@ -86,7 +86,7 @@ metadata:
       backoffLimit: {retries}
 {deadline}      podFailurePolicy:
         rules:
-          # A node that goes away is not the job's fault; usage, permission and configuration do not mend themselves.
+          # A node that goes away is not the job's fault; errors of usage, permission and configuration stay until someone fixes them.
           - action: Ignore
             onPodConditions: [{{ type: DisruptionTarget, status: "True" }}]
           - action: FailJob
@@ -140,16 +140,16 @@ metadata:
         timezone = quote(job.timezone),
         suspend = !job.enabled,
         retries = u8::from(job.may_run_again),
-        starting_deadline = job.catch_up_within_seconds.max(LEAST_STARTING_DEADLINE_SECONDS),
+        starting_deadline = job.catch_up_within_seconds.max(MIN_STARTING_DEADLINE_SECONDS),
         image = quote(options.image),
         job_argument = argument(job.job),
-        // One argument: a database's name may begin with a dash.
+        // This is one argument, since a database's name may begin with a dash.
         database_argument = argument(&format!("--database={}", job.database)),
     ))
 }
 
-/// `pgtend-JOB`, or `pgtend-JOB-DATABASE-HASH` where the job has several. Whatever is no DNS label, too long, or looks like a name
-/// with a hash gets the hash, so that a name says which job and database it is.
+/// Returns `pgtend-JOB`, or `pgtend-JOB-DATABASE-HASH` when the job has several databases. A name that is no DNS label, is too
+/// long, or looks like one with a hash gets the hash, so that each name stands for one job and database.
 fn name(job: &CronJob) -> String {
     let readable = if job.only_database { job.job.to_owned() } else { format!("{}-{}", job.job, job.database) };
     let label: String = readable.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
@@ -159,7 +159,7 @@ fn name(job: &CronJob) -> String {
     if job.only_database && label == job.job && !label.ends_with('-') && !looks_hashed && plain.len() <= LONGEST_NAME {
         return plain;
     }
-    // A job with one database keeps its name when that changes.
+    // A job with one database keeps its name when that database changes.
     let database = if job.only_database { None } else { Some(job.database) };
     let hash = hash(job.job, database);
     let kept = plain[..plain.len().min(LONGEST_NAME - 9)].trim_end_matches('-');
@@ -168,7 +168,7 @@ fn name(job: &CronJob) -> String {
 
 /// FNV-1a, folded to 32 bits: the same in every release, which the standard library's hash is not.
 fn hash(job: &str, database: Option<&str>) -> u32 {
-    // No name has a zero byte, so that "a", "bc" and "ab", "c" differ.
+    // No name has a zero byte, so "a", "bc" and "ab", "c" differ.
     let database = database.into_iter().flat_map(|name| [0].into_iter().chain(name.bytes()));
     let hash = job
         .bytes()
@@ -177,14 +177,14 @@ fn hash(job: &str, database: Option<&str>) -> u32 {
     (hash >> 32) as u32 ^ hash as u32
 }
 
-/// Numbers only: Kubernetes knows neither seconds, nor 7 for Sunday, nor a range that goes over Sunday.
+/// Writes numbers only: Kubernetes knows neither seconds, nor 7 for Sunday, nor a range across Sunday.
 fn five_fields(schedule: &str) -> Result<String, String> {
     let Fields { seconds, minutes, hours, days, months, weekdays, day_and_weekday } = cron::fields(schedule)?;
     if seconds != [0] {
-        return Err("Kubernetes starts jobs at full minutes only: let the seconds be 0".to_owned());
+        return Err("Kubernetes starts jobs on full minutes only: set the seconds to 0".to_owned());
     }
     if day_and_weekday && days.is_some() && weekdays.is_some() {
-        return Err("Kubernetes cannot ask for both a day and a weekday".to_owned());
+        return Err("Kubernetes cannot require both a day and a weekday".to_owned());
     }
     Ok([
         numbers(&minutes, 0, 59),
@@ -196,7 +196,7 @@ fn five_fields(schedule: &str) -> Result<String, String> {
     .join(" "))
 }
 
-/// A day field that names every day is not `*`: with `*`, the other day field alone decides.
+/// Names every day instead of writing `*`: with `*`, the other day field alone decides.
 fn either(days: &[u16], min: u16, max: u16) -> String {
     let text = numbers(days, min, max);
     if text == "*" { format!("{min}-{max}") } else { text }
@@ -220,13 +220,13 @@ fn argument(text: &str) -> String {
     quote(&text.replace('$', "$$"))
 }
 
-/// A YAML scalar, whatever is in it.
+/// Quotes any text as a YAML scalar.
 fn quote(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {
         match c {
             '"' | '\\' => quoted.extend(['\\', c]),
-            // Line ends and what YAML forbids; all of them are in the first plane.
+            // These are line ends and characters that YAML forbids; all of them are in the first plane.
             _ if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}') => {
                 quoted += &format!("\\u{:04x}", u32::from(c));
             }

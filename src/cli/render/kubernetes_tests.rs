@@ -72,7 +72,7 @@ fn names_are_labels_and_differ() {
     assert_eq!(names[5], "pgtend-a-b-c-bb0d9276", "stable over releases");
 }
 
-/// 45 characters and the prefix are the most that fit.
+/// The longest job name that fits with the prefix has 45 characters.
 #[test]
 fn the_longest_plain_name() {
     let job = "x".repeat(45);
@@ -83,7 +83,7 @@ fn the_longest_plain_name() {
 #[test]
 fn one_job_twice_is_refused() {
     let error = kubernetes(&[cron_job("j", "d", true), cron_job("j", "d", true)], &OPTIONS).unwrap_err();
-    assert_eq!(error, "jobs j and j would both be CronJob pgtend-j: rename one");
+    assert_eq!(error, "jobs j and j would both become CronJob pgtend-j: rename one of them");
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn schedules_mean_the_same_in_kubernetes() {
         ("0 0 * * 5-7", "0 0 * * 0,5,6"),
         ("30 2 1 * mon", "30 2 1 * 1"),
         ("0 0 1-31 * mon", "0 0 1-31 * 1"),
-        // Both are asked for, as in cron; Kubernetes takes either.
+        // cron requires both; Kubernetes takes either.
         ("0 0 */2 * mon", ""),
         ("0 0 */1 * mon", "0 0 * * 1"),
         ("30 0 2 * * *", ""),

@@ -1,4 +1,4 @@
-//! `render`: units and manifests for hosts and clusters that start jobs one by one.
+//! `render` prints units and manifests for hosts and clusters that start jobs one by one.
 
 pub mod cron;
 pub mod kubernetes;
@@ -22,13 +22,13 @@ use crate::run::runner;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Timers for pgtend-run-job@.service, one for each scheduled job
+    /// Print timers for pgtend-run-job@.service, one for each scheduled job
     Systemd {
-        /// Write them here; without it, they are printed
+        /// Write them to this folder instead of printing them
         #[arg(value_name = "DIR")]
         folder: Option<PathBuf>,
     },
-    /// CronJobs, one for each scheduled job and database, as YAML
+    /// Print CronJobs, one for each scheduled job and database, as YAML
     Kubernetes {
         /// The container image
         #[arg(long, default_value = "pgtend")]
@@ -43,7 +43,7 @@ pub fn run(global: &Global, command: &Command) -> Result<ExitCode> {
     let jobs = &folder.jobs;
     let scheduled: Vec<(&Job, String)> = jobs.iter().filter_map(|job| Some((job, job.schedule.as_ref()?.to_string()))).collect();
     for job in jobs.iter().filter(|job| job.schedule.is_none()) {
-        tracing::info!("job `{}` has no schedule and is left out", job.name);
+        tracing::info!("job `{}` has no schedule and is skipped", job.name);
     }
     match command {
         Command::Systemd { folder } => timers(&scheduled, folder.as_deref()),
@@ -68,7 +68,7 @@ fn timers(jobs: &[(&Job, String)], folder: Option<&Path>) -> Result<ExitCode> {
     for (name, unit) in &units {
         match folder {
             Some(folder) => {
-                std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+                std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
                 let path = folder.join(name);
                 std::fs::write(&path, unit).with_context(|| format!("cannot write {}", path.display()))?;
             }
@@ -94,7 +94,7 @@ fn cron_jobs(jobs: &[(&Job, String)], options: &Options<'_>) -> Result<ExitCode>
                 timeout_seconds: job.timeout.map(|timeout| longest(job, timeout.0).as_secs()),
                 description: job.description.as_deref(),
                 enabled: job.enabled,
-                // What is not known of statements that may not run twice is not found out by running them.
+                // A statement that may not run twice is not repeated just to find out whether it did.
                 may_run_again: job.task.is_repeatable(),
                 catch_up_within_seconds: match job.catch_up {
                     CatchUp::Once => job.catch_up_within.as_secs(),
@@ -107,7 +107,7 @@ fn cron_jobs(jobs: &[(&Job, String)], options: &Options<'_>) -> Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
-/// A pod makes all attempts of its run itself.
+/// Returns the longest time of all attempts together, since one pod makes all of them.
 fn longest(job: &Job, timeout: Duration) -> Duration {
     let retries = runner::retries_at_most(job);
     let pauses: Duration = (1..=retries).map(|attempt| runner::pause_after(job, attempt)).sum();

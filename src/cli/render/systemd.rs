@@ -1,4 +1,4 @@
-//! `pgtend render systemd`: a timer for each scheduled job, for hosts that run jobs one by one in place of `pgtend serve`.
+//! `pgtend render systemd` prints a timer for each scheduled job, for hosts that run jobs one by one instead of `pgtend serve`.
 //!
 //! A timer starts the service of its own name: `pgtend-run-job@JOB.service`.
 
@@ -11,27 +11,27 @@ pub struct Timer<'a> {
     pub jitter_seconds: Option<u64>,
     pub description: Option<&'a str>,
     pub enabled: bool,
-    /// Ticks that were missed are caught up, by one run.
+    /// True when one run catches up missed ticks.
     pub catch_up: bool,
 }
 
-/// File names and contents.
+/// Returns file names and their contents.
 pub fn systemd(jobs: &[Timer]) -> Result<Vec<(String, String)>, String> {
     jobs.iter().map(|timer| Ok((file_name(timer.job)?, unit(timer)?))).collect()
 }
 
-/// The name as it is: the service has `%i`, so that people can type pgtend-run-job@backup-nightly. systemd-escape would make
-/// `backup\x2dnightly` of it.
+/// Keeps the name as it is: the service uses `%i`, so that people can type pgtend-run-job@backup-nightly. systemd-escape would
+/// make `backup\x2dnightly` of it.
 fn file_name(job: &str) -> Result<String, String> {
     if !job.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
-        return Err(format!("job {job}: systemd's units have ASCII names only: rename the job"));
+        return Err(format!("job {job}: systemd units need ASCII names: rename the job"));
     }
     Ok(format!("pgtend-run-job@{job}.timer"))
 }
 
 fn unit(timer: &Timer) -> Result<String, String> {
     let fields = cron::fields(timer.schedule)
-        .map_err(|reason| format!("job {}: `{}` cannot be a systemd timer: {reason}", timer.job, timer.schedule))?;
+        .map_err(|reason| format!("job {}: `{}` cannot become a systemd timer: {reason}", timer.job, timer.schedule))?;
     let mut unit = String::from("[Unit]\n");
     let description = timer.description.map(|text| format!(": {text}")).unwrap_or_default();
     unit += &format!("Description={}\n", one_line(&format!("pgtend job {}{description}", timer.job)));
@@ -42,17 +42,17 @@ fn unit(timer: &Timer) -> Result<String, String> {
     for expression in on_calendar(&fields, timer.timezone) {
         unit += &format!("OnCalendar={expression}\n");
     }
-    // Persistent: what was due while the host was off comes at its start.
+    // Persistent: a tick that was due while the host was off runs after the boot.
     unit += &format!("Persistent={}\nAccuracySec=1s\n", timer.catch_up);
     if let Some(seconds) = timer.jitter_seconds.filter(|seconds| *seconds > 0) {
-        // Fixed: a job keeps its place, so that runs are as far apart as the schedule says.
+        // The delay is fixed: a job keeps its place, so that runs are as far apart as the schedule says.
         unit += &format!("RandomizedDelaySec={seconds}s\nFixedRandomDelay=true\n");
     }
     unit += "\n[Install]\nWantedBy=timers.target\n";
     Ok(unit)
 }
 
-/// One expression, or two where a day of the month or a weekday is enough: systemd wants both, cron either.
+/// Returns one expression, or two where a day of the month or a weekday suffices: systemd requires both, cron either.
 pub fn on_calendar(fields: &Fields, timezone: &str) -> Vec<String> {
     let expression = |days: &Option<Vec<u16>>, weekdays: &Option<Vec<u16>>| {
         let weekdays = weekdays.as_ref().filter(|days| days.len() < 7).map(|days| format!("{} ", weekday_names(days)));
@@ -81,7 +81,7 @@ fn numbers(numbers: &[u16], min: u16, max: u16) -> String {
     cron::parts(numbers).into_iter().map(part).collect::<Vec<_>>().join(",")
 }
 
-/// systemd's weeks begin on Monday, and its ranges go forwards only.
+/// systemd's weeks begin on Monday, and its ranges only ascend.
 fn weekday_names(days: &[u16]) -> String {
     const NAMES: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
     let mut from_monday: Vec<u16> = days.iter().map(|day| (day + 6) % 7).collect();
@@ -94,7 +94,7 @@ fn weekday_names(days: &[u16]) -> String {
     from_monday.chunk_by(|a, b| a + 1 == *b).map(part).collect::<Vec<_>>().join(",")
 }
 
-/// A value of one line, in which systemd finds no specifier and no continuation.
+/// Returns a value on one line, in which systemd finds no specifier and no continuation.
 fn one_line(text: &str) -> String {
     let text: String = text.chars().map(|c| if c.is_control() || c == '\\' { ' ' } else { c }).collect();
     text.replace('%', "%%").trim().to_owned()

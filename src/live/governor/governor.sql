@@ -1,4 +1,4 @@
--- One look at what a batch may put under strain. $1: the table's oid, or NULL.
+-- Reads the signals that a batch may worsen. $1: the table's OID, or NULL.
 SELECT
     (SELECT max(pg_wal_lsn_diff(here.lsn, replay_lsn)) FROM pg_stat_replication)::bigint AS replica_lag_bytes,
     slot.lag::bigint AS slot_lag_bytes,

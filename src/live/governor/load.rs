@@ -1,23 +1,23 @@
-//! How much a run may take beside others: pure. What others meet is known by probes, small commits of our own beside theirs, and by the
-//! share of their sessions that wait.
+//! Decides how much a run may demand beside others; it is pure. Probes (small commits of our own) and the share of waiting
+//! sessions show what others experience.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// Where a commit takes a millisecond, nobody notices twice that.
+/// Where a commit takes a millisecond, twice that goes unnoticed.
 const SLACK_MS: f64 = 5.0;
-/// Fewer probes than these say nothing.
-const LEAST_PROBES: usize = 5;
-/// The share of others that may wait for WAL or a lock beyond what waits without us.
+/// Fewer probes than these prove nothing.
+const MIN_PROBES: usize = 5;
+/// The share of other sessions that may wait for WAL or a lock, beyond the share that waits without the run.
 const MORE_WAITING: f64 = 0.25;
-/// Below this part of what is allowed, it may go faster again.
+/// Below this part of what is allowed, the run may go faster again.
 const WELL_WITHIN: f64 = 0.7;
 const HARDLY_NOTICED: f64 = 0.4;
 
 const SMALLEST_BATCH: Duration = Duration::from_micros(1250);
-/// After a batch that took longer than it was meant to: four of them a second are the least.
+/// The longest rest after a batch that took longer than intended: a run makes at least four of them a second.
 const LONGEST_REST: Duration = Duration::from_millis(250);
 
 /// How long commits took, in milliseconds.
@@ -29,7 +29,7 @@ pub struct Spread {
 
 impl Spread {
     pub fn of(milliseconds: &[f64]) -> Option<Self> {
-        if milliseconds.len() < LEAST_PROBES {
+        if milliseconds.len() < MIN_PROBES {
             return None;
         }
         let mut sorted = milliseconds.to_vec();
@@ -39,44 +39,44 @@ impl Spread {
     }
 }
 
-/// What was seen of others in some seconds.
+/// The observations of other sessions during some seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Window {
-    /// None: too few probes, or none may be made.
+    /// `None` when there were too few probes, or none may be made.
     pub commits: Option<Spread>,
-    /// The share of their sessions that wait for WAL or for a lock, of those that are at work or just were.
+    /// The share of their active, or just active, sessions that wait for WAL or for a lock.
     pub waiting: f64,
-    /// Somebody was at work.
+    /// True when another session was active.
     pub others: bool,
 }
 
 /// How hard the run works.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Throttle {
-    /// Of the time that a batch may take.
+    /// The factor for the time that a batch may take.
     pub batch: f64,
-    /// After a batch, in times of what it took.
+    /// The rest after a batch, as a multiple of its time.
     pub rest: f64,
 }
 
 impl Throttle {
     pub const FULL: Self = Self { batch: 1.0, rest: 0.25 };
-    /// Where others are at work and nothing is known yet. A batch's commit is in its time, and nobody waits longer for it than that: of what
-    /// follows from a wrong guess, a slow beginning is the lesser harm.
+    /// The start, when others are active and nothing is known yet. A batch's commit is part of its time, and no session waits
+    /// longer for it than that: of the consequences of a wrong guess, a slow start is the lesser harm.
     pub const START: Self = Self { batch: 1.0 / 8.0, rest: 1.0 };
-    /// Batches of a millisecond and less are mostly round trips; at this rest, a run works for three hundredths of the time.
-    const LEAST: Self = Self { batch: 1.0 / 16.0, rest: 32.0 };
+    /// Batches of a millisecond and less are mostly round trips; with this rest, a run works 3 % of the time.
+    const SLOWEST: Self = Self { batch: 1.0 / 16.0, rest: 32.0 };
 
-    /// Smaller batches first, by which a single commit of others waits less; then longer rests, by which fewer of them do.
+    /// Makes batches smaller first, so that a single commit of others waits less; then rests longer, so that fewer of them wait.
     fn slower(self, over: f64) -> Self {
         let by = if over > 4.0 { 4.0 } else { 2.0 };
-        if self.batch > Self::LEAST.batch {
-            return Self { batch: (self.batch / by).max(Self::LEAST.batch), ..self };
+        if self.batch > Self::SLOWEST.batch {
+            return Self { batch: (self.batch / by).max(Self::SLOWEST.batch), ..self };
         }
-        Self { rest: (self.rest.max(0.5) * by).min(Self::LEAST.rest), ..self }
+        Self { rest: (self.rest.max(0.5) * by).min(Self::SLOWEST.rest), ..self }
     }
 
-    /// By smaller steps than it became slower, unless others hardly notice.
+    /// Speeds up in smaller steps than it slowed down, unless others hardly notice the run.
     fn faster(self, part: f64) -> Self {
         let (shorter, larger) = if part < HARDLY_NOTICED { (2.0, 2.0) } else { (1.5, 1.25) };
         if self.rest > Self::FULL.rest {
@@ -85,14 +85,14 @@ impl Throttle {
         Self { batch: (self.batch * larger).min(1.0), ..self }
     }
 
-    /// What a batch may take of the time that is meant for one. Below a millisecond it would be round trips and nothing else.
+    /// Returns the part of a batch's intended time that it may take. Below a millisecond it would be all round trips.
     pub fn of(self, batch_time: Duration) -> Duration {
         batch_time.mul_f64(self.batch).max(SMALLEST_BATCH.min(batch_time))
     }
 
-    /// The rest after a batch. One that took longer than it was meant to (it waited for a processor, not for what it did) is no reason to
-    /// stand still: on a machine whose processors are all taken, batches of one block took 20 ms and more, and rests of 32 times that would
-    /// let a run go on by two of them in a second.
+    /// Returns the rest after a batch. A batch that took longer than intended (it waited for a processor, not for its own work)
+    /// is no reason to stop: on a machine whose processors were all busy, batches of one block took 20 ms and more, and with
+    /// rests of 32 times that a run would make two of them a second.
     pub fn rest_after(self, batch: Duration, target: Duration) -> Duration {
         batch.mul_f64(self.rest).min(target.mul_f64(self.rest).max(LONGEST_REST))
     }
@@ -102,31 +102,31 @@ impl Throttle {
     }
 }
 
-/// Why it is as fast as it is.
+/// The reason for the present speed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Verdict {
-    /// Nobody else is at work.
+    /// No other session is active.
     Alone,
-    /// Nothing to compare with.
+    /// There is nothing to compare with.
     Unknown,
-    /// Within what is allowed, of which this part is used up.
+    /// The load is within the limit, and uses this part of it.
     Within(f64),
-    /// So many times what is allowed.
+    /// The load is this many times the limit.
     Over(f64),
 }
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Self::Alone => f.write_str("nobody else is at work"),
-            Self::Unknown => f.write_str("not known how long commits of others take"),
-            Self::Within(part) => write!(f, "commits take {:.0} % of what they may", part * 100.0),
-            Self::Over(times) => write!(f, "commits take {times:.1} times what they may"),
+            Self::Alone => f.write_str("no other session is active"),
+            Self::Unknown => f.write_str("unknown how long commits of others take"),
+            Self::Within(part) => write!(f, "commits take {:.0} % of the allowed time", part * 100.0),
+            Self::Over(times) => write!(f, "commits take {times:.1} times the allowed time"),
         }
     }
 }
 
-/// What a window of work means for the next, against what was seen in rests.
+/// Decides from a window of work, compared with the rests, how hard to work next.
 pub fn decide(now: Throttle, window: &Window, idle: Option<&Window>, max_slowdown: f64) -> (Throttle, Verdict) {
     if !window.others {
         return (Throttle::FULL, Verdict::Alone);
@@ -136,7 +136,7 @@ pub fn decide(now: Throttle, window: &Window, idle: Option<&Window>, max_slowdow
     let of_commits =
         window.commits.zip(idle.commits).map(|(seen, idle)| (seen.median / may(idle.median)).max(seen.p90 / may(idle.p90)));
     let of_waiting = window.waiting / (idle.waiting + MORE_WAITING);
-    // Where no probe may be made, what waits is all that is seen.
+    // If no probe may be made, only the waiting sessions count.
     let part = of_commits.unwrap_or(0.0).max(of_waiting);
     if part > 1.0 {
         (now.slower(part), Verdict::Over(part))
@@ -147,7 +147,7 @@ pub fn decide(now: Throttle, window: &Window, idle: Option<&Window>, max_slowdow
     }
 }
 
-/// "41 % after 2 h; about 3 more runs of 2 h at this pace". None where nothing can be told from how far it came.
+/// Writes "41 % after 2 h; about 3 more runs of 2 h at this pace". Returns `None` when the progress allows no estimate.
 pub fn pace_in_words(from: f64, share: f64, elapsed: Duration, run_for: Option<Duration>) -> Option<String> {
     let done = share - from;
     if !(0.0..1.0).contains(&share) || done <= 0.0 || elapsed.is_zero() {
@@ -164,7 +164,7 @@ pub fn pace_in_words(from: f64, share: f64, elapsed: Duration, run_for: Option<D
     Some(format!("{:.0} % after {}; {end} at this pace", share * 100.0, roughly(elapsed)))
 }
 
-/// One unit: whoever plans nights needs no more.
+/// One unit is enough for planning nights.
 fn roughly(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     let hours = (seconds / 360.0).round() / 10.0;
@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn however_it_starts_it_comes_back_to_full_speed_when_others_are_well() {
         let idle = window(5.0, 9.0, 0.0);
-        let mut now = Throttle::LEAST;
+        let mut now = Throttle::SLOWEST;
         for _ in 0..40 {
             now = decide(now, &idle, Some(&idle), 2.0).0;
         }
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn at_its_slowest_a_run_goes_on_by_some_batches_a_second() {
         let ms = Duration::from_millis;
-        let least = Throttle::LEAST;
+        let least = Throttle::SLOWEST;
         for (what, took, target, expected) in [
             ("as meant", Duration::from_micros(1250), Duration::from_micros(1250), ms(40)),
             ("it waited for a processor", ms(20), Duration::from_micros(1250), ms(250)),

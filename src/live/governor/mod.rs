@@ -1,7 +1,7 @@
-//! Asked by tasks that touch live tables before each step: go on, or stop for now? While the database is under
-//! strain, the answer waits; while commits of others take longer than they may, steps get smaller and rests longer.
+//! Tasks that touch live tables ask the governor before each step whether to go on or to stop for now. While the database is
+//! under strain, it waits with its answer; while commits of others take longer than allowed, steps get smaller and rests longer.
 //!
-//! What cannot be seen (a view that the role may not read) is not guarded against, and the report says so.
+//! Limits that it cannot see (a view that the role may not read) are not enforced, and the report says so.
 
 mod load;
 mod pace;
@@ -26,19 +26,19 @@ use crate::ledger::report::Report;
 use crate::pg;
 use crate::work::RunContext;
 
-/// Signals are asked for this often; steps are shorter.
+/// The interval at which it reads signals; steps are shorter.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 const WAIT_STEP: Duration = Duration::from_secs(1);
-/// Between two looks at who waits for us.
+/// The interval at which it looks for sessions that wait for the run.
 const BLOCKED_EVERY: Duration = Duration::from_millis(100);
-/// What is seen of others in this time is one measurement.
+/// The observations of this time are one measurement.
 const WINDOW: Duration = Duration::from_secs(5);
-/// A rest in which is learnt how long commits take without us: so long, and so often while others are at work.
+/// The length of a rest in which it learns how long commits take without the run, while others are active.
 const IDLE_REST: Duration = Duration::from_millis(1200);
 const IDLE_EVERY: Duration = Duration::from_secs(20);
-/// Looks of [`LOOK_EVERY`] at which somebody has to be at work.
+/// Another session must be active at this many looks of [`LOOK_EVERY`] in a row.
 const LOOKS_IN_A_ROW: u32 = 4;
-/// Between pieces of work that take minutes.
+/// The longest rest between pieces of work that take minutes.
 const LONGEST_BETWEEN: Duration = Duration::from_secs(60);
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
@@ -46,7 +46,7 @@ const SAY_EVERY: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Go {
     On,
-    /// Not in this run; the reason.
+    /// The task should stop for this run, for this reason.
     Stop(String),
 }
 
@@ -59,22 +59,22 @@ pub struct Governor {
     started: Instant,
     looked: Option<Instant>,
     waits: BTreeMap<&'static str, Waited>,
-    /// Seen, and worth telling.
+    /// Observations that belong into the report.
     remarks: BTreeMap<&'static str, String>,
     autovacuum_waited: Duration,
     blocked: u64,
-    /// WAL is archived, and the role may see how far.
+    /// True when WAL is archived, and the role may see how far.
     sees_archiving: bool,
     beside: Beside,
-    /// How far the task is, and how far it was when it began.
+    /// The task's progress now, and when it began.
     reached: Option<(f64, f64)>,
 }
 
-/// What is known of those who work beside the run, and what follows from it.
+/// The facts about sessions beside the run, and the resulting throttle.
 struct Beside {
-    /// The task has steps that can be smaller.
+    /// True when the task can make its steps smaller.
     is_in_batches: bool,
-    /// None until somebody is seen at work: a run that is alone costs no more than its looks.
+    /// `None` until another session is seen active: a run that is alone costs only its looks.
     prober: Option<Prober>,
     seen_at: Option<Instant>,
     is_first_look: bool,
@@ -84,8 +84,9 @@ struct Beside {
     idle_at: Option<Instant>,
     window_began: Instant,
     last: Option<Window>,
-    /// The smallest batches and the longest rests that were needed, and for how long it was slower than it could be.
-    slowest: Throttle,
+    /// The smallest batches and the longest rests so far, and how long the run was slowed down. `None` before a window has ended:
+    /// nothing was measured.
+    slowest: Option<Throttle>,
     slowed: Duration,
     said_at: Option<Instant>,
 }
@@ -97,10 +98,11 @@ struct Waited {
 }
 
 impl Governor {
-    /// `table`: the oid of the table that is worked on. Its connection is its own, so that it can look while a step runs.
+    /// Starts the governor. `table` is the OID of the table that the run works on. Its connection is separate, so that it can
+    /// look while a step runs.
     pub async fn start(run: &RunContext<'_>, limits: &Limits, table: Option<i64>) -> Result<Self> {
         let mut connection = run.settings.connect().await.context("the governor's connection")?;
-        // Asked before: a function that may not be called fails its statement wherever it stands in it.
+        // This is asked first: a function that may not be called fails the whole statement that contains it.
         let sees_archiving = sqlx::query_scalar(
             "SELECT current_setting('archive_mode') <> 'off' AND has_function_privilege('pg_ls_archive_statusdir()', 'EXECUTE')",
         )
@@ -124,7 +126,7 @@ impl Governor {
         })
     }
 
-    /// Comes back when a step may go, or when no more should in this run.
+    /// Returns when a step may start, or when no more should in this run.
     pub async fn go(&mut self) -> Result<Go> {
         if let Some(over) = self.run_for_is_over() {
             return Ok(over);
@@ -164,12 +166,12 @@ impl Governor {
         }
     }
 
-    /// Does `work`, and counts the sessions that wait for the locks of server process `pid` meanwhile. More than none
-    /// is a reason for smaller steps.
+    /// Runs `work`, and counts the sessions that wait for the locks of server process `pid` meanwhile. If there are any, steps
+    /// should be smaller.
     pub async fn watch<T>(&mut self, pid: i32, work: impl Future<Output = T>) -> (T, u64) {
         if !self.beside.is_in_batches {
             self.beside.is_in_batches = true;
-            // Who works beside it is looked at before the second batch.
+            // The sessions beside it are read before the second batch.
             self.looked = None;
         }
         tokio::pin!(work);
@@ -182,13 +184,13 @@ impl Governor {
                 }
                 () = tokio::time::sleep(BLOCKED_EVERY) => {}
             }
-            // Only the many sessions of a lock's queue are asked who blocks them: pg_blocking_pids takes a heavy lock.
+            // Only the many sessions in a lock's queue are asked who blocks them: pg_blocking_pids takes a heavy lock.
             let count = sqlx::query_scalar::<_, i64>(
                 "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND $1 = ANY (pg_blocking_pids(pid))",
             )
             .bind(pid)
             .fetch_one(&mut self.connection);
-            // Dropped half-asked, the answer is read before the next question (sqlx-postgres, wait_until_ready).
+            // If it is dropped during a query, the answer is read before the next one (sqlx-postgres, wait_until_ready).
             tokio::select! {
                 biased;
                 count = count => blocked = blocked.max(count.unwrap_or(0) as u64),
@@ -201,12 +203,12 @@ impl Governor {
         }
     }
 
-    /// It has waited for something.
+    /// Returns whether it has waited for something.
     pub fn is_strained(&self) -> bool {
         !self.waits.is_empty()
     }
 
-    /// How long to rest after a batch that took so long, and was meant to take `target`.
+    /// Returns how long to rest after a batch that took `batch`, and was intended to take `target`.
     pub fn pause_after(&self, batch: Duration, target: Duration) -> Duration {
         let rest = self.beside.throttle.rest_after(batch, target);
         match self.limits.pause {
@@ -216,7 +218,7 @@ impl Governor {
         }
     }
 
-    /// Between pieces of work that take their time, each of which is its own end: a rest only while others are at work.
+    /// Returns the rest between long pieces of work, each complete in itself: it rests only while others are active.
     pub fn rest_between(&self, piece: Duration) -> Duration {
         if self.beside.throttle == Throttle::FULL {
             return Duration::ZERO;
@@ -224,12 +226,12 @@ impl Governor {
         self.beside.throttle.rest_after(piece, piece).min(LONGEST_BETWEEN)
     }
 
-    /// What a batch may take of the time that is meant for one, with regard to those who work beside it.
+    /// Returns how long a batch may take of its intended time, out of consideration for other sessions.
     pub fn scaled(&self, batch_time: Duration) -> Duration {
         self.beside.throttle.of(batch_time)
     }
 
-    /// How far the task is, from 0 to 1.
+    /// Sets the task's progress, from 0 to 1.
     pub fn reached(&mut self, share: f64) {
         let from = self.reached.map_or(share, |(from, _)| from);
         self.reached = Some((from, share));
@@ -241,7 +243,7 @@ impl Governor {
         Some(Go::Stop(format!("run_for ({limit}) is over{pace}")))
     }
 
-    /// How far it came, and when it will be through.
+    /// Describes how far it came, and when it will finish.
     fn pace_in_words(&self) -> Option<String> {
         let of_phase = || {
             let now = self.progress.now()?;
@@ -252,13 +254,14 @@ impl Governor {
         load::pace_in_words(from, share, self.started.elapsed(), self.limits.run_for.map(|limit| limit.0))
     }
 
-    /// Makes steps smaller, or larger again, by what others meet.
+    /// Makes steps smaller, or larger again, by what others experience.
     async fn steer(&mut self, are_others_at_work: bool) {
         if self.limits.max_slowdown <= 0.0 || !self.beside.is_in_batches {
             return;
         }
         let now = Instant::now();
-        // A monitor that asks something now and then is no application. Whoever is there at the very beginning is taken for one.
+        // A monitor that runs an occasional query is not an application. Sessions that are active at the very beginning count as
+        // one.
         self.beside.looks_in_a_row = if are_others_at_work { self.beside.looks_in_a_row + 1 } else { 0 };
         let is_first = std::mem::replace(&mut self.beside.is_first_look, false);
         if are_others_at_work && (is_first || self.beside.looks_in_a_row >= LOOKS_IN_A_ROW) {
@@ -290,14 +293,16 @@ impl Governor {
         if self.beside.throttle != Throttle::FULL {
             self.beside.slowed += elapsed;
         }
-        self.beside.slowest = self.beside.slowest.slower_of(throttle);
+        // The one that the window was worked with counts as well: a run begins with small batches.
+        let slowest = self.beside.slowest.unwrap_or(Throttle::FULL);
+        self.beside.slowest = Some(slowest.slower_of(self.beside.throttle).slower_of(throttle));
         self.beside.throttle = throttle;
         self.beside.last = Some(window);
         self.beside.window_began = Instant::now();
         self.say(verdict);
     }
 
-    /// A rest, in which commits take as long as they do without us.
+    /// Rests, to measure commits without the run.
     async fn learn_idle(&mut self) {
         let Some(prober) = &self.beside.prober else { return };
         prober.rest(true);
@@ -307,11 +312,11 @@ impl Governor {
         }
         prober.rest(false);
         self.beside.idle_at = Some(Instant::now());
-        // A window is of work.
+        // A window measures work only.
         self.beside.window_began += IDLE_REST;
     }
 
-    /// Now and then, that it is slower than it could be, and when it will be through.
+    /// Logs from time to time that it is slowed down, and when it will finish.
     fn say(&mut self, verdict: Verdict) {
         if self.beside.throttle == Throttle::FULL || self.beside.said_at.is_some_and(|at| at.elapsed() < SAY_EVERY) {
             return;
@@ -319,7 +324,7 @@ impl Governor {
         self.beside.said_at = Some(Instant::now());
         let pace = self.pace_in_words().map(|pace| format!("; {pace}")).unwrap_or_default();
         tracing::info!(
-            "goes slowly for others ({verdict}): batches of {}{pace}",
+            "slowed down for other sessions ({verdict}): batches of {}{pace}",
             units::duration(self.scaled(self.limits.batch_time.0))
         );
     }
@@ -328,7 +333,7 @@ impl Governor {
         &self.limits
     }
 
-    /// Waits, by what they were for, and what else was seen.
+    /// Reports waits by their reason, and other observations.
     pub fn report(&self, report: &mut Report) {
         let waits: serde_json::Map<_, _> = self
             .waits
@@ -338,17 +343,17 @@ impl Governor {
         report.fact("waits", waits);
         report.fact("sessions_blocked", self.blocked);
         if let Some(prober) = &self.beside.prober {
-            report.fact(
-                "beside_others",
-                json!({
-                    "probes": prober.count(),
-                    "idle_ms": self.beside.idle.and_then(|idle| idle.commits),
-                    "commit_ms": self.beside.last.and_then(|last| last.commits),
-                    "slowed_seconds": self.beside.slowed.as_secs_f64(),
-                    "smallest_batch": self.beside.slowest.batch,
-                    "longest_rest": self.beside.slowest.rest,
-                }),
-            );
+            let mut beside = json!({
+                "probes": prober.count(),
+                "idle_ms": self.beside.idle.and_then(|idle| idle.commits),
+                "commit_ms": self.beside.last.and_then(|last| last.commits),
+            });
+            if let Some(slowest) = self.beside.slowest {
+                beside["slowed_seconds"] = self.beside.slowed.as_secs_f64().into();
+                beside["smallest_batch"] = slowest.batch.into();
+                beside["longest_rest"] = slowest.rest.into();
+            }
+            report.fact("beside_others", beside);
             report.warnings.extend(prober.why_not());
         }
         report.warnings.extend(self.remarks.values().cloned());
@@ -358,13 +363,13 @@ impl Governor {
         if signals.hidden {
             self.remarks.insert(
                 "hidden",
-                "the role cannot see replication and WAL archiving (GRANT pg_monitor): they are not guarded against".to_owned(),
+                "the role cannot see replication and WAL archiving (GRANT pg_monitor): these limits are not enforced".to_owned(),
             );
         }
         if let Some(age) = signals.snapshot_age_seconds.filter(|age| *age > 3600.0) {
             let age = units::duration(Duration::from_secs_f64(age));
             self.remarks
-                .insert("snapshot", format!("a transaction has been open for {age}: until it ends, no space is given back"));
+                .insert("snapshot", format!("a transaction has been open for {age}: until it ends, VACUUM cannot free space"));
         }
     }
 }
@@ -382,7 +387,7 @@ impl Beside {
             idle_at: None,
             window_began: Instant::now(),
             last: None,
-            slowest: Throttle::FULL,
+            slowest: None,
             slowed: Duration::ZERO,
             said_at: None,
         }

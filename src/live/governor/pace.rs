@@ -1,4 +1,4 @@
-//! Batches as large as fits in their time, and locks that are waited for only as long as nobody else has to.
+//! Sizes batches to fit in their time, and limits waits for locks so that no other session must wait for us.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::pg::failure;
 use crate::pg::table::with_schema;
 use crate::work::RunContext;
 
-/// How long to wait for a lock while holding others: half of deadlock_timeout at the most. A client that waits for one of
-/// ours while we wait for one of its own looks for a deadlock after that time, finds it, and fails. We let go first.
+/// Returns how long to wait for a lock while holding others: at most half of deadlock_timeout. A client that waits for one of our
+/// locks while we wait for one of its own looks for a deadlock after that time, finds it, and fails. We let go first.
 pub async fn lock_timeout_for(connection: &mut PgConnection, lock_timeout: Duration) -> Result<Duration> {
     let milliseconds: i64 = sqlx::query_scalar("SELECT setting::bigint FROM pg_settings WHERE name = 'deadlock_timeout'")
         .fetch_one(connection)
@@ -20,12 +20,12 @@ pub async fn lock_timeout_for(connection: &mut PgConnection, lock_timeout: Durat
     Ok(lock_timeout.min(Duration::from_millis((milliseconds / 2).max(1) as u64)))
 }
 
-/// lock_not_available, deadlock_detected.
+/// Recognizes lock_not_available and deadlock_detected.
 pub fn is_lock_trouble(error: &anyhow::Error) -> bool {
     pg::sql_state(error).is_some_and(|state| matches!(state.as_str(), "55P03" | "40P01"))
 }
 
-/// An error that says who holds the lock, where that was it.
+/// Adds the lock's holder to an error about a lock.
 pub async fn with_lock_holders(run: &RunContext<'_>, table: &str, error: anyhow::Error) -> anyhow::Error {
     if !is_lock_trouble(&error) {
         return error;
@@ -40,14 +40,14 @@ pub async fn with_lock_holders(run: &RunContext<'_>, table: &str, error: anyhow:
     Fault::new(Kind::Deferred, format!("{table} is locked: {who}")).into()
 }
 
-/// A batch's size, made to fit a time: half as much when it took twice as long, or when somebody waited for it.
+/// A batch's size, fitted to a time: it is halved when the batch took twice as long, or when another session waited for it.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     size: f64,
     least: f64,
     most: f64,
-    /// Smaller ones take hardly less time: their begin and end, and the wait for a processor, stay. Reached from above only by batches that take longer
-    /// than one may, or that somebody waited for.
+    /// Smaller batches take hardly less time: their begin and end, and the wait for a processor, stay. A batch only becomes this
+    /// small if it took longer than one may, or if a session waited for it.
     enough: f64,
 }
 
@@ -56,12 +56,12 @@ impl Pace {
         Self { size: start as f64, least: least as f64, most: most as f64, enough: least as f64 }
     }
 
-    /// Not smaller than `enough` for the sake of others whom it does not touch.
+    /// Keeps the size at or above `enough` when only other sessions' load, and no lock of theirs, asks for less.
     pub fn with_enough(self, enough: u64) -> Self {
         Self { enough: (enough as f64).max(self.least), ..self }
     }
 
-    /// The same as [`Pace::took`] where `target` is less than `whole`, the time that a batch may take, so that others meet less of it.
+    /// Works like [`Pace::took`] when `target` is less than `whole`, the time that a batch may take, to burden others less.
     pub fn took_beside_others(&mut self, elapsed: Duration, target: Duration, whole: Duration, blocked: u64) {
         let before = self.size;
         self.took(elapsed, target, blocked);
@@ -103,7 +103,7 @@ mod tests {
         }
         assert_eq!(pace.size(), 8, "no longer");
         pace.took_beside_others(ms(1), target, whole, 2);
-        assert_eq!(pace.size(), 4, "somebody waited for its locks");
+        assert_eq!(pace.size(), 4, "another session waited for its locks");
     }
 
     #[test]
@@ -117,7 +117,7 @@ mod tests {
         pace.took(Duration::from_millis(400), target, 0);
         assert_eq!(pace.size(), 1000);
         pace.took(Duration::from_millis(200), target, 3);
-        assert_eq!(pace.size(), 500, "somebody waited");
+        assert_eq!(pace.size(), 500, "another session waited");
         for _ in 0..20 {
             pace.took(Duration::from_secs(10), target, 0);
         }

@@ -1,7 +1,8 @@
-//! Probes beside the run: how long a commit takes on the server that it works on, and how many sessions of others wait.
+//! Probes beside the run: they measure how long a commit takes on its server, and how many other sessions wait.
 //!
-//! A probe is a message in the WAL that nobody reads: no table, 96 bytes, one transaction number. One every half second, only while a
-//! run works and others are active (tried: p99 of such probes does not follow an application's, median and p90 of 5 s do).
+//! A probe is a message in the WAL that no one reads: it needs no table, 96 bytes and one transaction number. There is one every
+//! half second, only while a run works and others are active (tested: p99 of such probes does not follow an application's, but
+//! median and p90 of 5 s do).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,18 +15,18 @@ use super::load::{Spread, Window};
 use crate::pg;
 
 const EVERY: Duration = Duration::from_millis(500);
-/// In a rest, which is short.
+/// The interval during a rest, which is short.
 const EVERY_IN_REST: Duration = Duration::from_millis(100);
-/// What the last batch has left for the disk to do.
+/// The disk still works on the last batch for this long.
 const SETTLES_IN: Duration = Duration::from_millis(200);
-/// Others that were active not longer ago than this are taken to be.
+/// Other sessions that were active within this time count as active.
 const ACTIVE_FOR: Duration = Duration::from_secs(5);
-/// Rests that are looked at together: one alone has too few probes for a p90.
+/// This many rests are evaluated together: one alone has too few probes for a p90.
 const RESTS_KEPT: usize = 3;
 
 const PROBE: &str = "SELECT pg_logical_emit_message(true, 'pgtend', '')";
 
-/// Stops when it is dropped.
+/// Dropping it stops the probes.
 pub struct Prober {
     shared: Arc<Shared>,
     task: JoinHandle<()>,
@@ -50,7 +51,7 @@ struct State {
     why_not: Option<String>,
 }
 
-/// What was seen: milliseconds of probes, and per look how many of others were active and how many of them waited.
+/// The samples: milliseconds of probes, and for each look how many other sessions were active and how many of them waited.
 #[derive(Clone, Debug, Default)]
 struct Samples {
     probes: Vec<f64>,
@@ -78,7 +79,7 @@ impl Prober {
             let shared = Arc::clone(&shared);
             async move {
                 if let Err(error) = probe(&settings, &shared).await {
-                    let message = format!("how long commits of others take could not be looked at all the time: {error:#}");
+                    let message = format!("the commits of other sessions could not be measured all the time: {error:#}");
                     shared.lock().why_not = Some(message);
                 }
             }
@@ -86,17 +87,17 @@ impl Prober {
         Self { shared, task }
     }
 
-    /// The run rests now, or goes on.
+    /// Tells it whether the run rests now.
     pub fn rest(&self, is_rest: bool) {
         self.shared.lock().resting_since = is_rest.then(Instant::now);
     }
 
-    /// What was seen while the run worked, since this was asked last.
+    /// Returns the samples during work since the last call.
     pub fn take_work(&self) -> Window {
         Samples::window([&std::mem::take(&mut self.shared.lock().work)])
     }
 
-    /// What was seen in this rest and the two before it; None where nobody was there.
+    /// Returns the samples of this rest and the two before it; `None` when no other session was active.
     pub fn take_idle(&self) -> Option<Window> {
         let mut state = self.shared.lock();
         let rest = std::mem::take(&mut state.rest);
@@ -113,7 +114,7 @@ impl Prober {
         self.shared.lock().count
     }
 
-    /// Why nothing, or not all, was seen.
+    /// Returns why there are no samples, or not all.
     pub fn why_not(&self) -> Option<String> {
         self.shared.lock().why_not.clone()
     }
@@ -129,7 +130,7 @@ impl Shared {
         self.lock().resting_since.is_some()
     }
 
-    /// Adds to what was seen while the run worked, or rested for a while; what is in between belongs to neither.
+    /// Adds samples of work, or of a rest after its first moments; samples in between belong to neither.
     fn add(&self, began: Instant, add: impl FnOnce(&mut Samples)) {
         let mut state = self.lock();
         match state.resting_since {
@@ -171,7 +172,7 @@ async fn probe(settings: &pg::Settings, shared: &Shared) -> Result<()> {
     }
 }
 
-/// A standby takes no commits, and a role may have been denied the function.
+/// A standby accepts no commits, and a role may lack the privilege on the function.
 async fn may_commit(connection: &mut PgConnection) -> Result<bool> {
     let sql = "SELECT NOT pg_is_in_recovery() AND COALESCE((
                    SELECT bool_and(has_function_privilege(p.oid, 'EXECUTE')) FROM pg_proc p

@@ -1,5 +1,5 @@
--- Sessions of others that are at work, or were half a second ago, and how many of them wait for WAL to be written or for a lock. Those that the
--- role may not see count as at work. Names of wait events changed their letters in 17.
+-- Counts other sessions that are active, or were half a second ago, and how many of them wait for WAL to be written or for a
+-- lock. Those that the role may not see count as active. The spelling of wait events changed in 17.
 SELECT count(*) FILTER (WHERE is_at_work), count(*) FILTER (WHERE is_waiting)
 FROM (
     SELECT coalesce(state = 'active' OR state_change > clock_timestamp() - interval '500 ms', true) AS is_at_work,

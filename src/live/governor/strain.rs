@@ -1,4 +1,4 @@
-//! What the server shows of what a batch may put under strain, and the first reason to wait.
+//! Reads the server's signals that a batch may worsen, and decides the first reason to wait.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use crate::base::units;
 use crate::config::limits::Limits;
 use crate::pg;
 
-/// Autovacuum on the table may take hours, and goes on beside us: it gets a start.
+/// Autovacuum on the table may take hours, and continues beside the run: it gets a head start.
 const AUTOVACUUM_WAIT: Duration = Duration::from_secs(60);
 
-/// What the server shows. None: not to this role, or there is nothing of the kind.
+/// The server's signals. `None` means that the role may not see one, or that there is nothing of the kind.
 #[derive(Clone, Debug, Default, sqlx::FromRow)]
 pub struct Signals {
     pub replica_lag_bytes: Option<i64>,
@@ -23,14 +23,14 @@ pub struct Signals {
     pub autovacuum: bool,
     pub snapshot_age_seconds: Option<f64>,
     pub active_sessions: i64,
-    /// Sessions of others that are at work, or may be: those that the role cannot see are.
+    /// Other sessions that are active, or may be: those that the role cannot see count as active.
     pub others: i64,
     pub hidden: bool,
 }
 
 pub const AUTOVACUUM: &str = "autovacuum";
 
-/// Pure: the first reason to wait.
+/// Returns the first reason to wait. This is pure.
 pub fn strain(signals: &Signals, limits: &Limits, autovacuum_waited: Duration) -> Option<(&'static str, String)> {
     let over = |value: Option<i64>, limit: u64| value.filter(|value| *value > 0 && *value as u64 > limit);
     if let Some(lag) = over(signals.replica_lag_bytes, limits.max_replica_lag.0) {
@@ -43,7 +43,7 @@ pub fn strain(signals: &Signals, limits: &Limits, autovacuum_waited: Duration) -
         let slot = signals.slot.as_deref().unwrap_or_default();
         return Some((
             "slot_lag",
-            format!("replication slot {slot} keeps {} of WAL (max_slot_lag {})", units::bytes(lag as u64), limits.max_slot_lag),
+            format!("replication slot {slot} retains {} of WAL (max_slot_lag {})", units::bytes(lag as u64), limits.max_slot_lag),
         ));
     }
     if let Some(files) = over(signals.archive_backlog, limits.max_archive_backlog.into()) {
@@ -61,11 +61,11 @@ pub fn strain(signals: &Signals, limits: &Limits, autovacuum_waited: Duration) -
     if let Some(limit) = limits.max_active_sessions.filter(|limit| signals.active_sessions > i64::from(*limit)) {
         return Some((
             "active_sessions",
-            format!("{} sessions are at work (max_active_sessions {limit})", signals.active_sessions),
+            format!("{} sessions are active (max_active_sessions {limit})", signals.active_sessions),
         ));
     }
     if signals.autovacuum && autovacuum_waited < AUTOVACUUM_WAIT {
-        return Some((AUTOVACUUM, "autovacuum works on the table".to_owned()));
+        return Some((AUTOVACUUM, "autovacuum is working on the table".to_owned()));
     }
     None
 }
@@ -76,7 +76,7 @@ pub async fn signals(connection: &mut PgConnection, table: Option<i64>) -> Resul
         .fetch_one(connection)
         .await
         .map_err(pg::in_its_own_words)
-        .context("cannot look at the server's state")
+        .context("cannot read the server's state")
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
-//! A PostgreSQL server of our own, made for one restore: on a socket in a private folder, without fsync, and gone afterwards
-//! whatever happens. A shell supervises it, and stops it when its standard input ends, which it does when this process does.
+//! A PostgreSQL server of our own for one restore: it listens on a socket in a private folder, runs without fsync, and is removed
+//! afterwards whatever happens. A shell supervises it, and stops it when the shell's standard input ends, as it does when this
+//! process ends.
 
 mod programs;
 mod room;
@@ -18,34 +19,34 @@ use self::user::User;
 use crate::base::fault::{Fault, Kind};
 use crate::pg::{self, Settings};
 
-/// A second where nothing else runs; on two cores under eight builds it took two minutes.
+/// The time limit for the start: it takes a second on an idle machine, and took two minutes on two cores under eight builds.
 const START_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// An immediate shutdown, and the removal of the folder.
+/// The time limit for an immediate shutdown and the removal of the folder.
 const STOP_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// How often a server that starts is asked.
-const ASKED_EVERY: Duration = Duration::from_millis(50);
+/// The interval between connection attempts while the server starts.
+const RETRY_EVERY: Duration = Duration::from_millis(50);
 
-/// What a server takes beside its database: template databases, WAL up to `max_wal_size`, and files of sorts.
+/// The space that a server needs beside its database: for template databases, WAL up to `max_wal_size`, and the files of sorts.
 const BESIDE_THE_DATABASE_BYTES: u64 = 512 << 20;
 
-/// What is shown of its log when it does not start.
+/// The part of its log that is shown when it does not start.
 const LOG_SHOWN_BYTES: usize = 2000;
 
-/// How a throwaway server can be made on this host.
+/// The means to create a throwaway server on this host.
 #[derive(Clone, Debug)]
 pub struct Host {
     pub programs: Programs,
-    /// Its folder is made in here.
+    /// The server's folder is created in this one.
     pub parent: PathBuf,
-    /// Who runs it; None is this process's user.
+    /// The user who runs it; None is this process's user.
     user: Option<User>,
 }
 
 impl Host {
-    /// Looks whether a server of that major version can be made here, and otherwise says why not, with what helps. `parent`: the folder
-    /// for its own. `run_as`: the user who runs it where this process is root's.
+    /// Checks whether a server of that major version can be created here; if not, the error says why, and what helps. `parent` is the
+    /// folder for its own. `run_as` is the user who runs it if this process runs as root.
     pub async fn look(server_bin_dir: Option<&Path>, major: u32, parent: PathBuf, run_as: Option<&str>) -> Result<Self> {
         let programs = programs::find(server_bin_dir, major).await?;
         let user = user::find(run_as).await?;
@@ -53,14 +54,14 @@ impl Host {
         Ok(Self { programs, parent, user })
     }
 
-    /// Refuses a database for which there is too little space. `database_bytes`: what it takes on its own server.
+    /// Refuses a database for which there is too little space. `database_bytes` is its size on its own server.
     pub fn check_space(&self, database_bytes: u64) -> Result<()> {
         let free = room::free_bytes(&self.parent)?;
         enough(database_bytes, free, &self.parent).map_err(|message| Fault::new(Kind::Configuration, message).into())
     }
 }
 
-/// Pure. A restored database is no larger than its original; an index is sorted in files of its own size.
+/// Checks the space. A restored database is not larger than its original; sorting an index needs files of its size. This is pure.
 fn enough(database_bytes: u64, free: u64, parent: &Path) -> Result<(), String> {
     let needed = database_bytes + database_bytes / 4 + BESIDE_THE_DATABASE_BYTES;
     if free >= needed {
@@ -74,16 +75,16 @@ fn enough(database_bytes: u64, free: u64, parent: &Path) -> Result<(), String> {
     ))
 }
 
-/// A running server. Dropped, it stops by itself a moment later.
+/// A running server. Dropping it makes it stop by itself a moment later.
 pub struct Server {
     room: Room,
     supervisor: Child,
-    /// Its only superuser, whose name no role of the dump has.
+    /// The name of its only superuser, which no role of the dump has.
     superuser: String,
 }
 
 impl Server {
-    /// Makes and starts one. `taken`: names that its superuser must not have.
+    /// Creates and starts a server. `taken` are the names that its superuser must not have.
     pub async fn start(host: &Host, taken: &[String]) -> Result<Self> {
         let superuser = free_name("pgtend", taken);
         let room = Room::make(&host.parent, host.user.as_ref())?;
@@ -106,10 +107,10 @@ impl Server {
         let begun = Instant::now();
         let settings = self.as_superuser("postgres")?;
         loop {
-            if let Some(status) = self.supervisor.try_wait().context("cannot ask for its supervisor")? {
-                anyhow::bail!("its supervisor ended ({status})");
+            if let Some(status) = self.supervisor.try_wait().context("cannot query the state of its supervisor")? {
+                anyhow::bail!("the server's supervisor ended ({status})");
             }
-            anyhow::ensure!(!self.room.server().join("ended").exists(), "it ended at once");
+            anyhow::ensure!(!self.room.server().join("ended").exists(), "the server ended immediately");
             if self.room.socket().exists() {
                 match settings.connect().await {
                     Ok(_) => return Ok(()),
@@ -117,8 +118,12 @@ impl Server {
                     Err(_) => {}
                 }
             }
-            anyhow::ensure!(begun.elapsed() <= START_TIMEOUT, "it accepted no connection in {} s", START_TIMEOUT.as_secs());
-            tokio::time::sleep(ASKED_EVERY).await;
+            anyhow::ensure!(
+                begun.elapsed() <= START_TIMEOUT,
+                "the server accepted no connection within {} s",
+                START_TIMEOUT.as_secs()
+            );
+            tokio::time::sleep(RETRY_EVERY).await;
         }
     }
 
@@ -130,18 +135,18 @@ impl Server {
         Settings::on_socket(&self.room.server(), role, database)
     }
 
-    /// A role that may log in and owns nothing yet, without any right of its own.
+    /// Creates a role that may log in, owns nothing, and has no privileges.
     pub async fn make_role(&self, taken: &[String]) -> Result<String> {
         let mut taken = taken.to_vec();
         taken.push(self.superuser.clone());
         let name = free_name("pgtend_proof", &taken);
         let mut connection = self.as_superuser("postgres")?.connect().await?;
         let sql = format!("CREATE ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION", pg::identifier(&name));
-        pg::execute(&mut connection, sql).await.context("cannot make the role that restores")?;
+        pg::execute(&mut connection, sql).await.context("cannot create the role that restores")?;
         Ok(name)
     }
 
-    /// Stops it and removes its folder. What did not work is a warning: the next run removes what stays.
+    /// Stops it and removes its folder. A failure is returned as a warning: the next run removes what stays.
     pub async fn stop(mut self) -> Option<String> {
         drop(self.supervisor.stdin.take());
         match tokio::time::timeout(STOP_TIMEOUT, self.supervisor.wait()).await {
@@ -149,7 +154,7 @@ impl Server {
             Ok(Err(error)) => tracing::debug!("the throwaway server's supervisor: {error}"),
             Err(_) => {
                 return Some(format!(
-                    "the throwaway server in {} did not stop in {} s; its supervisor goes on, and the next run removes the folder",
+                    "the throwaway server in {} did not stop within {} s; its supervisor keeps trying, and the next run removes the folder",
                     self.room.folder().display(),
                     STOP_TIMEOUT.as_secs()
                 ));
@@ -158,7 +163,7 @@ impl Server {
         self.room.remove().err().map(|error| format!("{error:#}; the next run removes it"))
     }
 
-    /// The end of its log, as one line.
+    /// Returns the end of its log as one line.
     fn log(&self) -> String {
         let text = std::fs::read(self.room.server().join("log")).unwrap_or_default();
         let text = String::from_utf8_lossy(&text[text.len().saturating_sub(LOG_SHOWN_BYTES)..]).into_owned();
@@ -166,7 +171,7 @@ impl Server {
     }
 }
 
-/// A name that nothing has: of so many random digits that nobody has chosen it before.
+/// Returns an unused name, with so many random digits that no user has chosen it.
 fn free_name(start: &str, taken: &[String]) -> String {
     loop {
         let digits = uuid::Uuid::new_v4().simple().to_string();

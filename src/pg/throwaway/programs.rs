@@ -1,4 +1,4 @@
-//! Server programs on this host: initdb and postgres of one version.
+//! Finds the server programs on this host: initdb and postgres of one version.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,19 +14,20 @@ use crate::pg::client_tools::{major_of, packaged_folders};
 pub struct Programs {
     pub folder: PathBuf,
     pub major: u32,
-    /// `18.4`
+    /// The version, such as `18.4`.
     pub version: String,
 }
 
 impl Programs {
-    /// Whether the files of an extension are installed for these programs; None where their folder is not found: then the server says it.
+    /// Returns whether the files of an extension are installed for these programs; None if their folder is not found: then only the server
+    /// can tell.
     pub fn has_extension(&self, name: &str) -> Option<bool> {
         let folders: Vec<PathBuf> = self.extension_folders().into_iter().filter(|folder| folder.is_dir()).collect();
         let file = format!("{name}.control");
         (!folders.is_empty()).then(|| folders.iter().any(|folder| folder.join(&file).is_file()))
     }
 
-    /// Where packages put them: beside the programs, or (Debian) in /usr/share.
+    /// Lists the folders where packages put extensions: beside the programs, or (Debian) in /usr/share.
     fn extension_folders(&self) -> Vec<PathBuf> {
         let real = self.folder.canonicalize().unwrap_or_else(|_| self.folder.clone());
         let major = self.major;
@@ -41,7 +42,7 @@ impl Programs {
     }
 }
 
-/// The server programs of that major version; `server_bin_dir` is searched first.
+/// Returns the server programs of that major version; `server_bin_dir` is searched first.
 pub async fn find(server_bin_dir: Option<&Path>, major: u32) -> Result<Programs> {
     let mut seen = Vec::new();
     for folder in server_bin_dir.map(Path::to_owned).into_iter().chain(packaged_folders()) {
@@ -51,10 +52,10 @@ pub async fn find(server_bin_dir: Option<&Path>, major: u32) -> Result<Programs>
         match inspect(&folder).await {
             Some(programs) if programs.major == major => return Ok(programs),
             Some(programs) => seen.push(format!("{} in {}", programs.version, folder.display())),
-            None => tracing::debug!("{} has a postgres that does not say its version", folder.display()),
+            None => tracing::debug!("the postgres in {} does not report its version", folder.display()),
         }
     }
-    let seen = if seen.is_empty() { String::new() } else { format!(" (there is {})", seen.join(", ")) };
+    let seen = if seen.is_empty() { String::new() } else { format!(" (found: {})", seen.join(", ")) };
     let message = format!(
         "there are no server programs (initdb, postgres) of PostgreSQL {major} on this host{seen}: install postgresql-{major} \
          (Debian, Ubuntu) or postgresql{major}-server (Red Hat), or set server_bin_dir of [tools]"

@@ -1,5 +1,5 @@
-//! The private folder of a throwaway server, and what tells that its owner is gone: a file that is locked while this process or
-//! the server's supervisor lives. Only a lock that is free lets anybody remove a folder, never its name or its age.
+//! The private folder of a throwaway server, and a file in it that is locked while this process or the server's supervisor lives. A
+//! folder is removed only when its lock is free, never because of its name or its age.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -12,30 +12,31 @@ use super::user::User;
 use crate::base::fault::{Fault, Kind};
 use crate::base::process_identity::ProcessIdentity;
 
-/// How the folders are called; the process that made it, and when that started, follow.
+/// The start of a folder's name; the process that created it, and the start time of that process, follow.
 const PREFIX: &str = "pgtend-throwaway-";
 
 const LOCK: &str = "lock";
 
-/// A path of a socket is at most 107 bytes on Linux, 103 on macOS.
+/// The path of a socket has at most 107 bytes on Linux, and 103 on macOS.
 const SOCKET_PATH_BYTES: usize = 103;
 
-/// Two runs of one process may need one at the same time; a sweep may take a lock a moment before its maker does.
+/// The number of names to try: two runs of one process may need a folder at the same time, and a sweep may take a lock just before the
+/// process that created its folder does.
 const TRIES: u32 = 100;
 
-/// A folder of one server.
+/// The folder of one server.
 pub struct Room {
     folder: PathBuf,
     lock: File,
 }
 
 impl Room {
-    /// Makes it, for a server that `owner` runs.
+    /// Creates it for a server that `owner` runs.
     pub fn make(parent: &Path, owner: Option<&User>) -> Result<Self> {
         let own = ProcessIdentity::own();
         for number in 0..TRIES {
             let folder = parent.join(format!("{PREFIX}{}-{}-{number}", own.pid, own.start_ticks));
-            let Some(lock) = try_make(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))? else {
+            let Some(lock) = try_make(&folder).with_context(|| format!("cannot create the folder {}", folder.display()))? else {
                 continue;
             };
             let room = Self { folder, lock };
@@ -47,7 +48,7 @@ impl Room {
                 }
             };
         }
-        anyhow::bail!("{} has {TRIES} folders of throwaway servers of this process", parent.display())
+        anyhow::bail!("{} already has {TRIES} folders of throwaway servers of this process", parent.display())
     }
 
     fn make_server_folder(&self, owner: Option<&User>) -> Result<()> {
@@ -58,16 +59,19 @@ impl Room {
             Fault::new(
                 Kind::Configuration,
                 format!(
-                    "{} is too long a path for a socket ({length} bytes, {SOCKET_PATH_BYTES} at most): set scratch_dir of [verify] to a shorter one",
+                    "{} is too long for the path of a socket ({length} bytes, at most {SOCKET_PATH_BYTES}): set scratch_dir of [verify] to a shorter path",
                     self.socket().display()
                 )
             )
         );
-        DirBuilder::new().mode(0o700).create(&server).with_context(|| format!("cannot make the folder {}", server.display()))?;
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&server)
+            .with_context(|| format!("cannot create the folder {}", server.display()))?;
         if let Some(user) = owner {
             chown(&server, Some(user.uid), Some(user.gid))
                 .with_context(|| format!("cannot give {} to the user {}", server.display(), user.name))?;
-            // The user must get to its own folder, and to nothing else in this one.
+            // The user must be able to enter the server's folder, but nothing else in this one.
             std::fs::set_permissions(&self.folder, std::fs::Permissions::from_mode(0o711))?;
         }
         Ok(())
@@ -77,7 +81,7 @@ impl Room {
         &self.folder
     }
 
-    /// The server's own: its data, its log and its socket.
+    /// Returns the server's own folder, with its data, its log and its socket.
     pub fn server(&self) -> PathBuf {
         self.folder.join("server")
     }
@@ -86,18 +90,18 @@ impl Room {
         self.server().join(".s.PGSQL.5432")
     }
 
-    /// The same lock for another process: it is free when both are gone.
+    /// Returns the same lock for another process: it is free when both processes are gone.
     pub fn lock(&self) -> io::Result<File> {
         self.lock.try_clone()
     }
 
-    /// Removes what the supervisor has left of it.
+    /// Removes what the supervisor has left of the folder.
     pub fn remove(self) -> Result<()> {
         remove_all(&self.folder)
     }
 }
 
-/// Makes a folder and takes its lock; None when there is one of that name, or a sweep was faster.
+/// Creates a folder and takes its lock; returns None if the name is in use, or if a sweep was faster.
 fn try_make(folder: &Path) -> io::Result<Option<File>> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Ok(()) => {}
@@ -107,7 +111,7 @@ fn try_make(folder: &Path) -> io::Result<Option<File>> {
     let path = folder.join(LOCK);
     let lock = match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
         Ok(lock) => lock,
-        // An empty folder that a sweep has removed.
+        // A sweep has removed the empty folder.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
@@ -119,21 +123,21 @@ fn try_make(folder: &Path) -> io::Result<Option<File>> {
     Ok(is_there.then_some(lock))
 }
 
-/// Folders whose owner is gone, for certain.
+/// Lists the folders whose owner is certainly gone.
 pub fn leftovers(parent: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(parent) else { return Vec::new() };
     let ours = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX));
     ours.map(|entry| entry.path()).filter(|folder| take(folder).is_some()).collect()
 }
 
-/// Removes a folder of [`leftovers`], under its lock. A server whose supervisor was killed, too, ends within a minute once its folder is
-/// gone: it looks for its lock file (postmaster.pid).
+/// Removes a folder of [`leftovers`], under its lock. If the supervisor was killed as well, the server ends within a minute after its
+/// folder is gone, since it checks its lock file (postmaster.pid).
 pub fn remove_leftover(folder: &Path) -> Result<()> {
     let Some(_lock) = take(folder) else { return Ok(()) };
     remove_all(folder)
 }
 
-/// The lock of a folder of ours; None while somebody has it, and when there is none.
+/// Takes the lock of a folder of ours; returns None while another process holds it, and if there is no lock.
 fn take(folder: &Path) -> Option<File> {
     let found = std::fs::symlink_metadata(folder).ok()?;
     if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
@@ -157,7 +161,7 @@ fn remove_all(folder: &Path) -> Result<()> {
     }
 }
 
-/// Refuses a parent that is no folder.
+/// Refuses a parent that is not a folder.
 pub fn check(parent: &Path) -> Result<()> {
     let message = || format!("there is no folder {} for a server of its own: set scratch_dir of [verify]", parent.display());
     anyhow::ensure!(parent.is_dir(), Fault::new(Kind::Configuration, message()));
@@ -165,7 +169,7 @@ pub fn check(parent: &Path) -> Result<()> {
 }
 
 pub fn free_bytes(parent: &Path) -> Result<u64> {
-    let status = rustix::fs::statvfs(parent).with_context(|| format!("cannot ask for the free space of {}", parent.display()))?;
+    let status = rustix::fs::statvfs(parent).with_context(|| format!("cannot read the free space of {}", parent.display()))?;
     Ok(status.f_bavail * status.f_frsize)
 }
 
@@ -209,6 +213,6 @@ mod tests {
         let deep = parent.path().join("x".repeat(100));
         std::fs::create_dir(&deep).unwrap();
         let error = format!("{:#}", Room::make(&deep, None).err().unwrap());
-        assert!(error.contains("too long a path for a socket") && error.contains("scratch_dir"), "{error}");
+        assert!(error.contains("too long for the path of a socket") && error.contains("scratch_dir"), "{error}");
     }
 }

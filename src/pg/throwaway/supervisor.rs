@@ -1,4 +1,4 @@
-//! The process that makes a throwaway server, and ends it when we do.
+//! The process that creates a throwaway server, and ends it when this process ends.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -12,10 +12,10 @@ use super::room::Room;
 use super::user::User;
 use crate::base::child;
 
-/// Runs initdb, and the server at a low priority, until its standard input ends; then stops the server and removes the folder, of which another user may
-/// remove what is its own. Its
-/// arguments: programs, superuser, major version, folder. Its standard output is the folder's lock. It ignores what a terminal or a service
-/// manager sends to all processes: this process, which has its input, ends it when its own work has ended.
+/// Runs initdb, and the server at a low priority, until its standard input ends. Then it stops the server and removes the folder; as
+/// another user, it can remove only its own files in there. Its arguments are the folder of the programs, the superuser, the major
+/// version and the folder. Its standard output is the folder's lock. It ignores signals that a terminal or a service manager sends to
+/// all processes: this process, which holds the other end of its input, ends it after its own work.
 const SCRIPT: &str = r#"
 trap '' HUP INT TERM PIPE
 bin=$1 superuser=$2 major=$3 folder=$4
@@ -37,11 +37,11 @@ cd / && rm -rf "$folder" 2>/dev/null
 exit 0
 "#;
 
-/// Starts it. Nothing that it says is lost: it goes to the folder's log.
+/// Starts the supervisor. All its messages go to the folder's log.
 pub fn start(programs: &Programs, user: Option<&User>, room: &Room, superuser: &str) -> Result<Child> {
     let server = room.server();
     let file = server.join("settings.conf");
-    // The server's user must read it, whatever our umask is; nobody else gets to the folder.
+    // The server's user must be able to read it, whatever our umask is; no other user can enter the folder.
     std::fs::write(&file, settings(room))
         .and_then(|()| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)))
         .with_context(|| format!("cannot write {}", file.display()))?;
@@ -56,7 +56,7 @@ pub fn start(programs: &Programs, user: Option<&User>, room: &Room, superuser: &
     let started = tokio::process::Command::from(command).spawn();
     started.with_context(|| match user {
         Some(user) => format!(
-            "cannot start a server as the user {} in {}: it must be allowed to enter that folder, and pgtend to change its user (run_as of [tools], scratch_dir of [verify])",
+            "cannot start a server as the user {} in {}: that user must be able to enter the folder, and pgtend must be able to change its user (run_as of [tools], scratch_dir of [verify])",
             user.name,
             server.display()
         ),
@@ -64,7 +64,7 @@ pub fn start(programs: &Programs, user: Option<&User>, room: &Room, superuser: &
     })
 }
 
-/// Nothing in it is kept: what is written need not reach a disk.
+/// Returns the settings of the server. Nothing in it is kept, so its writes need not reach a disk.
 fn settings(room: &Room) -> String {
     let folder = room.server().display().to_string().replace('\'', "''");
     format!(
@@ -83,7 +83,7 @@ max_wal_senders = 0
 max_wal_size = 256MB
 checkpoint_timeout = 1h
 checkpoint_warning = 0
-# Files in the folder: /dev/shm of a container has 64 MB, and an hnsw index that is built in parallel wants all its graph there.
+# Shared memory is in files of the folder: /dev/shm of a container has 64 MB, and a parallel build of an hnsw index puts its whole graph there.
 dynamic_shared_memory_type = mmap
 huge_pages = off
 jit = off

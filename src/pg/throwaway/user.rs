@@ -1,4 +1,4 @@
-//! Who runs a throwaway server.
+//! The user who runs a throwaway server.
 
 use std::process::Command;
 
@@ -15,7 +15,7 @@ pub struct User {
     pub gid: u32,
 }
 
-/// Who runs a server: None is this process's user, which a server accepts unless that is root.
+/// Returns the user who runs a server; None is this process's user, whom a server accepts unless that is root.
 pub async fn find(run_as: Option<&str>) -> Result<Option<User>> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
@@ -30,7 +30,10 @@ pub async fn find(run_as: Option<&str>) -> Result<Option<User>> {
     let (uid, gid) = (number("-u").await?, number("-g").await?);
     anyhow::ensure!(
         uid != 0,
-        Fault::new(Kind::Configuration, format!("run_as = \"{name}\" of [tools] is root, as whom no PostgreSQL server runs"))
+        Fault::new(
+            Kind::Configuration,
+            format!("run_as = \"{name}\" of [tools] is root, and a PostgreSQL server does not run as root")
+        )
     );
     Ok(Some(User { name: name.to_owned(), uid, gid }))
 }
@@ -39,7 +42,7 @@ fn unknown(name: &str) -> Fault {
     Fault::new(
         Kind::Configuration,
         format!(
-            "pgtend runs as root, as whom no PostgreSQL server runs, and this system has no user `{name}`: set run_as of [tools] to one \
+            "pgtend runs as root, a PostgreSQL server does not, and this system has no user `{name}`: set run_as of [tools] to a user \
              that owns nothing, or run pgtend as another user"
         ),
     )

@@ -1,5 +1,5 @@
-//! The folder of jobs: which files are jobs, which are broken, and in which order jobs run after each other. A file with mistakes is
-//! left out, and so is what runs after it; the others go on.
+//! Reads the folder of jobs: which files are jobs, which are broken, and in which order jobs run after each other. A file with
+//! mistakes is skipped, and so are the jobs that run after it; the others go on.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -10,49 +10,49 @@ use super::{Job, load_file};
 use crate::base::toml_file::{Problem, Source, did_you_mean};
 use crate::config::Config;
 
-/// What a folder of jobs has.
+/// The contents of a folder of jobs.
 #[derive(Debug, Default)]
 pub struct Folder {
     pub jobs: Vec<Job>,
     pub broken: Vec<Broken>,
-    /// Names of files that look like jobs and are not read, each with what to do.
+    /// Files that look like jobs but are not read, each with advice.
     pub misnamed: Vec<String>,
 }
 
-/// A job that is left out.
+/// A job that is skipped.
 #[derive(Clone, Debug)]
 pub struct Broken {
     pub job: String,
     pub file: String,
-    /// Of its file; none where it only runs after another one that is broken.
+    /// The problems of its file; empty for a job that only runs after a broken one.
     pub problems: Vec<Problem>,
     pub because_of: Option<String>,
 }
 
 impl Broken {
-    /// Every reason, each in a line.
+    /// Returns every reason, each on a line.
     pub fn reasons(&self) -> Vec<String> {
         let of_others =
-            self.because_of.iter().map(|other| format!("{}: it runs after job `{other}`, which is left out", self.file));
+            self.because_of.iter().map(|other| format!("{}: it runs after job `{other}`, which is skipped", self.file));
         self.problems.iter().map(Problem::in_a_line).chain(of_others).collect()
     }
 }
 
 impl Folder {
-    /// Every mistake of every file.
+    /// Returns every mistake of every file.
     pub fn problems(&self) -> Vec<Problem> {
         self.broken.iter().flat_map(|broken| broken.problems.iter().cloned()).collect()
     }
 }
 
-/// A job, and what only the other jobs can tell to be right.
+/// A job, and what can only be checked against the other jobs.
 pub struct Loaded {
     pub job: Job,
     pub source: Source,
     pub after: Vec<Spanned<String>>,
 }
 
-/// One file.
+/// A file of the folder.
 struct Entry {
     name: String,
     file: String,
@@ -97,7 +97,7 @@ pub fn load_dir(folder: &Path, config: &Config) -> Result<Folder, Box<Problem>> 
     Ok(Folder { jobs, broken, misnamed })
 }
 
-/// What somebody will have meant as a job: another way to write `toml`, or another language for such files.
+/// Explains a file that was probably meant as a job: another spelling of `toml`, or another language for such files.
 fn misnamed(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_string_lossy();
     let extension = path.extension()?.to_string_lossy();
@@ -105,10 +105,10 @@ fn misnamed(path: &Path) -> Option<String> {
     if name.starts_with('.') || extension == "toml" || !looks_like_one {
         return None;
     }
-    Some(format!("{} is not read: a job is a TOML file whose name ends in .toml, in small letters", path.display()))
+    Some(format!("{} is not read: a job is a TOML file whose name ends in .toml, in lower case", path.display()))
 }
 
-/// What is wrong about `after`, and who is left out because of another.
+/// Finds mistakes in `after`, and the jobs that are skipped because of another one.
 fn check_order(entries: &mut [Entry]) {
     let names: Vec<String> = entries.iter().map(|entry| entry.name.clone()).collect();
     for Entry { loaded, problems, .. } in entries.iter_mut() {
@@ -126,7 +126,7 @@ fn check_order(entries: &mut [Entry]) {
         .collect();
     let mut circle: Option<String> = None;
     for entry in entries.iter_mut().filter(|entry| reaches(&order, &entry.name, &entry.name)) {
-        // Told once, of its first job.
+        // Each circle is reported once, at its first job.
         match &circle {
             Some(first) => entry.because_of = Some(first.clone()),
             None => {
@@ -156,7 +156,7 @@ fn with_order(loaded: Loaded) -> Job {
 }
 
 fn hand_down_schedules(jobs: &mut [Job]) {
-    // No circles, so as many rounds as there are jobs reach the end of every chain.
+    // There are no circles, so as many rounds as there are jobs reach the end of every chain.
     for _ in 0..jobs.len() {
         for index in 0..jobs.len() {
             let first = jobs[index].after.first().and_then(|first| jobs.iter().find(|job| job.name == *first));
@@ -171,7 +171,7 @@ fn hand_down_schedules(jobs: &mut [Job]) {
     }
 }
 
-/// Whether `after`, followed from `from`, comes to `to`.
+/// Returns whether `after`, followed from `from`, leads to `to`.
 fn reaches(order: &HashMap<String, Vec<String>>, from: &str, to: &str) -> bool {
     let mut seen: Vec<&str> = Vec::new();
     let mut open: Vec<&str> = vec![from];

@@ -1,4 +1,4 @@
-//! `jobs/NAME.toml`: one job a file; the stem is its name.
+//! `jobs/NAME.toml`: a file has one job, and its stem is the job's name.
 
 mod folder;
 
@@ -23,7 +23,7 @@ use crate::config::{self, Config};
 use crate::task::{self, Task};
 use crate::work::Other;
 
-/// A job, resolved: every name it uses exists.
+/// A resolved job: every name that it uses exists.
 #[derive(Clone, Debug)]
 pub struct Job {
     pub name: String,
@@ -31,41 +31,41 @@ pub struct Job {
     pub description: Option<String>,
     pub schedule: Option<Schedule>,
     pub timezone: Tz,
-    /// Names in the configuration; one run for each.
+    /// The databases' names in the configuration; the job has one run for each.
     pub databases: Vec<String>,
     pub timeout: Option<Span>,
-    /// False: no tick runs it; by hand it runs.
+    /// False when no tick runs the job; it can still be run by hand.
     pub enabled: bool,
     pub catch_up: CatchUp,
     /// A missed tick older than this is not caught up.
     pub catch_up_within: Duration,
-    /// Each job waits for a part of this that is its own, and always the same.
+    /// Each job waits for a fixed part of this that is its own.
     pub jitter: Option<Duration>,
-    /// Further attempts of a run that failed for a reason that may pass; where it is not said, only a scheduled
-    /// run of an unreachable database has some.
+    /// Further attempts of a run that failed for a reason that may pass. If unset, only a scheduled run of an unreachable
+    /// database gets some.
     pub retries: Option<u32>,
-    /// Before the first retry; doubled for each further one.
+    /// The pause before the first retry; it doubles for each further one.
     pub retry_delay: Duration,
-    /// Jobs whose run of the same tick must have ended well before this one starts.
+    /// Jobs whose run of the same tick must have succeeded before this one starts.
     pub after: Vec<String>,
-    /// Without a verified set that young the run is skipped.
+    /// A run without a verified set that is younger than this is skipped.
     pub require_backup_within: Option<Span>,
-    /// So long after its tick a job without success is late; default its timeout, or an hour.
+    /// A job is late when this much time has passed since a tick without a success; default its timeout, or an hour.
     pub late_after: Duration,
     pub ping_url: Option<SecretString>,
-    /// For tasks that touch live tables.
+    /// Limits for tasks that touch live tables.
     pub limits: Limits,
     pub task: Task,
 }
 
-/// What becomes of ticks that nobody was there to run.
+/// What happens to ticks that were missed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CatchUp {
     /// The latest of them runs, once.
     #[default]
     Once,
-    /// They are left out.
+    /// They are skipped.
     Skip,
 }
 
@@ -75,12 +75,12 @@ const RETRY_DELAY: Duration = Duration::from_secs(60);
 const LATE_AFTER: Duration = Duration::from_secs(3600);
 
 impl Job {
-    /// What tasks of other jobs ask about it.
+    /// Returns the facts that tasks of other jobs may ask for.
     pub fn in_short(&self) -> Other {
         Other { name: self.name.clone(), databases: self.databases.clone(), enabled: self.enabled, does: self.task.does() }
     }
 
-    /// The first tick after `after`, in the job's zone; none for a job without a schedule.
+    /// Returns the first tick after `after`, in the job's zone; none for a job without a schedule.
     pub fn next_tick(&self, after: DateTime<Utc>) -> Option<DateTime<Tz>> {
         self.schedule.as_ref()?.next_after(after, self.timezone)
     }
@@ -88,7 +88,7 @@ impl Job {
 
 #[cfg(test)]
 impl Job {
-    /// With every default, on database `app`.
+    /// Returns a job with every default, on database `app`.
     pub fn for_tests(name: &str, task: Task) -> Self {
         Self {
             name: name.to_owned(),
@@ -114,27 +114,27 @@ impl Job {
     }
 }
 
-/// jobs/NAME.toml as written: what every job has, and one table that names the task.
+/// jobs/NAME.toml as written: keys that every job has, and one table that names the task.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "pgtend job (jobs/NAME.toml)")]
 pub struct Written {
     pub description: Option<String>,
-    /// Five cron fields, six with leading seconds, or @daily and the like; without it, the job runs by hand only.
+    /// Five cron fields, six with leading seconds, or @daily and the like; a job without a schedule is only run by hand.
     pub schedule: Option<Schedule>,
-    /// IANA name; default UTC.
+    /// The time zone's IANA name; default UTC.
     pub timezone: Option<Zone>,
-    /// A database of the configuration.
+    /// The name of a configured database.
     #[schemars(with = "Option<String>")]
     pub database: Option<Spanned<String>>,
-    /// Several: one run for each.
+    /// Several databases, with one run for each.
     #[schemars(with = "Option<Vec<String>>")]
     pub databases: Option<Spanned<Vec<Spanned<String>>>>,
-    /// The run is cancelled after this long; default none.
+    /// The run is cancelled after this time; no limit by default.
     pub timeout: Option<Span>,
-    /// false: runs by hand only; default true.
+    /// false: the job is only run by hand; default true.
     pub enabled: Option<bool>,
-    /// What becomes of ticks that were missed (host down, ledger down): "once" (default) runs the latest, "skip" none.
+    /// What happens to ticks that were missed (host down, ledger down): "once" (default) runs the latest, "skip" none.
     #[serde(default)]
     pub catch_up: CatchUp,
     /// A missed tick older than this is not caught up; default 24 h.
@@ -145,26 +145,26 @@ pub struct Written {
     /// at most 20; default 0, but 5 for scheduled runs whose database is unreachable.
     #[schemars(with = "Option<u32>")]
     pub retries: Option<Spanned<u32>>,
-    /// Before the first retry; doubled for each further one, up to an hour; default 1 min.
+    /// The pause before the first retry; it doubles for each further one, up to an hour; default 1 min.
     pub retry_delay: Option<Span>,
-    /// Jobs whose run of the same tick must have ended well first; without `schedule`, this job takes the first's.
+    /// Jobs whose run of the same tick must have succeeded first; without `schedule`, this job takes the schedule of the first.
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     pub after: Vec<Spanned<String>>,
-    /// Skips the run when the database has no verified backup set that young.
+    /// Skips the run when the database has no verified backup set younger than this.
     pub require_backup_within: Option<Span>,
-    /// The job is late when it has no success this long after a tick; default its timeout, or 1 h.
+    /// The job is late when it has had no success this long after a tick; default its timeout, or 1 h.
     pub late_after: Option<Span>,
-    /// A healthchecks-style URL: gets /start, then itself or /fail.
+    /// A healthchecks-style URL: a run's start goes to URL/start, its success to the URL itself, its failure to URL/fail.
     #[schemars(with = "Option<String>")]
     pub ping_url: Option<Spanned<String>>,
-    /// The environment variable that holds it.
+    /// The environment variable that holds the URL.
     #[schemars(with = "Option<String>")]
     pub ping_url_env: Option<Spanned<String>>,
-    /// The file that holds it; relative to the job's file.
+    /// The file that holds the URL; relative to the job's file.
     #[schemars(with = "Option<PathBuf>")]
     pub ping_url_file: Option<Spanned<PathBuf>>,
-    /// How much a task that touches live tables may ask of the server: [compress], [partition], [retention].
+    /// How much a task that touches live tables may demand from the server: [compress], [partition], [retention].
     #[schemars(with = "Option<limits::Written>")]
     pub limits: Option<Spanned<limits::Written>>,
     pub audit: Option<task::audit::Written>,
@@ -180,13 +180,13 @@ pub struct Written {
 fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> Option<Loaded> {
     let name = path.file_stem()?.to_string_lossy().into_owned();
     if !name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c)) || name.starts_with(['-', '.']) {
-        let hint = "a job's name is its file's: letters, digits, `-`, `_` and `.`".to_owned();
+        let hint = "a job is named after its file: letters, digits, `-`, `_` and `.`".to_owned();
         problems.push(Problem::with_file(path, format!("`{name}` cannot be a job's name"), Some(hint)));
         return None;
     }
-    // A pipe would be waited for, and all other jobs with it.
+    // Opening a pipe would block, and all other jobs with it.
     if std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
-        let hint = Some("a job is an ordinary file".to_owned());
+        let hint = Some("a job must be a regular file".to_owned());
         problems.push(Problem::with_file(path, "this is a pipe, a socket or a device, and is not read", hint));
         return None;
     }

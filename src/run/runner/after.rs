@@ -1,4 +1,4 @@
-//! `after`: a tick waits for the runs of other jobs, and is skipped when one of them did not end well.
+//! `after`: a tick waits for the runs of other jobs, and is skipped when one of them does not succeed.
 
 use std::time::Duration;
 
@@ -13,16 +13,17 @@ use crate::run::job::Job;
 use crate::run::runner::Context;
 
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// No run takes longer than this; whoever waits for one that does has been forgotten.
+/// No run takes longer than this: a tick that waits longer was forgotten.
 const WAIT_LIMIT: Duration = Duration::from_secs(48 * 3600);
 
-/// Comes back when all predecessors of this tick have succeeded. An error of [`Kind::Deferred`] is the reason to
-/// skip it. Without a ledger nobody knows, and nothing is waited for.
+/// Returns when all predecessors of this tick have succeeded. An error of [`Kind::Deferred`] is the reason to skip it. Without a
+/// ledger their state is unknown, and the tick does not wait.
 pub async fn wait(context: &Context, job: &Job, database: &str, tick: DateTime<Utc>) -> Result<()> {
     let Some(ledger) = &context.ledger else { return Ok(()) };
     for name in &job.after {
-        let before = context.jobs.iter().find(|other| other.name == *name).with_context(|| format!("job `{name}` is gone"))?;
-        // On the same database where it runs there, else on all of its own.
+        let before =
+            context.jobs.iter().find(|other| other.name == *name).with_context(|| format!("job `{name}` no longer exists"))?;
+        // Waits for the run on the same database if the other job runs there, else for those on all of its databases.
         let databases = match before.databases.iter().find(|other| *other == database) {
             Some(same) => std::slice::from_ref(same),
             None => before.databases.as_slice(),
@@ -65,7 +66,7 @@ fn decide(before: &Job, database: &str, row: Option<&Row>, waited: Duration) -> 
     match row.outcome.0 {
         Some(Outcome::Succeeded) => Decision::Go,
         None if waited < WAIT_LIMIT => Decision::Wait,
-        None => Decision::Skip(format!("it runs after {who}, and run {} of it does not end", row.id)),
+        None => Decision::Skip(format!("it runs after {who}, whose run {} does not end", row.id)),
         Some(_) if row.retry_at.is_some() && waited < WAIT_LIMIT => Decision::Wait,
         Some(outcome) => Decision::Skip(format!("it runs after {who}, whose run {} {}", row.id, outcome.as_verb())),
     }

@@ -1,8 +1,8 @@
-//! One run of a job on a database at a time: session advisory locks on connections of their own. They end with
-//! the connection, so nothing has to expire; a connection that is lost is noticed, and ends the run.
+//! Allows one run of a job on a database at a time: session advisory locks on separate connections. They end with the connection,
+//! so nothing has to expire; the loss of a connection is noticed, and ends the run.
 //!
-//! With a ledger there are two: one in the ledger's database, where everybody who looks at the history sees it,
-//! and one in the target, where a runner with another ledger, or none, sees it too.
+//! With a ledger there are two locks: one in the ledger's database, where everyone who reads the history sees it, and one in the
+//! target, where a runner with another ledger, or none, sees it too.
 
 use std::time::{Duration, Instant};
 
@@ -17,14 +17,14 @@ use crate::ledger::{self, Ledger};
 use crate::pg;
 use crate::work::RunContext;
 
-/// A heartbeat that takes longer is a connection that is gone. Shorter than the server's own patience with us
-/// ([`pg::Settings::connect`]), so that a run stops before another can start.
+/// A heartbeat that takes longer means that the connection is gone. This is shorter than the time after which the server gives up
+/// on us ([`pg::Settings::connect`]), so that a run stops before another can start.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A server that does not answer has nobody else asking it for the lock either.
+/// A server that does not answer us does not give the lock to others either.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Longer than a busy server takes to see that the client of an idle session is gone.
+/// This is longer than a busy server takes to see that the client of an idle session is gone.
 const DEAD_HOLDER_TIMEOUT: Duration = Duration::from_secs(10);
 const DEAD_HOLDER_LOOK: Duration = Duration::from_millis(200);
 
@@ -36,7 +36,7 @@ pub struct Locks {
     pub crashed: Vec<ledger::Row>,
 }
 
-/// Takes the locks of a run, or says who holds them.
+/// Takes the locks of a run, or returns an error that names their holder.
 pub async fn take(run: &RunContext<'_>, ledger: Option<(&Ledger, i64)>) -> Result<Locks> {
     let (job, database) = (run.job.name, run.database);
     let identity = identity();
@@ -79,7 +79,7 @@ async fn take_one(connection: &mut PgConnection, job: &str, database: &str, name
             return say_who(connection, identity).await;
         }
         let holder = pg::lock_holder(connection, name).await?;
-        // A process that was killed holds its lock until the server sees that it is gone.
+        // A killed process holds its lock until the server sees that it is gone.
         let is_passing = match &holder {
             Some(holder) => is_known_dead(&holder.query),
             None => true,
@@ -88,17 +88,18 @@ async fn take_one(connection: &mut PgConnection, job: &str, database: &str, name
             tokio::time::sleep(DEAD_HOLDER_LOOK).await;
             continue;
         }
-        let holder = holder.map_or_else(|| "somebody who has just ended".to_owned(), |holder| holder.to_string());
+        let holder = holder.map_or_else(|| "a session that has just ended".to_owned(), |holder| holder.to_string());
         let message = format!("job `{job}` is already running on `{database}`: its lock is held by {holder}");
         return Err(Fault::new(Kind::Busy, message).into());
     }
 }
 
-/// What stands behind the queries of a session that holds a lock, so that others of the same role see in pg_stat_activity whose it is.
+/// This comment follows the queries of a session that holds a lock, so that others of the same role see in pg_stat_activity whose
+/// it is.
 const WHO: &str = "-- pgtend ";
 
 fn identity() -> String {
-    // A comment ends with its line; JSON of one has none inside.
+    // A comment ends at the end of the line; this JSON has no line breaks.
     let json = serde_json::to_string(&ProcessIdentity::own()).unwrap_or_default();
     pg::comment(&format!("pgtend {json}"))
 }
@@ -107,20 +108,21 @@ async fn say_who(connection: &mut PgConnection, identity: &str) -> Result<()> {
     pg::execute(connection, format!("SELECT 1 {identity}")).await
 }
 
-/// Only where that is certain: whoever says something else in its query is alive to us.
+/// Returns true only if the holder is certainly dead: a session with any other query counts as alive.
 fn is_known_dead(query: &str) -> bool {
     let json = query.rsplit_once(WHO).map(|(_, json)| json);
     json.and_then(|json| serde_json::from_str::<ProcessIdentity>(json).ok()).is_some_and(|holder| holder.is_known_dead())
 }
 
-/// The connection of a heartbeat that was given up may be gone: then so is its lock.
+/// The connection of an abandoned heartbeat may be gone: then so is its lock.
 async fn release_one(connection: &mut PgConnection) {
     let unlock = sqlx::query("SELECT pg_advisory_unlock_all()").execute(connection);
     let _ = tokio::time::timeout(RELEASE_TIMEOUT, unlock).await;
 }
 
 impl Locks {
-    /// A lock that goes with its connection goes when the server notices, which may be after the next run asked for it.
+    /// Releases the locks. Otherwise a lock ends when the server notices the lost connection, which may be after the next run
+    /// asks for it.
     pub async fn release(mut self) {
         release_one(&mut self.target).await;
         if let Some((connection, _)) = &mut self.ledger {
@@ -128,7 +130,7 @@ impl Locks {
         }
     }
 
-    /// Shows a sign of life now and then; comes back when a connection, and its lock with it, is gone.
+    /// Sends heartbeats; returns when a connection, and its lock with it, is gone.
     pub async fn lost(&mut self, progress: &Progress) -> anyhow::Error {
         loop {
             tokio::time::sleep(Duration::from_secs(ledger::HEARTBEAT_SECONDS)).await;

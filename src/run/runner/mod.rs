@@ -1,5 +1,5 @@
-//! The one path of every run: ledger row, locks, timeout, cancellation, heartbeat, outcome, pings. `run-job` takes
-//! it, and so does the scheduler.
+//! The one path of every run: ledger row, locks, timeout, cancellation, heartbeat, outcome, pings. `run-job` and the scheduler
+//! both take it.
 
 pub mod after;
 mod locks;
@@ -32,30 +32,30 @@ use crate::run::notify::Notifier;
 use crate::task::{self, Drive, Manual};
 use crate::work::{Driven, JobFacts, Mode, Other, RunContext, Work};
 
-/// What a cancelled run has for its clean-up: aborting an upload, dropping a scratch database.
+/// A cancelled run has this long to clean up: abort an upload, drop a scratch database.
 pub const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A ledger that is away while a run ends is waited for: without its end the row would say "crashed".
+/// A run's end waits this long for an unreachable ledger: otherwise the row would say "crashed".
 const FINISH_TIMEOUT: Duration = Duration::from_secs(600);
-/// The same, when the process was asked to stop.
+/// The same limit, when the process was asked to stop.
 const FINISH_TIMEOUT_STOPPING: Duration = Duration::from_secs(15);
 
-/// What runs share.
+/// The state that runs share.
 #[derive(Clone)]
 pub struct Context {
     pub config: Arc<Config>,
     pub jobs: Arc<Vec<Job>>,
-    /// The same, as tasks see them.
+    /// The same jobs, as tasks see them.
     pub others: Arc<Vec<Other>>,
     pub ledger: Option<Arc<Ledger>>,
     pub progress: Progress,
     pub metrics: Metrics,
     pub notifier: Notifier,
-    /// Cancelled by SIGTERM and SIGINT.
+    /// SIGTERM and SIGINT cancel it.
     pub cancel: CancellationToken,
 }
 
-/// Runs `job` on `database`, and again while its retries allow it. Empty: that tick has its run already.
+/// Runs `job` on `database`, and repeats it while its retries allow that. Returns nothing when that tick already has a run.
 pub async fn run_with_retries(context: &Context, job: &Job, database: &str, trigger: Trigger, mode: Mode) -> Vec<Ended> {
     let mut attempts: Vec<Ended> = Vec::new();
     let mut trigger = trigger;
@@ -75,13 +75,13 @@ pub async fn run_with_retries(context: &Context, job: &Job, database: &str, trig
     attempts
 }
 
-/// One attempt. None: that tick, or that attempt, has its run already.
+/// Makes one attempt. Returns `None` when that tick, or that attempt, already has a run.
 pub async fn run_once(context: &Context, job: &Job, database: &str, trigger: &Trigger, mode: Mode) -> Option<Ended> {
     run(context, job, &job.task, database, trigger, mode).await
 }
 
-/// What a command does in a job's name, on the way of its runs: with a row of its own, and under the job's locks.
-/// Nobody tries it again, its end is no success of the job for monitors, and the person who started it is its timeout.
+/// Runs a command on behalf of a job, along the same path: with a row of its own, and under the job's locks. It is not retried,
+/// its end is no success of the job for monitors, and only its user ends it early.
 pub async fn run_manual<W: Work>(context: &Context, job: &Job, work: &Manual<W>, database: &str, mode: Mode) -> Option<Ended> {
     let job = Job { retries: Some(0), timeout: None, ping_url: None, ..job.clone() };
     run(context, &job, work, database, &Trigger::Manual, mode).await
@@ -140,7 +140,7 @@ async fn attempt(
         };
         finish(context, ledger, id, &end).await;
     }
-    // Only now: who takes the lock next finds this run's end.
+    // The locks go only now: the next holder finds this run's end.
     if let Some(locks) = locks {
         locks.release().await;
     }
@@ -149,7 +149,7 @@ async fn attempt(
     Some(ended)
 }
 
-/// Records a tick that does not run, and why. None: it has its run already.
+/// Records a tick that does not run, and why. Returns `None` when it already has a run.
 pub async fn skip(context: &Context, job: &Job, database: &str, trigger: &Trigger, reason: anyhow::Error) -> Option<Ended> {
     let mut run = new_record(job, database, trigger);
     if let Some(ledger) = &context.ledger {
@@ -167,7 +167,7 @@ pub async fn skip(context: &Context, job: &Job, database: &str, trigger: &Trigge
     Some(ended)
 }
 
-/// A run whose process is gone, found out by somebody else: its end is told here.
+/// Reports the end of a run whose process is gone, as another process found out.
 pub async fn crashed(context: &Context, job: &Job, row: ledger::Row) {
     let error = row.error.as_deref().unwrap_or_default();
     tracing::error!(job = row.job, database = row.database, run = row.id, "crashed: {error}");
@@ -202,7 +202,7 @@ async fn dry(context: &Context, job: &Job, work: &impl Drive, database: &str, tr
 }
 
 fn new_run<'a>(job: &'a Job, task: &'a str, database: &'a str, trigger: &'a Trigger) -> NewRun<'a> {
-    // For whoever finds its process dead, and cannot know what it had sent.
+    // This is for the process that finds this one dead, and cannot know what it had sent.
     let retries = if job.task.is_repeatable() { job.retries.unwrap_or(0) } else { 0 };
     NewRun { job: &job.name, database, task, trigger, retries }
 }
@@ -241,7 +241,7 @@ fn run_context<'a>(
         database,
         settings: job.task.settings(configured).with_context(|| format!("database `{database}`"))?,
         progress,
-        // Its own token: this run's timeout must not cancel the next one.
+        // The token is separate, so that this run's timeout does not cancel the next one.
         cancel: context.cancel.child_token(),
         now: Utc::now(),
         run_id,
@@ -280,7 +280,7 @@ fn concluded(mut run: Run, result: Result<Driven>) -> Ended {
     }
 }
 
-/// The locks come back with the result: they are held until the run's end is written.
+/// Runs the task with locks and a timeout. The locks are returned with the result: they are held until the run's end is written.
 async fn locked_and_timed(
     context: &Context,
     job: &Job,
@@ -292,8 +292,7 @@ async fn locked_and_timed(
         Ok(run) => run,
         Err(error) => return (Err(error), None),
     };
-    // Held by connections of their own until the run ends, so that two runs never take each other's upload for
-    // a leftover.
+    // Separate connections hold them until the run ends, so that two runs never take each other's upload for a leftover.
     let ledger = context.ledger.as_deref().zip(record.id);
     let mut locks = match run.or_cancelled(locks::take(&run, ledger)).await {
         Ok(locks) => locks,
@@ -330,19 +329,16 @@ async fn timed(context: &Context, job: &Job, work: &impl Drive, run: &RunContext
         result = &mut work => return result,
         () = timed_out => Fault::new(Kind::TimedOut, format!("the job's timeout of {} passed", job.timeout.map(|t| t.to_string()).unwrap_or_default())),
         () = context.cancel.cancelled() => Fault::new(Kind::Cancelled, "cancelled by a signal"),
-        lost = locks.lost(&run.progress) => Fault::new(Kind::Unreachable, format!("cancelled: its lock is lost, so that another run may start: {lost:#}")),
+        lost = locks.lost(&run.progress) => Fault::new(Kind::Unreachable, format!("cancelled, because its lock was lost and another run may start: {lost:#}")),
     };
     run.cancel.cancel();
     match tokio::time::timeout(CLEAN_UP_TIMEOUT, work).await {
-        // It came to its end in the same moment: then that is what happened.
+        // The work ended in the same moment: then its result counts.
         Ok(Ok(driven)) => Ok(driven),
-        // It says no more than that it was cancelled.
+        // The error only says that it was cancelled.
         Ok(Err(error)) if failure::kind_of(&error) == Some(Kind::Cancelled) && error.chain().len() == 1 => Err(stopped_by.into()),
         Ok(Err(error)) => Err(error.context(stopped_by)),
-        Err(_) => {
-            Err(anyhow::anyhow!("its clean-up took more than {} s and was given up", CLEAN_UP_TIMEOUT.as_secs())
-                .context(stopped_by))
-        }
+        Err(_) => Err(anyhow::anyhow!("its clean-up was abandoned after {} s", CLEAN_UP_TIMEOUT.as_secs()).context(stopped_by)),
     }
 }
 
@@ -353,12 +349,12 @@ async fn caught<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
         Err(panic) => {
             let said = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
             let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            Err(anyhow::anyhow!("the task panicked, which is a mistake in pgtend: {said}"))
+            Err(anyhow::anyhow!("the task panicked, which is a bug in pgtend: {said}"))
         }
     }
 }
 
-/// `require_backup_within`: no destructive work on a database whose last proof of a backup is too old.
+/// `require_backup_within`: refuses destructive work on a database whose last proven backup is too old.
 async fn require_backup(context: &Context, job: &Job, database: &str) -> Result<()> {
     let Some(within) = job.require_backup_within else { return Ok(()) };
     let newest = task::backup::newest_verified(&context.config, &context.others, database)
@@ -380,10 +376,13 @@ async fn finish(context: &Context, ledger: &Ledger, id: i64, end: &End<'_>) {
         let limit = if context.cancel.is_cancelled() { FINISH_TIMEOUT_STOPPING } else { FINISH_TIMEOUT };
         context.metrics.error(failure::kind_of(&error));
         if started.elapsed() >= limit {
-            tracing::error!(run = id, "the end of run {id} is not in the ledger, which will call it crashed: {error:#}");
+            tracing::error!(
+                run = id,
+                "could not write the end of run {id} to the ledger, which will mark it as crashed: {error:#}"
+            );
             return;
         }
-        tracing::warn!(run = id, "the ledger does not take the end of run {id}; trying again: {error:#}");
+        tracing::warn!(run = id, "cannot write the end of run {id} to the ledger; trying again: {error:#}");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(10));
     }

@@ -1,6 +1,6 @@
-//! `max_concurrent` of a database: so many runs at once on it, of all jobs and by all runners that share the ledger. Each place is an
-//! advisory lock in the ledger's database, held by the connection that holds the run's own lock: it ends with the run, however
-//! that ends.
+//! `max_concurrent` of a database limits the runs at once on it, of all jobs and by all runners that share the ledger. Each place
+//! is an advisory lock in the ledger's database. The connection that holds the run's own lock holds it as well, so it ends with
+//! the run, however that ends.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::work::RunContext;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Comes back when the run has a place, or needs none. How long that takes counts for no timeout.
+/// Returns when the run has a place, or needs none. No timeout counts this wait.
 pub async fn take(connection: &mut PgConnection, run: &RunContext<'_>) -> Result<()> {
     let Some(configured) = run.config.databases.get(run.database) else { return Ok(()) };
     let Some(places) = configured.max_concurrent else { return Ok(()) };

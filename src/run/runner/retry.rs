@@ -1,4 +1,4 @@
-//! Whether a run that did not succeed is tried again, and when.
+//! Decides whether a run that did not succeed is retried, and when.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use crate::ledger::report::Outcome;
 use crate::pg::failure;
 use crate::run::job::Job;
 
-/// Retries of a run that found its database unreachable, where the job does not say: a server that restarts,
-/// or fails over, is back within half an hour.
+/// Retries of a run that found its database unreachable, if the job sets none: a server that restarts, or fails over, is back
+/// within half an hour.
 const RETRIES_OF_UNREACHABLE: u32 = 5;
 const RETRY_DELAY_LIMIT: Duration = Duration::from_secs(3600);
 
-/// Whether a further attempt is worth its while, and when: not after what will be the same next time
-/// (privileges, configuration), took all its time already, or is nobody's fault (busy).
+/// Returns when a further attempt is worthwhile: not for an error that will be the same next time (privileges, configuration),
+/// for a run that used up its time, or for one that was only busy.
 pub fn retry_delay(
     job: &Job,
     trigger: &Trigger,
@@ -26,12 +26,12 @@ pub fn retry_delay(
     let was_sent = error.is_some_and(|error| error.downcast_ref::<Sent>().is_some());
     let retries = match (outcome, kind) {
         (Outcome::Failed, Some(Kind::Configuration | Kind::Permission | Kind::Unknown)) => 0,
-        // A person waits for a manual run, and sees at once that nobody is there.
+        // A person waits for a manual run, and sees at once that the server is unreachable.
         (Outcome::Failed, Some(Kind::Unreachable)) if *trigger != Trigger::Manual && !was_sent => {
             job.retries.unwrap_or(RETRIES_OF_UNREACHABLE)
         }
         (Outcome::Failed, _) => job.retries.unwrap_or(0),
-        // The process was stopped: whoever runs the job next takes it up.
+        // The process was stopped: the next process that runs the job continues it.
         (Outcome::Cancelled, _) if stopping && *trigger != Trigger::Manual && !was_sent => job.retries.unwrap_or(0),
         _ => 0,
     };
@@ -39,12 +39,12 @@ pub fn retry_delay(
     (attempt <= retries).then(|| pause_after(job, attempt))
 }
 
-/// Of a run that is not started by hand.
+/// Returns the most retries of a run that was not started by hand.
 pub fn retries_at_most(job: &Job) -> u32 {
     job.retries.unwrap_or(RETRIES_OF_UNREACHABLE)
 }
 
-/// Before the attempt after this one.
+/// Returns the pause before the attempt after this one.
 pub fn pause_after(job: &Job, attempt: u32) -> Duration {
     let doubled = job.retry_delay.saturating_mul(1 << (attempt - 1).min(20));
     doubled.min(RETRY_DELAY_LIMIT.max(job.retry_delay))

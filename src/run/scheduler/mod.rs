@@ -1,8 +1,8 @@
-//! The scheduler of `pgtend serve`: a tick every second, a look at what is due, a run for each.
+//! The scheduler of `pgtend serve`: every second it looks for due jobs, and starts a run for each.
 //!
 //! tokio-cron-scheduler is the metronome and nothing else: it has no catch-up, no guard against overlap, fixed
-//! offsets for time zones, and loses jobs that are due together (research of its 0.15.1). Only this file names it.
-//! Who runs a tick is decided by the ledger, where one row per tick can be written: several schedulers share it.
+//! offsets for time zones, and loses jobs that are due together (found in its 0.15.1). Only this file names it.
+//! The ledger decides who runs a tick, since one row per tick can be written: several schedulers can share it.
 
 pub mod planner;
 
@@ -29,48 +29,48 @@ use crate::run::job::Job;
 use crate::run::runner::{self, Context};
 use crate::task::Task;
 
-/// The metronome's period is a second; should it stop, we look all the same.
+/// The metronome's period is a second; should it stop, the scheduler still looks this often.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(2);
 
 const RETRIES_EVERY: Duration = Duration::from_secs(2);
 const CRASHED_EVERY: Duration = Duration::from_secs(10);
 const LATE_EVERY: Duration = Duration::from_secs(20);
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
-/// Between looks at a ledger that does not answer.
+/// The pause between attempts to reach the ledger.
 const LEDGER_PAUSE: Duration = Duration::from_secs(2);
 
 /// A wall clock that moves by more than this against the monotonic one was set.
 const CLOCK_STEP: TimeDelta = TimeDelta::seconds(5);
 
-/// What the scheduler, the pages and the signals share.
+/// The state that the scheduler, the pages and the signals share.
 pub struct Scheduler {
-    /// Replaced as a whole when the configuration is read anew.
+    /// Replaced as a whole when the configuration is reloaded.
     context: RwLock<Context>,
     ledger: Arc<Ledger>,
     entries: Mutex<Vec<Entry>>,
-    /// Counts configurations: entries of an older one are made anew.
+    /// Counts configurations: entries of an older one are rebuilt.
     generation: AtomicI64,
     slots: Semaphore,
-    /// First run and attempt of the retries that wait for a slot.
+    /// The first run and the attempt of each retry that waits for a slot.
     retrying: Mutex<HashSet<(i64, i32)>>,
     tracker: TaskTracker,
-    /// No tick starts any more.
+    /// Cancelled when no further tick may start.
     stop: CancellationToken,
     ledger_error: Mutex<Option<String>>,
-    /// Set by every look at what is due.
+    /// The time of the last look for due jobs.
     looked_at: Mutex<Instant>,
     has_asked: AtomicBool,
     has_entries: AtomicBool,
 }
 
-/// A job on a database, and how far its schedule is dealt with.
+/// A job on a database, and how far its schedule has been handled.
 #[derive(Clone)]
 struct Entry {
     job: Arc<Job>,
     database: String,
     jitter: Duration,
     done_until: DateTime<Utc>,
-    /// So that a look costs a comparison; None: never.
+    /// Kept so that a look costs only a comparison; `None` means never.
     next_due_at: Option<DateTime<Utc>>,
     known_since: DateTime<Utc>,
     is_late: bool,
@@ -105,45 +105,45 @@ impl Scheduler {
         &self.ledger
     }
 
-    /// Why the ledger does not answer, if it does not.
+    /// Returns why the ledger is unreachable, if it is.
     pub fn ledger_error(&self) -> Option<String> {
         lock(&self.ledger_error).clone()
     }
 
-    /// Whether the ledger was asked at all.
+    /// Returns whether the ledger was asked at all.
     pub fn has_asked(&self) -> bool {
         self.has_asked.load(Ordering::Relaxed)
     }
 
-    /// The schedules are known, so that what is due will run.
+    /// Returns whether the schedules are known, so that due jobs will run.
     pub fn is_planning(&self) -> bool {
         self.has_entries.load(Ordering::Relaxed) && !self.stop.is_cancelled()
     }
 
-    /// Runs under way and those that wait for a slot.
+    /// Counts runs under way and those that wait for a slot.
     pub fn running(&self) -> usize {
         self.tracker.len()
     }
 
-    /// The job that is due next, and when.
+    /// Returns the job that is due next, and when.
     pub fn next(&self) -> Option<(String, DateTime<Utc>)> {
         let entries = lock(&self.entries);
         let next = entries.iter().filter_map(|entry| Some((entry.next_due_at?, &entry.job.name))).min();
         next.map(|(at, job)| (job.clone(), at))
     }
 
-    /// How long ago it last looked at what is due.
+    /// Returns the time since the last look for due jobs.
     pub fn looked(&self) -> Duration {
         lock(&self.looked_at).elapsed()
     }
 
-    /// The jobs that are late, each with its database.
+    /// Returns the jobs that are late, each with its database.
     pub fn late(&self) -> Vec<Key> {
         let entries = lock(&self.entries);
         entries.iter().filter(|entry| entry.is_late).map(|entry| (entry.job.name.clone(), entry.database.clone())).collect()
     }
 
-    /// Puts a new configuration in place of the old; runs under way keep theirs.
+    /// Replaces the configuration; runs under way keep theirs.
     pub fn replace(&self, context: Context) {
         make_series(&context);
         *self.context.write().unwrap_or_else(PoisonError::into_inner) = context;
@@ -167,19 +167,19 @@ impl Scheduler {
             let now = Utc::now();
             let now_drift = now - started.1 - TimeDelta::from_std(started.0.elapsed()).unwrap_or_default();
             if (now_drift - drift).abs() > CLOCK_STEP {
-                tracing::warn!("the clock was set by {} s: looking at all schedules anew", (now_drift - drift).num_seconds());
+                tracing::warn!("the clock was set by {} s: recomputing all schedules", (now_drift - drift).num_seconds());
                 drift = now_drift;
                 self.clock_was_set(now);
             }
             self.look(now);
         }
         maintenance.abort();
-        // It only stops its clock: our runs are not its jobs.
+        // This only stops the metronome: our runs are not its jobs.
         let _ = metronome.shutdown().await;
         Ok(())
     }
 
-    /// Starts no more; gives what runs `timeout` to end, then cancels it. `waiting` is called every second.
+    /// Starts no more runs; gives running ones `timeout` to end, then cancels them. `waiting` is called every second.
     pub async fn drain(&self, timeout: Duration, mut waiting: impl FnMut(usize)) {
         self.stop.cancel();
         self.tracker.close();
@@ -196,7 +196,7 @@ impl Scheduler {
         }
     }
 
-    /// Starts what is due. While the ledger is away nothing is: it comes back as missed, and runs once.
+    /// Starts due jobs. While the ledger is away none starts: the tick counts as missed then, and runs once.
     fn look(self: &Arc<Self>, now: DateTime<Utc>) {
         if self.ledger_error().is_some() {
             return;
@@ -223,7 +223,7 @@ impl Scheduler {
         }
     }
 
-    /// Set back, schedules start from the new time: the ledger knows which ticks were run already.
+    /// When the clock is set back, schedules start from the new time: the ledger knows which ticks have run.
     fn clock_was_set(&self, now: DateTime<Utc>) {
         for entry in lock(&self.entries).iter_mut() {
             entry.done_until = entry.done_until.min(now);
@@ -240,13 +240,13 @@ impl Scheduler {
             (None, Some(tick)) => loop {
                 let waited = tokio::select! {
                     waited = runner::after::wait(&context, job, database, tick) => waited,
-                    // Not begun, so that whoever comes next catches it up.
+                    // The tick has not begun, so the next scheduler catches it up.
                     () = self.stop.cancelled() => return,
                 };
                 match waited {
                     Ok(()) => break None,
                     Err(error) if failure::kind_of(&error) == Some(Kind::Deferred) => break Some(error),
-                    // The ledger is away, and says later what became of the others.
+                    // The ledger is away; later it says what became of the others.
                     Err(error) => tracing::warn!(job = job.name, database, "cannot look for the runs before this one: {error:#}"),
                 }
                 tokio::select! {
@@ -270,13 +270,13 @@ impl Scheduler {
             let Some(ended) = ended else { break };
             if ended.run.id.is_some() {
                 log_end(&ended);
-                // What was left out on purpose is nobody's alarm.
+                // A tick that was skipped on purpose raises no alarm.
                 if ended.error.as_ref().and_then(failure::kind_of) == Some(Kind::Deferred) && is_skip && !is_left {
                     context.notifier.ended(context.ledger.as_deref(), job, &ended).await;
                 }
                 break;
             }
-            // The ledger went away in between. A tick that another has overtaken, or that is too old, stays undone.
+            // The ledger went away in between. A tick that a newer one overtook, or that is too old, stays undone.
             let age = trigger.tick().and_then(|tick| (Utc::now() - tick).to_std().ok()).unwrap_or_default();
             let is_overtaken = trigger.tick().is_some_and(|tick| tick.timestamp() < entry.latest.load(Ordering::SeqCst));
             context.metrics.error(ended.error.as_ref().and_then(failure::kind_of));
@@ -292,10 +292,10 @@ impl Scheduler {
         drop(slot);
     }
 
-    /// What needs the ledger and no clock: schedules, retries, crashed runs, late jobs, old history.
+    /// Does the work that needs the ledger and no clock: schedules, retries, crashed runs, late jobs, old history.
     async fn maintenance_tick(self: Arc<Self>) {
         let mut known_generation = 0;
-        // None: not asked yet.
+        // `None` until the ledger is asked.
         let mut answers = None;
         let mut due: HashMap<&str, Instant> = HashMap::new();
         let mut is_due = |what: &'static str, every: Duration| {
@@ -334,9 +334,9 @@ impl Scheduler {
             *lock(&self.ledger_error) = result.as_ref().err().map(|error| format!("{error:#}"));
             match &result {
                 Err(error) if answers != Some(false) => {
-                    tracing::error!("the ledger does not answer; what is due waits for it: {error:#}");
+                    tracing::error!("the ledger is unreachable; due jobs wait for it: {error:#}");
                 }
-                Ok(()) if answers != Some(true) => tracing::info!("the ledger answers"),
+                Ok(()) if answers != Some(true) => tracing::info!("the ledger is reachable"),
                 _ => {}
             }
             answers = Some(result.is_ok());
@@ -347,7 +347,7 @@ impl Scheduler {
         }
     }
 
-    /// Makes the entries of a new configuration.
+    /// Builds the entries of a new configuration.
     async fn load_known_jobs(&self, context: &Context) -> Result<()> {
         let schedules: Vec<(Key, String)> = context
             .jobs
@@ -355,7 +355,7 @@ impl Scheduler {
             .flat_map(|job| {
                 let text = match &job.schedule {
                     Some(schedule) if job.enabled => format!("{schedule} {}", job.timezone),
-                    // Enabled anew, it counts as new: nothing was missed meanwhile.
+                    // A job that is enabled again counts as new: it missed nothing meanwhile.
                     _ => "none".to_owned(),
                 };
                 job.databases.iter().map(move |database| ((job.name.clone(), database.clone()), text.clone()))
@@ -374,7 +374,7 @@ impl Scheduler {
             let old = before.remove(&(row.job.clone(), row.database.clone()));
             let mut entry = Entry {
                 jitter: planner::jitter(job, &row.database),
-                // Ticks of this process may not have reached the ledger yet.
+                // Some ticks of this process may not have reached the ledger yet.
                 done_until: row.known_since.max(row.last_tick.unwrap_or(DateTime::UNIX_EPOCH)),
                 next_due_at: None,
                 known_since: row.known_since,
@@ -402,7 +402,7 @@ impl Scheduler {
         Ok(())
     }
 
-    /// What the last runs reported, which may be another process's: sizes of backups, reach of partitions.
+    /// Sets the facts of the last runs, which may be another process's: sizes of backups, reach of partitions.
     async fn remember_facts(&self, context: &Context) -> Result<()> {
         let jobs = context.jobs.iter().filter(|job| !matches!(job.task, Task::Sql(_)));
         let keys: Vec<Key> =
@@ -440,7 +440,7 @@ impl Scheduler {
                     slot = this.slots.acquire() => slot,
                     () = this.stop.cancelled() => return,
                 };
-                // Another scheduler may have taken it: the ledger takes one row.
+                // Another scheduler may have taken it: the ledger accepts one row.
                 let ended = runner::run_once(&context, &job, &retry.database, &trigger, crate::work::Mode::Apply).await;
                 if let Some(ended) = ended {
                     log_end(&ended);
@@ -467,7 +467,7 @@ impl Scheduler {
             }
             entry.is_late = late.is_some();
             context.metrics.late(name, database, entry.is_late);
-            // Of runs on other hosts too.
+            // This includes runs on other hosts.
             if let Some(at) = last_success {
                 context.metrics.last_success(name, database, at.timestamp_millis() as f64 / 1000.0);
             }
@@ -484,7 +484,7 @@ impl Entry {
     }
 }
 
-/// From zero, and before the ledger answers.
+/// Creates the series, from zero, before the ledger is reachable.
 fn make_series(context: &Context) {
     for job in context.jobs.iter() {
         for database in &job.databases {
@@ -515,7 +515,7 @@ fn log_end(ended: &Ended) {
     }
 }
 
-/// A beat every second, in UTC.
+/// Returns a metronome that beats every second, in UTC.
 async fn metronome(beat: Arc<Notify>) -> Result<JobScheduler> {
     let scheduler = JobScheduler::new().await?;
     let job = CronJob::new_async("* * * * * *", move |_, _| {
@@ -527,7 +527,7 @@ async fn metronome(beat: Arc<Notify>) -> Result<JobScheduler> {
     Ok(scheduler)
 }
 
-/// A thread that panicked while it held a lock left whole values behind: all are replaced, not built up.
+/// A thread that panicked while it held a lock left whole values behind: each is replaced at once, never built up in steps.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! What is due: a pure function of a schedule, of what was done of it, and of the time.
+//! Decides what is due: a pure function of a schedule, of the ticks that were handled, and of the time.
 
 use std::time::Duration;
 
@@ -9,23 +9,23 @@ use crate::base::units;
 use crate::ledger::Trigger;
 use crate::run::job::{CatchUp, Job};
 
-/// A tick that is seen later than this was missed: the process, the host or the ledger was away.
+/// A tick that is seen later than this was missed: the process, the host or the ledger was down.
 const ON_TIME: TimeDelta = TimeDelta::seconds(30);
 
-/// The scheduler looks every second. What came up in a longer break is not made up for tick by tick.
+/// The scheduler looks every second. Ticks of a longer break are not made up for one by one.
 const BREAK: TimeDelta = TimeDelta::seconds(5);
 const TICKS_AT_ONCE: usize = 8;
 
-/// What becomes of a tick.
+/// What happens to a tick.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Due {
     Run(Trigger),
-    /// It was missed, and is left out for this reason.
+    /// It was missed, and is skipped for this reason.
     Leave(Trigger, String),
 }
 
-/// What is due of a job at `now`, when all its ticks until `done_until` are dealt with. Every tick runs while the
-/// scheduler looks all the time; of those in a break only the latest.
+/// Returns what is due of a job at `now`, when all its ticks until `done_until` are handled. Every tick runs while the scheduler
+/// looks without a break; of those in a break, only the latest runs.
 pub fn due(job: &Job, jitter: Duration, done_until: DateTime<Utc>, now: DateTime<Utc>) -> Vec<Due> {
     let now = now - jitter;
     let Some(schedule) = &job.schedule else { return Vec::new() };
@@ -61,7 +61,7 @@ pub fn due(job: &Job, jitter: Duration, done_until: DateTime<Utc>, now: DateTime
     }]
 }
 
-/// The job's own share of its `jitter`: the same on every host and every day.
+/// Returns the job's own share of its `jitter`: the same on every host and every day.
 pub fn jitter(job: &Job, database: &str) -> Duration {
     let Some(jitter) = job.jitter else { return Duration::ZERO };
     let hash = Sha256::digest(format!("{}/{database}", job.name));
@@ -69,8 +69,8 @@ pub fn jitter(job: &Job, database: &str) -> Duration {
     jitter.mul_f64(f64::from(share) / f64::from(u32::MAX))
 }
 
-/// The tick for which a success is overdue, if one is: it was known when it came, its grace is over, and the last
-/// success is older.
+/// Returns the tick for which a success is overdue, if there is one: it was known when it came, its grace period is over, and the
+/// last success is older.
 pub fn late_since(
     job: &Job,
     jitter: Duration,

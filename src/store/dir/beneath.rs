@@ -1,5 +1,5 @@
-//! A file of a store by the handles of its folders. Below the root no symbolic link is followed, whoever laid it and whenever:
-//! who may write into a folder of the store could otherwise have us write, read or delete somewhere else.
+//! Reaches a file of a store by the handles of its folders. Below the root no symbolic link is followed, whoever made it and
+//! whenever: otherwise anyone who may write into a folder of the store could make pgtend write, read or delete elsewhere.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind};
@@ -14,25 +14,25 @@ use rustix::io::Errno;
 
 use super::durable;
 
-/// Dumps hold everything that the database holds: for their owner only.
+/// Dumps hold all of the database's data, so only their owner may read them.
 const FOLDER_MODE: Mode = Mode::RWXU;
 
-/// A folder, for its entries.
+/// Opens a folder for its entries.
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// A place for a file: its folder, which exists, and its name, which need not.
+/// A place for a file: its folder, which exists, and its name, which need not exist.
 #[derive(Debug)]
 pub struct Place {
     root: PathBuf,
-    /// From the store's root down.
+    /// The folders from the store's root down.
     folders: Vec<File>,
-    /// Those below the root.
+    /// The names of the folders below the root.
     names: Vec<String>,
     pub name: String,
 }
 
 impl Place {
-    /// None when its folder does not exist.
+    /// Returns `None` when its folder does not exist.
     pub fn find(root: &Path, key: &str) -> io::Result<Option<Self>> {
         match Self::walk(root, key, false) {
             Ok(place) => Ok(Some(place)),
@@ -41,7 +41,7 @@ impl Place {
         }
     }
 
-    /// With its folders, which are made where they are missing.
+    /// Creates missing folders.
     pub fn make(root: &Path, key: &str) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(FOLDER_MODE.bits()).create(root)?;
         Self::walk(root, key, true)
@@ -50,7 +50,7 @@ impl Place {
     fn walk(root: &Path, key: &str, makes: bool) -> io::Result<Self> {
         let mut names: Vec<String> = key.split('/').map(str::to_owned).collect();
         if names.iter().any(|name| name.is_empty() || name == "." || name == ".." || name.contains('\0')) {
-            return Err(io::Error::new(ErrorKind::InvalidInput, format!("`{}` is no object's name", key.escape_debug())));
+            return Err(io::Error::new(ErrorKind::InvalidInput, format!("`{}` is not an object name", key.escape_debug())));
         }
         let name = names.pop().unwrap_or_default();
         let mut folders = vec![root_folder(root)?];
@@ -71,7 +71,7 @@ impl Place {
     }
 
     fn folder(&self) -> &File {
-        // The root is always there.
+        // The root always exists.
         &self.folders[self.folders.len() - 1]
     }
 
@@ -79,9 +79,9 @@ impl Place {
         self.names.iter().fold(self.root.clone(), |path, name| path.join(name)).join(name)
     }
 
-    /// The file, for reading. None when it does not exist; an error when it is a link, a pipe or a folder.
+    /// Opens the file for reading. Returns `None` when it does not exist; an error when it is a link, a pipe or a folder.
     pub fn open(&self) -> io::Result<Option<File>> {
-        // Without NONBLOCK, opening a pipe would wait for whoever writes into it.
+        // Without NONBLOCK, opening a pipe would wait for its writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match openat(self.folder(), &self.name, flags, Mode::empty()) {
             Ok(file) => File::from(file),
@@ -95,7 +95,7 @@ impl Place {
         Ok(Some(file))
     }
 
-    /// What it is. None when it does not exist; an error when it is a link, a pipe or a folder.
+    /// Returns the file's metadata. Returns `None` when it does not exist; an error when it is a link, a pipe or a folder.
     pub fn stat(&self) -> io::Result<Option<Stat>> {
         let Some(status) = stat(self.folder(), &self.name)? else { return Ok(None) };
         match FileType::from_raw_mode(status.st_mode) {
@@ -105,19 +105,19 @@ impl Place {
         }
     }
 
-    /// A file beside it, which does not exist yet: not even as a link to nowhere.
+    /// Creates a file beside it, which must not exist yet, not even as a dangling link.
     pub fn create_new(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(openat(self.folder(), name, flags, Mode::RUSR | Mode::WUSR)?.into())
     }
 
-    /// Gives a file beside it its name. A link of that name is replaced, and what it leads to is left alone.
+    /// Gives a file beside it its name. A link of that name is replaced, and its target is untouched.
     pub fn rename_from(&self, temporary: &str) -> io::Result<()> {
         Ok(renameat(self.folder(), temporary, self.folder(), &self.name)?)
     }
 
-    /// The same unless the name is taken. Some network shares have no hard links, older kernels no RENAME_NOREPLACE there: one of
-    /// them is enough.
+    /// Does the same unless the name is taken. Some network shares have no hard links, and older kernels have no RENAME_NOREPLACE
+    /// there: one of them suffices.
     pub fn place_from(&self, temporary: &str) -> Result<(), Errno> {
         let folder = self.folder();
         match linkat(folder, temporary, folder, &self.name, AtFlags::empty()) {
@@ -128,7 +128,7 @@ impl Place {
         }
     }
 
-    /// Removes a file of its folder; one that is not there is no error.
+    /// Removes a file of its folder; a missing file is not an error.
     pub fn remove(&self, name: &str) -> io::Result<()> {
         match unlinkat(self.folder(), name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -136,7 +136,7 @@ impl Place {
         }
     }
 
-    /// Objects have no folders; files do. A folder that still holds something stays: rmdir refuses it.
+    /// Removes empty folders, since objects have no folders, but files do. rmdir refuses a folder that still holds something.
     pub fn remove_empty_folders(&self) {
         for (above, name) in self.folders.iter().zip(&self.names).rev() {
             if unlinkat(above, name, AtFlags::REMOVEDIR).is_err() {
@@ -145,22 +145,22 @@ impl Place {
         }
     }
 
-    /// Makes its name durable, and those of its folders up to the store's root: new ones may be among them.
+    /// Makes its name durable, and those of its folders up to the store's root, since some may be new.
     pub fn sync_folders(&self) -> io::Result<()> {
         self.folders.iter().rev().try_for_each(durable::sync_folder)
     }
 }
 
-/// The store's own folder. It may be reached by links: whoever configured its path meant where they lead.
+/// Opens the store's own folder. Links may lead to it: the configured path means their target.
 fn root_folder(root: &Path) -> io::Result<File> {
     Ok(open(root, FOLDER, Mode::empty())?.into())
 }
 
-/// A folder of a folder; `path` is for messages.
+/// Opens a folder in a folder; `path` is for messages.
 fn subfolder(above: &File, name: &str, path: &Path) -> io::Result<File> {
     match openat(above, name, FOLDER | OFlags::NOFOLLOW, Mode::empty()) {
         Ok(folder) => Ok(folder.into()),
-        // Linux answers NOTDIR for a link that is to be a folder, others LOOP.
+        // For a link in place of a folder, Linux answers NOTDIR, other systems LOOP.
         Err(error @ (Errno::NOTDIR | Errno::LOOP)) => match stat(above, name)? {
             Some(status) if FileType::from_raw_mode(status.st_mode) == FileType::Symlink => Err(is_a_link(path)),
             _ => Err(error.into()),
@@ -177,25 +177,29 @@ fn stat(folder: &File, name: &str) -> io::Result<Option<Stat>> {
     }
 }
 
-/// Why a link is not looked into.
-pub const LINK: &str = "a symbolic link, and below its root a store follows none";
+/// Explains why a link is not followed.
+pub const LINK: &str = "a symbolic link, and a store follows no links below its root";
 
 fn is_a_link(path: &Path) -> io::Error {
-    io::Error::other(format!("{} is {LINK}: mount what it leads to there (mount --bind), or make that a store", path.display()))
+    io::Error::other(format!(
+        "{} is {LINK}: mount its target there (mount --bind), or configure the target as a store",
+        path.display()
+    ))
 }
 
 fn is_no_file(path: &Path) -> io::Error {
-    io::Error::other(format!("{} is no ordinary file", path.display()))
+    io::Error::other(format!("{} is not a regular file", path.display()))
 }
 
-/// What stands in a folder of the store, by handle.
+/// An entry of a folder of the store, by handle.
 pub struct Entry {
     pub name: String,
     pub status: Stat,
     pub kind: FileType,
 }
 
-/// A folder of the store, for [`entries`]. None when it does not exist. `folder` is "" or a key without a `/` at its end.
+/// Opens a folder of the store, for [`entries`]. Returns `None` when it does not exist. `folder` is "" or a key without a `/` at
+/// its end.
 pub fn folder(root: &Path, folder: &str) -> io::Result<Option<File>> {
     if folder.is_empty() {
         return match root_folder(root) {
@@ -208,7 +212,7 @@ pub fn folder(root: &Path, folder: &str) -> io::Result<Option<File>> {
     child(place.folder(), &place.name, &root.join(folder))
 }
 
-/// None when it has gone meanwhile.
+/// Returns `None` when it was deleted meanwhile.
 pub fn child(above: &File, name: &str, path: &Path) -> io::Result<Option<File>> {
     match subfolder(above, name, path) {
         Ok(folder) => Ok(Some(folder)),
@@ -217,7 +221,8 @@ pub fn child(above: &File, name: &str, path: &Path) -> io::Result<Option<File>> 
     }
 }
 
-/// Shows what is in a folder to `see`, each with what it is or why that cannot be said. Names that are not UTF-8 are none of ours.
+/// Shows the entries of a folder to `see`, each with its kind, or with the error that hides it. Names that are not UTF-8 are not
+/// ours.
 pub fn entries(folder: &File, mut see: impl FnMut(String, io::Result<Entry>)) -> io::Result<()> {
     for entry in Entries::read_from(folder)? {
         let entry = entry?;
@@ -226,7 +231,7 @@ pub fn entries(folder: &File, mut see: impl FnMut(String, io::Result<Entry>)) ->
             continue;
         }
         match stat(folder, name) {
-            // It may be deleted while we look.
+            // It may be deleted meanwhile.
             Ok(None) => {}
             Ok(Some(status)) => {
                 let kind = FileType::from_raw_mode(status.st_mode);
@@ -238,12 +243,12 @@ pub fn entries(folder: &File, mut see: impl FnMut(String, io::Result<Entry>)) ->
     Ok(())
 }
 
-/// What a link leads to is a file: then it hides no folder.
+/// Returns whether a link leads to a file: then it hides no folder.
 pub fn leads_to_a_file(folder: &File, name: &str) -> bool {
     statat(folder, name, AtFlags::empty()).is_ok_and(|to| FileType::from_raw_mode(to.st_mode) == FileType::RegularFile)
 }
 
-/// A file in the store's root that is locked and never read.
+/// Opens a file in the store's root that is locked and never read.
 pub fn open_guard(path: &Path) -> io::Result<File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     match openat(CWD, path, flags, Mode::RUSR | Mode::WUSR) {

@@ -1,5 +1,5 @@
-//! Writes under a condition in a directory. Whoever makes one holds a lock on a guard file in the store's root meanwhile, so that
-//! looking and writing are one step among all processes that do so.
+//! Conditional writes in a directory. A writer holds a lock on a guard file in the store's root, so that its look and its write
+//! are one step among all processes that do the same.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -18,11 +18,11 @@ use crate::base::fault::{Fault, Kind};
 use crate::store::conditional::Conditional;
 use crate::store::object::Version;
 
-/// The guard is held for a few system calls: longer, and its holder hangs.
+/// The guard is held for a few system calls: a process that holds it longer hangs.
 const GUARD_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Dir {
-    /// Writes when there is no such object (`expected` is None), or when it still is `expected`.
+    /// Writes when there is no such object (`expected` is `None`), or when it still is `expected`.
     pub async fn put_if(&self, key: &str, content: Vec<u8>, expected: Option<Version>) -> Result<Conditional> {
         let (dir, key) = (self.clone(), key.to_owned());
         tokio::task::spawn_blocking(move || dir.put_if_blocking(&key, &content, expected.as_ref())).await?
@@ -36,7 +36,7 @@ impl Dir {
             .and_then(|()| file.sync_all())
             .map_err(|error| self.explain(error))
             .and_then(|()| self.name_if(&place, &temporary.name, content, expected));
-        // Removes it, unless it has its name by now.
+        // Dropping removes it, unless it has its final name by now.
         drop(temporary);
         if !matches!(written, Ok(Conditional::Written(_))) {
             place.remove_empty_folders();
@@ -68,7 +68,7 @@ impl Dir {
         Ok(Conditional::Written(version(content)))
     }
 
-    /// Deletes what still is `expected`; false when it is not.
+    /// Deletes an object that still is `expected`; returns false when it is not.
     pub async fn delete_if(&self, key: &str, expected: &Version) -> Result<bool> {
         let (dir, key, expected) = (self.clone(), key.to_owned(), expected.clone());
         let deleted = tokio::task::spawn_blocking(move || {
@@ -88,7 +88,7 @@ impl Dir {
         deleted.await?
     }
 
-    /// Held until it is dropped, or its process ends.
+    /// The guard is held until it is dropped, or its process ends.
     fn guard(&self) -> Result<File> {
         let path = self.root.join(GUARD);
         let file = beneath::open_guard(&path).map_err(|error| self.explain(error))?;
@@ -98,7 +98,10 @@ impl Dir {
                 Ok(()) => return Ok(file),
                 Err(Errno::WOULDBLOCK) if started.elapsed() < GUARD_TIMEOUT => std::thread::sleep(Duration::from_millis(20)),
                 Err(Errno::WOULDBLOCK) => {
-                    let message = format!("another process has held the lock of {} for 30 s: it hangs, end it", path.display());
+                    let message = format!(
+                        "another process has held the lock of {} for 30 s, so it probably hangs: end that process",
+                        path.display()
+                    );
                     return Err(Fault::new(Kind::Busy, message).into());
                 }
                 Err(error) => return Err(error).with_context(|| format!("cannot lock {}", path.display())),
@@ -114,7 +117,7 @@ pub fn version(content: &[u8]) -> Version {
 fn version_of(place: &Place) -> Result<Option<Version>> {
     let mut content = Vec::new();
     let Some(file) = place.open()? else { return Ok(None) };
-    // What is larger is no object that is written under a condition.
+    // A larger object is not one that is written conditionally.
     file.take(crate::store::SMALL_OBJECT_BYTES + 1).read_to_end(&mut content)?;
     Ok(Some(version(&content)))
 }

@@ -1,4 +1,4 @@
-//! A name is durable once its folder is: fsync of folders, as far as file systems have it.
+//! Makes names durable: a name is durable once its folder is synced, as far as file systems can do that.
 
 use std::fs::File;
 use std::io;
@@ -9,14 +9,14 @@ use rustix::io::Errno;
 pub fn sync_folder(folder: &File) -> io::Result<()> {
     match folder.sync_all() {
         Err(error) if has_no_sync_of_folders(&error) => {
-            tracing::debug!("a folder cannot be synced ({error}): its file system does that by itself, or never");
+            tracing::debug!("a folder cannot be synced ({error}): its file system does that by itself, or not at all");
             Ok(())
         }
         answer => answer,
     }
 }
 
-/// CIFS of older kernels, sshfs and rclone answer so for folders, whatever is in them; any other error is of the disk.
+/// CIFS of older kernels, sshfs and rclone answer like this for any folder; every other error is the disk's.
 fn has_no_sync_of_folders(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::NOTSUP | Errno::BADF))
 }

@@ -21,7 +21,7 @@ use self::walk::Walked;
 use super::object::{Listed, Object, Unfinished};
 use super::sign::SignKey;
 
-/// Ends the name of a file that is being written; such a file is not an object.
+/// The suffix of a file that is being written; such a file is not an object.
 const TEMPORARY: &str = ".partial";
 
 const READ_BYTES: usize = 1 << 20;
@@ -38,12 +38,12 @@ impl Dir {
         Self { root: root.to_owned(), remembered: mounted::remembered(root), sign_key: None }
     }
 
-    /// The same with a key for what is signed.
+    /// Adds a key for signed objects.
     pub fn signed(self, sign_key: Option<SignKey>) -> Self {
         Self { sign_key, ..self }
     }
 
-    /// An error when the store is not what it was: its disk is not mounted.
+    /// Returns an error when the store is not the one that it was: its disk is not mounted.
     pub fn check_mounted(&self) -> Result<()> {
         mounted::check(&self.root, self.remembered.as_ref())
     }
@@ -58,7 +58,7 @@ impl Dir {
         Ok(Listed { objects, unread })
     }
 
-    /// What cannot be looked into holds none that could be removed.
+    /// Folders that cannot be read hold no files that could be removed.
     pub async fn unfinished(&self, folder: &str) -> Result<Vec<Unfinished>> {
         let files = self.walk(folder).await?.files;
         let temporary = files.into_iter().filter(|file| file.key.ends_with(TEMPORARY));
@@ -73,7 +73,8 @@ impl Dir {
         walked.with_context(|| path.display().to_string())
     }
 
-    /// Runs `work` at the place of an object, on a thread that may wait for a disk. None when its folder does not exist.
+    /// Runs `work` at the place of an object, on a thread that may wait for a disk. Returns `None` when its folder does not
+    /// exist.
     async fn at<T: Send + 'static>(
         &self,
         key: &str,
@@ -93,11 +94,11 @@ impl Dir {
         Ok(status.map(|status| walk::object(key.to_owned(), &status)))
     }
 
-    /// Whether an object exists.
+    /// Returns whether an object exists.
     pub async fn exists_for_certain(&self, key: &str) -> Result<bool> {
         anyhow::ensure!(
             self.root.is_dir(),
-            "there is no folder {}: whether it held an object of that name cannot be said",
+            "there is no folder {}: it is unknown whether it held an object of that name",
             self.root.display()
         );
         Ok(self.stat(key).await?.is_some())
@@ -116,7 +117,7 @@ impl Dir {
         Ok(Upload { dir: self.clone(), place, temporary, file: Some(fs::File::from_std(file)) })
     }
 
-    /// The file that an object is written to, in a store that is known to be there.
+    /// Creates the file that an object is written to, in a store that is known to exist.
     fn temporary_for(&self, key: &str) -> Result<(Temporary, std::fs::File)> {
         self.check_mounted()?;
         let created = Temporary::create(&self.root, key).and_then(|created| {
@@ -146,7 +147,7 @@ impl Dir {
         let hint = match error.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
                 let free = self.free_bytes().map(crate::base::units::bytes).unwrap_or_default();
-                format!("the disk of {} is full ({free} free): make room, or keep fewer sets", self.root.display())
+                format!("the disk of {} is full ({free} free): free some space, or keep fewer sets", self.root.display())
             }
             ErrorKind::PermissionDenied => {
                 let message = format!("no permission to write in {}", self.root.display());
@@ -159,15 +160,15 @@ impl Dir {
     }
 }
 
-/// A file beside the one that it will become. Removed when it is dropped.
+/// A file beside the one that it will become. Dropping removes it.
 struct Temporary {
     place: Arc<Place>,
-    /// Empty when it is somebody else's to remove.
+    /// Empty when another owner removes the file.
     name: String,
 }
 
 impl Temporary {
-    /// With its folders. Its name cannot be known beforehand.
+    /// Creates it with its folders. Its name cannot be guessed beforehand.
     fn create(root: &Path, key: &str) -> std::io::Result<(Self, std::fs::File)> {
         let mut attempts = 0..3;
         loop {
@@ -177,7 +178,7 @@ impl Temporary {
                 Ok((Self { place: Arc::new(place), name }, file))
             });
             match created {
-                // Who deletes the last object of a folder removes the folder.
+                // A process that deletes the last object of a folder removes the folder.
                 Err(error) if error.kind() == ErrorKind::NotFound && attempts.next().is_some() => {}
                 other => return other,
             }
@@ -213,7 +214,7 @@ pub struct Upload {
     dir: Dir,
     place: Arc<Place>,
     temporary: String,
-    /// None once finished or aborted.
+    /// `None` once it is finished or aborted.
     file: Option<fs::File>,
 }
 
@@ -231,7 +232,7 @@ impl Upload {
             let (place, temporary) = (Arc::clone(&self.place), self.temporary.clone());
             let named = tokio::task::spawn_blocking(move || {
                 place.rename_from(&temporary)?;
-                // The rename is durable with its folder, a new folder with the one above it.
+                // The rename is durable with its folder, and a new folder with the one above it.
                 place.sync_folders()
             });
             named.await.map_err(std::io::Error::other)?

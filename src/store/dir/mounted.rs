@@ -1,5 +1,5 @@
-//! Whether a directory is the store that it was: a mount point whose disk is not mounted is an empty folder, or one that holds
-//! what was written while the disk was away. The store's root holds a marker, and this host remembers that it does.
+//! Checks that a directory is still the store that it was: a mount point without its disk is an empty folder, or one with files
+//! that were written while the disk was away. The store's root holds a marker, and this host remembers that.
 
 use std::fs;
 use std::io::{ErrorKind, Write as _};
@@ -14,44 +14,44 @@ use uuid::Uuid;
 
 use crate::base::fault::{Fault, Kind};
 
-/// In the store's root; written with the first object, no object itself.
+/// The marker is in the store's root; it is written with the first object, and is not an object itself.
 pub const MARKER: &str = ".pgtend-store.json";
 
-/// What this host remembers of a store, in a file of its state folder.
+/// The facts that this host remembers of a store, in a file of its state folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remembered {
     root: PathBuf,
-    /// The root was on another file system than the folder that it is in.
+    /// True when the root was on another file system than its parent folder.
     is_mount_point: bool,
 }
 
-/// What is remembered of the store at `root`. What cannot be read is not remembered.
+/// Returns the facts about the store at `root`. An unreadable record counts as none.
 pub fn remembered(root: &Path) -> Option<Remembered> {
     let text = fs::read(record_of(root)?).ok()?;
     serde_json::from_slice(&text).ok()
 }
 
-/// An error of [`Kind::Unreachable`] when the store that was at `root` is not there now.
+/// Returns an error of [`Kind::Unreachable`] when the store that was at `root` is gone.
 pub fn check(root: &Path, remembered: Option<&Remembered>) -> Result<()> {
     let Some(remembered) = remembered else { return Ok(()) };
     let refused = |what: &str, way_out: String| {
-        let message = format!("{} {what}: is its disk mounted? {way_out}", root.display());
+        let message = format!("{} {what}: check whether its disk is mounted. {way_out}", root.display());
         Err(Fault::new(Kind::Unreachable, message).into())
     };
     if !root.join(MARKER).exists() {
-        let way_out = format!("If an empty store is meant, make the file {MARKER} in it");
+        let way_out = format!("If an empty store is intended, create the file {MARKER} in it");
         return refused(&format!("was a store and holds no {MARKER} now"), way_out);
     }
     if remembered.is_mount_point && !is_mount_point(root) {
         let record = record_of(root).unwrap_or_default();
         let way_out = format!("If the store is to be on this disk from now on, delete {}", record.display());
-        return refused("was a mount point and is none now", way_out);
+        return refused("was a mount point and no longer is one", way_out);
     }
     Ok(())
 }
 
-/// Leaves the marker in the store's root, which exists, and remembers it. What cannot be remembered is not: a container has no
-/// place for it, and is given its folders anew each time.
+/// Puts the marker into the store's existing root, and remembers it. Failure to remember is tolerated: a container has no place
+/// for it, and gets its folders afresh each time.
 pub fn mark(root: &Path, known: Option<&Remembered>) -> std::io::Result<()> {
     let marker =
         json!({ "id": Uuid::new_v4().to_string(), "made_at": Utc::now(), "by": concat!("pgtend ", env!("CARGO_PKG_VERSION")) });
@@ -81,11 +81,12 @@ fn remember(store: &Remembered) -> std::io::Result<()> {
     fs::rename(&temporary, &record)
 }
 
-/// `stores/HASH.json` in $STATE_DIRECTORY (systemd's StateDirectory=), $XDG_STATE_HOME/pgtend or ~/.local/state/pgtend.
+/// Returns the path `stores/HASH.json` in $STATE_DIRECTORY (systemd's StateDirectory=), $XDG_STATE_HOME/pgtend or
+/// ~/.local/state/pgtend.
 fn record_of(root: &Path) -> Option<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let state = variable("STATE_DIRECTORY")
-        // systemd separates several by colons.
+        // systemd separates several folders by colons.
         .and_then(|all| std::env::split_paths(&all).next())
         .or_else(|| variable("XDG_STATE_HOME").map(|folder| folder.join("pgtend")))
         .or_else(|| variable("HOME").map(|home| home.join(".local/state/pgtend")))?;
@@ -93,7 +94,7 @@ fn record_of(root: &Path) -> Option<PathBuf> {
     Some(state.join("stores").join(format!("{name}.json")))
 }
 
-/// A bind mount of the same file system is not seen as one.
+/// Returns false for a bind mount of the same file system.
 fn is_mount_point(root: &Path) -> bool {
     let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
     let parent = root.parent().and_then(device);

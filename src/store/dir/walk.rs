@@ -1,4 +1,4 @@
-//! What files a directory store has. What cannot be looked into is named, and hides nothing else.
+//! Lists the files of a directory store. An unreadable folder is named, and hides nothing else.
 
 use std::fs::File;
 use std::io;
@@ -11,10 +11,10 @@ use super::beneath::{self, Entry};
 use super::mounted;
 use crate::store::object::{Object, Unread};
 
-/// Locked during writes under a condition; in the root, no object.
+/// Locked during conditional writes; it is in the root, and not an object.
 pub(super) const GUARD: &str = ".pgtend.guard";
 
-/// Deeper than DATABASE/JOB/SET/object by far; a loop of mounts ends here.
+/// This is far deeper than DATABASE/JOB/SET/object; a loop of mounts ends here.
 const DEPTH: usize = 16;
 
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ pub struct Walked {
     pub unread: Vec<Unread>,
 }
 
-/// All files below `folder`, which is empty or a key. An error is that of `folder` itself.
+/// Returns all files below `folder`, which is empty or a key. An error is that of `folder` itself.
 pub fn walk(root: &Path, folder: &str) -> io::Result<Walked> {
     let folder = folder.trim_end_matches('/');
     let mut walked = Walked::default();
@@ -42,7 +42,7 @@ fn visit(root: &Path, folder: &File, key: &str, depth: usize, walked: &mut Walke
             Ok(Entry { status, kind: FileType::RegularFile, .. }) if ![GUARD, mounted::MARKER].contains(&key.as_str()) => {
                 walked.files.push(object(key, &status));
             }
-            // A file system's own, at the root of a mount: not ours to read.
+            // This is the file system's own, at the root of a mount: not ours to read.
             Ok(Entry { kind: FileType::Directory, .. }) if key == "lost+found" => {}
             Ok(Entry { kind: FileType::Directory, name, .. }) if depth < DEPTH => folders.push(name),
             Ok(Entry { kind: FileType::Symlink, name, .. }) => {

@@ -1,5 +1,5 @@
-//! Checksums of what goes up. Buckets with Object Lock want one on each write (Content-MD5 or x-amz-checksum-…), others know
-//! none of them: the key `checksums` says so, or the server's own refusal.
+//! Checksums of uploads. Buckets with Object Lock require one on each write (Content-MD5 or x-amz-checksum-…), other servers know
+//! none of them: the key `checksums` decides, or the server's own refusal.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -20,11 +20,11 @@ use super::request::status;
 use crate::config::Checksums;
 use crate::store::object::Precondition;
 
-/// Stores that refused a write for want of one, for this process.
+/// The stores that refused a write without a checksum, for this process.
 static ASKED_FOR: Mutex<BTreeMap<String, Checksums>> = Mutex::new(BTreeMap::new());
 
 impl S3 {
-    /// PutObject; once more with a checksum when the server asks for one.
+    /// Calls PutObject; repeats it with a checksum when the server asks for one.
     pub(super) async fn put_object(
         &self,
         key: &str,
@@ -59,7 +59,7 @@ impl S3 {
         }
     }
 
-    /// What to send with a write.
+    /// Returns which checksum to send with a write.
     pub(super) fn checksums(&self) -> Checksums {
         let asked_for = ASKED_FOR.lock().unwrap_or_else(PoisonError::into_inner).get(&self.identity()).copied();
         asked_for.or(self.configured.checksums).unwrap_or_else(|| {
@@ -68,7 +68,7 @@ impl S3 {
         })
     }
 
-    /// True when a write was refused because it came without a checksum: `sent` then is what is to be sent.
+    /// Returns true when a write was refused for want of a checksum: `sent` then becomes the one to send.
     pub(super) fn is_asked_for<E: ProvideErrorMetadata>(&self, error: &SdkError<E, HttpResponse>, sent: &mut Checksums) -> bool {
         let (Checksums::WhenRequired, Some(400)) = (*sent, status(error)) else { return false };
         let Some(wanted) = wanted_by(error.code().unwrap_or_default(), error.message().unwrap_or_default()) else { return false };
@@ -79,7 +79,7 @@ impl S3 {
     }
 }
 
-/// MD5 where both are named: it needs no word when an upload starts, so that one under way can go on.
+/// Returns MD5 when the message names both: it need not be announced when an upload starts, so one under way can continue.
 fn wanted_by(code: &str, message: &str) -> Option<Checksums> {
     let said = format!("{code} {message}").to_ascii_lowercase();
     if said.contains("content-md5") || said.contains("missingcontentmd5") {
@@ -88,7 +88,7 @@ fn wanted_by(code: &str, message: &str) -> Option<Checksums> {
     said.contains("x-amz-checksum").then_some(Checksums::Always)
 }
 
-/// Also to be said when an upload of parts starts.
+/// Returns the algorithm to announce when an upload of parts starts.
 pub fn algorithm(checksums: Checksums) -> Option<ChecksumAlgorithm> {
     (checksums == Checksums::Always).then_some(ChecksumAlgorithm::Crc32)
 }

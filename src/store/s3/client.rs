@@ -18,16 +18,16 @@ use crate::base::ca_file;
 use crate::base::fault::{Fault, Kind};
 use crate::config::{self, Checksums};
 
-/// The client, and what people call the server.
+/// Returns the client, and the server's name for messages.
 pub async fn make(configured: &config::S3) -> Result<(Client, String)> {
-    // A dated behaviour: a new SDK must not change what goes over the wire by itself.
+    // A dated behaviour version: a new SDK must not change requests by itself.
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .http_client(http_client(configured)?)
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
         .timeout_config(
             TimeoutConfig::builder().connect_timeout(Duration::from_secs(10)).operation_attempt_timeout(REQUEST_TIMEOUT).build(),
         )
-        // Uploads have a timeout of our own, per part: the SDK's protection takes a slow line for a dead one.
+        // Uploads have a timeout of our own, per part: the SDK's protection mistakes a slow line for a dead one.
         .stalled_stream_protection(StalledStreamProtectionConfig::enabled().upload_enabled(false).build());
     if let Some(region) = &configured.region {
         loader = loader.region(Region::new(region.clone()));
@@ -68,7 +68,7 @@ pub async fn make(configured: &config::S3) -> Result<(Client, String)> {
     Ok((Client::from_conf(builder.build()), at))
 }
 
-/// With the system's CAs (SSL_CERT_FILE in their place), that of AWS_CA_BUNDLE, and that of the store's key `ca_file`.
+/// Trusts the system's CAs (or those of SSL_CERT_FILE), that of AWS_CA_BUNDLE, and that of the store's key `ca_file`.
 fn http_client(configured: &config::S3) -> Result<SharedHttpClient> {
     let mut trusted = TrustStore::default();
     let from_environment = std::env::var_os("AWS_CA_BUNDLE").filter(|value| !value.is_empty()).map(PathBuf::from);

@@ -1,4 +1,4 @@
-//! Writes under a condition: If-None-Match and If-Match of PutObject.
+//! Conditional writes: If-None-Match and If-Match of PutObject.
 
 use anyhow::{Context as _, Result};
 use aws_config::timeout::TimeoutConfig;
@@ -22,9 +22,9 @@ impl S3 {
             Err(error) => error,
         };
         Ok(match (status(&error), error.code()) {
-            // 409: another write to this key was under way, and it counts (User Guide, "conditional writes").
+            // 409: another write to this key was in progress, and that one counts (User Guide, "conditional writes").
             (Some(412), _) | (_, Some("PreconditionFailed" | "ConditionalRequestConflict")) => Conditional::NotSo,
-            // What is to be unchanged is gone.
+            // The object that should be unchanged is gone.
             (Some(404), Some("NoSuchKey")) => Conditional::NotSo,
             (Some(501), _) | (_, Some("NotImplemented")) => {
                 Conditional::Unsupported("it refuses If-None-Match and If-Match (501)".to_owned())
@@ -33,7 +33,7 @@ impl S3 {
         })
     }
 
-    /// Deletes what still is `expected`, on servers that look at If-Match of DELETE; others delete whatever is there.
+    /// Deletes an object that still is `expected`, on servers that honour If-Match of DELETE; others delete any version.
     pub async fn delete_if(&self, key: &str, expected: &Version) -> Result<bool> {
         let request = self.client.delete_object().bucket(&self.configured.bucket).key(self.full_key(key));
         match request.if_match(&expected.0).send().await {

@@ -1,4 +1,4 @@
-//! What an S3 server's errors mean, and what to do.
+//! Explains errors of S3 servers: their meaning, and what to do.
 
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
@@ -9,20 +9,20 @@ use super::request::status;
 use crate::base::fault::{Fault, Kind};
 use crate::base::network;
 
-/// S3 takes requests that are signed within a quarter of an hour of its own time.
+/// S3 accepts requests that are signed within a quarter of an hour of its own time.
 const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(15);
 
-/// What a server said.
+/// A server's answer.
 struct Answer<'a> {
     status: u16,
     code: &'a str,
     message: &'a str,
-    /// The host's clock less the server's.
+    /// The host's clock minus the server's.
     clock_is_ahead: Option<TimeDelta>,
 }
 
 impl S3 {
-    /// An SDK error with its kind, in words that name the server and what to do.
+    /// Turns an SDK error into one with its kind, which names the server and says what to do.
     pub(super) fn explain<E>(&self, error: SdkError<E, HttpResponse>) -> anyhow::Error
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
@@ -42,7 +42,7 @@ impl S3 {
             }
             SdkError::ResponseError(_) => {
                 let status = status(&error).unwrap_or_default();
-                let message = format!("{at} answered (HTTP {status}) as no S3 server does: {}; is this its address?", cause());
+                let message = format!("{at} answered (HTTP {status}) unlike an S3 server: {}; check its address", cause());
                 (Kind::Unreachable, message)
             }
             _ => {
@@ -53,7 +53,7 @@ impl S3 {
                     );
                     (Kind::Permission, message)
                 } else {
-                    (Kind::Unreachable, format!("cannot talk to {at}: {cause}"))
+                    (Kind::Unreachable, format!("cannot reach {at}: {cause}"))
                 }
             }
         };
@@ -61,7 +61,7 @@ impl S3 {
     }
 }
 
-/// True when the server answers that it does not have this operation, however it does so.
+/// Returns true when the server answers, in whatever form, that it lacks this operation.
 pub fn has_no_such_operation<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
     let code = error.code().unwrap_or_default();
     match status(error) {
@@ -85,7 +85,7 @@ fn meaning(answer: &Answer<'_>, bucket: &str, at: &str) -> (Kind, String) {
     let words: Vec<&str> = [*code, *message].into_iter().filter(|said| !said.is_empty()).collect();
     let said = format!("HTTP {status} {}", words.join(": "));
     let said = said.trim_end();
-    // An answer to HEAD has no code: a clock that is off is then seen by the Date of the answer alone.
+    // An answer to HEAD has no code: then only the Date of the answer shows that a clock is off.
     let is_off = clock_is_ahead.filter(|ahead| ahead.abs() >= CLOCK_TOLERANCE - TimeDelta::minutes(1));
     if *code == "RequestTimeTooSkewed" || (matches!(status, 400 | 403) && is_off.is_some()) {
         let by = match clock_is_ahead {
@@ -104,7 +104,7 @@ fn meaning(answer: &Answer<'_>, bucket: &str, at: &str) -> (Kind, String) {
             "AuthorizationHeaderMalformed" | "PermanentRedirect" | "TemporaryRedirect" | "IllegalLocationConstraintException",
         ) => {
             let message =
-                format!("bucket `{bucket}` is not to be reached at {at} ({said}): set its store's `region`, or `endpoint`");
+                format!("bucket `{bucket}` cannot be reached at {at} ({said}): set its store's `region`, or `endpoint`");
             (Kind::Configuration, message)
         }
         (401 | 403, _)
@@ -120,15 +120,16 @@ fn meaning(answer: &Answer<'_>, bucket: &str, at: &str) -> (Kind, String) {
             | "AllAccessDisabled",
         ) => {
             let what = match *code {
-                "InvalidAccessKeyId" | "SignatureDoesNotMatch" => "is the key right, and the secret its own?",
+                "InvalidAccessKeyId" | "SignatureDoesNotMatch" => "check the key and its secret",
                 "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" => "get a new session token",
                 _ => "see \"What the bucket's policy must allow\" in docs/operations.md",
             };
             (Kind::Permission, format!("bucket `{bucket}` at {at} refuses the credentials ({said}): {what}"))
         }
-        (405 | 501, _) | (_, "NotImplemented" | "MethodNotAllowed") => {
-            (Kind::Configuration, format!("{at} does not have what was asked for ({said}): is this the address of an S3 server?"))
-        }
+        (405 | 501, _) | (_, "NotImplemented" | "MethodNotAllowed") => (
+            Kind::Configuration,
+            format!("{at} does not have the requested object ({said}): check whether this is the address of an S3 server"),
+        ),
         (
             400,
             "InvalidRequest"
@@ -175,7 +176,7 @@ mod tests {
             (403, "", "", minutes(-21), Kind::Configuration, "clock is 21 min behind that of https://s3"),
             (403, "RequestTimeTooSkewed", "too large", None, Kind::Configuration, "more than 15 min off"),
             (403, "AccessDenied", "no", minutes(2), Kind::Permission, "HTTP 403 AccessDenied: no"),
-            (403, "SignatureDoesNotMatch", "", None, Kind::Permission, "secret its own"),
+            (403, "SignatureDoesNotMatch", "", None, Kind::Permission, "check the key and its secret"),
             (403, "", "", None, Kind::Permission, "refuses the credentials (HTTP 403)"),
             (400, "ExpiredToken", "expired", None, Kind::Permission, "new session token"),
             (404, "NoSuchBucket", "", None, Kind::Configuration, "no bucket `b` at https://s3"),

@@ -1,4 +1,4 @@
-//! Deletes that a server refuses: is the object locked, until when, or are the credentials not enough.
+//! Explains refused deletes: the object is locked until some time, or the credentials do not suffice.
 
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
@@ -11,7 +11,7 @@ use crate::base::fault::{Fault, Kind};
 use crate::store::object::Locked;
 
 impl S3 {
-    /// An error that is a [`Locked`] when the object is.
+    /// Returns an error that is a [`Locked`] when the object is locked.
     pub(super) async fn explain_delete<E>(&self, key: &str, error: SdkError<E, HttpResponse>) -> anyhow::Error
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
@@ -28,12 +28,12 @@ impl S3 {
             return anyhow::Error::new(Locked { until: Some(until) }).context(Fault::new(Kind::Permission, message));
         }
         if says_locked || self.has_legal_hold(key).await {
-            let message = format!("{} is locked (Object Lock), until when is not known: {said}", self.location(key));
+            let message = format!("{} is locked (Object Lock), until an unknown time: {said}", self.location(key));
             return anyhow::Error::new(Locked { until: None }).context(Fault::new(Kind::Permission, message));
         }
         let message = format!(
             "the credentials for bucket `{bucket}` at {} may not delete {}: allow s3:DeleteObject on arn:aws:s3:::{bucket}/{}, or \
-             let somebody else prune (docs/operations.md, \"What the bucket's policy must allow\")",
+             let another host prune (docs/operations.md, \"What the bucket's policy must allow\")",
             self.at,
             self.location(key),
             self.full_key("*"),

@@ -21,20 +21,20 @@ use super::object::{Object, Unfinished};
 use super::sign::SignKey;
 use crate::config::{self, Encryption};
 
-/// Pages of 1,000 keys: a store of ten million objects is not one of backups.
+/// The most pages of 1,000 keys: a store of ten million objects is not one of backups.
 const PAGES: usize = 10_000;
 
 #[derive(Clone, Debug)]
 pub struct S3 {
     client: Client,
     configured: config::S3,
-    /// The server, for people: its endpoint, or AWS's for the region.
+    /// The server's name for messages: its endpoint, or AWS's for the region.
     at: String,
     pub(super) sign_key: Option<SignKey>,
 }
 
 impl S3 {
-    /// Reads credentials, region and certificates; contacts no server yet.
+    /// Reads credentials, region and certificates; does not contact the server yet.
     pub async fn open(configured: &config::S3) -> Result<Self> {
         let (client, at) = client::make(configured).await?;
         let sign_key = configured.sign_key.clone().map(SignKey::new);
@@ -45,7 +45,7 @@ impl S3 {
         format!("s3://{}/{}", self.configured.bucket, self.full_key(key))
     }
 
-    /// The same for every process that means the same store.
+    /// Returns an identity that is the same for every process that uses the same store.
     pub fn identity(&self) -> String {
         format!("{} {}", self.at, self.location(""))
     }
@@ -57,7 +57,7 @@ impl S3 {
         }
     }
 
-    /// A key as the rest of pgtend knows it; None when it is not below our prefix.
+    /// Returns a key as the rest of pgtend knows it; `None` when it is not below our prefix.
     fn own_key(&self, full_key: &str) -> Option<String> {
         match self.configured.prefix.as_str() {
             "" => Some(full_key.to_owned()),
@@ -79,9 +79,9 @@ impl S3 {
             }
             match page.next_continuation_token {
                 None if page.is_truncated != Some(true) => return Ok(objects),
-                // Taken for the whole, it would say that sets are not there that are.
-                None => anyhow::bail!("{} said that its list goes on, and not where: it is incomplete", self.at),
-                next if next == token => anyhow::bail!("{} answered with the same page of its list again", self.at),
+                // Taken for the whole list, it would mean that existing sets are missing.
+                None => anyhow::bail!("{} returned an incomplete list without a token for the rest", self.at),
+                next if next == token => anyhow::bail!("{} returned the same page of its list again", self.at),
                 next => token = next,
             }
         }
@@ -92,9 +92,9 @@ impl S3 {
         Reader::open(self, key).await
     }
 
-    /// Whether an object exists. Only an answer that says of the object itself that it is not there is a no.
+    /// Returns whether an object exists. Only an answer that the object itself does not exist counts as "no".
     pub async fn exists_for_certain(&self, key: &str) -> Result<bool> {
-        // No HEAD: its answers have no body that would tell a missing object from a missing bucket.
+        // HEAD is not used: its answers have no body, which tells a missing object from a missing bucket.
         let request = self.client.get_object().bucket(&self.configured.bucket).key(self.full_key(key));
         match request.send().await {
             Ok(_) => Ok(true),
@@ -119,7 +119,7 @@ impl S3 {
             let request = self.client.list_multipart_uploads().bucket(&self.configured.bucket).prefix(self.full_key(folder));
             let page = match request.set_key_marker(markers.0).set_upload_id_marker(markers.1).send().await {
                 Ok(page) => page,
-                // The server's own expiry of uploads is then all there is.
+                // Then only the server's own expiry removes unfinished uploads.
                 Err(error) if explain::has_no_such_operation(&error) => {
                     tracing::debug!("{} cannot list unfinished uploads of {}", self.at, self.location(folder));
                     return Ok(found);
@@ -138,7 +138,7 @@ impl S3 {
             }
             anyhow::ensure!(
                 page.next_key_marker.is_some(),
-                "{} said that its list of uploads goes on, and not where: it is incomplete",
+                "{} returned an incomplete list of uploads without a token for the rest",
                 self.at
             );
             markers = (page.next_key_marker, page.next_upload_id_marker);
@@ -159,7 +159,7 @@ impl S3 {
         Ok(Upload::new(self, key, parts::part_bytes(expected_bytes, &self.configured)?))
     }
 
-    /// An object that is there completely; None when it is not.
+    /// Returns a complete object; `None` when there is none.
     pub async fn stat(&self, key: &str) -> Result<Option<Object>> {
         let request = self.client.head_object().bucket(&self.configured.bucket).key(self.full_key(key));
         match request.send().await {
@@ -172,7 +172,7 @@ impl S3 {
         }
     }
 
-    /// Whether the bucket keeps what is deleted and replaced as older versions; None where that may not be asked.
+    /// Returns whether the bucket keeps deleted and replaced objects as older versions; `None` where that may not be asked.
     pub async fn keeps_versions(&self) -> Option<bool> {
         match self.client.get_bucket_versioning().bucket(&self.configured.bucket).send().await {
             Ok(answer) => Some(answer.status == Some(BucketVersioningStatus::Enabled)),

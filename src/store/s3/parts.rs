@@ -1,4 +1,4 @@
-//! How large the parts of an upload are.
+//! Chooses the size of an upload's parts.
 
 use anyhow::Result;
 
@@ -6,29 +6,29 @@ use crate::base::fault::{Fault, Kind};
 use crate::config;
 
 /// S3's limits (Amazon S3 User Guide, "Multipart upload limits").
-const PART_BYTES_LEAST: u64 = 5 << 20;
-const PART_BYTES_MOST: u64 = 5 << 30;
+const MIN_PART_BYTES: u64 = 5 << 20;
+const MAX_PART_BYTES: u64 = 5 << 30;
 /// A few parts of this size keep a fast line busy; smaller ones cost requests.
 const PART_BYTES_USUAL: u64 = 8 << 20;
 
-/// The size of all parts but the last: large enough for the object to fit into the provider's number of parts,
-/// with one part being filled while the others are under way, inside the configured memory.
+/// Returns the size of all parts but the last: large enough for the object to fit into the provider's number of parts, with one
+/// part being filled while the others are in flight, within the configured memory.
 pub fn part_bytes(expected_bytes: u64, configured: &config::S3) -> Result<u64> {
-    // The expectation is a guess from the database's size: leave room for half as much again.
+    // The expectation is a guess from the database's size, so this leaves room for half as much again.
     let needed = (expected_bytes + expected_bytes / 2).div_ceil(u64::from(configured.max_parts));
-    // Whole MiB: some clones want part sizes that divide evenly.
-    let part = needed.clamp(PART_BYTES_USUAL, PART_BYTES_MOST).next_multiple_of(1 << 20);
+    // The size is in whole MiB: some clones want part sizes that divide evenly.
+    let part = needed.clamp(PART_BYTES_USUAL, MAX_PART_BYTES).next_multiple_of(1 << 20);
     let affordable = configured.upload_memory_bytes / (configured.parts_in_flight as u64 + 1);
     if part <= affordable {
         return Ok(part);
     }
-    let least = needed.max(PART_BYTES_LEAST).next_multiple_of(1 << 20);
+    let least = needed.max(MIN_PART_BYTES).next_multiple_of(1 << 20);
     anyhow::ensure!(
         least <= affordable,
         Fault::new(
             Kind::Configuration,
             format!(
-                "an object of about {} in at most {} parts needs {} × {} of memory, and upload_memory allows {}: raise upload_memory, or lower parts_in_flight",
+                "an object of about {} in at most {} parts needs {} × {} of memory, but upload_memory allows {}: raise upload_memory, or lower parts_in_flight",
                 crate::base::units::bytes(expected_bytes),
                 configured.max_parts,
                 configured.parts_in_flight + 1,

@@ -1,4 +1,4 @@
-//! An object going down, taken up again where it broke off.
+//! Downloads an object, and resumes a broken download.
 
 use std::time::Duration;
 
@@ -19,12 +19,12 @@ pub struct Reader {
     etag: Option<String>,
     length: u64,
     position: u64,
-    /// Bytes of the answer that come before `position`: they were read already.
+    /// Bytes of the answer before `position`, which were read already.
     skip: u64,
 }
 
 impl Reader {
-    /// None when there is no such object.
+    /// Returns `None` when there is no such object.
     pub async fn open(s3: &S3, key: &str) -> Result<Option<Self>> {
         let request = s3.client.get_object().bucket(&s3.configured.bucket).key(s3.full_key(key));
         match request.send().await {
@@ -68,7 +68,7 @@ impl Reader {
                 None => "the answer ended early".to_owned(),
                 Some(Err(error)) => error.to_string(),
             };
-            tracing::debug!("reading {} broke at byte {}: {broke}", self.s3.location(&self.key), self.position);
+            tracing::debug!("reading {} broke off at byte {}: {broke}", self.s3.location(&self.key), self.position);
             attempt += 1;
             if attempt > ATTEMPTS {
                 return Err(self.broke(&format!("broke off {ATTEMPTS} times")));
@@ -78,14 +78,14 @@ impl Reader {
         }
     }
 
-    /// Asks for the rest, of the same object. Some servers and proxies do not look at Range, or not at If-Match: what they
-    /// answer is put right, or refused.
+    /// Requests the rest of the same object. Some servers and proxies ignore Range, or If-Match: their answers are corrected, or
+    /// refused.
     async fn take_up(&mut self) -> Result<()> {
         let location = self.s3.location(&self.key);
         // A weak ETag says that two contents mean the same, not that they are the same bytes (RFC 9110, 8.8.1).
         let Some(etag) = self.etag.clone().filter(|etag| !etag.starts_with("W/")) else {
             return Err(self.broke(
-                "broke off, and the server gives it no strong ETag by which the rest of the same object could be asked for",
+                "broke off, and the server gives it no strong ETag with which the rest of the same object could be requested",
             ));
         };
         let request = self.s3.client.get_object().bucket(&self.s3.configured.bucket).key(self.s3.full_key(&self.key));
@@ -93,14 +93,16 @@ impl Reader {
         let object = match request.set_range(range).if_match(&etag).send().await {
             Ok(object) => object,
             Err(error) if matches!(status(&error), Some(404 | 412)) => {
-                anyhow::bail!("{location} was replaced or deleted while it was read")
+                anyhow::bail!("{location} was replaced or deleted while it was being read")
             }
             Err(error) => return Err(self.s3.explain(error)),
         };
-        anyhow::ensure!(object.e_tag() == Some(etag.as_str()), "{location} was replaced while it was read");
+        anyhow::ensure!(object.e_tag() == Some(etag.as_str()), "{location} was replaced while it was being read");
         let Some(start) = start_of(&object, self.length).filter(|start| *start <= self.position) else {
             let said = object.content_range().unwrap_or_default();
-            return Err(self.broke(&format!("broke off, and asked for the rest the server answered with another part ({said})")));
+            return Err(
+                self.broke(&format!("broke off, and when asked for the rest, the server answered with another part ({said})"))
+            );
         };
         self.skip = self.position - start;
         self.body = object.body;
@@ -113,7 +115,8 @@ impl Reader {
     }
 }
 
-/// The byte of the object that an answer starts at. None when that is not certain, or the object has another length.
+/// Returns the byte of the object that an answer starts at. Returns `None` when that is uncertain, or the object has another
+/// length.
 fn start_of(object: &GetObjectOutput, length: u64) -> Option<u64> {
     match object.content_range() {
         Some(range) => {
@@ -121,7 +124,7 @@ fn start_of(object: &GetObjectOutput, length: u64) -> Option<u64> {
             let start = part.split_once('-')?.0.parse().ok()?;
             (whole == "*" || whole.parse() == Ok(length)).then_some(start)
         }
-        // A server that ignores Range answers with the whole.
+        // A server that ignores Range answers with the whole object.
         None => (object.content_length().and_then(|bytes| u64::try_from(bytes).ok()) == Some(length)).then_some(0),
     }
 }

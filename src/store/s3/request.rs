@@ -1,4 +1,4 @@
-//! How requests are made and answered.
+//! The attempts and timeouts of requests.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::SdkError;
 use chrono::{DateTime, Utc};
 
-/// Attempts per request, with the SDK's exponential backoff between: about 15 s of a dead server in all.
+/// Attempts per request, with the SDK's exponential backoff in between: about 15 s in all with a dead server.
 pub(super) const ATTEMPTS: u32 = 5;
 
-/// For requests without a body of ours.
+/// The timeout of requests without a body of ours.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) fn time(time: &aws_sdk_s3::primitives::DateTime) -> Option<DateTime<Utc>> {

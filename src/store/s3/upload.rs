@@ -1,4 +1,4 @@
-//! Objects of unknown length go up in parts of equal size, several at once.
+//! Uploads objects of unknown length in parts of equal size, several at once.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::checksums::{algorithm, content_md5};
 use super::request::REQUEST_TIMEOUT;
 use crate::config::Checksums;
 
-/// One object going up: a single PutObject when it fits into one part, else a multipart upload.
+/// The upload of one object: a single PutObject when it fits into one part, else a multipart upload.
 pub struct Upload {
     s3: S3,
     key: String,
@@ -26,7 +26,7 @@ pub struct Upload {
     parts: Vec<CompletedPart>,
     started_parts: u32,
     total_bytes: u64,
-    /// As said when the upload started: all parts the same.
+    /// The checksums announced at the start of the upload: the same for all parts.
     checksums: Checksums,
 }
 
@@ -52,7 +52,7 @@ impl Upload {
             if self.filling.len() == self.part_bytes {
                 self.send_part().await?;
             }
-            // Allocated once, at full size: growing by doubling would hold three parts' worth at times.
+            // It is allocated once, at full size: growing by doubling would sometimes hold three parts' worth.
             self.filling.reserve(self.part_bytes - self.filling.len());
             let count = bytes.len().min(self.part_bytes - self.filling.len());
             self.filling.extend_from_slice(&bytes[..count]);
@@ -78,7 +78,7 @@ impl Upload {
     }
 
     pub async fn abort(&mut self) -> Result<()> {
-        // A part that arrives after the abort would stay (S3 User Guide): first stop sending.
+        // A part that arrives after the abort would stay (S3 User Guide), so sending stops first.
         self.in_flight.shutdown().await;
         match self.upload_id.take() {
             Some(id) => self.s3.abort(&self.key, &id).await,
@@ -120,7 +120,7 @@ impl Upload {
 
     async fn await_part(&mut self) -> Result<()> {
         if let Some(ended) = self.in_flight.join_next().await {
-            self.parts.push(ended.context("uploading a part did not end")??);
+            self.parts.push(ended.context("the upload of a part was interrupted")??);
         }
         Ok(())
     }
@@ -137,19 +137,19 @@ impl Upload {
             .await
             .map_err(|error| self.s3.explain(error))
             .with_context(|| format!("cannot start the upload of {}", self.s3.location(&self.key)))?;
-        let id = started.upload_id.context("the server gave the upload no id")?;
+        let id = started.upload_id.context("the server returned no upload id")?;
         self.upload_id = Some(id.clone());
         Ok(id)
     }
 
-    /// S3 may answer 200 and say in the body that it failed (API reference, CompleteMultipartUpload): the SDK reads that
-    /// as an error and tries again. An answer may also be lost after the object came to be, and the next attempt then
-    /// finds no such upload. So the object itself has the last word.
+    /// S3 may answer 200 and report a failure in the body (API reference, CompleteMultipartUpload): the SDK reads that as an
+    /// error and retries. An answer may also be lost after the object was created, and the next attempt then finds no such
+    /// upload. So the object itself decides.
     async fn complete(&self, upload_id: &str) -> Result<()> {
         let parts = CompletedMultipartUpload::builder().set_parts(Some(self.parts.clone())).build();
         let request =
             self.s3.client.complete_multipart_upload().bucket(&self.s3.configured.bucket).key(self.s3.full_key(&self.key));
-        // Putting terabytes together takes S3 minutes.
+        // S3 takes minutes to assemble terabytes.
         let timeout = TimeoutConfig::builder().operation_attempt_timeout(Duration::from_secs(600)).build();
         let answer = request
             .upload_id(upload_id)
@@ -160,11 +160,11 @@ impl Upload {
             .await
             .map_err(|error| self.s3.explain(error));
         let location = self.s3.location(&self.key);
-        // The key is this run's alone, so an object of this length is this upload.
+        // The key belongs to this run alone, so an object of this length is this upload.
         match (self.s3.stat(&self.key).await, answer) {
             (Ok(Some(there)), _) if there.bytes == self.total_bytes => Ok(()),
             (_, Err(error)) => Err(error.context(format!("cannot complete the upload of {location}"))),
-            (Err(error), Ok(_)) => Err(error.context(format!("cannot see whether {location} is complete"))),
+            (Err(error), Ok(_)) => Err(error.context(format!("cannot tell whether {location} is complete"))),
             (Ok(there), Ok(_)) => {
                 let bytes = there.map_or(0, |there| there.bytes);
                 anyhow::bail!("{location} was completed with {bytes} bytes of {}", self.total_bytes)
@@ -179,7 +179,7 @@ impl Upload {
     }
 }
 
-/// Once more with a checksum when the server asks for one.
+/// Repeats the part with a checksum when the server asks for one.
 async fn upload_part(
     s3: &S3,
     key: &str,

@@ -17,10 +17,10 @@ pub async fn look(context: &AuditContext<'_>) -> Result<CheckResult> {
         context.others.iter().filter(|job| matches!(job.does, Does::Backup { .. }) && job.runs_on(context.database)).collect();
     if jobs.is_empty() {
         return Ok(CheckResult::unknown(
-            "no [backup] job of this configuration covers the database, and other backups are not known here",
+            "no [backup] job of this configuration covers the database, and pgtend cannot see other backups",
         ));
     }
-    // Neither a store nor a ledger that is away says that there is no backup.
+    // A store or ledger that cannot be read does not mean that there is no backup.
     let known = async {
         let newest =
             task::backup::newest_verified(context.config, context.others, context.database).await.context("the stores")?;
@@ -51,11 +51,11 @@ fn judge(jobs: &[&Other], context: &AuditContext<'_>, newest: Option<DateTime<Ut
     }
     let (mut issue, level) = match (newest, &last_run) {
         (Some(newest), _) => (
-            format!("The newest verified backup is {} old, and backup_within is {within}.", units::age(newest, context.now)),
+            format!("The newest verified backup is {} old; backup_within allows {within}.", units::age(newest, context.now)),
             Level::Critical,
         ),
-        (None, Some(_)) => ("There is no verified backup, although its job has run.".to_owned(), Level::Critical),
-        // What was set up a moment ago has not failed yet.
+        (None, Some(_)) => ("There is no verified backup, although the job has run.".to_owned(), Level::Critical),
+        // A job that was set up a moment ago has not failed yet.
         (None, None) => ("There is no verified backup; no run of its job is known.".to_owned(), Level::High),
     };
     if let Some(run) = &last_run

@@ -1,4 +1,4 @@
-//! This audit against the last one, and against what somebody has decided to live with: pure.
+//! Compares this audit with the last one, and applies the waivers: pure.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,13 +16,13 @@ pub struct Previous {
 
 impl From<Document> for Previous {
     fn from(document: Document) -> Self {
-        // What could not be seen then may be there still.
+        // Findings that could not be checked then may still exist.
         let findings = document.findings.into_iter().chain(document.not_seen).collect();
         Self { at: document.started_at, findings, top_queries: document.top_queries }
     }
 }
 
-/// Says what is new, what is gone, what is waived, and sorts: most urgent first.
+/// Marks findings as new, resolved or waived, and sorts them, most urgent first.
 pub fn compare_with_previous(document: &mut Document, previous: Option<Previous>, waivers: &[Waiver], today: NaiveDate) {
     if let Some(previous) = previous {
         document.previous = Some(previous.at);
@@ -37,7 +37,7 @@ pub fn compare_with_previous(document: &mut Document, previous: Option<Previous>
             previous.findings.iter().filter(|finding| !now.contains(finding.key.as_str())).cloned().collect();
         for finding in gone {
             let outcome = document.checks.iter().find(|outcome| outcome.check == finding.check);
-            // A check that could not judge every object says nothing about those that it has not found.
+            // A check that could not judge every object does not prove that a finding is gone.
             let was_made = outcome.is_some_and(|outcome| outcome.state != State::Failed && outcome.reasons.is_empty());
             if was_made {
                 document.resolved.push(finding);
@@ -65,7 +65,7 @@ fn waive(document: &mut Document, waivers: &[Waiver], today: NaiveDate) {
             }
         }
         if is_over {
-            let what = if fits == 0 { "and nothing fits it any more: take it out" } else { "so that it counts again" };
+            let what = if fits == 0 { "and no finding matches it any more: remove it" } else { "so that it counts again" };
             document.notes.push(format!("the waiver of {} ended on {}, {what} ({})", waiver.key, waiver.until, waiver.reason));
         } else if fits == 0
             && document
@@ -73,7 +73,7 @@ fn waive(document: &mut Document, waivers: &[Waiver], today: NaiveDate) {
                 .iter()
                 .any(|outcome| waiver.key.split(':').next() == Some(&outcome.check) && outcome.reasons.is_empty())
         {
-            document.notes.push(format!("nothing fits the waiver of {} any more: take it out", waiver.key));
+            document.notes.push(format!("no finding matches the waiver of {} any more: remove it", waiver.key));
         }
     }
 }

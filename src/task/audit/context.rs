@@ -1,4 +1,4 @@
-//! What a check is given, and what it returns.
+//! The context that a check gets, and the result that it returns.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use crate::config::Config;
 use crate::pg;
 use crate::work::Other;
 
-/// What is looked at, and with what.
+/// The objects of an audit: the database, and the settings for checking it.
 pub struct AuditContext<'a> {
     pub audit: &'a Audit,
     pub config: &'a Config,
-    /// All jobs of the configuration: they cover tables and make backups.
+    /// All jobs of the configuration: some cover tables, others make backups.
     pub others: &'a [Other],
     pub job: &'a str,
     /// Its name in the configuration.
@@ -28,10 +28,10 @@ pub struct AuditContext<'a> {
     pub settings: &'a pg::Settings,
     pub progress: &'a Progress,
     pub now: DateTime<Utc>,
-    /// `pgtend audit`, which holds no lock.
+    /// Whether this is `pgtend audit`, which holds no lock.
     pub by_hand: bool,
     pub cancel: &'a CancellationToken,
-    /// Of the last audit.
+    /// The statements of the last audit.
     pub baseline: &'a [TopQuery],
 }
 
@@ -46,7 +46,7 @@ pub struct Row {
     pub fix: Option<String>,
     pub job: Option<String>,
     pub command: Option<String>,
-    /// What `schema_file` lacks.
+    /// SQL that `schema_file` lacks.
     pub file: Option<String>,
     pub lock: Option<String>,
     pub level: Option<Level>,
@@ -54,7 +54,7 @@ pub struct Row {
     pub probe: Option<String>,
 }
 
-/// What a check came to: rows, and what it could not say.
+/// The result of a check: its rows, and the reasons why some are unknown.
 #[derive(Debug, Default)]
 pub struct CheckResult {
     pub rows: Vec<Row>,
@@ -67,18 +67,18 @@ impl CheckResult {
     }
 }
 
-/// A lock that we wait for is one that others wait for, behind us.
+/// Other sessions queue behind a lock that we wait for, so the wait is short.
 pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A connection on which nothing can be written, whatever is sent through it.
+/// A connection that can write nothing, whatever statements are sent through it.
 pub async fn session(context: &AuditContext<'_>) -> Result<PgConnection> {
     let mut connection = context.settings.connect().await?;
     pg::set(&mut connection, "default_transaction_read_only", "on").await?;
     Ok(connection)
 }
 
-/// A transaction for one query. Without nested loops: the lists of `prelude.sql` have no statistics, and over 2,000 tables the planner's guess
-/// costs 3.8 s where a hash join takes 0.1.
+/// Begins a transaction for one query. Nested loops are off: the lists of `prelude.sql` have no statistics, and with 2,000 tables the
+/// planner's guess costs 3.8 s where a hash join takes 0.1.
 pub async fn begin(connection: &mut PgConnection, context: &AuditContext<'_>) -> Result<()> {
     let settings = format!(
         "BEGIN READ ONLY; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}; SET LOCAL search_path = pg_catalog, pg_temp;

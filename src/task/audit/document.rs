@@ -1,4 +1,4 @@
-//! What an audit found: stored as `audit.json`, compared with the next one, and drawn as text, Markdown and HTML.
+//! The result of an audit: stored as `audit.json`, compared with the next one, and rendered as text, Markdown and HTML.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::base::bounds::{self, Bounded};
 
-/// Of the stored document. A program that meets a newer one refuses it rather than guess.
+/// The version of the stored document. A program that meets a newer one refuses it rather than guess.
 pub const FORMAT: u32 = 1;
 
 /// Most urgent first.
@@ -60,13 +60,13 @@ pub struct Document {
     pub checks: Vec<Outcome>,
     /// Most urgent first.
     pub findings: Vec<Finding>,
-    /// Of the last audit, whose check could not be made this time: neither here nor gone.
+    /// Findings of the last audit whose check could not be made this time: neither found nor resolved.
     #[serde(default)]
     pub not_seen: Vec<Finding>,
-    /// Of the last audit, and not there any more.
+    /// Findings of the last audit that are gone.
     #[serde(default)]
     pub resolved: Vec<Finding>,
-    /// When the last audit was, that this one was compared with.
+    /// The time of the last audit that this one was compared with.
     pub previous: Option<DateTime<Utc>>,
     /// Waivers that have expired, or fit nothing.
     #[serde(default)]
@@ -80,7 +80,7 @@ pub struct Document {
 pub struct Outcome {
     pub check: String,
     pub state: State,
-    /// Why it could not be said, or what failed.
+    /// Why the result is unknown, or what failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
     pub findings: usize,
@@ -92,7 +92,7 @@ pub struct Outcome {
 pub enum State {
     Ok,
     Findings,
-    /// A privilege, the age of statistics or a replica makes it unsayable.
+    /// A missing privilege, the age of the statistics or a replica makes the answer unknown.
     Unknown,
     Failed,
 }
@@ -115,7 +115,7 @@ pub struct Finding {
     pub check: String,
     pub level: Level,
     pub title: String,
-    /// Quoted as SQL needs it.
+    /// Quoted as in SQL.
     pub object: String,
     pub issue: String,
     pub impact: String,
@@ -130,7 +130,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Its key without the check: tells two findings about one object apart.
+    /// Its key without the check: tells apart two findings about one object.
     pub fn name(&self) -> &str {
         self.key.strip_prefix(&self.check).and_then(|rest| rest.strip_prefix(':')).unwrap_or(&self.object)
     }
@@ -141,12 +141,12 @@ pub struct Fix {
     pub words: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sql: Option<String>,
-    /// A file in jobs/, without its head.
+    /// A job file for jobs/, without `database` and `schedule`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
-    /// What `schema_file` lacks: to be written there.
+    /// SQL that `schema_file` lacks and should contain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
     pub lock: String,
@@ -162,7 +162,7 @@ pub enum Change {
 /// `waive = [{ key = "…", reason = "…", until = 2027-01-31 }]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiver {
-    /// As in a report; a `*` at its end stands for any rest.
+    /// A key as in a report; a `*` at its end matches any ending.
     pub key: String,
     pub reason: String,
     /// The last day on which it holds, in UTC.
@@ -189,7 +189,7 @@ pub struct TopQuery {
     pub rows: i64,
 }
 
-/// What counts: neither waived nor of another time.
+/// Counts of findings that are neither waived nor resolved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     pub critical: usize,
@@ -200,7 +200,7 @@ pub struct Counts {
     pub resolved: usize,
     pub unchanged: usize,
     pub waived: usize,
-    /// Checks.
+    /// Checks whose result is unknown.
     pub unknown: usize,
     pub failed: usize,
 }
@@ -229,7 +229,7 @@ impl Bounded for Document {
 }
 
 impl Document {
-    /// Not waived.
+    /// Findings that are not waived.
     pub fn open(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|finding| finding.waiver.is_none())
     }
@@ -247,7 +247,7 @@ impl Document {
             resolved: self.resolved.len(),
             unchanged: changed(Change::Unchanged),
             waived: self.findings.len() - self.open().count(),
-            // A check with findings may have objects that it could not judge: those are named, but it is not unknown.
+            // A check with findings may have objects that it could not judge: it names them, but the check is not unknown.
             unknown: in_state(State::Unknown),
             failed: in_state(State::Failed),
         }

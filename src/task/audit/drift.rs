@@ -1,6 +1,6 @@
-//! The database against its schema file: that is loaded into a scratch database, and the two are compared object by object.
+//! Compares the database with its schema file: the file is loaded into a scratch database, and the two are compared object by object.
 //!
-//! What an interruption leaves behind: the scratch database, which the job's next run drops.
+//! An interruption leaves the scratch database, which the job's next run drops.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -25,7 +25,7 @@ struct Object {
     rank: u32,
     kind: String,
     name: String,
-    /// The table that it belongs to: what is said of the table is not said of it again.
+    /// The table that it belongs to: a finding about the table covers it.
     parent: Option<String>,
     definition: String,
     create: String,
@@ -36,11 +36,11 @@ pub async fn look(context: &AuditContext<'_>, connection: &mut PgConnection, in_
     let Some(file) = &context.audit.schema_file else { return Ok(CheckResult::unknown("no schema_file is configured")) };
     if in_recovery && context.audit.scratch.is_none() {
         return Ok(CheckResult::unknown(
-            "no scratch database can be made on a replica: set `scratch` of the job to a [databases] entry elsewhere",
+            "a replica cannot create a scratch database: set the job's `scratch` to a [databases] entry on another server",
         ));
     }
     if !file.is_file() {
-        return Ok(CheckResult::unknown(format!("schema_file {} is not there", file.display())));
+        return Ok(CheckResult::unknown(format!("schema_file {} does not exist", file.display())));
     }
     let here = objects(connection, context).await?;
     let mut like = facts::server(connection, context.settings).await?;
@@ -50,7 +50,7 @@ pub async fn look(context: &AuditContext<'_>, connection: &mut PgConnection, in_
         None => context.settings.clone(),
     };
     let mut maintenance = scratch::maintenance_connection(&target).await.context("for the scratch database")?;
-    // By hand it takes no lock: what it would find could be of a run under way.
+    // A manual audit takes no lock, so an existing scratch database may belong to a run under way.
     let who = if context.by_hand { format!("by hand {}", std::process::id()) } else { context.job.to_owned() };
     let digest = hex::encode(Sha256::digest(format!("{}/{who}/{}", context.database, like.database.name)));
     let prefix = format!("pgtend_audit_{}_", &digest[..12]);
@@ -73,13 +73,13 @@ pub async fn look(context: &AuditContext<'_>, connection: &mut PgConnection, in_
     })
 }
 
-/// The objects that the file makes, or why it makes none.
+/// The objects that the file creates, or the reason why it cannot be loaded.
 async fn load(context: &AuditContext<'_>, scratch: &pg::Settings, file: &std::path::Path) -> Result<Result<Vec<Object>, String>> {
     let mut connection = scratch.connect().await?;
     let major = Server::of(&mut connection).await?.major();
     let tools = crate::pg::client_tools::find_for_restore(context.config.tools.bin_dir.as_deref(), major).await?;
     let mut command = tools.command("psql");
-    // The file is the user's own SQL: its names are found as psql would find them.
+    // The file is the user's own SQL: names resolve as they do in psql.
     scratch.apply_for(pg::Purpose::Application, &mut command);
     command.args(["-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-f"]).arg(file);
     let mut psql = Child::spawn(command)?;
@@ -102,13 +102,14 @@ async fn objects(connection: &mut PgConnection, context: &AuditContext<'_>) -> R
     let rows = pg::query(sql).fetch_all(&mut *connection).await.map_err(pg::in_its_own_words)?;
     context::end(connection).await?;
     let values: Result<Vec<Value>, sqlx::Error> = rows.iter().map(|row| sqlx::Row::try_get(row, 0)).collect();
-    values?.into_iter().map(|value| serde_json::from_value(value).context("drift.sql has columns that are not its own")).collect()
+    values?.into_iter().map(|value| serde_json::from_value(value).context("drift.sql returned unexpected columns")).collect()
 }
 
-/// What the file has and the database has not, the other way round, and what is different. A missing table is one finding, with all that hangs on it.
+/// Lists objects that are only in the file, only in the database, or different. A missing table is one finding that includes everything
+/// that belongs to it.
 fn compare(file: &[Object], database: &[Object], path: &str) -> Vec<Row> {
     let by_name = |objects: &[Object]| -> BTreeMap<(u32, String), Object> {
-        // Constraints are of several ranks; by kind, a name stands once.
+        // Constraints have several ranks; within a kind, a name occurs once.
         objects.iter().map(|object| ((object.rank, format!("{} {}", object.kind, object.name)), object.clone())).collect()
     };
     let names = |objects: &[Object]| -> HashSet<String> {
@@ -168,7 +169,7 @@ fn about(object: &Object) -> Row {
     }
 }
 
-/// A table with its sequences, constraints, indexes, triggers; anything else by itself.
+/// A table with its sequences, constraints, indexes and triggers; any other object by itself.
 fn whole(object: &Object, objects: &[Object]) -> String {
     if object.kind != "table" {
         return object.create.clone();
@@ -180,7 +181,7 @@ fn whole(object: &Object, objects: &[Object]) -> String {
     objects.iter().filter(is_of_it).map(|object| object.create.as_str()).collect::<Vec<_>>().join("\n")
 }
 
-/// Statements that make the database's object like that of the file; None where it takes thought.
+/// Statements that change the database's object into that of the file; None where a person has to decide.
 fn change(wanted: &Object, found: &Object) -> Option<String> {
     match wanted.kind.as_str() {
         "column" => change_column(wanted.parts.as_ref()?, found.parts.as_ref()?),

@@ -49,7 +49,7 @@ pub fn render(document: &Document) -> String {
                     }
                     (waived(document))
                     (list("Resolved since the last audit", &document.resolved))
-                    (list("Found last time, and not to be seen this time", &document.not_seen))
+                    (list("Found last time, not checked this time", &document.not_seen))
                     (top_queries(document))
                     (checks(document))
                 }
@@ -57,7 +57,7 @@ pub fn render(document: &Document) -> String {
             }
         }
     };
-    // maud escapes what HTML reads; what a terminal reads stays out, too.
+    // maud escapes what HTML interprets; this also removes what a terminal interprets.
     terminal::visible(&page.into_string()).into_owned()
 }
 
@@ -163,7 +163,7 @@ fn checks(document: &Document) -> Markup {
             h2 { "Checks" }
             p { (plural(document.checks.len(), "check")) " in " (duration(took)) "." }
             table {
-                thead { tr { @for title in ["Check", "Result", "Why it cannot be said"] { th scope="col" { (title) } } } }
+                thead { tr { @for title in ["Check", "Result", "Why it is unknown"] { th scope="col" { (title) } } } }
                 tbody { @for outcome in &document.checks {
                     tr {
                         th scope="row" { (outcome.check) }

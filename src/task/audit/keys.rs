@@ -15,15 +15,15 @@ use crate::base::toml_file::did_you_mean;
 use crate::base::units::Span;
 use crate::config::checker::Checker;
 
-/// Two years of quarters.
+/// Two years of quarterly audits.
 const KEEP: u32 = 8;
 
-/// A month's end and its reports are in them.
+/// Long enough to include a month's end and its reports.
 const STATISTICS_AGE: Span = Span(Duration::from_secs(30 * 86_400));
 
 const BACKUP_WITHIN: Span = Span(Duration::from_secs(7 * 86_400));
 
-/// A pool that lets a session idle for that long has no use for it at the moment.
+/// A session that a pool leaves idle for this long is not needed at the moment.
 const IDLE_AFTER: Span = Span(Duration::from_secs(600));
 
 const CHECK_TIMEOUT: Span = Span(Duration::from_secs(10));
@@ -34,7 +34,7 @@ pub struct Audit {
     pub store: Option<String>,
     pub schema_file: Option<PathBuf>,
     pub scratch: Option<String>,
-    /// None: findings fail no run.
+    /// None: findings do not fail the run.
     pub fail_on: Option<Level>,
     pub waive: Vec<Waiver>,
     pub keep: usize,
@@ -65,30 +65,30 @@ impl Default for Audit {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Written {
-    /// Reports go there as JSON, Markdown and HTML, and the next audit is compared with the last one there.
+    /// The store for reports as JSON, Markdown and HTML; the next audit is compared with the last one there.
     #[schemars(with = "Option<String>")]
     pub store: Option<Spanned<String>>,
-    /// SQL that makes the schema as it is meant to be (pg_dump --schema-only): drift against it is reported. Relative to the job's file.
+    /// SQL that creates the intended schema (pg_dump --schema-only): drift against it is reported. Relative to the job's file.
     #[schemars(with = "Option<PathBuf>")]
     pub schema_file: Option<Spanned<PathBuf>>,
-    /// A [databases] entry on whose server `schema_file` is loaded for a moment; default: where the database is.
+    /// The [databases] entry on whose server `schema_file` is loaded into a temporary database; default: the database's own server.
     #[schemars(with = "Option<String>")]
     pub scratch: Option<Spanned<String>>,
-    /// The run fails when it finds something at least that urgent; default "critical".
+    /// The run fails when it finds something of at least this priority; default "critical".
     pub fail_on: Option<FailOn>,
-    /// Findings that do not count: `{ key = "…", reason = "…", until = 2027-01-31 }`.
+    /// Findings that are accepted and do not count: `{ key = "…", reason = "…", until = 2027-01-31 }`.
     #[serde(default)]
     pub waive: Vec<WrittenWaiver>,
-    /// Audits that stay in the store; default 8.
+    /// The number of audits kept in the store; default 8.
     #[schemars(with = "Option<u32>")]
     pub keep: Option<Spanned<u32>>,
-    /// An index counts as unused when statistics at least that old have not seen it used; default 30 days.
+    /// An index counts as unused if statistics at least this old show no use of it; default 30 days.
     pub statistics_age: Option<Span>,
-    /// The newest verified backup may be that old; default 7 days.
+    /// The newest verified backup may be at most this old; default 7 days.
     pub backup_within: Option<Span>,
     /// Longest time for one query of a check; default 10 s.
     pub check_timeout: Option<Span>,
-    /// A session that has been idle for so long is one too many, and a transaction that was prepared so long ago should have ended; default 10 min.
+    /// Pool sessions that have been idle for longer than this are reported, as are prepared transactions that are older; default 10 min.
     pub idle_after: Option<Span>,
 }
 
@@ -117,12 +117,12 @@ impl FailOn {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WrittenWaiver {
-    /// As in the report; a `*` at its end stands for any rest.
+    /// The key as in the report; a `*` at its end matches any ending.
     #[schemars(with = "String")]
     pub key: Spanned<String>,
-    /// Why it may stay.
+    /// Why the finding is accepted.
     pub reason: String,
-    /// The last day on which it does not count (a TOML date, UTC).
+    /// The last day on which the waiver holds (a TOML date, UTC).
     #[schemars(with = "String")]
     pub until: Spanned<toml::value::Datetime>,
 }
@@ -137,7 +137,11 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Audit> {
         is_right &= checker.known("database", scratch);
     }
     if let Some(keep) = written.keep.as_ref().filter(|keep| *keep.get_ref() == 0) {
-        checker.problem(keep, "`keep = 0` would keep no audit", "1 or more: the next one is compared with it".to_owned());
+        checker.problem(
+            keep,
+            "`keep = 0` would keep no audit",
+            "set 1 or more: the next audit is compared with the last one".to_owned(),
+        );
         is_right = false;
     }
     let folder = checker.folder;
@@ -175,7 +179,7 @@ fn resolve_waiver(written: WrittenWaiver, checker: &mut Checker<'_>) -> Option<W
         return None;
     }
     if !key.contains([':', '*']) {
-        checker.problem(&written.key, "this waiver fits no finding", format!("for all findings of the check: \"{key}:*\""));
+        checker.problem(&written.key, "this waiver can match no finding", format!("for all findings of the check: \"{key}:*\""));
         return None;
     }
     let date = written.until.get_ref().date.filter(|_| written.until.get_ref().time.is_none());

@@ -1,4 +1,4 @@
-//! Makes the checks: each by itself, in a transaction that is READ ONLY, bounded in time. What one cannot say does not stop the others.
+//! Runs the checks: each by itself, in a READ ONLY transaction, bounded in time. A check that fails does not stop the others.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
@@ -17,17 +17,17 @@ use crate::pg::{self, Server, failure};
 use crate::task::audit::context::{AuditContext, CheckResult, Row, begin, end, session};
 use crate::work::Does;
 
-/// Of one check. A database with more of one kind has one problem, not thousands.
+/// The limit for one check. A database with more rows of one kind has one problem, not thousands.
 const ROWS_AT_MOST: usize = 1000;
 const REASONS_AT_MOST: usize = 5;
-/// Queries into tables, by one check.
+/// The limit of queries into tables for one check.
 const PROBES_AT_MOST: usize = 200;
-/// As many schemas with the same finding are tenants.
+/// This many schemas with the same finding are tenants.
 const SCHEMAS_TO_FOLD: usize = 10;
 const SQL_OF_FOLDED: usize = 50;
 const STATEMENTS: &str = "STATEMENTS";
 
-/// Makes all checks, or one. An error is that the server went away.
+/// Runs all checks, or one. It fails only if the connection to the server is lost.
 pub async fn look(context: &AuditContext<'_>, only: Option<&Check>) -> Result<Document> {
     let mut connection = session(context).await?;
     let server = Server::of(&mut connection).await?;
@@ -61,7 +61,8 @@ pub async fn look(context: &AuditContext<'_>, only: Option<&Check>) -> Result<Do
     for check in checks {
         let started = Instant::now();
         let seen = match &check.query {
-            // It cleans up after itself when it is cancelled; the others leave nothing, and the server sees within two seconds that nobody waits.
+            // It cleans up after itself when it is cancelled; the other checks leave nothing, and the server notices within two seconds
+            // that the client is gone.
             Query::Drift => drift::look(context, &mut connection, in_recovery).await,
             query => tokio::select! {
                 seen = one(query, context, &mut connection, &covered, &mut document.top_queries) => seen,
@@ -69,7 +70,7 @@ pub async fn look(context: &AuditContext<'_>, only: Option<&Check>) -> Result<Do
             },
         };
         let seen = match seen {
-            // Whatever a failed statement left; and where this fails the server is gone, and the rest cannot be said.
+            // This ends a failed transaction; where it fails too, the connection is lost, and the other checks cannot run.
             Err(error) if failure::kind_of(&error) == Some(Kind::Cancelled) => return Err(error),
             Err(error) => {
                 pg::execute(&mut connection, "ROLLBACK".to_owned()).await.with_context(|| format!("during {}", check.id))?;
@@ -105,7 +106,7 @@ async fn one(
     }
 }
 
-/// Turns what a check has seen into findings and its own outcome.
+/// Turns the result of a check into findings and its own outcome.
 fn note(
     check: &Check,
     seen: Result<CheckResult>,
@@ -177,7 +178,7 @@ fn note(
     outcome
 }
 
-/// The same finding in many schemas (one for each tenant) is one: its key has `*` for the schema. Its SQL is that of all.
+/// Merges the same finding in many schemas (one for each tenant) into one: its key has `*` for the schema, and its SQL covers all.
 fn group_tenants(check: &str, rows: Vec<Row>) -> Vec<Row> {
     let mut folded: BTreeMap<(Option<Level>, String), Vec<Row>> = BTreeMap::new();
     let mut kept = Vec::new();
@@ -207,7 +208,7 @@ fn group_tenants(check: &str, rows: Vec<Row>) -> Vec<Row> {
         let fix = all(|row| row.fix.as_deref());
         let schemas: Vec<String> = same.iter().map(|row| row.object.clone()).take(SQL_OF_FOLDED).collect();
         let mut first = same.swap_remove(0);
-        first.issue = Some(format!("{} The same in {} other schemas.", first.issue.unwrap_or_default(), count - 1));
+        first.issue = Some(format!("{} The same holds in {} other schemas.", first.issue.unwrap_or_default(), count - 1));
         first.evidence.get_or_insert_default().insert("in".to_owned(), json!(schemas));
         first.fix = fix;
         first.identity = Some(format!("*{rest}"));
@@ -217,7 +218,7 @@ fn group_tenants(check: &str, rows: Vec<Row>) -> Vec<Row> {
     kept
 }
 
-/// What follows the schema in `schema.table…`, with its dot; a quoted schema may have dots of its own. None where there is no schema.
+/// The part after the schema in `schema.table…`, with its dot; a quoted schema may contain dots. None where there is no schema.
 fn after_schema(name: &str) -> Option<&str> {
     let end = match name.strip_prefix('"') {
         None => name.find('.')?,
@@ -227,17 +228,17 @@ fn after_schema(name: &str) -> Option<&str> {
     name.get(end..).filter(|rest| is_name && rest.starts_with('.'))
 }
 
-/// A name may hold an escape sequence for terminals.
+/// Removes escape sequences: a name may hold one for terminals.
 fn printable(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
 
-/// Why a check could not be made, where that is nobody's mistake.
+/// The reason why a check could not be made, where it is not a defect of the check.
 fn unsayable(error: &anyhow::Error, timeout: Duration) -> Option<String> {
     let said = failure::in_a_line(error);
     Some(match pg::sql_state(error).as_deref() {
         Some("57014") => format!("took longer than {} (check_timeout)", crate::base::units::duration(timeout)),
-        Some("55P03") => format!("somebody holds a lock on what it reads: {said}"),
+        Some("55P03") => format!("another session holds a lock on an object that it reads: {said}"),
         Some("42501" | "55000") => said,
         _ if failure::kind_of(error) == Some(Kind::Permission) => said,
         _ => return None,
@@ -261,7 +262,7 @@ async fn catalog(connection: &mut PgConnection, context: &AuditContext<'_>, cove
     let mut seen = CheckResult::default();
     for row in rows {
         let value: Value = sqlx::Row::try_get(&row, 0)?;
-        seen.rows.push(serde_json::from_value(value).context("a check's query has columns that are not its own")?);
+        seen.rows.push(serde_json::from_value(value).context("a check's query returned unexpected columns")?);
     }
     if seen.rows.len() > ROWS_AT_MOST {
         seen.rows.truncate(ROWS_AT_MOST);
@@ -271,7 +272,7 @@ async fn catalog(connection: &mut PgConnection, context: &AuditContext<'_>, cove
     Ok(seen)
 }
 
-/// Asks the tables themselves, where the catalog only suspects. One that cannot be asked is unknown.
+/// Queries the tables themselves where the catalog only raises a suspicion. A table that cannot be queried is unknown.
 async fn probe(connection: &mut PgConnection, context: &AuditContext<'_>, seen: &mut CheckResult) -> Result<()> {
     let mut kept = Vec::new();
     for (index, mut row) in std::mem::take(&mut seen.rows).into_iter().enumerate() {
@@ -280,7 +281,7 @@ async fn probe(connection: &mut PgConnection, context: &AuditContext<'_>, seen: 
             continue;
         };
         if index >= PROBES_AT_MOST {
-            row.unknown = Some(format!("more than {PROBES_AT_MOST} tables to look into: the rest was not"));
+            row.unknown = Some(format!("more than {PROBES_AT_MOST} tables to look into: the others were not checked"));
             kept.push(row);
             continue;
         }
@@ -294,7 +295,7 @@ async fn probe(connection: &mut PgConnection, context: &AuditContext<'_>, seen: 
             }
             Err(error) => match unsayable(&error, context.audit.check_timeout) {
                 Some(reason) => row.unknown = Some(format!("{}: {reason}", row.object)),
-                None => return Err(error.context(format!("looking into {}", row.object))),
+                None => return Err(error.context(format!("while reading {}", row.object))),
             },
         }
         kept.push(row);
@@ -303,12 +304,12 @@ async fn probe(connection: &mut PgConnection, context: &AuditContext<'_>, seen: 
     Ok(())
 }
 
-/// What jobs of the configuration take care of.
+/// The tables and columns that jobs of the configuration take care of.
 #[derive(Debug, Default)]
 struct Covered {
-    /// By a [retention] or [partition] job.
+    /// Covered by a [retention] or [partition] job.
     tables: Vec<i64>,
-    /// By a [compress] job: `TABLE:NAME`, the table by its number.
+    /// Covered by a [compress] job: `TABLE:NAME`, the table as its oid.
     columns: Vec<String>,
 }
 
@@ -321,7 +322,7 @@ async fn covered(context: &AuditContext<'_>) -> Result<Covered> {
             Does::Compress { table, column } => (table, Some(column)),
             Does::Backup { .. } | Does::Else => continue,
         };
-        // One that is written in a way that is no name at all is its own job's failure.
+        // A table whose name cannot be parsed is reported by its own job.
         let oid: Result<Option<i64>, _> =
             sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint").bind(with_schema(table)).fetch_one(&mut connection).await;
         match (oid.ok().flatten(), column) {

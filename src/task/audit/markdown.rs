@@ -1,5 +1,5 @@
-//! The report as Markdown: a summary by priority, then each finding with issue, impact, fix and priority. What others have written, names
-//! and definitions, stays text.
+//! Renders the report as Markdown: a summary by priority, then each finding with issue, impact, fix and priority. Names and definitions
+//! from the database stay plain text.
 
 use serde_json::Value;
 
@@ -46,10 +46,10 @@ pub fn render(document: &Document) -> String {
     }
     text += &waived(document);
     text += &list("Resolved since the last audit", &document.resolved);
-    text += &list("Found last time, and not to be seen this time", &document.not_seen);
+    text += &list("Found last time, not checked this time", &document.not_seen);
     text += &top_queries(document);
     text += &checks(document);
-    // A report is read with `cat`, too.
+    // A report is also read with `cat`.
     terminal::visible(&text).into_owned()
 }
 
@@ -79,12 +79,12 @@ fn one(number: usize, finding: &Finding) -> String {
     text
 }
 
-/// What there is to apply, with what it is.
+/// The texts to apply, each with a heading.
 pub(super) fn fixes(finding: &Finding) -> Vec<(&'static str, &'static str, &str)> {
     let fix = &finding.fix;
     [
         ("SQL:", "sql", &fix.sql),
-        ("To be written into the schema file:", "sql", &fix.file),
+        ("Add to the schema file:", "sql", &fix.file),
         ("On the command line:", "sh", &fix.command),
         ("As a job of pgtend, with `database` and `schedule` above it:", "toml", &fix.job),
     ]
@@ -153,7 +153,7 @@ pub(super) fn capitalized(text: &str) -> String {
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
-/// `rows 2,000, bytes 1.2 MB`: what numbers there are.
+/// The evidence that is numeric: `rows 2,000, bytes 1.2 MB`.
 pub(super) fn evidence(finding: &Finding) -> String {
     let shown = finding.evidence.iter().filter_map(|(name, value)| {
         let words = name.replace('_', " ");
@@ -170,7 +170,7 @@ pub(super) fn evidence(finding: &Finding) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-/// Text that stays text, in tables, too.
+/// Escapes text so that Markdown does not interpret it, also in tables.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -189,7 +189,7 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
-/// As many backticks as it needs.
+/// A fence of as many backticks as the text needs.
 fn fence(text: &str, least: usize) -> String {
     let longest = text.split(|letter| letter != '`').map(str::len).max().unwrap_or_default();
     "`".repeat(least.max(longest + 1))

@@ -1,8 +1,8 @@
-//! `[audit]`: problems that are in a database for a long time before they hurt, with the statement that ends each, and what has changed since
-//! the last time.
+//! `[audit]`: finds problems that are in a database long before they hurt, with the statement that fixes each, and reports the changes
+//! since the last audit.
 //!
-//! What an interruption leaves behind: a scratch database (with `schema_file`), which the job's next run drops; a report without its JSON,
-//! which counts as none and is deleted.
+//! An interruption leaves a scratch database (with `schema_file`), which the job's next run drops, or a report without its JSON, which does
+//! not count and is deleted.
 
 pub mod checks;
 pub mod context;
@@ -41,7 +41,7 @@ use crate::store::Store;
 use crate::task::audit::context::AuditContext;
 use crate::work::{Other, RunContext, Work};
 
-/// In the ledger: on the status page, and without a store for the next audit to compare with.
+/// Findings that the ledger keeps: for the status page, and for the next audit to compare with when there is no store.
 const FINDINGS_IN_REPORT: usize = 50;
 const KEYS_IN_REPORT: usize = 5000;
 
@@ -55,12 +55,12 @@ impl Work for Audit {
         let (previous, unread) = self.previous(run.config, audits.as_ref(), run.database, run.job.name).await;
         let mut writes: Vec<String> = unread.into_iter().collect();
         if let Some(file) = &self.schema_file {
-            writes.push(format!("loads {} into a scratch database, which is dropped at once", file.display()));
+            writes.push(format!("loads {} into a scratch database, which is dropped afterwards", file.display()));
         }
         match (&audits, &self.store) {
             (Some(_), Some(name)) => writes
                 .push(format!("writes its report to store {name} as JSON, Markdown and HTML, and keeps the last {}", self.keep)),
-            _ => writes.push("writes no report: there is no `store`".to_owned()),
+            _ => writes.push("writes no report: no `store` is configured".to_owned()),
         }
         Ok(Plan {
             server: format!("{} (PostgreSQL {})", run.settings.display(), server.version),
@@ -100,7 +100,7 @@ impl Work for Audit {
             report.fact("report", location);
             let pruned = run.or_cancelled(audits.prune(self.keep, &document)).await?;
             report.fact("pruned_audits", pruned.deleted);
-            report.warnings.extend(pruned.left.into_iter().map(|left| format!("an old audit stays: {left}")));
+            report.warnings.extend(pruned.left.into_iter().map(|left| format!("an old audit was not deleted: {left}")));
         }
         match self.failure(&document) {
             Some(message) => Err(Unfinished::error(None, message, report)),
@@ -110,7 +110,7 @@ impl Work for Audit {
 }
 
 impl Audit {
-    /// For `check --connect`: what the role may see, and make.
+    /// What the role may read and create, for `check --connect`.
     pub async fn check(&self, connection: &mut PgConnection) -> Result<String> {
         let (monitor, reads, creates): (bool, bool, bool) = sqlx::query_as(
             "SELECT pg_has_role('pg_monitor', 'USAGE'), pg_has_role('pg_read_all_data', 'USAGE'), rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user",
@@ -127,12 +127,12 @@ impl Audit {
             .map(|(role, _)| role)
             .collect();
         Ok(match lacks.is_empty() {
-            true => "may see what its checks ask for".to_owned(),
-            false => format!("reads the catalog; without {} some checks are unknown", lacks.join(" and ")),
+            true => "has all privileges that the checks need".to_owned(),
+            false => format!("reads the catalog; the result of some checks is unknown without {}", lacks.join(" and ")),
         })
     }
 
-    /// Why an audit with these findings is a failure.
+    /// The reason why an audit with these findings fails.
     pub fn failure(&self, document: &Document) -> Option<String> {
         let limit = self.fail_on?;
         let urgent: Vec<&Finding> = document.open().filter(|finding| finding.level <= limit).collect();
@@ -154,7 +154,8 @@ impl Audit {
         Ok(Some(AuditStore::new(store, database, job)))
     }
 
-    /// The last audit in the store; without a store, what the ledger has kept of it. One that cannot be read is no reason not to look: it is said.
+    /// The last audit in the store, or without a store the one in the ledger. An audit that cannot be read does not stop this one: it is
+    /// reported.
     async fn previous(
         &self,
         config: &Config,
@@ -171,18 +172,22 @@ impl Audit {
             Ok((previous, unread)) => {
                 let with = match &previous {
                     Some(previous) => format!("compared with the audit of {}", previous.at.format("%Y-%m-%d %H:%M UTC")),
-                    None => "compared with nothing".to_owned(),
+                    None => "not compared with an earlier audit".to_owned(),
                 };
-                (previous, Some(format!("{with}, as the last audit cannot be read: {}", unread.join("; "))))
+                (previous, Some(format!("{with}, because the last audit cannot be read: {}", unread.join("; "))))
             }
-            Err(error) => {
-                (None, Some(format!("compared with nothing, as the last audit cannot be read: {}", failure::in_a_line(&error))))
-            }
+            Err(error) => (
+                None,
+                Some(format!(
+                    "not compared with an earlier audit, because the last one cannot be read: {}",
+                    failure::in_a_line(&error)
+                )),
+            ),
         }
     }
 }
 
-/// An audit by hand: with what `own`, the database's [audit] job, says where there is one. It writes nothing, and is not in the ledger.
+/// A manual audit, with the keys of the database's [audit] job (`own`) where there is one. It writes nothing and is not in the ledger.
 pub async fn manual(
     config: &Config,
     others: &[Other],
@@ -195,13 +200,13 @@ pub async fn manual(
     let configured = config.databases.get(database).with_context(|| format!("the configuration has no database `{database}`"))?;
     let settings = configured.settings().with_context(|| format!("database `{database}`"))?;
     let (job, audit) = own.unwrap_or_else(|| ("by hand".to_owned(), Audit::default()));
-    // Nothing is stored: a store that is away is no reason not to look.
+    // It stores nothing, so a store that cannot be reached does not prevent it.
     let (previous, unread) = match audit.audit_store(config, database, &job).await {
         Ok(Some(audits)) if !audits.store.is_there() => {
-            (None, Some(format!("compared with nothing: there is no {}", audits.store.location(""))))
+            (None, Some(format!("not compared with an earlier audit: there is no {}", audits.store.location(""))))
         }
         Ok(audits) => audit.previous(config, audits.as_ref(), database, &job).await,
-        Err(error) => (None, Some(format!("compared with nothing: {}", failure::in_a_line(&error)))),
+        Err(error) => (None, Some(format!("not compared with an earlier audit: {}", failure::in_a_line(&error)))),
     };
     let baseline = previous.as_ref().map(|previous| previous.top_queries.clone()).unwrap_or_default();
     let context = AuditContext {
@@ -227,7 +232,7 @@ pub async fn manual(
     Ok((audit, document))
 }
 
-/// From the keys in the report of the job's last run.
+/// The last audit, from the keys in the report of the job's last run.
 async fn previous_of_ledger(config: &Config, database: &str, job: &str) -> Result<Option<Previous>> {
     let Some(ledger) = Ledger::new(config)? else { return Ok(None) };
     let filter = Filter { job: Some(job), database: Some(database), outcome: None, limit: 20 };
@@ -243,7 +248,7 @@ async fn previous_of_ledger(config: &Config, database: &str, job: &str) -> Resul
     }))
 }
 
-/// A finding of which only its key is known.
+/// A finding of which only the key is known.
 fn remembered(key: &str, since: &Value) -> Option<Finding> {
     let (id, identity) = key.split_once(':')?;
     let check = checks::find(id)?;

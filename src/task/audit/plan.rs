@@ -1,4 +1,4 @@
-//! What an audit would do, for people.
+//! The plan of an audit, as people read it.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ pub struct Plan {
     pub(super) server: String,
     pub(super) checks: usize,
     pub(super) last_audit: Option<chrono::DateTime<Utc>>,
-    /// What it writes, and where.
+    /// The reports and databases that it writes, and where.
     pub(super) writes: Vec<String>,
     pub(super) waivers: usize,
     pub(super) fail_on: Option<Level>,
@@ -21,15 +21,10 @@ pub struct Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        writeln!(
-            f,
-            "Would make {} on {}, each in a transaction that is READ ONLY",
-            units::plural(self.checks, "check"),
-            self.server
-        )?;
+        writeln!(f, "Would run {} on {}, each in a READ ONLY transaction", units::plural(self.checks, "check"), self.server)?;
         match self.last_audit {
             Some(at) => writeln!(f, "  compared with the audit of {}", at.format("%Y-%m-%d %H:%M UTC"))?,
-            None => writeln!(f, "  compared with nothing: there is no earlier audit")?,
+            None => writeln!(f, "  not compared: there is no earlier audit")?,
         }
         for line in &self.writes {
             writeln!(f, "  {line}")?;
@@ -39,9 +34,9 @@ impl fmt::Display for Plan {
         }
         match self.fail_on {
             Some(level) => {
-                writeln!(f, "  fails when a finding is {level}{}", if level == Level::Critical { "" } else { " or more" })
+                writeln!(f, "  fails if a finding is {level}{}", if level == Level::Critical { "" } else { " or more" })
             }
-            None => writeln!(f, "  fails on no finding"),
+            None => writeln!(f, "  does not fail because of findings"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The statements that take most of the server's time, kept from audit to audit.
+//! The statements that take most of the server's time, kept from one audit to the next.
 
 use std::collections::HashMap;
 
@@ -14,13 +14,13 @@ use crate::pg;
 
 pub const NOT_THERE: &str = "pg_stat_statements is not installed: shared_preload_libraries = 'pg_stat_statements', and CREATE EXTENSION pg_stat_statements";
 
-/// More are in nobody's head.
+/// More than this are too many to read.
 const KEPT: i64 = 20;
-/// Slower by chance is what few calls are, and what takes a moment anyway.
+/// A statement with fewer calls may be slower by chance.
 const CALLS_AT_LEAST: i64 = 20;
 const MILLISECONDS_AT_LEAST: f64 = 5.0;
 
-/// Where pg_stat_statements is, with its schema; None without the extension.
+/// The view pg_stat_statements with its schema; None without the extension.
 pub async fn view(connection: &mut PgConnection) -> Result<Option<String>> {
     let schema: Option<String> = sqlx::query_scalar(
         "SELECT n.nspname::text FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'pg_stat_statements'",
@@ -29,7 +29,7 @@ pub async fn view(connection: &mut PgConnection) -> Result<Option<String>> {
     .await?;
     let Some(schema) = schema else { return Ok(None) };
     let view = pg::qualified(&schema, "pg_stat_statements");
-    // An error where its library is not loaded: a query that happens to need no row of it would not notice.
+    // This fails where its library is not loaded: a query that happens to need no row of the view would not notice.
     pg::fetch_text(connection, format!("SELECT ''::text FROM {view} LIMIT 1")).await?;
     Ok(Some(view))
 }
@@ -37,8 +37,8 @@ pub async fn view(connection: &mut PgConnection) -> Result<Option<String>> {
 pub async fn look(context: &AuditContext<'_>, connection: &mut PgConnection, top: &mut Vec<TopQuery>) -> Result<CheckResult> {
     let Some(view) = view(connection).await? else { return Ok(CheckResult::unknown(NOT_THERE)) };
     context::begin(connection, context).await?;
-    // Statements with constants replaced only: utility statements stand there as they were typed, passwords and all. Those of others are hidden
-    // from who is no member of pg_read_all_stats.
+    // Only statements whose constants were replaced: utility statements are stored as they were typed, with passwords. Statements of other
+    // roles are hidden from roles outside pg_read_all_stats.
     let sql = format!(
         "SELECT queryid::text AS query_id, left(regexp_replace(min(query), '\\s+', ' ', 'g'), 400) AS query, sum(calls)::bigint AS calls,
                 sum(total_exec_time) / 1000 AS total_seconds, sum(total_exec_time) / greatest(sum(calls)::float8, 1) AS mean_milliseconds, sum(rows)::bigint AS rows
@@ -67,7 +67,7 @@ fn slower(before: &[TopQuery], now: &[TopQuery]) -> Vec<Row> {
     let mut rows = Vec::new();
     for query in now {
         let Some(then) = before.get(query.query_id.as_str()) else { continue };
-        // Counters that are lower than they were have been reset: then they are all since.
+        // Counters that are lower than before have been reset: all of them count since then.
         let (calls, seconds) = match query.calls - then.calls {
             0.. if query.total_seconds >= then.total_seconds => {
                 (query.calls - then.calls, query.total_seconds - then.total_seconds)

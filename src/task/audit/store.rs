@@ -1,5 +1,5 @@
-//! Audits in a store: `DATABASE/JOB/audit/TIME.{md,html,json}`. The folder `audit` keeps them from being taken for backup sets, whose folders
-//! are times. The JSON is written last, and only a JSON makes an audit.
+//! Audits in a store: `DATABASE/JOB/audit/TIME.{md,html,json}`. The folder `audit` keeps them from being taken for backup sets, whose
+//! folders are times. The JSON is written last; only a JSON makes an audit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use crate::pg::failure;
 use crate::store::{Store, key};
 
 const TIME: &str = "%Y-%m-%dT%H-%M-%SZ";
-/// Of audits that cannot be read, before it is given up.
+/// The search for the last audit gives up after this many that cannot be read.
 const READ_AT_MOST: usize = 8;
 const KINDS: [&str; 3] = ["json", "md", "html"];
 
@@ -23,7 +23,7 @@ pub struct AuditStore {
     folder: String,
 }
 
-/// What stands in the folder, by time; names of other forms are not ours.
+/// The audits in the folder by time; objects with other names are not ours.
 type Listing = BTreeMap<DateTime<Utc>, BTreeSet<String>>;
 
 impl AuditStore {
@@ -41,7 +41,7 @@ impl AuditStore {
             return Ok(listing);
         }
         let listed = self.store.list_readable(&self.folder).await?;
-        // What cannot be looked at is there all the same: it is read in vain, and kept.
+        // An object that cannot be read still exists: it counts as an audit that cannot be read, and is kept.
         let keys = listed.objects.into_iter().map(|object| object.key).chain(listed.unread.into_iter().map(|unread| unread.key));
         for key in keys {
             let Some((time, kind)) = key.strip_prefix(&self.folder).and_then(|name| name.split_once('.')) else {
@@ -54,7 +54,7 @@ impl AuditStore {
         Ok(listing)
     }
 
-    /// The last audit that can be read, and why later ones cannot. Damaged files must not make all findings new.
+    /// The last audit that can be read, and why later ones cannot. Damaged files must not make all findings look new.
     pub async fn last(&self) -> Result<(Option<Document>, Vec<String>)> {
         let listing = self.list().await?;
         let mut unread = Vec::new();
@@ -78,14 +78,14 @@ impl AuditStore {
         let FormatOnly { format } = serde_json::from_slice(&bytes).with_context(|| format!("{location} is not an audit"))?;
         anyhow::ensure!(
             format <= FORMAT,
-            "{location} has format {format}, and this pgtend reads up to {FORMAT}: use a newer one"
+            "{location} has format {format}, and this pgtend reads formats up to {FORMAT}: use a newer pgtend"
         );
         let document: Document = serde_json::from_slice(&bytes).with_context(|| format!("{location} is not an audit"))?;
         document.check().with_context(|| format!("{location} is not an audit"))?;
         Ok(document)
     }
 
-    /// Writes it; returns where its HTML is.
+    /// Writes the audit and returns the location of its HTML.
     pub async fn put(&self, document: &Document) -> Result<String> {
         let taken = self.list().await?;
         let mut at = document.started_at.trunc_subsecs(0);
@@ -98,16 +98,19 @@ impl AuditStore {
         Ok(self.store.location(&self.key(at, "html")))
     }
 
-    /// Deletes all but the last `keep`, and what killed runs have left. What is not an audit of this job and database stays, and is named.
+    /// Deletes all but the last `keep` audits, and leftovers of killed runs. Objects that are not an audit of this job and database stay,
+    /// and are named.
     pub async fn prune(&self, keep: usize, of: &Document) -> Result<Pruned> {
         let listing = self.list().await?;
         let complete: Vec<DateTime<Utc>> =
             listing.iter().filter(|(_, kinds)| kinds.contains("json")).map(|(at, _)| *at).collect();
         let mut pruned = Pruned::default();
-        // The one that was just written is read back first: as long as the newest is no audit, none is too old.
+        // The audit just written is read back first: nothing is deleted unless the newest is readable.
         let Some(newest) = complete.last() else { return Ok(pruned) };
         if let Err(error) = self.read(*newest).await {
-            pruned.left.push(format!("{}; as long as the newest cannot be read, none is deleted", failure::in_a_line(&error)));
+            pruned
+                .left
+                .push(format!("{}; no audit is deleted as long as the newest one cannot be read", failure::in_a_line(&error)));
             return Ok(pruned);
         }
         for at in &complete[..complete.len().saturating_sub(keep)] {
@@ -131,7 +134,7 @@ impl AuditStore {
         Ok(pruned)
     }
 
-    /// The JSON first: what is left by a kill in between is no audit.
+    /// Deletes the JSON first: what a kill in between leaves is not an audit.
     async fn delete(&self, at: DateTime<Utc>) -> Result<()> {
         for kind in KINDS {
             self.store.delete(&self.key(at, kind)).await?;
@@ -143,6 +146,6 @@ impl AuditStore {
 #[derive(Debug, Default)]
 pub struct Pruned {
     pub deleted: usize,
-    /// Not deleted, and why.
+    /// Audits that were not deleted, and why.
     pub left: Vec<String>,
 }

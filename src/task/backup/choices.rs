@@ -1,36 +1,36 @@
-//! What a person asks of a restore.
+//! The choices of a person for a restore.
 
 use std::str::FromStr;
 
 use super::facts::{Extension, ServerFacts};
 
-/// The default is: all of the dump as it stands, or nothing.
+/// By default all of the dump is restored as it is, or nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Choices {
     pub on_error: OnError,
     pub without: Vec<Without>,
-    /// In the place of pg_dump's empty one.
+    /// The search_path to use instead of pg_dump's empty one.
     pub search_path: Option<String>,
-    /// Everything belongs to the role that restores.
+    /// All objects are owned by the restoring role.
     pub no_owner: bool,
-    /// Everything goes to the database's own tablespace.
+    /// All objects are put into the database's own tablespace.
     pub no_tablespaces: bool,
     /// The source's name, and the target's.
     pub role_map: Vec<(String, String)>,
     /// The database is dropped afterwards: nothing in it may reach out, and what only the target lacks does not matter.
     pub for_scratch: bool,
-    /// In a server of its own: its role is nobody's member, and what is not tried for that is known beforehand.
+    /// The restore is in a server of its own: its role is a member of no other, and the parts that it cannot test are known beforehand.
     pub in_own_server: bool,
-    /// Extensions that a superuser has made there before; with their schemas.
+    /// The extensions that a superuser has already created there, with their schemas.
     pub made_before: Vec<Extension>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum OnError {
-    /// At the first statement that fails, and nothing is restored.
+    /// The restore stops at the first statement that fails, and nothing is restored.
     #[default]
     Stop,
-    /// Each statement stands by itself; those that failed are listed.
+    /// Each statement is independent; those that failed are listed.
     Continue,
 }
 
@@ -38,7 +38,7 @@ pub enum OnError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Without {
     pub kind: Object,
-    /// As the catalog has it; its schema or its table may stand before it, with a dot.
+    /// The name as in the catalog, optionally prefixed with its schema or table and a dot.
     pub name: String,
 }
 
@@ -66,17 +66,17 @@ impl FromStr for Object {
         [Self::Constraint, Self::Index, Self::Extension]
             .into_iter()
             .find(|object| object.name().eq_ignore_ascii_case(text))
-            .ok_or_else(|| format!("`{text}` cannot be left out: CONSTRAINT, INDEX or EXTENSION"))
+            .ok_or_else(|| format!("`{text}` cannot be left out: use CONSTRAINT, INDEX or EXTENSION"))
     }
 }
 
 impl Choices {
-    /// For a database that is dropped when its restore was proved.
+    /// The choices for a database that is dropped when its restore was proved.
     pub fn for_scratch() -> Self {
         Self { for_scratch: true, ..Self::default() }
     }
 
-    /// The same, where a superuser has made these extensions before.
+    /// The same in a server of its own, where a superuser has already created these extensions.
     pub fn for_own_server(made_before: Vec<Extension>) -> Self {
         Self { in_own_server: true, made_before, ..Self::for_scratch() }
     }
@@ -90,8 +90,8 @@ impl Choices {
         self.role_map.iter().find(|(old, _)| old == name).map_or(name, |(_, new)| new)
     }
 
-    /// The source as the target will see it: without extensions that are left out, with roles by their new names. Whose
-    /// things are, does not matter with `no_owner`; a missing role that has grants is then met midway.
+    /// The source as the target will see it: without extensions that are left out, with roles by their new names. With `no_owner` owners do
+    /// not matter; a missing role that has grants is noticed during the restore.
     pub fn needed_of(&self, source: &ServerFacts) -> ServerFacts {
         let mut needed = source.clone();
         needed.extensions.retain(|extension| !self.leaves_out_extension(&extension.name));

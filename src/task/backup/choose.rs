@@ -1,4 +1,4 @@
-//! Chooses where a set is restored for its proof.
+//! Chooses the place where a set is restored for its proof.
 
 use anyhow::{Context as _, Result};
 use sqlx::postgres::PgConnection;
@@ -12,10 +12,10 @@ use crate::config::Config;
 use crate::pg::failure;
 use crate::pg::throwaway::Host;
 
-/// Extensions that refuse a server which did not load their library when it started. A server of its own loads none.
+/// Extensions that work only on a server that loaded their library at its start. A server of its own loads none.
 const NEED_PRELOADING: [&str; 4] = ["citus", "pg_cron", "pgaudit", "timescaledb"];
 
-/// By the job's `scratch`. Without it: a server of its own where that is possible. `connection` is to the source.
+/// Chooses by the job's `scratch`; without it, a server of its own where that is possible. `connection` leads to the source.
 pub async fn place(backup: &Backup, config: &Config, source: &ServerFacts, connection: &mut PgConnection) -> Result<Place> {
     if backup.verify != Verify::Restore {
         return Ok(Place::NotAsked);
@@ -36,7 +36,7 @@ pub async fn place(backup: &Backup, config: &Config, source: &ServerFacts, conne
             Err(error) => Place::Nowhere {
                 kind: failure::kind_of(&error).unwrap_or(Kind::Configuration),
                 message: format!(
-                    "scratch = \"throwaway\": no server of its own can be made here: {}",
+                    "scratch = \"throwaway\": a server of its own cannot be created here: {}",
                     failure::in_a_line(&error)
                 ),
             },
@@ -44,13 +44,13 @@ pub async fn place(backup: &Backup, config: &Config, source: &ServerFacts, conne
     }
 }
 
-/// A server in which the whole dump can be restored by a role that is no superuser, or why there is none.
+/// Returns a host for a server in which a role that is not a superuser can restore the whole dump, or an error that says why there is none.
 async fn own_server(backup: &Backup, config: &Config, source: &ServerFacts, connection: &mut PgConnection) -> Result<Host> {
     let tools = &config.tools;
     let major = source.version_num as u32 / 10_000;
     let host =
         Host::look(tools.server_bin_dir.as_deref(), major, config.verify.throwaway_parent(), tools.run_as.as_deref()).await?;
-    // With `schemas`, pg_dump takes no extensions, and nothing else of superusers.
+    // With `schemas`, pg_dump dumps no extensions, and nothing else that only a superuser may create.
     if backup.filters.schemas.is_empty() {
         let names = || source.extensions.iter().map(|extension| extension.name.as_str());
         let missing: Vec<&str> = names().filter(|name| host.programs.has_extension(name) == Some(false)).collect();
@@ -67,7 +67,7 @@ async fn own_server(backup: &Backup, config: &Config, source: &ServerFacts, conn
         anyhow::ensure!(
             preloaded.is_empty(),
             refuse(format!(
-                "it loads no libraries when it starts (shared_preload_libraries), which {} asks for",
+                "it loads no libraries at its start (shared_preload_libraries), and {} requires that",
                 preloaded.join(", ")
             ))
         );
@@ -75,7 +75,7 @@ async fn own_server(backup: &Backup, config: &Config, source: &ServerFacts, conn
         anyhow::ensure!(
             of_superusers.is_empty(),
             refuse(format!(
-                "only a superuser may restore {}, and there none restores",
+                "only a superuser may restore {}, and the role that restores there is not a superuser",
                 of_superusers.iter().take(5).cloned().collect::<Vec<_>>().join(", ")
             ))
         );

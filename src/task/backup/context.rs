@@ -1,4 +1,4 @@
-//! What several steps of a backup ask for.
+//! Functions that several steps of a backup need.
 
 use anyhow::{Context as _, Result};
 use chrono::Utc;
@@ -10,7 +10,7 @@ use crate::work::RunContext;
 /// A name that no set has yet: two runs may start within one second.
 pub(super) fn free_name(database: &str, job: &str, taken: &[SetName], now: chrono::DateTime<Utc>) -> SetName {
     let mut name = SetName::new(database, job, now);
-    // Nor older than one that had to take a later second: the newest set is the one that was made last.
+    // It is not older than a set that had to take a later second: the newest set must be the one that was made last.
     while taken.iter().any(|other| (0..=60).contains(&(other.taken_at - name.taken_at).num_seconds())) {
         name.taken_at += chrono::Duration::seconds(1);
     }

@@ -1,4 +1,4 @@
-//! Rows of a restored database against the manifest, table by table.
+//! Compares the rows of a restored database with the manifest, table by table.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -9,55 +9,55 @@ use super::scan::TableData;
 use crate::base::units;
 use crate::pg;
 
-/// In one query, so that no statement grows without bound, and not every table costs a round trip.
+/// The number of tables in one query, so that no statement grows without bound, and not every table costs a round trip.
 const TABLES_PER_QUERY: usize = 100;
 
-/// What was found, in words: each names its table.
+/// The findings, in words: each names its table.
 #[derive(Debug, Default, PartialEq)]
 pub struct Counts {
-    /// Other counts than the manifest's.
+    /// Tables whose count differs from the manifest's.
     pub differ: Vec<String>,
     pub missing: Vec<Missing>,
-    /// The same, for tables with more rows.
+    /// Tables that have more rows than the manifest says.
     pub more: Vec<String>,
-    /// Tables that this role may not read, or sees by row security only.
+    /// Tables that this role may not read, or whose rows it sees only partly because of row security.
     pub unreadable: Vec<String>,
 }
 
-/// A table of the manifest that is not there.
+/// A table of the manifest that does not exist.
 #[derive(Debug, PartialEq)]
 pub struct Missing {
     pub schema: String,
     pub name: String,
-    /// By the manifest.
+    /// Rows by the manifest.
     pub rows: u64,
 }
 
-/// A table of the manifest, as it is here.
+/// A table of the manifest, as it is in this database.
 #[derive(sqlx::FromRow)]
 struct Found {
     number: i64,
     oid: Option<i64>,
-    /// An extension made it: CREATE EXTENSION may have put rows there.
+    /// Whether an extension created it: CREATE EXTENSION may have inserted rows.
     of_extension: bool,
     unreadable: bool,
-    /// The topmost first.
+    /// Ancestors, the topmost first.
     ancestors: Vec<i64>,
 }
 
-/// What is counted together: a table, or a partitioned table with all its leaves.
+/// Relations that are counted together: a table, or a partitioned table with all its leaves.
 #[derive(Debug)]
 struct Group {
     name: String,
     expected: u64,
     of_extension: bool,
-    /// What is counted, as SQL names.
+    /// The relations to count, as SQL names.
     relations: Vec<String>,
 }
 
-/// Counts what the manifest lists. Blocks of one name are one table; where a block names the root of a partitioned
-/// table ("load via partition root": partitions by the hash of an enum), its rows went to whatever leaf, so that the
-/// tree is compared with all its blocks. `search_path` and the like of the session do not matter.
+/// Counts the tables of the manifest. Blocks of one name are one table; where a block names the root of a partitioned table ("load via
+/// partition root": partitions by the hash of an enum), its rows may be in any leaf, so the whole tree is compared with all its blocks. The
+/// search_path and other settings of the session do not matter.
 pub async fn compare(connection: &mut PgConnection, tables: &[TableData]) -> Result<Counts> {
     let mut blocks: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     for table in tables {

@@ -1,4 +1,4 @@
-//! Writes a set: the dump, the globals, and last, when everything has been looked at, the manifest.
+//! Writes a set: the dump, the globals, and after all checks, last, the manifest.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -20,8 +20,8 @@ use crate::pg;
 use crate::store::{Store, Upload};
 use crate::work::RunContext;
 
-/// Writes the set `plan.name`, whose folder is this run's. It exists when this returns Ok, and leaves nothing when it does not. The
-/// second value says why the set before a loss could not be held: then nothing may go.
+/// Writes the set `plan.name`, whose folder belongs to this run. The set exists when this returns Ok, and nothing is left when it does not.
+/// The second value says why the set before a loss could not be held: then nothing may be deleted.
 pub async fn write_set(store: &Store, plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Result<(Set, Option<String>)> {
     let written = write_objects(store, plan, backup, run).await;
     if written.is_err() {
@@ -44,7 +44,7 @@ async fn write_objects(store: &Store, plan: &Plan, backup: &Backup, run: &RunCon
     warnings.extend(stderr.lines().map(|line| format!("pg_dump: {line}")));
     warnings.extend(waited_for_us.into_inner().unwrap_or_else(PoisonError::into_inner));
     if dump.contents.tables.is_empty() {
-        warnings.push("the dump holds no table's data".to_owned());
+        warnings.push("the dump holds no table data".to_owned());
     }
     let mut manifest = Manifest {
         format: FORMAT,
@@ -72,35 +72,35 @@ async fn write_objects(store: &Store, plan: &Plan, backup: &Backup, run: &RunCon
         filters: backup.filters.clone(),
         warnings,
     };
-    // Before the manifest: a kill in between leaves a set held too long, and not one that goes.
+    // This comes before the manifest: a kill in between leaves a set that is held too long, and none that is deleted.
     let not_held = hold_before_loss(store, plan, &mut manifest, run).await?;
     run.or_cancelled(set::write_manifest(store, &plan.name, &manifest)).await?;
     Ok((Set { name: plan.name.clone(), manifest, verification: Verification::default(), holds: Vec::new() }, not_held))
 }
 
-/// Holds the set before a loss, and warns of it. Returns why that was not possible.
+/// Holds the set before a loss, and warns of it. Returns the reason if that was not possible.
 async fn hold_before_loss(store: &Store, plan: &Plan, manifest: &mut Manifest, run: &RunContext<'_>) -> Result<Option<String>> {
     let Some(previous) = &plan.previous else { return Ok(None) };
     let Some(reason) = loss::lost(&previous.manifest, manifest, &plan.dropped_by_us) else { return Ok(None) };
     let (name, before) = (plan.name.to_string(), &previous.name);
     let holding = loss::hold(store, previous, &name, &reason, Utc::now());
-    // The error of a hold that was not possible, or that of a run that was cancelled.
+    // The error of a hold that was not possible, or the cancellation of the run.
     let held = run.or_cancelled(async { Ok(holding.await) }).await?;
     Ok(match held {
         Ok(()) => {
-            manifest.warnings.push(format!("{reason}; {before} is held for 30 days, or until `pgtend backups accept '{name}'`"));
+            manifest.warnings.push(format!("{reason}; {before} is held for 30 days or until `pgtend backups accept '{name}'`"));
             None
         }
         Err(error) => {
-            let why = format!("{before} may be the last that has what this dump lacks, and could not be held: {error:#}");
+            let why = format!("{before} may be the last set that has what this dump lacks, and it could not be held: {error:#}");
             manifest.warnings.push(format!("{reason}; {why}"));
             Some(why)
         }
     })
 }
 
-/// Removes what a run that ends without a set has written. The manifest goes first: an answer that was lost does not mean that it
-/// was not written. The mark goes last, and only when nothing is left that it stands for.
+/// Removes what a run without a set has written. The manifest goes first: a lost answer does not mean that it was not written. The marker
+/// goes last, and only when nothing is left that it stands for.
 async fn clean_up(store: &Store, plan: &Plan, backup: &Backup) {
     let cleaned = async {
         for object in [set::MANIFEST, backup.compression.dump_object(), GLOBALS] {
@@ -111,11 +111,11 @@ async fn clean_up(store: &Store, plan: &Plan, backup: &Backup) {
         store.delete(&plan.name.key(RUN)).await
     };
     if let Err(error) = cleaned.await {
-        tracing::warn!("what this run has written stays until the next one: {error:#}");
+        tracing::warn!("the objects that this run wrote stay until the next run: {error:#}");
     }
 }
 
-/// Runs pg_dump into the object. Returns what went in, and pg_dump's warnings.
+/// Runs pg_dump into the object. Returns the contents of the dump, and pg_dump's warnings.
 async fn write_dump(
     store: &Store,
     plan: &Plan,
@@ -148,13 +148,12 @@ async fn dump_into(
     let streamed = stream::compress_into(upload, pg_dump.take_stdout()?, shape, plan.known_settings.clone(), phase).await?;
     let ended = pg_dump.wait().await?;
     check_dump(&streamed, &ended, settings, plan, backup).await?;
-    // Only now: an object that nobody finished is not there.
+    // This is the last step: an unfinished upload does not exist as an object.
     upload.finish().await?;
     Ok((streamed, ended.stderr))
 }
 
-/// A dump that failed and looked fine is the seed of most data loss: exit status, stderr and the last line all
-/// have a say.
+/// Checks a dump by exit status, stderr and last line: a dump that failed unnoticed is a common cause of data loss.
 async fn check_dump(streamed: &Streamed, ended: &Ended, settings: &pg::Settings, plan: &Plan, backup: &Backup) -> Result<()> {
     if !ended.status.success() || ended.stderr.contains("pg_dump: error:") {
         return Err(why::explain(&ended.status.to_string(), &ended.stderr, settings, plan, backup).await);
@@ -172,7 +171,7 @@ fn start_pg_dump(plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Result<C
     run.settings.apply_to(&mut command);
     let database = &plan.server.database;
     let encoding = if database.has_no_way_to_utf8() { database.encoding.as_str() } else { "UTF8" };
-    // A pattern that matches nothing is a mistake, and not a dump without it.
+    // A pattern without a match is a mistake, not a reason to dump without it.
     command.args(["--format=plain", "--no-password", "--strict-names"]).arg(format!("--encoding={encoding}"));
     command.arg(format!("--lock-wait-timeout={}", backup.lock_wait_timeout.0.as_millis()));
     for (option, patterns) in [
@@ -187,8 +186,8 @@ fn start_pg_dump(plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Result<C
     Child::spawn(command)
 }
 
-/// Roles, their passwords and memberships, and tablespaces, as far as this role may read them. Without any of it a
-/// set is still a set: the manifest says why there are none.
+/// Writes roles, their passwords and memberships, and tablespaces, as far as this role may read them. A set without them is still a set:
+/// the manifest says why they are missing.
 async fn write_globals(store: &Store, plan: &Plan, run: &RunContext<'_>) -> Result<Globals> {
     let mut reason = String::new();
     for role_passwords in [true, false] {
@@ -206,7 +205,7 @@ async fn write_globals(store: &Store, plan: &Plan, run: &RunContext<'_>) -> Resu
     Ok(Globals::Absent { reason })
 }
 
-/// Ok(Err(…)) when pg_dumpall refuses, with what it said.
+/// Ok(Err(…)) when pg_dumpall refuses, with its message.
 async fn globals_into(
     upload: &mut Upload,
     plan: &Plan,
@@ -216,15 +215,16 @@ async fn globals_into(
     let mut command = plan.tools.command("pg_dumpall");
     run.settings.apply_to(&mut command);
     command.args(["--globals-only", "--no-password"]);
-    // Names are stored in the encoding of whoever made them. Where this database is no guide to it, their bytes go as they are.
+    // Names are stored in the encoding of the database that created them. Where this database does not tell it, their bytes are passed on
+    // unchanged.
     if plan.server.database.encoding != "UTF8" {
         command.arg("--encoding=SQL_ASCII");
     }
     if !role_passwords {
         command.arg("--no-role-passwords");
     }
-    // It connects to `postgres` by itself, where this role may have no business. Its option takes a connection
-    // string as well as a name: a name that could be one is not given.
+    // pg_dumpall connects to `postgres` by default, which this role may not be allowed to. Its option takes a connection string as well as
+    // a name, so a name that could be a connection string is not passed.
     let database = run.settings.database();
     if !database.contains(['=', ':']) {
         command.arg(format!("--database={database}"));

@@ -1,4 +1,4 @@
-//! `expect`: what must be true in a restored copy.
+//! `expect`: the queries that must be true in a restored copy.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use sqlx::postgres::PgConnection;
 use super::manifest::Manifest;
 use crate::pg::{self, failure};
 
-/// Each of them; a proof is not held up by one of them for ever.
+/// The time limit for each query, so that none delays a proof for ever.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Runs each in the copy, which `settings` lead to, as the role that restored it, and returns those that are not true, with what they
-/// returned. They see the tables that the source's own sessions see without a schema, and may not write.
+/// Runs each query in the copy, to which `settings` lead, as the role that restored it. Returns those that are not true, with their
+/// results. They find the same tables without a schema as the source's own sessions, and cannot write.
 pub async fn unmet(settings: &pg::Settings, manifest: &Manifest, statements: &[String]) -> Result<Vec<String>> {
     if statements.is_empty() {
         return Ok(Vec::new());
     }
-    let mut connection = settings.connect().await.context("for what is expected of the restored copy")?;
+    let mut connection = settings.connect().await.context("cannot connect to the restored copy for `expect`")?;
     let own = &manifest.server.database.settings;
     let search_path = own.iter().find_map(|setting| setting.strip_prefix("search_path=")).unwrap_or("public");
     pg::set(&mut connection, "search_path", search_path).await?;
@@ -32,7 +32,7 @@ pub async fn unmet(settings: &pg::Settings, manifest: &Manifest, statements: &[S
     Ok(unmet)
 }
 
-/// None: it is true.
+/// Returns None if it is true.
 async fn unmet_one(connection: &mut PgConnection, statement: &str) -> Option<String> {
     let inner = statement.trim().trim_end_matches(';');
     let sql = format!(

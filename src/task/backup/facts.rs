@@ -1,4 +1,4 @@
-//! What the source server and database are, for the manifest and for whoever restores.
+//! Facts about the source server and database, for the manifest and for the restore.
 
 use std::collections::HashSet;
 
@@ -10,17 +10,17 @@ use sqlx::postgres::PgConnection;
 
 use crate::pg::{self, Server};
 
-/// The source, and what a target must have. What has a default came after the first release, whose manifests have none.
+/// The source, and what a target must have. Fields with a default are newer than the first release, whose manifests lack them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ServerFacts {
     pub version: String,
     pub version_num: i32,
-    /// Differs between servers that do not descend from one another; None where it may not be read.
+    /// It differs between servers that do not descend from one another; None where the role may not read it.
     pub system_identifier: Option<String>,
     pub in_recovery: bool,
     pub database: DatabaseFacts,
     pub extensions: Vec<Extension>,
-    /// Owners and grantees of what is in the database; those of the database itself are in `database`.
+    /// Owners and grantees of objects in the database; those of the database itself are in `database`.
     pub roles: Vec<String>,
     /// `HOST:PORT`, as this host reached it.
     #[serde(default)]
@@ -28,28 +28,28 @@ pub struct ServerFacts {
     /// The server's clock when it was asked.
     #[serde(default)]
     pub clock: Option<DateTime<Utc>>,
-    /// Of the WAL; a standby's is that of its last restart point.
+    /// The timeline of the WAL; for a standby, that of its last restart point.
     #[serde(default)]
     pub timeline: Option<i64>,
-    /// Where the WAL was, at the latest, when the dump began.
+    /// A WAL position at or after the one where the dump began.
     #[serde(default)]
     pub lsn: Option<String>,
-    /// That relations of the database name; the database's own is in `database`.
+    /// Tablespaces that relations of the database use; the database's own is in `database`.
     #[serde(default)]
     pub tablespaces: Vec<String>,
     #[serde(default)]
     pub event_triggers: Vec<String>,
     #[serde(default)]
     pub subscriptions: Vec<String>,
-    /// Those that hold rows.
+    /// Partitions that hold rows.
     #[serde(default)]
     pub partitions: Vec<Partition>,
-    /// What the database has, and the backup's role may not read: it is not in the dump.
+    /// Objects of the database that the backup's role may not read: they are not in the dump.
     #[serde(default)]
     pub unreadable: Vec<String>,
 }
 
-/// What CREATE DATABASE and ALTER DATABASE said of it; a plain dump does not hold it.
+/// Properties from CREATE DATABASE and ALTER DATABASE, which a plain dump does not hold.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct DatabaseFacts {
     pub name: String,
@@ -65,7 +65,7 @@ pub struct DatabaseFacts {
     #[serde(default)]
     pub icu_rules: Option<String>,
     pub size_bytes: i64,
-    /// -1 is no limit.
+    /// -1 means no limit.
     #[serde(default)]
     pub connection_limit: Option<i32>,
     #[serde(default)]
@@ -78,8 +78,8 @@ pub struct DatabaseFacts {
     /// `ALTER ROLE … IN DATABASE … SET`.
     #[serde(default)]
     pub role_settings: Vec<RoleSettings>,
-    /// `CONNECT role`, `TEMPORARY ` (of PUBLIC), …; None where nobody ever granted or revoked anything. For reading;
-    /// `privileges` says it in full.
+    /// `CONNECT role`, `TEMPORARY ` (of PUBLIC), …; None where no privilege was ever granted or revoked. For display; `privileges` is
+    /// complete.
     #[serde(default)]
     pub grants: Option<Vec<String>>,
     #[serde(default)]
@@ -104,7 +104,7 @@ pub struct Privilege {
     pub privilege: String,
     /// None is PUBLIC.
     pub grantee: Option<String>,
-    /// None where the role is gone.
+    /// None where the role no longer exists.
     pub grantor: Option<String>,
     /// WITH GRANT OPTION.
     pub grantable: bool,
@@ -120,7 +120,7 @@ pub struct SecurityLabel {
 pub struct Extension {
     pub name: String,
     pub version: String,
-    /// Where its objects are; None in sets of the first release.
+    /// The schema of its objects; None in sets of the first release.
     #[serde(default)]
     pub schema: Option<String>,
 }
@@ -135,7 +135,7 @@ pub struct Partition {
 }
 
 impl DatabaseFacts {
-    /// Roles that ALTER DATABASE, GRANT and ALTER ROLE … IN DATABASE name.
+    /// The roles that ALTER DATABASE, GRANT and ALTER ROLE … IN DATABASE name.
     pub fn roles(&self) -> Vec<String> {
         let privileges = self.privileges.iter().flatten();
         let of_privileges = privileges.flat_map(|privilege| [privilege.grantee.clone(), privilege.grantor.clone()]).flatten();
@@ -153,7 +153,7 @@ impl DatabaseFacts {
         roles
     }
 
-    /// With other names for its roles.
+    /// A copy with other names for its roles.
     #[must_use]
     pub fn with_roles(mut self, rename: impl Fn(&str) -> String) -> Self {
         let privileges = self.privileges.iter_mut().flatten();
@@ -170,7 +170,7 @@ impl DatabaseFacts {
         self
     }
 
-    /// With another encoding, or another locale: of libc, or `icu:NAME`, `builtin:NAME`.
+    /// A copy with another encoding, or another locale: of libc, or `icu:NAME`, `builtin:NAME`.
     #[must_use]
     pub fn with_locale(mut self, encoding: Option<&str>, locale: Option<&str>) -> Self {
         if let Some(encoding) = encoding {
@@ -193,13 +193,13 @@ impl DatabaseFacts {
         self
     }
 
-    /// Text of this database goes to a UTF-8 client by no conversion: its bytes are what they are.
+    /// Whether text of this database reaches a UTF-8 client without a conversion, as plain bytes.
     pub fn has_no_way_to_utf8(&self) -> bool {
         matches!(self.encoding.as_str(), "SQL_ASCII" | "MULE_INTERNAL")
     }
 }
 
-/// What `connection`'s server and database are.
+/// Reads the facts about the server and database of `connection`.
 pub async fn server(connection: &mut PgConnection, settings: &pg::Settings) -> Result<ServerFacts> {
     #[derive(Deserialize)]
     struct Read {
@@ -215,7 +215,7 @@ pub async fn server(connection: &mut PgConnection, settings: &pg::Settings) -> R
         unreadable: Vec<String>,
     }
     let server = Server::of(connection).await?;
-    // Readable by all since 10, unless an administrator has revoked it.
+    // All roles can read it since PostgreSQL 10, unless an administrator has revoked that.
     let identity: Option<(String, i64)> = sqlx::query_as(
         "SELECT s.system_identifier::text, c.timeline_id::bigint
          FROM pg_catalog.pg_control_system() s, pg_catalog.pg_control_checkpoint() c",
@@ -223,7 +223,7 @@ pub async fn server(connection: &mut PgConnection, settings: &pg::Settings) -> R
     .fetch_one(&mut *connection)
     .await
     .ok();
-    // Some hosted servers have no such functions. The checkpoint's timeline is behind after a promotion.
+    // Some hosted servers lack these functions. The checkpoint's timeline lags behind after a promotion.
     let position: Option<(Option<String>, Option<String>)> = sqlx::query_as(
         "SELECT CASE WHEN r THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_lsn() END::text,
                 CASE WHEN NOT r THEN pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END
@@ -237,7 +237,7 @@ pub async fn server(connection: &mut PgConnection, settings: &pg::Settings) -> R
     let (system_identifier, checkpoint_timeline) = identity.unzip();
 
     let read = read_json(connection, include_str!("facts.sql")).await.context("cannot read the database's properties")?;
-    let read: Read = serde_json::from_value(read).context("facts.sql does not say what it should")?;
+    let read: Read = serde_json::from_value(read).context("facts.sql returned unexpected fields")?;
     Ok(ServerFacts {
         version: server.version,
         version_num: server.version_num,
@@ -258,8 +258,8 @@ pub async fn server(connection: &mut PgConnection, settings: &pg::Settings) -> R
     })
 }
 
-/// The one value of a query that yields jsonb, whatever bytes are in it: names are stored in the encoding of whoever
-/// made them, and a database of SQL_ASCII refuses to send to a UTF-8 client what is not UTF-8. Such bytes are read as �.
+/// The value of a query that returns one jsonb, whatever bytes it holds: names are stored in the encoding of the session that created them,
+/// and a database in SQL_ASCII refuses to send bytes that are not UTF-8 to a UTF-8 client. Such bytes are read as �.
 async fn read_json(connection: &mut PgConnection, query: &str) -> Result<serde_json::Value> {
     let mut transaction = connection.begin().await?;
     sqlx::query(

@@ -1,4 +1,4 @@
-//! A foreign key as pg_dump writes it, and the rows that break it.
+//! A foreign key as pg_dump writes it, and the rows that violate it.
 
 use super::tokens::Statement;
 use crate::base::units;
@@ -42,11 +42,11 @@ impl ForeignKey {
         format!("SELECT pg_catalog.count(*) {}", self.broken())
     }
 
-    /// Which rows it does not hold for, and how to find them.
+    /// The rows that violate it, and how to find them.
     pub fn in_words(&self, rows: Option<u64>) -> String {
         let rows = rows.map_or_else(|| "rows".to_owned(), |rows| units::plural(rows, "row"));
         format!(
-            "{rows} of {} refer to none of {}; in the source: SELECT c.* {};",
+            "{rows} of {} reference no row of {}; in the source: SELECT c.* {};",
             self.table.trim_start_matches("ONLY "),
             self.referenced,
             self.broken()
@@ -99,7 +99,7 @@ mod tests {
         );
         assert!(
             key.in_words(Some(1))
-                .starts_with("1 row of public.c refer to none of s.\"P\"; in the source: SELECT c.* FROM ONLY public.c c")
+                .starts_with("1 row of public.c reference no row of s.\"P\"; in the source: SELECT c.* FROM ONLY public.c c")
         );
         assert_eq!(ForeignKey::of("ALTER TABLE ONLY public.c ADD CONSTRAINT k CHECK ((a > 0))"), None);
     }

@@ -1,4 +1,4 @@
-//! Who may delete in a folder of sets: one at a time. Writers need no lock, since names are unique; a sweep and a prune do.
+//! Lets only one process delete in a folder of sets. Writers need no lock, since names are unique; a sweep and a prune do.
 
 use anyhow::{Context as _, Result};
 use sqlx::postgres::PgConnection;
@@ -24,20 +24,20 @@ pub enum Guard {
     Lease(Lease),
 }
 
-/// A guard, or why there is none this time.
+/// A guard, or the reason why there is none this time.
 pub enum Asked {
     Granted(Guard),
     Refused(String),
 }
 
-/// `seen` is how the lease looked when this process first asked: one that has not changed since is nobody's.
+/// Takes the guard. `seen` is the lease when this process first looked: one that has not changed since is abandoned.
 pub async fn ask(store: &Store, database: &str, job: &str, has_ledger: bool, seen: Option<&Seen>) -> Asked {
     if has_ledger {
         return Asked::Granted(Guard::Ledger);
     }
     match lease::take(store, &lock_key(database, job), seen).await {
         Ok(Taken::Held(lease)) => Asked::Granted(Guard::Lease(lease)),
-        Ok(Taken::HeldByOther(who)) => Asked::Refused(format!("somebody else deletes there: {who}")),
+        Ok(Taken::HeldByOther(who)) => Asked::Refused(format!("another process deletes there: {who}")),
         Ok(Taken::Impossible(why)) => Asked::Refused(why),
         Err(error) => Asked::Refused(format!("its lock object cannot be written: {error:#}")),
     }
@@ -58,7 +58,7 @@ pub async fn ask_manual(store: &Store, ledger: Option<&Ledger>, database: &str, 
     }
 }
 
-/// How the lease looks now, for a later [`ask`].
+/// The current lease, for a later [`ask`].
 pub async fn look(store: &Store, database: &str, job: &str, has_ledger: bool) -> Option<Seen> {
     if has_ledger {
         return None;
@@ -70,12 +70,12 @@ pub async fn look(store: &Store, database: &str, job: &str, has_ledger: bool) ->
 }
 
 impl Guard {
-    /// An error when it is no longer certain that nobody else deletes there. To be asked before each deletion.
+    /// Fails when another process may delete there, too. Call it before each deletion.
     pub async fn check(&mut self) -> Result<()> {
         match self {
             Self::Ledger => Ok(()),
             Self::LedgerManual(connection) => {
-                sqlx::query("SELECT 1").execute(&mut **connection).await.context("the lock in the ledger is lost")?;
+                sqlx::query("SELECT 1").execute(&mut **connection).await.context("the lock in the ledger was lost")?;
                 Ok(())
             }
             Self::Lease(lease) => lease.prove().await,

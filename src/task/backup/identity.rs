@@ -1,4 +1,4 @@
-//! Whose sets are whose: a server's system identifier and a database.
+//! The identity of sets: a server's system identifier and a database.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::ServerFacts;
 
-/// A database, apart from what configurations call it. As text: `SYSTEM_IDENTIFIER/DATABASE`.
+/// A database, independent of its name in configurations. As text: `SYSTEM_IDENTIFIER/DATABASE`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Identity {
-    /// Of the cluster, given by initdb: a copy has it, too (pg_basebackup), an upgraded server has another.
+    /// The identifier of the cluster, set by initdb: a copy has the same one (pg_basebackup), an upgraded server has another.
     pub system_identifier: String,
     pub database: String,
 }
@@ -23,7 +23,7 @@ impl Identity {
         Some(Self { system_identifier, database: server.database.name.clone() })
     }
 
-    /// `text` is all of it, or the system identifier alone.
+    /// `text` may be the whole identity, or only the system identifier.
     pub fn is_meant_by(&self, text: &str) -> bool {
         text == self.system_identifier || text == self.to_string()
     }

@@ -1,8 +1,7 @@
-//! Which sets to keep: pure, with reasons.
+//! Decides which sets to keep: pure, with reasons.
 //!
-//! Only **intact** sets fill places: their bytes were read back. A set of which nothing is known fills none and does not go before
-//! it has been read; that is how retention empties a store while backups fail (pgbackweb#121) and how failed runs are counted as
-//! kept (Portabase#332).
+//! Only **intact** sets fill places: their bytes were read back. An unread set fills no place, and is not deleted before it has been read;
+//! otherwise retention empties a store while backups fail (pgbackweb#121) and failed runs count as kept (Portabase#332).
 
 use std::collections::BTreeSet;
 
@@ -13,11 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use super::verdict::Bytes;
 
-/// A damaged set may still hold what somebody needs, and somebody must have the time to find out why it is damaged.
+/// A damaged set may still hold data that is needed, and there must be time to find out why it is damaged.
 const DAMAGED_KEPT: TimeDelta = TimeDelta::days(30);
 
-/// How many sets to keep: the newest `last`, and the newest of each of so many days, ISO weeks, months and
-/// years that have one. Days without a set do not use up places.
+/// How many sets to keep: the newest `last`, and the newest of each of the given number of days, ISO weeks, months and years that have one.
+/// Days without a set do not use up places.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Keep {
@@ -40,13 +39,13 @@ pub struct Candidate {
     pub name: String,
     pub taken_at: DateTime<Utc>,
     pub bytes: Bytes,
-    /// When it was found damaged.
+    /// The time when it was found damaged.
     pub damaged_at: Option<DateTime<Utc>>,
-    /// Some server has taken all of it.
+    /// Whether some server has restored all of it.
     pub was_restored: bool,
-    /// False of sets that stand beside the rules: made by hand, dated in the future.
+    /// False for sets outside the rules: manual ones, and sets dated in the future.
     pub fills: bool,
-    /// Why it stays whatever the rules say: held, this run's own, dated in the future.
+    /// Reasons to keep it whatever the rules say: held, this run's own, dated in the future.
     pub pinned: Vec<String>,
 }
 
@@ -54,7 +53,7 @@ pub struct Candidate {
 pub struct Decision {
     pub name: String,
     pub keep: bool,
-    /// Its bytes are to be read before anything is decided about it; kept until then.
+    /// Whether its bytes must be read before a decision; it is kept until then.
     pub check_first: bool,
     /// "last 1 of 3", "daily 2026-11-23", …
     pub reasons: Vec<String>,
@@ -71,7 +70,7 @@ pub fn decide(candidates: &[Candidate], keep: &Keep, zone: Tz, now: DateTime<Utc
         .map(|candidate| candidate.name.as_str());
 
     let mut rules = Rules::new(keep);
-    // Sets that fill no place of the rules compete for what is free of them among themselves.
+    // Sets that fill no place of the rules compete among themselves for the free places.
     let mut beside = Rules::new(keep);
     sorted
         .into_iter()
@@ -87,7 +86,7 @@ pub fn decide(candidates: &[Candidate], keep: &Keep, zone: Tz, now: DateTime<Utc
                         reasons.extend(beside.fill(at).into_iter().map(|reason| format!("fills no place: {reason} of its kind")));
                     }
                     if newest_restored == Some(candidate.name.as_str()) && reasons.is_empty() {
-                        reasons.push("the newest that was restored".to_owned());
+                        reasons.push("the newest set that was restored".to_owned());
                     }
                 }
                 Bytes::Unknown => {
@@ -100,21 +99,21 @@ pub fn decide(candidates: &[Candidate], keep: &Keep, zone: Tz, now: DateTime<Utc
                 Bytes::Damaged => match candidate.damaged_at {
                     Some(at) if now - at > DAMAGED_KEPT => {}
                     Some(at) => {
-                        reasons.push(format!("damaged, to be looked at until {}", (at + DAMAGED_KEPT).format("%Y-%m-%d")))
+                        reasons.push(format!("damaged, kept for inspection until {}", (at + DAMAGED_KEPT).format("%Y-%m-%d")))
                     }
-                    None => reasons.push("damaged, since nobody knows when".to_owned()),
+                    None => reasons.push("damaged, at an unknown time".to_owned()),
                 },
             }
             reasons.extend(candidate.pinned.iter().cloned());
             if !some_intact && reasons.is_empty() {
-                reasons.push("no set is intact: nothing goes".to_owned());
+                reasons.push("no set is intact: nothing is deleted".to_owned());
             }
             let keep = !reasons.is_empty() || check_first;
             if reasons.is_empty() {
                 reasons.push(
                     match candidate.bytes {
                         Bytes::Intact => "no rule keeps it",
-                        Bytes::Unknown => "no rule would keep it, and its bytes are read before it goes",
+                        Bytes::Unknown => "no rule would keep it; its bytes are read before it is deleted",
                         Bytes::Damaged => "damaged for more than 30 days",
                     }
                     .to_owned(),
@@ -146,7 +145,7 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// Why the next set, going back in time, is kept, when it takes the places that are free.
+    /// The reasons why the next set, going back in time, is kept, if it takes free places.
     fn fill(&mut self, taken_at: DateTime<Tz>) -> Vec<String> {
         let mut reasons = Vec::new();
         self.filled_last += 1;
@@ -161,7 +160,7 @@ impl<'a> Rules<'a> {
         reasons
     }
 
-    /// The same of a set that leaves the places to others.
+    /// The same for a set that does not take places from others.
     fn would_fill(&mut self, taken_at: DateTime<Tz>) -> Vec<String> {
         let mut reasons = Vec::new();
         if self.filled_last < self.keep.last {

@@ -18,18 +18,18 @@ use crate::members::compress::Compression;
 pub struct Backup {
     pub store: String,
     pub keep: Option<Keep>,
-    /// The most that is ever done; `how_often` says when.
+    /// The strongest verification that the job does; `how_often` says when it is due.
     pub verify: Verify,
     pub how_often: HowOften,
     pub scratch: Scratch,
-    /// What must be true in a restored copy.
+    /// The queries that must be true in a restored copy.
     pub expect: Vec<String>,
     pub compression: Compression,
     pub level: i32,
     pub threads: usize,
     pub filters: manifest::Filters,
     pub lock_wait_timeout: Span,
-    /// The dump ends when somebody has to wait behind its locks.
+    /// Whether the dump ends when a session has to wait behind its locks.
     pub give_way: bool,
 }
 
@@ -37,45 +37,45 @@ pub struct Backup {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Written {
-    /// A store of the configuration.
+    /// The store, by its name in the configuration.
     #[schemars(with = "String")]
     pub store: Option<Spanned<String>>,
-    /// Which sets stay; without it, all of them.
+    /// The sets to keep; without it, all of them.
     #[schemars(with = "Option<Keep>")]
     pub keep: Option<Spanned<Keep>>,
-    /// "checksum" (the default), "restore", "none", or how often each: { checksum = "always", restore = "weekly" }.
+    /// "checksum" (the default), "restore", "none", or the frequency of each: { checksum = "always", restore = "weekly" }.
     #[schemars(with = "Option<WrittenVerify>")]
     pub verify: Option<Spanned<WrittenVerify>>,
-    /// Where a set is restored: "throwaway", a PostgreSQL server of its own on this host; "same", a scratch database on the database's own
-    /// server; or the name of a database of the configuration, on whose server the scratch database is made. Default: "throwaway" where that
-    /// is possible, else "same".
+    /// With verify = "restore": where a set is restored. "throwaway" is a PostgreSQL server of its own on this host; "same" is a scratch
+    /// database on the database's own server; any other text is the database of the configuration on whose server the scratch database is
+    /// created. The default is "throwaway" where that is possible, else "same".
     #[schemars(with = "Option<String>")]
     pub scratch: Option<Spanned<String>>,
-    /// Queries of one value that must be true in the restored copy.
+    /// Queries of one value, which must be true in the restored copy.
     #[schemars(with = "Vec<String>")]
     #[serde(default)]
     pub expect: Vec<Spanned<String>>,
     #[serde(default)]
     pub compression: Compression,
-    /// gzip 1 to 12, default 4; zstd 1 to 19, default 3.
+    /// Compression level: gzip 1 to 12, default 4; zstd 1 to 19, default 3.
     #[schemars(with = "Option<i32>")]
     pub level: Option<Spanned<i32>>,
-    /// Compressing threads; default: the processors of the host, 4 at the most.
+    /// Number of compressing threads; default: the processors of the host, at most 4.
     #[schemars(with = "Option<usize>")]
     pub threads: Option<Spanned<usize>>,
-    /// Only these schemas (pg_dump's patterns).
+    /// Dump only these schemas (pg_dump's patterns).
     #[serde(default)]
     pub schemas: Vec<String>,
-    /// Tables left out (pg_dump's patterns).
+    /// Tables to leave out (pg_dump's patterns).
     #[serde(default)]
     pub exclude_tables: Vec<String>,
     /// Tables of which only the definition is dumped (pg_dump's patterns).
     #[serde(default)]
     pub exclude_table_data: Vec<String>,
-    /// How long pg_dump waits for a table that somebody has locked; default 60s.
+    /// How long pg_dump waits for a table that another session has locked; default 60s.
     pub lock_wait_timeout: Option<Span>,
-    /// true ends the dump, as skipped, when a session waits for more than 5 s behind its locks, as a migration does; default false: a
-    /// warning names it.
+    /// true: the dump ends, as skipped, when a session (such as a migration) has waited behind its locks for more than 5 s; default false:
+    /// a warning names the session.
     #[serde(default)]
     pub give_way: bool,
 }
@@ -90,7 +90,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
         }
     };
     if let Some(keep) = written.keep.as_ref().filter(|keep| keep.get_ref().keeps_nothing()) {
-        checker.problem(keep, "`keep` keeps nothing", "keep at least one set, or leave `keep` out to keep all".to_owned());
+        checker.problem(keep, "`keep` keeps nothing", "keep at least one set, or remove `keep` to keep all".to_owned());
     }
     let (verify, how_often) = verify_of(written.verify.as_ref(), checker);
     let scratch = scratch_of(written.scratch.as_ref(), checker);
@@ -99,12 +99,16 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
     }
     for statement in &written.expect {
         if verify != Verify::Restore {
-            checker.problem(statement, "`expect` without verify = \"restore\"", "it is asked of the restored copy".to_owned());
+            checker.problem(
+                statement,
+                "`expect` without verify = \"restore\"",
+                "its queries run in the restored copy".to_owned(),
+            );
         } else if statement.get_ref().trim().trim_end_matches(';').trim().is_empty() {
             checker.problem(
                 statement,
                 "an empty statement in `expect`",
-                "a query of one value: \"SELECT count(*) > 0 FROM t\"".to_owned(),
+                "write a query of one value: \"SELECT count(*) > 0 FROM t\"".to_owned(),
             );
         }
     }
@@ -113,11 +117,11 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
         checker.problem(
             level,
             format!("level {} does not exist", level.get_ref()),
-            format!("1 to {highest} for this compression"),
+            format!("set 1 to {highest} for this compression"),
         );
     }
     if let Some(threads) = written.threads.as_ref().filter(|threads| !(1..=64).contains(threads.get_ref())) {
-        checker.problem(threads, format!("`threads = {}`", threads.get_ref()), "1 to 64".to_owned());
+        checker.problem(threads, format!("`threads = {}`", threads.get_ref()), "set 1 to 64".to_owned());
     }
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     Some(Backup {
@@ -140,7 +144,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
     })
 }
 
-/// A text stands for all sets.
+/// Resolves `verify`: a text alone applies to every set.
 fn verify_of(written: Option<&Spanned<WrittenVerify>>, checker: &mut Checker<'_>) -> (Verify, HowOften) {
     let Some(place) = written else { return (Verify::Checksum, HowOften::default()) };
     match place.get_ref() {
@@ -149,7 +153,11 @@ fn verify_of(written: Option<&Spanned<WrittenVerify>>, checker: &mut Checker<'_>
         WrittenVerify::All(verify @ Verify::None) => (*verify, HowOften { checksum: Often::Never, restore: Often::Never }),
         WrittenVerify::Each(WrittenHowOften { checksum, restore }) => {
             if !matches!(checksum, None | Some(Often::Always | Often::Never)) {
-                checker.problem(place, "`checksum` of `verify` is \"always\" or \"never\"", "a restore may be rarer".to_owned());
+                checker.problem(
+                    place,
+                    "`checksum` of `verify` must be \"always\" or \"never\"",
+                    "only `restore` can be less frequent".to_owned(),
+                );
             }
             let how_often = HowOften { checksum: checksum.unwrap_or(Often::Always), restore: restore.unwrap_or(Often::Never) };
             let verify = match (how_often.restore, how_often.checksum) {
@@ -162,7 +170,8 @@ fn verify_of(written: Option<&Spanned<WrittenVerify>>, checker: &mut Checker<'_>
     }
 }
 
-/// A database of the configuration may have any name: then it is meant, as in the first release.
+/// Resolves `scratch`. A database of the configuration may be called "throwaway" or "same": then the text means that database, as in the
+/// first release.
 fn scratch_of(written: Option<&Spanned<String>>, checker: &mut Checker<'_>) -> Scratch {
     let Some(scratch) = written else { return Scratch::Auto };
     match scratch.get_ref().as_str() {
@@ -176,23 +185,23 @@ fn scratch_of(written: Option<&Spanned<String>>, checker: &mut Checker<'_>) -> S
     }
 }
 
-/// Where a set is restored.
+/// The place where a set is restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scratch {
-    /// In a server of its own where that can be made, else as `Same`.
+    /// `Throwaway` where that is possible, else `Same`.
     Auto,
-    /// In a server of its own.
+    /// A PostgreSQL server of its own.
     Throwaway,
-    /// In a scratch database on the source's server.
+    /// A scratch database on the source's server.
     Same,
-    /// In one on the server of that database of the configuration.
+    /// A scratch database on the server of that database of the configuration.
     Database(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(
     untagged,
-    expecting = "`verify` is \"checksum\", \"restore\", \"none\", or how often each: { checksum = \"always\", restore = \"weekly\" }, where a restore is \"always\", \"never\", \"daily\", \"weekly\", \"monthly\" or \"every 7th\""
+    expecting = "`verify` is \"checksum\", \"restore\", \"none\", or the frequency of each: { checksum = \"always\", restore = \"weekly\" }, where `restore` is \"always\", \"never\", \"daily\", \"weekly\", \"monthly\" or \"every 7th\""
 )]
 pub enum WrittenVerify {
     All(Verify),
@@ -216,8 +225,8 @@ pub enum Verify {
     /// Every byte is read back, hashed, decoded and counted.
     #[default]
     Checksum,
-    /// That, and a restore into a scratch database with every table counted.
+    /// All of that, and a restore into a scratch database with every table counted.
     Restore,
-    /// Nothing: `backups verify` is run elsewhere. A set that nobody has read fills no place of `keep`.
+    /// No verification: `backups verify` runs elsewhere. An unread set fills no place of `keep`.
     None,
 }

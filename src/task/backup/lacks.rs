@@ -1,4 +1,4 @@
-//! What a target server must have before a restore starts, and does not.
+//! Requirements of a restore that a target server lacks.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,7 @@ use crate::pg::Server;
 pub struct Lacks {
     pub extensions: Vec<String>,
     pub roles: Vec<String>,
-    /// Worth saying, and no reason to stop.
+    /// Notes that do not stop the restore.
     pub notes: Vec<String>,
 }
 
@@ -35,15 +35,15 @@ pub async fn lacks(target: &mut PgConnection, source: &ServerFacts, roles: &[Str
     let mut notes = Vec::new();
     if server.major() < source.version_num as u32 / 10_000 {
         notes.push(format!(
-            "the target is PostgreSQL {} and the dump is of {}: newer syntax in it will stop the restore",
+            "the target is PostgreSQL {} and the dump is from {}: newer syntax in it will stop the restore",
             server.version, source.version
         ));
     }
     Ok(Lacks { extensions, roles: missing, notes })
 }
 
-/// The bytes of all role names. Roles are of the whole server, and the bytes of a name are in the encoding of the
-/// database in which it was made: what a session reads depends on its own. Bytes compare whoever asks.
+/// The bytes of all role names. Roles belong to the whole server, and a name's bytes are in the encoding of the database where it was
+/// created: how a session reads them depends on its own encoding. Bytes compare the same in every session.
 async fn stored_role_names(connection: &mut PgConnection) -> Result<HashSet<Vec<u8>>> {
     let mut transaction = connection.begin().await?;
     sqlx::query("SELECT pg_catalog.set_config('client_encoding', 'SQL_ASCII', true)").execute(&mut *transaction).await?;
@@ -55,7 +55,7 @@ async fn stored_role_names(connection: &mut PgConnection) -> Result<HashSet<Vec<
     names.iter().map(|name| Ok(hex::decode(name)?)).collect()
 }
 
-/// The bytes that a database of that encoding looks for when it meets `name`.
+/// The bytes that a database of that encoding looks for when it is given `name`.
 async fn bytes_in(connection: &mut PgConnection, name: &str, encoding: &str) -> Vec<u8> {
     if name.is_ascii() || matches!(encoding, "UTF8" | "SQL_ASCII") {
         return name.as_bytes().to_vec();
@@ -65,11 +65,11 @@ async fn bytes_in(connection: &mut PgConnection, name: &str, encoding: &str) -> 
         .bind(encoding)
         .fetch_one(connection)
         .await;
-    // A character that the encoding does not have: no role has that name there.
+    // The encoding lacks a character of the name: no role has that name there.
     converted.ok().and_then(|digits| hex::decode(&digits).ok()).unwrap_or_else(|| name.as_bytes().to_vec())
 }
 
-/// What this session must say to mean the role that a database of `encoding` calls `name`.
+/// The name that this session must use for the role that a database of `encoding` calls `name`.
 pub async fn name_for(connection: &mut PgConnection, name: &str, encoding: &str) -> String {
     let bytes = bytes_in(connection, name, encoding).await;
     if bytes == name.as_bytes() && name.is_ascii() {

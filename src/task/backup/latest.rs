@@ -1,4 +1,4 @@
-//! Which set is meant: by its name, by its time, or as `latest`. Pure.
+//! Finds the set that is meant: by its name, by its time, or as `latest`. Pure.
 
 use chrono::{DateTime, Utc};
 
@@ -6,23 +6,23 @@ use super::identity::Identity;
 use super::set::Set;
 use super::verdict::Bytes;
 
-/// What a person may say about it.
+/// The options of a person about it.
 #[derive(Clone, Debug, Default)]
 pub struct Choice {
     /// `--from`: the identity whose sets are meant.
     pub from: Option<String>,
-    /// `--any`: also what is dated in the future.
+    /// `--any`: also sets that are dated in the future.
     pub any: bool,
-    /// `--older-ok`: also when newer ones are passed by.
+    /// `--older-ok`: also when newer sets are skipped.
     pub older_ok: bool,
-    /// `--unsigned-ok`: also one without a signature of the store's key, which has one.
+    /// `--unsigned-ok`: also a set without a signature, although the store has a key.
     pub unsigned_ok: bool,
-    /// It is to be looked at, and not to be restored: the newest, whatever is known of it.
+    /// The set is for verification, not for a restore: the newest, whatever is known about it.
     pub to_verify: bool,
 }
 
-/// The newest set that can be the latest, with what must be said of it; or why there is none, and what to say to get one.
-/// `sets` are of one `DATABASE/JOB`; `unreadable` are names and reasons.
+/// The newest set that can be the latest, with notes; or the reason why there is none, and the option that helps. `sets` are of one
+/// `DATABASE/JOB`; `unreadable` are names and reasons.
 pub fn latest<'a>(
     sets: &'a [Set],
     unreadable: &[(DateTime<Utc>, String)],
@@ -57,13 +57,13 @@ pub fn latest<'a>(
     let newer_unreadable: Vec<_> = unreadable.iter().filter(|(at, _)| *at > after).cloned().collect();
     if (!passed.is_empty() || !newer_unreadable.is_empty()) && !choice.older_ok {
         return Err(format!(
-            "the newest set that can be taken is {}; newer ones are passed by: {}. With --older-ok it is taken all the same",
+            "the newest usable set is {}; newer ones were skipped: {}. Use --older-ok to take it all the same",
             chosen.name,
             join(&passed, &newer_unreadable)
         ));
     }
-    let mut notes: Vec<String> = passed.iter().map(|(_, said)| format!("passed by: {said}")).collect();
-    notes.extend(newer_unreadable.iter().map(|(_, said)| format!("passed by: {said}")));
+    let mut notes: Vec<String> = passed.iter().map(|(_, said)| format!("skipped: {said}")).collect();
+    notes.extend(newer_unreadable.iter().map(|(_, said)| format!("skipped: {said}")));
     if !chosen.manifest.filters.are_none() {
         notes.push(format!("{} holds a part of the database: its job has filters", chosen.name));
     }
@@ -74,7 +74,7 @@ fn passes(set: &Set, choice: &Choice, now: DateTime<Utc>) -> Result<(), String> 
     if set.is_from_the_future(now) && !choice.any {
         let now = now.format("%Y-%m-%d %H:%M");
         return Err(format!(
-            "it is dated in the future: after {now} UTC, now by this host's clock, or after its server's clock; --any takes it"
+            "it is dated in the future: after {now} UTC, this host's current time, or after its server's clock; --any takes it"
         ));
     }
     if choice.to_verify {
@@ -90,7 +90,8 @@ fn join(passed: &[(DateTime<Utc>, String)], unreadable: &[(DateTime<Utc>, String
     passed.iter().chain(unreadable).map(|(_, said)| said.as_str()).collect::<Vec<_>>().join("; ")
 }
 
-/// The identities in a folder that nobody has said to be one, newest proved set first; `identity_of` says whose series a set is of.
+/// The identities in a folder that no person has declared to be one, newest proved set first; `identity_of` says which series a set belongs
+/// to.
 pub fn identities(sets: &[Set], identity_of: impl Fn(&Set) -> Option<Identity>) -> Vec<Identity> {
     let mut sorted: Vec<&Set> = sets.iter().collect();
     sorted.sort_by_key(|set| (set.verification.verdict() != Bytes::Intact, std::cmp::Reverse(set.name.taken_at)));

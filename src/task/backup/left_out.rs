@@ -1,24 +1,25 @@
-//! The objects of an extension that is left out. A dump marks none of them as such: it grants on an extension's functions,
-//! comments on its tables and fills them, as on those that it makes itself.
+//! Recognizes objects of an extension that is left out. A dump does not mark them: it grants on an extension's functions, comments on its
+//! tables and fills them like those that it creates itself.
 
 use std::collections::HashSet;
 
 use super::script::Entry;
 
-/// The objects that the dump makes by a CREATE of its own, whether that succeeded or not: no extension's.
+/// The objects that the dump creates with its own CREATE, whether that succeeded or not: they belong to no extension.
 #[derive(Debug, Default)]
 pub struct Made(HashSet<(Option<String>, String)>);
 
 impl Made {
-    /// Remembers what `entry` makes.
+    /// Remembers the object that `entry` creates.
     pub fn remember(&mut self, entry: &Entry) {
         self.0.insert((entry.schema.clone(), entry.name.clone()));
     }
 
-    /// Whether the dump makes the object that `entry` speaks of. On a like name of another kind the answer is yes, too.
+    /// Whether the dump creates the object that `entry` is about. For the same name of another kind the answer is also yes.
     pub fn has(&self, entry: &Entry) -> bool {
         let has = |name: &str| self.0.contains(&(entry.schema.clone(), name.to_owned()));
-        // `TABLE DATA` is called as its table; `ACL`, `COMMENT` and `SECURITY LABEL` as `TABLE t`, `FUNCTION f(integer)`,
+        // `TABLE DATA` has the name of its table; `ACL`, `COMMENT` and `SECURITY LABEL` are named like `TABLE t`, `FUNCTION f(integer)`,
+        // `COLUMN t.c`, `MATERIALIZED VIEW v`.
         // `COLUMN t.c`, `MATERIALIZED VIEW v`.
         let suffixes = entry.name.match_indices(' ').map(|(at, _)| &entry.name[at + 1..]);
         std::iter::once(entry.name.as_str())

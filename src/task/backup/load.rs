@@ -1,7 +1,6 @@
-//! One session that runs a dump: statement by statement, rows as they come, with counts, and errors as the server
-//! says them. No client tool stands between: a COPY that a server refuses must not turn rows into statements, as it
-//! does in psql that goes on after errors; commands of psql are never followed; and an error has its SQLSTATE,
-//! its object and its context, whatever the server's language.
+//! A session that runs a dump: statement by statement, rows as they come, with counts, and errors as the server reports them. No client
+//! tool is involved: a refused COPY must not turn rows into statements, as in psql when it continues after errors; psql commands are never
+//! executed; and an error has its SQLSTATE, object and context, whatever the server's language.
 
 use std::sync::Arc;
 
@@ -22,10 +21,10 @@ use crate::base::units;
 use crate::pg;
 use crate::pg::failure;
 
-/// What is said of statements that failed; the rest is counted.
+/// The number of failed statements that are listed; the rest is counted.
 const FAILURES_LISTED: usize = 100;
 
-/// What is repeated of a statement that is not run.
+/// The length up to which a statement that is not run is repeated.
 const FOREIGN_SHOWN_CHARS: usize = 100;
 
 pub struct Loader {
@@ -34,14 +33,14 @@ pub struct Loader {
     manifest: Manifest,
     has_event_triggers: bool,
     is_counted: bool,
-    /// Event triggers that fire also where others are silenced: switched on when all else is done.
+    /// Event triggers that fire even where others are disabled: they are enabled at the very end.
     always: Vec<(String, Arc<Entry>)>,
-    /// By the index of `Choices::without`.
+    /// Whether each item of `Choices::without` was found, by its index.
     was_found: Vec<bool>,
     /// Filled where an extension is left out.
     made: Made,
     pub notes: Vec<String>,
-    /// What failed and was passed over, the first ones.
+    /// The first failed statements that were skipped.
     pub failed: Vec<String>,
     pub failed_count: usize,
 }
@@ -76,14 +75,14 @@ impl Loader {
         Ok(())
     }
 
-    /// After the last byte is proved: counts, where that was not yet done, and does what comes last.
+    /// Called after the last byte is proved: counts the rows, if that was not yet done, and runs the final steps.
     pub async fn prove(&mut self) -> Result<(), Refusal> {
         let at_the_end = at_the_end();
         self.count(&at_the_end).await?;
         if self.has_event_triggers && self.session.silence == Silence::No {
             let counts = self.counts(&at_the_end).await?;
             let written = counts.more.into_iter().map(|table| {
-                format!("{table}: an event trigger wrote there during the restore, which this role may not prevent")
+                format!("{table}: an event trigger wrote to it during the restore, which this role may not prevent")
             });
             self.notes.extend(written);
         }
@@ -91,12 +90,12 @@ impl Loader {
             self.attempt(&text, &text, &entry).await?;
         }
         for (without, _) in self.choices.without.iter().zip(&self.was_found).filter(|(_, found)| !**found) {
-            self.notes.push(format!("--without {} {}: the dump has none of that name", without.kind.name(), without.name));
+            self.notes.push(format!("--without {} {}: the dump has no object of that name", without.kind.name(), without.name));
         }
         Ok(())
     }
 
-    /// Nothing of a restore in one transaction is there before.
+    /// Commits. Nothing of a restore in one transaction is visible before.
     pub async fn commit(&mut self) -> Result<(), Refusal> {
         match self.session.commit().await {
             Ok(true) => Ok(()),
@@ -115,8 +114,8 @@ impl Loader {
             self.made.remember(entry);
         }
         let makes_event_trigger = text.starts_with("CREATE EVENT TRIGGER ");
-        // Event triggers, and the row security of tables that their owner restores, change what a count sees. All rows
-        // stand before both.
+        // Event triggers, and row security on tables that their owner restores, change the result of a count. All rows are present before
+        // both.
         if makes_event_trigger || (text.starts_with("ALTER TABLE ") && text.ends_with(" ENABLE ROW LEVEL SECURITY")) {
             self.count(entry).await?;
         }
@@ -163,7 +162,7 @@ impl Loader {
             }
             Fate::NotValid(sql, which) => match self.session.execute_guarded(&sql).await {
                 Ok(()) => {
-                    self.leave_out(which, &format!("{entry}: added NOT VALID, it holds for new rows only"));
+                    self.leave_out(which, &format!("{entry}: added NOT VALID, enforced for new rows only"));
                     Ok(())
                 }
                 Err(error) => {
@@ -178,7 +177,7 @@ impl Loader {
         }
     }
 
-    /// BEGIN and COMMIT that pg_dump writes around large objects. Inside our own transaction they would end it.
+    /// Handles BEGIN and COMMIT that pg_dump writes around large objects. They would end our own transaction.
     async fn transaction_statement(&mut self, text: &str, entry: &Entry) -> Result<Option<Result<(), Refusal>>, Refusal> {
         let word = text.split([' ', '\n', '\t']).next().unwrap_or_default().to_ascii_uppercase();
         if !matches!(
@@ -200,7 +199,7 @@ impl Loader {
         Ok(Some(Ok(())))
     }
 
-    /// Runs a statement; true when it did what it should. `original`: as the dump has it.
+    /// Runs a statement; true when it succeeded. `original`: as in the dump.
     async fn attempt(&mut self, sql: &str, original: &str, entry: &Entry) -> Result<bool, Refusal> {
         let foreign_key = ForeignKey::of(original);
         let goes_on = self.choices.on_error == OnError::Continue || self.may_be_of_an_extension(original, entry);
@@ -228,13 +227,13 @@ impl Loader {
             return Err(refusal);
         }
         if foreign_key.is_some() && self.session.execute_guarded(&rewrite::not_valid(sql)).await.is_ok() {
-            refusal.message += "\nIt was added NOT VALID: it holds for new rows only.";
+            refusal.message += "\nIt was added NOT VALID: it is enforced for new rows only.";
         }
         self.fail(refusal.message);
         Ok(false)
     }
 
-    /// A block of rows. When the server does not take it, its rows are thrown away here.
+    /// Runs a block of rows. If the server refuses it, the rows are discarded here.
     async fn rows(&mut self, text: Vec<u8>, entry: &Entry, steps: &mut Steps) -> Result<(), Refusal> {
         let Ok(text) = String::from_utf8(text) else {
             let message = format!("{entry} has names that are not UTF-8: restore with psql, as docs/restore.md says");
@@ -250,7 +249,7 @@ impl Loader {
         }
         let goes_on = self.choices.on_error == OnError::Continue || self.may_be_of_an_extension(&text, entry);
         let copied = self.session.copy(&text, steps, goes_on).await.map_err(|error| self.refusal(&error, entry, ""))?;
-        // Where the dump was cut short, what was read says why.
+        // Where the dump was cut short, the reading side says why.
         let Copied::Not(error) = copied else { return Ok(()) };
         let refusal = self.refusal(&error, entry, &text);
         if refusal.is_of_the_environment() {
@@ -278,7 +277,7 @@ impl Loader {
         for table in missing {
             let may_be_of_an_extension = self.leaves_out_an_extension() && !self.made.has_table(&table.schema, &table.name);
             let said = format!(
-                "{}.{} is not there, and the manifest says {}",
+                "{}.{} is missing, and the manifest says {}",
                 table.schema,
                 table.name,
                 units::plural(table.rows as usize, "row")
@@ -290,7 +289,7 @@ impl Loader {
                 kind: Some(Kind::Permission),
                 sql_state: Some("42501".to_owned()),
                 message: format!(
-                    "the rows of {} cannot be counted: the role that restores may not read them, or sees them by row security only; the set is not in question. Restore as a superuser or a role with BYPASSRLS",
+                    "the rows of {} cannot be counted: the restoring role may not read them, or row security hides some; this says nothing against the set. Restore as a superuser or a role with BYPASSRLS",
                     unreadable.join(", ")
                 ),
             }
@@ -313,7 +312,7 @@ impl Loader {
         counted.map_err(|error| self.refusal_of(&error, entry))
     }
 
-    /// Whether a statement may speak of an object of the extension that is left out: the dump does not make it.
+    /// Whether a statement may be about an object of the extension that is left out: the dump does not create that object.
     fn may_be_of_an_extension(&self, text: &str, entry: &Entry) -> bool {
         self.leaves_out_an_extension()
             && ["GRANT ", "REVOKE ", "COMMENT ON ", "SECURITY LABEL ", "SELECT pg_catalog.setval(", "COPY "]
@@ -369,11 +368,11 @@ fn at_the_end() -> Entry {
 
 fn foreign(text: &str, entry: &Entry) -> Refusal {
     let shown: String = text.chars().take(FOREIGN_SHOWN_CHARS).collect();
-    let message = format!("the dump holds a statement that pg_dump never writes, and that was not run, at {entry}: {shown}");
+    let message = format!("the dump holds a statement that pg_dump never writes; it was not run, at {entry}: {shown}");
     Refusal { kind: None, sql_state: None, message }
 }
 
-/// Something that a statement names is not there.
+/// Whether the refusal is about a missing object.
 fn is_undefined(refusal: &Refusal) -> bool {
     matches!(refusal.sql_state.as_deref(), Some("42P01" | "42883" | "42704" | "3F000" | "42703"))
 }
@@ -382,10 +381,10 @@ fn of_ours(error: &anyhow::Error) -> Refusal {
     Refusal { kind: failure::kind_of(error), sql_state: pg::sql_state(error), message: failure::in_a_line(error) }
 }
 
-/// Where the dump goes.
+/// The target of the dump.
 pub struct Target<'a> {
     pub settings: &'a pg::Settings,
     pub choices: &'a Choices,
-    /// All in one transaction, committed after the proof. The database must be empty.
+    /// Whether all is one transaction, committed after the proof. The database must be empty.
     pub in_transaction: bool,
 }

@@ -1,4 +1,4 @@
-//! What a dump has lost against the one before it. Then the one before it is held, since it may be the last that has it.
+//! Compares a dump with the one before it. If it has lost something, the set before it is held, since it may be the last that has it.
 
 use std::collections::BTreeSet;
 
@@ -11,17 +11,17 @@ use super::set::Set;
 use crate::base::units;
 use crate::store::Store;
 
-/// A dump that shrank to less than this share of the last one has lost something.
+/// A dump that shrank to less than this share of the last one is missing something.
 const SHRUNK: f64 = 0.5;
 
-/// How long somebody has to notice.
+/// The time to notice a loss.
 const HELD_FOR: TimeDelta = TimeDelta::days(30);
 
 const TABLES_NAMED: usize = 10;
 
-/// Pure: what `now` lacks of what `before` had, as a sentence; None when nothing. Partitions come and go as long as their tree is
-/// there, and so do the tables that pgtend itself has dropped (`schema.name`). A change of the job's filters excuses nothing: the set
-/// before it is the last one that has what they leave out.
+/// A sentence about what `now` lacks of `before`; None when nothing is missing. Partitions come and go while their tree exists, and so do
+/// tables that pgtend itself has dropped (`schema.name`). A change of the job's filters is no excuse: the set before it is the last one
+/// that has what they leave out. Pure.
 pub fn lost(before: &Manifest, now: &Manifest, dropped_by_us: &BTreeSet<String>) -> Option<String> {
     let name = |schema: &str, table: &str| format!("{schema}.{table}");
     let is_there: BTreeSet<String> = now.tables.iter().map(|table| name(&table.schema, &table.name)).collect();
@@ -60,7 +60,7 @@ pub fn lost(before: &Manifest, now: &Manifest, dropped_by_us: &BTreeSet<String>)
     (!said.is_empty()).then(|| said.join("; "))
 }
 
-/// Holds the set before the loss, beside what a person may have said. A hold that lasts longer stays.
+/// Holds the set before the loss, in addition to a person's hold. A hold that lasts longer stays.
 pub async fn hold(store: &Store, before: &Set, lost_in: &str, reason: &str, now: DateTime<Utc>) -> Result<()> {
     let hold = Hold { until: now + HELD_FOR, reason: format!("after it, {reason}"), because_of: Some(lost_in.to_owned()) };
     if before.holds.iter().any(|earlier| earlier.because_of.is_some() && earlier.until >= hold.until) {

@@ -1,4 +1,4 @@
-//! `manifest.json`: all that is known of a set when it is made. It ends with a checksum of its own bytes.
+//! `manifest.json`: everything that is known about a set when it is made. It ends with a checksum of its own bytes.
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
@@ -12,7 +12,7 @@ use crate::members::blocks::Blocks;
 use crate::members::compress::Compression;
 use crate::members::index::MemberIndex;
 
-/// A program that meets a newer one refuses it rather than guess. 1 had no checksum of its own.
+/// A program that meets a newer format refuses it rather than guess. Format 1 had no checksum.
 pub const FORMAT: u32 = 2;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -22,7 +22,7 @@ pub struct Manifest {
     pub job: String,
     /// Its name in the configuration.
     pub database: String,
-    /// Started by a person although the job has a schedule.
+    /// Whether a person started it although the job has a schedule.
     #[serde(default)]
     pub by_hand: bool,
     pub started_at: DateTime<Utc>,
@@ -35,7 +35,7 @@ pub struct Manifest {
     /// In the dump's order; rows as of its snapshot.
     pub tables: Vec<TableData>,
     pub large_objects: u64,
-    /// What the job left out on purpose.
+    /// Filters of the job, which leave parts out on purpose.
     pub filters: Filters,
     pub warnings: Vec<String>,
 }
@@ -52,7 +52,7 @@ pub struct DumpObject {
     pub object: String,
     pub compression: Compression,
     pub bytes: u64,
-    /// Of the object, in hexadecimal.
+    /// The hash of the object, in hexadecimal.
     pub sha256: String,
     pub uncompressed_bytes: u64,
     pub members: MemberIndex,
@@ -67,7 +67,7 @@ pub struct DumpObject {
 pub enum Globals {
     /// `globals.sql.gz`; without role passwords where they may not be read.
     Object { bytes: u64, sha256: String, role_passwords: bool },
-    /// Why there is none.
+    /// The reason why there is none.
     Absent { reason: String },
 }
 
@@ -79,7 +79,7 @@ pub struct Filters {
 }
 
 impl Filters {
-    /// The set holds the whole database.
+    /// Whether the set holds the whole database.
     pub fn are_none(&self) -> bool {
         self.schemas.is_empty() && self.exclude_tables.is_empty() && self.exclude_table_data.is_empty()
     }
@@ -89,13 +89,13 @@ const CHECKSUM_KEY: &str = ",\n  \"sha256\": \"";
 const CHECKSUM_END: &str = "\"\n}\n";
 const CHECKSUM_HEX: usize = 64;
 
-/// The manifest as JSON. Its last member, `sha256`, is the hash of all bytes before it (from `{` to the comma, which does not
-/// count): whoever has only stock tools can tell it with head and sha256sum.
+/// The manifest as JSON. Its last member, `sha256`, is the hash of all bytes before it (from `{` to the comma, which is excluded): stock
+/// tools can compute it with head and sha256sum.
 pub fn to_json(manifest: &Manifest) -> Result<Vec<u8>> {
     to_signed_json(manifest, |open| Ok(open.to_owned()))
 }
 
-/// The same with what `sign` adds to all that stands before the checksum.
+/// The same with the addition of `sign` to everything before the checksum.
 pub fn to_signed_json(manifest: &Manifest, sign: impl FnOnce(&str) -> Result<String>) -> Result<Vec<u8>> {
     let text = serde_json::to_string_pretty(manifest)?;
     let open = sign(text.strip_suffix("\n}").context("a manifest is a JSON object")?)?;
@@ -111,19 +111,19 @@ pub fn from_json(bytes: &[u8]) -> Result<Manifest> {
     }
     let sealed = check_seal(bytes)?.is_some();
     let FormatOnly { format } = serde_json::from_slice(bytes).context("it is not a manifest")?;
-    anyhow::ensure!(format <= FORMAT, "it has format {format}, and this pgtend reads up to {FORMAT}: use a newer one");
-    anyhow::ensure!(sealed || format < 2, "it has lost its checksum, so that nobody can say what else it has lost");
+    anyhow::ensure!(format <= FORMAT, "it has format {format}, and this pgtend reads formats up to {FORMAT}: use a newer pgtend");
+    anyhow::ensure!(sealed || format < 2, "its checksum is missing, so that the rest cannot be trusted");
     let manifest: Manifest = serde_json::from_slice(bytes).context("it is not a manifest")?;
     manifest.check()?;
     Ok(manifest)
 }
 
-/// Without its checksum: where a signature ends. Manifests of the first release have neither.
+/// The bytes before the checksum, where a signature ends. Manifests of the first release have neither.
 pub fn without_checksum(bytes: &[u8]) -> &[u8] {
     check_seal(bytes).ok().flatten().unwrap_or(bytes)
 }
 
-/// What stands before the checksum; None without one; an error when it is there and wrong.
+/// The bytes before the checksum; None without one; an error when it is wrong.
 fn check_seal(bytes: &[u8]) -> Result<Option<&[u8]>> {
     let Some(rest) = bytes.strip_suffix(CHECKSUM_END.as_bytes()) else { return Ok(None) };
     let Some((rest, digest)) = rest.split_last_chunk::<CHECKSUM_HEX>() else { return Ok(None) };
@@ -131,13 +131,13 @@ fn check_seal(bytes: &[u8]) -> Result<Option<&[u8]>> {
     let found = hex::encode(Sha256::digest(open));
     anyhow::ensure!(
         digest == found.as_bytes(),
-        "it is not as it was written: its checksum is {} and its bytes have {found}",
+        "it differs from what was written: its checksum is {}, but that of its bytes is {found}",
         String::from_utf8_lossy(digest)
     );
     Ok(Some(open))
 }
 
-/// More members than these are not written down one by one (members.rs).
+/// Above this many members, not each of them is recorded (members.rs).
 const POINTS_MOST: usize = 16_384;
 
 impl Bounded for Manifest {
@@ -159,7 +159,7 @@ impl Bounded for Manifest {
             bounds::catalog_name("a table's schema", &table.schema)?;
             bounds::catalog_name("a table's name", &table.name)?;
             let named = || bounds::shortened(&format!("{}.{}", table.schema, table.name));
-            // A row has a newline, at the least; and no part of the dump belongs to two tables.
+            // A row has at least a newline; and no part of the dump belongs to two tables.
             let end = table.offset.checked_add(table.bytes).filter(|end| *end <= dump.uncompressed_bytes);
             (rows, bytes) = (rows.saturating_add(table.rows), bytes.saturating_add(table.bytes));
             anyhow::ensure!(
@@ -178,10 +178,10 @@ impl Bounded for Manifest {
 
 impl Bounded for DumpObject {
     fn check(&self) -> Result<()> {
-        // Nothing else is beside a manifest under that name, and nothing of another folder.
+        // No other object is beside a manifest under that name, and none of another folder.
         anyhow::ensure!(
             self.object == self.compression.dump_object(),
-            "dump.object is {}, and not {}",
+            "dump.object is {} instead of {}",
             bounds::shortened(&self.object),
             self.compression.dump_object()
         );
@@ -195,7 +195,7 @@ impl Bounded for DumpObject {
         let are_few = points.len() <= POINTS_MOST && points.len() as u64 <= *count && crc32.len() <= points.len();
         anyhow::ensure!(
             *every > 0 && *count <= self.bytes && are_few && grows && points.iter().all(within),
-            "dump.members are not those of an object of {} bytes",
+            "dump.members do not match an object of {} bytes",
             self.bytes
         );
         Ok(())

@@ -1,5 +1,5 @@
-//! What stands in a set's folder beside its data, so that whoever deletes there acts on what was said and not on what is missing:
-//! `run.json`, put there first by whoever makes the set; `deleting.json`, put there first by whoever deletes it; `hold.json`.
+//! Markers in a set's folder, so that a deletion acts on what was recorded and not on what is missing: `run.json`, written first by the run
+//! that makes the set; `deleting.json`, written first by the process that deletes it; `hold.json`.
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
@@ -14,30 +14,30 @@ use crate::store::{Precondition, Store};
 
 pub const RUN: &str = "run.json";
 pub const DELETING: &str = "deleting.json";
-/// By a person.
+/// The hold of a person.
 pub const HOLD: &str = "hold.json";
-/// Because the next dump lost something that this set has.
+/// The hold after the next dump lost something that this set has.
 pub const LOSS_HOLD: &str = "hold-after-loss.json";
 pub const HOLDS: [&str; 2] = [HOLD, LOSS_HOLD];
 
-/// Between writing and reading back, where a store keeps to no condition: longer than two hosts take from looking to writing.
+/// The wait between writing and reading back, where a store ignores conditions: longer than two hosts take from looking to writing.
 const SETTLES: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// `run.json`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunMarker {
     pub process: ProcessIdentity,
-    /// Of no other run.
+    /// A value that no other run has.
     #[serde(default)]
     pub nonce: String,
-    /// In the ledger.
+    /// The run's id in the ledger.
     pub run: Option<i64>,
-    /// Of the database that is dumped.
+    /// The identity of the database that is dumped.
     pub identity: Option<Identity>,
     pub started_at: DateTime<Utc>,
 }
 
-/// `deleting.json`: somebody has decided that the set goes, and why.
+/// `deleting.json`: the decision that the set is deleted, and why.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeletingMarker {
     pub process: ProcessIdentity,
@@ -46,28 +46,28 @@ pub struct DeletingMarker {
     pub started_at: DateTime<Utc>,
 }
 
-/// `hold.json`: the set stays until then, whatever the rules say.
+/// `hold.json`: the set stays until that time, whatever the rules say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
     pub until: DateTime<Utc>,
     pub reason: String,
-    /// The set that lost what this one has; accepting that one ends the hold.
+    /// The set that lost what this one has; accepting it ends the hold.
     #[serde(default)]
     pub because_of: Option<String>,
 }
 
 impl Hold {
-    /// It is held on doubt: what stands there cannot be read, or has no signature of the store's key.
+    /// Whether it is held in case of doubt: the hold cannot be read, or lacks a valid signature.
     pub fn is_doubted(&self) -> bool {
         self.until == DateTime::<Utc>::MAX_UTC
     }
 }
 
-/// Takes the first free name at or after `name`: two runs may start within one second, on two hosts. The folder is this run's from
-/// then on.
+/// Takes the first free name at or after `name`: two runs may start within one second, on two hosts. From then on the folder belongs to
+/// this run.
 pub async fn claim(store: &Store, name: &SetName, marker: &RunMarker) -> Result<SetName> {
     let mut name = name.clone();
-    // A condition that a store takes and does not keep to is worse than none.
+    // A condition that a store accepts and ignores is worse than none.
     let keeps_conditions = store.can_put_if().await.unwrap_or_else(|error| {
         tracing::debug!("{error:#}");
         false
@@ -81,7 +81,7 @@ pub async fn claim(store: &Store, name: &SetName, marker: &RunMarker) -> Result<
             }
         } else if store.stat(&key).await?.is_none() {
             store.put(&key, content.clone()).await?;
-            // Two hosts may have looked in the same second: whoever wrote last has it, and the other goes on.
+            // Two hosts may have looked in the same second: the last writer gets the name, and the other one continues.
             tokio::time::sleep(SETTLES).await;
             if store.get(&key).await?.as_ref() == Some(&content) {
                 return Ok(name);
@@ -92,7 +92,8 @@ pub async fn claim(store: &Store, name: &SetName, marker: &RunMarker) -> Result<
     anyhow::bail!("the sixty names from {name} on are taken")
 }
 
-/// None when there is none. What cannot be read, or has no signature of the store's key, is an error: nothing is known then.
+/// None when there is none. A marker that cannot be read, or lacks a valid signature where the store has a key, is an error: its content is
+/// unknown.
 pub async fn read<T: DeserializeOwned + Bounded>(store: &Store, name: &SetName, object: &str) -> Result<Option<T>> {
     let key = name.key(object);
     let Some((marker, signature)) = store.get_json(&key).await?.transpose()? else { return Ok(None) };

@@ -1,9 +1,9 @@
 //! The backup task: a compressed, proved, restorable pg_dump in a store.
 //!
-//! What an interruption leaves behind: an upload that was never finished, objects without a manifest, a scratch
-//! database. None of it is a set, and the next run's sweep removes it.
+//! An interruption leaves an unfinished upload, objects without a manifest, a scratch database, or the folder of a throwaway server. None of it
+//! is a set, and the next run's sweep removes it.
 //!
-//! What is hidden from the documentation is for `fuzz/`.
+//! Items that are hidden from the documentation are for `fuzz/`.
 
 pub mod choices;
 pub mod choose;
@@ -94,7 +94,7 @@ use crate::store::{Store, key, lease};
 use crate::task::backup::identity::Identity;
 use crate::work::{Does, Other, RunContext, Work};
 
-/// Sets of which nothing is known that a run reads before it prunes. Each costs the reading of a dump; the next run goes on.
+/// The number of unread sets that a run reads before it prunes. Each costs reading a dump; the next run continues.
 const CHECKS_IN_A_RUN: usize = 3;
 
 impl Work for Backup {
@@ -109,7 +109,7 @@ impl Work for Backup {
         let store = Store::named(run.config, &self.store).await?;
         let has_ledger = run.run_id.is_some();
         let seen = guard::look(&store, run.database, run.job.name, has_ledger).await;
-        // What earlier runs left may be what fills the disk: first. Trouble with it is no reason for no backup.
+        // The sweep comes first, as leftovers of earlier runs may fill the disk. A failed sweep does not prevent the backup.
         let mut warnings = run.or_cancelled(async { Ok(self.sweep(&store, &plan, run).await) }).await?;
         let marker = RunMarker {
             process: ProcessIdentity::own(),
@@ -146,7 +146,10 @@ impl Work for Backup {
                     report.summary += &format!("; restored in {} in {took}", verified.place);
                 }
                 warnings.extend(verified.warnings);
-                let what = if verified.is_restored { "its proof failed" } else { "it was not restored for a proof" };
+                let what = match verified.is_restored {
+                    true => "the check of the restored copy failed",
+                    false => "the verification by restore failed",
+                };
                 verified.refusal.map(|refusal| (refusal, what))
             }
         };
@@ -169,9 +172,9 @@ impl Work for Backup {
         report.warnings.extend(warnings);
         match refusal {
             None => Ok(report),
-            // The set is there and its bytes are proved; what was asked for is not.
+            // The set exists and its bytes are proved, but the requested restore failed, or the check of its copy.
             Some((refusal, what)) => {
-                let message = format!("set {} is made and its bytes are intact, but {what}: {}", set.name, refusal.message);
+                let message = format!("set {} was made and its bytes are intact, but {what}: {}", set.name, refusal.message);
                 Err(Unfinished::error(refusal.kind, message, report))
             }
         }
@@ -179,24 +182,24 @@ impl Work for Backup {
 }
 
 impl Backup {
-    /// Returns what did not work.
+    /// Returns the warnings of the sweep.
     async fn sweep(&self, store: &Store, plan: &Plan, run: &RunContext<'_>) -> Vec<String> {
         let mut warnings = self.sweep_scratch_databases(plan, run).await;
         for folder in &plan.sweep.throwaway_folders {
-            tracing::info!("removing the throwaway server of a run without an end: {}", folder.display());
+            tracing::info!("removing the throwaway server of an interrupted run: {}", folder.display());
             warnings.extend(throwaway::remove_leftover(folder).err().map(|error| failure::in_a_line(&error)));
         }
         if !plan.deletes_nothing.is_empty() {
             warnings.extend(plan.deletes_nothing.iter().map(|doubt| format!("nothing in the store is swept or pruned: {doubt}")));
             return warnings;
         }
-        // Asked for only when there is something that may be swept by now.
+        // The guard is taken only when something may be ready for a sweep.
         if plan.sweep.store.is_empty() && plan.sweep.store.left.iter().all(|left| left.for_ever) {
             return warnings;
         }
         let (database, job) = (run.database, run.job.name);
         match guard::ask(store, database, job, run.run_id.is_some(), None).await {
-            Asked::Refused(why) => warnings.push(format!("what earlier runs left stays this time: {why}")),
+            Asked::Refused(why) => warnings.push(format!("leftovers of earlier runs were not swept: {why}")),
             Asked::Granted(mut guard) => {
                 let folder = key::folder(database, job);
                 let swept = sweep::apply(store, &folder, plan.identity.as_ref(), &mut guard).await;
@@ -204,7 +207,7 @@ impl Backup {
                 match swept {
                     Ok(undeletable) => warnings.extend(undeletable),
                     Err(error) => {
-                        warnings.push(format!("what earlier runs left could not be swept: {}", failure::in_a_line(&error)))
+                        warnings.push(format!("leftovers of earlier runs could not be swept: {}", failure::in_a_line(&error)))
                     }
                 }
             }
@@ -219,7 +222,7 @@ impl Backup {
         }
         let settings = plan.place.scratch_settings(&run.settings);
         for database in &plan.sweep.scratch_databases {
-            tracing::info!("dropping the scratch database of a run without an end: {database}");
+            tracing::info!("dropping the scratch database of an interrupted run: {database}");
             warnings.extend(scratch::drop_or_warn(&settings, database, None).await);
         }
         warnings
@@ -259,7 +262,7 @@ impl Backup {
     async fn verify_by_restore(&self, store: &Store, set: &mut Set, plan: &Plan, run: &RunContext<'_>) -> Result<Verified> {
         let place = match plan.sweep.throwaway_folders.is_empty() {
             true => plan.place.clone(),
-            // What was swept may have taken the space.
+            // The folders that were swept since may have filled the disk when the place was chosen.
             false => self.choose_again(plan, run).await,
         };
         let settings = place.scratch_settings(&run.settings);
@@ -276,14 +279,14 @@ impl Backup {
             Place::OwnServer(host) => host,
         };
         let mut verified = self.restore_at(&Where::OwnServer(&host), store, set, run).await?;
-        // A job of an earlier release was proved by a role that may do more.
+        // A job without `scratch` may have been verified so far by a role with more rights, on the server of its database.
         if self.scratch == Scratch::Auto
             && !verified.is_restored
             && let Some(refusal) = verified.refusal.take()
         {
             let warning = format!(
-                "a PostgreSQL of its own did not take set {}, which is restored into a scratch database on the source's server instead \
-                 (scratch = \"same\" does that at once): {}",
+                "a PostgreSQL server of its own refused set {}, so it was restored into a scratch database on the source's server \
+                 (scratch = \"same\" does that without trying the other first): {}",
                 set.name, refusal.message
             );
             tracing::warn!("{warning}");
@@ -337,9 +340,9 @@ fn report_on(set: &Set, store: &Store, plan: &Plan) -> Report {
     report
 }
 
-/// When the newest intact set of `database` was taken, of all backup jobs that name it. A set with filters is not a backup of the
-/// database, and one of another server under the same names is none of this one; a store or a server that cannot be asked is an error: no
-/// is not said on doubt, and yes neither.
+/// The time of the newest intact set of `database`, among all backup jobs for it. A set with filters is not a backup of the database, and a
+/// set of another server under the same names does not count; a store or a server that cannot be read is an error, neither "no backup" nor
+/// a backup.
 pub async fn newest_verified(config: &Config, others: &[Other], database: &str) -> Result<Option<DateTime<Utc>>> {
     let mut newest = None;
     let mut own: Option<Option<Identity>> = None;
@@ -366,7 +369,7 @@ pub async fn newest_verified(config: &Config, others: &[Other], database: &str) 
     Ok(newest)
 }
 
-/// Who a configured database is; None where its role may not read the system identifier.
+/// The identity of a configured database; None where its role may not read the system identifier.
 pub async fn identity_of(config: &Config, database: &str) -> Result<Option<Identity>> {
     let configured = config.databases.get(database).with_context(|| format!("the configuration has no database `{database}`"))?;
     let settings = configured.settings().with_context(|| format!("database `{database}`"))?;

@@ -1,8 +1,7 @@
-//! Where a set is restored to: a new database that gets its name only when all is proved, or an existing empty one.
+//! The target of a restore: a new database that gets its name only when all is proved, or an existing empty one.
 //!
-//! A new one goes through three names. Under the first it is filled, and whoever finds it without its maker drops it.
-//! Under the second it is whole and counted, nobody can connect, and it gets its properties; it is never dropped.
-//! The third is the one that was asked for.
+//! A new one goes through three names. Under the first it is filled, and any other process that finds it drops it. Under the second it is
+//! whole and counted, accepts no connections, and gets its properties; it is never dropped. The third is the requested name.
 
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
@@ -24,17 +23,17 @@ use crate::base::units;
 use crate::pg::{self, identifier, literal};
 use crate::store::Store;
 
-/// How the comment of a copy begins that is whole and has its first name still.
+/// The start of the comment of a copy that is whole and still has its first name.
 const WHOLE_COMMENT: &str = "made by pgtend, a whole copy of";
 
-/// How it ends where statements had failed.
+/// The end of that comment where statements had failed.
 const WITH_FAILURES: &str = ", but for statements that failed";
 
-/// How often a rename is tried while sessions that were told to end do so.
+/// The number of attempts to rename while terminated sessions are ending.
 const RENAME_TRIES: u32 = 4;
 
-/// Refuses a target that lacks what the dump needs, before anything is written. Missing roles are created without
-/// login when asked for. `new_database`: what it will be like, where one is made, and its properties with it.
+/// Refuses a target that lacks what the dump needs, before anything is written. Missing roles are created without login when requested.
+/// `new_database`: the properties of the new database, where one is created.
 pub async fn prepare_server(
     connection: &mut PgConnection,
     set: &Set,
@@ -47,7 +46,7 @@ pub async fn prepare_server(
     let mut roles = source.roles.clone();
     let encoding = match new_database {
         Some(like) => {
-            // A scratch database has none of the properties.
+            // A scratch database gets none of the properties.
             if !choices.for_scratch {
                 roles.extend(like.roles());
             }
@@ -84,9 +83,9 @@ pub async fn prepare_server(
                     "the target lacks roles that own objects or have grants or settings in the dump: {}; {}",
                     lacks.roles.join(", "),
                     if choices.for_scratch {
-                        "make them there, without login (CREATE ROLE)"
+                        "create them there, without login (CREATE ROLE)"
                     } else {
-                        "restore globals.sql.gz first, or let --create-roles make them without login; --role-map OLD=NEW names another role, --no-owner needs no owners"
+                        "restore globals.sql.gz first, or let --create-roles create them without login; --role-map OLD=NEW maps to another role, --no-owner needs no owners"
                     }
                 )
             )
@@ -95,7 +94,7 @@ pub async fn prepare_server(
     Ok(lacks)
 }
 
-/// What the new database is like: as the source, but for what was asked.
+/// The properties of the new database: those of the source, except for the choices.
 pub async fn like(
     connection: &mut PgConnection,
     set: &Set,
@@ -123,24 +122,24 @@ async fn may_use_tablespace(connection: &mut PgConnection, name: Option<&str>) -
     Ok(may.bind(name).fetch_one(connection).await?)
 }
 
-/// The names that a restore of one set into one database goes through.
+/// The names that a restore of a set into a database goes through.
 struct Names {
-    /// What everybody locks who restores into that database.
+    /// The lock that every restore into that database takes.
     lock: String,
     filling: String,
-    /// Of copies that are being filled for the same database, of any set.
+    /// The prefix of copies that are being filled for the same database, of any set.
     filling_prefix: String,
     whole: String,
-    /// Of whole copies for the same database, of any set.
+    /// The prefix of whole copies for the same database, of any set.
     whole_prefix: String,
-    /// A copy that is all that its dump holds, but for statements that failed with `--on-error continue`.
+    /// A copy that holds all of its dump except for statements that failed with `--on-error continue`.
     with_failures: String,
-    /// The comment of a copy that is whole and could not be renamed even once; it ends with what of the two it is.
+    /// The comment of a copy that is whole and could not be renamed even once; its end says whether statements failed.
     whole_comment: String,
 }
 
 impl Names {
-    /// A copy that was made with other choices is another copy: what one left out, the next one would miss.
+    /// A copy that was made with other choices has another name: what one choice left out, the next restore would miss.
     fn of(name: &str, set: &Set, choices: &Choices, like: &DatabaseFacts) -> Self {
         let target = hex::encode(Sha256::digest(name));
         let made_of = format!("{}/{}/{choices:?}/{like:?}", set.name, set.manifest.dump.sha256);
@@ -173,8 +172,8 @@ struct Whole {
     has_failures: bool,
 }
 
-/// Restores into a database `settings.database()` that does not exist yet, made `like` the source. A copy that an
-/// earlier call completed, and could not give its name, is counted and used.
+/// Restores into a database `settings.database()` that does not exist yet, created `like` the source. A copy that an earlier call completed
+/// but could not rename is counted and used.
 pub async fn into_new_database(
     store: &Store,
     set: &Set,
@@ -215,7 +214,7 @@ pub async fn into_new_database(
         return filled;
     }
     let filled = filled?;
-    // It was idle for hours, perhaps behind something that ends idle connections.
+    // The connection was idle for hours, and a proxy may have closed it.
     if connection.ping().await.is_err() {
         connection = maintenance_connection(settings).await?;
         lock(&mut connection, &names.lock).await?;
@@ -226,20 +225,18 @@ pub async fn into_new_database(
         pg::execute(&mut connection, format!("COMMENT ON DATABASE {} IS {comment}", identifier(&names.filling))).await?;
         finish(&mut connection, settings, &names, &copy, like).await
     };
-    // The list of failures is in no other place.
+    // The list of failures is kept nowhere else.
     let mut restored = named.await.map_err(|error| match filled.failed_count {
         0 => error,
-        count => error.context(format!(
-            "{} failed and were passed over: {}",
-            units::plural(count, "statement"),
-            filled.failed.join("; ")
-        )),
+        count => {
+            error.context(format!("{} failed and were skipped: {}", units::plural(count, "statement"), filled.failed.join("; ")))
+        }
     })?;
     restored.notes.splice(0..0, filled.notes.into_iter().chain(notes));
     Ok(Restored { failed: filled.failed, failed_count: filled.failed_count, ..restored })
 }
 
-/// Gives a copy of an earlier call its name.
+/// Renames the copy of an earlier call.
 async fn take_up(
     connection: &mut PgConnection,
     settings: &pg::Settings,
@@ -251,7 +248,7 @@ async fn take_up(
     if found.has_failures {
         restored.failed_count = 1;
         restored.failed.push(format!(
-            "an earlier call had restored the set into {}, and statements failed then, which that call listed; the copy was not counted again. To see them again: drop this database, and restore once more",
+            "an earlier call had restored the set into {}; some statements failed then and were listed by that call; the copy was not counted again. To see them again, drop this database and restore once more",
             found.name
         ));
     } else {
@@ -271,7 +268,7 @@ async fn refuse_existing(connection: &mut PgConnection, name: &str) -> Result<()
         !exists,
         Fault::new(
             Kind::Configuration,
-            format!("database {name} exists already: choose another name, or restore into it without --create if it is empty")
+            format!("database {name} already exists: choose another name, or restore into it without --create if it is empty")
         )
     );
     Ok(())
@@ -298,7 +295,7 @@ async fn whole_copy(connection: &mut PgConnection, names: &Names) -> Result<Opti
     Ok(found.map(|(name, has_failures)| Whole { name, has_failures }))
 }
 
-/// Whole copies of other sets take space, and nobody else will say so.
+/// Notes on whole copies of other sets, which take space and would otherwise go unnoticed.
 async fn others_notes(connection: &mut PgConnection, names: &Names) -> Result<Vec<String>> {
     let others: Vec<String> = sqlx::query_scalar(
         "SELECT datname::pg_catalog.text FROM pg_catalog.pg_database
@@ -314,7 +311,7 @@ async fn others_notes(connection: &mut PgConnection, names: &Names) -> Result<Ve
     .await?;
     let note = |other: &String| {
         format!(
-            "database {other} is a whole copy of another set that an earlier call could not rename: DROP DATABASE {} if nobody needs it",
+            "database {other} is a whole copy of another set that an earlier call could not rename: DROP DATABASE {} if it is not needed",
             identifier(other)
         )
     };
@@ -323,7 +320,7 @@ async fn others_notes(connection: &mut PgConnection, names: &Names) -> Result<Ve
 
 async fn count_again(connection: &mut PgConnection, set: &Set, settings: &pg::Settings, choices: &Choices) -> Result<()> {
     let name = settings.database();
-    // It may have its properties already, and with them all who may connect: for the count they may not.
+    // It may already have its properties, and with them its privileges to connect: during the count other roles may not connect.
     scratch::open_to_us(connection, name).await?;
     let counted = async {
         let mut inside = settings.connect().await?;
@@ -334,19 +331,19 @@ async fn count_again(connection: &mut PgConnection, set: &Set, settings: &pg::Se
     let counted = counted?;
     let leaves_out_an_extension = choices.without.iter().any(|without| without.kind == Object::Extension);
     let missing = counted.missing.iter().filter(|_| !leaves_out_an_extension);
-    let missing = missing.map(|table| format!("{}.{} is not there", table.schema, table.name));
+    let missing = missing.map(|table| format!("{}.{} is missing", table.schema, table.name));
     let changed: Vec<String> = counted.differ.into_iter().chain(missing).chain(counted.unreadable).collect();
     anyhow::ensure!(
         changed.is_empty(),
-        "database {name} is what an earlier call restored, and somebody has changed it since ({}); \
-         to restore anew: DROP DATABASE {} WITH (FORCE)",
+        "database {name} was restored by an earlier call and has been changed since ({}); \
+         to restore it again: DROP DATABASE {} WITH (FORCE)",
         changed.join("; "),
         identifier(name)
     );
     Ok(())
 }
 
-/// Gives a whole copy its properties and its name. From the first step to the last nobody can connect.
+/// Gives a whole copy its properties and its name. During all of this no session can connect.
 async fn finish(
     connection: &mut PgConnection,
     settings: &pg::Settings,
@@ -371,15 +368,15 @@ async fn finish(
     finished.with_context(|| {
         let whole = identifier(last_resort);
         let other = identifier("OTHER_NAME");
-        let counted = if found.has_failures { ", but for what failed," } else { " and counted" };
+        let counted = if found.has_failures { ", except for the failed statements," } else { " and counted" };
         format!(
-            "the set is restored{counted} in the database {last_resort}, which could not become {name}: the same command takes it up again. \
-             Or by hand: ALTER DATABASE {whole} RENAME TO {other}; ALTER DATABASE {other} ALLOW_CONNECTIONS true"
+            "the set is restored{counted} in the database {last_resort}, which could not be renamed to {name}: run the same command again to continue. \
+             Or rename it manually: ALTER DATABASE {whole} RENAME TO {other}; ALTER DATABASE {other} ALLOW_CONNECTIONS true"
         )
     })
 }
 
-/// No new sessions, and an end to those that are there.
+/// Disallows new sessions, and terminates the existing ones.
 async fn close(connection: &mut PgConnection, name: &str) -> Result<()> {
     pg::execute(&mut *connection, format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", identifier(name))).await?;
     let sessions: Vec<i32> = sqlx::query_scalar(
@@ -389,7 +386,7 @@ async fn close(connection: &mut PgConnection, name: &str) -> Result<()> {
     .fetch_all(&mut *connection)
     .await?;
     for pid in sessions {
-        // One that may not be ended is met again at the rename, which then says so.
+        // A session that this role may not terminate blocks the rename, which then reports it.
         let ended: Result<bool, _> =
             sqlx::query_scalar("SELECT pg_catalog.pg_terminate_backend($1)").bind(pid).fetch_one(&mut *connection).await;
         if let Err(error) = ended {
@@ -399,7 +396,7 @@ async fn close(connection: &mut PgConnection, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// In one transaction with what follows. Waits for sessions that are ending.
+/// Renames in one transaction with `then`. Waits for sessions that are ending.
 async fn rename(connection: &mut PgConnection, from: &str, to: &str, then: &str) -> Result<()> {
     let sql = format!("ALTER DATABASE {} RENAME TO {}{then}", identifier(from), identifier(to));
     for _ in 1..RENAME_TRIES {
@@ -412,7 +409,7 @@ async fn rename(connection: &mut PgConnection, from: &str, to: &str, then: &str)
     pg::execute(connection, sql).await
 }
 
-/// Whether all sessions in it are ours to end.
+/// Whether this role may terminate all sessions in it.
 async fn is_ending(connection: &mut PgConnection, name: &str) -> Result<bool> {
     let foreign: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid
@@ -425,7 +422,7 @@ async fn is_ending(connection: &mut PgConnection, name: &str) -> Result<bool> {
     Ok(!foreign)
 }
 
-/// Restores into an existing database, all or nothing; refused when there is anything in it.
+/// Restores into an existing database, all or nothing; refuses one that has any objects.
 pub async fn into_empty_database(
     store: &Store,
     set: &Set,
@@ -448,7 +445,7 @@ pub async fn into_empty_database(
     );
     let restored = stream_into(store, set, &Target { settings, choices, in_transaction: true }, phase, cancel).await;
     if !matches!(&restored, Ok(restored) if restored.is_complete()) {
-        // A server that cannot be reached any more cannot be asked either: it rolls back by itself.
+        // A server that cannot be reached any more cannot be queried either: it rolls back by itself.
         let left = objects_in(settings).await.unwrap_or_default();
         let why = match &restored {
             Ok(Restored { refusal: Some(refusal), .. }) => refusal.message.clone(),
@@ -457,7 +454,7 @@ pub async fn into_empty_database(
         };
         anyhow::ensure!(
             left == 0,
-            "the restore failed, and database {} is NOT as it was before: {} objects are in it ({why})",
+            "the restore failed, and database {} is NOT empty any more: it has {} objects ({why})",
             settings.database(),
             units::count(left as u64)
         );
@@ -465,7 +462,7 @@ pub async fn into_empty_database(
     restored
 }
 
-/// Objects of its own, and large objects.
+/// The number of the database's own objects and large objects.
 async fn objects_in(settings: &pg::Settings) -> Result<i64> {
     let mut connection = settings.connect().await?;
     Ok(sqlx::query_scalar(include_str!("objects.sql")).fetch_one(&mut connection).await?)

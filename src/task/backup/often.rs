@@ -1,4 +1,4 @@
-//! How often sets are verified, and by what.
+//! How often sets are verified, and how.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use chrono::{DateTime, Datelike as _, Utc};
 use chrono_tz::Tz;
 use serde::{Deserialize, Deserializer};
 
-/// How often something is done. Days, weeks (ISO) and months are those of the job's time zone.
+/// A frequency. Days, weeks (ISO) and months are those of the job's time zone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Often {
     #[default]
@@ -16,7 +16,7 @@ pub enum Often {
     Daily,
     Weekly,
     Monthly,
-    /// One of so many sets.
+    /// One of this many sets.
     Every(u32),
 }
 
@@ -34,15 +34,15 @@ impl Default for HowOften {
 }
 
 impl Often {
-    /// Whether it is due at `now`. `last`: when it was done; None is never. `sets`: how many sets were made since, with the one that is
-    /// being made.
+    /// Returns whether it is due at `now`. `last` is the time when it was last done; None means never. `sets` is the number of sets since,
+    /// including the one that is being made.
     pub fn is_due(self, last: Option<DateTime<Utc>>, sets: u32, now: DateTime<Utc>, zone: Tz) -> bool {
         let Some(last) = last else { return self != Self::Never };
         let (last, now) = (last.with_timezone(&zone).date_naive(), now.with_timezone(&zone).date_naive());
         match self {
             Self::Always => true,
             Self::Never => false,
-            // A clock that was set back is no reason to leave it out for ever.
+            // The times are compared for equality only: after a clock was set back, it must not stay undone for ever.
             Self::Daily => last != now,
             Self::Weekly => last.iso_week() != now.iso_week(),
             Self::Monthly => (last.year(), last.month()) != (now.year(), now.month()),
@@ -68,7 +68,9 @@ impl FromStr for Often {
             "weekly" => Ok(Self::Weekly),
             "monthly" => Ok(Self::Monthly),
             _ => every().map(Self::Every).ok_or_else(|| {
-                format!("`{text}` is not how often: \"always\", \"never\", \"daily\", \"weekly\", \"monthly\", or \"every 7th\"")
+                format!(
+                    "`{text}` is not a frequency; use \"always\", \"never\", \"daily\", \"weekly\", \"monthly\", or \"every 7th\""
+                )
             }),
         }
     }

@@ -1,13 +1,13 @@
-//! Statements whose bytes are not UTF-8, as text and back. A database in SQL_ASCII takes any bytes as names and values, while
-//! a query that we send, and all that looks at a statement, is text.
+//! Converts statements whose bytes are not UTF-8 to text and back. A database in SQL_ASCII accepts any bytes in names and values, while
+//! queries that we send, and all code that looks at a statement, use text.
 
 use std::borrow::Cow;
 
 /// Byte `b` stands in text as the character `FIRST + b`: private-use ones at the very end of Unicode.
 const FIRST: u32 = 0x10_FF00;
 
-/// Text that [`query`] turns back into exactly these bytes. Whatever is UTF-8 stays as it is, so that names and key words are
-/// found in it; each other byte is one character.
+/// Text that [`query`] turns back into exactly these bytes. UTF-8 stays as it is, so that names and keywords are found in it; each other
+/// byte becomes one character.
 pub fn text(bytes: Vec<u8>) -> String {
     match String::from_utf8(bytes) {
         Ok(text) if !text.chars().any(stands_for_a_byte) => text,
@@ -16,13 +16,13 @@ pub fn text(bytes: Vec<u8>) -> String {
     }
 }
 
-/// Whether [`query`] has the server make the statement of its bytes.
+/// Whether [`query`] lets the server build the statement from its bytes.
 pub fn has_some(text: &str) -> bool {
     text.chars().any(stands_for_a_byte)
 }
 
-/// The statement that runs `text`: itself, or one that has the server make it of its bytes. EXECUTE runs several statements where
-/// there are several, other than the protocol that the first goes by: `pg_dumps::writes` lets none through.
+/// The statement that runs `text`: itself, or one that makes the server build it from its bytes. Unlike the protocol of the former, EXECUTE
+/// runs several statements: `pg_dumps::writes` lets none through.
 pub fn query(text: &str) -> Cow<'_, str> {
     if !has_some(text) {
         return Cow::Borrowed(text);

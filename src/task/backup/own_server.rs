@@ -1,5 +1,5 @@
-//! A restore in a throwaway server: the role that restores owns the database and is no superuser. What only a superuser may make is made
-//! before, by one, when no code of the dump has run.
+//! A restore in a throwaway server: the role that restores owns the database and is not a superuser. A superuser creates beforehand what
+//! only a superuser may create, before any code of the dump has run.
 
 use anyhow::{Context as _, Result};
 use sqlx::postgres::PgConnection;
@@ -15,25 +15,25 @@ use crate::pg::{self, identifier};
 
 const DATABASE: &str = "pgtend_proof";
 
-/// What a role that is nobody's member and no superuser does not restore.
+/// What a role does not restore that is neither a superuser nor a member of another role.
 pub const NOT_TRIED: &[&str] = &["owners", "grantors", "default privileges of other roles", "event triggers", "subscriptions"];
 
 /// A database to restore into.
 pub struct Prepared {
     pub settings: pg::Settings,
     pub choices: Choices,
-    /// Of the server.
+    /// The version of the server.
     pub version: String,
 }
 
-/// Names that nobody but the dump's own roles may have.
+/// The names of the dump's roles, which no role of ours may have.
 pub fn role_names(manifest: &Manifest) -> Vec<String> {
     let mut names = manifest.server.roles.clone();
     names.extend(manifest.server.database.roles());
     names
 }
 
-/// Makes the dump's roles, without login and rights, the role that restores, its database and the extensions.
+/// Creates the dump's roles, without login and rights, the role that restores, its database and the extensions.
 pub async fn prepare(server: &Server, set: &Set) -> Result<Prepared> {
     let manifest = &set.manifest;
     let extensions = if manifest.filters.schemas.is_empty() { manifest.server.extensions.clone() } else { Vec::new() };
@@ -44,7 +44,7 @@ pub async fn prepare(server: &Server, set: &Set) -> Result<Prepared> {
     new_database::prepare_server(&mut connection, set, &choices, true, Some(&manifest.server.database)).await?;
     let like = DatabaseFacts { tablespace: None, owner: role.clone(), ..manifest.server.database.clone() };
     create_scratch(&mut connection, DATABASE, &like).await?;
-    // For a scratch database on a server of others, 0 keeps all but superusers out.
+    // `create_scratch` lets in superusers only, as a scratch database on somebody else's server needs it.
     pg::execute(&mut connection, format!("ALTER DATABASE {} CONNECTION LIMIT -1", identifier(DATABASE))).await?;
     let mut inside = server.as_superuser(DATABASE)?.connect().await?;
     make_extensions(&mut inside, &role, &choices).await?;
@@ -55,13 +55,13 @@ pub async fn prepare(server: &Server, set: &Set) -> Result<Prepared> {
 async fn make_extensions(connection: &mut PgConnection, role: &str, choices: &Choices) -> Result<()> {
     let mut waiting: Vec<_> = choices.made_before.iter().filter(|extension| extension.name != "plpgsql").collect();
     for extension in &waiting {
-        // The dump's own CREATE SCHEMA is passed by: it is the role's, as all else of the dump.
+        // The dump's own CREATE SCHEMA is skipped: the schema belongs to the role, like everything else of the dump.
         if let Some(schema) = extension.schema.as_ref().filter(|schema| !schema.starts_with("pg_")) {
             let sql = format!("CREATE SCHEMA IF NOT EXISTS {} AUTHORIZATION {}", identifier(schema), identifier(role));
-            pg::execute(connection, sql).await.with_context(|| format!("cannot make the schema {schema}"))?;
+            pg::execute(connection, sql).await.with_context(|| format!("cannot create the schema {schema}"))?;
         }
     }
-    // One may need another: those that were refused come once more after the others.
+    // One may need another: those that were refused are tried again after the others.
     while !waiting.is_empty() {
         let mut refused = Vec::new();
         let mut reason = None;
@@ -70,7 +70,7 @@ async fn make_extensions(connection: &mut PgConnection, role: &str, choices: &Ch
                 extension.schema.as_ref().map(|schema| format!(" WITH SCHEMA {}", identifier(schema))).unwrap_or_default();
             let sql = format!("CREATE EXTENSION IF NOT EXISTS {}{schema}", identifier(&extension.name));
             if let Err(error) = pg::execute(connection, sql).await {
-                reason.get_or_insert(error.context(format!("cannot make the extension {}", extension.name)));
+                reason.get_or_insert(error.context(format!("cannot create the extension {}", extension.name)));
                 refused.push(*extension);
             }
         }
@@ -82,8 +82,8 @@ async fn make_extensions(connection: &mut PgConnection, role: &str, choices: &Ch
     Ok(())
 }
 
-/// What the owner of the source's objects has: the rows of an extension's tables that are dumped with it, schemas and wrappers that an
-/// extension made, and before 15 the schema public.
+/// Grants what the owner of the source's objects has: access to the tables of extensions whose rows are dumped, to schemas and wrappers
+/// that extensions created, and before PostgreSQL 15 ownership of the schema public.
 async fn give_what_is_the_owners(connection: &mut PgConnection, role: &str, major: u32) -> Result<()> {
     let mut statements: Vec<String> = sqlx::query_scalar(
         "SELECT pg_catalog.format('GRANT ALL ON %s %s TO %I', CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
@@ -105,7 +105,7 @@ async fn give_what_is_the_owners(connection: &mut PgConnection, role: &str, majo
         statements.push(format!("ALTER SCHEMA public OWNER TO {}", identifier(role)));
     }
     for sql in statements {
-        pg::execute(connection, sql).await.context("cannot give the restoring role what an owner has")?;
+        pg::execute(connection, sql).await.context("cannot give the restoring role the privileges of an owner")?;
     }
     Ok(())
 }

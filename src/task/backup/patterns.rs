@@ -1,8 +1,8 @@
-//! pg_dump's patterns of names (`app_*`, `"We ird".t`) as regular expressions, as its own `patternToSQLRegex` makes them.
+//! pg_dump's name patterns (`app_*`, `"We ird".t`) as regular expressions, built like its own `patternToSQLRegex` does.
 
 use super::manifest::Filters;
 
-/// What a job's filters choose, for `~` in a query.
+/// The selection of a job's filters, for `~` in a query.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Patterns {
     /// Empty: all schemas.
@@ -11,7 +11,7 @@ pub struct Patterns {
     pub without_rows: Tables,
 }
 
-/// The schemas (None: whichever the search_path finds) and the names of tables, side by side.
+/// The schemas (None: any that the search_path finds) and the names of tables, as parallel lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tables {
     pub schemas: Vec<Option<String>>,
@@ -34,14 +34,14 @@ impl Tables {
         for pattern in patterns {
             let mut parts = parts(pattern);
             tables.names.extend(parts.pop());
-            // A database's name before it can only be this one's.
+            // A database name before it can only be this database's.
             tables.schemas.push(parts.pop());
         }
         tables
     }
 }
 
-/// What stands between the dots, each as a regular expression for all of a name.
+/// The parts between the dots, each as a regular expression for a whole name.
 fn parts(pattern: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let (mut is_quoted, mut rest) = (false, pattern.chars().peekable());
@@ -61,7 +61,7 @@ fn parts(pattern: &str) -> Vec<String> {
             '?' if !is_quoted => part.push('.'),
             '$' => part.push_str("\\$"),
             letter if is_quoted && "|*+?()[]{}.^\\".contains(letter) => part.extend(['\\', letter]),
-            // An array's brackets are no class of letters.
+            // An array's brackets are not a character class.
             '[' if rest.peek() == Some(&']') => part.push_str("\\["),
             letter if !is_quoted => part.push(letter.to_ascii_lowercase()),
             letter => part.push(letter),

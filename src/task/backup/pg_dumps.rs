@@ -1,9 +1,9 @@
-//! Which statements a plain dump of pg_dump can hold. All others are refused: a dump that comes from a store is input, and
-//! `ALTER ROLE app SUPERUSER`, `COPY t FROM PROGRAM 'x'` or `DO` in it is nothing that a backup ever wrote.
+//! Recognizes the statements that a plain dump of pg_dump can hold. All others are refused: a dump from a store is untrusted input, and no
+//! backup ever wrote `ALTER ROLE app SUPERUSER`, `COPY t FROM PROGRAM 'x'` or `DO`.
 //!
-//! It is a first fence, of lists of what is written (pg_dump.c of 14 to 18, without --create and --clean). What a dump holds by right
-//! runs as well: functions, in defaults, indexes and materialized views. Against those helps a role without rights of its own, and a
-//! signed manifest (docs/explanation/trust.md).
+//! It is a first barrier, with lists of statements that pg_dump writes (pg_dump.c of 14 to 18, without --create and --clean). Code that a
+//! dump may hold still runs: functions in defaults, indexes and materialized views. Against that, a role without special rights and a
+//! signed manifest help (docs/explanation/trust.md).
 
 use super::own_bytes;
 use super::tokens::{Kind, Statement};
@@ -28,7 +28,7 @@ const SETTINGS: [&str; 16] = [
     "quote_all_identifiers",
 ];
 
-/// Of a statement that is not UTF-8: it is held several times over. No name or default has as many; values stand in COPY.
+/// The limit for a statement that is not UTF-8: it is held several times over. No name or default is as long; values are in COPY.
 const OWN_BYTES_MOST: usize = 16 << 20;
 
 /// Words that may stand between CREATE and the kind of an object.
@@ -46,7 +46,7 @@ const BEFORE_KINDS: [&str; 11] = [
     "RECURSIVE",
 ];
 
-/// Kinds of objects inside a database, by their first word; after BEFORE_KINDS, where these come first.
+/// Kinds of objects inside a database, by their first word, after BEFORE_KINDS.
 const KINDS: [&str; 33] = [
     "ACCESS",
     "AGGREGATE",
@@ -84,7 +84,7 @@ const KINDS: [&str; 33] = [
     "CONSTRAINT",
 ];
 
-/// Functions of pg_catalog that a dump calls in a SELECT of its own.
+/// Functions of pg_catalog that a dump calls with its own SELECT.
 const CALLED: [&str; 8] = [
     "setval",
     "lo_create",
@@ -96,12 +96,12 @@ const CALLED: [&str; 8] = [
     "pg_restore_extended_stats",
 ];
 
-/// One statement without its semicolon, spelled as pg_dump spells it: what a restore does with it depends on its first words.
-/// `COPY … FROM stdin` is none of them.
+/// Whether pg_dump writes this statement (without its semicolon, and with pg_dump's spelling: a restore decides by its first words). `COPY
+/// … FROM stdin` is not covered here.
 pub fn writes(statement: &Statement) -> bool {
     let says = |words: &[&str]| statement.spells(0, words);
     match () {
-        // More tokens than any statement of pg_dump has.
+        // It has more tokens than any statement of pg_dump.
         () if statement.is_cut || may_be_several(statement) => false,
         () if says(&["SET", "SESSION", "AUTHORIZATION"]) => statement.tokens.len() == 4,
         () if says(&["SET"]) => sets(statement),
@@ -123,8 +123,8 @@ pub fn writes(statement: &Statement) -> bool {
     }
 }
 
-/// A semicolon outside quotes and parentheses. Only the bodies of functions have one, and there a word that is `case` or `end` to us
-/// may be a name to the server: it takes one statement at a time from us, except where it has to make it of its bytes.
+/// Whether there is a semicolon outside quotes and parentheses. Only function bodies have one, and there a word that looks like `case` or
+/// `end` to us may be a name to the server: it takes one statement at a time from us, except where it builds the statement from its bytes.
 fn may_be_several(statement: &Statement) -> bool {
     let has_semicolon = statement.tokens.iter().any(|token| token.kind == Kind::Symbol(b';') && token.depth == 0);
     let kind = if statement.says(1, &["OR", "REPLACE"]) { 3 } else { 1 };
@@ -138,7 +138,7 @@ fn sets(statement: &Statement) -> bool {
     let Some(name) = statement.name(1).filter(|_| statement.is_symbol(2, b'=')) else { return false };
     let value = statement.tokens.get(3).map(|token| statement.raw(token)).unwrap_or_default();
     match name.as_str() {
-        // Only as the lexer knows it: from there on it reads strings by it.
+        // Only in the form that the lexer knows: from there on the lexer reads strings accordingly.
         "standard_conforming_strings" => {
             let text = statement.text;
             matches!(text, "SET standard_conforming_strings = on" | "SET standard_conforming_strings = off")
@@ -148,8 +148,8 @@ fn sets(statement: &Statement) -> bool {
     }
 }
 
-/// Encodings in which a database can be, where a byte of ASCII always stands for itself. In those of clients only, as SJIS, it may be
-/// the second half of a letter: a quote or a backslash that is none. pg_dump writes those only when it is told to.
+/// Whether a database can have this encoding, where an ASCII byte always stands for itself. In client-only encodings such as SJIS it may be
+/// the second half of a letter: something that looks like a quote or a backslash. pg_dump writes those only when told to.
 fn is_of_servers(encoding: &str) -> bool {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match encoding {
@@ -159,7 +159,7 @@ fn is_of_servers(encoding: &str) -> bool {
     }
 }
 
-/// `COPY schema.table (columns) FROM stdin`, into a table of a user: a row of pg_auth_members is a superuser.
+/// Whether it is `COPY schema.table (columns) FROM stdin` into a user's table: a row of pg_auth_members could make a superuser.
 pub fn copies(text: &str) -> bool {
     let statement = Statement::of(text);
     let Some((Some(schema), _, mut at)) = statement.qualified(1) else { return false };
@@ -185,7 +185,7 @@ fn is_of_the_system(schema: &str) -> bool {
     schema.starts_with("pg_") || schema == "information_schema"
 }
 
-/// Where the first word of a known kind is, from `index` on.
+/// The position of the first word of a known kind, from `index` on.
 fn kind_at(statement: &Statement, index: usize) -> Option<usize> {
     let is_one_of = |at: usize, words: &[&str]| words.iter().any(|word| statement.spells(at, &[word]));
     let mut at = index;
@@ -196,7 +196,7 @@ fn kind_at(statement: &Statement, index: usize) -> Option<usize> {
     if statement.spells(at, &["CONSTRAINT", "TRIGGER"]) {
         at += 1;
     }
-    // What follows decides, too: EVENT TRIGGER, USER MAPPING.
+    // The next word also decides: EVENT TRIGGER, USER MAPPING.
     let is_spaced = |at: usize| match statement.tokens.get(at) {
         Some(token) => matches!(&statement.text[statement.tokens[at - 1].at.end..token.at.start], "" | " "),
         None => true,
@@ -211,17 +211,17 @@ fn creates(statement: &Statement) -> bool {
     let Some(kind) = kind_at(statement, 1) else { return false };
     let ends = |words: &[&str]| statement.tokens.len().checked_sub(words.len()).is_some_and(|at| statement.says(at, words));
     match () {
-        // Its elements would be statements of their own.
+        // Elements of a schema would be separate statements.
         () if statement.says(kind, &["SCHEMA"]) => statement.tokens.len() == kind + 2,
         () if statement.says(kind, &["SUBSCRIPTION"]) => does_not_connect(statement),
-        // A query would run at once, as us.
+        // A query would run at once, with our rights.
         () if statement.says(kind - 1, &["MATERIALIZED", "VIEW"]) => ends(&["WITH", "NO", "DATA"]),
         () if statement.says(kind, &["TABLE"]) => statement.find(&["AS"]).is_none(),
         () => true,
     }
 }
 
-/// pg_dump always writes `connect = false`: the dump is restored without the publisher.
+/// Whether a subscription does not connect: pg_dump always writes `connect = false`, and the dump is restored without the publisher.
 fn does_not_connect(statement: &Statement) -> bool {
     let mut connects = (0..statement.tokens.len())
         .filter(|at| statement.tokens[*at].depth == 1 && statement.says(*at, &["connect"]) && statement.is_symbol(at + 1, b'='));
@@ -229,7 +229,7 @@ fn does_not_connect(statement: &Statement) -> bool {
     statement.says(at + 2, &["false"])
 }
 
-/// `SELECT pg_catalog.setval('s', 1, true)`: nothing in it is called but that function, and nothing is read.
+/// Whether it is a call like `SELECT pg_catalog.setval('s', 1, true)`: no other function is called, and nothing is read.
 fn calls(statement: &Statement) -> bool {
     // `SELECT * FROM pg_catalog.pg_restore_relation_stats(…)`
     let at = if statement.is_symbol(1, b'*') && statement.says(2, &["FROM"]) { 3 } else { 1 };
@@ -246,7 +246,7 @@ fn calls(statement: &Statement) -> bool {
     CALLED.iter().any(|function| statement.says(at + 2, &[function])) && has_plain_arguments(statement, at + 4)
 }
 
-/// Literals, casts of them and names of types, up to a parenthesis that ends the statement.
+/// Whether there are only literals, casts of them and type names, up to a parenthesis that ends the statement.
 fn has_plain_arguments(statement: &Statement, from: usize) -> bool {
     let Some(last) = statement.tokens.len().checked_sub(1).filter(|last| *last >= from) else { return false };
     let is_plain = |at: usize| match statement.tokens[at].kind {

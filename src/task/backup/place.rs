@@ -1,4 +1,4 @@
-//! Where a set is restored for its proof: in a PostgreSQL server of its own on this host, or in a scratch database.
+//! The place where a set is restored for its proof: a PostgreSQL server of its own on this host, or a scratch database.
 
 use crate::base::fault::Kind;
 use crate::pg;
@@ -6,20 +6,20 @@ use crate::pg::throwaway::Host;
 
 #[derive(Clone, Debug)]
 pub enum Place {
-    /// The job does not prove by a restore.
+    /// The job does not verify by a restore.
     NotAsked,
     /// A server of its own, on this host.
     OwnServer(Host),
-    /// A scratch database on the source's server; where the job leaves the choice to pgtend, with why not in a server of its own.
+    /// A scratch database on the source's server; if the job leaves the choice to pgtend, with the reason against a server of its own.
     Source { why: Option<String> },
     /// A scratch database on that server.
     Elsewhere(pg::Settings),
-    /// The job asks for a server of its own, which cannot be made: why.
+    /// The job asks for a server of its own, which cannot be created, for this reason.
     Nowhere { kind: Kind, message: String },
 }
 
 impl Place {
-    /// The server on which scratch databases are made, where some are. `source`: the database's own.
+    /// Returns the server for scratch databases, if any are needed. `source` is the server of the database.
     pub fn scratch_settings(&self, source: &pg::Settings) -> pg::Settings {
         match self {
             Self::Elsewhere(settings) => settings.clone(),
@@ -27,17 +27,17 @@ impl Place {
         }
     }
 
-    /// For `check --connect`: why the proof falls back to the source's server.
+    /// Returns, for `check --connect`, the reason why the proof falls back to the source's server.
     pub fn note(&self) -> Option<String> {
         match self {
             Self::Source { why: Some(why) } => Some(format!(
-                "sets are proved in a scratch database on the source's own server, since a server of its own cannot be made here: {why}"
+                "sets are restored into a scratch database on the source's own server, since a server of its own cannot be created here: {why}"
             )),
             _ => None,
         }
     }
 
-    /// What a run would do, for its plan. `scratch`: the name of its scratch database.
+    /// Says in a plan what the run would do. `scratch` is the name of its scratch database.
     pub fn in_words(&self, scratch: &str) -> String {
         match self {
             Self::NotAsked => "not restored".to_owned(),
@@ -50,7 +50,7 @@ impl Place {
                 format!("restored into scratch database {scratch}, every table counted")
             }
             Self::Source { why: Some(why) } => format!(
-                "restored into scratch database {scratch}, every table counted (on the source's server, since a server of its own cannot be made here: {why})"
+                "restored into scratch database {scratch}, every table counted (on the source's server, since a server of its own cannot be created here: {why})"
             ),
             Self::Nowhere { message, .. } => message.clone(),
         }

@@ -1,4 +1,4 @@
-//! What a backup would do, and why: reads the state of server and store, then decides purely.
+//! The plan of a backup, and the reasons: reads the state of server and store, then decides purely.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
@@ -22,24 +22,24 @@ use super::set_name::SetName;
 use super::sweep::{self, Leftover};
 use super::verdict::Bytes;
 use super::{choose, facts, latest, readiness, rules, scratch, standby};
-use crate::base::units;
+use crate::base::{shell, units};
 use crate::pg::client_tools::Tools;
 use crate::pg::{failure, throwaway};
 use crate::store::{Store, Unfinished, key};
 use crate::work::{Does, RunContext};
 use crate::{ledger, pg};
 
-/// Runs of a partition job that are asked what they dropped.
+/// The number of runs of a partition job that are searched for dropped partitions.
 const PARTITION_RUNS: i64 = 60;
 
-/// All that is read before deciding.
+/// Everything that is read before deciding.
 pub struct State {
     pub server: ServerFacts,
     pub tools: Tools,
     pub location: String,
     pub listing: Listing,
     pub series: Series,
-    /// Why what was accepted could not be read.
+    /// The reason why the accepted series could not be read.
     pub series_trouble: Option<String>,
     pub leftovers: Vec<Leftover>,
     pub uploads: Vec<Unfinished>,
@@ -47,14 +47,14 @@ pub struct State {
     /// Folders of throwaway servers whose run was killed.
     pub throwaway_leftovers: Vec<PathBuf>,
     pub scratch_leftovers: Vec<String>,
-    /// Why the server of the scratch databases could not be asked.
+    /// The reason why the server of the scratch databases could not be queried.
     pub scratch_trouble: Option<String>,
     pub free_bytes: Option<u64>,
-    /// Asked for when pg_dump is newer than the server.
+    /// Read when pg_dump is newer than the server.
     pub known_settings: Option<HashSet<String>>,
-    /// This host's clock when the server's was read.
+    /// This host's clock at the moment when the server's was read.
     pub host_clock: DateTime<Utc>,
-    /// By the ledger: tables that pgtend's own jobs have dropped.
+    /// Tables that pgtend's own jobs have dropped, by the ledger.
     pub dropped_by_us: BTreeSet<String>,
     pub readiness: readiness::Found,
     pub recovery_conflicts: i64,
@@ -70,10 +70,10 @@ impl State {
         standby::check(&place, &mut connection).await.with_context(|| format!("database `{}`", run.database))?;
         let major = server.version_num as u32 / 10_000;
         let tools = super::tools_for(run, major).await?;
-        // Doubt about what the dump needs is no reason for none.
+        // A failed check of the requirements does not prevent the dump.
         let readiness =
             readiness::look(&mut connection, backup, &server, &place).await.unwrap_or_else(|error| readiness::Found {
-                notes: vec![format!("what the dump needs could not be looked at: {}", failure::in_a_line(&error))],
+                notes: vec![format!("the requirements of the dump could not be checked: {}", failure::in_a_line(&error))],
                 ..readiness::Found::default()
             });
         let recovery_conflicts = standby::recovery_conflicts(&mut connection).await.unwrap_or_default();
@@ -112,7 +112,7 @@ impl State {
     }
 }
 
-/// Also where the job has left for a server of its own: earlier runs may have made some.
+/// Finds scratch databases of earlier runs, also for a job that now uses a server of its own: its earlier runs may have created some.
 async fn scratch_leftovers(place: &Place, run: &RunContext<'_>, server: &ServerFacts) -> Result<Vec<String>> {
     if matches!(place, Place::NotAsked) {
         return Ok(Vec::new());
@@ -122,13 +122,13 @@ async fn scratch_leftovers(place: &Place, run: &RunContext<'_>, server: &ServerF
     scratch::scratch_leftovers(&mut connection, &scratch::scratch_prefix(run.database, run.job.name, server)).await
 }
 
-/// Of any job: who has the lock is at work, and all others are gone.
+/// Finds the folders that killed runs of any job have left: while a process works in a folder, it holds the folder's lock.
 fn throwaway_leftovers(backup: &Backup, run: &RunContext<'_>) -> Vec<PathBuf> {
     let may_be_there = backup.verify == Verify::Restore && matches!(backup.scratch, Scratch::Auto | Scratch::Throwaway);
     if may_be_there { throwaway::leftovers(&run.config.verify.throwaway_parent()) } else { Vec::new() }
 }
 
-/// Partitions whose time was over. A ledger that is away says nothing: then more is held than needs to be.
+/// Expired partitions that pgtend dropped. Without the ledger none are known: then more is held than necessary.
 async fn dropped_by_us(run: &RunContext<'_>) -> BTreeSet<String> {
     let mut dropped = BTreeSet::new();
     let Some(ledger) = run.ledger else { return dropped };
@@ -138,7 +138,7 @@ async fn dropped_by_us(run: &RunContext<'_>) -> BTreeSet<String> {
             Ok(rows) => {
                 let reports = rows.into_iter().filter_map(|row| row.report);
                 let tables = reports.filter_map(|report| report.facts.get("dropped")?.as_array().cloned()).flatten();
-                // As in SQL: names that need quotes have them.
+                // Names are quoted as in SQL.
                 dropped.extend(tables.filter_map(|table| Some(table.as_str()?.replace('"', ""))));
             }
             Err(error) => tracing::debug!("{error:#}"),
@@ -154,14 +154,14 @@ pub struct Plan {
     pub server: ServerFacts,
     pub pg_dump: String,
     pub compression: String,
-    /// Of this run.
+    /// What this run does: less than the job's `verify` when no restore is due.
     pub verify: Verify,
-    /// When restores are due, where not always.
+    /// When restores are due, if not always.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restores: Option<String>,
-    /// Where the set is restored.
+    /// Where the set is restored, in words.
     pub proof: String,
-    /// With this set.
+    /// The number of sets since the last restored one, including this one.
     #[serde(skip)]
     pub sets_since_restore: u32,
     #[serde(skip)]
@@ -169,9 +169,9 @@ pub struct Plan {
     pub sweep: Sweep,
     pub keep: Vec<Decision>,
     pub warnings: Vec<String>,
-    /// What the run will fail for.
+    /// The reasons why the run will fail.
     pub lacks: Vec<String>,
-    /// Why nothing in the store is deleted by this run; empty when it may be.
+    /// The reasons why this run deletes nothing in the store; empty when it may.
     pub deletes_nothing: Vec<String>,
     pub last_good_age_seconds: Option<i64>,
     #[serde(skip)]
@@ -186,17 +186,17 @@ pub struct Plan {
     pub identity: Option<Identity>,
     #[serde(skip)]
     pub series: Series,
-    /// The set that the new one is measured against.
+    /// The set that the new one is compared with.
     #[serde(skip)]
     pub previous: Option<Set>,
     #[serde(skip)]
     pub dropped_by_us: BTreeSet<String>,
-    /// How often a standby had cancelled what held back its recovery, before the dump.
+    /// The number of statements that a standby had cancelled for its recovery, before the dump.
     #[serde(skip)]
     pub recovery_conflicts: i64,
 }
 
-/// What earlier runs left.
+/// Leftovers of earlier runs.
 #[derive(Debug, Default, Serialize)]
 pub struct Sweep {
     #[serde(flatten)]
@@ -211,7 +211,7 @@ impl Sweep {
     }
 }
 
-/// Pure.
+/// Decides what to do. Pure.
 pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
     let now = run.now;
     let taken: Vec<SetName> = state.listing.names().cloned().collect();
@@ -221,7 +221,7 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
 
     let of_series = |set: &&Set| state.series.unites(identity.as_ref(), set) && !set.is_from_the_future(now);
     let last_good = state.listing.sets.iter().rev().filter(of_series).find(|set| set.verification.verdict() == Bytes::Intact);
-    // One that nobody has read may be damaged, and would be no set to fall back on.
+    // An unread set may be damaged, and then would be no set to fall back on.
     let unread = || state.listing.sets.iter().rev().filter(of_series).find(|set| set.verification.verdict() == Bytes::Unknown);
     let previous = last_good.or_else(unread);
     let since = Since::of(state.listing.sets.iter().filter(of_series));
@@ -296,19 +296,19 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
     }
 }
 
-/// The last set of a series that was restored.
+/// The last restore in a series.
 struct Since {
     restored_at: Option<DateTime<Utc>>,
-    /// Sets made since, with the one that is being made.
+    /// The number of sets since, including the one that is being made.
     sets: u32,
 }
 
 impl Since {
-    /// `sets`: of the series, oldest first.
+    /// `sets`: those of the series, oldest first.
     fn of<'s>(sets: impl DoubleEndedIterator<Item = &'s Set>) -> Self {
         let (mut listed, mut counted, mut restored_at) = (0, None, None);
         for set in sets.rev() {
-            // Those in between may be pruned: the newest knows how many there were.
+            // Sets in between may have been pruned: the newest set records their number.
             counted = counted.or(set.verification.sets_since_restore.map(|sets| sets + listed));
             restored_at = set.verification.restored_at();
             if restored_at.is_some() {
@@ -321,7 +321,7 @@ impl Since {
 
     fn in_words(&self, often: Often) -> String {
         match self.restored_at {
-            None => format!("restored {often}; no set has been yet"),
+            None => format!("restored {often}; no set was restored yet"),
             Some(at) => format!("restored {often}; last on {}", at.format("%Y-%m-%d %H:%MZ")),
         }
     }
@@ -335,7 +335,7 @@ pub fn doubts(server: &ServerFacts, host_clock: DateTime<Utc>, series: &Series, 
         let apart = (clock - host_clock).abs();
         if apart > pg::clock::APART {
             let apart = units::duration(apart.to_std().unwrap_or_default());
-            doubts.push(format!("the clocks of this host and of the database server are {apart} apart: set them right"));
+            doubts.push(format!("the clocks of this host and of the database server differ by {apart}: correct them"));
         }
     }
     if let (Some(set), Some(identity)) = (series.ahead_of(server, listing.sets.iter()), Identity::of(server)) {
@@ -345,13 +345,14 @@ pub fn doubts(server: &ServerFacts, host_clock: DateTime<Utc>, series: &Series, 
         };
         doubts.push(format!(
             "{} was taken from a later point of the same write-ahead log ({}) than the server is at now ({}): one of the two is a copy of \
-             the other, or was set back in time; when this one carries on, say so: \
-             pgtend backups accept --identity '{identity}' --database '{}' --job '{}'",
+             the other, or was restored to an earlier state; if this server continues the series, confirm it: \
+             pgtend backups accept --identity {} --database {} --job {}",
             set.name,
             position(&set.manifest.server),
             position(server),
-            set.name.database,
-            set.name.job,
+            shell::word(&identity.to_string()),
+            shell::word(&set.name.database),
+            shell::word(&set.name.job),
         ));
     }
     doubts
@@ -377,13 +378,13 @@ fn warnings(
     }
     for set in listing.sets.iter().filter(|set| set.is_from_the_future(run.now)) {
         warnings.push(format!(
-            "set {} is dated in the future: a clock was wrong when it was made, or is now; it fills no place of `keep` and is never the latest",
+            "set {} is dated in the future: a clock was wrong when it was made, or is wrong now; it fills no place of `keep` and is never the latest",
             set.name
         ));
     }
     match identity {
         None if listing.sets.iter().any(|set| set.identity().is_some()) => warnings.push(
-            "this role may not read the server's system identifier: sets are told apart by their names alone; GRANT EXECUTE ON FUNCTION pg_control_system() TO it".to_owned(),
+            "this role may not read the server's system identifier: sets are told apart by their names alone; GRANT EXECUTE ON FUNCTION pg_control_system() TO the role".to_owned(),
         ),
         None => {}
         Some(own) => {
@@ -394,19 +395,21 @@ fn warnings(
                     false => "another server",
                 };
                 warnings.push(format!(
-                    "there are sets of {whose} here ({other}, and this one is {own}): they are neither counted nor deleted; \
-                     when this one took that one's place, say so: \
-                     pgtend backups accept --identity '{other}' --database '{}' --job '{}'",
-                    run.database, run.job.name
+                    "there are sets of {whose} here ({other}; this one is {own}): they are neither counted nor deleted; \
+                     if this one has replaced that one, confirm it: \
+                     pgtend backups accept --identity {} --database {} --job {}",
+                    shell::word(&other.to_string()),
+                    run.database,
+                    run.job.name
                 ));
             }
         }
     }
     for left in sweep.left.iter().filter(|left| left.for_ever) {
-        warnings.push(format!("{} has objects and no manifest, and stays: {}", left.name, left.reason));
+        warnings.push(format!("{} has objects but no manifest and is left alone: {}", left.name, left.reason));
     }
     if let Some(trouble) = &state.scratch_trouble {
-        warnings.push(format!("what earlier runs left on the server for scratch databases could not be seen: {trouble}"));
+        warnings.push(format!("cannot check the server for scratch databases of earlier runs: {trouble}"));
     }
     if let Some((last, free)) = previous.zip(state.free_bytes).filter(|(last, free)| *free < last.manifest.dump.bytes) {
         warnings.push(format!(
@@ -425,12 +428,13 @@ fn warnings(
         );
     }
     if !state.server.unreadable.is_empty() {
-        warnings.push(format!("this role may not read, so that the set is without: {}", state.server.unreadable.join("; ")));
+        warnings
+            .push(format!("this role may not read these objects, so the set lacks them: {}", state.server.unreadable.join("; ")));
     }
     warnings.extend(state.readiness.notes.iter().cloned());
     if state.server.in_recovery {
         warnings.push(
-            "the server is a standby: it may cancel the dump (max_standby_streaming_delay), and unlogged tables are not there"
+            "the server is a standby: it may cancel the dump (max_standby_streaming_delay), and unlogged tables are not included"
                 .to_owned(),
         );
     }

@@ -1,6 +1,6 @@
-//! What a deletion rests on, in a store with a key. A `verification.json` is signed, but whoever can write to the store may put an
-//! old one back, whose signature fits: "intact", of a set that was found damaged since. So a prune believes only what this process
-//! has read by itself, and reads the sets on which its deletions rest.
+//! Decides what a deletion may rely on, in a store with a key. A `verification.json` is signed, but whoever can write to the store may put
+//! back an old one with a valid signature: "intact" for a set that was found damaged since. So a prune relies only on what this process has
+//! read itself, and reads the sets that its deletions rest on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -19,10 +19,10 @@ use crate::store::Store;
 
 type Known = BTreeMap<(String, SetName), (Bytes, DateTime<Utc>)>;
 
-/// What this process has found, by store and set.
+/// The verdicts of this process, by store and set.
 static KNOWN: Mutex<Known> = Mutex::new(BTreeMap::new());
 
-/// To be called with what this process has just read. A read that led to no verdict says nothing.
+/// Remembers a verdict that this process has just reached. A read without a verdict is ignored.
 pub fn remember(store: &Store, name: &SetName, check: &BytesCheck) {
     if check.verdict != Bytes::Unknown {
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -30,15 +30,15 @@ pub fn remember(store: &Store, name: &SetName, check: &BytesCheck) {
     }
 }
 
-/// This process has reached the verdict that stands beside the set, at that very moment.
+/// Whether this process reached the recorded verdict at the recorded time.
 fn is_known(store: &Store, set: &Set) -> bool {
     let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     let found = known.get(&(store.identity(), set.name.clone()));
     found.zip(set.verification.bytes.as_ref()).is_some_and(|(known, bytes)| *known == (bytes.verdict, bytes.checked_at))
 }
 
-/// Decides as [`prune::decide`] does. In a store with a key, sets are read before one goes on their word: newest first, and no more
-/// than are needed to show that the rules let it go. One for which that cannot be shown stays.
+/// Decides as [`prune::decide`] does. In a store with a key, sets are read before another set is deleted because of them: newest first, and
+/// only as many as are needed to show that the rules allow it. A set for which that cannot be shown stays.
 pub async fn decide(
     store: &Store,
     listing: &mut Listing,
@@ -70,7 +70,7 @@ pub async fn decide(
     }
     for decision in decisions.iter_mut().filter(|decision| goes(decision) && stay.contains(&decision.name)) {
         decision.keep = true;
-        decision.reasons = vec!["what it would go for could not be read".to_owned()];
+        decision.reasons = vec!["the sets that would replace it could not be read".to_owned()];
     }
     Ok(decisions)
 }
@@ -79,8 +79,8 @@ fn goes(decision: &Decision) -> bool {
     !decision.keep && !decision.check_first
 }
 
-/// Whether the set goes when of all others only those are intact that this process has read. That a set is damaged is believed by
-/// nobody's word either.
+/// Whether the set goes if, of all others, only those count as intact that this process has read. Damage must also be read, not taken from
+/// a record.
 fn goes_by_what_is_known(store: &Store, listing: &Listing, rules: &Rules<'_>, name: &str) -> bool {
     let is_it = |set: &Set| set.name.to_string() == name;
     if listing.sets.iter().any(|set| is_it(set) && set.verification.verdict() == Bytes::Damaged && !is_known(store, set)) {
@@ -90,7 +90,8 @@ fn goes_by_what_is_known(store: &Store, listing: &Listing, rules: &Rules<'_>, na
     decisions.iter().any(|decision| decision.name == name && goes(decision))
 }
 
-/// The next set that may show that `doubted` goes: itself where it is said to be damaged, and else the newest of its kind that stays.
+/// The next set whose reading may show that `doubted` goes: itself if it is recorded as damaged, otherwise the newest of its kind that
+/// stays.
 fn next_to_read(
     store: &Store,
     listing: &Listing,
@@ -114,7 +115,7 @@ fn next_to_read(
         .map(|set| set.name.to_string())
 }
 
-/// Reads a set back, and records what was found. A read that led to nothing is a warning.
+/// Reads a set back and records the verdict. A read without a result is a warning.
 pub(super) async fn check_one(store: &Store, set: &mut Set, progress: &Progress, pruned: &mut Pruned) {
     let name = set.name.to_string();
     let phase = progress.phase("verify", Some(set.manifest.dump.bytes));
@@ -124,12 +125,12 @@ pub(super) async fn check_one(store: &Store, set: &mut Set, progress: &Progress,
             remember(store, &set.name, &check);
             set.verification.record_bytes(check);
             if let Err(error) = set::write_verification(store, set).await {
-                pruned.warnings.push(format!("what was found of set {name} is not recorded: {error:#}"));
+                pruned.warnings.push(format!("the verdict on set {name} could not be recorded: {error:#}"));
             }
             if set.verification.verdict() == Bytes::Damaged {
                 pruned.warnings.push(format!("set {name} is damaged"));
             }
         }
-        Err(error) => pruned.warnings.push(format!("set {name} could not be read, and stays: {error:#}")),
+        Err(error) => pruned.warnings.push(format!("set {name} could not be read and stays: {error:#}")),
     }
 }

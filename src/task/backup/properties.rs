@@ -1,5 +1,5 @@
-//! The properties of a database that a plain dump leaves out: owner, grants, settings, comment. Each is carried by
-//! itself, and one that fails stops no other.
+//! The properties of a database that a plain dump leaves out: owner, grants, settings, comment. Each is applied separately, and one that
+//! fails does not stop the others.
 
 use sqlx::postgres::PgConnection;
 
@@ -7,7 +7,7 @@ use super::facts::{DatabaseFacts, Privilege};
 use super::lacks;
 use crate::pg::{self, failure, identifier, literal};
 
-/// Settings whose value is a list of names, stored with the quotes of each; as in pg_dump's dumputils.c.
+/// Settings whose value is a list of names, each stored with its quotes; as in pg_dump's dumputils.c.
 const LISTS_OF_NAMES: [&str; 6] = [
     "local_preload_libraries",
     "search_path",
@@ -17,14 +17,14 @@ const LISTS_OF_NAMES: [&str; 6] = [
     "unix_socket_directories",
 ];
 
-/// One statement, and what it is for.
+/// A statement, and its purpose.
 #[derive(Debug, PartialEq, Eq)]
 struct Item {
     what: String,
     sql: String,
 }
 
-/// Gives database `name` what `facts` say. Returns what did not work, and why.
+/// Gives database `name` the properties in `facts`. Returns the ones that failed, and why.
 pub async fn carry(connection: &mut PgConnection, name: &str, facts: &DatabaseFacts) -> Vec<String> {
     let facts = in_words_of_session(connection, facts).await;
     let mut failed = Vec::new();
@@ -36,7 +36,7 @@ pub async fn carry(connection: &mut PgConnection, name: &str, facts: &DatabaseFa
     failed
 }
 
-/// The same, with roles as this session must call them: the source may have another encoding.
+/// The same facts, with roles as this session must call them: the source may have another encoding.
 async fn in_words_of_session(connection: &mut PgConnection, facts: &DatabaseFacts) -> DatabaseFacts {
     let mut facts = facts.clone();
     let encoding = facts.encoding.clone();
@@ -51,7 +51,8 @@ async fn in_words_of_session(connection: &mut PgConnection, facts: &DatabaseFact
     facts
 }
 
-/// Pure. Who may connect comes first; a read-only default, which hinders no ALTER DATABASE, among the last.
+/// The statements, in order: privileges to connect come first; a read-only default, which does not block ALTER DATABASE, among the last.
+/// Pure.
 fn items(name: &str, facts: &DatabaseFacts) -> Vec<Item> {
     let database = identifier(name);
     let mut items = Vec::new();
@@ -60,7 +61,7 @@ fn items(name: &str, facts: &DatabaseFacts) -> Vec<Item> {
     for (what, sql) in access(&database, facts) {
         add(what, sql);
     }
-    // The scratch database had one of its own.
+    // The scratch database had its own limit.
     let limit = facts.connection_limit.unwrap_or(-1);
     add(format!("connection limit {limit}"), format!("ALTER DATABASE {database} CONNECTION LIMIT {limit}"));
     let comment = facts.comment.as_deref().map_or("NULL".to_owned(), literal);
@@ -94,8 +95,8 @@ fn items(name: &str, facts: &DatabaseFacts) -> Vec<Item> {
     items
 }
 
-/// What PUBLIC and the owner have by default goes first: it may have been revoked. None was ever granted: PUBLIC has
-/// its defaults, which the scratch database had not.
+/// The statements for the access list. The default privileges of PUBLIC and of the owner are removed first, as they may have been revoked.
+/// If nothing was ever granted, PUBLIC has its defaults, which the scratch database lacks.
 fn access(database: &str, facts: &DatabaseFacts) -> Vec<(String, String)> {
     let old_manifest = || -> Option<Vec<Privilege>> {
         let grants = facts.grants.as_ref()?.iter();
@@ -114,18 +115,18 @@ fn access(database: &str, facts: &DatabaseFacts) -> Vec<(String, String)> {
     };
     let owner = identifier(&facts.owner);
     let mut statements = vec![
-        ("what PUBLIC may".to_owned(), format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC")),
-        (format!("what the owner {} may", facts.owner), format!("REVOKE ALL ON DATABASE {database} FROM {owner}")),
+        ("privileges of PUBLIC".to_owned(), format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC")),
+        (format!("privileges of the owner {}", facts.owner), format!("REVOKE ALL ON DATABASE {database} FROM {owner}")),
     ];
     for Privilege { privilege, grantee, grantor, grantable } in privileges {
-        // From a manifest, which anybody with the store may have written: nothing else becomes SQL.
+        // The manifest may be forged by anyone with access to the store: no other word becomes SQL.
         if !matches!(privilege.as_str(), "CONNECT" | "CREATE" | "TEMPORARY") {
             continue;
         }
         let to = grantee.as_deref().map_or("PUBLIC".to_owned(), identifier);
         let option = if grantable { " WITH GRANT OPTION" } else { "" };
         let grant = format!("GRANT {privilege} ON DATABASE {database} TO {to}{option}");
-        // In one message, and so in one transaction: the role is set for the grant alone.
+        // Both are in one message, and so in one transaction: the role is set for the grant alone.
         let sql = match grantor.filter(|grantor| *grantor != facts.owner) {
             Some(grantor) => format!("SET LOCAL ROLE {}; {grant}", identifier(&grantor)),
             None => grant,

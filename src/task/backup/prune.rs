@@ -1,4 +1,4 @@
-//! Deletes the sets that no rule keeps: of the own series only, under a guard, each marked before it goes.
+//! Deletes the sets that no rule keeps: only those of the own series, under a guard, each marked before it is deleted.
 
 use anyhow::{Context as _, Result};
 use chrono::Utc;
@@ -13,8 +13,8 @@ use crate::store::Store;
 use crate::task::backup::proof::check_one;
 use crate::task::backup::rules::{Pruned, Rules, decide};
 
-/// Lists anew, since what was planned may have changed; reads up to `checks_most` sets of which nothing is known, newest first; and
-/// deletes. What cannot be deleted is a warning.
+/// Lists again, since the plan may be outdated; reads up to `checks_most` unread sets, newest first; and deletes. A set that cannot be
+/// deleted is a warning.
 pub async fn apply(
     store: &Store,
     folder: &str,
@@ -33,23 +33,23 @@ pub async fn apply(
     for decision in pruned.decisions.iter().filter(|decision| !decision.keep && !decision.check_first) {
         let Some(set) = listing.sets.iter().find(|set| set.name.to_string() == decision.name) else { continue };
         guard.check().await.context("nothing more is deleted")?;
-        // The listing is as old as the reading of the sets that nobody knew.
+        // The listing is as old as the reading of the unread sets.
         if set::read_holds(store, &set.name).await.iter().any(|hold| hold.until > rules.now) {
             continue;
         }
         tracing::info!(set = decision.name, "pruned: {}", decision.reasons.join(", "));
         match delete(store, set, &decision.reasons).await {
             Ok(()) => pruned.sets.push(decision.name.clone()),
-            // A bucket that keeps what it has (Object Lock, credentials without DeleteObject) is not a backup that failed.
+            // A bucket that retains objects (Object Lock, credentials without DeleteObject) does not make the backup fail.
             Err(error) => {
-                pruned.warnings.push(format!("set {} was to go and cannot be deleted: {error:#}", decision.name));
+                pruned.warnings.push(format!("set {} should be deleted but cannot be: {error:#}", decision.name));
             }
         }
     }
     Ok(pruned)
 }
 
-/// A set of which nothing is known neither goes nor is passed over before its bytes were read.
+/// Reads an unread set before it is deleted or passed over.
 async fn check_unknown(
     store: &Store,
     listing: &mut Listing,
@@ -70,15 +70,15 @@ async fn check_unknown(
     }
     if unknown.len() > checks_most {
         pruned.warnings.push(format!(
-            "{} sets have not been read back since they were made: they stay, and fill no place of `keep`; `pgtend backups prune` reads all of them",
+            "{} sets have not been read back since they were made: they stay and fill no place of `keep`; `pgtend backups prune` reads all of them",
             unknown.len() - checks_most
         ));
     }
     Ok(())
 }
 
-/// Marks the set as going; then its dump goes, the manifest and the rest, the marks last. A dump that cannot be deleted (a legal hold
-/// on it alone) keeps all of its set. What is left by a kill is a set, or has the mark and no dump: that the next sweep takes.
+/// Marks the set for deletion; then deletes its dump, the manifest and the rest, the markers last. If the dump cannot be deleted (a legal
+/// hold on it alone), all of the set stays. A kill in between leaves a set, or a marker without a dump, which the next sweep removes.
 async fn delete(store: &Store, set: &Set, reasons: &[String]) -> Result<()> {
     let marker = DeletingMarker {
         process: ProcessIdentity::own(),
@@ -88,11 +88,11 @@ async fn delete(store: &Store, set: &Set, reasons: &[String]) -> Result<()> {
     };
     markers::write(store, &set.name, DELETING, &marker).await?;
     if let Err(error) = store.delete(&set.name.key(&set.manifest.dump.object)).await {
-        // With its dump it is a set, whatever the mark says.
+        // With its dump it is still a set, whatever the marker says.
         if let Err(error) = store.delete(&set.name.key(DELETING)).await {
             tracing::debug!("{error:#}");
         }
-        return Err(error.context("its dump cannot be deleted, and so it stays whole"));
+        return Err(error.context("its dump cannot be deleted, so the whole set stays"));
     }
     for object in [MANIFEST, VERIFICATION, GLOBALS, HOLD, LOSS_HOLD, RUN, DELETING] {
         store.delete(&set.name.key(object)).await?;

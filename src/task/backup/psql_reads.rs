@@ -1,15 +1,15 @@
-//! Functions that psql reads wrongly out of a dump. It looks for the end of an SQL function's body by counting the words
-//! BEGIN, CASE and END outside parentheses (psqlscan.l), and takes a column, a function or a schema called `begin`, which PostgreSQL
-//! writes without quotes, for one more BEGIN. Then it takes all that comes after for a part of the function, COPY's rows too, and ends
-//! with 0: seen with psql 16 and 18. pgtend's own restore counts BEGIN ATOMIC only.
+//! Finds functions that psql misreads in a dump. It determines the end of an SQL function's body by counting the words BEGIN, CASE and END
+//! outside parentheses (psqlscan.l), and takes a column, a function or a schema called `begin`, which PostgreSQL writes without quotes, for
+//! another BEGIN. Then it takes everything after it for a part of the function, including COPY's rows, and exits with 0: seen with psql 16
+//! and 18. pgtend's own restore counts only BEGIN ATOMIC.
 
 use anyhow::Result;
 use sqlx::postgres::PgConnection;
 
-/// So many are looked at.
+/// At most this many functions are checked.
 const LOOKED_AT: i64 = 1000;
 
-/// Their names, with the arguments' types.
+/// The names of misread functions, with the arguments' types.
 pub async fn misread(connection: &mut PgConnection) -> Result<Vec<String>> {
     let candidates: Vec<(String, String)> =
         sqlx::query_as(include_str!("psql_reads.sql")).bind(LOOKED_AT).fetch_all(connection).await?;

@@ -1,8 +1,8 @@
-//! Reads a set's bytes from its store, all of them, and compares them with the manifest: length, SHA-256, every member decoded and
-//! counted, the trailer, each table's rows. What is decoded can go somewhere on the way.
+//! Reads all bytes of a set from its store and compares them with the manifest: length, SHA-256, every member decoded and counted, the
+//! trailer, each table's rows. The decoded bytes can be passed on.
 //!
-//! Only this speaks of bytes. One read that differs may be a flipped bit in transit or in memory: damaged is said when a second
-//! read, independent of the first, has shown the very same.
+//! Only this module judges bytes. One read that differs may be a flipped bit in transit or in memory: a set is called damaged when a
+//! second, independent read shows exactly the same.
 
 use std::io;
 use std::sync::Arc;
@@ -26,32 +26,32 @@ use crate::members::decode::decode_object;
 use crate::members::index::Difference;
 use crate::store::Store;
 
-/// More tables than this are not named one by one.
+/// At most this many tables are named.
 const TABLES_NAMED: usize = 20;
 
-/// What one read of a set has shown.
+/// The result of one read of a set.
 #[derive(Debug, Default)]
 pub struct ReadBack {
-    /// Where it differs from its manifest; empty when all is well.
+    /// Differences from the manifest; empty when there are none.
     pub problems: Vec<String>,
-    /// Length and SHA-256 of each object as read: two reads that saw the same have the same here.
+    /// Length and SHA-256 of each object as read: two reads that saw the same bytes have the same values here.
     pub seen: Vec<(u64, String)>,
-    /// Whoever took the decoded bytes stopped taking them. They were read to their end all the same.
+    /// The error of the sink, which stopped taking decoded bytes. They were read to their end all the same.
     pub sink_error: Option<io::Error>,
 }
 
-/// Reads the set and, where it differs from its manifest, reads it once more; says what its bytes are. An error is the store's or
-/// the network's, and says nothing about the set.
+/// Reads the set and, if it differs from its manifest, reads it once more; returns the verdict on its bytes. An error is the store's or the
+/// network's, and says nothing about the set.
 pub async fn check(store: &Store, set: &Set, phase: &Phase) -> Result<BytesCheck> {
     let started = Instant::now();
     let first = read(store, set, phase).await?;
     let (verdict, problems) = if first.problems.is_empty() {
         (Bytes::Intact, Vec::new())
     } else {
-        tracing::warn!("{} differs from its manifest, and is read once more: {}", set.name, first.problems.join("; "));
+        tracing::warn!("{} differs from its manifest and is read once more: {}", set.name, first.problems.join("; "));
         let second = read(store, set, phase).await.with_context(|| {
             format!(
-                "one read of {} differs from its manifest ({}), and a second one was not possible",
+                "one read of {} differs from its manifest ({}), and a second read was not possible",
                 set.name,
                 first.problems.join("; ")
             )
@@ -65,11 +65,11 @@ pub async fn check(store: &Store, set: &Set, phase: &Phase) -> Result<BytesCheck
     Ok(BytesCheck { verdict, checked_at: Utc::now(), problems, elapsed_seconds: started.elapsed().as_secs_f64() })
 }
 
-/// Pure: two reads of which the first differs from the manifest.
+/// The verdict from two reads, the first of which differs from the manifest. Pure.
 fn judge(first: ReadBack, second: ReadBack) -> (Bytes, Vec<String>) {
     let said = first.problems.join("; ");
     if second.problems.is_empty() {
-        let problem = format!("a first read differed ({said}) and a second one did not: look at this host's network and memory");
+        let problem = format!("the first read differed ({said}) and the second did not: check this host's network and memory");
         return (Bytes::Intact, vec![problem]);
     }
     if first.seen == second.seen {
@@ -77,20 +77,20 @@ fn judge(first: ReadBack, second: ReadBack) -> (Bytes, Vec<String>) {
     }
     let again = second.problems.join("; ");
     let problem = format!(
-        "two reads differ from the manifest and from each other ({said}; then {again}): look at this host's network and memory"
+        "two reads differ from the manifest and from each other ({said}; then {again}): check this host's network and memory"
     );
     (Bytes::Unknown, vec![problem])
 }
 
-/// One read of the dump and of the globals.
+/// Reads the dump and the globals once.
 async fn read(store: &Store, set: &Set, phase: &Phase) -> Result<ReadBack> {
     let mut read = read_dump(store, set, phase, |_| Ok(())).await?;
     read_globals(store, set, &mut read).await?;
     Ok(read)
 }
 
-/// Reads all of the dump once, handing the decoded bytes to `sink` for as long as it takes them: of a set with [`Blocks`] only bytes
-/// that are proved.
+/// Reads all of the dump once and hands the decoded bytes to `sink` for as long as it takes them: of a set with [`Blocks`] only bytes that
+/// are proved.
 ///
 /// [`Blocks`]: crate::members::blocks::Blocks
 pub async fn read_dump<S>(store: &Store, set: &Set, phase: &Phase, sink: S) -> Result<ReadBack>
@@ -107,16 +107,16 @@ where
     let mut parts = dump.members.comparison(dump.bytes);
     let differs = Arc::new(AtomicBool::new(false));
     let proof = dump.blocks.clone().map(|blocks| Proof::new(blocks, dump.bytes, Arc::clone(&differs)));
-    // One table more than there are shows that there are more.
+    // One more table than expected shows that there are too many.
     let state = (Scanner::of_at_most(set.manifest.tables.len() + 1), Ok(()), sink);
     let is_refused = Arc::clone(&differs);
     let mut decoded_bytes = 0;
     let written_bytes = dump.uncompressed_bytes;
     let feed = move |(scanner, taken, sink): &mut (Scanner, io::Result<()>, S), bytes: &[u8]| {
         decoded_bytes += bytes.len() as u64;
-        // Bytes that nobody wrote may decode to a thousand times as many, made to be slow: they are hashed, and no more.
+        // Forged bytes may decode to a thousand times their size, made to be slow: after a mismatch they are only hashed.
         let stop = match () {
-            () if is_refused.load(Relaxed) => Some("a part of it has another SHA-256 than its manifest says".to_owned()),
+            () if is_refused.load(Relaxed) => Some("the SHA-256 of one part differs from the manifest".to_owned()),
             () if decoded_bytes > written_bytes => {
                 Some(format!("it decodes to more than the {written_bytes} bytes of its manifest"))
             }
@@ -124,7 +124,7 @@ where
         };
         if let Some(stop) = stop {
             if taken.is_ok() {
-                *taken = Err(io::Error::other("the dump is not as it was written"));
+                *taken = Err(io::Error::other("the dump differs from what was written"));
             }
             return Err(io::Error::other(stop));
         }
@@ -139,12 +139,12 @@ where
     let read = DumpRead { bytes: decoded.bytes, sha256: decoded.sha256, members: decoded.members, contents: scanner.finish() };
     let mut problems = differences(&set.manifest, &read, parts.finish());
     if problems.is_empty() && differs.load(Relaxed) {
-        problems.push("a block of the dump has another SHA-256 than its manifest says".to_owned());
+        problems.push("the SHA-256 of one block of the dump differs from the manifest".to_owned());
     }
     Ok(ReadBack { problems, seen: vec![(read.bytes, read.sha256)], sink_error: taken.err() })
 }
 
-/// Where the globals differ from the manifest, by one read. A set without globals has no problem here: its manifest says why.
+/// Differences of the globals from the manifest, by one read. A set without globals has none here: its manifest says why.
 pub async fn globals_differences(store: &Store, set: &Set) -> Result<Vec<String>> {
     let mut read = ReadBack::default();
     read_globals(store, set, &mut read).await?;
@@ -160,13 +160,14 @@ async fn read_globals(store: &Store, set: &Set, read: &mut ReadBack) -> Result<(
     };
     let seen = (content.len() as u64, hex::encode(Sha256::digest(&content)));
     if seen != (*bytes, sha256.clone()) {
-        read.problems.push(format!("{GLOBALS}: {} bytes with SHA-256 {} read, {bytes} with {sha256} written", seen.0, seen.1));
+        read.problems
+            .push(format!("{GLOBALS}: read {} bytes with SHA-256 {}, {bytes} with {sha256} were written", seen.0, seen.1));
     }
     read.seen.push(seen);
     Ok(())
 }
 
-/// A dump as one read saw it.
+/// The dump as one read saw it.
 struct DumpRead {
     bytes: u64,
     sha256: String,
@@ -174,7 +175,7 @@ struct DumpRead {
     contents: Contents,
 }
 
-/// Pure: what was read against what the manifest says.
+/// Compares the bytes read with the manifest. Pure.
 fn differences(manifest: &Manifest, read: &DumpRead, part: Option<Difference>) -> Vec<String> {
     let dump = &manifest.dump;
     let mut problems = Vec::new();
@@ -198,7 +199,7 @@ fn differences(manifest: &Manifest, read: &DumpRead, part: Option<Difference>) -
             problems.push(format!("{} does not decode after {} uncompressed bytes: {error}", dump.object, read.contents.bytes));
         }
         Err(DecodeError::Sink(error)) => {
-            problems.push(format!("{} was decoded for {} uncompressed bytes only: {error}", dump.object, read.contents.bytes));
+            problems.push(format!("{} was decoded only up to {} uncompressed bytes: {error}", dump.object, read.contents.bytes));
         }
     }
     if read.sha256 != dump.sha256 {
@@ -213,11 +214,11 @@ fn differences(manifest: &Manifest, read: &DumpRead, part: Option<Difference>) -
     problems
 }
 
-/// Table by table, in the dump's order.
+/// Compares table by table, in the dump's order.
 fn table_differences(read: &[TableData], written: &[TableData]) -> Vec<String> {
     let mut problems = Vec::new();
     if read.len() > written.len() {
-        problems.push(format!("tables: more than the {} that were written", written.len()));
+        problems.push(format!("there are more tables than the {} that were written", written.len()));
     } else if read.len() < written.len() {
         problems.push(format!("tables: {} read, {} written", read.len(), written.len()));
     }
@@ -226,7 +227,7 @@ fn table_differences(read: &[TableData], written: &[TableData]) -> Vec<String> {
         let name = |table: &TableData| format!("{}.{}", table.schema, table.name);
         problems.push(if name(read) == name(written) {
             format!(
-                "{}: {} in {} read, {} in {} written",
+                "{}: read {} in {}, written {} in {}",
                 name(read),
                 units::plural(read.rows, "row"),
                 units::plural(read.bytes, "byte"),
@@ -234,7 +235,7 @@ fn table_differences(read: &[TableData], written: &[TableData]) -> Vec<String> {
                 units::count(written.bytes)
             )
         } else {
-            format!("{} was read where {} was written", name(read), name(written))
+            format!("{} was found in place of {}", name(read), name(written))
         });
     }
     let more = differing.count().saturating_sub(TABLES_NAMED);
@@ -272,7 +273,7 @@ mod tests {
         (contents.tables[0].rows, contents.tables[1].rows) = (contents.tables[1].rows, contents.tables[0].rows);
         let read = DumpRead { bytes: 1000, sha256: "00".into(), members: Ok(0), contents };
         let problems = differences(&manifest, &read, None).join("; ");
-        assert!(problems.contains("public.a: 2 rows") && problems.contains("public.b: 1 row "), "{problems}");
+        assert!(problems.contains("public.a: read 2 rows") && problems.contains("public.b: read 1 row "), "{problems}");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Whether a dump of this database by this role will work, and its restore where the job asks for one, as far as that can be
-//! asked beforehand: for `check --connect`, for a dry run, and for saying what to do when it has not.
+//! Checks beforehand, as far as possible, whether a dump of this database by this role will work, and its restore where the job asks for
+//! one: for `check --connect`, for a dry run, and for advice after a failure.
 
 use anyhow::{Context as _, Result};
 use sqlx::postgres::PgConnection;
@@ -13,54 +13,54 @@ use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::pg::{self, failure, identifier};
 
-/// More than a dump needs, so that the application has some of its own.
+/// A factor above what a dump needs, so that the application has some locks of its own.
 const LOCKS_SPARE: f64 = 1.25;
 
-/// So many names are said of a longer list.
+/// This many names of a longer list are given.
 const NAMES_SAID: usize = 5;
 
 #[derive(Clone, Debug, Default, sqlx::FromRow)]
 pub struct Readiness {
-    /// In SQL, as is `database`.
+    /// Quoted as in SQL, like `database`.
     pub role: String,
     pub database: String,
     pub version_num: i32,
     /// Tables and sequences.
     pub unreadable: Vec<String>,
-    /// Tables of which this role would see some rows only.
+    /// Tables of which this role would see only some rows.
     pub row_security: Vec<String>,
     pub unreadable_large_objects: i64,
     pub a_large_object: Option<i64>,
-    /// In SQL; superusers are left out.
+    /// Quoted as in SQL; superusers are left out.
     pub large_object_owners: Vec<String>,
     pub locks_needed: i64,
     pub locks_per_transaction: i64,
     pub lock_holders: i64,
-    /// The numbers of the patterns in `schemas` that no schema has, from 1.
+    /// The numbers, from 1, of the patterns in `schemas` without a match.
     pub schemas_without_match: Vec<i64>,
     pub has_pg_cron: bool,
 }
 
-/// What a run lacks, with what mends it.
+/// A missing requirement of a run, with the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lack {
     pub kind: Kind,
     pub message: String,
 }
 
-/// All that was found beforehand.
+/// Everything that was found beforehand.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
     pub lacks: Vec<Lack>,
-    /// Worth knowing, and no reason for a run to fail.
+    /// Notes that do not make a run fail.
     pub notes: Vec<String>,
 }
 
-/// A role that owns something in the database.
+/// A role that owns objects in the database.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Owner {
     pub name: String,
-    /// In SQL.
+    /// Quoted as in SQL.
     pub quoted: String,
     pub is_superuser: bool,
 }
@@ -73,20 +73,20 @@ pub async fn read(connection: &mut PgConnection, backup: &Backup) -> Result<Read
         .bind(without.names)
         .bind(without_rows.schemas)
         .bind(without_rows.names)
-        // With `schemas`, pg_dump takes no large objects.
+        // With `schemas`, pg_dump dumps no large objects.
         .bind(schemas.is_empty());
     Ok(query.fetch_one(connection).await?)
 }
 
-/// Everything that would keep the job's runs from working. `place`: where its proof is made.
+/// Finds everything that would make the job's runs fail. `place` is where its sets are restored.
 pub async fn look(connection: &mut PgConnection, backup: &Backup, source: &ServerFacts, place: &Place) -> Result<Found> {
     let mut found = Found::default();
     let ready = match read(connection, backup).await {
         Ok(ready) => ready,
-        // Not a regular expression.
+        // 2201B: it is not a regular expression.
         Err(error) if pg::sql_state(&error).as_deref() == Some("2201B") => {
             let message = format!(
-                "a pattern of `schemas`, `exclude_tables` or `exclude_table_data` is none: {}",
+                "a pattern of `schemas`, `exclude_tables` or `exclude_table_data` is invalid: {}",
                 failure::in_a_line(&error)
             );
             found.lacks.push(Lack { kind: Kind::Configuration, message });
@@ -111,7 +111,7 @@ pub async fn look(connection: &mut PgConnection, backup: &Backup, source: &Serve
     let misread = psql_reads::misread(connection).await?;
     if !misread.is_empty() {
         found.notes.push(format!(
-            "psql misreads {} of a dump of this database ({}) and loses what comes after: \"gunzip | psql\" alone does not restore it, and \
+            "psql misreads {} of a dump of this database ({}) and loses everything after it: \"gunzip | psql\" alone does not restore it, and \
              `pgtend backups restore` does; rename what is called \"begin\" there",
             units::plural(misread.len(), "function"),
             some(&misread)
@@ -120,7 +120,7 @@ pub async fn look(connection: &mut PgConnection, backup: &Backup, source: &Serve
     Ok(found)
 }
 
-/// One error of all lacks.
+/// One error for all missing requirements.
 pub fn refuse(lacks: &[Lack]) -> Result<()> {
     let Some(first) = lacks.first() else { return Ok(()) };
     let message = match lacks {
@@ -130,17 +130,17 @@ pub fn refuse(lacks: &[Lack]) -> Result<()> {
     Err(Fault::new(first.kind, message).into())
 }
 
-/// Who owns something in the database, superusers among them; nothing of extensions and of the ledger.
+/// The owners of objects in the database, including superusers; not of extensions and of the ledger.
 pub async fn owners(connection: &mut PgConnection) -> Result<Vec<Owner>> {
     Ok(sqlx::query_as(include_str!("owners.sql")).fetch_all(connection).await?)
 }
 
-/// What only a superuser may restore, in words; nothing of extensions.
+/// Objects that only a superuser may restore, in words; not those of extensions.
 pub async fn of_superusers(connection: &mut PgConnection) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar(include_str!("superusers.sql")).fetch_all(connection).await?)
 }
 
-/// Those of `extensions` that no grant lets a role make on this server.
+/// The `extensions` that no grant lets a role create on this server.
 pub async fn untrusted_extensions(connection: &mut PgConnection, extensions: &[String]) -> Result<Vec<String>> {
     let names = sqlx::query_scalar(
         "SELECT e.name::text FROM pg_catalog.pg_available_extensions e
@@ -150,7 +150,7 @@ pub async fn untrusted_extensions(connection: &mut PgConnection, extensions: &[S
     Ok(names.bind(extensions).fetch_all(connection).await?)
 }
 
-/// What the scratch database of verify = "restore" needs.
+/// The missing requirements of the scratch database for verify = "restore".
 async fn lacks_of_restore(
     connection: &mut PgConnection,
     backup: &Backup,
@@ -162,28 +162,27 @@ async fn lacks_of_restore(
     let mut lack = |kind: Kind, message: String| lacks.push(Lack { kind, message });
     let is_filtered = !backup.filters.schemas.is_empty();
     if ready.has_pg_cron && !is_filtered {
-        let message = "verify = \"restore\" cannot work: pg_cron may be in the one database only that cron.database_name says, \
-                       and the scratch database is another; take verify = \"checksum\", or restore by hand with --without EXTENSION pg_cron";
+        let message = "verify = \"restore\" cannot work: pg_cron can be only in the database that cron.database_name names, \
+                       and the scratch database is another one; use verify = \"checksum\", or restore manually with --without EXTENSION pg_cron";
         lack(Kind::Configuration, message.to_owned());
     }
     let of_superusers = if is_filtered { Vec::new() } else { of_superusers(connection).await? };
     let mut other;
     let (target, place, way_out) = match scratch {
-        None => (connection, "", "name another server with `scratch`, or take verify = \"checksum\""),
+        None => (connection, "", "name another server with `scratch`, or use verify = \"checksum\""),
         Some(settings) => {
-            other =
-                match scratch::maintenance_connection(settings).await.context("the server for scratch databases cannot be asked")
-                {
-                    Ok(connection) => connection,
-                    Err(error) => {
-                        lack(failure::kind_of(&error).unwrap_or(Kind::Unreachable), failure::in_a_line(&error));
-                        return Ok(lacks);
-                    }
-                };
+            other = match scratch::maintenance_connection(settings).await.context("cannot query the server for scratch databases")
+            {
+                Ok(connection) => connection,
+                Err(error) => {
+                    lack(failure::kind_of(&error).unwrap_or(Kind::Unreachable), failure::in_a_line(&error));
+                    return Ok(lacks);
+                }
+            };
             (
                 &mut other,
                 " on the server for scratch databases",
-                "let `scratch` connect as a superuser, or take verify = \"checksum\"",
+                "let `scratch` connect as a superuser, or use verify = \"checksum\"",
             )
         }
     };
@@ -216,20 +215,20 @@ async fn lacks_of_restore(
         return Ok(lacks);
     }
     if !may_create_databases {
-        let message = format!("verify = \"restore\" makes a scratch database{place}: ALTER ROLE {role} CREATEDB, {way_out}");
+        let message = format!("verify = \"restore\" creates a scratch database{place}: ALTER ROLE {role} CREATEDB, {way_out}");
         lack(Kind::Permission, message);
     }
     let untrusted = untrusted_extensions(target, &extensions).await?;
     if !untrusted.is_empty() {
         let message = format!(
-            "verify = \"restore\" makes the extensions anew, and {role} may not make {}{place}: only a superuser may; {way_out}",
+            "verify = \"restore\" creates the extensions again, and {role} may not create {}{place}, as only a superuser may; {way_out}",
             untrusted.iter().map(|name| identifier(name)).collect::<Vec<_>>().join(", ")
         );
         lack(Kind::Permission, message);
     }
     if !of_superusers.is_empty() {
         let message = format!(
-            "verify = \"restore\" makes everything anew, and {role} may not make {}{place}: only a superuser may; {way_out}",
+            "verify = \"restore\" creates everything again, and {role} may not create {}{place}, as only a superuser may; {way_out}",
             some(&of_superusers)
         );
         lack(Kind::Permission, message);
@@ -238,7 +237,7 @@ async fn lacks_of_restore(
 }
 
 impl Readiness {
-    /// What the dump itself lacks.
+    /// The missing requirements of the dump itself.
     fn lacks(&self, backup: &Backup) -> Vec<Lack> {
         let lack = |kind: Kind| move |message: String| Lack { kind, message };
         let permission = [self.unreadable_in_words(), self.row_security_in_words(), self.large_objects_in_words()];
@@ -260,7 +259,7 @@ impl Readiness {
         (!self.row_security.is_empty()).then(|| {
             let tables = units::plural(self.row_security.len(), "table");
             format!(
-                "row security hides rows of {tables} ({}) from the role {role}, and pg_dump refuses to dump some rows only: ALTER ROLE {role} BYPASSRLS",
+                "row security hides rows of {tables} ({}) from the role {role}, and pg_dump refuses to dump only some rows: ALTER ROLE {role} BYPASSRLS",
                 some(&self.row_security)
             )
         })
@@ -286,7 +285,10 @@ impl Readiness {
             .filter_map(|number| written.get(usize::try_from(*number).ok()?.checked_sub(1)?).cloned())
             .collect();
         (!without.is_empty()).then(|| {
-            format!("`schemas` of the job names what no schema is called: {}: correct it, or pg_dump refuses", some(&without))
+            format!(
+                "`schemas` of the job has patterns without a matching schema: {}: correct them, as pg_dump refuses them",
+                some(&without)
+            )
         })
     }
 
@@ -309,8 +311,8 @@ impl Readiness {
     }
 }
 
-/// The ways for `role` to read all large objects up to PostgreSQL 18, in SQL: seen with 14 and 18. A grant on each is none: the
-/// application's next one has none.
+/// The ways to let `role` read all large objects up to PostgreSQL 18, in SQL: tested with 14 and 18. A grant on each one does not help, as
+/// the application's next one lacks it.
 pub fn large_objects_readable(role: &str, database: &str, owners: &[String]) -> Vec<String> {
     let member = (!owners.is_empty()).then(|| format!("GRANT {} TO {role}", owners.join(", ")));
     let compatible = format!(

@@ -1,32 +1,32 @@
-//! Why a server did not take a dump, and which option gets past it. The SQLSTATE decides, and what was being done;
-//! never a message's words, which are in the server's own language.
+//! Says why a server refused a dump, and which option helps. The SQLSTATE and the step decide; never a message's words, which are in the
+//! server's own language.
 
 use sqlx::postgres::PgDatabaseError;
 
 use super::choices::{Choices, OnError};
 use super::script::Entry;
 use crate::base::fault::{Fault, Kind};
-use crate::pg::failure;
+use crate::base::shell;
+use crate::pg::{failure, form};
 
-/// What helps when a set was restored for a proof alone.
-const SCRATCH_WAYS: &str =
-    "Or prove the sets on another server, as a role that may (`scratch` of the job), or by reading them: verify = \"checksum\".";
+/// Advice for a set that is restored only for verification.
+const SCRATCH_WAYS: &str = "Or verify the sets on another server with a role that may (`scratch` of the job), or by reading them: verify = \"checksum\".";
 
-/// What is repeated of a statement that failed.
+/// At most this much of a failed statement is repeated.
 const STATEMENT_SHOWN_CHARS: usize = 200;
 
-/// Why a server did not take a dump. It speaks of this server, now; never of the set.
+/// The reason why a server refused a dump. It is about this server, now; never about the set.
 #[derive(Clone, Debug)]
 pub struct Refusal {
     pub kind: Option<Kind>,
-    /// Of the first error.
+    /// The SQLSTATE of the first error.
     pub sql_state: Option<String>,
-    /// With what to do.
+    /// The message, with what to do.
     pub message: String,
 }
 
 impl Refusal {
-    /// The server, its disk, its memory, the connection: the same dump may be taken another time.
+    /// Whether the server, its disk, its memory or the connection caused it: the same dump may succeed another time.
     pub fn is_of_the_environment(&self) -> bool {
         match &self.sql_state {
             Some(code) => is_of_the_environment(code),
@@ -44,19 +44,19 @@ impl From<Refusal> for anyhow::Error {
     }
 }
 
-/// What was being done when a server refused.
+/// The step during which a server refused.
 #[derive(Clone, Copy, Debug)]
 pub struct Doing<'a> {
     pub entry: &'a Entry,
-    /// Empty for what is ours.
+    /// Empty for our own statements.
     pub statement: &'a str,
     pub in_transaction: bool,
     pub choices: &'a Choices,
-    /// The source's own, for what it names without schema.
+    /// The source's search_path, for names without a schema.
     pub search_path: &'a str,
 }
 
-/// A server's refusal, as it was said.
+/// A server's refusal in its own words.
 #[derive(Clone, Debug, Default)]
 pub struct Said {
     pub code: String,
@@ -84,7 +84,7 @@ impl Said {
     }
 }
 
-/// From what a server or the connection to it said.
+/// Builds a refusal from an error of the server or of the connection to it.
 pub fn of(error: &sqlx::Error, doing: Doing<'_>) -> Refusal {
     match Said::of(error) {
         Some(said) => of_said(&said, doing),
@@ -96,7 +96,7 @@ pub fn of(error: &sqlx::Error, doing: Doing<'_>) -> Refusal {
     }
 }
 
-/// Pure.
+/// Builds a refusal from the server's words. Pure.
 pub fn of_said(said: &Said, doing: Doing<'_>) -> Refusal {
     let mut message = said.message.clone();
     for (what, more) in [("detail", &said.detail), ("hint", &said.hint), ("context", &said.context)] {
@@ -113,8 +113,8 @@ pub fn of_said(said: &Said, doing: Doing<'_>) -> Refusal {
     }
 }
 
-/// Environment: 08 connection, 25006 read-only, 40 rolled back by the server, 53 resources, 54 limits of its settings, 57
-/// an operator, 58 its system (PostgreSQL manual, appendix A).
+/// Whether the SQLSTATE is about the environment: 08 connection, 25006 read-only, 40 rolled back by the server, 53 resources, 54 limits of
+/// its settings, 57 an operator, 58 its system (PostgreSQL manual, appendix A).
 fn is_of_the_environment(code: &str) -> bool {
     code == "25006" || (["08", "40", "53", "54", "57", "58"].iter().any(|class| code.starts_with(class)) && code != "08P01")
 }
@@ -130,8 +130,8 @@ fn kind(code: &str) -> Option<Kind> {
     }
 }
 
-/// What to do, a sentence or two. The options are those of `backups restore`: where a set was restored for a proof, nobody gave
-/// any, and what helps is another server or another proof.
+/// The advice, a sentence or two. The options are those of `backups restore`; a set restored for verification had no options, so another
+/// server or another verification helps there.
 fn advice(said: &Said, doing: Doing<'_>) -> String {
     let Doing { entry, statement, in_transaction, choices, search_path } = doing;
     let code = said.code.as_str();
@@ -151,51 +151,56 @@ fn advice(said: &Said, doing: Doing<'_>) -> String {
         about_extension(code, &entry.name, for_scratch)
     } else {
         match code {
-            "53100" => "The target's disk is full: make room on its host, or restore onto another server.".to_owned(),
+            "53100" => "The target's disk is full: free space on its host, or restore to another server.".to_owned(),
             "53200" if in_transaction => {
-                "The target is short of memory, or of places in its lock table: a restore into an existing database is one transaction that locks every table. Restore with --create, which needs none, or raise max_locks_per_transaction and restart.".to_owned()
+                "The target is short of memory or of entries in its lock table: a restore into an existing database is one transaction that locks every table. Restore with --create, which needs none, or raise max_locks_per_transaction and restart.".to_owned()
             }
             "53200" | "53000" | "53400" => "The target is short of memory or reached one of its limits.".to_owned(),
             "54000" | "54001" => {
                 "A setting of the target is too small for this (maintenance_work_mem, max_stack_depth): raise it for the role that restores.".to_owned()
             }
-            "57014" => "Somebody on the target cancelled it, or a timeout there did: try again.".to_owned(),
-            "25006" => "The target only reads: it is a standby, or its storage is.".to_owned(),
-            code if is_of_the_environment(code) => "It is the target's state, not the dump: try again.".to_owned(),
+            "57014" => "It was cancelled on the target, by a person or by a timeout: try again.".to_owned(),
+            "25006" => "The target is read-only: it is a standby, or its storage is read-only.".to_owned(),
+            code if is_of_the_environment(code) => "The cause is the target's state, not the dump: try again.".to_owned(),
             "42501" if for_scratch => {
-                format!("The role that restores may not do that: `pgtend check --connect` names what it lacks, and `pgtend grants` grants it. {SCRATCH_WAYS}")
+                format!("The restoring role may not do that: `pgtend check --connect` names the missing privileges, and `pgtend grants` prints the SQL for them. {SCRATCH_WAYS}")
             }
             "42501" if names_a_role && statement.contains(" OWNER TO ") => {
-                "Restore as a superuser or a member of every role that owns something, or let all belong to the role that restores: --no-owner; or name another role: --role-map OLD=NEW.".to_owned()
+                "Restore as a superuser or a member of every role that owns something, or make the restoring role the owner of everything: --no-owner; or name another role: --role-map OLD=NEW.".to_owned()
             }
             "42501" => {
-                "A restore needs a superuser, or a member of every role that owns something; --no-owner helps where only owners are in the way, --on-error continue goes on without what the role may not make.".to_owned()
+                "A restore needs a superuser, or a member of every role that owns something; --no-owner helps where only the owners are the problem, --on-error continue skips what the role may not create.".to_owned()
             }
-            code if code.starts_with("28") => "The role that restores was refused.".to_owned(),
+            code if code.starts_with("28") => "The login of the restoring role was refused.".to_owned(),
             "42704" | "0LP01" if names_a_role && for_scratch => {
-                "A role is missing on the server for scratch databases: globals.sql.gz of the set makes it; CREATE ROLE … NOLOGIN is enough.".to_owned()
+                "A role is missing on the server for scratch databases: globals.sql.gz of the set creates it; CREATE ROLE … NOLOGIN is enough.".to_owned()
             }
             "42704" | "0LP01" if names_a_role => {
-                "A role is missing on the target: --create-roles makes it without login, --role-map OLD=NEW names another one; --no-owner needs no owners.".to_owned()
+                "A role is missing on the target: --create-roles creates it without login, --role-map OLD=NEW maps it to another one; --no-owner needs no owners.".to_owned()
             }
             "22023" | "42704" if statement.starts_with("SET default_tablespace") => {
-                "A tablespace is missing on the target: make it, or restore into the database's own with --no-tablespaces.".to_owned()
+                "A tablespace is missing on the target: create it, or restore into the database's own with --no-tablespaces.".to_owned()
             }
-            "23503" => "It is the source's rows that break this foreign key, not the set.".to_owned(),
+            "23503" => "The source's rows violate this foreign key; the set is not damaged.".to_owned(),
             "42883" | "42P01" | "42704" | "42703" | "3F000" if said.context.as_deref().is_some_and(|context| called(context).is_some()) => {
                 let function = said.context.as_deref().and_then(called).unwrap_or_default();
                 let now = match (for_scratch, choices.search_path.is_some()) {
                     (true, _) => "Until then, verify by checksum.".to_owned(),
                     (false, true) => {
-                        "PostgreSQL 17 and newer build indexes and refresh materialized views under a search_path of their own.".to_owned()
+                        "PostgreSQL 17 and newer build indexes and refresh materialized views under their own search_path.".to_owned()
                     }
-                    (false, false) => format!("This set restores with --search-path '{search_path}'."),
+                    (false, false) => format!("This set restores with --search-path {}.", shell::word(search_path)),
+                };
+                // Their owners chose these names, and people run what they are told here.
+                let cure = match form::is_function(function) && form::is_identifier_list(search_path) {
+                    true => format!("ALTER FUNCTION {function} SET search_path = {search_path}"),
+                    false => "ALTER FUNCTION … SET search_path = …".to_owned(),
                 };
                 format!(
-                    "The function {function} names things without their schema, and a dump restores with an empty search_path. The cure is in the source: ALTER FUNCTION {function} SET search_path = {search_path}. {now}"
+                    "The function {function} uses names without a schema, and a dump is restored with an empty search_path. Fix it in the source: {cure}. {now}"
                 )
             }
-            "23505" | "23514" | "23P01" | "23502" => "It is the source's rows that break this constraint, not the set.".to_owned(),
+            "23505" | "23514" | "23P01" | "23502" => "The source's rows violate this constraint; the set is not damaged.".to_owned(),
             _ => String::new(),
         }
     };
@@ -206,49 +211,49 @@ fn advice(said: &Said, doing: Doing<'_>) -> String {
         advice += &leave_out(said, entry);
     }
     if !statement.is_empty() && !is_of_the_environment(code) && choices.on_error == OnError::Stop {
-        advice += " --on-error continue restores all the rest.";
+        advice += " --on-error continue restores everything else.";
     }
     advice.trim().to_owned()
 }
 
 fn about_extension(code: &str, name: &str, for_scratch: bool) -> String {
     let why = match code {
-        "42501" => "The role that restores may not make it: only a superuser makes an extension that is not trusted.",
+        "42501" => "The restoring role may not create it: only a superuser can create an extension that is not trusted.",
         // It raises an exception outside cron.database_name.
-        _ if name == "pg_cron" => "pg_cron may be in the one database of a server only that cron.database_name says.",
+        _ if name == "pg_cron" => "pg_cron can be only in the one database of a server that cron.database_name names.",
         _ => "Install the extension's package of that version on the target's host.",
     };
     match for_scratch {
         true => format!("{why} {SCRATCH_WAYS}"),
-        false => format!("{why} Or leave it out: --without EXTENSION {name}."),
+        false => format!("{why} Or leave it out: --without EXTENSION {}.", shell::word(name)),
     }
 }
 
-/// The option that leaves out what failed.
+/// The option that leaves out the failed object.
 fn leave_out(said: &Said, entry: &Entry) -> String {
-    // An entry of a constraint is called by its table and its name.
+    // An entry of a constraint is named by its table and its name.
     let last = entry.name.rsplit(' ').next().unwrap_or_default();
     match entry.kind.as_str() {
-        "INDEX" => format!(" Without it: --without INDEX {}.", entry.name),
+        "INDEX" => format!(" Without it: --without INDEX {}.", shell::word(&entry.name)),
         "FK CONSTRAINT" => format!(
-            " --without CONSTRAINT {} makes it NOT VALID: it holds for new rows only.",
-            said.constraint.as_deref().unwrap_or(last)
+            " --without CONSTRAINT {} makes it NOT VALID: it is enforced for new rows only.",
+            shell::word(said.constraint.as_deref().unwrap_or(last))
         ),
         "CONSTRAINT" | "CHECK CONSTRAINT" => {
-            format!(" Without it: --without CONSTRAINT {}.", said.constraint.as_deref().unwrap_or(last))
+            format!(" Without it: --without CONSTRAINT {}.", shell::word(said.constraint.as_deref().unwrap_or(last)))
         }
         _ => match &said.constraint {
-            Some(constraint) => format!(" Without it: --without CONSTRAINT {constraint}."),
+            Some(constraint) => format!(" Without it: --without CONSTRAINT {}.", shell::word(constraint)),
             None => String::new(),
         },
     }
 }
 
-/// The innermost function of a context, by its form, which is the same in every language: `schema.name(arguments)`, or
-/// the name alone in quotation marks where a function in SQL is meant.
+/// The innermost function of a context, by its form, which is the same in every language: `schema.name(arguments)`, or the name alone in
+/// quotation marks for a function in SQL.
 pub fn called(context: &str) -> Option<&str> {
     context.lines().find_map(|line| {
-        // Of a COPY, or the text of a statement.
+        // This line is about a COPY, or the text of a statement.
         if line.starts_with("COPY ") || line.ends_with(['"', '«']) {
             return None;
         }
@@ -286,10 +291,31 @@ mod tests {
     }
 
     #[test]
+    fn names_in_what_people_are_told_to_run_are_words_for_a_shell_and_names_in_sql() {
+        let hostile = "ix'; id>/tmp/pwned; '";
+        let told = refusal("23505", None, ("INDEX", hostile), "CREATE INDEX …").message;
+        assert!(told.contains(&format!("--without INDEX {}.", shell::word(hostile))), "{told}");
+        let context = "SQL function \"x SET search_path = a; ALTER ROLE pat SUPERUSER; --\" during inlining";
+        let told = refusal("42883", Some(context), ("INDEX", "i"), "CREATE INDEX i").message;
+        assert!(!told.contains("ALTER FUNCTION x") && told.contains("ALTER FUNCTION … SET search_path"), "{told}");
+        let said = Said {
+            code: "42883".to_owned(),
+            context: Some("PL/pgSQL function public.g(integer) line 1".to_owned()),
+            ..Said::default()
+        };
+        let entry = Entry { kind: "INDEX".to_owned(), name: "i".to_owned(), schema: None };
+        let choices = Choices::default();
+        let search_path = "\"x'; id>/tmp/pwned; echo '\", public";
+        let doing = Doing { entry: &entry, statement: "CREATE INDEX i", in_transaction: true, choices: &choices, search_path };
+        let told = of_said(&said, doing).message;
+        assert!(told.contains(&format!("--search-path {}.", shell::word(search_path))), "{told}");
+    }
+
+    #[test]
     fn a_restore_for_a_proof_has_no_options_and_is_told_of_none() {
         let choices = Choices::for_scratch();
         for (code, kind, name, statement, says) in [
-            ("42501", "EXTENSION", "vector", "CREATE EXTENSION IF NOT EXISTS vector", "only a superuser makes an extension"),
+            ("42501", "EXTENSION", "vector", "CREATE EXTENSION IF NOT EXISTS vector", "only a superuser can create an extension"),
             ("P0001", "EXTENSION", "pg_cron", "CREATE EXTENSION IF NOT EXISTS pg_cron", "cron.database_name"),
             ("58P01", "EXTENSION", "postgis", "CREATE EXTENSION IF NOT EXISTS postgis", "Install the extension's package"),
             ("42501", "TABLE", "t", "ALTER TABLE public.t OWNER TO x", "pgtend grants"),
@@ -351,7 +377,7 @@ mod tests {
         let plpgsql = "PL/pgSQL function public.slug(text) line 1 at RETURN\nCOPY p, line 1: \"Ä\"";
         let german = "PL/pgSQL-Funktion public.slug(text) Zeile 1 bei RETURN";
         for (code, context, entry, statement, says) in [
-            ("42883", Some(plpgsql), ("TABLE DATA", "p"), "COPY public.p (name) FROM stdin", "--search-path 'public'"),
+            ("42883", Some(plpgsql), ("TABLE DATA", "p"), "COPY public.p (name) FROM stdin", "--search-path public"),
             (
                 "42883",
                 Some(german),
@@ -372,7 +398,7 @@ mod tests {
                 None,
                 ("EXTENSION", "x"),
                 "CREATE EXTENSION x",
-                "only a superuser makes an extension that is not trusted. Or leave it out: --without EXTENSION x",
+                "only a superuser can create an extension that is not trusted. Or leave it out: --without EXTENSION x",
             ),
             ("53200", None, ("TABLE", "t"), "CREATE TABLE t", "--create"),
             ("54000", None, ("INDEX", "v"), "CREATE INDEX v", "--without INDEX v"),

@@ -1,5 +1,5 @@
-//! A set's dump on its way into a server: read from the store, proved and run at once, in a session of ours. All of it is
-//! there in the end or nothing is, and the proof comes first: SHA-256, members, trailer, and every table's count.
+//! Streams a set's dump into a server: read from the store, proved and run at once, in a session of ours. In the end all of it is restored
+//! or nothing, and the proof comes first: SHA-256, members, trailer, and every table's count.
 
 use std::io;
 
@@ -22,36 +22,36 @@ use crate::base::tool_output;
 use crate::store::Store;
 use crate::task::backup::load::Target;
 
-/// Between reading and the server: the steps of a piece that was decoded, of 256 KiB, at a time. Singly, two threads would wake
-/// each other for each statement.
+/// The queue between reading and the server, in batches: each holds the steps of a decoded piece of 256 KiB. One by one, two threads would
+/// wake each other for each statement.
 const QUEUED_BATCHES: usize = 4;
 
-/// How a restore ended: what was seen of the set's bytes, and whether this server took them. The one says nothing of the other.
+/// The result of a restore: the verdict on the set's bytes, and whether this server accepted them. The two are independent.
 #[derive(Debug, Default)]
 pub struct Restored {
-    /// Where the bytes differ from the manifest, by this one read; empty when they do not.
+    /// Differences from the manifest, by this one read; empty when there are none.
     pub problems: Vec<String>,
-    /// Why this server did not take them; None when all is restored, but for `failed`.
+    /// The reason why this server refused them; None when all is restored, except for `failed`.
     pub refusal: Option<Refusal>,
-    /// Worth saying of a restore that is complete.
+    /// Notes about a complete restore.
     pub notes: Vec<String>,
-    /// With `OnError::Continue`: what was passed over, each with its reason; the first 100.
+    /// With `OnError::Continue`: skipped statements, each with its reason; the first 100.
     pub failed: Vec<String>,
-    /// How many there were.
+    /// The number of skipped statements.
     pub failed_count: usize,
-    /// Properties of the database that the new one does not have, and why. All else of it is there.
+    /// Properties of the database that the new one does not have, and why. All other properties were set.
     pub not_carried: Vec<String>,
 }
 
 impl Restored {
-    /// As complete as was asked for.
+    /// Whether it is as complete as requested.
     pub fn is_complete(&self) -> bool {
         self.problems.is_empty() && self.refusal.is_none()
     }
 }
 
-/// Runs the set's dump in a session on the target. An error is the store's, or this host's, or of the connection before
-/// anything was written; or it was cancelled, and then nothing is committed: the commit itself is not interrupted.
+/// Runs the set's dump in a session on the target. An error comes from the store, from this host, or from the connection before anything
+/// was written; or the restore was cancelled, and nothing is committed: the commit itself is not interrupted.
 pub async fn stream_into(
     store: &Store,
     set: &Set,
@@ -73,14 +73,14 @@ pub async fn stream_into(
 }
 
 enum Loaded {
-    /// Where the bytes differ from the manifest.
+    /// The differences of the bytes from the manifest.
     Damaged { problems: Vec<String> },
-    /// All is there and proved, but for the commit; or the server refused.
+    /// All is restored and proved, except for the commit; or the server refused.
     All { loader: Box<Loader>, refusal: Option<Refusal> },
 }
 
 async fn load(store: &Store, set: &Set, target: &Target<'_>, phase: &Phase) -> Result<Loaded> {
-    // Nothing is run before its bytes are proved. Newer sets have hashes of their parts.
+    // Nothing runs before its bytes are proved. Newer sets have hashes of their parts.
     if set.manifest.dump.blocks.is_none() {
         tracing::info!("{} was made by an earlier release: it is read once to prove it, and once to restore it", set.name);
         let read = read_back::read_dump(store, set, phase, |_| Ok(())).await?;
@@ -97,11 +97,11 @@ async fn load(store: &Store, set: &Set, target: &Target<'_>, phase: &Phase) -> R
         // The session has stopped: its refusal says why.
         sender.blocking_send(batch).map_err(|_| io::ErrorKind::BrokenPipe.into())
     };
-    // On a thread that also waits for the server's answers: otherwise one thread wakes another for each statement. Dropped,
-    // the set ends its task.
+    // It runs on a thread that also waits for the server's answers: otherwise one thread wakes another for each statement. Dropping the
+    // JoinSet ends its task.
     let mut loading = JoinSet::new();
     loading.spawn(async move {
-        // A GRANT or REVOKE that this role may not make is a warning to the server.
+        // A GRANT or REVOKE that this role may not make is only a warning of the server.
         let (loaded, notices) = tool_output::notices(loader.run(Steps::of(steps))).await;
         let warnings = notices.into_iter().filter(|notice| notice.is_warning);
         loader.notes.extend(warnings.map(|notice| format!("the server warned: {}", notice.message)));
@@ -112,7 +112,7 @@ async fn load(store: &Store, set: &Set, target: &Target<'_>, phase: &Phase) -> R
     if !read.problems.is_empty() {
         return Ok(Loaded::Damaged { problems: read.problems });
     }
-    let (mut loader, loaded) = loaded.context("the restore's task is gone")??;
+    let (mut loader, loaded) = loaded.context("the restore's task ended unexpectedly")??;
     let refusal = match (loaded, read.sink_error) {
         (Err(refusal), _) => Some(refusal),
         (Ok(()), Some(error)) => Some(Refusal { kind: None, sql_state: None, message: error.to_string() }),
@@ -139,7 +139,7 @@ pub async fn check_tablespaces(connection: &mut PgConnection, source: &ServerFac
         Fault::new(
             Kind::Configuration,
             format!(
-                "the target lacks tablespaces that the dump names: {}; make them, or restore into the database's own with --no-tablespaces",
+                "the target lacks tablespaces that the dump names: {}; create them, or restore into the database's own with --no-tablespaces",
                 missing.join(", ")
             )
         )

@@ -1,4 +1,4 @@
-//! What becomes of each statement of a dump in a restore: it runs as it stands, or changed, or not at all. Pure.
+//! Decides the fate of each statement of a dump in a restore: it runs unchanged, changed, or not at all. Pure.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -9,30 +9,30 @@ use super::pg_dumps;
 use super::tokens::{Kind, Statement};
 use crate::pg::{identifier, literal};
 
-/// What a target has.
+/// Properties of a target.
 #[derive(Debug, Default)]
 pub struct Server {
     pub settings: HashSet<String>,
-    /// Those that the role may use.
+    /// Tablespaces that the role may use.
     pub tablespaces: HashSet<String>,
     pub is_superuser: bool,
-    /// Roles that may own what this one makes.
+    /// Roles that may own the objects that this one creates.
     pub owners: HashSet<String>,
 }
 
 #[derive(Debug, PartialEq)]
 pub enum Fate<'a> {
-    /// With what is worth saying of it.
+    /// The statement runs, with an optional note.
     Run(Cow<'a, str>, Option<String>),
-    /// Not asked for by name, with what is worth saying of it.
+    /// The statement is skipped without being named in a choice, with an optional note.
     Pass(Option<String>),
-    /// By `Choices::without`, which one.
+    /// The statement is left out by `Choices::without`, with its index.
     LeftOut(usize),
-    /// The same, where objects stand inside another: this is left, without which ones.
+    /// The same for objects inside another: the remaining statement, and the indexes of those left out.
     Cut(String, Vec<usize>),
-    /// pg_dump never writes it.
+    /// A statement that pg_dump never writes.
     Foreign,
-    /// A foreign key by `Choices::without`: as one that holds for new rows only, and if even that fails not at all.
+    /// A foreign key by `Choices::without`: added for new rows only, or left out if even that fails.
     NotValid(String, usize),
 }
 
@@ -68,16 +68,16 @@ fn set<'a>(statement: &Statement<'a>, choices: &Choices, server: &Server) -> Fat
     let text = statement.text;
     if statement.says(1, &["SESSION", "AUTHORIZATION"]) {
         if is_unprivileged(choices, server) {
-            return not_tried(
+            return not_tested(
                 choices,
-                "who granted what was not tried: the role that verifies is not a superuser, and made these grants itself",
+                "the grantors were not tested: the verifying role is not a superuser and granted these privileges itself",
             );
         }
         return roles(statement, choices).unwrap_or(Fate::Run(Cow::Borrowed(text), None));
     }
     let Some(setting) = statement.name(1) else { return Fate::Run(Cow::Borrowed(text), None) };
-    // A setting that the server does not know cannot have mattered to the dump: pg_dump 17 and newer write
-    // `SET transaction_timeout = 0` whatever server they dump.
+    // A setting that the server does not know cannot have mattered to the dump: pg_dump 17 and newer write `SET transaction_timeout = 0`
+    // for servers of any version.
     if statement.is_symbol(2, b'=') && !server.settings.contains(&setting) {
         return Fate::Pass(None);
     }
@@ -89,7 +89,7 @@ fn set<'a>(statement: &Statement<'a>, choices: &Choices, server: &Server) -> Fat
         }
         if choices.for_scratch && !server.tablespaces.contains(&tablespace) {
             return Fate::Pass(Some(format!(
-                "the tablespace {tablespace} is not there for this role: what was in it was restored into the database's own"
+                "this role cannot use the tablespace {tablespace}: its objects were restored into the database's own"
             )));
         }
     }
@@ -100,7 +100,7 @@ fn is_unprivileged(choices: &Choices, server: &Server) -> bool {
     choices.for_scratch && !server.is_superuser
 }
 
-/// A scratch database shows whether the dump can be restored, not who owns what: where the role is no superuser, as it should be, it
+/// A scratch database shows whether the dump can be restored, not who owns what: if the role is not a superuser, which is recommended, it
 /// need not be a member of every owner.
 fn unprivileged<'a>(statement: &Statement<'a>, choices: &Choices, server: &Server) -> Option<Fate<'a>> {
     if !is_unprivileged(choices, server) {
@@ -110,25 +110,27 @@ fn unprivileged<'a>(statement: &Statement<'a>, choices: &Choices, server: &Serve
     let owner = is_owners(statement).filter(|index| is_another(*index));
     let defaults = statement.says(0, &["ALTER", "DEFAULT", "PRIVILEGES", "FOR", "ROLE"]) && is_another(5);
     if owner.is_some() {
-        let note = "the owners of objects were not tried: the role that verifies is not a superuser and not a member of them";
-        return Some(not_tried(choices, note));
+        let note = "owners of objects were not tested: the verifying role is neither a superuser nor a member of them";
+        return Some(not_tested(choices, note));
     }
     if defaults {
-        let note = "ALTER DEFAULT PRIVILEGES of other roles was not tried: the role that verifies is not a superuser";
-        return Some(not_tried(choices, note));
+        let note = "ALTER DEFAULT PRIVILEGES of other roles was not tested: the verifying role is not a superuser";
+        return Some(not_tested(choices, note));
     }
     let of_event_trigger = ["CREATE", "ALTER"].iter().any(|word| statement.says(0, &[word, "EVENT", "TRIGGER"]))
         || statement.says(0, &["COMMENT", "ON", "EVENT", "TRIGGER"])
         || (statement.says(0, &["SECURITY", "LABEL"]) && statement.says(5, &["EVENT", "TRIGGER"]));
-    of_event_trigger.then(|| not_tried(choices, "event triggers were not tried: the role that verifies is not a superuser"))
+    of_event_trigger.then(|| not_tested(choices, "event triggers were not tested: the verifying role is not a superuser"))
 }
 
-/// Worth saying where another role would have tried it; in a server of its own the report has it.
-fn not_tried<'a>(choices: &Choices, note: &str) -> Fate<'a> {
+/// The statement is skipped, with this note where another role would have tested it. For a server of its own, the report lists all that is
+/// not tested.
+fn not_tested<'a>(choices: &Choices, note: &str) -> Fate<'a> {
     Fate::Pass((!choices.in_own_server).then(|| note.to_owned()))
 }
 
-/// What a superuser has made before: the extensions and their schemas. Comments on an extension are its owner's.
+/// Skips the schemas of extensions that a superuser has already created, and the comments on these extensions, which only their owner may
+/// change.
 fn made_before<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate<'a>> {
     let extensions = &choices.made_before;
     let is_schema = |name: &str| extensions.iter().any(|extension| extension.schema.as_deref() == Some(name));
@@ -142,8 +144,8 @@ fn made_before<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate<
     is_made.then_some(Fate::Pass(None))
 }
 
-/// A subscription that comes alive takes the replication slot of the one that it is a copy of; and a database with one
-/// that has a slot cannot be dropped without the publisher, where that drops the slot.
+/// An enabled copy of a subscription takes over the replication slot of the original; and a database with a subscription that has a slot
+/// cannot be dropped without the publisher, where that drops the slot.
 fn subscription<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate<'a>> {
     let creates = statement.says(0, &["CREATE", "SUBSCRIPTION"]);
     let of_one = creates
@@ -165,22 +167,22 @@ fn subscription<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate
             let had = statement.raw(value).to_owned();
             (replaced(statement.text, &[(value.at.clone(), "NONE".to_owned())]), had)
         }
-        // Not pg_dump's: it is told not to connect.
+        // pg_dump does not write this: it is told not to connect.
         None => (format!("{} WITH (connect = false, slot_name = NONE)", statement.text), "NONE".to_owned()),
     };
     let quoted = identifier(&name);
     let enable = if had == "NONE" {
         format!(
-            "make a slot for it on the publisher, then ALTER SUBSCRIPTION {quoted} SET (slot_name = '…'); ALTER SUBSCRIPTION {quoted} ENABLE; ALTER SUBSCRIPTION {quoted} REFRESH PUBLICATION"
+            "create a slot for it on the publisher, then ALTER SUBSCRIPTION {quoted} SET (slot_name = '…'); ALTER SUBSCRIPTION {quoted} ENABLE; ALTER SUBSCRIPTION {quoted} REFRESH PUBLICATION"
         )
     } else {
         format!(
-            "if this database takes the place of the old subscriber, and that one is gone for good: ALTER SUBSCRIPTION {quoted} SET (slot_name = {had}); ALTER SUBSCRIPTION {quoted} ENABLE; ALTER SUBSCRIPTION {quoted} REFRESH PUBLICATION"
+            "if this database replaces the old subscriber, and that one is gone for good: ALTER SUBSCRIPTION {quoted} SET (slot_name = {had}); ALTER SUBSCRIPTION {quoted} ENABLE; ALTER SUBSCRIPTION {quoted} REFRESH PUBLICATION"
         )
     };
     Some(Fate::Run(
         Cow::Owned(sql),
-        Some(format!("the subscription {name} is there without its replication slot, and does not run: {enable}")),
+        Some(format!("the subscription {name} was restored without its replication slot and is disabled: {enable}")),
     ))
 }
 
@@ -204,7 +206,7 @@ fn without<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate<'a>>
     inline_constraint(statement, |schema, table, name| asked(Object::Constraint, schema, table, name))
 }
 
-/// A foreign key for new rows only.
+/// The foreign key, valid for new rows only.
 pub fn not_valid(text: &str) -> String {
     if text.ends_with("NOT VALID") { text.to_owned() } else { format!("{text} NOT VALID") }
 }
@@ -228,7 +230,7 @@ struct Named {
     name: String,
 }
 
-/// The objects that a statement makes, alters or comments on, of the kinds that can be left out.
+/// The objects of kinds that can be left out that a statement creates, alters or comments on.
 fn named_objects(statement: &Statement) -> Vec<Named> {
     let one = |object: Object, schema: Option<String>, table: Option<String>, name: Option<String>| {
         name.map(|name| Named { object, schema, table, name }).into_iter().collect::<Vec<_>>()
@@ -318,7 +320,7 @@ fn inline_constraint<'a>(
         which.push(found);
         let comma_before = index > 0 && statement.is_symbol(index - 1, b',');
         let stands_alone = depth == 1 && (comma_before || (index > 0 && statement.is_symbol(index - 1, b'(')));
-        // Up to what closes it: the parenthesis of its CHECK, or NOT NULL, which names its column where it stands alone.
+        // The cut ends with the parenthesis of its CHECK, or with NOT NULL, which names its column where it stands alone.
         let end = match statement.says(index + 2, &["CHECK"]) {
             true => (index + 3..tokens.len()).find(|at| statement.is_symbol(*at, b')') && tokens[*at].depth == depth)?,
             false if statement.says(index + 2, &["NOT", "NULL"]) => index + 3 + usize::from(stands_alone),
@@ -326,7 +328,7 @@ fn inline_constraint<'a>(
         };
         let end = if statement.says(end + 1, &["NO", "INHERIT"]) { end + 2 } else { end };
         let end_at = tokens.get(end)?.at.end;
-        // With the comma before it, or else with the one after it.
+        // The cut includes the comma before it, or else the one after it.
         let cut_up_to = cuts.last().map_or(0, |(cut, _): &(Range<usize>, _)| cut.end);
         let comma_is_there = comma_before && cut_up_to <= tokens[index - 1].at.start;
         let (from, to) = match stands_alone {
@@ -344,14 +346,14 @@ fn owner<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate<'a>> {
     (choices.no_owner && is_owners(statement).is_some()).then_some(Fate::Pass(None))
 }
 
-/// Where `ALTER … OWNER TO role` names the role.
+/// The position where `ALTER … OWNER TO role` names the role.
 fn is_owners(statement: &Statement) -> Option<usize> {
     let last = statement.tokens.len().checked_sub(1)?;
     let is_last = last >= 2 && statement.find_last(&["OWNER", "TO"]) == Some(last - 2);
     (statement.says(0, &["ALTER"]) && is_last).then_some(last)
 }
 
-/// Roles by their new names.
+/// Replaces roles with their new names.
 fn roles<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate<'a>> {
     if choices.role_map.is_empty() {
         return None;
@@ -374,7 +376,7 @@ fn roles<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate<'a>> {
     (!changes.is_empty()).then(|| Fate::Run(Cow::Owned(replaced(statement.text, &changes)), None))
 }
 
-/// The roles that a statement names; PUBLIC is none.
+/// The roles that a statement names; PUBLIC does not count.
 pub fn role_names(text: &str) -> Vec<String> {
     let statement = Statement::of(text);
     let positions = role_positions(&statement).into_iter();
@@ -382,7 +384,7 @@ pub fn role_names(text: &str) -> Vec<String> {
     names.filter_map(|index| statement.name(index)).collect()
 }
 
-/// Where a statement of pg_dump names roles.
+/// The positions where a statement of pg_dump names roles.
 fn role_positions(statement: &Statement) -> Vec<usize> {
     let after = |found: Option<usize>, words: usize| found.map(|index| index + words);
     let mut positions = Vec::new();
@@ -424,7 +426,7 @@ fn role_positions(statement: &Statement) -> Vec<usize> {
     positions
 }
 
-/// `changes` in order, none in another.
+/// The text with `changes` applied, which are in order and do not overlap.
 fn replaced(text: &str, changes: &[(Range<usize>, String)]) -> String {
     let mut new = String::with_capacity(text.len() + 32);
     let mut at = 0;

@@ -267,7 +267,7 @@ fn a_role_without_rights_proves_a_dump_and_says_what_it_did_not_try() {
     ] {
         match fate(text, &choices, &server) {
             Fate::Run(..) => assert!(runs, "{text}"),
-            Fate::Pass(Some(note)) => assert!(!runs && note.contains("not tried"), "{text}: {note}"),
+            Fate::Pass(Some(note)) => assert!(!runs && note.contains("not tested"), "{text}: {note}"),
             other => panic!("{text}: {other:?}"),
         }
         assert!(matches!(fate(text, &Choices::default(), &server), Fate::Run(..)), "{text} into a database that stays");

@@ -2,16 +2,16 @@
 
 use memchr::memmem;
 
-/// With the end of the line before it.
+/// The marker with the end of the line before it.
 const START: &[u8] = b"\n\\.";
 
-/// How much of `\n\.\r\n` the bytes so far end with. psql ends the rows at `\.` with a carriage return, too, and runs what comes
-/// after (handleCopyIn in copy.c).
+/// How much of `\n\.\r\n` the bytes so far end with. psql also ends the rows at `\.` with a carriage return, and runs what comes after
+/// (handleCopyIn in copy.c).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RowsEnd(usize);
 
 impl RowsEnd {
-    /// After the header's line.
+    /// The state after the header's line.
     pub fn after_header() -> Self {
         Self(1)
     }

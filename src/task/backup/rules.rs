@@ -1,4 +1,4 @@
-//! Which sets go, and why: pure.
+//! Decides which sets are deleted, and why: pure.
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
@@ -11,18 +11,18 @@ use super::set::{Listing, Set};
 use super::set_name::SetName;
 use super::verdict::Bytes;
 
-/// What decides beside the sets themselves.
+/// The inputs of the decision besides the sets.
 #[derive(Clone, Debug)]
 pub struct Rules<'a> {
     pub keep: &'a Keep,
     pub zone: Tz,
     pub now: DateTime<Utc>,
-    /// Whose sets these are; None where the server does not say, or nobody is asked.
+    /// The identity of the sets; None where the server does not tell it or is not asked.
     pub identity: Option<&'a Identity>,
     pub series: &'a Series,
-    /// The set of the run that asks.
+    /// The set of the current run.
     pub own: Option<&'a SetName>,
-    /// Sets made by hand fill no places then.
+    /// Whether the job has a schedule: then manual sets fill no places.
     pub has_schedule: bool,
 }
 
@@ -51,19 +51,19 @@ impl Rules<'_> {
         }
     }
 
-    /// The sets that these rules are about.
+    /// The sets that these rules cover.
     pub fn own_sets<'s>(&self, listing: &'s Listing) -> impl Iterator<Item = &'s Set> {
         listing.sets.iter().filter(|set| self.series.unites(self.identity, set))
     }
 }
 
-/// Pure. One that will be there is said with `with`, and what its job leaves out. Sets that hold a part of the database are none of
-/// those that hold all of it, nor of another part: each kind has the places of the rules to itself.
+/// Decides on all sets. `with` is a set that will exist, with its job's filters. Sets that hold a part of the database are separate from
+/// those that hold all of it or another part: each kind has its own places. Pure.
 pub fn decide(listing: &Listing, rules: &Rules<'_>, with: Option<(Candidate, &Filters)>) -> Vec<Decision> {
     decide_by(listing, rules, with, &|_| true)
 }
 
-/// The same, where a set is intact only if that is believed, and unknown otherwise.
+/// The same, where a set counts as intact only if `believed` says so, and as unknown otherwise.
 pub(super) fn decide_by(
     listing: &Listing,
     rules: &Rules<'_>,

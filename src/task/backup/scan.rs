@@ -1,8 +1,8 @@
 //! Reads a plain-format dump as it streams by: every COPY block's table and rows, the large objects, and the
 //! trailer that only a complete dump has.
 //!
-//! In COPY text format one line is one row (newlines in values are escaped), so counting costs the server
-//! nothing, and the count is of the dump's own snapshot. What is a COPY block and what only looks like one, the lexer knows.
+//! In COPY text format one line is one row (newlines in values are escaped), so counting costs the server nothing, and the count is that of
+//! the dump's own snapshot. The lexer tells a COPY block from text that only looks like one.
 
 use memchr::memchr_iter;
 use serde::{Deserialize, Serialize};
@@ -15,19 +15,19 @@ pub struct TableData {
     pub schema: String,
     pub name: String,
     pub rows: u64,
-    /// Where the block starts in the uncompressed dump, at `COPY`.
+    /// The position where the block starts in the uncompressed dump, at `COPY`.
     pub offset: u64,
-    /// From there to the end of the line `\.`.
+    /// The length from there to the end of the line `\.`.
     pub bytes: u64,
 }
 
-/// What a dump holds.
+/// The contents of a dump.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
     pub bytes: u64,
     pub tables: Vec<TableData>,
     pub large_objects: u64,
-    /// pg_dump's last line was seen, and nothing after it but comments and psql's own commands.
+    /// Whether pg_dump's last line was seen, followed only by comments and psql's own commands.
     pub complete: bool,
 }
 
@@ -37,19 +37,18 @@ impl Contents {
     }
 }
 
-/// Memory for tables; with more than this, a dump is not complete. A manifest of 64 MiB, which is the largest that is read, has no
-/// room for half of it.
+/// The memory limit for tables; a dump with more is not complete. The largest manifest that is read, 64 MiB, could not hold half of it.
 const TABLES_BYTES_MOST: usize = 256 << 20;
 
 const TRAILER: &[u8] = b" PostgreSQL database dump complete";
 
-/// Feed it all bytes in order, in pieces of any size, then [`Scanner::finish`].
+/// Takes all bytes in order, in pieces of any size; [`Scanner::finish`] ends it.
 pub struct Scanner {
     lexer: Lexer,
     contents: Contents,
     statement_offset: u64,
     tables_bytes: usize,
-    /// No more are kept.
+    /// At most this many tables are kept.
     tables_most: usize,
 }
 
@@ -60,7 +59,7 @@ impl Default for Scanner {
 }
 
 impl Scanner {
-    /// For a dump that should hold fewer tables: no more than these are kept.
+    /// A scanner for a dump that should hold fewer tables: it keeps no more than these.
     pub fn of_at_most(tables_most: usize) -> Self {
         Self { lexer: Lexer::keeping_starts(), contents: Contents::default(), statement_offset: 0, tables_bytes: 0, tables_most }
     }

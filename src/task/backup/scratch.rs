@@ -1,7 +1,7 @@
-//! Databases that are made for a moment, to be restored into: how they are made, found again, and dropped.
+//! Temporary databases to restore into: how they are created, found again, and dropped.
 //!
-//! What marks one is its name, of a digest that no other installation has, and with it, from its first moment on, that
-//! nobody may connect or that its comment says so. A kill at any point leaves what the next run finds.
+//! A scratch database is marked by its name, which contains a digest that no other installation has, and from its first moment on also by
+//! refusing connections or by its comment. The next run finds what a kill leaves.
 
 use std::time::Duration;
 
@@ -14,18 +14,17 @@ use super::facts::{DatabaseFacts, ServerFacts};
 use crate::base::fault::{Fault, Kind};
 use crate::pg::{self, failure, identifier, literal};
 
-/// Marks databases that pgtend makes for a moment; only such a one is ever dropped.
+/// Marks temporary databases of pgtend; only a database with this mark is ever dropped.
 const SCRATCH_COMMENT: &str = "made by pgtend, dropped when its restore ends";
 
-/// What dropping may take: also of a run that was cancelled, and while a server starts again.
+/// The time limit for dropping: also after a cancelled run, and while a server restarts.
 const DROP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How many sessions of ours there may be at once where we are no superuser, for whom no limit holds: the one that
-/// restores, and those that look on.
+/// The number of our concurrent sessions where we are not superuser, for whom no limit holds: the restoring one, and those that watch it.
 const OUR_SESSIONS: i32 = 4;
 
-/// Makes the scratch database `name`, does `work` in it, and drops it, whatever came of the work; a call of `cancel`
-/// ends the work and drops it, too. A database that could not be dropped is no failure: it is returned as a warning.
+/// Creates the scratch database `name`, does `work` in it, and drops it, whatever the result of the work; `cancel` ends the work and drops
+/// it, too. A database that could not be dropped is not a failure: it is returned as a warning.
 pub async fn with_scratch<T>(
     settings: &pg::Settings,
     name: &str,
@@ -39,24 +38,24 @@ pub async fn with_scratch<T>(
         Ok((connection, made))
     };
     match made.await {
-        // Not ours to drop.
+        // It is not ours to drop.
         Err(error) if failure::kind_of(&error) == Some(Kind::Busy) => (Err(error), None),
-        // It may be there, half made.
+        // It may exist, half made.
         Err(error) => (Err(error), drop_or_warn(settings, name, None).await),
         Ok((connection, made)) => {
             let result = match cancel.run_until_cancelled(work).await {
                 Some(result) => result,
                 None => Err(Fault::new(Kind::Cancelled, "cancelled").into()),
             };
-            // Its lock would keep us from dropping it by another connection.
+            // Its lock would keep another connection from dropping it.
             drop(connection);
             (result, drop_or_warn(settings, name, Some(made)).await)
         }
     }
 }
 
-/// A new database that is dropped when its restore ends; where it stands in for the source, with the source's
-/// encoding and locale. Nobody but this role and superusers can connect to it. While `connection` lives, it is in use. Returns its oid.
+/// Creates a database that is dropped when its restore ends, with the source's encoding and locale where it stands in for the source. Only
+/// this role and superusers can connect to it. While `connection` lives, it is in use. Returns its oid.
 pub async fn create_scratch(connection: &mut PgConnection, name: &str, like: &DatabaseFacts) -> Result<i64> {
     lock(connection, name).await?;
     let (is_superuser, version): (bool, i32) = sqlx::query_as(
@@ -65,10 +64,10 @@ pub async fn create_scratch(connection: &mut PgConnection, name: &str, like: &Da
     )
     .fetch_one(&mut *connection)
     .await?;
-    // Since 15 the owner of a database may create in its schema public, and so may its tables' owners only if they are
-    // that owner. Without the membership the restore shows whether it matters.
+    // Since PostgreSQL 15 the owner of a database may create objects in its schema public, and other owners of tables may not. Without the
+    // membership the restore shows whether it matters.
     let owner = super::lacks::name_for(connection, &like.owner, &like.encoding).await;
-    // Whoever may only SET ROLE to the owner could make the database, and then neither mark nor drop it.
+    // A role that may only SET ROLE to the owner could create the database, but then neither mark nor drop it.
     let may_set = if version >= 160_000 { " AND pg_catalog.pg_has_role(oid, 'SET')" } else { "" };
     let acts_as_owner = pg::fetch_text(
         connection,
@@ -95,7 +94,7 @@ pub async fn create_scratch(connection: &mut PgConnection, name: &str, like: &Da
     Ok(oid.bind(name).fetch_one(connection).await?)
 }
 
-/// Lets this role and superusers connect, and nobody else.
+/// Lets only this role and superusers connect.
 pub async fn open_to_us(connection: &mut PgConnection, name: &str) -> Result<()> {
     let is_superuser: bool = sqlx::query_scalar("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user")
         .fetch_one(&mut *connection)
@@ -112,7 +111,7 @@ pub async fn open_to_us(connection: &mut PgConnection, name: &str) -> Result<()>
     Ok(())
 }
 
-/// Which server knows which words: providers came with 15, rules with 16.
+/// The locale clause for the server's version: providers exist since 15, rules since 16.
 fn locale(like: &DatabaseFacts, version: i32) -> String {
     let libc = format!("LC_COLLATE {} LC_CTYPE {}", literal(&like.collate), literal(&like.ctype));
     let named = |otherwise: &str| literal(like.locale.as_deref().unwrap_or(otherwise));
@@ -129,7 +128,7 @@ fn locale(like: &DatabaseFacts, version: i32) -> String {
 }
 
 fn explain(error: anyhow::Error, name: &str, like: &DatabaseFacts) -> anyhow::Error {
-    // 42809 and 22023: no such locale, or not with this encoding; 42601 and 0A000: a provider that came later.
+    // 42809 and 22023: the locale does not exist, or not with this encoding; 42601 and 0A000: the provider is newer than the server.
     let about_locale = matches!(pg::sql_state(&error).as_deref(), Some("42809" | "22023" | "42601" | "0A000"));
     if about_locale {
         let locale = like.locale.as_deref().unwrap_or(&like.collate);
@@ -142,15 +141,15 @@ fn explain(error: anyhow::Error, name: &str, like: &DatabaseFacts) -> anyhow::Er
     error.context(format!("cannot create the database {name}"))
 }
 
-/// The server does not have the encoding and the locale, or not together. What helps depends on who chose them.
+/// The server lacks the encoding or the locale, or does not support the combination. The advice depends on who chose them.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct LocaleRefused(String);
 
-/// Says to everybody on this server, while `connection` lives, that somebody is at work with that database.
+/// Takes a lock that tells others on this server, while `connection` lives, that a process works with that database.
 pub async fn lock(connection: &mut PgConnection, name: &str) -> Result<()> {
     let locked = pg::try_lock(connection, &lock_name(name)).await?;
-    anyhow::ensure!(locked, Fault::new(Kind::Busy, format!("another pgtend is at work with the database {name}")));
+    anyhow::ensure!(locked, Fault::new(Kind::Busy, format!("another pgtend process is working with the database {name}")));
     Ok(())
 }
 
@@ -158,8 +157,8 @@ fn lock_name(database: &str) -> String {
     format!("pgtend scratch {database}")
 }
 
-/// Drops it within 30 seconds, over a server's restart as well. Otherwise returns what stays, why, and how it goes. A lock on
-/// it is waited for as long: our own session may be about to end. `made`: the oid of the one that the caller itself has made.
+/// Drops it within 30 seconds, also across a server's restart. Otherwise returns what stays, why, and how to drop it. A lock on it is
+/// waited for as long: our own session may be about to end. `made`: the oid of the database that the caller itself created.
 pub async fn drop_or_warn(settings: &pg::Settings, name: &str, made: Option<i64>) -> Option<String> {
     let mut last = String::new();
     let dropping = async {
@@ -186,16 +185,15 @@ pub async fn drop_or_warn(settings: &pg::Settings, name: &str, made: Option<i64>
         Err(_) => format!("for {} s: {last}", DROP_TIMEOUT.as_secs()),
     };
     Some(format!(
-        "the scratch database {name} on {} stays: {why}; the next run tries again, and by hand it goes with: DROP DATABASE {} WITH (FORCE)",
+        "the scratch database {name} on {} stays: {why}; the next run tries again; to drop it manually: DROP DATABASE {} WITH (FORCE)",
         settings.server(),
         identifier(name)
     ))
 }
 
-/// Drops a database that [`create_scratch`] made, under its lock: a process that stood still for an hour may find that another
-/// one has made it again since. Anything else of that name is refused. Sessions in it are ended: a restore that was killed a
-/// moment ago may still have its server process. What was restored may have taken the mark away: the one that the caller has `made`
-/// is known by its oid.
+/// Drops a database that [`create_scratch`] made, under its lock: after an hour's stall of this process, another one may have made it
+/// again. Any other database of that name is refused. Sessions in it are terminated: a restore that was just killed may still have a server
+/// process. The restored dump may have removed the mark: the caller's own database is known by its oid in `made`.
 pub async fn drop_scratch(connection: &mut PgConnection, settings: &pg::Settings, name: &str, made: Option<i64>) -> Result<()> {
     lock(connection, name).await?;
     let found: Option<(bool, bool, Vec<String>)> = sqlx::query_as(
@@ -213,7 +211,7 @@ pub async fn drop_scratch(connection: &mut PgConnection, settings: &pg::Settings
     let subscriptions = match found {
         None => return Ok(()),
         Some((true, true, subscriptions)) => subscriptions,
-        Some(_) => anyhow::bail!("database {name} does not carry pgtend's mark, or is not ours: it is left alone"),
+        Some(_) => anyhow::bail!("database {name} does not carry pgtend's mark, or belongs to another role: it is left alone"),
     };
     if !subscriptions.is_empty() {
         pg::execute(connection, format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", identifier(name))).await?;
@@ -224,8 +222,8 @@ pub async fn drop_scratch(connection: &mut PgConnection, settings: &pg::Settings
         .with_context(|| format!("cannot drop the scratch database {name}"))
 }
 
-/// PostgreSQL drops no database with a subscription in it. A copied one names the original's slot at the publisher:
-/// without SET (slot_name = NONE), DROP SUBSCRIPTION would drop that one, and the original would stop.
+/// Drops subscriptions first, because PostgreSQL drops no database with a subscription in it. A copied one names the original's slot at the
+/// publisher: without SET (slot_name = NONE), DROP SUBSCRIPTION would drop that slot, and the original would stop.
 async fn drop_subscriptions(settings: &pg::Settings, name: &str, subscriptions: &[String]) -> Result<()> {
     let mut connection = settings.with_database(name).connect().await?;
     pg::set(&mut connection, "default_transaction_read_only", "off").await?;
@@ -242,8 +240,8 @@ async fn drop_subscriptions(settings: &pg::Settings, name: &str, subscriptions: 
     Ok(())
 }
 
-/// Scratch databases of this prefix that a killed run left: ours, with no pgtend and no client tool of one at work.
-/// Whoever else is connected looks on, and is sent away when it is dropped.
+/// Scratch databases with this prefix that a killed run left: ours, without a pgtend or one of its client tools connected. Other sessions
+/// only look on, and are terminated when it is dropped.
 pub async fn scratch_leftovers(connection: &mut PgConnection, prefix: &str) -> Result<Vec<String>> {
     let names = sqlx::query_scalar(
         "SELECT datname::text FROM pg_catalog.pg_database d
@@ -264,8 +262,8 @@ pub async fn scratch_leftovers(connection: &mut PgConnection, prefix: &str) -> R
     Ok(names)
 }
 
-/// The prefix of a job's scratch databases. It takes in what the job's lock is on, the source's server and database, so
-/// that nobody who has another lock has the same prefix.
+/// The prefix of a job's scratch databases. It includes what the job's lock covers, the source's server and database, so that a process
+/// with another lock has another prefix.
 pub fn scratch_prefix(database: &str, job: &str, server: &ServerFacts) -> String {
     let identifier = server.system_identifier.as_deref().unwrap_or_default();
     let digest = Sha256::digest(format!("{database}/{job}/{identifier}/{}", server.database.name));
@@ -276,10 +274,10 @@ pub fn scratch_prefix(database: &str, job: &str, server: &ServerFacts) -> String
 pub async fn maintenance_connection(settings: &pg::Settings) -> Result<PgConnection> {
     let mut connection = match settings.with_database("postgres").connect().await {
         Ok(connection) => connection,
-        // Some servers have no `postgres`; template1 is always there.
+        // Some servers have no `postgres`; template1 always exists.
         Err(first) => settings.with_database("template1").connect().await.map_err(|_| first)?,
     };
-    // A server, a role or a database may have the default.
+    // A server, a role or a database may set this default.
     pg::set(&mut connection, "default_transaction_read_only", "off").await?;
     Ok(connection)
 }

@@ -1,5 +1,5 @@
-//! A dump as the steps of its restore: statements, and the rows of COPY blocks, each with the entry of the dump that it
-//! belongs to.
+//! Splits a dump into the steps of its restore: statements, and the rows of COPY blocks, each with the entry of the dump that it belongs
+//! to.
 
 use std::sync::Arc;
 use std::{fmt, io};
@@ -9,13 +9,13 @@ use tokio::sync::mpsc;
 
 use super::lex::{Event, Lexer, STATEMENT_LONGEST_BYTES};
 
-/// pg_dump's own have 63 letters; `--restrict-key` takes more.
+/// pg_dump's own tokens have 63 letters; `--restrict-key` accepts more.
 const TOKEN_LONGEST_BYTES: usize = 1 << 10;
 
-/// What a restore does next.
+/// The next step of a restore.
 #[derive(Debug)]
 pub enum Step {
-    /// Without its semicolon.
+    /// A statement without its semicolon.
     Statement {
         text: Vec<u8>,
         entry: Arc<Entry>,
@@ -25,7 +25,7 @@ pub enum Step {
         text: Vec<u8>,
         entry: Arc<Entry>,
     },
-    /// In COPY's text format. The last ones end with the line `\.`, after which a server ignores everything.
+    /// Rows in COPY's text format. The last ones end with the line `\.`, after which a server ignores everything.
     Rows(Bytes),
     RowsEnd,
 }
@@ -41,7 +41,7 @@ impl Steps {
         Self { batches, batch: Vec::new().into_iter() }
     }
 
-    /// None at the end of what was read.
+    /// The next step; None at the end of the input.
     pub async fn next(&mut self) -> Option<Step> {
         loop {
             if let Some(step) = self.batch.next() {
@@ -52,12 +52,12 @@ impl Steps {
     }
 }
 
-/// An object of the dump, as the comment above it says: `-- Name: p_idx; Type: INDEX; Schema: public; Owner: app`.
+/// An object of the dump, from the comment above it: `-- Name: p_idx; Type: INDEX; Schema: public; Owner: app`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
     /// `TABLE`, `TABLE DATA`, `FK CONSTRAINT`; empty at the head of the dump.
     pub kind: String,
-    /// For people: names are not quoted, and some entries have several (`c c_p_fkey`).
+    /// For display: names are not quoted, and some entries have several (`c c_p_fkey`).
     pub name: String,
     pub schema: Option<String>,
 }
@@ -68,7 +68,7 @@ impl Entry {
         if !["Name: ", "Data for Name: ", "Statistics for Name: "].iter().any(|start| comment.trim_start().starts_with(start)) {
             return None;
         }
-        // From the right: a name may hold anything but a line's end.
+        // Split from the right: a name may hold anything but a line's end.
         let (rest, _owner) = rest.rsplit_once("; Owner: ")?;
         let (rest, schema) = rest.rsplit_once("; Schema: ")?;
         let (name, kind) = rest.rsplit_once("; Type: ")?;
@@ -87,7 +87,7 @@ impl fmt::Display for Entry {
     }
 }
 
-/// Feed it all bytes of a dump in order, in pieces of any size. Memory: the longest statement.
+/// Takes all bytes of a dump in order, in pieces of any size. It holds at most the longest statement in memory.
 pub struct Script {
     lexer: Lexer,
     entry: Arc<Entry>,
@@ -100,7 +100,7 @@ impl Default for Script {
 }
 
 impl Script {
-    /// Hands on the steps that end in these bytes. An error says that this is no dump of pg_dump.
+    /// Passes on the steps that end in these bytes. An error says that pg_dump did not write this dump.
     pub fn feed(&mut self, bytes: &[u8], mut emit: impl FnMut(Step)) -> io::Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -126,22 +126,22 @@ impl Script {
                         self.entry = Arc::new(entry);
                     }
                 }
-                // Commands of psql are never followed: they can run programs.
+                // psql commands are never executed: they can run programs.
                 Event::Command => {
                     let command = String::from_utf8_lossy(self.lexer.comment());
                     if !self.lexer.statement().is_empty() || !restricts(&command) {
                         let start: String = command.chars().take(60).collect();
                         return Err(io::Error::other(format!(
-                            "the dump has a command of psql that pg_dump does not write: \\{start}"
+                            "the dump has a psql command that pg_dump does not write: \\{start}"
                         )));
                     }
                 }
-                // psql reads on there after the rows.
+                // psql continues to read there after the rows.
                 Event::CopyBegins if !self.lexer.comment().trim_ascii().is_empty() => {
                     let more = String::from_utf8_lossy(self.lexer.comment());
                     let start: String = more.chars().take(60).collect();
                     return Err(io::Error::other(format!(
-                        "the dump has more in the line of a COPY than pg_dump writes: {start}"
+                        "the dump has more on the line of a COPY than pg_dump writes: {start}"
                     )));
                 }
                 Event::Comment | Event::CopyBegins | Event::None => {}
@@ -151,7 +151,7 @@ impl Script {
     }
 }
 
-/// `restrict TOKEN` or `unrestrict TOKEN`, and no further command in that line.
+/// Whether it is `restrict TOKEN` or `unrestrict TOKEN`, without another command on the line.
 fn restricts(command: &str) -> bool {
     let token = command.strip_prefix("restrict ").or_else(|| command.strip_prefix("unrestrict "));
     token.is_some_and(|token| {
@@ -233,7 +233,7 @@ mod tests {
         ] {
             for size in [1, 3, 100] {
                 let error = steps(command, size).expect_err(command).to_string();
-                assert!(error.contains("command of psql"), "{command}: {error}");
+                assert!(error.contains("psql command"), "{command}: {error}");
             }
         }
         let after_copy = "COPY public.a (x) FROM stdin; \\! id\n1\n\\.\n";

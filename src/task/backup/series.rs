@@ -1,6 +1,6 @@
-//! Whose sets are whose. A folder `DATABASE/JOB/` is named after a configuration, and configurations are copied: staging with
-//! production's, a new server in the old one's place. So a series is that of one database on one server, and nothing of
-//! another is counted, pruned or swept until a person says that they are one (`series.json`).
+//! Tells which sets belong together. A folder `DATABASE/JOB/` is named after a configuration, and configurations are copied: staging with
+//! production's, a new server in the old one's place. So a series consists of the sets of one database on one server, and sets of another
+//! are not counted, pruned or swept until a person says that both are one (`series.json`).
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
@@ -15,7 +15,7 @@ use crate::task::backup::identity::Identity;
 
 const SERIES: &str = "series.json";
 
-/// `series.json`: what a person has said of the identities in a folder.
+/// `series.json`: the decisions of a person about the identities in a folder.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Series {
@@ -24,17 +24,17 @@ pub struct Series {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Accepted {
-    /// Whose sets.
+    /// The identity of the sets.
     pub identity: Identity,
-    /// To which series they belong from then on. With the same identity: what lies ahead on its log is no news any more.
+    /// The series that they belong to from then on. With the same identity, a set that lies ahead in the log is accepted.
     pub into: Identity,
     pub at: DateTime<Utc>,
-    /// The sets that were there then. Later ones of a server that still runs are its own.
+    /// The sets that existed then. Later ones of a server that still runs are its own.
     pub sets: Vec<String>,
 }
 
 impl Series {
-    /// What cannot be read accepts nothing; the second value says why.
+    /// Reads the file; one that cannot be read accepts nothing, and the second value says why.
     pub async fn read(store: &Store, database: &str, job: &str) -> Result<(Self, Option<String>)> {
         let key = format!("{}{SERIES}", folder(database, job));
         let Some(read) = store.get_json::<Self>(&key).await? else { return Ok((Self::default(), None)) };
@@ -63,8 +63,8 @@ impl Series {
         self.accepted.iter().filter(ahead).any(|accepted| accepted.sets.iter().any(|set| set == name))
     }
 
-    /// Whether a set is of the series of `own`. Sets of which nobody knows the server belong to whoever has the names; where the
-    /// own identifier may not be read, names are all there is.
+    /// Whether a set belongs to the series of `own`. A set whose server is unknown belongs to the folder's series; where the own identifier
+    /// cannot be read, only names count.
     pub fn unites(&self, own: Option<&Identity>, set: &Set) -> bool {
         match (own, self.identity_of(set)) {
             (None, _) | (_, None) => true,
@@ -72,7 +72,8 @@ impl Series {
         }
     }
 
-    /// The set of this identity that lies ahead of where the server is now: somebody went back in time, or there are two of them.
+    /// The set of this identity that lies ahead of the server's current position: the server was set back in time, or there are two of
+    /// them.
     pub fn ahead_of<'a>(&self, server: &ServerFacts, sets: impl Iterator<Item = &'a Set>) -> Option<&'a Set> {
         let own = Identity::of(server)?;
         let now = Position::of(server);
@@ -88,7 +89,7 @@ impl Bounded for Series {
     }
 }
 
-/// Where a server's write-ahead log was.
+/// A position in a server's write-ahead log.
 #[derive(Clone, Copy, Debug)]
 struct Position {
     timeline: Option<i64>,
@@ -100,7 +101,7 @@ impl Position {
         Self { timeline: server.timeline, lsn: server.lsn.as_deref().and_then(parse_lsn) }
     }
 
-    /// A timeline only ever counts up, and a position on the log only ever grows: also over a failover.
+    /// Timelines and log positions only grow, even across a failover.
     fn is_behind(self, other: Self) -> bool {
         let timeline = self.timeline.zip(other.timeline).is_some_and(|(own, other)| own < other);
         let lsn = self.lsn.zip(other.lsn).is_some_and(|(own, other)| own < other);

@@ -12,11 +12,11 @@ use super::script::{Step, Steps};
 use super::{facts, own_bytes};
 use crate::pg;
 
-/// Index builds of the restore's own session. An ivfflat index over 11,000 vectors of 1,536 dimensions refuses the
-/// server's default of 64 MB ("memory required is 65 MB"); a larger setting stays.
+/// Memory for index builds of the restore's own session. An ivfflat index over 11,000 vectors of 1,536 dimensions fails with the server's
+/// default of 64 MB ("memory required is 65 MB"); a larger setting stays.
 const BUILD_MEMORY: &str = "SELECT pg_catalog.set_config('maintenance_work_mem', '512MB', false) WHERE pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem')) OPERATOR(pg_catalog.<) 536870912";
 
-/// Around a statement whose failure must not end the transaction that it stands in.
+/// Placed around a statement whose failure must not end the surrounding transaction.
 const SAVEPOINT: &str = "SAVEPOINT pgtend";
 const BACK: &str = "ROLLBACK TO SAVEPOINT pgtend";
 const RELEASE: &str = "RELEASE SAVEPOINT pgtend";
@@ -25,24 +25,24 @@ pub struct Session {
     pub connection: PgConnection,
     pub server: Server,
     pub silence: Silence,
-    /// Of ours, around everything, with the number that the server gave it.
+    /// Our own transaction around everything, with the number that the server gave it.
     transaction: Option<String>,
-    /// Inside a `BEGIN; … COMMIT;` of the dump.
+    /// Whether the session is inside a `BEGIN; … COMMIT;` of the dump.
     in_block: bool,
 }
 
-/// How event triggers can be kept from firing for what a restore itself does.
+/// The way to keep event triggers from firing for the restore itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Silence {
     /// `event_triggers = off`, from the start: 17 and newer, for superusers.
     Off,
-    /// `session_replication_role = replica`, once the dump makes the first one: for superusers.
+    /// `session_replication_role = replica`, from the moment when the dump creates the first one: for superusers.
     Replica,
     No,
 }
 
-/// Settings of the source's database under which its generated columns, indexes and checks were computed, as they are for
-/// `pg_dump --create | psql`. The rest of them is carried when all is there; most would only get in the way before.
+/// Whether the source's generated columns, indexes and checks may depend on this setting of its database, as with `pg_dump --create |
+/// psql`. Other settings are applied at the end; most would only interfere before.
 fn computes(setting: &str) -> bool {
     const NAMES: [&str; 8] = [
         "default_text_search_config",
@@ -57,7 +57,7 @@ fn computes(setting: &str) -> bool {
     setting.contains('.') || NAMES.contains(&setting.to_ascii_lowercase().as_str())
 }
 
-/// How a block of rows ended.
+/// The end of a block of rows.
 pub enum Copied {
     All,
     /// The dump ended before the block did.
@@ -96,7 +96,7 @@ impl Session {
         Ok(Self { connection, server, silence, transaction, in_block: false })
     }
 
-    /// In one of ours, around everything.
+    /// Whether all runs in a transaction of ours.
     pub fn is_one_transaction(&self) -> bool {
         self.transaction.is_some()
     }
@@ -105,7 +105,7 @@ impl Session {
         pg::execute_single(&mut self.connection, own_bytes::query(sql).into_owned()).await
     }
 
-    /// The same; what fails leaves the transaction that it stands in as it was.
+    /// The same; a failure leaves the surrounding transaction as it was.
     pub async fn execute_guarded(&mut self, sql: &str) -> Result<(), sqlx::Error> {
         self.save().await?;
         let done = self.execute(sql).await;
@@ -113,7 +113,7 @@ impl Session {
         done
     }
 
-    /// The number that a query has as its only result; guarded, too.
+    /// The number that a query returns as its only result; also guarded.
     pub async fn number_guarded(&mut self, sql: String) -> Option<u64> {
         self.save().await.ok()?;
         let rows = pg::fetch_all_as::<(i64,)>(&mut self.connection, sql).await;
@@ -123,7 +123,7 @@ impl Session {
         rows.ok()?.first().map(|(rows,)| *rows as u64)
     }
 
-    /// Whether all of these roles are there.
+    /// Whether all of these roles exist.
     pub async fn has_roles(&mut self, names: &[String]) -> Result<bool, sqlx::Error> {
         sqlx::query_scalar(
             "SELECT NOT EXISTS (SELECT FROM pg_catalog.unnest($1::pg_catalog.text[]) name
@@ -134,7 +134,7 @@ impl Session {
         .await
     }
 
-    /// BEGIN or COMMIT of the dump, which are taken out of a transaction of ours: they would end it.
+    /// Handles BEGIN or COMMIT of the dump, which are left out inside our own transaction: they would end it.
     pub async fn transaction_of_dump(&mut self, text: &str) -> Result<(), sqlx::Error> {
         if self.transaction.is_none() {
             self.execute(text).await?;
@@ -143,8 +143,7 @@ impl Session {
         Ok(())
     }
 
-    /// Takes the steps up to the end of the block, whatever the server says. When it does not take the rows, they are
-    /// thrown away here.
+    /// Takes the steps up to the end of the block, whatever the server says. Rows that the server refuses are discarded here.
     pub async fn copy(&mut self, statement: &str, steps: &mut Steps, is_guarded: bool) -> Result<Copied, sqlx::Error> {
         if is_guarded {
             self.save().await?;
@@ -158,7 +157,7 @@ impl Session {
         Ok(copied)
     }
 
-    /// The last act. False when the transaction is not the one that was begun: what came before is not in it.
+    /// Commits as the last step. False when the transaction is not the one that was begun: earlier statements are not in it.
     pub async fn commit(&mut self) -> Result<bool> {
         let Some(begun) = self.transaction.take() else { return Ok(true) };
         if transaction_number(&mut self.connection).await? != begun {
@@ -176,7 +175,7 @@ impl Session {
         if self.is_in_transaction() { self.execute(SAVEPOINT).await } else { Ok(()) }
     }
 
-    /// A connection that broke has nothing to go back to.
+    /// A broken connection has no savepoint to return to.
     async fn end_statement(&mut self, done: &Result<(), sqlx::Error>) -> Result<(), sqlx::Error> {
         match done {
             Ok(()) if self.is_in_transaction() => self.execute(RELEASE).await,
@@ -186,9 +185,9 @@ impl Session {
     }
 }
 
-/// Whether this role is a superuser, and which roles it can give what it makes.
+/// Whether this role is a superuser, and the roles that it can make owners of new objects.
 async fn rights(connection: &mut PgConnection) -> Result<(bool, HashSet<String>)> {
-    // With 16, membership says apart whether one may SET ROLE.
+    // Since PostgreSQL 16, membership has a separate right to SET ROLE.
     let membership = if pg::Server::of(connection).await?.major() >= 16 { "SET" } else { "MEMBER" };
     let owners: Vec<String> =
         sqlx::query_scalar("SELECT rolname::pg_catalog.text FROM pg_catalog.pg_roles WHERE pg_catalog.pg_has_role(oid, $1)")
@@ -200,9 +199,9 @@ async fn rights(connection: &mut PgConnection) -> Result<(bool, HashSet<String>)
     Ok((is_superuser, owners.into_iter().collect()))
 }
 
-/// Since 15 nobody but its owner may create in the schema public of a new database, and pg_dump of 15 and newer writes what
-/// differs from that, whatever server it dumps and whatever server is restored into (getNamespaces in pg_dump.c): a REVOKE that
-/// a database of 14 has is not in its dump.
+/// Since PostgreSQL 15 only its owner may create objects in the schema public of a new database, and pg_dump of 15 and newer writes the
+/// differences from that, whatever the versions of source and target (getNamespaces in pg_dump.c): a REVOKE in a database of 14 is not in
+/// its dump.
 async fn public_as_in_15(connection: &mut PgConnection, pg_dump_version: &str) -> Result<()> {
     let is_of_15 = major_of(pg_dump_version).is_some_and(|major| major >= 15);
     if !is_of_15 || pg::Server::of(connection).await?.major() >= 15 {
@@ -223,10 +222,10 @@ fn major_of(version: &str) -> Option<u32> {
     number.split(|character: char| !character.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// Switches event triggers off where the role may, and says how.
+/// Disables event triggers where the role may, and says how.
 async fn silence(connection: &mut PgConnection, has_setting: bool) -> Result<Silence> {
     let setting = if has_setting { "event_triggers" } else { "session_replication_role" };
-    // has_parameter_privilege came with 15. Tried without being asked, it would be an error in the server's log at each restore.
+    // has_parameter_privilege exists since 15. Trying without asking would log an error on the server at each restore.
     let may = match pg::Server::of(connection).await?.major() {
         15.. => format!("pg_catalog.has_parameter_privilege({}, 'SET') OR", pg::literal(setting)),
         _ => String::new(),
@@ -250,7 +249,7 @@ async fn copy(connection: &mut PgConnection, statement: &str, steps: &mut Steps)
         Ok(mut into) => {
             while let Some(rows) = next_rows(steps).await {
                 match rows {
-                    // A server that has refused a row reads the rest and forgets it.
+                    // A server that has refused a row reads and discards the rest.
                     Some(rows) if failed.is_none() => failed = into.send(rows).await.err(),
                     Some(_) => {}
                     None => {
@@ -271,7 +270,7 @@ async fn copy(connection: &mut PgConnection, statement: &str, steps: &mut Steps)
     }
 }
 
-/// Takes the rows of a block, and throws them away.
+/// Takes the rows of a block and discards them.
 pub async fn pass_rows(steps: &mut Steps) {
     while let Some(rows) = next_rows(steps).await {
         if rows.is_none() {
@@ -285,7 +284,7 @@ async fn next_rows(steps: &mut Steps) -> Option<Option<Bytes>> {
     match steps.next().await? {
         Step::Rows(rows) => Some(Some(rows)),
         Step::RowsEnd => Some(None),
-        // Never inside a block.
+        // This does not occur inside a block.
         Step::Statement { .. } | Step::Copy { .. } => None,
     }
 }

@@ -1,6 +1,5 @@
-//! A set in a store: `DATABASE/JOB/2026-11-23T02-00-00Z/{dump.sql.gz, globals.sql.gz, manifest.json}`. The manifest
-//! is written last, and only a manifest makes a set. `verification.json` beside it says what checks have found, and
-//! markers.rs what else may stand there.
+//! A set in a store: `DATABASE/JOB/2026-11-23T02-00-00Z/{dump.sql.gz, globals.sql.gz, manifest.json}`. The manifest is written last, and
+//! only a manifest makes a set. `verification.json` beside it records the verdicts; markers.rs describes what else may be there.
 
 use std::collections::BTreeMap;
 
@@ -23,16 +22,16 @@ pub const MANIFEST: &str = "manifest.json";
 pub const VERIFICATION: &str = "verification.json";
 pub const GLOBALS: &str = "globals.sql.gz";
 
-/// Sets whose small objects are read at once. One after the other, 400 sets took 14 s.
+/// Sets whose small objects are read concurrently. One after the other, 400 sets took 14 s.
 const READ_AT_ONCE: usize = 32;
 
-/// Of manifests that are read at once: those of the largest that there may be are read one after the other.
+/// The MiB of manifests that are read concurrently: the largest possible ones are read one after the other.
 const READ_MIB: usize = 64;
 
-/// Hosts that have the time from somewhere differ by less.
+/// Clocks of hosts that synchronize their time differ by less.
 const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(5);
 
-/// What the dump of a set may be called.
+/// The possible names of a set's dump.
 pub const DUMPS: [&str; 2] = [Compression::Gzip.dump_object(), Compression::Zstd.dump_object()];
 
 /// A set as a store has it.
@@ -41,18 +40,18 @@ pub struct Set {
     pub name: SetName,
     pub manifest: Manifest,
     pub verification: Verification,
-    /// By a person, and after a loss.
+    /// Holds by a person, and after a loss.
     pub holds: Vec<Hold>,
 }
 
 impl Set {
-    /// The server and database it was taken of; None where that could not be read.
+    /// The server and database that it was taken from; None where that could not be read.
     pub fn identity(&self) -> Option<Identity> {
         Identity::of(&self.manifest.server)
     }
 
-    /// It is dated in the future: after now, or after the database server's clock when it was made. A wrong clock named it, and it does
-    /// not come of age.
+    /// Whether it is dated in the future: after now, or after the database server's clock when it was made. A wrong clock named it, and
+    /// time does not cure that.
     pub fn is_from_the_future(&self, now: DateTime<Utc>) -> bool {
         let taken_at = self.name.taken_at;
         taken_at > now + CLOCKS_DIFFER || self.manifest.server.clock.is_some_and(|clock| taken_at > clock + CLOCKS_DIFFER)
@@ -64,18 +63,18 @@ impl Set {
     }
 }
 
-/// What stands in a folder of sets.
+/// The contents of a folder of sets.
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
     /// Oldest first.
     pub sets: Vec<Set>,
-    /// Folders that hold no set: a run that goes on, what a killed one left, or a deletion that did not come to its end.
+    /// Folders without a set: of an active run, of a killed one, or of an interrupted deletion.
     pub incomplete: Vec<(SetName, Vec<Object>)>,
-    /// Manifests that cannot be read, with the reason. Nothing touches these.
+    /// Manifests that cannot be read, with the reason. These are left alone.
     pub unreadable: Vec<(SetName, String)>,
-    /// Sets whose manifest has no signature of the store's key, which has one: they are not counted, restored or deleted.
+    /// Sets whose manifest lacks a valid signature although the store has a key: they are not counted, restored or deleted.
     pub not_ours: Vec<(Set, Signature)>,
-    /// Folders that could not be looked into, and may hold sets: what is here is not all.
+    /// Folders that could not be listed and may hold sets: this listing may be incomplete.
     pub unseen: Vec<Unread>,
     /// The newest object's time by the store's clock: now is later.
     pub newest_object_at: Option<DateTime<Utc>>,
@@ -90,23 +89,23 @@ impl Listing {
         self.sets.iter().map(|set| &set.name).chain(incomplete).chain(unreadable).chain(not_ours)
     }
 
-    /// A person has said that sets without a signature are to be taken, too.
+    /// Also takes sets without a signature, because a person said so.
     pub fn accept_unsigned(&mut self) {
         self.sets.extend(self.not_ours.drain(..).map(|(set, _)| set));
         self.sets.sort_by(|a, b| a.name.cmp(&b.name));
     }
 
-    /// Why it is not certain that this is all there is; None when it is.
+    /// The reason why the listing may be incomplete; None when it is complete.
     pub fn doubt(&self) -> Option<String> {
         let Unread { key, reason, .. } = self.unseen.first()?;
-        Some(format!("whether there are sets in the folder {key} is not known: {reason}"))
+        Some(format!("it is unknown whether the folder {key} holds sets: {reason}"))
     }
 
-    /// What is said of the sets that are not ours; None when there are none.
+    /// A sentence about the sets that are not ours; None when there are none.
     pub fn not_ours_in_words(&self) -> Option<String> {
         let (set, signature) = self.not_ours.last()?;
         let count = units::plural(self.not_ours.len(), "set");
-        Some(format!("{count} here count for nothing and stay, the newest of them {}: {}", set.name, signature.in_words()))
+        Some(format!("{count} here are ignored and stay, the newest of them {}: {}", set.name, signature.in_words()))
     }
 }
 
@@ -117,7 +116,7 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
     let listed = store.list_readable(folder).await?;
     for object in listed.objects {
         listing.newest_object_at = listing.newest_object_at.max(object.modified_at);
-        // Other things in the bucket are not ours.
+        // Other objects in the bucket are not ours.
         let Some((path, _)) = object.key.rsplit_once('/') else { continue };
         if let Some(name) = name_of(path) {
             folders.entry(name).or_default().push(object);
@@ -127,7 +126,7 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
         let mut parts = unread.key.splitn(4, '/');
         let path: Vec<&str> = parts.by_ref().take(3).collect();
         match name_of(&path.join("/")) {
-            // Neither a set nor a leftover: nobody knows what is in it.
+            // It is neither a set nor a leftover: its content is unknown.
             Some(name) => {
                 folders.remove(&name);
                 listing.unreadable.push((name, format!("{}: {}", store.location(&unread.key), unread.reason)));
@@ -137,13 +136,13 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
         }
     }
     listing.unreadable.dedup_by(|a, b| a.0 == b.0);
-    // A deletion takes the dump before the manifest.
+    // A deletion removes the dump before the manifest.
     let is_going = |name: &SetName, objects: &[Object]| {
         has(objects, name, markers::DELETING) && !DUMPS.iter().any(|dump| has(objects, name, dump))
     };
     let (with_manifest, without): (Vec<_>, Vec<_>) =
         folders.into_iter().partition(|(name, objects)| has(objects, name, MANIFEST) && !is_going(name, objects));
-    // It was a set once: somebody has to know that there was a newer one.
+    // It was a set once, so the listing must show that a newer one existed.
     for (name, objects) in without.iter().filter(|(name, objects)| has(objects, name, VERIFICATION)) {
         if !has(objects, name, markers::DELETING) {
             listing.unreadable.push((name.clone(), format!("its {MANIFEST} is gone")));
@@ -169,7 +168,7 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
     Ok(listing)
 }
 
-/// The set whose folder that is. A path that is read as a name and not written so is another one's.
+/// The set whose folder this is. A path that parses as a name but is not written like it belongs to another program.
 fn name_of(path: &str) -> Option<SetName> {
     path.parse::<SetName>().ok().filter(|name| name.to_string() == path)
 }
@@ -182,7 +181,7 @@ fn has(objects: &[Object], name: &SetName, object: &str) -> bool {
 async fn read_listed(store: &Store, name: &SetName, objects: &[Object], in_memory: &Semaphore) -> Result<(Set, Signature)> {
     let key = name.key(MANIFEST);
     let bytes = objects.iter().find(|object| object.key == key).map_or(0, |object| object.bytes);
-    anyhow::ensure!(bytes <= SMALL_OBJECT_BYTES, "its {MANIFEST} has {}: pgtend wrote none so large", units::bytes(bytes));
+    anyhow::ensure!(bytes <= SMALL_OBJECT_BYTES, "its {MANIFEST} has {}, more than pgtend ever writes", units::bytes(bytes));
     let mib = u32::try_from(bytes >> 20)?.saturating_add(1).min(READ_MIB as u32);
     let (manifest, signature) = {
         let _held = in_memory.acquire_many(mib).await?;
@@ -210,7 +209,7 @@ async fn read_listed(store: &Store, name: &SetName, objects: &[Object], in_memor
     Ok((Set { name: name.clone(), manifest, verification, holds }, signature))
 }
 
-/// A manifest that is not what was written is read once more: it may have been the line.
+/// A manifest that differs from what was written is read once more: the error may be in transit.
 async fn read_manifest(store: &Store, name: &SetName) -> Result<(Manifest, Signature)> {
     let key = name.key(MANIFEST);
     let mut last = None;
@@ -224,37 +223,38 @@ async fn read_manifest(store: &Store, name: &SetName) -> Result<(Manifest, Signa
     Err(last.unwrap_or_else(|| anyhow::anyhow!("it cannot be read")).context(store.location(&key)))
 }
 
-/// A result that cannot be read, or has no signature of the store's key, is no result; a store that cannot be read is an error.
+/// A verification that cannot be read, or that lacks a valid signature where the store has a key, is ignored; a store that cannot be read
+/// is an error.
 async fn read_verification(store: &Store, name: &SetName) -> Result<Verification> {
     let key = name.key(VERIFICATION);
     Ok(match store.get_json(&key).await? {
         None => Verification::default(),
         Some(Ok((verification, signature))) if signature.is_ours() => verification,
         Some(Ok((_, signature))) => {
-            tracing::warn!("{} counts for nothing: {}", store.location(&key), signature.in_words());
+            tracing::warn!("{} is ignored: {}", store.location(&key), signature.in_words());
             Verification::default()
         }
         Some(Err(error)) => {
-            tracing::warn!("{error:#}; it counts for nothing");
+            tracing::warn!("{error:#}; it is ignored");
             Verification::default()
         }
     })
 }
 
-/// On doubt it is held. One without a signature of the store's key may stand in the place of a person's, and says nothing of its end.
+/// In case of doubt the set is held. A hold without a valid signature may replace a person's, and its end is unknown.
 async fn read_hold(store: &Store, name: &SetName, object: &str) -> Option<Hold> {
     let key = name.key(object);
     let reason = match store.get_json::<Hold>(&key).await.and_then(Option::transpose) {
         Ok(None) => return None,
         Ok(Some((hold, signature))) if signature.is_ours() => return Some(hold),
-        Ok(Some((_, signature))) => format!("held until a person looks at {}: {}", store.location(&key), signature.in_words()),
+        Ok(Some((_, signature))) => format!("held until a person checks {}: {}", store.location(&key), signature.in_words()),
         Err(error) => format!("its hold cannot be read: {error:#}"),
     };
     tracing::warn!("set {name}: {reason}");
     Some(Hold { until: DateTime::<Utc>::MAX_UTC, reason, because_of: None })
 }
 
-/// The holds that stand beside it now, whatever a listing said before.
+/// The holds beside it now, whatever a listing said before.
 pub async fn read_holds(store: &Store, name: &SetName) -> Vec<Hold> {
     let mut holds = Vec::new();
     for object in markers::HOLDS {
@@ -268,9 +268,9 @@ pub async fn write_manifest(store: &Store, name: &SetName, manifest: &Manifest) 
     store.put(&key, manifest::to_signed_json(manifest, |open| store.sign(&key, open))?).await
 }
 
-/// Nothing is written beside a set that has gone meanwhile: it would be a leftover.
+/// Writes nothing beside a set that was deleted in the meantime: it would be a leftover.
 pub async fn write_verification(store: &Store, set: &Set) -> Result<()> {
-    anyhow::ensure!(store.exists_for_certain(&set.name.key(MANIFEST)).await?, "set {} was deleted meanwhile", set.name);
+    anyhow::ensure!(store.exists_for_certain(&set.name.key(MANIFEST)).await?, "set {} was deleted in the meantime", set.name);
     store.put_json(&set.name.key(VERIFICATION), &set.verification).await
 }
 

@@ -8,7 +8,7 @@ use chrono::{DateTime, SubsecRound as _, Utc};
 
 use crate::store::key::{TIME, decode, encode, folder, parse_time};
 
-/// Where a set is. Its text form is `DATABASE/JOB/TIME`, as in the store.
+/// The location of a set. Its text form is `DATABASE/JOB/TIME`, as in the store.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SetName {
     pub database: String,

@@ -1,4 +1,4 @@
-//! A standby gives its rows to a dump, and takes no scratch database.
+//! A standby can be dumped, but cannot hold a scratch database.
 
 use anyhow::Result;
 use sqlx::PgConnection;
@@ -10,16 +10,16 @@ use crate::base::fault::{Fault, Kind};
 pub async fn check(place: &Place, source: &mut PgConnection) -> Result<()> {
     let Place::Source { why } = place else { return Ok(()) };
     let in_recovery: bool = sqlx::query_scalar("SELECT pg_catalog.pg_is_in_recovery()").fetch_one(source).await?;
-    let why = why.as_ref().map(|why| format!(". In a server of its own it cannot be made: {why}")).unwrap_or_default();
+    let why = why.as_ref().map(|why| format!(". A server of its own cannot be created here: {why}")).unwrap_or_default();
     let message = format!(
-        "verify = \"restore\" needs `scratch` here: the server is a standby, where no scratch database can be made. Name a database of the \
-         configuration on another server with scratch = \"NAME\", or use verify = \"checksum\"{why}"
+        "verify = \"restore\" needs `scratch` here: the server is a standby, where no scratch database can be created. Name a database of \
+         the configuration on another server with scratch = \"NAME\", or use verify = \"checksum\"{why}"
     );
     anyhow::ensure!(!in_recovery, Fault::new(Kind::Configuration, message));
     Ok(())
 }
 
-/// How often this standby has cancelled a statement in this database that held back its recovery; 0 on a primary.
+/// The number of statements in this database that this standby has cancelled because they held back recovery; 0 on a primary.
 pub async fn recovery_conflicts(connection: &mut PgConnection) -> Result<i64> {
     let count: Option<i64> = sqlx::query_scalar(
         "SELECT confl_tablespace + confl_lock + confl_snapshot + confl_bufferpin + confl_deadlock

@@ -1,5 +1,5 @@
-//! The pipeline from pg_dump's output to an object: one thread reads and counts, several compress, and one task
-//! puts the members in order, hashes them and uploads. Every queue is bounded, and so is the memory.
+//! The pipeline from pg_dump's output to an object: one thread reads and counts, several compress, and one task orders the members, hashes
+//! and uploads them. Every queue is bounded, and so is the memory.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -18,7 +18,7 @@ use crate::members::compress::{Compression, Compressor, MEMBER_BYTES};
 use crate::members::index::MemberIndex;
 use crate::store::Upload;
 
-/// How the stream is compressed.
+/// The compression of the stream.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     pub compression: Compression,
@@ -26,7 +26,7 @@ pub struct Shape {
     pub threads: usize,
 }
 
-/// What went into the object.
+/// The object's contents.
 #[derive(Debug)]
 pub struct Streamed {
     pub bytes: u64,
@@ -53,11 +53,11 @@ pub async fn compress_into(
         let work_receiver = Arc::clone(&work_receiver);
         thread::spawn("compress", move || {
             loop {
-                // Held while waiting: the others wait for the lock in place of the queue.
+                // The lock is held while waiting: the other threads wait for the lock instead of the queue.
                 let received = work_receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
                 let Ok(work) = received else { break };
                 let compressed = compressor.member(&work.input);
-                // Nobody waits for it when the run was cancelled.
+                // The receiver is gone when the run was cancelled.
                 let _ = work
                     .reply
                     .send(compressed.map(|compressed| Member { compressed, uncompressed_bytes: work.input.len() as u64 }));
@@ -101,7 +101,7 @@ struct Member {
     uncompressed_bytes: u64,
 }
 
-/// Cuts `source` into members until its end, or until nobody takes them any more.
+/// Cuts `source` into members until its end, or until the receiver is gone.
 fn read_members(
     mut source: File,
     work: &thread_mpsc::SyncSender<Work>,
@@ -129,9 +129,9 @@ fn read_members(
     }
 }
 
-/// pg_dump 17 and newer write `SET transaction_timeout = 0` whatever server they dump, and psql with ON_ERROR_STOP
-/// then stops at an older one. A setting that the server does not know cannot have mattered to the dump, so its
-/// line becomes a comment. Only the head is looked at, up to the first statement of another kind.
+/// Comments out unknown settings. pg_dump 17 and newer write `SET transaction_timeout = 0` for servers of any version, and psql with
+/// ON_ERROR_STOP then stops at an older one. A setting that the server does not know cannot have mattered to the dump. Only the head is
+/// searched, up to the first statement of another kind.
 pub fn without_unknown_settings(start: &[u8], known: &HashSet<String>) -> Vec<u8> {
     let mut kept = Vec::with_capacity(start.len() + 128);
     let mut rest = start;

@@ -1,7 +1,7 @@
-//! What killed runs leave in a store: objects without a manifest, uploads that never ended, deletions that stopped midway.
+//! Removes what killed runs leave in a store: objects without a manifest, unfinished uploads, interrupted deletions.
 //!
-//! Only a folder that pgtend has marked is swept, and only when its run or its deletion is known to be over. That there is no
-//! manifest in a listing is no proof: a listing may be short, a store may be slow. A GET must say so, too.
+//! It sweeps only folders that pgtend has marked, and only when their run or deletion is known to be over. A missing manifest in a listing
+//! is not a proof: a listing may be incomplete, a store may be slow. A GET must confirm it.
 
 use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -16,10 +16,10 @@ use crate::base::bounds::Bounded;
 use crate::pg::failure;
 use crate::store::{Object, Store, Unfinished};
 
-/// No run takes longer between two objects, or parts, that it writes.
+/// No run takes longer than this between two objects, or parts, that it writes.
 const ABANDONED_AFTER: TimeDelta = TimeDelta::days(1);
 
-/// A folder without a manifest, and all that is known of it.
+/// A folder without a manifest, and all that is known about it.
 #[derive(Clone, Debug)]
 pub struct Leftover {
     pub name: SetName,
@@ -27,9 +27,9 @@ pub struct Leftover {
     pub uploads: Vec<Unfinished>,
     pub run: Option<RunMarker>,
     pub deleting: Option<DeletingMarker>,
-    /// The store has said, asked for the very keys, that there is no manifest, or of a deletion that there is no dump.
+    /// Whether the store, asked for the exact keys, said that there is no manifest, or for a deletion that there is no dump.
     pub is_no_set: bool,
-    /// The run is over: by its process, or by the ledger.
+    /// Whether the run is known to be over: by its process, or by the ledger.
     pub is_known_dead: bool,
 }
 
@@ -54,7 +54,7 @@ pub struct Plan {
 pub struct Left {
     pub name: String,
     pub reason: String,
-    /// Nobody will take it by himself: a person has to look.
+    /// Whether no sweep will ever remove it, so that a person has to look.
     pub for_ever: bool,
 }
 
@@ -64,7 +64,7 @@ impl Plan {
     }
 }
 
-/// Reads what there is to know, before the run that asks has a folder of its own.
+/// Reads the leftovers before the run creates a folder of its own.
 pub async fn read(store: &Store, folder: &str, listing: &Listing) -> Result<(Vec<Leftover>, Vec<Unfinished>)> {
     let mut uploads = store.unfinished(folder).await?;
     let mut leftovers = Vec::new();
@@ -79,7 +79,7 @@ pub async fn read(store: &Store, folder: &str, listing: &Listing) -> Result<(Vec
             (None, Some(run)) => run.process.is_known_dead(),
             (None, None) => false,
         };
-        // Only where it matters: it costs requests.
+        // This is checked only where it matters: it costs requests.
         let is_marked = run.is_some() || deleting.is_some();
         let is_no_set = is_marked
             && (!store.exists_for_certain(&name.key(MANIFEST)).await?
@@ -94,7 +94,7 @@ pub async fn read(store: &Store, folder: &str, listing: &Listing) -> Result<(Vec
             is_known_dead,
         });
     }
-    // What is left are uploads in folders that have no object, or that have a set.
+    // The remaining uploads are in folders that have no object, or that have a set.
     Ok((leftovers, uploads))
 }
 
@@ -107,7 +107,7 @@ async fn has_no_dump(store: &Store, name: &SetName) -> Result<bool> {
     Ok(true)
 }
 
-/// A marker that cannot be read is none: its folder is left alone.
+/// A marker that cannot be read counts as missing: its folder is left alone.
 async fn read_marker<T: serde::de::DeserializeOwned + Bounded>(store: &Store, name: &SetName, object: &str) -> Option<T> {
     markers::read(store, name, object).await.unwrap_or_else(|error| {
         tracing::warn!("{error:#}");
@@ -115,7 +115,7 @@ async fn read_marker<T: serde::de::DeserializeOwned + Bounded>(store: &Store, na
     })
 }
 
-/// Pure. `store_now` is a time of the store's clock that is not after now.
+/// Decides what is swept. `store_now` is a time of the store's clock that is not after now. Pure.
 pub fn decide(
     leftovers: Vec<Leftover>,
     other_uploads: Vec<Unfinished>,
@@ -133,17 +133,18 @@ pub fn decide(
         let objects = leftover.objects.iter().map(|object| object.modified_at);
         let newest = objects.chain(leftover.uploads.iter().map(|upload| upload.started_at)).reduce(newer).flatten();
         let left = match () {
-            () if leftover.run.is_none() && leftover.deleting.is_none() => {
-                Some(("it has no run.json: pgtend does not know who made it; look at it, and delete it by hand", true))
-            }
-            () if leftover.deleting.is_none() && leftover.has(VERIFICATION) => Some((
-                "it was a set, since it has a verification.json, and its manifest is gone; the dump is still one for stock tools",
+            () if leftover.run.is_none() && leftover.deleting.is_none() => Some((
+                "it has no run.json, so pgtend does not know which program made it: inspect it and delete it manually",
                 true,
             )),
-            () if !leftover.is_no_set => Some(("a set is there, although a listing did not show all of it", false)),
-            () if own.zip(identity).is_some_and(|(own, other)| own != other) => Some(("it is another server's", false)),
+            () if leftover.deleting.is_none() && leftover.has(VERIFICATION) => Some((
+                "it was a set, as it has a verification.json, but its manifest is gone; stock tools can still restore the dump",
+                true,
+            )),
+            () if !leftover.is_no_set => Some(("it is a set, although a listing did not show all of it", false)),
+            () if own.zip(identity).is_some_and(|(own, other)| own != other) => Some(("it belongs to another server", false)),
             () if leftover.is_known_dead || is_old(newest) => None,
-            () => Some(("its run may still be going on; it is swept when nothing in it is younger than a day", false)),
+            () => Some(("its run may still be active; it is swept when nothing in it is younger than a day", false)),
         };
         match left {
             Some((reason, for_ever)) => {
@@ -156,7 +157,7 @@ pub fn decide(
             }
         }
     }
-    // Of a small object beside a set, or of a run that was killed before its first object was there.
+    // An upload of a small object beside a set, or of a run that was killed before its first object existed.
     let is_of_a_set =
         |upload: &Unfinished| upload.key.rsplit_once('/').is_some_and(|(folder, _)| folder.parse::<SetName>().is_ok());
     for upload in other_uploads.into_iter().filter(is_of_a_set).filter(|upload| is_old(upload.started_at)) {
@@ -166,12 +167,12 @@ pub fn decide(
     plan
 }
 
-/// Unknown is newer than anything: on doubt it is young.
+/// An unknown time counts as newer than any other: in case of doubt the object is young.
 fn newer(a: Option<DateTime<Utc>>, b: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
     a.zip(b).map(|(a, b)| a.max(b))
 }
 
-/// The markers go last, so that whoever is stopped midway leaves something that can be swept.
+/// The markers are deleted last, so that an interrupted sweep leaves a folder that can be swept again.
 fn in_order_of_deletion(name: &SetName, objects: &[Object]) -> Vec<String> {
     let markers = [name.key(RUN), name.key(DELETING)];
     let (markers, data): (Vec<String>, Vec<String>) =
@@ -179,8 +180,8 @@ fn in_order_of_deletion(name: &SetName, objects: &[Object]) -> Vec<String> {
     data.into_iter().chain(markers).collect()
 }
 
-/// Sweeps what [`decide`] finds now. An object that cannot be deleted keeps the rest of its folder, the marks among it, and
-/// nothing of other folders; it is returned as a warning.
+/// Sweeps what [`decide`] finds now. If an object cannot be deleted, the rest of its folder stays with its markers, while other folders are
+/// swept; it is returned as a warning.
 pub async fn apply(store: &Store, folder: &str, own: Option<&Identity>, guard: &mut Guard) -> Result<Vec<String>> {
     let listing = set::list(store, folder).await?;
     if let Some(doubt) = listing.doubt() {
@@ -191,7 +192,7 @@ pub async fn apply(store: &Store, folder: &str, own: Option<&Identity>, guard: &
     let mut warnings = Vec::new();
     for upload in &plan.discard {
         guard.check().await?;
-        tracing::info!("removing an upload that never ended: {}", store.location(&upload.key));
+        tracing::info!("removing an unfinished upload: {}", store.location(&upload.key));
         if let Err(error) = store.discard(upload).await {
             warnings.push(undeletable(store, &upload.key, &error));
         }
@@ -203,7 +204,7 @@ pub async fn apply(store: &Store, folder: &str, own: Option<&Identity>, guard: &
             continue;
         }
         guard.check().await?;
-        tracing::info!("removing what a run without an end left: {}", store.location(key));
+        tracing::info!("removing an object that an interrupted run left: {}", store.location(key));
         if let Err(error) = store.delete(key).await {
             warnings.push(undeletable(store, key, &error));
             kept = Some(folder_of(key));
@@ -277,7 +278,7 @@ mod tests {
                     ..dead.clone()
                 },
                 old,
-                "another server's",
+                "another server",
             ),
             (
                 Leftover {

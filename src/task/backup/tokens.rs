@@ -1,10 +1,10 @@
-//! A statement's tokens: enough to find names in what pg_dump writes.
+//! Splits a statement into tokens: enough to find names in text that pg_dump writes.
 
 use std::ops::Range;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Unquoted: a key word, a name in small letters, a number.
+    /// Unquoted: a keyword, a name in lower case, a number.
     Word,
     /// `"we""ird"`.
     Quoted,
@@ -16,26 +16,26 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
     pub kind: Kind,
-    /// In the statement.
+    /// The token's bytes in the statement.
     pub at: Range<usize>,
-    /// Parentheses that are open around it.
+    /// The number of open parentheses around it.
     pub depth: usize,
 }
 
-/// Tokens that are kept of a statement; a dump is input, and a statement of it may be of a gigabyte.
+/// At most this many tokens of a statement are kept; a dump is untrusted input, and a statement may be a gigabyte long.
 const TOKENS_MOST: usize = 4 << 20;
 
-/// Tags are as long as pg_dump makes them: it appends letters to `$_$` until the body has no such thing in it.
+/// The longest tag that pg_dump can make: it appends letters to `$_$` until the body does not contain it.
 const LONGEST_TAG: usize = 1 << 10;
 
-/// Nothing is looked for further inside.
+/// Tokens deeper than this are not kept.
 const DEEPEST: usize = 2;
 
-/// A statement with its tokens, but for those inside three parentheses and more.
+/// A statement with its tokens, except those inside three or more parentheses.
 pub struct Statement<'a> {
     pub text: &'a str,
     pub tokens: Vec<Token>,
-    /// It has more tokens than are kept.
+    /// Whether it has more tokens than are kept.
     pub is_cut: bool,
 }
 
@@ -45,7 +45,7 @@ impl<'a> Statement<'a> {
         Self { text, tokens, is_cut }
     }
 
-    /// The words from `index` on are these, in capitals.
+    /// Whether the words from `index` on are these, given in capitals.
     pub fn says(&self, index: usize, words: &[&str]) -> bool {
         words.iter().enumerate().all(|(offset, word)| {
             self.tokens
@@ -54,7 +54,7 @@ impl<'a> Statement<'a> {
         })
     }
 
-    /// The same as pg_dump spells them: in these very letters, each after one space.
+    /// The same with pg_dump's spelling: exactly these letters, each word after one space.
     pub fn spells(&self, index: usize, words: &[&str]) -> bool {
         let is_after_one_space = |at: usize| at == 0 || self.text[self.tokens[at - 1].at.end..self.tokens[at].at.start] == *" ";
         self.says(index, words)
@@ -64,12 +64,12 @@ impl<'a> Statement<'a> {
                 .all(|(offset, word)| self.raw(&self.tokens[index + offset]) == *word && is_after_one_space(index + offset))
     }
 
-    /// Where these words first stand, at no depth.
+    /// The position where these words first occur, outside parentheses.
     pub fn find(&self, words: &[&str]) -> Option<usize> {
         (0..self.tokens.len()).find(|index| self.tokens[*index].depth == 0 && self.says(*index, words))
     }
 
-    /// The same, the last time.
+    /// The same for the last occurrence.
     pub fn find_last(&self, words: &[&str]) -> Option<usize> {
         (0..self.tokens.len()).rev().find(|index| self.tokens[*index].depth == 0 && self.says(*index, words))
     }
@@ -87,7 +87,7 @@ impl<'a> Statement<'a> {
         let token = self.tokens.get(index)?;
         let raw = self.raw(token);
         match token.kind {
-            // As the server: a Kelvin sign is no k.
+            // Lower case as the server does it: a Kelvin sign does not become a k.
             Kind::Word => Some(raw.to_ascii_lowercase()),
             Kind::Quoted => Some(raw.strip_prefix('"')?.strip_suffix('"')?.replace("\"\"", "\"")),
             Kind::String | Kind::Symbol(_) => None,
@@ -108,7 +108,7 @@ fn tokens(text: &str) -> (Vec<Token>, bool) {
     let bytes = text.as_bytes();
     let mut tokens: Vec<Token> = Vec::new();
     let (mut at, mut depth) = (0, 0_usize);
-    // Where the last string ended, unless it was a dollar quote, and whether backslashes escape in it.
+    // The position where the last string ended, unless it was a dollar quote, and whether backslashes escape in it.
     let mut string = (usize::MAX, false);
     while at < bytes.len() {
         let start = at;
@@ -122,7 +122,7 @@ fn tokens(text: &str) -> (Vec<Token>, bool) {
                 at = after_quote(bytes, at, b'"', false);
                 Kind::Quoted
             }
-            // After a line's end, the same string goes on.
+            // After a line's end, the same string continues.
             b'\'' if string.0 < at && is_line_end(&bytes[string.0..at]) => {
                 at = after_quote(bytes, at, b'\'', string.1);
                 if let Some(last) = tokens.last_mut().filter(|last| last.at.end == string.0) {
@@ -146,7 +146,7 @@ fn tokens(text: &str) -> (Vec<Token>, bool) {
                     at = end;
                     Kind::String
                 }
-                // A statement that was read to its end has none; each would be looked for to that end.
+                // A statement that was read to its end has no open quote; each would be searched for up to that end.
                 Dollar::Open => return (tokens, true),
                 Dollar::Sign => {
                     at += 1;
@@ -186,7 +186,7 @@ fn is_line_end(bytes: &[u8]) -> bool {
     bytes.iter().all(is_space) && bytes.iter().any(|byte| matches!(byte, b'\n' | b'\r'))
 }
 
-/// A doubled quote starts the next part, which comes to the same but for the token's end.
+/// The end of a quoted part. A doubled quote starts the next part, which only matters for the token's end.
 fn after_quote(bytes: &[u8], opening: usize, quote: u8, escapes: bool) -> usize {
     let mut at = opening + 1;
     while at < bytes.len() {
@@ -201,9 +201,9 @@ fn after_quote(bytes: &[u8], opening: usize, quote: u8, escapes: bool) -> usize 
 }
 
 enum Dollar {
-    /// Up to here.
+    /// The quote ends here.
     Quoted(usize),
-    /// What opens a quote, and nothing that closes it.
+    /// The quote is opened and never closed.
     Open,
     Sign,
 }
@@ -225,7 +225,7 @@ fn dollar_quoted(text: &str, at: usize) -> Dollar {
 /// list. None for anything else.
 pub fn copied_table(statement: &[u8]) -> Option<(String, String)> {
     let text = statement.strip_prefix(b"COPY ")?.strip_suffix(b" FROM stdin")?;
-    // Names of a database in SQL_ASCII may be of any bytes.
+    // Names in a database in SQL_ASCII may hold any bytes.
     let text = String::from_utf8_lossy(text);
     let (schema, rest) = unquote(&text)?;
     let (name, rest) = unquote(rest.strip_prefix('.')?)?;

@@ -1,5 +1,5 @@
-//! `verification.json`: the two verdicts on a set. What its bytes are, which only reading them can say; and on which servers it
-//! was restored, or why not there. A restore that failed says nothing of the bytes.
+//! `verification.json`: the two verdicts on a set. The state of its bytes, which only reading them shows; and the servers on which it was
+//! restored, or why not there. A failed restore says nothing about the bytes.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::bounds::{self, Bounded};
 
-/// So many servers are remembered; the one heard of longest ago goes first.
+/// This many servers are remembered; the one tried longest ago is dropped first.
 const RESTORES_KEPT: usize = 20;
 
-/// What is known of a set's bytes.
+/// The verdict on a set's bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bytes {
-    /// Read back, and as the manifest says: length, SHA-256, members, last line, each table's rows.
+    /// They were read back and match the manifest: length, SHA-256, members, last line, each table's rows.
     Intact,
-    /// Two reads, independent of each other, have shown the same, and it is not what the manifest says.
+    /// Two independent reads have shown the same, and it differs from the manifest.
     Damaged,
     /// Never read back, or reading led to no result.
     #[default]
@@ -38,11 +38,12 @@ impl Bytes {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(from = "Written")]
 pub struct Verification {
-    /// None: nobody has read it back.
+    /// None: the set has not been read back.
     pub bytes: Option<BytesCheck>,
     /// The last try on each server and version, the newest last.
     pub restores: Vec<RestoreCheck>,
-    /// How many sets the job had made since one was restored, with this one; 0 where it was restored by its own run. None is unknown.
+    /// The number of sets that the job had made since the last restored one, including this one; 0 if this one's own run restored it. None:
+    /// unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sets_since_restore: Option<u32>,
 }
@@ -51,7 +52,7 @@ pub struct Verification {
 pub struct BytesCheck {
     pub verdict: Bytes,
     pub checked_at: DateTime<Utc>,
-    /// With offset, expected and found where something differs; empty when intact.
+    /// The differences, with offset, expected and found value; empty when intact.
     pub problems: Vec<String>,
     pub elapsed_seconds: f64,
 }
@@ -62,16 +63,16 @@ pub struct RestoreCheck {
     pub server: String,
     pub version: String,
     pub checked_at: DateTime<Utc>,
-    /// Why that server did not take it; None when all of it was restored and counted.
+    /// The reason why that server refused it; None when all of it was restored and counted.
     pub refusal: Option<String>,
     pub sql_state: Option<String>,
     pub elapsed_seconds: f64,
-    /// The restore alone, with its counts; None in sets of the first release, and where it did not come to its end.
+    /// The time that the restore itself and its counts took; None in sets of the first release, and where the restore was not completed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_seconds: Option<f64>,
 }
 
-/// As it stands in a store: of this release, or of the first, whose `checks` did not tell bytes from servers.
+/// The file as stored: by this release, or by the first, whose `checks` did not separate bytes from servers.
 #[derive(Deserialize)]
 struct Written {
     bytes: Option<BytesCheck>,
@@ -122,22 +123,22 @@ impl Verification {
         self.bytes.as_ref().map_or(Bytes::Unknown, |bytes| bytes.verdict)
     }
 
-    /// Some server has taken all of it.
+    /// Whether some server has restored all of it.
     pub fn was_restored(&self) -> bool {
         self.restores.iter().any(|restore| restore.refusal.is_none())
     }
 
-    /// When a server last took all of it.
+    /// The time when a server last restored all of it.
     pub fn restored_at(&self) -> Option<DateTime<Utc>> {
         self.restores.iter().filter(|restore| restore.refusal.is_none()).map(|restore| restore.checked_at).max()
     }
 
-    /// When its bytes were found damaged.
+    /// The time when its bytes were found damaged.
     pub fn damaged_at(&self) -> Option<DateTime<Utc>> {
         self.bytes.as_ref().filter(|bytes| bytes.verdict == Bytes::Damaged).map(|bytes| bytes.checked_at)
     }
 
-    /// A verdict that was reached is not given up for a read that led to none.
+    /// A verdict is not replaced by a read without a result.
     pub fn record_bytes(&mut self, check: BytesCheck) {
         if check.verdict != Bytes::Unknown || self.verdict() == Bytes::Unknown {
             self.bytes = Some(check);
@@ -145,7 +146,7 @@ impl Verification {
     }
 
     pub fn record_restore(&mut self, check: RestoreCheck) {
-        // The last success and the last refusal of each: that a server refuses today does not undo that it took the set once.
+        // The last success and the last refusal of each are kept: a refusal today does not undo that the server restored the set once.
         let of = |check: &RestoreCheck| (check.server.clone(), check.version.clone(), check.refusal.is_some());
         self.restores.retain(|earlier| of(earlier) != of(&check));
         self.restores.push(check);

@@ -1,5 +1,5 @@
-//! Finds out what a set is: by reading its bytes back, or by restoring it, which reads them as well. The two verdicts are recorded
-//! apart: a server that does not take a set says nothing of its bytes.
+//! Verifies a set: by reading its bytes back, or by restoring it, which reads them as well. The two verdicts are recorded separately: a
+//! server that refuses a set says nothing about its bytes.
 
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ use crate::pg::throwaway::{self, Host};
 use crate::pg::{self, Server, failure};
 use crate::store::Store;
 
-/// Reads the set back and records what was found beside it.
+/// Reads the set back and records the verdict beside it.
 pub async fn by_checksum(store: &Store, set: &mut Set, progress: &Progress) -> Result<()> {
     let phase = progress.phase("verify", Some(set.manifest.dump.bytes));
     let check = read_back::check(store, set, &phase).await?;
@@ -33,41 +33,41 @@ pub async fn by_checksum(store: &Store, set: &mut Set, progress: &Progress) -> R
     Ok(())
 }
 
-/// Where a set is restored for a while.
+/// The place where a set is restored temporarily.
 pub enum Where<'a> {
-    /// On a server that is there; the database of `settings` is not used.
+    /// A scratch database on an existing server; the database of `settings` is not used.
     Scratch { settings: &'a pg::Settings, name: String },
-    /// A server of its own.
+    /// A server that runs for this restore only.
     OwnServer(&'a Host),
 }
 
 /// How a set is proved by a restore.
 pub struct Proof<'a> {
     pub place: &'a Where<'a>,
-    /// What must be true in the restored copy.
+    /// The queries that must be true in the restored copy.
     pub expect: &'a [String],
     pub cancel: &'a CancellationToken,
 }
 
-/// What a restore for a proof has shown of the server. The bytes are intact, or it is an error.
+/// The result of a restore for a proof. The bytes are intact, or it is an error.
 #[derive(Debug, Default)]
 pub struct Verified {
-    /// Why the server did not take it, or what of it is not as expected.
+    /// The reason why the server refused it, or the queries of `expect` that are not true in the copy.
     pub refusal: Option<Refusal>,
-    /// All of it was restored and counted, whatever was expected of it.
+    /// Whether all of it was restored and counted, even if a query of `expect` is not true.
     pub is_restored: bool,
-    /// "a PostgreSQL 18.4 of its own".
+    /// The place in words, such as "a PostgreSQL 18.4 of its own".
     pub place: String,
-    /// What of the dump no restore there tries.
+    /// The parts of the dump that a restore in that place does not test.
     pub not_tried: &'static [&'static str],
-    /// The restore alone, with its counts.
+    /// The time that the restore itself and its counts took.
     pub restore_seconds: Option<f64>,
     pub warnings: Vec<String>,
-    /// Of the server.
+    /// The version of the server.
     pub version: String,
 }
 
-/// Restores the set into a database that is gone afterwards, and records both verdicts.
+/// Restores the set into a database that is removed afterwards, and records both verdicts.
 pub async fn by_restore(store: &Store, set: &mut Set, proof: &Proof<'_>, progress: &Progress) -> Result<Verified> {
     let phase = progress.phase("verify", Some(set.manifest.dump.bytes));
     let started = Instant::now();
@@ -84,7 +84,7 @@ pub async fn by_restore(store: &Store, set: &mut Set, proof: &Proof<'_>, progres
     };
     verified.place = place;
     let bytes_are_as_written = match tried {
-        // Its first read was part of the restore.
+        // The restore included its first read.
         Tried::ReadAll { problems } => problems.is_empty() && read_back::globals_differences(store, set).await?.is_empty(),
         Tried::NotBegun(refusal) => {
             verified.refusal = Some(refusal);
@@ -129,9 +129,9 @@ pub async fn by_restore(store: &Store, set: &mut Set, proof: &Proof<'_>, progres
 }
 
 enum Tried {
-    /// All bytes went by; where they differ from the manifest.
+    /// All bytes were read; the differences from the manifest.
     ReadAll { problems: Vec<String> },
-    /// The server was not fit for it.
+    /// The server does not meet the requirements.
     NotBegun(Refusal),
 }
 
@@ -158,7 +158,7 @@ async fn in_scratch(
             Fault::new(
                 Kind::Configuration,
                 format!(
-                    "the server for scratch databases, {}, is a standby: name one on a primary with `scratch`",
+                    "the server for scratch databases, {}, is a standby: set `scratch` to a database on a primary",
                     settings.server()
                 )
             )
@@ -174,10 +174,10 @@ async fn in_scratch(
         began = true;
         restore_and_ask(store, set, &inside, &choices, proof, phase).await
     };
-    // Where its files are does not matter.
+    // The location of its files does not matter.
     let like = DatabaseFacts { tablespace: None, ..set.manifest.server.database.clone() };
     let (restored, left) = scratch_database::with_scratch(settings, name, &like, proof.cancel, restoring).await;
-    // One that cannot be dropped is no reason to call a backup failed, and none for the next one not to be made.
+    // A scratch database that cannot be dropped does not make this backup fail, nor prevent the next one.
     if let Some(left) = left {
         tracing::warn!("{left}");
         verified.warnings.push(left);
@@ -226,11 +226,11 @@ async fn in_own_server(
     }
 }
 
-/// A copy that was restored, or not.
+/// A restored copy, complete or not.
 struct RestoredCopy {
     restored: Restored,
     seconds: f64,
-    /// What is not as expected of it.
+    /// The queries of `expect` that are not true in it, with their results.
     unmet: Vec<String>,
 }
 
@@ -242,7 +242,7 @@ impl RestoredCopy {
         verified.warnings.extend(restored.notes);
         verified.refusal = restored.refusal;
         if !unmet.is_empty() {
-            let message = format!("what the job expects of the restored copy is not so: {}", unmet.join("; "));
+            let message = format!("these queries of `expect` are not true there: {}", unmet.join("; "));
             verified.refusal = Some(Refusal { kind: None, sql_state: None, message });
         }
         Tried::ReadAll { problems: restored.problems }
@@ -272,12 +272,12 @@ fn refusal_of(error: &anyhow::Error) -> Refusal {
     Refusal { kind: failure::kind_of(error), sql_state: pg::sql_state(error), message: failure::in_a_line(error) }
 }
 
-/// An error when the bytes are not as written, or when nobody can say.
+/// Fails when the bytes differ from what was written, or when that could not be determined.
 fn ensure_intact(set: &Set, check: &BytesCheck) -> Result<()> {
     match check.verdict {
         Bytes::Intact => Ok(()),
-        Bytes::Damaged => anyhow::bail!("set {} is damaged, as two reads have shown: {}", set.name, check.problems.join("; ")),
-        Bytes::Unknown => anyhow::bail!("set {} could not be proved: {}", set.name, check.problems.join("; ")),
+        Bytes::Damaged => anyhow::bail!("set {} is damaged, confirmed by two reads: {}", set.name, check.problems.join("; ")),
+        Bytes::Unknown => anyhow::bail!("set {} could not be verified: {}", set.name, check.problems.join("; ")),
     }
 }
 

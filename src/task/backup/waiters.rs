@@ -1,5 +1,5 @@
-//! Who waits behind a dump's locks. pg_dump has one on every table until it ends: a migration that waits for it makes everybody behind it
-//! wait, too.
+//! Watches for sessions that wait behind a dump's locks. pg_dump holds a lock on every table until it ends: a migration that waits for it
+//! blocks everyone queued behind it.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +12,7 @@ use crate::base::units;
 use crate::pg;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A lock that is waited for so long keeps people waiting.
+/// A session that waits for a lock longer than this is reported.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(sqlx::FromRow)]
@@ -23,8 +23,8 @@ struct Waiter {
     behind: i64,
 }
 
-/// Looks while `dump` works; each who waits for longer than some seconds is a warning, or the end of the dump where it shall give way. A
-/// server that does not let us look is no reason to end it.
+/// Checks for waiters while `dump` works; each that waits for longer than some seconds is a warning, or ends the dump where it should give
+/// way. A server that does not let us check does not end it.
 pub async fn watch<T>(
     settings: &pg::Settings,
     gives_way: bool,
@@ -35,7 +35,7 @@ pub async fn watch<T>(
         match look(settings, gives_way, warnings).await {
             Ok(given) => given,
             Err(error) => {
-                tracing::warn!("cannot look who waits behind the dump: {error:#}");
+                tracing::warn!("cannot check for sessions that wait behind the dump: {error:#}");
                 std::future::pending().await
             }
         }
@@ -65,7 +65,7 @@ async fn look(settings: &pg::Settings, gives_way: bool, warnings: &Mutex<Vec<Str
             }
             if told.insert(waiter.pid) {
                 let message = format!(
-                    "{} behind the dump since {waited}{behind}: dump at another time, or with give_way = true, by which the dump ends",
+                    "{} behind the dump since {waited}{behind}: dump at another time, or set give_way = true, which ends the dump",
                     waiter.who
                 );
                 tracing::warn!("{message}");

@@ -1,6 +1,6 @@
-//! Why a dump failed, and what helps. pg_dump hands on what the server said, in the server's language and without a
-//! SQLSTATE. Its own words are English (LC_MESSAGES=C) and say what it was doing; what the matter is, the server is asked in a session
-//! of ours. So a hint may be missing, and is not wrong, whatever language the server speaks.
+//! Finds out why a dump failed, and what helps. pg_dump passes on the server's message, in the server's language and without a SQLSTATE.
+//! Its own words are English (LC_MESSAGES=C) and say what it was doing; the cause is looked up on the server in a session of ours. So a
+//! hint may be missing, but it is not wrong, whatever language the server speaks.
 
 use anyhow::Result;
 use sqlx::postgres::PgConnection;
@@ -12,33 +12,33 @@ use crate::base::fault::{Fault, Kind};
 use crate::pg::{self, failure, identifier};
 use crate::task::backup::standby::recovery_conflicts;
 
-/// For looking through a table: not longer than people wait for an error.
+/// The time limit for searching a table: no longer than people wait for an error.
 const LOOKING_TIMEOUT: &str = "60s";
 
-/// What a row may have as text, with what escaping adds to spare: PostgreSQL allocates no more than 1 GiB.
+/// The longest text of a row, leaving room for escaping: PostgreSQL allocates at most 1 GiB.
 const ROW_LONGEST_BYTES: i64 = 1_000_000_000;
 
-/// So many tables of a LOCK TABLE are repeated.
+/// This many tables of a LOCK TABLE are repeated.
 const TABLES_SHOWN: usize = 3;
 
-/// What pg_dump's library says, in its own words, when there is no connection or none any more.
+/// The messages of pg_dump's library when there is no connection or it was lost.
 const NO_CONNECTION: [&str; 3] = ["connection to server", "server closed the connection", "could not connect"];
 
-/// What was found out.
+/// The findings on the server.
 #[derive(Debug, Default)]
 struct Found {
     ready: Readiness,
-    /// Rows of the table that was being dumped and cannot be sent: where they are.
+    /// The places of rows that cannot be sent, of the table that was being dumped.
     long_rows: Vec<String>,
-    /// Who has or awaits a lock that keeps everybody from reading.
+    /// Sessions that hold or await a lock that blocks all readers.
     locked: Vec<Locked>,
-    /// The standby has cancelled something since the dump began.
+    /// Whether the standby has cancelled something since the dump began.
     recovery_conflict: bool,
     /// The kind of failure that our own connection met.
     no_connection: Option<Kind>,
 }
 
-/// A table that nobody can read for the time being.
+/// A table that cannot be read at the moment.
 #[derive(Clone, Debug, sqlx::FromRow)]
 struct Locked {
     /// In SQL.
@@ -72,7 +72,7 @@ pub async fn explain(status: &str, said: &str, settings: &pg::Settings, plan: &P
 
 async fn look(found: &mut Found, connection: &mut PgConnection, said: &str, plan: &Plan, backup: &Backup) -> Result<()> {
     if said.contains("LOCK TABLE") {
-        // First: whoever has the lock may let it go.
+        // This comes first, because the lock may soon be released.
         found.locked = sqlx::query_as(include_str!("locked.sql")).fetch_all(&mut *connection).await?;
     }
     found.ready = readiness::read(connection, backup).await?;
@@ -83,14 +83,14 @@ async fn look(found: &mut Found, connection: &mut PgConnection, said: &str, plan
     Ok(())
 }
 
-/// Pure. The kind of the failure, and what helps.
+/// The kind of the failure, and what helps. Pure.
 fn decide(said: &str, found: &Found, backup: &Backup) -> (Option<Kind>, Option<String>) {
     let says = |texts: &[&str]| texts.iter().any(|text| said.contains(text));
     let (locking, copying) = (says(&["LOCK TABLE"]), copied_table(said).is_some());
     let Found { ready, long_rows, locked, recovery_conflict, no_connection } = found;
 
     if says(&["no matching schemas were found", "no matching tables were found"]) {
-        let hint = "correct `schemas` of the job: a pattern that matches nothing would leave out what it was meant to keep";
+        let hint = "correct `schemas` of the job: a pattern without a match would leave out what it was meant to include";
         return (Some(Kind::Configuration), Some(hint.to_owned()));
     }
     if no_connection.is_some() {
@@ -104,7 +104,7 @@ fn decide(said: &str, found: &Found, backup: &Backup) -> (Option<Kind>, Option<S
     {
         return (Some(Kind::Permission), Some(hint));
     }
-    // Whatever it said: a dump of all that cannot be.
+    // Whatever pg_dump said, a complete dump is impossible then.
     if let Some(hint) = ready.unreadable_in_words() {
         return (Some(Kind::Permission), Some(hint));
     }
@@ -116,14 +116,14 @@ fn decide(said: &str, found: &Found, backup: &Backup) -> (Option<Kind>, Option<S
     }
     if !long_rows.is_empty() {
         let hint = format!(
-            "the row at {} of that table is longer than 1 GB as text, which PostgreSQL cannot send (bytea doubles as text: 512 MB is the \
-             most): shorten or delete it, or leave the table's rows out with exclude_table_data",
+            "the row at {} of that table is longer than 1 GB as text, which PostgreSQL cannot send (bytea doubles in size as text: at most 512 MB \
+             fit): shorten or delete it, or leave the table's rows out with exclude_table_data",
             long_rows.join(", ")
         );
         return (None, Some(hint));
     }
     if *recovery_conflict && copying {
-        let hint = "a standby cancels what holds back its recovery: raise max_standby_streaming_delay, or dump the primary";
+        let hint = "the standby cancelled the dump because it held back recovery: raise max_standby_streaming_delay, or dump the primary";
         return (None, Some(hint.to_owned()));
     }
     (None, None)
@@ -146,7 +146,7 @@ fn about_locks(said: &str, ready: &Readiness, locked: &[Locked], backup: &Backup
     let who = if named.is_empty() { locked.iter().collect() } else { named };
     match who.as_slice() {
         [] => format!(
-            "if it waited for a lock longer than lock_wait_timeout ({wait}), who had it has let it go by now: run it again"
+            "if it waited for a lock longer than lock_wait_timeout ({wait}), the lock has been released by now: run it again"
         ),
         who => {
             let who: Vec<String> =
@@ -156,7 +156,7 @@ fn about_locks(said: &str, ready: &Readiness, locked: &[Locked], backup: &Backup
     }
 }
 
-/// pg_dump repeats its whole LOCK TABLE, which may name each table of the database; its end may have been cut.
+/// pg_dump repeats its whole LOCK TABLE, which may name each table of the database; its end may be cut off.
 fn without_long_lists(said: &str) -> String {
     let lines = said.lines().map(|line| {
         let Some((start, list)) = line.split_once("LOCK TABLE ") else { return line.to_owned() };
@@ -181,7 +181,7 @@ fn copied_table(said: &str) -> Option<&str> {
     (!table.is_empty() && !table.starts_with('(')).then_some(table)
 }
 
-/// Where rows are whose text is too long. Sizes come from the rows' headers: what is stored apart is not read.
+/// The places of rows whose text is too long. Sizes come from the rows' headers: values stored out of line are not read.
 async fn long_rows(connection: &mut PgConnection, table: &str) -> Result<Vec<String>> {
     pg::set(connection, "statement_timeout", LOOKING_TIMEOUT).await?;
     let columns: Vec<(String, String)> = sqlx::query_as(
@@ -289,7 +289,7 @@ mod tests {
         for (said, found, kind, expected) in [
             (lock, found(unreadable()), Some(Kind::Permission), "GRANT pg_read_all_data TO bk"),
             (lock, found(locks()), None, "max_locks_per_transaction = 118"),
-            (lock, Found::default(), None, "who had it has let it go by now"),
+            (lock, Found::default(), None, "the lock has been released by now"),
             (
                 lock,
                 Found { locked: vec![locked("public.other"), locked("public.t")], ..Found::default() },

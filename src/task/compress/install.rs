@@ -308,11 +308,12 @@ pub async fn views_on(connection: &mut PgConnection, oid: i64) -> Result<Vec<Str
     .await?)
 }
 
-/// Statements that change nothing about these views, and lock them: LOCK TABLE would lock all that they read, too.
+/// Statements that lock these views, and change nothing about them whatever others change meanwhile: the schema that a view is in stays it.
+/// LOCK TABLE would lock all that they read, too.
 async fn locks_of_views_on(connection: &mut PgConnection, oid: i64) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar(
-        "SELECT format('ALTER VIEW %s OWNER TO %I', v.oid::regclass, pg_get_userbyid(v.relowner))
-         FROM pg_class v WHERE v.relkind = 'v' AND v.oid IN (
+        "SELECT format('ALTER VIEW %s SET SCHEMA %I', v.oid::regclass, n.nspname)
+         FROM pg_class v JOIN pg_namespace n ON n.oid = v.relnamespace WHERE v.relkind = 'v' AND v.oid IN (
              SELECT r.ev_class FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
              WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid)
          ORDER BY v.oid",

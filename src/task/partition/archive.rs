@@ -1,7 +1,7 @@
-//! A detached partition's rows go to a store before it may be dropped, in one batch of the job's archive.
+//! Writes a detached partition's rows to a store before it may be dropped, in one batch of the job's archive.
 //!
-//! The transaction that reads them also writes the mark which says where they are, so that both are there or neither: a run
-//! that is killed leaves a pending manifest, and whoever finds it asks the server whether that transaction committed.
+//! The transaction that reads them also writes the mark that says where they are, so that both exist or neither: a killed run leaves a
+//! pending manifest, and the next reader asks the server whether that transaction committed.
 
 use anyhow::{Context as _, Result};
 
@@ -16,7 +16,7 @@ use crate::pg::{self, identifier};
 use crate::store::Store;
 use crate::work::RunContext;
 
-/// Where rows go.
+/// The archive of a partition job.
 pub struct PartitionArchive<'a> {
     archive: Archive,
     run: &'a RunContext<'a>,
@@ -33,14 +33,14 @@ impl<'a> PartitionArchive<'a> {
 
     /// Whether its rows are in this store, as the mark says. A crash, somebody who ended a batch by hand, or another store in
     /// the job may have made it untrue. Before a drop every byte is read again: a disk may have lost some since.
-    pub async fn holds(&self, mark: &Mark, before_a_drop: bool) -> Result<bool> {
+    pub async fn holds(&self, parent: &TableName, mark: &Mark, before_a_drop: bool) -> Result<bool> {
         let Some(archived) = &mark.archive else { return Ok(false) };
         let held = async {
             if !before_a_drop {
-                return self.archive.counts(&archived.key).await;
+                return self.archive.counts(&archived.key, (&parent.schema, &parent.name)).await;
             }
             let phase = self.run.progress.phase("read", None);
-            let is_whole = self.archive.is_whole(&archived.key, &phase).await?;
+            let is_whole = self.archive.is_whole(&archived.key, (&parent.schema, &parent.name), &phase).await?;
             phase.done(if is_whole { "the archive is what was written" } else { "the archive is not what was written" });
             Ok(is_whole)
         };
@@ -48,17 +48,17 @@ impl<'a> PartitionArchive<'a> {
     }
 
     /// The partition is attached again, and stays: what was archived of it is in its table.
-    pub async fn is_back(&self, session: &mut Session, plan: &Plan, key: &str) -> Result<()> {
-        self.archive.is_back(&mut session.connection, self.run.database, &plan.table.sql(), key).await
+    pub async fn is_back(&self, session: &mut Session, plan: &Plan, key: &str) -> Result<Option<i64>> {
+        self.archive.is_back(&mut session.connection, (&plan.table.schema, &plan.table.name), key).await
     }
 
-    pub async fn is_back_for_good(&self, key: &str) {
-        self.archive.is_back_for_good(key).await;
+    pub async fn is_back_for_good(&self, key: &str, transaction: i64) {
+        self.archive.is_back_for_good(key, transaction).await;
     }
 
     /// Returns the mark that the table has now.
     pub async fn put(&self, session: &mut Session, plan: &Plan, table: &TableName, mark: &Mark) -> Result<Attempt<Mark>> {
-        // Somebody may still write to it by its own name: not while it is read.
+        // A session may still write to it by its own name: not while it is read.
         let lock = format!("LOCK TABLE ONLY {} IN SHARE MODE", table.sql());
         if let Attempt::Locked(who) = session.begin(&lock, table.oid).await? {
             return Ok(Attempt::Locked(who));
@@ -86,8 +86,12 @@ impl<'a> PartitionArchive<'a> {
         let phase = self.run.progress.phase("archive", None);
         let reason = format!("partition {table}, rows from {} to {}", mark.from, mark.to);
         let mut manifest = Manifest::new(self.run.job.name, self.run.database, &source, &reason).by_time(&plan.column);
-        manifest.replaces =
-            mark.archive.as_ref().and_then(|before| BatchName::of_object(&before.key)).map(|name| name.to_string());
+        manifest.replaces = mark
+            .archive
+            .as_ref()
+            .and_then(|before| BatchName::of_object(&before.key))
+            .filter(|name| name.is_of_database(self.run.database))
+            .map(|name| name.to_string());
         let manifest = self.archive.export(connection, &source, &name, manifest, &phase).await?;
         let exported = &manifest.exported;
         // In the same transaction, whose lock lets nobody write.

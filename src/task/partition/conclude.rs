@@ -1,4 +1,4 @@
-//! What a run says that it did: of one table, and of several below one root.
+//! The summary of a run: for one table, and for several below one root.
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
@@ -8,6 +8,7 @@ use super::calendar::Every;
 use super::keys::Partition;
 use super::left::{self, Left};
 use super::plan::Plan;
+use super::runway::Runway;
 use crate::base::fault::Kind;
 use crate::base::units;
 use crate::ledger::report::{Report, Unfinished};
@@ -24,22 +25,25 @@ pub(super) struct Progress {
     pub changed: Vec<String>,
     pub rows_moved: u64,
     pub detach_is_pending: bool,
-    /// Each with its reason: somebody held a lock.
+    /// Steps that met a lock, each with its reason.
     pub locked: Vec<String>,
-    /// Each with its reason: as it is, it will never work.
+    /// Steps that will never work in this state, each with its reason.
     pub failed: Vec<String>,
 }
 
-/// What came of one table.
+/// The result for one table.
 pub(super) struct Concluded {
     pub report: Report,
     pub failure: Option<(Option<Kind>, String)>,
+    /// Rows have, or will soon have, nowhere to go: said before all else.
+    pub has_no_runway: bool,
 }
 
 impl From<Left> for Concluded {
     fn from(left: Left) -> Self {
         let message = left.in_words();
-        Self { report: Report { summary: message.clone(), ..Report::default() }, failure: Some((left.kind, message)) }
+        let report = Report { summary: message.clone(), ..Report::default() };
+        Self { report, failure: Some((left.kind, message)), has_no_runway: left.has_no_runway }
     }
 }
 
@@ -96,10 +100,7 @@ impl Partition {
         report.fact("partitions", after.partitions);
 
         let failure = if !after.is_covered {
-            let mut message = format!(
-                "{summary}; that is less than one period ({}) ahead, and rows beyond it will be refused or go to the default partition",
-                self.every
-            );
+            let mut message = format!("{summary}; {}", Runway::is_short(self.every));
             for reason in progress.locked.iter().chain(&progress.failed) {
                 message += &format!("; {reason}");
             }
@@ -113,16 +114,17 @@ impl Partition {
         } else {
             None
         };
-        Concluded { report, failure }
+        Concluded { report, failure, has_no_runway: !after.is_covered }
     }
 }
 
 /// All tables in one report: lists one after the other, numbers summed, the shortest runway; the worst failure.
-pub(super) fn merged(concluded: Vec<Concluded>) -> Result<Report> {
+pub(super) fn merged(mut concluded: Vec<Concluded>) -> Result<Report> {
     let tables = concluded.len();
+    concluded.sort_by_key(|one| !one.has_no_runway);
     let mut all = Report::default();
     let (mut failures, mut kinds, mut summaries, mut went_well) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for Concluded { report, failure } in concluded {
+    for Concluded { report, failure, .. } in concluded {
         for (name, value) in report.facts {
             let merged = match (all.facts.remove(&name), value) {
                 (Some(Value::Array(before)), Value::Array(here)) => Value::Array(before.into_iter().chain(here).collect()),

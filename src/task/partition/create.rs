@@ -1,4 +1,4 @@
-//! Makes a partition: a table like its parent, with what LIKE leaves out, attached in the same transaction.
+//! Creates a partition: a table like its parent, with the properties that LIKE leaves out, attached in the same transaction.
 //!
 //! CREATE … PARTITION OF would take ACCESS EXCLUSIVE on the parent; this takes SHARE UPDATE EXCLUSIVE, beside which
 //! reads and writes go on. A new table has no rows to be checked, so that it needs no CHECK before ATTACH.
@@ -7,9 +7,11 @@ use anyhow::Result;
 use sqlx::PgConnection;
 
 use super::plan::{New, Plan};
-use crate::live::session::{Attempt, Session};
+use super::state::surroundings;
+use crate::live::session::{Attempt, Session, UnderLock};
 use crate::pg::table::TableName;
 use crate::pg::{self, identifier, literal, qualified};
+use crate::task::partition::column_settings;
 
 /// A CHECK of the default partition while a partition is attached.
 const SHIELD: &str = "pgtend_not_here";
@@ -65,54 +67,79 @@ fn unshield(default: &TableName) -> String {
 }
 
 async fn make(session: &mut Session, plan: &Plan, new: &New, shielded: Option<&TableName>) -> Result<Attempt<u64>> {
-    let parent = &plan.table;
-    let name = qualified(&parent.schema, &new.name);
-    let mut statements = like_parent(&mut session.connection, parent, &name, new.model).await?;
-    let mut moving = None;
-    let bounds = match new.range {
-        None => "DEFAULT".to_owned(),
-        Some(range) => {
-            let (from, to) = (plan.key.sql(range.from)?, plan.key.sql(range.to)?);
-            if let (false, Some(_)) = (new.moves_rows, &plan.default) {
-                statements.push(stop_at_the_parent(parent, "SHARE ROW EXCLUSIVE"));
-            }
-            if let (true, Some(default)) = (new.moves_rows, &plan.default) {
-                let column = identifier(&plan.column);
-                let within = format!("{column} >= {from} AND {column} < {to}");
-                moving = Some(statements.len());
-                statements.extend(move_rows(&mut session.connection, parent, default, &name, &within).await?);
-                moving = moving.map(|_| statements.len() - 1);
-            }
-            format!("FOR VALUES FROM ({from}) TO ({to})")
-        }
-    };
-    if new.range.is_some() {
-        statements.extend(plan.extras.iter().filter_map(|extra| extra.copy.as_ref()).map(|copied| copied.sql(&name)));
-    }
-    statements.push(format!("ALTER TABLE {} ATTACH PARTITION {name} {bounds}", parent.sql()));
-    statements.extend(shielded.map(unshield));
-    if moving.is_some()
-        && let Some(default) = &plan.default
-    {
-        statements.extend(enable_triggers(&mut session.connection, default).await?);
-    }
-    statements.extend(replica_identity(&mut session.connection, parent, &name).await?);
-    let tables: Vec<i64> = [Some(parent.oid), plan.default.as_ref().map(|default| default.oid)].into_iter().flatten().collect();
-    Ok(match session.transaction(&statements, &tables).await? {
-        Attempt::Done(rows) => Attempt::Done(moving.and_then(|index| rows.get(index).copied()).unwrap_or(0)),
+    let tables: Vec<i64> =
+        [Some(plan.table.oid), plan.default.as_ref().map(|default| default.oid)].into_iter().flatten().collect();
+    let making = Making { plan, new, shielded };
+    Ok(match session.transaction_under(&making.lock(), &tables, &making).await? {
+        // Of all statements, only the one that moves rows counts any.
+        Attempt::Done(rows) => Attempt::Done(rows.iter().sum()),
         Attempt::Locked(who) => Attempt::Locked(who),
     })
 }
 
+struct Making<'a> {
+    plan: &'a Plan,
+    new: &'a New,
+    shielded: Option<&'a TableName>,
+}
+
+impl Making<'_> {
+    /// The strongest lock that it takes on the parent, taken first: what is read under it is what is so at the commit.
+    ///
+    /// Beside a default partition, ATTACH's own locks are not enough. A writer that was on its way to the default partition when
+    /// the new one came fails ("violates partition constraint"), and a reader that had counted the partitions before sees neither
+    /// the old place of a moved row nor its new one: both seen on 15, with writers and readers at work. Who is stopped at the
+    /// parent looks again afterwards: writers by SHARE ROW EXCLUSIVE; readers too, where rows move, by ACCESS EXCLUSIVE.
+    fn lock(&self) -> String {
+        let mode = match (self.new.range, &self.plan.default) {
+            (Some(_), Some(_)) if self.new.moves_rows => "ACCESS EXCLUSIVE",
+            (Some(_), Some(_)) => "SHARE ROW EXCLUSIVE",
+            _ => "SHARE UPDATE EXCLUSIVE",
+        };
+        format!("LOCK TABLE ONLY {} IN {mode} MODE", self.plan.table.sql())
+    }
+}
+
+impl UnderLock for Making<'_> {
+    async fn statements(&self, connection: &mut PgConnection) -> Result<Vec<String>> {
+        let (plan, new, parent) = (self.plan, self.new, &self.plan.table);
+        let name = qualified(&parent.schema, &new.name);
+        let mut statements = like_parent(connection, parent, &name, new.model).await?;
+        let mut emptied = None;
+        let bounds = match new.range {
+            None => "DEFAULT".to_owned(),
+            Some(range) => {
+                let (from, to) = (plan.key.sql(range.from)?, plan.key.sql(range.to)?);
+                if let (true, Some(default)) = (new.moves_rows, &plan.default) {
+                    let column = identifier(&plan.column);
+                    let within = format!("{column} >= {from} AND {column} < {to}");
+                    statements.extend(move_rows(connection, parent, default, &name, &within).await?);
+                    emptied = Some(default);
+                }
+                if let Some(model) = new.model.filter(|_| plan.is_like_newest) {
+                    let extras = surroundings::extras(connection, parent.oid, model).await?;
+                    statements.extend(extras.iter().filter_map(|extra| extra.copy.as_ref()).map(|copied| copied.sql(&name)));
+                }
+                format!("FOR VALUES FROM ({from}) TO ({to})")
+            }
+        };
+        statements.push(format!("ALTER TABLE {} ATTACH PARTITION {name} {bounds}", parent.sql()));
+        statements.extend(self.shielded.map(unshield));
+        if let Some(default) = emptied {
+            statements.extend(enable_triggers(connection, default).await?);
+        }
+        statements.extend(replica_identity(connection, parent, &name).await?);
+        Ok(statements)
+    }
+}
+
 /// `name` as a table like `parent`, with its owner, privileges, policies and comment, and the storage of `model`.
-pub async fn like_parent(
-    connection: &mut PgConnection,
-    parent: &TableName,
-    name: &str,
-    model: Option<i64>,
-) -> Result<Vec<String>> {
-    let mut statements = vec![create_table(connection, parent, name).await?];
+async fn like_parent(connection: &mut PgConnection, parent: &TableName, name: &str, model: Option<i64>) -> Result<Vec<String>> {
+    let mut statements = vec![create_table(connection, parent, name, model).await?];
     statements.extend(storage(connection, name, model).await?);
+    // LIKE copies none, and neither would PARTITION OF.
+    let targets = column_settings::targets(connection, parent.oid).await?;
+    statements.extend(targets.iter().flat_map(|setting| setting.statements(name)));
     statements.extend(policies(connection, parent, name).await?);
     statements.extend(comment(connection, parent, name).await?);
     statements.extend(privileges(connection, parent, name).await?);
@@ -121,12 +148,16 @@ pub async fn like_parent(
 
 /// Without indexes, which ATTACH makes as the parent has them, and without identity: 18 refuses a partition that has one of
 /// its own, and gives it the parent's.
-async fn create_table(connection: &mut PgConnection, parent: &TableName, name: &str) -> Result<String> {
+async fn create_table(connection: &mut PgConnection, parent: &TableName, name: &str, model: Option<i64>) -> Result<String> {
+    // Before 17 a partitioned table had no access method to say.
     let (method, space): (Option<String>, Option<String>) = sqlx::query_as(
-        "SELECT (SELECT amname::text FROM pg_am WHERE oid = c.relam), (SELECT spcname::text FROM pg_tablespace WHERE oid = c.reltablespace)
+        "SELECT (SELECT amname::text FROM pg_am WHERE oid = coalesce(nullif(c.relam, 0),
+                     (SELECT m.relam FROM pg_class m WHERE m.oid = $2::bigint::oid AND current_setting('server_version_num')::int < 170000))),
+                (SELECT spcname::text FROM pg_tablespace WHERE oid = c.reltablespace)
          FROM pg_class c WHERE c.oid = $1::bigint::oid",
     )
     .bind(parent.oid)
+    .bind(model)
     .fetch_one(connection)
     .await?;
     let method = method.map(|method| format!(" USING {}", identifier(&method))).unwrap_or_default();
@@ -154,7 +185,7 @@ async fn storage(connection: &mut PgConnection, name: &str, model: Option<i64>) 
     Ok(vec![format!("ALTER TABLE {name} SET ({})", options.collect::<Vec<_>>().join(", "))])
 }
 
-/// Who reads a partition by its own name passes the parent's policies by, unless it has them too.
+/// Copies the parent's policies: a reader of the partition by its own name would bypass them otherwise.
 pub async fn policies(connection: &mut PgConnection, parent: &TableName, name: &str) -> Result<Vec<String>> {
     let (enabled, forced): (bool, bool) =
         sqlx::query_as("SELECT relrowsecurity, relforcerowsecurity FROM pg_class WHERE oid = $1::bigint::oid")
@@ -176,12 +207,14 @@ pub async fn policies(connection: &mut PgConnection, parent: &TableName, name: &
         roles: Vec<String>,
         using: Option<String>,
         check: Option<String>,
+        comment: Option<String>,
     }
     let policies: Vec<Policy> = sqlx::query_as(
         "SELECT polname::text AS name, polpermissive AS is_permissive,
                 CASE polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE' WHEN 'd' THEN 'DELETE' ELSE 'ALL' END AS command,
                 ARRAY(SELECT coalesce(quote_ident(rolname), 'PUBLIC') FROM unnest(polroles) role LEFT JOIN pg_roles r ON r.oid = role) AS roles,
-                pg_get_expr(polqual, polrelid) AS \"using\", pg_get_expr(polwithcheck, polrelid) AS \"check\"
+                pg_get_expr(polqual, polrelid) AS \"using\", pg_get_expr(polwithcheck, polrelid) AS \"check\",
+                obj_description(oid, 'pg_policy') AS comment
          FROM pg_policy WHERE polrelid = $1::bigint::oid ORDER BY 1",
     )
     .bind(parent.oid)
@@ -197,6 +230,8 @@ pub async fn policies(connection: &mut PgConnection, parent: &TableName, name: &
             policy.command,
             policy.roles.join(", ")
         ));
+        let on = |comment: &String| format!("COMMENT ON POLICY {} ON {name} IS {}", identifier(&policy.name), literal(comment));
+        statements.extend(policy.comment.as_ref().map(on));
     }
     Ok(statements)
 }
@@ -276,14 +311,6 @@ async fn replica_identity(connection: &mut PgConnection, parent: &TableName, nam
     })
 }
 
-/// Beside a default partition, ATTACH's own locks are not enough. A writer that was on its way to the default partition when
-/// the new one came fails ("violates partition constraint"), and a reader that had counted the partitions before sees neither
-/// the old place of a moved row nor its new one: both seen on 15, with writers and readers at work. Who is stopped at the
-/// parent looks anew afterwards: writers by SHARE ROW EXCLUSIVE; readers too, where rows move, by ACCESS EXCLUSIVE.
-fn stop_at_the_parent(parent: &TableName, mode: &str) -> String {
-    format!("LOCK TABLE ONLY {} IN {mode} MODE", parent.sql())
-}
-
 /// Rows leave the default partition for a table that nobody sees yet, and both are seen together at the commit.
 async fn move_rows(
     connection: &mut PgConnection,
@@ -300,10 +327,7 @@ async fn move_rows(
     .fetch_all(&mut *connection)
     .await?;
     let columns = columns.join(", ");
-    let mut statements = vec![
-        stop_at_the_parent(parent, "ACCESS EXCLUSIVE"),
-        format!("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE", default.sql()),
-    ];
+    let mut statements = vec![format!("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE", default.sql())];
     // For a trigger of the application nothing was deleted.
     for (trigger, _) in triggers(connection, default).await? {
         statements.push(format!("ALTER TABLE {} DISABLE TRIGGER {}", default.sql(), identifier(&trigger)));

@@ -1,4 +1,4 @@
-//! What keeps a detached table as it was archived until it is dropped: a trigger that refuses all changes, with the way back.
+//! Keeps a detached table as it was archived until it is dropped: a trigger refuses all changes, and says how to undo the detach.
 //!
 //! Its foreign keys to other tables are dropped with the detach. With them, an application's DELETE of a row that only the detached
 //! table refers to would fail, or its cascade would meet the trigger.
@@ -25,7 +25,7 @@ pub async fn foreign_keys(connection: &mut PgConnection, table: &TableName) -> R
     Ok(found.into_iter().map(|(name, definition)| ForeignKey { name, definition }).collect())
 }
 
-/// Of a table that is detached, under a lock on it: its foreign keys go, and from then on nobody changes it.
+/// Statements for a detached table, under a lock on it: they drop its foreign keys and refuse all changes from then on.
 pub fn statements(parent: &TableName, table: &TableName, mark: &Mark, foreign_keys: &[ForeignKey]) -> Vec<String> {
     let (name, function) = (table.sql(), function(table));
     let drop_key = |key: &ForeignKey| format!("ALTER TABLE {name} DROP CONSTRAINT {}", identifier(&key.name));
@@ -49,7 +49,7 @@ pub fn statements(parent: &TableName, table: &TableName, mark: &Mark, foreign_ke
     statements
 }
 
-/// For whoever wants the rows back where they were.
+/// Advice on how to attach the rows again.
 pub fn way_back(parent: &TableName, table: &TableName, mark: &Mark) -> String {
     let bounds = mark.bounds.clone().unwrap_or_else(|| format!("FOR VALUES FROM ('{}') TO ('{}')", mark.from, mark.to));
     format!(

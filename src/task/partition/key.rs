@@ -13,7 +13,7 @@ const DAY_MICROSECONDS: i64 = 86_400_000_000;
 /// The bits of a uuid below its time.
 const UUID_LOW_BITS: u32 = 80;
 
-/// What an integer key counts since 1970.
+/// The unit of an integer key, counted since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Epoch {

@@ -33,7 +33,7 @@ pub enum Retain {
     Numbers(u32),
 }
 
-/// What new partitions are like.
+/// The model of new partitions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Like {
@@ -72,7 +72,7 @@ pub struct Written {
     /// "hour", "day", "week", "month", "quarter", "year", or a number for number keys.
     #[schemars(with = "Every")]
     pub every: Spanned<Every>,
-    /// What an integer key counts since 1970: "seconds", "milliseconds" or "microseconds".
+    /// The unit of an integer key, counted since 1970: "seconds", "milliseconds" or "microseconds".
     #[schemars(with = "Option<Epoch>")]
     pub epoch: Option<Spanned<Epoch>>,
     /// IANA name; default the job's.
@@ -80,7 +80,7 @@ pub struct Written {
     /// Partitions beyond the current one, 1 to 1000; default 3.
     #[schemars(with = "Option<u32>")]
     pub premake: Option<Spanned<u32>>,
-    /// What stays: a length of time ("90d"), or a number for number keys; without it, everything.
+    /// The data to keep: a length of time ("90d"), or a number for number keys; without it, everything.
     #[schemars(with = "Option<Retain>")]
     pub retain: Option<Spanned<Retain>>,
     /// A store: a partition's rows are written there and read back before it is dropped.
@@ -91,13 +91,13 @@ pub struct Written {
     /// Make a default partition when there is none; default false.
     #[serde(default)]
     pub default: bool,
-    /// What new partitions are like: "parent" (default), or "newest", the newest partition, where that has keys, indexes and
-    /// constraints which its parent has not.
+    /// The model of new partitions: "parent" (default), or "newest": the newest partition, where it has keys, indexes and constraints that
+    /// its parent lacks.
     #[serde(default)]
     pub like: Like,
     /// Longest wait for one lock; default 2 s.
     pub lock_timeout: Option<Span>,
-    /// How long a step is tried again while somebody holds a lock; default 5 min.
+    /// How long a step is retried while other sessions hold a lock; default 5 min.
     pub give_up_after: Option<Span>,
 }
 
@@ -159,7 +159,7 @@ pub struct Partition {
     pub column: String,
     pub every: Every,
     pub epoch: Option<Epoch>,
-    /// Of the calendar; the job's when None.
+    /// The calendar's time zone; the job's when None.
     pub zone: Option<Tz>,
     pub premake: u32,
     pub retain: Option<Retain>,
@@ -169,7 +169,7 @@ pub struct Partition {
     pub default: bool,
     pub like: Like,
     pub lock_timeout: Duration,
-    /// So long a step is tried again while somebody holds a lock.
+    /// A step is retried for this long while other sessions hold a lock.
     pub give_up_after: Duration,
     /// Whole partitions that are too old go, and no others are made: [retention] of a partitioned table.
     pub only_retires: bool,

@@ -3,6 +3,8 @@
 use anyhow::Result;
 use serde::Serialize;
 
+use super::calendar::Every;
+use super::runway::Runway;
 use crate::base::fault::{Fault, Kind};
 use crate::live::governor;
 use crate::live::session::Session;
@@ -16,6 +18,9 @@ pub struct Left {
     #[serde(skip)]
     pub kind: Option<Kind>,
     pub reason: String,
+    /// Rows have, or will soon have, nowhere to go.
+    #[serde(skip)]
+    pub has_no_runway: bool,
 }
 
 impl Left {
@@ -23,13 +28,28 @@ impl Left {
     pub fn of(table: TableName, error: anyhow::Error) -> Result<Self> {
         match failure::kind_of(&error) {
             Some(Kind::Unreachable | Kind::Cancelled | Kind::TimedOut) => Err(error),
-            kind => Ok(Self { table, kind, reason: failure::in_a_line(&error) }),
+            kind => Ok(Self { table, kind, reason: failure::in_a_line(&error), has_no_runway: false }),
         }
+    }
+
+    /// A table without a runway is a failure, whoever stands in the way of its partitions: a lock that ends by itself does not bring back
+    /// the rows that were refused meanwhile.
+    pub fn without_runway(mut self, runway: &Runway, every: Every) -> Self {
+        self.kind = self.kind.filter(|kind| !ends_by_itself(*kind));
+        self.reason = format!("{}: {}; {}; {}", self.table, runway.in_words(), Runway::is_short(every), self.reason);
+        self.has_no_runway = true;
+        self
+    }
+
+    /// The failure of a run that has no other table.
+    pub fn error(&self) -> anyhow::Error {
+        error(self.kind, self.in_words())
     }
 
     /// All that is left of a run that could not do anything for any of its tables.
     pub fn all(left: &[Self]) -> anyhow::Error {
-        let reasons = left.iter().map(Self::in_words).collect::<Vec<_>>().join("; ");
+        let (first, others): (Vec<&Self>, Vec<&Self>) = left.iter().partition(|left| left.has_no_runway);
+        let reasons = first.into_iter().chain(others).map(Self::in_words).collect::<Vec<_>>().join("; ");
         error(worst(left.iter().map(|left| left.kind)).flatten(), reasons)
     }
 
@@ -50,9 +70,13 @@ pub fn error(kind: Option<Kind>, message: String) -> anyhow::Error {
 
 /// Of several failures: one that will never end by itself before one that does.
 pub fn worst(kinds: impl Iterator<Item = Option<Kind>> + Clone) -> Option<Option<Kind>> {
-    let ends_by_itself = |kind: &Option<Kind>| matches!(kind, Some(Kind::Busy | Kind::Deferred));
     let unnamed = kinds.clone().find(Option::is_none);
-    unnamed.or_else(|| kinds.clone().find(|kind| !ends_by_itself(kind))).or_else(|| kinds.clone().next())
+    let lasts = |kind: &Option<Kind>| !kind.is_some_and(ends_by_itself);
+    unnamed.or_else(|| kinds.clone().find(lasts)).or_else(|| kinds.clone().next())
+}
+
+fn ends_by_itself(kind: Kind) -> bool {
+    matches!(kind, Kind::Busy | Kind::Deferred)
 }
 
 /// An error of reading a table, with who holds the lock, where that was it.

@@ -1,10 +1,12 @@
-//! The mark on a partition that is on its way out: a comment of ours. Without it nothing is ever dropped.
+//! The mark on a partition that is being retired: a comment of ours. Without it nothing is ever dropped.
 //!
-//! It is set before the detach, so that no interruption leaves a detached table that nobody knows; it names the table's
-//! own number and its parent's, so that a copy of it (a restored dump) is not taken for the original.
+//! It is set before the detach, so that no interruption leaves an unknown detached table; it holds the oids of the table and its parent, so
+//! that a copy (a restored dump) is not taken for the original.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+
+use crate::pg::form::{IDENTIFIER, matches};
 
 const PREFIX: &str = "pgtend-partition: ";
 
@@ -16,12 +18,12 @@ pub struct Mark {
     pub stage: Stage,
     /// When it came to this stage.
     pub at: DateTime<Utc>,
-    /// What it held, for people.
+    /// Its range, for display.
     pub from: String,
     pub to: String,
     /// The comment that it had before.
     pub comment: Option<String>,
-    /// Where its rows are, once they were written and read back.
+    /// The place of its rows, once they were written and read back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<Archived>,
     /// `FOR VALUES …`, as the server shows it: for ATTACH.
@@ -55,13 +57,13 @@ pub enum Stage {
 pub struct Archived {
     pub key: String,
     pub rows: u64,
-    /// Of all its rows, when they were read ([`super::guard::contents`]). None of what the first release archived.
+    /// A checksum of all its rows, when they were read ([`super::guard::contents`]). None for archives of the first release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contents: Option<String>,
 }
 
 impl Mark {
-    /// What it is once it is detached, from now on.
+    /// The mark once the table is detached.
     pub fn retired(&self, at: DateTime<Utc>, foreign_keys: Vec<ForeignKey>) -> Self {
         let mut all = self.foreign_keys.clone();
         all.extend(foreign_keys.into_iter().filter(|key| !self.foreign_keys.contains(key)));
@@ -86,13 +88,81 @@ impl Mark {
     pub fn read(comment: &str) -> Option<Self> {
         // Its own line: JSON has no line breaks, so that a comment quoted in it starts none.
         let line = comment.lines().next_back()?;
-        serde_json::from_str(line.strip_prefix(PREFIX)?).ok()
+        let mark: Self = serde_json::from_str(line.strip_prefix(PREFIX)?).ok()?;
+        mark.is_harmless().then_some(mark)
     }
+
+    /// Whoever owns the table writes its comment, and people paste from our hints what stands here: it may be no other SQL than what
+    /// pg_get_constraintdef and pg_get_expr print for a foreign key and for bounds.
+    fn is_harmless(&self) -> bool {
+        let is_value = |text: &String| !text.contains(|letter: char| letter.is_control() || matches!(letter, '\'' | '\\'));
+        [&self.from, &self.to].into_iter().all(is_value)
+            && self.foreign_keys.iter().all(|key| is_foreign_key(&key.definition))
+            && self.bounds.as_deref().is_none_or(is_bounds)
+    }
+}
+
+const ACTION: &str = "(?:NO ACTION|RESTRICT|CASCADE|SET NULL|SET DEFAULT)";
+
+fn is_foreign_key(definition: &str) -> bool {
+    let (i, a) = (IDENTIFIER, ACTION);
+    let columns = format!(r"\((?:PERIOD )?{i}(?:, (?:PERIOD )?{i})*\)");
+    matches(
+        definition,
+        &format!(
+            r"FOREIGN KEY {columns} REFERENCES (?:ONLY )?{i}(?:\.{i})?{columns}(?: MATCH FULL)?(?: ON UPDATE {a})?(?: ON DELETE {a}(?: {columns})?)?(?: DEFERRABLE)?(?: INITIALLY DEFERRED)?(?: NOT VALID| NOT ENFORCED)*"
+        ),
+    )
+}
+
+fn is_bounds(text: &str) -> bool {
+    let value = "(?:'(?:[^']|'')*'|-?[0-9]+(?:[.][0-9]+)?|MINVALUE|MAXVALUE)";
+    let values = format!(r"\({value}(?:, {value})*\)");
+    matches(text, &format!("DEFAULT|FOR VALUES FROM {values} TO {values}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mark_that_holds_other_sql_than_foreign_keys_and_bounds_is_none() {
+        let foreign_keys = [
+            ("FOREIGN KEY (a) REFERENCES b(c)", true),
+            (
+                r#"FOREIGN KEY ("a; b", c1) REFERENCES public."x""y"(id, "Z") MATCH FULL ON UPDATE CASCADE ON DELETE SET NULL (c1) DEFERRABLE INITIALLY DEFERRED NOT VALID"#,
+                true,
+            ),
+            ("FOREIGN KEY (a, PERIOD p) REFERENCES s.t(a, PERIOD p)", true),
+            ("CHECK (true); ALTER ROLE mallory SUPERUSER; --", false),
+            ("FOREIGN KEY (a) REFERENCES b(c); DROP TABLE t", false),
+            ("FOREIGN KEY (a) REFERENCES b(c), ADD CHECK (evil())", false),
+            ("FOREIGN KEY (a) REFERENCES b(c)\n\\! id", false),
+            ("FOREIGN KEY (a) REFERENCES b(c) ON DELETE CASCADE -- x", false),
+        ];
+        for (definition, right) in foreign_keys {
+            assert_eq!(is_foreign_key(definition), right, "{definition}");
+        }
+        let bounds = [
+            ("FOR VALUES FROM ('2026-01-01 00:00:00+00') TO ('2026-02-01 00:00:00+00')", true),
+            ("FOR VALUES FROM (0, MINVALUE) TO (-10, MAXVALUE)", true),
+            ("FOR VALUES FROM ('it''s') TO ('z')", true),
+            ("DEFAULT", true),
+            ("DEFAULT; DROP TABLE t", false),
+            ("FOR VALUES FROM ('a') TO ('b'); ALTER ROLE mallory SUPERUSER", false),
+            ("FOR VALUES FROM (evil()) TO ('b')", false),
+        ];
+        for (text, right) in bounds {
+            assert_eq!(is_bounds(text), right, "{text}");
+        }
+        let mark = |definition: &str| {
+            format!(
+                "x\n{PREFIX}{{\"parent\":1,\"table\":2,\"stage\":\"retired\",\"at\":\"2026-11-01T00:00:00Z\",\"from\":\"a\",\"to\":\"b\",\"comment\":null,\"foreign_keys\":[{{\"name\":\"k\",\"definition\":\"{definition}\"}}]}}"
+            )
+        };
+        assert!(Mark::read(&mark("FOREIGN KEY (a) REFERENCES b(c)")).is_some());
+        assert_eq!(Mark::read(&mark("CHECK (true); ALTER ROLE mallory SUPERUSER; --")), None);
+    }
 
     #[test]
     fn a_mark_is_read_back_and_nothing_else_is_taken_for_one() {

@@ -1,8 +1,8 @@
-//! The partition task: partitions are there before their rows, and go when their time is over.
+//! The partition task: creates partitions ahead of time, retires expired ones, and converts a live table.
 //!
-//! What an interruption leaves behind, and what the next run makes of it: a detach in its second phase, which it finishes;
-//! a partition that carries our mark, whose way out it takes up where it ended. A new partition is made, filled from the
-//! default partition and attached in one transaction, so that none is half there.
+//! An interruption leaves a detach in its second phase, which the next run finishes, or a partition with our mark, whose retirement the
+//! next run continues. A new partition is created, filled from the default partition and attached in one transaction, so it is never half
+//! done.
 
 pub mod calendar;
 pub mod convert;
@@ -10,6 +10,7 @@ pub mod decide;
 pub mod key;
 
 mod archive;
+mod column_settings;
 mod conclude;
 mod create;
 mod guard;
@@ -18,6 +19,7 @@ mod left;
 mod mark;
 pub mod plan;
 mod retire;
+mod runway;
 mod state;
 
 use std::time::{Duration, Instant};
@@ -66,7 +68,7 @@ impl Partition {
         }
     }
 
-    /// What `check --connect` tries.
+    /// The checks of `check --connect`.
     pub async fn check(&self, connection: &mut sqlx::PgConnection) -> Result<String> {
         state::check(connection, self).await
     }
@@ -87,10 +89,17 @@ impl Work for Partition {
                 Err(error) => {
                     let error = left::with_lock_holders(&mut session, &parent, error).await;
                     // Whoever asks for whole partitions must know of all that stands in the way.
-                    if is_alone || self.only_retires {
+                    if self.only_retires {
                         return Err(error);
                     }
-                    left.push(Left::of(parent, error)?);
+                    let runway = each.runway(run, &mut session).await;
+                    let runway = runway.filter(|runway| !runway.is_covered);
+                    match (runway, is_alone) {
+                        (None, true) => return Err(error),
+                        (None, false) => left.push(Left::of(parent, error)?),
+                        (Some(runway), true) => return Err(Left::of(parent, error)?.without_runway(&runway, self.every).error()),
+                        (Some(runway), false) => left.push(Left::of(parent, error)?.without_runway(&runway, self.every)),
+                    }
                 }
             }
         }
@@ -127,6 +136,17 @@ impl Partition {
         Self { table: table.sql(), ..self.clone() }
     }
 
+    /// By catalogs alone, of a table that could not be looked at. None: they do not say it (number keys without a sequence), or the table
+    /// is none that can be tended.
+    async fn runway(&self, run: &RunContext<'_>, session: &mut Session) -> Option<runway::Runway> {
+        let state = State::glance(self, run, session).await.ok()?;
+        let is_known = match self.every {
+            Every::Unit(_) => true,
+            Every::Step(_) => state.now > 0,
+        };
+        is_known.then(|| decide::runway(&state))
+    }
+
     async fn act(&self, run: &RunContext<'_>, mut plan: Plan, session: &mut Session) -> Result<Report> {
         let mut left = std::mem::take(&mut plan.left);
         let others = std::mem::take(&mut plan.others);
@@ -135,6 +155,14 @@ impl Partition {
         for plan in std::iter::once(plan).chain(others) {
             match session::exclude_other_jobs(&mut session.connection, &plan.table).await {
                 Ok(()) => plans.push(plan),
+                // Whoever has it may make its partitions; until then its rows have none.
+                Err(error) if !self.only_retires && plan.covered_until.is_none() => {
+                    let found = Left::of(plan.table.clone(), error)?.without_runway(&plan.runway(), self.every);
+                    match is_alone {
+                        true => return Err(found.error()),
+                        false => left.push(found),
+                    }
+                }
                 Err(error) if is_alone => return Err(error),
                 Err(error) => left.push(Left::of(plan.table, error)?),
             }
@@ -158,7 +186,12 @@ impl Partition {
                 Err(error) if is_alone => return Err(error),
                 Err(error) => {
                     let error = left::with_lock_holders(session, &plan.table, error).await;
-                    left.push(Left::of(plan.table, error)?);
+                    let runway = each.runway(run, session).await.filter(|runway| !runway.is_covered && !self.only_retires);
+                    let found = Left::of(plan.table, error)?;
+                    left.push(match runway {
+                        Some(runway) => found.without_runway(&runway, self.every),
+                        None => found,
+                    });
                 }
             }
         }
@@ -247,7 +280,7 @@ impl Partition {
         Ok(progress)
     }
 
-    /// Says who stood in the way, if somebody did.
+    /// Names the sessions that hold the lock, if there are any.
     async fn take(
         &self,
         step: &Step,

@@ -1,4 +1,4 @@
-//! What a run would do, as people and machines read it.
+//! The plan of a run, for people and machines.
 
 use std::fmt;
 
@@ -9,8 +9,8 @@ use super::calendar::Period;
 use super::key::Key;
 use super::left::{self, Left};
 use super::mark::Mark;
+use super::runway::Runway;
 use super::state::default::Counted;
-use super::state::surroundings::Extra;
 use crate::base::fault::Kind;
 use crate::base::units;
 use crate::pg::table::TableName;
@@ -29,9 +29,9 @@ pub struct Plan {
     /// One of these refusals is that the clocks of host and server are apart.
     #[serde(skip)]
     pub clocks_apart: bool,
-    /// What somebody should know.
+    /// Notes for people.
     pub notes: Vec<String>,
-    /// What comes with its steps.
+    /// Warnings that come with the steps.
     pub warnings: Vec<String>,
     /// RFC 3339 (or a number): rows up to there have their partition. None: those of now have none.
     pub covered_until: Option<String>,
@@ -43,18 +43,18 @@ pub struct Plan {
     pub default_rows: Counted,
     #[serde(skip)]
     pub default: Option<TableName>,
-    /// What new partitions get beyond what their parent has.
+    /// New partitions get what the newest one has beyond their parent.
     #[serde(skip)]
-    pub extras: Vec<Extra>,
+    pub is_like_newest: bool,
     #[serde(skip)]
     pub grace: std::time::Duration,
     /// By the server's clock.
     #[serde(skip)]
     pub at: DateTime<Utc>,
-    /// Where new rows come.
+    /// The position of new rows.
     #[serde(skip)]
     pub now: i64,
-    /// Of further tables below the job's own.
+    /// The plans of further tables below the job's own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<Plan>,
     /// Tables below the job's own that stay as they are.
@@ -112,7 +112,7 @@ pub enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Detach {
-    /// SHARE UPDATE EXCLUSIVE: nobody waits.
+    /// SHARE UPDATE EXCLUSIVE: reads and writes go on.
     Concurrently,
     /// ACCESS EXCLUSIVE on the table, for a moment.
     Plainly,
@@ -138,6 +138,11 @@ impl Plan {
             Step::Retire { partition, .. } | Step::Finalise { partition } => Some(partition.oid),
             _ => None,
         })
+    }
+
+    /// As it is before the run.
+    pub fn runway(&self) -> Runway {
+        Runway { until: self.covered_until.clone(), until_instant: self.covered_until_instant, is_covered: self.is_covered }
     }
 
     /// This one and those of further tables.
@@ -169,7 +174,9 @@ impl Plan {
         let kinds =
             refused.map(|plan| plan.clocks_apart.then_some(Kind::Configuration)).chain(self.left.iter().map(|left| left.kind));
         let kind = left::worst(kinds)?;
-        let reasons = plans.iter().flat_map(|plan| plan.refusals.iter().cloned()).chain(self.left.iter().map(Left::in_words));
+        let (first, others): (Vec<&Left>, Vec<&Left>) = self.left.iter().partition(|left| left.has_no_runway);
+        let refused = plans.iter().flat_map(|plan| plan.refusals.iter().cloned());
+        let reasons = first.into_iter().map(Left::in_words).chain(refused).chain(others.into_iter().map(Left::in_words));
         Some(left::error(kind, format!("not done: {}", reasons.collect::<Vec<_>>().join("; "))))
     }
 }

@@ -1,4 +1,4 @@
-//! A partition's way out: mark, detach, archive, wait, drop. Each step can be the last one of a killed run.
+//! Retires a partition: mark, detach, archive, wait, drop. A run may be killed after any step.
 //!
 //! | Killed | Leaves | The next run |
 //! |---|---|---|
@@ -71,7 +71,7 @@ fn still_referred_to(error: anyhow::Error, partition: &TableName) -> anyhow::Err
     }
 }
 
-/// From now on its grace counts, and nobody changes it.
+/// Starts the grace period, and refuses changes from then on.
 pub async fn confirm(session: &mut Session, plan: &Plan, table: &TableName, mark: &Mark) -> Result<Attempt<Mark>> {
     if is_attached(session, table).await? {
         return Ok(Attempt::Locked("its detach is not finished".to_owned()));
@@ -116,7 +116,7 @@ pub async fn go_on(
     let is_over = plan.grace.is_zero() || plan.at - mark.at >= grace;
     let mut mark = mark;
     if let Some(archives) = archives
-        && !archives.holds(&mark, is_over).await?
+        && !archives.holds(&plan.table, &mark, is_over).await?
     {
         mark = match archives.put(session, plan, table, &mark).await? {
             Attempt::Done(mark) => mark,
@@ -190,35 +190,39 @@ pub async fn keep(
         for statement in statements {
             pg::execute(&mut session.connection, statement).await?;
         }
-        archives
+        let transaction = archives
             .is_back(session, plan, &archived.key)
             .await
             .with_context(|| format!("cannot say that {} is back", archived.key))?;
-        pg::execute(&mut session.connection, "COMMIT".to_owned()).await
+        pg::execute(&mut session.connection, "COMMIT".to_owned()).await?;
+        Ok(transaction)
     };
-    if let Err(error) = kept.await {
-        let _ = pg::execute(&mut session.connection, "ROLLBACK".to_owned()).await;
-        return match crate::live::governor::is_lock_trouble(&error) {
-            true => Ok(Attempt::Locked(session.holders(&[partition.oid]).await?)),
-            false => Err(error),
-        };
+    match kept.await {
+        Ok(Some(transaction)) => archives.is_back_for_good(&archived.key, transaction).await,
+        Ok(None) => {}
+        Err(error) => {
+            let _ = pg::execute(&mut session.connection, "ROLLBACK".to_owned()).await;
+            return match crate::live::governor::is_lock_trouble(&error) {
+                true => Ok(Attempt::Locked(session.holders(&[partition.oid]).await?)),
+                false => Err(error),
+            };
+        }
     }
-    archives.is_back_for_good(&archived.key).await;
     Ok(Attempt::Done(()))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dropped {
     Gone,
-    /// Somebody wrote to it after it was archived: it is there.
+    /// The table was written to after it was archived: it stays.
     WasChanged,
 }
 
 /// Looks once more, under the lock that it drops under: only a table that is detached and carries the mark that the plan saw, and
 /// whose rows are those of its archive. Views and the like that depend on it make DROP fail, and are named by the server.
 pub async fn drop_table(session: &mut Session, table: &TableName, mark: &Mark) -> Result<Attempt<Dropped>> {
-    // Nobody looks for a detached table: the counting may take its time. What DROP itself locks beside it, the targets of its
-    // foreign keys, it locks last.
+    // A detached table is hardly used, so the counting may take its time. DROP itself also locks the targets of its foreign keys; it does
+    // that last.
     let begun = session.begin(&lock(table), table.oid).await?;
     if let Attempt::Locked(who) = begun {
         return Ok(Attempt::Locked(who));

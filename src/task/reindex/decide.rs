@@ -1,4 +1,4 @@
-//! Which indexes are rebuilt, and why: pure.
+//! Decides which indexes are rebuilt, and why: pure.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::base::units;
 use crate::pg::qualified;
 use crate::task::vector_index::names::{base_of_reindex, is_beside, is_cut};
 
-/// An index that grew by less since it was built is as it has to be, whatever the estimate says.
+/// An index that grew by less than this since it was built is not rebuilt, whatever the estimate says.
 const GROWN: f64 = 1.3;
 
 #[derive(Clone, Debug, Serialize, sqlx::FromRow)]
@@ -39,7 +39,7 @@ impl Index {
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     Rebuild,
-    /// Left by a stopped REINDEX.
+    /// The index was left by a stopped REINDEX.
     Drop,
     Leave,
 }
@@ -53,42 +53,42 @@ pub struct Step {
     pub(super) reason: String,
 }
 
-/// What the last run knew: bytes of an index when it was new, by its qualified name.
+/// Known from the last run: the size in bytes of each index when it was new, by its qualified name.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(super) struct Known {
     pub(super) when_new: BTreeMap<String, i64>,
 }
 
-/// Pure.
+/// The action for one index, and the reason. Pure.
 pub(super) fn decide(job: &Reindex, index: &Index, names: &[String], when_new: Option<i64>) -> (Action, String) {
     let leave = |reason: String| (Action::Leave, reason);
     if let (false, Some(base)) = (index.is_valid, base_of_reindex(&index.name)) {
         return match names.iter().any(|name| is_cut(base, name)) {
-            true => (Action::Drop, format!("left by a REINDEX of {base} that was stopped")),
-            false => leave("invalid, and not of an index of this table".to_owned()),
+            true => (Action::Drop, format!("left by an interrupted REINDEX of {base}")),
+            false => leave("invalid, but it does not belong to an index of this table".to_owned()),
         };
     }
     if !index.is_valid && is_beside(&index.name) {
-        return leave("half-way between two indexes of a [vector_index] job, whose next run sees to it".to_owned());
+        return leave("an unfinished rebuild of a [vector_index] job, whose next run handles it".to_owned());
     }
     if !job.indexes.is_empty() && !job.indexes.contains(&index.name) {
-        return leave("not among `indexes`".to_owned());
+        return leave("not listed in `indexes`".to_owned());
     }
     if index.is_exclusion {
-        return leave("PostgreSQL rebuilds the index of an exclusion constraint only while nobody writes".to_owned());
+        return leave("PostgreSQL cannot rebuild the index of an exclusion constraint concurrently".to_owned());
     }
     if !index.is_valid {
         return (Action::Rebuild, "invalid: no query uses it, and every insert maintains it".to_owned());
     }
     let Some(bloat) = index.bloat() else {
         return leave(match index.method.as_str() {
-            "btree" => "its bloat is unknown: ANALYZE the table".to_owned(),
-            method => format!("no estimate for {method}"),
+            "btree" => "its bloat is unknown: run ANALYZE on the table".to_owned(),
+            method => format!("bloat of {method} indexes cannot be estimated"),
         });
     };
-    let share = format!("{:.0} % of {} are empty by estimate", bloat * 100.0, units::bytes(index.bytes.max(0) as u64));
+    let share = format!("an estimated {:.0} % of {} is empty", bloat * 100.0, units::bytes(index.bytes.max(0) as u64));
     if bloat <= job.bloat_above {
-        return leave(format!("{share}, no more than {:.0} %", job.bloat_above * 100.0));
+        return leave(format!("{share}, not above {:.0} %", job.bloat_above * 100.0));
     }
     if (index.bytes.max(0) as u64) < job.larger_than.0 {
         return leave(format!("{share}, but it is small (larger_than {})", job.larger_than));

@@ -7,7 +7,7 @@ use toml::Spanned;
 use crate::base::units::Size;
 use crate::config::checker::Checker;
 
-/// A b-tree that is filled at random settles at about 70 %: below that, a build is soon undone.
+/// A b-tree that is filled in random order settles at about 70 % full: with a threshold below this, a rebuild would soon be undone.
 const BLOAT_ABOVE: f64 = 0.4;
 
 const LARGER_THAN: Size = Size(10 << 20);
@@ -27,17 +27,17 @@ pub struct Reindex {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Written {
-    /// As in SQL: `public.execution_logs`, `"Odd Name"`. A partitioned one: its partitions.
+    /// The table, as in SQL: `public.execution_logs`, `"Odd Name"`. For a partitioned table, all its partitions are covered.
     pub table: String,
-    /// Only these, by name; default: all of the table.
+    /// Only these indexes, by name; default: all of the table.
     #[serde(default)]
     pub indexes: Vec<String>,
-    /// Share of a b-tree that is empty beyond its fill factor, by estimate; default 0.4.
+    /// Rebuild a b-tree when more than this share of it is empty beyond its fill factor, by estimate; default 0.4.
     #[schemars(with = "Option<f64>")]
     pub bloat_above: Option<Spanned<f64>>,
-    /// Smaller ones are rebuilt only when they are invalid; default 10 MiB.
+    /// Smaller indexes are rebuilt only when they are invalid; default 10 MiB.
     pub larger_than: Option<Size>,
-    /// Of the session that builds; default: the server's.
+    /// maintenance_work_mem of the session that builds; default: the server's.
     pub maintenance_work_mem: Option<Size>,
     /// max_parallel_maintenance_workers of the session that builds; default: the server's.
     pub parallel_workers: Option<u32>,

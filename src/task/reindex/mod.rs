@@ -1,6 +1,6 @@
-//! `[reindex]`: indexes of a table that are invalid or bloated are built anew, CONCURRENTLY.
+//! `[reindex]`: rebuilds indexes of a table that are invalid or bloated, CONCURRENTLY.
 //!
-//! What an interruption leaves behind: an invalid `…_ccnew` or `…_ccold`, which every insert maintains. The next run drops it.
+//! An interruption leaves an invalid `…_ccnew` or `…_ccold`, which every insert maintains. The next run drops it.
 
 mod decide;
 mod keys;
@@ -68,14 +68,17 @@ impl Work for Reindex {
         for step in plan.steps.iter().filter(|step| step.action != Action::Leave) {
             let name = step.index.sql();
             if let Go::Stop(reason) = run.or_cancelled(governor.go()).await? {
-                failures.push((Some(Kind::Deferred), format!("{name} and what comes after it: {reason}")));
+                failures.push((Some(Kind::Deferred), format!("{name} and the indexes after it were not rebuilt: {reason}")));
                 break;
             }
-            // What is invalid may be half-way: then it is somebody's work, and no wreck.
+            // An invalid index may still be building: then it is left alone.
             if (step.action == Action::Drop || !step.index.is_valid)
                 && let Some(who) = run.or_cancelled(concurrently::builder(&mut connection, step.table_oid)).await?
             {
-                failures.push((Some(Kind::Deferred), format!("{name} is left alone: {who} is building or vacuuming there")));
+                failures.push((
+                    Some(Kind::Deferred),
+                    format!("{name} was left alone: {who} is building an index or vacuuming on its table"),
+                ));
                 continue;
             }
             let phase = run.progress.phase("reindex", Some(step.index.bytes.max(0) as u64));
@@ -99,7 +102,10 @@ impl Work for Reindex {
                 }
                 Ok(Ended::Blocked(who)) => {
                     clean_up(run, step, &leaves).await;
-                    failures.push((Some(Kind::Deferred), format!("{name} was given up, and is as it was: {who}")));
+                    failures.push((
+                        Some(Kind::Deferred),
+                        format!("the rebuild of {name} was given up, the index is unchanged: {who}"),
+                    ));
                 }
                 Err(error) if failure::kind_of(&error) == Some(Kind::Cancelled) => {
                     clean_up(run, step, &leaves).await;
@@ -142,7 +148,7 @@ impl Work for Reindex {
 }
 
 impl Reindex {
-    /// Whether the role may do it, and what is named is there, for `check --connect`.
+    /// Checks that the role owns the table and that the named indexes exist, for `check --connect`.
     pub async fn check(&self, connection: &mut sqlx::PgConnection) -> Result<String> {
         check_owner(connection, &self.table).await?;
         let oids = tables(connection, &self.table).await?.0;
@@ -171,7 +177,7 @@ fn known(run: &RunContext<'_>) -> Known {
 }
 
 async fn size(connection: &mut sqlx::PgConnection, step: &Step) -> Result<i64> {
-    // REINDEX gives the name to another oid.
+    // REINDEX gives the name to an index with a new oid.
     let bytes: Option<i64> =
         sqlx::query_scalar("SELECT pg_relation_size(to_regclass($1))").bind(step.index.sql()).fetch_one(connection).await?;
     Ok(bytes.unwrap_or(0))
@@ -179,7 +185,11 @@ async fn size(connection: &mut sqlx::PgConnection, step: &Step) -> Result<i64> {
 
 async fn clean_up(run: &RunContext<'_>, step: &Step, left: &Remains<'_>) {
     if let Err(error) = concurrently::sweep(&run.settings, left).await {
-        tracing::warn!("what is left of {} is for the next run to drop: {}", step.index.sql(), failure::in_a_line(&error));
+        tracing::warn!(
+            "the leftover of {} could not be dropped, the next run will: {}",
+            step.index.sql(),
+            failure::in_a_line(&error)
+        );
     }
 }
 
@@ -219,7 +229,7 @@ mod tests {
         let decided = |job: &Reindex, index: Index, when_new| decide(job, &index, &names, when_new);
         assert_eq!(decided(&job(), index("i", 4e6), None).0, Action::Rebuild);
         let (action, reason) = decided(&job(), index("i", 8e6), None);
-        assert!(action == Action::Leave && reason.contains("no more than 40 %"), "{reason}");
+        assert!(action == Action::Leave && reason.contains("not above 40 %"), "{reason}");
         assert_eq!(decided(&job(), Index { bytes: 1 << 19, ..index("i", 1.0) }, None).0, Action::Leave);
         assert_eq!(decided(&job(), Index { is_valid: false, ..index("i", 9e6) }, None).0, Action::Rebuild);
         assert_eq!(decided(&job(), Index { is_exclusion: true, ..index("i", 1.0) }, None).0, Action::Leave);

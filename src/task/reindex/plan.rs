@@ -1,4 +1,4 @@
-//! What a reindex would do, for people.
+//! The plan of a reindex, as people read it.
 
 use std::fmt;
 

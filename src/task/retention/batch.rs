@@ -1,7 +1,7 @@
-//! One batch: its rows are found, locked without waiting, archived where that is asked for, and deleted, in a transaction.
+//! One batch in one transaction: its rows are found, locked without waiting, archived if the job asks for it, and deleted.
 //!
-//! Triggers and the user's `where` run in this session, and find names through the role's own search_path, as they do for the
-//! application. So every name, type and operator of ours is qualified here, and the session ends with the deleting.
+//! Triggers and the user's `where` run in this session and resolve names through the role's own search_path, as they do for the
+//! application. So every name, type and operator of our own SQL is qualified here, and the session ends when the deleting ends.
 
 use anyhow::{Context as _, Result};
 use sqlx::postgres::PgArguments;
@@ -15,15 +15,15 @@ use crate::base::fault::{Fault, Kind};
 use crate::live::governor;
 use crate::pg::{self, identifier, literal};
 
-/// Where a batch begins.
+/// The position where a batch begins.
 pub enum Place {
-    /// Blocks, the second not included.
+    /// A range of blocks; the second is not included.
     Blocks(u64, u64),
     /// A value of the column, as text.
     Key(String),
 }
 
-/// What a batch did.
+/// The result of a batch.
 pub struct Batch {
     pub rows: u64,
     /// Rows that were found and locked.
@@ -31,11 +31,11 @@ pub struct Batch {
     /// The largest value of the column among them.
     pub last_key: Option<String>,
     pub archived_bytes: u64,
-    /// Of tables in `cascade`.
+    /// Rows of tables in `cascade`.
     pub tree_rows: u64,
 }
 
-/// What a batch goes around. Each look costs as much as the deleting, so that the first attempt goes without.
+/// The kinds of row that a batch skips. Each check costs as much as the deleting, so the first attempt goes without them.
 #[derive(Clone, Copy, Default)]
 struct Around {
     locks: bool,
@@ -53,14 +53,14 @@ impl Work<'_> {
             _ => self.delete_tree(connection, place, size).await,
         };
         if done.is_err() {
-            // A connection that is gone has rolled back by itself.
+            // A connection that is lost has rolled back by itself.
             let _ = pg::execute(connection, "ROLLBACK".to_owned()).await;
         }
         done
     }
 
-    /// At first without a look at locks and at who refers to the rows; where somebody has locked one of the rows, by leaving his
-    /// out, and where one is still referred to, by leaving that out.
+    /// First tries without checks for locks and references; where another session has locked one of the rows, it skips the locked rows, and
+    /// where one is still referenced, it skips the referenced rows.
     async fn delete(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<Batch> {
         let mut around = Around { locks: false, references: !self.part.kept.selves.is_empty() };
         loop {
@@ -74,7 +74,7 @@ impl Work<'_> {
                     self.part.kept.may_be_seen()?;
                     around.references = true;
                 }
-                // By keys, none may mean: none left, or a trigger kept them.
+                // When walking by keys, no rows may mean that none are left or that a trigger kept them.
                 Ok(batch) if batch.rows == 0 && matches!(place, Place::Key(_)) && !around.locks => around.locks = true,
                 other => return other,
             }
@@ -93,7 +93,7 @@ impl Work<'_> {
                 self.bound_key()
             ),
         };
-        // The condition once more outside: a row may have changed since it was found.
+        // The condition is repeated outside the subquery: a row may have changed since it was found.
         let delete = format!("DELETE FROM ONLY {table} WHERE {which} AND {condition} AND {gate}");
         if matches!(place, Place::Blocks(..)) {
             let rows = bound(delete, place, size).execute(connection).await?.rows_affected();
@@ -124,8 +124,8 @@ impl Work<'_> {
         Ok(Batch { rows: rows as u64, found: found as u64, last_key: row.try_get(2)?, archived_bytes: 0, tree_rows: 0 })
     }
 
-    /// In a transaction, one statement deletes rows and hands them to the archive: exactly those that are deleted are
-    /// archived. The commit comes when they were read back.
+    /// In one transaction, a single statement deletes rows and hands them to the archive, so that exactly the deleted rows are archived.
+    /// The transaction commits after they were read back.
     async fn archive_and_delete(
         &self,
         connection: &mut PgConnection,
@@ -152,11 +152,11 @@ impl Work<'_> {
         if !is_there.fetch_one(&mut *connection).await?.try_get::<bool, _>(0)? {
             return self.nothing(connection, last_key).await;
         }
-        // From here on no column comes or goes before the commit.
+        // From here until the commit no column can be added or dropped.
         pg::execute(connection, format!("LOCK TABLE ONLY {table} IN ROW EXCLUSIVE MODE")).await?;
         let columns = archive::columns(connection, self.part.oid).await?;
         let list = columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
-        // A statement that fails midway costs an upload: who refers to the rows is looked at first.
+        // A statement that fails midway costs an upload, so references are checked first.
         let around_references = !self.part.kept.is_empty();
         if around_references {
             self.part.kept.may_be_seen()?;
@@ -177,16 +177,16 @@ impl Work<'_> {
         let manifest = archive.export(connection, &source, &name, manifest, self.phase).await?;
         let exported = manifest.exported.clone();
         if self.run.cancel.is_cancelled() {
-            // Its lock may be lost: the rows stay, and so does what says that this transaction did not commit.
+            // The archive's lock may be lost: the rows stay, and so does the manifest that says that this transaction did not commit.
             return Err(Fault::new(Kind::Cancelled, "cancelled").into());
         }
         if exported.rows == 0 {
-            // All of them are locked, referred to, or kept by a trigger.
+            // All of them are locked, referenced, or kept by a trigger.
             let nothing = self.nothing(connection, last_key).await?;
             archive.discard(&name).await?;
             return Ok(nothing);
         }
-        // Should the answer get lost, the pending manifest tells the next run whom to ask.
+        // If the answer gets lost, the pending manifest tells the next run which transaction to ask about.
         pg::execute(connection, "COMMIT".to_owned()).await.context("cannot commit a batch")?;
         archive.complete(&name, &manifest).await?;
         Ok(Batch { rows: exported.rows, found: exported.rows, last_key, archived_bytes: exported.bytes, tree_rows: 0 })
@@ -197,7 +197,7 @@ impl Work<'_> {
         Ok(Batch { rows: 0, found: 0, last_key, archived_bytes: 0, tree_rows: 0 })
     }
 
-    /// The value of the column that ends a batch of about `size` rows beyond `key`.
+    /// The value of the column that ends a batch of about `size` rows after `key`.
     async fn key_after(&self, connection: &mut PgConnection, key: &str, size: u64) -> Result<Option<String>> {
         let column = self.column();
         let sql = format!(
@@ -213,7 +213,7 @@ impl Work<'_> {
         Ok(bound(sql, &place, size).fetch_one(connection).await?.try_get(0)?)
     }
 
-    /// Of the rows at `place`, whose values are bound.
+    /// A query that picks the rows at `place`, whose values are bound as parameters.
     pub(super) fn pick_at(&self, place: &Place, around_references: bool) -> String {
         let column = self.column();
         match place {
@@ -226,7 +226,7 @@ impl Work<'_> {
         }
     }
 
-    /// A query that finds rows and locks them: `at`, `key`, and what tells parents from children.
+    /// A query that finds rows and locks them: `at`, `key`, and the columns that tell parents from children.
     fn pick(&self, which: &str, tail: &str, around_references: bool) -> String {
         let (table, kept) = (&self.part.name, &self.part.kept);
         let (free, columns) = match around_references {
@@ -241,7 +241,7 @@ impl Work<'_> {
         )
     }
 
-    /// The places of what was picked and may go, as `going`.
+    /// The places of the picked rows that may go, as `going`.
     pub(super) fn with(&self, pick: &str) -> String {
         match self.part.kept.kept(self.part.oid) {
             None => format!("WITH picked AS MATERIALIZED ({pick}), going AS MATERIALIZED (SELECT at FROM picked)"),
@@ -264,13 +264,13 @@ impl Work<'_> {
         format!("$1::pg_catalog.text::{}", self.plan.key.type_sql())
     }
 
-    /// Rows at the last key were looked at with it; at the very start there is none.
+    /// Rows at the last key were checked together with it; at the very start there is no last key.
     fn beyond(&self, key: &str) -> &'static str {
         if key == self.plan.start { "OPERATOR(pg_catalog.>=)" } else { "OPERATOR(pg_catalog.>)" }
     }
 }
 
-/// Rows in a range of blocks, the end of it not included.
+/// Rows in a range of blocks; the end is not included.
 fn between(from: &str, to: &str) -> String {
     format!("ctid OPERATOR(pg_catalog.>=) {from} AND ctid OPERATOR(pg_catalog.<) {to}")
 }
@@ -283,7 +283,7 @@ fn bound<'q>(sql: String, place: &Place, size: u64) -> Query<'q, Postgres, PgArg
     bind(pg::query(sql), place, size)
 }
 
-/// `$1` and `$2`: the place.
+/// Binds `place` and `size` as `$1` and `$2`.
 pub fn bind<'q>(query: Query<'q, Postgres, PgArguments>, place: &Place, size: u64) -> Query<'q, Postgres, PgArguments> {
     let (from, to) = match place {
         Place::Blocks(from, to) => (format!("({from},0)"), format!("({to},0)")),

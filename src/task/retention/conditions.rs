@@ -1,4 +1,4 @@
-//! Which rows go, as SQL.
+//! SQL conditions that select the rows to delete.
 
 use chrono::{DateTime, Utc};
 
@@ -7,25 +7,25 @@ use super::keys::Retention;
 use crate::base::units::Span;
 use crate::pg::{identifier, literal};
 
-/// Of the rows of one table: the job's, or one of its partitions.
+/// The conditions for the rows of one table: the job's table, or one of its partitions.
 #[derive(Clone, Debug, Default)]
 pub struct Conditions {
     pub goes: String,
-    /// The same without a look at whether the value of the column is a time.
+    /// The same, without checking whether the value of the column is a time.
     pub old: String,
-    /// Whose value is no time: of rows that meet `old`, these stay.
+    /// Matches rows whose value is not a time: of the rows that meet `old`, these stay.
     pub never: Option<String>,
 }
 
-/// What conditions are made of.
+/// The parts that conditions are built from.
 pub struct Terms<'a> {
     pub retention: &'a Retention,
     pub key: Key,
-    /// The first value that is young enough; None where age does not matter.
+    /// The smallest value that is young enough to stay; None where age does not matter.
     pub limit: Option<&'a str>,
-    /// The first value that is a time.
+    /// The smallest value that is a real time.
     pub floor: &'a str,
-    /// All rows that count for `keep_newest`, as after FROM.
+    /// All rows that count for `keep_newest`, as written after FROM.
     pub all: &'a str,
 }
 
@@ -52,7 +52,7 @@ impl Terms<'_> {
             more += &format!(" AND {}", self.has_newer(keep, per, table));
         }
         if let Some(condition) = &self.retention.condition {
-            // On a line of its own, so that a comment at its end comments out nothing of ours.
+            // The condition ends on a line of its own, so that a comment at its end cannot comment out our SQL.
             more += &format!(" AND (\n{condition}\n)");
         }
         old += &more;
@@ -60,8 +60,8 @@ impl Terms<'_> {
         Conditions { goes, old, never: (!never.is_empty()).then(|| never.join(" OR ")) }
     }
 
-    /// Of rows with the same value of `per`, that many are newer. What is no time is newer than none: random uuids and 'infinity' would
-    /// take the places of all real ones.
+    /// SQL: at least `keep` rows with the same value of `per` are newer. A value that is not a time counts as newer than none: random uuids
+    /// and 'infinity' would take the places of all real times.
     fn has_newer(&self, keep: u32, per: &str, table: &str) -> String {
         let (key, column, per) = (self.key, &self.retention.column, identifier(per));
         let place = |of: &str| format!("({}, {of}.tableoid, {of}.ctid)", key.column_of(of, column));
@@ -76,8 +76,8 @@ impl Terms<'_> {
     }
 }
 
-/// The cut-off is old enough by the clock of the transaction that deletes: a server whose clock was set back since the plan was made
-/// deletes nothing. No column is in it: a plan asks it once.
+/// SQL: the cut-off is old enough by the clock of the deleting transaction. If the server's clock was set back since the plan was made,
+/// nothing is deleted. The condition uses no column, so that the executor evaluates it once.
 pub fn gate(older_than: Span, cutoff: DateTime<Utc>) -> String {
     format!(
         "({}::timestamp with time zone OPERATOR(pg_catalog.<=) (pg_catalog.transaction_timestamp() OPERATOR(pg_catalog.-) pg_catalog.make_interval(secs => {:.3})))",

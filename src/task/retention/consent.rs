@@ -1,4 +1,4 @@
-//! A person says once that a job may take nearly all of a table: by its first run, or by one that goes beyond the newest row. Wrong
+//! Asks once for consent before a job may take nearly all of a table: on its first run, or on one that goes beyond the newest row. Wrong
 //! columns, wrong units and wrong clocks look like that.
 
 use anyhow::Result;
@@ -12,28 +12,28 @@ use crate::base::units;
 use crate::pg;
 use crate::work::RunContext;
 
-/// A first run that takes more percent of the table.
+/// A first run that takes more than this percentage of the table needs consent.
 const MUCH: f64 = 90.0;
-/// A sample of so many blocks tells shares well enough; smaller tables are counted.
+/// A sample of this many blocks estimates shares well enough; smaller tables are counted.
 const SAMPLED_BLOCKS: f64 = 1_000.0;
-/// Of an unindexed table, where new rows mostly are.
+/// The last blocks of an unindexed table, where most new rows are.
 const LAST_BLOCKS: i64 = 128;
 
 #[derive(Debug, Default)]
 pub struct Consent {
-    /// What the job takes, as the ledger keeps it beside each run.
+    /// The job's rule, as the ledger keeps it with each run.
     pub rule: String,
-    /// A person has agreed, now or before.
+    /// Whether a person has agreed, now or before.
     pub is_given: bool,
-    /// What it asks for.
+    /// The question to ask.
     pub asks: Option<String>,
 }
 
-/// What of the table goes, as SQL.
+/// The rows of the table that go, as SQL.
 pub struct Goes<'a> {
     pub condition: &'a str,
     pub key: Key,
-    /// Rows from here on stay for their age, where that matters.
+    /// Rows from here on stay because of their age, where age matters.
     pub limit: Option<&'a str>,
 }
 
@@ -46,7 +46,7 @@ pub async fn look(
 ) -> Result<Consent> {
     let rule = retention.rule();
     let before = match run.ledger {
-        // Without an answer, nothing is known of the past: then it asks.
+        // Without an answer from the ledger nothing is known of the past, so the job asks.
         Some(ledger) => ledger.runs_by_rule(run.job.name, run.database, &rule).await.unwrap_or_else(|error| {
             tracing::warn!("{error:#}");
             Default::default()
@@ -64,21 +64,24 @@ pub async fn look(
     let what = if goes_beyond {
         let sql = format!("SELECT EXISTS (SELECT FROM {table} WHERE {})::pg_catalog.text", goes.condition);
         let something_goes = pg::fetch_text(connection, sql).await?.as_deref() == Some("true");
-        something_goes.then(|| format!("it goes beyond the newest row of {table}, so that none of them stays for its age"))
+        something_goes.then(|| format!("it goes beyond the newest row of {table}, so that no row would stay"))
     } else if before.has_succeeded {
         None
     } else {
         share(connection, facts, goes).await?.filter(|(percent, _)| *percent > MUCH).map(|(percent, rows)| {
-            format!("this is its first run, and it would take about {percent:.0} % of {table}, as a look at {rows} says")
+            format!("this is its first run, and it would take about {percent:.0} % of {table}, estimated from {rows}")
         })
     };
     let asks = what.map(|what| {
-        format!("{what}: when that is meant, say so once, pgtend run-job {} --database {} --yes", run.job.name, run.database)
+        format!(
+            "{what}: if this is intended, confirm it once with pgtend run-job {} --database {} --yes",
+            run.job.name, run.database
+        )
     });
     Ok(Consent { rule, is_given: false, asks })
 }
 
-/// Whether there is a row that stays for its age.
+/// Whether some row is young enough to stay.
 async fn has_young(
     connection: &mut PgConnection,
     retention: &Retention,
@@ -109,7 +112,7 @@ async fn has_young(
     Ok(false)
 }
 
-/// How many percent of the rows go, by a sample, and how many rows that has. None: there are none.
+/// The percentage of rows that go, by a sample, and the size of that sample. None: there are no rows.
 async fn share(connection: &mut PgConnection, facts: &Facts, goes: &Goes<'_>) -> Result<Option<(f64, String)>> {
     let blocks = if facts.kind == "p" { state::blocks_below(connection, facts.oid).await? } else { facts.blocks };
     let percent = (100.0 * SAMPLED_BLOCKS / (blocks.max(1) as f64)).min(100.0);

@@ -1,4 +1,4 @@
-//! What deleting is given.
+//! The context that deleting works in.
 
 use super::keys::Retention;
 use super::plan::{Part, Plan};

@@ -18,33 +18,34 @@ use crate::pg;
 use crate::pg::failure;
 use crate::task::retention::context::Work;
 
-/// 300 blocks of 8 KiB are some ten thousand rows of a log table: 40 to 50 ms (research).
+/// 300 blocks of 8 KiB hold some ten thousand rows of a log table: 40 to 50 ms (research).
 const FIRST_BLOCKS: u64 = 100;
 const MOST_BLOCKS: u64 = 20_000;
 const FIRST_ROWS: u64 = 1_000;
 const MOST_ROWS: u64 = 50_000;
-/// Fewer take hardly less time, see [`Pace::with_enough`]. Measured on two processors with six busy loops and a pgbench at full speed, 60,000 rows: batches of
-/// 1.8 blocks 24 s, with these 11 s; commits of others within 2 × idle in both.
+/// A smaller batch is hardly faster, see [`Pace::with_enough`]. Measured on two processors with six busy loops and a pgbench at full speed,
+/// 60,000 rows: 24 s with batches of 1.8 blocks, 11 s with these; other sessions committed within 2 × idle in both.
 const ENOUGH_BLOCKS: u64 = 8;
 const ENOUGH_ROWS: u64 = 300;
-/// An archived batch is an object: larger, and its rows wait locked for the upload. Nobody else wants old rows.
+/// The target time of an archived batch, which is an object and therefore larger: its rows stay locked during the upload. Other sessions
+/// rarely want old rows.
 const ARCHIVE_TIME: Span = Span(Duration::from_secs(5));
 const ARCHIVE_FIRST_BLOCKS: u64 = 1_000;
 const ARCHIVE_FIRST_ROWS: u64 = 20_000;
-/// A batch that meets a lock is tried again; somebody holds it, or a foreign key's row.
+/// A batch that meets a lock, on a row or on a row that a foreign key references, is retried this many times.
 const LOCK_ATTEMPTS: u32 = 20;
 
-/// What came of it.
+/// The result of deleting.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Done {
     pub rows: u64,
     pub batches: u64,
     pub archived_bytes: u64,
     pub archived_batches: u64,
-    /// Of tables in `cascade`.
+    /// Rows of tables in `cascade`.
     pub tree_rows: u64,
     pub lock_waits: u64,
-    /// It stopped because somebody held a lock for too long.
+    /// Whether it stopped because another session held a lock for too long.
     pub is_locked: bool,
     pub resumed_at_block: Option<u64>,
     pub elapsed: Duration,
@@ -72,11 +73,11 @@ impl Done {
     }
 }
 
-/// The way through the part.
+/// The route through the part.
 enum Walk {
-    /// Up from `at`, then what is before the place where it began, which became old since the last run stopped there.
+    /// Up from `at`, then through the blocks before the start, whose rows expired after the last run stopped there.
     Up { at: u64, end: u64, then: Option<u64> },
-    /// Down from `at`, again and again while rows go: children are younger than their parents, as a rule, and go first.
+    /// Down from `at`, repeated while rows go: children are usually younger than their parents, and go first.
     Down { at: u64, end: u64, went: bool },
     /// From this value of the column.
     Keys(String),
@@ -100,7 +101,7 @@ impl Walk {
         !matches!(self, Self::Keys(_))
     }
 
-    /// None: it is at its end.
+    /// The next position; None at the end.
     fn next(&mut self, size: u64) -> Option<Place> {
         match self {
             Self::Keys(key) => Some(Place::Key(key.clone())),
@@ -122,7 +123,7 @@ impl Walk {
         }
     }
 
-    /// After the batch at `place`; false: there is no further one.
+    /// Advances past the batch at `place`; false: there is no further one.
     fn went(&mut self, place: &Place, rows: u64, last_key: Option<String>) -> bool {
         match (self, place) {
             (Self::Up { at, .. }, Place::Blocks(_, to)) => *at = *to,
@@ -131,7 +132,7 @@ impl Walk {
                 *went |= rows > 0;
             }
             (Self::Keys(key), _) => match last_key {
-                // Nothing went, and there is no further key.
+                // Nothing was deleted, and there is no further key.
                 Some(last) if last == *key && rows == 0 => return false,
                 Some(last) => *key = last,
                 None => return false,
@@ -143,7 +144,7 @@ impl Walk {
 }
 
 impl Work<'_> {
-    /// All batches of one part, unless the governor stops it.
+    /// Runs all batches of one part, unless the governor stops it.
     pub async fn all(&self, connection: &mut PgConnection, governor: &mut Governor, done: &mut Done) -> Result<Go> {
         let started = Instant::now();
         let pid = pg::backend_pid(connection).await?;
@@ -164,7 +165,7 @@ impl Work<'_> {
             done.resumed_at_block = Some(at);
         }
         let mut attempts = 0;
-        // Bounded: by blocks, each turn leaves some behind; by keys, each turn deletes rows, or fails; down, each walk does.
+        // The loop is bounded: by blocks, each turn moves on; by keys, each turn deletes rows or fails; downwards, each walk deletes rows.
         while let Some(place) = walk.next(pace.size()) {
             if let (Walk::Up { end, .. }, Place::Blocks(block, _)) = (&walk, &place) {
                 self.run.progress.set_cursor(Some(json!({ "table": self.part.oid, "block": block })));
@@ -175,11 +176,11 @@ impl Work<'_> {
                 return Ok(Go::Stop(reason));
             }
             let began = Instant::now();
-            // Not dropped midway by a cancellation: it is short, and ends in a commit or a rollback.
+            // A cancellation does not drop it midway: it is short, and ends in a commit or a rollback.
             let (result, blocked) = governor.watch(pid, self.batch(connection, &place, pace.size())).await;
             let batch = match result {
                 Ok(batch) => batch,
-                // A row that was referred to between the look and the deletion is seen by the next attempt.
+                // The next attempt sees a row that became referenced between the check and the deletion.
                 Err(error)
                     if (governor::is_lock_trouble(&error) || references::is_referred(&error)) && attempts < LOCK_ATTEMPTS =>
                 {
@@ -188,7 +189,7 @@ impl Work<'_> {
                     pace.took(target.0 * 2, target.0, 1);
                     continue;
                 }
-                // statement_timeout: a slow trigger, a cold disk. Half as much may do.
+                // statement_timeout: a slow trigger or a cold disk. Half as many rows may succeed.
                 Err(error)
                     if pg::sql_state(&error).as_deref() == Some("57014") && pace.size() > 1 && attempts < LOCK_ATTEMPTS =>
                 {
@@ -235,14 +236,14 @@ impl Work<'_> {
     }
 }
 
-/// Who stands in the way.
+/// Names the sessions that hold the lock.
 pub async fn locked(connection: &mut PgConnection, name: &str, table: i64, error: &anyhow::Error) -> Result<String> {
     let holders = pg::lock_holders(connection, &[table]).await?;
     let holders = if holders.is_empty() { failure::in_a_line(error) } else { holders };
     Ok(format!("{name} is locked: {holders}"))
 }
 
-/// Plain VACUUM: it gives the space to new rows, and waits for nobody.
+/// Runs plain VACUUM: new rows can reuse the space, and it waits for no lock.
 pub async fn vacuum(connection: &mut PgConnection, plan: &Plan) -> Result<()> {
     pg::set(connection, "statement_timeout", "0").await?;
     for part in &plan.parts {

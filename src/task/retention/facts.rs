@@ -1,4 +1,4 @@
-//! What a table is like, and what of that keeps a run from deleting anything.
+//! Properties of a table, and which of them prevent a run from deleting anything.
 
 use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
@@ -16,19 +16,19 @@ pub struct Facts {
     pub rows: f64,
     pub blocks: i64,
     pub bytes: i64,
-    /// Under all domains.
+    /// The type under all domains.
     pub column_type: Option<String>,
     pub index: Option<String>,
     can_select: bool,
     can_delete: bool,
     can_update: bool,
     row_security: bool,
-    /// For people.
+    /// For display.
     pub triggers: Vec<String>,
     /// Triggers and rules that fire when rows are deleted, and not when the table is dropped.
     pub on_delete: Vec<String>,
     unpublishable: bool,
-    /// That pass deletes on, of the table or of one above or below it.
+    /// Publications with `publish = delete` for the table or for one above or below it.
     pub publications: Vec<String>,
 }
 
@@ -54,7 +54,7 @@ impl Facts {
         Ok(())
     }
 
-    /// Deletes nothing on doubt.
+    /// Refuses in case of doubt, so that nothing is deleted.
     pub fn refuse_table(&self) -> Result<()> {
         let table = self.sql();
         if !matches!(self.kind.as_str(), "r" | "p") {
@@ -66,20 +66,20 @@ impl Facts {
             .collect();
         if !missing.is_empty() {
             let message = format!(
-                "the role may not {0} on {table} (rows are locked before they are deleted): GRANT {0} ON {table} TO it",
+                "the role lacks the {0} privilege on {table} (rows are locked before they are deleted): GRANT {0} ON {table} TO the role",
                 missing.join(", ")
             );
             return Err(Fault::new(Kind::Permission, message).into());
         }
         if self.row_security {
             let message = format!(
-                "row security hides rows of {table} from the role, so that old ones would stay unseen: use its owner or a role with BYPASSRLS"
+                "row security hides rows of {table} from the role, so that some old rows would stay: connect as the table's owner or as a role with BYPASSRLS"
             );
             return Err(Fault::new(Kind::Permission, message).into());
         }
         if self.unpublishable {
             return Err(refused(format!(
-                "{table} is published with its deletes and has no replica identity, so that PostgreSQL refuses them: ALTER TABLE {table} REPLICA IDENTITY …"
+                "{table} publishes its deletes and has no replica identity, so that PostgreSQL refuses to delete: ALTER TABLE {table} REPLICA IDENTITY …"
             )));
         }
         Ok(())

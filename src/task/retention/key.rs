@@ -1,4 +1,4 @@
-//! The column that says how old a row is: which types can, and how a time becomes a value beside it.
+//! The column that says how old a row is: which types are supported, and how a time becomes a value to compare with.
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, NaiveDateTime, Offset as _, SubsecRound as _, TimeDelta, TimeZone as _, Utc};
@@ -10,10 +10,10 @@ use crate::base::fault::{Fault, Kind};
 use crate::pg::{self, identifier, literal};
 use crate::task::partition::Epoch;
 
-/// 1970-01-02, a day after the zero of computers' clocks, so that it is in the past of that zero in every zone. Values below
-/// mean "never" or "unknown": '-infinity', the year 1 of ORMs, 1900, 1970-01-01.
+/// 1970-01-02: a day after the Unix epoch, so that the epoch lies before it in every time zone. Values below it mean "never" or "unknown":
+/// '-infinity', the year 1 of ORMs, 1900, 1970-01-01.
 const FIRST_REAL_SECOND: i64 = 86_400;
-/// Values that are looked at to tell whether uuids are of version 7, and whether text is ULIDs.
+/// The number of values that are sampled to tell whether uuids are version 7, and whether text holds ULIDs.
 const SAMPLED: usize = 1000;
 const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const ULID: &str = "^[0-7][0-9A-HJKMNP-TV-Z]{25}$";
@@ -21,20 +21,20 @@ const ULID: &str = "^[0-7][0-9A-HJKMNP-TV-Z]{25}$";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
     TimestampTz,
-    /// On the clock of the job's zone.
+    /// Wall-clock time in the job's time zone.
     Timestamp,
     Date,
     Epoch(Epoch),
     /// Version 7: its first 48 bits are milliseconds since 1970.
     Uuid,
-    /// Text of 26 letters, the first ten of which are milliseconds since 1970.
+    /// Text of 26 characters, the first ten of which are milliseconds since 1970.
     Ulid,
 }
 
-/// The earliest that a clock on the wall shows at or after `at`: in an autumn night it shows an hour twice, and what it shows in the second pass is
-/// as young as that.
+/// The earliest wall-clock time at or after `at`: on an autumn night an hour occurs twice, and a value in that hour is treated as belonging
+/// to the second pass.
 fn earliest_on_the_wall(at: DateTime<Utc>, zone: Tz) -> NaiveDateTime {
-    // Longer than any clock was ever set back at once (a day excepted, on which a zone changed sides of the date line).
+    // This is longer than any clock was ever set back at once (except for the days when a zone moved across the date line).
     const LOOKED_AT_SECONDS: i64 = 6 * 3600;
     let offset = |at: DateTime<Utc>| zone.offset_from_utc_datetime(&at.naive_utc()).fix().local_minus_utc();
     let wall = |at: DateTime<Utc>| at.with_timezone(&zone).naive_local();
@@ -52,36 +52,36 @@ fn earliest_on_the_wall(at: DateTime<Utc>, zone: Tz) -> NaiveDateTime {
 }
 
 impl Key {
-    /// `type_name`: the type under all domains, without modifiers, as format_type says it.
+    /// `type_name`: the type under all domains, without modifiers, as format_type writes it.
     pub fn of(retention: &Retention, table: &str, type_name: &str) -> Result<Self> {
         let column = &retention.column;
         let refuse = |message: String| Err(Fault::new(Kind::Configuration, message).into());
         match (type_name, retention.epoch) {
             ("smallint" | "integer" | "bigint", Some(epoch)) => Ok(Self::Epoch(epoch)),
-            (_, Some(_)) => refuse(format!("`epoch` is for integers, and {table}.{column} is of type {type_name}")),
+            (_, Some(_)) => refuse(format!("`epoch` is only for integer columns, and {table}.{column} is of type {type_name}")),
             ("timestamp with time zone", _) => Ok(Self::TimestampTz),
             ("timestamp without time zone", _) => Ok(Self::Timestamp),
             ("date", _) => Ok(Self::Date),
             ("uuid", _) => Ok(Self::Uuid),
             ("text" | "character varying" | "character", _) => Ok(Self::Ulid),
             ("smallint" | "integer" | "bigint", None) => refuse(format!(
-                "{table}.{column} is of type {type_name}: say what it counts since 1970, epoch = \"seconds\", \"milliseconds\" or \"microseconds\""
+                "{table}.{column} is of type {type_name}: set its unit, counted since 1970: epoch = \"seconds\", \"milliseconds\" or \"microseconds\""
             )),
             _ => refuse(format!(
-                "{table}.{column} is of type {type_name}: retention needs timestamptz, timestamp, date, an integer with `epoch`, uuids of \
-                 version 7 or ULIDs"
+                "{table}.{column} is of type {type_name}: retention supports timestamptz, timestamp, date, an integer with `epoch`, uuids of \
+                 version 7 and ULIDs"
             )),
         }
     }
 
-    /// Whether it has no zone of its own.
+    /// Whether the type holds wall-clock time, without a time zone.
     pub fn is_on_the_wall(self) -> bool {
         matches!(self, Self::Timestamp | Self::Date)
     }
 
-    /// The first value of `at`, as SQL of the key's type.
+    /// The smallest value of `at`, as SQL of the key's type.
     pub fn at(self, at: DateTime<Utc>, zone: Tz) -> Result<String> {
-        let before_all = || Fault::new(Kind::Configuration, format!("{at} is more than the type of the column can hold"));
+        let before_all = || Fault::new(Kind::Configuration, format!("{at} is outside the range of the column's type"));
         let milliseconds = || u64::try_from(at.timestamp_millis()).ok().filter(|value| *value < 1 << 48).with_context(before_all);
         let wall = || earliest_on_the_wall(at, zone);
         let text = match self {
@@ -97,12 +97,12 @@ impl Key {
         Ok(format!("{}::{}", literal(&text), self.type_sql()))
     }
 
-    /// The first value that is a time and not a word for "never".
+    /// The smallest value that is a real time and does not stand for "never".
     pub fn floor(self, zone: Tz) -> Result<String> {
         self.at(DateTime::from_timestamp(FIRST_REAL_SECOND, 0).unwrap_or_default(), zone)
     }
 
-    /// Of a value as SQL and another one as text, the one that fewer values are below, as SQL.
+    /// The smaller of a value given as SQL and one given as text, as SQL.
     pub async fn lower(self, connection: &mut PgConnection, value: Option<String>, text: &str) -> Result<String> {
         let other = format!("{}::{}", literal(text), self.type_sql());
         let Some(value) = value else { return Ok(other) };
@@ -111,7 +111,7 @@ impl Key {
         Ok(if pg::fetch_text(connection, is_lower).await?.as_deref() == Some("true") { value } else { other })
     }
 
-    /// Less than any value, as text.
+    /// A value that is smaller than all others, as text.
     pub fn start(self) -> String {
         match self {
             Self::TimestampTz | Self::Timestamp | Self::Date => "-infinity".to_owned(),
@@ -121,13 +121,13 @@ impl Key {
         }
     }
 
-    /// The type, as SQL of ours names it. Words of the grammar, which no schema can take over, are as they are.
+    /// The type's name in our SQL. Keywords of the grammar, which no schema can redefine, are not qualified.
     pub fn type_sql(self) -> &'static str {
         match self {
             Self::TimestampTz => "timestamp with time zone",
             Self::Timestamp => "timestamp without time zone",
             Self::Date => "pg_catalog.date",
-            // Operators between integers of different sizes use an index of either.
+            // Operators between integers of different sizes can use an index of either size.
             Self::Epoch(_) => "bigint",
             Self::Uuid => "pg_catalog.uuid",
             Self::Ulid => "pg_catalog.text",
@@ -139,7 +139,7 @@ impl Key {
         self.compared(identifier(column))
     }
 
-    /// The same, of a table that has that name in a query.
+    /// The same for the column of a table that a query names `table`.
     pub fn column_of(self, table: &str, column: &str) -> String {
         self.compared(format!("{table}.{}", identifier(column)))
     }
@@ -151,18 +151,18 @@ impl Key {
     /// The greatest value of `name` in a query, as text.
     pub fn greatest(self, name: &str) -> String {
         match self {
-            // max(uuid) came with 18; as text they sort alike.
+            // max(uuid) exists since PostgreSQL 18; text of uuids sorts in the same order.
             Self::Uuid | Self::Ulid => format!("pg_catalog.max({name}::pg_catalog.text COLLATE pg_catalog.\"C\")"),
             _ => format!("pg_catalog.max({name})::pg_catalog.text"),
         }
     }
 
-    /// What only values meet that are times; None where all of the type are.
+    /// SQL that only values with a time in them satisfy; None where every value of the type is a time.
     pub fn shape(self, column: &str) -> Option<String> {
         self.shape_of(&identifier(column))
     }
 
-    /// The same for the column of a table in a query, and that it is not 'infinity'.
+    /// The same for the column of a table in a query; it also excludes 'infinity'.
     pub fn is_a_time(self, table: &str, column: &str) -> Option<String> {
         let column = format!("{table}.{}", identifier(column));
         match self {
@@ -173,14 +173,14 @@ impl Key {
 
     fn shape_of(self, column: &str) -> Option<String> {
         match self {
-            // A random uuid (version 4) would be a time by chance.
+            // A random uuid (version 4) would look like a time by chance.
             Self::Uuid => Some(format!("pg_catalog.substr({column}::pg_catalog.text, 15, 1) OPERATOR(pg_catalog.=) '7'")),
             Self::Ulid => Some(format!("{column}::pg_catalog.text OPERATOR(pg_catalog.~) '{ULID}'")),
             _ => None,
         }
     }
 
-    /// Uuids and text may be anything: refused when no value of the column has a time in it.
+    /// Refuses a column of uuids or text when no sampled value holds a time.
     pub async fn check(self, connection: &mut PgConnection, table: &str, column: &str, type_name: &str) -> Result<()> {
         let Some(shape) = self.shape(column) else { return Ok(()) };
         let name = identifier(column);
@@ -191,7 +191,7 @@ impl Key {
         let counted: Vec<(i64, i64)> = pg::fetch_all_as(connection, sql).await?;
         if counted.first().is_some_and(|(values, times)| *values > 0 && *times == 0) {
             let what = if self == Self::Uuid { "no uuids of version 7" } else { "no ULIDs" };
-            let message = format!("{table}.{name} is of type {type_name}, and has {what}: nothing there says how old a row is");
+            let message = format!("{table}.{name} is of type {type_name} and has {what}, so that the age of its rows is unknown");
             return Err(Fault::new(Kind::Configuration, message).into());
         }
         Ok(())

@@ -14,21 +14,21 @@ pub struct Retention {
     pub table: String,
     pub column: String,
     pub older_than: Option<Span>,
-    /// So many rows of each `per` stay, the newest.
+    /// This many of the newest rows of each `per` stay.
     pub keep_newest: Option<u32>,
     pub per: Option<String>,
-    /// The newest rows that fit in this stay.
+    /// The newest rows that fit in this size stay.
     pub max_size: Option<Size>,
     pub epoch: Option<Epoch>,
     pub condition: Option<String>,
     pub archive: Option<String>,
-    /// Tables whose rows go with those that they refer to, as in SQL.
+    /// Tables whose rows go with the rows that they reference, as in SQL.
     pub cascade: Vec<String>,
     pub method: Method,
     pub sentinels: Sentinels,
     pub subscribers: Option<Subscribers>,
     pub vacuum: bool,
-    /// A person has said `--yes` to this run.
+    /// Whether `--yes` was given for this run.
     pub agreed: bool,
 }
 
@@ -36,31 +36,34 @@ pub struct Retention {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Written {
-    /// As in SQL: `public.execution_logs`, `"Odd Name"`.
+    /// The table, as in SQL: `public.execution_logs`, `"Odd Name"`.
     pub table: String,
-    /// Its time: timestamptz, timestamp, date, an integer with `epoch`, uuid (version 7) or text (ULIDs). Rows where it is NULL stay.
+    /// The column with the row's time: timestamptz, timestamp, date, an integer with `epoch`, uuid (version 7) or text (ULIDs). Rows where
+    /// it is NULL stay.
     pub column: String,
-    /// Rows leave at this age, by the server's clock. This, `keep_newest`, `max_size`, or several: then rows go that go by each of them.
+    /// Rows are deleted at this age, by the server's clock. Set this, `keep_newest`, `max_size` or several: then only rows that exceed each
+    /// of them are deleted.
     pub older_than: Option<Span>,
-    /// So many rows of each value of `per` stay, the newest by `column`; from 1.
+    /// Keep this many rows of each value of `per`, the newest by `column`; at least 1.
     #[schemars(with = "Option<u32>")]
     pub keep_newest: Option<Spanned<u32>>,
-    /// A column that an index begins with. Rows where it is NULL stay.
+    /// The column for `keep_newest`; an index must begin with it. Rows where it is NULL stay.
     #[schemars(with = "Option<String>")]
     pub per: Option<Spanned<String>>,
-    /// The newest rows that fit in this, with their indexes and TOAST, stay: "20GB". What rows take counts, not what files have, which do not
-    /// shrink.
+    /// Keep the newest rows that fit in this size with their indexes and TOAST: "20GB". The size of the rows counts, not that of the files,
+    /// which do not shrink.
     #[schemars(with = "Option<Size>")]
     pub max_size: Option<Spanned<Size>>,
-    /// What an integer column counts since 1970: "seconds", "milliseconds" or "microseconds".
+    /// The unit of an integer column, counted since 1970: "seconds", "milliseconds" or "microseconds".
     pub epoch: Option<Epoch>,
-    /// An SQL condition that rows must meet besides: "status <> 'running'".
+    /// An SQL condition that rows must also meet: "status <> 'running'".
     #[serde(rename = "where")]
     pub condition: Option<String>,
-    /// Rows are written there, and read back, before they are deleted.
+    /// The archive store: rows are written to it and read back before they are deleted.
     #[schemars(with = "Option<String>")]
     pub archive: Option<Spanned<String>>,
-    /// Tables that refer to the table, or to another one here: their rows go first, archived as well, all that hang together or none.
+    /// Tables that reference the table, or another table listed here: their rows are deleted and archived first; rows that belong together
+    /// go together or not at all.
     #[serde(default)]
     pub cascade: Vec<String>,
     /// How rows are found: "auto" (default), "index" on the column, or "blocks", one part of the table after another.
@@ -69,10 +72,10 @@ pub struct Written {
     /// Values before 1970-01-02 ('-infinity', 0001-01-01, 1970-01-01) mean "never" or "unknown": "keep" (default), or "delete".
     #[serde(default)]
     pub sentinels: Sentinels,
-    /// Of a published, partitioned table: "delete" deletes rows one by one, so that subscribers do, too; "keep" drops whole partitions only, whose
-    /// rows subscribers keep. No default.
+    /// Required for a partitioned table whose deletes are published: "delete" deletes rows one by one, so that subscribers delete them too;
+    /// "keep" only drops whole partitions, and subscribers keep their rows. No default.
     pub subscribers: Option<Subscribers>,
-    /// VACUUM the table (not FULL) when rows were deleted; default false: autovacuum comes by itself.
+    /// Run VACUUM (not FULL) on the table after rows were deleted; default false: autovacuum does it in time.
     #[serde(default)]
     pub vacuum: bool,
 }
@@ -86,7 +89,7 @@ pub enum Method {
     Blocks,
 }
 
-/// What happens to rows whose time is before 1970-01-02.
+/// The treatment of rows whose time is before 1970-01-02.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Sentinels {
@@ -95,7 +98,7 @@ pub enum Sentinels {
     Delete,
 }
 
-/// What happens at subscribers when whole partitions could go.
+/// The effect on subscribers when whole partitions could be dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Subscribers {
@@ -112,7 +115,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Retention>
     match (&written.keep_newest, &written.per) {
         (None, None) if written.older_than.is_none() && written.max_size.is_none() => {
             checker.missing(
-                "[retention] does not say what goes",
+                "[retention] has no limit",
                 "older_than = \"90d\", max_size = \"20GB\", or keep_newest = 10 with per = \"a column\"",
             );
             return None;
@@ -121,7 +124,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Retention>
             checker.problem(
                 keep,
                 "`keep_newest` without `per`",
-                "per = \"a column\": so many rows of each of its values stay".to_owned(),
+                "set per = \"a column\": the newest rows of each of its values stay".to_owned(),
             );
             return None;
         }
@@ -130,13 +133,13 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Retention>
             return None;
         }
         (Some(keep), _) if *keep.get_ref() == 0 => {
-            checker.problem(keep, "`keep_newest = 0`", "1 or more".to_owned());
+            checker.problem(keep, "`keep_newest = 0`", "set 1 or more".to_owned());
             return None;
         }
         _ => {}
     }
     if let Some(none) = written.max_size.as_ref().filter(|size| size.get_ref().0 == 0) {
-        checker.problem(none, "`max_size` of nothing", "the size that the newest rows may have: \"20GB\"".to_owned());
+        checker.problem(none, "`max_size` is zero", "set the size that the newest rows may take: \"20GB\"".to_owned());
         return None;
     }
     Some(Retention {

@@ -1,4 +1,4 @@
-//! What is still there after a run, and why.
+//! Counts the rows that are still there after a run, and says why.
 
 use anyhow::Result;
 use serde_json::{Map, Value};
@@ -9,24 +9,24 @@ use crate::base::units;
 use crate::ledger::report::Report;
 use crate::pg::{self, identifier};
 
-/// Values that are named; the rest is a number.
+/// This many values are listed; the rest are only counted.
 const NAMED: i64 = 3;
 
 /// Rows that are older than the limit and did not go.
 #[derive(Debug, Default)]
 pub struct Left {
-    /// That should have gone: locked by others, referred to, kept by a trigger, or come meanwhile.
+    /// Rows that should have gone: locked by others, referenced, kept by a trigger, or added during the run.
     pub rows: u64,
-    /// Of these, by the foreign key that keeps them.
+    /// The part of `rows` that each foreign key keeps.
     referred: Vec<(String, u64)>,
-    /// Whose value is no time.
+    /// Rows whose value is not a time.
     sentinels: u64,
     /// The most frequent of these values.
     named: Vec<(String, u64)>,
 }
 
 impl Left {
-    /// None when counting takes longer than a batch may, or somebody has locked the table.
+    /// None when counting takes longer than a batch may, or when another session has locked the table.
     pub async fn count(connection: &mut PgConnection, plan: &Plan) -> Result<Option<Self>> {
         let mut left = Self::default();
         match left.look(connection, plan).await {
@@ -73,7 +73,7 @@ impl Left {
             report.fact("rows_left_by_foreign_key", by_key);
             let keys = self.referred.iter().map(|(key, rows)| format!("{} by {key}", units::plural(*rows, "row")));
             report.warnings.push(format!(
-                "rows of {} stay as others refer to them: {}",
+                "rows of {} stay because other rows reference them: {}",
                 plan.table,
                 keys.collect::<Vec<_>>().join(", ")
             ));
@@ -91,7 +91,11 @@ impl Left {
         let referred: u64 = self.referred.iter().map(|(_, rows)| rows).sum();
         if referred > 0 {
             let keys: Vec<&str> = self.referred.iter().map(|(key, _)| key.as_str()).collect();
-            words += &format!("; {} stay, referred to by {}", units::plural(referred.min(self.rows), "row"), keys.join(", "));
+            words += &format!(
+                "; {} stay because they are referenced by {}",
+                units::plural(referred.min(self.rows), "row"),
+                keys.join(", ")
+            );
         }
         if self.rows > referred {
             words += &format!(
@@ -102,7 +106,7 @@ impl Left {
         if self.sentinels > 0 {
             let values: Vec<&str> = self.named.iter().map(|(value, _)| value.as_str()).collect();
             words += &format!(
-                "; {} stay whose {} is no time: {}",
+                "; {} stay because their {} is not a time: {}",
                 units::plural(self.sentinels, "row"),
                 identifier(column),
                 values.join(", ")
@@ -119,7 +123,7 @@ fn add(to: &mut Vec<(String, u64)>, name: String, rows: u64) {
     }
 }
 
-/// The most frequent values that are no times, with their numbers of rows.
+/// The most frequent values that are not times, with their numbers of rows.
 pub async fn values(connection: &mut PgConnection, plan: &Plan, part: &Part, never: &str) -> Result<Vec<(String, u64)>> {
     let column = identifier(&plan.column);
     let sql = format!(

@@ -1,10 +1,10 @@
-//! `[retention]`: rows older than a limit leave a table in small batches, archived first where that is asked for.
+//! `[retention]`: deletes expired rows in small batches, optionally archiving and verifying each batch first.
 //!
-//! What is old is said by the server's clock, in the transaction that deletes; this host's must agree with it. A way that is
-//! refused is no reason for another one: the run ends.
+//! The server's clock in the deleting transaction decides which rows are old enough; this host's clock must agree with it. A method that is
+//! refused is not replaced with another one: the run ends.
 //!
-//! What an interruption leaves behind: nothing in the table but what was not yet deleted, each batch being a
-//! transaction; in the archive, a batch of which the server knows whether it counts (see `archive`).
+//! An interruption leaves in the table only rows that were not yet deleted, as each batch is a transaction, and in the archive a batch of
+//! which the server knows whether it committed (see `archive`).
 
 mod batch;
 mod conditions;
@@ -71,7 +71,7 @@ impl Work for Retention {
         if plan.consent.is_given {
             said.fact("agreed", true);
             if let (Some(ledger), Some(id)) = (run.ledger, run.run_id) {
-                // However this run ends, nobody is asked twice.
+                // However this run ends, consent is not asked for twice.
                 ledger.note(id, &said).await?;
             }
         }
@@ -95,14 +95,14 @@ impl Work for Retention {
             report.warnings.extend(recovered.left);
             run.or_cancelled(archive.look_for_what_came_back(&mut connection, &run.progress)).await?;
         }
-        // Triggers run in it: nothing else does.
+        // Triggers run in this session, and nothing else does.
         let mut connection = run.or_cancelled(run.settings.connect_for(pg::Purpose::Application)).await?;
-        // Rows that a policy hides would stay unseen, and its functions would run as us: an error instead.
+        // Rows that a policy hides would stay unseen, and the policy's functions would run with our rights: an error instead.
         pg::set(&mut connection, "row_security", "off").await?;
         pg::commit_durably(&mut connection).await?;
         let parts: Vec<i64> = plan.parts.iter().map(|part| part.oid).collect();
         run.or_cancelled(session::exclude_jobs_of_partitions(&run.settings, &mut connection, &parts)).await?;
-        // The count at the end would take every processor from the application.
+        // A parallel count at the end would take every processor from the application.
         pg::set(&mut connection, "max_parallel_workers_per_gather", "0").await?;
         let mut governor =
             run.or_cancelled(Governor::start(run, run.job.limits, plan.parts.first().map(|part| part.oid))).await?;
@@ -138,7 +138,7 @@ impl Work for Retention {
             && done.batches == 0
             && (governor.is_strained() || done.is_locked)
         {
-            // Not a success: month after month of these, and the table has grown all the time.
+            // This is not a success: the table would grow for months while runs report it.
             let message = format!("nothing was deleted: {reason}");
             let kind = if done.is_locked { Kind::Busy } else { Kind::Deferred };
             return Err(Unfinished::error(Some(kind), message, report));
@@ -158,12 +158,12 @@ impl Retention {
         Some(Partition { epoch: self.epoch, ..retiring })
     }
 
-    /// So many rows of each value of this column stay.
+    /// The number of newest rows of each value of the column that stay.
     fn newest(&self) -> Option<(u32, &str)> {
         Some((self.keep_newest?, self.per.as_deref()?))
     }
 
-    /// Which rows go: "older than 90d".
+    /// The rows that go, in words: "older than 90d".
     fn in_words(&self) -> String {
         let age = self.older_than.map(|age| format!("older than {age}"));
         let newest = self.newest().map(|(keep, per)| format!("beyond the newest {keep} of each {per}"));
@@ -185,7 +185,7 @@ impl Retention {
         self.sentinels == Sentinels::Keep
     }
 
-    /// What the job takes. Another rule is another job: its first run is a first one.
+    /// The job's rule. A job with another rule counts as a new one: its first run asks for consent.
     fn rule(&self) -> String {
         let mut rule = format!("{}.{} {}", with_schema(&self.table), self.column, self.in_words());
         if let Some(condition) = &self.condition {

@@ -1,4 +1,4 @@
-//! What would be deleted, how, and what that sets off.
+//! The plan: which rows would be deleted, how, and what else that triggers.
 
 use std::fmt;
 
@@ -21,29 +21,29 @@ use crate::pg::{self, identifier};
 use crate::task::partition;
 use crate::task::retention::state::estimate;
 
-/// Rows whose value is no time are counted for the plan in that time, or not at all.
+/// Rows whose value is not a time are counted for the plan within this time, or not at all.
 const COUNT_TIMEOUT_MILLISECONDS: u32 = 5_000;
 
 #[derive(Debug, Serialize)]
 pub struct Plan {
     pub table: String,
-    /// By the server's clock; None where age does not matter.
+    /// The cut-off by the server's clock; None where age does not matter.
     pub cutoff: Option<DateTime<Utc>>,
     /// "older than 90d".
     pub which: String,
     /// The table, or its partitions.
     pub parts: Vec<Part>,
-    /// Whole partitions that go, before rows of the others do.
+    /// Whole partitions that are dropped before rows of the others are deleted.
     pub whole: Option<partition::Plan>,
     pub rows_to_go: u64,
-    /// With `max_size`.
+    /// Set with `max_size`.
     pub measured: Option<Measured>,
     pub references: Vec<Reference>,
     #[serde(skip)]
     pub tree: Tree,
     pub triggers: Vec<String>,
     pub notes: Vec<String>,
-    /// What a person must say first.
+    /// The question that a person must answer first.
     pub asks: Option<String>,
     #[serde(skip)]
     pub consent: Consent,
@@ -51,13 +51,13 @@ pub struct Plan {
     pub column: String,
     #[serde(skip)]
     pub key: Key,
-    /// Less than any value of the key that goes, as text.
+    /// A value that is smaller than any key that goes, as text.
     #[serde(skip)]
     pub start: String,
-    /// The deleting transaction's own clock says so, too.
+    /// SQL: the clock of the deleting transaction agrees.
     #[serde(skip)]
     pub gate: String,
-    /// At which whole partitions go.
+    /// The age at which whole partitions are dropped.
     #[serde(skip)]
     pub age: Option<Span>,
     /// The server's clock.
@@ -79,7 +79,7 @@ pub struct Part {
     pub bytes: i64,
     pub rows: u64,
     pub rows_to_go: u64,
-    /// Index or Blocks.
+    /// Index or blocks.
     pub method: Method,
     pub reason: String,
     #[serde(skip)]
@@ -89,9 +89,9 @@ pub struct Part {
 }
 
 impl Plan {
-    /// Rows that look old and stay, where an index or the statistics say that there may be some.
+    /// Notes rows that look old and stay, where an index or the statistics suggest that there are some.
     pub(super) async fn note_sentinels(&mut self, connection: &mut PgConnection) -> Result<()> {
-        // Asked of each row how many newer ones it has, the question would take as long as the run.
+        // With `keep_newest` each row needs a count of newer ones: the query would take as long as the run.
         if self.cutoff.is_none() {
             return Ok(());
         }
@@ -100,7 +100,7 @@ impl Plan {
         for part in self.parts.iter().filter(|part| part.rows > 0 || part.blocks > 0) {
             let Some(never) = &part.conditions.never else { continue };
             let condition = format!("{} AND ({never})", part.conditions.old);
-            // The planner never says less than one row.
+            // The planner never estimates less than one row.
             if part.method == Method::Blocks && estimate(connection, &part.name, &condition).await? <= 1 {
                 continue;
             }
@@ -110,7 +110,7 @@ impl Plan {
                     let values: Vec<String> =
                         values.iter().map(|(value, rows)| format!("{value} ({})", units::plural(*rows, "row"))).collect();
                     notes.push(format!(
-                        "rows of {} stay whose {} is no time: {}; sentinels = \"delete\" takes all before 1970-01-02",
+                        "rows of {} stay because their {} is not a time: {}; sentinels = \"delete\" deletes all rows before 1970-01-02",
                         part.name,
                         identifier(&self.column),
                         values.join(", ")
@@ -157,17 +157,17 @@ impl fmt::Display for Plan {
         for reference in &self.references {
             let goes_first = self.tree.branches.iter().any(|branch| branch.oid == reference.referencing_oid);
             let what = match reference.action.as_str() {
-                _ if goes_first => "its rows that point here go first (cascade)",
-                "c" => "its rows that point here are deleted too (ON DELETE CASCADE)",
+                _ if goes_first => "its rows that reference these go first (cascade)",
+                "c" => "its rows that reference these are deleted too (ON DELETE CASCADE)",
                 "n" => "its columns become NULL (ON DELETE SET NULL)",
                 "d" => "its columns become their defaults (ON DELETE SET DEFAULT)",
-                _ => "rows that it points at stay",
+                _ => "rows that it references stay",
             };
             writeln!(f, "  foreign key {} of {}: {what}", reference.name, reference.referencing)?;
         }
         if !self.tree.is_empty() {
             let tables: Vec<String> = self.tree.branches.iter().map(super::tree::Branch::sql).collect();
-            writeln!(f, "  rows go with those that they refer to, in one transaction with them: {}", tables.join(", "))?;
+            writeln!(f, "  rows that go in the same transaction as the rows that they reference: {}", tables.join(", "))?;
         }
         for trigger in &self.triggers {
             writeln!(f, "  trigger that fires: {trigger}")?;
@@ -177,7 +177,7 @@ impl fmt::Display for Plan {
             writeln!(f, "  {note}")?;
         }
         if let Some(asks) = &self.asks {
-            writeln!(f, "  waits for a person: {asks}")?;
+            writeln!(f, "  needs consent: {asks}")?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Foreign keys into the table: which rows they keep, and how those are left where they are.
+//! Foreign keys into the table: which rows they keep, and how a run leaves those rows out.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -9,7 +9,7 @@ use super::keys::Retention;
 use crate::base::fault::{Fault, Kind};
 use crate::pg;
 
-/// Cascades are followed that far: nobody has more tables in a row, and a circle ends somewhere.
+/// Cascades are followed for this many steps: real schemas chain fewer tables, and a circle has to end somewhere.
 const STEPS_MOST: usize = 6;
 const BLOCKERS_MOST: usize = 100;
 
@@ -17,7 +17,7 @@ const BLOCKERS_MOST: usize = 100;
 pub struct Reference {
     pub name: String,
     pub referencing: String,
-    /// The table itself, or the partition that it points at.
+    /// The table itself, or the partition that the key references.
     pub referenced: String,
     /// As in pg_constraint.confdeltype.
     pub action: String,
@@ -27,7 +27,7 @@ pub struct Reference {
     /// Quoted.
     #[serde(skip)]
     pub table: String,
-    /// Its own table is the one that it points at.
+    /// Whether the referencing table is the referenced table itself.
     pub is_self: bool,
     #[serde(skip)]
     columns: Vec<String>,
@@ -40,12 +40,12 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// Rows that it points at cannot be deleted.
+    /// Whether rows that the key references cannot be deleted.
     pub fn blocks(&self) -> bool {
         matches!(self.action.as_str(), "a" | "r")
     }
 
-    /// Whether row `referencing` points at row `referenced`, both as SQL names them.
+    /// Whether row `referencing` references row `referenced`, both as SQL names them.
     pub fn matches(&self, referenced: &str, referencing: &str) -> String {
         let pairs = self.referenced_columns.iter().zip(&self.operators).zip(&self.columns);
         let pairs = pairs.map(|((to, operator), from)| format!("{referenced}.{to} {operator} {referencing}.{from}"));
@@ -53,11 +53,12 @@ impl Reference {
     }
 }
 
-/// What keeps a row: a foreign key to it, or one to what goes with it. The last step blocks, those before it take their rows along.
+/// A reason why a row stays: a foreign key to it, or one to rows that would be deleted with it. The last step blocks; the steps before it
+/// cascade.
 #[derive(Clone, Debug)]
 pub struct Blocker {
     steps: Vec<Reference>,
-    /// A row of another tree, in the table of the step before the last, points at one of this tree.
+    /// Whether a row of another tree, in the table of the step before the last, references a row of this tree.
     is_from_another_tree: bool,
 }
 
@@ -67,7 +68,7 @@ impl Blocker {
         format!("{} of {}", last.name, last.referencing)
     }
 
-    /// SQL: the row of `table` (quoted) is referred to.
+    /// SQL: some row references the row of `table` (quoted).
     pub fn exists(&self, table: &str) -> String {
         let mut from = String::new();
         for (number, step) in self.steps.iter().enumerate() {
@@ -87,7 +88,7 @@ impl Blocker {
     }
 }
 
-/// Foreign keys into the table, or into one above or below it.
+/// Loads the foreign keys into the table, or into a table above or below it.
 pub async fn load(connection: &mut PgConnection, table: i64) -> Result<Vec<Reference>> {
     Ok(sqlx::query_as(include_str!("references.sql")).bind(table).fetch_all(connection).await?)
 }
@@ -101,7 +102,7 @@ pub fn referring(references: &[Reference]) -> Vec<String> {
     tables
 }
 
-/// All that keeps rows of a table with these foreign keys, but for the table's own. `tree`: tables whose rows go too.
+/// Finds everything that keeps rows of a table with these foreign keys, except the table's own keys. `tree`: tables whose rows go too.
 async fn blockers(connection: &mut PgConnection, references: &[Reference], tree: &[i64]) -> Result<Vec<Blocker>> {
     let mut blockers = Vec::new();
     let mut paths: Vec<Vec<Reference>> =
@@ -125,11 +126,11 @@ async fn blockers(connection: &mut PgConnection, references: &[Reference], tree:
     Ok(blockers)
 }
 
-/// What keeps rows of one part of the table.
+/// The foreign keys that keep rows of one part of the table.
 #[derive(Clone, Debug, Default)]
 pub struct Kept {
     pub blockers: Vec<Blocker>,
-    /// Keys of the table to itself, which block.
+    /// Keys from the table to itself that block a deletion.
     pub selves: Vec<Reference>,
 }
 
@@ -144,7 +145,7 @@ impl Kept {
         self.blockers.is_empty() && self.selves.is_empty()
     }
 
-    /// The referring rows must be seen, so that those that they point at can be left out.
+    /// Fails where the role cannot read the referencing rows: it has to see them to leave out the rows that they reference.
     pub fn may_be_seen(&self) -> Result<()> {
         let steps = self.blockers.iter().flat_map(|blocker| &blocker.steps).chain(&self.selves);
         let hidden: Vec<&str> = steps.filter(|step| !step.can_select).map(|step| step.table.as_str()).collect();
@@ -152,18 +153,18 @@ impl Kept {
             return Ok(());
         }
         let message = format!(
-            "some rows are still referred to, and to leave those the role must see who refers to them: GRANT SELECT ON {} TO it",
+            "some rows are still referenced; to leave those in place the role must be able to read the referencing rows: GRANT SELECT ON {} TO the role",
             hidden.join(", ")
         );
         Err(Fault::new(Kind::Permission, message).into())
     }
 
-    /// SQL, with AND before it: nobody else refers to the row of `table` (quoted).
+    /// SQL, with AND before it: no other row references the row of `table` (quoted).
     pub fn and_free(&self, table: &str) -> String {
         self.blockers.iter().map(|blocker| format!(" AND NOT {}", blocker.exists(table))).collect()
     }
 
-    /// Columns that [`Kept::kept`] needs of rows that were picked, with a comma before each.
+    /// Columns of the picked rows that [`Kept::kept`] needs, with a comma before each.
     pub fn columns(&self) -> String {
         let mut columns = String::new();
         for (number, own) in self.selves.iter().enumerate() {
@@ -174,8 +175,8 @@ impl Kept {
         columns
     }
 
-    /// Of rows in `picked (at, ...)` of the table with that oid, those that stay as one of their children does: a query of their
-    /// places, for WITH RECURSIVE. None where the table does not refer to itself.
+    /// A query for WITH RECURSIVE that returns the places of those rows in `picked (at, ...)` that stay because one of their children
+    /// stays; `table` is the table's oid. None where the table does not reference itself.
     pub fn kept(&self, table: i64) -> Option<String> {
         if self.selves.is_empty() {
             return None;
@@ -203,7 +204,7 @@ impl Kept {
         ))
     }
 
-    /// How many rows that should go each key keeps, by its name. `table` is quoted, `condition` that of rows that go.
+    /// Counts by key name how many rows that should go each key keeps. `table` is quoted; `condition` selects the rows that should go.
     pub async fn count(&self, connection: &mut PgConnection, table: &str, condition: &str) -> Result<Vec<(String, u64)>> {
         let mut counted = Vec::new();
         let own = self.selves.iter().map(|own| Blocker { steps: vec![own.clone()], is_from_another_tree: false });
@@ -221,22 +222,22 @@ impl Kept {
     }
 }
 
-/// Deletes nothing that no archive would have, and nothing at the price of a walk through another table for each row. `tree`: tables whose
-/// rows go too.
+/// Refuses cascades that would delete rows without archiving them, and foreign keys without an index, where each deleted row would scan
+/// another table. `tree`: tables whose rows go too.
 pub fn refuse(references: &[Reference], retention: &Retention, tree: &[i64]) -> Result<()> {
     let changes = |reference: &&Reference| {
         "cnd".contains(&reference.action) && (reference.is_self || !tree.contains(&reference.referencing_oid))
     };
     if let (Some(_), Some(reference)) = (&retention.archive, references.iter().find(changes)) {
         return Err(refused(format!(
-            "foreign key {} of {} changes or deletes rows there with those of {} (ON DELETE), and they would be in no archive: \
-             name {} in `cascade`, make the key NO ACTION, or leave `archive` out",
+            "foreign key {} of {} changes or deletes rows there when rows of {} are deleted (ON DELETE), and those rows would not be archived: \
+             add {} to `cascade`, make the key NO ACTION, or remove `archive`",
             reference.name, reference.referencing, reference.referenced, reference.referencing
         )));
     }
     if let Some(reference) = references.iter().find(|reference| !reference.indexed) {
         return Err(refused(format!(
-            "foreign key {} of {} points at {} without an index on its columns: each deleted row would scan {} from end to end; \
+            "foreign key {} of {} references {} and has no index on its own columns: each deleted row would scan all of {}; \
              create the index first (CREATE INDEX CONCURRENTLY)",
             reference.name, reference.referencing, reference.referenced, reference.referencing
         )));
@@ -244,8 +245,8 @@ pub fn refuse(references: &[Reference], retention: &Retention, tree: &[i64]) -> 
     Ok(())
 }
 
-/// A row that is still referred to could not be deleted.
+/// Whether the error says that a row could not be deleted because another row still references it.
 pub fn is_referred(error: &anyhow::Error) -> bool {
-    // Since 18, ON DELETE RESTRICT has one of its own.
+    // PostgreSQL 18 has an SQLSTATE of its own for ON DELETE RESTRICT.
     pg::sql_state(error).is_some_and(|state| state == "23503" || state == "23001")
 }

@@ -1,8 +1,8 @@
-//! `max_size`: of a table, the newest rows stay that fit in a size, with their indexes and their TOAST.
+//! `max_size`: keeps the newest rows of a table that fit in a size, with their indexes and their TOAST.
 //!
-//! Deleting rows shrinks no file: by the files, each run would find the table as large as before and delete again. What counts is what
-//! the rows take: their lengths as they are stored, in the whole table where it is small, and else in evenly spread pieces of it; with as much for
-//! the indexes as these have beside the heap and the TOAST. VACUUM, and rows that take the place of others, change nothing of that.
+//! Deleting rows shrinks no file: measured by the files, each run would find the table as large as before and delete again. So the size of
+//! the rows counts: their stored lengths, read from the whole table where it is small, otherwise from evenly spread pieces of it; the share
+//! of the indexes is added in the ratio of their files to heap and TOAST. VACUUM, and rows that reuse space, change nothing of that.
 
 use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -17,33 +17,33 @@ use crate::base::units::{self, Size, Span};
 use crate::pg::{self, identifier, literal};
 use crate::task::partition::Epoch;
 
-/// A time beyond is none of a row that was written: "open end", or a wrong clock.
+/// A time further ahead than this was not written as a row's time: it is an "open end", or comes from a wrong clock.
 const AHEAD: TimeDelta = TimeDelta::days(1);
 
-/// So many blocks are read (32 MiB), of all partitions together; smaller tables as a whole.
+/// At most this many blocks are read (32 MiB), of all partitions together; smaller tables are read as a whole.
 const BLOCKS: u64 = 4_096;
-/// Read one after the other.
+/// Blocks read one after the other.
 const PIECE: u64 = 16;
-/// Header and line pointer of a row, and half of what aligns it.
+/// Header and line pointer of a row, and half of the alignment padding.
 const ROW_BYTES: u32 = 24 + 4 + 4;
-/// By pieces a size is not known better: what is larger by less than that fits, so that night after night chance takes nothing.
+/// The error of a sampled size. An excess smaller than this counts as fitting, so that chance does not delete rows night after night.
 const PIECES_MAY_ERR: f64 = 0.02;
-/// A partition goes as a whole when it ends so long before the first row that stays: its age is asked a moment later.
+/// A partition goes as a whole only if it ends this long before the first row that stays: its age is evaluated a moment later.
 const MOMENT: TimeDelta = TimeDelta::minutes(1);
-/// The hour that comes twice.
+/// The same for wall-clock time, which has an hour that occurs twice.
 const MOMENT_ON_THE_WALL: TimeDelta = TimeDelta::hours(3);
 
-/// What a table takes, and which of its rows stay.
+/// The size of a table's rows, and which of them stay.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measured {
-    /// What its rows take.
+    /// The size of its rows.
     pub bytes: u64,
     pub file_bytes: u64,
     pub blocks: u64,
     pub blocks_looked_at: u64,
     /// The value of the column from which on rows stay, as text; None: all stay.
     pub keeps_from: Option<String>,
-    /// Of that value, where it is a time.
+    /// The age of that value, where it is a time.
     #[serde(skip)]
     pub age: Option<Span>,
 }
@@ -55,20 +55,20 @@ struct Part {
     files: Files,
     /// None: all blocks.
     pieces: Option<Vec<(u64, u64)>>,
-    /// What a byte of a row that was looked at stands for.
+    /// The number of bytes that each sampled byte of a row stands for.
     weight: f64,
 }
 
 #[derive(Clone, Copy, Debug, sqlx::FromRow)]
 struct Files {
-    /// With indexes.
+    /// Bytes of all files, with indexes.
     total: i64,
-    /// Heap and TOAST.
+    /// Bytes of heap and TOAST.
     data: i64,
     blocks: i64,
 }
 
-/// `oids`: of the table, or of its partitions. `now`: the server's clock.
+/// `oids`: the table, or its partitions. `now`: the server's clock.
 pub async fn measure(
     connection: &mut PgConnection,
     retention: &Retention,
@@ -78,7 +78,7 @@ pub async fn measure(
 ) -> Result<Measured> {
     let mut files = Vec::new();
     for oid in oids {
-        // By its own name, its own privileges and row security hold.
+        // Addressed by its own name, a partition's own privileges and row security apply.
         let facts = Facts::read(connection, *oid, &retention.column).await?;
         facts.refuse(retention)?;
         files.push((*oid, facts.sql(), read_files(connection, *oid).await?));
@@ -87,7 +87,7 @@ pub async fn measure(
     let (file_bytes, blocks) = (sum(|files| files.total), sum(|files| files.blocks));
     let mut measured = Measured { bytes: file_bytes, file_bytes, blocks, blocks_looked_at: 0, keeps_from: None, age: None };
     if file_bytes <= max_size.0 {
-        // Rows take no more than the files.
+        // Rows cannot be larger than the files.
         return Ok(measured);
     }
     let mut parts = Vec::new();
@@ -127,7 +127,7 @@ async fn read_files(connection: &mut PgConnection, oid: i64) -> Result<Files> {
     .await?)
 }
 
-/// Those that take space: not the virtual ones of 18.
+/// Columns that take space: not the virtual ones of PostgreSQL 18.
 async fn columns(connection: &mut PgConnection, oid: i64) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar(
         "SELECT attname::text FROM pg_attribute WHERE attrelid = $1::bigint::oid AND attnum > 0 AND NOT attisdropped AND attgenerated <> 'v'
@@ -138,7 +138,7 @@ async fn columns(connection: &mut PgConnection, oid: i64) -> Result<Vec<String>>
     .await?)
 }
 
-/// Pure: which blocks are read, each part by its share of all; None: all of them.
+/// Which blocks are read, each part by its share of all; None: all of them. Pure.
 fn pieces(blocks: u64, blocks_of_all: u64) -> Option<Vec<(u64, u64)>> {
     if blocks_of_all <= BLOCKS {
         return None;
@@ -150,8 +150,8 @@ fn pieces(blocks: u64, blocks_of_all: u64) -> Option<Vec<(u64, u64)>> {
     Some((0..count).map(|number| number * blocks / count).map(|from| (from, from + PIECE)).collect())
 }
 
-/// Pure: what a byte that was seen in rows stands for: as much in blocks that were not looked at, and its part of the indexes. All
-/// rows together never take more than the files.
+/// The number of bytes that one sampled byte stands for: it includes blocks that were not sampled and a share of the indexes. All rows
+/// together never count as more than the files. Pure.
 fn weight(files: &Files, looked_at: u64, seen: f64) -> f64 {
     if seen <= 0.0 || looked_at == 0 {
         return 1.0;
@@ -161,14 +161,14 @@ fn weight(files: &Files, looked_at: u64, seen: f64) -> f64 {
     (by_blocks * all / (files.data.max(1) as f64)).min(all / seen)
 }
 
-/// Pure.
+/// Whether the size is above the limit. Pure.
 fn is_over(bytes: f64, max_size: Size, by_pieces: bool) -> bool {
     let may_err = if by_pieces { PIECES_MAY_ERR } else { 0.0 };
     bytes > max_size.0 as f64 * (1.0 + may_err)
 }
 
 impl Part {
-    /// A query of its rows that are looked at: `key`, and `bytes` that they stand for.
+    /// A query of its sampled rows: `key`, and the `bytes` that each stands for.
     fn rows(&self, retention: &Retention, key: Key) -> String {
         let lengths = self.columns.iter().map(|column| format!(" + coalesce(pg_column_size({}), 0)", identifier(column)));
         let select = format!(
@@ -184,8 +184,8 @@ impl Part {
     }
 }
 
-/// The newest value from which on rows take more than `max_size`. Those of that very value stay. Values that are no time, NULL, and times
-/// ahead (9999-12-31 for "open end") take no place: they would push out all real ones. None: the rows with a time fit.
+/// The newest value from which on rows take more than `max_size`. Rows with exactly that value stay. Values that are not times, NULL, and
+/// future times (9999-12-31 for "open end") do not count: they would push out all real ones. None: the rows with a time fit.
 async fn border(
     connection: &mut PgConnection,
     retention: &Retention,
@@ -207,7 +207,7 @@ async fn border(
     pg::fetch_text(connection, sql).await
 }
 
-/// How old what ends at this value is: for partitions, which go by their age.
+/// The age of a partition that ends at this value: partitions are retired by age.
 async fn age(connection: &mut PgConnection, from: &str, (key, zone, now): (Key, Tz, DateTime<Utc>)) -> Result<Option<Span>> {
     let value = format!("{}::{}", literal(from), key.type_sql());
     let seconds = match key {
@@ -220,7 +220,7 @@ async fn age(connection: &mut PgConnection, from: &str, (key, zone, now): (Key, 
         Key::Epoch(Epoch::Microseconds) => format!("{value} / 1000000.0"),
         // 48 bits of milliseconds.
         Key::Uuid => format!("('x' || left(replace({value}::text, '-', ''), 12))::bit(48)::bigint / 1000.0"),
-        // Such a table is no partition of a time.
+        // No partitioned table has a time range over such a column.
         Key::Ulid => return Ok(None),
     };
     let seconds = pg::fetch_text(connection, format!("SELECT ({seconds})::float8::text")).await?;
@@ -231,21 +231,21 @@ async fn age(connection: &mut PgConnection, from: &str, (key, zone, now): (Key, 
 }
 
 impl Measured {
-    /// For the plan.
+    /// A sentence for the plan.
     pub fn note(&self, table: &str, column: &str, max_size: Size) -> String {
         if self.blocks_looked_at == 0 {
             return format!(
-                "{table} and its indexes and TOAST fit in max_size ({max_size}): their files have {}",
+                "{table} with its indexes and TOAST fits in max_size ({max_size}): its files take {}",
                 units::bytes(self.file_bytes)
             );
         }
         let looked_at = match self.blocks_looked_at < self.blocks {
-            true => format!("by {} of its {} blocks", units::count(self.blocks_looked_at), units::count(self.blocks)),
-            false => "by all of them".to_owned(),
+            true => format!("estimated from {} of its {} blocks", units::count(self.blocks_looked_at), units::count(self.blocks)),
+            false => "all blocks read".to_owned(),
         };
         let stay = match &self.keeps_from {
-            Some(from) => format!("more than max_size ({max_size}): rows stay from {} = {from} on", identifier(column)),
-            None => format!("and max_size is {max_size}: all stay"),
+            Some(from) => format!("more than max_size ({max_size}): rows from {} = {from} on stay", identifier(column)),
+            None => format!("max_size is {max_size}: all rows stay"),
         };
         format!(
             "rows of {table} take about {} with indexes and TOAST ({looked_at}; files: {}), {stay}",

@@ -1,4 +1,4 @@
-//! What there is: the table, its parts, and what would go. Reads only.
+//! Reads the current state: the table, its parts, and which rows would go. It changes nothing.
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
@@ -23,8 +23,8 @@ use crate::work::RunContext;
 /// 0001-01-01.
 const FIRST_SECOND: i64 = -62_135_596_800;
 
-/// Above this share of the table, one walk over its blocks is cheaper than as many steps through the index: measured
-/// with 2 M rows of which 1.1 M go, 1.0 s against 2.9 s (`make bench`).
+/// Above this share of the table, one walk over its blocks is cheaper than as many steps through the index: with 2 M rows of which 1.1 M
+/// go, 1.0 s against 2.9 s (`make bench`).
 const LARGE_SHARE: f64 = 0.10;
 
 pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
@@ -41,7 +41,7 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
     if facts.kind == "v"
         && let Some(base) = compress::base_of(&mut connection, oid).await?
     {
-        // A [compress] job has put a view in the table's place.
+        // A [compress] job has replaced the table with a view.
         oid = base;
         facts = Facts::read(&mut connection, oid, &retention.column).await?;
     }
@@ -55,12 +55,15 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
         .fetch_one(&mut connection)
         .await?;
     if facts.kind == "r" && has_children {
-        let message = format!("tables inherit from {}, and their rows would stay: make a job of each of them", retention.table);
+        let message = format!(
+            "other tables inherit from {}, and their rows would stay: configure a job for each of those tables",
+            retention.table
+        );
         return Err(refused(message));
     }
     if facts.kind == "r" && retention.subscribers == Some(Subscribers::Keep) {
         let message = format!(
-            "subscribers = \"keep\" is for partitioned tables: rows that are deleted from {} are deleted there, too",
+            "subscribers = \"keep\" is only for partitioned tables: rows that are deleted from {} are deleted at its subscribers too",
             retention.table
         );
         return Err(refused(message));
@@ -68,7 +71,7 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
     let column_type = facts.column_type.clone().unwrap_or_default();
     let key = Key::of(retention, &facts.sql(), &column_type)?;
 
-    // What is old is the server's to say.
+    // The server's clock decides how old a row is.
     let now = pg::clock::agreed(&mut connection).await?;
     let zone = run.job.timezone;
     let cutoff = match retention.older_than {
@@ -90,7 +93,7 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
         }
         None => None,
     };
-    // Nothing is walked through to find nothing.
+    // When all rows stay, there is no need to walk the table.
     let all_stay = measured.as_ref().is_some_and(|measured| measured.keeps_from.is_none());
     let floor = key.floor(zone)?;
     let table = facts.sql();
@@ -99,14 +102,14 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
     if let Some((_, per)) = retention.newest() {
         check_per(&mut connection, oid, &table, per).await?;
     }
-    // The condition finds names as it would in the application.
+    // The condition resolves names as it would in the application.
     let mut application = run.settings.connect_for(pg::Purpose::Application).await?;
     pg::set(&mut application, "lock_timeout", "2000").await?;
     pg::set(&mut application, "row_security", "off").await?;
     pg::set(&mut application, "max_parallel_workers_per_gather", "0").await?;
     key.check(&mut application, &table, &retention.column, &column_type).await?;
     if let Some(condition) = &retention.condition {
-        // By itself first: in parentheses, `a) OR (b` would be a condition, too, and another one.
+        // It is tested by itself first: in parentheses, `a) OR (b` would also parse, as a different condition.
         pg::query(format!("EXPLAIN SELECT FROM ONLY {table} WHERE {condition}\n"))
             .fetch_all(&mut application)
             .await
@@ -128,7 +131,7 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
     let mut parts = Vec::new();
     for leaf in leaves {
         let facts = Facts::read(&mut connection, leaf, &retention.column).await?;
-        // By its own name, its own privileges and row security hold.
+        // Addressed by its own name, a partition's own privileges and row security apply.
         facts.refuse(retention)?;
         let of_leaf = if references.is_empty() { Vec::new() } else { references::load(&mut connection, leaf).await? };
         let kept = Kept::load(&mut connection, &of_leaf, &tree.oids()).await?;
@@ -143,18 +146,18 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
     let mut notes = whole.notes;
     if let Some(cutoff) = cutoff.filter(|_| key.is_on_the_wall()) {
         let wall = cutoff.with_timezone(&zone).format("%Y-%m-%d %H:%M:%S");
-        notes.push(format!(
-            "{} has no zone of its own, and is read in {zone}: before {wall} there",
-            identifier(&retention.column)
-        ));
+        notes.push(format!("{} has no time zone and is read as {zone}: rows before {wall} there", identifier(&retention.column)));
     }
     if let (Some(measured), Some(max_size)) = (&measured, retention.max_size) {
         notes.push(measured.note(&table, &retention.column, max_size));
     }
     if !facts.publications.is_empty() && !whole.nothing_else {
-        notes.push(format!("deletes are published ({}): subscribers delete the same rows", facts.publications.join(", ")));
+        notes.push(format!(
+            "deletes are replicated by publication {}: subscribers delete the same rows",
+            facts.publications.join(", ")
+        ));
     }
-    notes.push("the space is used again by new rows after VACUUM; the files do not shrink".to_owned());
+    notes.push("new rows reuse the space after VACUUM; the files do not shrink".to_owned());
     let mut plan = Plan {
         rows_to_go: parts.iter().map(|part| part.rows_to_go).sum(),
         whole: whole.plan,
@@ -185,10 +188,10 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
 pub(super) fn cutoff(now: DateTime<Utc>, older_than: Span) -> Result<DateTime<Utc>> {
     let cutoff = chrono::TimeDelta::from_std(older_than.0).ok().and_then(|age| now.checked_sub_signed(age));
     let cutoff = cutoff.filter(|cutoff| cutoff.timestamp() > FIRST_SECOND);
-    cutoff.ok_or_else(|| refused(format!("older_than = \"{older_than}\" is before all calendars")))
+    cutoff.ok_or_else(|| refused(format!("older_than = \"{older_than}\" is outside PostgreSQL's date range")))
 }
 
-/// Each row is asked how many newer ones its key has.
+/// Checks `per`: for each row, a query counts how many newer rows have the same value.
 async fn check_per(connection: &mut PgConnection, oid: i64, table: &str, per: &str) -> Result<()> {
     let (is_there, has_index): (bool, bool) = sqlx::query_as(
         "SELECT count(a.attnum) > 0, count(x.indexrelid) > 0 FROM pg_attribute a
@@ -205,13 +208,13 @@ async fn check_per(connection: &mut PgConnection, oid: i64, table: &str, per: &s
     }
     if !has_index {
         return Err(refused(format!(
-            "no index of {table} begins with {per}, so that each row would read the whole table: create one on ({per}, and the column of the time)"
+            "no index of {table} begins with {per}, so that checking each row would read the whole table: create an index on ({per}, time column)"
         )));
     }
     Ok(())
 }
 
-/// Partitions that do not go as a whole.
+/// Partitions that are not dropped as a whole.
 async fn other_leaves(connection: &mut PgConnection, oid: i64, whole: Option<&partition::Plan>) -> Result<Vec<i64>> {
     let leaves: Vec<i64> = sqlx::query_scalar(
         "SELECT relid::oid::bigint FROM pg_partition_tree($1::oid::regclass) WHERE isleaf AND relid::oid <> $1::oid ORDER BY relid::regclass::text",
@@ -223,7 +226,7 @@ async fn other_leaves(connection: &mut PgConnection, oid: i64, whole: Option<&pa
     Ok(leaves.into_iter().filter(|leaf| !gone.contains(leaf)).collect())
 }
 
-/// Of all partitions together.
+/// The number of blocks of all partitions together.
 pub async fn blocks_below(connection: &mut PgConnection, oid: i64) -> Result<i64> {
     Ok(sqlx::query_scalar(
         "SELECT coalesce(pg_catalog.sum(pg_catalog.pg_relation_size(relid)), 0)::bigint
@@ -247,8 +250,8 @@ pub(super) async fn part(
     let rows_to_go = estimate(application, &name, &conditions.goes).await.context("the condition in `where` of [retention]")?;
     let rows = facts.rows as u64;
     let (method, reason) = match kept.selves.first() {
-        Some(own) => (Method::Blocks, format!("it refers to itself ({}), and children go before their parents", own.name)),
-        None if terms.limit.is_none() => (Method::Blocks, "each row is asked how many newer ones there are".to_owned()),
+        Some(own) => (Method::Blocks, format!("it references itself ({}), and children go before their parents", own.name)),
+        None if terms.limit.is_none() => (Method::Blocks, "for each row a query counts the newer ones".to_owned()),
         None => choose(retention.method, facts.index.as_deref(), rows, rows_to_go)?,
     };
     Ok(Part {
@@ -267,7 +270,7 @@ pub(super) async fn part(
     })
 }
 
-/// By the planner's statistics: a count would read what is then read again.
+/// Estimates the number of rows from the planner's statistics: an exact count would read what is read again later.
 pub(super) async fn estimate(connection: &mut PgConnection, table: &str, condition: &str) -> Result<u64> {
     let sql = format!("EXPLAIN (FORMAT JSON) SELECT FROM ONLY {table} WHERE {condition}");
     let row = pg::query(sql).fetch_one(connection).await.map_err(pg::in_its_own_words)?;
@@ -275,18 +278,18 @@ pub(super) async fn estimate(connection: &mut PgConnection, table: &str, conditi
     Ok(plan.pointer("/0/Plan/Plan Rows").and_then(serde_json::Value::as_f64).unwrap_or_default() as u64)
 }
 
-/// Pure: how the rows are found, and why.
+/// Chooses how the rows are found, and says why. Pure.
 pub(super) fn choose(wanted: Method, index: Option<&str>, rows: u64, rows_to_go: u64) -> Result<(Method, String)> {
     let share = if rows == 0 { 0.0 } else { rows_to_go as f64 / rows as f64 };
     let percent = format!("about {:.0} % of the rows go", share.min(1.0) * 100.0);
     Ok(match (wanted, index) {
         (Method::Index, None) => {
             return Err(refused(
-                "method = \"index\", and no index begins with the column: create one, or leave method out".to_owned(),
+                "method = \"index\", but no index begins with the column: create one, or remove `method`".to_owned(),
             ));
         }
-        (Method::Blocks, _) => (Method::Blocks, "as asked for".to_owned()),
-        (Method::Index, Some(index)) => (Method::Index, format!("as asked for, by {index}")),
+        (Method::Blocks, _) => (Method::Blocks, "as configured".to_owned()),
+        (Method::Index, Some(index)) => (Method::Index, format!("as configured, by {index}")),
         (Method::Auto, None) => (Method::Blocks, "no index begins with the column".to_owned()),
         (Method::Auto, Some(_)) if share >= LARGE_SHARE => {
             (Method::Blocks, format!("{percent}: one walk over the table is cheaper"))
@@ -295,7 +298,7 @@ pub(super) fn choose(wanted: Method, index: Option<&str>, rows: u64, rows_to_go:
     })
 }
 
-/// A rule that does something INSTEAD of a DELETE: the rows would stay, and be archived again by each run.
+/// Refuses a rule that does something INSTEAD of a DELETE: the rows would stay, and each run would archive them again.
 async fn refuse_other_deeds(connection: &mut PgConnection, table: i64, name: &str) -> Result<()> {
     let rules: Vec<String> = sqlx::query_scalar(
         "SELECT DISTINCT w.rulename::text FROM pg_rewrite w
@@ -309,7 +312,7 @@ async fn refuse_other_deeds(connection: &mut PgConnection, table: i64, name: &st
         return Ok(());
     }
     let message = format!(
-        "rule {} of {name} does something INSTEAD of a DELETE: rows would be said to be gone and stay; disable it for this job, or drop it",
+        "rule {} of {name} does something INSTEAD of a DELETE: rows would be reported as deleted and stay; disable the rule or drop it",
         rules.join(", ")
     );
     Err(refused(message))

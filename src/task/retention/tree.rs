@@ -1,4 +1,4 @@
-//! `cascade`: tables whose rows go with those that they refer to, children first, each archived, all of a batch's tree or none.
+//! `cascade`: tables whose rows go with the rows that they reference, children first, each archived; the whole tree of a batch or nothing.
 
 use anyhow::{Context as _, Result};
 use sqlx::{PgConnection, Row as _};
@@ -14,7 +14,7 @@ use crate::base::units;
 use crate::pg::table::with_schema;
 use crate::pg::{self, identifier};
 
-/// Tables in a row from the job's own: more is a circle, or a mistake.
+/// The longest chain of tables from the job's own: a longer one is a circle or a mistake.
 const STEPS_MOST: usize = 20;
 
 /// Tables whose rows go too, children before their parents.
@@ -28,7 +28,7 @@ pub struct Branch {
     pub oid: i64,
     schema: String,
     name: String,
-    /// Ways along foreign keys from the job's table to this one.
+    /// Paths along foreign keys from the job's table to this one.
     paths: Vec<Vec<Reference>>,
 }
 
@@ -37,7 +37,7 @@ impl Branch {
         pg::qualified(&self.schema, &self.name)
     }
 
-    /// SQL: the row goes with one of the rows of `table` (quoted) that stand at `places`.
+    /// SQL: the row goes with one of the rows of `table` (quoted) at `places`.
     fn goes_with(&self, table: &str, places: &str) -> String {
         let ways = self.paths.iter().map(|path| {
             let mut from = format!("ONLY {table} r0");
@@ -61,7 +61,7 @@ impl Tree {
         self.branches.iter().map(|branch| branch.oid).collect()
     }
 
-    /// `references`: into the job's table.
+    /// `references`: foreign keys into the job's table.
     pub async fn load(connection: &mut PgConnection, retention: &Retention, references: &[Reference]) -> Result<Self> {
         let mut branches = Vec::new();
         for name in &retention.cascade {
@@ -81,7 +81,9 @@ impl Tree {
             let last = &path[path.len() - 1];
             let Some(position) = is_named(last.referencing_oid).filter(|_| !last.is_self) else { continue };
             if path.len() > STEPS_MOST {
-                return Err(refused("tables in `cascade` refer to each other in a circle: none of them comes first".to_owned()));
+                return Err(refused(
+                    "tables in `cascade` reference each other in a circle, so that no order to delete them in exists".to_owned(),
+                ));
             }
             let further = references::load(connection, last.referencing_oid).await?;
             open.extend(further.into_iter().map(|next| [path.clone(), vec![next]].concat()));
@@ -92,7 +94,7 @@ impl Tree {
         }
         if let Some(lost) = branches.iter().find(|branch| branch.paths.is_empty()) {
             return Err(refused(format!(
-                "`cascade` names {}, which refers neither to {} nor to another table there",
+                "`cascade` names {}, which references neither {} nor another table listed there",
                 lost.sql(),
                 retention.table
             )));
@@ -103,7 +105,7 @@ impl Tree {
         Ok(tree)
     }
 
-    /// Keys into the tree's tables must be as good as those into the job's own.
+    /// Keys into the tree's tables must meet the same conditions as keys into the job's own.
     async fn refuse(&self, connection: &mut PgConnection, retention: &Retention) -> Result<()> {
         for branch in &self.branches {
             let references = references::load(connection, branch.oid).await?;
@@ -114,8 +116,8 @@ impl Tree {
 }
 
 impl Work<'_> {
-    /// In a transaction: rows of the job's table are locked, and go when all that goes with them has gone. Who locks a row of
-    /// the job's table lets nobody refer to it any more.
+    /// In a transaction: rows of the job's table are locked, and deleted when all rows that go with them are gone. A lock on a row of the
+    /// job's table keeps new rows from referencing it.
     pub(super) async fn delete_tree(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<Batch> {
         self.part.kept.may_be_seen()?;
         let picked = pg::query(format!(
@@ -128,8 +130,8 @@ impl Work<'_> {
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         let Some(places) = places else { return self.nothing(connection, last_key).await };
         let places = format!("{}::pg_catalog.tid[]", pg::literal(&places));
-        // Parents first, so that nobody refers to a row any more when those that did have gone: a further one would go by a cascade
-        // of the database, and be in no archive.
+        // Parents are locked first, so that no new row references a row after those that did are gone: a cascade of the database would
+        // delete such a row without archiving it.
         if self.plan.tree.branches.len() > 1 {
             for branch in self.plan.tree.branches.iter().rev() {
                 let which = branch.goes_with(&self.part.name, &places);
@@ -140,19 +142,19 @@ impl Work<'_> {
         for (number, branch) in self.plan.tree.branches.iter().enumerate() {
             let which = branch.goes_with(&self.part.name, &places);
             let target = Target { oid: branch.oid, schema: &branch.schema, name: &branch.name, from: branch.sql() };
-            // Parents come back before their children: by their names.
+            // Parents are restored before their children: their names sort that way.
             let number = self.plan.tree.branches.len() - number;
             let rows = self.take(connection, &target, &which, number, &mut taken).await?;
             taken.tree_rows += rows;
         }
-        // What a trigger has kept from us the database's own cascade would take with its parent, into no archive.
+        // If a trigger has kept a row from us, the database's own cascade would delete it with its parent, without archiving it.
         for branch in &self.plan.tree.branches {
             let which = branch.goes_with(&self.part.name, &places);
             let is_left = pg::query(format!("SELECT EXISTS (SELECT FROM {} WHERE {which})", branch.sql()));
             let is_left: bool = is_left.fetch_one(&mut *connection).await?.try_get(0)?;
             anyhow::ensure!(
                 !is_left,
-                "rows of {} stay that refer to rows of {}, as a trigger or a rule keeps them: none of either goes",
+                "rows of {} that reference rows of {} stay because a trigger or a rule keeps them: no rows of either table were deleted",
                 branch.sql(),
                 self.part.name
             );
@@ -163,7 +165,7 @@ impl Work<'_> {
         let rows = self.take(connection, &target, &which, 0, &mut taken).await?;
         anyhow::ensure!(
             rows == found as u64,
-            "{} of {} would go and only {rows} went: a trigger keeps some, and what refers to them stays too",
+            "{} of {} should have been deleted and only {rows} were: a trigger keeps some, and rows that reference them stay too",
             units::plural(found as u64, "row"),
             part.name
         );
@@ -178,7 +180,7 @@ impl Work<'_> {
         Ok(Batch { rows, found: rows, last_key, archived_bytes: taken.bytes, tree_rows: taken.tree_rows })
     }
 
-    /// Deletes rows of one table, archived where that is asked for. Returns their number.
+    /// Deletes rows of one table and archives them if the job asks for it. Returns their number.
     async fn take(
         &self,
         connection: &mut PgConnection,
@@ -224,7 +226,7 @@ struct Target<'a> {
     oid: i64,
     schema: &'a str,
     name: &'a str,
-    /// As after FROM.
+    /// The tables, as written after FROM.
     from: String,
 }
 

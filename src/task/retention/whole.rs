@@ -1,5 +1,5 @@
-//! Which partitions go as a whole, and which row by row. The short way is taken only where it does what the long way would do; what
-//! keeps a partition from it is known before it is tried, so that a refusal on the way is final.
+//! Decides which partitions are dropped as a whole, and which are emptied row by row. A partition is dropped only where that has the same
+//! effect as deleting its rows; whatever prevents this is known before it is tried, so that a refusal during the run is final.
 
 use anyhow::Result;
 use sqlx::PgConnection;
@@ -20,13 +20,14 @@ const NO_LOWER_END: &str = "the beginning";
 #[derive(Default)]
 pub struct Whole {
     pub plan: Option<partition::Plan>,
-    /// Rows of no other partition go: subscribers are to keep them.
+    /// Whether rows of all other partitions stay, because subscribers are to keep them.
     pub nothing_else: bool,
     /// For the plan.
     pub notes: Vec<String>,
 }
 
-/// `facts`: of the partitioned table. `floor`: the first value of the key that is a time, as SQL. `age`: at which a partition goes; None: none does.
+/// `facts`: of the partitioned table. `floor`: the smallest value of the key that is a time, as SQL. `age`: the age at which a partition
+/// goes; None: none does.
 pub async fn choose(
     retention: &Retention,
     run: &RunContext<'_>,
@@ -38,17 +39,17 @@ pub async fn choose(
     let mut whole = Whole::default();
     let table = facts.sql();
     let obstacle = match (&retention.condition, retention.newest()) {
-        (Some(_), _) => Some("`where` asks for some of their rows only".to_owned()),
+        (Some(_), _) => Some("`where` selects only some of their rows".to_owned()),
         (None, Some(_)) => Some("`keep_newest` keeps some of their rows".to_owned()),
         (None, None) => obstacle(connection, retention, facts, references, key).await?,
     };
     if let Some(obstacle) = obstacle {
         if retention.subscribers == Some(Subscribers::Keep) && !facts.publications.is_empty() {
             return Err(refused(format!(
-                "subscribers = \"keep\" is possible only where whole partitions of {table} go, and they do not: {obstacle}"
+                "subscribers = \"keep\" needs whole partitions of {table} to be dropped, which is not possible: {obstacle}"
             )));
         }
-        whole.notes.push(format!("rows are deleted one by one from old partitions, too: {obstacle}"));
+        whole.notes.push(format!("rows of old partitions are also deleted one by one: {obstacle}"));
         return Ok(whole);
     }
     if !facts.publications.is_empty() {
@@ -56,21 +57,21 @@ pub async fn choose(
         match retention.subscribers {
             None => {
                 return Err(refused(format!(
-                    "{table} is published with its deletes ({publications}), and a partition that is dropped is not deleted from subscribers: say \
+                    "{table} is published with its deletes ({publications}), and dropping a partition deletes nothing at subscribers: set \
                      subscribers = \"delete\" (rows are deleted one by one, here and there) or \"keep\" (partitions are dropped here, and subscribers \
                      keep their rows)"
                 )));
             }
             Some(Subscribers::Delete) => {
                 whole.notes.push(format!(
-                    "rows are deleted one by one from old partitions, too, so that subscribers of {publications} delete them"
+                    "rows of old partitions are also deleted one by one, so that subscribers of {publications} delete them"
                 ));
                 return Ok(whole);
             }
             Some(Subscribers::Keep) => {
                 whole.nothing_else = true;
                 whole.notes.push(format!(
-                    "only whole partitions go, and subscribers of {publications} keep their rows (subscribers = \"keep\")"
+                    "only whole partitions are dropped, and subscribers of {publications} keep their rows (subscribers = \"keep\")"
                 ));
             }
         }
@@ -84,10 +85,10 @@ pub async fn choose(
     for planned in &plan.steps {
         let Step::Retire { partition, mark, .. } = &planned.step else { continue };
         let leaf = Facts::read(connection, partition.oid, &retention.column).await?;
-        let mut reasons: Vec<String> = leaf.on_delete.iter().map(|what| format!("{what} is for DELETE")).collect();
+        let mut reasons: Vec<String> = leaf.on_delete.iter().map(|what| format!("{what} fires on DELETE")).collect();
         let may_have_sentinels = mark.from == NO_LOWER_END || mark.from.as_str() < "1970-01-02";
         if may_have_sentinels && retention.keeps_sentinels() && has_sentinels(connection, retention, &leaf, (key, floor)).await? {
-            reasons.push(format!("rows of it stay whose {} is no time", identifier(&retention.column)));
+            reasons.push(format!("rows whose {} is not a time stay", identifier(&retention.column)));
         }
         if !reasons.is_empty() {
             let way = if whole.nothing_else { "stays" } else { "is emptied row by row" };

@@ -81,5 +81,8 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Sql> {
 fn is_for_itself(statement: &str) -> bool {
     let words: Vec<String> = statement.split_whitespace().take(6).map(str::to_ascii_uppercase).collect();
     let first = words.first().map(|word| word.trim_end_matches(['(', ';'])).unwrap_or_default();
-    first == "VACUUM" || matches!(first, "CREATE" | "DROP" | "REINDEX") && words.iter().any(|word| word == "CONCURRENTLY")
+    let is_of_prepared = matches!(first, "COMMIT" | "ROLLBACK") && words.get(1).is_some_and(|word| word == "PREPARED");
+    first == "VACUUM"
+        || is_of_prepared
+        || matches!(first, "CREATE" | "DROP" | "REINDEX") && words.iter().any(|word| word == "CONCURRENTLY")
 }

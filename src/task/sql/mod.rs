@@ -1,21 +1,24 @@
 //! `[sql]`: the user's own statements, bounded in time, with what they did in the report.
 
 mod execute;
+mod failed;
 mod kept;
 mod keys;
 mod plan;
+mod progress;
 mod text;
 
 use std::time::Instant;
 
 use anyhow::Result;
+use execute::Ended;
 pub use keys::{Sql, Transaction, Written, resolve};
 pub use plan::Plan;
 use sqlx::PgConnection;
 
 use crate::base::fault::{Fault, Kind};
 use crate::base::tool_output::{self, Notice};
-use crate::ledger::report::Report;
+use crate::ledger::report::{Report, Unfinished};
 use crate::pg;
 use crate::work::{RunContext, Work};
 
@@ -58,22 +61,25 @@ impl Work for Sql {
         run.or_cancelled(wait_for_orphan(run, &mut connection)).await?;
         let pid = pg::backend_pid(&mut connection).await?;
         let mut report = Report::default();
-        let sent = execute::SentLast::default();
+        let progress = progress::Progress::default();
         // Only a cancellation is an error of the outer result.
         let work = run
-            .or_cancelled(async { Ok(tool_output::notices(execute::all(&mut connection, &plan, &sent, &mut report)).await) })
+            .or_cancelled(async { Ok(tool_output::notices(execute::all(&mut connection, &plan, &progress, &mut report)).await) })
             .await;
         match work {
             Ok((result, notices)) => {
                 keep_notices(&mut report, &notices);
-                result.map(|()| report)
+                match result? {
+                    Ended::Kept => Ok(report),
+                    Ended::Unfinished(why) => Err(Unfinished::error(None, why, report)),
+                }
             }
             Err(cancelled) => {
                 // Its transaction rolls back.
                 run.stop_if_cancelled(pid).await;
                 // Until it has stopped (a ping waits for its answer), the next run must not get the lock.
                 let _ = tokio::time::timeout(STOP_TIMEOUT, sqlx::Connection::ping(&mut connection)).await;
-                Err(execute::cancelled(&plan, &sent, cancelled))
+                Err(failed::cancelled(&plan, &progress, cancelled))
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What can be told from a statement's text alone, before any server reads it.
 
 use crate::task::backup::lex::{Event, Lexer};
-use crate::task::backup::tokens::{Kind, Statement};
+use crate::task::backup::tokens::{Kind, Statement, Token};
 
 /// Why a text cannot be run, and what to do; None where nothing speaks against it.
 pub fn refusal(text: &str) -> Option<(String, String)> {
@@ -30,10 +30,13 @@ pub fn refusal(text: &str) -> Option<(String, String)> {
 pub enum Ends {
     Nothing,
     Begin,
-    /// Also PREPARE TRANSACTION, after which the rows are kept for whoever ends it.
     Commit {
         chain: bool,
     },
+    /// The transaction leaves its session and waits under this name until another command ends it.
+    Prepare(String),
+    CommitPrepared(String),
+    RollbackPrepared(String),
     Rollback {
         chain: bool,
     },
@@ -42,22 +45,53 @@ pub enum Ends {
     RollbackTo(String),
 }
 
+impl Ends {
+    /// The transaction that the command ran in is over.
+    pub fn is_end(&self) -> bool {
+        matches!(self, Self::Commit { .. } | Self::Rollback { .. } | Self::Prepare(_))
+    }
+}
+
 /// One of its commands ends the transaction that it runs in.
 pub fn ends_transaction(text: &str) -> bool {
-    ends(text).iter().any(|ends| matches!(ends, Ends::Commit { .. } | Ends::Rollback { .. }))
+    ends(text).iter().any(Ends::is_end)
 }
 
 /// Of each command that is not empty, in their order.
 pub fn ends(text: &str) -> Vec<Ends> {
+    commands(text).into_iter().map(|(_, ends)| ends).collect()
+}
+
+/// Each command that is not empty, with its text, in their order.
+pub fn commands(text: &str) -> Vec<(String, Ends)> {
     let mut all = Vec::new();
     each_command(text, |command| {
         if let Command::Sql(statement) = command
             && !statement.tokens.is_empty()
         {
-            all.push(ends_of(statement));
+            all.push((statement.text.trim().to_owned(), ends_of(statement)));
         }
     });
     all
+}
+
+/// A single command that commits while it runs, where no transaction is open around it: a failure may leave a part of what it did.
+pub fn commits_within(text: &str) -> bool {
+    let (mut count, mut commits) = (0, false);
+    each_command(text, |command| {
+        let Command::Sql(statement) = command else { return };
+        if statement.tokens.is_empty() {
+            return;
+        }
+        count += 1;
+        let is_one_of = |words: &[&str]| words.iter().any(|word| statement.says(0, &[word]));
+        let says_commit =
+            |token: &Token| token.kind == Kind::String && statement.raw(token).to_ascii_uppercase().contains("COMMIT");
+        commits = is_one_of(&["CALL", "VACUUM", "REINDEX", "CLUSTER"])
+            || is_one_of(&["CREATE", "DROP", "ALTER"]) && statement.find(&["CONCURRENTLY"]).is_some()
+            || is_one_of(&["DO"]) && statement.tokens.iter().any(says_commit);
+    });
+    count == 1 && commits
 }
 
 fn ends_of(statement: &Statement<'_>) -> Ends {
@@ -69,9 +103,12 @@ fn ends_of(statement: &Statement<'_>) -> Ends {
         let index = if statement.says(index, &["SAVEPOINT"]) && statement.name(index + 1).is_some() { index + 1 } else { index };
         statement.name(index).unwrap_or_default()
     };
-    if says(&["ROLLBACK", "PREPARED"]) || says(&["COMMIT", "PREPARED"]) {
-        // Of another transaction.
-        Ends::Nothing
+    // PREPARE TRANSACTION 'name' and the two that end it: each has its name third.
+    let transaction = || string_at(statement, 2);
+    if says(&["ROLLBACK", "PREPARED"]) {
+        Ends::RollbackPrepared(transaction())
+    } else if says(&["COMMIT", "PREPARED"]) {
+        Ends::CommitPrepared(transaction())
     } else if says(&["ROLLBACK"]) || says(&["ABORT"]) {
         match statement.find(&["TO"]) {
             Some(to) => Ends::RollbackTo(name_after(to + 1)),
@@ -80,7 +117,7 @@ fn ends_of(statement: &Statement<'_>) -> Ends {
     } else if says(&["COMMIT"]) || says(&["END"]) {
         Ends::Commit { chain }
     } else if says(&["PREPARE", "TRANSACTION"]) {
-        Ends::Commit { chain: false }
+        Ends::Prepare(transaction())
     } else if says(&["BEGIN"]) || says(&["START", "TRANSACTION"]) {
         Ends::Begin
     } else if says(&["SAVEPOINT"]) {
@@ -89,6 +126,18 @@ fn ends_of(statement: &Statement<'_>) -> Ends {
         Ends::Release(name_after(1))
     } else {
         Ends::Nothing
+    }
+}
+
+/// The value of a string constant, without its quotes. Escapes of `E'…'` stay as they are written: the same name is written in the same way.
+fn string_at(statement: &Statement<'_>, index: usize) -> String {
+    let Some(token) = statement.tokens.get(index).filter(|token| token.kind == Kind::String) else { return String::new() };
+    let raw = statement.raw(token);
+    let quoted = raw.strip_prefix(['e', 'E']).unwrap_or(raw);
+    match quoted.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')) {
+        Some(value) => value.replace("''", "'"),
+        // $tag$…$tag$
+        None => raw.splitn(3, '$').nth(2).and_then(|rest| rest.rsplitn(3, '$').nth(2)).unwrap_or(raw).to_owned(),
     }
 }
 
@@ -195,8 +244,37 @@ mod tests {
             "DO $$ BEGIN COMMIT; END $$",
             "SELECT 'COMMIT'; -- COMMIT",
             "PREPARE p AS SELECT 1",
+            "COMMIT PREPARED 'x'",
+            "ROLLBACK PREPARED 'x'",
         ] {
             assert!(!ends_transaction(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_prepared_transaction_is_known_by_its_name_however_it_is_quoted() {
+        for (text, name) in
+            [("'x'", "x"), ("'it''s'", "it's"), ("E'x'", "x"), ("$$x$$", "x"), ("$a$x$b$ y$a$", "x$b$ y"), ("'a b' -- c", "a b")]
+        {
+            assert_eq!(ends(&format!("PREPARE TRANSACTION {text}")), [Ends::Prepare(name.to_owned())], "{text}");
+            assert_eq!(ends(&format!("commit prepared {text}")), [Ends::CommitPrepared(name.to_owned())], "{text}");
+        }
+    }
+
+    #[test]
+    fn commands_that_commit_while_they_run_are_known() {
+        for text in [
+            "CALL p()",
+            "VACUUM t",
+            "create index concurrently i on t (a)",
+            "REINDEX TABLE t",
+            "DO $$ BEGIN COMMIT; END $$",
+            "ALTER TABLE t DETACH PARTITION p CONCURRENTLY;",
+        ] {
+            assert!(commits_within(text), "{text}");
+        }
+        for text in ["DO $$ BEGIN END $$", "SELECT 1; CALL p()", "REFRESH MATERIALIZED VIEW CONCURRENTLY m", "SELECT 'CALL'"] {
+            assert!(!commits_within(text), "{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the search for lists built and measured, and which of it is best: pure.
+//! The candidates that the search for lists built and measured, and the best of them: pure.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use super::search::Found;
 use crate::base::units;
 use crate::task::vector_index::kind::Method;
 
-/// One that was built on a copy and searched.
+/// An index that was built on a copy and searched.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Candidate {
     #[serde(flatten)]
@@ -16,47 +16,47 @@ pub struct Candidate {
     pub build_seconds: f64,
     pub reached: bool,
     pub found: Found,
-    /// At the setting that applications use today.
+    /// Measured at the setting that applications use today.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at_todays_setting: Option<Found>,
 }
 
 impl Candidate {
-    /// 0: it has none.
+    /// 0: it has no lists.
     pub fn lists(&self) -> u32 {
         if let Spec::Ivfflat { lists } = self.spec { lists } else { 0 }
     }
 
-    /// Of a search, where it reached the target.
+    /// Milliseconds of a search, where it reached the target.
     pub fn ms(&self) -> Option<f64> {
         self.found.cost.filter(|_| self.reached).map(|cost| cost.ms)
     }
 }
 
-/// What the search for lists came to.
+/// The result of the search for lists.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Tuning {
-    /// Of ivfflat.
+    /// The candidates of ivfflat.
     pub candidates: Vec<Candidate>,
-    /// The other method, where it was to be compared.
+    /// The candidate of hnsw, where the methods were compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hnsw: Option<Candidate>,
     /// Why there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hnsw_ended: Option<String>,
     pub copied_rows: u64,
-    /// Of all vectors; below 1, lists are scaled up.
+    /// The copied share of all vectors; below 1, lists are scaled up.
     pub share: f64,
     pub budget_seconds: f64,
     pub seconds: f64,
     pub searches: u64,
-    /// Why there are no more candidates.
+    /// Why the search ended.
     pub ended: String,
 }
 
 impl Tuning {
-    /// The cheapest that reaches the target. Within 10 % the clock says little, and pages decide. k-means begins anywhere, and
-    /// of some numbers one build is lucky (57 lists: 1 probe, then 2): a number is worth what its worst build is.
+    /// The cheapest that reaches the target. Within 10 % the time says little, and pages decide. k-means starts at random, and some builds
+    /// are lucky (57 lists: 1 probe, then 2): a number counts as its worst build.
     pub fn best(&self) -> Option<&Candidate> {
         let worst = || self.lists().into_iter().filter_map(|lists| self.worst(lists)).filter(|one| one.reached);
         let ms = |candidate: &Candidate| candidate.found.cost.map_or(f64::MAX, |cost| cost.ms);
@@ -70,7 +70,7 @@ impl Tuning {
         self.candidates.iter().map(Candidate::lists).collect()
     }
 
-    /// Of the builds with that number: one that misses the target, or else the slowest.
+    /// The worst of the builds with that number: one that misses the target, or else the slowest.
     pub fn worst(&self, lists: u32) -> Option<&Candidate> {
         let ms = |candidate: &Candidate| candidate.ms().unwrap_or(f64::MAX);
         self.builds(lists).max_by(|a, b| ms(a).total_cmp(&ms(b)))
@@ -80,13 +80,14 @@ impl Tuning {
         self.candidates.iter().filter(move |candidate| candidate.lists() == lists)
     }
 
-    /// For all vectors: the best number grows with the square root of their number, as centres and members are looked at alike.
+    /// The number for all vectors: the best number grows with the square root of the number of vectors, as centres and members are read
+    /// alike.
     pub fn scaled(&self, lists: u32) -> u32 {
         ((f64::from(lists) / self.share.clamp(1e-6, 1.0).sqrt()).round() as u32).clamp(1, 32_768)
     }
 }
 
-/// What a build makes.
+/// The parameters of a build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "method")]
 pub enum Spec {
@@ -110,7 +111,7 @@ impl Spec {
         }
     }
 
-    /// ivfflat.probes or hnsw.ef_search can be no higher, or have no more effect.
+    /// The maximum of ivfflat.probes or hnsw.ef_search, or the value above which it has no more effect.
     pub fn most(self) -> u32 {
         match self {
             Self::Ivfflat { lists } => lists,

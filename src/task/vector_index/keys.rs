@@ -11,19 +11,19 @@ use super::measure;
 use crate::base::units::{Size, Span};
 use crate::config::checker::Checker;
 
-/// Exact searches of some hundred queries through 100,000 rows take seconds; through a hundred times as many, this.
+/// Exact searches of some hundred queries through 100,000 rows take seconds; through a hundred times as many rows, this long.
 const MEASURE_FOR: Span = Span(Duration::from_secs(120));
 
-/// An interval of about ± 0.007 at a recall of 0.95.
+/// The number of queries for an interval of about ± 0.007 at a recall of 0.95.
 const QUERIES: u32 = 1_000;
 
-/// Some twenty candidates: of each up to a thousand at a few settings, and 2,500 for its time.
+/// The number of searches for some twenty candidates: for each up to a thousand at a few settings, and 2,500 for its time.
 const SEARCHES: u64 = 150_000;
 
-/// 43,000 vectors of 1,536 dimensions, or half a million of 128.
+/// The size of 43,000 vectors of 1,536 dimensions, or of half a million of 128.
 const SAMPLE: Size = Size(256 << 20);
 
-/// An exact search through these takes some milliseconds.
+/// An exact search through this many vectors takes some milliseconds.
 const EXACT_BELOW: u64 = 2_000;
 
 /// `[vector_index]`, resolved.
@@ -32,17 +32,17 @@ pub struct VectorIndex {
     pub table: String,
     pub column: String,
     pub index: Option<String>,
-    /// None: as the index is.
+    /// None: the method of the present index.
     pub method: Option<Method>,
-    /// hnsw is compared with ivfflat, and the faster one is built.
+    /// Whether hnsw is compared with ivfflat, and the faster one is built.
     pub compares_methods: bool,
     pub metric: Metric,
-    /// None: to be found out.
+    /// None: found by a search.
     pub lists: Option<u32>,
     pub m: Option<u32>,
     pub ef_construction: Option<u32>,
     pub recall: Recall,
-    /// What applications set themselves.
+    /// The setting that applications use themselves.
     pub setting: Option<u32>,
     pub budget: Budget,
     pub exact_below: u64,
@@ -76,46 +76,47 @@ pub enum ApplySetting {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Written {
-    /// As in SQL: `public.script_embeddings`, `"Odd Name"`.
+    /// The table, as in SQL: `public.script_embeddings`, `"Odd Name"`.
     pub table: String,
-    /// Of type vector, halfvec, bit or sparsevec.
+    /// A column of type vector, halfvec, bit or sparsevec.
     pub column: String,
-    /// Which index, where the column has several for the metric; what it is called, where there is none.
+    /// The index to maintain, if the column has several for the metric; the name for a new index, if there is none.
     pub index: Option<String>,
-    /// "ivfflat", "hnsw", or "auto": whichever is faster at the target; default: as the present index is, "hnsw" where there is none.
+    /// "ivfflat", "hnsw", or "auto": whichever is faster at the target; default: the method of the present index, or "hnsw" where there is
+    /// none.
     #[schemars(with = "Option<WrittenMethod>")]
     pub method: Option<Spanned<WrittenMethod>>,
     /// "cosine" (default), "l2", "inner_product", "l1", "hamming", "jaccard".
     #[schemars(with = "Option<Metric>")]
     pub metric: Option<Metric>,
-    /// ivfflat: a number, or "auto" (default): found out by building candidates on a copy.
+    /// ivfflat: a number of lists, or "auto" (default): found by building candidates on a copy.
     #[schemars(with = "Option<Lists>")]
     pub lists: Option<Spanned<Lists>>,
-    /// hnsw: connections of a row; default 16.
+    /// hnsw: connections of each row; default 16.
     #[schemars(with = "Option<u32>")]
     pub m: Option<Spanned<u32>>,
-    /// hnsw: at least twice `m`; default 64.
+    /// hnsw: candidates considered during the build, at least twice `m`; default 64.
     #[schemars(with = "Option<u32>")]
     pub ef_construction: Option<Spanned<u32>>,
     #[schemars(with = "Option<WrittenRecall>")]
     pub recall: Option<Spanned<WrittenRecall>>,
-    /// ivfflat.probes that the application sets itself; default: what the database or role has.
+    /// The value of ivfflat.probes that the application sets itself; default: the setting of the database or role.
     #[schemars(with = "Option<u32>")]
     pub probes: Option<Spanned<u32>>,
-    /// hnsw.ef_search that the application sets itself.
+    /// The value of hnsw.ef_search that the application sets itself.
     #[schemars(with = "Option<u32>")]
     pub ef_search: Option<Spanned<u32>>,
     #[serde(default)]
     pub budget: WrittenBudget,
-    /// With fewer vectors no index is made; default 2000.
+    /// With fewer vectors than this no index is built; default 2000.
     pub exact_below: Option<u64>,
-    /// Of the session that builds; at least 1 MiB; default: the server's.
+    /// maintenance_work_mem of the session that builds, at least 1 MiB; default: the server's.
     #[schemars(with = "Option<Size>")]
     pub maintenance_work_mem: Option<Spanned<Size>>,
     /// max_parallel_maintenance_workers of the session that builds; default: the server's.
     #[schemars(with = "Option<u32>")]
     pub parallel_workers: Option<Spanned<u32>>,
-    /// Where the least setting that reaches the target is set: "database", or "role:NAME" for that role in this database.
+    /// The place to set the lowest setting that reaches the target: "database", or "role:NAME" for that role in this database.
     #[schemars(with = "Option<String>")]
     pub apply_setting: Option<Spanned<String>>,
 }
@@ -123,25 +124,25 @@ pub struct Written {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WrittenRecall {
-    /// Share of the true neighbours that a search is to find; default 0.95.
+    /// The share of the true neighbours that a search must find; default 0.95.
     pub target: Option<f64>,
-    /// Neighbours of a search; default 10.
+    /// The number of neighbours in a search; default 10.
     pub k: Option<u32>,
-    /// Rows of the table that are searched for, at most; default 1000.
+    /// The maximum number of the table's rows that are used as queries; default 1000.
     pub queries: Option<u32>,
-    /// Longest time for one measurement; default 2 min.
+    /// The longest time for one measurement; default 2 min.
     pub time: Option<Span>,
 }
 
-/// What the search for lists may take.
+/// Limits for the search for lists.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WrittenBudget {
-    /// Default: as three builds of the index, at least 1 min.
+    /// The longest time for the search; default: as long as three builds of the index, at least 1 min.
     pub time: Option<Span>,
-    /// Searches in all; default 150000.
+    /// The total number of searches; default 150000.
     pub queries: Option<u64>,
-    /// Vectors beyond this size are sampled; default 256 MiB.
+    /// Larger tables are sampled to this size of vectors; default 256 MiB.
     pub sample: Option<Size>,
 }
 
@@ -187,7 +188,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<VectorInde
     }
     let m = written.m.as_ref().map_or(16, |m| *m.get_ref());
     if let Some(ef) = written.ef_construction.as_ref().filter(|ef| *ef.get_ref() < 2 * m) {
-        // pgvector takes it in ALTER INDEX, and fails in the build that follows.
+        // pgvector accepts it in ALTER INDEX, and fails in the build that follows.
         checker.problem(
             ef,
             format!("`ef_construction = {}` is less than twice m ({m})", ef.get_ref()),
@@ -198,21 +199,21 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<VectorInde
     match method {
         Some(WrittenMethod::Auto) => {
             if let Some(lists) = written.lists.as_ref().filter(|lists| matches!(lists.get_ref(), Lists::Number(_))) {
-                checker.problem(lists, "`lists` is given beside `method = \"auto\"`", "leave one of them out".to_owned());
+                checker.problem(lists, "`lists` cannot be combined with `method = \"auto\"`", "remove one of them".to_owned());
             }
             for (name, key) in [("probes", &written.probes), ("ef_search", &written.ef_search)] {
                 if let Some(key) = key {
-                    let hint = "set it in the database or for a role, or name the method".to_owned();
-                    checker.problem(key, format!("`{name}` is of one method, and `method` is \"auto\""), hint);
+                    let hint = "set it in the database or for a role, or set `method`".to_owned();
+                    checker.problem(key, format!("`{name}` belongs to one method, and `method` is \"auto\""), hint);
                 }
             }
         }
         Some(WrittenMethod::Hnsw) => {
             if let Some(lists) = &written.lists {
-                checker.problem(lists, "`lists` has no meaning for hnsw", None);
+                checker.problem(lists, "`lists` does not apply to hnsw", None);
             }
             if let Some(probes) = &written.probes {
-                checker.problem(probes, "`probes` has no meaning for hnsw", "ef_search".to_owned());
+                checker.problem(probes, "`probes` does not apply to hnsw", "use `ef_search`".to_owned());
             }
         }
         Some(WrittenMethod::Ivfflat) => {
@@ -220,13 +221,17 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<VectorInde
                 [("m", &written.m), ("ef_construction", &written.ef_construction), ("ef_search", &written.ef_search)]
             {
                 if let Some(key) = key {
-                    checker.problem(key, format!("`{name}` has no meaning for ivfflat"), None);
+                    checker.problem(key, format!("`{name}` does not apply to ivfflat"), None);
                 }
             }
         }
         None => {
             if let Some(probes) = written.probes.as_ref().filter(|_| written.ef_search.is_some()) {
-                checker.problem(probes, "`probes` stands beside `ef_search`", "keep the one of the index's method".to_owned());
+                checker.problem(
+                    probes,
+                    "`probes` and `ef_search` are both set",
+                    "keep the one that belongs to the index's method".to_owned(),
+                );
             }
         }
     }
@@ -239,7 +244,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<VectorInde
     };
     if let Some(place) = &written.recall {
         if !(recall.target > 0.0 && recall.target <= 1.0) {
-            checker.problem(place, "`target` is a share", "above 0, up to 1".to_owned());
+            checker.problem(place, "`target` is out of range", "set a share above 0, up to 1".to_owned());
         }
         if !(1..=500).contains(&recall.k) || !(measure::QUERIES_AT_LEAST as u32..=10_000).contains(&recall.queries) {
             let hint = format!("k is 1 to 500, queries {} to 10000", measure::QUERIES_AT_LEAST);
@@ -263,7 +268,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<VectorInde
             Some(WrittenMethod::Auto) => None,
             Some(WrittenMethod::Ivfflat) => Some(Method::Ivfflat),
             Some(WrittenMethod::Hnsw) => Some(Method::Hnsw),
-            // Keys of one method name it.
+            // A key of one method implies that method.
             None if written.lists.is_some() || written.probes.is_some() => Some(Method::Ivfflat),
             None if written.m.is_some() || written.ef_construction.is_some() || written.ef_search.is_some() => Some(Method::Hnsw),
             None => None,

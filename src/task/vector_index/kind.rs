@@ -1,4 +1,4 @@
-//! pgvector's types, metrics and methods: what goes with what, and up to how many dimensions.
+//! pgvector's types, metrics and methods: which combinations exist, and up to how many dimensions.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ impl Method {
         [Self::Ivfflat, Self::Hnsw].into_iter().find(|method| method.name() == name)
     }
 
-    /// What a search may be told: the more, the better and slower.
+    /// The setting of a search: a higher value makes it better and slower.
     pub fn setting(self) -> &'static str {
         match self {
             Self::Ivfflat => "ivfflat.probes",
@@ -33,8 +33,8 @@ impl Method {
         }
     }
 
-    /// Below, searches lose more than neighbours: hnsw returns no more rows than ef_search, whatever LIMIT says. No lower than pgvector's
-    /// own default, as not every search of an application may ask for the job's k.
+    /// Below this value searches lose more than neighbours: hnsw returns no more rows than ef_search, whatever LIMIT says. It is at least
+    /// pgvector's own default, as some searches of an application may use another k than the job's.
     pub fn setting_at_least(self, k: u32) -> u32 {
         match self {
             Self::Ivfflat => 1,
@@ -49,7 +49,7 @@ impl Method {
         }
     }
 
-    /// The setting of the other method, at its highest: its indexes are the dearest then, and the planner leaves them.
+    /// The setting of the other method, at its highest: the planner then considers its indexes most expensive and ignores them.
     pub fn others_at_their_dearest(self) -> (&'static str, &'static str) {
         match self {
             Self::Ivfflat => (Self::Hnsw.setting(), "1000"),
@@ -57,7 +57,7 @@ impl Method {
         }
     }
 
-    /// pgvector's own.
+    /// pgvector's default.
     pub fn default_setting(self) -> u32 {
         match self {
             Self::Ivfflat => 1,
@@ -106,7 +106,7 @@ impl Metric {
         }
     }
 
-    /// As in the job.
+    /// The name as in the job.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cosine => "cosine",
@@ -143,7 +143,7 @@ impl ValueType {
         }
     }
 
-    /// The operator class, where there is one: pgvector 0.8's README, "Indexing".
+    /// The operator class, if it exists: pgvector 0.8's README, "Indexing".
     pub fn operator_class(self, method: Method, metric: Metric) -> Option<String> {
         use Metric::{Cosine, Hamming, InnerProduct, Jaccard, L1, L2};
         let is_there = matches!(
@@ -157,7 +157,7 @@ impl ValueType {
         is_there.then(|| format!("{}_{}_ops", self.name(), metric.in_operator_class()))
     }
 
-    /// The most that an index takes. A sparse vector is limited in what is not zero instead.
+    /// The maximum for an index. For a sparse vector, the number of non-zero elements is limited instead.
     pub fn dimensions_at_most(self) -> u32 {
         match self {
             Self::Vector => 2_000,
@@ -167,14 +167,14 @@ impl ValueType {
         }
     }
 
-    /// One value in an index.
+    /// The bytes of one value in an index.
     pub fn bytes(self, dimensions: u32) -> u64 {
         let dimensions = u64::from(dimensions);
         match self {
             Self::Vector => 8 + 4 * dimensions,
             Self::Halfvec => 8 + 2 * dimensions,
             Self::Bit => 8 + dimensions.div_ceil(8),
-            // Of unknown length; pgvector indexes up to 1,000 elements of 8 bytes.
+            // The length is unknown; pgvector indexes up to 1,000 elements of 8 bytes.
             Self::Sparsevec => 16 + 8 * dimensions.min(1000),
         }
     }

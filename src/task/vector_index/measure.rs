@@ -1,8 +1,8 @@
-//! What there is to be found: vectors of the table itself, their true neighbours, and how a search's answer compares.
+//! The queries of a measurement: vectors of the table itself, their true neighbours, and how a search's answer compares with them.
 //!
-//! Honest: the row that a query was taken from is left out on both sides (with it, 0.213 was seen for a recall of 0.124); so are
-//! NULLs and, for cosine, vectors without a direction. A neighbour counts by its distance, not by its number, so that duplicates
-//! are no loss. EXPLAIN proves that the index answered: a sequential scan would score 1.0.
+//! To be fair, the row that a query was taken from is left out on both sides (with it, 0.213 was measured for a recall of 0.124); so are
+//! NULLs and, for cosine, zero vectors. A neighbour counts by its distance, not by its row, so that duplicates do not lower the recall.
+//! EXPLAIN proves that the index answered: a sequential scan would score 1.0.
 
 use std::time::{Duration, Instant};
 
@@ -13,45 +13,45 @@ use crate::pg;
 
 /// Queries in one statement: its parameters stay below some megabytes.
 pub const AT_ONCE: usize = 50;
-/// Fewer exact answers than these say nothing.
+/// With fewer exact answers than these a recall means nothing.
 pub const QUERIES_AT_LEAST: usize = 20;
-/// These know a recall of 0.95 to ± 0.015. More, which know the setting better, are done only where they are cheap.
+/// This many queries give a recall of 0.95 to ± 0.015. More, which determine the setting better, run only where they are cheap.
 pub const ENOUGH: usize = 200;
-/// Of a distance: sums in single precision may differ in their last digits.
+/// The relative tolerance of a distance: sums in single precision may differ in their last digits.
 const SAME: f64 = 1e-6;
 
-/// What is searched, as SQL.
+/// The relation and column to search, as SQL.
 #[derive(Clone, Debug)]
 pub struct Searched {
     /// Quoted.
     pub relation: String,
     /// The column, quoted: distances are those of its values.
     pub column: String,
-    /// Which row it is: `ctid`, or the column of a copy that says which one it was.
+    /// The row's identity: `ctid`, or the column of a copy that holds the original one.
     pub tid: &'static str,
-    /// Its type: `"public".vector(1536)`.
+    /// The column's type: `"public".vector(1536)`.
     pub column_type: String,
-    /// What the index is on: the column, or `column::halfvec(3000)`. `t.` stands before the column.
+    /// The indexed expression: the column, or `column::halfvec(3000)`. `t.` stands before the column.
     pub key: String,
-    /// Of a query vector where the key is an expression: `::"public".halfvec(3000)`.
+    /// The cast of a query vector where the key is an expression: `::"public".halfvec(3000)`.
     pub key_cast: String,
     /// `OPERATOR("public".<=>)`
     pub operator: String,
-    /// For cosine: with it, a vector of nothing but zeros is known, which has no direction.
+    /// For cosine: the operator that recognizes a zero vector.
     pub inner_product: Option<String>,
-    /// A partial index's.
+    /// The predicate of a partial index.
     pub predicate: Option<String>,
 }
 
 impl Searched {
-    /// That a vector has a direction, where that matters.
+    /// SQL: the vector is not a zero vector, where that matters.
     pub fn has_direction(&self, alias: &str) -> Option<String> {
         let operator = self.inner_product.as_ref()?;
         Some(format!("({alias}.{column} {operator} {alias}.{column}) <> 0", column = self.column))
     }
 
-    /// Below a millionth of this, distances are the same: that of cosine is one minus a number near one, others are as small as their
-    /// vectors.
+    /// Distances that differ by less than a millionth of this are equal: a cosine distance is one minus a number near one, others are as
+    /// small as their vectors.
     pub fn unit(&self) -> f64 {
         if self.inner_product.is_some() { 1.0 } else { 0.0 }
     }
@@ -62,7 +62,7 @@ impl Searched {
         conditions.join(" AND ")
     }
 
-    /// As an application asks.
+    /// The query, as an application writes it.
     pub fn statement(&self, k: u32, exactly: bool) -> String {
         let found = if exactly {
             format!(
@@ -99,10 +99,10 @@ impl Searched {
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
     pub tids: Vec<String>,
-    /// Which version of the row it was.
+    /// The version of the row that was sampled.
     xmins: Vec<String>,
     pub vectors: Vec<String>,
-    /// Distances of the k nearest.
+    /// Distances of the k nearest neighbours.
     pub truth: Vec<Vec<f64>>,
     pub exact_ms: f64,
 }
@@ -118,7 +118,7 @@ impl Sample {
     }
 }
 
-/// Up to `count` vectors that a query may be about, the same ones as long as the table does not change.
+/// Picks up to `count` vectors for queries, the same ones as long as the table does not change.
 pub async fn sample(connection: &mut PgConnection, searched: &Searched, count: u32, rows: f64) -> Result<Sample> {
     let mut conditions = searched.rows_that_count();
     if let Some(has_direction) = searched.has_direction("t") {
@@ -152,13 +152,13 @@ pub async fn sample(connection: &mut PgConnection, searched: &Searched, count: u
     Ok(Sample::default())
 }
 
-/// By rows while a walk over them is cheap, by blocks beyond that.
+/// Samples by rows while walking all rows is cheap, by blocks beyond that.
 pub fn sampled_by(rows: f64) -> &'static str {
     if rows < 5e6 { "BERNOULLI" } else { "SYSTEM" }
 }
 
-/// Finds out the true neighbours of as many queries as there is time for, by looking at every row. Those beyond the first `ENOUGH`
-/// have a third of the time.
+/// Finds the true neighbours of as many queries as there is time for, by reading every row. Those beyond the first `ENOUGH` get a third of
+/// the time.
 pub async fn find_truth(
     connection: &mut PgConnection,
     searched: &Searched,
@@ -172,7 +172,7 @@ pub async fn find_truth(
     let statement = searched.statement(k, true);
     let started = Instant::now();
     let deadline = |known: usize| started + if known < ENOUGH { time } else { time / 3 };
-    // Small steps first: an exact search of a large table may take a minute.
+    // It begins with small steps: an exact search of a large table may take a minute.
     let mut at_once = 1;
     while sample.truth.len() < sample.vectors.len() && Instant::now() < deadline(sample.truth.len()) {
         let range = sample.truth.len()..(sample.truth.len() + at_once).min(sample.vectors.len());
@@ -218,8 +218,7 @@ pub async fn distances(
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-/// Which rows of the sample are still where they were, and as they were. One that was updated meanwhile is another row to the
-/// search, found at a distance of nothing.
+/// Which rows of the sample are unchanged and still at their place. To a search, an updated row is another row at distance zero.
 pub async fn are_there(
     connection: &mut PgConnection,
     searched: &Searched,
@@ -243,7 +242,7 @@ pub async fn are_there(
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-/// Pure. `found` has None for the row that asks; `unit`: of the distances, see [`Searched::unit`].
+/// The recall of one query. `found` has None for the query's own row; `unit`: of the distances, see [`Searched::unit`]. Pure.
 pub fn recall_of(found: &[Option<f64>], truth: &[f64], k: usize, unit: f64) -> f64 {
     let wanted = truth.len().min(k);
     let Some(farthest) = truth.get(wanted.wrapping_sub(1)) else { return 1.0 };
@@ -252,7 +251,7 @@ pub fn recall_of(found: &[Option<f64>], truth: &[f64], k: usize, unit: f64) -> f
     hits.min(wanted) as f64 / wanted as f64
 }
 
-/// Pure: the mean, and half of its 95 % interval.
+/// The mean, and half of its 95 % interval. Pure.
 pub fn mean_and_margin(values: &[f64]) -> (f64, f64) {
     if values.is_empty() {
         return (0.0, 1.0);
@@ -260,7 +259,7 @@ pub fn mean_and_margin(values: &[f64]) -> (f64, f64) {
     let count = values.len() as f64;
     let mean = values.iter().sum::<f64>() / count;
     let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0).max(1.0);
-    // All alike does not mean certain: the rule of three, for a query that fails altogether.
+    // Equal values do not mean certainty: the rule of three allows for a query that fails altogether.
     let margin = if variance == 0.0 { 3.0 / count } else { 1.96 * (variance / count).sqrt() };
     (mean, margin.min(1.0))
 }

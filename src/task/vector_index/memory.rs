@@ -1,4 +1,4 @@
-//! What a build needs in memory, found out before it: pgvector itself checks in stages, the last of them after minutes.
+//! The memory that a build needs, determined before it: pgvector itself checks in stages, the last of them after minutes.
 
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ pub struct Memory {
     pub needed_bytes: u64,
     pub maintenance_work_mem_bytes: u64,
     pub parallel_workers: u32,
-    /// Of the server's machine, where it is this one.
+    /// Free memory of the server's machine, if it is this one.
     pub free_bytes: Option<u64>,
     pub shared_bytes: Option<u64>,
     pub notes: Vec<String>,
@@ -25,8 +25,8 @@ pub struct Given {
     pub parallel_workers: Option<u32>,
 }
 
-/// What the build of an index asks for. ivfflat: k-means over a sample of 50 rows a list; pgvector 0.8, ivfkmeans.c. hnsw: the
-/// graph, which goes on on disk, five times slower, when it no longer fits.
+/// The memory in bytes that the build of an index needs. ivfflat: k-means over a sample of 50 rows a list; pgvector 0.8, ivfkmeans.c. hnsw:
+/// the graph; when it no longer fits, the build continues on disk, five times slower.
 pub fn needed(spec: Spec, rows: f64, heap_blocks: i64, value_bytes: u64, dimensions: u32) -> u64 {
     match spec {
         Spec::Ivfflat { lists } => {
@@ -60,16 +60,16 @@ pub fn check(table: &Table, spec: Spec, given: &Given, settings: &pg::Settings) 
 
 fn judge(memory: &mut Memory, spec: Spec) {
     let (needed, allowed) = (memory.needed_bytes, memory.maintenance_work_mem_bytes);
-    // The server counts in whole MB, and so should the job.
+    // The server counts in whole MB, and so does the advice.
     let enough = format!("maintenance_work_mem = \"{}MiB\"", (needed / 1_048_576 + 1) * 11 / 10 + 1);
     if needed > allowed {
         let short =
             format!("the build needs about {}, and maintenance_work_mem is {}", units::bytes(needed), units::bytes(allowed));
         match spec {
-            Spec::Ivfflat { .. } => memory.refusal = Some(format!("{short}: say {enough} in the job")),
-            Spec::Hnsw { .. } => {
-                memory.notes.push(format!("{short}: it will take several times as long; {enough} in the job avoids that"))
-            }
+            Spec::Ivfflat { .. } => memory.refusal = Some(format!("{short}: set {enough} in the job")),
+            Spec::Hnsw { .. } => memory
+                .notes
+                .push(format!("{short}: the build will take several times as long; set {enough} in the job to avoid that")),
         }
     }
     if let (Spec::Hnsw { .. }, 1.., Some(shared)) = (spec, memory.parallel_workers, memory.shared_bytes)
@@ -77,7 +77,7 @@ fn judge(memory: &mut Memory, spec: Spec) {
     {
         memory.parallel_workers = 0;
         memory.notes.push(format!(
-            "/dev/shm has {} free and a parallel build takes maintenance_work_mem there at once: built by one process",
+            "/dev/shm has {} free and a parallel build allocates maintenance_work_mem there at once: the build will use one process",
             units::bytes(shared)
         ));
     }
@@ -94,12 +94,12 @@ fn judge(memory: &mut Memory, spec: Spec) {
     }
 }
 
-/// Of the server's machine, where it is this one.
+/// Free memory of the server's machine, if it is this one.
 pub fn free(settings: &pg::Settings) -> Option<u64> {
     settings.is_on_a_socket().then(free_memory).flatten()
 }
 
-/// MemAvailable.
+/// MemAvailable in bytes.
 fn free_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;

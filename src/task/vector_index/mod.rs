@@ -1,7 +1,7 @@
-//! `[vector_index]`: an index of pgvector, tuned by measurement and rebuilt beside the one that serves.
+//! `[vector_index]`: tunes an index of pgvector by measurement and rebuilds it beside the one in use.
 //!
-//! What an interruption leaves behind: an index `…_pgtend_new_HASH`, invalid or not yet measured, or `…_pgtend_old_HASH`, replaced and not yet
-//! dropped. The next run drops the invalid and the replaced, and goes on with the one that was built.
+//! An interruption leaves an index `…_pgtend_new_HASH`, invalid or not yet measured, or `…_pgtend_old_HASH`, replaced and not yet dropped.
+//! The next run drops the invalid and the replaced one, and continues with the one that was built.
 
 mod keys;
 pub mod kind;
@@ -51,7 +51,7 @@ impl Work for VectorIndex {
 }
 
 impl VectorIndex {
-    /// Whether the role may do what the job will: for `check --connect`.
+    /// Checks whether the role has the privileges that the job needs, for `check --connect`.
     pub async fn check(&self, connection: &mut PgConnection) -> Result<String> {
         check_owner(connection, &self.table).await?;
         let extension = state::pgvector(connection).await?;
@@ -73,7 +73,7 @@ impl VectorIndex {
     }
 }
 
-/// Only the owner may make, rename and drop a table's indexes.
+/// Checks the owner: only the owner may create, rename and drop a table's indexes.
 pub async fn check_owner(connection: &mut PgConnection, table: &str) -> Result<()> {
     let found: Option<(bool, bool)> = sqlx::query_as(
         "SELECT pg_has_role(c.relowner, 'USAGE'), has_schema_privilege(c.relnamespace, 'CREATE') FROM pg_class c WHERE c.oid = to_regclass($1)",
@@ -84,11 +84,11 @@ pub async fn check_owner(connection: &mut PgConnection, table: &str) -> Result<(
     match found {
         Some((true, true)) => Ok(()),
         Some((false, _)) => {
-            let message = format!("only its owner may change the indexes of {table}: GRANT its owner TO the role");
+            let message = format!("only the owner of {table} may change its indexes: GRANT the owner's role TO the role");
             Err(Fault::new(Kind::Permission, message).into())
         }
         Some((true, false)) => {
-            let message = format!("an index is made in the schema of {table}: GRANT CREATE ON SCHEMA … TO the role");
+            let message = format!("the index is created in the schema of {table}: GRANT CREATE ON SCHEMA … TO the role");
             Err(Fault::new(Kind::Permission, message).into())
         }
         None => Err(state::refused(format!("there is no table {table}"))),

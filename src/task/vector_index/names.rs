@@ -1,4 +1,4 @@
-//! How an index tells whose it is: by its name, and by the last line of its comment.
+//! How an index shows that pgtend made it: by its name, and by the last line of its comment.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ pub const OLD: &str = "_pgtend_old_";
 /// Hexadecimal digits.
 const HASH: usize = 8;
 
-/// A name that nobody else has by accident: what stands under it is dropped. Its hash tells the table, the column and the index.
+/// A name that is not used elsewhere by accident: an index with it may be dropped. The hash covers the table, the column and the index.
 ///
 /// `column`: schema, table, column.
 pub fn beside(column: [&str; 3], index: &str, suffix: &str) -> String {
@@ -18,7 +18,7 @@ pub fn beside(column: [&str; 3], index: &str, suffix: &str) -> String {
     format!("{}{suffix}{hash}", cut(index, 63 - suffix.len() - hash.len()))
 }
 
-/// Whether a name looks like one of [`beside`]'s.
+/// Whether a name looks like one made by [`beside`].
 pub fn is_beside(name: &str) -> bool {
     let hex = |hash: &str| hash.len() == HASH && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
     [NEW, OLD].iter().any(|suffix| name.rsplit_once(suffix).is_some_and(|(_, hash)| hex(hash)))
@@ -29,7 +29,7 @@ fn hash(words: &[&str]) -> String {
     hash.iter().take(HASH / 2).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The name of an index where there is none. One that had to be cut gets a hash, or two long names would be one.
+/// The name of a new index where there is none. A truncated name gets a hash, so that two long names stay different.
 pub fn default_name(table: &str, column: &str) -> String {
     let name = format!("{table}_{column}");
     if name.len() + "_idx".len() <= 63 {
@@ -57,7 +57,7 @@ pub fn is_cut(base: &str, name: &str) -> bool {
     base == name || name.len() + "_ccnew".len() > 63 && base.len() >= 50 && name.starts_with(base)
 }
 
-/// What pgtend writes down in the index's comment, below what somebody else wrote there.
+/// The record that pgtend keeps in the index's comment, below any text that was there before.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Built {
     /// When pgtend built it; none: it only measured it.
@@ -67,9 +67,9 @@ pub struct Built {
     pub rows: u64,
     pub setting: u32,
     pub recall: f64,
-    /// Other numbers of lists were tried.
+    /// Whether other numbers of lists were tried.
     pub tuned: bool,
-    /// Of an hnsw index as it was built: ALTER INDEX changes the catalog's numbers only.
+    /// The parameters that an hnsw index was built with: ALTER INDEX changes only the catalog's numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub graph: Option<Graph>,
 }

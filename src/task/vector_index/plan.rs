@@ -1,4 +1,4 @@
-//! Reads and measures what is there, and says what would be done about it.
+//! Reads and measures the current state, and says what would be done about it.
 
 use std::fmt;
 use std::time::Instant;
@@ -32,14 +32,14 @@ pub struct Plan {
 pub struct Part {
     pub table: Table,
     pub wanted: Wanted,
-    /// What applications search with.
+    /// The setting that applications search with.
     pub setting: u32,
     pub today: Today,
     pub decision: Decision,
-    /// Of the build that is decided; of the rule's number of lists, where it is still to be found out.
+    /// Memory for the build that is decided; for the rule's number of lists, where the number is still to be found.
     pub memory: Option<Memory>,
     pub sample: Sample,
-    /// What applications' searches use today.
+    /// The scan that applications' searches use today.
     pub planners_choice: Option<String>,
 }
 
@@ -69,7 +69,7 @@ pub async fn part(
         Some(setting) => setting,
         None => setting::today(connection, table.method, role, extension).await?,
     };
-    // What the job says is of the method that it wants.
+    // The keys of the job are for the method that it asks for.
     let present = table.index.as_ref().and_then(|index| Method::of(&index.method)).filter(|method| *method != table.method);
     let present_setting = match present {
         Some(method) => setting::today(connection, method, role, extension).await?,
@@ -108,7 +108,7 @@ pub async fn part(
     let decision = decide::decide(&wanted, &today);
     if let (Some(taken), Action::Build { .. } | Action::Tune) = (&table.taken, &decision.action) {
         let message = format!(
-            "{taken} is there already, and is no index of {} for {}: rename it, or give the new one another name with `index = \"NAME\"`",
+            "{taken} already exists and is not an index of {} for {}: rename it, or choose another name for the new index with `index = \"NAME\"`",
             table.searched.column,
             table.metric.name()
         );
@@ -124,7 +124,7 @@ pub async fn part(
 }
 
 impl VectorIndex {
-    /// Whose setting is asked for.
+    /// The role whose setting applies.
     pub fn role(&self) -> Option<&str> {
         match &self.apply_setting {
             Some(ApplySetting::Role(role)) => Some(role),
@@ -141,7 +141,7 @@ impl VectorIndex {
 }
 
 impl Plan {
-    /// Why nothing that the job allows reaches its target, of each index of which that is known before anything is built.
+    /// The reason why nothing that the job allows reaches its target, for each index where that is known before anything is built.
     pub fn gives_up(&self) -> Option<String> {
         let given_up = self.parts.iter().filter(|part| part.decision.action == Action::GiveUp);
         let reasons: Vec<String> = given_up.map(|part| part.decision.reasons.join("; ")).collect();
@@ -155,32 +155,32 @@ pub fn refuse(table: &Table) -> Result<()> {
         return Err(state::refused(format!("{name} is a temporary table")));
     }
     if !table.facts.is_owner {
-        let message = format!("only its owner may change the indexes of {name}: GRANT its owner TO the role");
+        let message = format!("only the owner of {name} may change its indexes: GRANT the owner's role TO the role");
         return Err(Fault::new(Kind::Permission, message).into());
     }
     if !table.facts.may_copy {
-        let message = "vectors are copied to a temporary table: GRANT TEMPORARY ON the database TO the role";
+        let message = "the job copies vectors to a temporary table: GRANT TEMPORARY ON the database TO the role";
         return Err(Fault::new(Kind::Permission, message).into());
     }
     if !table.facts.may_create {
         let schema = crate::pg::identifier(&table.facts.schema);
-        let message = format!("an index of {name} is made in its schema: GRANT CREATE ON SCHEMA {schema} TO the role");
+        let message = format!("an index of {name} is created in its schema: GRANT CREATE ON SCHEMA {schema} TO the role");
         return Err(Fault::new(Kind::Permission, message).into());
     }
     Ok(())
 }
 
-/// Of the time of a measurement, for the exact searches.
+/// The share of a measurement's time for exact searches.
 const EXACT_SHARE: f64 = 2.0 / 3.0;
 
-/// Today's index as it is, in numbers. `setting`: what applications search with.
+/// Measures today's index. `setting`: the value that applications search with.
 pub async fn today(connection: &mut PgConnection, job: &VectorIndex, table: &Table, setting: u32) -> Result<(Today, Sample)> {
     let mut today = Today { vectors: table.vectors(), ..Today::default() };
     let started = Instant::now();
     let deadline = started + job.recall.time.0;
     let mut sample = Sample::default();
     if today.vectors >= 1.0 && table.index.as_ref().is_none_or(|index| !index.is_valid) {
-        // Only to know how long an exact search takes.
+        // This only determines how long an exact search takes.
         sample = measure::sample(connection, &table.searched, 5, table.vectors()).await?;
         measure::find_truth(connection, &table.searched, &mut sample, job.recall.k, job.recall.time.0).await?;
         today.exact_ms = sample.exact_ms;
@@ -212,7 +212,7 @@ pub async fn today(connection: &mut PgConnection, job: &VectorIndex, table: &Tab
         today.exact_ms = sample.exact_ms;
         if sample.len() < measure::QUERIES_AT_LEAST.min(drawn) || drawn == 0 {
             measured.unmeasured =
-                Some(format!("only {} exact searches were done in {}: give `recall` more `time`", sample.len(), job.recall.time));
+                Some(format!("only {} exact searches finished in {}: raise `time` of `recall`", sample.len(), job.recall.time));
         } else if let Err(error) = measure_index(connection, job, table, index, &sample, setting, deadline, &mut measured).await {
             match error.downcast_ref::<Stopped>() {
                 Some(stopped) => {
@@ -254,7 +254,7 @@ async fn measure_index(
     };
     if method == Method::Ivfflat {
         measured.lists_in_fact = searcher.lists().await?;
-        // First, as it is cheap and says most: the rest may take too long with an index that was built with few rows.
+        // This comes first, as it is cheap and says most: the rest may take too long with an index that was built with few rows.
         if let Some(lists) = measured.lists_in_fact {
             let pages = searcher.pages(1, 40).await?;
             let (index_pages, k) = (index.bytes as f64 / 8192.0, f64::from(job.recall.k));
@@ -274,11 +274,11 @@ async fn measure_index(
     Ok(())
 }
 
-/// Pure: pages of a search of one list, nine of ten times at the most, as a multiple of an average list's.
+/// Pages of a search of one list (the 90th percentile), as a multiple of an average list's. Pure.
 fn skew(pages: &[f64], index_pages: f64, lists: f64, value_bytes: f64, k: f64) -> Option<f64> {
     let ninth = pages.get(pages.len().checked_sub(1)? * 9 / 10)?;
     let centres = (lists / (8168.0 / value_bytes).floor().max(1.0)).ceil();
-    // The rows that are found are read, too; a long value is out of line.
+    // The rows that are found are read, too; a long value is stored out of line.
     let found = (k + 1.0) * if value_bytes > 2000.0 { 5.0 } else { 1.0 };
     let average = ((index_pages - centres) / lists).max(1.0);
     Some(((ninth - centres - found) / average).max(0.0))
@@ -290,7 +290,7 @@ impl Part {
         let looks = &table.looks;
         let mut lines = Vec::new();
         lines.push(format!(
-            "about {}, {}; {} by {}; of {} that were looked at: {} NULL, {} without direction, {} distinct",
+            "about {}, {}; {} by {}; in a sample of {}: {} NULL, {} zero vectors, {} distinct",
             units::plural(table.facts.rows as i64, "row"),
             units::bytes(table.facts.bytes.max(0) as u64),
             units::plural(table.dimensions, "dimension"),
@@ -312,9 +312,9 @@ impl Part {
         }
         for leftover in &table.leftovers {
             let what = match leftover.what {
-                Remains::Broken => "left by a stopped build: dropped first",
-                Remains::Built => "built by a run that was stopped: measured, then swapped in or dropped",
-                Remains::Replaced => "replaced by a run that was stopped: dropped first",
+                Remains::Broken => "left by an interrupted build: dropped first",
+                Remains::Built => "built by an interrupted run: measured, then swapped in or dropped",
+                Remains::Replaced => "replaced by an interrupted run: dropped first",
             };
             lines.push(format!("index {} ({}) is {what}", leftover.name, units::bytes(leftover.bytes.max(0) as u64)));
         }
@@ -331,7 +331,7 @@ impl Part {
             lines.extend(memory.notes.iter().chain(&memory.refusal).map(|note| format!("   {note}")));
         }
         if table.by_halfvec {
-            lines.push(format!("   the index is on halfvec, and the application has to ask ORDER BY {}", table.order_by()));
+            lines.push(format!("   the index is on halfvec: the application has to use ORDER BY {}", table.order_by()));
         }
         lines
     }
@@ -378,15 +378,14 @@ impl Part {
         }
         match &self.planners_choice {
             Some(choice) if *choice != index.name => {
-                lines
-                    .push(format!("  the planner answers ORDER BY {} with {choice}, not with this index", self.table.order_by()));
+                lines.push(format!("  the planner uses {choice} instead of this index for ORDER BY {}", self.table.order_by()));
             }
             _ => {}
         }
         lines.push(format!("  an exact search takes {:.1} ms", self.today.exact_ms));
         if self.wanted.others_setting > 0 {
             lines.push(format!(
-                "  other indexes of the database need {} = {}: it is set no lower",
+                "  other indexes of the database need {} = {}: it will not be set lower",
                 self.wanted.method.setting(),
                 self.wanted.others_setting
             ));
@@ -396,7 +395,8 @@ impl Part {
 
     fn in_words(&self) -> String {
         let name = &self.table.index_name;
-        let beside = if self.table.index.is_some() { " beside what is there, measure, swap" } else { ", measure it, keep it" };
+        let beside =
+            if self.table.index.is_some() { " beside the present one, measure it, swap them" } else { ", measure it, keep it" };
         match &self.decision.action {
             Action::Nothing => "nothing to do".to_owned(),
             Action::Set { setting } if self.wanted.sets_the_setting => {
@@ -456,7 +456,7 @@ impl fmt::Display for Plan {
             }
         }
         if self.is_partitioned {
-            writeln!(f, "Partition by partition; one that comes later gets its index in the next run.")?;
+            writeln!(f, "Partitions are handled one by one; a partition added later gets its index in the next run.")?;
         }
         Ok(())
     }

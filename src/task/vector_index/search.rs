@@ -1,4 +1,4 @@
-//! Searches with an index: recall, time and pages at a setting, and the least setting that is enough. EXPLAIN proves that the index
+//! Searches with an index: recall, time and pages at a setting, and the lowest setting that is enough. EXPLAIN proves that the index
 //! answered: a sequential scan would score 1.0.
 
 use std::time::{Duration, Instant};
@@ -12,17 +12,18 @@ use super::kind::Method;
 use super::measure::{self, AT_ONCE, ENOUGH, QUERIES_AT_LEAST, Sample, Searched};
 use crate::pg::{self, literal};
 
-/// Beyond `ENOUGH` queries, for a recall at one setting: of searches in less than 2 ms, as good indexes have them, all thousand.
+/// The time for queries beyond `ENOUGH`, for a recall at one setting: searches below 2 ms, as good indexes have them, complete all
+/// thousand.
 const TIME_FOR_MORE: Duration = Duration::from_secs(2);
-/// Turns of a hundred searches, for their time.
+/// The number of rounds of a hundred searches for measuring time.
 const TURNS: u32 = 5;
 const TURNS_AT_MOST: u32 = 25;
 const TIME_FOR_MORE_TURNS: Duration = Duration::from_millis(500);
-/// Below or above the target beyond doubt: twice the margin, which is four standard errors.
+/// A recall this many margins away from the target is clearly below or above it: two margins are four standard errors.
 const BEYOND_DOUBT: f64 = 2.0;
 const FEWEST: usize = 50;
 
-/// What a search found.
+/// The result of searches at one setting.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Found {
     /// probes or ef_search.
@@ -37,11 +38,11 @@ pub struct Found {
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Cost {
-    /// A query, in the server.
+    /// Milliseconds per query, in the server.
     pub ms: f64,
-    /// A query, from memory or disk.
+    /// Pages per query, from memory or disk.
     pub pages: f64,
-    /// The planner took the index by itself.
+    /// Whether the planner chose the index by itself.
     pub is_planners_choice: bool,
 }
 
@@ -52,27 +53,27 @@ pub struct Searcher<'a> {
     pub sample: &'a Sample,
     pub k: u32,
     pub method: Method,
-    /// An index that the planner would prefer, and is not to see. For superusers.
+    /// An index that the planner would prefer and that is hidden from it. Only superusers can do that.
     pub hidden: Option<i64>,
     pub is_hiding: bool,
-    /// The index that is to answer.
+    /// The name of the index that must answer.
     pub index: String,
     pub deadline: Instant,
-    /// Searches so far, and how many there may be.
+    /// The number of searches so far, and its limit.
     pub searches: u64,
     pub searches_at_most: u64,
 }
 
-/// Why a measurement ended early.
+/// The reason why a measurement ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum Stopped {
     #[error("the time for measuring is over")]
     Time,
     #[error("the number of searches for measuring is used up")]
     Searches,
-    #[error("too many rows changed meanwhile")]
+    #[error("too many rows changed during the measurement")]
     Moved,
-    #[error("the planner answers with {0} and not with the index")]
+    #[error("the planner used {0} instead of the index")]
     OtherPlan(String),
     #[error("{0}")]
     Strain(String),
@@ -83,7 +84,7 @@ impl Searcher<'_> {
         self.recall_until(setting, None).await
     }
 
-    /// With a target: no more searches once it is clear on which side of it the recall is.
+    /// With a target, it stops as soon as the recall is clearly above or below the target.
     async fn recall_until(&mut self, setting: u32, target: Option<f64>) -> Result<Found> {
         self.prepare(setting, false).await?;
         self.prove().await?;
@@ -118,8 +119,8 @@ impl Searcher<'_> {
         Ok(Found { setting, recall, margin, queries: recalls.len(), cost: None })
     }
 
-    /// Time and pages at a setting: the best turn, so that a busy machine is not taken for a slow index. Five, and more where they are
-    /// quick: of the same index, the best of five took 0.24 or 0.29 ms.
+    /// Time and pages at a setting: the best round counts, so that a busy machine is not taken for a slow index. Five rounds, and more
+    /// where they are quick: for the same index, the best of five was 0.24 or 0.29 ms.
     pub async fn cost(&mut self, setting: u32) -> Result<Cost> {
         let count = self.sample.len().min(2 * AT_ONCE);
         let (mut ms, mut pages) = (f64::MAX, 0.0);
@@ -138,13 +139,13 @@ impl Searcher<'_> {
         }
         self.prepare(setting, true).await?;
         let plan = self.explain("", 1).await?;
-        // Back to what is measured.
+        // Restores the settings of the measurement.
         self.prepare(setting, false).await?;
         let is_planners_choice = scan_of(&plan["Plan"]).is_none_or(|scan| scan == self.index);
         Ok(Cost { ms, pages, is_planners_choice })
     }
 
-    /// The pages of each of some searches.
+    /// The number of pages that each of some searches reads.
     pub async fn pages(&mut self, setting: u32, count: usize) -> Result<Vec<f64>> {
         self.prepare(setting, false).await?;
         self.prove().await?;
@@ -167,12 +168,13 @@ impl Searcher<'_> {
         Ok(pages)
     }
 
-    /// The lowest setting with that recall, with its cost. None: the highest one does not have it; then what that one has.
+    /// The lowest setting with that recall, and its cost; false and the highest setting if even that one does not reach it.
     pub async fn least(&mut self, target: f64, start: u32, most: u32) -> Result<(bool, Found)> {
         let least = self.method.setting_at_least(self.k).min(most);
         let (mut too_low, mut setting) = (least - 1, start.clamp(least, most));
         let mut enough: Option<Found> = None;
-        // Up by doubling, then between: at most 2 log2(32768) steps, and some for a setting that was enough for a few queries only.
+        // First it doubles the setting, then it bisects: at most 2 log2(32768) steps, and some more for a setting that was enough for a few
+        // queries only.
         for _ in 0..60 {
             let found = self.recall_until(setting, Some(target)).await?;
             if found.recall >= target {
@@ -186,7 +188,7 @@ impl Searcher<'_> {
                 None => (setting * 2).min(most),
                 Some(high) if high.setting > too_low + 1 => too_low + (high.setting - too_low) / 2,
                 Some(high) => {
-                    // What is told and set is known by more than was needed to find it.
+                    // Reported values use more samples than the search did.
                     let mut found = high.clone();
                     if found.queries < ENOUGH.min(self.sample.len()) {
                         found = self.recall(found.setting).await?;
@@ -203,11 +205,11 @@ impl Searcher<'_> {
                 }
             };
         }
-        anyhow::bail!("no setting is the least: recall at one and the same comes and goes")
+        anyhow::bail!("no lowest setting was found: the recall at one setting varies between measurements")
     }
 
-    /// The least setting at which the planner thinks that a search reads all: the number of lists that the index really
-    /// has. ALTER INDEX changes the catalog's number only, and without superuser nobody may read the index's first page.
+    /// The lowest setting at which the planner expects a search to read everything: the number of lists that the index really has. ALTER
+    /// INDEX changes only the catalog, and only a superuser can read the index's first page.
     pub async fn lists(&mut self) -> Result<Option<u32>> {
         let Some(all) = self.startup_cost(32_768).await? else { return Ok(None) };
         let (mut low, mut high) = (0, 32_768);
@@ -230,11 +232,11 @@ impl Searcher<'_> {
 
     async fn prepare(&mut self, setting: u32, is_as_an_application: bool) -> Result<()> {
         self.show().await?;
-        // The row that asks is found, too: hnsw, which returns no more rows than this, has to have room for it.
+        // The query's own row is found, too: hnsw, which returns no more rows than this, needs room for it.
         let room = u32::from(self.method == Method::Hnsw && setting <= self.k && !is_as_an_application);
         as_an_application(self.connection, self.method, setting + room).await?;
         if !is_as_an_application {
-            // Near the target the planner may prefer to read everything: what is asked here is what the index can do.
+            // Near the target the planner may prefer a full scan; the measurement is about the index.
             pg::set(self.connection, "enable_seqscan", "off").await?;
             let (name, value) = self.method.others_at_their_dearest();
             pg::set(self.connection, name, value).await?;
@@ -242,15 +244,15 @@ impl Searcher<'_> {
         self.hide().await
     }
 
-    /// In a transaction that is never committed, so that nobody else sees it, crash or no crash. Begun anew for each step: its locks
-    /// last no longer than a search's own, and an ALTER TABLE of somebody's, with all that come after it, waits no longer.
-    /// Who changes the same row of pg_index waits for the rollback, and finds the row as it was.
+    /// Hides the index in a transaction that is never committed, so that no other session sees it, even after a crash. It begins again for
+    /// each step: its locks last no longer than those of a search, so that an ALTER TABLE, and every session queued behind it, waits no
+    /// longer. A session that changes the same row of pg_index waits for the rollback, and finds the row unchanged.
     async fn hide(&mut self) -> Result<()> {
         let Some(oid) = self.hidden else { return Ok(()) };
         self.show().await?;
         sqlx::query("BEGIN").execute(&mut *self.connection).await?;
         self.is_hiding = true;
-        // As DDL does, the table first, or the two might wait for each other.
+        // It locks the table first, as DDL does; otherwise the two could deadlock.
         pg::execute(self.connection, format!("LOCK TABLE {} IN ACCESS SHARE MODE", self.searched.relation)).await?;
         sqlx::query("UPDATE pg_catalog.pg_index SET indisvalid = false WHERE indexrelid = $1::bigint::oid")
             .bind(oid)
@@ -259,7 +261,7 @@ impl Searcher<'_> {
         Ok(())
     }
 
-    /// What was hidden is seen again, and every lock is let go.
+    /// Makes the hidden index visible again and releases every lock.
     pub async fn show(&mut self) -> Result<()> {
         if self.is_hiding {
             sqlx::query("ROLLBACK").execute(&mut *self.connection).await?;
@@ -310,7 +312,7 @@ impl Searcher<'_> {
     }
 }
 
-/// Pure: whether more searches would say nothing new, or take too long.
+/// Whether more searches would add nothing, or take too long. Pure.
 fn is_enough(recalls: &[f64], target: Option<f64>, elapsed: Duration) -> bool {
     let is_clear = || {
         let (mean, margin) = measure::mean_and_margin(recalls);
@@ -340,20 +342,20 @@ fn node_with_index<'a>(plan: &'a Value, index: &str) -> Option<&'a Value> {
     nodes(plan).into_iter().find(|node| node["Index Name"].as_str() == Some(index))
 }
 
-/// What reads the table: an index's name, or the kind of another scan.
+/// The scan that reads the table: an index's name, or the kind of another scan.
 fn scan_of(plan: &Value) -> Option<String> {
     let node = nodes(plan).into_iter().find(|node| node["Alias"].as_str() == Some("t"))?;
     Some(node["Index Name"].as_str().or(node["Node Type"].as_str())?.to_owned())
 }
 
-/// Settings as an application has them.
+/// Applies the settings that an application has.
 pub async fn as_an_application(connection: &mut PgConnection, method: Method, setting: u32) -> Result<()> {
     pg::set(connection, method.setting(), &setting.to_string()).await?;
     pg::set(connection, "enable_seqscan", "on").await?;
     pg::execute(connection, format!("RESET {}", method.others_at_their_dearest().0)).await
 }
 
-/// What the planner would read, asked as the application does.
+/// The scan that the planner chooses for the query of an application.
 pub async fn applications_plan(
     connection: &mut PgConnection,
     searched: &Searched,

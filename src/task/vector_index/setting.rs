@@ -1,4 +1,4 @@
-//! What applications search with: one setting of a database or a role for all its indexes.
+//! The setting that applications search with: one value for a database or a role, shared by all its indexes.
 
 use anyhow::Result;
 use sqlx::PgConnection;
@@ -9,7 +9,7 @@ use super::names::Built;
 use crate::base::fault::{Fault, Kind};
 use crate::pg::{self, identifier};
 
-/// What applications search with, unless they say something else themselves.
+/// The value that applications search with, unless they set another themselves.
 pub async fn today(connection: &mut PgConnection, method: Method, role: Option<&str>, extension: &str) -> Result<u32> {
     load(connection, extension).await?;
     let found: Option<String> = sqlx::query_scalar(
@@ -27,8 +27,7 @@ pub async fn today(connection: &mut PgConnection, method: Method, role: Option<&
     Ok(found.and_then(|text| text.parse().ok()).unwrap_or(method.default_setting()))
 }
 
-/// The highest setting that runs on other indexes of the database found out: one setting is for all of them. `but`:
-/// indexes that do not count.
+/// The highest value that other indexes of the database were found to need: all indexes share one setting. `but`: indexes to ignore.
 pub async fn of_others(connection: &mut PgConnection, method: Method, but: [Option<i64>; 2]) -> Result<u32> {
     let comments: Vec<String> = sqlx::query_scalar(
         "SELECT obj_description(x.oid, 'pg_class') FROM pg_class x JOIN pg_am am ON am.oid = x.relam
@@ -39,12 +38,12 @@ pub async fn of_others(connection: &mut PgConnection, method: Method, but: [Opti
     .fetch_all(connection)
     .await?;
     let settings = comments.iter().filter_map(|comment| Built::read(comment)).map(|built| built.setting);
-    // A comment is anybody's to write.
+    // Any role may write a comment.
     Ok(settings.filter(|setting| *setting <= method.setting_at_most()).max().unwrap_or(0))
 }
 
-/// Whether the role may set what applications search with, found out before hours of building. As AlterDatabaseSet and AlterRoleSet
-/// of PostgreSQL ask.
+/// Checks before hours of building whether the role may set the value for applications, with the conditions of PostgreSQL's
+/// AlterDatabaseSet and AlterRoleSet.
 pub async fn may_set(connection: &mut PgConnection, place: &ApplySetting) -> Result<()> {
     let refused = |message: String, kind| Err(Fault::new(kind, message).into());
     let ApplySetting::Role(role) = place else {
@@ -52,8 +51,7 @@ pub async fn may_set(connection: &mut PgConnection, place: &ApplySetting) -> Res
         if sqlx::query_scalar(sql).fetch_one(connection).await? {
             return Ok(());
         }
-        let message =
-            "apply_setting = \"database\" needs the owner of the database: GRANT its owner TO the role, or say \"role:NAME\"";
+        let message = "apply_setting = \"database\" needs the owner of the database: GRANT the owner's role TO the role, or use \"role:NAME\"";
         return refused(message.to_owned(), Kind::Permission);
     };
     let may: Option<bool> = sqlx::query_scalar(
@@ -77,7 +75,7 @@ pub async fn may_set(connection: &mut PgConnection, place: &ApplySetting) -> Res
     }
 }
 
-/// Loads pgvector, which makes its settings known to the session.
+/// Loads pgvector, so that the session knows its settings.
 pub async fn load(connection: &mut PgConnection, extension: &str) -> Result<()> {
     let sql = format!("SELECT '[1]'::{0}.vector OPERATOR({0}.<->) '[1]'::{0}.vector", identifier(extension));
     pg::query(sql).execute(connection).await?;

@@ -1,4 +1,4 @@
-//! What is there: the table, its vectors, its indexes, what is left of builds that somebody stopped.
+//! Reads the current state: the table, its vectors, its indexes, and the leftovers of interrupted builds.
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -13,7 +13,7 @@ use crate::pg::table::with_schema;
 use crate::pg::{self, identifier, qualified};
 use crate::work::RunContext;
 
-/// Rows that are looked at for NULLs, zero vectors and duplicates.
+/// This many rows are sampled for NULLs, zero vectors and duplicates.
 const LOOK_AT: u32 = 2_000;
 
 #[derive(Clone, Debug, Default, sqlx::FromRow)]
@@ -40,7 +40,7 @@ pub struct Facts {
     pub shared_memory: String,
 }
 
-/// An index by a method of pgvector.
+/// An index whose method is one of pgvector's.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Found {
     pub oid: i64,
@@ -79,27 +79,27 @@ pub struct Table {
     pub facts: Facts,
     pub value: ValueType,
     pub dimensions: u32,
-    /// Above pgvector's limit for a vector: the index is on `column::halfvec(n)`.
+    /// Whether the column exceeds pgvector's limit for a vector, so that the index is on `column::halfvec(n)`.
     pub by_halfvec: bool,
     pub operator_class: String,
     pub method: Method,
     pub metric: Metric,
-    /// hnsw's, where it is to be compared with ivfflat, and may take its place.
+    /// The operator class of hnsw, where hnsw is to be compared with ivfflat and may replace it.
     pub operator_class_of_hnsw: Option<String>,
-    /// Of the column.
+    /// Properties of the column's values.
     pub looks: Looks,
     pub index: Option<Found>,
     /// The name that the index has, or will have.
     pub index_name: String,
-    /// Something else has a name that a build would give.
+    /// An object that already has a name which a build would use.
     pub taken: Option<String>,
-    /// Other indexes that answer the same searches.
+    /// Other indexes that can answer the same searches.
     pub rivals: Vec<String>,
     pub leftovers: Vec<Leftover>,
     pub searched: Searched,
 }
 
-/// On a sample of the column.
+/// Properties of a sample of the column.
 #[derive(Clone, Debug, Default, Serialize, sqlx::FromRow)]
 pub struct Looks {
     pub looked_at: i64,
@@ -108,7 +108,7 @@ pub struct Looks {
     pub distinct_values: i64,
 }
 
-/// What a stopped build left, or what a stopped swap had still to drop.
+/// A leftover of an interrupted build, or an index that an interrupted swap had still to drop.
 #[derive(Clone, Debug, Serialize)]
 pub struct Leftover {
     pub schema: String,
@@ -120,11 +120,11 @@ pub struct Leftover {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Remains {
-    /// Dropped.
+    /// An invalid index, which is dropped.
     Broken,
-    /// Our build came to its end, and nothing after it: measured, then swapped or dropped.
+    /// An index whose build finished before the run was interrupted: it is measured, then swapped in or dropped.
     Built,
-    /// It was swapped out: dropped.
+    /// An index that was swapped out, which is dropped.
     Replaced,
 }
 
@@ -133,7 +133,8 @@ impl Table {
         qualified(&self.facts.schema, &self.facts.name)
     }
 
-    /// Rows that an index has: with a vector, and for cosine with one that has a direction. By the statistics and the sample.
+    /// The number of rows that the index holds: with a vector, and for cosine a vector other than zero. Estimated from the statistics and
+    /// the sample.
     pub fn vectors(&self) -> f64 {
         let Looks { looked_at, nulls, without_direction, .. } = self.looks;
         let indexed = (looked_at - nulls - without_direction).max(0);
@@ -145,18 +146,18 @@ impl Table {
         value.bytes(self.dimensions)
     }
 
-    /// About what an index of these vectors will have.
+    /// The approximate size in bytes of an index of these vectors.
     pub fn index_bytes(&self) -> u64 {
         let per_row = match self.method {
             Method::Ivfflat => self.value_bytes() + 12,
             Method::Hnsw => self.value_bytes() + 200 + 32 * 16,
         };
-        // A page holds whole tuples only.
+        // A page holds only whole tuples.
         let per_page = (8168 / per_row.clamp(1, 8168)).max(1);
         (self.vectors() / per_page as f64).ceil() as u64 * 8192
     }
 
-    /// The names that are ours beside the index: while it is built, and once it is replaced.
+    /// The names that we use beside the index: while it is built, and after it is replaced.
     pub fn new_name(&self) -> String {
         names::beside([&self.facts.schema, &self.facts.name, &self.searched.column], &self.index_name, NEW)
     }
@@ -165,7 +166,7 @@ impl Table {
         names::beside([&self.facts.schema, &self.facts.name, &self.searched.column], &self.index_name, OLD)
     }
 
-    /// As an application writes it.
+    /// The ORDER BY expression, as an application writes it.
     pub fn order_by(&self) -> String {
         let column = &self.searched.column;
         if self.by_halfvec {
@@ -190,12 +191,12 @@ pub async fn pgvector(connection: &mut PgConnection) -> Result<String> {
     found.ok_or_else(|| refused("the database has no pgvector: CREATE EXTENSION vector".to_owned()))
 }
 
-/// A connection for reading and measuring: names are qualified, and no policy hides rows without an error.
+/// A connection for reading and measuring: names are qualified, and a policy that hides rows raises an error.
 pub async fn connect(run: &RunContext<'_>) -> Result<PgConnection> {
     let mut connection = run.settings.connect().await?;
     let lock_timeout = run.job.limits.lock_timeout.0.as_millis().to_string();
     let ours = [("row_security", "off"), ("lock_timeout", lock_timeout.as_str()), ("jit", "off")];
-    // Whatever the role has set for itself. A plan that is kept would not follow a setting that changes.
+    // These settings override the role's own. A cached plan would not follow a changed setting.
     let planner = [
         ("enable_indexscan", "on"),
         ("enable_indexonlyscan", "on"),
@@ -211,7 +212,7 @@ pub async fn connect(run: &RunContext<'_>) -> Result<PgConnection> {
     Ok(connection)
 }
 
-/// The table itself, or its partitions; true when it is partitioned.
+/// The oid of the table or of its partitions; true when it is partitioned.
 pub async fn tables(connection: &mut PgConnection, table: &str) -> Result<(Vec<i64>, bool)> {
     let oid: Option<i64> = sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint")
         .bind(with_schema(table))
@@ -268,12 +269,13 @@ pub async fn read(
     let dimensions = facts.dimensions.and_then(|number| u32::try_from(number).ok()).filter(|number| *number > 0);
     let dimensions = dimensions.ok_or_else(|| {
         refused(format!(
-            "{table}.{column} is {type_name} without a number of dimensions, so that no index can be on it: ALTER TABLE {table} ALTER {column} TYPE {type_name}(N)",
+            "{table}.{column} is {type_name} without a number of dimensions and cannot be indexed: ALTER TABLE {table} ALTER {column} TYPE {type_name}(N)",
             column = identifier(&job.column)
         ))
     })?;
     if !facts.may_read || facts.row_security {
-        let message = format!("the role may not read all rows of {table}: it must own the table, or GRANT SELECT and BYPASSRLS");
+        let message =
+            format!("the role cannot read all rows of {table}: connect as its owner, or give the role SELECT and BYPASSRLS");
         return Err(Fault::new(Kind::Permission, message).into());
     }
     let found: Vec<Found> = sqlx::query_as(include_str!("indexes.sql")).bind(oid).fetch_all(&mut *connection).await?;
@@ -288,7 +290,7 @@ pub async fn read(
         .bind(i64::from(dimensions))
         .fetch_one(&mut *connection)
         .await?;
-    // pg_get_expr leaves out parentheses around a plain column.
+    // pg_get_expr omits the parentheses around a plain column.
     let plain = |text: &str| text.replace(['(', ')', ' ', '"'], "");
     let is_on_halfvec = |index: &Found| index.expression.as_deref().is_some_and(|found| plain(found) == plain(&halfvec));
     let is_on_column =
@@ -297,7 +299,7 @@ pub async fn read(
         let class = Method::of(&index.method).and_then(|method| kind.operator_class(method, job.metric));
         class.as_ref() == Some(&index.operator_class)
     };
-    // Beyond what an index of vectors takes, or as somebody chose: half the size.
+    // The index uses half precision where the vector exceeds the limit for an index, or where the existing index does.
     let by_halfvec = value == ValueType::Vector
         && (dimensions > ValueType::Vector.dimensions_at_most()
             || found.iter().any(|index| is_on_halfvec(index) && is_by(index, ValueType::Halfvec))
@@ -305,7 +307,7 @@ pub async fn read(
     let in_index = if by_halfvec { ValueType::Halfvec } else { value };
     if dimensions > in_index.dimensions_at_most() {
         return Err(refused(format!(
-            "{table}.{} has {dimensions} dimensions, and pgvector indexes no {} of more than {}: index (binary_quantize(…)::bit({dimensions})) by hand, or shorten the vectors",
+            "{table}.{} has {dimensions} dimensions, and pgvector cannot index a {} of more than {}: create an index on (binary_quantize(…)::bit({dimensions})) yourself, or shorten the vectors",
             identifier(&job.column),
             in_index.name(),
             in_index.dimensions_at_most()
@@ -331,13 +333,13 @@ pub async fn read(
         (_, [one]) => Some(*one),
         (_, several) => {
             let names: Vec<&str> = several.iter().map(|index| index.name.as_str()).collect();
-            let advice = if is_partition { "drop all but one" } else { "say which with `index = \"NAME\"`" };
+            let advice = if is_partition { "drop all but one" } else { "choose one with `index = \"NAME\"`" };
             let (metric, names) = (job.metric.name(), names.join(", "));
             return Err(refused(format!("{table}.{column} has several indexes for {metric}: {names}; {advice}")));
         }
     };
     let index = index.cloned();
-    // What searches nothing else, and no less.
+    // An index that answers exactly the same searches.
     let like_ours: Vec<Found> = found
         .iter()
         .filter(|one| on_our_key(one) && same_metric(one))
@@ -350,7 +352,7 @@ pub async fn read(
         .map(|one| one.name.clone())
         .collect();
     let present = index.as_ref().and_then(|index| Method::of(&index.method));
-    // Where methods are compared, the search for lists comes first; for some metrics there is hnsw alone.
+    // Where methods are compared, the search for lists comes first; some metrics are supported by hnsw only.
     let compared =
         (job.compares_methods && in_index.operator_class(Method::Ivfflat, job.metric).is_some()).then_some(Method::Ivfflat);
     let method = job.method.or(present).or(compared).unwrap_or(Method::Hnsw);
@@ -377,7 +379,7 @@ pub async fn read(
     };
     let looks = look(connection, &searched, facts.rows).await?;
     if facts.rows == 0.0 && looks.looked_at > 0 || searched.predicate.is_some() {
-        // Never analyzed, or a part of the rows whose size no statistics know.
+        // The table was never analyzed, or the index covers a part of the rows whose size the statistics do not know.
         let predicate = searched.predicate.as_ref().map(|predicate| format!(" t WHERE ({predicate})")).unwrap_or_default();
         let sql = format!("SELECT count(*) FROM {table}{predicate}");
         facts.rows =
@@ -416,14 +418,14 @@ pub async fn read(
     Ok(table)
 }
 
-/// By the state, not by the name alone: what is valid under a name of REINDEX is somebody's index.
+/// Classifies a leftover by its state, not only by its name: a valid index with a name like REINDEX's may be in use.
 fn leftover(table: &Table, one: &Found) -> Option<Leftover> {
     let ours = table.index_name.as_str();
     let index_is_well = table.index.as_ref().is_some_and(|index| index.is_valid);
     let what = if one.name == table.new_name() {
         if one.is_valid { Remains::Built } else { Remains::Broken }
     } else if one.name == table.old_name() {
-        // Only while another one answers in its place.
+        // The old index counts as replaced only if another one answers in its place.
         index_is_well.then_some(Remains::Replaced)?
     } else if !one.is_valid && base_of_reindex(&one.name).is_some_and(|base| is_cut(base, ours)) {
         Remains::Broken

@@ -1,7 +1,7 @@
-//! Finds the number of lists by building candidates on a copy and searching them: neither a rule for lists nor one for probes is
-//! near the best on data that is in clusters (docs/benchmarks.md).
+//! Finds the number of lists by building candidates on a copy and searching them: on clustered data, neither a rule for lists nor one for
+//! probes is near the best (docs/benchmarks.md).
 //!
-//! The copy is a temporary table, so that no application's plan sees a candidate, and nothing stays when the connection ends.
+//! The copy is a temporary table, so that no application's plan sees a candidate, and nothing is left when the connection ends.
 
 use std::time::{Duration, Instant};
 
@@ -22,14 +22,14 @@ use crate::live::governor::{Go, Governor};
 use crate::pg::{self, qualified};
 use crate::work::RunContext;
 
-/// Two steps are a decade: 100, 316, 1000.
+/// The factor between candidates; two steps are a decade: 100, 316, 1000.
 const STEP: f64 = 3.162;
-/// Candidates nearer to each other cost the same within some percent.
+/// Candidates that are nearer to each other cost the same within some percent.
 const NEAR: f64 = 1.9;
-/// Numbers of lists, and builds of one of them.
+/// The limit of different numbers of lists, and of builds with one of them.
 const NUMBERS_AT_MOST: usize = 9;
 const BUILDS_OF_ONE: usize = 3;
-/// Where the job says no time: so many builds, but no less than this.
+/// The time in builds of the index where the job sets none, but no less than the next constant.
 const BUILDS: u32 = 3;
 const AT_LEAST: Duration = Duration::from_secs(60);
 const COPY: &str = "pg_temp.pgtend_copy";
@@ -39,18 +39,19 @@ pub struct Tuner<'a> {
     pub job: &'a VectorIndex,
     pub table: &'a Table,
     pub extension: &'a str,
-    /// What applications search with today.
+    /// The setting of applications today.
     pub setting: u32,
-    /// The present number of lists: where the search begins.
+    /// The present number of lists: the search starts there.
     pub lists: Option<u32>,
-    /// Not a search: this one, to the end.
+    /// Builds only this one, to the end, instead of searching.
     pub only: Option<Spec>,
-    /// Searches of the table whose answers are known.
+    /// Queries on the table whose exact answers are known.
     pub sample: &'a Sample,
 }
 
 impl Tuner<'_> {
-    /// Between candidates the run rests while others are at work, and ends the search when the server is under strain for too long.
+    /// Searches for the best number of lists. Between candidates it rests while other sessions are at work, and it ends the search when the
+    /// server is under strain for too long.
     pub async fn tune(&self, governor: &mut Governor) -> Result<Tuning> {
         let mut connection = self.run.or_cancelled(connect(self.run)).await?;
         let pid = self.run.or_cancelled(pg::backend_pid(&mut connection)).await?;
@@ -78,7 +79,7 @@ impl Tuner<'_> {
         };
         let mut tuning = Tuning { copied_rows: rows, share, ..Tuning::default() };
         if sample.len() < measure::QUERIES_AT_LEAST && (sample.len() as u64) < rows {
-            tuning.ended = "exact answers take too long for the time given".to_owned();
+            tuning.ended = "exact searches take too long for the given time".to_owned();
             return Ok(tuning);
         }
         budget.searches = sample.len() as u64;
@@ -100,7 +101,7 @@ impl Tuner<'_> {
 
     async fn try_lists(&self, ground: &mut Ground<'_>, tuning: &mut Tuning, phase: &Phase) -> Result<()> {
         let most = self.most(ground.rows);
-        // The number of a whole table, for its copy.
+        // The number of lists for the whole table, scaled to its copy.
         let present = self.lists.map(|lists| (f64::from(lists) * tuning.share.sqrt()).round() as u32);
         let mut next = Some(present.unwrap_or(lists_by_rule(ground.rows as f64)).clamp(1, most));
         while let Some(lists) = next.take() {
@@ -122,17 +123,17 @@ impl Tuner<'_> {
             if next.is_none() {
                 tuning.ended = match proposals.first() {
                     Some(lists) => format!(
-                        "the time is over: {lists} lists would take about {}",
+                        "the time is used up: {lists} lists would take about {}",
                         units::duration(expected_build(tuning, *lists))
                     ),
-                    None => "the best is between its neighbours, and stayed the best".to_owned(),
+                    None => "the best is between two worse neighbours, and stayed the best when repeated".to_owned(),
                 };
             }
         }
         Ok(())
     }
 
-    /// The other method, once: its builds differ little, and take long.
+    /// Tries the other method once: its builds vary little, and take long.
     async fn try_hnsw(&self, ground: &mut Ground<'_>, tuning: &mut Tuning, phase: &Phase) -> Result<()> {
         let Some(class) = &self.table.operator_class_of_hnsw else { return Ok(()) };
         let spec = hnsw(self.job.m, self.job.ef_construction);
@@ -151,7 +152,7 @@ impl Tuner<'_> {
         Ok(())
     }
 
-    /// No list without a row to be its centre, and none that memory forbids.
+    /// The highest number of lists: each needs a row as its centre, and memory must suffice.
     fn most(&self, rows: u64) -> u32 {
         let mut most = u32::try_from(rows / 10).unwrap_or(u32::MAX).clamp(1, 32_768);
         let allowed = self.job.maintenance_work_mem.map_or(self.table.facts.maintenance_work_mem as u64, |size| size.0);
@@ -177,8 +178,8 @@ impl Tuner<'_> {
         } else {
             String::new()
         };
-        // Before the first temporary table, or never. Room for the copy and a candidate, but no more than the table itself finds: what does
-        // not fit is read again and again, and more so with few lists, which are long.
+        // temp_buffers can be set only before the first temporary table. It should hold the copy and a candidate, but no more than the
+        // table itself has in memory: pages that do not fit are read again and again, and more so with few, long lists.
         let room = memory::free(&self.run.settings).map_or(u64::MAX, |free| free / 4);
         let shared: i64 =
             sqlx::query_scalar("SELECT pg_size_bytes(current_setting('shared_buffers'))").fetch_one(&mut *connection).await?;
@@ -218,7 +219,7 @@ impl Tuner<'_> {
         Ok(())
     }
 
-    /// After a rest that is no part of the time for the search.
+    /// Builds one of several candidates, after a rest that does not count as time of the search.
     async fn one_of_several(
         &self,
         ground: &mut Ground<'_>,
@@ -241,7 +242,7 @@ impl Tuner<'_> {
         candidate
     }
 
-    /// Built on the copy and searched. `setting`: what applications search with.
+    /// Builds a candidate on the copy and searches it. `setting`: the value that applications use.
     async fn candidate(
         &self,
         ground: &mut Ground<'_>,
@@ -249,7 +250,7 @@ impl Tuner<'_> {
         operator_class: &str,
         setting: u32,
     ) -> Result<Result<Candidate, Stopped>> {
-        // The one before, whatever became of it.
+        // Drops the previous candidate, whatever its result.
         pg::set(ground.connection, "statement_timeout", "0").await?;
         pg::execute(ground.connection, "DROP INDEX IF EXISTS pg_temp.pgtend_candidate".to_owned()).await?;
         let started = Instant::now();
@@ -305,7 +306,7 @@ impl Tuner<'_> {
     }
 }
 
-/// Where candidates are built and searched.
+/// The connection and the copy on which candidates are built and searched.
 struct Ground<'a> {
     connection: &'a mut PgConnection,
     /// The copy.
@@ -313,7 +314,7 @@ struct Ground<'a> {
     sample: Sample,
     rows: u64,
     budget: Budget,
-    /// Of the connection.
+    /// The backend of the connection.
     pid: i32,
     governor: &'a mut Governor,
 }
@@ -321,19 +322,19 @@ struct Ground<'a> {
 struct Budget {
     started: Instant,
     given: Option<Duration>,
-    /// Half of what is given is for lists, and half for hnsw; where nothing is given, each has as much.
+    /// Whether both methods share the time: half of it is for lists and half for hnsw; without a given time, each has as much.
     is_compared: bool,
-    /// The second half has begun.
+    /// Whether the second half has begun.
     is_for_both: bool,
     copy: Duration,
     share: f64,
-    /// Of the copy.
+    /// The duration of the first build on the copy.
     first_build: Option<Duration>,
     searches: u64,
     searches_at_most: u64,
-    /// For others, between candidates.
+    /// Time spent resting for other sessions, between candidates.
     rested: Duration,
-    /// How long the last one took.
+    /// The duration of the last candidate.
     last_candidate: Option<Duration>,
 }
 
@@ -354,8 +355,8 @@ impl Budget {
         }
     }
 
-    /// As the job says, or as so many builds of the index: they read the whole table, and so did the copy. Until one was built, nobody
-    /// knows how long that takes.
+    /// The time that the job sets, or else the time of a few builds of the index: they read the whole table, as the copy did. It is unknown
+    /// until the first build is done.
     fn time(&self) -> Duration {
         let given = self.given.map(|time| if self.is_compared { time / 2 } else { time });
         let for_lists = given.unwrap_or_else(|| match self.first_build {
@@ -370,8 +371,8 @@ impl Budget {
     }
 }
 
-/// Pure. Other numbers of lists, the one that promises most first: it may take longer than there is time for. At last, the best once
-/// more.
+/// Other numbers of lists, the most promising first, because it may take longer than there is time for. At the end, the best is built once
+/// more. Pure.
 fn next_candidates(tuning: &Tuning, most: u32) -> Vec<u32> {
     let mut next = if tuning.lists().len() < NUMBERS_AT_MOST { next_lists(tuning, most) } else { Vec::new() };
     let best = tuning.best().map(Candidate::lists);
@@ -379,8 +380,8 @@ fn next_candidates(tuning: &Tuning, most: u32) -> Vec<u32> {
     next
 }
 
-/// Pure. Downhill in large steps until both neighbours of the best are worse, then between them. Cost over lists has one valley:
-/// centres to compare on one side, members on the other.
+/// Goes downhill in large steps until both neighbours of the best are worse, then between them. The cost over lists has one valley: centres
+/// to compare on one side, members on the other. Pure.
 fn next_lists(tuning: &Tuning, most: u32) -> Vec<u32> {
     let Some(best) = tuning.best().map(Candidate::lists) else { return Vec::new() };
     let tried = || tuning.candidates.iter().map(Candidate::lists);
@@ -402,7 +403,7 @@ fn next_lists(tuning: &Tuning, most: u32) -> Vec<u32> {
     beyond.into_iter().chain(inside).collect()
 }
 
-/// k-means compares every sampled row with every centre, and there are 50 rows a centre.
+/// The expected duration of a build: k-means compares every sampled row with every centre, and there are 50 rows a centre.
 fn expected_build(tuning: &Tuning, lists: u32) -> Duration {
     let Some(near) = tuning.candidates.iter().min_by_key(|one| one.lists().abs_diff(lists)) else { return Duration::ZERO };
     Duration::from_secs_f64(near.build_seconds * (f64::from(lists) / f64::from(near.lists())).powf(1.7).max(0.2))

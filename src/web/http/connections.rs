@@ -1,5 +1,5 @@
-//! The connections of the pages: few at a time, none for long. What they hold (descriptors, memory) is then missing for the
-//! backups of the same process.
+//! Limits the connections of the pages: few at a time, none for long. The descriptors and the memory that they hold would be
+//! missing for the backups of the same process.
 
 use std::io::ErrorKind;
 use std::pin::pin;
@@ -16,28 +16,28 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Connections at a time, of which each holds a descriptor.
+/// The most connections at a time, each of which holds a descriptor.
 const CONNECTIONS: usize = 64;
 
-/// For the head of a request, from the first byte or from the end of the request before it.
+/// The time for the head of a request, from the first byte or from the end of the request before it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Of each connection; a head that is longer is refused. hyper would take 400 KiB.
+/// The buffer of each connection; a longer head is refused. hyper would take 400 KiB.
 const BUFFER_BYTES: usize = 32 << 10;
 
-/// No connection takes another request after this.
+/// A connection takes no further request after this time.
 const LIFETIME: Duration = Duration::from_secs(60);
 
-/// How long the last answer of a connection may take to be made and to be read.
+/// The time in which the last answer of a connection must be made and read.
 const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Between two looks for a place, while each is taken.
+/// The pause between two attempts to find a place while all are taken.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// After an error that is not of one connection alone: no descriptors are left.
+/// The pause after an error that is not of one connection alone: no descriptors are left.
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
-/// Answers until `done`, then ends the connections that there are.
+/// Answers until `done`, then ends the open connections.
 pub async fn serve(listener: TcpListener, router: Router, done: CancellationToken) {
     let (places, conversations) = (Places::new(), TaskTracker::new());
     loop {
@@ -63,7 +63,7 @@ async fn accept(listener: &TcpListener) -> TcpStream {
             Ok((stream, _)) => return stream,
             Err(error) if is_of_one_connection(error.kind()) => {}
             Err(error) => {
-                tracing::warn!("the pages take no connections for a moment: {error}");
+                tracing::warn!("cannot accept connections to the pages; trying again: {error}");
                 tokio::time::sleep(ACCEPT_AGAIN).await;
             }
         }
@@ -74,7 +74,7 @@ fn is_of_one_connection(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::ConnectionRefused | ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset)
 }
 
-/// Until the client goes, its time is over, or its place is needed.
+/// Answers until the client leaves, its time is over, or its place is needed.
 async fn converse(stream: TcpStream, router: Router, place: Arc<Place>, done: CancellationToken) {
     let router = TowerToHyperService::new(router);
     let answering = Arc::clone(&place);
@@ -85,7 +85,7 @@ async fn converse(stream: TcpStream, router: Router, place: Arc<Place>, done: Ca
             answer.await
         }
     });
-    // Without a timer hyper keeps no timeout at all, and says so to nobody.
+    // Without a timer hyper silently ignores all timeouts.
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(BUFFER_BYTES);
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
@@ -103,17 +103,17 @@ async fn converse(stream: TcpStream, router: Router, place: Arc<Place>, done: Ca
     }
 }
 
-/// The places, and who has them.
+/// The places for connections, and their holders.
 struct Places {
     free: Arc<Semaphore>,
     taken: Mutex<Vec<Weak<Place>>>,
 }
 
-/// A connection has it until its end.
+/// A connection holds its place until it ends.
 struct Place {
-    /// Since when it is the client's turn: to send a head, to read an answer. None while an answer is made.
+    /// Since when it has been the client's turn: to send a head, to read an answer. `None` while an answer is made.
     quiet_since: Mutex<Option<Instant>>,
-    /// Somebody else needs it.
+    /// Cancelled when another connection needs the place.
     needed: CancellationToken,
     _permit: OwnedSemaphorePermit,
 }
@@ -123,8 +123,8 @@ impl Places {
         Self { free: Arc::new(Semaphore::new(CONNECTIONS)), taken: Mutex::default() }
     }
 
-    /// The place of whoever has let us wait the longest, when each is taken: a client that sends its request at once is always
-    /// answered, whatever others do. None: there are no places any more.
+    /// Returns a place. When all are taken, the client that has been quiet the longest loses its own: a client that sends its
+    /// request at once is always answered, whatever others do. Returns `None` when the server has ended.
     async fn take(&self) -> Option<Arc<Place>> {
         let permit = loop {
             match Arc::clone(&self.free).try_acquire_owned() {
@@ -132,7 +132,7 @@ impl Places {
                 Err(TryAcquireError::Closed) => return None,
                 Err(TryAcquireError::NoPermits) => self.need_the_quietest(),
             }
-            // Its task gives it back; in case that nobody was quiet, somebody is soon.
+            // Its task returns the place; if no client was quiet, one soon is.
             let freed = tokio::time::timeout(LOOK_AGAIN, Arc::clone(&self.free).acquire_owned()).await;
             if let Ok(permit) = freed {
                 break permit.ok()?;
@@ -165,7 +165,7 @@ impl Place {
     }
 }
 
-/// An answer in the making: its connection is not given up for another.
+/// Marks an answer in the making: its connection is not given up for another one.
 struct Answering(Arc<Place>);
 
 impl Answering {

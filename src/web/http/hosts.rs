@@ -1,17 +1,17 @@
-//! By which names the pages answer. A page of another site can have a browser ask us under a name of its own that it lets point
-//! to this host (DNS rebinding), and may then read the answer. A token keeps it out: the browser has none for that name. Without
-//! one, the name must be ours.
+//! The names under which the pages answer. A page of another site can make a browser send us requests under a name that the site
+//! points to this host (DNS rebinding), and may then read the answer. A token prevents that: the browser has none for that name.
+//! Without a token, the name must be one of ours.
 
 use std::net::IpAddr;
 
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Uri, header};
 
-/// The names by which requests without a token are answered.
+/// The names under which requests without a token are answered.
 #[derive(Clone, Debug)]
 pub struct Hosts {
     listen: IpAddr,
-    /// In small letters, from `[serve] hosts`.
+    /// The lower-case names from `[serve] hosts`.
     configured: Vec<String>,
 }
 
@@ -20,7 +20,7 @@ impl Hosts {
         Self { listen, configured }
     }
 
-    /// Each name that a request has, in its target and in its Host, must be one of ours. An error is the first that is not.
+    /// Checks that each name in the request's target and in its Host is one of ours. The error is the first other name.
     pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), String> {
         let in_headers = headers.get_all(header::HOST).iter().map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned());
         let names: Vec<String> = uri.authority().map(Authority::to_string).into_iter().chain(in_headers).collect();
@@ -30,7 +30,7 @@ impl Hosts {
         names.into_iter().find(|name| !self.is_ours(name)).map_or(Ok(()), Err)
     }
 
-    /// `name` or `name:port`.
+    /// Checks `name` or `name:port`.
     fn is_ours(&self, name: &str) -> bool {
         let Ok(authority) = name.parse::<Authority>() else { return false };
         if name.contains('@') {
@@ -38,7 +38,7 @@ impl Hosts {
         }
         let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
         if let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
-            // An address in a URL is no name that could be made to point elsewhere; so all those of this host will do.
+            // An address in a URL cannot be made to point elsewhere, so any address of this host is accepted.
             return address.is_loopback() || self.listen.is_unspecified() || address == self.listen;
         }
         host == "localhost" || host.ends_with(".localhost") || self.configured.contains(&host)

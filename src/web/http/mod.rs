@@ -1,4 +1,4 @@
-//! What `serve` shows: the status page, JSON of the same, metrics, health checks. Nothing here changes anything.
+//! The pages of `serve`: the status page, its data as JSON, metrics, health checks. None of them changes anything.
 
 mod connections;
 mod hosts;
@@ -38,34 +38,34 @@ const STATUS_FOR: Duration = Duration::from_secs(2);
 /// A scheduler that has not looked at the clock for this long hangs. It looks every second or two.
 const HANGS_AFTER: Duration = Duration::from_secs(30);
 
-/// Requests of a kind that wait or are answered; there are two kinds. Fewer than there are connections: some are left for health
-/// checks.
+/// The most requests of a kind that wait or are being answered; there are two kinds. This is fewer than the connections, so that
+/// some are left for health checks.
 const ASKING: usize = 24;
 
-/// Of those who ask the ledger, how many do so at a time. Fewer than it has connections: some are left for the runs.
+/// The most requests that query the ledger at a time. This is fewer than its connections, so that some are left for the runs.
 const LEDGER_TURNS: usize = 2;
 
-/// Of those who read metrics. With very many jobs a page of them costs a moment of a core.
+/// The most requests that read metrics at a time. With very many jobs, a page of them costs a moment of a core.
 const METRICS_TURNS: usize = 1;
 
-/// An answer that takes longer is given up. More than a query of the ledger may take, whose error is an answer.
+/// An answer that takes longer is abandoned. This is more than a query of the ledger may take, whose error is an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Who may read the pages.
 pub enum Readers {
-    /// Those who know it.
+    /// Clients that know the token.
     WithToken(SecretString),
-    /// Whoever asks by a name of ours.
+    /// Clients that use one of the host's names.
     ByName(Hosts),
 }
 
-/// What handlers share.
+/// The state that handlers share.
 pub struct Site {
     pub scheduler: Arc<Scheduler>,
     pub started_at: DateTime<Utc>,
-    /// Why the last reload was refused.
+    /// The mistakes because of which the last reload was refused.
     pub configuration_error: Mutex<Option<String>>,
-    /// Jobs that are left out.
+    /// The jobs that are skipped.
     pub broken_jobs: Mutex<Vec<Broken>>,
     pub stop: CancellationToken,
     cached: tokio::sync::Mutex<Option<(Instant, Arc<Status>)>>,
@@ -84,7 +84,7 @@ impl Site {
     }
 }
 
-/// Answers until `done`.
+/// Answers requests until `done`.
 pub async fn serve(site: Arc<Site>, listener: TcpListener, readers: Readers, done: CancellationToken) {
     let open = Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz));
     let asking = Router::new()
@@ -116,7 +116,7 @@ async fn metrics(State(site): State<Arc<Site>>) -> Result<Response, Failure> {
     Ok(([(header::CONTENT_TYPE, kind)], page).into_response())
 }
 
-/// The process is alive: it looks at its clock. A database that is away is no reason to restart it.
+/// Answers whether the process is alive: its scheduler looks at the clock. An unreachable database is no reason to restart it.
 async fn healthz(State(site): State<Arc<Site>>) -> Response {
     let looked = site.scheduler.looked();
     if looked > HANGS_AFTER && !site.stop.is_cancelled() {
@@ -126,23 +126,24 @@ async fn healthz(State(site): State<Arc<Site>>) -> Response {
     "ok\n".into_response()
 }
 
-/// What is due will run: the ledger answers, and the schedules are known.
+/// Answers whether due jobs will run: the ledger is reachable, and the schedules are known.
 async fn readyz(State(site): State<Arc<Site>>) -> Response {
     let reason = match site.scheduler.ledger_error() {
         _ if site.stop.is_cancelled() => "stopping".to_owned(),
-        Some(_) => "the ledger does not answer".to_owned(),
+        Some(_) => "the ledger is unreachable".to_owned(),
         None if !site.scheduler.is_planning() => "the schedules are not known yet".to_owned(),
         None => return ready(&site).into_response(),
     };
     (StatusCode::SERVICE_UNAVAILABLE, reason + "\n").into_response()
 }
 
-/// A job that is left out keeps nobody from what is due. Its name is for those who have the token, which is not asked for here.
+/// A job that is skipped does not keep others from running. Its name is for clients with the token, which this page does not
+/// require.
 fn ready(site: &Site) -> String {
     match site.broken_jobs.lock().unwrap_or_else(PoisonError::into_inner).len() {
         0 => "ok\n".to_owned(),
-        1 => "ok\n1 job is left out: its file has mistakes\n".to_owned(),
-        count => format!("ok\n{count} jobs are left out: their files have mistakes\n"),
+        1 => "ok\n1 job is skipped: its file has mistakes\n".to_owned(),
+        count => format!("ok\n{count} jobs are skipped: their files have mistakes\n"),
     }
 }
 
@@ -182,7 +183,7 @@ async fn api_run(State(site): State<Arc<Site>>, Path(id): Path<i64>) -> Result<R
     })
 }
 
-/// Who asks while another's question is under way gets the same answer.
+/// Clients that ask while a query is under way share its answer.
 async fn status(site: &Site) -> Arc<Status> {
     let mut cached = site.cached.lock().await;
     if let Some((at, status)) = &*cached
@@ -201,7 +202,7 @@ async fn read_status(site: &Site) -> Status {
     let keys: Vec<Key> =
         context.jobs.iter().flat_map(|job| job.databases.iter().map(|database| (job.name.clone(), database.clone()))).collect();
     let read = async {
-        // A ledger that is known to be away would make every page wait for its timeout.
+        // Otherwise, while the ledger is away, every page would wait for its timeout.
         if let Some(error) = site.scheduler.ledger_error() {
             anyhow::bail!("{error}");
         }
@@ -228,7 +229,7 @@ async fn read_status(site: &Site) -> Status {
     }
 }
 
-/// Those who ask for something that costs more than a moment.
+/// Requests that cost more than a moment, with their limits.
 struct Askers {
     all: Semaphore,
     turns: Semaphore,
@@ -240,11 +241,11 @@ impl Askers {
     }
 }
 
-/// Few at a time, and none for long.
+/// Answers few requests at a time, and none for long.
 async fn in_turn(State(askers): State<Arc<Askers>>, request: Request, next: Next) -> Response {
     let busy = |text: String| (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], text).into_response();
     let Ok(_asker) = askers.all.try_acquire() else {
-        return busy(format!("{ASKING} others ask for this at this moment: try again\n"));
+        return busy(format!("{ASKING} other requests for this are waiting: try again\n"));
     };
     let answer = async {
         let _turn = askers.turns.acquire().await;
@@ -252,22 +253,22 @@ async fn in_turn(State(askers): State<Arc<Askers>>, request: Request, next: Next
     };
     match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
         Ok(response) => response,
-        Err(_) => busy(format!("there was no answer within {} s\n", ANSWER_TIMEOUT.as_secs())),
+        Err(_) => busy(format!("no answer within {} s\n", ANSWER_TIMEOUT.as_secs())),
     }
 }
 
-/// Only under a name of ours, so that no other site reads the pages through a browser.
+/// Answers only under a name of ours, so that no other site can read the pages through a browser.
 async fn by_name(State(hosts): State<Arc<Hosts>>, request: Request, next: Next) -> Response {
     let Err(name) = hosts.check(request.uri(), request.headers()) else { return next.run(request).await };
     let name: String = name.chars().filter(|letter| !letter.is_control()).take(100).collect();
     let text = format!(
-        "pgtend answers by localhost and by the address that it listens on, and `{name}` is neither.\n\
-         If it is a name of this host: hosts = [\"NAME\"] in [serve], or token_file, which needs no names.\n"
+        "pgtend answers to localhost and to the address that it listens on; `{name}` is neither.\n\
+         If it is a name of this host, set hosts = [\"NAME\"] in [serve], or token_file, which needs no names.\n"
     );
     (StatusCode::MISDIRECTED_REQUEST, text).into_response()
 }
 
-/// `Authorization: Bearer TOKEN`; browsers, which cannot send that, ask for a password and any user name will do.
+/// Checks `Authorization: Bearer TOKEN`; browsers, which cannot send that, ask for a password, and accept any user name.
 async fn with_token(State(token): State<Arc<SecretString>>, request: Request, next: Next) -> Response {
     // Digests are compared, so that the time it takes says nothing about the token.
     let expected = Sha256::digest(token.expose_secret());
@@ -275,7 +276,7 @@ async fn with_token(State(token): State<Arc<SecretString>>, request: Request, ne
         return next.run(request).await;
     }
     let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"pgtend\", charset=\"UTF-8\"")];
-    (StatusCode::UNAUTHORIZED, challenge, "a token is needed: Authorization: Bearer TOKEN\n").into_response()
+    (StatusCode::UNAUTHORIZED, challenge, "this page needs a token: Authorization: Bearer TOKEN\n").into_response()
 }
 
 fn given(headers: &HeaderMap) -> Option<String> {
@@ -288,7 +289,7 @@ fn given(headers: &HeaderMap) -> Option<String> {
     Some(password.to_owned())
 }
 
-/// No script, nothing from elsewhere, in no frame: names of jobs and errors come from other people.
+/// Allows no script, no foreign resources and no frames: names of jobs and errors are other people's text.
 async fn with_headers(mut response: Response) -> Response {
     let policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     let headers = response.headers_mut();
@@ -299,7 +300,7 @@ async fn with_headers(mut response: Response) -> Response {
     response
 }
 
-/// An error of a handler, as JSON.
+/// A handler's error, as JSON.
 struct Failure(anyhow::Error);
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
@@ -314,7 +315,7 @@ impl IntoResponse for Failure {
     }
 }
 
-/// Listens, or says who else may.
+/// Listens on the address, or names it in the error.
 pub async fn listen(address: std::net::SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} ([serve] listen)"))
 }

@@ -1,4 +1,4 @@
-//! What the last audits found.
+//! The results of the last audits.
 
 use maud::{Markup, html};
 
@@ -6,7 +6,7 @@ use super::words::{ago, moment, place, shortened};
 use crate::base::units::{count, plural};
 use crate::web::status::{AuditStatus, JobStatus, Status};
 
-/// The most urgent; all of them are in the report.
+/// The number of findings shown, the most urgent ones; the report has all of them.
 const SHOWN: usize = 12;
 
 pub(super) fn section(status: &Status) -> Markup {

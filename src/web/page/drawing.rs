@@ -1,4 +1,4 @@
-//! What is drawn: the strip of outcomes, the lines, the mark beside the headline. Inline SVG, coloured by `page.css`.
+//! Drawings: the strip of outcomes, the lines, the mark beside the headline. They are inline SVG, coloured by `page.css`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ use crate::web::status::RunStatus;
 
 const STRIP_RUNS: usize = 30;
 
-/// Runs from left to right: what succeeded stands above the line, what did not hangs below it, the rest lies on it.
+/// Draws runs from left to right: successes stand above the line, failures hang below it, the rest lies on it.
 pub(super) fn strip(history: &[RunStatus], detailed: bool) -> Markup {
     let runs = &history[history.len().saturating_sub(STRIP_RUNS)..];
     let places = || runs.iter().enumerate().map(|(index, run)| ((STRIP_RUNS - runs.len() + index) * 6 + 3, run));
@@ -51,7 +51,7 @@ fn tooltip(run: &RunStatus) -> String {
     format!("{} {}{}{}", exact(run.started_at), outcome_word(run), took.unwrap_or_default(), error.unwrap_or_default())
 }
 
-/// The path of a bar after its x, in a strip of height 26 whose line is at 13.
+/// Returns the path of a bar after its x, in a strip of height 26 whose line is at 13.
 fn shape(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Succeeded => "11v-10",
@@ -90,7 +90,7 @@ pub(super) fn legend() -> Markup {
     }
 }
 
-/// The last value in words, and the way to it as a line. Changes of less than a fifth look small, as they are.
+/// Writes the last value in words, and the values before it as a line. Changes of less than a fifth look as small as they are.
 pub(super) fn sparkline(what: &str, values: &[f64], in_words: &dyn Fn(f64) -> String) -> Markup {
     let Some(last) = values.last() else { return html! { span.quiet { "–" } } };
     let (low, high) = values.iter().fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(*value), high.max(*value)));
@@ -141,7 +141,7 @@ fn mark_sign(mood: &str) -> &'static str {
     }
 }
 
-/// The same mark in the tab; as data, since the page may load nothing.
+/// Returns the same mark for the tab; it is inline data, since the page may load nothing.
 pub(super) fn favicon(mood: &str) -> String {
     let colour = match mood {
         "good" => "1a7f4b",

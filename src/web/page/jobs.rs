@@ -1,4 +1,4 @@
-//! The table of jobs: those in trouble first, the many on which all is well folded.
+//! The table of jobs: those in trouble first, and the many healthy ones folded.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use crate::base::units::{bytes, count, duration, plural};
 use crate::ledger::report::Outcome;
 use crate::web::status::{JobStatus, Status};
 
-/// A job on more databases than this is folded into one line; those in trouble stay outside.
+/// A job on more databases than this is folded into one line; databases in trouble stay outside.
 const FOLD_DATABASES: usize = 8;
-/// Rows outside of folds; each has a tooltip for each run, which a folded one has not: 2,500 jobs must stay a small page.
+/// The most rows outside of folds; each has a tooltip per run, which a folded one has not: 2,500 jobs must stay a small page.
 const OPEN_ROWS: usize = 60;
 
 pub(super) fn section(status: &Status) -> Markup {
@@ -32,9 +32,9 @@ pub(super) fn section(status: &Status) -> Markup {
             @for (index, (job, rows)) in folds.iter().enumerate() {
                 details.fold {
                     summary { (fold_line(job.as_deref(), rows, status)) }
-                    // A refresh folds it again, unless the address points inside.
+                    // A refresh folds it again, unless the address has its anchor.
                     p id={ "fold-" (index) } {
-                        a href={ "#fold-" (index) } { "Keep this list open" } " while the page renews itself."
+                        a href={ "#fold-" (index) } { "Keep this list open" } " when the page reloads."
                     }
                     (table(rows, status, if job.is_some() { Detail::DatabaseOnly } else { Detail::Brief }))
                 }
@@ -46,7 +46,7 @@ pub(super) fn section(status: &Status) -> Markup {
 
 type Rows<'a> = Vec<&'a JobStatus>;
 
-/// Rows that are always in view, and those folded under their job's name, or under none.
+/// Splits rows into those that are always in view, and those folded under their job's name, or under none.
 fn layout(jobs: &[JobStatus]) -> (Rows<'_>, BTreeMap<Option<String>, Rows<'_>>) {
     let mut databases: BTreeMap<&str, usize> = BTreeMap::new();
     for job in jobs {
@@ -89,7 +89,7 @@ fn fold_line(job: Option<&str>, rows: &[&JobStatus], status: &Status) -> Markup 
 enum Detail {
     Full,
     Brief,
-    /// Brief, under a line that names the job already.
+    /// The short form, under a line that names the job already.
     DatabaseOnly,
 }
 
@@ -152,7 +152,7 @@ fn last_run(job: &JobStatus, status: &Status) -> Markup {
                 small { "took " (duration(seconds)) }
             }
             @for warning in &run.warnings { small.warning { (shortened(warning, 200)) } }
-        } @else if status.ledger_error.is_some() { span.quiet { "not known" } } @else { span.quiet { "not yet" } }
+        } @else if status.ledger_error.is_some() { span.quiet { "unknown" } } @else { span.quiet { "not yet" } }
         @let succeeded = job.history.last().is_some_and(|run| run.outcome == Some(Outcome::Succeeded));
         @match job.last_success_at {
             Some(success) if !succeeded => small { "succeeded " (ago(success, status.now)) },

@@ -1,6 +1,6 @@
 //! The status page: a pure function from data to one HTML document that needs no script and no other file.
 //!
-//! Nothing here is known by colour alone: each outcome has a word, and in a strip a place and a shape.
+//! Nothing here depends on colour alone: each outcome has a word, and in a strip a place and a shape.
 
 mod audits;
 mod drawing;
@@ -23,7 +23,7 @@ const STDERR_LINES: usize = 20;
 pub fn render(status: &Status) -> String {
     let verdict = verdict(status);
     let running: Vec<&RunStatus> = status.jobs.iter().filter_map(|job| job.running.as_ref()).collect();
-    // A refresh closes what a reader unfolded: often only while there is progress to see.
+    // A refresh closes what a reader unfolded, so it is frequent only while there is progress to see.
     let refresh_seconds = if running.is_empty() { 60 } else { 15 };
     let page = html! {
         (DOCTYPE)
@@ -52,19 +52,19 @@ pub fn render(status: &Status) -> String {
                 }
                 footer {
                     p { "pgtend " (status.version) ", up for " (age(status.started_at, status.now)) }
-                    p { "This page renews itself every " (refresh_seconds) " seconds." }
+                    p { "This page reloads every " (refresh_seconds) " seconds." }
                 }
             }
         }
     };
-    // maud escapes what HTML reads; control characters are shown, for who asks with curl.
+    // maud escapes what HTML reads; control characters are made visible for readers with curl.
     terminal::visible(&page.into_string()).into_owned()
 }
 
 struct Verdict<'a> {
     mood: &'static str,
     headline: String,
-    /// Those that need attention, the worst first.
+    /// The jobs that need attention, the worst first.
     trouble: Vec<(&'a JobStatus, Trouble<'a>)>,
 }
 
@@ -79,21 +79,21 @@ fn verdict(status: &Status) -> Verdict<'_> {
         ("idle", "No jobs yet".to_owned())
     } else if !trouble.is_empty() {
         let needs = if in_trouble == 1 { "needs" } else { "need" };
-        // One job may be on hundreds of databases: say how bad it is.
+        // One job may run on hundreds of databases, so the headline says on how many.
         let spread =
             if trouble.len() > in_trouble { format!(" on {}", plural(trouble.len(), "database")) } else { String::new() };
         ("bad", format!("{} {needs} attention{spread}", plural(in_trouble, "job")))
     } else if broken > 0 {
-        ("bad", format!("{} {} left out", plural(broken, "job"), if broken == 1 { "is" } else { "are" }))
+        ("bad", format!("{} {} skipped", plural(broken, "job"), if broken == 1 { "is" } else { "are" }))
     } else if status.ledger_error.is_some() {
-        ("warn", "The state of the jobs is not known".to_owned())
+        ("warn", "The state of the jobs is unknown".to_owned())
     } else if jobs == 0 {
         ("idle", "Every job is disabled".to_owned())
     } else if enabled().all(never_ran) {
         ("idle", format!("{} {} for the first run", plural(jobs, "job"), if jobs == 1 { "waits" } else { "wait" }))
     } else {
         let mood = if status.configuration_error.is_some() { "warn" } else { "good" };
-        (mood, if jobs == 1 { "The job is well".to_owned() } else { format!("All {} are well", plural(jobs, "job")) })
+        (mood, if jobs == 1 { "The job is healthy".to_owned() } else { format!("All {} are healthy", plural(jobs, "job")) })
     };
     Verdict { mood, headline, trouble }
 }
@@ -152,14 +152,14 @@ fn banners(status: &Status) -> Markup {
         @if let Some(error) = &status.configuration_error {
             section.banner role="status" {
                 h2 { "The new configuration was refused" }
-                p { "The one before it goes on. Every mistake in its place: " code { "pgtend check" } }
+                p { "The old one stays in effect. Every mistake and its place: " code { "pgtend check" } }
                 pre { (error) }
             }
         }
         @if !status.broken.is_empty() {
             section.banner role="status" {
-                h2 { (plural(status.broken.len(), "job")) " left out" }
-                p { "There are mistakes in a file; the other jobs go on. Each in its place: " code { "pgtend check" } }
+                h2 { (plural(status.broken.len(), "job")) " skipped" }
+                p { "A file has mistakes; the other jobs go on. Every mistake and its place: " code { "pgtend check" } }
                 pre {
                     @for broken in &status.broken {
                         @for reason in &broken.reasons { (shortened(reason, 1000)) "\n" }
@@ -170,14 +170,14 @@ fn banners(status: &Status) -> Markup {
         @if let Some(error) = &status.ledger_error {
             section.banner role="status" {
                 h2 { "The ledger cannot be read" }
-                p { "Past runs are not shown, and what went wrong is not known until it can." }
+                p { "Until it can, past runs are not shown, and failures are unknown." }
                 pre { (error) }
             }
         }
         @if status.draining {
             section.banner.calm role="status" {
                 h2 { "Shutting down" }
-                p { "Runs that have started are finished; no other starts." }
+                p { "Runs that have started are completed; no others start." }
             }
         }
     }
@@ -188,7 +188,7 @@ fn no_jobs() -> Markup {
         section.empty {
             p { "A job is a file in the folder " code { "jobs" } ", for instance " code { "jobs/backup-nightly.toml" } ":" }
             pre { "schedule = \"0 2 * * *\"\ndatabase = \"app\"\n\n[backup]\nstore = \"local\"\nverify = \"restore\"" }
-            p { "Then see whether everything it needs is there:" }
+            p { "Then check whether everything it needs is in place:" }
             pre { "pgtend check --connect" }
         }
     }
@@ -210,7 +210,7 @@ fn running_section(running: &[&RunStatus], now: DateTime<Utc>) -> Markup {
 fn running_run(run: &RunStatus, now: DateTime<Utc>) -> Markup {
     let progress = run.progress.as_ref();
     let phase = progress.map_or("starting", |progress| &progress.phase);
-    // A total is an estimate, and never zero here: what is done may exceed it.
+    // A total is an estimate, and never zero here; the bytes done may exceed it.
     let known = progress.and_then(|progress| Some((progress.done_bytes, progress.total_bytes.filter(|total| *total > 0)?)));
     let percent = known.map(|(done, total)| (done as f64 / total as f64 * 100.0).min(100.0) as u64);
     let label = format!("{} on {}: {phase}", run.job, run.database);
@@ -260,18 +260,18 @@ fn failure(run: &RunStatus, status: &Status, recent: bool) -> Markup {
             }
             @if let Some(error) = &run.error { pre.error { (shortened(error, 4000)) } }
             @if let Some(stderr) = run.stderr.as_deref().filter(|text| !text.trim().is_empty()) {
-                // Open while it matters: a refresh would close what a reader has opened.
+                // It is open while it matters, since a refresh would close it.
                 details open[recent && well_since.is_none()] {
-                    summary { "What its tools said" }
+                    summary { "Output of its tools" }
                     pre { (tail(stderr)) }
                 }
             }
-            p.meta { "All of it: " code { "pgtend runs show " (run.id) } }
+            p.meta { "Full details: " code { "pgtend runs show " (run.id) } }
         }
     }
 }
 
-/// The end of a text is where a tool says why it gave up.
+/// Returns the end of a text, where a tool says why it failed.
 fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.trim_end().lines().collect();
     let left_out = lines.len().saturating_sub(STDERR_LINES);

@@ -1,4 +1,4 @@
-//! What is wrong with a job, and how much.
+//! What is wrong with a job, and how badly.
 
 use crate::ledger::report::Outcome;
 use crate::web::status::{JobStatus, RunStatus};
@@ -10,7 +10,7 @@ pub(super) enum Trouble<'a> {
 }
 
 pub(super) fn trouble(job: &JobStatus) -> Option<Trouble<'_>> {
-    // A run that was skipped or cancelled proves nothing: the failure before it still stands.
+    // A skipped or cancelled run proves nothing: the failure before it still stands.
     let proof = job.history.iter().rev().find(|run| !matches!(run.outcome, None | Some(Outcome::Skipped | Outcome::Cancelled)));
     match proof {
         _ if !job.enabled => None,

@@ -12,7 +12,7 @@ pub(super) fn place(job: &str, database: &str) -> Markup {
     html! { span.place { b { (job) } " " span { "on " (database) } } }
 }
 
-/// Leads to the failure's error where it is on the page.
+/// Links to the failure's error if that is on the page.
 pub(super) fn outcome_link(run: &RunStatus, status: &Status) -> Markup {
     html! {
         @if status.failures.iter().any(|failure| failure.id == run.id) {
@@ -59,7 +59,7 @@ pub(super) fn ahead(then: DateTime<Utc>, now: DateTime<Utc>) -> String {
     if then > now { format!("in {}", about(then - now)) } else { format!("due {} ago", about(now - then)) }
 }
 
-/// One unit is enough to know where one stands; the title has the rest.
+/// One unit is enough for an overview; the title has the rest.
 pub(super) fn about(span: TimeDelta) -> String {
     match span.num_seconds() {
         seconds @ ..60 => format!("{seconds} s"),
@@ -84,7 +84,7 @@ pub(super) fn shortened(text: &str, most: usize) -> String {
     }
 }
 
-/// `today 14:00`, `tomorrow 02:00`, `Sun 29 Nov 03:00`, in the time's own zone.
+/// Returns `today 14:00`, `tomorrow 02:00` or `Sun 29 Nov 03:00`, in the time's own zone.
 pub(super) fn wall_clock<Z: TimeZone<Offset: std::fmt::Display>>(then: &DateTime<Z>, now: DateTime<Utc>) -> String {
     let today = now.with_timezone(&then.timezone()).date_naive();
     match (then.date_naive() - today).num_days() {

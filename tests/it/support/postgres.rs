@@ -1,5 +1,6 @@
 //! Real PostgreSQL servers, one of each version for all tests, or one of a test's own to break.
 
+use std::cell::RefCell;
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ else
     "$bin/initdb" -D "$dir/data" -U postgres --auth=trust -E UTF8 --locale=C.UTF-8 --no-sync
 fi >"$dir/initdb.log" 2>&1 || { cat "$dir/initdb.log" >&2; exit 1; }
 start() {
-    "$bin/postgres" -D "$dir/data" -k "$dir/socket" -c listen_addresses= -c fsync=off -c max_wal_size=2GB -c max_connections=200 -c shared_buffers=64MB "$@" >>"$dir/log" 2>&1 </dev/null &
+    "$bin/postgres" -D "$dir/data" -k "$dir/socket" -c listen_addresses= -c fsync=off -c max_wal_size=512MB -c max_connections=200 -c shared_buffers=64MB "$@" >>"$dir/log" 2>&1 </dev/null &
     pid=$!
 }
 start "$@"
@@ -34,6 +35,22 @@ kill -QUIT $pid 2>/dev/null
 wait $pid
 cd / && rm -rf "$dir"
 "#;
+
+/// The databases of a test go with its thread: those of the whole suite took 10 GB of disk together.
+struct Made(Vec<Command>);
+
+thread_local! {
+    static MADE: RefCell<Made> = const { RefCell::new(Made(Vec::new())) };
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for drop_database in &mut self.0 {
+            // A server of the test's own is gone already.
+            let _ = drop_database.status();
+        }
+    }
+}
 
 /// A running server.
 pub struct Server {
@@ -221,12 +238,23 @@ impl Server {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("t{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         self.sql("postgres", &format!("CREATE DATABASE {name}"));
+        self.drop_with_test(&name);
         if is_poisoned() {
             self.sql(&name, include_str!("../fixtures/hostile.sql"));
             let sets = POISON.iter().map(|(setting, hostile, _)| format!("ALTER DATABASE {name} SET {setting} = {hostile};"));
             self.sql("postgres", &sets.collect::<String>());
         }
         name
+    }
+
+    /// Drops this database when the test ends, however it ends.
+    pub fn drop_with_test(&self, database: &str) {
+        let mut psql = self.tool("psql", "postgres");
+        // DROP DATABASE waits for every process of the server, also for one that a test has stopped.
+        psql.args(["-XqAt", "-c", "SET statement_timeout = '20s'", "-c"]);
+        psql.arg(format!("DROP DATABASE IF EXISTS \"{database}\" WITH (FORCE)"));
+        psql.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        MADE.with_borrow_mut(|made| made.0.push(psql));
     }
 
     /// Runs SQL; it must succeed. Returns unaligned rows.

@@ -108,11 +108,12 @@ impl Serving {
     #[track_caller]
     pub fn reload(&self) {
         let told = || {
-            self.log().matches("the new configuration is refused").count() + self.log().matches("configuration read anew").count()
+            self.log().matches("the new configuration has mistakes").count()
+                + self.log().matches("configuration reloaded").count()
         };
         let before = told();
         self.signal(rustix::process::Signal::HUP);
-        eventually("the configuration is read anew", || told() > before);
+        eventually("the configuration is reloaded", || told() > before);
     }
 
     /// kill -9.

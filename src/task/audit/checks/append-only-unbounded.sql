@@ -1,13 +1,13 @@
--- By what the statistics count: rows come and hardly any is changed or deleted. With a time of its own, and no partitions. What other tables
--- refer to is no log (orders, scripts). After a restore everything was only inserted: then only the name tells a log.
+-- Judged by the statistics: rows are inserted and hardly any is changed or deleted. The table has a time column and no partitions. A table that others
+-- reference is not a log (orders, scripts). After a restore everything counts as inserted: then only the name tells a log.
 SELECT c."table" AS object, c."table" AS identity,
-       format('%s rows and growing: %s were inserted, %s changed, %s deleted since the statistics began. No partitions, and no [retention] or [partition] job of this configuration covers it.',
+       format('%s rows and growing: %s were inserted, %s updated, %s deleted since the statistics began. It has no partitions, and no [retention] or [partition] job of this configuration covers it.',
               c.rows, inserted, updated, deleted) AS issue,
        jsonb_build_object('rows', c.rows, 'bytes', t.bytes, 'inserted', inserted, 'column', c."column") AS evidence,
-       CASE WHEN pg_is_in_recovery() THEN 'this is a replica: what is changed and deleted is not counted here'
+       CASE WHEN pg_is_in_recovery() THEN 'this is a replica: updates and deletes are not counted here'
             WHEN NOT is_log AND a.statistics_since > now() - a.statistics_age
-           THEN format('%s may be a log, but its statistics began on %s: too young to tell', c."table", to_char(a.statistics_since AT TIME ZONE 'UTC', 'YYYY-MM-DD')) END AS unknown,
-       format(E'# rows older than this leave the table: decide how long they are needed\n[retention]\ntable = %s\ncolumn = %s\nolder_than = "365d"\n%s', to_json(c."table"), to_json(c."column"::text),
+           THEN format('%s may be a log, but its statistics began on %s: they are too recent to tell', c."table", to_char(a.statistics_since AT TIME ZONE 'UTC', 'YYYY-MM-DD')) END AS unknown,
+       format(E'# rows older than this are deleted: decide how long they are needed\n[retention]\ntable = %s\ncolumn = %s\nolder_than = "365d"\n%s', to_json(c."table"), to_json(c."column"::text),
               coalesce(format(E'archive = %s\n', to_json(a.store)), E'# without `archive` they are gone for good\n')) AS job
 FROM asked a, (
     SELECT DISTINCT ON (oid) * FROM columns

@@ -1,8 +1,8 @@
--- More dead rows than twice what should have started autovacuum; or a table on which it was turned off and forgotten.
+-- More dead rows than twice the threshold of autovacuum; or a table on which it is turned off.
 SELECT coalesce(root_name, relation) AS object, coalesce(root_name, relation) AS identity,
-       CASE WHEN bool_or(is_behind) THEN format('%s dead rows beside %s live ones%s, and autovacuum should have come at %s%s.', sum(dead), sum(live), CASE WHEN max(root_name) IS NOT NULL THEN format(' in %s partitions', count(*)) ELSE '' END,
+       CASE WHEN bool_or(is_behind) THEN format('%s dead rows and %s live ones%s; autovacuum should have started at %s dead rows%s.', sum(dead), sum(live), CASE WHEN max(root_name) IS NOT NULL THEN format(' in %s partitions', count(*)) ELSE '' END,
                                                 sum(allowed)::bigint, CASE WHEN bool_and(enabled) THEN '' ELSE '; it is turned off' END)
-            ELSE format('Autovacuum is turned off for %s: dead rows stay, statistics age, transactions are not frozen in time.', CASE WHEN max(root_name) IS NOT NULL THEN format('%s of its partitions', count(*)) ELSE 'this table' END) END AS issue,
+            ELSE format('Autovacuum is turned off for %s: dead rows stay, statistics become outdated, and old rows are not frozen in time.', CASE WHEN max(root_name) IS NOT NULL THEN format('%s of its partitions', count(*)) ELSE 'this table' END) END AS issue,
        jsonb_build_object('dead_rows', sum(dead), 'live_rows', sum(live), 'last_autovacuum', max(last), 'autovacuum', bool_and(enabled)) AS evidence,
        string_agg(CASE WHEN turned_off THEN format(E'ALTER TABLE %s RESET (autovacuum_enabled);\n', relation) ELSE '' END || format('VACUUM (ANALYZE) %s;', relation), E'\n' ORDER BY relation) AS fix,
        CASE WHEN pg_is_in_recovery() THEN 'this is a replica: dead rows are not counted here' END AS unknown

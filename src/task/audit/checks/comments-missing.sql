@@ -1,4 +1,4 @@
--- One for each schema, and only where comments are begun or the schema is larger than people keep in their heads. Columns that say what they
+-- One finding for each schema, and only where some comments exist or the schema is too large to remember. Columns whose names say what they
 -- are (id, times, references) need none. Fifty tables in one fix.
 SELECT format('%I', schema) AS object, format('%I', schema) AS identity,
        format('%s of %s tables and %s columns of schema %I have no comment.', count(*) FILTER (WHERE NOT commented), count(*), sum(cardinality(bare)), schema) AS issue,

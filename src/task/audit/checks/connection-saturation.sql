@@ -1,5 +1,5 @@
 SELECT 'server' AS object, 'max_connections' AS identity,
-       format('%s of %s connections are in use: when none is left, the application is refused.', used, most) AS issue,
+       format('%s of %s connections are in use: when none is left, new connections are refused.', used, most) AS issue,
        jsonb_build_object('used', used, 'max_connections', most, 'percent', round(100.0 * used / most)) AS evidence,
        format(E'-- a pooler (pgbouncer) serves more with fewer; or, at the next restart:\nALTER SYSTEM SET max_connections = %s;', 2 * most) AS fix,
        CASE WHEN used >= 0.95 * most THEN 'critical' END AS level

@@ -1,5 +1,5 @@
 SELECT o.relation AS object, format('%s %I', o.relation, k.conname) AS identity,
-       format('%I is NOT VALID: rows that were there before it were never checked, and the planner does not believe it.', k.conname) AS issue,
+       format('%I is NOT VALID: rows older than the constraint were never checked, and the planner does not rely on it.', k.conname) AS issue,
        jsonb_build_object('constraint', k.conname, 'kind', CASE k.contype WHEN 'f' THEN 'foreign key' WHEN 'n' THEN 'not null' ELSE 'check' END) AS evidence,
        format('ALTER %s %s VALIDATE CONSTRAINT %I;', o.kind, o.relation, k.conname) AS fix,
        CASE WHEN c.oid IS NULL THEN 'SHARE on the tables that use the domain, while they are read: writes wait' WHEN k.contype = 'f' THEN 'SHARE UPDATE EXCLUSIVE, and ROW SHARE on the referenced table: reads and writes go on' END AS lock

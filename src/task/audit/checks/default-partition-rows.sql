@@ -1,5 +1,5 @@
 SELECT t."table" AS object, format('%I.%I', s.nspname, c.relname) AS identity,
-       format('Rows have gone to the default partition %I.%I: a partition for them can only be made after they are moved, and every new partition scans it.', s.nspname, c.relname) AS issue,
+       format('Rows have gone to the default partition %I.%I: a partition for their range can only be created after they are moved, and every new partition scans it.', s.nspname, c.relname) AS issue,
        jsonb_build_object('partition', c.relname, 'rows', greatest(c.reltuples, pg_stat_get_live_tuples(c.oid))::bigint) AS evidence,
        CASE WHEN NOT (has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(s.oid, 'USAGE')) THEN format('no privilege to look into %I.%I', s.nspname, c.relname) ELSE t.untrusted END AS unknown,
        format('SELECT ''it has rows'' FROM (SELECT FROM %I.%I LIMIT 1) s', s.nspname, c.relname) AS probe,

@@ -1,6 +1,6 @@
--- Same columns, order, operators, condition and kind. Kept is what most depends on: primary key, what foreign keys refer to, constraints.
+-- Same columns, order, operators, condition and kind. The one that most depends on is kept: primary key, target of foreign keys, constraint.
 SELECT d."table" AS object, d.index AS identity,
-       format('%s is the same as %s: every write maintains both, every query needs one.', d.index, d.kept) AS issue,
+       format('%s is the same as %s: every write maintains both, and queries need only one.', d.index, d.kept) AS issue,
        jsonb_build_object('index', d.name, 'same_as', d.kept, 'bytes', d.bytes) AS evidence,
        CASE WHEN d.constraint_name IS NOT NULL THEN format('ALTER TABLE %s DROP CONSTRAINT %I;', d."table", d.constraint_name)
             WHEN d.partitioned THEN format('DROP INDEX %s;', d.index) ELSE format('DROP INDEX CONCURRENTLY %s;', d.index) END AS fix,

@@ -1,4 +1,4 @@
--- Extensions with a published vulnerability: name, first and last affected version, identifier, what it is.
+-- Extensions with a published vulnerability: name, first and last affected version, identifier, description.
 SELECT format('extension %I', e.extname) AS object, format('%I %s', e.extname, v.cve) AS identity,
        format('%s %s has %s: %s.', e.extname, e.extversion, v.cve, v.what) AS issue,
        jsonb_build_object('version', e.extversion, 'affected', v.first || ' to ' || v.last, 'available', a.default_version) AS evidence,

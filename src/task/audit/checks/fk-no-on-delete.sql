@@ -1,6 +1,6 @@
 -- A deferrable key has NO ACTION on purpose: only that waits for the end of the transaction. One over periods (18) can have no other.
 SELECT "table" AS object, format('%s %I', "table", conname) AS identity,
-       format('%I (%s) refers to %s and says nothing about DELETE: a row there that is referred to cannot go, and nobody decided so.', conname, columns, referenced) AS issue,
+       format('%I (%s) references %s without an ON DELETE action: a referenced row cannot be deleted, only because that is the default.', conname, columns, referenced) AS issue,
        jsonb_build_object('constraint', conname, 'references', referenced, 'rows', rows) AS evidence,
        CASE WHEN partitioned THEN
            format(E'-- or ON DELETE CASCADE (rows go with what they refer to), or SET NULL\nALTER TABLE %s ADD CONSTRAINT %I FOREIGN KEY (%s) REFERENCES %s (%s)%s%s ON DELETE RESTRICT;\nALTER TABLE %1$s DROP CONSTRAINT %8$I;\nALTER TABLE %1$s RENAME CONSTRAINT %2$I TO %8$I;',

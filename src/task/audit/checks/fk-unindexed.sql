@@ -1,7 +1,7 @@
--- The first columns of an index, in any order, are those of the key. A partial index of all rows that refer to anything serves, too;
--- any other is none: a DELETE of the referenced row asks for all of them.
+-- An index serves if its first columns are those of the key, in any order. A partial index of all rows whose key is set serves, too;
+-- any other partial index does not: a DELETE of the referenced row looks for all of them.
 SELECT "table" AS object, format('%s(%s)', "table", columns) AS identity,
-       format('No index begins with (%s), which refers to %s: a DELETE or a change of key there reads all of %s (%s rows), once for each row.', columns, min(referenced), "table", max(rows)) AS issue,
+       format('No index begins with (%s), which references %s: each DELETE or key change of a row there reads all of %s (%s rows).', columns, min(referenced), "table", max(rows)) AS issue,
        jsonb_build_object('constraint', min(conname), 'columns', columns, 'rows', max(rows)) AS evidence,
        CASE WHEN partitioned THEN format('CREATE INDEX ON %s (%s);', "table", columns) ELSE format('CREATE INDEX CONCURRENTLY ON %s (%s);', "table", columns) END AS fix,
        CASE WHEN partitioned THEN 'SHARE on the table and its partitions: writes wait until it is built' END AS lock,

@@ -1,5 +1,5 @@
--- pgvector's rule: rows / 1000 up to a million rows, sqrt(rows) above. A quarter or four times that is far from it; what a [vector_index] job has
--- measured against other numbers knows better than the rule (999 for 100,000 rows: docs/benchmarks.md), and watches growth by itself.
+-- pgvector's rule: rows / 1000 up to a million rows, sqrt(rows) above. A quarter or four times that is far from it; a number that a [vector_index] job has
+-- measured against others is better founded than the rule (999 for 100,000 rows: docs/benchmarks.md), and the job watches growth.
 SELECT t."table" AS object, i.index AS identity,
        format('%s has %s lists for %s rows; pgvector''s rule says %s.', i.index, lists, t.rows, wanted) AS issue,
        jsonb_build_object('index', i.name, 'lists', lists, 'rows', t.rows, 'rule', wanted) AS evidence,

@@ -1,4 +1,4 @@
--- By their names: a hash of content is there to be looked up. Not hashes of passwords and tokens of one row, nor
+-- Judged by their names: a hash of content exists to be looked up. Not hashes of passwords and tokens of one row, nor
 -- texts that are longer than any hash, nor what [compress] keeps beside a body.
 SELECT c."table" AS object, format('%s(%I)', c."table", c."column") AS identity,
        format('%I looks like a key for finding duplicates, and no index begins with it: each lookup reads all of %s (%s rows).', c."column", c."table", c.rows) AS issue,

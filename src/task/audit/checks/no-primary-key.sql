@@ -1,11 +1,11 @@
--- A table without rows hurts nobody yet. A partitioned table's primary key must hold the columns of its partition key.
+-- A table without rows does no harm yet. A partitioned table's primary key must hold the columns of its partition key.
 SELECT t."table" AS object, t."table" AS identity,
-       format('%s rows and no primary key: a row cannot be named, logical replication of UPDATE and DELETE fails, duplicates stay.', t.rows) AS issue,
+       format('%s rows and no primary key: a row cannot be identified, logical replication of UPDATE and DELETE fails, duplicates stay.', t.rows) AS issue,
        jsonb_build_object('rows', t.rows, 'bytes', t.bytes, 'unique_index', u.name) AS evidence,
        CASE WHEN u.name IS NOT NULL AND NOT t.partitioned THEN format('ALTER TABLE %s ADD PRIMARY KEY USING INDEX %I;', t."table", u.name)
             WHEN t.partitioned THEN format('ALTER TABLE %s ADD COLUMN %I uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid(), ADD PRIMARY KEY (%2$I, %s);', t."table", n.free, k.columns)
             ELSE format('ALTER TABLE %s ADD COLUMN %I bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY;', t."table", n.free) END AS fix,
-       CASE WHEN u.name IS NOT NULL AND NOT t.partitioned THEN 'ACCESS EXCLUSIVE, for a moment' ELSE 'ACCESS EXCLUSIVE while the table is written anew' END AS lock
+       CASE WHEN u.name IS NOT NULL AND NOT t.partitioned THEN 'ACCESS EXCLUSIVE, for a moment' ELSE 'ACCESS EXCLUSIVE while the table is rewritten' END AS lock
 FROM tables t
 LEFT JOIN LATERAL (
     SELECT i.name FROM indexes i WHERE i.indrelid = t.oid AND i.indisunique AND i.indisvalid AND i.indimmediate AND NOT i.partial AND i.indexprs IS NULL AND i.method = 'btree'

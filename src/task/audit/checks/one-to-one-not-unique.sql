@@ -1,7 +1,7 @@
 -- Every sampled value is different, and at least half of the referenced rows have one: by chance that does not happen. The probe counts. Not where the column is unique
--- together with another: then several were meant.
+-- together with another: then several are intended.
 SELECT f."table" AS object, format('%s(%s)', f."table", f.columns) AS identity,
-       format('Each row of %s has at most one row here, and nothing keeps it so: a second one with the same %s would be accepted.', f.referenced, f.columns) AS issue,
+       format('Each row of %s has at most one row here, but nothing enforces it: a second one with the same %s would be accepted.', f.referenced, f.columns) AS issue,
        jsonb_build_object('column', a.attname, 'rows', f.rows, 'referenced_rows', r.rows) AS evidence,
        CASE WHEN NOT f.readable THEN format('no privilege to read the statistics of %s', f."table") ELSE f.untrusted END AS unknown,
        format('SELECT ''each value occurs once'' WHERE NOT EXISTS (SELECT FROM %s WHERE %s IS NOT NULL GROUP BY %2$s HAVING count(*) > 1)', f."table", f.columns) AS probe,

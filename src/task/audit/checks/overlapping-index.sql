@@ -1,6 +1,6 @@
--- A btree on (a) beside one on (a, b). The shorter is a little smaller, and the longer does all that it does.
+-- A btree on (a) beside one on (a, b). The shorter is a little smaller, and the longer serves the same queries.
 SELECT t."table" AS object, i.index AS identity,
-       format('%s is the beginning of %s, which serves the same queries.', i.index, min(o.index)) AS issue,
+       format('%s is a prefix of %s, which serves the same queries.', i.index, min(o.index)) AS issue,
        jsonb_build_object('index', i.name, 'covered_by', min(o.index), 'bytes', i.bytes) AS evidence,
        CASE WHEN i.partitioned THEN format('DROP INDEX %s;', i.index) ELSE format('DROP INDEX CONCURRENTLY %s;', i.index) END AS fix,
        CASE WHEN i.partitioned THEN 'ACCESS EXCLUSIVE, for a moment' END AS lock

@@ -1,8 +1,8 @@
--- The last bound of a table partitioned by time, against now: less than one more period, or a year, is late. What ended more than a year ago was given up.
+-- The last bound of a table partitioned by time, against now: less than one more period, or a year, is late. A table whose last bound is more than a year ago counts as abandoned.
 -- Beside a default partition no SQL is proposed: it fails where rows are in the way, and reads the default under ACCESS EXCLUSIVE. The job moves them.
 SELECT "table" AS object, "table" AS identity,
        CASE WHEN last IS NULL THEN 'It has no partition: every INSERT fails.'
-            ELSE format('Its partitions end on %s%s.', to_char(last, 'YYYY-MM-DD HH24:MI'), CASE WHEN last < now() AT TIME ZONE 'UTC' THEN CASE WHEN has_default THEN ': rows of today go to the default partition' ELSE ': inserts of today fail' END ELSE ', less than one period from now' END) END AS issue,
+            ELSE format('Its partitions end on %s%s.', to_char(last, 'YYYY-MM-DD HH24:MI'), CASE WHEN last < now() AT TIME ZONE 'UTC' THEN CASE WHEN has_default THEN ': today''s rows go to the default partition' ELSE ': today''s inserts fail' END ELSE ', less than one period from now' END) END AS issue,
        jsonb_build_object('covered_until', last, 'period', width::text) AS evidence,
        CASE WHEN NOT has_default THEN (SELECT string_agg(format('CREATE TABLE %I.%I PARTITION OF %s FOR VALUES FROM (%L) TO (%L);', schema, CASE WHEN octet_length(name) <= 40 THEN name ELSE left(name, 8) || '_' || substr(md5(name), 1, 6) END || '_from_' || to_char(f, 'YYYYMMDD"_"HH24MI'), "table", f || zone, lead_f || zone), E'\n' ORDER BY f)
         FROM (SELECT coalesce(last, date_trunc('month', now() AT TIME ZONE 'UTC')) + n * width AS f, coalesce(last, date_trunc('month', now() AT TIME ZONE 'UTC')) + (n + 1) * width AS lead_f FROM generate_series(0, 399) n) g

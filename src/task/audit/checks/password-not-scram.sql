@@ -1,6 +1,6 @@
--- Only superusers may read pg_authid; others are told so.
+-- Only superusers may read pg_authid; others get an unknown result.
 SELECT format('role %I', rolname) AS object, format('%I', rolname) AS identity,
        format('The password of %s is stored as %s: whoever reads a backup or an old disk can log in with it.', rolname, CASE WHEN rolpassword LIKE 'md5%' THEN 'MD5' ELSE 'text' END) AS issue,
        jsonb_build_object('password_encryption', current_setting('password_encryption')) AS evidence,
-       format(E'-- without a password nobody logs in with one until it is set anew, in psql by \\password\nSET password_encryption = ''scram-sha-256'';\nALTER ROLE %I PASSWORD NULL;', rolname) AS fix
+       format(E'-- the role cannot log in with a password until one is set again, in psql with \\password\nSET password_encryption = ''scram-sha-256'';\nALTER ROLE %I PASSWORD NULL;', rolname) AS fix
 FROM pg_authid WHERE rolpassword IS NOT NULL AND rolpassword NOT LIKE 'SCRAM-SHA-256$%' AND rolcanlogin

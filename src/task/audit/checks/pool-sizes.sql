@@ -3,8 +3,8 @@ SELECT format('%I', usename) AS object, format('%I %s', usename, coalesce(applic
        format('%s holds %s sessions%s, of which %s have been idle for more than %s: each costs memory, and one of %s connections.',
               usename, count(*), CASE WHEN application_name <> '' THEN format(' (%s)', application_name) ELSE '' END, count(*) FILTER (WHERE is_idle), min(idle_after), current_setting('max_connections')) AS issue,
        jsonb_build_object('sessions', count(*), 'idle', count(*) FILTER (WHERE is_idle), 'max_connections', current_setting('max_connections')::int) AS evidence,
-       CASE WHEN bool_or(hidden) THEN format('what %s sessions of %s do is hidden: GRANT pg_monitor', count(*), usename) END AS unknown,
-       format(E'-- a smaller pool in the application; or let the server end what idles (its pool must connect again):\nALTER ROLE %I SET idle_session_timeout = ''10min'';', usename) AS fix
+       CASE WHEN bool_or(hidden) THEN format('the state of %s sessions of %s is hidden: GRANT pg_monitor', count(*), usename) END AS unknown,
+       format(E'-- shrink the pool in the application; or let the server end idle sessions (the pool must reconnect):\nALTER ROLE %I SET idle_session_timeout = ''10min'';', usename) AS fix
 FROM (
     SELECT usename, regexp_replace(application_name, '[0-9]+', 'N', 'g') AS application_name, state IS NULL AND NOT pg_has_role('pg_read_all_stats', 'USAGE') AND usename <> current_user AS hidden,
            state = 'idle' AND state_change < now() - idle_after AS is_idle, idle_after

@@ -1,11 +1,11 @@
--- Only where it was prepared can it be ended. Its locks have the number that its session had, and '-1/' before its own after a restart.
+-- It can be ended only in the database where it was prepared. Its locks have the number that its session had, and '-1/' before its own after a restart.
 SELECT format('prepared transaction %L', gid) AS object, gid AS identity,
-       format('%L of %s was prepared %s ago and never ended%s: nothing but COMMIT PREPARED or ROLLBACK PREPARED ends it, not even a restart, and until then VACUUM removes no row that was there at its beginning.', gid, owner,
+       format('%L of %s was prepared %s ago and never ended%s: only COMMIT PREPARED or ROLLBACK PREPARED ends it, a restart does not, and until then VACUUM cannot remove rows that were visible when it began.', gid, owner,
               CASE WHEN age >= interval '1 day' THEN round(extract(epoch FROM age) / 86400) || ' days' WHEN age >= interval '1 hour' THEN round(extract(epoch FROM age) / 3600) || ' hours'
                    ELSE round(extract(epoch FROM age) / 60) || ' minutes' END,
               CASE WHEN cardinality(tables) > 0 THEN format('; it holds locks on %s', array_to_string(tables[1:5], ', ') || CASE WHEN cardinality(tables) > 5 THEN format(' and %s more', cardinality(tables) - 5) ELSE '' END) ELSE '' END) AS issue,
        jsonb_build_object('prepared', prepared, 'owner', owner, 'tables', tables[1:20], 'transactions_since', age(transaction)) AS evidence,
-       format(E'-- first ask its transaction manager how it was decided: this throws away what it did, and cannot be taken back. As %I or a superuser; where it was decided that it happens:\n-- COMMIT PREPARED %L;\nROLLBACK PREPARED %2$L;', owner, gid) AS fix,
+       format(E'-- First ask its transaction manager for the decision: ROLLBACK PREPARED discards its changes for good.\n-- If the decision was to commit, write COMMIT PREPARED in its place. Run it as its owner or a superuser.\nROLLBACK PREPARED %L;', gid) AS fix,
        CASE WHEN age >= interval '1 day' THEN 'critical' END AS level
 FROM (
     SELECT p.*, now() - p.prepared AS age,

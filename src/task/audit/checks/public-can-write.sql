@@ -1,5 +1,5 @@
 SELECT t."table" AS object, t."table" AS identity,
-       format('Everybody who can connect may %s rows of %s.', string_agg(DISTINCT x.privilege_type, ', '), t."table") AS issue,
+       format('Every role that can connect may %s rows of %s.', string_agg(DISTINCT x.privilege_type, ', '), t."table") AS issue,
        jsonb_build_object('privileges', array_agg(DISTINCT x.privilege_type), 'rows', max(t.rows)) AS evidence,
        format('REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON %s FROM PUBLIC;', t."table")
            || coalesce((SELECT string_agg(format(E'\nREVOKE INSERT (%1$I), UPDATE (%1$I) ON %2$s FROM PUBLIC;', a.attname, t."table"), '' ORDER BY a.attnum) FROM pg_attribute a, aclexplode(a.attacl) y

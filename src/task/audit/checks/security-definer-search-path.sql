@@ -1,8 +1,8 @@
--- Not one with BEGIN ATOMIC: its names were looked up when it was made.
+-- Not for functions with BEGIN ATOMIC: their names were resolved at creation.
 SELECT f.routine AS object, f.routine AS identity,
-       format('%s runs with the rights of %s and takes names from the caller''s search_path: who may create an object there runs code as %2$s.', f.routine, pg_get_userbyid(f.proowner)) AS issue,
+       format('%s runs with the rights of %s and resolves names through the caller''s search_path: whoever may create an object there can run code as %2$s.', f.routine, pg_get_userbyid(f.proowner)) AS issue,
        jsonb_build_object('owner', pg_get_userbyid(f.proowner), 'public_may_execute', f.public_execute) AS evidence,
-       format(E'-- and other schemas whose objects it names\nALTER ROUTINE %s SET search_path = pg_catalog, %I, pg_temp;', f.routine, f.schema) AS fix
+       format(E'-- add other schemas whose objects it uses\nALTER ROUTINE %s SET search_path = pg_catalog, %I, pg_temp;', f.routine, f.schema) AS fix
 FROM (
     SELECT format('%I.%I(%s)', s.schema, p.proname, pg_get_function_identity_arguments(p.oid)) AS routine, s.schema, p.proowner,
            p.proacl IS NULL OR EXISTS (SELECT FROM aclexplode(p.proacl) x WHERE x.grantee = 0 AND x.privilege_type = 'EXECUTE') AS public_execute

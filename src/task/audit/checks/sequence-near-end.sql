@@ -1,16 +1,16 @@
--- The end is that of the sequence or of the column it fills, whichever comes first. One that cycles has none.
+-- The end is the limit of the sequence or of the column that it fills, whichever comes first. A sequence that cycles has none.
 SELECT s.sequence AS object, s.sequence AS identity,
-       format('%s has given out %s of %s numbers%s: at the end every INSERT fails.', s.sequence, s.last, s.ends, CASE WHEN s.column_name IS NOT NULL THEN format(' (column %s is %s)', s.column_name, s.column_type) ELSE '' END) AS issue,
+       format('%s has used %s of %s numbers%s: after the last one every INSERT fails.', s.sequence, s.last, s.ends, CASE WHEN s.column_name IS NOT NULL THEN format(' (column %s is %s)', s.column_name, s.column_type) ELSE '' END) AS issue,
        jsonb_build_object('last', s.last, 'end', s.ends, 'percent', round(100 * s.last::numeric / s.ends, 1)) AS evidence,
-       CASE WHEN NOT s.readable THEN format('no privilege to read how far %s is', s.sequence) END AS unknown,
+       CASE WHEN NOT s.readable THEN format('no privilege to read the last value of %s', s.sequence) END AS unknown,
        CASE WHEN s.column_type IN ('integer', 'smallint') THEN concat_ws(E'\n',
-                (SELECT format('-- columns that refer to it must hold as much: %s', translate(string_agg(format('%s (%s)', f."table", f.columns), ', ' ORDER BY f."table", f.columns), E'\n\r', '  ')) FROM foreign_keys f
+                (SELECT format('-- columns that reference it need the same range: %s', translate(string_agg(format('%s (%s)', f."table", f.columns), ', ' ORDER BY f."table", f.columns), E'\n\r', '  ')) FROM foreign_keys f
                  WHERE f.confrelid = s.table_oid AND s.attnum = ANY (f.confkey) HAVING count(*) > 0),
                 CASE WHEN s.seqtypid <> 'int8'::regtype AND NOT s.is_identity THEN format('ALTER SEQUENCE %s AS bigint NO MAXVALUE;', s.sequence) END,
                 format('ALTER TABLE %s ALTER COLUMN %I TYPE bigint;', s."table", s.attname),
                 CASE WHEN s.is_identity THEN format('ALTER SEQUENCE %s NO MAXVALUE;', s.sequence) END)
             ELSE format('ALTER SEQUENCE %s AS bigint NO MAXVALUE;', s.sequence) END AS fix,
-       CASE WHEN s.column_type IN ('integer', 'smallint') THEN 'ACCESS EXCLUSIVE while the table and its indexes are written anew' ELSE 'SHARE ROW EXCLUSIVE on the sequence, for a moment' END AS lock,
+       CASE WHEN s.column_type IN ('integer', 'smallint') THEN 'ACCESS EXCLUSIVE while the table and its indexes are rewritten' ELSE 'SHARE ROW EXCLUSIVE on the sequence, for a moment' END AS lock,
        CASE WHEN s.last >= 0.9 * s.ends THEN 'critical' END AS level
 FROM (
     SELECT format('%I.%I', n.schema, c.relname) AS sequence, q.seqtypid, has_sequence_privilege(c.oid, 'SELECT, USAGE') AS readable,

@@ -16,13 +16,13 @@ FROM (
         UNION
         SELECT f.conrelid, b.origin FROM below b JOIN foreign_keys f ON f.confrelid = b.oid WHERE f.confdeltype = 'c'
     )
-    SELECT b.oid, format('A DELETE of a row of %s takes rows of this table along; marking it as deleted leaves them alive, and nothing marks them.', b.origin) AS reason
+    SELECT b.oid, format('A DELETE of a row of %s also deletes rows of this table; marking it as deleted leaves them alive, and nothing marks them as deleted.', b.origin) AS reason
     FROM below b WHERE b.oid NOT IN (SELECT oid FROM marked)
       -- A table that only joins two others is seen through them.
       AND NOT EXISTS (SELECT FROM indexes i WHERE i.indrelid = b.oid AND i.indisprimary AND cardinality(i.keys) > 1
                       AND NOT EXISTS (SELECT FROM unnest(i.keys) k WHERE NOT EXISTS (SELECT FROM foreign_keys f WHERE f.conrelid = b.oid AND k = ANY (f.conkey))))
     UNION ALL
-    SELECT e.oid, format('%s of %s entities of schema %I can be marked as deleted, and this one cannot: its rows are gone for good.', s.marked, s.entities, e.schema)
+    SELECT e.oid, format('%s of %s entities of schema %I can be marked as deleted, and this one cannot: its rows are deleted for good.', s.marked, s.entities, e.schema)
     FROM entities e JOIN (SELECT schema, count(*) AS entities, count(*) FILTER (WHERE is_marked) AS marked FROM entities GROUP BY schema) s USING (schema)
     WHERE NOT e.is_marked AND s.marked >= 2 AND 2 * s.marked >= s.entities AND e.oid NOT IN (SELECT oid FROM marked)
 ) found JOIN tables t USING (oid), LATERAL (SELECT 'deleted_at'::text AS convention) c

@@ -1,7 +1,7 @@
--- An estimate, from the widths that ANALYZE saw: what rows of that width would need, against what the table has. Only where half and 32 MiB are
+-- An estimate from the widths that ANALYZE saw: the space that rows of that width need, against the table's size. Only where half and 32 MiB are
 -- wasted. Rows do not span pages: as many as fit, at least one. Of a partitioned table, all such partitions in one finding.
 SELECT coalesce(root_name, relation) AS object, coalesce(root_name, relation) AS identity,
-       format('About %s of %s%s hold no row (an estimate): more to read, more to cache.', pg_size_pretty(sum(wasted)), pg_size_pretty(sum(bytes)), CASE WHEN max(root_name) IS NOT NULL THEN format(' in %s partitions', count(*)) ELSE '' END) AS issue,
+       format('About %s of %s%s hold no rows (an estimate): scans read it and the cache holds it for nothing.', pg_size_pretty(sum(wasted)), pg_size_pretty(sum(bytes)), CASE WHEN max(root_name) IS NOT NULL THEN format(' in %s partitions', count(*)) ELSE '' END) AS issue,
        jsonb_build_object('bytes', sum(bytes), 'wasted_bytes', sum(wasted), 'rows', sum(reltuples)::bigint) AS evidence,
        CASE WHEN width IS NULL THEN format('no privilege to read the statistics of %s (%s), or it was never analyzed', min(relation), pg_size_pretty(sum(bytes))) END AS unknown,
        string_agg(format('VACUUM (FULL, ANALYZE) %s;', relation), E'\n' ORDER BY wasted DESC) AS fix

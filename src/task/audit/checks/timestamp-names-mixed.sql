@@ -1,5 +1,5 @@
 SELECT c."table" AS object, format('%s.%I', c."table", c."column") AS identity,
-       format('%I is written in camelCase, other times of schema %I in snake_case (%s of them): each query has to know which.', c."column", c.schema, s.snake) AS issue,
+       format('%I is written in camelCase, other time columns of schema %I in snake_case (%s of them): each query has to know which.', c."column", c.schema, s.snake) AS issue,
        jsonb_build_object('column', c."column", 'snake_case', s.snake, 'camel_case', s.camel) AS evidence,
        format('ALTER TABLE %s RENAME COLUMN %I TO %I;', c."table", c."column",
               n.wanted || CASE WHEN EXISTS (SELECT FROM columns o WHERE o.oid = c.oid AND o."column" = n.wanted) THEN '_2' ELSE '' END) AS fix

@@ -1,7 +1,7 @@
--- Without rows the type is nobody's problem yet. A partition key cannot be changed. All columns of a table in one statement: it is written
--- anew once. A default that makes a time of UTC by itself (function 1159 is timezone(text, timestamptz)) would be read in the session's zone then.
+-- Without rows the type is not a problem yet. A partition key cannot be changed. All columns of a table in one statement: it is rewritten
+-- once. A default that makes a time of UTC by itself (function 1159 is timezone(text, timestamptz)) would be read in the session's zone then.
 SELECT c."table" AS object, c."table" AS identity,
-       format('What moment %s means depends on who wrote it: timestamp without time zone.', string_agg(format('%I', c."column"), ', ' ORDER BY c.attnum)) AS issue,
+       format('%s: the type is timestamp without time zone, so which moment a value means depends on the session that wrote it.', string_agg(format('%I', c."column"), ', ' ORDER BY c.attnum)) AS issue,
        jsonb_build_object('columns', array_agg(c."column" ORDER BY c.attnum), 'rows', max(c.rows)) AS evidence,
        coalesce(string_agg(DISTINCT d.remark, ''), '')
            || format(E'-- if it was written in UTC\nALTER TABLE %s\n    %s;', c."table",

@@ -1,12 +1,12 @@
--- Only of statistics that are old enough, on a server that has no replicas: queries there are counted there. Not unique indexes, nor those that
+-- Only with statistics that are old enough, on a server without replicas: queries on a replica are counted there. Not unique indexes, nor those that
 -- foreign keys, lookups by hash or vectors need now and then, nor one that stands in for another that is used: that one is called its duplicate or
 -- its beginning, and both proposals together would leave none. The head of tables that inherit is empty, and its indexes are never used.
 SELECT t."table" AS object, i.index AS identity,
-       format('%s was never used since %s, and every write to %s maintains it.', i.index, to_char(a.statistics_since AT TIME ZONE 'UTC', 'YYYY-MM-DD'), t."table") AS issue,
+       format('%s has not been used since %s, and every write to %s maintains it.', i.index, to_char(a.statistics_since AT TIME ZONE 'UTC', 'YYYY-MM-DD'), t."table") AS issue,
        jsonb_build_object('index', i.name, 'bytes', i.bytes, 'rows', t.rows, 'statistics_since', a.statistics_since) AS evidence,
-       CASE WHEN pg_is_in_recovery() THEN 'this is a replica: what the primary does with its indexes is not counted here'
+       CASE WHEN pg_is_in_recovery() THEN 'this is a replica: the primary''s use of its indexes is not counted here'
             WHEN EXISTS (SELECT FROM pg_stat_replication) OR EXISTS (SELECT FROM pg_replication_slots WHERE slot_type = 'physical') THEN 'there are replicas, and queries there may use it'
-            WHEN a.statistics_since > now() - a.statistics_age THEN format('the statistics began on %s: too young to tell what is never used', to_char(a.statistics_since AT TIME ZONE 'UTC', 'YYYY-MM-DD'))
+            WHEN a.statistics_since > now() - a.statistics_age THEN format('the statistics began on %s: too recent to tell which indexes are unused', to_char(a.statistics_since AT TIME ZONE 'UTC', 'YYYY-MM-DD'))
        END AS unknown,
        CASE WHEN i.partitioned THEN format('DROP INDEX %s;', i.index) ELSE format('DROP INDEX CONCURRENTLY %s;', i.index) END AS fix,
        CASE WHEN i.partitioned THEN 'ACCESS EXCLUSIVE, for a moment' END AS lock

@@ -1,9 +1,9 @@
--- Low where migrations of a framework are there that sets the column in every statement of its own. A trigger counts when its function speaks of the column, or is given it as an argument (moddatetime), or is not written in SQL or PL/pgSQL.
+-- Low where the migrations of a framework exist that sets the column in all its statements. A trigger counts when its function mentions the column, or is given it as an argument (moddatetime), or is not written in SQL or PL/pgSQL.
 WITH migrated AS MATERIALIZED (
     SELECT DISTINCT schema FROM tables WHERE name IN ('ar_internal_metadata', 'django_migrations', '_prisma_migrations', 'alembic_version', 'flyway_schema_history', 'databasechangelog', 'ecto_migrations', 'migrations', 'SequelizeMeta', '__EFMigrationsHistory')
 )
 SELECT c."table" AS object, format('%s.%I', c."table", c."column") AS identity,
-       format('%I is set by whoever remembers to: no BEFORE UPDATE trigger sets it.', c."column") AS issue,
+       format('%I is set only by code that remembers to: no BEFORE UPDATE trigger sets it.', c."column") AS issue,
        jsonb_build_object('column', c."column", 'rows', c.rows) AS evidence,
        format(E'CREATE OR REPLACE FUNCTION %1$I.%2$I() RETURNS trigger LANGUAGE plpgsql AS %3$L;\nCREATE TRIGGER %2$I BEFORE UPDATE ON %4$s FOR EACH ROW EXECUTE FUNCTION %1$I.%2$I();',
               c.schema, f.name, format('BEGIN NEW.%I := pg_catalog.now(); RETURN NEW; END', c."column"), c."table") AS fix,

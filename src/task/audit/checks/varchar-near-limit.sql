@@ -1,6 +1,6 @@
 -- From the sample of ANALYZE. Values that are all of one length are codes, and few different ones are a list: neither grows.
 SELECT c."table" AS object, format('%s.%I', c."table", c."column") AS identity,
-       format('The longest sampled value of %I has %s of %s characters: a longer one is an error in the application.', c."column", l.longest, c.atttypmod - 4) AS issue,
+       format('The longest sampled value of %I has %s of %s characters: a longer value fails with an error.', c."column", l.longest, c.atttypmod - 4) AS issue,
        jsonb_build_object('column', c."column", 'longest', l.longest, 'limit', c.atttypmod - 4, 'rows', c.rows) AS evidence,
        CASE WHEN NOT c.readable THEN format('no privilege to read the statistics of %s', c."table") END AS unknown,
        format(E'%sALTER TABLE %s ALTER COLUMN %I TYPE text;', coalesce(d.remark, ''), c."table", c."column") AS fix

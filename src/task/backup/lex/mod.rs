@@ -1,5 +1,5 @@
-//! Where statements, comments and COPY data of a plain dump begin and end, as psql reads it: strings, identifiers, dollar
-//! quotes, parentheses and the bodies of SQL functions may hold anything, also what looks like an end.
+//! Finds where statements, comments and COPY data of a plain dump begin and end, as psql does: strings, identifiers, dollar quotes,
+//! parentheses and the bodies of SQL functions may hold anything, including what looks like an end.
 
 mod rules;
 
@@ -15,26 +15,25 @@ const COPY_KEPT_BYTES: usize = 1 << 20;
 const START_KEPT_BYTES: usize = 64;
 /// A header names a function with its arguments: 100 of them, with qualified types.
 const COMMENT_KEPT_BYTES: usize = 16 << 10;
-/// pg_dump's dollar quotes have a few letters, and a name of PostgreSQL has no more than these. A dump is input: a longer tag would be
-/// kept in memory, and looked for, however long.
+/// pg_dump's dollar quotes have a few letters, and PostgreSQL's names are no longer than this. A dump is untrusted input: a longer tag
+/// would be kept in memory and searched for, however long.
 const TAG_LONGEST_BYTES: usize = 63;
-/// PostgreSQL takes no longer statement.
+/// PostgreSQL accepts no longer statement.
 pub const STATEMENT_LONGEST_BYTES: usize = 1 << 30;
 
-/// What the bytes that were just taken have ended.
+/// The end that the bytes just taken have reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     None,
-    /// At its semicolon, which is not part of [`Lexer::statement`].
+    /// A statement ended with its semicolon, which is not part of [`Lexer::statement`].
     Statement,
-    /// A line `-- …`; its text is [`Lexer::comment`].
+    /// A line `-- …` ended; its text is [`Lexer::comment`].
     Comment,
-    /// What psql takes for a command of its own, from a backslash to the line's end; its text is [`Lexer::comment`]. It may stand
-    /// inside a statement.
+    /// A psql command ended, from a backslash to the line's end; its text is [`Lexer::comment`]. It may stand inside a statement.
     Command,
-    /// The header's line: rows follow. What came after the semicolon is [`Lexer::comment`].
+    /// The header's line of a COPY ended: rows follow. The text after the semicolon is [`Lexer::comment`].
     CopyBegins,
-    /// With the line `\.`, which was taken too.
+    /// The rows ended with the line `\.`, which was also taken.
     CopyEnds,
 }
 
@@ -43,32 +42,32 @@ pub struct Lexer {
     keep_all: bool,
     statement: Vec<u8>,
     comment: Vec<u8>,
-    /// The unquoted word that the last byte belongs to, in small letters, its first bytes.
+    /// The first bytes of the unquoted word that the last byte belongs to, in lower case.
     word: Vec<u8>,
     previous: u8,
-    /// Of the last string, for the one that goes on with it.
+    /// Whether backslashes escape in the last string, for one that continues it.
     escapes: bool,
     after_string: AfterString,
-    /// Before the last byte, which may be the first of a comment.
+    /// The state before the last byte, which may be the first of a comment.
     was_after_string: AfterString,
-    /// Where in the statement a string began whose backslashes escape, though no E says so.
+    /// The position in the statement where a string began whose backslashes escape without an E.
     unmarked: Option<usize>,
     backslash_escapes: bool,
     parentheses: u32,
     /// `BEGIN ATOMIC … END` of an SQL function, and CASE inside it.
     blocks: u32,
-    /// The last word was `begin`.
+    /// Whether the last word was `begin`.
     after_begin: bool,
     copied: Option<(String, String)>,
 }
 
 impl Lexer {
-    /// Keeps all of each statement, for whoever runs it.
+    /// Keeps each statement whole, for a caller that runs it.
     pub fn keeping_statements() -> Self {
         Self { keep_all: true, ..Self::keeping_starts() }
     }
 
-    /// Keeps all of a COPY, and the start of any other statement.
+    /// Keeps COPY statements whole, and only the start of any other.
     pub fn keeping_starts() -> Self {
         Self {
             state: State::Sql,
@@ -102,8 +101,8 @@ impl Lexer {
         (used, event)
     }
 
-    /// The statement so far, comments left out. With standard_conforming_strings off, strings with backslashes have got an E: all
-    /// that reads it then reads the same.
+    /// The statement so far, without comments. With standard_conforming_strings off, strings with backslashes have got an E, so that every
+    /// reader interprets them alike.
     pub fn statement(&self) -> &[u8] {
         &self.statement
     }
@@ -122,12 +121,13 @@ impl Lexer {
         self.copied.as_ref()
     }
 
-    /// Between statements: a dump may end here. Not inside a command, which psql runs without a line's end, too.
+    /// Whether the lexer is between statements, where a dump may end. That excludes the inside of a command, which psql also runs without a
+    /// line's end.
     pub fn is_between_statements(&self) -> bool {
         matches!(self.state, State::Sql | State::LineComment) && self.statement.is_empty()
     }
 
-    /// Memory that it holds: beside a statement that is kept, some kilobytes.
+    /// The memory in bytes that it holds: some kilobytes besides a statement that is kept.
     pub fn held_bytes(&self) -> usize {
         let of_state = match &self.state {
             State::DollarTag { tag } => tag.len(),
@@ -148,7 +148,7 @@ impl Lexer {
         (used, if has_ended { Event::CopyEnds } else { Event::None })
     }
 
-    /// Inside a string: skips to what may end it. Large objects are strings of megabytes.
+    /// Inside a string: skips to the next byte that may end it. Large objects are strings of megabytes.
     fn string(&mut self, bytes: &[u8], escapes: bool) -> usize {
         let next = if escapes { memchr2(b'\'', b'\\', bytes) } else { memchr(b'\'', bytes) };
         let used = match next {
@@ -182,7 +182,7 @@ impl Lexer {
     fn byte(&mut self, byte: u8) -> Event {
         match &mut self.state {
             State::Sql => return self.top(byte),
-            // psql and the server end a comment at a carriage return, too (non_newline in scan.l), and a command only at the line's.
+            // psql and the server also end a comment at a carriage return (non_newline in scan.l), but a command only at the line's end.
             State::LineComment if matches!(byte, b'\n' | b'\r') => {
                 self.state = State::Sql;
                 self.after_string = self.after_string.then(byte);
@@ -243,7 +243,7 @@ impl Lexer {
                 }
             }
             State::DollarBody { closing, matched } => {
-                // No dollar inside a tag, so a mismatch can only start anew at a dollar.
+                // There is no dollar inside a tag, so after a mismatch a match can only begin at a dollar.
                 *matched = if byte == closing[*matched] { *matched + 1 } else { usize::from(byte == b'$') };
                 if *matched == closing.len() {
                     self.state = State::Sql;
@@ -271,7 +271,7 @@ impl Lexer {
         if self.statement.is_empty() && is_space(byte) {
             return Event::None;
         }
-        // A number is no word that a dollar may be in.
+        // A number is not a word that may contain a dollar.
         let is_in_word = self.word.first().is_some_and(|first| !first.is_ascii_digit());
         if is_word_byte(byte) || (byte == b'$' && is_in_word) {
             if self.word.len() <= START_KEPT_BYTES {
@@ -280,7 +280,7 @@ impl Lexer {
             self.keep(byte);
             return Event::None;
         }
-        // Servers and psql of different versions read `1e'` and `1$$` in different ways; pg_dump writes neither.
+        // Servers and psql of different versions read `1e'` and `1$$` differently; pg_dump writes neither.
         if !self.word.is_empty() && !is_in_word && matches!(byte, b'$' | b'\'') {
             self.state = State::Lost;
             return Event::None;
@@ -318,8 +318,8 @@ impl Lexer {
         Event::None
     }
 
-    /// The semicolons in `CREATE FUNCTION … BEGIN ATOMIC …; END` end no statement. Other than psql 18, this one does not take a column
-    /// or a function called `begin` for a block: what follows would all be one statement, rows and all.
+    /// Counts blocks: the semicolons in `CREATE FUNCTION … BEGIN ATOMIC …; END` end no statement. Unlike psql 18, it does not take a column
+    /// or a function called `begin` for a block, because everything after it, with rows, would be one statement.
     fn count_blocks(&mut self, word: &[u8]) {
         if word.is_empty() {
             return;
@@ -338,7 +338,7 @@ impl Lexer {
         }
     }
 
-    /// Keeps a byte of the statement: always its last two, for what they say of the next.
+    /// Keeps a byte of the statement, and always the last two, as they decide about the next.
     fn keep(&mut self, byte: u8) {
         if !self.keep_all {
             let limit = if self.statement.starts_with(b"COPY ") { COPY_KEPT_BYTES } else { START_KEPT_BYTES };
@@ -353,7 +353,7 @@ impl Lexer {
         self.statement.push(byte);
     }
 
-    /// In the place of a comment inside a statement.
+    /// Writes a blank in place of a comment inside a statement.
     fn blank(&mut self, byte: u8) {
         if !self.statement.is_empty() {
             self.keep(byte);
@@ -371,14 +371,14 @@ impl Lexer {
         self.state = State::String { escapes: self.escapes, escaped: false };
     }
 
-    /// At the first backslash of a string.
+    /// Called at the first backslash of a string.
     fn mark_escapes(&mut self) {
         if let Some(at) = self.unmarked.take().filter(|_| self.keep_all) {
             self.statement.splice(at..at, *b" E");
         }
     }
 
-    /// Inside quotes: nothing there says anything of what follows.
+    /// Keeps bytes inside quotes: they do not affect what follows.
     fn keep_slice(&mut self, bytes: &[u8]) {
         if self.keep_all && self.statement.len() < STATEMENT_LONGEST_BYTES {
             self.statement.extend_from_slice(bytes);

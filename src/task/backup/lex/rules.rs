@@ -1,8 +1,8 @@
-//! What a byte means beside those before it, by scan.l of PostgreSQL.
+//! The meaning of a byte, given the bytes before it, by scan.l of PostgreSQL.
 
 use crate::task::backup::rows_end::RowsEnd;
 
-/// What the bytes are inside of.
+/// The construct that the bytes are in.
 #[derive(Debug, PartialEq)]
 pub enum State {
     Sql,
@@ -30,11 +30,11 @@ pub enum State {
     Copy {
         end: RowsEnd,
     },
-    /// In what pg_dump never writes and nobody can tell the end of.
+    /// Text that pg_dump never writes and whose end cannot be determined.
     Lost,
 }
 
-/// What has come since a string ended: one that follows at once, or after a line's end, goes on with it, and with its escapes.
+/// What followed the end of a string: a string that follows at once, or after a line's end, continues it, with its escapes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum AfterString {
     /// Something else.
@@ -56,7 +56,7 @@ impl AfterString {
     }
 }
 
-/// Since 16 a vertical tab is one, too; servers before it know none.
+/// Since PostgreSQL 16 a vertical tab is a space, too.
 pub fn is_space(byte: u8) -> bool {
     byte.is_ascii_whitespace() || byte == 0x0b
 }

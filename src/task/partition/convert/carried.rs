@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use super::facts;
 use crate::pg::table::TableName;
 use crate::pg::{identifier, literal, qualified};
-use crate::task::partition::create;
+use crate::task::partition::{column_settings, create};
 
 /// The indexes of `known` get the names that applications know (ON CONFLICT ON CONSTRAINT), which those of `other` have; they get new
 /// ones. One of the tables is the partition of the other.
@@ -51,6 +51,18 @@ pub async fn of_indexes_and_constraints(connection: &mut PgConnection, table: &T
     .fetch_all(&mut *connection)
     .await?;
     statements.extend(comments.iter().map(|(name, comment)| on_index(table, name, Some(comment))));
+    let extensions: Vec<(String, String)> = sqlx::query_as(
+        "SELECT c.relname::text, quote_ident(e.extname) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+         JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'x'
+         JOIN pg_extension e ON e.oid = d.refobjid WHERE i.indrelid = $1::bigint::oid ORDER BY 1, 2",
+    )
+    .bind(table.oid)
+    .fetch_all(&mut *connection)
+    .await?;
+    let depends = |(name, extension): &(String, String)| {
+        format!("ALTER INDEX {} DEPENDS ON EXTENSION {extension}", qualified(&table.schema, name))
+    };
+    statements.extend(extensions.iter().map(depends));
     // No target is -1 before 17, and NULL since.
     let targets: Vec<(String, i16, i32)> = sqlx::query_as(
         "SELECT c.relname::text, a.attnum, a.attstattarget::int FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
@@ -247,10 +259,10 @@ async fn columns(connection: &mut PgConnection, table: &TableName, child: &Table
             format!("ALTER TABLE {name} ALTER COLUMN {} {change}", identifier(column))
         })
         .collect();
-    for setting in facts::column_settings(connection, child).await? {
+    for setting in column_settings::read(connection, child.oid).await? {
         statements.extend(setting.reset(&name));
     }
-    for setting in facts::column_settings(connection, table).await? {
+    for setting in column_settings::read(connection, table.oid).await? {
         statements.extend(setting.statements(&name));
     }
     Ok(statements)

@@ -28,7 +28,9 @@ pub async fn that_cannot_follow(connection: &mut PgConnection, table: &TableName
          UNION ALL SELECT format('subscription %I writes into it: take it out of the publication there, and ALTER SUBSCRIPTION %1$I REFRESH PUBLICATION first', s.subname)
              FROM pg_subscription_rel t JOIN pg_subscription s ON s.oid = t.srsubid WHERE t.srrelid = $1::bigint::oid
          UNION ALL SELECT DISTINCT format('it has a security label of %s, which would be lost: set it to NULL first', provider) FROM pg_seclabel
-             WHERE classoid = 'pg_class'::regclass AND objoid = $1::bigint::oid
+             WHERE classoid = 'pg_class'::regclass AND (objoid = $1::bigint::oid OR objoid IN (
+                 -- Sequences of identity columns are made again.
+                 SELECT objid FROM pg_depend WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass AND refobjid = $1::bigint::oid AND deptype = 'i'))
          UNION ALL SELECT DISTINCT format('%s depends on it by more than its name', pg_describe_object(classid, objid, 0)) FROM pg_depend
              WHERE deptype = 'n' AND (refclassid = 'pg_class'::regclass AND refobjid = $1::bigint::oid
                      AND (classid = 'pg_proc'::regclass

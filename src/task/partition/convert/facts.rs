@@ -12,6 +12,7 @@ use crate::base::fault::{Fault, Kind};
 use crate::live::session::Session;
 use crate::pg::table::{TableName, with_schema};
 use crate::pg::{identifier, literal};
+use crate::task::partition::column_settings;
 use crate::task::partition::keys::Partition;
 
 pub struct Facts {
@@ -33,11 +34,17 @@ pub struct Facts {
     /// Statements that make views anew, on the new table.
     pub views: Vec<String>,
     /// Statements that give the new table, by the name that it has in the end, what LIKE does not copy.
-    pub column_settings: Vec<ColumnSetting>,
+    pub column_settings: Vec<column_settings::ColumnSetting>,
     pub statistics: Vec<Statistics>,
     /// The same of its indexes and constraints, with their comments.
     pub of_indexes: Vec<String>,
     pub replica_identity: Option<&'static str>,
+    /// ` USING … TABLESPACE …`, for partitions to come; nothing where it is the default.
+    pub place: String,
+    /// The comment of its row type.
+    pub type_comment: Option<String>,
+    /// The index that it is clustered on.
+    pub clustered_on: Option<String>,
     pub notes: Vec<String>,
 }
 
@@ -48,43 +55,9 @@ pub struct Primary {
     pub included: Vec<String>,
     /// `DEFERRABLE …`, or nothing.
     pub deferrable: &'static str,
+    /// ` WITH (…) TABLESPACE …` of its index, or nothing.
+    pub place: String,
     pub has_key: bool,
-}
-
-/// What a column was told of statistics.
-#[derive(sqlx::FromRow)]
-pub struct ColumnSetting {
-    pub column: String,
-    pub target: Option<i32>,
-    /// `n_distinct=…`.
-    pub options: Vec<String>,
-}
-
-impl ColumnSetting {
-    pub fn statements(&self, table: &str) -> Vec<String> {
-        let column = identifier(&self.column);
-        let mut statements = Vec::new();
-        if let Some(target) = self.target {
-            statements.push(format!("ALTER TABLE {table} ALTER COLUMN {column} SET STATISTICS {target}"));
-        }
-        for (name, value) in self.options.iter().filter_map(|option| option.split_once('=')) {
-            statements.push(format!("ALTER TABLE {table} ALTER COLUMN {column} SET ({} = {})", identifier(name), literal(value)));
-        }
-        statements
-    }
-
-    /// As if nothing had been said.
-    pub fn reset(&self, table: &str) -> Vec<String> {
-        let column = identifier(&self.column);
-        let options = self.options.iter().filter_map(|option| option.split_once('='));
-        let options: Vec<String> = options.map(|(name, _)| identifier(name)).collect();
-        let target = self.target.map(|_| format!("ALTER TABLE {table} ALTER COLUMN {column} SET STATISTICS -1"));
-        let mut statements: Vec<String> = target.into_iter().collect();
-        if !options.is_empty() {
-            statements.push(format!("ALTER TABLE {table} ALTER COLUMN {column} RESET ({})", options.join(", ")));
-        }
-        statements
-    }
 }
 
 /// Extended statistics: the new table's get the names that are known.
@@ -100,6 +73,8 @@ pub struct Statistics {
     pub definition: String,
     pub target: Option<i32>,
     pub comment: Option<String>,
+    /// Quoted, where it is not the role that makes them.
+    pub owner: Option<String>,
 }
 
 impl Statistics {
@@ -112,6 +87,7 @@ impl Statistics {
         statements.extend(self.target.map(|target| format!("ALTER STATISTICS {} SET STATISTICS {target}", self.name)));
         let comment = self.comment.as_ref();
         statements.extend(comment.map(|comment| format!("COMMENT ON STATISTICS {} IS {}", self.name, literal(comment))));
+        statements.extend(self.owner.as_ref().map(|owner| format!("ALTER STATISTICS {} OWNER TO {owner}", self.name)));
         statements
     }
 }
@@ -124,10 +100,30 @@ pub struct Named {
 
 pub struct Trigger {
     pub name: String,
-    pub definition: String,
+    definition: String,
     /// How it is switched, when not as usual.
-    pub state: Option<&'static str>,
-    pub comment: Option<String>,
+    state: Option<&'static str>,
+    comment: Option<String>,
+    /// A constraint trigger's constraint has one of its own.
+    constraint_comment: Option<String>,
+    /// Quoted: with these extensions it goes (DEPENDS ON EXTENSION).
+    extensions: Vec<String>,
+}
+
+impl Trigger {
+    /// Makes it on the table that has the name by then.
+    pub fn make(&self, table: &str) -> Vec<String> {
+        let name = identifier(&self.name);
+        let mut statements = vec![self.definition.clone()];
+        statements.extend(self.state.iter().map(|state| format!("ALTER TABLE {table} {state} TRIGGER {name}")));
+        for (what, comment) in [("TRIGGER", &self.comment), ("CONSTRAINT", &self.constraint_comment)] {
+            let comment = comment.as_ref().map(|comment| format!("COMMENT ON {what} {name} ON {table} IS {}", literal(comment)));
+            statements.extend(comment);
+        }
+        let depends = |extension: &String| format!("ALTER TRIGGER {name} ON {table} DEPENDS ON EXTENSION {extension}");
+        statements.extend(self.extensions.iter().map(depends));
+        statements
+    }
 }
 
 #[derive(sqlx::FromRow)]
@@ -244,7 +240,7 @@ pub async fn read(partition: &Partition, zone: Tz, session: &mut Session) -> Res
         identities: identities(connection, &table).await?,
         owned_sequences: owned_sequences(connection, &table).await?,
         views: dependants::views(connection, &table).await?,
-        column_settings: column_settings(connection, &table).await?,
+        column_settings: column_settings::read(connection, table.oid).await?,
         statistics: statistics(connection, &table).await?,
         of_indexes: carried::of_indexes_and_constraints(connection, &table).await?,
         replica_identity: match found.replica_identity.as_str() {
@@ -252,9 +248,51 @@ pub async fn read(partition: &Partition, zone: Tz, session: &mut Session) -> Res
             "n" => Some("NOTHING"),
             _ => None,
         },
-        notes: Vec::new(),
+        place: place(connection, &table).await?,
+        type_comment: sqlx::query_scalar("SELECT obj_description(reltype, 'pg_type') FROM pg_class WHERE oid = $1::bigint::oid")
+            .bind(table.oid)
+            .fetch_one(&mut *connection)
+            .await?,
+        clustered_on: sqlx::query_scalar(
+            "SELECT relname::text FROM pg_index JOIN pg_class c ON c.oid = indexrelid WHERE indrelid = $1::bigint::oid AND indisclustered",
+        )
+        .bind(table.oid)
+        .fetch_optional(&mut *connection)
+        .await?,
+        notes: what_changes(connection, &table).await?,
         table,
     })
+}
+
+/// Partitions to come go where the table is. A partitioned table has an access method since 17; before, the newest partition says it.
+async fn place(connection: &mut PgConnection, table: &TableName) -> Result<String> {
+    let (method, space): (Option<String>, Option<String>) = sqlx::query_as(
+        "SELECT (SELECT quote_ident(amname) FROM pg_am WHERE oid = c.relam AND amname <> 'heap' AND current_setting('server_version_num')::int >= 170000),
+                (SELECT quote_ident(spcname) FROM pg_tablespace WHERE oid = c.reltablespace)
+         FROM pg_class c WHERE c.oid = $1::bigint::oid",
+    )
+    .bind(table.oid)
+    .fetch_one(connection)
+    .await?;
+    Ok(method.map(|method| format!(" USING {method}")).unwrap_or_default()
+        + &space.map(|space| format!(" TABLESPACE {space}")).unwrap_or_default())
+}
+
+/// Changes that a plan names, and that are no obstacle.
+async fn what_changes(connection: &mut PgConnection, table: &TableName) -> Result<Vec<String>> {
+    Ok(sqlx::query_scalar(
+        "SELECT format('it is clustered on %I: only its first partition keeps that, as a partitioned table has no CLUSTER ON, and new partitions have none',
+                       c.relname)
+             FROM pg_index JOIN pg_class c ON c.oid = indexrelid WHERE indrelid = $1::bigint::oid AND indisclustered
+         UNION ALL SELECT DISTINCT format('its foreign key %I is switched off by DISABLE TRIGGER: new partitions check it', k.conname)
+             FROM pg_trigger t JOIN pg_constraint k ON k.oid = t.tgconstraint
+             WHERE t.tgrelid = $1::bigint::oid AND t.tgisinternal AND t.tgenabled = 'D' AND k.contype = 'f'
+         UNION ALL SELECT 'autovacuum makes statistics of partitions, and none of the partitioned table itself: ANALYZE it afterwards, and now and then'
+         ORDER BY 1",
+    )
+    .bind(table.oid)
+    .fetch_all(connection)
+    .await?)
 }
 
 async fn find(connection: &mut PgConnection, partition: &Partition) -> Result<Found> {
@@ -291,8 +329,8 @@ async fn find(connection: &mut PgConnection, partition: &Partition) -> Result<Fo
     }
 }
 
-/// Name, columns, columns that are included, deferrable, deferred.
-type PrimaryRow = (String, Vec<String>, Vec<String>, bool, bool);
+/// Name, columns, columns that are included, deferrable, deferred, options and tablespace of its index.
+type PrimaryRow = (String, Vec<String>, Vec<String>, bool, bool, Option<String>, Option<String>);
 
 async fn primary(connection: &mut PgConnection, table: &TableName, key: &str) -> Result<Option<Primary>> {
     let found: Option<PrimaryRow> = sqlx::query_as(
@@ -301,14 +339,17 @@ async fn primary(connection: &mut PgConnection, table: &TableName, key: &str) ->
              ARRAY(SELECT a.attname::text FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY k (attnum, n)
                  JOIN pg_attribute a ON a.attrelid = $1::bigint::oid AND a.attnum = k.attnum
                  WHERE i.indexrelid = conindid AND k.n > i.indnkeyatts ORDER BY n),
-             condeferrable, condeferred
-         FROM pg_constraint WHERE conrelid = $1::bigint::oid AND contype = 'p'",
+             condeferrable, condeferred, array_to_string(x.reloptions, ', '), quote_ident(s.spcname)
+         FROM pg_constraint JOIN pg_class x ON x.oid = conindid LEFT JOIN pg_tablespace s ON s.oid = x.reltablespace
+         WHERE conrelid = $1::bigint::oid AND contype = 'p'",
     )
     .bind(table.oid)
     .fetch_optional(connection)
     .await?;
-    Ok(found.map(|(name, columns, included, is_deferrable, is_deferred)| Primary {
+    Ok(found.map(|(name, columns, included, is_deferrable, is_deferred, options, space)| Primary {
         name,
+        place: options.map(|options| format!(" WITH ({options})")).unwrap_or_default()
+            + &space.map(|space| format!(" TABLESPACE {space}")).unwrap_or_default(),
         has_key: columns.iter().any(|column| column == key),
         // The key may not be included as well.
         included: included.into_iter().filter(|column| column != key).collect(),
@@ -321,18 +362,25 @@ async fn primary(connection: &mut PgConnection, table: &TableName, key: &str) ->
     }))
 }
 
+/// Name, definition, state, comments of the trigger and of its constraint, extensions.
+type TriggerRow = (String, String, String, Option<String>, Option<String>, Vec<String>);
+
 pub async fn triggers(connection: &mut PgConnection, table: &TableName) -> Result<Vec<Trigger>> {
-    let found: Vec<(String, String, String, Option<String>)> = sqlx::query_as(
-        "SELECT tgname::text, pg_get_triggerdef(oid), tgenabled::text, obj_description(oid, 'pg_trigger') FROM pg_trigger
-         WHERE tgrelid = $1::bigint::oid AND NOT tgisinternal ORDER BY 1",
+    let found: Vec<TriggerRow> = sqlx::query_as(
+        "SELECT tgname::text, pg_get_triggerdef(oid), tgenabled::text, obj_description(oid, 'pg_trigger'), obj_description(tgconstraint, 'pg_constraint'),
+                ARRAY(SELECT quote_ident(e.extname) FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+                      WHERE d.classid = 'pg_trigger'::regclass AND d.objid = pg_trigger.oid AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'x' ORDER BY 1)
+         FROM pg_trigger WHERE tgrelid = $1::bigint::oid AND NOT tgisinternal ORDER BY 1",
     )
     .bind(table.oid)
     .fetch_all(connection)
     .await?;
-    let trigger = |(name, definition, enabled, comment): (String, String, String, Option<String>)| Trigger {
+    let trigger = |(name, definition, enabled, comment, constraint_comment, extensions): TriggerRow| Trigger {
         name,
         definition,
         comment,
+        constraint_comment,
+        extensions,
         state: match enabled.as_str() {
             "D" => Some("DISABLE"),
             "A" => Some("ENABLE ALWAYS"),
@@ -343,21 +391,12 @@ pub async fn triggers(connection: &mut PgConnection, table: &TableName) -> Resul
     Ok(found.into_iter().map(trigger).collect())
 }
 
-pub async fn column_settings(connection: &mut PgConnection, table: &TableName) -> Result<Vec<ColumnSetting>> {
-    // No target is -1 before 17, and NULL since.
-    Ok(sqlx::query_as(
-        "SELECT attname::text AS column, nullif(attstattarget::int, -1) AS target, coalesce(attoptions, '{}') AS options FROM pg_attribute
-         WHERE attrelid = $1::bigint::oid AND attnum > 0 AND NOT attisdropped AND (nullif(attstattarget::int, -1) IS NOT NULL OR attoptions IS NOT NULL) ORDER BY attnum",
-    )
-    .bind(table.oid)
-    .fetch_all(connection)
-    .await?)
-}
-
 pub async fn statistics(connection: &mut PgConnection, table: &TableName) -> Result<Vec<Statistics>> {
     Ok(sqlx::query_as(
         "SELECT format('%I.%I', n.nspname, s.stxname) AS name, s.stxname::text AS own_name, left(s.stxname, 12) || '_' || s.oid AS other_name, pg_get_statisticsobjdef(s.oid) AS definition,
-                nullif(s.stxstattarget::int, -1) AS target, obj_description(s.oid, 'pg_statistic_ext') AS comment
+                nullif(s.stxstattarget::int, -1) AS target, obj_description(s.oid, 'pg_statistic_ext') AS comment,
+                (SELECT quote_ident(rolname) FROM pg_roles r WHERE r.oid = s.stxowner AND rolname <> current_user AND pg_has_role(r.oid, 'USAGE')
+                     AND (has_schema_privilege(r.oid, s.stxnamespace, 'CREATE') OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user))) AS owner
          FROM pg_statistic_ext s JOIN pg_namespace n ON n.oid = s.stxnamespace WHERE s.stxrelid = $1::bigint::oid ORDER BY 1",
     )
     .bind(table.oid)

@@ -18,6 +18,7 @@ use super::create;
 use super::keys::Partition;
 use crate::base::fault::{Fault, Kind};
 use crate::ledger::report::Report;
+use crate::live::governor::{Go, Governor};
 use crate::live::session::{self, Attempt, Session};
 use crate::pg::table::with_schema;
 use crate::pg::{self, identifier, literal, qualified};
@@ -129,7 +130,11 @@ fn prepare(facts: &facts::Facts, bound: &str, conversion: &mut Conversion) {
             included => format!(" INCLUDE ({})", list(included)),
         };
         conversion.before.push(Statement::long(
-            format!("CREATE UNIQUE INDEX CONCURRENTLY {} ON {table} ({columns}, {column}){included}", identifier(&facts.new_key)),
+            format!(
+                "CREATE UNIQUE INDEX CONCURRENTLY {} ON {table} ({columns}, {column}){included}{}",
+                identifier(&facts.new_key),
+                primary.place
+            ),
             SHARED,
         ));
         conversion.rollback.push(drop_index);
@@ -169,12 +174,18 @@ async fn swap(
             identifier(&facts.new_key),
             primary.deferrable
         ));
+        // The mark went with the index of before.
+        if facts.clustered_on.as_ref() == Some(&primary.name) {
+            sql.push(format!("ALTER TABLE {table} CLUSTER ON {name}"));
+        }
     }
     sql.push(format!(
-        "CREATE TABLE {new} (LIKE {table} INCLUDING ALL EXCLUDING IDENTITY EXCLUDING STATISTICS) PARTITION BY RANGE ({column})"
+        "CREATE TABLE {new} (LIKE {table} INCLUDING ALL EXCLUDING IDENTITY EXCLUDING STATISTICS) PARTITION BY RANGE ({column}){}",
+        facts.place
     ));
     sql.push(format!("ALTER TABLE {new} DROP CONSTRAINT {CHECK}"));
     sql.extend(create::comment(connection, old, &new).await?);
+    sql.extend(facts.type_comment.iter().map(|comment| format!("COMMENT ON TYPE {new} IS {}", literal(comment))));
     sql.extend(create::privileges(connection, old, &new).await?);
     sql.extend(facts.replica_identity.iter().map(|identity| format!("ALTER TABLE {new} REPLICA IDENTITY {identity}")));
     for foreign_key in &facts.foreign_keys {
@@ -198,16 +209,7 @@ async fn swap(
     sql.extend(facts.of_indexes.iter().cloned());
     // By now a policy that reads its own table means the new one.
     sql.extend(create::policies(connection, old, &table).await?);
-    for trigger in &facts.triggers {
-        sql.push(trigger.definition.clone());
-        sql.extend(
-            trigger.state.iter().map(|state| format!("ALTER TABLE {table} {state} TRIGGER {}", identifier(&trigger.name))),
-        );
-        let comment = trigger.comment.as_ref();
-        sql.extend(
-            comment.map(|comment| format!("COMMENT ON TRIGGER {} ON {table} IS {}", identifier(&trigger.name), literal(comment))),
-        );
-    }
+    sql.extend(facts.triggers.iter().flat_map(|trigger| trigger.make(&table)));
     sql.extend(facts.views.iter().cloned());
     conversion.swap = sql
         .into_iter()
@@ -249,7 +251,8 @@ impl Work for Convert {
         let started = Instant::now();
         let mut session = run.or_cancelled(self.session(run)).await?;
         session::exclude_other_jobs(&mut session.connection, &conversion.table).await?;
-        let done = run.or_cancelled(go(&mut session, &conversion)).await;
+        let mut governor = run.or_cancelled(Governor::start(run, run.job.limits, Some(conversion.table.oid))).await?;
+        let done = run.or_cancelled(go(&mut session, &mut governor, &conversion)).await;
         let lock_waits = session.lock_waits;
         let swap_elapsed = match done {
             Ok(swap_elapsed) => Some(swap_elapsed),
@@ -274,6 +277,7 @@ impl Work for Convert {
         report.fact("lock_waits", lock_waits);
         report.fact("elapsed_seconds", started.elapsed().as_secs_f64());
         report.fact("swap_seconds", swap_elapsed.map(|elapsed| elapsed.as_secs_f64()));
+        governor.report(&mut report);
         Ok(report)
     }
 }
@@ -327,8 +331,14 @@ async fn is_there(session: &mut Session, conversion: &Conversion, statement: &St
 }
 
 /// How long the last transaction took, with its waits.
-async fn go(session: &mut Session, conversion: &Conversion) -> Result<Duration> {
+async fn go(session: &mut Session, governor: &mut Governor, conversion: &Conversion) -> Result<Duration> {
     for statement in &conversion.before {
+        // Reading all of the table, and writing an index, can wait while the server is under strain.
+        if statement.takes_long
+            && let Go::Stop(reason) = governor.go().await?
+        {
+            return Err(Fault::new(Kind::Deferred, format!("stopped for now: {reason}; before: {}", statement.sql)).into());
+        }
         execute(session, conversion, std::slice::from_ref(statement)).await?;
     }
     let started = Instant::now();

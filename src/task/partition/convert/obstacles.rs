@@ -29,12 +29,21 @@ pub async fn read(connection: &mut PgConnection, partition: &Partition, found: &
     let found: Vec<String> = sqlx::query_scalar(
         "SELECT format('a foreign key refers to it: %s (%I)', conrelid::regclass, conname) FROM pg_constraint
              WHERE contype = 'f' AND confrelid = $1::bigint::oid
-         UNION ALL SELECT format('its foreign key %I is NOT VALID: validate it first', conname) FROM pg_constraint
-             WHERE contype = 'f' AND conrelid = $1::bigint::oid AND NOT convalidated
-         UNION ALL SELECT format('its CHECK %I is NOT VALID: validate it first', conname) FROM pg_constraint
-             WHERE contype = 'c' AND conrelid = $1::bigint::oid AND NOT convalidated AND conname <> 'pgtend_bound'
-         UNION ALL SELECT format('its CHECK %I is NO INHERIT, which a partitioned table cannot have: make it anew without', conname) FROM pg_constraint
-             WHERE contype = 'c' AND conrelid = $1::bigint::oid AND connoinherit
+         -- 18 knows constraints that are NOT ENFORCED, and gives names to NOT NULL.
+         UNION ALL SELECT format('its %s %I is %s first', CASE contype WHEN 'f' THEN 'foreign key' WHEN 'c' THEN 'CHECK' ELSE 'NOT NULL' END, conname,
+                                 CASE to_jsonb(k) ->> 'conenforced' WHEN 'false' THEN 'NOT ENFORCED: enforce or drop it' ELSE 'NOT VALID: validate it' END)
+             FROM pg_constraint k WHERE contype IN ('f', 'c', 'n') AND conrelid = $1::bigint::oid AND NOT convalidated AND conname <> 'pgtend_bound'
+         UNION ALL SELECT format('its %s %I is NO INHERIT, which a partitioned table cannot have: make it again without',
+                                 CASE contype WHEN 'c' THEN 'CHECK' ELSE 'NOT NULL' END, conname)
+             FROM pg_constraint WHERE contype IN ('c', 'n') AND conrelid = $1::bigint::oid AND connoinherit
+         UNION ALL SELECT format('its primary key %I is WITHOUT OVERLAPS, and %I cannot be added to it: drop it first', conname, $2)
+             FROM pg_constraint k WHERE contype = 'p' AND conrelid = $1::bigint::oid AND to_jsonb(k) ->> 'conperiod' = 'true'
+               AND NOT (SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = k.conrelid AND a.attname = $2) = ANY (k.conkey)
+         UNION ALL SELECT format('it is a typed table (OF %s), which cannot be a partition: ALTER TABLE ... NOT OF first', reloftype::regtype)
+             FROM pg_class WHERE oid = $1::bigint::oid AND reloftype <> 0
+         UNION ALL SELECT format('it belongs to extension %I: ALTER EXTENSION %1$I DROP TABLE ... first', e.extname)
+             FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+             WHERE d.classid = 'pg_class'::regclass AND d.objid = $1::bigint::oid AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
          UNION ALL SELECT format('its row trigger %I has transition tables (REFERENCING), which a partitioned table cannot have', tgname) FROM pg_trigger
              WHERE tgrelid = $1::bigint::oid AND NOT tgisinternal AND tgtype & 1 = 1 AND (tgoldtable IS NOT NULL OR tgnewtable IS NOT NULL)
          UNION ALL SELECT DISTINCT format('view %s is grouped by its primary key, which changes: name all its columns in GROUP BY', r.ev_class::regclass)

@@ -198,14 +198,7 @@ async fn statements(
     sql.extend(identities.iter().map(|identity| identity.hand_over(&name, &first)));
     sql.push(format!("ALTER TABLE {name} RENAME TO {}", identifier(&old_name)));
     sql.push(format!("ALTER TABLE {first} RENAME TO {}", identifier(&table.name)));
-    for trigger in &triggers {
-        sql.push(trigger.definition.clone());
-        sql.extend(trigger.state.iter().map(|state| format!("ALTER TABLE {name} {state} TRIGGER {}", identifier(&trigger.name))));
-        let comment = trigger.comment.as_ref();
-        sql.extend(
-            comment.map(|comment| format!("COMMENT ON TRIGGER {} ON {name} IS {}", identifier(&trigger.name), literal(comment))),
-        );
-    }
+    sql.extend(triggers.iter().flat_map(|trigger| trigger.make(&name)));
     sql.extend(carried::back(connection, table, child).await?);
     sql.extend(views);
     let statistics = carried::statistics_back(connection, table, child).await?;

@@ -1,4 +1,4 @@
-//! Rows in the default partition: which of them get a partition, and why others stay.
+//! Decides about rows in the default partition: which get a partition, and why others stay.
 
 use std::collections::BTreeSet;
 

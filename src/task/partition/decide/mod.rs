@@ -15,6 +15,7 @@ pub use way_out::over;
 use super::key::Bound;
 use super::keys::{Like, Partition};
 use super::mark::Stage;
+use super::runway::Runway;
 use crate::task::partition::state::found::State;
 
 pub fn decide(state: State, partition: &Partition) -> Plan {
@@ -34,7 +35,7 @@ pub fn decide(state: State, partition: &Partition) -> Plan {
         partitions: state.existing.len(),
         default_rows: state.default.rows,
         default: state.default_partition().map(|default| default.table.clone()),
-        extras: if partition.like == Like::Newest { state.extras.clone() } else { Vec::new() },
+        is_like_newest: partition.like == Like::Newest,
         grace: partition.grace,
         at: state.at,
         now: state.now,
@@ -52,7 +53,10 @@ pub fn decide(state: State, partition: &Partition) -> Plan {
     if partition.only_retires {
         plan.is_covered = true;
     } else {
-        runway(&state, &mut plan);
+        let runway = runway(&state);
+        plan.covered_until = runway.until;
+        plan.covered_until_instant = runway.until_instant;
+        plan.is_covered = runway.is_covered;
         describe(&state, &mut plan);
     }
     plan
@@ -69,7 +73,7 @@ fn finish_what_was_begun(state: &State, plan: &mut Plan) {
         let reason = "its detach is pending: the table shows its rows no more, refuses new ones of its range, and allows no other \
                       detach until it is finished";
         plan.push(Step::Finalise { partition: partition.table.clone() }, reason);
-        // Without a mark the detach was somebody else's, and the table stays.
+        // Without a mark another program detached it, and the table stays.
         if let Some(mark) = &partition.mark {
             plan.push(Step::Confirm { table: partition.table.clone(), mark: mark.clone() }, "its detach was ours");
         }
@@ -108,7 +112,7 @@ fn create_ahead(state: &State, partition: &Partition, plan: &mut Plan) {
     }
 }
 
-/// Of partitions that are about to be made.
+/// Notes what partitions that are about to be created lack.
 fn say_what_new_ones_lack(state: &State, partition: &Partition, plan: &mut Plan) {
     let new: Vec<&str> = plan
         .steps
@@ -146,7 +150,7 @@ fn say_what_new_ones_lack(state: &State, partition: &Partition, plan: &mut Plan)
 }
 
 /// How far the ranges reach from now on without a gap.
-fn runway(state: &State, plan: &mut Plan) {
+pub fn runway(state: &State) -> Runway {
     let mut until = Bound::At(state.now);
     let ranges: Vec<_> = state
         .existing
@@ -161,12 +165,13 @@ fn runway(state: &State, plan: &mut Plan) {
             until = high;
         }
     }
-    if until != Bound::At(state.now) {
-        plan.covered_until = Some(state.key.show_bound(until));
-        plan.covered_until_instant = instant(state, until);
-    }
+    let is_any = until != Bound::At(state.now);
     let next = state.calendar.period_at(state.now).and_then(|current| state.calendar.after(current));
-    plan.is_covered = next.is_some_and(|next| until >= Bound::At(next.to));
+    Runway {
+        until: is_any.then(|| state.key.show_bound(until)),
+        until_instant: if is_any { instant(state, until) } else { None },
+        is_covered: next.is_some_and(|next| until >= Bound::At(next.to)),
+    }
 }
 
 fn instant(state: &State, until: Bound) -> Option<DateTime<Utc>> {

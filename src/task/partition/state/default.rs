@@ -1,4 +1,4 @@
-//! What is in the default partition: rows that get a partition of their own, and rows that stay because their key means no time.
+//! Reads the default partition: rows that get a partition of their own, and rows that stay because their key is not a time.
 
 use std::fmt;
 

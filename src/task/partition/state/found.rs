@@ -1,4 +1,4 @@
-//! What a look at a partitioned table finds.
+//! The state of a partitioned table.
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
@@ -48,9 +48,9 @@ pub struct State {
     pub column: String,
     pub key: Key,
     pub calendar: Calendar,
-    /// Of the wall that keys without a zone are read from.
+    /// The time zone of keys without one.
     pub zone: Tz,
-    /// Where new rows come: the clock of the server, or the highest number.
+    /// The position of new rows: the clock of the server, or the highest number.
     pub now: i64,
     /// Of number keys. A sequence that was set wrong makes partitions, and drops none.
     pub highest_row: Option<i64>,
@@ -64,7 +64,7 @@ pub struct State {
     pub published: Vec<Published>,
     /// What the newest partition has, and the table itself has not.
     pub extras: Vec<Extra>,
-    /// What is in the default partition.
+    /// The contents of the default partition.
     pub default: InDefault,
     /// Names in the table's schema that are taken.
     pub taken: Vec<String>,

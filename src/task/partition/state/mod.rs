@@ -1,5 +1,5 @@
-//! What is there: the table, its partitions with their bounds, and what stands in the way. Reads catalogs, and of tables
-//! only the default partition and the highest number.
+//! Reads the current state: the table, its partitions with their bounds, and obstacles. It reads catalogs, and of tables only the default
+//! partition and the highest number.
 
 pub mod default;
 pub mod found;
@@ -31,10 +31,36 @@ const READ_TIMEOUT: &str = "600000";
 impl State {
     pub async fn read(partition: &Partition, run: &RunContext<'_>, session: &mut Session) -> Result<Self> {
         pg::set(&mut session.connection, "statement_timeout", READ_TIMEOUT).await?;
+        let (table, key) = table::tended(&mut session.connection, partition).await?;
+        let mut state = Self::bounds(partition, run, session, (table, key), true).await?;
+        let connection = &mut session.connection;
+        state.published = surroundings::published(connection, &state.table).await?;
+        state.read_foreign_keys(connection).await?;
+        state.read_what_keeps(connection, partition).await?;
+        if let Some(model) = state.model().map(|model| model.table.oid) {
+            state.extras = surroundings::extras(connection, state.table.oid, model).await?;
+        }
+        state.default = default::read(connection, &state).await?;
+        Ok(state)
+    }
+
+    /// Looks at a table that could not be read: its partitions by catalogs alone, which neither a lock nor another owner hides.
+    pub async fn glance(partition: &Partition, run: &RunContext<'_>, session: &mut Session) -> Result<Self> {
+        let found = table::looked_at(&mut session.connection, partition).await?;
+        Self::bounds(partition, run, session, found, false).await
+    }
+
+    /// Reads the partitions and their bounds. With `reads_rows` number keys begin at the highest of all rows, too; without, at the number that their
+    /// sequence gave last.
+    async fn bounds(
+        partition: &Partition,
+        run: &RunContext<'_>,
+        session: &mut Session,
+        (table, key): (TableName, Key),
+        reads_rows: bool,
+    ) -> Result<Self> {
         let connection = &mut session.connection;
         let server = Server::of(connection).await?;
-        let (table, key) = table::tended(connection, partition).await?;
-
         let zone = partition.zone.unwrap_or(run.job.timezone);
         let asked_at = Utc::now();
         let at = pg::clock::of_server(connection).await?;
@@ -43,7 +69,9 @@ impl State {
         let mut highest_row = None;
         let (now, calendar) = match (partition.every, key.is_on_the_wall()) {
             (Every::Step(_), _) => {
-                highest_row = rows::of_rows(connection, &table, &partition.column, key).await?;
+                if reads_rows {
+                    highest_row = rows::of_rows(connection, &table, &partition.column, key).await?;
+                }
                 let now = highest_row.max(rows::of_sequence(connection, &table, &partition.column).await?).unwrap_or(0);
                 (now, Calendar { every: partition.every, zone: Tz::UTC })
             }
@@ -54,7 +82,7 @@ impl State {
             (Every::Unit(_), false) => (at.timestamp_micros(), Calendar { every: partition.every, zone }),
         };
         let oids: Vec<i64> = existing.iter().map(|partition| partition.table.oid).collect();
-        let mut state = Self {
+        Ok(Self {
             server,
             column: partition.column.clone(),
             key,
@@ -66,20 +94,13 @@ impl State {
             clocks_apart,
             detached: detached(connection, table.oid, &oids).await?,
             inbound: Vec::new(),
-            published: surroundings::published(connection, &table).await?,
+            published: Vec::new(),
             extras: Vec::new(),
             default: InDefault::default(),
             taken: taken(connection, &table.schema).await?,
             existing,
             table,
-        };
-        state.read_foreign_keys(connection).await?;
-        state.read_what_keeps(connection, partition).await?;
-        if let Some(model) = state.model().map(|model| model.table.clone()) {
-            state.extras = surroundings::extras(connection, &state.table, &model).await?;
-        }
-        state.default = default::read(connection, &state).await?;
-        Ok(state)
+        })
     }
 
     pub fn default_partition(&self) -> Option<&Existing> {

@@ -1,4 +1,4 @@
-//! What others have to do with the table: foreign keys, views, publications; and what its newest partition has beyond it.
+//! Objects around the table: foreign keys, views, publications; and the extras of its newest partition.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -8,6 +8,7 @@ use super::found::State;
 use crate::base::units;
 use crate::pg::table::TableName;
 use crate::pg::{self, identifier, qualified};
+use crate::task::partition::column_settings::{self, ColumnSetting};
 use crate::task::partition::decide;
 use crate::task::partition::keys::Partition;
 
@@ -24,7 +25,7 @@ pub struct Published {
     pub slots: Vec<String>,
 }
 
-/// What the newest partition has, and its parent has not.
+/// Something that the newest partition has and its parent lacks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Extra {
     /// For people: `PRIMARY KEY (id)`.
@@ -38,6 +39,8 @@ pub struct Extra {
 pub enum Copied {
     /// `ADD …`
     Constraint(String),
+    /// `ALTER COLUMN …`
+    Column(String),
     /// Whether it is unique, and `USING …`.
     Index(bool, String),
 }
@@ -47,6 +50,7 @@ impl Copied {
     pub fn sql(&self, table: &str) -> String {
         match self {
             Self::Constraint(definition) => format!("ALTER TABLE {table} ADD {definition}"),
+            Self::Column(change) => format!("ALTER TABLE {table} {change}"),
             Self::Index(is_unique, rest) => format!("CREATE {}INDEX ON {table} {rest}", if *is_unique { "UNIQUE " } else { "" }),
         }
     }
@@ -71,7 +75,7 @@ impl State {
         Ok(())
     }
 
-    /// Of partitions that would go: who refers to their rows, and what names them.
+    /// For partitions that would be retired: the rows that reference theirs, and the objects that depend on them.
     pub(super) async fn read_what_keeps(&mut self, connection: &mut PgConnection, partition: &Partition) -> Result<()> {
         let over = decide::over(self, partition);
         for oid in over {
@@ -130,7 +134,7 @@ async fn referring(connection: &mut PgConnection, parent: &TableName, partition:
     Ok(referring)
 }
 
-/// What DROP TABLE would be refused for, but foreign keys.
+/// Objects other than foreign keys that would make DROP TABLE fail.
 async fn dependants(connection: &mut PgConnection, oid: i64) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar(
         "SELECT DISTINCT CASE WHEN r.oid IS NOT NULL THEN format('%s %s', CASE v.relkind WHEN 'm' THEN 'materialized view' ELSE 'view' END, v.oid::regclass)
@@ -164,8 +168,8 @@ pub(super) async fn published(connection: &mut PgConnection, table: &TableName) 
     .await?)
 }
 
-/// A template's primary key and the like: what somebody, or another program, gave the newest partition by itself.
-pub(super) async fn extras(connection: &mut PgConnection, parent: &TableName, model: &TableName) -> Result<Vec<Extra>> {
+/// Extras of the newest partition, such as a template's primary key: added to it by a person or another program.
+pub async fn extras(connection: &mut PgConnection, parent: i64, model: i64) -> Result<Vec<Extra>> {
     let constraints: Vec<(String, String, String)> = sqlx::query_as(
         "SELECT k.contype::text, format('CONSTRAINT %I ', k.conname), pg_get_constraintdef(k.oid) FROM pg_constraint k
          WHERE k.conrelid = $1::bigint::oid AND k.conparentid = 0 AND k.contype IN ('p', 'u', 'x', 'f', 'c') AND k.coninhcount = 0
@@ -175,8 +179,8 @@ pub(super) async fn extras(connection: &mut PgConnection, parent: &TableName, mo
            AND NOT (k.contype = 'c' AND k.conname LIKE 'pgtend\\_%')
          ORDER BY k.contype = 'p' DESC, k.conname",
     )
-    .bind(model.oid)
-    .bind(parent.oid)
+    .bind(model)
+    .bind(parent)
     .fetch_all(&mut *connection)
     .await?;
     let mut extras: Vec<Extra> = constraints
@@ -195,17 +199,22 @@ pub(super) async fn extras(connection: &mut PgConnection, parent: &TableName, mo
          WHERE i.indrelid = $1::bigint::oid AND i.indisvalid AND NOT EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = i.indexrelid)
            AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x')) ORDER BY c.relname",
     )
-    .bind(model.oid)
+    .bind(model)
     .fetch_all(&mut *connection)
     .await?;
     extras.extend(indexes.into_iter().map(|(is_unique, rest)| Extra {
         what: format!("{}INDEX {rest}", if is_unique { "UNIQUE " } else { "" }),
         copy: Some(Copied::Index(is_unique, rest)),
     }));
+    let of_parent: Vec<String> =
+        column_settings::targets(connection, parent).await?.iter().flat_map(ColumnSetting::changes).collect();
+    let of_model = column_settings::read(connection, model).await?;
+    let changes = of_model.iter().flat_map(ColumnSetting::changes).filter(|change| !of_parent.contains(change));
+    extras.extend(changes.map(|change| Extra { what: change.clone(), copy: Some(Copied::Column(change)) }));
     let triggers: Vec<String> = sqlx::query_scalar(
         "SELECT format('trigger %I', tgname) FROM pg_trigger WHERE tgrelid = $1::bigint::oid AND NOT tgisinternal AND tgparentid = 0 ORDER BY 1",
     )
-    .bind(model.oid)
+    .bind(model)
     .fetch_all(connection)
     .await?;
     extras.extend(triggers.into_iter().map(|what| Extra { what, copy: None }));

@@ -27,12 +27,20 @@ struct Found {
     may_create: bool,
 }
 
-/// The table itself, partitioned by range of the job's column.
+/// The table itself, partitioned by range of the job's column, which the role may change.
 pub(super) async fn tended(connection: &mut PgConnection, partition: &Partition) -> Result<(TableName, Key)> {
     let found = find(connection, &partition.table).await?;
     let table = TableName { oid: found.oid, schema: found.schema.clone(), name: found.name.clone() };
     let key = key_of(&found, &table, partition)?;
     may(connection, &found, &table).await?;
+    Ok((table, key))
+}
+
+/// The same for a look, whoever owns it.
+pub(super) async fn looked_at(connection: &mut PgConnection, partition: &Partition) -> Result<(TableName, Key)> {
+    let found = find(connection, &partition.table).await?;
+    let table = TableName { oid: found.oid, schema: found.schema.clone(), name: found.name.clone() };
+    let key = key_of(&found, &table, partition)?;
     Ok((table, key))
 }
 
@@ -74,7 +82,10 @@ async fn find(connection: &mut PgConnection, table: &str) -> Result<Found> {
     let found: Option<Found> = sqlx::query_as(
         "SELECT c.oid::bigint AS oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind::text AS kind,
                 c.relpersistence::text AS persistence, p.partstrat::text AS strategy, p.partnatts AS key_columns,
-                pg_get_partkeydef(c.oid) AS key, a.attname::text AS key_column,
+                -- pg_get_partkeydef waits for locks on the table, and is needed for expressions alone.
+                CASE WHEN p.partnatts = 1 AND a.attname IS NOT NULL
+                     THEN format('%s (%I)', CASE p.partstrat WHEN 'r' THEN 'RANGE' WHEN 'l' THEN 'LIST' ELSE 'HASH' END, a.attname)
+                     ELSE pg_get_partkeydef(c.oid) END AS key, a.attname::text AS key_column,
                 format_type(coalesce(nullif(t.typbasetype, 0), t.oid), NULL) AS key_type,
                 pg_get_userbyid(c.relowner)::text AS owner, pg_has_role(c.relowner, 'USAGE') AS is_owner,
                 has_schema_privilege(n.oid, 'CREATE') AS may_create
@@ -88,7 +99,14 @@ async fn find(connection: &mut PgConnection, table: &str) -> Result<Found> {
     .fetch_optional(connection)
     .await
     .map_err(pg::in_its_own_words)
-    .with_context(|| Fault::new(Kind::Configuration, format!("`table = '{table}'` is no table's name")))?;
+    .map_err(|error| {
+        // syntax_error, invalid_name: of to_regclass, which reads its argument as SQL does. All else says something about the server.
+        let is_no_name = pg::sql_state(&error).is_some_and(|state| ["42601", "42602"].contains(&state.as_str()));
+        match is_no_name {
+            true => error.context(Fault::new(Kind::Configuration, format!("`table = '{table}'` is no table's name"))),
+            false => error,
+        }
+    })?;
     found.with_context(|| {
         let hint = "write it as in SQL: schema.table, and names with capitals or dots in double quotes";
         Fault::new(Kind::Configuration, format!("there is no table {table}; {hint}"))

@@ -1,4 +1,4 @@
-//! Builds the new index beside the old one, or in the place of a partition's, and measures it.
+//! Builds the new index beside the old one, or in place for a partition's index, and measures it.
 
 use std::time::Instant;
 
@@ -50,7 +50,7 @@ impl Worker<'_> {
                     self.clean_up().await;
                     return Ok(Some((
                         Some(Kind::Deferred),
-                        format!("the build was given up, and what there was still serves: {who}"),
+                        format!("the build was given up, and the previous state is unchanged: {who}"),
                     )));
                 }
                 Err(error) => {
@@ -85,11 +85,13 @@ impl Worker<'_> {
                 let new = self.part.table.new_name();
                 let schema = self.part.table.facts.schema.clone();
                 let left = self.drop_index(&schema, &new).await?;
-                let left = left.map(|who| format!("; it could not be dropped ({who}), the next run does")).unwrap_or_default();
-                let serves = if self.part.table.index.is_some() { ", and what there was still serves" } else { "" };
+                let left = left.map(|who| format!("; it could not be dropped ({who}), the next run will")).unwrap_or_default();
+                let serves = if self.part.table.index.is_some() { ", and the old index stays in use" } else { "" };
                 Ok(Some((None, format!("the new index was built and dropped again{serves}: {reason}{left}"))))
             }
-            (Err(reason), Some(_)) => Ok(Some((None, format!("rebuilt in place, as the index of a partition is: {reason}")))),
+            (Err(reason), Some(_)) => {
+                Ok(Some((None, format!("rebuilt in place, because it is the index of a partition: {reason}"))))
+            }
         }
     }
 
@@ -109,21 +111,22 @@ impl Worker<'_> {
         )
     }
 
-    /// An index that belongs to one of the partitioned table can neither be dropped nor have another attached in its place.
+    /// Rebuilds the index in place: an index that belongs to one of the partitioned table can neither be dropped nor replaced by attaching
+    /// another.
     async fn alter_in_place(&self, index: &state::Found, spec: Spec) -> Result<Result<String, Failure>> {
         if index.method != spec.method().name() {
             let message = format!(
-                "{} belongs to the index of the partitioned table and cannot become {}: make that index anew by hand",
+                "{} belongs to the index of the partitioned table and cannot become {}: recreate that index manually",
                 index.name,
                 spec.method()
             );
             return Ok(Err((Some(Kind::Configuration), message)));
         }
-        // Fresh: in a session that has pgvector loaded, ALTER INDEX … SET asks for ACCESS EXCLUSIVE.
+        // A new session: once a session has loaded pgvector, ALTER INDEX … SET asks for ACCESS EXCLUSIVE.
         let mut session =
             self.run.or_cancelled(Session::open(&self.run.settings, self.limits.lock_timeout.0, self.limits.max_wait.0)).await?;
         let alter = format!("ALTER INDEX {} SET ({})", index.sql(), spec.options());
-        // Should nothing come after it, the next run knows what the index has in fact.
+        // If the run is interrupted after this, the next run knows the parameters that the index was built with.
         let known = self.part.today.index.as_ref().and_then(|today| today.now.clone()).map(|now| {
             let comment = self.built(&now, false).beside(index.comment.as_deref());
             format!("COMMENT ON INDEX {} IS {}", index.sql(), literal(&comment))
@@ -135,7 +138,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Names of what a build leaves when it is stopped.
+    /// Names of the indexes that an interrupted build leaves.
     fn remains(&self) -> impl Fn(&str) -> bool + Send + Sync + 'static {
         let in_place = self.part.table.index.as_ref().filter(|index| index.is_attached).map(|index| index.name.clone());
         let new = self.part.table.new_name();
@@ -145,17 +148,21 @@ impl Worker<'_> {
         }
     }
 
-    /// After a build that did not come to its end.
+    /// Cleans up after a build that did not finish.
     pub(super) async fn clean_up(&mut self) {
         let is_ours = self.remains();
         let leaves = concurrently::Remains { table: self.part.table.facts.oid, is_ours: &is_ours };
         match concurrently::sweep(&self.run.settings, &leaves).await {
             Ok(dropped) => self.told.dropped.extend(dropped),
-            Err(error) => tracing::warn!("what is left of the build is for the next run to drop: {}", failure::in_a_line(&error)),
+            Err(error) => tracing::warn!(
+                "the leftover of the build could not be dropped, the next run will: {}",
+                failure::in_a_line(&error)
+            ),
         }
     }
 
-    /// The new index answers to a connection that may not see the old one: (reached, at the least setting, at today's).
+    /// Measures the new index on a connection that cannot see the old one: whether the target is reached, at the lowest setting, at today's
+    /// setting.
     pub(super) async fn measure_new(&mut self, name: &str, is_beside: bool) -> Result<Result<(bool, Found, Found), String>> {
         let mut connection = state::connect(self.run).await?;
         let phase = self.run.progress.phase("measure", None);
@@ -175,12 +182,12 @@ impl Worker<'_> {
         measure::find_truth(&mut connection, &table.searched, &mut sample, self.job.recall.k, time * 2 / 3).await?;
         if drawn == 0 || sample.len() < measure::QUERIES_AT_LEAST.min(drawn) {
             return Ok(Err(format!(
-                "it cannot be measured: only {} exact searches were done in {}",
+                "it cannot be measured: only {} exact searches finished in {}",
                 sample.len(),
                 self.job.recall.time
             )));
         }
-        // The whole time once more: a build is not thrown away because the exact searches were slow.
+        // The whole time is granted again: a build is not thrown away because the exact searches were slow.
         let deadline = Instant::now() + time;
         let old = table.index.as_ref().filter(|index| is_beside && index.is_valid).map(|index| index.oid);
         let first = self.search_new(&mut connection, name, None, &sample, deadline).await;
@@ -236,8 +243,8 @@ impl Worker<'_> {
         Ok((reached, found, at_todays))
     }
 
-    /// Where the planner prefers the old index (it has more lists) and the role may not hide it: the same build on a copy of
-    /// all vectors is the proof.
+    /// Measures the same build on a copy of all vectors, where the planner prefers the old index (it has more lists) and the role may not
+    /// hide it.
     async fn measure_on_a_copy(&mut self) -> Result<Result<(bool, Found, Found), String>> {
         let spec = self.told.built.or(self.found).context("an index was built, or found")?;
         let known = self.told.tuning.as_ref().filter(|tuning| tuning.share >= 1.0);
@@ -262,7 +269,7 @@ impl Worker<'_> {
                 match tuning.candidates.into_iter().next() {
                     Some(candidate) if tuning.share >= 1.0 => candidate,
                     _ => {
-                        let message = "the planner prefers the old index, and the table is too large to be measured as a copy: run the job as a superuser, or give `budget` more `sample`";
+                        let message = "the planner prefers the old index, and the table is too large to measure a copy of it: run the job as a superuser, or raise `sample` of `budget`";
                         return Ok(Err(message.to_owned()));
                     }
                 }
@@ -270,9 +277,9 @@ impl Worker<'_> {
         };
         self.told.is_proved_on_a_copy = true;
         self.told.warnings.push(
-            "the planner preferred the old index, which only a superuser can hide: the new one was proved by the same build on a copy of all vectors, and is measured itself once the old one is gone".to_owned(),
+            "the planner preferred the old index, which only a superuser can hide: the same build was measured on a copy of all vectors, and the new index itself is measured once the old one is gone".to_owned(),
         );
-        // None: more than is needed.
+        // None: the setting is higher than needed.
         let at_todays = candidate.at_todays_setting.clone().unwrap_or_else(|| candidate.found.clone());
         Ok(Ok((candidate.reached, candidate.found, at_todays)))
     }

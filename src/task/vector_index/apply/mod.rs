@@ -1,4 +1,5 @@
-//! Acts on the plan: what a stopped run left goes, the new index is built beside the old one, measured, and swapped in or dropped.
+//! Applies the plan: leftovers of interrupted runs are dropped, the new index is built beside the old one, measured, and swapped in or
+//! dropped.
 
 mod build;
 mod swap;
@@ -32,7 +33,7 @@ pub async fn apply(job: &VectorIndex, run: &RunContext<'_>, plan: Plan) -> Resul
     for part in plan.parts {
         let name = part.table.sql();
         if let Go::Stop(reason) = run.or_cancelled(governor.go()).await? {
-            failures.push((Some(Kind::Deferred), format!("{name}: not begun: {reason}")));
+            failures.push((Some(Kind::Deferred), format!("{name}: not started: {reason}")));
             break;
         }
         let is_partition = plan.is_partitioned;
@@ -51,7 +52,7 @@ pub async fn apply(job: &VectorIndex, run: &RunContext<'_>, plan: Plan) -> Resul
         let failure = match worker.work().await {
             Ok(failure) => failure,
             Err(error) if failure::kind_of(&error) == Some(Kind::Cancelled) => return Err(error),
-            // The other partitions are none the worse for it, and the report has what was done.
+            // An error here does not affect the other partitions, and the report keeps what was done.
             Err(error) => {
                 let error = governor::with_lock_holders(run, &name, error).await;
                 Some((failure::kind_of(&error), failure::in_a_line(&error)))
@@ -71,13 +72,13 @@ pub async fn apply(job: &VectorIndex, run: &RunContext<'_>, plan: Plan) -> Resul
     if failures.is_empty() {
         return Ok(report);
     }
-    // What fails for good weighs more than what may be better next time.
+    // A permanent failure weighs more than one that may succeed next time.
     let kind = failures.iter().map(|(kind, _)| *kind).find(|kind| *kind != Some(Kind::Deferred)).unwrap_or(Some(Kind::Deferred));
     let message = failures.into_iter().map(|(_, message)| message).collect::<Vec<_>>().join("; ");
     Err(Unfinished::error(kind, message, report))
 }
 
-/// A reason not to have succeeded.
+/// A reason why the run did not succeed.
 type Failure = (Option<Kind>, String);
 
 struct Worker<'a> {
@@ -88,14 +89,14 @@ struct Worker<'a> {
     extension: &'a str,
     is_partition: bool,
     part: Part,
-    /// What a stopped run had built, and this one goes on with.
+    /// The index that an interrupted run built, and this run continues with.
     found: Option<Spec>,
-    /// The oid of the index that was measured, and no other, takes the name.
+    /// The oid of the measured index: no other index takes the name.
     new: Option<i64>,
     told: Told,
 }
 
-/// For the report.
+/// The values for the report.
 #[derive(Default)]
 struct Told {
     summary: String,
@@ -120,14 +121,14 @@ impl Worker<'_> {
         if !self.run.or_cancelled(pg::try_lock(&mut lock, &name)).await? {
             let who =
                 pg::lock_holder(&mut lock, &name).await?.map_or_else(|| "another run".to_owned(), |holder| holder.to_string());
-            return Ok(Some((Some(Kind::Deferred), format!("{who} tends this index"))));
+            return Ok(Some((Some(Kind::Deferred), format!("{who} is working on this index"))));
         }
-        // What is invalid may be half-way: somebody's work, and no wreck.
+        // An invalid index may still be building: then it is left alone.
         let is_invalid = self.part.table.index.as_ref().is_some_and(|index| !index.is_valid);
         if (is_invalid || !self.part.table.leftovers.is_empty())
             && let Some(who) = self.run.or_cancelled(concurrently::builder(&mut lock, self.part.table.facts.oid)).await?
         {
-            let message = format!("{who} is building or vacuuming there: nothing is touched meanwhile");
+            let message = format!("{who} is building an index or vacuuming on the table: nothing was changed");
             return Ok(Some((Some(Kind::Deferred), message)));
         }
         let is_built = match self.clear().await? {
@@ -182,7 +183,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Drops what a stopped run left; true when an index of its making is there to be measured.
+    /// Drops the leftovers of an interrupted run; true when a finished index of that run can be measured.
     async fn clear(&mut self) -> Result<Result<bool, Failure>> {
         let is_attached = self.part.table.index.as_ref().is_some_and(|index| index.is_attached);
         let is_wanted = matches!(self.part.decision.action, Action::Tune | Action::Build { .. }) && !is_attached;
@@ -197,7 +198,7 @@ impl Worker<'_> {
                 continue;
             }
             if let Some(who) = self.drop_index(&leftover.schema, &leftover.name).await? {
-                let message = format!("cannot drop what a stopped run left, {}: {who}", leftover.name);
+                let message = format!("cannot drop {}, which an interrupted run left: {who}", leftover.name);
                 return Ok(Err((Some(Kind::Deferred), message)));
             }
         }
@@ -205,7 +206,7 @@ impl Worker<'_> {
             && !self.told.dropped.is_empty()
             && self.part.today.index.as_ref().is_some_and(|index| index.unmeasured.is_some())
         {
-            // It may have been in the way of the measurement.
+            // The leftover may have disturbed the measurement.
             let mut connection = self.run.or_cancelled(state::connect(self.run)).await?;
             let oid = self.part.table.facts.oid;
             let part = plan::part(&mut connection, self.job, self.run, oid, self.extension, self.is_partition);
@@ -214,7 +215,7 @@ impl Worker<'_> {
         Ok(Ok(is_built))
     }
 
-    /// It was compared with ivfflat, and is faster: from here on the run is about that.
+    /// Switches to hnsw, which was compared with ivfflat and is faster: the rest of the run is about it.
     async fn change_to_hnsw(&mut self) -> Result<()> {
         let table = &mut self.part.table;
         let Some(class) = table.operator_class_of_hnsw.take() else { return Ok(()) };
@@ -234,7 +235,7 @@ impl Worker<'_> {
         self.part.today.index.as_ref().filter(|index| index.is_valid).and_then(|index| index.lists_in_fact)
     }
 
-    /// What a stopped run built, if this job would build the same.
+    /// The index that an interrupted run built, if this job would build the same.
     async fn fits(&self, name: &str) -> Result<Option<Spec>> {
         let mut connection = self.run.or_cancelled(state::connect(self.run)).await?;
         let found: Option<(String, String, Vec<String>)> = sqlx::query_as(
@@ -264,7 +265,7 @@ impl Worker<'_> {
         Ok((spec.method() == self.part.wanted.method && class == self.part.table.operator_class && as_decided).then_some(spec))
     }
 
-    /// None: it is gone. Else who stood in the way.
+    /// None: it was dropped. Otherwise the sessions that blocked it.
     async fn drop_index(&mut self, schema: &str, name: &str) -> Result<Option<String>> {
         let phase = self.run.progress.phase("drop", None);
         let statement = format!("DROP INDEX CONCURRENTLY IF EXISTS {}", qualified(schema, name));

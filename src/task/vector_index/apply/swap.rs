@@ -1,4 +1,4 @@
-//! The new index takes the old one's name, applications get their setting, and what was measured is noted down.
+//! Gives the old index's name to the new one, applies the setting for applications, and records the measurement.
 
 use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
@@ -37,18 +37,18 @@ impl Worker<'_> {
             format!("(SELECT indisvalid FROM pg_catalog.pg_index WHERE indexrelid = {new_oid}::bigint::oid)"),
         ];
         expected.extend(old.as_ref().map(|old| is(&old_name, old.oid)));
-        // Behind our locks: names are somebody else's to change, too.
+        // The check runs under our locks: other sessions can change names, too.
         statements.push(format!(
-            "DO $guard$ BEGIN IF ({}) IS NOT TRUE THEN RAISE EXCEPTION 'somebody else changed the indexes meanwhile'; END IF; END $guard$",
+            "DO $guard$ BEGIN IF ({}) IS NOT TRUE THEN RAISE EXCEPTION 'another session changed the indexes in the meantime'; END IF; END $guard$",
             expected.join(" AND ")
         ));
-        // More is never worse. Where less is enough, that is set once the old index is gone.
+        // A higher setting is never worse. A lower one, where it is enough, is set once the old index is gone.
         let set = self.setting_sql(&mut session.connection, found.setting).await?.filter(|_| found.setting > self.part.setting);
         statements.extend(set.clone());
         let oids: Vec<i64> = [Some(self.part.table.facts.oid), old.as_ref().map(|old| old.oid)].into_iter().flatten().collect();
         if let Attempt::Locked(who) = self.run.or_cancelled(session.transaction(&statements, &oids)).await? {
             let message =
-                format!("the new index is built, and its name could not be changed: {who}; the next run goes on from there");
+                format!("the new index is built, but it could not be renamed: {who}; the next run continues from there");
             return Ok(Some((Some(Kind::Deferred), message)));
         }
         self.told.swapped = true;
@@ -56,14 +56,14 @@ impl Worker<'_> {
         if old.is_some()
             && let Some(who) = self.drop_index(&schema, &old_name).await?
         {
-            self.told.warnings.push(format!("the old index could not be dropped, and the next run does that: {who}"));
+            self.told.warnings.push(format!("the old index could not be dropped, the next run will: {who}"));
         } else if self.told.is_proved_on_a_copy {
             return self.measure_swapped(found, &comment).await;
         }
         self.finish(found).await
     }
 
-    /// What was proved on a copy is measured itself as soon as nothing is in its way: k-means begins anywhere.
+    /// Measures the index itself, once nothing is in its way, if it was only proved on a copy: k-means starts at random.
     async fn measure_swapped(&mut self, on_the_copy: Found, comment: &str) -> Result<Option<Failure>> {
         let name = self.part.table.index_name.clone();
         let measured = match self.run.or_cancelled(self.measure_new(&name, false)).await {
@@ -82,12 +82,12 @@ impl Worker<'_> {
         self.comment(&schema, &name, Some(comment), &found, true).await?;
         let missed = (!reached).then(|| {
             let (recall, target) = (recall_in_words(&found), self.job.recall.target);
-            (None, format!("{name} reached {target} on a copy, and not in the table, once the old index was gone: {recall}"))
+            (None, format!("{name} reached {target} on a copy, but not on the table after the old index was dropped: {recall}"))
         });
         Ok(self.finish(found).await?.or(missed))
     }
 
-    /// The setting, where it is to be set; whether the application's own query uses the index; and the words for it.
+    /// Applies the setting where the job says so, checks whether the application's own query uses the index, and writes the summary.
     pub(super) async fn finish(&mut self, found: Found) -> Result<Option<Failure>> {
         let mut connection = self.run.or_cancelled(state::connect(self.run)).await?;
         let table = &self.part.table;
@@ -97,7 +97,7 @@ impl Worker<'_> {
         let before = self.part.today.index.as_ref().and_then(|index| index.now.as_ref());
         let before = before
             .map_or(String::new(), |now| format!("; before: {} at {}{}", recall_in_words(now), now.setting, cost_in_words(now)));
-        // What applications get.
+        // The measurement at the setting that applications use.
         let theirs = self.told.after_at_todays_setting.as_ref().filter(|_| self.job.apply_setting.is_none()).unwrap_or(&found);
         self.told.summary = format!(
             "{name} is {built}: {} at {} = {}{}{before}",
@@ -107,7 +107,7 @@ impl Worker<'_> {
             cost_in_words(theirs)
         );
         let failure = self.finish_swap(&found).await?;
-        // As the application asks, with what it is told to search with.
+        // The check uses the application's query and its setting.
         let is_set = self.told.setting_applied.is_some();
         let setting = if is_set { found.setting.max(self.part.wanted.others_setting) } else { self.part.setting };
         let table = &self.part.table;
@@ -120,7 +120,7 @@ impl Worker<'_> {
         }
         if let Some(choice) = self.told.planners_choice.as_ref().filter(|choice| **choice != name) {
             self.told.warnings.push(format!(
-                "the planner answers ORDER BY {} LIMIT {} at {} = {setting} with {choice}, not with {name}",
+                "the planner uses {choice} instead of {name} for ORDER BY {} LIMIT {} at {} = {setting}",
                 table.order_by(),
                 self.job.recall.k,
                 method.setting()
@@ -129,7 +129,7 @@ impl Worker<'_> {
         Ok(failure)
     }
 
-    /// Applications search with the setting from now on, or the run says that they do not.
+    /// Makes applications search with the setting from now on, or the run reports that they do not.
     async fn finish_swap(&mut self, found: &Found) -> Result<Option<Failure>> {
         let (name, target) = (self.part.wanted.method.setting(), self.job.recall.target);
         if self.job.apply_setting.is_some() {
@@ -147,7 +147,7 @@ impl Worker<'_> {
             return Ok(None);
         };
         let message = format!(
-            "{}; but applications search with {name} = {}, where {}: {advice}. Set it in the application and say so in the job, or say apply_setting = \"database\"",
+            "{}; but applications search with {name} = {}, where {}: {advice}. Set it in the application and in the job, or set apply_setting = \"database\"",
             self.told.summary,
             self.part.setting,
             recall_in_words(at_todays),
@@ -155,7 +155,7 @@ impl Worker<'_> {
         Ok(Some((None, message)))
     }
 
-    /// Only the setting is not as it should be.
+    /// Changes only the setting.
     pub(super) async fn set(&mut self, reasons: &str) -> Result<Option<Failure>> {
         let index = self.part.today.index.as_ref();
         self.told.after_at_todays_setting = index.and_then(|index| index.now.clone());
@@ -174,8 +174,8 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// What makes it the setting, or a higher one that other indexes need. Known to the server once pgvector is loaded, and set by
-    /// whoever may.
+    /// SQL that makes this the setting, or a higher one that other indexes need. The server knows the setting once pgvector is loaded, and
+    /// a role with the privilege sets it.
     async fn setting_sql(&self, connection: &mut PgConnection, setting: u32) -> Result<Option<String>> {
         let Some(place) = &self.job.apply_setting else { return Ok(None) };
         let method = self.part.wanted.method;
@@ -222,8 +222,8 @@ impl Worker<'_> {
         }
     }
 
-    /// That other numbers of lists were tried, and the present one stays: else every run would try again. And what it needs of a
-    /// setting that others share.
+    /// Records that other numbers of lists were tried and the present one stays: otherwise every run would try again. It also records the
+    /// value that the index needs of the shared setting.
     pub(super) async fn note(&mut self) -> Result<()> {
         let least = self.part.today.index.as_ref().and_then(|index| index.least.clone());
         let (Some(index), Some((_, least))) = (self.part.table.index.clone(), least) else { return Ok(()) };
@@ -248,14 +248,14 @@ impl Worker<'_> {
         if let Attempt::Locked(who) =
             self.run.or_cancelled(session.transaction(&[statement], &[self.part.table.facts.oid])).await?
         {
-            self.told.warnings.push(format!("what was measured could not be noted down in the index's comment: {who}"));
+            self.told.warnings.push(format!("the measurement could not be recorded in the index's comment: {who}"));
         }
         Ok(())
     }
 }
 
 fn applied(sql: String) -> String {
-    format!("{sql}; sessions that are connected keep theirs")
+    format!("{sql}; connected sessions keep their value")
 }
 
 fn cost_in_words(found: &Found) -> String {

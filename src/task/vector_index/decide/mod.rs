@@ -1,5 +1,5 @@
-//! What to do and why: pure. First by what is measured of today's index, then by what the candidates showed, then by what the
-//! new index does.
+//! Decides what to do and why: pure. First from the measurement of today's index, then from the candidates, then from the measurement of
+//! the new index.
 
 use std::time::Duration;
 
@@ -15,40 +15,40 @@ use crate::task::vector_index::candidates::Spec;
 /// Lists are lopsided when nine of ten searches with one probe read no more than this many times the pages of an average list.
 /// Measured on clustered data: 1.0 for an index built with its rows there, 6.8 for one that was built on an empty table.
 const LOPSIDED: f64 = 3.0;
-/// More than this part of all lists for one search: 62 of 100 in an index built on an empty table, 3 of 100 once it knew its rows
-/// (20,000 × 128). Random vectors need as many, which is found out once.
+/// A search that needs more than this part of all lists: 62 of 100 in an index built on an empty table, 3 of 100 when it was built with its
+/// rows (20,000 × 128). Random vectors need as many, which one comparison shows.
 const MANY_LISTS: u32 = 4;
-/// Centres were learnt from the rows of then.
+/// Growth since the build from which on the centres, learnt from the rows of that time, are outdated.
 const GROWN: f64 = 2.0;
-/// What another number of lists has to save to be worth a build.
+/// Another number of lists must reduce the time to this share to be worth a build.
 const WORTH_IT: f64 = 0.85;
-/// Recall that may be lost at a setting that nobody changes.
+/// Recall that may be lost at a setting that stays fixed.
 const RECALL_TO_LOSE: f64 = 0.01;
 
-/// What the job asks for.
+/// The target of the job.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     pub method: Method,
-    /// None: to be found out.
+    /// None: to be found by a search.
     pub lists: Option<u32>,
     pub m: Option<u32>,
     pub ef_construction: Option<u32>,
     pub target: f64,
     pub exact_below: u64,
     pub sets_the_setting: bool,
-    /// What other indexes need of the one setting that is for all of them; 0: nothing.
+    /// The value that other indexes need of the shared setting; 0: none.
     pub others_setting: u32,
     /// Longest time for one measurement's exact searches, in milliseconds.
     pub measure_ms: f64,
 }
 
-/// As the job says; pgvector's own defaults, of which the second is at least twice the first.
+/// The parameters from the job; pgvector's own defaults otherwise, of which the second is at least twice the first.
 pub fn hnsw(m: Option<u32>, ef_construction: Option<u32>) -> Spec {
     let m = m.unwrap_or(16);
     Spec::Hnsw { m, ef_construction: ef_construction.unwrap_or(64.max(2 * m)) }
 }
 
-/// What there is.
+/// The current state.
 #[derive(Clone, Debug, Default)]
 pub struct Today {
     pub vectors: f64,
@@ -64,31 +64,31 @@ pub struct Index {
     pub lists_in_fact: Option<u32>,
     pub m: u32,
     pub ef_construction: u32,
-    /// It has its lists from the rows that were there when pgtend built it.
+    /// Whether pgtend built it, so that its lists come from the rows of that time.
     pub is_built_by_pgtend: bool,
-    /// Rows when pgtend built it, or compared its number of lists with others.
+    /// Rows when pgtend built it, or when it compared its number of lists with others.
     pub rows_then: Option<f64>,
-    /// pgtend has tried other numbers of lists.
+    /// Whether pgtend has tried other numbers of lists.
     pub tuned: bool,
     pub skew: Option<f64>,
-    /// At the application's setting.
+    /// Measured at the application's setting.
     pub now: Option<Found>,
-    /// With the least setting for the target, or the highest.
+    /// Measured at the lowest setting that reaches the target, or at the highest one.
     pub least: Option<(bool, Found)>,
     /// Why it could not be measured.
     pub unmeasured: Option<String>,
-    /// Because a stopped run had built one that the planner prefers.
+    /// Whether the planner prefers an index that an interrupted run built.
     pub is_behind_a_new_one: bool,
 }
 
 impl Index {
-    /// Neither built by pgtend nor compared with others by it.
+    /// Whether pgtend neither built it nor compared it with others.
     fn is_unknown(&self) -> bool {
         !self.is_built_by_pgtend && !self.tuned
     }
 
-    /// How lopsided its lists are, if they are. Those that pgtend built with all rows there are as the data is: another build
-    /// would be no better.
+    /// How lopsided its lists are, if they are. Lists that pgtend built with all rows present follow the data: another build would be no
+    /// better.
     fn lopsided(&self) -> Option<f64> {
         self.skew.filter(|skew| *skew > LOPSIDED && !self.is_built_by_pgtend)
     }
@@ -98,7 +98,7 @@ impl Index {
 #[serde(rename_all = "snake_case", tag = "do")]
 pub enum Action {
     Nothing,
-    /// The setting alone does it.
+    /// Changing the setting is enough.
     Set {
         setting: u32,
     },
@@ -124,7 +124,7 @@ impl Decision {
     }
 }
 
-/// pgvector's rule: where the search for lists begins.
+/// The number of lists by pgvector's rule: the search for lists starts there.
 pub fn lists_by_rule(rows: f64) -> u32 {
     let lists = if rows <= 1e6 { rows / 1000.0 } else { rows.sqrt() };
     (lists.round() as u32).clamp(1, 32_768)
@@ -134,11 +134,11 @@ pub fn decide(wanted: &Wanted, today: &Today) -> Decision {
     let mut decision = without_its_cost(wanted, today);
     let least_ms = today.exact_ms * measure::QUERIES_AT_LEAST as f64;
     if matches!(decision.action, Action::Tune | Action::Build { .. }) && least_ms > wanted.measure_ms {
-        // Hours of building would end in an index that nobody may swap in.
+        // Hours of building would end in an index that could not be swapped in.
         decision.action = Action::GiveUp;
         let [each, least] = [today.exact_ms, least_ms * 1.5].map(|ms| units::duration(Duration::from_secs_f64(ms / 1000.0)));
         decision.reasons.push(format!(
-            "it is not built, as nobody could say what it finds: an exact search takes {each}, and {} of them are needed; give `recall` a `time` \
+            "not built, because its recall could not be measured: an exact search takes {each}, and {} of them are needed; set `time` of `recall` \
              above {least}",
             measure::QUERIES_AT_LEAST
         ));
@@ -154,22 +154,19 @@ fn without_its_cost(wanted: &Wanted, today: &Today) -> Decision {
     };
     let vectors = units::plural(today.vectors as u64, "vector");
     if today.vectors < 1.0 {
-        return Decision::new(
-            Action::Nothing,
-            "there are no vectors yet that an index would have: it would know nothing of those to come",
-        );
+        return Decision::new(Action::Nothing, "there are no vectors to index yet: an index built now would not fit later ones");
     }
     let is_small = today.vectors < wanted.exact_below as f64;
     let Some(index) = &today.index else {
         if is_small {
             let reason = format!(
-                "an exact search is enough: {vectors}, fewer than exact_below ({}), and it takes {:.1} ms",
+                "no index is needed: {vectors}, fewer than exact_below ({}); an exact search takes {:.1} ms",
                 units::count(wanted.exact_below),
                 today.exact_ms
             );
             return Decision::new(Action::Nothing, reason);
         }
-        let reason = format!("there is no index, and an exact search of {vectors} takes {:.1} ms", today.exact_ms);
+        let reason = format!("there is no index; an exact search of {vectors} takes {:.1} ms", today.exact_ms);
         return Decision::new(build(), reason);
     };
     if !index.is_valid {
@@ -177,13 +174,10 @@ fn without_its_cost(wanted: &Wanted, today: &Today) -> Decision {
     }
     if index.method != Some(wanted.method) {
         let present = index.method.map_or("another method", Method::name);
-        return Decision::new(build(), format!("the job says {}, and the index is {present}", wanted.method));
+        return Decision::new(build(), format!("the job asks for {}, and the index is {present}", wanted.method));
     }
     if index.is_behind_a_new_one {
-        return Decision::new(
-            build(),
-            "the planner answers with the index that a stopped run built: that one is measured instead",
-        );
+        return Decision::new(build(), "the planner uses the index that an interrupted run built: that one is measured instead");
     }
     let rebuildable = wanted.method == Method::Ivfflat && !is_small;
     if let Some(why) = &index.unmeasured {
@@ -201,13 +195,16 @@ fn without_its_cost(wanted: &Wanted, today: &Today) -> Decision {
     if rebuildable
         && let Some(lists) = index.lists_in_fact.filter(|lists| least.setting > lists / MANY_LISTS && index.is_unknown())
     {
-        let reason =
-            format!("a search has to read {} of {lists} lists for the target, as after a build with few rows", least.setting);
+        let reason = format!(
+            "a search has to read {} of {lists} lists for the target, which is typical of an index that was built with few rows",
+            least.setting
+        );
         return Decision::new(build(), reason);
     }
     if rebuildable && let Some(rows) = index.rows_then.filter(|rows| today.vectors > rows * GROWN) {
-        let then = if index.is_built_by_pgtend { "when it was built" } else { "when its lists were compared with others" };
-        let reason = format!("{vectors}, and {} {then}", units::count(rows as u64));
+        let then =
+            if index.is_built_by_pgtend { "when it was built" } else { "when its number of lists was compared with others" };
+        let reason = format!("{vectors} now, {} {then}", units::count(rows as u64));
         return Decision::new(build(), reason);
     }
     if !reached {
@@ -220,17 +217,18 @@ fn without_its_cost(wanted: &Wanted, today: &Today) -> Decision {
         );
         let mut decision = Decision::new(if wanted.method == Method::Hnsw { Action::GiveUp } else { build() }, reason);
         if wanted.method == Method::Hnsw {
-            decision.reasons.push("raise `m` and `ef_construction` in the job for a denser graph".to_owned());
+            decision.reasons.push("raise `m` and `ef_construction` of the job for a denser graph".to_owned());
         }
         return decision;
     }
     if rebuildable && wanted.lists.is_none() && !index.tuned {
-        return Decision::new(Action::Tune, "nobody has measured other numbers of lists on these vectors yet");
+        return Decision::new(Action::Tune, "other numbers of lists have not been measured on these vectors yet");
     }
     by_setting(wanted, index, least)
 }
 
-/// A large index that was built with few rows is so slow that the time is over before all is measured: that much is known.
+/// The decision from a measurement that ran out of time: a large index that was built with few rows is so slow that not everything is
+/// measured.
 fn by_what_was_measured(wanted: &Wanted, index: &Index, why: &str, build: Option<&dyn Fn() -> Action>) -> Decision {
     let known = match (index.lopsided(), &index.now) {
         (Some(skew), _) => Some(lopsided_in_words(skew)),
@@ -241,7 +239,7 @@ fn by_what_was_measured(wanted: &Wanted, index: &Index, why: &str, build: Option
     };
     match (known, build) {
         (Some(known), Some(build)) => {
-            Decision { action: build(), reasons: vec![known, format!("no more than that was measured: {why}")] }
+            Decision { action: build(), reasons: vec![known, format!("the measurement ended early: {why}")] }
         }
         _ => Decision::new(Action::GiveUp, format!("its recall cannot be measured: {why}")),
     }
@@ -249,11 +247,11 @@ fn by_what_was_measured(wanted: &Wanted, index: &Index, why: &str, build: Option
 
 fn lopsided_in_words(skew: f64) -> String {
     format!(
-        "its lists are lopsided: a search of one list reads up to {skew:.1} times the pages of an average one, as after a build with few rows"
+        "its lists are lopsided: a search of one list reads up to {skew:.1} times the pages of an average one, which is typical of an index that was built with few rows"
     )
 }
 
-/// Parameters that the job gives, against those that the index has in fact.
+/// Compares the parameters of the job with those that the index was built with.
 fn by_parameters(wanted: &Wanted, index: &Index, build: &dyn Fn() -> Action) -> Option<Decision> {
     match wanted.method {
         Method::Ivfflat => {
@@ -261,9 +259,9 @@ fn by_parameters(wanted: &Wanted, index: &Index, build: &dyn Fn() -> Action) -> 
             if lists == present {
                 return None;
             }
-            let mut decision = Decision::new(build(), format!("the job says {lists} lists, and the index has {present}"));
+            let mut decision = Decision::new(build(), format!("the job asks for {lists} lists, and the index has {present}"));
             if index.lists_in_catalog == Some(lists) {
-                decision.reasons.push(format!("the catalog says {lists}, but nobody rebuilt the index after ALTER INDEX"));
+                decision.reasons.push(format!("the catalog says {lists}, but the index was not rebuilt after ALTER INDEX"));
             }
             Some(decision)
         }
@@ -272,7 +270,7 @@ fn by_parameters(wanted: &Wanted, index: &Index, build: &dyn Fn() -> Action) -> 
                 wanted.m.is_some_and(|m| m != index.m) || wanted.ef_construction.is_some_and(|ef| ef != index.ef_construction);
             differs.then(|| {
                 let reason = format!(
-                    "the index has m = {}, ef_construction = {} in fact, and the job says others",
+                    "the index was built with m = {}, ef_construction = {}, and the job asks for others",
                     index.m, index.ef_construction
                 );
                 Decision::new(build(), reason)
@@ -281,7 +279,7 @@ fn by_parameters(wanted: &Wanted, index: &Index, build: &dyn Fn() -> Action) -> 
     }
 }
 
-/// The index is as it should be: is the setting?
+/// The index is as it should be; this decides about the setting.
 fn by_setting(wanted: &Wanted, index: &Index, least: &Found) -> Decision {
     let name = wanted.method.setting();
     let setting = least.setting.max(wanted.others_setting);
@@ -313,7 +311,7 @@ fn is_cheaper(one: &Found, than: &Found) -> bool {
     }
 }
 
-/// Whether what the candidates showed is worth a build.
+/// Decides from the candidates whether a build is worth it.
 pub fn after_tuning(wanted: &Wanted, today: &Today, why: Decision, tuning: &Tuning) -> Decision {
     let mut reasons = why.reasons;
     reasons.extend(tuning.hnsw_ended.as_ref().map(|why| format!("hnsw was not compared: {why}")));
@@ -336,8 +334,8 @@ pub fn after_tuning(wanted: &Wanted, today: &Today, why: Decision, tuning: &Tuni
             0 => format!("no candidate was built and measured: {}", tuning.ended),
             _ => format!("no candidate reached {}: {}", wanted.target, tuning.ended),
         });
-        let hnsw = if tuning.hnsw.is_none() { ", and hnsw may reach it (method = \"auto\" or \"hnsw\")" } else { "" };
-        reasons.push(format!("an exact search takes {:.1} ms and finds all{hnsw}", today.exact_ms));
+        let hnsw = if tuning.hnsw.is_none() { "; hnsw may reach it (method = \"auto\" or \"hnsw\")" } else { "" };
+        reasons.push(format!("an exact search takes {:.1} ms and finds every neighbour{hnsw}", today.exact_ms));
         return Decision { action: Action::GiveUp, reasons };
     };
     let lists = tuning.scaled(best.lists());
@@ -358,7 +356,7 @@ pub fn after_tuning(wanted: &Wanted, today: &Today, why: Decision, tuning: &Tuni
     if let Some(at_todays) = &best.at_todays_setting
         && let Err(reason) = accept(wanted, today, true, &best.found, at_todays)
     {
-        reasons.push(format!("it is not built: {reason}"));
+        reasons.push(format!("not built: {reason}"));
         return Decision { action: Action::GiveUp, reasons };
     }
     let Some(index) = today.index.as_ref().filter(|index| index.is_valid && index.method == Some(Method::Ivfflat)) else {
@@ -372,14 +370,14 @@ pub fn after_tuning(wanted: &Wanted, today: &Today, why: Decision, tuning: &Tuni
         .and_then(|present| tuning.lists().into_iter().find(|lists| tuning.scaled(*lists) == present))
         .and_then(|lists| tuning.worst(lists));
     let as_it_is = index.least.as_ref().and_then(|(_, least)| least.cost);
-    // Milliseconds of the copy and of the table are not the same, pages are.
+    // Milliseconds on the copy and on the table cannot be compared; pages can.
     let gain = match (present.and_then(|one| one.found.cost), as_it_is, best.found.cost) {
         (Some(anew), Some(as_it_is), _) if anew.pages < as_it_is.pages * WORTH_IT => {
             let (now, then) = (as_it_is.pages, anew.pages);
-            Some(format!("a search reads {now:.0} pages today, and {then:.0} with the same number of lists built anew"))
+            Some(format!("a search reads {now:.0} pages today, and {then:.0} with the same number of lists after a rebuild"))
         }
         (Some(anew), _, Some(best)) if best.ms < anew.ms * WORTH_IT => {
-            Some(format!("the present number takes {:.2} ms", anew.ms))
+            Some(format!("the present number of lists takes {:.2} ms", anew.ms))
         }
         (None, Some(as_it_is), Some(best)) if best.pages < as_it_is.pages * WORTH_IT => {
             Some(format!("a search reads {:.0} pages today", as_it_is.pages))
@@ -389,7 +387,7 @@ pub fn after_tuning(wanted: &Wanted, today: &Today, why: Decision, tuning: &Tuni
     match (gain, &index.least) {
         (Some(gain), _) => reasons.push(gain),
         (None, Some((_, least))) if is_well => {
-            reasons.push("the present number is as good within 15 %: too little to gain for a build".to_owned());
+            reasons.push("the present number of lists is within 15 % of it: a build would gain too little".to_owned());
             let mut decision = by_setting(wanted, index, least);
             reasons.append(&mut decision.reasons);
             return Decision { action: decision.action, reasons };
@@ -399,8 +397,8 @@ pub fn after_tuning(wanted: &Wanted, today: &Today, why: Decision, tuning: &Tuni
     Decision { action: build, reasons }
 }
 
-/// Whether hnsw is worth more than the best of ivfflat, and in words. Its build and its inserts take longer, so that it has to save as
-/// much as another number of lists.
+/// Whether hnsw is worth more than the best ivfflat, and the reason in words. Its build and its inserts take longer, so it must save as
+/// much as another number of lists has to.
 fn against_hnsw(hnsw: &Candidate, tuning: &Tuning) -> (bool, String) {
     let found = &hnsw.found;
     let Some(ms) = hnsw.ms() else {
@@ -431,7 +429,7 @@ pub fn accept(wanted: &Wanted, today: &Today, reached: bool, new: &Found, at_the
     let Some(old) = today.index.as_ref().filter(|index| index.is_valid) else { return Ok(()) };
     if old.is_behind_a_new_one && !wanted.sets_the_setting && at_the_applications.recall < wanted.target {
         return Err(format!(
-            "at {} = {}, which nobody changes, its recall is {:.3}, and the old one's could not be measured beside it",
+            "at {} = {}, which stays fixed, its recall is {:.3}, and the old index could not be measured for comparison",
             wanted.method.setting(),
             at_the_applications.setting,
             at_the_applications.recall,
@@ -443,8 +441,8 @@ pub fn accept(wanted: &Wanted, today: &Today, reached: bool, new: &Found, at_the
         && at_the_applications.recall < now.recall - RECALL_TO_LOSE - now.margin.min(at_the_applications.margin)
     {
         return Err(format!(
-            "at {name} = {setting}, which nobody changes, its recall is {:.3} and the old one's {:.3}: it needs {name} = {}; \
-             say apply_setting = \"database\" in the job, or set {name} in the application and say so in the job",
+            "at {name} = {setting}, which stays fixed, its recall is {:.3} and the old index's {:.3}: it needs {name} = {}; \
+             set apply_setting = \"database\" in the job, or set {name} in the application and in the job",
             at_the_applications.recall,
             now.recall,
             new.setting,

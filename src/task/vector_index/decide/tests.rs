@@ -55,8 +55,8 @@ fn decided(wanted: &Wanted, today: &Today, action: Action, reason: &str) {
 #[test]
 fn without_an_index_one_is_made_unless_there_are_few_vectors() {
     decided(&wanted(), &today(None), Action::Tune, "there is no index");
-    decided(&wanted(), &Today { vectors: 1999.0, ..today(None) }, Action::Nothing, "an exact search is enough");
-    decided(&wanted(), &Today { vectors: 0.0, ..today(None) }, Action::Nothing, "no vectors yet");
+    decided(&wanted(), &Today { vectors: 1999.0, ..today(None) }, Action::Nothing, "no index is needed");
+    decided(&wanted(), &Today { vectors: 0.0, ..today(None) }, Action::Nothing, "no vectors to index yet");
     let lists = Wanted { lists: Some(7), ..wanted() };
     decided(&lists, &today(None), Action::Build { spec: Spec::Ivfflat { lists: 7 } }, "there is no index");
     let hnsw = Wanted { method: Method::Hnsw, m: Some(40), ..wanted() };
@@ -73,12 +73,12 @@ fn an_invalid_index_another_method_and_other_parameters_are_built_anew() {
     decided(&wanted(), &today(Some(Index { is_valid: false, ..index() })), Action::Tune, "invalid");
     let hnsw = Wanted { method: Method::Hnsw, ..wanted() };
     let spec = Spec::Hnsw { m: 16, ef_construction: 64 };
-    decided(&hnsw, &today(Some(index())), Action::Build { spec }, "the job says hnsw, and the index is ivfflat");
+    decided(&hnsw, &today(Some(index())), Action::Build { spec }, "the job asks for hnsw, and the index is ivfflat");
     let lists = Wanted { lists: Some(316), ..wanted() };
     let spec = Spec::Ivfflat { lists: 316 };
     decided(&lists, &today(Some(index())), Action::Build { spec }, "the index has 100");
     let altered = Index { lists_in_catalog: Some(316), ..index() };
-    decided(&lists, &today(Some(altered)), Action::Build { spec }, "nobody rebuilt the index after ALTER INDEX");
+    decided(&lists, &today(Some(altered)), Action::Build { spec }, "the index was not rebuilt after ALTER INDEX");
     let rebuilt = Index { lists_in_fact: Some(316), ..index() };
     decided(&lists, &today(Some(rebuilt)), Action::Nothing, "recall is 0.960");
     let hnsw = Wanted { method: Method::Hnsw, m: Some(24), ..wanted() };
@@ -92,8 +92,8 @@ fn lopsided_lists_growth_and_lists_nobody_measured_lead_to_a_search_for_better_o
     let grown = Index { is_built_by_pgtend: true, rows_then: Some(40_000.0), ..index() };
     decided(&wanted(), &today(Some(grown)), Action::Tune, "40,000 when it was built");
     let compared = Index { rows_then: Some(40_000.0), ..index() };
-    decided(&wanted(), &today(Some(compared)), Action::Tune, "40,000 when its lists were compared");
-    decided(&wanted(), &today(Some(Index { tuned: false, ..index() })), Action::Tune, "nobody has measured");
+    decided(&wanted(), &today(Some(compared)), Action::Tune, "40,000 when its number of lists was compared");
+    decided(&wanted(), &today(Some(Index { tuned: false, ..index() })), Action::Tune, "have not been measured");
     let empty = Index { least: Some((true, found(62, 0.952, 2.4))), tuned: false, ..index() };
     let given = Wanted { lists: Some(100), ..wanted() };
     decided(&given, &today(Some(empty)), Action::Build { spec: Spec::Ivfflat { lists: 100 } }, "62 of 100 lists");
