@@ -393,7 +393,11 @@ fn a_role_that_may_not_restore_leaves_an_unverified_set_and_not_a_damaged_one() 
     scenario.run(&["check", "--connect"]).succeeded();
     scenario.run(&["run-job", "nightly"]).succeeded().says(&["owners of objects were not tested"]);
     server.sql(&database, "CREATE PUBLICATION all_of_it FOR ALL TABLES");
-    scenario.run(&["run-job", "nightly"]).exited(77).says(&["its bytes are intact", "the verification by restore failed", "all_of_it"]);
+    scenario.run(&["run-job", "nightly"]).exited(77).says(&[
+        "its bytes are intact",
+        "the verification by restore failed",
+        "all_of_it",
+    ]);
     let listed = scenario.json(&["backups", "list"]);
     let newest = listed["sets"].as_array().unwrap().last().unwrap();
     assert_eq!((&newest["bytes"], &newest["restored"]), (&"intact".into(), &false.into()), "{listed}");

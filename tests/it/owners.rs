@@ -109,7 +109,7 @@ fn whoever_has_no_more_rights_than_the_owner_is_not_warned() {
         scenario
             .run(&["run-job", "refused", "--yes"])
             .exited(77)
-            .says(&[&format!("as \"{role}\", with rights that \"{owner}\" has not")]);
+            .says(&[&format!("as \"{role}\", with rights that \"{owner}\" lacks")]);
         assert_eq!(owned.ran(), "");
     }
     for role in [owner.clone(), format!("alone_{database}")] {

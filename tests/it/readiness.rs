@@ -53,7 +53,7 @@ fn every_lack_is_said_with_what_mends_it(major: u32) {
         "row security hides rows of 1 table (public.secrets)",
         "cannot read 1 large object",
         "since PostgreSQL 19 only",
-        "may not make the publication everything for all tables",
+        "may not create the publication everything for all tables",
         &reads_large_objects,
     ];
     texts.extend(mends.iter().map(String::as_str));
@@ -148,7 +148,7 @@ fn an_extension_that_only_a_superuser_makes_is_said_before_the_run() {
         let (database, owner, role) = application(server, "CREATE EXTENSION vector");
         server.sql("postgres", &format!("GRANT pg_read_all_data, {owner} TO {role}; ALTER ROLE {role} CREATEDB BYPASSRLS"));
         let restoring = scenario(server, &database, &role, "verify = \"restore\"");
-        lacks(&restoring, 77, &["may not make \"vector\": only a superuser may", "`scratch`"]);
+        lacks(&restoring, 77, &["may not create \"vector\", as only a superuser may", "`scratch`"]);
         let refused =
             restoring.run(&["run-job", "nightly"]).exited(77).says(&["only a superuser can create an extension", "`scratch`"]);
         assert!(!refused.stderr.contains("--without") && !refused.stderr.contains("cron"), "{}", refused.stderr);

@@ -108,7 +108,9 @@ fn what_becomes_of_a_published_tables_rows_at_subscribers_is_said_by_the_job() {
         ]);
         assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "150");
         let keep = job(server, &database, "logs", "subscribers = 'keep'");
-        keep.run(&["run-job", "old", "--dry-run"]).succeeded().prints(&["only whole partitions are dropped", "detach public.logs_0"]);
+        keep.run(&["run-job", "old", "--dry-run"])
+            .succeeded()
+            .prints(&["only whole partitions are dropped", "detach public.logs_0"]);
         keep.run(&["run-job", "old"]).succeeded();
         assert_eq!(partitions(server, &database), "logs_2,logs_3,logs_4,logs_5");
         // The row of the partition at the edge is not deleted there, and so not here.
