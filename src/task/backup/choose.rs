@@ -67,7 +67,7 @@ async fn own_server(backup: &Backup, config: &Config, source: &ServerFacts, conn
         anyhow::ensure!(
             preloaded.is_empty(),
             refuse(format!(
-                "it loads no libraries at its start (shared_preload_libraries), and {} requires that",
+                "it loads no libraries at its start (shared_preload_libraries), but {} must be loaded then",
                 preloaded.join(", ")
             ))
         );

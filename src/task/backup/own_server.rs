@@ -44,7 +44,7 @@ pub async fn prepare(server: &Server, set: &Set) -> Result<Prepared> {
     new_database::prepare_server(&mut connection, set, &choices, true, Some(&manifest.server.database)).await?;
     let like = DatabaseFacts { tablespace: None, owner: role.clone(), ..manifest.server.database.clone() };
     create_scratch(&mut connection, DATABASE, &like).await?;
-    // `create_scratch` lets in superusers only, as a scratch database on somebody else's server needs it.
+    // The limit 0 of `create_scratch` keeps out all but superusers: only a server with other users needs that.
     pg::execute(&mut connection, format!("ALTER DATABASE {} CONNECTION LIMIT -1", identifier(DATABASE))).await?;
     let mut inside = server.as_superuser(DATABASE)?.connect().await?;
     make_extensions(&mut inside, &role, &choices).await?;
