@@ -309,14 +309,14 @@ impl Since {
         let (mut listed, mut counted, mut restored_at) = (0, None, None);
         for set in sets.rev() {
             // Sets in between may have been pruned: the newest set records their number.
-            counted = counted.or(set.verification.sets_since_restore.map(|sets| sets + listed));
+            counted = counted.or(set.verification.sets_since_restore.map(|sets| sets.saturating_add(listed)));
             restored_at = set.verification.restored_at();
             if restored_at.is_some() {
                 break;
             }
             listed += 1;
         }
-        Self { restored_at, sets: counted.unwrap_or(0).max(listed) + 1 }
+        Self { restored_at, sets: counted.unwrap_or(0).max(listed).saturating_add(1) }
     }
 
     fn in_words(&self, often: Often) -> String {
