@@ -7,6 +7,7 @@
 //! `scripts/layers` prints the rooms and what each imports: downwards only.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::expect_used, clippy::unwrap_used))]
 
 pub mod archive;
 pub mod base;

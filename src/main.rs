@@ -1,6 +1,7 @@
 //! Parses, calls, and turns the result into an exit code.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::expect_used, clippy::unwrap_used))]
 
 use std::process::ExitCode;
 

@@ -1,122 +1,27 @@
 //! Rows that `archives restore` put back, and that leave their table again: they are in their batch, and are not archived a
 //! second time unless they were changed. A row is recognized by its bytes in COPY's text; as many equal ones count as went back.
 
-use std::collections::HashMap;
-
-use anyhow::Result;
-use sha2::{Digest as _, Sha256};
+use anyhow::{Context as _, Result};
+use chrono::Utc;
+use sha2::Sha256;
 use sqlx::PgConnection;
 
 use super::batch::{BatchName, RESTORED};
+use super::filter::Filter;
+use super::known::{Back, Hash, MAX_ROWS, hash, start};
 use super::manifest::Manifest;
-use super::restore::RowsOnly;
-use super::restored::{Place, Record};
-use super::write::head;
-use super::{Archive, listing};
+use super::restored::{Place, Record, Restored};
+use super::text::RowsOnly;
+use super::{Archive, listing, session};
 use crate::base::progress::{Phase, Progress};
 use crate::base::units;
 use crate::members::compress::Compression;
 use crate::members::decode::decode_object;
 use crate::pg;
 
-/// The most rows in memory, 40 bytes each. Further rows that came back are archived again.
-const MAX_ROWS: usize = 2_000_000;
-
-/// Half of a SHA-256.
-type Hash = [u8; 16];
-
-/// The rows that came back, and the batch of each.
-#[derive(Debug, Default)]
-pub(super) struct Back {
-    rows: HashMap<Hash, Row>,
-    batches: Vec<(BatchName, Place)>,
-    /// The rows taken by the current transaction.
-    taken: Vec<Hash>,
-    transaction: Option<i64>,
-}
-
-#[derive(Debug)]
-struct Row {
-    left: u32,
-    batch: usize,
-}
-
-/// The rows of one table, as one export asks for them.
-pub(super) struct Known<'a> {
-    back: &'a mut Back,
-    start: Sha256,
-    /// The rows taken by other exports of the same transaction.
-    before: usize,
-}
-
-impl Back {
-    /// Rows taken by an earlier transaction that did not commit are available again.
-    pub fn known(&mut self, manifest: &Manifest) -> Known<'_> {
-        if self.transaction != manifest.transaction {
-            for hash in self.taken.drain(..) {
-                if let Some(row) = self.rows.get_mut(&hash) {
-                    row.left += 1;
-                }
-            }
-            self.transaction = manifest.transaction;
-        }
-        Known { before: self.taken.len(), back: self, start: start(manifest) }
-    }
-
-    /// The transaction committed: returns by batch how many of its rows left again.
-    fn committed(&mut self) -> Vec<(BatchName, Place, u64)> {
-        let mut counts: HashMap<usize, u64> = HashMap::new();
-        for hash in self.taken.drain(..) {
-            if let Some(row) = self.rows.get(&hash) {
-                *counts.entry(row.batch).or_default() += 1;
-            }
-        }
-        let of = |(batch, count): (usize, u64)| {
-            let (name, place) = self.batches.get(batch)?;
-            Some((name.clone(), place.clone(), count))
-        };
-        counts.into_iter().filter_map(of).collect()
-    }
-}
-
-impl Known<'_> {
-    pub fn is_empty(&self) -> bool {
-        self.back.rows.is_empty()
-    }
-
-    /// Returns whether a batch has this line of COPY that has not left again yet.
-    pub fn has(&mut self, line: &[u8]) -> bool {
-        let hash = hash(&self.start, line);
-        match self.back.rows.get_mut(&hash) {
-            Some(row) if row.left > 0 => {
-                row.left -= 1;
-                self.back.taken.push(hash);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    pub fn taken(&self) -> u64 {
-        (self.back.taken.len() - self.before) as u64
-    }
-}
-
 async fn has_key(connection: &mut PgConnection, place: &Place) -> Result<bool> {
     let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid OPERATOR(pg_catalog.=) $1::bigint::pg_catalog.oid AND indisprimary)";
     Ok(sqlx::query_scalar(sql).bind(place.table).fetch_one(connection).await?)
-}
-
-/// Equal bytes mean equal rows only within one table, with the same columns, written in the same way.
-fn start(manifest: &Manifest) -> Sha256 {
-    Sha256::new_with_prefix(head(manifest).as_bytes())
-}
-
-fn hash(start: &Sha256, line: &[u8]) -> Hash {
-    let digest = start.clone().chain_update(line).finalize();
-    let mut half = Hash::default();
-    half.copy_from_slice(&digest[..size_of::<Hash>()]);
-    half
 }
 
 impl Archive {
@@ -151,15 +56,11 @@ impl Archive {
             return Ok(());
         }
         let rows = usize::try_from(manifest.exported.rows)?;
-        anyhow::ensure!(back.rows.len() + rows <= MAX_ROWS, "more than {MAX_ROWS} rows came back");
+        anyhow::ensure!(back.has_room_for(rows), "more than {MAX_ROWS} rows came back");
         let phase = progress.phase("read", Some(manifest.exported.bytes));
         let hashes = self.hashes(name, &manifest, &phase).await?;
         phase.done(&format!("{} that came back", units::plural(hashes.len(), "row")));
-        back.batches.push((name.clone(), place));
-        for hash in hashes {
-            let batch = back.batches.len() - 1;
-            back.rows.entry(hash).or_insert(Row { left: 0, batch }).left += 1;
-        }
+        back.add(name.clone(), place, hashes);
         Ok(())
     }
 
@@ -216,6 +117,63 @@ impl Archive {
                     self.location(&name)
                 );
             }
+        }
+    }
+
+    /// Records that the rows of the object with this key are in their table again, by the transaction that `connection` is in: `archives restore`
+    /// skips them. Returns the number of that transaction for [`Archive::is_back_for_good`], and None where the key names no rows of this table
+    /// (by the name that it had then, `archived_as`): it may come from a comment that the table's owner wrote.
+    pub async fn is_back(
+        &self,
+        connection: &mut PgConnection,
+        table: (&str, &str),
+        archived_as: (&str, &str),
+        key: &str,
+    ) -> Result<Option<i64>> {
+        let Some(manifest) = self.counting(key, archived_as).await? else { return Ok(None) };
+        let Some(name) = BatchName::of_object(key) else { return Ok(None) };
+        let table = pg::qualified(table.0, table.1);
+        let place = Place::of(connection, &self.database, &table).await?.with_context(|| format!("there is no table {table}"))?;
+        let (mut record, signature) = Record::read(&self.store, &name).await?;
+        anyhow::ensure!(
+            signature.is_ours(),
+            "the record of restored rows of {} is not signed with the store's key",
+            self.location(&name)
+        );
+        record.resolve_pending(connection).await?;
+        if record.at(&place).any(|restored| restored.filter.is_all() && restored.is_committed) {
+            return Ok(None);
+        }
+        let transaction = session::transaction(connection).await?;
+        record.times.push(Restored {
+            place,
+            filter: Filter::default(),
+            at: Utc::now(),
+            rows: manifest.exported.rows,
+            left_again: 0,
+            transaction,
+            server_started_at: session::server_started_at(connection).await?,
+            is_committed: false,
+        });
+        record.write(&self.store, &name).await?;
+        Ok(Some(transaction))
+    }
+
+    /// Records that this transaction has committed. Without this the next restore asks the server.
+    pub async fn is_back_for_good(&self, key: &str, transaction: i64) {
+        let Some(name) = BatchName::of_object(key) else { return };
+        let settled = async {
+            let (mut record, signature) = Record::read(&self.store, &name).await?;
+            if record.times.is_empty() || !signature.is_ours() {
+                return Ok(());
+            }
+            for restored in record.times.iter_mut().filter(|restored| restored.transaction == transaction) {
+                restored.is_committed = true;
+            }
+            record.write(&self.store, &name).await
+        };
+        if let Err(error) = settled.await {
+            tracing::warn!("{}: {error:#}", self.location(&name));
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::manifest::Manifest;
 use crate::store::key;
 
 pub(super) const OBJECT: &str = ".sql.gz";
@@ -52,11 +51,6 @@ impl BatchName {
     pub fn is_of_database(&self, database: &str) -> bool {
         let folders: Vec<&str> = self.0.split('/').collect();
         matches!(folders[..], [first, _, "archive", _] if first == key::encode(database))
-    }
-
-    /// Returns whether it is in the folder of the job and database that the manifest names.
-    pub(super) fn is_of(&self, manifest: &Manifest) -> bool {
-        self.0.starts_with(&format!("{}archive/", key::folder(&manifest.database, &manifest.job)))
     }
 
     /// Names a batch of further rows of the same transaction; it sorts after this one, and after those with lower numbers.

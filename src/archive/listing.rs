@@ -1,6 +1,6 @@
 //! Lists the batches of a store. A file that is not a batch, or cannot be read, is named and hides no other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use futures_util::{StreamExt as _, stream};
@@ -35,23 +35,20 @@ pub struct Broken {
 
 impl Listing {
     fn pass_by_what_was_replaced(&mut self) {
-        // The name comes from a comment that the table's owner may write: it replaces no rows of another table.
-        let replaced: BTreeMap<String, (String, String)> = self
+        // Whether a batch replaces another of its table was checked when it was written; of another database it never does.
+        let replaced: BTreeSet<String> = self
             .batches
             .iter()
             .filter_map(|(_, manifest)| Some((manifest.replaces.clone()?, manifest)))
             .filter(|(name, manifest)| BatchName(name.clone()).is_of_database(&manifest.database))
-            .map(|(name, manifest)| (name, (manifest.schema.clone(), manifest.table.clone())))
+            .map(|(name, _)| name)
             .collect();
-        let is_replaced = |(name, manifest): &(BatchName, Manifest)| {
-            let by = replaced.get(&name.to_string());
-            by.is_some_and(|(schema, table)| (schema, table) == (&manifest.schema, &manifest.table))
-        };
+        let is_replaced = |(name, _): &(BatchName, Manifest)| replaced.contains(&name.to_string());
         self.replaced = self.batches.iter().filter(|batch| is_replaced(batch)).map(|(name, _)| name).cloned().collect();
         self.batches.retain(|batch| !is_replaced(batch));
         // Its object may be gone: that is why it was replaced.
         self.broken.retain(|broken| {
-            !replaced.keys().any(|name| broken.key.strip_prefix(name.as_str()).is_some_and(|end| end.starts_with('.')))
+            !replaced.iter().any(|name| broken.key.strip_prefix(name.as_str()).is_some_and(|end| end.starts_with('.')))
         });
     }
 }
@@ -100,7 +97,7 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
     for (name, Parts { object, .. }, read) in stream::iter(reading).buffered(READ_AT_ONCE).collect::<Vec<_>>().await {
         let reason = match read {
             Ok(Some(_)) if !object => format!("its {OBJECT} is gone"),
-            Ok(Some((manifest, _))) if !name.is_of(&manifest) => format!(
+            Ok(Some((manifest, _))) if !manifest.is_of(&name) => format!(
                 "its manifest is of job {} on database {}, but it is in the folder of another",
                 manifest.job, manifest.database
             ),

@@ -5,9 +5,10 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
-use super::batch::{Exported, Source};
+use super::batch::{BatchName, Exported, Source};
 use super::session::{self, server_started_at, system_identifier, transaction};
 use crate::base::bounds::{self, Bounded};
+use crate::store::key;
 
 /// Format 2 has `preamble`. A program refuses a format newer than its own.
 pub const FORMAT: u32 = 2;
@@ -61,6 +62,11 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl Manifest {
+    /// Returns whether the batch is in the folder of the job and database that the manifest names.
+    pub(super) fn is_of(&self, name: &BatchName) -> bool {
+        name.0.starts_with(&format!("{}archive/", key::folder(&self.database, &self.job)))
+    }
+
     /// Returns the manifest of a batch that is about to be written.
     pub fn new(job: &str, database: &str, source: &Source, reason: &str) -> Self {
         Self {

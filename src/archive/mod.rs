@@ -7,13 +7,16 @@
 mod back;
 mod batch;
 pub mod filter;
+mod known;
 mod listing;
 mod manifest;
+mod outcome;
 mod proved;
 mod restore;
 mod restored;
 mod session;
 mod target;
+mod text;
 mod write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -24,18 +27,18 @@ use chrono::{DateTime, Utc};
 use proved::is_as_written;
 use sqlx::PgConnection;
 
-use self::back::Back;
+use self::known::Back;
 pub use self::listing::{Broken, Listing, list};
 pub use self::manifest::Manifest;
-#[doc(hidden)]
-pub use self::restore::RowsOnly;
-pub use self::restore::{Put, Wanted, restore};
+pub use self::restore::{Intent, Put, Wanted, prepare, restore};
 pub use self::restored::{Place, Record};
 pub use self::session::{columns, prepare_session, transaction};
 pub use self::target::target;
-use self::write::Lines;
 #[doc(hidden)]
-pub use self::write::head;
+pub use self::text::RowsOnly;
+#[doc(hidden)]
+pub use self::text::head;
+use self::write::Lines;
 use crate::base::progress::Phase;
 use crate::members::compress::Compression;
 use crate::members::decode::decode_object;
@@ -91,6 +94,13 @@ impl Archive {
         Ok(is_whole)
     }
 
+    /// Returns the schema and the name of the table whose rows the object with this key holds, by its manifest, if that is in this database.
+    pub async fn table_of(&self, key: &str) -> Result<Option<(String, String)>> {
+        let Some(name) = BatchName::of_object(key).filter(|name| name.is_of_database(&self.database)) else { return Ok(None) };
+        let read = self.store.get_json::<Manifest>(&format!("{name}{MANIFEST}")).await?;
+        Ok(read.and_then(Result::ok).map(|(manifest, _)| (manifest.schema, manifest.table)))
+    }
+
     /// Returns the manifest by which the object with this key counts for that table.
     async fn counting(&self, key: &str, (schema, table): (&str, &str)) -> Result<Option<Manifest>> {
         // The store is not asked for what stands in the folders of other databases.
@@ -100,7 +110,7 @@ impl Archive {
         };
         match self.store.get_json::<Manifest>(&format!("{name}{MANIFEST}")).await? {
             None => Ok(None),
-            Some(Ok((manifest, _))) if !name.is_of(&manifest) || (&*manifest.schema, &*manifest.table) != (schema, table) => {
+            Some(Ok((manifest, _))) if !manifest.is_of(&name) || (&*manifest.schema, &*manifest.table) != (schema, table) => {
                 let of = format!("{}.{} of {}", manifest.schema, manifest.table, manifest.database);
                 tracing::warn!(
                     "{} holds rows of {of}, and not of {schema}.{table}, so it does not count",
@@ -259,7 +269,7 @@ impl Archive {
                 }
                 continue;
             }
-            if !session::committed(connection, &manifest).await.with_context(|| self.location(&name))? {
+            if !outcome::committed(connection, &manifest).await.with_context(|| self.location(&name))? {
                 self.discard(&name).await?;
                 recovered.discarded += 1;
                 continue;

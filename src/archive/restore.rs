@@ -14,13 +14,14 @@ use super::manifest::Manifest;
 use super::proved::is_as_written;
 use super::restored::{Place, Record, Restored};
 use super::session::{self, prepare_session, transaction};
-use super::write::{TAIL, column_list, head};
+use super::text::{RowsOnly, column_list};
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
 use crate::base::units;
 use crate::members::compress::Compression;
 use crate::members::decode::decode_object;
 use crate::pg;
+use crate::pg::table::{Checked, proof};
 use crate::store::Store;
 
 /// A table for rows that wait for the filter. No other table has that name.
@@ -41,6 +42,8 @@ pub struct Wanted<'a> {
     pub rest: bool,
     /// Records without a signature of the store's key count, as its batches do.
     pub unsigned_ok: bool,
+    /// The table as it was when the restore looked for foreign code in it.
+    pub checked: &'a [Checked],
 }
 
 /// The result of a restore.
@@ -65,20 +68,35 @@ struct Way<'a> {
     without_conflicts: bool,
 }
 
-/// Puts the rows of a batch into a table, all or none. The batch stays in the archive, and a record beside it says what went
-/// where.
-pub async fn restore(
+/// The decision about a batch, before anything is written.
+pub enum Intent {
+    Put(Prepared),
+    /// Nothing is to be done.
+    Leave(Put),
+}
+
+/// A batch that goes back, and how it does.
+pub struct Prepared {
+    place: Place,
+    record: Record,
+    /// Filters of the rows that are already back.
+    there: Vec<Filter>,
+    /// Rows whose key the table has are left out.
+    without_conflicts: bool,
+}
+
+/// Reads where the batch's rows would go and what of it is there, and decides. Writes nothing.
+pub async fn prepare(
     store: &Store,
-    (name, manifest): &(BatchName, Manifest),
+    (name, _): &(BatchName, Manifest),
     connection: &mut PgConnection,
     wanted: &Wanted<'_>,
-    phase: &Phase,
-) -> Result<Put> {
+) -> Result<Intent> {
     prepare_session(connection).await?;
     let place = Place::of(connection, wanted.database, wanted.table).await?;
     let place = place.with_context(|| Fault::new(Kind::Configuration, format!("there is no table {}", wanted.table)))?;
-    let mut record = read_record(store, name, connection, wanted).await?;
-    let mut way = Way { filter: wanted.filter, there: Vec::new(), without_conflicts: false };
+    let record = read_record(store, name, connection, wanted).await?;
+    let (mut there, mut without_conflicts) = (Vec::new(), false);
     for restored in record.at(&place).filter(|_| !wanted.again) {
         if !restored.is_committed {
             let message = format!(
@@ -91,17 +109,38 @@ pub async fn restore(
         }
         if restored.filter.is_all() && restored.left_again > 0 {
             if !wanted.rest {
-                return Ok(Put::Later);
+                return Ok(Intent::Leave(Put::Later));
             }
-            way.without_conflicts = true;
+            without_conflicts = true;
         } else if restored.filter.is_all() || restored.filter == *wanted.filter {
-            return Ok(Put::IsThere { since: restored.at, rows: restored.rows });
+            return Ok(Intent::Leave(Put::IsThere { since: restored.at, rows: restored.rows }));
         } else {
-            way.there.push(restored.filter.clone());
+            there.push(restored.filter.clone());
         }
     }
+    Ok(Intent::Put(Prepared { place, record, there, without_conflicts }))
+}
+
+/// Puts the rows of a batch into a table, all or none. The batch stays in the archive, and a record beside it says what went where.
+pub async fn restore(
+    store: &Store,
+    batch: &(BatchName, Manifest),
+    connection: &mut PgConnection,
+    wanted: &Wanted<'_>,
+    phase: &Phase,
+) -> Result<Put> {
+    let Prepared { place, mut record, there, without_conflicts } = match prepare(store, batch, connection, wanted).await? {
+        Intent::Put(prepared) => prepared,
+        Intent::Leave(put) => return Ok(put),
+    };
+    let (name, manifest) = batch;
+    let way = Way { filter: wanted.filter, there, without_conflicts };
     pg::execute(connection, "BEGIN".to_owned()).await?;
-    let done = put(store, (name, manifest), connection, &way, &place, &mut record, phase).await;
+    let done = async {
+        hold(connection, &place, wanted.checked).await?;
+        put(store, (name, manifest), connection, &way, &place, &mut record, phase).await
+    };
+    let done = done.await;
     if done.is_err() {
         let _ = pg::execute(connection, "ROLLBACK".to_owned()).await;
     }
@@ -114,6 +153,21 @@ pub async fn restore(
         tracing::warn!("{error:#}");
     }
     Ok(Put::Back(rows))
+}
+
+/// Locks the table, which the rows reach by its name, and compares it with the one that was looked at. Before PostgreSQL 16, the lock needs more
+/// than INSERT.
+async fn hold(connection: &mut PgConnection, place: &Place, checked: &[Checked]) -> Result<()> {
+    let may_lock: bool =
+        sqlx::query_scalar("SELECT pg_catalog.has_table_privilege($1::bigint::pg_catalog.oid, 'UPDATE, DELETE, TRUNCATE')")
+            .bind(place.table)
+            .fetch_one(&mut *connection)
+            .await?;
+    if may_lock {
+        pg::execute(connection, format!("LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE", place.name)).await?;
+    }
+    let own = Checked { name: place.name.clone(), oid: place.table, owner: None };
+    pg::execute(connection, proof(checked.iter().chain([&own]))).await
 }
 
 async fn read_record(store: &Store, name: &BatchName, connection: &mut PgConnection, wanted: &Wanted<'_>) -> Result<Record> {
@@ -259,38 +313,6 @@ async fn copy(
         session::convert_again(connection).await?;
     }
     Ok(copied)
-}
-
-/// Removes the text before the rows and after them from a stream.
-#[derive(Default)]
-pub struct RowsOnly {
-    head: Bytes,
-    seen: usize,
-    /// The last bytes, which may be the tail.
-    held: Vec<u8>,
-}
-
-impl RowsOnly {
-    pub fn of(manifest: &Manifest) -> Self {
-        Self { head: head(manifest).into(), ..Self::default() }
-    }
-
-    pub fn feed(&mut self, mut bytes: &[u8]) -> std::io::Result<Bytes> {
-        let of_head = (self.head.len() - self.seen).min(bytes.len());
-        if bytes[..of_head] != self.head[self.seen..self.seen + of_head] {
-            return Err(std::io::Error::other("it does not begin like an archive of this table"));
-        }
-        self.seen += of_head;
-        bytes = &bytes[of_head..];
-        self.held.extend_from_slice(bytes);
-        let ready = self.held.len().saturating_sub(TAIL.len());
-        Ok(self.held.drain(..ready).collect::<Vec<u8>>().into())
-    }
-
-    pub fn check(&self) -> Result<()> {
-        anyhow::ensure!(self.seen == self.head.len() && self.held == TAIL, "its end is missing");
-        Ok(())
-    }
 }
 
 /// Bounds the rest of an object: another may have replaced it since it was proved.

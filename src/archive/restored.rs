@@ -8,12 +8,10 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
-use super::Archive;
 use super::batch::{BatchName, RESTORED};
 use super::filter::Filter;
 use super::session::{self, Fate};
 use crate::base::bounds::{self, Bounded};
-use crate::pg;
 use crate::store::Store;
 use crate::store::sign::Signature;
 
@@ -122,59 +120,6 @@ impl Record {
         }
         self.times = settled;
         Ok(())
-    }
-}
-
-impl Archive {
-    /// Records that the rows of the object with this key are in their table again, by the transaction that `connection` is in: `archives restore`
-    /// skips them. Returns the number of that transaction for [`Archive::is_back_for_good`], and None where the key names no rows of this table:
-    /// it may come from a comment that the table's owner wrote.
-    pub async fn is_back(&self, connection: &mut PgConnection, table: (&str, &str), key: &str) -> Result<Option<i64>> {
-        let Some(manifest) = self.counting(key, table).await? else { return Ok(None) };
-        let Some(name) = BatchName::of_object(key) else { return Ok(None) };
-        let table = pg::qualified(table.0, table.1);
-        let place = Place::of(connection, &self.database, &table).await?.with_context(|| format!("there is no table {table}"))?;
-        let (mut record, signature) = Record::read(&self.store, &name).await?;
-        anyhow::ensure!(
-            signature.is_ours(),
-            "the record of restored rows of {} is not signed with the store's key",
-            self.location(&name)
-        );
-        record.resolve_pending(connection).await?;
-        if record.at(&place).any(|restored| restored.filter.is_all() && restored.is_committed) {
-            return Ok(None);
-        }
-        let transaction = session::transaction(connection).await?;
-        record.times.push(Restored {
-            place,
-            filter: Filter::default(),
-            at: Utc::now(),
-            rows: manifest.exported.rows,
-            left_again: 0,
-            transaction,
-            server_started_at: session::server_started_at(connection).await?,
-            is_committed: false,
-        });
-        record.write(&self.store, &name).await?;
-        Ok(Some(transaction))
-    }
-
-    /// Records that this transaction has committed. Without this the next restore asks the server.
-    pub async fn is_back_for_good(&self, key: &str, transaction: i64) {
-        let Some(name) = BatchName::of_object(key) else { return };
-        let settled = async {
-            let (mut record, signature) = Record::read(&self.store, &name).await?;
-            if record.times.is_empty() || !signature.is_ours() {
-                return Ok(());
-            }
-            for restored in record.times.iter_mut().filter(|restored| restored.transaction == transaction) {
-                restored.is_committed = true;
-            }
-            record.write(&self.store, &name).await
-        };
-        if let Err(error) = settled.await {
-            tracing::warn!("{}: {error:#}", self.location(&name));
-        }
     }
 }
 

@@ -6,34 +6,15 @@ use futures_util::TryStreamExt as _;
 use sha2::{Digest as _, Sha256};
 use sqlx::PgConnection;
 
-use super::back::Known;
 use super::batch::{Exported, Source};
+use super::known::Known;
 use super::manifest::Manifest;
 use super::session;
+use super::text::{TAIL, head};
 use crate::base::progress::Phase;
 use crate::members::compress::{Compression, Compressor, MEMBER_BYTES};
 use crate::pg;
 use crate::store::Store;
-
-pub(super) const TAIL: &[u8] = b"\\.\n";
-
-/// The preamble of manifests without a `preamble`.
-const FIRST_PREAMBLE: &str =
-    "-- pgtend archive\nSET client_encoding = 'UTF8';\nSET datestyle = 'ISO';\nSET intervalstyle = 'postgres';\n";
-
-/// Returns the text before the rows, so that psql alone can put them back.
-pub fn head(manifest: &Manifest) -> String {
-    format!(
-        "{}COPY {} {} FROM stdin;\n",
-        manifest.preamble.as_deref().unwrap_or(FIRST_PREAMBLE),
-        pg::qualified(&manifest.schema, &manifest.table),
-        column_list(&manifest.columns)
-    )
-}
-
-pub(super) fn column_list(columns: &[String]) -> String {
-    format!("({})", columns.iter().map(|column| pg::identifier(column)).collect::<Vec<_>>().join(", "))
-}
 
 /// Streams rows into an object; it needs memory for two members and the upload's parts. Rows of `known` are in another batch, and
 /// are skipped. Returns also how many these were.

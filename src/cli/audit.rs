@@ -13,10 +13,9 @@ use crate::base::fault::{Fault, Kind};
 use crate::base::terminal::say;
 use crate::base::toml_file::did_you_mean;
 use crate::run::job::Job;
-use crate::task::Task;
 use crate::task::audit::checks::{self, CHECKS, Check};
 use crate::task::audit::document::{Change, Document, Finding, State};
-use crate::task::audit::{self, FailOn, html, markdown};
+use crate::task::audit::{self, Audit, FailOn, html, markdown};
 use crate::work::Other;
 
 #[derive(Debug, Args)]
@@ -68,10 +67,8 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
         return Err(Fault::new(Kind::Configuration, format!("the configuration has no database `{name}`; {hint}")).into());
     }
     let only = arguments.check.as_deref().map(find).transpose()?;
-    let own = folder.jobs.iter().find_map(|job| match &job.task {
-        Task::Audit(audit) if job.databases.iter().any(|database| database == name) => Some((job.name.clone(), audit.clone())),
-        _ => None,
-    });
+    let on_database = folder.jobs.iter().filter(|job| job.databases.iter().any(|database| database == name));
+    let own = on_database.filter_map(|job| Some((job.name.clone(), job.task.as_a::<Audit>()?.clone()))).next();
     let others: Vec<Other> = folder.jobs.iter().map(Job::in_short).collect();
     let (mut audit, document) =
         audit::manual(&config, &others, own, name, only, &global.progress(), &cancelled_by_signals()?).await?;

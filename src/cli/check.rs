@@ -10,15 +10,12 @@ use sqlx::postgres::PgConnection;
 use super::cleartext;
 use super::global::Global;
 use super::output::{self, print};
-use crate::base::{fault, units};
+use crate::base::units;
 use crate::config::{self, Config};
 use crate::ledger::Ledger;
-use crate::pg::table::with_schema;
 use crate::pg::{self, Server, client_tools, failure};
 use crate::run::job::Job;
 use crate::store::Store;
-use crate::task::backup::{Backup, choose, facts, readiness};
-use crate::task::{Task, foreign_code};
 
 /// pg_dump and psql connect by themselves, with another TLS library.
 const WAY_IN: &str = "connection of the client tools";
@@ -185,56 +182,7 @@ async fn may_run(
 
 async fn may_run_as(connection: &mut PgConnection, settings: &pg::Settings, job: &Job, config: &Config) -> Result<String> {
     // This comes first, because looking at the table runs some of that code.
-    let foreign_code = foreign_code::warnings(settings, &job.task.touched(), job.limits.trust_owners).await?;
-    let found = privileges(connection, settings, job, config).await?;
+    let (foreign_code, _) = job.task.foreign_code(settings, config, &job.limits).await?;
+    let found = job.task.check(connection, settings, config).await?;
     Ok(format!("{found}{}", warnings(foreign_code)))
-}
-
-/// Checks the privileges that the job's task needs from its role.
-async fn privileges(connection: &mut PgConnection, settings: &pg::Settings, job: &Job, config: &Config) -> Result<String> {
-    match &job.task {
-        Task::Audit(audit) => audit.check(connection).await,
-        Task::Backup(backup) => needs_of_backup(connection, settings, backup, config).await,
-        Task::Compress(compress) => compress.check(connection).await,
-        Task::Partition(partition) => partition.check(connection).await,
-        Task::Reindex(reindex) => reindex.check(connection).await,
-        Task::Retention(retention) => needs_of_retention(connection, &retention.table).await,
-        Task::Sql(_) => {
-            let role: String = sqlx::query_scalar("SELECT current_user::text").fetch_one(connection).await?;
-            Ok(format!("its statements run as {role}; pgtend cannot tell which privileges they need"))
-        }
-        Task::VectorIndex(vector_index) => vector_index.check(connection).await,
-    }
-}
-
-async fn needs_of_retention(connection: &mut PgConnection, table: &str) -> Result<String> {
-    let there: Option<bool> = sqlx::query_scalar(
-        "SELECT has_table_privilege(to_regclass($1), 'SELECT') AND has_table_privilege(to_regclass($1), 'UPDATE')
-            AND has_table_privilege(to_regclass($1), 'DELETE')",
-    )
-    .bind(with_schema(table))
-    .fetch_one(connection)
-    .await?;
-    match there {
-        Some(true) => Ok(format!("may read, lock and delete rows of {table}")),
-        Some(false) => {
-            let message = format!("GRANT SELECT, UPDATE, DELETE ON {table} TO the role: the job locks rows, then deletes them");
-            Err(fault::Fault::new(fault::Kind::Permission, message).into())
-        }
-        None => Err(fault::Fault::new(fault::Kind::Configuration, format!("there is no table {table}")).into()),
-    }
-}
-
-async fn needs_of_backup(
-    connection: &mut PgConnection,
-    settings: &pg::Settings,
-    backup: &Backup,
-    config: &Config,
-) -> Result<String> {
-    let source = facts::server(connection, settings).await?;
-    let place = choose::place(backup, config, &source, connection).await?;
-    let found = readiness::look(connection, backup, &source, &place).await?;
-    readiness::refuse(&found.lacks)?;
-    let notes: String = found.notes.iter().chain(&place.note()).map(|note| format!("; NOTE: {note}")).collect();
-    Ok(format!("can read everything the job dumps{notes}"))
 }

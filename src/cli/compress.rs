@@ -9,9 +9,9 @@ use super::global::Global;
 use super::run_job::{self, Request};
 use crate::base::fault::{Fault, Kind};
 use crate::run::job::Job;
+use crate::task::Manual;
 use crate::task::compress::manual::{Install, Undo};
 use crate::task::compress::{Compress, Method};
-use crate::task::{Manual, Task};
 use crate::work::Mode;
 
 #[derive(Debug, Subcommand)]
@@ -75,10 +75,7 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
 }
 
 fn gzip_of(job: &Job) -> Result<Compress> {
-    let Task::Compress(compress) = &job.task else {
-        let message = format!("job `{}` is a [{}] job; this command needs [compress]", job.name, job.task.kind());
-        return Err(Fault::new(Kind::Configuration, message).into());
-    };
+    let compress = job.task_of::<Compress>("compress")?;
     if compress.method == Method::Toast {
         let message = "method = \"toast\" needs no view, because PostgreSQL decompresses its own values: just run the job. There is nothing to undo";
         return Err(Fault::new(Kind::Configuration, message).into());

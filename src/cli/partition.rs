@@ -7,11 +7,10 @@ use clap::Subcommand;
 
 use super::global::Global;
 use super::run_job::{self, Request};
-use crate::base::fault::{Fault, Kind};
 use crate::run::job::Job;
+use crate::task::Manual;
 use crate::task::partition::Partition;
 use crate::task::partition::convert::{Convert, Undo};
-use crate::task::{Manual, Task};
 use crate::work::Mode;
 
 #[derive(Debug, Subcommand)]
@@ -51,11 +50,5 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
 }
 
 fn partition_of(job: &Job) -> Result<Partition> {
-    match &job.task {
-        Task::Partition(partition) => Ok(partition.clone()),
-        other => {
-            let message = format!("job `{}` is a [{}] job; this command needs [partition]", job.name, other.kind());
-            Err(Fault::new(Kind::Configuration, message).into())
-        }
-    }
+    job.task_of::<Partition>("partition").cloned()
 }

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use chrono::{TimeDelta, Utc};
+use chrono::Utc;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use super::global::Global;
 use super::output::print;
@@ -20,11 +21,9 @@ use crate::pg::failure;
 use crate::run::job::{CatchUp, Job};
 use crate::run::notify::Notifier;
 use crate::run::runner;
-use crate::task::{Manual, Task};
+use crate::run::scheduler::planner::ON_TIME_BY_TIMER;
+use crate::task::Manual;
 use crate::work::{Mode, Work};
-
-/// A timer that starts later than this after its tick has missed it.
-const ON_TIME: TimeDelta = TimeDelta::minutes(2);
 
 pub struct Request<'a> {
     pub name: &'a str,
@@ -38,8 +37,8 @@ pub async fn run(global: &Global, request: &Request<'_>, yes: bool) -> Result<Ex
     let (config, folder) = global.load()?;
     let mut job = global.find_job(&folder, request.name)?.clone();
     let jobs = folder.jobs;
-    if let (Task::Retention(retention), true) = (&mut job.task, yes) {
-        retention.agreed = true;
+    if yes {
+        job.task.agree();
     }
     let databases = databases(&job, request.database)?;
     let trigger = trigger(&job, request)?;
@@ -189,21 +188,42 @@ fn context(global: &Global, config: Config, jobs: Vec<Job>, job: &Job, request: 
     } else if ledger.is_none() && request.mode == Mode::Apply {
         tracing::info!("no [ledger] is configured: this run leaves no history, and takes its locks in the target database only");
     }
-    let metrics = Metrics::new(ledger.as_deref());
+    let context = with_ledger(global, config, jobs, ledger, cancelled_by_signals()?);
     for database in &job.databases {
-        metrics.job(&job.name, database, matches!(job.task, Task::Backup(_)));
+        context.metrics.job(&job.name, database, job.task.makes_dumps());
     }
-    metrics.carry_over(&config, &job.name);
-    Ok(runner::Context {
+    context.metrics.carry_over(&context.config, &job.name);
+    Ok(context)
+}
+
+/// What the runs of a command share that acts in the name of several jobs.
+pub(super) fn context_of_jobs(
+    global: &Global,
+    config: Config,
+    jobs: Vec<Job>,
+    cancel: CancellationToken,
+) -> Result<runner::Context> {
+    let ledger = Ledger::new(&config)?.map(Arc::new);
+    Ok(with_ledger(global, config, jobs, ledger, cancel))
+}
+
+fn with_ledger(
+    global: &Global,
+    config: Config,
+    jobs: Vec<Job>,
+    ledger: Option<Arc<Ledger>>,
+    cancel: CancellationToken,
+) -> runner::Context {
+    runner::Context {
         notifier: Notifier::new(&config, &jobs),
         config: Arc::new(config),
         others: Arc::new(jobs.iter().map(Job::in_short).collect()),
         jobs: Arc::new(jobs),
+        metrics: Metrics::new(ledger.as_deref()),
         ledger,
         progress: global.progress(),
-        metrics,
-        cancel: cancelled_by_signals()?,
-    })
+        cancel,
+    }
 }
 
 fn databases(job: &Job, only: Option<&str>) -> Result<Vec<String>> {
@@ -224,7 +244,7 @@ fn trigger(job: &Job, request: &Request<'_>) -> Result<Trigger> {
         Fault::new(Kind::Configuration, format!("job `{}` has no `schedule`, so --scheduled has no tick to run for", job.name))
     })?;
     let tick = schedule.last_until(now, job.timezone).context("the schedule has had no tick yet")?;
-    Ok(if now - tick <= ON_TIME { Trigger::Schedule { tick } } else { Trigger::CatchUp { tick } })
+    Ok(if now - tick <= ON_TIME_BY_TIMER { Trigger::Schedule { tick } } else { Trigger::CatchUp { tick } })
 }
 
 fn say(global: &Global, ended: &Ended) -> Result<()> {

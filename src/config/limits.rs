@@ -67,6 +67,34 @@ pub struct Written {
     pub trust_owners: Option<bool>,
 }
 
+impl Written {
+    /// Returns whether it sets nothing but `trust_owners`.
+    pub fn is_about_trust_alone(&self) -> bool {
+        let Self {
+            lock_timeout,
+            statement_timeout,
+            batch_time,
+            pause,
+            run_for,
+            max_wait,
+            max_replica_lag,
+            max_slot_lag,
+            max_archive_backlog,
+            max_snapshot_age,
+            max_active_sessions,
+            max_slowdown,
+            trust_owners: _,
+        } = self;
+        let spans = [lock_timeout, statement_timeout, batch_time, pause, run_for, max_wait, max_snapshot_age];
+        spans.iter().all(|span| span.is_none())
+            && max_replica_lag.is_none()
+            && max_slot_lag.is_none()
+            && max_archive_backlog.is_none()
+            && max_active_sessions.is_none()
+            && max_slowdown.is_none()
+    }
+}
+
 impl From<Written> for Limits {
     fn from(written: Written) -> Self {
         let seconds = |seconds| Span(Duration::from_secs(seconds));

@@ -165,7 +165,7 @@ impl Ledger {
             .await
     }
 
-    /// Returns the last `count` runs of each, the newest first.
+    /// Returns the last `count` runs of each, the newest first. A manual prune or restore says nothing about the health of the job.
     pub async fn last_runs(&self, keys: &[Key], count: i64) -> Result<Vec<Row>> {
         let jobs: Vec<&str> = keys.iter().map(|(job, _)| job.as_str()).collect();
         let databases: Vec<&str> = keys.iter().map(|(_, database)| database.as_str()).collect();
@@ -174,6 +174,7 @@ impl Ledger {
             sqlx::query_as(
                 "SELECT r.* FROM unnest($1::text[], $2::text[]) AS k (job, database)
                  CROSS JOIN LATERAL (SELECT * FROM pgtend.runs r WHERE r.job = k.job AND r.database = k.database
+                                       AND task NOT LIKE 'backups %' AND task NOT LIKE 'archives %'
                                      ORDER BY id DESC LIMIT $3) r ORDER BY r.id DESC",
             )
             .bind(jobs)

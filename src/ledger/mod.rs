@@ -38,6 +38,15 @@ pub const HEARTBEAT_SECONDS: u64 = 5;
 const STALE_AFTER_SECONDS: f64 = 15.0;
 const STALE_WITHOUT_LOCK_SECONDS: f64 = 120.0;
 
+/// SQL: the end of a run whose process is gone, of rows `r`.
+macro_rules! crashed {
+    () => {
+        "outcome = 'crashed', finished_at = heartbeat_at,
+         error = format('the process died without reporting a result: pid %s on %s, last seen at %s', pid, host,
+                        to_char(heartbeat_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC'))"
+    };
+}
+
 pub struct Ledger {
     settings: pg::Settings,
     pool: PgPool,
@@ -163,11 +172,10 @@ impl Ledger {
     pub async fn mark_crashed(&self) -> Result<Vec<Row>> {
         self.query(
             "look for crashed runs",
-            sqlx::query_as(
-                "UPDATE pgtend.runs r SET outcome = 'crashed', finished_at = heartbeat_at,
-                        error = format('the process died without reporting a result: pid %s on %s, last seen at %s', pid, host,
-                                       to_char(heartbeat_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC')),
-                        retry_at = CASE WHEN attempt <= retries THEN clock_timestamp() END
+            sqlx::query_as(concat!(
+                "UPDATE pgtend.runs r SET ",
+                crashed!(),
+                ", retry_at = CASE WHEN attempt <= retries THEN clock_timestamp() END
                  WHERE outcome IS NULL
                    AND heartbeat_at < clock_timestamp()
                        - make_interval(secs => CASE WHEN locked_at IS NULL THEN $1 ELSE $2 END)
@@ -177,8 +185,8 @@ impl Ledger {
                          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
                          AND ((l.classid::bigint << 32) | l.objid::bigint)
                              = hashtextextended('pgtend run ' || r.database || '/' || r.job, 0))
-                 RETURNING r.*",
-            )
+                 RETURNING r.*"
+            ))
             .bind(STALE_WITHOUT_LOCK_SECONDS)
             .bind(STALE_AFTER_SECONDS)
             .fetch_all(&self.pool),
@@ -328,16 +336,15 @@ pub fn lock_name(job: &str, database: &str) -> String {
 /// Must be called on the connection that holds the run's lock: this run is the only one now, so rows of the same job that had the
 /// lock before and have no end belong to processes that are gone. Returns those rows.
 pub async fn mark_locked(connection: &mut PgConnection, id: i64) -> Result<Vec<Row>> {
-    let crashed = sqlx::query_as(
+    let crashed = sqlx::query_as(concat!(
         "WITH me AS (UPDATE pgtend.runs SET locked_at = clock_timestamp(), heartbeat_at = clock_timestamp()
                      WHERE id = $1 RETURNING job, database)
-         UPDATE pgtend.runs r SET outcome = 'crashed', finished_at = heartbeat_at,
-                error = format('the process died without reporting a result: pid %s on %s, last seen at %s', pid, host,
-                               to_char(heartbeat_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC'))
-         FROM me WHERE r.job = me.job AND r.database = me.database AND r.id <> $1 AND r.outcome IS NULL
+         UPDATE pgtend.runs r SET ",
+        crashed!(),
+        " FROM me WHERE r.job = me.job AND r.database = me.database AND r.id <> $1 AND r.outcome IS NULL
                    AND r.locked_at IS NOT NULL
-         RETURNING r.*",
-    )
+         RETURNING r.*"
+    ))
     .bind(id)
     .fetch_all(connection)
     .await?;

@@ -11,6 +11,13 @@ use crate::pg;
 const MIGRATIONS: [&str; 1] = [include_str!("1.sql")];
 
 impl Ledger {
+    /// Whether there is a ledger already. Any other query makes one where there is none: in a database that is to be restored, that would be
+    /// in the way.
+    pub async fn exists(&self) -> Result<bool> {
+        let mut connection = self.connect().await?;
+        Ok(version(&mut connection).await? > 0)
+    }
+
     pub(super) async fn migrate(&self) -> Result<()> {
         // This does not use the pool, which retries a refusing server for 20 s, and then does not say that it refused.
         let mut connection = self.settings.connect().await?;

@@ -257,12 +257,13 @@ impl Watch {
 
 async fn look(observer: &mut PgConnection, pid: i32) -> Result<Look> {
     Ok(sqlx::query_as(
-        "SELECT p.phase, coalesce(p.blocks_done, 0) AS blocks_done, coalesce(p.blocks_total, 0) AS blocks_total,
+        concat!(
+            "SELECT p.phase, coalesce(p.blocks_done, 0) AS blocks_done, coalesce(p.blocks_total, 0) AS blocks_total,
                 coalesce(p.tuples_done, 0) AS tuples_done, coalesce(p.tuples_total, 0) AS tuples_total,
                 CASE WHEN a.wait_event_type = 'Lock' THEN ARRAY(
-                    SELECT format('server process %s (%s, %s%s)', b.pid, coalesce(b.usename, '-'), coalesce(nullif(b.application_name, ''), b.backend_type),
-                                  ', in its transaction since ' || to_char(b.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || 'Z')
-                    FROM pg_stat_activity b WHERE b.pid = ANY (pg_blocking_pids(a.pid)) ORDER BY b.xact_start LIMIT 3)
+                    SELECT ",
+            pg::session_in_words!("b", "', in its transaction since ' || to_char(b.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || 'Z'"),
+            " FROM pg_stat_activity b WHERE b.pid = ANY (pg_blocking_pids(a.pid)) ORDER BY b.xact_start LIMIT 3)
                     -- Of a prepared transaction the number of the process is 0.
                     || CASE WHEN 0 = ANY (pg_blocking_pids(a.pid)) THEN ARRAY(
                     SELECT DISTINCT format('prepared transaction %L (%s, since %s): COMMIT PREPARED or ROLLBACK PREPARED ends it', p.gid, p.owner,
@@ -276,7 +277,8 @@ async fn look(observer: &mut PgConnection, pid: i32) -> Result<Look> {
                     WHERE w.pid = a.pid AND NOT w.granted LIMIT 3) ELSE '{}' END
                 ELSE '{}' END AS blockers,
                 coalesce(a.wait_event_type = 'Lock' AND a.wait_event IN ('virtualxid', 'transactionid'), false) AS is_for_a_transaction
-         FROM pg_stat_activity a LEFT JOIN pg_stat_progress_create_index p USING (pid) WHERE a.pid = $1",
+         FROM pg_stat_activity a LEFT JOIN pg_stat_progress_create_index p USING (pid) WHERE a.pid = $1"
+        ),
     )
     .bind(pid)
     .fetch_optional(observer)
@@ -294,13 +296,14 @@ fn is_deadlock(error: &sqlx::Error) -> bool {
 
 /// Returns the holder of a build's lock on the table: nothing may touch its indexes then. Autovacuum gives way.
 pub async fn builder(connection: &mut PgConnection, table: i64) -> Result<Option<String>> {
-    Ok(sqlx::query_scalar(
-        "SELECT format('server process %s (%s, %s)', a.pid, coalesce(a.usename, '-'), coalesce(nullif(a.application_name, ''), a.backend_type))
-         FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+    Ok(sqlx::query_scalar(concat!(
+        "SELECT ",
+        pg::session_in_words!("a", "NULL"),
+        " FROM pg_locks l JOIN pg_stat_activity a USING (pid)
          WHERE l.locktype = 'relation' AND l.granted AND l.relation::bigint = $1 AND l.mode = 'ShareUpdateExclusiveLock'
            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-           AND a.pid <> pg_backend_pid() AND a.backend_type <> 'autovacuum worker' LIMIT 1",
-    )
+           AND a.pid <> pg_backend_pid() AND a.backend_type <> 'autovacuum worker' LIMIT 1"
+    ))
     .bind(table)
     .fetch_optional(connection)
     .await?)

@@ -2,4 +2,5 @@
 
 pub mod concurrently;
 pub mod governor;
+pub mod indexes;
 pub mod session;

@@ -12,7 +12,8 @@ use sqlx::PgConnection;
 use crate::base::fault::{Fault, Kind};
 use crate::live::governor;
 use crate::pg;
-use crate::pg::table::TableName;
+use crate::pg::table::{Checked, TableName, proof};
+use crate::work::RunContext;
 
 /// The time that a transaction may take in addition to its wait for locks. No client waits longer than lock_timeout and this.
 const HOLD: Duration = Duration::from_secs(1);
@@ -36,6 +37,8 @@ pub struct Session {
     pub lock_waits: u64,
     /// True once a step was given up: those after it are tried once, or a run with many steps would take hours.
     has_given_up: bool,
+    /// A statement that fails if a table of the job is not the one that was checked ([`proof`]); empty if none was.
+    proof: String,
 }
 
 /// The result of statements that need locks.
@@ -57,7 +60,8 @@ impl<T> Attempt<T> {
 }
 
 impl Session {
-    pub async fn open(settings: &pg::Settings, lock_timeout: Duration, give_up_after: Duration) -> Result<Self> {
+    pub async fn open(run: &RunContext<'_>, lock_timeout: Duration, give_up_after: Duration) -> Result<Self> {
+        let settings = &run.settings;
         let mut connection = settings.connect().await?;
         for (name, value) in [
             // Bounds are shown and read in one way, whatever the role's settings are.
@@ -81,6 +85,7 @@ impl Session {
             give_up_after,
             lock_waits: 0,
             has_given_up: false,
+            proof: proof(run.checked()),
         })
     }
 
@@ -139,7 +144,8 @@ impl Session {
         let begun = async {
             pg::execute_counting(&mut self.connection, "BEGIN".to_owned()).await?;
             sqlx::query("SELECT set_config('statement_timeout', '0', true)").execute(&mut self.connection).await?;
-            pg::execute_counting(&mut self.connection, lock.to_owned()).await
+            let behind = format!("{lock}; {}", self.proof);
+            pg::execute_counting(&mut self.connection, behind).await
         };
         match begun.await {
             Ok(_) => Ok(Attempt::Done(())),
@@ -156,8 +162,13 @@ impl Session {
 
     async fn attempt(&mut self, lock: &str, then: &(impl UnderLock + ?Sized)) -> Result<Vec<u64>, Failure> {
         let started = Instant::now();
-        sqlx::query("BEGIN").execute(&mut self.connection).await.map_err(Failure::of("BEGIN"))?;
+        // Before the first statement, which may be more than a lock, and once more under its lock, before anything is read under it.
+        let begin = format!("BEGIN; {}", self.proof);
+        pg::execute_counting(&mut self.connection, begin.clone()).await.map_err(Failure::of(&begin))?;
         let mut rows = vec![self.step(lock, self.lock_timeout, started).await?];
+        if !self.proof.is_empty() {
+            pg::execute_counting(&mut self.connection, self.proof.clone()).await.map_err(Failure::of(&self.proof))?;
+        }
         let reading = |error| Failure { error, doing: "read what a transaction makes its statements from".to_owned() };
         for statement in then.statements(&mut self.connection).await.map_err(reading)? {
             rows.push(self.step(&statement, self.further_lock_timeout, started).await?);
@@ -212,6 +223,9 @@ impl Session {
         sqlx::query("SELECT set_config('lock_timeout', '0', false), set_config('statement_timeout', '0', false)")
             .execute(&mut self.connection)
             .await?;
+        if !self.proof.is_empty() {
+            pg::execute_counting(&mut self.connection, self.proof.clone()).await?;
+        }
         let attempt_started = Instant::now();
         let (pid, lock_timeout, give_up_after) = (self.pid, self.lock_timeout, self.give_up_after);
         let result = {
@@ -238,6 +252,13 @@ impl Session {
             .execute(&mut self.connection)
             .await?;
         result.map(|_| ())
+    }
+
+    /// Runs a statement that takes long, and lets reads and writes go on: under a lock of the mode `lock` (SHARE UPDATE EXCLUSIVE and the like),
+    /// behind which `tables` are compared with what was checked. All is one message, which is one transaction.
+    pub async fn long(&mut self, lock: &str, tables: &[Checked], sql: &str) -> Result<(), sqlx::Error> {
+        let locks: String = tables.iter().map(|table| format!("LOCK TABLE ONLY {} IN {lock} MODE; ", table.name)).collect();
+        pg::execute_counting(&mut self.connection, format!("{locks}{}; {sql}", proof(tables))).await.map(drop)
     }
 
     /// Lists the holders of locks on these tables, the oldest transaction first.

@@ -20,6 +20,7 @@ pub mod throwaway;
 mod tls;
 #[doc(hidden)]
 pub mod url;
+mod who;
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
@@ -32,6 +33,7 @@ pub use settings::Settings;
 use sqlx::postgres::{PgArguments, PgConnection, PgCopyIn};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Executor as _, Postgres, Row as _};
+pub(crate) use who::session_in_words;
 
 use crate::base::terminal::turns_text;
 /// Quotes an identifier, whatever is in the name. PostgreSQL allows anything but NUL, which cannot occur in a catalog; a NUL from
@@ -236,7 +238,7 @@ pub async fn try_shared_lock(connection: &mut PgConnection, name: &str) -> Resul
     Ok(locked)
 }
 
-/// The holder of a lock; shown as "server process 123 (pgtend, from 10.0.0.1, connected since 02:00)".
+/// The holder of a lock; shown as "server process 123 (app, pgtend, from 10.0.0.1, connected since 02:00)".
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Holder {
     words: String,
@@ -253,13 +255,18 @@ impl std::fmt::Display for Holder {
 /// Returns the holder of that lock.
 pub async fn lock_holder(connection: &mut PgConnection, name: &str) -> Result<Option<Holder>> {
     let holder = sqlx::query_as(
-        "SELECT format('server process %s (%s, from %s, connected since %s)', a.pid, a.application_name,
-                       coalesce(a.client_addr::text, 'local'), to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SSOF')) AS words,
-                coalesce(a.query, '') AS query
+        concat!(
+            "SELECT ",
+            session_in_words!(
+                "a",
+                "format(', from %s, connected since %s', coalesce(a.client_addr::text, 'local'), to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SSOF'))"
+            ),
+            " AS words, coalesce(a.query, '') AS query
          FROM pg_locks l JOIN pg_stat_activity a USING (pid)
          WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-           AND ((l.classid::bigint << 32) | l.objid::bigint) = hashtextextended($1, 0)",
+           AND ((l.classid::bigint << 32) | l.objid::bigint) = hashtextextended($1, 0)"
+        ),
     )
     .bind(name)
     .fetch_optional(connection)
@@ -271,9 +278,11 @@ pub async fn lock_holder(connection: &mut PgConnection, name: &str) -> Result<Op
 /// has no process, and holds its locks until a person ends it.
 pub async fn lock_holders(connection: &mut PgConnection, tables: &[i64]) -> Result<String> {
     let holders: Vec<String> = sqlx::query_scalar(
-        "SELECT who FROM (
-             SELECT DISTINCT ON (a.xact_start, a.pid) a.xact_start AS since, format('server process %s (%s, %s) has %s on %s since %s', a.pid, a.usename,
-                    coalesce(nullif(a.application_name, ''), a.backend_type), l.mode, l.relation::regclass,
+        concat!(
+            "SELECT who FROM (
+             SELECT DISTINCT ON (a.xact_start, a.pid) a.xact_start AS since, ",
+            session_in_words!("a", "NULL"),
+            " || format(' has %s on %s since %s', l.mode, l.relation::regclass,
                     to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || 'Z') AS who
              FROM pg_locks l JOIN pg_stat_activity a USING (pid)
              WHERE l.locktype = 'relation' AND l.granted AND l.relation::bigint = ANY($1) AND a.pid <> pg_backend_pid()
@@ -289,7 +298,8 @@ pub async fn lock_holders(connection: &mut PgConnection, tables: &[i64]) -> Resu
              JOIN pg_locks l ON l.virtualtransaction = x.virtualtransaction
              WHERE l.pid IS NULL AND l.locktype = 'relation' AND l.granted AND l.relation::bigint = ANY($1)
                AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-             ORDER BY p.prepared, p.gid, l.mode LIMIT 3) prepared",
+             ORDER BY p.prepared, p.gid, l.mode LIMIT 3) prepared"
+        ),
     )
     .bind(tables)
     .fetch_all(connection)

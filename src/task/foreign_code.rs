@@ -13,8 +13,10 @@ use sqlx::PgConnection;
 
 use super::compress;
 use crate::base::fault::{Fault, Kind};
-use crate::pg::table::with_schema;
+use crate::pg::table::{Checked, with_schema};
 use crate::pg::{self, Settings, failure, identifier};
+use crate::work::RestoresOn;
+use crate::work::touched::{INSERT, Touched};
 
 /// This many warnings are listed; the rest are only counted.
 const NAMED: usize = 20;
@@ -22,7 +24,7 @@ const NAMED: usize = 20;
 /// One piece of such code, once for each function that it calls.
 #[derive(Clone, Debug, sqlx::FromRow)]
 struct ForeignCode {
-    /// "trigger", "index" and the like; "table" for the table itself.
+    /// "trigger", "index" and the like; "table", "schema" and "type" for the owner of one.
     kind: String,
     /// Quoted; None for a partition key and for a table.
     name: Option<String>,
@@ -34,75 +36,68 @@ struct ForeignCode {
     /// The login role of the session: RESET ROLE gives its rights.
     runs_as: String,
     is_superuser: bool,
+    /// True when all that the login has and the owner lacks is the run history, in the schema pgtend.
+    only_history: bool,
 }
 
 impl ForeignCode {
-    fn is_the_table(&self) -> bool {
-        self.kind == "table"
+    /// Returns whether it names an owner, with or without code that was found.
+    fn is_an_owner(&self) -> bool {
+        matches!(self.kind.as_str(), "table" | "schema" | "type")
+    }
+
+    /// Says what the code may do that its owner may not.
+    fn gains(&self) -> String {
+        let owner = identifier(&self.owner);
+        match (self.is_superuser, self.only_history) {
+            (true, _) => "a superuser".to_owned(),
+            (false, true) => "which may read and change the run history (schema pgtend)".to_owned(),
+            (false, false) => format!("with rights that {owner} lacks"),
+        }
     }
 }
 
 impl fmt::Display for ForeignCode {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let Self { kind, table, .. } = self;
-        let (owner, runs_as) = (identifier(&self.owner), identifier(&self.runs_as));
-        if self.is_the_table() {
-            write!(
+        let (owner, runs_as, gains) = (identifier(&self.owner), identifier(&self.runs_as), self.gains());
+        let name = self.name.as_deref().unwrap_or_default();
+        match (kind.as_str(), &self.function) {
+            ("table", _) => write!(
                 f,
-                "{table} belongs to {owner}: code that {owner} adds to it or to its types and functions can run as {runs_as}, "
-            )?;
-            return match self.is_superuser {
-                true => write!(f, "a superuser"),
-                false => write!(f, "with rights that {owner} lacks"),
-            };
-        }
-        write!(f, "{kind} ")?;
-        if let Some(name) = &self.name {
-            write!(f, "{name} ")?;
-        }
-        write!(f, "of {table} ")?;
-        match &self.function {
-            Some(function) => write!(f, "calls {function}, code of {owner}, ")?,
-            None => write!(f, "is code of {owner} ")?,
-        }
-        match self.is_superuser {
-            true => write!(f, "which may run as {runs_as}, a superuser"),
-            false => write!(f, "which may run as {runs_as}, with rights that {owner} lacks"),
+                "{table} belongs to {owner}: code that {owner} adds to it or to its types and functions can run as {runs_as}, {gains}"
+            ),
+            ("schema", _) => write!(
+                f,
+                "the schema {name} of {table} belongs to {owner}, who can put another table in its place: code that {owner} puts there can run as {runs_as}, {gains}"
+            ),
+            ("type", _) => write!(
+                f,
+                "a column of {table} has the type {name}, which belongs to {owner}: code that {owner} adds to it can run as {runs_as}, {gains}"
+            ),
+            (_, function) => {
+                write!(f, "{kind} ")?;
+                if !name.is_empty() {
+                    write!(f, "{name} ")?;
+                }
+                match function {
+                    Some(function) => write!(f, "of {table} calls {function}, code of {owner}, ")?,
+                    None => write!(f, "of {table} is code of {owner} ")?,
+                }
+                write!(f, "which may run as {runs_as}, {gains}")
+            }
         }
     }
 }
 
-/// The operations of a task on the rows of its table.
-#[derive(Clone, Copy, Debug)]
-pub struct Touched<'a> {
-    pub table: &'a str,
-    /// Events of triggers that fire, as in pg_trigger.tgtype.
-    pub triggers: i32,
-    /// Events of rules, as in pg_rewrite.ev_type.
-    pub rules: &'static [&'static str],
-    /// Whether rows are written, so that CHECKs and generated columns are evaluated.
-    pub writes: bool,
-    /// Whether triggers are disabled by session_replication_role, where the role may set it.
-    pub silences_triggers: bool,
-}
-
-/// Events of triggers, as in pg_trigger.tgtype.
-pub const INSERT: i32 = 4;
-pub const DELETE: i32 = 8;
-pub const UPDATE: i32 = 16;
-
-impl<'a> Touched<'a> {
-    pub fn new(table: &'a str, triggers: i32, rules: &'static [&'static str], writes: bool) -> Self {
-        Self { table, triggers, rules, writes, silences_triggers: false }
-    }
-}
-
-/// The other owners' code that a run of the job would execute with more rights than the owners have, each in a sentence; an error where the
-/// job refuses that.
-pub async fn warnings(settings: &Settings, touched: &[Touched<'_>], trust_owners: bool) -> Result<Vec<String>> {
+/// The other owners' code that a run of the job would execute with more rights than the owners have, each in a sentence, with the tables that
+/// were looked at: the run works on these alone. An error where the job refuses such code.
+pub async fn check(settings: &Settings, touched: &[Touched<'_>], trust_owners: bool) -> Result<(Vec<String>, Vec<Checked>)> {
     let mut found: Vec<ForeignCode> = Vec::new();
+    let mut checked = Vec::new();
     for touched in touched {
-        let mut of_table = look(settings, touched).await?;
+        let (table, mut of_table) = look(settings, touched).await?;
+        checked.extend(table);
         if trust_owners && touched.silences_triggers {
             of_table.retain(|code| !is_guard(code));
         }
@@ -110,27 +105,44 @@ pub async fn warnings(settings: &Settings, touched: &[Touched<'_>], trust_owners
         of_table.retain(|code| !found.iter().any(|known| known.to_string() == code.to_string()));
         found.append(&mut of_table);
     }
-    judge(found, trust_owners)
+    Ok((judge(found, trust_owners)?, checked))
 }
 
 /// The same for rows that are restored into `table` (with its schema, quoted) by COPY, which ignores rules.
-pub async fn warnings_of_inserts(settings: &Settings, table: &str, trust_owners: bool) -> Result<Vec<String>> {
-    judge(look(settings, &Touched::new(table, INSERT, &[], true)).await?, trust_owners)
+pub async fn check_inserts(settings: &Settings, table: &str, trust_owners: bool) -> Result<(Vec<String>, Vec<Checked>)> {
+    check(settings, &[Touched::new(table, INSERT, &[], true)], trust_owners).await
 }
 
 /// Turns the code found into sentences; an error where owners of tables are not trusted. Pure.
 fn judge(mut found: Vec<ForeignCode>, trust_owners: bool) -> Result<Vec<String>> {
     // Concrete code comes first, as it says more. A role that `grants` created for several jobs always has rights that one of the owners
     // lacks, so the owner alone is not worth a warning there.
-    found.sort_by_key(ForeignCode::is_the_table);
-    found.retain(|code| !trust_owners || !code.is_the_table() || code.is_superuser);
+    found.sort_by_key(|code| (code.is_an_owner(), code.only_history));
+    found.retain(|code| !trust_owners || !code.is_an_owner() || code.is_superuser);
+    if trust_owners {
+        // A login that keeps the history in the same database always has it: that is said once for each owner.
+        let mut said: Vec<String> = Vec::new();
+        found.retain(|code| {
+            !code.only_history
+                || !said.contains(&code.owner) && {
+                    said.push(code.owner.clone());
+                    true
+                }
+        });
+    }
     if let Some(first) = found.first().filter(|_| !trust_owners) {
-        let message = format!(
-            "{}; trust_owners = false refuses that: connect as a role without more rights than {} (that role itself, or a non-superuser that is a member of it alone; \
-             set `owner_url` of the database for that)",
-            in_short(&found).join("; "),
-            identifier(&first.owner)
-        );
+        let owner = identifier(&first.owner);
+        let way_out = match first.only_history {
+            true => format!(
+                "keep the run history out of reach of {owner} (`[ledger] database`: another database), or connect as {owner} itself (set `owner_url` \
+                 of the database for that)"
+            ),
+            false => format!(
+                "connect as a role without more rights than {owner} (that role itself, or a non-superuser that is a member of it alone; set \
+                 `owner_url` of the database for that)"
+            ),
+        };
+        let message = format!("{}; trust_owners = false refuses that: {way_out}", in_short(&found).join("; "));
         return Err(Fault::new(Kind::Permission, message).into());
     }
     Ok(in_short(&found))
@@ -151,10 +163,58 @@ fn in_short(found: &[ForeignCode]) -> Vec<String> {
     lines
 }
 
-async fn look(settings: &Settings, touched: &Touched<'_>) -> Result<Vec<ForeignCode>> {
+/// The owners whose code runs as a superuser when a dump of the database is restored for `verify = "restore"`: CHECKs, expressions of indexes,
+/// generated columns and the functions that they call. Empty where the role that restores is not a superuser: then the code can do what that
+/// role can. Empty also for a server of its own, where a role without rights restores. `on` is the server that the dump is restored on.
+pub async fn check_restore(settings: &Settings, on: &RestoresOn, trust_owners: bool) -> Result<Vec<String>> {
+    let (target, whose, why) = match on {
+        RestoresOn::OwnServer => return Ok(Vec::new()),
+        RestoresOn::Source { why } => (settings, "", why.as_deref()),
+        RestoresOn::Elsewhere(other) => (other, " of the server that `scratch` names", None),
+    };
+    let restores: (String, bool) =
+        sqlx::query_as("SELECT rolname::text, rolsuper FROM pg_catalog.pg_roles WHERE rolname = session_user")
+            .fetch_one(&mut target.connect().await?)
+            .await?;
+    let (runs_as, true) = restores else { return Ok(Vec::new()) };
+    let owners: Vec<String> = sqlx::query_scalar(concat!(
+        "WITH RECURSIVE ",
+        include_str!("rights.sql"),
+        "SELECT pg_catalog.quote_ident(r.rolname) FROM owners o JOIN pg_catalog.pg_roles r ON r.oid = o.oid ORDER BY 1"
+    ))
+    .fetch_all(&mut settings.connect().await?)
+    .await
+    .map_err(pg::in_its_own_words)?;
+    if owners.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut named = owners.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    if owners.len() > NAMED {
+        named += &format!(" and {} more", owners.len() - NAMED);
+    }
+    let line = format!(
+        "verify = \"restore\" runs code of {named}, owners in this database: CHECKs, expressions of indexes and what they call may run as {}, a \
+         superuser{whose}",
+        identifier(&runs_as)
+    );
+    if trust_owners {
+        return Ok(vec![line]);
+    }
+    let own_server = match why {
+        Some(why) => format!("install what is missing for a server of its own, where such code has no rights ({why})"),
+        None => "restore in a server of its own, where such code has no rights (scratch = \"throwaway\")".to_owned(),
+    };
+    let message = format!(
+        "{line}; trust_owners = false refuses that: {own_server}, connect as a role that is not a superuser (`pgtend grants` writes its \
+         SQL), or say verify = \"checksum\""
+    );
+    Err(Fault::new(Kind::Permission, message).into())
+}
+
+async fn look(settings: &Settings, touched: &Touched<'_>) -> Result<(Option<Checked>, Vec<ForeignCode>)> {
     let mut connection = settings.connect().await?;
-    let Some(table) = oid_of(&mut connection, touched).await? else { return Ok(Vec::new()) };
-    sqlx::query_as(include_str!("foreign_code.sql"))
+    let Some(table) = oid_of(&mut connection, touched).await? else { return Ok((None, Vec::new())) };
+    let found = sqlx::query_as(concat!("WITH RECURSIVE ", include_str!("rights.sql"), include_str!("foreign_code.sql")))
         .bind(table)
         .bind(touched.triggers)
         .bind(touched.rules)
@@ -162,7 +222,12 @@ async fn look(settings: &Settings, touched: &Touched<'_>) -> Result<Vec<ForeignC
         .bind(touched.silences_triggers)
         .fetch_all(&mut connection)
         .await
-        .map_err(pg::in_its_own_words)
+        .map_err(pg::in_its_own_words)?;
+    // By its name, as statements go by it: the view of a [compress] job may be lost, and then there is no table of that name.
+    let owner = "SELECT relowner::bigint FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass($1)::pg_catalog.oid AND oid = $2::bigint::pg_catalog.oid";
+    let name = with_schema(touched.table);
+    let owner: Option<i64> = sqlx::query_scalar(owner).bind(&name).bind(table).fetch_optional(&mut connection).await?;
+    Ok((owner.map(|owner| Checked { name, oid: table, owner: Some(owner) }), found))
 }
 
 /// None also for a name that is not a table's: the task reports that itself.

@@ -5,18 +5,9 @@
 --
 -- Expressions of indexes, of extended statistics and of partition keys run in any query of the table: the planner computes what is constant in
 -- them (seen on 14 and 18: an IMMUTABLE function without arguments ran as the superuser who said SELECT count(*), and in EXPLAIN).
--- A function counts that somebody owns who has less rights than the session, unless it is SECURITY DEFINER: that runs as its owner. One of
+-- `lesser` is in rights.sql, which comes before. A function counts that somebody owns who has less rights than the session, unless it is SECURITY DEFINER: that runs as its owner. One of
 -- PostgreSQL's own counts where it takes SQL, reaches files or changes the server: then the table's owner said so.
-WITH RECURSIVE me AS (
-    SELECT r.oid, r.rolsuper, r.rolcreaterole, r.rolreplication, r.rolbypassrls FROM pg_catalog.pg_roles r WHERE r.rolname = session_user
-), lesser AS (
-    -- Roles without a right that the session has. What monitoring sees is not counted: `grants` gives it to every role.
-    SELECT o.oid FROM pg_catalog.pg_roles o, me
-    WHERE o.oid <> me.oid AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles s WHERE s.rolsuper AND pg_catalog.pg_has_role(o.oid, s.oid, 'MEMBER'))
-      AND (me.rolsuper OR me.rolcreaterole AND NOT o.rolcreaterole OR me.rolreplication AND NOT o.rolreplication OR me.rolbypassrls AND NOT o.rolbypassrls
-           OR EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid <> me.oid AND pg_catalog.pg_has_role(me.oid, r.oid, 'MEMBER') AND NOT pg_catalog.pg_has_role(o.oid, r.oid, 'MEMBER')
-                      AND r.rolname NOT IN ('pg_monitor', 'pg_read_all_settings', 'pg_read_all_stats', 'pg_stat_scan_tables')))
-), named AS (
+, named AS (
     SELECT c.oid, c.relkind FROM pg_catalog.pg_class c WHERE c.oid = $1::bigint::pg_catalog.oid
 ), tables AS (
     SELECT oid FROM named
@@ -46,6 +37,15 @@ WITH RECURSIVE me AS (
       AND (g.tgrelid IN (SELECT oid FROM tables) AND g.tgtype & $2::int <> 0 AND g.tgtype & 64 = 0
                AND NOT ($5::boolean AND me.rolsuper AND g.tgenabled = 'O' AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger r WHERE r.tgrelid = g.tgrelid AND r.tgenabled = 'R'))
            OR g.tgrelid IN (SELECT oid FROM reached) AND g.tgtype & 66 = 0 AND g.tgtype & 24 <> 0 AND pg_catalog.current_setting('server_version_num')::int < 180000)
+), types AS (
+    -- Of columns that are written, and what these are made of: a domain's CHECKs run, and a type's owner may change it.
+    SELECT a.attrelid AS table_oid, a.atttypid AS type FROM tables t JOIN pg_catalog.pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped WHERE $4::boolean
+    UNION
+    SELECT t.table_oid, x.type FROM types t JOIN pg_catalog.pg_type y ON y.oid = t.type, LATERAL (
+        SELECT y.typbasetype AS type UNION ALL SELECT y.typelem
+        UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE a.attrelid = y.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+        UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE y.oid IN (r.rngtypid, r.rngmultitypid)
+    ) x WHERE x.type <> 0
 ), expressions AS (
     SELECT 'index' AS kind, pg_catalog.quote_ident(c.relname) AS name, i.indrelid AS table_oid, pg_catalog.concat(i.indexprs::text, i.indpred::text) AS tree
     FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid WHERE i.indexprs IS NOT NULL OR i.indpred IS NOT NULL
@@ -59,6 +59,8 @@ WITH RECURSIVE me AS (
     -- Of a partition, the planner looks at them in any query.
     SELECT 'CHECK', pg_catalog.quote_ident(k.conname), k.conrelid, k.conbin::text FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
     WHERE k.contype = 'c' AND ($4::boolean OR c.relispartition)
+    UNION ALL
+    SELECT 'domain CHECK', pg_catalog.quote_ident(k.conname), t.table_oid, k.conbin::text FROM types t JOIN pg_catalog.pg_constraint k ON k.contypid = t.type AND k.contype = 'c'
     UNION ALL
     SELECT 'generated column', pg_catalog.quote_ident(a.attname), a.attrelid, f.adbin::text FROM pg_catalog.pg_attrdef f JOIN pg_catalog.pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum
     WHERE a.attgenerated <> '' AND ($4::boolean OR a.attgenerated = 'v')
@@ -85,9 +87,19 @@ WITH RECURSIVE me AS (
     UNION
     -- The owner itself, with or without code that can be seen: a cursor WITH HOLD, a cast, a domain, a type's function hide from all of the above.
     SELECT 'table', NULL, t.oid, NULL, t.relowner FROM around a JOIN pg_catalog.pg_class t ON t.oid = a.oid
+    UNION
+    -- Of the schema: it may rename it, and put another table in the place, to which our statements go by name.
+    SELECT 'schema', pg_catalog.quote_ident(n.nspname), t.oid, NULL, n.nspowner FROM around a JOIN pg_catalog.pg_class t ON t.oid = a.oid JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
+    WHERE n.nspowner <> t.relowner
+    UNION
+    SELECT 'type', pg_catalog.format('%I.%I', n.nspname, y.typname), t.oid, NULL, y.typowner FROM types x JOIN pg_catalog.pg_class t ON t.oid = x.table_oid JOIN pg_catalog.pg_type y ON y.oid = x.type
+    JOIN pg_catalog.pg_namespace n ON n.oid = y.typnamespace WHERE n.nspname <> 'pg_catalog' AND y.typowner <> t.relowner
+), whose AS (
+    -- What belongs to pg_database_owner is the database's owner's, who is its only member.
+    SELECT f.kind, f.name, f.table_oid, f.function, CASE WHEN r.rolname = 'pg_database_owner' THEN d.datdba ELSE f.owner END AS owner
+    FROM foreign_code f JOIN pg_catalog.pg_roles r ON r.oid = f.owner, this_database d
 )
-SELECT f.kind, f.name, pg_catalog.format('%I.%I', n.nspname, c.relname) AS "table", f.function, r.rolname::text AS owner, session_user::text AS runs_as,
-       me.rolsuper AS is_superuser
-FROM foreign_code f JOIN pg_catalog.pg_class c ON c.oid = f.table_oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_roles r ON r.oid = f.owner, me
-WHERE f.owner IN (SELECT oid FROM lesser)
+SELECT DISTINCT f.kind, f.name, pg_catalog.format('%I.%I', n.nspname, c.relname) AS "table", f.function, r.rolname::text AS owner, me.rolname::text AS runs_as,
+       me.rolsuper AS is_superuser, l.only_history
+FROM whose f JOIN lesser l ON l.oid = f.owner JOIN pg_catalog.pg_class c ON c.oid = f.table_oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_roles r ON r.oid = f.owner, me
 ORDER BY 3, 1, 2, 4

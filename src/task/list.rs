@@ -1,98 +1,196 @@
-//! The list of tasks: the name of each, how its keys are read, and the one way to drive each: plan, decide, apply.
+//! The list of tasks, and the one way to drive each: plan, decide, apply.
+
+use std::any::Any;
 
 use anyhow::Result;
+use sqlx::PgConnection;
 use toml::Spanned;
 
-use super::foreign_code::{self, Touched};
-use super::{audit, backup, compress, partition, reindex, retention, sql, vector_index};
+use super::{audit, backup, compress, foreign_code, partition, reindex, retention, sql, vector_index};
 use crate::config::checker::Checker;
 use crate::config::limits::{self, Limits};
+use crate::config::{self, Config};
 use crate::ledger::report::Unfinished;
-use crate::work::{Does, Driven, Mode, RunContext, Work};
-use crate::{config, pg};
+use crate::pg;
+use crate::pg::table::Checked;
+use crate::work::{Does, Driven, Entry, Memberships, Mode, RestoresOn, RunContext, Touched, Work};
 
-#[derive(Clone, Debug)]
-pub enum Task {
-    Audit(audit::Audit),
-    Backup(backup::Backup),
-    Compress(compress::Compress),
-    Partition(partition::Partition),
-    Reindex(reindex::Reindex),
-    Retention(retention::Retention),
-    Sql(sql::Sql),
-    VectorIndex(vector_index::VectorIndex),
+/// The tasks: the name of each in files and in the ledger, which is its folder's as well, and its resolved keys.
+macro_rules! each_task {
+    ($then:ident) => {
+        $then! {
+            audit: Audit,
+            backup: Backup,
+            compress: Compress,
+            partition: Partition,
+            reindex: Reindex,
+            retention: Retention,
+            sql: Sql,
+            vector_index: VectorIndex,
+        }
+    };
+}
+pub(crate) use each_task;
+
+/// The only place that tells the tasks apart. Everything else asks a `Task`, which asks the [`Entry`] of the one that it is.
+macro_rules! tasks {
+    ($($kind:ident: $Task:ident,)+) => {
+        /// A task of a job.
+        #[derive(Clone, Debug)]
+        pub enum Task {
+            $($Task($kind::$Task),)+
+        }
+
+        /// The tables of a job's file that name its task.
+        #[derive(Debug, Default)]
+        pub struct Written {
+            $(pub $kind: Option<$kind::Written>,)+
+        }
+
+        /// All kinds.
+        const KINDS: &[&str] = &[$(stringify!($kind),)+];
+        /// Those whose jobs may have `[limits]`.
+        const KINDS_WITH_LIMITS: &[Option<&str>] =
+            &[$(if $kind::$Task::HAS_LIMITS { Some(stringify!($kind)) } else { None },)+];
+
+        impl Written {
+            /// The kinds whose tables are in the file.
+            fn kinds(&self) -> Vec<&'static str> {
+                [$((stringify!($kind), self.$kind.is_some()),)+]
+                    .into_iter()
+                    .filter_map(|(kind, is_there)| is_there.then_some(kind))
+                    .collect()
+            }
+
+            /// All tables are checked, so that every mistake is found at once; the first is the task.
+            fn resolve(self, checker: &mut Checker<'_>) -> Option<Task> {
+                let resolved = [$(self.$kind.map(|written| $kind::resolve(written, checker).map(Task::$Task)),)+];
+                resolved.into_iter().flatten().next()?
+            }
+        }
+
+        impl Task {
+            /// Its name in files and in the ledger.
+            pub fn kind(&self) -> &'static str {
+                match self { $(Self::$Task(_) => stringify!($kind),)+ }
+            }
+
+            /// The task as what it is, where it is a `T`.
+            pub fn as_a<T: 'static>(&self) -> Option<&T> {
+                let task: &dyn Any = match self { $(Self::$Task(task) => task,)+ };
+                task.downcast_ref()
+            }
+
+            fn has_limits(&self) -> bool {
+                match self { $(Self::$Task(_) => $kind::$Task::HAS_LIMITS,)+ }
+            }
+
+            /// See [`Entry::HAS_METRICS`].
+            pub fn has_metrics(&self) -> bool {
+                match self { $(Self::$Task(_) => $kind::$Task::HAS_METRICS,)+ }
+            }
+
+            /// See [`Entry::MAKES_DUMPS`].
+            pub fn makes_dumps(&self) -> bool {
+                match self { $(Self::$Task(_) => $kind::$Task::MAKES_DUMPS,)+ }
+            }
+
+            /// See [`Entry::touched`].
+            pub fn touched(&self) -> Vec<Touched<'_>> {
+                match self { $(Self::$Task(task) => task.touched(),)+ }
+            }
+
+            /// See [`Entry::restores`].
+            fn restores(&self) -> bool {
+                match self { $(Self::$Task(task) => task.restores(),)+ }
+            }
+
+            /// See [`Entry::restores_on`].
+            async fn restores_on(&self, settings: &pg::Settings, config: &Config) -> Result<RestoresOn> {
+                match self { $(Self::$Task(task) => Box::pin(task.restores_on(settings, config)).await,)+ }
+            }
+
+            /// See [`Entry::is_repeatable`].
+            pub fn is_repeatable(&self) -> bool {
+                match self { $(Self::$Task(task) => task.is_repeatable(),)+ }
+            }
+
+            /// See [`Entry::does`].
+            pub fn does(&self) -> Does {
+                match self { $(Self::$Task(task) => task.does(),)+ }
+            }
+
+            /// See [`Entry::agree`].
+            pub fn agree(&mut self) {
+                match self { $(Self::$Task(task) => task.agree(),)+ }
+            }
+
+            /// See [`Entry::check`].
+            pub async fn check(
+                &self,
+                connection: &mut PgConnection,
+                settings: &pg::Settings,
+                config: &Config,
+            ) -> Result<String> {
+                match self { $(Self::$Task(task) => Box::pin(task.check(connection, settings, config)).await,)+ }
+            }
+
+            /// See [`Entry::grants`].
+            pub async fn grants(
+                &self,
+                connection: &mut PgConnection,
+                role: &str,
+                memberships: &mut Memberships,
+            ) -> Result<Vec<String>> {
+                match self { $(Self::$Task(task) => Box::pin(task.grants(connection, role, memberships)).await,)+ }
+            }
+
+            /// Boxed: a task's future holds all that it does, and would be copied from stack to stack as often as it is passed
+            /// on. Without this, an unoptimized build overflows a worker's 2 MiB.
+            async fn drive_as_what_it_is(&self, foreign_code: Vec<String>, run: &RunContext<'_>, mode: Mode) -> Result<Driven> {
+                match self { $(Self::$Task(task) => Box::pin(drive_work(foreign_code, task, run, mode)).await,)+ }
+            }
+        }
+
+        $(
+            impl From<$kind::$Task> for Task {
+                fn from(task: $kind::$Task) -> Self {
+                    Self::$Task(task)
+                }
+            }
+        )+
+    };
 }
 
-/// The tables of a job's file that name its task.
-#[derive(Debug, Default)]
-pub struct Written {
-    pub audit: Option<audit::Written>,
-    pub backup: Option<backup::Written>,
-    pub compress: Option<compress::Written>,
-    pub partition: Option<partition::Written>,
-    pub reindex: Option<reindex::Written>,
-    pub retention: Option<retention::Written>,
-    pub sql: Option<sql::Written>,
-    pub vector_index: Option<vector_index::Written>,
-}
+each_task!(tasks);
 
 impl Task {
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Audit(_) => "audit",
-            Self::Backup(_) => "backup",
-            Self::Compress(_) => "compress",
-            Self::Partition(_) => "partition",
-            Self::Reindex(_) => "reindex",
-            Self::Retention(_) => "retention",
-            Self::Sql(_) => "sql",
-            Self::VectorIndex(_) => "vector_index",
-        }
-    }
-
     /// The one task among the tables of the file.
     pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Self> {
-        let Written { audit, backup, compress, partition, reindex, retention, sql, vector_index } = written;
-        let named: Vec<&str> = [
-            ("[audit]", audit.is_some()),
-            ("[backup]", backup.is_some()),
-            ("[compress]", compress.is_some()),
-            ("[partition]", partition.is_some()),
-            ("[reindex]", reindex.is_some()),
-            ("[retention]", retention.is_some()),
-            ("[sql]", sql.is_some()),
-            ("[vector_index]", vector_index.is_some()),
-        ]
-        .into_iter()
-        .filter_map(|(name, is_there)| is_there.then_some(name))
-        .collect();
-        match named.len() {
-            0 => checker.missing(
-                "no task",
-                "add a table that says what to do: [audit], [backup], [compress], [partition], [reindex], [retention], [sql] or [vector_index]",
-            ),
+        let kinds: Vec<String> = written.kinds().iter().map(|kind| format!("[{kind}]")).collect();
+        match kinds.len() {
+            0 => {
+                let hint = format!("add a table that says what to do: {}", in_words(KINDS.iter().copied(), "or"));
+                checker.missing("no task", &hint);
+            }
             1 => {}
-            _ => checker.missing(&format!("more than one task: {}", named.join(" and ")), "keep one task in each file"),
+            _ => checker.missing(&format!("more than one task: {}", kinds.join(" and ")), "keep one task in each file"),
         }
-        let audit = audit.map(|written| audit::resolve(written, checker).map(Self::Audit));
-        let backup = backup.map(|written| backup::resolve(written, checker).map(Self::Backup));
-        let compress = compress.map(|written| compress::resolve(written, checker).map(Self::Compress));
-        let partition = partition.map(|written| partition::resolve(written, checker).map(Self::Partition));
-        let reindex = reindex.map(|written| reindex::resolve(written, checker).map(Self::Reindex));
-        let retention = retention.map(|written| retention::resolve(written, checker).map(Self::Retention));
-        let sql = sql.map(|written| sql::resolve(written, checker).map(Self::Sql));
-        let vector_index = vector_index.map(|written| vector_index::resolve(written, checker).map(Self::VectorIndex));
-        audit.or(backup).or(compress).or(partition).or(reindex).or(retention).or(sql).or(vector_index)?
+        written.resolve(checker)
     }
 
     /// `[limits]` of its job.
     pub fn limits(task: Option<&Self>, written: Option<Spanned<limits::Written>>, checker: &mut Checker<'_>) -> Limits {
-        if let (Some(written), Some(Self::Audit(_) | Self::Backup(_) | Self::Sql(_))) = (&written, task) {
+        if let Some(written) = &written
+            && task.is_some_and(|task| !(task.has_limits() || task.restores() && written.get_ref().is_about_trust_alone()))
+        {
+            let kinds = in_words(KINDS_WITH_LIMITS.iter().flatten().copied(), "and");
             checker.problem(
                 written,
                 "[limits] does not apply to this task",
-                "it limits the load that [compress], [partition], [reindex], [retention] and [vector_index] put on the server"
-                    .to_owned(),
+                format!(
+                    "it limits the load that {kinds} put on the server; `trust_owners` applies to [backup] with verify = \"restore\", too"
+                ),
             );
         }
         let written = written.map(Spanned::into_inner).unwrap_or_default();
@@ -106,22 +204,19 @@ impl Task {
         written.into()
     }
 
-    /// Empty if the task touches no table, if the server itself switches to the owner (REINDEX), or if only a person knows what it touches.
-    pub fn touched(&self) -> Vec<Touched<'_>> {
-        match self {
-            Self::Retention(retention) => {
-                let tables = std::iter::once(&retention.table).chain(&retention.cascade);
-                tables.map(|table| Touched::new(table, foreign_code::DELETE, &["4"], false)).collect()
-            }
-            // Rows leave a default partition with its triggers disabled.
-            Self::Partition(partition) => vec![Touched::new(&partition.table, 0, &["4"], true)],
-            Self::Compress(compress) => {
-                vec![Touched { silences_triggers: true, ..Touched::new(&compress.table, foreign_code::UPDATE, &["2"], true) }]
-            }
-            // The index build runs as the owner; the searches that measure the index do not.
-            Self::VectorIndex(vector_index) => vec![Touched::new(&vector_index.table, 0, &[], false)],
-            Self::Audit(_) | Self::Backup(_) | Self::Reindex(_) | Self::Sql(_) => Vec::new(),
+    /// The other owners' code that a job of this task executes with more rights than the owners have, each in a sentence, and the tables that
+    /// were looked at. An error where the job refuses such code.
+    pub async fn foreign_code(
+        &self,
+        settings: &pg::Settings,
+        config: &Config,
+        limits: &Limits,
+    ) -> Result<(Vec<String>, Vec<Checked>)> {
+        if self.restores() {
+            let on = self.restores_on(settings, config).await?;
+            return Ok((foreign_code::check_restore(settings, &on, limits.trust_owners).await?, Vec::new()));
         }
+        foreign_code::check(settings, &self.touched(), limits.trust_owners).await
     }
 
     /// Whether code of a table's owner runs in a job of this task.
@@ -133,23 +228,13 @@ impl Task {
     pub fn settings(&self, database: &config::Database) -> Result<pg::Settings> {
         if self.meets_owners() { database.owner_settings() } else { database.settings() }
     }
+}
 
-    /// Whether a run whose process died midway may be repeated: all tasks of pgtend look at the current state and go on. For SQL statements
-    /// the job decides.
-    pub fn is_repeatable(&self) -> bool {
-        !matches!(self, Self::Sql(sql) if !sql.is_repeatable())
-    }
-
-    /// The properties of the task that other parts of pgtend ask about.
-    pub fn does(&self) -> Does {
-        match self {
-            Self::Backup(backup) => Does::Backup { store: backup.store.clone() },
-            Self::Compress(compress) => Does::Compress { table: compress.table.clone(), column: compress.column.clone() },
-            Self::Partition(partition) => Does::Partition { table: partition.table.clone() },
-            Self::Retention(retention) => Does::Retention { table: retention.table.clone() },
-            Self::Audit(_) | Self::Reindex(_) | Self::Sql(_) | Self::VectorIndex(_) => Does::Else,
-        }
-    }
+/// "[a], [b] or [c]".
+fn in_words(kinds: impl Iterator<Item = &'static str>, last: &str) -> String {
+    let mut kinds: Vec<String> = kinds.map(|kind| format!("[{kind}]")).collect();
+    let end = kinds.pop().unwrap_or_default();
+    if kinds.is_empty() { end } else { format!("{} {last} {end}", kinds.join(", ")) }
 }
 
 /// Work that the runner runs: a job's task, or a command on behalf of the job.
@@ -165,23 +250,13 @@ impl Drive for Task {
         self.kind()
     }
 
-    /// Boxed: a task's future holds all that it does, and would be copied from stack to stack as often as it is passed
-    /// on. Without this, an unoptimized build overflows a worker's 2 MiB.
     async fn drive(&self, run: &RunContext<'_>, mode: Mode) -> Result<Driven> {
         // Tests use this switch to check how a defect of one job affects the others; release builds have no such switch.
         if cfg!(debug_assertions) && std::env::var("PGTEND_TEST_PANIC").is_ok_and(|job| job == run.job.name) {
             panic!("asked for by PGTEND_TEST_PANIC");
         }
-        match self {
-            Self::Audit(audit) => Box::pin(drive_work(self, audit, run, mode)).await,
-            Self::Backup(backup) => Box::pin(drive_work(self, backup, run, mode)).await,
-            Self::Compress(compress) => Box::pin(drive_work(self, compress, run, mode)).await,
-            Self::Partition(partition) => Box::pin(drive_work(self, partition, run, mode)).await,
-            Self::Reindex(reindex) => Box::pin(drive_work(self, reindex, run, mode)).await,
-            Self::Retention(retention) => Box::pin(drive_work(self, retention, run, mode)).await,
-            Self::Sql(sql) => Box::pin(drive_work(self, sql, run, mode)).await,
-            Self::VectorIndex(vector_index) => Box::pin(drive_work(self, vector_index, run, mode)).await,
-        }
+        let found = run.or_cancelled(Box::pin(self.foreign_code(&run.settings, run.config, run.job.limits))).await?;
+        self.drive_as_what_it_is(checked(run, found), run, mode).await
     }
 }
 
@@ -200,14 +275,17 @@ impl<W: Work> Drive for Manual<W> {
     }
 
     async fn drive(&self, run: &RunContext<'_>, mode: Mode) -> Result<Driven> {
-        Box::pin(drive_work(&self.task, &self.work, run, mode)).await
+        // It works on the tables of the job, and restores no dump, though the job may.
+        let touched = self.task.touched();
+        let found = Box::pin(foreign_code::check(&run.settings, &touched, run.job.limits.trust_owners));
+        let found = run.or_cancelled(found).await?;
+        Box::pin(drive_work(checked(run, found), &self.work, run, mode)).await
     }
 }
 
-/// Drives the work. This is the only place where a dry run differs from a real one.
-async fn drive_work<W: Work>(task: &Task, work: &W, run: &RunContext<'_>, mode: Mode) -> Result<Driven> {
-    // The search comes before the plan, whose queries may already execute such code.
-    let foreign_code = run.or_cancelled(warnings(task, run)).await?;
+/// Drives the work. This is the only place where a dry run differs from a real one. The search for `foreign_code`, warnings about code of table
+/// owners that the run executes, comes before: the queries of the plan may already execute such code.
+async fn drive_work<W: Work>(foreign_code: Vec<String>, work: &W, run: &RunContext<'_>, mode: Mode) -> Result<Driven> {
     let plan = run.or_cancelled(work.plan(run)).await?;
     match mode {
         Mode::DryRun => {
@@ -236,7 +314,8 @@ async fn drive_work<W: Work>(task: &Task, work: &W, run: &RunContext<'_>, mode: 
     }
 }
 
-/// Warnings about code of table owners that the run executes.
-async fn warnings(task: &Task, run: &RunContext<'_>) -> Result<Vec<String>> {
-    foreign_code::warnings(&run.settings, &task.touched(), run.job.limits.trust_owners).await
+/// Returns the warnings of a search for foreign code. From here on the run works on the tables that were looked at, and on no others.
+fn checked(run: &RunContext<'_>, (warnings, tables): (Vec<String>, Vec<Checked>)) -> Vec<String> {
+    run.checked.get_or_init(|| tables);
+    warnings
 }

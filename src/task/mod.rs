@@ -11,4 +11,5 @@ pub mod retention;
 pub mod sql;
 pub mod vector_index;
 
+pub(crate) use list::each_task;
 pub use list::{Drive, Manual, Task, Written};

@@ -1,15 +1,23 @@
 //! The base of every task: the context of a run, and what a task must be able to do.
 
+mod entry;
+pub mod membership;
 mod others;
+pub mod touched;
 
 use std::fmt::Display;
+use std::sync::OnceLock;
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
+pub use entry::{Entry, RestoresOn};
+pub use membership::Memberships;
 pub use others::{Does, Other};
 use serde::Serialize;
+use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
+pub use touched::Touched;
 
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Progress;
@@ -18,6 +26,7 @@ use crate::config::limits::Limits;
 use crate::ledger::Ledger;
 use crate::ledger::report::Report;
 use crate::pg;
+use crate::pg::table::{Checked, with_schema};
 
 /// The trait of every task: `plan` reads, and calls a pure `decide` of its own; `apply` acts on the plan.
 pub trait Work {
@@ -70,9 +79,37 @@ pub struct RunContext<'a> {
     pub by_hand: bool,
     /// Where the last run stopped ([`Progress::set_cursor`]), if this one can continue from there.
     pub resume: Option<serde_json::Value>,
+    /// The tables of the job as they were when the run looked for foreign code in them: it works on these and on no others.
+    pub checked: OnceLock<Vec<Checked>>,
 }
 
 impl RunContext<'_> {
+    /// Returns the tables that were checked; none before the search for foreign code.
+    pub fn checked(&self) -> &[Checked] {
+        self.checked.get().map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Returns an error if a plan is about another table than the one that was checked, because its name means another table since.
+    pub fn is_checked(&self, table: i64) -> Result<()> {
+        match self.checked() {
+            [] => Ok(()),
+            checked if checked.iter().any(|checked| checked.oid == table) => Ok(()),
+            [first, ..] => {
+                let message = format!("{} is another table than the one that this run checked: run it again", first.name);
+                Err(Fault::new(Kind::Configuration, message).into())
+            }
+        }
+    }
+
+    /// Does the same by the name of a table as a job has it. A table that does not exist is reported by the task itself.
+    pub async fn is_checked_by_name(&self, connection: &mut PgConnection, table: &str) -> Result<()> {
+        let oid: Option<i64> = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1)::pg_catalog.oid::bigint")
+            .bind(with_schema(table))
+            .fetch_one(connection)
+            .await?;
+        oid.map_or(Ok(()), |oid| self.is_checked(oid))
+    }
+
     /// Waits for `work`, or returns the error of a cancelled run as soon as it is cancelled. `work` is dropped then: the caller
     /// cleans up what it left behind.
     pub async fn or_cancelled<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {

@@ -285,3 +285,32 @@ fn a_login_without_any_right_can_ask_what_it_needs() {
     };
     assert_eq!(asked_by(&server.url_as(&role, &database)), asked_by(&server.url(&database)));
 }
+
+#[test]
+fn an_owner_that_reaches_the_host_is_named_and_the_group_of_the_databases_owner_is_not_granted() {
+    let server = server(18);
+    let database = server.new_database();
+    let (owner, reaching) = (format!("app_{database}"), format!("shell_{database}"));
+    server.sql(
+        &database,
+        &format!(
+            "CREATE ROLE {owner}; ALTER DATABASE {database} OWNER TO {owner}; CREATE ROLE {reaching}; GRANT pg_execute_server_program TO {reaching};
+             CREATE TABLE of_group (at timestamptz) PARTITION BY RANGE (at); ALTER TABLE of_group OWNER TO pg_database_owner;
+             CREATE TABLE of_shell (at timestamptz) PARTITION BY RANGE (at); GRANT CREATE ON SCHEMA public TO {reaching}; ALTER TABLE of_shell OWNER TO {reaching}"
+        ),
+    );
+    let job = |table: &str| format!("database = 'app'\n[partition]\ntable = 'public.{table}'\ncolumn = 'at'\nevery = 'month'\n");
+    let scenario = Scenario::with_database(server, &database).job("group", &job("of_group")).job("shell", &job("of_shell"));
+    let role = format!("login_{database}");
+    let sql = scenario.run(&["grants", "--role", &role]).succeeded().stdout;
+    assert!(!sql.contains("GRANT \"pg_database_owner\""), "{sql}");
+    assert!(
+        sql.contains("belongs to pg_database_owner, whose only member") && sql.contains(&format!("GRANT \"{owner}\" TO")),
+        "{sql}"
+    );
+    assert!(
+        sql.contains(&format!("\"{reaching}\" is a member of \"pg_execute_server_program\"")) && sql.contains("run programs"),
+        "{sql}"
+    );
+    server.sql("postgres", &sql);
+}

@@ -1,9 +1,91 @@
-//! The folders of `src/` show the layers: an import runs down.
+//! The folders of `src/` show the layers: an import runs down. And only one file tells the tasks apart.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 #[test]
 fn every_import_points_down_and_no_new_circle_appears() {
     let output = Command::new("scripts/layers").arg("--quiet").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn only_the_list_of_tasks_tells_the_tasks_apart() {
+    let list = fs::read_to_string("src/task/list.rs").unwrap();
+    let tasks = tasks_of(&list);
+    let found: Vec<String> = sources(Path::new("src"))
+        .into_iter()
+        .filter(|path| path != Path::new("src/task/list.rs"))
+        .flat_map(|path| places(&fs::read_to_string(&path).unwrap(), &tasks, &path))
+        .collect();
+    assert!(
+        found.is_empty(),
+        "ask the task's `Entry` (src/work/entry.rs) in the place of a variant of `Task`:\n{}",
+        found.join("\n")
+    );
+    // This test can fail: the list itself, written with names, is such a place.
+    assert_eq!(tasks.len(), 8, "{tasks:?}");
+    let example =
+        "match task {\n    Task::Backup(_) => {}\n    task::Task::VectorIndex(index) => {}\n    Subtask::Sql(_) => {}\n}\n";
+    assert_eq!(places(example, &tasks, Path::new("x.rs")), ["x.rs:2: Task::Backup", "x.rs:3: Task::VectorIndex"]);
+}
+
+#[test]
+fn every_task_has_its_entry_its_example_and_its_page() {
+    for kind in kinds_of(&fs::read_to_string("src/task/list.rs").unwrap()) {
+        for path in
+            [format!("src/task/{kind}/entry.rs"), format!("src/task/{kind}/keys.rs"), format!("docs/reference/tasks/{kind}.md")]
+        {
+            assert!(Path::new(&path).exists(), "{path}");
+        }
+        let examples: Vec<PathBuf> = fs::read_dir("jobs").unwrap().map(|entry| entry.unwrap().path()).collect();
+        let has_table = |path: &PathBuf| fs::read_to_string(path).unwrap().lines().any(|line| line == format!("[{kind}]"));
+        assert!(examples.iter().any(has_table), "no job in jobs/ has [{kind}]");
+    }
+}
+
+/// Lines like `audit: Audit,` of the macro `each_task`: the kind, and the name in Rust.
+fn entries(list: &str) -> Vec<(String, String)> {
+    let inside = list.split("$then! {").nth(1).unwrap().split('}').next().unwrap();
+    inside
+        .lines()
+        .filter_map(|line| line.trim().strip_suffix(',')?.split_once(": "))
+        .map(|(kind, task)| (kind.to_owned(), task.to_owned()))
+        .collect()
+}
+
+fn kinds_of(list: &str) -> Vec<String> {
+    entries(list).into_iter().map(|(kind, _)| kind).collect()
+}
+
+fn tasks_of(list: &str) -> Vec<String> {
+    entries(list).into_iter().map(|(_, task)| task).collect()
+}
+
+fn places(text: &str, tasks: &[String], path: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        for (at, _) in line.match_indices("Task::") {
+            let is_a_word = !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+            let name: String = line[at + "Task::".len()..].chars().take_while(|c| c.is_alphanumeric()).collect();
+            if is_a_word && tasks.contains(&name) {
+                found.push(format!("{}:{}: Task::{name}", path.display(), number + 1));
+            }
+        }
+    }
+    found
+}
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
 }

@@ -26,6 +26,8 @@ mod backup_sets;
 mod backup_verdicts;
 /// What a run does while others are at work beside it, and who waits behind a dump.
 mod beside;
+/// Prunes and restores: what a person does to the work of a job.
+mod by_hand;
 /// The commands that need no server: check, jobs, schema, and what they say of mistakes.
 mod cli;
 /// Large text in another form: readers, writers, the way there and back.

@@ -3,8 +3,8 @@
 
 use serde_json::Value;
 
-use crate::support::Scenario;
 use crate::support::postgres::{Server, server};
+use crate::support::{Scenario, eventually};
 
 /// A database with a role that owns tables in it, and code that notes as whom it ran.
 struct Owned {
@@ -337,4 +337,188 @@ fn an_audit_by_a_superuser_runs_no_cast_of_the_owners() {
     let output = scenario.run(&["audit", "--database", "app", "--json"]);
     assert_eq!(owned.ran(), "");
     assert!(output.stdout.contains("whose code would run as the superuser"), "{}", output.stdout);
+}
+
+/// A table of a superuser's in a database of `owner`, who owns the schema with it since PostgreSQL 15.
+fn in_a_database_of(server: &'static Server) -> (String, String) {
+    let database = server.new_database();
+    let owner = format!("owner_{database}");
+    server.sql(
+        &database,
+        &format!(
+            "CREATE ROLE {owner} LOGIN; ALTER DATABASE {database} OWNER TO {owner};
+             CREATE TABLE logs (id int PRIMARY KEY, created_at timestamptz); INSERT INTO logs SELECT i, now() - interval '1 year' FROM generate_series(1, 50) i"
+        ),
+    );
+    (database, owner)
+}
+
+/// What the owner of a schema does while a run waits for a lock.
+fn swap(owner: &str) -> String {
+    format!(
+        "SET ROLE {owner}; ALTER SCHEMA public RENAME TO public_old; CREATE SCHEMA public; CREATE TABLE public.logs (id int PRIMARY KEY, created_at timestamptz);
+         CREATE FUNCTION public.climb() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF current_user <> '{owner}' THEN EXECUTE 'ALTER ROLE {owner} SUPERUSER'; END IF; RETURN NULL; END $$;
+         CREATE TRIGGER climb BEFORE DELETE ON public.logs FOR EACH STATEMENT EXECUTE FUNCTION public.climb()"
+    )
+}
+
+#[test]
+fn the_owner_of_a_schema_who_swaps_the_table_under_a_running_job_gets_no_rights() {
+    let server = server(18);
+    for more in ["", "archive = 'local'\n"] {
+        let (database, owner) = in_a_database_of(server);
+        let scenario = Scenario::with_database(server, &database)
+            .job("old", &format!("database = 'app'\n{RETENTION}{more}[limits]\nmax_wait = '10min'\n"));
+        // SHARE lets the plan read, and keeps every DELETE waiting.
+        let holder = server.session(&database, "BEGIN; LOCK TABLE logs IN SHARE MODE");
+        let run = scenario.start(&["run-job", "old", "--yes"]);
+        let waits = format!(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = '{database}') AND mode = 'RowExclusiveLock'"
+        );
+        eventually("a batch waits for the table", || server.sql("postgres", &waits) != "0");
+        server.sql(&database, &swap(&owner));
+        drop(holder);
+        let output = run.wait();
+        assert_ne!(output.code, Some(0), "{output:?}");
+        output.says(&["public.logs", "is another table than the one that this run checked"]);
+        assert_eq!(server.sql(&database, &format!("SELECT rolsuper FROM pg_roles WHERE rolname = '{owner}'")), "f");
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM public_old.logs"), "50");
+    }
+}
+
+#[test]
+fn the_owner_of_a_schema_is_named_and_refused_as_the_owner_of_the_table_is() {
+    let server = server(18);
+    let (database, owner) = in_a_database_of(server);
+    let scenario = Scenario::with_database(server, &database)
+        .job("warned", &format!("database = 'app'\n{RETENTION}"))
+        .job("refused", &format!("database = 'app'\n{RETENTION}[limits]\ntrust_owners = false\n"));
+    let named = format!("the schema public of public.logs belongs to \"{owner}\", who can put another table in its place");
+    scenario.run(&["run-job", "refused", "--yes"]).exited(77).says(&[&named, "trust_owners = false"]);
+    let warned = warnings(&scenario, "warned");
+    assert!(warned.contains("who can put another table in its place"), "{warned}");
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "0");
+}
+
+#[test]
+fn a_login_that_grants_made_for_two_owners_is_said_to_have_rights_that_neither_has() {
+    let server = server(18);
+    let database = server.new_database();
+    let (alice, bob, login) = (format!("alice_{database}"), format!("bob_{database}"), format!("login_{database}"));
+    for (owner, more) in
+        [(&alice, "CREATE TRIGGER peeks BEFORE DELETE ON logs FOR EACH ROW EXECUTE FUNCTION peek()"), (&bob, "SELECT 1")]
+    {
+        server.sql(
+            &database,
+            &format!(
+                "CREATE ROLE {owner} LOGIN; CREATE SCHEMA {owner} AUTHORIZATION {owner}; SET ROLE {owner}; SET search_path = {owner};
+                 CREATE TABLE logs (id int PRIMARY KEY, created_at timestamptz); INSERT INTO logs SELECT i, now() - interval '1 year' FROM generate_series(1, 50) i;
+                 CREATE FUNCTION peek() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN OLD; END $$; {more}"
+            ),
+        );
+    }
+    let job = |owner: &str, more: &str| {
+        format!("database = 'app'\n[retention]\ntable = '{owner}.logs'\ncolumn = 'created_at'\nolder_than = '30d'\n{more}")
+    };
+    let jobs = |scenario: Scenario| scenario.job("of-alice", &job(&alice, "")).job("of-bob", &job(&bob, ""));
+    let sql = jobs(Scenario::with_database(server, &database)).run(&["grants", "--role", &login]).succeeded().stdout;
+    server.sql("postgres", &sql);
+    let scenario = jobs(Scenario::with_url(server, &server.url_as(&login, &database)));
+    scenario.run(&["check", "--connect"]).succeeded();
+    let warned = warnings(&scenario, "of-alice");
+    assert!(warned.contains("trigger peeks of") && warned.contains("with rights that"), "{warned}");
+    let scenario = scenario.job("of-bob", &job(&bob, "[limits]\ntrust_owners = false\n"));
+    scenario.run(&["run-job", "of-bob", "--yes"]).exited(77).says(&[&format!("{bob}.logs belongs to"), "with rights that"]);
+}
+
+#[test]
+fn a_history_in_the_same_database_is_said_to_be_within_the_owners_reach_and_elsewhere_it_is_not() {
+    let owned =
+        Owned::with(18, &format!("{LOGS}; CREATE TRIGGER takes BEFORE DELETE ON logs FOR EACH ROW EXECUTE FUNCTION on_row()"));
+    let Owned { database, owner, server } = &owned;
+    let login = format!("alone_{database}");
+    let elsewhere = server.new_database();
+    owned.sql(&format!("CREATE ROLE {login} LOGIN; GRANT {owner} TO {login}; CREATE SCHEMA pgtend AUTHORIZATION {login}"));
+    server.sql(&elsewhere, &format!("CREATE SCHEMA pgtend AUTHORIZATION {login}"));
+    let here = owned.scenario(&login, RETENTION).ledger();
+    here.run(&["run-job", "refused", "--yes"]).exited(77).says(&["the run history (schema pgtend)", "another database"]);
+    assert_eq!(owned.ran(), "");
+    let warned = warnings(&here, "warned");
+    assert_eq!(warned.matches("the run history (schema pgtend)").count(), 1, "{warned}");
+    owned.sql("DROP SCHEMA pgtend CASCADE; INSERT INTO logs VALUES (1, '2020-01-01')");
+    let there = owned.scenario(&login, RETENTION).config(&format!(
+        "[databases.history]\nurl = '{}'\n[ledger]\ndatabase = \"history\"\n",
+        server.url_as(&login, &elsewhere)
+    ));
+    there.run(&["run-job", "refused", "--yes"]).succeeded();
+    assert_eq!(owned.sql("SELECT count(*) FROM logs"), "0");
+    // An object of the login's own that is not the history is a right more.
+    owned.sql(&format!("CREATE TABLE salaries (of text); ALTER TABLE salaries OWNER TO {login}"));
+    there.run(&["run-job", "refused", "--yes"]).exited(77).says(&["with rights that"]);
+}
+
+#[test]
+fn a_check_that_would_run_as_the_superuser_who_verifies_a_backup_is_named_and_refused() {
+    let owned = Owned::with(
+        18,
+        "CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE TABLE t (id int CHECK (id >= one())); INSERT INTO t VALUES (1)",
+    );
+    let job = "database = 'app'\n[backup]\nstore = 'local'\nverify = 'restore'\n";
+    let scenario = Scenario::with_database(owned.server, &owned.database)
+        .job("warned", job)
+        .job("refused", &format!("{job}[limits]\ntrust_owners = false\n"));
+    let named = format!("verify = \"restore\" runs code of {}", owned.owner);
+    scenario.run(&["run-job", "refused"]).exited(77).says(&[&named, "trust_owners = false refuses that"]);
+    scenario.run(&["run-job", "refused", "--dry-run"]).exited(77).says(&[&named]);
+    scenario.run(&["run-job", "warned", "--dry-run"]).succeeded().prints(&[&format!("WARNING: {named}")]);
+    assert!(scenario.run(&["check", "--connect"]).exited(77).stdout.contains(&format!("WARNING: {named}")));
+    let warned = warnings(&scenario, "warned");
+    assert!(warned.contains("may run as"), "{warned}");
+    // What a role that is none restores has no more rights than that role.
+    let login = format!("backs_{}", owned.database);
+    owned.sql(&format!("CREATE ROLE {login} LOGIN CREATEDB; GRANT pg_read_all_data, {} TO {login}", owned.owner));
+    let scenario = Scenario::with_url(owned.server, &owned.server.url_as(&login, &owned.database))
+        .job("refused", &format!("{job}[limits]\ntrust_owners = false\n"));
+    scenario.run(&["run-job", "refused", "--dry-run"]).succeeded();
+    let wrong = scenario.job("refused", &format!("{job}[limits]\nbatch_time = '1s'\n"));
+    wrong.run(&["check"]).exited(78).says(&["[limits] does not apply to this task"]);
+}
+
+#[test]
+fn a_domain_that_its_owner_changed_runs_nothing_when_rows_come_back() {
+    let server = server(18);
+    let database = server.new_database();
+    let dave = format!("dave_{database}");
+    server.sql(
+        &database,
+        &format!(
+            "CREATE ROLE {dave} LOGIN; CREATE SCHEMA {dave} AUTHORIZATION {dave}; CREATE TABLE ran (as_role text); GRANT INSERT ON ran TO PUBLIC;
+             CREATE DOMAIN {dave}.pos AS int; ALTER DOMAIN {dave}.pos OWNER TO {dave};
+             CREATE TABLE logs (id {dave}.pos[], created_at timestamptz); INSERT INTO logs SELECT ARRAY[i]::{dave}.pos[], now() - interval '1 year' FROM generate_series(1, 50) i"
+        ),
+    );
+    let scenario = Scenario::with_database(server, &database)
+        .job("old", &format!("database = 'app'\n{RETENTION}archive = 'local'\n[limits]\ntrust_owners = false\n"));
+    scenario.run(&["run-job", "old", "--yes"]).succeeded();
+    let named = format!("has the type {dave}.pos, which belongs to \"{dave}\"");
+    scenario.run(&["archives", "restore"]).exited(77).says(&[&named, "trust_owners = false refuses that"]);
+    server.sql(
+        &database,
+        &format!(
+            "SET ROLE {dave}; CREATE FUNCTION {dave}.dom(int) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.ran VALUES (current_user); RETURN true; END $$;
+             ALTER DOMAIN {dave}.pos ADD CONSTRAINT looks CHECK ({dave}.dom(VALUE)) NOT VALID"
+        ),
+    );
+    scenario
+        .run(&["archives", "restore"])
+        .exited(77)
+        .says(&["domain CHECK looks of public.logs calls", &format!("{dave}.dom, code of")]);
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM ran"), "0");
+    let warned = scenario.job("old", &format!("database = 'app'\n{RETENTION}archive = 'local'\n"));
+    warned.run(&["archives", "restore"]).succeeded().says(&["domain CHECK looks"]);
+    assert_eq!(
+        server.sql(&database, "SELECT DISTINCT as_role FROM ran"),
+        server.sql(&database, "SELECT current_user"),
+        "it is what the warning says"
+    );
 }

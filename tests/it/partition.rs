@@ -45,6 +45,13 @@ pub fn old_logs(server: &Server, months: u32) -> String {
     database
 }
 
+/// Keys of a job for which exactly the first partition of `old_logs` with five months is over, on whichever day of a month.
+pub fn first_is_over() -> String {
+    let today = chrono::Utc::now().date_naive();
+    let first_that_stays = chrono::Datelike::with_day(&today, 1).unwrap() - chrono::Months::new(3);
+    format!("every = \"month\"\nretain = \"{}d\"", (today - first_that_stays).num_days() + 1)
+}
+
 pub fn partitions_of(server: &Server, database: &str, table: &str) -> Vec<String> {
     let sql = format!(
         "SELECT relname FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid WHERE inhparent = '{table}'::regclass ORDER BY 1"

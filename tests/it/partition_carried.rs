@@ -380,3 +380,26 @@ fn tables_that_cannot_become_a_partition_are_named_before_anything_is_built() {
         scenario.run(&["partition", "convert", "tend"]).exited(78).says(said);
     }
 }
+
+#[test]
+fn statistics_that_a_superuser_makes_for_a_table_belong_to_its_owner() {
+    let server = server(18);
+    let database = unpartitioned(server);
+    let app = format!("{database}_app");
+    server.sql(
+        &database,
+        &format!(
+            "CREATE ROLE {app}; GRANT CREATE ON SCHEMA public TO {app}; CREATE STATISTICS known (dependencies) ON n, user_id FROM events;
+             ALTER TABLE events OWNER TO {app}; ALTER STATISTICS known OWNER TO {app}"
+        ),
+    );
+    let scenario = monthly(server, &database);
+    let others = format!("SELECT string_agg(stxname, ',') FROM pg_statistic_ext WHERE pg_get_userbyid(stxowner) <> '{app}'");
+    for arguments in [&["partition", "convert", "tend"][..], &["run-job", "tend"], &["partition", "convert", "tend", "--undo"]] {
+        scenario.run(arguments).succeeded();
+        assert_eq!(server.sql(&database, &others), "", "{arguments:?}");
+        let all = "SELECT string_agg(relname || ' ' || pg_get_userbyid(relowner), ',') FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname LIKE 'events%' AND relkind IN ('r', 'p', 'i', 'I', 'S')";
+        let all = server.sql(&database, all);
+        assert_eq!(all.split(',').filter(|one| !one.ends_with(&app)).count(), 0, "{arguments:?}: {all}");
+    }
+}

@@ -1,11 +1,16 @@
 //! A detached partition until its end: nobody changes it unseen, and it goes only when its archive is what it was. On 15, 16 and 18.
 
-use crate::partition::{old_logs, partitions_of};
+use crate::partition::{first_is_over, old_logs, partitions_of};
 use crate::support::Scenario;
 use crate::support::postgres::{SOME_MAJORS, Server, server};
 
-const KEPT: &str = "every = \"month\"\nretain = \"120d\"\narchive = \"local\"";
-const OVER: &str = "every = \"month\"\nretain = \"120d\"\narchive = \"local\"\ngrace = \"0s\"";
+fn kept() -> String {
+    first_is_over() + "\narchive = \"local\""
+}
+
+fn over() -> String {
+    kept() + "\ngrace = \"0s\""
+}
 
 /// `logs` whose rows refer to users, each partition to one of its own; and the detached partition.
 fn detached(server: &Server, more: &str) -> (String, Scenario, String) {
@@ -27,7 +32,7 @@ fn detached(server: &Server, more: &str) -> (String, Scenario, String) {
 fn a_detached_partition_takes_no_changes_and_says_the_way_back() {
     for major in SOME_MAJORS {
         let server = server(major);
-        let (database, scenario, table) = detached(server, "every = \"month\"\nretain = \"120d\"");
+        let (database, scenario, table) = detached(server, &first_is_over());
         let mut said = String::new();
         for replica in ["", "SET session_replication_role = replica; "] {
             for change in [
@@ -60,7 +65,7 @@ fn a_detached_partition_takes_no_changes_and_says_the_way_back() {
 #[test]
 fn attached_again_with_its_guard_the_next_run_takes_it_off() {
     let server = server(18);
-    let (database, scenario, table) = detached(server, "every = \"month\"\nretain = \"120d\"");
+    let (database, scenario, table) = detached(server, &first_is_over());
     let bounds =
         server.sql(&database, &format!("SELECT substring(obj_description('{table}'::regclass) FROM 'FOR VALUES [^\"]*')"));
     server.sql(&database, &format!("ALTER TABLE logs ATTACH PARTITION {table} {bounds}"));
@@ -73,13 +78,13 @@ fn attached_again_with_its_guard_the_next_run_takes_it_off() {
 fn a_change_that_got_past_the_guard_is_archived_once_more_and_dropped_after_a_grace_of_its_own() {
     for major in SOME_MAJORS {
         let server = server(major);
-        let (database, scenario, table) = detached(server, KEPT);
+        let (database, scenario, table) = detached(server, &kept());
         // As many rows, and other ones.
         server.sql(
             &database,
             &format!("ALTER TABLE {table} DISABLE TRIGGER pgtend_retired; UPDATE {table} SET body = 'changed' WHERE id = 1"),
         );
-        let scenario = scenario.partitions("public.logs", "at", OVER);
+        let scenario = scenario.partitions("public.logs", "at", &over());
         scenario.tend().succeeded().says(&["was written to after it was archived"]);
         assert_eq!(server.sql(&database, &format!("SELECT count(*) FROM {table}")), "100", "not dropped unseen");
         let error = server.psql(&database, &format!("DELETE FROM {table}")).unwrap_err();
@@ -96,15 +101,15 @@ fn a_change_that_got_past_the_guard_is_archived_once_more_and_dropped_after_a_gr
 #[test]
 fn what_was_changed_back_is_dropped_and_rows_that_cancel_each_other_out_are_seen() {
     let server = server(18);
-    let (database, scenario, table) = detached(server, KEPT);
+    let (database, scenario, table) = detached(server, &kept());
     server.sql(
         &database,
         &format!(
             "ALTER TABLE {table} DISABLE TRIGGER pgtend_retired; UPDATE {table} SET body = 'x' WHERE id = 1; UPDATE {table} SET body = 'old' WHERE id = 1"
         ),
     );
-    let over = scenario.partitions("public.logs", "at", OVER);
-    over.tend().succeeded().prints(&["dropped 1 partition"]);
+    let dropping = scenario.partitions("public.logs", "at", &over());
+    dropping.tend().succeeded().prints(&["dropped 1 partition"]);
 
     // Two equal rows in the place of two other equal rows: with xor the sum would be the same.
     let database = server.new_database();
@@ -114,10 +119,11 @@ fn what_was_changed_back_is_dropped_and_rows_that_cancel_each_other_out_are_seen
          CREATE TABLE logs_old PARTITION OF logs FOR VALUES FROM ('2001-01-01Z') TO ('2001-02-01Z');
          INSERT INTO logs SELECT '2001-01-05Z', 'a' FROM generate_series(1, 2)",
     );
-    let scenario = Scenario::logs(server, &database, KEPT);
+    let scenario = Scenario::logs(server, &database, &kept());
     scenario.tend().succeeded().prints(&["archived 1 partition"]);
     server.sql(&database, "ALTER TABLE logs_old DISABLE TRIGGER pgtend_retired; UPDATE logs_old SET body = 'b'");
-    scenario.partitions("public.logs", "at", OVER).tend().succeeded().says(&["was written to after it was archived"]);
+    let dropping = scenario.partitions("public.logs", "at", &over());
+    dropping.tend().succeeded().says(&["was written to after it was archived"]);
     assert_eq!(server.sql(&database, "SELECT count(*) FROM logs_old WHERE body = 'b'"), "2");
 }
 
@@ -126,7 +132,7 @@ fn what_was_changed_back_is_dropped_and_rows_that_cancel_each_other_out_are_seen
 fn a_guard_that_is_there_and_a_count_that_is_right_do_not_stand_for_the_rows() {
     let server = server(18);
     for by_another_root in [false, true] {
-        let (database, scenario, table) = detached(server, KEPT);
+        let (database, scenario, table) = detached(server, &kept());
         let bounds =
             server.sql(&database, &format!("SELECT substring(obj_description('{table}'::regclass) FROM 'FOR VALUES [^\"]*')"));
         server.sql(
@@ -141,8 +147,8 @@ fn a_guard_that_is_there_and_a_count_that_is_right_do_not_stand_for_the_rows() {
                 ),
             },
         );
-        let over = scenario.partitions("public.logs", "at", OVER);
-        over.tend().succeeded().says(&["was written to after it was archived"]);
+        let dropping = scenario.partitions("public.logs", "at", &over());
+        dropping.tend().succeeded().says(&["was written to after it was archived"]);
         assert_eq!(server.sql(&database, &format!("SELECT count(*) FROM {table} WHERE body = 'changed'")), "100");
     }
 }
@@ -150,16 +156,16 @@ fn a_guard_that_is_there_and_a_count_that_is_right_do_not_stand_for_the_rows() {
 #[test]
 fn a_partition_that_was_attached_again_and_changed_has_one_batch_that_counts() {
     let server = server(18);
-    let (database, scenario, table) = detached(server, KEPT);
+    let (database, scenario, table) = detached(server, &kept());
     let bounds =
         server.sql(&database, &format!("SELECT substring(obj_description('{table}'::regclass) FROM 'FOR VALUES [^\"]*')"));
     server.sql(&database, &format!("ALTER TABLE logs ATTACH PARTITION {table} {bounds}; UPDATE logs SET body = 'changed' WHERE tableoid = '{table}'::regclass"));
     scenario.tend().succeeded().prints(&["detached 1 partition"]);
-    let over = scenario.partitions("public.logs", "at", OVER);
-    over.tend().succeeded().says(&["was written to after it was archived"]);
-    over.tend().succeeded().prints(&["dropped 1 partition"]);
+    let dropping = scenario.partitions("public.logs", "at", &over());
+    dropping.tend().succeeded().says(&["was written to after it was archived"]);
+    dropping.tend().succeeded().prints(&["dropped 1 partition"]);
     server.sql(&database, "CREATE TABLE back (LIKE logs)");
-    over.run(&["archives", "restore", "--into", "public.back"]).succeeded().prints(&["100 rows put back from 1 "]);
+    dropping.run(&["archives", "restore", "--into", "public.back"]).succeeded().prints(&["100 rows put back from 1 "]);
     assert_eq!(server.sql(&database, "SELECT count(*) FILTER (WHERE body = 'changed') FROM back"), "100");
 }
 
@@ -168,7 +174,7 @@ fn a_partition_that_was_attached_again_and_changed_has_one_batch_that_counts() {
 fn a_partition_that_was_attached_again_and_stays_is_not_put_back_a_second_time() {
     let server = server(18);
     for with_archive in [true, false] {
-        let (database, scenario, table) = detached(server, KEPT);
+        let (database, scenario, table) = detached(server, &kept());
         assert_eq!(scenario.json(&["archives", "list"])["batches"].as_array().unwrap().len(), 1);
         let bounds =
             server.sql(&database, &format!("SELECT substring(obj_description('{table}'::regclass) FROM 'FOR VALUES [^\"]*')"));
@@ -185,10 +191,10 @@ fn a_partition_that_was_attached_again_and_stays_is_not_put_back_a_second_time()
         kept.run(&["archives", "restore"]).succeeded();
         assert_eq!(server.sql(&database, rows), "600|600", "what is there does not come once more");
         // It retires after all, with an archive of its own.
-        let over = kept.partitions("public.logs", "at", OVER);
-        over.tend().succeeded().prints(&["dropped"]);
+        let dropping = kept.partitions("public.logs", "at", &over());
+        dropping.tend().succeeded().prints(&["dropped"]);
         server.sql(&database, &format!("CREATE TABLE {table} PARTITION OF logs {bounds}"));
-        over.run(&["archives", "restore"]).succeeded().prints(&["100 rows put back from 1 "]);
+        dropping.run(&["archives", "restore"]).succeeded().prints(&["100 rows put back from 1 "]);
         assert_eq!(server.sql(&database, rows), "600|600");
     }
 }
@@ -196,9 +202,9 @@ fn a_partition_that_was_attached_again_and_stays_is_not_put_back_a_second_time()
 #[test]
 fn without_an_archive_a_table_whose_guard_was_taken_off_stays() {
     let server = server(16);
-    let (database, scenario, table) = detached(server, "every = \"month\"\nretain = \"120d\"");
+    let (database, scenario, table) = detached(server, &first_is_over());
     server.sql(&database, &format!("DROP TRIGGER pgtend_retired ON {table}"));
-    let scenario = scenario.partitions("public.logs", "at", "every = \"month\"\nretain = \"120d\"\ngrace = \"0s\"");
+    let scenario = scenario.partitions("public.logs", "at", &(first_is_over() + "\ngrace = \"0s\""));
     scenario.tend().exited(1).says(&["somebody took the trigger pgtend_retired off"]);
     assert_eq!(server.sql(&database, &format!("SELECT count(*) FROM {table}")), "100");
 }
@@ -208,7 +214,7 @@ fn a_drop_reads_every_byte_of_its_archive_first() {
     for major in SOME_MAJORS {
         let server = server(major);
         for damage in ["a byte", "its end", "all of it"] {
-            let (database, scenario, table) = detached(server, KEPT);
+            let (database, scenario, table) = detached(server, &kept());
             let object = scenario.files("store").into_iter().find(|file| file.ends_with(".sql.gz")).unwrap();
             let path = scenario.path(&format!("store/{object}"));
             let mut bytes = std::fs::read(&path).unwrap();
@@ -221,11 +227,11 @@ fn a_drop_reads_every_byte_of_its_archive_first() {
                 "its end" => std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap(),
                 _ => std::fs::remove_file(&path).unwrap(),
             }
-            let over = scenario.partitions("public.logs", "at", OVER);
-            over.tend().succeeded().prints(&["archived 1 partition, dropped 1 partition"]);
+            let dropping = scenario.partitions("public.logs", "at", &over());
+            dropping.tend().succeeded().prints(&["archived 1 partition, dropped 1 partition"]);
             assert!(!partitions_of(server, &database, "logs").contains(&table));
             server.sql(&database, "CREATE TABLE back (LIKE logs)");
-            over.run(&["archives", "restore", "--into", "public.back"]).succeeded().prints(&["100 rows put back"]);
+            dropping.run(&["archives", "restore", "--into", "public.back"]).succeeded().prints(&["100 rows put back"]);
             assert_eq!(server.sql(&database, "SELECT count(*), count(DISTINCT id) FROM back"), "100|100", "{damage} on {major}");
         }
     }
@@ -234,9 +240,49 @@ fn a_drop_reads_every_byte_of_its_archive_first() {
 #[test]
 fn a_column_that_came_in_the_grace_is_archived_too() {
     let server = server(18);
-    let (database, scenario, table) = detached(server, KEPT);
+    let (database, scenario, table) = detached(server, &kept());
     server.sql(&database, &format!("ALTER TABLE {table} ADD COLUMN note text DEFAULT 'n', DISABLE TRIGGER pgtend_retired"));
-    let over = scenario.partitions("public.logs", "at", OVER);
-    over.tend().succeeded().says(&["was written to after it was archived"]);
-    over.tend().succeeded().prints(&["dropped 1 partition"]);
+    let dropping = scenario.partitions("public.logs", "at", &over());
+    dropping.tend().succeeded().says(&["was written to after it was archived"]);
+    dropping.tend().succeeded().prints(&["dropped 1 partition"]);
+}
+
+/// Its archive says the name that the table had then.
+#[test]
+fn a_table_that_is_renamed_in_the_grace_has_its_rows_archived_once() {
+    let server = server(18);
+    let (database, scenario, table) = detached(server, &kept());
+    server.sql(&database, "ALTER TABLE logs RENAME TO journal");
+    let scenario = scenario.partitions("public.journal", "at", &over());
+    scenario.tend().succeeded().prints(&["dropped 1 partition"]);
+    assert_eq!(server.sql(&database, &format!("SELECT to_regclass('{table}') IS NULL")), "t");
+    let listed = scenario.json(&["archives", "list"]);
+    assert_eq!(listed["batches"].as_array().unwrap().len(), 1, "{listed:#}");
+    server.sql(&database, "CREATE TABLE back (LIKE journal)");
+    scenario.run(&["archives", "restore", "--into", "public.back"]).succeeded().prints(&["100 rows put back from 1 "]);
+}
+
+/// A partition's owner writes its comment, and with it the key of its archive.
+#[test]
+fn a_mark_that_names_the_archive_of_another_table_of_its_database_stands_for_nothing() {
+    let server = server(18);
+    let (database, scenario, table) = detached(server, &first_is_over());
+    server.sql(&database, "CREATE TABLE others AS SELECT g id, now() - interval '90 d' AS at FROM generate_series(1, 100) g; CREATE INDEX ON others (at)");
+    let retention =
+        "database = 'app'\n[retention]\ntable = 'public.others'\ncolumn = 'at'\nolder_than = '10d'\narchive = 'local'\n";
+    let scenario = scenario.job("others", retention);
+    scenario.run(&["run-job", "others", "--yes"]).succeeded();
+    let batches = |scenario: &Scenario| scenario.json(&["archives", "list"])["batches"].as_array().unwrap().clone();
+    let key = format!("{}.sql.gz", batches(&scenario)[0]["batch"].as_str().unwrap());
+    server.sql(
+        &database,
+        &format!(
+            "DO $$ BEGIN EXECUTE format('COMMENT ON TABLE {table} IS %L', regexp_replace(obj_description('{table}'::regclass), '}}$',
+               ',\"archive\":{{\"key\":\"{key}\",\"rows\":100,\"contents\":\"x\"}}}}')); END $$"
+        ),
+    );
+    let scenario = scenario.partitions("public.logs", "at", &over());
+    scenario.tend().succeeded().says(&["does not count"]).prints(&["dropped 1 partition"]);
+    assert_eq!(batches(&scenario).len(), 2, "the rows of each are archived, and neither stands for the other");
+    scenario.run(&["archives", "restore", "--job", "others"]).succeeded().prints(&["100 rows put back"]);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::partition::{Clients, old_logs, partitions_of};
+use crate::partition::{Clients, first_is_over, old_logs, partitions_of};
 use crate::support::postgres::{SOME_MAJORS, server};
 use crate::support::{Scenario, eventually};
 
@@ -220,15 +220,14 @@ fn rows_are_in_the_archive_before_their_partition_goes_whenever_it_is_killed() {
 fn a_partition_that_was_written_to_after_its_archive_is_archived_again_and_not_dropped() {
     let server = server(18);
     let database = old_logs(server, 5);
-    let scenario = Scenario::logs(server, &database, "every = \"month\"\nretain = \"120d\"\narchive = \"local\"");
+    let scenario = Scenario::logs(server, &database, &(first_is_over() + "\narchive = \"local\""));
     scenario.tend().succeeded().prints(&["archived"]);
     let table =
         server.sql(&database, "SELECT objoid::regclass FROM pg_description WHERE description LIKE 'Retired from%' LIMIT 1");
     let insert = format!("INSERT INTO {table} (id, at) SELECT 0, min(at) FROM {table}");
     assert!(server.psql(&database, &insert).unwrap_err().contains("takes no changes"));
     server.sql(&database, &format!("ALTER TABLE {table} DISABLE TRIGGER pgtend_retired; {insert}"));
-    let scenario =
-        scenario.partitions("public.logs", "at", "every = \"month\"\nretain = \"120d\"\narchive = \"local\"\ngrace = \"0s\"");
+    let scenario = scenario.partitions("public.logs", "at", &(first_is_over() + "\narchive = \"local\"\ngrace = \"0s\""));
     scenario.tend().succeeded().says(&["was written to after it was archived"]);
     assert_eq!(server.sql(&database, &format!("SELECT count(*) FROM {table}")), "101");
 }

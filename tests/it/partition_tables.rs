@@ -1,7 +1,7 @@
 //! Partitioned tables as people have them: below lists and ranges, referred to, published, seen by views, with odd rows, and with
 //! somebody else at work. On 15, 16 and 18.
 
-use crate::partition::{old_logs, partitions_of};
+use crate::partition::{first_is_over, old_logs, partitions_of};
 use crate::support::postgres::{MAJORS, SOME_MAJORS, Server, WITH_PGVECTOR, server};
 use crate::support::{Scenario, eventually};
 
@@ -202,11 +202,11 @@ fn a_view_is_named_when_its_partition_is_detached() {
         ),
     );
     let named = ["materialized view public.m", "view public.v", "function public.f", "cannot be dropped while there is"];
-    let scenario = Scenario::logs(server, &database, "every = \"month\"\nretain = \"120d\"");
+    let scenario = Scenario::logs(server, &database, &first_is_over());
     scenario.run(&["run-job", "tend", "--dry-run"]).succeeded().prints(&named);
     let warnings = scenario.json(&["run-job", "tend"])["runs"][0]["report"]["warnings"].to_string();
     assert!(warnings.contains("cannot be dropped while there is"), "{warnings}");
-    let over = scenario.partitions("public.logs", "at", "every = \"month\"\nretain = \"120d\"\ngrace = \"0s\"");
+    let over = scenario.partitions("public.logs", "at", &(first_is_over() + "\ngrace = \"0s\""));
     over.tend().exited(1).says(&["would be dropped, but there is"]);
     server.sql(&database, "DROP VIEW v; DROP MATERIALIZED VIEW m; DROP FUNCTION f");
     over.tend().succeeded().prints(&["dropped 1 partition"]);

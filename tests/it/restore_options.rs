@@ -127,7 +127,7 @@ fn an_index_or_a_constraint_is_left_out_by_its_name() {
         let both = [&odd[..], &["--without", "index", "public.picky", "--without", "INDEX", "none_such"]].concat();
         restore(&scenario, &url, &both)
             .succeeded()
-            .says(&["--without INDEX none_such: the dump has none of that name", "left out: INDEX picky"]);
+            .says(&["--without INDEX none_such: the dump has no object of that name", "left out: INDEX picky"]);
         assert_eq!(server.sql(&copy, "SELECT conname FROM pg_constraint WHERE conrelid = 't'::regclass"), "fine");
         assert_eq!(server.sql(&copy, "SELECT indexrelid::regclass FROM pg_index WHERE indrelid = 't'::regclass"), "easy");
     }

@@ -46,7 +46,7 @@ fn the_oldest_rows_go_until_the_rest_fits_and_the_next_run_takes_nothing_though_
             "beyond the newest 3.0 MB",
             "rows of \"public\".\"logs\" take about",
             "with indexes and TOAST (all blocks read; files:",
-            "more than max_size (3.0 MB): rows stay from \"at\" = ",
+            "more than max_size (3.0 MB): rows from \"at\" = ",
         ]);
         let files = server.sql(&database, "SELECT pg_total_relation_size('logs')");
         let report = scenario.json(&["run-job", "old"]);
@@ -83,7 +83,7 @@ fn of_a_large_table_with_toast_a_part_is_read_and_chance_takes_nothing_more() {
         "CASE WHEN i % 40 = 0 THEN (SELECT string_agg(md5(i::text || j), '') FROM generate_series(1, 600) j) ELSE repeat('x', 800) END",
     );
     let scenario = job(server, &database, "max_size = '50MB'");
-    scenario.run(&["run-job", "old", "--dry-run"]).succeeded().prints(&["by 4,096 of its ", "more than max_size"]);
+    scenario.run(&["run-job", "old", "--dry-run"]).succeeded().prints(&["from 4,096 of its ", "more than max_size"]);
     let report = scenario.json(&["run-job", "old"]);
     assert!(facts(&report)["rows_deleted"].as_u64().unwrap() > 10_000, "{report:#}");
     for _ in 0..3 {
@@ -108,7 +108,7 @@ fn rows_that_are_not_old_enough_stay_however_large_the_table_is() {
     // And old ones stay while all fit.
     let fits = job(server, &database, "max_size = '1GB'\nolder_than = '1d'");
     fits.run(&["run-job", "old"]).succeeded().prints(&["0 rows"]);
-    fits.run(&["run-job", "old", "--dry-run"]).succeeded().prints(&["fit in max_size (1.0 GB)"]);
+    fits.run(&["run-job", "old", "--dry-run"]).succeeded().prints(&["fits in max_size (1.0 GB)"]);
 }
 
 #[test]

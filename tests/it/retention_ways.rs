@@ -46,7 +46,7 @@ fn row_triggers_of_whole_partitions_fire_and_what_they_keep_stays() {
             );
             let scenario = job(server, &database, "logs", archive);
             scenario.run(&["run-job", "old", "--dry-run"]).succeeded().prints(&[
-                "public.logs_0 is emptied row by row, and is not dropped: trigger hold is for DELETE; trigger note is for DELETE",
+                "public.logs_0 is emptied row by row, and is not dropped: trigger hold fires on DELETE; trigger note fires on DELETE",
             ]);
             let report = scenario.json(&["run-job", "old"]);
             assert_eq!(
@@ -102,7 +102,7 @@ fn what_becomes_of_a_published_tables_rows_at_subscribers_is_said_by_the_job() {
         }
         server.sql(&database, &format!("CREATE PUBLICATION p {publication}"));
         job(server, &database, "logs", "").run(&["run-job", "old"]).exited(78).says(&[
-            "publishes its deletes (p)",
+            "is published with its deletes (p)",
             "subscribers = \"delete\"",
             "\"keep\"",
         ]);

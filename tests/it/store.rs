@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::support::moto::Moto;
 use crate::support::s3::{self, Fault, Rule, S3Server};
+use crate::support::set_own_environment;
 
 /// Runs a test of the contract on a directory and on S3: s3s-fs, and moto.
 pub fn on_both(test: impl AsyncFn(&Store) -> Result<()>) {
@@ -32,7 +33,7 @@ pub fn on_both(test: impl AsyncFn(&Store) -> Result<()>) {
 pub fn on_both_but_moto(test: &impl AsyncFn(&Store) -> Result<()>) {
     let folder = TempDir::new().unwrap();
     // What a host remembers of its stores is not to be that of these.
-    unsafe { std::env::set_var("XDG_STATE_HOME", "/dev/null/state") };
+    set_own_environment(&[("XDG_STATE_HOME", "/dev/null/state")]);
     run(&config::Store::Dir { path: folder.path().join("new/store"), sign_key: None }, test);
     let server = S3Server::start();
     run(&s3_config(&server, "backups"), test);
@@ -61,10 +62,7 @@ pub fn s3_config(server: &S3Server, bucket: &str) -> config::Store {
 
 pub fn s3_config_at(endpoint: String, bucket: &str) -> config::Store {
     // The default chain reads the environment; every test sets the same values.
-    unsafe {
-        std::env::set_var("AWS_ACCESS_KEY_ID", s3::ACCESS_KEY);
-        std::env::set_var("AWS_SECRET_ACCESS_KEY", s3::SECRET_KEY);
-    }
+    set_own_environment(&[("AWS_ACCESS_KEY_ID", s3::ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", s3::SECRET_KEY)]);
     config::Store::S3(Box::new(config::S3 {
         bucket: bucket.to_owned(),
         prefix: "some/prefix".to_owned(),

@@ -11,13 +11,13 @@ use serde_json::Value;
 
 use crate::retention;
 use crate::store_signed::{KEY, bytes_of, in_set, set_key, with_job};
-use crate::support::Scenario;
 use crate::support::postgres::server;
+use crate::support::{Scenario, set_own_environment};
 
 /// Works with the scenario's store as a program that has its key, or not.
 fn with_store(scenario: &Scenario, has_key: bool, work: impl AsyncFn(&Store) -> Result<()>) {
     // What a host remembers of its stores is not to be that of this one.
-    unsafe { std::env::set_var("XDG_STATE_HOME", "/dev/null/state") };
+    set_own_environment(&[("XDG_STATE_HOME", "/dev/null/state")]);
     let sign_key = has_key.then(|| KEY.trim().to_owned().into());
     let configured = config::Store::Dir { path: scenario.path("store"), sign_key };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::global::Global;
 use super::output::{self, print};
+use super::signals::{cancelled_by_signals, or_cancelled};
 use crate::archive::BatchName;
 use crate::base::terminal::say;
 use crate::base::units;
@@ -45,10 +46,11 @@ pub enum Command {
 
 pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
     let config = global.load_config()?;
+    let cancel = cancelled_by_signals()?;
     match command {
-        Command::List { filter, unsigned_ok } => list(global, &config, filter, *unsigned_ok).await,
+        Command::List { filter, unsigned_ok } => or_cancelled(&cancel, list(global, &config, filter, *unsigned_ok)).await,
         Command::Restore { filter, wanted, unsigned_ok } => {
-            let mut all = find(&config, filter, *unsigned_ok).await?;
+            let mut all = or_cancelled(&cancel, find(&config, filter, *unsigned_ok)).await?;
             if let Some(batch) = &wanted.batch {
                 let is_meant = |name: &BatchName| name.to_string() == *batch;
                 all.found.retain(|found| is_meant(&found.batch.0));
@@ -57,7 +59,7 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
             }
             all.say_the_rest();
             anyhow::ensure!(!all.found.is_empty(), "no archived batch matches; `pgtend archives list` shows all of them");
-            restore::run(global, &config, &all.found, wanted, *unsigned_ok).await?;
+            restore::run(global, &config, &all.found, wanted, *unsigned_ok, &cancel).await?;
             let lost = all.lacks();
             anyhow::ensure!(
                 lost == 0,

@@ -1,21 +1,31 @@
 //! `archives restore`: chooses the rows that go back and their table, and reports what became of each batch.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
+use sqlx::PgConnection;
+use tokio_util::sync::CancellationToken;
 
 use super::find::Found;
 use crate::archive::filter::{Filter, Key, Range};
-use crate::archive::{self, BatchName, Manifest, Put};
+use crate::archive::{self, BatchName, Intent, Manifest, Put};
 use crate::base::fault::{Fault, Kind};
+use crate::base::progress::Progress;
 use crate::base::terminal::say;
 use crate::base::units;
 use crate::cli::global::Global;
 use crate::cli::output::print;
-use crate::config::Config;
+use crate::cli::signals::or_cancelled;
+use crate::config::{self, Config};
+use crate::ledger::Ledger;
+use crate::ledger::report::Report;
+use crate::live::session;
 use crate::pg;
+use crate::pg::table::Checked;
 use crate::run::job::{self, Job};
+use crate::run::runner::claim::{self, Claim, Subject};
 use crate::task::foreign_code;
 
 #[derive(Debug, Args)]
@@ -116,13 +126,20 @@ struct Step<'a> {
 
 #[derive(Default)]
 struct Totals {
-    rows: u64,
+    /// The rows that were put back, by database and job.
+    rows: BTreeMap<(String, String), u64>,
     batches: usize,
     there: usize,
     /// Each refused batch comes with its reason.
     refused: Vec<String>,
     /// The warnings about code that the rows fire, each once.
     warned: BTreeSet<String>,
+}
+
+impl Totals {
+    fn rows(&self) -> u64 {
+        self.rows.values().sum()
+    }
 }
 
 /// The jobs, for their `trust_owners = false`.
@@ -148,7 +165,31 @@ impl Trusts {
     }
 }
 
-pub async fn run(global: &Global, config: &Config, found: &[Found], wanted: &Wanted, unsigned_ok: bool) -> Result<()> {
+/// What all batches of a restore need.
+struct Restore<'a> {
+    config: &'a Config,
+    wanted: &'a Wanted,
+    unsigned_ok: bool,
+    trusts: Trusts,
+    progress: Progress,
+}
+
+/// A batch's table in a session that may write to it.
+struct Target {
+    connection: PgConnection,
+    table: String,
+    /// The same as it was when its code was looked for.
+    checked: Vec<Checked>,
+}
+
+pub async fn run(
+    global: &Global,
+    config: &Config,
+    found: &[Found],
+    wanted: &Wanted,
+    unsigned_ok: bool,
+    cancel: &CancellationToken,
+) -> Result<()> {
     let of_the_table = |found: &&Found| wanted.table.as_ref().is_some_and(|table| is_of(&found.batch.1, table));
     let is_a_choice = found.iter().any(|found| of_the_table(&found));
     let target = wanted.into.clone().or_else(|| wanted.table.clone().filter(|_| !is_a_choice));
@@ -161,35 +202,31 @@ pub async fn run(global: &Global, config: &Config, found: &[Found], wanted: &Wan
             Ok(Step { found, name, manifest, database, table, filter: wanted.filter(manifest)? })
         })
         .collect::<Result<_>>()?;
-    if wanted.dry_run {
-        for Step { name, manifest, table, database, filter, .. } in &steps {
-            let which = if filter.is_all() { String::new() } else { format!("those with {filter} of the ") };
-            let rows = units::plural(manifest.exported.rows as usize, "row");
-            print(&format!("would put {which}{rows} of {name} into {table} on {database}\n"))?;
-        }
-        return Ok(());
-    }
+    let restore = Restore { config, wanted, unsigned_ok, trusts: Trusts::read(global, config), progress: global.progress() };
     let mut totals = Totals::default();
-    let trusts = Trusts::read(global, config);
-    let mut rest = Vec::new();
-    for step in &steps {
-        if put(global, config, &trusts, step, wanted, (unsigned_ok, false), &mut totals).await? {
-            rest.push(step);
-        }
+    if wanted.dry_run {
+        return or_cancelled(cancel, restore.say_what_would_be_done(&steps, &mut totals)).await;
     }
-    for step in rest {
-        put(global, config, &trusts, step, wanted, (unsigned_ok, true), &mut totals).await?;
+    let (jobs, mut claims) = restore.exclude_runs(&steps, cancel).await?;
+    let putting = restore.put_all(&steps, &mut totals);
+    let result = claim::while_held(&mut claims, &restore.progress, cancel, putting).await;
+    for (of, claim) in jobs.into_iter().zip(claims) {
+        let rows = totals.rows.get(&of).copied().unwrap_or_default();
+        let mut report = Report { summary: format!("{} put back", units::plural(rows as usize, "row")), ..Report::default() };
+        report.fact("rows_put_back", rows);
+        claim.end(result.as_ref().map(|_| &report)).await;
     }
+    result?;
     let there = match totals.there {
         0 => String::new(),
         there => format!("; {} already back", units::plural(there, "batch")),
     };
     print(&format!(
         "{} put back from {}{there}\n",
-        units::plural(totals.rows as usize, "row"),
+        units::plural(totals.rows() as usize, "row"),
         units::plural(totals.batches, "archive object")
     ))?;
-    if target.is_none() && totals.rows > 0 {
+    if target.is_none() && totals.rows() > 0 {
         say(
             "these rows are still past the limit: the job that archived them archives them again at its next run, unless you change it",
         );
@@ -199,61 +236,147 @@ pub async fn run(global: &Global, config: &Config, found: &[Found], wanted: &Wan
     Ok(())
 }
 
-/// Returns true when the batch must wait until the others are back.
-async fn put(
-    global: &Global,
-    config: &Config,
-    trusts: &Trusts,
-    step: &Step<'_>,
-    wanted: &Wanted,
-    (unsigned_ok, rest): (bool, bool),
-    totals: &mut Totals,
-) -> Result<bool> {
-    let Step { found, name, manifest, database, table, filter } = step;
-    let configured = config.databases.get(*database).with_context(|| {
-        Fault::new(Kind::Configuration, format!("the configuration has no database `{database}`; name one with --to"))
-    })?;
-    let settings = configured.owner_settings()?;
-    // The table's triggers, defaults and checks run in this session.
-    let connecting = settings.connect_for(pg::Purpose::Application);
-    let mut connection = connecting.await.with_context(|| format!("database `{database}`"))?;
-    // With a wrong clock, the job might archive the rows again at once.
-    pg::clock::agreed(&mut connection).await.with_context(|| format!("database `{database}`"))?;
-    let table = &archive::target(&mut connection, table).await.with_context(|| name.to_string())?;
-    let foreign = foreign_code::warnings_of_inserts(&settings, table, trusts.owners_of(&manifest.job)).await;
-    for warning in foreign.with_context(|| name.to_string())? {
-        if totals.warned.insert(warning.clone()) {
-            tracing::warn!("{warning}");
+impl Restore<'_> {
+    /// Keeps away the runs of the jobs that archived the rows: one that deletes or archives meanwhile would take what comes back.
+    async fn exclude_runs(&self, steps: &[Step<'_>], cancel: &CancellationToken) -> Result<(Vec<(String, String)>, Vec<Claim>)> {
+        let ledger = Ledger::new(self.config)?.map(Arc::new);
+        let jobs: BTreeSet<(String, String)> =
+            steps.iter().map(|step| (step.database.to_owned(), step.manifest.job.clone())).collect();
+        let mut claims = Vec::new();
+        for (database, job) in &jobs {
+            let settings = self.database(database)?.owner_settings()?;
+            let subject = Subject { job, database, command: "archives restore" };
+            match claim::exclude_runs(self.config, ledger.as_ref(), &subject, &settings, &self.progress, cancel).await {
+                Ok(claim) => claims.push(claim),
+                Err(error) => {
+                    for claim in claims {
+                        claim.end(Err(&error)).await;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok((jobs.into_iter().collect(), claims))
+    }
+
+    fn database(&self, name: &str) -> Result<&config::Database> {
+        self.config.databases.get(name).with_context(|| {
+            Fault::new(Kind::Configuration, format!("the configuration has no database `{name}`; name one with --to"))
+        })
+    }
+
+    /// Looks for all that would keep the rows from going back, but for conflicts with rows that are there.
+    async fn say_what_would_be_done(&self, steps: &[Step<'_>], totals: &mut Totals) -> Result<()> {
+        for step in steps {
+            let mut target = self.target(step, totals).await?;
+            let Step { found, name, manifest, filter, .. } = step;
+            let wanted = self.asked_of(step, (&target.table, &target.checked), true);
+            let intent = archive::prepare(&found.store, &found.batch, &mut target.connection, &wanted).await;
+            let table = &target.table;
+            match intent.with_context(|| name.to_string())? {
+                Intent::Leave(Put::IsThere { since, .. }) => {
+                    let since = since.format("%Y-%m-%d %H:%M UTC");
+                    print(&format!(
+                        "{name} has been back in {table} since {since}: would leave it; --again puts it back once more\n"
+                    ))?;
+                }
+                Intent::Leave(_) | Intent::Put(_) => {
+                    let which = if filter.is_all() { String::new() } else { format!("those with {filter} of the ") };
+                    let rows = units::plural(manifest.exported.rows as usize, "row");
+                    print(&format!("would put {which}{rows} of {name} into {table} on {}\n", step.database))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Batches of which some rows left again come last.
+    async fn put_all(&self, steps: &[Step<'_>], totals: &mut Totals) -> Result<()> {
+        let mut rest = Vec::new();
+        for step in steps {
+            if self.put(step, false, totals).await? {
+                rest.push(step);
+            }
+        }
+        for step in rest {
+            self.put(step, true, totals).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns true when the batch must wait until the others are back.
+    async fn put(&self, step: &Step<'_>, rest: bool, totals: &mut Totals) -> Result<bool> {
+        let Target { mut connection, table, checked } = self.target(step, totals).await?;
+        let Step { found, name, manifest, .. } = step;
+        let phase = self.progress.phase("restore", Some(manifest.exported.bytes));
+        let wanted = self.asked_of(step, (&table, &checked), rest);
+        match archive::restore(&found.store, &found.batch, &mut connection, &wanted, &phase).await {
+            Ok(Put::Back(rows)) => {
+                phase.done(&format!("{} into {table}", units::plural(rows as usize, "row")));
+                *totals.rows.entry((step.database.to_owned(), manifest.job.clone())).or_default() += rows;
+                totals.batches += 1;
+            }
+            Ok(Put::IsThere { since, rows }) => {
+                let since = since.format("%Y-%m-%d %H:%M UTC");
+                phase.done(&format!(
+                    "{name} has been back in {table} since {since}: {}; --again puts it back once more",
+                    units::plural(rows as usize, "row")
+                ));
+                say(&format!("{name} has been back in {table} since {since}; --again puts it back once more"));
+                totals.there += 1;
+            }
+            Ok(Put::Later) => return Ok(true),
+            // unique_violation: its rows, or some of them, came back without us. The others are not kept from coming.
+            Err(error) if pg::sql_state(&error).as_deref() == Some("23505") => {
+                totals.refused.push(format!("{name}, which changed nothing: {error:#}"));
+            }
+            Err(error) => {
+                let before = units::plural(totals.rows() as usize, "row");
+                return Err(error.context(format!("{name}: {before} of the batches before it back; this one changed nothing")));
+            }
+        }
+        Ok(false)
+    }
+
+    /// Finds the table, and refuses it where a restore may not write to it.
+    async fn target(&self, step: &Step<'_>, totals: &mut Totals) -> Result<Target> {
+        let Step { name, manifest, database, table, .. } = step;
+        let settings = self.database(database)?.owner_settings()?;
+        // The table's triggers, defaults and checks run in this session.
+        let connecting = settings.connect_for(pg::Purpose::Application);
+        let mut connection = connecting.await.with_context(|| format!("database `{database}`"))?;
+        // With a wrong clock, the job might archive the rows again at once.
+        pg::clock::agreed(&mut connection).await.with_context(|| format!("database `{database}`"))?;
+        let table = archive::target(&mut connection, table).await.with_context(|| name.to_string())?;
+        let checked = foreign_code::check_inserts(&settings, &table, self.trusts.owners_of(&manifest.job)).await;
+        let (foreign, checked) = checked.with_context(|| name.to_string())?;
+        for warning in foreign {
+            if totals.warned.insert(warning.clone()) {
+                tracing::warn!("{warning}");
+            }
+        }
+        let oid: Option<i64> = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1)::pg_catalog.oid::bigint")
+            .bind(&table)
+            .fetch_one(&mut connection)
+            .await?;
+        // A [partition] job of another name may move, detach and archive there.
+        if let Some(oid) = oid {
+            session::exclude_jobs_of_partitions(&settings, &mut connection, &[oid]).await.with_context(|| name.to_string())?;
+        }
+        Ok(Target { connection, table, checked })
+    }
+
+    fn asked_of<'a>(&self, step: &'a Step<'_>, (table, checked): (&'a str, &'a [Checked]), rest: bool) -> archive::Wanted<'a> {
+        archive::Wanted {
+            database: step.database,
+            table,
+            filter: &step.filter,
+            again: self.wanted.again,
+            rest,
+            unsigned_ok: self.unsigned_ok,
+            checked,
         }
     }
-    let phase = global.progress().phase("restore", Some(manifest.exported.bytes));
-    let wanted = archive::Wanted { database, table, filter, again: wanted.again, rest, unsigned_ok };
-    match archive::restore(&found.store, &found.batch, &mut connection, &wanted, &phase).await {
-        Ok(Put::Back(rows)) => {
-            phase.done(&format!("{} into {table}", units::plural(rows as usize, "row")));
-            totals.rows += rows;
-            totals.batches += 1;
-        }
-        Ok(Put::IsThere { since, rows }) => {
-            let since = since.format("%Y-%m-%d %H:%M UTC");
-            phase.done(&format!(
-                "{name} has been back in {table} since {since}: {}; --again puts it back once more",
-                units::plural(rows as usize, "row")
-            ));
-            say(&format!("{name} has been back in {table} since {since}; --again puts it back once more"));
-            totals.there += 1;
-        }
-        Ok(Put::Later) => return Ok(true),
-        // unique_violation: some of its rows came back by other means. The other batches can still be restored.
-        Err(error) if pg::sql_state(&error).as_deref() == Some("23505") => {
-            totals.refused.push(format!("{name}, none of whose rows were written: {error:#}"));
-        }
-        Err(error) => {
-            let before = units::plural(totals.rows as usize, "row");
-            return Err(error.context(format!("{name}: nothing of this batch was written; {before} of earlier batches are back")));
-        }
-    }
-    Ok(false)
 }
 
 #[cfg(test)]

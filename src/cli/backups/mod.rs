@@ -90,7 +90,7 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
             verify::run(global, set, filter, which, restore_on.as_deref(), &cancel).await
         }
         Command::Restore(arguments) => restore::run(global, arguments, &cancel).await,
-        Command::Prune { job, dry_run } => or_cancelled(&cancel, prune::run(global, job.as_deref(), *dry_run)).await,
+        Command::Prune { job, dry_run } => prune::run(global, job.as_deref(), *dry_run, cancel).await,
         Command::Hold { set, filter, until, reason } => {
             or_cancelled(&cancel, hold::hold(global, set, filter, *until, reason)).await
         }

@@ -2,96 +2,63 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
-use chrono::{DateTime, Utc};
-use serde_json::json;
+use anyhow::Result;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::base::fault::{Fault, Kind};
 use crate::cli::global::Global;
 use crate::cli::output::print;
-use crate::ledger::Ledger;
-use crate::store::{Store, key};
-use crate::task::Task;
-use crate::task::backup::facts::{self, ServerFacts};
-use crate::task::backup::guard::{self, Asked};
-use crate::task::backup::identity::Identity;
-use crate::task::backup::rules::Rules;
-use crate::task::backup::series::Series;
-use crate::task::backup::{plan, prune, rules, set};
+use crate::cli::run_job;
+use crate::ledger::report::Run;
+use crate::pg::failure;
+use crate::run::job::Job;
+use crate::run::runner;
+use crate::task::Manual;
+use crate::task::backup::Backup;
+use crate::task::backup::keep::Decision;
+use crate::task::backup::manual::Prune;
+use crate::work::Mode;
 
-/// A person asked for it and waits: all sets are read.
-const CHECKS_BY_HAND: usize = usize::MAX;
-
-pub async fn run(global: &Global, only: Option<&str>, dry_run: bool) -> Result<ExitCode> {
+/// On the way of the jobs' runs: under their locks, with a row of its own for each job and database.
+pub async fn run(global: &Global, only: Option<&str>, dry_run: bool, cancel: CancellationToken) -> Result<ExitCode> {
     let (config, folder) = global.load()?;
     if let Some(name) = only {
         global.find_job(&folder, name)?;
     }
-    let mut json_rows = Vec::new();
-    let mut text = String::new();
-    let mut refused = Vec::new();
-    let ledger = Ledger::new(&config)?;
-    for job in folder.jobs.iter().filter(|job| only.is_none_or(|name| name == job.name)) {
-        let Task::Backup(backup) = &job.task else { continue };
-        let Some(keep) = &backup.keep else { continue };
-        let store = Store::named(&config, &backup.store).await?;
+    let context = run_job::context_of_jobs(global, config, folder.jobs, cancel)?;
+    let mode = if dry_run { Mode::DryRun } else { Mode::Apply };
+    let (mut decisions, mut refused) = (Vec::new(), Vec::new());
+    let mut failed = None;
+    for job in context.jobs.iter().filter(|job| only.is_none_or(|name| name == job.name)) {
+        let Some(work) = prune_of(job) else { continue };
         for database in &job.databases {
-            let folder = key::folder(database, &job.name);
-            let (series, trouble) = Series::read(&store, database, &job.name).await?;
-            let configured = config.databases.get(database).context("the database is known: the job was checked")?;
-            let (server, host_clock) = server_facts(configured, database).await?;
-            let identity = Identity::of(&server);
-            // The doubts that keep a run from deleting keep a person from it, too.
-            let listing = set::list(&store, &folder).await?;
-            if let Some(said) = listing.not_ours_in_words() {
-                tracing::warn!("{database}/{}: {said}", job.name);
+            if context.cancel.is_cancelled() {
+                return Err(Fault::new(Kind::Cancelled, "cancelled by a signal").into());
             }
-            let mut doubts = plan::doubts(&server, host_clock, &series, &listing);
-            doubts.extend(trouble);
-            if !doubts.is_empty() {
-                refused.push(format!("{database}/{}: {}", job.name, doubts.join("; ")));
-                continue;
+            let Some(ended) = runner::run_manual(&context, job, &work, database, mode).await else { continue };
+            for warning in ended.run.report.iter().flat_map(|report| &report.warnings) {
+                tracing::warn!("{warning}");
             }
-            let rules = Rules {
-                keep,
-                zone: job.timezone,
-                now: Utc::now(),
-                identity: identity.as_ref(),
-                series: &series,
-                own: None,
-                has_schedule: job.schedule.is_some(),
-            };
-            let decisions = match dry_run {
-                true => rules::decide(&set::list(&store, &folder).await?, &rules, None),
-                false => match guard::ask_manual(&store, ledger.as_ref(), database, &job.name).await {
-                    Asked::Refused(why) => {
-                        refused.push(format!("{database}/{}: {why}", job.name));
-                        continue;
-                    }
-                    Asked::Granted(mut guard) => {
-                        let pruned = prune::apply(&store, &folder, &rules, &mut guard, CHECKS_BY_HAND, &global.progress()).await;
-                        guard.release().await;
-                        let pruned = pruned?;
-                        pruned.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                        pruned.decisions
-                    }
-                },
-            };
-            for decision in decisions {
-                let verb = match (decision.keep, decision.check_first) {
-                    (_, true) => "check",
-                    (true, false) => "keep",
-                    (false, false) => "delete",
-                };
-                text += &format!("{verb:<8} {}  ({})\n", decision.name, decision.reasons.join(", "));
-                json_rows.push(json!(decision));
+            decisions.extend(decisions_of(&ended.run)?);
+            if let Some(error) = ended.error {
+                let series = format!("{database}/{}", job.name);
+                match failure::kind_of(&error) {
+                    Some(Kind::Busy | Kind::Deferred) => refused.push(format!("{series}: {}", failure::in_a_line(&error))),
+                    _ => failed = failed.or(Some(error.context(series))),
+                }
             }
         }
     }
+    context.notifier.drain().await;
     if global.json {
-        print(&format!("{:#}\n", json!({ "dry_run": dry_run, "sets": json_rows })))?;
+        print(&format!("{:#}\n", json!({ "dry_run": dry_run, "sets": decisions })))?;
     } else {
+        let text: String = decisions.iter().map(|decision| format!("{decision}\n")).collect();
         print(if text.is_empty() { "no sets of a job with `keep`\n" } else { &text })?;
+    }
+    if let Some(error) = failed {
+        return Err(error);
     }
     if refused.is_empty() {
         return Ok(ExitCode::SUCCESS);
@@ -99,14 +66,15 @@ pub async fn run(global: &Global, only: Option<&str>, dry_run: bool) -> Result<E
     Err(Fault::new(Kind::Deferred, format!("not pruned: {}", refused.join("; "))).into())
 }
 
-/// Asks the server for its identity and its time: with another configuration's names, or on another host, the sets may belong to
-/// another server. Returns this host's time of that moment as well.
-async fn server_facts(configured: &crate::config::Database, database: &str) -> Result<(ServerFacts, DateTime<Utc>)> {
-    let settings = configured.settings().with_context(|| format!("database `{database}`"))?;
-    let mut connection = settings
-        .connect()
-        .await
-        .with_context(|| format!("cannot tell which sets are those of database `{database}`, so none is deleted"))?;
-    let server = facts::server(&mut connection, &settings).await?;
-    Ok((server, Utc::now()))
+fn prune_of(job: &Job) -> Option<Manual<Prune>> {
+    let backup = job.task.as_a::<Backup>()?;
+    let work = Prune { store: backup.store.clone(), keep: backup.keep? };
+    Some(Manual { command: "backups prune", task: job.task.clone(), work })
+}
+
+/// Those of the plan, or of the report.
+fn decisions_of(run: &Run) -> Result<Vec<Decision>> {
+    let planned = run.plan.as_ref().and_then(|plan| plan.get("sets"));
+    let done = run.report.as_ref().and_then(|report| report.facts.get("sets"));
+    Ok(serde_json::from_value(planned.or(done).cloned().unwrap_or(Value::Array(Vec::new())))?)
 }

@@ -1,23 +1,28 @@
 //! `pgtend backups restore`.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::find::{Filter, Which, find, settings_of};
+use super::find::{Filter, Found, Which, find, settings_of};
 use crate::base::fault::{Fault, Kind};
+use crate::base::progress::Progress;
 use crate::base::units;
 use crate::cli::global::Global;
 use crate::cli::output::print;
 use crate::cli::signals::or_cancelled;
+use crate::ledger::Ledger;
+use crate::ledger::report::Report;
 use crate::pg;
 use crate::pg::failure;
+use crate::run::runner::claim::{self, Subject};
 use crate::task::backup::choices::{Choices, OnError, Without};
 use crate::task::backup::scratch::LocaleRefused;
-use crate::task::backup::{new_database, scratch};
+use crate::task::backup::{guard, new_database, scratch};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -95,9 +100,8 @@ impl Arguments {
 }
 
 pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationToken) -> Result<ExitCode> {
-    let Arguments { set: wanted, filter, which, into, create, create_roles, encoding, locale, .. } = arguments;
+    let Arguments { set: wanted, filter, which, into, .. } = arguments;
     let choices = arguments.choices()?;
-    let (create, create_roles) = (*create, *create_roles);
     let config = global.load_config()?;
     let settings = settings_of(&config, into)?;
     if into.contains("://") && !pg::Settings::names_a_database(into) {
@@ -109,19 +113,46 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
         return Err(Fault::new(Kind::Configuration, message).into());
     }
     let found = or_cancelled(cancel, find(&config, wanted, filter, &which.choice())).await?;
+    let name = &found.set.name;
+    // The store may be all that is left: neither a ledger that is away nor one that cannot be read about is a reason not to restore.
+    let ledger = Ledger::new(&config).unwrap_or_else(|error| {
+        tracing::warn!("this is not in the ledger: {}", failure::in_a_line(&error));
+        None
+    });
+    let subject = Subject { job: &name.job, database: &name.database, command: "backups restore" };
+    let progress = global.progress();
+    let lock = guard::readers_lock(&name.database, &name.job);
+    let reading = claim::share(ledger.map(Arc::new).as_ref(), &subject, &lock, &progress).await;
+    let result = restore(global, arguments, &choices, &settings, &found, &progress, cancel).await;
+    let report = Report { summary: format!("{name} into {}", settings.display()), ..Report::default() };
+    reading.end(result.as_ref().map(|_| &report)).await;
+    result
+}
+
+async fn restore(
+    global: &Global,
+    arguments: &Arguments,
+    choices: &Choices,
+    settings: &pg::Settings,
+    found: &Found,
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Result<ExitCode> {
+    let Arguments { create, create_roles, encoding, locale, .. } = arguments;
+    let (create, create_roles) = (*create, *create_roles);
     let (set, manifest) = (&found.set, &found.set.manifest);
     let prepared = async {
         let mut connection = if create {
-            scratch::maintenance_connection(&settings).await?
+            scratch::maintenance_connection(settings).await?
         } else {
             settings.connect().await.map_err(|error| match pg::sql_state(&error).as_deref() {
                 Some("3D000") => error.context("add --create to create the database"),
                 _ => error,
             })?
         };
-        let like = new_database::like(&mut connection, set, &choices, encoding.as_deref(), locale.as_deref()).await?;
+        let like = new_database::like(&mut connection, set, choices, encoding.as_deref(), locale.as_deref()).await?;
         let new_database = create.then_some(&like);
-        let lacks = new_database::prepare_server(&mut connection, set, &choices, create_roles, new_database).await?;
+        let lacks = new_database::prepare_server(&mut connection, set, choices, create_roles, new_database).await?;
         Ok((like, lacks))
     };
     let (like, lacks) = or_cancelled(cancel, prepared).await?;
@@ -141,12 +172,12 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
         tracing::warn!("created without LOGIN: {}", lacks.roles.join(", "));
     }
 
-    let phase = global.progress().phase("restore", Some(manifest.dump.bytes));
+    let phase = progress.phase("restore", Some(manifest.dump.bytes));
     let restored = if create {
-        let made = new_database::into_new_database(&found.store, set, &like, &settings, &choices, &phase, cancel).await;
+        let made = new_database::into_new_database(&found.store, set, &like, settings, choices, &phase, cancel).await;
         made.map_err(|error| with_another_locale(error, encoding.as_deref(), locale.as_deref()))?
     } else {
-        new_database::into_empty_database(&found.store, set, &settings, &choices, &phase, cancel).await?
+        new_database::into_empty_database(&found.store, set, settings, choices, &phase, cancel).await?
     };
     anyhow::ensure!(
         restored.problems.is_empty(),

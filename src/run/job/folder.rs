@@ -6,8 +6,9 @@ use std::path::Path;
 
 use toml::Spanned;
 
-use super::{Job, load_file};
-use crate::base::toml_file::{Problem, Source, did_you_mean};
+use super::Job;
+use super::file::{Loaded, load_file};
+use crate::base::toml_file::{Problem, did_you_mean};
 use crate::config::Config;
 
 /// The contents of a folder of jobs.
@@ -43,13 +44,6 @@ impl Folder {
     pub fn problems(&self) -> Vec<Problem> {
         self.broken.iter().flat_map(|broken| broken.problems.iter().cloned()).collect()
     }
-}
-
-/// A job, and what can only be checked against the other jobs.
-pub struct Loaded {
-    pub job: Job,
-    pub source: Source,
-    pub after: Vec<Spanned<String>>,
 }
 
 /// A file of the folder.
@@ -192,6 +186,7 @@ fn reaches(order: &HashMap<String, Vec<String>>, from: &str, to: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::toml_file::Source;
 
     #[test]
     fn files_that_were_meant_as_jobs_are_named() {
@@ -207,7 +202,7 @@ mod tests {
     fn what_runs_after_a_broken_job_is_left_out_and_the_others_go_on() {
         let entry = |name: &str, after: &[&str], is_broken: bool| {
             let order = after.iter().map(|name| Spanned::new(0..0, (*name).to_owned())).collect();
-            let job = Job::for_tests(name, crate::task::Task::Sql(crate::task::sql::Sql::default()));
+            let job = Job::for_tests(name, crate::task::sql::Sql::default().into());
             let problem = Problem::with_file(Path::new("x"), "x", None);
             Entry {
                 name: name.to_owned(),

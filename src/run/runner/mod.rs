@@ -2,12 +2,13 @@
 //! both take it.
 
 pub mod after;
+pub mod claim;
 mod locks;
 mod places;
 mod retry;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -248,6 +249,7 @@ fn run_context<'a>(
         ledger: context.ledger.as_deref(),
         by_hand: job.schedule.is_some() && trigger == Trigger::Manual.name(),
         resume: None,
+        checked: OnceLock::new(),
     })
 }
 
@@ -267,16 +269,20 @@ fn concluded(mut run: Run, result: Result<Driven>) -> Ended {
             Ended { run, error: None, plan: None, retry_in: None }
         }
         Err(error) => {
-            run.outcome = match failure::kind_of(&error) {
-                Some(Kind::Busy | Kind::Deferred) => Outcome::Skipped,
-                Some(Kind::TimedOut) => Outcome::TimedOut,
-                Some(Kind::Cancelled) => Outcome::Cancelled,
-                _ => Outcome::Failed,
-            };
+            run.outcome = outcome_of(&error);
             run.report = error.downcast_ref::<Unfinished>().map(|unfinished| unfinished.report.clone());
             run.error = Some(failure::in_a_line(&error));
             Ended { run, error: Some(error), plan: None, retry_in: None }
         }
+    }
+}
+
+fn outcome_of(error: &anyhow::Error) -> Outcome {
+    match failure::kind_of(error) {
+        Some(Kind::Busy | Kind::Deferred) => Outcome::Skipped,
+        Some(Kind::TimedOut) => Outcome::TimedOut,
+        Some(Kind::Cancelled) => Outcome::Cancelled,
+        _ => Outcome::Failed,
     }
 }
 

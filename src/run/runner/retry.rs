@@ -56,19 +56,18 @@ mod tests {
 
     use super::*;
     use crate::base::fault::Fault;
-    use crate::task::Task;
     use crate::task::sql::Sql;
 
     #[test]
     fn only_what_may_pass_is_tried_again() {
         let tick = Trigger::Schedule { tick: Utc::now() };
         let delay = |retries: Option<u32>, trigger: &Trigger, outcome, kind: Option<Kind>| {
-            let job = Job { retries, ..Job::for_tests("job", Task::Sql(Sql::default())) };
+            let job = Job { retries, ..Job::for_tests("job", Sql::default().into()) };
             let error = kind.map(|kind| Fault::new(kind, "").into()).unwrap_or_else(|| anyhow::anyhow!("plain"));
             retry_delay(&job, trigger, outcome, Some(&error), false).map(|delay| delay.as_secs())
         };
         let sent = |retries: Option<u32>, outcome, kind: Kind| {
-            let job = Job { retries, ..Job::for_tests("job", Task::Sql(Sql::default())) };
+            let job = Job { retries, ..Job::for_tests("job", Sql::default().into()) };
             let error = anyhow::Error::from(Fault::new(kind, "")).context(Sent { message: String::new() }).context("job");
             retry_delay(&job, &tick, outcome, Some(&error), true).map(|delay| delay.as_secs())
         };

@@ -27,7 +27,6 @@ use crate::ledger::{Key, Ledger, Trigger};
 use crate::pg::failure;
 use crate::run::job::Job;
 use crate::run::runner::{self, Context};
-use crate::task::Task;
 
 /// The metronome's period is a second; should it stop, the scheduler still looks this often.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(2);
@@ -404,7 +403,7 @@ impl Scheduler {
 
     /// Sets the facts of the last runs, which may be another process's: sizes of backups, reach of partitions.
     async fn remember_facts(&self, context: &Context) -> Result<()> {
-        let jobs = context.jobs.iter().filter(|job| !matches!(job.task, Task::Sql(_)));
+        let jobs = context.jobs.iter().filter(|job| job.task.has_metrics());
         let keys: Vec<Key> =
             jobs.flat_map(|job| job.databases.iter().map(|database| (job.name.clone(), database.clone()))).collect();
         for row in self.ledger.last_runs(&keys, 1).await? {
@@ -488,7 +487,7 @@ impl Entry {
 fn make_series(context: &Context) {
     for job in context.jobs.iter() {
         for database in &job.databases {
-            context.metrics.job(&job.name, database, matches!(job.task, Task::Backup(_)));
+            context.metrics.job(&job.name, database, job.task.makes_dumps());
         }
     }
 }

@@ -9,8 +9,10 @@ use crate::base::units;
 use crate::ledger::Trigger;
 use crate::run::job::{CatchUp, Job};
 
-/// A tick that is seen later than this was missed: the process, the host or the ledger was down.
+/// A tick that the scheduler, which looks every second, sees later than this was missed: the process, the host or the ledger was down.
 const ON_TIME: TimeDelta = TimeDelta::seconds(30);
+/// The same for a timer (systemd, Kubernetes), which starts a process first.
+pub const ON_TIME_BY_TIMER: TimeDelta = TimeDelta::minutes(2);
 
 /// The scheduler looks every second. Ticks of a longer break are not made up for one by one.
 const BREAK: TimeDelta = TimeDelta::seconds(5);
@@ -87,7 +89,6 @@ pub fn late_since(
 mod tests {
     use super::*;
     use crate::base::schedule::Schedule;
-    use crate::task::Task;
 
     fn at(text: &str) -> DateTime<Utc> {
         format!("2026-11-{text}Z").parse().unwrap()
@@ -96,7 +97,7 @@ mod tests {
     fn job(schedule: &str) -> Job {
         Job {
             schedule: Some(Schedule::try_from(schedule.to_owned()).unwrap()),
-            ..Job::for_tests("job", Task::Sql(crate::task::sql::Sql::default()))
+            ..Job::for_tests("job", crate::task::sql::Sql::default().into())
         }
     }
 

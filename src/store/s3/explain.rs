@@ -61,25 +61,6 @@ impl S3 {
     }
 }
 
-/// Returns true when the server answers, in whatever form, that it lacks this operation.
-pub fn has_no_such_operation<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
-    let code = error.code().unwrap_or_default();
-    match status(error) {
-        Some(405 | 501) => true,
-        Some(404) => code != "NoSuchBucket",
-        Some(400) => matches!(
-            code,
-            "" | "InvalidRequest"
-                | "InvalidArgument"
-                | "NotImplemented"
-                | "MethodNotAllowed"
-                | "UnsupportedOperation"
-                | "BadRequest"
-        ),
-        _ => matches!(code, "NotImplemented" | "MethodNotAllowed"),
-    }
-}
-
 fn meaning(answer: &Answer<'_>, bucket: &str, at: &str) -> (Kind, String) {
     let Answer { status, code, message, clock_is_ahead } = answer;
     let words: Vec<&str> = [*code, *message].into_iter().filter(|said| !said.is_empty()).collect();

@@ -120,7 +120,7 @@ impl S3 {
             let page = match request.set_key_marker(markers.0).set_upload_id_marker(markers.1).send().await {
                 Ok(page) => page,
                 // Then only the server's own expiry removes unfinished uploads.
-                Err(error) if explain::has_no_such_operation(&error) => {
+                Err(error) if request::has_no_such_operation(&error) => {
                     tracing::debug!("{} cannot list unfinished uploads of {}", self.at, self.location(folder));
                     return Ok(found);
                 }

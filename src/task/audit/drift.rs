@@ -68,13 +68,20 @@ pub async fn look(context: &AuditContext<'_>, connection: &mut PgConnection, in_
     }
     let there = there?;
     Ok(match there {
-        Ok(there) => CheckResult { rows: compare(&there, &here, &file.display().to_string()), unknown: Vec::new() },
-        Err(reason) => CheckResult::unknown(reason),
+        Loaded::Objects(there) => CheckResult { rows: compare(&there, &here, &file.display().to_string()), unknown: Vec::new() },
+        Loaded::Refused(reason) => CheckResult::unknown(reason),
     })
 }
 
-/// The objects that the file creates, or the reason why it cannot be loaded.
-async fn load(context: &AuditContext<'_>, scratch: &pg::Settings, file: &std::path::Path) -> Result<Result<Vec<Object>, String>> {
+/// The result of loading a file.
+enum Loaded {
+    /// The objects that the file creates.
+    Objects(Vec<Object>),
+    /// The reason why it cannot be loaded.
+    Refused(String),
+}
+
+async fn load(context: &AuditContext<'_>, scratch: &pg::Settings, file: &std::path::Path) -> Result<Loaded> {
     let mut connection = scratch.connect().await?;
     let major = Server::of(&mut connection).await?.major();
     let tools = crate::pg::client_tools::find_for_restore(context.config.tools.bin_dir.as_deref(), major).await?;
@@ -86,14 +93,14 @@ async fn load(context: &AuditContext<'_>, scratch: &pg::Settings, file: &std::pa
     drop(psql.take_stdin()?);
     let ended = tokio::time::timeout(LOAD_TIMEOUT, psql.wait()).await;
     let Ok(ended) = ended else {
-        return Ok(Err(format!("{} takes more than {} s to load", file.display(), LOAD_TIMEOUT.as_secs())));
+        return Ok(Loaded::Refused(format!("{} takes more than {} s to load", file.display(), LOAD_TIMEOUT.as_secs())));
     };
     let ended = ended?;
     if !ended.status.success() {
         let said = ended.stderr.lines().find(|line| line.contains("ERROR") || line.contains("error:")).unwrap_or(&ended.stderr);
-        return Ok(Err(format!("{} does not load into an empty database: {said}", file.display())));
+        return Ok(Loaded::Refused(format!("{} does not load into an empty database: {said}", file.display())));
     }
-    Ok(Ok(objects(&mut connection, context).await?))
+    Ok(Loaded::Objects(objects(&mut connection, context).await?))
 }
 
 async fn objects(connection: &mut PgConnection, context: &AuditContext<'_>) -> Result<Vec<Object>> {

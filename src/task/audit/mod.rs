@@ -13,6 +13,7 @@ mod plan;
 mod backup;
 mod compare;
 mod drift;
+mod entry;
 pub mod html;
 mod look;
 pub mod markdown;
@@ -111,7 +112,7 @@ impl Work for Audit {
 
 impl Audit {
     /// What the role may read and create, for `check --connect`.
-    pub async fn check(&self, connection: &mut PgConnection) -> Result<String> {
+    async fn may_run(&self, connection: &mut PgConnection) -> Result<String> {
         let (monitor, reads, creates): (bool, bool, bool) = sqlx::query_as(
             "SELECT pg_has_role('pg_monitor', 'USAGE'), pg_has_role('pg_read_all_data', 'USAGE'), rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user",
         )

@@ -12,10 +12,11 @@ use super::plan::Plan;
 use super::set::{self, GLOBALS, Set};
 use super::stream::{self, Shape, Streamed};
 use super::verdict::Verification;
-use super::{Compression, loss, waiters, why};
+use super::{loss, waiters, why};
 use crate::base::child::{Child, Ended};
 use crate::base::progress::Phase;
 use crate::base::units;
+use crate::members::compress::Compression;
 use crate::pg;
 use crate::store::{Store, Upload};
 use crate::work::RunContext;
@@ -193,25 +194,28 @@ async fn write_globals(store: &Store, plan: &Plan, run: &RunContext<'_>) -> Resu
     for role_passwords in [true, false] {
         let mut upload = store.upload(&plan.name.key(GLOBALS), 0).await?;
         let written = run.or_cancelled(globals_into(&mut upload, plan, run, role_passwords)).await;
-        if !matches!(written, Ok(Ok(_))) {
+        if !matches!(written, Ok(Dumped::Whole(_))) {
             upload.abort().await;
         }
         match written.context("cannot dump the globals")? {
-            Ok(globals) => return Ok(Globals::Object { bytes: globals.bytes, sha256: globals.sha256, role_passwords }),
-            Err(said) => reason = said,
+            Dumped::Whole(globals) => {
+                return Ok(Globals::Object { bytes: globals.bytes, sha256: globals.sha256, role_passwords });
+            }
+            Dumped::Refused(said) => reason = said,
         }
     }
     tracing::warn!("no globals in this set: {reason}");
     Ok(Globals::Absent { reason })
 }
 
-/// Ok(Err(…)) when pg_dumpall refuses, with its message.
-async fn globals_into(
-    upload: &mut Upload,
-    plan: &Plan,
-    run: &RunContext<'_>,
-    role_passwords: bool,
-) -> Result<Result<Streamed, String>> {
+/// The result of pg_dumpall.
+enum Dumped {
+    Whole(Streamed),
+    /// pg_dumpall refuses, with its message.
+    Refused(String),
+}
+
+async fn globals_into(upload: &mut Upload, plan: &Plan, run: &RunContext<'_>, role_passwords: bool) -> Result<Dumped> {
     let mut command = plan.tools.command("pg_dumpall");
     run.settings.apply_to(&mut command);
     command.args(["--globals-only", "--no-password"]);
@@ -235,8 +239,8 @@ async fn globals_into(
     let streamed = stream::compress_into(upload, pg_dumpall.take_stdout()?, shape, None, &phase).await?;
     let ended = pg_dumpall.wait().await?;
     if !ended.status.success() {
-        return Ok(Err(format!("pg_dumpall ended with {}: {}", ended.status, ended.stderr)));
+        return Ok(Dumped::Refused(format!("pg_dumpall ended with {}: {}", ended.status, ended.stderr)));
     }
     upload.finish().await?;
-    Ok(Ok(streamed))
+    Ok(Dumped::Whole(streamed))
 }

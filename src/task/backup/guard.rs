@@ -1,9 +1,10 @@
 //! Lets only one process delete in a folder of sets. Writers need no lock, since names are unique; a sweep and a prune do.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use sqlx::postgres::PgConnection;
 
-use crate::ledger::{self, Ledger};
+use crate::base::fault::{Fault, Kind};
+use crate::ledger::Ledger;
 use crate::pg;
 use crate::store::Store;
 use crate::store::key::folder;
@@ -19,8 +20,6 @@ fn lock_key(database: &str, job: &str) -> String {
 pub enum Guard {
     /// The job's lock in the ledger, which the runner holds: a run that loses it is cancelled.
     Ledger,
-    /// The same lock, taken by a command: it ends with this connection.
-    LedgerManual(Box<PgConnection>),
     Lease(Lease),
 }
 
@@ -43,19 +42,23 @@ pub async fn ask(store: &Store, database: &str, job: &str, has_ledger: bool, see
     }
 }
 
-/// The same for a command, which holds no lock of a run.
-pub async fn ask_manual(store: &Store, ledger: Option<&Ledger>, database: &str, job: &str) -> Asked {
-    let Some(ledger) = ledger else { return ask(store, database, job, false, None).await };
-    let locked = async {
-        let mut connection = ledger.connect().await?;
-        let is_locked = pg::try_lock(&mut connection, &ledger::lock_name(job, database)).await?;
-        anyhow::Ok(is_locked.then_some(connection))
-    };
-    match locked.await {
-        Ok(Some(connection)) => Asked::Granted(Guard::LedgerManual(Box::new(connection))),
-        Ok(None) => Asked::Refused("a run of the job is under way, and holds its lock in the ledger".to_owned()),
-        Err(error) => Asked::Refused(format!("the job's lock in the ledger cannot be taken: {error:#}")),
+/// The lock in the ledger's database that a restore shares for as long as it reads sets of a series.
+pub fn readers_lock(database: &str, job: &str) -> String {
+    format!("pgtend sets {database}/{job}")
+}
+
+/// Keeps restores from starting to read sets of the series while the connection lives; an error where one is reading. Without a ledger
+/// no process knows of another's restore.
+pub async fn without_readers(ledger: Option<&Ledger>, database: &str, job: &str) -> Result<Option<PgConnection>> {
+    let Some(ledger) = ledger else { return Ok(None) };
+    let mut connection = ledger.connect().await?;
+    let lock = readers_lock(database, job);
+    if pg::try_lock(&mut connection, &lock).await? {
+        return Ok(Some(connection));
     }
+    let holder = pg::lock_holder(&mut connection, &lock).await?;
+    let holder = holder.map_or_else(String::new, |holder| format!(": {holder}"));
+    Err(Fault::new(Kind::Deferred, format!("a restore reads sets of {database}/{job}{holder}")).into())
 }
 
 /// The current lease, for a later [`ask`].
@@ -74,10 +77,6 @@ impl Guard {
     pub async fn check(&mut self) -> Result<()> {
         match self {
             Self::Ledger => Ok(()),
-            Self::LedgerManual(connection) => {
-                sqlx::query("SELECT 1").execute(&mut **connection).await.context("the lock in the ledger was lost")?;
-                Ok(())
-            }
             Self::Lease(lease) => lease.prove().await,
         }
     }

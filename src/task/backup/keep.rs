@@ -4,6 +4,7 @@
 //! otherwise retention empties a store while backups fail (pgbackweb#121) and failed runs count as kept (Portabase#332).
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
 use chrono_tz::Tz;
@@ -49,7 +50,7 @@ pub struct Candidate {
     pub pinned: Vec<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Decision {
     pub name: String,
     pub keep: bool,
@@ -57,6 +58,18 @@ pub struct Decision {
     pub check_first: bool,
     /// "last 1 of 3", "daily 2026-11-23", …
     pub reasons: Vec<String>,
+}
+
+/// "keep     app/nightly/… (last 1 of 3)".
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let verb = match (self.keep, self.check_first) {
+            (_, true) => "check",
+            (true, false) => "keep",
+            (false, false) => "delete",
+        };
+        write!(f, "{verb:<8} {}  ({})", self.name, self.reasons.join(", "))
+    }
 }
 
 /// Decides for every candidate, newest first. Days, weeks and months are those of `zone`.

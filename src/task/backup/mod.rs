@@ -10,6 +10,7 @@ pub mod choose;
 mod context;
 mod counts;
 mod dump;
+mod entry;
 mod expect;
 pub mod facts;
 mod foreign_key;
@@ -25,6 +26,7 @@ pub mod lex;
 mod load;
 pub mod loss;
 pub mod manifest;
+pub mod manual;
 pub mod markers;
 pub mod new_database;
 mod often;
@@ -240,7 +242,9 @@ impl Backup {
         if !plan.deletes_nothing.is_empty() {
             return Ok(rules::Pruned::default());
         }
-        let mut guard = match guard::ask(store, database, job, run.run_id.is_some(), seen).await {
+        let ledger = run.ledger.filter(|_| run.run_id.is_some());
+        let _no_reader = guard::without_readers(ledger, database, job).await?;
+        let mut guard = match guard::ask(store, database, job, ledger.is_some(), seen).await {
             Asked::Granted(guard) => guard,
             Asked::Refused(why) => anyhow::bail!("{why}"),
         };

@@ -3,6 +3,7 @@
 use crate::base::fault::Kind;
 use crate::pg;
 use crate::pg::throwaway::Host;
+use crate::work::RestoresOn;
 
 #[derive(Clone, Debug)]
 pub enum Place {
@@ -24,6 +25,15 @@ impl Place {
         match self {
             Self::Elsewhere(settings) => settings.clone(),
             _ => source.clone(),
+        }
+    }
+
+    /// Returns the server on which code in the dump would run.
+    pub fn restores_on(&self) -> RestoresOn {
+        match self {
+            Self::NotAsked | Self::OwnServer(_) | Self::Nowhere { .. } => RestoresOn::OwnServer,
+            Self::Source { why } => RestoresOn::Source { why: why.clone() },
+            Self::Elsewhere(settings) => RestoresOn::Elsewhere(settings.clone()),
         }
     }
 

@@ -69,7 +69,7 @@ impl State {
         let place = choose::place(backup, run.config, &server, &mut connection).await?;
         standby::check(&place, &mut connection).await.with_context(|| format!("database `{}`", run.database))?;
         let major = server.version_num as u32 / 10_000;
-        let tools = super::tools_for(run, major).await?;
+        let tools = super::context::tools_for(run, major).await?;
         // A failed check of the requirements does not prevent the dump.
         let readiness =
             readiness::look(&mut connection, backup, &server, &place).await.unwrap_or_else(|error| readiness::Found {

@@ -56,15 +56,6 @@ pub struct Found {
     pub notes: Vec<String>,
 }
 
-/// A role that owns objects in the database.
-#[derive(Clone, Debug, sqlx::FromRow)]
-pub struct Owner {
-    pub name: String,
-    /// Quoted as in SQL.
-    pub quoted: String,
-    pub is_superuser: bool,
-}
-
 pub async fn read(connection: &mut PgConnection, backup: &Backup) -> Result<Readiness> {
     let Patterns { schemas, without, without_rows } = Patterns::of(&backup.filters);
     let query = sqlx::query_as(include_str!("readiness.sql"))
@@ -128,11 +119,6 @@ pub fn refuse(lacks: &[Lack]) -> Result<()> {
         _ => lacks.iter().enumerate().map(|(at, lack)| format!("({}) {}", at + 1, lack.message)).collect::<Vec<_>>().join("; "),
     };
     Err(Fault::new(first.kind, message).into())
-}
-
-/// The owners of objects in the database, including superusers; not of extensions and of the ledger.
-pub async fn owners(connection: &mut PgConnection) -> Result<Vec<Owner>> {
-    Ok(sqlx::query_as(include_str!("owners.sql")).fetch_all(connection).await?)
 }
 
 /// Objects that only a superuser may restore, in words; not those of extensions.

@@ -11,10 +11,11 @@ use sqlx::PgConnection;
 
 use super::names::CONSTRAINT;
 use super::table::{Mark, Table, companion};
-use super::{definition, gzip, triggers};
+use super::{definition, inflate, pack, triggers};
 use crate::base::fault::{Fault, Kind};
 use crate::live::governor;
 use crate::live::session::{Attempt, Session};
+use crate::pg::table::Checked;
 use crate::pg::{self, identifier, literal, qualified};
 use crate::task::compress::names::{GUARDS, PLAIN, WRITE};
 use crate::task::partition;
@@ -89,7 +90,7 @@ pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String
         statements.extend(companions(connection, table, doubts).await?);
         statements.push(format!("ALTER TABLE ONLY {} RENAME TO {}", table.sql(), identifier(&stored)));
     }
-    statements.push(inflate_functions(|what| table.function(what)));
+    statements.push(inflate::functions(|what| table.function(what)));
     statements.push(triggers::guard(table));
     statements.push(triggers::own(table));
     statements.push(triggers::write(table, &stored_sql));
@@ -154,7 +155,8 @@ pub async fn apply(session: &mut Session, installation: &Installation) -> Result
         let message = format!("{} is locked: {who}; nothing was changed, try again at a quieter time", installation.view);
         return Err(Fault::new(Kind::Busy, message).into());
     }
-    if let Attempt::Locked(who) = long(session, &installation.validate, installation.oid).await? {
+    let stored = Checked { name: installation.stored.clone(), oid: installation.oid, owner: None };
+    if let Attempt::Locked(who) = long(session, &installation.validate, &stored).await? {
         let message = format!(
             "{} is installed, and its rows are not checked yet, as {who}: run install again before the job",
             installation.view
@@ -166,16 +168,17 @@ pub async fn apply(session: &mut Session, installation: &Installation) -> Result
 
 /// A statement under SHARE UPDATE EXCLUSIVE: it takes as long as it takes, as reads and writes go on. Its wait for the lock does
 /// not: a VACUUM by hand has it for hours.
-pub async fn long(session: &mut Session, sql: &str, table: i64) -> Result<Attempt<()>> {
+pub async fn long(session: &mut Session, sql: &str, table: &Checked) -> Result<Attempt<()>> {
     let lock_timeout = session.give_up_after.as_millis().max(1).to_string();
     for (name, value) in [("lock_timeout", lock_timeout.as_str()), ("statement_timeout", "0")] {
         pg::set(&mut session.connection, name, value).await?;
     }
-    let result = pg::execute_counting(&mut session.connection, sql.to_owned()).await.map_err(pg::in_its_own_words);
+    let tables = std::slice::from_ref(table);
+    let result = session.long("SHARE UPDATE EXCLUSIVE", tables, sql).await.map_err(pg::in_its_own_words);
     pg::set(&mut session.connection, "lock_timeout", &session.lock_timeout.as_millis().to_string()).await?;
     match result {
         Ok(_) => Ok(Attempt::Done(())),
-        Err(error) if governor::is_lock_trouble(&error) => Ok(Attempt::Locked(session.holders(&[table]).await?)),
+        Err(error) if governor::is_lock_trouble(&error) => Ok(Attempt::Locked(session.holders(&[table.oid]).await?)),
         Err(error) => Err(error.context(format!("cannot run: {sql}"))),
     }
 }
@@ -221,23 +224,6 @@ async fn companions(connection: &mut PgConnection, table: &Table, doubts: &[Stri
         statements.push(format!("ALTER TABLE ONLY {name} ALTER COLUMN {content} DROP NOT NULL"));
     }
     Ok(statements)
-}
-
-/// Our own inflate, under names that `name` makes.
-pub fn inflate_functions(name: impl Fn(&str) -> String) -> String {
-    let text = include_str!("inflate.sql");
-    let names = ["huffman", "inflate", "gunzip"].map(|what| (what, name(what)));
-    // Without the comment in front: a name may have a line's end in it. And its dollar quotes may be in a name, too.
-    let mut text = text[text.find("CREATE").unwrap_or(0)..].to_owned();
-    let mut tag = "$pgtend$".to_owned();
-    while names.iter().any(|(_, name)| name.contains(&tag)) {
-        tag.insert(1, 'x');
-    }
-    text = text.replace("$pgtend$", &tag).replace("-- The text of a body", "-- the text of a body");
-    for (what, name) in names {
-        text = text.replace(&format!("{{{what}}}"), &name);
-    }
-    text
 }
 
 fn view_of(table: &Table, view: &str, stored: &str) -> String {
@@ -332,7 +318,7 @@ fn try_out(table: &Table) -> Result<String> {
     let mut checks = String::new();
     let gunzip = table.function("gunzip");
     for (text, stored) in [("Write-Host 'stored'", true), ("Write-Host 'fixed'", false), (dynamic.as_str(), false)] {
-        let packed = gzip::pack(text.as_bytes())?;
+        let packed = pack::pack(text.as_bytes())?;
         let gz = if stored { stored_block(text.as_bytes()) } else { packed.gz };
         let call = |gz: &[u8]| {
             format!(

@@ -44,7 +44,7 @@ impl fmt::Display for Proposal {
 impl Install {
     async fn session(&self, run: &RunContext<'_>) -> Result<Session> {
         let limits = &run.job.limits;
-        let mut session = Session::open(&run.settings, limits.lock_timeout.0, limits.max_wait.0).await?;
+        let mut session = Session::open(run, limits.lock_timeout.0, limits.max_wait.0).await?;
         prepare(&mut session.connection).await?;
         Ok(session)
     }

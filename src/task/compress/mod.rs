@@ -9,11 +9,14 @@
 mod decide;
 mod definition;
 mod dependants;
+mod entry;
 mod gzip;
+mod inflate;
 mod install;
 mod keys;
 pub mod manual;
 pub mod names;
+mod pack;
 mod plan;
 mod sample;
 mod snapshots;
@@ -102,12 +105,8 @@ impl Compress {
         Ok(report)
     }
 
-    /// Whether the role may do it, for `check --connect`, whose connection is others' too.
-    pub async fn check(&self, connection: &mut sqlx::PgConnection) -> Result<String> {
-        self.may(connection).await
-    }
-
-    async fn may(&self, connection: &mut sqlx::PgConnection) -> Result<String> {
+    /// Whether the role may do it, for `check --connect`.
+    async fn may_run(&self, connection: &mut sqlx::PgConnection) -> Result<String> {
         let table = table::find(self, connection).await?;
         let (may_write, is_owner): (bool, bool) = sqlx::query_as(
             "SELECT has_table_privilege($1::bigint::oid, 'SELECT') AND has_table_privilege($1::bigint::oid, 'UPDATE'),

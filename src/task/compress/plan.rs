@@ -52,6 +52,7 @@ pub async fn make(compress: &Compress, run: &RunContext<'_>) -> Result<Plan> {
     let mut connection = run.settings.connect().await?;
     crate::pg::set(&mut connection, "lock_timeout", "2000").await?;
     let table = table::find(compress, &mut connection).await?;
+    run.is_checked(table.view.as_ref().filter(|view| !view.is_lost).map_or(table.oid, |view| view.oid))?;
     if compress.method == Method::Toast && table.view.is_some() {
         let message = format!("{} is a view for method = \"gzip\": `pgtend compress undo` first", compress.table);
         return Err(Fault::new(Kind::Configuration, message).into());

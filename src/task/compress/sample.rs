@@ -8,7 +8,7 @@ use sqlx::{PgConnection, Row as _};
 use super::decide::{Form, Measured, Target};
 use super::keys::Compress;
 use super::table::Table;
-use super::{gzip, install};
+use super::{inflate, pack};
 use crate::pg;
 use crate::task::compress::decide::Candidates;
 
@@ -100,11 +100,11 @@ async fn measure(table: &Table, ctids: &[String], connection: &mut PgConnection)
         for row in &rows {
             let body: &[u8] = row.try_get(0)?;
             let stored = row.try_get::<i64, _>(1)? as u64;
-            let gz = gzip::pack(body)?;
+            let gz = pack::pack(body)?;
             measured.bodies += 1;
             measured.raw_bytes += body.len() as u64;
             measured.stored_bytes += stored;
-            form.bytes += gzip::kept(&gz, stored).unwrap_or(stored);
+            form.bytes += pack::kept(&gz, stored).unwrap_or(stored);
             packed.push(gz);
         }
         form.write_milliseconds = milliseconds(started);
@@ -123,7 +123,7 @@ async fn measure(table: &Table, ctids: &[String], connection: &mut PgConnection)
     let has = |name: &str| builds.iter().any(|build| build == name);
     measured.pglz = if has("pglz") { Some(toasted(table, ctids, "pglz", connection).await?) } else { None };
     measured.lz4 = if has("lz4") { Some(toasted(table, ctids, "lz4", connection).await?) } else { None };
-    let functions = install::inflate_functions(|what| format!("pg_temp.{}", pg::identifier(&format!("pgtend_{what}"))));
+    let functions = inflate::functions(|what| format!("pg_temp.{}", pg::identifier(&format!("pgtend_{what}"))));
     pg::execute(connection, functions).await?;
     let some = &packed[..packed.len().min(DECODED)];
     let started = Instant::now();

@@ -61,17 +61,19 @@ pub async fn wait_for_old_snapshots(
 /// Of this database, the oldest first. VACUUM reads nothing for anybody; who may not see a session's kind sees that autovacuum has
 /// no user. A prepared transaction has a number, and no look at the database any more.
 async fn holders(connection: &mut PgConnection, horizon: &str, among: Option<Vec<String>>) -> Result<Vec<Holder>> {
-    sqlx::query_as(
-        "SELECT l.virtualxid AS transaction,
-                format('server process %s (%s, %s%s)', a.pid, a.usename,
-                       coalesce(nullif(a.application_name, ''), a.backend_type, '-'),
-                       to_char(a.xact_start AT TIME ZONE 'UTC', '\", in its transaction since \"YYYY-MM-DD HH24:MI:SS\"Z\"')) AS who
+    sqlx::query_as(concat!(
+        "SELECT l.virtualxid AS transaction, ",
+        pg::session_in_words!(
+            "a",
+            "', in its transaction since ' || to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || 'Z'"
+        ),
+        " AS who
          FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid AND l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock'
          WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.usesysid IS NOT NULL
            AND age(a.backend_xmin) >= age($1::text::xid) AND a.pid NOT IN (SELECT pid FROM pg_stat_progress_vacuum)
            AND ($2::text[] IS NULL OR l.virtualxid = ANY ($2))
-         ORDER BY age(a.backend_xmin) DESC",
-    )
+         ORDER BY age(a.backend_xmin) DESC"
+    ))
     .bind(horizon)
     .bind(among)
     .fetch_all(connection)

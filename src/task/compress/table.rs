@@ -8,7 +8,7 @@ use super::definition;
 use super::keys::Compress;
 use super::names::{GUARDS, PLAIN, WRITE};
 use crate::base::fault::{Fault, Kind};
-use crate::pg::table::with_schema;
+use crate::pg::table::{Checked, with_schema};
 use crate::pg::{self, Server, identifier, literal, qualified};
 use crate::task::compress::names::CONSTRAINT;
 
@@ -118,6 +118,11 @@ impl Mark {
 impl Table {
     pub fn sql(&self) -> String {
         qualified(&self.schema, &self.name)
+    }
+
+    /// As it was when it was found.
+    pub fn checked(&self) -> Checked {
+        Checked { name: self.sql(), oid: self.oid, owner: None }
     }
 
     /// What the application calls it.

@@ -22,8 +22,7 @@ const TRIAL: &str = "pgtend_trial";
 pub async fn all(work: &Work<'_>, compression: Toast, governor: &mut Governor, done: &mut Done) -> Result<Go> {
     for statement in settings(work.table, compression) {
         let limits = governor.limits();
-        let mut session =
-            work.run.or_cancelled(Session::open(&work.run.settings, limits.lock_timeout.0, limits.max_wait.0)).await?;
+        let mut session = work.run.or_cancelled(Session::open(work.run, limits.lock_timeout.0, limits.max_wait.0)).await?;
         if let Attempt::Locked(who) = work.run.or_cancelled(session.transaction(&[statement], &[work.table.oid])).await? {
             return Err(Fault::new(Kind::Busy, format!("{} is locked: {who}", work.table.sql())).into());
         }
@@ -75,7 +74,7 @@ impl Act for Toasted {
             if chosen.is_empty() {
                 return Ok(result);
             }
-            pg::execute(connection, "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned()).await?;
+            walk::begin(connection, table).await?;
             let after = write(connection, table, self.0, &chosen).await?;
             let larger: Vec<&str> =
                 after.iter().filter(|after| after.stored >= after.before).map(|after| after.ctid.as_str()).collect();

@@ -12,7 +12,7 @@ use super::names::{CONSTRAINT, FUNCTIONS, GUARDS, PLAIN};
 use super::plan::lost;
 use super::table::{Table, View, companion};
 use super::walk::{self, Act, Batch, Done, Wanted, Work};
-use super::{definition, gzip, install, snapshots, table};
+use super::{definition, install, pack, snapshots, table};
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
 use crate::base::units;
@@ -311,7 +311,7 @@ pub async fn apply(compress: &Compress, run: &RunContext<'_>, undoing: &Undoing,
     let mut fresh = run.or_cancelled(run.settings.connect()).await?;
     let undoing = &run.or_cancelled(plan(compress, run.job.name, &mut fresh, false)).await?;
     let limits = &run.job.limits;
-    let mut session = run.or_cancelled(Session::open(&run.settings, limits.lock_timeout.0, limits.max_wait.0)).await?;
+    let mut session = run.or_cancelled(Session::open(run, limits.lock_timeout.0, limits.max_wait.0)).await?;
     run.or_cancelled(table::prepare(&mut session.connection)).await?;
     let phase = run.progress.phase("uninstall", None);
     let uninstalled = run.or_cancelled(uninstalled(run, &mut session, undoing, &phase)).await;
@@ -328,7 +328,7 @@ async fn uninstalled(run: &RunContext<'_>, session: &mut Session, undoing: &Undo
     locked(session.transaction(check, &[table.oid]).await?, table)?;
     // From here on no row has a compressed form, nor gets one.
     let horizon = snapshots::horizon(&mut session.connection).await?;
-    locked(install::long(session, validate, table.oid).await?, table)?;
+    locked(install::long(session, validate, &table.checked()).await?, table)?;
     let give_up_after = session.give_up_after;
     if let Some(waited) = snapshots::wait_for_old_snapshots(run, &mut session.connection, &horizon, give_up_after, phase).await? {
         let message = format!(
@@ -404,7 +404,7 @@ impl Act for Undone {
                 let Some(seen) = rows.iter().find(|seen| seen.ctid == ctid && seen.xmin == xmin) else { continue };
                 let (packed, hash): (&[u8], Option<Vec<u8>>) = (row.try_get(2)?, row.try_get(3)?);
                 let place = place_of(table, seen);
-                let text = match gzip::unpack(packed) {
+                let text = match pack::unpack(packed) {
                     Ok(text) if hash.as_deref() == Some(&Sha256::digest(&text)[..]) => text,
                     Ok(_) => {
                         result.damaged.push(format!("{place}: its hash is another one"));
@@ -466,7 +466,7 @@ async fn write(connection: &mut PgConnection, table: &Table, bodies: &[Body], re
          RETURNING t.ctid::text, d.ctid",
         encoding = literal(&table.encoding),
     );
-    pg::execute(connection, "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned()).await?;
+    walk::begin(connection, table).await?;
     let written = pg::query(sql)
         .bind(bodies.iter().map(|body| body.ctid.clone()).collect::<Vec<_>>())
         .bind(bodies.iter().map(|body| body.xmin.clone()).collect::<Vec<_>>())

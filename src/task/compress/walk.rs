@@ -399,6 +399,17 @@ fn compared(key: &Key, operator: &str, bound: &str) -> String {
     }
 }
 
+/// Begins the transaction of a batch, whose statements name the table: it must be the one that was found.
+pub async fn begin(connection: &mut PgConnection, table: &Table) -> Result<()> {
+    let begin = format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED; LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE; {}",
+        table.sql(),
+        pg::table::proof([&table.checked()])
+    );
+    pg::execute_counting(connection, begin).await.map_err(pg::in_its_own_words)?;
+    Ok(())
+}
+
 /// Rows that an UPDATE has written anew: where each is, and where it was.
 pub struct Moved(Vec<(String, String)>);
 

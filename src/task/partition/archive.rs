@@ -4,6 +4,7 @@
 //! pending manifest, and the next reader asks the server whether that transaction committed.
 
 use anyhow::{Context as _, Result};
+use sqlx::PgConnection;
 
 use super::guard;
 use super::mark::{Archived, Mark};
@@ -33,14 +34,15 @@ impl<'a> PartitionArchive<'a> {
 
     /// Whether its rows are in this store, as the mark says. A crash, somebody who ended a batch by hand, or another store in
     /// the job may have made it untrue. Before a drop every byte is read again: a disk may have lost some since.
-    pub async fn holds(&self, parent: &TableName, mark: &Mark, before_a_drop: bool) -> Result<bool> {
+    pub async fn holds(&self, session: &mut Session, parent: &TableName, mark: &Mark, before_a_drop: bool) -> Result<bool> {
         let Some(archived) = &mark.archive else { return Ok(false) };
         let held = async {
+            let (schema, name) = self.archived_as(&mut session.connection, parent, &archived.key).await?;
             if !before_a_drop {
-                return self.archive.counts(&archived.key, (&parent.schema, &parent.name)).await;
+                return self.archive.counts(&archived.key, (&schema, &name)).await;
             }
             let phase = self.run.progress.phase("read", None);
-            let is_whole = self.archive.is_whole(&archived.key, (&parent.schema, &parent.name), &phase).await?;
+            let is_whole = self.archive.is_whole(&archived.key, (&schema, &name), &phase).await?;
             phase.done(if is_whole { "the archive is what was written" } else { "the archive is not what was written" });
             Ok(is_whole)
         };
@@ -49,7 +51,39 @@ impl<'a> PartitionArchive<'a> {
 
     /// The partition is attached again, and stays: what was archived of it is in its table.
     pub async fn is_back(&self, session: &mut Session, plan: &Plan, key: &str) -> Result<Option<i64>> {
-        self.archive.is_back(&mut session.connection, (&plan.table.schema, &plan.table.name), key).await
+        let (schema, name) = self.archived_as(&mut session.connection, &plan.table, key).await?;
+        if !self.archive.counts(key, (&schema, &name)).await? {
+            tracing::warn!(
+                "{key} is no archive of {} in this store: if its rows are those of the partition that was attached again, \
+                 `archives restore` would put them in a second time",
+                plan.table
+            );
+            return Ok(None);
+        }
+        let table = (&*plan.table.schema, &*plan.table.name);
+        self.archive.is_back(&mut session.connection, table, (&schema, &name), key).await
+    }
+
+    /// Returns the schema and the name that the table had when this was archived: the present ones, or those in the manifest if no table is
+    /// called so any more, since it was renamed or moved. The key comes from a comment that the table's owner may write: with a name that
+    /// another table has, it names that table's rows.
+    async fn archived_as(&self, connection: &mut PgConnection, parent: &TableName, key: &str) -> Result<(String, String)> {
+        let own = (parent.schema.clone(), parent.name.clone());
+        let Some(named) = self.archive.table_of(key).await?.filter(|named| *named != own) else { return Ok(own) };
+        let is_there: bool = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1) IS NOT NULL")
+            .bind(pg::qualified(&named.0, &named.1))
+            .fetch_one(connection)
+            .await?;
+        Ok(if is_there { own } else { named })
+    }
+
+    /// Returns the batch that the mark names and whose place a new one takes: never one of another table.
+    async fn replaced(&self, connection: &mut PgConnection, parent: &TableName, mark: &Mark) -> Result<Option<String>> {
+        let Some(before) = &mark.archive else { return Ok(None) };
+        let name = BatchName::of_object(&before.key).filter(|name| name.is_of_database(self.run.database));
+        let named = self.archive.table_of(&before.key).await?;
+        let is_own = named.is_none() || named == Some(self.archived_as(connection, parent, &before.key).await?);
+        Ok(name.filter(|_| is_own).map(|name| name.to_string()))
     }
 
     pub async fn is_back_for_good(&self, key: &str, transaction: i64) {
@@ -86,12 +120,7 @@ impl<'a> PartitionArchive<'a> {
         let phase = self.run.progress.phase("archive", None);
         let reason = format!("partition {table}, rows from {} to {}", mark.from, mark.to);
         let mut manifest = Manifest::new(self.run.job.name, self.run.database, &source, &reason).by_time(&plan.column);
-        manifest.replaces = mark
-            .archive
-            .as_ref()
-            .and_then(|before| BatchName::of_object(&before.key))
-            .filter(|name| name.is_of_database(self.run.database))
-            .map(|name| name.to_string());
+        manifest.replaces = self.replaced(connection, &plan.table, mark).await?;
         let manifest = self.archive.export(connection, &source, &name, manifest, &phase).await?;
         let exported = &manifest.exported;
         // In the same transaction, whose lock lets nobody write.

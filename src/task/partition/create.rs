@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use super::plan::{New, Plan};
 use super::state::surroundings;
 use crate::live::session::{Attempt, Session, UnderLock};
-use crate::pg::table::TableName;
+use crate::pg::table::{Checked, TableName, proof};
 use crate::pg::{self, identifier, literal, qualified};
 use crate::task::partition::column_settings;
 
@@ -47,7 +47,7 @@ async fn shield(session: &mut Session, default: &TableName, column: &str, from: 
     if let Attempt::Locked(who) = session.transaction(&[unshield(default), check], &[default.oid]).await? {
         return Ok(Attempt::Locked(who));
     }
-    let lock = format!("LOCK TABLE ONLY {table} IN SHARE UPDATE EXCLUSIVE MODE");
+    let lock = format!("LOCK TABLE ONLY {table} IN SHARE UPDATE EXCLUSIVE MODE; {}", proof([&Checked::of(default)]));
     if let Attempt::Locked(who) = session.begin(&lock, default.oid).await? {
         session.transaction(&[unshield(default)], &[default.oid]).await?;
         return Ok(Attempt::Locked(who));
@@ -261,6 +261,7 @@ pub async fn privileges(connection: &mut PgConnection, parent: &TableName, name:
     let mut statements: Vec<String> = by_default.iter().map(|role| format!("REVOKE ALL ON TABLE {name} FROM {role}")).collect();
     if !is_ours {
         statements.push(format!("ALTER TABLE {name} OWNER TO {owner}"));
+        statements.push(statistics_to(name, &owner));
     }
     let given: Vec<(String, String, Option<String>, bool)> = sqlx::query_as(
         "SELECT coalesce(quote_ident(rolname), 'PUBLIC'), privilege_type, attname::text, bool_or(is_grantable)
@@ -280,6 +281,21 @@ pub async fn privileges(connection: &mut PgConnection, parent: &TableName, name:
         statements.push(format!("GRANT {privilege}{column} ON TABLE {name} TO {role}{option}"));
     }
     Ok(statements)
+}
+
+/// Extended statistics belong to who made them, whoever the table is given to: what LIKE copied goes to the table's owner as well.
+fn statistics_to(name: &str, owner: &str) -> String {
+    let body = format!(
+        "DECLARE made record; BEGIN
+           FOR made IN SELECT n.nspname, s.stxname FROM pg_catalog.pg_statistic_ext s JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace
+               WHERE s.stxrelid = {}::pg_catalog.regclass LOOP
+             EXECUTE pg_catalog.format('ALTER STATISTICS %I.%I OWNER TO ', made.nspname, made.stxname) || {};
+           END LOOP;
+         END",
+        literal(name),
+        literal(owner)
+    );
+    format!("DO {}", literal(&body))
 }
 
 /// ATTACH makes the index; which one it is becomes known only then.
@@ -327,7 +343,10 @@ async fn move_rows(
     .fetch_all(&mut *connection)
     .await?;
     let columns = columns.join(", ");
-    let mut statements = vec![format!("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE", default.sql())];
+    let mut statements = vec![
+        format!("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE", default.sql()),
+        proof([&Checked::of(parent), &Checked::of(default)]),
+    ];
     // For a trigger of the application nothing was deleted.
     for (trigger, _) in triggers(connection, default).await? {
         statements.push(format!("ALTER TABLE {} DISABLE TRIGGER {}", default.sql(), identifier(&trigger)));

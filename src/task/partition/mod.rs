@@ -13,6 +13,7 @@ mod archive;
 mod column_settings;
 mod conclude;
 mod create;
+mod entry;
 mod guard;
 mod keys;
 mod left;
@@ -67,19 +68,17 @@ impl Partition {
             only_retires: true,
         }
     }
-
-    /// The checks of `check --connect`.
-    pub async fn check(&self, connection: &mut sqlx::PgConnection) -> Result<String> {
-        state::check(connection, self).await
-    }
 }
 
 impl Work for Partition {
     type Plan = Plan;
 
     async fn plan(&self, run: &RunContext<'_>) -> Result<Plan> {
-        let mut session = Session::open(&run.settings, self.lock_timeout, self.give_up_after).await?;
+        let mut session = Session::open(run, self.lock_timeout, self.give_up_after).await?;
         let parents = state::parents(&mut session.connection, self).await?;
+        if !self.only_retires {
+            run.is_checked_by_name(&mut session.connection, &self.table).await?;
+        }
         let is_alone = parents.len() == 1;
         let (mut plans, mut left) = (Vec::new(), Vec::new());
         for parent in parents {
@@ -120,7 +119,7 @@ impl Work for Partition {
     }
 
     async fn apply(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
-        let mut session = run.or_cancelled(Session::open(&run.settings, self.lock_timeout, self.give_up_after)).await?;
+        let mut session = run.or_cancelled(Session::open(run, self.lock_timeout, self.give_up_after)).await?;
         let pid = session.pid;
         let result = run.or_cancelled(self.act(run, plan, &mut session)).await;
         if result.is_err() {

@@ -10,7 +10,7 @@ use super::key::Key;
 use super::left::{self, Left};
 use super::mark::Mark;
 use super::runway::Runway;
-use super::state::default::Counted;
+use super::state::found::Counted;
 use crate::base::fault::Kind;
 use crate::base::units;
 use crate::pg::table::TableName;

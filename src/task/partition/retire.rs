@@ -116,7 +116,7 @@ pub async fn go_on(
     let is_over = plan.grace.is_zero() || plan.at - mark.at >= grace;
     let mut mark = mark;
     if let Some(archives) = archives
-        && !archives.holds(&plan.table, &mark, is_over).await?
+        && !archives.holds(session, &plan.table, &mark, is_over).await?
     {
         mark = match archives.put(session, plan, table, &mark).await? {
             Attempt::Done(mark) => mark,

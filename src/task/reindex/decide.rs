@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::keys::Reindex;
 use crate::base::units;
+use crate::live::indexes::names::{base_of_reindex, is_beside, is_cut};
 use crate::pg::qualified;
-use crate::task::vector_index::names::{base_of_reindex, is_beside, is_cut};
 
 /// An index that grew by less than this since it was built is not rebuilt, whatever the estimate says.
 const GROWN: f64 = 1.3;

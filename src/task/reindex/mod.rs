@@ -3,6 +3,7 @@
 //! An interruption leaves an invalid `…_ccnew` or `…_ccold`, which every insert maintains. The next run drops it.
 
 mod decide;
+mod entry;
 mod keys;
 mod plan;
 
@@ -19,12 +20,11 @@ use crate::base::units;
 use crate::ledger::report::{Report, Unfinished};
 use crate::live::concurrently::{self, Ended, Remains};
 use crate::live::governor::{Go, Governor};
+use crate::live::indexes::names::{base_of_reindex, is_cut};
+use crate::live::indexes::{check_owner, connect, tables};
 use crate::pg::{
     failure, {self},
 };
-use crate::task::vector_index::check_owner;
-use crate::task::vector_index::names::{base_of_reindex, is_cut};
-use crate::task::vector_index::state::{connect, tables};
 use crate::work::{RunContext, Work};
 
 impl Work for Reindex {
@@ -149,7 +149,7 @@ impl Work for Reindex {
 
 impl Reindex {
     /// Checks that the role owns the table and that the named indexes exist, for `check --connect`.
-    pub async fn check(&self, connection: &mut sqlx::PgConnection) -> Result<String> {
+    async fn may_run(&self, connection: &mut sqlx::PgConnection) -> Result<String> {
         check_owner(connection, &self.table).await?;
         let oids = tables(connection, &self.table).await?.0;
         let names: Vec<String> = sqlx::query_scalar(

@@ -13,6 +13,7 @@ use super::references;
 use crate::archive::{self, Archive, Manifest, Source};
 use crate::base::fault::{Fault, Kind};
 use crate::live::governor;
+use crate::pg::table::{Checked, proof};
 use crate::pg::{self, identifier, literal};
 
 /// The position where a batch begins.
@@ -47,11 +48,14 @@ impl Work<'_> {
         if self.archive.is_none() && self.plan.tree.is_empty() {
             return self.delete(connection, place, size).await;
         }
-        pg::execute(connection, "BEGIN".to_owned()).await?;
-        let done = match self.archive {
-            Some(archive) if self.plan.tree.is_empty() => self.archive_and_delete(connection, archive, place, size).await,
-            _ => self.delete_tree(connection, place, size).await,
+        let done = async {
+            self.begin(connection).await?;
+            match self.archive {
+                Some(archive) if self.plan.tree.is_empty() => self.archive_and_delete(connection, archive, place, size).await,
+                _ => self.delete_tree(connection, place, size).await,
+            }
         };
+        let done = done.await;
         if done.is_err() {
             // A connection that is lost has rolled back by itself.
             let _ = pg::execute(connection, "ROLLBACK".to_owned()).await;
@@ -59,15 +63,32 @@ impl Work<'_> {
         done
     }
 
+    /// Begins a transaction in which the names of the part and of the job's tables mean the tables of the plan. It is one message, as a batch is
+    /// short.
+    async fn begin(&self, connection: &mut PgConnection) -> Result<()> {
+        let own = Checked { name: self.part.name.clone(), oid: self.part.oid, owner: None };
+        let lock = format!("LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE", self.part.name);
+        pg::execute(connection, format!("BEGIN; {lock}; {}", proof(self.run.checked().iter().chain([&own])))).await
+    }
+
     /// First tries without checks for locks and references; where another session has locked one of the rows, it skips the locked rows, and
     /// where one is still referenced, it skips the referenced rows.
     async fn delete(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<Batch> {
         let mut around = Around { locks: false, references: !self.part.kept.selves.is_empty() };
         loop {
-            let deleted = match around {
-                Around { locks: false, references: false } => self.delete_all(connection, place, size).await,
-                _ => self.delete_picked(connection, place, size, around).await,
+            let deleted = async {
+                self.begin(connection).await?;
+                let batch = match around {
+                    Around { locks: false, references: false } => self.delete_all(connection, place, size).await?,
+                    _ => self.delete_picked(connection, place, size, around).await?,
+                };
+                pg::execute(connection, "COMMIT".to_owned()).await?;
+                anyhow::Ok(batch)
             };
+            let deleted = deleted.await;
+            if deleted.is_err() {
+                let _ = pg::execute(connection, "ROLLBACK".to_owned()).await;
+            }
             match deleted {
                 Err(error) if governor::is_lock_trouble(&error) && !around.locks => around.locks = true,
                 Err(error) if references::is_referred(&error) && !around.references && !self.part.kept.is_empty() => {

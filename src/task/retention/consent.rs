@@ -4,10 +4,10 @@
 use anyhow::Result;
 use sqlx::PgConnection;
 
+use super::estimate;
 use super::facts::Facts;
 use super::key::Key;
 use super::keys::Retention;
-use super::state;
 use crate::base::units;
 use crate::pg;
 use crate::work::RunContext;
@@ -114,7 +114,7 @@ async fn has_young(
 
 /// The percentage of rows that go, by a sample, and the size of that sample. None: there are no rows.
 async fn share(connection: &mut PgConnection, facts: &Facts, goes: &Goes<'_>) -> Result<Option<(f64, String)>> {
-    let blocks = if facts.kind == "p" { state::blocks_below(connection, facts.oid).await? } else { facts.blocks };
+    let blocks = if facts.kind == "p" { estimate::blocks_below(connection, facts.oid).await? } else { facts.blocks };
     let percent = (100.0 * SAMPLED_BLOCKS / (blocks.max(1) as f64)).min(100.0);
     let sql = format!(
         "SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE {}) FROM {} TABLESAMPLE pg_catalog.system ({percent:.4})",

@@ -10,13 +10,12 @@ use super::batch::Place;
 use super::keys::Method;
 use super::plan::Plan;
 use super::references;
-use crate::archive;
 use crate::base::units::{self, Span};
 use crate::ledger::report::Report;
 use crate::live::governor::{self, Go, Governor, Pace};
-use crate::pg;
 use crate::pg::failure;
 use crate::task::retention::context::Work;
+use crate::{archive, pg};
 
 /// 300 blocks of 8 KiB hold some ten thousand rows of a log table: 40 to 50 ms (research).
 const FIRST_BLOCKS: u64 = 100;

@@ -4,10 +4,15 @@ use anyhow::Result;
 use serde_json::{Map, Value};
 use sqlx::{PgConnection, Row as _};
 
+use super::estimate::estimate;
+use super::keys::Method;
 use super::plan::{Part, Plan};
 use crate::base::units;
 use crate::ledger::report::Report;
 use crate::pg::{self, identifier};
+
+/// Rows whose value is not a time are counted for the plan within this time, or not at all.
+const COUNT_TIMEOUT_MILLISECONDS: u32 = 5_000;
 
 /// This many values are listed; the rest are only counted.
 const NAMED: i64 = 3;
@@ -133,4 +138,41 @@ pub async fn values(connection: &mut PgConnection, plan: &Plan, part: &Part, nev
     );
     let rows: Vec<(String, i64)> = pg::fetch_all_as(connection, sql).await?;
     Ok(rows.into_iter().map(|(value, rows)| (value, rows as u64)).collect())
+}
+
+impl Plan {
+    /// Notes rows that look old and stay, where an index or the statistics suggest that there are some.
+    pub(super) async fn note_sentinels(&mut self, connection: &mut PgConnection) -> Result<()> {
+        // With `keep_newest` each row needs a count of newer ones: the query would take as long as the run.
+        if self.cutoff.is_none() {
+            return Ok(());
+        }
+        pg::set(connection, "statement_timeout", &COUNT_TIMEOUT_MILLISECONDS.to_string()).await?;
+        let mut notes = Vec::new();
+        for part in self.parts.iter().filter(|part| part.rows > 0 || part.blocks > 0) {
+            let Some(never) = &part.conditions.never else { continue };
+            let condition = format!("{} AND ({never})", part.conditions.old);
+            // The planner never estimates less than one row.
+            if part.method == Method::Blocks && estimate(connection, &part.name, &condition).await? <= 1 {
+                continue;
+            }
+            match values(connection, self, part, never).await {
+                Ok(values) if values.is_empty() => {}
+                Ok(values) => {
+                    let values: Vec<String> =
+                        values.iter().map(|(value, rows)| format!("{value} ({})", units::plural(*rows, "row"))).collect();
+                    notes.push(format!(
+                        "rows of {} stay because their {} is not a time: {}; sentinels = \"delete\" deletes all rows before 1970-01-02",
+                        part.name,
+                        identifier(&self.column),
+                        values.join(", ")
+                    ));
+                }
+                Err(error) if pg::sql_state(&error).as_deref() == Some("57014") => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.notes.append(&mut notes);
+        Ok(())
+    }
 }

@@ -11,6 +11,9 @@ mod conditions;
 mod consent;
 pub mod context;
 mod delete;
+mod delete_tree;
+mod entry;
+mod estimate;
 mod facts;
 mod key;
 mod keys;
@@ -172,7 +175,7 @@ impl Retention {
     }
 
     /// Other tables, quoted, whose rows refer to those of the table.
-    pub async fn referring(&self, connection: &mut sqlx::PgConnection) -> Result<Vec<String>> {
+    async fn referring(&self, connection: &mut sqlx::PgConnection) -> Result<Vec<String>> {
         let oid: Option<i64> = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1)::pg_catalog.oid::bigint")
             .bind(with_schema(&self.table))
             .fetch_one(&mut *connection)

@@ -2,27 +2,19 @@
 
 use std::fmt;
 
-use anyhow::Result;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::PgConnection;
 
 use super::conditions::Conditions;
 use super::consent::Consent;
 use super::key::Key;
 use super::keys::Method;
-use super::left;
 use super::references::{Kept, Reference};
 use super::size::Measured;
 use super::tree::Tree;
 use crate::base::units::{self, Span};
 use crate::config::limits::Limits;
-use crate::pg::{self, identifier};
 use crate::task::partition;
-use crate::task::retention::state::estimate;
-
-/// Rows whose value is not a time are counted for the plan within this time, or not at all.
-const COUNT_TIMEOUT_MILLISECONDS: u32 = 5_000;
 
 #[derive(Debug, Serialize)]
 pub struct Plan {
@@ -86,43 +78,6 @@ pub struct Part {
     pub kept: Kept,
     #[serde(skip)]
     pub conditions: Conditions,
-}
-
-impl Plan {
-    /// Notes rows that look old and stay, where an index or the statistics suggest that there are some.
-    pub(super) async fn note_sentinels(&mut self, connection: &mut PgConnection) -> Result<()> {
-        // With `keep_newest` each row needs a count of newer ones: the query would take as long as the run.
-        if self.cutoff.is_none() {
-            return Ok(());
-        }
-        pg::set(connection, "statement_timeout", &COUNT_TIMEOUT_MILLISECONDS.to_string()).await?;
-        let mut notes = Vec::new();
-        for part in self.parts.iter().filter(|part| part.rows > 0 || part.blocks > 0) {
-            let Some(never) = &part.conditions.never else { continue };
-            let condition = format!("{} AND ({never})", part.conditions.old);
-            // The planner never estimates less than one row.
-            if part.method == Method::Blocks && estimate(connection, &part.name, &condition).await? <= 1 {
-                continue;
-            }
-            match left::values(connection, self, part, never).await {
-                Ok(values) if values.is_empty() => {}
-                Ok(values) => {
-                    let values: Vec<String> =
-                        values.iter().map(|(value, rows)| format!("{value} ({})", units::plural(*rows, "row"))).collect();
-                    notes.push(format!(
-                        "rows of {} stay because their {} is not a time: {}; sentinels = \"delete\" deletes all rows before 1970-01-02",
-                        part.name,
-                        identifier(&self.column),
-                        values.join(", ")
-                    ));
-                }
-                Err(error) if pg::sql_state(&error).as_deref() == Some("57014") => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.notes.append(&mut notes);
-        Ok(())
-    }
 }
 
 impl fmt::Display for Plan {

@@ -6,6 +6,7 @@ use sqlx::PgConnection;
 
 use super::conditions::{Terms, gate};
 use super::consent::{self, Goes};
+use super::estimate::estimate;
 use super::facts::{Facts, refused};
 use super::key::Key;
 use super::keys::{Method, Retention, Subscribers};
@@ -36,6 +37,7 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
         .await?;
     let oid =
         oid.ok_or_else(|| refused(format!("there is no table {} in {}", with_schema(&retention.table), run.settings.display())))?;
+    run.is_checked(oid)?;
     let mut facts = Facts::read(&mut connection, oid, &retention.column).await?;
     let mut oid = oid;
     if facts.kind == "v"
@@ -226,18 +228,6 @@ async fn other_leaves(connection: &mut PgConnection, oid: i64, whole: Option<&pa
     Ok(leaves.into_iter().filter(|leaf| !gone.contains(leaf)).collect())
 }
 
-/// The number of blocks of all partitions together.
-pub async fn blocks_below(connection: &mut PgConnection, oid: i64) -> Result<i64> {
-    Ok(sqlx::query_scalar(
-        "SELECT coalesce(pg_catalog.sum(pg_catalog.pg_relation_size(relid)), 0)::bigint
-                OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::bigint
-         FROM pg_catalog.pg_partition_tree($1::pg_catalog.oid::pg_catalog.regclass)",
-    )
-    .bind(oid)
-    .fetch_one(connection)
-    .await?)
-}
-
 pub(super) async fn part(
     application: &mut PgConnection,
     retention: &Retention,
@@ -268,14 +258,6 @@ pub(super) async fn part(
         kept,
         conditions,
     })
-}
-
-/// Estimates the number of rows from the planner's statistics: an exact count would read what is read again later.
-pub(super) async fn estimate(connection: &mut PgConnection, table: &str, condition: &str) -> Result<u64> {
-    let sql = format!("EXPLAIN (FORMAT JSON) SELECT FROM ONLY {table} WHERE {condition}");
-    let row = pg::query(sql).fetch_one(connection).await.map_err(pg::in_its_own_words)?;
-    let plan: serde_json::Value = sqlx::Row::try_get(&row, 0)?;
-    Ok(plan.pointer("/0/Plan/Plan Rows").and_then(serde_json::Value::as_f64).unwrap_or_default() as u64)
 }
 
 /// Chooses how the rows are found, and says why. Pure.

@@ -1,5 +1,6 @@
 //! `[sql]`: the user's own statements, bounded in time, with what they did in the report.
 
+mod entry;
 mod execute;
 mod failed;
 mod kept;
@@ -24,17 +25,6 @@ use crate::work::{RunContext, Work};
 
 /// For a statement that was cancelled to come to its end.
 const STOP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
-
-impl Sql {
-    /// Its statements may run twice: a run whose end nobody knows is tried again.
-    pub fn is_repeatable(&self) -> bool {
-        self.repeatable
-    }
-
-    pub fn statements(&self) -> &[String] {
-        &self.statements
-    }
-}
 
 impl Work for Sql {
     type Plan = Plan;

@@ -19,6 +19,7 @@ use super::setting;
 use super::state::{self, Found, Remains, Table};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
+use crate::live::indexes;
 use crate::work::RunContext;
 
 pub struct Plan {
@@ -44,9 +45,10 @@ pub struct Part {
 }
 
 pub async fn make(job: &VectorIndex, run: &RunContext<'_>) -> Result<Plan> {
-    let mut connection = state::connect(run).await?;
+    let mut connection = indexes::connect(run).await?;
     let extension = state::pgvector(&mut connection).await?;
-    let (tables, is_partitioned) = state::tables(&mut connection, &job.table).await?;
+    let (tables, is_partitioned) = indexes::tables(&mut connection, &job.table).await?;
+    run.is_checked_by_name(&mut connection, &job.table).await?;
     let mut parts = Vec::new();
     for oid in tables {
         parts.push(part(&mut connection, job, run, oid, &extension, is_partitioned).await?);

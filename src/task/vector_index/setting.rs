@@ -3,9 +3,9 @@
 use anyhow::Result;
 use sqlx::PgConnection;
 
+use super::built::Built;
 use super::keys::ApplySetting;
 use super::kind::Method;
-use super::names::Built;
 use crate::base::fault::{Fault, Kind};
 use crate::pg::{self, identifier};
 

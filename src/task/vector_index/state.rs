@@ -4,14 +4,13 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 use sqlx::PgConnection;
 
+use super::built::Built;
 use super::keys::VectorIndex;
 use super::kind::{Method, Metric, ValueType};
 use super::measure::{self, Searched};
-use super::names::{self, Built, NEW, OLD, base_of_reindex, is_beside, is_cut};
 use crate::base::fault::{Fault, Kind};
-use crate::pg::table::with_schema;
+use crate::live::indexes::names::{self, NEW, OLD, base_of_reindex, is_beside, is_cut};
 use crate::pg::{self, identifier, qualified};
-use crate::work::RunContext;
 
 /// This many rows are sampled for NULLs, zero vectors and duplicates.
 const LOOK_AT: u32 = 2_000;
@@ -189,55 +188,6 @@ pub async fn pgvector(connection: &mut PgConnection) -> Result<String> {
     .fetch_optional(connection)
     .await?;
     found.ok_or_else(|| refused("the database has no pgvector: CREATE EXTENSION vector".to_owned()))
-}
-
-/// A connection for reading and measuring: names are qualified, and a policy that hides rows raises an error.
-pub async fn connect(run: &RunContext<'_>) -> Result<PgConnection> {
-    let mut connection = run.settings.connect().await?;
-    let lock_timeout = run.job.limits.lock_timeout.0.as_millis().to_string();
-    let ours = [("row_security", "off"), ("lock_timeout", lock_timeout.as_str()), ("jit", "off")];
-    // These settings override the role's own. A cached plan would not follow a changed setting.
-    let planner = [
-        ("enable_indexscan", "on"),
-        ("enable_indexonlyscan", "on"),
-        ("enable_seqscan", "on"),
-        ("enable_sort", "on"),
-        ("enable_tidscan", "on"),
-        ("enable_nestloop", "on"),
-        ("plan_cache_mode", "force_custom_plan"),
-    ];
-    for (name, value) in ours.into_iter().chain(planner) {
-        pg::set(&mut connection, name, value).await?;
-    }
-    Ok(connection)
-}
-
-/// The oid of the table or of its partitions; true when it is partitioned.
-pub async fn tables(connection: &mut PgConnection, table: &str) -> Result<(Vec<i64>, bool)> {
-    let oid: Option<i64> = sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint")
-        .bind(with_schema(table))
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(pg::in_its_own_words)?;
-    let oid = oid.ok_or_else(|| refused(format!("there is no table {table}")))?;
-    let kind: String = sqlx::query_scalar("SELECT relkind::text FROM pg_class WHERE oid = $1::bigint::oid")
-        .bind(oid)
-        .fetch_one(&mut *connection)
-        .await?;
-    match kind.as_str() {
-        "r" | "m" => Ok((vec![oid], false)),
-        "p" => Ok((
-            sqlx::query_scalar(
-                "SELECT relid::oid::bigint FROM pg_partition_tree($1::bigint::oid::regclass) JOIN pg_class c ON c.oid = relid
-             WHERE isleaf AND c.relkind = 'r' ORDER BY relid::regclass::text",
-            )
-            .bind(oid)
-            .fetch_all(connection)
-            .await?,
-            true,
-        )),
-        _ => Err(refused(format!("{table} is not a table"))),
-    }
 }
 
 pub async fn read(

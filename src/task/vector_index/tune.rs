@@ -14,11 +14,12 @@ use super::keys::VectorIndex;
 use super::kind::Method;
 use super::measure::{self, Sample, Searched};
 use super::search::{Found, Searcher, Stopped};
-use super::state::{Table, connect};
+use super::state::Table;
 use super::{memory, setting};
 use crate::base::progress::Phase;
 use crate::base::units;
 use crate::live::governor::{Go, Governor};
+use crate::live::indexes::connect;
 use crate::pg::{self, qualified};
 use crate::work::RunContext;
 

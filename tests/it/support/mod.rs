@@ -311,3 +311,14 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 pub fn quoted(text: &str) -> String {
     format!("'{text}'")
 }
+
+/// Sets variables of this process, for what a test calls of pgtend as a library. Every test sets them to the same values.
+#[expect(unsafe_code, reason = "another thread may read the environment meanwhile: the values never change once they are set")]
+pub fn set_own_environment(variables: &[(&str, &str)]) {
+    for (name, value) in variables {
+        if std::env::var(name).is_ok_and(|set| set == *value) {
+            continue;
+        }
+        unsafe { std::env::set_var(name, value) };
+    }
+}

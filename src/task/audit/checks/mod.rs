@@ -307,7 +307,7 @@ pub static CHECKS: &[Check] = &[
         title: "A constraint that was never validated",
         categories: &["integrity"],
         why: "Old rows may violate it; the planner does not use it; and a dump may fail to restore because the constraint is checked there.",
-        fix: "Correct the rows that violate it, then VALIDATE it.",
+        fix: "Correct the rows that violate it, then VALIDATE it. That runs the functions of a CHECK with the rights of whoever runs it: run it as the owner.",
         lock: ONLINE,
         query: catalog!("constraint-not-validated"),
     },

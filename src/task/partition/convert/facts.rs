@@ -73,7 +73,7 @@ pub struct Statistics {
     pub definition: String,
     pub target: Option<i32>,
     pub comment: Option<String>,
-    /// Quoted, where it is not the role that makes them.
+    /// Quoted; None where it is the role that makes them.
     pub owner: Option<String>,
 }
 
@@ -395,9 +395,10 @@ pub async fn statistics(connection: &mut PgConnection, table: &TableName) -> Res
     Ok(sqlx::query_as(
         "SELECT format('%I.%I', n.nspname, s.stxname) AS name, s.stxname::text AS own_name, left(s.stxname, 12) || '_' || s.oid AS other_name, pg_get_statisticsobjdef(s.oid) AS definition,
                 nullif(s.stxstattarget::int, -1) AS target, obj_description(s.oid, 'pg_statistic_ext') AS comment,
-                (SELECT quote_ident(rolname) FROM pg_roles r WHERE r.oid = s.stxowner AND rolname <> current_user AND pg_has_role(r.oid, 'USAGE')
-                     AND (has_schema_privilege(r.oid, s.stxnamespace, 'CREATE') OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user))) AS owner
-         FROM pg_statistic_ext s JOIN pg_namespace n ON n.oid = s.stxnamespace WHERE s.stxrelid = $1::bigint::oid ORDER BY 1",
+                (SELECT nullif(quote_ident(rolname), quote_ident(current_user)) FROM pg_roles r WHERE r.oid IN (s.stxowner, c.relowner) AND pg_has_role(r.oid, 'USAGE')
+                     AND (has_schema_privilege(r.oid, s.stxnamespace, 'CREATE') OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user))
+                 ORDER BY r.oid <> s.stxowner LIMIT 1) AS owner
+         FROM pg_statistic_ext s JOIN pg_namespace n ON n.oid = s.stxnamespace JOIN pg_class c ON c.oid = s.stxrelid WHERE s.stxrelid = $1::bigint::oid ORDER BY 1",
     )
     .bind(table.oid)
     .fetch_all(connection)

@@ -20,7 +20,7 @@ use crate::base::fault::{Fault, Kind};
 use crate::ledger::report::Report;
 use crate::live::governor::{Go, Governor};
 use crate::live::session::{self, Attempt, Session};
-use crate::pg::table::with_schema;
+use crate::pg::table::{Checked, with_schema};
 use crate::pg::{self, identifier, literal, qualified};
 use crate::work::{RunContext, Work};
 
@@ -235,7 +235,7 @@ pub struct Convert {
 
 impl Convert {
     async fn session(&self, run: &RunContext<'_>) -> Result<Session> {
-        Session::open(&run.settings, self.partition.lock_timeout, self.partition.give_up_after).await
+        Session::open(run, self.partition.lock_timeout, self.partition.give_up_after).await
     }
 }
 
@@ -243,7 +243,9 @@ impl Work for Convert {
     type Plan = Conversion;
 
     async fn plan(&self, run: &RunContext<'_>) -> Result<Conversion> {
-        plan(&self.partition, run.job.timezone, &mut self.session(run).await?).await
+        let conversion = plan(&self.partition, run.job.timezone, &mut self.session(run).await?).await?;
+        run.is_checked(conversion.table.oid)?;
+        Ok(conversion)
     }
 
     /// Does it, or takes back what it did.
@@ -358,7 +360,14 @@ async fn execute(session: &mut Session, conversion: &Conversion, statements: &[S
         for name in ["lock_timeout", "statement_timeout"] {
             pg::set(&mut session.connection, name, "0").await?;
         }
-        let result = pg::execute(&mut session.connection, statement.sql.clone()).await;
+        let result = match statement.sql.contains(" VALIDATE CONSTRAINT ") {
+            // It calls functions of the owner's.
+            true => {
+                let table = [Checked::of(&conversion.table)];
+                session.long("SHARE UPDATE EXCLUSIVE", &table, &statement.sql).await.map_err(pg::in_its_own_words)
+            }
+            false => pg::execute(&mut session.connection, statement.sql.clone()).await,
+        };
         pg::set(&mut session.connection, "lock_timeout", &session.lock_timeout.as_millis().to_string()).await?;
         result.with_context(|| format!("cannot run: {}", statement.sql))?;
     } else {

@@ -48,7 +48,7 @@ impl fmt::Display for Back {
 
 impl Undo {
     async fn session(&self, run: &RunContext<'_>) -> Result<Session> {
-        Session::open(&run.settings, self.partition.lock_timeout, self.partition.give_up_after).await
+        Session::open(run, self.partition.lock_timeout, self.partition.give_up_after).await
     }
 }
 
@@ -56,7 +56,9 @@ impl Work for Undo {
     type Plan = Back;
 
     async fn plan(&self, run: &RunContext<'_>) -> Result<Back> {
-        plan(&self.partition, &mut self.session(run).await?).await
+        let back = plan(&self.partition, &mut self.session(run).await?).await?;
+        run.is_checked(back.table.oid)?;
+        Ok(back)
     }
 
     async fn apply(&self, run: &RunContext<'_>, back: Back) -> Result<Report> {

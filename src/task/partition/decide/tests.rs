@@ -10,9 +10,7 @@ use crate::task::partition::calendar::{Calendar, Every, Period, Unit};
 use crate::task::partition::key::Key;
 use crate::task::partition::keys::{Partition, Retain};
 use crate::task::partition::mark::Mark;
-use crate::task::partition::state::default::{Counted, InDefault, Stray};
-use crate::task::partition::state::found::Existing;
-use crate::task::partition::state::surroundings::{Extra, Published};
+use crate::task::partition::state::found::{Copied, Counted, Existing, Extra, InDefault, Published, Stray};
 
 const DAY: i64 = 86_400_000_000;
 
@@ -272,7 +270,7 @@ fn rows_whose_key_means_no_time_stay_and_capped_counts_are_said_as_such() {
 #[test]
 fn what_the_newest_partition_has_alone_is_copied_or_said_and_so_is_who_needs_the_new_one_too() {
     let mut state = state(&[(10, 11), (11, 12)]);
-    let copied = crate::task::partition::state::surroundings::Copied::Constraint("PRIMARY KEY (id)".to_owned());
+    let copied = Copied::Constraint("PRIMARY KEY (id)".to_owned());
     state.extras = vec![Extra { what: "PRIMARY KEY (id)".to_owned(), copy: Some(copied) }];
     let plan = decide(state.clone(), &job());
     assert!(

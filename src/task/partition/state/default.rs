@@ -1,13 +1,9 @@
 //! Reads the default partition: rows that get a partition of their own, and rows that stay because their key is not a time.
 
-use std::fmt;
-
 use anyhow::{Context as _, Result};
-use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::found::State;
-use crate::base::units;
+use super::found::{Counted, InDefault, State, Stray};
 use crate::pg::{self, identifier};
 use crate::task::partition::calendar::Period;
 use crate::task::partition::key::Key;
@@ -30,51 +26,6 @@ const FIRST: i64 = -62_135_596_800_000_000 + 2 * DAY;
 const LAST: i64 = 253_370_764_800_000_000;
 /// Beyond these, the next multiple of `every` is none of the type's numbers.
 const NUMBERS: i64 = 9_000_000_000_000_000_000;
-
-#[derive(Clone, Debug, Default)]
-pub struct InDefault {
-    pub rows: Counted,
-    pub null_rows: Counted,
-    /// They stay: '-infinity', BC, zero values and the like, and what shares a period with these.
-    pub odd_rows: Counted,
-    /// A few of their keys.
-    pub odd_keys: Vec<String>,
-    pub strays: Vec<Stray>,
-}
-
-/// A count that ended somewhere.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(into = "u64")]
-pub struct Counted {
-    pub rows: u64,
-    /// There may be more.
-    pub is_capped: bool,
-}
-
-impl From<Counted> for u64 {
-    fn from(counted: Counted) -> Self {
-        counted.rows
-    }
-}
-
-impl fmt::Display for Counted {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let more = if self.is_capped { " or more" } else { "" };
-        write!(f, "{}{more}", units::plural(self.rows, "row"))
-    }
-}
-
-/// A period that the default partition has rows of.
-#[derive(Clone, Debug)]
-pub struct Stray {
-    pub position: i64,
-    /// Counted up to one more than [`MOVED_AT_ONCE_ROWS`].
-    pub rows: u64,
-    /// Between any two of them lie [`MOVED_AT_ONCE_ROWS`] rows; at most [`CUTS`].
-    pub cuts: Vec<i64>,
-    /// So many rows have one key that there is nothing to cut.
-    pub is_dense: bool,
-}
 
 /// Goes from period to period by the lowest key above the last one: each step is one index lookup where there is an index that
 /// leads with the key.

@@ -1,13 +1,15 @@
 //! The state of a partitioned table.
 
+use std::fmt;
+
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
+use serde::Serialize;
 
 use super::super::calendar::Calendar;
 use super::super::key::{Bound, Key};
 use super::super::mark::Mark;
-use super::default::InDefault;
-use super::surroundings::{Extra, Published};
+use crate::base::units;
 use crate::pg::Server;
 use crate::pg::table::TableName;
 
@@ -68,4 +70,91 @@ pub struct State {
     pub default: InDefault,
     /// Names in the table's schema that are taken.
     pub taken: Vec<String>,
+}
+
+/// The contents of the default partition.
+#[derive(Clone, Debug, Default)]
+pub struct InDefault {
+    pub rows: Counted,
+    pub null_rows: Counted,
+    /// They stay: '-infinity', BC, zero values and the like, and what shares a period with these.
+    pub odd_rows: Counted,
+    /// A few of their keys.
+    pub odd_keys: Vec<String>,
+    pub strays: Vec<Stray>,
+}
+
+/// A count that ended somewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(into = "u64")]
+pub struct Counted {
+    pub rows: u64,
+    /// There may be more.
+    pub is_capped: bool,
+}
+
+impl From<Counted> for u64 {
+    fn from(counted: Counted) -> Self {
+        counted.rows
+    }
+}
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let more = if self.is_capped { " or more" } else { "" };
+        write!(f, "{}{more}", units::plural(self.rows, "row"))
+    }
+}
+
+/// A period that the default partition has rows of.
+#[derive(Clone, Debug)]
+pub struct Stray {
+    pub position: i64,
+    /// Counted up to one more than [`super::default::MOVED_AT_ONCE_ROWS`].
+    pub rows: u64,
+    /// Between any two of them lie [`super::default::MOVED_AT_ONCE_ROWS`] rows; at most [`super::default::CUTS`].
+    pub cuts: Vec<i64>,
+    /// So many rows have one key that there is nothing to cut.
+    pub is_dense: bool,
+}
+
+/// A publication that the table, or a partition, is in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, sqlx::FromRow)]
+pub struct Published {
+    pub name: String,
+    /// Changes are published as the root's: subscribers need no partition of the same name.
+    pub via_root: bool,
+    /// Slots that publish it, which may be those of subscribers.
+    pub slots: Vec<String>,
+}
+
+/// Something that the newest partition has and its parent lacks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Extra {
+    /// For people: `PRIMARY KEY (id)`.
+    pub what: String,
+    /// What follows ALTER TABLE … , or CREATE INDEX ON …; None: it is not copied.
+    #[serde(skip)]
+    pub copy: Option<Copied>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Copied {
+    /// `ADD …`
+    Constraint(String),
+    /// `ALTER COLUMN …`
+    Column(String),
+    /// Whether it is unique, and `USING …`.
+    Index(bool, String),
+}
+
+impl Copied {
+    /// For another table.
+    pub fn sql(&self, table: &str) -> String {
+        match self {
+            Self::Constraint(definition) => format!("ALTER TABLE {table} ADD {definition}"),
+            Self::Column(change) => format!("ALTER TABLE {table} {change}"),
+            Self::Index(is_unique, rest) => format!("CREATE {}INDEX ON {table} {rest}", if *is_unique { "UNIQUE " } else { "" }),
+        }
+    }
 }

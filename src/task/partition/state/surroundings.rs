@@ -1,10 +1,9 @@
 //! Objects around the table: foreign keys, views, publications; and the extras of its newest partition.
 
 use anyhow::Result;
-use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::found::State;
+use super::found::{Copied, Extra, Published, State};
 use crate::base::units;
 use crate::pg::table::TableName;
 use crate::pg::{self, identifier, qualified};
@@ -14,47 +13,6 @@ use crate::task::partition::keys::Partition;
 
 /// Rows that refer to a partition are counted up to here.
 const REFERRING_ROWS: u64 = 1000;
-
-/// A publication that the table, or a partition, is in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, sqlx::FromRow)]
-pub struct Published {
-    pub name: String,
-    /// Changes are published as the root's: subscribers need no partition of the same name.
-    pub via_root: bool,
-    /// Slots that publish it, which may be those of subscribers.
-    pub slots: Vec<String>,
-}
-
-/// Something that the newest partition has and its parent lacks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Extra {
-    /// For people: `PRIMARY KEY (id)`.
-    pub what: String,
-    /// What follows ALTER TABLE … , or CREATE INDEX ON …; None: it is not copied.
-    #[serde(skip)]
-    pub copy: Option<Copied>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Copied {
-    /// `ADD …`
-    Constraint(String),
-    /// `ALTER COLUMN …`
-    Column(String),
-    /// Whether it is unique, and `USING …`.
-    Index(bool, String),
-}
-
-impl Copied {
-    /// For another table.
-    pub fn sql(&self, table: &str) -> String {
-        match self {
-            Self::Constraint(definition) => format!("ALTER TABLE {table} ADD {definition}"),
-            Self::Column(change) => format!("ALTER TABLE {table} {change}"),
-            Self::Index(is_unique, rest) => format!("CREATE {}INDEX ON {table} {rest}", if *is_unique { "UNIQUE " } else { "" }),
-        }
-    }
-}
 
 impl State {
     pub(super) async fn read_foreign_keys(&mut self, connection: &mut PgConnection) -> Result<()> {

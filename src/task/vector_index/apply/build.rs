@@ -8,6 +8,7 @@ use sqlx::PgConnection;
 use super::{Failure, Worker};
 use crate::base::fault::Kind;
 use crate::live::concurrently::{self, Ended};
+use crate::live::indexes::{self, names};
 use crate::live::session::{Attempt, Session};
 use crate::pg::{failure, identifier, literal, qualified};
 use crate::task::vector_index::candidates::Spec;
@@ -16,7 +17,7 @@ use crate::task::vector_index::kind::Method;
 use crate::task::vector_index::measure::{self, Sample};
 use crate::task::vector_index::search::{Found, Searcher, Stopped};
 use crate::task::vector_index::tune::Tuner;
-use crate::task::vector_index::{memory, names, state};
+use crate::task::vector_index::{memory, state};
 
 impl Worker<'_> {
     pub(super) async fn build(&mut self, spec: Option<Spec>, is_built: bool) -> Result<Option<Failure>> {
@@ -124,7 +125,7 @@ impl Worker<'_> {
         }
         // A new session: once a session has loaded pgvector, ALTER INDEX … SET asks for ACCESS EXCLUSIVE.
         let mut session =
-            self.run.or_cancelled(Session::open(&self.run.settings, self.limits.lock_timeout.0, self.limits.max_wait.0)).await?;
+            self.run.or_cancelled(Session::open(self.run, self.limits.lock_timeout.0, self.limits.max_wait.0)).await?;
         let alter = format!("ALTER INDEX {} SET ({})", index.sql(), spec.options());
         // If the run is interrupted after this, the next run knows the parameters that the index was built with.
         let known = self.part.today.index.as_ref().and_then(|today| today.now.clone()).map(|now| {
@@ -164,7 +165,7 @@ impl Worker<'_> {
     /// Measures the new index on a connection that cannot see the old one: whether the target is reached, at the lowest setting, at today's
     /// setting.
     pub(super) async fn measure_new(&mut self, name: &str, is_beside: bool) -> Result<Result<(bool, Found, Found), String>> {
-        let mut connection = state::connect(self.run).await?;
+        let mut connection = indexes::connect(self.run).await?;
         let phase = self.run.progress.phase("measure", None);
         phase.say("searches of the new index");
         let table = &self.part.table;

@@ -14,13 +14,14 @@ use super::kind::Method;
 use super::plan::{self, Part, Plan};
 use super::search::Found;
 use super::setting;
-use super::state::{self, Remains};
+use super::state::Remains;
 use super::tune::Tuner;
 use crate::base::fault::Kind;
 use crate::config::limits::Limits;
 use crate::ledger::report::{Report, Unfinished};
 use crate::live::concurrently::{self, Ended};
 use crate::live::governor::{self, Go, Governor};
+use crate::live::indexes;
 use crate::pg::{self, failure, qualified};
 use crate::work::RunContext;
 
@@ -207,7 +208,7 @@ impl Worker<'_> {
             && self.part.today.index.as_ref().is_some_and(|index| index.unmeasured.is_some())
         {
             // The leftover may have disturbed the measurement.
-            let mut connection = self.run.or_cancelled(state::connect(self.run)).await?;
+            let mut connection = self.run.or_cancelled(indexes::connect(self.run)).await?;
             let oid = self.part.table.facts.oid;
             let part = plan::part(&mut connection, self.job, self.run, oid, self.extension, self.is_partition);
             self.part = self.run.or_cancelled(part).await?;
@@ -220,7 +221,7 @@ impl Worker<'_> {
         let table = &mut self.part.table;
         let Some(class) = table.operator_class_of_hnsw.take() else { return Ok(()) };
         (table.operator_class, table.method, self.part.wanted.method) = (class, Method::Hnsw, Method::Hnsw);
-        let mut connection = self.run.or_cancelled(state::connect(self.run)).await?;
+        let mut connection = self.run.or_cancelled(indexes::connect(self.run)).await?;
         let role = self.job.role();
         self.part.setting = self.run.or_cancelled(setting::today(&mut connection, Method::Hnsw, role, self.extension)).await?;
         let this = self.part.table.index.as_ref().map(|index| index.oid);
@@ -237,7 +238,7 @@ impl Worker<'_> {
 
     /// The index that an interrupted run built, if this job would build the same.
     async fn fits(&self, name: &str) -> Result<Option<Spec>> {
-        let mut connection = self.run.or_cancelled(state::connect(self.run)).await?;
+        let mut connection = self.run.or_cancelled(indexes::connect(self.run)).await?;
         let found: Option<(String, String, Vec<String>)> = sqlx::query_as(
             "SELECT am.amname::text, o.opcname::text, coalesce(x.reloptions, '{}') FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
              JOIN pg_am am ON am.oid = x.relam JOIN pg_opclass o ON o.oid = i.indclass[0]

@@ -6,13 +6,14 @@ use sqlx::PgConnection;
 use super::{Failure, Worker};
 use crate::base::fault::Kind;
 use crate::base::units;
+use crate::live::indexes;
 use crate::live::session::{Attempt, Session};
 use crate::pg::{self, identifier, literal, qualified};
+use crate::task::vector_index::built::{Built, Graph};
 use crate::task::vector_index::candidates::Spec;
 use crate::task::vector_index::decide::recall_in_words;
 use crate::task::vector_index::keys::ApplySetting;
 use crate::task::vector_index::kind::Method;
-use crate::task::vector_index::names::{Built, Graph};
 use crate::task::vector_index::search::{self, Found, Stopped};
 use crate::task::vector_index::{measure, setting, state};
 
@@ -89,7 +90,7 @@ impl Worker<'_> {
 
     /// Applies the setting where the job says so, checks whether the application's own query uses the index, and writes the summary.
     pub(super) async fn finish(&mut self, found: Found) -> Result<Option<Failure>> {
-        let mut connection = self.run.or_cancelled(state::connect(self.run)).await?;
+        let mut connection = self.run.or_cancelled(indexes::connect(self.run)).await?;
         let table = &self.part.table;
         let method = self.part.wanted.method;
         let name = table.index_name.clone();
@@ -167,7 +168,7 @@ impl Worker<'_> {
     }
 
     async fn apply_setting(&mut self, setting: u32) -> Result<()> {
-        let mut connection = self.run.or_cancelled(state::connect(self.run)).await?;
+        let mut connection = self.run.or_cancelled(indexes::connect(self.run)).await?;
         let Some(sql) = self.setting_sql(&mut connection, setting).await? else { return Ok(()) };
         pg::execute_counting(&mut connection, sql.clone()).await.map_err(pg::in_its_own_words).with_context(|| sql.clone())?;
         self.told.setting_applied = Some(applied(sql));
@@ -197,7 +198,7 @@ impl Worker<'_> {
     }
 
     async fn session(&self) -> Result<Session> {
-        self.run.or_cancelled(Session::open(&self.run.settings, self.limits.lock_timeout.0, self.limits.max_wait.0)).await
+        self.run.or_cancelled(Session::open(self.run, self.limits.lock_timeout.0, self.limits.max_wait.0)).await
     }
 
     pub(super) fn built(&self, found: &Found, now: bool) -> Built {

@@ -7,7 +7,6 @@ use sqlx::PgConnection;
 
 use crate::pg::table::with_schema;
 use crate::pg::{self, identifier};
-use crate::task::backup::readiness;
 
 /// A role that jobs need to be a member of.
 #[derive(Clone, Debug, sqlx::FromRow)]
@@ -15,7 +14,12 @@ pub struct Role {
     pub name: String,
     /// The superuser that it is, or that it is a member of: its members would have those rights, too.
     superuser: Option<String>,
+    /// Predefined roles that it is a member of and that reach beyond the database.
+    reaches: Vec<String>,
 }
+
+/// The predefined role that no role can be made a member of.
+const DATABASE_OWNER: &str = "pg_database_owner";
 
 impl Role {
     /// Says why the role gets no members, if so.
@@ -46,7 +50,7 @@ impl Memberships {
             return Ok(vec![pg::comment(&format!("there is no table {table}"))]);
         };
         let table = pg::qualified(&schema, &name);
-        let mut lines = Vec::new();
+        let (owner, mut lines) = self.in_place_of_the_group(connection, owner, &table).await?;
         for owner in roles(connection, &[owner]).await? {
             lines.extend(self.grant(&owner, role, &table, &format!("ALTER TABLE {table} OWNER TO …")));
             if owner.is_superuser().is_none() {
@@ -56,11 +60,22 @@ impl Memberships {
         Ok(lines)
     }
 
+    /// Grants membership in the owner of a table whose indexes a job creates: they belong to the owner, and are created in the table's schema.
+    pub async fn in_owner_of_indexes(&mut self, connection: &mut PgConnection, table: &str, role: &str) -> Result<Vec<String>> {
+        let mut lines = vec![
+            "-- Only the owner may create, rename and drop a table's indexes, and they are created in its schema:".to_owned(),
+        ];
+        lines.extend(self.in_owner_of(connection, table, role).await?);
+        Ok(lines)
+    }
+
     /// Grants membership in every role that owns something in the database, and in the owner of the database.
     pub async fn in_all_owners(&mut self, connection: &mut PgConnection, role: &str) -> Result<Vec<String>> {
-        let mut names: Vec<String> = readiness::owners(connection).await?.into_iter().map(|owner| owner.name).collect();
+        // Nothing of extensions and of the ledger.
+        let mut names: Vec<String> = sqlx::query_scalar(include_str!("owners.sql")).fetch_all(&mut *connection).await?;
         names.push(database_owner(connection).await?.name);
         let mut lines = Vec::new();
+        names.retain(|name| name != DATABASE_OWNER);
         for owner in roles(connection, &names).await? {
             lines.extend(self.grant(&owner, role, "something here", "ALTER … OWNER TO, or REASSIGN OWNED"));
         }
@@ -84,7 +99,34 @@ impl Memberships {
             return None;
         }
         self.0.insert(quoted.clone());
-        Some(format!("GRANT {quoted} TO {role};"))
+        let reaches = owner.reaches.iter().map(|group| identifier(group)).collect::<Vec<_>>().join(", ");
+        let warning = match reaches.is_empty() {
+            true => String::new(),
+            false => {
+                let line = format!(
+                    "{quoted} is a member of {reaches}: {role} may then run programs on the database's host, or read and write its files, and so \
+                     become a superuser. Take that from {quoted} first (REVOKE {reaches} FROM {quoted}), or give what it owns to another role"
+                );
+                pg::comment(&line) + "\n"
+            }
+        };
+        Some(format!("{warning}GRANT {quoted} TO {role};"))
+    }
+
+    /// Returns the role to become a member of in the place of pg_database_owner: the database's owner, which is its only member.
+    async fn in_place_of_the_group(
+        &self,
+        connection: &mut PgConnection,
+        owner: String,
+        table: &str,
+    ) -> Result<(String, Vec<String>)> {
+        if owner != DATABASE_OWNER {
+            return Ok((owner, Vec::new()));
+        }
+        let owner = database_owner(connection).await?.name;
+        let line =
+            format!("{table} belongs to {DATABASE_OWNER}, whose only member is the database's owner, {}", identifier(&owner));
+        Ok((owner, vec![pg::comment(&line)]))
     }
 
     /// Says what the memberships amount to, for the person who is about to run the SQL.
@@ -121,7 +163,9 @@ pub async fn roles(connection: &mut PgConnection, names: &[String]) -> Result<Ve
     Ok(sqlx::query_as(
         "SELECT o.rolname::text AS name,
                 (SELECT s.rolname::text FROM pg_catalog.pg_roles s WHERE s.rolsuper AND pg_catalog.pg_has_role(o.oid, s.oid, 'MEMBER')
-                 ORDER BY s.oid <> o.oid, s.rolname LIMIT 1) AS superuser
+                 ORDER BY s.oid <> o.oid, s.rolname LIMIT 1) AS superuser,
+                ARRAY(SELECT g.rolname::text FROM pg_catalog.pg_roles g WHERE g.rolname IN ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files')
+                      AND pg_catalog.pg_has_role(o.oid, g.oid, 'MEMBER') ORDER BY 1) AS reaches
          FROM pg_catalog.pg_roles o WHERE o.rolname::text = ANY ($1) ORDER BY 1",
     )
     .bind(names)

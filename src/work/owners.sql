@@ -14,8 +14,7 @@ WITH member AS MATERIALIZED (
     UNION ALL SELECT 'pg_catalog.pg_namespace'::pg_catalog.regclass, n.oid, nspowner FROM n WHERE nspname <> 'pgtend'
     UNION ALL SELECT 'pg_catalog.pg_largeobject'::pg_catalog.regclass, oid, lomowner FROM pg_catalog.pg_largeobject_metadata
 )
-SELECT rolname::text AS name, pg_catalog.quote_ident(rolname) AS quoted, rolsuper AS is_superuser
-FROM pg_catalog.pg_roles
+SELECT rolname::text FROM pg_catalog.pg_roles
 WHERE oid IN (SELECT owner FROM owned
               WHERE owned.oid >= 16384
                 AND NOT EXISTS (SELECT FROM member WHERE member.classid = owned.classid AND member.objid = owned.oid))

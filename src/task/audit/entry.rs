@@ -1,0 +1,29 @@
+//! The entry of `[audit]` in the list of tasks.
+
+use anyhow::Result;
+use sqlx::PgConnection;
+
+use super::Audit;
+use crate::config::Config;
+use crate::pg;
+use crate::work::{Entry, Memberships};
+
+impl Entry for Audit {
+    const HAS_LIMITS: bool = false;
+
+    async fn check(&self, connection: &mut PgConnection, _settings: &pg::Settings, _config: &Config) -> Result<String> {
+        self.may_run(connection).await
+    }
+
+    async fn grants(&self, _connection: &mut PgConnection, role: &str, _memberships: &mut Memberships) -> Result<Vec<String>> {
+        let mut lines = vec![
+            "-- the audit reports as unknown what the role may not read; it needs no privilege to write".to_owned(),
+            format!("GRANT pg_monitor, pg_read_all_data TO {role};"),
+        ];
+        if self.schema_file.is_some() && self.scratch.is_none() {
+            lines.push("-- schema_file: a scratch database".to_owned());
+            lines.push(format!("ALTER ROLE {role} CREATEDB;"));
+        }
+        Ok(lines)
+    }
+}

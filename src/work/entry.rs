@@ -1,0 +1,78 @@
+//! What a task says about itself beside its work.
+
+use anyhow::Result;
+use sqlx::PgConnection;
+
+use super::Work;
+use super::membership::Memberships;
+use super::others::Does;
+use super::touched::Touched;
+use crate::config::Config;
+use crate::pg;
+
+/// The server on which a task restores what it dumps.
+#[derive(Clone, Debug)]
+pub enum RestoresOn {
+    /// A server that is removed afterwards, where code in the dump has no rights; or none.
+    OwnServer,
+    /// The database's own server; `why` not on a server of its own, if the job leaves the choice to pgtend.
+    Source { why: Option<String> },
+    /// Another server.
+    Elsewhere(pg::Settings),
+}
+
+/// What every task says about itself, in the file `entry.rs` of its folder: `task/list.rs` alone knows which task is asked.
+pub trait Entry: Work {
+    /// `[limits]` of a job bound what the task asks of the server. False: a job that has them is refused.
+    const HAS_LIMITS: bool = true;
+    /// Its reports have facts for metrics: a scheduler that starts reads those of the last runs.
+    const HAS_METRICS: bool = true;
+    /// It has the metrics of dumps.
+    const MAKES_DUMPS: bool = false;
+
+    /// Says what the role of the connection may do, or which privilege it lacks: for `check --connect`.
+    fn check(
+        &self,
+        connection: &mut PgConnection,
+        settings: &pg::Settings,
+        config: &Config,
+    ) -> impl Future<Output = Result<String>>;
+
+    /// Returns lines of SQL and comments by which a superuser lets `role` (quoted) run it: for `grants`.
+    fn grants(
+        &self,
+        connection: &mut PgConnection,
+        role: &str,
+        memberships: &mut Memberships,
+    ) -> impl Future<Output = Result<Vec<String>>>;
+
+    /// The tables whose owners' code it meets. Empty if the task touches no table, if the server itself switches to the owner (REINDEX), or
+    /// if only a person knows what it touches.
+    fn touched(&self) -> Vec<Touched<'_>> {
+        Vec::new()
+    }
+
+    /// Whether it restores what it dumps, so that code of everybody who owns something in the database runs. Then a job may have `[limits]` with
+    /// `trust_owners` alone, whatever [`Entry::HAS_LIMITS`] says.
+    fn restores(&self) -> bool {
+        false
+    }
+
+    /// Where it restores: its plan may look again, and must not take a place with more rights than this one.
+    fn restores_on(&self, _settings: &pg::Settings, _config: &Config) -> impl Future<Output = Result<RestoresOn>> {
+        async { Ok(RestoresOn::Source { why: None }) }
+    }
+
+    /// Whether a run whose process died midway may be repeated: all tasks of pgtend look at the current state and go on.
+    fn is_repeatable(&self) -> bool {
+        true
+    }
+
+    /// The properties of the task that other parts of pgtend ask about.
+    fn does(&self) -> Does {
+        Does::Else
+    }
+
+    /// A person said `--yes` to this run.
+    fn agree(&mut self) {}
+}
