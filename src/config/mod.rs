@@ -170,7 +170,8 @@ pub struct Tools {
     /// A folder with initdb and postgres that is searched first, for verify = "restore" in a server of its own; relative to the
     /// configuration file.
     pub server_bin_dir: Option<PathBuf>,
-    /// The user who runs that server if pgtend runs as root; default `nobody`. The user should own nothing.
+    /// The user who runs that server if pgtend runs as root; default `nobody`, if no other program runs as `nobody`. The user should own
+    /// nothing and run nothing else.
     pub run_as: Option<String>,
 }
 

@@ -75,11 +75,12 @@ impl Settings {
     }
 
     /// Returns the settings for a server of our own, on the socket in `folder`. The environment does not matter.
-    pub fn on_socket(folder: &Path, user: &str, database: &str) -> Result<Self> {
+    pub fn on_socket(folder: &Path, user: &str, password: &str, database: &str) -> Result<Self> {
         let found = Parameters::from([
             ("host", folder.display().to_string()),
             ("port", "5432".to_owned()),
             ("user", user.to_owned()),
+            ("password", password.to_owned()),
             ("dbname", database.to_owned()),
             ("sslmode", "disable".to_owned()),
         ]);

@@ -302,16 +302,22 @@ async fn drive_work<W: Work>(foreign_code: Vec<String>, work: &W, run: &RunConte
             tracing::debug!("plan:\n{plan}");
             let mut applied = work.apply(run, plan).await;
             match &mut applied {
-                Ok(report) => report.warnings.extend(foreign_code),
+                Ok(report) => add(&mut report.warnings, foreign_code),
                 Err(error) => {
                     if let Some(unfinished) = error.downcast_mut::<Unfinished>() {
-                        unfinished.report.warnings.extend(foreign_code);
+                        add(&mut unfinished.report.warnings, foreign_code);
                     }
                 }
             }
             Ok(Driven::Applied(applied?))
         }
     }
+}
+
+/// The task itself may have looked again, and found the same.
+fn add(warnings: &mut Vec<String>, foreign_code: Vec<String>) {
+    warnings.retain(|warning| !foreign_code.contains(warning));
+    warnings.extend(foreign_code);
 }
 
 /// Returns the warnings of a search for foreign code. From here on the run works on the tables that were looked at, and on no others.

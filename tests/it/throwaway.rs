@@ -11,6 +11,9 @@ use tempfile::TempDir;
 use crate::support::postgres::{MAJORS, Server, WITH_PGVECTOR, server, server_dir};
 use crate::support::{Running, Scenario, quoted};
 
+/// As root, the tests' own servers run as this user, too: so it must be named.
+const RUN_AS: &str = "run_as = \"nobody\"\n";
+
 /// A job that proves its sets in a server of its own, in the folder of the second.
 fn scenario(server: &Server, database: &str, more: &str) -> (Scenario, TempDir) {
     let place = place();
@@ -18,7 +21,7 @@ fn scenario(server: &Server, database: &str, more: &str) -> (Scenario, TempDir) 
         .config(&format!("[databases.app]\nurl = {}\n[stores.local]\npath = \"store\"\n", quoted(&server.url(database))))
         .config(&format!("[verify]\nscratch_dir = {}\n", quoted(&place.path().display().to_string())))
         .config(&format!("[tools]\nbin_dir = {}\n", quoted(&server.bin_dir.display().to_string())))
-        .config(&format!("server_bin_dir = {}\n", quoted(&server_dir(server.major).display().to_string())))
+        .config(&format!("server_bin_dir = {}\n{RUN_AS}", quoted(&server_dir(server.major).display().to_string())))
         .backup_job("local", &format!("verify = \"restore\"\nscratch = \"throwaway\"\n{more}"));
     (scenario, place)
 }
@@ -179,14 +182,26 @@ fn a_killed_run_leaves_no_server_and_the_next_run_removes_its_folder() {
     in_the_end("no process of the server is left", || at_work_in(&folder).is_empty());
     assert!(!data.join("PG_VERSION").exists(), "its files are gone");
 
+    // pgtend and the supervisor: the next run ends the server, and then removes its folder.
+    let (run, folder) = waiting_in_its_restore(&scenario, &place);
+    let supervisor = supervisor_in(&folder);
+    // The supervisor first: it would end the server when pgtend is gone.
+    kill(supervisor);
+    run.kill();
+    in_the_end("the supervisor is gone", || !at_work_in(&folder).contains(&supervisor));
+    assert!(builds_an_index(&folder), "the server goes on");
+    let second = scenario.start(&["run-job", "nightly"]);
+    in_the_end("another restore waits in its index", || !folder.exists() && builds_an_index(place.path()));
+    assert_eq!(at_work_in(&folder), Vec::<u32>::new());
+    second.signal(Signal::TERM);
+    second.wait();
+
     // All of them: the folder is found by its lock.
     let (run, folder) = waiting_in_its_restore(&scenario, &place);
     let all = at_work_in(&folder);
     assert!(all.len() > 2, "{all:?}");
     run.kill();
-    for id in all {
-        let _ = rustix::process::kill_process(rustix::process::Pid::from_raw(id as i32).unwrap(), Signal::KILL);
-    }
+    all.into_iter().for_each(kill);
     in_the_end("all are gone", || at_work_in(&folder).is_empty());
     assert!(folder.join("server/data/PG_VERSION").exists());
     scenario.run(&["run-job", "nightly", "--dry-run"]).succeeded().prints(&["of throwaway servers"]);
@@ -197,6 +212,123 @@ fn a_killed_run_leaves_no_server_and_the_next_run_removes_its_folder() {
     server.sql(&database, "CREATE TABLE other (i int); INSERT INTO other VALUES (1)");
     scenario.run(&["run-job", "nightly"]).succeeded();
     assert_eq!(entries(&place), Vec::<PathBuf>::new());
+}
+
+/// The shell that creates the server, and ends it.
+fn supervisor_in(folder: &Path) -> u32 {
+    let found = at_work_in(folder).into_iter().find(|id| {
+        let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains("trap ''")
+    });
+    found.expect("a supervisor")
+}
+
+fn kill(id: u32) {
+    let _ = rustix::process::kill_process(rustix::process::Pid::from_raw(id as i32).unwrap(), Signal::KILL);
+}
+
+#[test]
+fn a_supervisor_that_was_killed_leaves_no_server_when_the_run_ends() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(&database, SLOW);
+    let (scenario, place) = scenario(server, &database, "");
+    let (run, folder) = waiting_in_its_restore(&scenario, &place);
+    let supervisor = supervisor_in(&folder);
+    kill(supervisor);
+    in_the_end("the supervisor is gone", || !at_work_in(&folder).contains(&supervisor));
+    assert!(builds_an_index(&folder), "the server goes on");
+    run.signal(Signal::TERM);
+    run.wait();
+    assert_eq!(at_work_in(&folder), Vec::<u32>::new());
+    assert_eq!(entries(&place), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn no_other_user_gets_into_a_server_of_its_own_and_no_one_without_a_password() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(&database, SLOW);
+    let (scenario, place) = scenario(server, &database, "");
+    let (run, folder) = waiting_in_its_restore(&scenario, &place);
+    let inside = folder.join("server");
+    assert_eq!(std::fs::metadata(&inside).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(std::fs::metadata(inside.join("data")).unwrap().permissions().mode() & 0o777, 0o700);
+    assert!(!inside.join("password").exists(), "it is not kept");
+    let postmaster = std::fs::read_to_string(inside.join("data/postmaster.pid")).unwrap();
+    assert_eq!(postmaster.lines().nth(5), Some(""), "it listens to no address: {postmaster}");
+    // This process is the user who runs it, or root.
+    let line = String::from_utf8(std::fs::read(inside.join("settings.conf")).unwrap()).unwrap();
+    assert!(line.contains("listen_addresses = ''"), "{line}");
+    let ask = |role: &str| {
+        let output = std::process::Command::new(server.bin_dir.join("psql"))
+            .args(["-w", "-X", "-c", "SELECT 1", "-h"])
+            .arg(&inside)
+            .args(["-U", role, "-d", "postgres"])
+            .env_clear()
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    for role in ["postgres", "nobody", "root"] {
+        let said = ask(role);
+        assert!(said.contains("no password supplied"), "{said}");
+    }
+    run.signal(Signal::TERM);
+    run.wait();
+    assert_eq!(entries(&place), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_user_who_runs_other_programs_runs_no_server_unless_a_person_names_that_user() {
+    // As another user than root, pgtend runs the server as itself.
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(&database, "CREATE TABLE t AS SELECT 1 AS i");
+    let (scenario, _place) = scenario(server, &database, "");
+    scenario.run(&["check", "--connect"]).succeeded();
+    let config = std::fs::read_to_string(scenario.path("config.toml")).unwrap();
+    std::fs::write(scenario.path("config.toml"), config.replace(RUN_AS, "")).unwrap();
+    // The server of this test is such a program.
+    scenario.run(&["check", "--connect"]).exited(78).prints(&["the user `nobody`", "runs other programs, too", "run_as"]);
+}
+
+#[test]
+fn a_restore_that_fills_the_disk_ends_before_the_disk_is_full() {
+    // In a user namespace, which others need to mount, there is no second user to run the server.
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(
+        &database,
+        "CREATE TABLE junk (text text);
+         CREATE FUNCTION fill(i int) RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+         BEGIN
+             IF current_database() = 'pgtend_proof' THEN
+                 FOR n IN 1 .. 1000000 LOOP
+                     INSERT INTO public.junk SELECT repeat(md5((n * 1000 + j)::text), 30) FROM generate_series(1, 250) j;
+                     PERFORM pg_sleep(0.01);
+                 END LOOP;
+             END IF;
+             RETURN true;
+         END $$;
+         CREATE TABLE t (i int CHECK (public.fill(i))); INSERT INTO t VALUES (1);",
+    );
+    let (scenario, place) = scenario(server, &database, "");
+    let place = place.path().display();
+    let output = scenario
+        .in_mount_namespace(&format!(
+            "mount -t tmpfs -o size=700m none {place} && {{ $pgtend run-job nightly; code=$?; find {place} -mindepth 1; exit $code; }}"
+        ))
+        .exited(78)
+        .says(&["was made and its bytes are intact", "the restore was stopped", "scratch_dir"]);
+    assert!(!output.stdout.contains("pgtend-throwaway"), "{output:?}");
+    assert_eq!(scenario.json(&["backups", "list"])["sets"][0]["bytes"], "intact");
 }
 
 #[test]
@@ -413,22 +545,112 @@ fn a_restore_may_be_rarer_than_a_checksum() {
     }
 }
 
+/// A job that leaves the place to pgtend.
+const ANYWHERE: &str = "database = \"app\"\n[backup]\nstore = \"local\"\nverify = \"restore\"\n";
+
 #[test]
-fn a_job_that_names_no_place_falls_back_when_its_server_refuses_the_set() {
+fn what_only_a_superuser_may_make_is_known_before_a_server_is_made() {
     let server = server(18);
     let database = server.new_database();
-    // Only a superuser may make such a publication.
-    server.sql(&database, "CREATE TABLE t AS SELECT 1 AS i; CREATE PUBLICATION all_of_it FOR TABLES IN SCHEMA public");
+    server.sql(
+        &database,
+        "CREATE TABLE t AS SELECT 1 AS i; CREATE PUBLICATION all_of_it FOR TABLES IN SCHEMA public;
+         CREATE TEXT SEARCH TEMPLATE words (LEXIZE = dsimple_lexize); CREATE TYPE a AS RANGE (subtype = int); CREATE CAST (a AS int4range) WITHOUT FUNCTION;",
+    );
     let (scenario, place) = scenario(server, &database, "");
-    let refused = scenario.run(&["run-job", "nightly"]).says(&["the verification by restore failed", "all_of_it"]);
-    assert_ne!(refused.code, Some(0), "{refused:?}");
-    let scenario = scenario.job("nightly", "database = \"app\"\n[backup]\nstore = \"local\"\nverify = \"restore\"\n");
+    let named =
+        ["the publication all_of_it", "the text search template words", "the cast WITHOUT FUNCTION from public.a to int4range"];
+    let refused = scenario.run(&["run-job", "nightly"]).exited(78).says(&["was made and its bytes are intact"]);
+    refused.says(&named);
+    let scenario = scenario.job("nightly", ANYWHERE);
+    scenario.run(&["run-job", "nightly", "--dry-run"]).succeeded().prints(&["scratch database"]).prints(&named);
+    let run = scenario.json(&["run-job", "nightly"]);
+    assert!(facts(&run)["restored_in"].as_str().unwrap().starts_with("a scratch database on "), "{run:#}");
+    assert_eq!(entries(&place), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn what_its_server_refused_is_not_restored_with_more_rights() {
+    let server = server(18);
+    let database = server.new_database();
+    let (scenario, place) = scenario(server, &database, "");
+    let evidence = scenario.path("evidence");
+    server.sql(
+        &database,
+        &format!(
+            "CREATE FUNCTION hostile(i int) RETURNS boolean LANGUAGE plpgsql AS $$
+             BEGIN
+                 IF current_database() = 'pgtend_proof' THEN RAISE EXCEPTION 'not here'; END IF;
+                 IF current_database() LIKE 'pgtend%' THEN COPY (SELECT 1) TO PROGRAM 'touch {}'; END IF;
+                 RETURN true;
+             END $$;
+             CREATE TABLE t (i int CHECK (public.hostile(i))); INSERT INTO t VALUES (1);",
+            evidence.display()
+        ),
+    );
+    let scenario = scenario.job("nightly", ANYWHERE);
+    scenario.run(&["run-job", "nightly"]).exited(1).says(&["the verification by restore failed", "not here"]);
+    assert!(!evidence.exists());
+    assert_eq!(entries(&place), Vec::<PathBuf>::new());
+    assert_eq!(scenario.json(&["backups", "list"])["sets"][0]["bytes"], "intact");
+}
+
+#[test]
+fn a_job_that_names_no_place_falls_back_when_no_server_can_be_made_and_asks_again_whom_it_trusts() {
+    let server = server(18);
+    let database = server.new_database();
+    let owner = format!("{database}_owner");
+    server.sql(&database, &format!("CREATE ROLE {owner}; CREATE TABLE t AS SELECT 1 AS i; ALTER TABLE t OWNER TO {owner}"));
+    let (scenario, place) = scenario(server, &database, "");
+    let folder = self::place();
+    let postgres = server_dir(18).join("postgres");
+    symlink(postgres, folder.path().join("postgres")).unwrap();
+    std::fs::write(folder.path().join("initdb"), "#!/bin/sh\necho no initdb today\nexit 1\n").unwrap();
+    std::fs::set_permissions(folder.path().join("initdb"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let config = std::fs::read_to_string(scenario.path("config.toml")).unwrap();
+    let programs = |folder: &Path| format!("server_bin_dir = {}", quoted(&folder.display().to_string()));
+    std::fs::write(scenario.path("config.toml"), config.replace(&programs(&server_dir(18)), &programs(folder.path()))).unwrap();
+    let scenario = scenario.job("nightly", &format!("{ANYWHERE}[limits]\ntrust_owners = false\n"));
+    scenario.run(&["run-job", "nightly"]).exited(77).says(&[
+        "was made and its bytes are intact",
+        &format!("runs code of {owner}"),
+        "trust_owners = false refuses that",
+        "no initdb today",
+    ]);
+    assert_eq!(scenario.json(&["backups", "list"])["sets"][0]["bytes"], "intact");
+    let scenario = scenario.job("nightly", ANYWHERE);
     let run = scenario.json(&["run-job", "nightly"]);
     assert!(facts(&run)["restored_in"].as_str().unwrap().starts_with("a scratch database on "), "{run:#}");
     let warnings = run["runs"][0]["report"]["warnings"].to_string();
-    assert!(
-        warnings.contains("a PostgreSQL server of its own refused set") && warnings.contains("scratch = \\\"same\\\""),
-        "{warnings}"
-    );
+    for text in [
+        "no PostgreSQL server of its own could be prepared",
+        "scratch = \\\"same\\\"",
+        "no initdb today",
+        &format!("runs code of {owner}"),
+    ] {
+        assert!(warnings.contains(text), "{text}: {warnings}");
+    }
     assert_eq!(entries(&place), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_server_of_its_own_needs_no_trust_in_owners_though_pgtend_is_a_superuser() {
+    let server = server(18);
+    let database = server.new_database();
+    let owner = format!("{database}_owner");
+    server.sql(
+        &database,
+        &format!(
+            "CREATE ROLE {owner}; CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1';
+             CREATE TABLE t (id int CHECK (id >= one())); INSERT INTO t VALUES (1);
+             ALTER TABLE t OWNER TO {owner}; ALTER FUNCTION one() OWNER TO {owner}"
+        ),
+    );
+    let (scenario, _place) = scenario(server, &database, "[limits]\ntrust_owners = false\n");
+    scenario.run(&["check", "--connect"]).succeeded();
+    let run = scenario.json(&["run-job", "nightly"]);
+    assert!(facts(&run)["restored_in"].as_str().unwrap().ends_with(" of its own"), "{run:#}");
+    assert_eq!(run["runs"][0]["report"]["warnings"], serde_json::json!([]), "{run:#}");
+    let same = scenario.backup_job("local", "verify = \"restore\"\nscratch = \"same\"\n[limits]\ntrust_owners = false\n");
+    same.run(&["run-job", "nightly"]).exited(77).says(&["trust_owners = false refuses that", "scratch = \"throwaway\""]);
 }

@@ -2,6 +2,9 @@
 //! afterwards whatever happens. A shell supervises it, and stops it when the shell's standard input ends, as it does when this
 //! process ends.
 
+#[cfg(target_os = "linux")]
+mod linux;
+mod processes;
 mod programs;
 mod room;
 mod supervisor;
@@ -17,6 +20,7 @@ use tokio::process::Child;
 
 use self::user::User;
 use crate::base::fault::{Fault, Kind};
+use crate::base::units;
 use crate::pg::{self, Settings};
 
 /// The time limit for the start: it takes a second on an idle machine, and took two minutes on two cores under eight builds.
@@ -32,7 +36,13 @@ const RETRY_EVERY: Duration = Duration::from_millis(50);
 const BESIDE_THE_DATABASE_BYTES: u64 = 512 << 20;
 
 /// The part of its log that is shown when it does not start.
-const LOG_SHOWN_BYTES: usize = 2000;
+const LOG_SHOWN_BYTES: u64 = 2000;
+
+/// A restore ends when less than this is free: others use the disk, too. One that takes no more than was foreseen leaves more.
+const RESERVE_BYTES: u64 = 128 << 20;
+
+/// The interval between looks at the free space.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The means to create a throwaway server on this host.
 #[derive(Clone, Debug)]
@@ -59,6 +69,25 @@ impl Host {
         let free = room::free_bytes(&self.parent)?;
         enough(database_bytes, free, &self.parent).map_err(|message| Fault::new(Kind::Configuration, message).into())
     }
+
+    /// Returns, once the disk is almost full, an error that says so.
+    pub async fn until_almost_full(&self) -> anyhow::Error {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            match room::free_bytes(&self.parent) {
+                Ok(free) if free < RESERVE_BYTES => {
+                    let message = format!(
+                        "the restore was stopped, as {} had only {} left: set scratch_dir of [verify] to a folder with more space",
+                        self.parent.display(),
+                        units::bytes(free)
+                    );
+                    return Fault::new(Kind::Configuration, message).into();
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!("{error:#}"),
+            }
+        }
+    }
 }
 
 /// Checks the space. A restored database is not larger than its original; sorting an index needs files of its size. This is pure.
@@ -70,8 +99,8 @@ fn enough(database_bytes: u64, free: u64, parent: &Path) -> Result<(), String> {
     Err(format!(
         "{} has {} free, and a server of its own for this database needs {}: set scratch_dir of [verify] to a folder with more space",
         parent.display(),
-        crate::base::units::bytes(free),
-        crate::base::units::bytes(needed)
+        units::bytes(free),
+        units::bytes(needed)
     ))
 }
 
@@ -79,28 +108,43 @@ fn enough(database_bytes: u64, free: u64, parent: &Path) -> Result<(), String> {
 pub struct Server {
     room: Room,
     supervisor: Child,
-    /// The name of its only superuser, which no role of the dump has.
-    superuser: String,
+    /// Its only superuser.
+    superuser: Role,
+}
+
+/// A role that no dump has, with its password.
+pub struct Role {
+    pub name: String,
+    password: String,
+}
+
+impl Role {
+    fn new(start: &str, taken: &[String]) -> Self {
+        Self { name: free_name(start, taken), password: random() + &random() }
+    }
 }
 
 impl Server {
-    /// Creates and starts a server. `taken` are the names that its superuser must not have.
-    pub async fn start(host: &Host, taken: &[String]) -> Result<Self> {
-        let superuser = free_name("pgtend", taken);
+    /// Begins to create a server; [`Server::stop`] ends it, ready or not. `taken` are the names that its superuser must not have.
+    pub fn start(host: &Host, taken: &[String]) -> Result<Self> {
+        let superuser = Role::new("pgtend", taken);
         let room = Room::make(&host.parent, host.user.as_ref())?;
-        let supervisor = supervisor::start(&host.programs, host.user.as_ref(), &room, &superuser)?;
-        let mut server = Self { room, supervisor, superuser };
-        match server.wait_until_ready().await {
-            Ok(()) => Ok(server),
+        match supervisor::start(&host.programs, host.user.as_ref(), &room, &superuser.name, &superuser.password) {
+            Ok(supervisor) => Ok(Self { room, supervisor, superuser }),
             Err(error) => {
-                let said = server.log();
-                if let Some(warning) = server.stop().await {
-                    tracing::warn!("{warning}");
-                }
-                let message = format!("PostgreSQL {} of {} did not start", host.programs.version, host.programs.folder.display());
-                Err(error.context(if said.is_empty() { message } else { format!("{message}: {said}") }))
+                room.remove()?;
+                Err(error)
             }
         }
+    }
+
+    /// Waits until it accepts connections.
+    pub async fn ready(&mut self, host: &Host) -> Result<()> {
+        self.wait_until_ready().await.map_err(|error| {
+            let said = self.log();
+            let message = format!("PostgreSQL {} of {} did not start", host.programs.version, host.programs.folder.display());
+            error.context(if said.is_empty() { message } else { format!("{message}: {said}") })
+        })
     }
 
     async fn wait_until_ready(&mut self) -> Result<()> {
@@ -131,19 +175,21 @@ impl Server {
         self.as_role(&self.superuser, database)
     }
 
-    pub fn as_role(&self, role: &str, database: &str) -> Result<Settings> {
-        Settings::on_socket(&self.room.server(), role, database)
+    pub fn as_role(&self, role: &Role, database: &str) -> Result<Settings> {
+        Settings::on_socket(&self.room.server(), &role.name, &role.password, database)
     }
 
     /// Creates a role that may log in, owns nothing, and has no privileges.
-    pub async fn make_role(&self, taken: &[String]) -> Result<String> {
-        let mut taken = taken.to_vec();
-        taken.push(self.superuser.clone());
-        let name = free_name("pgtend_proof", &taken);
+    pub async fn make_role(&self, taken: &[String]) -> Result<Role> {
+        let role = Role::new("pgtend_proof", taken);
         let mut connection = self.as_superuser("postgres")?.connect().await?;
-        let sql = format!("CREATE ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION", pg::identifier(&name));
+        let sql = format!(
+            "CREATE ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION PASSWORD {}",
+            pg::identifier(&role.name),
+            pg::literal(&role.password)
+        );
         pg::execute(&mut connection, sql).await.context("cannot create the role that restores")?;
-        Ok(name)
+        Ok(role)
     }
 
     /// Stops it and removes its folder. A failure is returned as a warning: the next run removes what stays.
@@ -160,13 +206,16 @@ impl Server {
                 ));
             }
         }
-        self.room.remove().err().map(|error| format!("{error:#}; the next run removes it"))
+        let room = self.room;
+        let removed = tokio::task::spawn_blocking(|| room.remove()).await;
+        let failed = removed.map_err(anyhow::Error::from).flatten().err();
+        failed.map(|error| format!("{error:#}; the next run removes it"))
     }
 
     /// Returns the end of its log as one line.
     fn log(&self) -> String {
-        let text = std::fs::read(self.room.server().join("log")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text[text.len().saturating_sub(LOG_SHOWN_BYTES)..]).into_owned();
+        let text = room::end_of_file(&self.room.server().join("log"), LOG_SHOWN_BYTES).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
         text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
     }
 }
@@ -174,12 +223,16 @@ impl Server {
 /// Returns an unused name, with so many random digits that no user has chosen it.
 fn free_name(start: &str, taken: &[String]) -> String {
     loop {
-        let digits = uuid::Uuid::new_v4().simple().to_string();
-        let name = format!("{start}_{}", &digits[..12]);
+        let name = format!("{start}_{}", &random()[..12]);
         if !taken.contains(&name) {
             return name;
         }
     }
+}
+
+/// Returns 122 random bits as 32 letters.
+fn random() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
 }
 
 #[cfg(test)]

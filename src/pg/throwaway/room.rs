@@ -2,18 +2,16 @@
 //! folder is removed only when its lock is free, never because of its name or its age.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _, Seek as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use super::processes::PREFIX;
 use super::user::User;
 use crate::base::fault::{Fault, Kind};
 use crate::base::process_identity::ProcessIdentity;
-
-/// The start of a folder's name; the process that created it, and the start time of that process, follow.
-const PREFIX: &str = "pgtend-throwaway-";
 
 const LOCK: &str = "lock";
 
@@ -95,9 +93,9 @@ impl Room {
         self.lock.try_clone()
     }
 
-    /// Removes what the supervisor has left of the folder.
+    /// Removes what the supervisor has left of the folder, and of the server if the supervisor was killed.
     pub fn remove(self) -> Result<()> {
-        remove_all(&self.folder)
+        end_and_remove(&self.folder)
     }
 }
 
@@ -127,20 +125,33 @@ fn try_make(folder: &Path) -> io::Result<Option<File>> {
 pub fn leftovers(parent: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(parent) else { return Vec::new() };
     let ours = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX));
-    ours.map(|entry| entry.path()).filter(|folder| take(folder).is_some()).collect()
+    ours.map(|entry| entry.path()).filter(|folder| is_empty(folder) || take(folder).is_some()).collect()
 }
 
-/// Removes a folder of [`leftovers`], under its lock. If the supervisor was killed as well, the server ends within a minute after its
-/// folder is gone, since it checks its lock file (postmaster.pid).
+/// Removes a folder of [`leftovers`], under its lock. If the supervisor was killed as well, the server may be running: it is ended first.
 pub fn remove_leftover(folder: &Path) -> Result<()> {
+    if is_empty(folder) {
+        // Its process was killed before it made the lock, or makes it now: then the folder is not empty any more, or that process takes
+        // another name.
+        let _ = std::fs::remove_dir(folder);
+        return Ok(());
+    }
     let Some(_lock) = take(folder) else { return Ok(()) };
-    remove_all(folder)
+    end_and_remove(folder)
+}
+
+/// Returns whether it is an empty folder of this user.
+fn is_empty(folder: &Path) -> bool {
+    is_ours(folder) && std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+fn is_ours(folder: &Path) -> bool {
+    std::fs::symlink_metadata(folder).is_ok_and(|found| found.is_dir() && found.uid() == rustix::process::geteuid().as_raw())
 }
 
 /// Takes the lock of a folder of ours; returns None while another process holds it, and if there is no lock.
 fn take(folder: &Path) -> Option<File> {
-    let found = std::fs::symlink_metadata(folder).ok()?;
-    if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
+    if !is_ours(folder) {
         return None;
     }
     let lock = OpenOptions::new().read(true).write(true).custom_flags(nofollow()).open(folder.join(LOCK)).ok()?;
@@ -152,13 +163,31 @@ fn nofollow() -> i32 {
     rustix::fs::OFlags::NOFOLLOW.bits() as i32
 }
 
-fn remove_all(folder: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(folder) {
+/// The lock goes last but for the empty folder: without it, nothing else would ever be removed after a kill in between.
+fn end_and_remove(folder: &Path) -> Result<()> {
+    let server = folder.join("server");
+    end_server(&server)?;
+    let gone = |result: io::Result<()>| match result {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(anyhow::Error::new(error).context(format!("cannot remove the folder {} of a throwaway server", folder.display())))
         }
         _ => Ok(()),
-    }
+    };
+    gone(std::fs::remove_dir_all(&server))?;
+    gone(std::fs::remove_file(folder.join(LOCK)))?;
+    gone(std::fs::remove_dir(folder))
+}
+
+/// Ends every process of the server whose folder this is: its data are in `data` there. On other systems than Linux, the server ends by itself
+/// within a minute after its folder is gone, since it looks for its postmaster.pid.
+#[cfg(not(target_os = "linux"))]
+fn end_server(_server: &Path) -> Result<()> {
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+fn end_server(server: &Path) -> Result<()> {
+    super::linux::end(server)
 }
 
 /// Refuses a parent that is not a folder.
@@ -166,6 +195,20 @@ pub fn check(parent: &Path) -> Result<()> {
     let message = || format!("there is no folder {} for a server of its own: set scratch_dir of [verify]", parent.display());
     anyhow::ensure!(parent.is_dir(), Fault::new(Kind::Configuration, message()));
     Ok(())
+}
+
+/// Reads the end of a file that another user writes: a link, or something else than a file, is an error.
+pub fn end_of_file(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let mut file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?;
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    file.seek(io::SeekFrom::Start(found.len().saturating_sub(bytes)))?;
+    let mut end = Vec::new();
+    file.take(bytes).read_to_end(&mut end)?;
+    Ok(end)
 }
 
 pub fn free_bytes(parent: &Path) -> Result<u64> {
@@ -192,6 +235,36 @@ mod tests {
         assert_eq!(leftovers(parent.path()), vec![folder.clone()]);
         remove_leftover(&folder).unwrap();
         assert!(!folder.exists() && second.folder().exists());
+    }
+
+    #[test]
+    fn a_folder_of_a_process_that_was_killed_before_it_made_the_lock_is_removed_while_it_is_empty() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join(format!("{PREFIX}1-1-0"));
+        std::fs::create_dir(&folder).unwrap();
+        assert_eq!(leftovers(parent.path()), vec![folder.clone()]);
+        remove_leftover(&folder).unwrap();
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn a_removal_that_was_interrupted_is_continued() {
+        let parent = tempfile::tempdir().unwrap();
+        let room = Room::make(parent.path(), None).unwrap();
+        let folder = room.folder().to_owned();
+        std::fs::create_dir(room.server().join("data")).unwrap();
+        // What cannot be removed keeps the lock.
+        let data = room.server().join("data");
+        std::fs::write(data.join("file"), "").unwrap();
+        drop(room);
+        let immutable = std::process::Command::new("chattr").arg("+i").arg(data.join("file")).status();
+        if immutable.is_ok_and(|status| status.success()) {
+            assert!(remove_leftover(&folder).is_err());
+            assert!(folder.join(LOCK).exists(), "the lock goes last");
+            assert!(std::process::Command::new("chattr").arg("-i").arg(data.join("file")).status().unwrap().success());
+        }
+        remove_leftover(&folder).unwrap();
+        assert!(!folder.exists());
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! The process that creates a throwaway server, and ends it when this process ends.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, fchown};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
@@ -13,7 +16,7 @@ use super::user::User;
 use crate::base::child;
 
 /// Runs initdb, and the server at a low priority, until its standard input ends. Then it stops the server and removes the folder; as
-/// another user, it can remove only its own files in there. Its arguments are the folder of the programs, the superuser, the major
+/// another user, it can remove only its own files in there, and the lock last. Its arguments are the folder of the programs, the superuser, the major
 /// version and the folder. Its standard output is the folder's lock. It ignores signals that a terminal or a service manager sends to
 /// all processes: this process, which holds the other end of its input, ends it after its own work.
 const SCRIPT: &str = r#"
@@ -23,7 +26,9 @@ exec 2>>log
 ionice -c 3 -p $$ >/dev/null 2>&1
 checksums=
 [ "$major" -ge 18 ] && checksums=--no-data-checksums
-"$bin/initdb" -D data -U "$superuser" -A trust -E UTF8 --no-locale --no-sync $checksums >>log 2>&1 </dev/null || exit 1
+"$bin/initdb" -D data -U "$superuser" -A scram-sha-256 --pwfile=password -E UTF8 --no-locale --no-sync $checksums \
+    >>log 2>&1 </dev/null || exit 1
+rm -f password
 cat settings.conf >>data/postgresql.conf || exit 1
 { nice -n 10 "$bin/postgres" -D data; : >ended; } >>log 2>&1 </dev/null &
 while read -r line; do :; done
@@ -33,18 +38,19 @@ while [ ! -e ended ]; do
 done
 wait
 rm -rf ./* ./.s.*
-cd / && rm -rf "$folder" 2>/dev/null
+cd /
+{ rmdir "$folder/server" && rm -f "$folder/lock" && rmdir "$folder"; } 2>/dev/null
 exit 0
 "#;
 
-/// Starts the supervisor. All its messages go to the folder's log.
-pub fn start(programs: &Programs, user: Option<&User>, room: &Room, superuser: &str) -> Result<Child> {
+/// Starts the supervisor. All its messages go to the folder's log. The superuser must log in with `password`, as every other role: a function
+/// of an extension that can connect gets no further than the functions of PostgreSQL itself.
+pub fn start(programs: &Programs, user: Option<&User>, room: &Room, superuser: &str, password: &str) -> Result<Child> {
     let server = room.server();
-    let file = server.join("settings.conf");
-    // The server's user must be able to read it, whatever our umask is; no other user can enter the folder.
-    std::fs::write(&file, settings(room))
-        .and_then(|()| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)))
-        .with_context(|| format!("cannot write {}", file.display()))?;
+    for (name, text) in [("settings.conf", settings(room)), ("password", password.to_owned())] {
+        let file = server.join(name);
+        write_new(&file, &text, user).with_context(|| format!("cannot write {}", file.display()))?;
+    }
     let mut command = Command::new("sh");
     command.args(["-c", SCRIPT, "pgtend-throwaway"]).arg(&programs.folder).arg(superuser);
     command.arg(programs.major.to_string()).arg(room.folder()).current_dir(&server);
@@ -62,6 +68,16 @@ pub fn start(programs: &Programs, user: Option<&User>, room: &Room, superuser: &
         ),
         None => format!("cannot start a server in {}", server.display()),
     })
+}
+
+/// Writes a file for the server's user alone. The folder is that user's already, so the file must be new: a link that stands there is not
+/// followed.
+fn write_new(file: &Path, text: &str, user: Option<&User>) -> io::Result<()> {
+    let mut written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
+    if let Some(user) = user {
+        fchown(&written, Some(user.uid), Some(user.gid))?;
+    }
+    written.write_all(text.as_bytes())
 }
 
 /// Returns the settings of the server. Nothing in it is kept, so its writes need not reach a disk.

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use super::processes;
 use crate::base::child;
 use crate::base::fault::{Fault, Kind};
 
@@ -35,6 +36,15 @@ pub async fn find(run_as: Option<&str>) -> Result<Option<User>> {
             format!("run_as = \"{name}\" of [tools] is root, and a PostgreSQL server does not run as root")
         )
     );
+    if run_as.is_none()
+        && let Some(other) = processes::of_another_program(uid)
+    {
+        let message = format!(
+            "the user `{name}`, who would run it, runs other programs, too ({other}), and these could read the restored copy: set run_as of \
+             [tools] to a user who owns nothing and runs nothing else"
+        );
+        return Err(Fault::new(Kind::Configuration, message).into());
+    }
     Ok(Some(User { name: name.to_owned(), uid, gid }))
 }
 

@@ -86,6 +86,7 @@ use self::series::Series;
 use self::set::Set;
 use self::verdict::Bytes;
 use self::verify::{Proof, Verified, Where};
+use crate::base::fault::Kind;
 use crate::base::process_identity::ProcessIdentity;
 use crate::base::units;
 use crate::config::Config;
@@ -94,7 +95,8 @@ pub use crate::members::compress::Compression;
 use crate::pg::{failure, throwaway};
 use crate::store::{Store, key, lease};
 use crate::task::backup::identity::Identity;
-use crate::work::{Does, Other, RunContext, Work};
+use crate::task::foreign_code;
+use crate::work::{Does, Other, RestoresOn, RunContext, Work};
 
 /// The number of unread sets that a run reads before it prunes. Each costs reading a dump; the next run continues.
 const CHECKS_IN_A_RUN: usize = 3;
@@ -189,7 +191,10 @@ impl Backup {
         let mut warnings = self.sweep_scratch_databases(plan, run).await;
         for folder in &plan.sweep.throwaway_folders {
             tracing::info!("removing the throwaway server of an interrupted run: {}", folder.display());
-            warnings.extend(throwaway::remove_leftover(folder).err().map(|error| failure::in_a_line(&error)));
+            let path = folder.clone();
+            let removed = tokio::task::spawn_blocking(move || throwaway::remove_leftover(&path)).await;
+            let failed = removed.map_err(anyhow::Error::from).flatten().err();
+            warnings.extend(failed.map(|error| failure::in_a_line(&error)));
         }
         if !plan.deletes_nothing.is_empty() {
             warnings.extend(plan.deletes_nothing.iter().map(|doubt| format!("nothing in the store is swept or pruned: {doubt}")));
@@ -271,35 +276,57 @@ impl Backup {
         };
         let settings = place.scratch_settings(&run.settings);
         let scratch = Where::Scratch { settings: &settings, name: plan.scratch_name.clone() };
-        let host = match place {
+        let host = match &place {
             Place::NotAsked | Place::Source { .. } | Place::Elsewhere(_) => {
-                return self.restore_at(&scratch, store, set, run).await;
+                return self.restore_with_rights(&scratch, &place.restores_on(), store, set, run).await;
             }
             Place::Nowhere { kind, message } => {
-                run.or_cancelled(verify::by_checksum(store, set, &run.progress)).await?;
-                let refusal = Refusal { kind: Some(kind), sql_state: None, message };
-                return Ok(Verified { refusal: Some(refusal), ..Verified::default() });
+                let refusal = Refusal { kind: Some(*kind), sql_state: None, message: message.clone() };
+                return refused(refusal, store, set, run).await;
             }
             Place::OwnServer(host) => host,
         };
-        let mut verified = self.restore_at(&Where::OwnServer(&host), store, set, run).await?;
-        // A job without `scratch` may have been verified so far by a role with more rights, on the server of its database.
+        let mut verified = self.restore_at(&Where::OwnServer(host), store, set, run).await?;
+        // Once a statement of the dump has run there, its refusal is the verdict: what failed without rights is not tried with more.
         if self.scratch == Scratch::Auto
-            && !verified.is_restored
+            && !verified.has_begun
             && let Some(refusal) = verified.refusal.take()
         {
             let warning = format!(
-                "a PostgreSQL server of its own refused set {}, so it was restored into a scratch database on the source's server \
+                "no PostgreSQL server of its own could be prepared for set {}, so the scratch database is on the source's server \
                  (scratch = \"same\" does that without trying the other first): {}",
                 set.name, refusal.message
             );
             tracing::warn!("{warning}");
             let mut warnings = std::mem::take(&mut verified.warnings);
             warnings.push(warning);
-            verified = self.restore_at(&scratch, store, set, run).await?;
+            let on = RestoresOn::Source { why: Some(refusal.message) };
+            verified = self.restore_with_rights(&scratch, &on, store, set, run).await?;
             verified.warnings.splice(0..0, warnings);
         }
         Ok(verified)
+    }
+
+    /// Restores on a server that stays, unless code in the dump would run there as a superuser while the job does not trust its owners. The run
+    /// has asked that before, but the place may be another one since.
+    async fn restore_with_rights(
+        &self,
+        place: &Where<'_>,
+        on: &RestoresOn,
+        store: &Store,
+        set: &mut Set,
+        run: &RunContext<'_>,
+    ) -> Result<Verified> {
+        let asked = foreign_code::check_restore(&run.settings, on, run.job.limits.trust_owners);
+        match run.or_cancelled(asked).await {
+            Ok(warnings) => {
+                let mut verified = self.restore_at(place, store, set, run).await?;
+                verified.warnings.extend(warnings);
+                Ok(verified)
+            }
+            Err(error) if failure::kind_of(&error) == Some(Kind::Cancelled) => Err(error),
+            Err(error) => refused(verify::refusal_of(&error), store, set, run).await,
+        }
     }
 
     async fn restore_at(&self, place: &Where<'_>, store: &Store, set: &mut Set, run: &RunContext<'_>) -> Result<Verified> {
@@ -317,6 +344,12 @@ impl Backup {
             plan.place.clone()
         })
     }
+}
+
+/// The bytes are verified although the set is not restored.
+async fn refused(refusal: Refusal, store: &Store, set: &mut Set, run: &RunContext<'_>) -> Result<Verified> {
+    run.or_cancelled(verify::by_checksum(store, set, &run.progress)).await?;
+    Ok(Verified { refusal: Some(refusal), ..Verified::default() })
 }
 
 fn report_on(set: &Set, store: &Store, plan: &Plan) -> Report {

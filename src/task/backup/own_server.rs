@@ -10,7 +10,7 @@ use super::manifest::Manifest;
 use super::new_database;
 use super::scratch::create_scratch;
 use super::set::Set;
-use crate::pg::throwaway::Server;
+use crate::pg::throwaway::{Role, Server};
 use crate::pg::{self, identifier};
 
 const DATABASE: &str = "pgtend_proof";
@@ -42,7 +42,7 @@ pub async fn prepare(server: &Server, set: &Set) -> Result<Prepared> {
     let mut connection = server.as_superuser("postgres")?.connect().await?;
     let version = pg::Server::of(&mut connection).await?;
     new_database::prepare_server(&mut connection, set, &choices, true, Some(&manifest.server.database)).await?;
-    let like = DatabaseFacts { tablespace: None, owner: role.clone(), ..manifest.server.database.clone() };
+    let like = DatabaseFacts { tablespace: None, owner: role.name.clone(), ..manifest.server.database.clone() };
     create_scratch(&mut connection, DATABASE, &like).await?;
     // The limit 0 of `create_scratch` keeps out all but superusers: only a server with other users needs that.
     pg::execute(&mut connection, format!("ALTER DATABASE {} CONNECTION LIMIT -1", identifier(DATABASE))).await?;
@@ -52,12 +52,12 @@ pub async fn prepare(server: &Server, set: &Set) -> Result<Prepared> {
     Ok(Prepared { settings: server.as_role(&role, DATABASE)?, choices, version: version.version })
 }
 
-async fn make_extensions(connection: &mut PgConnection, role: &str, choices: &Choices) -> Result<()> {
+async fn make_extensions(connection: &mut PgConnection, role: &Role, choices: &Choices) -> Result<()> {
     let mut waiting: Vec<_> = choices.made_before.iter().filter(|extension| extension.name != "plpgsql").collect();
     for extension in &waiting {
         // The dump's own CREATE SCHEMA is skipped: the schema belongs to the role, like everything else of the dump.
         if let Some(schema) = extension.schema.as_ref().filter(|schema| !schema.starts_with("pg_")) {
-            let sql = format!("CREATE SCHEMA IF NOT EXISTS {} AUTHORIZATION {}", identifier(schema), identifier(role));
+            let sql = format!("CREATE SCHEMA IF NOT EXISTS {} AUTHORIZATION {}", identifier(schema), identifier(&role.name));
             pg::execute(connection, sql).await.with_context(|| format!("cannot create the schema {schema}"))?;
         }
     }
@@ -84,7 +84,7 @@ async fn make_extensions(connection: &mut PgConnection, role: &str, choices: &Ch
 
 /// Grants what the owner of the source's objects has: access to the tables of extensions whose rows are dumped, to schemas and wrappers
 /// that extensions created, and before PostgreSQL 15 ownership of the schema public.
-async fn give_what_is_the_owners(connection: &mut PgConnection, role: &str, major: u32) -> Result<()> {
+async fn give_what_is_the_owners(connection: &mut PgConnection, role: &Role, major: u32) -> Result<()> {
     let mut statements: Vec<String> = sqlx::query_scalar(
         "SELECT pg_catalog.format('GRANT ALL ON %s %s TO %I', CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
                                   c.oid::pg_catalog.regclass, $1::pg_catalog.text)
@@ -98,11 +98,11 @@ async fn give_what_is_the_owners(connection: &mut PgConnection, role: &str, majo
          SELECT pg_catalog.format('GRANT USAGE ON FOREIGN DATA WRAPPER %I TO %I', fdwname, $1::pg_catalog.text)
          FROM pg_catalog.pg_foreign_data_wrapper",
     )
-    .bind(role)
+    .bind(&role.name)
     .fetch_all(&mut *connection)
     .await?;
     if major < 15 {
-        statements.push(format!("ALTER SCHEMA public OWNER TO {}", identifier(role)));
+        statements.push(format!("ALTER SCHEMA public OWNER TO {}", identifier(&role.name)));
     }
     for sql in statements {
         pg::execute(connection, sql).await.context("cannot give the restoring role the privileges of an owner")?;

@@ -52,6 +52,8 @@ pub struct Proof<'a> {
 /// The result of a restore for a proof. The bytes are intact, or it is an error.
 #[derive(Debug, Default)]
 pub struct Verified {
+    /// Whether statements of the dump were sent.
+    pub has_begun: bool,
     /// The reason why the server refused it, or the queries of `expect` that are not true in the copy.
     pub refusal: Option<Refusal>,
     /// Whether all of it was restored and counted, even if a query of `expect` is not true.
@@ -86,7 +88,7 @@ pub async fn by_restore(store: &Store, set: &mut Set, proof: &Proof<'_>, progres
     let bytes_are_as_written = match tried {
         // The restore included its first read.
         Tried::ReadAll { problems } => problems.is_empty() && read_back::globals_differences(store, set).await?.is_empty(),
-        Tried::NotBegun(refusal) => {
+        Tried::NotAll(refusal) => {
             verified.refusal = Some(refusal);
             false
         }
@@ -131,8 +133,8 @@ pub async fn by_restore(store: &Store, set: &mut Set, proof: &Proof<'_>, progres
 enum Tried {
     /// All bytes were read; the differences from the manifest.
     ReadAll { problems: Vec<String> },
-    /// The server does not meet the requirements.
-    NotBegun(Refusal),
+    /// The server, or its disk, does not meet the requirements: not all bytes were read.
+    NotAll(Refusal),
 }
 
 fn cancelled() -> Fault {
@@ -166,7 +168,7 @@ async fn in_scratch(
         new_database::prepare_server(&mut connection, set, &choices, false, Some(&set.manifest.server.database)).await
     };
     if let Err(error) = prepared.await {
-        return Ok(Tried::NotBegun(refusal_of(&error)));
+        return Ok(Tried::NotAll(refusal_of(&error)));
     }
     let inside = settings.with_database(name);
     let mut began = false;
@@ -184,7 +186,7 @@ async fn in_scratch(
     }
     match restored {
         Ok(copy) => Ok(copy.seen(verified)),
-        Err(error) if !began && failure::kind_of(&error) != Some(Kind::Cancelled) => Ok(Tried::NotBegun(refusal_of(&error))),
+        Err(error) if !began && failure::kind_of(&error) != Some(Kind::Cancelled) => Ok(Tried::NotAll(refusal_of(&error))),
         Err(error) => Err(error),
     }
 }
@@ -199,29 +201,41 @@ async fn in_own_server(
 ) -> Result<Tried> {
     verified.version.clone_from(&host.programs.version);
     verified.not_tried = own_server::NOT_TRIED;
-    let starting = async {
-        host.check_space(set.manifest.server.database.size_bytes.max(0) as u64)?;
-        throwaway::Server::start(host, &own_server::role_names(&set.manifest)).await
-    };
-    let server = match proof.cancel.run_until_cancelled(starting).await.ok_or_else(cancelled)? {
+    let started = host
+        .check_space(set.manifest.server.database.size_bytes.max(0) as u64)
+        .and_then(|()| throwaway::Server::start(host, &own_server::role_names(&set.manifest)));
+    let mut server = match started {
         Ok(server) => server,
-        Err(error) => return Ok(Tried::NotBegun(refusal_of(&error))),
+        Err(error) => return Ok(Tried::NotAll(refusal_of(&error))),
     };
-    let mut began = false;
+    let mut filled = None;
     let work = async {
+        server.ready(host).await?;
         let own_server::Prepared { settings, choices, version } = own_server::prepare(&server, set).await?;
         verified.version = version;
-        began = true;
+        verified.has_begun = true;
         restore_and_ask(store, set, &settings, &choices, proof, phase).await
     };
-    let restored = proof.cancel.run_until_cancelled(work).await;
+    let within_its_space = async {
+        tokio::select! {
+            restored = work => restored,
+            error = host.until_almost_full() => {
+                filled = Some(refusal_of(&error));
+                Err(error)
+            }
+        }
+    };
+    let restored = proof.cancel.run_until_cancelled(within_its_space).await;
     if let Some(left) = server.stop().await {
         tracing::warn!("{left}");
         verified.warnings.push(left);
     }
+    if let Some(refusal) = filled {
+        return Ok(Tried::NotAll(refusal));
+    }
     match restored.ok_or_else(cancelled)? {
         Ok(copy) => Ok(copy.seen(verified)),
-        Err(error) if !began => Ok(Tried::NotBegun(refusal_of(&error))),
+        Err(error) if !verified.has_begun => Ok(Tried::NotAll(refusal_of(&error))),
         Err(error) => Err(error),
     }
 }
@@ -268,7 +282,7 @@ async fn restore_and_ask(
     Ok(RestoredCopy { restored, seconds, unmet })
 }
 
-fn refusal_of(error: &anyhow::Error) -> Refusal {
+pub fn refusal_of(error: &anyhow::Error) -> Refusal {
     Refusal { kind: failure::kind_of(error), sql_state: pg::sql_state(error), message: failure::in_a_line(error) }
 }
 
