@@ -123,7 +123,7 @@ impl Child {
 }
 
 /// Keeps what the command was given, leaves out what it was told to remove, and inherits only the variables of the list.
-fn restrict_environment(command: &mut Command) {
+pub fn restrict_environment(command: &mut Command) {
     let given: Vec<(OsString, Option<OsString>)> =
         command.get_envs().map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned))).collect();
     command.env_clear();

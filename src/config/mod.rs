@@ -34,6 +34,7 @@ pub struct Config {
     pub serve: Serve,
     pub notify: Notify,
     pub metrics: Metrics,
+    pub verify: Verify,
 }
 
 /// Where the run history is, and how long it is kept.
@@ -161,6 +162,28 @@ pub enum Checksums {
 pub struct Tools {
     /// A folder with pg_dump, pg_dumpall and psql that is searched first; relative to the configuration file.
     pub bin_dir: Option<PathBuf>,
+    /// A folder with initdb and postgres that is searched first, for verify = "restore" in a server of its own; relative to the
+    /// configuration file.
+    pub server_bin_dir: Option<PathBuf>,
+    /// The user who runs that server if pgtend runs as root; default `nobody`, if no other program runs as `nobody`. The user should own
+    /// nothing and run nothing else.
+    pub run_as: Option<String>,
+}
+
+/// Where backups are restored for their proof.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Verify {
+    /// The folder in which a server of its own is created, with space for the database; relative to the configuration file. The
+    /// default is the system's folder for temporary files.
+    pub scratch_dir: Option<PathBuf>,
+}
+
+impl Verify {
+    /// Returns the folder in which throwaway servers are created.
+    pub fn throwaway_parent(&self) -> PathBuf {
+        self.scratch_dir.clone().unwrap_or_else(std::env::temp_dir)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Checksums, Encryption, Metrics, Tools};
+use super::{Checksums, Encryption, Metrics, Tools, Verify};
 use crate::base::units::{Size, Span};
 
 /// config.toml as written.
@@ -29,6 +29,8 @@ pub struct Written {
     pub notify: WrittenNotify,
     #[serde(default)]
     pub metrics: Metrics,
+    #[serde(default)]
+    pub verify: Verify,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

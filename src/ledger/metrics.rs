@@ -77,6 +77,7 @@ pub struct Metrics {
     under_way: Arc<Mutex<Vec<(JobLabels, Progress)>>>,
     late: Family<JobLabels, Gauge>,
     backup_size: Family<StageLabels, Gauge>,
+    restore_seconds: Family<JobLabels, Seconds>,
     covered_until: Family<JobLabels, Seconds>,
     errors: Family<KindLabels, Counter>,
     ledger_up: Gauge,
@@ -125,6 +126,9 @@ impl Metrics {
         registry.register("job_late", "1 when the last success is older than the schedule allows", late.clone());
         let backup_size = Family::default();
         registry.register("backup_size_bytes", "Size of the last dump: as pg_dump wrote it, and as stored", backup_size.clone());
+        let restore_seconds = Family::default();
+        let about = "Duration of the last restore that proved a set, with its counts; absent without one";
+        registry.register("restore_seconds", about, restore_seconds.clone());
         let covered_until = Family::default();
         registry.register(
             "partition_covered_until_timestamp_seconds",
@@ -156,6 +160,7 @@ impl Metrics {
             under_way: Arc::default(),
             late,
             backup_size,
+            restore_seconds,
             covered_until,
             errors,
             ledger_up,
@@ -202,6 +207,7 @@ impl Metrics {
         self.running.remove(&labels);
         self.progress.remove(&labels);
         self.late.remove(&labels);
+        self.restore_seconds.remove(&labels);
         self.covered_until.remove(&labels);
         for stage in ["uncompressed", "stored"] {
             self.backup_size.remove(&stage_labels(job, database, stage));
@@ -241,6 +247,9 @@ impl Metrics {
     pub fn facts(&self, job: &str, database: &str, report: &Report) {
         if let Some(until) = report.covered_until() {
             self.covered_until.get_or_create(&labels(job, database)).set(until.timestamp() as f64);
+        }
+        if let Some(seconds) = report.facts.get("restore_seconds").and_then(serde_json::Value::as_f64) {
+            self.restore_seconds.get_or_create(&labels(job, database)).set(seconds);
         }
         for (stage, fact) in [("uncompressed", "uncompressed_bytes"), ("stored", "dump_bytes")] {
             if let Some(bytes) = report.facts.get(fact).and_then(serde_json::Value::as_i64) {
@@ -326,6 +335,9 @@ impl Metrics {
             if series.starts_with("pgtend_job_last_success_timestamp_seconds{") && value > 0.0 {
                 self.last_success(job, &database, value);
             }
+            if series.starts_with("pgtend_restore_seconds{") {
+                self.restore_seconds.get_or_create(&labels(job, &database)).set(value);
+            }
             let outcome = label(series, "outcome").and_then(|name| name.parse::<Outcome>().ok());
             if let Some(outcome) = outcome.filter(|_| series.starts_with("pgtend_job_runs_total{")) {
                 self.runs.get_or_create(&outcome_labels(job, &database, outcome)).inc_by(value as u64);
@@ -335,11 +347,12 @@ impl Metrics {
 }
 
 /// The families whose series all name a job, and which still mean something after the process has ended.
-const IN_TEXTFILES: [&str; 5] = [
+const IN_TEXTFILES: [&str; 6] = [
     "job_runs",
     "job_run_duration_seconds",
     "job_last_success_timestamp_seconds",
     "backup_size_bytes",
+    "restore_seconds",
     "partition_covered_until_timestamp_seconds",
 ];
 

@@ -84,9 +84,19 @@ fn choose(found: &[Tools], server_major: u32) -> Result<Tools, String> {
     ))
 }
 
-/// Lists the folders where packages put client tools: Debian and Ubuntu, Red Hat's PGDG packages, Homebrew, then PATH.
+/// Lists the folders with client tools: `bin_dir`, the folders of packages, then PATH.
 fn folders(bin_dir: Option<&Path>) -> Vec<PathBuf> {
-    let mut folders: Vec<PathBuf> = bin_dir.map(Path::to_owned).into_iter().collect();
+    let mut folders: Vec<PathBuf> = bin_dir.map(Path::to_owned).into_iter().chain(packaged_folders()).collect();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    folders.extend(std::env::split_paths(&path).filter(|folder| !folder.as_os_str().is_empty()));
+    folders.retain(|folder| folder.join("pg_dump").is_file());
+    folders.dedup();
+    folders
+}
+
+/// Lists the folders where packages put programs: Debian and Ubuntu, Red Hat's PGDG packages, Homebrew.
+pub(super) fn packaged_folders() -> Vec<PathBuf> {
+    let mut folders = Vec::new();
     for (parent, prefix, suffix) in [
         ("/usr/lib/postgresql", "", "bin"),
         ("/usr", "pgsql-", "bin"),
@@ -104,10 +114,6 @@ fn folders(bin_dir: Option<&Path>) -> Vec<PathBuf> {
         versions.sort();
         folders.extend(versions.into_iter().map(|(_, path)| path));
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    folders.extend(std::env::split_paths(&path).filter(|folder| !folder.as_os_str().is_empty()));
-    folders.retain(|folder| folder.join("pg_dump").is_file());
-    folders.dedup();
     folders
 }
 
@@ -119,7 +125,7 @@ async fn inspect(folder: &Path) -> Option<Tools> {
 }
 
 /// Returns the major version: 15 for `pg_dump (PostgreSQL) 15.18 (Debian …)`, 18 for `18beta1`.
-fn major_of(version: &str) -> Option<u32> {
+pub(super) fn major_of(version: &str) -> Option<u32> {
     let number = version.split(") ").nth(1)?;
     let digits: String = number.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().ok()

@@ -16,6 +16,7 @@ mod service;
 mod session;
 mod settings;
 pub mod table;
+pub mod throwaway;
 mod tls;
 #[doc(hidden)]
 pub mod url;

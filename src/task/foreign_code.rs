@@ -15,6 +15,7 @@ use super::compress;
 use crate::base::fault::{Fault, Kind};
 use crate::pg::table::{Checked, with_schema};
 use crate::pg::{self, Settings, failure, identifier};
+use crate::work::RestoresOn;
 use crate::work::touched::{INSERT, Touched};
 
 /// This many warnings are listed; the rest are only counted.
@@ -183,26 +184,42 @@ const EVERY_OWNER: &str =
     concat!("WITH RECURSIVE ", include_str!("rights.sql"), "SELECT pg_catalog.quote_ident(rolname) FROM every_owner ORDER BY 1");
 
 /// The owners whose code runs with more rights than they have when a dump of the database is restored for `verify = "restore"`: CHECKs,
-/// expressions of indexes, generated columns and the functions that they call run as the role that restores. `on` is the server that the dump is
-/// restored on, where that is another: no owner of this database is known there, so all of them count but superusers.
-pub async fn check_restore(settings: &Settings, on: Option<&Settings>, trust_owners: bool) -> Result<Vec<String>> {
-    let restores = match on {
-        Some(on) => login(&mut on.connect().await?).await?,
-        None => login(&mut settings.connect().await?).await?,
+/// expressions of indexes, generated columns and the functions that they call run as the role that restores. `on` says where it is restored: on
+/// another server, no owner of this database is known, so all of them count but superusers; in a server of its own, a role without rights
+/// restores, so none of them counts.
+pub async fn check_restore(settings: &Settings, on: &RestoresOn, trust_owners: bool) -> Result<Vec<String>> {
+    let (target, owners, why) = match on {
+        RestoresOn::OwnServer => return Ok(Vec::new()),
+        RestoresOn::Source { why } => (settings, LESSER_OWNERS, why.as_deref()),
+        RestoresOn::Elsewhere(other) => (other, EVERY_OWNER, None),
     };
+    let restores = login(&mut target.connect().await?).await?;
     let mut connection = asking(settings).await?;
-    let owners: Vec<String> = sqlx::query_scalar(if on.is_some() { EVERY_OWNER } else { LESSER_OWNERS })
-        .fetch_all(&mut connection)
-        .await
-        .map_err(pg::in_its_own_words)?;
+    let owners: Vec<String> = sqlx::query_scalar(owners).fetch_all(&mut connection).await.map_err(pg::in_its_own_words)?;
     let gains = match (on, restores.is_superuser) {
-        (Some(_), true) => "a superuser of the server that `scratch` names",
-        (Some(_), false) => "a role of the server that `scratch` names",
-        (None, true) => "a superuser",
-        (None, false) => "with rights that they lack",
+        (RestoresOn::Elsewhere(_), true) => "a superuser of the server that `scratch` names",
+        (RestoresOn::Elsewhere(_), false) => "a role of the server that `scratch` names",
+        (_, true) => "a superuser",
+        (_, false) => "with rights that they lack",
+    };
+    let own_server = match why {
+        Some(why) => format!("install what is missing for a server of its own, where such code has no rights ({why})"),
+        None => "restore in a server of its own, where such code has no rights (scratch = \"throwaway\")".to_owned(),
     };
     let who = format!("verify = \"restore\" runs code of {}, owners in this database", named(&owners));
-    judge_restore(&owners, &format!("{who}: {}", may_run_as(&restores, gains)), trust_owners, ", or say verify = \"checksum\"")
+    let line = format!("{who}: {}", may_run_as(&restores, gains));
+    judge_restore(&owners, &line, trust_owners, &format!(", {own_server}, or say verify = \"checksum\""))
+}
+
+/// The same before a run. A scratch server that cannot be reached is a warning then: the dump does not need it, and the run asks again before it
+/// restores.
+pub async fn check_restore_before_a_dump(settings: &Settings, on: &RestoresOn, trust_owners: bool) -> Result<Vec<String>> {
+    match check_restore(settings, on, trust_owners).await {
+        Err(error) if matches!(on, RestoresOn::Elsewhere(_)) && failure::kind_of(&error) == Some(Kind::Unreachable) => {
+            Ok(vec![failure::in_a_line(&error)])
+        }
+        checked => checked,
+    }
 }
 
 /// The same for a set that a person restores on a server to verify it. `roles`: owners and grantees of its objects, as its manifest names them.

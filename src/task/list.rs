@@ -7,14 +7,13 @@ use sqlx::PgConnection;
 use toml::Spanned;
 
 use super::{audit, backup, compress, foreign_code, partition, reindex, retention, sql, vector_index};
-use crate::base::fault::Kind;
 use crate::config::checker::Checker;
 use crate::config::limits::{self, Limits};
 use crate::config::{self, Config};
 use crate::ledger::report::Unfinished;
+use crate::pg;
 use crate::pg::table::Checked;
-use crate::pg::{self, failure};
-use crate::work::{Does, Driven, Entry, Memberships, Mode, RunContext, Touched, Work};
+use crate::work::{Does, Driven, Entry, Memberships, Mode, RestoresOn, RunContext, Touched, Work};
 
 /// The tasks: the name of each in files and in the ledger, which is its folder's as well, and its resolved keys.
 macro_rules! each_task {
@@ -107,8 +106,8 @@ macro_rules! tasks {
             }
 
             /// See [`Entry::restores_on`].
-            fn restores_on(&self, config: &Config) -> Result<Option<pg::Settings>> {
-                match self { $(Self::$Task(task) => task.restores_on(config),)+ }
+            async fn restores_on(&self, settings: &pg::Settings, config: &Config) -> Result<RestoresOn> {
+                match self { $(Self::$Task(task) => Box::pin(task.restores_on(settings, config)).await,)+ }
             }
 
             /// See [`Entry::is_repeatable`].
@@ -214,15 +213,8 @@ impl Task {
         limits: &Limits,
     ) -> Result<(Vec<String>, Vec<Checked>)> {
         if self.restores() {
-            let elsewhere = self.restores_on(config)?;
-            let checked = foreign_code::check_restore(settings, elsewhere.as_ref(), limits.trust_owners).await;
-            return match checked {
-                // A backup needs no scratch server, and its owners are asked for again before the restore.
-                Err(error) if elsewhere.is_some() && failure::kind_of(&error) == Some(Kind::Unreachable) => {
-                    Ok((vec![failure::in_a_line(&error)], Vec::new()))
-                }
-                checked => Ok((checked?, Vec::new())),
-            };
+            let on = self.restores_on(settings, config).await?;
+            return Ok((foreign_code::check_restore_before_a_dump(settings, &on, limits.trust_owners).await?, Vec::new()));
         }
         foreign_code::check(settings, &self.touched(), limits.trust_owners).await
     }
@@ -310,16 +302,22 @@ async fn drive_work<W: Work>(foreign_code: Vec<String>, work: &W, run: &RunConte
             tracing::debug!("plan:\n{plan}");
             let mut applied = work.apply(run, plan).await;
             match &mut applied {
-                Ok(report) => report.warnings.extend(foreign_code),
+                Ok(report) => add(&mut report.warnings, foreign_code),
                 Err(error) => {
                     if let Some(unfinished) = error.downcast_mut::<Unfinished>() {
-                        unfinished.report.warnings.extend(foreign_code);
+                        add(&mut unfinished.report.warnings, foreign_code);
                     }
                 }
             }
             Ok(Driven::Applied(applied?))
         }
     }
+}
+
+/// The task itself may have looked again, and found the same.
+fn add(warnings: &mut Vec<String>, foreign_code: Vec<String>) {
+    warnings.retain(|warning| !foreign_code.contains(warning));
+    warnings.extend(foreign_code);
 }
 
 /// Returns the warnings of a search for foreign code. From here on the run works on the tables that were looked at, and on no others.

@@ -10,6 +10,17 @@ use super::touched::Touched;
 use crate::config::Config;
 use crate::pg;
 
+/// The server on which a task restores what it dumps.
+#[derive(Clone, Debug)]
+pub enum RestoresOn {
+    /// A server that is removed afterwards, where code in the dump has no rights; or none.
+    OwnServer,
+    /// The database's own server; `why` not on a server of its own, if the job leaves the choice to pgtend.
+    Source { why: Option<String> },
+    /// Another server.
+    Elsewhere(pg::Settings),
+}
+
 /// The properties of a task, which it states in the file `entry.rs` of its folder: only `task/list.rs` knows which task is asked.
 pub trait Entry: Work {
     /// `[limits]` of a job bound what the task asks of the server. False: a job that has them is refused.
@@ -47,9 +58,9 @@ pub trait Entry: Work {
         false
     }
 
-    /// Returns the server that it restores on, where that is not the database's.
-    fn restores_on(&self, _config: &Config) -> Result<Option<pg::Settings>> {
-        Ok(None)
+    /// Returns where it restores. Its plan may look again, and must not take a place with more rights than this one.
+    fn restores_on(&self, _settings: &pg::Settings, _config: &Config) -> impl Future<Output = Result<RestoresOn>> {
+        async { Ok(RestoresOn::Source { why: None }) }
     }
 
     /// Returns whether a run whose process died midway may be repeated: all tasks of pgtend look at the current state and go on.

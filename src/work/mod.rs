@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
-pub use entry::Entry;
+pub use entry::{Entry, RestoresOn};
 pub use membership::Memberships;
 pub use others::{Does, Other};
 use serde::Serialize;

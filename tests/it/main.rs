@@ -134,6 +134,8 @@ mod strangers;
 mod support_works;
 /// Texts that servers and catalogs hold: in SQL that people run, and on their terminals.
 mod texts;
+/// Proofs by a restore in a PostgreSQL server of their own.
+mod throwaway;
 /// Vector indexes: what is measured, against a computation of the test's own; what is built, and that nobody notices.
 mod vector_index;
 /// Vector indexes while others are at work beside: jobs, migrations, rows that move.

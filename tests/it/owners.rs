@@ -473,7 +473,8 @@ fn a_check_that_would_run_as_the_superuser_who_verifies_a_backup_is_named_and_re
         18,
         "CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE TABLE t (id int CHECK (id >= one())); INSERT INTO t VALUES (1)",
     );
-    let job = "database = 'app'\n[backup]\nstore = 'local'\nverify = 'restore'\n";
+    // A server of its own needs no trust in owners: throwaway.rs.
+    let job = "database = 'app'\n[backup]\nstore = 'local'\nverify = 'restore'\nscratch = 'same'\n";
     let scenario = Scenario::with_database(owned.server, &owned.database)
         .job("warned", job)
         .job("refused", &format!("{job}[limits]\ntrust_owners = false\n"));

@@ -16,7 +16,7 @@ fn a_login_made_by_grants_runs_no_check_of_an_owner_when_it_verifies_and_trusts_
     );
     let Owned { server, database, owner } = &owned;
     let login = format!("backs_{database}");
-    let job = "database = 'app'\n[backup]\nstore = 'local'\nkeep = { last = 3 }\nverify = 'restore'\n";
+    let job = "database = 'app'\n[backup]\nstore = 'local'\nkeep = { last = 3 }\nverify = 'restore'\nscratch = 'same'\n";
     let jobs = |scenario: Scenario| scenario.job("warned", job).job("refused", &format!("{job}[limits]\ntrust_owners = false\n"));
     let sql = jobs(Scenario::with_database(server, database)).run(&["grants", "--role", &login]).succeeded().stdout;
     server.sql("postgres", &sql);

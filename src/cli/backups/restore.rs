@@ -94,7 +94,7 @@ impl Arguments {
             no_owner: self.no_owner,
             no_tablespaces: self.no_tablespaces,
             role_map: self.role_map.clone(),
-            for_scratch: false,
+            ..Choices::default()
         })
     }
 }

@@ -85,8 +85,9 @@ async fn by_restore(
     };
     or_cancelled(cancel, prepared).await?;
     let name = format!("{prefix}{}", std::process::id());
-    let target = verify::Scratch { settings: &settings, name, cancel };
-    let verified = verify::by_restore(&found.store, &mut found.set, &target, &global.progress()).await?;
+    let place = verify::Where::Scratch { settings: &settings, name };
+    let proof = verify::Proof { place: &place, expect: &[], cancel };
+    let verified = verify::by_restore(&found.store, &mut found.set, &proof, &global.progress()).await?;
     verified.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(verified.refusal)
 }

@@ -12,7 +12,7 @@ use toml::Spanned;
 
 use super::secret::{Secret, checked_http_url};
 use super::written::{Written, WrittenDatabase, WrittenLedger, WrittenNotify, WrittenServe};
-use super::{Config, Database, Ledger, Metrics, Notify, Serve, Tools};
+use super::{Config, Database, Ledger, Metrics, Notify, Serve, Tools, Verify};
 use crate::base::toml_file::{self, Problem, Source, did_you_mean};
 
 /// This is more than a year, so that a yearly review finds last year's runs.
@@ -50,9 +50,14 @@ pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
     let ledger = written.ledger.map(|ledger| loader.ledger(ledger, &databases));
     let serve = loader.serve(written.serve);
     let notify = loader.notify(written.notify);
-    let tools = Tools { bin_dir: written.tools.bin_dir.map(|bin_dir| folder.join(bin_dir)) };
+    let tools = Tools {
+        bin_dir: written.tools.bin_dir.map(|bin_dir| folder.join(bin_dir)),
+        server_bin_dir: written.tools.server_bin_dir.map(|bin_dir| absolute(&folder.join(bin_dir))),
+        run_as: written.tools.run_as,
+    };
+    let verify = Verify { scratch_dir: written.verify.scratch_dir.map(|scratch_dir| absolute(&folder.join(scratch_dir))) };
     let metrics = Metrics { textfile_dir: written.metrics.textfile_dir.map(|textfile_dir| folder.join(textfile_dir)) };
-    Some(Config { path: path.to_owned(), databases, stores, tools, ledger, serve, notify, metrics })
+    Some(Config { path: path.to_owned(), databases, stores, tools, ledger, serve, notify, metrics, verify })
 }
 
 struct Loader<'a> {

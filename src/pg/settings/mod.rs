@@ -75,6 +75,22 @@ impl Settings {
             .map_err(|mistake| Fault::new(Kind::Configuration, format!("not a connection that can be made: {mistake}")).into())
     }
 
+    /// Returns the settings for a server of our own, on the socket in `folder`. The environment does not matter.
+    pub fn on_socket(folder: &Path, user: &str, password: &str, database: &str) -> Result<Self> {
+        let found = Parameters::from([
+            ("host", folder.display().to_string()),
+            ("port", "5432".to_owned()),
+            ("user", user.to_owned()),
+            ("password", password.to_owned()),
+            ("dbname", database.to_owned()),
+            ("sslmode", "disable".to_owned()),
+        ]);
+        Self::of(&found).map_err(|mistake| {
+            Fault::new(Kind::Configuration, format!("the folder {} cannot be used for a socket: {mistake}", folder.display()))
+                .into()
+        })
+    }
+
     /// Explains what is wrong with a URL without repeating it: it may contain a password.
     pub fn check_url(url: &str) -> Result<(), String> {
         parameters::of_url(url).map(drop)

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::facts::ServerFacts;
+use super::facts::{Extension, ServerFacts};
 
 /// By default all of the dump is restored as it is, or nothing.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +19,10 @@ pub struct Choices {
     pub role_map: Vec<(String, String)>,
     /// The database is dropped afterwards: nothing in it may reach out, and what only the target lacks does not matter.
     pub for_scratch: bool,
+    /// The restore is in a server of its own: its role is a member of no other, and the parts that it cannot test are known beforehand.
+    pub in_own_server: bool,
+    /// The extensions that a superuser has already created there, with their schemas.
+    pub made_before: Vec<Extension>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -70,6 +74,11 @@ impl Choices {
     /// The choices for a database that is dropped when its restore was proved.
     pub fn for_scratch() -> Self {
         Self { for_scratch: true, ..Self::default() }
+    }
+
+    /// The same in a server of its own, where a superuser has already created these extensions.
+    pub fn for_own_server(made_before: Vec<Extension>) -> Self {
+        Self { in_own_server: true, made_before, ..Self::for_scratch() }
     }
 
     pub fn leaves_out_extension(&self, name: &str) -> bool {

@@ -3,12 +3,12 @@
 use anyhow::Result;
 use sqlx::PgConnection;
 
-use super::keys::{Backup, Verify};
-use super::{facts, readiness};
+use super::keys::{Backup, Scratch, Verify};
+use super::{choose, facts, readiness};
 use crate::base::units;
 use crate::config::Config;
 use crate::pg::{self, Server, comment, identifier};
-use crate::work::{Does, Entry, Memberships};
+use crate::work::{Does, Entry, Memberships, RestoresOn};
 
 impl Entry for Backup {
     const HAS_LIMITS: bool = false;
@@ -16,10 +16,10 @@ impl Entry for Backup {
 
     async fn check(&self, connection: &mut PgConnection, settings: &pg::Settings, config: &Config) -> Result<String> {
         let source = facts::server(connection, settings).await?;
-        let scratch = self.scratch_elsewhere(config)?;
-        let found = readiness::look(connection, self, &source, scratch.as_ref()).await?;
+        let place = choose::place(self, config, &source, connection).await?;
+        let found = readiness::look(connection, self, &source, &place).await?;
         readiness::refuse(&found.lacks)?;
-        let notes: String = found.notes.iter().map(|note| format!("; NOTE: {note}")).collect();
+        let notes: String = found.notes.iter().chain(&place.note()).map(|note| format!("; NOTE: {note}")).collect();
         Ok(format!("can read everything the job dumps{notes}"))
     }
 
@@ -29,8 +29,11 @@ impl Entry for Backup {
             lines.push("-- Some tables have row security, which would hide rows from the dump:".to_owned());
             lines.push(format!("ALTER ROLE {role} BYPASSRLS;"));
         }
-        if self.verify == Verify::Restore && self.scratch.is_none() {
-            lines.push("-- verify = \"restore\": a scratch database".to_owned());
+        if self.verify == Verify::Restore && matches!(self.scratch, Scratch::Auto | Scratch::Same) {
+            lines.push(match self.scratch {
+                Scratch::Same => "-- verify = \"restore\": a scratch database".to_owned(),
+                _ => "-- verify = \"restore\": a scratch database, where pgtend's host has no server programs".to_owned(),
+            });
             lines.push(format!("ALTER ROLE {role} CREATEDB;"));
             if self.filters.schemas.is_empty() {
                 lines.extend(for_superusers(connection).await?);
@@ -47,8 +50,10 @@ impl Entry for Backup {
         self.verify == Verify::Restore
     }
 
-    fn restores_on(&self, config: &Config) -> Result<Option<pg::Settings>> {
-        self.scratch_elsewhere(config)
+    async fn restores_on(&self, settings: &pg::Settings, config: &Config) -> Result<RestoresOn> {
+        let mut connection = settings.connect().await?;
+        let source = facts::server(&mut connection, settings).await?;
+        Ok(choose::place(self, config, &source, &mut connection).await?.restores_on())
     }
 
     fn does(&self) -> Does {

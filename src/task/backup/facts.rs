@@ -120,6 +120,9 @@ pub struct SecurityLabel {
 pub struct Extension {
     pub name: String,
     pub version: String,
+    /// The schema of its objects; None in sets of the first release.
+    #[serde(default)]
+    pub schema: Option<String>,
 }
 
 /// A partition that holds rows, and the table at the top of its tree.

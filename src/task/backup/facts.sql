@@ -41,8 +41,8 @@ SELECT pg_catalog.jsonb_build_object(
                                      WHERE classoid = 'pg_catalog.pg_database'::pg_catalog.regclass AND objoid = d.oid), '[]'),
         'comment', pg_catalog.shobj_description(d.oid, 'pg_database')
     ),
-    'extensions', coalesce((SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', extname, 'version', extversion) ORDER BY extname)
-                            FROM pg_catalog.pg_extension), '[]'),
+    'extensions', coalesce((SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', extname, 'version', extversion, 'schema', nspname) ORDER BY extname)
+                            FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace s ON s.oid = e.extnamespace), '[]'),
     -- Owners and grantees. The bootstrap superuser is pinned and so not in pg_shdepend: owners are asked for, too.
     'roles', coalesce((SELECT pg_catalog.jsonb_agg(name ORDER BY name) FROM role_names WHERE oid IN (
          SELECT refobjid FROM pg_catalog.pg_shdepend WHERE refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND dbid = d.oid

@@ -8,6 +8,7 @@ use toml::Spanned;
 
 use super::keep::Keep;
 use super::manifest;
+use super::often::{HowOften, Often};
 use crate::base::units::Span;
 use crate::config::checker::Checker;
 use crate::members::compress::Compression;
@@ -17,9 +18,12 @@ use crate::members::compress::Compression;
 pub struct Backup {
     pub store: String,
     pub keep: Option<Keep>,
+    /// The strongest verification that the job does; `how_often` says when it is due.
     pub verify: Verify,
-    /// The server for scratch databases; the source's own when None.
-    pub scratch: Option<String>,
+    pub how_often: HowOften,
+    pub scratch: Scratch,
+    /// The queries that must be true in a restored copy.
+    pub expect: Vec<String>,
     pub compression: Compression,
     pub level: i32,
     pub threads: usize,
@@ -39,11 +43,18 @@ pub struct Written {
     /// The sets to keep; without it, all of them.
     #[schemars(with = "Option<Keep>")]
     pub keep: Option<Spanned<Keep>>,
-    #[serde(default)]
-    pub verify: Verify,
-    /// With verify = "restore": the database of the configuration on whose server the scratch database is created.
+    /// "checksum" (the default), "restore", "none", or the frequency of each: { checksum = "always", restore = "weekly" }.
+    #[schemars(with = "Option<WrittenVerify>")]
+    pub verify: Option<Spanned<WrittenVerify>>,
+    /// With verify = "restore": where a set is restored. "throwaway" is a PostgreSQL server of its own on this host; "same" is a scratch
+    /// database on the database's own server; any other text is the database of the configuration on whose server the scratch database is
+    /// created. The default is "throwaway" where that is possible, else "same".
     #[schemars(with = "Option<String>")]
     pub scratch: Option<Spanned<String>>,
+    /// Queries of one value, which must be true in the restored copy.
+    #[schemars(with = "Vec<String>")]
+    #[serde(default)]
+    pub expect: Vec<Spanned<String>>,
     #[serde(default)]
     pub compression: Compression,
     /// Compression level: gzip 1 to 12, default 4; zstd 1 to 19, default 3.
@@ -81,13 +92,23 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
     if let Some(keep) = written.keep.as_ref().filter(|keep| keep.get_ref().keeps_nothing()) {
         checker.problem(keep, "`keep` keeps nothing", "keep at least one set, or remove `keep` to keep all".to_owned());
     }
-    if let Some(scratch) = &written.scratch {
-        checker.known("database", scratch);
-        if written.verify != Verify::Restore {
+    let (verify, how_often) = verify_of(written.verify.as_ref(), checker);
+    let scratch = scratch_of(written.scratch.as_ref(), checker);
+    if let Some(scratch) = written.scratch.as_ref().filter(|_| verify != Verify::Restore) {
+        checker.problem(scratch, "`scratch` without verify = \"restore\"", "only a restore needs a scratch database".to_owned());
+    }
+    for statement in &written.expect {
+        if verify != Verify::Restore {
             checker.problem(
-                scratch,
-                "`scratch` without verify = \"restore\"",
-                "only a restore needs a scratch database".to_owned(),
+                statement,
+                "`expect` without verify = \"restore\"",
+                "its queries run in the restored copy".to_owned(),
+            );
+        } else if statement.get_ref().trim().trim_end_matches(';').trim().is_empty() {
+            checker.problem(
+                statement,
+                "an empty statement in `expect`",
+                "write a query of one value: \"SELECT count(*) > 0 FROM t\"".to_owned(),
             );
         }
     }
@@ -106,8 +127,10 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
     Some(Backup {
         store: store?,
         keep: written.keep.map(Spanned::into_inner),
-        verify: written.verify,
-        scratch: written.scratch.map(Spanned::into_inner),
+        verify,
+        how_often,
+        scratch,
+        expect: written.expect.into_iter().map(Spanned::into_inner).collect(),
         compression: written.compression,
         level: written.level.map_or(written.compression.default_level(), Spanned::into_inner),
         threads: written.threads.map_or(processors.min(4), Spanned::into_inner),
@@ -119,6 +142,81 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
         lock_wait_timeout: written.lock_wait_timeout.unwrap_or(Span(Duration::from_secs(60))),
         give_way: written.give_way,
     })
+}
+
+/// Resolves `verify`: a text alone applies to every set.
+fn verify_of(written: Option<&Spanned<WrittenVerify>>, checker: &mut Checker<'_>) -> (Verify, HowOften) {
+    let Some(place) = written else { return (Verify::Checksum, HowOften::default()) };
+    match place.get_ref() {
+        WrittenVerify::All(verify @ Verify::Restore) => (*verify, HowOften { checksum: Often::Always, restore: Often::Always }),
+        WrittenVerify::All(verify @ Verify::Checksum) => (*verify, HowOften::default()),
+        WrittenVerify::All(verify @ Verify::None) => (*verify, HowOften { checksum: Often::Never, restore: Often::Never }),
+        WrittenVerify::Each(WrittenHowOften { checksum, restore }) => {
+            if !matches!(checksum, None | Some(Often::Always | Often::Never)) {
+                checker.problem(
+                    place,
+                    "`checksum` of `verify` must be \"always\" or \"never\"",
+                    "only `restore` can be less frequent".to_owned(),
+                );
+            }
+            let how_often = HowOften { checksum: checksum.unwrap_or(Often::Always), restore: restore.unwrap_or(Often::Never) };
+            let verify = match (how_often.restore, how_often.checksum) {
+                (Often::Never, Often::Never) => Verify::None,
+                (Often::Never, _) => Verify::Checksum,
+                _ => Verify::Restore,
+            };
+            (verify, how_often)
+        }
+    }
+}
+
+/// Resolves `scratch`. A database of the configuration may be called "throwaway" or "same": then the text means that database, as in the
+/// first release.
+fn scratch_of(written: Option<&Spanned<String>>, checker: &mut Checker<'_>) -> Scratch {
+    let Some(scratch) = written else { return Scratch::Auto };
+    match scratch.get_ref().as_str() {
+        name if checker.config.databases.contains_key(name) => Scratch::Database(name.to_owned()),
+        "throwaway" => Scratch::Throwaway,
+        "same" => Scratch::Same,
+        name => {
+            checker.known("database", scratch);
+            Scratch::Database(name.to_owned())
+        }
+    }
+}
+
+/// The place where a set is restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scratch {
+    /// `Throwaway` where that is possible, else `Same`.
+    Auto,
+    /// A PostgreSQL server of its own.
+    Throwaway,
+    /// A scratch database on the source's server.
+    Same,
+    /// A scratch database on the server of that database of the configuration.
+    Database(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "`verify` is \"checksum\", \"restore\", \"none\", or the frequency of each: { checksum = \"always\", restore = \"weekly\" }, where `restore` is \"always\", \"never\", \"daily\", \"weekly\", \"monthly\" or \"every 7th\""
+)]
+pub enum WrittenVerify {
+    All(Verify),
+    Each(WrittenHowOften),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WrittenHowOften {
+    /// "always" (the default) or "never".
+    #[schemars(with = "Option<String>")]
+    checksum: Option<Often>,
+    /// "always", "never" (the default), "daily", "weekly", "monthly", or "every 7th" set.
+    #[schemars(with = "Option<String>")]
+    restore: Option<Often>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

@@ -1,15 +1,17 @@
 //! The backup task: a compressed, proved, restorable pg_dump in a store.
 //!
-//! An interruption leaves an unfinished upload, objects without a manifest, or a scratch database. None of it is a set, and the next run's
-//! sweep removes it.
+//! An interruption leaves an unfinished upload, objects without a manifest, a scratch database, or the folder of a throwaway server. None of it
+//! is a set, and the next run's sweep removes it.
 //!
 //! Items that are hidden from the documentation are for `fuzz/`.
 
 pub mod choices;
+pub mod choose;
 mod context;
 mod counts;
 mod dump;
 mod entry;
+mod expect;
 pub mod facts;
 mod foreign_key;
 pub mod guard;
@@ -27,14 +29,19 @@ pub mod manifest;
 pub mod manual;
 pub mod markers;
 pub mod new_database;
+mod newest;
+mod often;
 #[doc(hidden)]
 pub mod own_bytes;
+mod own_server;
 mod patterns;
 #[doc(hidden)]
 pub mod pg_dumps;
+pub mod place;
 pub mod plan;
 mod proof;
 mod properties;
+mod prove;
 pub mod prune;
 mod psql_reads;
 pub mod read_back;
@@ -54,6 +61,7 @@ pub mod series;
 mod session;
 pub mod set;
 pub mod set_name;
+mod since;
 pub mod standby;
 pub mod stream;
 pub mod sweep;
@@ -66,30 +74,24 @@ mod why;
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use chrono::{DateTime, Utc};
+use anyhow::Result;
+use chrono::Utc;
 pub use context::tools_for;
 pub use keep::Keep;
-pub use keys::{Backup, Verify, Written, resolve};
+pub use keys::{Backup, Scratch, Verify, Written, resolve};
+pub use newest::{identity_of, newest_verified};
 pub use plan::Plan;
 
 use self::guard::Asked;
 use self::markers::RunMarker;
-use self::series::Series;
 use self::set::Set;
-use self::verdict::Bytes;
-use self::verify::Verified;
 use crate::base::process_identity::ProcessIdentity;
 use crate::base::units;
-use crate::config::Config;
 use crate::ledger::report::{Report, Unfinished};
 pub use crate::members::compress::Compression;
-use crate::pg;
-use crate::pg::failure;
+use crate::pg::{failure, throwaway};
 use crate::store::{Store, key, lease};
-use crate::task::backup::identity::Identity;
-use crate::task::foreign_code;
-use crate::work::{Does, Other, RunContext, Work};
+use crate::work::{RunContext, Work};
 
 /// The number of unread sets that a run reads before it prunes. Each costs reading a dump; the next run continues.
 const CHECKS_IN_A_RUN: usize = 3;
@@ -121,16 +123,33 @@ impl Work for Backup {
         let mut report = report_on(&set, &store, &plan);
         plan.deletes_nothing.extend(not_held);
 
-        let refusal = match self.verify {
+        let refusal = match plan.verify {
             Verify::None => None,
             Verify::Checksum => {
+                set.verification.sets_since_restore = Some(plan.sets_since_restore);
                 run.or_cancelled(verify::by_checksum(&store, &mut set, &run.progress)).await?;
                 None
             }
             Verify::Restore => {
-                let verified = self.verify_by_restore(&store, &mut set, &plan, run).await?;
+                set.verification.sets_since_restore = Some(plan.sets_since_restore);
+                let verified = prove::by_restore(self, &store, &mut set, &plan, run).await?;
+                if verified.is_restored {
+                    report.fact("restored_in", verified.place.clone());
+                }
+                if verified.is_restored && !verified.not_tried.is_empty() {
+                    report.fact("not_tried", verified.not_tried.to_vec());
+                }
+                if let Some(seconds) = verified.restore_seconds {
+                    report.fact("restore_seconds", seconds);
+                    let took = units::duration(Duration::from_secs_f64(seconds));
+                    report.summary += &format!("; restored in {} in {took}", verified.place);
+                }
                 warnings.extend(verified.warnings);
-                verified.refusal
+                let what = match verified.is_restored {
+                    true => "the check of the restored copy failed",
+                    false => "the verification by restore failed",
+                };
+                verified.refusal.map(|refusal| (refusal, what))
             }
         };
         report.fact("bytes", set.verification.verdict().name());
@@ -152,12 +171,9 @@ impl Work for Backup {
         report.warnings.extend(warnings);
         match refusal {
             None => Ok(report),
-            // The set exists and its bytes are proved, but the requested restore failed.
-            Some(refusal) => {
-                let message = format!(
-                    "set {} was made and its bytes are intact, but the verification by restore failed: {}",
-                    set.name, refusal.message
-                );
+            // The set exists and its bytes are proved, but the requested restore failed, or the check of its copy.
+            Some((refusal, what)) => {
+                let message = format!("set {} was made and its bytes are intact, but {what}: {}", set.name, refusal.message);
                 Err(Unfinished::error(refusal.kind, message, report))
             }
         }
@@ -168,6 +184,13 @@ impl Backup {
     /// Returns the warnings of the sweep.
     async fn sweep(&self, store: &Store, plan: &Plan, run: &RunContext<'_>) -> Vec<String> {
         let mut warnings = self.sweep_scratch_databases(plan, run).await;
+        for folder in &plan.sweep.throwaway_folders {
+            tracing::info!("removing the throwaway server of an interrupted run: {}", folder.display());
+            let path = folder.clone();
+            let removed = tokio::task::spawn_blocking(move || throwaway::remove_leftover(&path)).await;
+            let failed = removed.map_err(anyhow::Error::from).flatten().err();
+            warnings.extend(failed.map(|error| failure::in_a_line(&error)));
+        }
         if !plan.deletes_nothing.is_empty() {
             warnings.extend(plan.deletes_nothing.iter().map(|doubt| format!("nothing in the store is swept or pruned: {doubt}")));
             return warnings;
@@ -199,12 +222,7 @@ impl Backup {
         if plan.sweep.scratch_databases.is_empty() {
             return warnings;
         }
-        let settings = match self.scratch_settings(run) {
-            Ok(settings) => settings,
-            Err(error) => {
-                return vec![format!("scratch databases of earlier runs were not dropped: {}", failure::in_a_line(&error))];
-            }
-        };
+        let settings = plan.place.scratch_settings(&run.settings);
         for database in &plan.sweep.scratch_databases {
             tracing::info!("dropping the scratch database of an interrupted run: {database}");
             warnings.extend(scratch::drop_or_warn(&settings, database, None).await);
@@ -241,38 +259,12 @@ impl Backup {
             own: Some(&plan.name),
             has_schedule: run.job.has_schedule,
         };
-        let checks_most = if self.verify == Verify::None { 0 } else { CHECKS_IN_A_RUN };
+        let checks_most = if plan.verify == Verify::None { 0 } else { CHECKS_IN_A_RUN };
         let pruned =
             prune::apply(store, &key::folder(database, job), &rules, (&mut guard, &mut readers), checks_most, &run.progress)
                 .await;
         guard.release().await;
         pruned
-    }
-
-    async fn verify_by_restore(&self, store: &Store, set: &mut Set, plan: &Plan, run: &RunContext<'_>) -> Result<Verified> {
-        // The dump may hold objects of owners who came after the search before the run.
-        let elsewhere = self.scratch_elsewhere(run.config)?;
-        let checked = foreign_code::check_restore(&run.settings, elsewhere.as_ref(), run.job.limits.trust_owners);
-        if let Err(error) = run.or_cancelled(checked).await {
-            // Its bytes are proved all the same: `keep` counts it by them.
-            run.or_cancelled(verify::by_checksum(store, set, &run.progress)).await?;
-            return Err(error.context(format!("set {} was made and its bytes are intact, but it was not restored", set.name)));
-        }
-        let settings = self.scratch_settings(run)?;
-        let scratch = verify::Scratch { settings: &settings, name: plan.scratch_name.clone(), cancel: &run.cancel };
-        verify::by_restore(store, set, &scratch, &run.progress).await
-    }
-
-    /// The server on which scratch databases are created.
-    fn scratch_settings(&self, run: &RunContext<'_>) -> Result<pg::Settings> {
-        Ok(self.scratch_elsewhere(run.config)?.unwrap_or_else(|| run.settings.clone()))
-    }
-
-    /// The same, where it is not the source's server.
-    pub fn scratch_elsewhere(&self, config: &Config) -> Result<Option<pg::Settings>> {
-        let Some(name) = &self.scratch else { return Ok(None) };
-        let database = config.databases.get(name).with_context(|| format!("the configuration has no database `{name}`"))?;
-        database.settings().map(Some)
     }
 }
 
@@ -299,41 +291,4 @@ fn report_on(set: &Set, store: &Store, plan: &Plan) -> Report {
         report.fact("last_good_set_age_seconds", age);
     }
     report
-}
-
-/// The time of the newest intact set of `database`, among all backup jobs for it. A set with filters is not a backup of the database, and a
-/// set of another server under the same names does not count; a store or a server that cannot be read is an error, neither "no backup" nor
-/// a backup.
-pub async fn newest_verified(config: &Config, others: &[Other], database: &str) -> Result<Option<DateTime<Utc>>> {
-    let mut newest = None;
-    let mut own: Option<Option<Identity>> = None;
-    let now = Utc::now();
-    for job in others.iter().filter(|job| job.runs_on(database)) {
-        let Does::Backup { store } = &job.does else { continue };
-        let own = match &own {
-            Some(own) => own,
-            None => own.insert(identity_of(config, database).await?),
-        };
-        let store = Store::named(config, store).await?;
-        let listing = set::list(&store, &key::folder(database, &job.name)).await?;
-        if let Some(doubt) = listing.doubt() {
-            anyhow::bail!(doubt);
-        }
-        let (series, _) = Series::read(&store, database, &job.name).await?;
-        let verified = listing
-            .sets
-            .iter()
-            .filter(|set| set.verification.verdict() == Bytes::Intact && set.manifest.filters.are_none())
-            .filter(|set| !set.is_from_the_future(now) && series.unites(own.as_ref(), set));
-        newest = newest.max(verified.map(|set| set.name.taken_at).max());
-    }
-    Ok(newest)
-}
-
-/// The identity of a configured database; None where its role may not read the system identifier.
-pub async fn identity_of(config: &Config, database: &str) -> Result<Option<Identity>> {
-    let configured = config.databases.get(database).with_context(|| format!("the configuration has no database `{database}`"))?;
-    let settings = configured.settings().with_context(|| format!("database `{database}`"))?;
-    let mut connection = settings.connect().await.with_context(|| format!("database `{database}`"))?;
-    Ok(Identity::of(&facts::server(&mut connection, &settings).await?))
 }

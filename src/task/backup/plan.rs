@@ -2,27 +2,30 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::postgres::PgConnection;
 
 use super::context::free_name;
 use super::facts::ServerFacts;
 use super::identity::Identity;
 use super::keep::{Candidate, Decision};
-use super::keys::{Backup, Verify};
+use super::keys::{Backup, Scratch, Verify};
+use super::often::Often;
+use super::place::Place;
 use super::rules::Rules;
 use super::series::Series;
 use super::set::{self, Listing, Set};
 use super::set_name::SetName;
+use super::since::Since;
 use super::sweep::{self, Leftover};
 use super::verdict::Bytes;
-use super::{facts, latest, readiness, rules, scratch, standby};
+use super::{choose, facts, latest, readiness, rules, scratch, standby};
 use crate::base::{shell, units};
 use crate::pg::client_tools::Tools;
-use crate::pg::failure;
+use crate::pg::{failure, throwaway};
 use crate::store::{Store, Unfinished, key};
 use crate::work::{Does, RunContext};
 use crate::{ledger, pg};
@@ -41,6 +44,9 @@ pub struct State {
     pub series_trouble: Option<String>,
     pub leftovers: Vec<Leftover>,
     pub uploads: Vec<Unfinished>,
+    pub place: Place,
+    /// Folders of throwaway servers whose run was killed.
+    pub throwaway_leftovers: Vec<PathBuf>,
     pub scratch_leftovers: Vec<String>,
     /// The reason why the server of the scratch databases could not be queried.
     pub scratch_trouble: Option<String>,
@@ -61,14 +67,16 @@ impl State {
         let server =
             facts::server(&mut connection, &run.settings).await.with_context(|| format!("database `{}`", run.database))?;
         let host_clock = Utc::now();
-        standby::check(backup, &mut connection).await.with_context(|| format!("database `{}`", run.database))?;
+        let place = choose::place(backup, run.config, &server, &mut connection).await?;
+        standby::check(&place, &mut connection).await.with_context(|| format!("database `{}`", run.database))?;
         let major = server.version_num as u32 / 10_000;
         let tools = super::context::tools_for(run, major).await?;
         // A failed check of the requirements does not prevent the dump.
-        let readiness = readiness_of(backup, run, &mut connection, &server).await.unwrap_or_else(|error| readiness::Found {
-            notes: vec![format!("the requirements of the dump could not be checked: {}", failure::in_a_line(&error))],
-            ..readiness::Found::default()
-        });
+        let readiness =
+            readiness::look(&mut connection, backup, &server, &place).await.unwrap_or_else(|error| readiness::Found {
+                notes: vec![format!("the requirements of the dump could not be checked: {}", failure::in_a_line(&error))],
+                ..readiness::Found::default()
+            });
         let recovery_conflicts = standby::recovery_conflicts(&mut connection).await.unwrap_or_default();
         let known_settings = if tools.major > major { Some(facts::setting_names(&mut connection).await?) } else { None };
 
@@ -79,8 +87,9 @@ impl State {
         let (series, series_trouble) = Series::read(&store, run.database, run.job.name).await.with_context(in_store)?;
         let (leftovers, uploads) = sweep::read(&store, &folder, &listing).await.with_context(in_store)?;
 
-        let scratch_leftovers = scratch_leftovers(backup, run, &server).await;
-        let scratch_trouble = scratch_leftovers.as_ref().err().map(failure::in_a_line);
+        let scratch_leftovers = scratch_leftovers(&place, run, &server).await;
+        let uses_scratch = matches!(place, Place::Source { .. } | Place::Elsewhere(_));
+        let scratch_trouble = scratch_leftovers.as_ref().err().filter(|_| uses_scratch).map(failure::in_a_line);
         Ok(Self {
             server,
             tools,
@@ -90,6 +99,8 @@ impl State {
             series_trouble,
             leftovers,
             uploads,
+            throwaway_leftovers: throwaway_leftovers(backup, run),
+            place,
             scratch_leftovers: scratch_leftovers.unwrap_or_default(),
             scratch_trouble,
             free_bytes: store.free_bytes(),
@@ -102,23 +113,20 @@ impl State {
     }
 }
 
-async fn readiness_of(
-    backup: &Backup,
-    run: &RunContext<'_>,
-    connection: &mut PgConnection,
-    server: &ServerFacts,
-) -> Result<readiness::Found> {
-    let scratch = backup.scratch_elsewhere(run.config)?;
-    readiness::look(connection, backup, server, scratch.as_ref()).await
-}
-
-async fn scratch_leftovers(backup: &Backup, run: &RunContext<'_>, server: &ServerFacts) -> Result<Vec<String>> {
-    if backup.verify != Verify::Restore {
+/// Finds scratch databases of earlier runs, also for a job that now uses a server of its own: its earlier runs may have created some.
+async fn scratch_leftovers(place: &Place, run: &RunContext<'_>, server: &ServerFacts) -> Result<Vec<String>> {
+    if matches!(place, Place::NotAsked) {
         return Ok(Vec::new());
     }
-    let settings = backup.scratch_settings(run)?;
+    let settings = place.scratch_settings(&run.settings);
     let mut connection = scratch::maintenance_connection(&settings).await.context("for the scratch database")?;
     scratch::scratch_leftovers(&mut connection, &scratch::scratch_prefix(run.database, run.job.name, server)).await
+}
+
+/// Finds the folders that killed runs of any job have left: while a process works in a folder, it holds the folder's lock.
+fn throwaway_leftovers(backup: &Backup, run: &RunContext<'_>) -> Vec<PathBuf> {
+    let may_be_there = backup.verify == Verify::Restore && matches!(backup.scratch, Scratch::Auto | Scratch::Throwaway);
+    if may_be_there { throwaway::leftovers(&run.config.verify.throwaway_parent()) } else { Vec::new() }
 }
 
 /// Expired partitions that pgtend dropped. Without the ledger none are known: then more is held than necessary.
@@ -147,7 +155,18 @@ pub struct Plan {
     pub server: ServerFacts,
     pub pg_dump: String,
     pub compression: String,
+    /// What this run does: less than the job's `verify` when no restore is due.
     pub verify: Verify,
+    /// When restores are due, if not always.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restores: Option<String>,
+    /// Where the set is restored, in words.
+    pub proof: String,
+    /// The number of sets since the last restored one, including this one.
+    #[serde(skip)]
+    pub sets_since_restore: u32,
+    #[serde(skip)]
+    pub place: Place,
     pub sweep: Sweep,
     pub keep: Vec<Decision>,
     pub warnings: Vec<String>,
@@ -184,11 +203,12 @@ pub struct Sweep {
     #[serde(flatten)]
     pub store: sweep::Plan,
     pub scratch_databases: Vec<String>,
+    pub throwaway_folders: Vec<PathBuf>,
 }
 
 impl Sweep {
     fn is_empty(&self) -> bool {
-        self.store.is_empty() && self.scratch_databases.is_empty()
+        self.store.is_empty() && self.scratch_databases.is_empty() && self.throwaway_folders.is_empty()
     }
 }
 
@@ -205,6 +225,14 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
     // An unread set may be damaged, and then would be no set to fall back on.
     let unread = || state.listing.sets.iter().rev().filter(of_series).find(|set| set.verification.verdict() == Bytes::Unknown);
     let previous = last_good.or_else(unread);
+    let since = Since::of(state.listing.sets.iter().filter(of_series));
+    let is_due = |often: Often| often.is_due(since.restored_at, since.sets, now, run.job.timezone);
+    let verify = match backup.verify {
+        Verify::Restore if is_due(backup.how_often.restore) => Verify::Restore,
+        Verify::Restore if backup.how_often.checksum == Often::Never => Verify::None,
+        Verify::Restore => Verify::Checksum,
+        verify => verify,
+    };
     let keep = match &backup.keep {
         Some(keep) => {
             let rules = Rules {
@@ -219,7 +247,7 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
             let own = Candidate {
                 name: name.to_string(),
                 taken_at: name.taken_at,
-                bytes: if backup.verify == Verify::None { Bytes::Unknown } else { Bytes::Intact },
+                bytes: if verify == Verify::None { Bytes::Unknown } else { Bytes::Intact },
                 damaged_at: None,
                 was_restored: false,
                 fills: !run.by_hand,
@@ -232,6 +260,7 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
     let mut deletes_nothing = doubts(&state.server, state.host_clock, &state.series, &state.listing);
     deletes_nothing.extend(state.series_trouble.clone());
     let prefix = scratch::scratch_prefix(run.database, run.job.name, &state.server);
+    let scratch_name = format!("{prefix}{}", name.taken_at.timestamp());
     let mut sweep =
         sweep::decide(state.leftovers.clone(), state.uploads.clone(), identity.as_ref(), state.listing.newest_object_at);
     if !deletes_nothing.is_empty() {
@@ -242,15 +271,20 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
         set: name.to_string(),
         pg_dump: format!("{} in {}", state.tools.version, state.tools.folder.display()),
         compression: format!("{:?} level {} on {} threads", backup.compression, backup.level, backup.threads).to_lowercase(),
-        verify: backup.verify,
+        verify,
+        restores: (backup.verify == Verify::Restore && backup.how_often.restore != Often::Always)
+            .then(|| since.in_words(backup.how_often.restore)),
+        proof: state.place.in_words(&scratch_name),
+        sets_since_restore: since.sets,
+        place: state.place.clone(),
         keep: if deletes_nothing.is_empty() { keep } else { Vec::new() },
         warnings: warnings(&state, &sweep, identity.as_ref(), previous, backup, run),
         lacks: state.readiness.lacks.iter().map(|lack| lack.message.clone()).collect(),
         deletes_nothing,
         last_good_age_seconds: last_good.map(|set| (now - set.name.taken_at).num_seconds().max(0)),
-        scratch_name: format!("{prefix}{}", name.taken_at.timestamp()),
+        scratch_name,
         previous: previous.cloned(),
-        sweep: Sweep { store: sweep, scratch_databases: state.scratch_leftovers },
+        sweep: Sweep { store: sweep, scratch_databases: state.scratch_leftovers, throwaway_folders: state.throwaway_leftovers },
         location: state.location,
         server: state.server,
         tools: state.tools,
@@ -392,10 +426,11 @@ impl fmt::Display for Plan {
         writeln!(f, "  with     {}, {}", self.pg_dump, self.compression)?;
         let verify = match self.verify {
             Verify::Checksum => "read back, hashed, decoded and counted".to_owned(),
-            Verify::Restore => format!("restored into scratch database {}, every table counted", self.scratch_name),
+            Verify::Restore => self.proof.clone(),
             Verify::None => "not now (verify = \"none\")".to_owned(),
         };
-        writeln!(f, "  verify   {verify}")?;
+        let restores = self.restores.as_ref().map(|restores| format!(" ({restores})")).unwrap_or_default();
+        writeln!(f, "  verify   {verify}{restores}")?;
         match self.last_good_age_seconds {
             Some(age) => writeln!(
                 f,
@@ -405,10 +440,14 @@ impl fmt::Display for Plan {
             None => writeln!(f, "  before   there is no intact set yet")?,
         }
         if !self.sweep.is_empty() {
-            let Sweep { store: sweep::Plan { uploads, objects, .. }, scratch_databases } = &self.sweep;
+            let Sweep { store: sweep::Plan { uploads, objects, .. }, scratch_databases, throwaway_folders } = &self.sweep;
+            let folders = match throwaway_folders.len() {
+                0 => String::new(),
+                count => format!(", {} of throwaway servers", units::plural(count, "folder")),
+            };
             writeln!(
                 f,
-                "  sweep    {}, {} without a manifest, {}",
+                "  sweep    {}, {} without a manifest, {}{folders}",
                 units::plural(uploads.len(), "unfinished upload"),
                 units::plural(objects.len(), "object"),
                 units::plural(scratch_databases.len(), "scratch database")

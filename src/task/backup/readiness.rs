@@ -5,8 +5,9 @@ use anyhow::{Context as _, Result};
 use sqlx::postgres::PgConnection;
 
 use super::facts::ServerFacts;
-use super::keys::{Backup, Verify};
+use super::keys::Backup;
 use super::patterns::Patterns;
+use super::place::Place;
 use super::{lacks, psql_reads, scratch, standby};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
@@ -68,13 +69,8 @@ pub async fn read(connection: &mut PgConnection, backup: &Backup) -> Result<Read
     Ok(query.fetch_one(connection).await?)
 }
 
-/// Finds everything that would make the job's runs fail. `scratch` is the server that the job names for its scratch databases.
-pub async fn look(
-    connection: &mut PgConnection,
-    backup: &Backup,
-    source: &ServerFacts,
-    scratch: Option<&pg::Settings>,
-) -> Result<Found> {
+/// Finds everything that would make the job's runs fail. `place` is where its sets are restored.
+pub async fn look(connection: &mut PgConnection, backup: &Backup, source: &ServerFacts, place: &Place) -> Result<Found> {
     let mut found = Found::default();
     let ready = match read(connection, backup).await {
         Ok(ready) => ready,
@@ -90,11 +86,18 @@ pub async fn look(
         Err(error) => return Err(error),
     };
     found.lacks.extend(ready.lacks(backup));
-    if let Err(error) = standby::check(backup, connection).await {
+    if let Err(error) = standby::check(place, connection).await {
         let kind = failure::kind_of(&error).unwrap_or(Kind::Configuration);
         found.lacks.push(Lack { kind, message: failure::in_a_line(&error) });
-    } else if backup.verify == Verify::Restore {
-        found.lacks.extend(lacks_of_restore(connection, backup, source, &ready, scratch).await?);
+    } else {
+        match place {
+            Place::NotAsked | Place::OwnServer(_) => {}
+            Place::Nowhere { kind, message } => found.lacks.push(Lack { kind: *kind, message: message.clone() }),
+            Place::Source { .. } => found.lacks.extend(lacks_of_restore(connection, backup, source, &ready, None).await?),
+            Place::Elsewhere(settings) => {
+                found.lacks.extend(lacks_of_restore(connection, backup, source, &ready, Some(settings)).await?);
+            }
+        }
     }
     let misread = psql_reads::misread(connection).await?;
     if !misread.is_empty() {

@@ -54,6 +54,7 @@ pub fn fate<'a>(text: &'a str, choices: &Choices, server: &Server) -> Fate<'a> {
             None => as_it_is(),
         },
         "CREATE" | "ALTER" | "COMMENT" | "SECURITY" | "GRANT" | "REVOKE" => unprivileged(&statement, choices, server)
+            .or_else(|| made_before(&statement, choices))
             .or_else(|| subscription(&statement, choices))
             .or_else(|| without(&statement, choices))
             .or_else(|| owner(&statement, choices))
@@ -67,10 +68,10 @@ fn set<'a>(statement: &Statement<'a>, choices: &Choices, server: &Server) -> Fat
     let text = statement.text;
     if statement.says(1, &["SESSION", "AUTHORIZATION"]) {
         if is_unprivileged(choices, server) {
-            return Fate::Pass(Some(
-                "the grantors were not tested: the verifying role is not a superuser and granted these privileges itself"
-                    .to_owned(),
-            ));
+            return not_tested(
+                choices,
+                "the grantors were not tested: the verifying role is not a superuser and granted these privileges itself",
+            );
         }
         return roles(statement, choices).unwrap_or(Fate::Run(Cow::Borrowed(text), None));
     }
@@ -109,19 +110,38 @@ fn unprivileged<'a>(statement: &Statement<'a>, choices: &Choices, server: &Serve
     let owner = is_owners(statement).filter(|index| is_another(*index));
     let defaults = statement.says(0, &["ALTER", "DEFAULT", "PRIVILEGES", "FOR", "ROLE"]) && is_another(5);
     if owner.is_some() {
-        return Some(Fate::Pass(Some(
-            "owners of objects were not tested: the verifying role is neither a superuser nor a member of them".to_owned(),
-        )));
+        let note = "owners of objects were not tested: the verifying role is neither a superuser nor a member of them";
+        return Some(not_tested(choices, note));
     }
     if defaults {
-        return Some(Fate::Pass(Some(
-            "ALTER DEFAULT PRIVILEGES of other roles was not tested: the verifying role is not a superuser".to_owned(),
-        )));
+        let note = "ALTER DEFAULT PRIVILEGES of other roles was not tested: the verifying role is not a superuser";
+        return Some(not_tested(choices, note));
     }
     let of_event_trigger = ["CREATE", "ALTER"].iter().any(|word| statement.says(0, &[word, "EVENT", "TRIGGER"]))
         || statement.says(0, &["COMMENT", "ON", "EVENT", "TRIGGER"])
         || (statement.says(0, &["SECURITY", "LABEL"]) && statement.says(5, &["EVENT", "TRIGGER"]));
-    of_event_trigger.then(|| Fate::Pass(Some("event triggers were not tested: the verifying role is not a superuser".to_owned())))
+    of_event_trigger.then(|| not_tested(choices, "event triggers were not tested: the verifying role is not a superuser"))
+}
+
+/// The statement is skipped, with this note where another role would have tested it. For a server of its own, the report lists all that is
+/// not tested.
+fn not_tested<'a>(choices: &Choices, note: &str) -> Fate<'a> {
+    Fate::Pass((!choices.in_own_server).then(|| note.to_owned()))
+}
+
+/// Skips the schemas of extensions that a superuser has already created, and the comments on these extensions, which only their owner may
+/// change.
+fn made_before<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate<'a>> {
+    let extensions = &choices.made_before;
+    let is_schema = |name: &str| extensions.iter().any(|extension| extension.schema.as_deref() == Some(name));
+    let is_made = match () {
+        () if statement.says(0, &["CREATE", "SCHEMA"]) => statement.name(2).is_some_and(|name| is_schema(&name)),
+        () if statement.says(0, &["COMMENT", "ON", "EXTENSION"]) => {
+            statement.name(3).is_some_and(|name| extensions.iter().any(|extension| extension.name == name))
+        }
+        () => false,
+    };
+    is_made.then_some(Fate::Pass(None))
 }
 
 /// An enabled copy of a subscription takes over the replication slot of the original; and a database with a subscription that has a slot

@@ -273,3 +273,24 @@ fn a_role_without_rights_proves_a_dump_and_says_what_it_did_not_try() {
         assert!(matches!(fate(text, &Choices::default(), &server), Fate::Run(..)), "{text} into a database that stays");
     }
 }
+
+#[test]
+fn what_a_superuser_has_made_before_is_not_made_again() {
+    let extension = super::super::facts::Extension { name: "vector".into(), version: "0.8".into(), schema: Some("ext".into()) };
+    check(
+        &Choices::for_own_server(vec![extension]),
+        &[
+            ("CREATE SCHEMA ext", "-"),
+            ("CREATE SCHEMA app", "="),
+            ("COMMENT ON EXTENSION vector IS 'ours'", "-"),
+            ("COMMENT ON EXTENSION other IS 'ours'", "="),
+            ("CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA ext", "="),
+            ("GRANT USAGE ON SCHEMA ext TO app", "="),
+        ],
+    );
+    let unprivileged = Server { is_superuser: false, ..server() };
+    let owner = "ALTER TABLE s.t OWNER TO app";
+    assert_eq!(fate(owner, &Choices::for_own_server(Vec::new()), &unprivileged), Fate::Pass(None));
+    assert!(matches!(fate(owner, &Choices::for_scratch(), &unprivileged), Fate::Pass(Some(_))));
+    check(&Choices::default(), &[("CREATE SCHEMA ext", "="), ("COMMENT ON EXTENSION vector IS 'ours'", "=")]);
+}

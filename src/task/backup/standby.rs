@@ -3,17 +3,18 @@
 use anyhow::Result;
 use sqlx::PgConnection;
 
-use super::keys::{Backup, Verify};
+use super::place::Place;
 use crate::base::fault::{Fault, Kind};
 
 /// Refuses, before anything is dumped, to verify by a restore beside a source that is a standby.
-pub async fn check(backup: &Backup, source: &mut PgConnection) -> Result<()> {
-    if backup.verify != Verify::Restore || backup.scratch.is_some() {
-        return Ok(());
-    }
+pub async fn check(place: &Place, source: &mut PgConnection) -> Result<()> {
+    let Place::Source { why } = place else { return Ok(()) };
     let in_recovery: bool = sqlx::query_scalar("SELECT pg_catalog.pg_is_in_recovery()").fetch_one(source).await?;
-    let message = "verify = \"restore\" needs `scratch` here: the server is a standby, where no scratch database can be created. Name a \
-                   database of the configuration on another server with scratch = \"NAME\", or use verify = \"checksum\"";
+    let why = why.as_ref().map(|why| format!(". A server of its own cannot be created here: {why}")).unwrap_or_default();
+    let message = format!(
+        "verify = \"restore\" needs `scratch` here: the server is a standby, where no scratch database can be created. Name a database of \
+         the configuration on another server with scratch = \"NAME\", or use verify = \"checksum\"{why}"
+    );
     anyhow::ensure!(!in_recovery, Fault::new(Kind::Configuration, message));
     Ok(())
 }

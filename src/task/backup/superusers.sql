@@ -7,11 +7,27 @@ WITH member AS MATERIALIZED (
     FROM pg_catalog.pg_foreign_data_wrapper
     UNION ALL SELECT 'pg_catalog.pg_publication'::pg_catalog.regclass, oid, pg_catalog.format('the publication %I for all tables', pubname)
     FROM pg_catalog.pg_publication WHERE puballtables
+    -- pg_publication_namespace is there since PostgreSQL 15.
+    UNION ALL SELECT 'pg_catalog.pg_publication'::pg_catalog.regclass, p.oid, pg_catalog.format('the publication %I for the tables of a schema', pubname)
+    FROM pg_catalog.pg_publication p WHERE EXISTS (
+        SELECT FROM pg_catalog.pg_depend d WHERE d.classid = pg_catalog.to_regclass('pg_catalog.pg_publication_namespace')
+            AND d.refclassid = 'pg_catalog.pg_publication'::pg_catalog.regclass AND d.refobjid = p.oid)
+    UNION ALL SELECT 'pg_catalog.pg_ts_template'::pg_catalog.regclass, oid, pg_catalog.format('the text search template %I', tmplname)
+    FROM pg_catalog.pg_ts_template
+    UNION ALL SELECT 'pg_catalog.pg_ts_parser'::pg_catalog.regclass, oid, pg_catalog.format('the text search parser %I', prsname)
+    FROM pg_catalog.pg_ts_parser
+    UNION ALL SELECT 'pg_catalog.pg_cast'::pg_catalog.regclass, oid,
+                     pg_catalog.format('the cast WITHOUT FUNCTION from %s to %s', castsource::pg_catalog.regtype, casttarget::pg_catalog.regtype)
+    FROM pg_catalog.pg_cast WHERE castmethod = 'b'
     UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, p.oid,
                      pg_catalog.format('the function %I.%I (%s)', n.nspname, p.proname,
                                        CASE WHEN l.lanpltrusted THEN 'leakproof' ELSE 'in ' || l.lanname END)
     FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace JOIN pg_catalog.pg_language l ON l.oid = p.prolang
     WHERE (NOT l.lanpltrusted OR p.proleakproof) AND n.nspname NOT LIKE 'pg\_%'
+    UNION ALL SELECT 'pg_catalog.pg_opclass'::pg_catalog.regclass, oid, pg_catalog.format('the operator class %I', opcname) FROM pg_catalog.pg_opclass
+    UNION ALL SELECT 'pg_catalog.pg_opfamily'::pg_catalog.regclass, oid, pg_catalog.format('the operator family %I', opfname)
+    FROM pg_catalog.pg_opfamily f WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_opclass c WHERE c.opcfamily = f.oid)
+    UNION ALL SELECT 'pg_catalog.pg_am'::pg_catalog.regclass, oid, pg_catalog.format('the access method %I', amname) FROM pg_catalog.pg_am
 )
 SELECT what FROM made
 WHERE oid >= 16384 AND NOT EXISTS (SELECT FROM member WHERE member.classid = made.classid AND member.objid = made.oid)

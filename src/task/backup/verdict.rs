@@ -43,6 +43,10 @@ pub struct Verification {
     pub bytes: Option<BytesCheck>,
     /// The last try on each server and version, the newest last.
     pub restores: Vec<RestoreCheck>,
+    /// The number of sets that the job had made since the last restored one, including this one; 0 if this one's own run restored it. None:
+    /// unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sets_since_restore: Option<u32>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -64,6 +68,9 @@ pub struct RestoreCheck {
     pub refusal: Option<String>,
     pub sql_state: Option<String>,
     pub elapsed_seconds: f64,
+    /// The time that the restore itself and its counts took; None in sets of the first release, and where the restore was not completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore_seconds: Option<f64>,
 }
 
 /// The file as stored: by this release, or by the first, whose `checks` did not separate bytes from servers.
@@ -74,6 +81,8 @@ struct Written {
     restores: Vec<RestoreCheck>,
     #[serde(default)]
     checks: BTreeMap<String, FirstCheck>,
+    #[serde(default)]
+    sets_since_restore: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -85,7 +94,7 @@ struct FirstCheck {
 
 impl From<Written> for Verification {
     fn from(written: Written) -> Self {
-        let Written { mut bytes, mut restores, checks } = written;
+        let Written { mut bytes, mut restores, checks, sets_since_restore } = written;
         for (kind, check) in checks {
             let is_well = check.problems.is_empty();
             if kind == "restore" {
@@ -96,6 +105,7 @@ impl From<Written> for Verification {
                     refusal: (!is_well).then(|| check.problems.join("; ")),
                     sql_state: None,
                     elapsed_seconds: check.elapsed_seconds,
+                    restore_seconds: None,
                 });
             }
             // Both kinds read all bytes; but the first release called bytes damaged after one read, or after a server's refusal.
@@ -105,7 +115,7 @@ impl From<Written> for Verification {
                 bytes = Some(BytesCheck { verdict, checked_at, problems, elapsed_seconds });
             }
         }
-        Self { bytes, restores }
+        Self { bytes, restores, sets_since_restore }
     }
 }
 
@@ -117,6 +127,11 @@ impl Verification {
     /// Returns whether some server has restored all of it.
     pub fn was_restored(&self) -> bool {
         self.restores.iter().any(|restore| restore.refusal.is_none())
+    }
+
+    /// The time when a server last restored all of it.
+    pub fn restored_at(&self) -> Option<DateTime<Utc>> {
+        self.restores.iter().filter(|restore| restore.refusal.is_none()).map(|restore| restore.checked_at).max()
     }
 
     /// The time when its bytes were found damaged.
@@ -152,12 +167,14 @@ impl Verification {
         }
     }
 
-    /// "yes", "not on 14.2 (42601)" or "no", for a column.
+    /// "on 18.4, 2026-11-23", "not on 14.2 (42601)" or "-", for a column.
     pub fn restored_in_words(&self) -> String {
         match self.restores.iter().rev().find(|restore| restore.refusal.is_none()).or(self.restores.last()) {
             None => "-".to_owned(),
             Some(RestoreCheck { refusal: None, version, .. }) if version.is_empty() => "yes".to_owned(),
-            Some(RestoreCheck { refusal: None, version, .. }) => format!("on {version}"),
+            Some(RestoreCheck { refusal: None, version, checked_at, .. }) => {
+                format!("on {version}, {}", checked_at.format("%Y-%m-%d"))
+            }
             Some(RestoreCheck { version, sql_state, .. }) => {
                 let state = sql_state.as_ref().map(|state| format!(" ({state})")).unwrap_or_default();
                 format!("not on {}{state}", if version.is_empty() { "a server" } else { version })
@@ -173,6 +190,9 @@ impl Bounded for Verification {
         for (checked_at, elapsed_seconds) in of_bytes.chain(of_restores) {
             bounds::time("checked_at", checked_at)?;
             bounds::seconds("elapsed_seconds", elapsed_seconds)?;
+        }
+        for seconds in self.restores.iter().filter_map(|check| check.restore_seconds) {
+            bounds::seconds("restore_seconds", seconds)?;
         }
         Ok(())
     }
@@ -235,6 +255,7 @@ mod tests {
             refusal: Some("syntax error".into()),
             sql_state: Some("42601".into()),
             elapsed_seconds: 2.0,
+            restore_seconds: None,
         });
         let again = read(&serde_json::to_string(&verification).unwrap());
         assert_eq!(again.verdict(), Bytes::Intact, "a refusal is the server's");
@@ -251,6 +272,7 @@ mod tests {
             refusal: refusal.map(str::to_owned),
             sql_state: None,
             elapsed_seconds: 0.0,
+            restore_seconds: None,
         };
         let mut verification = Verification::default();
         verification.record_restore(check(None));

@@ -10,13 +10,14 @@ use tokio_util::sync::CancellationToken;
 use super::choices::Choices;
 use super::facts::DatabaseFacts;
 use super::load::Target;
-use super::restore::{self, Refusal};
+use super::restore::{self, Refusal, Restored};
 use super::set::{self, Set};
 use super::verdict::{Bytes, BytesCheck, RestoreCheck};
-use super::{new_database, proof, read_back, scratch as scratch_database};
+use super::{expect, new_database, own_server, proof, read_back, scratch as scratch_database};
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::{Phase, Progress};
 use crate::base::units;
+use crate::pg::throwaway::{self, Host};
 use crate::pg::{self, Server, failure};
 use crate::store::Store;
 
@@ -25,38 +26,73 @@ pub async fn by_checksum(store: &Store, set: &mut Set, progress: &Progress) -> R
     let phase = progress.phase("verify", Some(set.manifest.dump.bytes));
     let check = read_back::check(store, set, &phase).await?;
     proof::remember(store, &set.name, &check);
-    set::record(store, set, |verification| verification.record_bytes(check.clone())).await?;
+    let sets_since_restore = set.verification.sets_since_restore;
+    let recorded = set::record(store, set, |verification| {
+        verification.record_bytes(check.clone());
+        verification.sets_since_restore = verification.sets_since_restore.or(sets_since_restore);
+    });
+    recorded.await?;
     ensure_intact(set, &check)?;
     done(set, "read back", &phase);
     Ok(())
 }
 
 /// The place where a set is restored temporarily.
-pub struct Scratch<'a> {
-    /// The server; its database is not used.
-    pub settings: &'a pg::Settings,
-    pub name: String,
+pub enum Where<'a> {
+    /// A scratch database on an existing server; the database of `settings` is not used.
+    Scratch { settings: &'a pg::Settings, name: String },
+    /// A server that runs for this restore only.
+    OwnServer(&'a Host),
+}
+
+/// How a set is proved by a restore.
+pub struct Proof<'a> {
+    pub place: &'a Where<'a>,
+    /// The queries that must be true in the restored copy.
+    pub expect: &'a [String],
     pub cancel: &'a CancellationToken,
 }
 
-/// The result of a restore into a scratch database. The bytes are intact, or it is an error.
+/// The result of a restore for a proof. The bytes are intact, or it is an error.
 #[derive(Debug, Default)]
 pub struct Verified {
-    /// The reason why the server refused it.
+    /// Whether statements of the dump were sent.
+    pub has_begun: bool,
+    /// The reason why the server refused it, or the queries of `expect` that are not true in the copy.
     pub refusal: Option<Refusal>,
+    /// Whether all of it was restored and counted, even if a query of `expect` is not true.
+    pub is_restored: bool,
+    /// The place in words, such as "a PostgreSQL 18.4 of its own".
+    pub place: String,
+    /// The parts of the dump that a restore in that place does not test.
+    pub not_tried: &'static [&'static str],
+    /// The time that the restore itself and its counts took.
+    pub restore_seconds: Option<f64>,
     pub warnings: Vec<String>,
+    /// The version of the server.
+    pub version: String,
 }
 
-/// Restores the set into a scratch database, which is dropped afterwards, and records both verdicts.
-pub async fn by_restore(store: &Store, set: &mut Set, scratch: &Scratch<'_>, progress: &Progress) -> Result<Verified> {
+/// Restores the set into a database that is removed afterwards, and records both verdicts.
+pub async fn by_restore(store: &Store, set: &mut Set, proof: &Proof<'_>, progress: &Progress) -> Result<Verified> {
     let phase = progress.phase("verify", Some(set.manifest.dump.bytes));
     let started = Instant::now();
     let mut verified = Verified::default();
-    let mut version = String::new();
-    let bytes_are_as_written = match try_restore(store, set, scratch, &phase, &mut version, &mut verified).await? {
+    let tried = match proof.place {
+        Where::Scratch { settings, name } => in_scratch(store, set, settings, name, proof, &phase, &mut verified).await?,
+        Where::OwnServer(host) => in_own_server(store, set, host, proof, &phase, &mut verified).await?,
+    };
+    let (server, place) = match proof.place {
+        Where::Scratch { settings, .. } => {
+            (settings.server(), format!("a scratch database on {} (PostgreSQL {})", settings.server(), verified.version))
+        }
+        Where::OwnServer(_) => ("a server of its own".to_owned(), format!("a PostgreSQL {} of its own", verified.version)),
+    };
+    verified.place = place;
+    let bytes_are_as_written = match tried {
         // The restore included its first read.
         Tried::ReadAll { problems } => problems.is_empty() && read_back::globals_differences(store, set).await?.is_empty(),
-        Tried::NotBegun(refusal) => {
+        Tried::NotAll(refusal) => {
             verified.refusal = Some(refusal);
             false
         }
@@ -71,23 +107,28 @@ pub async fn by_restore(store: &Store, set: &mut Set, scratch: &Scratch<'_>, pro
         // The second, independent read, and a third where this one differs as well.
         false => {
             let reading = read_back::check(store, set, &phase);
-            let cancelled = || Fault::new(Kind::Cancelled, "cancelled");
-            scratch.cancel.run_until_cancelled(reading).await.ok_or_else(cancelled)??
+            proof.cancel.run_until_cancelled(reading).await.ok_or_else(cancelled)??
         }
     };
     proof::remember(store, &set.name, &check);
     let restore = RestoreCheck {
-        server: scratch.settings.server(),
-        version,
+        server,
+        version: verified.version.clone(),
         checked_at: Utc::now(),
         refusal: verified.refusal.as_ref().map(|refusal| refusal.message.clone()),
         sql_state: verified.refusal.as_ref().and_then(|refusal| refusal.sql_state.clone()),
         elapsed_seconds: started.elapsed().as_secs_f64(),
+        restore_seconds: verified.restore_seconds,
     };
+    let sets_since_restore = set.verification.sets_since_restore;
     let recorded = set::record(store, set, |verification| {
         verification.record_bytes(check.clone());
+        verification.sets_since_restore = verification.sets_since_restore.or(sets_since_restore);
         if check.verdict == Bytes::Intact {
             verification.record_restore(restore.clone());
+            if restore.refusal.is_none() {
+                verification.sets_since_restore = Some(0);
+            }
         }
     });
     recorded.await?;
@@ -101,23 +142,27 @@ pub async fn by_restore(store: &Store, set: &mut Set, scratch: &Scratch<'_>, pro
 enum Tried {
     /// All bytes were read; the differences from the manifest.
     ReadAll { problems: Vec<String> },
-    /// The server does not meet the requirements.
-    NotBegun(Refusal),
+    /// The server, or its disk, does not meet the requirements: not all bytes were read.
+    NotAll(Refusal),
 }
 
-async fn try_restore(
+fn cancelled() -> Fault {
+    Fault::new(Kind::Cancelled, "cancelled")
+}
+
+async fn in_scratch(
     store: &Store,
     set: &Set,
-    scratch: &Scratch<'_>,
+    settings: &pg::Settings,
+    name: &str,
+    proof: &Proof<'_>,
     phase: &Phase,
-    version: &mut String,
     verified: &mut Verified,
 ) -> Result<Tried> {
     let choices = Choices::for_scratch();
     let prepared = async {
-        let mut connection =
-            scratch_database::maintenance_connection(scratch.settings).await.context("for the scratch database")?;
-        *version = Server::of(&mut connection).await?.version;
+        let mut connection = scratch_database::maintenance_connection(settings).await.context("for the scratch database")?;
+        verified.version = Server::of(&mut connection).await?.version;
         let in_recovery: bool = sqlx::query_scalar("SELECT pg_catalog.pg_is_in_recovery()").fetch_one(&mut connection).await?;
         anyhow::ensure!(
             !in_recovery,
@@ -125,44 +170,128 @@ async fn try_restore(
                 Kind::Configuration,
                 format!(
                     "the server for scratch databases, {}, is a standby: set `scratch` to a database on a primary",
-                    scratch.settings.server()
+                    settings.server()
                 )
             )
         );
         new_database::prepare_server(&mut connection, set, &choices, false, Some(&set.manifest.server.database)).await
     };
     if let Err(error) = prepared.await {
-        return Ok(Tried::NotBegun(refusal_of(&error)));
+        return Ok(Tried::NotAll(refusal_of(&error)));
     }
-    let settings = scratch.settings.with_database(&scratch.name);
-    let target = Target { settings: &settings, choices: &choices, in_transaction: false };
+    let inside = settings.with_database(name);
     let mut began = false;
     let restoring = async {
         began = true;
-        restore::stream_into(store, set, &target, phase, scratch.cancel).await
+        restore_and_ask(store, set, &inside, &choices, proof, phase).await
     };
     // The location of its files does not matter.
     let like = DatabaseFacts { tablespace: None, ..set.manifest.server.database.clone() };
-    let (restored, left) =
-        scratch_database::with_scratch(scratch.settings, &scratch.name, &like, scratch.cancel, restoring).await;
+    let (restored, left) = scratch_database::with_scratch(settings, name, &like, proof.cancel, restoring).await;
     // A scratch database that cannot be dropped does not make this backup fail, nor prevent the next one.
     if let Some(left) = left {
         tracing::warn!("{left}");
         verified.warnings.push(left);
     }
-    let restored = match restored {
-        Ok(restored) => restored,
-        Err(error) if !began && failure::kind_of(&error) != Some(Kind::Cancelled) => {
-            return Ok(Tried::NotBegun(refusal_of(&error)));
-        }
-        Err(error) => return Err(error),
-    };
-    verified.warnings.extend(restored.notes);
-    verified.refusal = restored.refusal;
-    Ok(Tried::ReadAll { problems: restored.problems })
+    match restored {
+        Ok(copy) => Ok(copy.seen(verified)),
+        Err(error) if !began && failure::kind_of(&error) != Some(Kind::Cancelled) => Ok(Tried::NotAll(refusal_of(&error))),
+        Err(error) => Err(error),
+    }
 }
 
-fn refusal_of(error: &anyhow::Error) -> Refusal {
+async fn in_own_server(
+    store: &Store,
+    set: &Set,
+    host: &Host,
+    proof: &Proof<'_>,
+    phase: &Phase,
+    verified: &mut Verified,
+) -> Result<Tried> {
+    verified.version.clone_from(&host.programs.version);
+    verified.not_tried = own_server::NOT_TRIED;
+    let started = host
+        .check_space(set.manifest.server.database.size_bytes.max(0) as u64)
+        .and_then(|()| throwaway::Server::start(host, &own_server::role_names(&set.manifest)));
+    let mut server = match started {
+        Ok(server) => server,
+        Err(error) => return Ok(Tried::NotAll(refusal_of(&error))),
+    };
+    let mut filled = None;
+    let work = async {
+        server.ready(host).await?;
+        let own_server::Prepared { settings, choices, version } = own_server::prepare(&server, set).await?;
+        verified.version = version;
+        verified.has_begun = true;
+        restore_and_ask(store, set, &settings, &choices, proof, phase).await
+    };
+    let within_its_space = async {
+        tokio::select! {
+            restored = work => restored,
+            error = host.until_almost_full() => {
+                filled = Some(refusal_of(&error));
+                Err(error)
+            }
+        }
+    };
+    let restored = proof.cancel.run_until_cancelled(within_its_space).await;
+    if let Some(left) = server.stop().await {
+        tracing::warn!("{left}");
+        verified.warnings.push(left);
+    }
+    if let Some(refusal) = filled {
+        return Ok(Tried::NotAll(refusal));
+    }
+    match restored.ok_or_else(cancelled)? {
+        Ok(copy) => Ok(copy.seen(verified)),
+        Err(error) if !verified.has_begun => Ok(Tried::NotAll(refusal_of(&error))),
+        Err(error) => Err(error),
+    }
+}
+
+/// A restored copy, complete or not.
+struct RestoredCopy {
+    restored: Restored,
+    seconds: f64,
+    /// The queries of `expect` that are not true in it, with their results.
+    unmet: Vec<String>,
+}
+
+impl RestoredCopy {
+    fn seen(self, verified: &mut Verified) -> Tried {
+        let Self { restored, seconds, unmet } = self;
+        verified.is_restored = restored.is_complete();
+        verified.restore_seconds = verified.is_restored.then_some(seconds);
+        verified.warnings.extend(restored.notes);
+        verified.refusal = restored.refusal;
+        if !unmet.is_empty() {
+            let message = format!("these queries of `expect` are not true there: {}", unmet.join("; "));
+            verified.refusal = Some(Refusal { kind: None, sql_state: None, message });
+        }
+        Tried::ReadAll { problems: restored.problems }
+    }
+}
+
+async fn restore_and_ask(
+    store: &Store,
+    set: &Set,
+    settings: &pg::Settings,
+    choices: &Choices,
+    proof: &Proof<'_>,
+    phase: &Phase,
+) -> Result<RestoredCopy> {
+    let started = Instant::now();
+    let target = Target { settings, choices, in_transaction: false };
+    let restored = restore::stream_into(store, set, &target, phase, proof.cancel).await?;
+    let seconds = started.elapsed().as_secs_f64();
+    let unmet = match restored.is_complete() {
+        true => expect::unmet(settings, &set.manifest, proof.expect).await?,
+        false => Vec::new(),
+    };
+    Ok(RestoredCopy { restored, seconds, unmet })
+}
+
+pub fn refusal_of(error: &anyhow::Error) -> Refusal {
     Refusal { kind: failure::kind_of(error), sql_state: pg::sql_state(error), message: failure::in_a_line(error) }
 }
 

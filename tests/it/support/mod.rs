@@ -97,9 +97,12 @@ impl Scenario {
         self
     }
 
-    /// A backup job `nightly` of `app` into `store`, with more lines for `[backup]`.
+    /// A backup job `nightly` of `app` into `store`, with more lines for `[backup]`. A proof by restore is made in a scratch database
+    /// on the source's server, whatever server programs this host has, unless these lines say where.
     pub fn backup_job(self, store: &str, more: &str) -> Self {
-        self.job("nightly", &format!("database = \"app\"\n[backup]\nstore = \"{store}\"\n{more}\n"))
+        let restores = more.contains("verify = \"restore\"") && !more.contains("scratch =");
+        let scratch = if restores { "scratch = \"same\"\n" } else { "" };
+        self.job("nightly", &format!("database = \"app\"\n[backup]\nstore = \"{store}\"\n{scratch}{more}\n"))
     }
 
     /// `[ledger]` in `[databases.app]`.

@@ -85,7 +85,7 @@ pub fn bin_dir(major: u32) -> PathBuf {
 }
 
 /// The folder with its server programs.
-fn server_dir(major: u32) -> PathBuf {
+pub fn server_dir(major: u32) -> PathBuf {
     let mut found = installed().into_iter().filter(|(one, _)| *one == major);
     found.next().unwrap_or_else(|| panic!("no PostgreSQL {major}: run `scripts/postgres install` (`make test` does)")).1
 }

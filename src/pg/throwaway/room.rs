@@ -1,0 +1,291 @@
+//! The private folder of a throwaway server, and a file in it that is locked while this process or the server's supervisor lives. A
+//! folder is removed only when its lock is free, never because of its name or its age.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use super::processes::PREFIX;
+use super::user::User;
+use crate::base::fault::{Fault, Kind};
+use crate::base::process_identity::ProcessIdentity;
+
+const LOCK: &str = "lock";
+
+/// The path of a socket has at most 107 bytes on Linux, and 103 on macOS.
+const SOCKET_PATH_BYTES: usize = 103;
+
+/// The number of names to try: two runs of one process may need a folder at the same time, and a sweep may take a lock just before the
+/// process that created its folder does.
+const TRIES: u32 = 100;
+
+/// The folder of one server.
+pub struct Room {
+    folder: PathBuf,
+    lock: File,
+}
+
+impl Room {
+    /// Creates it for a server that `owner` runs.
+    pub fn make(parent: &Path, owner: Option<&User>) -> Result<Self> {
+        let own = ProcessIdentity::own();
+        for number in 0..TRIES {
+            let folder = parent.join(format!("{PREFIX}{}-{}-{number}", own.pid, own.start_ticks));
+            let Some(lock) = try_make(&folder).with_context(|| format!("cannot create the folder {}", folder.display()))? else {
+                continue;
+            };
+            let room = Self { folder, lock };
+            return match room.make_server_folder(owner) {
+                Ok(()) => Ok(room),
+                Err(error) => {
+                    room.remove()?;
+                    Err(error)
+                }
+            };
+        }
+        anyhow::bail!("{} already has {TRIES} folders of throwaway servers of this process", parent.display())
+    }
+
+    fn make_server_folder(&self, owner: Option<&User>) -> Result<()> {
+        let server = self.server();
+        let length = self.socket().as_os_str().len();
+        anyhow::ensure!(
+            length <= SOCKET_PATH_BYTES,
+            Fault::new(
+                Kind::Configuration,
+                format!(
+                    "{} is too long for the path of a socket ({length} bytes, at most {SOCKET_PATH_BYTES}): set scratch_dir of [verify] to a shorter path",
+                    self.socket().display()
+                )
+            )
+        );
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&server)
+            .with_context(|| format!("cannot create the folder {}", server.display()))?;
+        if let Some(user) = owner {
+            chown(&server, Some(user.uid), Some(user.gid))
+                .with_context(|| format!("cannot give {} to the user {}", server.display(), user.name))?;
+            // The user must be able to enter the server's folder, but nothing else in this one.
+            std::fs::set_permissions(&self.folder, std::fs::Permissions::from_mode(0o711))?;
+        }
+        Ok(())
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Returns the server's own folder, with its data, its log and its socket.
+    pub fn server(&self) -> PathBuf {
+        self.folder.join("server")
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.server().join(".s.PGSQL.5432")
+    }
+
+    /// Returns the same lock for another process: it is free when both processes are gone.
+    pub fn lock(&self) -> io::Result<File> {
+        self.lock.try_clone()
+    }
+
+    /// Removes what the supervisor has left of the folder, and of the server if the supervisor was killed.
+    pub fn remove(self) -> Result<()> {
+        end_and_remove(&self.folder)
+    }
+}
+
+/// Creates a folder and takes its lock; returns None if the name is in use, or if a sweep was faster.
+fn try_make(folder: &Path) -> io::Result<Option<File>> {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let path = folder.join(LOCK);
+    let lock = match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
+        Ok(lock) => lock,
+        // A sweep has removed the empty folder.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if lock.try_lock().is_err() {
+        return Ok(None);
+    }
+    // It may have been removed before it was locked.
+    let is_there = std::fs::metadata(&path).is_ok_and(|there| lock.metadata().is_ok_and(|own| own.ino() == there.ino()));
+    Ok(is_there.then_some(lock))
+}
+
+/// Lists the folders whose owner is certainly gone.
+pub fn leftovers(parent: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(parent) else { return Vec::new() };
+    let ours = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX));
+    ours.map(|entry| entry.path()).filter(|folder| is_empty(folder) || take(folder).is_some()).collect()
+}
+
+/// Removes a folder of [`leftovers`], under its lock. If the supervisor was killed as well, the server may be running: it is ended first.
+pub fn remove_leftover(folder: &Path) -> Result<()> {
+    if is_empty(folder) {
+        // Its process was killed before it made the lock, or makes it now: then the folder is not empty any more, or that process takes
+        // another name.
+        let _ = std::fs::remove_dir(folder);
+        return Ok(());
+    }
+    let Some(_lock) = take(folder) else { return Ok(()) };
+    end_and_remove(folder)
+}
+
+/// Returns whether it is an empty folder of this user.
+fn is_empty(folder: &Path) -> bool {
+    is_ours(folder) && std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+fn is_ours(folder: &Path) -> bool {
+    std::fs::symlink_metadata(folder).is_ok_and(|found| found.is_dir() && found.uid() == rustix::process::geteuid().as_raw())
+}
+
+/// Takes the lock of a folder of ours; returns None while another process holds it, and if there is no lock.
+fn take(folder: &Path) -> Option<File> {
+    if !is_ours(folder) {
+        return None;
+    }
+    let lock = OpenOptions::new().read(true).write(true).custom_flags(nofollow()).open(folder.join(LOCK)).ok()?;
+    lock.try_lock().ok()?;
+    Some(lock)
+}
+
+fn nofollow() -> i32 {
+    rustix::fs::OFlags::NOFOLLOW.bits() as i32
+}
+
+/// The lock goes last but for the empty folder: without it, nothing else would ever be removed after a kill in between.
+fn end_and_remove(folder: &Path) -> Result<()> {
+    let server = folder.join("server");
+    end_server(&server)?;
+    let gone = |result: io::Result<()>| match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(anyhow::Error::new(error).context(format!("cannot remove the folder {} of a throwaway server", folder.display())))
+        }
+        _ => Ok(()),
+    };
+    gone(std::fs::remove_dir_all(&server))?;
+    gone(std::fs::remove_file(folder.join(LOCK)))?;
+    gone(std::fs::remove_dir(folder))
+}
+
+/// Ends every process of the server whose folder this is: its data are in `data` there. On other systems than Linux, the server ends by itself
+/// within a minute after its folder is gone, since it looks for its postmaster.pid.
+#[cfg(not(target_os = "linux"))]
+fn end_server(_server: &Path) -> Result<()> {
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+fn end_server(server: &Path) -> Result<()> {
+    super::linux::end(server)
+}
+
+/// Refuses a parent that is not a folder.
+pub fn check(parent: &Path) -> Result<()> {
+    let message = || format!("there is no folder {} for a server of its own: set scratch_dir of [verify]", parent.display());
+    anyhow::ensure!(parent.is_dir(), Fault::new(Kind::Configuration, message()));
+    Ok(())
+}
+
+/// Reads the end of a file that another user writes: a link, or something else than a file, is an error.
+pub fn end_of_file(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let mut file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?;
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    file.seek(io::SeekFrom::Start(found.len().saturating_sub(bytes)))?;
+    let mut end = Vec::new();
+    file.take(bytes).read_to_end(&mut end)?;
+    Ok(end)
+}
+
+pub fn free_bytes(parent: &Path) -> Result<u64> {
+    let status = rustix::fs::statvfs(parent).with_context(|| format!("cannot read the free space of {}", parent.display()))?;
+    Ok(status.f_bavail * status.f_frsize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_left_over_only_when_its_lock_is_free() {
+        let parent = tempfile::tempdir().unwrap();
+        let room = Room::make(parent.path(), None).unwrap();
+        let second = Room::make(parent.path(), None).unwrap();
+        let held = room.lock().unwrap();
+        let folder = room.folder().to_owned();
+        drop(room);
+        assert_eq!(leftovers(parent.path()), Vec::<PathBuf>::new(), "the supervisor has the lock still");
+        remove_leftover(&folder).unwrap();
+        assert!(folder.exists());
+        drop(held);
+        assert_eq!(leftovers(parent.path()), vec![folder.clone()]);
+        remove_leftover(&folder).unwrap();
+        assert!(!folder.exists() && second.folder().exists());
+    }
+
+    #[test]
+    fn a_folder_of_a_process_that_was_killed_before_it_made_the_lock_is_removed_while_it_is_empty() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join(format!("{PREFIX}1-1-0"));
+        std::fs::create_dir(&folder).unwrap();
+        assert_eq!(leftovers(parent.path()), vec![folder.clone()]);
+        remove_leftover(&folder).unwrap();
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn a_removal_that_was_interrupted_is_continued() {
+        let parent = tempfile::tempdir().unwrap();
+        let room = Room::make(parent.path(), None).unwrap();
+        let folder = room.folder().to_owned();
+        std::fs::create_dir(room.server().join("data")).unwrap();
+        // What cannot be removed keeps the lock.
+        let data = room.server().join("data");
+        std::fs::write(data.join("file"), "").unwrap();
+        drop(room);
+        let immutable = std::process::Command::new("chattr").arg("+i").arg(data.join("file")).status();
+        if immutable.is_ok_and(|status| status.success()) {
+            assert!(remove_leftover(&folder).is_err());
+            assert!(folder.join(LOCK).exists(), "the lock goes last");
+            assert!(std::process::Command::new("chattr").arg("-i").arg(data.join("file")).status().unwrap().success());
+        }
+        remove_leftover(&folder).unwrap();
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn a_name_alone_lets_nothing_be_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join(format!("{PREFIX}1-1-0"));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("data"), "somebody's").unwrap();
+        let elsewhere = parent.path().join("elsewhere");
+        std::fs::create_dir(&elsewhere).unwrap();
+        std::fs::write(elsewhere.join(LOCK), "").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, parent.path().join(format!("{PREFIX}2-1-0"))).unwrap();
+        assert_eq!(leftovers(parent.path()), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_for_a_socket_is_named() {
+        let parent = tempfile::tempdir().unwrap();
+        let deep = parent.path().join("x".repeat(100));
+        std::fs::create_dir(&deep).unwrap();
+        let error = format!("{:#}", Room::make(&deep, None).err().unwrap());
+        assert!(error.contains("too long for the path of a socket") && error.contains("scratch_dir"), "{error}");
+    }
+}

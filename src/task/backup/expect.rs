@@ -1,0 +1,47 @@
+//! `expect`: the queries that must be true in a restored copy.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use sqlx::postgres::PgConnection;
+
+use super::manifest::Manifest;
+use crate::pg::{self, failure};
+
+/// The time limit for each query, so that none delays a proof for ever.
+const TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Runs each query in the copy, to which `settings` lead, as the role that restored it. Returns those that are not true, with their
+/// results. They find the same tables without a schema as the source's own sessions, and cannot write.
+pub async fn unmet(settings: &pg::Settings, manifest: &Manifest, statements: &[String]) -> Result<Vec<String>> {
+    if statements.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut connection = settings.connect().await.context("cannot connect to the restored copy for `expect`")?;
+    let own = &manifest.server.database.settings;
+    let search_path = own.iter().find_map(|setting| setting.strip_prefix("search_path=")).unwrap_or("public");
+    pg::set(&mut connection, "search_path", search_path).await?;
+    pg::set(&mut connection, "statement_timeout", &TIMEOUT.as_millis().to_string()).await?;
+    pg::set(&mut connection, "default_transaction_read_only", "on").await?;
+    let mut unmet = Vec::new();
+    for statement in statements {
+        if let Some(why) = unmet_one(&mut connection, statement).await {
+            unmet.push(format!("{statement}: {why}"));
+        }
+    }
+    Ok(unmet)
+}
+
+/// Returns None if it is true.
+async fn unmet_one(connection: &mut PgConnection, statement: &str) -> Option<String> {
+    let inner = statement.trim().trim_end_matches(';');
+    let sql = format!(
+        "SELECT CASE WHEN returned.value IS TRUE THEN 'true' WHEN returned.value IS FALSE THEN 'false' END FROM (SELECT ({inner}\n) AS value) returned"
+    );
+    match pg::fetch_text(connection, sql).await {
+        Ok(Some(value)) if value == "true" => None,
+        Ok(Some(value)) => Some(format!("returned {value}")),
+        Ok(None) => Some("returned NULL, or no row".to_owned()),
+        Err(error) => Some(format!("failed: {}", failure::in_a_line(&error))),
+    }
+}
