@@ -538,8 +538,10 @@ fn a_table_whose_name_reads_like_a_failed_copy_has_no_view_of_the_owners_read_by
              CREATE TABLE \"x 1073741824 was: COPY public.evil (a) TO stdout\" (i int)",
         );
         let table = "\"x 1073741824 was: COPY public.evil (a) TO stdout\"";
-        let _held = owned.server.session(&owned.database, &format!("BEGIN; LOCK TABLE {table}; SELECT pg_sleep(600)"));
-        eventually("it is locked", || owned.server.sleeps(&owned.database));
+        let _held = owned.server.session(&owned.database, &format!("BEGIN; LOCK TABLE {table}"));
+        let locks = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted
+                     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        eventually("it is locked", || owned.sql(locks) == "1");
         let scenario = Scenario::with_database(owned.server, &owned.database)
             .backup_job("local", "verify = \"checksum\"\nlock_wait_timeout = \"500ms\"");
         scenario.run(&["run-job", "nightly"]).exited(1).says(&["lock_wait_timeout"]);
