@@ -105,8 +105,8 @@ impl Archive {
             let recorded = Record::change(&self.store, &name, Accepts::default(), |record| record.leave_again(&here, count));
             if let Err(error) = recorded.await {
                 tracing::warn!(
-                    "{} rows of {} left their table again, but `archives restore` still counts them as back; use --again to put them \
-                     back: {error:#}",
+                    "{} rows of {} left their table again, but `archives restore` still counts them as back; use --again to put them back: \
+                     {error:#}",
                     count,
                     self.location(&name)
                 );

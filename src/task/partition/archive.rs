@@ -85,8 +85,8 @@ impl<'a> PartitionArchive<'a> {
             Former::Other(former) => former.record_back(session, plan, &archived.key).await,
             Former::Unknown(store) => {
                 tracing::warn!(
-                    "{} is in the store {store:?}, which is no longer in the configuration: the batch still counts, and `archives \
-                     restore` would insert its rows a second time",
+                    "{} is in the store {store:?}, which is no longer in the configuration: the batch still counts, and `archives restore` \
+                     would insert its rows a second time",
                     archived.key
                 );
                 Ok(None)

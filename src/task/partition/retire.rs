@@ -133,8 +133,8 @@ pub async fn go_on(
         Attempt::Done(Dropped::WasChanged) => {
             let Some(archives) = archives else {
                 anyhow::bail!(
-                    "{table} is kept: its rows differ from those that were archived, and the job no longer has an `archive`; \
-                               set it again, or drop the table yourself"
+                    "{table} is kept: its rows differ from those that were archived, and the job no longer has an `archive`; set it again, \
+                     or drop the table yourself"
                 );
             };
             let again = match confirm(session, plan, table, &mark).await? {
@@ -176,8 +176,8 @@ pub async fn keep(
     let (Some(archived), Some(archives)) = (&mark.archive, archives) else {
         if let Some(archived) = &mark.archive {
             tracing::warn!(
-                "{partition} stays, but the job no longer has an `archive`: the batch {} still counts, and `archives restore` would \
-                 insert its rows a second time",
+                "{partition} stays, but the job no longer has an `archive`: the batch {} still counts, and `archives restore` would insert \
+                 its rows a second time",
                 archived.key
             );
         }

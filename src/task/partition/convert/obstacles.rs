@@ -41,8 +41,8 @@ pub async fn read(connection: &mut PgConnection, partition: &Partition, found: &
         let sql = format!("SELECT 'some' FROM {} WHERE {column} IS NULL LIMIT 1", table.sql());
         if pg::fetch_text(connection, sql).await?.is_some() {
             obstacles.push(format!(
-                "some of its rows have no {column}, which becomes NOT NULL: set it first (UPDATE {0} SET {column} = TIME WHERE {column} \
-                 IS NULL, with a time before all others where it is unknown), or archive and delete these rows",
+                "some of its rows have no {column}, which becomes NOT NULL: set it first (UPDATE {0} SET {column} = TIME WHERE {column} IS \
+                 NULL, with a time before all others where it is unknown), or archive and delete these rows",
                 table.sql()
             ));
         }

@@ -95,8 +95,8 @@ fn stays(state: &State, partition: &Partition, existing: &Existing) -> Option<St
         let (table, partition) = (state.table.sql(), existing.table.sql());
         let from = state.chain.map(|chain| state.key.show(chain.from)).unwrap_or_default();
         return Some(Stays::Rightly(format!(
-            "{name} is past its retention but is kept: more than {PERIODS_AHEAD} periods lie between it and the partitions from {from} \
-             on; if it is not needed: ALTER TABLE {table} DETACH PARTITION {partition}"
+            "{name} is past its retention but is kept: more than {PERIODS_AHEAD} periods lie between it and the partitions from {from} on; \
+             if it is not needed: ALTER TABLE {table} DETACH PARTITION {partition}"
         )));
     }
     if !existing.is_plain {
@@ -120,8 +120,7 @@ fn stays(state: &State, partition: &Partition, existing: &Existing) -> Option<St
     if !existing.dependants.is_empty() && partition.grace.is_zero() {
         let dependants = existing.dependants.join(", ");
         return Some(Stays::Against(format!(
-            "{name} would be dropped at once, but other objects depend on it: {dependants}; drop those \
-                                            first"
+            "{name} would be dropped at once, but other objects depend on it: {dependants}; drop those first"
         )));
     }
     None
