@@ -1,5 +1,5 @@
-//! Rows that `archives restore` put back, and that leave their table again: they are in their batch, and are not archived a
-//! second time unless they were changed. A row is recognized by its bytes in COPY's text; as many equal ones count as went back.
+//! Rows that `archives restore` has put back and that leave their table again: they are in their batch, and are not archived a second time
+//! unless they were changed. A row is recognized by its bytes in COPY's text; as many equal rows count as were put back.
 
 use anyhow::{Context as _, Result};
 use chrono::Utc;
@@ -19,7 +19,7 @@ use crate::members::compress::Compression;
 use crate::members::decode::decode_object;
 use crate::pg;
 
-/// Whether a conflict keeps a row from coming back twice, and equal rows are one.
+/// Returns whether the table has a primary key, so that no two rows are equal, and a conflict keeps a row from being put back twice.
 pub(super) async fn has_key(connection: &mut PgConnection, place: &Place) -> Result<bool> {
     let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid OPERATOR(pg_catalog.=) $1::bigint::pg_catalog.oid AND indisprimary)";
     Ok(sqlx::query_scalar(sql).bind(place.table).fetch_one(connection).await?)
@@ -53,7 +53,7 @@ impl Archive {
         if !ends.is_empty() {
             Record::change(&self.store, name, Accepts::default(), |record| record.end(&ends)).await?;
         }
-        // After a partial restore, or in a table without a key, it is unknown which of equal rows it was: they are archived
+        // After a partial restore, or in a table without a key, it is unknown which of the equal rows were put back: they are archived
         // again, and the batch stays marked as back.
         if record.whole(&here).is_none() || !has_key(connection, &here.place).await? {
             return Ok(());
@@ -91,7 +91,7 @@ impl Archive {
             Ok(())
         };
         let decoded = decode_object(reader, Compression::Gzip, phase, None, reading, feed, |_| ()).await?;
-        decoded.members.map_err(|error| anyhow::anyhow!("it does not decode: {error:?}"))?;
+        decoded.members.map_err(|error| anyhow::anyhow!("it cannot be decoded: {error:?}"))?;
         decoded.state.rows_only.check()?;
         let is_right = decoded.sha256 == manifest.exported.sha256 && decoded.state.hashes.len() as u64 == manifest.exported.rows;
         anyhow::ensure!(is_right, "it differs from what was written");
@@ -105,7 +105,8 @@ impl Archive {
             let recorded = Record::change(&self.store, &name, Accepts::default(), |record| record.leave_again(&here, count));
             if let Err(error) = recorded.await {
                 tracing::warn!(
-                    "{} of {}: rows left again, but `archives restore` counts them as back; use --again for them: {error:#}",
+                    "{} rows of {} left their table again, but `archives restore` still counts them as back; use --again to put them back: \
+                     {error:#}",
                     count,
                     self.location(&name)
                 );
@@ -114,8 +115,8 @@ impl Archive {
     }
 
     /// Records that the rows of the object with this key are in their table again, by the transaction that `connection` is in: `archives restore`
-    /// skips them. Returns the number of that transaction for [`Archive::is_back_for_good`], and None if that is recorded already. The caller has
-    /// made sure that the batch holds rows of this table.
+    /// skips them. Returns the number of that transaction for [`Archive::is_back_for_good`], and None if that is recorded already. The
+    /// caller has checked that the batch holds rows of this table.
     pub async fn is_back(&self, connection: &mut PgConnection, table: (&str, &str), batch: &Batch) -> Result<Option<i64>> {
         let Batch { name, manifest } = batch;
         let table = pg::qualified(table.0, table.1);

@@ -1,4 +1,5 @@
-//! The rows that came back, as an export asks for them. A row is recognized by its bytes in COPY's text; as many equal ones count as went back.
+//! The rows that came back, for an export to skip. A row is recognized by its bytes in COPY's text; as many equal rows count as were put
+//! back.
 
 use std::collections::HashMap;
 
@@ -31,7 +32,7 @@ struct Row {
     batch: usize,
 }
 
-/// The rows of one table, as one export asks for them.
+/// The rows of one table, for one export to skip.
 pub(super) struct Known<'a> {
     back: &'a mut Back,
     start: Sha256,

@@ -123,16 +123,16 @@ impl Archive {
     /// Returns the batch of the object with this key, if it counts: it is one of this database, and its manifest is ours. The key may come from a
     /// comment that the table's owner wrote, so that the caller asks which table the rows are of.
     pub async fn batch(&self, key: &str) -> Result<Option<Batch>> {
-        // The store is not asked for what stands in the folders of other databases.
+        // The store is not asked for objects in the folders of other databases.
         let Some(name) = BatchName::of_object(key).filter(|name| name.is_of_database(&self.database)) else {
-            tracing::warn!("{key} is no archive of {}, so it does not count", self.database);
+            tracing::warn!("{key} is not an archive of {}, so it does not count", self.database);
             return Ok(None);
         };
         match self.store.get_json::<Manifest>(&format!("{name}{MANIFEST}")).await? {
             None => Ok(None),
             Some(Ok((manifest, _))) if !manifest.is_of(&name) => {
                 let of = format!("{}.{} of {}", manifest.schema, manifest.table, manifest.database);
-                tracing::warn!("{} holds rows of {of} by its manifest, so it does not count", self.store.location(key));
+                tracing::warn!("{} holds rows of {of}, as its manifest says, so it does not count", self.store.location(key));
                 Ok(None)
             }
             Some(Ok((manifest, signature))) if signature.is_ours() => Ok(Some(Batch { name, manifest })),
@@ -208,7 +208,7 @@ impl Archive {
             |_| (),
         )
         .await?;
-        let members = decoded.members.map_err(|error| anyhow::anyhow!("{location} does not decode: {error:?}"))?;
+        let members = decoded.members.map_err(|error| anyhow::anyhow!("{location} cannot be decoded: {error:?}"))?;
         let read = Exported {
             rows: decoded.state.newlines.saturating_sub(other_lines),
             bytes: decoded.bytes,
@@ -251,7 +251,7 @@ impl Archive {
         self.store.delete(&format!("{name}{PENDING}")).await
     }
 
-    /// Completes or removes what a killed run left. It refuses on doubt: a transaction that still runs, that the server has
+    /// Completes or removes what a killed run left. It refuses in case of doubt: a transaction that still runs, that the server has
     /// forgotten, or that belongs to another system. Foreign or unreadable files are left alone and named.
     pub async fn recover(&self, connection: &mut PgConnection) -> Result<Recovered> {
         let mut recovered = Recovered::default();
@@ -302,11 +302,11 @@ impl Archive {
         let is_empty = manifest.exported.rows == 0 && manifest.came_back > 0;
         let bytes = manifest.exported.bytes;
         if bytes == 0 && found.is_none() && !is_empty {
-            // Nothing was written, and no object exists: no row is in it.
+            // Nothing was written, and no object exists, so no row is in it.
             recovered.discarded += 1;
             return self.discard(name).await;
         }
-        // The rows may be nowhere else: nothing of it is deleted, and no later run fails because of it.
+        // The rows may exist nowhere else: nothing of the batch is deleted, and no later run fails because of it.
         if !is_empty && (bytes == 0 || found != Some(bytes)) {
             recovered.left.push(format!(
                 "{location} stays: PostgreSQL says that its transaction {} committed, or may have, so its rows were deleted. But it records \
@@ -320,8 +320,8 @@ impl Archive {
         self.make_count(name, &manifest).await?;
         if manifest.came_back > 0 {
             recovered.left.push(format!(
-                "{} rows that had come back left again with a run that was killed, but `archives restore` counts them as back: use \
-                 --again for them",
+                "{} rows that had come back left again in a run that was killed, but `archives restore` still counts them as back: use \
+                 --again to put them back",
                 manifest.came_back
             ));
         }
@@ -329,7 +329,7 @@ impl Archive {
         Ok(())
     }
 
-    /// Deletes the pending file of a batch that counts already: the file means nothing any more, and may be an old one that was put
+    /// Deletes the pending file of a batch that counts already: the file no longer has a meaning, and may be an old one that was copied
     /// back.
     async fn delete_pending(&self, name: &BatchName, pending: &str, found: Option<u64>, recovered: &mut Recovered) -> Result<()> {
         match listing::read(&self.store, name).await {

@@ -9,7 +9,7 @@ use super::session::{Fate, fate, system_identifier};
 /// Advice for a person when a batch is in doubt.
 const ADVICE: &str = "check whether the rows are in the table; if not, rename its .pending.json to .json, else delete it";
 
-/// Returns whether the rows of a pending batch have left their table, or may have while nothing was written. It refuses on doubt.
+/// Returns whether the rows of a pending batch have left their table, or may have while nothing was written. It refuses in case of doubt.
 pub(super) async fn committed(connection: &mut PgConnection, manifest: &Manifest) -> Result<bool> {
     let transaction = manifest.transaction.context("its manifest names no transaction")?;
     let here = system_identifier(connection).await?;
@@ -25,8 +25,8 @@ pub(super) async fn committed(connection: &mut PgConnection, manifest: &Manifest
     match fate {
         Fate::Committed => Ok(true),
         Fate::Aborted | Fate::InProgress => Ok(false),
-        // Its own manifest says that nothing had been written yet, so it cannot have committed: an old manifest that was put back
-        // would say the same.
+        // Its own manifest says that nothing had been written yet, so it cannot have committed: an old manifest that was copied back would
+        // say the same.
         Fate::MaybeCommitted | Fate::Forgotten if manifest.exported.bytes == 0 => Ok(true),
         Fate::MaybeCommitted => anyhow::bail!(
             "transaction {transaction} of a killed run committed, but the server was restarted since, and may have given \

@@ -1,4 +1,4 @@
-//! Checks whether an object is what was written.
+//! Checks whether an object is the one that was written.
 
 use anyhow::Result;
 use sha2::{Digest as _, Sha256};

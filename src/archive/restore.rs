@@ -25,7 +25,7 @@ use crate::pg;
 use crate::pg::table::{Checked, proof};
 use crate::store::Store;
 
-/// A table for rows that wait for the filter. No other table has that name.
+/// The name of a temporary table for rows that are still to be filtered. No other table has it.
 const ASIDE: &str = "pg_temp.\"pgtend rows that come back\"";
 
 /// The request for a restore.
@@ -38,7 +38,7 @@ pub struct Wanted<'a> {
     pub filter: &'a Filter,
     /// Also put back batches that are already back.
     pub again: bool,
-    /// Also put back the rest of a batch of which some rows left again. It comes last: a row that was changed meanwhile is in a
+    /// Also put back the rest of a batch of which some rows left again. This comes last: a row that was changed in the meantime is in a
     /// later batch.
     pub rest: bool,
     /// Records without a signature of the store's key count, as its batches do.
@@ -70,15 +70,15 @@ pub enum Intent {
 /// A batch that goes back, and how it does.
 pub struct Prepared {
     here: Here,
-    /// What the server said about transactions in the record.
+    /// The server's answers about transactions in the record.
     ends: Ends,
     /// Filters of the rows that are already back.
     there: Vec<Filter>,
-    /// The batch is back, but for so many rows, which left again: rows whose key the table has are left out.
+    /// The number of rows of a restored batch that left again: rows whose key the table has are left out.
     left_again: Option<u64>,
 }
 
-/// Reads where the batch's rows would go and what of it is there, and decides. Writes nothing.
+/// Reads where the batch's rows would go and which of them are back already, and decides. Writes nothing.
 pub async fn prepare(
     store: &Store,
     (name, _): &(BatchName, Manifest),
@@ -96,7 +96,8 @@ pub async fn prepare(
     }
     if let Some(restored) = record.in_doubt(&here) {
         let message = format!(
-            "{} of {name} came back into {} of database `{}` on {}, which is this database under another name, or a physical copy of it:              look into {}, and use --again if they are not there",
+            "{} of {name} went back into {} of database `{}` on {}. That is this database under another name, or a physical copy of it: \
+             check whether the rows are in {}, and use --again if they are not",
             units::plural(restored.rows as usize, "row"),
             restored.place.name,
             restored.place.configured,
@@ -107,7 +108,7 @@ pub async fn prepare(
     }
     if let Some(restored) = record.at(&here).find(|restored| !restored.is_committed) {
         let message = format!(
-            "it is unknown whether {} of {name} came back on {}: look into {}, and use --again if they did not",
+            "the restore of {} of {name} on {} may not have committed: check whether the rows are in {}, and use --again if they are not",
             units::plural(restored.rows as usize, "row"),
             restored.at.format("%Y-%m-%d %H:%M UTC"),
             here.place.name
@@ -121,7 +122,8 @@ pub async fn prepare(
         Some(whole) => {
             if !has_key(connection, &here.place).await? {
                 let message = format!(
-                    "{} of the {} of {name} left {} again, which has no primary key any more to tell which: name them with --key or --time,                      together with --again",
+                    "{} of the {} of {name} left {} again, which no longer has a primary key that tells which: select them with --key or \
+                     --time, together with --again",
                     units::count(whole.left_again),
                     units::plural(whole.rows as usize, "row"),
                     here.place.name
@@ -146,7 +148,7 @@ impl Wanted<'_> {
     }
 }
 
-/// Puts the rows of a batch into a table, all or none. The batch stays in the archive, and a record beside it says what went where.
+/// Puts the rows of a batch into a table, all or none. The batch stays in the archive, and a record beside it says which rows went where.
 pub async fn restore(
     store: &Store,
     batch: &(BatchName, Manifest),
@@ -154,13 +156,13 @@ pub async fn restore(
     wanted: &Wanted<'_>,
     phase: &Phase,
 ) -> Result<Put> {
-    // Before the record is read: another process that puts the batch into the same database may write it.
+    // The lock comes before the record is read: another process that restores the batch into the same database may write it.
     let lock = format!("pgtend restore {}", batch.0);
     if !pg::try_lock(connection, &lock).await? {
-        return Err(Fault::new(Kind::Busy, format!("another process is putting {} back", batch.0)).into());
+        return Err(Fault::new(Kind::Busy, format!("another process is restoring {}", batch.0)).into());
     }
     let done = restore_alone(store, batch, connection, wanted, phase).await;
-    // Where this fails, the connection is lost, and the lock with it.
+    // If this fails, the connection is lost, and the lock with it.
     let _ = pg::unlock(connection, &lock).await;
     done
 }
@@ -197,8 +199,8 @@ async fn restore_alone(
     Ok(Put::Back(rows))
 }
 
-/// Locks the table, which the rows reach by its name, and compares it with the one that was looked at. Before PostgreSQL 16, the lock needs more
-/// than INSERT.
+/// Locks the table, which the rows reach by its name, and compares it with the one that was checked. Before PostgreSQL 16, the lock needs
+/// more than INSERT.
 async fn hold(connection: &mut PgConnection, place: &Place, checked: &[Checked]) -> Result<()> {
     let may_lock: bool =
         sqlx::query_scalar("SELECT pg_catalog.has_table_privilege($1::bigint::pg_catalog.oid, 'UPDATE, DELETE, TRUNCATE')")
@@ -258,9 +260,9 @@ async fn put(
         record.end(ends);
         record.times.push(restored.clone());
     });
-    // A store that cannot be written to is no reason to withhold rows.
+    // The rows are put back even if the store cannot be written to.
     if let Err(error) = recorded.await {
-        tracing::warn!("{error:#}: a second restore would put the rows of {name} back once more");
+        tracing::warn!("{error:#}: a second restore would insert the rows of {name} again");
     }
     pg::execute(connection, "COMMIT".to_owned()).await?;
     Ok((rows, transaction))
@@ -277,7 +279,7 @@ async fn copy(
 ) -> Result<u64> {
     let location = store.location(&name.object());
     let written = &manifest.exported;
-    // Its rows fire triggers, so none is sent before the whole object is proved. Then it is read once more.
+    // Its rows fire triggers, so none is sent before the whole object is proved. Then it is read again.
     anyhow::ensure!(
         is_as_written(store, &name.object(), written, phase).await?,
         "{location} differs from what was written: its length or its SHA-256 does not match its manifest"
@@ -311,7 +313,7 @@ async fn copy(
         );
         let mut decoded = decoded.await?;
         is_well.store(decoded.members.is_ok() && decoded.sha256 == written.sha256, Relaxed);
-        // Without this the copying below would wait for more.
+        // Without this, the copying below would wait for more rows.
         decoded.state.2 = None;
         anyhow::Ok(decoded)
     };
@@ -329,7 +331,7 @@ async fn copy(
     let (decoded, copied) = tokio::join!(decoding, copying);
     let copied = copied.with_context(|| format!("cannot put the rows of {location} into {table}"))?;
     let decoded = decoded?;
-    decoded.members.map_err(|error| anyhow::anyhow!("{location} does not decode: {error:?}"))?;
+    decoded.members.map_err(|error| anyhow::anyhow!("{location} cannot be decoded: {error:?}"))?;
     decoded.state.0.check().with_context(|| location.clone())?;
     anyhow::ensure!(
         decoded.sha256 == written.sha256 && decoded.bytes == written.bytes && copied == written.rows,

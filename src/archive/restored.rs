@@ -93,7 +93,7 @@ impl Here {
 enum At {
     Here,
     Elsewhere,
-    /// The server or a physical copy of it, and nothing says which.
+    /// This server or a physical copy of it; nothing tells which.
     Either,
 }
 
@@ -130,9 +130,9 @@ impl Restored {
 /// Which records count.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Accepts {
-    /// Also those without a signature of the store's key.
+    /// True if records without a signature of the store's key count, too.
     pub unsigned: bool,
-    /// One that does not count is replaced.
+    /// True if a record that does not count is replaced.
     pub anew: bool,
 }
 
@@ -146,7 +146,9 @@ impl Accepts {
                 "the record of restored rows is not accepted ({}): --again puts rows back regardless of it",
                 signature.in_words()
             ),
-            Some(Err(error)) => Err(error.context("the record of restored rows; --again puts rows back regardless of it")),
+            Some(Err(error)) => {
+                Err(error.context("cannot read the record of restored rows; --again puts rows back regardless of it"))
+            }
         }
     }
 }
@@ -171,7 +173,7 @@ impl Record {
         match store.get_json::<Self>(&key(batch)).await {
             Ok(read) => accepts.take(read),
             Err(_) if accepts.anew => Ok(Self::default()),
-            Err(error) => Err(error.context("the record of restored rows; --again puts rows back regardless of it")),
+            Err(error) => Err(error.context("cannot read the record of restored rows; --again puts rows back regardless of it")),
         }
     }
 
@@ -226,7 +228,7 @@ impl Record {
         });
     }
 
-    /// Asks the server about transactions whose end was not recorded, and returns what it says, for [`Record::end`]. Those without an answer
+    /// Asks the server about transactions whose end was not recorded, and returns its answers, for [`Record::end`]. Those without an answer
     /// stay in doubt.
     pub async fn resolve(&mut self, connection: &mut PgConnection, here: &Here) -> Result<Ends> {
         let mut ends = Ends::default();
@@ -254,7 +256,7 @@ impl Record {
         Ok(ends)
     }
 
-    /// Writes those ends into the entries.
+    /// Records these ends in the entries.
     pub fn end(&mut self, ends: &Ends) {
         for (transaction, server_started_at, committed) in &ends.0 {
             if *committed {

@@ -27,7 +27,7 @@ pub async fn columns(connection: &mut PgConnection, table: i64) -> Result<Vec<St
 pub async fn transaction(connection: &mut PgConnection) -> Result<i64> {
     // xid8 is sent as text: it is wider than any type that is read here.
     let xid: String = sqlx::query_scalar("SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text").fetch_one(connection).await?;
-    xid.parse().context("a transaction's number")
+    xid.parse().context("the server returned no transaction number")
 }
 
 /// Sets how values are written so that any server reads the same: the settings of pg_dump (setup_connection in pg_dump.c).

@@ -21,7 +21,7 @@ pub async fn target(connection: &mut PgConnection, table: &str) -> Result<String
     let Some((schema, name)) = found else {
         return Err(Fault::new(Kind::Configuration, format!("there is no table {table}; name one with --table")).into());
     };
-    // No one else may have a schema whose name begins like this: pg_toast and those of temporary tables are among them.
+    // PostgreSQL reserves such names of schemas: pg_toast and those of temporary tables are among them.
     let is_postgres_own = schema.starts_with("pg_") || schema == "information_schema";
     let table = pg::qualified(&schema, &name);
     if is_postgres_own {

@@ -87,7 +87,7 @@ fn rows_come_back_while_no_run_of_their_job_and_no_partition_job_is_at_their_tab
     );
     assert_eq!(row["report"]["facts"]["rows_put_back"].as_u64(), Some(760), "{row:#}");
     scenario.run(&["runs"]).succeeded().prints(&["TASK", "archives restore", "retention"]);
-    scenario.run(&["archives", "restore", "--dry-run"]).succeeded().prints(&["has been back in", "would leave it"]);
+    scenario.run(&["archives", "restore", "--dry-run"]).succeeded().prints(&["has been back in", "would skip it"]);
 }
 
 #[test]

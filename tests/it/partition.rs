@@ -407,7 +407,7 @@ fn a_table_that_runs_out_of_partitions_is_a_failure() {
     let database = server.new_database();
     server.sql(&database, "CREATE TABLE t (k smallint NOT NULL) PARTITION BY RANGE (k); CREATE TABLE t_0 PARTITION OF t FOR VALUES FROM (0) TO (32000); INSERT INTO t VALUES (31990)");
     let scenario = Scenario::with_database(server, &database).partitions("public.t", "k", "every = 32000");
-    scenario.tend().exited(1).says(&["less than one period", "covered until 32000", "more than the key's type can hold"]);
+    scenario.tend().exited(1).says(&["less than one period", "covered until 32000", "does not fit in the key's type"]);
 }
 
 #[test]
@@ -440,12 +440,12 @@ fn what_cannot_be_tended_is_said_clearly() {
     );
     for (table, column, code, texts) in [
         ("public.plain", "at", 78, vec!["is not partitioned", "partition convert"]),
-        ("public.listed", "at", 78, vec!["LIST", "ranges only"]),
+        ("public.listed", "at", 78, vec!["LIST", "only RANGE partitioning is supported"]),
         ("public.two", "at", 78, vec!["several columns"]),
         ("public.words", "at", 78, vec!["at is text"]),
         ("public.expression", "at", 78, vec!["expression"]),
         ("public.numbers", "at", 78, vec!["epoch"]),
-        ("public.seen", "at", 78, vec!["is no table"]),
+        ("public.seen", "at", 78, vec!["is not a table"]),
         ("public.nope", "at", 78, vec!["there is no table public.nope"]),
         ("nope.a.b.c.d", "at", 78, vec!["nope.a.b.c.d"]),
         ("fine", "when", 78, vec!["by column at, not by"]),

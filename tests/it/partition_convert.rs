@@ -40,7 +40,7 @@ fn a_table_in_use_becomes_partitioned_and_the_application_notices_nothing() {
             "CREATE UNIQUE INDEX CONCURRENTLY",
             "ATTACH PARTITION",
             "SHARE UPDATE EXCLUSIVE",
-            "If any of it fails",
+            "If a step fails",
             "ON CONFLICT",
         ]);
         assert_eq!(server.sql(&database, "SELECT relkind FROM pg_class WHERE relname = 'events'"), "r");
@@ -96,7 +96,7 @@ fn a_table_in_use_becomes_partitioned_and_the_application_notices_nothing() {
         assert_eq!(server.sql(&database, &format!("SELECT has_sequence_privilege('c_app_{major}', 'events_id_seq', 'USAGE'), has_table_privilege('c_app_{major}', 'events', 'INSERT'), has_table_privilege('c_app_{major}', 'events', 'DELETE')")), "t|t|f");
         scenario.tend().succeeded().prints(&["created 2 partitions"]);
         server.sql(&database, "INSERT INTO events (user_id, n, body, at) SELECT 1, 1, 'later', now() + g * interval '30 days' FROM generate_series(0, 3) g");
-        scenario.run(&["partition", "convert", "tend"]).exited(78).says(&["partitioned already"]);
+        scenario.run(&["partition", "convert", "tend"]).exited(78).says(&["is already partitioned: there is nothing to convert"]);
     }
 }
 
@@ -412,7 +412,12 @@ fn a_conversion_waits_with_its_long_steps_while_the_server_is_under_strain() {
         server.tool("psql", &database).args(["-Xqc", "SELECT pg_sleep(600)"]).stdout(Stdio::null()).spawn().unwrap();
     eventually("a session is at work", || server.sleeps(&database));
     let said = scenario.run(&["partition", "convert", "tend"]).exited(75);
-    said.says(&["stopped for now: waited", "max_active_sessions", "VALIDATE CONSTRAINT", "public.events is as it was"]);
+    said.says(&[
+        "stopped for now: waited",
+        "max_active_sessions",
+        "VALIDATE CONSTRAINT",
+        "public.events was not converted, and is as it was",
+    ]);
     assert_eq!(server.sql(&database, "SELECT count(*) FROM pg_constraint WHERE conname = 'pgtend_bound'"), "0");
     at_work.kill().unwrap();
     at_work.wait().unwrap();

@@ -48,7 +48,7 @@ fn a_detached_partition_takes_no_changes_and_says_the_way_back() {
         // Only the detached table refers to it.
         server.sql(&database, "DELETE FROM users WHERE id = 1; INSERT INTO users VALUES (1)");
 
-        let way_back = said.split("to have it back: ").nth(1).unwrap().split("; and a longer").next().unwrap();
+        let way_back = said.split("to bring it back: ").nth(1).unwrap().split("; and set a longer").next().unwrap();
         server.sql(&database, way_back);
         assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "600", "on {major}");
         let error = server.psql(&database, "DELETE FROM users WHERE id = 1").unwrap_err();
@@ -183,7 +183,7 @@ fn a_partition_that_was_attached_again_and_stays_is_not_put_back_a_second_time()
         let kept = scenario.partitions("public.logs", "at", &format!("every = \"month\"\nretain = \"900d\"{keys}"));
         let said = kept.tend().succeeded();
         if !with_archive {
-            said.says(&["a restore would double its rows"]);
+            said.says(&["the job no longer has an `archive`", "would insert its rows a second time"]);
             continue;
         }
         let rows = "SELECT count(*), count(DISTINCT id) FROM logs";
@@ -205,7 +205,7 @@ fn without_an_archive_a_table_whose_guard_was_taken_off_stays() {
     let (database, scenario, table) = detached(server, &first_is_over());
     server.sql(&database, &format!("DROP TRIGGER pgtend_retired ON {table}"));
     let scenario = scenario.partitions("public.logs", "at", &(first_is_over() + "\ngrace = \"0s\""));
-    scenario.tend().exited(1).says(&["somebody took the trigger pgtend_retired off"]);
+    scenario.tend().exited(1).says(&["its trigger pgtend_retired was removed"]);
     assert_eq!(server.sql(&database, &format!("SELECT count(*) FROM {table}")), "100");
 }
 
@@ -265,7 +265,7 @@ fn a_detached_partition_that_is_attached_again_after_the_job_named_another_store
     let server = server(18);
     let (database, scenario, table) = detached(server, &kept());
     let said = server.psql(&database, &format!("DELETE FROM {table}")).unwrap_err();
-    let way_back = said.split("to have it back: ").nth(1).unwrap().split("; and a longer").next().unwrap();
+    let way_back = said.split("to bring it back: ").nth(1).unwrap().split("; and set a longer").next().unwrap();
     server.sql(&database, way_back);
     let elsewhere = "every = \"month\"\nretain = \"900d\"\narchive = \"second\"";
     let scenario = scenario.config("[stores.second]\npath = \"second\"\n").partitions("public.logs", "at", elsewhere);
@@ -339,7 +339,7 @@ fn a_detached_table_whose_parent_has_another_owner_is_named_and_stays_until_it_h
         let scenario = scenario.partitions("public.logs", "at", &(first_is_over() + "\ngrace = \"0s\""));
         let run = scenario.json(&["run-job", "tend"]);
         let warnings = run["runs"][0]["report"]["warnings"].to_string();
-        assert!(warnings.contains(&format!("public.{table} was retired from public.logs, and stays")), "{run:#}");
+        assert!(warnings.contains(&format!("public.{table} was retired from public.logs but is kept")), "{run:#}");
         assert_eq!(server.sql(&database, &format!("SELECT count(*) FROM {table}")), "100", "on {major}");
         let way_out = warnings.split("ALTER TABLE ").nth(1).unwrap().split(" OWNER TO ").collect::<Vec<_>>();
         let new_owner = way_out[1].split([' ', ';', ',', '"', '\\']).next().unwrap();

@@ -120,7 +120,7 @@ fn a_low_partition_of_its_own_stays_and_the_others_are_tended() {
     assert_eq!(facts["dropped"][0], "public.t_a", "{run:#}");
     assert_eq!(facts["covered_until_number"], "907000", "{run:#}");
     let warnings = run["runs"][0]["report"]["warnings"].to_string();
-    assert!(warnings.contains("public.t_p0 is over, and stays"), "{warnings}");
+    assert!(warnings.contains("public.t_p0 is past its retention but is kept"), "{warnings}");
 }
 
 #[test]

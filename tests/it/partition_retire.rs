@@ -29,7 +29,7 @@ fn what_is_over_is_detached_then_dropped_when_its_grace_is_over() {
         let database = old_logs(server, 6);
         server.sql(&database, "COMMENT ON TABLE logs IS 'ours'");
         let scenario = Scenario::logs(server, &database, "every = \"month\"\nretain = \"92d\"");
-        scenario.run(&["run-job", "tend", "--dry-run"]).succeeded().prints(&["detach public.logs_p", "and all before"]);
+        scenario.run(&["run-job", "tend", "--dry-run"]).succeeded().prints(&["detach public.logs_p", "and everything before"]);
         let clients = Clients::start(
             server,
             &database,
@@ -138,7 +138,11 @@ fn foreign_keys_whose_rows_refer_to_a_partition_are_named_and_it_stays() {
          CREATE TABLE notes (log int, log_at timestamptz, CONSTRAINT \"of log\" FOREIGN KEY (log, log_at) REFERENCES logs); INSERT INTO notes VALUES (1, '2001-01-05')",
     );
     let scenario = Scenario::logs(server, &database, "every = \"month\"\nretain = \"30d\"");
-    scenario.tend().succeeded().prints(&["created 4 partitions"]).says(&["rows of others refer to it", "public.notes (of log)"]);
+    scenario
+        .tend()
+        .succeeded()
+        .prints(&["created 4 partitions"])
+        .says(&["rows of other tables refer to it", "public.notes (of log)"]);
     assert_eq!(partitions_of(server, &database, "logs").len(), 5);
     server.sql(&database, "DELETE FROM notes");
     scenario.tend().succeeded().prints(&["detached 1 partition"]);

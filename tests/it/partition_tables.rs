@@ -155,7 +155,8 @@ fn a_partition_that_nobody_refers_to_any_more_retires_and_one_that_is_referred_t
         assert_eq!(run["runs"][0]["report"]["facts"]["dropped"].to_string(), "[\"public.logs_1\"]", "{run:#}");
         let warnings = run["runs"][0]["report"]["warnings"].to_string();
         assert!(
-            warnings.contains("public.logs_2 is over, and stays") && warnings.contains("2 rows of public.line (of_log)"),
+            warnings.contains("public.logs_2 is past its retention but is kept")
+                && warnings.contains("2 rows of public.line (of_log)"),
             "{warnings}"
         );
         assert_eq!(server.sql(&database, "SELECT count(*) FROM line"), "2");
@@ -196,13 +197,18 @@ fn a_view_is_named_when_its_partition_is_detached() {
              CREATE FUNCTION f({oldest}) RETURNS int LANGUAGE sql AS 'SELECT 1'"
         ),
     );
-    let named = ["materialized view public.m", "view public.v", "function public.f", "cannot be dropped while there is"];
+    let named = [
+        "materialized view public.m",
+        "view public.v",
+        "function public.f",
+        "cannot be dropped while other objects depend on it",
+    ];
     let scenario = Scenario::logs(server, &database, &first_is_over());
     scenario.run(&["run-job", "tend", "--dry-run"]).succeeded().prints(&named);
     let warnings = scenario.json(&["run-job", "tend"])["runs"][0]["report"]["warnings"].to_string();
-    assert!(warnings.contains("cannot be dropped while there is"), "{warnings}");
+    assert!(warnings.contains("cannot be dropped while other objects depend on it"), "{warnings}");
     let over = scenario.partitions("public.logs", "at", &(first_is_over() + "\ngrace = \"0s\""));
-    over.tend().exited(1).says(&["would be dropped, but there is"]);
+    over.tend().exited(1).says(&["would be dropped, but other objects depend on it"]);
     server.sql(&database, "DROP VIEW v; DROP MATERIALIZED VIEW m; DROP FUNCTION f");
     over.tend().succeeded().prints(&["dropped 1 partition"]);
 }
@@ -529,7 +535,7 @@ fn a_partition_that_is_partitioned_itself_and_has_none_covers_nothing() {
         scenario
             .tend()
             .exited(1)
-            .says(&["less than one period", &format!("public.{next} is partitioned itself, and has no partition")]);
+            .says(&["less than one period", &format!("public.{next} is partitioned itself and has no partition")]);
         server.sql(&database, &format!("CREATE TABLE below PARTITION OF {next} DEFAULT"));
         scenario.tend().succeeded().prints(&["nothing to do"]);
     }

@@ -133,7 +133,7 @@ fn a_first_run_that_would_take_nearly_all_asks_a_person() {
     let server = server(18);
     let database = logs(server, 20_000, "repeat('x', 200)");
     let scenario = job(server, &database, "max_size = '100KB'").ledger();
-    scenario.run(&["run-job", "old"]).exited(75).says(&["this is its first run, and it would take about 9", "--yes"]);
+    scenario.run(&["run-job", "old"]).exited(75).says(&["this is its first run, and it would delete about 9", "--yes"]);
     assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "20000");
     scenario.run(&["run-job", "old", "--yes"]).succeeded();
     scenario.run(&["run-job", "old"]).succeeded().prints(&["0 rows"]);

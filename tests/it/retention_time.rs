@@ -64,7 +64,7 @@ fn a_host_a_year_ahead_deletes_nothing_and_takes_no_other_way() {
             let attached =
                 "SELECT count(*) FROM pg_inherits WHERE inhparent = 'logs'::regclass AND inhrelid::regclass::text ~ '^logs_\\d$'";
             let before = server.sql(&database, attached);
-            a_year_ahead(&scenario, &["run-job", "tend"]).exited(78).says(&["would go, but the clocks of this host"]);
+            a_year_ahead(&scenario, &["run-job", "tend"]).exited(78).says(&["would be retired, but the clocks of this host"]);
             assert_eq!(server.sql(&database, attached), before);
         }
     }
@@ -147,7 +147,7 @@ fn a_first_run_that_takes_nearly_all_asks_once() {
     server.sql(&database, &format!("CREATE TABLE logs (id int, at timestamptz); {fill}"));
     let without = job(server, &database, "at", "");
     for _ in 0..2 {
-        let asks = ["would take about 96 %", "pgtend run-job old --database app --yes"];
+        let asks = ["would delete about 96 %", "pgtend run-job old --database app --yes"];
         without.run(&["run-job", "old"]).exited(75).says(&["skipped"]).says(&asks);
         without.run(&["run-job", "old", "--dry-run"]).exited(75).says(&asks).prints(&["needs consent"]);
     }
@@ -180,7 +180,7 @@ fn a_run_beyond_the_newest_row_asks_once_although_it_is_not_the_first() {
         let scenario = job(server, &database, "at", "").ledger();
         scenario.run(&["run-job", "old"]).succeeded();
         server.sql(&database, "UPDATE logs SET at = at - interval '1 year' WHERE id > 0");
-        scenario.run(&["run-job", "old"]).exited(75).says(&["beyond the newest row", "--yes"]);
+        scenario.run(&["run-job", "old"]).exited(75).says(&["its cut-off is later than the newest row", "--yes"]);
         assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "91");
         scenario.run(&["run-job", "old", "--yes"]).succeeded();
         assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "2");

@@ -17,8 +17,8 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// A batch takes the place only of one of the same table, and not where its store proves less: everyone who can write to a store without a
-    /// key could name any batch.
+    /// Returns whether this batch replaces the other one: it must be of the same table, and its store must not prove less, since anyone who
+    /// can write to a store without a key could name any batch.
     fn takes_the_place_of(&self, other: &Self) -> bool {
         let ((_, by), (name, of)) = (&self.batch, &other.batch);
         let is_same_table = match (by.origin, of.origin) {
@@ -46,7 +46,8 @@ pub(super) struct All {
 }
 
 impl All {
-    /// A job that names another store than before archives a partition once more. The listing of one store passes by what was replaced there.
+    /// Leaves out batches that one in another store replaces: a job that names another store than before archives its partitions there
+    /// again. The listing of each store has left out what was replaced within it.
     fn pass_by_what_was_replaced_from_another_store(&mut self) {
         let is_replaced = |found: &Found| self.found.iter().any(|by| by.takes_the_place_of(found));
         let replaced: Vec<bool> = self.found.iter().map(is_replaced).collect();
@@ -55,8 +56,8 @@ impl All {
         self.replaced.extend(passed_by.map(|found| found.batch.0.to_string()));
     }
 
-    /// Counts the batches that exist, or may exist, beside those that were found. A folder that cannot be read may hold some when
-    /// other batches of its series were found; whose the other folders are is unknown.
+    /// Counts the batches that exist, or may exist, in addition to those that were found. A folder that cannot be read may hold some when
+    /// other batches of its series were found; it is unknown to which series other folders belong.
     pub(super) fn lacks(&self) -> usize {
         let is_of_a_series = |key: &str| {
             let folder = format!("{key}/");

@@ -31,7 +31,7 @@ pub enum Command {
         #[arg(long)]
         unsigned_ok: bool,
     },
-    /// Put rows back once: each batch as a whole or not at all, oldest first. The archive stays as it is
+    /// Put rows back once: each batch as a whole or not at all, oldest first. The archive does not change
     Restore {
         #[command(flatten)]
         filter: Filter,

@@ -36,7 +36,7 @@ pub struct Wanted {
     /// The configured database to restore into [default: the one that the rows came from]
     #[arg(long, value_name = "NAME")]
     to: Option<String>,
-    /// Only rows of this table, written as in SQL; when no batch is of it, the table that all batches go to
+    /// Only rows of this table, written as in SQL; if no batch is of it, the table to restore all batches into
     #[arg(long, value_name = "TABLE")]
     table: Option<String>,
     /// The table to restore into, written as in SQL [default: the one that the rows came from]
@@ -51,10 +51,10 @@ pub struct Wanted {
     /// Only rows with this value; when --key is given several times, all must match
     #[arg(long = "key", value_name = "COLUMN=VALUE[,VALUE]")]
     keys: Vec<String>,
-    /// Also put back batches that are already back, by the record beside them
+    /// Also put back batches that are already back, according to the record beside them
     #[arg(long)]
     again: bool,
-    /// Print what would be put where; write nothing
+    /// Print what would be restored where; write nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -174,7 +174,7 @@ struct Restore<'a> {
 struct Target {
     connection: PgConnection,
     table: String,
-    /// The same as it was when its code was looked for.
+    /// The table as it was when it was searched for foreign code.
     checked: Vec<Checked>,
 }
 
@@ -227,14 +227,15 @@ pub async fn run(
     ))?;
     if target.is_none() && totals.rows() > 0 {
         say(
-            "these rows are still past the limit: the job that archived them archives them again at its next run, unless you change it",
+            "these rows are still past the limit: the next run of the job that archived them archives them again, unless you change the \
+             job",
         );
     }
     refused.map_or(Ok(()), Err)
 }
 
 impl Restore<'_> {
-    /// Keeps away the runs of the jobs that archived the rows: one that deletes or archives meanwhile would take what comes back.
+    /// Excludes runs of the jobs that archived the rows: a run that deletes or archives at the same time would take them away again.
     async fn exclude_runs(&self, steps: &[Step<'_>], cancel: &CancellationToken) -> Result<(Vec<(String, String)>, Vec<Claim>)> {
         let ledger = Ledger::new(self.config)?.map(Arc::new);
         let jobs: BTreeSet<(String, String)> =
@@ -262,7 +263,7 @@ impl Restore<'_> {
         })
     }
 
-    /// Looks for everything that would keep the rows from going back, except conflicts with rows of the table.
+    /// Checks everything that could keep the rows from going back, except conflicts with rows of the table.
     async fn say_what_would_be_done(&self, steps: &[Step<'_>], totals: &mut Totals) -> Result<()> {
         for step in steps {
             let mut target = self.target(step, totals).await?;
@@ -274,7 +275,7 @@ impl Restore<'_> {
                 Intent::Leave(Put::IsThere { since, .. }) => {
                     let since = since.format("%Y-%m-%d %H:%M UTC");
                     print(&format!(
-                        "{name} has been back in {table} since {since}: would leave it; --again puts it back once more\n"
+                        "{name} has been back in {table} since {since}: would skip it; --again puts it back once more\n"
                     ))?;
                 }
                 Intent::Leave(_) | Intent::Put(_) => {
@@ -287,7 +288,7 @@ impl Restore<'_> {
         Ok(())
     }
 
-    /// Batches of which some rows left again come last.
+    /// Puts all batches back. Those of which some rows left again come last.
     async fn put_all(&self, steps: &[Step<'_>], totals: &mut Totals) -> Result<()> {
         let mut rest = Vec::new();
         for step in steps {
@@ -323,15 +324,15 @@ impl Restore<'_> {
                 totals.there += 1;
             }
             Ok(Put::Later) => return Ok(true),
-            // unique_violation: its rows, or some of them, came back without us. The others are not kept from coming.
+            // unique_violation: some of its rows are back by other means. The other batches go on.
             Err(error) if pg::sql_state(&error).as_deref() == Some("23505") => {
                 totals.refused.push(format!(
-                    "{name}, which changed nothing: {error:#}; --key COLUMN=VALUE or --time FROM..TO puts only the rows back that lack, and \
-                     --into TABLE all of them into another table"
+                    "{name}, of which nothing was put back: {error:#}; --key COLUMN=VALUE or --time FROM..TO puts back only the missing \
+                     rows, --into TABLE all of them into another table"
                 ));
             }
             Err(error) => {
-                return Err(error.context(format!("{name}, which changed nothing")));
+                return Err(error.context(format!("{name}, of which nothing was put back")));
             }
         }
         Ok(false)

@@ -17,7 +17,7 @@ use crate::pg::{self, identifier};
 use crate::store::Store;
 use crate::work::RunContext;
 
-/// A record that rows are back, of a transaction that has still to commit.
+/// A record that archived rows are back in their table. Its transaction has not committed yet.
 pub struct Back {
     archive: Archive,
     key: String,
@@ -25,7 +25,7 @@ pub struct Back {
 }
 
 impl Back {
-    /// Its transaction has committed.
+    /// Confirms the record: its transaction has committed.
     pub async fn is_for_good(&self) {
         self.archive.is_back_for_good(&self.key, self.transaction).await;
     }
@@ -42,13 +42,13 @@ enum Former<'m, A> {
 /// The archive of a partition job.
 pub struct PartitionArchive<'a> {
     archive: Archive,
-    /// Its name in the configuration.
+    /// The store's name in the configuration.
     store: String,
     run: &'a RunContext<'a>,
 }
 
 impl<'a> PartitionArchive<'a> {
-    /// Ends what a killed run left there.
+    /// Opens the archive, and completes or discards what a killed run left in it.
     pub async fn open(run: &'a RunContext<'a>, store: &str, session: &mut Session) -> Result<Self> {
         let archive = Archive::new(Store::named(run.config, store).await?, run.database, run.job.name);
         let recovered = archive.recover(&mut session.connection).await?;
@@ -56,8 +56,8 @@ impl<'a> PartitionArchive<'a> {
         Ok(Self { archive, store: store.to_owned(), run })
     }
 
-    /// Returns whether its rows are in this store, as the mark says. A crash, a person who deleted a batch, or another store in the job may have
-    /// made it untrue. Before a drop every byte is read again: a disk may have lost some since.
+    /// Returns whether the partition's rows are in this store, as the mark says. The mark may be out of date: after a crash, after a batch
+    /// was deleted by hand, or if the job names another store now. Before a drop every byte is read again, since a disk may have lost some.
     pub async fn holds(&self, session: &mut Session, parent: &TableName, mark: &Mark, before_a_drop: bool) -> Result<bool> {
         let Some(archived) = mark.archive.as_ref().filter(|_| mark.may_be_in(&self.store)) else { return Ok(false) };
         let held = async {
@@ -67,22 +67,26 @@ impl<'a> PartitionArchive<'a> {
             }
             let phase = self.run.progress.phase("read", None);
             let is_whole = self.archive.is_whole(&batch, &phase).await?;
-            phase.done(if is_whole { "the archive is what was written" } else { "the archive is not what was written" });
+            phase.done(if is_whole {
+                "the archive matches what was written"
+            } else {
+                "the archive differs from what was written"
+            });
             Ok(is_whole)
         };
-        held.await.with_context(|| format!("cannot look for {}", archived.key))
+        held.await.with_context(|| format!("cannot check whether {} is in the store", archived.key))
     }
 
-    /// The partition is attached again, and stays: what was archived of it is in its table. Returns what [`PartitionArchive::is_back_for_good`]
-    /// needs, and None if there is nothing to record.
+    /// Records that the partition is attached again and stays, so that its archived rows are back in their table. Returns what
+    /// [`PartitionArchive::is_back_for_good`] needs, and None if there is nothing to record.
     pub async fn is_back(&self, session: &mut Session, plan: &Plan, archived: &Archived) -> Result<Option<Back>> {
         match self.former(archived).await? {
             Former::Same => self.record_back(session, plan, &archived.key).await,
             Former::Other(former) => former.record_back(session, plan, &archived.key).await,
             Former::Unknown(store) => {
                 tracing::warn!(
-                    "{} is in the store {store:?}, which the configuration does not have any more: it counts, and a restore of it would \
-                     double its rows",
+                    "{} is in the store {store:?}, which is no longer in the configuration: the batch still counts, and `archives restore` \
+                     would insert its rows a second time",
                     archived.key
                 );
                 Ok(None)
@@ -108,8 +112,8 @@ impl<'a> PartitionArchive<'a> {
         };
         let Some(batch) = batch.filter(|_| is_there) else {
             tracing::warn!(
-                "{key} is no archive of {} in this store: if its rows are those of the partition that was attached again, \
-                 `archives restore` would put them in a second time",
+                "{key} in this store is not an archive of {}: if it has the rows of the partition that was attached again, `archives \
+                 restore` would insert them a second time",
                 plan.table
             );
             return Ok(None);
@@ -126,13 +130,13 @@ impl<'a> PartitionArchive<'a> {
             return Ok(Some(batch));
         }
         let (schema, table) = batch.table();
-        tracing::warn!("{key} holds rows of {schema}.{table}, and not of {parent}, so it does not count");
+        tracing::warn!("{key} holds rows of {schema}.{table}, not of {parent}, so it does not count");
         Ok(None)
     }
 
-    /// Returns whether these are rows of the table: by its number where the manifest has that, otherwise by its name, or by one that no table has
-    /// any more, since it was renamed or moved. The batch's key comes from a comment that the table's owner may write: a name that another table
-    /// has means that table's rows.
+    /// Returns whether the batch holds rows of the table. It compares the table's oid where the manifest has it, otherwise its name. A name
+    /// that no table has any more also counts, since the table may have been renamed or moved. The batch's key comes from a comment that
+    /// the table's owner can write, so a name that another table has means that table's rows.
     async fn is_of(&self, connection: &mut PgConnection, parent: &TableName, batch: &Batch) -> Result<bool> {
         let (schema, table) = batch.table();
         if (schema, table) == (&*parent.schema, &*parent.name) {
@@ -141,7 +145,7 @@ impl<'a> PartitionArchive<'a> {
         if let Some(is_own) = Archive::is_of_table(connection, batch, parent.oid).await? {
             return Ok(is_own);
         }
-        // A view under the old name may be there for programs that still use it.
+        // A view may have the old name, for programs that still use it.
         let is_another: bool = sqlx::query_scalar(
             "SELECT EXISTS (SELECT FROM pg_catalog.pg_class
                              WHERE oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1)::pg_catalog.oid AND relkind IN ('r', 'p'))",
@@ -152,7 +156,7 @@ impl<'a> PartitionArchive<'a> {
         Ok(!is_another)
     }
 
-    /// Returns the batch that the mark names and whose place a new one takes: never one of another table.
+    /// Returns the batch that the mark names and that a new batch replaces; never one of another table.
     async fn replaced(&self, connection: &mut PgConnection, parent: &TableName, mark: &Mark) -> Result<Option<String>> {
         let Some(before) = &mark.archive else { return Ok(None) };
         let name = BatchName::of_object(&before.key).filter(|name| name.is_of_database(self.run.database));
@@ -163,9 +167,10 @@ impl<'a> PartitionArchive<'a> {
         Ok(name.filter(|_| is_own).map(|name| name.to_string()))
     }
 
-    /// Returns the mark that the table has now.
+    /// Archives the table's rows. Returns the mark that the table has afterwards.
     pub async fn put(&self, session: &mut Session, plan: &Plan, table: &TableName, mark: &Mark) -> Result<Attempt<Mark>> {
-        // A session may still write to it by its own name: not while it is read. The name may mean another table by now.
+        // A session may still write to the table under its own name, so it is locked while it is read. That name may belong to another
+        // table by now.
         let lock = format!("LOCK TABLE ONLY {} IN SHARE MODE; {}", table.sql(), proof([&Checked::of(table)]));
         if let Attempt::Locked(who) = session.begin(&lock, table.oid).await? {
             return Ok(Attempt::Locked(who));
@@ -183,7 +188,7 @@ impl<'a> PartitionArchive<'a> {
         let columns = archive::columns(connection, table.oid).await?;
         let list = columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
         let source = Source {
-            // Restored, they go to where they came from: the partition will be gone.
+            // A restore puts the rows into the parent: the partition will be gone by then.
             schema: plan.table.schema.clone(),
             table: plan.table.name.clone(),
             query: format!("SELECT {list} FROM ONLY {}", table.sql()),
@@ -197,14 +202,14 @@ impl<'a> PartitionArchive<'a> {
         manifest.replaces = self.replaced(connection, &plan.table, mark).await?;
         let manifest = self.archive.export(connection, &source, &name, manifest, &phase).await?;
         let exported = &manifest.exported;
-        // In the same transaction, whose lock lets nobody write.
+        // The rows are counted in the same transaction, whose lock keeps writers out.
         let (rows, contents) = guard::contents(connection, table).await?;
-        anyhow::ensure!(rows == exported.rows, "{rows} rows were counted, and {} archived", exported.rows);
+        anyhow::ensure!(rows == exported.rows, "{rows} rows were counted, but {} were archived", exported.rows);
         let archived = Archived { key: name.object(), rows, contents: Some(contents), store: Some(self.store.clone()) };
         let now = Mark { archive: Some(archived), ..mark.clone() };
         let comment = format!("COMMENT ON TABLE {} IS {}", table.sql(), pg::literal(&now.comment(&plan.table.to_string())));
         pg::execute(connection, comment).await?;
-        // Its rows were read and its mark was written by name.
+        // The rows were read, and the mark was written, by the table's name.
         pg::execute(connection, proof([&Checked::of(table)])).await?;
         pg::execute(connection, "COMMIT".to_owned()).await?;
         self.archive.complete(&name, &manifest).await?;

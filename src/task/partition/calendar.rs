@@ -1,9 +1,8 @@
 //! Periods and their names: pure.
 //!
-//! A **position** is where a key stands: microseconds since 1970 in UTC for points in time, the number itself for number
-//! keys. Keys without a zone (`timestamp`, `date`) count on a clock of their own, which has no summer time. Periods are
-//! half-open, and between any two of them lies nothing: pg_partman left an hour without a partition when clocks changed
-//! (#334), and its bounds moved with the client's zone (#373).
+//! A **position** is a key's value as a number: microseconds since 1970 in UTC for points in time, the number itself for number keys. Keys
+//! without a zone (`timestamp`, `date`) are wall-clock time without daylight saving time. Periods are half-open and leave no gaps:
+//! pg_partman left an hour without a partition when clocks changed (#334), and its bounds moved with the client's zone (#373).
 
 use std::fmt;
 
@@ -15,32 +14,32 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// PostgreSQL's limit of a name, in bytes (NAMEDATALEN - 1).
+/// PostgreSQL's limit for a name, in bytes (NAMEDATALEN - 1).
 pub const NAME_BYTES: usize = 63;
 const HOUR_MICROSECONDS: i64 = 3_600_000_000;
-/// Of calendar steps in one search: a zone that skipped a day needs two, no zone has needed more.
+/// The most calendar steps in one search. A zone that skipped a day needs two; no zone has needed more.
 const STEPS: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
-    /// Hours of UTC: those of a zone come twice, or not at all, when its clocks change.
+    /// Hours of UTC: an hour of a zone occurs twice, or not at all, when its clocks change.
     Hour,
     Day,
-    /// From Monday, as ISO 8601 has it.
+    /// From Monday, as in ISO 8601.
     Week,
     Month,
     Quarter,
     Year,
 }
 
-/// How large a partition is.
+/// The size of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Every {
     /// "hour", "day", "week", "month", "quarter" or "year".
     Unit(Unit),
-    /// So many numbers, for an identity or another number key.
+    /// This many numbers, for an identity column or another number key.
     Step(u32),
 }
 
@@ -53,7 +52,7 @@ impl fmt::Display for Every {
     }
 }
 
-/// `from` belongs to it, `to` to the next one.
+/// A period includes `from`, and ends before `to`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Period {
     pub from: i64,
@@ -67,7 +66,7 @@ pub struct Calendar {
 }
 
 impl Calendar {
-    /// The period that holds `position`; none beyond the years 1 to 9998.
+    /// Returns the period that contains `position`; None outside the years 1 to 9998.
     pub fn period_at(&self, position: i64) -> Option<Period> {
         match self.every {
             Every::Step(step) => {
@@ -83,8 +82,8 @@ impl Calendar {
         }
     }
 
-    /// By the bounds, not by the date that `position` reads on a calendar: in St. John's, clocks went from 00:01 back to
-    /// 23:01 of the day before, so that a date came twice.
+    /// Searches by the bounds, not by the local date of `position`: in St. John's, clocks went back from 00:01 to 23:01 of the day before,
+    /// so that a date occurred twice.
     fn days_at(&self, unit: Unit, position: i64) -> Option<(NaiveDate, Period)> {
         let date = instant(position)?.with_timezone(&self.zone).date_naive();
         let mut first = unit.first_day(date.checked_add_days(Days::new(2))?)?;
@@ -95,7 +94,7 @@ impl Calendar {
         }
         let from = start_of(first, self.zone)?;
         let mut next = unit.next(first)?;
-        // Samoa had no 2011-12-30: that day is empty, and no period.
+        // Samoa had no 2011-12-30: that day is empty and is not a period.
         while start_of(next, self.zone)? <= from {
             next = unit.next(next)?;
             steps = steps.checked_sub(1)?;
@@ -107,7 +106,7 @@ impl Calendar {
         self.period_at(period.to)
     }
 
-    /// `p2026_11`: what distinguishes a partition's name from its table's.
+    /// Returns the suffix that a partition's name adds to its table's: `p2026_11`.
     pub fn suffix(&self, period: Period) -> String {
         match self.every {
             Every::Step(_) if period.from < 0 => format!("pm{}", period.from.unsigned_abs()),
@@ -167,13 +166,12 @@ impl Unit {
     }
 }
 
-/// Years that every key type and its text form can say.
+/// Returns the instant, if its year is one that every key type and its text form can hold.
 fn instant(position: i64) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp_micros(position).filter(|instant| (1..9999).contains(&instant.year()))
 }
 
-/// The first instant of a date in a zone. Where midnight comes twice it is the first one; where it is skipped, the end of
-/// the gap.
+/// Returns the first instant of a date in a zone: the first midnight if there are two, or the end of the gap if midnight is skipped.
 fn start_of(date: NaiveDate, zone: Tz) -> Option<i64> {
     let midnight = date.and_time(NaiveTime::MIN);
     match zone.from_local_datetime(&midnight) {
@@ -192,8 +190,8 @@ fn start_of(date: NaiveDate, zone: Tz) -> Option<i64> {
     }
 }
 
-/// `TABLE_SUFFIX` within 63 bytes. A table's name that must be cut keeps a hash of itself: two long names with the same
-/// beginning would share partitions' names otherwise.
+/// `TABLE_SUFFIX` within 63 bytes. A table's name that must be cut gets a hash of itself: otherwise two long names with the same beginning
+/// would share names of partitions.
 pub fn partition_name(table: &str, suffix: &str) -> String {
     let room = NAME_BYTES.saturating_sub(suffix.len() + 1);
     if table.len() <= room {
@@ -243,7 +241,7 @@ mod tests {
             (Week, Tz::UTC, "2027-01-01T00:00:00Z", "2026-12-28T00:00:00Z", "2027-01-04T00:00:00Z", "p2026w53"),
             (Quarter, Tz::UTC, "2026-11-23T22:00:00Z", "2026-10-01T00:00:00Z", "2027-01-01T00:00:00Z", "p2026q4"),
             (Year, Tz::UTC, "2026-11-23T22:00:00Z", "2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z", "p2026"),
-            // The hour that comes twice in Berlin has two partitions with two names.
+            // The hour that occurs twice in Berlin has two partitions with two names.
             (Hour, Tz::Europe__Berlin, "2026-10-25T00:30:00Z", "2026-10-25T00:00:00Z", "2026-10-25T01:00:00Z", "p2026_10_25_00"),
             (Hour, Tz::Europe__Berlin, "2026-10-25T01:30:00Z", "2026-10-25T01:00:00Z", "2026-10-25T02:00:00Z", "p2026_10_25_01"),
             // Midnight does not exist there on that day, and the day starts at one.

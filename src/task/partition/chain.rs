@@ -1,11 +1,12 @@
 //! Number keys: which partitions and rows belong together. Pure.
 //!
-//! For time keys the clock says where new rows come. For numbers only the highest row and the sequence say it, and one wrong row at 10^12 would make
-//! partitions there and retire all others. So a key counts only if at most ten periods lie between it and the partitions or rows below it.
+//! For time keys the clock tells where new rows go. For number keys only the highest row and the sequence do, and a single wrong row at
+//! 10^12 would create partitions there and retire all others. So a key counts only if at most ten periods lie between it and the partitions
+//! or rows below it.
 
 use super::key::Bound;
 
-/// A key that lies this many periods beyond all others is taken for a wrong one.
+/// A key that lies this many periods beyond all others is taken to be wrong.
 pub const PERIODS_AHEAD: u32 = 10;
 
 /// Partitions and rows, with no gap of more than ten periods between them.
@@ -21,18 +22,19 @@ impl Chain {
         Self { from: position, to: position }
     }
 
-    /// Keys from here on are far beyond it.
+    /// Returns the position from which on keys are far beyond the chain.
     pub fn limit(&self, step: u32) -> i64 {
         self.to.saturating_add(i64::from(step) * i64::from(PERIODS_AHEAD))
     }
 
-    /// Whether a row with this key would belong to it.
+    /// Returns whether a row with this key belongs to the chain.
     pub fn takes(&self, position: i64, step: u32) -> bool {
         self.from <= position && position < self.limit(step)
     }
 }
 
-/// The chain where new rows come: the one with the sequence's last number, otherwise the one with the most partitions, and of two such the lower.
+/// Returns the chain that new rows go to: the one with the sequence's last number, otherwise the one with the most partitions, and the
+/// lower of two such chains.
 pub fn main(ranges: &[(Bound, Bound)], sequence: Option<i64>, step: u32) -> Option<Chain> {
     let chains = chains(ranges, step);
     let with_sequence = sequence.and_then(|last| chains.iter().find(|(chain, _)| chain.takes(last, step)));
@@ -40,7 +42,7 @@ pub fn main(ranges: &[(Bound, Bound)], sequence: Option<i64>, step: u32) -> Opti
     with_sequence.or(longest).map(|(chain, _)| *chain)
 }
 
-/// All chains in their order, with the number of their partitions.
+/// Returns all chains in order, each with the number of its partitions.
 fn chains(ranges: &[(Bound, Bound)], step: u32) -> Vec<(Chain, usize)> {
     let mut ranges = ranges.to_vec();
     ranges.sort();
@@ -53,7 +55,7 @@ fn chains(ranges: &[(Bound, Bound)], step: u32) -> Vec<(Chain, usize)> {
         };
         let to = match high {
             Bound::At(high) => high,
-            // Of all numbers: there is nothing beyond.
+            // It covers all numbers, so nothing lies beyond it.
             Bound::Max if low == Bound::Min => i64::MAX,
             Bound::Min | Bound::Max => from,
         };
@@ -84,7 +86,7 @@ mod tests {
             // Ten periods are no gap, and more are one.
             (with(&[(At(14_000), At(15_000))]), None, Some((0, 15_000))),
             (with(&[(At(14_001), At(15_000))]), None, Some((0, 4000))),
-            // Of the sequence, then of the most partitions.
+            // The chain of the sequence comes first, then the one with the most partitions.
             (with(&[(At(far), At(far + 1000))]), None, Some((0, 4000))),
             (with(&[(At(far), At(far + 1000))]), Some(far + 7), Some((far, far + 1000))),
             (with(&[(At(far), At(far + 1000))]), Some(far * 2), Some((0, 4000))),

@@ -15,7 +15,7 @@ pub struct ColumnSetting {
 }
 
 impl ColumnSetting {
-    /// What follows ALTER TABLE ….
+    /// Returns what follows ALTER TABLE ….
     pub fn changes(&self) -> Vec<String> {
         let column = identifier(&self.column);
         let target = self.target.map(|target| format!("ALTER COLUMN {column} SET STATISTICS {target}"));
@@ -30,7 +30,7 @@ impl ColumnSetting {
         self.changes().into_iter().map(|change| format!("ALTER TABLE {table} {change}")).collect()
     }
 
-    /// As if nothing had been said.
+    /// Returns statements that reset the settings.
     pub fn reset(&self, table: &str) -> Vec<String> {
         let column = identifier(&self.column);
         let options = self.options.iter().filter_map(|option| option.split_once('='));
@@ -44,7 +44,7 @@ impl ColumnSetting {
     }
 }
 
-/// Reads the columns that have any.
+/// Reads the settings of the columns that have any.
 pub async fn read(connection: &mut PgConnection, table: i64) -> Result<Vec<ColumnSetting>> {
     // No target is -1 before 17, and NULL since.
     Ok(sqlx::query_as(
@@ -56,7 +56,8 @@ pub async fn read(connection: &mut PgConnection, table: i64) -> Result<Vec<Colum
     .await?)
 }
 
-/// Only the targets: options of a partitioned table's columns are of the whole, and its n_distinct is none of a partition's.
+/// Reads only the targets: options of a partitioned table's columns apply to the whole table, and its n_distinct is not that of a
+/// partition.
 pub async fn targets(connection: &mut PgConnection, table: i64) -> Result<Vec<ColumnSetting>> {
     let mut settings = read(connection, table).await?;
     settings.iter_mut().for_each(|setting| setting.options.clear());

@@ -13,7 +13,7 @@ use crate::base::fault::Kind;
 use crate::base::units;
 use crate::ledger::report::{Report, Unfinished};
 
-/// What a run has done so far, by kind of step, and what it could not do.
+/// The steps that a run has done so far, by kind, and those that it could not do.
 #[derive(Default)]
 pub(super) struct Progress {
     pub created: Vec<String>,
@@ -21,7 +21,7 @@ pub(super) struct Progress {
     pub detached: Vec<String>,
     pub archived: Vec<String>,
     pub dropped: Vec<String>,
-    /// They were written to after they were archived, and were archived again.
+    /// Partitions that were written to after they were archived, and were archived again.
     pub changed: Vec<String>,
     /// They got rows that stay after the plan had looked, and were attached again.
     pub attached_again: Vec<String>,
@@ -37,7 +37,7 @@ pub(super) struct Progress {
 pub(super) struct Concluded {
     pub report: Report,
     pub failure: Option<(Option<Kind>, String)>,
-    /// Rows have, or will soon have, nowhere to go: said before all else.
+    /// True if new rows have, or will soon have, no partition: such a failure is reported first.
     pub has_no_runway: bool,
 }
 
@@ -50,7 +50,7 @@ impl From<Left> for Concluded {
 }
 
 impl Partition {
-    /// Of one table.
+    /// Returns the result for one table.
     pub(super) fn conclude(&self, plan: &Plan, after: &Plan, progress: Progress) -> Concluded {
         let covered = after.runway().in_words();
         let mut did: Vec<String> = Vec::new();
@@ -79,7 +79,7 @@ impl Partition {
             .changed
             .iter()
             .map(|table| {
-                format!("{table} was written to after it was archived: it was archived once more, and its grace starts again")
+                format!("{table} was written to after it was archived: it was archived again, and its grace period starts again")
             })
             .collect();
         report.warnings.extend(progress.attached_again.iter().map(|table| {
@@ -122,7 +122,8 @@ impl Partition {
     }
 }
 
-/// All tables in one report: lists one after the other, numbers summed, the shortest runway; the worst failure.
+/// Merges the results of all tables into one report: lists are joined, numbers are summed, and the shortest runway and the worst failure
+/// count.
 pub(super) fn merged(mut concluded: Vec<Concluded>) -> Result<Report> {
     let tables = concluded.len();
     concluded.sort_by_key(|one| !one.has_no_runway);
@@ -166,7 +167,7 @@ pub(super) fn merged(mut concluded: Vec<Concluded>) -> Result<Report> {
     }
 }
 
-/// Of two runways, both times or both numbers; one that has no end is the longer, one that is not there the shorter.
+/// Returns the shorter of two runways, both times or both numbers. One that is null is the shortest.
 fn earlier(one: Value, other: Value) -> Value {
     let at = |value: &Value| {
         let text = value.as_str()?;

@@ -1,7 +1,7 @@
 //! Creates a partition: a table like its parent, with the properties that LIKE leaves out, attached in the same transaction.
 //!
-//! CREATE … PARTITION OF would take ACCESS EXCLUSIVE on the parent; this takes SHARE UPDATE EXCLUSIVE, beside which
-//! reads and writes go on. A new table has no rows to be checked, so that it needs no CHECK before ATTACH.
+//! CREATE … PARTITION OF would take ACCESS EXCLUSIVE on the parent; this takes SHARE UPDATE EXCLUSIVE, under which reads and writes go on.
+//! A new table has no rows to check, so it needs no CHECK before ATTACH.
 
 use anyhow::Result;
 use sqlx::PgConnection;
@@ -13,13 +13,13 @@ use crate::pg::table::{Checked, TableName, proof};
 use crate::pg::{self, identifier, literal, qualified};
 use crate::task::partition::{column_settings, rights};
 
-/// A CHECK of the default partition while a partition is attached.
+/// The name of a CHECK that the default partition has while a partition is attached.
 const SHIELD: &str = "pgtend_not_here";
 
-/// Returns how many rows left the default partition for it.
+/// Creates a partition. Returns how many rows moved into it from the default partition.
 pub async fn create(session: &mut Session, plan: &Plan, new: &New) -> Result<Attempt<u64>> {
     let shielded = match (&plan.default, new.range) {
-        // Rows of now come to the default partition until theirs is there: nothing may refuse them.
+        // Current rows go to the default partition until theirs exists, so no CHECK may refuse them.
         (Some(default), Some(range)) if plan.default_rows.is_capped && !new.moves_rows && range.from > plan.now => {
             let (from, to) = (plan.key.sql(range.from)?, plan.key.sql(range.to)?);
             if let Attempt::Locked(who) = shield(session, default, &plan.column, &from, &to).await? {
@@ -43,7 +43,7 @@ async fn shield(session: &mut Session, default: &TableName, column: &str, from: 
     let check = format!(
         "ALTER TABLE {table} ADD CONSTRAINT {SHIELD} CHECK ({column} IS NULL OR {column} < {from} OR {column} >= {to}) NOT VALID"
     );
-    // One that a killed run left is in its way, and in that of others' rows.
+    // A CHECK that a killed run left blocks this one, and rows of other sessions.
     if let Attempt::Locked(who) = session.transaction(&[unshield(default), check], &[default.oid]).await? {
         return Ok(Attempt::Locked(who));
     }
@@ -56,7 +56,7 @@ async fn shield(session: &mut Session, default: &TableName, column: &str, from: 
         if let Err(error) = pg::execute(&mut session.connection, statement).await {
             let _ = pg::execute(&mut session.connection, "ROLLBACK".to_owned()).await;
             session.transaction(&[unshield(default)], &[default.oid]).await?;
-            return Err(error.context(format!("cannot see whether {default} has rows of the new partition")));
+            return Err(error.context(format!("cannot check whether {default} has rows of the new partition")));
         }
     }
     Ok(Attempt::Done(()))
@@ -71,7 +71,7 @@ async fn make(session: &mut Session, plan: &Plan, new: &New, shielded: Option<&T
         [Some(plan.table.oid), plan.default.as_ref().map(|default| default.oid)].into_iter().flatten().collect();
     let making = Making { plan, new, shielded };
     Ok(match session.transaction_under(&making.lock(), &tables, &making).await? {
-        // Of all statements, only the one that moves rows counts any.
+        // Only the statement that moves rows counts any.
         Attempt::Done(rows) => Attempt::Done(rows.iter().sum()),
         Attempt::Locked(who) => Attempt::Locked(who),
     })
@@ -84,12 +84,14 @@ struct Making<'a> {
 }
 
 impl Making<'_> {
-    /// The strongest lock that it takes on the parent, taken first: what is read under it is what is so at the commit.
+    /// Returns the statement that takes the strongest lock on the parent. It runs first: what is read under the lock still holds at the
+    /// commit.
     ///
-    /// Beside a default partition, ATTACH's own locks are not enough. A writer that was on its way to the default partition when
-    /// the new one came fails ("violates partition constraint"), and a reader that had counted the partitions before sees neither
-    /// the old place of a moved row nor its new one: both seen on 15, with writers and readers at work. Who is stopped at the
-    /// parent looks again afterwards: writers by SHARE ROW EXCLUSIVE; readers too, where rows move, by ACCESS EXCLUSIVE.
+    /// If there is a default partition, ATTACH's own locks are not enough. A writer that has already chosen the default partition when the
+    /// new one is attached fails ("violates partition constraint"), and a reader that has already listed the partitions sees a moved row
+    /// neither in its old place nor in its new one: both happened on 15 with concurrent writers and readers. A session that waits for the
+    /// parent looks up the partitions again: SHARE ROW EXCLUSIVE makes writers wait; where rows move, ACCESS EXCLUSIVE makes readers wait,
+    /// too.
     fn lock(&self) -> String {
         let mode = match (self.new.range, &self.plan.default) {
             (Some(_), Some(_)) if self.new.moves_rows => "ACCESS EXCLUSIVE",
@@ -135,11 +137,12 @@ impl UnderLock for Making<'_> {
     }
 }
 
-/// `name` as a table like `parent`, with its owner, privileges, policies and comment, and the storage of `model`.
+/// Returns statements that create `name` as a table like `parent`, with its owner, privileges, policies and comment, and the storage of
+/// `model`.
 async fn like_parent(connection: &mut PgConnection, parent: &TableName, name: &str, model: Option<i64>) -> Result<Vec<String>> {
     let mut statements = vec![create_table(connection, parent, name, model).await?];
     statements.extend(storage(connection, name, model).await?);
-    // LIKE copies none, and neither would PARTITION OF.
+    // Neither LIKE nor PARTITION OF copies these.
     let targets = column_settings::targets(connection, parent.oid).await?;
     statements.extend(targets.iter().flat_map(|setting| setting.statements(name)));
     statements.extend(policies(connection, parent, name).await?);
@@ -148,10 +151,10 @@ async fn like_parent(connection: &mut PgConnection, parent: &TableName, name: &s
     Ok(statements)
 }
 
-/// Without indexes, which ATTACH makes as the parent has them, and without identity: 18 refuses a partition that has one of
-/// its own, and gives it the parent's.
+/// Returns a CREATE TABLE without indexes, which ATTACH creates like the parent's, and without identity columns: PostgreSQL 18 refuses a
+/// partition that has its own, and gives it the parent's.
 async fn create_table(connection: &mut PgConnection, parent: &TableName, name: &str, model: Option<i64>) -> Result<String> {
-    // Before 17 a partitioned table had no access method to say.
+    // Before 17, a partitioned table has no access method.
     let (method, space): (Option<String>, Option<String>) = sqlx::query_as(
         "SELECT (SELECT amname::text FROM pg_am WHERE oid = coalesce(nullif(c.relam, 0),
                      (SELECT m.relam FROM pg_class m WHERE m.oid = $2::bigint::oid AND current_setting('server_version_num')::int < 170000))),
@@ -167,7 +170,7 @@ async fn create_table(connection: &mut PgConnection, parent: &TableName, name: &
     Ok(format!("CREATE TABLE {name} (LIKE {} INCLUDING ALL EXCLUDING INDEXES EXCLUDING IDENTITY){method}{space}", parent.sql()))
 }
 
-/// A partitioned table has no storage parameters of its own: the newest partition says what they should be.
+/// Returns a statement that sets the storage parameters of the newest partition: a partitioned table has none of its own.
 async fn storage(connection: &mut PgConnection, name: &str, model: Option<i64>) -> Result<Vec<String>> {
     let Some(model) = model else { return Ok(Vec::new()) };
     let options: Vec<(bool, String)> = sqlx::query_as(
@@ -244,7 +247,7 @@ pub async fn comment(connection: &mut PgConnection, parent: &TableName, name: &s
     Ok(comment.map(|comment| format!("COMMENT ON TABLE {name} IS {}", literal(&comment))).into_iter().collect())
 }
 
-/// ATTACH makes the index; which one it is becomes known only then.
+/// Returns a statement that sets the replica identity. ATTACH creates the index, so it is looked up only then.
 async fn replica_identity(connection: &mut PgConnection, parent: &TableName, name: &str) -> Result<Vec<String>> {
     let (identity, index): (String, Option<i64>) = sqlx::query_as(
         "SELECT relreplident::text, (SELECT indexrelid::bigint FROM pg_index WHERE indrelid = c.oid AND indisreplident)
@@ -273,7 +276,8 @@ async fn replica_identity(connection: &mut PgConnection, parent: &TableName, nam
     })
 }
 
-/// Rows leave the default partition for a table that nobody sees yet, and both are seen together at the commit.
+/// Returns statements that move rows from the default partition to a table that no other session sees yet: the commit shows both changes at
+/// once.
 async fn move_rows(
     connection: &mut PgConnection,
     parent: &TableName,
@@ -293,7 +297,7 @@ async fn move_rows(
         format!("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE", default.sql()),
         proof([&Checked::of(parent), &Checked::of(default)]),
     ];
-    // For a trigger of the application nothing was deleted.
+    // The application's triggers must not fire: no row is lost.
     for (trigger, _) in triggers(connection, default).await? {
         statements.push(format!("ALTER TABLE {} DISABLE TRIGGER {}", default.sql(), identifier(&trigger)));
     }
@@ -314,7 +318,7 @@ async fn triggers(connection: &mut PgConnection, table: &TableName) -> Result<Ve
     .await?)
 }
 
-/// As they were: read before the transaction that disables them.
+/// Returns statements that enable the triggers as they were: these are read before they are disabled.
 async fn enable_triggers(connection: &mut PgConnection, default: &TableName) -> Result<Vec<String>> {
     Ok(triggers(connection, default)
         .await?

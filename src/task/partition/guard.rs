@@ -1,4 +1,5 @@
-//! Keeps a detached table as it was archived until it is dropped: a trigger refuses all changes, and says how to undo the detach.
+//! Keeps a detached table as it was archived until it is dropped: a trigger refuses all changes, and its message says how to undo the
+//! detach.
 //!
 //! Its foreign keys to other tables are dropped with the detach. With them, an application's DELETE of a row that only the detached
 //! table refers to would fail, or its cascade would meet the trigger.
@@ -11,10 +12,11 @@ use crate::pg::table::TableName;
 use crate::pg::{self, identifier, literal, qualified};
 
 pub const TRIGGER: &str = "pgtend_retired";
-/// The body of its function, as a pattern for LIKE: it does nothing but refuse.
+/// The body of the trigger's function, as a pattern for LIKE: it only refuses.
 const BODY: &str = "BEGIN RAISE EXCEPTION USING ERRCODE = %; END";
 
-/// Foreign keys from a partition, its parent's among them; those that the server made below another key of the same table are in that.
+/// Returns the foreign keys of a partition, including those of its parent, without those that the server created below another key of the
+/// same table.
 pub async fn foreign_keys(connection: &mut PgConnection, table: &TableName) -> Result<Vec<ForeignKey>> {
     let found: Vec<(String, String)> = sqlx::query_as(
         "SELECT k.conname::text, pg_get_constraintdef(k.oid) FROM pg_constraint k
@@ -27,13 +29,12 @@ pub async fn foreign_keys(connection: &mut PgConnection, table: &TableName) -> R
     Ok(found.into_iter().map(|(name, definition)| ForeignKey { name, definition }).collect())
 }
 
-/// Statements for a detached table, under a lock on it: they drop its foreign keys and refuse all changes from then on.
+/// Returns statements that drop the foreign keys of a detached table and make it refuse all changes. They run under a lock on it.
 pub fn statements(parent: &TableName, table: &TableName, mark: &Mark, foreign_keys: &[ForeignKey]) -> Vec<String> {
     let (name, function) = (table.sql(), function(table));
     let drop_key = |key: &ForeignKey| format!("ALTER TABLE {name} DROP CONSTRAINT {}", identifier(&key.name));
-    let message = format!(
-        "{table} was retired from {parent} by pgtend and takes no changes: it waits for the end of its grace, and is dropped then"
-    );
+    let message =
+        format!("{table} was retired from {parent} by pgtend and takes no changes: it is dropped when its grace period is over");
     let body = format!(
         "BEGIN RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state', MESSAGE = {}, HINT = {}; END",
         literal(&message),
@@ -45,23 +46,24 @@ pub fn statements(parent: &TableName, table: &TableName, mark: &Mark, foreign_ke
         format!(
             "CREATE OR REPLACE TRIGGER {TRIGGER} BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {name} FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
         ),
-        // Also in a session that replays what another server did.
+        // It also fires in sessions that replay changes of another server.
         format!("ALTER TABLE {name} ENABLE ALWAYS TRIGGER {TRIGGER}"),
     ]);
     statements
 }
 
-/// Advice on how to attach the rows again.
+/// Returns a hint on how to attach the table again.
 pub fn way_back(parent: &TableName, table: &TableName, mark: &Mark) -> String {
     let bounds = mark.bounds.clone().unwrap_or_else(|| format!("FOR VALUES FROM ('{}') TO ('{}')", mark.from, mark.to));
     format!(
-        "to have it back: DROP TRIGGER {TRIGGER} ON {0}; ALTER TABLE {1} ATTACH PARTITION {0} {bounds}; and a longer `retain` in the job",
+        "to bring it back: DROP TRIGGER {TRIGGER} ON {0}; ALTER TABLE {1} ATTACH PARTITION {0} {bounds}; and set a longer `retain` in the \
+         job",
         table.sql(),
         parent.sql()
     )
 }
 
-/// Takes it off again, where it is.
+/// Returns statements that remove the trigger, if it exists, and its functions.
 pub async fn removal(connection: &mut PgConnection, table: &TableName) -> Result<Vec<String>> {
     let is_there: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $1::bigint::oid AND tgname = $2 AND NOT tgisinternal)",
@@ -74,8 +76,8 @@ pub async fn removal(connection: &mut PgConnection, table: &TableName) -> Result
     Ok(drop_trigger.into_iter().chain(drop_functions(connection, table).await?).collect())
 }
 
-/// Drops its functions once the trigger or the table is gone. A table that moves to another schema leaves its function behind. Functions of
-/// that name that we may not drop, or that another table uses, are not ours.
+/// Returns statements that drop the trigger's functions, once the trigger or the table is gone. A table that moves to another schema leaves
+/// its function behind. Functions of that name that we may not drop, or that another table uses, are not ours.
 pub async fn drop_functions(connection: &mut PgConnection, table: &TableName) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar(
         "SELECT format('DROP FUNCTION IF EXISTS %I.%I()', n.nspname, p.proname) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
@@ -89,7 +91,7 @@ pub async fn drop_functions(connection: &mut PgConnection, table: &TableName) ->
     .await?)
 }
 
-/// Whether the trigger is there, fires always, and still does nothing but refuse.
+/// Returns whether the trigger exists, always fires, and still only refuses.
 pub async fn holds(connection: &mut PgConnection, table: &TableName) -> Result<bool> {
     // 62: BEFORE, INSERT, DELETE, UPDATE, TRUNCATE, for each statement.
     let sql = "SELECT EXISTS (
@@ -104,19 +106,19 @@ fn function_name(table: &TableName) -> String {
     format!("{TRIGGER}_{}", table.oid)
 }
 
-/// One for each table: jobs beside each other would change the same row of the catalog.
+/// Returns the name of the trigger's function. Each table has its own: otherwise concurrent jobs would update the same row of the catalog.
 fn function(table: &TableName) -> String {
     qualified(&table.schema, &function_name(table))
 }
 
-/// A checksum of all rows of a table as they stand, whatever their order. Sums, as equal rows would cancel each other out with xor.
-/// The session's settings are those of the archive ([`crate::archive::prepare_session`]).
+/// Returns the number of a table's rows, and a checksum of them that does not depend on their order. It is a sum: with xor, equal rows
+/// would cancel each other out. The session must have the settings of the archive ([`crate::archive::prepare_session`]).
 pub async fn contents(connection: &mut PgConnection, table: &TableName) -> Result<(u64, String)> {
     let sql = format!(
         "SELECT count(*) || ' ' || coalesce(sum(hashtextextended((r.*)::text COLLATE \"C\", 0)::numeric), 0) FROM ONLY {} r",
         table.sql()
     );
     let text = pg::fetch_text(connection, sql).await?.unwrap_or_default();
-    let (rows, sum) = text.split_once(' ').ok_or_else(|| anyhow::anyhow!("a count and a sum"))?;
+    let (rows, sum) = text.split_once(' ').ok_or_else(|| anyhow::anyhow!("the server returned no count and sum"))?;
     Ok((rows.parse()?, sum.to_owned()))
 }

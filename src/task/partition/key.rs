@@ -10,7 +10,7 @@ use crate::base::fault::{Fault, Kind};
 use crate::pg;
 
 const DAY_MICROSECONDS: i64 = 86_400_000_000;
-/// The bits of a uuid below its time.
+/// The number of bits of a uuid below its timestamp.
 const UUID_LOW_BITS: u32 = 80;
 
 /// How a partition without a lower end is shown.
@@ -40,7 +40,7 @@ impl Epoch {
 #[serde(rename_all = "snake_case")]
 pub enum Key {
     TimestampTz,
-    /// On the clock of the job's zone, whatever it did to its summer time.
+    /// Wall-clock time in the job's zone, without daylight saving time.
     Timestamp,
     Date,
     Epoch {
@@ -74,7 +74,7 @@ impl Key {
         (self == Self::Uuid).then(|| format!("NOT ({})", is_version_7(column)))
     }
 
-    /// From the column's type, without modifiers, as `format_type` says it.
+    /// Returns the key for a column's type, given as `format_type` writes it, without modifiers.
     pub fn of(column: &str, type_name: &str, every: Every, epoch: Option<Epoch>) -> Result<Self> {
         let refuse = |message: String| Err(Fault::new(Kind::Configuration, message).into());
         let largest = match type_name {
@@ -86,28 +86,29 @@ impl Key {
             ("timestamp with time zone", Every::Unit(_), None) => Ok(Self::TimestampTz),
             ("timestamp without time zone", Every::Unit(_), None) => Ok(Self::Timestamp),
             ("date", Every::Unit(super::calendar::Unit::Hour), None) => {
-                refuse(format!("column {column} is a date, and has no hours: every = \"day\" or longer"))
+                refuse(format!("column {column} is a date and has no hours: set every = \"day\" or longer"))
             }
             ("date", Every::Unit(_), None) => Ok(Self::Date),
             ("uuid", Every::Unit(_), None) => Ok(Self::Uuid),
             ("smallint" | "integer" | "bigint", Every::Unit(_), Some(epoch)) => Ok(Self::Epoch { epoch, largest }),
             ("smallint" | "integer" | "bigint", Every::Unit(unit), None) => refuse(format!(
-                "column {column} is {type_name}, and every = \"{}\" needs to know what it counts: epoch = \"seconds\", \"milliseconds\" or \
-                 \"microseconds\"; or every = NUMBER for ranges of numbers",
+                "column {column} is {type_name}, and every = \"{}\" needs its unit, counted since 1970: set epoch = \"seconds\", \
+                 \"milliseconds\" or \"microseconds\"; or set every = NUMBER for ranges of numbers",
                 unit.name()
             )),
             ("smallint" | "integer" | "bigint" | "numeric", Every::Step(_), None) => Ok(Self::Number { largest }),
             (_, Every::Step(step), _) => {
-                refuse(format!("every = {step} is for number keys without `epoch`, and column {column} is {type_name}"))
+                refuse(format!("every = {step} is only for number keys without `epoch`; column {column} is {type_name}"))
             }
-            (_, _, Some(_)) => refuse(format!("`epoch` is for integer keys, and column {column} is {type_name}")),
+            (_, _, Some(_)) => refuse(format!("`epoch` is only for integer keys; column {column} is {type_name}")),
             _ => refuse(format!(
-                "column {column} is {type_name}, which pgtend has no calendar for: timestamptz, timestamp, date, uuid (version 7) and integers"
+                "column {column} is {type_name}, an unsupported key type; supported: timestamptz, timestamp, date, uuid (version 7) and \
+                 integers"
             )),
         }
     }
 
-    /// Whether positions count on the clock of the job's zone rather than in UTC.
+    /// Returns whether positions are wall-clock time in the job's zone rather than UTC.
     pub fn is_on_the_wall(self) -> bool {
         matches!(self, Self::Timestamp | Self::Date)
     }
@@ -116,9 +117,9 @@ impl Key {
         !matches!(self, Self::Number { .. })
     }
 
-    /// As SQL: a quoted literal, which takes the column's type wherever it stands beside it.
+    /// Returns the position as SQL: a quoted literal, which takes the type of the column that it is compared with.
     pub fn sql(self, position: i64) -> Result<String> {
-        let refuse = || Fault::new(Kind::Configuration, format!("{} is more than the key's type can hold", self.show(position)));
+        let refuse = || Fault::new(Kind::Configuration, format!("{} does not fit in the key's type", self.show(position)));
         let text = match self {
             Self::TimestampTz => self.clock(position, "%Y-%m-%d %H:%M:%S%.f+00").ok_or_else(refuse)?,
             Self::Timestamp => self.clock(position, "%Y-%m-%d %H:%M:%S%.f").ok_or_else(refuse)?,
@@ -144,7 +145,7 @@ impl Key {
         Some(DateTime::from_timestamp_micros(position)?.format(format).to_string())
     }
 
-    /// For people, and for the report: RFC 3339, without a zone where the key has none.
+    /// Formats a position for people and for the report: RFC 3339, without a zone where the key has none.
     pub fn show(self, position: i64) -> String {
         match self {
             Self::Number { .. } => position.to_string(),
@@ -162,8 +163,8 @@ impl Key {
         }
     }
 
-    /// A value of the key as the server shows it with TimeZone UTC and DateStyle ISO; what lies between two positions
-    /// counts for the lower one.
+    /// Reads a value of the key as the server shows it with TimeZone UTC and DateStyle ISO. A value between two positions counts as the
+    /// lower one.
     pub fn position(self, text: &str) -> Option<i64> {
         match self {
             Self::TimestampTz => parse_clock(text.strip_suffix("+00")?),
@@ -184,7 +185,7 @@ impl Key {
         }
     }
 
-    /// A bound, which must be exactly a position: one that is not would be misjudged.
+    /// Reads a bound. It must be exactly a position; None otherwise, since a rounded bound would be misjudged.
     fn bound(self, token: &str) -> Option<Bound> {
         match token {
             "MINVALUE" | "-infinity" => return Some(Bound::Min),
@@ -203,7 +204,7 @@ impl Key {
         if is_exact { self.position(token).map(Bound::At) } else { None }
     }
 
-    /// Reads `FOR VALUES FROM ('…') TO ('…')` as pg_get_expr shows it. None: it is not understood.
+    /// Reads `FOR VALUES FROM ('…') TO ('…')` as pg_get_expr shows it. Returns None if it is not understood.
     pub fn range(self, shown: &str) -> Option<(Bound, Bound)> {
         let rest = shown.strip_prefix("FOR VALUES FROM (")?;
         let (from, rest) = token(rest)?;
@@ -215,13 +216,13 @@ impl Key {
     }
 }
 
-/// A quoted literal or a bare word up to the next parenthesis, and what follows it.
+/// Returns a quoted literal, or a bare word up to the next parenthesis, and the rest of the text.
 fn token(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('\'') else {
         let end = text.find([')', ','])?;
         return Some((text[..end].to_owned(), &text[end..]));
     };
-    // No literal of a key's types holds a quote.
+    // No literal of these types contains a quote.
     let end = quoted.find('\'')?;
     Some((quoted[..end].to_owned(), &quoted[end + 1..]))
 }

@@ -13,23 +13,23 @@ use crate::base::schedule::Zone;
 use crate::base::units::Span;
 use crate::config::checker::Checker;
 
-/// Longer than any statement of an application that is well; shorter than its users' patience.
+/// Longer than the statements of a healthy application; shorter than its users would wait.
 pub(super) const LOCK_TIMEOUT: Span = Span(Duration::from_secs(2));
-/// Through a long report or a slow autovacuum; not through the night.
+/// Long enough for a long report or a slow autovacuum, but not for a whole night.
 pub(super) const GIVE_UP_AFTER: Span = Span(Duration::from_secs(300));
 pub(super) const PREMAKE: u32 = 3;
-/// A partition is a file per index and a lock per query that is not pruned: more than this is a mistake.
+/// Each partition costs a file per index, and a lock for each query that is not pruned: more than this is a mistake.
 const PREMAKE_AT_MOST: u32 = 1000;
-/// Time to notice that something is missing: GitLab keeps detached partitions for a week as well. Back is one ATTACH.
+/// Enough time to notice that something is missing: GitLab also keeps detached partitions for a week. One ATTACH brings them back.
 const GRACE: Duration = Duration::from_secs(7 * 86_400);
 
-/// How much of the past stays.
+/// The data to keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Retain {
-    /// Partitions whose last row is older than that go.
+    /// Partitions that ended this long ago are retired.
     Age(Span),
-    /// For number keys: partitions that end so many numbers below the highest go.
+    /// For number keys: partitions that end this far below the highest key are retired.
     Numbers(u32),
 }
 
@@ -42,7 +42,7 @@ pub enum Like {
     Newest,
 }
 
-/// A length of time that may be none.
+/// A length of time that may be zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String")]
@@ -88,7 +88,7 @@ pub struct Written {
     pub archive: Option<Spanned<String>>,
     /// How long a detached partition stays before it is dropped; default 7d.
     pub grace: Option<Grace>,
-    /// Make a default partition when there is none; default false.
+    /// Create a default partition if there is none; default false.
     #[serde(default)]
     pub default: bool,
     /// The model of new partitions: "parent" (default), or "newest": the newest partition, where it has keys, indexes and constraints that
@@ -104,13 +104,13 @@ pub struct Written {
 pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Partition> {
     let is_number = matches!(written.every.get_ref(), Every::Step(_));
     if *written.every.get_ref() == Every::Step(0) {
-        checker.problem(&written.every, "`every = 0`", "so many numbers as a partition is to hold: 1000000".to_owned());
+        checker.problem(&written.every, "`every = 0`", "set how many numbers a partition covers: 1000000".to_owned());
     }
     if let Some(epoch) = written.epoch.as_ref().filter(|_| is_number) {
         checker.problem(
             epoch,
-            "`epoch` beside a number in `every`",
-            "every = \"day\" and the like for times in an integer".to_owned(),
+            "`epoch` together with a number in `every`",
+            "set every = \"day\" or another unit of time for times in an integer".to_owned(),
         );
     }
     if let Some(premake) = written.premake.as_ref().filter(|premake| !(1..=PREMAKE_AT_MOST).contains(premake.get_ref())) {
@@ -121,11 +121,11 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Partition>
         match (retain.get_ref(), is_number) {
             (Retain::Age(_), true) => checker.problem(
                 retain,
-                "`retain` is a length of time, and `every` a number",
-                "retain = NUMBER: partitions that far below the highest key go".to_owned(),
+                "`retain` is a length of time, but `every` is a number",
+                "set retain = NUMBER: partitions that end this far below the highest key are retired".to_owned(),
             ),
             (Retain::Numbers(_), false) => {
-                checker.problem(retain, "`retain` is a number, and `every` a length of time", "retain = \"90d\"".to_owned());
+                checker.problem(retain, "`retain` is a number, but `every` is a length of time", "retain = \"90d\"".to_owned());
             }
             _ => {}
         }
@@ -163,7 +163,7 @@ pub struct Partition {
     pub zone: Option<Tz>,
     pub premake: u32,
     pub retain: Option<Retain>,
-    /// The store where rows go before their partition is dropped.
+    /// The store that a partition's rows are archived to before it is dropped.
     pub archive: Option<String>,
     pub grace: Duration,
     pub default: bool,
@@ -171,6 +171,6 @@ pub struct Partition {
     pub lock_timeout: Duration,
     /// A step is retried for this long while other sessions hold a lock.
     pub give_up_after: Duration,
-    /// Whole partitions that are too old go, and no others are made: [retention] of a partitioned table.
+    /// True for [retention] of a partitioned table: expired partitions are dropped whole, and none are created.
     pub only_retires: bool,
 }

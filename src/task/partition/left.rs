@@ -1,4 +1,4 @@
-//! Tables that a run leaves as they are while it tends the others: those of many tenants stand side by side below one root.
+//! Tables that a run leaves as they are while it works on the others, such as those of many tenants below one root.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -18,13 +18,13 @@ pub struct Left {
     #[serde(skip)]
     pub kind: Option<Kind>,
     pub reason: String,
-    /// Rows have, or will soon have, nowhere to go.
+    /// True if new rows have, or will soon have, no partition.
     #[serde(skip)]
     pub has_no_runway: bool,
 }
 
 impl Left {
-    /// The error itself, when it is one of the server or of the whole run: others would fail as well.
+    /// Returns the error itself if it concerns the server or the whole run: other tables would fail as well.
     pub fn of(table: TableName, error: anyhow::Error) -> Result<Self> {
         match failure::kind_of(&error) {
             Some(Kind::Unreachable | Kind::Cancelled | Kind::TimedOut) => Err(error),
@@ -32,8 +32,8 @@ impl Left {
         }
     }
 
-    /// A table without a runway is a failure, whoever stands in the way of its partitions: a lock that ends by itself does not bring back
-    /// the rows that were refused meanwhile.
+    /// Marks the table as one without a runway. This is a failure, whatever blocked its partitions: a lock that ends by itself does not
+    /// bring back the rows that were refused in the meantime.
     pub fn without_runway(mut self, runway: &Runway, every: Every) -> Self {
         self.kind = self.kind.filter(|kind| !ends_by_itself(*kind));
         self.reason = format!("{}: {}; {}; {}", self.table, runway.in_words(), Runway::is_short(every), self.reason);
@@ -41,12 +41,12 @@ impl Left {
         self
     }
 
-    /// The failure of a run that has no other table.
+    /// Returns the failure of a run that has no other table.
     pub fn error(&self) -> anyhow::Error {
         error(self.kind, self.in_words())
     }
 
-    /// All that is left of a run that could not do anything for any of its tables.
+    /// Returns the failure of a run that could do nothing for any of its tables.
     pub fn all(left: &[Self]) -> anyhow::Error {
         let (first, others): (Vec<&Self>, Vec<&Self>) = left.iter().partition(|left| left.has_no_runway);
         let reasons = first.into_iter().chain(others).map(Self::in_words).collect::<Vec<_>>().join("; ");
@@ -68,7 +68,7 @@ pub fn error(kind: Option<Kind>, message: String) -> anyhow::Error {
     }
 }
 
-/// Of several failures: one that will never end by itself before one that does.
+/// Returns the worst of several failures: one that does not end by itself before one that does.
 pub fn worst(kinds: impl Iterator<Item = Option<Kind>> + Clone) -> Option<Option<Kind>> {
     let unnamed = kinds.clone().find(Option::is_none);
     let lasts = |kind: &Option<Kind>| !kind.is_some_and(ends_by_itself);
@@ -79,7 +79,7 @@ fn ends_by_itself(kind: Kind) -> bool {
     matches!(kind, Kind::Busy | Kind::Deferred)
 }
 
-/// An error of reading a table, with who holds the lock, where that was it.
+/// Adds the holders of the lock to an error from reading a table, if a lock caused it.
 pub async fn with_lock_holders(session: &mut Session, table: &TableName, error: anyhow::Error) -> anyhow::Error {
     if !governor::is_lock_trouble(&error) {
         return error;

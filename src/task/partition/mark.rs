@@ -1,7 +1,7 @@
-//! The mark on a partition that is being retired: a comment of ours. Without it nothing is ever dropped.
+//! The mark on a partition that is being retired: pgtend writes it as the table's comment, and drops no table without it.
 //!
-//! It is set before the detach, so that no interruption leaves an unknown detached table; it holds the oids of the table and its parent, so
-//! that a copy (a restored dump) is not taken for the original.
+//! It is set before the detach, so that no interruption leaves an unknown detached table. It holds the oids of the table and its parent, so
+//! that a copy (a restored dump) is not mistaken for the original.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -12,27 +12,27 @@ const PREFIX: &str = "pgtend-partition: ";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
-    /// The number (oid) of the table it was a partition of, and its own.
+    /// The oids of the parent table and of the partition.
     pub parent: i64,
     pub table: i64,
     pub stage: Stage,
-    /// When it came to this stage.
+    /// When it reached this stage.
     pub at: DateTime<Utc>,
     /// Its range, for display.
     pub from: String,
     pub to: String,
-    /// The comment that it had before.
+    /// The table's comment before it was marked.
     pub comment: Option<String>,
-    /// The place of its rows, once they were written and read back.
+    /// The archive of its rows, once they were written and read back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<Archived>,
-    /// `FOR VALUES …`, as the server shows it: for ATTACH.
+    /// `FOR VALUES …`, as the server shows it; ATTACH needs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bounds: Option<String>,
-    /// A trigger of ours refuses changes since it was detached.
+    /// True if pgtend's trigger has refused changes since the detach.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_guarded: bool,
-    /// Its foreign keys to other tables, which were dropped then: ATTACH makes those of its parent again.
+    /// Its foreign keys to other tables, which were dropped with the detach. ATTACH creates those of the parent again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub foreign_keys: Vec<ForeignKey>,
 }
@@ -57,7 +57,7 @@ pub enum Stage {
 pub struct Archived {
     pub key: String,
     pub rows: u64,
-    /// A checksum of all its rows, when they were read ([`super::guard::contents`]). None for archives of the first release.
+    /// A checksum of all rows at the time they were read ([`super::guard::contents`]). None for archives of the first release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contents: Option<String>,
     /// The store that it was written to, by its name in the configuration. None for archives of earlier releases.
@@ -73,12 +73,12 @@ impl Mark {
         Self { stage: Stage::Retired, at, is_guarded: true, foreign_keys: all, ..self.clone() }
     }
 
-    /// False if its rows are in no store, or in another one. The store itself says whether they are there.
+    /// Returns false if, by the mark, the rows are in no store or in another one. Only the store itself can tell whether they exist.
     pub fn may_be_in(&self, store: &str) -> bool {
         self.archive.as_ref().is_some_and(|archived| archived.store.as_deref().is_none_or(|named| named == store))
     }
 
-    /// The comment's text: a sentence for people, a line for us.
+    /// Returns the comment's text: a sentence for people, then a line for pgtend.
     pub fn comment(&self, parent: &str) -> String {
         let what = match self.stage {
             Stage::Retiring => "Being retired",
@@ -94,14 +94,14 @@ impl Mark {
     }
 
     pub fn read(comment: &str) -> Option<Self> {
-        // Its own line: JSON has no line breaks, so that a comment quoted in it starts none.
+        // The mark is on a line of its own. JSON has no line breaks, so a comment that is quoted in it cannot start such a line.
         let line = comment.lines().next_back()?;
         let mark: Self = serde_json::from_str(line.strip_prefix(PREFIX)?).ok()?;
         mark.is_harmless().then_some(mark)
     }
 
-    /// Whoever owns the table writes its comment, and people paste from our hints what stands here: it may be no other SQL than what
-    /// pg_get_constraintdef and pg_get_expr print for a foreign key and for bounds.
+    /// Returns whether the mark contains no other SQL than what pg_get_constraintdef and pg_get_expr print for a foreign key and for
+    /// bounds. The table's owner can write any comment, and people paste SQL from our hints.
     fn is_harmless(&self) -> bool {
         let is_value = |text: &String| !text.contains(|letter: char| letter.is_control() || matches!(letter, '\'' | '\\'));
         [&self.from, &self.to].into_iter().all(is_value)
@@ -190,7 +190,7 @@ mod tests {
         let text = mark.comment("public.logs");
         assert!(text.starts_with("Retired from public.logs by pgtend at 2027-01-15T08:00:00Z"), "{text}");
         assert_eq!(Mark::read(&text), Some(mark));
-        // One of the first release reads as it did, and is written as it was: a drop looks for its very words.
+        // A mark of the first release is still read, and is written unchanged: a drop compares its exact text.
         assert!(!text.contains("is_guarded") && !text.contains("foreign_keys") && !text.contains("bounds"), "{text}");
         assert_eq!(Mark::read("pgtend-partition: retired"), None);
         assert_eq!(Mark::read("logs of the shop"), None);

@@ -51,12 +51,12 @@ use crate::task::partition::state::found::State;
 use crate::work::{RunContext, Work};
 
 impl Partition {
-    /// Whole partitions of `table` go when their last row is older than `older_than`.
+    /// Returns a job that retires whole partitions of `table` when their last row is older than `older_than`.
     pub fn retiring(table: &str, column: &str, older_than: Span, archive: Option<String>) -> Self {
         Self {
             table: table.to_owned(),
             column: column.to_owned(),
-            // Says how new ones would be cut; there are none.
+            // The size of new partitions; none are created.
             every: Every::Unit(Unit::Day),
             epoch: None,
             zone: None,
@@ -90,7 +90,7 @@ impl Work for Partition {
                 Ok(state) => plans.push(decide::decide(state, &each)),
                 Err(error) => {
                     let error = left::with_lock_holders(&mut session, &parent, error).await;
-                    // Whoever asks for whole partitions must know of all that stands in the way.
+                    // [retention] must know everything that keeps it from dropping whole partitions.
                     if self.only_retires {
                         return Err(error);
                     }
@@ -133,13 +133,13 @@ impl Work for Partition {
 }
 
 impl Partition {
-    /// The same job for one table of those below its own.
+    /// Returns the same job for one of the tables below its own.
     fn of(&self, table: &TableName) -> Self {
         Self { table: table.sql(), ..self.clone() }
     }
 
-    /// By catalogs alone, of a table that could not be looked at. None: they do not say it (number keys without a sequence), or the table
-    /// is none that can be tended.
+    /// Reads from catalogs alone the runway of a table that could not be read. Returns None if they do not tell (number keys without a
+    /// sequence), or if the table is not supported.
     async fn runway(&self, run: &RunContext<'_>, session: &mut Session) -> Option<runway::Runway> {
         let state = State::glance(self, run, session).await.ok()?;
         let is_known = match self.every {
@@ -157,7 +157,7 @@ impl Partition {
         for plan in std::iter::once(plan).chain(others) {
             match session::exclude_other_jobs(&mut session.connection, &plan.table).await {
                 Ok(()) => plans.push(plan),
-                // Whoever has it may make its partitions; until then its rows have none.
+                // The job that holds the table may create its partitions; until then new rows have none.
                 Err(error) if !self.only_retires && plan.covered_until.is_none() => {
                     let found = Left::of(plan.table.clone(), error)?.without_runway(&plan.runway(), self.every);
                     match is_alone {
@@ -216,7 +216,7 @@ impl Partition {
         }
     }
 
-    /// All steps of one table.
+    /// Runs all steps of one table.
     async fn act_on(
         &self,
         plan: &Plan,
@@ -225,20 +225,20 @@ impl Partition {
         governor: &mut Governor,
     ) -> Result<Progress> {
         let mut progress = Progress { failed: plan.refusals.clone(), ..Progress::default() };
-        // Rows that have nowhere to go stay attached; partitions ahead are made all the same.
+        // Without the archive, partitions stay attached; those ahead are created all the same.
         if let Some(Err(error)) = archives {
-            progress.failed.push(format!("archive: {error:#}"));
+            progress.failed.push(format!("cannot open the archive: {error:#}"));
         }
         let has_no_archive = archives.is_some_and(Result::is_err);
         let archives = archives.and_then(|opened| opened.as_ref().ok());
         let mut strain = None;
         for planned in &plan.steps {
             let step = &planned.step;
-            // What is needed ahead is made whatever the strain; what goes can wait, and so can rows of the past, which move.
+            // Partitions ahead are created however strained the server is. Retiring can wait, and so can moving rows of the past.
             let moves_rows = matches!(step, Step::Create(new) if new.moves_rows);
             let is_past = |new: &plan::New| moves_rows && new.range.is_some_and(|range| range.to <= plan.now);
             if !matches!(step, Step::Create(new) if !is_past(new)) && !matches!(step, Step::Finalise { .. }) {
-                // It has waited once, and is not to wait for each of them.
+                // The run waits once, not for each step.
                 if strain.is_none()
                     && let Go::Stop(reason) = governor.go().await?
                 {
@@ -252,16 +252,16 @@ impl Partition {
             if has_no_archive
                 && matches!(step, Step::Retire { .. } | Step::Confirm { .. } | Step::Archive { .. } | Step::Drop { .. })
             {
-                progress.failed.push(format!("{step}: without its archive"));
+                progress.failed.push(format!("{step}: the archive is not available"));
                 continue;
             }
-            // A table has one pending detach at the most: the next one would only be refused.
+            // A table can have only one pending detach: another one would be refused.
             if progress.detach_is_pending && matches!(step, Step::Retire { .. }) {
-                progress.locked.push(format!("{step}: comes after the detach that is pending"));
+                progress.locked.push(format!("{step}: waits for the pending detach"));
                 continue;
             }
             tracing::info!("{step}: {}", planned.reason);
-            // One partition that cannot be made or dropped does not stop the others (pg_partman#421), a lost server does.
+            // A partition that cannot be created or dropped does not stop the others (pg_partman#421); a lost server does.
             let (began, pid) = (Instant::now(), session.pid);
             let taken = self.take(step, plan, archives, session, &mut progress);
             let taken = if moves_rows { governor.watch(pid, taken).await.0 } else { taken.await };
@@ -282,7 +282,7 @@ impl Partition {
         Ok(progress)
     }
 
-    /// Names the sessions that hold the lock, if there are any.
+    /// Runs one step. Returns who holds the lock if it could not be taken.
     async fn take(
         &self,
         step: &Step,
@@ -291,7 +291,7 @@ impl Partition {
         session: &mut Session,
         progress: &mut Progress,
     ) -> Result<Option<String>> {
-        // A table that is detached now, and goes on to its archive and its end.
+        // The table is detached now; it is archived and dropped next.
         let (table, mark) = match step {
             Step::Create(new) => {
                 return Ok(match create::create(session, plan, new).await? {
@@ -311,7 +311,7 @@ impl Partition {
                 return Ok(attempt.locked());
             }
             Step::Keep { partition, mark } => return Ok(retire::keep(session, plan, archives, partition, mark).await?.locked()),
-            // Its archive is looked at once more before it goes.
+            // Its archive is checked again before the drop.
             Step::Drop { table, mark } => (table, mark.clone()),
             Step::Retire { partition, how, mark } => match retire::retire(session, plan, partition, *how, mark).await? {
                 Attempt::Done(mark) => {

@@ -24,9 +24,9 @@ pub struct Plan {
     #[serde(skip)]
     pub major: u32,
     pub steps: Vec<Planned>,
-    /// What should be done and must not: the run fails with these when all else is done.
+    /// Steps that are due but refused: the run fails with these after it has done everything else.
     pub refusals: Vec<String>,
-    /// One of these refusals is that the clocks of host and server are apart.
+    /// True if one of the refusals is that the clocks of host and server differ.
     #[serde(skip)]
     pub clocks_apart: bool,
     /// Notes for people.
@@ -35,15 +35,15 @@ pub struct Plan {
     pub warnings: Vec<String>,
     /// RFC 3339 (or a number): rows up to there have their partition. None if no partition covers new rows.
     pub covered_until: Option<String>,
-    /// The same as an instant; none for number keys, and where there is no end.
+    /// The same as an instant; None for number keys, and if there is no end.
     pub covered_until_instant: Option<DateTime<Utc>>,
-    /// At least one whole period beyond the current one.
+    /// True if at least one whole period beyond the current one is covered.
     pub is_covered: bool,
     pub partitions: usize,
     pub default_rows: Counted,
     #[serde(skip)]
     pub default: Option<TableName>,
-    /// New partitions get what the newest one has beyond their parent.
+    /// True if new partitions also get what the newest one has and the parent lacks.
     #[serde(skip)]
     pub is_like_newest: bool,
     #[serde(skip)]
@@ -51,7 +51,7 @@ pub struct Plan {
     /// A partition that has such rows is not dropped.
     #[serde(skip)]
     pub rows_that_stay: Option<RowsThatStay>,
-    /// By the server's clock.
+    /// The time of the plan, by the server's clock.
     #[serde(skip)]
     pub at: DateTime<Utc>,
     /// The position of new rows.
@@ -60,7 +60,7 @@ pub struct Plan {
     /// The plans of further tables below the job's own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<Plan>,
-    /// Tables below the job's own that stay as they are.
+    /// Tables below the job's own that are left as they are.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left: Vec<Left>,
 }
@@ -90,7 +90,7 @@ pub struct Planned {
 #[derive(Debug, Serialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub enum Step {
-    /// Ends a detach that was left in its second phase.
+    /// Finishes a detach that was left in its second phase.
     Finalise {
         partition: TableName,
     },
@@ -102,19 +102,19 @@ pub enum Step {
         #[serde(skip)]
         mark: Mark,
     },
-    /// A detached table whose run was killed before it said so.
+    /// Records the detach of a table whose run was killed before it did.
     Confirm {
         table: TableName,
         #[serde(skip)]
         mark: Mark,
     },
-    /// It carries a mark, but its time is not over: `retain` was changed.
+    /// Removes the mark of a partition that is not past its retention: `retain` was changed.
     Keep {
         partition: TableName,
         #[serde(skip)]
         mark: Mark,
     },
-    /// Of a table that an earlier run detached: its rows go to the store.
+    /// Archives the rows of a table that an earlier run detached.
     Archive {
         table: TableName,
         #[serde(skip)]
@@ -136,13 +136,13 @@ pub enum Detach {
     Plainly,
 }
 
-/// A partition to be made; `range` None is the default partition.
+/// A partition to create; if `range` is None, the default partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct New {
     pub name: String,
     #[serde(skip)]
     pub range: Option<Period>,
-    /// Rows of its range leave the default partition in the same transaction.
+    /// True if rows of its range are moved out of the default partition in the same transaction.
     pub moves_rows: bool,
     /// An older partition, whose storage parameters it gets.
     #[serde(skip)]
@@ -150,7 +150,7 @@ pub struct New {
 }
 
 impl Plan {
-    /// The oids of partitions that are detached, and go.
+    /// Returns the oids of partitions that are detached and dropped.
     pub fn retired(&self) -> impl Iterator<Item = i64> {
         self.all().flat_map(|plan| &plan.steps).filter_map(|planned| match &planned.step {
             Step::Retire { partition, .. } | Step::Finalise { partition } => Some(partition.oid),
@@ -158,12 +158,12 @@ impl Plan {
         })
     }
 
-    /// As it is before the run.
+    /// Returns the runway before the run.
     pub fn runway(&self) -> Runway {
         Runway { until: self.covered_until.clone(), until_instant: self.covered_until_instant, is_covered: self.is_covered }
     }
 
-    /// This one and those of further tables.
+    /// Returns this plan and those of further tables.
     pub fn all(&self) -> impl Iterator<Item = &Self> {
         std::iter::once(self).chain(&self.others)
     }
@@ -176,7 +176,7 @@ impl fmt::Display for Step {
             Self::Create(new) => write!(f, "create {}", new.name),
             Self::Retire { partition, how: Detach::Concurrently, .. } => write!(f, "detach {partition} concurrently"),
             Self::Retire { partition, how: Detach::Plainly, .. } => write!(f, "detach {partition}"),
-            Self::Confirm { table, .. } => write!(f, "note that {table} is detached"),
+            Self::Confirm { table, .. } => write!(f, "record that {table} is detached"),
             Self::Keep { partition, .. } => write!(f, "keep {partition}"),
             Self::Archive { table, .. } => write!(f, "archive {table}"),
             Self::Drop { table, .. } => write!(f, "drop {table}"),
@@ -185,7 +185,7 @@ impl fmt::Display for Step {
 }
 
 impl Plan {
-    /// What a run with this plan leaves undone, as its failure.
+    /// Returns what a run with this plan leaves undone, as its failure.
     pub fn failure(&self) -> Option<anyhow::Error> {
         let plans: Vec<&Self> = std::iter::once(self).chain(&self.others).collect();
         let refused = plans.iter().filter(|plan| !plan.refusals.is_empty());

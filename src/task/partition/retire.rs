@@ -2,11 +2,11 @@
 //!
 //! | Killed | Leaves | The next run |
 //! |---|---|---|
-//! | after the mark | an attached partition with a mark | detaches it, or takes the mark off when its time is not over |
+//! | after the mark | an attached partition with a mark | detaches it, or removes the mark if it is no longer past its retention |
 //! | in the second phase of a detach | a pending detach | finishes it |
-//! | after the detach | a detached table marked "retiring" | marks it "retired" and guards it; its grace starts then |
-//! | while its rows are archived | an object that does not count, or one that does and a mark that says so | throws it away, or goes on |
-//! | before the drop | a detached table marked "retired" | drops it when its grace is over |
+//! | after the detach | a detached table marked "retiring" | marks it "retired" and guards it; its grace period starts then |
+//! | while its rows are archived | an object that does not count, or one that does and a mark that says so | discards it, or continues |
+//! | before the drop | a detached table marked "retired" | drops it when its grace period is over |
 
 use anyhow::{Context as _, Result};
 
@@ -25,7 +25,7 @@ pub async fn finalise(session: &mut Session, plan: &Plan, partition: &TableName)
     session.two_phases(sql, partition.oid, &[plan.table.oid, partition.oid]).await
 }
 
-/// Returns the mark under which it waits for its archive and its end.
+/// Marks and detaches a partition. Returns the mark that it has until it is archived and dropped.
 pub async fn retire(
     session: &mut Session,
     plan: &Plan,
@@ -48,7 +48,7 @@ pub async fn retire(
         Detach::Concurrently => {
             match session.two_phases(format!("{sql} CONCURRENTLY"), partition.oid, &tables).await? {
                 Attempt::Locked(who) => Ok(Attempt::Locked(who)),
-                // It refuses to run in a transaction: what guards the table follows at once.
+                // It cannot run in a transaction, so the guard follows right after it.
                 Attempt::Done(()) => confirm(session, plan, partition, &mark).await,
             }
         }
@@ -64,18 +64,18 @@ pub async fn retire(
     }
 }
 
-/// Rows of others came to refer to it after the plan had looked.
+/// Explains the error if rows of another table came to refer to the partition after the plan was made.
 fn still_referred_to(error: anyhow::Error, partition: &TableName) -> anyhow::Error {
     match pg::sql_state(&error).as_deref() {
-        Some("23503") => error.context(format!("{partition} stays: rows of another table refer to it")),
+        Some("23503") => error.context(format!("{partition} was not detached: rows of another table refer to it")),
         _ => error,
     }
 }
 
-/// Starts the grace period, and refuses changes from then on.
+/// Starts the grace period of a detached table, which refuses changes from then on.
 pub async fn confirm(session: &mut Session, plan: &Plan, table: &TableName, mark: &Mark) -> Result<Attempt<Mark>> {
     if is_attached(session, table).await? {
-        return Ok(Attempt::Locked("its detach is not finished".to_owned()));
+        return Ok(Attempt::Locked("its detach is still pending".to_owned()));
     }
     let (mut statements, mark) = guarded(session, plan, table, mark).await?;
     statements.splice(0..0, [lock(table), is_the(table)]);
@@ -85,7 +85,7 @@ pub async fn confirm(session: &mut Session, plan: &Plan, table: &TableName, mark
     })
 }
 
-/// What is done to a table that is detached, and the mark that says so.
+/// Returns the statements that guard a detached table, and its new mark.
 async fn guarded(session: &mut Session, plan: &Plan, table: &TableName, mark: &Mark) -> Result<(Vec<String>, Mark)> {
     let foreign_keys = guard::foreign_keys(&mut session.connection, table).await?;
     let now = pg::clock::of_server(&mut session.connection).await?;
@@ -95,18 +95,18 @@ async fn guarded(session: &mut Session, plan: &Plan, table: &TableName, mark: &M
     Ok((statements, mark))
 }
 
-/// How far a table that is detached has come.
+/// The steps that a run has completed for a detached table.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WentOn {
     pub archived: bool,
-    /// Its rows were not those of its archive: they were archived once more, and its grace starts again.
+    /// True if its rows differed from its archive: they were archived again, and its grace period starts again.
     pub was_changed: bool,
     pub dropped: bool,
     /// It has rows that stay ([`super::plan::RowsThatStay`]).
     pub attached_again: bool,
 }
 
-/// What follows a detach: its rows are archived where the job has a store, and without a grace it is dropped at once.
+/// Continues with a detached table: archives its rows if the job has a store, and drops it if its grace period is over.
 pub async fn go_on(
     session: &mut Session,
     plan: &Plan,
@@ -136,7 +136,10 @@ pub async fn go_on(
         Attempt::Done(Dropped::Gone) => went_on.dropped = true,
         Attempt::Done(Dropped::WasChanged) => {
             let Some(archives) = archives else {
-                anyhow::bail!("{table} stays: its rows are not those that were archived, and the job has no `archive` any more");
+                anyhow::bail!(
+                    "{table} is kept: its rows differ from those that were archived, and the job no longer has an `archive`; set it again, \
+                     or drop the table yourself"
+                );
             };
             let again = match confirm(session, plan, table, &mark).await? {
                 Attempt::Done(mark) => archives.put(session, plan, table, &mark).await?,
@@ -175,7 +178,8 @@ async fn attach_again(
     }
 }
 
-/// Takes the mark off, and what guarded it. What was archived of it is back: `archives restore` would put its rows in a second time.
+/// Removes the mark and the guard of a partition that stays. Its archived rows are recorded as back: otherwise `archives restore` would
+/// insert them a second time.
 pub async fn keep(
     session: &mut Session,
     plan: &Plan,
@@ -190,7 +194,7 @@ pub async fn keep(
         let there = guard::foreign_keys(&mut session.connection, partition).await?;
         for lacking in mark.foreign_keys.iter().filter(|key| !there.iter().any(|one| one.definition == key.definition)) {
             tracing::warn!(
-                "{partition} is attached again, and lacks a foreign key that it had: ALTER TABLE {} ADD CONSTRAINT {} {}",
+                "{partition} is attached again, but lacks a foreign key that it had: ALTER TABLE {} ADD CONSTRAINT {} {}",
                 partition.sql(),
                 pg::identifier(&lacking.name),
                 lacking.definition
@@ -200,7 +204,8 @@ pub async fn keep(
     let (Some(archived), Some(archives)) = (&mark.archive, archives) else {
         if let Some(archived) = &mark.archive {
             tracing::warn!(
-                "{partition} stays, and the job has no `archive` any more: {} counts, and a restore would double its rows",
+                "{partition} stays, but the job no longer has an `archive`: the batch {} still counts, and `archives restore` would insert \
+                 its rows a second time",
                 archived.key
             );
         }
@@ -209,7 +214,7 @@ pub async fn keep(
             Attempt::Locked(who) => Attempt::Locked(who),
         });
     };
-    // In one transaction with what the record names, so that both are there or neither.
+    // The change is in the transaction that the record names, so that both count or neither does.
     let comment = statements.remove(0);
     if let Attempt::Locked(who) = session.begin(&comment, partition.oid).await? {
         return Ok(Attempt::Locked(who));
@@ -221,7 +226,7 @@ pub async fn keep(
         let back = archives
             .is_back(session, plan, archived)
             .await
-            .with_context(|| format!("cannot say that {} is back", archived.key))?;
+            .with_context(|| format!("cannot record that the rows of {} are back", archived.key))?;
         pg::execute(&mut session.connection, "COMMIT".to_owned()).await?;
         Ok(back)
     };
@@ -257,11 +262,11 @@ enum Compared {
     Stays(Dropped),
 }
 
-/// Looks once more, under the lock that it drops under: only a table that is detached and carries the mark that the plan saw, and
-/// whose rows are those of its archive. Views and the like that depend on it make DROP fail, and are named by the server.
+/// Drops the table after a last check under the same lock: it must be detached, have the mark that the plan saw, and have the rows of its
+/// archive. Views and other objects that depend on it make DROP fail; the server names them.
 pub async fn drop_table(session: &mut Session, table: &TableName, mark: &Mark, stay: Option<&str>) -> Result<Attempt<Dropped>> {
-    // A detached table is hardly used, so the counting may take its time. DROP itself also locks the targets of its foreign keys; it does
-    // that last.
+    // A detached table is hardly used, so the check may take long. DROP itself also locks the targets of its foreign keys; it does that
+    // last.
     let begun = session.begin(&lock(table), table.oid).await?;
     if let Attempt::Locked(who) = begun {
         return Ok(Attempt::Locked(who));
@@ -316,29 +321,30 @@ fn is_the_one(table: &TableName, mark: &Mark) -> Result<String> {
     ))
 }
 
-/// Guarded all the time and as many rows: nothing was changed. Else all of it is read once more.
+/// Returns whether the table has the rows of its archive.
 async fn is_as_archived(session: &mut Session, table: &TableName, mark: &Mark) -> Result<bool> {
     let connection = &mut session.connection;
     let is_guarded = guard::holds(connection, table).await?;
     let Some(archived) = &mark.archive else {
-        // Without an archive nothing can be compared: who took the guard off wants the table.
+        // Without an archive there is nothing to compare, and a removed guard means that the table is still needed.
         let untouched = is_guarded || !mark.is_guarded;
         anyhow::ensure!(
             untouched,
-            "{table} stays: somebody took the trigger {} off, and its rows may be in use; drop it by hand when they are not",
+            "{table} is kept: its trigger {} was removed, so its rows may be in use; drop the table yourself if they are not",
             guard::TRIGGER
         );
         return Ok(true);
     };
-    // Guard and count alone say too little: a statement trigger fires neither for the apply worker of a subscription, nor through another root
-    // to which the table was attached meanwhile.
+    // The guard and the number of rows prove too little: a statement trigger fires neither for the apply worker of a subscription, nor for
+    // writes through another root to which the table was attached in the meantime.
     prepare_session(connection).await?;
-    let (rows, contents) = guard::contents(connection, table).await.with_context(|| format!("cannot compare {table}"))?;
+    let (rows, contents) =
+        guard::contents(connection, table).await.with_context(|| format!("cannot compare {table} with its archive"))?;
     Ok(rows == archived.rows && archived.contents.as_ref() == Some(&contents))
 }
 
-/// Fails where the name means another table than the partition, which rolls the transaction back. Statements go by name, and the owner of the
-/// schema may put another table in the place.
+/// Returns a statement that fails, and so rolls the transaction back, if the name belongs to another table. Statements use names, and the
+/// owner of the schema may put another table in the partition's place.
 fn is_the(table: &TableName) -> String {
     proof([&Checked::of(table)])
 }

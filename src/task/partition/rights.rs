@@ -1,4 +1,4 @@
-//! Rights on a new partition: its parent's owner and privileges, as they are at the commit.
+//! The owner and privileges of a new partition: those that its parent has at the commit.
 
 use anyhow::Result;
 use sqlx::PgConnection;
@@ -6,7 +6,8 @@ use sqlx::PgConnection;
 use crate::pg::table::TableName;
 use crate::pg::{self, identifier, literal};
 
-/// The owner, and exactly the parent's privileges: ALTER DEFAULT PRIVILEGES may have given others.
+/// Returns statements that give a table the parent's owner and exactly the parent's privileges: ALTER DEFAULT PRIVILEGES may have granted
+/// others.
 pub async fn privileges(connection: &mut PgConnection, parent: &TableName, name: &str) -> Result<Vec<String>> {
     let (owner, is_ours): (String, bool) = sqlx::query_as(
         "SELECT quote_ident(pg_get_userbyid(relowner)), relowner = (SELECT oid FROM pg_roles WHERE rolname = current_user)
@@ -15,7 +16,7 @@ pub async fn privileges(connection: &mut PgConnection, parent: &TableName, name:
     .bind(parent.oid)
     .fetch_one(&mut *connection)
     .await?;
-    // Default privileges of the role that creates it, and of the parent's owner, name these.
+    // These roles are named in default privileges, such as those of the role that creates it and of the parent's owner.
     let by_default: Vec<String> = sqlx::query_scalar(
         "SELECT DISTINCT coalesce(quote_ident(rolname), 'PUBLIC') FROM pg_default_acl, aclexplode(defaclacl) given
          LEFT JOIN pg_roles r ON r.oid = given.grantee WHERE defaclobjtype = 'r' AND (given.grantee = 0 OR rolname IS NOT NULL) ORDER BY 1",
@@ -47,7 +48,8 @@ pub async fn privileges(connection: &mut PgConnection, parent: &TableName, name:
     Ok(statements)
 }
 
-/// Extended statistics belong to who made them, whoever the table is given to: what LIKE copied goes to the table's owner as well.
+/// Extended statistics stay with the role that created them when the table gets another owner, so those that LIKE copied are given to that
+/// owner as well.
 fn statistics_to(name: &str, owner: &str) -> String {
     let body = format!(
         "DECLARE made record; BEGIN
@@ -62,7 +64,8 @@ fn statistics_to(name: &str, owner: &str) -> String {
     format!("DO {}", literal(&body))
 }
 
-/// Rights on the table, its columns, and those that new tables get. Operators are qualified, as code of the table's owner has run by the end.
+/// Reads the privileges on the table and its columns, and the default privileges. Operators are qualified, since code of the table's owner
+/// has run by the last read.
 pub async fn read(connection: &mut PgConnection, table: i64) -> Result<String> {
     Ok(pg::fetch_text(connection, format!("SELECT {}", sql(table))).await?.unwrap_or_default())
 }
@@ -77,11 +80,11 @@ fn sql(oid: i64) -> String {
     )
 }
 
-/// A statement that fails, so that the transaction is tried again, if somebody has changed rights since they were read. GRANT and REVOKE wait for
-/// no lock on the table, and a transaction that copies rights may wait for one on another table. A right that is revoked after the commit stays on
-/// partitions anyway.
+/// Returns a statement that fails, so that the transaction is retried, if privileges have changed since they were read. GRANT and REVOKE do
+/// not wait for a lock on the table, and a transaction that copies privileges may wait for a lock on another table. A privilege that is
+/// revoked after the commit stays on existing partitions anyway.
 pub fn unchanged(table: &TableName, before: &str) -> String {
-    let message = format!("the rights on {table} were changed while its partition was created");
+    let message = format!("the privileges on {table} were changed while its partition was created");
     let body = format!(
         "BEGIN IF {} OPERATOR(pg_catalog.<>) {} THEN RAISE USING ERRCODE = 'lock_not_available', MESSAGE = {}; END IF; END",
         sql(table.oid),

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::calendar::Every;
 
-/// What the partitions cover from the current time (or number) on, up to the first gap.
+/// The range that partitions cover from the current time (or number) on, up to the first gap.
 pub struct Runway {
     /// None if no partition covers new rows.
     pub until: Option<String>,
@@ -19,8 +19,10 @@ impl Runway {
         self.until.as_ref().map_or_else(|| "no partition covers new rows".to_owned(), |until| format!("covered until {until}"))
     }
 
-    /// The consequence of a runway that is too short.
+    /// Describes the consequence of a runway that is too short.
     pub fn is_short(every: Every) -> String {
-        format!("less than one period ({every}) ahead is covered: rows beyond it are refused, or go to the default partition")
+        format!(
+            "partitions cover less than one period ({every}) ahead: rows beyond them are refused, or go to the default partition"
+        )
     }
 }

@@ -1,5 +1,5 @@
-//! Asks once for consent before a job may take nearly all of a table: on its first run, or on one that goes beyond the newest row. Wrong
-//! columns, wrong units and wrong clocks look like that.
+//! Asks once for consent before a job may delete nearly all of a table: on its first run, or if its cut-off is later than the newest row.
+//! Wrong columns, wrong units and wrong clocks look like that.
 
 use anyhow::Result;
 use sqlx::PgConnection;
@@ -12,7 +12,7 @@ use crate::base::units;
 use crate::pg;
 use crate::work::RunContext;
 
-/// A first run that takes more than this percentage of the table needs consent.
+/// A first run that deletes more than this percentage of the table needs consent.
 const MUCH: f64 = 90.0;
 /// A sample of this many blocks estimates shares well enough; smaller tables are counted.
 const SAMPLED_BLOCKS: f64 = 1_000.0;
@@ -46,7 +46,7 @@ pub async fn look(
 ) -> Result<Consent> {
     let rule = retention.rule();
     let before = match run.ledger {
-        // Without an answer from the ledger nothing is known of the past, so the job asks.
+        // Without an answer from the ledger, earlier runs are unknown, so the job asks.
         Some(ledger) => ledger.runs_by_rule(run.job.name, run.database, &rule).await.unwrap_or_else(|error| {
             tracing::warn!("{error:#}");
             Default::default()
@@ -64,12 +64,12 @@ pub async fn look(
     let what = if goes_beyond {
         let sql = format!("SELECT EXISTS (SELECT FROM {table} WHERE {})::pg_catalog.text", goes.condition);
         let something_goes = pg::fetch_text(connection, sql).await?.as_deref() == Some("true");
-        something_goes.then(|| format!("it goes beyond the newest row of {table}, so that no row would stay"))
+        something_goes.then(|| format!("its cut-off is later than the newest row of {table}, so that no row would stay"))
     } else if before.has_succeeded {
         None
     } else {
         share(connection, facts, goes).await?.filter(|(percent, _)| *percent > MUCH).map(|(percent, rows)| {
-            format!("this is its first run, and it would take about {percent:.0} % of {table}, estimated from {rows}")
+            format!("this is its first run, and it would delete about {percent:.0} % of {table}, estimated from {rows}")
         })
     };
     let asks = what.map(|what| {

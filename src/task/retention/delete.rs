@@ -72,7 +72,7 @@ impl Done {
     }
 }
 
-/// The route through the part.
+/// The route through a part of the table.
 enum Walk {
     /// Up from `at`, then through the blocks before the start, whose rows expired after the last run stopped there.
     Up { at: u64, end: u64, then: Option<u64> },

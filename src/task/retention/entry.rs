@@ -60,13 +60,13 @@ impl Entry for Retention {
         Does::Retention { table: self.table.clone() }
     }
 
-    /// To a first run, which deletes the most.
+    /// Consents to a first run, which deletes the most.
     fn agree(&mut self) {
         self.agreed = true;
     }
 }
 
-/// Grants USAGE on the schema, which a role needs to name the table. In `public` everybody has it, as a rule.
+/// Grants USAGE on the schema, which a role needs to name the table. In `public` every role usually has it.
 async fn usage_of_schema(connection: &mut PgConnection, table: &str, role: &str) -> Result<Option<String>> {
     let schema: Option<String> = sqlx::query_scalar(
         "SELECT n.nspname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

@@ -34,12 +34,12 @@ SELECT
      ORDER BY pg_relation_size(x.indexrelid) LIMIT 1) AS index,
     has_table_privilege(c.oid, 'SELECT') AS can_select,
     has_table_privilege(c.oid, 'DELETE') AS can_delete,
-    -- SELECT ... FOR UPDATE asks for it.
+    -- SELECT ... FOR UPDATE needs it.
     has_table_privilege(c.oid, 'UPDATE') AS can_update,
     row_security_active(c.oid) AS row_security,
     ARRAY(SELECT format('%s (%s)', t.tgname, CASE WHEN t.tgtype & 1 = 1 THEN 'each row' ELSE 'each statement' END)
           FROM firing t WHERE t.tgenabled <> 'D' ORDER BY 1) AS triggers,
-    -- In a session as ours is.
+    -- Those that fire in a session like ours.
     ARRAY(SELECT format('trigger %I', t.tgname) FROM firing t WHERE t.tgenabled IN ('O', 'A')
           UNION ALL
           SELECT format('rule %I', w.rulename) FROM pg_rewrite w JOIN related r ON r.oid = w.ev_class AND r.above

@@ -73,7 +73,7 @@ impl Work for Retention {
         let mut consented = note_consent(run, &plan).await?;
         let mut report = match plan.whole.take() {
             Some(whole) => {
-                let partitions = self.partitions(&plan.table, plan.age).context("partitions go by their age")?;
+                let partitions = self.partitions(&plan.table, plan.age).context("whole partitions need an age")?;
                 partitions.apply(run, whole).await?
             }
             None => Report::default(),
@@ -125,7 +125,7 @@ impl Work for Retention {
             return Err(Unfinished::error(Some(kind), message, report));
         }
         if let Some(reason) = stopped {
-            report.warnings.push(format!("stopped for now: {reason}; the next run goes on"));
+            report.warnings.push(format!("stopped for now: {reason}; the next run continues"));
             report.fact("stopped", reason);
         }
         Ok(report)
@@ -172,18 +172,18 @@ async fn connect(run: &RunContext<'_>, plan: &Plan) -> Result<sqlx::PgConnection
 }
 
 impl Retention {
-    /// Whole partitions that are older.
+    /// Returns a [partition] job that drops whole partitions of at least this age.
     fn partitions(&self, table: &str, age: Option<Span>) -> Option<Partition> {
         let retiring = Partition::retiring(table, &self.column, age?, self.archive.clone());
         Some(Partition { epoch: self.epoch, ..retiring })
     }
 
-    /// The number of newest rows of each value of the column that stay.
+    /// Returns how many of the newest rows of each value of the column stay.
     fn newest(&self) -> Option<(u32, &str)> {
         Some((self.keep_newest?, self.per.as_deref()?))
     }
 
-    /// The rows that go, in words: "older than 90d".
+    /// Describes the rows that go: "older than 90d".
     fn in_words(&self) -> String {
         let age = self.older_than.map(|age| format!("older than {age}"));
         let newest = self.newest().map(|(keep, per)| format!("beyond the newest {keep} of each {per}"));
@@ -191,7 +191,7 @@ impl Retention {
         age.into_iter().chain(newest).chain(size).collect::<Vec<_>>().join(" and ")
     }
 
-    /// Other tables, quoted, whose rows refer to those of the table.
+    /// Returns other tables, quoted, whose rows refer to those of the table.
     async fn referring(&self, connection: &mut sqlx::PgConnection) -> Result<Vec<String>> {
         let oid: Option<i64> = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1)::pg_catalog.oid::bigint")
             .bind(with_schema(&self.table))
@@ -205,7 +205,7 @@ impl Retention {
         self.sentinels == Sentinels::Keep
     }
 
-    /// The job's rule. A job with another rule counts as a new one: its first run asks for consent.
+    /// Returns the job's rule. A job with another rule counts as a new one: its first run asks for consent.
     fn rule(&self) -> String {
         let mut rule = format!("{}.{} {}", with_schema(&self.table), self.column, self.in_words());
         if let Some(condition) = &self.condition {

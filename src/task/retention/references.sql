@@ -24,7 +24,7 @@ SELECT
     EXISTS (
         SELECT FROM pg_index x
         WHERE x.indrelid = k.conrelid AND x.indisvalid
-          -- `fk = $1` holds for no NULL, so that the planner takes a partial index which has all others.
+          -- `fk = $1` is never true for NULL, so the planner can use a partial index that has all other values.
           AND (x.indpred IS NULL
                OR string_to_array(translate(pg_get_expr(x.indpred, x.indrelid), '()', ''), ' AND ')
                   <@ ARRAY(SELECT format('%I IS NOT NULL', a.attname) FROM pg_attribute a

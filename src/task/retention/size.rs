@@ -17,7 +17,7 @@ use crate::base::units::{self, Size, Span};
 use crate::pg::{self, identifier, literal};
 use crate::task::partition::Epoch;
 
-/// A time further ahead than this was not written as a row's time: it is an "open end", or comes from a wrong clock.
+/// A time further ahead than this is not the time of a row: it is an "open end", or comes from a wrong clock.
 const AHEAD: TimeDelta = TimeDelta::days(1);
 
 /// At most this many blocks are read (32 MiB), of all partitions together; smaller tables are read as a whole.
@@ -26,8 +26,8 @@ const BLOCKS: u64 = 4_096;
 const PIECE: u64 = 16;
 /// Header and line pointer of a row, and half of the alignment padding.
 const ROW_BYTES: u32 = 24 + 4 + 4;
-/// The error of a size: pieces are a sample, and the share of the indexes changes when VACUUM truncates the heap or adds to its maps. An excess
-/// smaller than this counts as fitting, so that neither deletes rows night after night.
+/// The possible error of a size: pieces are a sample, and the share of the indexes changes when VACUUM truncates the heap or adds to its
+/// maps. An excess smaller than this counts as fitting, so that neither deletes rows night after night.
 const MAY_ERR: f64 = 0.02;
 /// A partition goes as a whole only if it ends this long before the first row that stays: its age is evaluated a moment later.
 const MOMENT: TimeDelta = TimeDelta::minutes(1);

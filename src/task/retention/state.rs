@@ -238,7 +238,7 @@ async fn parts(
     Ok(parts)
 }
 
-/// Returns what people should know about the plan, besides its numbers.
+/// Returns what people should know about the plan in addition to its numbers.
 fn notes(
     retention: &Retention,
     run: &RunContext<'_>,
@@ -307,7 +307,7 @@ async fn other_leaves(connection: &mut PgConnection, oid: i64, whole: Option<&pa
     Ok(leaves.into_iter().filter(|leaf| !gone.contains(leaf)).collect())
 }
 
-/// Describes a table whose rows are deleted one by one: how many go, and by which way they are found.
+/// Describes a table whose rows are deleted one by one: how many go, and how they are found.
 async fn part(
     application: &mut PgConnection,
     retention: &Retention,
@@ -340,7 +340,7 @@ async fn part(
     })
 }
 
-/// Refuses a rule that does something INSTEAD of a DELETE: the rows would stay, and each run would archive them again.
+/// Refuses a rule with INSTEAD for DELETE: the rows would stay, and each run would archive them again.
 async fn refuse_other_deeds(connection: &mut PgConnection, table: i64, name: &str) -> Result<()> {
     let rules: Vec<String> = sqlx::query_scalar(
         "SELECT DISTINCT w.rulename::text FROM pg_rewrite w

@@ -23,7 +23,7 @@ pub struct Whole {
     pub plan: Option<partition::Plan>,
     /// True if rows of all other partitions stay, because subscribers are to keep them.
     pub nothing_else: bool,
-    /// For the plan.
+    /// Notes for the plan.
     pub notes: Vec<String>,
 }
 
@@ -81,7 +81,7 @@ pub async fn choose(
         }
         if !reasons.is_empty() {
             let way = if whole.nothing_else { "stays" } else { "is emptied row by row" };
-            whole.notes.push(format!("{partition} {way}, and is not dropped: {}", reasons.join("; ")));
+            whole.notes.push(format!("{partition} {way} and is not dropped: {}", reasons.join("; ")));
             stay.push(partition.oid);
         }
     }

@@ -85,7 +85,7 @@ pub fn finish(scenario: &Scenario, arguments: &[&str]) {
     loop {
         let output = scenario.run(arguments);
         // A conversion may have been killed after its last commit.
-        if output.code == Some(0) || output.stderr.contains("is partitioned already: nothing to do") {
+        if output.code == Some(0) || output.stderr.contains("is already partitioned: there is nothing to convert") {
             return;
         }
         assert!(output.code == Some(75) && started.elapsed() < Duration::from_secs(30), "{output:?}");

@@ -1,5 +1,5 @@
-//! What is told of a table and its parts (comments, targets, privileges, policies, …), as statements that tell it of the one that takes
-//! its place.
+//! Carries properties of a table and its parts (comments, targets, privileges, policies, …) over to the table that takes its place, as
+//! statements.
 
 use anyhow::Result;
 use sqlx::PgConnection;
@@ -9,8 +9,8 @@ use crate::pg::table::TableName;
 use crate::pg::{identifier, literal, qualified};
 use crate::task::partition::{column_settings, create, rights};
 
-/// The indexes of `known` get the names that applications know (ON CONFLICT ON CONSTRAINT), which those of `other` have; they get new
-/// ones. One of the tables is the partition of the other.
+/// Returns a statement that gives the indexes of `known` the names that applications know (ON CONFLICT ON CONSTRAINT) and that those of
+/// `other` have, which get new names. One of the tables is the partition of the other.
 pub fn exchange_index_names(known: &str, other: &str) -> String {
     let body = format!(
         "DECLARE pair record; BEGIN
@@ -31,8 +31,8 @@ pub fn exchange_index_names(known: &str, other: &str) -> String {
     format!("DO {}", literal(&body))
 }
 
-/// Comments of constraints and indexes, and targets of expressions in indexes: LIKE copies none of a constraint's that an index belongs to.
-/// For the table that has the name, and indexes under their names, by then.
+/// Returns statements for comments of constraints and indexes, and for targets of expressions in indexes: LIKE copies none of an index that
+/// belongs to a constraint. They use the names that the table and its indexes have by then.
 pub async fn of_indexes_and_constraints(connection: &mut PgConnection, table: &TableName) -> Result<Vec<String>> {
     let mut statements = Vec::new();
     let comments: Vec<(String, String)> = sqlx::query_as(
@@ -75,7 +75,8 @@ pub async fn of_indexes_and_constraints(connection: &mut PgConnection, table: &T
     Ok(statements)
 }
 
-/// All that `table` was told of itself since its conversion, for `child`, which has its name by then, and the known names on its indexes.
+/// Returns statements that carry changes to `table` since its conversion over to `child`. By then `child` has the table's name, and its
+/// indexes the known names.
 pub async fn back(connection: &mut PgConnection, table: &TableName, child: &TableName) -> Result<Vec<String>> {
     let mut statements = owner_and_privileges(connection, table, child).await?;
     statements.extend(row_security(connection, table, child).await?);
@@ -96,8 +97,8 @@ pub async fn back(connection: &mut PgConnection, table: &TableName, child: &Tabl
     Ok(statements)
 }
 
-/// Extended statistics, when those of `table` are gone and their names free: what the conversion renamed has its name again, and keeps
-/// what it knows; others are made.
+/// Returns statements for extended statistics, to run when those of `table` are gone and their names free: those that the conversion
+/// renamed get their names back and keep their data; others are created.
 pub async fn statistics_back(connection: &mut PgConnection, table: &TableName, child: &TableName) -> Result<Vec<String>> {
     let wanted = facts::statistics(connection, table).await?;
     let renamed: Vec<(String, String)> = sqlx::query_as(
@@ -146,12 +147,12 @@ fn on_index(table: &TableName, name: &str, comment: Option<&String>) -> String {
     format!("COMMENT ON INDEX {} IS {}", qualified(&table.schema, name), or_null(comment.map(String::as_str)))
 }
 
-/// -1 is none.
+/// Returns a statement that sets a statistics target; -1 means none.
 fn target_of(table: &TableName, index: &str, column: i16, target: i32) -> String {
     format!("ALTER INDEX {} ALTER COLUMN {column} SET STATISTICS {target}", qualified(&table.schema, index))
 }
 
-/// Exactly those of the table, and its owner: a partition has its own.
+/// Returns statements that set the table's owner and exactly its privileges: a partition has its own.
 async fn owner_and_privileges(connection: &mut PgConnection, table: &TableName, child: &TableName) -> Result<Vec<String>> {
     let name = table.sql();
     let owner: Option<String> = sqlx::query_scalar(
@@ -163,7 +164,7 @@ async fn owner_and_privileges(connection: &mut PgConnection, table: &TableName, 
     .fetch_optional(&mut *connection)
     .await?;
     let mut statements: Vec<String> = owner.iter().map(|owner| format!("ALTER TABLE {name} OWNER TO {owner}")).collect();
-    // Those of columns go with those of the table.
+    // Privileges on columns are revoked with those on the table.
     let grantees: Vec<String> = sqlx::query_scalar(
         "SELECT DISTINCT coalesce(quote_ident(r.rolname), 'PUBLIC') FROM (
              SELECT given.grantee, relowner FROM pg_class, aclexplode(relacl) given WHERE oid = $1::bigint::oid
@@ -192,7 +193,7 @@ async fn row_security(connection: &mut PgConnection, table: &TableName, child: &
     Ok(statements)
 }
 
-/// Of the table, its columns, constraints and indexes, where they differ.
+/// Returns statements for the comments of the table, its columns, constraints and indexes, where they differ.
 async fn comments(connection: &mut PgConnection, table: &TableName, child: &TableName) -> Result<Vec<String>> {
     let name = table.sql();
     let of_columns: Vec<(Option<String>, Option<String>)> = sqlx::query_as(
@@ -214,7 +215,7 @@ async fn comments(connection: &mut PgConnection, table: &TableName, child: &Tabl
             None => format!("COMMENT ON TABLE {name} IS {}", or_null(comment.as_deref())),
         })
         .collect();
-    // An index has its parent's name by then, and its constraint as well.
+    // By then an index and its constraint have the parent's names.
     let of_constraints: Vec<(String, Option<String>)> = sqlx::query_as(
         "SELECT CASE WHEN p.contype IN ('c', 'f', 'n') THEN c.conname ELSE p.conname END::text, obj_description(p.oid, 'pg_constraint')
          FROM pg_constraint p JOIN pg_constraint c ON c.conrelid = $2::bigint::oid AND c.contype = p.contype
@@ -242,7 +243,8 @@ async fn comments(connection: &mut PgConnection, table: &TableName, child: &Tabl
     Ok(statements)
 }
 
-/// Defaults, targets and options of columns: ALTER TABLE ONLY, and some forms without it, change the table alone.
+/// Returns statements for defaults, targets and options of columns: ALTER TABLE ONLY, and some forms without it, change the partitioned
+/// table alone.
 async fn columns(connection: &mut PgConnection, table: &TableName, child: &TableName) -> Result<Vec<String>> {
     let name = table.sql();
     let defaults: Vec<(String, Option<String>)> = sqlx::query_as(
@@ -272,7 +274,7 @@ async fn columns(connection: &mut PgConnection, table: &TableName, child: &Table
     Ok(statements)
 }
 
-/// Of the rows' old versions in the log: an index is refused before (it would be another one).
+/// Returns a statement for the replica identity. An index as identity was refused before: it would be another index.
 async fn identity(connection: &mut PgConnection, table: &TableName, child: &TableName) -> Result<Vec<String>> {
     let identity: Option<String> = sqlx::query_scalar(
         "SELECT CASE p.relreplident WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING' ELSE 'DEFAULT' END

@@ -1,4 +1,4 @@
-//! A conversion as statements, as people and machines read it.
+//! The plan of a conversion: its statements, for people and machines.
 
 use std::fmt;
 
@@ -10,17 +10,17 @@ use crate::pg::{self, identifier};
 #[derive(Debug, Serialize)]
 pub struct Conversion {
     pub table: TableName,
-    /// What the table is called when it is a partition.
+    /// The table's name once it is a partition.
     pub partition: String,
     pub bound: String,
-    /// One by one, each in a transaction of its own.
+    /// Statements before the swap, each in a transaction of its own.
     pub before: Vec<Statement>,
-    /// All in one transaction.
+    /// The statements of the swap, all in one transaction.
     pub swap: Vec<Statement>,
-    /// Undo what stands in `before`; run when something fails.
+    /// Statements that undo those in `before`, run when something fails.
     pub rollback: Vec<Statement>,
     pub notes: Vec<String>,
-    /// What stood around the table when it was looked at ([`super::meanwhile`]).
+    /// The table's surroundings when the plan was made ([`super::meanwhile`]).
     #[serde(skip)]
     pub surroundings: String,
 }
@@ -28,9 +28,9 @@ pub struct Conversion {
 #[derive(Clone, Debug, Serialize)]
 pub struct Statement {
     pub sql: String,
-    /// On the table, and what it keeps others from.
+    /// The lock on the table, and how it affects other sessions.
     pub lock: &'static str,
-    /// It may take as long as reading the whole table, and refuses to run in a transaction or keeps nobody waiting.
+    /// True if it may take as long as reading the whole table. It cannot run in a transaction, or makes no session wait.
     pub takes_long: bool,
 }
 
@@ -46,7 +46,7 @@ impl Statement {
 
 pub const EXCLUSIVE: &str = "ACCESS EXCLUSIVE, for a moment";
 pub const SHARED: &str = "SHARE UPDATE EXCLUSIVE: reads and writes go on";
-pub const NONE: &str = "none that it did not have";
+pub const NONE: &str = "no lock beyond those already held";
 
 impl fmt::Display for Conversion {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -62,7 +62,7 @@ impl fmt::Display for Conversion {
         list(f, &self.before)?;
         writeln!(f, "\nThen in one transaction, under ACCESS EXCLUSIVE:")?;
         list(f, &self.swap)?;
-        writeln!(f, "\nIf any of it fails:")?;
+        writeln!(f, "\nIf a step fails:")?;
         list(f, &self.rollback)?;
         for note in &self.notes {
             writeln!(f, "\nnote: {note}")?;
@@ -80,7 +80,7 @@ fn list(f: &mut fmt::Formatter, statements: &[Statement]) -> fmt::Result {
             pg::comment(&format!(
                 "{}{}",
                 statement.lock,
-                if statement.takes_long { "; takes as long as the table is large" } else { "" }
+                if statement.takes_long { "; takes longer the larger the table is" } else { "" }
             ))
         )?;
     }

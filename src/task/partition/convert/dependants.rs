@@ -1,11 +1,11 @@
-//! What knows a table by its number, and would go on with it when another one takes its name.
+//! Objects that refer to a table by its oid, and would stay with it when another table takes its name.
 
 use anyhow::Result;
 use sqlx::PgConnection;
 
 use crate::pg::table::TableName;
 
-/// Each is named with what to do. Plain views are not among them where they can be made again by this role: see [`views`].
+/// Lists the objects that cannot follow, each with what to do. Plain views that this role can recreate are not among them: see [`views`].
 pub async fn that_cannot_follow(connection: &mut PgConnection, table: &TableName) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar(
         "WITH reading AS (
@@ -16,20 +16,20 @@ pub async fn that_cannot_follow(connection: &mut PgConnection, table: &TableName
              SELECT $1::bigint::oid AS oid UNION SELECT inhrelid FROM pg_inherits WHERE inhparent = $1::bigint::oid
          )
          SELECT format('materialized view %s reads it: drop it first', ev_class::regclass) FROM reading WHERE relkind = 'm'
-         UNION ALL SELECT format('view %s reads it and is made again, which only its owner %I may do, with CREATE on its schema', ev_class::regclass, pg_get_userbyid(relowner))
+         UNION ALL SELECT format('view %s reads it and must be recreated, which only its owner %I may do, with CREATE on its schema', ev_class::regclass, pg_get_userbyid(relowner))
              FROM reading WHERE relkind = 'v' AND rulename = '_RETURN'
                AND NOT (pg_has_role(relowner, 'USAGE') AND has_schema_privilege(relnamespace, 'CREATE'))
-         UNION ALL SELECT format('rule %I on %s %s refers to it: drop it first, and make it again afterwards', rulename,
+         UNION ALL SELECT format('rule %I on %s %s refers to it: drop it first, and recreate it afterwards', rulename,
                                  CASE relkind WHEN 'v' THEN 'view' ELSE 'table' END, ev_class::regclass)
              FROM reading WHERE rulename <> '_RETURN'
          UNION ALL SELECT format('its rule %I cannot follow: drop it first', rulename) FROM pg_rewrite WHERE ev_class = $1::bigint::oid AND rulename <> '_RETURN'
          UNION ALL SELECT format('constraint trigger %I on %s names it: drop it first', tgname, tgrelid::regclass) FROM pg_trigger
              WHERE tgconstrrelid = $1::bigint::oid AND NOT tgisinternal
-         UNION ALL SELECT format('subscription %I writes into it: take it out of the publication there, and ALTER SUBSCRIPTION %1$I REFRESH PUBLICATION first', s.subname)
+         UNION ALL SELECT format('subscription %I writes into it: remove it from the publication there, and ALTER SUBSCRIPTION %1$I REFRESH PUBLICATION first', s.subname)
              FROM pg_subscription_rel t JOIN pg_subscription s ON s.oid = t.srsubid WHERE t.srrelid = $1::bigint::oid
          UNION ALL SELECT DISTINCT format('it has a security label of %s, which would be lost: set it to NULL first', provider) FROM pg_seclabel
              WHERE classoid = 'pg_class'::regclass AND (objoid = $1::bigint::oid OR objoid IN (
-                 -- Sequences of identity columns are made again.
+                 -- Sequences of identity columns are recreated.
                  SELECT objid FROM pg_depend WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass AND refobjid = $1::bigint::oid AND deptype = 'i'))
          UNION ALL SELECT DISTINCT format('%s depends on it by more than its name', pg_describe_object(classid, objid, 0)) FROM pg_depend
              WHERE deptype = 'n' AND (refclassid = 'pg_class'::regclass AND refobjid = $1::bigint::oid
@@ -46,8 +46,8 @@ pub async fn that_cannot_follow(connection: &mut PgConnection, table: &TableName
     .await?)
 }
 
-/// A view knows its table by number. Made anew from its text, in which the session's empty search_path spells all names out,
-/// it reads the table that has the name now; its privileges, rules and triggers stay.
+/// Returns statements that recreate views. A view refers to its table by oid. Recreated from its text, in which the session's empty
+/// search_path spells out all names, it reads the table that has the name now; its privileges, rules and triggers stay.
 pub async fn views(connection: &mut PgConnection, table: &TableName) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar(
         "SELECT format('CREATE OR REPLACE VIEW %s%s AS %s', v.oid::regclass,

@@ -1,4 +1,4 @@
-//! What a table has that its successor must have too, and what keeps it from having one.
+//! The properties of a table that its successor must have, too.
 
 use anyhow::Result;
 use chrono_tz::Tz;
@@ -25,21 +25,21 @@ pub struct Facts {
     pub primary: Option<Primary>,
     /// The name of the index that becomes the primary key.
     pub new_key: String,
-    /// Of a conversion that was killed.
+    /// True if a killed conversion left its CHECK or its index.
     pub has_leftovers: bool,
     pub foreign_keys: Vec<Named>,
     pub triggers: Vec<Trigger>,
     pub identities: Vec<Identity>,
     pub owned_sequences: Vec<Sequence>,
-    /// Statements that make views anew, on the new table.
+    /// Statements that recreate views on the new table.
     pub views: Vec<String>,
-    /// Statements that give the new table, by the name that it has in the end, what LIKE does not copy.
+    /// Settings of columns, which LIKE does not copy.
     pub column_settings: Vec<column_settings::ColumnSetting>,
     pub statistics: Vec<Statistics>,
-    /// The same of its indexes and constraints, with their comments.
+    /// Statements that carry over comments and settings of its indexes and constraints.
     pub of_indexes: Vec<String>,
     pub replica_identity: Option<&'static str>,
-    /// ` USING … TABLESPACE …`, for partitions to come; nothing where it is the default.
+    /// ` USING … TABLESPACE …`, for future partitions; empty where it is the default.
     pub place: String,
     /// The comment of its row type.
     pub type_comment: Option<String>,
@@ -51,7 +51,7 @@ pub struct Facts {
 pub struct Primary {
     pub name: String,
     pub columns: Vec<String>,
-    /// Of INCLUDE.
+    /// The columns of INCLUDE.
     pub included: Vec<String>,
     /// `DEFERRABLE …`, or nothing.
     pub deferrable: &'static str,
@@ -60,20 +60,20 @@ pub struct Primary {
     pub has_key: bool,
 }
 
-/// Extended statistics: the new table's get the names that are known.
+/// Extended statistics: those of the new table get the names that people know.
 #[derive(sqlx::FromRow)]
 pub struct Statistics {
     /// Quoted, with its schema.
     pub name: String,
     /// Without its schema, not quoted.
     pub own_name: String,
-    /// What the old table's are called from then on.
+    /// The new name of the old table's statistics.
     pub other_name: String,
-    /// Names the table by the name that the new one has in the end.
+    /// Names the table by the name that the new one gets in the end.
     pub definition: String,
     pub target: Option<i32>,
     pub comment: Option<String>,
-    /// Quoted; None where it is the role that makes them.
+    /// Quoted; None if it is the role that creates them.
     pub owner: Option<String>,
 }
 
@@ -101,17 +101,17 @@ pub struct Named {
 pub struct Trigger {
     pub name: String,
     definition: String,
-    /// How it is switched, when not as usual.
+    /// `DISABLE`, `ENABLE ALWAYS` or `ENABLE REPLICA`; None if it is enabled as usual.
     state: Option<&'static str>,
     comment: Option<String>,
-    /// A constraint trigger's constraint has one of its own.
+    /// The comment of a constraint trigger's constraint.
     constraint_comment: Option<String>,
-    /// Quoted: with these extensions it goes (DEPENDS ON EXTENSION).
+    /// The extensions that it depends on (DEPENDS ON EXTENSION), quoted.
     extensions: Vec<String>,
 }
 
 impl Trigger {
-    /// Makes it on the table that has the name by then.
+    /// Returns statements that create it on the table that has the name by then.
     pub fn make(&self, table: &str) -> Vec<String> {
         let name = identifier(&self.name);
         let mut statements = vec![self.definition.clone()];
@@ -143,8 +143,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The sequence goes with the old column and comes back, under its name and with its number, on the new one.
-    /// PostgreSQL 18 refuses a partition with an identity column of its own.
+    /// Returns a statement that drops the sequence with the identity of the old column and creates it for the new one, with its name and
+    /// its last number. PostgreSQL 18 refuses a partition with an identity column of its own.
     pub fn hand_over(&self, old: &str, new: &str) -> String {
         let column = identifier(&self.column);
         let kind = if self.is_always { "ALWAYS" } else { "BY DEFAULT" };
@@ -161,7 +161,7 @@ impl Identity {
                EXECUTE {};
                PERFORM pg_catalog.setval({name}::pg_catalog.regclass, last.last_value, last.is_called);
                IF note IS NOT NULL THEN EXECUTE pg_catalog.format('COMMENT ON SEQUENCE %s IS %L', {name}, note); END IF;
-               -- Default privileges gave them to the new sequence.
+               -- Default privileges have granted these on the new sequence.
                FOR given IN SELECT DISTINCT coalesce(pg_catalog.quote_ident(r.rolname), 'PUBLIC') AS role
                    FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) x LEFT JOIN pg_catalog.pg_roles r ON r.oid = x.grantee
                    WHERE c.oid = {name}::pg_catalog.regclass AND x.grantee <> c.relowner AND (x.grantee = 0 OR r.rolname IS NOT NULL) LOOP
@@ -264,7 +264,8 @@ pub async fn read(partition: &Partition, zone: Tz, session: &mut Session) -> Res
     })
 }
 
-/// Partitions to come go where the table is. A partitioned table has an access method since 17; before, the newest partition says it.
+/// Returns where future partitions are stored: where the table is. A partitioned table has an access method since 17; before, that of the
+/// newest partition counts.
 async fn place(connection: &mut PgConnection, table: &TableName) -> Result<String> {
     let (method, space): (Option<String>, Option<String>) = sqlx::query_as(
         "SELECT (SELECT quote_ident(amname) FROM pg_am WHERE oid = c.relam AND amname <> 'heap' AND current_setting('server_version_num')::int >= 170000),
@@ -278,16 +279,16 @@ async fn place(connection: &mut PgConnection, table: &TableName) -> Result<Strin
         + &space.map(|space| format!(" TABLESPACE {space}")).unwrap_or_default())
 }
 
-/// Changes that a plan names, and that are no obstacle.
+/// Lists changes that the plan reports, and that are not obstacles.
 async fn what_changes(connection: &mut PgConnection, table: &TableName) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar(
-        "SELECT format('it is clustered on %I: only its first partition keeps that, as a partitioned table has no CLUSTER ON, and new partitions have none',
+        "SELECT format('it is clustered on %I: only its first partition keeps that, because a partitioned table has no CLUSTER ON; new partitions have none',
                        c.relname)
              FROM pg_index JOIN pg_class c ON c.oid = indexrelid WHERE indrelid = $1::bigint::oid AND indisclustered
-         UNION ALL SELECT DISTINCT format('its foreign key %I is switched off by DISABLE TRIGGER: new partitions check it', k.conname)
+         UNION ALL SELECT DISTINCT format('its foreign key %I is disabled by DISABLE TRIGGER: new partitions enforce it', k.conname)
              FROM pg_trigger t JOIN pg_constraint k ON k.oid = t.tgconstraint
              WHERE t.tgrelid = $1::bigint::oid AND t.tgisinternal AND t.tgenabled = 'D' AND k.contype = 'f'
-         UNION ALL SELECT 'autovacuum makes statistics of partitions, and none of the partitioned table itself: ANALYZE it afterwards, and now and then'
+         UNION ALL SELECT 'autovacuum analyzes partitions, but not the partitioned table itself: ANALYZE it afterwards, and from time to time'
          ORDER BY 1",
     )
     .bind(table.oid)
@@ -315,21 +316,25 @@ async fn find(connection: &mut PgConnection, partition: &Partition) -> Result<Fo
     match found {
         None => refuse(Kind::Configuration, format!("there is no table {}", partition.table)),
         Some(found) if found.kind == "p" => {
-            refuse(Kind::Configuration, format!("{} is partitioned already: nothing to do", partition.table))
+            refuse(Kind::Configuration, format!("{} is already partitioned: there is nothing to convert", partition.table))
         }
-        Some(found) if found.kind != "r" => refuse(Kind::Configuration, format!("{} is no table", partition.table)),
+        Some(found) if found.kind != "r" => refuse(Kind::Configuration, format!("{} is not a table", partition.table)),
         Some(found) if found.key_type.is_none() => {
             refuse(Kind::Configuration, format!("{} has no column {}", partition.table, partition.column))
         }
         Some(found) if !found.is_owner || !found.may_create => refuse(
             Kind::Permission,
-            format!("only {} may convert {}, with CREATE on its schema", identifier(&found.owner), partition.table),
+            format!(
+                "only its owner {} may convert {}, and needs CREATE on its schema",
+                identifier(&found.owner),
+                partition.table
+            ),
         ),
         Some(found) => Ok(found),
     }
 }
 
-/// Name, columns, columns that are included, deferrable, deferred, options and tablespace of its index.
+/// Name, columns, INCLUDE columns, deferrable, deferred, options and tablespace of its index.
 type PrimaryRow = (String, Vec<String>, Vec<String>, bool, bool, Option<String>, Option<String>);
 
 async fn primary(connection: &mut PgConnection, table: &TableName, key: &str) -> Result<Option<Primary>> {
@@ -351,7 +356,7 @@ async fn primary(connection: &mut PgConnection, table: &TableName, key: &str) ->
         place: options.map(|options| format!(" WITH ({options})")).unwrap_or_default()
             + &space.map(|space| format!(" TABLESPACE {space}")).unwrap_or_default(),
         has_key: columns.iter().any(|column| column == key),
-        // The key may not be included as well.
+        // A key column cannot be an INCLUDE column as well.
         included: included.into_iter().filter(|column| column != key).collect(),
         columns,
         deferrable: match (is_deferrable, is_deferred) {

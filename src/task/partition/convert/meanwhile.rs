@@ -1,6 +1,6 @@
-//! What others may change between the plan of a conversion and its swap, which an index built CONCURRENTLY can make hours: rights, row
-//! security, triggers, views, partitions, foreign keys, publications. The swap gives the new table what the plan has read; had somebody
-//! revoked a right since, it would come back. So both are compared, before the first lock and under the last.
+//! Detects changes that other sessions make between the plan of a conversion and its swap, hours apart if an index is built CONCURRENTLY:
+//! to privileges, row security, triggers, views, partitions, foreign keys and publications. The swap gives the new table what the plan has
+//! read, so a privilege that was revoked since would come back. So both states are compared, before the first lock and under the last.
 
 use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
@@ -8,13 +8,15 @@ use sqlx::PgConnection;
 use crate::pg::table::TableName;
 use crate::pg::{self, literal};
 
-/// By values, as the swap itself makes views again.
+/// Returns a hash of the table's surroundings. Views count by their definitions, since the swap itself recreates them.
 pub async fn fingerprint(connection: &mut PgConnection, table: i64) -> Result<String> {
-    pg::fetch_text(connection, format!("SELECT {}", sql(table))).await?.context("the surroundings of a table")
+    pg::fetch_text(connection, format!("SELECT {}", sql(table)))
+        .await?
+        .context("the server returned no hash of the table's surroundings")
 }
 
-/// `statements` of one transaction, which change nothing where the surroundings are not those of `planned` any more. The check is in
-/// the first statement, which alone may wait for the whole lock_timeout, and again behind LOCK TABLE.
+/// Returns `statements` of one transaction with checks that make it fail if the surroundings are no longer those of `planned`. The first
+/// check is in the first statement, the only one that may wait for the whole lock_timeout; the second follows LOCK TABLE.
 pub fn guarded(table: &TableName, planned: &str, statements: impl Iterator<Item = String>) -> Vec<String> {
     let mut guarded = Vec::new();
     for statement in statements {
@@ -32,8 +34,8 @@ pub fn guarded(table: &TableName, planned: &str, statements: impl Iterator<Item 
 
 fn check(table: &TableName, planned: &str, then: &str) -> String {
     let message = format!(
-        "{table} is not what it was when this run looked: somebody has changed its rights, row security, triggers, views, partitions, foreign keys \
-         or publications; nothing of the swap was done: run it again"
+        "{table} has changed since this run read it: its privileges, row security, triggers, views, partitions, foreign keys or \
+         publications; the swap was not done: run the command again"
     );
     let body = format!(
         "BEGIN IF {} <> {} THEN RAISE USING MESSAGE = {}; END IF; {then} END",

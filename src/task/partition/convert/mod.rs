@@ -1,11 +1,11 @@
 //! Turns a table in use into a partitioned one: it becomes the first partition of a new table that takes its name.
 //!
-//! What takes long (checking that every key lies below the bound, building the new primary key) happens first, under locks
-//! that let reads and writes go on. What nobody may see half done is one transaction under ACCESS EXCLUSIVE, which reads no
-//! row of the table: ATTACH trusts the validated CHECK, and finds every index that it wants.
+//! The long steps (checking that every key lies below the bound, building the new primary key) come first, under locks that let reads and
+//! writes go on. The swap, which no session may see half done, is one transaction under ACCESS EXCLUSIVE. It reads no row of the table:
+//! ATTACH relies on the validated CHECK, and finds every index that it needs.
 //!
-//! Killed before that transaction, a run leaves the CHECK `pgtend_bound` and perhaps an index `…_pgtend_key`: the next one
-//! removes both first. Until then the application can't insert keys beyond the bound, at least one whole period ahead.
+//! A run that is killed before the swap leaves the CHECK `pgtend_bound` and perhaps an index `…_pgtend_key`: the next one removes both
+//! first. Until then the application can't insert keys beyond the bound, at least one whole period ahead.
 
 use std::time::{Duration, Instant};
 
@@ -38,9 +38,9 @@ use conversion::{EXCLUSIVE, NONE, SHARED};
 use names::{CHECK, NEW_KEY, reach};
 pub use undo::Undo;
 
-/// Reads the table and says how it would go; everything that stands in the way is one error.
+/// Reads the table and plans its conversion. All obstacles are one error.
 async fn plan(partition: &Partition, zone: Tz, session: &mut Session) -> Result<Conversion> {
-    // Before all that is read: what changes meanwhile is then no longer what was planned.
+    // The surroundings are read before everything else, so that later changes are noticed.
     let oid: Option<i64> = sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint")
         .bind(with_schema(&partition.table))
         .fetch_one(&mut session.connection)
@@ -55,7 +55,9 @@ async fn plan(partition: &Partition, zone: Tz, session: &mut Session) -> Result<
     let bound = calendar
         .period_at(facts.highest.max(facts.now))
         .and_then(|current| calendar.after(current))
-        .with_context(|| Fault::new(Kind::Configuration, format!("the keys of {table} are beyond every calendar")))?
+        .with_context(|| {
+            Fault::new(Kind::Configuration, format!("the keys of {table} are outside the supported range (years 1 to 9998)"))
+        })?
         .to;
     let child =
         partition_name(&table.name, &format!("before_{}", calendar.suffix(calendar.period_at(bound).context("a next period")?)));
@@ -74,7 +76,7 @@ async fn plan(partition: &Partition, zone: Tz, session: &mut Session) -> Result<
     Ok(conversion)
 }
 
-/// Otherwise the first partition would reach to one wrong row in 2327, or to one wrong number.
+/// Refuses keys far ahead: otherwise the first partition would reach up to a single wrong row in 2327, or to a wrong number.
 fn not_far_ahead(facts: &facts::Facts, calendar: &Calendar) -> Result<()> {
     let (key, table, column) = (facts.key, &facts.table, &facts.column);
     let Some(mut period) = calendar.period_at(facts.now) else { return Ok(()) };
@@ -90,8 +92,8 @@ fn not_far_ahead(facts: &facts::Facts, calendar: &Calendar) -> Result<()> {
     let of_what = if key.is_time() { "ahead" } else { "beyond its sequence" };
     let or_sequence = if key.is_time() { "" } else { ", or set the sequence" };
     let message = format!(
-        "{table} has a row with {} = {}, more than {PERIODS_AHEAD} periods {of_what}, and its first partition would reach to there: correct it first{or_sequence}; \
-         SELECT * FROM {} WHERE {} >= {} shows all of them",
+        "{table} has a row with {} = {}, more than {PERIODS_AHEAD} periods {of_what}, and its first partition would reach that far: \
+         correct the row first{or_sequence}; SELECT * FROM {} WHERE {} >= {} shows all such rows",
         identifier(column),
         key.show(facts.highest),
         table.sql(),
@@ -118,7 +120,7 @@ fn prepare(facts: &facts::Facts, bound: &str, conversion: &mut Conversion) {
     if !facts.is_not_null {
         conversion
             .notes
-            .push(format!("{column} becomes NOT NULL: an INSERT without it fails from then on, unless it has a default"));
+            .push(format!("{column} becomes NOT NULL: afterwards an INSERT without it fails, unless it has a default"));
     }
     if let Some(primary) = &facts.primary
         && !primary.has_key
@@ -139,14 +141,14 @@ fn prepare(facts: &facts::Facts, bound: &str, conversion: &mut Conversion) {
         ));
         conversion.rollback.push(drop_index);
         conversion.notes.push(format!(
-            "a partitioned table's primary key contains its partition key: ({columns}) becomes ({columns}, {column}). {columns} alone is not \
-             kept unique any more, and ON CONFLICT ({columns}) finds no constraint: give the application ({columns}, {column}) first"
+            "a partitioned table's primary key contains its partition key: ({columns}) becomes ({columns}, {column}). {columns} alone is \
+             no longer unique, and ON CONFLICT ({columns}) finds no constraint: change the application to ({columns}, {column}) first"
         ));
     }
 }
 
-/// The order matters: the key first, so that the new table is made with it; names last, so that definitions of triggers and
-/// views, which name the table, mean the new one.
+/// Plans the swap. The order matters: the key first, so that the new table is created with it; names last, so that definitions of triggers
+/// and views, which name the table, refer to the new one.
 async fn swap(
     facts: &facts::Facts,
     bound: &str,
@@ -158,12 +160,12 @@ async fn swap(
     let (table, column) = (old.sql(), identifier(&facts.column));
     let new_name = partition_name(&old.name, "pgtend_new");
     let (new, child_sql) = (qualified(schema, &new_name), qualified(schema, child));
-    // Its readers lock a view before its table: the other way round there would be no end of deadlocks. Unchanged, for its lock
-    // alone: LOCK TABLE would lock all that the view reads.
+    // Readers lock a view before its table, and so does the swap: the reverse order would deadlock again and again. The view is recreated
+    // unchanged, only to lock it: LOCK TABLE would lock everything that the view reads.
     let mut sql = facts.views.clone();
     sql.push(format!("LOCK TABLE ONLY {table} IN ACCESS EXCLUSIVE MODE"));
     if !facts.is_not_null {
-        // Without a look at the rows: the validated CHECK says it.
+        // This reads no rows: the validated CHECK proves it.
         sql.push(format!("ALTER TABLE {table} ALTER COLUMN {column} SET NOT NULL"));
     }
     sql.extend(exchange_of_keys(facts, &table));
@@ -195,7 +197,7 @@ async fn swap(
     sql.push(carried::exchange_index_names(&table, &child_sql));
     sql.extend(facts.statistics.iter().flat_map(facts::Statistics::make));
     sql.extend(facts.of_indexes.iter().cloned());
-    // By now a policy that reads its own table means the new one.
+    // By now, a policy that reads its own table refers to the new one.
     sql.extend(create::policies(connection, old, &table).await?);
     sql.extend(facts.triggers.iter().flat_map(|trigger| trigger.make(&table)));
     sql.extend(facts.views.iter().cloned());
@@ -203,7 +205,7 @@ async fn swap(
     Ok(())
 }
 
-/// The key that contains the partition key, from the index that was built before.
+/// Returns statements that replace the primary key by the one with the partition key, using the index that was built before.
 fn exchange_of_keys(facts: &facts::Facts, table: &str) -> Vec<String> {
     let Some(primary) = facts.primary.as_ref().filter(|primary| !primary.has_key) else { return Vec::new() };
     let name = identifier(&primary.name);
@@ -215,7 +217,7 @@ fn exchange_of_keys(facts: &facts::Facts, table: &str) -> Vec<String> {
             primary.deferrable
         ),
     ];
-    // The mark went with the index of before.
+    // The CLUSTER mark went with the former index.
     if facts.clustered_on.as_ref() == Some(&primary.name) {
         sql.push(format!("ALTER TABLE {table} CLUSTER ON {name}"));
     }
@@ -224,8 +226,8 @@ fn exchange_of_keys(facts: &facts::Facts, table: &str) -> Vec<String> {
 
 fn with_its_lock(sql: String) -> Statement {
     let lock = match sql.split(' ').next() {
-        Some("LOCK") => "ACCESS EXCLUSIVE: everybody waits until the end of the transaction",
-        _ if sql.contains("FOREIGN KEY") => "SHARE ROW EXCLUSIVE on the table that it refers to: its writers wait as well",
+        Some("LOCK") => "ACCESS EXCLUSIVE: all other sessions wait until the transaction ends",
+        _ if sql.contains("FOREIGN KEY") => "SHARE ROW EXCLUSIVE on the referenced table: its writers wait as well",
         Some("CREATE") if sql.contains(" VIEW ") => "ACCESS EXCLUSIVE on the view",
         _ => NONE,
     };
@@ -252,7 +254,7 @@ impl Work for Convert {
         Ok(conversion)
     }
 
-    /// Does it, or takes back what it did.
+    /// Converts the table, or undoes what was done.
     async fn apply(&self, run: &RunContext<'_>, conversion: Conversion) -> Result<Report> {
         let started = Instant::now();
         let mut session = run.or_cancelled(self.session(run)).await?;
@@ -271,7 +273,7 @@ impl Work for Convert {
         };
         let mut report = Report {
             summary: format!(
-                "{} is partitioned by {}; what was there is its partition {} up to {}; next: pgtend run-job {}",
+                "{} is partitioned by {}; its existing rows are in its partition {}, up to {}; next: pgtend run-job {}",
                 conversion.table, self.partition.column, conversion.partition, conversion.bound, run.job.name
             ),
             warnings: conversion.notes.clone(),
@@ -289,12 +291,15 @@ impl Work for Convert {
 }
 
 impl Convert {
-    /// On a new connection: the other one may be gone, or in the middle of a transaction. Ok when there is nothing to take
-    /// back, because the last transaction was committed all the same.
+    /// Undoes what was done, on a new connection: the other one may be gone, or in the middle of a transaction. Returns Ok if there is
+    /// nothing to undo because the swap was committed after all.
     async fn take_back(&self, run: &RunContext<'_>, conversion: &Conversion, error: anyhow::Error) -> Result<()> {
         let by_hand = || {
             let statements = conversion.rollback.iter().map(|statement| statement.sql.as_str()).collect::<Vec<_>>();
-            format!("what it made is left, and the next conversion removes it; by hand: {}", statements.join("; "))
+            format!(
+                "its CHECK and index are left, and the next conversion removes them; to remove them yourself: {}",
+                statements.join("; ")
+            )
         };
         let mut session = match self.session(run).await {
             Ok(session) => session,
@@ -306,7 +311,7 @@ impl Convert {
             Ok(false) => {}
             Err(second) => return Err(error.context(format!("{}: {second}", by_hand()))),
         }
-        tracing::warn!("taking back what was done: {error:#}");
+        tracing::warn!("undoing what was done: {error:#}");
         for statement in &conversion.rollback {
             let taken_back = async {
                 match is_there(&mut session, conversion, statement).await? {
@@ -318,11 +323,11 @@ impl Convert {
                 return Err(error.context(format!("{}: {second:#}", by_hand())));
             }
         }
-        Err(error.context(format!("{} is as it was", conversion.table)))
+        Err(error.context(format!("{} was not converted, and is as it was", conversion.table)))
     }
 }
 
-/// Whether there is something for a statement of the rollback to remove: without, it would ask for a lock all the same.
+/// Returns whether a statement of the rollback has something to remove: if not, it would still ask for a lock.
 async fn is_there(session: &mut Session, conversion: &Conversion, statement: &Statement) -> Result<bool> {
     let sql = "SELECT CASE WHEN $2 THEN EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = indexrelid
                                              WHERE i.indrelid = $1::bigint::oid AND c.relname = $3)
@@ -336,14 +341,16 @@ async fn is_there(session: &mut Session, conversion: &Conversion, statement: &St
         .await?)
 }
 
-/// How long the last transaction took, with its waits.
+/// Runs all statements. Returns how long the swap took, with its waits.
 async fn go(session: &mut Session, governor: &mut Governor, conversion: &Conversion) -> Result<Duration> {
     for statement in &conversion.before {
         // Reading all of the table, and writing an index, can wait while the server is under strain.
         if statement.takes_long
             && let Go::Stop(reason) = governor.go().await?
         {
-            return Err(Fault::new(Kind::Deferred, format!("stopped for now: {reason}; before: {}", statement.sql)).into());
+            return Err(
+                Fault::new(Kind::Deferred, format!("stopped for now: {reason}; next statement: {}", statement.sql)).into()
+            );
         }
         execute(session, conversion, std::slice::from_ref(statement)).await?;
     }
@@ -360,12 +367,12 @@ async fn execute(session: &mut Session, conversion: &Conversion, statements: &[S
     if let [statement] = statements
         && statement.takes_long
     {
-        // Nobody waits behind it, so that it may wait for others as long as it takes.
+        // No session waits behind it, so it may wait for others as long as it takes.
         for name in ["lock_timeout", "statement_timeout"] {
             pg::set(&mut session.connection, name, "0").await?;
         }
         let result = match statement.sql.contains(" VALIDATE CONSTRAINT ") {
-            // It calls functions of the owner's.
+            // It calls functions that the owner can write.
             true => {
                 let table = [Checked::of(&conversion.table)];
                 session.long("SHARE UPDATE EXCLUSIVE", &table, &statement.sql).await.map_err(pg::in_its_own_words)
@@ -377,8 +384,10 @@ async fn execute(session: &mut Session, conversion: &Conversion, statements: &[S
     } else {
         let sql: Vec<String> = statements.iter().map(|statement| statement.sql.clone()).collect();
         if let Attempt::Locked(who) = session.transaction(&sql, &[conversion.table.oid]).await? {
-            let message =
-                format!("{} is locked: {who}; try again at a quieter time, or with a longer `give_up_after`", conversion.table);
+            let message = format!(
+                "{} is locked: {who}; try again when it is less busy, or with a longer `give_up_after`",
+                conversion.table
+            );
             return Err(Fault::new(Kind::Busy, message).into());
         }
     }

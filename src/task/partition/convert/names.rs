@@ -1,4 +1,4 @@
-//! Names that a conversion gives.
+//! Names that a conversion gives, and the keys that it must cover.
 
 use anyhow::Result;
 use chrono_tz::Tz;
@@ -12,7 +12,7 @@ use crate::pg::table::TableName;
 
 pub(super) const CHECK: &str = "pgtend_bound";
 
-/// Ends the name of the index that becomes the primary key.
+/// The end of the name of the index that becomes the primary key.
 pub(super) const NEW_KEY: &str = "pgtend_key";
 
 /// Returns the highest key, and the key of rows that are inserted now: by the clock, or by the last number of the sequence.

@@ -1,4 +1,4 @@
-//! What keeps a table from being converted.
+//! The obstacles that keep a table from being converted.
 
 use anyhow::Result;
 use sqlx::PgConnection;
@@ -11,7 +11,7 @@ use crate::pg::{self, identifier};
 use crate::task::partition::calendar::partition_name;
 use crate::task::partition::keys::Partition;
 
-/// All at once: who has five of them does not want to find them one by one.
+/// Reads all obstacles at once, so that five of them do not take five attempts.
 pub async fn read(connection: &mut PgConnection, partition: &Partition, found: &Found, table: &TableName) -> Result<Vec<String>> {
     let mut obstacles: Vec<String> = Vec::new();
     let is_not_null = found.is_not_null == Some(true);
@@ -25,7 +25,7 @@ pub async fn read(connection: &mut PgConnection, partition: &Partition, found: &
             obstacles.push(what.to_owned());
         }
     }
-    // Each names what it is about.
+    // Each text names its object.
     let found: Vec<String> = sqlx::query_scalar(include_str!("obstacles.sql"))
         .bind(table.oid)
         .bind(&partition.column)
@@ -41,8 +41,8 @@ pub async fn read(connection: &mut PgConnection, partition: &Partition, found: &
         let sql = format!("SELECT 'some' FROM {} WHERE {column} IS NULL LIMIT 1", table.sql());
         if pg::fetch_text(connection, sql).await?.is_some() {
             obstacles.push(format!(
-                "some of its rows have no {column}, which becomes NOT NULL: give them one first, as UPDATE {0} SET {column} = TIME WHERE {column} IS NULL, \
-                 with a time before all others where nobody knows it, or archive and delete them",
+                "some of its rows have no {column}, which becomes NOT NULL: set it first (UPDATE {0} SET {column} = TIME WHERE {column} IS \
+                 NULL, with a time before all others where it is unknown), or archive and delete these rows",
                 table.sql()
             ));
         }

@@ -1,4 +1,4 @@
-//! `partition convert --undo`: the partition that was the table takes its name again, while no other partition has rows.
+//! `partition convert --undo`: the partition that was the table becomes it again, as long as no other partition has rows.
 
 use std::fmt;
 
@@ -23,19 +23,19 @@ pub struct Undo {
 #[derive(Debug, Serialize)]
 pub struct Back {
     pub table: TableName,
-    /// It was the table, and is it again.
+    /// The first partition, which becomes the table again.
     pub partition: TableName,
-    /// All in one transaction.
+    /// The statements, all in one transaction.
     pub statements: Vec<String>,
     pub notes: Vec<String>,
-    /// What stood around the table when it was looked at ([`meanwhile`]).
+    /// The table's surroundings when the plan was made ([`meanwhile`]).
     #[serde(skip)]
     surroundings: String,
 }
 
 impl fmt::Display for Back {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        writeln!(f, "{} takes the place of {} again\n\nIn one transaction, under ACCESS EXCLUSIVE:", self.partition, self.table)?;
+        writeln!(f, "{} becomes {} again\n\nIn one transaction, under ACCESS EXCLUSIVE:", self.partition, self.table)?;
         for statement in &self.statements {
             writeln!(f, "  {statement};")?;
         }
@@ -75,7 +75,7 @@ impl Work for Undo {
             return Err(Fault::new(Kind::Busy, message).into());
         }
         let mut report = Report {
-            summary: format!("{} is one table again, which was its partition {}", back.table, back.partition),
+            summary: format!("{} is one table again: its partition {} has taken its place", back.table, back.partition),
             warnings: back.notes,
             ..Report::default()
         };
@@ -117,38 +117,36 @@ async fn plan(partition: &Partition, session: &mut Session) -> Result<Back> {
     }
     let child = first.with_context(|| {
         refuse(format!(
-            "{table} has no partition from the beginning on whose name is that of a conversion (_before_): it was not converted"
+            "{table} was not converted: it has no partition from MINVALUE on with the name that a conversion gives (_before_)"
         ))
     })?;
     for other in &others {
         let sql = format!("SELECT 'some' FROM {} LIMIT 1", other.sql());
         if pg::fetch_text(connection, sql).await?.is_some() {
             return Err(refuse(format!(
-                "{other} has rows, which would be lost: a conversion is undone only while no second partition has any"
+                "{other} has rows, which would be lost: a conversion can be undone only while no other partition has rows"
             )));
         }
     }
     let in_the_way = in_the_way(connection, &table, &child).await?;
     if !in_the_way.is_empty() {
-        return Err(refuse(format!(
-            "{table} stays as it is, as the table that comes back is another one: {}",
-            in_the_way.join("; ")
-        )));
+        return Err(refuse(format!("the conversion of {table} cannot be undone: {}", in_the_way.join("; "))));
     }
     let statements = statements(connection, &table, &child, &others).await?;
     let notes = vec![format!(
-        "the primary key keeps {0}, and {0} stays NOT NULL: make the key of before by CREATE UNIQUE INDEX CONCURRENTLY and ADD PRIMARY KEY USING INDEX",
+        "the primary key still contains {0}, and {0} stays NOT NULL: to get the former key back, use CREATE UNIQUE INDEX CONCURRENTLY and \
+         ADD PRIMARY KEY USING INDEX",
         identifier(&partition.column)
     )];
     Ok(Back { table, partition: child, statements, notes, surroundings })
 }
 
-/// What knows the partitioned table, and not the one that takes its name.
+/// Lists what belongs to the partitioned table, and would not belong to the one that takes its name.
 async fn in_the_way(connection: &mut sqlx::PgConnection, table: &TableName, child: &TableName) -> Result<Vec<String>> {
     let mut found: Vec<String> = sqlx::query_scalar(
         "SELECT format('a foreign key refers to it: %s (%I)', conrelid::regclass, conname) FROM pg_constraint
              WHERE contype = 'f' AND confrelid = $1::bigint::oid AND conparentid = 0
-         UNION ALL SELECT format('publication %I publishes it: take it out first', pubname) FROM (
+         UNION ALL SELECT format('publication %I publishes it: remove it from the publication first', pubname) FROM (
              SELECT pubname FROM pg_publication_tables WHERE schemaname = $3 AND tablename = $4 OR schemaname = $5 AND tablename = $6
              UNION SELECT p.pubname FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE r.prrelid IN ($1::bigint::oid, $2::bigint::oid)) p
          UNION ALL SELECT format('its index %I exists on the partitioned table alone (ON ONLY) and would be lost: drop it, or create one like it on %s and ATTACH it',
@@ -171,7 +169,7 @@ async fn in_the_way(connection: &mut sqlx::PgConnection, table: &TableName, chil
     Ok(found)
 }
 
-/// The other way round from a conversion: names first, as definitions of triggers and views name the table.
+/// Returns the statements, in the reverse order of a conversion: names first, since definitions of triggers and views name the table.
 async fn statements(
     connection: &mut sqlx::PgConnection,
     table: &TableName,
@@ -189,7 +187,8 @@ async fn statements(
     sql.push(format!("LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE"));
     for other in others {
         let check = format!(
-            "BEGIN IF EXISTS (SELECT FROM {}) THEN RAISE 'a row came to % meanwhile: nothing was changed', {}; END IF; END",
+            "BEGIN IF EXISTS (SELECT FROM {}) THEN RAISE 'a row was inserted into % in the meantime: nothing was changed', {}; END IF; \
+             END",
             other.sql(),
             literal(&other.to_string())
         );
@@ -209,7 +208,7 @@ async fn statements(
     sql.extend(carried::back(connection, table, child).await?);
     sql.extend(views);
     let statistics = carried::statistics_back(connection, table, child).await?;
-    // With its empty partitions.
+    // Its empty partitions are dropped with it.
     sql.push(format!("DROP TABLE {old}"));
     sql.extend(statistics);
     Ok(sql)

@@ -16,7 +16,7 @@ pub(super) fn empty_the_default(state: &State, plan: &mut Plan) {
     }
     if let Some(reason) = cannot_move(state) {
         plan.refusals.push(format!("rows in the default partition {} stay there: {reason}", default.table));
-        // Nor can a partition be made of what the default partition has rows of.
+        // A partition cannot be created either for a range that the default partition has rows of.
         plan.steps.retain(|planned| match &planned.step {
             Step::Create(New { range: Some(range), .. }) => {
                 !state.default.strays.iter().any(|stray| range.from <= stray.position && stray.position < range.to)
@@ -35,8 +35,8 @@ pub(super) fn empty_the_default(state: &State, plan: &mut Plan) {
         let Some(period) = state.calendar.period_at(stray.position) else { continue };
         if stray.is_dense {
             plan.refusals.push(format!(
-                "the default partition {} has more than {} rows with one key in {}: moving them would hold the table locked for more than a \
-                 second; move them by hand at a quiet time",
+                "the default partition {} has more than {} rows with one key in {}: moving them would lock the table for more than a \
+                 second; move them yourself when it is less busy",
                 default.table,
                 units::count(MOVED_AT_ONCE_ROWS),
                 state.calendar.suffix(period)
@@ -56,7 +56,7 @@ pub(super) fn empty_the_default(state: &State, plan: &mut Plan) {
     }
 }
 
-/// What is in it, for people.
+/// Notes the contents of the default partition, for people.
 pub(super) fn describe(state: &State, plan: &mut Plan) {
     let Some(default) = state.default_partition() else { return };
     let found = &state.default;
@@ -69,15 +69,15 @@ pub(super) fn describe(state: &State, plan: &mut Plan) {
     }
     if found.odd_rows.rows > 0 {
         let why = match state.key.is_time() {
-            true if state.key == Key::Uuid => "as their uuids are not of version 7",
-            true => "as their keys mean no time of the calendar, or share a period with such",
-            false => "as their keys are far beyond all partitions, or are no numbers",
+            true if state.key == Key::Uuid => "because their uuids are not of version 7",
+            true => "because their keys are not real times, or share a period with such keys",
+            false => "because their keys are far beyond all partitions, or are not numbers",
         };
         let keys = found.odd_keys.join(", ");
         plan.notes.push(format!("{} of {} stay there, {why}: {keys}", found.odd_rows, default.table));
     }
     plan.notes.push(format!(
-        "with the default partition {} a partition is detached under ACCESS EXCLUSIVE, for a moment, and not CONCURRENTLY",
+        "because of the default partition {}, partitions are detached under ACCESS EXCLUSIVE, for a moment, and not CONCURRENTLY",
         default.table
     ));
 }

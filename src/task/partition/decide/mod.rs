@@ -1,4 +1,4 @@
-//! What to do, and why: pure. State in; steps, refusals and notes out.
+//! Decides what to do, and why. Pure: it takes the state, and returns steps, refusals and notes.
 
 use std::collections::BTreeSet;
 
@@ -80,16 +80,16 @@ impl Plan {
 
 fn finish_what_was_begun(state: &State, plan: &mut Plan) {
     for partition in state.existing.iter().filter(|partition| partition.is_pending) {
-        let reason = "its detach is pending: the table shows its rows no more, refuses new ones of its range, and allows no other \
-                      detach until it is finished";
+        let reason = "its detach is pending: until it is finished, the table does not show its rows, refuses new rows of its range, and \
+                      allows no other detach";
         plan.push(Step::Finalise { partition: partition.table.clone() }, reason);
-        // Without a mark another program detached it, and the table stays.
+        // Without a mark, another program has detached it, and the table stays.
         if let Some(mark) = &partition.mark {
-            plan.push(Step::Confirm { table: partition.table.clone(), mark: mark.clone() }, "its detach was ours");
+            plan.push(Step::Confirm { table: partition.table.clone(), mark: mark.clone() }, "pgtend started its detach");
         }
     }
     for detached in state.detached.iter().filter(|detached| detached.mark.stage == Stage::Retiring) {
-        let reason = "it is detached, and the run that did it was ended before it said so";
+        let reason = "it is detached, but the run that detached it ended before it recorded that";
         plan.push(Step::Confirm { table: detached.table.clone(), mark: detached.mark.clone() }, reason);
     }
 }
@@ -97,14 +97,14 @@ fn finish_what_was_begun(state: &State, plan: &mut Plan) {
 fn create_ahead(state: &State, partition: &Partition, plan: &mut Plan) {
     say_where_the_sequence_is(state, plan);
     let Some(current) = state.calendar.period_at(state.now) else {
-        plan.refusals.push(format!("{} is beyond every calendar", state.key.show(state.now)));
+        plan.refusals.push(format!("{} is outside the supported range (years 1 to 9998)", state.key.show(state.now)));
         return;
     };
     let mut taken: BTreeSet<String> = state.taken.iter().cloned().collect();
     if partition.default && state.default_partition().is_none() {
         let name = free_name(state, "default", &mut taken);
         let new = New { name, range: None, moves_rows: false, model: pieces::model(state) };
-        plan.push(Step::Create(new), "default = true, and there is none");
+        plan.push(Step::Create(new), "default = true, and there is no default partition");
     }
     let ranges = covered(state);
     let mut period = current;
@@ -123,7 +123,7 @@ fn create_ahead(state: &State, partition: &Partition, plan: &mut Plan) {
     }
 }
 
-/// A sequence far beyond all rows was set wrong, or the application goes on elsewhere: only a person knows.
+/// Refuses a sequence far beyond all rows: it was set wrong, or the application continues there. Only a person can tell.
 fn say_where_the_sequence_is(state: &State, plan: &mut Plan) {
     let (Some(last), Some(chain), Every::Step(step)) = (state.far_sequence, state.chain, state.calendar.every) else { return };
     let has_partition = |(low, high): &(Bound, Bound)| *low <= Bound::At(last) && Bound::At(last) < *high;
@@ -133,9 +133,9 @@ fn say_where_the_sequence_is(state: &State, plan: &mut Plan) {
     let (table, column) = (pg::literal(&state.table.sql()), pg::literal(&state.column));
     let period = state.calendar.period_at(last).map(|period| format!(" FROM ({}) TO ({})", period.from, period.to));
     plan.refusals.push(format!(
-        "the sequence of {} is at {last}, more than {PERIODS_AHEAD} periods beyond the rows and partitions, which end at {}, so its next rows have no \
-         partition; set it back: SELECT setval(pg_get_serial_sequence({table}, {column}), {}); or if new rows do come there, create the first \
-         partition there yourself: FOR VALUES{}",
+        "the sequence of {} is at {last}, more than {PERIODS_AHEAD} periods beyond the rows and partitions, which end at {}, so its next \
+         rows have no partition; set it back: SELECT setval(pg_get_serial_sequence({table}, {column}), {}); or, if new rows belong there, \
+         create the first partition there yourself: FOR VALUES{}",
         state.column,
         chain.to,
         state.highest_row.unwrap_or(1).max(1),
@@ -143,7 +143,7 @@ fn say_where_the_sequence_is(state: &State, plan: &mut Plan) {
     ));
 }
 
-/// Notes what partitions that are about to be created lack.
+/// Warns of what partitions that are about to be created lack.
 fn say_what_new_ones_lack(state: &State, partition: &Partition, plan: &mut Plan) {
     let new: Vec<&str> = plan
         .steps
@@ -161,20 +161,25 @@ fn say_what_new_ones_lack(state: &State, partition: &Partition, plan: &mut Plan)
     let words = |extras: &[&Extra]| extras.iter().map(|extra| extra.what.clone()).collect::<Vec<_>>().join("; ");
     if let Some(model) = state.model() {
         let lacks = |extras: &[&Extra], cure: &str| {
-            format!("{} has what {} itself has not, and new partitions lack: {}; {cure}", model.table, state.table, words(extras))
+            format!(
+                "{} has properties that {} itself does not have and that new partitions lack: {}; {cure}",
+                model.table,
+                state.table,
+                words(extras)
+            )
         };
         if !copied.is_empty() && !copies {
-            plan.warnings.push(lacks(&copied, "like = \"newest\" copies it"));
+            plan.warnings.push(lacks(&copied, "like = \"newest\" copies them"));
         }
         if !left.is_empty() {
-            plan.warnings.push(lacks(&left, "create it yourself if they need it"));
+            plan.warnings.push(lacks(&left, "create them yourself if new partitions need them"));
         }
     }
     for published in state.published.iter().filter(|published| !published.via_root) {
         let slots = if published.slots.is_empty() { String::new() } else { format!("; slots: {}", published.slots.join(", ")) };
         plan.warnings.push(format!(
-            "publication {} publishes {} by its partitions: before rows come, {} must be there on its subscribers, which refresh their \
-             subscriptions then{slots}",
+            "publication {} publishes {} by its partitions: before rows arrive, create {} on its subscribers and refresh their \
+             subscriptions{slots}",
             published.name,
             state.table,
             new.join(", ")
@@ -182,20 +187,22 @@ fn say_what_new_ones_lack(state: &State, partition: &Partition, plan: &mut Plan)
     }
 }
 
-/// A partition that is partitioned itself keeps its range from others, and refuses its rows while it has no partition of its own.
+/// Refuses partitions that are partitioned themselves and have no partition of their own: no other partition can take their range, and its
+/// rows are refused.
 fn say_what_takes_no_rows(state: &State, plan: &mut Plan) {
     for existing in state.existing.iter().filter(|existing| !existing.takes_rows && !existing.is_pending) {
         let is_past = existing.range.is_some_and(|(_, high)| high <= Bound::At(state.now));
         if !is_past {
             plan.refusals.push(format!(
-                "{} is partitioned itself, and has no partition of its own: rows of its range are refused; create one below it, or detach it",
+                "{} is partitioned itself and has no partition of its own: rows in its range are refused; create a partition below it, or \
+                 detach it",
                 existing.table
             ));
         }
     }
 }
 
-/// How far the ranges reach from now on without a gap.
+/// Returns how far the ranges reach from now on without a gap.
 pub fn runway(state: &State) -> Runway {
     let mut until = Bound::At(state.now);
     let ranges: Vec<_> = state
@@ -226,7 +233,7 @@ fn instant(state: &State, until: Bound) -> Option<DateTime<Utc>> {
     if !state.key.is_on_the_wall() {
         return Some(read);
     }
-    // Where clocks skip that reading, an hour later is the earliest that they do not.
+    // If clocks skip that wall-clock time, the earliest one that exists is an hour later.
     let on_the_wall = |read: chrono::NaiveDateTime| state.zone.from_local_datetime(&read).earliest();
     let found = on_the_wall(read.naive_utc()).or_else(|| on_the_wall(read.naive_utc() + TimeDelta::hours(1)));
     found.map(|found| found.with_timezone(&Utc))
@@ -243,7 +250,7 @@ fn describe(state: &State, plan: &mut Plan) {
         if let [(_, Bound::At(end)), (Bound::At(start), _)] = pair
             && end < start
         {
-            // One that this run fills is no news.
+            // A gap that this run fills is not reported.
             let is_filled = |planned: &Planned| matches!(&planned.step, Step::Create(New { range: Some(range), .. }) if range.from <= *end && *start <= range.to);
             if !plan.steps.iter().any(is_filled) {
                 plan.notes.push(format!("no partition from {} to {}", state.key.show(*end), state.key.show(*start)));

@@ -1,4 +1,4 @@
-//! Which periods no partition covers, and the partitions that would.
+//! Periods that no partition covers, and the partitions to create for them.
 
 use std::collections::BTreeSet;
 
@@ -8,17 +8,17 @@ use crate::task::partition::plan::{New, Plan, Planned, Step};
 use crate::task::partition::state::default::CUTS;
 use crate::task::partition::state::found::State;
 
-/// Pieces of one period that older partitions leave uncovered.
+/// The most pieces of one period that older partitions leave uncovered.
 const PIECES: usize = 100;
 
-/// Ranges that take rows, in order.
+/// Returns the ranges of all partitions, in order.
 pub(super) fn covered(state: &State) -> Vec<(Bound, Bound)> {
     let mut ranges: Vec<_> = state.existing.iter().filter_map(|partition| partition.range).collect();
     ranges.sort();
     ranges
 }
 
-/// What of `period` no range covers: the whole, nothing, or pieces between partitions of other sizes.
+/// Returns what no range covers of `period`: all of it, nothing, or pieces between partitions of other sizes.
 pub(super) fn uncovered(period: Period, ranges: &[(Bound, Bound)]) -> Vec<Period> {
     let (mut from, mut pieces) = (period.from, Vec::new());
     for (low, high) in ranges {
@@ -47,8 +47,9 @@ pub(super) fn uncovered(period: Period, ranges: &[(Bound, Bound)]) -> Vec<Period
     pieces
 }
 
-/// What one transaction makes, and fills from the default partition: where that has too many rows of a period for one, the
-/// period gets several partitions. There is no merging them before PostgreSQL 19; they go by their bounds, like all.
+/// Plans partitions, each created and filled from the default partition in one transaction. If that has too many rows of a period for one
+/// transaction, the period gets several partitions. PostgreSQL cannot merge them before 19; they are retired by their bounds, like all
+/// others.
 pub(super) fn create_piece(
     state: &State,
     plan: &mut Plan,
@@ -65,7 +66,7 @@ pub(super) fn create_piece(
             from = *cut;
         }
     }
-    // More than one run takes: the next one goes on from there.
+    // There are more rows than one run moves: the next run continues from here.
     if stray.is_none_or(|stray| stray.cuts.len() < CUTS) {
         create_slice(state, plan, taken, period, Period { from, to: piece.to }, reason);
     }
@@ -73,7 +74,7 @@ pub(super) fn create_piece(
 
 fn create_slice(state: &State, plan: &mut Plan, taken: &mut BTreeSet<String>, period: Period, piece: Period, reason: &str) {
     if let Err(error) = state.key.sql(piece.to) {
-        plan.refusals.push(format!("no partition for {}: {error}", state.key.show(piece.from)));
+        plan.refusals.push(format!("cannot create a partition for {}: {error}", state.key.show(piece.from)));
         return;
     }
     let is_there = |planned: &Planned| matches!(&planned.step, Step::Create(new) if new.range == Some(piece));
@@ -90,17 +91,17 @@ fn create_slice(state: &State, plan: &mut Plan, taken: &mut BTreeSet<String>, pe
     plan.push(Step::Create(new), format!("{range}; {reason}"));
 }
 
-/// Why rows cannot leave the default partition by our hands: what a DELETE there would do elsewhere.
+/// Returns why rows cannot be moved out of the default partition: what a DELETE there would do elsewhere.
 pub(super) fn cannot_move(state: &State) -> Option<String> {
     let default = state.default_partition()?;
     let inbound: Vec<_> = state.inbound.iter().chain(&default.inbound).cloned().collect();
     if !inbound.is_empty() {
-        return Some(format!("foreign keys refer to it, which a move would fire: {}", inbound.join(", ")));
+        return Some(format!("foreign keys refer to it, and moving rows would fire them: {}", inbound.join(", ")));
     }
     if !state.published.is_empty() {
         let names: Vec<&str> = state.published.iter().map(|published| published.name.as_str()).collect();
         return Some(format!(
-            "it is published ({}), and subscribers would lose the rows: the partition they go to is published only after them",
+            "it is published ({}), and subscribers would lose the rows: their new partition is published only after the move",
             names.join(", ")
         ));
     }

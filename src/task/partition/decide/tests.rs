@@ -163,7 +163,7 @@ fn a_pending_detach_is_finished_before_anything_else() {
     assert_eq!(steps(&decide(state.clone(), &job())), ["finish the detach of public.d1_2"]);
     // With our mark, it goes on its way.
     state.existing[3].mark = Some(mark(103, Stage::Retiring, 9));
-    assert_eq!(steps(&decide(state, &job())), ["finish the detach of public.d1_2", "note that public.d1_2 is detached"]);
+    assert_eq!(steps(&decide(state, &job())), ["finish the detach of public.d1_2", "record that public.d1_2 is detached"]);
 }
 
 #[test]
@@ -183,7 +183,8 @@ fn only_what_ends_before_the_cutoff_goes_oldest_first() {
     let plan = decide(referred_to, &job);
     assert_eq!(steps(&plan), ["detach public.d6_7"]);
     assert!(
-        plan.notes[0].contains("public.d5_6 is over, and stays: rows of others refer to it: 3 rows of public.notes"),
+        plan.notes[0]
+            .contains("public.d5_6 is past its retention but is kept: rows of other tables refer to it (3 rows of public.notes"),
         "{plan}"
     );
     // A view is named before the detach; without a grace it is in the way at once.
@@ -292,7 +293,7 @@ fn what_the_newest_partition_has_alone_is_copied_or_said_and_so_is_who_needs_the
     let plan = decide(state, &job());
     assert_eq!(plan.warnings.len(), 1, "{plan}");
     assert!(
-        plan.warnings[0].contains("before rows come, logs_p1970_01_13 must be there")
+        plan.warnings[0].contains("before rows arrive, create logs_p1970_01_13 on its subscribers")
             && plan.warnings[0].contains("sub (active)"),
         "{plan}"
     );

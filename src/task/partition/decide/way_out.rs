@@ -1,4 +1,4 @@
-//! Partitions whose time is over: which of them are detached, archived, dropped, and which stay.
+//! Decides which partitions past their retention are detached, archived and dropped, and which are kept.
 
 use chrono::TimeDelta;
 
@@ -12,7 +12,7 @@ use crate::task::partition::mark::{Mark, Stage};
 use crate::task::partition::plan::{Detach, Plan, Step};
 use crate::task::partition::state::found::{Existing, FarRow, State};
 
-/// Returns the OIDs of the attached partitions that would go.
+/// Returns the oids of the attached partitions that would be retired.
 pub fn over(state: &State, partition: &Partition) -> Vec<i64> {
     let cutoff = cutoff(state, partition).filter(|_| state.far_row.is_none());
     let goes = |existing: &&Existing| {
@@ -21,7 +21,7 @@ pub fn over(state: &State, partition: &Partition) -> Vec<i64> {
     state.existing.iter().filter(goes).map(|existing| existing.table.oid).collect()
 }
 
-/// Of number keys: no wide gap lies between the partition and the highest row, which says that it is over.
+/// Returns whether the highest row may tell that the partition is past its retention: for number keys, no wide gap may lie between them.
 fn belongs_to_the_rows(state: &State, existing: &Existing) -> bool {
     match (state.chain, existing.range) {
         (Some(chain), Some((Bound::At(low), _))) => chain.from <= low,
@@ -37,7 +37,7 @@ fn is_over(existing: &Existing, cutoff: Option<i64>) -> bool {
     }
 }
 
-/// Returns the position before which everything goes, or None if nothing does.
+/// Returns the position before which everything is retired, or None if nothing is.
 fn cutoff(state: &State, partition: &Partition) -> Option<i64> {
     match partition.retain? {
         Retain::Age(age) => state.now.checked_sub(i64::try_from(age.0.as_micros()).ok()?),
@@ -54,7 +54,7 @@ pub(super) fn retire(state: &State, partition: &Partition, plan: &mut Plan) {
     let attached = || state.existing.iter().filter(|existing| !existing.is_default && !existing.is_pending);
     for kept in attached().filter(|existing| !is_over(existing)) {
         if let Some(mark) = &kept.mark {
-            plan.push(Step::Keep { partition: kept.table.clone(), mark: mark.clone() }, "its time is not over any more");
+            plan.push(Step::Keep { partition: kept.table.clone(), mark: mark.clone() }, "it is no longer past its retention");
         }
     }
     let mut over: Vec<&Existing> = attached().filter(|existing| is_over(existing)).collect();
@@ -65,11 +65,11 @@ pub(super) fn retire(state: &State, partition: &Partition, plan: &mut Plan) {
     let names = || over.iter().map(|existing| existing.table.to_string()).collect::<Vec<_>>().join(", ");
     if let Some(apart) = state.clocks_apart.as_ref().filter(|_| state.key.is_time()) {
         plan.clocks_apart = true;
-        plan.refusals.push(format!("{} would go, but {apart}", names()));
+        plan.refusals.push(format!("{} would be retired, but {apart}", names()));
         return;
     }
-    // PostgreSQL refuses CONCURRENTLY beside a default partition, whose constraint would change under its readers. Where others refer to
-    // the table, the look for their rows and the detach are one: CONCURRENTLY lets some in between.
+    // PostgreSQL refuses CONCURRENTLY if there is a default partition, whose constraint would change under its readers. If other tables
+    // refer to the table, the check for their rows and the detach must be one step: CONCURRENTLY lets rows in between.
     let is_plain = state.default_partition().is_some() || partition.default || !state.inbound.is_empty();
     let how = if is_plain { Detach::Plainly } else { Detach::Concurrently };
     for existing in over {
@@ -81,11 +81,11 @@ pub(super) fn retire(state: &State, partition: &Partition, plan: &mut Plan) {
     }
 }
 
-/// A partition whose time is over, and stays.
+/// Why a partition past its retention is kept.
 enum Stays {
-    /// Nothing is wrong.
+    /// This is no failure.
     Rightly(String),
-    /// The job says that it goes.
+    /// The job wants it retired, so the run fails.
     Against(String),
 }
 
@@ -95,19 +95,25 @@ fn stays(state: &State, partition: &Partition, existing: &Existing) -> Option<St
         let (table, partition) = (state.table.sql(), existing.table.sql());
         let from = state.chain.map(|chain| state.key.show(chain.from)).unwrap_or_default();
         return Some(Stays::Rightly(format!(
-            "{name} is over, and stays: more than {PERIODS_AHEAD} periods lie between it and the partitions from {from} on; if nobody needs it: ALTER TABLE \
-             {table} DETACH PARTITION {partition}"
+            "{name} is past its retention but is kept: more than {PERIODS_AHEAD} periods lie between it and the partitions from {from} on; \
+             if it is not needed: ALTER TABLE {table} DETACH PARTITION {partition}"
         )));
     }
     if !existing.is_plain {
-        return Some(Stays::Rightly(format!("{name} is over, and stays: it is partitioned itself, or a foreign table")));
+        return Some(Stays::Rightly(format!(
+            "{name} is past its retention but is kept: it is partitioned itself, or a foreign table"
+        )));
     }
     if !existing.inbound.is_empty() {
-        return Some(Stays::Against(format!("{name} would go, but foreign keys refer to it: {}", existing.inbound.join(", "))));
+        return Some(Stays::Against(format!(
+            "{name} would be retired, but foreign keys refer to it: {}",
+            existing.inbound.join(", ")
+        )));
     }
     if !existing.referred_to.is_empty() {
         return Some(Stays::Rightly(format!(
-            "{name} is over, and stays: rows of others refer to it: {}; theirs go first, or their partition of the same time",
+            "{name} is past its retention but is kept: rows of other tables refer to it ({}); delete those first, or let the referring \
+             table's partition of the same period go first",
             existing.referred_to.join(", ")
         )));
     }
@@ -121,7 +127,9 @@ fn stays(state: &State, partition: &Partition, existing: &Existing) -> Option<St
     }
     if !existing.dependants.is_empty() && partition.grace.is_zero() {
         let dependants = existing.dependants.join(", ");
-        return Some(Stays::Against(format!("{name} would go at once, but there is {dependants}: drop that first")));
+        return Some(Stays::Against(format!(
+            "{name} would be dropped at once, but other objects depend on it: {dependants}; drop those first"
+        )));
     }
     None
 }
@@ -129,7 +137,7 @@ fn stays(state: &State, partition: &Partition, existing: &Existing) -> Option<St
 fn detach(state: &State, partition: &Partition, existing: &Existing, how: Detach, plan: &mut Plan) {
     if !existing.dependants.is_empty() {
         plan.warnings.push(format!(
-            "{} is detached, and cannot be dropped while there is: {}; it goes on showing the detached table until then",
+            "{} is detached, but cannot be dropped while other objects depend on it: {}; they show the detached table until you drop them",
             existing.table,
             existing.dependants.join(", ")
         ));
@@ -142,16 +150,17 @@ fn detach(state: &State, partition: &Partition, existing: &Existing, how: Detach
         at: state.at,
         from: state.key.show_bound(low),
         to: state.key.show_bound(high),
-        // One of ours is there from a run that was ended: what was there before it is in it.
+        // If a killed run has left a mark, that has the comment from before.
         comment: existing.mark.as_ref().and_then(|mark| mark.comment.clone()),
-        // Attached again, and over again: what its archive does not hold is found at the drop, and takes its place.
+        // A partition that was attached again may have an archive already: if that lacks rows, the check before the drop notices it, and a
+        // new archive replaces it.
         archive: existing.mark.as_ref().and_then(|mark| mark.archive.clone()),
         bounds: Some(existing.shown.clone()).filter(|shown| !shown.is_empty()),
         is_guarded: existing.mark.as_ref().is_some_and(|mark| mark.is_guarded),
         foreign_keys: existing.mark.as_ref().map(|mark| mark.foreign_keys.clone()).unwrap_or_default(),
     };
     let reason = format!(
-        "it ends at {}, and all before {} goes{}",
+        "it ends at {}, and everything before {} is retired{}",
         mark.to,
         state.key.show(cutoff(state, partition).unwrap_or_default()),
         partition.archive.as_ref().map(|store| format!(", to the store `{store}` first")).unwrap_or_default()
@@ -159,7 +168,8 @@ fn detach(state: &State, partition: &Partition, existing: &Existing, how: Detach
     plan.push(Step::Retire { partition: existing.table.clone(), how, mark }, reason);
 }
 
-/// One wrong number must not retire the whole table: as long as the highest row is far beyond all others, nobody knows what is over.
+/// Returns whether a row far ahead stops the retirement. A single wrong number must not retire the whole table: while the highest row is
+/// far beyond all others, it is unknown which partitions are past their retention.
 fn is_stopped_by_a_far_row(state: &State, partition: &Partition, plan: &mut Plan) -> bool {
     let Some(far) = &state.far_row else { return false };
     let words = far_row_in_words(state, far);
@@ -171,7 +181,8 @@ fn is_stopped_by_a_far_row(state: &State, partition: &Partition, plan: &mut Plan
     let would_go = |existing: &Existing| !existing.is_default && !existing.is_pending && is_over(existing, Some(cutoff));
     match state.existing.iter().any(would_go) {
         true => plan.refusals.push(format!(
-            "nothing is retired, as {words}; correct or delete it, or if new rows do come there, detach the partitions below yourself"
+            "nothing is retired, because {words}; correct or delete it, or, if new rows belong there, detach the partitions below it \
+             yourself"
         )),
         false => plan.notes.push(format!("{words}: no partition is created for it, and nothing is retired")),
     }
@@ -193,12 +204,12 @@ fn far_row_in_words(state: &State, far: &FarRow) -> String {
     )
 }
 
-/// Drops tables that earlier runs detached. The next run looks at those of this run, unless there is no grace.
+/// Drops tables that earlier runs detached. Those that this run detaches are for the next run, unless the grace period is zero.
 pub(super) fn drop_what_is_over(state: &State, partition: &Partition, plan: &mut Plan) {
     for other in &state.of_other_owners {
         plan.notes.push(format!(
-            "{} was retired from {}, and stays: it belongs to {}, and its mark counts only if it belongs to {}; if it was a partition of that table: ALTER TABLE \
-             {} OWNER TO {}",
+            "{} was retired from {} but is kept: its owner is {}, and its mark counts only if its owner is {}; if it was a partition of \
+             that table: ALTER TABLE {} OWNER TO {}",
             other.table,
             state.table,
             other.owner,
@@ -216,7 +227,7 @@ pub(super) fn drop_what_is_over(state: &State, partition: &Partition, plan: &mut
             let elsewhere = detached.mark.archive.as_ref().and_then(|archived| archived.store.as_ref());
             let elsewhere = elsewhere.map(|elsewhere| format!(", but in `{elsewhere}`")).unwrap_or_default();
             let age = units::age(detached.mark.at, state.at);
-            plan.push(step, format!("detached {age} ago, and not in the store `{store}` yet{elsewhere}"));
+            plan.push(step, format!("detached {age} ago, and not yet in the store `{store}`{elsewhere}"));
             continue;
         }
         let age = state.at - detached.mark.at;
@@ -233,10 +244,13 @@ pub(super) fn drop_what_is_over(state: &State, partition: &Partition, plan: &mut
         }
         if !detached.dependants.is_empty() {
             let dependants = detached.dependants.join(", ");
-            plan.refusals.push(format!("{} would be dropped, but there is {dependants}: drop that first", detached.table));
+            plan.refusals.push(format!(
+                "{} would be dropped, but other objects depend on it: {dependants}; drop those first",
+                detached.table
+            ));
             continue;
         }
-        // A grace is a time, too.
+        // The grace period is measured by the clock, too.
         if let Some(apart) = &state.clocks_apart {
             plan.clocks_apart = true;
             plan.refusals.push(format!("{} would be dropped, but {apart}", detached.table));

@@ -8,27 +8,26 @@ use crate::pg::{self, identifier};
 use crate::task::partition::calendar::{Every, Period};
 use crate::task::partition::key::Key;
 
-/// Of periods found in the default partition by one run; the next one goes on.
+/// The most periods that one run finds in the default partition; the next run continues.
 const PERIODS: usize = 200;
-/// Of partitions that a period with too many rows is cut to by one run, and one more.
+/// The most cuts that one run makes in a period with too many rows.
 pub const CUTS: usize = 50;
-/// As many rows as move within a second on a slow disk, with three indexes. A period that has more is cut.
+/// The number of rows that move within a second on a slow disk, with three indexes. A period with more is cut.
 pub const MOVED_AT_ONCE_ROWS: u64 = 50_000;
 /// Rows of the default partition are counted up to here: its count is for people.
 const COUNTED_ROWS: u64 = 1_000_000;
-/// Of keys that are shown.
+/// The number of keys that are shown.
 const SHOWN: usize = 3;
 
 const DAY: i64 = 86_400_000_000;
-/// 0001-01-03: what is before it is a zero value in some zone, BC, or '-infinity'.
+/// 0001-01-03: an earlier value is a zero value in some zone, BC, or '-infinity'.
 const FIRST: i64 = -62_135_596_800_000_000 + 2 * DAY;
-/// 9999-01-01: no calendar goes further.
+/// 9999-01-01: calendars end here.
 const LAST: i64 = 253_370_764_800_000_000;
-/// Beyond these, the next multiple of `every` is none of the type's numbers.
+/// Beyond this, the next multiple of `every` may not fit in the type.
 const NUMBERS: i64 = 9_000_000_000_000_000_000;
 
-/// Goes from period to period by the lowest key above the last one: each step is one index lookup where there is an index that
-/// leads with the key.
+/// Walks from period to period by the lowest key above the last one: each step is one index lookup if an index begins with the key.
 pub async fn read(connection: &mut PgConnection, state: &State) -> Result<InDefault> {
     let mut found = InDefault::default();
     let Some(default) = state.default_partition().filter(|default| default.is_plain && !default.is_pending) else {
@@ -50,7 +49,7 @@ pub async fn read(connection: &mut PgConnection, state: &State) -> Result<InDefa
     let mut odd: Vec<String> = low.iter().map(|low| format!("{column} < {low} AND {is_time}")).collect();
     odd.extend(high.iter().map(|high| format!("{column} >= {high} AND {is_time}")));
     odd.extend(no_time);
-    // Of a period with a zero value nothing moves: its partition would take that, too.
+    // Nothing is moved from a period with a zero value: its partition would take that value, too.
     let zero = zero_values(key);
     let has_zero_values = match zero {
         Some(zero) => count(connection, &from, &within(key, &column, zero)?, 1).await?.rows > 0,
@@ -100,7 +99,8 @@ fn within(key: Key, column: &str, period: Period) -> Result<String> {
     Ok(format!("{column} >= {} AND {column} < {}", key.sql(period.from)?, key.sql(period.to)?))
 }
 
-/// The keys that a calendar holds, as SQL, if the type has others; numbers from `beyond` on are far beyond all partitions.
+/// Returns the limits of the keys that a calendar covers, as SQL, if the type has others; numbers from `beyond` on are far beyond all
+/// partitions.
 pub(super) fn limits(key: Key, beyond: Option<i64>) -> (Option<String>, Option<String>) {
     match key {
         Key::Number { largest: i64::MAX } => {
@@ -114,7 +114,7 @@ pub(super) fn limits(key: Key, beyond: Option<i64>) -> (Option<String>, Option<S
     }
 }
 
-/// 1970-01-01 in any zone: what programs write who have no time to write.
+/// Returns 1970-01-01 in any zone: programs write it when they have no time to write.
 fn zero_values(key: Key) -> Option<Period> {
     match key {
         Key::Number { .. } => None,
@@ -123,7 +123,7 @@ fn zero_values(key: Key) -> Option<Period> {
     }
 }
 
-/// Looks for keys that leave so many rows before them as one transaction can move.
+/// Finds keys that cut the period into parts that one transaction can move.
 async fn cut(connection: &mut PgConnection, from: &str, column: &str, key: Key, period: Period, stray: &mut Stray) -> Result<()> {
     let mut low = period.from;
     for _ in 0..CUTS {

@@ -31,15 +31,15 @@ pub struct Existing {
     pub mark: Option<Mark>,
     /// Foreign keys that name this very partition.
     pub inbound: Vec<String>,
-    /// Rows of other tables that refer to its rows through the table itself; looked for where it would go.
+    /// Rows of other tables that refer to its rows through the table itself; read only if it would be retired.
     pub referred_to: Vec<String>,
-    /// Views and the like that name this very partition; looked for where it would go.
+    /// Views and other objects that name this very partition; read only if it would be retired.
     pub dependants: Vec<String>,
     /// It has rows whose key is no time; looked for where it would go.
     pub has_rows_without_time: bool,
 }
 
-/// A table with a mark of ours that is no partition any more.
+/// A detached table with a mark of ours.
 #[derive(Clone, Debug)]
 pub struct Detached {
     pub table: TableName,
@@ -69,25 +69,25 @@ pub struct State {
     pub zone: Tz,
     /// The position of new rows: the clock of the server, or the highest number.
     pub now: i64,
-    /// The highest number of a row in `chain`. A sequence that was set wrong drops no partition.
+    /// The highest number of a row in `chain`. The sequence does not count: a wrong one must not retire partitions.
     pub highest_row: Option<i64>,
-    /// Of number keys: the partitions and rows where new rows come.
+    /// For number keys: the partitions and rows that new rows follow.
     pub chain: Option<Chain>,
-    /// A row far beyond the chain, because of which nothing is created or retired.
+    /// A row far beyond the chain. No partition is created for it, and nothing is retired while it exists.
     pub far_row: Option<FarRow>,
     /// The last number of the sequence, if it is far beyond the chain.
     pub far_sequence: Option<i64>,
     pub at: DateTime<Utc>,
-    /// How far this host's clock is from the server's, when that is too far.
+    /// The difference between this host's clock and the server's, in words, if it is too large.
     pub clocks_apart: Option<String>,
     pub existing: Vec<Existing>,
     pub detached: Vec<Detached>,
     /// Foreign keys that name the partitioned table.
     pub inbound: Vec<String>,
-    /// Tables with a mark and a guard of ours, but with another owner than the table: they are named, and stay.
+    /// Tables with a mark and a guard of ours, but with another owner than the table: they are reported and kept.
     pub of_other_owners: Vec<OfAnother>,
     pub published: Vec<Published>,
-    /// What the newest partition has, and the table itself has not.
+    /// Properties that the newest partition has and the table itself lacks.
     pub extras: Vec<Extra>,
     /// The contents of the default partition.
     pub default: InDefault,
@@ -100,7 +100,7 @@ pub struct State {
 pub struct FarRow {
     /// As the server shows it.
     pub shown: String,
-    /// The largest position for numbers that are larger still.
+    /// For larger numbers, the largest position.
     pub position: i64,
 }
 
@@ -109,19 +109,19 @@ pub struct FarRow {
 pub struct InDefault {
     pub rows: Counted,
     pub null_rows: Counted,
-    /// They stay: '-infinity', BC, zero values and the like, and what shares a period with these.
+    /// Rows that stay: their keys are '-infinity', BC, zero values and the like, or share a period with these.
     pub odd_rows: Counted,
     /// A few of their keys.
     pub odd_keys: Vec<String>,
     pub strays: Vec<Stray>,
 }
 
-/// A count that ended somewhere.
+/// A count that may have ended at a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(into = "u64")]
 pub struct Counted {
     pub rows: u64,
-    /// There may be more.
+    /// True if there may be more.
     pub is_capped: bool,
 }
 
@@ -146,7 +146,7 @@ pub struct Stray {
     pub rows: u64,
     /// Between any two of them lie [`super::default::MOVED_AT_ONCE_ROWS`] rows; at most [`super::default::CUTS`].
     pub cuts: Vec<i64>,
-    /// So many rows have one key that there is nothing to cut.
+    /// True if so many rows have one key that the period cannot be cut.
     pub is_dense: bool,
 }
 
@@ -165,7 +165,7 @@ pub struct Published {
 pub struct Extra {
     /// For people: `PRIMARY KEY (id)`.
     pub what: String,
-    /// What follows ALTER TABLE … , or CREATE INDEX ON …; None: it is not copied.
+    /// The SQL after ALTER TABLE …, or CREATE INDEX ON …; None if it is not copied.
     #[serde(skip)]
     pub copy: Option<Copied>,
 }
@@ -181,7 +181,7 @@ pub enum Copied {
 }
 
 impl Copied {
-    /// For another table.
+    /// Returns the statement for another table.
     pub fn sql(&self, table: &str) -> String {
         match self {
             Self::Constraint(definition) => format!("ALTER TABLE {table} ADD {definition}"),

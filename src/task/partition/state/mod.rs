@@ -46,14 +46,14 @@ impl State {
         Ok(state)
     }
 
-    /// Looks at a table that could not be read: its partitions by catalogs alone, which neither a lock nor another owner hides.
+    /// Reads the partitions of a table that could not be read, from catalogs alone, which neither a lock nor another owner hides.
     pub async fn glance(partition: &Partition, run: &RunContext<'_>, session: &mut Session) -> Result<Self> {
         let found = table::looked_at(&mut session.connection, partition).await?;
         Self::bounds(partition, run, session, found, false).await
     }
 
-    /// Reads the partitions and their bounds. With `reads_rows` number keys begin at the highest of all rows, too; without, at the number that their
-    /// sequence gave last.
+    /// Reads the partitions and their bounds. For number keys, new rows follow the highest row or the last number of the sequence; without
+    /// `reads_rows`, the sequence alone.
     async fn bounds(
         partition: &Partition,
         run: &RunContext<'_>,
@@ -114,7 +114,7 @@ impl State {
         self.existing.iter().find(|partition| partition.is_default)
     }
 
-    /// The newest ordinary partition: new ones are like it.
+    /// Returns the newest ordinary partition, which is the model of new ones.
     pub fn model(&self) -> Option<&Existing> {
         let plain = self.existing.iter().filter(|existing| existing.is_plain && existing.range.is_some());
         plain.max_by_key(|existing| existing.range)
@@ -178,7 +178,7 @@ async fn detached(connection: &mut PgConnection, parent: i64, attached: &[i64]) 
          FROM pg_description d JOIN pg_class c ON c.oid = d.objoid JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE d.classoid = 'pg_class'::regclass AND d.objsubid = 0 AND c.relkind = 'r' AND NOT c.relispartition
            AND d.description LIKE '%pgtend-partition: {%'
-           -- Whoever owns a table may write any comment on it: a mark counts on a table of the parent's owner alone.
+           -- The owner of a table can write any comment on it: a mark counts only on tables of the parent's owner.
            AND c.relowner = (SELECT relowner FROM pg_class WHERE oid = $1::bigint::oid) ORDER BY 2, 3",
     )
     .bind(parent)
@@ -192,8 +192,8 @@ async fn detached(connection: &mut PgConnection, parent: i64, attached: &[i64]) 
     Ok(ours.collect())
 }
 
-/// Tables of other owners whose marks say that they were retired from this one. Anybody may write such a comment on a table of his own, so the
-/// mark counts for nothing: the table is only named, and only if it has the guard.
+/// Returns tables of other owners whose marks say that they were retired from this one. Anyone can write such a comment on their own table,
+/// so the mark does not count: the table is only reported, and only if it has the guard.
 async fn of_other_owners(connection: &mut PgConnection, parent: i64) -> Result<Vec<OfAnother>> {
     let rows: Vec<(i64, String, String, String, String, String)> = sqlx::query_as(
         "SELECT c.oid::bigint, n.nspname::text, c.relname::text, d.description, quote_ident(pg_get_userbyid(c.relowner)), quote_ident(pg_get_userbyid(p.relowner))

@@ -1,4 +1,4 @@
-//! The highest number of a row and of the sequence: where new rows come.
+//! The highest number of a row and of the sequence, which new rows follow.
 
 use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
@@ -11,7 +11,7 @@ use crate::task::partition::calendar::Calendar;
 use crate::task::partition::chain::{self, Chain};
 use crate::task::partition::key::{Bound, Key};
 
-/// Rows are followed beyond the partitions, over ten periods by each query, by at most this many queries.
+/// Rows are followed beyond the partitions, ten periods per query, with at most this many queries.
 const LOOKS: usize = 1000;
 
 /// The place of new rows of a table with number keys.
@@ -32,7 +32,7 @@ pub async fn has_rows(connection: &mut PgConnection, table: &TableName, conditio
 }
 
 impl Place {
-    /// Reads it. Without `reads_rows` it goes by partitions and sequence alone.
+    /// Reads the place; without `reads_rows`, from partitions and sequence alone.
     pub async fn read(
         connection: &mut PgConnection,
         (table, column, key): (&TableName, &str, Key),
@@ -60,7 +60,7 @@ impl Place {
         }
         let Some(mut chain) = self.chain else { return Ok(()) };
         for _ in 0..LOOKS {
-            // One look, where the highest of all rows belongs to it.
+            // One query is enough if the highest of all rows belongs to the chain.
             let found = match chain.takes(highest.position, step) {
                 true => Some(highest.position),
                 false => keys.highest(connection, &keys.within(&chain, step)?).await?.map(|found| found.position),
@@ -83,8 +83,8 @@ struct Keys {
 }
 
 impl Keys {
-    /// The highest row of those; of numeric keys without NaN and Infinity, which are no numbers and come after all others. The text has a name
-    /// of its own: ORDER BY would mean it otherwise, and 900 is more than 2501.
+    /// Returns the highest row that meets the condition; for numeric keys, without NaN and Infinity, which are not numbers and sort after
+    /// all others. The text has a name of its own: otherwise ORDER BY would sort by it, where 900 is more than 2501.
     async fn highest(&self, connection: &mut PgConnection, condition: &str) -> Result<Option<FarRow>> {
         let Self { table, column, .. } = self;
         let sql = |condition: &str| {
@@ -116,7 +116,7 @@ impl Keys {
         Ok(pg::fetch_text(connection, sql).await?.filter(|text| is_number(text)).and_then(|text| key.position(&text)))
     }
 
-    /// Rows that belong to the chain. A limit that the type cannot hold is none.
+    /// Returns the condition for rows that belong to the chain. A limit that does not fit in the type is left out.
     fn within(&self, chain: &Chain, step: u32) -> Result<String> {
         let Self { column, key, .. } = self;
         let from = if chain.from == i64::MIN { "true".to_owned() } else { format!("{column} >= {}", key.sql(chain.from)?) };
@@ -129,9 +129,9 @@ fn is_number(text: &str) -> bool {
     text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) && text != "-Infinity"
 }
 
-/// The last number of the column's sequence: numbers are handed out before their rows are there.
+/// Returns the last number of the column's sequence: numbers are handed out before their rows exist.
 pub async fn of_sequence(connection: &mut PgConnection, table: &TableName, column: &str) -> Result<Option<i64>> {
-    // By its dependency: pg_get_serial_sequence fails for a name that is no column's.
+    // The sequence is found by its dependency: pg_get_serial_sequence fails for a name that is not a column.
     Ok(sqlx::query_scalar(
         "SELECT max(pg_sequence_last_value(s.oid)) FROM pg_class s JOIN pg_depend d ON d.objid = s.oid AND d.classid = 'pg_class'::regclass
          JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
@@ -143,7 +143,7 @@ pub async fn of_sequence(connection: &mut PgConnection, table: &TableName, colum
     .await?)
 }
 
-/// The highest key of all rows, before a table is converted: the first partition reaches to there.
+/// Returns the highest key of all rows, before a table is converted: the first partition must reach up to it.
 pub async fn highest(connection: &mut PgConnection, table: &TableName, column: &str, key: Key) -> Result<Option<i64>> {
     let name = identifier(column);
     let sql = format!(
@@ -154,7 +154,7 @@ pub async fn highest(connection: &mut PgConnection, table: &TableName, column: &
     let position = key.position(&text).with_context(|| {
         Fault::new(
             Kind::Configuration,
-            format!("{table} has a key that no calendar holds: {column} = {text}; correct that row first"),
+            format!("{table} has a row with {column} = {text}, which is outside the supported range; correct that row first"),
         )
     });
     position.map(Some)

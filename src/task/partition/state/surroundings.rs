@@ -34,7 +34,7 @@ impl State {
         Ok(())
     }
 
-    /// For partitions that would be retired: the rows that reference theirs, and the objects that depend on them.
+    /// Reads, for partitions that would be retired, the rows that refer to theirs, and the objects that depend on them.
     pub(super) async fn read_what_keeps(&mut self, connection: &mut PgConnection, partition: &Partition) -> Result<()> {
         let over = decide::over(self, partition);
         for oid in over {
@@ -69,7 +69,8 @@ impl State {
 /// Schema and table that refer, name, columns there, columns here.
 type ForeignKeyRow = (String, String, String, Vec<String>, Vec<String>);
 
-/// Foreign keys with rows that refer to this partition, with their number. What comes afterwards the server finds at the detach.
+/// Returns the foreign keys by which rows refer to this partition, each with their number. The server finds rows that are added later, at
+/// the detach.
 async fn referring(connection: &mut PgConnection, parent: &TableName, partition: &TableName) -> Result<Vec<String>> {
     let keys: Vec<ForeignKeyRow> = sqlx::query_as(
         "SELECT n.nspname::text, c.relname::text, k.conname::text,
@@ -101,7 +102,7 @@ async fn referring(connection: &mut PgConnection, parent: &TableName, partition:
     Ok(referring)
 }
 
-/// Objects other than foreign keys that would make DROP TABLE fail.
+/// Returns objects other than foreign keys that would make DROP TABLE fail.
 async fn dependants(connection: &mut PgConnection, oid: i64) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar(
         "SELECT DISTINCT CASE WHEN r.oid IS NOT NULL THEN format('%s %s', CASE v.relkind WHEN 'm' THEN 'materialized view' ELSE 'view' END, v.oid::regclass)
@@ -135,10 +136,10 @@ pub(super) async fn published(connection: &mut PgConnection, table: &TableName) 
     .await?)
 }
 
-/// Extras of the newest partition, such as a template's primary key: added to it by a person or another program.
+/// Returns the extras of the newest partition, such as a template's primary key: a person or another program has added them.
 ///
-/// A CHECK that names the partition key is not copied: nobody can tell whether it holds the bounds of that partition, and with them the new one
-/// would refuse all its rows. One that says just what the bounds say (DETACH CONCURRENTLY leaves it) is no extra at all.
+/// A CHECK that names the partition key is not copied: it may hold the bounds of that partition, and with them the new one would refuse all
+/// its rows. One that says exactly what the bounds say (DETACH CONCURRENTLY leaves it) is not an extra.
 pub async fn extras(connection: &mut PgConnection, parent: i64, model: i64, column: &str) -> Result<Vec<Extra>> {
     let constraints: Vec<(String, String, String, bool)> = sqlx::query_as(
         "SELECT k.contype::text, format('CONSTRAINT %I ', k.conname), pg_get_constraintdef(k.oid), k.names_key
@@ -166,12 +167,12 @@ pub async fn extras(connection: &mut PgConnection, parent: i64, model: i64, colu
                 );
                 return Extra { what, copy: None };
             }
-            // The names of indexes are taken.
+            // The names of indexes are already taken.
             let name = if ["p", "u", "x"].contains(&kind.as_str()) { String::new() } else { name };
             Extra { what: definition.clone(), copy: Some(Copied::Constraint(format!("{name}{definition}"))) }
         })
         .collect();
-    // The definition begins with names that are others on the new table.
+    // The definition begins with names that differ on the new table.
     let indexes: Vec<(bool, String)> = sqlx::query_as(
         "SELECT i.indisunique, substr(pg_get_indexdef(i.indexrelid), length(format('CREATE %sINDEX %I ON %I.%I ', CASE WHEN i.indisunique THEN 'UNIQUE ' ELSE '' END,
                     c.relname, n.nspname, t.relname)) + 1)

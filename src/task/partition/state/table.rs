@@ -1,4 +1,4 @@
-//! The table of a job: whether it can be tended, and which tables below it.
+//! The table of a job: whether it is supported, and which tables below it the job manages.
 
 use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
@@ -27,7 +27,7 @@ struct Found {
     may_create: bool,
 }
 
-/// The table itself, partitioned by range of the job's column, which the role may change.
+/// Returns the table and its key, if it is partitioned by range of the job's column and the role may change it.
 pub(super) async fn tended(connection: &mut PgConnection, partition: &Partition) -> Result<(TableName, Key)> {
     let found = find(connection, &partition.table).await?;
     let table = TableName { oid: found.oid, schema: found.schema.clone(), name: found.name.clone() };
@@ -36,7 +36,7 @@ pub(super) async fn tended(connection: &mut PgConnection, partition: &Partition)
     Ok((table, key))
 }
 
-/// The same for a look, whoever owns it.
+/// Returns the same for reading only, whoever owns the table.
 pub(super) async fn looked_at(connection: &mut PgConnection, partition: &Partition) -> Result<(TableName, Key)> {
     let found = find(connection, &partition.table).await?;
     let table = TableName { oid: found.oid, schema: found.schema.clone(), name: found.name.clone() };
@@ -44,8 +44,8 @@ pub(super) async fn looked_at(connection: &mut PgConnection, partition: &Partiti
     Ok((table, key))
 }
 
-/// The tables that a job tends: its table, or, where that is partitioned by something else, all below it that are partitioned by
-/// range of the column.
+/// Returns the tables that a job manages: its own table or, if that is partitioned by something else, all tables below it that are
+/// partitioned by range of the column.
 pub async fn parents(connection: &mut PgConnection, partition: &Partition) -> Result<Vec<TableName>> {
     let found = find(connection, &partition.table).await?;
     let table = TableName { oid: found.oid, schema: found.schema.clone(), name: found.name.clone() };
@@ -57,7 +57,7 @@ pub async fn parents(connection: &mut PgConnection, partition: &Partition) -> Re
         "WITH RECURSIVE tree AS (
              SELECT $1::bigint::oid AS oid, false AS is_tended
              UNION ALL
-             -- Below one that is tended, bounds are those of its own parent.
+             -- Below such a table, bounds are those of its own partition key.
              SELECT i.inhrelid, coalesce(p.partstrat = 'r' AND p.partnatts = 1 AND a.attname = $2, false)
              FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid AND NOT i.inhdetachpending
              LEFT JOIN pg_partitioned_table p ON p.partrelid = i.inhrelid
@@ -71,7 +71,7 @@ pub async fn parents(connection: &mut PgConnection, partition: &Partition) -> Re
     .fetch_all(connection)
     .await
     .map_err(pg::in_its_own_words)?;
-    // With none, the table itself says why it cannot be tended.
+    // If there is none, the check of the table itself tells why.
     if below.is_empty() {
         return Ok(vec![table]);
     }
@@ -100,10 +100,10 @@ async fn find(connection: &mut PgConnection, table: &str) -> Result<Found> {
     .await
     .map_err(pg::in_its_own_words)
     .map_err(|error| {
-        // syntax_error, invalid_name: of to_regclass, which reads its argument as SQL does. All else says something about the server.
+        // syntax_error, invalid_name: these come from to_regclass, which parses its argument as SQL. Any other error concerns the server.
         let is_no_name = pg::sql_state(&error).is_some_and(|state| ["42601", "42602"].contains(&state.as_str()));
         match is_no_name {
-            true => error.context(Fault::new(Kind::Configuration, format!("`table = '{table}'` is no table's name"))),
+            true => error.context(Fault::new(Kind::Configuration, format!("`table = '{table}'` is not a table name"))),
             false => error,
         }
     })?;
@@ -113,14 +113,14 @@ async fn find(connection: &mut PgConnection, table: &str) -> Result<Found> {
     })
 }
 
-/// Whether a run could start: the table, its key, and the role's privileges.
+/// Checks whether a run could start: the table, its key, and the role's privileges.
 pub async fn check(connection: &mut PgConnection, partition: &Partition) -> Result<String> {
     let (mut said, mut left) = (Vec::new(), Vec::new());
     let parents = parents(connection, partition).await?;
     let is_alone = parents.len() == 1;
     for parent in parents {
         match tended(connection, &Partition { table: parent.sql(), ..partition.clone() }).await {
-            Ok((table, _)) => said.push(format!("owns {table}, and may make tables in its schema")),
+            Ok((table, _)) => said.push(format!("owns {table}, and may create tables in its schema")),
             Err(error) if is_alone => return Err(error),
             Err(error) => left.push(Left::of(parent, error)?),
         }
@@ -138,27 +138,28 @@ fn key_of(found: &Found, table: &TableName, partition: &Partition) -> Result<Key
         ("p", Some("r")) => {}
         ("r", _) => {
             return refuse(format!(
-                "{table} is not partitioned: `pgtend partition convert JOB --dry-run` says how it becomes so while it is in use"
+                "{table} is not partitioned: `pgtend partition convert JOB --dry-run` shows how to convert it while it is in use"
             ));
         }
         ("p", _) => {
             return refuse(format!(
-                "{table} is partitioned by {}, and pgtend tends ranges only; below it no partition is partitioned by range of {}",
+                "{table} is partitioned by {}: only RANGE partitioning is supported, and no partition below it is partitioned by range of \
+                 {}",
                 found.key.as_deref().unwrap_or("?"),
                 identifier(column)
             ));
         }
-        _ => return refuse(format!("{table} is no table")),
+        _ => return refuse(format!("{table} is not a table")),
     }
     if found.persistence == "t" {
-        return refuse(format!("{table} is temporary"));
+        return refuse(format!("{table} is a temporary table"));
     }
     let key = found.key.as_deref().unwrap_or("?");
     if found.key_columns != Some(1) {
-        return refuse(format!("{table} is partitioned by {key}: several columns, and pgtend tends tables with one"));
+        return refuse(format!("{table} is partitioned by {key}: a partition key of several columns is not supported"));
     }
     match &found.key_column {
-        None => refuse(format!("{table} is partitioned by {key}: an expression, and pgtend tends tables with a column as key")),
+        None => refuse(format!("{table} is partitioned by {key}: an expression as partition key is not supported")),
         Some(actual) if actual != column => {
             refuse(format!("{table} is partitioned by column {actual}, not by `column = \"{column}\"`"))
         }
@@ -175,7 +176,7 @@ async fn may(connection: &mut PgConnection, found: &Found, table: &TableName) ->
     }
     if !found.may_create {
         let (schema, role) = (identifier(&found.schema), identifier(&role));
-        return refuse(format!("partitions are made beside {table}: GRANT CREATE ON SCHEMA {schema} TO {role}"));
+        return refuse(format!("partitions are created in the schema of {table}: GRANT CREATE ON SCHEMA {schema} TO {role}"));
     }
     Ok(())
 }

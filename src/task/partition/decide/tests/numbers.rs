@@ -65,7 +65,7 @@ fn a_partition_below_a_wide_gap_stays_and_is_named() {
     state.existing.push(of_numbers(9, -100_000, -99_000));
     let plan = decide(state.clone(), &job);
     assert_eq!(steps(&plan)[2..], ["detach public.n0 concurrently"]);
-    assert!(plan.notes.iter().any(|note| note.starts_with("public.\"n-100000\" is over, and stays")), "{plan}");
+    assert!(plan.notes.iter().any(|note| note.starts_with("public.\"n-100000\" is past its retention but is kept")), "{plan}");
     assert_eq!(over(&state, &job), [200]);
     // Where no row says what belongs together, nothing goes.
     (state.chain, state.highest_row) = (None, None);
