@@ -5,6 +5,7 @@
 //!
 //! Items that are hidden from the documentation are for `fuzz/`.
 
+pub mod change;
 pub mod choices;
 pub mod choose;
 mod context;
