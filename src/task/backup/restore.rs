@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::at_the_end::Deferred;
 use super::choices::Choices;
 use super::facts::ServerFacts;
 use super::load::Loader;
@@ -41,6 +42,8 @@ pub struct Restored {
     pub failed_count: usize,
     /// Properties of the database that the new one does not have, and why. All other properties were set.
     pub not_carried: Vec<String>,
+    /// In a server of its own: what its superuser has run, and what waits.
+    pub deferred: Deferred,
 }
 
 impl Restored {
@@ -68,8 +71,8 @@ pub async fn stream_into(
     if refusal.is_none() {
         refusal = loader.commit().await.err();
     }
-    let Loader { notes, failed, failed_count, .. } = *loader;
-    Ok(Restored { refusal, notes, failed, failed_count, ..Restored::default() })
+    let Loader { notes, failed, failed_count, deferred, .. } = *loader;
+    Ok(Restored { refusal, notes, failed, failed_count, deferred, ..Restored::default() })
 }
 
 enum Loaded {
