@@ -105,6 +105,26 @@ fn a_grant_that_no_restore_can_make_is_a_refusal_of_the_proof() {
     assert_eq!(entries(&place), Vec::<PathBuf>::new());
 }
 
+/// PostgreSQL records no dependencies on the superuser that initdb made, whom another server may not have.
+#[test]
+fn what_belongs_to_the_sources_first_superuser_is_given_to_a_role_of_that_name() {
+    let server = server(18);
+    let database = server.new_database();
+    let owner = format!("{database}_owner");
+    server.sql(
+        &database,
+        &format!(
+            "CREATE ROLE {owner}; ALTER SCHEMA public OWNER TO {owner}; SET ROLE {owner}; CREATE TABLE t AS SELECT 1 AS i; RESET ROLE;
+             CREATE COLLATION ours (locale = 'C'); CREATE STATISTICS of_t ON (i + 1) FROM t; GRANT SELECT ON t TO {owner} WITH GRANT OPTION;
+             GRANT SELECT ON t TO postgres;"
+        ),
+    );
+    let (scenario, place) = scenario(server, &database, "");
+    let run = scenario.json(&["run-job", "nightly"]);
+    assert!(facts(&run)["by_superuser"]["owners"].as_u64().unwrap() >= 4, "{run:#}");
+    assert_eq!(entries(&place), Vec::<PathBuf>::new());
+}
+
 #[test]
 fn a_restore_that_takes_more_memory_than_it_may_is_refused() {
     let server = server(18);

@@ -5,10 +5,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use sqlx::postgres::PgConnection;
 
-use super::at_the_end::Deferred;
-use super::by_superuser::{Turn, When};
 use super::choices::{Choices, Object, OnError};
 use super::counts::{self, Counts};
 use super::foreign_key::ForeignKey;
@@ -18,7 +15,8 @@ use super::refusal::{self, Doing, Refusal};
 use super::rewrite::{self, Fate};
 use super::script::{Entry, Step, Steps};
 use super::session::{self, Copied, Session, Silence};
-use super::{by_superuser, own_bytes, pg_dumps};
+use super::superuser::Superuser;
+use super::{own_bytes, pg_dumps};
 use crate::base::fault::Kind;
 use crate::base::units;
 use crate::pg;
@@ -46,21 +44,19 @@ pub struct Loader {
     /// The first failed statements that were skipped.
     pub failed: Vec<String>,
     pub failed_count: usize,
-    /// In a server of its own: the session of its superuser, and the statements that wait for it.
-    superuser: Option<PgConnection>,
-    pub deferred: Deferred,
+    /// In a server of its own.
+    pub superuser: Option<Superuser>,
 }
 
 impl Loader {
     /// Connects, and prepares the session. An error is the target's or the network's.
     pub async fn open(target: &Target<'_>, manifest: &Manifest) -> Result<Self> {
         let superuser = match target.superuser {
-            Some(settings) => Some(as_superuser(settings).await?),
+            Some(settings) => Some(Superuser::open(settings).await?),
             None => None,
         };
         Ok(Self {
             superuser,
-            deferred: Deferred::default(),
             session: Session::open(target.settings, target.in_transaction, manifest).await?,
             choices: target.choices.clone(),
             manifest: manifest.clone(),
@@ -165,7 +161,10 @@ impl Loader {
                 self.attempt(&sql, &text, entry).await.map(|_| ())
             }
             Fate::Foreign => Err(foreign(&text, entry)),
-            Fate::BySuperuser(turn) => self.by_superuser(turn, &text, entry).await,
+            Fate::BySuperuser(turn) => match &mut self.superuser {
+                Some(superuser) => superuser.take(turn, &text, entry).await.map_err(|error| self.refusal(&error, entry, &text)),
+                None => self.attempt(&text, &text, entry).await.map(|_| ()),
+            },
             Fate::Pass(note) => {
                 self.note(note);
                 Ok(())
@@ -189,22 +188,6 @@ impl Loader {
                 }
             },
         }
-    }
-
-    async fn by_superuser(&mut self, turn: Turn, text: &str, entry: &Entry) -> Result<(), Refusal> {
-        let Some(superuser) = &mut self.superuser else { return self.attempt(text, text, entry).await.map(|_| ()) };
-        if turn.when != When::AtOnce {
-            return self.deferred.add(turn, text, entry).map_err(|error| of_ours(&error.into()));
-        }
-        let mut done = pg::execute_single(superuser, text.to_owned()).await;
-        // The owner of a wrapper must be a superuser, and the role that restores needs it for its servers.
-        if let (Ok(()), Some(wrapper)) = (&done, by_superuser::wrapper(text)) {
-            let grant = format!("GRANT USAGE ON FOREIGN DATA WRAPPER {} TO PUBLIC", pg::identifier(&wrapper));
-            done = pg::execute_single(superuser, grant).await;
-        }
-        done.map_err(|error| self.refusal(&error, entry, text))?;
-        self.deferred.count(turn);
-        Ok(())
     }
 
     /// Handles BEGIN and COMMIT that pg_dump writes around large objects. They would end our own transaction.
@@ -390,13 +373,6 @@ impl Loader {
         let in_transaction = self.session.is_one_transaction();
         refusal::of(error, Doing { entry, statement, in_transaction, choices: &self.choices, search_path })
     }
-}
-
-/// Connects as the superuser of a server of its own. No name of the dump is found without its schema.
-async fn as_superuser(settings: &pg::Settings) -> Result<PgConnection> {
-    let mut connection = settings.connect().await?;
-    pg::set(&mut connection, "search_path", "").await?;
-    Ok(connection)
 }
 
 fn at_the_end() -> Entry {

@@ -6,7 +6,6 @@
 //! Items that are hidden from the documentation are for `fuzz/`.
 
 mod amcheck;
-mod at_the_end;
 mod by_superuser;
 pub mod change;
 pub mod choices;
@@ -68,6 +67,7 @@ pub mod set_name;
 mod since;
 pub mod standby;
 pub mod stream;
+mod superuser;
 pub mod sweep;
 #[doc(hidden)]
 pub mod tokens;

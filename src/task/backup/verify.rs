@@ -281,7 +281,7 @@ impl RestoredCopy {
         verified.warnings.extend(restored.notes);
         verified.refusal = restored.refusal.or_else(|| amcheck.as_ref().and_then(amcheck::Checked::refusal));
         verified.amcheck = amcheck;
-        verified.by_superuser = restored.deferred.done;
+        verified.by_superuser = restored.superuser.map(|superuser| superuser.done).unwrap_or_default();
         if !unmet.is_empty() {
             let message = format!("these queries of `expect` are not true there: {}", unmet.join("; "));
             let earlier = verified.refusal.take().map(|refusal| refusal.message + "; ").unwrap_or_default();
@@ -310,9 +310,11 @@ async fn restore_and_ask(
         false => Vec::new(),
     };
     // The owners come after the questions, which the role that restored asks as the owner of all.
-    if let Some(superuser) = target.superuser.filter(|_| restored.is_complete()) {
+    if restored.is_complete()
+        && let Some(superuser) = &mut restored.superuser
+    {
         let started = Instant::now();
-        restored.refusal = restored.deferred.run(superuser).await?;
+        restored.refusal = superuser.finish().await?;
         seconds += started.elapsed().as_secs_f64();
     }
     Ok(RestoredCopy { restored, seconds, amcheck, unmet })
