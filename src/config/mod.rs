@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use secrecy::{ExposeSecret as _, SecretString};
 pub use secret::{Secret, checked_http_url};
 use serde::Deserialize;
-pub use written::{Written, WrittenDatabase, WrittenLedger, WrittenNotify, WrittenServe, WrittenStore};
+pub use written::{Written, WrittenDatabase, WrittenLedger, WrittenNotify, WrittenServe, WrittenStore, WrittenVerify};
 
 use crate::base::units::Span;
 use crate::pg;
@@ -171,12 +171,11 @@ pub struct Tools {
 }
 
 /// Where backups are restored for their proof.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default)]
 pub struct Verify {
-    /// The folder in which a server of its own is created, with space for the database; relative to the configuration file. The
-    /// default is the system's folder for temporary files.
     pub scratch_dir: Option<PathBuf>,
+    /// The limit for the memory of the process that restores in a server of its own.
+    pub memory_bytes: Option<u64>,
 }
 
 impl Verify {

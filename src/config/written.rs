@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Checksums, Encryption, Metrics, Tools, Verify};
+use super::{Checksums, Encryption, Metrics, Tools};
 use crate::base::units::{Size, Span};
 
 /// config.toml as written.
@@ -30,7 +30,7 @@ pub struct Written {
     #[serde(default)]
     pub metrics: Metrics,
     #[serde(default)]
-    pub verify: Verify,
+    pub verify: WrittenVerify,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -44,6 +44,18 @@ pub struct WrittenLedger {
     /// This many last runs of each job stay, however old; default 20, which is also the minimum.
     #[schemars(with = "Option<u32>")]
     pub keep_last: Option<Spanned<u32>>,
+}
+
+/// A server of its own for the proof of backups.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WrittenVerify {
+    /// The folder in which a server of its own is created, with space for the database; relative to the configuration file. The
+    /// default is the system's folder for temporary files.
+    pub scratch_dir: Option<PathBuf>,
+    /// The most memory that the restore uses in that server, in one process: with this limit, it has no parallel workers. Default: no limit.
+    #[schemars(with = "Option<String>")]
+    pub memory: Option<Spanned<Size>>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -207,6 +207,50 @@ fn a_dump_that_lost_more_than_half_is_a_set_with_a_warning() {
 }
 
 #[test]
+fn tables_that_were_emptied_or_halved_are_named_and_two_sets_can_be_compared() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(
+        &database,
+        "CREATE TABLE emptied AS SELECT generate_series(1, 5) i; CREATE TABLE halved AS SELECT generate_series(1, 200) i;
+         CREATE TABLE gone AS SELECT generate_series(1, 7) i; CREATE TABLE grew AS SELECT 1 AS i; CREATE TABLE same AS SELECT 1 AS i;
+         CREATE TABLE logs (i int) PARTITION BY LIST (i); CREATE TABLE logs_1 PARTITION OF logs FOR VALUES IN (1);
+         CREATE TABLE logs_2 PARTITION OF logs FOR VALUES IN (2);
+         INSERT INTO logs SELECT 1 FROM generate_series(1, 300); INSERT INTO logs SELECT 2 FROM generate_series(1, 300);",
+    );
+    let scenario = Scenario::with_database(server, &database).backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    server.sql(
+        &database,
+        "DELETE FROM emptied; DELETE FROM halved WHERE i > 90; DROP TABLE gone; INSERT INTO grew VALUES (2); CREATE TABLE new (i int);
+         UPDATE logs SET i = 1;",
+    );
+    let run = scenario.json(&["run-job", "nightly"]);
+    let warnings = run["runs"][0]["report"]["warnings"].to_string();
+    for text in [
+        "public.emptied is empty, and had 5 rows in the set before; public.halved has 90 rows, and had 200 rows in the set before",
+        "lacks 1 table that the last one had: public.gone",
+    ] {
+        assert!(warnings.contains(text), "{warnings}");
+    }
+    assert!(!warnings.contains("logs"), "{warnings}");
+    let sets = scenario.json(&["backups", "list"]);
+    let first = sets["sets"][0]["set"].as_str().unwrap();
+    scenario.run(&["backups", "diff", first, "latest"]).succeeded().prints(&["TABLE", "public.halved", "200", "90", "halved"]);
+    let diff = scenario.json(&["backups", "diff", first, "latest"]);
+    let table = |name: &str, before: Option<u64>, after: Option<u64>, change: &str| serde_json::json!({ "table": format!("public.{name}"), "before": before, "after": after, "change": change });
+    let expected = serde_json::json!([
+        table("emptied", Some(5), Some(0), "emptied"),
+        table("gone", Some(7), None, "gone"),
+        table("grew", Some(1), Some(2), "more rows"),
+        table("halved", Some(200), Some(90), "halved"),
+        table("new", None, Some(0), "new"),
+    ]);
+    assert_eq!(diff["tables"], expected, "{diff:#}");
+    scenario.run(&["backups", "diff", first, first]).succeeded().prints(&["as many rows"]);
+}
+
+#[test]
 fn sets_are_found_by_full_name_by_time_and_as_latest() {
     let server = server(18);
     let (scenario, _) = with_set(server);

@@ -136,6 +136,8 @@ mod support_works;
 mod texts;
 /// Proofs by a restore in a PostgreSQL server of their own.
 mod throwaway;
+/// What such a proof covers: owners, grants, what only a superuser restores, memory, amcheck.
+mod throwaway_proved;
 /// Vector indexes: what is measured, against a computation of the test's own; what is built, and that nobody notices.
 mod vector_index;
 /// Vector indexes while others are at work beside: jobs, migrations, rows that move.

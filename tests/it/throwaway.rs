@@ -15,7 +15,7 @@ use crate::support::{Output, Running, Scenario, quoted};
 const RUN_AS: &str = "run_as = \"nobody\"\n";
 
 /// A job that proves its sets in a server of its own, in the folder of the second.
-fn scenario(server: &Server, database: &str, more: &str) -> (Scenario, TempDir) {
+pub fn scenario(server: &Server, database: &str, more: &str) -> (Scenario, TempDir) {
     let place = place();
     let scenario = Scenario::empty()
         .config(&format!("[databases.app]\nurl = {}\n[stores.local]\npath = \"store\"\n", quoted(&server.url(database))))
@@ -27,13 +27,13 @@ fn scenario(server: &Server, database: &str, more: &str) -> (Scenario, TempDir) 
 }
 
 /// A folder that every user may enter.
-fn place() -> TempDir {
+pub fn place() -> TempDir {
     let place = tempfile::Builder::new().prefix("pgt").tempdir().unwrap();
     std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
     place
 }
 
-fn entries(place: &TempDir) -> Vec<PathBuf> {
+pub fn entries(place: &TempDir) -> Vec<PathBuf> {
     std::fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
@@ -62,7 +62,7 @@ fn in_the_end(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-fn facts(json: &Value) -> &Value {
+pub fn facts(json: &Value) -> &Value {
     &json["runs"][0]["report"]["facts"]
 }
 
@@ -124,7 +124,8 @@ fn a_set_is_proved_in_a_server_of_its_own_on_every_version() {
         assert!(run["runs"][0]["report"]["summary"].as_str().unwrap().contains("of its own in "), "{run:#}");
         let warnings = run["runs"][0]["report"]["warnings"].to_string();
         assert!(!warnings.contains("not tested"), "not each night: {run:#}");
-        assert!(facts(&run)["not_tried"].to_string().contains("owners"), "{run:#}");
+        assert!(facts(&run)["not_tried"].to_string().contains("owners of event triggers"), "{run:#}");
+        assert!(facts(&run)["by_superuser"]["owners"].as_u64().unwrap() >= 3, "{run:#}");
         let left: Vec<PathBuf> = entries(&place).into_iter().filter(|path| path.is_dir()).collect();
         assert_eq!(left, Vec::<PathBuf>::new());
         assert_eq!(at_work_in(place.path()), Vec::<u32>::new());
@@ -285,12 +286,13 @@ fn a_user_who_runs_other_programs_runs_no_server_unless_a_person_names_that_user
     let database = server.new_database();
     server.sql(&database, "CREATE TABLE t AS SELECT 1 AS i");
     let (scenario, _place) = scenario(server, &database, "");
-    // As another user than root, pgtend would run the server as itself: so it is root in a namespace, where all users but this one are `nobody`.
+    // As another user than root, pgtend would run the server as itself: so it is root in a namespace, where all users but this one are `nobody`,
+    // and process 1 belongs to one of them.
     let check = || scenario.in_mount_namespace("$pgtend check --connect");
     check().succeeded();
     let config = std::fs::read_to_string(scenario.path("config.toml")).unwrap();
     std::fs::write(scenario.path("config.toml"), config.replace(RUN_AS, "")).unwrap();
-    // For root, the server of this test is such a program.
+    // For root, the server of this test is one of these programs.
     check().exited(78).prints(&["the user `nobody`", "runs other programs, too", "run_as"]);
 }
 
@@ -565,11 +567,15 @@ fn what_only_a_superuser_may_make_is_known_before_a_server_is_made() {
     let database = server.new_database();
     server.sql(
         &database,
-        "CREATE TABLE t AS SELECT 1 AS i; CREATE PUBLICATION all_of_it FOR TABLES IN SCHEMA public;
+        "CREATE TABLE t AS SELECT 1 AS i; CREATE FUNCTION sum(float8) RETURNS float8 IMMUTABLE LEAKPROOF LANGUAGE sql AS 'SELECT $1';
          CREATE TEXT SEARCH TEMPLATE words (LEXIZE = dsimple_lexize); CREATE CAST (xid AS int) WITHOUT FUNCTION;",
     );
     let (scenario, place) = scenario(server, &database, "");
-    let named = ["the publication all_of_it", "the text search template words", "the cast WITHOUT FUNCTION from xid to integer"];
+    let named = [
+        "the function public.sum (leakproof)",
+        "the text search template words",
+        "the cast WITHOUT FUNCTION from xid to integer",
+    ];
     let refused = scenario.run(&["run-job", "nightly"]).exited(78).says(&["was made and its bytes are intact"]);
     refused.says(&named);
     let scenario = scenario.job("nightly", ANYWHERE);

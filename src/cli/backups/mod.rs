@@ -2,6 +2,7 @@
 //! disaster; only `prune` reads `keep` from the jobs.
 
 mod accept;
+mod diff;
 mod find;
 mod hold;
 mod list;
@@ -40,6 +41,17 @@ pub enum Command {
         /// Restore it into a scratch database on this server: a configured database, or a URL
         #[arg(long, value_name = "DATABASE")]
         restore_on: Option<String>,
+    },
+    /// Compare the rows of each table in two sets
+    Diff {
+        /// DATABASE/JOB/TIME as listed, TIME alone, or `latest`
+        before: String,
+        /// The same
+        after: String,
+        #[command(flatten)]
+        filter: Filter,
+        #[command(flatten)]
+        which: Which,
     },
     /// Restore a set into a database
     Restore(restore::Arguments),
@@ -88,6 +100,9 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
         Command::List { filter, unsigned_ok } => or_cancelled(&cancel, list::run(global, filter, *unsigned_ok)).await,
         Command::Verify { set, filter, which, restore_on } => {
             verify::run(global, set, filter, which, restore_on.as_deref(), &cancel).await
+        }
+        Command::Diff { before, after, filter, which } => {
+            or_cancelled(&cancel, diff::run(global, before, after, filter, which)).await
         }
         Command::Restore(arguments) => restore::run(global, arguments, &cancel).await,
         Command::Prune { job, dry_run } => prune::run(global, job.as_deref(), *dry_run, cancel).await,

@@ -11,13 +11,16 @@ use secrecy::SecretString;
 use toml::Spanned;
 
 use super::secret::{Secret, checked_http_url};
-use super::written::{Written, WrittenDatabase, WrittenLedger, WrittenNotify, WrittenServe};
+use super::written::{Written, WrittenDatabase, WrittenLedger, WrittenNotify, WrittenServe, WrittenVerify};
 use super::{Config, Database, Ledger, Metrics, Notify, Serve, Tools, Verify};
 use crate::base::toml_file::{self, Problem, Source, did_you_mean};
 
 /// This is more than a year, so that a yearly review finds last year's runs.
 const LEDGER_KEEP: Duration = Duration::from_secs(400 * 24 * 3600);
 const LEDGER_KEEP_LAST: u32 = 20;
+
+/// A process of PostgreSQL has 250 MB of address space before it does anything, and index builds of a restore use 512 MiB.
+const VERIFY_MEMORY_LEAST_BYTES: u64 = 1 << 30;
 
 /// Reads the configuration. Mistakes go to `problems`; the valid part is returned all the same.
 pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
@@ -55,7 +58,7 @@ pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
         server_bin_dir: written.tools.server_bin_dir.map(|bin_dir| absolute(&folder.join(bin_dir))),
         run_as: written.tools.run_as,
     };
-    let verify = Verify { scratch_dir: written.verify.scratch_dir.map(|scratch_dir| absolute(&folder.join(scratch_dir))) };
+    let verify = loader.verify(written.verify);
     let metrics = Metrics { textfile_dir: written.metrics.textfile_dir.map(|textfile_dir| folder.join(textfile_dir)) };
     Some(Config { path: path.to_owned(), databases, stores, tools, ledger, serve, notify, metrics, verify })
 }
@@ -166,6 +169,17 @@ impl Loader<'_> {
         let message = format!("`{}` is not a host name", written.get_ref());
         self.problem(&written, message, "write the name without scheme and port: \"db1.example.com\"");
         None
+    }
+
+    fn verify(&mut self, written: WrittenVerify) -> Verify {
+        if let Some(memory) = written.memory.as_ref().filter(|memory| memory.get_ref().0 < VERIFY_MEMORY_LEAST_BYTES) {
+            let hint = "use 1GiB or more: index builds take 512 MiB of it, and PostgreSQL itself a quarter";
+            self.problem(memory, format!("`memory` of {}", memory.get_ref()), hint);
+        }
+        Verify {
+            scratch_dir: written.scratch_dir.map(|scratch_dir| absolute(&self.folder.join(scratch_dir))),
+            memory_bytes: written.memory.map(|memory| memory.into_inner().0),
+        }
     }
 
     fn notify(&mut self, written: WrittenNotify) -> Notify {

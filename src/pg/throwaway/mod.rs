@@ -52,6 +52,8 @@ pub struct Host {
     pub parent: PathBuf,
     /// The user who runs it; None is this process's user.
     user: Option<User>,
+    /// The limit for the address space of each of its processes.
+    pub memory_bytes: Option<u64>,
 }
 
 impl Host {
@@ -61,7 +63,7 @@ impl Host {
         let programs = programs::find(server_bin_dir, major).await?;
         let user = user::find(run_as).await?;
         room::check(&parent)?;
-        Ok(Self { programs, parent, user })
+        Ok(Self { programs, parent, user, memory_bytes: None })
     }
 
     /// Refuses a database for which there is too little space. `database_bytes` is its size on its own server.
@@ -129,7 +131,14 @@ impl Server {
     pub fn start(host: &Host, taken: &[String]) -> Result<Self> {
         let superuser = Role::new("pgtend", taken);
         let room = Room::make(&host.parent, host.user.as_ref())?;
-        match supervisor::start(&host.programs, host.user.as_ref(), &room, &superuser.name, &superuser.password) {
+        match supervisor::start(
+            &host.programs,
+            host.user.as_ref(),
+            host.memory_bytes,
+            &room,
+            &superuser.name,
+            &superuser.password,
+        ) {
             Ok(supervisor) => Ok(Self { room, supervisor, superuser }),
             Err(error) => {
                 room.remove()?;

@@ -1,5 +1,6 @@
 //! What the system knows about processes of servers, and of their user.
 
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -12,9 +13,14 @@ pub fn of_another_program(uid: u32) -> Option<String> {
     let mut others = processes.filter_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
         let is_theirs = user_of(&entry.path()) == Some(uid);
-        // A process that has ended, and waits to be noticed, works nowhere.
-        let folder = is_theirs.then(|| std::fs::read_link(entry.path().join("cwd")).ok()).flatten()?;
-        let is_ours = folder.components().any(|part| part.as_os_str().as_bytes().starts_with(PREFIX.as_bytes()));
+        let folder = is_theirs.then(|| std::fs::read_link(entry.path().join("cwd")))?;
+        let is_ours = match folder {
+            Ok(folder) => folder.components().any(|part| part.as_os_str().as_bytes().starts_with(PREFIX.as_bytes())),
+            // Root without CAP_SYS_PTRACE, as in a container, cannot see what works where: then any process counts.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => false,
+            // A process that has ended, and waits to be noticed, works nowhere.
+            Err(_) => return None,
+        };
         let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
         (!is_ours).then(|| format!("process {pid}, {}", name.trim()))
     });

@@ -17,11 +17,11 @@ use crate::base::child;
 
 /// Runs initdb, and the server at a low priority, until its standard input ends. Then it stops the server and removes the folder; as
 /// another user, it can remove only its own files in there, and the lock last. Its arguments are the folder of the programs, the superuser, the major
-/// version and the folder. Its standard output is the folder's lock. It ignores signals that a terminal or a service manager sends to
+/// version, the folder, and the limit of each process's address space in KiB, or nothing. Its standard output is the folder's lock. It ignores signals that a terminal or a service manager sends to
 /// all processes: this process, which holds the other end of its input, ends it after its own work.
 const SCRIPT: &str = r#"
 trap '' HUP INT TERM PIPE
-bin=$1 superuser=$2 major=$3 folder=$4
+bin=$1 superuser=$2 major=$3 folder=$4 memory=$5
 exec 2>>log
 ionice -c 3 -p $$ >/dev/null 2>&1
 checksums=
@@ -30,7 +30,7 @@ checksums=
     >>log 2>&1 </dev/null || exit 1
 rm -f password
 cat settings.conf >>data/postgresql.conf || exit 1
-{ nice -n 10 "$bin/postgres" -D data; : >ended; } >>log 2>&1 </dev/null &
+{ { [ -z "$memory" ] || ulimit -v "$memory"; } && nice -n 10 "$bin/postgres" -D data; : >ended; } >>log 2>&1 </dev/null &
 while read -r line; do :; done
 while [ ! -e ended ]; do
     [ -s data/postmaster.pid ] && kill -QUIT "$(head -n 1 data/postmaster.pid)" && break
@@ -45,15 +45,23 @@ exit 0
 
 /// Starts the supervisor. All its messages go to the folder's log. The superuser must log in with `password`, as every other role: a function
 /// of an extension that can connect gets no further than the functions of PostgreSQL itself.
-pub fn start(programs: &Programs, user: Option<&User>, room: &Room, superuser: &str, password: &str) -> Result<Child> {
+pub fn start(
+    programs: &Programs,
+    user: Option<&User>,
+    memory_bytes: Option<u64>,
+    room: &Room,
+    superuser: &str,
+    password: &str,
+) -> Result<Child> {
     let server = room.server();
-    for (name, text) in [("settings.conf", settings(room)), ("password", password.to_owned())] {
+    for (name, text) in [("settings.conf", settings(room, memory_bytes.is_some())), ("password", password.to_owned())] {
         let file = server.join(name);
         write_new(&file, &text, user).with_context(|| format!("cannot write {}", file.display()))?;
     }
     let mut command = Command::new("sh");
     command.args(["-c", SCRIPT, "pgtend-throwaway"]).arg(&programs.folder).arg(superuser);
     command.arg(programs.major.to_string()).arg(room.folder()).current_dir(&server);
+    command.arg(memory_bytes.map(|bytes| (bytes >> 10).to_string()).unwrap_or_default());
     child::restrict_environment(&mut command);
     command.stdin(Stdio::piped()).stdout(Stdio::from(room.lock()?)).stderr(Stdio::null()).process_group(0);
     if let Some(user) = user {
@@ -80,9 +88,11 @@ fn write_new(file: &Path, text: &str, user: Option<&User>) -> io::Result<()> {
     written.write_all(text.as_bytes())
 }
 
-/// Returns the settings of the server. Nothing in it is kept, so its writes need not reach a disk.
-fn settings(room: &Room) -> String {
+/// Returns the settings of the server. Nothing in it is kept, so its writes need not reach a disk. With a limit for its memory, one process does
+/// all the work: a parallel worker would have as much again.
+fn settings(room: &Room, has_limit: bool) -> String {
     let folder = room.server().display().to_string().replace('\'', "''");
+    let workers = if has_limit { "max_worker_processes = 0\nmax_parallel_workers = 0\n" } else { "" };
     format!(
         "listen_addresses = ''
 unix_socket_directories = '{folder}'
@@ -103,6 +113,6 @@ checkpoint_warning = 0
 dynamic_shared_memory_type = mmap
 huge_pages = off
 jit = off
-"
+{workers}"
     )
 }

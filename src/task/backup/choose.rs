@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use sqlx::postgres::PgConnection;
 
 use super::facts::ServerFacts;
-use super::keys::{Backup, Scratch, Verify};
+use super::keys::{Backup, Check, Scratch, Verify};
 use super::place::Place;
 use super::readiness;
 use crate::base::fault::{Fault, Kind};
@@ -48,14 +48,24 @@ pub async fn place(backup: &Backup, config: &Config, source: &ServerFacts, conne
 async fn own_server(backup: &Backup, config: &Config, source: &ServerFacts, connection: &mut PgConnection) -> Result<Host> {
     let tools = &config.tools;
     let major = source.version_num as u32 / 10_000;
-    let host =
+    let mut host =
         Host::look(tools.server_bin_dir.as_deref(), major, config.verify.throwaway_parent(), tools.run_as.as_deref()).await?;
+    host.memory_bytes = config.verify.memory_bytes;
+    let refuse = |message: String| Fault::new(Kind::Configuration, message);
+    let folder = host.programs.folder.display();
+    if backup.checks.contains(&Check::Amcheck) {
+        anyhow::ensure!(
+            host.programs.has_extension("amcheck") != Some(false),
+            refuse(format!(
+                "checks = [\"amcheck\"]: the extension amcheck is not installed for the PostgreSQL {major} in {folder}: install \
+                 PostgreSQL's contrib package there"
+            ))
+        );
+    }
     // With `schemas`, pg_dump dumps no extensions, and nothing else that only a superuser may create.
     if backup.filters.schemas.is_empty() {
         let names = || source.extensions.iter().map(|extension| extension.name.as_str());
         let missing: Vec<&str> = names().filter(|name| host.programs.has_extension(name) == Some(false)).collect();
-        let folder = host.programs.folder.display();
-        let refuse = |message: String| Fault::new(Kind::Configuration, message);
         anyhow::ensure!(
             missing.is_empty(),
             refuse(format!(
@@ -71,7 +81,7 @@ async fn own_server(backup: &Backup, config: &Config, source: &ServerFacts, conn
                 preloaded.join(", ")
             ))
         );
-        let of_superusers = readiness::of_superusers(connection).await?;
+        let of_superusers = readiness::of_superusers(connection, true).await?;
         anyhow::ensure!(
             of_superusers.is_empty(),
             refuse(format!(

@@ -12,7 +12,7 @@ use super::plan::Plan;
 use super::set::{self, GLOBALS, Set};
 use super::stream::{self, Shape, Streamed};
 use super::verdict::Verification;
-use super::{loss, waiters, why};
+use super::{change, loss, waiters, why};
 use crate::base::child::{Child, Ended};
 use crate::base::progress::Phase;
 use crate::base::units;
@@ -73,6 +73,9 @@ async fn write_objects(store: &Store, plan: &Plan, backup: &Backup, run: &RunCon
         filters: backup.filters.clone(),
         warnings,
     };
+    if let Some(previous) = &plan.previous {
+        manifest.warnings.extend(change::shrunk(&previous.manifest, &manifest));
+    }
     // This comes before the manifest: a kill in between leaves a set that is held too long, and none that is deleted.
     let not_held = hold_before_loss(store, plan, &mut manifest, run).await?;
     run.or_cancelled(set::write_manifest(store, &plan.name, &manifest)).await?;

@@ -72,7 +72,7 @@ async fn for_superusers(connection: &mut PgConnection) -> Result<Vec<String>> {
     let untrusted = readiness::untrusted_extensions(connection, &extensions).await?;
     let mut whats: Vec<String> =
         untrusted.iter().map(|name| format!("extension {} is not trusted, so", identifier(name))).collect();
-    whats.extend(readiness::of_superusers(connection).await?.iter().map(|what| format!("{what}:")));
+    whats.extend(readiness::of_superusers(connection, false).await?.iter().map(|what| format!("{what}:")));
     Ok(whats
         .iter()
         .map(|what| {

@@ -24,6 +24,8 @@ pub struct Backup {
     pub scratch: Scratch,
     /// The queries that must be true in a restored copy.
     pub expect: Vec<String>,
+    /// The checks of a copy in a server of its own.
+    pub checks: Vec<Check>,
     pub compression: Compression,
     pub level: i32,
     pub threads: usize,
@@ -55,6 +57,10 @@ pub struct Written {
     #[schemars(with = "Vec<String>")]
     #[serde(default)]
     pub expect: Vec<Spanned<String>>,
+    /// Checks of the copy in a server of its own: "amcheck" reads all heaps and B-tree indexes.
+    #[schemars(with = "Vec<Check>")]
+    #[serde(default)]
+    pub checks: Vec<Spanned<Check>>,
     #[serde(default)]
     pub compression: Compression,
     /// Compression level: gzip 1 to 12, default 4; zstd 1 to 19, default 3.
@@ -97,6 +103,16 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
     if let Some(scratch) = written.scratch.as_ref().filter(|_| verify != Verify::Restore) {
         checker.problem(scratch, "`scratch` without verify = \"restore\"", "only a restore needs a scratch database".to_owned());
     }
+    if let Some(check) = written.checks.first() {
+        let hint = match (verify, &scratch) {
+            (Verify::Restore, Scratch::Auto | Scratch::Throwaway) => None,
+            (Verify::Restore, _) => Some("say scratch = \"throwaway\", or leave `scratch` out"),
+            _ => Some("say verify = \"restore\" and scratch = \"throwaway\""),
+        };
+        if let Some(hint) = hint {
+            checker.problem(check, "`checks` without a server of its own, where they are made", hint.to_owned());
+        }
+    }
     for statement in &written.expect {
         if verify != Verify::Restore {
             checker.problem(
@@ -130,6 +146,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
         verify,
         how_often,
         scratch,
+        checks: written.checks.into_iter().map(Spanned::into_inner).collect(),
         expect: written.expect.into_iter().map(Spanned::into_inner).collect(),
         compression: written.compression,
         level: written.level.map_or(written.compression.default_level(), Spanned::into_inner),
@@ -183,6 +200,14 @@ fn scratch_of(written: Option<&Spanned<String>>, checker: &mut Checker<'_>) -> S
             Scratch::Database(name.to_owned())
         }
     }
+}
+
+/// A check of a copy in a server of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Check {
+    /// Heaps and B-tree indexes, by PostgreSQL's extension amcheck.
+    Amcheck,
 }
 
 /// The place where a set is restored.

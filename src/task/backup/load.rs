@@ -15,6 +15,7 @@ use super::refusal::{self, Doing, Refusal};
 use super::rewrite::{self, Fate};
 use super::script::{Entry, Step, Steps};
 use super::session::{self, Copied, Session, Silence};
+use super::superuser::Superuser;
 use super::{own_bytes, pg_dumps};
 use crate::base::fault::Kind;
 use crate::base::units;
@@ -43,12 +44,19 @@ pub struct Loader {
     /// The first failed statements that were skipped.
     pub failed: Vec<String>,
     pub failed_count: usize,
+    /// In a server of its own.
+    pub superuser: Option<Superuser>,
 }
 
 impl Loader {
     /// Connects, and prepares the session. An error is the target's or the network's.
     pub async fn open(target: &Target<'_>, manifest: &Manifest) -> Result<Self> {
+        let superuser = match target.superuser {
+            Some(settings) => Some(Superuser::open(settings).await?),
+            None => None,
+        };
         Ok(Self {
+            superuser,
             session: Session::open(target.settings, target.in_transaction, manifest).await?,
             choices: target.choices.clone(),
             manifest: manifest.clone(),
@@ -113,7 +121,8 @@ impl Loader {
         if text.starts_with("CREATE ") && self.leaves_out_an_extension() {
             self.made.remember(entry);
         }
-        let makes_event_trigger = text.starts_with("CREATE EVENT TRIGGER ");
+        // In a server of its own they come when all is counted.
+        let makes_event_trigger = text.starts_with("CREATE EVENT TRIGGER ") && !self.choices.in_own_server;
         // Event triggers, and row security on tables that their owner restores, change the result of a count. All rows are present before
         // both.
         if makes_event_trigger || (text.starts_with("ALTER TABLE ") && text.ends_with(" ENABLE ROW LEVEL SECURITY")) {
@@ -152,6 +161,10 @@ impl Loader {
                 self.attempt(&sql, &text, entry).await.map(|_| ())
             }
             Fate::Foreign => Err(foreign(&text, entry)),
+            Fate::BySuperuser(turn) => match &mut self.superuser {
+                Some(superuser) => superuser.take(turn, &text, entry).await.map_err(|error| self.refusal(&error, entry, &text)),
+                None => self.attempt(&text, &text, entry).await.map(|_| ()),
+            },
             Fate::Pass(note) => {
                 self.note(note);
                 Ok(())
@@ -387,4 +400,6 @@ pub struct Target<'a> {
     pub choices: &'a Choices,
     /// True if all is one transaction, committed after the proof. The database must be empty.
     pub in_transaction: bool,
+    /// The superuser of a server of its own, who runs what the restoring role may not.
+    pub superuser: Option<&'a pg::Settings>,
 }

@@ -5,6 +5,9 @@
 //!
 //! Items that are hidden from the documentation are for `fuzz/`.
 
+mod amcheck;
+mod by_superuser;
+pub mod change;
 pub mod choices;
 pub mod choose;
 mod context;
@@ -65,6 +68,7 @@ pub mod set_name;
 mod since;
 pub mod standby;
 pub mod stream;
+mod superuser;
 pub mod sweep;
 #[doc(hidden)]
 pub mod tokens;
@@ -136,6 +140,12 @@ impl Work for Backup {
                 let verified = prove::by_restore(self, &store, &mut set, &plan, run).await?;
                 if verified.is_restored {
                     report.fact("restored_in", verified.place.clone());
+                }
+                if verified.is_restored && !verified.by_superuser.is_empty() {
+                    report.fact("by_superuser", serde_json::json!(verified.by_superuser));
+                }
+                if let Some(checked) = &verified.amcheck {
+                    report.fact("amcheck", serde_json::json!({ "tables": checked.tables, "indexes": checked.indexes }));
                 }
                 if verified.is_restored && !verified.not_tried.is_empty() {
                     report.fact("not_tried", verified.not_tried.to_vec());

@@ -202,7 +202,8 @@ pub async fn into_new_database(
     let mut made = None;
     let filled = async {
         made = Some(create_scratch(&mut connection, &names.filling, like).await?);
-        let target = Target { settings: &settings.with_database(&names.filling), choices, in_transaction: false };
+        let target =
+            Target { settings: &settings.with_database(&names.filling), choices, in_transaction: false, superuser: None };
         stream_into(store, set, &target, phase, cancel).await
     };
     let filled = filled.await;
@@ -443,7 +444,8 @@ pub async fn into_empty_database(
             )
         )
     );
-    let restored = stream_into(store, set, &Target { settings, choices, in_transaction: true }, phase, cancel).await;
+    let restored =
+        stream_into(store, set, &Target { settings, choices, in_transaction: true, superuser: None }, phase, cancel).await;
     if !matches!(&restored, Ok(restored) if restored.is_complete()) {
         // A server that cannot be reached any more cannot be queried either: it rolls back by itself.
         let left = objects_in(settings).await.unwrap_or_default();

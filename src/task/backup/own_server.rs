@@ -1,11 +1,13 @@
-//! A restore in a throwaway server: the role that restores owns the database and is not a superuser. A superuser creates beforehand what
-//! only a superuser may create, before any code of the dump has run.
+//! A restore in a throwaway server: the role that restores owns the database and is not a superuser. A superuser creates the extensions
+//! beforehand, and runs the statements that only a superuser may run (`by_superuser`), none of which executes code of the dump.
 
 use anyhow::{Context as _, Result};
 use sqlx::postgres::PgConnection;
 
+use super::amcheck;
 use super::choices::Choices;
 use super::facts::DatabaseFacts;
+use super::keys::Check;
 use super::manifest::Manifest;
 use super::new_database;
 use super::scratch::create_scratch;
@@ -15,12 +17,14 @@ use crate::pg::{self, identifier};
 
 const DATABASE: &str = "pgtend_proof";
 
-/// What a role does not restore that is neither a superuser nor a member of another role.
-pub const NOT_TRIED: &[&str] = &["owners", "grantors", "default privileges of other roles", "event triggers", "subscriptions"];
+/// The parts of a dump that are not restored there. These owners must be superusers, and no role of the dump is one there.
+pub const NOT_TRIED: &[&str] = &["owners of event triggers", "owners of foreign-data wrappers", "subscriptions"];
 
 /// A database to restore into.
 pub struct Prepared {
     pub settings: pg::Settings,
+    /// The same database as its superuser.
+    pub superuser: pg::Settings,
     pub choices: Choices,
     /// The version of the server.
     pub version: String,
@@ -34,7 +38,7 @@ pub fn role_names(manifest: &Manifest) -> Vec<String> {
 }
 
 /// Creates the dump's roles, without login and rights, the role that restores, its database and the extensions.
-pub async fn prepare(server: &Server, set: &Set) -> Result<Prepared> {
+pub async fn prepare(server: &Server, set: &Set, checks: &[Check]) -> Result<Prepared> {
     let manifest = &set.manifest;
     let extensions = if manifest.filters.schemas.is_empty() { manifest.server.extensions.clone() } else { Vec::new() };
     let choices = Choices::for_own_server(extensions);
@@ -48,10 +52,14 @@ pub async fn prepare(server: &Server, set: &Set) -> Result<Prepared> {
     let database = identifier(DATABASE);
     pg::execute(&mut connection, format!("ALTER DATABASE {database} OWNER TO {}", identifier(&role.name))).await?;
     pg::execute(&mut connection, format!("ALTER DATABASE {database} CONNECTION LIMIT -1")).await?;
-    let mut inside = server.as_superuser(DATABASE)?.connect().await?;
+    let superuser = server.as_superuser(DATABASE)?;
+    let mut inside = superuser.connect().await?;
     make_extensions(&mut inside, &role, &choices).await?;
+    if checks.contains(&Check::Amcheck) {
+        amcheck::prepare(&mut inside, &role.name).await?;
+    }
     give_what_is_the_owners(&mut inside, &role, version.major()).await?;
-    Ok(Prepared { settings: server.as_role(&role, DATABASE)?, choices, version: version.version })
+    Ok(Prepared { settings: server.as_role(&role, DATABASE)?, superuser, choices, version: version.version })
 }
 
 async fn make_extensions(connection: &mut PgConnection, role: &Role, choices: &Choices) -> Result<()> {

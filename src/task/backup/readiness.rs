@@ -121,9 +121,9 @@ pub fn refuse(lacks: &[Lack]) -> Result<()> {
     Err(Fault::new(first.kind, message).into())
 }
 
-/// Objects that only a superuser may restore, in words; not those of extensions.
-pub async fn of_superusers(connection: &mut PgConnection) -> Result<Vec<String>> {
-    Ok(sqlx::query_scalar(include_str!("superusers.sql")).fetch_all(connection).await?)
+/// Objects that only a superuser may restore, in words; not those of extensions, and `in_own_server` not those that a superuser restores there.
+pub async fn of_superusers(connection: &mut PgConnection, in_own_server: bool) -> Result<Vec<String>> {
+    Ok(sqlx::query_scalar(include_str!("superusers.sql")).bind(in_own_server).fetch_all(connection).await?)
 }
 
 /// The `extensions` that no grant lets a role create on this server.
@@ -152,7 +152,7 @@ async fn lacks_of_restore(
                        and the scratch database is another one; use verify = \"checksum\", or restore manually with --without EXTENSION pg_cron";
         lack(Kind::Configuration, message.to_owned());
     }
-    let of_superusers = if is_filtered { Vec::new() } else { of_superusers(connection).await? };
+    let of_superusers = if is_filtered { Vec::new() } else { of_superusers(connection, false).await? };
     let mut other;
     let (target, place, way_out) = match scratch {
         None => (connection, "", "name another server with `scratch`, or use verify = \"checksum\""),

@@ -155,6 +155,9 @@ fn advice(said: &Said, doing: Doing<'_>) -> String {
             "53200" if in_transaction => {
                 "The target is short of memory or of entries in its lock table: a restore into an existing database is one transaction that locks every table. Restore with --create, which needs none, or raise max_locks_per_transaction and restart.".to_owned()
             }
+            "53200" if choices.in_own_server => {
+                "The server of its own is short of memory: raise `memory` of [verify] if it is set, or free some on this host.".to_owned()
+            }
             "53200" | "53000" | "53400" => "The target is short of memory or reached one of its limits.".to_owned(),
             "54000" | "54001" => {
                 "A setting of the target is too small for this (maintenance_work_mem, max_stack_depth): raise it for the role that restores.".to_owned()

@@ -16,6 +16,7 @@ use super::read_back;
 pub use super::refusal::Refusal;
 use super::script::{Script, Steps};
 use super::set::Set;
+use super::superuser::Superuser;
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
 use crate::base::tool_output;
@@ -41,6 +42,8 @@ pub struct Restored {
     pub failed_count: usize,
     /// Properties of the database that the new one does not have, and why. All other properties were set.
     pub not_carried: Vec<String>,
+    /// In a server of its own: what its superuser has run, and what waits for [`Superuser::finish`].
+    pub superuser: Option<Superuser>,
 }
 
 impl Restored {
@@ -68,8 +71,8 @@ pub async fn stream_into(
     if refusal.is_none() {
         refusal = loader.commit().await.err();
     }
-    let Loader { notes, failed, failed_count, .. } = *loader;
-    Ok(Restored { refusal, notes, failed, failed_count, ..Restored::default() })
+    let Loader { notes, failed, failed_count, superuser, .. } = *loader;
+    Ok(Restored { refusal, notes, failed, failed_count, superuser, ..Restored::default() })
 }
 
 enum Loaded {

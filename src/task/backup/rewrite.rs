@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
 
+use super::by_superuser::{self, Turn};
 use super::choices::{Choices, Object};
 use super::pg_dumps;
 use super::tokens::{Kind, Statement};
@@ -30,6 +31,8 @@ pub enum Fate<'a> {
     LeftOut(usize),
     /// The same for objects inside another: the remaining statement, and the indexes of those left out.
     Cut(String, Vec<usize>),
+    /// A statement that a superuser runs, in a server of its own.
+    BySuperuser(Turn),
     /// A statement that pg_dump never writes.
     Foreign,
     /// A foreign key by `Choices::without`: added for new rows only, or left out if even that fails.
@@ -42,6 +45,11 @@ pub fn fate<'a>(text: &'a str, choices: &Choices, server: &Server) -> Fate<'a> {
     let statement = Statement::of(text);
     if !pg_dumps::writes(&statement) {
         return Fate::Foreign;
+    }
+    if choices.in_own_server
+        && let Some(turn) = by_superuser::turn(&statement)
+    {
+        return Fate::BySuperuser(turn);
     }
     let first = text.split([' ', '\n']).next().unwrap_or_default();
     match first {
@@ -109,6 +117,9 @@ fn unprivileged<'a>(statement: &Statement<'a>, choices: &Choices, server: &Serve
     let is_another = |index: usize| statement.name(index).is_some_and(|role| !server.owners.contains(&role));
     let owner = is_owners(statement).filter(|index| is_another(*index));
     let defaults = statement.says(0, &["ALTER", "DEFAULT", "PRIVILEGES", "FOR", "ROLE"]) && is_another(5);
+    if owner.is_some() && choices.in_own_server && !is_not_tried(statement) {
+        return Some(Fate::Pass(Some("owners of objects with names that are not UTF-8 were not tested".to_owned())));
+    }
     if owner.is_some() {
         let note = "owners of objects were not tested: the verifying role is neither a superuser nor a member of them";
         return Some(not_tested(choices, note));
@@ -121,6 +132,11 @@ fn unprivileged<'a>(statement: &Statement<'a>, choices: &Choices, server: &Serve
         || statement.says(0, &["COMMENT", "ON", "EVENT", "TRIGGER"])
         || (statement.says(0, &["SECURITY", "LABEL"]) && statement.says(5, &["EVENT", "TRIGGER"]));
     of_event_trigger.then(|| not_tested(choices, "event triggers were not tested: the verifying role is not a superuser"))
+}
+
+/// Returns whether it is about an object whose owner must be a superuser, or which is not restored.
+fn is_not_tried(statement: &Statement) -> bool {
+    [&["EVENT", "TRIGGER"][..], &["FOREIGN", "DATA", "WRAPPER"], &["SUBSCRIPTION"]].iter().any(|kind| statement.says(1, kind))
 }
 
 /// The statement is skipped, with this note where another role would have tested it. For a server of its own, the report lists all that is

@@ -17,6 +17,7 @@ fn run(text: &str, choices: &Choices) -> String {
         Fate::Cut(sql, _) => sql,
         Fate::NotValid(sql, _) => format!("try {sql}"),
         Fate::Pass(_) | Fate::LeftOut(_) => "-".to_owned(),
+        Fate::BySuperuser(_) => "superuser".to_owned(),
         Fate::Foreign => "foreign".to_owned(),
     }
 }
@@ -285,12 +286,18 @@ fn what_a_superuser_has_made_before_is_not_made_again() {
             ("COMMENT ON EXTENSION vector IS 'ours'", "-"),
             ("COMMENT ON EXTENSION other IS 'ours'", "="),
             ("CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA ext", "="),
-            ("GRANT USAGE ON SCHEMA ext TO app", "="),
+            ("GRANT USAGE ON SCHEMA ext TO app", "superuser"),
+            ("ALTER SUBSCRIPTION s OWNER TO app", "-"),
         ],
     );
     let unprivileged = Server { is_superuser: false, ..server() };
     let owner = "ALTER TABLE s.t OWNER TO app";
-    assert_eq!(fate(owner, &Choices::for_own_server(Vec::new()), &unprivileged), Fate::Pass(None));
+    let own_server = Choices::for_own_server(Vec::new());
+    assert!(matches!(fate(owner, &own_server, &unprivileged), Fate::BySuperuser(_)));
+    for owner in ["EVENT TRIGGER e", "FOREIGN DATA WRAPPER w", "SUBSCRIPTION s"] {
+        let text = format!("ALTER {owner} OWNER TO app");
+        assert_eq!(fate(&text, &own_server, &unprivileged), Fate::Pass(None), "{text}: `not_tried` in the report names it");
+    }
     assert!(matches!(fate(owner, &Choices::for_scratch(), &unprivileged), Fate::Pass(Some(_))));
     check(&Choices::default(), &[("CREATE SCHEMA ext", "="), ("COMMENT ON EXTENSION vector IS 'ours'", "=")]);
 }

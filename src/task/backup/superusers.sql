@@ -1,34 +1,35 @@
 -- Objects in a dump of this database that only a superuser may create. Objects of an extension do not count: the extension creates them.
--- Event triggers are passed by in a scratch database.
+-- Event triggers are passed by in a scratch database. $1: in a server of its own, where a superuser runs what src/task/backup/by_superuser.rs knows.
 WITH member AS MATERIALIZED (
     SELECT classid, objid FROM pg_catalog.pg_depend WHERE deptype = 'e'
 ), made AS (
-    SELECT 'pg_catalog.pg_foreign_data_wrapper'::pg_catalog.regclass AS classid, oid, pg_catalog.format('the foreign-data wrapper %I', fdwname) AS what
+    SELECT 'pg_catalog.pg_foreign_data_wrapper'::pg_catalog.regclass AS classid, oid, pg_catalog.format('the foreign-data wrapper %I', fdwname) AS what,
+           fdwhandler = 0 AND fdwvalidator = 0 AS is_known
     FROM pg_catalog.pg_foreign_data_wrapper
-    UNION ALL SELECT 'pg_catalog.pg_publication'::pg_catalog.regclass, oid, pg_catalog.format('the publication %I for all tables', pubname)
+    UNION ALL SELECT 'pg_catalog.pg_publication'::pg_catalog.regclass, oid, pg_catalog.format('the publication %I for all tables', pubname), true
     FROM pg_catalog.pg_publication WHERE puballtables
     -- pg_publication_namespace is there since PostgreSQL 15.
-    UNION ALL SELECT 'pg_catalog.pg_publication'::pg_catalog.regclass, p.oid, pg_catalog.format('the publication %I for the tables of a schema', pubname)
+    UNION ALL SELECT 'pg_catalog.pg_publication'::pg_catalog.regclass, p.oid, pg_catalog.format('the publication %I for the tables of a schema', pubname), true
     FROM pg_catalog.pg_publication p WHERE EXISTS (
         SELECT FROM pg_catalog.pg_depend d WHERE d.classid = pg_catalog.to_regclass('pg_catalog.pg_publication_namespace')
             AND d.refclassid = 'pg_catalog.pg_publication'::pg_catalog.regclass AND d.refobjid = p.oid)
-    UNION ALL SELECT 'pg_catalog.pg_ts_template'::pg_catalog.regclass, oid, pg_catalog.format('the text search template %I', tmplname)
+    UNION ALL SELECT 'pg_catalog.pg_ts_template'::pg_catalog.regclass, oid, pg_catalog.format('the text search template %I', tmplname), false
     FROM pg_catalog.pg_ts_template
-    UNION ALL SELECT 'pg_catalog.pg_ts_parser'::pg_catalog.regclass, oid, pg_catalog.format('the text search parser %I', prsname)
+    UNION ALL SELECT 'pg_catalog.pg_ts_parser'::pg_catalog.regclass, oid, pg_catalog.format('the text search parser %I', prsname), false
     FROM pg_catalog.pg_ts_parser
     UNION ALL SELECT 'pg_catalog.pg_cast'::pg_catalog.regclass, oid,
-                     pg_catalog.format('the cast WITHOUT FUNCTION from %s to %s', castsource::pg_catalog.regtype, casttarget::pg_catalog.regtype)
+                     pg_catalog.format('the cast WITHOUT FUNCTION from %s to %s', castsource::pg_catalog.regtype, casttarget::pg_catalog.regtype), false
     FROM pg_catalog.pg_cast WHERE castmethod = 'b'
     UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, p.oid,
                      pg_catalog.format('the function %I.%I (%s)', n.nspname, p.proname,
-                                       CASE WHEN l.lanpltrusted THEN 'leakproof' ELSE 'in ' || l.lanname END)
+                                       CASE WHEN l.lanpltrusted THEN 'leakproof' ELSE 'in ' || l.lanname END), false
     FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace JOIN pg_catalog.pg_language l ON l.oid = p.prolang
     WHERE (NOT l.lanpltrusted OR p.proleakproof) AND n.nspname NOT LIKE 'pg\_%'
-    UNION ALL SELECT 'pg_catalog.pg_opclass'::pg_catalog.regclass, oid, pg_catalog.format('the operator class %I', opcname) FROM pg_catalog.pg_opclass
-    UNION ALL SELECT 'pg_catalog.pg_opfamily'::pg_catalog.regclass, oid, pg_catalog.format('the operator family %I', opfname)
+    UNION ALL SELECT 'pg_catalog.pg_opclass'::pg_catalog.regclass, oid, pg_catalog.format('the operator class %I', opcname), true FROM pg_catalog.pg_opclass
+    UNION ALL SELECT 'pg_catalog.pg_opfamily'::pg_catalog.regclass, oid, pg_catalog.format('the operator family %I', opfname), true
     FROM pg_catalog.pg_opfamily f WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_opclass c WHERE c.opcfamily = f.oid)
-    UNION ALL SELECT 'pg_catalog.pg_am'::pg_catalog.regclass, oid, pg_catalog.format('the access method %I', amname) FROM pg_catalog.pg_am
+    UNION ALL SELECT 'pg_catalog.pg_am'::pg_catalog.regclass, oid, pg_catalog.format('the access method %I', amname), false FROM pg_catalog.pg_am
 )
 SELECT what FROM made
-WHERE oid >= 16384 AND NOT EXISTS (SELECT FROM member WHERE member.classid = made.classid AND member.objid = made.oid)
+WHERE oid >= 16384 AND NOT ($1 AND is_known) AND NOT EXISTS (SELECT FROM member WHERE member.classid = made.classid AND member.objid = made.oid)
 ORDER BY 1

@@ -1,6 +1,7 @@
 //! Verifies a set: by reading its bytes back, or by restoring it, which reads them as well. The two verdicts are recorded separately: a
 //! server that refuses a set says nothing about its bytes.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
@@ -9,11 +10,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::choices::Choices;
 use super::facts::DatabaseFacts;
+use super::keys::Check;
 use super::load::Target;
 use super::restore::{self, Refusal, Restored};
 use super::set::{self, Set};
 use super::verdict::{Bytes, BytesCheck, RestoreCheck};
-use super::{expect, new_database, own_server, proof, read_back, scratch as scratch_database};
+use super::{amcheck, expect, new_database, own_server, proof, read_back, scratch as scratch_database};
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::{Phase, Progress};
 use crate::base::units;
@@ -50,6 +52,8 @@ pub struct Proof<'a> {
     pub place: &'a Where<'a>,
     /// The queries that must be true in the restored copy.
     pub expect: &'a [String],
+    /// The checks of a copy in a server of its own.
+    pub checks: &'a [Check],
     pub cancel: &'a CancellationToken,
 }
 
@@ -66,6 +70,10 @@ pub struct Verified {
     pub place: String,
     /// The parts of the dump that a restore in that place does not test.
     pub not_tried: &'static [&'static str],
+    /// The numbers of statements that a superuser ran in a server of its own, by what they are about.
+    pub by_superuser: BTreeMap<&'static str, usize>,
+    /// The result of amcheck, where it was asked for.
+    pub amcheck: Option<amcheck::Checked>,
     /// The time that the restore itself and its counts took.
     pub restore_seconds: Option<f64>,
     pub warnings: Vec<String>,
@@ -160,6 +168,10 @@ async fn in_scratch(
     verified: &mut Verified,
 ) -> Result<Tried> {
     let choices = Choices::for_scratch();
+    if !proof.checks.is_empty() {
+        let note = "checks = [\"amcheck\"] was not done: pgtend creates that extension only in a server of its own";
+        verified.warnings.push(note.to_owned());
+    }
     let prepared = async {
         let mut connection = scratch_database::maintenance_connection(settings).await.context("for the scratch database")?;
         verified.version = Server::of(&mut connection).await?.version;
@@ -183,7 +195,8 @@ async fn in_scratch(
     let mut began = false;
     let restoring = async {
         began = true;
-        restore_and_ask(store, set, &inside, &choices, proof, phase).await
+        let target = Target { settings: &inside, choices: &choices, in_transaction: false, superuser: None };
+        restore_and_ask(store, set, &target, proof, phase).await
     };
     // The location of its files does not matter.
     let like = DatabaseFacts { tablespace: None, ..set.manifest.server.database.clone() };
@@ -220,10 +233,12 @@ async fn in_own_server(
     let mut filled = None;
     let work = async {
         server.ready(host).await?;
-        let own_server::Prepared { settings, choices, version } = own_server::prepare(&server, set).await?;
+        let own_server::Prepared { settings, superuser, choices, version } =
+            own_server::prepare(&server, set, proof.checks).await?;
         verified.version = version;
         verified.has_begun = true;
-        restore_and_ask(store, set, &settings, &choices, proof, phase).await
+        let target = Target { settings: &settings, choices: &choices, in_transaction: false, superuser: Some(&superuser) };
+        restore_and_ask(store, set, &target, proof, phase).await
     };
     let within_its_space = async {
         tokio::select! {
@@ -253,20 +268,24 @@ async fn in_own_server(
 struct RestoredCopy {
     restored: Restored,
     seconds: f64,
+    amcheck: Option<amcheck::Checked>,
     /// The queries of `expect` that are not true in it, with their results.
     unmet: Vec<String>,
 }
 
 impl RestoredCopy {
     fn seen(self, verified: &mut Verified) -> Tried {
-        let Self { restored, seconds, unmet } = self;
+        let Self { restored, seconds, amcheck, unmet } = self;
         verified.is_restored = restored.is_complete();
         verified.restore_seconds = verified.is_restored.then_some(seconds);
         verified.warnings.extend(restored.notes);
-        verified.refusal = restored.refusal;
+        verified.refusal = restored.refusal.or_else(|| amcheck.as_ref().and_then(amcheck::Checked::refusal));
+        verified.amcheck = amcheck;
+        verified.by_superuser = restored.superuser.map(|superuser| superuser.done).unwrap_or_default();
         if !unmet.is_empty() {
             let message = format!("these queries of `expect` are not true there: {}", unmet.join("; "));
-            verified.refusal = Some(Refusal { kind: None, sql_state: None, message });
+            let earlier = verified.refusal.take().map(|refusal| refusal.message + "; ").unwrap_or_default();
+            verified.refusal = Some(Refusal { kind: None, sql_state: None, message: earlier + &message });
         }
         Tried::ReadAll { problems: restored.problems }
     }
@@ -275,20 +294,30 @@ impl RestoredCopy {
 async fn restore_and_ask(
     store: &Store,
     set: &Set,
-    settings: &pg::Settings,
-    choices: &Choices,
+    target: &Target<'_>,
     proof: &Proof<'_>,
     phase: &Phase,
 ) -> Result<RestoredCopy> {
     let started = Instant::now();
-    let target = Target { settings, choices, in_transaction: false };
-    let restored = restore::stream_into(store, set, &target, phase, proof.cancel).await?;
-    let seconds = started.elapsed().as_secs_f64();
+    let mut restored = restore::stream_into(store, set, target, phase, proof.cancel).await?;
+    let mut seconds = started.elapsed().as_secs_f64();
+    let amcheck = match target.superuser.is_some() && restored.is_complete() && proof.checks.contains(&Check::Amcheck) {
+        true => Some(amcheck::run(target.settings).await?),
+        false => None,
+    };
     let unmet = match restored.is_complete() {
-        true => expect::unmet(settings, &set.manifest, proof.expect).await?,
+        true => expect::unmet(target.settings, &set.manifest, proof.expect).await?,
         false => Vec::new(),
     };
-    Ok(RestoredCopy { restored, seconds, unmet })
+    // The owners come after the questions, which the role that restored asks as the owner of all.
+    if restored.is_complete()
+        && let Some(superuser) = &mut restored.superuser
+    {
+        let started = Instant::now();
+        restored.refusal = superuser.finish().await?;
+        seconds += started.elapsed().as_secs_f64();
+    }
+    Ok(RestoredCopy { restored, seconds, amcheck, unmet })
 }
 
 pub fn refusal_of(error: &anyhow::Error) -> Refusal {

@@ -224,6 +224,7 @@ mod tests {
             keep: None,
             verify: crate::task::backup::Verify::Checksum,
             scratch: crate::task::backup::Scratch::Auto,
+            checks: Vec::new(),
             expect: Vec::new(),
             how_often: Default::default(),
             compression: Default::default(),
