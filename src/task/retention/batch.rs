@@ -66,7 +66,12 @@ impl Work<'_> {
     /// Begins a transaction in which the names of the part and of the job's tables mean the tables of the plan. It is one message, as a batch is
     /// short.
     async fn begin(&self, connection: &mut PgConnection) -> Result<()> {
-        let own = Checked { name: self.part.name.clone(), oid: self.part.oid, owner: None };
+        let own = Checked::named(self.part.name.clone(), self.part.oid).as_in(self.run.checked());
+        if own.code.is_none() && !self.run.checked().is_empty() {
+            let message =
+                format!("{} became a part of {} after this run checked its code: run it again", own.name, self.retention.table);
+            return Err(Fault::new(Kind::Configuration, message).into());
+        }
         let lock = format!("LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE", self.part.name);
         pg::execute(connection, format!("BEGIN; {lock}; {}", proof(self.run.checked().iter().chain([&own])))).await
     }
