@@ -138,6 +138,18 @@ pub fn proof<'a>(tables: impl IntoIterator<Item = &'a Checked>) -> String {
     if checks.is_empty() { String::new() } else { format!("DO {}", literal(&format!("BEGIN {checks}END"))) }
 }
 
+/// A statement that fails where code was attached to one of the tables in these trees since they were searched. It belongs behind locks on them.
+/// Empty without tables.
+pub fn proof_of_trees<'a>(tables: impl IntoIterator<Item = &'a Checked>) -> String {
+    let of_tree = |table: &Checked| -> String {
+        let in_tree =
+            |(oid, code): (&i64, &Attached)| Checked { code: Some(code.clone()), ..Checked::named(table.name.clone(), *oid) };
+        table.tree.iter().map(|one| has_no_new_code(&in_tree(one))).collect()
+    };
+    let checks: String = tables.into_iter().map(of_tree).collect();
+    if checks.is_empty() { String::new() } else { format!("DO {}", literal(&format!("BEGIN {checks}END"))) }
+}
+
 fn is_the_same(Checked { name, oid, owner, .. }: &Checked) -> String {
     let owner = owner.map(|owner| format!(" AND relowner OPERATOR(pg_catalog.=) {owner}::pg_catalog.oid")).unwrap_or_default();
     format!(
