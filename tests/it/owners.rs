@@ -527,3 +527,83 @@ fn a_domain_that_its_owner_changed_runs_nothing_when_rows_come_back() {
         "it is what the warning says"
     );
 }
+
+/// pg_dump's message names a table as its owner wrote it, and may be taken for that of another table.
+#[test]
+fn a_table_whose_name_reads_like_a_failed_copy_has_no_view_of_the_owners_read_by_the_superuser() {
+    for major in [14, 18] {
+        let owned = Owned::with(
+            major,
+            "CREATE VIEW evil AS SELECT '(0,1)'::tid AS ctid, public.note() AS a;
+             CREATE TABLE \"x 1073741824 was: COPY public.evil (a) TO stdout\" (i int)",
+        );
+        let table = "\"x 1073741824 was: COPY public.evil (a) TO stdout\"";
+        let _held = owned.server.session(&owned.database, &format!("BEGIN; LOCK TABLE {table}"));
+        let locks = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted
+                     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        eventually("it is locked", || owned.sql(locks) == "1");
+        let scenario = Scenario::with_database(owned.server, &owned.database)
+            .backup_job("local", "verify = \"checksum\"\nlock_wait_timeout = \"500ms\"");
+        scenario.run(&["run-job", "nightly"]).exited(1).says(&["lock_wait_timeout"]);
+        assert_eq!(owned.ran(), "", "{major}");
+    }
+}
+
+/// It is the owner of the source, and of the new database when the restore has ended.
+#[test]
+fn the_owner_of_a_database_cannot_enter_the_one_that_a_superuser_restores() {
+    for major in [15, 18] {
+        let owned = Owned::with(major, "CREATE TABLE t (i int)");
+        let Owned { server, database, owner } = &owned;
+        // The restore waits in a CHECK, and meanwhile the owner tries.
+        server.sql(
+            database,
+            &format!(
+                "ALTER DATABASE {database} OWNER TO {owner};
+                 CREATE FUNCTION waits(int) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(CASE WHEN current_database() = '{database}' THEN 0 ELSE 3 END); RETURN true; END $$;
+                 CREATE TABLE waiting (i int CHECK (waits(i))); INSERT INTO waiting VALUES (1)"
+            ),
+        );
+        let scenario = Scenario::with_database(server, database).backup_job("local", "verify = \"checksum\"");
+        scenario.run(&["run-job", "nightly"]).succeeded();
+        let copy = format!("{database}_entered");
+        let restoring = scenario.start(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"]);
+        let filling = "SELECT datname FROM pg_database WHERE datname LIKE 'pgtend\\_restore\\_%' AND datallowconn
+                       AND EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = pg_database.datname AND a.query LIKE 'COPY%waiting%')";
+        let mut filled = String::new();
+        eventually("the restore waits", || {
+            filled = server.sql("postgres", filling);
+            !filled.is_empty()
+        });
+        let enters = format!("SET ROLE {owner}; ALTER DATABASE {filled} CONNECTION LIMIT -1");
+        let refused = server.psql("postgres", &enters).unwrap_err();
+        assert!(refused.contains("must be owner of database"), "{refused}");
+        restoring.wait().succeeded();
+        let is_owner = format!("SELECT pg_get_userbyid(datdba) = '{owner}' FROM pg_database WHERE datname = '{copy}'");
+        assert_eq!(server.sql("postgres", &is_owner), "t");
+        server.drop_with_test(&copy);
+    }
+}
+
+/// As a view and a function with the rights of its owner.
+#[test]
+fn a_restore_without_owners_gives_a_function_of_an_ordinary_role_no_superusers_rights() {
+    let owned = Owned::with(
+        18,
+        "CREATE FUNCTION takes() RETURNS void LANGUAGE sql SECURITY DEFINER AS 'SELECT pg_read_file(''PG_VERSION'')'",
+    );
+    let Owned { server, database, owner } = &owned;
+    let scenario = Scenario::with_database(server, database).backup_job("local", "verify = \"checksum\"");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let copy = format!("{database}_taken");
+    let url = server.url(&copy);
+    let mapped = format!("{owner}=postgres");
+    for option in [&["--no-owner"][..], &["--role-map", &mapped]] {
+        let restore = [&["backups", "restore", "latest", "--into", &url, "--create"], option].concat();
+        scenario.run(&restore).exited(77).says(&[owner, "a superuser would become the owner", "--trust-owners"]);
+        let exists = format!("SELECT count(*) FROM pg_database WHERE datname = '{copy}'");
+        assert_eq!(server.sql("postgres", &exists), "0");
+    }
+    scenario.run(&["backups", "restore", "latest", "--into", &url, "--create", "--no-owner", "--trust-owners"]).succeeded();
+    server.drop_with_test(&copy);
+}

@@ -274,3 +274,40 @@ fn a_store_that_fails_keeps_every_row() {
     let left: usize = server.sql(&database, rows).parse().unwrap();
     assert_eq!(left + archived_rows(&scenario), 600);
 }
+
+/// Its time is a chance: between 1970 and the year 10889.
+#[test]
+fn a_random_uuid_makes_no_partition_and_goes_with_none() {
+    for major in SOME_MAJORS {
+        let server = server(major);
+        let database = server.new_database();
+        let of_time = "lpad(to_hex((extract(epoch FROM now() - interval '100 days') * 1000)::bigint), 12, '0')";
+        server.sql(
+            &database,
+            &format!(
+                "CREATE TABLE ids (id uuid PRIMARY KEY, words text) PARTITION BY RANGE (id);
+                 CREATE TABLE ids_default PARTITION OF ids DEFAULT;
+                 INSERT INTO ids SELECT gen_random_uuid(), 'random' FROM generate_series(1, 200);
+                 INSERT INTO ids SELECT ({of_time} || '4000800000000000' || lpad(i::text, 4, '0'))::uuid, 'random' FROM generate_series(1, 7) i"
+            ),
+        );
+        let tending = |more: &str| {
+            let keys = format!("every = \"month\"\ndefault = true\n{more}");
+            Scenario::with_database(server, &database).partitions("public.ids", "id", &keys)
+        };
+        tending("").tend().succeeded();
+        let partitions = partitions_of(server, &database, "ids");
+        assert!(partitions.len() < 10, "{major}: {partitions:?}");
+        // A row of version 7 of the same month makes a partition, which then has both.
+        server.sql(&database, &format!("INSERT INTO ids VALUES (({of_time} || '70008000000000000000')::uuid, 'time')"));
+        let kept = tending("retain = \"60d\"\ngrace = \"0s\"");
+        kept.tend().succeeded().prints(&["moved 8 rows"]);
+        kept.tend().succeeded().says(&["whose uuid is not of version 7"]);
+        let left =
+            "SELECT string_agg(words || ' ' || count, ',' ORDER BY words) FROM (SELECT words, count(*) FROM ids GROUP BY 1) w";
+        assert_eq!(server.sql(&database, left), "random 207,time 1", "{major}");
+        server.sql(&database, "DELETE FROM ids WHERE words = 'random'");
+        kept.tend().succeeded().prints(&["dropped 1 partition"]);
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM ids"), "0", "{major}");
+    }
+}

@@ -560,7 +560,7 @@ fn statements_that_are_not_utf_8_go_by_the_same_rules_as_all_others() {
         scenario.run(&[&["backups", "restore", "latest", "--into", &url, "--create"], more].concat()).succeeded();
     };
     let owner = "SELECT proowner::regrole || ' ' || coalesce(proacl::text, '') FROM pg_proc WHERE proname LIKE 'f\\_caf%'";
-    into("ascii_own", &["--no-owner"]);
+    into("ascii_own", &["--no-owner", "--trust-owners"]);
     assert!(server.sql("ascii_own", owner).starts_with("postgres "), "{}", server.sql("ascii_own", owner));
     into("ascii_map", &["--role-map", "ascii_reader=ascii_owner"]);
     assert!(!server.sql("ascii_map", owner).contains("reader"), "{}", server.sql("ascii_map", owner));

@@ -195,7 +195,10 @@ fn owners_and_grants_go_to_the_roles_that_are_there() {
     // Whose it was does not matter; who has grants still does.
     let (scenario, database) = set_of(source, "CREATE TABLE t (x int); ALTER TABLE t OWNER TO old_owner");
     for (copy, create) in both_ways(target, &database) {
-        restore(&scenario, &target.url(&copy), &[create, &["--no-owner"]].concat()).succeeded();
+        restore(&scenario, &target.url(&copy), &[create, &["--no-owner"]].concat())
+            .exited(77)
+            .says(&["old_owner (to postgres)", "--trust-owners"]);
+        restore(&scenario, &target.url(&copy), &[create, &["--no-owner", "--trust-owners"]].concat()).succeeded();
         assert_eq!(target.sql(&copy, "SELECT relowner::regrole FROM pg_class WHERE oid = 't'::regclass"), "postgres");
     }
 }
@@ -230,7 +233,7 @@ fn an_extension_that_is_left_out_excuses_nothing_that_is_not_its_own() {
     );
     for (copy, create) in both_ways(target, &database) {
         // --no-owner asks for no roles beforehand: the grant is met midway.
-        let leave = ["--without", "EXTENSION", "vector", "--no-owner", "--on-error", "continue"];
+        let leave = ["--without", "EXTENSION", "vector", "--no-owner", "--trust-owners", "--on-error", "continue"];
         let said = restore(&scenario, &target.url(&copy), &[create, &leave].concat()).exited(1);
         for failed in ["ext_reader", "TABLE embedded in schema public", "TABLE DATA embedded"] {
             assert!(said.stdout.contains(failed), "{failed}: {}", said.stdout);

@@ -311,3 +311,39 @@ fn partitions_by_epoch_and_by_uuid_go_whole() {
         assert_eq!(server.sql(&database, "SELECT count(*), max(id) FROM logs"), "90|89", "{key}");
     }
 }
+
+/// A random uuid lies anywhere, and in a partition without a lower end most of all.
+#[test]
+fn rows_whose_uuid_is_no_time_stay_in_partitions_too() {
+    for major in SOME_MAJORS {
+        let server = server(major);
+        let database = server.new_database();
+        let of_time =
+            |days: &str| format!("(lpad(to_hex((extract(epoch FROM now() - interval '{days} days') * 1000)::bigint), 12, '0')");
+        let bound = server.sql(&database, &format!("SELECT {} || repeat('0', 20))::uuid", of_time("20")));
+        server.sql(
+            &database,
+            &format!(
+                "CREATE TABLE ids (id uuid PRIMARY KEY, words text) PARTITION BY RANGE (id);
+                 CREATE TABLE ids_old PARTITION OF ids FOR VALUES FROM (MINVALUE) TO ('{bound}');
+                 CREATE TABLE ids_new PARTITION OF ids FOR VALUES FROM ('{bound}') TO (MAXVALUE);
+                 INSERT INTO ids SELECT {} || '7000800000000000' || lpad(i::text, 4, '0'))::uuid, 'old' FROM generate_series(1, 50) i;
+                 INSERT INTO ids SELECT {} || '7000800000000000' || lpad(i::text, 4, '0'))::uuid, 'new' FROM generate_series(1, 50) i;
+                 INSERT INTO ids SELECT {} || '4000800000000000' || lpad(i::text, 4, '0'))::uuid, 'random' FROM generate_series(1, 7) i",
+                of_time("60"),
+                of_time("1"),
+                of_time("60")
+            ),
+        );
+        let scenario = Scenario::with_database(server, &database)
+            .job("old", "database = 'app'\n[retention]\ntable = 'public.ids'\ncolumn = 'id'\nolder_than = '10d'\n");
+        scenario
+            .run(&["run-job", "old", "--dry-run"])
+            .succeeded()
+            .prints(&["ids_old is emptied row by row", "is not a time stay"]);
+        scenario.run(&["run-job", "old"]).succeeded();
+        let left =
+            "SELECT string_agg(words || ' ' || count, ',' ORDER BY words) FROM (SELECT words, count(*) FROM ids GROUP BY 1) w";
+        assert_eq!(server.sql(&database, left), "new 50,random 7", "{major}");
+    }
+}

@@ -535,3 +535,31 @@ fn a_rule_that_does_something_instead_of_a_delete_is_refused() {
     scenario.run(&["run-job", "old"]).exited(78).says(&["rule soft", "INSTEAD of a DELETE"]);
     assert_eq!(server.sql(&database, "SELECT count(*) FROM soft WHERE deleted"), "0");
 }
+
+/// They came while the detach waited: after the plan had looked.
+#[test]
+fn a_partition_that_gets_rows_without_a_time_while_it_is_detached_is_attached_again() {
+    for major in SOME_MAJORS {
+        let server = server(major);
+        let database = server.new_database();
+        server.sql(
+            &database,
+            "CREATE TABLE logs (id int, at timestamptz NOT NULL) PARTITION BY RANGE (at); CREATE INDEX ON logs (at);
+             CREATE TABLE logs_first PARTITION OF logs FOR VALUES FROM (MINVALUE) TO ('2020-01-01');
+             CREATE TABLE logs_rest PARTITION OF logs FOR VALUES FROM ('2020-01-01') TO (MAXVALUE);
+             INSERT INTO logs SELECT i, '2019-06-01' FROM generate_series(1, 20) i; INSERT INTO logs SELECT i, now() FROM generate_series(1, 200) i",
+        );
+        let scenario = job(server, &database, "logs", "");
+        let held = server.session(&database, "BEGIN; LOCK TABLE logs_first IN SHARE UPDATE EXCLUSIVE MODE");
+        let run = scenario.start(&["run-job", "old"]);
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        eventually("the job waits for the partition", || server.sql(&database, waits) != "0");
+        held.ends_with("INSERT INTO logs SELECT i, '0001-01-01' FROM generate_series(1, 5) i; COMMIT");
+        run.wait().succeeded().says(&["logs_first was attached again"]);
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM logs WHERE at < '0002-01-01'"), "5", "{major}");
+        // It is no half-retired table.
+        server.sql(&database, "DELETE FROM logs WHERE at < '0002-01-01'");
+        scenario.run(&["run-job", "old"]).succeeded();
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "200", "{major}");
+    }
+}

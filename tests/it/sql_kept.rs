@@ -232,6 +232,7 @@ fn what_only_psql_can_do_is_refused_by_check() {
         &[
             "COPY t FROM STDIN",
             "COPY (SELECT 1) TO STDOUT",
+            "LISTEN jobs",
             "\\i other.sql",
             "SELECT 'COPY t FROM STDIN \\d'",
             "COPY t FROM '/x'",
@@ -241,10 +242,11 @@ fn what_only_psql_can_do_is_refused_by_check() {
         "jobs/psql.toml:4:15",
         "`COPY … FROM STDIN` waits for rows",
         "`COPY … TO STDOUT` sends rows",
+        "`LISTEN` waits for notifications",
         "a command of psql",
         "backslash commands are read by psql",
     ]);
-    assert!(checked.stderr.contains("3 mistakes"), "{}", checked.stderr);
+    assert!(checked.stderr.contains("4 mistakes"), "{}", checked.stderr);
 }
 
 #[test]
@@ -391,5 +393,30 @@ fn a_commit_before_the_transaction_that_fails_is_named_wherever_it_is() {
         let said = Scenario::with_database(server, &database).sql_job(name, "", statements).run(&["run-job", name]).exited(1);
         said.says(&[says]);
         assert_eq!(server.sql(&database, "SELECT count(*) FROM t"), kept.to_string(), "{name}");
+    }
+}
+
+/// The answer to a COMMIT came after a notification, which the client did not expect there.
+#[test]
+fn a_commit_whose_answer_is_not_understood_is_unknown_and_never_repeated() {
+    let server = server(18);
+    for (transaction, statements) in [
+        (ONE, &["SELECT listens()", "INSERT INTO t VALUES (1)", "NOTIFY jobs"][..]),
+        ("", &["SELECT listens()", "INSERT INTO t VALUES (1); NOTIFY jobs"][..]),
+    ] {
+        let database = server.new_database();
+        server.sql(
+            &database,
+            "CREATE TABLE t (i int); CREATE FUNCTION listens() RETURNS void LANGUAGE plpgsql AS $$ BEGIN LISTEN jobs; END $$",
+        );
+        let scenario = Scenario::with_database(server, &database)
+            .ledger()
+            .job("notified", &(sql_job("retries = 2\n", statements) + transaction));
+        let output = scenario.run(&["run-job", "notified"]);
+        assert!(matches!(output.code, Some(code) if code != 0), "{}", output.stderr);
+        assert!(output.stderr.contains("its answer was not understood"), "{}", output.stderr);
+        assert!(!output.stderr.contains("rolled back"), "{}", output.stderr);
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM t"), "1", "{transaction}");
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM pgtend.runs WHERE retry_at IS NOT NULL"), "0", "{transaction}");
     }
 }

@@ -22,7 +22,7 @@ use crate::pg::failure;
 use crate::run::runner::claim::{self, Subject};
 use crate::task::backup::choices::{Choices, OnError, Without};
 use crate::task::backup::scratch::LocaleRefused;
-use crate::task::backup::{guard, new_database, scratch};
+use crate::task::backup::{gains, guard, new_database, scratch};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -63,12 +63,17 @@ pub struct Arguments {
     /// Put everything into the database's default tablespace
     #[arg(long)]
     no_tablespaces: bool,
-    /// Make the restoring role the owner of everything
+    /// Make the restoring role the owner of everything. For a superuser this needs --trust-owners
     #[arg(long)]
     no_owner: bool,
-    /// Replace a role of the source by another one, as owner and in grants; may be repeated
+    /// Replace a role of the source by another one, as owner and in grants; may be repeated. For a superuser as NEW this needs
+    /// --trust-owners
     #[arg(long, value_name = "OLD=NEW", value_parser = role_mapping)]
     role_map: Vec<(String, String)>,
+    /// Let a superuser become the owner of what other roles wrote: their SECURITY DEFINER functions, views and rules then run with
+    /// the rights of a superuser, for everyone who may use them
+    #[arg(long)]
+    trust_owners: bool,
 }
 
 fn role_mapping(text: &str) -> Result<(String, String), String> {
@@ -94,6 +99,7 @@ impl Arguments {
             no_owner: self.no_owner,
             no_tablespaces: self.no_tablespaces,
             role_map: self.role_map.clone(),
+            trust_owners: self.trust_owners,
             ..Choices::default()
         })
     }
@@ -155,6 +161,7 @@ async fn restore(
                 _ => error,
             })?
         };
+        gains::refuse(&mut connection, &manifest.server, choices).await?;
         let like = new_database::like(&mut connection, set, choices, encoding.as_deref(), locale.as_deref()).await?;
         let new_database = create.then_some(&like);
         let lacks = new_database::prepare_server(&mut connection, set, choices, create_roles, new_database).await?;

@@ -13,6 +13,8 @@ pub struct Choices {
     pub search_path: Option<String>,
     /// All objects are owned by the restoring role.
     pub no_owner: bool,
+    /// The superuser who restores may become the owner of what others wrote.
+    pub trust_owners: bool,
     /// All objects are put into the database's own tablespace.
     pub no_tablespaces: bool,
     /// The source's name, and the target's.

@@ -14,6 +14,7 @@ mod entry;
 mod expect;
 pub mod facts;
 mod foreign_key;
+pub mod gains;
 pub mod guard;
 pub mod identity;
 pub mod keep;

@@ -42,10 +42,12 @@ pub async fn prepare(server: &Server, set: &Set) -> Result<Prepared> {
     let mut connection = server.as_superuser("postgres")?.connect().await?;
     let version = pg::Server::of(&mut connection).await?;
     new_database::prepare_server(&mut connection, set, &choices, true, Some(&manifest.server.database)).await?;
-    let like = DatabaseFacts { tablespace: None, owner: role.name.clone(), ..manifest.server.database.clone() };
+    let like = DatabaseFacts { tablespace: None, ..manifest.server.database.clone() };
     create_scratch(&mut connection, DATABASE, &like).await?;
-    // The limit 0 of `create_scratch` keeps out all but superusers: only a server with other users needs that.
-    pg::execute(&mut connection, format!("ALTER DATABASE {} CONNECTION LIMIT -1", identifier(DATABASE))).await?;
+    // Only a server with other users needs what `create_scratch` does to keep out all but superusers.
+    let database = identifier(DATABASE);
+    pg::execute(&mut connection, format!("ALTER DATABASE {database} OWNER TO {}", identifier(&role.name))).await?;
+    pg::execute(&mut connection, format!("ALTER DATABASE {database} CONNECTION LIMIT -1")).await?;
     let mut inside = server.as_superuser(DATABASE)?.connect().await?;
     make_extensions(&mut inside, &role, &choices).await?;
     give_what_is_the_owners(&mut inside, &role, version.major()).await?;

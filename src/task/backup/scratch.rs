@@ -64,20 +64,7 @@ pub async fn create_scratch(connection: &mut PgConnection, name: &str, like: &Da
     )
     .fetch_one(&mut *connection)
     .await?;
-    // Since PostgreSQL 15 the owner of a database may create objects in its schema public, and other owners of tables may not. Without the
-    // membership the restore shows whether it matters.
-    let owner = super::lacks::name_for(connection, &like.owner, &like.encoding).await;
-    // A role that may only SET ROLE to the owner could create the database, but then neither mark nor drop it.
-    let may_set = if version >= 160_000 { " AND pg_catalog.pg_has_role(oid, 'SET')" } else { "" };
-    let acts_as_owner = pg::fetch_text(
-        connection,
-        format!(
-            "SELECT (pg_catalog.pg_has_role(oid, 'USAGE'){may_set})::pg_catalog.text FROM pg_catalog.pg_roles WHERE rolname = {}",
-            literal(&owner)
-        ),
-    )
-    .await?;
-    let owner = if acts_as_owner.as_deref() == Some("true") { format!("OWNER {}", identifier(&owner)) } else { String::new() };
+    let owner = if is_superuser { String::new() } else { owner_clause(connection, like, version).await? };
     let limit = if is_superuser { 0 } else { OUR_SESSIONS };
     let tablespace = like.tablespace.as_ref().map(|name| format!("TABLESPACE {}", identifier(name))).unwrap_or_default();
     let sql = format!(
@@ -92,6 +79,24 @@ pub async fn create_scratch(connection: &mut PgConnection, name: &str, like: &Da
     open_to_us(connection, name).await?;
     let oid = sqlx::query_scalar("SELECT oid::pg_catalog.int8 FROM pg_catalog.pg_database WHERE datname = $1");
     Ok(oid.bind(name).fetch_one(connection).await?)
+}
+
+/// Since PostgreSQL 15 the owner of a database may create objects in its schema public, and other owners of tables may not: the restore of a role
+/// that is no superuser needs the source's owner for that. Without the membership the restore shows whether it matters. A superuser needs no such
+/// owner, who could let himself in (`ALTER DATABASE … CONNECTION LIMIT`) and put code into `public` that the restore would run as the superuser.
+async fn owner_clause(connection: &mut PgConnection, like: &DatabaseFacts, version: i32) -> Result<String> {
+    let owner = super::lacks::name_for(connection, &like.owner, &like.encoding).await;
+    // A role that may only SET ROLE to the owner could create the database, but then neither mark nor drop it.
+    let may_set = if version >= 160_000 { " AND pg_catalog.pg_has_role(oid, 'SET')" } else { "" };
+    let acts_as_owner = pg::fetch_text(
+        connection,
+        format!(
+            "SELECT (pg_catalog.pg_has_role(oid, 'USAGE'){may_set})::pg_catalog.text FROM pg_catalog.pg_roles WHERE rolname = {}",
+            literal(&owner)
+        ),
+    )
+    .await?;
+    Ok(if acts_as_owner.as_deref() == Some("true") { format!("OWNER {}", identifier(&owner)) } else { String::new() })
 }
 
 /// Lets only this role and superusers connect.

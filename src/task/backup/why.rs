@@ -12,11 +12,8 @@ use crate::base::fault::{Fault, Kind};
 use crate::pg::{self, failure, identifier};
 use crate::task::backup::standby::recovery_conflicts;
 
-/// The time limit for searching a table: no longer than people wait for an error.
-const LOOKING_TIMEOUT: &str = "60s";
-
 /// The longest text of a row, leaving room for escaping: PostgreSQL allocates at most 1 GiB.
-const ROW_LONGEST_BYTES: i64 = 1_000_000_000;
+const ROW_LONGEST_BYTES: u64 = 1_000_000_000;
 
 /// This many tables of a LOCK TABLE are repeated.
 const TABLES_SHOWN: usize = 3;
@@ -28,8 +25,8 @@ const NO_CONNECTION: [&str; 3] = ["connection to server", "server closed the con
 #[derive(Debug, Default)]
 struct Found {
     ready: Readiness,
-    /// The places of rows that cannot be sent, of the table that was being dumped.
-    long_rows: Vec<String>,
+    /// SQL that finds rows that cannot be sent, of the table that was being dumped.
+    long_rows: Option<String>,
     /// Sessions that hold or await a lock that blocks all readers.
     locked: Vec<Locked>,
     /// True if the standby has cancelled something since the dump began.
@@ -78,7 +75,9 @@ async fn look(found: &mut Found, connection: &mut PgConnection, said: &str, plan
     found.ready = readiness::read(connection, backup).await?;
     if let Some(table) = copied_table(said) {
         found.recovery_conflict = recovery_conflicts(connection).await? > plan.recovery_conflicts;
-        found.long_rows = long_rows(connection, table).await?;
+        if names_a_gigabyte(said) {
+            found.long_rows = search_for_long_rows(connection, table).await?;
+        }
     }
     Ok(())
 }
@@ -114,11 +113,10 @@ fn decide(said: &str, found: &Found, backup: &Backup) -> (Option<Kind>, Option<S
     if locking {
         return (None, Some(about_locks(said, ready, locked, backup)));
     }
-    if !long_rows.is_empty() {
+    if let Some(search) = long_rows {
         let hint = format!(
-            "the row at {} of that table is longer than 1 GB as text, which PostgreSQL cannot send (bytea doubles in size as text: at most 512 MB \
-             fit): shorten or delete it, or leave the table's rows out with exclude_table_data",
-            long_rows.join(", ")
+            "a row of that table is longer than 1 GB as text, which PostgreSQL cannot send (bytea doubles in size as text: at most 512 MB fit): shorten or \
+             delete it, or leave the table's rows out with exclude_table_data; as the table's owner, this finds it: {search}"
         );
         return (None, Some(hint));
     }
@@ -181,44 +179,37 @@ fn copied_table(said: &str) -> Option<&str> {
     (!table.is_empty() && !table.starts_with('(')).then_some(table)
 }
 
-/// The places of rows whose text is too long. Sizes come from the rows' headers: values stored out of line are not read.
-async fn long_rows(connection: &mut PgConnection, table: &str) -> Result<Vec<String>> {
-    pg::set(connection, "statement_timeout", LOOKING_TIMEOUT).await?;
-    let columns: Vec<(String, String)> = sqlx::query_as(
-        "SELECT attname::text, atttypid::pg_catalog.regtype::text FROM pg_catalog.pg_attribute
-         WHERE attrelid = pg_catalog.to_regclass($1) AND attnum > 0 AND NOT attisdropped",
+/// Returns whether the message names sizes of a GiB together, as PostgreSQL's messages about too long texts do in every language: "invalid
+/// memory alloc request size 1073741824", "string buffer containing 512 bytes by 1073741312 more bytes".
+fn names_a_gigabyte(said: &str) -> bool {
+    let numbers = said.split(|letter: char| !letter.is_ascii_digit()).filter_map(|digits| digits.parse::<u64>().ok());
+    numbers.fold(0, u64::saturating_add) >= ROW_LONGEST_BYTES
+}
+
+/// Returns SQL that finds rows whose text is too long, from the catalog. It is not run here: a query of the table would run what its owner put
+/// into conditions of its indexes, with the rights of this role. The name in pg_dump's message may also be one that somebody chose.
+async fn search_for_long_rows(connection: &mut PgConnection, table: &str) -> Result<Option<String>> {
+    let columns: Vec<(String, String, String)> = sqlx::query_as(
+        "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), a.attname::text, a.atttypid::pg_catalog.regtype::text
+         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
+         WHERE c.oid = pg_catalog.to_regclass($1) AND c.relkind IN ('r', 'm') AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
     )
     .bind(table)
-    .fetch_all(&mut *connection)
+    .fetch_all(connection)
     .await?;
-    if columns.is_empty() {
-        return Ok(Vec::new());
-    }
-    let sizes: Vec<String> = columns
-        .iter()
-        .map(|(name, kind)| {
-            let name = identifier(name);
-            let size = match kind.as_str() {
-                "bytea" => format!("2 * pg_catalog.octet_length({name})::bigint"),
-                "text" | "character varying" => format!("pg_catalog.octet_length({name})::bigint"),
-                _ => format!("pg_catalog.pg_column_size({name})::bigint"),
-            };
-            format!("coalesce({size}, 0)")
-        })
-        .collect();
-    let name = pg::fetch_text(
-        connection,
-        format!(
-            "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-             WHERE c.oid = pg_catalog.to_regclass({})",
-            pg::literal(table)
-        ),
-    )
-    .await?;
-    let Some(name) = name else { return Ok(Vec::new()) };
-    let sql = format!("SELECT 'ctid ' || ctid::text FROM ONLY {name} WHERE {} > {ROW_LONGEST_BYTES} LIMIT 3", sizes.join(" + "));
-    let rows: Vec<(String,)> = pg::fetch_all_as(connection, sql).await?;
-    Ok(rows.into_iter().map(|(row,)| row).collect())
+    let Some((name, ..)) = columns.first() else { return Ok(None) };
+    let sizes = columns.iter().map(|(_, column, kind)| {
+        let column = identifier(column);
+        // Sizes come from the rows' headers: values stored out of line are not read.
+        let size = match kind.as_str() {
+            "bytea" => format!("2 * octet_length({column})::bigint"),
+            "text" | "character varying" => format!("octet_length({column})::bigint"),
+            _ => format!("pg_column_size({column})::bigint"),
+        };
+        format!("coalesce({size}, 0)")
+    });
+    let sizes = sizes.collect::<Vec<_>>().join(" + ");
+    Ok(Some(format!("SELECT ctid FROM ONLY {name} WHERE {sizes} > {ROW_LONGEST_BYTES}")))
 }
 
 #[cfg(test)]
@@ -254,6 +245,19 @@ mod tests {
             ("something else", None),
         ] {
             assert_eq!(copied_table(said), table, "{said}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_too_long_is_known_by_its_size_in_any_language() {
+        for (said, expected) in [
+            ("ERROR:  invalid memory alloc request size 1073741824", true),
+            ("DETAIL:  Cannot enlarge string buffer containing 536870920 bytes by 536870922 more bytes.", true),
+            ("FEHLER:  ungültige Anforderungsgröße für Speicherzuweisung: 1400000003", true),
+            ("ERROR:  invalid page in block 4711 of relation base/16384/16385", false),
+            (COPY, false),
+        ] {
+            assert_eq!(names_a_gigabyte(said), expected, "{said}");
         }
     }
 
@@ -304,9 +308,9 @@ mod tests {
             ),
             (
                 COPY,
-                Found { long_rows: vec!["ctid (0,1)".into()], ..Found::default() },
+                Found { long_rows: Some("SELECT ctid FROM ONLY public.f WHERE true".into()), ..Found::default() },
                 None,
-                "the row at ctid (0,1) of that table is longer than 1 GB as text",
+                "this finds it: SELECT ctid FROM ONLY public.f WHERE true",
             ),
             (COPY, Found { recovery_conflict: true, ..Found::default() }, None, "dump the primary"),
             (COPY, Found::default(), None, ""),

@@ -23,6 +23,8 @@ pub(super) struct Progress {
     pub dropped: Vec<String>,
     /// They were written to after they were archived, and were archived again.
     pub changed: Vec<String>,
+    /// They got rows that stay after the plan had looked, and were attached again.
+    pub attached_again: Vec<String>,
     pub rows_moved: u64,
     pub detach_is_pending: bool,
     /// Steps that met a lock, each with its reason.
@@ -80,6 +82,9 @@ impl Partition {
                 format!("{table} was written to after it was archived: it was archived once more, and its grace starts again")
             })
             .collect();
+        report.warnings.extend(progress.attached_again.iter().map(|table| {
+            format!("{table} was attached again, and was not dropped: while it was being detached it got rows that the job keeps")
+        }));
         report.warnings.extend(plan.warnings.iter().chain(&after.notes).cloned());
         let until = after.covered_until_instant.map(|until| until.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
         match self.every {

@@ -13,6 +13,9 @@ const DAY_MICROSECONDS: i64 = 86_400_000_000;
 /// The bits of a uuid below its time.
 const UUID_LOW_BITS: u32 = 80;
 
+/// How a partition without a lower end is shown.
+pub const NO_LOWER_END: &str = "the beginning";
+
 /// The unit of an integer key, counted since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -60,7 +63,17 @@ pub enum Bound {
     Max,
 }
 
+/// SQL: whether the uuid holds a time. One of another version has one by chance, between the years 1970 and 10889.
+pub fn is_version_7(column: &str) -> String {
+    format!("pg_catalog.substr({column}::pg_catalog.text, 15, 1) OPERATOR(pg_catalog.=) '7'")
+}
+
 impl Key {
+    /// SQL that rows meet whose key is no time although its type could hold one at any place.
+    pub fn is_no_time(self, column: &str) -> Option<String> {
+        (self == Self::Uuid).then(|| format!("NOT ({})", is_version_7(column)))
+    }
+
     /// From the column's type, without modifiers, as `format_type` says it.
     pub fn of(column: &str, type_name: &str, every: Every, epoch: Option<Epoch>) -> Result<Self> {
         let refuse = |message: String| Err(Fault::new(Kind::Configuration, message).into());
@@ -143,7 +156,7 @@ impl Key {
 
     pub fn show_bound(self, bound: Bound) -> String {
         match bound {
-            Bound::Min => "the beginning".to_owned(),
+            Bound::Min => NO_LOWER_END.to_owned(),
             Bound::At(position) => self.show(position),
             Bound::Max => "the end".to_owned(),
         }

@@ -33,6 +33,7 @@ pub use key::Epoch;
 pub use keys::{Grace, Like, Partition, Retain, Written, resolve};
 pub use plan::Plan;
 pub use rights::privileges;
+pub use state::has_rows;
 
 use self::archive::PartitionArchive;
 use self::conclude::Progress;
@@ -334,6 +335,7 @@ impl Partition {
                     (went_on.archived, &mut progress.archived),
                     (went_on.was_changed, &mut progress.changed),
                     (went_on.dropped, &mut progress.dropped),
+                    (went_on.attached_again, &mut progress.attached_again),
                 ] {
                     if is_so {
                         names.push(table.to_string());

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::calendar::Period;
-use super::key::Key;
+use super::key::{Key, NO_LOWER_END};
 use super::left::{self, Left};
 use super::mark::Mark;
 use super::runway::Runway;
@@ -48,6 +48,9 @@ pub struct Plan {
     pub is_like_newest: bool,
     #[serde(skip)]
     pub grace: std::time::Duration,
+    /// A partition that has such rows is not dropped.
+    #[serde(skip)]
+    pub rows_that_stay: Option<RowsThatStay>,
     /// By the server's clock.
     #[serde(skip)]
     pub at: DateTime<Utc>,
@@ -60,6 +63,21 @@ pub struct Plan {
     /// Tables below the job's own that stay as they are.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left: Vec<Left>,
+}
+
+/// Rows that go with no partition, although its time is over.
+#[derive(Clone, Debug)]
+pub struct RowsThatStay {
+    /// SQL that they meet.
+    pub condition: String,
+    /// They are only in partitions that begin before this bound, as bounds are shown; None: in any.
+    pub before: Option<&'static str>,
+}
+
+impl RowsThatStay {
+    pub fn may_be_in(&self, mark: &Mark) -> bool {
+        self.before.is_none_or(|before| mark.from == NO_LOWER_END || mark.from.as_str() < before)
+    }
 }
 
 #[derive(Debug, Serialize)]

@@ -14,6 +14,7 @@ use super::archive::PartitionArchive;
 use super::guard;
 use super::mark::Mark;
 use super::plan::{Detach, Plan};
+use super::state::has_rows;
 use crate::archive::prepare_session;
 use crate::live::session::{self, Attempt, Session};
 use crate::pg::table::{Checked, TableName, proof};
@@ -101,6 +102,8 @@ pub struct WentOn {
     /// Its rows were not those of its archive: they were archived once more, and its grace starts again.
     pub was_changed: bool,
     pub dropped: bool,
+    /// It has rows that stay ([`super::plan::RowsThatStay`]).
+    pub attached_again: bool,
 }
 
 /// What follows a detach: its rows are archived where the job has a store, and without a grace it is dropped at once.
@@ -127,7 +130,8 @@ pub async fn go_on(
     if !is_over {
         return Ok(Attempt::Done(went_on));
     }
-    match drop_table(session, table, &mark).await? {
+    let stay = plan.rows_that_stay.as_ref().filter(|rows| rows.may_be_in(&mark)).map(|rows| rows.condition.as_str());
+    match drop_table(session, table, &mark, stay).await? {
         Attempt::Locked(who) => return Ok(Attempt::Locked(who)),
         Attempt::Done(Dropped::Gone) => went_on.dropped = true,
         Attempt::Done(Dropped::WasChanged) => {
@@ -141,10 +145,34 @@ pub async fn go_on(
             if let Attempt::Locked(who) = again {
                 return Ok(Attempt::Locked(who));
             }
-            went_on = WentOn { archived: true, was_changed: true, dropped: false };
+            went_on = WentOn { archived: true, was_changed: true, ..WentOn::default() };
+        }
+        Attempt::Done(Dropped::HasRowsThatStay) => {
+            if let Attempt::Locked(who) = attach_again(session, plan, archives, table, &mark).await? {
+                return Ok(Attempt::Locked(who));
+            }
+            went_on.attached_again = true;
         }
     }
     Ok(Attempt::Done(went_on))
+}
+
+/// Makes it a partition again, as it was.
+async fn attach_again(
+    session: &mut Session,
+    plan: &Plan,
+    archives: Option<&PartitionArchive<'_>>,
+    table: &TableName,
+    mark: &Mark,
+) -> Result<Attempt<()>> {
+    let bounds = mark.bounds.as_deref().with_context(|| {
+        format!("{table} stays detached: it has rows that the job keeps, and its mark does not say which bounds it had; attach it manually")
+    })?;
+    let attach = format!("ALTER TABLE {} ATTACH PARTITION {} {bounds}", plan.table.sql(), table.sql());
+    match session.transaction(&[attach, is_the(table)], &[plan.table.oid, table.oid]).await? {
+        Attempt::Done(_) => keep(session, plan, archives, table, mark).await,
+        Attempt::Locked(who) => Ok(Attempt::Locked(who)),
+    }
 }
 
 /// Takes the mark off, and what guarded it. What was archived of it is back: `archives restore` would put its rows in a second time.
@@ -216,11 +244,22 @@ pub enum Dropped {
     Gone,
     /// The table was written to after it was archived: it stays.
     WasChanged,
+    /// It has rows that are not to go: it stays.
+    HasRowsThatStay,
+}
+
+/// The table under the lock that it would be dropped under.
+enum Compared {
+    /// These statements drop its guard.
+    Goes {
+        functions: Vec<String>,
+    },
+    Stays(Dropped),
 }
 
 /// Looks once more, under the lock that it drops under: only a table that is detached and carries the mark that the plan saw, and
 /// whose rows are those of its archive. Views and the like that depend on it make DROP fail, and are named by the server.
-pub async fn drop_table(session: &mut Session, table: &TableName, mark: &Mark) -> Result<Attempt<Dropped>> {
+pub async fn drop_table(session: &mut Session, table: &TableName, mark: &Mark, stay: Option<&str>) -> Result<Attempt<Dropped>> {
     // A detached table is hardly used, so the counting may take its time. DROP itself also locks the targets of its foreign keys; it does
     // that last.
     let begun = session.begin(&lock(table), table.oid).await?;
@@ -230,14 +269,24 @@ pub async fn drop_table(session: &mut Session, table: &TableName, mark: &Mark) -
     let compared = async {
         let check = format!("DO {}", literal(&is_the_one(table, mark)?));
         pg::execute_counting(&mut session.connection, check).await.map_err(pg::in_its_own_words)?;
+        if let Some(condition) = stay
+            && has_rows(&mut session.connection, table, condition).await?
+        {
+            return Ok(Compared::Stays(Dropped::HasRowsThatStay));
+        }
         let functions = guard::drop_functions(&mut session.connection, table).await?;
-        anyhow::Ok(is_as_archived(session, table, mark).await?.then_some(functions))
+        let is_as_archived = is_as_archived(session, table, mark).await?;
+        anyhow::Ok(if is_as_archived { Compared::Goes { functions } } else { Compared::Stays(Dropped::WasChanged) })
     };
     let functions = match compared.await {
-        Ok(Some(functions)) => functions,
-        other => {
+        Ok(Compared::Goes { functions }) => functions,
+        Ok(Compared::Stays(why)) => {
             let _ = sqlx::query("ROLLBACK").execute(&mut session.connection).await;
-            return other.map(|_| Attempt::Done(Dropped::WasChanged));
+            return Ok(Attempt::Done(why));
+        }
+        Err(error) => {
+            let _ = sqlx::query("ROLLBACK").execute(&mut session.connection).await;
+            return Err(error);
         }
     };
     let statements = [format!("DROP TABLE {}", table.sql())].into_iter().chain(functions).chain(["COMMIT".to_owned()]);

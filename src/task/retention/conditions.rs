@@ -29,6 +29,15 @@ pub struct Terms<'a> {
     pub all: &'a str,
 }
 
+/// SQL that rows meet whose value is not a time: they stay whatever it is. None if all values are times.
+pub fn never(retention: &Retention, key: Key, floor: &str) -> Option<String> {
+    let sentinels =
+        retention.keeps_sentinels().then(|| format!("{} OPERATOR(pg_catalog.<) {floor}", key.column(&retention.column)));
+    let without_time = key.shape(&retention.column).map(|shape| format!("NOT ({shape})"));
+    let never: Vec<String> = sentinels.into_iter().chain(without_time).collect();
+    (!never.is_empty()).then(|| never.join(" OR "))
+}
+
 impl Terms<'_> {
     /// `table` is quoted.
     pub fn of(&self, table: &str) -> Conditions {
@@ -38,15 +47,13 @@ impl Terms<'_> {
             None => format!("{column} IS NOT NULL"),
         };
         let mut goes = old.clone();
-        let mut never = Vec::new();
         if self.retention.keeps_sentinels() {
             goes += &format!(" AND {column} OPERATOR(pg_catalog.>=) {}", self.floor);
-            never.push(format!("{column} OPERATOR(pg_catalog.<) {}", self.floor));
         }
         if let Some(shape) = self.key.shape(&self.retention.column) {
             goes += &format!(" AND {shape}");
-            never.push(format!("NOT ({shape})"));
         }
+        let never = never(self.retention, self.key, self.floor);
         let mut more = String::new();
         if let Some((keep, per)) = self.retention.newest() {
             more += &format!(" AND {}", self.has_newer(keep, per, table));
@@ -57,7 +64,7 @@ impl Terms<'_> {
         }
         old += &more;
         goes += &more;
-        Conditions { goes, old, never: (!never.is_empty()).then(|| never.join(" OR ")) }
+        Conditions { goes, old, never }
     }
 
     /// SQL: at least `keep` rows with the same value of `per` are newer. A value that is not a time counts as newer than none: random uuids

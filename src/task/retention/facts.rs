@@ -42,6 +42,11 @@ impl Facts {
             .context("the table was dropped just now")
     }
 
+    /// Returns whether queries of this role see only some of the rows.
+    pub fn hides_rows(&self) -> bool {
+        self.row_security
+    }
+
     pub fn sql(&self) -> String {
         qualified(&self.schema, &self.name)
     }

@@ -9,6 +9,7 @@ use super::keys::Retention;
 use crate::base::fault::{Fault, Kind};
 use crate::pg::{self, identifier, literal};
 use crate::task::partition::Epoch;
+use crate::task::partition::key::is_version_7;
 
 /// 1970-01-02: a day after the Unix epoch, so that the epoch lies before it in every time zone. Values below it mean "never" or "unknown":
 /// '-infinity', the year 1 of ORMs, 1900, 1970-01-01.
@@ -174,7 +175,7 @@ impl Key {
     fn shape_of(self, column: &str) -> Option<String> {
         match self {
             // A random uuid (version 4) would look like a time by chance.
-            Self::Uuid => Some(format!("pg_catalog.substr({column}::pg_catalog.text, 15, 1) OPERATOR(pg_catalog.=) '7'")),
+            Self::Uuid => Some(is_version_7(column)),
             Self::Ulid => Some(format!("{column}::pg_catalog.text OPERATOR(pg_catalog.~) '{ULID}'")),
             _ => None,
         }

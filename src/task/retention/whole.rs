@@ -4,18 +4,19 @@
 use anyhow::Result;
 use sqlx::PgConnection;
 
+use super::conditions::never;
 use super::facts::{Facts, refused};
 use super::key::Key;
 use super::keys::{Retention, Subscribers};
 use super::references::Reference;
 use crate::base::units::Span;
-use crate::pg::{self, identifier};
+use crate::pg::identifier;
 use crate::task::partition;
-use crate::task::partition::plan::Step;
+use crate::task::partition::plan::{RowsThatStay, Step};
 use crate::work::{RunContext, Work as _};
 
-/// [`partition::key::Key::show_bound`] of a partition without a lower end.
-const NO_LOWER_END: &str = "the beginning";
+/// As a bound is shown: the day of [`Key::floor`].
+const FIRST_REAL_DAY: &str = "1970-01-02";
 
 #[derive(Default)]
 pub struct Whole {
@@ -61,12 +62,21 @@ pub async fn choose(
         return Err(refused(plan.refusals.join("; ")));
     }
     let mut stay = Vec::new();
+    // Looked for here, and once more under the lock that the partition is dropped under.
+    plan.rows_that_stay = never(retention, key, floor).map(|condition| RowsThatStay {
+        condition,
+        // A random uuid lies anywhere; what is no time in another type lies before all times.
+        before: key.shape(&retention.column).is_none().then_some(FIRST_REAL_DAY),
+    });
     for planned in &plan.steps {
         let Step::Retire { partition, mark, .. } = &planned.step else { continue };
         let leaf = Facts::read(connection, partition.oid, &retention.column).await?;
         let mut reasons: Vec<String> = leaf.on_delete.iter().map(|what| format!("{what} fires on DELETE")).collect();
-        let may_have_sentinels = mark.from == NO_LOWER_END || mark.from.as_str() < "1970-01-02";
-        if may_have_sentinels && retention.keeps_sentinels() && has_sentinels(connection, retention, &leaf, (key, floor)).await? {
+        if leaf.hides_rows() {
+            reasons.push("row security hides some of its rows from this role".to_owned());
+        } else if let Some(rows) = plan.rows_that_stay.as_ref().filter(|rows| rows.may_be_in(mark))
+            && partition::has_rows(connection, partition, &rows.condition).await?
+        {
             reasons.push(format!("rows whose {} is not a time stay", identifier(&retention.column)));
         }
         if !reasons.is_empty() {
@@ -143,18 +153,4 @@ async fn obstacle(
     } else {
         None
     })
-}
-
-async fn has_sentinels(
-    connection: &mut PgConnection,
-    retention: &Retention,
-    leaf: &Facts,
-    (key, floor): (Key, &str),
-) -> Result<bool> {
-    let sql = format!(
-        "SELECT EXISTS (SELECT FROM ONLY {} WHERE {} OPERATOR(pg_catalog.<) {floor})::pg_catalog.text",
-        leaf.sql(),
-        key.column(&retention.column)
-    );
-    Ok(pg::fetch_text(connection, sql).await?.as_deref() == Some("true"))
 }

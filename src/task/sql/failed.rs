@@ -18,9 +18,9 @@ pub fn failed(plan: &Plan, index: usize, answered: usize, state: &State, error: 
     let may_be_kept = text::ends_transaction(statement) || (plan.transaction == Transaction::Each && state.open.is_none());
     if may_be_kept && is_silence(&error) && !plan.repeatable {
         let message = format!(
-            "statement {number} of {count} was sent, and the connection ended without an answer: whether it was committed is not known, \
-             and it is not tried again. Look, then run the job again; set `repeatable = true` only for statements that may run \
-             twice{stays}: {}",
+            "statement {number} of {count} was sent, and {}: whether it was committed is not known, and it is not tried again. Look, then run \
+             the job again; set `repeatable = true` only for statements that may run twice{stays}: {}",
+            no_answer(&error),
             excerpt(statement)
         );
         return error.context(Fault::new(Kind::Unknown, message));
@@ -200,14 +200,16 @@ pub fn not_the_same(plan: &Plan, index: usize, state: &State) -> anyhow::Error {
 pub fn not_committed(plan: &Plan, error: anyhow::Error) -> anyhow::Error {
     // This also holds where the server said that it ended the session: that may have come after the commit.
     if is_lost(&error) && !plan.repeatable {
-        let message = "COMMIT was sent, and the connection ended without an answer: whether the transaction was committed is not known, \
-                       and it is not tried again. Look, then run the job again; set `repeatable = true` only for statements that may run \
-                       twice";
+        let message = format!(
+            "COMMIT was sent, and {}: whether the transaction was committed is not known, and it is not tried again. Look, then run the job \
+             again; set `repeatable = true` only for statements that may run twice",
+            no_answer(&error)
+        );
         return error.context(Fault::new(Kind::Unknown, message));
     }
     let message = match is_lost(&error) {
-        true => "COMMIT was sent, and the connection ended without an answer",
-        false => "cannot commit; everything is rolled back",
+        true => format!("COMMIT was sent, and {}", no_answer(&error)),
+        false => "cannot commit; everything is rolled back".to_owned(),
     };
     error.context(message)
 }
@@ -217,11 +219,23 @@ fn as_sent(plan: &Plan, error: anyhow::Error, message: String) -> anyhow::Error 
     if plan.repeatable { error.context(message) } else { error.context(Sent { message }) }
 }
 
+/// There is no answer of the server to go by: the connection is lost, or the client did not understand what came.
 fn is_lost(error: &anyhow::Error) -> bool {
-    failure::kind_of(error) == Some(Kind::Unreachable)
+    failure::kind_of(error) == Some(Kind::Unreachable) || is_not_understood(error)
 }
 
-/// The connection is lost, and the server did not say why.
+/// A session that listens (LISTEN) may get a notification where the client expects the answer to a COMMIT.
+fn is_not_understood(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(|cause| matches!(cause.downcast_ref::<sqlx::Error>(), Some(sqlx::Error::Protocol(_) | sqlx::Error::Decode(_))))
+}
+
+fn no_answer(error: &anyhow::Error) -> &'static str {
+    if is_not_understood(error) { "its answer was not understood" } else { "the connection ended without an answer" }
+}
+
+/// The same, and the server did not say why.
 fn is_silence(error: &anyhow::Error) -> bool {
     is_lost(error) && pg::sql_state(error).is_none()
 }

@@ -27,6 +27,10 @@ pub fn refusal(text: &str) -> Option<(String, String)> {
                 ));
             }
         }
+        Command::Sql(statement) if statement.says(0, &["LISTEN"]) => {
+            let hint = "leave it out: its session ends with the run";
+            refusal.get_or_insert(("`LISTEN` waits for notifications, and pgtend reads none".to_owned(), hint.to_owned()));
+        }
         Command::Sql(_) => {}
     });
     refusal

@@ -2,28 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::pieces::{covered, create_piece, uncovered};
+use super::pieces::{cannot_move, covered, create_piece, uncovered};
 use crate::base::units;
+use crate::task::partition::key::Key;
 use crate::task::partition::plan::{New, Plan, Step};
 use crate::task::partition::state::default::MOVED_AT_ONCE_ROWS;
 use crate::task::partition::state::found::State;
-
-/// Why rows cannot leave the default partition by our hands: what a DELETE there would do elsewhere.
-fn cannot_move(state: &State) -> Option<String> {
-    let default = state.default_partition()?;
-    let inbound: Vec<_> = state.inbound.iter().chain(&default.inbound).cloned().collect();
-    if !inbound.is_empty() {
-        return Some(format!("foreign keys refer to it, which a move would fire: {}", inbound.join(", ")));
-    }
-    if !state.published.is_empty() {
-        let names: Vec<&str> = state.published.iter().map(|published| published.name.as_str()).collect();
-        return Some(format!(
-            "it is published ({}), and subscribers would lose the rows: the partition they go to is published only after them",
-            names.join(", ")
-        ));
-    }
-    None
-}
 
 pub(super) fn empty_the_default(state: &State, plan: &mut Plan) {
     let Some(default) = state.default_partition() else { return };
@@ -85,6 +69,7 @@ pub(super) fn describe(state: &State, plan: &mut Plan) {
     }
     if found.odd_rows.rows > 0 {
         let why = match state.key.is_time() {
+            true if state.key == Key::Uuid => "as their uuids are not of version 7",
             true => "as their keys mean no time of the calendar, or share a period with such",
             false => "as their keys are far beyond all partitions, or are no numbers",
         };

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, TimeZone as _, Utc};
 
-use super::plan::{New, Plan, Planned, Step};
+use super::plan::{New, Plan, Planned, RowsThatStay, Step};
 
 mod default;
 mod pieces;
@@ -18,7 +18,7 @@ use super::key::Bound;
 use super::keys::{Like, Partition};
 use super::mark::Stage;
 use super::runway::Runway;
-use crate::pg;
+use crate::pg::{self, identifier};
 use crate::task::partition::state::found::{Extra, State};
 
 pub fn decide(state: State, partition: &Partition) -> Plan {
@@ -40,6 +40,7 @@ pub fn decide(state: State, partition: &Partition) -> Plan {
         default: state.default_partition().map(|default| default.table.clone()),
         is_like_newest: partition.like == Like::Newest,
         grace: partition.grace,
+        rows_that_stay: rows_that_stay(&state),
         at: state.at,
         now: state.now,
         others: Vec::new(),
@@ -64,6 +65,11 @@ pub fn decide(state: State, partition: &Partition) -> Plan {
         describe(&state, &mut plan);
     }
     plan
+}
+
+/// Whose age nobody knows. A partition gets such a row by chance, or in the moment before it is detached.
+fn rows_that_stay(state: &State) -> Option<RowsThatStay> {
+    Some(RowsThatStay { condition: state.key.is_no_time(&identifier(&state.column))?, before: None })
 }
 
 impl Plan {

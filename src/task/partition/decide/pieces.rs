@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::calendar::{self, Period};
-use super::super::key::Bound;
+use super::super::key::{Bound, Key};
 use crate::task::partition::plan::{New, Plan, Planned, Step};
 use crate::task::partition::state::default::CUTS;
 use crate::task::partition::state::found::State;
@@ -81,10 +81,30 @@ fn create_slice(state: &State, plan: &mut Plan, taken: &mut BTreeSet<String>, pe
         return;
     }
     let name = free_name(state, &state.calendar.suffix(period), taken);
-    let moves_rows = state.default.strays.iter().any(|stray| period.from <= stray.position && stray.position < period.to);
+    let has_strays = state.default.strays.iter().any(|stray| period.from <= stray.position && stray.position < period.to);
+    // A uuid that is no time may lie in any period. It moves along: a partition with such a row is never dropped.
+    let may_have_others = state.default.odd_rows.rows > 0 && state.key == Key::Uuid && cannot_move(state).is_none();
+    let moves_rows = has_strays || may_have_others;
     let new = New { name, range: Some(piece), moves_rows, model: model(state) };
     let range = format!("{} to {}", state.key.show(piece.from), state.key.show(piece.to));
     plan.push(Step::Create(new), format!("{range}; {reason}"));
+}
+
+/// Why rows cannot leave the default partition by our hands: what a DELETE there would do elsewhere.
+pub(super) fn cannot_move(state: &State) -> Option<String> {
+    let default = state.default_partition()?;
+    let inbound: Vec<_> = state.inbound.iter().chain(&default.inbound).cloned().collect();
+    if !inbound.is_empty() {
+        return Some(format!("foreign keys refer to it, which a move would fire: {}", inbound.join(", ")));
+    }
+    if !state.published.is_empty() {
+        let names: Vec<&str> = state.published.iter().map(|published| published.name.as_str()).collect();
+        return Some(format!(
+            "it is published ({}), and subscribers would lose the rows: the partition they go to is published only after them",
+            names.join(", ")
+        ));
+    }
+    None
 }
 
 pub(super) fn free_name(state: &State, suffix: &str, taken: &mut BTreeSet<String>) -> String {

@@ -80,6 +80,7 @@ fn existing(oid: i64, from: i64, to: i64) -> Existing {
         inbound: Vec::new(),
         referred_to: Vec::new(),
         dependants: Vec::new(),
+        has_rows_without_time: false,
     }
 }
 

@@ -111,6 +111,14 @@ fn stays(state: &State, partition: &Partition, existing: &Existing) -> Option<St
             existing.referred_to.join(", ")
         )));
     }
+    if existing.has_rows_without_time {
+        let (table, column) = (name.sql(), identifier(&state.column));
+        return Some(Stays::Rightly(format!(
+            "{name} is past its time and is kept: it has rows whose uuid is not of version 7, and their age is unknown. SELECT * FROM {table} WHERE {} shows \
+             them; delete them or move them to another table",
+            state.key.is_no_time(&column).unwrap_or_default()
+        )));
+    }
     if !existing.dependants.is_empty() && partition.grace.is_zero() {
         let dependants = existing.dependants.join(", ");
         return Some(Stays::Against(format!("{name} would go at once, but there is {dependants}: drop that first")));

@@ -45,8 +45,11 @@ pub async fn read(connection: &mut PgConnection, state: &State) -> Result<InDefa
         _ => None,
     };
     let (low, high) = limits(key, beyond);
-    let mut odd: Vec<String> = low.iter().map(|low| format!("{column} < {low}")).collect();
-    odd.extend(high.iter().map(|high| format!("{column} >= {high}")));
+    let no_time = key.is_no_time(&column);
+    let is_time = no_time.as_ref().map_or("true".to_owned(), |no_time| format!("NOT ({no_time})"));
+    let mut odd: Vec<String> = low.iter().map(|low| format!("{column} < {low} AND {is_time}")).collect();
+    odd.extend(high.iter().map(|high| format!("{column} >= {high} AND {is_time}")));
+    odd.extend(no_time);
     // Of a period with a zero value nothing moves: its partition would take that, too.
     let zero = zero_values(key);
     let has_zero_values = match zero {
@@ -57,7 +60,7 @@ pub async fn read(connection: &mut PgConnection, state: &State) -> Result<InDefa
     let below = high.map_or("true".to_owned(), |high| format!("{column} < {high}"));
     for _ in 0..PERIODS {
         let sql = format!(
-            "SELECT {column}::text AS \"shown as text\" FROM {from} WHERE {column} IS NOT NULL AND {above} AND {below} ORDER BY {column} LIMIT 1"
+            "SELECT {column}::text AS \"shown as text\" FROM {from} WHERE {column} IS NOT NULL AND {above} AND {below} AND {is_time} ORDER BY {column} LIMIT 1"
         );
         let Some(lowest) = pg::fetch_text(connection, sql).await? else { break };
         let position = key.position(&lowest);

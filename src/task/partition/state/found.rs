@@ -35,6 +35,8 @@ pub struct Existing {
     pub referred_to: Vec<String>,
     /// Views and the like that name this very partition; looked for where it would go.
     pub dependants: Vec<String>,
+    /// It has rows whose key is no time; looked for where it would go.
+    pub has_rows_without_time: bool,
 }
 
 /// A table with a mark of ours that is no partition any more.

@@ -13,7 +13,7 @@ use chrono_tz::Tz;
 use found::OfAnother;
 pub use found::{Detached, Existing, InDefault, State};
 use rows::Place;
-pub use rows::{highest, of_sequence};
+pub use rows::{has_rows, highest, of_sequence};
 use sqlx::PgConnection;
 pub use table::{check, parents};
 
@@ -164,6 +164,7 @@ async fn partitions(connection: &mut PgConnection, table: &TableName, key: Key) 
                 inbound: Vec::new(),
                 referred_to: Vec::new(),
                 dependants: Vec::new(),
+                has_rows_without_time: false,
                 table: TableName { oid: row.oid, schema: row.schema, name: row.name },
                 shown,
             }

@@ -25,6 +25,12 @@ pub(super) struct Place {
     pub far_sequence: Option<i64>,
 }
 
+/// Returns whether the table has such a row.
+pub async fn has_rows(connection: &mut PgConnection, table: &TableName, condition: &str) -> Result<bool> {
+    let sql = format!("SELECT EXISTS (SELECT FROM ONLY {} WHERE {condition})::pg_catalog.text", table.sql());
+    Ok(pg::fetch_text(connection, sql).await?.as_deref() == Some("true"))
+}
+
 impl Place {
     /// Reads it. Without `reads_rows` it goes by partitions and sequence alone.
     pub async fn read(

@@ -4,6 +4,7 @@ use anyhow::Result;
 use sqlx::PgConnection;
 
 use super::found::{Copied, Extra, Published, State};
+use super::rows::has_rows;
 use crate::base::units;
 use crate::pg::table::TableName;
 use crate::pg::{self, identifier, qualified};
@@ -38,16 +39,24 @@ impl State {
         let over = decide::over(self, partition);
         for oid in over {
             let dependants = dependants(connection, oid).await?;
+            let Some(table) = self.existing.iter().find(|existing| existing.table.oid == oid).map(|existing| &existing.table)
+            else {
+                continue;
+            };
             let mut referred_to = Vec::new();
-            if !self.inbound.is_empty()
-                && let Some(table) =
-                    self.existing.iter().find(|existing| existing.table.oid == oid).map(|existing| &existing.table)
-            {
+            if !self.inbound.is_empty() {
                 referred_to = referring(connection, &self.table, table).await?;
             }
+            // A [retention] looks for itself: it deletes the other rows one by one.
+            let is_no_time = self.key.is_no_time(&identifier(&self.column)).filter(|_| !partition.only_retires);
+            let has_rows_without_time = match is_no_time {
+                Some(condition) => has_rows(connection, table, &condition).await?,
+                None => false,
+            };
             for existing in self.existing.iter_mut().filter(|existing| existing.table.oid == oid) {
                 existing.dependants.clone_from(&dependants);
                 existing.referred_to.clone_from(&referred_to);
+                existing.has_rows_without_time = has_rows_without_time;
             }
         }
         for detached in &mut self.detached {
