@@ -210,7 +210,7 @@ async fn hold(connection: &mut PgConnection, place: &Place, checked: &[Checked])
     if may_lock {
         pg::execute(connection, format!("LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE", place.name)).await?;
     }
-    let own = Checked { name: place.name.clone(), oid: place.table, owner: None };
+    let own = Checked::named(place.name.clone(), place.table).as_in(checked);
     pg::execute(connection, proof(checked.iter().chain([&own]))).await
 }
 

@@ -37,6 +37,8 @@ pub struct Session {
     pub lock_waits: u64,
     /// True once a step was given up: those after it are tried once, or a run with many steps would take hours.
     has_given_up: bool,
+    /// The tables of the job as they were when they were searched for code.
+    pub checked: Vec<Checked>,
     /// A statement that fails if a table of the job is not the one that was checked ([`proof`]); empty if none was.
     proof: String,
 }
@@ -85,6 +87,7 @@ impl Session {
             give_up_after,
             lock_waits: 0,
             has_given_up: false,
+            checked: run.checked().to_vec(),
             proof: proof(run.checked()),
         })
     }

@@ -19,6 +19,8 @@ pub enum Purpose {
     Own,
     /// A dump's statements, run as by psql: the server decides where tables, rows and temporary files go.
     Restore,
+    /// Rows that are deleted or put back: triggers and conditions find names as in the application.
+    Rows,
     /// The user's own SQL (`[sql]`), which finds names and places as it would without pgtend.
     Application,
 }
@@ -28,11 +30,13 @@ enum Reach {
     /// Every session has it.
     All,
     /// All sessions have it but those of the user's own SQL.
+    ButSql,
+    /// All sessions have it but those that find names as in the application.
     Restores,
     /// Our own sessions and client tools have it.
     Own,
 }
-use Reach::{All, Own, Restores};
+use Reach::{All, ButSql, Own, Restores};
 
 /// The settings that any role may change on PostgreSQL 14 and newer: name, value, sessions, and reason.
 const PINNED: &[(&str, &str, Reach, &str)] = &[
@@ -101,6 +105,7 @@ enum Right {
     None,
     Messages,
     ReplicationRole,
+    EventTriggers,
 }
 
 /// A setting that follows by SET: name, value, sessions, from and before which `server_version_num`, the right it needs, and the
@@ -125,6 +130,14 @@ const LATER: &[Later] = &[
     Later("transaction_timeout", "0", All, 170_000..u32::MAX, Right::None, "a long transaction would be cut off"),
     Later("lc_messages", "C", All, EVER, Right::Messages, "messages are read by code"),
     Later("session_replication_role", "origin", All, EVER, Right::ReplicationRole, "triggers that keep data whole must fire"),
+    Later(
+        EVENT_TRIGGERS,
+        "off",
+        ButSql,
+        170_000..u32::MAX,
+        Right::EventTriggers,
+        "their functions would run as us at each DDL of ours",
+    ),
     Later("createrole_self_grant", "", All, 160_000..u32::MAX, Right::None, "a new role would be granted to us"),
     Later("icu_validation_level", "warning", All, 160_000..u32::MAX, Right::None, "a restore would refuse a locale"),
     Later("force_parallel_mode", "off", Own, 0..160_000, Right::None, "plans"),
@@ -139,6 +152,17 @@ const LATER: &[Later] = &[
     Later("restrict_nonsystem_relation_kind", "", Own, 160_004..u32::MAX, Right::None, "views could not be read"),
 ];
 
+/// PostgreSQL 17 and newer have it; only a superuser may set it, or a role with SET on it.
+pub const EVENT_TRIGGERS: &str = "event_triggers";
+
+/// Returns the statement for a session that became a superuser's by SET ROLE, so that its rights were not those of the login.
+pub fn as_a_superuser(purpose: Purpose, version_num: u32) -> String {
+    let of_superusers = LATER.iter().filter(|Later(_, _, reach, versions, right, _)| {
+        *right == Right::EventTriggers && reaches(*reach, purpose) && versions.contains(&version_num)
+    });
+    of_superusers.map(|Later(name, value, ..)| set(name, value)).collect::<Vec<_>>().join("; ")
+}
+
 /// This is sent by itself, and may fail: servers on systems without such a check (not Linux, macOS, BSD) refuse the value. With
 /// it, a killed process's statement ends with the process; otherwise the next run would meet it.
 pub const CONNECTION_CHECK: &str = "SET client_connection_check_interval = '2s'";
@@ -148,12 +172,14 @@ pub const CONNECTION_CHECK: &str = "SET client_connection_check_interval = '2s'"
 pub struct Rights {
     pub messages: bool,
     pub replication_role: bool,
+    pub event_triggers: bool,
 }
 
 fn reaches(reach: Reach, purpose: Purpose) -> bool {
     match purpose {
         Purpose::Own => true,
         Purpose::Restore => reach <= Restores,
+        Purpose::Rows => reach <= ButSql,
         Purpose::Application => reach == All,
     }
 }
@@ -177,6 +203,7 @@ pub fn statements(purpose: Purpose, read_only_as_it_is: bool, all: bool, version
             Right::None => true,
             Right::Messages => rights.messages,
             Right::ReplicationRole => rights.replication_role,
+            Right::EventTriggers => rights.event_triggers,
         };
         may && reaches(*reach, purpose) && versions.contains(&version_num)
     });

@@ -43,11 +43,16 @@ pub struct Answer {
     pub stored_role: Option<String>,
     pub may_set_messages: bool,
     pub may_set_replication_role: bool,
+    pub may_set_event_triggers: bool,
 }
 
 impl Answer {
     pub fn rights(&self) -> Rights {
-        Rights { messages: self.may_set_messages, replication_role: self.may_set_replication_role }
+        Rights {
+            messages: self.may_set_messages,
+            replication_role: self.may_set_replication_role,
+            event_triggers: self.may_set_event_triggers,
+        }
     }
 }
 
@@ -90,9 +95,11 @@ pub async fn ask(connection: &mut PgConnection) -> sqlx::Result<Answer> {
                    AND d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
                    AND s.setdatabase OPERATOR(pg_catalog.=) ANY (ARRAY[0, d.oid]::pg_catalog.oid[])
                    AND pg_catalog.starts_with(o.setting, 'role=')
-                 ORDER BY s.setdatabase DESC LIMIT 1)",
+                 ORDER BY s.setdatabase DESC LIMIT 1),
+                {}::pg_catalog.text",
         has_right("lc_messages"),
         has_right("session_replication_role"),
+        has_right("event_triggers"),
     );
     let row = connection.fetch_one(AssertSqlSafe(sql)).await?;
     let text = |column: usize| row.try_get::<Option<String>, _>(column);
@@ -107,6 +114,7 @@ pub async fn ask(connection: &mut PgConnection) -> sqlx::Result<Answer> {
         may_set_messages: is_superuser || is(6, "true")?,
         may_set_replication_role: is_superuser || is(7, "true")?,
         stored_role: text(8)?,
+        may_set_event_triggers: is_superuser || is(9, "true")?,
     })
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions as _, Executor as _, Row as _};
 
 use super::contract::{self, Purpose};
 use super::failure::{in_its_own_words, kind_of, sql_state};
@@ -96,7 +96,8 @@ impl Settings {
     async fn keep_contract(&self, connection: &mut PgConnection, purpose: Purpose, answer: &Answer) -> sqlx::Result<()> {
         let version_num = connection.server_version_num().unwrap_or_default();
         let arrived = answer.role.as_deref() == Some(self.role())
-            && (purpose == Purpose::Application || answer.search_path.as_deref() == Some(contract::SEARCH_PATH));
+            && (matches!(purpose, Purpose::Application | Purpose::Rows)
+                || answer.search_path.as_deref() == Some(contract::SEARCH_PATH));
         let sets = contract::statements(purpose, self.asks_whether_to_write(), !arrived, version_num, answer.rights());
         super::execute_plain(connection, sets).await?;
         let _ = super::execute_plain(connection, contract::CONNECTION_CHECK.to_owned()).await;
@@ -112,7 +113,11 @@ impl Settings {
                 tracing::info!("{}: sessions run as {stored}, by ALTER ROLE … SET role", self.display());
             }
         }
+        let has_changed_its_role = stored.is_some() || !arrived;
         self.seen().stored_role = stored;
+        if has_changed_its_role && is_superuser(connection).await? {
+            super::execute_plain(connection, contract::as_a_superuser(purpose, version_num)).await?;
+        }
         Ok(())
     }
 
@@ -246,6 +251,12 @@ impl Settings {
             Err(error) => Err(No::new(error, false)),
         }
     }
+}
+
+/// Returns whether the session now runs as a superuser.
+async fn is_superuser(connection: &mut PgConnection) -> sqlx::Result<bool> {
+    let row = connection.fetch_one("SELECT pg_catalog.current_setting('is_superuser')").await?;
+    Ok(row.try_get::<String, _>(0)? == "on")
 }
 
 fn refused(error: sqlx::Error) -> No {

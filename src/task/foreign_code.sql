@@ -9,7 +9,10 @@
 -- the session, also one that is SECURITY DEFINER: it runs as its owner, but a cursor WITH HOLD that it leaves is computed at the commit, as the
 -- session's user, and its owner may make it SECURITY INVOKER at any time. A function of PostgreSQL counts if it is in `acting`: then the table's
 -- owner chose to call it.
-, named AS (
+, silencing AS (
+    -- By what the session runs as, which need not be the login.
+    SELECT $5::boolean AND pg_catalog.current_setting('is_superuser') = 'on' AS silences
+), named AS (
     SELECT c.oid, c.relkind FROM pg_catalog.pg_class c WHERE c.oid = $1::bigint::pg_catalog.oid
 ), tables AS (
     SELECT oid FROM named
@@ -21,15 +24,26 @@
         SELECT d.refobjid FROM pg_catalog.pg_class v JOIN pg_catalog.pg_rewrite w ON w.ev_class = v.oid JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = w.oid
              AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass JOIN pg_catalog.pg_class b ON b.oid = d.refobjid AND b.relkind IN ('r', 'p') WHERE v.oid = t.oid AND v.relkind = 'v'
     ) x
+), actions AS MATERIALIZED (
+    -- What rules read and write: tables, and views, whose own rules count in turn. What they write goes on with all events.
+    SELECT w.ev_class AS oid, w.ev_type::text AS event, d.refobjid AS other
+    FROM pg_catalog.pg_rewrite w JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = w.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+    JOIN pg_catalog.pg_class c ON c.oid = d.refobjid AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+    WHERE w.ev_enabled <> 'D' AND d.refobjid <> w.ev_class
 ), reached AS (
     -- Tables whose rows go or change with ours, over as many keys as there are: statements and triggers run there as the table's owner (AFTER
-    -- triggers as the session before 18, seen on 14), and may leave a cursor WITH HOLD, which is computed as the session's user.
-    SELECT k.conrelid AS oid FROM tables t JOIN pg_catalog.pg_constraint k ON k.confrelid = t.oid AND k.contype = 'f'
-    WHERE $2::int & 8 <> 0 AND k.confdeltype IN ('c', 'n', 'd')
+    -- triggers as the session before 18, seen on 14), and may leave a cursor WITH HOLD, which is computed as the session's user. And what rules
+    -- read and write: their statements run as the session. `inserts`: rows may come, too.
+    (
+        SELECT k.conrelid AS oid, false AS inserts FROM tables t JOIN pg_catalog.pg_constraint k ON k.confrelid = t.oid AND k.contype = 'f'
+        WHERE $2::int & 8 <> 0 AND k.confdeltype IN ('c', 'n', 'd')
+        UNION SELECT a.other, true FROM tables t JOIN actions a ON a.oid = t.oid WHERE a.event = ANY ($3::text[])
+    )
     UNION
-    SELECT x.oid FROM reached r, LATERAL (
-        SELECT k.conrelid AS oid FROM pg_catalog.pg_constraint k WHERE k.confrelid = r.oid AND k.contype = 'f' AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))
-        UNION ALL SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent = r.oid
+    SELECT x.oid, x.inserts FROM reached r, LATERAL (
+        SELECT k.conrelid AS oid, false AS inserts FROM pg_catalog.pg_constraint k WHERE k.confrelid = r.oid AND k.contype = 'f' AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))
+        UNION ALL SELECT i.inhrelid, r.inserts FROM pg_catalog.pg_inherits i WHERE i.inhparent = r.oid
+        UNION ALL SELECT a.other, true FROM actions a WHERE a.oid = r.oid
     ) x
 ), all_tables AS MATERIALIZED (
     SELECT oid FROM tables UNION SELECT oid FROM reached
@@ -41,12 +55,18 @@
     UNION SELECT k.conrelid FROM all_tables t JOIN pg_catalog.pg_constraint k ON k.confrelid = t.oid AND k.contype = 'f'
     UNION SELECT k.confrelid FROM all_tables t JOIN pg_catalog.pg_constraint k ON k.conrelid = t.oid AND k.contype = 'f'
 ), firing AS (
-    SELECT g.* FROM pg_catalog.pg_trigger g, me
-    WHERE NOT g.tgisinternal AND g.tgenabled <> 'D'
+    SELECT g.* FROM pg_catalog.pg_trigger g, silencing
+    -- Before 15, those that a partition has of its parent are marked as internal.
+    WHERE (NOT g.tgisinternal OR g.tgparentid <> 0 AND g.tgconstraint = 0) AND g.tgenabled <> 'D'
       -- 64: INSTEAD OF, on the view of a [compress] job, which is not what the job writes to.
       AND (g.tgrelid IN (SELECT oid FROM tables) AND g.tgtype & $2::int <> 0 AND g.tgtype & 64 = 0
-               AND NOT ($5::boolean AND me.rolsuper AND g.tgenabled = 'O' AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger r WHERE r.tgrelid = g.tgrelid AND r.tgenabled = 'R'))
-           OR g.tgrelid IN (SELECT oid FROM reached) AND g.tgtype & 64 = 0 AND g.tgtype & 24 <> 0)
+               AND NOT (silencing.silences AND g.tgenabled = 'O' AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger r WHERE r.tgrelid = g.tgrelid AND r.tgenabled = 'R'))
+           OR EXISTS (SELECT FROM reached r WHERE r.oid = g.tgrelid AND g.tgtype & CASE WHEN r.inserts THEN 28 ELSE 24 END <> 0) AND (g.tgtype & 64 = 0 OR g.tgrelid NOT IN (SELECT oid FROM tables)))
+), rules AS (
+    SELECT w.* FROM pg_catalog.pg_rewrite w
+    WHERE w.ev_enabled <> 'D'
+      AND (w.ev_class IN (SELECT oid FROM tables) AND w.ev_type::text = ANY ($3::text[]) AND w.rulename <> '_RETURN'
+           OR EXISTS (SELECT FROM reached r WHERE r.oid = w.ev_class AND (w.ev_type IN ('2', '4') OR r.inserts)))
 ), expressions AS MATERIALIZED (
     SELECT e.* FROM (
         SELECT 'index' AS kind, pg_catalog.quote_ident(c.relname) AS name, i.indrelid AS table_oid, pg_catalog.concat(i.indexprs::text, i.indpred::text) AS tree
@@ -57,6 +77,8 @@
         SELECT 'partition key', NULL, p.partrelid, p.partexprs::text FROM pg_catalog.pg_partitioned_table p WHERE p.partexprs IS NOT NULL
         UNION ALL
         SELECT 'trigger', pg_catalog.quote_ident(g.tgname), g.tgrelid, g.tgqual::text FROM firing g WHERE g.tgqual IS NOT NULL
+        UNION ALL
+        SELECT 'rule', pg_catalog.quote_ident(w.rulename), w.ev_class, pg_catalog.concat(w.ev_qual::text, w.ev_action::text) FROM rules w
         UNION ALL
         -- The planner looks at those of a partition in any query.
         SELECT 'CHECK', pg_catalog.quote_ident(k.conname), k.conrelid, k.conbin::text FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
@@ -72,12 +94,13 @@
     -- The types of columns that are written, those that an expression names (a cast to a domain calls no function that the expression names), and
     -- the types that they consist of: a domain's CHECKs run, and a type's owner may change it. A type is named in fields like :resulttype,
     -- :consttype, :typeId and :array_typeid of a tree; a number after another field may be taken for one, which counts too much, not too little.
-    SELECT a.attrelid AS table_oid, a.atttypid AS type FROM all_tables t JOIN pg_catalog.pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
-    WHERE $4::boolean OR t.oid IN (SELECT oid FROM reached)
+    -- The types of other columns count for their functions alone, which read, write and compare their values.
+    SELECT a.attrelid AS table_oid, a.atttypid AS type, $4::boolean OR t.oid IN (SELECT oid FROM reached) AS is_written
+    FROM all_tables t JOIN pg_catalog.pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
     UNION
-    SELECT e.table_oid, m.found[1]::pg_catalog.oid FROM expressions e, LATERAL pg_catalog.regexp_matches(e.tree, ':[A-Za-z_]*typ(?!mod)[A-Za-z_]* ([1-9][0-9]*)', 'g') AS m(found)
+    SELECT e.table_oid, m.found[1]::pg_catalog.oid, true FROM expressions e, LATERAL pg_catalog.regexp_matches(e.tree, ':[A-Za-z_]*typ(?!mod)[A-Za-z_]* ([1-9][0-9]*)', 'g') AS m(found)
     UNION
-    SELECT t.table_oid, x.type FROM types t JOIN pg_catalog.pg_type y ON y.oid = t.type, LATERAL (
+    SELECT t.table_oid, x.type, t.is_written FROM types t JOIN pg_catalog.pg_type y ON y.oid = t.type, LATERAL (
         SELECT y.typbasetype AS type UNION ALL SELECT y.typelem
         UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE a.attrelid = y.typrelid AND a.attnum > 0 AND NOT a.attisdropped
         UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE y.oid IN (r.rngtypid, r.rngmultitypid)
@@ -89,13 +112,51 @@
     UNION ALL
     -- A CHECK of a table has no type: 0.
     SELECT 'domain CHECK', pg_catalog.quote_ident(k.conname), t.table_oid, k.conbin::text FROM types t JOIN pg_catalog.pg_constraint k ON k.contypid = t.type AND k.contypid <> 0 AND k.contype = 'c'
+    WHERE t.is_written
 ), calls AS (
     SELECT 'trigger' AS kind, pg_catalog.quote_ident(g.tgname) AS name, g.tgrelid AS table_oid, g.tgfoid AS function FROM firing g
     UNION
     SELECT e.kind, e.name, e.table_oid, m.found[1]::pg_catalog.oid FROM trees e, LATERAL pg_catalog.regexp_matches(e.tree, ':(?:funcid|opfuncid|hashfuncid|negfuncid|winfnoid|aggfnoid) ([0-9]+)', 'g') AS m(found)
     UNION
-    SELECT e.kind, e.name, e.table_oid, o.oprcode FROM trees e, LATERAL pg_catalog.regexp_matches(e.tree, ':opno ([0-9]+)', 'g') AS m(found), pg_catalog.pg_operator o
+    SELECT e.kind, e.name, e.table_oid, o.oprcode FROM trees e, LATERAL pg_catalog.regexp_matches(e.tree, ':(?:opno|eqop|sortop) ([0-9]+)', 'g') AS m(found), pg_catalog.pg_operator o
     WHERE o.oid = m.found[1]::pg_catalog.oid
+    UNION
+    -- Only a superuser makes an operator class, a base type or a range with a function like these, but the function may be another role's.
+    SELECT 'index', pg_catalog.quote_ident(c.relname), i.indrelid, f.function
+    FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid, LATERAL pg_catalog.unnest(i.indclass::pg_catalog.oid[]) AS k(class)
+    JOIN pg_catalog.pg_opclass o ON o.oid = k.class AND o.oid >= 16384, LATERAL (
+        SELECT p.amproc AS function FROM pg_catalog.pg_amproc p WHERE p.amprocfamily = o.opcfamily
+        UNION ALL SELECT q.oprcode FROM pg_catalog.pg_amop a JOIN pg_catalog.pg_operator q ON q.oid = a.amopopr WHERE a.amopfamily = o.opcfamily
+    ) f WHERE i.indrelid IN (SELECT oid FROM all_tables)
+    UNION
+    SELECT 'type', pg_catalog.format('%I.%I', n.nspname, y.typname), t.table_oid, f.function
+    FROM types t JOIN pg_catalog.pg_type y ON y.oid = t.type AND y.oid >= 16384 JOIN pg_catalog.pg_namespace n ON n.oid = y.typnamespace, LATERAL (
+        SELECT pg_catalog.unnest(ARRAY[y.typinput, y.typoutput, y.typreceive, y.typsend, y.typmodin, y.typmodout, y.typsubscript]::pg_catalog.oid[]) AS function
+        UNION ALL SELECT pg_catalog.unnest(ARRAY[r.rngcanonical, r.rngsubdiff]::pg_catalog.oid[]) FROM pg_catalog.pg_range r WHERE y.oid IN (r.rngtypid, r.rngmultitypid)
+        UNION ALL SELECT p.amproc FROM pg_catalog.pg_range r JOIN pg_catalog.pg_opclass o ON o.oid = r.rngsubopc AND o.oid >= 16384 JOIN pg_catalog.pg_amproc p ON p.amprocfamily = o.opcfamily
+                  WHERE y.oid IN (r.rngtypid, r.rngmultitypid)
+    ) f
+), held AS MATERIALIZED (
+    -- Roles that may put code where our statements come by, though nothing of it is theirs: a trigger; a foreign key, which brings the triggers of
+    -- their own table; a table of the same name where a superuser's statements go by it. 0 is PUBLIC.
+    SELECT 'TRIGGER' AS kind, c.oid AS table_oid, x.grantee AS oid
+    FROM all_tables t JOIN pg_catalog.pg_class c ON c.oid = t.oid, silencing, LATERAL pg_catalog.aclexplode(c.relacl) x
+    WHERE x.privilege_type = 'TRIGGER' AND x.grantee <> c.relowner
+      AND ($2::int <> 0 AND NOT (silencing.silences AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger r WHERE r.tgrelid = c.oid AND r.tgenabled = 'R')) OR t.oid IN (SELECT r.oid FROM reached r))
+    UNION
+    SELECT 'REFERENCES', c.oid, x.grantee
+    FROM all_tables t JOIN pg_catalog.pg_class c ON c.oid = t.oid, LATERAL (
+        SELECT a.grantee, a.privilege_type FROM pg_catalog.aclexplode(c.relacl) a
+        UNION ALL SELECT b.grantee, b.privilege_type FROM pg_catalog.pg_attribute y, LATERAL pg_catalog.aclexplode(y.attacl) b WHERE y.attrelid = c.oid AND NOT y.attisdropped
+    ) x
+    WHERE x.privilege_type = 'REFERENCES' AND x.grantee <> c.relowner
+      AND ($2::int & 24 <> 0 OR ARRAY['2', '4'] && $3::text[] OR t.oid IN (SELECT r.oid FROM reached r))
+    UNION
+    SELECT 'CREATE', c.oid, x.grantee
+    FROM all_tables t JOIN pg_catalog.pg_class c ON c.oid = t.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace, me, LATERAL pg_catalog.aclexplode(n.nspacl) x
+    WHERE me.rolsuper AND x.privilege_type = 'CREATE' AND x.grantee <> n.nspowner
+), holders AS (
+    SELECT h.oid FROM held h
 ), foreign_code AS (
     SELECT c.kind, c.name, c.table_oid, pg_catalog.format('%I.%I', n.nspname, p.proname) AS function,
            CASE WHEN n.nspname = 'pg_catalog' THEN t.relowner ELSE p.proowner END AS owner
@@ -103,9 +164,15 @@
     WHERE CASE WHEN n.nspname = 'pg_catalog' THEN p.oid IN (SELECT oid FROM acting) ELSE true END
     UNION
     SELECT 'rule', pg_catalog.quote_ident(w.rulename), w.ev_class, NULL, t.relowner
-    FROM pg_catalog.pg_rewrite w JOIN pg_catalog.pg_class t ON t.oid = w.ev_class
-    WHERE (w.ev_class IN (SELECT oid FROM tables) AND w.ev_type::text = ANY ($3::text[]) OR w.ev_class IN (SELECT oid FROM reached) AND w.ev_type::text IN ('2', '4'))
-      AND w.ev_enabled <> 'D' AND w.rulename <> '_RETURN'
+    FROM rules w JOIN pg_catalog.pg_class t ON t.oid = w.ev_class WHERE w.rulename <> '_RETURN'
+    UNION
+    -- Event triggers of statements are silenced where this session's are (settings.rs); those of the login have run by then.
+    SELECT 'event trigger', pg_catalog.quote_ident(e.evtname), named.oid, pg_catalog.format('%I.%I', n.nspname, p.proname), p.proowner
+    FROM named, pg_catalog.pg_event_trigger e JOIN pg_catalog.pg_proc p ON p.oid = e.evtfoid JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+    WHERE e.evtenabled <> 'D' AND (e.evtevent = 'login' OR pg_catalog.current_setting('event_triggers', true) IS DISTINCT FROM 'off')
+    UNION
+    SELECT h.kind, CASE WHEN h.kind = 'CREATE' THEN pg_catalog.quote_ident(n.nspname) END, h.table_oid, NULL, h.oid
+    FROM held h JOIN pg_catalog.pg_class c ON c.oid = h.table_oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     UNION
     -- The owner itself, with or without code that can be seen: a cursor WITH HOLD, a cast, a domain, a type's function hide from all of the above.
     SELECT 'table', NULL, t.oid, NULL, t.relowner FROM around a JOIN pg_catalog.pg_class t ON t.oid = a.oid
@@ -115,7 +182,7 @@
     WHERE n.nspowner <> t.relowner
     UNION
     SELECT 'type', pg_catalog.format('%I.%I', n.nspname, y.typname), t.oid, NULL, y.typowner FROM types x JOIN pg_catalog.pg_class t ON t.oid = x.table_oid JOIN pg_catalog.pg_type y ON y.oid = x.type
-    JOIN pg_catalog.pg_namespace n ON n.oid = y.typnamespace WHERE n.nspname <> 'pg_catalog' AND y.typowner <> t.relowner
+    JOIN pg_catalog.pg_namespace n ON n.oid = y.typnamespace WHERE x.is_written AND n.nspname <> 'pg_catalog' AND y.typowner <> t.relowner
     UNION
     -- Rows of a foreign table come from where its server's owner says.
     SELECT 'server', pg_catalog.quote_ident(s.srvname), t.oid, NULL, s.srvowner FROM all_tables a JOIN pg_catalog.pg_class t ON t.oid = a.oid JOIN pg_catalog.pg_foreign_table f ON f.ftrelid = t.oid
@@ -127,9 +194,10 @@
 ), whose AS (
     -- Objects of pg_database_owner belong to the database's owner, who is its only member.
     SELECT f.kind, f.name, f.table_oid, f.function, CASE WHEN r.rolname = 'pg_database_owner' THEN d.datdba ELSE f.owner END AS owner
-    FROM foreign_code f JOIN pg_catalog.pg_roles r ON r.oid = f.owner, this_database d
+    FROM foreign_code f LEFT JOIN pg_catalog.pg_roles r ON r.oid = f.owner, this_database d
 )
 SELECT DISTINCT f.kind, f.name, pg_catalog.format('%I.%I', n.nspname, c.relname) AS "table", f.function, r.rolname::text AS owner, me.rolname::text AS runs_as,
-       me.rolsuper AS is_superuser, l.gains
-FROM whose f JOIN lesser l ON l.oid = f.owner JOIN pg_catalog.pg_class c ON c.oid = f.table_oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_roles r ON r.oid = f.owner, me
+       me.rolsuper AS is_superuser, me.is_superuser_itself, l.gains
+FROM whose f JOIN lesser l ON l.oid = f.owner JOIN pg_catalog.pg_class c ON c.oid = f.table_oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_catalog.pg_roles r ON r.oid = f.owner
+CROSS JOIN me
 ORDER BY 3, 1, 2, 4

@@ -1,13 +1,17 @@
--- Roles that own something in this database and have fewer rights than the login of this session: their code gets rights that they do not have
--- when it runs as the login. These are the first queries of a WITH RECURSIVE: others follow.
-me AS (
-    SELECT r.oid, r.rolname, r.rolsuper, r.rolcreaterole, r.rolcreatedb, r.rolreplication, r.rolbypassrls FROM pg_catalog.pg_roles r WHERE r.rolname = session_user
-), this_database AS (
-    SELECT d.oid, d.datdba FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
-), kinds AS (
+-- Roles that own something in this database, or may put code into it, and have fewer rights than the login of this session: their code gets
+-- rights that they do not have when it runs as the login. These are the first queries of a WITH RECURSIVE: others follow, among them `holders`,
+-- with the oids of roles that own nothing perhaps and count all the same (0 is PUBLIC).
+kinds AS (
     -- What makes a member: since 16 each of these is granted by itself, and SET is what becomes the other role. A member with SET can do what one
     -- with USAGE can.
     SELECT CASE WHEN pg_catalog.current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END AS becomes
+), me AS (
+    -- A login that may become a superuser counts as one (rolsuper), whatever its session runs as: code in it may say SET ROLE, too.
+    SELECT r.oid, r.rolname, r.rolsuper AS is_superuser_itself, r.rolcreaterole, r.rolcreatedb, r.rolreplication, r.rolbypassrls,
+           r.rolsuper OR EXISTS (SELECT FROM pg_catalog.pg_roles s WHERE s.rolsuper AND pg_catalog.pg_has_role(r.oid, s.oid, kinds.becomes)) AS rolsuper
+    FROM pg_catalog.pg_roles r, kinds WHERE r.rolname = session_user
+), this_database AS (
+    SELECT d.oid, d.datdba FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
 ), mine AS MATERIALIZED (
     -- Objects that the login owns, privileges that were granted to it by its name, and policies that name it: here, in other databases and in the
     -- whole server, since the code can change the login's password and connect as it anywhere. Those of pgtend's run history are marked. What is in
@@ -30,11 +34,17 @@ me AS (
     WHERE o.oid IN (SELECT d.refobjid FROM pg_catalog.pg_shdepend d, this_database WHERE d.dbid = this_database.oid AND d.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.deptype = 'o'
                     UNION SELECT datdba FROM this_database)
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles s WHERE s.rolsuper AND pg_catalog.pg_has_role(o.oid, s.oid, kinds.becomes))
+), every_author AS (
+    SELECT o.* FROM every_owner o
+    UNION
+    SELECT o.oid, o.rolname, o.rolcreaterole, o.rolcreatedb, o.rolreplication, o.rolbypassrls FROM pg_catalog.pg_roles o, kinds
+    WHERE o.oid IN (SELECT h.oid FROM holders h)
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles s WHERE s.rolsuper AND pg_catalog.pg_has_role(o.oid, s.oid, kinds.becomes))
 ), owners AS (
-    SELECT o.* FROM every_owner o, me, kinds
+    SELECT o.* FROM every_author o, me, kinds
     -- Not the login itself, nor one that may become it.
     WHERE NOT pg_catalog.pg_has_role(o.oid, me.oid, kinds.becomes)
-      AND NOT (NOT me.rolsuper AND pg_catalog.pg_has_role(o.oid, me.oid, 'MEMBER WITH ADMIN OPTION'))
+      AND NOT (NOT me.is_superuser_itself AND pg_catalog.pg_has_role(o.oid, me.oid, 'MEMBER WITH ADMIN OPTION'))
 ), privileges AS (
     -- Of the objects in this database, and of those that all databases share.
     SELECT m.classid, m.objid, m.objsubid, x.privilege_type || CASE WHEN x.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END AS privilege, m.place
@@ -84,4 +94,6 @@ me AS (
                           OR pg_catalog.pg_has_role(me.oid, r.oid, 'MEMBER WITH ADMIN OPTION') AND NOT pg_catalog.pg_has_role(o.oid, r.oid, 'MEMBER WITH ADMIN OPTION')))
         UNION ALL SELECT l.owner, l.place FROM lacked l
     ) o GROUP BY 1
+    -- The least of all roles has nothing that a login for jobs has.
+    UNION ALL SELECT 0::pg_catalog.oid, 'rights' WHERE EXISTS (SELECT FROM holders h WHERE h.oid = 0)
 )

@@ -439,7 +439,7 @@ const HARMLESS: &[(&str, &str)] = &[
 
 #[test]
 fn every_setting_that_a_user_may_choose_is_pinned_or_harmless_with_a_reason() {
-    let rights = program::Rights { messages: true, replication_role: true };
+    let rights = program::Rights { messages: true, replication_role: true, event_triggers: true };
     for major in MAJORS {
         let server = server(major);
         let version_num = server.sql("postgres", "SELECT current_setting('server_version_num')").parse().unwrap();

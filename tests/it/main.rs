@@ -52,6 +52,8 @@ mod left_out;
 mod notify;
 /// Code that owners of tables put there, and whose rights it has.
 mod owners;
+/// Roles that own nothing of a table, and may put code there.
+mod owners_holders;
 /// Rights that a login has and an owner lacks, near and far.
 mod owners_lack;
 /// The status page in a browser, JSON, metrics, health checks, the token.

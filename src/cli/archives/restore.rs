@@ -343,7 +343,7 @@ impl Restore<'_> {
         let Step { name, manifest, database, table, .. } = step;
         let settings = self.database(database)?.owner_settings()?;
         // The table's triggers, defaults and checks run in this session.
-        let connecting = settings.connect_for(pg::Purpose::Application);
+        let connecting = settings.connect_for(pg::Purpose::Rows);
         let mut connection = connecting.await.with_context(|| format!("database `{database}`"))?;
         // With a wrong clock, the job might archive the rows again at once.
         pg::clock::agreed(&mut connection).await.with_context(|| format!("database `{database}`"))?;

@@ -145,6 +145,7 @@ async fn read(compress: &Compress, connection: &mut PgConnection, oid: i64, view
         toast_bytes: found.toast_bytes as u64,
         has_row_security: found.has_row_security,
         definition,
+        code: None,
     })
 }
 

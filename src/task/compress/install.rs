@@ -179,7 +179,7 @@ pub async fn apply(session: &mut Session, installation: &Installation) -> Result
         let message = format!("{} is locked: {who}; nothing was changed; try again at a quieter time", installation.view);
         return Err(Fault::new(Kind::Busy, message).into());
     }
-    let stored = Checked { name: installation.stored.clone(), oid: installation.oid, owner: None };
+    let stored = Checked::named(installation.stored.clone(), installation.oid);
     if let Attempt::Locked(who) = long(session, &installation.validate, &stored).await? {
         let message = format!(
             "{} is installed, but its constraint is not validated yet, because {who}: run install again before the job",

@@ -125,7 +125,8 @@ impl Work for Undo {
     type Plan = Undoing;
 
     async fn plan(&self, run: &RunContext<'_>) -> Result<Undoing> {
-        undo::plan(&self.compress, run.job.name, &mut run.settings.connect().await?, self.keep_view).await
+        let undoing = undo::plan(&self.compress, run.job.name, &mut run.settings.connect().await?, self.keep_view).await?;
+        Ok(Undoing { table: undoing.table.with_code_of(run), ..undoing })
     }
 
     async fn apply(&self, run: &RunContext<'_>, undoing: Undoing) -> Result<Report> {

@@ -51,7 +51,7 @@ pub struct Forecast {
 pub async fn make(compress: &Compress, run: &RunContext<'_>) -> Result<Plan> {
     let mut connection = run.settings.connect().await?;
     crate::pg::set(&mut connection, "lock_timeout", "2000").await?;
-    let table = find::table(compress, &mut connection).await?;
+    let table = find::table(compress, &mut connection).await?.with_code_of(run);
     run.is_checked(table.view.as_ref().filter(|view| !view.is_lost).map_or(table.oid, |view| view.oid))?;
     if compress.method == Method::Toast && table.view.is_some() {
         let message = format!("{} is a view for method = \"gzip\": run `pgtend compress undo` first", compress.table);

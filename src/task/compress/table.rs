@@ -5,8 +5,9 @@ use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::names::CONSTRAINT;
-use crate::pg::table::Checked;
+use crate::pg::table::{Attached, Checked};
 use crate::pg::{self, identifier, literal, qualified};
+use crate::work::RunContext;
 
 /// The longest name in bytes; PostgreSQL cuts off longer ones.
 const NAME_BYTES: usize = 63;
@@ -44,6 +45,9 @@ pub struct Table {
     /// The hash of the definition at the time of the plan, which holds for this definition only.
     #[serde(skip)]
     pub definition: String,
+    /// The code that the run found on the table; None before the run says so.
+    #[serde(skip)]
+    pub code: Option<Attached>,
 }
 
 #[derive(Clone, Debug, sqlx::FromRow)]
@@ -119,7 +123,12 @@ impl Table {
 
     /// Returns the table as it was found.
     pub fn checked(&self) -> Checked {
-        Checked { name: self.sql(), oid: self.oid, owner: None }
+        Checked { code: self.code.clone(), ..Checked::named(self.sql(), self.oid) }
+    }
+
+    /// Notes the code that the run found on the table: batches work with no other.
+    pub fn with_code_of(self, run: &RunContext<'_>) -> Self {
+        Self { code: self.checked().as_in(run.checked()).code, ..self }
     }
 
     /// Returns the name that the application uses.

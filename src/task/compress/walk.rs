@@ -399,7 +399,8 @@ fn compared(key: &Key, operator: &str, bound: &str) -> String {
     }
 }
 
-/// Begins the transaction of a batch, and proves that the table's name still means the table that was found.
+/// Begins the transaction of a batch, and proves that the table's name still means the table that was found, with the code that the run found
+/// on it.
 pub async fn begin(connection: &mut PgConnection, table: &Table) -> Result<()> {
     let begin = format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED; LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE; {}",

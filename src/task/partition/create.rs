@@ -69,7 +69,8 @@ fn unshield(default: &TableName) -> String {
 async fn make(session: &mut Session, plan: &Plan, new: &New, shielded: Option<&TableName>) -> Result<Attempt<u64>> {
     let tables: Vec<i64> =
         [Some(plan.table.oid), plan.default.as_ref().map(|default| default.oid)].into_iter().flatten().collect();
-    let making = Making { plan, new, shielded };
+    let checked = session.checked.clone();
+    let making = Making { plan, new, shielded, checked: &checked };
     Ok(match session.transaction_under(&making.lock(), &tables, &making).await? {
         // Only the statement that moves rows counts any.
         Attempt::Done(rows) => Attempt::Done(rows.iter().sum()),
@@ -81,6 +82,7 @@ struct Making<'a> {
     plan: &'a Plan,
     new: &'a New,
     shielded: Option<&'a TableName>,
+    checked: &'a [Checked],
 }
 
 impl Making<'_> {
@@ -116,7 +118,7 @@ impl UnderLock for Making<'_> {
                 if let (true, Some(default)) = (new.moves_rows, &plan.default) {
                     let column = identifier(&plan.column);
                     let within = format!("{column} >= {from} AND {column} < {to}");
-                    statements.extend(move_rows(connection, parent, default, &name, &within).await?);
+                    statements.extend(move_rows(connection, (parent, default), &name, &within, self.checked).await?);
                     emptied = Some(default);
                 }
                 if let Some(model) = new.model.filter(|_| plan.is_like_newest) {
@@ -280,10 +282,10 @@ async fn replica_identity(connection: &mut PgConnection, parent: &TableName, nam
 /// once.
 async fn move_rows(
     connection: &mut PgConnection,
-    parent: &TableName,
-    default: &TableName,
+    (parent, default): (&TableName, &TableName),
     name: &str,
     within: &str,
+    checked: &[Checked],
 ) -> Result<Vec<String>> {
     let columns: Vec<String> = sqlx::query_scalar(
         "SELECT quote_ident(attname) FROM pg_attribute
@@ -295,7 +297,7 @@ async fn move_rows(
     let columns = columns.join(", ");
     let mut statements = vec![
         format!("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE", default.sql()),
-        proof([&Checked::of(parent), &Checked::of(default)]),
+        proof([&Checked::of(parent).as_in(checked), &Checked::of(default).as_in(checked)]),
     ];
     // The application's triggers must not fire: no row is lost.
     for (trigger, _) in triggers(connection, default).await? {

@@ -13,7 +13,7 @@ use super::references;
 use crate::archive::{self, Archive, Manifest, Source};
 use crate::base::fault::{Fault, Kind};
 use crate::live::governor;
-use crate::pg::table::{Checked, proof};
+use crate::pg::table::{Checked, proof, proof_of_trees};
 use crate::pg::{self, identifier, literal};
 
 /// The position where a batch begins.
@@ -66,9 +66,23 @@ impl Work<'_> {
     /// Begins a transaction in which the names of the part and of the job's tables mean the tables of the plan. It is one message, as a batch is
     /// short.
     async fn begin(&self, connection: &mut PgConnection) -> Result<()> {
-        let own = Checked { name: self.part.name.clone(), oid: self.part.oid, owner: None };
-        let lock = format!("LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE", self.part.name);
-        pg::execute(connection, format!("BEGIN; {lock}; {}", proof(self.run.checked().iter().chain([&own])))).await
+        let own = Checked::named(self.part.name.clone(), self.part.oid).as_in(self.run.checked());
+        if own.code.is_none() && !self.run.checked().is_empty() {
+            let message =
+                format!("{} became a part of {} after this run checked its code: run it again", own.name, self.retention.table);
+            return Err(Fault::new(Kind::Configuration, message).into());
+        }
+        let mut begin = format!("BEGIN; LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE; ", self.part.name);
+        // Rows of these go before ours: their triggers run in this transaction, too.
+        let branches = &self.plan.tree.branches;
+        for branch in branches.iter().rev() {
+            begin += &format!("LOCK TABLE {} IN ROW EXCLUSIVE MODE; ", branch.sql());
+        }
+        let of_branches = self.run.checked().iter().filter(|checked| branches.iter().any(|branch| branch.oid == checked.oid));
+        for proof in [proof_of_trees(of_branches), proof(self.run.checked().iter().chain([&own]))] {
+            begin += &format!("{proof}; ");
+        }
+        pg::execute(connection, begin).await
     }
 
     /// First tries without checks for locks and references; where another session has locked one of the rows, it skips the locked rows, and

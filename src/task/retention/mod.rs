@@ -160,7 +160,7 @@ async fn recover(run: &RunContext<'_>, archive: &Archive, report: &mut Report) -
 
 /// Opens the session that deletes: triggers run in it, and nothing else does.
 async fn connect(run: &RunContext<'_>, plan: &Plan) -> Result<sqlx::PgConnection> {
-    let mut connection = run.or_cancelled(run.settings.connect_for(pg::Purpose::Application)).await?;
+    let mut connection = run.or_cancelled(run.settings.connect_for(pg::Purpose::Rows)).await?;
     // Rows that a policy hides would stay unseen, and the policy's functions would run with our rights: an error instead.
     pg::set(&mut connection, "row_security", "off").await?;
     pg::commit_durably(&mut connection).await?;

@@ -187,7 +187,7 @@ async fn connect_as_application(
     table: &str,
     (key, column_type): (Key, &str),
 ) -> Result<PgConnection> {
-    let mut application = run.settings.connect_for(pg::Purpose::Application).await?;
+    let mut application = run.settings.connect_for(pg::Purpose::Rows).await?;
     pg::set(&mut application, "lock_timeout", "2000").await?;
     pg::set(&mut application, "row_security", "off").await?;
     pg::set(&mut application, "max_parallel_workers_per_gather", "0").await?;

@@ -14,8 +14,8 @@ use crate::pg::{self, identifier, qualified};
 /// This many rows are sampled for NULLs, zero vectors and duplicates.
 const LOOK_AT: u32 = 2_000;
 
-/// Reads the table `oid`. `extension`: the schema of pgvector. The job's `index` names the index of the whole table, so that it does not
-/// count for a partition.
+/// Reads the table `oid` with a sample of its rows. `extension`: the schema of pgvector. The job's `index` names the index of the whole table,
+/// so that it does not count for a partition.
 pub async fn table(
     connection: &mut PgConnection,
     job: &VectorIndex,
@@ -23,7 +23,24 @@ pub async fn table(
     extension: &str,
     is_partition: bool,
 ) -> Result<Table> {
-    let mut facts: Facts = sqlx::query_as(include_str!("facts.sql"))
+    let mut table = catalog(connection, job, oid, extension, is_partition).await?;
+    table.looks = sample(connection, &table.searched, table.facts.rows).await?;
+    if table.facts.rows == 0.0 && table.looks.looked_at > 0 || table.searched.predicate.is_some() {
+        // The table was never analyzed, or the index covers a part of the rows whose size the statistics do not know.
+        table.facts.rows = count_rows(connection, &table.searched).await?;
+    }
+    Ok(table)
+}
+
+/// Reads what the catalog says of the table, without a query of the table itself.
+pub async fn catalog(
+    connection: &mut PgConnection,
+    job: &VectorIndex,
+    oid: i64,
+    extension: &str,
+    is_partition: bool,
+) -> Result<Table> {
+    let facts: Facts = sqlx::query_as(include_str!("facts.sql"))
         .bind(oid)
         .bind(&job.column)
         .fetch_optional(&mut *connection)
@@ -50,11 +67,6 @@ pub async fn table(
         _ => default_name,
     };
     let searched = searched(&facts, job, extension, (value, dimensions), on.is_halfvec, index.as_ref());
-    let looks = sample(connection, &searched, facts.rows).await?;
-    if facts.rows == 0.0 && looks.looked_at > 0 || searched.predicate.is_some() {
-        // The table was never analyzed, or the index covers a part of the rows whose size the statistics do not know.
-        facts.rows = count_rows(connection, &searched).await?;
-    }
     let mut table = Table {
         facts,
         value,
@@ -68,7 +80,7 @@ pub async fn table(
             .operator_class(Method::Hnsw, job.metric)
             .filter(|_| job.compares_methods && method == Method::Ivfflat)
             .filter(|_| index.as_ref().is_none_or(|index| !index.is_attached)),
-        looks,
+        looks: Looks::default(),
         rivals: rivals(&candidates, index.as_ref()),
         index,
         index_name,
