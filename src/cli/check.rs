@@ -189,7 +189,8 @@ async fn may_run(
 
 async fn may_run_as(connection: &mut PgConnection, settings: &pg::Settings, job: &Job, config: &Config) -> Result<String> {
     // This comes first, because looking at the table runs some of that code.
-    let (foreign_code, _) = job.task.foreign_code(settings, config, &job.limits).await?;
+    let (mut foreign_code, _) = job.task.foreign_code(settings, config, &job.limits).await?;
+    foreign_code.extend(job.task.lends(connection, job.limits.trust_owners).await?);
     let found = job.task.check(connection, settings, config).await?;
     Ok(format!("{found}{}", warnings(foreign_code)))
 }

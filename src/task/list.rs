@@ -105,6 +105,16 @@ macro_rules! tasks {
                 match self { $(Self::$Task(task) => task.restores(),)+ }
             }
 
+            /// See [`Entry::has_trust`].
+            fn has_trust(&self) -> bool {
+                match self { $(Self::$Task(task) => task.has_trust(),)+ }
+            }
+
+            /// See [`Entry::lends`].
+            pub async fn lends(&self, connection: &mut PgConnection, trust_owners: bool) -> Result<Option<String>> {
+                match self { $(Self::$Task(task) => Box::pin(task.lends(connection, trust_owners)).await,)+ }
+            }
+
             /// See [`Entry::restores_on`].
             async fn restores_on(&self, settings: &pg::Settings, config: &Config) -> Result<RestoresOn> {
                 match self { $(Self::$Task(task) => Box::pin(task.restores_on(settings, config)).await,)+ }
@@ -182,14 +192,14 @@ impl Task {
     /// `[limits]` of its job.
     pub fn limits(task: Option<&Self>, written: Option<Spanned<limits::Written>>, checker: &mut Checker<'_>) -> Limits {
         if let Some(written) = &written
-            && task.is_some_and(|task| !(task.has_limits() || task.restores() && written.get_ref().is_about_trust_alone()))
+            && task.is_some_and(|task| !(task.has_limits() || task.has_trust() && written.get_ref().is_about_trust_alone()))
         {
             let kinds = in_words(KINDS_WITH_LIMITS.iter().flatten().copied(), "and");
             checker.problem(
                 written,
                 "[limits] does not apply to this task",
                 format!(
-                    "it limits the load that {kinds} put on the server; `trust_owners` applies to [backup] with verify = \"restore\", too"
+                    "it limits the load that {kinds} put on the server; `trust_owners` applies to [audit], and to [backup] with verify = \"restore\", too"
                 ),
             );
         }

@@ -52,10 +52,20 @@ pub trait Entry: Work {
         Vec::new()
     }
 
-    /// Returns whether it restores what it dumps, so that code of every owner in the database runs. Then a job may have
-    /// `[limits]` with `trust_owners` alone, whatever [`Entry::HAS_LIMITS`] says.
+    /// Returns whether it restores what it dumps, so that code of every owner in the database runs.
     fn restores(&self) -> bool {
         false
+    }
+
+    /// Returns whether a job may have `[limits]` with `trust_owners` alone, whatever [`Entry::HAS_LIMITS`] says.
+    fn has_trust(&self) -> bool {
+        self.restores()
+    }
+
+    /// Warns of owners to whom the task lends rights of the connection's login, other than by the tables of [`Entry::touched`] and by restores:
+    /// for `check --connect`.
+    fn lends(&self, _connection: &mut PgConnection, _trust_owners: bool) -> impl Future<Output = Result<Option<String>>> {
+        async { Ok(None) }
     }
 
     /// Returns where it restores. Its plan may look again, and must not take a place with more rights than this one.

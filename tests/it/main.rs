@@ -14,6 +14,8 @@ mod audit;
 /// The audit as a job: reports, comparison, waivers, drift, the server.
 mod audit_foreign;
 mod audit_job;
+/// Code that owners put where an audit looks.
+mod audit_owners;
 /// Backups that work: on every version, both stores, hostile names.
 mod backup;
 /// Backups that break: each fault of the issue, and what is left afterwards.

@@ -31,6 +31,8 @@ pub struct AuditContext<'a> {
     /// True if this is `pgtend audit`, which holds no lock.
     pub by_hand: bool,
     pub cancel: &'a CancellationToken,
+    /// `trust_owners` in the job's `[limits]`.
+    pub trust_owners: bool,
     /// The statements of the last audit.
     pub baseline: &'a [TopQuery],
 }
@@ -52,6 +54,9 @@ pub struct Row {
     pub level: Option<Level>,
     pub unknown: Option<String>,
     pub probe: Option<String>,
+    /// The table that `probe` names, quoted.
+    pub reads: Option<String>,
+    pub reads_oid: Option<i64>,
 }
 
 /// The result of a check: its rows, and the reasons why some are unknown.

@@ -45,6 +45,8 @@ pub async fn look(context: &AuditContext<'_>, connection: &mut PgConnection, in_
     let here = objects(connection, context).await?;
     let mut like = facts::server(connection, context.settings).await?;
     like.database.tablespace = None;
+    // The login owns the scratch database. The database's owner could let itself in there, and the file's SQL runs with the login's rights.
+    like.database.owner = String::new();
     let target = match &context.audit.scratch {
         Some(name) => context.config.databases.get(name).context("`scratch` is configured")?.settings()?,
         None => context.settings.clone(),

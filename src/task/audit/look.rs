@@ -10,6 +10,9 @@ use sqlx::PgConnection;
 
 use super::checks::{CHECKS, Check, Query};
 use super::document::{Document, FORMAT, Finding, Fix, Level, Outcome, State, TopQuery};
+use super::probe::{probe, unsayable};
+use super::queries::View;
+use super::trust::Trust;
 use super::{backup, drift, queries};
 use crate::base::fault::{Fault, Kind};
 use crate::pg::table::with_schema;
@@ -20,8 +23,6 @@ use crate::work::Does;
 /// The limit for one check. A database with more rows of one kind has one problem, not thousands.
 const ROWS_AT_MOST: usize = 1000;
 const REASONS_AT_MOST: usize = 5;
-/// The limit of queries into tables for one check.
-const PROBES_AT_MOST: usize = 200;
 /// This many schemas with the same finding are tenants.
 const SCHEMAS_TO_FOLD: usize = 10;
 const SQL_OF_FOLDED: usize = 50;
@@ -56,6 +57,7 @@ pub async fn look(context: &AuditContext<'_>, only: Option<&Check>) -> Result<Do
         top_queries: Vec::new(),
     };
     let covered = covered(context).await?;
+    let mut trust = Trust::of(&mut connection, context.trust_owners).await?;
     let checks: Vec<&Check> = CHECKS.iter().filter(|check| only.is_none_or(|only| only.id == check.id)).collect();
     let phase = context.progress.phase("audit", None);
     for check in checks {
@@ -65,7 +67,7 @@ pub async fn look(context: &AuditContext<'_>, only: Option<&Check>) -> Result<Do
             // that the client is gone.
             Query::Drift => drift::look(context, &mut connection, in_recovery).await,
             query => tokio::select! {
-                seen = one(query, context, &mut connection, &covered, &mut document.top_queries) => seen,
+                seen = one(query, context, &mut connection, &covered, &mut trust, &mut document.top_queries) => seen,
                 () = context.cancel.cancelled() => Err(Fault::new(Kind::Cancelled, "cancelled").into()),
             },
         };
@@ -82,6 +84,7 @@ pub async fn look(context: &AuditContext<'_>, only: Option<&Check>) -> Result<Do
         tracing::debug!(check = check.id, "{} ms", elapsed.as_millis());
         document.checks.push(note(check, seen, elapsed, context, &mut document.findings));
     }
+    document.notes.extend(trust.note());
     document.finished_at = Utc::now();
     phase.done(&document.in_short());
     Ok(document)
@@ -92,16 +95,17 @@ async fn one(
     context: &AuditContext<'_>,
     connection: &mut PgConnection,
     covered: &Covered,
+    trust: &mut Trust,
     top_queries: &mut Vec<TopQuery>,
 ) -> Result<CheckResult> {
     match query {
-        Query::Catalog(sql) => catalog(connection, context, covered, sql).await,
-        Query::Statements(sql) => match queries::view(connection).await? {
-            Some(view) => catalog(connection, context, covered, &sql.replace(STATEMENTS, &view)).await,
-            None => Ok(CheckResult::unknown(queries::NOT_THERE)),
+        Query::Catalog(sql) => catalog(connection, context, covered, trust, sql).await,
+        Query::Statements(sql) => match queries::view(connection, trust).await? {
+            View::Named(view) => catalog(connection, context, covered, trust, &sql.replace(STATEMENTS, &view)).await,
+            View::Unknown(reason) => Ok(CheckResult::unknown(reason)),
         },
         Query::Backup => backup::look(context).await,
-        Query::TopQueries => queries::look(context, connection, top_queries).await,
+        Query::TopQueries => queries::look(context, connection, trust, top_queries).await,
         Query::Drift => Ok(CheckResult::default()),
     }
 }
@@ -233,19 +237,13 @@ fn printable(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
 
-/// The reason why a check could not be made, where it is not a defect of the check.
-fn unsayable(error: &anyhow::Error, timeout: Duration) -> Option<String> {
-    let said = failure::in_a_line(error);
-    Some(match pg::sql_state(error).as_deref() {
-        Some("57014") => format!("took longer than {} (check_timeout)", crate::base::units::duration(timeout)),
-        Some("55P03") => format!("another session holds a lock on an object that it reads: {said}"),
-        Some("42501" | "55000") => said,
-        _ if failure::kind_of(error) == Some(Kind::Permission) => said,
-        _ => return None,
-    })
-}
-
-async fn catalog(connection: &mut PgConnection, context: &AuditContext<'_>, covered: &Covered, sql: &str) -> Result<CheckResult> {
+async fn catalog(
+    connection: &mut PgConnection,
+    context: &AuditContext<'_>,
+    covered: &Covered,
+    trust: &mut Trust,
+    sql: &str,
+) -> Result<CheckResult> {
     let prelude = include_str!("prelude.sql");
     let text = format!("{prelude}\nSELECT to_jsonb(f) FROM (\n{sql}\n) f LIMIT {}", ROWS_AT_MOST + 1);
     begin(connection, context).await?;
@@ -268,40 +266,8 @@ async fn catalog(connection: &mut PgConnection, context: &AuditContext<'_>, cove
         seen.rows.truncate(ROWS_AT_MOST);
         seen.unknown.push(format!("only the first {ROWS_AT_MOST} are listed"));
     }
-    probe(connection, context, &mut seen).await?;
+    probe(connection, context, trust, &mut seen).await?;
     Ok(seen)
-}
-
-/// Queries the tables themselves where the catalog only raises a suspicion. A table that cannot be queried is unknown.
-async fn probe(connection: &mut PgConnection, context: &AuditContext<'_>, seen: &mut CheckResult) -> Result<()> {
-    let mut kept = Vec::new();
-    for (index, mut row) in std::mem::take(&mut seen.rows).into_iter().enumerate() {
-        let Some(sql) = row.probe.take().filter(|_| row.unknown.is_none()) else {
-            kept.push(row);
-            continue;
-        };
-        if index >= PROBES_AT_MOST {
-            row.unknown = Some(format!("more than {PROBES_AT_MOST} tables to look into: the others were not checked"));
-            kept.push(row);
-            continue;
-        }
-        begin(connection, context).await?;
-        let answer = pg::fetch_text(connection, sql).await;
-        end(connection).await?;
-        match answer {
-            Ok(None) => continue,
-            Ok(Some(text)) => {
-                row.evidence.get_or_insert_default().insert("measured".to_owned(), text.into());
-            }
-            Err(error) => match unsayable(&error, context.audit.check_timeout) {
-                Some(reason) => row.unknown = Some(format!("{}: {reason}", row.object)),
-                None => return Err(error.context(format!("while reading {}", row.object))),
-            },
-        }
-        kept.push(row);
-    }
-    seen.rows = kept;
-    Ok(())
 }
 
 /// The tables and columns that jobs of the configuration take care of.

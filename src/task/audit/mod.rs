@@ -17,8 +17,10 @@ mod entry;
 pub mod html;
 mod look;
 pub mod markdown;
+mod probe;
 mod queries;
 mod store;
+mod trust;
 
 use anyhow::{Context as _, Result};
 use chrono::Utc;
@@ -89,6 +91,7 @@ impl Work for Audit {
             now: run.now,
             by_hand: false,
             cancel: &run.cancel,
+            trust_owners: run.job.limits.trust_owners,
             baseline: &baseline,
         };
         let mut document = look::look(&context, None).await?;
@@ -188,11 +191,18 @@ impl Audit {
     }
 }
 
+/// The [audit] job of a database.
+pub struct Own {
+    pub job: String,
+    pub audit: Audit,
+    pub trust_owners: bool,
+}
+
 /// A manual audit, with the keys of the database's [audit] job (`own`) where there is one. It writes nothing and is not in the ledger.
 pub async fn manual(
     config: &Config,
     others: &[Other],
-    own: Option<(String, Audit)>,
+    own: Option<Own>,
     database: &str,
     only: Option<&Check>,
     progress: &crate::base::progress::Progress,
@@ -200,7 +210,8 @@ pub async fn manual(
 ) -> Result<(Audit, Document)> {
     let configured = config.databases.get(database).with_context(|| format!("the configuration has no database `{database}`"))?;
     let settings = configured.settings().with_context(|| format!("database `{database}`"))?;
-    let (job, audit) = own.unwrap_or_else(|| ("by hand".to_owned(), Audit::default()));
+    let Own { job, audit, trust_owners } =
+        own.unwrap_or_else(|| Own { job: "by hand".to_owned(), audit: Audit::default(), trust_owners: true });
     // It stores nothing, so a store that cannot be reached does not prevent it.
     let (previous, unread) = match audit.audit_store(config, database, &job).await {
         Ok(Some(audits)) if !audits.store.is_there() => {
@@ -221,6 +232,7 @@ pub async fn manual(
         now: Utc::now(),
         by_hand: true,
         cancel,
+        trust_owners,
         baseline: &baseline,
     };
     let mut document = look::look(&context, only).await?;

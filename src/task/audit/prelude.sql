@@ -21,32 +21,17 @@ WITH RECURSIVE asked AS (
 ), leaves AS (
     SELECT p.root, sum(CASE WHEN l.reltuples > 0 THEN l.reltuples ELSE pg_stat_get_live_tuples(l.oid) END) AS rows, sum(l.relpages::bigint) AS pages
     FROM partitions p JOIN pg_class l ON l.oid = p.oid AND l.relkind = 'r' GROUP BY p.root
-), strangers AS (
-    -- A query of a table itself runs what its owner put into expressions of its indexes, and casts of its types: not as a superuser. The same
-    -- holds for owners of its partitions, and of types of its columns.
-    SELECT oid, rolname FROM pg_roles WHERE (SELECT rolsuper FROM pg_roles WHERE rolname = session_user) AND rolname <> session_user AND NOT rolsuper
-), untrusted AS (
-    -- One stranger of each table. This is not asked table by table, which takes half a second for 2,000 tables, in each check.
-    SELECT DISTINCT ON (x.oid) x.oid, x.nearest, x.object, w.rolname
-    FROM (SELECT c.oid, c.oid AS object, c.relowner AS owner, 1 AS nearest FROM pg_class c WHERE c.relkind IN ('r', 'p')
-          UNION ALL SELECT p.root, p.oid, x.relowner, 2 FROM partitions p JOIN pg_class x ON x.oid = p.oid
-          UNION ALL SELECT a.attrelid, y.oid, y.typowner, 3 FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid WHERE a.attnum > 0
-         ) x JOIN strangers w ON w.oid = x.owner
-    ORDER BY x.oid, x.nearest, x.object
 ), tables AS (
     SELECT c.oid, s.schema, c.relname AS name, format('%I.%I', s.schema, c.relname) AS "table", c.relkind = 'p' AS partitioned,
            c.relowner, c.relacl, c.reloptions,
            has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(s.oid, 'USAGE') AS readable,
-           CASE WHEN u.oid IS NOT NULL THEN format('%s belongs to %I, whose code would run as the superuser %I if %I.%I were read: give the audit a login that is none (pgtend grants)',
-               CASE u.nearest WHEN 1 THEN format('%I.%I', s.schema, c.relname) WHEN 2 THEN 'its partition ' || u.object::regclass ELSE 'its column type ' || format_type(u.object, NULL) END,
-               u.rolname, session_user, s.schema, c.relname) END AS untrusted,
            (coalesce(v.rows, 0) + CASE WHEN c.relkind = 'p' THEN 0 WHEN c.reltuples > 0 THEN c.reltuples ELSE pg_stat_get_live_tuples(c.oid) END)::bigint AS rows,
            (coalesce(v.pages, 0) + CASE WHEN c.relkind = 'p' THEN 0 ELSE c.relpages END) * current_setting('block_size')::bigint AS bytes
-    FROM pg_class c JOIN schemas s ON s.oid = c.relnamespace LEFT JOIN leaves v ON v.root = c.oid LEFT JOIN untrusted u ON u.oid = c.oid
+    FROM pg_class c JOIN schemas s ON s.oid = c.relnamespace LEFT JOIN leaves v ON v.root = c.oid
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't' AND c.oid NOT IN (SELECT oid FROM partitions)
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
 ), columns AS (
-    SELECT t.oid, t.schema, t.name, t."table", t.partitioned, t.readable, t.untrusted, t.rows, a.attnum, a.attname AS "column", a.atttypid, a.atttypmod, a.attnotnull, a.attstorage,
+    SELECT t.oid, t.schema, t.name, t."table", t.partitioned, t.readable, t.rows, a.attnum, a.attname AS "column", a.atttypid, a.atttypmod, a.attnotnull, a.attstorage,
            a.attgenerated, a.attidentity, 
            -- A user's type may have the name of one of PostgreSQL's. Types of extensions (vector) may be in any schema.
            CASE WHEN y.typnamespace = 'pg_catalog'::regnamespace OR y.oid IN (SELECT objid FROM pg_depend WHERE classid = 'pg_type'::regclass AND deptype = 'e') THEN y.typname::text
@@ -65,7 +50,7 @@ WITH RECURSIVE asked AS (
            (SELECT string_agg(format('%I', a.attname), ', ' ORDER BY o) FROM unnest(k.conkey) WITH ORDINALITY u(n, o) JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = n) AS columns,
            (SELECT string_agg(format('%I', a.attname), ', ' ORDER BY o) FROM unnest(k.confkey) WITH ORDINALITY u(n, o) JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = n) AS referenced_columns,
            (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = k.confrelid) AS referenced,
-           t."table", t.schema, t.name, t.partitioned, t.rows, t.readable, t.untrusted
+           t."table", t.schema, t.name, t.partitioned, t.rows, t.readable
     FROM pg_constraint k JOIN tables t ON t.oid = k.conrelid WHERE k.contype = 'f' AND k.conparentid = 0 AND coalesce(to_jsonb(k) ->> 'conenforced', 'true') = 'true'
 ), hindrances AS (
     -- Objects that keep a column from getting another type.

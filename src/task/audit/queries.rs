@@ -9,10 +9,11 @@ use sqlx::PgConnection;
 use super::context;
 use super::context::{AuditContext, CheckResult, Row};
 use super::document::TopQuery;
+use super::trust::Trust;
 use crate::base::units;
 use crate::pg;
 
-pub const NOT_THERE: &str = "pg_stat_statements is not installed: shared_preload_libraries = 'pg_stat_statements', and CREATE EXTENSION pg_stat_statements";
+const NOT_THERE: &str = "pg_stat_statements is not installed: shared_preload_libraries = 'pg_stat_statements', and CREATE EXTENSION pg_stat_statements";
 
 /// More than this are too many to read.
 const KEPT: i64 = 20;
@@ -20,22 +21,43 @@ const KEPT: i64 = 20;
 const CALLS_AT_LEAST: i64 = 20;
 const MILLISECONDS_AT_LEAST: f64 = 5.0;
 
-/// The view pg_stat_statements with its schema; None without the extension.
-pub async fn view(connection: &mut PgConnection) -> Result<Option<String>> {
-    let schema: Option<String> = sqlx::query_scalar(
-        "SELECT n.nspname::text FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'pg_stat_statements'",
+/// The view pg_stat_statements.
+pub enum View {
+    /// With its schema, quoted.
+    Named(String),
+    /// The reason why it is not read.
+    Unknown(String),
+}
+
+/// Finds the view.
+pub async fn view(connection: &mut PgConnection, trust: &mut Trust) -> Result<View> {
+    let found: Option<(String, i64)> = sqlx::query_as(
+        "SELECT n.nspname::text, c.oid::bigint FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace JOIN pg_class c ON c.relnamespace = n.oid
+         WHERE e.extname = 'pg_stat_statements' AND c.relname = e.extname",
     )
     .fetch_optional(&mut *connection)
     .await?;
-    let Some(schema) = schema else { return Ok(None) };
+    let Some((schema, oid)) = found else { return Ok(View::Unknown(NOT_THERE.to_owned())) };
+    // The schema's owner could put another view in the place, at any time.
+    if let Some(code) = trust.refused(connection, oid).await? {
+        return Ok(View::Unknown(trust.reasons(&[("pg_stat_statements".to_owned(), code)]).join("; ")));
+    }
     let view = pg::qualified(&schema, "pg_stat_statements");
     // This fails where its library is not loaded: a query that happens to need no row of the view would not notice.
     pg::fetch_text(connection, format!("SELECT ''::text FROM {view} LIMIT 1")).await?;
-    Ok(Some(view))
+    Ok(View::Named(view))
 }
 
-pub async fn look(context: &AuditContext<'_>, connection: &mut PgConnection, top: &mut Vec<TopQuery>) -> Result<CheckResult> {
-    let Some(view) = view(connection).await? else { return Ok(CheckResult::unknown(NOT_THERE)) };
+pub async fn look(
+    context: &AuditContext<'_>,
+    connection: &mut PgConnection,
+    trust: &mut Trust,
+    top: &mut Vec<TopQuery>,
+) -> Result<CheckResult> {
+    let view = match view(connection, trust).await? {
+        View::Named(view) => view,
+        View::Unknown(reason) => return Ok(CheckResult::unknown(reason)),
+    };
     context::begin(connection, context).await?;
     // Only statements whose constants were replaced: utility statements are stored as they were typed, with passwords. Statements of other
     // roles are hidden from roles outside pg_read_all_stats.

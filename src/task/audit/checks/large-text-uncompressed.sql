@@ -5,7 +5,8 @@ SELECT c."table" AS object, format('%s.%I', c."table", c."column") AS identity,
        CASE WHEN k.forbidden THEN format('%I (%s) is stored %s: TOAST must not compress it.', c."column", c.full_type, CASE c.attstorage WHEN 'e' THEN 'EXTERNAL' ELSE 'PLAIN' END)
             ELSE format('%I (%s) holds large text, in a table with %s of it, and no [compress] job of this configuration covers it.', c."column", c.full_type, pg_size_pretty(z.bytes)) END AS issue,
        jsonb_build_object('column', c."column", 'storage', c.attstorage, 'rows', c.rows, 'toast_bytes', z.bytes) AS evidence,
-       CASE WHEN NOT c.readable THEN format('no privilege to read %s, whose column %I may hold large text', c."table", c."column") ELSE c.untrusted END AS unknown,
+       CASE WHEN NOT c.readable THEN format('no privilege to read %s, whose column %I may hold large text', c."table", c."column") END AS unknown,
+       c."table" AS reads, c.oid::bigint AS reads_oid,
        CASE WHEN k.forbidden
             THEN format(E'SELECT CASE WHEN avg(pg_catalog.octet_length(v)) > 2000 AND sum(pg_column_size(v)) > 0.9 * sum(pg_catalog.octet_length(v)) THEN format(''values have %%s bytes on average, and are stored without compression'', avg(pg_catalog.octet_length(v))::int) END FROM (SELECT %I AS v FROM %s WHERE %1$I IS NOT NULL LIMIT 200) s', c."column", c."table")
             ELSE format(E'SELECT CASE WHEN avg(octet_length(v)) > 10240 AND avg(pg_column_size(v)) > 2048 THEN format(''values have %%s bytes on average, and take %%s'', avg(octet_length(v))::int, avg(pg_column_size(v))::int) END FROM (SELECT %I AS v FROM %s WHERE %1$I IS NOT NULL LIMIT 200) s', c."column", c."table") END AS probe,

@@ -2,8 +2,8 @@
 //!
 //! A query selects from the views of `prelude.sql` and returns one row for each finding: `object`, `identity` (what the finding keeps from
 //! one audit to the next: names, no sizes), `issue`, `evidence`, and `fix` (SQL), `job` (a task's table) or both. `lock` and `level`
-//! override those of the check. `unknown` says why this object cannot be judged. `probe` is a query into the table itself: without a row
-//! there is no finding.
+//! override those of the check. `unknown` says why this object cannot be judged. `probe` is a query into the table itself, and names
+//! no other one than `reads` (quoted), whose oid is `reads_oid`: without a row there is no finding.
 
 use super::document::Level::{self, Critical, High, Low, Medium};
 

@@ -3,7 +3,8 @@
 SELECT f."table" AS object, format('%s(%s)', f."table", f.columns) AS identity,
        format('Each row of %s has at most one row here, but nothing enforces it: a second one with the same %s would be accepted.', f.referenced, f.columns) AS issue,
        jsonb_build_object('column', a.attname, 'rows', f.rows, 'referenced_rows', r.rows) AS evidence,
-       CASE WHEN NOT f.readable THEN format('no privilege to read the statistics of %s', f."table") ELSE f.untrusted END AS unknown,
+       CASE WHEN NOT f.readable THEN format('no privilege to read the statistics of %s', f."table") END AS unknown,
+       f."table" AS reads, f.conrelid::bigint AS reads_oid,
        format('SELECT ''each value occurs once'' WHERE NOT EXISTS (SELECT FROM %s WHERE %s IS NOT NULL GROUP BY %2$s HAVING count(*) > 1)', f."table", f.columns) AS probe,
        format('CREATE UNIQUE INDEX CONCURRENTLY ON %s (%s);', f."table", f.columns)
            || coalesce((SELECT string_agg(format(E'\nDROP INDEX CONCURRENTLY %s;', i.index), '' ORDER BY i.name) FROM indexes i

@@ -1,0 +1,108 @@
+//! Queries into the tables themselves, by name, where the catalog only raises a suspicion.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use sqlx::PgConnection;
+
+use super::context::{AuditContext, CheckResult, begin, end};
+use super::trust::{Code, Trust};
+use crate::base::fault::Kind;
+use crate::base::units;
+use crate::pg::{self, failure};
+
+/// The limit of queries into tables for one check.
+const PROBES_AT_MOST: usize = 200;
+const UNDEFINED_TABLE: &str = "42P01";
+
+/// Queries the tables themselves where the catalog only raises a suspicion. A table that cannot be queried, or not without running code that
+/// is not trusted, is unknown.
+pub async fn probe(
+    connection: &mut PgConnection,
+    context: &AuditContext<'_>,
+    trust: &mut Trust,
+    seen: &mut CheckResult,
+) -> Result<()> {
+    let (mut kept, mut refused) = (Vec::new(), Vec::new());
+    for (index, mut row) in std::mem::take(&mut seen.rows).into_iter().enumerate() {
+        let Some(sql) = row.probe.take().filter(|_| row.unknown.is_none()) else {
+            kept.push(row);
+            continue;
+        };
+        if index >= PROBES_AT_MOST {
+            row.unknown = Some(format!("more than {PROBES_AT_MOST} tables to look into: the others were not checked"));
+            kept.push(row);
+            continue;
+        }
+        let (Some(name), Some(oid)) = (row.reads.take(), row.reads_oid) else {
+            bail!("a probe does not say what it reads: {sql}")
+        };
+        begin(connection, context).await?;
+        let answer = read(connection, trust, &name, oid, sql).await;
+        end(connection).await?;
+        match answer {
+            Ok(Answer::Nothing) => continue,
+            Ok(Answer::Refused(code)) => {
+                refused.push((name, code));
+                continue;
+            }
+            Ok(Answer::Measured(text)) => {
+                row.evidence.get_or_insert_default().insert("measured".to_owned(), text.into());
+            }
+            Err(error) => match unsayable(&error, context.audit.check_timeout) {
+                Some(reason) => row.unknown = Some(format!("{}: {reason}", row.object)),
+                None => return Err(error.context(format!("while reading {}", row.object))),
+            },
+        }
+        kept.push(row);
+    }
+    seen.rows = kept;
+    seen.unknown.extend(trust.reasons(&refused));
+    Ok(())
+}
+
+enum Answer {
+    Measured(String),
+    /// The suspicion is wrong, or the table is gone.
+    Nothing,
+    Refused(Code),
+}
+
+/// Runs a query of the table `oid`, whose name is `name`. The lock keeps the table from being dropped, renamed or given to another owner
+/// between the question whom it belongs to and the query. Nothing does the same for the name of its schema, so the schema's owner is asked
+/// for as well.
+async fn read(connection: &mut PgConnection, trust: &mut Trust, name: &str, oid: i64, sql: String) -> Result<Answer> {
+    pg::execute(connection, "SET LOCAL enable_nestloop = on".to_owned()).await?;
+    // Before the lock, which waits for others.
+    if let Some(code) = trust.refused(connection, oid).await? {
+        return Ok(Answer::Refused(code));
+    }
+    match pg::execute(connection, format!("LOCK TABLE ONLY {name} IN ACCESS SHARE MODE")).await {
+        Err(error) if pg::sql_state(&error).as_deref() == Some(UNDEFINED_TABLE) => return Ok(Answer::Nothing),
+        locked => locked?,
+    }
+    let named: Option<i64> = sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint")
+        .bind(name)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(pg::in_its_own_words)?;
+    if named != Some(oid) {
+        return Ok(Answer::Nothing);
+    }
+    if let Some(code) = trust.refused(connection, oid).await? {
+        return Ok(Answer::Refused(code));
+    }
+    Ok(pg::fetch_text(connection, sql).await?.map_or(Answer::Nothing, Answer::Measured))
+}
+
+/// The reason why a check could not be made, where it is not a defect of the check.
+pub fn unsayable(error: &anyhow::Error, timeout: Duration) -> Option<String> {
+    let said = failure::in_a_line(error);
+    Some(match pg::sql_state(error).as_deref() {
+        Some("57014") => format!("took longer than {} (check_timeout)", units::duration(timeout)),
+        Some("55P03") => format!("another session holds a lock on an object that it reads: {said}"),
+        Some("42501" | "55000") => said,
+        _ if failure::kind_of(error) == Some(Kind::Permission) => said,
+        _ => return None,
+    })
+}
