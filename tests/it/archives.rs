@@ -633,17 +633,3 @@ fn letters_that_utf8_does_not_have_leave_and_come_back_byte_for_byte() {
         assert_eq!(server.sql(&database, &same), "t", "{encoding}");
     }
 }
-
-#[test]
-fn an_archive_that_the_server_refuses_to_begin_ends_in_its_words() {
-    let server = server(18);
-    let database = logs(server, 1000);
-    server.sql(
-        &database,
-        "CREATE TABLE gone (id bigint); CREATE RULE a AS ON DELETE TO logs DO ALSO INSERT INTO gone VALUES (old.id)",
-    );
-    let scenario = scenario(server, &database, "archive = 'local'");
-    let said = scenario.run(&["run-job", "old-logs"]).exited(1).says(&["rewritten by rules", "0A000"]);
-    assert!(!said.stderr.contains("protocol error"), "{}", said.stderr);
-    assert_eq!(server.sql(&database, "SELECT count(*), (SELECT count(*) FROM gone) FROM logs"), "1001|0");
-}
