@@ -10,7 +10,8 @@ use super::batch::{BatchName, RESTORED};
 use super::filter::Filter;
 use super::known::{Back, Hash, MAX_ROWS, hash, start};
 use super::manifest::Manifest;
-use super::restored::{Accepts, Here, Place, Record, Restored};
+use super::primary_key::same_key;
+use super::restored::{Accepts, Here, Record, Restored};
 use super::text::RowsOnly;
 use super::{Archive, Batch, listing, session};
 use crate::base::progress::{Phase, Progress};
@@ -18,12 +19,6 @@ use crate::base::units;
 use crate::members::compress::Compression;
 use crate::members::decode::decode_object;
 use crate::pg;
-
-/// Returns whether the table has a primary key, so that no two rows are equal, and a conflict keeps a row from being put back twice.
-pub(super) async fn has_key(connection: &mut PgConnection, place: &Place) -> Result<bool> {
-    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid OPERATOR(pg_catalog.=) $1::bigint::pg_catalog.oid AND indisprimary)";
-    Ok(sqlx::query_scalar(sql).bind(place.table).fetch_one(connection).await?)
-}
 
 impl Archive {
     /// Reads which rows of this archive are back in their tables, so that [`Archive::export`] skips them. For a batch that cannot
@@ -55,7 +50,7 @@ impl Archive {
         }
         // After a partial restore, or in a table without a key, it is unknown which of the equal rows were put back: they are archived
         // again, and the batch stays marked as back.
-        if record.whole(&here).is_none() || !has_key(connection, &here.place).await? {
+        if record.whole(&here).is_none() || same_key(connection, &here.place, &manifest.columns).await?.is_none() {
             return Ok(());
         }
         let rows = usize::try_from(manifest.exported.rows)?;

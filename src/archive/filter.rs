@@ -1,9 +1,11 @@
 //! Selects rows of a batch: by time, by keys.
 
+use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
 
 use crate::base::bounds;
-use crate::pg::{identifier, literal};
+use crate::pg::{self, identifier, literal};
 
 /// The most values in one filter: for more, use a table.
 const MAX_VALUES: usize = 10_000;
@@ -55,6 +57,20 @@ impl Filter {
         if conditions.is_empty() { "true".to_owned() } else { format!("coalesce({}, false)", conditions.join(" AND ")) }
     }
 
+    /// Returns the filter with its values as the server reads them now, by the types of the table's columns: later `now` means another time, and a
+    /// time without a zone does in a session with another TimeZone.
+    pub async fn resolved(&self, connection: &mut PgConnection, table: &str) -> Result<Self> {
+        let mut resolved = self.clone();
+        if let Some(Range { column, from, to }) = &mut resolved.time {
+            let sides: Vec<&mut String> = [from, to].into_iter().flatten().collect();
+            resolve(connection, table, column, sides).await?;
+        }
+        for Key { column, values } in &mut resolved.keys {
+            resolve(connection, table, column, values.iter_mut().collect()).await?;
+        }
+        Ok(resolved)
+    }
+
     pub fn check(&self) -> anyhow::Result<()> {
         let columns = self.time.iter().map(|time| &time.column).chain(self.keys.iter().map(|key| &key.column));
         for column in columns {
@@ -64,6 +80,24 @@ impl Filter {
         anyhow::ensure!(values <= MAX_VALUES, "{values} values in one filter are more than {MAX_VALUES}");
         Ok(())
     }
+}
+
+/// Replaces each text by the column's value that it stands for.
+async fn resolve(connection: &mut PgConnection, table: &str, column: &str, values: Vec<&mut String>) -> Result<()> {
+    // A literal takes the type of the other branch, without its length: a cast by the type's name would cut text off.
+    let read = |value: &&mut String| format!("pg_catalog.format('%s', CASE WHEN true THEN {} ELSE x END)", literal(value));
+    let sql = format!(
+        "SELECT pg_catalog.unnest(ARRAY[{}]) FROM (SELECT (SELECT {} FROM {table} LIMIT 0) AS x OFFSET 0) s",
+        values.iter().map(read).collect::<Vec<_>>().join(", "),
+        identifier(column)
+    );
+    let texts: Vec<(String,)> =
+        pg::fetch_all_as(connection, sql).await.with_context(|| format!("the filter by {column}, as a column of {table}"))?;
+    anyhow::ensure!(texts.len() == values.len(), "{} values of {column} were read as {}", values.len(), texts.len());
+    for (value, (text,)) in values.into_iter().zip(texts) {
+        *value = text;
+    }
+    Ok(())
 }
 
 /// Formats the filter as a person wrote it.

@@ -10,8 +10,12 @@ use super::session::{self, server_started_at, system_identifier, transaction};
 use crate::base::bounds::{self, Bounded};
 use crate::store::key;
 
-/// Format 2 has `preamble`. A program refuses a format newer than its own.
-pub const FORMAT: u32 = 2;
+/// Format 2 has `preamble`; format 3, an `encoding` besides SQL_ASCII, which older programs would take for UTF-8. A program refuses a format newer
+/// than its own.
+pub const FORMAT: u32 = 3;
+
+/// The format of a manifest that older programs read as it is meant.
+const FORMAT_2: u32 = 2;
 
 /// The preamble has statements before the rows: four settings and a search_path.
 const MAX_PREAMBLE_BYTES: usize = 64 << 10;
@@ -38,7 +42,7 @@ pub struct Manifest {
     /// When that server was started: after a crash it may give the transaction's number to another one.
     #[serde(default)]
     pub server_started_at: Option<String>,
-    /// SQL_ASCII when the rows are bytes of unknown encoding; else they are UTF-8.
+    /// The encoding of the rows' bytes where that is not UTF-8: the database's. SQL_ASCII says nothing about them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<String>,
     /// The text in the object before its COPY.
@@ -88,7 +92,7 @@ impl Manifest {
     /// Returns the manifest of a batch that is about to be written.
     pub fn new(job: &str, database: &str, source: &Source, reason: &str) -> Self {
         Self {
-            format: FORMAT,
+            format: FORMAT_2,
             pgtend_version: env!("CARGO_PKG_VERSION").to_owned(),
             job: job.to_owned(),
             database: database.to_owned(),
@@ -121,6 +125,9 @@ impl Manifest {
         self.system_identifier = Some(system_identifier(connection).await?);
         self.server_started_at = Some(server_started_at(connection).await?);
         let (encoding, preamble) = session::preamble(connection).await?;
+        if encoding.as_deref().is_some_and(|encoding| encoding != session::SQL_ASCII) {
+            self.format = FORMAT;
+        }
         self.encoding = encoding;
         self.preamble = Some(preamble);
         Ok(self)
@@ -137,6 +144,9 @@ impl Bounded for Manifest {
         self.columns.iter().try_for_each(|column| bounds::catalog_name("a column", column))?;
         if let Some(column) = &self.time_column {
             bounds::catalog_name("time_column", column)?;
+        }
+        if let Some(encoding) = &self.encoding {
+            bounds::catalog_name("encoding", encoding)?;
         }
         let preamble = self.preamble.as_ref().map_or(0, String::len);
         anyhow::ensure!(preamble <= MAX_PREAMBLE_BYTES, "its preamble has {preamble} bytes");

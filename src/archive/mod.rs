@@ -6,11 +6,13 @@
 
 mod back;
 mod batch;
+mod chosen;
 pub mod filter;
 mod known;
 mod listing;
 mod manifest;
 mod outcome;
+mod primary_key;
 mod proved;
 mod restore;
 mod restored;
@@ -30,7 +32,7 @@ use sqlx::PgConnection;
 use self::known::Back;
 pub use self::listing::{Broken, Listing, list};
 pub use self::manifest::{Manifest, Origin};
-pub use self::restore::{Intent, Put, Wanted, prepare, restore};
+pub use self::restore::{Intent, NotAll, Put, Wanted, prepare, restore};
 pub use self::session::{columns, prepare_session, transaction};
 pub use self::target::target;
 #[doc(hidden)]

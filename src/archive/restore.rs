@@ -8,13 +8,14 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::back::has_key;
 use super::batch::BatchName;
+use super::chosen::{self, ASIDE, Chosen};
 use super::filter::Filter;
 use super::manifest::Manifest;
+use super::primary_key::same_key;
 use super::proved::is_as_written;
 use super::restored::{Accepts, Ends, Here, Place, Record, Restored};
-use super::session::{self, prepare_session, transaction};
+use super::session::{convert_again, in_another_encoding, pass_bytes, prepare_session, transaction};
 use super::text::{RowsOnly, column_list};
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
@@ -24,9 +25,6 @@ use crate::members::decode::decode_object;
 use crate::pg;
 use crate::pg::table::{Checked, proof};
 use crate::store::Store;
-
-/// The name of a temporary table for rows that are still to be filtered. No other table has it.
-const ASIDE: &str = "pg_temp.\"pgtend rows that come back\"";
 
 /// The request for a restore.
 #[derive(Clone, Debug)]
@@ -60,6 +58,11 @@ pub enum Put {
     Later,
 }
 
+/// The table has fewer rows of a batch than it was sent, or than the record says: nothing of the batch was put back.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotAll(String);
+
 /// The decision about a batch, before anything is written.
 pub enum Intent {
     Put(Prepared),
@@ -72,27 +75,30 @@ pub struct Prepared {
     here: Here,
     /// The server's answers about transactions in the record.
     ends: Ends,
+    filter: Filter,
     /// Filters of the rows that are already back.
     there: Vec<Filter>,
-    /// The number of rows of a restored batch that left again: rows whose key the table has are left out.
-    left_again: Option<u64>,
+    /// The number of these rows, as the server counted them.
+    rows_there: u64,
+    /// The batch is back, but for rows that left again. By this SQL ([`same_key`]) a row is there, and is left out.
+    by_key: Option<String>,
 }
 
 /// Reads where the batch's rows would go and which of them are back already, and decides. Writes nothing.
 pub async fn prepare(
     store: &Store,
-    (name, _): &(BatchName, Manifest),
+    (name, manifest): &(BatchName, Manifest),
     connection: &mut PgConnection,
     wanted: &Wanted<'_>,
 ) -> Result<Intent> {
     prepare_session(connection).await?;
     let here = Here::of(connection, wanted.database, wanted.table).await?;
     let here = here.with_context(|| Fault::new(Kind::Configuration, format!("there is no table {}", wanted.table)))?;
+    let filter = wanted.filter.resolved(connection, &here.place.name).await?;
     let mut record = Record::read(store, name, wanted.accepts()).await?;
     let ends = record.resolve(connection, &here).await?;
-    let prepared = |here, there, left_again| Ok(Intent::Put(Prepared { here, ends, there, left_again }));
     if wanted.again {
-        return prepared(here, Vec::new(), None);
+        return Ok(Intent::Put(Prepared { here, ends, filter, there: Vec::new(), rows_there: 0, by_key: None }));
     }
     if let Some(restored) = record.in_doubt(&here) {
         let message = format!(
@@ -120,7 +126,7 @@ pub async fn prepare(
         Some(whole) if whole.left_again == 0 => return is_there(whole),
         Some(_) if !wanted.rest => return Ok(Intent::Leave(Put::Later)),
         Some(whole) => {
-            if !has_key(connection, &here.place).await? {
+            let Some(by_key) = same_key(connection, &here.place, &manifest.columns).await? else {
                 let message = format!(
                     "{} of the {} of {name} left {} again, which no longer has a primary key that tells which: select them with --key or \
                      --time, together with --again",
@@ -129,17 +135,17 @@ pub async fn prepare(
                     here.place.name
                 );
                 return Err(Fault::new(Kind::Busy, message).into());
-            }
-            let left_again = whole.left_again;
-            return prepared(here, Vec::new(), Some(left_again));
+            };
+            return Ok(Intent::Put(Prepared { here, ends, filter, there: Vec::new(), rows_there: 0, by_key: Some(by_key) }));
         }
         None => {}
     }
-    if let Some(same) = record.at(&here).find(|restored| restored.filter == *wanted.filter) {
+    if let Some(same) = record.at(&here).find(|restored| restored.filter == filter) {
         return is_there(same);
     }
     let there = record.at(&here).map(|restored| restored.filter.clone()).collect();
-    prepared(here, there, None)
+    let rows_there = record.at(&here).map(|restored| restored.rows).sum();
+    Ok(Intent::Put(Prepared { here, ends, filter, there, rows_there, by_key: None }))
 }
 
 impl Wanted<'_> {
@@ -219,38 +225,48 @@ async fn put(
     store: &Store,
     (name, manifest): &(BatchName, Manifest),
     connection: &mut PgConnection,
-    Prepared { here, ends, there, left_again }: &Prepared,
+    prepared: &Prepared,
     wanted: &Wanted<'_>,
     phase: &Phase,
 ) -> Result<(u64, i64)> {
-    let (place, filter) = (&here.place, wanted.filter);
-    let is_plain = filter.is_all() && there.is_empty() && left_again.is_none();
+    let Prepared { here, ends, filter, there, rows_there, by_key } = prepared;
+    let place = &here.place;
+    let is_plain = filter.is_all() && there.is_empty() && by_key.is_none();
     let rows = if is_plain {
-        copy(store, name, manifest, connection, &place.name, phase).await?
+        copy(store, name, manifest, connection, (&place.name, None), phase).await?
     } else {
-        let names = manifest.columns.iter().map(|column| pg::identifier(column)).collect::<Vec<_>>().join(", ");
-        let aside = format!("CREATE TEMPORARY TABLE {ASIDE} ON COMMIT DROP AS SELECT {names} FROM {} WITH NO DATA", place.name);
-        pg::execute_counting(connection, aside).await.map_err(pg::in_its_own_words)?;
-        copy(store, name, manifest, connection, ASIDE, phase).await?;
-        let but = there.iter().map(|filter| format!(" AND NOT {}", filter.sql())).collect::<String>();
-        let insert = format!(
-            "INSERT INTO {} ({names}) OVERRIDING SYSTEM VALUE SELECT {names} FROM {ASIDE} WHERE {}{but}{}",
-            place.name,
-            filter.sql(),
-            if left_again.is_some() { " ON CONFLICT DO NOTHING" } else { "" }
+        chosen::make_aside(connection, &place.name, &manifest.columns).await?;
+        copy(store, name, manifest, connection, (ASIDE, None), phase).await?;
+        let chosen = Chosen::of_aside(connection, filter, there, by_key.as_deref()).await?;
+        // All rows go back by COPY: a rule of the table fires on INSERT only.
+        match chosen.count() {
+            0 => 0,
+            _ => copy(store, name, manifest, connection, (&place.name, Some(chosen)), phase).await?,
+        }
+    };
+    if by_key.is_none() && filter.is_all() && rows_there + rows < manifest.exported.rows {
+        let message = format!(
+            "{} of its {} came back earlier by filters, and {} have none of these values: the table or the meaning of a filter was changed \
+             since. Use --again, with --key or --time, for those that are missing",
+            units::count(*rows_there),
+            units::plural(manifest.exported.rows as usize, "row"),
+            units::count(rows)
         );
-        let inserted = pg::execute_counting(connection, insert).await.map_err(pg::in_its_own_words);
-        inserted.with_context(|| format!("cannot put the rows of {} into {}", store.location(&name.object()), place.name))?
+        return Err(NotAll(message).into());
+    }
+    let left_again = match by_key {
+        Some(by_key) if !filter.is_all() => chosen::still_missing(connection, by_key).await?,
+        _ => 0,
     };
     // With the rows that were there before, the whole batch is back.
-    let is_whole = filter.is_all() || left_again.is_some();
+    let is_whole = filter.is_all() || by_key.is_some();
     let transaction = transaction(connection).await?;
     let restored = Restored {
         place: place.clone(),
         filter: if is_whole { Filter::default() } else { filter.clone() },
         at: Utc::now(),
         rows: if is_whole { manifest.exported.rows } else { rows },
-        left_again: if filter.is_all() { 0 } else { left_again.unwrap_or_default().saturating_sub(rows) },
+        left_again,
         transaction,
         server_started_at: here.server_started_at.clone(),
         is_committed: false,
@@ -268,13 +284,13 @@ async fn put(
     Ok((rows, transaction))
 }
 
-/// Copies all rows of the object, which is proved on the way.
+/// Copies the rows of the object, which is proved on the way, into a table: all of them, or the chosen ones.
 async fn copy(
     store: &Store,
     name: &BatchName,
     manifest: &Manifest,
     connection: &mut PgConnection,
-    table: &str,
+    (table, chosen): (&str, Option<Chosen>),
     phase: &Phase,
 ) -> Result<u64> {
     let location = store.location(&name.object());
@@ -285,9 +301,9 @@ async fn copy(
         "{location} differs from what was written: its length or its SHA-256 does not match its manifest"
     );
     let reader = store.read(&name.object()).await?.with_context(|| format!("{location} is gone"))?;
-    let as_bytes = manifest.encoding.as_deref() == Some(session::SQL_ASCII);
-    if as_bytes {
-        session::pass_bytes(connection).await?;
+    let sent = chosen.as_ref().map_or(written.rows, Chosen::count);
+    if let Some(encoding) = &manifest.encoding {
+        pass_bytes(connection, encoding).await?;
     }
     let (sender, mut receiver) = tokio::sync::mpsc::channel::<Bytes>(4);
     let rows_only = RowsOnly::of(manifest);
@@ -299,11 +315,15 @@ async fn copy(
             Compression::Gzip,
             phase,
             None,
-            (rows_only, bound, Some(sender)),
-            |(rows_only, bound, sender), bytes| {
+            (rows_only, bound, chosen, Some(sender)),
+            |(rows_only, bound, chosen, sender), bytes| {
                 bound.take_bytes(bytes)?;
                 let rows = rows_only.feed(bytes)?;
                 bound.take_rows(&rows)?;
+                let rows = match chosen {
+                    Some(chosen) => chosen.feed(&rows),
+                    None => rows,
+                };
                 match sender {
                     Some(sender) if !rows.is_empty() => sender.blocking_send(rows).map_err(std::io::Error::other),
                     _ => Ok(()),
@@ -314,7 +334,7 @@ async fn copy(
         let mut decoded = decoded.await?;
         is_well.store(decoded.members.is_ok() && decoded.sha256 == written.sha256, Relaxed);
         // Without this, the copying below would wait for more rows.
-        decoded.state.2 = None;
+        decoded.state.3 = None;
         anyhow::Ok(decoded)
     };
     let copying = async {
@@ -329,18 +349,28 @@ async fn copy(
         copy.finish().await.map_err(pg::in_its_own_words)
     };
     let (decoded, copied) = tokio::join!(decoding, copying);
+    let copied = copied.map_err(|error| in_another_encoding(error, manifest.encoding.as_deref()));
     let copied = copied.with_context(|| format!("cannot put the rows of {location} into {table}"))?;
     let decoded = decoded?;
     decoded.members.map_err(|error| anyhow::anyhow!("{location} cannot be decoded: {error:?}"))?;
     decoded.state.0.check().with_context(|| location.clone())?;
+    let read = written.rows - decoded.state.1.rows;
     anyhow::ensure!(
-        decoded.sha256 == written.sha256 && decoded.bytes == written.bytes && copied == written.rows,
+        decoded.sha256 == written.sha256 && decoded.bytes == written.bytes && read == written.rows,
         "{location} differs from what was written: {} instead of {}",
-        units::plural(copied, "row"),
+        units::plural(read, "row"),
         units::count(written.rows)
     );
-    if as_bytes {
-        session::convert_again(connection).await?;
+    if copied != sent {
+        let message = format!(
+            "{table} took {} of the {} that it was sent: a trigger of the table keeps the others out",
+            units::count(copied),
+            units::plural(sent, "row")
+        );
+        return Err(NotAll(message).into());
+    }
+    if manifest.encoding.is_some() {
+        convert_again(connection).await?;
     }
     Ok(copied)
 }

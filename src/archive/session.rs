@@ -8,8 +8,11 @@ use sqlx::PgConnection;
 
 use crate::pg;
 
-/// The encoding of a database that says nothing about its bytes: they go to the archive unchanged.
-pub const SQL_ASCII: &str = "SQL_ASCII";
+/// The encoding in which rows are written where the database has it; of another database, the bytes go to the archive unchanged.
+const UTF8: &str = "UTF8";
+
+/// The encoding of a database that says nothing about its bytes.
+pub(super) const SQL_ASCII: &str = "SQL_ASCII";
 
 /// Returns the columns of a table that rows are put back into, without generated ones, which take no values.
 pub async fn columns(connection: &mut PgConnection, table: i64) -> Result<Vec<String>> {
@@ -44,16 +47,17 @@ pub async fn prepare_session(connection: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-/// Returns how to read the rows of this session: the encoding if it is [`SQL_ASCII`], and the statements for psql.
+/// Returns how to read the rows of this session: the database's encoding if it is not [`UTF8`], and the statements for psql. The server accepts
+/// bytes that its encoding has and UTF-8 has no character for (0x81 in WIN1252, f5a1 in EUC_JP), so it is not asked to convert any.
 pub(super) async fn preamble(connection: &mut PgConnection) -> Result<(Option<String>, String)> {
     let (encoding, search_path): (String, String) =
         sqlx::query_as("SELECT pg_catalog.current_setting('server_encoding'), pg_catalog.current_setting('search_path')")
             .fetch_one(connection)
             .await?;
-    let encoding = Some(encoding).filter(|encoding| encoding == SQL_ASCII);
+    let encoding = Some(encoding).filter(|encoding| encoding != UTF8);
     let mut text = format!(
         "-- pgtend archive\nSET client_encoding = '{}';\nSET datestyle = 'ISO';\nSET intervalstyle = 'postgres';\nSET xmloption = content;\n",
-        encoding.as_deref().unwrap_or("UTF8")
+        encoding.as_deref().unwrap_or(UTF8)
     );
     // Names in values (regclass and the like) were written under this path. Under our own path they have their schemas, and can
     // be read under any; triggers of the target table may need another.
@@ -63,13 +67,27 @@ pub(super) async fn preamble(connection: &mut PgConnection) -> Result<(Option<St
     Ok((encoding, text))
 }
 
-/// Passes bytes unchanged until [`convert_again`]: the server does not check them against UTF-8.
-pub(super) async fn pass_bytes(connection: &mut PgConnection) -> Result<()> {
-    pg::set(connection, "client_encoding", SQL_ASCII).await
+/// Passes bytes in this encoding until [`convert_again`]. The server's messages would come in it, too: a notice that is not UTF-8 breaks the
+/// connection (sqlx takes it for the end of the rows), so that none is asked for.
+pub(super) async fn pass_bytes(connection: &mut PgConnection, encoding: &str) -> Result<()> {
+    pg::set(connection, "client_min_messages", "error").await?;
+    pg::set(connection, "client_encoding", encoding).await
 }
 
 pub(super) async fn convert_again(connection: &mut PgConnection) -> Result<()> {
-    pg::set(connection, "client_encoding", "UTF8").await
+    pg::set(connection, "client_encoding", UTF8).await?;
+    pg::set(connection, "client_min_messages", "notice").await
+}
+
+/// Explains an error whose text is not UTF-8, which is all that sqlx says of it.
+pub(super) fn in_another_encoding(error: anyhow::Error, encoding: Option<&str>) -> anyhow::Error {
+    let is_unread = error.chain().any(|cause| matches!(cause.downcast_ref(), Some(sqlx::Error::Protocol(_))));
+    match encoding {
+        Some(encoding) if is_unread => error.context(format!(
+            "the server's message is in {encoding} and not UTF-8, so it cannot be shown: the server's log has it"
+        )),
+        _ => error,
+    }
 }
 
 /// The end of a transaction, as far as the server knows.

@@ -19,14 +19,14 @@ pub async fn target(connection: &mut PgConnection, table: &str) -> Result<String
     .await
     .map_err(pg::in_its_own_words)?;
     let Some((schema, name)) = found else {
-        return Err(Fault::new(Kind::Configuration, format!("there is no table {table}; name one with --table")).into());
+        return Err(Fault::new(Kind::Configuration, format!("there is no table {table}; name one with --into")).into());
     };
     // PostgreSQL reserves such names of schemas: pg_toast and those of temporary tables are among them.
     let is_postgres_own = schema.starts_with("pg_") || schema == "information_schema";
     let table = pg::qualified(&schema, &name);
     if is_postgres_own {
         let message =
-            format!("{table} is in a schema of PostgreSQL's own, where archived rows may not go; name a table with --table");
+            format!("{table} is in a schema of PostgreSQL's own, where archived rows may not go; name a table with --into");
         return Err(Fault::new(Kind::Permission, message).into());
     }
     Ok(table)

@@ -3,18 +3,19 @@
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
+use futures_util::stream::BoxStream;
 use sha2::{Digest as _, Sha256};
 use sqlx::PgConnection;
 
 use super::batch::{Exported, Source};
 use super::known::Known;
 use super::manifest::Manifest;
-use super::session;
+use super::session::{convert_again, in_another_encoding, pass_bytes};
 use super::text::{TAIL, head};
 use crate::base::progress::Phase;
 use crate::members::compress::{Compression, Compressor, MEMBER_BYTES};
 use crate::pg;
-use crate::store::Store;
+use crate::store::{Store, Upload};
 
 /// Streams rows into an object; it needs memory for two members and the upload's parts. Rows of `known` are in another batch, and
 /// are skipped. Returns also how many these were.
@@ -28,42 +29,25 @@ pub(super) async fn write(
     known: &mut Known<'_>,
 ) -> Result<(Exported, u64)> {
     let mut upload = store.upload(key, 0).await?;
-    let as_bytes = manifest.encoding.as_deref() == Some(session::SQL_ASCII);
     let written = async {
         let mut writer = Writer::new()?;
         writer.pending.extend_from_slice(head(manifest).as_bytes());
-        if as_bytes {
-            session::pass_bytes(connection).await?;
+        if let Some(encoding) = &manifest.encoding {
+            pass_bytes(connection, encoding).await?;
         }
-        {
-            let mut rows = pg::copy_out(connection, &source.query).await?;
-            // A row may come in pieces, or several at once.
-            let mut line = Vec::new();
-            while let Some(chunk) = rows.try_next().await.map_err(pg::in_its_own_words)? {
-                phase.advance(chunk.len() as u64);
-                if known.is_empty() {
-                    writer.rows += memchr::memchr_iter(b'\n', &chunk).count() as u64;
-                    writer.pending.extend_from_slice(&chunk);
-                } else {
-                    for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
-                        line.extend_from_slice(piece);
-                        if line.ends_with(b"\n") {
-                            if !known.has(&line) {
-                                writer.rows += 1;
-                                writer.pending.extend_from_slice(&line);
-                            }
-                            line.clear();
-                        }
-                    }
-                }
-                if writer.pending.len() >= MEMBER_BYTES {
-                    upload.write(writer.member().await?).await?;
-                }
+        let refused = match pg::copy_out(connection, &source.query).await {
+            Ok(rows) => {
+                writer.take(rows, &mut upload, phase, known).await?;
+                None
             }
-            anyhow::ensure!(line.is_empty(), "the server's last row is incomplete");
+            Err(error) => Some(error),
+        };
+        if let Some(error) = refused {
+            pg::keep_step(connection).await;
+            return Err(error);
         }
-        if as_bytes {
-            session::convert_again(connection).await?;
+        if manifest.encoding.is_some() {
+            convert_again(connection).await?;
         }
         writer.pending.extend_from_slice(TAIL);
         upload.write(writer.member().await?).await?;
@@ -75,7 +59,7 @@ pub(super) async fn write(
             sha256: hex::encode(writer.hash.finalize()),
         })
     };
-    let written: Result<Exported> = written.await;
+    let written: Result<Exported> = written.await.map_err(|error| in_another_encoding(error, manifest.encoding.as_deref()));
     if written.is_err() {
         upload.abort().await;
     }
@@ -102,6 +86,41 @@ impl Writer {
             bytes: 0,
             uncompressed_bytes: 0,
         })
+    }
+
+    /// Takes all rows of a COPY.
+    async fn take(
+        &mut self,
+        mut rows: BoxStream<'_, sqlx::Result<Bytes>>,
+        upload: &mut Upload,
+        phase: &Phase,
+        known: &mut Known<'_>,
+    ) -> Result<()> {
+        // A row may come in pieces, or several at once.
+        let mut line = Vec::new();
+        while let Some(chunk) = rows.try_next().await.map_err(pg::in_its_own_words)? {
+            phase.advance(chunk.len() as u64);
+            if known.is_empty() {
+                self.rows += memchr::memchr_iter(b'\n', &chunk).count() as u64;
+                self.pending.extend_from_slice(&chunk);
+            } else {
+                for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
+                    line.extend_from_slice(piece);
+                    if line.ends_with(b"\n") {
+                        if !known.has(&line) {
+                            self.rows += 1;
+                            self.pending.extend_from_slice(&line);
+                        }
+                        line.clear();
+                    }
+                }
+            }
+            if self.pending.len() >= MEMBER_BYTES {
+                upload.write(self.member().await?).await?;
+            }
+        }
+        anyhow::ensure!(line.is_empty(), "the server's last row is incomplete");
+        Ok(())
     }
 
     /// Compresses the pending bytes into a member.

@@ -64,12 +64,22 @@ pub fn sql_state(error: &anyhow::Error) -> Option<String> {
     })
 }
 
+/// Returns the constraint that a server's refusal names, if it names one.
+pub fn constraint(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| match (cause.downcast_ref::<sqlx::Error>(), cause.downcast_ref::<Said>()) {
+        (Some(sqlx::Error::Database(said)), _) => said.constraint().map(str::to_owned),
+        (_, Some(said)) => said.constraint.clone(),
+        _ => None,
+    })
+}
+
 /// Returns an error with the server's message and its kind.
 pub fn in_its_own_words(error: sqlx::Error) -> anyhow::Error {
     match &error {
         sqlx::Error::Database(said) => {
             let sql_state = said.code().map(std::borrow::Cow::into_owned);
-            Said { words: words_of(&error), sql_state, kind: kind_of_sqlx(&error) }.into()
+            let constraint = said.constraint().map(str::to_owned);
+            Said { words: words_of(&error), sql_state, constraint, kind: kind_of_sqlx(&error) }.into()
         }
         _ => error.into(),
     }
@@ -81,6 +91,7 @@ pub fn in_its_own_words(error: sqlx::Error) -> anyhow::Error {
 pub struct Said {
     words: String,
     sql_state: Option<String>,
+    constraint: Option<String>,
     pub kind: Option<Kind>,
 }
 

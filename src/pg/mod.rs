@@ -27,7 +27,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 pub use contract::{Purpose, SEARCH_PATH};
-pub use failure::{in_its_own_words, sql_state, words_of};
+pub use failure::{constraint, in_its_own_words, sql_state, words_of};
 use futures_util::TryStreamExt as _;
 use futures_util::stream::BoxStream;
 pub use pooler::TRANSACTION_POOLER;
@@ -139,10 +139,21 @@ pub async fn execute_script_into(connection: &mut PgConnection, sql: &str, rows:
     Ok(())
 }
 
-/// Returns the rows of a query in COPY's text format. They must be read to the end, or the connection is unusable.
+/// Returns the rows of a query in COPY's text format. They must be read to the end, or the connection is unusable. After an error of this function,
+/// [`keep_step`] must be called: it cannot do that itself, as the rows borrow the connection.
 pub async fn copy_out<'c>(connection: &'c mut PgConnection, query: &str) -> Result<BoxStream<'c, sqlx::Result<Bytes>>> {
     connection.copy_out_raw(&format!("COPY ({query}) TO STDOUT")).await.map_err(in_its_own_words)
 }
+
+/// Reads the end of a [`copy_out`] that the server refused at its start. sqlx 0.9 leaves its ReadyForQuery unread (`pg_begin_copy_out`), and each
+/// later statement would get the answer to the one before it.
+pub async fn keep_step(connection: &mut PgConnection) {
+    // sqlx reads that message in the place of ParseComplete, which is an error; then it reads on to the end of this statement before the next one.
+    // ROLLBACK may be parsed in a failed transaction, and is not run. No other statement has this text: a cached one would not be parsed.
+    let _ = connection.prepare(sqlx::SqlStr::from_static(READ_ON)).await;
+}
+
+const READ_ON: &str = "ROLLBACK -- not run, but parsed after a COPY that was refused";
 
 /// Sends rows in COPY's text format to a table.
 pub async fn copy_in<'c>(connection: &'c mut PgConnection, table: &str, columns: &str) -> Result<PgCopyIn<&'c mut PgConnection>> {

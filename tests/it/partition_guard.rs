@@ -387,3 +387,86 @@ fn rows_go_to_the_store_that_the_job_names_when_its_partition_is_dropped() {
     dropping.tend().succeeded().prints(&["dropped 1 partition"]);
     assert_eq!(batches(&dropping), 1);
 }
+
+/// `logs` of a role that is no superuser, as it logs in; and the role.
+fn owned(server: &Server) -> (String, String) {
+    let database = old_logs(server, 5);
+    let role = format!("owner_{database}_{}", std::process::id());
+    server.sql(
+        &database,
+        &format!(
+            "CREATE ROLE {role} LOGIN; GRANT CREATE ON SCHEMA public TO {role}; ALTER TABLE logs OWNER TO {role};
+             GRANT EXECUTE ON FUNCTION pg_control_system() TO {role};
+             DO $$ DECLARE p regclass; BEGIN
+               FOR p IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'logs'::regclass LOOP
+                 EXECUTE 'ALTER TABLE ' || p || ' OWNER TO {role}';
+               END LOOP;
+             END $$"
+        ),
+    );
+    (database, role)
+}
+
+fn is_gone(server: &Server, database: &str, role: &str) {
+    server.sql(database, &format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}"));
+}
+
+#[test]
+fn a_partition_whose_rows_a_policy_hides_from_its_owner_stays_attached() {
+    let server = server(18);
+    let (database, role) = owned(server);
+    let first = partitions_of(server, &database, "logs").remove(0);
+    server.sql(&database, &format!("ALTER TABLE {first} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"));
+    let scenario = Scenario::with_url(server, &server.url_as(&role, &database)).partitions("public.logs", "at", &over());
+    for _ in 0..2 {
+        scenario.tend().exited(1).says(&["row-level security policy", &first, "stays attached"]);
+        assert!(partitions_of(server, &database, "logs").contains(&first));
+    }
+    server.sql(&database, &format!("ALTER TABLE {first} NO FORCE ROW LEVEL SECURITY"));
+    scenario.tend().succeeded().prints(&["dropped 1 partition"]);
+    is_gone(server, &database, &role);
+}
+
+#[test]
+fn a_table_that_cannot_be_archived_is_named_in_the_servers_words_and_keeps_no_other_from_it() {
+    let server = server(18);
+    let (database, role) = owned(server);
+    let both = partitions_of(server, &database, "logs").drain(..2).collect::<Vec<_>>();
+    let today = chrono::Utc::now().date_naive();
+    let first_that_stays = chrono::Datelike::with_day(&today, 1).unwrap() - chrono::Months::new(2);
+    let keys = format!("every = \"month\"\nretain = \"{}d\"", (today - first_that_stays).num_days() + 1);
+    let url = server.url_as(&role, &database);
+    let scenario = Scenario::with_url(server, &url).partitions("public.logs", "at", &keys);
+    scenario.tend().succeeded().prints(&["detached 2 partitions"]);
+    server.sql(&database, &format!("ALTER TABLE {} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY", both[0]));
+    let scenario = scenario.partitions("public.logs", "at", &format!("{keys}\narchive = \"local\"\ngrace = \"0s\""));
+    let said = scenario.tend().exited(1).says(&["row-level security policy", &both[0]]);
+    assert!(!said.stderr.contains("protocol error"), "{}", said.stderr);
+    let there = |table: &str| server.sql(&database, &format!("SELECT to_regclass('{table}') IS NOT NULL"));
+    assert_eq!([there(&both[0]), there(&both[1])], ["t", "f"], "{}", said.stderr);
+    server.sql(&database, &format!("ALTER TABLE {} DISABLE ROW LEVEL SECURITY", both[0]));
+    scenario.tend().succeeded();
+    assert_eq!(there(&both[0]), "f");
+    let listed = scenario.json(&["archives", "list"]);
+    assert_eq!(listed["batches"].as_array().unwrap().len(), 2, "{listed:#}");
+    is_gone(server, &database, &role);
+}
+
+#[test]
+fn rows_of_a_dropped_partition_want_a_partition_or_another_table() {
+    let server = server(18);
+    let database = old_logs(server, 5);
+    let scenario = Scenario::logs(server, &database, &over());
+    scenario.tend().succeeded().prints(&["dropped 1 partition"]);
+    scenario.run(&["archives", "restore"]).exited(1).says(&[
+        "1 batch not put back",
+        "no partition of relation",
+        "rows from",
+        "create the partition",
+        "--into TABLE",
+    ]);
+    server.sql(&database, "CREATE TABLE back (LIKE logs)");
+    scenario.run(&["archives", "restore", "--into", "public.back"]).succeeded().prints(&["100 rows put back from 1 "]);
+    server.sql(&database, "CREATE TABLE logs_rest PARTITION OF logs DEFAULT");
+    scenario.run(&["archives", "restore"]).succeeded().prints(&["100 rows put back from 1 "]);
+}

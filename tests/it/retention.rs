@@ -146,7 +146,7 @@ pub fn nothing_is_lost_or_twice(server: &Server, database: &str, scenario: &Scen
     server.sql(database, "DROP TABLE IF EXISTS back; CREATE TABLE back (LIKE logs)");
     let listed = scenario.json(&["archives", "list"]);
     if !listed["batches"].as_array().unwrap().is_empty() {
-        scenario.run(&["archives", "restore", "--table", "public.back"]).succeeded();
+        scenario.run(&["archives", "restore", "--into", "public.back"]).succeeded();
     }
     let found = server.sql(
         database,
@@ -204,7 +204,7 @@ fn a_server_that_crashes_midway_loses_nothing() {
     scenario.run(&["run-job", "old-logs", "--yes"]).succeeded();
     // A crash leaves gaps in the numbers: a sequence is logged ahead.
     server.sql(&database, "CREATE TABLE back (LIKE logs)");
-    scenario.run(&["archives", "restore", "--table", "public.back"]).succeeded();
+    scenario.run(&["archives", "restore", "--into", "public.back"]).succeeded();
     let all = "SELECT count(*), count(DISTINCT id) FROM (SELECT id FROM logs UNION ALL SELECT id FROM back) u";
     assert_eq!(server.sql(&database, all), "120001|120001");
 }
@@ -431,7 +431,7 @@ fn of_a_partitioned_table_whole_partitions_go_and_rows_of_the_one_at_the_edge() 
         assert_eq!(server.sql(&database, "SELECT count(*), max(id) FROM logs"), "10|9");
         assert_eq!(server.sql(&database, "SELECT count(*) FROM pg_class WHERE relname ~ '^logs_' AND relkind = 'r'"), "4");
         server.sql(&database, "CREATE TABLE back (LIKE logs)");
-        scenario.run(&["archives", "restore", "--table", "public.back"]).succeeded();
+        scenario.run(&["archives", "restore", "--into", "public.back"]).succeeded();
         let all = "SELECT count(*), count(DISTINCT id) FROM (SELECT id FROM logs UNION ALL SELECT id FROM back) u";
         assert_eq!(server.sql(&database, all), "41|41");
     }

@@ -51,11 +51,11 @@ fn archived_rows_that_a_stranger_made_go_into_no_catalog() {
     forge(&scenario, "logs", "app", ("pg_catalog", "pg_auth_members"), &columns, &row);
     scenario.run(&["archives", "restore"]).exited(77).says(&["pg_auth_members", "a schema of PostgreSQL's own"]);
     for table in ["pg_auth_members", "pg_catalog.pg_auth_members", "information_schema.sql_features", "pg_toast.pg_toast_1255"] {
-        scenario.run(&["archives", "restore", "--table", table]).exited(77).says(&["a schema of PostgreSQL's own"]);
+        scenario.run(&["archives", "restore", "--into", table]).exited(77).says(&["a schema of PostgreSQL's own"]);
     }
     let gained = "SELECT pg_has_role('climber_by_archive', 'postgres', 'MEMBER')";
     assert_eq!(server.sql("postgres", gained), "f");
-    scenario.run(&["archives", "restore", "--table", "nowhere"]).exited(78).says(&["there is no table nowhere"]);
+    scenario.run(&["archives", "restore", "--into", "nowhere"]).exited(78).says(&["there is no table nowhere"]);
 
     // A manifest that sends its rows to another database than its folder's.
     forge(&scenario, "logs", "other", ("public", "t"), &["x"], "1\n");

@@ -1,6 +1,7 @@
 //! `archives`: lists rows that left their tables, and puts them back.
 
 mod find;
+mod refused;
 mod restore;
 
 use std::process::ExitCode;

@@ -9,6 +9,7 @@ use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::find::Found;
+use super::refused;
 use crate::archive::filter::{Filter, Key, Range};
 use crate::archive::{self, BatchName, Intent, Manifest, Put};
 use crate::base::fault::{Fault, Kind};
@@ -36,7 +37,7 @@ pub struct Wanted {
     /// The configured database to restore into [default: the one that the rows came from]
     #[arg(long, value_name = "NAME")]
     to: Option<String>,
-    /// Only rows of this table, written as in SQL; if no batch is of it, the table to restore all batches into
+    /// Only rows of this table, written as in SQL
     #[arg(long, value_name = "TABLE")]
     table: Option<String>,
     /// The table to restore into, written as in SQL [default: the one that the rows came from]
@@ -114,6 +115,22 @@ fn is_of(manifest: &Manifest, text: &str) -> bool {
     with_schema.chain(tables.iter().filter(|_| is_public).cloned()).any(|name| name == text)
 }
 
+/// Returns the batches that hold rows of the table with `--table`. Without any, `--into` may be what is meant: rows of another table never go there
+/// by themselves.
+fn chosen<'a>(found: &'a [Found], wanted: &Wanted) -> Result<Vec<&'a Found>> {
+    let Some(table) = &wanted.table else { return Ok(found.iter().collect()) };
+    let chosen: Vec<&Found> = found.iter().filter(|found| is_of(&found.batch.1, table)).collect();
+    if chosen.is_empty() {
+        let tables: BTreeSet<String> = found.iter().map(|found| table_of(&found.batch.1)).collect();
+        let message = format!(
+            "no batch holds rows of {table}, but of {}: --into {table} puts rows of other tables there",
+            tables.into_iter().collect::<Vec<_>>().join(", ")
+        );
+        return Err(Fault::new(Kind::Configuration, message).into());
+    }
+    Ok(chosen)
+}
+
 /// A batch, with the table and the database that its rows go to.
 struct Step<'a> {
     found: &'a Found,
@@ -161,6 +178,15 @@ impl Totals {
     }
 }
 
+/// What became of a batch.
+enum Ended {
+    Done,
+    /// It waits until the batches after it are back.
+    Later,
+    /// A foreign key of its rows misses rows, which another batch may have.
+    Lacks(anyhow::Error),
+}
+
 /// The context that all batches of a restore share.
 struct Restore<'a> {
     config: &'a Config,
@@ -186,14 +212,11 @@ pub async fn run(
     unsigned_ok: bool,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    let of_the_table = |found: &&Found| wanted.table.as_ref().is_some_and(|table| is_of(&found.batch.1, table));
-    let is_a_choice = found.iter().any(|found| of_the_table(&found));
-    let target = wanted.into.clone().or_else(|| wanted.table.clone().filter(|_| !is_a_choice));
-    let chosen = found.iter().filter(|found| !is_a_choice || of_the_table(found));
-    let steps: Vec<Step<'_>> = chosen
+    let steps: Vec<Step<'_>> = chosen(found, wanted)?
+        .into_iter()
         .map(|found| {
             let (name, manifest) = &found.batch;
-            let table = target.clone().unwrap_or_else(|| table_of(manifest));
+            let table = wanted.into.clone().unwrap_or_else(|| table_of(manifest));
             let database = wanted.to.as_deref().unwrap_or(&manifest.database);
             Ok(Step { found, name, manifest, database, table, filter: wanted.filter(manifest)? })
         })
@@ -225,7 +248,7 @@ pub async fn run(
         units::plural(totals.rows() as usize, "row"),
         units::plural(totals.batches, "archive object")
     ))?;
-    if target.is_none() && totals.rows() > 0 {
+    if wanted.into.is_none() && totals.rows() > 0 {
         say(
             "these rows are still past the limit: the next run of the job that archived them archives them again, unless you change the \
              job",
@@ -288,22 +311,45 @@ impl Restore<'_> {
         Ok(())
     }
 
-    /// Puts all batches back. Those of which some rows left again come last.
+    /// Batches of which some rows left again come last. A batch that refers to rows of a later one is tried again for as long as others come back:
+    /// a child may leave its table before its parent, and rows of one table may refer to each other.
     async fn put_all(&self, steps: &[Step<'_>], totals: &mut Totals) -> Result<()> {
+        let mut open: Vec<(&Step<'_>, bool)> = steps.iter().map(|step| (step, false)).collect();
         let mut rest = Vec::new();
-        for step in steps {
-            if self.put(step, false, totals).await? {
-                rest.push(step);
+        loop {
+            let tried = open.len();
+            let mut lacking = Vec::new();
+            for (step, is_rest) in open {
+                match self.put(step, is_rest, totals).await? {
+                    Ended::Done => {}
+                    Ended::Later => rest.push(step),
+                    Ended::Lacks(error) => lacking.push((step, is_rest, error)),
+                }
             }
+            let is_stuck = lacking.len() == tried;
+            open = lacking.iter().map(|(step, is_rest, _)| (*step, *is_rest)).collect();
+            if !is_stuck && !lacking.is_empty() {
+                continue;
+            }
+            // Rows of it that were changed may be in a batch that lacks something, and go before what they were.
+            let goes = |step: &mut &Step<'_>| {
+                !lacking
+                    .iter()
+                    .any(|(other, is_rest, _)| !is_rest && (other.database, &other.table) == (step.database, &step.table))
+            };
+            let further: Vec<_> = rest.extract_if(.., goes).collect();
+            if further.is_empty() {
+                totals.refused.extend(lacking.into_iter().map(|(step, _, error)| refused::for_what_it_lacks(step.name, &error)));
+                let waiting =
+                    |step: &Step<'_>| format!("{}, of which some rows left again: it comes after those of its table", step.name);
+                totals.refused.extend(rest.into_iter().map(waiting));
+                return Ok(());
+            }
+            open.extend(further.into_iter().map(|step| (step, true)));
         }
-        for step in rest {
-            self.put(step, true, totals).await?;
-        }
-        Ok(())
     }
 
-    /// Returns true when the batch must wait until the others are back.
-    async fn put(&self, step: &Step<'_>, rest: bool, totals: &mut Totals) -> Result<bool> {
+    async fn put(&self, step: &Step<'_>, rest: bool, totals: &mut Totals) -> Result<Ended> {
         let Target { mut connection, table, checked } = self.target(step, totals).await?;
         let Step { found, name, manifest, .. } = step;
         let phase = self.progress.phase("restore", Some(manifest.exported.bytes));
@@ -323,19 +369,20 @@ impl Restore<'_> {
                 say(&format!("{name} has been back in {table} since {since}; --again puts it back once more"));
                 totals.there += 1;
             }
-            Ok(Put::Later) => return Ok(true),
-            // unique_violation: some of its rows are back by other means. The other batches go on.
-            Err(error) if pg::sql_state(&error).as_deref() == Some("23505") => {
-                totals.refused.push(format!(
-                    "{name}, of which nothing was put back: {error:#}; --key COLUMN=VALUE or --time FROM..TO puts back only the missing \
-                     rows, --into TABLE all of them into another table"
-                ));
-            }
-            Err(error) => {
-                return Err(error.context(format!("{name}, of which nothing was put back")));
-            }
+            Ok(Put::Later) => return Ok(Ended::Later),
+            // foreign_key_violation
+            Err(error) if pg::sql_state(&error).as_deref() == Some("23503") => return Ok(Ended::Lacks(error)),
+            Err(error) => match refused::way_out(&error) {
+                // The other batches are not kept from coming back.
+                Some(way_out) => {
+                    totals
+                        .refused
+                        .push(format!("{name} ({}), of which nothing was put back: {error:#}; {way_out}", manifest.reason));
+                }
+                None => return Err(error.context(format!("{name}, of which nothing was put back"))),
+            },
         }
-        Ok(false)
+        Ok(Ended::Done)
     }
 
     /// Finds the table, and refuses it where a restore may not write to it.

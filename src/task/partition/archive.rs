@@ -167,6 +167,17 @@ impl<'a> PartitionArchive<'a> {
         Ok(name.filter(|_| is_own).map(|name| name.to_string()))
     }
 
+    /// Fails if the role may not read all rows of a partition that is about to be detached. A policy that hides some from its owner, too, refuses
+    /// (row_security is off).
+    pub async fn can_read(&self, session: &mut Session, partition: &TableName) -> Result<()> {
+        let columns = archive::columns(&mut session.connection, partition.oid).await?;
+        let list = columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
+        // The server checks rights and policies, and reads nothing.
+        let explain = format!("EXPLAIN SELECT {list} FROM ONLY {}", partition.sql());
+        let explained = pg::execute_counting(&mut session.connection, explain).await.map_err(pg::in_its_own_words);
+        explained.map(drop).with_context(|| format!("cannot archive {partition}, so it stays attached"))
+    }
+
     /// Archives the table's rows. Returns the mark that the table has afterwards.
     pub async fn put(&self, session: &mut Session, plan: &Plan, table: &TableName, mark: &Mark) -> Result<Attempt<Mark>> {
         // A session may still write to the table under its own name, so it is locked while it is read. That name may belong to another

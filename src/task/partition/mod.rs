@@ -313,16 +313,21 @@ impl Partition {
             Step::Keep { partition, mark } => return Ok(retire::keep(session, plan, archives, partition, mark).await?.locked()),
             // Its archive is checked again before the drop.
             Step::Drop { table, mark } => (table, mark.clone()),
-            Step::Retire { partition, how, mark } => match retire::retire(session, plan, partition, *how, mark).await? {
-                Attempt::Done(mark) => {
-                    progress.detached.push(partition.to_string());
-                    (partition, mark)
+            Step::Retire { partition, how, mark } => {
+                if let Some(archives) = archives {
+                    archives.can_read(session, partition).await?;
                 }
-                Attempt::Locked(who) => {
-                    progress.detach_is_pending |= *how == plan::Detach::Concurrently;
-                    return Ok(Some(who));
+                match retire::retire(session, plan, partition, *how, mark).await? {
+                    Attempt::Done(mark) => {
+                        progress.detached.push(partition.to_string());
+                        (partition, mark)
+                    }
+                    Attempt::Locked(who) => {
+                        progress.detach_is_pending |= *how == plan::Detach::Concurrently;
+                        return Ok(Some(who));
+                    }
                 }
-            },
+            }
             Step::Confirm { table, mark } => match retire::confirm(session, plan, table, mark).await? {
                 Attempt::Done(mark) => (table, mark),
                 Attempt::Locked(who) => return Ok(Some(who)),

@@ -149,7 +149,7 @@ fn stored_ids(scenario: &Scenario) -> BTreeSet<i64> {
 #[track_caller]
 pub fn table_and_archive_are_all(server: &Server, database: &str, scenario: &Scenario) {
     server.sql(database, "DROP TABLE IF EXISTS back; CREATE TABLE back (LIKE logs)");
-    scenario.run(&["archives", "restore", "--table", "public.back"]).succeeded();
+    scenario.run(&["archives", "restore", "--into", "public.back"]).succeeded();
     let all = "SELECT id FROM logs UNION ALL SELECT id FROM back";
     nothing_is_lost(server, database, all, &BTreeSet::new(), "at the end");
     assert!(!scenario.files("store").iter().any(|file| file.ends_with(".pending.json") || file.ends_with(".partial")));

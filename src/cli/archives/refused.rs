@@ -1,0 +1,32 @@
+//! Batches that a table does not take, and what to do about each. They keep no other batch from coming back.
+
+use crate::archive::{BatchName, NotAll};
+use crate::pg;
+
+/// Returns what to do about a batch that the table does not take as it is; `None` when the error is of another kind.
+pub(super) fn way_out(error: &anyhow::Error) -> Option<&'static str> {
+    if error.downcast_ref::<NotAll>().is_some() {
+        return Some("--into TABLE puts its rows into another table");
+    }
+    match pg::sql_state(error)?.as_str() {
+        // unique_violation: some of its rows are back by other means, or others took their place.
+        "23505" => Some(
+            "--key COLUMN=VALUE or --time FROM..TO puts back only the missing rows, --into TABLE all of them into another table",
+        ),
+        // check_violation that names no check: the server found no partition (ExecFindPartition).
+        "23514" if pg::constraint(error).is_none() => Some(
+            "create the partition that these rows belong to (CREATE TABLE ... PARTITION OF ...), or use --into TABLE with another table",
+        ),
+        // integrity_constraint_violation
+        state if state.starts_with("23") => Some("--into TABLE puts its rows into another table"),
+        _ => None,
+    }
+}
+
+/// Says why a batch was refused by a foreign key.
+pub(super) fn for_what_it_lacks(name: &BatchName, error: &anyhow::Error) -> String {
+    format!(
+        "{name}, of which nothing was put back: {error:#}; no batch of this restore has the rows that it refers to: restore those rows first, or use \
+         --into TABLE with a table that has no such foreign key"
+    )
+}
