@@ -65,7 +65,7 @@ pub struct NotAll(String);
 
 /// The decision about a batch, before anything is written.
 pub enum Intent {
-    Put(Prepared),
+    Put(Box<Prepared>),
     /// Nothing is to be done.
     Leave(Put),
 }
@@ -98,7 +98,7 @@ pub async fn prepare(
     let mut record = Record::read(store, name, wanted.accepts()).await?;
     let ends = record.resolve(connection, &here).await?;
     if wanted.again {
-        return Ok(Intent::Put(Prepared { here, ends, filter, there: Vec::new(), rows_there: 0, by_key: None }));
+        return Ok(Intent::Put(Box::new(Prepared { here, ends, filter, there: Vec::new(), rows_there: 0, by_key: None })));
     }
     if let Some(restored) = record.in_doubt(&here) {
         let message = format!(
@@ -136,7 +136,14 @@ pub async fn prepare(
                 );
                 return Err(Fault::new(Kind::Busy, message).into());
             };
-            return Ok(Intent::Put(Prepared { here, ends, filter, there: Vec::new(), rows_there: 0, by_key: Some(by_key) }));
+            return Ok(Intent::Put(Box::new(Prepared {
+                here,
+                ends,
+                filter,
+                there: Vec::new(),
+                rows_there: 0,
+                by_key: Some(by_key),
+            })));
         }
         None => {}
     }
@@ -145,7 +152,7 @@ pub async fn prepare(
     }
     let there = record.at(&here).map(|restored| restored.filter.clone()).collect();
     let rows_there = record.at(&here).map(|restored| restored.rows).sum();
-    Ok(Intent::Put(Prepared { here, ends, filter, there, rows_there, by_key: None }))
+    Ok(Intent::Put(Box::new(Prepared { here, ends, filter, there, rows_there, by_key: None })))
 }
 
 impl Wanted<'_> {

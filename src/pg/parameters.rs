@@ -235,7 +235,9 @@ fn check(key: &str, value: &str) -> Result<(), String> {
 
 /// Escapes a word as a server splits its options.
 pub fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace(' ', "\\ ")
+    let is_special = |letter: char| matches!(letter, '\\' | ' ' | '\t' | '\n' | '\x0b' | '\x0c' | '\r');
+    let letters = text.chars().flat_map(|letter| is_special(letter).then_some('\\').into_iter().chain([letter]));
+    letters.collect()
 }
 
 #[cfg(test)]

@@ -246,6 +246,30 @@ fn what_the_job_excludes_is_left_out_and_said() {
     assert_eq!(manifest["filters"]["exclude_tables"][0], "public.child");
 }
 
+/// As pg_dump finds it: by the search_path of the login.
+#[test]
+fn a_table_that_is_excluded_without_its_schema_is_left_out() {
+    for major in MAJORS {
+        let server = server(major);
+        let database = server.new_database();
+        server.sql(
+            &database,
+            &format!(
+                "CREATE SCHEMA \"we ird\"; CREATE SCHEMA other; CREATE TABLE \"we ird\".logs AS SELECT 1 AS x; CREATE TABLE other.logs AS SELECT 2 AS x;
+                 CREATE TABLE big AS SELECT 3 AS x; ALTER DATABASE {database} SET search_path = \"we ird\", public"
+            ),
+        );
+        let scenario = Scenario::with_database(server, &database)
+            .backup_job("local", "exclude_tables = [\"logs\"]\nexclude_table_data = [\"bi*\"]");
+        scenario.run(&["run-job", "nightly"]).succeeded();
+        let manifest = manifest(&scenario);
+        let tables: Vec<String> = (manifest["tables"].as_array().unwrap().iter())
+            .map(|table| format!("{}.{}", table["schema"].as_str().unwrap(), table["name"].as_str().unwrap()))
+            .collect();
+        assert_eq!(tables, ["other.logs"], "{major}");
+    }
+}
+
 #[test]
 fn database_settings_and_locale_come_back_with_create() {
     let server = server(18);

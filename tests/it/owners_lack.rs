@@ -190,7 +190,7 @@ fn an_audit_by_a_superuser_reads_no_partition_of_another_owner() {
     let scenario = owned.scenario("postgres", RETENTION);
     let output = scenario.run(&["audit", "--database", "app", "--json"]);
     assert_eq!(owned.ran(), "");
-    let named = format!("its partition public.ev_default belongs to {}, whose code would run as the superuser", owned.owner);
+    let named = format!("public.ev_default belongs to {}, whose code would run as the superuser", owned.owner);
     assert!(output.stdout.contains(&named), "{}", output.stdout);
     owned.sql("SELECT count(*) FROM ev_default");
     assert_eq!(owned.ran(), "postgres", "the test's code can run at all");

@@ -127,7 +127,7 @@ fn a_partition_with_values_that_mean_never_is_emptied_of_the_others() {
     );
     let scenario = job(server, &database, "at", "");
     scenario.run(&["run-job", "old", "--dry-run"]).succeeded().prints(&[
-        "public.logs_first is emptied row by row, and is not dropped: rows whose \"at\" is not a time stay",
+        "public.logs_first is emptied row by row and is not dropped: rows whose \"at\" is not a time stay",
         "detach public.logs_second",
         "\"at\" has no time zone and is read as UTC",
     ]);

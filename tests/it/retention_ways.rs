@@ -46,7 +46,7 @@ fn row_triggers_of_whole_partitions_fire_and_what_they_keep_stays() {
             );
             let scenario = job(server, &database, "logs", archive);
             scenario.run(&["run-job", "old", "--dry-run"]).succeeded().prints(&[
-                "public.logs_0 is emptied row by row, and is not dropped: trigger hold fires on DELETE; trigger note fires on DELETE",
+                "public.logs_0 is emptied row by row and is not dropped: trigger hold fires on DELETE; trigger note fires on DELETE",
             ]);
             let report = scenario.json(&["run-job", "old"]);
             assert_eq!(

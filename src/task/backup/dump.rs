@@ -8,6 +8,7 @@ use chrono::Utc;
 use super::keys::Backup;
 use super::manifest::{DumpObject, FORMAT, Globals, Manifest};
 use super::markers::RUN;
+use super::patterns::Patterns;
 use super::plan::Plan;
 use super::set::{self, GLOBALS, Set};
 use super::stream::{self, Shape, Streamed};
@@ -129,7 +130,7 @@ async fn write_dump(
     phase: &Phase,
     waited_for_us: &Mutex<Vec<String>>,
 ) -> Result<(Streamed, String)> {
-    let mut pg_dump = start_pg_dump(plan, backup, run)?;
+    let mut pg_dump = run.or_cancelled(start_pg_dump(plan, backup, run)).await?;
     let shape = Shape { compression: backup.compression, level: backup.level, threads: backup.threads };
     let mut upload = store.upload(&plan.name.key(object), plan.server.database.size_bytes.max(0) as u64).await?;
     let dumping = run.or_cancelled(dump_into(&mut upload, &mut pg_dump, shape, (plan, backup), &run.settings, phase));
@@ -170,9 +171,12 @@ async fn check_dump(streamed: &Streamed, ended: &Ended, settings: &pg::Settings,
     Ok(())
 }
 
-fn start_pg_dump(plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Result<Child> {
+async fn start_pg_dump(plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Result<Child> {
     let mut command = plan.tools.command("pg_dump");
-    run.settings.apply_to(&mut command);
+    match Patterns::of(&backup.filters).need_a_search_path() {
+        true => run.settings.apply_with_search_path(&applications_path(run).await?, &mut command),
+        false => run.settings.apply_to(&mut command),
+    }
     let database = &plan.server.database;
     let encoding = if database.has_no_way_to_utf8() { database.encoding.as_str() } else { "UTF8" };
     // A pattern without a match is a mistake, not a reason to dump without it.
@@ -188,6 +192,13 @@ fn start_pg_dump(plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Result<C
         }
     }
     Child::spawn(command)
+}
+
+/// Returns the search_path that the login has by itself: by it pg_dump finds tables of patterns without a schema (`exclude_tables = ["logs"]`).
+/// pg_dump sets it for nothing else, and qualifies all names in that query (expand_table_name_patterns, since CVE-2018-1058).
+async fn applications_path(run: &RunContext<'_>) -> Result<String> {
+    let mut connection = run.settings.connect_for(pg::Purpose::Application).await?;
+    pg::fetch_text(&mut connection, "SHOW search_path".to_owned()).await?.context("the server shows no search_path")
 }
 
 /// Writes roles, their passwords and memberships, and tablespaces, as far as this role may read them. A set without them is still a set:

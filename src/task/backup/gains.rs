@@ -10,7 +10,8 @@ use crate::base::fault::{Fault, Kind};
 /// Refuses to make a superuser of the target the owner of what other roles of the source wrote. Functions that are SECURITY DEFINER, views, and
 /// rules run with the rights of their owner, whoever uses them: an ordinary owner in the source would become a superuser here.
 pub async fn refuse(connection: &mut PgConnection, source: &ServerFacts, choices: &Choices) -> Result<()> {
-    if choices.trust_owners || !(choices.no_owner || !choices.role_map.is_empty()) {
+    let changes_owners = choices.no_owner || !choices.role_map.is_empty();
+    if choices.trust_owners || !changes_owners {
         return Ok(());
     }
     let me: String = sqlx::query_scalar("SELECT current_user::pg_catalog.text").fetch_one(&mut *connection).await?;

@@ -26,6 +26,11 @@ impl Patterns {
             without_rows: Tables::of(&filters.exclude_table_data),
         }
     }
+
+    /// Returns whether a pattern of tables names no schema.
+    pub fn need_a_search_path(&self) -> bool {
+        self.without.schemas.iter().chain(&self.without_rows.schemas).any(Option::is_none)
+    }
 }
 
 impl Tables {
