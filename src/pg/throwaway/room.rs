@@ -5,6 +5,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -12,6 +13,9 @@ use super::processes::PREFIX;
 use super::user::User;
 use crate::base::fault::{Fault, Kind};
 use crate::base::process_identity::ProcessIdentity;
+
+/// A folder that gets new files while it is removed is tried so often.
+const REMOVE_TRIES: u32 = 50;
 
 const LOCK: &str = "lock";
 
@@ -173,9 +177,20 @@ fn end_and_remove(folder: &Path) -> Result<()> {
         }
         _ => Ok(()),
     };
-    gone(std::fs::remove_dir_all(&server))?;
+    gone(remove_all(&server))?;
     gone(std::fs::remove_file(folder.join(LOCK)))?;
     gone(std::fs::remove_dir(folder))
+}
+
+/// Removes it with all that is in it. The shell around a server that was just ended may still write its last file there.
+fn remove_all(folder: &Path) -> io::Result<()> {
+    for _ in 1..REMOVE_TRIES {
+        match std::fs::remove_dir_all(folder) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => std::thread::sleep(Duration::from_millis(100)),
+            ended => return ended,
+        }
+    }
+    std::fs::remove_dir_all(folder)
 }
 
 /// Ends every process of the server whose folder this is: its data are in `data` there. On other systems than Linux, the server ends by itself
