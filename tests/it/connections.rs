@@ -2,7 +2,6 @@
 //! client tools.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::process::Command;
 
 use crate::support::pooler::Pooler;
@@ -487,7 +486,7 @@ fn sessions_whose_messages_are_read_speak_english_where_the_role_may_choose() {
             scenario.run(&["run-job", "nightly"]).succeeded();
             assert_eq!(variables(&scenario).contains(" -c lc_messages=C "), is == "C", "{role} on {major}");
         }
-        let log = std::fs::read_to_string(Path::new(&server.log())).unwrap();
+        let log = server.logged();
         assert!(!log.contains("permission denied to set parameter \"lc_messages\""), "{log}");
     }
 }

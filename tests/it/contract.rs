@@ -103,7 +103,7 @@ impl<'a> Owned<'a> {
     /// Nothing of the owner's ran as anybody, and he is what he was.
     #[track_caller]
     fn nobody_was_taken_over(&self) {
-        let log = std::fs::read_to_string(self.server.log()).unwrap();
+        let log = self.server.logged();
         let marks: BTreeSet<&str> =
             log.lines().filter(|line| line.contains(&format!("TAKEN OVER in {}:", self.database))).collect();
         assert!(marks.is_empty(), "{marks:#?}");
@@ -126,9 +126,8 @@ fn a_stranger_who_puts_an_exact_match_of_hashtextextended_into_public_is_not_run
              BEGIN RAISE LOG 'TAKEN OVER in %: hashtextextended', current_database(); RETURN 1; END $$",
         );
         server.sql(&owned.database, "SELECT hashtextextended('the trap works', 0)");
-        assert!(std::fs::read_to_string(server.log()).unwrap().contains(&format!("TAKEN OVER in {}:", owned.database)));
-        let marks =
-            || std::fs::read_to_string(server.log()).unwrap().matches(&format!("TAKEN OVER in {}:", owned.database)).count();
+        assert!(server.logged().contains(&format!("TAKEN OVER in {}:", owned.database)));
+        let marks = || server.logged().matches(&format!("TAKEN OVER in {}:", owned.database)).count();
         let before = marks();
         owned.all_works(&server.url(&owned.database));
         assert_eq!(marks(), before, "{major}");
@@ -144,7 +143,7 @@ fn a_stranger_who_sets_a_search_path_with_functions_and_operators_of_his_own_is_
         owned.nobody_was_taken_over();
         // The same traps, met by somebody without the contract.
         owned.server.sql(&owned.database, &format!("{FIRST}; SELECT set_config('a.b', 'c', false)"));
-        let log = std::fs::read_to_string(owned.server.log()).unwrap();
+        let log = owned.server.logged();
         assert!(log.contains(&format!("TAKEN OVER in {}: set_config ran as postgres", owned.database)));
     }
 }

@@ -408,7 +408,7 @@ fn a_large_default_partition_is_not_read_while_everybody_waits() {
         (Some(true), 2),
         "{run:#}"
     );
-    let log = std::fs::read_to_string(server.log()).unwrap();
+    let log = server.logged();
     assert!(
         log.contains("updated partition constraint for default partition \"logs_default\" is implied by existing constraints")
     );

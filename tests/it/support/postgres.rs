@@ -219,6 +219,11 @@ impl Server {
     }
 
     /// What it says.
+    /// What its log says; other tests' statements in it may have any encoding.
+    pub fn logged(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.log()).unwrap()).into_owned()
+    }
+
     pub fn log(&self) -> PathBuf {
         self.folder.path().join("log")
     }
