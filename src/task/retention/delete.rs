@@ -172,11 +172,10 @@ impl Work<'_> {
                 done.elapsed += started.elapsed();
                 return Ok(Go::Stop(reason));
             }
-            let began = Instant::now();
             // A cancellation does not drop it midway: it is short, and ends in a commit or a rollback.
             let (result, blocked) = governor.watch(pid, self.batch(connection, &place, pace.size())).await;
-            let batch = match result {
-                Ok(batch) => batch,
+            let (batch, begun) = match result {
+                Ok(done) => done,
                 Err(error) => match self.after_failure(error, &mut attempts, (&mut pace, target.0), done).await? {
                     Next::Retry => continue,
                     Next::Stop(reason) => {
@@ -186,7 +185,7 @@ impl Work<'_> {
                 },
             };
             attempts = 0;
-            let elapsed = began.elapsed();
+            let elapsed = begun.elapsed();
             pace.took_beside_others(elapsed, governor.scaled(target.0), target.0, blocked);
             self.count(&batch, done)?;
             if !walk.went(&place, batch.rows, batch.last_key) {
