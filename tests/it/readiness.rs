@@ -129,6 +129,14 @@ fn a_job_with_filters_needs_what_it_dumps_and_no_more() {
     filtered.run(&["check", "--connect"]).succeeded();
     filtered.run(&["run-job", "nightly"]).succeeded();
 
+    // A name without a schema means what the login's own search_path finds.
+    server.sql(&database, &format!("ALTER ROLE {role} IN DATABASE {database} SET search_path = app_one"));
+    let by_name = filters.replace("app_*.\"Not mine\"", "\"Not mine\"").replace("*.policed", "policed");
+    let by_name = scenario(server, &database, &role, &by_name);
+    by_name.run(&["check", "--connect"]).succeeded();
+    by_name.run(&["run-job", "nightly"]).succeeded();
+    server.sql(&database, &format!("ALTER ROLE {role} IN DATABASE {database} RESET search_path"));
+
     let with_rows = scenario(server, &database, &role, "schemas = [\"app_*\"]\nexclude_tables = ['app_*.\"Not mine\"']");
     lacks(&with_rows, 77, &["row security hides rows of 1 table (app_one.policed)"]);
     with_rows.run(&["run-job", "nightly"]).exited(77).says(&["BYPASSRLS"]);

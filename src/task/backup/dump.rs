@@ -10,6 +10,7 @@ use super::manifest::{DumpObject, FORMAT, Globals, Manifest};
 use super::markers::RUN;
 use super::patterns::Patterns;
 use super::plan::Plan;
+use super::search_path::SearchPath;
 use super::set::{self, GLOBALS, Set};
 use super::stream::{self, Shape, Streamed};
 use super::verdict::Verification;
@@ -174,7 +175,8 @@ async fn check_dump(streamed: &Streamed, ended: &Ended, settings: &pg::Settings,
 async fn start_pg_dump(plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Result<Child> {
     let mut command = plan.tools.command("pg_dump");
     match Patterns::of(&backup.filters).need_a_search_path() {
-        true => run.settings.apply_with_search_path(&applications_path(run).await?, &mut command),
+        // pg_dump goes by it in the query for these tables alone, and qualifies all names there (expand_table_name_patterns, since CVE-2018-1058).
+        true => run.settings.apply_with_search_path(&SearchPath::of_login(&run.settings).await?.shown, &mut command),
         false => run.settings.apply_to(&mut command),
     }
     let database = &plan.server.database;
@@ -192,13 +194,6 @@ async fn start_pg_dump(plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Re
         }
     }
     Child::spawn(command)
-}
-
-/// Returns the search_path that the login has by itself: by it pg_dump finds tables of patterns without a schema (`exclude_tables = ["logs"]`).
-/// pg_dump sets it for nothing else, and qualifies all names in that query (expand_table_name_patterns, since CVE-2018-1058).
-async fn applications_path(run: &RunContext<'_>) -> Result<String> {
-    let mut connection = run.settings.connect_for(pg::Purpose::Application).await?;
-    pg::fetch_text(&mut connection, "SHOW search_path".to_owned()).await?.context("the server shows no search_path")
 }
 
 /// Writes roles, their passwords and memberships, and tablespaces, as far as this role may read them. A set without them is still a set:

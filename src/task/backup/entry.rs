@@ -17,7 +17,7 @@ impl Entry for Backup {
     async fn check(&self, connection: &mut PgConnection, settings: &pg::Settings, config: &Config) -> Result<String> {
         let source = facts::server(connection, settings).await?;
         let place = choose::place(self, config, &source, connection).await?;
-        let found = readiness::look(connection, self, &source, &place).await?;
+        let found = readiness::look(connection, self, settings, &source, &place).await?;
         readiness::refuse(&found.lacks)?;
         let notes: String = found.notes.iter().chain(&place.note()).map(|note| format!("; NOTE: {note}")).collect();
         Ok(format!("can read everything the job dumps{notes}"))

@@ -61,6 +61,7 @@ pub mod scan;
 pub mod scratch;
 #[doc(hidden)]
 pub mod script;
+mod search_path;
 pub mod series;
 mod session;
 pub mod set;

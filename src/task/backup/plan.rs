@@ -72,11 +72,12 @@ impl State {
         let major = server.version_num as u32 / 10_000;
         let tools = super::context::tools_for(run, major).await?;
         // A failed check of the requirements does not prevent the dump.
-        let readiness =
-            readiness::look(&mut connection, backup, &server, &place).await.unwrap_or_else(|error| readiness::Found {
+        let readiness = readiness::look(&mut connection, backup, &run.settings, &server, &place).await.unwrap_or_else(|error| {
+            readiness::Found {
                 notes: vec![format!("the requirements of the dump could not be checked: {}", failure::in_a_line(&error))],
                 ..readiness::Found::default()
-            });
+            }
+        });
         let recovery_conflicts = standby::recovery_conflicts(&mut connection).await.unwrap_or_default();
         let known_settings = if tools.major > major { Some(facts::setting_names(&mut connection).await?) } else { None };
 

@@ -8,6 +8,7 @@ use super::facts::ServerFacts;
 use super::keys::Backup;
 use super::patterns::Patterns;
 use super::place::Place;
+use super::search_path::SearchPath;
 use super::{lacks, psql_reads, scratch, standby};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
@@ -56,8 +57,13 @@ pub struct Found {
     pub notes: Vec<String>,
 }
 
-pub async fn read(connection: &mut PgConnection, backup: &Backup) -> Result<Readiness> {
-    let Patterns { schemas, without, without_rows } = Patterns::of(&backup.filters);
+pub async fn read(connection: &mut PgConnection, backup: &Backup, settings: &pg::Settings) -> Result<Readiness> {
+    let patterns = Patterns::of(&backup.filters);
+    let found_by_name = match patterns.need_a_search_path() {
+        true => SearchPath::of_login(settings).await?.schemas,
+        false => Vec::new(),
+    };
+    let Patterns { schemas, without, without_rows } = patterns;
     let query = sqlx::query_as(include_str!("readiness.sql"))
         .bind(&schemas)
         .bind(without.schemas)
@@ -65,14 +71,21 @@ pub async fn read(connection: &mut PgConnection, backup: &Backup) -> Result<Read
         .bind(without_rows.schemas)
         .bind(without_rows.names)
         // With `schemas`, pg_dump dumps no large objects.
-        .bind(schemas.is_empty());
+        .bind(schemas.is_empty())
+        .bind(found_by_name);
     Ok(query.fetch_one(connection).await?)
 }
 
 /// Finds everything that would make the job's runs fail. `place` is where its sets are restored.
-pub async fn look(connection: &mut PgConnection, backup: &Backup, source: &ServerFacts, place: &Place) -> Result<Found> {
+pub async fn look(
+    connection: &mut PgConnection,
+    backup: &Backup,
+    settings: &pg::Settings,
+    source: &ServerFacts,
+    place: &Place,
+) -> Result<Found> {
     let mut found = Found::default();
-    let ready = match read(connection, backup).await {
+    let ready = match read(connection, backup, settings).await {
         Ok(ready) => ready,
         // 2201B: it is not a regular expression.
         Err(error) if pg::sql_state(&error).as_deref() == Some("2201B") => {

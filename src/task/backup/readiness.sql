@@ -1,12 +1,13 @@
 -- The needs of a dump by this role, of database and server. $1: schemas that are dumped (none: all); $2 and $3: schemas and names of
--- tables that are not; $4 and $5: of tables whose rows are not; all as regular expressions. $6: the dump takes large objects.
+-- tables that are not; $4 and $5: of tables whose rows are not; all as regular expressions. $6: the dump takes large objects. $7: schemas of the
+-- login's own search_path, for patterns without one.
 WITH me AS (
     SELECT rolsuper, rolcreatedb FROM pg_catalog.pg_roles WHERE rolname = current_user
 ), rel AS (
     SELECT c.oid, c.relkind, c.relnamespace, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name,
            NOT EXISTS (SELECT FROM ROWS FROM (pg_catalog.unnest($4::text[]), pg_catalog.unnest($5::text[])) AS x (schema, name)
                        WHERE c.relname ~ x.name
-                         AND CASE WHEN x.schema IS NULL THEN pg_catalog.pg_table_is_visible(c.oid) ELSE n.nspname ~ x.schema END) AS with_rows,
+                         AND CASE WHEN x.schema IS NULL THEN n.nspname = ANY ($7::text[]) ELSE n.nspname ~ x.schema END) AS with_rows,
            e.objid IS NOT NULL AS of_extension
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_catalog.pg_depend e ON e.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND e.objid = c.oid AND e.deptype = 'e'
@@ -17,7 +18,7 @@ WITH me AS (
            OR e.objid IS NULL AND EXISTS (SELECT FROM pg_catalog.unnest($1::text[]) AS s (schema) WHERE n.nspname ~ s.schema))
       AND NOT EXISTS (SELECT FROM ROWS FROM (pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::text[])) AS x (schema, name)
                       WHERE c.relname ~ x.name
-                        AND CASE WHEN x.schema IS NULL THEN pg_catalog.pg_table_is_visible(c.oid) ELSE n.nspname ~ x.schema END)
+                        AND CASE WHEN x.schema IS NULL THEN n.nspname = ANY ($7::text[]) ELSE n.nspname ~ x.schema END)
 ), lo AS (
     SELECT l.oid, l.lomowner FROM pg_catalog.pg_largeobject_metadata l
     WHERE $6 AND NOT pg_catalog.current_setting('lo_compat_privileges')::boolean AND NOT (SELECT rolsuper FROM me)

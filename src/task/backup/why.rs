@@ -50,7 +50,7 @@ pub async fn explain(status: &str, said: &str, settings: &pg::Settings, plan: &P
     match settings.connect().await {
         Err(error) => found.no_connection = failure::kind_of(&error),
         Ok(mut connection) => {
-            if let Err(error) = look(&mut found, &mut connection, said, plan, backup).await {
+            if let Err(error) = look(&mut found, &mut connection, said, settings, (plan, backup)).await {
                 tracing::debug!("cannot find out why pg_dump failed: {error:#}");
             }
         }
@@ -67,12 +67,18 @@ pub async fn explain(status: &str, said: &str, settings: &pg::Settings, plan: &P
     }
 }
 
-async fn look(found: &mut Found, connection: &mut PgConnection, said: &str, plan: &Plan, backup: &Backup) -> Result<()> {
+async fn look(
+    found: &mut Found,
+    connection: &mut PgConnection,
+    said: &str,
+    settings: &pg::Settings,
+    (plan, backup): (&Plan, &Backup),
+) -> Result<()> {
     if said.contains("LOCK TABLE") {
         // This comes first, because the lock may soon be released.
         found.locked = sqlx::query_as(include_str!("locked.sql")).fetch_all(&mut *connection).await?;
     }
-    found.ready = readiness::read(connection, backup).await?;
+    found.ready = readiness::read(connection, backup, settings).await?;
     if let Some(table) = copied_table(said) {
         found.recovery_conflict = recovery_conflicts(connection).await? > plan.recovery_conflicts;
         if names_a_gigabyte(said) {
