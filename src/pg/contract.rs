@@ -76,6 +76,12 @@ const PINNED: &[(&str, &str, Reach, &str)] = &[
         All,
         "with on, the planner computes the constants in CHECKs of any table: code of its owner",
     ),
+    (
+        "jit",
+        "off",
+        Own,
+        "the estimates of queries on catalogs are far too high: where the server has LLVM, compiling one takes a second or more",
+    ),
     ("plan_cache_mode", "auto", Own, "plans"),
     ("enable_async_append", "on", Own, "plans"),
     ("enable_bitmapscan", "on", Own, "plans"),

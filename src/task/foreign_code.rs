@@ -293,7 +293,7 @@ pub async fn check_restore(settings: &Settings, on: &RestoresOn, trust_owners: b
         RestoresOn::Elsewhere(other) => (other, EVERY_AUTHOR, None),
     };
     let restores = login(&mut target.connect().await?).await?;
-    let mut connection = asking(settings).await?;
+    let mut connection = settings.connect().await?;
     let authors: Vec<Author> = sqlx::query_as(authors).fetch_all(&mut connection).await.map_err(pg::in_its_own_words)?;
     let gains = match (on, restores.is_superuser) {
         (RestoresOn::Elsewhere(_), true) => "a superuser of the server that `scratch` names",
@@ -338,13 +338,6 @@ pub async fn check_restore_of_a_set(on: &Settings, roles: &[String], trust_owner
     let gains = if restores.is_superuser { "a superuser of that server" } else { "a role of that server" };
     let who = format!("the restore runs code of {}, roles that the set's objects belong to or are granted to", named(&owners));
     judge_restore(owners.is_empty(), &format!("{who}: {}", may_run_as(&restores, gains)), trust_owners, "")
-}
-
-/// Connects for the questions of this file. Their estimates are far too high, so that a server with LLVM compiled them for seconds (Debian's 15).
-async fn asking(settings: &Settings) -> Result<PgConnection> {
-    let mut connection = settings.connect().await?;
-    pg::set(&mut connection, "jit", "off").await?;
-    Ok(connection)
 }
 
 impl Author {
@@ -411,7 +404,7 @@ fn judge_restore(is_nobodys: bool, line: &str, trust_owners: bool, way_out: &str
 }
 
 async fn look(settings: &Settings, touched: &Touched<'_>) -> Result<(Option<Checked>, Vec<ForeignCode>)> {
-    let mut connection = asking(settings).await?;
+    let mut connection = settings.connect().await?;
     let Some(table) = oid_of(&mut connection, touched).await? else { return Ok((None, Vec::new())) };
     // Before the search: code that comes in between is new to the run then, and stops it.
     let attached: Vec<(i64, Attached)> =

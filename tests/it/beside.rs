@@ -48,7 +48,7 @@ fn with_nobody_beside_it_a_run_makes_no_probes() {
 fn beside_an_application_a_run_learns_how_long_commits_take_and_goes_slowly_while_they_take_longer() {
     let server = Server::start(18);
     let rows = 150_000;
-    let (scenario, database) = old_rows(&server, rows, "batch_time = \"16ms\"\npause = \"20ms\"");
+    let (scenario, database) = old_rows(&server, rows, "batch_time = \"16ms\"\npause = \"60ms\"");
     let application = Pgbench::start(&server, &database, 2, 100, APPLICATION);
     let run = scenario.start(&["run-job", "retention", "--yes", "--json"]);
     let left = || server.sql(&database, "SELECT count(*) FROM logs").parse::<u32>().unwrap();

@@ -10,24 +10,12 @@ use crate::pg;
 use crate::pg::table::with_schema;
 use crate::work::RunContext;
 
-/// A connection for reading and measuring: names are qualified, and a policy that hides rows raises an error.
+/// A connection for reading and measuring. A cached plan would not follow a changed setting.
 pub async fn connect(run: &RunContext<'_>) -> Result<PgConnection> {
     let mut connection = run.settings.connect().await?;
     let lock_timeout = run.job.limits.lock_timeout.0.as_millis().to_string();
-    let ours = [("row_security", "off"), ("lock_timeout", lock_timeout.as_str()), ("jit", "off")];
-    // These settings override the role's own. A cached plan would not follow a changed setting.
-    let planner = [
-        ("enable_indexscan", "on"),
-        ("enable_indexonlyscan", "on"),
-        ("enable_seqscan", "on"),
-        ("enable_sort", "on"),
-        ("enable_tidscan", "on"),
-        ("enable_nestloop", "on"),
-        ("plan_cache_mode", "force_custom_plan"),
-    ];
-    for (name, value) in ours.into_iter().chain(planner) {
-        pg::set(&mut connection, name, value).await?;
-    }
+    pg::set(&mut connection, "lock_timeout", &lock_timeout).await?;
+    pg::set(&mut connection, "plan_cache_mode", "force_custom_plan").await?;
     Ok(connection)
 }
 

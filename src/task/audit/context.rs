@@ -87,7 +87,7 @@ pub async fn session(context: &AuditContext<'_>) -> Result<PgConnection> {
 pub async fn begin(connection: &mut PgConnection, context: &AuditContext<'_>) -> Result<()> {
     let settings = format!(
         "BEGIN READ ONLY; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}; SET LOCAL search_path = pg_catalog, pg_temp;
-         SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL IntervalStyle = 'postgres'; SET LOCAL jit = off; SET LOCAL enable_nestloop = off",
+         SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL IntervalStyle = 'postgres'; SET LOCAL enable_nestloop = off",
         context.audit.check_timeout.as_millis(),
         LOCK_TIMEOUT.as_millis()
     );

@@ -55,8 +55,6 @@ pub struct Trust {
 
 impl Trust {
     pub async fn of(connection: &mut PgConnection, trust_owners: bool) -> Result<Self> {
-        // The estimates of these questions are far too high: compiled, each takes a second.
-        pg::set(connection, "jit", "off").await?;
         let login = sqlx::query_as(include_str!("login.sql")).fetch_one(&mut *connection).await.map_err(pg::in_its_own_words)?;
         let strangers = sqlx::query_as(STRANGERS).fetch_all(&mut *connection).await.map_err(pg::in_its_own_words)?;
         Ok(Self { login, strangers, trust_owners, lent: BTreeSet::new() })

@@ -15,6 +15,9 @@ use super::eventually;
 /// Runs initdb (or pg_basebackup, where there is a primary) and the server until its standard input ends, which it does when the
 /// test process does, however that comes about; then stops it and removes its folder. Until then, `crash` and `start` on its
 /// input do that. Its arguments: programs, folder, folder of the primary's socket or nothing, settings.
+///
+/// Autovacuum is on but never wakes up: it would analyze a test's table, which runs the functions in its indexes, and take half of a
+/// processor where there are a hundred databases.
 const SUPERVISOR: &str = r#"
 bin=$1 dir=$2 primary=$3
 shift 3
@@ -24,7 +27,7 @@ else
     "$bin/initdb" -D "$dir/data" -U postgres --auth=trust -E UTF8 --locale=C.UTF-8 --no-sync
 fi >"$dir/initdb.log" 2>&1 || { cat "$dir/initdb.log" >&2; exit 1; }
 start() {
-    "$bin/postgres" -D "$dir/data" -k "$dir/socket" -c listen_addresses= -c fsync=off -c max_wal_size=512MB -c max_connections=200 -c shared_buffers=64MB "$@" >>"$dir/log" 2>&1 </dev/null &
+    "$bin/postgres" -D "$dir/data" -k "$dir/socket" -c listen_addresses= -c fsync=off -c max_wal_size=512MB -c max_connections=200 -c shared_buffers=64MB -c autovacuum_naptime=1d "$@" >>"$dir/log" 2>&1 </dev/null &
     pid=$!
 }
 start "$@"
