@@ -297,6 +297,11 @@ impl Drop for Running {
     }
 }
 
+/// How often a campaign repeats what it does at random moments: a quarter of `often` in `make test`, all of it in `make campaigns`.
+pub fn times(often: u32) -> u32 {
+    if std::env::var_os("PGTEND_TEST_CAMPAIGNS").is_some() { often } else { often.div_ceil(4) }
+}
+
 /// Waits until something is so.
 #[track_caller]
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
