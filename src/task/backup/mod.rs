@@ -66,6 +66,7 @@ pub mod series;
 mod session;
 pub mod set;
 pub mod set_name;
+mod shown;
 mod since;
 pub mod standby;
 pub mod stream;
