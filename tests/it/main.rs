@@ -140,6 +140,8 @@ mod support_works;
 mod texts;
 /// Proofs by a restore in a PostgreSQL server of their own.
 mod throwaway;
+/// What hostile dumps and other users of the host cannot do by such a proof.
+mod throwaway_hostile;
 /// What such a proof covers: owners, grants, what only a superuser restores, memory, amcheck.
 mod throwaway_proved;
 /// Vector indexes: what is measured, against a computation of the test's own; what is built, and that nobody notices.
