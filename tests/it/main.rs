@@ -58,6 +58,7 @@ mod owners;
 mod owners_holders;
 /// Rights that a login has and an owner lacks, near and far.
 mod owners_lack;
+mod owners_operators;
 /// The status page in a browser, JSON, metrics, health checks, the token.
 mod page;
 /// Partitions that come: made ahead, filled from the default partition.

@@ -67,15 +67,15 @@ pub struct Arguments {
     /// Put everything into the database's default tablespace
     #[arg(long)]
     no_tablespaces: bool,
-    /// Make the restoring role the owner of everything. For a superuser this needs --trust-owners
+    /// Make the restoring role the owner of everything. For a role with the rights of a superuser this needs --trust-owners
     #[arg(long)]
     no_owner: bool,
-    /// Replace a role of the source by another one, as owner and in grants; may be repeated. For a superuser as NEW this needs
-    /// --trust-owners
+    /// Replace a role of the source by another one, as owner and in grants; may be repeated. For NEW with the rights of a superuser
+    /// this needs --trust-owners
     #[arg(long, value_name = "OLD=NEW", value_parser = role_mapping)]
     role_map: Vec<(String, String)>,
-    /// Let a superuser become the owner of what other roles wrote: their SECURITY DEFINER functions, views and rules then run with
-    /// the rights of a superuser, for everyone who may use them
+    /// Let a role with the rights of a superuser become the owner of what other roles wrote: their SECURITY DEFINER functions,
+    /// views and rules then run with those rights, for everyone who may use them
     #[arg(long)]
     trust_owners: bool,
 }
