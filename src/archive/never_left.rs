@@ -79,13 +79,14 @@ fn entry(manifest: &Manifest, here: &Here) -> Restored {
 }
 
 /// Returns whether the server says that the batch's transaction did not commit, although it did: its number is free, or of one that was rolled back.
-/// Only the table that the rows were in can tell.
+/// Only the table that the rows were in can tell; a physical copy of its server has the same numbers under another name in the configuration.
 pub(super) async fn is_undone(connection: &mut PgConnection, manifest: &Manifest, here: &Here) -> Result<bool> {
     let place = &here.place;
-    let is_its_table = match manifest.origin {
-        Some(origin) => (origin.database, origin.table) == (place.database, place.table),
-        None => manifest.database == place.configured && pg::qualified(&manifest.schema, &manifest.table) == place.name,
-    };
+    let is_its_table = manifest.database == place.configured
+        && match manifest.origin {
+            Some(origin) => (origin.database, origin.table) == (place.database, place.table),
+            None => pg::qualified(&manifest.schema, &manifest.table) == place.name,
+        };
     let is_its_server = manifest.system_identifier.as_ref() == Some(&place.system_identifier);
     let is_same_start = manifest.server_started_at.as_ref() == Some(&here.server_started_at);
     let Some(transaction) = manifest.transaction.filter(|_| is_its_table && is_its_server && !is_same_start) else {

@@ -13,7 +13,7 @@ use crate::base::units;
 use crate::config::Config;
 use crate::ledger::Ledger;
 use crate::ledger::report::Report;
-use crate::run::runner::claim::{self, Claim, Subject};
+use crate::run::runner::claim::{self, Subject};
 
 /// Completes or discards the pending batches of each archive, while no run of its job is at work. Returns how many archives had one whose end
 /// is not known: a warning says why, and the other batches go back all the same.
@@ -48,7 +48,7 @@ pub(super) async fn complete(config: &Config, all: &All, progress: &Progress, ca
             report.warnings.extend(recovered.left.iter().cloned());
             recovered.left.iter().for_each(|left| tracing::warn!("{left}"));
         }
-        end(claim, &report, recovered.as_ref().err()).await;
+        claim.end(Some(&report), recovered.as_ref().err()).await;
         if let Err(error) = recovered {
             if cancel.is_cancelled() {
                 return Err(error);
@@ -58,8 +58,4 @@ pub(super) async fn complete(config: &Config, all: &All, progress: &Progress, ca
         }
     }
     Ok(unknown)
-}
-
-async fn end(claim: Claim, report: &Report, error: Option<&anyhow::Error>) {
-    claim.end(Some(report), error).await;
 }

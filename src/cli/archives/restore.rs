@@ -157,6 +157,8 @@ struct Totals {
     rows: BTreeMap<(String, String), u64>,
     batches: usize,
     there: usize,
+    /// Batches whose rows never left, as the server was set back.
+    never_left: usize,
     /// Each refused batch comes with its reason.
     refused: Vec<String>,
     /// The warnings about code that the rows fire, each once.
@@ -249,10 +251,13 @@ pub async fn run(
         claim.end(Some(&report), error).await;
     }
     result?;
-    let there = match totals.there {
+    let mut there = match totals.there {
         0 => String::new(),
         there => format!("; {} already back", units::plural(there, "batch")),
     };
+    if totals.never_left > 0 {
+        there += &format!("; {} never left", units::plural(totals.never_left, "batch"));
+    }
     print(&format!(
         "{} put back from {}{there}\n",
         units::plural(totals.rows() as usize, "row"),
@@ -388,7 +393,7 @@ impl Restore<'_> {
             Ok(Put::NeverLeft(why)) => {
                 phase.done("never left");
                 say(&why);
-                totals.there += 1;
+                totals.never_left += 1;
             }
             Ok(Put::Later) => return Ok(Ended::Later),
             // foreign_key_violation
