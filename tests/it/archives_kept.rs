@@ -318,7 +318,7 @@ fn rows_that_left_while_they_were_compressed_come_back_by_the_way_that_the_error
     let before = server.sql(&database, ALL);
     let scenario = scenario(server, &database, "archive = 'local'").job(
         "comp",
-        "database = 'app'\nenabled = false\n[compress]\ntable = 'public.logs'\ncolumn = 'note'\nlarger_than = '1KB'\nmethod = 'gzip'\n",
+        "database = 'app'\nenabled = false\n[compress]\ntable = 'public.logs'\ncolumn = 'note'\nlarger_than = '2KB'\nmethod = 'gzip'\n",
     );
     scenario.run(&["compress", "install", "comp", "--force"]).succeeded();
     scenario.run(&["run-job", "comp"]).succeeded();
