@@ -47,6 +47,10 @@ impl BatchName {
         format!("{}{OBJECT}", self.0)
     }
 
+    pub(super) fn pending(&self) -> String {
+        format!("{}{PENDING}", self.0)
+    }
+
     /// Returns whether it stands in an archive of that database, of whichever job.
     pub fn is_of_database(&self, database: &str) -> bool {
         let folders: Vec<&str> = self.0.split('/').collect();

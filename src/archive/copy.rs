@@ -11,7 +11,6 @@ use super::batch::BatchName;
 use super::chosen::Chosen;
 use super::manifest::Manifest;
 use super::proved::is_as_written;
-use super::restore::NotAll;
 use super::session::{convert_again, in_another_encoding, pass_bytes};
 use super::text::{RowsOnly, column_list};
 use crate::base::progress::Phase;
@@ -20,6 +19,11 @@ use crate::members::compress::Compression;
 use crate::members::decode::decode_object;
 use crate::pg;
 use crate::store::Store;
+
+/// The table has fewer rows of a batch than it was sent, or than the record says: nothing of the batch was put back.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotAll(pub(super) String);
 
 /// Copies the rows of the object, which is proved on the way, into a table: all of them, or the chosen ones.
 pub(super) async fn copy(

@@ -7,7 +7,6 @@ use futures_util::{StreamExt as _, stream};
 
 use super::batch::{BatchName, MANIFEST, OBJECT, PENDING, RESTORED};
 use super::manifest::Manifest;
-use super::recover::pending_key;
 use crate::store::Store;
 use crate::store::sign::Signature;
 
@@ -38,7 +37,7 @@ pub struct Pending {
 
 impl Pending {
     pub fn key(&self) -> String {
-        pending_key(&self.name)
+        self.name.pending()
     }
 }
 
@@ -108,7 +107,7 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
         }
     }
     for (name, parts) in found.iter().filter(|(_, parts)| parts.pending) {
-        let read = store.get_json::<Manifest>(&pending_key(name)).await?;
+        let read = store.get_json::<Manifest>(&name.pending()).await?;
         let rows = read.and_then(Result::ok).map(|(manifest, _)| manifest.exported.rows + manifest.came_back);
         listing.pending.push(Pending { name: name.clone(), rows, counts: parts.manifest });
     }

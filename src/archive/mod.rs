@@ -33,12 +33,13 @@ use chrono::{DateTime, Utc};
 use proved::is_as_written;
 use sqlx::PgConnection;
 
+pub use self::copy::NotAll;
 use self::known::Back;
 pub use self::listing::{Broken, Listing, Pending, list};
 pub use self::manifest::{Identity, Manifest, Origin};
 pub use self::recover::Recovered;
-use self::recover::{is_empty, pending_key};
-pub use self::restore::{Intent, NotAll, Put, Wanted, prepare, restore};
+use self::recover::is_empty;
+pub use self::restore::{Intent, Put, Wanted, prepare, restore};
 pub use self::session::{columns, prepare_session, transaction};
 pub use self::target::target;
 #[doc(hidden)]
@@ -222,7 +223,7 @@ impl Archive {
 
     /// Must be called before the commit: records which transaction decides whether the batch counts.
     async fn prepare(&self, name: &BatchName, manifest: &Manifest) -> Result<()> {
-        self.store.put_json(&pending_key(name), manifest).await
+        self.store.put_json(&name.pending(), manifest).await
     }
 
     /// Must be called after the commit: the batch counts now. `manifest` is the result of [`Archive::export`].
@@ -245,13 +246,13 @@ impl Archive {
         }
         match is_empty(manifest) {
             true => self.discard(name).await,
-            false => self.store.delete(&pending_key(name)).await,
+            false => self.store.delete(&name.pending()).await,
         }
     }
 
     /// Removes the batch after a rollback: the rows are still in their table.
     pub async fn discard(&self, name: &BatchName) -> Result<()> {
         self.store.delete(&name.object()).await?;
-        self.store.delete(&pending_key(name)).await
+        self.store.delete(&name.pending()).await
     }
 }

@@ -55,7 +55,7 @@ impl Archive {
             }
             Rows::NothingWritten if found.is_none() => {
                 recovered.discarded += 1;
-                self.store.delete(&pending_key(name)).await
+                self.store.delete(&name.pending()).await
             }
             Rows::Left if is_written => {
                 recovered.completed += 1;
@@ -72,7 +72,7 @@ impl Archive {
 
     /// Returns the pending manifest of a batch; `None` when there is none, or when it is not ours, which is added to what is left.
     async fn pending(&self, name: &BatchName, recovered: &mut Recovered) -> Result<Option<Manifest>> {
-        let key = pending_key(name);
+        let key = name.pending();
         match self.store.get_json::<Manifest>(&key).await? {
             None => return Ok(None),
             Some(Ok((manifest, signature))) if signature.is_ours() => return Ok(Some(manifest)),
@@ -96,14 +96,14 @@ impl Archive {
             Ok(Some((counts, signature))) if signature.is_ours() && found == Some(counts.exported.bytes) => {
                 recovered.completed += 1;
                 match self.record_what_left_again(name, pending).await {
-                    true => self.store.delete(&pending_key(name)).await,
+                    true => self.store.delete(&name.pending()).await,
                     false => Ok(()),
                 }
             }
             _ => {
                 recovered.left.push(format!(
                     "{} stays: the {MANIFEST} beside it does not match its object: compare the two",
-                    self.store.location(&pending_key(name))
+                    self.store.location(&name.pending())
                 ));
                 Ok(())
             }
@@ -114,7 +114,7 @@ impl Archive {
         format!(
             "{} stays: PostgreSQL says that its transaction {} committed, or may have, so its rows were deleted. But it records {} bytes of its \
              object, which {}. Check whether the rows are in the table; if not, `gunzip -c OBJECT | psql` puts them back; then delete the {PENDING}",
-            self.store.location(&pending_key(name)),
+            self.store.location(&name.pending()),
             manifest.transaction.unwrap_or_default(),
             manifest.exported.bytes,
             found.map_or("does not exist".to_owned(), |found| format!("has {found}"))
@@ -131,10 +131,6 @@ fn says_nothing_of_its_sources(manifest: &Manifest) -> Option<String> {
             manifest.came_back
         )
     })
-}
-
-pub(super) fn pending_key(name: &BatchName) -> String {
-    format!("{name}{PENDING}")
 }
 
 /// Returns whether all rows of the transaction are in other batches.

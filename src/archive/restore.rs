@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use super::batch::BatchName;
 use super::chosen::{self, ASIDE, Chosen};
-use super::copy::copy;
+use super::copy::{NotAll, copy};
 use super::filter::Filter;
 use super::look::look_at_what_is_back;
 use super::manifest::Manifest;
@@ -54,11 +54,6 @@ pub enum Put {
     /// Nothing was done: ask again with `rest`.
     Later,
 }
-
-/// The table has fewer rows of a batch than it was sent, or than the record says: nothing of the batch was put back.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct NotAll(pub(super) String);
 
 /// The decision about a batch, before anything is written.
 pub enum Intent {
