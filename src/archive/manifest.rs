@@ -181,6 +181,11 @@ impl Manifest {
         }
     }
 
+    /// Returns whether all rows of the transaction are in other batches.
+    pub(super) fn is_empty(&self) -> bool {
+        self.exported.rows == 0 && self.came_back > 0
+    }
+
     /// Returns the database that it is of; `None` where it does not say.
     pub fn identity(&self) -> Option<Identity> {
         let database = self.origin.map(|origin| (origin.database, self.database_name.clone()));

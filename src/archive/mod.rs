@@ -37,8 +37,7 @@ pub use self::copy::NotAll;
 use self::known::Back;
 pub use self::listing::{Broken, Listing, Pending, list};
 pub use self::manifest::{Identity, Manifest, Origin};
-pub use self::recover::Recovered;
-use self::recover::is_empty;
+pub use self::outcome::Recovered;
 pub use self::restore::{Intent, Put, Wanted, prepare, restore};
 pub use self::session::{columns, prepare_session, transaction};
 pub use self::target::target;
@@ -237,14 +236,14 @@ impl Archive {
     /// Makes the batch count. A batch without rows, since all of them are in other batches, is removed. The pending file goes last: it says which rows
     /// of other batches left again.
     async fn make_count(&self, name: &BatchName, manifest: &Manifest) -> Result<()> {
-        if !is_empty(manifest) {
+        if !manifest.is_empty() {
             let counts = Manifest { came_from: Vec::new(), ..manifest.clone() };
             self.store.put_json(&format!("{name}{MANIFEST}"), &counts).await?;
         }
         if !self.record_what_left_again(name, manifest).await {
             return Ok(());
         }
-        match is_empty(manifest) {
+        match manifest.is_empty() {
             true => self.discard(name).await,
             false => self.store.delete(&name.pending()).await,
         }

@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 use super::batch::{BatchName, MANIFEST, PENDING, RESTORED};
 use super::filter::Filter;
 use super::manifest::Manifest;
-use super::recover::Recovered;
+use super::outcome::Recovered;
 use super::restored::{Accepts, Here, Record, Restored};
 use super::session::{self, Fate};
 use super::{Archive, listing};

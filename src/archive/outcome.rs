@@ -6,6 +6,17 @@ use sqlx::PgConnection;
 use super::manifest::Manifest;
 use super::session::{Fate, fate, system_identifier};
 
+/// The result of cleaning up after a kill.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Batches whose transaction had committed: the rows are archived.
+    pub completed: u64,
+    /// Batches whose transaction had not committed: the rows are in the table.
+    pub discarded: u64,
+    /// Files that are not batches of ours, and stay as they are.
+    pub left: Vec<String>,
+}
+
 /// Advice for a person when a batch is in doubt.
 const ADVICE: &str = "check whether the rows are in the table; if not, rename its .pending.json to .json, else delete it";
 

@@ -5,19 +5,8 @@ use sqlx::PgConnection;
 
 use super::batch::{BatchName, MANIFEST, PENDING};
 use super::manifest::Manifest;
-use super::outcome::{self, Rows};
+use super::outcome::{self, Recovered, Rows};
 use super::{Archive, listing};
-
-/// The result of cleaning up after a kill.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Recovered {
-    /// Batches whose transaction had committed: the rows are archived.
-    pub completed: u64,
-    /// Batches whose transaction had not committed: the rows are in the table.
-    pub discarded: u64,
-    /// Files that are not batches of ours, and stay as they are.
-    pub left: Vec<String>,
-}
 
 impl Archive {
     /// Completes or removes what a killed run left. It refuses in case of doubt: a transaction that still runs, that the server has
@@ -47,7 +36,7 @@ impl Archive {
         // Where it is gone by now, its own run has completed or discarded the batch.
         let Some(manifest) = self.pending(name, recovered).await? else { return Ok(()) };
         let found = self.bytes_of(name).await?;
-        let is_written = is_empty(&manifest) || (manifest.exported.bytes > 0 && found == Some(manifest.exported.bytes));
+        let is_written = manifest.is_empty() || (manifest.exported.bytes > 0 && found == Some(manifest.exported.bytes));
         match outcome::rows_after(fate, &manifest).with_context(|| self.location(name))? {
             Rows::Stayed => {
                 recovered.discarded += 1;
@@ -131,9 +120,4 @@ fn says_nothing_of_its_sources(manifest: &Manifest) -> Option<String> {
             manifest.came_back
         )
     })
-}
-
-/// Returns whether all rows of the transaction are in other batches.
-pub(super) fn is_empty(manifest: &Manifest) -> bool {
-    manifest.exported.rows == 0 && manifest.came_back > 0
 }
