@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use super::batch::{BatchName, RESTORED};
 use super::filter::Filter;
 use super::known::{Back, Hash, MAX_ROWS, hash, start};
-use super::manifest::Manifest;
+use super::manifest::{CameFrom, Manifest};
 use super::primary_key::same_key;
 use super::restored::{Accepts, Here, Record, Restored};
 use super::text::RowsOnly;
@@ -58,7 +58,7 @@ impl Archive {
         let phase = progress.phase("read", Some(manifest.exported.bytes));
         let hashes = self.hashes(name, &manifest, &phase).await?;
         phase.done(&format!("{} that came back", units::plural(hashes.len(), "row")));
-        back.add(name.clone(), here, hashes);
+        back.add(name.clone(), here.place, hashes);
         Ok(())
     }
 
@@ -93,20 +93,30 @@ impl Archive {
         Ok(decoded.state.hashes)
     }
 
-    /// Must be called after the commit: rows that left again may come back again.
-    pub(super) async fn record_what_left_again(&self) {
-        let counts = self.back().committed();
-        for (name, here, count) in counts {
-            let recorded = Record::change(&self.store, &name, Accepts::default(), |record| record.leave_again(&here, count));
+    /// Records that rows of other batches left again with this one, so that they may come back again. Returns false if that could not be recorded:
+    /// then the pending file stays, which says it, and the next run or restore records it.
+    pub(super) async fn record_what_left_again(&self, name: &BatchName, manifest: &Manifest) -> bool {
+        let mut is_recorded = true;
+        for CameFrom { batch, rows, place } in &manifest.came_from {
+            // The name is read from a store.
+            if !batch.starts_with(&self.folder) {
+                continue;
+            }
+            let server_started_at = manifest.server_started_at.clone().unwrap_or_default();
+            let here = Here { place: place.clone(), server_started_at };
+            let leaving = (name.to_string(), manifest.transaction.unwrap_or_default());
+            let source = BatchName(batch.clone());
+            let recorded =
+                Record::change(&self.store, &source, Accepts::default(), |record| record.leave_again(&here, *rows, &leaving));
             if let Err(error) = recorded.await {
+                is_recorded = false;
                 tracing::warn!(
-                    "{} rows of {} left their table again, but `archives restore` still counts them as back; use --again to put them back: \
-                     {error:#}",
-                    count,
-                    self.location(&name)
+                    "cannot record that {rows} rows of {} left their table again; the next run does: {error:#}",
+                    self.location(&source)
                 );
             }
         }
+        is_recorded
     }
 
     /// Records that the rows of the object with this key are in their table again, by the transaction that `connection` is in: `archives restore`
@@ -132,6 +142,8 @@ impl Archive {
             transaction,
             server_started_at: here.server_started_at,
             is_committed: false,
+            never_left: false,
+            left_with: Vec::new(),
             is_elsewhere: false,
         };
         let changed = Record::change(&self.store, name, Accepts::default(), |record| {

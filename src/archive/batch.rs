@@ -47,10 +47,20 @@ impl BatchName {
         format!("{}{OBJECT}", self.0)
     }
 
+    pub(super) fn pending(&self) -> String {
+        format!("{}{PENDING}", self.0)
+    }
+
     /// Returns whether it stands in an archive of that database, of whichever job.
     pub fn is_of_database(&self, database: &str) -> bool {
         let folders: Vec<&str> = self.0.split('/').collect();
         matches!(folders[..], [first, _, "archive", _] if first == key::encode(database))
+    }
+
+    /// Returns the number of its transaction, as [`super::Archive::name`] and [`Self::further`] write it.
+    pub(super) fn transaction(&self) -> Option<i64> {
+        // 2026-11-29T02-00-00Z-0000001234, or with -01 after it.
+        self.0.rsplit('/').next()?.split_once("Z-")?.1.split('-').next()?.parse().ok()
     }
 
     /// Names a batch of further rows of the same transaction; it sorts after this one, and after those with lower numbers.

@@ -1,13 +1,13 @@
 //! The rows that came back, for an export to skip. A row is recognized by its bytes in COPY's text; as many equal rows count as were put
 //! back.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use sha2::{Digest as _, Sha256};
 
 use super::batch::BatchName;
-use super::manifest::Manifest;
-use super::restored::Here;
+use super::manifest::{CameFrom, Manifest};
+use super::restored::Place;
 use super::text::head;
 
 /// The most rows in memory, 40 bytes each. Further rows that came back are archived again.
@@ -20,7 +20,7 @@ pub(super) type Hash = [u8; 16];
 #[derive(Debug, Default)]
 pub(super) struct Back {
     rows: HashMap<Hash, Row>,
-    batches: Vec<(BatchName, Here)>,
+    batches: Vec<(BatchName, Place)>,
     /// The rows taken by the current transaction.
     taken: Vec<Hash>,
     transaction: Option<i64>,
@@ -59,27 +59,17 @@ impl Back {
     }
 
     /// Adds the rows of a batch, by their hashes: they are back in the table.
-    pub fn add(&mut self, name: BatchName, here: Here, hashes: Vec<Hash>) {
+    pub fn add(&mut self, name: BatchName, place: Place, hashes: Vec<Hash>) {
         let batch = self.batches.len();
-        self.batches.push((name, here));
+        self.batches.push((name, place));
         for hash in hashes {
             self.rows.entry(hash).or_insert(Row { left: 0, batch }).left += 1;
         }
     }
 
-    /// The transaction committed: returns by batch how many of its rows left again.
-    pub fn committed(&mut self) -> Vec<(BatchName, Here, u64)> {
-        let mut counts: HashMap<usize, u64> = HashMap::new();
-        for hash in self.taken.drain(..) {
-            if let Some(row) = self.rows.get(&hash) {
-                *counts.entry(row.batch).or_default() += 1;
-            }
-        }
-        let of = |(batch, count): (usize, u64)| {
-            let (name, here) = self.batches.get(batch)?;
-            Some((name.clone(), here.clone(), count))
-        };
-        counts.into_iter().filter_map(of).collect()
+    /// The transaction committed: the rows that it took have left.
+    pub fn committed(&mut self) {
+        self.taken.clear();
     }
 }
 
@@ -101,8 +91,19 @@ impl Known<'_> {
         }
     }
 
-    pub fn taken(&self) -> u64 {
-        (self.back.taken.len() - self.before) as u64
+    /// Returns by batch how many of its rows this export took.
+    pub fn came_from(&self) -> Vec<CameFrom> {
+        let mut counts: BTreeMap<usize, u64> = BTreeMap::new();
+        for hash in &self.back.taken[self.before..] {
+            if let Some(row) = self.back.rows.get(hash) {
+                *counts.entry(row.batch).or_default() += 1;
+            }
+        }
+        let of = |(batch, rows): (usize, u64)| {
+            let (name, place) = self.back.batches.get(batch)?;
+            Some(CameFrom { batch: name.to_string(), rows, place: place.clone() })
+        };
+        counts.into_iter().filter_map(of).collect()
     }
 }
 

@@ -20,8 +20,25 @@ pub struct Listing {
     /// Batches without a signature of the store's key: they are not put back.
     pub not_ours: Vec<(BatchName, Manifest, Signature)>,
     pub broken: Vec<Broken>,
+    pub pending: Vec<Pending>,
     /// Batches whose rows are in another batch of ours, as they were when they left: they are not put back.
     pub replaced: Vec<BatchName>,
+}
+
+/// A batch that a run is making, or that a killed run left: its transaction decides whether its rows have left their table.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    pub name: BatchName,
+    /// Its rows, as far as they were written; `None` when its file cannot be read.
+    pub rows: Option<u64>,
+    /// True if it counts already, and only its end is to be recorded.
+    pub counts: bool,
+}
+
+impl Pending {
+    pub fn key(&self) -> String {
+        self.name.pending()
+    }
 }
 
 /// A file in an archive that is not a valid batch.
@@ -89,7 +106,11 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
             }
         }
     }
-    // A pending batch belongs to a run in progress, or to one that the job's next run will clean up.
+    for (name, parts) in found.iter().filter(|(_, parts)| parts.pending) {
+        let read = store.get_json::<Manifest>(&name.pending()).await?;
+        let rows = read.and_then(Result::ok).map(|(manifest, _)| manifest.exported.rows + manifest.came_back);
+        listing.pending.push(Pending { name: name.clone(), rows, counts: parts.manifest });
+    }
     let reading = found.into_iter().filter(|(_, parts)| parts.manifest || !parts.pending).map(|(name, parts)| async move {
         let read = read(store, &name).await;
         (name, parts, read)

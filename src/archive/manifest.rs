@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
 use super::batch::{BatchName, Exported, Source};
+use super::restored::Place;
 use super::session::{self, server_started_at, system_identifier, transaction};
 use crate::base::bounds::{self, Bounded};
+use crate::pg;
 use crate::store::key;
 
 /// Format 2 has `preamble`; format 3, an `encoding` besides SQL_ASCII, which older programs would take for UTF-8. A program refuses a format newer
@@ -22,6 +24,9 @@ const MAX_PREAMBLE_BYTES: usize = 64 << 10;
 
 /// PostgreSQL allows no more (MaxHeapAttributeNumber).
 const MAX_COLUMNS: usize = 1600;
+
+/// A batch whose rows came back from more batches is invalid.
+const MAX_SOURCES: usize = 10_000;
 
 /// The manifest of a batch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -60,6 +65,12 @@ pub struct Manifest {
     /// The number of rows of the same transaction that had come back from other batches, and are in those.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub came_back: u64,
+    /// The batches that they are in; only in a pending manifest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub came_from: Vec<CameFrom>,
+    /// The database's own name, which the configuration may call otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_name: Option<String>,
     #[serde(flatten)]
     pub exported: Exported,
 }
@@ -71,7 +82,61 @@ pub struct Origin {
     pub table: i64,
 }
 
+/// Rows that had come back from another batch, and left again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CameFrom {
+    pub batch: String,
+    pub rows: u64,
+    pub place: Place,
+}
+
+/// The database that a batch is of: two configurations may call two databases the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Identity {
+    pub system_identifier: String,
+    /// The number (oid) and the name of the database; earlier releases did not write them for most batches.
+    pub database: Option<(i64, Option<String>)>,
+}
+
+impl Identity {
+    /// Returns whether both may be one database: what one does not say, it does not deny.
+    pub fn may_be(&self, other: &Self) -> bool {
+        let numbers = |identity: &Self| identity.database.as_ref().map(|(oid, _)| *oid);
+        self.system_identifier == other.system_identifier
+            && numbers(self).zip(numbers(other)).is_none_or(|(own, other)| own == other)
+    }
+
+    /// Returns whether a person means it: by both parts, or by the server alone.
+    pub fn is_meant(&self, text: &str) -> bool {
+        text == self.system_identifier
+            || text == self.to_string()
+            || (self.database.is_none() && text.split('/').next() == Some(&self.system_identifier))
+    }
+}
+
+/// As for sets: SYSTEM_IDENTIFIER/DATABASE.
+impl std::fmt::Display for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.system_identifier)?;
+        match &self.database {
+            Some((_, Some(name))) => write!(f, "/{name}"),
+            Some((oid, None)) => write!(f, "/{oid}"),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Origin {
+    /// Returns the numbers of the table with this name, if there is one.
+    async fn named(connection: &mut PgConnection, schema: &str, table: &str) -> Result<Option<Self>> {
+        let sql = "SELECT pg_catalog.to_regclass($1)::pg_catalog.oid::bigint";
+        let oid: Option<i64> = sqlx::query_scalar(sql).bind(pg::qualified(schema, table)).fetch_one(&mut *connection).await?;
+        match oid {
+            Some(oid) => Self::of(connection, oid).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     pub async fn of(connection: &mut PgConnection, table: i64) -> Result<Self> {
         let sql =
             "SELECT oid::bigint FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()";
@@ -110,8 +175,21 @@ impl Manifest {
             replaces: None,
             origin: None,
             came_back: 0,
+            came_from: Vec::new(),
+            database_name: None,
             exported: Exported::default(),
         }
+    }
+
+    /// Returns whether all rows of the transaction are in other batches.
+    pub(super) fn is_empty(&self) -> bool {
+        self.exported.rows == 0 && self.came_back > 0
+    }
+
+    /// Returns the database that it is of; `None` where it does not say.
+    pub fn identity(&self) -> Option<Identity> {
+        let database = self.origin.map(|origin| (origin.database, self.database_name.clone()));
+        Some(Identity { system_identifier: self.system_identifier.clone()?, database })
     }
 
     /// Sets the column by which `archives restore --time` selects.
@@ -124,6 +202,10 @@ impl Manifest {
         self.transaction = Some(transaction(connection).await?);
         self.system_identifier = Some(system_identifier(connection).await?);
         self.server_started_at = Some(server_started_at(connection).await?);
+        self.database_name = Some(session::database_name(connection).await?);
+        if self.origin.is_none() {
+            self.origin = Origin::named(connection, &self.schema, &self.table).await?;
+        }
         let (encoding, preamble) = session::preamble(connection).await?;
         if encoding.as_deref().is_some_and(|encoding| encoding != session::SQL_ASCII) {
             self.format = FORMAT;
@@ -151,6 +233,11 @@ impl Bounded for Manifest {
         let preamble = self.preamble.as_ref().map_or(0, String::len);
         anyhow::ensure!(preamble <= MAX_PREAMBLE_BYTES, "its preamble has {preamble} bytes");
         bounds::count("came_back", self.came_back)?;
+        anyhow::ensure!(self.came_from.len() <= MAX_SOURCES, "it names {} batches", self.came_from.len());
+        self.came_from.iter().try_for_each(|from| bounds::count("rows", from.rows))?;
+        if let Some(name) = &self.database_name {
+            bounds::catalog_name("database_name", name)?;
+        }
         let transaction = self.transaction.unwrap_or_default();
         anyhow::ensure!(transaction >= 0, "transaction is {transaction}");
         let Exported { rows, bytes, uncompressed_bytes, sha256 } = &self.exported;

@@ -7,13 +7,17 @@
 mod back;
 mod batch;
 mod chosen;
+mod copy;
 pub mod filter;
 mod known;
 mod listing;
+mod look;
 mod manifest;
+mod never_left;
 mod outcome;
 mod primary_key;
 mod proved;
+mod recover;
 mod restore;
 mod restored;
 mod session;
@@ -23,16 +27,18 @@ mod write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result};
+use batch::MANIFEST;
 pub use batch::{BatchName, Exported, Source};
-use batch::{MANIFEST, PENDING};
 use chrono::{DateTime, Utc};
 use proved::is_as_written;
 use sqlx::PgConnection;
 
+pub use self::copy::NotAll;
 use self::known::Back;
-pub use self::listing::{Broken, Listing, list};
-pub use self::manifest::{Manifest, Origin};
-pub use self::restore::{Intent, NotAll, Put, Wanted, prepare, restore};
+pub use self::listing::{Broken, Listing, Pending, list};
+pub use self::manifest::{Identity, Manifest, Origin};
+pub use self::outcome::Recovered;
+pub use self::restore::{Intent, Put, Wanted, prepare, restore};
 pub use self::session::{columns, prepare_session, transaction};
 pub use self::target::target;
 #[doc(hidden)]
@@ -68,17 +74,6 @@ impl Batch {
     pub fn table(&self) -> (&str, &str) {
         (&self.manifest.schema, &self.manifest.table)
     }
-}
-
-/// The result of cleaning up after a kill.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Recovered {
-    /// Batches whose transaction had committed: the rows are archived.
-    pub completed: u64,
-    /// Batches whose transaction had not committed: the rows are in the table.
-    pub discarded: u64,
-    /// Files that are not batches of ours, and stay as they are.
-    pub left: Vec<String>,
 }
 
 impl Archive {
@@ -181,7 +176,8 @@ impl Archive {
         let key = name.object();
         let written = write::write(connection, source, &manifest, &self.store, &key, phase, &mut back.known(&manifest)).await;
         *self.back() = back;
-        (manifest.exported, manifest.came_back) = written?;
+        (manifest.exported, manifest.came_from) = written?;
+        manifest.came_back = manifest.came_from.iter().map(|from| from.rows).sum();
         self.read_back(name, &manifest, phase).await?;
         self.prepare(name, &manifest).await?;
         // The caller counts all rows that left; complete() tells them apart again.
@@ -226,124 +222,36 @@ impl Archive {
 
     /// Must be called before the commit: records which transaction decides whether the batch counts.
     async fn prepare(&self, name: &BatchName, manifest: &Manifest) -> Result<()> {
-        self.store.put_json(&format!("{name}{PENDING}"), manifest).await
+        self.store.put_json(&name.pending(), manifest).await
     }
 
     /// Must be called after the commit: the batch counts now. `manifest` is the result of [`Archive::export`].
     pub async fn complete(&self, name: &BatchName, manifest: &Manifest) -> Result<()> {
         let mut manifest = manifest.clone();
         manifest.exported.rows -= manifest.came_back.min(manifest.exported.rows);
-        self.make_count(name, &manifest).await?;
-        self.record_what_left_again().await;
-        Ok(())
+        self.back().committed();
+        self.make_count(name, &manifest).await
     }
 
-    /// Makes the batch count. A batch without rows, since all of them are in other batches, is removed.
+    /// Makes the batch count. A batch without rows, since all of them are in other batches, is removed. The pending file goes last: it says which rows
+    /// of other batches left again.
     async fn make_count(&self, name: &BatchName, manifest: &Manifest) -> Result<()> {
-        if manifest.exported.rows == 0 && manifest.came_back > 0 {
-            return self.discard(name).await;
+        if !manifest.is_empty() {
+            let counts = Manifest { came_from: Vec::new(), ..manifest.clone() };
+            self.store.put_json(&format!("{name}{MANIFEST}"), &counts).await?;
         }
-        self.store.put_json(&format!("{name}{MANIFEST}"), manifest).await?;
-        self.store.delete(&format!("{name}{PENDING}")).await
+        if !self.record_what_left_again(name, manifest).await {
+            return Ok(());
+        }
+        match manifest.is_empty() {
+            true => self.discard(name).await,
+            false => self.store.delete(&name.pending()).await,
+        }
     }
 
     /// Removes the batch after a rollback: the rows are still in their table.
     pub async fn discard(&self, name: &BatchName) -> Result<()> {
         self.store.delete(&name.object()).await?;
-        self.store.delete(&format!("{name}{PENDING}")).await
-    }
-
-    /// Completes or removes what a killed run left. It refuses in case of doubt: a transaction that still runs, that the server has
-    /// forgotten, or that belongs to another system. Foreign or unreadable files are left alone and named.
-    pub async fn recover(&self, connection: &mut PgConnection) -> Result<Recovered> {
-        let mut recovered = Recovered::default();
-        let objects = self.store.list_readable(&self.folder).await?.objects;
-        let bytes_of = |key: &str| objects.iter().find(|object| object.key == key).map(|object| object.bytes);
-        for (object, name) in objects.iter().filter_map(|object| Some((object, object.key.strip_suffix(PENDING)?))) {
-            let name = BatchName(name.to_owned());
-            let found = bytes_of(&name.object());
-            let counts = bytes_of(&format!("{name}{MANIFEST}")).is_some();
-            self.recover_batch(connection, &name, &object.key, (found, counts), &mut recovered).await?;
-        }
-        for upload in self.store.unfinished(&self.folder).await? {
-            self.store.discard(&upload).await?;
-        }
-        Ok(recovered)
-    }
-
-    /// Completes or removes one batch. `pending`: the key of its pending file. `found`: the bytes of its object. `counts`: whether it
-    /// has a manifest.
-    async fn recover_batch(
-        &self,
-        connection: &mut PgConnection,
-        name: &BatchName,
-        pending: &str,
-        (found, counts): (Option<u64>, bool),
-        recovered: &mut Recovered,
-    ) -> Result<()> {
-        let location = self.store.location(pending);
-        let read = self.store.get_json::<Manifest>(pending).await?.with_context(|| format!("{location} is gone"))?;
-        let manifest = match read {
-            Ok((manifest, signature)) if signature.is_ours() => manifest,
-            Ok((_, signature)) => {
-                recovered.left.push(format!("{location} stays: {}", signature.in_words()));
-                return Ok(());
-            }
-            Err(error) => {
-                recovered.left.push(format!("{error:#}; it stays"));
-                return Ok(());
-            }
-        };
-        if counts {
-            return self.delete_pending(name, pending, found, recovered).await;
-        }
-        if !outcome::committed(connection, &manifest).await.with_context(|| self.location(name))? {
-            recovered.discarded += 1;
-            return self.discard(name).await;
-        }
-        let is_empty = manifest.exported.rows == 0 && manifest.came_back > 0;
-        let bytes = manifest.exported.bytes;
-        if bytes == 0 && found.is_none() && !is_empty {
-            // Nothing was written, and no object exists, so no row is in it.
-            recovered.discarded += 1;
-            return self.discard(name).await;
-        }
-        // The rows may exist nowhere else: nothing of the batch is deleted, and no later run fails because of it.
-        if !is_empty && (bytes == 0 || found != Some(bytes)) {
-            recovered.left.push(format!(
-                "{location} stays: PostgreSQL says that its transaction {} committed, or may have, so its rows were deleted. But it records \
-                 {bytes} bytes of its object, which {}. Check whether the rows are in the table; if not, `gunzip -c OBJECT | psql` \
-                 puts them back; then delete the {PENDING}",
-                manifest.transaction.unwrap_or_default(),
-                found.map_or("does not exist".to_owned(), |found| format!("has {found}"))
-            ));
-            return Ok(());
-        }
-        self.make_count(name, &manifest).await?;
-        if manifest.came_back > 0 {
-            recovered.left.push(format!(
-                "{} rows that had come back left again in a run that was killed, but `archives restore` still counts them as back: use \
-                 --again to put them back",
-                manifest.came_back
-            ));
-        }
-        recovered.completed += 1;
-        Ok(())
-    }
-
-    /// Deletes the pending file of a batch that counts already: the file no longer has a meaning, and may be an old one that was copied
-    /// back.
-    async fn delete_pending(&self, name: &BatchName, pending: &str, found: Option<u64>, recovered: &mut Recovered) -> Result<()> {
-        match listing::read(&self.store, name).await {
-            Ok(Some((counts, signature))) if signature.is_ours() && found == Some(counts.exported.bytes) => {
-                self.store.delete(pending).await?;
-                recovered.completed += 1;
-            }
-            _ => recovered.left.push(format!(
-                "{} stays: the {MANIFEST} beside it does not match its object: compare the two",
-                self.store.location(pending)
-            )),
-        }
-        Ok(())
+        self.store.delete(&name.pending()).await
     }
 }

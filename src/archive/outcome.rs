@@ -6,11 +6,32 @@ use sqlx::PgConnection;
 use super::manifest::Manifest;
 use super::session::{Fate, fate, system_identifier};
 
+/// The result of cleaning up after a kill.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Batches whose transaction had committed: the rows are archived.
+    pub completed: u64,
+    /// Batches whose transaction had not committed: the rows are in the table.
+    pub discarded: u64,
+    /// Files that are not batches of ours, and stay as they are.
+    pub left: Vec<String>,
+}
+
 /// Advice for a person when a batch is in doubt.
 const ADVICE: &str = "check whether the rows are in the table; if not, rename its .pending.json to .json, else delete it";
 
-/// Returns whether the rows of a pending batch have left their table, or may have while nothing was written. It refuses in case of doubt.
-pub(super) async fn committed(connection: &mut PgConnection, manifest: &Manifest) -> Result<bool> {
+/// What became of a batch's rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rows {
+    Left,
+    Stayed,
+    /// The server does not know. But nothing had been written, so that the transaction cannot have committed, unless the manifest is an
+    /// old one that was copied back.
+    NothingWritten,
+}
+
+/// Returns the end of the transaction of a pending batch. It is an error when it has none yet, or is one of another server.
+pub(super) async fn fate_of(connection: &mut PgConnection, manifest: &Manifest) -> Result<Fate> {
     let transaction = manifest.transaction.context("its manifest names no transaction")?;
     let here = system_identifier(connection).await?;
     anyhow::ensure!(
@@ -22,12 +43,17 @@ pub(super) async fn committed(connection: &mut PgConnection, manifest: &Manifest
     if fate == Fate::InProgress {
         anyhow::bail!("the transaction {transaction} of another run is still in progress: try again later");
     }
+    Ok(fate)
+}
+
+/// Returns what the end of its transaction means for the rows of a batch, by its pending manifest as it was read after that end. It is an error
+/// in case of doubt.
+pub(super) fn rows_after(fate: Fate, manifest: &Manifest) -> Result<Rows> {
+    let transaction = manifest.transaction.unwrap_or_default();
     match fate {
-        Fate::Committed => Ok(true),
-        Fate::Aborted | Fate::InProgress => Ok(false),
-        // Its own manifest says that nothing had been written yet, so it cannot have committed: an old manifest that was copied back would
-        // say the same.
-        Fate::MaybeCommitted | Fate::Forgotten if manifest.exported.bytes == 0 => Ok(true),
+        Fate::Committed => Ok(Rows::Left),
+        Fate::Aborted | Fate::InProgress => Ok(Rows::Stayed),
+        Fate::MaybeCommitted | Fate::Forgotten if manifest.exported.bytes == 0 => Ok(Rows::NothingWritten),
         Fate::MaybeCommitted => anyhow::bail!(
             "transaction {transaction} of a killed run committed, but the server was restarted since, and may have given \
              the number to another after a crash: {ADVICE}"

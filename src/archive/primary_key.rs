@@ -7,9 +7,15 @@ use sqlx::types::Json;
 use super::restored::Place;
 use crate::pg::{Operator, identifier};
 
+/// The columns of a primary key, and the SQL that finds the row with the key of a row of `aside`.
+pub(super) struct SameKey {
+    pub columns: Vec<String>,
+    pub sql: String,
+}
+
 /// Returns the SQL that finds the row of the table with the key of a row of `aside`. `None` when the table has no primary key (then equal rows may be
 /// many), or when the batch lacks a column of it.
-pub(super) async fn same_key(connection: &mut PgConnection, place: &Place, columns: &[String]) -> Result<Option<String>> {
+pub(super) async fn same_key(connection: &mut PgConnection, place: &Place, columns: &[String]) -> Result<Option<SameKey>> {
     // Equality is that of the index: another one would find fewer rows or more. A temporal key has an index of another kind.
     let key: Vec<(String, Option<Json<Operator>>, bool)> = sqlx::query_as(
         "SELECT a.attname::pg_catalog.text, CASE WHEN o.oid IS NOT NULL THEN pg_catalog.json_build_object(
@@ -49,5 +55,6 @@ pub(super) async fn same_key(connection: &mut PgConnection, place: &Place, colum
     }
     // A key spans all partitions, and not the tables that inherit.
     let only = if *is_partitioned { "" } else { "ONLY " };
-    Ok(Some(format!("SELECT FROM {only}{} there WHERE {}", place.name, conditions.join(" AND "))))
+    let sql = format!("SELECT FROM {only}{} there WHERE {}", place.name, conditions.join(" AND "));
+    Ok(Some(SameKey { columns: key.into_iter().map(|(column, ..)| column).collect(), sql }))
 }

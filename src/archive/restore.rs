@@ -1,27 +1,22 @@
 //! Puts archived rows back into a table: a batch as a whole or not at all, and once.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
-
 use anyhow::{Context as _, Result};
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use super::batch::BatchName;
 use super::chosen::{self, ASIDE, Chosen};
+use super::copy::{NotAll, copy};
 use super::filter::Filter;
+use super::look::look_at_what_is_back;
 use super::manifest::Manifest;
+use super::never_left::{is_undone, never_left};
 use super::primary_key::same_key;
-use super::proved::is_as_written;
 use super::restored::{Accepts, Ends, Here, Place, Record, Restored};
-use super::session::{convert_again, in_another_encoding, pass_bytes, prepare_session, transaction};
-use super::text::{RowsOnly, column_list};
+use super::session::{prepare_session, transaction};
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
 use crate::base::units;
-use crate::members::compress::Compression;
-use crate::members::decode::decode_object;
 use crate::pg;
 use crate::pg::table::{Checked, proof};
 use crate::store::Store;
@@ -54,14 +49,11 @@ pub enum Put {
         since: DateTime<Utc>,
         rows: u64,
     },
+    /// Nothing was done: the rows never left, as the message says.
+    NeverLeft(String),
     /// Nothing was done: ask again with `rest`.
     Later,
 }
-
-/// The table has fewer rows of a batch than it was sent, or than the record says: nothing of the batch was put back.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct NotAll(String);
 
 /// The decision about a batch, before anything is written.
 pub enum Intent {
@@ -80,6 +72,8 @@ pub struct Prepared {
     there: Vec<Filter>,
     /// The number of these rows, as the server counted them.
     rows_there: u64,
+    /// The number of rows that go back, if that is known.
+    expected: Option<u64>,
     /// The batch is back, but for rows that left again. By this SQL ([`same_key`]) a row is there, and is left out.
     by_key: Option<String>,
 }
@@ -87,10 +81,11 @@ pub struct Prepared {
 /// Reads where the batch's rows would go and which of them are back already, and decides. Writes nothing.
 pub async fn prepare(
     store: &Store,
-    (name, manifest): &(BatchName, Manifest),
+    batch: &(BatchName, Manifest),
     connection: &mut PgConnection,
     wanted: &Wanted<'_>,
 ) -> Result<Intent> {
+    let (name, manifest) = batch;
     prepare_session(connection).await?;
     let here = Here::of(connection, wanted.database, wanted.table).await?;
     let here = here.with_context(|| Fault::new(Kind::Configuration, format!("there is no table {}", wanted.table)))?;
@@ -98,7 +93,20 @@ pub async fn prepare(
     let mut record = Record::read(store, name, wanted.accepts()).await?;
     let ends = record.resolve(connection, &here).await?;
     if wanted.again {
-        return Ok(Intent::Put(Box::new(Prepared { here, ends, filter, there: Vec::new(), rows_there: 0, by_key: None })));
+        let expected = filter.is_all().then_some(manifest.exported.rows);
+        return Ok(Intent::Put(Box::new(Prepared {
+            here,
+            ends,
+            filter,
+            there: Vec::new(),
+            rows_there: 0,
+            expected,
+            by_key: None,
+        })));
+    }
+    let is_noted = record.whole(&here).is_some_and(|whole| whole.never_left && whole.left_again == 0);
+    if is_noted || (record.may_never_have_left(&here) && is_undone(connection, manifest, &here).await?) {
+        return Ok(Intent::Leave(Put::NeverLeft(never_left(name, manifest))));
     }
     if let Some(restored) = record.in_doubt(&here) {
         let message = format!(
@@ -121,6 +129,7 @@ pub async fn prepare(
         );
         return Err(Fault::new(Kind::Busy, message).into());
     }
+    look_at_what_is_back(store, batch, connection, &record, &here).await?;
     let is_there = |restored: &Restored| Ok(Intent::Leave(Put::IsThere { since: restored.at, rows: restored.rows }));
     match record.whole(&here) {
         Some(whole) if whole.left_again == 0 => return is_there(whole),
@@ -142,7 +151,8 @@ pub async fn prepare(
                 filter,
                 there: Vec::new(),
                 rows_there: 0,
-                by_key: Some(by_key),
+                expected: Some(whole.left_again).filter(|_| wanted.filter.is_all()),
+                by_key: Some(by_key.sql),
             })));
         }
         None => {}
@@ -152,7 +162,15 @@ pub async fn prepare(
     }
     let there = record.at(&here).map(|restored| restored.filter.clone()).collect();
     let rows_there = record.at(&here).map(|restored| restored.rows).sum();
-    Ok(Intent::Put(Box::new(Prepared { here, ends, filter, there, rows_there, by_key: None })))
+    let expected = filter.is_all().then(|| manifest.exported.rows.saturating_sub(rows_there));
+    Ok(Intent::Put(Box::new(Prepared { here, ends, filter, there, rows_there, expected, by_key: None })))
+}
+
+impl Prepared {
+    /// Returns how many rows go back, if that is known before they are read.
+    pub fn expected(&self) -> Option<u64> {
+        self.expected
+    }
 }
 
 impl Wanted<'_> {
@@ -192,6 +210,8 @@ async fn restore_alone(
         Intent::Leave(put) => return Ok(put),
     };
     let name = &batch.0;
+    // The record will say that the rows are back.
+    pg::commit_durably(connection).await?;
     pg::execute(connection, "BEGIN".to_owned()).await?;
     let done = async {
         hold(connection, &prepared.here.place, wanted.checked).await?;
@@ -236,7 +256,7 @@ async fn put(
     wanted: &Wanted<'_>,
     phase: &Phase,
 ) -> Result<(u64, i64)> {
-    let Prepared { here, ends, filter, there, rows_there, by_key } = prepared;
+    let Prepared { here, ends, filter, there, rows_there, by_key, .. } = prepared;
     let place = &here.place;
     let is_plain = filter.is_all() && there.is_empty() && by_key.is_none();
     let rows = if is_plain {
@@ -277,6 +297,8 @@ async fn put(
         transaction,
         server_started_at: here.server_started_at.clone(),
         is_committed: false,
+        never_left: false,
+        left_with: Vec::new(),
         is_elsewhere: false,
     };
     let recorded = Record::change(store, name, wanted.accepts(), |record| {
@@ -289,117 +311,4 @@ async fn put(
     }
     pg::execute(connection, "COMMIT".to_owned()).await?;
     Ok((rows, transaction))
-}
-
-/// Copies the rows of the object, which is proved on the way, into a table: all of them, or the chosen ones.
-async fn copy(
-    store: &Store,
-    name: &BatchName,
-    manifest: &Manifest,
-    connection: &mut PgConnection,
-    (table, chosen): (&str, Option<Chosen>),
-    phase: &Phase,
-) -> Result<u64> {
-    let location = store.location(&name.object());
-    let written = &manifest.exported;
-    // Its rows fire triggers, so none is sent before the whole object is proved. Then it is read again.
-    anyhow::ensure!(
-        is_as_written(store, &name.object(), written, phase).await?,
-        "{location} differs from what was written: its length or its SHA-256 does not match its manifest"
-    );
-    let reader = store.read(&name.object()).await?.with_context(|| format!("{location} is gone"))?;
-    let sent = chosen.as_ref().map_or(written.rows, Chosen::count);
-    if let Some(encoding) = &manifest.encoding {
-        pass_bytes(connection, encoding).await?;
-    }
-    let (sender, mut receiver) = tokio::sync::mpsc::channel::<Bytes>(4);
-    let rows_only = RowsOnly::of(manifest);
-    let bound = Bound { bytes: written.uncompressed_bytes, rows: written.rows };
-    let is_well = AtomicBool::new(false);
-    let decoding = async {
-        let decoded = decode_object(
-            reader,
-            Compression::Gzip,
-            phase,
-            None,
-            (rows_only, bound, chosen, Some(sender)),
-            |(rows_only, bound, chosen, sender), bytes| {
-                bound.take_bytes(bytes)?;
-                let rows = rows_only.feed(bytes)?;
-                bound.take_rows(&rows)?;
-                let rows = match chosen {
-                    Some(chosen) => chosen.feed(&rows),
-                    None => rows,
-                };
-                match sender {
-                    Some(sender) if !rows.is_empty() => sender.blocking_send(rows).map_err(std::io::Error::other),
-                    _ => Ok(()),
-                }
-            },
-            |_| (),
-        );
-        let mut decoded = decoded.await?;
-        is_well.store(decoded.members.is_ok() && decoded.sha256 == written.sha256, Relaxed);
-        // Without this, the copying below would wait for more rows.
-        decoded.state.3 = None;
-        anyhow::Ok(decoded)
-    };
-    let copying = async {
-        let mut copy = pg::copy_in(connection, table, &column_list(&manifest.columns)).await?;
-        while let Some(rows) = receiver.recv().await {
-            copy.send(rows).await.map_err(pg::in_its_own_words)?;
-        }
-        if !is_well.load(Relaxed) {
-            copy.abort("its object differs from what was written").await.map_err(pg::in_its_own_words)?;
-            return Ok(0);
-        }
-        copy.finish().await.map_err(pg::in_its_own_words)
-    };
-    let (decoded, copied) = tokio::join!(decoding, copying);
-    let copied = copied.map_err(|error| in_another_encoding(error, manifest.encoding.as_deref()));
-    let copied = copied.with_context(|| format!("cannot put the rows of {location} into {table}"))?;
-    let decoded = decoded?;
-    decoded.members.map_err(|error| anyhow::anyhow!("{location} cannot be decoded: {error:?}"))?;
-    decoded.state.0.check().with_context(|| location.clone())?;
-    let read = written.rows - decoded.state.1.rows;
-    anyhow::ensure!(
-        decoded.sha256 == written.sha256 && decoded.bytes == written.bytes && read == written.rows,
-        "{location} differs from what was written: {} instead of {}",
-        units::plural(read, "row"),
-        units::count(written.rows)
-    );
-    if copied != sent {
-        let message = format!(
-            "{table} took {} of the {} that it was sent: a trigger of the table keeps the others out",
-            units::count(copied),
-            units::plural(sent, "row")
-        );
-        return Err(NotAll(message).into());
-    }
-    if manifest.encoding.is_some() {
-        convert_again(connection).await?;
-    }
-    Ok(copied)
-}
-
-/// Bounds the rest of an object: another may have replaced it since it was proved.
-struct Bound {
-    bytes: u64,
-    rows: u64,
-}
-
-impl Bound {
-    fn take_bytes(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        Self::take(&mut self.bytes, bytes.len() as u64, "bytes")
-    }
-
-    fn take_rows(&mut self, rows: &[u8]) -> std::io::Result<()> {
-        Self::take(&mut self.rows, memchr::memchr_iter(b'\n', rows).count() as u64, "rows")
-    }
-
-    fn take(left: &mut u64, count: u64, what: &str) -> std::io::Result<()> {
-        let more = || std::io::Error::other(format!("it has more {what} than its manifest says"));
-        *left = left.checked_sub(count).ok_or_else(more)?;
-        Ok(())
-    }
 }

@@ -18,12 +18,18 @@ use crate::store::sign::Signature;
 /// A record with more restores of one batch is invalid.
 const MAX_RESTORES: usize = 10_000;
 
+/// The most batches in `left_with`: only the last one may be counted a second time, by a run that cleans up.
+const MOST_LEFT_WITH: usize = 100;
+
 /// pgtend refuses to work on a server whose clock differs from the host's by more than a minute.
 const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(2);
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Record {
     pub times: Vec<Restored>,
+    /// The rows never left with the batch's own transaction, but with a later one: that decides nothing any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left_later: bool,
 }
 
 /// Rows that went back.
@@ -41,6 +47,12 @@ pub struct Restored {
     pub transaction: i64,
     pub server_started_at: String,
     pub is_committed: bool,
+    /// The rows never left, so that they did not come back either: the server was set back to a state before the batch.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub never_left: bool,
+    /// The last batches with which rows of this one left again: none is counted twice.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_with: Vec<String>,
     /// This server knows nothing of the transaction: the entry is of a physical copy of it.
     #[serde(skip)]
     pub is_elsewhere: bool,
@@ -122,6 +134,11 @@ impl Restored {
         self.server(here)
     }
 
+    /// Returns whether the server was started after the rows came back.
+    pub fn is_before_the_start(&self, here: &Here) -> bool {
+        self.server_started_at != here.server_started_at
+    }
+
     fn is_by(&self, transaction: i64, server_started_at: &str) -> bool {
         self.transaction == transaction && self.server_started_at == server_started_at
     }
@@ -198,18 +215,31 @@ impl Record {
         self.times.iter().find(|restored| restored.place(here) == At::Either)
     }
 
+    /// Returns whether the batch's own transaction decides whether its rows have left this place.
+    pub fn may_never_have_left(&self, here: &Here) -> bool {
+        !self.left_later && self.at(here).next().is_none()
+    }
+
     /// Returns the last entry of the whole batch in this place: earlier ones do not count.
     pub fn whole(&self, here: &Here) -> Option<&Restored> {
         self.at(here).filter(|restored| restored.filter.is_all() && restored.is_committed).last()
     }
 
-    /// Counts rows of the whole batch that left this place again. When all have left, nothing of the batch is there.
-    pub fn leave_again(&mut self, here: &Here, rows: u64) {
+    /// Counts rows of the whole batch that left this place again, with a batch and its transaction; once, and only if they did after they had come
+    /// back. When all have left, nothing of the batch is there.
+    pub fn leave_again(&mut self, here: &Here, rows: u64, (batch, transaction): &(String, i64)) {
         let is_whole =
             |restored: &Restored| restored.place(here) == At::Here && restored.filter.is_all() && restored.is_committed;
         let Some(whole) = self.times.iter_mut().rfind(|restored| is_whole(restored)) else { return };
+        if whole.transaction > *transaction || whole.left_with.contains(batch) {
+            return;
+        }
         whole.left_again += rows;
+        whole.left_with.push(batch.clone());
+        let too_many = whole.left_with.len().saturating_sub(MOST_LEFT_WITH);
+        whole.left_with.drain(..too_many);
         if whole.left_again >= whole.rows {
+            self.left_later |= whole.never_left;
             self.times.retain(|restored| restored.place(here) != At::Here);
         }
     }
@@ -223,6 +253,7 @@ impl Record {
         }
         let numbers = |place: &Place| (place.system_identifier.clone(), place.configured.clone(), place.database, place.table);
         let own = numbers(&done.place);
+        self.left_later |= self.times.iter().any(|restored| restored.never_left && numbers(&restored.place) == own);
         self.times.retain(|restored| {
             restored.is_by(transaction, server_started_at) || !restored.is_committed || numbers(&restored.place) != own
         });
@@ -234,6 +265,8 @@ impl Record {
         let mut ends = Ends::default();
         for restored in &mut self.times {
             let is_asked = match restored.is_committed {
+                // A server that was restarted may have been set back to a state before the rows came back.
+                true if restored.place(here) == At::Here => !restored.never_left && restored.is_before_the_start(here),
                 true => restored.place(here) == At::Either,
                 false => restored.server(here) != At::Elsewhere,
             };
@@ -246,7 +279,7 @@ impl Record {
                 Fate::InProgress | Fate::MaybeCommitted | Fate::Forgotten => continue,
             };
             if restored.is_committed {
-                // It committed, and not on this server.
+                // It committed, and not on this server, or not in its present history.
                 restored.is_elsewhere = !end;
             } else {
                 ends.0.push((restored.transaction, restored.server_started_at.clone(), end));
@@ -276,6 +309,7 @@ impl Bounded for Record {
             bounds::count("rows", restored.rows)?;
             bounds::count("left_again", restored.left_again)?;
             anyhow::ensure!(restored.transaction >= 0, "transaction is {}", restored.transaction);
+            anyhow::ensure!(restored.left_with.len() <= MOST_LEFT_WITH, "it names {} batches", restored.left_with.len());
             restored.filter.check()?;
         }
         Ok(())
@@ -304,6 +338,8 @@ mod tests {
             transaction,
             server_started_at: here.server_started_at.clone(),
             is_committed: false,
+            never_left: false,
+            left_with: Vec::new(),
             is_elsewhere: false,
         }
     }
@@ -327,16 +363,19 @@ mod tests {
     fn the_whole_batch_takes_the_place_of_its_parts_once_it_has_committed() {
         let (here, mut other) = (here("app", "x"), here("app2", "x"));
         other.place.database = 9;
-        let mut record = Record { times: vec![entry(&here, 1, 2, &["7", "8"]), entry(&other, 2, 100, &[])] };
+        let mut record = Record { times: vec![entry(&here, 1, 2, &["7", "8"]), entry(&other, 2, 100, &[])], left_later: false };
         record.commit(1, "x");
         record.times.push(entry(&here, 3, 100, &[]));
         assert!(record.whole(&here).is_none(), "not before it commits");
         assert_eq!(record.at(&here).count(), 2, "an abort leaves what was there");
         record.commit(3, "x");
         assert_eq!(record.at(&here).map(|restored| restored.transaction).collect::<Vec<_>>(), [3]);
-        record.leave_again(&here, 60);
-        assert_eq!(record.whole(&here).unwrap().left_again, 60);
-        record.leave_again(&here, 40);
+        for _ in 0..2 {
+            record.leave_again(&here, 60, &("first".to_owned(), 4));
+        }
+        record.leave_again(&here, 40, &("before".to_owned(), 2));
+        assert_eq!(record.whole(&here).unwrap().left_again, 60, "once, and not before they came back");
+        record.leave_again(&here, 40, &("second".to_owned(), 5));
         assert_eq!(record.at(&here).count(), 0, "all have left");
         assert_eq!(record.times.len(), 1, "other places are not touched");
     }

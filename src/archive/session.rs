@@ -33,6 +33,13 @@ pub async fn transaction(connection: &mut PgConnection) -> Result<i64> {
     xid.parse().context("the server returned no transaction number")
 }
 
+/// Returns the number that the next transaction of the server gets.
+pub(super) async fn next_transaction(connection: &mut PgConnection) -> Result<i64> {
+    let sql = "SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::pg_catalog.text";
+    let xid: String = sqlx::query_scalar(sql).fetch_one(connection).await?;
+    xid.parse().context("the server returned no transaction number")
+}
+
 /// Sets how values are written so that any server reads the same: the settings of pg_dump (setup_connection in pg_dump.c).
 pub async fn prepare_session(connection: &mut PgConnection) -> Result<()> {
     for (name, value) in [
@@ -122,6 +129,10 @@ pub(super) async fn fate(connection: &mut PgConnection, transaction: i64, server
         Some(_) => Fate::Aborted,
         None => Fate::Forgotten,
     })
+}
+
+pub(super) async fn database_name(connection: &mut PgConnection) -> Result<String> {
+    Ok(sqlx::query_scalar("SELECT pg_catalog.current_database()::pg_catalog.text").fetch_one(connection).await?)
 }
 
 pub(super) async fn server_started_at(connection: &mut PgConnection) -> Result<String> {

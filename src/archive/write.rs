@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 
 use super::batch::{Exported, Source};
 use super::known::Known;
-use super::manifest::Manifest;
+use super::manifest::{CameFrom, Manifest};
 use super::session::{convert_again, in_another_encoding, pass_bytes};
 use super::text::{TAIL, head};
 use crate::base::progress::Phase;
@@ -18,7 +18,7 @@ use crate::pg;
 use crate::store::{Store, Upload};
 
 /// Streams rows into an object; it needs memory for two members and the upload's parts. Rows of `known` are in another batch, and
-/// are skipped. Returns also how many these were.
+/// are skipped. Returns also the batches that have these.
 pub(super) async fn write(
     connection: &mut PgConnection,
     source: &Source,
@@ -27,7 +27,7 @@ pub(super) async fn write(
     key: &str,
     phase: &Phase,
     known: &mut Known<'_>,
-) -> Result<(Exported, u64)> {
+) -> Result<(Exported, Vec<CameFrom>)> {
     let mut upload = store.upload(key, 0).await?;
     let written = async {
         let mut writer = Writer::new()?;
@@ -64,7 +64,7 @@ pub(super) async fn write(
         upload.abort().await;
     }
     let written = written.with_context(|| format!("cannot archive rows to {}", store.location(key)))?;
-    Ok((written, known.taken()))
+    Ok((written, known.came_from()))
 }
 
 struct Writer {

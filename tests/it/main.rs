@@ -9,6 +9,8 @@ mod alone;
 
 /// Rows that come back from an archive.
 mod archives;
+/// What an archive says of rows that left and came back, against the database: kills, restarts, servers set back in time, two databases.
+mod archives_kept;
 /// What an audit finds, what its fixes do, what it does not fire on.
 mod audit;
 /// The audit as a job: reports, comparison, waivers, drift, the server.

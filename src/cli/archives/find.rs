@@ -2,7 +2,8 @@
 
 use anyhow::{Context as _, Result};
 
-use crate::archive::{self, BatchName, Broken, Manifest};
+use crate::archive::{self, BatchName, Broken, Manifest, Pending};
+use crate::base::units;
 use crate::cli::filter::Filter;
 use crate::config::Config;
 use crate::store::sign::Signature;
@@ -34,6 +35,15 @@ impl Found {
     }
 }
 
+/// The archive of a job in a store.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) store_name: String,
+    pub(super) store: Store,
+    pub(super) database: String,
+    pub(super) job: String,
+}
+
 /// The result of a search through the stores.
 #[derive(Default)]
 pub(super) struct All {
@@ -43,6 +53,8 @@ pub(super) struct All {
     pub(super) broken: Vec<(String, Broken)>,
     /// Batches whose rows are in a later batch.
     pub(super) replaced: Vec<String>,
+    /// Each comes with its store, and the database and job of its folder.
+    pub(super) pending: Vec<(Place, Pending)>,
 }
 
 impl All {
@@ -75,6 +87,14 @@ impl All {
         for name in &self.replaced {
             tracing::info!("skipped {name}: a later batch has its rows, as they were when they left the table");
         }
+        for (Place { store_name, .. }, pending) in self.pending.iter().filter(|(_, pending)| !pending.counts) {
+            let rows = pending.rows.map_or("rows".to_owned(), |rows| units::plural(rows as usize, "row"));
+            tracing::warn!(
+                "{} in {store_name}: {rows} of a run that is under way or was killed, and may have left their table; the job's next run, or `pgtend \
+                 archives restore`, asks the server",
+                pending.key()
+            );
+        }
         for (store_name, Broken { key, reason, .. }) in &self.broken {
             tracing::warn!("skipped {key} in {store_name}: {reason}");
         }
@@ -98,6 +118,15 @@ pub(super) async fn find(config: &Config, filter: &Filter, unsigned_ok: bool) ->
             }
         }
         all.replaced.extend(listing.replaced.iter().map(ToString::to_string));
+        for pending in listing.pending {
+            let key = pending.key();
+            let mut folders = key.split('/').map(key::decode);
+            let (Some(Ok(database)), Some(Ok(job))) = (folders.next(), folders.next()) else { continue };
+            if filter.has_database(&database) && filter.has_job(&job) {
+                let place = Place { store_name: store_name.clone(), store: store.clone(), database, job };
+                all.pending.push((place, pending));
+            }
+        }
         // Only the place of an unreadable batch is known.
         let broken = listing.broken.into_iter().filter(|broken| {
             let mut parts = broken.key.split('/').map(key::decode);

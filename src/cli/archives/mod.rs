@@ -1,6 +1,8 @@
 //! `archives`: lists rows that left their tables, and puts them back.
 
 mod find;
+mod identity;
+mod pending;
 mod refused;
 mod restore;
 
@@ -52,6 +54,11 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
         Command::List { filter, unsigned_ok } => or_cancelled(&cancel, list(global, &config, filter, *unsigned_ok)).await,
         Command::Restore { filter, wanted, unsigned_ok } => {
             let mut all = or_cancelled(&cancel, find(&config, filter, *unsigned_ok)).await?;
+            let mut unknown = 0;
+            if !all.pending.is_empty() && !wanted.is_dry_run() {
+                unknown = pending::complete(&config, &all, &global.progress(), &cancel).await?;
+                all = or_cancelled(&cancel, find(&config, filter, *unsigned_ok)).await?;
+            }
             if let Some(batch) = &wanted.batch {
                 let is_meant = |name: &BatchName| name.to_string() == *batch;
                 all.found.retain(|found| is_meant(&found.batch.0));
@@ -60,8 +67,9 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
             }
             all.say_the_rest();
             anyhow::ensure!(!all.found.is_empty(), "no archived batch matches; `pgtend archives list` shows all of them");
+            identity::choose(&mut all.found, wanted)?;
             restore::run(global, &config, &all.found, wanted, *unsigned_ok, &cancel).await?;
-            let lost = all.lacks();
+            let lost = all.lacks() + unknown;
             anyhow::ensure!(
                 lost == 0,
                 "everything readable was put back, but {lost} parts of the archive could not be read: they are named above"
@@ -80,7 +88,14 @@ async fn list(global: &Global, config: &Config, filter: &Filter, unsigned_ok: bo
             .map(|found| {
                 let asked = if found.store.has_sign_key() { Signature::Valid } else { Signature::NotAsked };
                 let signature = found.signature.unwrap_or(asked);
-                json!({ "store": found.store_name, "batch": found.batch.0.to_string(), "manifest": found.batch.1, "signature": signature })
+                let identity = found.batch.1.identity().map(|identity| identity.to_string());
+                json!({
+                    "store": found.store_name,
+                    "batch": found.batch.0.to_string(),
+                    "identity": identity,
+                    "manifest": found.batch.1,
+                    "signature": signature
+                })
             })
             .collect();
         let not_ours = all
@@ -89,11 +104,15 @@ async fn list(global: &Global, config: &Config, filter: &Filter, unsigned_ok: bo
             .map(|found| json!({ "store": found.store_name, "batch": found.batch.0.to_string(), "signature": found.signature }));
         let broken =
             all.broken.iter().map(|(store, broken)| json!({ "store": store, "key": broken.key, "reason": broken.reason }));
-        let (not_ours, broken): (Vec<_>, Vec<_>) = (not_ours.collect(), broken.collect());
-        print(&format!("{:#}\n", json!({ "batches": rows, "not_ours": not_ours, "broken": broken })))?;
+        let pending = all.pending.iter().map(|(place, pending)| {
+            json!({ "store": place.store_name, "batch": pending.name.to_string(), "rows": pending.rows, "counts": pending.counts })
+        });
+        let (not_ours, broken, pending): (Vec<_>, Vec<_>, Vec<_>) = (not_ours.collect(), broken.collect(), pending.collect());
+        print(&format!("{:#}\n", json!({ "batches": rows, "not_ours": not_ours, "broken": broken, "pending": pending })))?;
         return Ok(ExitCode::SUCCESS);
     }
     all.say_the_rest();
+    identity::say_several(found);
     if found.is_empty() {
         say("no archived rows");
         return Ok(ExitCode::SUCCESS);

@@ -1,6 +1,8 @@
 //! Batches that a table does not take, and what to do about each. They keep no other batch from coming back.
 
-use crate::archive::{BatchName, NotAll};
+use anyhow::Error;
+
+use crate::archive::{BatchName, Manifest, NotAll};
 use crate::pg;
 
 /// Returns what to do about a batch that the table does not take as it is; `None` when the error is of another kind.
@@ -20,6 +22,18 @@ pub(super) fn way_out(error: &anyhow::Error) -> Option<&'static str> {
         // integrity_constraint_violation
         state if state.starts_with("23") => Some("--into TABLE puts its rows into another table"),
         _ => None,
+    }
+}
+
+/// Explains an error that ends the restore: rows of a table that `[compress]` had then need its columns.
+pub(super) fn explained(error: Error, manifest: &Manifest) -> Error {
+    let has = |column: &str, end: &str| manifest.columns.contains(&format!("{column}{end}"));
+    match manifest.columns.iter().any(|column| has(column, "_gz") && has(column, "_sha256")) {
+        true => error.context(
+            "its rows were compressed when they left; if `compress undo` was run since, run `pgtend compress install JOB` first, then this restore, \
+             and undo after it",
+        ),
+        false => error,
     }
 }
 

@@ -52,6 +52,12 @@ pub struct Wanted {
     /// Only rows with this value; when --key is given several times, all must match
     #[arg(long = "key", value_name = "COLUMN=VALUE[,VALUE]")]
     keys: Vec<String>,
+    /// Only rows of this database, as `list --json` and messages name it: SYSTEM_IDENTIFIER/DATABASE, or the first part alone
+    #[arg(long, value_name = "IDENTITY")]
+    pub from: Option<String>,
+    /// Also when a folder has rows of several databases or servers
+    #[arg(long, conflicts_with = "from")]
+    pub any: bool,
     /// Also put back batches that are already back, according to the record beside them
     #[arg(long)]
     again: bool,
@@ -61,6 +67,10 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    pub fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
     /// Returns the rows of this batch that are wanted.
     fn filter(&self, manifest: &Manifest) -> Result<Filter> {
         let usage = |message: String| Fault::new(Kind::Configuration, message);
@@ -147,6 +157,8 @@ struct Totals {
     rows: BTreeMap<(String, String), u64>,
     batches: usize,
     there: usize,
+    /// Batches whose rows never left, as the server was set back.
+    never_left: usize,
     /// Each refused batch comes with its reason.
     refused: Vec<String>,
     /// The warnings about code that the rows fire, each once.
@@ -239,10 +251,13 @@ pub async fn run(
         claim.end(Some(&report), error).await;
     }
     result?;
-    let there = match totals.there {
+    let mut there = match totals.there {
         0 => String::new(),
         there => format!("; {} already back", units::plural(there, "batch")),
     };
+    if totals.never_left > 0 {
+        there += &format!("; {} never left", units::plural(totals.never_left, "batch"));
+    }
     print(&format!(
         "{} put back from {}{there}\n",
         units::plural(totals.rows() as usize, "row"),
@@ -301,8 +316,14 @@ impl Restore<'_> {
                         "{name} has been back in {table} since {since}: would skip it; --again puts it back once more\n"
                     ))?;
                 }
-                Intent::Leave(_) | Intent::Put(_) => {
-                    let which = if filter.is_all() { String::new() } else { format!("those with {filter} of the ") };
+                Intent::Leave(Put::NeverLeft(why)) => print(&format!("{why}: would skip them\n"))?,
+                Intent::Leave(_) => print(&format!("{name}: would put back the rows that {table} has no more\n"))?,
+                Intent::Put(prepared) => {
+                    let which = match prepared.expected().filter(|rows| *rows < manifest.exported.rows) {
+                        Some(rows) => format!("{} of the ", units::count(rows)),
+                        None if filter.is_all() => String::new(),
+                        None => format!("those with {filter} of the "),
+                    };
                     let rows = units::plural(manifest.exported.rows as usize, "row");
                     print(&format!("would put {which}{rows} of {name} into {table} on {}\n", step.database))?;
                 }
@@ -369,6 +390,11 @@ impl Restore<'_> {
                 say(&format!("{name} has been back in {table} since {since}; --again puts it back once more"));
                 totals.there += 1;
             }
+            Ok(Put::NeverLeft(why)) => {
+                phase.done("never left");
+                say(&why);
+                totals.never_left += 1;
+            }
             Ok(Put::Later) => return Ok(Ended::Later),
             // foreign_key_violation
             Err(error) if pg::sql_state(&error).as_deref() == Some("23503") => return Ok(Ended::Lacks(error)),
@@ -379,7 +405,9 @@ impl Restore<'_> {
                         .refused
                         .push(format!("{name} ({}), of which nothing was put back: {error:#}; {way_out}", manifest.reason));
                 }
-                None => return Err(error.context(format!("{name}, of which nothing was put back"))),
+                None => {
+                    return Err(refused::explained(error, manifest).context(format!("{name}, of which nothing was put back")));
+                }
             },
         }
         Ok(Ended::Done)
@@ -394,7 +422,8 @@ impl Restore<'_> {
         let mut connection = connecting.await.with_context(|| format!("database `{database}`"))?;
         // With a wrong clock, the job might archive the rows again at once.
         pg::clock::agreed(&mut connection).await.with_context(|| format!("database `{database}`"))?;
-        let table = archive::target(&mut connection, table).await.with_context(|| name.to_string())?;
+        let table = archive::target(&mut connection, table).await;
+        let table = table.map_err(|error| refused::explained(error, manifest)).with_context(|| name.to_string())?;
         let checked = foreign_code::check_inserts(&settings, &table, self.trusts.owners_of(&manifest.job)).await;
         let (foreign, checked) = checked.with_context(|| name.to_string())?;
         for warning in foreign {

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 use super::postgres::Server;
 
@@ -13,16 +13,45 @@ pub struct Proxy {
     port: u16,
     open: Arc<Mutex<Vec<(TcpStream, UnixStream)>>>,
     is_closed: Arc<AtomicBool>,
+    hold: Arc<Hold>,
+}
+
+/// Bytes of clients that contain a word wait here.
+#[derive(Default)]
+struct Hold {
+    word: &'static str,
+    /// Whether some wait, and whether they may pass.
+    state: Mutex<(bool, bool)>,
+    changed: Condvar,
+}
+
+impl Hold {
+    fn pass(&self, bytes: &[u8]) {
+        if self.word.is_empty() || memchr::memmem::find(bytes, self.word.as_bytes()).is_none() {
+            return;
+        }
+        let mut state = self.state.lock().unwrap();
+        state.0 = true;
+        while !state.1 {
+            state = self.changed.wait(state).unwrap();
+        }
+    }
 }
 
 impl Proxy {
     pub fn start(server: &Server) -> Self {
+        Self::start_holding(server, "")
+    }
+
+    /// What a client sends with this word in it waits until [`Proxy::let_pass`].
+    pub fn start_holding(server: &Server, word: &'static str) -> Self {
+        let hold = Arc::new(Hold { word, ..Default::default() });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let socket = server.socket().join(".s.PGSQL.5432");
         let open = Arc::new(Mutex::new(Vec::new()));
         let is_closed = Arc::new(AtomicBool::new(false));
-        let (kept, refuses) = (Arc::clone(&open), Arc::clone(&is_closed));
+        let (kept, refuses, held) = (Arc::clone(&open), Arc::clone(&is_closed), Arc::clone(&hold));
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 if refuses.load(Ordering::Relaxed) {
@@ -30,11 +59,21 @@ impl Proxy {
                 }
                 let Ok(server) = UnixStream::connect(&socket) else { continue };
                 kept.lock().unwrap().push((client.try_clone().unwrap(), server.try_clone().unwrap()));
-                pass(client.try_clone().unwrap(), server.try_clone().unwrap());
-                pass(server, client);
+                pass(client.try_clone().unwrap(), server.try_clone().unwrap(), Arc::clone(&held));
+                pass(server, client, Arc::default());
             }
         });
-        Self { port, open, is_closed }
+        Self { port, open, is_closed, hold }
+    }
+
+    /// Whether something waits.
+    pub fn holds(&self) -> bool {
+        self.hold.state.lock().unwrap().0
+    }
+
+    pub fn let_pass(&self) {
+        self.hold.state.lock().unwrap().1 = true;
+        self.hold.changed.notify_all();
     }
 
     pub fn url(&self, database: &str) -> String {
@@ -56,10 +95,11 @@ impl Proxy {
     }
 }
 
-fn pass(mut from: impl Read + Send + 'static, mut to: impl Write + Send + 'static) {
+fn pass(mut from: impl Read + Send + 'static, mut to: impl Write + Send + 'static, hold: Arc<Hold>) {
     std::thread::spawn(move || {
         let mut buffer = [0; 8192];
         while let Ok(length @ 1..) = from.read(&mut buffer) {
+            hold.pass(&buffer[..length]);
             if to.write_all(&buffer[..length]).is_err() {
                 break;
             }

@@ -1,0 +1,141 @@
+//! Copies rows of an object into a table, proved before and on the way.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use sqlx::PgConnection;
+
+use super::batch::BatchName;
+use super::chosen::Chosen;
+use super::manifest::Manifest;
+use super::proved::is_as_written;
+use super::session::{convert_again, in_another_encoding, pass_bytes};
+use super::text::{RowsOnly, column_list};
+use crate::base::progress::Phase;
+use crate::base::units;
+use crate::members::compress::Compression;
+use crate::members::decode::decode_object;
+use crate::pg;
+use crate::store::Store;
+
+/// The table has fewer rows of a batch than it was sent, or than the record says: nothing of the batch was put back.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotAll(pub(super) String);
+
+/// Copies the rows of the object, which is proved on the way, into a table: all of them, or the chosen ones.
+pub(super) async fn copy(
+    store: &Store,
+    name: &BatchName,
+    manifest: &Manifest,
+    connection: &mut PgConnection,
+    (table, chosen): (&str, Option<Chosen>),
+    phase: &Phase,
+) -> Result<u64> {
+    let location = store.location(&name.object());
+    let written = &manifest.exported;
+    // Its rows fire triggers, so none is sent before the whole object is proved. Then it is read again.
+    anyhow::ensure!(
+        is_as_written(store, &name.object(), written, phase).await?,
+        "{location} differs from what was written: its length or its SHA-256 does not match its manifest"
+    );
+    let reader = store.read(&name.object()).await?.with_context(|| format!("{location} is gone"))?;
+    let sent = chosen.as_ref().map_or(written.rows, Chosen::count);
+    if let Some(encoding) = &manifest.encoding {
+        pass_bytes(connection, encoding).await?;
+    }
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(4);
+    let rows_only = RowsOnly::of(manifest);
+    let bound = Bound { bytes: written.uncompressed_bytes, rows: written.rows };
+    let is_well = AtomicBool::new(false);
+    let decoding = async {
+        let decoded = decode_object(
+            reader,
+            Compression::Gzip,
+            phase,
+            None,
+            (rows_only, bound, chosen, Some(sender)),
+            |(rows_only, bound, chosen, sender), bytes| {
+                bound.take_bytes(bytes)?;
+                let rows = rows_only.feed(bytes)?;
+                bound.take_rows(&rows)?;
+                let rows = match chosen {
+                    Some(chosen) => chosen.feed(&rows),
+                    None => rows,
+                };
+                match sender {
+                    Some(sender) if !rows.is_empty() => sender.blocking_send(rows).map_err(std::io::Error::other),
+                    _ => Ok(()),
+                }
+            },
+            |_| (),
+        );
+        let mut decoded = decoded.await?;
+        is_well.store(decoded.members.is_ok() && decoded.sha256 == written.sha256, Relaxed);
+        // Without this, the copying below would wait for more rows.
+        decoded.state.3 = None;
+        anyhow::Ok(decoded)
+    };
+    let copying = async {
+        // It goes with this block: the decoder must not wait for room after the server has refused the rows.
+        let mut receiver = receiver;
+        let mut copy = pg::copy_in(connection, table, &column_list(&manifest.columns)).await?;
+        while let Some(rows) = receiver.recv().await {
+            copy.send(rows).await.map_err(pg::in_its_own_words)?;
+        }
+        if !is_well.load(Relaxed) {
+            copy.abort("its object differs from what was written").await.map_err(pg::in_its_own_words)?;
+            return Ok(0);
+        }
+        copy.finish().await.map_err(pg::in_its_own_words)
+    };
+    let (decoded, copied) = tokio::join!(decoding, copying);
+    let copied = copied.map_err(|error| in_another_encoding(error, manifest.encoding.as_deref()));
+    let copied = copied.with_context(|| format!("cannot put the rows of {location} into {table}"))?;
+    let decoded = decoded?;
+    decoded.members.map_err(|error| anyhow::anyhow!("{location} cannot be decoded: {error:?}"))?;
+    decoded.state.0.check().with_context(|| location.clone())?;
+    let read = written.rows - decoded.state.1.rows;
+    anyhow::ensure!(
+        decoded.sha256 == written.sha256 && decoded.bytes == written.bytes && read == written.rows,
+        "{location} differs from what was written: {} instead of {}",
+        units::plural(read, "row"),
+        units::count(written.rows)
+    );
+    if copied != sent {
+        let message = format!(
+            "{table} took {} of the {} that it was sent: a trigger of the table keeps the others out",
+            units::count(copied),
+            units::plural(sent, "row")
+        );
+        return Err(NotAll(message).into());
+    }
+    if manifest.encoding.is_some() {
+        convert_again(connection).await?;
+    }
+    Ok(copied)
+}
+
+/// Bounds the rest of an object: another may have replaced it since it was proved.
+struct Bound {
+    bytes: u64,
+    rows: u64,
+}
+
+impl Bound {
+    fn take_bytes(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        Self::take(&mut self.bytes, bytes.len() as u64, "bytes")
+    }
+
+    fn take_rows(&mut self, rows: &[u8]) -> std::io::Result<()> {
+        Self::take(&mut self.rows, memchr::memchr_iter(b'\n', rows).count() as u64, "rows")
+    }
+
+    fn take(left: &mut u64, count: u64, what: &str) -> std::io::Result<()> {
+        let more = || std::io::Error::other(format!("it has more {what} than its manifest says"));
+        *left = left.checked_sub(count).ok_or_else(more)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,106 @@
+//! Batches of a history that a server no longer has: it was set back to a state before them (a snapshot of its disk, a recovery to a point in time,
+//! a failover that lost the last transactions). Their rows never left, so that they are in the table or in a later batch.
+
+use anyhow::Result;
+use chrono::Utc;
+use sqlx::PgConnection;
+
+use super::batch::{BatchName, MANIFEST, PENDING, RESTORED};
+use super::filter::Filter;
+use super::manifest::Manifest;
+use super::outcome::Recovered;
+use super::restored::{Accepts, Here, Record, Restored};
+use super::session::{self, Fate};
+use super::{Archive, listing};
+use crate::pg;
+use crate::store::Object;
+
+impl Archive {
+    /// Finds batches of this archive whose transaction is in the server's future, and records that their rows never left. Afterwards the server
+    /// gives their numbers out again, and nothing tells any more.
+    pub(super) async fn note_what_never_left(
+        &self,
+        connection: &mut PgConnection,
+        objects: &[Object],
+        recovered: &mut Recovered,
+    ) -> Result<()> {
+        let next = session::next_transaction(connection).await?;
+        let counts = |key: &str| key.ends_with(MANIFEST) && !key.ends_with(PENDING) && !key.ends_with(RESTORED);
+        for name in objects.iter().filter(|object| counts(&object.key)).filter_map(|object| object.key.strip_suffix(MANIFEST)) {
+            let name = BatchName(name.to_owned());
+            if name.transaction().is_none_or(|transaction| transaction < next) {
+                continue;
+            }
+            // A file that cannot be read is named where batches are listed.
+            let Ok(Some((manifest, signature))) = listing::read(&self.store, &name).await else { continue };
+            if signature.is_ours() && self.note(connection, &name, &manifest).await? {
+                recovered.left.push(never_left(&name, &manifest));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns false if there is nothing to record.
+    async fn note(&self, connection: &mut PgConnection, name: &BatchName, manifest: &Manifest) -> Result<bool> {
+        let table = pg::qualified(&manifest.schema, &manifest.table);
+        let Some(here) = Here::of(connection, &self.database, &table).await? else { return Ok(false) };
+        if !is_undone(connection, manifest, &here).await? {
+            return Ok(false);
+        }
+        // Rows that came back did so in the same history as the batch.
+        let mut record = Record::read(&self.store, name, Accepts::default()).await?;
+        record.resolve(connection, &here).await?;
+        if !record.may_never_have_left(&here) {
+            return Ok(false);
+        }
+        Record::change(&self.store, name, Accepts::default(), |record| {
+            record.times.push(entry(manifest, &here));
+        })
+        .await?;
+        Ok(true)
+    }
+}
+
+fn entry(manifest: &Manifest, here: &Here) -> Restored {
+    Restored {
+        place: here.place.clone(),
+        filter: Filter::default(),
+        at: Utc::now(),
+        rows: manifest.exported.rows,
+        left_again: 0,
+        // It came before whatever takes the rows from now on.
+        transaction: 0,
+        server_started_at: here.server_started_at.clone(),
+        is_committed: true,
+        never_left: true,
+        left_with: Vec::new(),
+        is_elsewhere: false,
+    }
+}
+
+/// Returns whether the server says that the batch's transaction did not commit, although it did: its number is free, or of one that was rolled back.
+/// Only the table that the rows were in can tell; a physical copy of its server has the same numbers under another name in the configuration.
+pub(super) async fn is_undone(connection: &mut PgConnection, manifest: &Manifest, here: &Here) -> Result<bool> {
+    let place = &here.place;
+    let is_its_table = manifest.database == place.configured
+        && match manifest.origin {
+            Some(origin) => (origin.database, origin.table) == (place.database, place.table),
+            None => pg::qualified(&manifest.schema, &manifest.table) == place.name,
+        };
+    let is_its_server = manifest.system_identifier.as_ref() == Some(&place.system_identifier);
+    let is_same_start = manifest.server_started_at.as_ref() == Some(&here.server_started_at);
+    let Some(transaction) = manifest.transaction.filter(|_| is_its_table && is_its_server && !is_same_start) else {
+        return Ok(false);
+    };
+    Ok(session::fate(connection, transaction, None).await? == Fate::Aborted)
+}
+
+pub(super) fn never_left(name: &BatchName, manifest: &Manifest) -> String {
+    format!(
+        "the rows of {name} never left {}.{}: its transaction {} is none of this server's, which was set back to a state before it. They are in the \
+         table, or in a later batch; --again puts them back all the same",
+        manifest.schema,
+        manifest.table,
+        manifest.transaction.unwrap_or_default()
+    )
+}

@@ -1,0 +1,123 @@
+//! Cleans up after a kill: completes or removes the batches of transactions whose end no process recorded.
+
+use anyhow::{Context as _, Result};
+use sqlx::PgConnection;
+
+use super::batch::{BatchName, MANIFEST, PENDING};
+use super::manifest::Manifest;
+use super::outcome::{self, Recovered, Rows};
+use super::{Archive, listing};
+
+impl Archive {
+    /// Completes or removes what a killed run left. It refuses in case of doubt: a transaction that still runs, that the server has
+    /// forgotten, or that belongs to another system. Foreign or unreadable files are left alone and named.
+    pub async fn recover(&self, connection: &mut PgConnection) -> Result<Recovered> {
+        let mut recovered = Recovered::default();
+        let objects = self.store.list_readable(&self.folder).await?.objects;
+        for name in objects.iter().filter_map(|object| object.key.strip_suffix(PENDING)) {
+            self.recover_batch(connection, &BatchName(name.to_owned()), &mut recovered).await?;
+        }
+        self.note_what_never_left(connection, &objects, &mut recovered).await?;
+        for upload in self.store.unfinished(&self.folder).await? {
+            self.store.discard(&upload).await?;
+        }
+        Ok(recovered)
+    }
+
+    /// Completes or removes one batch. The run that makes it may still be at work, if it lost its lock and does not know that yet: only what is read
+    /// after its transaction has ended describes the batch.
+    async fn recover_batch(&self, connection: &mut PgConnection, name: &BatchName, recovered: &mut Recovered) -> Result<()> {
+        let Some(announced) = self.pending(name, recovered).await? else { return Ok(()) };
+        let counts = self.store.stat(&format!("{name}{MANIFEST}")).await?.is_some();
+        if counts {
+            return self.delete_pending(name, &announced, recovered).await;
+        }
+        let fate = outcome::fate_of(connection, &announced).await.with_context(|| self.location(name))?;
+        // Where it is gone by now, its own run has completed or discarded the batch.
+        let Some(manifest) = self.pending(name, recovered).await? else { return Ok(()) };
+        let found = self.bytes_of(name).await?;
+        let is_written = manifest.is_empty() || (manifest.exported.bytes > 0 && found == Some(manifest.exported.bytes));
+        match outcome::rows_after(fate, &manifest).with_context(|| self.location(name))? {
+            Rows::Stayed => {
+                recovered.discarded += 1;
+                self.discard(name).await
+            }
+            Rows::NothingWritten if found.is_none() => {
+                recovered.discarded += 1;
+                self.store.delete(&name.pending()).await
+            }
+            Rows::Left if is_written => {
+                recovered.completed += 1;
+                recovered.left.extend(says_nothing_of_its_sources(&manifest));
+                self.make_count(name, &manifest).await
+            }
+            // The rows may exist nowhere else: nothing of the batch is deleted, and no later run fails because of it.
+            Rows::Left | Rows::NothingWritten => {
+                recovered.left.push(self.does_not_match(name, &manifest, found));
+                Ok(())
+            }
+        }
+    }
+
+    /// Returns the pending manifest of a batch; `None` when there is none, or when it is not ours, which is added to what is left.
+    async fn pending(&self, name: &BatchName, recovered: &mut Recovered) -> Result<Option<Manifest>> {
+        let key = name.pending();
+        match self.store.get_json::<Manifest>(&key).await? {
+            None => return Ok(None),
+            Some(Ok((manifest, signature))) if signature.is_ours() => return Ok(Some(manifest)),
+            Some(Ok((_, signature))) => {
+                recovered.left.push(format!("{} stays: {}", self.store.location(&key), signature.in_words()));
+            }
+            Some(Err(error)) => recovered.left.push(format!("{error:#}; it stays")),
+        }
+        Ok(None)
+    }
+
+    async fn bytes_of(&self, name: &BatchName) -> Result<Option<u64>> {
+        Ok(self.store.stat(&name.object()).await?.map(|object| object.bytes))
+    }
+
+    /// Deletes the pending file of a batch that counts already: the file no longer has a meaning, and may be an old one that was copied
+    /// back.
+    async fn delete_pending(&self, name: &BatchName, pending: &Manifest, recovered: &mut Recovered) -> Result<()> {
+        let found = self.bytes_of(name).await?;
+        match listing::read(&self.store, name).await {
+            Ok(Some((counts, signature))) if signature.is_ours() && found == Some(counts.exported.bytes) => {
+                recovered.completed += 1;
+                match self.record_what_left_again(name, pending).await {
+                    true => self.store.delete(&name.pending()).await,
+                    false => Ok(()),
+                }
+            }
+            _ => {
+                recovered.left.push(format!(
+                    "{} stays: the {MANIFEST} beside it does not match its object: compare the two",
+                    self.store.location(&name.pending())
+                ));
+                Ok(())
+            }
+        }
+    }
+
+    fn does_not_match(&self, name: &BatchName, manifest: &Manifest, found: Option<u64>) -> String {
+        format!(
+            "{} stays: PostgreSQL says that its transaction {} committed, or may have, so its rows were deleted. But it records {} bytes of its \
+             object, which {}. Check whether the rows are in the table; if not, `gunzip -c OBJECT | psql` puts them back; then delete the {PENDING}",
+            self.store.location(&name.pending()),
+            manifest.transaction.unwrap_or_default(),
+            manifest.exported.bytes,
+            found.map_or("does not exist".to_owned(), |found| format!("has {found}"))
+        )
+    }
+}
+
+/// Earlier releases did not write down the batches whose rows left again.
+fn says_nothing_of_its_sources(manifest: &Manifest) -> Option<String> {
+    (manifest.came_back > 0 && manifest.came_from.is_empty()).then(|| {
+        format!(
+            "{} rows that had come back left again in a run that was killed, but `archives restore` still counts them as back: use --again to \
+             put them back",
+            manifest.came_back
+        )
+    })
+}

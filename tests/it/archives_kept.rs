@@ -1,0 +1,337 @@
+//! What an archive says of rows that left and came back is what the database has: whoever is killed, restarted or set back in time.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use hyper::Method;
+use pgtend::archive::{Archive, Manifest, Source, transaction};
+use pgtend::base::progress::Progress;
+use pgtend::{config, store};
+use serde_json::Value;
+use sqlx::{Connection as _, Executor as _, PgConnection};
+
+use crate::retention::{logs, scenario};
+use crate::support::postgres::{Server, server};
+use crate::support::proxy::Proxy;
+use crate::support::s3::{Fault, Rule, S3Server};
+use crate::support::{Scenario, eventually, quoted, set_own_environment};
+
+const ALL: &str = "SELECT count(*), sum(hashtext(l::text)::bigint) FROM logs l";
+
+/// Files of the archive with this ending.
+fn ending(scenario: &Scenario, end: &str) -> Vec<String> {
+    scenario.files("store").into_iter().filter(|file| file.ends_with(end)).collect()
+}
+
+/// The store of a scenario, as the program opens it.
+async fn store_of(scenario: &Scenario) -> Result<store::Store> {
+    set_own_environment(&[("XDG_STATE_HOME", "/dev/null/state")]);
+    store::Store::open(&config::Store::Dir { path: scenario.path("store"), sign_key: None }).await
+}
+
+/// Deletes and archives 100 rows, while another session holds the advisory lock 7 not before that is free. `completes`: whether it lives on after its
+/// commit.
+async fn archive_100(store: store::Store, url: String, completes: bool) -> Result<()> {
+    let mut connection = PgConnection::connect(&url).await?;
+    let archive = Archive::new(store, "app", "old-logs");
+    let columns = ["id", "created_at", "status", "parameters"].map(str::to_owned).to_vec();
+    let query = "DELETE FROM public.logs WHERE id <= 100 AND (SELECT count(*) FROM (SELECT pg_advisory_xact_lock(7)) s) = 1 \
+                 RETURNING id, created_at, status, parameters";
+    let source = Source { schema: "public".to_owned(), table: "logs".to_owned(), columns, query: query.to_owned() };
+    connection.execute("BEGIN").await?;
+    let name = archive.name(chrono::Utc::now(), transaction(&mut connection).await?);
+    let manifest = Manifest::new("old-logs", "app", &source, "test");
+    let phase = Progress::logged().phase("archive", None);
+    let manifest = archive.export(&mut connection, &source, &name, manifest, &phase).await?;
+    connection.execute("COMMIT").await?;
+    if completes {
+        archive.complete(&name, &manifest).await?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_batch_that_commits_while_another_run_asks_about_it_keeps_its_rows() {
+    for completes in [true, false] {
+        let server = server(18);
+        let database = logs(server, 1000);
+        let before = server.sql(&database, ALL);
+        let scenario = scenario(server, &database, "archive = 'local'");
+        let proxy = Arc::new(Proxy::start_holding(server, "pg_xact_status"));
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let store = runtime.block_on(store_of(&scenario)).unwrap();
+        let locked = server.session(&database, "SELECT pg_advisory_lock(7)");
+        let first = runtime.spawn(archive_100(store.clone(), server.url(&database), completes));
+        eventually("the batch is announced", || !ending(&scenario, ".pending.json").is_empty());
+        // The first run lost its lock, and another one starts.
+        let url = proxy.url(&database);
+        let second = runtime.spawn(async move {
+            let mut connection = PgConnection::connect(&url).await?;
+            Archive::new(store, "app", "old-logs").recover(&mut connection).await
+        });
+        eventually("the second run asks", || proxy.holds());
+        drop(locked);
+        runtime.block_on(first).unwrap().unwrap();
+        proxy.let_pass();
+        let recovered = runtime.block_on(second).unwrap().unwrap();
+        assert_eq!((recovered.discarded, recovered.left.as_slice()), (0, &[][..]), "{recovered:?}");
+        assert_eq!(ending(&scenario, ".sql.gz").len(), 1, "the only copy of the rows");
+        assert!(ending(&scenario, ".pending.json").is_empty());
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "901");
+        scenario.run(&["archives", "restore"]).succeeded().prints(&["100 rows put back from 1 "]);
+        assert_eq!(server.sql(&database, ALL), before);
+    }
+}
+
+/// A batch of more than a few pieces: 8 MB that do not compress well.
+fn large(server: &Server) -> (String, Scenario) {
+    let database = logs(server, 10);
+    server.sql(
+        &database,
+        "ALTER TABLE logs ADD COLUMN note text; INSERT INTO logs (created_at, status, note)
+         SELECT now() - interval '200 d', 'ok', (SELECT string_agg(md5(g::text || i::text), ' ') FROM generate_series(1, 60) i) FROM generate_series(1, 4000) g",
+    );
+    let scenario = scenario(server, &database, "archive = 'local'");
+    scenario.run(&["run-job", "old-logs", "--yes"]).succeeded();
+    (database, scenario)
+}
+
+#[test]
+fn a_restore_that_the_server_refuses_at_its_start_ends_with_the_reason() {
+    let server = server(18);
+    let (database, scenario) = large(server);
+    for (spoiled, mended, says) in [
+        ("ALTER TABLE logs RENAME COLUMN note TO remark", "ALTER TABLE logs RENAME COLUMN remark TO note", "\"note\""),
+        ("ALTER TABLE logs ADD CONSTRAINT none CHECK (false) NOT VALID", "ALTER TABLE logs DROP CONSTRAINT none", "none"),
+    ] {
+        server.sql(&database, spoiled);
+        for arguments in [&["archives", "restore"][..], &["archives", "restore", "--time", "..now"]] {
+            let mut restoring = scenario.start(arguments);
+            eventually("the restore ends", || !restoring.is_running());
+            restoring.wait().exited(1).says(&[says, "nothing was put back"]);
+        }
+        server.sql(&database, mended);
+    }
+    scenario.run(&["archives", "restore"]).succeeded().prints(&["rows put back from 1 "]);
+}
+
+#[test]
+fn rows_that_are_said_to_be_back_outlive_a_crash_of_the_server() {
+    let mut server = Server::start_with(18, &["wal_writer_delay=10s"]);
+    let database = logs(&server, 1000);
+    let before = server.sql(&database, ALL);
+    let scenario = scenario(&server, &database, "archive = 'local'");
+    scenario.run(&["run-job", "old-logs"]).succeeded();
+    server.sql("postgres", &format!("ALTER DATABASE {database} SET synchronous_commit = off"));
+    server.sql("postgres", "CHECKPOINT");
+    scenario.run(&["archives", "restore"]).succeeded().prints(&["760 rows put back"]);
+    server.crash();
+    server.start_again();
+    assert_eq!(server.sql(&database, ALL), before);
+}
+
+#[test]
+fn rows_that_leave_again_in_a_run_that_is_killed_come_back_again() {
+    for some in [false, true] {
+        let server = server(18);
+        let database = logs(server, 1000);
+        let s3 = S3Server::start();
+        let scenario = scenario(server, &database, "archive = 'bucket'").s3(&s3);
+        scenario.run(&["run-job", "old-logs"]).succeeded();
+        scenario.run(&["archives", "restore"]).succeeded().prints(&["760 rows put back"]);
+        if some {
+            server.sql(&database, "UPDATE logs SET status = 'changed' WHERE id = 7");
+        }
+        let before = server.sql(&database, ALL);
+        let fault = Fault::Slow(Duration::from_secs(600));
+        s3.break_with(Rule { method: Method::PUT, contains: ".restored.json", skip: 0, times: 9, fault });
+        let running = scenario.start(&["run-job", "old-logs"]);
+        eventually("the rows left", || server.sql(&database, "SELECT count(*) FROM logs") == "241");
+        std::thread::sleep(Duration::from_secs(1));
+        running.kill();
+        s3.heal();
+        let put = if some { "760 rows put back from 2 " } else { "760 rows put back from 1 " };
+        scenario.run(&["archives", "restore"]).succeeded().prints(&[put]);
+        assert_eq!(server.sql(&database, ALL), before);
+        scenario.run(&["archives", "restore"]).succeeded().prints(&["0 rows put back"]);
+    }
+}
+
+/// The server's folder as it is now, for [`set_back`].
+fn keep_state(server: &mut Server) {
+    server.crash();
+    copy(&server.path("data"), &server.path("kept"));
+    server.start_again();
+}
+
+/// The server goes back to the state that was kept, as from a snapshot of its disk.
+fn set_back(server: &mut Server) {
+    server.crash();
+    std::fs::remove_dir_all(server.path("data")).unwrap();
+    copy(&server.path("kept"), &server.path("data"));
+    server.start_again();
+}
+
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}
+
+#[test]
+fn rows_that_a_server_lost_when_it_was_set_back_are_not_said_to_be_back() {
+    for has_key in [true, false] {
+        let mut server = Server::start(18);
+        let database = logs(&server, 1000);
+        if !has_key {
+            server.sql(&database, "ALTER TABLE logs DROP CONSTRAINT logs_pkey");
+        }
+        let scenario = scenario(&server, &database, "archive = 'local'");
+        scenario.run(&["run-job", "old-logs"]).succeeded();
+        keep_state(&mut server);
+        scenario.run(&["archives", "restore"]).succeeded().prints(&["760 rows put back"]);
+        set_back(&mut server);
+        // The number of the lost transaction is free again.
+        scenario.run(&["archives", "restore", "--dry-run"]).succeeded().prints(&["would put 760 rows"]);
+        // Another transaction gets it.
+        let more = "DO $$ BEGIN FOR i IN 1..60 LOOP INSERT INTO logs (status) VALUES ('ok'); COMMIT; END LOOP; END $$";
+        server.sql(&database, more);
+        server.sql(&database, "DELETE FROM logs WHERE created_at IS NULL AND id > 1001");
+        for more in [&["--dry-run"][..], &[]] {
+            let said = scenario.run(&[&["archives", "restore"], more].concat()).exited(75);
+            said.says(&["none of them", "set back", "--again"]);
+        }
+        scenario.run(&["archives", "restore", "--again"]).succeeded().prints(&["760 rows put back"]);
+        scenario.run(&["archives", "restore"]).succeeded().prints(&["1 batch already back"]);
+        server.crash();
+        server.start_again();
+        scenario.run(&["archives", "restore"]).succeeded().prints(&["1 batch already back"]);
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM logs WHERE id <= 1001"), "1001", "with a key: {has_key}");
+    }
+}
+
+#[test]
+fn rows_of_a_batch_that_never_left_do_not_come_back_twice() {
+    let mut server = Server::start(18);
+    let database = logs(&server, 1000);
+    server.sql(&database, "ALTER TABLE logs DROP CONSTRAINT logs_pkey");
+    let before = server.sql(&database, ALL);
+    let scenario = scenario(&server, &database, "archive = 'local'");
+    keep_state(&mut server);
+    scenario.run(&["run-job", "old-logs"]).succeeded();
+    set_back(&mut server);
+    assert_eq!(server.sql(&database, ALL), before);
+    let never_left = ["never left", "set back"];
+    scenario.run(&["archives", "restore"]).succeeded().prints(&["0 rows put back"]).says(&never_left);
+    assert_eq!(server.sql(&database, ALL), before, "they are there");
+    // The next run archives them as they are.
+    let run = scenario.json(&["run-job", "old-logs"]);
+    assert!(run["runs"][0]["report"]["warnings"].to_string().contains("never left"), "{run:#}");
+    scenario.run(&["archives", "restore"]).succeeded().prints(&["760 rows put back from 1 "]).says(&never_left);
+    assert_eq!(server.sql(&database, ALL), before);
+}
+
+/// A second configuration that calls another database the same, with the same store and jobs.
+fn configured_alike(scenario: &Scenario, url: &str) {
+    let text = format!(
+        "[databases.app]\nurl = {}\n[stores.local]\npath = {}\n",
+        quoted(url),
+        quoted(&scenario.path("store").display().to_string())
+    );
+    std::fs::write(scenario.path("staging.toml"), text).unwrap();
+}
+
+#[test]
+fn batches_of_two_databases_in_one_folder_are_told_apart() {
+    let server = server(18);
+    let other = Server::start(18);
+    for on in [server, &other] {
+        let database = logs(server, 1000);
+        let staging = logs(on, 1000);
+        on.sql(&staging, "ALTER TABLE logs ALTER id DROP IDENTITY; UPDATE logs SET id = id + 100000, status = 'staging'");
+        let before = server.sql(&database, ALL);
+        let scenario = scenario(server, &database, "archive = 'local'");
+        configured_alike(&scenario, &on.url(&staging));
+        scenario.run(&["run-job", "old-logs"]).succeeded();
+        scenario.run(&["--config", "staging.toml", "--jobs", "jobs", "run-job", "old-logs"]).succeeded();
+        let listed = scenario.json(&["archives", "list"]);
+        let identities: Vec<String> =
+            listed["batches"].as_array().unwrap().iter().map(|batch| batch["identity"].as_str().unwrap().to_owned()).collect();
+        assert!(identities.iter().any(|identity| identity.ends_with(&format!("/{database}"))), "{identities:?}");
+        let own = identities.iter().find(|identity| identity.ends_with(&format!("/{database}"))).unwrap();
+        for more in [&["--dry-run"][..], &[]] {
+            let said = scenario.run(&[&["archives", "restore"], more].concat()).exited(78);
+            said.says(&["two databases or servers", &format!("--from {own}"), "--any"]);
+        }
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "241");
+        scenario.run(&["archives", "restore", "--from", own]).succeeded().prints(&["760 rows put back from 1 "]);
+        assert_eq!(server.sql(&database, ALL), before);
+        scenario
+            .run(&["archives", "restore", "--any"])
+            .succeeded()
+            .prints(&["760 rows put back from 1 ", "1 batch already back"]);
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM logs WHERE status = 'staging'"), "760");
+    }
+}
+
+#[test]
+fn a_batch_whose_run_was_killed_after_its_commit_is_named_and_comes_back() {
+    let server = server(18);
+    let database = logs(server, 1000);
+    let before = server.sql(&database, ALL);
+    let scenario = scenario(server, &database, "archive = 'local'");
+    scenario.run(&["run-job", "old-logs"]).succeeded();
+    // What a kill between the commit and the manifest leaves.
+    let manifest =
+        scenario.files("store").into_iter().find(|file| file.contains("/archive/") && file.ends_with(".json")).unwrap();
+    let at = |end: &str| scenario.path("store").join(manifest.replace(".json", end));
+    std::fs::rename(at(".json"), at(".pending.json")).unwrap();
+    scenario.run(&["archives", "list"]).succeeded().says(&[".pending.json", "archives restore", "760 rows"]);
+    let listed = scenario.json(&["archives", "list"]);
+    assert_eq!(listed["pending"][0]["rows"], Value::from(760), "{listed:#}");
+    scenario.run(&["archives", "restore", "--dry-run"]).says(&[".pending.json"]);
+    assert!(at(".pending.json").exists(), "a dry run writes nothing");
+    scenario.run(&["archives", "restore"]).succeeded().prints(&["760 rows put back from 1 "]);
+    assert_eq!(server.sql(&database, ALL), before);
+    assert!(!at(".pending.json").exists());
+}
+
+#[test]
+fn a_dry_run_says_how_many_rows_go_back_beside_those_that_are_there() {
+    let server = server(18);
+    let database = logs(server, 1000);
+    let scenario = scenario(server, &database, "archive = 'local'");
+    scenario.run(&["run-job", "old-logs"]).succeeded();
+    scenario.run(&["archives", "restore", "--key", "id=1,2,3"]).succeeded().prints(&["3 rows put back"]);
+    scenario.run(&["archives", "restore", "--dry-run"]).succeeded().prints(&["would put 757 of the 760 rows"]);
+    scenario.run(&["archives", "restore"]).succeeded().prints(&["757 rows put back"]);
+}
+
+#[test]
+fn rows_that_left_while_they_were_compressed_come_back_by_the_way_that_the_error_names() {
+    let server = server(18);
+    let database = logs(server, 1000);
+    let notes = "ALTER TABLE logs ADD COLUMN note text;
+                 UPDATE logs SET note = (SELECT string_agg(md5(logs.id::text || i::text), ' ') FROM generate_series(1, 100) i)";
+    server.sql(&database, notes);
+    let before = server.sql(&database, ALL);
+    let scenario = scenario(server, &database, "archive = 'local'").job(
+        "comp",
+        "database = 'app'\nenabled = false\n[compress]\ntable = 'public.logs'\ncolumn = 'note'\nlarger_than = '2KB'\nmethod = 'gzip'\n",
+    );
+    scenario.run(&["compress", "install", "comp", "--force"]).succeeded();
+    scenario.run(&["run-job", "comp"]).succeeded();
+    scenario.run(&["run-job", "old-logs"]).succeeded();
+    scenario.run(&["compress", "undo", "comp"]).succeeded();
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "241");
+    for more in [&[][..], &["--dry-run"], &["--into", "public.logs"]] {
+        let said = scenario.run(&[&["archives", "restore"], more].concat());
+        assert_ne!(said.code, Some(0), "{more:?}");
+        said.says(&["pgtend compress install JOB"]);
+    }
+    scenario.run(&["compress", "install", "comp", "--force"]).succeeded();
+    scenario.run(&["archives", "restore"]).succeeded().prints(&["760 rows put back"]);
+    scenario.run(&["compress", "undo", "comp"]).succeeded();
+    assert_eq!(server.sql(&database, ALL), before);
+}
