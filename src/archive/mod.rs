@@ -33,7 +33,7 @@ use self::known::Back;
 pub use self::listing::{Broken, Listing, list};
 pub use self::manifest::{Manifest, Origin};
 pub use self::restore::{Intent, NotAll, Put, Wanted, prepare, restore};
-pub use self::session::{columns, prepare_session, transaction};
+pub use self::session::{Home, columns, prepare_session, transaction};
 pub use self::target::target;
 #[doc(hidden)]
 pub use self::text::RowsOnly;

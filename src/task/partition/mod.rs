@@ -315,7 +315,7 @@ impl Partition {
             Step::Drop { table, mark } => (table, mark.clone()),
             Step::Retire { partition, how, mark } => {
                 if let Some(archives) = archives {
-                    archives.can_read(session, partition).await?;
+                    archives.can_read(session, plan, partition).await?;
                 }
                 match retire::retire(session, plan, partition, *how, mark).await? {
                     Attempt::Done(mark) => {
