@@ -102,18 +102,24 @@ async fn referring(connection: &mut PgConnection, parent: &TableName, partition:
     Ok(referring)
 }
 
-/// Returns objects other than foreign keys that would make DROP TABLE fail.
+/// Returns objects other than foreign keys that would make DROP TABLE fail. It takes along what depends on the table automatically or internally
+/// (its rows' type, defaults, indexes, triggers, policies and rules of its own), and fails for what depends in another way on any of that.
 async fn dependants(connection: &mut PgConnection, oid: i64) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar(
-        "SELECT DISTINCT CASE WHEN r.oid IS NOT NULL THEN format('%s %s', CASE v.relkind WHEN 'm' THEN 'materialized view' ELSE 'view' END, v.oid::regclass)
-                              ELSE pg_describe_object(d.classid, d.objid, 0) END
-         FROM pg_depend d LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+        "WITH RECURSIVE goes AS (
+             SELECT 'pg_class'::regclass::oid AS classid, $1::bigint::oid AS objid, 0 AS objsubid
+             UNION SELECT d.classid, d.objid, d.objsubid
+             FROM goes g JOIN pg_depend d ON d.refclassid = g.classid AND d.refobjid = g.objid AND g.objsubid IN (0, d.refobjsubid)
+             WHERE d.deptype IN ('a', 'i', 'P', 'S'))
+         SELECT DISTINCT CASE v.relkind WHEN 'm' THEN format('materialized view %s', v.oid::regclass)
+                                        WHEN 'v' THEN format('view %s', v.oid::regclass)
+                                        ELSE pg_describe_object(d.classid, d.objid, d.objsubid) END
+         FROM goes g JOIN pg_depend d ON d.refclassid = g.classid AND d.refobjid = g.objid AND g.objsubid IN (0, d.refobjsubid)
+         LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
          LEFT JOIN pg_class v ON v.oid = r.ev_class
-         WHERE d.deptype = 'n' AND d.classid <> 'pg_constraint'::regclass AND (v.oid IS NULL OR v.oid <> $1::bigint::oid)
-           AND (d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid
-                OR d.refclassid = 'pg_type'::regclass AND d.refobjid IN (
-                    SELECT reltype FROM pg_class WHERE oid = $1::bigint::oid
-                    UNION SELECT a.typarray FROM pg_class c JOIN pg_type a ON a.oid = c.reltype WHERE c.oid = $1::bigint::oid))
+         LEFT JOIN pg_constraint k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid
+         WHERE d.deptype = 'n' AND k.contype IS DISTINCT FROM 'f'
+           AND NOT EXISTS (SELECT FROM goes o WHERE o.classid = d.classid AND o.objid = d.objid AND o.objsubid IN (0, d.objsubid))
          ORDER BY 1",
     )
     .bind(oid)
