@@ -8,9 +8,11 @@ use super::rows::has_rows;
 use crate::base::units;
 use crate::pg::table::TableName;
 use crate::pg::{self, identifier, qualified};
+use crate::task::consent;
 use crate::task::partition::column_settings::{self, ColumnSetting};
 use crate::task::partition::decide;
 use crate::task::partition::keys::Partition;
+use crate::work::RunContext;
 
 /// Rows that refer to a partition are counted up to here.
 const REFERRING_ROWS: u64 = 1000;
@@ -62,6 +64,33 @@ impl State {
         for detached in &mut self.detached {
             detached.dependants = dependants(connection, detached.table.oid).await?;
         }
+        Ok(())
+    }
+}
+
+impl State {
+    /// Reads how to agree to a large loss, and the sizes that tell whether this is one.
+    pub(super) async fn read_what_needs_consent(
+        &mut self,
+        connection: &mut PgConnection,
+        partition: &Partition,
+        run: &RunContext<'_>,
+    ) -> Result<()> {
+        if !partition.lacks_consent() || decide::over(self, partition).is_empty() {
+            return Ok(());
+        }
+        let sizes: Vec<(i64, i64)> = sqlx::query_as(
+            "SELECT i.inhrelid::bigint, coalesce(sum(pg_relation_size(l.relid) + coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0)), 0)::bigint
+             FROM pg_inherits i CROSS JOIN LATERAL pg_partition_tree(i.inhrelid) l JOIN pg_class c ON c.oid = l.relid
+             WHERE i.inhparent = $1::bigint::oid AND l.isleaf AND c.relkind <> 'f' GROUP BY 1",
+        )
+        .bind(self.table.oid)
+        .fetch_all(connection)
+        .await?;
+        for existing in &mut self.existing {
+            existing.bytes = sizes.iter().find(|(oid, _)| *oid == existing.table.oid).map_or(0, |(_, bytes)| *bytes);
+        }
+        self.asks = Some(consent::how(run));
         Ok(())
     }
 }
