@@ -156,7 +156,13 @@ impl Settings {
             }
         }
         match failures.len() {
-            1 => Err(failures.remove(0).1),
+            1 => {
+                let (host, error) = failures.remove(0);
+                Err(match self.hosts()[host].advice() {
+                    Some(advice) => error.context(advice),
+                    None => error,
+                })
+            }
             _ => {
                 let all: Vec<String> =
                     failures.iter().map(|(host, error)| format!("{}: {error:#}", self.hosts()[*host].display())).collect();

@@ -84,7 +84,7 @@ impl ForeignCode {
         let owner = self.owner();
         match (self.is_superuser, self.gains.as_str()) {
             (true, _) if self.is_superuser_itself => "a superuser".to_owned(),
-            (true, _) => "which may become a superuser (SET ROLE)".to_owned(),
+            (true, _) => "which may become a superuser".to_owned(),
             (false, "history") => "which may read and change the run history (schema pgtend)".to_owned(),
             (false, "elsewhere") => format!("which has rights in other databases that {owner} lacks"),
             (false, _) => format!("with rights that {owner} lacks"),
@@ -299,7 +299,7 @@ pub async fn check_restore(settings: &Settings, on: &RestoresOn, trust_owners: b
         (RestoresOn::Elsewhere(_), true) => "a superuser of the server that `scratch` names",
         (RestoresOn::Elsewhere(_), false) => "a role of the server that `scratch` names",
         (_, true) if restores.is_superuser_itself => "a superuser",
-        (_, true) => "which may become a superuser (SET ROLE)",
+        (_, true) => "which may become a superuser",
         (_, false) => "with rights that they lack",
     };
     let own_server = match why {
@@ -377,7 +377,7 @@ struct Login {
 async fn login(connection: &mut PgConnection) -> Result<Login> {
     let sql = "SELECT r.rolname::text AS name, r.rolsuper AS is_superuser_itself,
                       r.rolsuper OR EXISTS (SELECT FROM pg_catalog.pg_roles s WHERE s.rolsuper AND pg_catalog.pg_has_role(r.oid, s.oid,
-                          CASE WHEN pg_catalog.current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END)) AS is_superuser
+                          CASE WHEN pg_catalog.current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'USAGE, SET' END)) AS is_superuser
                FROM pg_catalog.pg_roles r WHERE r.rolname = session_user";
     Ok(sqlx::query_as(sql).fetch_one(connection).await?)
 }

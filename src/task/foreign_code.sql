@@ -82,14 +82,16 @@
         UNION ALL
         -- The planner looks at those of a partition in any query.
         SELECT 'CHECK', pg_catalog.quote_ident(k.conname), k.conrelid, k.conbin::text FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
-        WHERE k.contype = 'c' AND ($4::boolean OR c.relispartition OR k.conrelid IN (SELECT oid FROM reached))
+        WHERE k.contype = 'c' AND ($4::boolean AND k.conrelid IN (SELECT oid FROM all_tables) OR c.relispartition OR k.conrelid IN (SELECT oid FROM reached))
         UNION ALL
         SELECT 'generated column', pg_catalog.quote_ident(a.attname), a.attrelid, f.adbin::text FROM pg_catalog.pg_attrdef f JOIN pg_catalog.pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum
         WHERE a.attgenerated <> '' AND ($4::boolean OR a.attgenerated = 'v' OR a.attrelid IN (SELECT oid FROM reached))
         UNION ALL
         SELECT 'default', pg_catalog.quote_ident(a.attname), a.attrelid, f.adbin::text FROM pg_catalog.pg_attrdef f JOIN pg_catalog.pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum
         WHERE a.attgenerated = '' AND ($2::int & 4 <> 0 OR a.attrelid IN (SELECT oid FROM reached))
-    ) e WHERE e.table_oid IN (SELECT oid FROM all_tables)
+    ) e
+    -- A query of ours, or of a foreign key, names the tables around, and the planner looks at these.
+    WHERE e.table_oid IN (SELECT oid FROM all_tables) OR e.kind IN ('index', 'statistics', 'partition key', 'CHECK') AND e.table_oid IN (SELECT oid FROM around)
 ), types AS (
     -- The types of columns that are written, those that an expression names (a cast to a domain calls no function that the expression names), and
     -- the types that they consist of: a domain's CHECKs run, and a type's owner may change it. A type is named in fields like :resulttype,
@@ -103,7 +105,7 @@
     SELECT t.table_oid, x.type, t.is_written FROM types t JOIN pg_catalog.pg_type y ON y.oid = t.type, LATERAL (
         SELECT y.typbasetype AS type UNION ALL SELECT y.typelem
         UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE a.attrelid = y.typrelid AND a.attnum > 0 AND NOT a.attisdropped
-        UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE y.oid IN (r.rngtypid, r.rngmultitypid)
+        UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = y.oid UNION ALL SELECT r.rngtypid FROM pg_catalog.pg_range r WHERE r.rngmultitypid = y.oid
         UNION ALL SELECT m.found[1]::pg_catalog.oid FROM pg_catalog.pg_constraint k, LATERAL pg_catalog.regexp_matches(k.conbin::text, ':[A-Za-z_]*typ(?!mod)[A-Za-z_]* ([0-9]+)', 'g') AS m(found)
                   WHERE k.contypid = y.oid AND k.contype = 'c'
     ) x WHERE x.type <> 0
@@ -120,22 +122,38 @@
     UNION
     SELECT e.kind, e.name, e.table_oid, o.oprcode FROM trees e, LATERAL pg_catalog.regexp_matches(e.tree, ':(?:opno|eqop|sortop) ([0-9]+)', 'g') AS m(found), pg_catalog.pg_operator o
     WHERE o.oid = m.found[1]::pg_catalog.oid
+), user_families AS MATERIALIZED (
+    -- Of operators, with members that PostgreSQL did not bring along.
+    SELECT p.amprocfamily AS oid FROM pg_catalog.pg_amproc p WHERE p.oid >= 16384 UNION SELECT a.amopfamily FROM pg_catalog.pg_amop a WHERE a.oid >= 16384
+), uses AS (
+    -- What that code consists of, and what PostgreSQL itself calls for indexes, partition keys and types. Only a superuser makes an operator class, a
+    -- base type or a range, and an owner of a type a cast, but the function may be another role's; so may those of an aggregate, and those that a
+    -- body with BEGIN ATOMIC calls. Operators of foreign keys and of exclusion constraints are members of an index's operator family.
+    SELECT c.kind, c.name, c.table_oid, 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid AS classid, c.function AS objid FROM calls c
     UNION
-    -- Only a superuser makes an operator class, a base type or a range with a function like these, but the function may be another role's.
-    SELECT 'index', pg_catalog.quote_ident(c.relname), i.indrelid, f.function
-    FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid, LATERAL pg_catalog.unnest(i.indclass::pg_catalog.oid[]) AS k(class)
-    JOIN pg_catalog.pg_opclass o ON o.oid = k.class AND o.oid >= 16384, LATERAL (
-        SELECT p.amproc AS function FROM pg_catalog.pg_amproc p WHERE p.amprocfamily = o.opcfamily
-        UNION ALL SELECT q.oprcode FROM pg_catalog.pg_amop a JOIN pg_catalog.pg_operator q ON q.oid = a.amopopr WHERE a.amopfamily = o.opcfamily
-    ) f WHERE i.indrelid IN (SELECT oid FROM all_tables)
+    SELECT k.kind, k.name, k.table_oid, 'pg_catalog.pg_opfamily'::pg_catalog.regclass, o.opcfamily FROM (
+        SELECT 'index' AS kind, pg_catalog.quote_ident(c.relname) AS name, i.indrelid AS table_oid, pg_catalog.unnest(i.indclass::pg_catalog.oid[]) AS class
+        FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+        UNION ALL SELECT 'partition key', NULL, p.partrelid, pg_catalog.unnest(p.partclass::pg_catalog.oid[]) FROM pg_catalog.pg_partitioned_table p
+    ) k JOIN pg_catalog.pg_opclass o ON o.oid = k.class AND o.opcfamily IN (SELECT oid FROM user_families)
+    WHERE k.table_oid IN (SELECT oid FROM around)
     UNION
-    SELECT 'type', pg_catalog.format('%I.%I', n.nspname, y.typname), t.table_oid, f.function
-    FROM types t JOIN pg_catalog.pg_type y ON y.oid = t.type AND y.oid >= 16384 JOIN pg_catalog.pg_namespace n ON n.oid = y.typnamespace, LATERAL (
-        SELECT pg_catalog.unnest(ARRAY[y.typinput, y.typoutput, y.typreceive, y.typsend, y.typmodin, y.typmodout, y.typsubscript]::pg_catalog.oid[]) AS function
-        UNION ALL SELECT pg_catalog.unnest(ARRAY[r.rngcanonical, r.rngsubdiff]::pg_catalog.oid[]) FROM pg_catalog.pg_range r WHERE y.oid IN (r.rngtypid, r.rngmultitypid)
-        UNION ALL SELECT p.amproc FROM pg_catalog.pg_range r JOIN pg_catalog.pg_opclass o ON o.oid = r.rngsubopc AND o.oid >= 16384 JOIN pg_catalog.pg_amproc p ON p.amprocfamily = o.opcfamily
-                  WHERE y.oid IN (r.rngtypid, r.rngmultitypid)
-    ) f
+    SELECT 'type', pg_catalog.format('%I.%I', n.nspname, y.typname), t.table_oid, 'pg_catalog.pg_type'::pg_catalog.regclass, y.oid
+    FROM types t JOIN pg_catalog.pg_type y ON y.oid = t.type AND y.oid >= 16384 JOIN pg_catalog.pg_namespace n ON n.oid = y.typnamespace
+    UNION
+    SELECT u.kind, u.name, u.table_oid, x.classid, x.objid FROM uses u, LATERAL (
+        SELECT d.refclassid AS classid, d.refobjid AS objid FROM pg_catalog.pg_depend d
+        WHERE d.classid = u.classid AND d.objid = u.objid
+          AND d.refclassid IN ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'::pg_catalog.regclass, 'pg_catalog.pg_opclass'::pg_catalog.regclass, 'pg_catalog.pg_opfamily'::pg_catalog.regclass)
+        UNION ALL SELECT 'pg_catalog.pg_opclass'::pg_catalog.regclass, o.oid FROM pg_catalog.pg_opclass o WHERE u.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND o.opcintype = u.objid AND o.opcdefault
+        UNION ALL SELECT 'pg_catalog.pg_opfamily'::pg_catalog.regclass, o.opcfamily FROM pg_catalog.pg_opclass o WHERE u.classid = 'pg_catalog.pg_opclass'::pg_catalog.regclass AND o.oid = u.objid
+        UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, p.amproc::pg_catalog.oid FROM pg_catalog.pg_amproc p WHERE u.classid = 'pg_catalog.pg_opfamily'::pg_catalog.regclass AND p.amprocfamily = u.objid AND p.oid >= 16384
+        UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, q.oprcode::pg_catalog.oid FROM pg_catalog.pg_amop a JOIN pg_catalog.pg_operator q ON q.oid = a.amopopr
+                  WHERE u.classid = 'pg_catalog.pg_opfamily'::pg_catalog.regclass AND a.amopfamily = u.objid AND a.oid >= 16384
+        -- Not those to other users' types, which their owners make, and which no statement of ours names.
+        UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, k.castfunc FROM pg_catalog.pg_cast k
+                  WHERE u.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND (k.castsource = u.objid AND k.casttarget < 16384 OR k.casttarget = u.objid AND k.castsource < 16384)
+    ) x
 ), held AS MATERIALIZED (
     -- Roles that may put code where our statements come by, though nothing of it is theirs: a trigger; a foreign key, which brings the triggers of
     -- their own table; a table of the same name where a superuser's statements go by it. 0 is PUBLIC.
@@ -160,7 +178,8 @@
 ), foreign_code AS (
     SELECT c.kind, c.name, c.table_oid, pg_catalog.format('%I.%I', n.nspname, p.proname) AS function,
            CASE WHEN n.nspname = 'pg_catalog' THEN t.relowner ELSE p.proowner END AS owner
-    FROM calls c JOIN pg_catalog.pg_proc p ON p.oid = c.function JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace JOIN pg_catalog.pg_class t ON t.oid = c.table_oid
+    FROM uses c JOIN pg_catalog.pg_proc p ON p.oid = c.objid AND c.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+    JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace JOIN pg_catalog.pg_class t ON t.oid = c.table_oid
     WHERE CASE WHEN n.nspname = 'pg_catalog' THEN p.oid IN (SELECT oid FROM acting) ELSE true END
     UNION
     SELECT 'rule', pg_catalog.quote_ident(w.rulename), w.ev_class, NULL, t.relowner

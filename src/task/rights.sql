@@ -6,9 +6,10 @@ kinds AS (
     -- with USAGE can.
     SELECT CASE WHEN pg_catalog.current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END AS becomes
 ), me AS (
-    -- A login that may become a superuser counts as one (rolsuper), whatever its session runs as: code in it may say SET ROLE, too.
+    -- A login that may become a superuser counts as one (rolsuper), whatever its session runs as: code in it may say SET ROLE, too. So does one that
+    -- has a superuser's privileges without SET: it may replace the functions that the superuser owns.
     SELECT r.oid, r.rolname, r.rolsuper AS is_superuser_itself, r.rolcreaterole, r.rolcreatedb, r.rolreplication, r.rolbypassrls,
-           r.rolsuper OR EXISTS (SELECT FROM pg_catalog.pg_roles s WHERE s.rolsuper AND pg_catalog.pg_has_role(r.oid, s.oid, kinds.becomes)) AS rolsuper
+           r.rolsuper OR EXISTS (SELECT FROM pg_catalog.pg_roles s WHERE s.rolsuper AND pg_catalog.pg_has_role(r.oid, s.oid, 'USAGE, ' || kinds.becomes)) AS rolsuper
     FROM pg_catalog.pg_roles r, kinds WHERE r.rolname = session_user
 ), this_database AS (
     SELECT d.oid, d.datdba FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()

@@ -30,6 +30,16 @@ impl Role {
             false => format!("is a member of {}, which is a superuser", identifier(superuser)),
         })
     }
+
+    /// Says what gives it the rights of a superuser, if something does: it is one, or is a member of one, or reaches the server's host.
+    pub fn power(&self) -> Option<String> {
+        self.is_superuser().or_else(|| Some(format!("is a member of {}", self.groups()?)))
+    }
+
+    /// The predefined roles that reach beyond the database, quoted; None without any.
+    fn groups(&self) -> Option<String> {
+        (!self.reaches.is_empty()).then(|| self.reaches.iter().map(|group| identifier(group)).collect::<Vec<_>>().join(", "))
+    }
 }
 
 /// Collects the roles that the role becomes a member of, for the summary at the end.
@@ -99,10 +109,9 @@ impl Memberships {
             return None;
         }
         self.0.insert(quoted.clone());
-        let reaches = owner.reaches.iter().map(|group| identifier(group)).collect::<Vec<_>>().join(", ");
-        let warning = match reaches.is_empty() {
-            true => String::new(),
-            false => {
+        let warning = match owner.groups() {
+            None => String::new(),
+            Some(reaches) => {
                 let line = format!(
                     "{quoted} is a member of {reaches}: {role} may then run programs on the database's host, or read and write its files, and so \
                      become a superuser. Take that from {quoted} first (REVOKE {reaches} FROM {quoted}), or give what it owns to another role"

@@ -245,6 +245,39 @@ fn without_a_user_it_is_the_one_of_the_operating_system() {
     scenario.run(&["run-job", "nightly"]).succeeded();
 }
 
+/// A socket that answers as a stranger's would: it only counts who comes.
+fn counting_socket(port: u16) -> (std::path::PathBuf, impl Fn() -> usize) {
+    let socket = std::path::PathBuf::from(format!("/tmp/.s.PGSQL.{port}"));
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o777)).unwrap();
+    (socket, move || std::iter::from_fn(|| listener.accept().ok()).count())
+}
+
+#[test]
+fn a_socket_of_a_stranger_in_tmp_gets_no_password() {
+    let port = free_port();
+    let (socket, came) = counting_socket(port);
+    let scenario = Scenario::empty()
+        .config(&format!("[databases.app]\nurl = \"postgres://pgtend@/app?port={port}&connect_timeout=1\"\n"))
+        .env("PGPASSWORD", "hunter2");
+    let check = |run: &str| scenario.in_mount_namespace(&format!("mount -t tmpfs none /run && {run} $pgtend check --connect"));
+    // The server of Debian's packages is down: as for libpq there, only its own folder counts.
+    let output = check("mkdir /run/postgresql &&").exited(69).prints(&["/var/run/postgresql", "/tmp was not tried", "host=/tmp"]);
+    assert!(!output.stdout.contains("hunter2"), "{output:?}");
+    assert_eq!(came(), 0);
+    // Where that folder does not exist, a socket counts by its owner.
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&socket, Some(1), None).unwrap();
+        check("").exited(78).prints(&[&socket.display().to_string(), "belongs to", "host=/tmp"]);
+        assert_eq!(came(), 0);
+        std::os::unix::fs::chown(&socket, Some(0), None).unwrap();
+    }
+    check("").exited(69);
+    assert!(came() > 0, "our own is tried");
+    std::fs::remove_file(&socket).unwrap();
+}
+
 fn client_certificate(scenario: &Scenario, tls: &TlsServer, names: [&str; 3]) {
     let folder = scenario.path(".postgresql");
     std::fs::create_dir(&folder).unwrap();

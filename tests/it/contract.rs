@@ -420,7 +420,6 @@ const HARMLESS: &[(&str, &str)] = &[
     ("geqo_seed", "plans"),
     ("geqo_selection_bias", "plans"),
     ("geqo_threshold", "plans"),
-    ("jit", "plans"),
     ("jit_above_cost", "plans"),
     ("jit_expressions", "plans"),
     ("jit_inline_above_cost", "plans"),

@@ -58,6 +58,7 @@ mod owners;
 mod owners_holders;
 /// Rights that a login has and an owner lacks, near and far.
 mod owners_lack;
+mod owners_operators;
 /// The status page in a browser, JSON, metrics, health checks, the token.
 mod page;
 /// Partitions that come: made ahead, filled from the default partition.
@@ -142,6 +143,8 @@ mod support_works;
 mod texts;
 /// Proofs by a restore in a PostgreSQL server of their own.
 mod throwaway;
+/// What hostile dumps and other users of the host cannot do by such a proof.
+mod throwaway_hostile;
 /// What such a proof covers: owners, grants, what only a superuser restores, memory, amcheck.
 mod throwaway_proved;
 /// Vector indexes: what is measured, against a computation of the test's own; what is built, and that nobody notices.

@@ -600,10 +600,44 @@ fn a_restore_without_owners_gives_a_function_of_an_ordinary_role_no_superusers_r
     let mapped = format!("{owner}=postgres");
     for option in [&["--no-owner"][..], &["--role-map", &mapped]] {
         let restore = [&["backups", "restore", "latest", "--into", &url, "--create"], option].concat();
-        scenario.run(&restore).exited(77).says(&[owner, "a superuser would become the owner", "--trust-owners"]);
+        scenario.run(&restore).exited(77).says(&[owner, "(to postgres, which is a superuser)", "--trust-owners"]);
         let exists = format!("SELECT count(*) FROM pg_database WHERE datname = '{copy}'");
         assert_eq!(server.sql("postgres", &exists), "0");
     }
     scenario.run(&["backups", "restore", "latest", "--into", &url, "--create", "--no-owner", "--trust-owners"]).succeeded();
     server.drop_with_test(&copy);
+}
+
+/// Neither does it give them a superuser's rights by way of a role that may become one, or that reaches the server's host.
+#[test]
+fn a_restore_gives_ordinary_roles_no_rights_of_a_member_of_a_superuser() {
+    for major in [15, 18] {
+        let owned = Owned::with(
+            major,
+            "CREATE FUNCTION becomes() RETURNS text LANGUAGE sql SECURITY DEFINER AS 'SELECT pg_catalog.current_setting(''is_superuser'')'",
+        );
+        let Owned { server, database, owner } = &owned;
+        let scenario = Scenario::with_database(server, database).backup_job("local", "verify = \"checksum\"");
+        scenario.run(&["run-job", "nightly"]).succeeded();
+        let (copy, dba) = (format!("{database}_taken"), format!("dba_{database}"));
+        let exists = format!("SELECT count(*) FROM pg_database WHERE datname = '{copy}'");
+        let member = |of: &str| format!("DROP ROLE IF EXISTS {dba}; CREATE ROLE {dba} LOGIN CREATEDB IN ROLE {of}");
+        let as_dba = server.url_as(&dba, &copy);
+        let as_superuser = server.url(&copy);
+        let mapped = format!("{owner}={dba}");
+        for (of, why) in [
+            ("postgres", "is a member of \"postgres\", which is a superuser"),
+            ("pg_execute_server_program", "is a member of \"pg_execute_server_program\""),
+        ] {
+            owned.sql(&member(of));
+            for (url, option) in [(&as_superuser, &["--role-map", &mapped][..]), (&as_dba, &["--no-owner"])] {
+                let restore = [&["backups", "restore", "latest", "--into", url, "--create"], option].concat();
+                scenario.run(&restore).exited(77).says(&[owner, &format!("(to {dba}, which {why})"), "--trust-owners"]);
+                assert_eq!(server.sql("postgres", &exists), "0");
+            }
+        }
+        owned.sql(&format!("REVOKE pg_execute_server_program FROM {dba}"));
+        scenario.run(&["backups", "restore", "latest", "--into", &as_superuser, "--create", "--role-map", &mapped]).succeeded();
+        server.drop_with_test(&copy);
+    }
 }

@@ -197,7 +197,7 @@ fn owners_and_grants_go_to_the_roles_that_are_there() {
     for (copy, create) in both_ways(target, &database) {
         restore(&scenario, &target.url(&copy), &[create, &["--no-owner"]].concat())
             .exited(77)
-            .says(&["old_owner (to postgres)", "--trust-owners"]);
+            .says(&["old_owner (to postgres, which is a superuser)", "--trust-owners"]);
         restore(&scenario, &target.url(&copy), &[create, &["--no-owner", "--trust-owners"]].concat()).succeeded();
         assert_eq!(target.sql(&copy, "SELECT relowner::regrole FROM pg_class WHERE oid = 't'::regclass"), "postgres");
     }

@@ -45,7 +45,7 @@ fn at_work_in(place: &Path) -> Vec<u32> {
 }
 
 /// A session of a server in there builds an index.
-fn builds_an_index(place: &Path) -> bool {
+pub fn builds_an_index(place: &Path) -> bool {
     at_work_in(place).into_iter().any(|id| {
         let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
         String::from_utf8_lossy(&line).contains("CREATE INDEX")
@@ -54,7 +54,7 @@ fn builds_an_index(place: &Path) -> bool {
 
 /// As `eventually`, with more patience: a server of its own has a low priority, and a busy machine lets it wait.
 #[track_caller]
-fn in_the_end(what: &str, mut is_so: impl FnMut() -> bool) {
+pub fn in_the_end(what: &str, mut is_so: impl FnMut() -> bool) {
     let started = Instant::now();
     while !is_so() {
         assert!(started.elapsed() < Duration::from_secs(600), "in ten minutes it did not come to be that {what}");
@@ -362,7 +362,7 @@ fn code_in_a_dump_starts_no_program_there() {
     let database = server.new_database();
     let (scenario, place) = scenario(server, &database, "");
     let evidence = place.path().join("evidence");
-    std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o1777)).unwrap();
     server.sql(
         &database,
         &format!(

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
@@ -21,7 +22,10 @@ use crate::pg;
 use crate::pg::failure;
 use crate::run::runner::claim::{self, Subject};
 use crate::task::backup::choices::{Choices, OnError, Without};
+use crate::task::backup::facts::DatabaseFacts;
+use crate::task::backup::restore::Restored;
 use crate::task::backup::scratch::LocaleRefused;
+use crate::task::backup::set::Set;
 use crate::task::backup::{gains, guard, new_database, scratch};
 
 #[derive(Debug, Args)]
@@ -63,15 +67,15 @@ pub struct Arguments {
     /// Put everything into the database's default tablespace
     #[arg(long)]
     no_tablespaces: bool,
-    /// Make the restoring role the owner of everything. For a superuser this needs --trust-owners
+    /// Make the restoring role the owner of everything. For a role with the rights of a superuser this needs --trust-owners
     #[arg(long)]
     no_owner: bool,
-    /// Replace a role of the source by another one, as owner and in grants; may be repeated. For a superuser as NEW this needs
-    /// --trust-owners
+    /// Replace a role of the source by another one, as owner and in grants; may be repeated. For NEW with the rights of a superuser
+    /// this needs --trust-owners
     #[arg(long, value_name = "OLD=NEW", value_parser = role_mapping)]
     role_map: Vec<(String, String)>,
-    /// Let a superuser become the owner of what other roles wrote: their SECURITY DEFINER functions, views and rules then run with
-    /// the rights of a superuser, for everyone who may use them
+    /// Let a role with the rights of a superuser become the owner of what other roles wrote: their SECURITY DEFINER functions,
+    /// views and rules then run with those rights, for everyone who may use them
     #[arg(long)]
     trust_owners: bool,
 }
@@ -149,30 +153,55 @@ async fn restore(
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<u64> {
-    let Arguments { create, create_roles, encoding, locale, .. } = arguments;
-    let (create, create_roles) = (*create, *create_roles);
-    let (set, manifest) = (&found.set, &found.set.manifest);
-    let prepared = async {
-        let mut connection = if create {
-            scratch::maintenance_connection(settings).await?
-        } else {
-            settings.connect().await.map_err(|error| match pg::sql_state(&error).as_deref() {
-                Some("3D000") => error.context("add --create to create the database"),
-                _ => error,
-            })?
-        };
-        gains::refuse(&mut connection, &manifest.server, choices).await?;
-        let like = new_database::like(&mut connection, set, choices, encoding.as_deref(), locale.as_deref()).await?;
-        let new_database = create.then_some(&like);
-        let lacks = new_database::prepare_server(&mut connection, set, choices, create_roles, new_database).await?;
-        Ok((like, lacks))
+    let Arguments { encoding, locale, .. } = arguments;
+    let set = &found.set;
+    let like = or_cancelled(cancel, prepare(arguments, choices, settings, set)).await?;
+    let phase = progress.phase("restore", Some(set.manifest.dump.bytes));
+    let restored = if arguments.create {
+        let made = new_database::into_new_database(&found.store, set, &like, settings, choices, &phase, cancel).await;
+        made.map_err(|error| with_another_locale(error, encoding.as_deref(), locale.as_deref()))?
+    } else {
+        new_database::into_empty_database(&found.store, set, settings, choices, &phase, cancel).await?
     };
-    let (like, lacks) = or_cancelled(cancel, prepared).await?;
+    let unchanged = || format!("{} was not restored, and {} is unchanged", set.name, settings.display());
+    anyhow::ensure!(restored.problems.is_empty(), "{}: {}", unchanged(), restored.problems.join("; "));
+    if let Some(refusal) = restored.refusal {
+        return Err(anyhow::Error::from(refusal).context(unchanged()));
+    }
+    for note in &restored.notes {
+        tracing::warn!("{note}");
+    }
+    phase.done(&format!("{} from {}", settings.display(), set.name));
+    print_restored(global, settings, set, &restored, phase.elapsed())?;
+    anyhow::ensure!(
+        restored.not_carried.is_empty(),
+        "{} is restored, but not all properties of the database: {}",
+        settings.display(),
+        restored.not_carried.join("; ")
+    );
+    Ok(restored.failed_count as u64)
+}
+
+/// Checks that the server can take the set, and makes the roles that it lacks where that was asked for. Returns the properties of the database
+/// to be made.
+async fn prepare(arguments: &Arguments, choices: &Choices, settings: &pg::Settings, set: &Set) -> Result<DatabaseFacts> {
+    let Arguments { create, create_roles, encoding, locale, .. } = arguments;
+    let mut connection = if *create {
+        scratch::maintenance_connection(settings).await?
+    } else {
+        settings.connect().await.map_err(|error| match pg::sql_state(&error).as_deref() {
+            Some("3D000") => error.context("add --create to create the database"),
+            _ => error,
+        })?
+    };
+    gains::refuse(&mut connection, &set.manifest.server, choices).await?;
+    let like = new_database::like(&mut connection, set, choices, encoding.as_deref(), locale.as_deref()).await?;
+    let lacks = new_database::prepare_server(&mut connection, set, choices, *create_roles, create.then_some(&like)).await?;
     for note in &lacks.notes {
         tracing::warn!("{note}");
     }
-    if let Some(tablespace) = &manifest.server.database.tablespace
-        && create
+    if let Some(tablespace) = &set.manifest.server.database.tablespace
+        && *create
         && like.tablespace.is_none()
         && !choices.no_tablespaces
     {
@@ -183,68 +212,30 @@ async fn restore(
     if !lacks.roles.is_empty() {
         tracing::warn!("created without LOGIN: {}", lacks.roles.join(", "));
     }
+    Ok(like)
+}
 
-    let phase = progress.phase("restore", Some(manifest.dump.bytes));
-    let restored = if create {
-        let made = new_database::into_new_database(&found.store, set, &like, settings, choices, &phase, cancel).await;
-        made.map_err(|error| with_another_locale(error, encoding.as_deref(), locale.as_deref()))?
-    } else {
-        new_database::into_empty_database(&found.store, set, settings, choices, &phase, cancel).await?
-    };
-    anyhow::ensure!(
-        restored.problems.is_empty(),
-        "{} was not restored, and {} is unchanged: {}",
-        set.name,
-        settings.display(),
-        restored.problems.join("; ")
-    );
-    if let Some(refusal) = restored.refusal {
-        return Err(anyhow::Error::from(refusal).context(format!(
-            "{} was not restored, and {} is unchanged",
-            set.name,
-            settings.display()
-        )));
-    }
-    for note in &restored.notes {
-        tracing::warn!("{note}");
-    }
-    let failures = restored.failed_count as u64;
-    phase.done(&format!("{} from {}", settings.display(), set.name));
-    let (tables, rows) = (manifest.tables.len() as u64, manifest.rows());
+fn print_restored(global: &Global, settings: &pg::Settings, set: &Set, restored: &Restored, elapsed: Duration) -> Result<()> {
+    let (tables, rows) = (set.manifest.tables.len() as u64, set.manifest.rows());
+    let (name, into, failures) = (&set.name, settings.display(), restored.failed_count as u64);
     if global.json {
-        print(&format!(
+        return print(&format!(
             "{:#}\n",
-            json!({ "set": set.name.to_string(), "into": settings.display(), "tables": tables, "rows": rows, "notes": restored.notes, "not_carried": restored.not_carried, "failed": restored.failed, "failed_count": failures, "elapsed_seconds": phase.elapsed().as_secs_f64() })
-        ))?;
-    } else if failures > 0 {
-        print(&format!(
-            "{} is restored into {}, except for {}:\n",
-            set.name,
-            settings.display(),
-            units::plural(failures, "statement")
-        ))?;
-        for (number, said) in restored.failed.iter().enumerate() {
-            print(&format!("{}. {said}\n", number + 1))?;
-        }
-        if failures > restored.failed.len() as u64 {
-            print(&format!("and {} more\n", units::count(failures - restored.failed.len() as u64)))?;
-        }
-    } else {
-        print(&format!(
-            "{} is restored into {}: {}, {}, each table counted\n",
-            set.name,
-            settings.display(),
-            units::plural(tables, "table"),
-            units::plural(rows, "row")
-        ))?;
+            json!({ "set": name.to_string(), "into": into, "tables": tables, "rows": rows, "notes": restored.notes, "not_carried": restored.not_carried, "failed": restored.failed, "failed_count": failures, "elapsed_seconds": elapsed.as_secs_f64() })
+        ));
     }
-    anyhow::ensure!(
-        restored.not_carried.is_empty(),
-        "{} is restored, but not all properties of the database: {}",
-        settings.display(),
-        restored.not_carried.join("; ")
-    );
-    Ok(failures)
+    if failures == 0 {
+        let (tables, rows) = (units::plural(tables, "table"), units::plural(rows, "row"));
+        return print(&format!("{name} is restored into {into}: {tables}, {rows}, each table counted\n"));
+    }
+    print(&format!("{name} is restored into {into}, except for {}:\n", units::plural(failures, "statement")))?;
+    for (number, said) in restored.failed.iter().enumerate() {
+        print(&format!("{}. {said}\n", number + 1))?;
+    }
+    if failures > restored.failed.len() as u64 {
+        print(&format!("and {} more\n", units::count(failures - restored.failed.len() as u64)))?;
+    }
+    Ok(())
 }
 
 /// Adds advice: which option names another encoding or locale, or that the server refused the given ones.

@@ -1,6 +1,7 @@
 //! Where a database is and how to connect: resolved once, by libpq's rules, and used by our own sessions and, through the
 //! environment, by pg_dump and psql.
 
+mod default_host;
 mod tools;
 
 use std::net::IpAddr;
@@ -22,9 +23,6 @@ use crate::base::network::is_this_machine;
 
 /// This is longer than a TCP handshake over any line that is worth a backup.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// The socket folders of Debian, of Homebrew and of servers built from source.
-const SOCKET_FOLDERS: [&str; 3] = ["/var/run/postgresql", "/private/tmp", "/tmp"];
 
 /// How to reach a database. Its copies, also those for another database of the server, share the facts found about it.
 #[derive(Clone, Debug)]
@@ -287,6 +285,11 @@ impl Host {
         (self.address.is_none() && self.name.starts_with('/')).then_some(&self.name)
     }
 
+    /// Returns what to do if nobody answers.
+    pub(super) fn advice(&self) -> Option<String> {
+        default_host::advice(self.socket()?, self.port)
+    }
+
     /// Returns whether the host is certainly this machine.
     fn is_on_this_machine(&self) -> bool {
         match self.address {
@@ -299,7 +302,7 @@ impl Host {
     fn in_passfile(&self) -> String {
         match self.address {
             Some(address) if self.name.is_empty() => address.to_string(),
-            _ if SOCKET_FOLDERS.contains(&self.name.as_str()) => "localhost".to_owned(),
+            _ if default_host::FOLDERS.contains(&self.name.as_str()) => "localhost".to_owned(),
             _ => self.name.clone(),
         }
     }
@@ -326,17 +329,10 @@ fn hosts(found: &Parameters) -> Result<Vec<Host>, String> {
                 None => None,
             };
             let name = names.get(at).cloned().unwrap_or_default();
-            let name = if name.is_empty() && address.is_none() { default_host(port) } else { name };
+            let name = if name.is_empty() && address.is_none() { default_host::folder(port)? } else { name };
             Ok(Host { name, address, port })
         })
         .collect()
-}
-
-/// Returns the folder of the existing socket, as sqlx searches for it: client tools are told, whatever was built into them.
-fn default_host(port: u16) -> String {
-    let socket = format!(".s.PGSQL.{port}");
-    let there = SOCKET_FOLDERS.into_iter().find(|folder| Path::new(folder).join(&socket).exists());
-    there.unwrap_or("localhost").to_owned()
 }
 
 /// Like libpq, it returns the process's effective user.

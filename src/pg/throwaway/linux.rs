@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
+use super::folder::Folder;
 use super::processes;
 
 /// The time for an immediate shutdown; then its processes are killed.
@@ -21,9 +21,9 @@ const KILL: Duration = Duration::from_secs(60);
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-pub fn end(server: &Path) -> Result<()> {
-    let Ok(data) = server.join("data").canonicalize() else { return Ok(()) };
-    let owner = fs::metadata(server)?.uid();
+pub fn end(server: &Folder) -> Result<()> {
+    let Ok(data) = server.open("data") else { return Ok(()) };
+    let owner = server.owner()?;
     let begun = Instant::now();
     loop {
         let running = running(&data, owner);
@@ -32,11 +32,11 @@ pub fn end(server: &Path) -> Result<()> {
             begun.elapsed() < KILL,
             "process {} of the throwaway server in {} cannot be ended",
             pid.as_raw_nonzero(),
-            server.display()
+            server.path().display()
         );
         let signal = if begun.elapsed() < QUIT { Signal::QUIT } else { Signal::KILL };
         for (pid, process) in &running {
-            tracing::debug!("ending process {} of the throwaway server in {}", pid.as_raw_nonzero(), server.display());
+            tracing::debug!("ending process {} of the throwaway server in {}", pid.as_raw_nonzero(), server.path().display());
             // One that has just ended is not an error.
             let _ = match process {
                 Some(process) => pidfd_send_signal(process, signal),
@@ -51,7 +51,7 @@ pub fn end(server: &Path) -> Result<()> {
 /// Finds its processes. A process is one of them only if all of this is so: it works in the data folder, its program is `postgres`, and it
 /// is of the user to whom the server's folder belongs. The process is opened before it is looked at, so that the id cannot become
 /// another's.
-fn running(data: &Path, owner: u32) -> Vec<(Pid, Option<OwnedFd>)> {
+fn running(data: &Folder, owner: u32) -> Vec<(Pid, Option<OwnedFd>)> {
     let Ok(all) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = all.flatten().filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
     pids.filter_map(|pid| {
@@ -61,10 +61,10 @@ fn running(data: &Path, owner: u32) -> Vec<(Pid, Option<OwnedFd>)> {
     .collect()
 }
 
-fn is_of_the_server(process: &Path, data: &Path, owner: u32) -> bool {
-    let link = |name: &str| fs::read_link(process.join(name)).map(without_mark).ok();
-    link("cwd").is_some_and(|folder| folder == data)
-        && link("exe").is_some_and(|program| program.file_name().is_some_and(|name| name == "postgres"))
+fn is_of_the_server(process: &Path, data: &Folder, owner: u32) -> bool {
+    let program = fs::read_link(process.join("exe")).map(without_mark);
+    data.is_same(&process.join("cwd"))
+        && program.is_ok_and(|program| program.file_name().is_some_and(|name| name == "postgres"))
         && processes::user_of(process) == Some(owner)
 }
 
@@ -89,7 +89,7 @@ mod tests {
         let data = server.path().join("data");
         fs::create_dir(&data).unwrap();
         let mut visitor = Command::new("sleep").arg("600").current_dir(&data).spawn().unwrap();
-        end(server.path()).unwrap();
+        end(&Folder::for_servers(server.path()).unwrap()).unwrap();
         assert!(visitor.try_wait().unwrap().is_none(), "somebody looks at the folder with another program");
         visitor.kill().unwrap();
         visitor.wait().unwrap();

@@ -2,6 +2,7 @@
 //! afterwards whatever happens. A shell supervises it, and stops it when the shell's standard input ends, as it does when this
 //! process ends.
 
+mod folder;
 #[cfg(target_os = "linux")]
 mod linux;
 mod processes;
@@ -18,6 +19,7 @@ pub use programs::Programs;
 pub use room::{Room, leftovers, remove_leftover};
 use tokio::process::Child;
 
+use self::folder::Folder;
 use self::user::User;
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
@@ -62,7 +64,7 @@ impl Host {
     pub async fn look(server_bin_dir: Option<&Path>, major: u32, parent: PathBuf, run_as: Option<&str>) -> Result<Self> {
         let programs = programs::find(server_bin_dir, major).await?;
         let user = user::find(run_as).await?;
-        room::check(&parent)?;
+        Folder::for_servers(&parent)?;
         Ok(Self { programs, parent, user, memory_bytes: None })
     }
 
@@ -223,7 +225,7 @@ impl Server {
 
     /// Returns the end of its log as one line.
     fn log(&self) -> String {
-        let text = room::end_of_file(&self.room.server().join("log"), LOG_SHOWN_BYTES).unwrap_or_default();
+        let text = self.room.end_of_log(LOG_SHOWN_BYTES).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
     }

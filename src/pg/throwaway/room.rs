@@ -1,14 +1,17 @@
 //! The private folder of a throwaway server, and a file in it that is locked while this process or the server's supervisor lives. A
 //! folder is removed only when its lock is free, never because of its name or its age.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::geteuid;
 
+use super::folder::Folder;
 use super::processes::PREFIX;
 use super::user::User;
 use crate::base::fault::{Fault, Kind};
@@ -18,6 +21,7 @@ use crate::base::process_identity::ProcessIdentity;
 const REMOVE_TRIES: u32 = 50;
 
 const LOCK: &str = "lock";
+const SERVER: &str = "server";
 
 /// The path of a socket has at most 107 bytes on Linux, and 103 on macOS.
 const SOCKET_PATH_BYTES: usize = 103;
@@ -28,20 +32,26 @@ const TRIES: u32 = 100;
 
 /// The folder of one server.
 pub struct Room {
-    folder: PathBuf,
+    parent: Folder,
+    name: String,
+    folder: Folder,
     lock: File,
 }
 
 impl Room {
     /// Creates it for a server that `owner` runs.
     pub fn make(parent: &Path, owner: Option<&User>) -> Result<Self> {
+        let parent = Folder::for_servers(parent)?;
         let own = ProcessIdentity::own();
         for number in 0..TRIES {
-            let folder = parent.join(format!("{PREFIX}{}-{}-{number}", own.pid, own.start_ticks));
-            let Some(lock) = try_make(&folder).with_context(|| format!("cannot create the folder {}", folder.display()))? else {
+            let name = format!("{PREFIX}{}-{}-{number}", own.pid, own.start_ticks);
+            let made = try_make(&parent, &name);
+            let Some((folder, lock)) =
+                made.with_context(|| format!("cannot create the folder {}", parent.path().join(&name).display()))?
+            else {
                 continue;
             };
-            let room = Self { folder, lock };
+            let room = Self { parent, name, folder, lock };
             return match room.make_server_folder(owner) {
                 Ok(()) => Ok(room),
                 Err(error) => {
@@ -50,11 +60,10 @@ impl Room {
                 }
             };
         }
-        anyhow::bail!("{} already has {TRIES} folders of throwaway servers of this process", parent.display())
+        anyhow::bail!("{} already has {TRIES} folders of throwaway servers of this process", parent.path().display())
     }
 
     fn make_server_folder(&self, owner: Option<&User>) -> Result<()> {
-        let server = self.server();
         let length = self.socket().as_os_str().len();
         anyhow::ensure!(
             length <= SOCKET_PATH_BYTES,
@@ -66,30 +75,38 @@ impl Room {
                 )
             )
         );
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&server)
-            .with_context(|| format!("cannot create the folder {}", server.display()))?;
+        let server = self.server();
+        self.folder.make(SERVER).with_context(|| format!("cannot create the folder {}", server.display()))?;
         if let Some(user) = owner {
-            chown(&server, Some(user.uid), Some(user.gid))
-                .with_context(|| format!("cannot give {} to the user {}", server.display(), user.name))?;
+            let given = self.server_folder().and_then(|folder| folder.give(user));
+            given.with_context(|| format!("cannot give {} to the user {}", server.display(), user.name))?;
             // The user must be able to enter the server's folder, but nothing else in this one.
-            std::fs::set_permissions(&self.folder, std::fs::Permissions::from_mode(0o711))?;
+            self.folder.set_mode(Mode::RWXU | Mode::XGRP | Mode::XOTH)?;
         }
         Ok(())
     }
 
     pub fn folder(&self) -> &Path {
-        &self.folder
+        self.folder.path()
     }
 
     /// Returns the server's own folder, with its data, its log and its socket.
     pub fn server(&self) -> PathBuf {
-        self.folder.join("server")
+        self.folder().join(SERVER)
+    }
+
+    /// Opens the server's own folder.
+    pub fn server_folder(&self) -> io::Result<Folder> {
+        self.folder.open(SERVER)
     }
 
     pub fn socket(&self) -> PathBuf {
         self.server().join(".s.PGSQL.5432")
+    }
+
+    /// Returns the end of the server's log.
+    pub fn end_of_log(&self, bytes: u64) -> io::Result<Vec<u8>> {
+        end_of_file(&self.server_folder()?, "log", bytes)
     }
 
     /// Returns the same lock for another process: it is free when both processes are gone.
@@ -99,20 +116,20 @@ impl Room {
 
     /// Removes what the supervisor has left of the folder, and of the server if the supervisor was killed.
     pub fn remove(self) -> Result<()> {
-        end_and_remove(&self.folder)
+        end_and_remove(&self.parent, &self.name, &self.folder)
     }
 }
 
 /// Creates a folder and takes its lock; returns None if the name is in use, or if a sweep was faster.
-fn try_make(folder: &Path) -> io::Result<Option<File>> {
-    match DirBuilder::new().mode(0o700).create(folder) {
+fn try_make(parent: &Folder, name: &str) -> io::Result<Option<(Folder, File)>> {
+    match parent.make(name) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
         Err(error) => return Err(error),
     }
-    let path = folder.join(LOCK);
-    let lock = match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
-        Ok(lock) => lock,
+    let made = parent.open(name).and_then(|folder| Ok((folder.create(LOCK)?, folder)));
+    let (lock, folder) = match made {
+        Ok(made) => made,
         // A sweep has removed the empty folder.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -121,101 +138,87 @@ fn try_make(folder: &Path) -> io::Result<Option<File>> {
         return Ok(None);
     }
     // It may have been removed before it was locked.
-    let is_there = std::fs::metadata(&path).is_ok_and(|there| lock.metadata().is_ok_and(|own| own.ino() == there.ino()));
-    Ok(is_there.then_some(lock))
+    let number = lock.metadata()?.ino();
+    let is_there = folder.stat(LOCK)?.is_some_and(|there| there.st_ino == number);
+    Ok(is_there.then_some((folder, lock)))
 }
 
 /// Lists the folders whose owner is certainly gone.
 pub fn leftovers(parent: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(parent) else { return Vec::new() };
-    let ours = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX));
-    ours.map(|entry| entry.path()).filter(|folder| is_empty(folder) || take(folder).is_some()).collect()
+    // In a folder that others can change, nothing is removed.
+    let Ok(parent) = Folder::for_servers(parent) else { return Vec::new() };
+    let names = parent.names().unwrap_or_default().into_iter().filter_map(|name| name.into_string().ok());
+    let folders = names.filter(|name| name.starts_with(PREFIX)).filter_map(|name| open_ours(&parent, &name));
+    folders.filter(|folder| is_empty(folder) || take(folder).is_some()).map(|folder| folder.path().to_owned()).collect()
 }
 
 /// Removes a folder of [`leftovers`], under its lock. If the supervisor was killed as well, the server may be running: it is ended first.
-pub fn remove_leftover(folder: &Path) -> Result<()> {
-    if is_empty(folder) {
+pub fn remove_leftover(path: &Path) -> Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else { return Ok(()) };
+    let parent = Folder::for_servers(parent)?;
+    let Some(folder) = open_ours(&parent, name) else { return Ok(()) };
+    if is_empty(&folder) {
         // Its process was killed before it made the lock, or makes it now: then the folder is not empty any more, or that process takes
         // another name.
-        let _ = std::fs::remove_dir(folder);
+        let _ = parent.remove_folder(name);
         return Ok(());
     }
-    let Some(_lock) = take(folder) else { return Ok(()) };
-    end_and_remove(folder)
+    let Some(_lock) = take(&folder) else { return Ok(()) };
+    end_and_remove(&parent, name, &folder)
 }
 
-/// Returns whether it is an empty folder of this user.
-fn is_empty(folder: &Path) -> bool {
-    is_ours(folder) && std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
+fn is_empty(folder: &Folder) -> bool {
+    folder.names().is_ok_and(|names| names.is_empty())
 }
 
-fn is_ours(folder: &Path) -> bool {
-    std::fs::symlink_metadata(folder).is_ok_and(|found| found.is_dir() && found.uid() == rustix::process::geteuid().as_raw())
+/// Opens a folder of this process's user.
+fn open_ours(parent: &Folder, name: &str) -> Option<Folder> {
+    parent.open(name).ok().filter(|folder| folder.owner().is_ok_and(|owner| owner == geteuid().as_raw()))
 }
 
 /// Takes the lock of a folder of ours; returns None while another process holds it, and if there is no lock.
-fn take(folder: &Path) -> Option<File> {
-    if !is_ours(folder) {
-        return None;
-    }
-    let lock = OpenOptions::new().read(true).write(true).custom_flags(nofollow()).open(folder.join(LOCK)).ok()?;
+fn take(folder: &Folder) -> Option<File> {
+    let lock = folder.open_file(LOCK, OFlags::RDWR).ok()?;
     lock.try_lock().ok()?;
     Some(lock)
 }
 
-fn nofollow() -> i32 {
-    rustix::fs::OFlags::NOFOLLOW.bits() as i32
-}
-
 /// The lock goes last but for the empty folder: without it, nothing else would ever be removed after a kill in between.
-fn end_and_remove(folder: &Path) -> Result<()> {
-    let server = folder.join("server");
-    end_server(&server)?;
-    let gone = |result: io::Result<()>| match result {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(anyhow::Error::new(error).context(format!("cannot remove the folder {} of a throwaway server", folder.display())))
-        }
-        _ => Ok(()),
-    };
-    gone(remove_all(&server))?;
-    gone(std::fs::remove_file(folder.join(LOCK)))?;
-    gone(std::fs::remove_dir(folder))
+fn end_and_remove(parent: &Folder, name: &str, folder: &Folder) -> Result<()> {
+    match folder.open(SERVER) {
+        Ok(server) => end_server(&server)?,
+        Err(error) => tracing::debug!("no folder of a server in {}: {error}", folder.path().display()),
+    }
+    let removed = remove_server(folder).and_then(|()| folder.remove_file(LOCK)).and_then(|()| parent.remove_folder(name));
+    removed.with_context(|| format!("cannot remove the folder {} of a throwaway server", folder.path().display()))
 }
 
 /// Removes it with all that is in it. The shell around a server that was just ended may still write its last file there.
-fn remove_all(folder: &Path) -> io::Result<()> {
+fn remove_server(folder: &Folder) -> io::Result<()> {
     for _ in 1..REMOVE_TRIES {
-        match std::fs::remove_dir_all(folder) {
+        match folder.remove_all(SERVER) {
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => std::thread::sleep(Duration::from_millis(100)),
             ended => return ended,
         }
     }
-    std::fs::remove_dir_all(folder)
+    folder.remove_all(SERVER)
 }
 
 /// Ends every process of the server whose folder this is: its data are in `data` there. On other systems than Linux, the server ends by itself
 /// within a minute after its folder is gone, since it looks for its postmaster.pid.
 #[cfg(not(target_os = "linux"))]
-fn end_server(_server: &Path) -> Result<()> {
+fn end_server(_server: &Folder) -> Result<()> {
     Ok(())
 }
 
 #[cfg(target_os = "linux")]
-fn end_server(server: &Path) -> Result<()> {
+fn end_server(server: &Folder) -> Result<()> {
     super::linux::end(server)
 }
 
-/// Refuses a parent that is not a folder.
-pub fn check(parent: &Path) -> Result<()> {
-    let message = || format!("there is no folder {} for a server of its own: set scratch_dir of [verify]", parent.display());
-    anyhow::ensure!(parent.is_dir(), Fault::new(Kind::Configuration, message()));
-    Ok(())
-}
-
 /// Reads the end of a file that another user writes: a link, or something else than a file, is an error.
-pub fn end_of_file(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    let mut file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?;
+fn end_of_file(folder: &Folder, name: &str, bytes: u64) -> io::Result<Vec<u8>> {
+    let mut file = folder.open_file(name, OFlags::RDONLY)?;
     let found = file.metadata()?;
     if !found.is_file() {
         return Err(io::ErrorKind::InvalidInput.into());

@@ -1,15 +1,13 @@
 //! The process that creates a throwaway server, and ends it when this process ends.
 
-use std::fs::OpenOptions;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, fchown};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 use tokio::process::Child;
 
+use super::folder::{self, Folder};
 use super::programs::Programs;
 use super::room::Room;
 use super::user::User;
@@ -38,8 +36,7 @@ while [ ! -e ended ]; do
 done
 wait
 rm -rf ./* ./.s.*
-cd /
-{ rmdir "$folder/server" && rm -f "$folder/lock" && rmdir "$folder"; } 2>/dev/null
+{ cd -P .. && rmdir server && rm -f lock && cd / && rmdir "$folder"; } 2>/dev/null
 exit 0
 "#;
 
@@ -55,8 +52,8 @@ pub fn start(
 ) -> Result<Child> {
     let server = room.server();
     for (name, text) in [("settings.conf", settings(room, memory_bytes.is_some())), ("password", password.to_owned())] {
-        let file = server.join(name);
-        write_new(&file, &text, user).with_context(|| format!("cannot write {}", file.display()))?;
+        let written = room.server_folder().and_then(|folder| write_new(&folder, name, &text, user));
+        written.with_context(|| format!("cannot write {}", server.join(name).display()))?;
     }
     let mut command = Command::new("sh");
     command.args(["-c", SCRIPT, "pgtend-throwaway"]).arg(&programs.folder).arg(superuser);
@@ -80,10 +77,10 @@ pub fn start(
 
 /// Writes a file for the server's user alone. The folder is that user's already, so the file must be new: a link that stands there is not
 /// followed.
-fn write_new(file: &Path, text: &str, user: Option<&User>) -> io::Result<()> {
-    let mut written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
+fn write_new(folder: &Folder, name: &str, text: &str, user: Option<&User>) -> io::Result<()> {
+    let mut written = folder.create(name)?;
     if let Some(user) = user {
-        fchown(&written, Some(user.uid), Some(user.gid))?;
+        folder::give(&written, user)?;
     }
     written.write_all(text.as_bytes())
 }

@@ -62,19 +62,11 @@ impl S3 {
 }
 
 fn meaning(answer: &Answer<'_>, bucket: &str, at: &str) -> (Kind, String) {
-    let Answer { status, code, message, clock_is_ahead } = answer;
+    let Answer { status, code, message, .. } = answer;
     let words: Vec<&str> = [*code, *message].into_iter().filter(|said| !said.is_empty()).collect();
     let said = format!("HTTP {status} {}", words.join(": "));
     let said = said.trim_end();
-    // An answer to HEAD has no code: then only the Date of the answer shows that a clock is off.
-    let is_off = clock_is_ahead.filter(|ahead| ahead.abs() >= CLOCK_TOLERANCE - TimeDelta::minutes(1));
-    if *code == "RequestTimeTooSkewed" || (matches!(status, 400 | 403) && is_off.is_some()) {
-        let by = match clock_is_ahead {
-            Some(ahead) if *ahead > TimeDelta::zero() => format!("{} min ahead of", ahead.num_minutes()),
-            Some(behind) => format!("{} min behind", behind.num_minutes().abs()),
-            None => "more than 15 min off".to_owned(),
-        };
-        let message = format!("this host's clock is {by} that of {at} ({said}): set it, and let NTP keep it");
+    if let Some(message) = clock(answer, at, said) {
         return (Kind::Configuration, message);
     }
     match (*status, *code) {
@@ -131,6 +123,22 @@ fn meaning(answer: &Answer<'_>, bucket: &str, at: &str) -> (Kind, String) {
         (429 | 503, _) | (_, "SlowDown") => (Kind::Unreachable, format!("{at} is too busy for bucket `{bucket}` ({said})")),
         _ => (Kind::Unreachable, format!("{at} answered for bucket `{bucket}`: {said}")),
     }
+}
+
+/// Returns the error of a host whose clock is off, if that is what the answer is about.
+fn clock(answer: &Answer<'_>, at: &str, said: &str) -> Option<String> {
+    let Answer { status, code, clock_is_ahead, .. } = answer;
+    // An answer to HEAD has no code: then only the Date of the answer shows that a clock is off.
+    let is_off = clock_is_ahead.is_some_and(|ahead| ahead.abs() >= CLOCK_TOLERANCE - TimeDelta::minutes(1));
+    if *code != "RequestTimeTooSkewed" && !(matches!(status, 400 | 403) && is_off) {
+        return None;
+    }
+    let by = match clock_is_ahead {
+        Some(ahead) if *ahead > TimeDelta::zero() => format!("{} min ahead of", ahead.num_minutes()),
+        Some(behind) => format!("{} min behind", behind.num_minutes().abs()),
+        None => "more than 15 min off".to_owned(),
+    };
+    Some(format!("this host's clock is {by} that of {at} ({said}): set it, and let NTP keep it"))
 }
 
 fn clock_is_ahead<E>(error: &SdkError<E, HttpResponse>) -> Option<TimeDelta> {

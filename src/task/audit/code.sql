@@ -22,6 +22,11 @@ WITH RECURSIVE above AS (
         UNION ALL SELECT 'pg_constraint'::regclass, k.oid FROM below b JOIN pg_constraint k ON k.conrelid = b.oid AND k.contype = 'c'
         UNION ALL SELECT 'pg_attrdef'::regclass, d.oid FROM below b JOIN pg_attrdef d ON d.adrelid = b.oid JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum AND a.attgenerated <> ''
         UNION ALL SELECT 'pg_rewrite'::regclass, w.oid FROM below b JOIN pg_rewrite w ON w.ev_class = b.oid
+        -- pg_depend has nothing of PostgreSQL's own operator classes, and a superuser may have added functions to their families.
+        UNION ALL SELECT 'pg_opfamily'::regclass, o.opcfamily FROM (
+            SELECT unnest(i.indclass::oid[]) AS class FROM below b JOIN pg_index i ON i.indrelid = b.oid
+            UNION SELECT unnest(p.partclass::oid[]) FROM (SELECT oid FROM above UNION SELECT oid FROM below) t JOIN pg_partitioned_table p ON p.partrelid = t.oid
+        ) k JOIN pg_opclass o ON o.oid = k.class
     ) h
     UNION
     SELECT x.classid, x.objid FROM reached r, LATERAL (
@@ -30,8 +35,11 @@ WITH RECURSIVE above AS (
           AND d.refclassid IN ('pg_class'::regclass, 'pg_proc'::regclass, 'pg_type'::regclass, 'pg_operator'::regclass, 'pg_opclass'::regclass, 'pg_opfamily'::regclass)
         UNION ALL SELECT 'pg_constraint'::regclass, k.oid FROM pg_constraint k WHERE r.classid = 'pg_type'::regclass AND k.contypid = r.objid
         UNION ALL SELECT 'pg_class'::regclass, y.typrelid FROM pg_type y WHERE r.classid = 'pg_type'::regclass AND y.oid = r.objid AND y.typrelid <> 0
-        UNION ALL SELECT 'pg_proc'::regclass, p.amproc::oid FROM pg_amproc p WHERE r.classid = 'pg_opfamily'::regclass AND p.amprocfamily = r.objid
-        UNION ALL SELECT 'pg_operator'::regclass, o.amopopr FROM pg_amop o WHERE r.classid = 'pg_opfamily'::regclass AND o.amopfamily = r.objid
+        UNION ALL SELECT 'pg_proc'::regclass, p.amproc::oid FROM pg_amproc p WHERE r.classid = 'pg_opfamily'::regclass AND p.amprocfamily = r.objid AND p.oid >= 16384
+        UNION ALL SELECT 'pg_operator'::regclass, o.amopopr FROM pg_amop o WHERE r.classid = 'pg_opfamily'::regclass AND o.amopfamily = r.objid AND o.oid >= 16384
+        -- GROUP BY and casts.
+        UNION ALL SELECT 'pg_opclass'::regclass, o.oid FROM pg_opclass o WHERE r.classid = 'pg_type'::regclass AND o.opcintype = r.objid AND o.opcdefault
+        UNION ALL SELECT 'pg_proc'::regclass, k.castfunc FROM pg_cast k WHERE r.classid = 'pg_type'::regclass AND (k.castsource = r.objid AND k.casttarget < 16384 OR k.casttarget = r.objid AND k.castsource < 16384)
     ) x
 ), owned AS (
     SELECT CASE WHEN c.oid = $1::bigint::oid THEN 1 ELSE 3 END AS distance, r.classid, r.objid, c.relowner AS owner FROM reached r JOIN pg_class c ON c.oid = r.objid WHERE r.classid = 'pg_class'::regclass

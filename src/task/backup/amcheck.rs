@@ -103,9 +103,10 @@ pub async fn run(settings: &pg::Settings) -> Result<Checked> {
             }
             false => {
                 checked.tables += 1;
+                // All arguments, each of its type: a function of the dump with fewer ones would be preferred.
                 let sql = format!(
                     "SELECT pg_catalog.format('block %s, line pointer %s: %s', blkno, offnum, msg)
-                     FROM {schema}.verify_heapam({oid}::pg_catalog.oid::pg_catalog.regclass, check_toast => true) LIMIT 1"
+                     FROM {schema}.verify_heapam({oid}::pg_catalog.oid::pg_catalog.regclass, false, true, 'none'::pg_catalog.text, NULL::bigint, NULL::bigint) LIMIT 1"
                 );
                 pg::fetch_text(&mut connection, sql).await
             }

@@ -1,7 +1,9 @@
 //! The statements of a dump that a superuser runs in a server of its own, since the role that restores may not. Pure.
 //!
-//! The superuser must never run code of the dump. So each statement here executes no function that the dump made, in exactly the form in which
-//! pg_dump writes it, and event triggers come after all others: from then on, code of the dump could run in the superuser's session.
+//! The superuser must never run code of the dump. So each statement here, in exactly the form in which pg_dump writes it, executes no function that
+//! the dump made: it has no expression, and no literal but the text of a comment, an option or a list of commands, since reading one as a value of
+//! the dump's type runs the CHECK of a domain. Event triggers come after all others: from then on, code of the dump could run in the superuser's
+//! session.
 
 use super::own_bytes;
 use super::tokens::{Kind, Statement};
@@ -57,18 +59,20 @@ pub fn turn(statement: &Statement) -> Option<Turn> {
     let says = |words: &[&str]| statement.spells(0, words);
     let turn = |when, counts| Some(Turn { when, counts });
     match () {
-        () if says(&["CREATE", "OPERATOR", "CLASS"]) => turn(When::AtOnce, Some("operator classes")),
-        () if says(&["CREATE", "OPERATOR", "FAMILY"]) || adds_to_family(statement) => {
+        () if says(&["CREATE", "OPERATOR", "CLASS"]) && is_of_indexes(statement) => turn(When::AtOnce, Some("operator classes")),
+        () if (says(&["CREATE", "OPERATOR", "FAMILY"]) || adds_to_family(statement)) && is_of_indexes(statement) => {
             turn(When::AtOnce, Some("operator families"))
         }
         () if makes_wrapper(statement) => turn(When::AtOnce, Some("foreign-data wrappers")),
         () if ["CLASS", "FAMILY"].iter().any(|kind| says(&["COMMENT", "ON", "OPERATOR", kind])) => turn(When::AtOnce, None),
         () if says(&["COMMENT", "ON", "FOREIGN", "DATA", "WRAPPER"]) => turn(When::AtOnce, None),
-        () if says(&["CREATE", "PUBLICATION"]) => turn(When::AtTheEnd, Some("publications")),
+        () if publishes_all_tables(statement) => turn(When::AtTheEnd, Some("publications")),
         () if changes_owner(statement) => turn(When::AtTheEnd, Some("owners")),
-        () if says(&["ALTER", "PUBLICATION"]) || says(&["COMMENT", "ON", "PUBLICATION"]) => turn(When::AtTheEnd, None),
-        () if says(&["GRANT"]) || says(&["REVOKE"]) => turn(When::AtTheEnd, Some("grants")),
-        () if says(&["ALTER", "DEFAULT", "PRIVILEGES"]) => turn(When::AtTheEnd, Some("default privileges")),
+        () if adds_to_publication(statement) || says(&["COMMENT", "ON", "PUBLICATION"]) => turn(When::AtTheEnd, None),
+        () if (says(&["GRANT"]) || says(&["REVOKE"])) && has_names_only(statement) => turn(When::AtTheEnd, Some("grants")),
+        () if says(&["ALTER", "DEFAULT", "PRIVILEGES"]) && has_names_only(statement) => {
+            turn(When::AtTheEnd, Some("default privileges"))
+        }
         () if says(&["SET", "SESSION", "AUTHORIZATION"]) || says(&["RESET", "SESSION", "AUTHORIZATION"]) => {
             turn(When::AtTheEnd, None)
         }
@@ -78,6 +82,36 @@ pub fn turn(statement: &Statement) -> Option<Turn> {
         () if says(&["COMMENT", "ON", "EVENT", "TRIGGER"]) => turn(When::Last, None),
         () => None,
     }
+}
+
+/// Returns whether there is no literal, and all is seen: what is inside three parentheses has no tokens.
+fn has_names_only(statement: &Statement) -> bool {
+    statement.tokens.iter().all(|token| token.kind != Kind::String && !(token.kind == Kind::Symbol(b'(') && token.depth > 1))
+}
+
+/// Returns whether an operator class or family is of an access method that calls functions with values: `support_functions.sql` says which
+/// functions it may have. Other methods hand over addresses.
+fn is_of_indexes(statement: &Statement) -> bool {
+    let using = statement.find(&["USING"]);
+    let method = using.and_then(|at| statement.name(at + 1));
+    has_names_only(statement) && method.is_some_and(|method| matches!(method.as_str(), "btree" | "hash"))
+}
+
+/// `CREATE PUBLICATION p FOR ALL TABLES WITH (…)`: the role that restores makes the others.
+fn publishes_all_tables(statement: &Statement) -> bool {
+    statement.spells(0, &["CREATE", "PUBLICATION"])
+        && statement.spells(3, &["FOR", "ALL", "TABLES"])
+        && (statement.tokens.len() == 6 || statement.says(6, &["WITH"]) && is_group(statement, 7, statement.tokens.len()))
+}
+
+/// `ALTER PUBLICATION p ADD TABLES IN SCHEMA s`, or `… ADD TABLE ONLY s.t (a, b)`. A filter is an expression: the role that restores, who owns
+/// the table and the publication until the end, adds a table with one.
+fn adds_to_publication(statement: &Statement) -> bool {
+    let length = statement.tokens.len();
+    let is_of_a_schema = statement.spells(3, &["ADD", "TABLES", "IN", "SCHEMA"]) && length == 8;
+    let after_table = statement.spells(3, &["ADD", "TABLE", "ONLY"]).then(|| statement.qualified(6)).flatten();
+    let is_of_a_table = after_table.is_some_and(|(_, _, end)| end == length || is_group(statement, end, length));
+    statement.spells(0, &["ALTER", "PUBLICATION"]) && has_names_only(statement) && (is_of_a_schema || is_of_a_table)
 }
 
 /// `ALTER OPERATOR FAMILY f USING btree ADD …`
@@ -103,8 +137,8 @@ pub fn wrapper(text: &str) -> Option<String> {
 /// Returns whether it is `ALTER … OWNER TO role` and nothing else: ALTER TABLE takes several commands, and some of them run functions.
 fn changes_owner(statement: &Statement) -> bool {
     let Some(owner_at) = statement.tokens.len().checked_sub(3) else { return false };
-    if !statement.spells(0, &["ALTER"]) || !statement.spells(owner_at, &["OWNER", "TO"]) || statement.name(owner_at + 2).is_none()
-    {
+    let is_of_names = has_names_only(statement) && statement.name(owner_at + 2).is_some();
+    if !statement.spells(0, &["ALTER"]) || !statement.spells(owner_at, &["OWNER", "TO"]) || !is_of_names {
         return false;
     }
     let after = |kind: &[&str]| statement.spells(1, kind).then_some(1 + kind.len());
@@ -165,6 +199,8 @@ mod tests {
             "SET SESSION AUTHORIZATION app",
             "CREATE PUBLICATION p FOR ALL TABLES WITH (publish = 'insert')",
             "ALTER PUBLICATION p ADD TABLES IN SCHEMA s",
+            "ALTER PUBLICATION p ADD TABLE ONLY s.t",
+            "ALTER PUBLICATION p ADD TABLE ONLY s.t (a, \"WHERE\")",
         ] {
             assert_eq!(when(text), Some(When::AtTheEnd), "{text}");
         }
@@ -205,6 +241,19 @@ mod tests {
             "ALTER EVENT TRIGGER e OWNER TO app",
             "ALTER FOREIGN DATA WRAPPER w OWNER TO app",
             "ALTER SUBSCRIPTION s OWNER TO app",
+            "ALTER FUNCTION s.f(a s.t('literal')) OWNER TO app",
+            "ALTER FUNCTION s.f(a s.t(((1)))) OWNER TO app",
+            "GRANT ALL ON FUNCTION s.f(s.t('literal')) TO app",
+            "CREATE OPERATOR CLASS s.c\n    FOR TYPE s.t USING gist AS\n    FUNCTION 1 (s.t, s.t) s.cmp(s.t,s.t)",
+            "CREATE OPERATOR FAMILY s.f USING gin",
+            // The filter's literal would be read as a value of the dump's type: the CHECK of a domain is code.
+            "ALTER PUBLICATION p ADD TABLE ONLY s.t WHERE ((a = '{1}'::s.d[]))",
+            "ALTER PUBLICATION p ADD TABLE ONLY s.t (a) WHERE ((a > 1))",
+            "ALTER PUBLICATION p ADD TABLE ONLY s.t WHERE (s.evil())",
+            "ALTER PUBLICATION p ADD TABLE ONLY s.t, TABLE ONLY s.u WHERE (s.evil())",
+            "ALTER PUBLICATION p SET (publish = 'insert')",
+            "CREATE PUBLICATION p WITH (publish = 'insert')",
+            "CREATE PUBLICATION p FOR TABLE s.t WHERE (s.evil())",
             "CREATE FOREIGN DATA WRAPPER w VALIDATOR s.evil",
             "CREATE FOREIGN DATA WRAPPER w VALIDATOR s.evil OPTIONS (a 'b')",
             "CREATE FOREIGN DATA WRAPPER w HANDLER file_fdw_handler",

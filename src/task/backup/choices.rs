@@ -13,7 +13,7 @@ pub struct Choices {
     pub search_path: Option<String>,
     /// All objects are owned by the restoring role.
     pub no_owner: bool,
-    /// The superuser who restores may become the owner of what others wrote.
+    /// A role with the rights of a superuser may become the owner of what others wrote.
     pub trust_owners: bool,
     /// All objects are put into the database's own tablespace.
     pub no_tablespaces: bool,

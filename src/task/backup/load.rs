@@ -15,6 +15,7 @@ use super::refusal::{self, Doing, Refusal};
 use super::rewrite::{self, Fate};
 use super::script::{Entry, Step, Steps};
 use super::session::{self, Copied, Session, Silence};
+use super::shown::shown;
 use super::superuser::Superuser;
 use super::{own_bytes, pg_dumps};
 use crate::base::fault::Kind;
@@ -24,9 +25,6 @@ use crate::pg::failure;
 
 /// The number of failed statements that are listed; the rest is counted.
 const FAILURES_LISTED: usize = 100;
-
-/// The length up to which a statement that is not run is repeated.
-const FOREIGN_SHOWN_CHARS: usize = 100;
 
 pub struct Loader {
     session: Session,
@@ -46,6 +44,8 @@ pub struct Loader {
     pub failed_count: usize,
     /// In a server of its own.
     pub superuser: Option<Superuser>,
+    /// The number of user mappings that the role that verifies may not make.
+    mappings_left_out: usize,
 }
 
 impl Loader {
@@ -68,6 +68,7 @@ impl Loader {
             notes: Vec::new(),
             failed: Vec::new(),
             failed_count: 0,
+            mappings_left_out: 0,
         })
     }
 
@@ -101,6 +102,13 @@ impl Loader {
             self.notes.push(format!("--without {} {}: the dump has no object of that name", without.kind.name(), without.name));
         }
         Ok(())
+    }
+
+    /// Returns what the role that verifies could not restore, in words for a report.
+    pub fn not_tried(&self) -> Vec<String> {
+        let mappings = units::plural(self.mappings_left_out, "user mapping");
+        let why = "with options that only a superuser may set, or for a server that only others may use";
+        (self.mappings_left_out > 0).then(|| format!("{mappings} {why}")).into_iter().collect()
     }
 
     /// Commits. Nothing of a restore in one transaction is visible before.
@@ -162,7 +170,11 @@ impl Loader {
             }
             Fate::Foreign => Err(foreign(&text, entry)),
             Fate::BySuperuser(turn) => match &mut self.superuser {
-                Some(superuser) => superuser.take(turn, &text, entry).await.map_err(|error| self.refusal(&error, entry, &text)),
+                Some(superuser) => match superuser.take(turn, &text, entry).await {
+                    Ok(None) => Ok(()),
+                    Ok(Some(refusal)) => Err(refusal),
+                    Err(error) => Err(self.refusal(&error, entry, &text)),
+                },
                 None => self.attempt(&text, &text, entry).await.map(|_| ()),
             },
             Fate::Pass(note) => {
@@ -204,7 +216,8 @@ impl Loader {
                 kind: None,
                 sql_state: None,
                 message: format!(
-                    "the dump holds a statement that ends transactions, which pg_dump never writes ({text}): it was not run"
+                    "the dump holds a statement that ends transactions, which pg_dump never writes ({}): it was not run",
+                    shown(text)
                 ),
             })));
         }
@@ -215,14 +228,21 @@ impl Loader {
     /// Runs a statement; true when it succeeded. `original`: as in the dump.
     async fn attempt(&mut self, sql: &str, original: &str, entry: &Entry) -> Result<bool, Refusal> {
         let foreign_key = ForeignKey::of(original);
-        let goes_on = self.choices.on_error == OnError::Continue || self.may_be_of_an_extension(original, entry);
-        let done = if goes_on || foreign_key.is_some() {
-            self.session.execute_guarded(sql).await
-        } else {
-            self.session.execute(sql).await
-        };
+        let is_mapping = self.choices.for_scratch && original.starts_with("CREATE USER MAPPING ");
+        let goes_on = self.choices.on_error == OnError::Continue || is_mapping || self.may_be_of_an_extension(original, entry);
+        let is_guarded = goes_on || foreign_key.is_some();
+        let mut done = self.execute(sql, is_guarded).await;
+        if let (Err(error), Some(superuser)) = (&done, &mut self.superuser)
+            && superuser.makes_missing_roles(error, sql).await
+        {
+            done = self.execute(sql, is_guarded).await;
+        }
         let Err(error) = done else { return Ok(true) };
         let mut refusal = self.refusal(&error, entry, original);
+        if is_mapping && refusal.sql_state.as_deref() == Some("42501") {
+            self.mappings_left_out += 1;
+            return Ok(false);
+        }
         if refusal.sql_state.as_deref() == Some("23503")
             && let Some(key) = &foreign_key
         {
@@ -244,6 +264,10 @@ impl Loader {
         }
         self.fail(refusal.message);
         Ok(false)
+    }
+
+    async fn execute(&mut self, sql: &str, is_guarded: bool) -> Result<(), sqlx::Error> {
+        if is_guarded { self.session.execute_guarded(sql).await } else { self.session.execute(sql).await }
     }
 
     /// Runs a block of rows. If the server refuses it, the rows are discarded here.
@@ -380,8 +404,7 @@ fn at_the_end() -> Entry {
 }
 
 fn foreign(text: &str, entry: &Entry) -> Refusal {
-    let shown: String = text.chars().take(FOREIGN_SHOWN_CHARS).collect();
-    let message = format!("the dump holds a statement that pg_dump never writes; it was not run, at {entry}: {shown}");
+    let message = format!("the dump holds a statement that pg_dump never writes; it was not run, at {entry}: {}", shown(text));
     Refusal { kind: None, sql_state: None, message }
 }
 

@@ -66,6 +66,7 @@ pub mod series;
 mod session;
 pub mod set;
 pub mod set_name;
+mod shown;
 mod since;
 pub mod standby;
 pub mod stream;
@@ -149,7 +150,7 @@ impl Work for Backup {
                     report.fact("amcheck", serde_json::json!({ "tables": checked.tables, "indexes": checked.indexes }));
                 }
                 if verified.is_restored && !verified.not_tried.is_empty() {
-                    report.fact("not_tried", verified.not_tried.to_vec());
+                    report.fact("not_tried", verified.not_tried.clone());
                 }
                 if let Some(seconds) = verified.restore_seconds {
                     report.fact("restore_seconds", seconds);

@@ -18,7 +18,7 @@ use crate::pg::{self, identifier};
 const DATABASE: &str = "pgtend_proof";
 
 /// The parts of a dump that are not restored there. These owners must be superusers, and no role of the dump is one there.
-pub const NOT_TRIED: &[&str] = &["owners of event triggers", "owners of foreign-data wrappers", "subscriptions"];
+pub const NOT_TRIED: [&str; 3] = ["owners of event triggers", "owners of foreign-data wrappers", "subscriptions"];
 
 /// A database to restore into.
 pub struct Prepared {

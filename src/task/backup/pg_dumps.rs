@@ -110,7 +110,7 @@ pub fn writes(statement: &Statement) -> bool {
         () if says(&["CREATE"]) => creates(statement),
         () if says(&["ALTER", "SUBSCRIPTION"]) => statement.spells(3, &["OWNER", "TO"]),
         () if says(&["ALTER", "USER", "MAPPING"]) => false,
-        () if says(&["ALTER"]) => kind_at(statement, 1).is_some(),
+        () if says(&["ALTER"]) => kind_at(statement, 1).is_some() && !gives_to_the_session(statement),
         () if says(&["COMMENT", "ON"]) => kind_at(statement, 2).is_some(),
         () if says(&["SECURITY", "LABEL", "FOR"]) => statement.spells(4, &["ON"]) && kind_at(statement, 5).is_some(),
         // Without ON it is membership in a role.
@@ -121,6 +121,12 @@ pub fn writes(statement: &Statement) -> bool {
         () if says(&["SELECT"]) => calls(statement),
         () => false,
     }
+}
+
+/// `OWNER TO CURRENT_USER` would name whoever restores; pg_dump puts a role of that name into quotes.
+fn gives_to_the_session(statement: &Statement) -> bool {
+    let role = statement.find_last(&["OWNER", "TO"]).map(|at| at + 2);
+    role.is_some_and(|at| ["CURRENT_USER", "CURRENT_ROLE", "SESSION_USER"].iter().any(|word| statement.says(at, &[word])))
 }
 
 /// Returns whether there is a semicolon outside quotes and parentheses. Only function bodies have one, and there a word that looks like
@@ -368,6 +374,8 @@ mod tests {
             "alter role app superuser",
             "CREATE  ROLE app SUPERUSER",
             "CREATE OR REPLACE ROLE app",
+            "ALTER FUNCTION s.f() OWNER TO CURRENT_USER",
+            "ALTER TABLE s.t OWNER TO session_user",
             "ALTER SYSTEM SET archive_command = 'id'",
             "ALTER DATABASE app OWNER TO app",
             "ALTER USER MAPPING FOR app SERVER s",

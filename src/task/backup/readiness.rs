@@ -136,7 +136,8 @@ pub fn refuse(lacks: &[Lack]) -> Result<()> {
 
 /// Objects that only a superuser may restore, in words; not those of extensions, and `in_own_server` not those that a superuser restores there.
 pub async fn of_superusers(connection: &mut PgConnection, in_own_server: bool) -> Result<Vec<String>> {
-    Ok(sqlx::query_scalar(include_str!("superusers.sql")).bind(in_own_server).fetch_all(connection).await?)
+    let sql = concat!("WITH ", include_str!("support_functions.sql"), ", ", include_str!("superusers.sql"));
+    Ok(sqlx::query_scalar(sql).bind(None::<Vec<i64>>).bind(in_own_server).fetch_all(connection).await?)
 }
 
 /// The `extensions` that no grant lets a role create on this server.

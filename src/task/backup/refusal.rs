@@ -5,15 +5,13 @@ use sqlx::postgres::PgDatabaseError;
 
 use super::choices::{Choices, OnError};
 use super::script::Entry;
+use super::shown;
 use crate::base::fault::{Fault, Kind};
 use crate::base::shell;
 use crate::pg::{failure, form};
 
 /// Advice for a set that is restored only for verification.
 const SCRATCH_WAYS: &str = "Or verify the sets on another server with a role that may (`scratch` of the job), or by reading them: verify = \"checksum\".";
-
-/// At most this much of a failed statement is repeated.
-const STATEMENT_SHOWN_CHARS: usize = 200;
 
 /// The reason why a server refused a dump. It is about this server, now; never about the set.
 #[derive(Clone, Debug)]
@@ -105,7 +103,9 @@ pub fn of_said(said: &Said, doing: Doing<'_>) -> Refusal {
         }
     }
     let advice = advice(said, doing);
-    let place = format!("at {}{}", doing.entry, shown(doing.statement));
+    let message = shown::said_of(doing.statement, &message);
+    let statement = if doing.statement.is_empty() { String::new() } else { format!(": {}", shown::shown(doing.statement)) };
+    let place = format!("at {}{statement}", doing.entry);
     Refusal {
         kind: kind(&said.code),
         sql_state: Some(said.code.clone()),
@@ -270,17 +270,6 @@ pub fn called(context: &str) -> Option<&str> {
     })
 }
 
-fn shown(statement: &str) -> String {
-    if statement.is_empty() {
-        return String::new();
-    }
-    let words: Vec<&str> = statement.split_whitespace().take(60).collect();
-    let text = words.join(" ");
-    let start: String = text.chars().take(STATEMENT_SHOWN_CHARS).collect();
-    let more = if start.len() < text.len() { " …" } else { "" };
-    format!(": {start}{more}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -426,11 +415,5 @@ mod tests {
         ] {
             assert_eq!(called(context), function, "{context}");
         }
-    }
-
-    #[test]
-    fn a_long_statement_is_shown_by_its_start() {
-        let refusal = refusal("42601", None, ("FUNCTION", "f()"), &format!("CREATE\n FUNCTION {}", "ö".repeat(5000)));
-        assert!(refusal.message.len() < 1000 && refusal.message.contains("CREATE FUNCTION öö"), "{}", refusal.message);
     }
 }

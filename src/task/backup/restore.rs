@@ -36,6 +36,8 @@ pub struct Restored {
     pub refusal: Option<Refusal>,
     /// Notes about a complete restore.
     pub notes: Vec<String>,
+    /// What the role of a proof may not restore, in words.
+    pub not_tried: Vec<String>,
     /// With `OnError::Continue`: skipped statements, each with its reason; the first 100.
     pub failed: Vec<String>,
     /// The number of skipped statements.
@@ -71,8 +73,12 @@ pub async fn stream_into(
     if refusal.is_none() {
         refusal = loader.commit().await.err();
     }
+    let mut not_tried = loader.not_tried();
+    if !target.choices.in_own_server {
+        loader.notes.extend(not_tried.drain(..).map(|what| format!("not tested: {what}")));
+    }
     let Loader { notes, failed, failed_count, superuser, .. } = *loader;
-    Ok(Restored { refusal, notes, failed, failed_count, superuser, ..Restored::default() })
+    Ok(Restored { refusal, notes, not_tried, failed, failed_count, superuser, ..Restored::default() })
 }
 
 enum Loaded {

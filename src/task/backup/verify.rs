@@ -69,7 +69,7 @@ pub struct Verified {
     /// The place in words, such as "a PostgreSQL 18.4 of its own".
     pub place: String,
     /// The parts of the dump that a restore in that place does not test.
-    pub not_tried: &'static [&'static str],
+    pub not_tried: Vec<String>,
     /// The numbers of statements that a superuser ran in a server of its own, by what they are about.
     pub by_superuser: BTreeMap<&'static str, usize>,
     /// The result of amcheck, where it was asked for.
@@ -222,7 +222,7 @@ async fn in_own_server(
     verified: &mut Verified,
 ) -> Result<Tried> {
     verified.version.clone_from(&host.programs.version);
-    verified.not_tried = own_server::NOT_TRIED;
+    verified.not_tried = own_server::NOT_TRIED.map(str::to_owned).to_vec();
     let started = host
         .check_space(set.manifest.server.database.size_bytes.max(0) as u64)
         .and_then(|()| throwaway::Server::start(host, &own_server::role_names(&set.manifest)));
@@ -279,6 +279,7 @@ impl RestoredCopy {
         verified.is_restored = restored.is_complete();
         verified.restore_seconds = verified.is_restored.then_some(seconds);
         verified.warnings.extend(restored.notes);
+        verified.not_tried.extend(restored.not_tried);
         verified.refusal = restored.refusal.or_else(|| amcheck.as_ref().and_then(amcheck::Checked::refusal));
         verified.amcheck = amcheck;
         verified.by_superuser = restored.superuser.map(|superuser| superuser.done).unwrap_or_default();

@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use super::facts::refused;
 use super::keys::Retention;
 use crate::base::fault::{Fault, Kind};
-use crate::pg;
+use crate::pg::{self, Operator};
 
 /// Cascades are followed for this many steps: real schemas chain fewer tables, and a circle has to end somewhere.
 const STEPS_MOST: usize = 6;
@@ -34,7 +34,8 @@ pub struct Reference {
     #[serde(skip)]
     referenced_columns: Vec<String>,
     #[serde(skip)]
-    operators: Vec<String>,
+    #[sqlx(json)]
+    operators: Vec<Operator>,
     #[serde(skip)]
     can_select: bool,
 }
@@ -48,7 +49,8 @@ impl Reference {
     /// Returns whether row `referencing` references row `referenced`, both as SQL names them.
     pub fn matches(&self, referenced: &str, referencing: &str) -> String {
         let pairs = self.referenced_columns.iter().zip(&self.operators).zip(&self.columns);
-        let pairs = pairs.map(|((to, operator), from)| format!("{referenced}.{to} {operator} {referencing}.{from}"));
+        let pairs =
+            pairs.map(|((to, operator), from)| operator.of(&format!("{referenced}.{to}"), &format!("{referencing}.{from}")));
         pairs.collect::<Vec<_>>().join(" AND ")
     }
 }
@@ -185,8 +187,9 @@ impl Kept {
         for (number, own) in self.selves.iter().enumerate() {
             let (mut outside, mut inside) = (Vec::new(), Vec::new());
             for (position, (operator, from)) in own.operators.iter().zip(&own.columns).enumerate() {
-                outside.push(format!("p.to_{number}_{position} {operator} c.{from}"));
-                inside.push(format!("p.to_{number}_{position} {operator} k.from_{number}_{position}"));
+                let to = format!("p.to_{number}_{position}");
+                outside.push(operator.of(&to, &format!("c.{from}")));
+                inside.push(operator.of(&to, &format!("k.from_{number}_{position}")));
             }
             has_a_child.push(format!(
                 "EXISTS (SELECT FROM {} c WHERE {} AND NOT (c.tableoid OPERATOR(pg_catalog.=) {table}::pg_catalog.oid AND c.ctid OPERATOR(pg_catalog.=) ANY (SELECT at FROM picked)))",

@@ -18,8 +18,11 @@ SELECT
     ARRAY(SELECT quote_ident(a.attname) FROM unnest(k.confkey) WITH ORDINALITY AS u (attnum, position)
           JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.attnum ORDER BY position) AS referenced_columns,
     -- Referenced column on the left, as the key itself compares.
-    ARRAY(SELECT format('OPERATOR(%I.%s)', s.nspname, o.oprname) FROM unnest(k.conpfeqop) WITH ORDINALITY AS u (operator, position)
-          JOIN pg_operator o ON o.oid = u.operator JOIN pg_namespace s ON s.oid = o.oprnamespace ORDER BY position) AS operators,
+    (SELECT json_agg(json_build_object('name', format('OPERATOR(%I.%s)', s.nspname, o.oprname), 'left', format('%I.%I', ls.nspname, l.typname),
+                                       'right', format('%I.%I', rs.nspname, r.typname)) ORDER BY position)
+     FROM unnest(k.conpfeqop) WITH ORDINALITY AS u (operator, position) JOIN pg_operator o ON o.oid = u.operator JOIN pg_namespace s ON s.oid = o.oprnamespace
+     JOIN pg_type l ON l.oid = o.oprleft JOIN pg_namespace ls ON ls.oid = l.typnamespace
+     JOIN pg_type r ON r.oid = o.oprright JOIN pg_namespace rs ON rs.oid = r.typnamespace) AS operators,
     has_table_privilege(k.conrelid, 'SELECT') AS can_select,
     EXISTS (
         SELECT FROM pg_index x

@@ -61,6 +61,7 @@ pub async fn catalog(
         .value
         .operator_class(method, job.metric)
         .ok_or_else(|| refused(format!("pgvector has no {method} index of {} by {}", on.value.name(), job.metric.name())))?;
+    refuse_others_operators(connection, extension, job.metric, &[value, on.value]).await?;
     let index_name = match (&index, &job.index) {
         (Some(index), _) => index.name.clone(),
         (None, Some(name)) if !is_partition => name.clone(),
@@ -112,6 +113,39 @@ fn type_of_column(facts: &Facts, job: &VectorIndex, extension: &str) -> Result<(
         ))
     })?;
     Ok((value, dimensions))
+}
+
+/// Refuses operators that pgvector does not have for these types: an older version lacks some, and then whoever may create one in its schema could put
+/// his own there. Those that it has stay its own while it is in that schema (`state::proof`).
+async fn refuse_others_operators(
+    connection: &mut PgConnection,
+    extension: &str,
+    metric: Metric,
+    values: &[ValueType],
+) -> Result<()> {
+    // A zero vector is recognized by its inner product.
+    let metrics: &[Metric] = if metric == Metric::Cosine { &[Metric::Cosine, Metric::InnerProduct] } else { &[metric] };
+    let operators: Vec<&str> = metrics.iter().map(|metric| metric.operator()).collect();
+    let values: Vec<&str> = values.iter().map(|value| value.name()).collect();
+    let missing: Option<String> = sqlx::query_scalar(
+        "SELECT format('%s for %s', o.name, v.name) FROM unnest($1::text[]) o (name), unnest($2::text[]) v (name)
+         WHERE NOT EXISTS (SELECT FROM pg_operator p JOIN pg_namespace n ON n.oid = p.oprnamespace JOIN pg_type t ON t.oid = p.oprleft
+                           JOIN pg_depend d ON d.classid = 'pg_operator'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+                           JOIN pg_extension e ON e.oid = d.refobjid
+                           WHERE e.extname = 'vector' AND n.nspname = $3 AND p.oprname = o.name AND p.oprright = p.oprleft AND t.typname = v.name
+                             AND t.typnamespace IN (e.extnamespace, 'pg_catalog'::regnamespace)) LIMIT 1",
+    )
+    .bind(operators)
+    .bind(values)
+    .bind(extension)
+    .fetch_optional(connection)
+    .await?;
+    match missing {
+        None => Ok(()),
+        Some(missing) => {
+            Err(refused(format!("this version of pgvector has no operator {missing}: ALTER EXTENSION vector UPDATE")))
+        }
+    }
 }
 
 /// Refuses a table of which the role cannot read all rows: the recall would be that of other rows.

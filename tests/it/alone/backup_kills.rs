@@ -1,7 +1,7 @@
 //! kill -9 at random moments of a backup (dump, upload, verification, prune), of a check, of a restore and of a prune by hand, in both
 //! kinds of store. After the next run that succeeds nothing is left that nobody owns, and no intact set is lost.
 //!
-//! 20 kills; `make kills` makes 200, and PGTEND_TEST_SEED repeats some.
+//! 6 kills; `make campaigns` makes 20 and `make kills` 200; PGTEND_TEST_SEED repeats some.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use proptest::test_runner::TestRng;
 use super::kills::{finish, seeded};
 use crate::support::postgres::Server;
 use crate::support::s3::S3Server;
-use crate::support::{Scenario, eventually};
+use crate::support::{Scenario, eventually, times};
 
 /// What `keep` of the job says.
 const LAST: usize = 3;
@@ -21,7 +21,7 @@ const ROWS: &str = "90000";
 
 /// On each of the two stores.
 fn kills() -> u32 {
-    std::env::var("PGTEND_TEST_KILLS").map_or(20, |kills| kills.parse().unwrap()) / 2
+    std::env::var("PGTEND_TEST_KILLS").map_or_else(|_| times(10), |kills| kills.parse::<u32>().unwrap() / 2)
 }
 
 struct Campaign {

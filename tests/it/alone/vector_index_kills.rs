@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use super::kills::{finish, seeded};
 use crate::support::pgbench::Pgbench;
 use crate::support::postgres::{Server, server};
-use crate::support::{Scenario, eventually};
+use crate::support::{Scenario, eventually, times};
 use crate::vector_index::{IVFFLAT, indexes, items, scenario, used};
 
 const RUN: [&str; 2] = ["run-job", "tend"];
@@ -26,7 +26,7 @@ fn let_go(server: &Server, database: &str) {
 
 #[test]
 fn stopped_at_random_moments_the_applications_index_is_there_and_the_next_run_is_clean() {
-    for (major, signal, stops) in [(18, Signal::KILL, 5), (16, Signal::TERM, 3)] {
+    for (major, signal, stops) in [(18, Signal::KILL, times(5)), (16, Signal::TERM, times(3))] {
         let server = server(major);
         let database = items(server, 3000, 16, IVFFLAT);
         let kinds = [
@@ -47,7 +47,7 @@ fn stopped_at_random_moments_the_applications_index_is_there_and_the_next_run_is
         while hits < stops {
             turn += 1;
             assert!(turn <= 4 * stops, "only {hits} of {turn} met a run");
-            let which = turn % 3;
+            let which = (turn % 3) as usize;
             let moment = undisturbed[which].mul_f64(random.random_range(0.0..1.0));
             let mut running = jobs[which].start(&RUN);
             std::thread::sleep(moment);

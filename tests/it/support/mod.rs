@@ -13,8 +13,10 @@ pub mod tls;
 pub mod vectors;
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use postgres::Server;
@@ -24,6 +26,9 @@ use tempfile::TempDir;
 
 /// Longer than any step of a test takes on a loaded machine; a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// No run of a test takes a tenth of it.
+const LONGEST_RUN: Duration = Duration::from_secs(600);
 
 pub struct Scenario {
     folder: TempDir,
@@ -136,12 +141,7 @@ impl Scenario {
     }
 
     pub fn run(&self, arguments: &[&str]) -> Output {
-        let output = self.command(arguments).output().unwrap();
-        Output {
-            code: output.status.code(),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        finished(spawn(&mut self.command(arguments)))
     }
 
     /// Runs a shell script that may mount things which nobody else sees; `$pgtend` is the binary. Without root, in a
@@ -155,18 +155,12 @@ impl Scenario {
             .env("pgtend", env!("CARGO_BIN_EXE_pgtend"))
             .env_remove("XDG_STATE_HOME")
             .envs(&self.environment);
-        let output = command.stdin(Stdio::null()).output().unwrap();
-        Output {
-            code: output.status.code(),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        finished(spawn(command.stdin(Stdio::null())))
     }
 
     /// Starts a command that the test will interrupt.
     pub fn start(&self, arguments: &[&str]) -> Running {
-        let child = self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        Running { child: Some(child) }
+        Running { child: Some(spawn(&mut self.command(arguments))) }
     }
 
     pub fn json(&self, arguments: &[&str]) -> Value {
@@ -279,12 +273,7 @@ impl Running {
     }
 
     pub fn wait(mut self) -> Output {
-        let output = self.child.take().unwrap().wait_with_output().unwrap();
-        Output {
-            code: output.status.code(),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        finished(self.child.take().unwrap())
     }
 }
 
@@ -295,6 +284,65 @@ impl Drop for Running {
             let _ = child.wait();
         }
     }
+}
+
+fn spawn(command: &mut Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Waits for its end. One that hangs fails its test, with what it has said, and not the whole suite by the time limit of CI.
+fn finished(mut child: Child) -> Output {
+    let deadline = Instant::now() + LONGEST_RUN;
+    let stdout = reads(child.stdout.take().unwrap());
+    let stderr = reads(child.stderr.take().unwrap());
+    for said in [&stdout, &stderr] {
+        // It ends with the pipe, which a child of its own may hold as well.
+        let _ = said.end.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+    }
+    let text = |said: &Said| String::from_utf8_lossy(&said.text.lock().unwrap()).into_owned();
+    loop {
+        match child.try_wait().unwrap() {
+            Some(status) if Instant::now() < deadline => {
+                return Output {
+                    code: status.code(),
+                    stdout: String::from_utf8(stdout.text.lock().unwrap().clone()).unwrap(),
+                    stderr: text(&stderr),
+                };
+            }
+            None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
+            _ => {
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!("it did not end in {} s. stdout: {}\nstderr: {}", LONGEST_RUN.as_secs(), text(&stdout), text(&stderr));
+            }
+        }
+    }
+}
+
+/// What a pipe has said so far.
+struct Said {
+    text: Arc<Mutex<Vec<u8>>>,
+    /// Closed at its end.
+    end: mpsc::Receiver<()>,
+}
+
+fn reads(mut pipe: impl Read + Send + 'static) -> Said {
+    let text = Arc::new(Mutex::new(Vec::new()));
+    let (open, end) = mpsc::channel();
+    let into = Arc::clone(&text);
+    std::thread::spawn(move || {
+        let _open: mpsc::Sender<()> = open;
+        let mut chunk = vec![0; 64 * 1024];
+        while let Ok(length @ 1..) = pipe.read(&mut chunk) {
+            into.lock().unwrap().extend_from_slice(&chunk[..length]);
+        }
+    });
+    Said { text, end }
+}
+
+/// How often a campaign repeats what it does at random moments: a quarter of `often` in `make test`, all of it in `make campaigns`.
+pub fn times(often: u32) -> u32 {
+    if std::env::var_os("PGTEND_TEST_CAMPAIGNS").is_some() { often } else { often.div_ceil(4) }
 }
 
 /// Waits until something is so.

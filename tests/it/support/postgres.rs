@@ -290,12 +290,12 @@ impl Server {
     }
 
     /// A client tool, of this server's version where there is one, for this server. Killed, it takes its statement with it: by
-    /// itself a server notices that a client is gone when it has something to say.
+    /// itself a server notices that a client is gone when it has something to say. A statement that waits for ever fails.
     pub fn tool(&self, name: &str, database: &str) -> Command {
         let mut command = Command::new(self.bin_dir.join(name));
         command.env("PGHOST", self.socket()).env("PGUSER", "postgres").env("PGDATABASE", database);
         command.env("PGPORT", self.port.to_string());
-        let mut options = vec!["-c client_connection_check_interval=1s".to_owned()];
+        let mut options = vec!["-c client_connection_check_interval=1s -c statement_timeout=600s".to_owned()];
         if is_poisoned() {
             // What the tests themselves ask is not their subject.
             options.extend(POISON.iter().map(|(setting, _, harmless)| format!("-c {setting}={harmless}")));
