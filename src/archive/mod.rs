@@ -39,7 +39,7 @@ pub use self::listing::{Broken, Listing, Pending, list};
 pub use self::manifest::{Identity, Manifest, Origin};
 pub use self::outcome::Recovered;
 pub use self::restore::{Intent, Put, Wanted, prepare, restore};
-pub use self::session::{columns, prepare_session, transaction};
+pub use self::session::{Home, columns, prepare_session, transaction};
 pub use self::target::target;
 #[doc(hidden)]
 pub use self::text::RowsOnly;

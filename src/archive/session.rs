@@ -14,16 +14,50 @@ const UTF8: &str = "UTF8";
 /// The encoding of a database that says nothing about its bytes.
 pub(super) const SQL_ASCII: &str = "SQL_ASCII";
 
-/// Returns the columns of a table that rows are put back into, without generated ones, which take no values.
-pub async fn columns(connection: &mut PgConnection, table: i64) -> Result<Vec<String>> {
+/// Returns the columns of a table whose rows are put back into `target`, without those that `target` generates, which take no values.
+pub async fn columns(connection: &mut PgConnection, table: i64, target: i64) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar(
         "SELECT attname::pg_catalog.text FROM pg_catalog.pg_attribute
-         WHERE attrelid OPERATOR(pg_catalog.=) $1::bigint::pg_catalog.oid AND attnum OPERATOR(pg_catalog.>) 0
-           AND NOT attisdropped AND attgenerated OPERATOR(pg_catalog.=) ''::pg_catalog.\"char\" ORDER BY attnum",
+         WHERE attrelid OPERATOR(pg_catalog.=) $1::bigint::pg_catalog.oid AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped
+           AND attname OPERATOR(pg_catalog.<>) ALL (ARRAY(
+               SELECT t.attname FROM pg_catalog.pg_attribute t
+               WHERE t.attrelid OPERATOR(pg_catalog.=) $2::bigint::pg_catalog.oid AND t.attnum OPERATOR(pg_catalog.>) 0
+                 AND NOT t.attisdropped AND t.attgenerated OPERATOR(pg_catalog.<>) ''::pg_catalog.\"char\"))
+         ORDER BY attnum",
     )
     .bind(table)
+    .bind(target)
     .fetch_all(connection)
     .await?)
+}
+
+/// A table that archived rows belong to: they are restored into it.
+pub struct Home {
+    pub oid: i64,
+    pub schema: String,
+    pub name: String,
+}
+
+impl Home {
+    /// Returns the table itself, or the one that it is a partition of where that has columns of its own values that the partition generates
+    /// (PostgreSQL 14 and 15 allow it): without the partition, nothing would generate them again.
+    pub async fn of(connection: &mut PgConnection, table: Self) -> Result<Self> {
+        let root: Option<(i64, String, String)> = sqlx::query_as(
+            "SELECT c.oid::bigint, n.nspname::pg_catalog.text, c.relname::pg_catalog.text
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+             WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.pg_partition_root($1::bigint::pg_catalog.oid::pg_catalog.regclass)::pg_catalog.oid
+               AND EXISTS (
+                   SELECT FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_attribute t
+                     ON t.attrelid OPERATOR(pg_catalog.=) c.oid AND t.attname OPERATOR(pg_catalog.=) a.attname AND NOT t.attisdropped
+                   WHERE a.attrelid OPERATOR(pg_catalog.=) $1::bigint::pg_catalog.oid AND a.attnum OPERATOR(pg_catalog.>) 0
+                     AND NOT a.attisdropped AND a.attgenerated OPERATOR(pg_catalog.<>) ''::pg_catalog.\"char\"
+                     AND t.attgenerated OPERATOR(pg_catalog.=) ''::pg_catalog.\"char\")",
+        )
+        .bind(table.oid)
+        .fetch_optional(connection)
+        .await?;
+        Ok(root.map_or(table, |(oid, schema, name)| Self { oid, schema, name }))
+    }
 }
 
 /// Returns the number of the transaction that `connection` is in; no other of this server ever has it.

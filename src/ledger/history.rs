@@ -56,6 +56,8 @@ pub struct RunsByRule {
     pub has_succeeded: bool,
     /// True when a person confirmed one of them.
     pub was_agreed: bool,
+    /// The same for a run that left no row.
+    pub was_agreed_to_all: bool,
 }
 
 /// The rows that a [`Filter`] lets pass, the newest first: job, database, outcome and limit are bound in this order.
@@ -68,13 +70,14 @@ macro_rules! filtered {
 }
 
 impl Ledger {
-    /// Reads the runs whose report has this rule as a fact: which rows a [retention] job deletes.
+    /// Reads the runs whose report has this rule as a fact: which rows a job takes.
     pub async fn runs_by_rule(&self, job: &str, database: &str, rule: &str) -> Result<RunsByRule> {
         self.query(
             "look for runs by the same rule",
             sqlx::query_as(
                 "SELECT coalesce(bool_or(outcome = 'succeeded'), false) AS has_succeeded,
-                        coalesce(bool_or(report -> 'facts' ->> 'agreed' = 'true'), false) AS was_agreed
+                        coalesce(bool_or(report -> 'facts' ->> 'agreed' = 'true'), false) AS was_agreed,
+                        coalesce(bool_or(report -> 'facts' ->> 'agreed_to_all' = 'true'), false) AS was_agreed_to_all
                  FROM pgtend.runs WHERE job = $1 AND database = $2 AND report -> 'facts' ->> 'rule' = $3",
             )
             .bind(job)

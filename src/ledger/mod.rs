@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
-pub use history::{Brief, Filter};
+pub use history::{Brief, Filter, RunsByRule};
 use prometheus_client::metrics::histogram::Histogram;
 pub use rows::{Attempt, End, Key, Known, MaybeOutcome, NewRun, Row, Trigger};
 use serde_json::{Value, json};

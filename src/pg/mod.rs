@@ -39,6 +39,7 @@ use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Executor as _, Postgres, Row as _};
 pub(crate) use who::session_in_words;
 
+use crate::base::fault::{Fault, Kind};
 use crate::base::terminal::turns_text;
 /// Quotes an identifier, whatever is in the name. PostgreSQL allows anything but NUL, which cannot occur in a catalog; a NUL from
 /// elsewhere is dropped.
@@ -83,6 +84,30 @@ pub async fn commit_durably(connection: &mut PgConnection) -> Result<()> {
         execute(connection, "SET synchronous_commit = on".to_owned()).await?;
     }
     Ok(())
+}
+
+/// Refuses a session in which neither triggers nor foreign keys act: a database, a role or the server has session_replication_role = replica,
+/// and the role may not set it, as the contract does where it may. With `local`, the same triggers fire as with `origin`.
+pub async fn fires_triggers(connection: &mut PgConnection) -> Result<()> {
+    if fetch_text(connection, "SHOW session_replication_role".to_owned()).await?.as_deref() != Some("replica") {
+        return Ok(());
+    }
+    let (role, database, may_be_granted): (String, String, bool) = sqlx::query_as(
+        "SELECT pg_catalog.quote_ident(CURRENT_USER), pg_catalog.quote_ident(pg_catalog.current_database()),
+                pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.>=) 150000",
+    )
+    .fetch_one(connection)
+    .await?;
+    let grant = match may_be_granted {
+        true => format!("GRANT SET ON PARAMETER session_replication_role TO {role}, or take the setting back"),
+        false => "take the setting back".to_owned(),
+    };
+    let message = format!(
+        "sessions of {role} have session_replication_role = replica, so that neither triggers nor foreign keys act on the rows that a run \
+         writes or deletes, and {role} may not set it: {grant} (ALTER DATABASE {database} RESET session_replication_role, or ALTER ROLE {role} RESET \
+         session_replication_role)"
+    );
+    Err(Fault::new(Kind::Configuration, message).into())
 }
 
 /// Sets our search_path again after another owner's code has run in the session: a trigger's set_config survives its transaction.

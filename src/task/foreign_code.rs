@@ -405,6 +405,9 @@ fn judge_restore(is_nobodys: bool, line: &str, trust_owners: bool, way_out: &str
 
 async fn look(settings: &Settings, touched: &Touched<'_>) -> Result<(Option<Checked>, Vec<ForeignCode>)> {
     let mut connection = settings.connect().await?;
+    if touched.triggers != 0 || touched.writes {
+        pg::fires_triggers(&mut connection).await?;
+    }
     let Some(table) = oid_of(&mut connection, touched).await? else { return Ok((None, Vec::new())) };
     // Before the search: code that comes in between is new to the run then, and stops it.
     let attached: Vec<(i64, Attached)> =

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod backup;
 pub mod compress;
+mod consent;
 pub mod foreign_code;
 mod list;
 pub mod partition;

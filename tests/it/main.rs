@@ -105,6 +105,8 @@ mod retention_ways;
 mod retries;
 /// Whole databases, byte for byte.
 mod round_trip;
+/// Rows that one wrong number, key or setting must not cost, nor one object of a partition keep.
+mod rows_kept;
 /// Several runners, their locks and limits, and a ledger that takes no rows.
 mod runners;
 /// The scheduler: ticks, reloading, draining, catching up, order, slots.

@@ -169,8 +169,8 @@ impl<'a> PartitionArchive<'a> {
 
     /// Fails if the role may not read all rows of a partition that is about to be detached. A policy that hides some from its owner, too, refuses
     /// (row_security is off).
-    pub async fn can_read(&self, session: &mut Session, partition: &TableName) -> Result<()> {
-        let columns = archive::columns(&mut session.connection, partition.oid).await?;
+    pub async fn can_read(&self, session: &mut Session, plan: &Plan, partition: &TableName) -> Result<()> {
+        let columns = archive::columns(&mut session.connection, partition.oid, plan.table.oid).await?;
         let list = columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
         // The server checks rights and policies, and reads nothing.
         let explain = format!("EXPLAIN SELECT {list} FROM ONLY {}", partition.sql());
@@ -196,7 +196,7 @@ impl<'a> PartitionArchive<'a> {
     async fn write(&self, session: &mut Session, plan: &Plan, table: &TableName, mark: &Mark) -> Result<Mark> {
         let connection = &mut session.connection;
         archive::prepare_session(connection).await?;
-        let columns = archive::columns(connection, table.oid).await?;
+        let columns = archive::columns(connection, table.oid, plan.table.oid).await?;
         let list = columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
         let source = Source {
             // A restore puts the rows into the parent: the partition will be gone by then.

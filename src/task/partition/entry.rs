@@ -26,6 +26,11 @@ impl Entry for Partition {
         vec![Touched::new(&self.table, 0, &["4"], true)]
     }
 
+    /// Consents to a run that retires most of the table.
+    fn agree(&mut self) {
+        self.agreed = true;
+    }
+
     fn does(&self) -> Does {
         Does::Partition { table: self.table.clone() }
     }

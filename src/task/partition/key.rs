@@ -26,6 +26,15 @@ pub enum Epoch {
 }
 
 impl Epoch {
+    /// Its word in the keys of a job.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Seconds => "seconds",
+            Self::Milliseconds => "milliseconds",
+            Self::Microseconds => "microseconds",
+        }
+    }
+
     fn microseconds(self) -> i64 {
         match self {
             Self::Seconds => 1_000_000,

@@ -148,6 +148,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Partition>
         lock_timeout: written.lock_timeout.unwrap_or(LOCK_TIMEOUT).0,
         give_up_after: written.give_up_after.unwrap_or(GIVE_UP_AFTER).0,
         only_retires: false,
+        agreed: false,
     })
 }
 
@@ -173,4 +174,6 @@ pub struct Partition {
     pub give_up_after: Duration,
     /// True for [retention] of a partitioned table: expired partitions are dropped whole, and none are created.
     pub only_retires: bool,
+    /// True if `--yes` was given for this run.
+    pub agreed: bool,
 }

@@ -13,6 +13,7 @@ pub mod key;
 mod archive;
 mod column_settings;
 mod conclude;
+mod consent;
 mod create;
 mod entry;
 mod guard;
@@ -69,6 +70,7 @@ impl Partition {
             lock_timeout: LOCK_TIMEOUT.0,
             give_up_after: GIVE_UP_AFTER.0,
             only_retires: true,
+            agreed: false,
         }
     }
 }
@@ -83,9 +85,10 @@ impl Work for Partition {
             run.is_checked_by_name(&mut session.connection, &self.table).await?;
         }
         let is_alone = parents.len() == 1;
+        let job = self.with_consent(run).await;
         let (mut plans, mut left) = (Vec::new(), Vec::new());
         for parent in parents {
-            let each = self.of(&parent);
+            let each = job.of(&parent);
             match State::read(&each, run, &mut session).await {
                 Ok(state) => plans.push(decide::decide(state, &each)),
                 Err(error) => {
@@ -150,6 +153,11 @@ impl Partition {
     }
 
     async fn act(&self, run: &RunContext<'_>, mut plan: Plan, session: &mut Session) -> Result<Report> {
+        let consent = self.consent(run).await;
+        if let Some(consent) = &consent {
+            consent.note(run).await?;
+        }
+        let job = Self { agreed: consent.as_ref().is_some_and(|consent| consent.is_given), ..self.clone() };
         let mut left = std::mem::take(&mut plan.left);
         let others = std::mem::take(&mut plan.others);
         let is_alone = others.is_empty() && left.is_empty();
@@ -177,7 +185,7 @@ impl Partition {
         };
         let mut concluded = Vec::new();
         for plan in plans {
-            let each = self.of(&plan.table);
+            let each = job.of(&plan.table);
             let done = async {
                 let progress = each.act_on(&plan, archives.as_ref(), session, &mut governor).await?;
                 let after = decide::decide(State::read(&each, run, session).await?, &each);
@@ -201,6 +209,7 @@ impl Partition {
         let told = |report: &mut Report| {
             report.fact("lock_waits", session.lock_waits);
             governor.report(report);
+            consent.iter().for_each(|consent| consent.report(report));
         };
         match conclude::merged(concluded) {
             Ok(mut report) => {
@@ -315,7 +324,7 @@ impl Partition {
             Step::Drop { table, mark } => (table, mark.clone()),
             Step::Retire { partition, how, mark } => {
                 if let Some(archives) = archives {
-                    archives.can_read(session, partition).await?;
+                    archives.can_read(session, plan, partition).await?;
                 }
                 match retire::retire(session, plan, partition, *how, mark).await? {
                     Attempt::Done(mark) => {

@@ -12,18 +12,29 @@ use sqlx::{PgConnection, Postgres, Row as _};
 
 use super::context::Work;
 use super::references;
-use crate::archive::{self, Archive, Manifest, Source};
+use crate::archive::{self, Archive, Home, Manifest, Source};
 use crate::base::fault::{Fault, Kind};
 use crate::live::governor;
 use crate::pg::table::{Checked, proof, proof_of_trees};
 use crate::pg::{self, identifier, literal};
 
 /// The position where a batch begins.
+#[derive(Clone)]
 pub enum Place {
     /// A range of blocks; the second is not included.
     Blocks(u64, u64),
     /// A value of the column, as text.
     Key(String),
+    /// Only rows with this value, after this place in the table: more of them than a batch has may stay.
+    Same(String, String),
+    /// All rows with this value were looked at.
+    Past(String),
+}
+
+impl Place {
+    fn is_by_order(&self) -> bool {
+        matches!(self, Self::Key(_) | Self::Past(_))
+    }
 }
 
 /// The result of a batch.
@@ -33,6 +44,8 @@ pub struct Batch {
     pub found: u64,
     /// The largest value of the column among them.
     pub last_key: Option<String>,
+    /// Of [`Place::Same`]: the last place of a row that was found.
+    pub last_at: Option<String>,
     pub archived_bytes: u64,
     /// Rows of tables in `cascade`.
     pub tree_rows: u64,
@@ -98,7 +111,7 @@ impl Work<'_> {
     /// First tries without checks for locks and references; where another session has locked one of the rows, it skips the locked rows, and
     /// where one is still referenced, it skips the referenced rows.
     async fn delete(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<(Batch, Instant)> {
-        let mut around = Around { locks: false, references: !self.part.kept.selves.is_empty() };
+        let mut around = Around { locks: matches!(place, Place::Same(..)), references: !self.part.kept.selves.is_empty() };
         // Of the first attempt: what it waited counts.
         let mut first = None;
         loop {
@@ -123,7 +136,7 @@ impl Work<'_> {
                     around.references = true;
                 }
                 // When walking by keys, no rows may mean that none are left or that a trigger kept them.
-                Ok((batch, _)) if batch.rows == 0 && matches!(place, Place::Key(_)) && !around.locks => around.locks = true,
+                Ok((batch, _)) if batch.rows == 0 && place.is_by_order() && !around.locks => around.locks = true,
                 other => return other,
             }
         }
@@ -134,18 +147,17 @@ impl Work<'_> {
         let column = self.column();
         let which = match place {
             Place::Blocks(..) => bound_blocks(),
-            Place::Key(_) => format!(
+            _ => format!(
                 "ctid OPERATOR(pg_catalog.=) ANY (ARRAY(
-                    SELECT ctid FROM ONLY {table} WHERE {column} OPERATOR(pg_catalog.>=) {} AND {condition}
-                    ORDER BY {column} LIMIT $2::pg_catalog.text::bigint))",
-                self.bound_key()
+                    SELECT ctid FROM ONLY {table} WHERE {} AND {condition} ORDER BY {column} LIMIT $2::pg_catalog.text::bigint))",
+                self.from(place)
             ),
         };
         // The condition is repeated outside the subquery: a row may have changed since it was found.
         let delete = format!("DELETE FROM ONLY {table} WHERE {which} AND {condition} AND {gate}");
         if matches!(place, Place::Blocks(..)) {
             let rows = bound(delete, place, size).execute(connection).await?.rows_affected();
-            return Ok(Batch { rows, found: rows, last_key: None, archived_bytes: 0, tree_rows: 0 });
+            return Ok(Batch { rows, found: rows, last_key: None, last_at: None, archived_bytes: 0, tree_rows: 0 });
         }
         let sql = format!(
             "WITH gone AS ({delete} RETURNING {} AS key) SELECT pg_catalog.count(*), {} FROM gone",
@@ -154,14 +166,15 @@ impl Work<'_> {
         );
         let row = bound(sql, place, size).fetch_one(connection).await?;
         let rows = row.try_get::<i64, _>(0)? as u64;
-        Ok(Batch { rows, found: rows, last_key: row.try_get(1)?, archived_bytes: 0, tree_rows: 0 })
+        Ok(Batch { rows, found: rows, last_key: row.try_get(1)?, last_at: None, archived_bytes: 0, tree_rows: 0 })
     }
 
     async fn delete_picked(&self, connection: &mut PgConnection, place: &Place, size: u64, around: Around) -> Result<Batch> {
         let sql = format!(
             "{},
              gone AS (DELETE FROM ONLY {} WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT at FROM going)) AND {} RETURNING 1)
-             SELECT (SELECT pg_catalog.count(*) FROM gone), (SELECT pg_catalog.count(*) FROM going), (SELECT {} FROM picked)",
+             SELECT (SELECT pg_catalog.count(*) FROM gone), (SELECT pg_catalog.count(*) FROM going), (SELECT {} FROM picked),
+                    (SELECT at::pg_catalog.text FROM picked ORDER BY picked.at DESC LIMIT 1)",
             self.with(&self.pick_at(place, around.references)),
             self.part.name,
             self.plan.gate,
@@ -169,7 +182,14 @@ impl Work<'_> {
         );
         let row = bound(sql, place, size).fetch_one(connection).await?;
         let (rows, found): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
-        Ok(Batch { rows: rows as u64, found: found as u64, last_key: row.try_get(2)?, archived_bytes: 0, tree_rows: 0 })
+        Ok(Batch {
+            rows: rows as u64,
+            found: found as u64,
+            last_key: row.try_get(2)?,
+            last_at: row.try_get(3)?,
+            archived_bytes: 0,
+            tree_rows: 0,
+        })
     }
 
     /// In one transaction, a single statement deletes rows and hands them to the archive, so that exactly the deleted rows are archived.
@@ -186,11 +206,13 @@ impl Work<'_> {
             Place::Blocks(from, to) => {
                 (between(&format!("'({from},0)'::pg_catalog.tid"), &format!("'({to},0)'::pg_catalog.tid")), None)
             }
-            Place::Key(key) => match self.key_after(connection, key, size).await? {
+            // A batch has all rows with its last value.
+            Place::Same(..) => return self.nothing(connection, None).await,
+            Place::Key(key) | Place::Past(key) => match self.key_after(connection, place, size).await? {
                 Some(last) => {
                     let column = self.column();
                     let (from, to) = (self.key_value(key), self.key_value(&last));
-                    (format!("{column} {} {from} AND {column} OPERATOR(pg_catalog.<=) {to}", self.beyond(key)), Some(last))
+                    (format!("{column} {} {from} AND {column} OPERATOR(pg_catalog.<=) {to}", self.beyond(place)), Some(last))
                 }
                 None => return self.nothing(connection, None).await,
             },
@@ -202,7 +224,9 @@ impl Work<'_> {
         }
         // From here until the commit no column can be added or dropped.
         pg::execute(connection, format!("LOCK TABLE ONLY {table} IN ROW EXCLUSIVE MODE")).await?;
-        let columns = archive::columns(connection, self.part.oid).await?;
+        let home = Home { oid: self.part.oid, schema: self.part.schema.clone(), name: self.part.relation.clone() };
+        let home = Home::of(connection, home).await?;
+        let columns = archive::columns(connection, self.part.oid, home.oid).await?;
         let list = columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
         // A statement that fails midway costs an upload, so references are checked first.
         let around_references = !self.part.kept.is_empty();
@@ -210,8 +234,8 @@ impl Work<'_> {
             self.part.kept.may_be_seen()?;
         }
         let source = Source {
-            schema: self.part.schema.clone(),
-            table: self.part.relation.clone(),
+            schema: home.schema,
+            table: home.name,
             columns,
             query: format!(
                 "{} DELETE FROM ONLY {table} WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT at FROM going)) AND {} RETURNING {list}",
@@ -237,28 +261,34 @@ impl Work<'_> {
         // If the answer gets lost, the pending manifest tells the next run which transaction to ask about.
         pg::execute(connection, "COMMIT".to_owned()).await.context("cannot commit a batch")?;
         archive.complete(&name, &manifest).await?;
-        Ok(Batch { rows: exported.rows, found: exported.rows, last_key, archived_bytes: exported.bytes, tree_rows: 0 })
+        Ok(Batch {
+            rows: exported.rows,
+            found: exported.rows,
+            last_key,
+            last_at: None,
+            archived_bytes: exported.bytes,
+            tree_rows: 0,
+        })
     }
 
     pub(super) async fn nothing(&self, connection: &mut PgConnection, last_key: Option<String>) -> Result<Batch> {
         pg::execute(connection, "ROLLBACK".to_owned()).await?;
-        Ok(Batch { rows: 0, found: 0, last_key, archived_bytes: 0, tree_rows: 0 })
+        Ok(Batch { rows: 0, found: 0, last_key, last_at: None, archived_bytes: 0, tree_rows: 0 })
     }
 
-    /// The value of the column that ends a batch of about `size` rows after `key`.
-    async fn key_after(&self, connection: &mut PgConnection, key: &str, size: u64) -> Result<Option<String>> {
+    /// The value of the column that ends a batch of about `size` rows from `place` on.
+    async fn key_after(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<Option<String>> {
         let column = self.column();
         let sql = format!(
             "SELECT {} FROM (SELECT {column} AS key FROM ONLY {} WHERE {column} {} {} AND {}
              ORDER BY {column} LIMIT $2::pg_catalog.text::bigint) k",
             self.plan.key.greatest("key"),
             self.part.name,
-            self.beyond(key),
+            self.beyond(place),
             self.bound_key(),
             self.part.conditions.goes
         );
-        let place = Place::Key(key.to_owned());
-        Ok(bound(sql, &place, size).fetch_one(connection).await?.try_get(0)?)
+        Ok(bound(sql, place, size).fetch_one(connection).await?.try_get(0)?)
     }
 
     /// A query that picks the rows at `place`, whose values are bound as parameters.
@@ -266,12 +296,25 @@ impl Work<'_> {
         let column = self.column();
         match place {
             Place::Blocks(..) => self.pick(&bound_blocks(), "", around_references),
-            Place::Key(_) => self.pick(
-                &format!("{column} OPERATOR(pg_catalog.>=) {}", self.bound_key()),
-                &format!("ORDER BY {column} LIMIT $2::pg_catalog.text::bigint"),
+            Place::Same(_, after) => self.pick(
+                &format!("{} AND ctid OPERATOR(pg_catalog.>) {}::pg_catalog.tid", self.from(place), literal(after)),
+                "ORDER BY ctid LIMIT $2::pg_catalog.text::bigint",
                 around_references,
             ),
+            Place::Key(_) | Place::Past(_) => {
+                self.pick(&self.from(place), &format!("ORDER BY {column} LIMIT $2::pg_catalog.text::bigint"), around_references)
+            }
         }
+    }
+
+    /// SQL: rows at or beyond the value of `place`.
+    fn from(&self, place: &Place) -> String {
+        let operator = match place {
+            Place::Same(..) => "=",
+            Place::Past(_) => ">",
+            _ => ">=",
+        };
+        format!("{} OPERATOR(pg_catalog.{operator}) {}", self.column(), self.bound_key())
     }
 
     /// A query that finds rows and locks them: `at`, `key`, and the columns that tell parents from children.
@@ -313,8 +356,12 @@ impl Work<'_> {
     }
 
     /// Rows at the last key were checked together with it; at the very start there is no last key.
-    fn beyond(&self, key: &str) -> &'static str {
-        if key == self.plan.start { "OPERATOR(pg_catalog.>=)" } else { "OPERATOR(pg_catalog.>)" }
+    fn beyond(&self, place: &Place) -> &'static str {
+        if matches!(place, Place::Key(key) if *key == self.plan.start) {
+            "OPERATOR(pg_catalog.>=)"
+        } else {
+            "OPERATOR(pg_catalog.>)"
+        }
     }
 }
 
@@ -335,7 +382,7 @@ fn bound<'q>(sql: String, place: &Place, size: u64) -> Query<'q, Postgres, PgArg
 pub fn bind<'q>(query: Query<'q, Postgres, PgArguments>, place: &Place, size: u64) -> Query<'q, Postgres, PgArguments> {
     let (from, to) = match place {
         Place::Blocks(from, to) => (format!("({from},0)"), format!("({to},0)")),
-        Place::Key(key) => (key.clone(), size.to_string()),
+        Place::Key(key) | Place::Same(key, _) | Place::Past(key) => (key.clone(), size.to_string()),
     };
     query.bind(from).bind(to)
 }

@@ -10,21 +10,18 @@ use super::key::Key;
 use super::keys::Retention;
 use crate::base::units;
 use crate::pg;
+use crate::task::consent::{self, Consent};
 use crate::work::RunContext;
 
-/// A first run that deletes more than this percentage of the table needs consent.
-const MUCH: f64 = 90.0;
 /// A sample of this many blocks estimates shares well enough; smaller tables are counted.
 const SAMPLED_BLOCKS: f64 = 1_000.0;
 /// The last blocks of an unindexed table, where most new rows are.
 const LAST_BLOCKS: i64 = 128;
 
+/// What a person has agreed to, and what to ask.
 #[derive(Debug, Default)]
-pub struct Consent {
-    /// The job's rule, as the ledger keeps it with each run.
-    pub rule: String,
-    /// True if a person has agreed, now or before.
-    pub is_given: bool,
+pub struct Asked {
+    pub consent: Consent,
     /// The question to ask.
     pub asks: Option<String>,
 }
@@ -42,43 +39,35 @@ pub async fn look(
     run: &RunContext<'_>,
     connection: &mut PgConnection,
     facts: &Facts,
-    goes: &Goes<'_>,
-) -> Result<Consent> {
-    let rule = retention.rule();
-    let before = match run.ledger {
-        // Without an answer from the ledger, earlier runs are unknown, so the job asks.
-        Some(ledger) => ledger.runs_by_rule(run.job.name, run.database, &rule).await.unwrap_or_else(|error| {
-            tracing::warn!("{error:#}");
-            Default::default()
-        }),
-        None => Default::default(),
-    };
-    if retention.agreed || before.was_agreed {
-        return Ok(Consent { rule, is_given: true, asks: None });
-    }
-    let table = facts.sql();
-    let goes_beyond = match goes.limit {
-        Some(limit) => !has_young(connection, retention, facts, (goes.key, limit)).await?,
-        None => false,
-    };
+    (goes, rule): (&Goes<'_>, String),
+) -> Result<Asked> {
+    let before = consent::before(run, &rule).await;
+    let is_given = retention.agreed || before.was_agreed;
+    let mut consent = Consent { rule, is_given, is_to_all: before.was_agreed_to_all };
+    // Nearly all rows is less than all: who agreed to the one did not agree to the other.
+    let goes_beyond = !consent.is_to_all && no_row_stays(connection, retention, facts, goes).await?;
     let what = if goes_beyond {
-        let sql = format!("SELECT EXISTS (SELECT FROM {table} WHERE {})::pg_catalog.text", goes.condition);
-        let something_goes = pg::fetch_text(connection, sql).await?.as_deref() == Some("true");
-        something_goes.then(|| format!("its cut-off is later than the newest row of {table}, so that no row would stay"))
-    } else if before.has_succeeded {
+        consent.is_to_all = retention.agreed;
+        (!retention.agreed)
+            .then(|| format!("its cut-off is later than the newest row of {}, so that no row would stay", facts.sql()))
+    } else if before.has_succeeded || is_given {
         None
     } else {
-        share(connection, facts, goes).await?.filter(|(percent, _)| *percent > MUCH).map(|(percent, rows)| {
-            format!("this is its first run, and it would delete about {percent:.0} % of {table}, estimated from {rows}")
+        share(connection, facts, goes).await?.filter(|(percent, _)| *percent > consent::MUCH).map(|(percent, rows)| {
+            format!("this is its first run, and it would delete about {percent:.0} % of {}, estimated from {rows}", facts.sql())
         })
     };
-    let asks = what.map(|what| {
-        format!(
-            "{what}: if this is intended, confirm it once with pgtend run-job {} --database {} --yes",
-            run.job.name, run.database
-        )
-    });
-    Ok(Consent { rule, is_given: false, asks })
+    Ok(Asked { consent, asks: what.map(|what| consent::question(run, &what)) })
+}
+
+/// Returns whether rows go, and none is young enough to stay.
+async fn no_row_stays(connection: &mut PgConnection, retention: &Retention, facts: &Facts, goes: &Goes<'_>) -> Result<bool> {
+    let Some(limit) = goes.limit else { return Ok(false) };
+    if has_young(connection, retention, facts, (goes.key, limit)).await? {
+        return Ok(false);
+    }
+    let sql = format!("SELECT EXISTS (SELECT FROM {} WHERE {})::pg_catalog.text", facts.sql(), goes.condition);
+    Ok(pg::fetch_text(connection, sql).await?.as_deref() == Some("true"))
 }
 
 /// Returns whether some row is young enough to stay.

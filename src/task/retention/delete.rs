@@ -31,6 +31,8 @@ const ENOUGH_ROWS: u64 = 300;
 const ARCHIVE_TIME: Span = Span(Duration::from_secs(5));
 const ARCHIVE_FIRST_BLOCKS: u64 = 1_000;
 const ARCHIVE_FIRST_ROWS: u64 = 20_000;
+/// Before the first row of a table.
+const TABLE_START: &str = "(0,0)";
 /// A batch that meets a lock, on a row or on a row that a foreign key references, is retried this many times.
 const LOCK_ATTEMPTS: u32 = 20;
 
@@ -78,15 +80,15 @@ enum Walk {
     Up { at: u64, end: u64, then: Option<u64> },
     /// Down from `at`, repeated while rows go: children are usually younger than their parents, and go first.
     Down { at: u64, end: u64, went: bool },
-    /// From this value of the column.
-    Keys(String),
+    /// By the values of the column.
+    Keys(Place),
 }
 
 impl Walk {
     fn new(work: &Work<'_>) -> Self {
         let end = work.part.blocks as u64;
         if work.part.method == Method::Index {
-            return Self::Keys(work.plan.start.clone());
+            return Self::Keys(Place::Key(work.plan.start.clone()));
         }
         if !work.part.kept.selves.is_empty() {
             return Self::Down { at: end, end, went: false };
@@ -103,7 +105,7 @@ impl Walk {
     /// The next position; None at the end.
     fn next(&mut self, size: u64) -> Option<Place> {
         match self {
-            Self::Keys(key) => Some(Place::Key(key.clone())),
+            Self::Keys(place) => Some(place.clone()),
             Self::Up { at, end, then } => {
                 if at >= end {
                     (*at, *end) = (0, then.take()?);
@@ -122,19 +124,27 @@ impl Walk {
         }
     }
 
-    /// Advances past the batch at `place`; false: there is no further one.
-    fn went(&mut self, place: &Place, rows: u64, last_key: Option<String>) -> bool {
+    /// Advances past the batch of at most `size` rows at `place`; false: there is no further one.
+    fn went(&mut self, place: &Place, size: u64, batch: Batch) -> bool {
         match (self, place) {
             (Self::Up { at, .. }, Place::Blocks(_, to)) => *at = *to,
             (Self::Down { at, went, .. }, Place::Blocks(from, _)) => {
                 *at = *from;
-                *went |= rows > 0;
+                *went |= batch.rows > 0;
             }
-            (Self::Keys(key), _) => match last_key {
-                // Nothing was deleted, and there is no further key.
-                Some(last) if last == *key && rows == 0 => return false,
-                Some(last) => *key = last,
-                None => return false,
+            (Self::Keys(next), Place::Same(key, _)) => {
+                *next = match batch.last_at {
+                    Some(last) => Place::Same(key.clone(), last),
+                    None => Place::Past(key.clone()),
+                };
+            }
+            (Self::Keys(next), Place::Key(_) | Place::Past(_)) => match (batch.last_key, place) {
+                // Some rows with this value stay, and those behind them are looked at one after another.
+                (Some(last), Place::Key(key)) if last == *key && batch.rows < size => {
+                    *next = Place::Same(last, TABLE_START.to_owned());
+                }
+                (Some(last), _) => *next = Place::Key(last),
+                (None, _) => return false,
             },
             _ => {}
         }
@@ -162,8 +172,9 @@ impl Work<'_> {
             done.resumed_at_block = Some(at);
         }
         let mut attempts = 0;
-        // The loop is bounded: by blocks, each turn moves on; by keys, each turn deletes rows or fails; downwards, each walk deletes rows.
+        // The loop is bounded: by blocks, each turn moves on; by keys, each turn goes on to a further value, or a further row of that value; downwards, each walk deletes rows.
         while let Some(place) = walk.next(pace.size()) {
+            let size = pace.size();
             if let (Walk::Up { end, .. }, Place::Blocks(block, _)) = (&walk, &place) {
                 self.run.progress.set_cursor(Some(json!({ "table": self.part.oid, "block": block })));
                 governor.reached(*block as f64 / (*end).max(1) as f64);
@@ -173,7 +184,7 @@ impl Work<'_> {
                 return Ok(Go::Stop(reason));
             }
             // A cancellation does not drop it midway: it is short, and ends in a commit or a rollback.
-            let (result, blocked) = governor.watch(pid, self.batch(connection, &place, pace.size())).await;
+            let (result, blocked) = governor.watch(pid, self.batch(connection, &place, size)).await;
             let (batch, begun) = match result {
                 Ok(done) => done,
                 Err(error) => match self.after_failure(error, &mut attempts, (&mut pace, target.0), done).await? {
@@ -187,8 +198,8 @@ impl Work<'_> {
             attempts = 0;
             let elapsed = begun.elapsed();
             pace.took_beside_others(elapsed, governor.scaled(target.0), target.0, blocked);
-            self.count(&batch, done)?;
-            if !walk.went(&place, batch.rows, batch.last_key) {
+            self.count(&batch, done);
+            if !walk.went(&place, size, batch) {
                 break;
             }
             tokio::time::sleep(governor.pause_after(elapsed, governor.scaled(target.0))).await;
@@ -248,8 +259,8 @@ impl Work<'_> {
         Err(error.context(format!("after {} of {}", units::plural(done.rows, "row"), self.part.name)))
     }
 
-    /// Adds the batch to what is done. A batch of which no row went is an error: the next one would find the same rows.
-    fn count(&self, batch: &Batch, done: &mut Done) -> Result<()> {
+    /// Adds the batch to what is done.
+    fn count(&self, batch: &Batch, done: &mut Done) {
         done.rows += batch.rows;
         done.tree_rows += batch.tree_rows;
         done.batches += u64::from(batch.found > 0);
@@ -257,13 +268,6 @@ impl Work<'_> {
             done.archived_batches += 1;
             done.archived_bytes += batch.archived_bytes;
         }
-        anyhow::ensure!(
-            batch.found == 0 || batch.rows > 0,
-            "none of {} of {} was deleted: a trigger keeps them",
-            units::plural(batch.found, "row"),
-            self.part.name
-        );
-        Ok(())
     }
 }
 

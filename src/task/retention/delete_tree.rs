@@ -5,7 +5,7 @@ use sqlx::{PgConnection, Row as _};
 
 use super::batch::{Batch, Place, bind};
 use super::context::Work;
-use crate::archive::{self, Archive, BatchName, Manifest, Source};
+use crate::archive::{self, Archive, BatchName, Home, Manifest, Source};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::pg::{self, identifier};
@@ -16,14 +16,18 @@ impl Work<'_> {
     pub(super) async fn delete_tree(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<Batch> {
         self.part.kept.may_be_seen()?;
         let picked = pg::query(format!(
-            "{} SELECT (SELECT pg_catalog.array_agg(at)::pg_catalog.text FROM going), (SELECT pg_catalog.count(*) FROM going), (SELECT {} FROM picked)",
+            "{} SELECT (SELECT pg_catalog.array_agg(at)::pg_catalog.text FROM going), (SELECT pg_catalog.count(*) FROM going), (SELECT {} FROM picked),
+                (SELECT at::pg_catalog.text FROM picked ORDER BY picked.at DESC LIMIT 1)",
             self.with(&self.pick_at(place, true)),
             self.plan.key.greatest("key")
         ));
         let row = bind(picked, place, size).fetch_one(&mut *connection).await?;
         let (places, found, last_key): (Option<String>, i64, Option<String>) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        let Some(places) = places else { return self.nothing(connection, last_key).await };
+        let last_at: Option<String> = row.try_get(3)?;
+        let Some(places) = places else {
+            return Ok(Batch { last_at, ..self.nothing(connection, last_key).await? });
+        };
         let places = format!("{}::pg_catalog.tid[]", pg::literal(&places));
         // Parents are locked first, so that no new row references a row after those that did are gone: a cascade of the database would
         // delete such a row without archiving it.
@@ -72,7 +76,7 @@ impl Work<'_> {
             let archive = self.archive.context("rows were archived")?;
             archive.complete(name, manifest).await?;
         }
-        Ok(Batch { rows, found: rows, last_key, archived_bytes: taken.bytes, tree_rows: taken.tree_rows })
+        Ok(Batch { rows, found: rows, last_key, last_at, archived_bytes: taken.bytes, tree_rows: taken.tree_rows })
     }
 
     /// Deletes rows of one table and archives them if the job asks for it. Returns their number.
@@ -93,10 +97,12 @@ impl Work<'_> {
             return Ok(0);
         }
         pg::execute(connection, format!("LOCK TABLE {} IN ROW EXCLUSIVE MODE", target.from)).await?;
-        let columns = archive::columns(connection, target.oid).await?;
+        let home = Home { oid: target.oid, schema: target.schema.to_owned(), name: target.name.to_owned() };
+        let home = Home::of(connection, home).await?;
+        let columns = archive::columns(connection, target.oid, home.oid).await?;
         let list = columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
         let query = format!("{delete} RETURNING {list}");
-        let source = Source { schema: target.schema.to_owned(), table: target.name.to_owned(), columns, query };
+        let source = Source { schema: home.schema, table: home.name, columns, query };
         let name = self.name_of(archive, connection, number).await?;
         let reason = format!("with rows of {} {}", self.plan.table, self.retention.in_words());
         let manifest = Manifest::new(self.run.job.name, self.run.database, &source, &reason);

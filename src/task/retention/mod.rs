@@ -27,9 +27,11 @@ mod tree;
 mod whole;
 
 use anyhow::{Context as _, Result};
+use chrono_tz::Tz;
 pub use keys::{Method, Retention, Sentinels, Subscribers, Written, resolve};
 pub use plan::Plan;
 
+use self::key::Key;
 use self::left::Left;
 use crate::archive::Archive;
 use crate::base::fault::{Fault, Kind};
@@ -70,7 +72,7 @@ impl Work for Retention {
             return Err(refusal);
         }
         let mut plan = plan;
-        let mut consented = note_consent(run, &plan).await?;
+        let mut consented = plan.consent.note(run).await?;
         let mut report = match plan.whole.take() {
             Some(whole) => {
                 let partitions = self.partitions(&plan.table, plan.age).context("whole partitions need an age")?;
@@ -132,20 +134,6 @@ impl Work for Retention {
     }
 }
 
-/// Notes the rule in the ledger, with the consent to it if it was given.
-async fn note_consent(run: &RunContext<'_>, plan: &Plan) -> Result<Report> {
-    let mut noted = Report::default();
-    noted.fact("rule", plan.consent.rule.clone());
-    if plan.consent.is_given {
-        noted.fact("agreed", true);
-        if let (Some(ledger), Some(id)) = (run.ledger, run.run_id) {
-            // However this run ends, consent is not asked for twice.
-            ledger.note(id, &noted).await?;
-        }
-    }
-    Ok(noted)
-}
-
 /// Completes or removes batches of killed runs, and finds rows that came back from the archive.
 async fn recover(run: &RunContext<'_>, archive: &Archive, report: &mut Report) -> Result<()> {
     let mut connection = run.or_cancelled(run.settings.connect()).await?;
@@ -205,9 +193,17 @@ impl Retention {
         self.sentinels == Sentinels::Keep
     }
 
-    /// Returns the job's rule. A job with another rule counts as a new one: its first run asks for consent.
-    fn rule(&self) -> String {
+    /// Returns the job's rule: every key that says which rows go. A job with another rule counts as a new one: its first run asks for consent.
+    fn rule(&self, key: Key, zone: Tz) -> String {
         let mut rule = format!("{}.{} {}", with_schema(&self.table), self.column, self.in_words());
+        rule += &match key {
+            Key::TimestampTz => String::new(),
+            Key::Timestamp => format!(", times without a zone in {zone}"),
+            Key::Date => format!(", dates in {zone}"),
+            Key::Epoch(epoch) => format!(", numbers of {}", epoch.name()),
+            Key::Uuid => ", times in uuids".to_owned(),
+            Key::Ulid => ", times in ULIDs".to_owned(),
+        };
         if let Some(condition) = &self.condition {
             rule += &format!(" where {condition}");
         }
@@ -216,6 +212,11 @@ impl Retention {
         }
         if !self.keeps_sentinels() {
             rule += ", with sentinels";
+        }
+        match self.subscribers {
+            Some(Subscribers::Delete) => rule += ", at subscribers too",
+            Some(Subscribers::Keep) => rule += ", not at subscribers",
+            None => {}
         }
         rule
     }

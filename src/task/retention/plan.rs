@@ -6,7 +6,6 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::conditions::Conditions;
-use super::consent::Consent;
 use super::key::Key;
 use super::keys::Method;
 use super::references::{Kept, Reference};
@@ -14,6 +13,7 @@ use super::size::Measured;
 use super::tree::Tree;
 use crate::base::units::{self, Span};
 use crate::config::limits::Limits;
+use crate::task::consent::Consent;
 use crate::task::partition;
 
 #[derive(Debug, Serialize)]

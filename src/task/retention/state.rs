@@ -50,14 +50,15 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
     };
     let parts = parts((&mut connection, &mut application), retention, &target, (&whole, &expiry), &terms).await?;
     let goes = Goes { condition: &terms.of(&table).goes, key, limit: expiry.limit.as_deref() };
-    let consent = consent::look(retention, run, &mut application, facts, &goes).await?;
+    let rule = retention.rule(key, run.job.timezone);
+    let asked = consent::look(retention, run, &mut application, facts, (&goes, rule)).await?;
     let gate = retention.older_than.zip(expiry.cutoff).map_or("true".to_owned(), |(age, cutoff)| gate(age, cutoff));
     let mut plan = Plan {
         rows_to_go: parts.iter().map(|part| part.rows_to_go).sum(),
         notes: notes(retention, run, facts, (key, &expiry), &whole),
         whole: whole.plan,
-        asks: consent.asks.clone(),
-        consent,
+        asks: asked.asks,
+        consent: asked.consent,
         column: retention.column.clone(),
         start: key.start(),
         key,

@@ -32,6 +32,7 @@ fn job() -> Partition {
         lock_timeout: Duration::from_secs(2),
         give_up_after: Duration::from_secs(60),
         only_retires: false,
+        agreed: false,
     }
 }
 
@@ -50,6 +51,8 @@ fn state(partitions: &[(i64, i64)]) -> State {
         calendar: Calendar { every: Every::Unit(Unit::Day), zone: Tz::UTC },
         now: 10 * DAY + DAY / 2,
         highest_row: None,
+        counted: None,
+        asks: None,
         chain: None,
         far_row: None,
         far_sequence: None,
@@ -81,6 +84,7 @@ fn existing(oid: i64, from: i64, to: i64) -> Existing {
         referred_to: Vec::new(),
         dependants: Vec::new(),
         has_rows_without_time: false,
+        bytes: 0,
     }
 }
 

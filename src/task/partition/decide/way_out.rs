@@ -3,14 +3,15 @@
 use chrono::TimeDelta;
 
 use crate::base::units;
-use crate::pg::identifier;
+use crate::pg::{self, identifier};
+use crate::task::consent;
 use crate::task::partition::calendar::Every;
 use crate::task::partition::chain::PERIODS_AHEAD;
 use crate::task::partition::key::Bound;
 use crate::task::partition::keys::{Partition, Retain};
 use crate::task::partition::mark::{Mark, Stage};
 use crate::task::partition::plan::{Detach, Plan, Step};
-use crate::task::partition::state::found::{Existing, FarRow, State};
+use crate::task::partition::state::found::{Below, Existing, FarRow, State};
 
 /// Returns the oids of the attached partitions that would be retired.
 pub fn over(state: &State, partition: &Partition) -> Vec<i64> {
@@ -41,7 +42,7 @@ fn is_over(existing: &Existing, cutoff: Option<i64>) -> bool {
 fn cutoff(state: &State, partition: &Partition) -> Option<i64> {
     match partition.retain? {
         Retain::Age(age) => state.now.checked_sub(i64::try_from(age.0.as_micros()).ok()?),
-        Retain::Numbers(numbers) => state.highest_row?.checked_sub(i64::from(numbers)),
+        Retain::Numbers(numbers) => state.counted?.position.checked_sub(i64::from(numbers)),
     }
 }
 
@@ -57,6 +58,7 @@ pub(super) fn retire(state: &State, partition: &Partition, plan: &mut Plan) {
             plan.push(Step::Keep { partition: kept.table.clone(), mark: mark.clone() }, "it is no longer past its retention");
         }
     }
+    say_what_does_not_count(state, partition, plan);
     let mut over: Vec<&Existing> = attached().filter(|existing| is_over(existing)).collect();
     over.sort_by_key(|existing| existing.range);
     if over.is_empty() {
@@ -72,12 +74,71 @@ pub(super) fn retire(state: &State, partition: &Partition, plan: &mut Plan) {
     // refer to the table, the check for their rows and the detach must be one step: CONCURRENTLY lets rows in between.
     let is_plain = state.default_partition().is_some() || partition.default || !state.inbound.is_empty();
     let how = if is_plain { Detach::Plainly } else { Detach::Concurrently };
+    let going: Vec<&Existing> = over.iter().copied().filter(|existing| stays(state, partition, existing).is_none()).collect();
+    let question = most(state, &going);
+    let needs_consent = question.is_some();
+    plan.refusals.extend(question);
     for existing in over {
         match stays(state, partition, existing) {
             Some(Stays::Rightly(why)) => plan.notes.push(why),
             Some(Stays::Against(why)) => plan.refusals.push(why),
+            None if needs_consent => {}
             None => detach(state, partition, existing, how, plan),
         }
+    }
+}
+
+/// Returns the question that a person must answer before most of the table goes: a wrong number and a wrong unit look like that.
+fn most(state: &State, going: &[&Existing]) -> Option<String> {
+    let how = state.asks.as_ref()?;
+    let all: i64 = state.existing.iter().map(|existing| existing.bytes).sum();
+    let goes: i64 = going.iter().map(|existing| existing.bytes).sum();
+    let share = 100.0 * goes as f64 / all as f64;
+    (share > consent::MUCH).then(|| {
+        format!(
+            "most of {} would be retired: {} with {share:.0} % of its bytes ({}); look at its highest numbers and at `retain`; if this is \
+             intended, {how}",
+            state.table,
+            units::plural(going.len(), "partition"),
+            going.iter().map(|existing| existing.table.to_string()).collect::<Vec<_>>().join(", ")
+        )
+    })
+}
+
+/// Names the highest row where it would retire more than it may: one beyond the sequence, or one that stands alone.
+fn say_what_does_not_count(state: &State, partition: &Partition, plan: &mut Plan) {
+    let (Some(Retain::Numbers(numbers)), Some(highest), Some(counted)) = (partition.retain, state.highest_row, state.counted)
+    else {
+        return;
+    };
+    let (by_highest, by_counted) = (highest.checked_sub(i64::from(numbers)), cutoff(state, partition));
+    let stays = |existing: &Existing| {
+        !existing.is_default
+            && is_over(existing, by_highest)
+            && !is_over(existing, by_counted)
+            && belongs_to_the_rows(state, existing)
+    };
+    if !state.existing.iter().any(stays) {
+        return;
+    }
+    let (table, column) = (state.table.sql(), &state.column);
+    let shows = |from: i64| format!("SELECT * FROM {table} WHERE {} > {from}", identifier(column));
+    match counted.below {
+        Some(Below::Sequence(last)) => plan.refusals.push(format!(
+            "a row has {column} = {highest}, and the sequence of {column} is at {last}: partitions are retired by the numbers up to there \
+             ({} shows the rows beyond); correct or delete them, or, if the sequence is behind: SELECT \
+             setval(pg_get_serial_sequence({}, {}), {highest})",
+            shows(last),
+            pg::literal(&table),
+            pg::literal(column)
+        )),
+        Some(Below::Alone(alone)) => plan.warnings.push(format!(
+            "a row has {column} = {alone} and stands alone: the others end at {}, and there is at least one period of numbers without a row \
+             in between ({} shows it), so partitions are retired by the others until rows follow it",
+            counted.position,
+            shows(counted.position)
+        )),
+        None => {}
     }
 }
 

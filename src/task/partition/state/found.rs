@@ -37,6 +37,8 @@ pub struct Existing {
     pub dependants: Vec<String>,
     /// It has rows whose key is no time; looked for where it would go.
     pub has_rows_without_time: bool,
+    /// The size of its rows, with TOAST; read only where a large loss needs consent.
+    pub bytes: i64,
 }
 
 /// A detached table with a mark of ours.
@@ -71,6 +73,10 @@ pub struct State {
     pub now: i64,
     /// The highest number of a row in `chain`. The sequence does not count: a wrong one must not retire partitions.
     pub highest_row: Option<i64>,
+    /// The number that `retain` counts from: the highest that other numbers confirm.
+    pub counted: Option<CountedFrom>,
+    /// How to agree to a large loss; None where that needs no consent, or has it.
+    pub asks: Option<String>,
     /// For number keys: the partitions and rows that new rows follow.
     pub chain: Option<Chain>,
     /// A row far beyond the chain. No partition is created for it, and nothing is retired while it exists.
@@ -93,6 +99,23 @@ pub struct State {
     pub default: InDefault,
     /// Names in the table's schema that are taken.
     pub taken: Vec<String>,
+}
+
+/// The number that `retain` counts from. One wrong number must not retire partitions, so a row counts only up to the sequence, and only if it
+/// does not stand alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CountedFrom {
+    pub position: i64,
+    /// Why a higher row does not count.
+    pub below: Option<Below>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Below {
+    /// It is beyond the last number of the sequence.
+    Sequence(i64),
+    /// There is at least one whole period without a row between this row and the others.
+    Alone(i64),
 }
 
 /// The highest of all rows, if it is far beyond all others.

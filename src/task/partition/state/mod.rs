@@ -39,6 +39,7 @@ impl State {
         state.published = surroundings::published(connection, &state.table).await?;
         state.read_foreign_keys(connection).await?;
         state.read_what_keeps(connection, partition).await?;
+        state.read_what_needs_consent(connection, partition, run).await?;
         if let Some(model) = state.model().map(|model| model.table.oid) {
             state.extras = surroundings::extras(connection, state.table.oid, model, &state.column).await?;
         }
@@ -93,6 +94,8 @@ impl State {
             zone,
             now,
             highest_row: numbers.highest_row,
+            counted: numbers.counted,
+            asks: None,
             chain: numbers.chain,
             far_row: numbers.far_row,
             far_sequence: numbers.far_sequence,
@@ -165,6 +168,7 @@ async fn partitions(connection: &mut PgConnection, table: &TableName, key: Key) 
                 referred_to: Vec::new(),
                 dependants: Vec::new(),
                 has_rows_without_time: false,
+                bytes: 0,
                 table: TableName { oid: row.oid, schema: row.schema, name: row.name },
                 shown,
             }

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
 
-use super::found::FarRow;
+use super::found::{Below, CountedFrom, FarRow};
 use crate::base::fault::{Fault, Kind};
 use crate::pg::table::TableName;
 use crate::pg::{self, identifier};
@@ -21,6 +21,7 @@ pub(super) struct Place {
     pub now: i64,
     pub chain: Option<Chain>,
     pub highest_row: Option<i64>,
+    pub counted: Option<CountedFrom>,
     pub far_row: Option<FarRow>,
     pub far_sequence: Option<i64>,
 }
@@ -45,6 +46,7 @@ impl Place {
         if reads_rows {
             let keys = Keys { table: table.sql(), column: identifier(column), key };
             place.read_rows(connection, &keys, (calendar, step)).await?;
+            place.counted = place.count(connection, &keys, calendar, sequence).await?;
         }
         place.chain = place.chain.or(sequence.map(Chain::of_row));
         place.far_sequence =
@@ -76,6 +78,39 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Finds the number that `retain` counts from.
+    async fn count(
+        &self,
+        connection: &mut PgConnection,
+        keys: &Keys,
+        calendar: Calendar,
+        sequence: Option<i64>,
+    ) -> Result<Option<CountedFrom>> {
+        let (Some(highest), Some(chain)) = (self.highest_row, self.chain) else { return Ok(None) };
+        let beyond = sequence.filter(|last| *last < highest);
+        let position = match beyond {
+            Some(last) => keys.highest_below(connection, &chain, last.saturating_add(1)).await?,
+            None => Some(highest),
+        };
+        let of_sequence = beyond.map(Below::Sequence);
+        let Some((position, period)) = position.and_then(|position| Some((position, calendar.period_at(position)?))) else {
+            return Ok(beyond.map(|last| CountedFrom { position: last, below: of_sequence }));
+        };
+        let counted = CountedFrom { position, below: of_sequence };
+        // The sequence hands out numbers there: the next rows will follow.
+        if sequence.is_some_and(|last| period.from <= last && last < period.to) {
+            return Ok(Some(counted));
+        }
+        let next = keys.highest_below(connection, &chain, period.from).await?;
+        let next = next.filter(|next| calendar.period_at(*next).is_some_and(|others| others.to < period.from));
+        Ok(Some(match next {
+            Some(next) => CountedFrom { position: next, below: of_sequence.or(Some(Below::Alone(position))) },
+            None => counted,
+        }))
+    }
+}
+
 struct Keys {
     table: String,
     column: String,
@@ -104,6 +139,13 @@ impl Keys {
         }))
     }
 
+    /// Returns the highest row of the chain below a number.
+    async fn highest_below(&self, connection: &mut PgConnection, chain: &Chain, end: i64) -> Result<Option<i64>> {
+        let (column, from) = (&self.column, self.from(chain)?);
+        let Ok(end) = self.key.sql(end) else { return Ok(None) };
+        Ok(self.highest(connection, &format!("{from} AND {column} < {end}")).await?.map(|found| found.position))
+    }
+
     async fn lowest(&self, connection: &mut PgConnection) -> Result<Option<i64>> {
         let Self { table, column, key } = self;
         let from = match super::default::limits(*key, None).0 {
@@ -119,9 +161,16 @@ impl Keys {
     /// Returns the condition for rows that belong to the chain. A limit that does not fit in the type is left out.
     fn within(&self, chain: &Chain, step: u32) -> Result<String> {
         let Self { column, key, .. } = self;
-        let from = if chain.from == i64::MIN { "true".to_owned() } else { format!("{column} >= {}", key.sql(chain.from)?) };
+        let from = self.from(chain)?;
         let to = key.sql(chain.limit(step)).map_or_else(|_| "true".to_owned(), |limit| format!("{column} < {limit}"));
         Ok(format!("{from} AND {to}"))
+    }
+}
+
+impl Keys {
+    fn from(&self, chain: &Chain) -> Result<String> {
+        let Self { column, key, .. } = self;
+        Ok(if chain.from == i64::MIN { "true".to_owned() } else { format!("{column} >= {}", key.sql(chain.from)?) })
     }
 }
 

@@ -8,9 +8,11 @@ use super::rows::has_rows;
 use crate::base::units;
 use crate::pg::table::TableName;
 use crate::pg::{self, identifier, qualified};
+use crate::task::consent;
 use crate::task::partition::column_settings::{self, ColumnSetting};
 use crate::task::partition::decide;
 use crate::task::partition::keys::Partition;
+use crate::work::RunContext;
 
 /// Rows that refer to a partition are counted up to here.
 const REFERRING_ROWS: u64 = 1000;
@@ -66,6 +68,33 @@ impl State {
     }
 }
 
+impl State {
+    /// Reads how to agree to a large loss, and the sizes that tell whether this is one.
+    pub(super) async fn read_what_needs_consent(
+        &mut self,
+        connection: &mut PgConnection,
+        partition: &Partition,
+        run: &RunContext<'_>,
+    ) -> Result<()> {
+        if !partition.lacks_consent() || decide::over(self, partition).is_empty() {
+            return Ok(());
+        }
+        let sizes: Vec<(i64, i64)> = sqlx::query_as(
+            "SELECT i.inhrelid::bigint, coalesce(sum(pg_relation_size(l.relid) + coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0)), 0)::bigint
+             FROM pg_inherits i CROSS JOIN LATERAL pg_partition_tree(i.inhrelid) l JOIN pg_class c ON c.oid = l.relid
+             WHERE i.inhparent = $1::bigint::oid AND l.isleaf AND c.relkind <> 'f' GROUP BY 1",
+        )
+        .bind(self.table.oid)
+        .fetch_all(connection)
+        .await?;
+        for existing in &mut self.existing {
+            existing.bytes = sizes.iter().find(|(oid, _)| *oid == existing.table.oid).map_or(0, |(_, bytes)| *bytes);
+        }
+        self.asks = Some(consent::how(run));
+        Ok(())
+    }
+}
+
 /// Schema and table that refer, name, columns there, columns here.
 type ForeignKeyRow = (String, String, String, Vec<String>, Vec<String>);
 
@@ -102,18 +131,24 @@ async fn referring(connection: &mut PgConnection, parent: &TableName, partition:
     Ok(referring)
 }
 
-/// Returns objects other than foreign keys that would make DROP TABLE fail.
+/// Returns objects other than foreign keys that would make DROP TABLE fail. It takes along what depends on the table automatically or internally
+/// (its rows' type, defaults, indexes, triggers, policies and rules of its own), and fails for what depends in another way on any of that.
 async fn dependants(connection: &mut PgConnection, oid: i64) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar(
-        "SELECT DISTINCT CASE WHEN r.oid IS NOT NULL THEN format('%s %s', CASE v.relkind WHEN 'm' THEN 'materialized view' ELSE 'view' END, v.oid::regclass)
-                              ELSE pg_describe_object(d.classid, d.objid, 0) END
-         FROM pg_depend d LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+        "WITH RECURSIVE goes AS (
+             SELECT 'pg_class'::regclass::oid AS classid, $1::bigint::oid AS objid, 0 AS objsubid
+             UNION SELECT d.classid, d.objid, d.objsubid
+             FROM goes g JOIN pg_depend d ON d.refclassid = g.classid AND d.refobjid = g.objid AND g.objsubid IN (0, d.refobjsubid)
+             WHERE d.deptype IN ('a', 'i', 'P', 'S'))
+         SELECT DISTINCT CASE v.relkind WHEN 'm' THEN format('materialized view %s', v.oid::regclass)
+                                        WHEN 'v' THEN format('view %s', v.oid::regclass)
+                                        ELSE pg_describe_object(d.classid, d.objid, d.objsubid) END
+         FROM goes g JOIN pg_depend d ON d.refclassid = g.classid AND d.refobjid = g.objid AND g.objsubid IN (0, d.refobjsubid)
+         LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
          LEFT JOIN pg_class v ON v.oid = r.ev_class
-         WHERE d.deptype = 'n' AND d.classid <> 'pg_constraint'::regclass AND (v.oid IS NULL OR v.oid <> $1::bigint::oid)
-           AND (d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid
-                OR d.refclassid = 'pg_type'::regclass AND d.refobjid IN (
-                    SELECT reltype FROM pg_class WHERE oid = $1::bigint::oid
-                    UNION SELECT a.typarray FROM pg_class c JOIN pg_type a ON a.oid = c.reltype WHERE c.oid = $1::bigint::oid))
+         LEFT JOIN pg_constraint k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid
+         WHERE d.deptype = 'n' AND k.contype IS DISTINCT FROM 'f'
+           AND NOT EXISTS (SELECT FROM goes o WHERE o.classid = d.classid AND o.objid = d.objid AND o.objsubid IN (0, d.objsubid))
          ORDER BY 1",
     )
     .bind(oid)
