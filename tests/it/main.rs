@@ -43,6 +43,8 @@ mod connections;
 mod contract;
 /// The examples that are shipped: configuration, jobs, schema.
 mod examples;
+/// What is in a set, and one table out of it.
+mod fetch;
 /// What the role of `grants` may do is enough for every shipped job.
 mod grants;
 /// A bad file among the jobs: the others go on.

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::tests::sound;
 use super::*;
-use crate::task::backup::loss;
 use crate::task::backup::set::Set;
 use crate::task::backup::verdict::Verification;
+use crate::task::backup::{loss, part};
 
 /// With members, times and globals, so that there is something to get wrong. Of format 1, which has no checksum: whoever forges one
 /// makes that, too.
@@ -161,6 +161,10 @@ proptest! {
                 comparison.feed(&[0; 100]);
             }
             comparison.finish();
+            let tables: Vec<&TableData> = manifest.tables.iter().collect();
+            for extent in part::extents(&manifest.dump, &tables) {
+                prop_assert!(extent.members.start <= extent.members.end && extent.members.end <= manifest.dump.bytes);
+            }
             let _ = loss::lost(&manifest, &sound(), &BTreeSet::new());
             let _ = loss::lost(&sound(), &manifest, &BTreeSet::new());
             let name = "app/nightly/9999-12-31T23-59-59Z".parse().unwrap();

@@ -12,6 +12,7 @@ pub mod choices;
 pub mod choose;
 mod context;
 mod counts;
+mod csv;
 mod dump;
 mod entry;
 mod expect;
@@ -38,6 +39,7 @@ mod often;
 #[doc(hidden)]
 pub mod own_bytes;
 mod own_server;
+pub mod part;
 mod patterns;
 #[doc(hidden)]
 pub mod pg_dumps;
@@ -55,6 +57,7 @@ pub mod restore;
 #[doc(hidden)]
 pub mod rewrite;
 mod rows_end;
+pub mod rows_out;
 pub mod rules;
 #[doc(hidden)]
 pub mod scan;
