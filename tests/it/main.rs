@@ -157,3 +157,5 @@ mod vector_index_faults;
 mod vector_index_kinds;
 /// What applications search with: where it is set, for whom, and when not.
 mod vector_index_settings;
+/// Dumps by several sessions.
+mod wide;

@@ -99,8 +99,9 @@ fn a_manifest_of_a_hundred_thousand_tables_fits_into_what_is_read() {
         let mut manifest = sound();
         manifest.dump.uncompressed_bytes = 100_000_000;
         let offsets = 99_000_000..99_000_000 + count;
-        manifest.tables =
-            offsets.map(|offset| TableData { schema: name.clone(), name: name.clone(), rows: 3, offset, bytes: 100 }).collect();
+        manifest.tables = offsets
+            .map(|offset| TableData { schema: name.clone(), name: name.clone(), rows: 3, offset, bytes: 100, copies: 1 })
+            .collect();
         to_json(&manifest).unwrap()
     };
     // Extrapolated from a thousand: a debug build needs a minute for all of them.
