@@ -1,6 +1,7 @@
 //! Hashes an object with SHA-256 in blocks, so that a reader can prove each part before using it. The hash of the whole is only
 //! known at the end, when a restore has run everything.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -25,6 +26,20 @@ pub struct Blocks {
     pub block_bytes: u64,
     /// The hashes in hexadecimal.
     pub sha256: Vec<String>,
+}
+
+impl Blocks {
+    /// Returns whether a writer of an object of that length makes such blocks. A block is held in memory: a longer one is not ours.
+    fn are_sound(&self, most: usize, total_bytes: u64) -> bool {
+        let mut longest = LEAF_BYTES;
+        while total_bytes.div_ceil(longest) > most as u64 {
+            longest *= 2;
+        }
+        (LEAF_BYTES..=longest).contains(&self.block_bytes)
+            && (self.block_bytes / LEAF_BYTES).is_power_of_two()
+            && self.block_bytes.is_multiple_of(LEAF_BYTES)
+            && self.sha256.len() as u64 == total_bytes.div_ceil(self.block_bytes)
+    }
 }
 
 /// Takes the bytes of an object in order.
@@ -121,18 +136,23 @@ impl Proof {
         Self::of_at_most(MAX_BLOCKS, blocks, total_bytes, differs)
     }
 
-    /// A block is held in memory: one longer than its writer would make it is not one of ours.
     fn of_at_most(most: usize, blocks: Blocks, total_bytes: u64, differs: Arc<AtomicBool>) -> Self {
-        let mut longest = LEAF_BYTES;
-        while total_bytes.div_ceil(longest) > most as u64 {
-            longest *= 2;
-        }
-        let is_sound = (LEAF_BYTES..=longest).contains(&blocks.block_bytes)
-            && (blocks.block_bytes / LEAF_BYTES).is_power_of_two()
-            && blocks.block_bytes.is_multiple_of(LEAF_BYTES)
-            && blocks.sha256.len() as u64 == total_bytes.div_ceil(blocks.block_bytes);
-        differs.store(!is_sound, Relaxed);
+        differs.store(!blocks.are_sound(most, total_bytes), Relaxed);
         Self { blocks, total_bytes, leaves: Leaves::default(), position: 0, proved: 0, differs }
+    }
+
+    /// Compares the blocks that hold a part of the object; their range is returned, too. The bytes that pass are only those.
+    pub fn of_part(blocks: &Blocks, total_bytes: u64, part: &Range<u64>, differs: Arc<AtomicBool>) -> (Range<u64>, Self) {
+        if !blocks.are_sound(MAX_BLOCKS, total_bytes) || part.end > total_bytes || part.is_empty() {
+            let nothing = Self::new(blocks.clone(), 0, Arc::clone(&differs));
+            differs.store(true, Relaxed);
+            return (part.clone(), nothing);
+        }
+        let numbers = (part.start / blocks.block_bytes) as usize..part.end.div_ceil(blocks.block_bytes) as usize;
+        let range = numbers.start as u64 * blocks.block_bytes..(numbers.end as u64 * blocks.block_bytes).min(total_bytes);
+        let own = Blocks { block_bytes: blocks.block_bytes, sha256: blocks.sha256[numbers].to_vec() };
+        let total_bytes = range.end - range.start;
+        (range, Self { blocks: own, total_bytes, leaves: Leaves::default(), position: 0, proved: 0, differs })
     }
 
     /// Returns how many bytes, from the first, may be let through: those that are proved, or all once some are known to differ.
@@ -242,6 +262,36 @@ mod tests {
             assert!(read(8, object, &blocks, total, 100_000).1, "{blocks:?}");
         }
         assert_eq!(read(8, b"", &blocks_of_nothing(), 0, 1), (0, false));
+    }
+
+    #[test]
+    fn a_part_is_proved_by_the_blocks_that_hold_it_and_by_no_others() {
+        let object = object(5_300_000);
+        let (right, total) = (blocks(&object, 8), 5_300_000);
+        for (part, expected) in [
+            (1_500_000..1_600_000, 1 << 20..2 << 20),
+            ((1 << 20) - 1..(2 << 20) + 1, 0..3 << 20),
+            (5_299_999..5_300_000, 5 << 20..5_300_000),
+            (0..5_300_000, 0..5_300_000),
+        ] {
+            let differs = Arc::new(AtomicBool::new(false));
+            let (range, mut proof) = Proof::of_part(&right, total, &part, Arc::clone(&differs));
+            assert_eq!(range, expected);
+            let bytes = &object[range.start as usize..range.end as usize];
+            assert_eq!(proof.feed(bytes), range.end - range.start);
+            proof.finish();
+            assert!(!differs.load(Relaxed), "{part:?}");
+            let (_, mut proof) = Proof::of_part(&right, total, &part, Arc::clone(&differs));
+            let mut flipped = bytes.to_vec();
+            flipped[7] ^= 1;
+            proof.feed(&flipped);
+            assert!(differs.load(Relaxed), "{part:?}");
+        }
+        for (blocks, part) in [(&right, 0..total + 1), (&Blocks { block_bytes: 0, sha256: vec![] }, 0..1)] {
+            let differs = Arc::new(AtomicBool::new(false));
+            let _ = Proof::of_part(blocks, total, &part, Arc::clone(&differs));
+            assert!(differs.load(Relaxed), "{part:?}");
+        }
     }
 
     fn blocks_of_nothing() -> Blocks {

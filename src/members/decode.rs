@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
+use std::ops::Range;
 
 use anyhow::{Context as _, Result};
 use bytes::{Buf as _, Bytes as Chunk};
@@ -28,12 +29,25 @@ pub struct Decoded<S> {
 /// Reads an object of members to its end, hashes it, shows its bytes to `see`, and hands the decoded bytes to `feed` on a
 /// separate thread, until they do not decode or `feed` returns an error. With a `proof`, bytes wait until it lets them through.
 /// An error of this function is the store's or the network's, and says nothing about the object.
-/// and says nothing about the object.
 pub async fn decode_object<S: Send + 'static>(
+    reader: Reader,
+    compression: Compression,
+    phase: &Phase,
+    proof: Option<Proof>,
+    state: S,
+    feed: impl FnMut(&mut S, &[u8]) -> io::Result<()> + Send + 'static,
+    see: impl FnMut(&[u8]),
+) -> Result<Decoded<S>> {
+    decode_part(reader, compression, phase, (proof, 0..u64::MAX), state, feed, see).await
+}
+
+/// Does the same with a part of an object. The second of the pair says where members stand among the bytes of the reader: what is around
+/// them is read and proved, and not decoded.
+pub async fn decode_part<S: Send + 'static>(
     mut reader: Reader,
     compression: Compression,
     phase: &Phase,
-    mut proof: Option<Proof>,
+    (mut proof, members): (Option<Proof>, Range<u64>),
     mut state: S,
     mut feed: impl FnMut(&mut S, &[u8]) -> io::Result<()> + Send + 'static,
     mut see: impl FnMut(&[u8]),
@@ -68,14 +82,24 @@ pub async fn decode_object<S: Send + 'static>(
             }
         };
         while let Some(chunk) = waiting.pop_front_if(|chunk| sent + chunk.len() as u64 <= may_pass) {
+            let own = within(&members, sent, &chunk);
             sent += chunk.len() as u64;
+            if own.is_empty() {
+                continue;
+            }
             // A decoder that has stopped gives its reason at the end; the hash covers the whole object in any case.
-            decoder_listens = decoder_listens && chunk_sender.send(chunk).await.is_ok();
+            decoder_listens = decoder_listens && chunk_sender.send(own).await.is_ok();
         }
     }
     drop(chunk_sender);
     let (members, state) = end_receiver.await.context("the decoding thread ended")?;
     Ok(Decoded { bytes, sha256: hex::encode(hash.finalize()), members, state })
+}
+
+/// The bytes of a chunk at `position` that are in the range.
+fn within(range: &Range<u64>, position: u64, chunk: &Chunk) -> Chunk {
+    let at = |place: u64| place.saturating_sub(position).min(chunk.len() as u64) as usize;
+    chunk.slice(at(range.start)..at(range.end))
 }
 
 /// Makes arriving chunks readable for a thread.

@@ -13,6 +13,8 @@ pub mod s3;
 pub mod sign;
 mod signed;
 
+use std::ops::Range;
+
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 pub use object::{Listed, Locked, Object, Precondition, SMALL_OBJECT_BYTES, Unfinished, Unread, Version};
@@ -89,9 +91,18 @@ impl Store {
 
     /// Returns an object as a stream; `None` when it does not exist. A connection that breaks midway is resumed where it broke.
     pub async fn read(&self, key: &str) -> Result<Option<Reader>> {
+        self.read_part(key, None).await
+    }
+
+    /// Does the same for a part of an object; the stream ends early where the object does.
+    pub async fn read_range(&self, key: &str, range: Range<u64>) -> Result<Option<Reader>> {
+        self.read_part(key, Some(range)).await
+    }
+
+    async fn read_part(&self, key: &str, range: Option<Range<u64>>) -> Result<Option<Reader>> {
         let reader = match self {
-            Self::Dir(dir) => dir.read(key).await.map(|reader| reader.map(Reader::Dir)),
-            Self::S3(s3) => s3.read(key).await.map(|reader| reader.map(|reader| Reader::S3(Box::new(reader)))),
+            Self::Dir(dir) => dir.read(key, range).await.map(|reader| reader.map(Reader::Dir)),
+            Self::S3(s3) => s3.read(key, range).await.map(|reader| reader.map(|reader| Reader::S3(Box::new(reader)))),
         };
         reader.with_context(|| format!("cannot read {}", self.location(key)))
     }

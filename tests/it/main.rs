@@ -45,6 +45,8 @@ mod connections;
 mod contract;
 /// The examples that are shipped: configuration, jobs, schema.
 mod examples;
+/// What is in a set, and one table out of it.
+mod fetch;
 /// What the role of `grants` may do is enough for every shipped job.
 mod grants;
 /// A bad file among the jobs: the others go on.
@@ -159,3 +161,5 @@ mod vector_index_faults;
 mod vector_index_kinds;
 /// What applications search with: where it is set, for whom, and when not.
 mod vector_index_settings;
+/// Dumps by several sessions.
+mod wide;

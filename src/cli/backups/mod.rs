@@ -3,11 +3,13 @@
 
 mod accept;
 mod diff;
+mod fetch;
 mod find;
 mod hold;
 mod list;
 mod prune;
 mod restore;
+mod show;
 mod verify;
 
 use std::process::ExitCode;
@@ -53,6 +55,17 @@ pub enum Command {
         #[command(flatten)]
         which: Which,
     },
+    /// Show what is in a set: tables with their rows, extensions, large objects
+    Show {
+        /// DATABASE/JOB/TIME as listed, TIME alone, or `latest`
+        set: String,
+        #[command(flatten)]
+        filter: Filter,
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Write the rows of one table of a set as SQL or CSV; only the parts of the dump that hold them are read, and they are proved
+    Fetch(fetch::Arguments),
     /// Restore a set into a database
     Restore(restore::Arguments),
     /// Delete the sets that the jobs' `keep` does not keep; sets that were never read back are read first
@@ -104,6 +117,8 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
         Command::Diff { before, after, filter, which } => {
             or_cancelled(&cancel, diff::run(global, before, after, filter, which)).await
         }
+        Command::Show { set, filter, which } => or_cancelled(&cancel, show::run(global, set, filter, which)).await,
+        Command::Fetch(arguments) => fetch::run(global, arguments, &cancel).await,
         Command::Restore(arguments) => restore::run(global, arguments, &cancel).await,
         Command::Prune { job, dry_run } => prune::run(global, job.as_deref(), *dry_run, cancel).await,
         Command::Hold { set, filter, until, reason } => {

@@ -216,7 +216,7 @@ async fn prepare(arguments: &Arguments, choices: &Choices, settings: &pg::Settin
 }
 
 fn print_restored(global: &Global, settings: &pg::Settings, set: &Set, restored: &Restored, elapsed: Duration) -> Result<()> {
-    let (tables, rows) = (set.manifest.tables.len() as u64, set.manifest.rows());
+    let (tables, rows) = (set.manifest.table_count() as u64, set.manifest.rows());
     let (name, into, failures) = (&set.name, settings.display(), restored.failed_count as u64);
     if global.json {
         return print(&format!(

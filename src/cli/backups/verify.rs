@@ -46,7 +46,7 @@ pub async fn run(
         print(&format!(
             "{}: {how}; {} and {} match the manifest\n",
             set.name,
-            units::plural(set.manifest.tables.len(), "table"),
+            units::plural(set.manifest.table_count(), "table"),
             units::plural(set.manifest.rows(), "row")
         ))?;
     }

@@ -6,14 +6,15 @@ mod durable;
 mod mounted;
 mod walk;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use bytes::{Bytes, BytesMut};
 use tokio::fs;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
 
 use self::beneath::Place;
 pub use self::conditional::version;
@@ -109,10 +110,13 @@ impl Dir {
         Ok(self.stat(key).await?.is_some())
     }
 
-    pub async fn read(&self, key: &str) -> Result<Option<Reader>> {
+    pub async fn read(&self, key: &str, range: Option<Range<u64>>) -> Result<Option<Reader>> {
         self.check_mounted()?;
-        let file = self.at(key, Place::open).await?.flatten();
-        Ok(file.map(|file| Reader { file: fs::File::from_std(file) }))
+        let Some(file) = self.at(key, Place::open).await?.flatten() else { return Ok(None) };
+        let mut file = fs::File::from_std(file);
+        let range = range.unwrap_or(0..u64::MAX);
+        file.seek(SeekFrom::Start(range.start)).await?;
+        Ok(Some(Reader { file, left: range.end.saturating_sub(range.start) }))
     }
 
     pub async fn upload(&self, key: &str) -> Result<Upload> {
@@ -217,12 +221,19 @@ impl Drop for Temporary {
 
 pub struct Reader {
     file: fs::File,
+    /// At most this many bytes are still to be read.
+    left: u64,
 }
 
 impl Reader {
     pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
+        if self.left == 0 {
+            return Ok(None);
+        }
         let mut buffer = BytesMut::with_capacity(READ_BYTES);
         let count = self.file.read_buf(&mut buffer).await?;
+        buffer.truncate(self.left.min(count as u64) as usize);
+        self.left -= buffer.len() as u64;
         Ok((count > 0).then(|| buffer.freeze()))
     }
 }

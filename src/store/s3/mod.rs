@@ -9,6 +9,8 @@ mod parts;
 mod reader;
 mod request;
 mod upload;
+use std::ops::Range;
+
 use anyhow::Result;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
@@ -88,8 +90,8 @@ impl S3 {
         anyhow::bail!("more than {PAGES} pages of objects")
     }
 
-    pub async fn read(&self, key: &str) -> Result<Option<Reader>> {
-        Reader::open(self, key).await
+    pub async fn read(&self, key: &str, range: Option<Range<u64>>) -> Result<Option<Reader>> {
+        Reader::open(self, key, range).await
     }
 
     /// Returns whether an object exists. Only an answer that the object itself does not exist counts as "no".

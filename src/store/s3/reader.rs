@@ -1,5 +1,6 @@
 //! Downloads an object, and resumes a broken download.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -17,26 +18,22 @@ pub struct Reader {
     key: String,
     body: ByteStream,
     etag: Option<String>,
+    /// The length of the whole object.
     length: u64,
+    /// Where the part ends that was asked for.
+    end: u64,
     position: u64,
     /// Bytes of the answer before `position`, which were read already.
     skip: u64,
 }
 
 impl Reader {
-    /// Returns `None` when there is no such object.
-    pub async fn open(s3: &S3, key: &str) -> Result<Option<Self>> {
+    /// Returns `None` when there is no such object. Without a range, all of it is read.
+    pub async fn open(s3: &S3, key: &str, range: Option<Range<u64>>) -> Result<Option<Self>> {
         let request = s3.client.get_object().bucket(&s3.configured.bucket).key(s3.full_key(key));
-        match request.send().await {
-            Ok(object) => Ok(Some(Self {
-                s3: s3.clone(),
-                key: key.to_owned(),
-                etag: object.e_tag().map(str::to_owned),
-                length: object.content_length().unwrap_or(0).max(0) as u64,
-                body: object.body,
-                position: 0,
-                skip: 0,
-            })),
+        let header = range.as_ref().map(|range| format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
+        match request.set_range(header).send().await {
+            Ok(object) => Self::of(s3, key, object, range).map(Some),
             Err(error)
                 if error.code() == Some("NoSuchKey") || (status(&error) == Some(404) && error.code() != Some("NoSuchBucket")) =>
             {
@@ -46,6 +43,25 @@ impl Reader {
         }
     }
 
+    fn of(s3: &S3, key: &str, object: GetObjectOutput, range: Option<Range<u64>>) -> Result<Self> {
+        let content_length = object.content_length().unwrap_or(0).max(0) as u64;
+        let (length, end, position, start) = match range {
+            None => (content_length, content_length, 0, 0),
+            Some(range) => {
+                let said = object.content_range().unwrap_or_default();
+                let length = said.rsplit_once('/').map_or(Some(content_length), |(_, whole)| whole.parse().ok());
+                let length = length.unwrap_or(range.end);
+                let Some(start) = start_of(&object, length).filter(|start| *start <= range.start) else {
+                    anyhow::bail!("{}: the server answered with another part than was asked for ({said})", s3.location(key));
+                };
+                (length, range.end.min(length), range.start, start)
+            }
+        };
+        let etag = object.e_tag().map(str::to_owned);
+        let skip = position - start;
+        Ok(Self { s3: s3.clone(), key: key.to_owned(), body: object.body, etag, length, end, position, skip })
+    }
+
     pub fn etag(&self) -> Option<&str> {
         self.etag.as_deref()
     }
@@ -53,18 +69,25 @@ impl Reader {
     pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
         let mut attempt = 0;
         loop {
+            // A whole object is read on to the end of the answer, where the client compares checksums.
+            if self.position >= self.end && self.end < self.length {
+                return Ok(None);
+            }
             let broke = match self.body.next().await {
                 Some(Ok(mut chunk)) => {
                     let known = self.skip.min(chunk.len() as u64);
                     self.skip -= known;
                     chunk.advance(known as usize);
+                    if self.end < self.length {
+                        chunk.truncate((self.end - self.position).min(chunk.len() as u64) as usize);
+                    }
                     if chunk.is_empty() {
                         continue;
                     }
                     self.position += chunk.len() as u64;
                     return Ok(Some(chunk));
                 }
-                None if self.position >= self.length => return Ok(None),
+                None if self.position >= self.end => return Ok(None),
                 None => "the answer ended early".to_owned(),
                 Some(Err(error)) => error.to_string(),
             };
@@ -89,7 +112,10 @@ impl Reader {
             ));
         };
         let request = self.s3.client.get_object().bucket(&self.s3.configured.bucket).key(self.s3.full_key(&self.key));
-        let range = (self.position > 0).then(|| format!("bytes={}-", self.position));
+        let range = match self.end == self.length {
+            true => (self.position > 0).then(|| format!("bytes={}-", self.position)),
+            false => Some(format!("bytes={}-{}", self.position, self.end - 1)),
+        };
         let object = match request.set_range(range).if_match(&etag).send().await {
             Ok(object) => object,
             Err(error) if matches!(status(&error), Some(404 | 412)) => {

@@ -6,16 +6,16 @@ use anyhow::{Context as _, Result};
 use chrono::Utc;
 
 use super::keys::Backup;
-use super::manifest::{DumpObject, FORMAT, Globals, Manifest};
+use super::manifest::{self, DumpObject, Globals, Manifest};
 use super::markers::RUN;
-use super::patterns::Patterns;
+use super::pg_dump::{self, Share};
 use super::plan::Plan;
-use super::search_path::SearchPath;
 use super::set::{self, GLOBALS, Set};
-use super::stream::{self, Shape, Streamed};
+use super::stream::{self, Pieces, Shape, Streamed};
 use super::verdict::Verification;
-use super::{change, loss, waiters, why};
-use crate::base::child::{Child, Ended};
+use super::wide::Wide;
+use super::{change, loss, waiters};
+use crate::base::child::Child;
 use crate::base::progress::Phase;
 use crate::base::units;
 use crate::members::compress::Compression;
@@ -50,7 +50,7 @@ async fn write_objects(store: &Store, plan: &Plan, backup: &Backup, run: &RunCon
         warnings.push("the dump holds no table data".to_owned());
     }
     let mut manifest = Manifest {
-        format: FORMAT,
+        format: manifest::format_of(&dump.contents.tables),
         pgtend_version: env!("CARGO_PKG_VERSION").to_owned(),
         job: run.job.name.to_owned(),
         database: run.database.to_owned(),
@@ -131,13 +131,11 @@ async fn write_dump(
     phase: &Phase,
     waited_for_us: &Mutex<Vec<String>>,
 ) -> Result<(Streamed, String)> {
-    let mut pg_dump = run.or_cancelled(start_pg_dump(plan, backup, run)).await?;
-    let shape = Shape { compression: backup.compression, level: backup.level, threads: backup.threads };
     let mut upload = store.upload(&plan.name.key(object), plan.server.database.size_bytes.max(0) as u64).await?;
-    let dumping = run.or_cancelled(dump_into(&mut upload, &mut pg_dump, shape, (plan, backup), &run.settings, phase));
+    // A dump that is given up is dropped, and kills its pg_dumps.
+    let dumping = run.or_cancelled(dump_into(&mut upload, (plan, backup), &run.settings, phase));
     let dumped = waiters::watch(&run.settings, backup.give_way, waited_for_us, dumping).await;
     if dumped.is_err() {
-        pg_dump.kill();
         upload.abort().await;
     }
     dumped
@@ -145,55 +143,34 @@ async fn write_dump(
 
 async fn dump_into(
     upload: &mut Upload,
-    pg_dump: &mut Child,
-    shape: Shape,
     (plan, backup): (&Plan, &Backup),
     settings: &pg::Settings,
     phase: &Phase,
 ) -> Result<(Streamed, String)> {
-    let streamed = stream::compress_into(upload, pg_dump.take_stdout()?, shape, plan.known_settings.clone(), phase).await?;
-    let ended = pg_dump.wait().await?;
-    check_dump(&streamed, &ended, settings, plan, backup).await?;
+    let shape = Shape { compression: backup.compression, level: backup.level, threads: backup.threads };
+    let mut ended = None;
+    let streamed = match Wide::start(settings, plan, backup).await? {
+        Some(wide) => {
+            let produce = async |pieces| {
+                ended = Some(wide.write(pieces, settings, plan, backup).await?);
+                Ok(())
+            };
+            stream::compress_into(upload, shape, phase, produce).await?
+        }
+        None => {
+            let mut pg_dump = pg_dump::start(settings, plan, backup, &Share::default()).await?;
+            let output = pg_dump.take_stdout()?;
+            let produce = async |pieces: Pieces| pieces.read(output, plan.known_settings.clone()).await;
+            let streamed = stream::compress_into(upload, shape, phase, produce).await?;
+            ended = Some(pg_dump.wait().await?);
+            streamed
+        }
+    };
+    let ended = ended.context("pg_dump did not end")?;
+    pg_dump::check(&ended, streamed.contents.complete, settings, plan, backup).await?;
     // This is the last step: an unfinished upload does not exist as an object.
     upload.finish().await?;
     Ok((streamed, ended.stderr))
-}
-
-/// Checks a dump by exit status, stderr and last line: a dump that failed unnoticed is a common cause of data loss.
-async fn check_dump(streamed: &Streamed, ended: &Ended, settings: &pg::Settings, plan: &Plan, backup: &Backup) -> Result<()> {
-    if !ended.status.success() || ended.stderr.contains("pg_dump: error:") {
-        return Err(why::explain(&ended.status.to_string(), &ended.stderr, settings, plan, backup).await);
-    }
-    anyhow::ensure!(
-        streamed.contents.complete,
-        "pg_dump ended well, but the last line of a complete dump is missing after {}",
-        units::bytes(streamed.contents.bytes)
-    );
-    Ok(())
-}
-
-async fn start_pg_dump(plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Result<Child> {
-    let mut command = plan.tools.command("pg_dump");
-    match Patterns::of(&backup.filters).need_a_search_path() {
-        // pg_dump goes by it in the query for these tables alone, and qualifies all names there (expand_table_name_patterns, since CVE-2018-1058).
-        true => run.settings.apply_with_search_path(&SearchPath::of_login(&run.settings).await?.shown, &mut command),
-        false => run.settings.apply_to(&mut command),
-    }
-    let database = &plan.server.database;
-    let encoding = if database.has_no_way_to_utf8() { database.encoding.as_str() } else { "UTF8" };
-    // A pattern without a match is a mistake, not a reason to dump without it.
-    command.args(["--format=plain", "--no-password", "--strict-names"]).arg(format!("--encoding={encoding}"));
-    command.arg(format!("--lock-wait-timeout={}", backup.lock_wait_timeout.0.as_millis()));
-    for (option, patterns) in [
-        ("--schema", &backup.filters.schemas),
-        ("--exclude-table", &backup.filters.exclude_tables),
-        ("--exclude-table-data", &backup.filters.exclude_table_data),
-    ] {
-        for pattern in patterns {
-            command.arg(format!("{option}={pattern}"));
-        }
-    }
-    Child::spawn(command)
 }
 
 /// Writes roles, their passwords and memberships, and tablespaces, as far as this role may read them. A set without them is still a set:
@@ -245,7 +222,8 @@ async fn globals_into(upload: &mut Upload, plan: &Plan, run: &RunContext<'_>, ro
     let mut pg_dumpall = Child::spawn(command)?;
     let shape = Shape { compression: Compression::Gzip, level: Compression::Gzip.default_level(), threads: 1 };
     let phase = run.progress.phase("globals", None);
-    let streamed = stream::compress_into(upload, pg_dumpall.take_stdout()?, shape, None, &phase).await?;
+    let output = pg_dumpall.take_stdout()?;
+    let streamed = stream::compress_into(upload, shape, &phase, async |pieces: Pieces| pieces.read(output, None).await).await?;
     let ended = pg_dumpall.wait().await?;
     if !ended.status.success() {
         return Ok(Dumped::Refused(format!("pg_dumpall ended with {}: {}", ended.status, ended.stderr)));

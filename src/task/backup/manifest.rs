@@ -1,5 +1,7 @@
 //! `manifest.json`: everything that is known about a set when it is made. It ends with a checksum of its own bytes.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -12,8 +14,14 @@ use crate::members::blocks::Blocks;
 use crate::members::compress::Compression;
 use crate::members::index::MemberIndex;
 
-/// A program that meets a newer format refuses it rather than guess. Format 1 had no checksum.
-pub const FORMAT: u32 = 2;
+/// The newest format. A program that meets a newer one refuses it rather than guess. Format 1 had no checksum; in format 2 each entry of
+/// `tables` is one COPY block.
+pub const FORMAT: u32 = 3;
+
+/// The format of a set with these tables: the oldest that says all of it, so that earlier releases read it, too.
+pub fn format_of(tables: &[TableData]) -> u32 {
+    if tables.iter().any(|table| table.copies > 1) { FORMAT } else { 2 }
+}
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Manifest {
@@ -32,7 +40,7 @@ pub struct Manifest {
     pub pg_dump_version: String,
     pub dump: DumpObject,
     pub globals: Globals,
-    /// In the dump's order; rows as of its snapshot.
+    /// In the dump's order; rows as of its snapshot. A table may have several entries.
     pub tables: Vec<TableData>,
     pub large_objects: u64,
     /// Filters of the job, which leave parts out on purpose.
@@ -43,6 +51,11 @@ pub struct Manifest {
 impl Manifest {
     pub fn rows(&self) -> u64 {
         self.tables.iter().map(|table| table.rows).sum()
+    }
+
+    /// The number of tables, of which one may have several entries.
+    pub fn table_count(&self) -> usize {
+        self.tables.iter().map(|table| (&table.schema, &table.name)).collect::<BTreeSet<_>>().len()
     }
 }
 
@@ -163,7 +176,7 @@ impl Bounded for Manifest {
             let end = table.offset.checked_add(table.bytes).filter(|end| *end <= dump.uncompressed_bytes);
             (rows, bytes) = (rows.saturating_add(table.rows), bytes.saturating_add(table.bytes));
             anyhow::ensure!(
-                end.is_some() && table.rows <= table.bytes && bytes <= dump.uncompressed_bytes,
+                end.is_some() && table.rows <= table.bytes && table.copies <= table.bytes && bytes <= dump.uncompressed_bytes,
                 "table {} has {} rows in {} bytes from {}, and the dump has {} bytes",
                 named(),
                 table.rows,
@@ -225,7 +238,8 @@ pub mod tests {
     }
 
     pub fn manifest() -> Manifest {
-        let table = |name: &str, rows| TableData { schema: "public".into(), name: name.into(), rows, offset: 0, bytes: 10 };
+        let table =
+            |name: &str, rows| TableData { schema: "public".into(), name: name.into(), rows, offset: 0, bytes: 10, copies: 1 };
         let now = "2026-11-23T02:00:00Z".parse().unwrap();
         Manifest {
             format: FORMAT,

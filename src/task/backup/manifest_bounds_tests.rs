@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::tests::sound;
 use super::*;
-use crate::task::backup::loss;
 use crate::task::backup::set::Set;
 use crate::task::backup::verdict::Verification;
+use crate::task::backup::{loss, part};
 
 /// With members, times and globals, so that there is something to get wrong. Of format 1, which has no checksum: whoever forges one
 /// makes that, too.
@@ -99,8 +99,9 @@ fn a_manifest_of_a_hundred_thousand_tables_fits_into_what_is_read() {
         let mut manifest = sound();
         manifest.dump.uncompressed_bytes = 100_000_000;
         let offsets = 99_000_000..99_000_000 + count;
-        manifest.tables =
-            offsets.map(|offset| TableData { schema: name.clone(), name: name.clone(), rows: 3, offset, bytes: 100 }).collect();
+        manifest.tables = offsets
+            .map(|offset| TableData { schema: name.clone(), name: name.clone(), rows: 3, offset, bytes: 100, copies: 1 })
+            .collect();
         to_json(&manifest).unwrap()
     };
     // Extrapolated from a thousand: a debug build needs a minute for all of them.
@@ -161,6 +162,10 @@ proptest! {
                 comparison.feed(&[0; 100]);
             }
             comparison.finish();
+            let tables: Vec<&TableData> = manifest.tables.iter().collect();
+            for extent in part::extents(&manifest.dump, &tables) {
+                prop_assert!(extent.members.start <= extent.members.end && extent.members.end <= manifest.dump.bytes);
+            }
             let _ = loss::lost(&manifest, &sound(), &BTreeSet::new());
             let _ = loss::lost(&sound(), &manifest, &BTreeSet::new());
             let name = "app/nightly/9999-12-31T23-59-59Z".parse().unwrap();

@@ -12,6 +12,7 @@ pub mod choices;
 pub mod choose;
 mod context;
 mod counts;
+mod csv;
 mod dump;
 mod entry;
 mod expect;
@@ -38,7 +39,9 @@ mod often;
 #[doc(hidden)]
 pub mod own_bytes;
 mod own_server;
+pub mod part;
 mod patterns;
+mod pg_dump;
 #[doc(hidden)]
 pub mod pg_dumps;
 pub mod place;
@@ -55,6 +58,7 @@ pub mod restore;
 #[doc(hidden)]
 pub mod rewrite;
 mod rows_end;
+pub mod rows_out;
 pub mod rules;
 #[doc(hidden)]
 pub mod scan;
@@ -78,6 +82,7 @@ pub mod verdict;
 pub mod verify;
 mod waiters;
 mod why;
+mod wide;
 
 use std::time::Duration;
 
@@ -287,7 +292,7 @@ fn report_on(set: &Set, store: &Store, plan: &Plan) -> Report {
     report.summary = format!(
         "{}: {}, {}, {} in {}",
         store.location(&set.name.key(&manifest.dump.object)),
-        units::plural(manifest.tables.len(), "table"),
+        units::plural(manifest.table_count(), "table"),
         units::plural(manifest.rows(), "row"),
         units::bytes(manifest.dump.bytes),
         units::duration(Duration::from_secs_f64(manifest.dump.elapsed_seconds))
@@ -297,7 +302,7 @@ fn report_on(set: &Set, store: &Store, plan: &Plan) -> Report {
     report.fact("dump_bytes", manifest.dump.bytes);
     report.fact("uncompressed_bytes", manifest.dump.uncompressed_bytes);
     report.fact("dump_seconds", manifest.dump.elapsed_seconds);
-    report.fact("tables", manifest.tables.len());
+    report.fact("tables", manifest.table_count());
     report.fact("rows", manifest.rows());
     report.fact("pg_dump", plan.tools.version.clone());
     if let Some(age) = plan.last_good_age_seconds {

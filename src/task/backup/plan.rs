@@ -156,6 +156,8 @@ pub struct Plan {
     pub server: ServerFacts,
     pub pg_dump: String,
     pub compression: String,
+    /// The sessions that read the rows of large tables.
+    pub sessions: usize,
     /// What this run does: less than the job's `verify` when no restore is due.
     pub verify: Verify,
     /// When restores are due, if not always.
@@ -272,6 +274,7 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
         set: name.to_string(),
         pg_dump: format!("{} in {}", state.tools.version, state.tools.folder.display()),
         compression: format!("{:?} level {} on {} threads", backup.compression, backup.level, backup.threads).to_lowercase(),
+        sessions: backup.sessions,
         verify,
         restores: (backup.verify == Verify::Restore && backup.how_often.restore != Often::Always)
             .then(|| since.in_words(backup.how_often.restore)),
@@ -403,6 +406,11 @@ fn warnings(
             .push(format!("this role may not read these objects, so the set lacks them: {}", state.server.unreadable.join("; ")));
     }
     warnings.extend(state.readiness.notes.iter().cloned());
+    if backup.sessions > 1 && state.server.database.has_no_way_to_utf8() {
+        let encoding = &state.server.database.encoding;
+        warnings
+            .push(format!("`sessions` has no effect: pg_dump alone dumps a database in {encoding}, which has no way to UTF-8"));
+    }
     if state.server.in_recovery {
         warnings.push(
             "the server is a standby: it may cancel the dump (max_standby_streaming_delay), and unlogged tables are not included"
@@ -424,7 +432,11 @@ impl fmt::Display for Plan {
             self.set
         )?;
         writeln!(f, "  to       {}", self.location)?;
-        writeln!(f, "  with     {}, {}", self.pg_dump, self.compression)?;
+        let sessions = match self.sessions {
+            1 => String::new(),
+            sessions => format!(", rows of large tables by {sessions} sessions"),
+        };
+        writeln!(f, "  with     {}, {}{sessions}", self.pg_dump, self.compression)?;
         let verify = match self.verify {
             Verify::Checksum => "read back, hashed, decoded and counted".to_owned(),
             Verify::Restore => self.proof.clone(),

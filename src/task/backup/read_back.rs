@@ -15,7 +15,7 @@ use chrono::Utc;
 use sha2::{Digest as _, Sha256};
 
 use super::manifest::{Globals, Manifest};
-use super::scan::{Contents, Scanner, TableData};
+use super::scan::{Contents, Scanner, TableData, joined};
 use super::set::{GLOBALS, Set};
 use super::verdict::{Bytes, BytesCheck};
 use crate::base::progress::Phase;
@@ -108,7 +108,7 @@ where
     let differs = Arc::new(AtomicBool::new(false));
     let proof = dump.blocks.clone().map(|blocks| Proof::new(blocks, dump.bytes, Arc::clone(&differs)));
     // One more table than expected shows that there are too many.
-    let state = (Scanner::of_at_most(set.manifest.tables.len() + 1), Ok(()), sink);
+    let state = (Scanner::of_at_most(joined(&set.manifest.tables).len() + 1), Ok(()), sink);
     let is_refused = Arc::clone(&differs);
     let mut decoded_bytes = 0;
     let written_bytes = dump.uncompressed_bytes;
@@ -190,7 +190,7 @@ fn differences(manifest: &Manifest, read: &DumpRead, part: Option<Difference>) -
             compare("members", *members, dump.members.count);
             compare("uncompressed bytes", read.contents.bytes, dump.uncompressed_bytes);
             compare("large objects", read.contents.large_objects, manifest.large_objects);
-            problems.extend(table_differences(&read.contents.tables, &manifest.tables));
+            problems.extend(table_differences(&read.contents.tables, &joined(&manifest.tables)));
             if !read.contents.complete {
                 problems.push("the dump's last line is missing".to_owned());
             }

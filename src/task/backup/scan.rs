@@ -9,16 +9,50 @@ use serde::{Deserialize, Serialize};
 
 use super::lex::{Event, Lexer};
 
-/// One COPY block.
+/// The COPY blocks of a table that follow one another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableData {
     pub schema: String,
     pub name: String,
     pub rows: u64,
-    /// The position where the block starts in the uncompressed dump, at `COPY`.
+    /// The position where the first block starts in the uncompressed dump, at `COPY`.
     pub offset: u64,
-    /// The length from there to the end of the line `\.`.
+    /// The length from there to the end of the last block's line `\.`.
     pub bytes: u64,
+    /// The number of blocks: several in a dump by several sessions, and of a table that pg_dump loads by the root of its partitions.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub copies: u64,
+}
+
+fn one() -> u64 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_one(copies: &u64) -> bool {
+    *copies == 1
+}
+
+impl TableData {
+    fn is_of(&self, other: &Self) -> bool {
+        (&self.schema, &self.name) == (&other.schema, &other.name)
+    }
+}
+
+/// The tables of a manifest as a [`Scanner`] lists them. Up to format 2, each block stood by itself.
+pub fn joined(tables: &[TableData]) -> Vec<TableData> {
+    let mut joined: Vec<TableData> = Vec::new();
+    for table in tables {
+        match joined.last_mut().filter(|last| last.is_of(table)) {
+            Some(last) => {
+                last.rows = last.rows.saturating_add(table.rows);
+                last.bytes = (table.offset + table.bytes).saturating_sub(last.offset);
+                last.copies = last.copies.saturating_add(table.copies);
+            }
+            None => joined.push(table.clone()),
+        }
+    }
+    joined
 }
 
 /// The contents of a dump.
@@ -87,6 +121,11 @@ impl Scanner {
         }
     }
 
+    /// Returns whether what came so far ends like a complete dump.
+    pub fn is_complete(&self) -> bool {
+        self.contents.complete && self.lexer.is_between_statements()
+    }
+
     pub fn finish(mut self) -> Contents {
         // A dump cut inside a block or a statement is not complete, whatever was seen before.
         self.contents.complete &= self.lexer.is_between_statements() && self.tables_bytes <= TABLES_BYTES_MOST;
@@ -106,10 +145,14 @@ impl Scanner {
         self.contents.complete = false;
         let statement = self.lexer.take_statement();
         if let Some((schema, name)) = self.lexer.copied() {
+            if let Some(last) = self.contents.tables.last_mut().filter(|last| (&last.schema, &last.name) == (schema, name)) {
+                last.copies += 1;
+                return;
+            }
             self.tables_bytes += size_of::<TableData>() + schema.len() + name.len();
             if self.tables_bytes <= TABLES_BYTES_MOST && self.contents.tables.len() < self.tables_most {
                 let (schema, name, offset) = (schema.clone(), name.clone(), self.statement_offset);
-                self.contents.tables.push(TableData { schema, name, rows: 0, offset, bytes: 0 });
+                self.contents.tables.push(TableData { schema, name, rows: 0, offset, bytes: 0, copies: 1 });
             }
         } else if statement.starts_with(b"SELECT pg_catalog.lo_open(") {
             self.contents.large_objects += 1;
@@ -229,7 +272,7 @@ mod tests {
         }
         // A gigabyte of empty tables comes out of a megabyte of gzip.
         let mut scanner = Scanner { tables_bytes: TABLES_BYTES_MOST - 1000, ..Scanner::default() };
-        (0..100).for_each(|_| scanner.feed(b"COPY public.a (x) FROM stdin;\n\\.\n"));
+        (0..100).for_each(|number| scanner.feed(format!("COPY public.a{number} (x) FROM stdin;\n\\.\n").as_bytes()));
         scanner.feed(b"-- PostgreSQL database dump complete\n");
         let contents = scanner.finish();
         assert!(!contents.complete && contents.tables.len() < 100, "{} tables", contents.tables.len());
@@ -238,7 +281,7 @@ mod tests {
     #[test]
     fn no_more_tables_are_kept_than_a_manifest_has_and_one() {
         let mut scanner = Scanner::of_at_most(3);
-        (0..1000).for_each(|_| scanner.feed(b"COPY public.a (x) FROM stdin;\n1\n\\.\n"));
+        (0..1000).for_each(|number| scanner.feed(format!("COPY public.a{number} (x) FROM stdin;\n1\n\\.\n").as_bytes()));
         assert_eq!(scanner.finish().tables.len(), 3);
         for (letters, complete) in [(63, true), (64, false)] {
             let tag = "a".repeat(letters);
@@ -253,6 +296,20 @@ mod tests {
         let table = &contents.tables[0];
         assert_eq!(&dump[table.offset as usize..][..table.bytes as usize], "COPY public.a (x) FROM stdin;\n1\n\\.\n");
         assert_eq!(contents.bytes as usize, dump.len());
+    }
+
+    #[test]
+    fn blocks_of_one_table_that_follow_one_another_are_one_entry() {
+        let dump = "COPY public.a (x) FROM stdin;\n1\n\\.\n\n--\n\nCOPY public.a (x) FROM stdin;\n2\n3\n\\.\nCOPY public.b (x) FROM stdin;\n\\.\nCOPY public.a (x) FROM stdin;\n4\n\\.\n";
+        let tables = scan(dump).tables;
+        let said: Vec<(&str, u64, u64)> = tables.iter().map(|table| (table.name.as_str(), table.rows, table.copies)).collect();
+        assert_eq!(said, [("a", 3, 2), ("b", 0, 1), ("a", 1, 1)]);
+        assert!(dump[tables[0].offset as usize..][..tables[0].bytes as usize].ends_with("3\n\\.\n"));
+        // As a manifest of format 2 says it.
+        let mut single = tables.clone();
+        single.insert(0, TableData { rows: 1, bytes: 35, copies: 1, ..tables[0].clone() });
+        single[1] = TableData { rows: 2, offset: 40, bytes: tables[0].bytes - 40, copies: 1, ..tables[0].clone() };
+        assert_eq!(joined(&single), tables);
     }
 
     #[test]

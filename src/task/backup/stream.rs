@@ -1,14 +1,13 @@
-//! The pipeline from pg_dump's output to an object: one thread reads and counts, several compress, and one task orders the members, hashes
-//! and uploads them. Every queue is bounded, and so is the memory.
+//! The pipeline from the text of a dump to an object: pieces are counted in the order in which they come, several threads compress them, and
+//! one task hashes and uploads the members in the same order. Every queue is bounded, and so is the memory.
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::sync::{Arc, Mutex, PoisonError, mpsc as thread_mpsc};
+use std::io::{self, Read};
+use std::sync::{Arc, PoisonError};
 
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::scan::{Contents, Scanner};
 use crate::base::progress::Phase;
@@ -17,6 +16,9 @@ use crate::members::blocks::{self, Blocks};
 use crate::members::compress::{Compression, Compressor, MEMBER_BYTES};
 use crate::members::index::MemberIndex;
 use crate::store::Upload;
+
+/// A piece that is longer is cut into several members: a row of a gigabyte.
+const PIECE_LONGEST_BYTES: usize = 4 << 20;
 
 /// The compression of the stream.
 #[derive(Clone, Copy, Debug)]
@@ -37,48 +39,30 @@ pub struct Streamed {
     pub contents: Contents,
 }
 
-/// Compresses all of `source` into `upload`, which is neither finished nor aborted here. With `known_settings`,
-/// SET lines at the head of the dump that are not among them are commented out.
-pub async fn compress_into(
+/// Compresses all that `produce` puts into the pieces, in that order, into `upload`, which is neither finished nor aborted here.
+pub async fn compress_into<F: Future<Output = Result<()>>>(
     upload: &mut Upload,
-    source: File,
     shape: Shape,
-    known_settings: Option<HashSet<String>>,
     phase: &Phase,
+    produce: impl FnOnce(Pieces) -> F,
 ) -> Result<Streamed> {
-    let (work_sender, work_receiver) = thread_mpsc::sync_channel::<Work>(1);
-    let work_receiver = Arc::new(Mutex::new(work_receiver));
-    for _ in 0..shape.threads.max(1) {
-        let mut compressor = Compressor::new(shape.compression, shape.level)?;
-        let work_receiver = Arc::clone(&work_receiver);
-        thread::spawn("compress", move || {
-            loop {
-                // The lock is held while waiting: the other threads wait for the lock instead of the queue.
-                let received = work_receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                let Ok(work) = received else { break };
-                let compressed = compressor.member(&work.input);
-                // The receiver is gone when the run was cancelled.
-                let _ = work
-                    .reply
-                    .send(compressed.map(|compressed| Member { compressed, uncompressed_bytes: work.input.len() as u64 }));
-            }
-        })?;
-    }
-
+    let (work, work_receiver) = mpsc::channel(1);
+    spawn_compressors(shape, work_receiver)?;
     // One member waiting for each thread: enough to keep all of them busy while an upload makes the task wait.
-    let (order_sender, mut order_receiver) = mpsc::channel(shape.threads + 1);
-    let (end_sender, end_receiver) = oneshot::channel();
-    let reader_phase = phase.clone();
-    thread::spawn("dump-reader", move || {
-        let _ = end_sender.send(read_members(source, &work_sender, &order_sender, known_settings, &reader_phase));
-    })?;
+    let (order, order_receiver) = mpsc::channel(shape.threads + 1);
+    let scanner = Arc::new(Mutex::new(Scanner::default()));
+    let pieces = Pieces { scanner: Arc::clone(&scanner), order, work, phase: phase.clone() };
+    let ((), mut streamed) = tokio::try_join!(produce(pieces), write(upload, order_receiver))?;
+    streamed.contents = std::mem::take(&mut *scanner.lock().await).finish();
+    Ok(streamed)
+}
 
+async fn write(upload: &mut Upload, mut order: mpsc::Receiver<Reply>) -> Result<Streamed> {
     let mut hash = Sha256::new();
     let mut blocks = blocks::Hasher::default();
     let mut members = MemberIndex::default();
     let mut bytes = 0;
-    while let Some(reply) = order_receiver.recv().await {
-        let reply: oneshot::Receiver<Result<Member>> = reply;
+    while let Some(reply) = order.recv().await {
         let member = reply.await.context("a compressing thread ended")??;
         hash.update(&member.compressed);
         blocks.push(&member.compressed);
@@ -87,9 +71,11 @@ pub async fn compress_into(
         upload.write(member.compressed.into()).await?;
     }
     members.finish();
-    let contents = end_receiver.await.context("the reading thread ended")?.context("cannot read the dump")?;
-    Ok(Streamed { bytes, sha256: hex::encode(hash.finalize()), members, blocks: blocks.finish(), contents })
+    let (sha256, blocks) = (hex::encode(hash.finalize()), blocks.finish());
+    Ok(Streamed { bytes, sha256, members, blocks, contents: Contents::default() })
 }
+
+type Reply = oneshot::Receiver<Result<Member>>;
 
 struct Work {
     input: Vec<u8>,
@@ -101,31 +87,88 @@ struct Member {
     uncompressed_bytes: u64,
 }
 
-/// Cuts `source` into members until its end, or until the receiver is gone.
-fn read_members(
-    mut source: File,
-    work: &thread_mpsc::SyncSender<Work>,
-    order: &mpsc::Sender<oneshot::Receiver<Result<Member>>>,
-    known_settings: Option<HashSet<String>>,
-    phase: &Phase,
-) -> io::Result<Contents> {
-    let mut scanner = Scanner::default();
-    let mut head_filter = known_settings;
-    loop {
-        let mut input = Vec::with_capacity(MEMBER_BYTES);
-        source.by_ref().take(MEMBER_BYTES as u64).read_to_end(&mut input)?;
-        if input.is_empty() {
-            return Ok(scanner.finish());
+fn spawn_compressors(shape: Shape, work: mpsc::Receiver<Work>) -> Result<()> {
+    let work = Arc::new(std::sync::Mutex::new(work));
+    for _ in 0..shape.threads.max(1) {
+        let mut compressor = Compressor::new(shape.compression, shape.level)?;
+        let work = Arc::clone(&work);
+        thread::spawn("compress", move || {
+            loop {
+                // The lock is held while waiting: the other threads wait for the lock instead of the queue.
+                let received = work.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+                let Some(Work { input, reply }) = received else { break };
+                let compressed = compressor.member(&input);
+                // The receiver is gone when the run was cancelled.
+                let _ = reply.send(compressed.map(|compressed| Member { compressed, uncompressed_bytes: input.len() as u64 }));
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// Where the text of a dump goes: each piece becomes a member, after those that came before.
+#[derive(Clone)]
+pub struct Pieces {
+    scanner: Arc<Mutex<Scanner>>,
+    order: mpsc::Sender<Reply>,
+    work: mpsc::Sender<Work>,
+    phase: Phase,
+}
+
+impl Pieces {
+    /// Adds all of `source`. With `known_settings`, SET lines at its head that are not among them are commented out. The end of a pg_dump
+    /// that failed looks like any other.
+    pub async fn read(&self, source: impl Read + Send + 'static, known_settings: Option<HashSet<String>>) -> Result<()> {
+        let (end_sender, end_receiver) = oneshot::channel();
+        let pieces = self.clone();
+        thread::spawn("dump-reader", move || {
+            let _ = end_sender.send(pieces.read_blocking(source, known_settings));
+        })?;
+        end_receiver.await.context("the reading thread ended")?.context("cannot read the dump")
+    }
+
+    /// Ends early when nobody takes members any more.
+    fn read_blocking(&self, mut source: impl Read, known_settings: Option<HashSet<String>>) -> io::Result<()> {
+        let mut head_filter = known_settings;
+        loop {
+            let mut input = Vec::with_capacity(MEMBER_BYTES);
+            source.by_ref().take(MEMBER_BYTES as u64).read_to_end(&mut input)?;
+            if input.is_empty() {
+                return Ok(());
+            }
+            self.phase.advance(input.len() as u64);
+            if let Some(known) = head_filter.take() {
+                input = without_unknown_settings(&input, &known);
+            }
+            let mut scanner = self.scanner.blocking_lock();
+            scanner.feed(&input);
+            let (reply, receiver) = oneshot::channel();
+            if self.order.blocking_send(receiver).is_err() || self.work.blocking_send(Work { input, reply }).is_err() {
+                return Ok(());
+            }
         }
-        phase.advance(input.len() as u64);
-        if let Some(known) = head_filter.take() {
-            input = without_unknown_settings(&input, &known);
+    }
+
+    /// Adds whole statements, which no others come between.
+    pub async fn add(&self, statements: Vec<u8>) -> Result<()> {
+        self.phase.advance(statements.len() as u64);
+        let mut scanner = self.scanner.lock().await;
+        scanner.feed(&statements);
+        let mut inputs = vec![statements];
+        if inputs[0].len() > PIECE_LONGEST_BYTES {
+            inputs = inputs[0].chunks(PIECE_LONGEST_BYTES).map(<[u8]>::to_vec).collect();
         }
-        scanner.feed(&input);
-        let (reply, receiver) = oneshot::channel();
-        if order.blocking_send(receiver).is_err() || work.send(Work { input, reply }).is_err() {
-            return Ok(scanner.finish());
+        for input in inputs {
+            let (reply, receiver) = oneshot::channel();
+            self.order.send(receiver).await.context("the upload has ended")?;
+            self.work.send(Work { input, reply }).await.context("the compressing threads have ended")?;
         }
+        Ok(())
+    }
+
+    /// Returns whether what came so far ends like a complete dump.
+    pub async fn are_complete(&self) -> bool {
+        self.scanner.lock().await.is_complete()
     }
 }
 

@@ -335,7 +335,7 @@ fn ensure_intact(set: &Set, check: &BytesCheck) -> Result<()> {
 }
 
 fn done(set: &Set, how: &str, phase: &Phase) {
-    let tables = units::plural(set.manifest.tables.len(), "table");
+    let tables = units::plural(set.manifest.table_count(), "table");
     let rows = units::plural(set.manifest.rows(), "row");
     phase.done(&format!("{} {how}: {tables}, {rows}", set.name));
 }

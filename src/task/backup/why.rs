@@ -88,6 +88,14 @@ async fn look(
     Ok(())
 }
 
+/// Who holds or awaits a lock that keeps readers out, in words that follow others; empty when there is nobody by now.
+pub async fn who_locks(settings: &pg::Settings) -> Result<String> {
+    let mut connection = settings.connect().await?;
+    let locked: Vec<Locked> = sqlx::query_as(include_str!("locked.sql")).fetch_all(&mut connection).await?;
+    let said: Vec<String> = locked.iter().take(TABLES_SHOWN).map(|locked| format!("{} {}", locked.table, locked.by)).collect();
+    Ok(if said.is_empty() { String::new() } else { format!(": {}: end that session, or run at another time", said.join("; ")) })
+}
+
 /// The kind of the failure, and what helps. Pure.
 fn decide(said: &str, found: &Found, backup: &Backup) -> (Option<Kind>, Option<String>) {
     let says = |texts: &[&str]| texts.iter().any(|text| said.contains(text));
@@ -239,6 +247,7 @@ mod tests {
             filters: Default::default(),
             lock_wait_timeout: crate::base::units::Span(std::time::Duration::from_secs(60)),
             give_way: false,
+            sessions: 1,
         }
     }
 

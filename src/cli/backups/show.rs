@@ -1,0 +1,149 @@
+//! `pgtend backups show`: what is in a set, by its manifest.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::find::{Filter, Found, Which, find};
+use crate::base::units;
+use crate::cli::global::Global;
+use crate::cli::output::{self, print};
+use crate::task::backup::latest::Choice;
+use crate::task::backup::manifest::{Globals, Manifest};
+use crate::task::backup::part;
+use crate::task::backup::scan::TableData;
+
+pub async fn run(global: &Global, wanted: &str, filter: &Filter, which: &Which) -> Result<ExitCode> {
+    let config = global.load_config()?;
+    // It restores nothing, so that an older set is no danger.
+    let found = find(&config, wanted, filter, &Choice { older_ok: true, ..which.choice() }).await?;
+    let tables = tables(&found.set.manifest);
+    print(&if global.json { format!("{:#}\n", as_json(&found, &tables)) } else { in_words(&found, &tables) })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A table of the set, with all blocks of its rows.
+#[derive(Default)]
+struct Table {
+    schema: String,
+    name: String,
+    rows: u64,
+    /// In the uncompressed dump.
+    bytes: u64,
+    /// Members that hold some of it, and their bytes in the object.
+    members: u64,
+    member_bytes: u64,
+}
+
+/// The tables by name.
+fn tables(manifest: &Manifest) -> Vec<Table> {
+    let mut blocks: BTreeMap<(&str, &str), Vec<&TableData>> = BTreeMap::new();
+    for table in &manifest.tables {
+        blocks.entry((&table.schema, &table.name)).or_default().push(table);
+    }
+    let of = |((schema, name), blocks): ((&str, &str), Vec<&TableData>)| {
+        let mut table = Table { schema: schema.to_owned(), name: name.to_owned(), ..Table::default() };
+        for block in blocks {
+            let extent = part::extent(&manifest.dump, block);
+            table.rows += block.rows;
+            table.bytes += block.bytes;
+            table.members += part::count(&manifest.dump, &extent);
+            table.member_bytes += extent.members.end - extent.members.start;
+        }
+        table
+    };
+    blocks.into_iter().map(of).collect()
+}
+
+fn as_json(found: &Found, tables: &[Table]) -> serde_json::Value {
+    let manifest = &found.set.manifest;
+    let tables: Vec<_> = tables
+        .iter()
+        .map(|table| {
+            let Table { schema, name, rows, bytes, members, member_bytes } = table;
+            json!({ "schema": schema, "name": name, "rows": rows, "bytes": bytes, "members": members, "member_bytes": member_bytes })
+        })
+        .collect();
+    json!({
+        "set": found.set.name.to_string(),
+        "store": found.store_name,
+        "location": found.store.location(&found.set.name.key(&manifest.dump.object)),
+        "format": manifest.format,
+        "started_at": manifest.started_at,
+        "finished_at": manifest.finished_at,
+        "server_version": manifest.server.version,
+        "pg_dump_version": manifest.pg_dump_version,
+        "database": manifest.server.database.name,
+        "encoding": manifest.server.database.encoding,
+        "dump_bytes": manifest.dump.bytes,
+        "uncompressed_bytes": manifest.dump.uncompressed_bytes,
+        "members": manifest.dump.members.count,
+        "rows": manifest.rows(),
+        "tables": tables,
+        "large_objects": manifest.large_objects,
+        "extensions": manifest.server.extensions,
+        "globals": manifest.globals,
+        "filters": manifest.filters,
+        "verification": found.set.verification,
+        "bytes": found.set.verification.verdict(),
+        "warnings": manifest.warnings,
+    })
+}
+
+fn in_words(found: &Found, tables: &[Table]) -> String {
+    let (set, manifest) = (&found.set, &found.set.manifest);
+    let mut lines = vec![
+        ("set", format!("{} in {}", set.name, found.store_name)),
+        ("of", format!("database {}, PostgreSQL {}", manifest.server.database.name, manifest.server.version)),
+        (
+            "dump",
+            format!(
+                "{}, {} uncompressed, {}",
+                units::bytes(manifest.dump.bytes),
+                units::bytes(manifest.dump.uncompressed_bytes),
+                units::plural(manifest.dump.members.count, "member")
+            ),
+        ),
+        ("bytes", format!("{}; {}", set.verification.verdict().name(), set.verification.in_words())),
+        ("globals", globals_in_words(&manifest.globals)),
+        ("large objects", units::count(manifest.large_objects)),
+    ];
+    let extensions: Vec<String> =
+        manifest.server.extensions.iter().map(|extension| format!("{} {}", extension.name, extension.version)).collect();
+    if !extensions.is_empty() {
+        lines.push(("extensions", extensions.join(", ")));
+    }
+    let filters = &manifest.filters;
+    let filters = [
+        ("only schemas", &filters.schemas),
+        ("without tables", &filters.exclude_tables),
+        ("without rows of", &filters.exclude_table_data),
+    ];
+    lines
+        .extend(filters.iter().filter(|(_, patterns)| !patterns.is_empty()).map(|(what, patterns)| (*what, patterns.join(", "))));
+    lines.extend(manifest.warnings.iter().map(|warning| ("warning", warning.clone())));
+    let head: String = lines.iter().map(|(what, said)| format!("{what:<15} {said}\n")).collect();
+    if tables.is_empty() {
+        return head + "\nno table data\n";
+    }
+    let row = |table: &Table| {
+        vec![
+            format!("{}.{}", table.schema, table.name),
+            units::count(table.rows),
+            units::bytes(table.bytes),
+            units::count(table.members),
+            units::bytes(table.member_bytes),
+        ]
+    };
+    head + "\n" + &output::table(&["TABLE", "ROWS", "UNCOMPRESSED", "MEMBERS", "IN THE OBJECT"], tables.iter().map(row))
+}
+
+fn globals_in_words(globals: &Globals) -> String {
+    match globals {
+        Globals::Object { bytes, role_passwords: true, .. } => format!("{}, with passwords of roles", units::bytes(*bytes)),
+        Globals::Object { bytes, role_passwords: false, .. } => format!("{}, without passwords of roles", units::bytes(*bytes)),
+        Globals::Absent { reason } => format!("none: {reason}"),
+    }
+}

@@ -1,0 +1,225 @@
+//! Reads one table out of a set: only the members that hold its rows, by range, and no byte is used before it is proved.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
+use anyhow::{Context as _, Result};
+
+use super::manifest::DumpObject;
+use super::rows_out::RowsOut;
+use super::scan::TableData;
+use super::set::Set;
+use crate::base::progress::Phase;
+use crate::base::units;
+use crate::members::blocks::Proof;
+use crate::members::compress::DecodeError;
+use crate::members::decode::decode_part;
+use crate::store::Store;
+
+/// Neighbouring members of a dump that hold rows of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Their bytes in the object.
+    pub members: Range<u64>,
+    /// What they decode to: bytes of the uncompressed dump.
+    pub decoded: Range<u64>,
+    /// The table's COPY statements with their rows, in the uncompressed dump.
+    pub wanted: Vec<Range<u64>>,
+}
+
+/// The members that hold these parts of the dump, as far as the manifest tells members apart.
+pub fn extent(dump: &DumpObject, table: &TableData) -> Extent {
+    let points = &dump.members.points;
+    let wanted = table.offset..table.offset + table.bytes;
+    let first = points.partition_point(|point| point[1] <= wanted.start);
+    let after = first + points[first..].partition_point(|point| point[1] < wanted.end);
+    let [from, decoded_from] = first.checked_sub(1).map_or([0, 0], |at| points[at]);
+    let [to, decoded_to] = points.get(after).copied().unwrap_or([dump.bytes, dump.uncompressed_bytes]);
+    Extent { members: from..to, decoded: decoded_from..decoded_to, wanted: vec![wanted] }
+}
+
+/// How many members these are; a number of `every` where the manifest does not record each.
+pub fn count(dump: &DumpObject, extent: &Extent) -> u64 {
+    let points = dump.members.points.iter().filter(|point| extent.members.contains(&point[0])).count() as u64;
+    points.saturating_mul(dump.members.every).min(dump.members.count)
+}
+
+/// What is read of a dump for these entries of one table. Without hashes of parts (sets of the first release), it is read as a whole.
+pub fn extents(dump: &DumpObject, tables: &[&TableData]) -> Vec<Extent> {
+    let mut found: Vec<Extent> = Vec::new();
+    let mut sorted: Vec<Extent> = tables.iter().map(|table| extent(dump, table)).collect();
+    sorted.sort_by_key(|extent| extent.wanted[0].start);
+    let block_bytes = dump.blocks.as_ref().map_or(u64::MAX, |blocks| blocks.block_bytes.max(1));
+    for extent in sorted {
+        match found.last_mut() {
+            // The blocks that prove one of them reach to those of the other.
+            Some(last) if extent.members.start / block_bytes <= last.members.end.div_ceil(block_bytes) => {
+                last.members.end = last.members.end.max(extent.members.end);
+                last.decoded.end = last.decoded.end.max(extent.decoded.end);
+                last.wanted.extend(extent.wanted);
+            }
+            _ => found.push(extent),
+        }
+    }
+    if dump.blocks.is_none() {
+        for whole in &mut found {
+            (whole.members, whole.decoded) = (0..dump.bytes, 0..dump.uncompressed_bytes);
+        }
+    }
+    found
+}
+
+/// Passes the rows of these entries of one table to `rows`. Returns how many bytes of the object were read. After an error, what `rows` has
+/// written is not all.
+pub async fn read(store: &Store, set: &Set, tables: &[&TableData], phase: &Phase, mut rows: RowsOut) -> Result<(u64, RowsOut)> {
+    let mut read_bytes = 0;
+    for extent in extents(&set.manifest.dump, tables) {
+        let (bytes, back) = read_extent(store, set, extent, phase, rows).await?;
+        read_bytes += bytes;
+        rows = back;
+    }
+    Ok((read_bytes, rows))
+}
+
+async fn read_extent(store: &Store, set: &Set, extent: Extent, phase: &Phase, rows: RowsOut) -> Result<(u64, RowsOut)> {
+    let dump = &set.manifest.dump;
+    let key = set.name.key(&dump.object);
+    let differs = Arc::new(AtomicBool::new(false));
+    let (range, proof) = match &dump.blocks {
+        Some(blocks) => {
+            let (range, proof) = Proof::of_part(blocks, dump.bytes, &extent.members, Arc::clone(&differs));
+            (range, Some(proof))
+        }
+        None => (0..dump.bytes, None),
+    };
+    let members = extent.members.start - range.start..extent.members.end - range.start;
+    let reader = store.read_range(&key, range.clone()).await?.with_context(|| format!("{} is gone", store.location(&key)))?;
+    let is_refused = Arc::clone(&differs);
+    let end = extent.decoded.end;
+    let cut = Cut { position: extent.decoded.start, end, wanted: extent.wanted, next: 0, rows };
+    let feed = move |cut: &mut Cut, bytes: &[u8]| match is_refused.load(Relaxed) {
+        true => Err(io::Error::other("they differ from the manifest")),
+        false => cut.take(bytes),
+    };
+    let decoded = decode_part(reader, dump.compression, phase, (proof, members), cut, feed, |_| ()).await?;
+
+    let is_as_written = !differs.load(Relaxed) && (dump.blocks.is_some() || decoded.sha256 == dump.sha256);
+    anyhow::ensure!(
+        is_as_written && decoded.bytes == range.end - range.start,
+        "{} differs from its manifest in bytes {} to {} (SHA-256 of {}): try again, and if it stays, `pgtend backups verify` says whether the set is damaged",
+        store.location(&key),
+        range.start,
+        range.end,
+        units::bytes(decoded.bytes)
+    );
+    match decoded.members {
+        Ok(_) => {}
+        Err(DecodeError::Sink(error)) => return Err(error.into()),
+        Err(DecodeError::Source(error)) => return Err(anyhow::Error::new(error).context("the members do not decode")),
+    }
+    let cut = decoded.state;
+    anyhow::ensure!(
+        cut.position == end,
+        "the members of the table decode to {} bytes less than the manifest says",
+        end - cut.position
+    );
+    Ok((decoded.bytes, cut.rows))
+}
+
+/// Cuts the wanted parts out of decoded bytes.
+struct Cut {
+    /// In the uncompressed dump, like `end` and `wanted`.
+    position: u64,
+    end: u64,
+    wanted: Vec<Range<u64>>,
+    /// The first of `wanted` that has not ended.
+    next: usize,
+    rows: RowsOut,
+}
+
+impl Cut {
+    fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let here = self.position..self.position + bytes.len() as u64;
+        if here.end > self.end {
+            return Err(io::Error::other("the members of the table decode to more than the manifest says"));
+        }
+        while let Some(range) = self.wanted.get(self.next) {
+            let (from, to) = (range.start.max(here.start), range.end.min(here.end));
+            if from < to {
+                self.rows.feed(&bytes[(from - here.start) as usize..(to - here.start) as usize])?;
+            }
+            if range.end > here.end {
+                break;
+            }
+            self.next += 1;
+        }
+        self.position = here.end;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::members::blocks::Blocks;
+    use crate::members::index::MemberIndex;
+    use crate::task::backup::manifest::tests::manifest;
+
+    /// Ten members of 1,000 bytes, which decode to 5,000 bytes each.
+    fn dump(block_bytes: Option<u64>) -> DumpObject {
+        let mut members = MemberIndex::default();
+        (members.count, members.points) = (10, (0..10).map(|number| [number * 1000, number * 5000]).collect());
+        DumpObject {
+            bytes: 10_000,
+            uncompressed_bytes: 50_000,
+            members,
+            blocks: block_bytes.map(|block_bytes| Blocks { block_bytes, sha256: Vec::new() }),
+            ..manifest().dump
+        }
+    }
+
+    fn table(offset: u64, bytes: u64) -> TableData {
+        TableData { offset, bytes, ..manifest().tables[0].clone() }
+    }
+
+    #[test]
+    fn a_table_is_in_the_members_that_its_bytes_reach_into() {
+        let dump = dump(Some(1000));
+        for (offset, bytes, members) in [
+            (0, 1, 0..1000),
+            (4999, 1, 0..1000),
+            (4999, 2, 0..2000),
+            (5000, 5000, 1000..2000),
+            (12_000, 20_000, 2000..7000),
+            (49_999, 1, 9000..10_000),
+        ] {
+            let found = extent(&dump, &table(offset, bytes));
+            assert_eq!((&found.members, &found.decoded), (&members, &(members.start * 5..members.end * 5)), "{offset} {bytes}");
+            assert_eq!(count(&dump, &found), (members.end - members.start) / 1000);
+        }
+    }
+
+    #[test]
+    fn parts_that_share_blocks_are_read_together_and_others_are_not() {
+        let (first, near, far) = (table(0, 10), table(10_000, 10), table(45_000, 10));
+        let of = |block_bytes| {
+            let found = extents(&dump(block_bytes), &[&far, &near, &first]);
+            found.into_iter().map(|extent| (extent.members, extent.wanted.len())).collect::<Vec<_>>()
+        };
+        assert_eq!(of(Some(1000)), [(0..1000, 1), (2000..3000, 1), (9000..10_000, 1)]);
+        assert_eq!(of(Some(2000)), [(0..3000, 2), (9000..10_000, 1)]);
+        assert_eq!(of(None), [(0..10_000, 3)], "a set of the first release is read as a whole");
+    }
+
+    #[test]
+    fn points_that_nobody_wrote_lead_to_no_other_part_of_the_object() {
+        let mut dump = dump(Some(1000));
+        dump.members.points = vec![[7000, 30_000]];
+        assert_eq!(extent(&dump, &table(10, 20)).members, 0..7000);
+        dump.members.points.clear();
+        assert_eq!(extent(&dump, &table(10, 20)).members, 0..10_000);
+    }
+}

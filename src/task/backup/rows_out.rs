@@ -1,0 +1,146 @@
+//! Writes the rows of one table as SQL for psql, or as CSV. The bytes of a dump are input: what is no COPY into this table is refused.
+
+use std::io::{self, Write};
+
+use super::csv::{self, CsvRows};
+use super::pg_dumps;
+use super::script::{Script, Step};
+use super::set::Set;
+use super::tokens::{Statement, copied_table};
+use crate::base::units;
+use crate::pg;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// COPY … FROM stdin with its rows, for psql
+    Sql,
+    /// PostgreSQL's CSV in the encoding of the dump, with a line of names
+    Csv,
+}
+
+/// Takes the COPY statements of a table with their rows, in pieces of any size.
+pub struct RowsOut {
+    table: (String, String),
+    script: Script,
+    /// None for SQL.
+    csv: Option<CsvRows>,
+    format: Format,
+    /// Of the first COPY.
+    columns: Option<Vec<String>>,
+    is_in_rows: bool,
+    pub rows: u64,
+    out: Box<dyn Write + Send>,
+}
+
+impl RowsOut {
+    pub fn new(set: &Set, table: (String, String), format: Format, mut out: Box<dyn Write + Send>) -> io::Result<Self> {
+        if format == Format::Sql {
+            out.write_all(head(set, &table).as_bytes())?;
+        }
+        let script = Script::default();
+        Ok(Self { table, script, csv: None, format, columns: None, is_in_rows: false, rows: 0, out })
+    }
+
+    pub fn feed(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut steps = Vec::new();
+        self.script.feed(bytes, |step| steps.push(step))?;
+        steps.into_iter().try_for_each(|step| self.step(step))
+    }
+
+    /// Returns an error unless these are as many rows as the manifest says, to their end.
+    pub fn finish(mut self, rows: u64) -> io::Result<()> {
+        if self.is_in_rows || self.rows != rows {
+            let (found, written) = (units::plural(self.rows, "row"), units::count(rows));
+            return Err(io::Error::other(format!("the set holds {found} of the table, and its manifest says {written}")));
+        }
+        self.out.flush()
+    }
+
+    fn step(&mut self, step: Step) -> io::Result<()> {
+        match step {
+            Step::Copy { text, .. } => self.copy(&text),
+            Step::Rows(rows) => {
+                self.rows += memchr::memchr_iter(b'\n', &rows).count() as u64;
+                match &mut self.csv {
+                    Some(csv) => csv.feed(&rows, &mut self.out),
+                    None => self.out.write_all(&rows),
+                }
+            }
+            Step::RowsEnd => {
+                // The line `\.` is no row.
+                self.rows = self.rows.saturating_sub(1);
+                self.is_in_rows = false;
+                Ok(())
+            }
+            Step::Statement { .. } => Err(not_of_the_table()),
+        }
+    }
+
+    fn copy(&mut self, text: &[u8]) -> io::Result<()> {
+        let statement = String::from_utf8_lossy(text);
+        if copied_table(text).as_ref() != Some(&self.table) || !pg_dumps::copies(&statement) {
+            return Err(not_of_the_table());
+        }
+        let columns = columns_of(&statement);
+        let is_first = self.columns.is_none();
+        if *self.columns.get_or_insert_with(|| columns.clone()) != columns {
+            return Err(io::Error::other("two COPY statements of the table have different columns"));
+        }
+        self.is_in_rows = true;
+        match self.format {
+            Format::Sql => {
+                self.out.write_all(text)?;
+                self.out.write_all(b";\n")
+            }
+            Format::Csv => {
+                self.csv = Some(CsvRows::new(columns.len()));
+                if is_first { self.out.write_all(&csv::header(&columns)) } else { Ok(()) }
+            }
+        }
+    }
+}
+
+fn not_of_the_table() -> io::Error {
+    io::Error::other("where the manifest says that the rows of the table are, the dump holds something else")
+}
+
+/// The settings that the rows were written for.
+fn head(set: &Set, (schema, name): &(String, String)) -> String {
+    let database = &set.manifest.server.database;
+    let encoding = if database.has_no_way_to_utf8() { database.encoding.as_str() } else { "UTF8" };
+    format!(
+        "{}\n\nSET client_encoding = '{encoding}';\nSET xmloption = content;\nSET row_security = off;\nSELECT pg_catalog.set_config('search_path', '', false);\n\n",
+        pg::comment(&format!("Rows of {schema}.{name} in the set {}", set.name))
+    )
+}
+
+/// `a` and `b c` of `COPY s.t (a, "b c") FROM stdin`.
+fn columns_of(copy: &str) -> Vec<String> {
+    let statement = Statement::of(copy);
+    let Some((_, _, list)) = statement.qualified(1).filter(|(_, _, list)| statement.is_symbol(*list, b'(')) else {
+        return Vec::new();
+    };
+    let mut columns = Vec::new();
+    let mut at = list + 1;
+    while let Some(name) = statement.name(at) {
+        columns.push(name);
+        if !statement.is_symbol(at + 1, b',') {
+            break;
+        }
+        at += 2;
+    }
+    columns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_read_from_a_copy() {
+        assert_eq!(columns_of("COPY public.t (a, \"b \"\" c\", \"D\") FROM stdin"), ["a", "b \" c", "D"]);
+        assert_eq!(columns_of("COPY public.t  FROM stdin"), [""; 0]);
+        assert_eq!(columns_of("COPY public.t () FROM stdin"), [""; 0]);
+        assert_eq!(columns_of("COPY public.\"t(\" (x) FROM stdin"), ["x"]);
+    }
+}

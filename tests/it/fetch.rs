@@ -1,0 +1,222 @@
+//! What is in a set, and one table out of it: exactly its rows, from the members that hold them, proved or not at all.
+
+use std::path::Path;
+use std::process::Command;
+
+use pgtend::task::backup::manifest;
+use serde_json::Value;
+
+use crate::support::Scenario;
+use crate::support::postgres::{Server, server};
+use crate::support::s3::S3Server;
+
+const VALUES: &str = include_str!("fixtures/round_trip/values.sql");
+
+const TABLES: [&str; 9] = ["texts", "one_column", "bytes", "numbers", "times", "composed", "documents", "wide", "many_columns"];
+
+/// Three tables, of which the one in the middle has about 21 MB when it is compressed, and each other one about 2 MB.
+pub fn three_tables(server: &Server) -> String {
+    let name = server.new_database();
+    let random = "md5(i::text) || md5((i * 7)::text) || md5((i * 13)::text) || md5((i * 17)::text)";
+    for (table, rows) in [("a_first", 30_000), ("big", 310_000), ("z_last", 30_000)] {
+        server.sql(&name, &format!("CREATE TABLE {table} AS SELECT i, {random} AS body FROM generate_series(1, {rows}) i"));
+    }
+    name
+}
+
+fn with_set(server: &Server, database: &str) -> Scenario {
+    let scenario = Scenario::with_database(server, database).backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    scenario
+}
+
+/// What the server says of all rows of a table, whatever their order.
+pub fn sum(server: &Server, database: &str, table: &str) -> String {
+    server.sql(database, &format!("SELECT count(*), sum(hashtextextended(t::text, 0)) FROM ONLY {table} t"))
+}
+
+/// The server's own CSV, under the settings of a dump.
+fn csv_of(server: &Server, database: &str, table: &str) -> Vec<u8> {
+    let copy = format!("COPY (SELECT * FROM ONLY {table}) TO STDOUT (FORMAT csv, HEADER)");
+    let settings = "SET timezone = 'UTC'; SET intervalstyle = 'postgres'; SET extra_float_digits = 3; SET search_path = ''";
+    let output = server.tool("psql", database).args(["-Xq", "-c", settings, "-c", &copy]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+fn left_behind(folder: &Path) -> Vec<String> {
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    files.filter(|name| name.starts_with(".pgtend-fetch") || name.starts_with("rows")).collect()
+}
+
+#[test]
+fn every_value_comes_out_of_a_set_as_csv_as_the_server_writes_it_and_as_sql() {
+    for major in [14, 15, 18] {
+        let server = server(major);
+        let (database, copy) = (server.new_database(), server.new_database());
+        server.sql(&database, VALUES);
+        let scenario = with_set(server, &database);
+        let schema = server.tool("pg_dump", &database).args(["--schema-only", "--no-sync"]).output().unwrap();
+        server.sql(&copy, &String::from_utf8(schema.stdout).unwrap());
+        for table in TABLES {
+            let name = format!("values.{table}");
+            let fetch = ["backups", "fetch", "latest", "--table", &name];
+            let csv = scenario.command(&[&fetch[..], &["--format", "csv"]].concat()).output().unwrap();
+            assert!(csv.status.success(), "{}", String::from_utf8_lossy(&csv.stderr));
+            assert!(csv.stdout == csv_of(server, &database, &format!("\"values\".{table}")), "{major}: {table}");
+
+            scenario.run(&[&fetch[..], &["--output", "rows.sql"]].concat()).succeeded().prints(&["rows.sql: "]);
+            let psql =
+                server.tool("psql", &copy).args(["-Xq1", "-v", "ON_ERROR_STOP=1", "-f"]).arg(scenario.path("rows.sql")).output();
+            let psql = psql.unwrap();
+            assert!(psql.status.success(), "{table}: {}", String::from_utf8_lossy(&psql.stderr));
+            let of = |database: &str| sum(server, database, &format!("\"values\".{table}"));
+            assert_eq!(of(&copy), of(&database), "{major}: {table}");
+        }
+    }
+}
+
+#[test]
+fn a_set_is_shown_with_its_tables_and_what_holds_them() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(
+        &database,
+        "CREATE TABLE logs (at date, x int) PARTITION BY RANGE (at);
+         CREATE TABLE logs_1 PARTITION OF logs FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
+         INSERT INTO logs SELECT '2026-01-05', i FROM generate_series(1, 1234) i;
+         CREATE TABLE \"We ird\" (x int); SELECT lo_create(0)",
+    );
+    let scenario = with_set(server, &database);
+    scenario.run(&["backups", "show", "latest"]).succeeded().prints(&[
+        "public.logs_1",
+        "1,234",
+        "public.We ird",
+        "large objects   1",
+        "extensions      plpgsql 1.0",
+        "PostgreSQL 18.",
+    ]);
+    let shown = scenario.json(&["backups", "show", "latest"]);
+    let tables = shown["tables"].as_array().unwrap();
+    let names: Vec<&str> = tables.iter().map(|table| table["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["We ird", "logs_1"]);
+    assert_eq!((&tables[1]["rows"], &tables[1]["members"]), (&1234.into(), &1.into()));
+    assert_eq!((&shown["large_objects"], &shown["members"], &shown["bytes"]), (&1.into(), &1.into(), &"intact".into()));
+
+    let refused = |table: &str| scenario.run(&["backups", "fetch", "latest", "--table", table]).exited(78);
+    refused("logs").says(&["is partitioned: its rows are in public.logs_1"]);
+    refused("log_1").says(&["no rows of a table `log_1`"]);
+    refused("public.log_1").says(&["did you mean `public.logs_1`?"]);
+    scenario.run(&["backups", "fetch", "latest", "--table", "logs_1", "--json"]).exited(78).says(&["--output FILE"]);
+    for table in ["\"We ird\"", "public.\"We ird\"", "public.We ird"] {
+        let fetched = scenario.run(&["backups", "fetch", "latest", "--table", table, "--format", "csv"]).succeeded();
+        assert_eq!(fetched.stdout, "x\n", "{table}");
+    }
+}
+
+#[test]
+fn only_the_members_that_hold_a_table_are_read_and_the_blocks_that_prove_them() {
+    let (server, s3) = (server(16), S3Server::start());
+    let database = three_tables(server);
+    let scenario = Scenario::with_database(server, &database).s3(&s3).backup_job("bucket", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let shown = scenario.json(&["backups", "show", "latest", "--store", "bucket"]);
+    let reads = |table: &str| -> (u64, u64) {
+        let file = format!("{table}.csv");
+        let arguments = ["backups", "fetch", "latest", "--store", "bucket", "--format", "csv", "--table", table, "-o", &file];
+        let fetched = scenario.json(&arguments);
+        assert!(std::fs::read(scenario.path(&file)).unwrap() == csv_of(server, &database, &format!("public.{table}")), "{table}");
+        let of_table = shown["tables"].as_array().unwrap().iter().find(|shown| shown["name"] == table).unwrap();
+        (fetched["read_bytes"].as_u64().unwrap(), of_table["member_bytes"].as_u64().unwrap())
+    };
+    let (read, held) = reads("big");
+    assert!(held > 18_000_000 && read <= held * 11 / 10, "{read} read of {held}");
+    for table in ["a_first", "z_last"] {
+        let (read, held) = reads(table);
+        assert!(read <= held + (2 << 20), "{table}: {read} read of {held}");
+    }
+    // A server that answers with all of an object, or with more than was asked for.
+    for (ignores_ranges, starts_before) in [(true, 0), (false, 1), (false, 3 << 20)] {
+        let quirks = s3.quirks();
+        quirks.ignores_ranges.store(ignores_ranges, std::sync::atomic::Ordering::Relaxed);
+        quirks.starts_before.store(starts_before, std::sync::atomic::Ordering::Relaxed);
+        reads("z_last");
+    }
+}
+
+#[test]
+fn of_bytes_that_were_changed_in_the_store_no_row_is_called_good() {
+    let server = server(18);
+    let database = three_tables(server);
+    let scenario = with_set(server, &database);
+    let dump = scenario.path(&format!("store/{}/dump.sql.gz", scenario.sets()[0]));
+    let mut bytes = std::fs::read(&dump).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    std::fs::write(&dump, &bytes).unwrap();
+    std::fs::write(scenario.path("rows.csv"), "of yesterday").unwrap();
+    for format in ["sql", "csv"] {
+        let fetch = ["backups", "fetch", "latest", "--table", "big", "--format", format];
+        let refused = scenario.run(&[&fetch[..], &["--output", "rows.csv"]].concat()).exited(1);
+        refused.says(&["no file was written", "differs from its manifest", "backups verify"]);
+        assert_eq!(std::fs::read_to_string(scenario.path("rows.csv")).unwrap(), "of yesterday");
+        assert_eq!(left_behind(&scenario.path("")), ["rows.csv"]);
+        scenario.run(&fetch).exited(1).says(&["is not all of its rows: do not use it"]);
+    }
+    for table in ["a_first", "z_last"] {
+        scenario.run(&["backups", "fetch", "latest", "--table", table, "--output", "rows.csv"]).succeeded();
+    }
+}
+
+#[test]
+fn a_manifest_that_leads_to_other_statements_gets_none_of_them_out() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(&database, "CREATE TABLE a AS SELECT 1 AS x; CREATE TABLE b AS SELECT 2 AS x");
+    let scenario = with_set(server, &database);
+    let path = scenario.path(&format!("store/{}/manifest.json", scenario.sets()[0]));
+    let written = manifest::from_json(&std::fs::read(&path).unwrap()).unwrap();
+    let fetch = |change: &dyn Fn(&mut manifest::Manifest)| {
+        let mut manifest = written.clone();
+        change(&mut manifest);
+        std::fs::write(&path, manifest::to_json(&manifest).unwrap()).unwrap();
+        scenario.run(&["backups", "fetch", "latest", "--table", "a"])
+    };
+    fetch(&|_| ()).succeeded().prints(&["COPY public.a (x) FROM stdin;\n1\n\\."]);
+    fetch(&|manifest| manifest.tables.swap(0, 1)).succeeded().prints(&["\n1\n"]);
+    fetch(&|manifest| manifest.tables[0].rows = 2).exited(1).says(&["holds 1 row of the table", "says 2"]);
+    fetch(&|manifest| manifest.tables[0].bytes -= 3).exited(1).says(&["do not use it"]);
+    let other = |manifest: &mut manifest::Manifest| {
+        (manifest.tables[0].offset, manifest.tables[0].bytes) = (manifest.tables[1].offset, manifest.tables[1].bytes);
+    };
+    fetch(&other).exited(1).says(&["the dump holds something else"]);
+    let head = |manifest: &mut manifest::Manifest| (manifest.tables[0].offset, manifest.tables[0].bytes) = (0, 400);
+    fetch(&head).exited(1).says(&["do not use it"]);
+}
+
+#[test]
+fn a_set_of_the_first_release_is_read_as_a_whole_and_proved_at_its_end() {
+    let server = server(18);
+    let database = three_tables(server);
+    let scenario = with_set(server, &database);
+    let folder = scenario.path(&format!("store/{}", scenario.sets()[0]));
+    let mut first: Value = serde_json::from_slice(&std::fs::read(folder.join("manifest.json")).unwrap()).unwrap();
+    first["format"] = 1.into();
+    first.as_object_mut().unwrap().remove("sha256");
+    first["dump"].as_object_mut().unwrap().remove("blocks");
+    first["dump"]["members"].as_object_mut().unwrap().remove("crc32");
+    std::fs::write(folder.join("manifest.json"), first.to_string()).unwrap();
+    let fetched = scenario.json(&["backups", "fetch", "latest", "--table", "z_last", "--format", "csv", "-o", "rows.csv"]);
+    assert_eq!(fetched["read_bytes"], first["dump"]["bytes"]);
+    assert!(std::fs::read(scenario.path("rows.csv")).unwrap() == csv_of(server, &database, "public.z_last"));
+
+    let dump = folder.join("dump.sql.gz");
+    let mut bytes = std::fs::read(&dump).unwrap();
+    // The time in the head of the first member, which no checksum of gzip covers.
+    bytes[5] ^= 1;
+    std::fs::write(&dump, &bytes).unwrap();
+    assert!(Command::new("gunzip").arg("-t").arg(&dump).status().unwrap().success());
+    let fetch = ["backups", "fetch", "latest", "--table", "z_last", "--output", "other.csv"];
+    scenario.run(&fetch).exited(1).says(&["differs from its manifest"]);
+    assert!(!scenario.path("other.csv").exists());
+}

@@ -1,0 +1,416 @@
+//! Dumps by several sessions: one snapshot, one file that stock tools restore, and what breaks them leaves nothing.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use hyper::Method;
+use serde_json::Value;
+
+use crate::fetch::sum;
+use crate::support::postgres::{Server, server};
+use crate::support::s3::{Fault, Rule, S3Server};
+use crate::support::{Output, Scenario, eventually};
+
+/// Tables of every kind that several sessions read, or must not; those that are called large have more than 8 MiB.
+const EVERY_KIND: &str = r#"
+CREATE SCHEMA "We ""ird";
+CREATE TABLE "We ""ird"."large; drop" ("Sp ace" int GENERATED ALWAYS AS IDENTITY, gone int, "quo""te" text, at timestamptz DEFAULT now());
+ALTER TABLE "We ""ird"."large; drop" DROP COLUMN gone;
+INSERT INTO "We ""ird"."large; drop" ("quo""te") SELECT CASE WHEN i % 9 = 0 THEN NULL WHEN i % 9 = 1 THEN '' WHEN i % 9 = 2 THEN E'\\.\n\t' || i ELSE md5(i::text) || E'\\' END FROM generate_series(1, 150000) i;
+DELETE FROM "We ""ird"."large; drop" WHERE "Sp ace" % 7 = 0;
+UPDATE "We ""ird"."large; drop" SET at = at - interval '1 day' WHERE "Sp ace" % 5 = 0;
+CREATE TABLE large_toast (id int PRIMARY KEY, doc text);
+ALTER TABLE large_toast ALTER doc SET STORAGE EXTERNAL;
+INSERT INTO large_toast SELECT i, repeat(md5(i::text), 20000) FROM generate_series(1, 40) i;
+INSERT INTO large_toast VALUES (41, repeat('x', 20000000));
+CREATE TABLE large_parts (at date NOT NULL, id int, body text) PARTITION BY RANGE (at);
+CREATE TABLE large_part_1 PARTITION OF large_parts FOR VALUES FROM ('2026-01-01') TO ('2026-07-01');
+CREATE TABLE large_part_2 PARTITION OF large_parts FOR VALUES FROM ('2026-07-01') TO ('2027-01-01');
+INSERT INTO large_parts SELECT date '2026-01-01' + i % 360, i, md5(i::text) || md5((i * 3)::text) FROM generate_series(1, 200000) i;
+CREATE INDEX ON large_parts (at, id);
+CREATE TYPE shade AS ENUM ('red', 'green', 'blue');
+CREATE TABLE by_shade (s shade, body text) PARTITION BY HASH (s);
+CREATE TABLE by_shade_0 PARTITION OF by_shade FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE by_shade_1 PARTITION OF by_shade FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+INSERT INTO by_shade SELECT (enum_range(NULL::shade))[1 + i % 3], md5(i::text) FROM generate_series(1, 250000) i;
+CREATE TABLE large_generated (i int, twice int GENERATED ALWAYS AS (i * 2) STORED, body text);
+INSERT INTO large_generated (i, body) SELECT i, md5(i::text) FROM generate_series(1, 130000) i;
+CREATE TABLE large_emptied AS SELECT i, md5(i::text) AS body FROM generate_series(1, 150000) i;
+ALTER TABLE large_emptied SET (autovacuum_enabled = false);
+DELETE FROM large_emptied;
+CREATE TABLE large_parent (id int PRIMARY KEY, body text);
+CREATE TABLE large_child (more int) INHERITS (large_parent);
+INSERT INTO large_parent SELECT i, md5(i::text) FROM generate_series(1, 130000) i;
+INSERT INTO large_child SELECT i, md5(i::text), i FROM generate_series(200000, 330000) i;
+CREATE TABLE zz_large_known (id int PRIMARY KEY, body text);
+INSERT INTO zz_large_known SELECT i, md5(i::text) FROM generate_series(1, 130000) i;
+CREATE FUNCTION is_known(wanted int) RETURNS boolean LANGUAGE sql AS 'SELECT EXISTS (SELECT FROM public.zz_large_known WHERE id = wanted)';
+CREATE TABLE zzz_checked (id int CHECK (public.is_known(id)));
+INSERT INTO zzz_checked SELECT i FROM generate_series(1, 100) i;
+CREATE TABLE large_refers (id int REFERENCES large_toast, parent int REFERENCES large_parent, body text);
+INSERT INTO large_refers SELECT 1 + i % 40, 1 + i % 130000, md5(i::text) FROM generate_series(1, 130000) i;
+CREATE TABLE noticed (what text);
+CREATE FUNCTION notice() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.noticed VALUES (TG_TABLE_NAME); RETURN NEW; END';
+CREATE TRIGGER always AFTER INSERT ON large_refers FOR EACH ROW EXECUTE FUNCTION notice();
+ALTER TABLE large_refers ENABLE ALWAYS TRIGGER always;
+CREATE TABLE large_secured (i int, body text);
+INSERT INTO large_secured SELECT i, md5(i::text) FROM generate_series(1, 130000) i;
+ALTER TABLE large_secured ENABLE ROW LEVEL SECURITY;
+CREATE TABLE small (x int);
+INSERT INTO small SELECT generate_series(1, 10);
+CREATE SEQUENCE counter START 42;
+SELECT nextval('counter');
+CREATE MATERIALIZED VIEW summed AS SELECT count(*), sum(id) FROM large_parts;
+SELECT lo_from_bytea(0, decode(repeat('c0ffee', 3000), 'hex')) FROM generate_series(1, 3);
+"#;
+
+const TABLES: [&str; 17] = [
+    "\"We \"\"ird\".\"large; drop\"",
+    "large_toast",
+    "large_part_1",
+    "large_part_2",
+    "by_shade",
+    "by_shade_0",
+    "large_generated",
+    "large_emptied",
+    "large_parent",
+    "large_child",
+    "zz_large_known",
+    "zzz_checked",
+    "large_refers",
+    "noticed",
+    "large_secured",
+    "small",
+    "summed",
+];
+
+/// Two large tables, of about 100 MB in the dump together.
+fn large_database(server: &Server) -> String {
+    let name = server.new_database();
+    for table in ["first", "second"] {
+        server.sql(&name, &format!("CREATE TABLE {table} AS SELECT i, md5(i::text) || md5((i * 7)::text) || md5((i * 13)::text) AS body FROM generate_series(1, 480000) i"));
+    }
+    name
+}
+
+fn manifest(scenario: &Scenario) -> Value {
+    let set = scenario.sets().pop().unwrap();
+    serde_json::from_slice(&std::fs::read(scenario.path(&format!("store/{set}/manifest.json"))).unwrap()).unwrap()
+}
+
+/// Definitions, comments and grants, as pg_dump says them.
+fn definitions(server: &Server, database: &str) -> String {
+    let output = server.tool("pg_dump", database).args(["--schema-only", "--no-sync"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let dump = String::from_utf8(output.stdout).unwrap();
+    let lines = dump.lines().filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[track_caller]
+fn is_the_same(server: &Server, before: &str, after: &str) {
+    assert_eq!(definitions(server, after), definitions(server, before));
+    for table in TABLES {
+        // Which partition a row is in depends on the OIDs of the enum's values.
+        let from = |database: &str| match table {
+            "by_shade" | "by_shade_0" => {
+                server.sql(database, "SELECT count(*), sum(hashtextextended(t::text, 0)) FROM by_shade t")
+            }
+            table => sum(server, database, table),
+        };
+        assert_eq!(from(after), from(before), "{table}");
+    }
+    assert_eq!(server.sql(after, "SELECT last_value FROM counter"), "42");
+    let large_objects = "SELECT count(*), sum(hashtextextended(encode(lo_get(oid), 'hex'), 0)) FROM pg_largeobject_metadata";
+    assert_eq!(server.sql(after, large_objects), server.sql(before, large_objects));
+}
+
+fn restored_by_psql(server: &Server, scenario: &Scenario) -> String {
+    let file = scenario.path(&format!("store/{}/dump.sql.gz", scenario.sets()[0]));
+    let copy = server.new_database();
+    let mut gunzip = Command::new("gunzip").arg("-c").arg(file).stdout(Stdio::piped()).spawn().unwrap();
+    let mut psql = server.tool("psql", &copy);
+    let psql = psql.args(["-Xq", "-v", "ON_ERROR_STOP=1"]).stdin(gunzip.stdout.take().unwrap()).output().unwrap();
+    assert!(psql.status.success(), "{}", String::from_utf8_lossy(&psql.stderr));
+    assert!(gunzip.wait().unwrap().success());
+    copy
+}
+
+#[test]
+fn a_dump_by_several_sessions_comes_back_with_stock_tools_and_with_pgtend() {
+    for major in [14, 15, 18] {
+        let server = server(major);
+        let database = server.new_database();
+        server.sql(&database, EVERY_KIND);
+        let scenario =
+            Scenario::with_database(server, &database).backup_job("local", "sessions = 3\nverify = \"restore\"\nthreads = 2");
+        scenario.run(&["run-job", "nightly"]).succeeded().says(&["3 sessions read the rows of 9 tables"]);
+        let set = scenario.sets().pop().unwrap();
+        scenario.run(&["backups", "verify", &set]).succeeded();
+        let manifest = manifest(&scenario);
+        assert_eq!(manifest["format"], 3);
+        let blocks = |name: &str| -> Vec<(u64, u64)> {
+            let of_table = manifest["tables"].as_array().unwrap().iter().filter(|table| table["name"] == name);
+            of_table.map(|table| (table["rows"].as_u64().unwrap(), table["copies"].as_u64().unwrap_or(1))).collect()
+        };
+        assert!(blocks("large_toast").iter().map(|(_, copies)| copies).sum::<u64>() > 5, "{:?}", blocks("large_toast"));
+        assert_eq!(blocks("large_emptied"), [(0, 1)]);
+        assert_eq!(blocks("zzz_checked"), [(100, 1)]);
+
+        let by_psql = restored_by_psql(server, &scenario);
+        is_the_same(server, &database, &by_psql);
+        let created = format!("{database}_created");
+        scenario.run(&["backups", "restore", "latest", "--into", &server.url(&created), "--create"]).succeeded();
+        server.drop_with_test(&created);
+        is_the_same(server, &database, &created);
+        let empty = server.new_database();
+        scenario.run(&["backups", "restore", "latest", "--into", &server.url(&empty)]).succeeded();
+        is_the_same(server, &database, &empty);
+
+        for table in ["public.large_toast", "\"We \"\"ird\".\"large; drop\"", "public.large_child"] {
+            server.sql(&by_psql, &format!("TRUNCATE {table} CASCADE"));
+            let file = scenario.path("rows.sql");
+            scenario.run(&["backups", "fetch", "latest", "--table", table, "-o", "rows.sql"]).succeeded();
+            let psql = server.tool("psql", &by_psql).args(["-Xq1", "-v", "ON_ERROR_STOP=1", "-f"]).arg(file).output().unwrap();
+            assert!(psql.status.success(), "{}", String::from_utf8_lossy(&psql.stderr));
+            assert_eq!(sum(server, &by_psql, table), sum(server, &database, table), "{major}: {table}");
+        }
+    }
+}
+
+#[test]
+fn a_proof_in_a_server_of_its_own_takes_a_dump_by_several_sessions() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(&database, EVERY_KIND);
+    let (scenario, _place) = crate::throwaway::scenario(server, &database, "sessions = 2");
+    scenario.run(&["run-job", "nightly"]).succeeded().prints(&["restored in"]);
+    assert_eq!(manifest(&scenario)["format"], 3);
+}
+
+#[test]
+fn rows_that_move_between_tables_meanwhile_are_in_the_dump_once() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(
+        &database,
+        "CREATE TABLE a AS SELECT i AS id, 100 AS amount, md5(i::text) || md5((i * 3)::text) AS body FROM generate_series(1, 150000) i;
+         CREATE TABLE b AS TABLE a; CREATE TABLE small AS SELECT 0 AS amount;
+         CREATE INDEX ON a (id); CREATE INDEX ON b (id);
+         CREATE PROCEDURE move() LANGUAGE plpgsql AS $$ DECLARE n int; BEGIN LOOP
+             n := 1 + floor(random() * 149999);
+             UPDATE a SET amount = amount - 1 WHERE id = n; UPDATE b SET amount = amount + 2 WHERE id = 150000 - n;
+             UPDATE small SET amount = amount - 1; COMMIT; END LOOP; END $$",
+    );
+    let mut moving = server.tool("psql", &database).args(["-Xq", "-c", "CALL move()"]).spawn().unwrap();
+    let total = "SELECT (SELECT sum(amount) FROM a) + (SELECT sum(amount) FROM b) + (SELECT sum(amount) FROM small)";
+    for sessions in [2, 4] {
+        let scenario = Scenario::with_database(server, &database).backup_job("local", &format!("sessions = {sessions}"));
+        scenario.run(&["run-job", "nightly"]).succeeded();
+        let copy = restored_by_psql(server, &scenario);
+        assert_eq!(server.sql(&copy, total), "30000000");
+        assert_ne!(server.sql(&copy, "SELECT amount FROM small"), "0", "it was at work");
+        assert_eq!(server.sql(&copy, "SELECT count(*), count(DISTINCT id) FROM a"), "150000|150000");
+    }
+    moving.kill().unwrap();
+    moving.wait().unwrap();
+}
+
+#[test]
+fn a_standby_is_dumped_by_several_sessions() {
+    let primary = Server::start(15);
+    let database = large_database(&primary);
+    primary.sql(&database, "CREATE UNLOGGED TABLE unlogged AS SELECT i, md5(i::text) FROM generate_series(1, 200000) i");
+    let standby = primary.standby();
+    standby.catches_up(&primary);
+    let scenario = Scenario::with_database(&standby, &database).backup_job("local", "sessions = 2");
+    scenario.run(&["run-job", "nightly"]).succeeded().says(&["2 sessions read the rows of 2 tables"]);
+    let copy = restored_by_psql(&primary, &scenario);
+    for table in ["first", "second"] {
+        assert_eq!(sum(&primary, &copy, table), sum(&primary, &database, table));
+    }
+}
+
+#[test]
+fn filters_leave_out_the_same_with_several_sessions() {
+    let server = server(16);
+    let database = large_database(server);
+    server
+        .sql(&database, "CREATE SCHEMA other; CREATE TABLE other.third AS TABLE first; CREATE TABLE other.fourth AS TABLE first");
+    let tables = |job: &str| -> Vec<(String, u64)> {
+        let scenario = Scenario::with_database(server, &database).backup_job("local", job);
+        scenario.run(&["run-job", "nightly"]).succeeded();
+        let shown = scenario.json(&["backups", "show", "latest"]);
+        let named = |table: &Value| {
+            (
+                format!("{}.{}", table["schema"].as_str().unwrap(), table["name"].as_str().unwrap()),
+                table["rows"].as_u64().unwrap(),
+            )
+        };
+        shown["tables"].as_array().unwrap().iter().map(named).collect()
+    };
+    for filters in [
+        "schemas = [\"other\"]",
+        "exclude_tables = [\"first\", \"other.f*\"]",
+        "exclude_table_data = [\"*.third\", \"second\"]",
+        "schemas = [\"o*\"]\nexclude_table_data = ['\"other\".\"third\"']",
+    ] {
+        assert_eq!(tables(&format!("{filters}\nsessions = 2")), tables(filters), "{filters}");
+    }
+}
+
+#[test]
+fn without_large_tables_or_with_one_session_pg_dump_alone_dumps() {
+    let server = server(18);
+    let database = large_database(server);
+    for job in ["", "sessions = 1", "sessions = 4\nexclude_tables = [\"first\", \"second\"]"] {
+        let scenario = Scenario::with_database(server, &database).backup_job("local", job);
+        let ran = scenario.run(&["run-job", "nightly"]).succeeded();
+        assert!(!ran.stderr.contains("sessions read the rows"), "{}", ran.stderr);
+        assert_eq!(manifest(&scenario)["format"], 2, "{job}");
+    }
+    let ascii = format!("{database}_ascii");
+    server.sql("postgres", &format!("CREATE DATABASE {ascii} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0"));
+    server.drop_with_test(&ascii);
+    server.sql(&ascii, "CREATE TABLE t AS SELECT i, md5(i::text) FROM generate_series(1, 200000) i");
+    let scenario = Scenario::with_database(server, &ascii).backup_job("local", "sessions = 2");
+    scenario.run(&["run-job", "nightly"]).succeeded().says(&["`sessions` has no effect", "SQL_ASCII"]);
+    assert_eq!(manifest(&scenario)["format"], 2);
+    Scenario::with_database(server, &database)
+        .backup_job("local", "sessions = 17")
+        .run(&["check"])
+        .exited(78)
+        .says(&["sessions = 17", "set 1 to 16"]);
+}
+
+/// A run whose upload waits before its second part, so that its sessions wait, too.
+fn slow_upload(s3: &S3Server, seconds: u64) {
+    let fault = Fault::Slow(Duration::from_secs(seconds));
+    s3.break_with(Rule { method: Method::PUT, contains: "partNumber=2", skip: 0, times: 1, fault });
+}
+
+fn with_slow_bucket(server: &Server, database: &str, s3: &S3Server, job: &str) -> Scenario {
+    Scenario::with_database(server, database)
+        .s3(s3)
+        .config("parts_in_flight = 1\nupload_memory = \"10MiB\"\n")
+        .backup_job("bucket", &format!("sessions = 2\n{job}"))
+}
+
+fn copies(server: &Server, database: &str) -> String {
+    server.sql(
+        "postgres",
+        &format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND state = 'active' AND query LIKE 'COPY (SELECT %ctid%'"),
+    )
+}
+
+#[track_caller]
+fn leaves_nothing(ran: &Output, s3: &S3Server) {
+    assert_eq!((s3.objects(), s3.unfinished_uploads()), (vec![], vec![]), "{ran:?}");
+}
+
+#[test]
+fn a_session_that_is_ended_ends_the_dump_and_names_the_table() {
+    let (server, s3) = (server(18), S3Server::start());
+    let database = large_database(server);
+    let scenario = with_slow_bucket(server, &database, &s3, "");
+    slow_upload(&s3, 60);
+    let running = scenario.start(&["run-job", "nightly"]);
+    eventually("two sessions copy", || copies(server, &database) == "2");
+    server.sql(
+        "postgres",
+        &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}' AND query LIKE 'COPY (SELECT %ctid%' LIMIT 1"),
+    );
+    s3.heal();
+    let ran = running.wait();
+    assert!(matches!(ran.code, Some(1 | 69)), "{ran:?}");
+    let ran = ran.says(&["cannot read the rows of \"public\"."]);
+    leaves_nothing(&ran, &s3);
+    eventually("no session is left", || copies(server, &database) == "0");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+}
+
+#[test]
+fn a_server_that_stops_while_several_sessions_dump_makes_no_set() {
+    let (mut server, s3) = (Server::start(15), S3Server::start());
+    let database = large_database(&server);
+    let scenario = with_slow_bucket(&server, &database, &s3, "");
+    slow_upload(&s3, 10);
+    let running = scenario.start(&["run-job", "nightly"]);
+    eventually("two sessions copy", || copies(&server, &database) == "2");
+    server.crash();
+    let ran = running.wait().exited(69);
+    leaves_nothing(&ran, &s3);
+    server.start_again();
+    scenario.run(&["run-job", "nightly"]).succeeded();
+}
+
+#[test]
+fn pgtend_killed_while_several_sessions_dump_leaves_nothing_that_is_a_set() {
+    let (server, s3) = (server(18), S3Server::start());
+    let database = large_database(server);
+    let scenario = with_slow_bucket(server, &database, &s3, "");
+    slow_upload(&s3, 60);
+    let running = scenario.start(&["run-job", "nightly"]);
+    eventually("two sessions copy", || copies(server, &database) == "2");
+    running.kill();
+    assert_eq!((scenario.sets().len(), s3.objects().len()), (0, 1), "only that it was at work there");
+    eventually("no session is left", || copies(server, &database) == "0");
+    s3.heal();
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    assert_eq!((scenario.sets().len(), s3.unfinished_uploads()), (1, vec![]));
+}
+
+#[test]
+fn a_lock_that_somebody_waits_for_ends_the_start_of_a_dump_and_is_named() {
+    let server = server(18);
+    let database = large_database(server);
+    let scenario = Scenario::with_database(server, &database).backup_job("local", "sessions = 2\nlock_wait_timeout = \"1s\"");
+    let reader = server.session(&database, "BEGIN; SELECT count(*) FROM second");
+    let alter = ["-Xq", "-c", "ALTER TABLE second ADD COLUMN more int"];
+    let mut waiting = server.tool("psql", &database).args(alter).spawn().unwrap();
+    eventually("the migration waits", || {
+        server.sql(&database, "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())") == "1"
+    });
+    let said = scenario.run(&["run-job", "nightly"]).exited(1);
+    said.says(&["cannot be locked for the dump", "public.second is asked for a lock by server process", "psql"]);
+    assert_eq!(scenario.files("store"), Vec::<String>::new());
+    drop(reader);
+    assert!(waiting.wait().unwrap().success());
+    scenario.run(&["run-job", "nightly"]).succeeded();
+}
+
+#[test]
+fn a_migration_that_comes_while_several_sessions_dump_waits_and_does_not_stop_them() {
+    let (server, s3) = (server(16), S3Server::start());
+    let database = large_database(server);
+    let scenario = with_slow_bucket(server, &database, &s3, "");
+    slow_upload(&s3, 12);
+    let running = scenario.start(&["run-job", "nightly"]);
+    eventually("two sessions copy", || copies(server, &database) == "2");
+    let drop = ["-Xq", "-c", "DROP TABLE second"];
+    let mut waiting = server.tool("psql", &database).args(drop).spawn().unwrap();
+    running.wait().succeeded().says(&["waits for AccessExclusiveLock on public.second"]);
+    assert!(waiting.wait().unwrap().success());
+    let shown = scenario.json(&["backups", "show", "latest"]);
+    let rows: Vec<u64> = shown["tables"].as_array().unwrap().iter().map(|table| table["rows"].as_u64().unwrap()).collect();
+    assert_eq!(rows, [480_000, 480_000]);
+}
+
+#[test]
+fn a_table_that_is_dropped_while_the_sessions_start_is_not_in_the_dump() {
+    let server = server(18);
+    let database = large_database(server);
+    let scenario = Scenario::with_database(server, &database).backup_job("local", "sessions = 2");
+    let dropping = server.session(&database, "BEGIN; DROP TABLE second");
+    let running = scenario.start(&["run-job", "nightly"]);
+    eventually("the dump waits for the lock", || {
+        server.sql(
+            "postgres",
+            &format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND wait_event_type = 'Lock'"),
+        ) != "0"
+    });
+    dropping.ends_with("COMMIT");
+    running.wait().succeeded();
+    let shown = scenario.json(&["backups", "show", "latest"]);
+    assert_eq!(shown["tables"].as_array().unwrap().len(), 1, "{shown:#}");
+}
