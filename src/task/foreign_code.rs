@@ -28,7 +28,7 @@ const REVOKES_NAMED: usize = 5;
 /// One piece of such code, once for each function that it calls.
 #[derive(Clone, Debug, sqlx::FromRow)]
 struct ForeignCode {
-    /// "trigger", "index" and the like; for an owner "table", "schema", "type", "server", or "extension" for the owner of its schema; for a
+    /// "trigger", "index" and the like; for an owner "table", "schema", "type", "server", or "extension" and "operators" for the owner of their schema; for a
     /// role that owns nothing of it the privilege: "TRIGGER", "REFERENCES", or "CREATE" on its schema.
     kind: String,
     /// Quoted; None for a partition key and for a table. For "CREATE" the schema.
@@ -52,7 +52,8 @@ struct ForeignCode {
 impl ForeignCode {
     /// Returns whether it names an owner, with or without code that was found.
     fn is_an_owner(&self) -> bool {
-        matches!(self.kind.as_str(), "table" | "schema" | "type" | "server" | "extension") && self.function.is_none()
+        matches!(self.kind.as_str(), "table" | "schema" | "type" | "server" | "extension" | "operators")
+            && self.function.is_none()
     }
 
     /// Returns whether it names a role that may put code there, with or without code that was found.
@@ -129,6 +130,10 @@ impl fmt::Display for ForeignCode {
             ("extension", _) => write!(
                 f,
                 "the schema of the extension {name} belongs to {owner}, who can put operators of other code in its place: code that {owner} puts there can run as {runs_as}, {gains}"
+            ),
+            ("operators", _) => write!(
+                f,
+                "the schema {name} of operators that compare keys of {table} belongs to {owner}, who can put operators of other code in their place: code that {owner} puts there can run as {runs_as}, {gains}"
             ),
             (_, function) => {
                 write!(f, "{kind} ")?;

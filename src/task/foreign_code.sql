@@ -210,6 +210,13 @@
     -- The owner of an extension's schema may rename it, and put operators of the same names into another one of its name.
     SELECT 'extension', pg_catalog.format('%I (schema %I)', e.extname, n.nspname), named.oid, NULL, n.nspowner FROM named, pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
     WHERE e.extname = $6::text
+    UNION
+    -- So may the owner of a schema whose operators and types our statements name: those of the keys (pg::Operator).
+    SELECT 'operators', pg_catalog.quote_ident(n.nspname), t.oid, NULL, n.nspowner
+    FROM around a JOIN pg_catalog.pg_index i ON i.indrelid = a.oid JOIN pg_catalog.pg_class t ON t.oid = a.oid, LATERAL pg_catalog.unnest(i.indclass::pg_catalog.oid[]) AS k(class)
+    JOIN pg_catalog.pg_opclass c ON c.oid = k.class JOIN pg_catalog.pg_amop m ON m.amopfamily = c.opcfamily AND m.oid >= 16384 JOIN pg_catalog.pg_operator o ON o.oid = m.amopopr
+    JOIN pg_catalog.pg_type y ON y.oid IN (o.oprleft, o.oprright) JOIN pg_catalog.pg_namespace n ON n.oid IN (o.oprnamespace, y.typnamespace)
+    WHERE n.nspname <> 'pg_catalog' AND n.nspowner <> t.relowner
 ), whose AS (
     -- Objects of pg_database_owner belong to the database's owner, who is its only member.
     SELECT f.kind, f.name, f.table_oid, f.function, CASE WHEN r.rolname = 'pg_database_owner' THEN d.datdba ELSE f.owner END AS owner

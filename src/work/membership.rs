@@ -16,6 +16,8 @@ pub struct Role {
     superuser: Option<String>,
     /// Predefined roles that it is a member of and that reach beyond the database.
     reaches: Vec<String>,
+    /// What else it may do to what is not its own, in words; None for nothing.
+    attribute: Option<String>,
 }
 
 /// The predefined role that no role can be made a member of.
@@ -31,9 +33,11 @@ impl Role {
         })
     }
 
-    /// Says what gives it the rights of a superuser, if something does: it is one, or is a member of one, or reaches the server's host.
+    /// Says what gives it the rights of a superuser, or of all owners together, if something does: it is a superuser, or a member of one; it reaches the
+    /// server's host; it may make itself such a member, read or write everything, or pass over policies.
     pub fn power(&self) -> Option<String> {
-        self.is_superuser().or_else(|| Some(format!("is a member of {}", self.groups()?)))
+        let group = || Some(format!("is a member of {}", self.groups()?));
+        self.is_superuser().or_else(group).or_else(|| self.attribute.clone())
     }
 
     /// The predefined roles that reach beyond the database, quoted; None without any.
@@ -174,7 +178,13 @@ pub async fn roles(connection: &mut PgConnection, names: &[String]) -> Result<Ve
                 (SELECT s.rolname::text FROM pg_catalog.pg_roles s WHERE s.rolsuper AND pg_catalog.pg_has_role(o.oid, s.oid, 'MEMBER')
                  ORDER BY s.oid <> o.oid, s.rolname LIMIT 1) AS superuser,
                 ARRAY(SELECT g.rolname::text FROM pg_catalog.pg_roles g WHERE g.rolname IN ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files')
-                      AND pg_catalog.pg_has_role(o.oid, g.oid, 'MEMBER') ORDER BY 1) AS reaches
+                      AND pg_catalog.pg_has_role(o.oid, g.oid, 'MEMBER') ORDER BY 1) AS reaches,
+                -- Before 16, CREATEROLE may grant membership in any role that is no superuser, those that reach the host among them.
+                CASE WHEN o.rolcreaterole AND pg_catalog.current_setting('server_version_num')::int < 160000 THEN 'has CREATEROLE'
+                     WHEN o.rolreplication THEN 'has REPLICATION'
+                     WHEN o.rolbypassrls THEN 'has BYPASSRLS'
+                     ELSE (SELECT 'is a member of ' || g.rolname FROM pg_catalog.pg_roles g WHERE g.rolname IN ('pg_read_all_data', 'pg_write_all_data', 'pg_maintain')
+                           AND pg_catalog.pg_has_role(o.oid, g.oid, 'MEMBER') ORDER BY 1 LIMIT 1) END AS attribute
          FROM pg_catalog.pg_roles o WHERE o.rolname::text = ANY ($1) ORDER BY 1",
     )
     .bind(names)

@@ -621,15 +621,22 @@ fn a_restore_gives_ordinary_roles_no_rights_of_a_member_of_a_superuser() {
         scenario.run(&["run-job", "nightly"]).succeeded();
         let (copy, dba) = (format!("{database}_taken"), format!("dba_{database}"));
         let exists = format!("SELECT count(*) FROM pg_database WHERE datname = '{copy}'");
-        let member = |of: &str| format!("DROP ROLE IF EXISTS {dba}; CREATE ROLE {dba} LOGIN CREATEDB IN ROLE {of}");
+        let with = |right: &str| format!("DROP ROLE IF EXISTS {dba}; CREATE ROLE {dba} LOGIN CREATEDB {right}");
         let as_dba = server.url_as(&dba, &copy);
         let as_superuser = server.url(&copy);
         let mapped = format!("{owner}={dba}");
-        for (of, why) in [
-            ("postgres", "is a member of \"postgres\", which is a superuser"),
-            ("pg_execute_server_program", "is a member of \"pg_execute_server_program\""),
-        ] {
-            owned.sql(&member(of));
+        // Since 16, CREATEROLE grants only what its role administers.
+        let creates_roles = [("CREATEROLE", "has CREATEROLE")];
+        let rights = [
+            ("BYPASSRLS", "has BYPASSRLS"),
+            ("REPLICATION", "has REPLICATION"),
+            ("IN ROLE pg_read_all_data", "is a member of pg_read_all_data"),
+            ("IN ROLE postgres", "is a member of \"postgres\", which is a superuser"),
+            ("IN ROLE pg_execute_server_program", "is a member of \"pg_execute_server_program\""),
+        ];
+        let creates_roles = creates_roles.iter().filter(|_| major < 16);
+        for (right, why) in creates_roles.chain(&rights) {
+            owned.sql(&with(right));
             for (url, option) in [(&as_superuser, &["--role-map", &mapped][..]), (&as_dba, &["--no-owner"])] {
                 let restore = [&["backups", "restore", "latest", "--into", url, "--create"], option].concat();
                 scenario.run(&restore).exited(77).says(&[owner, &format!("(to {dba}, which {why})"), "--trust-owners"]);

@@ -89,6 +89,25 @@ fn rows_that_left_again_are_told_by_the_operator_of_the_primary_key() {
     }
 }
 
+#[test]
+fn the_owner_of_the_schema_of_a_keys_operators_is_named_and_refused() {
+    for major in [14, 17] {
+        let server = server(major);
+        let (database, mallory) = beside_citext(server);
+        let job = |more: &str| format!("database = 'app'\n{OF_KEYS}{more}");
+        let scenario = Scenario::with_database(server, &database)
+            .job("old", &job(""))
+            .job("refused", &job("[limits]\ntrust_owners = false\n"));
+        scenario.run(&["run-job", "refused", "--yes", "--dry-run"]).succeeded();
+        // She can rename it while a run is at work, and create another one of its name.
+        server.sql(&database, &format!("ALTER SCHEMA ext OWNER TO {mallory}"));
+        let said = format!("the schema ext of operators that compare keys of app.users belongs to \"{mallory}\"");
+        scenario.run(&["run-job", "refused", "--yes"]).exited(77).says(&[&said]);
+        // As in JSON.
+        assert!(warnings(&scenario, "old").contains(&said.replace('"', "\\\"")), "{}", warnings(&scenario, "old"));
+    }
+}
+
 /// A database with a table of a superuser's, `logs`, and a role that owns a schema beside it.
 fn functions(server: &'static Server, sql: &str) -> (String, String) {
     let database = server.new_database();

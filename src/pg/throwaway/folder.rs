@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context as _, Result};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fchmod, fstat, mkdirat, openat, statat, unlinkat};
 use rustix::io::Errno;
-use rustix::process::{getegid, geteuid};
+use rustix::process::geteuid;
 
 use super::user::User;
 use crate::base::fault::{Fault, Kind};
@@ -66,10 +66,10 @@ impl Folder {
                  {path} (the user of run_as only has to enter it)",
                 status.st_uid
             )
-        } else if others_may_write(&status) && !Mode::from_raw_mode(status.st_mode).contains(Mode::SVTX) {
+        } else if others_may_write(&status, &self.path) && !Mode::from_raw_mode(status.st_mode).contains(Mode::SVTX) {
             format!(
                 "other users can write into {path}, which has no sticky bit, and could put another folder in the place of a server's: chmod \
-                 go-w {path}, or chmod +t {path}"
+                 go-w {path} (and setfacl -b {path}, where it has an ACL), or chmod +t {path}"
             )
         } else {
             return Ok(());
@@ -187,11 +187,32 @@ pub fn give(file: &File, user: &User) -> io::Result<()> {
     fchown(file, Some(user.uid), Some(user.gid))
 }
 
-/// The members of this process's own group, and of root's, count as its user.
-fn others_may_write(status: &Stat) -> bool {
-    let mode = Mode::from_raw_mode(status.st_mode);
-    let is_own_group = [0, getegid().as_raw()].contains(&status.st_gid);
-    mode.contains(Mode::WOTH) || (mode.contains(Mode::WGRP) && !is_own_group)
+/// Returns whether the mode or an ACL lets others write. A group may have other members, this process's own as well.
+fn others_may_write(status: &Stat, path: &Path) -> bool {
+    Mode::from_raw_mode(status.st_mode).intersects(Mode::WOTH | Mode::WGRP) || acl_lets_others_write(path)
+}
+
+/// With an ACL, the mode shows the mask of its entries in the place of the group.
+fn acl_lets_others_write(path: &Path) -> bool {
+    let mut acl = [0; 8192];
+    match rustix::fs::getxattr(path, "system.posix_acl_access", &mut acl[..]) {
+        Ok(length) => lets_others_write(&acl[..length]),
+        // Longer than any that a person writes.
+        Err(Errno::RANGE) => true,
+        Err(_) => false,
+    }
+}
+
+/// Looks for a named user or group that may write. A header of 4 bytes is followed by 8 for each entry: tag, permissions and id
+/// (linux/posix_acl_xattr.h).
+fn lets_others_write(acl: &[u8]) -> bool {
+    const NAMED_USER: u16 = 2;
+    const NAMED_GROUP: u16 = 8;
+    const WRITE: u16 = 2;
+    acl.get(4..).unwrap_or_default().chunks_exact(8).any(|entry| {
+        let (tag, permissions) = (u16::from_le_bytes([entry[0], entry[1]]), u16::from_le_bytes([entry[2], entry[3]]));
+        matches!(tag, NAMED_USER | NAMED_GROUP) && permissions & WRITE != 0
+    })
 }
 
 /// What is gone need not be removed.
@@ -199,5 +220,30 @@ fn removed(result: rustix::io::Result<()>) -> io::Result<()> {
     match result {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_acl_lets_others_write_if_a_named_user_or_group_may() {
+        // user::rwx, user:1000:r-x, group::---, mask::rwx, other::---
+        let acl = |named: u8, permissions: u8| {
+            [
+                &[2, 0, 0, 0][..],
+                &[1, 0, 7, 0, 255, 255, 255, 255],
+                &[named, 0, permissions, 0, 0xe8, 3, 0, 0],
+                &[4, 0, 0, 0, 255, 255, 255, 255],
+                &[0x10, 0, 7, 0, 255, 255, 255, 255],
+                &[0x20, 0, 0, 0, 255, 255, 255, 255],
+            ]
+            .concat()
+        };
+        for (named, permissions, expected) in [(2, 5, false), (2, 7, true), (8, 2, true), (8, 0, false)] {
+            assert_eq!(lets_others_write(&acl(named, permissions)), expected, "{named} {permissions}");
+        }
+        assert!(!lets_others_write(&[]) && !lets_others_write(&[2, 0, 0]));
     }
 }

@@ -1,4 +1,4 @@
-//! Whom a restore would give the rights of a superuser: with other owners than in the source, what a role wrote runs as another one.
+//! Whom a restore would give the rights of a superuser, or of all owners: with other owners than in the source, what a role wrote runs as another one.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use super::facts::ServerFacts;
 use crate::base::fault::{Fault, Kind};
 use crate::work::membership;
 
-/// Refuses to make a role with a superuser's rights the owner of what other roles of the source wrote: a superuser of the target, a member of one, or a member
-/// of a predefined role that reaches the server's host. Functions that are SECURITY DEFINER, views, and rules run with the rights of their owner,
+/// Refuses to make a role with a superuser's rights the owner of what other roles of the source wrote: a superuser of the target, a member of one, or a role
+/// that reaches the server's host, or all rows ([`membership::Role::power`]). Functions that are SECURITY DEFINER, views, and rules run with the rights of their owner,
 /// whoever uses them: an ordinary owner in the source would get these rights here.
 pub async fn refuse(connection: &mut PgConnection, source: &ServerFacts, choices: &Choices) -> Result<()> {
     let changes_owners = choices.no_owner || !choices.role_map.is_empty();
@@ -28,7 +28,7 @@ pub async fn refuse(connection: &mut PgConnection, source: &ServerFacts, choices
         return Ok(());
     }
     let message = format!(
-        "a role with the rights of a superuser would become the owner of what other roles wrote: {}; their SECURITY DEFINER functions, views and \
+        "a role with rights over others would become the owner of what other roles wrote: {}; their SECURITY DEFINER functions, views and \
          rules would run with those rights. Restore as a role without them, map them to ordinary roles (--role-map OLD=NEW), or accept it: \
          --trust-owners",
         gains.join(", ")
