@@ -62,7 +62,8 @@ fn statement(text: Vec<u8>, choices: &Choices, server: &Server, escapes: &mut bo
     rewrite::role_names(&text);
     let sent = match rewrite::fate(&text, choices, server) {
         Fate::Foreign => return false,
-        Fate::Pass(_) | Fate::LeftOut(_) => return true,
+        // Kept for the superuser of a server of its own: this session does not send it.
+        Fate::Pass(_) | Fate::LeftOut(_) | Fate::BySuperuser(_) => return true,
         Fate::Run(sql, _) => sql.into_owned(),
         Fate::Cut(sql, _) | Fate::NotValid(sql, _) => sql,
     };
