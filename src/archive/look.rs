@@ -16,6 +16,7 @@ use crate::base::progress::Progress;
 use crate::base::units;
 use crate::members::compress::Compression;
 use crate::members::decode::decode_object;
+use crate::pg::copy_text::unescaped;
 use crate::pg::{self, identifier, literal};
 use crate::store::Store;
 
@@ -161,30 +162,9 @@ async fn first_lines(store: &Store, name: &BatchName, manifest: &Manifest) -> Re
 
 /// Reads a line of COPY's text; `None` where it is not UTF-8.
 fn values(line: &[u8]) -> Option<Values> {
-    let value = |text: &str| (text != "\\N").then(|| unescaped(text));
+    // What is unescaped in UTF-8 is UTF-8: an escape is ASCII, and stands for ASCII or for the character behind it.
+    let value = |text: &str| (text != "\\N").then(|| String::from_utf8_lossy(&unescaped(text.as_bytes())).into_owned());
     Some(std::str::from_utf8(line).ok()?.split('\t').map(value).collect())
-}
-
-/// COPY TO writes these escapes and no others (CopyAttributeOutText).
-fn unescaped(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let mut letters = text.chars();
-    while let Some(letter) = letters.next() {
-        plain.push(match letter {
-            '\\' => match letters.next() {
-                Some('b') => '\u{8}',
-                Some('f') => '\u{c}',
-                Some('n') => '\n',
-                Some('r') => '\r',
-                Some('t') => '\t',
-                Some('v') => '\u{b}',
-                Some(other) => other,
-                None => '\\',
-            },
-            letter => letter,
-        });
-    }
-    plain
 }
 
 #[cfg(test)]

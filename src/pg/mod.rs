@@ -6,6 +6,7 @@
 pub mod client_tools;
 pub mod clock;
 mod contract;
+pub mod copy_text;
 pub mod failure;
 pub mod form;
 mod operator;

@@ -1,8 +1,9 @@
 //! Converts rows in COPY's text format to CSV as PostgreSQL writes it (CopyAttributeOutCSV in copyto.c): a NULL is nothing, and an empty
 //! string is `""`.
 
-use std::borrow::Cow;
 use std::io::{self, Write};
+
+use crate::pg::copy_text::unescaped;
 
 /// Takes rows in pieces of any size. It holds one row in memory.
 pub struct CsvRows {
@@ -68,31 +69,6 @@ fn row(line: &[u8], columns: usize, out: &mut Vec<u8>) {
         }
     }
     out.push(b'\n');
-}
-
-/// A server's COPY TO escapes with these letters only; any other character after a backslash stands for itself.
-fn unescaped(field: &[u8]) -> Cow<'_, [u8]> {
-    if memchr::memchr(b'\\', field).is_none() {
-        return Cow::Borrowed(field);
-    }
-    let mut value = Vec::with_capacity(field.len());
-    let mut bytes = field.iter().copied();
-    while let Some(byte) = bytes.next() {
-        if byte != b'\\' {
-            value.push(byte);
-            continue;
-        }
-        value.push(match bytes.next() {
-            Some(b'b') => 0x08,
-            Some(b'f') => 0x0c,
-            Some(b'n') => b'\n',
-            Some(b'r') => b'\r',
-            Some(b't') => b'\t',
-            Some(b'v') => 0x0b,
-            other => other.unwrap_or(b'\\'),
-        });
-    }
-    Cow::Owned(value)
 }
 
 fn value(value: &[u8], is_alone: bool, out: &mut Vec<u8>) {
