@@ -68,7 +68,7 @@ lint: deny ## formatting, clippy, links of the docs, and what may come into the 
 	scripts/links
 	cargo fmt --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
-	cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
+	RUSTC_WRAPPER=$(CURDIR)/fuzz/rustc cargo check --locked --manifest-path fuzz/Cargo.toml --target-dir target --bins
 	cargo clippy --all-targets -- -D warnings
 
 deny: ## licences, banned and doubled crates, their sources; known faults where their database can be reached
