@@ -414,3 +414,231 @@ fn a_table_that_is_dropped_while_the_sessions_start_is_not_in_the_dump() {
     let shown = scenario.json(&["backups", "show", "latest"]);
     assert_eq!(shown["tables"].as_array().unwrap().len(), 1, "{shown:#}");
 }
+
+/// The COPY statements of the newest set, in the order of their letters, each once.
+fn copy_statements(scenario: &Scenario) -> Vec<String> {
+    let file = scenario.path(&format!("store/{}/dump.sql.gz", scenario.sets().pop().unwrap()));
+    let dump = Command::new("gunzip").arg("-c").arg(file).output().unwrap();
+    let lines = String::from_utf8(dump.stdout).unwrap();
+    let mut heads: Vec<String> = lines.lines().filter(|line| line.starts_with("COPY ")).map(str::to_owned).collect();
+    heads.sort();
+    heads.dedup();
+    heads
+}
+
+#[test]
+fn copy_statements_of_several_sessions_are_spelled_as_those_of_pg_dump() {
+    let server = server(18);
+    let database = server.new_database();
+    let rows = "repeat(md5(i::text), 250) AS body FROM generate_series(1, 1200) i";
+    server.sql(
+        &database,
+        &format!(
+            "CREATE SCHEMA \"Mixed\"; CREATE SCHEMA \"user\";
+             SET default_toast_compression = pglz;
+             CREATE TABLE scripts (id int, body text STORAGE EXTERNAL, \"select\" int, \"Camel\" int, name int, \"a b\" int, \"ä\" int, \"1st\" int, between_ int, \"between\" int, _x int);
+             INSERT INTO scripts (id, body) SELECT i, {rows};
+             CREATE TABLE \"Mixed\".\"order\" (body text STORAGE EXTERNAL); INSERT INTO \"Mixed\".\"order\" SELECT {rows};
+             CREATE TABLE \"user\".\"we\"\"ird\" (body text STORAGE EXTERNAL); INSERT INTO \"user\".\"we\"\"ird\" SELECT {rows};
+             ALTER DATABASE {database} SET quote_all_identifiers = on"
+        ),
+    );
+    let copies = [1, 3].map(|sessions| {
+        let scenario = Scenario::with_database(server, &database).backup_job("local", &format!("sessions = {sessions}"));
+        let ran = scenario.run(&["run-job", "nightly"]).succeeded();
+        assert_eq!(ran.stderr.contains("3 sessions read the rows of 3 tables"), sessions == 3, "{}", ran.stderr);
+        copy_statements(&scenario)
+    });
+    assert_eq!(copies[1], copies[0]);
+    assert!(copies[0].iter().any(|copy| copy.starts_with("COPY public.scripts (id, body, \"select\", ")), "{copies:?}");
+}
+
+#[test]
+fn tables_with_a_check_that_reads_another_table_come_after_that_one_however_the_check_is_reached() {
+    let server = server(18);
+    let database = server.new_database();
+    let rows = "repeat(md5(i::text), 250) FROM generate_series(1, 1200) i";
+    server.sql(
+        &database,
+        "CREATE TABLE aa_known AS SELECT generate_series(1, 100) AS id;
+         CREATE FUNCTION is_known(int) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT EXISTS (SELECT FROM public.aa_known WHERE id = $1)';
+         CREATE FUNCTION are_known(int, int) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT public.is_known($1)';
+         CREATE OPERATOR ~~~ (FUNCTION = are_known, LEFTARG = int, RIGHTARG = int);
+         CREATE DOMAIN known AS int CHECK (is_known(value));
+         CREATE DOMAIN over_known AS known;
+         CREATE DOMAIN cast_to_known AS int CHECK (value::over_known > 0);
+         CREATE DOMAIN plain AS int CHECK (value > 0);
+         CREATE TYPE pair AS (x int, y over_known);
+         CREATE TYPE knowns AS RANGE (subtype = known);
+         CREATE TABLE one_pair (p pair[]);
+         CREATE TABLE parts (id int, body text) PARTITION BY LIST ((is_known(id)));
+         CREATE TABLE parts_known PARTITION OF parts FOR VALUES IN (true) PARTITION BY LIST ((id > 0));
+         CREATE TABLE casts (id int, body text) PARTITION BY LIST ((id::known > 0));
+         CREATE EXTENSION IF NOT EXISTS pg_trgm",
+    );
+    let checked = [
+        ("own", "int CHECK (is_known(id))", "1 + i % 100"),
+        ("by_operator", "int CHECK (id ~~~ 1)", "1 + i % 100"),
+        ("domain", "known", "1 + i % 100"),
+        ("domain_over_domain", "over_known", "1 + i % 100"),
+        ("domain_that_casts", "cast_to_known", "1 + i % 100"),
+        ("array", "known[]", "ARRAY[1 + i % 100]"),
+        ("composite", "pair", "ROW(1, 1 + i % 100)::pair"),
+        ("row_of_a_table", "one_pair", "ROW(ARRAY[ROW(1, 1 + i % 100)::pair])::one_pair"),
+        ("range", "knowns", "knowns((1 + i % 50)::known, (51 + i % 50)::known)"),
+        ("multirange", "knownsmultirange", "knownsmultirange(knowns(1::known, (2 + i % 50)::known))"),
+        ("cast", "int CHECK (id::over_known > 0)", "1 + i % 100"),
+    ];
+    let others = [
+        ("plain_check", "int CHECK (id > 0)", "1 + i % 100"),
+        ("plain_array", "plain[]", "ARRAY[1 + i % 100]"),
+        ("of_an_extension", "text CHECK (similarity(id, 'x') < 1)", "'a'"),
+    ];
+    for (name, kind, value) in checked.iter().chain(&others) {
+        server.sql(
+            &database,
+            &format!(
+                "CREATE TABLE zz_{name} (id {kind}, body text STORAGE EXTERNAL); INSERT INTO zz_{name} SELECT {value}, {rows}"
+            ),
+        );
+    }
+    server.sql(
+        &database,
+        &format!(
+            "CREATE TABLE zz_part PARTITION OF parts_known FOR VALUES IN (true); ALTER TABLE zz_part ALTER body SET STORAGE EXTERNAL;
+             INSERT INTO parts SELECT 1 + i % 100, {rows};
+             CREATE TABLE zz_cast_part PARTITION OF casts FOR VALUES IN (true); ALTER TABLE zz_cast_part ALTER body SET STORAGE EXTERNAL;
+             INSERT INTO casts SELECT 1 + i % 100, {rows}"
+        ),
+    );
+    let scenario = Scenario::with_database(server, &database).backup_job("local", "sessions = 2");
+    scenario.run(&["run-job", "nightly"]).succeeded().says(&["2 sessions read the rows of 3 tables"]);
+    let copy = restored_by_psql(server, &scenario);
+    let names = checked.iter().chain(&others).map(|(name, ..)| format!("zz_{name}"));
+    for table in names.chain(["zz_part".to_owned(), "zz_cast_part".to_owned()]) {
+        assert_eq!(sum(server, &copy, &table), sum(server, &database, &table), "{table}");
+        assert_eq!(server.sql(&copy, &format!("SELECT count(*) FROM {table}")), "1200");
+    }
+}
+
+/// A scenario whose pg_dumps begin when there is a file `go`.
+fn with_waiting_pg_dumps(server: &Server, database: &str, job: &str) -> Scenario {
+    let script = "while [ ! -e \"$(dirname \"$0\")/go\" ]; do sleep 0.02; done; exec \"$real\" \"$@\"";
+    Scenario::with_tool(server, database, "pg_dump", script).backup_job("local", job)
+}
+
+/// Waits until as many sessions have locked the table `first` as a dump by two sessions has, beside its pg_dumps.
+fn sessions_have_their_locks(server: &Server, database: &str) {
+    eventually("the sessions have their locks", || {
+        let locks = "SELECT count(*) FROM pg_locks WHERE granted AND mode = 'AccessShareLock' AND relation = 'first'::regclass";
+        server.sql(database, locks) == "3"
+    });
+}
+
+fn waits_for_a_lock(server: &Server, database: &str, query: &str) {
+    let waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND wait_event_type = 'Lock' AND query LIKE '{query}%'"
+    );
+    eventually("it waits", || server.sql("postgres", &waiting) == "1");
+}
+
+#[test]
+fn a_migration_that_comes_between_the_sessions_and_the_pg_dumps_does_not_wait_nor_do_readers() {
+    let server = server(18);
+    let database = large_database(server);
+    let scenario = with_waiting_pg_dumps(server, &database, "sessions = 2");
+    let running = scenario.start(&["run-job", "nightly"]);
+    sessions_have_their_locks(server, &database);
+    let mut altering =
+        server.tool("psql", &database).args(["-Xq", "-c", "ALTER TABLE second ADD COLUMN more int"]).spawn().unwrap();
+    waits_for_a_lock(server, &database, "ALTER TABLE second");
+    std::fs::write(scenario.path("bin/go"), "").unwrap();
+    let asked = std::time::Instant::now();
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM second WHERE i = 1"), "1");
+    assert!(asked.elapsed() < Duration::from_secs(20), "a reader waited for {:?}", asked.elapsed());
+    assert!(altering.wait().unwrap().success());
+    running.wait().succeeded().says(&["starts anew", "public.second is asked for a lock by server process", "psql"]);
+    assert_eq!(
+        copy_statements(&scenario),
+        ["COPY public.first (i, body) FROM stdin;", "COPY public.second (i, body, more) FROM stdin;"]
+    );
+}
+
+#[test]
+fn a_migration_that_comes_again_and_again_between_the_sessions_ends_the_dump_and_is_named() {
+    let server = server(17);
+    let database = large_database(server);
+    let scenario = with_waiting_pg_dumps(server, &database, "sessions = 2");
+    let running = scenario.start(&["run-job", "nightly"]);
+    // One waits behind the locks of each attempt.
+    let alters: Vec<_> = (0..3)
+        .map(|number| {
+            sessions_have_their_locks(server, &database);
+            let alter = format!("ALTER TABLE second ADD COLUMN more_{number} int");
+            let altering = server.tool("psql", &database).args(["-Xq", "-c", &alter]).spawn().unwrap();
+            waits_for_a_lock(server, &database, &alter);
+            std::fs::write(scenario.path("bin/go"), "").unwrap();
+            eventually("the dump has given way", || {
+                server.sql(&database, &format!("SELECT count(*) FROM pg_attribute WHERE attname = 'more_{number}'")) == "1"
+            });
+            let _ = std::fs::remove_file(scenario.path("bin/go"));
+            altering
+        })
+        .collect();
+    running.wait().exited(1).says(&["cannot be locked for the dump: public.second is asked for a lock by server process"]);
+    assert!(alters.into_iter().all(|mut alter| alter.wait().unwrap().success()));
+    assert_eq!(scenario.files("store"), Vec::<String>::new());
+}
+
+#[test]
+fn a_small_table_that_is_emptied_and_filled_again_while_the_pg_dumps_start_is_in_the_dump() {
+    let server = server(16);
+    let database = large_database(server);
+    server.sql(&database, "CREATE TABLE small AS SELECT generate_series(1, 100) AS x");
+    let scenario = with_waiting_pg_dumps(server, &database, "sessions = 2");
+    let running = scenario.start(&["run-job", "nightly"]);
+    sessions_have_their_locks(server, &database);
+    let refill = "TRUNCATE small; INSERT INTO small SELECT generate_series(1, 100)";
+    let mut refilling = server.tool("psql", &database).args(["-Xq1", "-c", refill]).spawn().unwrap();
+    waits_for_a_lock(server, &database, "TRUNCATE small");
+    std::fs::write(scenario.path("bin/go"), "").unwrap();
+    assert!(refilling.wait().unwrap().success());
+    running.wait().succeeded();
+    let shown = scenario.json(&["backups", "show", "latest"]);
+    let small = shown["tables"].as_array().unwrap().iter().find(|table| table["name"] == "small").unwrap();
+    assert_eq!(small["rows"], 100);
+}
+
+#[test]
+fn where_the_lock_table_has_no_room_for_all_tables_only_the_large_ones_are_locked_beforehand() {
+    let server = Server::start_with(18, &["max_connections=20", "max_locks_per_transaction=10"]);
+    let database = large_database(&server);
+    let tables: String = (0..60).map(|number| format!("CREATE TABLE small_{number} (x int);")).collect();
+    server.sql(&database, &tables);
+    let scenario = with_waiting_pg_dumps(&server, &database, "sessions = 2");
+    let running = scenario.start(&["run-job", "nightly"]);
+    sessions_have_their_locks(&server, &database);
+    server.sql(&database, "TRUNCATE small_1");
+    std::fs::write(scenario.path("bin/go"), "").unwrap();
+    running.wait().succeeded();
+}
+
+#[test]
+fn a_second_pg_dump_whose_session_is_ended_ends_the_dump_while_the_sessions_copy() {
+    let (server, s3) = (server(18), S3Server::start());
+    let database = large_database(server);
+    server.sql(&database, "CREATE TABLE medium AS SELECT i, md5(i::text) AS body FROM generate_series(1, 80000) i");
+    let scenario = with_slow_bucket(server, &database, &s3, "");
+    slow_upload(&s3, 120);
+    let running = scenario.start(&["run-job", "nightly"]);
+    eventually("two sessions copy", || copies(server, &database) == "2");
+    let pg_dump = format!("FROM pg_stat_activity WHERE datname = '{database}' AND query LIKE 'COPY public.medium %'");
+    eventually("pg_dump waits", || server.sql("postgres", &format!("SELECT count(*) {pg_dump}")) == "1");
+    let ended = std::time::Instant::now();
+    server.sql("postgres", &format!("SELECT pg_terminate_backend(pid) {pg_dump}"));
+    let ran = running.wait().exited(1).says(&["the session of the second pg_dump ended on the server"]);
+    assert!(ended.elapsed() < Duration::from_secs(60), "it took {:?}", ended.elapsed());
+    s3.heal();
+    leaves_nothing(&ran, &s3);
+    eventually("no session is left", || copies(server, &database) == "0");
+}

@@ -9,6 +9,7 @@ mod hold;
 mod list;
 mod prune;
 mod restore;
+mod rows_file;
 mod show;
 mod verify;
 

@@ -17,17 +17,17 @@ impl Settings {
         self.apply_for(Purpose::Own, command);
     }
 
-    /// Does the same with another search_path, as SHOW shows it: for a tool whose own queries do not depend on it.
-    pub fn apply_with_search_path(&self, search_path: &str, command: &mut Command) {
-        self.apply(Purpose::Own, Some(search_path), command);
+    /// Does the same with more settings of the session, as SHOW shows them; also with another search_path, for a tool whose own queries do not depend on it.
+    pub fn apply_with(&self, more: &[(&str, &str)], command: &mut Command) {
+        self.apply(Purpose::Own, more, command);
     }
 
     /// Does the same for a given purpose.
     pub fn apply_for(&self, purpose: Purpose, command: &mut Command) {
-        self.apply(purpose, None, command);
+        self.apply(purpose, &[], command);
     }
 
-    fn apply(&self, purpose: Purpose, search_path: Option<&str>, command: &mut Command) {
+    fn apply(&self, purpose: Purpose, more: &[(&str, &str)], command: &mut Command) {
         let way_in = &*self.way_in;
         for inherited in ["PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY", "PGOPTIONS"] {
             command.env_remove(inherited);
@@ -59,7 +59,7 @@ impl Settings {
         if let Some((certificate, key)) = &way_in.tls.certificate {
             command.env("PGSSLCERT", certificate).env("PGSSLKEY", key);
         }
-        if let Some(options) = self.tool_options(purpose, search_path) {
+        if let Some(options) = self.tool_options(purpose, more) {
             command.env("PGOPTIONS", options);
         }
         match hosts {
@@ -82,7 +82,7 @@ impl Settings {
 
     /// Returns the session's contract after the user's own options. If a pooler in between refuses options, only the user's own
     /// stay.
-    fn tool_options(&self, purpose: Purpose, search_path: Option<&str>) -> Option<String> {
+    fn tool_options(&self, purpose: Purpose, more: &[(&str, &str)]) -> Option<String> {
         let seen = self.seen();
         let own = self.way_in.options.clone();
         if seen.refuses_options || seen.pooled.contains(&self.database) {
@@ -92,7 +92,7 @@ impl Settings {
         let mut settings: Vec<(&str, &str)> = contract::startup(purpose, self.asks_whether_to_write()).collect();
         settings.extend(seen.may_set_messages.then_some(("lc_messages", "C")));
         settings.push(("role", role));
-        settings.extend(search_path.map(|path| ("search_path", path)));
+        settings.extend_from_slice(more);
         let settings = settings.into_iter().map(|(name, value)| format!("-c {name}={}", parameters::escaped(value)));
         Some(own.into_iter().chain(settings).collect::<Vec<_>>().join(" "))
     }

@@ -22,6 +22,10 @@ pub struct Table {
     pub schema: String,
     pub name: String,
     pub columns: Vec<String>,
+    /// Schema and name as pg_dump writes them, with quotes only where SQL needs them.
+    pub shown: String,
+    /// The columns in the same way, with commas.
+    pub shown_columns: String,
     /// Of the heap.
     pub pages: i64,
     /// Heap and TOAST.
@@ -77,8 +81,8 @@ impl Table {
             "--\n-- Data for Name: {}; Type: TABLE DATA; Schema: {}; Owner: -\n--\n\nCOPY {} ({}) FROM stdin;\n",
             on_a_line(&self.name),
             on_a_line(&self.schema),
-            self.sql(),
-            self.column_list()
+            self.shown,
+            self.shown_columns
         )
     }
 
@@ -122,11 +126,13 @@ mod tests {
             schema: "s".into(),
             name: "a\nDROP \"x".into(),
             columns: vec!["b".into(), "c\"".into()],
+            shown: "s.\"a\nDROP \"\"x\"".into(),
+            shown_columns: "b, \"c\"\"\"".into(),
             pages: 10,
             bytes: 81_920,
         };
         let head = table.head();
-        assert!(head.starts_with("--\n-- Data for Name: a DROP \"x; Type: TABLE DATA; Schema: s; Owner: -\n--\n\nCOPY \"s\".\"a\nDROP \"\"x\" (\"b\", \"c\"\"\") FROM stdin;\n"), "{head}");
+        assert!(head.starts_with("--\n-- Data for Name: a DROP \"x; Type: TABLE DATA; Schema: s; Owner: -\n--\n\nCOPY s.\"a\nDROP \"\"x\" (b, \"c\"\"\") FROM stdin;\n"), "{head}");
         assert_eq!(
             table.queries(),
             [
