@@ -1,4 +1,4 @@
-//! Whether the job that wrote a batch or a set trusts the owners of tables, for commands that put it back by hand.
+//! Says whether the job that wrote a batch or a set trusts the owners of tables, for commands that put it back.
 
 use super::global::Global;
 use crate::config::Config;

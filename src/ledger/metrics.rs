@@ -400,7 +400,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_in_a_folder_of_somebody_else_lead_nowhere() {
+    fn links_in_a_folder_of_another_user_lead_nowhere() {
         let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let victim = elsewhere.path().join("victim");
         std::fs::write(&victim, "a secret").unwrap();

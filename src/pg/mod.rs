@@ -287,8 +287,8 @@ pub async fn unlock(connection: &mut PgConnection, name: &str) -> Result<()> {
 }
 
 /// Waits for the lock in shared mode; returns false when another session holds it for so long.
-pub async fn wait_for_shared_lock(connection: &mut PgConnection, name: &str, at_most: Duration) -> Result<bool> {
-    set(connection, "lock_timeout", &format!("{}ms", at_most.as_millis())).await?;
+pub async fn wait_for_shared_lock(connection: &mut PgConnection, name: &str, timeout: Duration) -> Result<bool> {
+    set(connection, "lock_timeout", &format!("{}ms", timeout.as_millis())).await?;
     let lock = sqlx::query("SELECT pg_catalog.pg_advisory_lock_shared(pg_catalog.hashtextextended($1, 0))").bind(name);
     match lock.execute(connection).await.map_err(anyhow::Error::from) {
         Ok(_) => Ok(true),

@@ -53,7 +53,7 @@ pub struct Checked {
     pub owner: Option<i64>,
     /// The code that was attached to it; None where that was not looked at.
     pub code: Option<Attached>,
-    /// The same for each table in its tree: itself, partitions, and the table behind the view of a `[compress]` job.
+    /// The code that was attached to each table in its tree: itself, partitions, and the table behind the view of a `[compress]` job.
     pub tree: Arc<HashMap<i64, Attached>>,
 }
 
@@ -65,12 +65,12 @@ impl Checked {
         Self::named(table.sql(), table.oid)
     }
 
-    /// A table that nobody has searched.
+    /// Returns a table whose code was not searched for.
     pub fn named(name: String, oid: i64) -> Self {
         Self { name, oid, owner: None, code: None, tree: Arc::default() }
     }
 
-    /// The same table with the code that a search of `checked` found there, in one of their trees; as it is where none of them has it.
+    /// Returns the table with the code that a search of `checked` found there, in one of their trees; as it is where none of them has it.
     pub fn as_in(mut self, checked: &[Self]) -> Self {
         if self.code.is_none() {
             self.code = checked.iter().find_map(|checked| checked.tree.get(&self.oid)).cloned();
@@ -79,7 +79,7 @@ impl Checked {
     }
 }
 
-/// SQL: a word for each trigger, rule and referring table of the table `$table` (SQL of an oid), of which a new one brings code with it.
+/// SQL: a word for each trigger, rule and referring table of the table `$table` (SQL of an oid), each of which brings code when it is added.
 /// Triggers that are disabled do not count until they are enabled, and those that the server makes for keys go by the table that refers. A word
 /// says what the object does, as CREATE OR REPLACE keeps its oid. A literal, as a query has to be one.
 macro_rules! attached {

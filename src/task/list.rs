@@ -49,7 +49,7 @@ macro_rules! tasks {
 
         /// All kinds.
         const KINDS: &[&str] = &[$(stringify!($kind),)+];
-        /// Those whose jobs may have `[limits]`.
+        /// The kinds whose jobs may have `[limits]`.
         const KINDS_WITH_LIMITS: &[Option<&str>] =
             &[$(if $kind::$Task::HAS_LIMITS { Some(stringify!($kind)) } else { None },)+];
 
@@ -234,7 +234,7 @@ impl Task {
         !self.touched().is_empty()
     }
 
-    /// How a job of this task connects: by `owner_url` where it meets code of a table's owner.
+    /// Returns the settings by which a job of this task connects: `owner_url` where it meets code of a table's owner.
     pub fn settings(&self, database: &config::Database) -> Result<pg::Settings> {
         if self.meets_owners() { database.owner_settings() } else { database.settings() }
     }

@@ -16,7 +16,7 @@ pub struct Role {
     superuser: Option<String>,
     /// Predefined roles that it is a member of and that reach beyond the database.
     reaches: Vec<String>,
-    /// What else it may do to what is not its own, in words; None for nothing.
+    /// An attribute that reaches objects of other roles (CREATEROLE and the like), in words; None without one.
     attribute: Option<String>,
 }
 
@@ -99,7 +99,7 @@ impl Memberships {
     /// Grants membership in the owner of the database: ALTER DATABASE needs ownership, and no privilege replaces that.
     pub async fn in_database_owner(&mut self, connection: &mut PgConnection, role: &str) -> Result<Vec<String>> {
         let owner = database_owner(connection).await?;
-        let way_out = "ALTER DATABASE … OWNER TO, or say apply_setting = \"role:…\"";
+        let way_out = "ALTER DATABASE … OWNER TO, or set apply_setting = \"role:…\"";
         Ok(self.grant(&owner, role, "the database", way_out).into_iter().collect())
     }
 

@@ -38,9 +38,9 @@ pub(super) fn explained(error: Error, manifest: &Manifest) -> Error {
 }
 
 /// Says why a batch was refused by a foreign key.
-pub(super) fn for_what_it_lacks(name: &BatchName, error: &anyhow::Error) -> String {
+pub(super) fn by_a_foreign_key(name: &BatchName, error: &anyhow::Error) -> String {
     format!(
-        "{name}, of which nothing was put back: {error:#}; no batch of this restore has the rows that it refers to: restore those rows first, or use \
+        "{name}: nothing was put back: {error:#}; no batch of this restore has the rows that it refers to: restore those rows first, or use \
          --into TABLE with a table that has no such foreign key"
     )
 }

@@ -36,8 +36,8 @@ pub fn default_name(table: &str, column: &str) -> String {
     format!("{}_{}_idx", cut(&name, 63 - HASH - "__idx".len()), hash(&[&name]))
 }
 
-fn cut(name: &str, most: usize) -> &str {
-    let mut end = name.len().min(most);
+fn cut(name: &str, max_bytes: usize) -> &str {
+    let mut end = name.len().min(max_bytes);
     while !name.is_char_boundary(end) {
         end -= 1;
     }

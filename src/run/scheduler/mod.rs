@@ -30,7 +30,7 @@ use crate::run::job::Job;
 use crate::run::runner::{self, Context};
 
 /// The metronome's period is a second; should it stop, the scheduler still looks this often.
-const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(2);
+const MAX_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The pause between attempts to reach the ledger.
 const LEDGER_PAUSE: Duration = Duration::from_secs(2);
@@ -156,7 +156,7 @@ impl Scheduler {
         while !self.stop.is_cancelled() {
             tokio::select! {
                 () = beat.notified() => {}
-                () = tokio::time::sleep(LOOK_AT_LEAST_EVERY) => {}
+                () = tokio::time::sleep(MAX_LOOK_INTERVAL) => {}
                 () = self.stop.cancelled() => break,
             }
             *lock(&self.looked_at) = Instant::now();

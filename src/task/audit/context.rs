@@ -29,7 +29,7 @@ pub struct AuditContext<'a> {
     pub progress: &'a Progress,
     pub now: DateTime<Utc>,
     /// True if this is `pgtend audit`, which holds no lock.
-    pub by_hand: bool,
+    pub is_manual: bool,
     pub cancel: &'a CancellationToken,
     /// `trust_owners` in the job's `[limits]`.
     pub trust_owners: bool,

@@ -75,7 +75,7 @@ pub struct Document {
     pub top_queries: Vec<TopQuery>,
 }
 
-/// How one check went.
+/// The result of one check.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Outcome {
     pub check: String,

@@ -53,7 +53,7 @@ pub async fn look(context: &AuditContext<'_>, connection: &mut PgConnection, in_
     };
     let mut maintenance = scratch::maintenance_connection(&target).await.context("for the scratch database")?;
     // A manual audit takes no lock, so an existing scratch database may belong to a run under way.
-    let who = if context.by_hand { format!("by hand {}", std::process::id()) } else { context.job.to_owned() };
+    let who = if context.is_manual { format!("by hand {}", std::process::id()) } else { context.job.to_owned() };
     let digest = hex::encode(Sha256::digest(format!("{}/{who}/{}", context.database, like.database.name)));
     let prefix = format!("pgtend_audit_{}_", &digest[..12]);
     for leftover in scratch::scratch_leftovers(&mut maintenance, &prefix).await? {

@@ -89,7 +89,7 @@ impl Work for Audit {
             settings: &run.settings,
             progress: &run.progress,
             now: run.now,
-            by_hand: false,
+            is_manual: false,
             cancel: &run.cancel,
             trust_owners: run.job.limits.trust_owners,
             baseline: &baseline,
@@ -192,7 +192,7 @@ impl Audit {
 }
 
 /// The [audit] job of a database.
-pub struct Own {
+pub struct OwnJob {
     pub job: String,
     pub audit: Audit,
     pub trust_owners: bool,
@@ -202,7 +202,7 @@ pub struct Own {
 pub async fn manual(
     config: &Config,
     others: &[Other],
-    own: Option<Own>,
+    own: Option<OwnJob>,
     database: &str,
     only: Option<&Check>,
     progress: &crate::base::progress::Progress,
@@ -210,8 +210,8 @@ pub async fn manual(
 ) -> Result<(Audit, Document)> {
     let configured = config.databases.get(database).with_context(|| format!("the configuration has no database `{database}`"))?;
     let settings = configured.settings().with_context(|| format!("database `{database}`"))?;
-    let Own { job, audit, trust_owners } =
-        own.unwrap_or_else(|| Own { job: "by hand".to_owned(), audit: Audit::default(), trust_owners: true });
+    let OwnJob { job, audit, trust_owners } =
+        own.unwrap_or_else(|| OwnJob { job: "by hand".to_owned(), audit: Audit::default(), trust_owners: true });
     // It stores nothing, so a store that cannot be reached does not prevent it.
     let (previous, unread) = match audit.audit_store(config, database, &job).await {
         Ok(Some(audits)) if !audits.store.is_there() => {
@@ -230,7 +230,7 @@ pub async fn manual(
         settings: &settings,
         progress,
         now: Utc::now(),
-        by_hand: true,
+        is_manual: true,
         cancel,
         trust_owners,
         baseline: &baseline,

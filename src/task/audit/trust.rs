@@ -30,7 +30,7 @@ struct Login {
 }
 
 #[derive(Debug, sqlx::FromRow)]
-struct Stranger {
+struct ForeignObject {
     oid: i64,
     name: String,
 }
@@ -47,7 +47,7 @@ pub struct Code {
 #[derive(Debug)]
 pub struct Trust {
     login: Login,
-    strangers: Vec<Stranger>,
+    strangers: Vec<ForeignObject>,
     trust_owners: bool,
     /// Owners whose code may have run in a query.
     lent: BTreeSet<String>,

@@ -21,7 +21,7 @@ impl Partition {
         Self { agreed, ..self.clone() }
     }
 
-    /// Returns whether a large loss needs consent that nobody has given.
+    /// Returns whether a large loss needs consent that was not given.
     pub(super) fn lacks_consent(&self) -> bool {
         !self.agreed && self.rule().is_some()
     }

@@ -44,7 +44,7 @@ pub struct Batch {
     pub found: u64,
     /// The largest value of the column among them.
     pub last_key: Option<String>,
-    /// Of [`Place::Same`]: the last place of a row that was found.
+    /// The last place of a row that was found, for [`Place::Same`].
     pub last_at: Option<String>,
     pub archived_bytes: u64,
     /// Rows of tables in `cascade`.
@@ -53,7 +53,7 @@ pub struct Batch {
 
 /// The kinds of row that a batch skips. Each check costs as much as the deleting, so the first attempt goes without them.
 #[derive(Clone, Copy, Default)]
-struct Around {
+struct Skips {
     locks: bool,
     references: bool,
 }
@@ -111,16 +111,16 @@ impl Work<'_> {
     /// First tries without checks for locks and references; where another session has locked one of the rows, it skips the locked rows, and
     /// where one is still referenced, it skips the referenced rows.
     async fn delete(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<(Batch, Instant)> {
-        let mut around = Around { locks: matches!(place, Place::Same(..)), references: !self.part.kept.selves.is_empty() };
+        let mut skips = Skips { locks: matches!(place, Place::Same(..)), references: !self.part.kept.selves.is_empty() };
         // Of the first attempt: what it waited counts.
         let mut first = None;
         loop {
             let deleted = async {
                 let begun = self.begin(connection).await?;
                 let begun = *first.get_or_insert(begun);
-                let batch = match around {
-                    Around { locks: false, references: false } => self.delete_all(connection, place, size).await?,
-                    _ => self.delete_picked(connection, place, size, around).await?,
+                let batch = match skips {
+                    Skips { locks: false, references: false } => self.delete_all(connection, place, size).await?,
+                    _ => self.delete_picked(connection, place, size, skips).await?,
                 };
                 pg::execute(connection, "COMMIT".to_owned()).await?;
                 anyhow::Ok((batch, begun))
@@ -130,13 +130,13 @@ impl Work<'_> {
                 let _ = pg::execute(connection, "ROLLBACK".to_owned()).await;
             }
             match deleted {
-                Err(error) if governor::is_lock_trouble(&error) && !around.locks => around.locks = true,
-                Err(error) if references::is_referred(&error) && !around.references && !self.part.kept.is_empty() => {
+                Err(error) if governor::is_lock_trouble(&error) && !skips.locks => skips.locks = true,
+                Err(error) if references::is_referred(&error) && !skips.references && !self.part.kept.is_empty() => {
                     self.part.kept.may_be_seen()?;
-                    around.references = true;
+                    skips.references = true;
                 }
                 // When walking by keys, no rows may mean that none are left or that a trigger kept them.
-                Ok((batch, _)) if batch.rows == 0 && place.is_by_order() && !around.locks => around.locks = true,
+                Ok((batch, _)) if batch.rows == 0 && place.is_by_order() && !skips.locks => skips.locks = true,
                 other => return other,
             }
         }
@@ -169,13 +169,13 @@ impl Work<'_> {
         Ok(Batch { rows, found: rows, last_key: row.try_get(1)?, last_at: None, archived_bytes: 0, tree_rows: 0 })
     }
 
-    async fn delete_picked(&self, connection: &mut PgConnection, place: &Place, size: u64, around: Around) -> Result<Batch> {
+    async fn delete_picked(&self, connection: &mut PgConnection, place: &Place, size: u64, skips: Skips) -> Result<Batch> {
         let sql = format!(
             "{},
              gone AS (DELETE FROM ONLY {} WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT at FROM going)) AND {} RETURNING 1)
              SELECT (SELECT pg_catalog.count(*) FROM gone), (SELECT pg_catalog.count(*) FROM going), (SELECT {} FROM picked),
                     (SELECT at::pg_catalog.text FROM picked ORDER BY picked.at DESC LIMIT 1)",
-            self.with(&self.pick_at(place, around.references)),
+            self.with(&self.pick_at(place, skips.references)),
             self.part.name,
             self.plan.gate,
             self.plan.key.greatest("key")
@@ -192,6 +192,23 @@ impl Work<'_> {
         })
     }
 
+    /// Returns the condition on rows of an archived batch of about `size` rows from `place` on, and the value of the column that ends it.
+    async fn range(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<Option<(String, Option<String>)>> {
+        let key = match place {
+            Place::Blocks(from, to) => {
+                let blocks = between(&format!("'({from},0)'::pg_catalog.tid"), &format!("'({to},0)'::pg_catalog.tid"));
+                return Ok(Some((blocks, None)));
+            }
+            // A batch has all rows with its last value.
+            Place::Same(..) => return Ok(None),
+            Place::Key(key) | Place::Past(key) => key,
+        };
+        let Some(last) = self.key_after(connection, place, size).await? else { return Ok(None) };
+        let (column, from, to) = (self.column(), self.key_value(key), self.key_value(&last));
+        let rows = format!("{column} {} {from} AND {column} OPERATOR(pg_catalog.<=) {to}", self.beyond(place));
+        Ok(Some((rows, Some(last))))
+    }
+
     /// In one transaction, a single statement deletes rows and hands them to the archive, so that exactly the deleted rows are archived.
     /// The transaction commits after they were read back.
     async fn archive_and_delete(
@@ -202,20 +219,8 @@ impl Work<'_> {
         size: u64,
     ) -> Result<Batch> {
         let table = &self.part.name;
-        let (which, last_key) = match place {
-            Place::Blocks(from, to) => {
-                (between(&format!("'({from},0)'::pg_catalog.tid"), &format!("'({to},0)'::pg_catalog.tid")), None)
-            }
-            // A batch has all rows with its last value.
-            Place::Same(..) => return self.nothing(connection, None).await,
-            Place::Key(key) | Place::Past(key) => match self.key_after(connection, place, size).await? {
-                Some(last) => {
-                    let column = self.column();
-                    let (from, to) = (self.key_value(key), self.key_value(&last));
-                    (format!("{column} {} {from} AND {column} OPERATOR(pg_catalog.<=) {to}", self.beyond(place)), Some(last))
-                }
-                None => return self.nothing(connection, None).await,
-            },
+        let Some((which, last_key)) = self.range(connection, place, size).await? else {
+            return self.nothing(connection, None).await;
         };
         let is_there =
             pg::query(format!("SELECT EXISTS (SELECT FROM ONLY {table} WHERE {which} AND {})", self.part.conditions.goes));

@@ -19,9 +19,9 @@ use crate::{archive, pg};
 
 /// 300 blocks of 8 KiB hold some ten thousand rows of a log table: 40 to 50 ms (research).
 const FIRST_BLOCKS: u64 = 100;
-const MOST_BLOCKS: u64 = 20_000;
+const MAX_BLOCKS: u64 = 20_000;
 const FIRST_ROWS: u64 = 1_000;
-const MOST_ROWS: u64 = 50_000;
+const MAX_ROWS: u64 = 50_000;
 /// A smaller batch is hardly faster, see [`Pace::with_enough`]. Measured on two processors with six busy loops and a pgbench at full speed,
 /// 60,000 rows: 24 s with batches of 1.8 blocks, 11 s with these; other sessions committed within 2 × idle in both.
 const ENOUGH_BLOCKS: u64 = 8;
@@ -80,7 +80,7 @@ enum Walk {
     Up { at: u64, end: u64, then: Option<u64> },
     /// Down from `at`, repeated while rows go: children are usually younger than their parents, and go first.
     Down { at: u64, end: u64, went: bool },
-    /// By the values of the column.
+    /// Along the values of the column.
     Keys(Place),
 }
 
@@ -154,7 +154,7 @@ impl Walk {
 
 /// The next step after a batch that failed.
 enum Next {
-    /// The same batch again, with fewer rows.
+    /// Repeats the batch with fewer rows.
     Retry,
     Stop(String),
 }
@@ -221,10 +221,10 @@ impl Work<'_> {
 
     fn pace(&self, walk: &Walk) -> Pace {
         match (walk.is_by_blocks(), self.archive.is_some()) {
-            (true, false) => Pace::new(FIRST_BLOCKS, 1, MOST_BLOCKS).with_enough(ENOUGH_BLOCKS),
-            (true, true) => Pace::new(ARCHIVE_FIRST_BLOCKS, 1, MOST_BLOCKS),
-            (false, false) => Pace::new(FIRST_ROWS, 10, MOST_ROWS).with_enough(ENOUGH_ROWS),
-            (false, true) => Pace::new(ARCHIVE_FIRST_ROWS, 10, 4 * MOST_ROWS),
+            (true, false) => Pace::new(FIRST_BLOCKS, 1, MAX_BLOCKS).with_enough(ENOUGH_BLOCKS),
+            (true, true) => Pace::new(ARCHIVE_FIRST_BLOCKS, 1, MAX_BLOCKS),
+            (false, false) => Pace::new(FIRST_ROWS, 10, MAX_ROWS).with_enough(ENOUGH_ROWS),
+            (false, true) => Pace::new(ARCHIVE_FIRST_ROWS, 10, 4 * MAX_ROWS),
         }
     }
 

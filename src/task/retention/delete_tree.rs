@@ -37,7 +37,7 @@ impl Work<'_> {
                 pg::execute_counting(connection, format!("SELECT FROM {} WHERE {which} FOR UPDATE", branch.sql())).await?;
             }
         }
-        let mut taken = Taken::default();
+        let mut taken = Archived::default();
         for (number, branch) in self.plan.tree.branches.iter().enumerate() {
             let which = branch.goes_with(&self.part.name, &places);
             let target = Target { oid: branch.oid, schema: &branch.schema, name: &branch.name, from: branch.sql() };
@@ -86,7 +86,7 @@ impl Work<'_> {
         target: &Target<'_>,
         which: &str,
         number: usize,
-        taken: &mut Taken,
+        taken: &mut Archived,
     ) -> Result<u64> {
         let delete = format!("DELETE FROM {} WHERE {which}", target.from);
         let Some(archive) = self.archive else {
@@ -132,7 +132,7 @@ struct Target<'a> {
 }
 
 #[derive(Default)]
-struct Taken {
+struct Archived {
     batches: Vec<(BatchName, Manifest)>,
     bytes: u64,
     tree_rows: u64,

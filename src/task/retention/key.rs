@@ -135,12 +135,12 @@ impl Key {
         }
     }
 
-    /// The column as it is compared and sorted.
+    /// Returns the column as it is compared and sorted.
     pub fn column(self, column: &str) -> String {
         self.compared(identifier(column))
     }
 
-    /// The same for the column of a table that a query names `table`.
+    /// Returns the column of a table that a query names `table`, as it is compared and sorted.
     pub fn column_of(self, table: &str, column: &str) -> String {
         self.compared(format!("{table}.{}", identifier(column)))
     }
@@ -149,7 +149,7 @@ impl Key {
         if self == Self::Ulid { format!("{column}::pg_catalog.text COLLATE pg_catalog.\"C\"") } else { column }
     }
 
-    /// The greatest value of `name` in a query, as text.
+    /// Returns the greatest value of `name` in a query, as text.
     pub fn greatest(self, name: &str) -> String {
         match self {
             // max(uuid) exists since PostgreSQL 18; text of uuids sorts in the same order.
@@ -158,12 +158,12 @@ impl Key {
         }
     }
 
-    /// SQL that only values with a time in them satisfy; None where every value of the type is a time.
+    /// Returns SQL that only values with a time in them satisfy; None where every value of the type is a time.
     pub fn shape(self, column: &str) -> Option<String> {
         self.shape_of(&identifier(column))
     }
 
-    /// The same for the column of a table in a query; it also excludes 'infinity'.
+    /// Returns SQL that only times in the column of a table satisfy; 'infinity' is none.
     pub fn is_a_time(self, table: &str, column: &str) -> Option<String> {
         let column = format!("{table}.{}", identifier(column));
         match self {

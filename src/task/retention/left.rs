@@ -19,7 +19,7 @@ const NAMED: i64 = 3;
 
 /// Rows that are older than the limit and did not go.
 #[derive(Debug, Default)]
-pub struct Left {
+pub struct RemainingRows {
     /// Rows that should have gone: locked by others, referenced, kept by a trigger, or added during the run.
     pub rows: u64,
     /// The part of `rows` that each foreign key keeps.
@@ -30,7 +30,7 @@ pub struct Left {
     named: Vec<(String, u64)>,
 }
 
-impl Left {
+impl RemainingRows {
     /// None when counting takes longer than a batch may, or when another session has locked the table.
     pub async fn count(connection: &mut PgConnection, plan: &Plan) -> Result<Option<Self>> {
         let mut left = Self::default();

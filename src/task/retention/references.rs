@@ -10,8 +10,8 @@ use crate::base::fault::{Fault, Kind};
 use crate::pg::{self, Operator};
 
 /// Cascades are followed for this many steps: real schemas chain fewer tables, and a circle has to end somewhere.
-const STEPS_MOST: usize = 6;
-const BLOCKERS_MOST: usize = 100;
+const MAX_STEPS: usize = 6;
+const MAX_BLOCKERS: usize = 100;
 
 #[derive(Clone, Debug, sqlx::FromRow, Serialize)]
 pub struct Reference {
@@ -19,7 +19,7 @@ pub struct Reference {
     pub referencing: String,
     /// The table itself, or the partition that the key references.
     pub referenced: String,
-    /// As in pg_constraint.confdeltype.
+    /// The letter of pg_constraint.confdeltype.
     pub action: String,
     pub indexed: bool,
     #[serde(skip)]
@@ -114,7 +114,7 @@ async fn blockers(connection: &mut PgConnection, references: &[Reference], tree:
         let goes_too = tree.contains(&last.referencing_oid);
         if last.blocks() && !goes_too {
             blockers.push(Blocker { steps: path, is_from_another_tree: false });
-        } else if (last.action == "c" || goes_too) && path.len() < STEPS_MOST && blockers.len() + paths.len() < BLOCKERS_MOST {
+        } else if (last.action == "c" || goes_too) && path.len() < MAX_STEPS && blockers.len() + paths.len() < MAX_BLOCKERS {
             for next in load(connection, last.referencing_oid).await? {
                 if next.is_self && next.blocks() && goes_too && path.len() == 1 {
                     blockers.push(Blocker { steps: [path.clone(), vec![next]].concat(), is_from_another_tree: true });

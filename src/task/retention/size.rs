@@ -31,7 +31,7 @@ const ROW_BYTES: u32 = 24 + 4 + 4;
 const MAY_ERR: f64 = 0.02;
 /// A partition goes as a whole only if it ends this long before the first row that stays: its age is evaluated a moment later.
 const MOMENT: TimeDelta = TimeDelta::minutes(1);
-/// The same for wall-clock time, which has an hour that occurs twice.
+/// The margin for wall-clock time, which has an hour that occurs twice.
 const MOMENT_ON_THE_WALL: TimeDelta = TimeDelta::hours(3);
 
 /// The size of a table's rows, and which of them stay.

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use super::conditions::{Terms, gate};
-use super::consent::{self, Goes};
+use super::consent::{self, ExpiredRows};
 use super::decide;
 use super::estimate::estimate;
 use super::facts::{Facts, refused};
@@ -15,7 +15,7 @@ use super::plan::{Part, Plan};
 use super::references::{self, Kept, Reference};
 use super::size::{self, Measured};
 use super::tree::Tree;
-use super::whole::{self, Whole};
+use super::whole::{self, WholePartitions};
 use crate::base::units::Span;
 use crate::pg::table::with_schema;
 use crate::pg::{self, identifier};
@@ -46,10 +46,10 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
     let mut application = connect_as_application(retention, run, &table, (key, &column_type)).await?;
     let whole = match facts.kind.as_str() {
         "p" => whole::choose(retention, run, &mut connection, facts, &target.references, (key, &floor, expiry.age)).await?,
-        _ => Whole::default(),
+        _ => WholePartitions::default(),
     };
     let parts = parts((&mut connection, &mut application), retention, &target, (&whole, &expiry), &terms).await?;
-    let goes = Goes { condition: &terms.of(&table).goes, key, limit: expiry.limit.as_deref() };
+    let goes = ExpiredRows { condition: &terms.of(&table).goes, key, limit: expiry.limit.as_deref() };
     let rule = retention.rule(key, run.job.timezone);
     let asked = consent::look(retention, run, &mut application, facts, (&goes, rule)).await?;
     let gate = retention.older_than.zip(expiry.cutoff).map_or("true".to_owned(), |(age, cutoff)| gate(age, cutoff));
@@ -209,7 +209,7 @@ async fn parts(
     (connection, application): (&mut PgConnection, &mut PgConnection),
     retention: &Retention,
     target: &Target,
-    (whole, expiry): (&Whole, &Expiry),
+    (whole, expiry): (&WholePartitions, &Expiry),
     terms: &Terms<'_>,
 ) -> Result<Vec<Part>> {
     let Target { oid, facts, references, tree } = target;
@@ -245,7 +245,7 @@ fn notes(
     run: &RunContext<'_>,
     facts: &Facts,
     (key, expiry): (Key, &Expiry),
-    whole: &Whole,
+    whole: &WholePartitions,
 ) -> Vec<String> {
     let mut notes = whole.notes.clone();
     if let Some(cutoff) = expiry.cutoff.filter(|_| key.is_on_the_wall()) {

@@ -49,7 +49,7 @@ fn unquoted(raw: &str) -> String {
     value
 }
 
-/// The same for `E'…'`. `\x` and `\101` name bytes, and several of them may be one character.
+/// Reads the value of `E'…'`. `\x` and `\101` name bytes, and several of them may be one character.
 fn escaped(raw: &str) -> String {
     let (mut value, mut is_inside) = (Vec::new(), false);
     let mut units = Units::default();
@@ -108,9 +108,9 @@ fn with_code_points(text: &str, escape: char) -> String {
 }
 
 /// Reads at most `most` digits. Returns how many there were, and their value.
-fn digits(letters: &mut std::iter::Peekable<std::str::Chars<'_>>, radix: u32, most: u32) -> (u32, u32) {
+fn digits(letters: &mut std::iter::Peekable<std::str::Chars<'_>>, radix: u32, max_digits: u32) -> (u32, u32) {
     let (mut count, mut value) = (0, 0_u32);
-    while count < most
+    while count < max_digits
         && let Some(letter) = letters.next_if(|letter| letter.is_digit(radix))
     {
         value = value.wrapping_mul(radix).wrapping_add(letter.to_digit(radix).unwrap_or_default());

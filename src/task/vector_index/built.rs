@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn somebody_elses_comment_stays_above_ours() {
+    fn another_comment_stays_above_ours() {
         let graph = Some(Graph { m: 16, ef_construction: 64 });
         let built =
             Built { built_at: None, measured_at: DateTime::UNIX_EPOCH, rows: 5, setting: 3, recall: 0.96, tuned: true, graph };

@@ -103,7 +103,7 @@ impl Spec {
         }
     }
 
-    /// As in CREATE INDEX … WITH (…).
+    /// Returns the parameters of CREATE INDEX … WITH (…).
     pub fn options(self) -> String {
         match self {
             Self::Ivfflat { lists } => format!("lists = {lists}"),
@@ -111,8 +111,8 @@ impl Spec {
         }
     }
 
-    /// The maximum of ivfflat.probes or hnsw.ef_search, or the value above which it has no more effect.
-    pub fn most(self) -> u32 {
+    /// Returns the maximum of ivfflat.probes or hnsw.ef_search, or the value above which a higher one has no effect.
+    pub fn max_setting(self) -> u32 {
         match self {
             Self::Ivfflat { lists } => lists,
             Self::Hnsw { .. } => 1000,

@@ -14,7 +14,7 @@ use crate::pg;
 /// Queries in one statement: its parameters stay below some megabytes.
 pub const AT_ONCE: usize = 50;
 /// With fewer exact answers than these a recall means nothing.
-pub const QUERIES_AT_LEAST: usize = 20;
+pub const MIN_QUERIES: usize = 20;
 /// This many queries give a recall of 0.95 to ± 0.015. More, which determine the setting better, run only where they are cheap.
 pub const ENOUGH: usize = 200;
 /// The relative tolerance of a distance: sums in single precision may differ in their last digits.
@@ -22,7 +22,7 @@ const SAME: f64 = 1e-6;
 
 /// The relation and column to search, as SQL.
 #[derive(Clone, Debug)]
-pub struct Searched {
+pub struct SearchTarget {
     /// Quoted.
     pub relation: String,
     /// The column, quoted: distances are those of its values.
@@ -45,7 +45,7 @@ pub struct Searched {
     pub proof: String,
 }
 
-impl Searched {
+impl SearchTarget {
     /// SQL: the vector is not a zero vector, where that matters.
     pub fn has_direction(&self, alias: &str) -> Option<String> {
         let operator = self.inner_product.as_ref()?;
@@ -121,7 +121,7 @@ impl Sample {
 }
 
 /// Picks up to `count` vectors for queries, the same ones as long as the table does not change.
-pub async fn sample(connection: &mut PgConnection, searched: &Searched, count: u32, rows: f64) -> Result<Sample> {
+pub async fn sample(connection: &mut PgConnection, searched: &SearchTarget, count: u32, rows: f64) -> Result<Sample> {
     let mut conditions = searched.rows_that_count();
     if let Some(has_direction) = searched.has_direction("t") {
         conditions += &format!(" AND {has_direction}");
@@ -164,7 +164,7 @@ pub fn sampled_by(rows: f64) -> &'static str {
 /// the time.
 pub async fn find_truth(
     connection: &mut PgConnection,
-    searched: &Searched,
+    searched: &SearchTarget,
     sample: &mut Sample,
     k: u32,
     time: Duration,
@@ -202,7 +202,7 @@ pub async fn find_truth(
 }
 
 /// Prepares the next statement: it ends at the deadline, and the names in it still mean pgvector's.
-pub async fn limit(connection: &mut PgConnection, searched: &Searched, deadline: Instant) -> Result<()> {
+pub async fn limit(connection: &mut PgConnection, searched: &SearchTarget, deadline: Instant) -> Result<()> {
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
     pg::set(connection, "statement_timeout", &left.as_millis().to_string()).await?;
     pg::execute(connection, searched.proof.clone()).await
@@ -226,7 +226,7 @@ pub async fn distances(
 /// Returns which rows of the sample are unchanged and still at their place. To a search, an updated row is another row at distance zero.
 pub async fn are_there(
     connection: &mut PgConnection,
-    searched: &Searched,
+    searched: &SearchTarget,
     sample: &Sample,
     range: std::ops::Range<usize>,
 ) -> Result<Vec<bool>> {
@@ -247,13 +247,13 @@ pub async fn are_there(
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-/// The recall of one query. `found` has None for the query's own row; `unit`: of the distances, see [`Searched::unit`]. Pure.
+/// The recall of one query. `found` has None for the query's own row; `unit`: of the distances, see [`SearchTarget::unit`]. Pure.
 pub fn recall_of(found: &[Option<f64>], truth: &[f64], k: usize, unit: f64) -> f64 {
-    let wanted = truth.len().min(k);
-    let Some(farthest) = truth.get(wanted.wrapping_sub(1)) else { return 1.0 };
+    let counted = truth.len().min(k);
+    let Some(farthest) = truth.get(counted.wrapping_sub(1)) else { return 1.0 };
     let farthest = farthest + SAME * farthest.abs().max(unit);
     let hits = found.iter().flatten().take(k).filter(|distance| **distance <= farthest).count();
-    hits.min(wanted) as f64 / wanted as f64
+    hits.min(counted) as f64 / counted as f64
 }
 
 /// The mean, and half of its 95 % interval. Pure.

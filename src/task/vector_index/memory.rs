@@ -20,7 +20,7 @@ pub struct Memory {
     pub refusal: Option<String>,
 }
 
-pub struct Given {
+pub struct BuildSettings {
     pub maintenance_work_mem: Option<u64>,
     pub parallel_workers: Option<u32>,
 }
@@ -41,7 +41,7 @@ pub fn needed(spec: Spec, rows: f64, heap_blocks: i64, value_bytes: u64, dimensi
     }
 }
 
-pub fn check(table: &Table, spec: Spec, given: &Given, settings: &pg::Settings) -> Memory {
+pub fn check(table: &Table, spec: Spec, given: &BuildSettings, settings: &pg::Settings) -> Memory {
     let needed_bytes = needed(spec, table.vectors(), table.facts.pages, table.value_bytes(), table.dimensions);
     let maintenance_work_mem_bytes = given.maintenance_work_mem.unwrap_or(table.facts.maintenance_work_mem as u64);
     let is_local = settings.is_on_a_socket();

@@ -9,6 +9,7 @@ pub mod kind;
 mod apply;
 mod built;
 mod candidates;
+mod current;
 mod decide;
 mod entry;
 mod measure;
@@ -19,7 +20,6 @@ mod read;
 mod search;
 mod setting;
 mod state;
-mod today;
 mod tune;
 
 use anyhow::Result;

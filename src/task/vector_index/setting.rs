@@ -11,7 +11,7 @@ use crate::base::fault::{Fault, Kind};
 use crate::pg::{self, identifier};
 
 /// The value that applications search with, unless they set another themselves.
-pub async fn today(connection: &mut PgConnection, method: Method, role: Option<&str>, extension: &str) -> Result<u32> {
+pub async fn current(connection: &mut PgConnection, method: Method, role: Option<&str>, extension: &str) -> Result<u32> {
     load(connection, extension).await?;
     let found: Option<String> = sqlx::query_scalar(
         "SELECT coalesce(
@@ -40,7 +40,7 @@ pub async fn of_others(connection: &mut PgConnection, method: Method, but: [Opti
     .await?;
     let settings = comments.iter().filter_map(|comment| Built::read(comment)).map(|built| built.setting);
     // Any role may write a comment.
-    Ok(settings.filter(|setting| *setting <= method.setting_at_most()).max().unwrap_or(0))
+    Ok(settings.filter(|setting| *setting <= method.max_setting()).max().unwrap_or(0))
 }
 
 /// Checks before hours of building whether the role may set the value for applications, with the conditions of PostgreSQL's

@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use super::built::Built;
 use super::kind::{Method, Metric, ValueType};
-use super::measure::Searched;
+use super::measure::SearchTarget;
 use crate::base::fault::{Fault, Kind};
 use crate::live::indexes::names::{self, NEW, OLD};
 use crate::pg::{identifier, literal, qualified};
@@ -94,21 +94,21 @@ pub struct Table {
     /// The operator class of hnsw, where hnsw is to be compared with ivfflat and may replace it.
     pub operator_class_of_hnsw: Option<String>,
     /// Properties of the column's values.
-    pub looks: Looks,
+    pub looks: ColumnSample,
     pub index: Option<Found>,
     /// The name that the index has, or will have.
     pub index_name: String,
     /// An object that already has a name which a build would use.
     pub taken: Option<String>,
     /// Other indexes that can answer the same searches.
-    pub rivals: Vec<String>,
+    pub competing_indexes: Vec<String>,
     pub leftovers: Vec<Leftover>,
-    pub searched: Searched,
+    pub searched: SearchTarget,
 }
 
 /// Properties of a sample of the column.
 #[derive(Clone, Debug, Default, Serialize, sqlx::FromRow)]
-pub struct Looks {
+pub struct ColumnSample {
     pub looked_at: i64,
     pub nulls: i64,
     pub without_direction: i64,
@@ -121,12 +121,12 @@ pub struct Leftover {
     pub schema: String,
     pub name: String,
     pub bytes: i64,
-    pub what: Remains,
+    pub what: LeftoverKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Remains {
+pub enum LeftoverKind {
     /// An invalid index, which is dropped.
     Broken,
     /// An index whose build finished before the run was interrupted: it is measured, then swapped in or dropped.
@@ -143,7 +143,7 @@ impl Table {
     /// The number of rows that the index holds: with a vector, and for cosine a vector other than zero. Estimated from the statistics and
     /// the sample.
     pub fn vectors(&self) -> f64 {
-        let Looks { looked_at, nulls, without_direction, .. } = self.looks;
+        let ColumnSample { looked_at, nulls, without_direction, .. } = self.looks;
         let indexed = (looked_at - nulls - without_direction).max(0);
         if looked_at == 0 { self.facts.rows } else { self.facts.rows * indexed as f64 / looked_at as f64 }
     }

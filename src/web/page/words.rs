@@ -77,8 +77,8 @@ pub(super) fn exact(then: DateTime<Utc>) -> String {
     then.format("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
-pub(super) fn shortened(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
+pub(super) fn shortened(text: &str, max_chars: usize) -> String {
+    match text.char_indices().nth(max_chars) {
         Some((end, _)) => format!("{}…", text[..end].trim_end()),
         None => text.to_owned(),
     }

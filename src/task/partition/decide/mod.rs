@@ -8,9 +8,9 @@ use super::plan::{New, Plan, Planned, RowsThatStay, Step};
 
 mod default;
 mod pieces;
-mod way_out;
+mod retirement;
 
-pub use way_out::over;
+pub use retirement::over;
 
 use super::calendar::Every;
 use super::chain::PERIODS_AHEAD;
@@ -53,8 +53,8 @@ pub fn decide(state: State, partition: &Partition) -> Plan {
         say_what_takes_no_rows(&state, &mut plan);
         say_what_new_ones_lack(&state, partition, &mut plan);
     }
-    way_out::retire(&state, partition, &mut plan);
-    way_out::drop_what_is_over(&state, partition, &mut plan);
+    retirement::retire(&state, partition, &mut plan);
+    retirement::drop_what_is_over(&state, partition, &mut plan);
     if partition.only_retires {
         plan.is_covered = true;
     } else {
@@ -67,7 +67,7 @@ pub fn decide(state: State, partition: &Partition) -> Plan {
     plan
 }
 
-/// Whose age nobody knows. A partition gets such a row by chance, or in the moment before it is detached.
+/// Returns the condition on rows whose key is no time, so that their age is unknown. A partition gets such a row by chance, or in the moment before it is detached.
 fn rows_that_stay(state: &State) -> Option<RowsThatStay> {
     Some(RowsThatStay { condition: state.key.is_no_time(&identifier(&state.column))?, before: None })
 }

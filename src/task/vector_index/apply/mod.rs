@@ -14,7 +14,7 @@ use super::kind::Method;
 use super::plan::{self, Part, Plan};
 use super::search::Found;
 use super::setting;
-use super::state::Remains;
+use super::state::LeftoverKind;
 use super::tune::Tuner;
 use crate::base::fault::Kind;
 use crate::config::limits::Limits;
@@ -48,7 +48,7 @@ pub async fn apply(job: &VectorIndex, run: &RunContext<'_>, plan: Plan) -> Resul
             part,
             found: None,
             new: None,
-            told: Told::default(),
+            told: ReportValues::default(),
         };
         let failure = match worker.work().await {
             Ok(failure) => failure,
@@ -85,12 +85,12 @@ struct Worker<'a> {
     found: Option<Spec>,
     /// The oid of the measured index: no other index takes the name.
     new: Option<i64>,
-    told: Told,
+    told: ReportValues,
 }
 
 /// The values for the report.
 #[derive(Default)]
-struct Told {
+struct ReportValues {
     summary: String,
     warnings: Vec<String>,
     tuning: Option<Tuning>,
@@ -150,7 +150,7 @@ impl Worker<'_> {
                 sample: &self.part.sample,
             };
             let tuning = tuner.tune(self.governor).await?;
-            decision = decide::after_tuning(&self.part.wanted, &self.part.today, decision, &tuning);
+            decision = decide::after_tuning(&self.part.request, &self.part.current, decision, &tuning);
             self.told.tuning = Some(tuning);
             if let Action::Build { spec: Spec::Hnsw { .. } } = decision.action {
                 self.change_to_hnsw().await?;
@@ -191,7 +191,7 @@ impl Worker<'_> {
         let is_wanted = matches!(self.part.decision.action, Action::Tune | Action::Build { .. }) && !is_attached;
         let mut is_built = false;
         for leftover in self.part.table.leftovers.clone() {
-            if leftover.what == Remains::Built
+            if leftover.what == LeftoverKind::Built
                 && is_wanted
                 && let Some(spec) = self.fits(&leftover.name).await?
             {
@@ -206,7 +206,7 @@ impl Worker<'_> {
         }
         if !is_built
             && !self.told.dropped.is_empty()
-            && self.part.today.index.as_ref().is_some_and(|index| index.unmeasured.is_some())
+            && self.part.current.index.as_ref().is_some_and(|index| index.unmeasured.is_some())
         {
             // The leftover may have disturbed the measurement.
             let mut connection = self.run.or_cancelled(indexes::connect(self.run)).await?;
@@ -221,20 +221,20 @@ impl Worker<'_> {
     async fn change_to_hnsw(&mut self) -> Result<()> {
         let table = &mut self.part.table;
         let Some(class) = table.operator_class_of_hnsw.take() else { return Ok(()) };
-        (table.operator_class, table.method, self.part.wanted.method) = (class, Method::Hnsw, Method::Hnsw);
+        (table.operator_class, table.method, self.part.request.method) = (class, Method::Hnsw, Method::Hnsw);
         let mut connection = self.run.or_cancelled(indexes::connect(self.run)).await?;
         let role = self.job.role();
-        self.part.setting = self.run.or_cancelled(setting::today(&mut connection, Method::Hnsw, role, self.extension)).await?;
+        self.part.setting = self.run.or_cancelled(setting::current(&mut connection, Method::Hnsw, role, self.extension)).await?;
         let this = self.part.table.index.as_ref().map(|index| index.oid);
         if self.job.apply_setting.is_some() {
             let others = setting::of_others(&mut connection, Method::Hnsw, [this, None]);
-            self.part.wanted.others_setting = self.run.or_cancelled(others).await?;
+            self.part.request.others_setting = self.run.or_cancelled(others).await?;
         }
         Ok(())
     }
 
     fn lists_to_begin_with(&self) -> Option<u32> {
-        self.part.today.index.as_ref().filter(|index| index.is_valid).and_then(|index| index.lists_in_fact)
+        self.part.current.index.as_ref().filter(|index| index.is_valid).and_then(|index| index.lists_in_fact)
     }
 
     /// The index that an interrupted run built, if this job would build the same.
@@ -264,7 +264,7 @@ impl Worker<'_> {
             Action::Build { spec: decided } => spec == decided,
             _ => true,
         };
-        Ok((spec.method() == self.part.wanted.method && class == self.part.table.operator_class && as_decided).then_some(spec))
+        Ok((spec.method() == self.part.request.method && class == self.part.table.operator_class && as_decided).then_some(spec))
     }
 
     /// None: it was dropped. Otherwise the sessions that blocked it.
@@ -272,7 +272,7 @@ impl Worker<'_> {
         let phase = self.run.progress.phase("drop", None);
         let statement = format!("DROP INDEX CONCURRENTLY IF EXISTS {}", qualified(schema, name));
         // DROP INDEX leaves nothing but the index itself.
-        let leaves = concurrently::Remains { table: self.part.table.facts.oid, is_ours: &|_| false };
+        let leaves = concurrently::InvalidIndexes { table: self.part.table.facts.oid, is_ours: &|_| false };
         let work = concurrently::Work { statement, settings: Vec::new(), phase: &phase, expected_bytes: 0, leaves };
         match concurrently::run(self.run, self.limits, work).await? {
             Ended::Done => {
@@ -286,19 +286,19 @@ impl Worker<'_> {
 
     fn json(&self) -> serde_json::Value {
         let told = &self.told;
-        let today = self.part.today.index.as_ref();
+        let current = self.part.current.index.as_ref();
         json!({
             "table": self.part.table.sql(),
             "index": self.part.table.index_name,
             "decision": told.decision,
-            "before": today.and_then(|index| index.now.clone()),
+            "before": current.and_then(|index| index.now.clone()),
             "tuning": told.tuning,
             "built": told.built,
             "swapped": told.swapped,
             "dropped": told.dropped,
             "after": told.after,
             "after_at_todays_setting": told.after_at_todays_setting,
-            "recommended": told.after.as_ref().map(|after| json!({ self.part.wanted.method.setting(): after.setting })),
+            "recommended": told.after.as_ref().map(|after| json!({ self.part.request.method.setting(): after.setting })),
             "setting_applied": told.setting_applied,
             "planners_choice": told.planners_choice,
             "summary": told.summary,

@@ -94,10 +94,10 @@ impl Worker<'_> {
     pub(super) async fn finish(&mut self, found: Found) -> Result<Option<Failure>> {
         let mut connection = self.run.or_cancelled(indexes::connect(self.run)).await?;
         let table = &self.part.table;
-        let method = self.part.wanted.method;
+        let method = self.part.request.method;
         let name = table.index_name.clone();
         let built = self.told.built.map_or_else(|| "built by a run that was stopped".to_owned(), |spec| spec.to_string());
-        let before = self.part.today.index.as_ref().and_then(|index| index.now.as_ref());
+        let before = self.part.current.index.as_ref().and_then(|index| index.now.as_ref());
         let before = before
             .map_or(String::new(), |now| format!("; before: {} at {}{}", recall_in_words(now), now.setting, cost_in_words(now)));
         // The measurement at the setting that applications use.
@@ -112,10 +112,10 @@ impl Worker<'_> {
         let failure = self.finish_swap(&found).await?;
         // The check uses the application's query and its setting.
         let is_set = self.told.setting_applied.is_some();
-        let setting = if is_set { found.setting.max(self.part.wanted.others_setting) } else { self.part.setting };
+        let setting = if is_set { found.setting.max(self.part.request.others_setting) } else { self.part.setting };
         let table = &self.part.table;
         let sample = measure::sample(&mut connection, &table.searched, 1, table.vectors()).await?;
-        setting::today(&mut connection, method, None, self.extension).await?;
+        setting::current(&mut connection, method, None, self.extension).await?;
         pg::set(&mut connection, method.setting(), &setting.to_string()).await?;
         if let Some(vector) = sample.vector() {
             self.told.planners_choice =
@@ -134,7 +134,7 @@ impl Worker<'_> {
 
     /// Makes applications search with the setting from now on, or the run reports that they do not.
     async fn finish_swap(&mut self, found: &Found) -> Result<Option<Failure>> {
-        let (name, target) = (self.part.wanted.method.setting(), self.job.recall.target);
+        let (name, target) = (self.part.request.method.setting(), self.job.recall.target);
         if self.job.apply_setting.is_some() {
             self.apply_setting(found.setting).await?;
             self.told.summary += &self.told.setting_applied.as_ref().map(|applied| format!("; {applied}")).unwrap_or_default();
@@ -160,7 +160,7 @@ impl Worker<'_> {
 
     /// Changes only the setting.
     pub(super) async fn set(&mut self, reasons: &str) -> Result<Option<Failure>> {
-        let index = self.part.today.index.as_ref();
+        let index = self.part.current.index.as_ref();
         self.told.after_at_todays_setting = index.and_then(|index| index.now.clone());
         let least = index.and_then(|index| index.least.as_ref()).map(|(_, least)| least.clone());
         let least = least.context("the setting was measured")?;
@@ -181,7 +181,7 @@ impl Worker<'_> {
     /// a role with the privilege sets it.
     async fn setting_sql(&self, connection: &mut PgConnection, setting: u32) -> Result<Option<String>> {
         let Some(place) = &self.job.apply_setting else { return Ok(None) };
-        let method = self.part.wanted.method;
+        let method = self.part.request.method;
         let statement = async {
             setting::load(connection, self.extension).await?;
             let others = setting::of_others(connection, method, [self.new, self.old_oid()]).await?;
@@ -214,8 +214,8 @@ impl Worker<'_> {
             },
             setting: found.setting,
             recall: (found.recall * 10_000.0).round() / 10_000.0,
-            tuned: self.told.tuning.is_some() || self.part.today.index.as_ref().is_some_and(|index| index.tuned),
-            graph: match (self.told.built.or(self.found), &self.part.today.index) {
+            tuned: self.told.tuning.is_some() || self.part.current.index.as_ref().is_some_and(|index| index.tuned),
+            graph: match (self.told.built.or(self.found), &self.part.current.index) {
                 (Some(Spec::Hnsw { m, ef_construction }), _) if now => Some(Graph { m, ef_construction }),
                 (_, Some(index)) if !now && index.method == Some(Method::Hnsw) => {
                     Some(Graph { m: index.m, ef_construction: index.ef_construction })
@@ -228,7 +228,7 @@ impl Worker<'_> {
     /// Records that other numbers of lists were tried and the present one stays: otherwise every run would try again. It also records the
     /// value that the index needs of the shared setting.
     pub(super) async fn note(&mut self) -> Result<()> {
-        let least = self.part.today.index.as_ref().and_then(|index| index.least.clone());
+        let least = self.part.current.index.as_ref().and_then(|index| index.least.clone());
         let (Some(index), Some((_, least))) = (self.part.table.index.clone(), least) else { return Ok(()) };
         let is_known = index.built().is_some_and(|built| built.setting == least.setting);
         if self.told.tuning.is_none() && (is_known || self.job.apply_setting.is_none()) {

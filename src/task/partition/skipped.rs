@@ -13,7 +13,7 @@ use crate::pg::table::TableName;
 
 /// A table for which nothing could be done, and why.
 #[derive(Debug, Serialize)]
-pub struct Left {
+pub struct SkippedTable {
     pub table: TableName,
     #[serde(skip)]
     pub kind: Option<Kind>,
@@ -23,7 +23,7 @@ pub struct Left {
     pub has_no_runway: bool,
 }
 
-impl Left {
+impl SkippedTable {
     /// Returns the error itself if it concerns the server or the whole run: other tables would fail as well.
     pub fn of(table: TableName, error: anyhow::Error) -> Result<Self> {
         match failure::kind_of(&error) {
