@@ -92,15 +92,7 @@ pub async fn prepare(
     let ends = record.resolve(connection, &here).await?;
     if request.again {
         let expected = filter.is_all().then_some(manifest.exported.rows);
-        return Ok(Intent::Restore(Box::new(Prepared {
-            here,
-            ends,
-            filter,
-            there: Vec::new(),
-            rows_there: 0,
-            expected,
-            by_key: None,
-        })));
+        return Ok(Intent::Restore(Box::new(Prepared { expected, ..Prepared::all(here, ends, filter) })));
     }
     let is_noted = record.whole(&here).is_some_and(|whole| whole.never_left && whole.left_again == 0);
     if is_noted || (record.may_never_have_left(&here) && is_undone(connection, manifest, &here).await?) {
@@ -124,15 +116,9 @@ pub async fn prepare(
                 );
                 return Err(Fault::new(Kind::Busy, message).into());
             };
-            return Ok(Intent::Restore(Box::new(Prepared {
-                here,
-                ends,
-                filter,
-                there: Vec::new(),
-                rows_there: 0,
-                expected: Some(whole.left_again).filter(|_| request.filter.is_all()),
-                by_key: Some(by_key.sql),
-            })));
+            let expected = Some(whole.left_again).filter(|_| request.filter.is_all());
+            let by_key = Some(by_key.sql);
+            return Ok(Intent::Restore(Box::new(Prepared { expected, by_key, ..Prepared::all(here, ends, filter) })));
         }
         None => {}
     }
@@ -142,7 +128,7 @@ pub async fn prepare(
     let there = record.at(&here).map(|restored| restored.filter.clone()).collect();
     let rows_there = record.at(&here).map(|restored| restored.rows).sum();
     let expected = filter.is_all().then(|| manifest.exported.rows.saturating_sub(rows_there));
-    Ok(Intent::Restore(Box::new(Prepared { here, ends, filter, there, rows_there, expected, by_key: None })))
+    Ok(Intent::Restore(Box::new(Prepared { there, rows_there, expected, ..Prepared::all(here, ends, filter) })))
 }
 
 /// Refuses a batch whose rows may be in the table already: only a person can tell.
@@ -172,6 +158,11 @@ fn refuse_what_may_be_back(record: &Record, name: &BatchName, here: &Here) -> Re
 }
 
 impl Prepared {
+    /// Returns a batch of which no row is known to be back.
+    fn all(here: Here, ends: Ends, filter: Filter) -> Self {
+        Self { here, ends, filter, there: Vec::new(), rows_there: 0, expected: None, by_key: None }
+    }
+
     /// Returns how many rows go back, if that is known before they are read.
     pub fn expected(&self) -> Option<u64> {
         self.expected

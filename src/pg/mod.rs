@@ -22,6 +22,7 @@ pub mod throwaway;
 mod tls;
 #[doc(hidden)]
 pub mod url;
+pub mod views;
 mod who;
 
 use std::time::Duration;

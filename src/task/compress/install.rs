@@ -84,7 +84,7 @@ pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String
     statements.extend(create_triggers(table, &view_sql, &stored_sql));
     if !again {
         statements.push("RESET ROLE".to_owned());
-        statements.extend(views_on(connection, table.oid).await?);
+        statements.extend(pg::views::replacements(connection, table.oid).await?);
     }
     Ok(Installation {
         view: view_sql,
@@ -301,22 +301,6 @@ async fn comments_of_columns(connection: &mut PgConnection, table: &Table, view:
         .filter(|(column, _)| is_visible(column))
         .map(|(column, comment)| format!("COMMENT ON COLUMN {view}.{} IS {}", identifier(&column), literal(&comment)))
         .collect())
-}
-
-/// Returns statements that replace the views on a relation, so that they use the relation that has its name now.
-pub async fn views_on(connection: &mut PgConnection, oid: i64) -> Result<Vec<String>> {
-    Ok(sqlx::query_scalar(
-        "SELECT format('CREATE OR REPLACE VIEW %s%s AS %s', v.oid::regclass,
-                       coalesce(' WITH (' || array_to_string(v.reloptions, ', ') || ')', ''), rtrim(pg_get_viewdef(v.oid), ';'))
-         FROM pg_class v WHERE v.relkind = 'v' AND v.oid IN (
-             SELECT r.ev_class FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
-             WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid
-               AND r.ev_class <> $1::bigint::oid)
-         ORDER BY v.oid",
-    )
-    .bind(oid)
-    .fetch_all(connection)
-    .await?)
 }
 
 /// Returns statements that lock these views without changing them: each view is moved to the schema that it is in. LOCK TABLE would

@@ -82,7 +82,7 @@ impl Arguments {
 
     /// Returns the batches that hold rows of the table with `--table`. Without any, `--into` may be what is meant: rows of another table
     /// never go there by themselves.
-    pub(in crate::cli::archives) fn choose<'a>(&self, found: &'a [Found]) -> Result<Vec<&'a Found>> {
+    pub(super) fn choose<'a>(&self, found: &'a [Found]) -> Result<Vec<&'a Found>> {
         let Some(table) = &self.table else { return Ok(found.iter().collect()) };
         let chosen: Vec<&Found> = found.iter().filter(|found| is_of(&found.batch.1, table)).collect();
         if chosen.is_empty() {

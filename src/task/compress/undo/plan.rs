@@ -10,7 +10,7 @@ use super::super::keys::Compress;
 use super::super::names::{CONSTRAINT, FUNCTIONS, GUARDS, PLAIN};
 use super::super::plan::lost;
 use super::super::table::{Table, View, companion};
-use super::super::{definition, find, install};
+use super::super::{definition, find};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::pg::{self, identifier, qualified};
@@ -89,7 +89,7 @@ pub async fn plan(compress: &Compress, job: &str, connection: &mut PgConnection,
         );
         return Err(Fault::new(Kind::Configuration, message).into());
     }
-    let dependents = install::views_on(connection, view.oid).await?;
+    let dependents = pg::views::replacements(connection, view.oid).await?;
     let wider = if keep_view { Vec::new() } else { wider(connection, &table, view.oid).await? };
     let (check, mut statements) = uninstall(&table, view, dependents, later_grants(connection, &table, view.oid).await?);
     // It comes right after the lock, under which nothing changes.

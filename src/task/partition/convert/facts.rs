@@ -8,10 +8,11 @@ use super::super::calendar::partition_name;
 use super::super::key::Key;
 use super::names::{CHECK, NEW_KEY, reach};
 use super::objects::{self, Identity, Named, Primary, Sequence, Statistics, Trigger};
-use super::{carried, dependants, obstacles, source};
+use super::{carried, obstacles, source};
 use crate::base::fault::{Fault, Kind};
 use crate::live::session::Session;
 use crate::pg::table::TableName;
+use crate::pg::views;
 use crate::task::partition::column_settings;
 use crate::task::partition::keys::Partition;
 
@@ -87,7 +88,7 @@ pub async fn read(partition: &Partition, zone: Tz, session: &mut Session) -> Res
         triggers: objects::triggers(connection, &table).await?,
         identities: objects::identities(connection, &table).await?,
         owned_sequences: objects::owned_sequences(connection, &table).await?,
-        views: dependants::views(connection, &table).await?,
+        views: views::replacements(connection, table.oid).await?,
         column_settings: column_settings::read(connection, table.oid).await?,
         statistics: objects::statistics(connection, &table).await?,
         of_indexes: carried::of_indexes_and_constraints(connection, &table).await?,

@@ -176,7 +176,7 @@ async fn statements(
     child: &TableName,
     others: &[TableName],
 ) -> Result<Vec<String>> {
-    let views = dependants::views(connection, table).await?;
+    let views = pg::views::replacements(connection, table.oid).await?;
     let triggers = objects::triggers(connection, table).await?;
     let identities = objects::identities(connection, table).await?;
     let sequences = objects::owned_sequences(connection, table).await?;

@@ -223,13 +223,7 @@ fn is_outdated(index: &Index, current: &Current, least: &Found) -> Option<String
 
 /// The index misses the target at its highest setting: another build of ivfflat may reach it, another one of hnsw does not.
 fn below_the_target(request: &Request, least: &Found, build: &dyn Fn() -> Action) -> Decision {
-    let reason = format!(
-        "recall is {:.3} at {} = {}, its highest, and the target is {}",
-        least.recall,
-        request.method.setting(),
-        least.setting,
-        request.target
-    );
+    let reason = format!("recall is {}, and the target is {}", at_the_highest(request, least), request.target);
     if request.method == Method::Ivfflat {
         return Decision::new(build(), reason);
     }
@@ -321,6 +315,11 @@ fn is_cheaper(one: &Found, than: &Found) -> bool {
     }
 }
 
+/// "0.870 at hnsw.ef_search = 1000, its highest".
+fn at_the_highest(request: &Request, found: &Found) -> String {
+    format!("{:.3} at {} = {}, its highest", found.recall, request.method.setting(), found.setting)
+}
+
 /// The verdict on a new index that stands beside the old one. The error is the reason why the old one stays.
 pub fn accept(
     request: &Request,
@@ -330,14 +329,7 @@ pub fn accept(
     at_the_applications: &Found,
 ) -> Result<(), String> {
     if !reached {
-        let message = format!(
-            "its recall is {:.3} at {} = {}, its highest, below {}",
-            new.recall,
-            request.method.setting(),
-            new.setting,
-            request.target
-        );
-        return Err(message);
+        return Err(format!("its recall is {}, below {}", at_the_highest(request, new), request.target));
     }
     let Some(old) = current.index.as_ref().filter(|index| index.is_valid) else { return Ok(()) };
     if old.is_behind_a_new_one && !request.sets_the_setting && at_the_applications.recall < request.target {
