@@ -87,7 +87,7 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
             }
         }
     }
-    if let Some(amount_to) = memberships.amount_to(&role) {
+    if let Some(warning) = memberships.warning(&role) {
         text += &format!("\n{amount_to}");
     }
     print(&text)?;

@@ -22,7 +22,7 @@ impl Trusts {
         Self(jobs)
     }
 
-    /// True also for a job that is unknown.
+    /// Returns whether the owners are trusted; true also for a job that is unknown.
     pub fn owners_of(&self, job: &str) -> bool {
         self.0.iter().filter(|known| known.name == job).all(|known| known.limits.trust_owners)
     }

@@ -299,7 +299,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Every query goes through here: the schema is created before the first, none waits for ever, all are timed.
+    /// Runs every query: the schema is created before the first, none waits forever, and all are timed.
     async fn query<T>(&self, what: &str, query: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
         let started = Instant::now();
         let result = tokio::time::timeout(QUERY_TIMEOUT, async {

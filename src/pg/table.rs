@@ -127,8 +127,8 @@ pub const ATTACHED: &str = concat!(
      ) keys ON keys.confrelid = t.oid"
 );
 
-/// A statement that fails where one of the names means another table by now, the table has another owner, or code was attached to it since it was
-/// searched. Statements go by name, and whoever owns the schema may rename it and put a table of his own in the place; and a role with TRIGGER or
+/// Returns a statement that fails where one of the names means another table by now, the table has another owner, or code was attached to it since it was
+/// searched. Statements go by name, and whoever owns the schema may rename it and put a table of their own in its place; and a role with TRIGGER or
 /// REFERENCES may attach code to another's table. It belongs behind the lock of a transaction, before whatever changes the table: a name that is
 /// right then still is at the next statement, unless another session changes it in the moment between the two; and CREATE TRIGGER, CREATE RULE and
 /// a new key wait for ROW EXCLUSIVE and stronger locks. Every name and operator is qualified, as the session may have the application's
@@ -138,7 +138,7 @@ pub fn proof<'a>(tables: impl IntoIterator<Item = &'a Checked>) -> String {
     if checks.is_empty() { String::new() } else { format!("DO {}", literal(&format!("BEGIN {checks}END"))) }
 }
 
-/// A statement that fails where code was attached to one of the tables in these trees since they were searched. It belongs behind locks on them.
+/// Returns a statement that fails where code was attached to one of the tables in these trees since they were searched. It belongs behind locks on them.
 /// Empty without tables.
 pub fn proof_of_trees<'a>(tables: impl IntoIterator<Item = &'a Checked>) -> String {
     let of_tree = |table: &Checked| -> String {

@@ -87,7 +87,7 @@ impl Store {
     }
 }
 
-/// The probes of pgtend's own names that are a day older than `own`.
+/// Returns the probes of pgtend's own names that are a day older than `own`.
 fn abandoned<'a>(own: &str, probes: &'a [Object]) -> impl Iterator<Item = &'a Object> {
     let now = probes.iter().find(|probe| probe.key == own).and_then(|probe| probe.modified_at);
     probes.iter().filter(move |probe| {

@@ -203,8 +203,12 @@ pub fn of_jobs(
 
 /// Returns the last failed runs, the newest first.
 pub fn failures(jobs: &[JobStatus]) -> Vec<RunStatus> {
-    let mut failures: Vec<RunStatus> =
-        jobs.iter().flat_map(|job| &job.history).filter(|run| run.outcome.is_some_and(Outcome::is_bad)).cloned().collect();
+    let mut failures: Vec<RunStatus> = jobs
+        .iter()
+        .flat_map(|job| &job.history)
+        .filter(|run| run.outcome.is_some_and(Outcome::needs_attention))
+        .cloned()
+        .collect();
     failures.sort_by_key(|run| std::cmp::Reverse(run.id));
     failures.truncate(FAILURES);
     failures

@@ -78,7 +78,7 @@ pub trait Entry: Work {
         true
     }
 
-    /// The properties of the task that other parts of pgtend ask about.
+    /// Returns the properties of the task that other parts of pgtend ask about.
     fn does(&self) -> Does {
         Does::Else
     }

@@ -51,7 +51,7 @@ fn mixed(found: &[Found]) -> Option<(String, BTreeSet<Identity>)> {
     })
 }
 
-/// The identities of batches, without those that may be one of the others.
+/// Returns the identities of batches, without those that may be one of the others.
 fn identities<'a>(found: impl IntoIterator<Item = &'a Found>) -> BTreeSet<Identity> {
     let all: BTreeSet<Identity> = found.into_iter().filter_map(|found| found.batch.1.identity()).collect();
     let full: Vec<Identity> = all.iter().filter(|identity| identity.database.is_some()).cloned().collect();

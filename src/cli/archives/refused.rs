@@ -6,7 +6,7 @@ use crate::archive::{BatchName, Manifest, NotAll};
 use crate::pg;
 
 /// Returns what to do about a batch that the table does not take as it is; `None` when the error is of another kind.
-pub(super) fn way_out(error: &anyhow::Error) -> Option<&'static str> {
+pub(super) fn remedy(error: &anyhow::Error) -> Option<&'static str> {
     if error.downcast_ref::<NotAll>().is_some() {
         return Some("--into TABLE puts its rows into another table");
     }

@@ -98,7 +98,7 @@ fn name(job: &CronJob) -> String {
     format!("{kept}-{hash:08x}")
 }
 
-/// FNV-1a, folded to 32 bits: the same in every release, which the standard library's hash is not.
+/// Returns FNV-1a, folded to 32 bits: the same in every release, which the standard library's hash is not.
 fn hash(job: &str, database: Option<&str>) -> u32 {
     // No name has a zero byte, so "a", "bc" and "ab", "c" differ.
     let database = database.into_iter().flat_map(|name| [0].into_iter().chain(name.bytes()));

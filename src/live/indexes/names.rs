@@ -7,7 +7,7 @@ pub const OLD: &str = "_pgtend_old_";
 /// Hexadecimal digits.
 const HASH: usize = 8;
 
-/// A name that is not used elsewhere by accident: an index with it may be dropped. The hash covers the table, the column and the index.
+/// Returns a name that is not used elsewhere by accident: an index with it may be dropped. The hash covers the table, the column and the index.
 ///
 /// `column`: schema, table, column.
 pub fn beside(column: [&str; 3], index: &str, suffix: &str) -> String {
@@ -27,7 +27,7 @@ fn hash(words: &[&str]) -> String {
     hex::encode(&hash[..HASH / 2])
 }
 
-/// The name of a new index where there is none. A truncated name gets a hash, so that two long names stay different.
+/// Returns the name of a new index where there is none. A truncated name gets a hash, so that two long names stay different.
 pub fn default_name(table: &str, column: &str) -> String {
     let name = format!("{table}_{column}");
     if name.len() + "_idx".len() <= 63 {
@@ -44,7 +44,7 @@ fn cut(name: &str, max_bytes: usize) -> &str {
     &name[..end]
 }
 
-/// `idx` of `idx_ccnew`, `idx_ccnew1`, `idx_ccold`.
+/// Returns `idx` of `idx_ccnew`, `idx_ccnew1`, `idx_ccold`.
 pub fn base_of_reindex(name: &str) -> Option<&str> {
     let name = name.trim_end_matches(|c: char| c.is_ascii_digit());
     name.strip_suffix("_ccnew").or(name.strip_suffix("_ccold"))

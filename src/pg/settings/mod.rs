@@ -65,7 +65,7 @@ pub struct Host {
 }
 
 impl Settings {
-    /// A service file, PG* variables and `.pgpass` supply what the URL leaves out.
+    /// Reads a URL. A service file, PG* variables and `.pgpass` supply what the URL leaves out.
     pub fn from_url(url: &str) -> Result<Self> {
         let variable = |name: &str| std::env::var(name).ok();
         let resolved = parameters::resolve(url, &variable).and_then(|found| Self::of(&found));
@@ -335,7 +335,7 @@ fn hosts(found: &Parameters) -> Result<Vec<Host>, String> {
         .collect()
 }
 
-/// Like libpq, it returns the process's effective user.
+/// Returns the process's effective user, as libpq does.
 fn os_user() -> Result<String, String> {
     whoami::username().map_err(|_| {
         "no user is given, and this process's user has no name on this system: put the user into the URL or PGUSER".to_owned()

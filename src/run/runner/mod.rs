@@ -94,7 +94,7 @@ async fn run(context: &Context, job: &Job, work: &impl Drive, database: &str, tr
         run = field::Empty, outcome = field::Empty, error = field::Empty, otel.status_code = field::Empty
     );
     let ended = attempt(context, job, work, database, trigger, mode).instrument(span.clone()).await?;
-    if ended.run.outcome.is_bad() {
+    if ended.run.outcome.needs_attention() {
         span.record("otel.status_code", "ERROR");
     }
     let error = ended.run.error.as_deref().map(fault::without_values);

@@ -310,7 +310,7 @@ fn log_end(ended: &Ended) {
     let (job, database, id) = (&run.job, &run.database, run.id.unwrap_or_default());
     let elapsed = units::duration(run.elapsed());
     match (&run.error, &run.report) {
-        (Some(error), _) if run.outcome.is_bad() => {
+        (Some(error), _) if run.outcome.needs_attention() => {
             tracing::error!(job, database, run = id, "{} after {elapsed}: {error}", run.outcome.in_words())
         }
         (Some(reason), _) => tracing::warn!(job, database, run = id, "skipped: {reason}"),

@@ -222,7 +222,7 @@ fn group_tenants(check: &str, rows: Vec<Row>) -> Vec<Row> {
     kept
 }
 
-/// The part after the schema in `schema.table…`, with its dot; a quoted schema may contain dots. None where there is no schema.
+/// Returns the part after the schema in `schema.table…`, with its dot; a quoted schema may contain dots. None where there is no schema.
 fn after_schema(name: &str) -> Option<&str> {
     let end = match name.strip_prefix('"') {
         None => name.find('.')?,

@@ -136,7 +136,7 @@ impl Audit {
         })
     }
 
-    /// The reason why an audit with these findings fails.
+    /// Returns the reason why an audit with these findings fails.
     pub fn failure(&self, document: &Document) -> Option<String> {
         let limit = self.fail_on?;
         let urgent: Vec<&Finding> = document.open().filter(|finding| finding.level <= limit).collect();
@@ -158,7 +158,7 @@ impl Audit {
         Ok(Some(AuditStore::new(store, database, job)))
     }
 
-    /// The last audit in the store, or without a store the one in the ledger. An audit that cannot be read does not stop this one: it is
+    /// Returns the last audit in the store, or without a store the one in the ledger. An audit that cannot be read does not stop this one: it is
     /// reported.
     async fn previous(
         &self,
@@ -198,7 +198,7 @@ pub struct OwnJob {
     pub trust_owners: bool,
 }
 
-/// A manual audit, with the keys of the database's [audit] job (`own`) where there is one. It writes nothing and is not in the ledger.
+/// Makes a manual audit, with the keys of the database's [audit] job (`own`) where there is one. It writes nothing and is not in the ledger.
 pub async fn manual(
     config: &Config,
     others: &[Other],
@@ -245,7 +245,7 @@ pub async fn manual(
     Ok((audit, document))
 }
 
-/// The last audit, from the keys in the report of the job's last run.
+/// Returns the last audit, from the keys in the report of the job's last run.
 async fn previous_of_ledger(config: &Config, database: &str, job: &str) -> Result<Option<Previous>> {
     let Some(ledger) = Ledger::new(config)? else { return Ok(None) };
     let filter = Filter { job: Some(job), database: Some(database), outcome: None, limit: 20 };
@@ -261,7 +261,7 @@ async fn previous_of_ledger(config: &Config, database: &str, job: &str) -> Resul
     }))
 }
 
-/// A finding of which only the key is known.
+/// Returns a finding of which only the key is known.
 fn remembered(key: &str, since: &Value) -> Option<Finding> {
     let (id, identity) = key.split_once(':')?;
     let check = checks::find(id)?;

@@ -95,7 +95,7 @@ async fn read(connection: &mut PgConnection, trust: &mut Trust, name: &str, oid:
     Ok(pg::fetch_text(connection, sql).await?.map_or(Answer::Nothing, Answer::Measured))
 }
 
-/// The reason why a check could not be made, where it is not a defect of the check.
+/// Returns the reason why a check could not be made, where it is not a defect of the check.
 pub fn reason_unknown(error: &anyhow::Error, timeout: Duration) -> Option<String> {
     let said = failure::in_a_line(error);
     Some(match pg::sql_state(error).as_deref() {

@@ -83,7 +83,7 @@ pub async fn look(
     Ok(seen)
 }
 
-/// Statements whose mean since the last audit is at least twice what it was then.
+/// Returns statements whose mean since the last audit is at least twice what it was then.
 fn slower(before: &[TopQuery], now: &[TopQuery]) -> Vec<Row> {
     let before: HashMap<&str, &TopQuery> = before.iter().map(|query| (query.query_id.as_str(), query)).collect();
     let mut rows = Vec::new();

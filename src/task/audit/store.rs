@@ -54,7 +54,7 @@ impl AuditStore {
         Ok(listing)
     }
 
-    /// The last audit that can be read, and why later ones cannot. Damaged files must not make all findings look new.
+    /// Returns the last audit that can be read, and why later ones cannot. Damaged files must not make all findings look new.
     pub async fn last(&self) -> Result<(Option<Document>, Vec<String>)> {
         let listing = self.list().await?;
         let mut unread = Vec::new();

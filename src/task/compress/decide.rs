@@ -10,7 +10,7 @@ use crate::base::units;
 /// A smaller saving than this share is worth neither a write of every value nor slower reads.
 const MIN_SAVING: f64 = 0.10;
 
-/// The form that values shall have.
+/// The form that values are to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     Gzip,

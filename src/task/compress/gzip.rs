@@ -22,7 +22,7 @@ pub async fn change_all(walk: &Walk<'_>, governor: &mut Governor, done: &mut Don
     let mut connection = walk.run.or_cancelled(walk.connect(governor.limits())).await?;
     let content = walk.table.content();
     let selection = Selection {
-        condition: sample::wanted(walk.compress, walk.table, Target::Gzip),
+        condition: sample::condition(walk.compress, walk.table, Target::Gzip),
         bytes: format!("octet_length({content})"),
         too_large: format!("octet_length({content}) > {}", walk.compress.smaller_than.0),
     };

@@ -33,10 +33,10 @@ pub async fn take(
     let percent = (100.0 * BLOCKS / table.blocks.max(1) as f64).min(100.0);
     let (content, name) = (table.content(), table.sql());
     let sample = format!("ONLY {name} TABLESAMPLE SYSTEM ({percent}) REPEATABLE ({seed})");
-    let wanted = wanted(compress, table, target);
+    let condition = condition(compress, table, target);
     let sql = format!(
-        "SELECT count(*) FILTER (WHERE {wanted}), coalesce(sum(octet_length({content})) FILTER (WHERE {wanted}), 0)::bigint,
-                coalesce(sum(pg_column_size({content})) FILTER (WHERE {wanted}), 0)::bigint,
+        "SELECT count(*) FILTER (WHERE {condition}), coalesce(sum(octet_length({content})) FILTER (WHERE {condition}), 0)::bigint,
+                coalesce(sum(pg_column_size({content})) FILTER (WHERE {condition}), 0)::bigint,
                 count(*) FILTER (WHERE octet_length({content}) > {})
          FROM {sample}",
         compress.smaller_than.0
@@ -53,7 +53,7 @@ pub async fn take(
     let sql = format!(
         "SELECT ctid FROM (
              SELECT ctid::text AS ctid, sum(octet_length({content})) OVER anywhere AS bytes, row_number() OVER anywhere AS number
-             FROM {sample} WHERE {wanted} WINDOW anywhere AS (ORDER BY hashtextextended(ctid::text, {seed}))) s
+             FROM {sample} WHERE {condition} WINDOW anywhere AS (ORDER BY hashtextextended(ctid::text, {seed}))) s
          WHERE number = 1 OR number <= {BODIES} AND bytes <= {BYTES} ORDER BY number"
     );
     let rows = pg::query(sql).fetch_all(&mut *connection).await.map_err(pg::in_its_own_words)?;
@@ -69,7 +69,7 @@ pub async fn take(
 }
 
 /// Returns a condition for the values that a run takes.
-pub fn wanted(compress: &Compress, table: &Table, target: Target) -> String {
+pub fn condition(compress: &Compress, table: &Table, target: Target) -> String {
     let content = table.content();
     let (min_bytes, max_bytes) = (compress.larger_than.0, compress.smaller_than.0);
     match target {

@@ -32,7 +32,7 @@ pub async fn change_all(walk: &Walk<'_>, compression: Toast, governor: &mut Gove
     pg::execute(&mut connection, trial).await.context("cannot create the temporary table in which the new form is tried")?;
     let content = walk.table.content();
     let selection = Selection {
-        condition: sample::wanted(walk.compress, walk.table, Target::Toast(compression)),
+        condition: sample::condition(walk.compress, walk.table, Target::Toast(compression)),
         bytes: format!("octet_length({content})"),
         too_large: "false".to_owned(),
     };

@@ -35,19 +35,19 @@ pub fn judge(mut found: Vec<ForeignCode>, trust_owners: bool) -> Result<Vec<Stri
     if trust_owners || lines.is_empty() {
         return Ok(lines);
     }
-    let mut ways_out = Vec::new();
+    let mut remedies = Vec::new();
     if let Some(first) = found.first() {
         let owner = first.owner();
-        ways_out.push(format!(
+        remedies.push(format!(
             "connect as a role without more rights than {owner}. That is {owner} itself (set `owner_url` of the \
              database for that; the run history is then still written by the login in `url`), or a non-superuser that is a member of {owner} alone \
              and has nothing else, in any database of the server"
         ));
     }
     if !holders.is_empty() {
-        ways_out.push(revokes(holders.iter().map(ForeignCode::revoke).collect()));
+        remedies.push(revokes(holders.iter().map(ForeignCode::revoke).collect()));
     }
-    let message = format!("{}; trust_owners = false refuses that: {}", lines.join("; "), ways_out.join("; and "));
+    let message = format!("{}; trust_owners = false refuses that: {}", lines.join("; "), remedies.join("; and "));
     Err(Fault::new(Kind::Permission, message).into())
 }
 

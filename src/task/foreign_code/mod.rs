@@ -58,7 +58,7 @@ fn is_guard(code: &ForeignCode) -> bool {
 async fn look(settings: &Settings, touched: &Touched<'_>) -> Result<(Option<Checked>, Vec<ForeignCode>)> {
     let mut connection = settings.connect().await?;
     if touched.triggers != 0 || touched.writes {
-        pg::fires_triggers(&mut connection).await?;
+        pg::check_triggers_fire(&mut connection).await?;
     }
     let Some(table) = oid_of(&mut connection, touched).await? else { return Ok((None, Vec::new())) };
     // Before the search: code that comes in between is new to the run then, and stops it.

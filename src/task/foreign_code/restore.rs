@@ -103,7 +103,7 @@ impl Author {
     }
 }
 
-/// "bob, owners in this database, and of carl, who may create objects in it".
+/// Returns "bob, owners in this database, and of carl, who may create objects in it".
 fn authors_in_words(authors: &[Author]) -> String {
     let names = |is_owner: bool| -> Vec<String> {
         authors.iter().filter(|author| author.is_owner == is_owner).map(Author::name).collect()
@@ -144,12 +144,12 @@ fn named(owners: &[String]) -> String {
 }
 
 /// Returns a warning, or an error where owners are not trusted; nothing without authors. Pure.
-fn judge_restore(has_no_authors: bool, line: &str, trust_owners: bool, way_out: &str) -> Result<Vec<String>> {
+fn judge_restore(has_no_authors: bool, line: &str, trust_owners: bool, remedy: &str) -> Result<Vec<String>> {
     match (has_no_authors, trust_owners) {
         (true, _) => Ok(Vec::new()),
         (false, true) => Ok(vec![line.to_owned()]),
         (false, false) => {
-            let message = format!("{line}; trust_owners = false refuses that: trust them (trust_owners = true){way_out}");
+            let message = format!("{line}; trust_owners = false refuses that: trust them (trust_owners = true){remedy}");
             Err(Fault::new(Kind::Permission, message).into())
         }
     }

@@ -104,7 +104,7 @@ impl Partition {
         report.fact("partitions", after.partitions);
 
         let failure = if !after.is_covered {
-            let mut message = format!("{summary}; {}", Runway::is_short(self.every));
+            let mut message = format!("{summary}; {}", Runway::short_in_words(self.every));
             for reason in progress.locked.iter().chain(&progress.failed) {
                 message += &format!("; {reason}");
             }

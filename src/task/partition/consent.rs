@@ -26,7 +26,7 @@ impl Partition {
         !self.agreed && self.rule().is_some()
     }
 
-    /// Every key that says which partitions go.
+    /// Returns every key that says which partitions go.
     fn rule(&self) -> Option<String> {
         let is_of_numbers = self.epoch.is_some() || matches!(self.every, Every::Step(_));
         let retain = self.retain.filter(|_| is_of_numbers && !self.only_retires)?;

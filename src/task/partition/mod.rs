@@ -146,7 +146,7 @@ impl Partition {
     /// Reads from catalogs alone the runway of a table that could not be read. Returns None if they do not tell (number keys without a
     /// sequence), or if the table is not supported.
     async fn runway(&self, run: &RunContext<'_>, session: &mut Session) -> Option<runway::Runway> {
-        let state = State::glance(self, run, session).await.ok()?;
+        let state = State::read_catalogs(self, run, session).await.ok()?;
         let is_known = match self.every {
             Every::Unit(_) => true,
             Every::Step(_) => state.now > 0,

@@ -303,7 +303,7 @@ pub async fn drop_table(
     for statement in statements {
         if let Err(error) = pg::execute_counting(&mut session.connection, statement).await {
             let _ = sqlx::query("ROLLBACK").execute(&mut session.connection).await;
-            if session::is_for_a_lock(&error) {
+            if session::is_lock_error(&error) {
                 return Ok(Attempt::Locked("a table that it refers to is in use".to_owned()));
             }
             return Err(pg::in_its_own_words(error));

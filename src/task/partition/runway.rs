@@ -20,7 +20,7 @@ impl Runway {
     }
 
     /// Describes the consequence of a runway that is too short.
-    pub fn is_short(every: Every) -> String {
+    pub fn short_in_words(every: Every) -> String {
         format!(
             "partitions cover less than one period ({every}) ahead: rows beyond them are refused, or go to the default partition"
         )

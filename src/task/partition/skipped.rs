@@ -36,7 +36,7 @@ impl SkippedTable {
     /// bring back the rows that were refused in the meantime.
     pub fn without_runway(mut self, runway: &Runway, every: Every) -> Self {
         self.kind = self.kind.filter(|kind| !ends_by_itself(*kind));
-        self.reason = format!("{}: {}; {}; {}", self.table, runway.in_words(), Runway::is_short(every), self.reason);
+        self.reason = format!("{}: {}; {}; {}", self.table, runway.in_words(), Runway::short_in_words(every), self.reason);
         self.has_no_runway = true;
         self
     }

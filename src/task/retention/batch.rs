@@ -132,7 +132,7 @@ impl Work<'_> {
             match deleted {
                 Err(error) if governor::is_lock_trouble(&error) && !skips.locks => skips.locks = true,
                 Err(error) if references::is_referred(&error) && !skips.references && !self.part.kept.is_empty() => {
-                    self.part.kept.may_be_seen()?;
+                    self.part.kept.check_visible()?;
                     skips.references = true;
                 }
                 // When walking by keys, no rows may mean that none are left or that a trigger kept them.
@@ -143,7 +143,7 @@ impl Work<'_> {
     }
 
     async fn delete_all(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<Batch> {
-        let (table, condition, gate) = (&self.part.name, &self.part.conditions.goes, &self.plan.gate);
+        let (table, condition, gate) = (&self.part.name, &self.part.conditions.expired, &self.plan.gate);
         let column = self.column();
         let which = match place {
             Place::Blocks(..) => bound_blocks(),
@@ -223,7 +223,7 @@ impl Work<'_> {
             return self.nothing(connection, None).await;
         };
         let is_there =
-            pg::query(format!("SELECT EXISTS (SELECT FROM ONLY {table} WHERE {which} AND {})", self.part.conditions.goes));
+            pg::query(format!("SELECT EXISTS (SELECT FROM ONLY {table} WHERE {which} AND {})", self.part.conditions.expired));
         if !is_there.fetch_one(&mut *connection).await?.try_get::<bool, _>(0)? {
             return self.nothing(connection, last_key).await;
         }
@@ -236,7 +236,7 @@ impl Work<'_> {
         // A statement that fails midway costs an upload, so references are checked first.
         let around_references = !self.part.kept.is_empty();
         if around_references {
-            self.part.kept.may_be_seen()?;
+            self.part.kept.check_visible()?;
         }
         let source = Source {
             schema: home.schema,
@@ -281,7 +281,7 @@ impl Work<'_> {
         Ok(Batch { rows: 0, found: 0, last_key, last_at: None, archived_bytes: 0, tree_rows: 0 })
     }
 
-    /// The value of the column that ends a batch of about `size` rows from `place` on.
+    /// Returns the value of the column that ends a batch of about `size` rows from `place` on.
     async fn key_after(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<Option<String>> {
         let column = self.column();
         let sql = format!(
@@ -291,12 +291,12 @@ impl Work<'_> {
             self.part.name,
             self.beyond(place),
             self.bound_key(),
-            self.part.conditions.goes
+            self.part.conditions.expired
         );
         Ok(bound(sql, place, size).fetch_one(connection).await?.try_get(0)?)
     }
 
-    /// A query that picks the rows at `place`, whose values are bound as parameters.
+    /// Returns a query that picks the rows at `place`, whose values are bound as parameters.
     pub(super) fn pick_at(&self, place: &Place, around_references: bool) -> String {
         let column = self.column();
         match place {
@@ -312,7 +312,7 @@ impl Work<'_> {
         }
     }
 
-    /// SQL: rows at or beyond the value of `place`.
+    /// Returns the SQL condition for rows at or beyond the value of `place`.
     fn from(&self, place: &Place) -> String {
         let operator = match place {
             Place::Same(..) => "=",
@@ -322,7 +322,7 @@ impl Work<'_> {
         format!("{} OPERATOR(pg_catalog.{operator}) {}", self.column(), self.bound_key())
     }
 
-    /// A query that finds rows and locks them: `at`, `key`, and the columns that tell parents from children.
+    /// Returns a query that finds rows and locks them: `at`, `key`, and the columns that tell parents from children.
     fn pick(&self, which: &str, tail: &str, around_references: bool) -> String {
         let (table, kept) = (&self.part.name, &self.part.kept);
         let (free, columns) = match around_references {
@@ -332,12 +332,12 @@ impl Work<'_> {
         format!(
             "SELECT ctid AS at, {} AS key{columns} FROM ONLY {table} WHERE {which} AND {} AND {}{free} {tail} FOR UPDATE SKIP LOCKED",
             identifier(&self.retention.column),
-            self.part.conditions.goes,
+            self.part.conditions.expired,
             self.plan.gate
         )
     }
 
-    /// The places of the picked rows that may go, as `going`.
+    /// Returns the places of the picked rows that may go, as `going`.
     pub(super) fn with(&self, pick: &str) -> String {
         match self.part.kept.kept(self.part.oid) {
             None => format!("WITH picked AS MATERIALIZED ({pick}), going AS MATERIALIZED (SELECT at FROM picked)"),
@@ -370,7 +370,7 @@ impl Work<'_> {
     }
 }
 
-/// Rows in a range of blocks; the end is not included.
+/// Returns the SQL condition for rows in a range of blocks; the end is not included.
 fn between(from: &str, to: &str) -> String {
     format!("ctid OPERATOR(pg_catalog.>=) {from} AND ctid OPERATOR(pg_catalog.<) {to}")
 }

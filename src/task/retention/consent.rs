@@ -39,13 +39,13 @@ pub async fn look(
     run: &RunContext<'_>,
     connection: &mut PgConnection,
     facts: &Facts,
-    (goes, rule): (&ExpiredRows<'_>, String),
+    (expired, rule): (&ExpiredRows<'_>, String),
 ) -> Result<ConsentState> {
     let before = consent::before(run, &rule).await;
     let is_given = retention.agreed || before.was_agreed;
     let mut consent = Consent { rule, is_given, is_to_all: before.was_agreed_to_all };
     // Nearly all rows is less than all: who agreed to the one did not agree to the other.
-    let goes_beyond = !consent.is_to_all && no_row_stays(connection, retention, facts, goes).await?;
+    let goes_beyond = !consent.is_to_all && no_row_stays(connection, retention, facts, expired).await?;
     let what = if goes_beyond {
         consent.is_to_all = retention.agreed;
         (!retention.agreed)
@@ -53,7 +53,7 @@ pub async fn look(
     } else if before.has_succeeded || is_given {
         None
     } else {
-        share(connection, facts, goes).await?.filter(|(percent, _)| *percent > consent::MUCH).map(|(percent, rows)| {
+        share(connection, facts, expired).await?.filter(|(percent, _)| *percent > consent::MUCH).map(|(percent, rows)| {
             format!("this is its first run, and it would delete about {percent:.0} % of {}, estimated from {rows}", facts.sql())
         })
     };
@@ -65,13 +65,13 @@ async fn no_row_stays(
     connection: &mut PgConnection,
     retention: &Retention,
     facts: &Facts,
-    goes: &ExpiredRows<'_>,
+    expired: &ExpiredRows<'_>,
 ) -> Result<bool> {
-    let Some(limit) = goes.limit else { return Ok(false) };
-    if has_young(connection, retention, facts, (goes.key, limit)).await? {
+    let Some(limit) = expired.limit else { return Ok(false) };
+    if has_young(connection, retention, facts, (expired.key, limit)).await? {
         return Ok(false);
     }
-    let sql = format!("SELECT EXISTS (SELECT FROM {} WHERE {})::pg_catalog.text", facts.sql(), goes.condition);
+    let sql = format!("SELECT EXISTS (SELECT FROM {} WHERE {})::pg_catalog.text", facts.sql(), expired.condition);
     Ok(pg::fetch_text(connection, sql).await?.as_deref() == Some("true"))
 }
 
@@ -106,13 +106,13 @@ async fn has_young(
     Ok(false)
 }
 
-/// The percentage of rows that go, by a sample, and the size of that sample. None: there are no rows.
-async fn share(connection: &mut PgConnection, facts: &Facts, goes: &ExpiredRows<'_>) -> Result<Option<(f64, String)>> {
+/// Returns the percentage of rows that go, by a sample, and the size of that sample. None: there are no rows.
+async fn share(connection: &mut PgConnection, facts: &Facts, expired: &ExpiredRows<'_>) -> Result<Option<(f64, String)>> {
     let blocks = if facts.kind == "p" { estimate::blocks_below(connection, facts.oid).await? } else { facts.blocks };
     let percent = (100.0 * SAMPLED_BLOCKS / (blocks.max(1) as f64)).min(100.0);
     let sql = format!(
         "SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE {}) FROM {} TABLESAMPLE pg_catalog.system ({percent:.4})",
-        goes.condition,
+        expired.condition,
         facts.sql()
     );
     let counted: Vec<(i64, i64)> = pg::fetch_all_as(connection, sql).await?;

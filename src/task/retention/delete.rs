@@ -102,7 +102,7 @@ impl Walk {
         !matches!(self, Self::Keys(_))
     }
 
-    /// The next position; None at the end.
+    /// Returns the next position; None at the end.
     fn next(&mut self, size: u64) -> Option<Place> {
         match self {
             Self::Keys(place) => Some(place.clone()),

@@ -14,7 +14,7 @@ impl Work<'_> {
     /// In a transaction: rows of the job's table are locked, and deleted when all rows that go with them are gone. A lock on a row of the
     /// job's table keeps new rows from referencing it.
     pub(super) async fn delete_tree(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<Batch> {
-        self.part.kept.may_be_seen()?;
+        self.part.kept.check_visible()?;
         let picked = pg::query(format!(
             "{} SELECT (SELECT pg_catalog.array_agg(at)::pg_catalog.text FROM going), (SELECT pg_catalog.count(*) FROM going), (SELECT {} FROM picked),
                 (SELECT at::pg_catalog.text FROM picked ORDER BY picked.at DESC LIMIT 1)",

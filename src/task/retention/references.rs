@@ -70,7 +70,7 @@ impl Blocker {
         format!("{} of {}", last.name, last.referencing)
     }
 
-    /// SQL: some row references the row of `table` (quoted).
+    /// Returns the SQL condition that some row references the row of `table` (quoted).
     pub fn exists(&self, table: &str) -> String {
         let mut from = String::new();
         for (number, step) in self.steps.iter().enumerate() {
@@ -95,7 +95,7 @@ pub async fn load(connection: &mut PgConnection, table: i64) -> Result<Vec<Refer
     Ok(sqlx::query_as(include_str!("references.sql")).bind(table).fetch_all(connection).await?)
 }
 
-/// Other tables that keep rows of this one, quoted.
+/// Returns other tables that keep rows of this one, quoted.
 pub fn referring(references: &[Reference]) -> Vec<String> {
     let tables = references.iter().filter(|reference| !reference.is_self && reference.blocks());
     let mut tables: Vec<String> = tables.map(|reference| reference.table.clone()).collect();
@@ -148,7 +148,7 @@ impl Kept {
     }
 
     /// Fails where the role cannot read the referencing rows: it has to see them to leave out the rows that they reference.
-    pub fn may_be_seen(&self) -> Result<()> {
+    pub fn check_visible(&self) -> Result<()> {
         let steps = self.blockers.iter().flat_map(|blocker| &blocker.steps).chain(&self.selves);
         let hidden: Vec<&str> = steps.filter(|step| !step.can_select).map(|step| step.table.as_str()).collect();
         if hidden.is_empty() {
@@ -161,12 +161,12 @@ impl Kept {
         Err(Fault::new(Kind::Permission, message).into())
     }
 
-    /// SQL, with AND before it: no other row references the row of `table` (quoted).
+    /// Returns the SQL condition, with AND before it, that no other row references the row of `table` (quoted).
     pub fn and_free(&self, table: &str) -> String {
         self.blockers.iter().map(|blocker| format!(" AND NOT {}", blocker.exists(table))).collect()
     }
 
-    /// Columns of the picked rows that [`Kept::kept`] needs, with a comma before each.
+    /// Returns the columns of the picked rows that [`Kept::kept`] needs, with a comma before each.
     pub fn columns(&self) -> String {
         let mut columns = String::new();
         for (number, own) in self.selves.iter().enumerate() {
@@ -177,7 +177,7 @@ impl Kept {
         columns
     }
 
-    /// A query for WITH RECURSIVE that returns the places of those rows in `picked (at, ...)` that stay because one of their children
+    /// Returns a query for WITH RECURSIVE that returns the places of those rows in `picked (at, ...)` that stay because one of their children
     /// stays; `table` is the table's oid. None where the table does not reference itself.
     pub fn kept(&self, table: i64) -> Option<String> {
         if self.selves.is_empty() {

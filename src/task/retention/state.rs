@@ -49,9 +49,9 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
         _ => WholePartitions::default(),
     };
     let parts = parts((&mut connection, &mut application), retention, &target, (&whole, &expiry), &terms).await?;
-    let goes = ExpiredRows { condition: &terms.of(&table).goes, key, limit: expiry.limit.as_deref() };
+    let expired = ExpiredRows { condition: &terms.of(&table).expired, key, limit: expiry.limit.as_deref() };
     let rule = retention.rule(key, run.job.timezone);
-    let asked = consent::look(retention, run, &mut application, facts, (&goes, rule)).await?;
+    let asked = consent::look(retention, run, &mut application, facts, (&expired, rule)).await?;
     let gate = retention.older_than.zip(expiry.cutoff).map_or("true".to_owned(), |(age, cutoff)| gate(age, cutoff));
     let mut plan = Plan {
         rows_to_go: parts.iter().map(|part| part.rows_to_go).sum(),
@@ -248,7 +248,7 @@ fn notes(
     whole: &WholePartitions,
 ) -> Vec<String> {
     let mut notes = whole.notes.clone();
-    if let Some(cutoff) = expiry.cutoff.filter(|_| key.is_on_the_wall()) {
+    if let Some(cutoff) = expiry.cutoff.filter(|_| key.is_wall_clock()) {
         let zone = run.job.timezone;
         let wall = cutoff.with_timezone(&zone).format("%Y-%m-%d %H:%M:%S");
         notes.push(format!("{} has no time zone and is read as {zone}: rows before {wall} there", identifier(&retention.column)));
@@ -296,7 +296,7 @@ async fn check_per(connection: &mut PgConnection, oid: i64, table: &str, per: &s
     Ok(())
 }
 
-/// Partitions that are not dropped as a whole.
+/// Returns partitions that are not dropped as a whole.
 async fn other_leaves(connection: &mut PgConnection, oid: i64, whole: Option<&partition::Plan>) -> Result<Vec<i64>> {
     let leaves: Vec<i64> = sqlx::query_scalar(
         "SELECT relid::oid::bigint FROM pg_partition_tree($1::oid::regclass) WHERE isleaf AND relid::oid <> $1::oid ORDER BY relid::regclass::text",
@@ -318,7 +318,8 @@ async fn part(
 ) -> Result<Part> {
     let name = facts.sql();
     let conditions = terms.of(&name);
-    let rows_to_go = estimate(application, &name, &conditions.goes).await.context("the condition in `where` of [retention]")?;
+    let rows_to_go =
+        estimate(application, &name, &conditions.expired).await.context("the condition in `where` of [retention]")?;
     let rows = facts.rows as u64;
     let (method, reason) = match kept.selves.first() {
         Some(own) => (Method::Blocks, format!("it references itself ({}), and children go before their parents", own.name)),

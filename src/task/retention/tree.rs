@@ -32,7 +32,7 @@ impl TreeTable {
         pg::qualified(&self.schema, &self.name)
     }
 
-    /// SQL: the row goes with one of the rows of `table` (quoted) at `places`.
+    /// Returns the SQL condition that the row goes with one of the rows of `table` (quoted) at `places`.
     pub fn goes_with(&self, table: &str, places: &str) -> String {
         let ways = self.paths.iter().map(|path| {
             let mut from = format!("ONLY {table} r0");

@@ -28,13 +28,13 @@ fn string<'a>(statement: &Statement<'a>, index: usize) -> Option<&'a str> {
     statement.tokens.get(index).filter(is_string).map(|token| statement.raw(token))
 }
 
-/// `$tag$…$tag$`
+/// Reads a constant `$tag$…$tag$`.
 fn dollar_quoted(raw: &str) -> Option<String> {
     let body = raw.splitn(3, '$').nth(2)?;
     body.rsplitn(3, '$').nth(2).map(str::to_owned)
 }
 
-/// The text inside the quotes. A constant may go on in the next line, in quotes again: `'a'` and `'b'` on two lines are `ab`.
+/// Returns the text inside the quotes. A constant may go on in the next line, in quotes again: `'a'` and `'b'` on two lines are `ab`.
 fn unquoted(raw: &str) -> String {
     let (mut value, mut is_inside) = (String::new(), false);
     let mut letters = raw.chars().peekable();

@@ -235,7 +235,7 @@ fn no_answer(error: &anyhow::Error) -> &'static str {
     if is_not_understood(error) { "its answer was not understood" } else { "the connection ended without an answer" }
 }
 
-/// The same, and the server did not say why.
+/// Returns whether the connection is lost and the server did not say why.
 fn is_silence(error: &anyhow::Error) -> bool {
     is_lost(error) && pg::sql_state(error).is_none()
 }

@@ -30,7 +30,7 @@ impl PreparedLeft {
         Self { there: progress.state().tally.prepared().to_vec(), doubtful: Vec::new() }
     }
 
-    /// One sentence for all of them; None where nothing is left.
+    /// Returns one sentence for all of them; None where nothing is left.
     pub fn sentence(&self) -> Option<String> {
         let mut parts: Vec<String> = self.there.iter().map(ToString::to_string).collect();
         if !parts.is_empty() {

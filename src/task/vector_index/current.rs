@@ -121,7 +121,7 @@ async fn measure_index(
     Ok(())
 }
 
-/// Pages of a search of one list (the 90th percentile), as a multiple of an average list's. Pure.
+/// Returns the pages of a search of one list (the 90th percentile), as a multiple of an average list's. Pure.
 fn skew(pages: &[f64], index_pages: f64, lists: f64, value_bytes: f64, k: f64) -> Option<f64> {
     let ninth = pages.get(pages.len().checked_sub(1)? * 9 / 10)?;
     let centres = (lists / (8168.0 / value_bytes).floor().max(1.0)).ceil();

@@ -25,7 +25,7 @@ impl Method {
         [Self::Ivfflat, Self::Hnsw].into_iter().find(|method| method.name() == name)
     }
 
-    /// The setting of a search: a higher value makes it better and slower.
+    /// Returns the setting of a search: a higher value makes it better and slower.
     pub fn setting(self) -> &'static str {
         match self {
             Self::Ivfflat => "ivfflat.probes",
@@ -106,7 +106,7 @@ impl Metric {
         }
     }
 
-    /// The name as in the job.
+    /// Returns the name as in the job.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cosine => "cosine",
@@ -143,7 +143,7 @@ impl ValueType {
         }
     }
 
-    /// The operator class, if it exists: pgvector 0.8's README, "Indexing".
+    /// Returns the operator class, if it exists: pgvector 0.8's README, "Indexing".
     pub fn operator_class(self, method: Method, metric: Metric) -> Option<String> {
         use Metric::{Cosine, Hamming, InnerProduct, Jaccard, L1, L2};
         let is_there = matches!(
@@ -157,7 +157,7 @@ impl ValueType {
         is_there.then(|| format!("{}_{}_ops", self.name(), metric.in_operator_class()))
     }
 
-    /// The maximum for an index. For a sparse vector, the number of non-zero elements is limited instead.
+    /// Returns the maximum for an index. For a sparse vector, the number of non-zero elements is limited instead.
     pub fn max_dimensions(self) -> u32 {
         match self {
             Self::Vector => 2_000,
@@ -167,7 +167,7 @@ impl ValueType {
         }
     }
 
-    /// The bytes of one value in an index.
+    /// Returns the bytes of one value in an index.
     pub fn bytes(self, dimensions: u32) -> u64 {
         let dimensions = u64::from(dimensions);
         match self {

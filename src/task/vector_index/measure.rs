@@ -46,8 +46,8 @@ pub struct SearchTarget {
 }
 
 impl SearchTarget {
-    /// SQL: the vector is not a zero vector, where that matters.
-    pub fn has_direction(&self, alias: &str) -> Option<String> {
+    /// Returns the SQL condition that the vector is not a zero vector, where that matters.
+    pub fn is_nonzero(&self, alias: &str) -> Option<String> {
         let operator = self.inner_product.as_ref()?;
         Some(format!("({alias}.{column} {operator} {alias}.{column}) <> 0", column = self.column))
     }
@@ -64,7 +64,7 @@ impl SearchTarget {
         conditions.join(" AND ")
     }
 
-    /// The query, as an application writes it.
+    /// Returns the query, as an application writes it.
     pub fn statement(&self, k: u32, exactly: bool) -> String {
         let found = if exactly {
             format!(
@@ -110,7 +110,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// One of the query vectors, whether its neighbours are known or not.
+    /// Returns one of the query vectors, whether its neighbours are known or not.
     pub fn vector(&self) -> Option<&str> {
         self.vectors.first().map(String::as_str)
     }
@@ -123,8 +123,8 @@ impl Sample {
 /// Picks up to `count` vectors for queries, the same ones as long as the table does not change.
 pub async fn sample(connection: &mut PgConnection, searched: &SearchTarget, count: u32, rows: f64) -> Result<Sample> {
     let mut conditions = searched.rows_that_count();
-    if let Some(has_direction) = searched.has_direction("t") {
-        conditions += &format!(" AND {has_direction}");
+    if let Some(is_nonzero) = searched.is_nonzero("t") {
+        conditions += &format!(" AND {is_nonzero}");
     }
     let share = (f64::from(count) * 150.0 / rows.max(1.0)).clamp(0.000_1, 100.0);
     let by = sampled_by(rows);
@@ -247,7 +247,7 @@ pub async fn are_there(
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-/// The recall of one query. `found` has None for the query's own row; `unit`: of the distances, see [`SearchTarget::unit`]. Pure.
+/// Returns the recall of one query. `found` has None for the query's own row; `unit`: of the distances, see [`SearchTarget::unit`]. Pure.
 pub fn recall_of(found: &[Option<f64>], truth: &[f64], k: usize, unit: f64) -> f64 {
     let counted = truth.len().min(k);
     let Some(farthest) = truth.get(counted.wrapping_sub(1)) else { return 1.0 };
@@ -256,7 +256,7 @@ pub fn recall_of(found: &[Option<f64>], truth: &[f64], k: usize, unit: f64) -> f
     hits.min(counted) as f64 / counted as f64
 }
 
-/// The mean, and half of its 95 % interval. Pure.
+/// Returns the mean, and half of its 95 % interval. Pure.
 pub fn mean_and_margin(values: &[f64]) -> (f64, f64) {
     if values.is_empty() {
         return (0.0, 1.0);

@@ -42,7 +42,7 @@ impl Work for VectorIndex {
     }
 
     fn refusal(&self, _run: &RunContext<'_>, plan: &Plan) -> Option<anyhow::Error> {
-        plan.gives_up().map(anyhow::Error::msg)
+        plan.why_unreachable().map(anyhow::Error::msg)
     }
 
     async fn apply(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {

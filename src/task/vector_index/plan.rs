@@ -85,7 +85,7 @@ pub async fn part(
         None => 0,
     };
     let phase = run.progress.phase("measure", None);
-    phase.say(&format!("{} by searches of today's index", table.sql()));
+    phase.say(&format!("{} by searches of the present index", table.sql()));
     let (current, sample) =
         measure_current(connection, job, &table, present_setting).await.with_context(|| format!("measuring {}", table.sql()))?;
     phase.done(&units::plural(sample.len(), "query vector"));
@@ -126,7 +126,7 @@ pub async fn part(
 }
 
 impl VectorIndex {
-    /// The role whose setting applies.
+    /// Returns the role whose setting applies.
     pub fn role(&self) -> Option<&str> {
         match &self.apply_setting {
             Some(ApplySetting::Role(role)) => Some(role),
@@ -143,8 +143,8 @@ impl VectorIndex {
 }
 
 impl Plan {
-    /// The reason why nothing that the job allows reaches its target, for each index where that is known before anything is built.
-    pub fn gives_up(&self) -> Option<String> {
+    /// Returns the reason why nothing that the job allows reaches its target, for each index where that is known before anything is built.
+    pub fn why_unreachable(&self) -> Option<String> {
         let given_up = self.parts.iter().filter(|part| part.decision.action == Action::GiveUp);
         let reasons: Vec<String> = given_up.map(|part| part.decision.reasons.join("; ")).collect();
         (!reasons.is_empty()).then(|| reasons.join("; "))

@@ -116,7 +116,7 @@ fn type_of_column(facts: &Facts, job: &VectorIndex, extension: &str) -> Result<(
 }
 
 /// Refuses operators that pgvector does not have for these types: an older version lacks some, and then whoever may create one in its schema could put
-/// his own there. Those that it has stay its own while it is in that schema (`state::proof`).
+/// their own there. Those that it has stay its own while it is in that schema (`state::proof`).
 async fn refuse_others_operators(
     connection: &mut PgConnection,
     extension: &str,
@@ -308,7 +308,7 @@ async fn sample(connection: &mut PgConnection, searched: &SearchTarget, rows: f6
     let by = measure::sampled_by(rows);
     let column = &searched.column;
     let predicate = searched.predicate.as_ref().map(|predicate| format!(" WHERE ({predicate})")).unwrap_or_default();
-    let direction = searched.has_direction("s").map_or("false".to_owned(), |has| format!("NOT ({has})"));
+    let direction = searched.is_nonzero("s").map_or("false".to_owned(), |has| format!("NOT ({has})"));
     let sql = format!(
         "SELECT count(*) AS looked_at, count(*) - count(s.{column}) AS nulls, count(*) FILTER (WHERE {direction}) AS without_direction,
                 count(DISTINCT md5(s.{column}::text)) AS distinct_values

@@ -119,7 +119,7 @@ impl Searcher<'_> {
         Ok(Found { setting, recall, margin, queries: recalls.len(), cost: None })
     }
 
-    /// Time and pages at a setting: the best round counts, so that a busy machine is not taken for a slow index. Five rounds, and more
+    /// Returns time and pages at a setting: the best round counts, so that a busy machine is not taken for a slow index. Five rounds, and more
     /// where they are quick: for the same index, the best of five was 0.24 or 0.29 ms.
     pub async fn cost(&mut self, setting: u32) -> Result<Cost> {
         let count = self.sample.len().min(2 * AT_ONCE);
@@ -145,7 +145,7 @@ impl Searcher<'_> {
         Ok(Cost { ms, pages, is_planners_choice })
     }
 
-    /// The number of pages that each of some searches reads.
+    /// Returns the number of pages that each of some searches reads.
     pub async fn pages(&mut self, setting: u32, count: usize) -> Result<Vec<f64>> {
         self.prepare(setting, false).await?;
         self.prove().await?;
@@ -168,7 +168,7 @@ impl Searcher<'_> {
         Ok(pages)
     }
 
-    /// The lowest setting with that recall, and its cost; false and the highest setting if even that one does not reach it.
+    /// Returns the lowest setting with that recall, and its cost; false and the highest setting if even that one does not reach it.
     pub async fn least(&mut self, target: f64, start: u32, max_setting: u32) -> Result<(bool, Found)> {
         let least = self.method.min_setting(self.k).min(max_setting);
         let (mut too_low, mut setting) = (least - 1, start.clamp(least, max_setting));
@@ -208,7 +208,7 @@ impl Searcher<'_> {
         anyhow::bail!("no lowest setting was found: the recall at one setting varies between measurements")
     }
 
-    /// The lowest setting at which the planner expects a search to read everything: the number of lists that the index really has. ALTER
+    /// Returns the lowest setting at which the planner expects a search to read everything: the number of lists that the index really has. ALTER
     /// INDEX changes only the catalog, and only a superuser can read the index's first page.
     pub async fn lists(&mut self) -> Result<Option<u32>> {
         let Some(all) = self.startup_cost(32_768).await? else { return Ok(None) };
@@ -343,7 +343,7 @@ fn node_with_index<'a>(plan: &'a Value, index: &str) -> Option<&'a Value> {
     nodes(plan).into_iter().find(|node| node["Index Name"].as_str() == Some(index))
 }
 
-/// The scan that reads the table: an index's name, or the kind of another scan.
+/// Returns the scan that reads the table: an index's name, or the kind of another scan.
 fn scan_of(plan: &Value) -> Option<String> {
     let node = nodes(plan).into_iter().find(|node| node["Alias"].as_str() == Some("t"))?;
     Some(node["Index Name"].as_str().or(node["Node Type"].as_str())?.to_owned())
@@ -356,7 +356,7 @@ pub async fn as_an_application(connection: &mut PgConnection, method: Method, se
     pg::execute(connection, format!("RESET {}", method.disable_other_method().0)).await
 }
 
-/// The scan that the planner chooses for the query of an application.
+/// Returns the scan that the planner chooses for the query of an application.
 pub async fn applications_plan(
     connection: &mut PgConnection,
     searched: &SearchTarget,

@@ -10,7 +10,7 @@ use super::state;
 use crate::base::fault::{Fault, Kind};
 use crate::pg::{self, identifier};
 
-/// The value that applications search with, unless they set another themselves.
+/// Returns the value that applications search with, unless they set another themselves.
 pub async fn current(connection: &mut PgConnection, method: Method, role: Option<&str>, extension: &str) -> Result<u32> {
     load(connection, extension).await?;
     let found: Option<String> = sqlx::query_scalar(
@@ -28,7 +28,7 @@ pub async fn current(connection: &mut PgConnection, method: Method, role: Option
     Ok(found.and_then(|text| text.parse().ok()).unwrap_or(method.default_setting()))
 }
 
-/// The highest value that other indexes of the database were found to need: all indexes share one setting. `but`: indexes to ignore.
+/// Returns the highest value that other indexes of the database were found to need: all indexes share one setting. `but`: indexes to ignore.
 pub async fn of_others(connection: &mut PgConnection, method: Method, but: [Option<i64>; 2]) -> Result<u32> {
     let comments: Vec<String> = sqlx::query_scalar(
         "SELECT obj_description(x.oid, 'pg_class') FROM pg_class x JOIN pg_am am ON am.oid = x.relam

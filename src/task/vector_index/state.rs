@@ -140,7 +140,7 @@ impl Table {
         qualified(&self.facts.schema, &self.facts.name)
     }
 
-    /// The number of rows that the index holds: with a vector, and for cosine a vector other than zero. Estimated from the statistics and
+    /// Returns the number of rows that the index holds: with a vector, and for cosine a vector other than zero. Estimated from the statistics and
     /// the sample.
     pub fn vectors(&self) -> f64 {
         let ColumnSample { looked_at, nulls, without_direction, .. } = self.looks;
@@ -153,7 +153,7 @@ impl Table {
         value.bytes(self.dimensions)
     }
 
-    /// The approximate size in bytes of an index of these vectors.
+    /// Returns the approximate size in bytes of an index of these vectors.
     pub fn index_bytes(&self) -> u64 {
         let per_row = match self.method {
             Method::Ivfflat => self.value_bytes() + 12,
@@ -164,7 +164,7 @@ impl Table {
         (self.vectors() / per_page as f64).ceil() as u64 * 8192
     }
 
-    /// The names that we use beside the index: while it is built, and after it is replaced.
+    /// Returns the names that we use beside the index: while it is built, and after it is replaced.
     pub fn new_name(&self) -> String {
         names::beside([&self.facts.schema, &self.facts.name, &self.searched.column], &self.index_name, NEW)
     }
@@ -173,7 +173,7 @@ impl Table {
         names::beside([&self.facts.schema, &self.facts.name, &self.searched.column], &self.index_name, OLD)
     }
 
-    /// The ORDER BY expression, as an application writes it.
+    /// Returns the ORDER BY expression, as an application writes it.
     pub fn order_by(&self) -> String {
         let column = &self.searched.column;
         if self.by_halfvec {
@@ -198,8 +198,8 @@ pub async fn pgvector(connection: &mut PgConnection) -> Result<String> {
     found.ok_or_else(|| refused("the database has no pgvector: CREATE EXTENSION vector".to_owned()))
 }
 
-/// A statement that fails where pgvector is not in this schema any more. Operators, types and operator classes go by the schema's name, and its
-/// owner may rename it and put operators of his own into another one of that name. It belongs directly before each statement that names them:
+/// Returns a statement that fails where pgvector is not in this schema any more. Operators, types and operator classes go by the schema's name, and its
+/// owner may rename it and put operators of their own into another one of that name. It belongs directly before each statement that names them:
 /// PostgreSQL has no lock on the name of a schema.
 pub fn proof(schema: &str) -> String {
     let of = literal(schema);

@@ -147,7 +147,7 @@ impl Tuner<'_> {
         Ok(())
     }
 
-    /// The highest number of lists: each needs a row as its centre, and memory must suffice.
+    /// Returns the highest number of lists: each needs a row as its centre, and memory must suffice.
     fn max_lists(&self, rows: u64) -> u32 {
         let mut max_lists = u32::try_from(rows / 10).unwrap_or(u32::MAX).clamp(1, 32_768);
         let allowed = self.job.maintenance_work_mem.map_or(self.table.facts.maintenance_work_mem as u64, |size| size.0);
@@ -353,7 +353,7 @@ impl Budget {
         }
     }
 
-    /// The time that the job sets, or else the time of a few builds of the index: they read the whole table, as the copy did. It is unknown
+    /// Returns the time that the job sets, or else the time of a few builds of the index: they read the whole table, as the copy did. It is unknown
     /// until the first build is done.
     fn time(&self) -> Duration {
         let given = self.given.map(|time| if self.is_compared { time / 2 } else { time });

@@ -59,7 +59,7 @@ pub(super) fn ahead(then: DateTime<Utc>, now: DateTime<Utc>) -> String {
     if then > now { format!("in {}", about(then - now)) } else { format!("due {} ago", about(now - then)) }
 }
 
-/// One unit is enough for an overview; the title has the rest.
+/// Returns the span in its largest unit, which is enough for an overview; the title has the rest.
 pub(super) fn about(span: TimeDelta) -> String {
     match span.num_seconds() {
         seconds @ ..60 => format!("{seconds} s"),

@@ -246,10 +246,10 @@ impl Restore<'_> {
             Ok(RestoreOutcome::Later) => return Ok(BatchOutcome::Later),
             // foreign_key_violation
             Err(error) if pg::sql_state(&error).as_deref() == Some("23503") => return Ok(BatchOutcome::MissesReferenced(error)),
-            Err(error) => match refused::way_out(&error) {
+            Err(error) => match refused::remedy(&error) {
                 // The other batches are not kept from coming back.
-                Some(way_out) => {
-                    totals.refused.push(format!("{name} ({}): nothing was put back: {error:#}; {way_out}", manifest.reason));
+                Some(remedy) => {
+                    totals.refused.push(format!("{name} ({}): nothing was put back: {error:#}; {remedy}", manifest.reason));
                 }
                 None => {
                     return Err(refused::explained(error, manifest).context(format!("{name}: nothing was put back")));

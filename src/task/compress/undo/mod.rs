@@ -75,7 +75,7 @@ pub async fn apply(compress: &Compress, run: &RunContext<'_>, undoing: &UndoPlan
     if undoing.keep_view {
         return Ok((done, Go::On));
     }
-    // That took a while, so the rest is planned again for the views of now. It needs a new connection: this one has an empty
+    // That took a while, so the rest is planned again for the views that exist now. It needs a new connection: this one has an empty
     // search_path, and the name in the job may have no schema.
     let mut fresh = run.or_cancelled(run.settings.connect()).await?;
     let undoing = &run.or_cancelled(plan(compress, run.job.name, &mut fresh, false)).await?;

@@ -52,7 +52,7 @@ async fn plan(partition: &Partition, zone: Tz, session: &mut Session) -> Result<
     let facts = facts::read(partition, zone, session).await?;
     let (key, table) = (facts.key, &facts.table);
     let zone =
-        if key.is_on_the_wall() || matches!(partition.every, Every::Step(_)) { Tz::UTC } else { partition.zone.unwrap_or(zone) };
+        if key.is_wall_clock() || matches!(partition.every, Every::Step(_)) { Tz::UTC } else { partition.zone.unwrap_or(zone) };
     let calendar = Calendar { every: partition.every, zone };
     not_far_ahead(&facts, &calendar)?;
     let bound = calendar

@@ -230,7 +230,7 @@ pub fn runway(state: &State) -> Runway {
 fn instant(state: &State, until: Bound) -> Option<DateTime<Utc>> {
     let Bound::At(position) = until else { return None };
     let read = DateTime::from_timestamp_micros(position).filter(|_| state.key.is_time())?;
-    if !state.key.is_on_the_wall() {
+    if !state.key.is_wall_clock() {
         return Some(read);
     }
     // If clocks skip that wall-clock time, the earliest one that exists is an hour later.

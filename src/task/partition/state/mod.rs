@@ -48,7 +48,7 @@ impl State {
     }
 
     /// Reads the partitions of a table that could not be read, from catalogs alone, which neither a lock nor another owner hides.
-    pub async fn glance(partition: &Partition, run: &RunContext<'_>, session: &mut Session) -> Result<Self> {
+    pub async fn read_catalogs(partition: &Partition, run: &RunContext<'_>, session: &mut Session) -> Result<Self> {
         let found = table::readable(&mut session.connection, partition).await?;
         Self::bounds(partition, run, session, found, false).await
     }
@@ -70,7 +70,7 @@ impl State {
         let clocks_apart = pg::clock::apart(at, asked_at, Utc::now());
         let existing = partitions(connection, &table, key).await?;
         let mut numbers = Place::default();
-        let (now, calendar) = match (partition.every, key.is_on_the_wall()) {
+        let (now, calendar) = match (partition.every, key.is_wall_clock()) {
             (Every::Step(step), _) => {
                 let calendar = Calendar { every: partition.every, zone: Tz::UTC };
                 let ranges: Vec<_> =

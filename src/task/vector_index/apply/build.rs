@@ -64,8 +64,8 @@ impl Worker<'_> {
             Measurement::Impossible(reason) => Err(reason),
             Measurement::Done(Measured { reached, found, at_todays_setting }) => {
                 let verdict = decide::accept(&self.part.request, &self.part.current, reached, &found, &at_todays_setting);
-                self.told.after = Some(found.clone());
-                self.told.after_at_todays_setting = Some(at_todays_setting);
+                self.report_values.after = Some(found.clone());
+                self.report_values.after_at_todays_setting = Some(at_todays_setting);
                 verdict.map(|()| found)
             }
         };
@@ -92,7 +92,7 @@ impl Worker<'_> {
     /// Makes the index beside the old one, or rebuilds `in_place`.
     async fn make(&mut self, spec: Spec, in_place: Option<&state::Found>) -> Result<Step<()>> {
         let memory = memory::check(&self.part.table, spec, &self.job.memory(), &self.run.settings);
-        self.told.warnings.extend(memory.notes.iter().filter(|note| !note.contains("unknown")).cloned());
+        self.report_values.warnings.extend(memory.notes.iter().filter(|note| !note.contains("unknown")).cloned());
         if let Some(refusal) = memory.refusal {
             return Ok(Step::Failed((Some(Kind::Configuration), refusal)));
         }
@@ -131,7 +131,7 @@ impl Worker<'_> {
                 return Err(error);
             }
         }
-        self.told.built = Some(spec);
+        self.report_values.built = Some(spec);
         Ok(Step::Done(()))
     }
 
@@ -193,7 +193,7 @@ impl Worker<'_> {
         let is_ours = self.remains();
         let leaves = concurrently::InvalidIndexes { table: self.part.table.facts.oid, is_ours: &is_ours };
         match concurrently::sweep(&self.run.settings, &leaves).await {
-            Ok(dropped) => self.told.dropped.extend(dropped),
+            Ok(dropped) => self.report_values.dropped.extend(dropped),
             Err(error) => tracing::warn!(
                 "the leftover of the build could not be dropped, the next run will: {}",
                 failure::in_a_line(&error)
@@ -281,13 +281,13 @@ impl Worker<'_> {
             searches: 0,
             max_searches: u64::MAX,
         };
-        let max_setting = match (method, self.told.built.or(self.found)) {
+        let max_setting = match (method, self.report_values.built.or(self.found)) {
             (_, Some(spec)) => spec.max_setting(),
             (Method::Ivfflat, None) => searcher.lists().await?.unwrap_or(32_768),
             (Method::Hnsw, None) => 1000,
         };
         let at_todays_setting = searcher.recall(self.part.setting.min(max_setting)).await?;
-        let candidate = self.told.tuning.as_ref().and_then(|tuning| match method {
+        let candidate = self.report_values.tuning.as_ref().and_then(|tuning| match method {
             Method::Ivfflat => tuning.best(),
             Method::Hnsw => tuning.hnsw.as_ref(),
         });
@@ -301,8 +301,8 @@ impl Worker<'_> {
     /// Measures the same build on a copy of all vectors, where the planner prefers the old index (it has more lists) and the role may not
     /// hide it.
     async fn measure_on_a_copy(&mut self) -> Result<Measurement> {
-        let spec = self.told.built.or(self.found).context("an index was built, or found")?;
-        let known = self.told.tuning.as_ref().filter(|tuning| tuning.share >= 1.0);
+        let spec = self.report_values.built.or(self.found).context("an index was built, or found")?;
+        let known = self.report_values.tuning.as_ref().filter(|tuning| tuning.share >= 1.0);
         let known = known.and_then(|tuning| match spec {
             Spec::Ivfflat { lists } => tuning.worst(lists).cloned(),
             Spec::Hnsw { .. } => tuning.hnsw.clone(),
@@ -330,8 +330,8 @@ impl Worker<'_> {
                 }
             }
         };
-        self.told.is_proved_on_a_copy = true;
-        self.told.warnings.push(
+        self.report_values.is_proved_on_a_copy = true;
+        self.report_values.warnings.push(
             "the planner preferred the old index, which only a superuser can hide: the same build was measured on a copy of all vectors, and the new index itself is measured once the old one is gone".to_owned(),
         );
         // None: the setting is higher than needed.

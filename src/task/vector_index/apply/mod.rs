@@ -48,7 +48,7 @@ pub async fn apply(job: &VectorIndex, run: &RunContext<'_>, plan: Plan) -> Resul
             part,
             found: None,
             new: None,
-            told: ReportValues::default(),
+            report_values: ReportValues::default(),
         };
         let failure = match worker.work().await {
             Ok(failure) => failure,
@@ -62,9 +62,9 @@ pub async fn apply(job: &VectorIndex, run: &RunContext<'_>, plan: Plan) -> Resul
         if let Some((kind, message)) = failure {
             failures.push((kind, format!("{name}: {message}")));
         } else {
-            summaries.push(format!("{name}: {}", worker.told.summary));
+            summaries.push(format!("{name}: {}", worker.report_values.summary));
         }
-        report.warnings.append(&mut worker.told.warnings);
+        report.warnings.append(&mut worker.report_values.warnings);
         tables.push(worker.json());
     }
     report.fact("tables", tables);
@@ -85,7 +85,7 @@ struct Worker<'a> {
     found: Option<Spec>,
     /// The oid of the measured index: no other index takes the name.
     new: Option<i64>,
-    told: ReportValues,
+    report_values: ReportValues,
 }
 
 /// The values for the report.
@@ -151,16 +151,16 @@ impl Worker<'_> {
             };
             let tuning = tuner.tune(self.governor).await?;
             decision = decide::after_tuning(&self.part.request, &self.part.current, decision, &tuning);
-            self.told.tuning = Some(tuning);
+            self.report_values.tuning = Some(tuning);
             if let Action::Build { spec: Spec::Hnsw { .. } } = decision.action {
                 self.change_to_hnsw().await?;
             }
         }
-        self.told.decision = Some(decision.clone());
+        self.report_values.decision = Some(decision.clone());
         let reasons = decision.reasons.join("; ");
         match decision.action {
             Action::Nothing => {
-                self.told.summary = format!("nothing to do: {reasons}");
+                self.report_values.summary = format!("nothing to do: {reasons}");
                 self.note().await?;
                 Ok(None)
             }
@@ -205,7 +205,7 @@ impl Worker<'_> {
             }
         }
         if !is_built
-            && !self.told.dropped.is_empty()
+            && !self.report_values.dropped.is_empty()
             && self.part.current.index.as_ref().is_some_and(|index| index.unmeasured.is_some())
         {
             // The leftover may have disturbed the measurement.
@@ -237,7 +237,7 @@ impl Worker<'_> {
         self.part.current.index.as_ref().filter(|index| index.is_valid).and_then(|index| index.lists_in_fact)
     }
 
-    /// The index that an interrupted run built, if this job would build the same.
+    /// Returns the index that an interrupted run built, if this job would build the same.
     async fn fits(&self, name: &str) -> Result<Option<Spec>> {
         let mut connection = self.run.or_cancelled(indexes::connect(self.run)).await?;
         let found: Option<(String, String, Vec<String>)> = sqlx::query_as(
@@ -267,7 +267,7 @@ impl Worker<'_> {
         Ok((spec.method() == self.part.request.method && class == self.part.table.operator_class && as_decided).then_some(spec))
     }
 
-    /// None: it was dropped. Otherwise the sessions that blocked it.
+    /// Drops the index. Returns the sessions that blocked it; None when it was dropped.
     async fn drop_index(&mut self, schema: &str, name: &str) -> Result<Option<String>> {
         let phase = self.run.progress.phase("drop", None);
         let statement = format!("DROP INDEX CONCURRENTLY IF EXISTS {}", qualified(schema, name));
@@ -277,7 +277,7 @@ impl Worker<'_> {
         match concurrently::run(self.run, self.limits, work).await? {
             Ended::Done => {
                 phase.done(name);
-                self.told.dropped.push(name.to_owned());
+                self.report_values.dropped.push(name.to_owned());
                 Ok(None)
             }
             Ended::Blocked(who) => Ok(Some(who)),
@@ -285,23 +285,23 @@ impl Worker<'_> {
     }
 
     fn json(&self) -> serde_json::Value {
-        let told = &self.told;
+        let report_values = &self.report_values;
         let current = self.part.current.index.as_ref();
         json!({
             "table": self.part.table.sql(),
             "index": self.part.table.index_name,
-            "decision": told.decision,
+            "decision": report_values.decision,
             "before": current.and_then(|index| index.now.clone()),
-            "tuning": told.tuning,
-            "built": told.built,
-            "swapped": told.swapped,
-            "dropped": told.dropped,
-            "after": told.after,
-            "after_at_todays_setting": told.after_at_todays_setting,
-            "recommended": told.after.as_ref().map(|after| json!({ self.part.request.method.setting(): after.setting })),
-            "setting_applied": told.setting_applied,
-            "planners_choice": told.planners_choice,
-            "summary": told.summary,
+            "tuning": report_values.tuning,
+            "built": report_values.built,
+            "swapped": report_values.swapped,
+            "dropped": report_values.dropped,
+            "after": report_values.after,
+            "after_at_todays_setting": report_values.after_at_todays_setting,
+            "recommended": report_values.after.as_ref().map(|after| json!({ self.part.request.method.setting(): after.setting })),
+            "setting_applied": report_values.setting_applied,
+            "planners_choice": report_values.planners_choice,
+            "summary": report_values.summary,
         })
     }
 }

@@ -44,7 +44,7 @@ pub struct Request {
     pub measure_ms: f64,
 }
 
-/// The parameters from the job; pgvector's own defaults otherwise, of which the second is at least twice the first.
+/// Returns the parameters from the job; pgvector's own defaults otherwise, of which the second is at least twice the first.
 pub fn hnsw(m: Option<u32>, ef_construction: Option<u32>) -> Spec {
     let m = m.unwrap_or(16);
     Spec::Hnsw { m, ef_construction: ef_construction.unwrap_or(64.max(2 * m)) }
@@ -126,7 +126,7 @@ impl Decision {
     }
 }
 
-/// The number of lists by pgvector's rule: the search for lists starts there.
+/// Returns the number of lists by pgvector's rule: the search for lists starts there.
 pub fn lists_by_rule(rows: f64) -> u32 {
     let lists = if rows <= 1e6 { rows / 1000.0 } else { rows.sqrt() };
     (lists.round() as u32).clamp(1, 32_768)
@@ -231,7 +231,7 @@ fn below_the_target(request: &Request, least: &Found, build: &dyn Fn() -> Action
     Decision { action: Action::GiveUp, reasons: vec![reason, advice] }
 }
 
-/// The decision from a measurement that ran out of time: a large index that was built with few rows is so slow that not everything is
+/// Returns the decision from a measurement that ran out of time: a large index that was built with few rows is so slow that not everything is
 /// measured.
 fn by_what_was_measured(request: &Request, index: &Index, why: &str, build: Option<&dyn Fn() -> Action>) -> Decision {
     let known = match (index.lopsided(), &index.now) {
@@ -315,12 +315,12 @@ fn is_cheaper(one: &Found, than: &Found) -> bool {
     }
 }
 
-/// "0.870 at hnsw.ef_search = 1000, its highest".
+/// Returns "0.870 at hnsw.ef_search = 1000, its highest".
 fn at_the_highest(request: &Request, found: &Found) -> String {
     format!("{:.3} at {} = {}, its highest", found.recall, request.method.setting(), found.setting)
 }
 
-/// The verdict on a new index that stands beside the old one. The error is the reason why the old one stays.
+/// Returns the verdict on a new index that stands beside the old one. The error is the reason why the old one stays.
 pub fn accept(
     request: &Request,
     current: &Current,
