@@ -88,7 +88,7 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
         }
     }
     if let Some(warning) = memberships.warning(&role) {
-        text += &format!("\n{amount_to}");
+        text += &format!("\n{warning}");
     }
     print(&text)?;
     Ok(ExitCode::SUCCESS)
