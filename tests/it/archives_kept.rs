@@ -40,7 +40,8 @@ async fn archive_100(store: store::Store, url: String, completes: bool) -> Resul
     let columns = ["id", "created_at", "status", "parameters"].map(str::to_owned).to_vec();
     let query = "DELETE FROM public.logs WHERE id <= 100 AND (SELECT count(*) FROM (SELECT pg_advisory_xact_lock(7)) s) = 1 \
                  RETURNING id, created_at, status, parameters";
-    let source = Source { schema: "public".to_owned(), table: "logs".to_owned(), columns, query: query.to_owned() };
+    let source =
+        Source { schema: "public".to_owned(), table: "logs".to_owned(), columns, queries: vec![query.to_owned()], steps: None };
     connection.execute("BEGIN").await?;
     let name = archive.name(chrono::Utc::now(), transaction(&mut connection).await?);
     let manifest = Manifest::new("old-logs", "app", &source, "test");

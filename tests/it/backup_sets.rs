@@ -35,7 +35,7 @@ fn nothing_is_restored(scenario: &Scenario, server: &Server, name: &str) {
     let left = server
         .sql("postgres", &format!("SELECT datname FROM pg_database WHERE datname = '{name}' OR starts_with(datname::text, 'pgtend_restore_' || left(encode(sha256('{name}'), 'hex'), 12))"));
     assert_eq!(left, "");
-    let empty = server.new_database();
+    let empty = server.empty_database();
     let output = scenario.run(&["backups", "restore", "latest", "--into", &server.url(&empty)]);
     assert_ne!(output.code, Some(0), "{output:?}");
     assert_eq!(server.sql(&empty, "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"), "0");

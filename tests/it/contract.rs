@@ -25,7 +25,7 @@ struct Owned<'a> {
 
 impl<'a> Owned<'a> {
     fn new(server: &'a Server) -> Self {
-        let database = server.new_database();
+        let database = server.empty_database();
         let owner = format!("owner_of_{database}");
         server.sql("postgres", &format!("CREATE ROLE {owner} LOGIN; ALTER DATABASE {database} OWNER TO {owner}"));
         // Before 15, everybody may.
