@@ -222,7 +222,7 @@ impl Governor {
     /// Returns how a batch that takes seconds is done in steps; `None`: at once, as no other session is active. Before the first look,
     /// others may be.
     pub fn steps(&self) -> Option<Steps> {
-        let throttle = if self.beside.is_in_batches { self.beside.throttle } else { Throttle::START };
+        let throttle = if self.others.is_in_batches { self.others.throttle } else { Throttle::START };
         let is_considerate = self.limits.max_slowdown > 0.0 && throttle != Throttle::FULL;
         is_considerate.then(|| Steps::new(throttle, self.limits.batch_time.0))
     }

@@ -6,8 +6,9 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::batch::{Batch, ENOUGH_BLOCKS, ENOUGH_ROWS, Place};
+use super::batch::Batch;
 use super::keys::Method;
+use super::pick::{ENOUGH_BLOCKS, ENOUGH_ROWS, Place};
 use super::plan::Plan;
 use super::references;
 use crate::base::units::{self, Span};

@@ -3,8 +3,9 @@
 use anyhow::{Context as _, Result};
 use sqlx::{PgConnection, Row as _};
 
-use super::batch::{Batch, Place, bind};
+use super::batch::Batch;
 use super::context::Work;
+use super::pick::{Place, bind};
 use crate::archive::{self, Archive, BatchName, Home, Manifest, Source};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;

@@ -19,6 +19,7 @@ mod facts;
 mod key;
 mod keys;
 mod left;
+mod pick;
 mod plan;
 mod references;
 mod size;
