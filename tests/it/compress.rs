@@ -1005,7 +1005,7 @@ fn install_and_undo_are_runs_by_hand_with_rows_of_their_own_under_the_jobs_lock(
 #[test]
 fn mistakes_in_the_file_are_named_with_their_place() {
     for (more, said) in [
-        ("smaller_than = '1KB'", "leaves no body between"),
+        ("smaller_than = '1KB'", "leaves no value between"),
         ("smaller_than = '65MB'", "too large"),
         ("compression = 'lz4'", "has no meaning"),
         ("level = 9", "level"),

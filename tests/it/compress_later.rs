@@ -233,7 +233,7 @@ fn bodies_where_no_sample_looks_are_compressed_all_the_same() {
         let report = scenario.json(&["run-job", "scripts"]);
         assert_eq!(report["runs"][0]["report"]["facts"]["rows_compressed"], 1, "{report:#}");
         let said = scenario.run(&["run-job", "scripts", "--dry-run"]).succeeded().stdout;
-        assert!(!said.contains("no body has that size"), "it was not looked at wholly: {said}");
+        assert!(!said.contains("no value has that size"), "it was not looked at wholly: {said}");
     }
     assert_eq!(server.sql(&database, "SELECT count(*) FROM scripts_stored WHERE pg_column_size(content) > 2000"), "0");
 }

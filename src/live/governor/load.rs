@@ -188,7 +188,7 @@ pub fn pace_in_words(from: f64, share: f64, elapsed: Duration, run_for: Option<D
     Some(format!("{:.0} % after {}; {end} at this pace", share * 100.0, roughly(elapsed)))
 }
 
-/// One unit is enough for planning nights.
+/// Returns the span in its largest unit, which is enough for planning nights.
 fn roughly(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     let hours = (seconds / 360.0).round() / 10.0;

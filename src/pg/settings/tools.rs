@@ -28,7 +28,7 @@ impl Settings {
     }
 
     fn apply(&self, purpose: Purpose, more: &[(&str, &str)], command: &mut Command) {
-        let way_in = &*self.way_in;
+        let access = &*self.access;
         for inherited in ["PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY", "PGOPTIONS"] {
             command.env_remove(inherited);
         }
@@ -38,25 +38,25 @@ impl Settings {
         command
             .env("PGHOST", list(&|host| host.name.clone()))
             .env("PGPORT", list(&|host| host.port.to_string()))
-            .env("PGUSER", &way_in.user)
+            .env("PGUSER", &access.user)
             .env("PGDATABASE", &self.database)
-            .env("PGSSLMODE", &way_in.tls.mode)
+            .env("PGSSLMODE", &access.tls.mode)
             .env("PGGSSENCMODE", "disable")
-            .env("PGTARGETSESSIONATTRS", &way_in.target)
-            .env("PGAPPNAME", &way_in.application_name)
-            .env("PGCONNECT_TIMEOUT", way_in.connect_timeout.as_secs().to_string())
+            .env("PGTARGETSESSIONATTRS", &access.target)
+            .env("PGAPPNAME", &access.application_name)
+            .env("PGCONNECT_TIMEOUT", access.connect_timeout.as_secs().to_string())
             .env("PGCLIENTENCODING", "UTF8")
-            .envs(way_in.variables.iter().cloned());
+            .envs(access.variables.iter().cloned());
         if hosts.iter().any(|host| host.address.is_some()) {
             command.env("PGHOSTADDR", list(&|host| host.address.map(|address| address.to_string()).unwrap_or_default()));
         }
-        match &way_in.tls.root {
+        match &access.tls.root {
             Root::File(file) => drop(command.env("PGSSLROOTCERT", file)),
             // "system" is known since libpq 16: the file means the same to all versions.
             Root::System => drop(command.env("PGSSLROOTCERT", tls::bundle().unwrap_or_else(|| PathBuf::from("system")))),
             Root::Absent => {}
         }
-        if let Some((certificate, key)) = &way_in.tls.certificate {
+        if let Some((certificate, key)) = &access.tls.certificate {
             command.env("PGSSLCERT", certificate).env("PGSSLKEY", key);
         }
         if let Some(options) = self.tool_options(purpose, more) {
@@ -70,10 +70,10 @@ impl Settings {
                 }
             }
             _ => {
-                if let Some(password) = &way_in.password {
+                if let Some(password) = &access.password {
                     command.env("PGPASSWORD", password.expose_secret());
                 }
-                if let Some(file) = &way_in.passfile {
+                if let Some(file) = &access.passfile {
                     command.env("PGPASSFILE", file);
                 }
             }
@@ -84,7 +84,7 @@ impl Settings {
     /// stay.
     fn tool_options(&self, purpose: Purpose, more: &[(&str, &str)]) -> Option<String> {
         let seen = self.seen();
-        let own = self.way_in.options.clone();
+        let own = self.access.options.clone();
         if seen.refuses_options || seen.pooled.contains(&self.database) {
             return own;
         }

@@ -6,8 +6,9 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::batch::{Batch, ENOUGH_BLOCKS, ENOUGH_ROWS, Place};
+use super::batch::Batch;
 use super::keys::Method;
+use super::pick::{ENOUGH_BLOCKS, ENOUGH_ROWS, Place};
 use super::plan::Plan;
 use super::references;
 use crate::base::units::{self, Span};
@@ -19,9 +20,9 @@ use crate::{archive, pg};
 
 /// 300 blocks of 8 KiB hold some ten thousand rows of a log table: 40 to 50 ms (research).
 const FIRST_BLOCKS: u64 = 100;
-const MOST_BLOCKS: u64 = 20_000;
+const MAX_BLOCKS: u64 = 20_000;
 const FIRST_ROWS: u64 = 1_000;
-const MOST_ROWS: u64 = 50_000;
+const MAX_ROWS: u64 = 50_000;
 /// The target time of an archived batch, which is an object and therefore larger: its rows stay locked during the upload. Other sessions
 /// rarely want old rows. Beside others it is deleted in steps: on a disk that takes 150 MB a second, the p99 of an application with 300
 /// transactions a second was 81 ms without them (benches/retention.py --write-limit 150).
@@ -77,7 +78,7 @@ enum Walk {
     Up { at: u64, end: u64, then: Option<u64> },
     /// Down from `at`, repeated while rows go: children are usually younger than their parents, and go first.
     Down { at: u64, end: u64, went: bool },
-    /// By the values of the column.
+    /// Along the values of the column.
     Keys(Place),
 }
 
@@ -99,7 +100,7 @@ impl Walk {
         !matches!(self, Self::Keys(_))
     }
 
-    /// The next position; None at the end.
+    /// Returns the next position; None at the end.
     fn next(&mut self, size: u64) -> Option<Place> {
         match self {
             Self::Keys(place) => Some(place.clone()),
@@ -151,7 +152,7 @@ impl Walk {
 
 /// The next step after a batch that failed.
 enum Next {
-    /// The same batch again, with fewer rows.
+    /// Repeats the batch with fewer rows.
     Retry,
     Stop(String),
 }
@@ -223,10 +224,10 @@ impl Work<'_> {
 
     fn pace(&self, walk: &Walk) -> Pace {
         match (walk.is_by_blocks(), self.archive.is_some()) {
-            (true, false) => Pace::new(FIRST_BLOCKS, 1, MOST_BLOCKS).with_enough(ENOUGH_BLOCKS),
-            (true, true) => Pace::new(ARCHIVE_FIRST_BLOCKS, 1, MOST_BLOCKS),
-            (false, false) => Pace::new(FIRST_ROWS, 10, MOST_ROWS).with_enough(ENOUGH_ROWS),
-            (false, true) => Pace::new(ARCHIVE_FIRST_ROWS, 10, 4 * MOST_ROWS),
+            (true, false) => Pace::new(FIRST_BLOCKS, 1, MAX_BLOCKS).with_enough(ENOUGH_BLOCKS),
+            (true, true) => Pace::new(ARCHIVE_FIRST_BLOCKS, 1, MAX_BLOCKS),
+            (false, false) => Pace::new(FIRST_ROWS, 10, MAX_ROWS).with_enough(ENOUGH_ROWS),
+            (false, true) => Pace::new(ARCHIVE_FIRST_ROWS, 10, 4 * MAX_ROWS),
         }
     }
 
