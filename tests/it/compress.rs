@@ -25,15 +25,27 @@ fn schema(server: &Server, database: &str) -> String {
         .join("\n")
 }
 
+/// The catalogs' rows of all objects that are not the server's own. It is what a command that changes nothing leaves alone.
+fn catalogs(server: &Server, database: &str) -> String {
+    let of = |catalog: &str| format!("SELECT '{catalog}', c::text FROM pg_catalog.{catalog} c WHERE c.oid >= 16384");
+    let all = ["pg_class", "pg_attrdef", "pg_constraint", "pg_proc", "pg_trigger", "pg_rewrite", "pg_type", "pg_policy"].map(of);
+    let columns = "SELECT 'pg_attribute', c::text FROM pg_catalog.pg_attribute c WHERE c.attrelid >= 16384";
+    server.sql(database, &format!("{} UNION ALL {columns} ORDER BY 1, 2", all.join(" UNION ALL ")))
+}
+
 fn facts(report: &serde_json::Value) -> &serde_json::Value {
     &report["runs"][0]["report"]["facts"]
+}
+
+fn bytes(report: &serde_json::Value, fact: &str) -> u64 {
+    facts(report)[fact].as_u64().unwrap_or_else(|| panic!("no {fact}: {report:#}"))
 }
 
 #[test]
 fn readers_see_the_same_text_before_during_and_after_on_15_and_18() {
     for major in [15, 18] {
         let server = server(major);
-        let database = database(server, 150);
+        let database = database(server, 50);
         server.sql(
             &database,
             "CREATE TABLE comments (script_id int REFERENCES scripts ON DELETE CASCADE, said text);
@@ -60,11 +72,8 @@ fn readers_see_the_same_text_before_during_and_after_on_15_and_18() {
         let comments = "SELECT obj_description('scripts'::regclass, 'pg_class'), col_description('scripts'::regclass, attnum) FROM pg_attribute WHERE attrelid = 'scripts'::regclass AND attname = 'content'";
         assert_eq!(server.sql(&database, comments), "It's the table|The body's text");
         let report = scenario.json(&["run-job", "scripts"]);
-        assert!(facts(&report)["rows_compressed"].as_u64() > Some(100), "{report:#}");
-        assert!(
-            facts(&report)["bytes_after"].as_u64() < facts(&report)["bytes_before"].as_u64().map(|bytes| bytes * 4 / 5),
-            "{report:#}"
-        );
+        assert!(facts(&report)["rows_compressed"].as_u64() > Some(40), "{report:#}");
+        assert!(bytes(&report, "bytes_after") < bytes(&report, "bytes_before") * 4 / 5, "{report:#}");
         assert_eq!(server.sql(&database, HASHES), hashes);
         assert_eq!(server.sql(&database, "SELECT count(*), sum(size) FROM long_ones"), long_ones);
         assert_eq!(server.sql(&database, "SELECT count(*) FROM scripts_stored WHERE pg_column_size(content) > 2000"), "0");
@@ -87,9 +96,9 @@ fn readers_see_the_same_text_before_during_and_after_on_15_and_18() {
         scenario.run(&["compress", "undo", "scripts"]).succeeded();
         assert_eq!(server.sql(&database, HASHES), hashes);
         assert_eq!(schema(server, &database), before, "all is as it was");
-        assert_eq!(server.sql(&database, "SELECT count(*) FROM comments"), "159");
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM comments"), "59");
         server.sql(&database, "DELETE FROM scripts WHERE id = 1");
-        assert_eq!(server.sql(&database, "SELECT count(*) FROM comments"), "158", "its foreign keys are its own");
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM comments"), "58", "its foreign keys are its own");
     }
 }
 
@@ -113,7 +122,7 @@ fn a_body_of_20_mb_comes_back_when_it_is_asked_for_and_stays_plain_when_not() {
     let server = server(18);
     let database = server.new_database();
     server.sql(&database, TABLE);
-    load(server, &database, &[Scripts::new().script(200_000).repeat(100), Scripts::new().script(9_000)]);
+    load(server, &database, &[Scripts::new().script(20_000).repeat(1000), Scripts::new().script(9_000)]);
     let hashes = server.sql(&database, HASHES);
     let small = scenario(server, &database, "");
     small.run(&["compress", "install", "scripts"]).succeeded();
@@ -609,11 +618,11 @@ fn what_a_view_cannot_carry_is_found_first_and_named() {
         let database = format!("{template}_{number}");
         server.sql("postgres", &format!("CREATE DATABASE {database} TEMPLATE {template}"));
         server.sql(&database, sql);
-        let before = schema(server, &database);
+        let before = catalogs(server, &database);
         let scenario = scenario(server, &database, "");
         let output = scenario.run(&["compress", "install", "scripts"]);
         assert!(output.code == Some(78) && output.stderr.contains(said), "{sql}: {output:?}");
-        assert_eq!(schema(server, &database), before, "{sql}");
+        assert_eq!(catalogs(server, &database), before, "{sql}");
         scenario.run(&["run-job", "scripts", "--dry-run"]).exited(78);
     }
     server.sql("postgres", "SELECT 1");
@@ -714,8 +723,8 @@ fn keys_and_names_of_every_kind() {
             &database,
             &format!(
                 "CREATE SCHEMA \"Sc; \"\"x\"\" $pgtend$ ü\"; CREATE TABLE {table} ({columns}, \"the 'body\" varchar(90000) COLLATE \"C\");
-                 INSERT INTO {table} SELECT {value}, CASE WHEN i < 51 THEN (SELECT string_agg(md5((i * 999 + j)::text), E'\r\n') FROM generate_series(1, 200) j) END
-                 FROM generate_series(1, 51) i;"
+                 INSERT INTO {table} SELECT {value}, CASE WHEN i < 22 THEN (SELECT string_agg(md5((i * 999 + j)::text), E'\r\n') FROM generate_series(1, 110) j) END
+                 FROM generate_series(1, 22) i;"
             ),
         );
         let hashes = format!("SELECT md5(string_agg(t::text, ',' ORDER BY t::text)), count(\"the 'body\") FROM {table} t");
@@ -729,7 +738,7 @@ fn keys_and_names_of_every_kind() {
         );
         scenario.run(&["compress", "install", "odd"]).succeeded();
         let report = scenario.json(&["run-job", "odd"]);
-        assert_eq!(facts(&report)["rows_compressed"], 50, "{columns}: {report:#}");
+        assert_eq!(facts(&report)["rows_compressed"], 21, "{columns}: {report:#}");
         assert_eq!(server.sql(&database, &hashes), before, "{columns}");
         scenario.run(&["compress", "undo", "odd"]).succeeded();
         assert_eq!(server.sql(&database, &hashes), before, "{columns}");
@@ -748,7 +757,7 @@ fn databases_of_other_encodings_and_sessions_with_odd_settings_read_the_same() {
             &format!("CREATE DATABASE {database} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"),
         );
         let own = format!("SET client_encoding = {encoding};");
-        server.sql(&database, &format!("{own} {TABLE} INSERT INTO scripts (content) SELECT (SELECT string_agg({text} || md5((i * 999 + j)::text), '') FROM generate_series(1, 200) j) FROM generate_series(1, 20) i"));
+        server.sql(&database, &format!("{own} {TABLE} INSERT INTO scripts (content) SELECT (SELECT string_agg({text} || md5((i * 999 + j)::text), '') FROM generate_series(1, 80) j) FROM generate_series(1, 20) i"));
         let hashes = format!("{own} SELECT md5(string_agg(md5(content), ',' ORDER BY id)) FROM scripts");
         let before = server.sql(&database, &hashes);
         let scenario = scenario(server, &database, "");
@@ -873,10 +882,7 @@ fn toast_writes_anew_what_is_stored_otherwise_and_nothing_that_would_become_larg
         let report = scenario.json(&["run-job", "scripts"]);
         assert!(facts(&report)["rows_compressed"].as_u64() > Some(70), "{report:#}");
         assert!(facts(&report)["rows_not_smaller"].as_u64() >= Some(1), "base64 is no smaller by pglz: {report:#}");
-        assert!(
-            facts(&report)["bytes_after"].as_u64() < facts(&report)["bytes_before"].as_u64().map(|bytes| bytes / 2),
-            "{report:#}"
-        );
+        assert!(bytes(&report, "bytes_after") < bytes(&report, "bytes_before") / 2, "{report:#}");
         assert_eq!(server.sql(&database, HASHES), hashes);
         let kinds =
             "SELECT pg_column_compression(content), count(*) > 0 FROM scripts WHERE length(content) > 2500 GROUP BY 1 ORDER BY 1";

@@ -147,7 +147,7 @@ fn killed_at_work(server: &Server, database: &str, scenario: &Scenario, more: &s
 fn killed_among_writers(major: u32, count: usize) {
     let server = server(major);
     let database = database(server, count);
-    load(server, &database, &[Scripts::new().script(200_000).repeat(100)]);
+    load(server, &database, &[Scripts::new().script(20_000).repeat(1000)]);
     server.sql(&database, APPLICATION);
     let scenario = scenario(server, &database, "smaller_than = '30MB'\n[limits]\nbatch_time = '30ms'\npause = '50ms'").ledger();
     scenario.run(&["compress", "install", "scripts"]).succeeded();
@@ -246,7 +246,7 @@ fn a_server_that_crashes_midway_loses_nothing() {
         let running = scenario.start(&["run-job", "scripts"]);
         eventually("a batch is written", || server.sql(&database, "SELECT count(content_gz) FROM scripts_stored") != before);
         server.crash();
-        assert_ne!(running.wait().code, Some(0));
+        running.wait().exited_with_one_of(&[1, 69]);
         server.start_again();
         assert_eq!(server.sql(&database, HASHES), hashes);
     }

@@ -17,7 +17,7 @@ use sqlx::postgres::PgConnection;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use self::tables::Table;
+use self::tables::{Table, scaled};
 use super::keys::Backup;
 use super::patterns::Patterns;
 use super::pg_dump::{self, Share};
@@ -30,7 +30,7 @@ use crate::base::{thread, units};
 use crate::pg;
 
 /// Rows of one COPY statement, about: it ends with the row that reaches this.
-const ROWS_BYTES: usize = 2 << 20;
+const ROWS_BYTES: u64 = 2 << 20;
 
 /// Tables may be dropped while the first session locks them: so often it looks for them again.
 const ATTEMPTS: usize = 3;
@@ -228,6 +228,7 @@ async fn copy_slices(mut session: PgConnection, work: Arc<Work>) -> Result<()> {
 }
 
 async fn copy_slice(session: &mut PgConnection, table: &Table, query: &str, work: &Work, number: usize) -> Result<()> {
+    let rows_bytes = scaled(ROWS_BYTES) as usize;
     let mut rows = pg::copy_out(session, query).await?;
     let mut text = Vec::new();
     loop {
@@ -235,12 +236,12 @@ async fn copy_slice(session: &mut PgConnection, table: &Table, query: &str, work
         let row = rows.try_next().await.map_err(pg::in_its_own_words)?;
         if let Some(row) = &row {
             if text.is_empty() {
-                text.reserve(ROWS_BYTES + (64 << 10));
+                text.reserve(rows_bytes + (64 << 10));
                 text.extend_from_slice(table.head().as_bytes());
             }
             text.extend_from_slice(row);
         }
-        if !text.is_empty() && (row.is_none() || text.len() >= ROWS_BYTES) {
+        if !text.is_empty() && (row.is_none() || text.len() >= rows_bytes) {
             anyhow::ensure!(text.ends_with(b"\n"), "the server's last row is incomplete");
             work.is_written[number].store(true, Relaxed);
             work.pieces.add(ended(std::mem::take(&mut text))).await?;
