@@ -40,7 +40,8 @@ async fn archive_100(store: store::Store, url: String, completes: bool) -> Resul
     let columns = ["id", "created_at", "status", "parameters"].map(str::to_owned).to_vec();
     let query = "DELETE FROM public.logs WHERE id <= 100 AND (SELECT count(*) FROM (SELECT pg_advisory_xact_lock(7)) s) = 1 \
                  RETURNING id, created_at, status, parameters";
-    let source = Source { schema: "public".to_owned(), table: "logs".to_owned(), columns, query: query.to_owned() };
+    let source =
+        Source { schema: "public".to_owned(), table: "logs".to_owned(), columns, queries: vec![query.to_owned()], steps: None };
     connection.execute("BEGIN").await?;
     let name = archive.name(chrono::Utc::now(), transaction(&mut connection).await?);
     let manifest = Manifest::new("old-logs", "app", &source, "test");
@@ -326,8 +327,8 @@ fn rows_that_left_while_they_were_compressed_come_back_by_the_way_that_the_error
     scenario.run(&["run-job", "old-logs"]).succeeded();
     scenario.run(&["compress", "undo", "comp"]).succeeded();
     assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "241");
-    for more in [&[][..], &["--dry-run"], &["--into", "public.logs"]] {
-        scenario.run(&[&["archives", "restore"], more].concat()).exited(78).says(&["pgtend compress install JOB"]);
+    for (more, code) in [(&[][..], 78), (&["--dry-run"], 78), (&["--into", "public.logs"], 1)] {
+        scenario.run(&[&["archives", "restore"], more].concat()).exited(code).says(&["pgtend compress install JOB"]);
     }
     scenario.run(&["compress", "install", "comp", "--force"]).succeeded();
     scenario.run(&["archives", "restore"]).succeeded().prints(&["760 rows put back"]);

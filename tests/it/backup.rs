@@ -131,7 +131,7 @@ fn stock_tools_alone_restore_a_set() {
         scenario.run(&["run-job", "nightly"]).succeeded();
         let file = scenario.path(&format!("store/{}/{object}", scenario.sets()[0]));
 
-        let copy = server.new_database();
+        let copy = server.empty_database();
         let mut decompress =
             Command::new(decompressor).arg("-c").arg(file).stdout(Stdio::piped()).spawn().expect("gzip and zstd are installed");
         let psql = server
@@ -312,7 +312,7 @@ fn restoring_into_an_existing_database_wants_it_empty_and_is_all_or_nothing() {
     server.sql(&full, "CREATE TABLE precious (x int)");
     scenario.run(&["backups", "restore", "latest", "--into", &server.url(&full)]).exited(78).says(&["is not empty", "--create"]);
 
-    let empty = server.new_database();
+    let empty = server.empty_database();
     scenario.run(&["backups", "restore", "latest", "--into", &server.url(&empty)]).succeeded();
     assert_eq!(fingerprint(server, &database), fingerprint(server, &empty));
 

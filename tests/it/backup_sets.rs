@@ -37,12 +37,12 @@ fn nothing_is_restored(scenario: &Scenario, server: &Server, dump: &Path, name: 
     };
     restore("latest", name, &["--create"]).exited(78).says(&["its bytes are damaged"]);
     std::fs::remove_file(dump.with_file_name("verification.json")).unwrap();
-    restore(&set, name, &["--create"]).exited(1).says(&["is damaged"]);
+    restore(&set, name, &["--create"]).exited(1).says(&["was not restored", "SHA-256"]);
     let left = server
         .sql("postgres", &format!("SELECT datname FROM pg_database WHERE datname = '{name}' OR starts_with(datname::text, 'pgtend_restore_' || left(encode(sha256('{name}'), 'hex'), 12))"));
     assert_eq!(left, "");
-    let empty = server.new_database();
-    restore(&set, &empty, &[]).exited(1).says(&["is damaged"]);
+    let empty = server.empty_database();
+    restore(&set, &empty, &[]).exited(1).says(&["was not restored", "SHA-256"]);
     assert_eq!(server.sql(&empty, "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"), "0");
 }
 

@@ -111,7 +111,7 @@ fn a_dump_of_it_restores_with_stock_tools_and_reads_the_same() {
     scenario.run(&["compress", "install", "scripts"]).succeeded();
     scenario.run(&["run-job", "scripts"]).succeeded();
     let dump = server.tool("pg_dump", &database).output().unwrap();
-    let restored = server.new_database();
+    let restored = server.empty_database();
     server.sql(&restored, &String::from_utf8(dump.stdout).unwrap());
     assert_eq!(server.sql(&restored, HASHES), hashes);
     assert_ne!(server.sql(&restored, "SELECT count(content_gz) FROM scripts_stored"), "0");

@@ -54,7 +54,7 @@ fn a_table_named_without_its_schema_goes_there_and_back_and_no_audit_minds_its_h
 #[test]
 fn restored_in_a_database_of_another_encoding_it_reads_the_same_and_is_undone_before_more_is_compressed() {
     let server = server(18);
-    let (source, restored) = (format!("latin_{}", server.new_database()), server.new_database());
+    let (source, restored) = (format!("latin_{}", server.new_database()), server.empty_database());
     server.sql("postgres", &format!("CREATE DATABASE {source} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"));
     // Its bytes are good UTF-8, too, and another text.
     let text = "INSERT INTO scripts (content) SELECT (SELECT string_agg('Ã¼ber ' || md5((i * 999 + j)::text), '') FROM generate_series(1, 80) j) FROM generate_series(1, 20) i";
@@ -442,7 +442,7 @@ fn a_mark_that_was_lost_with_the_comments_of_a_dump_is_made_anew_by_hand() {
         first.run(&["compress", "install", "scripts"]).succeeded();
         first.run(&["run-job", "scripts"]).succeeded();
         let dump = server.tool("pg_dump", &database).arg("--no-comments").output().unwrap();
-        let restored = server.new_database();
+        let restored = server.empty_database();
         server.sql(&restored, &String::from_utf8(dump.stdout).unwrap());
         let scenario = scenario(server, &restored, "");
         let said = scenario.run(&["run-job", "scripts"]).exited(78).says(&["has lost its comment"]).stderr;

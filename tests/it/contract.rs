@@ -25,7 +25,7 @@ struct Owned<'a> {
 
 impl<'a> Owned<'a> {
     fn new(server: &'a Server) -> Self {
-        let database = server.new_database();
+        let database = server.empty_database();
         let owner = format!("owner_of_{database}");
         server.sql("postgres", &format!("CREATE ROLE {owner} LOGIN; ALTER DATABASE {database} OWNER TO {owner}"));
         // Before 15, everybody may.
@@ -88,7 +88,10 @@ impl<'a> Owned<'a> {
     fn all_works(&self, url: &str) {
         let (scenario, names) = self.scenario(url);
         for name in names {
-            scenario.run(&["run-job", name, "--yes", "--dry-run"]).succeeded();
+            // A run begins with what a dry run does.
+            if self.server.major == 18 {
+                scenario.run(&["run-job", name, "--yes", "--dry-run"]).succeeded();
+            }
             scenario.run(&["run-job", name, "--yes"]).succeeded();
         }
         scenario.run(&["check", "--connect"]).succeeded();

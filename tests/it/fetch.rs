@@ -53,7 +53,7 @@ fn left_behind(folder: &Path) -> Vec<String> {
 fn every_value_comes_out_of_a_set_as_csv_as_the_server_writes_it_and_as_sql() {
     for major in [14, 15, 18] {
         let server = server(major);
-        let (database, copy) = (server.new_database(), server.new_database());
+        let (database, copy) = (server.new_database(), server.empty_database());
         server.sql(&database, VALUES);
         let scenario = with_set(server, &database);
         let schema = server.tool("pg_dump", &database).args(["--schema-only", "--no-sync"]).output().unwrap();

@@ -373,7 +373,7 @@ fn a_history_is_said_to_be_within_the_owners_reach_wherever_on_the_server_the_lo
         Owned::with(18, &format!("{LOGS}; CREATE TRIGGER takes BEFORE DELETE ON logs FOR EACH ROW EXECUTE FUNCTION on_row()"));
     let Owned { database, owner, server } = &owned;
     let login = format!("alone_{database}");
-    let elsewhere = server.new_database();
+    let elsewhere = server.empty_database();
     owned.sql(&format!("CREATE ROLE {login} LOGIN; GRANT {owner} TO {login}; CREATE SCHEMA pgtend AUTHORIZATION {login}"));
     let here = owned.scenario(&login, RETENTION).ledger();
     here.run(&["run-job", "refused", "--yes"]).exited(77).says(&["the run history (schema pgtend)", "set `owner_url`"]);

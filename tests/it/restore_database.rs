@@ -129,7 +129,7 @@ fn nobody_may_create_in_public_who_could_not_before_on_any_version() {
             let database = source.new_database();
             source.sql(&database, &format!("CREATE TABLE t AS SELECT 1 AS x; {sql}"));
             let scenario = backed_up(source, &database);
-            let empty = target.new_database();
+            let empty = target.empty_database();
             scenario.run(&["backups", "restore", "latest", "--into", &target.url(&empty)]).succeeded();
             let copy = format!("{empty}_copy");
             restore(&scenario, target, &copy).succeeded();
@@ -215,7 +215,7 @@ fn roles_that_the_database_itself_names_are_asked_for_before_anything_is_written
     restore(&scenario, target, "named_roles").exited(78).says(&["only_grantee18, only_owner18, only_setting18"]);
     assert_eq!(databases(target, &filling("named_roles")), Vec::<String>::new());
     // Into a database that is there, they are of no use.
-    let there = target.new_database();
+    let there = target.empty_database();
     scenario.run(&["backups", "restore", "latest", "--into", &target.url(&there)]).succeeded();
 }
 

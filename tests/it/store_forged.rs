@@ -22,7 +22,7 @@ fn gzip(text: &str) -> Vec<u8> {
 /// A batch in the folder of `app/JOB`, whose manifest fits its object, and says that it is of `database`.
 fn forge(scenario: &Scenario, job: &str, database: &str, (schema, table): (&str, &str), columns: &[&str], rows: &str) {
     let columns: Vec<String> = columns.iter().map(|column| (*column).to_owned()).collect();
-    let source = Source { schema: schema.into(), table: table.into(), columns, query: String::new() };
+    let source = Source { schema: schema.into(), table: table.into(), columns, queries: Vec::new(), steps: None };
     let mut manifest = Manifest::new(job, database, &source, "forged");
     let text = format!("{}{rows}\\.\n", head(&manifest));
     let object = gzip(&text);

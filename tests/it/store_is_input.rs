@@ -40,7 +40,7 @@ fn of_a_dump_that_was_changed_in_the_store_no_statement_is_run() {
         dump.replace("--\n-- PostgreSQL database dump complete", &code)
     });
     let copy = server.url(&format!("{database}_copy"));
-    let empty = server.new_database();
+    let empty = server.empty_database();
     for arguments in [
         &["backups", "restore", "latest", "--into", &copy, "--create"][..],
         &["backups", "restore", "latest", "--into", &server.url(&empty)],

@@ -151,7 +151,7 @@ fn a_password_in_a_dump_is_in_no_message_and_a_mapping_that_only_a_superuser_mak
     assert!(!run.to_string().contains("hunter2"), "{run:#}");
 
     // A server that refuses it, too: all that is said of a restore and kept of it.
-    let target = server.new_database();
+    let target = server.empty_database();
     server.sql("postgres", &format!("CREATE ROLE {target}_plain LOGIN CREATEDB"));
     let scenario = scenario.config(&format!(
         "[databases.scratch]\nurl = {}\n",

@@ -144,7 +144,7 @@ fn is_the_same(server: &Server, before: &str, after: &str) {
 
 fn restored_by_psql(server: &Server, scenario: &Scenario) -> String {
     let file = scenario.path(&format!("store/{}/dump.sql.gz", scenario.sets()[0]));
-    let copy = server.new_database();
+    let copy = server.empty_database();
     let mut gunzip = Command::new("gunzip").arg("-c").arg(file).stdout(Stdio::piped()).spawn().unwrap();
     let mut psql = server.tool("psql", &copy);
     let psql = psql.args(["-Xq", "-v", "ON_ERROR_STOP=1"]).stdin(gunzip.stdout.take().unwrap()).output().unwrap();
@@ -179,7 +179,7 @@ fn a_dump_by_several_sessions_comes_back_with_stock_tools_and_with_pgtend() {
         scenario.run(&["backups", "restore", "latest", "--into", &server.url(&created), "--create"]).succeeded();
         server.drop_with_test(&created);
         is_the_same(server, &database, &created);
-        let empty = server.new_database();
+        let empty = server.empty_database();
         scenario.run(&["backups", "restore", "latest", "--into", &server.url(&empty)]).succeeded();
         is_the_same(server, &database, &empty);
 

@@ -466,7 +466,8 @@ mod tests {
             schema: schema.to_owned(),
             table: table.to_owned(),
             columns: Vec::new(),
-            query: String::new(),
+            queries: Vec::new(),
+            steps: None,
         };
         let manifest = |schema, table| Manifest::new("job", "app", &source(schema, table), "");
         for (schema, table, text, expected) in [

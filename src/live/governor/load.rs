@@ -102,6 +102,30 @@ impl Throttle {
     }
 }
 
+/// How a long piece of work is done in steps, so that other sessions' commits get in between.
+#[derive(Clone, Copy, Debug)]
+pub struct Steps {
+    throttle: Throttle,
+    /// The time that a step may take.
+    target: Duration,
+}
+
+impl Steps {
+    pub fn new(throttle: Throttle, batch_time: Duration) -> Self {
+        Self { throttle, target: throttle.of(batch_time) }
+    }
+
+    /// Returns the size of a step; `enough` is the size below which steps take hardly less time.
+    pub fn size(self, enough: u64) -> u64 {
+        let factor = self.throttle.batch / Throttle::START.batch;
+        ((enough as f64 * factor) as u64).max(enough)
+    }
+
+    pub fn rest_after(self, step: Duration) -> Duration {
+        self.throttle.rest_after(step, self.target)
+    }
+}
+
 /// The reason for the present speed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Verdict {

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+pub use load::Steps;
 use load::{Throttle, Verdict, Window};
 pub use pace::{Pace, is_lock_trouble, lock_timeout_for, with_lock_holders};
 use probe::Prober;
@@ -216,6 +217,14 @@ impl Governor {
             Some(pause) => rest.max(pause.0),
             None => rest,
         }
+    }
+
+    /// Returns how a batch that takes seconds is done in steps; `None`: at once, as no other session is active. Before the first look,
+    /// others may be.
+    pub fn steps(&self) -> Option<Steps> {
+        let throttle = if self.beside.is_in_batches { self.beside.throttle } else { Throttle::START };
+        let is_considerate = self.limits.max_slowdown > 0.0 && throttle != Throttle::FULL;
+        is_considerate.then(|| Steps::new(throttle, self.limits.batch_time.0))
     }
 
     /// Returns the rest between long pieces of work, each complete in itself: it rests only while others are active.

@@ -202,7 +202,8 @@ impl<'a> PartitionArchive<'a> {
             // A restore puts the rows into the parent: the partition will be gone by then.
             schema: plan.table.schema.clone(),
             table: plan.table.name.clone(),
-            query: format!("SELECT {list} FROM ONLY {}", table.sql()),
+            queries: vec![format!("SELECT {list} FROM ONLY {}", table.sql())],
+            steps: None,
             columns,
         };
         let name = self.archive.name(self.run.now, archive::transaction(connection).await?);

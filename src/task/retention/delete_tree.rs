@@ -101,8 +101,8 @@ impl Work<'_> {
         let home = Home::of(connection, home).await?;
         let columns = archive::columns(connection, target.oid, home.oid).await?;
         let list = columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
-        let query = format!("{delete} RETURNING {list}");
-        let source = Source { schema: home.schema, table: home.name, columns, query };
+        let queries = vec![format!("{delete} RETURNING {list}")];
+        let source = Source { schema: home.schema, table: home.name, columns, queries, steps: None };
         let name = self.name_of(archive, connection, number).await?;
         let reason = format!("with rows of {} {}", self.plan.table, self.retention.in_words());
         let manifest = Manifest::new(self.run.job.name, self.run.database, &source, &reason);

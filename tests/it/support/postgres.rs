@@ -290,14 +290,22 @@ impl Server {
         format!("postgres://{}@{}{port}/{}", encode(user), encode(&self.socket().display().to_string()), encode(database))
     }
 
-    /// A new database with a name of its own.
+    /// A new database with a name of its own; in a poisoned run, one whose owner is against us.
     pub fn new_database(&self) -> String {
+        let name = self.empty_database();
+        if is_poisoned() {
+            self.sql(&name, include_str!("../fixtures/hostile.sql"));
+        }
+        name
+    }
+
+    /// A new database with nothing in it. In a poisoned run its settings alone are hostile.
+    pub fn empty_database(&self) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("t{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         self.sql("postgres", &format!("CREATE DATABASE {name}"));
         self.drop_with_test(&name);
         if is_poisoned() {
-            self.sql(&name, include_str!("../fixtures/hostile.sql"));
             let sets = POISON.iter().map(|(setting, hostile, _)| format!("ALTER DATABASE {name} SET {setting} = {hostile};"));
             self.sql("postgres", &sets.collect::<String>());
         }
@@ -404,7 +412,7 @@ fn is_poisoned() -> bool {
 
 /// Settings of such a database, and what the tests' own sessions have in their place.
 const POISON: &[(&str, &str, &str)] = &[
-    ("search_path", "hostile, public, pg_catalog", "\"$user\",public"),
+    ("search_path", "public, hostile, pg_catalog", "\"$user\",public"),
     ("local_preload_libraries", "'nosuch'", ""),
     ("statement_timeout", "1", "0"),
     ("lock_timeout", "1", "0"),
