@@ -271,7 +271,7 @@ fn what_a_partition_takes_along_does_not_keep_it() {
             "CREATE TABLE other (id int, at timestamptz); CREATE RULE r AS ON UPDATE TO p1 DO ALSO INSERT INTO other VALUES (new.id, new.at)",
         ] {
             // What waits first goes by the same statements: on the newest alone.
-            for grace in if major == 18 { &["0s", "1s"][..] } else { &["0s"] } {
+            for grace in if major == 18 { &["0s", "1s"][..] } else { &["0s"][..] } {
                 let database = dependants(server, own);
                 let keys = format!("every = \"month\"\nretain = \"90d\"\ngrace = \"{grace}\"");
                 let scenario = Scenario::with_database(server, &database).partitions("public.p", "at", &keys);

@@ -279,11 +279,19 @@ fn applications_that_search_below_the_target_are_no_success() {
     let quiet = scenario(server, &database, "lists = 100\nprobes = 1\nrecall = { target = 0.99, queries = 100 }");
     let output = quiet.run(&["run-job", "tend"]).exited(1);
     assert!(output.stderr.contains("applications search with ivfflat.probes = 1"), "{}", output.stderr);
-    let loud = scenario(server, &database, "lists = 100\nprobes = 1\nrecall = { target = 0.99, queries = 100 }\napply_setting = 'database'");
+    let loud = scenario(
+        server,
+        &database,
+        "lists = 100\nprobes = 1\nrecall = { target = 0.99, queries = 100 }\napply_setting = 'database'",
+    );
     let told = told(&loud);
     assert_eq!(told["decision"]["do"], "set", "{told:#}");
     assert_eq!(server.sql(&database, "SHOW ivfflat.probes"), told["after"]["setting"].to_string());
-    let after = self::told(&scenario(server, &database, "lists = 100\nrecall = { target = 0.99, queries = 100 }\napply_setting = 'database'"));
+    let after = self::told(&scenario(
+        server,
+        &database,
+        "lists = 100\nrecall = { target = 0.99, queries = 100 }\napply_setting = 'database'",
+    ));
     assert_eq!(after["decision"]["do"], "nothing", "{after:#}");
 }
 
