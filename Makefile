@@ -1,7 +1,7 @@
 # Thin: every target is a script or a cargo command that also runs without make.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo layers test campaigns kills fuzz hosts systemd kubernetes deb bench lint deny setup
+.PHONY: help demo layers test campaigns poisoned kills fuzz hosts systemd kubernetes deb bench lint deny setup
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ test: ## everything that is tested, against real servers; AREA=backup: only that
 campaigns: ## the tests at random moments and beside writers, four times as long as in `make test` (half an hour)
 	scripts/setup
 	TMPDIR=$$(scripts/test-dir) PGTEND_TEST_CAMPAIGNS=1 cargo test --test it random:: -- --test-threads=2
+
+poisoned: ## the integration tests on databases whose owners are against us: settings, functions, operators (half an hour); AREA=backup
+	scripts/setup
+	TMPDIR=$$(scripts/test-dir) PGTEND_TEST_POISONED=1 cargo test --test it $(AREA) -- --skip alone::
 
 kills: ## 200 kills at random moments of backups, checks and restores, in a folder and in a bucket (half an hour)
 	scripts/setup

@@ -59,6 +59,8 @@ fn a_batch_that_commits_while_another_run_asks_about_it_keeps_its_rows() {
     for completes in [true, false] {
         let server = server(18);
         let database = logs(server, 1000);
+        // The connection of the test itself would have a poisoned run's settings.
+        server.sql("postgres", &format!("ALTER DATABASE {database} RESET ALL"));
         let before = server.sql(&database, ALL);
         let scenario = scenario(server, &database, "archive = 'local'");
         let proxy = Arc::new(Proxy::start_holding(server, "pg_xact_status"));

@@ -326,7 +326,7 @@ fn restoring_into_an_existing_database_wants_it_empty_and_is_all_or_nothing() {
 #[test]
 fn what_the_target_lacks_is_said_before_anything_is_written() {
     let (source, target) = (server(18), server(15));
-    let database = source.new_database();
+    let database = source.trusted_database();
     source.sql(&database, "CREATE ROLE only_here_role; CREATE TABLE t (x int); ALTER TABLE t OWNER TO only_here_role");
     let scenario = Scenario::with_database(source, &database).backup_job("local", "");
     scenario.run(&["run-job", "nightly"]).succeeded();

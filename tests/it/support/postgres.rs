@@ -301,14 +301,20 @@ impl Server {
 
     /// A new database with nothing in it. In a poisoned run its settings alone are hostile.
     pub fn empty_database(&self) -> String {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let name = format!("t{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        self.sql("postgres", &format!("CREATE DATABASE {name}"));
-        self.drop_with_test(&name);
+        let name = self.trusted_database();
         if is_poisoned() {
             let sets = POISON.iter().map(|(setting, hostile, _)| format!("ALTER DATABASE {name} SET {setting} = {hostile};"));
             self.sql("postgres", &sets.collect::<String>());
         }
+        name
+    }
+
+    /// A new database that no run poisons: the test makes one hostile by itself, connects in its own way, or compares all that is in it.
+    pub fn trusted_database(&self) -> String {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("t{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        self.sql("postgres", &format!("CREATE DATABASE {name}"));
+        self.drop_with_test(&name);
         name
     }
 
