@@ -52,7 +52,7 @@ fn a_table_named_without_its_schema_goes_there_and_back_and_no_audit_minds_its_h
 }
 
 #[test]
-fn restored_in_a_database_of_another_encoding_it_reads_the_same_and_is_undone_before_more_is_compressed() {
+fn restored_in_another_encoding_it_reads_the_same_and_is_undone_first() {
     let server = server(18);
     let (source, restored) = (format!("latin_{}", server.new_database()), server.empty_database());
     server.sql("postgres", &format!("CREATE DATABASE {source} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"));
@@ -104,7 +104,7 @@ fn a_write_through_the_view_touches_its_own_row_only_even_when_the_key_is_gone()
 }
 
 #[test]
-fn row_security_that_came_later_and_an_undo_that_was_begun_stop_the_run_until_it_is_installed_again() {
+fn later_row_security_and_a_begun_undo_stop_the_run_until_the_next_install() {
     let server = server(18);
     let database = of_5_kb(server, 19);
     let scenario = scenario(server, &database, "");
@@ -476,7 +476,7 @@ fn guards_that_somebody_dropped_stop_the_run_until_it_is_installed_again() {
 }
 
 #[test]
-fn text_that_another_encoding_cannot_hold_is_named_and_does_not_keep_others_from_coming_back() {
+fn text_that_another_encoding_cannot_hold_is_named_and_holds_up_no_other() {
     let server = server(18);
     let database = of_5_kb(server, 19);
     // Nothing but ASCII in all but one of them.
@@ -578,7 +578,7 @@ fn triggers_do_not_fire_for_what_is_compressed_where_the_role_may_silence_them()
 }
 
 #[test]
-fn what_needs_the_companion_columns_and_who_may_not_undo_are_found_before_a_body_becomes_text() {
+fn what_stands_in_the_way_of_an_undo_is_found_before_a_body_becomes_text() {
     let server = server(18);
     let database = server.new_database();
     server.sql(

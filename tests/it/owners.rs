@@ -6,7 +6,7 @@ use crate::support::postgres::{Server, server};
 use crate::support::{Scenario, eventually};
 
 #[test]
-fn a_trigger_on_delete_is_named_before_it_runs_as_the_superuser_and_refused_where_the_job_says_so() {
+fn a_trigger_on_delete_is_named_before_it_runs_as_the_superuser_or_refused() {
     for major in [14, 18] {
         let owned = Owned::with(
             major,
@@ -228,7 +228,7 @@ fn a_cursor_held_open_by_a_function_of_the_owners_gets_no_rights_where_no_owner_
 }
 
 #[test]
-fn constraint_exclusion_set_on_the_database_runs_no_check_of_the_owners_when_a_query_is_planned() {
+fn constraint_exclusion_of_the_database_runs_no_check_of_an_owner_in_planning() {
     let owned = Owned::with(18, &format!("{LOGS}; ALTER TABLE logs ADD CHECK (hidden() = 1 OR id > 0)"));
     owned.sql(&format!("ALTER DATABASE {} SET constraint_exclusion = on; TRUNCATE ran", owned.database));
     let scenario = owned.scenario("postgres", RETENTION);
@@ -368,7 +368,7 @@ fn a_login_that_grants_made_for_two_owners_is_said_to_have_rights_that_neither_h
 }
 
 #[test]
-fn a_history_is_said_to_be_within_the_owners_reach_wherever_on_the_server_the_login_keeps_it() {
+fn a_history_within_the_owners_reach_is_named_wherever_the_login_keeps_it() {
     let owned =
         Owned::with(18, &format!("{LOGS}; CREATE TRIGGER takes BEFORE DELETE ON logs FOR EACH ROW EXECUTE FUNCTION on_row()"));
     let Owned { database, owner, server } = &owned;
@@ -471,7 +471,7 @@ fn a_domain_that_its_owner_changed_runs_nothing_when_rows_come_back() {
 
 /// pg_dump's message names a table as its owner wrote it, and may be taken for that of another table.
 #[test]
-fn a_table_whose_name_reads_like_a_failed_copy_has_no_view_of_the_owners_read_by_the_superuser() {
+fn a_table_named_like_a_failed_copy_has_no_view_read_by_the_superuser() {
     for major in [14, 18] {
         let owned = Owned::with(
             major,

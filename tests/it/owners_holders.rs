@@ -6,7 +6,7 @@ use crate::support::postgres::{Server, server};
 use crate::support::{Scenario, eventually};
 
 #[test]
-fn a_role_that_may_add_triggers_or_foreign_keys_is_named_once_and_refused_until_that_is_revoked() {
+fn a_role_that_may_add_triggers_or_keys_is_named_and_refused_until_revoked() {
     for major in [15, 16, 18] {
         let server = server(major);
         let (database, alice) = beside(server, LOGS);
@@ -289,7 +289,7 @@ fn an_event_trigger_that_calls_anothers_function_is_silenced_or_named() {
 }
 
 #[test]
-fn the_users_own_sql_still_sets_off_event_triggers_and_a_session_that_became_a_superuser_does_not() {
+fn only_the_users_own_sql_sets_off_event_triggers() {
     let server = server(18);
     let (database, alice) = beside(server, LOGS);
     let login = format!("login_{database}");
@@ -349,7 +349,7 @@ fn a_login_that_acts_as_a_superuser_is_told_of_owners_as_one() {
 }
 
 #[test]
-fn a_role_that_may_create_a_table_while_the_dump_begins_counts_for_a_restore_in_a_scratch_database() {
+fn a_role_that_may_create_tables_counts_for_a_restore_in_a_scratch_database() {
     for major in [15, 18] {
         let server = server(major);
         let database = server.new_database();

@@ -156,7 +156,7 @@ fn a_whole_copy_of_one_set_does_not_stand_in_the_way_of_another_set() {
 }
 
 #[test]
-fn what_failed_is_said_though_the_copy_cannot_get_its_name_and_by_the_call_that_takes_it_up() {
+fn what_failed_is_said_though_the_copy_cannot_get_its_name() {
     let server = server(18);
     let database = waits_when_restored(server);
     server.sql(

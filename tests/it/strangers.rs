@@ -48,7 +48,7 @@ fn descriptors(serving: &Serving) -> usize {
 }
 
 #[test]
-fn a_stranger_who_holds_370_connections_with_half_a_request_stops_neither_backups_nor_health_checks() {
+fn half_a_request_on_370_connections_stops_neither_backups_nor_health_checks() {
     let server = server(18);
     let (scenario, database) = with_ledger(server);
     server.sql(&database, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS i");

@@ -86,7 +86,7 @@ fn without_server_programs(scenario: &Scenario, arguments: &str) -> Output {
 }
 
 #[test]
-fn an_extension_that_is_not_installed_for_the_server_programs_is_named_and_the_scratch_database_taken() {
+fn without_its_extension_a_proof_takes_the_scratch_database_and_says_why() {
     let server = server(18);
     let database = server.new_database();
     server.sql(&database, "CREATE EXTENSION vector; CREATE TABLE t (e vector(2)); INSERT INTO t VALUES ('[1,2]')");
@@ -171,7 +171,7 @@ fn what_its_server_refused_is_not_restored_with_more_rights() {
 }
 
 #[test]
-fn a_job_that_names_no_place_falls_back_when_no_server_can_be_made_and_asks_again_whom_it_trusts() {
+fn a_job_without_a_place_falls_back_and_asks_again_whom_it_trusts() {
     let server = server(18);
     let database = server.new_database();
     let owner = format!("{database}_owner");

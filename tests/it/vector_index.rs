@@ -296,7 +296,7 @@ fn applications_that_search_below_the_target_are_no_success() {
 }
 
 #[test]
-fn what_would_cost_applications_their_recall_is_built_and_dropped_again_or_not_built_at_all() {
+fn what_would_cost_applications_their_recall_is_dropped_again_or_not_built() {
     let server = server(18);
     let database = items(server, 3000, 16, "");
     // Without clusters, more lists always need more probes.
