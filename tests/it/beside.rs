@@ -45,7 +45,7 @@ fn with_nobody_beside_it_a_run_makes_no_probes() {
 }
 
 #[test]
-fn beside_an_application_a_run_learns_how_long_commits_take_and_goes_slowly_while_they_take_longer() {
+fn a_run_goes_slowly_while_commits_of_an_application_take_longer() {
     let server = Server::start(18);
     let rows = 150_000;
     let (scenario, database) = old_rows(&server, rows, "batch_time = \"16ms\"\npause = \"60ms\"");

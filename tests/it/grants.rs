@@ -164,7 +164,7 @@ fn a_role_with_a_hostile_name_dumps_tables_with_row_security_in_full() {
 }
 
 #[test]
-fn an_extension_that_only_a_superuser_makes_is_named_and_a_scratch_database_elsewhere_restores_it() {
+fn an_extension_that_only_a_superuser_makes_is_named_and_restored_elsewhere() {
     let server = server(18);
     let database = application(server, "RESET ROLE; CREATE EXTENSION vector; ALTER TABLE scripts ADD embedding vector(3)");
     let scenario = Scenario::empty()
@@ -290,7 +290,7 @@ fn a_login_without_any_right_can_ask_what_it_needs() {
 }
 
 #[test]
-fn an_owner_that_reaches_the_host_is_named_and_the_group_of_the_databases_owner_is_not_granted() {
+fn an_owner_that_reaches_the_host_is_named_and_its_group_is_not_granted() {
     let server = server(18);
     let database = server.trusted_database();
     let (owner, reaching) = (format!("app_{database}"), format!("shell_{database}"));

@@ -11,50 +11,54 @@ use crate::support::postgres::{Server, server};
 use crate::support::s3::{Fault, Rule, S3Server};
 use crate::support::{Output, Scenario, eventually};
 
-/// Tables of every kind that several sessions read, or must not; those that are called large have more than 8 MiB.
+/// Makes every size by which a dump decides a 64th: a table is large above 128 KiB.
+const SMALLER: (&str, &str) = ("PGTEND_TEST_SMALLER", "64");
+
+/// Tables of every kind that several sessions read, or must not; those that are called large have more than 128 KiB, where
+/// [`SMALLER`] is set.
 const EVERY_KIND: &str = r#"
 CREATE SCHEMA "We ""ird";
 CREATE TABLE "We ""ird"."large; drop" ("Sp ace" int GENERATED ALWAYS AS IDENTITY, gone int, "quo""te" text, at timestamptz DEFAULT now());
 ALTER TABLE "We ""ird"."large; drop" DROP COLUMN gone;
-INSERT INTO "We ""ird"."large; drop" ("quo""te") SELECT CASE WHEN i % 9 = 0 THEN NULL WHEN i % 9 = 1 THEN '' WHEN i % 9 = 2 THEN E'\\.\n\t' || i ELSE md5(i::text) || E'\\' END FROM generate_series(1, 150000) i;
+INSERT INTO "We ""ird"."large; drop" ("quo""te") SELECT CASE WHEN i % 9 = 0 THEN NULL WHEN i % 9 = 1 THEN '' WHEN i % 9 = 2 THEN E'\\.\n\t' || i ELSE md5(i::text) || E'\\' END FROM generate_series(1, 3000) i;
 DELETE FROM "We ""ird"."large; drop" WHERE "Sp ace" % 7 = 0;
 UPDATE "We ""ird"."large; drop" SET at = at - interval '1 day' WHERE "Sp ace" % 5 = 0;
 CREATE TABLE large_toast (id int PRIMARY KEY, doc text);
 ALTER TABLE large_toast ALTER doc SET STORAGE EXTERNAL;
-INSERT INTO large_toast SELECT i, repeat(md5(i::text), 20000) FROM generate_series(1, 40) i;
-INSERT INTO large_toast VALUES (41, repeat('x', 20000000));
+INSERT INTO large_toast SELECT i, repeat(md5(i::text), 320) FROM generate_series(1, 40) i;
+INSERT INTO large_toast VALUES (41, repeat('x', 320000));
 CREATE TABLE large_parts (at date NOT NULL, id int, body text) PARTITION BY RANGE (at);
 CREATE TABLE large_part_1 PARTITION OF large_parts FOR VALUES FROM ('2026-01-01') TO ('2026-07-01');
 CREATE TABLE large_part_2 PARTITION OF large_parts FOR VALUES FROM ('2026-07-01') TO ('2027-01-01');
-INSERT INTO large_parts SELECT date '2026-01-01' + i % 360, i, md5(i::text) || md5((i * 3)::text) FROM generate_series(1, 200000) i;
+INSERT INTO large_parts SELECT date '2026-01-01' + i % 360, i, md5(i::text) || md5((i * 3)::text) FROM generate_series(1, 4000) i;
 CREATE INDEX ON large_parts (at, id);
 CREATE TYPE shade AS ENUM ('red', 'green', 'blue');
 CREATE TABLE by_shade (s shade, body text) PARTITION BY HASH (s);
 CREATE TABLE by_shade_0 PARTITION OF by_shade FOR VALUES WITH (MODULUS 2, REMAINDER 0);
 CREATE TABLE by_shade_1 PARTITION OF by_shade FOR VALUES WITH (MODULUS 2, REMAINDER 1);
-INSERT INTO by_shade SELECT (enum_range(NULL::shade))[1 + i % 3], md5(i::text) FROM generate_series(1, 250000) i;
+INSERT INTO by_shade SELECT (enum_range(NULL::shade))[1 + i % 3], md5(i::text) FROM generate_series(1, 5000) i;
 CREATE TABLE large_generated (i int, twice int GENERATED ALWAYS AS (i * 2) STORED, body text);
-INSERT INTO large_generated (i, body) SELECT i, md5(i::text) FROM generate_series(1, 130000) i;
-CREATE TABLE large_emptied AS SELECT i, md5(i::text) AS body FROM generate_series(1, 150000) i;
+INSERT INTO large_generated (i, body) SELECT i, md5(i::text) FROM generate_series(1, 2500) i;
+CREATE TABLE large_emptied AS SELECT i, md5(i::text) AS body FROM generate_series(1, 3000) i;
 ALTER TABLE large_emptied SET (autovacuum_enabled = false);
 DELETE FROM large_emptied;
 CREATE TABLE large_parent (id int PRIMARY KEY, body text);
 CREATE TABLE large_child (more int) INHERITS (large_parent);
-INSERT INTO large_parent SELECT i, md5(i::text) FROM generate_series(1, 130000) i;
-INSERT INTO large_child SELECT i, md5(i::text), i FROM generate_series(200000, 330000) i;
+INSERT INTO large_parent SELECT i, md5(i::text) FROM generate_series(1, 2500) i;
+INSERT INTO large_child SELECT i, md5(i::text), i FROM generate_series(10000, 12500) i;
 CREATE TABLE zz_large_known (id int PRIMARY KEY, body text);
-INSERT INTO zz_large_known SELECT i, md5(i::text) FROM generate_series(1, 130000) i;
+INSERT INTO zz_large_known SELECT i, md5(i::text) FROM generate_series(1, 2500) i;
 CREATE FUNCTION is_known(wanted int) RETURNS boolean LANGUAGE sql AS 'SELECT EXISTS (SELECT FROM public.zz_large_known WHERE id = wanted)';
 CREATE TABLE zzz_checked (id int CHECK (public.is_known(id)));
 INSERT INTO zzz_checked SELECT i FROM generate_series(1, 100) i;
 CREATE TABLE large_refers (id int REFERENCES large_toast, parent int REFERENCES large_parent, body text);
-INSERT INTO large_refers SELECT 1 + i % 40, 1 + i % 130000, md5(i::text) FROM generate_series(1, 130000) i;
+INSERT INTO large_refers SELECT 1 + i % 40, 1 + i % 2500, md5(i::text) FROM generate_series(1, 2500) i;
 CREATE TABLE noticed (what text);
 CREATE FUNCTION notice() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.noticed VALUES (TG_TABLE_NAME); RETURN NEW; END';
 CREATE TRIGGER always AFTER INSERT ON large_refers FOR EACH ROW EXECUTE FUNCTION notice();
 ALTER TABLE large_refers ENABLE ALWAYS TRIGGER always;
 CREATE TABLE large_secured (i int, body text);
-INSERT INTO large_secured SELECT i, md5(i::text) FROM generate_series(1, 130000) i;
+INSERT INTO large_secured SELECT i, md5(i::text) FROM generate_series(1, 2500) i;
 ALTER TABLE large_secured ENABLE ROW LEVEL SECURITY;
 CREATE TABLE small (x int);
 INSERT INTO small SELECT generate_series(1, 10);
@@ -84,13 +88,26 @@ const TABLES: [&str; 17] = [
     "summed",
 ];
 
-/// Two large tables, of about 100 MB in the dump together.
-fn large_database(server: &Server) -> String {
+/// Rows of two tables that are larger together than what a dump and its upload hold in memory: about 50 MB in the dump.
+const MANY_ROWS: u32 = 240_000;
+
+/// Rows of a table that is large where [`SMALLER`] is set.
+const FEW_ROWS: u32 = 3000;
+
+/// Two tables, `first` and `second`, of so many rows each.
+fn two_tables(server: &Server, rows: u32) -> String {
     let name = server.new_database();
+    let body = "md5(i::text) || md5((i * 7)::text) || md5((i * 13)::text)";
     for table in ["first", "second"] {
-        server.sql(&name, &format!("CREATE TABLE {table} AS SELECT i, md5(i::text) || md5((i * 7)::text) || md5((i * 13)::text) AS body FROM generate_series(1, 480000) i"));
+        server.sql(&name, &format!("CREATE TABLE {table} AS SELECT i, {body} AS body FROM generate_series(1, {rows}) i"));
     }
     name
+}
+
+/// With a job `nightly` into a folder; a table is large above 128 KiB.
+fn scenario(server: &Server, database: &str, job: &str) -> Scenario {
+    let (name, value) = SMALLER;
+    Scenario::with_database(server, database).env(name, value).backup_job("local", job)
 }
 
 fn manifest(scenario: &Scenario) -> Value {
@@ -142,8 +159,7 @@ fn a_dump_by_several_sessions_comes_back_with_stock_tools_and_with_pgtend() {
         let server = server(major);
         let database = server.new_database();
         server.sql(&database, EVERY_KIND);
-        let scenario =
-            Scenario::with_database(server, &database).backup_job("local", "sessions = 3\nverify = \"restore\"\nthreads = 2");
+        let scenario = scenario(server, &database, "sessions = 3\nverify = \"restore\"\nthreads = 2");
         scenario.run(&["run-job", "nightly"]).succeeded().says(&["3 sessions read the rows of 9 tables"]);
         let set = scenario.sets().pop().unwrap();
         scenario.run(&["backups", "verify", &set]).succeeded();
@@ -184,6 +200,7 @@ fn a_proof_in_a_server_of_its_own_takes_a_dump_by_several_sessions() {
     let database = server.new_database();
     server.sql(&database, EVERY_KIND);
     let (scenario, _place) = crate::throwaway::scenario(server, &database, "sessions = 2");
+    let scenario = scenario.env(SMALLER.0, SMALLER.1);
     scenario.run(&["run-job", "nightly"]).succeeded().prints(&["restored in"]);
     assert_eq!(manifest(&scenario)["format"], 3);
 }
@@ -219,7 +236,8 @@ fn rows_that_move_between_tables_meanwhile_are_in_the_dump_once() {
 #[test]
 fn a_standby_is_dumped_by_several_sessions() {
     let primary = Server::start(15);
-    let database = large_database(&primary);
+    // More than the 32 MiB of a slice each: the real sizes, for once.
+    let database = two_tables(&primary, 300_000);
     primary.sql(&database, "CREATE UNLOGGED TABLE unlogged AS SELECT i, md5(i::text) FROM generate_series(1, 200000) i");
     let standby = primary.standby();
     standby.catches_up(&primary);
@@ -234,12 +252,13 @@ fn a_standby_is_dumped_by_several_sessions() {
 #[test]
 fn filters_leave_out_the_same_with_several_sessions() {
     let server = server(16);
-    let database = large_database(server);
+    let database = two_tables(server, FEW_ROWS);
     server
         .sql(&database, "CREATE SCHEMA other; CREATE TABLE other.third AS TABLE first; CREATE TABLE other.fourth AS TABLE first");
     let tables = |job: &str| -> Vec<(String, u64)> {
-        let scenario = Scenario::with_database(server, &database).backup_job("local", job);
-        scenario.run(&["run-job", "nightly"]).succeeded();
+        let scenario = scenario(server, &database, job);
+        let ran = scenario.run(&["run-job", "nightly"]).succeeded();
+        assert_eq!(ran.stderr.contains("2 sessions read the rows of"), job.contains("sessions = 2"), "{}", ran.stderr);
         let shown = scenario.json(&["backups", "show", "latest"]);
         let named = |table: &Value| {
             (
@@ -262,9 +281,9 @@ fn filters_leave_out_the_same_with_several_sessions() {
 #[test]
 fn without_large_tables_or_with_one_session_pg_dump_alone_dumps() {
     let server = server(18);
-    let database = large_database(server);
+    let database = two_tables(server, FEW_ROWS);
     for job in ["", "sessions = 1", "sessions = 4\nexclude_tables = [\"first\", \"second\"]"] {
-        let scenario = Scenario::with_database(server, &database).backup_job("local", job);
+        let scenario = scenario(server, &database, job);
         let ran = scenario.run(&["run-job", "nightly"]).succeeded();
         assert!(!ran.stderr.contains("sessions read the rows"), "{}", ran.stderr);
         assert_eq!(manifest(&scenario)["format"], 2, "{job}");
@@ -272,8 +291,8 @@ fn without_large_tables_or_with_one_session_pg_dump_alone_dumps() {
     let ascii = format!("{database}_ascii");
     server.sql("postgres", &format!("CREATE DATABASE {ascii} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0"));
     server.drop_with_test(&ascii);
-    server.sql(&ascii, "CREATE TABLE t AS SELECT i, md5(i::text) FROM generate_series(1, 200000) i");
-    let scenario = Scenario::with_database(server, &ascii).backup_job("local", "sessions = 2");
+    server.sql(&ascii, "CREATE TABLE t AS SELECT i, md5(i::text) FROM generate_series(1, 4000) i");
+    let scenario = scenario(server, &ascii, "sessions = 2");
     scenario.run(&["run-job", "nightly"]).succeeded().says(&["`sessions` has no effect", "SQL_ASCII"]);
     assert_eq!(manifest(&scenario)["format"], 2);
     Scenario::with_database(server, &database)
@@ -311,7 +330,7 @@ fn leaves_nothing(ran: &Output, s3: &S3Server) {
 #[test]
 fn a_session_that_is_ended_ends_the_dump_and_names_the_table() {
     let (server, s3) = (server(18), S3Server::start());
-    let database = large_database(server);
+    let database = two_tables(server, MANY_ROWS);
     let scenario = with_slow_bucket(server, &database, &s3, "");
     slow_upload(&s3, 60);
     let running = scenario.start(&["run-job", "nightly"]);
@@ -332,7 +351,7 @@ fn a_session_that_is_ended_ends_the_dump_and_names_the_table() {
 #[test]
 fn a_server_that_stops_while_several_sessions_dump_makes_no_set() {
     let (mut server, s3) = (Server::start(15), S3Server::start());
-    let database = large_database(&server);
+    let database = two_tables(&server, MANY_ROWS);
     let scenario = with_slow_bucket(&server, &database, &s3, "");
     slow_upload(&s3, 10);
     let running = scenario.start(&["run-job", "nightly"]);
@@ -347,7 +366,7 @@ fn a_server_that_stops_while_several_sessions_dump_makes_no_set() {
 #[test]
 fn pgtend_killed_while_several_sessions_dump_leaves_nothing_that_is_a_set() {
     let (server, s3) = (server(18), S3Server::start());
-    let database = large_database(server);
+    let database = two_tables(server, MANY_ROWS);
     let scenario = with_slow_bucket(server, &database, &s3, "");
     slow_upload(&s3, 60);
     let running = scenario.start(&["run-job", "nightly"]);
@@ -363,8 +382,8 @@ fn pgtend_killed_while_several_sessions_dump_leaves_nothing_that_is_a_set() {
 #[test]
 fn a_lock_that_somebody_waits_for_ends_the_start_of_a_dump_and_is_named() {
     let server = server(18);
-    let database = large_database(server);
-    let scenario = Scenario::with_database(server, &database).backup_job("local", "sessions = 2\nlock_wait_timeout = \"1s\"");
+    let database = two_tables(server, FEW_ROWS);
+    let scenario = scenario(server, &database, "sessions = 2\nlock_wait_timeout = \"1s\"");
     let reader = server.session(&database, "BEGIN; SELECT count(*) FROM second");
     let alter = ["-Xq", "-c", "ALTER TABLE second ADD COLUMN more int"];
     let mut waiting = server.tool("psql", &database).args(alter).spawn().unwrap();
@@ -382,7 +401,7 @@ fn a_lock_that_somebody_waits_for_ends_the_start_of_a_dump_and_is_named() {
 #[test]
 fn a_migration_that_comes_while_several_sessions_dump_waits_and_does_not_stop_them() {
     let (server, s3) = (server(16), S3Server::start());
-    let database = large_database(server);
+    let database = two_tables(server, MANY_ROWS);
     let scenario = with_slow_bucket(server, &database, &s3, "");
     slow_upload(&s3, 12);
     let running = scenario.start(&["run-job", "nightly"]);
@@ -393,14 +412,14 @@ fn a_migration_that_comes_while_several_sessions_dump_waits_and_does_not_stop_th
     assert!(waiting.wait().unwrap().success());
     let shown = scenario.json(&["backups", "show", "latest"]);
     let rows: Vec<u64> = shown["tables"].as_array().unwrap().iter().map(|table| table["rows"].as_u64().unwrap()).collect();
-    assert_eq!(rows, [480_000, 480_000]);
+    assert_eq!(rows, [u64::from(MANY_ROWS); 2]);
 }
 
 #[test]
 fn a_table_that_is_dropped_while_the_sessions_start_is_not_in_the_dump() {
     let server = server(18);
-    let database = large_database(server);
-    let scenario = Scenario::with_database(server, &database).backup_job("local", "sessions = 2");
+    let database = two_tables(server, FEW_ROWS);
+    let scenario = scenario(server, &database, "sessions = 2");
     let dropping = server.session(&database, "BEGIN; DROP TABLE second");
     let running = scenario.start(&["run-job", "nightly"]);
     eventually("the dump waits for the lock", || {

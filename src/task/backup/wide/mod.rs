@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use self::keeper::{InTheWay, Keeper, lock};
-use self::tables::Table;
+use self::tables::{Table, scaled};
 use super::keys::Backup;
 use super::patterns::Patterns;
 use super::pg_dump::{self, Share};
@@ -31,7 +31,7 @@ use crate::base::{thread, units};
 use crate::pg;
 
 /// Rows of one COPY statement, about: it ends with the row that reaches this.
-const ROWS_BYTES: usize = 2 << 20;
+const ROWS_BYTES: u64 = 2 << 20;
 
 /// Tables may be dropped while they are locked, and somebody may ask for a table when not all sessions have it: so often the dump starts.
 const ATTEMPTS: usize = 3;
@@ -308,6 +308,7 @@ async fn copy_slices(mut session: PgConnection, work: Arc<Work>) -> Result<()> {
 }
 
 async fn copy_slice(session: &mut PgConnection, table: &Table, query: &str, work: &Work, number: usize) -> Result<()> {
+    let rows_bytes = scaled(ROWS_BYTES) as usize;
     let mut rows = pg::copy_out(session, query).await?;
     let mut text = Vec::new();
     loop {
@@ -315,12 +316,12 @@ async fn copy_slice(session: &mut PgConnection, table: &Table, query: &str, work
         let row = rows.try_next().await.map_err(pg::in_its_own_words)?;
         if let Some(row) = &row {
             if text.is_empty() {
-                text.reserve(ROWS_BYTES + (64 << 10));
+                text.reserve(rows_bytes + (64 << 10));
                 text.extend_from_slice(table.head().as_bytes());
             }
             text.extend_from_slice(row);
         }
-        if !text.is_empty() && (row.is_none() || text.len() >= ROWS_BYTES) {
+        if !text.is_empty() && (row.is_none() || text.len() >= rows_bytes) {
             anyhow::ensure!(text.ends_with(b"\n"), "the server's last row is incomplete");
             work.is_written[number].store(true, Relaxed);
             work.pieces.add(ended(std::mem::take(&mut text))).await?;
