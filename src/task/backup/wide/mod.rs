@@ -57,30 +57,34 @@ impl Wide {
         if backup.sessions == 1 || plan.server.database.has_no_way_to_utf8() {
             return Ok(None);
         }
-        let mut attempt = 1;
+        let (mut attempt, mut of_dropped_tables) = (1, 0);
         loop {
-            match Self::start_once(settings, plan, backup, attempt == ATTEMPTS).await {
+            // Where tables come and go all the time, those that are small are not locked before the snapshot.
+            let locks_all = of_dropped_tables < ATTEMPTS - 1;
+            match Self::start_once(settings, plan, backup, locks_all).await {
                 Err(error) if attempt < ATTEMPTS && (is_of_a_dropped_table(&error) || error.is::<InTheWay>()) => {
                     tracing::info!("the dump gives its locks back and starts anew: {error:#}");
                     attempt += 1;
+                    of_dropped_tables += usize::from(is_of_a_dropped_table(&error));
                 }
                 started => return started,
             }
         }
     }
 
-    async fn start_once(settings: &pg::Settings, plan: &Plan, backup: &Backup, is_last: bool) -> Result<Option<Self>> {
+    async fn start_once(settings: &pg::Settings, plan: &Plan, backup: &Backup, locks_all: bool) -> Result<Option<Self>> {
         let mut sessions = open_sessions(settings, backup).await?;
         let keeper = sessions.pop().context("a dump has a session that keeps its tables")?;
         let mut keeper = Keeper::new(keeper, &mut sessions).await?;
         let (first, others) = sessions.split_first_mut().context("a dump has a session")?;
         let found_by_name = found_by_name(settings, backup).await?;
-        let found = tables::read(keeper.connection(), &backup.filters, &found_by_name, None).await?;
+        // The server opens a table to say how large it is.
+        let found = tables::read(keeper.connection(), &backup.filters, &found_by_name, None).await;
+        let found = why_not_locked(found, settings).await?;
         if found.is_empty() {
             return Ok(None);
         }
-        // Where tables come and go all the time, those that are small are not locked before the snapshot.
-        let kept = keeper.lock(&found, !is_last, backup, &found_by_name).await;
+        let kept = keeper.lock(&found, locks_all, backup, &found_by_name).await;
         why_not_locked(kept, settings).await?;
         let begun = begin(first, backup, found, &found_by_name).await;
         let Some((tables, snapshot)) = or_in_the_way(begun, settings).await? else { return Ok(None) };
