@@ -1,8 +1,10 @@
-//! A dump by several sessions, which read one snapshot. pg_dump writes the definitions; sessions of ours read the rows of the large tables in
-//! slices; a second pg_dump writes all other rows, and what comes after rows (indexes, keys, triggers). Each piece of the sessions is a COPY
+//! A dump by several sessions, which read one snapshot. pg_dump writes the definitions; sessions of ours read the rows of the large tables, in
+//! slices where no code of others can run ([`whole`]); a second pg_dump writes all other rows, and what comes after rows (indexes, keys, triggers). Each piece of the sessions is a COPY
 //! statement of its own, so that they can come in any order.
 
+mod proof;
 mod tables;
+pub mod whole;
 
 use std::collections::VecDeque;
 use std::io::{Cursor, Read};
@@ -17,7 +19,8 @@ use sqlx::postgres::PgConnection;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use self::tables::Table;
+use self::proof::Another;
+use self::tables::{Part, Table};
 use super::keys::Backup;
 use super::patterns::Patterns;
 use super::pg_dump::{self, Share};
@@ -39,6 +42,8 @@ const ATTEMPTS: usize = 3;
 pub struct Wide {
     sessions: Vec<PgConnection>,
     tables: Vec<Table>,
+    /// The tables that each of the sessions has locked, by their oids.
+    locked: Vec<i64>,
     definitions: Child,
     rest: Child,
 }
@@ -54,31 +59,32 @@ impl Wide {
         let mut attempt = 1;
         let begun = loop {
             match begin(first, settings, backup).await {
-                Err(error) if is_of_a_dropped_table(&error) && attempt < ATTEMPTS => {
+                Err(error) if (is_of_a_dropped_table(&error) || error.is::<Another>()) && attempt < ATTEMPTS => {
                     pg::execute(first, "ROLLBACK".to_owned()).await?;
                     attempt += 1;
                 }
                 begun => break why_not_locked(begun, settings).await?,
             }
         };
-        let Some((tables, snapshot)) = begun else { return Ok(None) };
+        let Some(Begun { tables, locked, snapshot }) = begun else { return Ok(None) };
         for session in others {
-            why_not_locked(join(session, &tables, &snapshot).await, settings).await?;
+            why_not_locked(join(session, &tables, &locked, &snapshot).await, settings).await?;
         }
         let bytes = tables.iter().map(|table| table.bytes.max(0) as u64).sum();
         let count = units::plural(tables.len(), "table");
-        tracing::info!("{} sessions read the rows of {count} of {}", sessions.len(), units::bytes(bytes));
+        let how = whole::in_words(&tables).map(|how| format!(": {how}")).unwrap_or_default();
+        tracing::info!("{} sessions read the rows of {count} of {}{how}", sessions.len(), units::bytes(bytes));
         let names: Vec<String> = tables.iter().map(Table::sql).collect();
         let share = |sections| Share { sections, snapshot: Some(&snapshot), without_rows: &names };
         // Both now: each locks all tables, and a migration may come at any time.
         let definitions = pg_dump::start(settings, plan, backup, &share(&["pre-data"])).await?;
         let rest = pg_dump::start(settings, plan, backup, &share(&["data", "post-data"])).await?;
-        Ok(Some(Self { sessions, tables, definitions, rest }))
+        Ok(Some(Self { sessions, tables, locked, definitions, rest }))
     }
 
     /// Writes all of the dump. Returns the end of the last pg_dump, whose last lines are those of the dump, and what both said on stderr.
     pub async fn write(self, pieces: Pieces, settings: &pg::Settings, plan: &Plan, backup: &Backup) -> Result<Ended> {
-        let Self { sessions, tables, mut definitions, mut rest } = self;
+        let Self { sessions, tables, locked, mut definitions, mut rest } = self;
         pieces.read(definitions.take_stdout()?, plan.known_settings.clone()).await?;
         let defined = definitions.wait().await?;
         pg_dump::check(&defined, pieces.are_complete().await, settings, plan, backup).await?;
@@ -88,7 +94,7 @@ impl Wide {
             pg_dump::check(&ended, false, settings, plan, backup).await?;
             return Ok(ended);
         };
-        copy(sessions, tables, &pieces).await?;
+        copy(sessions, tables, locked, &pieces).await?;
         pieces.read(output, plan.known_settings.clone()).await?;
         let mut ended = rest.wait().await?;
         ended.stderr = [defined.stderr, ended.stderr].into_iter().filter(|said| !said.is_empty()).collect::<Vec<_>>().join("\n");
@@ -107,6 +113,7 @@ async fn open_sessions(settings: &pg::Settings, backup: &Backup) -> Result<Vec<P
             "SET search_path = ''; SET tcp_user_timeout = 0; SET max_parallel_workers_per_gather = 0; SET lock_timeout = {}",
             backup.lock_wait_timeout.0.as_millis()
         );
+        let sets = pg::tables_alone(&session).into_iter().chain([sets]).collect::<Vec<_>>().join("; ");
         pg::execute(&mut session, sets).await.with_context(which)?;
         sessions.push(session);
     }
@@ -115,34 +122,42 @@ async fn open_sessions(settings: &pg::Settings, backup: &Backup) -> Result<Vec<P
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
 
+/// What the first session found.
+struct Begun {
+    tables: Vec<Table>,
+    /// The oids of all tables that it has locked; some of them may be none of `tables`.
+    locked: Vec<i64>,
+    snapshot: String,
+}
+
 /// Locks the large tables, then takes the snapshot: one that was rewritten after the snapshot would be empty in it.
-async fn begin(session: &mut PgConnection, settings: &pg::Settings, backup: &Backup) -> Result<Option<(Vec<Table>, String)>> {
-    let found_by_name = match Patterns::of(&backup.filters).need_a_search_path() {
-        true => SearchPath::of_login(settings).await?.schemas,
-        false => Vec::new(),
-    };
+async fn begin(session: &mut PgConnection, settings: &pg::Settings, backup: &Backup) -> Result<Option<Begun>> {
+    let found_by_name = SearchPath::schemas_for(&Patterns::of(&backup.filters), settings).await?;
     let found = tables::read(session, &backup.filters, &found_by_name, None).await?;
     if found.is_empty() {
         return Ok(None);
     }
     pg::execute(session, BEGIN.to_owned()).await?;
     pg::execute(session, lock(&found)).await?;
-    let oids: Vec<i64> = found.iter().map(|table| table.oid).collect();
-    let mut tables = tables::read(session, &backup.filters, &found_by_name, Some(&oids)).await?;
+    let locked: Vec<i64> = found.iter().map(|table| table.oid).collect();
+    proof::has_read_nothing_else(session, &locked).await?;
+    let mut tables = tables::read(session, &backup.filters, &found_by_name, Some(&locked)).await?;
     // One that was renamed meanwhile is not the one that is locked.
     tables.retain(|table| found.iter().any(|one| (one.oid, &one.schema, &one.name) == (table.oid, &table.schema, &table.name)));
     if tables.is_empty() {
         return Ok(None);
     }
+    whole::decide(session, &mut tables).await?;
     let snapshot = pg::fetch_text(session, "SELECT pg_catalog.pg_export_snapshot()".to_owned()).await?;
-    Ok(Some((tables, snapshot.context("the server exported no snapshot")?)))
+    Ok(Some(Begun { tables, locked, snapshot: snapshot.context("the server exported no snapshot")? }))
 }
 
 /// A session that waited for a lock behind somebody who waits for the first session would wait for ever, and no server sees that.
-async fn join(session: &mut PgConnection, tables: &[Table], snapshot: &str) -> Result<()> {
+async fn join(session: &mut PgConnection, tables: &[Table], locked: &[i64], snapshot: &str) -> Result<()> {
     pg::execute(session, BEGIN.to_owned()).await?;
     pg::execute(session, format!("SET TRANSACTION SNAPSHOT {}", pg::literal(snapshot))).await?;
-    pg::execute(session, format!("{} NOWAIT", lock(tables))).await
+    pg::execute(session, format!("{} NOWAIT", lock(tables))).await?;
+    proof::has_read_nothing_else(session, locked).await
 }
 
 fn lock(tables: &[Table]) -> String {
@@ -176,32 +191,31 @@ async fn after_first_output(mut output: std::fs::File) -> Result<Option<impl Rea
     receiver.await.context("the waiting thread ended")?.context("cannot read the dump")
 }
 
-/// A query of a table's slice, and the table's index.
-type Slice = (usize, String);
-
 /// What the sessions share.
 struct Work {
     tables: Vec<Table>,
-    slices: Mutex<VecDeque<Slice>>,
+    locked: Vec<i64>,
+    /// Parts of tables, each with its table's index.
+    parts: Mutex<VecDeque<(usize, Part)>>,
     /// True for each table of which the dump has a COPY statement.
     is_written: Vec<AtomicBool>,
     pieces: Pieces,
 }
 
-/// Reads all tables, the largest first, slice by slice: neighbours in the dump are of one table, apart from where one follows another.
-async fn copy(sessions: Vec<PgConnection>, tables: Vec<Table>, pieces: &Pieces) -> Result<()> {
-    let slices =
-        tables.iter().enumerate().flat_map(|(number, table)| table.queries().into_iter().map(move |query| (number, query)));
+/// Reads all tables, the largest first, part by part: neighbours in the dump are of one table, apart from where one follows another.
+async fn copy(sessions: Vec<PgConnection>, tables: Vec<Table>, locked: Vec<i64>, pieces: &Pieces) -> Result<()> {
+    let parts = tables.iter().enumerate().flat_map(|(number, table)| table.parts().into_iter().map(move |part| (number, part)));
     let work = Arc::new(Work {
-        slices: Mutex::new(slices.collect()),
+        parts: Mutex::new(parts.collect()),
         is_written: tables.iter().map(|_| AtomicBool::new(false)).collect(),
         pieces: pieces.clone(),
         tables,
+        locked,
     });
     // The first that fails ends the others: a JoinSet that is dropped ends its tasks.
     let mut working = JoinSet::new();
     for session in sessions {
-        working.spawn(copy_slices(session, Arc::clone(&work)));
+        working.spawn(copy_parts(session, Arc::clone(&work)));
     }
     while let Some(done) = working.join_next().await {
         done.context("a session's task ended unexpectedly")??;
@@ -213,22 +227,28 @@ async fn copy(sessions: Vec<PgConnection>, tables: Vec<Table>, pieces: &Pieces) 
     Ok(())
 }
 
-async fn copy_slices(mut session: PgConnection, work: Arc<Work>) -> Result<()> {
+async fn copy_parts(mut session: PgConnection, work: Arc<Work>) -> Result<()> {
     loop {
-        let slice = work.slices.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        let Some((number, query)) = slice else { break };
+        let part = work.parts.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let Some((number, part)) = part else { break };
         let table = &work.tables[number];
-        copy_slice(&mut session, table, &query, &work, number)
+        copy_part(&mut session, table, &part, &work, number)
             .await
             .with_context(|| format!("cannot read the rows of {}", table.sql()))?;
     }
+    proof::has_read_nothing_else(&mut session, &work.locked).await?;
     // All rows are read: how the session ends does not matter.
     let _ = session.close().await;
     Ok(())
 }
 
-async fn copy_slice(session: &mut PgConnection, table: &Table, query: &str, work: &Work, number: usize) -> Result<()> {
-    let mut rows = pg::copy_out(session, query).await?;
+async fn copy_part(session: &mut PgConnection, table: &Table, part: &Part, work: &Work, number: usize) -> Result<()> {
+    // Before a query is planned: of another table the planner might run code.
+    proof::is_the_locked(session, table).await?;
+    let mut rows = match part {
+        Part::Whole => pg::copy_table_out(session, &table.sql(), &table.column_list()).await?,
+        Part::Slice(query) => pg::copy_out(session, query).await?,
+    };
     let mut text = Vec::new();
     loop {
         // The server sends each row as one message.
