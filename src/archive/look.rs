@@ -77,21 +77,21 @@ async fn is_any_there(
     let rows: Vec<Values> = first_lines(store, name, manifest).await?.iter().filter_map(|line| values(line)).collect();
     anyhow::ensure!(!rows.is_empty(), "none of the first rows of {name} can be compared with those of {}", place.name);
     let condition = match same_key(connection, place, &manifest.columns).await? {
-        Some(key) => {
-            let sql = by_key(&key.columns, &key.sql, &rows, manifest, place)?;
-            sql.replace(KEY_FILTER, &filter.sql())
-        }
+        Some(key) => by_key((&key.columns, &key.sql), &rows, manifest, place, filter)?,
         None => by_values(&rows, manifest, place, filter),
     };
     let is_there = pg::query(condition).fetch_one(connection).await.map_err(pg::in_its_own_words);
     Ok(is_there.with_context(|| format!("cannot look for rows of {name} in {}", place.name))?.try_get(0)?)
 }
 
-/// Stands for the filter, whose columns are those of the table in the inner query.
-const KEY_FILTER: &str = "/* filter */";
-
-/// The literals take the type of the column, as an array has one type.
-fn by_key(key: &[String], same_key: &str, rows: &[Values], manifest: &Manifest, place: &Place) -> Result<String> {
+/// The literals take the type of the column, as an array has one type. The columns of the filter are those of the table in the inner query.
+fn by_key(
+    (key, same_key): (&[String], &str),
+    rows: &[Values],
+    manifest: &Manifest,
+    place: &Place,
+    filter: &Filter,
+) -> Result<String> {
     let array = |column: &String| {
         let at =
             manifest.columns.iter().position(|one| one == column).with_context(|| format!("the batch has no column {column}"))?;
@@ -102,7 +102,8 @@ fn by_key(key: &[String], same_key: &str, rows: &[Values], manifest: &Manifest, 
     };
     let arrays = key.iter().map(array).collect::<Result<Vec<_>>>()?.join(", ");
     let names = key.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
-    Ok(format!("SELECT EXISTS (SELECT FROM ROWS FROM ({arrays}) AS aside ({names}) WHERE EXISTS ({same_key} AND {KEY_FILTER}))"))
+    let filter = filter.sql();
+    Ok(format!("SELECT EXISTS (SELECT FROM ROWS FROM ({arrays}) AS aside ({names}) WHERE EXISTS ({same_key} AND {filter}))"))
 }
 
 /// Compares texts, as types without equality (json, point) have no other. NULL and an empty text count as equal.

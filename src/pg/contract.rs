@@ -167,10 +167,20 @@ const BY_SET: &[BySet] = &[
     BySet("enable_distinct_reordering", "on", Own, 180_000..u32::MAX, Right::None, "plans"),
     BySet("enable_self_join_elimination", "on", Own, 180_000..u32::MAX, Right::None, "plans"),
     // It came with the minor versions 14.13, 15.8 and 16.4.
-    BySet("restrict_nonsystem_relation_kind", "", Own, 140_013..150_000, Right::None, "views could not be read"),
-    BySet("restrict_nonsystem_relation_kind", "", Own, 150_008..160_000, Right::None, "views could not be read"),
-    BySet("restrict_nonsystem_relation_kind", "", Own, 160_004..u32::MAX, Right::None, "views could not be read"),
+    BySet(RELATION_KINDS, "", Own, 140_013..150_000, Right::None, "views could not be read"),
+    BySet(RELATION_KINDS, "", Own, 150_008..160_000, Right::None, "views could not be read"),
+    BySet(RELATION_KINDS, "", Own, 160_004..u32::MAX, Right::None, "views could not be read"),
 ];
+
+/// The kinds of users' relations that a session may not read.
+const RELATION_KINDS: &str = "restrict_nonsystem_relation_kind";
+
+/// Returns the statement after which a session can read tables, but no view and no foreign table of a user, as pg_dump has it since CVE-2024-7348;
+/// None where the server does not know the setting.
+pub fn tables_alone(version_num: u32) -> Option<String> {
+    let knows = BY_SET.iter().any(|BySet(name, _, _, versions, ..)| *name == RELATION_KINDS && versions.contains(&version_num));
+    knows.then(|| set(RELATION_KINDS, "view, foreign-table"))
+}
 
 /// PostgreSQL 17 and newer have it; only a superuser may set it, or a role with SET on it.
 pub const EVENT_TRIGGERS: &str = "event_triggers";

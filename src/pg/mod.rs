@@ -174,6 +174,22 @@ pub async fn copy_out<'c>(connection: &'c mut PgConnection, query: &str) -> Resu
     connection.copy_out_raw(&format!("COPY ({query}) TO STDOUT")).await.map_err(in_its_own_words)
 }
 
+/// Starts to read all rows of a table, in COPY's text format. PostgreSQL plans nothing for it, as it does for a query: no expression of the table's indexes
+/// and statistics is computed.
+pub async fn copy_table_out<'c>(
+    connection: &'c mut PgConnection,
+    table: &str,
+    columns: &str,
+) -> Result<BoxStream<'c, sqlx::Result<Bytes>>> {
+    connection.copy_out_raw(&format!("COPY {table} ({columns}) TO STDOUT")).await.map_err(in_its_own_words)
+}
+
+/// Returns the statement after which a session reads no view and no foreign table of a user; None where the server does not know that: before 14.13, 15.8 and
+/// 16.4.
+pub fn tables_alone(connection: &PgConnection) -> Option<String> {
+    contract::tables_alone(connection.server_version_num().unwrap_or_default())
+}
+
 /// Reads the end of a [`copy_out`] that the server refused at its start. sqlx 0.9 leaves its ReadyForQuery unread (`pg_begin_copy_out`), and each
 /// later statement would get the answer to the one before it.
 pub async fn keep_step(connection: &mut PgConnection) {

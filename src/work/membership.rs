@@ -18,7 +18,14 @@ pub struct Role {
     reaches: Vec<String>,
     /// An attribute that reaches objects of other roles (CREATEROLE and the like), in words; None without one.
     attribute: Option<String>,
+    /// True where CREATEROLE may grant membership in any role that is no superuser.
+    creates_roles: bool,
+    /// All roles that it is a member of, be it with the ADMIN OPTION alone, which lets it become each.
+    member_of: Vec<String>,
 }
+
+/// This many roles of a longer list are named.
+const NAMED: usize = 5;
 
 /// The predefined role that no role can be made a member of.
 const DATABASE_OWNER: &str = "pg_database_owner";
@@ -40,9 +47,52 @@ impl Role {
         self.is_superuser().or_else(group).or_else(|| self.attribute.clone())
     }
 
+    /// Says what gives it rights that `other` lacks: its power; or a membership that `other` has not, also in roles that monitor or end the sessions of
+    /// others. None means that nothing of that was found. What it owns, and what was granted to it by its name, does not count.
+    pub fn gain(&self, other: &str, found: Option<&Self>) -> Option<String> {
+        let has = |group: &String| group == other || found.is_some_and(|other| other.member_of.contains(group));
+        let groups: Vec<String> = self.member_of.iter().filter(|group| !has(group)).cloned().collect();
+        self.power().or_else(|| (!groups.is_empty()).then(|| format!("is a member of {}", in_short(&groups))))
+    }
+
+    /// Says, as comments of SQL, what a member of it could do beside what the role owns.
+    pub fn warnings(&self, member: &str) -> Vec<String> {
+        let quoted = identifier(&self.name);
+        let mut lines = Vec::new();
+        if let Some(reaches) = self.groups() {
+            lines.push(format!(
+                "{quoted} is a member of {reaches}: {member} may then run programs on the database's host, or read and write its files, and so \
+                 become a superuser. Take that from {quoted} first (REVOKE {reaches} FROM {quoted}), or give what it owns to another role"
+            ));
+        }
+        if self.creates_roles {
+            lines.push(format!(
+                "{quoted} has CREATEROLE: before PostgreSQL 16, {member} may then make itself and others members of every role but superusers, those \
+                 included that run programs on the database's host. Take that from {quoted} first (ALTER ROLE {quoted} NOCREATEROLE), or give what \
+                 it owns to another role"
+            ));
+        } else if let Some(attribute) = self.attribute.as_ref().filter(|attribute| attribute.starts_with("has ")) {
+            lines.push(format!("{quoted} {attribute}: {member} may then act with that, too (SET ROLE {quoted})"));
+        }
+        let others: Vec<String> = self.member_of.iter().filter(|group| !self.reaches.contains(group)).cloned().collect();
+        if !others.is_empty() {
+            lines.push(format!("{quoted} is a member of {}: {member} then has those rights, too", in_short(&others)));
+        }
+        lines.iter().map(|line| pg::comment(line)).collect()
+    }
+
     /// Returns the predefined roles that reach beyond the database, quoted; None without any.
     fn groups(&self) -> Option<String> {
         (!self.reaches.is_empty()).then(|| self.reaches.iter().map(|group| identifier(group)).collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// Quoted names, the first few of them.
+fn in_short(names: &[String]) -> String {
+    let named = names.iter().take(NAMED).map(|name| identifier(name)).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
     }
 }
 
@@ -113,17 +163,12 @@ impl Memberships {
             return None;
         }
         self.0.insert(quoted.clone());
-        let warning = match owner.groups() {
-            None => String::new(),
-            Some(reaches) => {
-                let line = format!(
-                    "{quoted} is a member of {reaches}: {role} may then run programs on the database's host, or read and write its files, and so \
-                     become a superuser. Take that from {quoted} first (REVOKE {reaches} FROM {quoted}), or give what it owns to another role"
-                );
-                pg::comment(&line) + "\n"
-            }
-        };
-        Some(format!("{warning}GRANT {quoted} TO {role};"))
+        let warnings = owner.warnings(role);
+        for warning in &warnings {
+            tracing::warn!("{}", warning.trim_start_matches("-- "));
+        }
+        let warnings: String = warnings.iter().map(|warning| format!("{warning}\n")).collect();
+        Some(format!("{warnings}GRANT {quoted} TO {role};"))
     }
 
     /// Returns the role to become a member of in the place of pg_database_owner: the database's owner, which is its only member.
@@ -179,6 +224,10 @@ pub async fn roles(connection: &mut PgConnection, names: &[String]) -> Result<Ve
                  ORDER BY s.oid <> o.oid, s.rolname LIMIT 1) AS superuser,
                 ARRAY(SELECT g.rolname::text FROM pg_catalog.pg_roles g WHERE g.rolname IN ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files')
                       AND pg_catalog.pg_has_role(o.oid, g.oid, 'MEMBER') ORDER BY 1) AS reaches,
+                o.rolcreaterole AND pg_catalog.current_setting('server_version_num')::int < 160000 AS creates_roles,
+                -- Each database has another member of pg_database_owner, who has what it owns there anyway.
+                ARRAY(SELECT g.rolname::text FROM pg_catalog.pg_roles g WHERE g.oid <> o.oid AND g.rolname <> 'pg_database_owner'
+                      AND pg_catalog.pg_has_role(o.oid, g.oid, 'MEMBER') ORDER BY g.rolname LIKE 'pg\\_%', 1) AS member_of,
                 -- Before 16, CREATEROLE may grant membership in any role that is no superuser, those that reach the host among them.
                 CASE WHEN o.rolcreaterole AND pg_catalog.current_setting('server_version_num')::int < 160000 THEN 'has CREATEROLE'
                      WHEN o.rolreplication THEN 'has REPLICATION'

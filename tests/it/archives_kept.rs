@@ -337,3 +337,29 @@ fn rows_that_left_while_they_were_compressed_come_back_by_the_way_that_the_error
     scenario.run(&["compress", "undo", "comp"]).succeeded();
     assert_eq!(server.sql(&database, ALL), before);
 }
+
+/// Two keys that a user of the application chose: the one has the text that stood for the filter, the other ends the literal in which the filter lands.
+#[test]
+fn a_user_who_names_rows_like_parts_of_our_sql_runs_none_of_it_when_they_are_looked_for() {
+    const RUNS: &str = " || pg_catalog.nextval($$public.ran$$)::text || ";
+    let mut server = Server::start(15);
+    let database = server.new_database();
+    server.sql(
+        &database,
+        &format!(
+            "CREATE SEQUENCE ran; CREATE TABLE logs (id text PRIMARY KEY, created_at timestamptz NOT NULL);
+             INSERT INTO logs SELECT 'r' || i, now() - interval '200 days' FROM generate_series(1, 5) i;
+             INSERT INTO logs VALUES ('/* filter */', now() - interval '200 days'), ('{RUNS}', now() - interval '200 days')"
+        ),
+    );
+    let job = "database = 'app'\n[retention]\ntable = 'public.logs'\ncolumn = 'created_at'\nolder_than = '90d'\narchive = 'local'\n[limits]\ntrust_owners = false\n";
+    let scenario = Scenario::with_database(&server, &database).job("old", job);
+    scenario.run(&["run-job", "old", "--yes"]).succeeded();
+    scenario.run(&["archives", "restore", "--key", &format!("id={RUNS}")]).succeeded().prints(&["1 row put back"]);
+    server.crash();
+    server.start_again();
+    scenario.run(&["archives", "restore", "--dry-run"]).succeeded();
+    assert_eq!(server.sql(&database, "SELECT is_called FROM ran"), "f");
+    scenario.run(&["archives", "restore"]).succeeded().prints(&["6 rows put back"]);
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "7");
+}

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use pgtend::task::backup::manifest;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use crate::support::Scenario;
 use crate::support::postgres::{Server, server};
@@ -293,4 +294,55 @@ fn links_are_followed_modes_kept_and_devices_and_pipes_stay_what_they_are() {
     fetch("elsewhere").exited(78).says(&["is a folder"]);
     symlink("loop", scenario.path("loop")).unwrap();
     fetch("loop").exited(1);
+}
+
+/// psql reads lines as C does: a row that begins with a zero byte is an empty line to it, and the rest of its buffer begins a new one.
+#[test]
+fn rows_that_psql_would_read_otherwise_do_not_come_out_of_a_set() {
+    let server = server(15);
+    let database = server.new_database();
+    server.sql(&database, "CREATE TABLE t (a text); INSERT INTO t VALUES ('1')");
+    let scenario = with_set(server, &database);
+    let folder = scenario.path(&format!("store/{}", scenario.sets()[0]));
+    let path = folder.join("manifest.json");
+    let written = manifest::from_json(&std::fs::read(&path).unwrap()).unwrap();
+    // After the row `1`, fgets reads 8189 bytes.
+    let long: String = "\0".to_owned() + &"x".repeat(8192 - 4);
+    let hostile = [
+        format!("1\n{long}\\.\n\\! touch {}\n", scenario.path("ran").display()),
+        "a\0b\n".to_owned(),
+        "a\rb\n".to_owned(),
+        "a\r\n".to_owned(),
+        "a\\.\n".to_owned(),
+        "\\.x\n".to_owned(),
+        "a\\x41\n".to_owned(),
+        "a\u{b}b\n".to_owned(),
+        "a\u{8}\u{c}b\n".to_owned(),
+    ];
+    for (columns, rows) in hostile.iter().map(|rows| ("a", rows.as_str())).chain([("\"a\0\"", "1\n")]) {
+        let block = format!("COPY public.t ({columns}) FROM stdin;\n{rows}\\.\n");
+        let head = "--\n-- PostgreSQL database dump\n--\n\n";
+        let dump = format!("{head}{block}\n--\n-- PostgreSQL database dump complete\n--\n\n");
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        std::io::Write::write_all(&mut gzip, dump.as_bytes()).unwrap();
+        let object = gzip.finish().unwrap();
+        let mut forged = written.clone();
+        (forged.format, forged.dump.blocks) = (1, None);
+        (forged.dump.bytes, forged.dump.uncompressed_bytes) = (object.len() as u64, dump.len() as u64);
+        forged.dump.sha256 = Sha256::digest(&object).iter().map(|byte| format!("{byte:02x}")).collect();
+        (forged.dump.members.count, forged.dump.members.points) = (1, vec![[0, 0]]);
+        let table = &mut forged.tables[0];
+        (table.rows, table.offset, table.bytes) = (rows.matches('\n').count() as u64, head.len() as u64, block.len() as u64);
+        std::fs::write(folder.join(&forged.dump.object), object).unwrap();
+        std::fs::write(&path, manifest::to_json(&forged).unwrap()).unwrap();
+        for format in ["sql", "csv"] {
+            let fetch = ["backups", "fetch", "latest", "--table", "t", "--format", format, "--output", "rows"];
+            scenario.run(&fetch).exited(1).says(&["that PostgreSQL does not write"]);
+            assert!(!scenario.path("rows").exists(), "{rows:?} as {format}");
+        }
+    }
+    // A whole restore and a check of the bytes refuse the zero byte, too.
+    let copy = server.new_database();
+    scenario.run(&["backups", "restore", "latest", "--into", &server.url(&copy)]).exited(1).says(&["zero byte"]);
+    scenario.run(&["backups", "verify", "latest"]).exited(1).says(&["zero byte"]);
 }

@@ -317,3 +317,29 @@ fn an_owner_that_reaches_the_host_is_named_and_its_group_is_not_granted() {
     );
     server.sql("postgres", &sql);
 }
+
+#[test]
+fn an_owner_that_may_make_itself_a_member_of_others_is_named_before_its_membership_is_granted() {
+    for major in [15, 18] {
+        let server = server(major);
+        let database = server.new_database();
+        let (boss, other) = (format!("boss_{database}"), format!("other_{database}"));
+        server.sql(
+            &database,
+            &format!(
+                "CREATE ROLE {other}; CREATE ROLE {boss} CREATEROLE REPLICATION IN ROLE {other}, pg_read_all_data; CREATE SCHEMA boss AUTHORIZATION {boss};
+                 SET ROLE {boss}; CREATE TABLE boss.t (id int PRIMARY KEY)"
+            ),
+        );
+        let scenario = Scenario::with_database(server, &database).job("boss", "database = 'app'\n[reindex]\ntable = 'boss.t'\n");
+        let role = format!("login_{database}");
+        let output = scenario.run(&["grants", "--role", &role]).succeeded();
+        let attribute = if major < 16 { "has CREATEROLE" } else { "has REPLICATION" };
+        let groups = format!("is a member of \"{other}\", \"pg_read_all_data\"");
+        for said in [format!("-- \"{boss}\" {attribute}"), format!("-- \"{boss}\" {groups}")] {
+            let (warning, grant) = (output.stdout.find(&said), output.stdout.find(&format!("GRANT \"{boss}\" TO")));
+            assert!(warning.is_some() && warning < grant, "{said}: {}", output.stdout);
+        }
+        output.says(&[attribute, &groups]);
+    }
+}

@@ -73,6 +73,8 @@ mod owners_holders;
 /// Rights that a login has and an owner lacks, near and far.
 mod owners_lack;
 mod owners_operators;
+/// Whose rights code has after a restore with other owners.
+mod owners_restore;
 /// The status page in a browser, JSON, metrics, health checks, the token.
 mod page;
 /// Partitions that come: made ahead, filled from the default partition.
@@ -179,3 +181,5 @@ mod vector_index_kinds;
 mod vector_index_settings;
 /// Dumps by several sessions.
 mod wide;
+/// What owners of tables and schemas put in the way of such dumps.
+mod wide_owners;

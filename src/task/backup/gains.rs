@@ -8,10 +8,10 @@ use sqlx::postgres::PgConnection;
 use super::choices::Choices;
 use super::facts::ServerFacts;
 use crate::base::fault::{Fault, Kind};
-use crate::work::membership;
+use crate::work::membership::{self, Role};
 
-/// Refuses to make a role with a superuser's rights the owner of what other roles of the source wrote: a superuser of the target, a member of one, or a role
-/// that reaches the server's host, or all rows ([`membership::Role::power`]). Functions that are SECURITY DEFINER, views, and rules run with the rights of their owner,
+/// Refuses to make a role with rights over others the owner of what other roles of the source wrote: a superuser of the target, a member of one, a role that
+/// reaches the server's host, or all rows, or that is a member of any role that the other is not ([`membership::Role::gain`]). Functions that are SECURITY DEFINER, views, and rules run with the rights of their owner,
 /// whoever uses them: an ordinary owner in the source would get these rights here.
 pub async fn refuse(connection: &mut PgConnection, source: &ServerFacts, choices: &Choices) -> Result<()> {
     let changes_owners = choices.no_owner || !choices.role_map.is_empty();
@@ -20,10 +20,10 @@ pub async fn refuse(connection: &mut PgConnection, source: &ServerFacts, choices
     }
     let me: String = sqlx::query_scalar("SELECT current_user::pg_catalog.text").fetch_one(&mut *connection).await?;
     let changes = changes(&source.roles, &me, choices);
-    let owners: Vec<String> = changes.iter().map(|(_, new)| (*new).to_owned()).collect();
-    let powers = membership::roles(connection, &owners).await?;
-    let powers = powers.into_iter().filter_map(|role| Some((role.name.clone(), role.power()?))).collect();
-    let gains = decide(&changes, &powers);
+    let names: Vec<String> = changes.iter().flat_map(|(old, new)| [(*old).to_owned(), (*new).to_owned()]).collect();
+    let found = membership::roles(connection, &names).await?;
+    let found: BTreeMap<&str, &Role> = found.iter().map(|role| (role.name.as_str(), role)).collect();
+    let gains = decide(&changes, |old, new| found.get(new)?.gain(old, found.get(old).copied()));
     if gains.is_empty() {
         return Ok(());
     }
@@ -42,9 +42,9 @@ fn changes<'a>(roles: &'a [String], me: &'a str, choices: &'a Choices) -> Vec<(&
     roles.iter().map(|role| (role.as_str(), new_owner(role))).filter(|(old, new)| old != new).collect()
 }
 
-/// Returns in words who would gain what; `powers`: of roles of the target that have some, by their names. Pure.
-fn decide(changes: &[(&str, &str)], powers: &BTreeMap<String, String>) -> Vec<String> {
-    let gain = |(old, new): &(&str, &str)| Some(format!("{old} (to {new}, which {})", powers.get(*new)?));
+/// Returns in words who would gain what; `gains`: what gives the second role of the target rights that the first lacks. Pure.
+fn decide(changes: &[(&str, &str)], gains: impl Fn(&str, &str) -> Option<String>) -> Vec<String> {
+    let gain = |(old, new): &(&str, &str)| Some(format!("{old} (to {new}, which {})", gains(old, new)?));
     changes.iter().filter_map(gain).collect()
 }
 
@@ -74,7 +74,7 @@ mod tests {
             ("postgres", map(&[("app", "staging"), ("root", "staging")]), vec![]),
             ("postgres", map(&[("other", "postgres")]), vec![]),
         ] {
-            assert_eq!(decide(&changes(&roles, me, &choices), &powers), expected, "{me}, {choices:?}");
+            assert_eq!(decide(&changes(&roles, me, &choices), |_, new| powers.get(new).cloned()), expected, "{me}, {choices:?}");
         }
     }
 }

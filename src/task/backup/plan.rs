@@ -22,6 +22,7 @@ use super::set_name::SetName;
 use super::since::Since;
 use super::sweep::{self, Leftover};
 use super::verdict::Bytes;
+use super::wide::whole;
 use super::{choose, facts, latest, readiness, rules, scratch, standby};
 use crate::base::{shell, units};
 use crate::pg::client_tools::Tools;
@@ -59,6 +60,8 @@ pub struct State {
     pub dropped_by_us: BTreeSet<String>,
     pub readiness: readiness::Found,
     pub recovery_conflicts: i64,
+    /// How several sessions read the large tables, where not all in slices.
+    pub whole_tables: Option<String>,
 }
 
 impl State {
@@ -79,6 +82,10 @@ impl State {
             }
         });
         let recovery_conflicts = standby::recovery_conflicts(&mut connection).await.unwrap_or_default();
+        let whole_tables = match server.database.has_no_way_to_utf8() {
+            true => None,
+            false => whole::before_a_dump(&run.settings, backup).await?,
+        };
         let known_settings = if tools.major > major { Some(facts::setting_names(&mut connection).await?) } else { None };
 
         let store = Store::named(run.config, &backup.store).await?;
@@ -110,6 +117,7 @@ impl State {
             dropped_by_us: dropped_by_us(run).await,
             readiness,
             recovery_conflicts,
+            whole_tables,
         })
     }
 }
@@ -158,6 +166,9 @@ pub struct Plan {
     pub compression: String,
     /// The sessions that read the rows of large tables.
     pub sessions: usize,
+    /// How they read them, where not all in slices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub whole_tables: Option<String>,
     /// What this run does: less than the job's `verify` when no restore is due.
     pub verify: Verify,
     /// When restores are due, if not always.
@@ -289,6 +300,7 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
         scratch_name,
         previous: previous.cloned(),
         sweep: Sweep { store: sweep, scratch_databases: state.scratch_leftovers, throwaway_folders: state.throwaway_leftovers },
+        whole_tables: state.whole_tables,
         location: state.location,
         server: state.server,
         tools: state.tools,
@@ -437,6 +449,9 @@ impl fmt::Display for Plan {
             sessions => format!(", rows of large tables by {sessions} sessions"),
         };
         writeln!(f, "  with     {}, {}{sessions}", self.pg_dump, self.compression)?;
+        if let Some(whole) = &self.whole_tables {
+            writeln!(f, "  reads    {whole}")?;
+        }
         let verify = match self.verify {
             Verify::Checksum => "read back, hashed, decoded and counted".to_owned(),
             Verify::Restore => self.proof.clone(),

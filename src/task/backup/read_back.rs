@@ -191,7 +191,9 @@ fn differences(manifest: &Manifest, read: &DumpRead, part: Option<Difference>) -
             compare("uncompressed bytes", read.contents.bytes, dump.uncompressed_bytes);
             compare("large objects", read.contents.large_objects, manifest.large_objects);
             problems.extend(table_differences(&read.contents.tables, &joined(&manifest.tables)));
-            if !read.contents.complete {
+            if read.contents.has_zero_byte {
+                problems.push("the dump has a zero byte that PostgreSQL does not write".to_owned());
+            } else if !read.contents.complete {
                 problems.push("the dump's last line is missing".to_owned());
             }
         }
@@ -269,7 +271,8 @@ mod tests {
     #[test]
     fn rows_that_were_swapped_between_tables_are_seen_and_both_are_named() {
         let manifest = manifest();
-        let mut contents = Contents { bytes: 5000, tables: manifest.tables.clone(), large_objects: 0, complete: true };
+        let mut contents =
+            Contents { bytes: 5000, tables: manifest.tables.clone(), large_objects: 0, complete: true, has_zero_byte: false };
         (contents.tables[0].rows, contents.tables[1].rows) = (contents.tables[1].rows, contents.tables[0].rows);
         let read = DumpRead { bytes: 1000, sha256: "00".into(), members: Ok(0), contents };
         let problems = differences(&manifest, &read, None).join("; ");
@@ -279,7 +282,8 @@ mod tests {
     #[test]
     fn what_is_as_the_manifest_says_has_no_difference() {
         let manifest = manifest();
-        let contents = Contents { bytes: 5000, tables: manifest.tables.clone(), large_objects: 0, complete: true };
+        let contents =
+            Contents { bytes: 5000, tables: manifest.tables.clone(), large_objects: 0, complete: true, has_zero_byte: false };
         let read = DumpRead { bytes: 1000, sha256: "00".into(), members: Ok(0), contents };
         assert_eq!(differences(&manifest, &read, None), Vec::<String>::new());
     }

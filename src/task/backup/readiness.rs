@@ -59,10 +59,7 @@ pub struct Found {
 
 pub async fn read(connection: &mut PgConnection, backup: &Backup, settings: &pg::Settings) -> Result<Readiness> {
     let patterns = Patterns::of(&backup.filters);
-    let found_by_name = match patterns.need_a_search_path() {
-        true => SearchPath::of_login(settings).await?.schemas,
-        false => Vec::new(),
-    };
+    let found_by_name = SearchPath::schemas_for(&patterns, settings).await?;
     let Patterns { schemas, without, without_rows } = patterns;
     let query = sqlx::query_as(include_str!("readiness.sql"))
         .bind(&schemas)

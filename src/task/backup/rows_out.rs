@@ -1,4 +1,5 @@
-//! Writes the rows of one table as SQL for psql, or as CSV. The bytes of a dump are input: what is no COPY into this table is refused.
+//! Writes the rows of one table as SQL for psql, or as CSV. The bytes of a dump are input: what is no COPY into this table is refused,
+//! and so are rows that PostgreSQL did not write, which psql may read in another way than we do.
 
 use std::io::{self, Write};
 
@@ -9,6 +10,7 @@ use super::set::Set;
 use super::tokens::{Statement, copied_table};
 use crate::base::units;
 use crate::pg;
+use crate::pg::copy_text::Written;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
@@ -30,6 +32,7 @@ pub struct RowsOut {
     is_in_rows: bool,
     /// The table that COPY names, as in SQL; None: the one of the set.
     copied_as: Option<String>,
+    written: Written,
     pub rows: u64,
     out: Box<dyn Write + Send>,
 }
@@ -40,7 +43,8 @@ impl RowsOut {
             out.write_all(head(set, &table).as_bytes())?;
         }
         let script = Script::default();
-        Ok(Self { table, script, csv: None, format, columns: None, is_in_rows: false, copied_as: None, rows: 0, out })
+        let written = Written::default();
+        Ok(Self { table, script, csv: None, format, columns: None, is_in_rows: false, copied_as: None, written, rows: 0, out })
     }
 
     /// Has COPY name another table, given as in SQL.
@@ -67,6 +71,7 @@ impl RowsOut {
         match step {
             Step::Copy { text, .. } => self.copy(&text),
             Step::Rows(rows) => {
+                self.written.feed(&rows)?;
                 self.rows += memchr::memchr_iter(b'\n', &rows).count() as u64;
                 match &mut self.csv {
                     Some(csv) => csv.feed(&rows, &mut self.out),
@@ -94,6 +99,7 @@ impl RowsOut {
             return Err(io::Error::other("two COPY statements of the table have different columns"));
         }
         self.is_in_rows = true;
+        self.written = Written::default();
         match self.format {
             Format::Sql => {
                 match &self.copied_as {

@@ -4,7 +4,7 @@
 //! In COPY text format one line is one row (newlines in values are escaped), so counting costs the server nothing, and the count is that of
 //! the dump's own snapshot. The lexer tells a COPY block from text that only looks like one.
 
-use memchr::memchr_iter;
+use memchr::{memchr, memchr_iter};
 use serde::{Deserialize, Serialize};
 
 use super::lex::{Event, Lexer};
@@ -63,6 +63,8 @@ pub struct Contents {
     pub large_objects: u64,
     /// True if pg_dump's last line was seen, followed only by comments and psql's own commands.
     pub complete: bool,
+    /// PostgreSQL writes none, and to psql it ends a line. Such a dump is not complete.
+    pub has_zero_byte: bool,
 }
 
 impl Contents {
@@ -99,6 +101,7 @@ impl Scanner {
     }
 
     pub fn feed(&mut self, bytes: &[u8]) {
+        self.contents.has_zero_byte |= memchr(0, bytes).is_some();
         let mut rest = bytes;
         while !rest.is_empty() {
             let in_rows = self.lexer.is_in_rows();
@@ -123,12 +126,13 @@ impl Scanner {
 
     /// Returns whether what came so far ends like a complete dump.
     pub fn is_complete(&self) -> bool {
-        self.contents.complete && self.lexer.is_between_statements()
+        self.contents.complete && !self.contents.has_zero_byte && self.lexer.is_between_statements()
     }
 
     pub fn finish(mut self) -> Contents {
         // A dump cut inside a block or a statement is not complete, whatever was seen before.
-        self.contents.complete &= self.lexer.is_between_statements() && self.tables_bytes <= TABLES_BYTES_MOST;
+        let is_whole = self.lexer.is_between_statements() && self.tables_bytes <= TABLES_BYTES_MOST;
+        self.contents.complete &= is_whole && !self.contents.has_zero_byte;
         self.contents
     }
 
@@ -249,6 +253,7 @@ mod tests {
         assert!(scan(&format!("SELECT 1;\n{trailer}")).complete);
         assert!(scan(&format!("SELECT 1;\n{trailer}\\unrestrict abc\n\n")).complete);
         assert!(!scan("SELECT 1;\n").complete);
+        assert!(!scan(&format!("COPY public.a (x) FROM stdin;\n\0\n\\.\n{trailer}")).complete);
         assert!(!scan(&format!("{trailer}SELECT 1;\n")).complete);
         assert!(!scan(&format!("{trailer}COPY public.a (x) FROM stdin;\n1\n")).complete);
         assert!(!scan("COPY public.a (x) FROM stdin;\n-- PostgreSQL database dump complete\n").complete, "as a value it is none");

@@ -102,6 +102,10 @@ impl Default for Script {
 impl Script {
     /// Passes on the steps that end in these bytes. An error says that pg_dump did not write this dump.
     pub fn feed(&mut self, bytes: &[u8], mut emit: impl FnMut(Step)) -> io::Result<()> {
+        // To psql it ends a line, or a name.
+        if memchr::memchr(0, bytes).is_some() {
+            return Err(io::Error::other("the dump has a zero byte that PostgreSQL does not write: somebody changed the set"));
+        }
         let mut rest = bytes;
         while !rest.is_empty() {
             let in_rows = self.lexer.is_in_rows();
@@ -232,6 +236,9 @@ mod tests {
                 let error = steps(command, size).expect_err(command).to_string();
                 assert!(error.contains("psql command"), "{command}: {error}");
             }
+        }
+        for dump in ["COPY public.a (x) FROM stdin;\n\0\n\\.\n", "SELECT '\0';\n", "-- \0\n"] {
+            assert!(steps(dump, 4).unwrap_err().to_string().contains("zero byte"), "{dump:?}");
         }
         let after_copy = "COPY public.a (x) FROM stdin; \\! id\n1\n\\.\n";
         assert!(steps(after_copy, 100).unwrap_err().to_string().contains("line of a COPY"));

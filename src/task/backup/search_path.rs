@@ -3,6 +3,7 @@
 
 use anyhow::{Context as _, Result};
 
+use super::patterns::Patterns;
 use crate::pg;
 
 /// A search_path, as it is shown, and its schemas that exist.
@@ -19,5 +20,13 @@ impl SearchPath {
         let schemas =
             sqlx::query_scalar("SELECT pg_catalog.current_schemas(false)::pg_catalog.text[]").fetch_one(&mut connection).await?;
         Ok(Self { shown, schemas })
+    }
+
+    /// Returns the schemas in which the login finds what patterns without a schema mean; none where no pattern is without one.
+    pub async fn schemas_for(patterns: &Patterns, settings: &pg::Settings) -> Result<Vec<String>> {
+        match patterns.need_a_search_path() {
+            true => Ok(Self::of_login(settings).await?.schemas),
+            false => Ok(Vec::new()),
+        }
     }
 }

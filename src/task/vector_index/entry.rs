@@ -46,7 +46,8 @@ async fn administers(connection: &mut PgConnection, other: &str, role: &str) -> 
         );
         return Ok(vec![comment(&line)]);
     }
-    let mut lines = vec![comment(&format!("apply_setting = \"role:…\": only a role that administers {quoted} may set it"))];
+    let mut lines = found.warnings(role);
+    lines.push(comment(&format!("apply_setting = \"role:…\": only a role that administers {quoted} may set it")));
     if Server::of(connection).await?.major() < 16 {
         lines.push(
             "-- Before PostgreSQL 16, CREATEROLE may alter every role but superusers, and become a member of it (pg_execute_server_program, too):"

@@ -1,25 +1,22 @@
-//! A dump by several sessions, which read one snapshot. pg_dump writes the definitions; sessions of ours read the rows of the large tables in
-//! slices; a second pg_dump writes all other rows, and what comes after rows (indexes, keys, triggers). Each piece of the sessions is a COPY
-//! statement of its own, so that they can come in any order.
+//! A dump by several sessions, which read one snapshot. pg_dump writes the definitions; sessions of ours read the rows of the large tables, in
+//! slices where no code of others can run ([`whole`]); a second pg_dump writes all other rows, and what comes after rows (indexes, keys,
+//! triggers). Each piece of the sessions is a COPY statement of its own, so that they can come in any order.
 
 mod keeper;
+mod proof;
+mod rows;
 mod tables;
+pub mod whole;
 
-use std::collections::VecDeque;
 use std::io::{Cursor, Read};
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
-use futures_util::TryStreamExt as _;
-use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
 
 use self::keeper::{InTheWay, Keeper, lock};
-use self::tables::{Table, scaled};
+use self::proof::Another;
+use self::tables::Table;
 use super::keys::Backup;
 use super::patterns::Patterns;
 use super::pg_dump::{self, Share};
@@ -30,9 +27,6 @@ use crate::base::child::{Child, Ended};
 use crate::base::{thread, units};
 use crate::pg;
 
-/// Rows of one COPY statement, about: it ends with the row that reaches this.
-const ROWS_BYTES: u64 = 2 << 20;
-
 /// Tables may be dropped while they are locked, and somebody may ask for a table when not all sessions have it: so often the dump starts.
 const ATTEMPTS: usize = 3;
 
@@ -41,6 +35,8 @@ pub struct Wide {
     sessions: Vec<PgConnection>,
     keeper: Keeper,
     tables: Vec<Table>,
+    /// The tables that each of the sessions has locked, by their oids.
+    locked: Vec<i64>,
     definitions: Dumping,
     rest: Dumping,
 }
@@ -57,64 +53,69 @@ impl Wide {
         if backup.sessions == 1 || plan.server.database.has_no_way_to_utf8() {
             return Ok(None);
         }
-        let mut attempt = 1;
+        let (mut attempt, mut of_dropped_tables) = (1, 0);
         loop {
-            match Self::start_once(settings, plan, backup, attempt == ATTEMPTS).await {
-                Err(error) if attempt < ATTEMPTS && (is_of_a_dropped_table(&error) || error.is::<InTheWay>()) => {
+            // Where tables come and go all the time, those that are small are not locked before the snapshot.
+            let locks_all = of_dropped_tables < ATTEMPTS - 1;
+            match Self::start_once(settings, plan, backup, locks_all).await {
+                Err(error) if attempt < ATTEMPTS && may_pass(&error) => {
                     tracing::info!("the dump gives its locks back and starts anew: {error:#}");
                     attempt += 1;
+                    of_dropped_tables += usize::from(is_of_a_dropped_table(&error));
                 }
                 started => return started,
             }
         }
     }
 
-    async fn start_once(settings: &pg::Settings, plan: &Plan, backup: &Backup, is_last: bool) -> Result<Option<Self>> {
+    async fn start_once(settings: &pg::Settings, plan: &Plan, backup: &Backup, locks_all: bool) -> Result<Option<Self>> {
         let mut sessions = open_sessions(settings, backup).await?;
         let keeper = sessions.pop().context("a dump has a session that keeps its tables")?;
         let mut keeper = Keeper::new(keeper, &mut sessions).await?;
         let (first, others) = sessions.split_first_mut().context("a dump has a session")?;
-        let found_by_name = found_by_name(settings, backup).await?;
-        let found = tables::read(keeper.connection(), &backup.filters, &found_by_name, None).await?;
+        let found_by_name = SearchPath::schemas_for(&Patterns::of(&backup.filters), settings).await?;
+        // The server opens a table to say how large it is.
+        let found = tables::read(keeper.connection(), &backup.filters, &found_by_name, None).await;
+        let found = why_not_locked(found, settings).await?;
         if found.is_empty() {
             return Ok(None);
         }
-        // Where tables come and go all the time, those that are small are not locked before the snapshot.
-        let kept = keeper.lock(&found, !is_last, backup, &found_by_name).await;
+        let kept = keeper.lock(&found, locks_all, backup, &found_by_name).await;
         why_not_locked(kept, settings).await?;
         let begun = begin(first, backup, found, &found_by_name).await;
-        let Some((tables, snapshot)) = or_in_the_way(begun, settings).await? else { return Ok(None) };
+        let Some(Begun { tables, locked, snapshot }) = or_in_the_way(begun, settings).await? else { return Ok(None) };
         for session in others {
-            or_in_the_way(join(session, &tables, &snapshot).await, settings).await?;
+            or_in_the_way(join(session, &tables, &locked, &snapshot).await, settings).await?;
         }
         let bytes = tables.iter().map(|table| table.bytes.max(0) as u64).sum();
         let count = units::plural(tables.len(), "table");
-        tracing::info!("{} sessions read the rows of {count} of {}", sessions.len(), units::bytes(bytes));
+        let how = whole::in_words(&tables).map(|how| format!(": {how}")).unwrap_or_default();
+        tracing::info!("{} sessions read the rows of {count} of {}{how}", sessions.len(), units::bytes(bytes));
         let names: Vec<String> = tables.iter().map(Table::sql).collect();
         let share = |sections| Share { sections, snapshot: Some(&snapshot), without_rows: &names };
         // Both now: each locks all tables, and a migration may come at any time.
         let definitions = pg_dump::start(settings, plan, backup, &share(&["pre-data"])).await?;
         let rest = pg_dump::start(settings, plan, backup, &share(&["data", "post-data"])).await?;
-        let locked = async {
+        let starting = async {
             let has_locks = |child| Dumping::new(child, settings, plan, backup);
             tokio::try_join!(has_locks(definitions), has_locks(rest))
         };
         let (definitions, rest) = tokio::select! {
-            locked = locked => locked?,
+            started = starting => started?,
             in_the_way = keeper.sees_somebody_between(settings) => return Err(in_the_way?.into()),
         };
         keeper.release(&tables[0]).await?;
-        Ok(Some(Self { sessions, keeper, tables, definitions, rest }))
+        Ok(Some(Self { sessions, keeper, tables, locked, definitions, rest }))
     }
 
     /// Writes all of the dump. Returns the end of the last pg_dump, whose last lines are those of the dump, and what both said on stderr.
     pub async fn write(self, pieces: Pieces, settings: &pg::Settings, plan: &Plan, backup: &Backup) -> Result<Ended> {
-        let Self { sessions, mut keeper, tables, mut definitions, mut rest } = self;
+        let Self { sessions, mut keeper, tables, locked, mut definitions, mut rest } = self;
         let written = async {
             pieces.read(definitions.output, plan.known_settings.clone()).await?;
             let defined = definitions.child.wait().await?;
             pg_dump::check(&defined, pieces.are_complete().await, settings, plan, backup).await?;
-            copy(sessions, tables, &pieces).await?;
+            rows::copy(sessions, tables, locked, &pieces).await?;
             anyhow::Ok(defined)
         };
         let defined = tokio::select! {
@@ -171,6 +172,7 @@ async fn open_sessions(settings: &pg::Settings, backup: &Backup) -> Result<Vec<P
             "SET search_path = ''; SET tcp_user_timeout = 0; SET max_parallel_workers_per_gather = 0; SET lock_timeout = {}",
             backup.lock_wait_timeout.0.as_millis()
         );
+        let sets = pg::tables_alone(&session).into_iter().chain([sets]).collect::<Vec<_>>().join("; ");
         pg::execute(&mut session, sets).await.with_context(which)?;
         sessions.push(session);
     }
@@ -179,30 +181,41 @@ async fn open_sessions(settings: &pg::Settings, backup: &Backup) -> Result<Vec<P
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
 
+/// What the first session found.
+struct Begun {
+    tables: Vec<Table>,
+    /// The oids of all tables that it has locked; some of them may be none of `tables`.
+    locked: Vec<i64>,
+    snapshot: String,
+}
+
 /// Locks the large tables, then takes the snapshot: one that was rewritten after the snapshot would be empty in it.
 async fn begin(
     session: &mut PgConnection,
     backup: &Backup,
     found: Vec<Table>,
     found_by_name: &[String],
-) -> Result<Option<(Vec<Table>, String)>> {
+) -> Result<Option<Begun>> {
     pg::execute(session, BEGIN.to_owned()).await?;
     pg::execute(session, lock_now(&found)).await?;
-    let oids: Vec<i64> = found.iter().map(|table| table.oid).collect();
-    let mut tables = tables::read(session, &backup.filters, found_by_name, Some(&oids)).await?;
+    let locked: Vec<i64> = found.iter().map(|table| table.oid).collect();
+    proof::has_read_nothing_else(session, &locked).await?;
+    let mut tables = tables::read(session, &backup.filters, found_by_name, Some(&locked)).await?;
     // One that was renamed meanwhile is not the one that is locked.
     tables.retain(|table| found.iter().any(|one| (one.oid, &one.schema, &one.name) == (table.oid, &table.schema, &table.name)));
     if tables.is_empty() {
         return Ok(None);
     }
+    whole::decide(session, &mut tables).await?;
     let snapshot = pg::fetch_text(session, "SELECT pg_catalog.pg_export_snapshot()".to_owned()).await?;
-    Ok(Some((tables, snapshot.context("the server exported no snapshot")?)))
+    Ok(Some(Begun { tables, locked, snapshot: snapshot.context("the server exported no snapshot")? }))
 }
 
-async fn join(session: &mut PgConnection, tables: &[Table], snapshot: &str) -> Result<()> {
+async fn join(session: &mut PgConnection, tables: &[Table], locked: &[i64], snapshot: &str) -> Result<()> {
     pg::execute(session, BEGIN.to_owned()).await?;
     pg::execute(session, format!("SET TRANSACTION SNAPSHOT {}", pg::literal(snapshot))).await?;
-    pg::execute(session, lock_now(tables)).await
+    pg::execute(session, lock_now(tables)).await?;
+    proof::has_read_nothing_else(session, locked).await
 }
 
 /// A session that waited for a lock behind somebody who waits for the keeper would wait for ever, and no server sees that.
@@ -210,12 +223,9 @@ fn lock_now(tables: &[Table]) -> String {
     lock(&tables.iter().map(Table::sql).collect::<Vec<_>>()) + " NOWAIT"
 }
 
-/// The schemas that a filter's pattern without one means.
-async fn found_by_name(settings: &pg::Settings, backup: &Backup) -> Result<Vec<String>> {
-    match Patterns::of(&backup.filters).need_a_search_path() {
-        true => Ok(SearchPath::of_login(settings).await?.schemas),
-        false => Ok(Vec::new()),
-    }
+/// Returns whether another attempt may succeed.
+fn may_pass(error: &anyhow::Error) -> bool {
+    is_of_a_dropped_table(error) || error.is::<Another>() || error.is::<InTheWay>()
 }
 
 fn is_of_a_dropped_table(error: &anyhow::Error) -> bool {
@@ -254,85 +264,4 @@ async fn after_first_output(mut output: std::fs::File) -> Result<Option<impl Rea
         let _ = sender.send(read);
     })?;
     receiver.await.context("the waiting thread ended")?.context("cannot read the dump")
-}
-
-/// A query of a table's slice, and the table's index.
-type Slice = (usize, String);
-
-/// What the sessions share.
-struct Work {
-    tables: Vec<Table>,
-    slices: Mutex<VecDeque<Slice>>,
-    /// True for each table of which the dump has a COPY statement.
-    is_written: Vec<AtomicBool>,
-    pieces: Pieces,
-}
-
-/// Reads all tables, the largest first, slice by slice: neighbours in the dump are of one table, apart from where one follows another.
-async fn copy(sessions: Vec<PgConnection>, tables: Vec<Table>, pieces: &Pieces) -> Result<()> {
-    let slices =
-        tables.iter().enumerate().flat_map(|(number, table)| table.queries().into_iter().map(move |query| (number, query)));
-    let work = Arc::new(Work {
-        slices: Mutex::new(slices.collect()),
-        is_written: tables.iter().map(|_| AtomicBool::new(false)).collect(),
-        pieces: pieces.clone(),
-        tables,
-    });
-    // The first that fails ends the others: a JoinSet that is dropped ends its tasks.
-    let mut working = JoinSet::new();
-    for session in sessions {
-        working.spawn(copy_slices(session, Arc::clone(&work)));
-    }
-    while let Some(done) = working.join_next().await {
-        done.context("a session's task ended unexpectedly")??;
-    }
-    // The dump names every table, also one without rows.
-    for (table, _) in work.tables.iter().zip(&work.is_written).filter(|(_, is_written)| !is_written.load(Relaxed)) {
-        work.pieces.add(ended(table.head().into_bytes())).await?;
-    }
-    Ok(())
-}
-
-async fn copy_slices(mut session: PgConnection, work: Arc<Work>) -> Result<()> {
-    loop {
-        let slice = work.slices.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        let Some((number, query)) = slice else { break };
-        let table = &work.tables[number];
-        copy_slice(&mut session, table, &query, &work, number)
-            .await
-            .with_context(|| format!("cannot read the rows of {}", table.sql()))?;
-    }
-    // All rows are read: how the session ends does not matter.
-    let _ = session.close().await;
-    Ok(())
-}
-
-async fn copy_slice(session: &mut PgConnection, table: &Table, query: &str, work: &Work, number: usize) -> Result<()> {
-    let rows_bytes = scaled(ROWS_BYTES) as usize;
-    let mut rows = pg::copy_out(session, query).await?;
-    let mut text = Vec::new();
-    loop {
-        // The server sends each row as one message.
-        let row = rows.try_next().await.map_err(pg::in_its_own_words)?;
-        if let Some(row) = &row {
-            if text.is_empty() {
-                text.reserve(rows_bytes + (64 << 10));
-                text.extend_from_slice(table.head().as_bytes());
-            }
-            text.extend_from_slice(row);
-        }
-        if !text.is_empty() && (row.is_none() || text.len() >= rows_bytes) {
-            anyhow::ensure!(text.ends_with(b"\n"), "the server's last row is incomplete");
-            work.is_written[number].store(true, Relaxed);
-            work.pieces.add(ended(std::mem::take(&mut text))).await?;
-        }
-        if row.is_none() {
-            return Ok(());
-        }
-    }
-}
-
-fn ended(mut rows: Vec<u8>) -> Vec<u8> {
-    rows.extend_from_slice(b"\\.\n\n\n");
-    rows
 }

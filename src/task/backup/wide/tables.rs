@@ -37,6 +37,18 @@ pub struct Table {
     pub pages: i64,
     /// Heap and TOAST.
     pub bytes: i64,
+    /// Why one session reads it as a whole; None: in slices.
+    #[sqlx(skip)]
+    pub whole: Option<String>,
+}
+
+/// What one COPY statement of the server reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The table itself.
+    Whole,
+    /// By this query of a range of its pages.
+    Slice(String),
 }
 
 /// Which tables several sessions may read, the largest first. `found_by_name`: the schemas that a filter's pattern without a schema means;
@@ -66,10 +78,13 @@ impl Table {
         qualified(&self.schema, &self.name)
     }
 
-    /// The queries that together return each row once, in the order of the heap.
-    pub fn queries(&self) -> Vec<String> {
+    /// The parts that together have each row once, in the order of the heap.
+    pub fn parts(&self) -> Vec<Part> {
+        if self.whole.is_some() {
+            return vec![Part::Whole];
+        }
         let slices = slices(self.pages.max(0) as u64, self.bytes.max(0) as u64);
-        slices.into_iter().map(|(from, to)| self.query(from, to)).collect()
+        slices.into_iter().map(|(from, to)| Part::Slice(self.query(from, to))).collect()
     }
 
     fn query(&self, from: u64, to: Option<u64>) -> String {
@@ -93,7 +108,7 @@ impl Table {
         )
     }
 
-    fn column_list(&self) -> String {
+    pub fn column_list(&self) -> String {
         self.columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ")
     }
 }
@@ -128,7 +143,7 @@ mod tests {
 
     #[test]
     fn names_stay_on_their_line_and_in_their_quotes() {
-        let table = Table {
+        let mut table = Table {
             oid: 1,
             schema: "s".into(),
             name: "a\nDROP \"x".into(),
@@ -137,14 +152,18 @@ mod tests {
             shown_columns: "b, \"c\"\"\"".into(),
             pages: 10,
             bytes: 81_920,
+            whole: None,
         };
         let head = table.head();
         assert!(head.starts_with("--\n-- Data for Name: a DROP \"x; Type: TABLE DATA; Schema: s; Owner: -\n--\n\nCOPY s.\"a\nDROP \"\"x\" (b, \"c\"\"\") FROM stdin;\n"), "{head}");
         assert_eq!(
-            table.queries(),
-            [
+            table.parts(),
+            [Part::Slice(
                 "SELECT \"b\", \"c\"\"\" FROM ONLY \"s\".\"a\nDROP \"\"x\" WHERE ctid OPERATOR(pg_catalog.>=) '(0,0)'::pg_catalog.tid"
-            ]
+                    .to_owned()
+            )]
         );
+        table.whole = Some("its owner is another one".to_owned());
+        assert_eq!(table.parts(), [Part::Whole]);
     }
 }
