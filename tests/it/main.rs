@@ -91,6 +91,7 @@ mod render;
 mod restore_database;
 /// How far a restore goes, and what each refusal names.
 mod restore_options;
+mod restore_part;
 /// How a dump's stream goes into a server: whole or not there, and counted.
 mod restore_stream;
 /// Rows that leave a table, and come back.
