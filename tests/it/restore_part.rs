@@ -280,7 +280,7 @@ fn a_merge_that_cannot_be_right_changes_nothing() {
     merge("narrow", &[]).exited(78).says(&["has no column b", "--as"]);
     merge("taken", &[]).exited(1).says(&["taken_name_key", "nothing was changed"]);
     merge("taken", &["--where", "id = 1; DROP TABLE taken"]).exited(1).says(&["--where"]);
-    merge("taken", &["--where", "id = 1) OR (true"]).exited(1).says(&["--where"]);
+    merge("taken", &["--where", "id = 1) OR (true"]).exited(78).says(&["--where"]);
     merge("taken", &["--where", "no_such > 1"]).exited(1).says(&["no_such"]);
     let counts = "SELECT (SELECT count(*) FROM guarded), (SELECT count(*) FROM narrow), (SELECT string_agg(id || name, ',') FROM taken)";
     assert_eq!(server.sql(&database, counts), "0|0|2a");
